@@ -1,0 +1,144 @@
+"""Errors, warnings and checks as data: what went wrong, where, and the way out.
+
+Every exception of the package derives from `BayesLMMError`; a warning is a `BayesLMMWarning`. Both carry three texts, so that a
+program can show them as well as a person can read them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Verdict = Literal["passed", "noted", "failed"]
+
+
+def _message(what: str, where: str, remedy: str) -> str:
+    lines = [what]
+    if where:
+        lines.append(f"  where: {where}")
+    if remedy:
+        lines.append(f"  remedy: {remedy}")
+    return "\n".join(lines)
+
+
+class BayesLMMError(Exception):
+    """An error that names the thing, the place and the way out.
+
+    what : the fact, in one sentence
+    where : rows, columns, a spot of the formula, a key path; may be empty
+    remedy : what to type instead; may be empty
+    """
+
+    def __init__(self, what: str, where: str = "", remedy: str = "") -> None:
+        super().__init__(_message(what, where, remedy))
+        self.what, self.where, self.remedy = what, where, remedy
+
+
+class FormulaError(BayesLMMError):
+    """A formula, a covariance wrapper or a program text that cannot be read."""
+
+
+class FormulaLimitError(FormulaError):
+    """A formula beyond the limits of length, depth, number of terms or exponent."""
+
+
+class DataError(BayesLMMError):
+    """Columns or rows that cannot be used."""
+
+
+class NonFiniteError(DataError):
+    """An infinite value in a column of numbers."""
+
+
+class EmptyDataError(DataError):
+    """No row is left."""
+
+
+class MissingDataError(DataError):
+    """Missing values where `missing="raise"` forbids them."""
+
+
+class DesignError(BayesLMMError):
+    """A design that cannot identify its parameters."""
+
+
+class IdentifiabilityError(DesignError):
+    """A covariance parameter about which the data say nothing."""
+
+
+class RankError(DesignError):
+    """More coefficients than rows, or nothing left of a design."""
+
+
+class SizeError(DesignError):
+    """A design that would not fit in memory."""
+
+
+class SpecificationError(BayesLMMError):
+    """A model specification, an option or an argument that is not valid."""
+
+
+class PriorError(SpecificationError):
+    """A prior with a wrong name, a wrong scale, or an improper posterior."""
+
+
+class InferenceError(BayesLMMError):
+    """A test, contrast or interval that does not exist for this fit."""
+
+
+class PredictionError(BayesLMMError):
+    """New data that the fitted model cannot be applied to."""
+
+
+class ConvergenceError(BayesLMMError):
+    """An estimation that did not reach an optimum; `fit` holds the best point found."""
+
+    def __init__(self, what: str, where: str = "", remedy: str = "", fit: Any = None) -> None:
+        super().__init__(what, where, remedy)
+        self.fit = fit
+
+
+class SamplingError(BayesLMMError):
+    """A sampler that failed; `draws` holds what it had."""
+
+    def __init__(self, what: str, where: str = "", remedy: str = "", draws: Any = None) -> None:
+        super().__init__(what, where, remedy)
+        self.draws = draws
+
+
+class StoreError(BayesLMMError):
+    """Saving or opening failed."""
+
+
+class FormatError(StoreError):
+    """A file that is not, or no longer, one of ours."""
+
+
+class MismatchError(StoreError):
+    """A file whose content disagrees with its checksum, its version or its own criterion."""
+
+
+class DependencyError(BayesLMMError):
+    """An optional package that is not installed."""
+
+
+class BayesLMMWarning(UserWarning):
+    """A warning with what, where, remedy."""
+
+    def __init__(self, what: str, where: str = "", remedy: str = "") -> None:
+        super().__init__(_message(what, where, remedy))
+        self.what, self.where, self.remedy = what, where, remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A verdict about a model, a fit or a sample, as a value.
+
+    verdict is "passed", "noted" (worth knowing) or "failed" (do not trust without a look); value and limit are what was compared.
+    """
+
+    name: str
+    verdict: Verdict
+    value: Any = None
+    limit: Any = None
+    remedy: str = ""
