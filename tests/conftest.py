@@ -1,0 +1,49 @@
+"""What every test may ask for: the folder of reference cases where there is one, and steady numbers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("quick", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("long", max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "quick"))
+
+
+def shared_folder() -> Path | None:
+    """The folder of reference cases: BAYESLMM_SHARED, or `shared` beside the repository; None where neither is there."""
+    named = os.environ.get("BAYESLMM_SHARED")
+    folder = Path(named) if named else ROOT.parent / "shared"
+    return folder if (folder / "reference").is_dir() else None
+
+
+def pytest_report_header() -> str:
+    folder = shared_folder()
+    return f"reference cases: {folder if folder else 'absent, their tests are skipped'}"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference cases and their data; the test is skipped where it is absent."""
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("no reference cases: set BAYESLMM_SHARED or put `shared` beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(shared: Path) -> Path:
+    """The folder of the reference cases themselves, one JSON file each."""
+    return shared / "reference"
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The gallery of published models."""
+    return ROOT / "models"
