@@ -32,6 +32,8 @@ def pytest_report_header() -> str:
 def shared() -> Path:
     """The folder of reference cases and their data; the test is skipped where it is absent."""
     folder = shared_folder()
+    if folder is None and os.environ.get("BAYESLMM_REQUIRE_SHARED"):
+        pytest.fail("the reference cases are required here and were not found")
     if folder is None:
         pytest.skip("no reference cases: set BAYESLMM_SHARED or put `shared` beside the repository")
     return folder

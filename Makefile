@@ -1,0 +1,64 @@
+# Every target sets up what it needs in .venv, from nothing but a Python and pip.
+SHELL := /bin/bash
+BIN := .venv/bin
+# Two processes of tests share the machine: BLAS threads on top of them only get in each other's way.
+ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+JOBS ?= 2
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
+
+.PHONY: help demo test lint format verify bench docs notebooks coverage sbc fuzz slow clean
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/.demo: pyproject.toml
+	@.ci/setup $@ --editable .
+
+.venv/.dev: pyproject.toml
+	@.ci/setup $@ --editable '.[bayes,datasets,scale]' --group dev
+
+.venv/.docs: pyproject.toml .venv/.dev
+	@.ci/setup $@ --group docs
+
+demo: .venv/.demo ## the trial example: fit, tables, figure and report in the folder demo/
+	@$(BIN)/bayeslmm demo --out demo
+
+test: .venv/.dev ## the tests
+	$(PYTEST) -n $(JOBS)
+
+lint: .venv/.dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.dev ## let ruff lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+verify: .venv/.dev ## every published figure of the gallery against ours
+	$(BIN)/bayeslmm verify models
+
+bench: .venv/.dev ## whole fits against the other libraries on this machine
+	$(BIN)/python -m benchmarks.peers_setup
+	$(BIN)/bayeslmm bench
+
+docs: .venv/.docs ## the site, in site/
+	$(BIN)/mkdocs build --strict
+
+notebooks: .venv/.docs ## run the notebooks in place
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+slow: .venv/.dev ## the tests that take minutes
+	$(PYTEST) -n $(JOBS) -m slow
+
+coverage: .venv/.dev ## simulated coverage of intervals and size of tests
+	$(PYTEST) -n $(JOBS) -m coverage
+
+sbc: .venv/.dev ## simulation-based calibration of the samplers
+	$(PYTEST) -n $(JOBS) -m sbc
+
+fuzz: .venv/.dev ## long runs of generated input
+	HYPOTHESIS_PROFILE=long $(PYTEST) -n $(JOBS) -m fuzz
+
+clean: ## remove what the targets made
+	rm -rf .venv .uv .venv-bench site demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
