@@ -1,0 +1,47 @@
+"""The reader of imports itself: a law that reads nothing would hold of anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.layers.imports import imports_of, layer_of
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    room = tmp_path / "bayeslmm" / "data"
+    room.mkdir(parents=True)
+    (tmp_path / "bayeslmm" / "errors.py").write_text("")
+    (room / "__init__.py").write_text("from .frames import read\n")
+    (room / "frames.py").write_text(
+        "from typing import TYPE_CHECKING\n"
+        "from .. import errors\n"
+        "from ..likelihood.blocks import Blocks\n"
+        "if TYPE_CHECKING:\n"
+        "    import pymc\n"
+        "def read():\n"
+        "    import pandas\n"
+    )
+    return tmp_path / "bayeslmm"
+
+
+def test_relative_imports_are_resolved(package: Path) -> None:
+    modules = {found.module: found for found in imports_of(package / "data" / "frames.py", package)}
+    assert {"bayeslmm.errors", "bayeslmm.likelihood.blocks"} <= set(modules)
+    assert [found.module for found in imports_of(package / "data" / "__init__.py", package)] == ["bayeslmm.data.frames"]
+
+
+def test_imports_for_the_type_checker_and_inside_functions_are_marked(package: Path) -> None:
+    modules = {found.module: found for found in imports_of(package / "data" / "frames.py", package)}
+    assert modules["pymc"].typing_only
+    assert modules["pandas"].inside_function
+    assert not modules["bayeslmm.errors"].inside_function
+
+
+def test_rooms_stand_in_their_order() -> None:
+    assert layer_of("bayeslmm.formula.parser").height < layer_of("bayeslmm.data.design").height
+    assert layer_of("bayeslmm.model").room == "front"
+    assert layer_of("bayeslmm").height < layer_of("bayeslmm.cli").height
+    assert layer_of("bayeslmm.bayes").height == layer_of("bayeslmm.plots").height

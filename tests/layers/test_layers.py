@@ -1,0 +1,134 @@
+"""The house holds: each room imports only from those below it, and nothing runs text or loads code."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.layers.imports import Import, imports_of, layer_of, module_name
+
+PACKAGE = Path(__file__).resolve().parents[2] / "bayeslmm"
+FILES = sorted(PACKAGE.rglob("*.py"))
+BAYESIAN = {"pymc", "arviz", "arviz_base", "arviz_stats", "arviz_plots", "bambi", "nutpie", "pytensor", "xarray"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
+
+
+def every_import() -> Iterator[tuple[Path, Import]]:
+    for path in FILES:
+        for found in imports_of(path, PACKAGE):
+            yield path, found
+
+
+def lies(path: Path, line: int) -> str:
+    return f"{path.relative_to(PACKAGE.parent)}:{line}"
+
+
+def test_a_room_imports_only_from_the_rooms_below_it() -> None:
+    wrong = []
+    for path, found in every_import():
+        if not found.module.startswith("bayeslmm") or found.typing_only or is_lazy_door(path):
+            continue
+        here, there = layer_of(module_name(path, PACKAGE)), layer_of(found.module)
+        if not (there.height < here.height or there.room == here.room):
+            wrong.append(f"{lies(path, found.line)}: {here.room} imports {found.module} ({there.room})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_below_bayes_imports_pymc_or_arviz() -> None:
+    bayes = layer_of("bayeslmm.bayes").height
+    wrong = [
+        f"{lies(path, found.line)}: {found.module}"
+        for path, found in every_import()
+        if found.root in BAYESIAN and not found.typing_only and layer_of(module_name(path, PACKAGE)).height < bayes
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_plots_and_the_front_door_import_matplotlib() -> None:
+    plots = layer_of("bayeslmm.plots")
+    wrong = [
+        f"{lies(path, found.line)}: {found.module}"
+        for path, found in every_import()
+        if found.root == "matplotlib" and not found.typing_only
+        for layer in [layer_of(module_name(path, PACKAGE))]
+        if layer.height < plots.height or (layer.height == plots.height and layer.room != "plots")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_imports_inside_functions_are_the_lazy_doors_only() -> None:
+    """An import hidden in a function is a layer nobody sees; only a third-party package that may be absent is imported late."""
+    wrong = [
+        f"{lies(path, found.line)}: {found.module}"
+        for path, found in every_import()
+        if found.inside_function and found.module.startswith("bayeslmm") and not is_lazy_door(path)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_text_is_ever_run_as_code(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    wrong = [
+        lies(path, node.lineno)
+        for node in calls
+        if (isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN_CALLS)
+        or (isinstance(node.func, ast.Attribute) and node.func.attr in {"eval", "query"} and is_frame_method(node))
+        or any(word.arg == "allow_pickle" and not is_false(word.value) for word in node.keywords)
+        or any(word.arg == "shell" and not is_false(word.value) for word in node.keywords)
+    ]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_attributes_are_not_looked_up_by_a_text(path: Path) -> None:
+    """`getattr` with a name that is not a literal is how a formula reaches code; the lazy doors look up names of a closed table."""
+    if is_lazy_door(path):
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    wrong = [
+        lies(path, node.lineno)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"getattr", "setattr", "delattr"}
+        if len(node.args) > 1 and not isinstance(node.args[1], ast.Constant) and not over_own_fields(tree, node)
+    ]
+    assert not wrong, wrong
+
+
+def test_no_format_that_runs_code_on_opening() -> None:
+    wrong = [f"{lies(path, found.line)}: {found.module}" for path, found in every_import() if found.root in FORBIDDEN_MODULES]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_importing_the_package_imports_no_numpy() -> None:
+    heavy = sorted({"numpy", "pandas", "scipy", "formulaic", "matplotlib", "rich", "typer"} | BAYESIAN)
+    code = f"import sys, bayeslmm; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def is_lazy_door(path: Path) -> bool:
+    """The doors, whose work it is to import what lies above when a name is asked for."""
+    return path.name in {"doors.py", "door.py", "_doors.py"} or path == PACKAGE / "__init__.py"
+
+
+def is_false(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is False
+
+
+def is_frame_method(call: ast.Call) -> bool:
+    """`frame.eval("...")` and `frame.query("...")` take a text; a method of ours called `eval` would not."""
+    return any(isinstance(arg, ast.Constant | ast.JoinedStr) for arg in call.args)
+
+
+def over_own_fields(tree: ast.Module, call: ast.Call) -> bool:
+    """`getattr(value, field.name)` over `dataclasses.fields(value)`: the names are the class's own."""
+    name = call.args[1]
+    return isinstance(name, ast.Attribute) and name.attr == "name" and isinstance(name.value, ast.Name) and "field" in name.value.id
