@@ -1,0 +1,164 @@
+"""How the first factor touches the others: `E`, the cross-products between its levels and the remaining columns.
+
+The Schur complement of the first factor is `U = A_rest - sum_k E_k' H_k E_k`: linear in the entries of the H_k. When each level meets
+few of the others, the coefficients are kept as a sparse matrix over (entry of U) x (level), one for each entry of H: a Schur complement
+and its pull-back are then sparse products. When most meet most, a dense E and BLAS are faster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from bayeslmm.arrays import Array, Codes
+
+PRODUCTS = 60_000_000
+"""Largest number of pairwise products kept as a sparse map (12 bytes each for every entry of H)."""
+
+
+def lower_entries(q: int) -> list[tuple[int, int]]:
+    return [(a, b) for a in range(q) for b in range(a + 1)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseCoupling:
+    """E by level in compressed rows, and the map from H to the flat entries of U.
+
+    columns : (q,) list of (K, m) sparse matrices with a common pattern
+    products : for each entry a >= b of H, the (flat, K) sparse matrix of coefficients; only lower entries of U are targets
+    """
+
+    columns: tuple[sp.csr_array, ...]
+    transposed: tuple[sp.csr_array, ...]
+    products: tuple[sp.csc_array, ...]
+    gathers: tuple[sp.csr_array, ...]
+    flat: int
+
+    @property
+    def q(self) -> int:
+        return len(self.columns)
+
+    def schur(self, W: Array) -> Array:
+        """sum_k E_k' H_k E_k in flat storage (lower entries): (t, flat)."""
+        t = W.shape[2]
+        total = np.zeros((t, self.flat))
+        for (a, b), product in zip(lower_entries(self.q), self.products, strict=True):
+            H = np.einsum("ctk,ctk->tk", W[:, a], W[:, b])
+            for i in range(t):
+                total[i] += product @ H[i]
+        return total
+
+    def gather(self, Q: Array) -> Array:
+        """E_k Q E_k' of every level, (q, q, t, K); Q : (t, flat), symmetric, its off-diagonal entries already doubled."""
+        q, t, K = self.q, len(Q), self.columns[0].shape[0]
+        out = np.empty((q, q, t, K))
+        for (a, b), gather in zip(lower_entries(q), self.gathers, strict=True):
+            for i in range(t):
+                out[a, b, i] = (gather @ Q[i]) * (1.0 if a == b else 0.5)
+            out[b, a] = out[a, b]
+        return out
+
+    def times(self, V: Array) -> Array:
+        """E_k V: V (t, m, s) -> (q, t, s, K)."""
+        t, m, s = V.shape
+        flat = np.ascontiguousarray(V.transpose(1, 0, 2)).reshape(m, t * s)
+        return np.stack([(E @ flat).reshape(-1, t, s).transpose(1, 2, 0) for E in self.columns])
+
+    def transpose_times(self, V: Array) -> Array:
+        """sum_k E_k' V_k: V (q, t, s, K) -> (t, m, s)."""
+        q, t, s, K = V.shape
+        total: Array | None = None
+        for a in range(q):
+            part = self.transposed[a] @ np.ascontiguousarray(V[a].reshape(t * s, K).T)
+            total = part if total is None else total + part
+        assert total is not None
+        return np.ascontiguousarray(total.reshape(-1, t, s).transpose(1, 0, 2))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseCoupling:
+    """E as a dense array; used with a known relationship matrix and where nearly every pair of levels meets.
+
+    E : (q, K, m)
+    """
+
+    E: Array
+
+    @property
+    def q(self) -> int:
+        return int(self.E.shape[0])
+
+    @property
+    def flat(self) -> int:
+        return int(self.E.shape[2]) ** 2
+
+    def schur(self, W: Array) -> Array:
+        q, t, K, m = self.q, W.shape[2], self.E.shape[1], self.E.shape[2]
+        out = np.zeros((t, m, m))
+        for i in range(t):
+            for a in range(q):
+                Y = sum(W[a, c, i][:, None] * self.E[c] for c in range(q))
+                out[i] += np.asarray(Y).T @ np.asarray(Y)
+        return out.reshape(t, m * m)
+
+    def gather(self, Q: Array) -> Array:
+        q, t, K, m = self.q, len(Q), self.E.shape[1], self.E.shape[2]
+        out = np.empty((q, q, t, K))
+        for i in range(t):
+            full = Q[i].reshape(m, m)
+            # flat storage holds doubled entries below the diagonal and nothing above: halve and mirror
+            full = 0.5 * (np.tril(full, -1) + np.tril(full, -1).T) + np.diag(np.diagonal(full))
+            for a, b in lower_entries(q):
+                out[a, b, i] = np.einsum("km,km->k", self.E[a] @ full, self.E[b])
+                out[b, a, i] = out[a, b, i]
+        return out
+
+    def times(self, V: Array) -> Array:
+        return np.stack([np.ascontiguousarray(np.matmul(E, V).transpose(0, 2, 1)) for E in self.E])
+
+    def transpose_times(self, V: Array) -> Array:
+        total = sum(np.matmul(E.T, V[a].transpose(0, 2, 1)) for a, E in enumerate(self.E))
+        return np.asarray(total)
+
+
+Coupling = SparseCoupling | DenseCoupling
+
+
+def sparse_coupling(rows: Codes, columns: Codes, values: Array, K: int, m: int, target: Codes, stride: Codes, flat: int) -> SparseCoupling:
+    """Build from entries sorted by row, then column.
+
+    rows, columns : (nnz,) level of the first factor, column of the rest
+    values : (q, nnz)
+    target, stride : (m,) flat position of a column's first lower entry within its own block, and its local position there, such that the
+        entry (i, j) of U, i >= j in the same block, lies at `target[i] + stride[j]`
+    """
+    q = len(values)
+    indptr = np.searchsorted(rows, np.arange(K + 1))
+    E = tuple(sp.csr_array((values[a], columns, indptr), shape=(K, m)) for a in range(q))
+    position = np.arange(len(rows)) - indptr[rows]
+    repeat = position + 1
+    high = np.repeat(np.arange(len(rows), dtype=np.int64), repeat)
+    offset = np.cumsum(repeat) - repeat
+    low = np.arange(len(high)) - np.repeat(offset, repeat) + np.repeat(indptr[rows], repeat)
+    places = (target[columns[high]] + stride[columns[low]]).astype(np.int64)
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(rows, repeat, K))]).astype(np.int64)
+    index: NDArray[np.signedinteger] = places.astype(np.int32) if flat < 2**31 and len(places) < 2**31 else places
+    bounds = bounds.astype(index.dtype)
+    products, gathers = [], []
+    for a, b in lower_entries(q):
+        data = values[a, high] * values[b, low]
+        if a != b:
+            data = data + values[b, high] * values[a, low]
+        product = sp.csc_array((data, index, bounds), shape=(flat, K))
+        products.append(product)
+        gathers.append(sp.csr_array((data, index, bounds), shape=(K, flat)))
+    return SparseCoupling(E, tuple(sp.csr_array(e.T) for e in E), tuple(products), tuple(gathers), flat)
+
+
+def count_products(rows: Codes, K: int) -> int:
+    """How many pairwise products a sparse map would hold."""
+    counts = np.bincount(rows, minlength=K).astype(np.int64)
+    return int((counts * (counts + 1) // 2).sum())

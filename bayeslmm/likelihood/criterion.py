@@ -1,0 +1,125 @@
+"""The criterion: -2 log likelihood, or its restricted form, with sigma and alpha profiled out.
+
+    f = log |V0| [+ log |X' V0^-1 X|] + d (1 + log(2 pi r2 / d)),   d = n [- p]
+
+Every estimate, profile, bootstrap and posterior calls this one object. It works on conditioned columns; constants that the conditioning
+changed are put back, so its value is that of the data as given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from bayeslmm.arrays import Array
+from bayeslmm.likelihood.conditioning import Conditioning
+from bayeslmm.likelihood.kernel import Kernel, State
+
+Method = Literal["REML", "ML"]
+
+WIDE = 1500
+"""Dense blocks smaller than this are slower with several BLAS threads than with one."""
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_thread(m: int = 0) -> Iterator[None]:
+    """One BLAS thread around small work."""
+    if m >= WIDE:
+        yield
+        return
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """The criterion at one x. sigma2 and alpha are on conditioned columns."""
+
+    x: Array
+    value: float
+    gradient: Array
+    hessian: Array | None
+    sigma2: float
+    state: State | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Criterion:
+    """n, p, the conditioning and a kernel; `logdet_R` is log |R0| where R0 is fixed by weights."""
+
+    n: int
+    p: int
+    conditioning: Conditioning
+    kernel: Kernel
+    width: int = 0
+
+    @property
+    def size(self) -> int:
+        return self.kernel.size
+
+    def df(self, restricted: bool) -> int:
+        return self.n - self.p if restricted else self.n
+
+    def constant(self, restricted: bool) -> float:
+        """What the value gains on the way back from conditioned columns."""
+        c = self.conditioning
+        total = self.df(restricted) * (1.0 + np.log(2.0 * np.pi) + 2.0 * np.log(c.y_scale)) - c.logdet_weights
+        return float(total + (c.logdet_X if restricted else 0.0))
+
+    def values(self, x: Array, restricted: bool) -> Array:
+        """The criterion at many x (t, size) by the same code; inf where it does not exist."""
+        try:
+            with one_thread(self.width):
+                return self._values(self.kernel.evaluate(x, derivatives=False).solution, restricted)
+        except np.linalg.LinAlgError:
+            if len(x) == 1:
+                return np.array([np.inf])
+            return np.concatenate([self.values(row[None], restricted) for row in x])
+
+    def _values(self, solution, restricted: bool) -> Array:  # type: ignore[no-untyped-def]
+        df = self.df(restricted)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = solution.logdet + df * np.log(solution.r2 / df) + self.constant(restricted)
+            if restricted:
+                value = value + solution.logdet_X
+        return np.where(np.isfinite(value) & (solution.r2 > 0), value, np.inf)
+
+    def at(self, x: Array, restricted: bool, order: int = 2) -> Point:
+        """Value, gradient (order 1) and Newton matrix (order 2) at one x."""
+        x = np.asarray(x, float)
+        none = np.full(len(x), np.nan)
+        if not np.all(np.isfinite(x)):
+            return Point(x, np.inf, none, None, np.nan, None)
+        try:
+            with one_thread(self.width), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                return self._at(x, restricted, order)
+        except np.linalg.LinAlgError:
+            return Point(x, np.inf, none, None, np.nan, None)
+
+    def _at(self, x: Array, restricted: bool, order: int) -> Point:
+        state = self.kernel.evaluate(x[None], derivatives=order > 0)
+        solution, df = state.solution, self.df(restricted)
+        value = float(self._values(solution, restricted)[0])
+        if not np.isfinite(value) or order == 0:
+            return Point(x, value, np.full(len(x), np.nan), None, float(solution.r2[0]) / df, state if np.isfinite(value) else None)
+        sigma2 = float(solution.r2[0]) / df
+        logdet, r2 = (g[0] for g in state.gradients(restricted))
+        gradient = logdet + r2 / sigma2
+        hessian = None
+        if order > 1:
+            information = state.average_information() / sigma2
+            slope = r2 / sigma2
+            # 2 (AI - AI_s AI_s' / AI_ss): sigma is profiled out
+            hessian = information - np.outer(slope, slope) / df + state.curvature(restricted, 1.0 / sigma2)
+        return Point(x, value, gradient, hessian, sigma2, state)

@@ -1,0 +1,252 @@
+"""`[Z X y]' W [Z X y]`, added up over the rows once: all that the Gaussian likelihood will ever see of them.
+
+Random terms with the same grouping factor are one *factor* with their columns side by side. The factor with the most columns in all comes
+first and is block diagonal by level; a factor with a known relationship matrix never comes first, its columns are those of Z (L x I).
+Cross-products are accumulated by level codes; no n x levels matrix exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from bayeslmm.arrays import Array, Codes
+from bayeslmm.data.design import Design
+from bayeslmm.likelihood.conditioning import Conditioning, pieces
+from bayeslmm.likelihood.coupling import PRODUCTS, Coupling, DenseCoupling, count_products, sparse_coupling
+from bayeslmm.likelihood.levels import LevelBlock
+from bayeslmm.likelihood.rest import RestLayout, Span, layout
+
+DENSE_MEMORY = 1 << 28
+"""Elements that a dense coupling may hold."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factor:
+    """A grouping factor with the columns of all its terms.
+
+    terms : positions of the terms in the design; slices : their columns within the factor
+    root : (K, K) lower Cholesky factor of the relationship matrix, or None
+    """
+
+    name: str
+    K: int
+    terms: tuple[int, ...]
+    slices: tuple[slice, ...]
+    root: Array | None
+
+    @property
+    def q(self) -> int:
+        return self.slices[-1].stop
+
+
+def factors_of(design: Design) -> tuple[Factor, ...]:
+    """Factors, the one to eliminate first at the front (unless it has a relationship matrix)."""
+    found: dict[tuple[str, bool], list[int]] = {}
+    for number, term in enumerate(design.terms):
+        key = (term.group.name, term.relationship is not None)
+        found.setdefault(key, []).append(number)
+    factors = []
+    for (name, known), members in found.items():
+        widths = [design.terms[i].Z.shape[1] for i in members]
+        stops = np.cumsum(widths)
+        slices = tuple(slice(int(b - w), int(b)) for b, w in zip(stops, widths, strict=True))
+        relationship = design.terms[members[0]].relationship
+        root = _root(relationship) if known and relationship is not None else None
+        factors.append(Factor(name, len(design.terms[members[0]].group.levels), tuple(members), slices, root))
+    return tuple(sorted(factors, key=lambda f: (f.root is not None, -f.K, f.q)))
+
+
+def _root(matrix: Array) -> Array:
+    """A lower factor of a positive semi-definite matrix."""
+    try:
+        return np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(matrix)
+        return np.linalg.qr((vectors * np.sqrt(np.maximum(values, 0.0))).T, mode="r").T
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CrossProducts:
+    """All cross-products of a conditioned design.
+
+    border : (r, r) [X y]'W[X y]
+    first : the first factor by level, or None
+    rest : layout of the other factors' m columns, or None; U0 (flat,) their lower cross-products, V0 (m, r) those with the border
+    """
+
+    n: int
+    p: int
+    factors: tuple[Factor, ...]
+    border: Array
+    first: LevelBlock | None
+    rest: RestLayout | None
+    U0: Array | None
+    V0: Array | None
+    coupling: Coupling | None
+
+    @property
+    def rest_factors(self) -> tuple[Factor, ...]:
+        return self.factors[1:] if self.first is not None else self.factors
+
+
+@dataclass(slots=True, eq=False)
+class Accumulator:
+    """Cross-products while rows are coming in; pieces may come from anywhere."""
+
+    factors: tuple[Factor, ...]
+    r: int
+    border: Array
+    diagonal: list[Array]
+    with_border: list[Array]
+    pairs: dict[tuple[int, int], list[list[list[sp.coo_array]]]]
+    n: int = 0
+
+    @classmethod
+    def empty(cls, factors: tuple[Factor, ...], r: int) -> Accumulator:
+        diagonal = [np.zeros((f.q, f.q, f.K)) for f in factors]
+        with_border = [np.zeros((f.q, r, f.K)) for f in factors]
+        pairs = {(i, j): [[[] for _ in range(factors[j].q)] for _ in range(factors[i].q)] for i in range(len(factors)) for j in range(i + 1, len(factors))}
+        return cls(factors, r, np.zeros((r, r)), diagonal, with_border, pairs)
+
+    def add(self, codes: list[Codes], Z: list[list[Array]], border: Array, weights: Array | None) -> None:
+        """A piece of rows: level codes and columns of every factor, [X y], weights."""
+        self.n += len(border)
+        weighted = border if weights is None else border * weights[:, None]
+        self.border += border.T @ weighted
+        columns = [np.ascontiguousarray(c) for c in weighted.T]
+        for f, (code, z) in enumerate(zip(codes, Z, strict=True)):
+            K = self.factors[f].K
+            for a, za in enumerate(z):
+                own = za if weights is None else za * weights
+                for b in range(a + 1):
+                    self.diagonal[f][a, b] += np.bincount(code, own * z[b], K)
+                for j, column in enumerate(columns):
+                    self.with_border[f][a, j] += np.bincount(code, za * column, K)
+        for (f, g), table in self.pairs.items():
+            shape = (self.factors[f].K, self.factors[g].K)
+            for a, za in enumerate(Z[f]):
+                own = za if weights is None else za * weights
+                for b, zb in enumerate(Z[g]):
+                    table[a][b].append(sp.coo_array((own * zb, (codes[f], codes[g])), shape=shape).tocsr().tocoo())
+
+    def finish(self) -> CrossProducts:
+        for block in self.diagonal:
+            for a in range(len(block)):
+                for b in range(a):
+                    block[b, a] = block[a, b]
+        border = 0.5 * (self.border + self.border.T)
+        if not self.factors:
+            return CrossProducts(self.n, self.r - 1, (), border, None, None, None, None, None)
+        has_first = self.factors[0].root is None
+        first = LevelBlock(self.diagonal[0], self.with_border[0]) if has_first else None
+        if len(self.factors) == int(has_first):
+            return CrossProducts(self.n, self.r - 1, self.factors, border, first, None, None, None, None)
+        where, U0, V0, coupling = self._rest(int(has_first))
+        return CrossProducts(self.n, self.r - 1, self.factors, border, first, where, U0, V0, coupling)
+
+    def _rest(self, skip: int) -> tuple[RestLayout, Array, Array, Coupling | None]:
+        rest = range(skip, len(self.factors))
+        spans, offset = [], 0
+        for f in rest:
+            factor = self.factors[f]
+            spans.append(Span(offset, factor.K, factor.q))
+            offset += factor.K * factor.q
+        roots = [self.factors[f].root for f in rest]
+        related = any(root is not None for root in roots)
+        rows, columns, values = self._first_entries(rest, spans) if skip else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0)))
+        links = None
+        if skip and not related:
+            links = sp.csr_array((np.ones(len(rows)), (rows, columns)), shape=(self.factors[0].K, offset))
+        where = layout(spans, links)
+        U0 = np.zeros(where.flat)
+        for lower_rows, lower_columns, lower_values in self._lower_entries(rest, spans):
+            np.add.at(U0, where.target[lower_rows] + where.stride[lower_columns], lower_values)
+        V0 = np.concatenate([self.with_border[f].transpose(2, 0, 1).reshape(-1, self.r) for f in rest])
+        coupling: Coupling | None = None
+        if skip:
+            K = self.factors[0].K
+            crowded = count_products(rows, K) > PRODUCTS and len(where.batches) == 1 and K * offset * len(values) < DENSE_MEMORY
+            if related or crowded:
+                E = np.zeros((len(values), K, offset))
+                E[:, rows, columns] = values
+                coupling = DenseCoupling(_related(E, spans, roots) if related else E)
+            else:
+                coupling = sparse_coupling(rows, columns, values, K, offset, where.target, where.stride, where.flat)
+        if related:
+            U0, V0 = _related_rest(U0, V0, where, roots)
+        return where, U0, V0, coupling
+
+    def _first_entries(self, rest: range, spans: list[Span]) -> tuple[Codes, Codes, Array]:
+        """E by level of the first factor: row, column, (q, nnz) values, sorted by row and column."""
+        q = self.factors[0].q
+        rows, columns, values = [], [], []
+        for f, span in zip(rest, spans, strict=True):
+            for b in range(span.q):
+                blocks = [_summed(self.pairs[(0, f)][a][b]) for a in range(q)]
+                pattern = blocks[0]
+                rows.append(np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.indptr)))
+                columns.append(span.offset + pattern.indices.astype(np.int64) * span.q + b)
+                values.append(np.stack([block.data for block in blocks]))
+        row, column = np.concatenate(rows), np.concatenate(columns)
+        order = np.argsort(row * (int(column.max()) + 1) + column, kind="stable")
+        return row[order], column[order], np.concatenate(values, axis=1)[:, order]
+
+    def _lower_entries(self, rest: range, spans: list[Span]) -> Iterable[tuple[Codes, Codes, Array]]:
+        for f, span in zip(rest, spans, strict=True):
+            level = np.arange(span.K) * span.q + span.offset
+            for a in range(span.q):
+                for b in range(a + 1):
+                    yield level + a, level + b, self.diagonal[f][a, b]
+        for i, f in enumerate(rest):
+            for j in range(i + 1, len(spans)):
+                g = rest[j]
+                for a in range(spans[i].q):
+                    for b in range(spans[j].q):
+                        coo = _summed(self.pairs[(f, g)][a][b]).tocoo()
+                        high = spans[j].offset + coo.coords[1].astype(np.int64) * spans[j].q + b
+                        yield high, spans[i].offset + coo.coords[0].astype(np.int64) * spans[i].q + a, coo.data
+
+
+def _summed(parts: list[sp.coo_array]) -> sp.csr_array:
+    """The sum of pieces. Converted in one go: adding sparse matrices would drop entries that cancel, and patterns must stay alike."""
+    if len(parts) == 1:
+        return parts[0].tocsr()
+    row, column = (np.concatenate([part.coords[axis] for part in parts]) for axis in (0, 1))
+    return sp.coo_array((np.concatenate([part.data for part in parts]), (row, column)), shape=parts[0].shape).tocsr()
+
+
+def _related(M: Array, spans: list[Span], roots: list[Array | None]) -> Array:
+    """M (.., m) times L x I on the columns of factors with a relationship matrix."""
+    out = M.copy()
+    for span, root in zip(spans, roots, strict=True):
+        if root is not None:
+            block = M[..., span.offset : span.stop].reshape(*M.shape[:-1], span.K, span.q)
+            out[..., span.offset : span.stop] = np.einsum("...ka,kl->...la", block, root).reshape(*M.shape[:-1], -1)
+    return out
+
+
+def _related_rest(U0: Array, V0: Array, where: RestLayout, roots: list[Array | None]) -> tuple[Array, Array]:
+    m = where.m
+    lower = U0.reshape(m, m)
+    full = np.tril(lower) + np.tril(lower, -1).T
+    spans = list(where.spans)
+    full = _related(_related(full, spans, roots).T.copy(), spans, roots)
+    return np.tril(full).reshape(-1), _related(V0.T.copy(), spans, roots).T.copy()
+
+
+def cross_products(design: Design, conditioning: Conditioning) -> CrossProducts:
+    """One pass over the rows of a design in memory."""
+    factors = factors_of(design)
+    total = Accumulator.empty(factors, design.X.shape[1] + 1)
+    for part in pieces(len(design.y)):
+        codes, columns = [], []
+        for factor in factors:
+            codes.append(design.terms[factor.terms[0]].group.codes[part])
+            parts = [conditioning.maps[i].apply(design.terms[i].Z[part]) for i in factor.terms]
+            columns.append([np.ascontiguousarray(c) for block in parts for c in block.T])
+        total.add(codes, columns, conditioning.border(design, part), conditioning.weights(design, part))
+    return total.finish()

@@ -1,0 +1,169 @@
+"""The first grouping factor: block diagonal by level, eliminated level by level.
+
+With `Lambda = I x T` the block of a level is `M = T' A T + I = L L'`, and everything else needs only `W = L^-1 T'`, because
+`H = T M^-1 T' = W' W`. No inverse of Sigma = T T' is ever formed, so a singular T is as good as any other.
+
+Arrays are kept level-last ("struct of arrays"): a 2 x 2 Cholesky of 100,000 levels is a dozen vector operations. A leading axis of
+thetas (t) runs through everything; one theta is t = 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm.arrays import Array
+
+UNROLLED = 6
+"""Largest q for which the Cholesky factorisation is written out over vectors of levels; above it, batched LAPACK is faster."""
+
+CHUNK = 8192
+"""Elements of (thetas x levels) worked on at once: the working set stays in cache."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelState:
+    """What elimination leaves behind.
+
+    logdet : (t,) log |M| summed over levels
+    border : (t, r, r) sum over levels of C' H C
+    W : (q, q, t, K) L^-1 T'
+    projected : (q, t, r, K) F C with F = I - A H, the border seen through the inverse; None when only the value was asked for
+    B : (q, q, t, K) A - A H A; None likewise
+    """
+
+    logdet: Array
+    border: Array
+    W: Array
+    projected: Array | None
+    B: Array | None
+
+
+def _whitened(M: list[list[Array]], T: Array, q: int) -> tuple[Array, list[list[Array]]]:
+    """log |M| (t,) and W = L^-1 T' from the lower triangle of M; each entry is a (t, k) array."""
+    L: list[list[Array]] = [[np.empty(0)] * q for _ in range(q)]
+    inverse: list[Array] = []
+    det: Array | None = None
+    for a in range(q):
+        for b in range(a + 1):
+            v = M[a][b]
+            for c in range(b):
+                v = v - L[a][c] * L[b][c]
+            if a == b:
+                det = v if det is None else det * v
+                root = np.sqrt(v)
+                L[a][a] = root
+                inverse.append(1.0 / root)
+            else:
+                L[a][b] = v * inverse[b]
+    W: list[list[Array]] = [[np.empty(0)] * q for _ in range(q)]
+    for b in range(q):
+        for a in range(q):
+            start = T[:, b, a, None]
+            v = start * inverse[a] if a == 0 else start
+            for c in range(a):
+                v = v - L[a][c] * W[c][b]
+            W[a][b] = v * inverse[a] if a > 0 else v
+    assert det is not None
+    return np.log(det).sum(-1), W
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelBlock:
+    """Cross-products of the first factor.
+
+    A : (q, q, K) Z'WZ by level
+    C : (q, r, K) Z'W[X y] by level
+    """
+
+    A: Array
+    C: Array
+
+    @property
+    def q(self) -> int:
+        return int(self.A.shape[0])
+
+    @property
+    def K(self) -> int:
+        return int(self.A.shape[2])
+
+    def eliminate(self, T: Array, derivatives: bool) -> LevelState:
+        """Eliminate every level for each theta; T : (t, q, q) lower triangular."""
+        t, q, K, r = len(T), self.q, self.K, self.C.shape[1]
+        step = max(1, CHUNK // t)
+        if step >= K:
+            return self._part(slice(0, K), T, derivatives)
+        logdet, border = np.zeros(t), np.zeros((t, r, r))
+        W = np.empty((q, q, t, K))
+        projected = np.empty((q, t, r, K)) if derivatives else None
+        B = np.empty((q, q, t, K)) if derivatives else None
+        for begin in range(0, K, step):
+            part = slice(begin, min(begin + step, K))
+            state = self._part(part, T, derivatives)
+            logdet += state.logdet
+            border += state.border
+            W[..., part] = state.W
+            if projected is not None and B is not None:
+                projected[..., part], B[..., part] = state.projected, state.B
+        return LevelState(logdet, border, W, projected, B)
+
+    def _part(self, part: slice, T: Array, derivatives: bool) -> LevelState:
+        A, C = self.A[:, :, part], self.C[:, :, part]
+        q = self.q
+        logdet, W = _unrolled(A, T) if q <= UNROLLED else _batched(A, T)
+        t = len(T)
+        Y = np.empty((q, t, C.shape[1], A.shape[2]))
+        for a in range(q):
+            np.multiply(W[a][0][:, None, :], C[0][None], out=Y[a])
+            for c in range(1, q):
+                Y[a] += W[a][c][:, None, :] * C[c][None]
+        border = np.matmul(Y[0], Y[0].swapaxes(-1, -2))
+        for a in range(1, q):
+            border += np.matmul(Y[a], Y[a].swapaxes(-1, -2))
+        stacked = np.empty((q, q, t, A.shape[2]))
+        for a in range(q):
+            for b in range(q):
+                stacked[a, b] = W[a][b]
+        if not derivatives:
+            return LevelState(logdet, border, stacked, None, None)
+        AW = np.empty_like(stacked)
+        for a in range(q):
+            for b in range(q):
+                np.multiply(A[a, 0], W[b][0], out=AW[a, b])
+                for c in range(1, q):
+                    AW[a, b] += A[a, c] * W[b][c]
+        projected = np.empty_like(Y)
+        for a in range(q):
+            projected[a] = C[a]
+            for c in range(q):
+                projected[a] -= AW[a, c][:, None, :] * Y[c]
+        B = np.empty_like(stacked)
+        for a in range(q):
+            for b in range(a + 1):
+                v = np.broadcast_to(A[a, b], AW[0, 0].shape).copy()
+                for c in range(q):
+                    v -= AW[a, c] * AW[b, c]
+                B[a, b] = v
+                B[b, a] = v
+        return LevelState(logdet, border, stacked, projected, B)
+
+
+def _unrolled(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
+    q, t, k = len(A), len(T), A.shape[2]
+    # T'AT for all levels at once is one GEMM with the Kronecker square of T'
+    kron = np.einsum("tca,tdb->tabcd", T, T).reshape(t, q * q, q * q)
+    M = np.matmul(kron, A.reshape(q * q, k)).reshape(t, q, q, k)
+    for a in range(q):
+        M[:, a, a] += 1.0
+    return _whitened([[M[:, a, b] for b in range(a + 1)] for a in range(q)], T, q)
+
+
+def _batched(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
+    q = len(A)
+    Tt = T.swapaxes(-1, -2)[:, None]
+    M = Tt @ A.transpose(2, 0, 1)[None] @ T[:, None] + np.eye(q)
+    L = np.linalg.cholesky(M)
+    logdet = 2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum((-1, -2))
+    W = np.linalg.solve(L, np.broadcast_to(Tt, L.shape))
+    return logdet, [[np.ascontiguousarray(W[:, :, a, b]) for b in range(q)] for a in range(q)]

@@ -1,0 +1,264 @@
+"""The likelihood of random effects with independent errors, from cross-products alone.
+
+With `V0 = Z Lambda Lambda' Z' + W^-1` one evaluation gives, for each theta, log |V0|, `[X y]' V0^-1 [X y]`, and the adjoints that every
+derivative needs: for a factor with blocks T on the diagonal of Lambda
+
+    d log|V0| (or the REML pair of log determinants) / dT   and   sum_k a_k a_k',  a = Z' V0^-1 (y - X alpha).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm.arrays import Array
+from bayeslmm.likelihood.crossproducts import CrossProducts
+from bayeslmm.likelihood.levels import LevelState
+from bayeslmm.likelihood.rest import RestState, factorise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """The profile in alpha at some thetas.
+
+    logdet : (t,) log |V0|; border : (t, r, r) [X y]' V0^-1 [X y]
+    root : (t, p, p) lower Cholesky factor of X' V0^-1 X; logdet_X : (t,) its log determinant
+    alpha : (t, p); r2 : (t,) generalised residual sum of squares
+    """
+
+    logdet: Array
+    border: Array
+    root: Array
+    logdet_X: Array
+    alpha: Array
+    r2: Array
+
+    @property
+    def information_inverse(self) -> Array:
+        """(X' V0^-1 X)^-1, (t, p, p)."""
+        p = self.root.shape[-1]
+        inverse = np.linalg.solve(self.root, np.broadcast_to(np.eye(p), self.root.shape)) if p else self.root
+        return inverse.swapaxes(-1, -2) @ inverse
+
+
+def solve_border(logdet: Array, border: Array) -> Solution:
+    """alpha, r2 and log |X'V0^-1 X| from the bordered matrix; r2 is NaN where X'V0^-1 X is not positive definite."""
+    p = border.shape[-1] - 1
+    root = np.linalg.cholesky(border[:, :p, :p])
+    if p == 0:
+        return Solution(logdet, border, root, np.zeros(len(logdet)), np.zeros((len(logdet), 0)), border[:, 0, 0])
+    half = np.linalg.solve(root, border[:, :p, p:])
+    alpha = np.linalg.solve(root.swapaxes(-1, -2), half)[..., 0]
+    r2 = border[:, p, p] - np.sum(half[..., 0] ** 2, axis=-1)
+    logdet_X = 2.0 * np.log(np.diagonal(root, axis1=-2, axis2=-1)).sum(-1)
+    return Solution(logdet, border, root, logdet_X, alpha, r2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelsState:
+    """One evaluation: the solution, the states of the first factor and of the rest, and what links them."""
+
+    cross: CrossProducts
+    Ts: tuple[Array, ...]
+    solution: Solution
+    first: LevelState | None
+    rest: RestState | None
+
+    # -- what remains after the first factor -------------------------------------------------------------------------------------------
+
+    def rest_modes(self) -> Array:
+        """beta of the remaining factors, (t, m), given alpha-hat."""
+        assert self.rest is not None
+        p, alpha = self.cross.p, self.solution.alpha
+        return self.rest.QV[..., p] - np.einsum("tmx,tx->tm", self.rest.QV[..., :p], alpha)
+
+    def _rest_scores(self, modes: Array) -> Array:
+        """a = Z' V0^-1 (y - X alpha) of the remaining factors, (t, m)."""
+        assert self.rest is not None
+        p, alpha = self.cross.p, self.solution.alpha
+        V = self.rest.V
+        residual = V[..., p] - np.einsum("tmx,tx->tm", V[..., :p], alpha)
+        return residual - self.rest.apply_U(modes[..., None])[..., 0]
+
+    def _first_residual(self, modes: Array | None) -> Array:
+        """F (C v - E beta_rest) = a of the first factor, (q, t, K)."""
+        assert self.first is not None and self.first.projected is not None
+        v = np.concatenate([-self.solution.alpha, np.ones((len(self.solution.alpha), 1))], axis=1)
+        a = np.matmul(v[None, :, None, :], self.first.projected)[:, :, 0, :]
+        if modes is None:
+            return a
+        assert self.cross.coupling is not None
+        return a - self.project(self.cross.coupling.times(modes[..., None])[:, :, 0, :])
+
+    def project(self, s: Array) -> Array:
+        """F_k s_k, F = I - A W'W; s (q, t, K)."""
+        assert self.first is not None and self.cross.first is not None
+        W, A = self.first.W, self.cross.first.A
+        Ws = np.einsum("abtk,btk->atk", W, s)
+        H = np.einsum("cbtk,ctk->btk", W, Ws)
+        return s - np.einsum("abk,btk->atk", A, H)
+
+    def unproject(self, c: Array) -> Array:
+        """F_k' c_k = c_k - H_k A_k c_k."""
+        assert self.first is not None and self.cross.first is not None
+        Ac = np.einsum("abk,btk->atk", self.cross.first.A, c)
+        Ws = np.einsum("abtk,btk->atk", self.first.W, Ac)
+        return c - np.einsum("cbtk,ctk->btk", self.first.W, Ws)
+
+    def scores(self) -> list[Array]:
+        """a_f = Z_f' V0^-1 (y - X alpha) for every factor: (q, t, K) each."""
+        found = []
+        modes = self.rest_modes() if self.rest is not None else None
+        if self.first is not None:
+            found.append(self._first_residual(modes))
+        if self.rest is not None and modes is not None:
+            flat = self._rest_scores(modes)
+            for span in self.rest.layout.spans:
+                block = flat[:, span.offset : span.stop].reshape(len(flat), span.K, span.q)
+                found.append(np.ascontiguousarray(block.transpose(2, 0, 1)))
+        return found
+
+    def logdet_adjoints(self, restricted: bool) -> list[Array]:
+        """gT (t, q, q) of every factor: d logdet = sum gT * dT, with the REML term when restricted."""
+        t, p = len(self.solution.r2), self.cross.p
+        Qxx = self.solution.information_inverse if restricted else np.zeros((t, p, p))
+        out = []
+        if self.first is not None:
+            G = self._first_information(Qxx)
+            out.append(2.0 * G @ self.Ts[0])
+        if self.rest is not None:
+            QVx = self.rest.QV[..., :p]
+            Rx = self.rest.V[..., :p] - self.rest.apply_U(QVx)
+            out += self.rest.logdet_gradients(Qxx, Rx, self._rest_N())
+        return out
+
+    def _rest_N(self) -> Array:
+        """S^-1 Lambda' U_rx = X' U_rx, (t, m, p)."""
+        assert self.rest is not None
+        V = self.rest.V[..., : self.cross.p]
+        out = np.empty_like(V)
+        for batch, block in zip(self.rest.layout.batches, self.rest.blocks, strict=True):
+            out[:, batch.index] = block.X.swapaxes(-1, -2) @ V[:, batch.index]
+        return out
+
+    def _first_information(self, Qxx: Array) -> Array:
+        """sum over levels of [Z' P Z] of the first factor, (t, q, q)."""
+        first, p = self.first, self.cross.p
+        assert first is not None and first.B is not None and first.projected is not None
+        q, t = first.B.shape[0], first.B.shape[2]
+        G = first.B.sum(-1).transpose(2, 0, 1)
+        Ex = first.projected[:, :, :p]
+        if self.rest is None:
+            if p:
+                Q_E = np.matmul(Qxx[None], Ex)
+                for a in range(q):
+                    for b in range(q):
+                        G[:, a, b] -= np.einsum("txk,txk->t", Ex[a], Q_E[b])
+            return G
+        coupling = self.cross.coupling
+        assert coupling is not None and self.cross.first is not None
+        QVx = self.rest.QV[..., :p]
+        inner = coupling.gather(self.rest.joint_flat(Qxx, QVx))
+        C = self.cross.first.C[:, :p]
+        if p:
+            EQ = coupling.times(-QVx @ Qxx)
+            cross = np.einsum("atxk,bxk->abtk", EQ, C)
+            inner = inner + cross + cross.swapaxes(0, 1)
+            inner += np.einsum("axk,txz,bzk->abtk", C, Qxx, C)
+        left = np.stack([self.project(inner[:, b]) for b in range(q)], axis=1)
+        both = np.stack([self.project(np.ascontiguousarray(left[a])) for a in range(q)])
+        return G - both.sum(-1).transpose(2, 0, 1)
+
+    def information(self, restricted: bool) -> list[Array]:
+        """sum over levels of [Z' P Z] (REML) or [Z' V0^-1 Z] (ML) for every factor, (t, q, q): the derivative in Sigma of the log determinants."""
+        t, p = len(self.solution.r2), self.cross.p
+        Qxx = self.solution.information_inverse if restricted else np.zeros((t, p, p))
+        out = [self._first_information(Qxx)] if self.first is not None else []
+        if self.rest is not None:
+            Rx = self.rest.V[..., :p] - self.rest.apply_U(self.rest.QV[..., :p])
+            out += [self.rest.information_blocks(f, Qxx, Rx) for f in range(len(self.rest.layout.spans))]
+        return out
+
+    def average_information(self, directions: Sequence[tuple[int, Array]], scores: Sequence[Array]) -> Array:
+        """w_i' P w_j for working variates w = Z (dSigma x I) a; one theta only.
+
+        directions : (factor, dSigma (q, q)) of every parameter
+        """
+        p, k = self.cross.p, len(directions)
+        has_first = self.first is not None
+        total = np.zeros((k, k))
+        vectors = [dS @ scores[f][:, 0] for f, dS in directions]
+        mine = [i for i, (f, _) in enumerate(directions) if has_first and f == 0]
+        other = [i for i in range(k) if i not in mine]
+        dX = np.zeros((p, k))
+        dR = np.zeros((self.rest.layout.m, k)) if self.rest is not None else np.zeros((0, k))
+        e = None
+        if mine:
+            assert self.cross.first is not None
+            c = np.stack([vectors[i] for i in mine], axis=1)
+            e = self.unproject(c)
+            Ae = np.einsum("abk,bsk->ask", self.cross.first.A, e)
+            total[np.ix_(mine, mine)] = np.einsum("ask,azk->sz", c, Ae)
+            dX[:, mine] = np.einsum("axk,ask->xs", self.cross.first.C[:, :p], e)
+            if self.rest is not None and self.cross.coupling is not None:
+                dR[:, mine] = self.cross.coupling.transpose_times(e[:, None])[0]
+        if other:
+            assert self.rest is not None
+            flat = np.zeros((self.rest.layout.m, len(other)))
+            offset = int(has_first)
+            for j, i in enumerate(other):
+                span = self.rest.layout.spans[directions[i][0] - offset]
+                flat[span.offset : span.stop, j] = vectors[i].T.ravel()
+            Uc = self.rest.apply_U(flat[None])[0]
+            total[np.ix_(other, other)] = flat.T @ Uc
+            dR[:, other] = Uc
+            dX[:, other] = self.rest.V[0, :, :p].T @ flat
+            if e is not None and self.cross.coupling is not None:
+                Ec = self.cross.coupling.times(flat[None])[:, 0]
+                block = np.einsum("ask,azk->sz", e, Ec)
+                total[np.ix_(mine, other)] = block
+                total[np.ix_(other, mine)] = block.T
+        if self.rest is not None:
+            QdR = self.rest.apply_Q(dR[None])[0]
+            total -= dR.T @ QdR
+            dX = dX - self.rest.V[0, :, :p].T @ QdR
+        if p:
+            total -= dX.T @ self.solution.information_inverse[0] @ dX
+        return 0.5 * (total + total.T)
+
+    def modes(self) -> list[Array]:
+        """Conditional modes beta of every factor, (q, t, K), on the conditioned columns (before L of a relationship matrix)."""
+        return [np.einsum("tab,tcb,ctk->atk", T, T, a) for T, a in zip(self.Ts, self.scores(), strict=True)]
+
+
+def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True) -> LevelsState:
+    """Evaluate at some thetas; Ts[f] : (t, q, q) lower triangular for each factor in the order of `cross.factors`."""
+    t = len(Ts[0]) if Ts else 1
+    r = cross.p + 1
+    border = np.broadcast_to(cross.border, (t, r, r)).copy()
+    logdet = np.zeros(t)
+    first: LevelState | None = None
+    rest: RestState | None = None
+    if cross.first is not None:
+        first = cross.first.eliminate(Ts[0], derivatives)
+        border -= first.border
+        logdet += first.logdet
+    if cross.rest is not None and cross.U0 is not None and cross.V0 is not None:
+        U = np.broadcast_to(cross.U0, (t, len(cross.U0)))
+        V = np.broadcast_to(cross.V0, (t, *cross.V0.shape))
+        if first is not None and cross.coupling is not None and cross.first is not None:
+            U = U - cross.coupling.schur(first.W)
+            V = V - cross.coupling.transpose_times(_through(first.W, cross.first.C))
+        rest = factorise(cross.rest, U, np.ascontiguousarray(V), Ts[int(first is not None) :])
+        border -= rest.border
+        logdet += rest.logdet
+    solution = solve_border(logdet, border)
+    return LevelsState(cross, tuple(Ts), solution, first, rest)
+
+
+def _through(W: Array, C: Array) -> Array:
+    """H_k C_k, (q, t, r, K)."""
+    WC = np.einsum("abtk,brk->atrk", W, C)
+    return np.einsum("catk,ctrk->atrk", W, WC)

@@ -1,0 +1,142 @@
+"""From a vector of parameters to the blocks T of every factor, and from derivatives in T back to the parameters.
+
+x is on the optimiser's axes and on conditioned columns: the parameters of each term's structure one after the other, terms in the order of
+the formula. `theta` is what users see: the relative covariance factor on their own columns, column-wise lower triangle for an unstructured
+term, natural parameters (standard deviations relative to sigma, then correlations) for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm.arrays import Array
+from bayeslmm.covariance import Covariance
+from bayeslmm.likelihood.conditioning import ColumnMap
+from bayeslmm.likelihood.crossproducts import Factor
+
+
+def column_wise(q: int) -> tuple[Array, Array]:
+    """Rows and columns of a lower triangle, column by column."""
+    columns, rows = np.triu_indices(q)
+    return rows, columns
+
+
+def triangularised(M: Array) -> Array:
+    """The lower triangular T with T T' = M M' and a diagonal that is not negative; singular M is fine."""
+    T = np.linalg.qr(M.T, mode="r").T
+    return T * np.where(np.diagonal(T) < 0, -1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TermParameters:
+    """The parameters of one random term within x and theta."""
+
+    covariance: Covariance
+    map: ColumnMap
+    part: slice
+
+    def theta(self, x: Array, weight_mean: float) -> Array:
+        """User-scale parameters from x (both of one term)."""
+        root = self.map.whole @ self.covariance.factor(x) / np.sqrt(weight_mean)
+        if self.covariance.name == "us":
+            return triangularised(root)[column_wise(self.covariance.q)]
+        if self.covariance.name in ("diag", "id"):
+            return np.abs(self.covariance.natural(self._rescaled(x, weight_mean)))
+        return self.covariance.natural(self._rescaled(x, weight_mean))
+
+    def _rescaled(self, x: Array, weight_mean: float) -> Array:
+        scale = np.diagonal(self.map.whole) / np.sqrt(weight_mean)
+        if self.covariance.invariance == "scalar":
+            return self.covariance.rescale(x, float(scale[0]))
+        return x * scale
+
+    def x(self, theta: Array, weight_mean: float) -> Array:
+        """The inverse of `theta`."""
+        if self.covariance.name == "us":
+            T = np.zeros((self.covariance.q, self.covariance.q))
+            T[column_wise(self.covariance.q)] = theta
+            return triangularised(self.map.inverse @ T * np.sqrt(weight_mean))[column_wise(self.covariance.q)]
+        scale = np.diagonal(self.map.whole) / np.sqrt(weight_mean)
+        if self.covariance.invariance == "scalar":
+            return self.covariance.rescale(self.covariance.from_natural(theta), 1.0 / float(scale[0]))
+        return self.covariance.from_natural(theta) / scale
+
+    def relative(self, x: Array, weight_mean: float) -> Array:
+        """D / sigma^2 on the user's columns."""
+        root = self.map.whole @ self.covariance.factor(x) / np.sqrt(weight_mean)
+        return root @ root.T
+
+    def theta_derivative(self, theta: Array) -> Array:
+        """d(D / sigma^2) / d theta on the user's columns, (size, q, q)."""
+        if self.covariance.name == "us":
+            q = self.covariance.q
+            rows, columns = column_wise(q)
+            T = np.zeros((q, q))
+            T[rows, columns] = theta
+            out = np.zeros((len(theta), q, q))
+            for i, (a, b) in enumerate(zip(rows, columns, strict=True)):
+                out[i, a] += T[:, b]
+                out[i, :, a] += T[:, b]
+            return out
+        x = self.covariance.from_natural(theta)
+        T, dT = self.covariance.factor(x), self.covariance.factor_derivative(x)
+        dSigma = dT @ T.T + T @ dT.swapaxes(-1, -2)
+        step = 1e-6
+        jacobian = np.stack([
+            (self.covariance.from_natural(theta + step * e) - self.covariance.from_natural(theta - step * e)) / (2 * step) for e in np.eye(len(theta))
+        ])
+        return np.einsum("ix,xab->iab", jacobian, dSigma)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RandomParameters:
+    """The parameters of all random terms."""
+
+    terms: tuple[TermParameters, ...]
+    factors: tuple[Factor, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(t.covariance.size for t in self.terms)
+
+    def blocks(self, x: Array) -> list[Array]:
+        """T of every factor, (t, q, q); x (t, size)."""
+        out = []
+        for factor in self.factors:
+            if len(factor.terms) == 1:
+                term = self.terms[factor.terms[0]]
+                out.append(term.covariance.factor(x[:, term.part]))
+                continue
+            T = np.zeros((len(x), factor.q, factor.q))
+            for i, own in zip(factor.terms, factor.slices, strict=True):
+                term = self.terms[i]
+                T[:, own, own] = term.covariance.factor(x[:, term.part])
+            out.append(T)
+        return out
+
+    def derivatives(self, x: Array) -> list[tuple[int, slice, slice, Array]]:
+        """For every term: its factor, its columns there, its part of x, dT/dx (t, size, q, q)."""
+        out = []
+        for f, factor in enumerate(self.factors):
+            for i, own in zip(factor.terms, factor.slices, strict=True):
+                term = self.terms[i]
+                out.append((f, own, term.part, term.covariance.factor_derivative(x[:, term.part])))
+        return out
+
+    def chain(self, x: Array, adjoints: Sequence[Array]) -> Array:
+        """sum gT * dT for every parameter, (t, size); adjoints[f] (t, q, q)."""
+        out = np.zeros((len(x), self.size))
+        for f, own, part, dT in self.derivatives(x):
+            out[:, part] = np.einsum("tab,tiab->ti", adjoints[f][:, own, own], dT)
+        return out
+
+
+def random_parameters(terms: Sequence[tuple[Covariance, ColumnMap]], factors: tuple[Factor, ...]) -> RandomParameters:
+    found, begin = [], 0
+    for covariance, column_map in terms:
+        found.append(TermParameters(covariance, column_map, slice(begin, begin + covariance.size)))
+        begin += covariance.size
+    return RandomParameters(tuple(found), factors)

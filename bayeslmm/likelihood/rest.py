@@ -1,0 +1,263 @@
+"""The factors that remain after the first: a Schur complement S kept as dense blocks, one for each connected component.
+
+Two levels belong to the same component when some level of the first factor meets both. Nested factors give thousands of small blocks
+(worked on in batches of equal shape), crossed factors one large block (LAPACK).
+With `S = Lambda' U Lambda + I`, everything that follows needs `Q = Lambda S^-1 Lambda'`, so a singular Lambda is no special case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.linalg import lapack
+from scipy.sparse.csgraph import connected_components
+
+from bayeslmm.arrays import Array, Codes
+
+BATCHED = 48
+"""Blocks up to this size are factorised in batches; larger ones one at a time by LAPACK."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Span:
+    """The columns of one remaining factor: level l, column a at `offset + l * q + a`."""
+
+    offset: int
+    K: int
+    q: int
+
+    @property
+    def stop(self) -> int:
+        return self.offset + self.K * self.q
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Components of one shape: the same number of levels of each factor.
+
+    index : (B, s) columns of the components, in the order of the factors
+    counts : levels of each factor in a component
+    begin : where the (B, s, s) blocks start in flat storage
+    """
+
+    index: Codes
+    counts: tuple[int, ...]
+    begin: int
+
+    @property
+    def size(self) -> int:
+        return int(self.index.size * self.index.shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RestLayout:
+    """Which columns make up which block, and where an entry lies in flat storage."""
+
+    spans: tuple[Span, ...]
+    batches: tuple[Batch, ...]
+    m: int
+    flat: int
+    target: Codes
+    stride: Codes
+
+    def local(self, batch: Batch) -> list[tuple[int, slice]]:
+        """For each factor present in the batch: its number, and its slice of the local columns."""
+        found, begin = [], 0
+        for f, (count, span) in enumerate(zip(batch.counts, self.spans, strict=True)):
+            if count:
+                found.append((f, slice(begin, begin + count * span.q)))
+            begin += count * span.q
+        return found
+
+
+def layout(spans: Sequence[Span], links: sp.csr_array | None) -> RestLayout:
+    """Components of the remaining columns. links : (any, m) sparse, rows that tie columns together; None ties everything."""
+    m = spans[-1].stop
+    column_factor = np.concatenate([np.full(s.K * s.q, f) for f, s in enumerate(spans)])
+    if links is None:
+        component = np.zeros(m, np.int64)
+    else:
+        # levels of a factor hold together: tie the q columns of a level
+        own = sp.coo_array((np.ones(m), (np.concatenate([s.offset + np.repeat(np.arange(s.K) * s.q, s.q) for s in spans]), np.arange(m))), shape=(m, m))
+        graph = sp.bmat([[None, links], [links.T, own]]).tocsr()
+        component = connected_components(graph, directed=False)[1][links.shape[0] :]
+        component = np.unique(component, return_inverse=True)[1]
+    count = int(component.max()) + 1
+    levels = np.zeros((count, len(spans)), np.int64)
+    np.add.at(levels, (component, column_factor), 1)
+    levels //= np.array([s.q for s in spans])
+    shapes, shape_of = np.unique(levels, axis=0, return_inverse=True)
+    shape_of = shape_of.ravel()
+    order = np.lexsort((np.arange(m), component))
+    starts = np.concatenate([[0], np.cumsum(np.bincount(component, minlength=count))])
+    batches, begin = [], 0
+    target, stride = np.empty(m, np.int64), np.empty(m, np.int64)
+    for number, shape in enumerate(shapes):
+        members = np.flatnonzero(shape_of == number)
+        s = int(starts[members[0] + 1] - starts[members[0]])
+        index = order[starts[members][:, None] + np.arange(s)]
+        batch = Batch(index, tuple(int(c) for c in shape), begin)
+        place = np.arange(s)
+        target[index] = begin + np.arange(len(members))[:, None] * s * s + place * s
+        stride[index] = place
+        batches.append(batch)
+        begin += batch.size
+    return RestLayout(tuple(spans), tuple(batches), m, begin, target, stride)
+
+
+def scale_columns(M: Array, local: list[tuple[int, slice]], spans: Sequence[Span], Ts: Sequence[Array]) -> Array:
+    """M Lambda over the last axis; M (t, B, i, s), Ts[f] (t, q, q)."""
+    out = np.empty_like(M)
+    for f, part in local:
+        q = spans[f].q
+        if q == 1:
+            out[..., part] = M[..., part] * Ts[f][:, 0, 0][:, None, None, None]
+        else:
+            block = M[..., part].reshape(*M.shape[:-1], -1, q)
+            out[..., part] = np.matmul(block, Ts[f][:, None, None]).reshape(*M.shape[:-1], -1)
+    return out
+
+
+def _transposed(M: Array) -> Array:
+    return M.swapaxes(-1, -2)
+
+
+def _inverse(S: Array) -> tuple[Array, Array]:
+    """log |S| (t, B) and S^-1 of symmetric positive definite blocks (t, B, s, s); NaN where not positive definite."""
+    t, B, s = S.shape[:3]
+    if s <= BATCHED:
+        L = np.linalg.cholesky(S)
+        Li = np.linalg.solve(L, np.broadcast_to(np.eye(s), L.shape))
+        return 2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1), _transposed(Li) @ Li
+    logdet, out = np.empty((t, B)), np.empty_like(S)
+    for i in range(t):
+        for b in range(B):
+            factor, info = lapack.dpotrf(S[i, b].T, lower=0, clean=0, overwrite_a=0)
+            if info:
+                raise np.linalg.LinAlgError("Matrix is not positive definite")
+            logdet[i, b] = 2.0 * np.log(np.diagonal(factor)).sum()
+            inverse = lapack.dpotri(factor, lower=0, overwrite_c=1)[0]
+            upper = np.triu(inverse)
+            out[i, b] = upper + np.triu(inverse, 1).T
+    return logdet, out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockState:
+    """One batch after factorisation: U (t, B, s, s) symmetric, X = Lambda S^-1, Q = Lambda S^-1 Lambda'."""
+
+    U: Array
+    X: Array
+    Q: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RestState:
+    """All components after factorisation.
+
+    logdet : (t,) log |S|
+    QV : (t, m, r) Q U_rb
+    border : (t, r, r) U_br Q U_rb, what the border loses
+    """
+
+    layout: RestLayout
+    logdet: Array
+    blocks: tuple[BlockState, ...]
+    V: Array
+    QV: Array
+    border: Array
+
+    def apply_Q(self, M: Array) -> Array:
+        """Q M for M (t, m, s)."""
+        out = np.empty_like(M)
+        for batch, block in zip(self.layout.batches, self.blocks, strict=True):
+            out[:, batch.index] = block.Q @ M[:, batch.index]
+        return out
+
+    def apply_U(self, M: Array) -> Array:
+        """U M for M (t, m, s)."""
+        out = np.empty_like(M)
+        for batch, block in zip(self.layout.batches, self.blocks, strict=True):
+            out[:, batch.index] = block.U @ M[:, batch.index]
+        return out
+
+    def joint_flat(self, Qxx: Array, G: Array) -> Array:
+        """Entries of Q + G Qxx G' in flat storage, those below the diagonal doubled; G = Q U_rx (t, m, p)."""
+        out = np.empty((len(Qxx), self.layout.flat))
+        for batch, block in zip(self.layout.batches, self.blocks, strict=True):
+            g = G[:, batch.index]
+            joint = block.Q + (g @ Qxx[:, None]) @ _transposed(g)
+            joint = np.tril(2.0 * joint, -1) + np.tril(np.triu(joint))
+            out[:, batch.begin : batch.begin + batch.size] = joint.reshape(len(joint), -1)
+        return out
+
+    def logdet_gradients(self, Qxx: Array, Rx: Array, N: Array) -> list[Array]:
+        """d logdet / dT of every factor, (t, q, q) each: 2 sum over levels of [U Lambda S^-1 - Rx Qxx N']."""
+        t = len(Qxx)
+        out = [np.zeros((t, s.q, s.q)) for s in self.layout.spans]
+        for batch, block in zip(self.layout.batches, self.blocks, strict=True):
+            for f, part in self.layout.local(batch):
+                q = self.layout.spans[f].q
+                for a in range(q):
+                    rows = block.U[..., part, :][..., a::q, :]
+                    for b in range(q):
+                        cols = block.X[..., part][..., b::q]
+                        out[f][:, a, b] += 2.0 * np.einsum("tBij,tBji->t", rows, cols)
+        for f, span in enumerate(self.layout.spans):
+            part = slice(span.offset, span.stop)
+            left = (Rx[:, part] @ Qxx).reshape(t, span.K, span.q, -1)
+            right = N[:, part].reshape(t, span.K, span.q, -1)
+            out[f] -= 2.0 * np.einsum("tlax,tlbx->tab", left, right)
+        return out
+
+    def information_blocks(self, f: int, Qxx: Array, Rx: Array) -> Array:
+        """sum over levels of [Z' P Z] of factor f, (t, q, q), without dividing by Lambda: U - U Q U - Rx Qxx Rx'."""
+        span = self.layout.spans[f]
+        t, q = len(Qxx), span.q
+        total = np.zeros((t, q, q))
+        for batch, block in zip(self.layout.batches, self.blocks, strict=True):
+            for g, part in self.layout.local(batch):
+                if g != f:
+                    continue
+                rows = block.U[..., part, :]
+                UQ = rows @ block.Q
+                for a in range(q):
+                    for b in range(q):
+                        own = np.diagonal(rows[..., part][..., a::q, b::q], axis1=-2, axis2=-1).sum((-1, -2))
+                        total[:, a, b] += own - np.einsum("tBij,tBij->t", UQ[..., a::q, :], rows[..., b::q, :])
+        R = Rx[:, span.offset : span.stop].reshape(t, span.K, q, -1)
+        return total - np.einsum("tlax,txz,tlbz->tab", R, Qxx, R)
+
+
+def factorise(where: RestLayout, uflat: Array, V: Array, Ts: Sequence[Array]) -> RestState:
+    """Factorise S = Lambda' U Lambda + I.
+
+    uflat : (t, flat) lower entries of U
+    V : (t, m, r) U between the remaining columns and the border
+    Ts : (t, q, q) for each remaining factor
+    """
+    t, r = len(uflat), V.shape[2]
+    logdet, border = np.zeros(t), np.zeros((t, r, r))
+    QV = np.empty_like(V)
+    blocks = []
+    for batch in where.batches:
+        B, s = batch.index.shape
+        lower = uflat[:, batch.begin : batch.begin + batch.size].reshape(t, B, s, s)
+        U = np.tril(lower) + _transposed(np.tril(lower, -1))
+        local = where.local(batch)
+        scaled = scale_columns(_transposed(scale_columns(U, local, where.spans, Ts)), local, where.spans, Ts)
+        scaled[..., np.arange(s), np.arange(s)] += 1.0
+        part, inverse = _inverse(scaled)
+        logdet += part.sum(-1)
+        transposed = [T.swapaxes(-1, -2) for T in Ts]
+        X = _transposed(scale_columns(inverse, local, where.spans, transposed))
+        Q = scale_columns(X, local, where.spans, transposed)
+        v = V[:, batch.index]
+        Qv = Q @ v
+        QV[:, batch.index] = Qv
+        border += (_transposed(v) @ Qv).sum(1)
+        blocks.append(BlockState(U, X, Q))
+    return RestState(where, logdet, tuple(blocks), V, QV, border)
