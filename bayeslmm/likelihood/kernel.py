@@ -30,6 +30,10 @@ class State(Protocol):
         """w_i' P w_j of the working variates, (size, size); one x only."""
         ...
 
+    def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
+        """G = d criterion / d Sigma of every random term, in the order of the formula; exact where Sigma is singular too."""
+        ...
+
     def curvature(self, restricted: bool, weight: float) -> Array:
         """tr(G d2Sigma / dx_i dx_j) with G the derivative of the criterion in Sigma, as far as it is cheap; one x only."""
         ...
@@ -61,8 +65,8 @@ class RandomEffectsState:
         r2 = [-2.0 * np.einsum("atk,btk->tab", a, a) @ T for a, T in zip(scores, self.levels.Ts, strict=True)]
         return self.parameters.chain(self.x, self.levels.logdet_adjoints(restricted)), self.parameters.chain(self.x, r2)
 
-    def _directions(self) -> list[tuple[int, slice, int, Array, Array]]:
-        """(factor, columns, parameter, dT, dSigma) of every parameter, the matrices of the whole factor."""
+    def _directions(self) -> list[tuple[int, int, Array, Array]]:
+        """(factor, parameter, dT, dSigma) of every parameter, the matrices of the whole factor."""
         found = []
         for f, own, part, dT in self.parameters.derivatives(self.x):
             T = self.levels.Ts[f][0]
@@ -70,29 +74,42 @@ class RandomEffectsState:
                 whole = np.zeros_like(T)
                 whole[own, own] = dT[0, i]
                 dS = whole @ T.T
-                found.append((f, own, part.start + i, whole, dS + dS.T))
-        return sorted(found, key=lambda d: d[2])
+                found.append((f, part.start + i, whole, dS + dS.T))
+        return sorted(found, key=lambda d: d[1])
 
     def average_information(self) -> Array:
-        return self.levels.average_information([(f, dS) for f, _, _, _, dS in self._directions()], self.levels.scores())
+        return self.levels.average_information([(f, dS) for f, _, _, dS in self._directions()], self.levels.scores())
+
+    def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
+        """G = d criterion / d(Sigma) of every term, in the order of the formula."""
+        G: dict[int, Array] = {}
+        information = self.levels.information(restricted)
+        for factor, I, a in zip(self.parameters.factors, information, self.levels.scores(), strict=True):
+            whole = I[0] - a[:, 0] @ a[:, 0].T / sigma2
+            for i, own in zip(factor.terms, factor.slices, strict=True):
+                G[i] = 0.5 * (whole[own, own] + whole[own, own].T)
+        return [G[i] for i in range(len(G))]
 
     def curvature(self, restricted: bool, weight: float) -> Array:
-        adjoints = self.levels.logdet_adjoints(restricted)
-        scores = self.levels.scores()
         size = self.x.shape[1]
         out = np.zeros((size, size))
-        G = []
-        for a, T, gT in zip(scores, self.levels.Ts, adjoints, strict=True):
-            if np.abs(np.diagonal(T[0])).min(initial=np.inf) > SINGULAR:
-                G.append(0.5 * np.linalg.solve(T[0].T, gT[0].T).T - weight * a[:, 0] @ a[:, 0].T)
-            else:
-                G.append(np.zeros_like(T[0]))
+        G = self._factor_gradients(restricted, weight)
         directions = self._directions()
-        for i, (f, _, _, dTi, _) in enumerate(directions):
-            for j, (g, _, _, dTj, _) in enumerate(directions[: i + 1]):
+        for i, (f, _, dTi, _) in enumerate(directions):
+            left = G[f] @ dTi
+            for j, (g, _, dTj, _) in enumerate(directions[: i + 1]):
                 if f == g:
-                    out[i, j] = out[j, i] = 2.0 * np.sum((G[f] @ dTi) * dTj)
+                    out[i, j] = out[j, i] = 2.0 * np.sum(left * dTj)
         return out
+
+    def _factor_gradients(self, restricted: bool, weight: float) -> list[Array]:
+        """d criterion / d Sigma of every factor: from gT = 2 G T where T can be divided by, else from the cross-products."""
+        smooth = all(np.abs(np.diagonal(T[0])).min(initial=np.inf) > SINGULAR for T in self.levels.Ts)
+        if smooth:
+            halves = [0.5 * np.linalg.solve(T[0].T, g[0].T).T for T, g in zip(self.levels.Ts, self.levels.logdet_adjoints(restricted), strict=True)]
+        else:
+            halves = [g[0] for g in self.levels.information(restricted)]
+        return [g - weight * a[:, 0] @ a[:, 0].T for g, a in zip(halves, self.levels.scores(), strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,90 @@
+"""The certificate of a boundary: is a variance of 0 an optimum, or only a point where the derivative in theta vanishes?
+
+At Sigma = T T' with null space N, stationarity in T says G T = 0 for G = d criterion / d Sigma; Sigma is then a minimum over all positive
+semi-definite matrices near by just when N' G N has no negative eigenvalue. If it has one, adding a little of its eigenvector to Sigma goes
+downhill, and the search goes on from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm.arrays import Array
+from bayeslmm.likelihood.criterion import Point
+from bayeslmm.likelihood.problem import Problem
+
+NULL = 1e-5
+"""A direction of T smaller than this (relative standard deviation on conditioned columns) counts as 0."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Certificate:
+    """Per term: the null directions of Sigma and the smallest derivative along them (None where Sigma is not singular)."""
+
+    slopes: tuple[float | None, ...]
+    directions: tuple[Array | None, ...]
+
+    @property
+    def singular(self) -> bool:
+        return any(slope is not None for slope in self.slopes)
+
+    @property
+    def worst(self) -> float:
+        return min((slope for slope in self.slopes if slope is not None), default=0.0)
+
+
+def certify(problem: Problem, point: Point, restricted: bool) -> Certificate:
+    """Look along the null directions of every term's Sigma."""
+    slopes: list[float | None] = []
+    directions: list[Array | None] = []
+    gradients: list[Array] | None = None
+    for i, term in enumerate(problem.random.terms):
+        T = term.covariance.factor(point.x[term.part])
+        left, sizes, _ = np.linalg.svd(T)
+        null = left[:, sizes < NULL]
+        if null.shape[1] == 0 or point.state is None:
+            slopes.append(None)
+            directions.append(None)
+            continue
+        if gradients is None:
+            gradients = point.state.sigma_gradients(restricted, point.sigma2)
+        if term.covariance.invariance == "any":
+            values, vectors = np.linalg.eigh(null.T @ gradients[i] @ null)
+            slopes.append(float(values[0]))
+            directions.append(null @ vectors[:, 0])
+        else:
+            slope, direction = _structured(gradients[i], T)
+            slopes.append(slope)
+            directions.append(direction)
+    return Certificate(tuple(slopes), tuple(directions))
+
+
+def _structured(G: Array, T: Array) -> tuple[float, Array]:
+    """Diagonal and one-scale structures: each variance that is 0 on its own."""
+    zero = np.linalg.norm(T, axis=1) < NULL
+    if not zero.any():
+        return 0.0, np.zeros(len(T))
+    slopes = np.where(zero, np.diagonal(G), np.inf)
+    worst = int(np.argmin(slopes))
+    return float(slopes[worst]), np.eye(len(T))[worst]
+
+
+def step_off(problem: Problem, point: Point, certificate: Certificate, restricted: bool) -> Point | None:
+    """A lower point off the boundary, along the steepest null direction; None if there is none."""
+    for i in np.argsort([0.0 if s is None else s for s in certificate.slopes]):
+        slope, direction = certificate.slopes[i], certificate.directions[i]
+        if slope is None or direction is None or slope >= 0:
+            continue
+        term = problem.random.terms[i]
+        Sigma = term.covariance.matrix(point.x[term.part])
+        size = max(1e-2, float(np.trace(Sigma)) * 1e-2)
+        for _ in range(12):
+            x = point.x.copy()
+            x[term.part] = term.covariance.from_matrix(Sigma + size * np.outer(direction, direction))
+            trial = problem.criterion.at(x, restricted)
+            if trial.value < point.value:
+                return trial
+            size *= 0.2
+    return None

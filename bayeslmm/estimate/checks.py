@@ -1,0 +1,63 @@
+"""What can be said about an optimum, as values with a verdict, a limit and a remedy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bayeslmm.errors import Check
+from bayeslmm.estimate.boundary import Certificate
+from bayeslmm.estimate.newton import Outcome
+from bayeslmm.likelihood.criterion import Point
+from bayeslmm.likelihood.problem import Problem
+
+PREDICTED = 1e-8
+"""Largest predicted decrease of the criterion at an optimum."""
+
+ILL_CONDITIONED = 1e5
+
+
+def estimate_checks(problem: Problem, outcome: Outcome[Point], certificate: Certificate) -> tuple[Check, ...]:
+    """Convergence, the boundary, the conditioning of X, and what the design had to say."""
+    return (
+        _convergence(outcome),
+        *_boundary(problem, outcome, certificate),
+        _condition(problem),
+        *problem.design.notes,
+    )
+
+
+def _convergence(outcome: Outcome[Point]) -> Check:
+    predicted = outcome.predicted
+    if outcome.interrupted:
+        return Check("convergence", "failed", "interrupted", PREDICTED, "the best point so far is kept; fit again to go on")
+    if outcome.converged:
+        return Check("convergence", "passed", predicted, PREDICTED)
+    return Check("convergence", "failed", predicted, PREDICTED, "simplify the random effects, or look at `fit.path` for a criterion that keeps falling")
+
+
+def _boundary(problem: Problem, outcome: Outcome[Point], certificate: Certificate) -> list[Check]:
+    found = []
+    for term, slope in zip(problem.design.terms, certificate.slopes, strict=True):
+        if slope is None:
+            continue
+        tolerance = -1e-6 * max(1.0, abs(outcome.point.value))
+        label = f"singular: {term.spec.text}" if hasattr(term, "spec") else "singular"
+        certified = slope >= tolerance
+        remedy = (
+            "the estimate lies on the boundary: a variance is 0 or a correlation is 1 in size; fixed effects and their standard errors are right, "
+            "but consider a simpler term or a boundary-avoiding prior (fit('MAP'))"
+        )
+        found.append(Check(label, "noted" if certified else "failed", slope, 0.0, remedy))
+    return found
+
+
+def _condition(problem: Problem) -> Check:
+    """Condition number of X after scaling each column to length 1 (the constant included)."""
+    X = problem.design.X
+    if X.shape[1] < 2:
+        return Check("condition of X", "passed", 1.0, ILL_CONDITIONED)
+    B = problem.conditioning.B
+    columns = np.linalg.norm(np.linalg.inv(B), axis=0)
+    value = float(np.linalg.cond(np.linalg.inv(B) / columns))
+    verdict = "passed" if value < ILL_CONDITIONED else "noted"
+    return Check("condition of X", verdict, value, ILL_CONDITIONED, "" if verdict == "passed" else "columns of X are nearly collinear: coefficients are weakly known")

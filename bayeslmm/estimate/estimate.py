@@ -1,0 +1,161 @@
+"""Estimates: the optimum of a criterion and what follows from it at once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from bayeslmm.arrays import Array, frozen
+from bayeslmm.errors import BayesLMMError, Check, DesignError
+from bayeslmm.estimate.boundary import NULL, Certificate, certify, step_off
+from bayeslmm.estimate.checks import estimate_checks
+from bayeslmm.estimate.newton import Outcome, minimise
+from bayeslmm.likelihood.criterion import Method, Point
+from bayeslmm.likelihood.problem import Problem
+
+RESTARTS = 8
+"""How often the search may step off a false boundary."""
+
+EXACT = 1e-18
+"""Residual variance, relative to the least-squares one, below which the fit is exact and the likelihood unbounded."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimate:
+    """The optimum of one criterion.
+
+    x, theta : parameters on conditioned columns and on the user's
+    sigma : residual standard deviation (user's scale); alpha : (p,) coefficients of the columns kept; vcov : (p, p) theirs
+    criterion : -2 log likelihood (ML) or its restricted form (REML)
+    gradient, hessian : of the profiled criterion in x
+    path : every evaluation, (x, value)
+    """
+
+    method: str
+    x: Array
+    theta: Array
+    sigma: float
+    alpha: Array
+    vcov: Array
+    criterion: float
+    gradient: Array
+    hessian: Array | None
+    path: tuple[tuple[Array, float], ...]
+    converged: bool
+    interrupted: bool
+    singular: bool
+    checks: tuple[Check, ...]
+    elapsed: float
+
+    @property
+    def restricted(self) -> bool:
+        return self.method == "REML"
+
+
+def estimate(problem: Problem, method: Method = "REML", start: Array | None = None) -> Estimate:
+    """Minimise the criterion.
+
+    method : "REML" or "ML"; start : x, unit relative standard deviations by default
+    Raises DesignError when the residual variance is 0 at the optimum.
+    """
+    begin = time.perf_counter()
+    restricted = method == "REML"
+    refuse_exact(problem)
+    outcome, certificate = search(problem, restricted, problem.start() if start is None else start)
+    point = outcome.point
+    if not np.isfinite(point.value) or point.state is None:
+        raise DesignError("the likelihood does not exist at any point tried", remedy="look for a term that explains every observation")
+    if point.sigma2 < EXACT:
+        raise _exact("the random effects reproduce the response exactly")
+    return summarise(problem, method, outcome, certificate, time.perf_counter() - begin)
+
+
+def search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[Point], Certificate]:
+    """Newton's method, and again from beyond every boundary that is none."""
+    criterion = problem.criterion
+
+    def evaluate(x: Array) -> Point:
+        return criterion.at(x, restricted)
+
+    outcome = minimise(evaluate, evaluate(start))
+    path = list(outcome.path)
+    certificate = certify(problem, outcome.point, restricted)
+    for _ in range(RESTARTS):
+        if not certificate.singular or certificate.worst >= -1e-6 * max(1.0, abs(outcome.point.value)):
+            break
+        lower = step_off(problem, outcome.point, certificate, restricted)
+        if lower is None:
+            break
+        outcome = minimise(evaluate, lower)
+        path += outcome.path
+        certificate = certify(problem, outcome.point, restricted)
+    point = snapped(problem, outcome.point, restricted) if certificate.singular else outcome.point
+    return Outcome(point, outcome.converged, outcome.predicted, tuple(path), outcome.interrupted), certificate
+
+
+def snapped(problem: Problem, point: Point, restricted: bool) -> Point:
+    """Directions that the certificate calls 0 set to exactly 0, where the criterion does not mind."""
+    x = point.x.copy()
+    for term in problem.random.terms:
+        T = term.covariance.factor(x[term.part])
+        left, sizes, right = np.linalg.svd(T)
+        if sizes.min(initial=1.0) < NULL:
+            kept = (left * np.where(sizes < NULL, 0.0, sizes)) @ right
+            x[term.part] = term.covariance.from_matrix(kept @ kept.T)
+    trial = problem.criterion.at(x, restricted)
+    close = 1e-9 + 16 * np.finfo(float).eps * abs(point.value)
+    return trial if np.isfinite(trial.value) and trial.value <= point.value + close else point
+
+
+def refuse_exact(problem: Problem) -> None:
+    """A response that the fixed effects reproduce has no residual variance."""
+    y, scale = problem.design.y, problem.conditioning.y_scale
+    if scale <= max(64 * np.finfo(float).eps * float(np.abs(y).max()), 1e-13 * float(np.std(y))):
+        raise _exact("the fixed effects reproduce the response exactly")
+
+
+def _exact(what: str) -> BayesLMMError:
+    return DesignError(
+        f"{what}: the residual variance is 0 and the likelihood unbounded",
+        where="the response",
+        remedy="look for a term that repeats the response or identifies every row",
+    )
+
+
+def summarise(problem: Problem, method: str, outcome: Outcome[Point], certificate: Certificate, elapsed: float) -> Estimate:
+    """What follows from the best point."""
+    point = outcome.point
+    assert point.state is not None
+    solution = point.state.solution
+    sigma2 = problem.sigma2(point.sigma2)
+    c = problem.conditioning
+    inverse = solution.information_inverse[0]
+    vcov = point.sigma2 * c.y_scale**2 * (c.back @ inverse @ c.back.T)
+    theta = problem.theta(point.x)
+    checks = estimate_checks(problem, outcome, certificate)
+    return Estimate(
+        method=method,
+        x=frozen(point.x),
+        theta=frozen(theta),
+        sigma=float(np.sqrt(sigma2)),
+        alpha=frozen(problem.alpha(solution.alpha[0])),
+        vcov=frozen(0.5 * (vcov + vcov.T)),
+        criterion=point.value,
+        gradient=frozen(point.gradient),
+        hessian=None if point.hessian is None else frozen(point.hessian),
+        path=outcome.path,
+        converged=outcome.converged,
+        interrupted=outcome.interrupted,
+        singular=certificate.singular or bool(cast(int, _nearly_singular(problem, point.x))),
+        checks=checks,
+        elapsed=elapsed,
+    )
+
+
+def _nearly_singular(problem: Problem, x: Array) -> int:
+    """How many terms have a relative standard deviation below 1e-4 on conditioned columns (the limit of lme4's isSingular)."""
+    smallest = [np.linalg.svd(t.covariance.factor(x[t.part]), compute_uv=False).min(initial=1.0) for t in problem.random.terms]
+    return sum(value < 1e-4 for value in smallest)
