@@ -38,9 +38,13 @@ format: .venv/.dev ## let ruff lay out the code
 verify: .venv/.dev ## every published figure of the gallery against ours
 	$(BIN)/bayeslmm verify models
 
-bench: .venv/.dev ## whole fits against the other libraries on this machine
-	$(BIN)/python -m benchmarks.peers_setup
-	$(BIN)/bayeslmm bench
+# In an environment of its own: the other libraries must not decide which versions the tests run with.
+.venv-bench/.peers: pyproject.toml benchmarks/peers_setup.py
+	@VENV=.venv-bench .ci/setup $@ --editable .
+	@.venv-bench/bin/python -m benchmarks.peers_setup
+
+bench: .venv-bench/.peers ## whole fits against the other libraries on this machine
+	.venv-bench/bin/bayeslmm bench
 
 docs: .venv/.docs ## the site, in site/
 	$(BIN)/mkdocs build --strict

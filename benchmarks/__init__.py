@@ -1,0 +1,1 @@
+"""Whole fits, from a data frame to the estimates, against every other library on this machine."""
