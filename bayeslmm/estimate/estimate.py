@@ -64,7 +64,7 @@ def estimate(problem: Problem, method: Method = "REML", start: Array | None = No
     begin = time.perf_counter()
     restricted = method == "REML"
     refuse_exact(problem)
-    outcome, certificate = search(problem, restricted, problem.start() if start is None else start)
+    outcome, certificate = search(problem, restricted, problem.start if start is None else start)
     point = outcome.point
     if not np.isfinite(point.value) or point.state is None:
         raise DesignError("the likelihood does not exist at any point tried", remedy="look for a term that explains every observation")

@@ -20,6 +20,7 @@ from threadpoolctl import ThreadpoolController
 from bayeslmm.arrays import Array
 from bayeslmm.likelihood.conditioning import Conditioning
 from bayeslmm.likelihood.kernel import Kernel, State
+from bayeslmm.likelihood.levels_kernel import Solution
 
 Method = Literal["REML", "ML"]
 
@@ -56,13 +57,14 @@ class Point:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Criterion:
-    """n, p, the conditioning and a kernel; `logdet_R` is log |R0| where R0 is fixed by weights."""
+    """n, p, the conditioning and a kernel; `fixed_logdet` is log |R0| where weights fix it, 0 where the kernel counts it."""
 
     n: int
     p: int
     conditioning: Conditioning
     kernel: Kernel
     width: int = 0
+    fixed_logdet: float = 0.0
 
     @property
     def size(self) -> int:
@@ -74,20 +76,20 @@ class Criterion:
     def constant(self, restricted: bool) -> float:
         """What the value gains on the way back from conditioned columns."""
         c = self.conditioning
-        total = self.df(restricted) * (1.0 + np.log(2.0 * np.pi) + 2.0 * np.log(c.y_scale)) - c.logdet_weights
+        total = self.df(restricted) * (1.0 + np.log(2.0 * np.pi) + 2.0 * np.log(c.y_scale)) + self.fixed_logdet
         return float(total + (c.logdet_X if restricted else 0.0))
 
     def values(self, x: Array, restricted: bool) -> Array:
         """The criterion at many x (t, size) by the same code; inf where it does not exist."""
         try:
             with one_thread(self.width):
-                return self._values(self.kernel.evaluate(x, derivatives=False).solution, restricted)
+                return self._values(self.kernel.solve(x), restricted)
         except np.linalg.LinAlgError:
             if len(x) == 1:
                 return np.array([np.inf])
             return np.concatenate([self.values(row[None], restricted) for row in x])
 
-    def _values(self, solution, restricted: bool) -> Array:  # type: ignore[no-untyped-def]
+    def _values(self, solution: Solution, restricted: bool) -> Array:
         df = self.df(restricted)
         with np.errstate(invalid="ignore", divide="ignore"):
             value = solution.logdet + df * np.log(solution.r2 / df) + self.constant(restricted)
@@ -118,8 +120,5 @@ class Criterion:
         gradient = logdet + r2 / sigma2
         hessian = None
         if order > 1:
-            information = state.average_information() / sigma2
-            slope = r2 / sigma2
-            # 2 (AI - AI_s AI_s' / AI_ss): sigma is profiled out
-            hessian = information - np.outer(slope, slope) / df + state.curvature(restricted, 1.0 / sigma2)
+            hessian = state.newton_matrix(restricted, sigma2, df)
         return Point(x, value, gradient, hessian, sigma2, state)

@@ -26,16 +26,12 @@ class State(Protocol):
         """d(log determinants)/dx and d r2/dx, (t, size) each."""
         ...
 
-    def average_information(self) -> Array:
-        """w_i' P w_j of the working variates, (size, size); one x only."""
+    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
+        """Average or expected information of x with sigma profiled out, plus the curvature of the parameters; one x only."""
         ...
 
     def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
         """G = d criterion / d Sigma of every random term, in the order of the formula; exact where Sigma is singular too."""
-        ...
-
-    def curvature(self, restricted: bool, weight: float) -> Array:
-        """tr(G d2Sigma / dx_i dx_j) with G the derivative of the criterion in Sigma, as far as it is cheap; one x only."""
         ...
 
 
@@ -45,7 +41,13 @@ class Kernel(Protocol):
     @property
     def size(self) -> int: ...
 
-    def evaluate(self, x: Array, derivatives: bool) -> State: ...
+    def solve(self, x: Array) -> Solution:
+        """The profile in alpha at many x (t, size)."""
+        ...
+
+    def evaluate(self, x: Array, derivatives: bool) -> State:
+        """The profile at x (1, size), with all that derivatives need."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,8 +79,11 @@ class RandomEffectsState:
                 found.append((f, part.start + i, whole, dS + dS.T))
         return sorted(found, key=lambda d: d[1])
 
-    def average_information(self) -> Array:
-        return self.levels.average_information([(f, dS) for f, _, _, dS in self._directions()], self.levels.scores())
+    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
+        # 2 (AI - AI_s AI_s' / AI_ss), the average information with sigma profiled out
+        information = self.levels.average_information([(f, dS) for f, _, _, dS in self._directions()], self.levels.scores())
+        slope = self.gradients(restricted)[1][0] / sigma2
+        return information / sigma2 - np.outer(slope, slope) / df + self.curvature(restricted, 1.0 / sigma2)
 
     def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
         """G = d criterion / d(Sigma) of every term, in the order of the formula."""
@@ -122,6 +127,9 @@ class RandomEffectsKernel:
     @property
     def size(self) -> int:
         return self.parameters.size
+
+    def solve(self, x: Array) -> Solution:
+        return self.evaluate(x, derivatives=False).solution
 
     def evaluate(self, x: Array, derivatives: bool) -> RandomEffectsState:
         return RandomEffectsState(self.parameters, x, evaluate(self.cross, self.parameters.blocks(x), derivatives))

@@ -10,9 +10,14 @@ from bayeslmm.arrays import Array
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.conditioning import Conditioning, condition
 from bayeslmm.likelihood.criterion import Criterion, one_thread
-from bayeslmm.likelihood.crossproducts import cross_products
+from bayeslmm.likelihood.crossproducts import cross_products, factors_of
 from bayeslmm.likelihood.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
+from bayeslmm.likelihood.residual_structure import residual_free, residual_natural, residual_structure
+from bayeslmm.likelihood.starts import residual_start
+from bayeslmm.likelihood.subjects import SubjectData, SubjectsKernel, TermRows
+from bayeslmm.likelihood.subjects_rows import PooledBatch, RowBatch, block_of, clusters, ordered_rows, poolable, pooled
+from bayeslmm.likelihood.variance_function import variance_function
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,22 +31,35 @@ class Problem:
     conditioning: Conditioning
     criterion: Criterion
     random: RandomParameters
+    start: Array
 
     @property
     def size(self) -> int:
         return self.criterion.size
 
-    def start(self) -> Array:
-        """Unit relative standard deviations on conditioned columns."""
-        return np.concatenate([term.covariance.start() for term in self.random.terms] + [np.zeros(0)])
+    @property
+    def structured(self) -> SubjectsKernel | None:
+        """The kernel of structured errors, where there are any."""
+        kernel = self.criterion.kernel
+        return kernel if isinstance(kernel, SubjectsKernel) else None
 
     def theta(self, x: Array) -> Array:
+        """theta of the random terms, then the natural parameters of R0 and of the variance function."""
         w = self.conditioning.weight_mean
-        return np.concatenate([term.theta(x[term.part], w) for term in self.random.terms] + [np.zeros(0)])
+        parts = [term.theta(x[term.part], w) for term in self.random.terms]
+        kernel = self.structured
+        if kernel is not None:
+            parts += [residual_natural(kernel.structure, x[kernel.residual_part]), kernel.variance.natural(x[kernel.variance_part])]
+        return np.concatenate([*parts, np.zeros(0)])
 
     def x(self, theta: Array) -> Array:
-        w = self.conditioning.weight_mean
-        return np.concatenate([term.x(np.asarray(theta[term.part], float), w) for term in self.random.terms] + [np.zeros(0)])
+        """The inverse of `theta`."""
+        theta, w = np.asarray(theta, float), self.conditioning.weight_mean
+        parts = [term.x(theta[term.part], w) for term in self.random.terms]
+        kernel = self.structured
+        if kernel is not None:
+            parts += [residual_free(kernel.structure, theta[kernel.residual_part]), kernel.variance.free(theta[kernel.variance_part])]
+        return np.concatenate([*parts, np.zeros(0)])
 
     def relative_covariances(self, x: Array) -> list[Array]:
         """D / sigma^2 of every term on the user's columns."""
@@ -72,12 +90,57 @@ class Problem:
         return out
 
 
-def build(design: Design) -> Problem:
-    """Condition the columns and add up the cross-products."""
+def build(design: Design, fitted: Array | None = None) -> Problem:
+    """Condition the columns and add up the cross-products.
+
+    fitted : (n,) what stands for the fitted value in a variance function of it (least squares by default)
+    """
     with one_thread():
         conditioning = condition(design)
+        if design.residual is not None or design.variance:
+            return _structured(design, conditioning, fitted)
         cross = cross_products(design, conditioning)
     parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, conditioning.maps, strict=True)], cross.factors)
     width = max((b.index.shape[1] for b in cross.rest.batches), default=0) if cross.rest is not None else 0
     n, p = design.X.shape
-    return Problem(design, conditioning, Criterion(n, p, conditioning, RandomEffectsKernel(parameters, cross), width), parameters)
+    kernel = RandomEffectsKernel(parameters, cross)
+    criterion = Criterion(n, p, conditioning, kernel, width, -conditioning.logdet_weights)
+    start = np.concatenate([term.covariance.start() for term in parameters.terms] + [np.zeros(0)])
+    return Problem(design, conditioning, criterion, parameters, start)
+
+
+def _structured(design: Design, conditioning: Conditioning, fitted: Array | None) -> Problem:
+    """The problem of a design with a residual structure or a variance function: rows stay, in blocks."""
+    n, p = design.X.shape
+    everything = slice(0, n)
+    border = conditioning.border(design, everything)
+    weights = conditioning.weights(design, everything)
+    log_scale = None if weights is None else -0.5 * np.log(weights)
+    structure = residual_structure(design)
+    if fitted is None:
+        fitted = design.X @ conditioning.alpha0
+    variance = variance_function(design, fitted)
+    terms = tuple(
+        TermRows(m.apply(t.Z), t.group.codes, len(t.group.levels), t.relationship) for t, m in zip(design.terms, conditioning.maps, strict=True)
+    )
+    rows, groups = _blocks(design, border)
+    parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, conditioning.maps, strict=True)], factors_of(design))
+    kernel = SubjectsKernel(parameters, structure, variance, SubjectData(border, terms, log_scale, rows, groups, n))
+    residual = border[:, p] if log_scale is None else border[:, p] / np.exp(log_scale)
+    start = np.concatenate([
+        *(term.covariance.start() for term in parameters.terms),
+        residual_start(design, structure, residual, bool(design.terms)),
+        variance.start(),
+    ])
+    return Problem(design, conditioning, Criterion(n, p, conditioning, kernel), parameters, start)
+
+
+def _blocks(design: Design, border: Array) -> tuple[tuple[RowBatch, ...], tuple[PooledBatch, ...]]:
+    rows, groups = [], []
+    for index in ordered_rows(design, clusters(design)):
+        together = pooled(design, index, border[index]) if poolable(design) else None
+        if together is None:
+            rows.append(RowBatch(index, block_of(design, index)))
+        else:
+            groups.append(together)
+    return tuple(rows), tuple(groups)

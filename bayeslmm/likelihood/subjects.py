@@ -1,0 +1,321 @@
+"""The likelihood of structured errors, with or without random effects: V0 in independent dense blocks.
+
+    V0 = Z D0 Z' + S R0(phi) S
+
+Rows are divided by S (variance function, weights) first; every derivative is the contraction of one adjoint of V0 with what a parameter
+does to V0. Blocks without random effects are pooled by pattern of visits, and then the cost does not depend on the number of subjects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bayeslmm.arrays import Array, Codes
+from bayeslmm.likelihood.levels_kernel import Solution, solve_border
+from bayeslmm.likelihood.parameters import RandomParameters
+from bayeslmm.likelihood.residual_structure import ResidualStructure
+from bayeslmm.likelihood.variance_function import VarianceFunction
+from bayeslmm.likelihood.subjects_rows import PooledBatch, RowBatch
+
+MEMORY = 20_000_000
+"""Elements of derivative matrices held at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TermRows:
+    """A random term as the kernel of blocks sees it: conditioned columns (n, q), codes (n,), relationship or None."""
+
+    Z: Array
+    codes: Codes
+    K: int
+    relationship: Array | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubjectData:
+    """Conditioned rows and their blocks.
+
+    border : (n, r) [X y] not yet divided by anything; log_weight_scale : (n,) -log(w)/2, or None
+    """
+
+    border: Array
+    terms: tuple[TermRows, ...]
+    log_weight_scale: Array | None
+    rows: tuple[RowBatch, ...]
+    pooled: tuple[PooledBatch, ...]
+    n: int
+
+    @property
+    def r(self) -> int:
+        return int(self.border.shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowsState:
+    """One batch of blocks after factorisation, in scaled rows.
+
+    U : (B, k, r); Z : per term (B, k, q); link : per term (B, k, k) relationship or same-level mask
+    R, V inverse : (B, k, k); s : (B, k) the scale that rows were divided by
+    """
+
+    batch: RowBatch
+    U: Array
+    Z: tuple[Array, ...]
+    link: tuple[Array, ...]
+    R: Array
+    inverse: Array
+    scale: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PooledState:
+    batch: PooledBatch
+    R: Array
+    inverse: Array
+
+
+def _inverse(V: Array) -> tuple[Array, Array]:
+    """log |V| (B,) and V^-1 of positive definite blocks."""
+    L = np.linalg.cholesky(V)
+    Li = np.linalg.solve(L, np.broadcast_to(np.eye(V.shape[-1]), V.shape))
+    return 2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1), Li.swapaxes(-1, -2) @ Li
+
+
+def _mask(term: TermRows, rows: Codes) -> Array:
+    codes = term.codes[rows]
+    if term.relationship is not None:
+        return np.asarray(term.relationship[codes[:, :, None], codes[:, None, :]])
+    return (codes[:, :, None] == codes[:, None, :]).astype(float)
+
+
+class SubjectsState:
+    """One evaluation at one x; adjoints are found when first asked for."""
+
+    def __init__(self, kernel: SubjectsKernel, x: Array, solution: Solution, rows: list[RowsState], pooled: list[PooledState], slopes: Array):
+        self.kernel, self.x, self.solution = kernel, x, solution
+        self.rows, self.pooled, self.slopes = rows, pooled, slopes
+        self._kept: dict[bool, tuple[list[Array], list[Array]]] = {}
+
+    @property
+    def phi(self) -> Array:
+        return self.x[self.kernel.residual_part]
+
+    @cached_property
+    def v(self) -> Array:
+        """(-alpha, 1)."""
+        return np.concatenate([-self.solution.alpha[0], [1.0]])
+
+    def residual_scores(self) -> list[Array]:
+        """e = V0^-1 (y - X alpha) of the row batches, (B, k) in scaled rows."""
+        return [(state.inverse @ (state.U @ self.v)[..., None])[..., 0] for state in self.rows]
+
+    def adjoints(self, restricted: bool) -> tuple[list[Array], list[Array]]:
+        """For every batch (rows, then pooled): d logdet / dV0 and sum of e e', (B, k, k) each."""
+        if restricted in self._kept:
+            return self._kept[restricted]
+        p = self.kernel.data.r - 1
+        Qxx = self.solution.information_inverse[0] if restricted else np.zeros((p, p))
+        logdets, squares = [], []
+        for state, e in zip(self.rows, self.residual_scores(), strict=True):
+            ViX = state.inverse @ state.U[..., :p]
+            logdets.append(state.inverse - (ViX @ Qxx) @ ViX.swapaxes(-1, -2))
+            squares.append(e[..., :, None] * e[..., None, :])
+        Qfull = np.zeros((p + 1, p + 1))
+        Qfull[:p, :p] = Qxx
+        for part in self.pooled:
+            k = part.R.shape[-1]
+            both = part.batch.G @ np.stack([Qfull.ravel(), np.outer(self.v, self.v).ravel()], axis=1)
+            g, h = (both[..., i].reshape(-1, k, k) for i in (0, 1))
+            logdets.append(part.batch.count[:, None, None] * part.inverse - part.inverse @ g @ part.inverse)
+            squares.append(part.inverse @ h @ part.inverse)
+        self._kept[restricted] = (logdets, squares)
+        return logdets, squares
+
+    def gradients(self, restricted: bool) -> tuple[Array, Array]:
+        logdets, squares = self.adjoints(restricted)
+        return self._contract(logdets)[None], -self._contract(squares)[None]
+
+    def _contract(self, adjoints: list[Array]) -> Array:
+        kernel, out = self.kernel, np.zeros(self.kernel.size)
+        blocks = self.random_adjoints(adjoints)
+        if blocks:
+            T = kernel.random.blocks(self.x[None])
+            out[: kernel.random.size] = kernel.random.chain(self.x[None], [2.0 * (G @ t[0])[None] for G, t in zip(blocks, T, strict=True)])[0]
+        for state, adjoint in zip([*self.rows, *self.pooled], adjoints, strict=True):
+            out[kernel.residual_part] += kernel.structure.contract(self.phi, state.batch.block, adjoint)
+            if kernel.variance.size and isinstance(state, RowsState):
+                moved = 2.0 * (adjoint * state.R).sum(-1)
+                out[kernel.variance_part] += np.einsum("ibk,bk->i", self.slopes[:, state.batch.rows], moved)
+        return out
+
+    def random_adjoints(self, adjoints: list[Array]) -> list[Array]:
+        """sum over levels of Z' adjoint Z for every factor, in the order of the kernel's factors, (q, q)."""
+        kernel = self.kernel
+        if not kernel.random.terms:
+            return []
+        out = [np.zeros((f.q, f.q)) for f in kernel.random.factors]
+        for state, adjoint in zip(self.rows, adjoints, strict=False):
+            for number, factor in enumerate(kernel.random.factors):
+                Z = np.concatenate([state.Z[i] for i in factor.terms], axis=-1)
+                masked = adjoint * state.link[factor.terms[0]]
+                out[number] += np.einsum("bka,bkl,blc->ac", Z, masked, Z, optimize=True)
+        return out
+
+    def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
+        logdets, squares = self.adjoints(restricted)
+        whole = [a - b / sigma2 for a, b in zip(self.random_adjoints(logdets), self.random_adjoints(squares), strict=True)]
+        G: dict[int, Array] = {}
+        for factor, g in zip(self.kernel.random.factors, whole, strict=True):
+            for i, own in zip(factor.terms, factor.slices, strict=True):
+                G[i] = 0.5 * (g[own, own] + g[own, own].T)
+        return [G[i] for i in range(len(G))]
+
+    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
+        """Expected information of x with sigma profiled out, and the curvature that a sign-free scale needs at 0."""
+        information, trace = self.expected_information()
+        H = information - np.outer(trace, trace) / df
+        size = self.kernel.random.size
+        if size:
+            H[:size, :size] += self._curvature(restricted, sigma2)
+        return H
+
+    def _curvature(self, restricted: bool, sigma2: float) -> Array:
+        random = self.kernel.random
+        G = self.sigma_gradients(restricted, sigma2)
+        out = np.zeros((random.size, random.size))
+        for term, g in zip(random.terms, G, strict=True):
+            dT = term.covariance.factor_derivative(self.x[term.part])
+            out[term.part, term.part] = 2.0 * np.einsum("iab,ac,jcb->ij", dT, g, dT)
+        return out
+
+    def expected_information(self) -> tuple[Array, Array]:
+        """tr(V^-1 dV_i V^-1 dV_j) and tr(V^-1 dV_i) over x."""
+        size = self.kernel.size
+        total, trace = np.zeros((size, size)), np.zeros(size)
+        for state in [*self.rows, *self.pooled]:
+            B, k = state.R.shape[:2]
+            step = max(1, MEMORY // max(1, size * k * k))
+            for begin in range(0, B, step):
+                part = slice(begin, begin + step)
+                M = state.inverse[part] @ self.movements(state, part)
+                count = state.batch.count[part] if isinstance(state, PooledState) else np.ones(len(state.R[part]))
+                weighted = M * count[:, None, None]
+                trace += np.einsum("ibkk->i", weighted)
+                total += weighted.reshape(size, -1) @ M.swapaxes(-1, -2).reshape(size, -1).T
+        return 0.5 * (total + total.T), trace
+
+    def movements(self, state: RowsState | PooledState, part: slice) -> Array:
+        """dV0/dx_i of a batch's blocks, (size, B, k, k), in scaled rows."""
+        kernel = self.kernel
+        B, k = state.R[part].shape[:2]
+        out = np.zeros((kernel.size, B, k, k))
+        if isinstance(state, RowsState):
+            for i, term in enumerate(kernel.random.terms):
+                dS = term.covariance.matrix_derivative(self.x[term.part])
+                out[term.part] = self.random_movement(state, part, i, dS)
+            if kernel.variance.size:
+                slope = self.slopes[:, state.batch.rows[part]]
+                out[kernel.variance_part] = (slope[..., :, None] + slope[..., None, :]) * state.R[part]
+        out[kernel.residual_part] = kernel.structure.derivatives(self.phi, state.batch.block.part(part))
+        return out
+
+    def random_movement(self, state: RowsState, part: slice, term: int, dSigma: Array) -> Array:
+        """Z dSigma Z' of a term, (len(dSigma), B, k, k)."""
+        Z = state.Z[term][part]
+        return np.asarray(np.einsum("bka,iac,blc->ibkl", Z, dSigma, Z, optimize=True) * state.link[term][part])
+
+    def scores(self) -> list[Array]:
+        """a = Z' V0^-1 (y - X alpha) by level of every term, (q, K), before any relationship matrix."""
+        found = [np.zeros((t.Z.shape[1], t.K)) for t in self.kernel.data.terms]
+        for state, e in zip(self.rows, self.residual_scores(), strict=True):
+            for i, term in enumerate(self.kernel.data.terms):
+                codes = term.codes[state.batch.rows].ravel()
+                for a in range(term.Z.shape[1]):
+                    found[i][a] += np.bincount(codes, (state.Z[i][..., a] * e).ravel(), term.K)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubjectsKernel:
+    """Structured errors: x = (random terms, residual structure, variance function)."""
+
+    random: RandomParameters
+    structure: ResidualStructure
+    variance: VarianceFunction
+    data: SubjectData
+
+    @property
+    def size(self) -> int:
+        return self.random.size + self.structure.size + self.variance.size
+
+    @property
+    def residual_part(self) -> slice:
+        return slice(self.random.size, self.random.size + self.structure.size)
+
+    @property
+    def variance_part(self) -> slice:
+        return slice(self.size - self.variance.size, self.size)
+
+    def solve(self, x: Array) -> Solution:
+        parts = [self._one(row).solution for row in x]
+        return Solution(
+            np.concatenate([s.logdet for s in parts]),
+            np.concatenate([s.border for s in parts]),
+            np.concatenate([s.root for s in parts]),
+            np.concatenate([s.logdet_X for s in parts]),
+            np.concatenate([s.alpha for s in parts]),
+            np.concatenate([s.r2 for s in parts]),
+        )
+
+    def evaluate(self, x: Array, derivatives: bool) -> SubjectsState:
+        return self._one(x[0])
+
+    def log_scale(self, x: Array) -> tuple[Array | None, Array]:
+        """log of what rows are divided by, (n,), and its derivatives in the variance parameters."""
+        if not self.variance.size:
+            return self.data.log_weight_scale, np.zeros((0, self.data.n))
+        log_v, slopes = self.variance.log_multiplier(x[self.variance_part])
+        return log_v if self.data.log_weight_scale is None else log_v + self.data.log_weight_scale, slopes
+
+    def _one(self, x: Array) -> SubjectsState:
+        log_scale, slopes = self.log_scale(x)
+        D = [term.covariance.matrix(x[term.part]) for term in self.random.terms]
+        phi = x[self.residual_part]
+        logdet = 0.0 if log_scale is None else 2.0 * float(log_scale.sum())
+        border = np.zeros((self.data.r, self.data.r))
+        rows, pooled = [], []
+        for batch in self.data.rows:
+            state, part = self._rows(batch, phi, D, log_scale)
+            rows.append(state)
+            logdet += part
+            flat = (state.inverse @ state.U).reshape(-1, self.data.r)
+            border += state.U.reshape(-1, self.data.r).T @ flat
+        for group in self.data.pooled:
+            R = self.structure.matrices(phi, group.block)
+            each, inverse = _inverse(R)
+            logdet += float(group.count @ each)
+            border += np.einsum("bk,bkr->r", inverse.reshape(len(R), -1), group.G).reshape(self.data.r, self.data.r)
+            pooled.append(PooledState(group, R, inverse))
+        border = 0.5 * (border + border.T)
+        return SubjectsState(self, x, solve_border(np.array([logdet]), border[None]), rows, pooled, slopes)
+
+    def _rows(self, batch: RowBatch, phi: Array, D: list[Array], log_scale: Array | None) -> tuple[RowsState, float]:
+        U = self.data.border[batch.rows]
+        scale = np.ones(batch.rows.shape)
+        Z = [term.Z[batch.rows] for term in self.data.terms]
+        if log_scale is not None:
+            scale = np.exp(log_scale[batch.rows])
+            U = U / scale[..., None]
+            Z = [z / scale[..., None] for z in Z]
+        R = self.structure.matrices(phi, batch.block)
+        V = R.copy()
+        links = []
+        for term, z, d in zip(self.data.terms, Z, D, strict=True):
+            link = _mask(term, batch.rows)
+            V += (z @ d @ z.swapaxes(-1, -2)) * link
+            links.append(link)
+        logdet, inverse = _inverse(V)
+        return RowsState(batch, U, tuple(Z), tuple(links), R, inverse, scale), float(logdet.sum())

@@ -1,0 +1,110 @@
+"""Variance functions: the residual standard deviation as a function of a stratum, a covariate, or the fitted value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm.arrays import Array
+from bayeslmm.data.design import Design, VarianceDesign
+
+TINY = 1e-300
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VarianceFunction:
+    """log of the multiplier of the residual standard deviation, a sum over factors; parameters one factor after the other.
+
+    ident : one ratio for each stratum but the first (free: its log); power : |v|^d; exp : exp(d v);
+    const_power : c + |v|^d, c > 0 (free: log c)
+    values : (n,) the covariate of each factor, None for ident
+    """
+
+    factors: tuple[VarianceDesign, ...]
+    values: tuple[Array | None, ...]
+    n: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        found = []
+        for factor in self.factors:
+            sets = _sets(factor)
+            found.append(sets - 1 if factor.kind == "ident" else 2 * sets if factor.kind == "const_power" else sets)
+        return tuple(found)
+
+    @property
+    def size(self) -> int:
+        return sum(self.sizes)
+
+    def start(self) -> Array:
+        """A constant standard deviation."""
+        return np.zeros(self.size)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As nlme calls them: ratios of standard deviations, `power`, `expon`, `const`."""
+        found: list[str] = []
+        for factor in self.factors:
+            labels = [""] if factor.strata is None else [f"[{label}]" for label in factor.labels]
+            if factor.kind == "ident":
+                found += [f"ratio{label}" for label in labels[1:]]
+            elif factor.kind == "const_power":
+                found += [f"const{label}" for label in labels] + [f"power{label}" for label in labels]
+            else:
+                found += [("expon" if factor.kind == "exp" else "power") + label for label in labels]
+        return tuple(found)
+
+    def _positive(self) -> Array:
+        """Which parameters are positive and free on the log axis."""
+        marks = []
+        for factor, size in zip(self.factors, self.sizes, strict=True):
+            half = _sets(factor)
+            marks.append(np.arange(size) < (size if factor.kind == "ident" else half if factor.kind == "const_power" else 0))
+        return np.concatenate([*marks, np.zeros(0, bool)])
+
+    def natural(self, delta: Array) -> Array:
+        """Ratios and constants as such, powers and exponents as they are."""
+        return np.where(self._positive(), np.exp(delta), delta)
+
+    def free(self, natural: Array) -> Array:
+        """The inverse of `natural`."""
+        positive = self._positive()
+        return np.where(positive, np.log(np.where(positive, natural, 1.0)), natural)
+
+    def log_multiplier(self, delta: Array) -> tuple[Array, Array]:
+        """log v (n,) and its derivatives (size, n)."""
+        total, slopes, begin = np.zeros(self.n), np.zeros((self.size, self.n)), 0
+        for factor, value, size in zip(self.factors, self.values, self.sizes, strict=True):
+            part = slice(begin, begin + size)
+            add, slopes[part] = _factor(factor, value, delta[part], self.n)
+            total += add
+            begin += size
+        return total, slopes
+
+
+def _sets(factor: VarianceDesign) -> int:
+    return 1 if factor.strata is None else len(factor.labels)
+
+
+def _factor(factor: VarianceDesign, value: Array | None, delta: Array, n: int) -> tuple[Array, Array]:
+    strata = np.zeros(n, np.int64) if factor.strata is None else factor.strata
+    sets = _sets(factor)
+    member = (strata == np.arange(sets)[:, None]).astype(float)
+    if factor.kind == "ident":
+        return np.concatenate([[0.0], delta])[strata], member[1:]
+    assert value is not None
+    if factor.kind == "exp":
+        return delta[strata] * value, member * value
+    size = np.log(np.maximum(np.abs(value), TINY))
+    if factor.kind == "power":
+        return delta[strata] * size, member * size
+    c, d = np.exp(delta[:sets])[strata], delta[sets:][strata]
+    power = np.exp(d * size)
+    return np.log(c + power), np.concatenate([member * (c / (c + power)), member * (power * size / (c + power))])
+
+
+def variance_function(design: Design, fitted: Array | None = None) -> VarianceFunction:
+    """The variance function of a design, `fitted` (n,) standing in where the covariate is the fitted value."""
+    values = tuple(fitted if f.covariate is None and f.kind != "ident" else f.covariate for f in design.variance)
+    return VarianceFunction(design.variance, values, len(design.y))
