@@ -73,6 +73,7 @@ class ResidualDesign:
     name, order : the structure and its order, as in toep(3)
     nugget : an independent part beside a spatial structure
     missing_visits : positions in `visit_levels` of visits that no kept row has (kept where dropping them would change spacing)
+    shape : number of levels of each visit column; their product is the number of visits of a Kronecker structure such as us@ar1
     """
 
     spec: ResidualTerm
@@ -85,6 +86,7 @@ class ResidualDesign:
     order: int | None = None
     nugget: bool = False
     missing_visits: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +94,8 @@ class VarianceDesign:
     """One factor of the variance function.
 
     covariate : (n,) values, or None for `fitted` and for `ident`
-    strata : (n,) codes into `labels`: the parameters differ by stratum; None for one set. `ident` always has strata; the first is the reference
+    strata : (n,) codes into `labels`: the parameters differ by stratum; None for one set. `ident` always has strata
+    labels : labels of the strata; the first is the reference
     """
 
     spec: VarianceFactor
@@ -100,6 +103,18 @@ class VarianceDesign:
     covariate: Array | None
     strata: Codes | None
     labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnFrame:
+    """A copy of the data over the rows kept; `columns` are those that the model reads, picked when they are asked for."""
+
+    copy: pd.DataFrame
+    columns: tuple[str, ...]
+
+    def picked(self) -> pd.DataFrame:
+        """The columns of the model, a frame of its own."""
+        return self.copy.copy() if self.copy.shape[1] == len(self.columns) else self.copy[list(self.columns)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +130,7 @@ class Design:
     offset : (n,) sum of all offsets, or None
     rows : (n,) positions kept, in the data as read
     dropped : column (or "weights") -> rows that it cost
-    frame : own copy of the columns used, over the rows kept
+    own_frame : copy of the data over the rows kept; `frame` is its columns that the model reads
     notes : what is worth knowing; verdict "failed" only under `check="warn"`
     unidentified : why REML or ML would not be identified (empty: it is); priors make it fine, see `demand_identified`
     """
@@ -137,7 +152,7 @@ class Design:
     n_dropped: int
     dropped: Mapping[str, int]
     index: pd.Index[Any]
-    frame: pd.DataFrame
+    own_frame: OwnFrame
     notes: tuple[Check, ...]
     encoding: Encoding
     weight_scale: float = 1.0
@@ -147,6 +162,11 @@ class Design:
     def nobs(self) -> int:
         """n, the number of rows kept."""
         return len(self.y)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The columns that the model reads, over the rows kept: a copy."""
+        return self.own_frame.picked()
 
     @property
     def groups(self) -> dict[str, int]:

@@ -1,0 +1,239 @@
+"""From a spec and any frame to a `Design`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.arrays import Array, Codes, frozen, readonly
+from bayeslmm.data import checks
+from bayeslmm.data.atoms import ColumnAtom, FactorAtom, TrainedAtom, Training, train_atom
+from bayeslmm.data.blocks import Block, train_block
+from bayeslmm.data.design import Design, OwnFrame, RandomTerm
+from bayeslmm.data.encoding import Covariate, Encoding, RandomCoder
+from bayeslmm.data.frame import Table, read_table
+from bayeslmm.data.grouping import GroupCoder, group_coder
+from bayeslmm.data.plan import Plan, plan
+from bayeslmm.data.rank import Rank, rank
+from bayeslmm.data.relationship import aligned, check_names
+from bayeslmm.data.residual import residual_design
+from bayeslmm.data.rows import kept_rows
+from bayeslmm.data.shapes import term_covariance
+from bayeslmm.data.source import Columns
+from bayeslmm.data.structures import is_serial
+from bayeslmm.data.variance import variance_design
+from bayeslmm.data.weights import given_numbers, read_weights, refuse_infinite, scaled_weights
+from bayeslmm.errors import Check, DesignError, RankError, SpecificationError
+from bayeslmm.spec.model import ModelSpec
+
+_SMALL = 200_000  # cells of a frame up to which copying all of it costs less than picking columns
+
+
+def build_design(
+    spec: ModelSpec,
+    data: Any,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    relationship: Mapping[str, Any] | None = None,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> Design:
+    """The design of a model on a data frame.
+
+    data : pandas, polars or pyarrow frame, anything else that narwhals reads, or a mapping of columns
+    weights, offset : numbers by position, where they are not columns named in the spec
+    relationship : grouping factor -> labelled square frame
+    functions : the user's own functions of the formula
+    Errors: `DataError` and its kinds for columns and rows, `RankError`, `SizeError` and `DesignError` for designs that no method can
+    estimate. What only the likelihood cannot identify is not refused here: see `Design.unidentified`.
+    """
+    own = dict(functions or {})
+    if weights is not None and spec.weights is not None:
+        raise SpecificationError("weights are given twice, as a column and as an array", f"column {spec.weights!r}", "give one")
+    beside = tuple(name for name in (spec.weights, spec.offset) if name is not None)
+    asked = plan(spec.formula, spec.residual, spec.variance, beside)
+    table = read_table(data, asked.columns)
+    read = _read(spec, asked, table, weights, offset)
+    training = Training(dict(spec.contrasts), own)
+    return _Assembly(spec, asked, read, training, isinstance(data, pd.DataFrame), dict(relationship or {})).design()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """The columns over the rows kept, and what was given beside them over all rows."""
+
+    source: Columns
+    rows: Codes
+    dropped: dict[str, int]
+    weights: Array | None
+    offset: Array | None
+
+
+def _read(spec: ModelSpec, asked: Plan, table: Table, weights: Any, offset: Any) -> _Read:
+    source = Columns(table)
+    prior = read_weights(spec.weights, weights, source)
+    given = None if offset is None else given_numbers(offset, "offset", table)
+    if given is not None:
+        refuse_infinite(given, "the offset")
+    extra = {} if given is None else {"offset": np.isnan(given)}
+    kept = kept_rows(source, asked.roles(source), extra, prior, spec.weights or "weights", spec.missing)
+    source.rows = kept.positions
+    if kept.positions is None:
+        return _Read(source, readonly(np.arange(len(table))), {}, prior, given)
+    rows = kept.positions
+    return _Read(source, readonly(rows), kept.dropped, None if prior is None else prior[rows], None if given is None else given[rows])
+
+
+@dataclass(slots=True, eq=False)
+class _Assembly:
+    """The parts of one design while they are put together; equal right-hand sides and equal groups are made once."""
+
+    spec: ModelSpec
+    asked: Plan
+    read: _Read
+    training: Training
+    labelled: bool
+    relationship: dict[str, Any]
+    _blocks: dict[tuple[str, bool, bool], tuple[Block, Array]] = field(default_factory=dict)
+    _groups: dict[tuple[str, ...], GroupCoder] = field(default_factory=dict)
+
+    def design(self) -> Design:
+        spec, source, rows = self.spec, self.read.source, self.read.rows
+        response, y = self._response()
+        fixed, everything = self._block(spec.formula.fixed)
+        found = self._rank(fixed, everything)
+        X = everything if len(found.kept) == everything.shape[1] else frozen(everything[:, found.kept])
+        terms, coders = self._terms()
+        residual, visit_notes = (None, []) if spec.residual is None else residual_design(spec.residual, source, rows)
+        offset, offset_atoms = self._offset()
+        scaled, scale = scaled_weights(self.read.weights)
+        problems = checks.unidentified(terms, residual, len(y), everything)
+        notes = self._notes(fixed, found, terms, residual, visit_notes)
+        return Design(
+            spec=spec,
+            y=y,
+            X=X,
+            coef_names=fixed.names,
+            kept=found.kept,
+            aliased=tuple(name for i, name in enumerate(fixed.names) if i not in found.kept) if len(found.kept) < len(fixed.names) else (),
+            coef_terms=fixed.terms,
+            weights=None if scaled is None else frozen(scaled.copy()),
+            weight_scale=scale,
+            offset=offset,
+            terms=terms,
+            residual=residual,
+            variance=tuple(variance_design(factor, source, rows) for factor in spec.variance),
+            rows=rows,
+            n_read=len(source.table),
+            n_dropped=len(source.table) - len(rows),
+            dropped=MappingProxyType(self.read.dropped),
+            index=self._index(),
+            own_frame=self._own_frame(),
+            notes=tuple(notes if spec.check == "error" else [*notes, *checks.as_check(problems)]),
+            encoding=self._encoding(fixed, coders, response, offset_atoms),
+            unidentified=problems if spec.check == "error" else (),
+        )
+
+    # ------------------------------------------------------------------------------------------------------- the columns
+
+    def _block(self, text: str, structure: str = "") -> tuple[Block, Array]:
+        serial, kronecker = is_serial(structure), "@" in structure
+        key = (text, serial, kronecker)
+        if key not in self._blocks:
+            training = Training(self.training.contrasts, self.training.functions, serial, kronecker)
+            block = train_block(text, self.read.source, training)
+            self._blocks[key] = block, readonly(block.encode(self.read.source))
+        return self._blocks[key]
+
+    def _response(self) -> tuple[TrainedAtom, Array]:
+        atom, source = self.asked.response, self.read.source
+        # A column has been read as numbers by now, which a boolean is and no other factor.
+        trained = ColumnAtom(atom.name) if atom.kind == "column" else train_atom(atom, source, self.training)
+        pieces = trained.pieces(source, reduced=False)
+        if len(pieces) != 1:
+            raise DesignError(f"the response {atom.name!r} has {len(pieces)} columns", "", "fit one model per response")
+        y = frozen(np.array(pieces[0], dtype=np.float64))
+        if len(y) > 1 and y.min() == y.max():
+            raise DesignError(f"the response {atom.name!r} is constant: {y[0]:g} in all {len(y)} rows", "", "check the column and the rows")
+        return trained, y
+
+    def _rank(self, fixed: Block, X: Array) -> Rank:
+        rows, size = X.shape
+        if size > rows:
+            raise RankError(
+                f"the fixed effects have {size} columns, and there are {rows} rows",
+                "",
+                "drop terms, or use a random effect for factors of many levels",
+            )
+        found = rank(X, intercept=bool(fixed.scopes) and not fixed.scopes[0])
+        if len(found.kept) >= rows:
+            what = (
+                f"the fixed effects have {len(found.kept)} independent columns for {rows} rows: nothing is left to estimate variances from"
+            )
+            raise RankError(what, "", "drop terms, or use a random effect for factors of many levels")
+        return found
+
+    def _terms(self) -> tuple[tuple[RandomTerm, ...], tuple[RandomCoder, ...]]:
+        groups = tuple(dict.fromkeys(term.name for term in self.spec.formula.random))
+        if self.relationship or self.spec.relationship:
+            check_names(self.spec.relationship, self.relationship, groups)
+        matrices: dict[str, Array] = {}
+        terms, coders = [], []
+        for bar in self.spec.formula.random:
+            block, Z = self._block(bar.left, bar.structure)
+            if bar.group not in self._groups:
+                self._groups[bar.group] = group_coder(self.read.source, bar.group)
+            coder = self._groups[bar.group]
+            if bar.name in self.relationship and bar.name not in matrices:
+                matrices[bar.name] = aligned(bar.name, self.relationship[bar.name], coder.factor)
+            terms.append(RandomTerm(coder.factor, Z, block.names, bar, term_covariance(bar, block), matrices.get(bar.name)))
+            coders.append(RandomCoder(block, coder))
+        return tuple(terms), tuple(coders)
+
+    def _offset(self) -> tuple[Array | None, tuple[TrainedAtom, ...]]:
+        source = self.read.source
+        atoms = tuple(train_atom(atom, source, self.training) for atom in self.asked.offsets)
+        parts = [atom.pieces(source, reduced=False)[0] for atom in atoms]
+        parts += [source.numbers(self.spec.offset)] if self.spec.offset is not None else []
+        parts += [self.read.offset] if self.read.offset is not None else []
+        return (frozen(np.sum(parts, axis=0)) if parts else None), atoms
+
+    # ----------------------------------------------------------------------------------------------------- what surrounds
+
+    def _notes(self, fixed: Block, found: Rank, terms: tuple[RandomTerm, ...], residual: Any, visit_notes: list[Check]) -> list[Check]:
+        source = self.read.source
+        coded = [atom.column for atom in fixed.atoms.values() if isinstance(atom, FactorAtom)]
+        visits = [name for name in self.asked.natural if source.is_factor(name)]
+        notes = checks.column_notes(source, (*self.asked.factors, *coded, *visits), fixed)
+        notes += checks.design_notes(found, fixed.names, terms, residual)
+        if not any(note.name == "labels_in_several_groups" for note in notes):
+            notes += checks.unmodelled_nesting(source, terms, self.asked.columns)
+        return notes + visit_notes
+
+    def _encoding(self, fixed: Block, coders: tuple[RandomCoder, ...], response: TrainedAtom, offsets: tuple[TrainedAtom, ...]) -> Encoding:
+        source = self.read.source
+        factors = {atom.column: atom.levels for atom in fixed.atoms.values() if isinstance(atom, FactorAtom)}
+        covariates = {name: _covariate(source, name) for name in fixed.columns if name not in factors and not source.is_factor(name)}
+        return Encoding(fixed, coders, offsets, self.spec.offset, response, MappingProxyType(factors), MappingProxyType(covariates))
+
+    def _index(self) -> pd.Index[Any]:
+        source = self.read.source
+        index = source.table.frame.index if self.labelled else pd.RangeIndex(len(source.table))
+        return index if source.rows is None else index[source.rows]
+
+    def _own_frame(self) -> OwnFrame:
+        """A copy that later changes of the caller's frame cannot reach: of all columns where that is cheaper than picking some."""
+        frame, rows, used = self.read.source.table.frame, self.read.source.rows, self.asked.columns
+        if len(used) < frame.shape[1] and frame.size > _SMALL:
+            frame = frame[list(used)]
+        return OwnFrame(frame.copy() if rows is None else frame.iloc[rows], used)
+
+
+def _covariate(source: Columns, name: str) -> Covariate:
+    values = source.numbers(name)
+    return Covariate(float(values.mean()), float(values.min()), float(values.max()), source.read_numbers(name).integer)

@@ -1,0 +1,307 @@
+"""A column as numbers or as a factor: what kind it is by nature, and every reason to refuse it.
+
+Numbers, factors and times are told apart by dtype alone (text, categories, booleans and enumerations are factors; integers are numbers),
+so that a model does not change its meaning with the values that happen to be there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bayeslmm.arrays import Array
+from bayeslmm.data.frame import Table
+from bayeslmm.data.wording import rows_text, values_text
+from bayeslmm.errors import DataError, NonFiniteError
+
+Kind = Literal["number", "factor", "text", "boolean", "time", "complex", "object"]
+Mask = NDArray[np.bool_]
+
+_EXACT = 2**53
+_BY_LETTER: dict[str, Kind] = {"f": "number", "i": "number", "u": "number", "b": "boolean", "c": "complex", "M": "time", "m": "time"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Numbers:
+    """A column of numbers.
+
+    values : (n,) float64, NaN where missing; may share memory with the data, so copy before keeping
+    missing : (n,) or None when nothing is missing
+    integer : whether the column holds integers by dtype
+    """
+
+    values: Array
+    missing: Mask | None
+    integer: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FactorColumn:
+    """A column of labels.
+
+    codes : (n,) signed integers, -1 where missing
+    levels : labels, possibly with some that no row has
+    kind : what the column was
+    """
+
+    codes: NDArray[Any]
+    levels: NDArray[np.object_]
+    kind: Kind
+    missing: Mask | None
+
+    def labels(self, codes: NDArray[Any]) -> NDArray[np.object_]:
+        """The label of each code, None for -1."""
+        table = np.empty(len(self.levels) + 1, dtype=object)
+        table[:-1] = self.levels
+        return np.asarray(table[codes], dtype=object)
+
+
+def kind_of(series: pd.Series[Any]) -> Kind:
+    """The nature of a column. Object columns are looked into: text, booleans, Decimals (numbers), anything else is "object"."""
+    dtype = series.dtype
+    if isinstance(dtype, np.dtype):
+        return _BY_LETTER.get(dtype.kind) or _object_kind(series)
+    if isinstance(dtype, pd.CategoricalDtype):
+        return "factor"
+    if isinstance(dtype, pd.StringDtype):
+        return "text"
+    return _extension_kind(series)
+
+
+def _extension_kind(series: pd.Series[Any]) -> Kind:
+    dtype: Any = series.dtype
+    if pd.api.types.is_bool_dtype(dtype):
+        return "boolean"
+    if isinstance(dtype, pd.PeriodDtype | pd.DatetimeTZDtype):
+        return "time"
+    if isinstance(dtype, pd.ArrowDtype):
+        text = str(dtype)
+        if text.startswith("dictionary"):
+            return "factor"
+        if text.startswith(("decimal", "double", "float", "halffloat", "int", "uint")):
+            return "number"
+        return "text" if "string" in text else "time" if text.startswith(("date", "time", "duration")) else "object"
+    return _BY_LETTER.get(dtype.kind) or _object_kind(series)
+
+
+def _object_kind(series: pd.Series[Any]) -> Kind:
+    inferred = pd.api.types.infer_dtype(series, skipna=True)
+    if inferred in ("string", "empty"):
+        return "text"
+    if inferred == "boolean":
+        return "boolean"
+    if inferred == "decimal":
+        return "number"
+    if inferred == "complex":
+        return "complex"
+    if inferred.startswith(("datetime", "date", "timedelta", "period", "time")):
+        return "time"
+    return "text" if _all_enum(series) else "object"
+
+
+def _all_enum(series: pd.Series[Any]) -> bool:
+    present = series.dropna()
+    return len(present) > 0 and all(isinstance(value, Enum) for value in present)
+
+
+# --------------------------------------------------------------------------------------------------------------- numbers
+
+
+def read_numbers(table: Table, name: str) -> Numbers:
+    """The column as float64.
+
+    Errors: `NonFiniteError` for infinite values, `DataError` for text, times, complex numbers, objects and integers that float64
+    cannot hold; each names the column, the rows and the way out.
+    """
+    return numbers(table.series(name), name)
+
+
+def numbers(series: pd.Series[Any], name: str) -> Numbers:
+    """`read_numbers` of a Series that is at hand."""
+    dtype = series.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind == "f":
+        return _checked(np.asarray(series.to_numpy(), dtype=np.float64), name, integer=False)
+    if isinstance(dtype, np.dtype) and dtype.kind in "iub":
+        values = series.to_numpy()
+        if dtype.kind != "b" and dtype.itemsize == 8:
+            _refuse_inexact(values, name)
+        return Numbers(values.astype(np.float64), None, integer=True)
+    kind = kind_of(series)
+    if kind not in ("number", "boolean"):
+        raise not_numbers(series, name, kind)
+    integer = getattr(dtype, "kind", "O") in "iub"
+    if integer and kind == "number":
+        _refuse_inexact(series.dropna().to_numpy(dtype=object), name)
+    values = _object_floats(series) if dtype == np.dtype(object) else series.to_numpy(dtype=np.float64, na_value=np.nan)
+    return _checked(values, name, integer=integer)
+
+
+def _object_floats(series: pd.Series[Any]) -> Array:
+    missing = series.isna().to_numpy()
+    values = np.full(len(series), np.nan)
+    values[~missing] = [float(value) for value in series.to_numpy()[~missing]]
+    return values
+
+
+def _checked(values: Array, name: str, *, integer: bool) -> Numbers:
+    if np.isfinite(values).all():
+        return Numbers(values, None, integer)
+    infinite = np.isinf(values)
+    if infinite.any():
+        rows = np.flatnonzero(infinite)
+        raise NonFiniteError(
+            f"column {name!r} holds infinite values", rows_text(rows), "replace them, by NaN where they stand for missing values"
+        )
+    return Numbers(values, np.isnan(values), integer)
+
+
+def _refuse_inexact(values: NDArray[Any], name: str) -> None:
+    if not len(values) or (values.max() <= _EXACT and values.min() >= -_EXACT):
+        return
+    rows = np.flatnonzero((values > _EXACT) | (values < -_EXACT))
+    raise DataError(
+        f"column {name!r} holds integers beyond 2**53, which float64 cannot tell apart",
+        rows_text(rows),
+        "subtract a constant first; an identifier belongs behind the bar or in C()",
+    )
+
+
+def not_numbers(series: pd.Series[Any], name: str, kind: Kind) -> DataError:
+    """Why a column is not numbers, and what turns it into numbers."""
+    where = f"column {name!r}, dtype {series.dtype}"
+    if kind == "time":
+        remedy = f"convert to a number first, for example (data[{name!r}] - data[{name!r}].min()).dt.days"
+        return DataError(f"column {name!r} holds times, which have no unit in a linear model", where, remedy)
+    if kind == "complex":
+        return DataError(f"column {name!r} holds complex numbers", where, "take the real part, or model the parts apart")
+    if kind == "text":
+        return spoilt_numbers(series, name) or DataError(
+            f"column {name!r} is text where numbers are needed", where, f"convert it with pandas.to_numeric(data[{name!r}])"
+        )
+    if kind == "factor":
+        return DataError(f"column {name!r} is a factor where numbers are needed", where, f"convert it: data[{name!r}].astype(float)")
+    return mixed_objects(series, name)
+
+
+def mixed_objects(series: pd.Series[Any], name: str) -> DataError:
+    """An object column that is neither text nor numbers by dtype."""
+    types = sorted({type(value).__name__ for value in series.dropna()})
+    remedy = f"give it a dtype: pandas.to_numeric(data[{name!r}]) for numbers, .astype(str) for labels"
+    return DataError(f"column {name!r} is a column of objects ({', '.join(types)})", f"dtype {series.dtype}", remedy)
+
+
+def spoilt_numbers(series: pd.Series[Any], name: str) -> DataError | None:
+    """The error for a text column most of whose values are numbers: a spoilt number, not a factor. None for honest text."""
+    present = series.dropna()
+    if not len(present):
+        return None
+    counts = present.astype(object).value_counts(sort=False)
+    labels = counts.index.to_numpy()
+    unreadable = np.array([not _is_number(label) for label in labels])
+    if 2 * counts.to_numpy()[unreadable].sum() >= len(present):
+        return None
+    bad = labels[unreadable]
+    rows = np.flatnonzero(series.isin(bad).to_numpy()) if len(bad) else np.array([], dtype=np.int64)
+    told = (
+        f"{len(rows)} values cannot be read as numbers: {values_text(bad)}; {rows_text(rows)}"
+        if len(bad)
+        else "every value reads as a number"
+    )
+    remedy = f"data[{name!r}] = pandas.to_numeric(data[{name!r}], errors='coerce'); for a factor: .astype('category')"
+    return DataError(f"column {name!r} is text, but most of its values are numbers", told, remedy)
+
+
+def _is_number(label: Any) -> bool:
+    try:
+        float(label)
+    except (TypeError, ValueError):
+        return False
+    return str(label).strip().lower() not in ("nan", "inf", "-inf", "infinity")
+
+
+# --------------------------------------------------------------------------------------------------------------- factors
+
+
+def read_factor(table: Table, name: str, kind: Kind | None = None) -> FactorColumn:
+    """The column as labels: categories in their order, everything else sorted.
+
+    Errors: `DataError` for labels of mixed types, which cannot be ordered and of which 1 and "1" would be two levels.
+    """
+    return factor(table.series(name), name, kind)
+
+
+def factor(series: pd.Series[Any], name: str, kind: Kind | None = None) -> FactorColumn:
+    """`read_factor` of a Series that is at hand."""
+    kind = kind or kind_of(series)
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        return _categorical(series.array, kind, name)
+    if isinstance(series.dtype, pd.ArrowDtype) and kind == "factor":
+        return _categorical(pd.Categorical(series.astype(object)), kind, name)
+    if kind == "object":
+        _refuse_mixed(series, name)
+    if kind == "text" and series.dtype == object and _all_enum(series):
+        return _enumeration(series, kind)
+    if series.dtype == np.dtype(bool):
+        return FactorColumn(series.to_numpy().astype(np.int64), np.array([False, True], dtype=object), kind, None)
+    codes, uniques = _factorized(series)
+    levels = np.asarray(uniques, dtype=object)
+    if kind == "boolean":
+        levels = np.array([bool(level) for level in levels] + [None], dtype=object)[:-1]
+    order = _sorted_order(levels, name)
+    rank = np.empty(len(order) + 1, dtype=np.int64)
+    rank[order], rank[-1] = np.arange(len(order)), -1
+    return FactorColumn(rank[codes], levels[order], kind, _missing(codes))
+
+
+def _factorized(series: pd.Series[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    codes, uniques = pd.factorize(series.array if series.dtype != object else series.to_numpy())
+    return codes, np.asarray(uniques.astype(object) if hasattr(uniques, "astype") else uniques, dtype=object)
+
+
+def _sorted_order(levels: NDArray[np.object_], name: str) -> NDArray[np.int64]:
+    try:
+        return np.argsort(levels, kind="stable")
+    except TypeError:
+        raise _mixed_labels(levels, name) from None
+
+
+def _missing(codes: NDArray[Any]) -> Mask | None:
+    return codes < 0 if len(codes) and codes.min() < 0 else None
+
+
+def _categorical(values: Any, kind: Kind, name: str) -> FactorColumn:
+    levels = np.asarray(values.categories, dtype=object)
+    if values.categories.dtype == object and pd.api.types.infer_dtype(levels).startswith("mixed"):
+        raise _mixed_labels(levels, name)
+    return FactorColumn(values.codes, levels, kind, _missing(values.codes))
+
+
+def _enumeration(series: pd.Series[Any], kind: Kind) -> FactorColumn:
+    """Members of a Python enumeration, in the order of its definition."""
+    enumeration: type[Enum] = type(series.dropna().iloc[0])
+    members = list(enumeration)
+    place = {member: i for i, member in enumerate(members)}
+    codes = np.array([place.get(value, -1) for value in series], dtype=np.int64)
+    return FactorColumn(codes, np.array([member.name for member in members], dtype=object), kind, _missing(codes))
+
+
+def _refuse_mixed(series: pd.Series[Any], name: str) -> None:
+    """Numbers of several types compare; numbers beside text do not, even where nothing needs sorting."""
+    present = series.dropna()
+    families = {"number" if isinstance(value, int | float | Decimal | np.number) else type(value).__name__ for value in present}
+    if len(families) > 1:
+        raise _mixed_labels(present.unique(), name)
+
+
+def _mixed_labels(levels: Any, name: str) -> DataError:
+    first: dict[str, Any] = {}
+    for level in levels:
+        first.setdefault(type(level).__name__, level)
+    told = ", ".join(f"{value!r} ({kind})" for kind, value in first.items())
+    return DataError(f"column {name!r} holds labels of several types", told, f"make them one type: data[{name!r}].astype(str)")

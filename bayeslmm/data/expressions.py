@@ -1,0 +1,223 @@
+"""What stands between the operators of a formula: a column, an expression over columns, a coding of a factor, a stateful transform.
+
+An expression is evaluated by a walk over its syntax tree with a closed table of functions: a formula is data, never code.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayeslmm.data.terms import atom_name, is_quoted
+from bayeslmm.errors import FormulaError
+
+AtomKind = Literal["column", "expression", "coding", "stateful"]
+Functions = Mapping[str, Callable[..., Any]]
+
+STATEFUL = frozenset({"poly", "bs", "cr", "cc", "center", "scale", "standardize"})
+CODINGS = frozenset({"C", "factor"})
+CONSTANTS: Mapping[str, float] = {"pi": float(np.pi)}
+STATELESS: Functions = {
+    "I": lambda x: x,
+    "abs": np.abs,
+    "acos": np.arccos,
+    "asin": np.arcsin,
+    "atan": np.arctan,
+    "ceil": np.ceil,
+    "cos": np.cos,
+    "cosh": np.cosh,
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "floor": np.floor,
+    "log": np.log,
+    "log10": np.log10,
+    "log1p": np.log1p,
+    "log2": np.log2,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "round": np.round,
+    "sign": np.sign,
+    "sin": np.sin,
+    "sinh": np.sinh,
+    "sqrt": np.sqrt,
+    "tan": np.tan,
+    "tanh": np.tanh,
+}
+_BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.true_divide,
+    ast.Pow: np.power,
+    ast.Mod: np.mod,
+    ast.FloorDiv: np.floor_divide,
+}
+_COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Lt: np.less,
+    ast.LtE: np.less_equal,
+    ast.Gt: np.greater,
+    ast.GtE: np.greater_equal,
+    ast.Eq: np.equal,
+    ast.NotEq: np.not_equal,
+}
+_QUOTED = re.compile(r"`((?:[^`]|``)+)`|(\"[^\"]*\"|'[^']*')")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Atom:
+    """One atom of a term.
+
+    name : as coefficients are named after it: `x`, `I(x ** 2)`, `poly(x, 2)`
+    node : its syntax tree; names in backticks appear there as the keys of `aliases`
+    columns : the columns that it reads, in order
+    """
+
+    name: str
+    kind: AtomKind
+    node: ast.expr
+    aliases: Mapping[str, str]
+    columns: tuple[str, ...]
+
+
+@lru_cache(maxsize=4096)
+def read_atom(text: str) -> Atom:
+    """The atom that a text says. Its names are columns, except those called and the constants."""
+    if is_quoted(text) or text.isidentifier():
+        name = atom_name(text)
+        return Atom(name, "column", ast.Name("_quoted0"), {"_quoted0": name}, (name,))
+    safe, aliases = _without_backticks(text)
+    try:
+        node = ast.parse(safe, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError):
+        raise FormulaError("an expression cannot be read", text, "quote strange column names in backticks") from None
+    called = {call.func.id for call in ast.walk(node) if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)}
+    columns = tuple(dict.fromkeys(aliases.get(name, name) for name in _names(node)))
+    return Atom(_name(node, aliases), _kind(node, called), node, aliases, columns)
+
+
+def _kind(node: ast.expr, called: set[str]) -> AtomKind:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CODINGS:
+        return "coding"
+    return "stateful" if called & STATEFUL else "expression"
+
+
+def _names(node: ast.expr) -> list[str]:
+    """Column names in the order written; not the functions called, the constants, nor a coding named in C(f, sum)."""
+    found: list[str] = []
+    if isinstance(node, ast.Call):
+        inside = node.args[:1] if isinstance(node.func, ast.Name) and node.func.id in CODINGS else node.args
+        for part in [*inside, *(keyword.value for keyword in node.keywords if keyword.arg != "levels")]:
+            found += _names(part)
+    elif isinstance(node, ast.Name):
+        found += [node.id] if node.id not in CONSTANTS else []
+    else:
+        for child in ast.iter_child_nodes(node):
+            found += _names(child) if isinstance(child, ast.expr) else []
+    return found
+
+
+def _without_backticks(text: str) -> tuple[str, dict[str, str]]:
+    """The text with `strange names` replaced by plain ones and `^` read as a power, quotations left alone."""
+    aliases: dict[str, str] = {}
+    parts: list[str] = []
+    at = 0
+    for match in _QUOTED.finditer(text):
+        parts.append(text[at : match.start()].replace("^", "**"))
+        if match.group(1) is None:
+            parts.append(match.group(0))
+        else:
+            alias = f"_quoted{len(aliases)}"
+            aliases[alias] = match.group(1).replace("``", "`")
+            parts.append(alias)
+        at = match.end()
+    parts.append(text[at:].replace("^", "**"))
+    return "".join(parts).strip(), aliases
+
+
+def _name(node: ast.expr, aliases: Mapping[str, str]) -> str:
+    text = ast.unparse(node)
+    for alias, name in aliases.items():
+        text = re.sub(rf"(?<!\w){alias}(?!\w)", lambda _, name=name: "`" + name.replace("`", "``") + "`", text)  # type: ignore[misc]
+    return text
+
+
+# ------------------------------------------------------------------------------------------------------------ evaluation
+
+
+class Source(Protocol):
+    """Where an expression finds its columns."""
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """The column as numbers, or an error."""
+        ...
+
+    def values(self, name: str) -> NDArray[Any]:
+        """The column as numbers or, if it is a factor, as labels."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+def evaluate(atom: Atom, source: Source, functions: Functions) -> NDArray[Any]:
+    """The value of an expression over columns: (n,) or, from a function of the user's, (n, k) float64."""
+    with np.errstate(all="ignore"):
+        value = _Walk(atom, source, functions).value(atom.node)
+    return np.asarray(np.broadcast_to(value, len(source)) if np.ndim(value) == 0 else value, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    atom: Atom
+    source: Source
+    functions: Functions
+
+    def value(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.Name):
+            return self._named(node.id)
+        if isinstance(node, ast.Constant):
+            return node.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+            operand = self.value(node.operand)
+            return -operand if isinstance(node.op, ast.USub) else operand
+        if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+            return _BINARY[type(node.op)](self._number(node.left), self._number(node.right))
+        if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
+            return self._compared(node)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            return self._called(node, node.func.id)
+        raise FormulaError(f"{ast.unparse(node)!r} cannot be evaluated in a formula", self.atom.name, "compute the column beforehand")
+
+    def _named(self, name: str) -> Any:
+        if name in CONSTANTS and name not in self.atom.aliases:
+            return CONSTANTS[name]
+        return self.source.numbers(self.atom.aliases.get(name, name))
+
+    def _number(self, node: ast.expr) -> Any:
+        value = self.value(node)
+        return float(value) if isinstance(value, int) else value
+
+    def _compared(self, node: ast.Compare) -> Any:
+        return _COMPARE[type(node.ops[0])](self._any(node.left), self._any(node.comparators[0])).astype(np.float64)
+
+    def _any(self, node: ast.expr) -> Any:
+        """Either side of a comparison: a factor may be compared with a label."""
+        if isinstance(node, ast.Name) and not (node.id in CONSTANTS and node.id not in self.atom.aliases):
+            return self.source.values(self.atom.aliases.get(node.id, node.id))
+        return self.value(node)
+
+    def _called(self, node: ast.Call, name: str) -> Any:
+        if name in self.functions:
+            given = {keyword.arg: self.value(keyword.value) for keyword in node.keywords if keyword.arg}
+            return self.functions[name](*(self._any(part) for part in node.args), **given)
+        if name in STATELESS:
+            return STATELESS[name](*(self._number(part) for part in node.args))
+        if name in STATEFUL | CODINGS:
+            raise FormulaError(f"{name}() cannot stand here", self.atom.name, "use it as a term of its own")
+        raise FormulaError(f"unknown function {name!r}", self.atom.name, f"pass it as functions={{{name!r}: ...}}")

@@ -1,0 +1,209 @@
+"""Any frame becomes a `Table`: a pandas frame whose columns can be asked for by name, checked as a whole.
+
+pandas frames are taken as they are; polars, pyarrow and whatever else narwhals reads, and mappings of columns, are turned into one column
+by column, the used ones only. narwhals is imported when such a frame arrives.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.data.wording import absent_name, skeleton, strange_characters
+from bayeslmm.errors import DataError
+
+_GIVE_A_FRAME = "give a pandas, polars or pyarrow frame, or a mapping of column names to columns of equal length"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Columns by name.
+
+    frame : pandas frame with unique string names (the caller's own object when that is pandas: never written to)
+    names : all names of the data, also of columns that were not read
+    """
+
+    frame: pd.DataFrame
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def series(self, name: str) -> pd.Series[Any]:
+        """The column, or an error that names the nearest ones; nothing outside the data is looked at."""
+        try:
+            return self.frame[name]
+        except KeyError:
+            raise absent_column(name, self.names) from None
+
+
+def absent_column(name: str, names: Sequence[str]) -> DataError:
+    """The error for a column that the data do not have."""
+    where, remedy = absent_name(name, names)
+    return DataError(f"the data have no column {name!r}", where, remedy)
+
+
+def read_table(data: Any, used: Sequence[str]) -> Table:
+    """The columns `used` of any frame.
+
+    Errors: `DataError` for text, arrays and other things that are not frames, for columns of several levels, duplicated names, names that
+    only look alike, absent columns, two-dimensional columns and columns of unequal length.
+    """
+    if isinstance(data, pd.DataFrame):
+        return _pandas_table(data, used)
+    if isinstance(data, Mapping):
+        return _mapping_table(data, used)
+    refusal = _refusal(data)
+    if refusal is not None:
+        raise refusal
+    return _foreign_table(data, used)
+
+
+def _refusal(data: Any) -> DataError | None:
+    kind = type(data).__name__
+    if isinstance(data, str | bytes) or hasattr(data, "__fspath__"):
+        return DataError(
+            "the data are text where a frame is expected", f"got {kind}", "read the file first, for example with pandas.read_csv"
+        )
+    if isinstance(data, np.ndarray | list | tuple | set | pd.Series) or data is None:
+        return DataError(f"the data are a {kind}, which has no named columns", "", _GIVE_A_FRAME)
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------------- pandas
+
+
+def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> Table:
+    if isinstance(data.columns, pd.MultiIndex):
+        shown = ", ".join(map(str, data.columns[:3]))
+        raise DataError(
+            "the columns of the frame have several levels (MultiIndex)",
+            f"columns {shown}, ...",
+            "flatten them: data.columns = ['_'.join(map(str, c)) for c in data.columns]",
+        )
+    if not data.columns.is_unique:
+        twice = list(dict.fromkeys(str(name) for name in data.columns[data.columns.duplicated()]))
+        raise DataError("column names occur more than once", f"columns {', '.join(map(repr, twice))}", "rename or drop one of each")
+    names = _names(data)
+    for name in used:
+        if name not in data.columns:
+            raise absent_column(name, names)
+    _refuse_look_alikes(used, names)
+    return Table(data, names)
+
+
+def _names(data: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(name if isinstance(name, str) else str(name) for name in data.columns)
+
+
+def _refuse_look_alikes(used: Sequence[str], names: Sequence[str]) -> None:
+    """A name of the formula that some other column is spelled alike to: nobody can see which of the two was meant."""
+    if "".join(names).isascii():
+        return
+    looks: dict[str, list[str]] = {}
+    for name in names:
+        looks.setdefault(skeleton(name), []).append(name)
+    for name in used:
+        twins = looks.get(skeleton(name), [])
+        if len(twins) > 1:
+            odd = "; ".join(filter(None, map(strange_characters, twins)))
+            raise DataError(
+                f"column {name!r} has a look-alike in the data", f"{len(twins)} columns print the same ({odd})", "rename one of them"
+            )
+
+
+# --------------------------------------------------------------------------------------------------------------- mapping
+
+
+def _mapping_table(data: Mapping[Any, Any], used: Sequence[str]) -> Table:
+    names = tuple(str(name) for name in data)
+    for name in used:
+        if name not in data:
+            raise absent_column(name, names)
+    _refuse_look_alikes(used, names)
+    columns = {name: _one_column(name, data[name]) for name in (used or names)}
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+        raise DataError("the columns have unequal lengths", shown, "give columns of one length")
+    return Table(pd.DataFrame(columns), names)
+
+
+def _one_column(name: str, values: Any) -> Any:
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
+        raise DataError(f"column {name!r} is not a column but a {type(values).__name__}", "", _GIVE_A_FRAME)
+    if isinstance(values, pd.Series | pd.Index):
+        return values.array  # by position: an index of its own would be aligned
+    if _is_foreign_series(values):
+        return _foreign_column(import_module("narwhals").from_native(values, series_only=True))
+    if isinstance(values, pd.api.extensions.ExtensionArray):
+        return values
+    if np.ndim(values) != 1:
+        shape = " x ".join(map(str, np.shape(values)))
+        raise DataError(f"column {name!r} has {np.ndim(values)} dimensions", f"shape {shape}", "give one column per name")
+    return values if isinstance(values, np.ndarray) else list(values)
+
+
+def _is_foreign_series(values: Any) -> bool:
+    root = type(values).__module__.partition(".")[0]
+    return root in ("polars", "pyarrow", "modin", "cudf") and root in sys.modules
+
+
+# ------------------------------------------------------------------------------------------------- anything narwhals reads
+
+
+def _foreign_table(data: Any, used: Sequence[str]) -> Table:
+    narwhals = import_module("narwhals")
+    try:
+        frame = narwhals.from_native(data)
+    except TypeError:
+        raise DataError(f"the data are a {type(data).__name__}, which is not a frame", "", _GIVE_A_FRAME) from None
+    if not hasattr(frame, "columns") and not hasattr(frame, "collect_schema"):
+        raise DataError(f"the data are a {type(data).__name__}, which is not a frame", "", _GIVE_A_FRAME)
+    names = tuple(frame.collect_schema().names())
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise DataError("column names occur more than once", f"columns {', '.join(map(repr, twice))}", "rename or drop one of each")
+    for name in used:
+        if name not in names:
+            raise absent_column(name, names)
+    _refuse_look_alikes(used, names)
+    chosen = frame.select(list(used or names))
+    eager = chosen.collect() if isinstance(chosen, narwhals.LazyFrame) else chosen
+    return Table(pd.DataFrame({name: _foreign_column(eager[name]) for name in eager.columns}), names)
+
+
+def _foreign_column(series: Any) -> Any:
+    """A narwhals Series as what pandas would hold: numbers as numpy (missing as NaN), enumerations as Categorical, the rest as objects."""
+    dtype = series.dtype
+    if dtype.is_decimal():
+        series = series.cast(import_module("narwhals").Float64)
+    if dtype.is_numeric() and series.null_count() == 0:
+        return series.to_numpy()
+    if dtype.is_integer():
+        return pd.array(series.to_list(), dtype="UInt64" if dtype.is_unsigned_integer() else "Int64")
+    if dtype.is_numeric():
+        return series.to_numpy().astype(np.float64)
+    kind = str(dtype)
+    if kind.startswith(("Enum", "Categorical")):
+        return _foreign_categorical(series, kind)
+    if kind == "Boolean":
+        return pd.array(series.to_list(), dtype="boolean")
+    if kind.startswith(("Datetime", "Date", "Duration")):
+        return pd.Series(pd.to_datetime(series.to_list()) if kind.startswith("Date") else pd.to_timedelta(series.to_list())).array
+    return pd.array(series.to_list(), dtype="str" if kind == "String" else "object")
+
+
+def _foreign_categorical(series: Any, kind: str) -> pd.Categorical:
+    """An Enum or an arrow dictionary has an order of its own; a polars Categorical is interned text and is sorted."""
+    categories = list(series.cat.get_categories().to_list())
+    values = series.to_list()
+    if kind.startswith("Categorical") and type(series.to_native()).__module__.startswith("polars"):
+        categories = sorted({value for value in values if value is not None})
+    return pd.Categorical(values, categories=list(dict.fromkeys(categories)))

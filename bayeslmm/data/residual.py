@@ -1,0 +1,207 @@
+"""Where each row stands in the residual covariance: subject, visit or place, and group of parameters; and what cannot stand there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayeslmm.arrays import Array, Codes, frozen, frozen_codes
+from bayeslmm.data.atoms import used_levels
+from bayeslmm.data.design import GroupingFactor, ResidualDesign
+from bayeslmm.data.grouping import group_coder
+from bayeslmm.data.source import Columns
+from bayeslmm.data.structures import is_serial, is_spatial, needs_order
+from bayeslmm.data.wording import rows_text, values_text
+from bayeslmm.errors import Check, DataError, SpecificationError
+from bayeslmm.formula.model import ResidualTerm
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Visits:
+    codes: Codes
+    levels: tuple[Any, ...]
+    missing: tuple[int, ...] = ()
+    values: Array | None = None
+    shape: tuple[int, ...] = ()
+
+
+def residual_design(term: ResidualTerm, source: Columns, rows: Codes) -> tuple[ResidualDesign, list[Check]]:
+    """The residual design over the rows kept, and what is worth knowing about it.
+
+    rows : positions of the rows kept, for errors
+    Errors: `DataError` with the rows of duplicated visits or equal places, of a subject in two groups, of text without order.
+    """
+    subject = group_coder(source, term.subject).factor if term.subject else _one_subject(len(source))
+    group = group_coder(source, term.group).factor if term.group else None
+    if group is not None:
+        _refuse_mixed_groups(subject, group, rows)
+    if is_spatial(term.structure):
+        coords = _places(term, source, subject, rows)
+        return _design(term, subject, group, None, coords), []
+    visits = _visits(term, source, subject)
+    _refuse_duplicates(term, subject, visits, rows)
+    return _design(term, subject, group, visits, visits.values), _visit_notes(term, visits)
+
+
+def _design(
+    term: ResidualTerm, subject: GroupingFactor, group: GroupingFactor | None, visits: _Visits | None, coords: Array | None
+) -> ResidualDesign:
+    return ResidualDesign(
+        spec=term,
+        subject=subject,
+        visit=None if visits is None else frozen_codes(visits.codes),
+        visit_levels=() if visits is None else visits.levels,
+        coords=None if coords is None else frozen(coords),
+        group=group,
+        name=term.structure,
+        order=term.order,
+        nugget=term.nugget,
+        missing_visits=() if visits is None else visits.missing,
+        shape=() if visits is None else visits.shape,
+    )
+
+
+def _one_subject(rows: int) -> GroupingFactor:
+    """Without a subject all rows are one."""
+    return GroupingFactor("1", np.array(["1"], dtype=object), frozen_codes(np.zeros(rows, dtype=np.int64)), ())
+
+
+def _refuse_mixed_groups(subject: GroupingFactor, group: GroupingFactor, rows: Codes) -> None:
+    first = np.zeros(subject.size, dtype=np.int64)
+    first[subject.codes[::-1]] = group.codes[::-1]
+    differs = first[subject.codes] != group.codes
+    if differs.any():
+        at = int(np.flatnonzero(differs)[0])
+        who = subject.codes[at]
+        seen = group.levels[np.unique(group.codes[subject.codes == who])]
+        raise DataError(
+            f"{group.name!r} varies within subject {subject.levels[who]!r}: {values_text(seen)}",
+            rows_text(rows[subject.codes == who]),
+            "the parameters of a residual covariance can differ between subjects only",
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------- visits
+
+
+def _visits(term: ResidualTerm, source: Columns, subject: GroupingFactor) -> _Visits:
+    if not term.visit:
+        order = _place_within(subject.codes)
+        total = int(order.max()) + 1
+        return _Visits(order, tuple(range(1, total + 1)), shape=(total,))
+    parts = [_visit_column(term, source, column) for column in term.visit]
+    if len(parts) == 1:
+        return parts[0]
+    codes = parts[0].codes
+    for part in parts[1:]:
+        codes = codes * len(part.levels) + part.codes
+    levels = [str(level) for level in parts[0].levels]
+    for part in parts[1:]:
+        levels = [f"{left}:{right}" for left in levels for right in part.levels]
+    present = np.bincount(codes, minlength=len(levels)) > 0
+    if "@" not in term.structure and not present.all():
+        return _Visits((np.cumsum(present) - 1)[codes], tuple(np.array(levels, dtype=object)[present]), shape=(int(present.sum()),))
+    return _Visits(codes, tuple(levels), tuple(np.flatnonzero(~present).tolist()), shape=tuple(len(part.levels) for part in parts))
+
+
+def _place_within(codes: Codes) -> Codes:
+    """0, 1, 2, ... over the rows of each subject, in the order of the rows."""
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    lengths = np.diff(np.r_[starts, len(codes)])
+    place = np.empty(len(codes), dtype=np.int64)
+    place[order] = np.arange(len(codes)) - np.repeat(starts, lengths)
+    return place
+
+
+def _visit_column(term: ResidualTerm, source: Columns, column: str) -> _Visits:
+    kind = source.kind(column)
+    if kind == "number":
+        values = source.numbers(column)
+        levels, codes = np.unique(values, return_inverse=True)
+        return _Visits(codes.astype(np.int64), tuple(map(_plain, levels)), values=values[:, None], shape=(len(levels),))
+    if kind == "text" and needs_order(term.structure):
+        raise DataError(
+            f"the order of the visits matters to {term.structure!r}, and column {column!r} is text without an order",
+            f"sorted as text they would be {values_text(source.read_factor(column).levels)}",
+            f"give an ordered factor: pandas.Categorical(data[{column!r}], categories=[...])",
+        )
+    return _factor_visits(source, column, keep=is_serial(term.structure))
+
+
+def _factor_visits(source: Columns, column: str, *, keep: bool) -> _Visits:
+    levels, codes = source.read_factor(column).levels, source.codes(column).astype(np.int64)
+    present = np.bincount(codes, minlength=len(levels)) > 0
+    if keep:
+        return _Visits(codes, tuple(levels), tuple(np.flatnonzero(~present).tolist()), shape=(len(levels),))
+    return _Visits((np.cumsum(present) - 1)[codes], used_levels(source, column), shape=(int(present.sum()),))
+
+
+def _plain(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else float(value)
+
+
+def _refuse_duplicates(term: ResidualTerm, subject: GroupingFactor, visits: _Visits, rows: Codes) -> None:
+    key = subject.codes * len(visits.levels) + visits.codes
+    space = subject.size * len(visits.levels)
+    counts = np.bincount(key, minlength=space) if space <= 8 * len(key) + 1024 else None
+    if counts is not None and counts.max(initial=0) <= 1:
+        return
+    values, number = np.unique(key, return_counts=True)
+    if (number <= 1).all():
+        return
+    twice = values[number > 1][0]
+    who, when = divmod(int(twice), len(visits.levels))
+    where = rows_text(rows[key == twice])
+    more = int((number > 1).sum()) - 1
+    raise DataError(
+        f"several rows share subject {subject.levels[who]!r} and visit {visits.levels[when]!r}",
+        where + (f"; and {more} more such pairs" if more else ""),
+        f"aggregate them, or use a random effect instead of {term.text!r}",
+    )
+
+
+def _visit_notes(term: ResidualTerm, visits: _Visits) -> list[Check]:
+    notes = []
+    if visits.missing:
+        levels = tuple(visits.levels[i] for i in visits.missing)
+        notes.append(Check("visits_without_rows", "noted", value=levels, remedy="kept, since dropping a visit would change the spacing"))
+    if visits.values is not None and is_serial(term.structure) and _unequal_gaps(visits.levels):
+        remedy = f"the gaps between visits are unequal; {term.structure} counts visits: sp_pow({', '.join(term.visit)} | ...) counts time"
+        notes.append(Check("unequal_gaps", "noted", value=visits.levels, remedy=remedy))
+    return notes
+
+
+def _unequal_gaps(levels: tuple[Any, ...]) -> bool:
+    gaps = np.diff(np.asarray(levels, dtype=np.float64))
+    return bool(len(gaps) > 1 and gaps.max() - gaps.min() > 1e-9 * gaps.max())
+
+
+# ---------------------------------------------------------------------------------------------------------------- places
+
+
+def _places(term: ResidualTerm, source: Columns, subject: GroupingFactor, rows: Codes) -> Array:
+    if not term.visit:
+        raise SpecificationError(f"{term.structure!r} needs coordinates", term.text, f"name the columns: {term.structure}(x, y | subject)")
+    coords = np.column_stack([source.numbers(column) for column in term.visit])
+    if not term.nugget:
+        _refuse_equal_places(subject, coords, term, rows)
+    return coords
+
+
+def _refuse_equal_places(subject: GroupingFactor, coords: Array, term: ResidualTerm, rows: Codes) -> None:
+    order = np.lexsort((*coords.T[::-1], subject.codes))
+    sorted_places, sorted_subjects = coords[order], subject.codes[order]
+    equal = (np.diff(sorted_subjects) == 0) & (np.diff(sorted_places, axis=0) == 0).all(axis=1)
+    if equal.any():
+        at = int(np.flatnonzero(equal)[0])
+        pair: NDArray[Any] = np.sort(rows[order[at : at + 2]])
+        raise DataError(
+            f"two rows of subject {subject.levels[sorted_subjects[at]]!r} have equal coordinates {tuple(map(_plain, sorted_places[at]))}",
+            rows_text(pair) + (f"; {int(equal.sum())} such pairs in all" if equal.sum() > 1 else ""),
+            f"aggregate them, or add a nugget: {term.text} + local",
+        )
