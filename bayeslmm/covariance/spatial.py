@@ -1,0 +1,232 @@
+"""Correlations that fall with distance: exponential, Gaussian, power, spherical, linear, rational."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from bayeslmm.arrays import Array
+from bayeslmm.covariance.correlation import Correlation
+from bayeslmm.covariance.fitting import best_of
+from bayeslmm.covariance.parameters import Parameter
+from bayeslmm.covariance.triangle import cholesky
+
+Curve = Callable[[Array], tuple[Array, Array, Array]]
+
+
+def distance_matrix(coords: Array) -> Array:
+    """Euclidean distances (..., k, k) between the rows of coordinates (..., k, d)."""
+    gaps = coords[..., :, None, :] - coords[..., None, :, :]
+    return np.asarray(np.sqrt((gaps * gaps).sum(-1)))
+
+
+def typical_distance(distances: Array) -> float:
+    """The median over points of the distance to the nearest other place; 1 if there is none."""
+    apart = np.where(distances > 0, distances, np.inf).min(axis=-1)
+    finite = apart[np.isfinite(apart)]
+    return float(np.median(finite)) if finite.size else 1.0
+
+
+def wide(values: Array, distances: Array) -> Array:
+    """Parameter values (...,) with axes for the distances appended."""
+    return values.reshape(values.shape + (1,) * distances.ndim)
+
+
+class Spatial(Correlation):
+    """A correlation as a function of distances, which are given with each call or once for all.
+
+    The `_at` methods take r (..., size) and distances (B, k, k) or (k, k) and return (..., B, k, k), after the parameter axes.
+    """
+
+    __slots__ = ()
+    distances: Array
+    reach: float
+
+    @property
+    def needs_order(self) -> bool:
+        return False
+
+    @abstractmethod
+    def at(self, distances: Array) -> Spatial:
+        """The same function over other places, distances (k, k)."""
+
+    @abstractmethod
+    def matrix_at(self, r: Array, distances: Array) -> Array:
+        """C (..., B, k, k)."""
+
+    @abstractmethod
+    def first_at(self, r: Array, distances: Array) -> Array:
+        """dC/dr (..., size, B, k, k)."""
+
+    @abstractmethod
+    def second_at(self, r: Array, distances: Array) -> Array:
+        """d2C/dr2 (..., size, size, B, k, k)."""
+
+    def matrix(self, r: Array) -> Array:
+        return self.matrix_at(r, self.distances)
+
+    def first(self, r: Array) -> Array:
+        return self.first_at(r, self.distances)
+
+    def second(self, r: Array) -> Array:
+        return self.second_at(r, self.distances)
+
+    def free_derivative_at(self, z: Array, distances: Array) -> Array:
+        """dC/dz (..., size, B, k, k)."""
+        first = self.first_at(self.natural(z), distances)
+        jacobian = self.natural_jacobian(z)
+        flat = first.reshape(*z.shape, -1)
+        return (np.swapaxes(jacobian, -1, -2) @ flat).reshape(first.shape)
+
+    def closest(self, matrix: Array) -> Array:
+        rows, cols = np.tril_indices(self.q, -1)
+        seen = np.isfinite(matrix[rows, cols])
+        rows, cols = rows[seen], cols[seen]
+        if not rows.size:
+            return self.natural(self.start())
+
+        def residual(z: Array) -> tuple[Array, Array]:
+            r = self.natural(z)
+            derivative = np.einsum("rz,rij->zij", self.natural_jacobian(z), self.first(r))
+            return (self.matrix(r) - matrix)[rows, cols], derivative[:, rows, cols].T
+
+        start = self.start()
+        shifts = np.linspace(-4.0, 4.0, 9)[:, None] * (np.arange(self.size) == 0)
+        z = best_of(residual, list(start + shifts), radius=8.0)
+        for _ in range(60):
+            if np.isfinite(cholesky(self.matrix(self.natural(z)))).all():
+                break
+            z = start + 0.8 * (z - start)
+        return self.natural(z)
+
+
+def _exponential(u: Array) -> tuple[Array, Array, Array]:
+    f = np.exp(-u)
+    return f, -f, f
+
+
+def _gaussian(u: Array) -> tuple[Array, Array, Array]:
+    f = np.exp(-u * u)
+    return f, -2.0 * u * f, (4.0 * u * u - 2.0) * f
+
+
+def _spherical(u: Array) -> tuple[Array, Array, Array]:
+    near = u < 1.0
+    return np.where(near, 1.0 - 1.5 * u + 0.5 * u**3, 0.0), np.where(near, 1.5 * (u * u - 1.0), 0.0), np.where(near, 3.0 * u, 0.0)
+
+
+def _linear(u: Array) -> tuple[Array, Array, Array]:
+    near = u < 1.0
+    return np.where(near, 1.0 - u, 0.0), np.where(near, -1.0, 0.0), np.zeros_like(u)
+
+
+def _rational(u: Array) -> tuple[Array, Array, Array]:
+    f = 1.0 / (1.0 + u * u)
+    return f, -2.0 * u * f**2, (6.0 * u * u - 2.0) * f**3
+
+
+# name -> the curve with its two derivatives, and the starting range in typical distances
+CURVES: dict[str, tuple[Curve, float]] = {
+    "sp_exp": (_exponential, 1.0),
+    "sp_gau": (_gaussian, 1.0),
+    "sp_sph": (_spherical, 2.0),
+    "sp_lin": (_linear, 2.0),
+    "sp_ratio": (_rational, 1.0),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranged(Spatial):
+    """C = f(d / range), range = exp(z): exp(-d/range), exp(-(d/range)^2), spherical, linear, 1/(1 + (d/range)^2)."""
+
+    q: int
+    curve: str
+    distances: Array
+    reach: float
+    _curve: Curve = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_curve", CURVES[self.curve][0])
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return (Parameter("range"),)
+
+    def start(self) -> Array:
+        return np.log(np.array([self.reach * CURVES[self.curve][1]]))
+
+    def natural(self, z: Array) -> Array:
+        return np.exp(z)
+
+    def natural_jacobian(self, z: Array) -> Array:
+        return np.exp(z)[..., None]
+
+    def from_natural(self, r: Array) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.log(r)
+
+    def at(self, distances: Array) -> Ranged:
+        return replace(self, q=distances.shape[-1], distances=distances)
+
+    def matrix_at(self, r: Array, distances: Array) -> Array:
+        return self._curve(distances / wide(r[..., 0], distances))[0]
+
+    def first_at(self, r: Array, distances: Array) -> Array:
+        reach = wide(r, distances)
+        u = distances / reach
+        return np.asarray(-u * self._curve(u)[1] / reach)
+
+    def second_at(self, r: Array, distances: Array) -> Array:
+        reach = wide(r[..., None], distances)
+        u = distances / reach
+        _, slope, bend = self._curve(u)
+        return np.asarray((u * u * bend + 2.0 * u * slope) / reach**2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Power(Spatial):
+    """C = rho^d, 0 < rho < 1, rho = exp(-exp(-z)): the exponential model by its correlation at distance 1."""
+
+    q: int
+    distances: Array
+    reach: float
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return (Parameter("rho"),)
+
+    def start(self) -> Array:
+        return np.log(np.array([self.reach]))
+
+    def natural(self, z: Array) -> Array:
+        # a correlation that underflows is kept above 0, where its powers below 1 still have a derivative
+        return np.exp(-np.minimum(np.exp(-z), 600.0))
+
+    def natural_jacobian(self, z: Array) -> Array:
+        return (self.natural(z) * np.exp(-z))[..., None]
+
+    def from_natural(self, r: Array) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return -np.log(-np.log(r))
+
+    def at(self, distances: Array) -> Power:
+        return replace(self, q=distances.shape[-1], distances=distances)
+
+    def matrix_at(self, r: Array, distances: Array) -> Array:
+        return np.asarray(wide(r[..., 0], distances) ** distances)
+
+    def first_at(self, r: Array, distances: Array) -> Array:
+        return _falling(wide(r, distances), distances, 1)
+
+    def second_at(self, r: Array, distances: Array) -> Array:
+        return _falling(wide(r[..., None], distances), distances, 2)
+
+
+def _falling(rho: Array, distances: Array, times: int) -> Array:
+    """The first or second derivative of rho^d in rho; 0 at distance 0."""
+    factor = distances if times == 1 else distances * (distances - 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(factor != 0.0, factor * rho ** (distances - times), 0.0)
