@@ -1,6 +1,22 @@
 """Covariance structures: one object each, for D (random effects) and R (residuals over visits) alike."""
 
+from bayeslmm.covariance.located import Located, PinnedLocated
+from bayeslmm.covariance.parameters import Parameter
 from bayeslmm.covariance.protocol import Covariance, Pinned
-from bayeslmm.covariance.registry import STRUCTURES, make
+from bayeslmm.covariance.registry import STRUCTURES, Structure, description, make, structure
+from bayeslmm.covariance.spatial import distance_matrix, typical_distance
 
-__all__ = ["STRUCTURES", "Covariance", "Pinned", "make"]
+__all__ = [
+    "STRUCTURES",
+    "Covariance",
+    "Located",
+    "Parameter",
+    "Pinned",
+    "PinnedLocated",
+    "Structure",
+    "description",
+    "distance_matrix",
+    "make",
+    "structure",
+    "typical_distance",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -38,13 +37,6 @@ def linear_derivatives(values: Array, basis: Array) -> Derivatives:
     return np.einsum("k,kij->ij", values, basis), basis, np.zeros((size, size, q, q))
 
 
-def each(function: Callable[[Array], Array], values: Array) -> Array:
-    """A function of one vector applied along the last axis."""
-    if values.ndim == 1:
-        return function(values)
-    return np.stack([each(function, row) for row in values]) if len(values) else np.empty(values.shape)
-
-
 @dataclass(frozen=True, slots=True)
 class Banded(Covariance):
     """us and un(order): every (co)variance of the first `order` bands; x is the band of T, column by column.
@@ -71,6 +63,10 @@ class Banded(Covariance):
     def scales(self) -> Codes:
         rows, cols = band_positions(self.q, self.order)
         return np.flatnonzero(rows == cols)
+
+    @property
+    def rows(self) -> Codes:
+        return band_positions(self.q, self.order)[0]
 
     @property
     def degrees(self) -> Codes:

@@ -211,8 +211,8 @@ class Exchangeable(Correlation):
         """rho, 1 - rho, a_(j-1) and a_j by column (..., q)."""
         small, large = self._eigenvalues(z)
         rho, j = (large - small) / self.q, np.arange(self.q)
-        # the last a_j is an eigenvalue, known without cancellation
-        return rho, small, 1.0 + (j - 1) * rho, np.where(j == self.q - 1, large, 1.0 + j * rho)
+        # a_(-1) and a_(q-1) are the eigenvalues, known without cancellation
+        return rho, small, np.where(j == 0, small, 1.0 + (j - 1) * rho), np.where(j == self.q - 1, large, 1.0 + j * rho)
 
     def factor(self, z: Array) -> Array:
         rho, small, before, now = self._columns(z)

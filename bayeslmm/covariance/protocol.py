@@ -145,6 +145,17 @@ class Covariance(ABC):
         """x of c^2 Sigma."""
         return np.asarray(x * float(c) ** self.degrees)
 
+    @property
+    def rows(self) -> Codes:
+        """The row of Sigma that each entry of x scales, -1 where it is about no single row; see `rescale_rows`."""
+        return np.full(self.size, -1)
+
+    def rescale_rows(self, x: Array, c: Array) -> Array:
+        """x of diag(c) Sigma diag(c), c (q,) positive; all c alike where `invariance` is "scalar"."""
+        if self.invariance == "scalar":
+            return self.rescale(x, float(c[0]))
+        return np.asarray(x * np.where(self.rows >= 0, c[self.rows], 1.0))
+
     def natural_jacobian(self, x: Array) -> Array:
         """d natural / dx (size, size) at one x (size,), through dSigma/dx = dSigma/dnatural dnatural/dx."""
         return self._jacobian(self.natural_derivatives(self.natural(x))[1], x)
@@ -220,10 +231,9 @@ class Pinned:
         return self.covariance.rescale(self.padded(x), sigma)
 
     def split(self, full: Array) -> tuple[float, Array]:
-        """sigma and x of the structure's own x; a leading scale of 0 is refused by NaN."""
-        sigma = abs(float(full[0]))
-        signed = sigma if full[0] > 0 else -sigma
-        x = self.covariance.rescale(full, 1.0 / signed if sigma else np.nan)
+        """sigma and x of the structure's own x; NaN where the leading scale is 0, since R0 has no such member."""
+        sigma = abs(float(full[0])) ** (1.0 / float(self.covariance.degrees[0]))
+        x = self.covariance.rescale(full, np.copysign(1.0, full[0]) / sigma if sigma else np.nan)
         return sigma, x[1:]
 
     def start(self) -> Array:

@@ -131,6 +131,10 @@ class Heterogeneous(Covariance):
         return np.arange(self.q)
 
     @property
+    def rows(self) -> Codes:
+        return np.concatenate([np.arange(self.q), np.full(self.correlation_.size, -1)])
+
+    @property
     def invariance(self) -> Invariance:
         return "diagonal"
 

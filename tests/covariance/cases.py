@@ -1,0 +1,106 @@
+"""One or more members of every registered structure, over several dimensions: what the laws run over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm.arrays import Array
+from bayeslmm.covariance import STRUCTURES, Covariance, make
+
+# x at which an exotic structure is certainly positive definite: near its start instead of anywhere
+LOCAL = {"hf", "lin", "toep(2)", "toep(3)", "toeph(2)", "toeph(3)"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A structure of a dimension, with its number of parameters as the manuals count it."""
+
+    label: str
+    build: Callable[[], Covariance]
+    count: int
+
+    @property
+    def local(self) -> bool:
+        return self.label.split("/")[0] in LOCAL
+
+    def draw(self, rng: np.random.Generator, covariance: Covariance) -> Array:
+        """A random x: anywhere, or near the start for structures that can be indefinite."""
+        if self.local:
+            return covariance.start() + 0.08 * rng.uniform(-1, 1, covariance.size)
+        if covariance.spatial:
+            return covariance.start() + rng.uniform(-1.0, 0.4, covariance.size)
+        return rng.normal(size=covariance.size)
+
+
+def places(q: int, dimension: int = 2) -> Array:
+    """Irregular places."""
+    return np.random.default_rng(q).uniform(0, 3.0, (q, dimension))
+
+
+def kinship(q: int) -> Array:
+    """A positive definite known matrix."""
+    root = np.random.default_rng(10 + q).normal(size=(q, q))
+    return root @ root.T / q + 0.2 * np.eye(q)
+
+
+def count(name: str, t: int, q: int) -> int:
+    """Parameters as PROC MIXED counts them, dimension t and order q."""
+    band = q * (2 * t - q + 1) // 2
+    counts = {"us": t * (t + 1) // 2, "un": band, "diag": t, "id": 1, "csh": t + 1, "ar1h": t + 1, "ad": t, "adh": 2 * t - 1}
+    counts |= {"toep": q, "toeph": t + q - 1, "arma": 3, "hf": t + 1, "fa": band + t, "fa0": band, "fa1": band + 1, "known": 1}
+    return counts.get(name, 3 if name == "matern" else 2)
+
+
+def cases() -> Iterator[Case]:
+    """Every structure in several dimensions and orders."""
+    for name, structure in STRUCTURES.items():
+        if structure.takes == "dims":
+            yield from _products(name)
+        elif structure.takes == "matrices":
+            yield from _matrices(name)
+        else:
+            for q in (2, 3, 5):
+                yield from _of_dimension(name, q)
+
+
+def _of_dimension(name: str, q: int) -> Iterator[Case]:
+    structure = STRUCTURES[name]
+    if q < structure.minimum:
+        return
+    if structure.takes == "places":
+        line = 1 if name == "sp_lin" else 2
+        yield Case(f"{name}/{q}", lambda: make(name, q, coords=places(q, line)), count(name, q, 0))
+        yield Case(f"{name}+nugget/{q}", lambda: make(name, q, coords=places(q, line), nugget=True), count(name, q, 0) + 1)
+        if name == "matern":
+            yield Case(f"matern nu=1.5/{q}", lambda: make(name, q, coords=places(q), nu=1.5), 2)
+        return
+    if structure.takes != "order":
+        yield Case(f"{name}/{q}", lambda: make(name, q), count(name, q, q))
+        return
+    full = q if name.startswith(("toep", "un")) else 1
+    yield Case(f"{name}/{q}", lambda: make(name, q), count(name, q, full))
+    for order in (2, 3):
+        if order < q:
+            yield Case(f"{name}({order})/{q}", lambda order=order: make(name, q, order), count(name, q, order))  # type: ignore[misc]
+
+
+def _products(name: str) -> Iterator[Case]:
+    for t1, t2 in ((2, 2), (2, 3), (3, 2)):
+        inner = t2 * (t2 + 1) // 2 - 1 if name == "us@us" else 1
+        yield Case(f"{name}/{t1}x{t2}", lambda t1=t1, t2=t2: make(name, t1 * t2, dims=(t1, t2)), t1 * (t1 + 1) // 2 + inner)  # type: ignore[misc]
+
+
+def _matrices(name: str) -> Iterator[Case]:
+    for q in (2, 4):
+        if name == "known":
+            yield Case(f"known/{q}", lambda q=q: make("known", q, matrices=[kinship(q)]), 1)  # type: ignore[misc]
+        else:
+            swap = np.eye(q)[::-1] - np.diag(np.diag(np.eye(q)[::-1]))
+            given = [np.eye(q), kinship(q), 0.5 * (swap + swap.T)]
+            yield Case(f"lin/{q}", lambda q=q, given=given: make("lin", q, matrices=given), 3)  # type: ignore[misc]
+
+
+CASES = tuple(cases())
