@@ -1,0 +1,163 @@
+"""Arithmetic and calls: what stands between the operators of a formula. Reading is the allow-list: nothing else has a form here."""
+
+from __future__ import annotations
+
+from bayeslmm.errors import FormulaLimitError
+from bayeslmm.formula.coding import read_coding
+from bayeslmm.formula.constants import read_number, read_option, read_string
+from bayeslmm.formula.cursor import Cursor
+from bayeslmm.formula.functions import CODINGS, FUNCTIONS, LITERALS, OWN, RESERVED, Signature, function_remedy
+from bayeslmm.formula.terms import columns
+from bayeslmm.formula.tokens import Token, shown
+from bayeslmm.formula.tree import Call, Chain, Name, Node, Power, Unary, Value
+
+MAX_OPERATIONS = 200  # in a row: `x + x + ...` nests as deep as it is long once it is evaluated
+MAX_EXPONENT = 64
+_COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+_LEVELS: tuple[tuple[str, ...], ...] = (("+", "-"), ("*", "/", "//", "%"))
+
+
+def read_expression(cursor: Cursor) -> Node:
+    """An expression over columns: arithmetic, at most one comparison, calls of the closed table."""
+    cursor.deeper()
+    left = _chain(cursor, 0)
+    if (token := cursor.take(*_COMPARISONS)) is not None:
+        right = read_string(cursor) if cursor.token.kind == "string" else _chain(cursor, 0)
+        left = Chain(left, ((token.text, right),), left.start, right.end)
+    cursor.depth -= 1
+    return left
+
+
+def _chain(cursor: Cursor, level: int) -> Node:
+    if level == len(_LEVELS):
+        return _unary(cursor)
+    first = _chain(cursor, level + 1)
+    rest: list[tuple[str, Node]] = []
+    while (token := cursor.take(*_LEVELS[level])) is not None:
+        rest.append((token.text, _chain(cursor, level + 1)))
+        if len(rest) > MAX_OPERATIONS:
+            raise cursor.error(token, f"more than {MAX_OPERATIONS} operations in a row", "compute the column beforehand", FormulaLimitError)
+    return Chain(first, tuple(rest), first.start, rest[-1][1].end) if rest else first
+
+
+def _unary(cursor: Cursor) -> Node:
+    if (sign := cursor.take("-", "+")) is None:
+        return _power(cursor)
+    cursor.deeper()
+    operand = _unary(cursor)
+    cursor.depth -= 1
+    return Unary(sign.text, operand, sign.start, operand.end)
+
+
+def _power(cursor: Cursor) -> Node:
+    base = _operand(cursor)
+    if cursor.take("**", "^") is None:
+        return base
+    cursor.deeper()
+    exponent = _unary(cursor)
+    cursor.depth -= 1
+    _demand_small(cursor, base, exponent)
+    return Power(base, exponent, base.start, exponent.end)
+
+
+def _demand_small(cursor: Cursor, base: Node, exponent: Node) -> None:
+    """Refuse powers of mere numbers that would take for ever to write down: `9**9**9`, `(9**60)**60`."""
+    if any(columns(exponent, inside=True)):
+        return
+    number = exponent.operand if isinstance(exponent, Unary) else exponent
+    plain_base = isinstance(base, Name | Value) or any(columns(base, inside=True))
+    if not isinstance(number, Name | Value) or not plain_base:
+        raise cursor.error_between(base.start, exponent.end, "a power of powers of numbers", "write the number")
+    if isinstance(number, Value) and float(number.text) > MAX_EXPONENT:
+        remedy = f"the limit is {MAX_EXPONENT}; scale the column beforehand"
+        raise cursor.error_between(exponent.start, exponent.end, f"an exponent of {number.text}", remedy, FormulaLimitError)
+
+
+def _operand(cursor: Cursor) -> Node:
+    token = cursor.token
+    if token.says("("):
+        cursor.next()
+        inner = read_expression(cursor)
+        cursor.expect(")", f"{shown(cursor.token)} is out of place in an expression", "arithmetic, comparisons and functions stand here")
+        return inner
+    if token.kind in ("name", "quoted"):
+        return read_named(cursor)
+    if token.kind == "number":
+        return read_number(cursor)
+    if token.kind == "string":
+        raise cursor.error(token, "a string stands where a column or a number is expected", "strings are levels, in a comparison or in C()")
+    raise cursor.error(token, f"a column or a number is missing before {shown(token)}", "complete the expression")
+
+
+def read_named(cursor: Cursor) -> Node:
+    """A column or a call."""
+    token = cursor.next()
+    if token.kind == "name":
+        if token.text in RESERVED:
+            raise cursor.error(token, f"{token.text!r} is a word of Python", f"a column of this name is quoted: `{token.text}`")
+        if cursor.token.says("("):
+            return _not_indexed(cursor, _call(cursor, token))
+        if token.text in LITERALS:
+            raise cursor.error(token, f"{token.text} is a value, not a column", f"a column of this name is quoted: `{token.text}`")
+    return _not_indexed(cursor, Name(token.text, token.kind == "quoted", token.start, token.end))
+
+
+def _not_indexed(cursor: Cursor, node: Node) -> Node:
+    if cursor.token.says("[", "("):
+        what = "a formula has no indexing" if cursor.token.text == "[" else "only a function of the closed table is called"
+        raise cursor.error(cursor.token, what, "make the column beforehand")
+    return node
+
+
+def _call(cursor: Cursor, name: Token) -> Node:
+    if name.text in CODINGS:
+        return read_coding(cursor, name)
+    own = cursor.functions is None or name.text in cursor.functions
+    signature = OWN if own else FUNCTIONS.get(name.text)
+    if signature is None:
+        remedy = function_remedy(name.text, cursor.functions or frozenset())
+        raise cursor.error(name, f"there is no function {name.text!r} in a formula", remedy)
+    return _arguments(cursor, name, signature)
+
+
+def _arguments(cursor: Cursor, name: Token, signature: Signature) -> Call:
+    cursor.next()
+    arguments: list[Node] = []
+    options: dict[str, Node] = {}
+    usage = signature.usage(name.text)
+    while not cursor.token.says(")"):
+        if cursor.token.kind == "name" and cursor.ahead().says("="):
+            key, value = _option(cursor, signature, len(arguments), set(options), usage)
+            options[key] = value
+        elif options:
+            raise cursor.error(cursor.token, "an argument without a name follows one with a name", usage)
+        else:
+            arguments.append(_argument(cursor, signature, len(arguments), usage))
+        if cursor.take(",") is None:
+            break
+    end = cursor.expect(")", f"{shown(cursor.token)} is out of place in {name.text}()", usage).end
+    if len(arguments) < signature.least:
+        raise cursor.error_between(name.start, end, f"{name.text}() lacks an argument", usage)
+    return Call(name.text, tuple(arguments), tuple(options.items()), name.start, end)
+
+
+def _argument(cursor: Cursor, signature: Signature, place: int, usage: str) -> Node:
+    if signature is OWN and cursor.token.kind == "string":
+        return read_string(cursor)
+    if place < signature.most:
+        return read_expression(cursor)
+    if place - signature.most < len(signature.options):
+        return read_option(cursor, *signature.options[place - signature.most])
+    raise cursor.error(cursor.token, "one argument too many", usage)
+
+
+def _option(cursor: Cursor, signature: Signature, given: int, said: set[str], usage: str) -> tuple[str, Node]:
+    key = cursor.next()
+    cursor.next()
+    by_place = {option for option, _ in signature.options[: max(0, given - signature.most)]}
+    if key.text in said | by_place:
+        raise cursor.error(key, f"{key.text!r} is given twice", usage)
+    kinds = dict(signature.options)
+    if signature is not OWN and key.text not in kinds:
+        raise cursor.error(key, f"there is no option {key.text!r}", usage)
+    return key.text, read_option(cursor, key.text, kinds.get(key.text))

@@ -1,0 +1,268 @@
+"""The algebra of terms: `+ - * / : ^ %in%`, bars, wrappers around bars, offsets."""
+
+from __future__ import annotations
+
+from bayeslmm.errors import FormulaLimitError
+from bayeslmm.formula.cursor import Cursor
+from bayeslmm.formula.expression import read_expression, read_named
+from bayeslmm.formula.functions import CODINGS
+from bayeslmm.formula.structures import MAX_ORDER, ORDERED, is_structure, nearest_structures
+from bayeslmm.formula.tokens import Token, shown
+from bayeslmm.formula.tree import Bar, Chain, Name, Node, Offset, Power, Sum, Value
+
+MAX_EXPONENT = 8
+_PRODUCTS: tuple[tuple[str, ...], ...] = (("*", "/", "%in%"), (":",))
+
+
+def read_sides(cursor: Cursor) -> tuple[Node, Sum]:
+    """Both sides of `response ~ terms`, to the end of the text."""
+    if len(cursor.tokens) == 1:
+        raise cursor.error(cursor.token, "the formula is empty", "write response ~ terms")
+    if cursor.token.says("~"):
+        raise cursor.error(cursor.token, "the left side is empty", "write response ~ terms")
+    response = read_expression(cursor)
+    cursor.expect("~", f"'~' is missing before {shown(cursor.token)}", "write response ~ terms")
+    if cursor.token.says("~"):
+        raise cursor.error(cursor.token, "a second '~'", "write response ~ terms")
+    if cursor.token.kind == "end":
+        raise cursor.error(cursor.token, "the right side is empty", "write 1 for an intercept alone")
+    terms = read_sum(cursor)
+    if cursor.token.says("|", "||"):
+        raise cursor.error(cursor.token, "a random term stands in brackets", "write it as (x | g)")
+    if cursor.token.says("~"):
+        raise cursor.error(cursor.token, "a second '~'", "a formula has one response")
+    cursor.demand_end()
+    return response, terms
+
+
+def read_sum(cursor: Cursor) -> Sum:
+    """Signed summands, until something else comes."""
+    cursor.deeper()
+    start = cursor.token.start
+    items: list[tuple[str, Node]] = []
+    sign = cursor.take("+", "-")
+    while True:
+        minus = sign is not None and sign.text == "-"
+        if sign is not None and not minus and cursor.token.says("-"):
+            cursor.next()  # `x + -1`, as R prints it
+            minus = True
+        item = _product(cursor, 0)
+        if minus and _holds_bar(item):
+            raise cursor.error_between(item.start, item.end, "a random term or an offset cannot be subtracted", "leave it out")
+        items.append(("-" if minus else "+", item))
+        if (sign := cursor.take("+", "-")) is None:
+            break
+    cursor.depth -= 1
+    return Sum(tuple(items), start, items[-1][1].end)
+
+
+def _holds_bar(node: Node) -> bool:
+    return isinstance(node, Bar | Offset) or (isinstance(node, Sum) and any(_holds_bar(item) for _, item in node.items))
+
+
+def _product(cursor: Cursor, level: int) -> Node:
+    if level == len(_PRODUCTS):
+        return _power(cursor)
+    first = _product(cursor, level + 1)
+    rest: list[tuple[str, Node]] = []
+    while (token := cursor.take(*_PRODUCTS[level])) is not None:
+        rest.append((token.text, _product(cursor, level + 1)))
+    if not rest:
+        return first
+    for operand in (first, *(node for _, node in rest)):
+        _demand_factor(cursor, operand)
+    return Chain(first, tuple(rest), first.start, rest[-1][1].end)
+
+
+def _demand_factor(cursor: Cursor, node: Node) -> None:
+    """Refuse what has no meaning in a product: random terms, offsets, 0 and 1."""
+    if _holds_bar(node):
+        raise cursor.error_between(node.start, node.end, "a random term or an offset is added, not multiplied", "join it by +")
+    constants = [item for _, item in node.items if isinstance(item, Value)] if isinstance(node, Sum) else []
+    if isinstance(node, Value) or constants:
+        raise cursor.error_between(node.start, node.end, "an intercept inside a product", "leave 0 and 1 out; arithmetic stands in I(...)")
+
+
+def _power(cursor: Cursor) -> Node:
+    base = _operand(cursor)
+    if (operator := cursor.take("**", "^")) is None:
+        return base
+    _demand_factor(cursor, base)
+    token = cursor.next()
+    if token.kind != "number" or not token.text.isdecimal() or int(token.text) < 1:
+        raise cursor.error(token, "an exponent of terms is a whole number above 0", "arithmetic stands in I(...): I(x**2)")
+    if int(token.text) > MAX_EXPONENT:
+        raise cursor.error(token, f"an exponent of {token.text}", f"the limit is {MAX_EXPONENT}", FormulaLimitError)
+    if not isinstance(base, Sum) and int(token.text) > 1:
+        raise cursor.error_between(base.start, token.end, "a power of one term is the term itself", "the square of a column is I(x**2)")
+    if cursor.token.says("**", "^"):
+        raise cursor.error(operator, "a power of a power", "multiply the exponents")
+    return Power(base, Value(token.text, "number", token.start, token.end), base.start, token.end)
+
+
+def _operand(cursor: Cursor) -> Node:
+    token = cursor.token
+    if token.says("("):
+        return _bracket(cursor)
+    if token.kind == "number":
+        cursor.next()
+        if token.text not in ("0", "1"):
+            raise cursor.error(
+                token, f"the number {token.text} is no term", "0 and 1 say whether there is an intercept; arithmetic stands in I(...)"
+            )
+        return Value(token.text, "number", token.start, token.end)
+    if token.kind in ("name", "quoted"):
+        if token.kind == "name" and cursor.ahead().says("(", "@"):
+            return _called(cursor)
+        return read_named(cursor)
+    if token.kind == "string":
+        raise cursor.error(token, "a string is no term", "a column with a strange name stands in backticks")
+    raise cursor.error(token, f"a term is missing before {shown(token)}", "complete the formula")
+
+
+def _bracket(cursor: Cursor) -> Node:
+    opening = cursor.next()
+    inner = read_sum(cursor)
+    if cursor.token.says("|", "||"):
+        _demand_plain(cursor, inner)
+        double = cursor.next().text == "||"
+        group = read_group(cursor)
+        end = cursor.expect(")", f"{shown(cursor.token)} is out of place in a grouping factor", _GROUP).end
+        return Bar(None, (inner,), double, group, None, opening.start, end)
+    end = cursor.expect(")", f"{shown(cursor.token)} is out of place", "separate terms by an operator such as +").end
+    return Sum(inner.items, opening.start, end)
+
+
+def _demand_plain(cursor: Cursor, inner: Sum) -> None:
+    if _holds_bar(inner):
+        raise cursor.error_between(inner.start, inner.end, "a random term or an offset inside a random term", "take it out of the bracket")
+
+
+def _called(cursor: Cursor) -> Node:
+    """`name(...)`: a wrapper when there is a bar in its bracket, an offset, or a function of columns."""
+    name = cursor.token
+    if _has_bar(cursor, 1) or cursor.ahead().says("@") or (is_structure(name.text) and _has_bar(cursor, 2)):
+        return read_wrapper(cursor)
+    if name.text == "offset":
+        cursor.next()
+        cursor.next()
+        expression = read_expression(cursor)
+        end = cursor.expect(")", f"{shown(cursor.token)} is out of place in offset()", "write offset(z)").end
+        return Offset(expression, name.start, end)
+    if is_structure(name.text) and name.text not in (cursor.functions or ()):
+        raise cursor.error(name, f"{name.text}() has no bar", f"a random term is written {name.text}(x | g)")
+    return read_named(cursor)
+
+
+def _has_bar(cursor: Cursor, within: int) -> bool:
+    """Whether a bar stands in the bracket that opens after the name ahead, `within` brackets deep."""
+    depth = 0
+    for token in cursor.tokens[cursor.at + 1 :]:
+        if token.says("(", "["):
+            depth += 1
+        elif token.says(")", "]"):
+            depth -= 1
+            if depth == 0:
+                return False
+        elif depth == within and token.says("|", "||"):
+            return True
+    return False
+
+
+# ---------------------------------------------------------------------------------------------------- wrappers and groups
+
+_GROUP = "a grouping factor is a column, or columns joined by ':' or '/'"
+
+
+def read_wrapper(cursor: Cursor) -> Bar:
+    """`us(x | g)`, `toep(0 + visit | g, 2)`, `sp_exp(x, y | id)`, `us@ar1(outcome, visit | id)`, `us((x | g))`."""
+    start = cursor.token
+    doubled = not cursor.ahead().says("@") and not _has_bar(cursor, 1)
+    structure = _structure(cursor)
+    cursor.expect("(", f"'(' is missing before {shown(cursor.token)}", f"write {structure}(x | g)")
+    if doubled:
+        cursor.expect("(", f"a bar is missing in {structure}()", f"write {structure}(x | g)")
+    lefts = [_left(cursor)]
+    while cursor.take(",") is not None:
+        lefts.append(_left(cursor))
+    if not cursor.token.says("|", "||"):
+        raise cursor.error(cursor.token, f"a bar is missing before {shown(cursor.token)}", f"write {structure}(x | g)")
+    if cursor.next().text == "||":
+        raise cursor.error(cursor.tokens[cursor.at - 1], "'||' inside a covariance structure", f"write (x || g), or {structure}(x | g)")
+    group = read_group(cursor)
+    if doubled:
+        cursor.expect(")", f"{shown(cursor.token)} is out of place", "balance the brackets")
+    order = _order(cursor, structure) if cursor.take(",") is not None else None
+    end = cursor.expect(")", f"{shown(cursor.token)} is out of place in {structure}()", _GROUP).end
+    return Bar(structure, tuple(lefts), False, group, order, start.start, end)
+
+
+def _left(cursor: Cursor) -> Sum:
+    inner = read_sum(cursor)
+    _demand_plain(cursor, inner)
+    return inner
+
+
+def _structure(cursor: Cursor) -> str:
+    start = cursor.next()
+    name = start.text
+    if cursor.take("@") is not None:
+        name += "@" + cursor.next().text
+    if start.kind != "name" or not is_structure(name):
+        end = cursor.tokens[cursor.at - 1].end
+        remedy = "products are us@us, us@cs and us@ar1" if "@" in name else nearest_structures(name)
+        raise cursor.error_between(start.start, end, f"there is no covariance structure {name!r}", remedy)
+    return name
+
+
+def _order(cursor: Cursor, structure: str) -> int:
+    if cursor.token.kind == "name" and cursor.token.text in ("order", "q") and cursor.ahead().says("="):
+        cursor.next()
+        cursor.next()
+    token = cursor.next()
+    if structure not in ORDERED:
+        raise cursor.error(token, f"{structure} has no order", f"write {structure}(x | g)")
+    if token.kind != "number" or not token.text.isdecimal() or int(token.text) < 1:
+        raise cursor.error(token, f"the order of {structure} is not a whole number above 0", f"write {structure}(x | g, 2)")
+    if int(token.text) > MAX_ORDER:
+        raise cursor.error(token, f"an order of {token.text}", f"the limit is {MAX_ORDER:,}", FormulaLimitError)
+    return int(token.text)
+
+
+def read_group(cursor: Cursor) -> Node:
+    """What stands behind the bar: columns joined by `:`, `/`, `*`."""
+    group = _group(cursor, 0)
+    if cursor.token.says("+", "-"):
+        raise cursor.error(cursor.token, "a sum of grouping factors", "write a term for each: (1 | a) + (1 | b)")
+    return group
+
+
+def _group(cursor: Cursor, level: int) -> Node:
+    if level == len(_PRODUCTS):
+        return _grouping_column(cursor)
+    first = _group(cursor, level + 1)
+    rest: list[tuple[str, Node]] = []
+    while (token := cursor.take(*_PRODUCTS[level])) is not None:
+        if token.text == "%in%":
+            raise cursor.error(token, "'%in%' in a grouping factor", "write parent / child")
+        rest.append((token.text, _group(cursor, level + 1)))
+    return Chain(first, tuple(rest), first.start, rest[-1][1].end) if rest else first
+
+
+def _grouping_column(cursor: Cursor) -> Name | Node:
+    token: Token = cursor.token
+    if cursor.take("(") is not None:
+        cursor.deeper()
+        inner = read_group(cursor)
+        cursor.depth -= 1
+        cursor.expect(")", f"{shown(cursor.token)} is out of place in a grouping factor", _GROUP)
+        return inner
+    if token.kind == "name" and token.text in CODINGS and cursor.ahead().says("("):
+        cursor.next()  # a grouping factor is a factor anyway
+        cursor.next()
+        column = cursor.column("a grouping factor")
+        cursor.expect(")", f"{shown(cursor.token)} is out of place in a grouping factor", _GROUP)
+        return column
+    if token.kind == "number":
+        raise cursor.error(token, f"the number {token.text} is no grouping factor", _GROUP)
+    return cursor.column("a grouping factor")

@@ -1,0 +1,198 @@
+"""What the algebra of terms amounts to: how many terms, which, with or without an intercept. Counted before anything is expanded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from math import comb
+
+from bayeslmm.errors import FormulaLimitError
+from bayeslmm.formula.cursor import Cursor
+from bayeslmm.formula.functions import CONSTANTS
+from bayeslmm.formula.text import term_text
+from bayeslmm.formula.tree import Bar, Call, Chain, Listing, Name, Node, Offset, Power, Sum, Unary, Value
+
+MAX_TERMS = 10_000
+MAX_ORDER = 64  # columns in one interaction
+Items = tuple[tuple[str, Node], ...]
+
+
+def flat_items(cursor: Cursor, terms: Sum) -> Items:
+    """The summands with the brackets of plain sums taken away."""
+    return tuple(_flat(cursor, terms, "+"))
+
+
+def _flat(cursor: Cursor, terms: Sum, outer: str) -> Iterator[tuple[str, Node]]:
+    for sign, node in terms.items:
+        if outer == "-" and sign == "-":
+            raise cursor.error_between(node.start, node.end, "a minus inside a bracket that is subtracted", "write the terms that stay")
+        if isinstance(node, Sum):
+            yield from _flat(cursor, node, "-" if "-" in (sign, outer) else "+")
+        else:
+            yield "-" if "-" in (sign, outer) else "+", node
+
+
+def has_intercept(items: Items) -> bool:
+    """Whether the summands leave the implicit intercept in; the last `0`, `1`, `-1` decides."""
+    marks = [(sign == "+") == (node.text == "1") for sign, node in items if isinstance(node, Value)]
+    return marks[-1] if marks else True
+
+
+def without_intercept(items: Items) -> Items:
+    """The summands other than `0` and `1`."""
+    return tuple((sign, node) for sign, node in items if not isinstance(node, Value))
+
+
+def side_text(items: Items) -> str:
+    """The right-hand side with its intercept spelled: `1 + Days`, `0 + Machine`."""
+    text = "1" if has_intercept(items) else "0"
+    for sign, node in without_intercept(items):
+        text += f" {sign} {term_text(node)}"
+    return text
+
+
+# ------------------------------------------------------------------------------------------------------------------ count
+
+
+def demand_countable(cursor: Cursor, nodes: Iterable[Node]) -> int:
+    """The number of terms; raises FormulaLimitError beyond 10,000 terms or 64 columns in an interaction."""
+    total = 0
+    for node in nodes:
+        count, order = _count(node)
+        total += count
+        if total > MAX_TERMS:
+            what = f"the formula has {total:,} terms" if total < 10**12 else "the formula has more than 10^12 terms"
+            raise cursor.error_between(node.start, node.end, what, f"the limit is {MAX_TERMS:,}", FormulaLimitError)
+        if order > MAX_ORDER:
+            what = f"an interaction of {order:,} columns"
+            raise cursor.error_between(node.start, node.end, what, f"the limit is {MAX_ORDER}", FormulaLimitError)
+    return total
+
+
+def _count(node: Node) -> tuple[int, int]:
+    """(terms, columns of the longest), an upper bound where columns are repeated."""
+    if isinstance(node, Sum):
+        parts = [_count(item) for _, item in node.items]
+        return sum(count for count, _ in parts), max(order for _, order in parts)
+    if isinstance(node, Power):
+        count, order = _count(node.base)
+        exponent = int(node.exponent.text) if isinstance(node.exponent, Value) else 1
+        return sum(comb(count, k) for k in range(1, exponent + 1)), order * min(count, exponent)
+    if isinstance(node, Chain):
+        return _count_chain(node)
+    return 1, 1
+
+
+def _count_chain(node: Chain) -> tuple[int, int]:
+    count, order = _count(node.first)
+    width = _width(node.first)
+    for operator, operand in node.rest:
+        here, longest = _count(operand)
+        if operator == "*":
+            count, order = count + here + count * here, order + longest
+        elif operator == ":":
+            count, order = count * here, order + longest
+        else:
+            count, order = count + here, width + longest
+        width += _width(operand)
+        if count > 10**15:
+            break  # far beyond the limit: numbers of thousands of digits are not needed to say so
+    return count, order
+
+
+def _width(node: Node) -> int:
+    """Columns that the terms of a node have together, at most."""
+    if isinstance(node, Sum):
+        return sum(_width(item) for _, item in node.items)
+    if isinstance(node, Chain):
+        return _width(node.first) + sum(_width(operand) for _, operand in node.rest)
+    return _width(node.base) if isinstance(node, Power) else 1
+
+
+# ----------------------------------------------------------------------------------------------------------------- expand
+
+Terms = dict[frozenset[str], tuple[str, ...]]  # the atoms of a term, unordered and ordered
+
+
+def expand(items: Items) -> Terms:
+    """The terms of counted summands, by degree; the intercept is not among them."""
+    terms: Terms = {}
+    for sign, node in without_intercept(items):
+        if sign == "+":
+            terms.update({key: term for key, term in _expand(node).items() if key not in terms})
+        else:
+            for key in _expand(node):
+                terms.pop(key, None)
+    return dict(sorted(terms.items(), key=lambda pair: len(pair[1])))
+
+
+def _expand(node: Node) -> Terms:
+    if isinstance(node, Sum):
+        return expand(node.items)
+    if isinstance(node, Power):
+        base = _expand(node.base)
+        found = base
+        for _ in range(int(node.exponent.text) - 1 if isinstance(node.exponent, Value) else 0):
+            found = {**found, **_interact(found, base)}
+        return found
+    if isinstance(node, Chain):
+        found = _expand(node.first)
+        for operator, operand in node.rest:
+            found = _combine(operator, found, _expand(operand))
+        return found
+    text = term_text(node)
+    return {frozenset([text]): (text,)}
+
+
+def _combine(operator: str, left: Terms, right: Terms) -> Terms:
+    if operator == ":":
+        return _interact(left, right)
+    if operator == "*":
+        return {**left, **right, **_interact(left, right)}
+    parents, nested = (right, left) if operator == "%in%" else (left, right)
+    together = tuple(dict.fromkeys(atom for term in parents.values() for atom in term))
+    return {**parents, **_interact({frozenset(together): together}, nested)}
+
+
+def _interact(left: Terms, right: Terms) -> Terms:
+    found: Terms = {}
+    for first in left.values():
+        for second in right.values():
+            term = tuple(dict.fromkeys((*first, *second)))
+            found.setdefault(frozenset(term), term)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------- columns
+
+
+def columns(node: Node, inside: bool = False) -> Iterator[str]:
+    """The columns that a node reads, in order, with repetitions. `inside` an expression a bare `pi` is the number."""
+    if isinstance(node, Name):
+        if not (inside and node.name in CONSTANTS and not node.quoted):
+            yield node.name
+    else:
+        deeper = inside or isinstance(node, Call | Offset | Unary)
+        for part in _parts(node):
+            yield from columns(part, deeper)
+
+
+def _parts(node: Node) -> Iterator[Node]:
+    if isinstance(node, Call):
+        yield from node.arguments
+    elif isinstance(node, Chain):
+        yield node.first
+        yield from (operand for _, operand in node.rest)
+    elif isinstance(node, Sum):
+        yield from (item for _, item in node.items)
+    elif isinstance(node, Power):
+        yield node.base
+        yield node.exponent
+    elif isinstance(node, Unary):
+        yield node.operand
+    elif isinstance(node, Offset):
+        yield node.expression
+    elif isinstance(node, Bar):
+        yield from node.lefts
+        yield node.group
+    elif isinstance(node, Listing):
+        yield from node.items

@@ -1,0 +1,139 @@
+"""A formula as tokens, each with its place in the text. Nothing outside the closed list of tokens gets through."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from bayeslmm.errors import FormulaError, FormulaLimitError
+from bayeslmm.formula.spot import named_character, spotted
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 64
+MAX_DIGITS = 40
+
+TokenKind = Literal["name", "quoted", "number", "string", "op", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token. `text` of a quoted name is the bare name, of a string its content."""
+
+    kind: TokenKind
+    text: str
+    start: int
+    end: int
+
+    def says(self, *texts: str) -> bool:
+        """Whether it is one of these operators."""
+        return self.kind == "op" and self.text in texts
+
+
+_TOKEN = re.compile(
+    r"(?P<space>\s+)"
+    r"|(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)"
+    r"|(?P<name>[^\W\d]\w*(?:\.\w+)*)"
+    r"|(?P<quoted>`(?:[^`]|``)+`)"
+    r"|(?P<string>\"[^\"\\\r\n]*\"|'[^'\\\r\n]*')"
+    r"|(?P<op>\*\*|\|\||%in%|==|!=|<=|>=|//|[-+*/^:~|(),=<>%\[\]@])",
+)
+_OPENING, _CLOSING = {"(": ")", "[": "]"}, (")", "]")
+_SEMANTICS = {
+    ".": ("'.' does not stand for all other columns here", "name the columns"),
+    "{": ("braces are not part of a formula", "write I(...) for arithmetic"),
+    "}": ("braces are not part of a formula", "write I(...) for arithmetic"),
+    "`": ("a backtick is not closed", "close it; a backtick inside a name is doubled"),
+    '"': ("a string is not closed", "close it on the same line; strings have no backslashes"),
+    "'": ("a string is not closed", "close it on the same line; strings have no backslashes"),
+    "#": ("a comment is not part of a formula", "leave it out"),
+    ";": ("a formula is one formula", "leave out the semicolon"),
+}
+
+
+def tokenize(text: str) -> tuple[Token, ...]:
+    """The tokens of a text, an end token last. Errors: FormulaError with the spot, FormulaLimitError beyond 64 KB or a depth of 64."""
+    _demand_size(text)
+    tokens: list[Token] = []
+    depth: list[Token] = []
+    at = 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            raise _unknown(text, at)
+        if match.lastgroup != "space":
+            token = _token(text, match)
+            _demand_apart(text, tokens, token)
+            _follow_brackets(text, depth, token)
+            tokens.append(token)
+            at = token.end
+        else:
+            at = match.end()
+    if depth:
+        raise spotted(text, depth[-1].start, depth[-1].end, "a bracket is not closed", f"close it with {_OPENING[depth[-1].text]!r}")
+    return (*tokens, Token("end", "", len(text), len(text)))
+
+
+def _demand_size(text: str) -> None:
+    if not isinstance(text, str):
+        raise FormulaError(f"a formula is a text, not {type(text).__name__}", "", 'write it as "y ~ x + (x | g)"')
+    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise FormulaLimitError(f"the formula has {len(text):,} characters", "", "a formula is at most 64 KB; make columns beforehand")
+
+
+def _token(text: str, match: re.Match[str]) -> Token:
+    kind, found, start, end = match.lastgroup, match.group(), match.start(), match.end()
+    if kind == "name":
+        end = _name_end(text, end)
+        if "._" in found:
+            raise spotted(text, start, end, "a formula has no attributes", "a column of this name is quoted in backticks")
+        return Token("name", text[start:end], start, end)
+    if kind == "quoted":
+        return Token("quoted", found[1:-1].replace("``", "`"), start, end)
+    if kind == "string":
+        return Token("string", found[1:-1], start, end)
+    if kind == "number":
+        if len(found) > MAX_DIGITS:
+            raise spotted(text, start, end, f"a number with {len(found)} characters", "round it", FormulaLimitError)
+        return Token("number", found, start, end)
+    return Token("op", found, start, end)
+
+
+def _name_end(text: str, end: int) -> int:
+    """The end of a name with its combining marks, which belong to identifiers though they are no letters."""
+    while end < len(text) and text[end] != "." and ("_" + text[end]).isidentifier():
+        end += 1
+    return end
+
+
+def _demand_apart(text: str, tokens: list[Token], token: Token) -> None:
+    """Refuse `2x`, `f"..."` and `a``b`: two words that touch."""
+    if tokens and token.kind != "op" and tokens[-1].kind != "op" and tokens[-1].end == token.start:
+        raise spotted(
+            text, token.start, token.end, f"an operator is missing before {shown(token)}", "separate terms by an operator such as +"
+        )
+
+
+def _follow_brackets(text: str, depth: list[Token], token: Token) -> None:
+    if token.says(*_OPENING):
+        depth.append(token)
+        if len(depth) > MAX_DEPTH:
+            raise spotted(text, token.start, token.end, f"more than {MAX_DEPTH} nested brackets", "simplify the formula", FormulaLimitError)
+    elif token.says(*_CLOSING) and (not depth or _OPENING[depth.pop().text] != token.text):
+        raise spotted(text, token.start, token.end, f"{token.text!r} closes nothing", "balance the brackets")
+
+
+def _unknown(text: str, at: int) -> FormulaError:
+    if text.startswith("``", at):
+        return spotted(text, at, at + 2, "a name in backticks is empty", "write the name of a column between the backticks")
+    if text[at] == "." and at and (text[at - 1].isalnum() or text[at - 1] in ")_]`"):
+        return spotted(text, at, at + 1, "a formula has no attributes", "a column with a dot in its name is quoted in backticks")
+    what, remedy = _SEMANTICS.get(
+        text[at], (f"the character {named_character(text[at])} has no meaning in a formula", "quote strange names in backticks")
+    )
+    return spotted(text, at, at + 1, what, remedy)
+
+
+def shown(token: Token) -> str:
+    """A token as an error names it."""
+    return "the end" if token.kind == "end" else repr(token.text)
