@@ -43,6 +43,18 @@ class Solution:
         return inverse.swapaxes(-1, -2) @ inverse
 
 
+def stacked(parts: Sequence[Solution]) -> Solution:
+    """Solutions at several thetas as one."""
+    return Solution(
+        np.concatenate([s.logdet for s in parts]),
+        np.concatenate([s.border for s in parts]),
+        np.concatenate([s.root for s in parts]),
+        np.concatenate([s.logdet_X for s in parts]),
+        np.concatenate([s.alpha for s in parts]),
+        np.concatenate([s.r2 for s in parts]),
+    )
+
+
 def solve_border(logdet: Array, border: Array) -> Solution:
     """alpha, r2 and log |X'V0^-1 X| from the bordered matrix; r2 is NaN where X'V0^-1 X is not positive definite."""
     p = border.shape[-1] - 1

@@ -123,9 +123,9 @@ def _structured(design: Design, conditioning: Conditioning, fitted: Array | None
     terms = tuple(
         TermRows(m.apply(t.Z), t.group.codes, len(t.group.levels), t.relationship) for t, m in zip(design.terms, conditioning.maps, strict=True)
     )
-    rows, groups = _blocks(design, border)
+    rows, groups, behind = _blocks(design, border)
     parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, conditioning.maps, strict=True)], factors_of(design))
-    kernel = SubjectsKernel(parameters, structure, variance, SubjectData(border, terms, log_scale, rows, groups, n))
+    kernel = SubjectsKernel(parameters, structure, variance, SubjectData(border, terms, log_scale, rows, groups, behind, n))
     residual = border[:, p] if log_scale is None else border[:, p] / np.exp(log_scale)
     start = np.concatenate([
         *(term.covariance.start() for term in parameters.terms),
@@ -135,12 +135,15 @@ def _structured(design: Design, conditioning: Conditioning, fitted: Array | None
     return Problem(design, conditioning, Criterion(n, p, conditioning, kernel), parameters, start)
 
 
-def _blocks(design: Design, border: Array) -> tuple[tuple[RowBatch, ...], tuple[PooledBatch, ...]]:
-    rows, groups = [], []
+def _blocks(design: Design, border: Array) -> tuple[tuple[RowBatch, ...], tuple[PooledBatch, ...], tuple[RowBatch, ...]]:
+    """Blocks to be worked on row by row, those pooled by pattern, and the rows behind these."""
+    rows, groups, behind = [], [], []
     for index in ordered_rows(design, clusters(design)):
+        batch = RowBatch(index, block_of(design, index))
         together = pooled(design, index, border[index]) if poolable(design) else None
         if together is None:
-            rows.append(RowBatch(index, block_of(design, index)))
+            rows.append(batch)
         else:
             groups.append(together)
-    return tuple(rows), tuple(groups)
+            behind.append(batch)
+    return tuple(rows), tuple(groups), tuple(behind)

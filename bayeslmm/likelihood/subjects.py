@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from bayeslmm.arrays import Array, Codes
-from bayeslmm.likelihood.levels_kernel import Solution, solve_border
+from bayeslmm.likelihood.levels_kernel import Solution, solve_border, stacked
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.residual_structure import ResidualStructure
 from bayeslmm.likelihood.variance_function import VarianceFunction
@@ -39,6 +39,7 @@ class SubjectData:
     """Conditioned rows and their blocks.
 
     border : (n, r) [X y] not yet divided by anything; log_weight_scale : (n,) -log(w)/2, or None
+    behind : the blocks that were pooled, for what is asked of rows after a fit
     """
 
     border: Array
@@ -46,6 +47,7 @@ class SubjectData:
     log_weight_scale: Array | None
     rows: tuple[RowBatch, ...]
     pooled: tuple[PooledBatch, ...]
+    behind: tuple[RowBatch, ...]
     n: int
 
     @property
@@ -108,9 +110,16 @@ class SubjectsState:
         """(-alpha, 1)."""
         return np.concatenate([-self.solution.alpha[0], [1.0]])
 
+    @cached_property
+    def row_states(self) -> list[RowsState]:
+        """All rows in their blocks, those of pooled subjects too."""
+        log_scale = self.kernel.log_scale(self.x)[0]
+        D = [term.covariance.matrix(self.x[term.part]) for term in self.kernel.random.terms]
+        return [*self.rows, *(self.kernel.factorised(batch, self.phi, D, log_scale)[0] for batch in self.kernel.data.behind)]
+
     def residual_scores(self) -> list[Array]:
-        """e = V0^-1 (y - X alpha) of the row batches, (B, k) in scaled rows."""
-        return [(state.inverse @ (state.U @ self.v)[..., None])[..., 0] for state in self.rows]
+        """e = V0^-1 (y - X alpha) of the blocks of `row_states`, (B, k) in scaled rows."""
+        return [(state.inverse @ (state.U @ self.v)[..., None])[..., 0] for state in self.row_states]
 
     def adjoints(self, restricted: bool) -> tuple[list[Array], list[Array]]:
         """For every batch (rows, then pooled): d logdet / dV0 and sum of e e', (B, k, k) each."""
@@ -119,7 +128,8 @@ class SubjectsState:
         p = self.kernel.data.r - 1
         Qxx = self.solution.information_inverse[0] if restricted else np.zeros((p, p))
         logdets, squares = [], []
-        for state, e in zip(self.rows, self.residual_scores(), strict=True):
+        for state in self.rows:
+            e = (state.inverse @ (state.U @ self.v)[..., None])[..., 0]
             ViX = state.inverse @ state.U[..., :p]
             logdets.append(state.inverse - (ViX @ Qxx) @ ViX.swapaxes(-1, -2))
             squares.append(e[..., :, None] * e[..., None, :])
@@ -230,12 +240,35 @@ class SubjectsState:
     def scores(self) -> list[Array]:
         """a = Z' V0^-1 (y - X alpha) by level of every term, (q, K), before any relationship matrix."""
         found = [np.zeros((t.Z.shape[1], t.K)) for t in self.kernel.data.terms]
-        for state, e in zip(self.rows, self.residual_scores(), strict=True):
+        for state, e in zip(self.row_states, self.residual_scores(), strict=True):
             for i, term in enumerate(self.kernel.data.terms):
                 codes = term.codes[state.batch.rows].ravel()
                 for a in range(term.Z.shape[1]):
                     found[i][a] += np.bincount(codes, (state.Z[i][..., a] * e).ravel(), term.K)
         return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubjectsStates:
+    """Evaluations at several x, one after the other: values and gradients."""
+
+    states: tuple[SubjectsState, ...]
+
+    @property
+    def solution(self) -> Solution:
+        return stacked([state.solution for state in self.states])
+
+    def gradients(self, restricted: bool) -> tuple[Array, Array]:
+        pairs = [state.gradients(restricted) for state in self.states]
+        return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+
+    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
+        """Of the first x."""
+        return self.states[0].newton_matrix(restricted, sigma2, df)
+
+    def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
+        """Of the first x."""
+        return self.states[0].sigma_gradients(restricted, sigma2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -260,18 +293,12 @@ class SubjectsKernel:
         return slice(self.size - self.variance.size, self.size)
 
     def solve(self, x: Array) -> Solution:
-        parts = [self._one(row).solution for row in x]
-        return Solution(
-            np.concatenate([s.logdet for s in parts]),
-            np.concatenate([s.border for s in parts]),
-            np.concatenate([s.root for s in parts]),
-            np.concatenate([s.logdet_X for s in parts]),
-            np.concatenate([s.alpha for s in parts]),
-            np.concatenate([s.r2 for s in parts]),
-        )
+        return stacked([self._one(row).solution for row in x])
 
-    def evaluate(self, x: Array, derivatives: bool) -> SubjectsState:
-        return self._one(x[0])
+    def evaluate(self, x: Array, derivatives: bool) -> SubjectsState | SubjectsStates:
+        if len(x) == 1:
+            return self._one(x[0])
+        return SubjectsStates(tuple(self._one(row) for row in x))
 
     def log_scale(self, x: Array) -> tuple[Array | None, Array]:
         """log of what rows are divided by, (n,), and its derivatives in the variance parameters."""
@@ -288,7 +315,7 @@ class SubjectsKernel:
         border = np.zeros((self.data.r, self.data.r))
         rows, pooled = [], []
         for batch in self.data.rows:
-            state, part = self._rows(batch, phi, D, log_scale)
+            state, part = self.factorised(batch, phi, D, log_scale)
             rows.append(state)
             logdet += part
             flat = (state.inverse @ state.U).reshape(-1, self.data.r)
@@ -302,7 +329,8 @@ class SubjectsKernel:
         border = 0.5 * (border + border.T)
         return SubjectsState(self, x, solve_border(np.array([logdet]), border[None]), rows, pooled, slopes)
 
-    def _rows(self, batch: RowBatch, phi: Array, D: list[Array], log_scale: Array | None) -> tuple[RowsState, float]:
+    def factorised(self, batch: RowBatch, phi: Array, D: list[Array], log_scale: Array | None) -> tuple[RowsState, float]:
+        """The blocks of a batch at some parameters, and the sum of their log determinants."""
         U = self.data.border[batch.rows]
         scale = np.ones(batch.rows.shape)
         Z = [term.Z[batch.rows] for term in self.data.terms]
