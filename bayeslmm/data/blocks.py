@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -88,7 +88,7 @@ def train_block(text: str, source: Columns, training: Training) -> Block:
     return Block(
         tuple(scope for _, scope in flat),
         atoms,
-        tuple(name for group in names for name in group),
+        _told_apart(name for group in names for name in group),
         tuple(_term_name(term, parsed) for (term, _), group in zip(flat, names, strict=True) for _ in group),
         training.first_slowest,
     )
@@ -103,6 +103,14 @@ def _names(scope: Scope, atoms: Mapping[str, TrainedAtom], training: Training) -
         return ["Intercept"]
     fields = [atoms[part.atom].fields(reduced=part.reduced) for part in scope]
     return [":".join(choice) for choice in _choices(fields, first_slowest=training.first_slowest)]
+
+
+def _told_apart(names: Iterable[str]) -> tuple[str, ...]:
+    """A column that is called as something else is already, such as `Intercept`, appears in backticks."""
+    seen: dict[str, None] = {}
+    for name in names:
+        seen[f"`{name}`" if name in seen else name] = None
+    return tuple(seen)
 
 
 def _refuse_size(terms: tuple[Term, ...], scoped: tuple[tuple[Scope, ...], ...], atoms: Mapping[str, TrainedAtom], rows: int) -> None:
