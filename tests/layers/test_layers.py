@@ -63,11 +63,11 @@ def test_only_plots_and_the_front_door_import_matplotlib() -> None:
 
 
 def test_imports_inside_functions_are_the_lazy_doors_only() -> None:
-    """An import hidden in a function is a layer nobody sees; only a third-party package that may be absent is imported late."""
+    """An import hidden in a function is a layer nobody sees; the command line, above all layers, imports what a command needs."""
     wrong = [
         f"{lies(path, found.line)}: {found.module}"
         for path, found in every_import()
-        if found.inside_function and found.module.startswith("bayeslmm") and not is_lazy_door(path)
+        if found.inside_function and found.module.startswith("bayeslmm") and not is_lazy_door(path) and path != PACKAGE / "cli.py"
     ]
     assert not wrong, "\n".join(wrong)
 
