@@ -132,6 +132,12 @@ def find_optima(problem: Problem, results: dict[str, Measured], workers: dict[st
         result.best = min(same, default=float("nan"))
 
 
+def also(part: str) -> str:
+    """The section that another part of the benchmark prints; in a process of its own, as the fits are."""
+    done = subprocess.run([sys.executable, "-m", part], capture_output=True, text=True, check=False, cwd=HERE.parent)
+    return done.stdout if done.returncode == 0 else f"\n{part} failed: {done.stderr.splitlines()[-1] if done.stderr else done.returncode}\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="the small sets alone")
@@ -154,6 +160,8 @@ def main() -> None:
                 shown = result.failed or f"{result.median * 1e3:12.2f} ms  criterion {result.criterion:.6f}"
                 print(f"  {result.peer:<12} {shown}", flush=True)
     text = write(tables, machine(options.threads), rounds=options.rounds)
+    if not options.peer and not options.problem:
+        text += "".join(also(part) for part in ("benchmarks.rows", "benchmarks.startup"))
     if options.out:
         options.out.write_text(text, encoding="utf-8")
     else:
