@@ -104,7 +104,7 @@ def prepare_lme_python(problem: Problem, data: pd.DataFrame) -> Fit:
     import lme_python
     import polars
 
-    frame = polars.from_pandas(data.astype({name: str for name in problem.factors}))  # its own kind of frame, factors as text
+    frame = polars.from_pandas(data.astype(dict.fromkeys(problem.factors, str)))  # its own kind of frame, factors as text
 
     def fit() -> Outcome:
         done = lme_python.lmer(problem.formula, frame, problem.method == "REML")

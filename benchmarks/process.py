@@ -37,7 +37,7 @@ class Worker:
             bufsize=1,
             cwd=HERE.parent,
             env=os.environ | numbers,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT)),  # noqa: PLW1509
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT)),
         )
 
     def read(self) -> dict[str, Any]:

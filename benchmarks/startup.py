@@ -1,4 +1,4 @@
-"""What a fresh process pays: the import, and the first fit, beside the imports that every such library needs. Medians of interleaved rounds.
+"""What a fresh process pays: the import and the first fit, beside the imports that every such library needs (medians, interleaved).
 
 usage: python -m benchmarks.startup [ROUNDS]
 """
