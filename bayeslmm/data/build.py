@@ -28,10 +28,12 @@ from bayeslmm.data.source import Columns
 from bayeslmm.data.structures import is_serial
 from bayeslmm.data.variance import variance_design
 from bayeslmm.data.weights import given_numbers, read_weights, refuse_infinite, scaled_weights
+from bayeslmm.data.wording import nearest_names
 from bayeslmm.errors import Check, DesignError, RankError, SpecificationError
 from bayeslmm.spec.model import ModelSpec
 
 _SMALL = 200_000  # cells of a frame up to which copying all of it costs less than picking columns
+_COPY_ON_WRITE = int(pd.__version__.partition(".")[0]) >= 3  # a shallow copy is then safe from changes of the original
 
 
 def build_design(
@@ -109,6 +111,7 @@ class _Assembly:
         found = self._rank(fixed, everything)
         X = everything if len(found.kept) == everything.shape[1] else frozen(everything[:, found.kept])
         terms, coders = self._terms()
+        self._refuse_idle_contrasts()
         residual, visit_notes = (None, []) if spec.residual is None else residual_design(spec.residual, source, rows)
         offset, offset_atoms = self._offset()
         scaled, scale = scaled_weights(self.read.weights)
@@ -195,6 +198,21 @@ class _Assembly:
             coders.append(RandomCoder(block, coder))
         return tuple(terms), tuple(coders)
 
+    def _refuse_idle_contrasts(self) -> None:
+        """A coding for a column that is no factor of the model would be passed over in silence."""
+        coded = {atom.column for block, _ in self._blocks.values() for atom in block.atoms.values() if isinstance(atom, FactorAtom)}
+        for name in self.training.contrasts:
+            if name not in coded:
+                near = nearest_names(name, tuple(coded))
+                numeric = (
+                    f"write C({name}) in the formula if it holds labels" if name in self.asked.columns else "name a factor of the formula"
+                )
+                raise SpecificationError(
+                    f"contrasts are given for {name!r}, which is not a factor of the formula",
+                    f"factors: {', '.join(sorted(coded)) or 'none'}",
+                    f"did you mean {near[0]!r}?" if near else numeric,
+                )
+
     def _offset(self) -> tuple[Array | None, tuple[TrainedAtom, ...]]:
         source = self.read.source
         atoms = tuple(train_atom(atom, source, self.training) for atom in self.asked.offsets)
@@ -231,7 +249,9 @@ class _Assembly:
         frame, rows, used = self.read.source.table.frame, self.read.source.rows, self.asked.columns
         if len(used) < frame.shape[1] and frame.size > _SMALL:
             frame = frame[list(used)]
-        return OwnFrame(frame.copy() if rows is None else frame.iloc[rows], used)
+        if rows is not None:
+            return OwnFrame(frame.iloc[rows], used)
+        return OwnFrame(frame.copy(deep=not _COPY_ON_WRITE or frame.size <= _SMALL), used)
 
 
 def _covariate(source: Columns, name: str) -> Covariate:

@@ -92,11 +92,11 @@ def _extension_kind(series: pd.Series[Any]) -> Kind:
 
 def _object_kind(series: pd.Series[Any]) -> Kind:
     inferred = pd.api.types.infer_dtype(series, skipna=True)
-    if inferred in ("string", "empty"):
+    if inferred == "string":
         return "text"
     if inferred == "boolean":
         return "boolean"
-    if inferred == "decimal":
+    if inferred in ("decimal", "empty"):
         return "number"
     if inferred == "complex":
         return "complex"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bayeslmm.arrays import Array, Codes
 from bayeslmm.data.atoms import FactorAtom, TrainedAtom
 from bayeslmm.data.blocks import Block
+from bayeslmm.data.columns import FactorColumn, Numbers
 from bayeslmm.data.design import GroupingFactor
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.grouping import GroupCoder
@@ -116,8 +117,14 @@ class _Checked(Columns):
 
     __slots__ = ()
 
-    def numbers(self, name: str) -> Array:
+    def read_numbers(self, name: str) -> Numbers:
         try:
-            return super().numbers(name)
+            return Columns.read_numbers(self, name)
+        except DataError as error:
+            raise PredictionError(error.what, error.where, error.remedy) from error
+
+    def read_factor(self, name: str) -> FactorColumn:
+        try:
+            return Columns.read_factor(self, name)
         except DataError as error:
             raise PredictionError(error.what, error.where, error.remedy) from error

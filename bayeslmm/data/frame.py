@@ -90,16 +90,15 @@ def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> Table:
     if not data.columns.is_unique:
         twice = list(dict.fromkeys(str(name) for name in data.columns[data.columns.duplicated()]))
         raise DataError("column names occur more than once", f"columns {', '.join(map(repr, twice))}", "rename or drop one of each")
-    names = _names(data)
+    names = tuple(data.columns)
+    if not all(isinstance(name, str) for name in names):
+        names = tuple(map(str, names))
+        return _pandas_table(data.set_axis(list(names), axis=1), used)
     for name in used:
         if name not in data.columns:
             raise absent_column(name, names)
     _refuse_look_alikes(used, names)
     return Table(data, names)
-
-
-def _names(data: pd.DataFrame) -> tuple[str, ...]:
-    return tuple(name if isinstance(name, str) else str(name) for name in data.columns)
 
 
 def _refuse_look_alikes(used: Sequence[str], names: Sequence[str]) -> None:
