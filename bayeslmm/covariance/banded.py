@@ -10,7 +10,7 @@ import numpy as np
 from bayeslmm.arrays import Array, Codes, readonly
 from bayeslmm.covariance.parameters import Parameter, per_row
 from bayeslmm.covariance.protocol import Covariance, Derivatives, Invariance
-from bayeslmm.covariance.triangle import cholesky, definite
+from bayeslmm.covariance.triangle import cholesky, definite, trapezoidal
 
 
 @lru_cache(maxsize=256)
@@ -116,6 +116,11 @@ class Banded(Covariance):
     def from_matrix(self, sigma: Array) -> Array:
         band = np.where(np.tri(self.q, k=self.order - 1) * np.tri(self.q, k=self.order - 1).T > 0, sigma, 0.0)
         return self._take(cholesky(definite(band)))
+
+    def mapped(self, x: Array, A: Array) -> Array:
+        if self.invariance == "any":
+            return self._take(trapezoidal(A @ self.factor(x)))
+        return self.rescale_rows(x, np.diagonal(A))
 
     def natural(self, x: Array) -> Array:
         return self._take(self.matrix(x))

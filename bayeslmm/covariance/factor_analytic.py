@@ -12,7 +12,7 @@ from bayeslmm.covariance.fitting import best_of
 from bayeslmm.covariance.parameters import Parameter, per_row
 from bayeslmm.covariance.protocol import Covariance, Derivatives, Invariance
 from bayeslmm.covariance.symbolic import ByMatrix
-from bayeslmm.covariance.triangle import transposed
+from bayeslmm.covariance.triangle import transposed, trapezoidal
 
 
 @lru_cache(maxsize=64)
@@ -27,16 +27,6 @@ def loading_parameters(q: int, order: int) -> tuple[Parameter, ...]:
     """`loading1_2` is the loading of row 2 on factor 1."""
     rows, cols = trapezoid(q, order)
     return tuple(Parameter(f"loading{col + 1}", (row,)) for row, col in zip(rows.tolist(), cols.tolist(), strict=True))
-
-
-def trapezoidal(matrix: Array) -> Array:
-    """A matrix (q, k) turned by an orthogonal map of its columns until it is lower trapezoidal, diagonal not negative."""
-    upper = np.linalg.qr(matrix.T, mode="r")
-    lower = np.zeros(matrix.shape)
-    lower[:, : upper.shape[0]] = upper.T[:, : matrix.shape[1]]
-    sign = np.where(np.diagonal(lower) < 0, -1.0, 1.0)
-    lower[:, : sign.size] *= sign
-    return lower
 
 
 def leading_loadings(matrix: Array, order: int) -> Array:
@@ -110,6 +100,10 @@ class CommonFactors(Covariance):
 
     def from_matrix(self, sigma: Array) -> Array:
         return np.asarray(leading_loadings(sigma, self.order)[trapezoid(self.q, self.order)])
+
+    def mapped(self, x: Array, A: Array) -> Array:
+        loadings = self.factor(x)[:, : self.order]
+        return np.asarray(trapezoidal(A @ loadings)[trapezoid(self.q, self.order)])
 
     def natural(self, x: Array) -> Array:
         return np.array(x, dtype=np.float64)

@@ -156,6 +156,12 @@ class Covariance(ABC):
             return self.rescale(x, float(c[0]))
         return np.asarray(x * np.where(self.rows >= 0, c[self.rows], 1.0))
 
+    def mapped(self, x: Array, A: Array) -> Array:
+        """x (size,) of A Sigma A', for a map A (q, q) under which the family is closed (`invariance`)."""
+        if self.invariance == "diagonal":
+            return self.rescale_rows(x, np.diagonal(A))
+        return self.rescale(x, float(A[0, 0]))
+
     def natural_jacobian(self, x: Array) -> Array:
         """d natural / dx (size, size) at one x (size,), through dSigma/dx = dSigma/dnatural dnatural/dx."""
         return self._jacobian(self.natural_derivatives(self.natural(x))[1], x)

@@ -42,6 +42,16 @@ def cholesky(matrix: Array) -> Array:
         return semidefinite_factor(matrix)
 
 
+def trapezoidal(matrix: Array) -> Array:
+    """A matrix (q, k) turned by an orthogonal map of its columns until it is lower trapezoidal, diagonal not negative."""
+    upper = np.linalg.qr(matrix.T, mode="r")
+    lower = np.zeros(matrix.shape)
+    lower[:, : upper.shape[0]] = upper.T[:, : matrix.shape[1]]
+    sign = np.where(np.diagonal(lower) < 0, -1.0, 1.0)
+    lower[:, : sign.size] *= sign
+    return lower
+
+
 def guarded_inverse(factor: Array) -> Array:
     """T^-1, a vanishing diagonal entry lifted just above 0 so that the answer stays finite (NaN stays NaN)."""
     q = factor.shape[-1]

@@ -171,6 +171,13 @@ class TestLaws:
         moved = covariance.matrix(covariance.rescale_rows(x, c))
         close(moved, c[:, None] * covariance.matrix(x) * c, 1e-12)
 
+    def test_a_map_the_family_is_closed_under_moves_x(self, covariance, x):
+        q = covariance.q
+        free = np.random.default_rng(6).normal(size=(q, q))
+        maps = {"any": free, "diagonal": np.diag(np.linspace(0.5, 2.0, q)), "scalar": 1.7 * np.eye(q)}
+        A = maps[covariance.invariance]
+        close(covariance.matrix(covariance.mapped(x, A)), A @ covariance.matrix(x) @ A.T, 1e-12)
+
     def test_invariance(self, case, covariance, x):
         rng = np.random.default_rng(3)
         q = covariance.q
