@@ -38,6 +38,11 @@ class Homogeneous(Covariance):
         return True
 
     @property
+    def nugget(self) -> bool:
+        """The last parameter is a nugget."""
+        return bool(self.correlation_.parameters) and self.correlation_.parameters[-1].kind == "nugget"
+
+    @property
     def needs_order(self) -> bool:
         return self.correlation_.needs_order
 
