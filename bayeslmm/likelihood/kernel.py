@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -50,7 +51,7 @@ class Kernel(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class RandomEffectsState:
     """An evaluation of the kernel of random effects."""
 
@@ -62,15 +63,28 @@ class RandomEffectsState:
     def solution(self) -> Solution:
         return self.levels.solution
 
-    def gradients(self, restricted: bool) -> tuple[Array, Array]:
-        scores = self.levels.scores()
-        r2 = [-2.0 * np.einsum("atk,btk->tab", a, a) @ T for a, T in zip(scores, self.levels.Ts, strict=True)]
-        return self.parameters.chain(self.x, self.levels.logdet_adjoints(restricted)), self.parameters.chain(self.x, r2)
+    @cached_property
+    def derivatives(self) -> list[tuple[int, slice, slice, Array]]:
+        """For every term: its factor, its columns there, its part of x, dT/dx (t, size, q, q)."""
+        return self.parameters.derivatives(self.x)
 
+    @cached_property
+    def squares(self) -> list[Array]:
+        """sum_k a_k a_k' of every factor, (t, q, q)."""
+        return [np.matmul(a.transpose(1, 0, 2), a.transpose(1, 2, 0)) for a in self.levels.scores]
+
+    @cached_property
+    def _r2_slope(self) -> Array:
+        return self.parameters.chain(self.derivatives, [-2.0 * S @ T for S, T in zip(self.squares, self.levels.Ts, strict=True)])
+
+    def gradients(self, restricted: bool) -> tuple[Array, Array]:
+        return self.parameters.chain(self.derivatives, self.levels.logdet_adjoints(restricted)), self._r2_slope
+
+    @cached_property
     def _directions(self) -> list[tuple[int, int, Array, Array]]:
         """(factor, parameter, dT, dSigma) of every parameter, the matrices of the whole factor."""
         found = []
-        for f, own, part, dT in self.parameters.derivatives(self.x):
+        for f, own, part, dT in self.derivatives:
             T = self.levels.Ts[f][0]
             for i in range(part.stop - part.start):
                 whole = np.zeros_like(T)
@@ -81,16 +95,16 @@ class RandomEffectsState:
 
     def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
         # 2 (AI - AI_s AI_s' / AI_ss), the average information with sigma profiled out
-        information = self.levels.average_information([(f, dS) for f, _, _, dS in self._directions()], self.levels.scores())
-        slope = self.gradients(restricted)[1][0] / sigma2
+        information = self.levels.average_information([(f, dS) for f, _, _, dS in self._directions], self.levels.scores)
+        slope = self._r2_slope[0] / sigma2
         return information / sigma2 - np.outer(slope, slope) / df + self.curvature(restricted, 1.0 / sigma2)
 
     def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
         """G = d criterion / d(Sigma) of every term, in the order of the formula."""
         G: dict[int, Array] = {}
         information = self.levels.information(restricted)
-        for factor, I, a in zip(self.parameters.factors, information, self.levels.scores(), strict=True):
-            whole = I[0] - a[:, 0] @ a[:, 0].T / sigma2
+        for factor, I, square in zip(self.parameters.factors, information, self.squares, strict=True):
+            whole = I[0] - square[0] / sigma2
             for i, own in zip(factor.terms, factor.slices, strict=True):
                 G[i] = 0.5 * (whole[own, own] + whole[own, own].T)
         return [G[i] for i in range(len(G))]
@@ -99,7 +113,7 @@ class RandomEffectsState:
         size = self.x.shape[1]
         out = np.zeros((size, size))
         G = self._factor_gradients(restricted, weight)
-        directions = self._directions()
+        directions = self._directions
         for i, (f, _, dTi, _) in enumerate(directions):
             left = G[f] @ dTi
             for j, (g, _, dTj, _) in enumerate(directions[: i + 1]):
@@ -114,7 +128,7 @@ class RandomEffectsState:
             halves = [0.5 * np.linalg.solve(T[0].T, g[0].T).T for T, g in zip(self.levels.Ts, self.levels.logdet_adjoints(restricted), strict=True)]
         else:
             halves = [g[0] for g in self.levels.information(restricted)]
-        return [g - weight * a[:, 0] @ a[:, 0].T for g, a in zip(halves, self.levels.scores(), strict=True)]
+        return [g - weight * square[0] for g, square in zip(halves, self.squares, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -152,7 +152,7 @@ class LevelBlock:
 def _unrolled(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
     q, t, k = len(A), len(T), A.shape[2]
     # T'AT for all levels at once is one GEMM with the Kronecker square of T'
-    kron = np.einsum("tca,tdb->tabcd", T, T).reshape(t, q * q, q * q)
+    kron = (T[:, :, None, :, None] * T[:, None, :, None, :]).transpose(0, 3, 4, 1, 2).reshape(t, q * q, q * q)
     M = np.matmul(kron, A.reshape(q * q, k)).reshape(t, q, q, k)
     for a in range(q):
         M[:, a, a] += 1.0

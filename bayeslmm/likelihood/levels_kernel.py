@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from bayeslmm.likelihood.levels import LevelState
 from bayeslmm.likelihood.rest import RestState, factorise
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """The profile in alpha at some thetas.
 
@@ -35,11 +36,10 @@ class Solution:
     alpha: Array
     r2: Array
 
-    @property
+    @cached_property
     def information_inverse(self) -> Array:
         """(X' V0^-1 X)^-1, (t, p, p)."""
-        p = self.root.shape[-1]
-        inverse = np.linalg.solve(self.root, np.broadcast_to(np.eye(p), self.root.shape)) if p else self.root
+        inverse = np.linalg.inv(self.root)
         return inverse.swapaxes(-1, -2) @ inverse
 
 
@@ -68,9 +68,9 @@ def solve_border(logdet: Array, border: Array) -> Solution:
     return Solution(logdet, border, root, logdet_X, alpha, r2)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class LevelsState:
-    """One evaluation: the solution, the states of the first factor and of the rest, and what links them."""
+    """One evaluation: the solution, the states of the first factor and of the rest, and what links them; adjoints are kept once found."""
 
     cross: CrossProducts
     Ts: tuple[Array, ...]
@@ -119,6 +119,7 @@ class LevelsState:
         Ws = np.einsum("abtk,btk->atk", self.first.W, Ac)
         return c - np.einsum("cbtk,ctk->btk", self.first.W, Ws)
 
+    @cached_property
     def scores(self) -> list[Array]:
         """a_f = Z_f' V0^-1 (y - X alpha) for every factor: (q, t, K) each."""
         found = []
@@ -134,6 +135,17 @@ class LevelsState:
 
     def logdet_adjoints(self, restricted: bool) -> list[Array]:
         """gT (t, q, q) of every factor: d logdet = sum gT * dT, with the REML term when restricted."""
+        return self._restricted_adjoints if restricted else self._plain_adjoints
+
+    @cached_property
+    def _restricted_adjoints(self) -> list[Array]:
+        return self._adjoints(True)
+
+    @cached_property
+    def _plain_adjoints(self) -> list[Array]:
+        return self._adjoints(False)
+
+    def _adjoints(self, restricted: bool) -> list[Array]:
         t, p = len(self.solution.r2), self.cross.p
         Qxx = self.solution.information_inverse if restricted else np.zeros((t, p, p))
         out = []
@@ -242,7 +254,7 @@ class LevelsState:
 
     def modes(self) -> list[Array]:
         """Conditional modes beta of every factor, (q, t, K), on the conditioned columns (before L of a relationship matrix)."""
-        return [np.einsum("tab,tcb,ctk->atk", T, T, a) for T, a in zip(self.Ts, self.scores(), strict=True)]
+        return [np.einsum("tab,tcb,ctk->atk", T, T, a) for T, a in zip(self.Ts, self.scores, strict=True)]
 
 
 def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True) -> LevelsState:

@@ -126,11 +126,11 @@ class RandomParameters:
                 out.append((f, own, term.part, term.covariance.factor_derivative(x[:, term.part])))
         return out
 
-    def chain(self, x: Array, adjoints: Sequence[Array]) -> Array:
-        """sum gT * dT for every parameter, (t, size); adjoints[f] (t, q, q)."""
-        out = np.zeros((len(x), self.size))
-        for f, own, part, dT in self.derivatives(x):
-            out[:, part] = np.einsum("tab,tiab->ti", adjoints[f][:, own, own], dT)
+    def chain(self, derivatives: Sequence[tuple[int, slice, slice, Array]], adjoints: Sequence[Array]) -> Array:
+        """sum gT * dT for every parameter, (t, size); derivatives as `derivatives` gives them, adjoints[f] (t, q, q)."""
+        out = np.zeros((len(derivatives[0][3]) if derivatives else 1, self.size))
+        for f, own, part, dT in derivatives:
+            out[:, part] = (adjoints[f][:, None, own, own] * dT).sum((-1, -2))
         return out
 
 

@@ -153,7 +153,7 @@ class SubjectsState:
         blocks = self.random_adjoints(adjoints)
         if blocks:
             T = kernel.random.blocks(self.x[None])
-            out[: kernel.random.size] = kernel.random.chain(self.x[None], [2.0 * (G @ t[0])[None] for G, t in zip(blocks, T, strict=True)])[0]
+            out[: kernel.random.size] = kernel.random.chain(kernel.random.derivatives(self.x[None]), [2.0 * (G @ t[0])[None] for G, t in zip(blocks, T, strict=True)])[0]
         for state, adjoint in zip([*self.rows, *self.pooled], adjoints, strict=True):
             out[kernel.residual_part] += kernel.structure.contract(self.phi, state.batch.block, adjoint)
             if kernel.variance.size and isinstance(state, RowsState):
