@@ -40,29 +40,19 @@ class TermParameters:
 
     def theta(self, x: Array, weight_mean: float) -> Array:
         """User-scale parameters from x (both of one term)."""
-        root = self.map.whole @ self.covariance.factor(x) / np.sqrt(weight_mean)
         if self.covariance.name == "us":
+            root = self.map.whole @ self.covariance.factor(x) / np.sqrt(weight_mean)
             return triangularised(root)[column_wise(self.covariance.q)]
-        if self.covariance.name in ("diag", "id"):
-            return np.abs(self.covariance.natural(self._rescaled(x, weight_mean)))
-        return self.covariance.natural(self._rescaled(x, weight_mean))
-
-    def _rescaled(self, x: Array, weight_mean: float) -> Array:
-        scale = np.diagonal(self.map.whole) / np.sqrt(weight_mean)
-        if self.covariance.invariance == "scalar":
-            return self.covariance.rescale(x, float(scale[0]))
-        return x * scale
+        return self.covariance.natural(self.covariance.mapped(x, self.map.whole / np.sqrt(weight_mean)))
 
     def x(self, theta: Array, weight_mean: float) -> Array:
         """The inverse of `theta`."""
+        back = self.map.inverse * np.sqrt(weight_mean)
         if self.covariance.name == "us":
             T = np.zeros((self.covariance.q, self.covariance.q))
             T[column_wise(self.covariance.q)] = theta
-            return triangularised(self.map.inverse @ T * np.sqrt(weight_mean))[column_wise(self.covariance.q)]
-        scale = np.diagonal(self.map.whole) / np.sqrt(weight_mean)
-        if self.covariance.invariance == "scalar":
-            return self.covariance.rescale(self.covariance.from_natural(theta), 1.0 / float(scale[0]))
-        return self.covariance.from_natural(theta) / scale
+            return triangularised(back @ T)[column_wise(self.covariance.q)]
+        return self.covariance.mapped(self.covariance.from_natural(theta), back)
 
     def relative(self, x: Array, weight_mean: float) -> Array:
         """D / sigma^2 on the user's columns."""
@@ -81,14 +71,7 @@ class TermParameters:
                 out[i, a] += T[:, b]
                 out[i, :, a] += T[:, b]
             return out
-        x = self.covariance.from_natural(theta)
-        T, dT = self.covariance.factor(x), self.covariance.factor_derivative(x)
-        dSigma = dT @ T.T + T @ dT.swapaxes(-1, -2)
-        step = 1e-6
-        jacobian = np.stack([
-            (self.covariance.from_natural(theta + step * e) - self.covariance.from_natural(theta - step * e)) / (2 * step) for e in np.eye(len(theta))
-        ])
-        return np.einsum("ix,xab->iab", jacobian, dSigma)
+        return self.covariance.natural_derivatives(theta)[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
