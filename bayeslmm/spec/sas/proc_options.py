@@ -1,0 +1,235 @@
+"""The options of PROC MIXED and of its MODEL statement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bayeslmm.spec.sas.cursor import Cursor
+from bayeslmm.spec.sas.options import (
+    Option,
+    Refused,
+    Table,
+    after_equals,
+    constant,
+    dataset,
+    degrees,
+    flag,
+    fraction,
+    listed,
+    one_of,
+    positive,
+    whole,
+)
+from bayeslmm.spec.sas.where import Condition, parse_condition
+
+_ORDERS = {"formatted": "formatted", "internal": "internal", "data": "data", "freq": "freq"}
+_METHODS = {"reml": "reml", "ml": "ml"}
+_OTHER_METHOD = "method=reml and method=ml are there; the REML estimates of balanced data are the ANOVA estimates"
+_METHODS_REFUSED = dict.fromkeys(("mivque0", "type1", "type2", "type3"), _OTHER_METHOD)
+_DIAGNOSTIC = "the frames of result.fit hold what it is made of"
+
+
+def _data(cursor: Cursor) -> tuple[str, Condition | None]:
+    """`=name` or `=name(where=(condition))`."""
+    cursor.expect("=")
+    name = dataset(cursor)
+    condition: Condition | None = None
+    if cursor.accept("("):
+        while not cursor.accept(")"):
+            token = cursor.token
+            if cursor.word() != "where":
+                remedy = "change the frame before the program is run"
+                cursor.refuse_at(token, f"the data set option {token.text.upper()}= is not supported", remedy)
+            cursor.expect("=")
+            condition = cursor.bracketed(lambda: parse_condition(cursor))
+    return name, condition
+
+
+def _empirical(cursor: Cursor) -> bool:
+    if cursor.accept("="):
+        token = cursor.token
+        if cursor.word() != "classical":
+            remedy = "EMPIRICAL is the classical sandwich; fit.tidy(vcov='CR2') and 'CR3' are the bias-corrected ones"
+            cursor.refuse_at(token, f"EMPIRICAL={token.text.upper()} is not supported", remedy)
+    return True
+
+
+def _listing_limit(cursor: Cursor) -> int:
+    return cursor.integer() if cursor.accept("=") else 0
+
+
+def _optional_wald(cursor: Cursor) -> str:
+    return str(one_of({"wald": "wald"})(cursor)) if cursor.accept("=") else "default"
+
+
+def _optional_count(cursor: Cursor) -> int:
+    return cursor.integer() if cursor.accept("=") else 1
+
+
+def _convergence(name: str) -> Option:
+    def reader(cursor: Cursor) -> tuple[str, float]:
+        return name, (positive(cursor) if cursor.accept("=") else 1e-8)
+
+    return Option("criterion", reader)
+
+
+def _plots(cursor: Cursor) -> bool:
+    cursor.expect("=")
+    return bool(one_of({"none": True}, dict.fromkeys(_PLOTS, "the figures of a fit are at result.fit.plot"))(cursor))
+
+
+_PLOTS = ("all", "boxplot", "distance", "influenceestplot", "influencestatpanel", "pearsonpanel", "residualpanel", "studentpanel")
+
+PROC: Table = {
+    "data": Option("data", _data),
+    "method": Option("method", after_equals(one_of(_METHODS, _METHODS_REFUSED))),
+    "empirical": Option("empirical", _empirical),
+    "covtest": Option("covtest", flag),
+    "cl": Option("cl", _optional_wald),
+    "alpha": Option("alpha", after_equals(fraction)),
+    "noclprint": Option("noclprint", _listing_limit),
+    "noinfo": Option("noinfo", flag),
+    "info": Option("info", flag),
+    "noitprint": Option("noitprint", flag),
+    "itdetails": Option("itdetails", flag),
+    "ic": Option("ic", flag),
+    "infocrit": Option("ic", flag),
+    "asycov": Option("asycov", flag),
+    "asycorr": Option("asycorr", flag),
+    "ratio": Option("ratio", flag),
+    "noprofile": Option("noprofile", flag),
+    "dfbw": Option("dfbw", flag),
+    "order": Option("order", after_equals(one_of(_ORDERS))),
+    "maxiter": Option("maxiter", after_equals(whole)),
+    "maxfunc": Option("maxfunc", after_equals(whole)),
+    "convf": _convergence("convf"),
+    "convg": _convergence("convg"),
+    "convh": _convergence("convh"),
+    "scoring": Option("scoring", _optional_count),
+    "namelen": Option("namelen", after_equals(whole)),
+    "lognote": Option("lognote", flag),
+    "plots": Option("plots", _plots),
+    "plot": Option("plots", _plots),
+    "absolute": Refused("convergence is judged by the gradient and the Hessian: see result.fit.checks"),
+    "anovaf": Refused("F tests: ddfm=kr, satterth, contain, bw or residual"),
+    "mmeq": Refused(_DIAGNOSTIC),
+    "mmeqsol": Refused(_DIAGNOSTIC),
+    "nobound": Refused("a variance below 0 is a negative correlation: repeated / type=cs subject=... allows it"),
+    "ranks": Refused(_DIAGNOSTIC),
+    "sigiter": Refused(_DIAGNOSTIC),
+    "update": Refused("leave it out"),
+}
+
+_DDFM = {
+    "contain": "contain",
+    "betwithin": "betwithin",
+    "bw": "betwithin",
+    "residual": "residual",
+    "resid": "residual",
+    "res": "residual",
+    "satterthwaite": "satterthwaite",
+    "satterthwait": "satterthwaite",
+    "satterth": "satterthwaite",
+    "satt": "satterthwaite",
+    "sat": "satterthwaite",
+    "kenwardroger": "kenwardroger",
+    "kenwardrog": "kenwardroger",
+    "kenrog": "kenwardroger",
+    "kr": "kenwardroger",
+}
+_KR2 = "ddfm=kr is Kenward and Roger (1997); its improvement of 2009 is not there"
+_DDFM_REFUSED = {
+    "kenwardroger2": _KR2,
+    "kr2": _KR2,
+    "none": "result.fit.tidy(df='asymptotic') uses the normal distribution",
+}
+
+
+def _ddfm(cursor: Cursor) -> tuple[str, bool]:
+    """`=method` or `=kr(firstorder)`."""
+    cursor.expect("=")
+    method = str(one_of(_DDFM, _DDFM_REFUSED)(cursor))
+    if method == "kenwardroger" and cursor.accept("("):
+        one_of({"firstorder": True, "linear": True})(cursor)
+        cursor.expect(")")
+        return method, True
+    return method, False
+
+
+def _htypes(cursor: Cursor) -> tuple[int, ...]:
+    cursor.expect("=")
+    token = cursor.token
+    types = tuple(dict.fromkeys(listed(whole)(cursor)))
+    if not set(types) <= {1, 2, 3}:
+        cursor.fail_at(token, "HTYPE= takes 1, 2 and 3")
+    return types
+
+
+def _e(kind: int) -> Option:
+    return Option("e", constant((kind,)), gather=True)
+
+
+_INVERSE = "result.fit.vcov holds the covariance matrix of the fixed effects"
+
+MODEL: Table = {
+    "s": Option("solution", flag),
+    "solution": Option("solution", flag),
+    "noint": Option("noint", flag),
+    "ddfm": Option("ddfm", _ddfm),
+    "ddf": Option("ddf", after_equals(listed(degrees))),
+    "htype": Option("htype", _htypes),
+    "e": _e(0),
+    "e1": _e(1),
+    "e2": _e(2),
+    "e3": _e(3),
+    "intercept": Option("intercept", flag),
+    "int": Option("intercept", flag),
+    "notest": Option("notest", flag),
+    "chisq": Option("chisq", flag),
+    "cl": Option("cl", flag),
+    "alpha": Option("alpha", after_equals(fraction)),
+    "alphap": Option("alphap", after_equals(fraction)),
+    "covb": Option("covb", flag),
+    "covbi": Option("covbi", flag),
+    "corrb": Option("corrb", flag),
+    "outp": Option("outp", after_equals(dataset)),
+    "outpred": Option("outp", after_equals(dataset)),
+    "outpm": Option("outpm", after_equals(dataset)),
+    "outpredm": Option("outpm", after_equals(dataset)),
+    "residual": Option("residual", flag),
+    "residuals": Option("residual", flag),
+    "vciry": Option("vciry", flag),
+    "contain": Option("ddfm", constant(("contain", False))),
+    "fullx": Refused("columns of levels that do not occur carry no information"),
+    "influence": Refused("result.fit.influence(group) holds the diagnostics of deleting a subject"),
+    "lcomponents": Refused("test the rows one by one with ESTIMATE"),
+    "nocontain": Refused("name the method: ddfm=residual"),
+    "singchol": Refused("leave it out: the conditioning of the columns does not need it"),
+    "singres": Refused("leave it out: the conditioning of the columns does not need it"),
+    "singular": Refused("leave it out: dependent columns are found by their angle to the others"),
+    "xpvix": Refused(_INVERSE),
+    "xpvixi": Refused(_INVERSE),
+    "zeta": Refused("leave it out"),
+}
+
+
+def proc_values(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `Proc` from its options: DATA= gives two; INFO, LOGNOTE and PLOTS=NONE ask for what is so anyway."""
+    for name in ("info", "lognote", "plots"):
+        values.pop(name, None)
+    if "data" in values:
+        values["data"], values["data_where"] = values["data"]
+    if "alpha" in values:  # ALPHA= alone asks for the limits as well, here and in MODEL
+        values.setdefault("cl", "default")
+    return values
+
+
+def model_values(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `Model` from its options: DDFM= gives two."""
+    if "ddfm" in values:
+        values["ddfm"], values["firstorder"] = values["ddfm"]
+    if "alpha" in values:
+        values.setdefault("cl", True)
+    if "e" in values:
+        values["e"] = tuple(sorted(set(values["e"])))
+    return values
