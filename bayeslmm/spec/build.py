@@ -60,11 +60,12 @@ def make_spec(
 
 def _demand_no_response(formula: Formula, residual: ResidualTerm | None, variance: tuple[VarianceFactor, ...]) -> None:
     responses = columns_of(formula.response)
-    parts = [("residual", residual)] if residual is not None else []
-    for place, part in [*parts, *(("variance", factor) for factor in variance)]:
-        for name in columns_of(part):
+    used = [("residual", columns_of(residual))] if residual is not None else []
+    used += [("variance", columns_of(factor)) for factor in variance]
+    for place, columns in used:
+        for name in columns:
             if name in responses:
-                raise SpecificationError(f"{name!r} is the response and stands in {place} too", f"{place}={name!r}", "name another column")
+                raise SpecificationError(f"{name!r} is the response and stands in {place} too", f"{place}: {name}", "name another column")
 
 
 def _column(given: Any, argument: str) -> str | None:
@@ -96,8 +97,7 @@ def _contrasts(given: Mapping[str, Any], formula: Formula) -> tuple[tuple[str, C
             raise SpecificationError(
                 f"contrasts for {factor!r}, which the formula does not have", "contrasts", "use one of " + ", ".join(known)
             )
-    # Sorted, so that two specs that say the same are equal.
-    return tuple((factor, _contrast(factor, given[factor])) for factor in sorted(given))
+    return tuple((factor, _contrast(factor, given[factor])) for factor in given)
 
 
 def _contrast(factor: str, given: Any) -> Contrast:
@@ -120,11 +120,11 @@ def _contrast(factor: str, given: Any) -> Contrast:
 
 def _relationship(given: Iterable[str], formula: Formula) -> tuple[str, ...]:
     groups = tuple(dict.fromkeys(term.name for term in formula.random))
-    names = tuple(dict.fromkeys(given))
+    names = tuple(given)
     for name in names:
         if name not in groups:
             remedy = "use one of " + ", ".join(groups) if groups else "add a random term, such as (1 | animal)"
             raise SpecificationError(
                 f"a relationship matrix for {name!r}, which is no grouping factor of the formula", "relationship", remedy
             )
-    return tuple(group for group in groups if group in names)
+    return names

@@ -38,3 +38,8 @@ class ModelSpec:
     priors: Priors | None = None
     missing: Missing = "drop"
     check: Checking = "error"
+
+    def __post_init__(self) -> None:
+        # Two specs that say the same are equal, in whatever order it was said.
+        object.__setattr__(self, "contrasts", tuple(sorted(self.contrasts, key=lambda pair: pair[0])))
+        object.__setattr__(self, "relationship", tuple(sorted(set(self.relationship))))
