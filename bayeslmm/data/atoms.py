@@ -159,13 +159,11 @@ class Training:
     """What training needs beside the rows.
 
     keep_unused : levels that no row has are kept, since dropping them would change the spacing of an order-dependent structure
-    first_slowest : the columns of an interaction run through the levels of its last factor first, as a Kronecker structure has them
     """
 
     contrasts: Mapping[str, Contrast] = field(default_factory=dict)
     functions: Functions = field(default_factory=dict)
     keep_unused: bool = False
-    first_slowest: bool = False
 
 
 def train_atom(atom: Atom, source: Columns, training: Training) -> TrainedAtom:

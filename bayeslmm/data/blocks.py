@@ -39,7 +39,6 @@ class Block:
     atoms: Mapping[str, TrainedAtom]
     names: tuple[str, ...]
     terms: tuple[str, ...]
-    first_slowest: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -55,15 +54,15 @@ class Block:
             for part in scope:
                 if part not in pieces:
                     pieces[part] = self.atoms[part.atom].pieces(source, reduced=part.reduced)
-            for factors in _choices([pieces[part] for part in scope], first_slowest=self.first_slowest):
+            for factors in _choices([pieces[part] for part in scope]):
                 _multiply(out[:, at], factors)
                 at += 1
         return out
 
 
-def _choices[T](parts: Sequence[Sequence[T]], *, first_slowest: bool) -> Iterator[tuple[T, ...]]:
-    """One of each part, in every way: the first part's items change fastest, as in R, or slowest."""
-    return product(*parts) if first_slowest else (choice[::-1] for choice in product(*reversed(parts)))
+def _choices[T](parts: Sequence[Sequence[T]]) -> Iterator[tuple[T, ...]]:
+    """One of each part, in every way; the first part's items change fastest, as in R."""
+    return (choice[::-1] for choice in product(*reversed(parts)))
 
 
 def _multiply(out: NDArray[np.float64], factors: Sequence[NDArray[Any]]) -> None:
@@ -84,13 +83,12 @@ def train_block(text: str, source: Columns, training: Training) -> Block:
     scoped = scopes(terms, factors)
     _refuse_size(terms, scoped, atoms, len(source))
     flat = [(term, scope) for term, group in zip(terms, scoped, strict=True) for scope in group]
-    names = [_names(scope, atoms, training) for _, scope in flat]
+    names = [_names(scope, atoms) for _, scope in flat]
     return Block(
         tuple(scope for _, scope in flat),
         atoms,
         _told_apart(name for group in names for name in group),
         tuple(_term_name(term, parsed) for (term, _), group in zip(flat, names, strict=True) for _ in group),
-        training.first_slowest,
     )
 
 
@@ -98,11 +96,11 @@ def _term_name(term: Term, parsed: Mapping[str, Atom]) -> str:
     return ":".join(parsed[key].name for key in term.atoms) or "Intercept"
 
 
-def _names(scope: Scope, atoms: Mapping[str, TrainedAtom], training: Training) -> list[str]:
+def _names(scope: Scope, atoms: Mapping[str, TrainedAtom]) -> list[str]:
     if not scope:
         return ["Intercept"]
     fields = [atoms[part.atom].fields(reduced=part.reduced) for part in scope]
-    return [":".join(choice) for choice in _choices(fields, first_slowest=training.first_slowest)]
+    return [":".join(choice) for choice in _choices(fields)]
 
 
 def _told_apart(names: Iterable[str]) -> tuple[str, ...]:

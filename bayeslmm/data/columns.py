@@ -260,7 +260,10 @@ def factor(series: pd.Series[Any], name: str, kind: Kind | None = None) -> Facto
 
 
 def _factorized(series: pd.Series[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    codes, uniques = pd.factorize(series.array if series.dtype != object else series.to_numpy())
+    values: Any = series.array if series.dtype != np.dtype(object) else series.to_numpy()
+    if isinstance(series.dtype, np.dtype) and not series.dtype.isnative:
+        values = series.to_numpy().astype(series.dtype.newbyteorder("="))
+    codes, uniques = pd.factorize(values)
     return codes, np.asarray(uniques.astype(object) if hasattr(uniques, "astype") else uniques, dtype=object)
 
 

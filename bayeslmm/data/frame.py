@@ -140,7 +140,7 @@ def _one_column(name: str, values: Any) -> Any:
     if isinstance(values, pd.Series | pd.Index):
         return values.array  # by position: an index of its own would be aligned
     if _is_foreign_series(values):
-        return _foreign_column(import_module("narwhals").from_native(values, series_only=True))
+        return _foreign_column(import_module("narwhals.stable.v1").from_native(values, series_only=True))
     if isinstance(values, pd.api.extensions.ExtensionArray):
         return values
     if np.ndim(values) != 1:
@@ -158,7 +158,7 @@ def _is_foreign_series(values: Any) -> bool:
 
 
 def _foreign_table(data: Any, used: Sequence[str]) -> Table:
-    narwhals = import_module("narwhals")
+    narwhals = import_module("narwhals.stable.v1")
     try:
         frame = narwhals.from_native(data)
     except TypeError:
@@ -182,7 +182,7 @@ def _foreign_column(series: Any) -> Any:
     """A narwhals Series as what pandas would hold: numbers as numpy (missing as NaN), enumerations as Categorical, the rest as objects."""
     dtype = series.dtype
     if dtype.is_decimal():
-        series = series.cast(import_module("narwhals").Float64)
+        series = series.cast(import_module("narwhals.stable.v1").Float64)
     if dtype.is_numeric() and series.null_count() == 0:
         return series.to_numpy()
     if dtype.is_integer():

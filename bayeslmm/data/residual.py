@@ -92,7 +92,9 @@ def _visits(term: ResidualTerm, source: Columns, subject: GroupingFactor) -> _Vi
         order = _place_within(subject.codes)
         total = int(order.max()) + 1
         return _Visits(order, tuple(range(1, total + 1)), shape=(total,))
-    parts = [_visit_column(term, source, column) for column in term.visit]
+    factors = term.structure.split("@")
+    structures = factors if len(factors) == len(term.visit) else [term.structure] * len(term.visit)
+    parts = [_visit_column(structure, source, column) for structure, column in zip(structures, term.visit, strict=True)]
     if len(parts) == 1:
         return parts[0]
     codes = parts[0].codes
@@ -118,19 +120,19 @@ def _place_within(codes: Codes) -> Codes:
     return place
 
 
-def _visit_column(term: ResidualTerm, source: Columns, column: str) -> _Visits:
+def _visit_column(structure: str, source: Columns, column: str) -> _Visits:
     kind = source.kind(column)
     if kind == "number":
         values = source.numbers(column)
         levels, codes = np.unique(values, return_inverse=True)
         return _Visits(codes.astype(np.int64), tuple(map(_plain, levels)), values=values[:, None], shape=(len(levels),))
-    if kind == "text" and needs_order(term.structure):
+    if kind == "text" and needs_order(structure):
         raise DataError(
-            f"the order of the visits matters to {term.structure!r}, and column {column!r} is text without an order",
+            f"the order of the visits matters to {structure!r}, and column {column!r} is text without an order",
             f"sorted as text they would be {values_text(source.read_factor(column).levels)}",
             f"give an ordered factor: pandas.Categorical(data[{column!r}], categories=[...])",
         )
-    return _factor_visits(source, column, keep=is_serial(term.structure))
+    return _factor_visits(source, column, keep=is_serial(structure))
 
 
 def _factor_visits(source: Columns, column: str, *, keep: bool) -> _Visits:

@@ -63,7 +63,7 @@ def absent_name(name: str, names: Sequence[str]) -> tuple[str, str]:
     near = nearest_names(name, names)
     twin = next((other for other in near if skeleton(other) == skeleton(name)), None)
     if twin is not None:
-        odd = strange_characters(name) or strange_characters(twin)
+        odd = strange_characters(name + twin)
         return (
             f"column {twin!r} looks the same but is spelled with other characters ({odd})",
             f"rename the column, or copy its name: {twin!r}",

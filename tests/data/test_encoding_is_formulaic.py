@@ -74,7 +74,18 @@ def test_new_rows_are_encoded_by_what_the_old_ones_taught(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["1 + f * g", "0 + f", "1 + x:f", "1 + f:g", "0 + x:f", "1 + (f + g + h) ** 2", "1 + f / g", "1 + f * x - x", "1 + g %in% f", "0 + f:g:h"],
+    [
+        "1 + f * g",
+        "0 + f",
+        "1 + x:f",
+        "1 + f:g",
+        "0 + x:f",
+        "1 + (f + g + h) ** 2",
+        "1 + f / g",
+        "1 + f * x - x",
+        "1 + g %in% f",
+        "0 + f:g:h",
+    ],
 )
 def test_terms_are_expanded_as_formulaic_expands_them(text: str) -> None:
     names = [":".join(factor.expr for factor in term.factors) for term in formulaic.Formula(text)]
