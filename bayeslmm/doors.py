@@ -1,0 +1,48 @@
+"""The lazy doors of the front: names that are handed on, and verbs of rooms that a model does not know of until they are asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+NAMES = {
+    "LMM": "bayeslmm.model",
+    "Fit": "bayeslmm.results",
+    "Summary": "bayeslmm.results",
+    "Priors": "bayeslmm.spec",
+    "Check": "bayeslmm.errors",
+    "load": "bayeslmm.opening",
+    "load_dataset": "bayeslmm.data",
+    "read_model": "bayeslmm.files",
+    "mmrm": "bayeslmm.dialects",
+    "proc_mixed": "bayeslmm.dialects",
+    "lrt": "bayeslmm.inference",
+    "compare_models": "bayeslmm.inference",
+    "compare": "bayeslmm.bayes",
+    "Posterior": "bayeslmm.bayes",
+    "Comparison": "bayeslmm.bayes",
+}
+"""Public name -> module that has it."""
+
+ROOMS = frozenset({"arrays", "bayes", "covariance", "data", "errors", "estimate", "formula", "inference"}) | frozenset(
+    {"likelihood", "plots", "results", "scale", "spec"}
+)
+
+
+def hand_on(name: str) -> Any:
+    """What `bayeslmm.NAME` is."""
+    if name in NAMES:
+        return getattr(import_module(NAMES[name]), name)
+    if name in ROOMS:
+        return import_module(f"bayeslmm.{name}")
+    raise AttributeError(f"module 'bayeslmm' has no attribute {name!r}")
+
+
+def bayes(verb: str, model: Any, *args: Any, **options: Any) -> Any:
+    """Call a verb of the Bayesian room on a model."""
+    return getattr(import_module("bayeslmm.bayes"), verb)(model, *args, **options)
+
+
+def write_model(model: Any, path: Any) -> None:
+    """Write a model's spec to a file."""
+    import_module("bayeslmm.files").write_model(model, path)

@@ -1,0 +1,224 @@
+"""What is known about the random effects once theta is: conditional modes, their covariances, and the variance of any linear predictor.
+
+All of it comes from the factor that the criterion has already made. With `H_k = T M_k^-1 T'` for level k of the first factor, E_k and C_k
+its cross-products with the remaining columns and with X, and Q the inverse of what remains after it (joint over those and X),
+
+    var(x'(alpha^ - alpha) + z'(beta^ - beta)) / sigma^2 = z0' H_k z0 + d' Q d,     d = [z_rest; x] - [E_k C_k]' H_k z0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import scipy.sparse as sp
+
+from bayeslmm.arrays import Array, Codes
+from bayeslmm.likelihood.coupling import DenseCoupling
+from bayeslmm.likelihood.criterion import Point, one_thread
+from bayeslmm.likelihood.crossproducts import Factor
+from bayeslmm.likelihood.kernel import RandomEffectsState
+from bayeslmm.likelihood.levels_kernel import LevelsState
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.rest import RestState, Span
+from bayeslmm.likelihood.subjects_prediction import subject_mode_covariances, subject_modes, subject_rows
+
+CELLS = 1 << 23
+"""Entries of a dense block (rows x remaining columns) worked on at once."""
+
+
+def conditional_modes(problem: Problem, point: Point) -> list[Array]:
+    """beta^ = E(beta | y) at the profiled alpha and sigma, (K, q) for every term in the order of the formula, on the user's columns."""
+    if problem.structured is not None:
+        return subject_modes(problem, point)
+    if problem.structured is not None:
+        return subject_modes(problem, point)
+    state = _state(point)
+    found: dict[int, Array] = {}
+    with one_thread(problem.criterion.width):
+        whole = state.levels.modes()
+    for factor, modes in zip(state.parameters.factors, whole, strict=True):
+        beta = modes[:, 0].T
+        if factor.root is not None:
+            beta = factor.root @ beta
+        for i, own in zip(factor.terms, factor.slices, strict=True):
+            found[i] = problem.conditioning.y_scale * beta[:, own] @ problem.conditioning.maps[i].whole.T
+    return [found[i] for i in range(len(found))]
+
+
+def conditional_covariances(problem: Problem, point: Point) -> list[Array]:
+    """var(beta_k | y, alpha) = sigma^2 [Lambda (Lambda'Z'WZ Lambda + I)^-1 Lambda']_kk, (K, q, q) for every term, in formula order."""
+    if problem.structured is not None:
+        return subject_mode_covariances(problem, point)
+    if problem.structured is not None:
+        return subject_mode_covariances(problem, point)
+    state = _state(point)
+    found: dict[int, Array] = {}
+    scale = point.sigma2 * problem.conditioning.y_scale**2
+    with one_thread(problem.criterion.width):
+        blocks = _inverse_blocks(state.levels)
+    for factor, block in zip(state.parameters.factors, blocks, strict=True):
+        for i, own in zip(factor.terms, factor.slices, strict=True):
+            whole = problem.conditioning.maps[i].whole
+            found[i] = scale * (whole @ block[:, own, own] @ whole.T)
+    return [found[i] for i in range(len(found))]
+
+
+def row_variances(problem: Problem, point: Point, X: Array, Zs: Sequence[Array], codes: Sequence[Codes]) -> Array:
+    """Variance of `x'(alpha^ - alpha) + z'(beta^ - beta)` for any rows, (n,), on the user's scale.
+
+    X : (n, p) columns kept; Zs : (n, q) for every term in the order of the formula; codes : (n,) levels, -1 leaves the term out
+    """
+    if problem.structured is not None:
+        return subject_rows(problem, point, X, Zs, codes, None)[1]
+    if problem.structured is not None:
+        return subject_rows(problem, point, X, Zs, codes, None)[1]
+    state = _state(point)
+    scale = point.sigma2 * problem.conditioning.y_scale**2
+    out = np.empty(len(X))
+    with one_thread(problem.criterion.width):
+        for part in _pieces(len(X), state.levels):
+            rows = _Rows(problem, state, X[part], [Z[part] for Z in Zs], [c[part] for c in codes])
+            out[part] = scale * rows.variances()
+    return out
+
+
+def _state(point: Point) -> RandomEffectsState:
+    assert isinstance(point.state, RandomEffectsState)
+    return point.state
+
+
+def _pieces(n: int, levels: LevelsState) -> Iterator[slice]:
+    m = 1
+    if levels.rest is not None:
+        # only a component worked on densely asks for memory
+        m = max(batch.index.shape[1] for batch in levels.rest.layout.batches)
+    step = max(1, CELLS // m)
+    for begin in range(0, n, step):
+        yield slice(begin, min(begin + step, n))
+
+
+# -- the diagonal blocks of the inverse ------------------------------------------------------------------------------------------------
+
+
+def _inverse_blocks(levels: LevelsState) -> list[Array]:
+    """(K, q, q) diagonal blocks of Lambda (Lambda'Z'WZ Lambda + I)^-1 Lambda' of every factor, on conditioned columns."""
+    found = []
+    if levels.first is not None:
+        H = np.einsum("catk,cbtk->abtk", levels.first.W, levels.first.W)
+        if levels.rest is not None and levels.cross.coupling is not None:
+            none = np.zeros((1, levels.cross.p, levels.cross.p))
+            inner = levels.cross.coupling.gather(levels.rest.joint_flat(none, levels.rest.QV[..., : levels.cross.p]))
+            H = H + np.einsum("abtk,bctk,cdtk->adtk", H, inner, H)
+        found.append(np.ascontiguousarray(H[:, :, 0].transpose(2, 0, 1)))
+    if levels.rest is not None:
+        for span, factor in zip(levels.rest.layout.spans, levels.cross.rest_factors, strict=True):
+            found.append(_rest_blocks(levels.rest, span, factor))
+    return found
+
+
+def _rest_blocks(rest: RestState, span: Span, factor: Factor) -> Array:
+    out = np.empty((span.K, span.q, span.q))
+    for batch, block in zip(rest.layout.batches, rest.blocks, strict=True):
+        for _, part in rest.layout.local(batch):
+            index = batch.index[:, part]
+            if not (span.offset <= index[0, 0] < span.stop):
+                continue
+            Q = block.Q[0][:, part, part]
+            if factor.root is not None:
+                return _related_blocks(Q[0], factor.root, span)
+            B, width = index.shape
+            tiles = Q.reshape(B, width // span.q, span.q, width // span.q, span.q)
+            own = tiles[:, np.arange(width // span.q), :, np.arange(width // span.q), :].transpose(1, 0, 2, 3)
+            out[(index[:, :: span.q] - span.offset) // span.q] = own
+    return out
+
+
+def _related_blocks(Q: Array, root: Array, span: Span) -> Array:
+    """Diagonal blocks of (L x I) Q (L x I)'."""
+    half = np.einsum("kl,lamb->kamb", root, Q.reshape(span.K, span.q, span.K, span.q))
+    return np.einsum("kamb,km->kab", half, root)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------------------------
+
+
+class _Rows:
+    """Some rows on conditioned columns, seen by factor."""
+
+    def __init__(self, problem: Problem, state: RandomEffectsState, X: Array, Zs: Sequence[Array], codes: Sequence[Codes]) -> None:
+        self.levels = state.levels
+        c = problem.conditioning
+        self.X = X @ c.back
+        self.z: list[Array] = []
+        self.codes: list[Codes] = []
+        for factor in state.parameters.factors:
+            z = np.zeros((len(X), factor.q))
+            for i, own in zip(factor.terms, factor.slices, strict=True):
+                z[:, own] = np.where(codes[i][:, None] >= 0, Zs[i] @ c.maps[i].whole, 0.0)
+            self.z.append(z)
+            self.codes.append(np.maximum(codes[factor.terms[0]], 0))
+
+    def variances(self) -> Array:
+        levels, n = self.levels, len(self.X)
+        total, d_x, h = np.zeros(n), self.X, None
+        if levels.first is not None:
+            h, total, d_x = self._through_first(levels)
+        Qxx = levels.solution.information_inverse[0]
+        if levels.rest is not None:
+            d = self._rest_rows(levels, h)
+            total = total + _quadratic(levels.rest, d)
+            G = levels.rest.QV[0, :, : levels.cross.p]
+            d_x = d_x - np.asarray(d @ G)
+        return np.asarray(total + np.einsum("nx,nx->n", d_x @ Qxx, d_x))
+
+    def _through_first(self, levels: LevelsState) -> tuple[Array, Array, Array]:
+        """h = H_k z0 (n, q), z0' H_k z0, and x - C_k' h."""
+        assert levels.first is not None
+        assert levels.cross.first is not None
+        k, z = self.codes[0], self.z[0]
+        W = levels.first.W[:, :, 0, k]
+        Wz = np.einsum("abn,nb->an", W, z)
+        h = np.einsum("abn,an->nb", W, Wz)
+        d_x = self.X - np.einsum("axn,na->nx", levels.cross.first.C[:, : levels.cross.p, k], h)
+        return h, np.einsum("an,an->n", Wz, Wz), d_x
+
+    def _rest_rows(self, levels: LevelsState, h: Array | None) -> sp.csr_array:
+        """z_rest - E_k' H_k z0, (n, m)."""
+        assert levels.rest is not None
+        n, skip = len(self.X), int(levels.first is not None)
+        blocks = []
+        spans, factors = levels.rest.layout.spans, levels.cross.rest_factors
+        for span, factor, z, k in zip(spans, factors, self.z[skip:], self.codes[skip:], strict=True):
+            columns = (k[:, None] * span.q + np.arange(span.q)).ravel()
+            block = sp.csr_array((z.ravel(), columns, np.arange(0, n * span.q + 1, span.q)), shape=(n, span.K * span.q))
+            if factor.root is not None:
+                block = sp.csr_array(block @ sp.csr_array(sp.kron(sp.csr_array(factor.root), sp.eye_array(span.q))))
+            blocks.append(block)
+        out = sp.csr_array(sp.hstack(blocks))
+        coupling = levels.cross.coupling
+        if h is not None and coupling is not None:
+            for a in range(coupling.q):
+                E = (
+                    sp.csr_array(coupling.E[a][self.codes[0]])
+                    if isinstance(coupling, DenseCoupling)
+                    else coupling.columns[a][self.codes[0]]
+                )
+                out = sp.csr_array(out - sp.diags_array(h[:, a]) @ E)
+        return out
+
+
+def _quadratic(rest: RestState, d: sp.csr_array) -> Array:
+    """d' Q d of every row."""
+    total = np.zeros(d.shape[0])
+    by_column = d.tocsc()
+    for batch, block in zip(rest.layout.batches, rest.blocks, strict=True):
+        B, s = batch.index.shape
+        own = by_column[:, batch.index.ravel()]
+        if B == 1:
+            dense = own.toarray()
+            total += np.einsum("nm,nm->n", dense @ block.Q[0, 0], dense)
+        else:
+            Q = sp.bsr_array((block.Q[0], np.arange(B), np.arange(B + 1)), shape=(B * s, B * s))
+            total += np.asarray(own.multiply(own @ Q).sum(axis=1)).ravel()
+    return total

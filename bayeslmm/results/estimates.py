@@ -1,0 +1,391 @@
+"""`Estimates`: the numbers of a fit, each made when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.arrays import Array, Codes, frozen, readonly
+from bayeslmm.errors import BayesLMMWarning, Check, PredictionError
+from bayeslmm.likelihood.error_parameters import one_sigma, residual_parameters, visit_covariances
+from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
+from bayeslmm.likelihood.residuals import error_covariance
+from bayeslmm.results.counting import Counting, Counts
+from bayeslmm.results.variances import entries, merged_covariances, varcorr_frame
+
+if TYPE_CHECKING:
+    from bayeslmm.data.design import Design
+    from bayeslmm.estimate.estimate import Estimate
+    from bayeslmm.likelihood.criterion import Point
+    from bayeslmm.likelihood.problem import Problem
+
+WARNED = frozenset({"aliased_columns", "condition_number", "empty_labels"})
+"""Notes of a design that are worth a warning though nothing failed."""
+
+
+class Model(Protocol):
+    """What a fit asks of its model."""
+
+    @property
+    def formula(self) -> str: ...
+    @property
+    def counting(self) -> Counting: ...
+    @property
+    def design(self) -> Design: ...
+    @property
+    def given_offset(self) -> bool: ...
+    def fit(self, method: str = "REML") -> Any: ...
+    def with_response(self, y: Any) -> Model: ...
+    def updated(self, formula: str | None, data: Any, changes: Mapping[str, Any]) -> Model: ...
+    def simulated(self, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame: ...
+
+
+class Estimates:
+    """Point estimates of one model and all that follows from them without looking to the right.
+
+    problem : the conditioned design; elapsed : seconds that the fit took
+    Frames are made anew at each access: what is done to them does not reach the fit. Examples take
+    `fit = blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy).fit()`.
+    """
+
+    def __init__(self, model: Model, problem: Problem, estimate: Estimate, elapsed: float) -> None:
+        self.model = model
+        self.problem = problem
+        self.estimate = estimate
+        self.elapsed = elapsed
+
+    # -- where the numbers come from -----------------------------------------------------------------------------------------------------
+
+    @property
+    def design(self) -> Design:
+        """The design of the model."""
+        return self.model.design
+
+    @cached_property
+    def point(self) -> Point:
+        """The criterion at the optimum with gradient and Newton matrix."""
+        return self.problem.criterion.at(self.estimate.x, self.restricted)
+
+    @property
+    def restricted(self) -> bool:
+        """Whether the criterion is the restricted one."""
+        return self.estimate.restricted
+
+    @property
+    def method(self) -> str:
+        """ "REML", "ML" or "MAP"."""
+        return self.estimate.method
+
+    @property
+    def formula(self) -> str:
+        """The formula as given."""
+        return self.model.formula
+
+    # -- fixed effects -------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def fixef_kept(self) -> Array:
+        """(p,) coefficients of the columns kept."""
+        return self.estimate.alpha
+
+    @property
+    def vcov_kept(self) -> Array:
+        """(p, p) their covariance matrix."""
+        return self.estimate.vcov
+
+    def expanded(self, values: Array) -> Array:
+        """Values of the columns kept put among all the coefficients, NaN where a column was aliased; matrices in both directions."""
+        p, kept = len(self.design.coef_names), list(self.design.kept)
+        out = np.full((p,) * np.ndim(values), np.nan)
+        out[np.ix_(*[kept] * np.ndim(values))] = values
+        return out
+
+    @property
+    def fixef(self) -> pd.Series[float]:
+        """Fixed effects by name; NaN for aliased columns.
+
+        >>> round(fit.fixef["Days"], 4)
+        10.4673
+        """
+        return pd.Series(self.expanded(self.fixef_kept), index=list(self.design.coef_names), name="estimate")
+
+    @property
+    def vcov(self) -> pd.DataFrame:
+        """Covariance matrix of the fixed effects.
+
+        >>> round(fit.vcov.loc["Days", "Days"] ** 0.5, 4)
+        1.5458
+        """
+        names = list(self.design.coef_names)
+        return pd.DataFrame(self.expanded(self.vcov_kept), index=names, columns=names)
+
+    # -- covariance parameters -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation; at the reference level of a variance function; NaN for a heterogeneous structure of the errors.
+
+        >>> round(fit.sigma, 3)
+        25.592
+        """
+        return self._sigma if one_sigma(self.problem) else float("nan")
+
+    @property
+    def _sigma(self) -> float:
+        """The leading standard deviation of R, whatever its structure."""
+        return self.estimate.sigma * float(np.sqrt(self.design.weight_scale))
+
+    @property
+    def theta(self) -> Array:
+        """Relative covariance factor, column-wise lower triangle per term, terms in the order of the formula.
+
+        >>> fit.theta.round(4).tolist()
+        [0.9667, 0.0152, 0.2309]
+        """
+        scale = self.design.weight_scale
+        return self.estimate.theta if scale == 1.0 else np.asarray(readonly(self.estimate.theta / np.sqrt(scale)))
+
+    @cached_property
+    def covariances(self) -> tuple[Array, ...]:
+        """Covariance matrix of every random term, (q, q), in the order of the formula."""
+        scale = self.estimate.sigma**2
+        return tuple(frozen(scale * relative) for relative in self.problem.relative_covariances(self.estimate.x))
+
+    @property
+    def D(self) -> dict[str, pd.DataFrame]:
+        """Grouping factor -> covariance matrix of its random effects, terms on one factor side by side.
+
+        >>> fit.D["Subject"].loc["Days", "Days"].round(3).item()
+        35.072
+        """
+        return merged_covariances(self.design.terms, self.covariances)
+
+    @property
+    def varcorr(self) -> pd.DataFrame:
+        """Variances, covariances, standard deviations and correlations: `group, term1, term2, variance, sd, corr`.
+
+        >>> fit.varcorr["sd"].round(3).tolist()
+        [24.741, 5.922, nan, 25.592]
+        """
+        return varcorr_frame(list(entries(self.design.terms, self.covariances)), self.sigma)
+
+    @property
+    def R(self) -> pd.DataFrame | dict[str, pd.DataFrame] | None:
+        """Covariance of the errors over visits, by group where it differs; None for independent errors.
+
+        >>> fit.R is None
+        True
+        """
+        found, residual = visit_covariances(self.problem, self.estimate.x, self._sigma), self.design.residual
+        if found is None or residual is None:
+            return None
+        names = list(residual.visit_levels)
+        frames = [pd.DataFrame(matrix, index=names, columns=names) for matrix in found]
+        return frames[0] if residual.group is None else dict(zip(residual.group.levels.tolist(), frames, strict=True))
+
+    @property
+    def residual_params(self) -> pd.Series[float]:
+        """Parameters of the residual structure and of the variance function, by name.
+
+        >>> len(fit.residual_params)
+        0
+        """
+        found = residual_parameters(self.problem, self.estimate.x, self._sigma)
+        return pd.Series(
+            [value for _, value in found], index=pd.Index([name for name, _ in found], dtype="str"), name="estimate", dtype=float
+        )
+
+    def marginal_cov(self, level: Any) -> pd.DataFrame:
+        """V over the rows of one subject: a level of the residual structure's subject, or of the first grouping factor.
+
+        Raises PredictionError for a level that the data do not have.
+
+        >>> fit.marginal_cov("308").shape
+        (10, 10)
+        """
+        rows = self._rows_of(level)
+        V = error_covariance(self.problem, self.point, rows)
+        for term, matrix in zip(self.design.terms, self.covariances, strict=True):
+            Z, codes = term.Z[rows], term.group.codes[rows]
+            known = (codes[:, None] == codes).astype(float) if term.relationship is None else term.relationship[np.ix_(codes, codes)]
+            V = V + known * (Z @ matrix @ Z.T)
+        index = self.design.index[rows]
+        return pd.DataFrame(V, index=index, columns=index)
+
+    def _rows_of(self, level: Any) -> Codes:
+        residual = self.design.residual
+        factors = [residual.subject] if residual is not None else [term.group for term in self.design.terms[:1]]
+        for factor in factors:
+            found = [i for i, known in enumerate(factor.levels) if known == level or str(known) == str(level)]
+            if found:
+                return np.flatnonzero(factor.codes == found[0])
+        name = factors[0].name if factors else "a grouping factor, of which the model has none"
+        raise PredictionError(f"{level!r} is not a level of {name}", remedy="see `model.groups` and `ranef()` for the levels")
+
+    # -- random effects ------------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def modes(self) -> tuple[Array, ...]:
+        """Conditional modes of every term, (K, q)."""
+        return tuple(readonly(mode) for mode in conditional_modes(self.problem, self.point))
+
+    @cached_property
+    def mode_covariances(self) -> tuple[Array, ...]:
+        """Conditional covariance of the random effects of every level, (K, q, q) for every term."""
+        return tuple(readonly(block) for block in conditional_covariances(self.problem, self.point))
+
+    # -- the criterion and what counts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def criterion(self) -> float:
+        """-2 log likelihood, or its restricted form.
+
+        >>> round(fit.criterion, 4)
+        1743.6283
+        """
+        return self.estimate.criterion
+
+    @property
+    def loglik(self) -> float:
+        """Log likelihood, restricted under REML.
+
+        >>> round(fit.loglik, 4)
+        -871.8141
+        """
+        return -0.5 * self.criterion
+
+    @property
+    def counts(self) -> Counts:
+        """What the information criteria count."""
+        design = self.design
+        factors = [term.group for term in design.terms] if design.residual is None else [design.residual.subject]
+        subject = max(factors, key=lambda factor: factor.size, default=None)
+        subjects = design.nobs if subject is None else subject.size
+        return Counts(self.model.counting, self.restricted, self.criterion, self.nobs, len(design.kept), self.problem.size + 1, subjects)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion.
+
+        >>> round(fit.aic, 4)
+        1755.6283
+        """
+        return self.counts.aic
+
+    @property
+    def aicc(self) -> float:
+        """Akaike's criterion for small samples.
+
+        >>> round(fit.aicc, 3)
+        1756.114
+        """
+        return self.counts.aicc
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion.
+
+        >>> round(fit.bic, 3)
+        1774.786
+        """
+        return self.counts.bic
+
+    @property
+    def nobs(self) -> int:
+        """Number of rows used.
+
+        >>> fit.nobs
+        180
+        """
+        return self.design.nobs
+
+    @property
+    def df_model(self) -> int:
+        """Number of estimated parameters: coefficients, covariance parameters, sigma.
+
+        >>> fit.df_model
+        6
+        """
+        return len(self.design.kept) + self.problem.size + 1
+
+    @property
+    def rows(self) -> Codes:
+        """Positions in the data of the rows used.
+
+        >>> fit.rows[:3].tolist()
+        [0, 1, 2]
+        """
+        return self.design.rows
+
+    # -- how it went ---------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def converged(self) -> bool:
+        """Whether the search ended at an optimum.
+
+        >>> fit.converged
+        True
+        """
+        return self.estimate.converged
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the search; the estimates are then the best found so far.
+
+        >>> fit.interrupted
+        False
+        """
+        return self.estimate.interrupted
+
+    @property
+    def singular(self) -> bool:
+        """Whether a variance is 0 or a correlation 1 in size.
+
+        >>> fit.singular
+        False
+        """
+        return self.estimate.singular
+
+    @property
+    def path(self) -> tuple[tuple[Array, float], ...]:
+        """Every evaluation of the search: parameters on the optimiser's axes, criterion.
+
+        >>> len(fit.path) < 20
+        True
+        """
+        return self.estimate.path
+
+    @cached_property
+    def checks(self) -> Mapping[str, Check]:
+        """Verdicts about the fit and its design, by name.
+
+        >>> fit.checks["convergence"].verdict
+        'passed'
+        """
+        found: dict[str, Check] = {}
+        for check in self.estimate.checks:
+            name, number = check.name, 2
+            while name in found:
+                name, number = f"{check.name} ({number})", number + 1
+            found[name] = check
+        return MappingProxyType(found)
+
+    def warning(self) -> BayesLMMWarning | None:
+        """The one warning of this fit, or None when nothing failed."""
+        told = [c for c in self.estimate.checks if c.verdict == "failed" or (c.verdict == "noted" and c.name in WARNED)]
+        if not told:
+            return None
+        what = "; ".join(f"{check.name}: {_shown(check.value)}" for check in told)
+        remedies = list(dict.fromkeys(check.remedy for check in told if check.remedy))
+        return BayesLMMWarning(what, f"fit of {self.formula}", "; ".join(remedies))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,66 @@
+"""Responses drawn from a model at given parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.arrays import Array
+from bayeslmm.data.design import Design
+from bayeslmm.errors import SpecificationError
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.residuals import draw_errors
+
+
+def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple[Array, Array, float]:
+    """alpha (p,) of the columns kept, theta and sigma from a mapping; coefficients may be given by name."""
+    unknown = set(params) - {"alpha", "theta", "sigma"}
+    absent = {"alpha", "theta", "sigma"} - set(params) - ({"theta"} if size == 0 else set())
+    if unknown or absent:
+        what = f"parameters unknown: {', '.join(sorted(unknown))}" if unknown else f"parameters missing: {', '.join(sorted(absent))}"
+        raise SpecificationError(what, "params", 'give {"alpha": ..., "theta": ..., "sigma": ...}')
+    alpha = params["alpha"]
+    if isinstance(alpha, Mapping | pd.Series):
+        missing = [name for name in design.coef_names if name not in alpha and name not in design.aliased]
+        if missing:
+            raise SpecificationError(f"coefficients missing: {', '.join(missing)}", "alpha", "give one number per coefficient")
+        alpha = [alpha[design.coef_names[i]] for i in design.kept]
+    alpha = np.asarray(alpha, float)
+    theta, sigma = np.atleast_1d(np.asarray(params.get("theta", ()), float)), float(params["sigma"])
+    for name, values, length in (("alpha", alpha, len(design.kept)), ("theta", theta, size)):
+        if values.shape != (length,) or not np.all(np.isfinite(values)):
+            raise SpecificationError(f"{name} is not {length} finite numbers", name, f"got shape {values.shape}")
+    if not (np.isfinite(sigma) and sigma >= 0):
+        raise SpecificationError(f"sigma is {sigma}", "sigma", "give a standard deviation")
+    return alpha, theta, sigma
+
+
+def simulated(problem: Problem, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame:
+    """`sim_1`, `sim_2`, ... over the rows used; each column has a stream of its own, so that it does not depend on how many there are."""
+    if isinstance(nsim, bool) or int(nsim) != nsim or nsim < 1:
+        raise SpecificationError(f"nsim is {nsim!r}", "nsim", "give the number of simulations, 1 or more")
+    design = problem.design
+    x = problem.x(theta)
+    mean = design.X @ alpha + (0.0 if design.offset is None else design.offset)
+    roots = [_root(sigma**2 * matrix) for matrix in problem.relative_covariances(x)]
+    known = {id(term.relationship): _root(term.relationship) for term in design.terms if term.relationship is not None}
+    columns = {}
+    for number, child in enumerate(np.random.SeedSequence(seed).spawn(int(nsim)), start=1):
+        rng = np.random.default_rng(child)
+        y = mean + draw_errors(problem, x, sigma, rng)
+        for term, root in zip(design.terms, roots, strict=True):
+            beta = rng.standard_normal((term.group.size, len(root))) @ root.T
+            if term.relationship is not None:
+                beta = known[id(term.relationship)] @ beta
+            y += np.einsum("nq,nq->n", term.Z, beta[term.group.codes])
+        columns[f"sim_{number}"] = y
+    return pd.DataFrame(columns, index=design.index)
+
+
+def _root(matrix: Array) -> Array:
+    """A square root of a positive semi-definite matrix, which does not change where it is singular by rounding only."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)

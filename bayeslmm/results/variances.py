@@ -1,0 +1,84 @@
+"""D, one frame per grouping factor, and `varcorr`, one row per variance and per covariance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.arrays import Array
+from bayeslmm.data.design import RandomTerm
+
+INDEPENDENT = frozenset({"diag", "id"})
+"""Structures whose covariances are 0 by construction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A variance (`second` is None) or a covariance of a term, with its sd or its correlation."""
+
+    group: str
+    first: str
+    second: str | None
+    variance: float
+    sd: float
+    corr: float
+
+
+def by_group(terms: Sequence[RandomTerm]) -> dict[str, list[int]]:
+    """Grouping factor -> positions of its terms, in the order of the formula."""
+    found: dict[str, list[int]] = {}
+    for i, term in enumerate(terms):
+        found.setdefault(term.group.name, []).append(i)
+    return found
+
+
+def merged_covariances(terms: Sequence[RandomTerm], matrices: Sequence[Array]) -> dict[str, pd.DataFrame]:
+    """Grouping factor -> the block-diagonal covariance of the columns of all its terms."""
+    frames = {}
+    for group, members in by_group(terms).items():
+        names = [name for i in members for name in terms[i].columns]
+        whole, begin = np.zeros((len(names), len(names))), 0
+        for i in members:
+            end = begin + len(matrices[i])
+            whole[begin:end, begin:end] = matrices[i]
+            begin = end
+        frames[group] = pd.DataFrame(whole, index=names, columns=names)
+    return frames
+
+
+def entries(terms: Sequence[RandomTerm], matrices: Sequence[Array]) -> Iterator[Entry]:
+    """Variances of a term, then its covariances column by column, term after term, grouping factors in the order of the formula."""
+    for group, members in by_group(terms).items():
+        for i in members:
+            yield from _of_term(group, terms[i], matrices[i])
+
+
+def _of_term(group: str, term: RandomTerm, matrix: Array) -> Iterator[Entry]:
+    sds = np.sqrt(np.diagonal(matrix))
+    for name, sd in zip(term.columns, sds, strict=True):
+        yield Entry(group, name, None, float(sd**2), float(sd), np.nan)
+    if term.covariance.name in INDEPENDENT:
+        return
+    for a in range(len(sds)):
+        for b in range(a + 1, len(sds)):
+            scale = float(sds[a] * sds[b])
+            corr = float(np.clip(matrix[a, b] / scale, -1.0, 1.0)) if scale > 0 else np.nan
+            yield Entry(group, term.columns[a], term.columns[b], float(matrix[a, b]), np.nan, corr)
+
+
+def varcorr_frame(found: Sequence[Entry], sigma: float) -> pd.DataFrame:
+    """`group, term1, term2, variance, sd, corr`, the residual last."""
+    rows = [*found, Entry("Residual", "", None, sigma**2, sigma, np.nan)]
+    return pd.DataFrame(
+        {
+            "group": [row.group for row in rows],
+            "term1": [row.first or None for row in rows],
+            "term2": pd.array([row.second for row in rows], dtype="str"),
+            "variance": [row.variance for row in rows],
+            "sd": [row.sd for row in rows],
+            "corr": [row.corr for row in rows],
+        }
+    )
