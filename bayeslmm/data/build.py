@@ -53,6 +53,12 @@ def build_design(
     functions : the user's own functions of the formula
     Errors: `DataError` and its kinds for columns and rows, `RankError`, `SizeError` and `DesignError` for designs that no method can
     estimate. What only the likelihood cannot identify is not refused here: see `Design.unidentified`.
+
+    >>> from bayeslmm.formula import parse_formula
+    >>> data = {"y": [1.0, 2.5, 2.0, 4.0, 3.0, 5.5], "x": [0, 1, 2] * 2, "g": ["a", "a", "a", "b", "b", "b"]}
+    >>> design = build_design(ModelSpec(parse_formula("y ~ x + (1 | g)")), data)
+    >>> design.coef_names, design.groups, design.X.shape
+    (('Intercept', 'x'), {'g': 2}, (6, 2))
     """
     own = dict(functions or {})
     if weights is not None and spec.weights is not None:
