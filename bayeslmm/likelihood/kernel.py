@@ -14,7 +14,7 @@ from bayeslmm.likelihood.levels_kernel import LevelsState, Solution, evaluate
 from bayeslmm.likelihood.parameters import RandomParameters
 
 SINGULAR = 1e-8
-"""Diagonal entries of T below this are not divided by."""
+"""Singular values of T below this are not divided by."""
 
 
 class State(Protocol):
@@ -123,7 +123,7 @@ class RandomEffectsState:
 
     def _factor_gradients(self, restricted: bool, weight: float) -> list[Array]:
         """d criterion / d Sigma of every factor: from gT = 2 G T where T can be divided by, else from the cross-products."""
-        smooth = all(np.abs(np.diagonal(T[0])).min(initial=np.inf) > SINGULAR for T in self.levels.Ts)
+        smooth = all(np.linalg.svd(T[0], compute_uv=False).min(initial=np.inf) > SINGULAR for T in self.levels.Ts)
         if smooth:
             halves = [0.5 * np.linalg.solve(T[0].T, g[0].T).T for T, g in zip(self.levels.Ts, self.levels.logdet_adjoints(restricted), strict=True)]
         else:

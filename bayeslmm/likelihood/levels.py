@@ -74,7 +74,7 @@ class LevelBlock:
     """Cross-products of the first factor.
 
     A : (q, q, K) Z'WZ by level
-    C : (q, r, K) Z'W[X y] by level
+    C : (q, r, K) Z'W[X y] by level; (q, t, r, K) where every theta has a response of its own
     """
 
     A: Array
@@ -88,9 +88,13 @@ class LevelBlock:
     def K(self) -> int:
         return int(self.A.shape[2])
 
+    def fixed(self, p: int) -> Array:
+        """Z'WX by level, (q, p, K): the same for every response."""
+        return (self.C if self.C.ndim == 3 else self.C[:, 0])[:, :p]
+
     def eliminate(self, T: Array, derivatives: bool) -> LevelState:
         """Eliminate every level for each theta; T : (t, q, q) lower triangular."""
-        t, q, K, r = len(T), self.q, self.K, self.C.shape[1]
+        t, q, K, r = len(T), self.q, self.K, self.C.shape[-2]
         step = max(1, CHUNK // t)
         if step >= K:
             return self._part(slice(0, K), T, derivatives)
@@ -109,15 +113,15 @@ class LevelBlock:
         return LevelState(logdet, border, W, projected, B)
 
     def _part(self, part: slice, T: Array, derivatives: bool) -> LevelState:
-        A, C = self.A[:, :, part], self.C[:, :, part]
+        A, C = self.A[:, :, part], self.C[..., part]
         q = self.q
         logdet, W = _unrolled(A, T) if q <= UNROLLED else _batched(A, T)
         t = len(T)
-        Y = np.empty((q, t, C.shape[1], A.shape[2]))
+        Y = np.empty((q, t, C.shape[-2], A.shape[2]))
         for a in range(q):
-            np.multiply(W[a][0][:, None, :], C[0][None], out=Y[a])
+            np.multiply(W[a][0][:, None, :], C[0], out=Y[a])
             for c in range(1, q):
-                Y[a] += W[a][c][:, None, :] * C[c][None]
+                Y[a] += W[a][c][:, None, :] * C[c]
         border = np.matmul(Y[0], Y[0].swapaxes(-1, -2))
         for a in range(1, q):
             border += np.matmul(Y[a], Y[a].swapaxes(-1, -2))

@@ -185,7 +185,7 @@ class LevelsState:
         assert coupling is not None and self.cross.first is not None
         QVx = self.rest.QV[..., :p]
         inner = coupling.gather(self.rest.joint_flat(Qxx, QVx))
-        C = self.cross.first.C[:, :p]
+        C = self.cross.first.fixed(p)
         if p:
             EQ = coupling.times(-QVx @ Qxx)
             cross = np.einsum("atxk,bxk->abtk", EQ, C)
@@ -225,7 +225,7 @@ class LevelsState:
             e = self.unproject(c)
             Ae = np.einsum("abk,bsk->ask", self.cross.first.A, e)
             total[np.ix_(mine, mine)] = np.einsum("ask,azk->sz", c, Ae)
-            dX[:, mine] = np.einsum("axk,ask->xs", self.cross.first.C[:, :p], e)
+            dX[:, mine] = np.einsum("axk,ask->xs", self.cross.first.fixed(p), e)
             if self.rest is not None and self.cross.coupling is not None:
                 dR[:, mine] = self.cross.coupling.transpose_times(e[:, None])[0]
         if other:
@@ -271,7 +271,7 @@ def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True
         logdet += first.logdet
     if cross.rest is not None and cross.U0 is not None and cross.V0 is not None:
         U = np.broadcast_to(cross.U0, (t, len(cross.U0)))
-        V = np.broadcast_to(cross.V0, (t, *cross.V0.shape))
+        V = np.broadcast_to(cross.V0, (t, *cross.V0.shape[-2:]))
         if first is not None and cross.coupling is not None and cross.first is not None:
             U = U - cross.coupling.schur(first.W)
             V = V - cross.coupling.transpose_times(_through(first.W, cross.first.C))
@@ -284,5 +284,5 @@ def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True
 
 def _through(W: Array, C: Array) -> Array:
     """H_k C_k, (q, t, r, K)."""
-    WC = np.einsum("abtk,brk->atrk", W, C)
+    WC = np.einsum("abtk,brk->atrk" if C.ndim == 3 else "abtk,btrk->atrk", W, C)
     return np.einsum("catk,ctrk->atrk", W, WC)
