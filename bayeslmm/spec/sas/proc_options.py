@@ -74,11 +74,14 @@ def _convergence(name: str) -> Option:
 
 
 def _plots(cursor: Cursor) -> bool:
-    cursor.expect("=")
-    return bool(one_of({"none": True}, dict.fromkeys(_PLOTS, "the figures of a fit are at result.fit.plot"))(cursor))
+    """PLOTS=NONE alone."""
+    token = cursor.token
+    if not (cursor.accept("=") and cursor.sees_word("none")):
+        what = "the option PLOTS of the PROC MIXED statement is not supported"
+        cursor.refuse_at(token, what, "the figures of a fit are at result.fit.plot")
+    cursor.take()
+    return True
 
-
-_PLOTS = ("all", "boxplot", "distance", "influenceestplot", "influencestatpanel", "pearsonpanel", "residualpanel", "studentpanel")
 
 PROC: Table = {
     "data": Option("data", _data),

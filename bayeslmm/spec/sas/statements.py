@@ -144,9 +144,9 @@ def _coefficients(cursor: Cursor) -> tuple[Coefficients, ...]:
     found: dict[Effect, Coefficients] = {}
     while not (cursor.at_options or cursor.sees("|") or cursor.sees(",")):
         start = cursor.token
-        if cursor.sees("[") or cursor.sees("{"):
-            cursor.refuse_at(start, "coefficients by level ([1, 2 3]) are not read", "give one number for each column, in their order")
         effect = parse_effect(cursor, intercept=True)
+        if cursor.sees("[") or cursor.sees("{"):
+            cursor.refuse_at(cursor.token, "coefficients by level ([1, 2 3]) are not read", "give one number for each column, in order")
         values: list[float] = []
         while cursor.sees_number():
             values.append(cursor.number())

@@ -127,7 +127,17 @@ def _proc(proc: Proc) -> Iterator[str]:
         yield f"data={'.'.join(map(_name, proc.data.split('.')))}{where}"
     yield f"method={proc.method}"
     yield from _flags(
-        proc, "empirical", "covtest", "noinfo", "noitprint", "itdetails", "ic", "asycov", "asycorr", "ratio", "noprofile", "dfbw"
+        empirical=proc.empirical,
+        covtest=proc.covtest,
+        noinfo=proc.noinfo,
+        noitprint=proc.noitprint,
+        itdetails=proc.itdetails,
+        ic=proc.ic,
+        asycov=proc.asycov,
+        asycorr=proc.asycorr,
+        ratio=proc.ratio,
+        noprofile=proc.noprofile,
+        dfbw=proc.dfbw,
     )
     yield from ["cl=wald" if proc.cl == "wald" else "cl"] if proc.cl else []
     yield from [f"alpha={_number(proc.alpha)}"] if proc.alpha != 0.05 else []

@@ -36,7 +36,7 @@ _CODES = ("C", "factor")
 class _Classes:
     """The class variables as they are found: factors used, grouping columns, visits; and the columns used as covariates."""
 
-    factors: frozenset[str]
+    factors: tuple[str, ...]
     names: dict[str, None] = field(default_factory=dict)
     covariates: dict[str, None] = field(default_factory=dict)
 
@@ -46,6 +46,11 @@ class _Classes:
     def use(self, name: str) -> None:
         """A column stands in an effect: as a class if it is a factor, as a covariate otherwise."""
         (self.names if name in self.factors else self.covariates).setdefault(name)
+
+    def statement(self) -> tuple[ClassVariable, ...]:
+        """The CLASS statement: the factors in the order given, then what else is needed."""
+        first = [name for name in dict.fromkeys(self.factors) if name in self.names]
+        return tuple(ClassVariable(name) for name in dict.fromkeys([*first, *self.names]))
 
     def check(self) -> None:
         """SAS has a variable as a class or as a covariate, throughout the program."""
@@ -63,7 +68,7 @@ def to_sas(
 ) -> str:
     """The PROC MIXED program of a model.
 
-    factors : the columns that are factors (grouping columns and visits are known to be)
+    factors : the columns that are factors, in the order of the CLASS statement (grouping columns and visits are known to be)
     data : name of the data set; df : method of the degrees of freedom, as `Fit` names it; None leaves SAS's default
     Raises SpecificationError for what SAS cannot say, or not of a model alone: expressions of columns, offsets, known matrices, priors,
     variance functions other than `ident`, products of several structures.
@@ -89,7 +94,7 @@ def mixed_program(
 ) -> MixedProgram:
     """The same as values: what `to_sas` writes."""
     _check(spec, df)
-    classes = _Classes(frozenset(factors))
+    classes = _Classes(tuple(factors))
     intercept, effects = _effects(spec.formula.fixed, classes, "the fixed effects")
     random = tuple(_random(term, classes) for term in spec.formula.random)
     repeated = _repeated(spec, classes)
@@ -103,7 +108,7 @@ def mixed_program(
         ddfm=_DDFM[df] if df else "",
         firstorder=df == "kenward-roger-linear",
     )
-    return MixedProgram(proc, model, tuple(ClassVariable(n) for n in classes.names), random, repeated, weight=spec.weights or "")
+    return MixedProgram(proc, model, classes.statement(), random, repeated, weight=spec.weights or "")
 
 
 def _cannot(what: str, where: str = "", remedy: str = "") -> NoReturn:
