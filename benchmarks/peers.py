@@ -51,7 +51,7 @@ def prepare_bayeslmm(problem: Problem, data: pd.DataFrame) -> Fit:
 
     def fit() -> Outcome:
         done = blm.LMM(problem.formula, data).fit(problem.method)
-        return Outcome(float(done.criterion), int(done.evaluations))
+        return Outcome(float(done.criterion), len(done.path))
 
     return fit
 
