@@ -200,10 +200,20 @@ def _step(residual: ResidualDesign) -> float:
     return float(np.median(steps[steps > 0])) if np.any(steps > 0) else 1.0
 
 
+def _by_scale(structure: Grouped) -> bool:
+    """Whether the first natural parameter is the leading scale (or its square), so that it is 1 in R0."""
+    return not structure.covariance.name.startswith("fa")
+
+
 def residual_natural(structure: ResidualStructure, phi: Array) -> Array:
-    """Natural parameters of R0: standard deviations relative to sigma (the first, which is 1, left out), correlations."""
+    """Natural parameters of R0: standard deviations relative to sigma (the first, which is 1, left out), correlations.
+
+    Factor-analytic structures, whose natural parameters are loadings, keep their free parameters.
+    """
     if not isinstance(structure, Grouped):
         return np.zeros(0)
+    if not _by_scale(structure):
+        return np.array(phi)
     return np.asarray(structure.covariance.natural(structure.padded(phi)).ravel()[1:])
 
 
@@ -211,4 +221,6 @@ def residual_free(structure: ResidualStructure, natural: Array) -> Array:
     """The inverse of `residual_natural`."""
     if not isinstance(structure, Grouped):
         return np.zeros(0)
+    if not _by_scale(structure):
+        return np.array(natural)
     return np.asarray(structure.covariance.from_natural(structure.padded(natural)).ravel()[1:])
