@@ -23,7 +23,7 @@ from bayeslmm.results.rows import demand_one_of
 from bayeslmm.results.simulate import parameters_of, simulated
 from bayeslmm.results.sparse import random_columns
 from bayeslmm.results.update import updated_formula
-from bayeslmm.said import Said, spec_of
+from bayeslmm.said import Said
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,11 +75,25 @@ class LMM:
         check: str = "error",
         functions: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
-        maps = [dict(given or {}) for given in (contrasts, relationship, functions)]
-        self.said = Said(formula, residual, variance, weights, offset, maps[0], maps[1], priors, missing, check, maps[2])
-        self.counting: Counting = "lme4"
-        self._data = data
-        self._build(spec_of(self.said), data)
+        self._start(
+            Said(formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions),
+            data,
+            "lme4",
+            None,
+        )
+
+    @classmethod
+    def of(cls, said: Said, data: Any, counting: Counting = "lme4", subjects: int | None = None) -> LMM:
+        """The model of what was said.
+
+        counting : by whose rule `aic` and `bic` count, "lme4", "mmrm" or "sas"; subjects : how many `bic` counts, where not those with rows
+
+        >>> blm.LMM.of(model.said, sleepstudy).nobs
+        180
+        """
+        model = cls.__new__(cls)
+        model._start(said, data, counting, subjects)
+        return model
 
     @classmethod
     def from_spec(
@@ -92,31 +106,22 @@ class LMM:
         offset: Any = None,
         relationship: Mapping[str, Any] | None = None,
         functions: Mapping[str, Callable[..., Any]] | None = None,
+        subjects: int | None = None,
     ) -> LMM:
-        """The model of a spec; arrays and matrices beside it.
-
-        counting : by whose rule `aic` and `bic` count, "lme4", "mmrm" or "sas"
+        """The model of a spec; arrays, matrices and functions beside it.
 
         >>> blm.LMM.from_spec(model.spec, sleepstudy).fit().criterion == fit.criterion
         True
         """
+        said = Said.of_spec(spec, weights=weights, offset=offset, relationship=relationship, functions=functions)
         model = cls.__new__(cls)
-        model.said = Said.of_spec(spec, weights, offset, dict(relationship or {}), dict(functions or {}))
-        model.counting = counting
-        model._data = data
-        model._build(spec, data)
+        model._start(said, data, counting, subjects, spec)
         return model
 
-    def _build(self, spec: ModelSpec, data: Any) -> None:
-        said = self.said
-        self.design: Design = build_design(
-            spec,
-            data,
-            weights=None if isinstance(said.weights, str) else said.weights,
-            offset=None if isinstance(said.offset, str) else said.offset,
-            relationship=said.relationship or None,
-            functions=said.functions or None,
-        )
+    def _start(self, said: Said, data: Any, counting: Counting, subjects: int | None, spec: ModelSpec | None = None) -> None:
+        self.said, self.counting, self.subjects, self._data = said, counting, subjects, data
+        self.file: Any = None
+        self.design: Design = build_design(said.spec() if spec is None else spec, data, **said.arrays())
 
     # -- estimating ----------------------------------------------------------------------------------------------------------------------
 
@@ -289,7 +294,7 @@ class LMM:
         499.12
         """
         model = LMM.__new__(LMM)
-        model.said, model.counting, model._data = self.said, self.counting, self._data
+        model.said, model.counting, model.subjects, model._data, model.file = self.said, self.counting, self.subjects, self._data, None
         model.design = new_response(self.design, y)
         return model
 
@@ -301,9 +306,7 @@ class LMM:
         """
         text = self.said.formula if formula is None else updated_formula(self.spec.formula, formula)
         said = self.said.changed(text, dict(changes or {}))
-        model = LMM(data=self._data if data is None else data, **said.arguments())
-        model.counting = self.counting
-        return model
+        return LMM.of(said, self._data if data is None else data, self.counting, self.subjects)
 
     # -- doors ---------------------------------------------------------------------------------------------------------------------------
 
@@ -352,6 +355,11 @@ class LMM:
         'Reaction ~ Days + (Days | Subject)'
         """
         doors.write_model(self, path)
+
+    def stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a file needs to build the model again: plain values, and arrays."""
+        plain, beside = self.said.stored(self.design)
+        return plain | {"counting": self.counting, "subjects": self.subjects}, beside
 
     def __repr__(self) -> str:
         groups = "".join(f", {name} {size}" for name, size in self.groups.items())

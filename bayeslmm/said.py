@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from bayeslmm.errors import SpecificationError
-from bayeslmm.formula import parse_formula, parse_residual, parse_variance, variance_text
-from bayeslmm.results.rows import demand_one_of
-from bayeslmm.spec import ModelSpec, Priors
+from bayeslmm.formula import variance_text
+from bayeslmm.spec import ModelSpec, Priors, make_spec
 
 if TYPE_CHECKING:
-    pass
+    from bayeslmm.data import Design
+
+MAPPINGS = ("contrasts", "relationship", "functions")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,84 +24,95 @@ class Said:
     """The arguments of `LMM` but for the data."""
 
     formula: str
-    residual: str | None
-    variance: str | None
-    weights: Any
-    offset: Any
-    contrasts: dict[str, Any]
-    relationship: dict[str, Any]
-    priors: Priors | None
-    missing: str
-    check: str
-    functions: dict[str, Any]
+    residual: str | None = None
+    variance: str | None = None
+    weights: Any = None
+    offset: Any = None
+    contrasts: Mapping[str, Any] | None = None
+    relationship: Mapping[str, Any] | None = None
+    priors: Priors | None = None
+    missing: str = "drop"
+    check: str = "error"
+    functions: Mapping[str, Any] | None = None
 
     @classmethod
-    def of_spec(cls, spec: ModelSpec, weights: Any, offset: Any, relationship: dict[str, Any], functions: dict[str, Any]) -> Said:
-        """The arguments that lead to a spec."""
-        return cls(
+    def of_spec(cls, spec: ModelSpec, **beside: Any) -> Said:
+        """The arguments that lead to a spec; `beside` are the arrays, matrices and functions that a spec only names."""
+        told = cls(
             spec.formula.text,
             None if spec.residual is None else spec.residual.text,
             variance_text(spec.variance) if spec.variance else None,
-            spec.weights if weights is None else weights,
-            spec.offset if offset is None else offset,
+            spec.weights,
+            spec.offset,
             dict(spec.contrasts),
-            relationship,
+            None,
             spec.priors,
             spec.missing,
             spec.check,
-            functions,
         )
+        return replace(told, **{name: value for name, value in beside.items() if value is not None})
+
+    def spec(self) -> ModelSpec:
+        """The arguments, read and checked against each other."""
+        return make_spec(
+            self.formula,
+            residual=self.residual,
+            variance=self.variance,
+            weights=self.weights if isinstance(self.weights, str) else None,
+            offset=self.offset if isinstance(self.offset, str) else None,
+            contrasts=self.contrasts,
+            relationship=tuple(_mapping(self.relationship, "relationship")),
+            priors=self.priors,
+            missing=self.missing,
+            check=self.check,
+            functions=frozenset(_mapping(self.functions, "functions")),
+        )
+
+    def arrays(self) -> dict[str, Any]:
+        """What stands beside the spec, as keywords of `build_design`."""
+        return {
+            "weights": None if isinstance(self.weights, str) else self.weights,
+            "offset": None if isinstance(self.offset, str) else self.offset,
+            "relationship": self.relationship or None,
+            "functions": self.functions or None,
+        }
 
     def changed(self, formula: str, changes: dict[str, Any]) -> Said:
-        """With another formula and other arguments."""
-        known = {field.name for field in fields(self)} - {"formula"}
+        """With another formula and other arguments. Errors: SpecificationError for an argument that `LMM` does not have."""
+        known = sorted({field.name for field in fields(self)} - {"formula"})
         for name in changes:
             if name not in known:
-                raise SpecificationError(f"LMM has no argument {name!r}", "update", "use one of " + ", ".join(sorted(known)))
-        for name in ("contrasts", "relationship", "functions"):
-            if name in changes:
-                changes[name] = dict(changes[name] or {})
+                raise SpecificationError(f"LMM has no argument {name!r}", "update", "use one of " + ", ".join(known))
         return replace(self, formula=formula, **changes)
 
-    def arguments(self) -> dict[str, Any]:
-        """As keywords of `LMM`."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+    def stored(self, design: Design) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Plain values for a file, and arrays over the rows used or labelled frames."""
+        plain: dict[str, Any] = {
+            "formula": self.formula,
+            "residual": self.residual,
+            "variance": self.variance,
+            "weights": self.weights if isinstance(self.weights, str) else None,
+            "offset": self.offset if isinstance(self.offset, str) else None,
+            "contrasts": dict(design.spec.contrasts),
+            "priors": None if self.priors is None else self.priors.told(),
+            "missing": self.missing,
+            "check": self.check,
+            "functions": sorted(self.functions or ()),
+        }
+        beside: dict[str, Any] = {}
+        for name, given in (("weights", self.weights), ("offset", self.offset)):
+            if given is not None and not isinstance(given, str):
+                beside[name] = np.asarray(given, float)[design.rows]
+        for term in design.terms:
+            if term.relationship is not None:
+                labels = term.group.levels.tolist()
+                beside[f"relationship/{term.group.name}"] = pd.DataFrame(term.relationship, index=labels, columns=labels)
+        return plain, beside
 
 
-def spec_of(said: Said) -> ModelSpec:
-    """The arguments, read and checked."""
-    if not isinstance(said.formula, str):
-        raise SpecificationError(f"the formula is a {type(said.formula).__name__}", "formula", 'give text, such as "y ~ x + (1 | g)"')
-    if said.priors is not None and not isinstance(said.priors, Priors):
-        raise SpecificationError(f"priors is a {type(said.priors).__name__}", "priors", "give blm.Priors(...)")
-    demand_one_of(said.missing, ("drop", "raise"), "missing")
-    demand_one_of(said.check, ("error", "warn"), "check")
-    return ModelSpec(
-        formula=parse_formula(said.formula, frozenset(said.functions)),
-        residual=None if said.residual is None else parse_residual(said.residual),
-        variance=() if said.variance is None else parse_variance(said.variance),
-        weights=said.weights if isinstance(said.weights, str) else None,
-        offset=said.offset if isinstance(said.offset, str) else None,
-        contrasts=tuple((name, _coding(name, coding)) for name, coding in said.contrasts.items()),
-        relationship=tuple(said.relationship),
-        priors=said.priors,
-        missing=cast(Any, said.missing),
-        check=cast(Any, said.check),
-    )
-
-
-def _coding(name: str, coding: Any) -> str | tuple[tuple[float, ...], ...]:
-    """A coding as the spec holds it: a name, or the rows of a matrix."""
-    if isinstance(coding, str):
-        return coding
-    try:
-        matrix = np.atleast_2d(np.asarray(coding, float))
-    except (TypeError, ValueError):
-        matrix = np.full((1, 1, 1), np.nan)
-    if matrix.ndim != 2 or not np.all(np.isfinite(matrix)):
-        raise SpecificationError(
-            f"the contrasts of {name!r} are not a matrix of numbers",
-            "contrasts",
-            'give "treatment", "sum", "helmert", "poly" or a matrix of one row per level',
-        )
-    return tuple(tuple(float(v) for v in row) for row in matrix)
+def _mapping(given: Any, argument: str) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise SpecificationError(f"{argument} is a {type(given).__name__}", argument, "give a mapping by name")
+    return dict(given)

@@ -13,6 +13,7 @@ from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.modes import coefficient_frames, mode_frames, sd_frames
 from bayeslmm.results.predict import predict
 from bayeslmm.results.rows import beside, fitted_values, own_columns, residuals, whole_frame
+from bayeslmm.results.store import save
 from bayeslmm.results.summary import Summary, summarise
 from bayeslmm.results.tidy import tidy_table
 
@@ -198,6 +199,17 @@ class Fit(Estimates):
         method = changes.pop("method", self.method)
         fit: Fit = self.model.updated(formula, data, changes).fit(method)
         return fit
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to one file at exactly this path; `blm.load(path)` opens it again, equal to the bit.
+
+        The file is a zip of JSON and .npy members with checksums; it replaces an older one only when it is complete.
+        Raises StoreError where it cannot be written, or where the model cannot be told (user functions are named, not stored).
+
+        >>> fit.save("sleepstudy.fit"); blm.load("sleepstudy.fit").criterion == fit.criterion
+        True
+        """
+        save(self, path)
 
     # -- verbs that live in the rooms to the right -----------------------------------------------------------------------------------------
 
