@@ -49,7 +49,7 @@ def demo(
 
         done = run_demo(data, out, step)
     shown.print(Text(str(done.fit.summary())))
-    shown.print(frame_table("Fixed effects, 95 % intervals", done.estimates))
+    shown.print(frame_table("Fixed effects, 95 % intervals", done.estimates[["term", "estimate", "conf_low", "conf_high", "p_value"]]))
     for path in done.files:
         shown.print(Text(f"wrote {path}"))
     leave_by(done.fit)
@@ -97,7 +97,8 @@ def verify(
             for path in files:
                 compared += compare_with_published(path)
                 advance(path.stem)
-    shown.print(figures_table(compared, brief=brief))
+    if not (brief and all(one.agrees for one in compared)):
+        shown.print(figures_table(compared, brief=brief))
     count = sum(len(one.figures) for one in compared)
     wrong = len([figure for one in compared for figure in one.figures if not figure.agrees])
     broken = [one for one in compared if one.error is not None]
@@ -169,22 +170,29 @@ def frame_table(title: str, frame: Any) -> Table:
     """A frame as a table of the terminal."""
     table = Table(title=title, title_justify="left")
     for name in frame.columns:
-        table.add_column(str(name), justify="left" if frame[name].dtype == object else "right")
+        table.add_column(str(name), justify="right" if frame[name].dtype.kind == "f" else "left")
     for row in frame.itertuples(index=False, name=None):
-        table.add_row(*(Text(f"{value:.5g}" if isinstance(value, float) else printable(str(value))) for value in row))
+        table.add_row(*(Text(f"{value:.4g}" if isinstance(value, float) else printable(str(value))) for value in row))
     return table
 
 
 def figures_table(compared: list[Any], *, brief: bool) -> Table:
     """Figure, ours, published, agreement."""
     table = Table(title="published figures against ours", title_justify="left")
-    for name, side in (("model", "left"), ("method", "left"), ("figure", "left"), ("ours", "right"), ("published", "right"), ("", "left")):
+    for name, side in (
+        ("model", "left"),
+        ("method", "left"),
+        ("figure", "left"),
+        ("ours", "right"),
+        ("published", "right"),
+        ("agreement", "left"),
+    ):
         table.add_column(name, justify="right" if side == "right" else "left")
     for one in compared:
         for figure in one.figures:
             if brief and figure.agrees:
                 continue
-            verdict = Text("agrees", style="green") if figure.agrees else Text("DISAGREES", style="bold red")
+            verdict = Text("agrees", style="green") if figure.agrees else Text("disagrees", style="bold red")
             table.add_row(one.model, one.method, Text(figure.name), f"{figure.ours:.8g}", Text(figure.published), verdict)
     return table
 

@@ -58,7 +58,7 @@ def run_demo(data: Path | None, out: Path, step: Step = lambda _: None) -> Demo:
     step(f"fitting {FORMULA} by REML")
     fit = blm.LMM(FORMULA, frame).fit()
     step("tables")
-    estimates = fit.tidy("fixed", conf_int=True, df="asymptotic")
+    estimates = fit.tidy("fixed", conf_int=True)
     parameters = fit.tidy("ran_pars")
     predictions = fit.augment()
     step("figure")
@@ -97,7 +97,8 @@ def draw(fit: Any, frame: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
     jitter = np.random.default_rng(0).uniform(-0.18, 0.18, len(visit))
     axes.scatter(visit + jitter, change, s=6, alpha=0.18, color="0.45", linewidths=0, label="observed")
     fitted = predictions["fitted"].to_numpy(dtype=float)
-    for order, patient in enumerate(frame["USUBJID"].value_counts().index[:SHOWN_PATIENTS]):
+    patients = frame["USUBJID"].unique()
+    for order, patient in enumerate(patients[:: -(-len(patients) // SHOWN_PATIENTS)]):
         mine = np.flatnonzero(frame["USUBJID"].to_numpy() == patient)
         mine = mine[np.argsort(visit[mine])]
         axes.plot(visit[mine], fitted[mine], color="tab:orange", linewidth=1, alpha=0.8, label=None if order else "some patients")

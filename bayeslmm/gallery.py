@@ -11,7 +11,8 @@ from typing import Any
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, SpecificationError
 from bayeslmm.figures import Figure, Reader, Source
-from bayeslmm.spec.toml import Reference, read_references
+from bayeslmm.spec.reference import Reference
+from bayeslmm.spec.toml import read_references
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def test_verify_leaves_with_1_when_a_figure_disagrees(tmp_path: Path) -> None:
     (tmp_path / "wrong.toml").write_text(text.replace("sigma = 49.5101", "sigma = 49.6101"), encoding="utf-8")
     done = run(app, ["verify", str(tmp_path), "--brief"])
     assert done.exit_code == 1
-    assert "DISAGREES" in done.output
+    assert "disagrees" in done.output
 
 
 def test_the_benchmark_needs_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
