@@ -12,7 +12,7 @@ from bayeslmm.formula.tree import Name
 class Cursor:
     """Where a parser is in its tokens."""
 
-    __slots__ = ("at", "depth", "functions", "text", "tokens")
+    __slots__ = ("at", "depth", "functions", "operations", "text", "tokens")
 
     def __init__(self, text: str, functions: frozenset[str] | None = frozenset()) -> None:
         """functions : the user's own; None lets every name be called (for a text that has been checked before)."""
@@ -21,6 +21,7 @@ class Cursor:
         self.functions = functions
         self.at = 0
         self.depth = 0
+        self.operations = 0  # of arithmetic, in the term that is being read
 
     @property
     def token(self) -> Token:
@@ -61,7 +62,7 @@ class Cursor:
     def deeper(self) -> None:
         """Count one more level of nesting."""
         self.depth += 1
-        if self.depth > MAX_DEPTH:
+        if self.depth > MAX_DEPTH + 1:  # the outermost expression has no bracket
             raise self.error(self.token, f"more than {MAX_DEPTH} nested expressions", "simplify the formula", FormulaLimitError)
 
     def error(self, token: Token, what: str, remedy: str = "", kind: type[FormulaError] = FormulaError) -> FormulaError:

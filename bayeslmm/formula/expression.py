@@ -11,7 +11,7 @@ from bayeslmm.formula.terms import columns
 from bayeslmm.formula.tokens import Token, shown
 from bayeslmm.formula.tree import Call, Chain, Name, Node, Power, Unary, Value
 
-MAX_OPERATIONS = 200  # in a row: `x + x + ...` nests as deep as it is long once it is evaluated
+MAX_OPERATIONS = 100  # in one expression: `x + x + ...` nests as deep as it is long once it is evaluated
 MAX_EXPONENT = 64
 _COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
 _LEVELS: tuple[tuple[str, ...], ...] = (("+", "-"), ("*", "/", "//", "%"))
@@ -35,8 +35,10 @@ def _chain(cursor: Cursor, level: int) -> Node:
     rest: list[tuple[str, Node]] = []
     while (token := cursor.take(*_LEVELS[level])) is not None:
         rest.append((token.text, _chain(cursor, level + 1)))
-        if len(rest) > MAX_OPERATIONS:
-            raise cursor.error(token, f"more than {MAX_OPERATIONS} operations in a row", "compute the column beforehand", FormulaLimitError)
+        cursor.operations += 1
+        if cursor.operations > MAX_OPERATIONS:
+            what = f"more than {MAX_OPERATIONS} operations in an expression"
+            raise cursor.error(token, what, "compute the column beforehand", FormulaLimitError)
     return Chain(first, tuple(rest), first.start, rest[-1][1].end) if rest else first
 
 

@@ -102,6 +102,7 @@ def _power(cursor: Cursor) -> Node:
 
 def _operand(cursor: Cursor) -> Node:
     token = cursor.token
+    cursor.operations = 0
     if token.says("("):
         return _bracket(cursor)
     if token.kind == "number":

@@ -42,7 +42,7 @@ def expression_text(node: Node) -> str:
     if isinstance(node, Unary):
         return node.sign + _at_least(node.operand, _UNARY)
     if isinstance(node, Power):
-        return f"{_at_least(node.base, _POWER + 1)} ** {_at_least(node.exponent, _UNARY)}"
+        return f"{_at_least(node.base, _POWER + 1)} ** {_at_least(node.exponent, _POWER)}"
     if isinstance(node, Chain):
         own = _precedence(node)
         parts = [_at_least(node.first, own + (own == 0))]

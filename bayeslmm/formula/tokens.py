@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Literal
+from unicodedata import category
 
 from bayeslmm.errors import FormulaError, FormulaLimitError
 from bayeslmm.formula.spot import named_character, spotted
@@ -100,8 +101,8 @@ def _token(text: str, match: re.Match[str]) -> Token:
 
 
 def _name_end(text: str, end: int) -> int:
-    """The end of a name with its combining marks, which belong to identifiers though they are no letters."""
-    while end < len(text) and text[end] != "." and ("_" + text[end]).isidentifier():
+    """The end of a name with its combining marks, which belong to identifiers though they are no letters; invisible joiners do not."""
+    while end < len(text) and ("_" + text[end]).isidentifier() and category(text[end]) != "Cf":
         end += 1
     return end
 

@@ -1,0 +1,125 @@
+"""Residual structures in mmrm's syntax, and variance functions."""
+
+from __future__ import annotations
+
+import pytest
+
+from bayeslmm.errors import FormulaError
+from bayeslmm.formula import ResidualTerm, VarianceFactor, columns_of, parse_residual, parse_variance
+
+
+def test_visit_and_subject() -> None:
+    assert parse_residual("us(AVISIT | USUBJID)") == ResidualTerm("us", None, ("AVISIT",), ("USUBJID",), (), False, "us(AVISIT | USUBJID)")
+
+
+def test_parameters_of_their_own_by_group() -> None:
+    term = parse_residual("us( AVISIT|ARMCD/USUBJID )")
+    assert (term.group, term.subject, term.text) == (("ARMCD",), ("USUBJID",), "us(AVISIT | ARMCD / USUBJID)")
+
+
+def test_subject_and_group_may_be_interactions() -> None:
+    term = parse_residual("cs(v | a:b / c:d)")
+    assert (term.group, term.subject) == (("a", "b"), ("c", "d"))
+
+
+def test_one_is_the_order_of_the_rows() -> None:
+    assert parse_residual("ar1(1 | Mare)").visit == ()
+
+
+def test_spatial_structures_take_several_coordinates() -> None:
+    assert parse_residual("sp_exp(x, y | id)").visit == ("x", "y")
+
+
+def test_a_product_takes_an_outcome_and_a_visit() -> None:
+    term = parse_residual("us@ar1(OUTCOME, VISIT | ID)")
+    assert (term.structure, term.visit) == ("us@ar1", ("OUTCOME", "VISIT"))
+    assert parse_residual("un@cs(OUTCOME, VISIT | ID)").structure == "us@cs"
+
+
+def test_bands_follow_a_comma() -> None:
+    assert parse_residual("toep(VISIT | ID, 2)").order == 2
+    assert parse_residual("un(VISIT | ID, 2)").structure == "un"
+    assert parse_residual("un(VISIT | ID)").structure == "us"
+    assert parse_residual("fa(VISIT | ID, order=1)").order == 1
+
+
+def test_a_nugget_is_added() -> None:
+    term = parse_residual("sp_exp(t | id) + local")
+    assert term.nugget
+    assert term.text == "sp_exp(t | id) + local"
+
+
+def test_columns_come_visit_first() -> None:
+    assert columns_of(parse_residual("us(v | g / s)")) == ("v", "g", "s")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "empty"),
+        ("us", "missing"),
+        ("us(v)", "bar is missing"),
+        ("foo(v | g)", "no covariance structure"),
+        ("us(v | a/b/c)", "group / subject"),
+        ("us(v | a*b)", "group / subject"),
+        ("us(v | v)", "used twice"),
+        ("us(v | g / g)", "used twice"),
+        ("us(v, w | g)", "one visit"),
+        ("us(1, v | g)", "one visit"),
+        ("us@ar1(v | g)", "outcome and a visit"),
+        ("us@toep(v, w | g)", "no covariance structure"),
+        ("us(0 + v | g)", "a column, or 1"),
+        ("us(log(v) | g)", "a column, or 1"),
+        ("us(v || g)", "inside a covariance structure"),
+        ("toep(v | g, 0)", "whole number above 0"),
+        ("us(v | g) + local", "contains one"),
+        ("ar1(v | g) + x", "only a nugget"),
+        ("ar1(v | g) + local + local", "out of place"),
+        ("us(v | g) us(v | g)", "out of place"),
+        ("(v | g)", "missing"),
+    ],
+)
+def test_an_unreadable_residual_is_refused(text: str, word: str) -> None:
+    with pytest.raises(FormulaError) as caught:
+        parse_residual(text)
+    assert word in caught.value.what
+    assert "^" in caught.value.where
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "factors"),
+    [
+        ("ident(Sex)", [("ident", "Sex", ())]),
+        ("ident(Sex | Arm)", [("ident", "Sex", ("Arm",))]),
+        ("ident(Sex:Arm)", [("ident", "Sex", ("Arm",))]),
+        ("power(age)", [("power", "age", ())]),
+        ("power(fitted)", [("power", "fitted", ())]),
+        ("exp(age)", [("exp", "age", ())]),
+        ("const_power(age | Sex)", [("const_power", "age", ("Sex",))]),
+        ("ident(Sex) * power(age)", [("ident", "Sex", ()), ("power", "age", ())]),
+        ("power(`my age` | a:b)", [("power", "my age", ("a", "b"))]),
+    ],
+)
+def test_variance_functions(text: str, factors: list[tuple[str, str, tuple[str, ...]]]) -> None:
+    assert parse_variance(text) == tuple(VarianceFactor(*factor) for factor in factors)  # type: ignore[arg-type]
+
+
+UNREADABLE = [
+    "",
+    "ident",
+    "ident()",
+    "ident(fitted)",
+    "pow(x)",
+    "power(x) * power(x)",
+    "power(x | x)",
+    "power(log(x))",
+    "power(x) + exp(z)",
+]
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_an_unreadable_variance_function_is_refused(text: str) -> None:
+    with pytest.raises(FormulaError) as caught:
+        parse_variance(text)
+    assert caught.value.remedy
