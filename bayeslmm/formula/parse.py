@@ -45,7 +45,9 @@ def _parse(text: str, functions: frozenset[str]) -> Formula:
 def read_formula(cursor: Cursor) -> Formula:
     """The formula under a cursor."""
     response, terms = read_sides(cursor)
-    return build_formula(cursor, response, flat_items(cursor, terms))
+    items = flat_items(cursor, terms)
+    demand_own_sides(cursor, response, items)
+    return build_formula(cursor, response, items)
 
 
 def build_formula(cursor: Cursor, response: Node, items: Items) -> Formula:
@@ -54,7 +56,6 @@ def build_formula(cursor: Cursor, response: Node, items: Items) -> Formula:
     bars = [node for _, node in items if isinstance(node, Bar)]
     offsets = [node for _, node in items if isinstance(node, Offset)]
     demand_countable(cursor, [node for _, node in without_intercept(fixed)])
-    _demand_own_sides(cursor, response, [node for _, node in items])
     return Formula(
         response=expression_text(response),
         fixed=side_text(fixed),
@@ -64,11 +65,12 @@ def build_formula(cursor: Cursor, response: Node, items: Items) -> Formula:
     )
 
 
-def _demand_own_sides(cursor: Cursor, response: Node, nodes: list[Node]) -> None:
+def demand_own_sides(cursor: Cursor, response: Node, items: Items) -> None:
+    """Raise for a response without a column, and for one whose column stands on the right too."""
     left = set(columns(response, inside=not isinstance(response, Name)))
     if not left:
         raise cursor.error_between(response.start, response.end, "the left side names no column", "name the response")
-    for node in nodes:
+    for _, node in items:
         for name in columns(node):
             if name in left:
                 what = f"{name!r} is the response and stands on the right side too"

@@ -63,14 +63,20 @@ def read_regular(path: Path, where: str, limit: int) -> bytes:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise SpecificationError(f"the file cannot be read: {reason}", f"{where}: {path}", "check its name and its permissions") from None
-    with os.fdopen(handle, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise SpecificationError("this is not a regular file", f"{where}: {path}", "name a file")
-        if found.st_size > limit:
-            what = f"the file has {found.st_size:,} bytes"
-            raise SpecificationError(what, f"{where}: {path}", f"the limit is {limit:,}; read it yourself and pass data=")
-        content = file.read(limit + 1)
+    try:
+        _demand_regular(os.fstat(handle), path, where, limit)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            content = file.read(limit + 1)
+    finally:
+        os.close(handle)
     if len(content) > limit:
         raise SpecificationError("the file grew beyond the limit while it was read", f"{where}: {path}", f"the limit is {limit:,}")
     return content
+
+
+def _demand_regular(found: os.stat_result, path: Path, where: str, limit: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise SpecificationError("this is not a regular file", f"{where}: {path}", "name a file")
+    if found.st_size > limit:
+        what = f"the file has {found.st_size:,} bytes"
+        raise SpecificationError(what, f"{where}: {path}", f"the limit is {limit:,}; read it yourself and pass data=")

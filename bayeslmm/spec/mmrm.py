@@ -10,7 +10,7 @@ from typing import Any
 from bayeslmm.formula import Formula, ResidualTerm, formula_text
 from bayeslmm.formula.cursor import Cursor
 from bayeslmm.formula.grammar import read_sides
-from bayeslmm.formula.parse import build_formula
+from bayeslmm.formula.parse import build_formula, demand_own_sides
 from bayeslmm.formula.residual import residual_term
 from bayeslmm.formula.terms import flat_items
 from bayeslmm.formula.tree import Bar
@@ -49,6 +49,7 @@ def _translate(cursor: Cursor) -> tuple[Formula, ResidualTerm]:
         bar = bars[1] if bars else Bar(None, (), False, response, None, terms.start, terms.end)
         what = f"mmrm's formula has {len(bars)} covariance terms, not one"
         raise cursor.error_between(bar.start, bar.end, what, "leave one out" if bars else _REMEDY)
+    demand_own_sides(cursor, response, items)
     formula = build_formula(cursor, response, tuple((sign, node) for sign, node in items if node is not bars[0]))
     # The text of the fixed part alone, so that formula and residual together say the model once.
     return replace(formula, text=formula_text(formula)), residual_term(cursor, bars[0], nugget=False)
