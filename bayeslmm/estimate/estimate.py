@@ -80,7 +80,7 @@ def search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[Po
     def evaluate(x: Array) -> Point:
         return criterion.at(x, restricted)
 
-    outcome = minimise(evaluate, evaluate(start))
+    outcome = minimise(evaluate, evaluate(start), escaping=problem.escaping)
     path = list(outcome.path)
     certificate = certify(problem, outcome.point, restricted)
     for _ in range(RESTARTS):
@@ -89,7 +89,7 @@ def search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[Po
         lower = step_off(problem, outcome.point, certificate, restricted)
         if lower is None:
             break
-        outcome = minimise(evaluate, lower)
+        outcome = minimise(evaluate, lower, escaping=problem.escaping)
         path += outcome.path
         certificate = certify(problem, outcome.point, restricted)
     point = snapped(problem, outcome.point, restricted) if certificate.singular else outcome.point

@@ -17,6 +17,9 @@ from bayeslmm.arrays import Array
 
 ITERATIONS = 200
 
+ESCAPED = 1e-8
+"""Predicted decrease below which an optimum at infinity counts as reached."""
+
 
 class Evaluation(Protocol):
     """What the minimiser reads of a point."""
@@ -57,23 +60,69 @@ def _restricted_step(values: Array, slope: Array, radius: float) -> Array:
     return -slope / (values + high)
 
 
-def minimise[E: Evaluation](function: Callable[[Array], E], start: E, tolerance: float = 1e-12, iterations: int = ITERATIONS) -> Outcome[E]:
+def _secant(S: Array, step: Array, change: Array, hessian: Array) -> Array:
+    """What the matrix lacks, so that (matrix + S) step = change of the gradient: the update of Dennis, Gay and Welsch (NL2SOL, 1981)."""
+    along = float(change @ step)
+    if along <= 1e-12 * float(np.linalg.norm(change) * np.linalg.norm(step)):
+        return S
+    lacking = change - hessian @ step
+    present = float(step @ S @ step)
+    if present != 0.0:
+        S = S * min(1.0, abs(float(step @ lacking) / present))
+    gap = lacking - S @ step
+    outer = np.outer(gap, change)
+    return np.asarray(S + (outer + outer.T) / along - float(gap @ step) * np.outer(change, change) / along**2)
+
+
+class _Model:
+    """The quadratic model at a point: the matrix with or without what the secants say it lacks, whichever foretold the last gain better."""
+
+    def __init__(self, size: int) -> None:
+        self.S, self.corrected = np.zeros((size, size)), False
+
+    def axes(self, hessian: Array) -> tuple[Array, Array]:
+        """Positive eigenvalues and eigenvectors."""
+        values, vectors = np.linalg.eigh(hessian + self.S if self.corrected else hessian)
+        return np.maximum(np.abs(values), 1e-9 * max(1e-300, float(np.abs(values).max()))), vectors
+
+    def learn(self, before: Evaluation, after: Evaluation, step: Array) -> None:
+        assert before.hessian is not None
+        gain = before.value - after.value
+        plain = -float(before.gradient @ step + 0.5 * step @ before.hessian @ step)
+        corrected = plain - 0.5 * float(step @ self.S @ step)
+        if self.S.any():
+            self.corrected = abs(gain - corrected) < abs(gain - plain)
+        if after.hessian is not None and np.all(np.isfinite(after.gradient)):
+            self.S = _secant(self.S, step, after.gradient - before.gradient, after.hessian)
+            if not np.all(np.isfinite(self.S)):
+                self.S = np.zeros_like(self.S)
+            slow = gain < 0.5 * plain
+            self.corrected = self.corrected or slow
+
+
+def minimise[E: Evaluation](
+    function: Callable[[Array], E],
+    start: E,
+    tolerance: float = 1e-12,
+    iterations: int = ITERATIONS,
+    escaping: Callable[[Array], bool] | None = None,
+) -> Outcome[E]:
     """Minimise a function whose evaluations carry gradient and matrix.
 
-    Stops when the predicted decrease is below `tolerance` or below the rounding error of the value. Ctrl-C returns the best point so far.
+    Stops when the predicted decrease is below `tolerance`, or below the rounding error of the value, or below `ESCAPED` where the optimum
+    lies at infinity (`escaping(x)`: a correlation on its way to 1). Ctrl-C returns the best point so far.
     """
     point, path = start, [(start.x, start.value)]
     radius, predicted, stalled = 1.0, np.inf, 0
+    model = _Model(len(start.x))
     try:
         for _ in range(iterations):
-            hessian = point.hessian
-            if hessian is None or not np.all(np.isfinite(hessian)):
+            if point.hessian is None or not np.all(np.isfinite(point.hessian)):
                 return Outcome(point, False, predicted, tuple(path))
-            values, vectors = np.linalg.eigh(hessian)
-            values = np.maximum(np.abs(values), 1e-9 * max(1e-300, float(np.abs(values).max())))
+            values, vectors = model.axes(point.hessian)
             slope = vectors.T @ point.gradient
             predicted = float(0.5 * np.sum(slope**2 / values))
-            if predicted <= tolerance:
+            if predicted <= tolerance or (predicted <= ESCAPED and escaping is not None and escaping(point.x)):
                 return Outcome(point, True, predicted, tuple(path))
             step = _restricted_step(values, slope, radius)
             trial = function(point.x + vectors @ step)
@@ -91,9 +140,12 @@ def minimise[E: Evaluation](function: Callable[[Array], E], start: E, tolerance:
                 if stalled >= 3:
                     return Outcome(point, True, predicted, tuple(path))
             elif ratio > 1e-4:
+                model.learn(point, trial, trial.x - point.x)
                 point = trial
                 radius = max(radius, 3.0 * length) if ratio > 0.75 else 0.5 * length if ratio < 0.25 else radius
             else:
+                if np.isfinite(trial.value):
+                    model.learn(point, trial, trial.x - point.x)
                 radius = 0.25 * length
                 if radius < 1e-13 * (1.0 + float(np.linalg.norm(point.x))):
                     return Outcome(point, predicted <= 1e-6, predicted, tuple(path))

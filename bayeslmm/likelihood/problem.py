@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from bayeslmm.arrays import Array
+from bayeslmm.arrays import Array, Codes
+from bayeslmm.covariance import Covariance
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.conditioning import Conditioning, condition
 from bayeslmm.likelihood.criterion import Criterion, one_thread
 from bayeslmm.likelihood.crossproducts import cross_products, factors_of
 from bayeslmm.likelihood.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
-from bayeslmm.likelihood.residual_structure import residual_free, residual_natural, residual_structure
+from bayeslmm.likelihood.residual_structure import Grouped, residual_free, residual_natural, residual_structure
 from bayeslmm.likelihood.starts import residual_start
 from bayeslmm.likelihood.subjects import SubjectData, SubjectsKernel, TermRows
 from bayeslmm.likelihood.subjects_rows import PooledBatch, RowBatch, block_of, clusters, ordered_rows, poolable, pooled
 from bayeslmm.likelihood.variance_function import variance_function
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+FAR = 4.5
+"""tanh of this is 0.9998."""
+
+
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Everything that estimation and sampling need of a design, its rows read once.
 
@@ -42,6 +48,21 @@ class Problem:
         """The kernel of structured errors, where there are any."""
         kernel = self.criterion.kernel
         return kernel if isinstance(kernel, SubjectsKernel) else None
+
+    def escaping(self, x: Array) -> bool:
+        """Whether a shape parameter on an unconstrained axis has left for infinity: a correlation at its bound, to four digits."""
+        return bool(np.any(np.abs(x[self.shapes]) > FAR))
+
+    @cached_property
+    def shapes(self) -> Codes:
+        """Positions in x of parameters that are neither scales nor entries of a factor."""
+        found = [term.part.start + _shapes(term.covariance) for term in self.random.terms]
+        kernel = self.structured
+        if kernel is not None and isinstance(kernel.structure, Grouped):
+            size = kernel.structure.covariance.size
+            every = np.concatenate([g * size + _shapes(kernel.structure.covariance) for g in range(kernel.structure.groups)])
+            found.append(kernel.residual_part.start - 1 + every)
+        return np.concatenate([*found, np.zeros(0, np.int64)]).astype(np.int64)
 
     def theta(self, x: Array) -> Array:
         """theta of the random terms, then the natural parameters of R0 and of the variance function."""
@@ -88,6 +109,13 @@ class Problem:
             user = term.map.inverse.T @ g @ term.map.inverse * w
             out[term.part] = np.einsum("ab,iab->i", user, term.theta_derivative(np.asarray(theta[term.part], float)))
         return out
+
+
+def _shapes(covariance: Covariance) -> Codes:
+    """Parameters of a structure on unconstrained axes; none where x is the factor itself."""
+    if covariance.name in ("us", "un", "diag", "id", "fa0"):
+        return np.zeros(0, np.int64)
+    return np.setdiff1d(np.arange(covariance.size), covariance.scales)
 
 
 def build(design: Design, fitted: Array | None = None) -> Problem:
