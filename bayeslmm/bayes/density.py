@@ -1,0 +1,263 @@
+"""The posterior density of the covariance parameters, alpha and beta integrated out, by the criterion's own kernel.
+
+    log p(phi | y) = log p(y | phi) + log p(phi) + constant,   p(y | phi) = integral of N(y | X alpha, V(phi)) p(alpha) d alpha
+
+One function over a leading axis of points serves importance sampling; one with gradient serves the mode and NUTS. There is no second
+likelihood: structures, weights, relationship matrices and variance functions are whatever the kernel knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bayeslmm.arrays import Array
+from bayeslmm.bayes.blocks import Layout, layout
+from bayeslmm.bayes.coefficients import AlphaPrior, Integrated
+from bayeslmm.bayes.priors import ModelPriors, resolve
+from bayeslmm.likelihood.criterion import one_thread
+from bayeslmm.likelihood.kernel import RandomEffectsState, State
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.subjects import SubjectsState
+from bayeslmm.spec import Priors
+
+ELEMENTS = 3_000_000
+"""Array elements of one batch of points."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """The density at one point, with its gradient."""
+
+    value: float
+    gradient: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Density:
+    """log posterior of phi.
+
+    volume : True for a density of phi itself (sampling), False for one of the parameters that a user speaks of (MAP)
+    """
+
+    problem: Problem
+    priors: ModelPriors
+    layout: Layout
+    alpha: AlphaPrior
+    volume: bool = True
+
+    @property
+    def size(self) -> int:
+        return self.layout.size
+
+    # -- from phi to the kernel -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def sigma_unit(self) -> float:
+        """sigma as users see it for sigma of 1 on conditioned columns."""
+        c = self.problem.conditioning
+        return float(c.y_scale * np.sqrt(c.weight_mean * self.problem.design.weight_scale))
+
+    def sigma(self, phi: Array) -> Array:
+        """sigma (t,) on the user's scale."""
+        if self.layout.sigma is not None:
+            return self.layout.sigma.values(phi[:, self.layout.sigma_part])[:, 0]
+        first = self.layout.sets[0]
+        return np.asarray(first.axes.values(phi[:, first.part])[:, 0])
+
+    def kernel_points(self, phi: Array) -> tuple[Array, Array]:
+        """x (t, size) and sigma (t,), both on conditioned columns."""
+        s = self.sigma(phi) / self.sigma_unit
+        unit = s * self.problem.conditioning.y_scale
+        parts = [block.kernel_x(phi, unit) for block in self.layout.terms]
+        if self.layout.sets:
+            full = np.concatenate([block.axes.values(phi[:, block.part]) for block in self.layout.sets], axis=1)
+            degrees = np.concatenate([block.covariance.degrees for block in self.layout.sets])
+            parts.append((full / full[:, :1] ** degrees)[:, 1:])
+        if self.layout.variance is not None:
+            parts.append(phi[:, self.layout.variance.part])
+        return np.concatenate([*parts, np.zeros((len(phi), 0))], axis=1), s
+
+    def phi_of(self, x: Array, sigma: float) -> Array:
+        """phi of the kernel's x and sigma (conditioned), sds of 0 lifted a little."""
+        y_scale = self.problem.conditioning.y_scale
+        parts = []
+        for block in self.layout.terms:
+            size = np.linalg.norm(block.term.map.whole, axis=1).max()
+            parts.append(block.from_kernel(x[block.term.part], sigma * y_scale, sigma * y_scale * float(size)))
+        user = sigma * self.sigma_unit
+        begin = sum(block.axes.size for block in self.layout.terms)
+        if self.layout.sets:
+            full = np.concatenate([[1.0], x[begin : begin + sum(b.axes.size for b in self.layout.sets) - 1]])
+            offset = 0
+            for residual in self.layout.sets:
+                own = full[offset : offset + residual.axes.size]
+                parts.append(residual.axes.inverse(residual.covariance.rescale(own, user), user))
+                offset += residual.axes.size
+        if self.layout.variance is not None:
+            parts.append(x[len(x) - len(self.layout.variance.priors) :])
+        if self.layout.sigma is not None:
+            parts.append(self.layout.sigma.inverse(np.array([user]), user))
+        return np.concatenate(parts)
+
+    # -- values ---------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def batch(self) -> int:
+        """How many points to work on at once."""
+        cross = getattr(self.problem.criterion.kernel, "cross", None)
+        if cross is None:
+            return 256
+        per_point = (cross.p + 1) ** 2
+        if cross.first is not None:
+            per_point += cross.first.K * cross.first.q * (cross.first.q + 2 * cross.p + 2)
+        if cross.rest is not None:
+            per_point += 6 * cross.rest.flat + cross.rest.m * 2 * (cross.p + 1)
+        return int(np.clip(ELEMENTS // max(per_point, 1), 1, 4096))
+
+    def values(self, phi: Array) -> Array:
+        """log posterior (t,) at phi (t, size), up to a constant unless every prior is proper; -inf where it does not exist."""
+        phi, step = np.asarray(phi, float), self.batch
+        out = np.empty(len(phi))
+        with one_thread(self.problem.criterion.width), np.errstate(all="ignore"):
+            for begin in range(0, len(phi), step):
+                part = phi[begin : begin + step]
+                prior = self.log_prior(part)
+                total = np.full(len(part), -np.inf)
+                fine = np.isfinite(prior)
+                if fine.any():
+                    total[fine] = prior[fine] - 0.5 * self._deviances(part[fine])
+                out[begin : begin + step] = np.where(np.isfinite(total), total, -np.inf)
+        return out
+
+    def _deviances(self, phi: Array) -> Array:
+        x, s = self.kernel_points(phi)
+        fine = np.isfinite(x).all(axis=1) & (s > 0) & np.isfinite(s)
+        if not fine.all():
+            out = np.full(len(phi), np.inf)
+            if fine.any():
+                out[fine] = self._deviances(phi[fine])
+            return out
+        try:
+            return self.alpha.integrate(self.problem.criterion.kernel.solve(x), s**2).value
+        except np.linalg.LinAlgError:
+            if len(phi) == 1:
+                return np.array([np.inf])
+            half = len(phi) // 2
+            return np.concatenate([self._deviances(phi[:half]), self._deviances(phi[half:])])
+
+    def log_prior(self, phi: Array) -> Array:
+        """log prior of the covariance parameters (t,)."""
+        total = np.zeros(len(phi))
+        for block in (*self.layout.terms, *self.layout.sets):
+            total = total + block.axes.log_prior(phi[:, block.part], self.volume)
+        if self.layout.variance is not None:
+            total = total + self.layout.variance.log_prior(phi, self.volume)
+        if self.layout.sigma is not None:
+            total = total + self.layout.sigma.log_prior(phi[:, self.layout.sigma_part], self.volume)
+        return total
+
+    def log_likelihood(self, phi: Array) -> Array:
+        """log p(y | phi), alpha and beta integrated out, (t,)."""
+        with np.errstate(all="ignore"):
+            return np.asarray(-0.5 * self._deviances(np.asarray(phi, float)))
+
+    # -- one point with gradient ----------------------------------------------------------------------------------------------------------
+
+    def at(self, phi: Array) -> Evaluated:
+        """Value and gradient at one phi (size,)."""
+        phi = np.asarray(phi, float)
+        try:
+            with one_thread(self.problem.criterion.width), np.errstate(all="ignore"):
+                return self._at(phi)
+        except np.linalg.LinAlgError:
+            return Evaluated(-np.inf, np.full(self.size, np.nan))
+
+    def _at(self, phi: Array) -> Evaluated:
+        prior = float(self.log_prior(phi[None])[0])
+        x, s = self.kernel_points(phi[None])
+        if not np.isfinite(prior) or not np.isfinite(x).all() or not s[0] > 0:
+            return Evaluated(-np.inf, np.full(self.size, np.nan))
+        s2 = float(s[0]) ** 2
+        state = self.problem.criterion.kernel.evaluate(x, derivatives=True)
+        found = self.alpha.integrate(state.solution, s**2)
+        value = prior - 0.5 * float(found.value[0])
+        if not np.isfinite(value):
+            return Evaluated(-np.inf, np.full(self.size, np.nan))
+        gradient = self._prior_gradient(phi) - 0.5 * self._deviance_gradient(phi, x, s2, with_solution(state, found), found)
+        return Evaluated(value, gradient)
+
+    def _deviance_gradient(self, phi: Array, x: Array, s2: float, state: State, found: Integrated) -> Array:
+        out = np.zeros(self.size)
+        sigma_slope = self.alpha.log_sigma_slope(found, s2)
+        unit2 = s2 * self.problem.conditioning.y_scale**2
+        if self.layout.terms:
+            for block, G in zip(self.layout.terms, state.sigma_gradients(True, s2), strict=True):
+                A = block.term.map.inverse
+                user = A.T @ G @ A / unit2
+                out[block.part] = np.einsum("ab,fab->f", user, block.slopes(phi))
+                sigma_slope -= 2.0 * float(np.sum(user * block.covariance(phi[None])[0]))
+        if self.layout.sets or self.layout.variance is not None:
+            sigma_slope += self._residual_gradient(phi, x[0], s2, state, out)
+        if self.layout.sigma is not None:
+            u = phi[self.layout.sigma_part]
+            out[self.layout.sigma_part] = sigma_slope * self.layout.sigma.speed(u) / self.layout.sigma.values(u)
+        else:
+            first = self.layout.sets[0]
+            lead = first.axes.values(phi[None, first.part])[0, 0]
+            out[first.part] += sigma_slope * first.axes.jacobian(phi[first.part])[0] / lead
+        return out
+
+    def _residual_gradient(self, phi: Array, x: Array, s2: float, state: State, out: Array) -> float:
+        """Fill in the parts of R and of the variance function; returns what moving the leading scale does to the others."""
+        logdet, r2 = state.gradients(True)
+        g = logdet[0] + r2[0] / s2
+        begin = self.problem.random.size
+        moved = 0.0
+        if self.layout.variance is not None:
+            out[self.layout.variance.part] = g[len(g) - len(self.layout.variance.priors) :]
+        if not self.layout.sets:
+            return moved
+        degrees = np.concatenate([block.covariance.degrees for block in self.layout.sets])
+        lead = self.layout.sets[0].axes.values(phi[None, self.layout.sets[0].part])[0, 0]
+        own = np.concatenate([[0.0], g[begin : begin + len(degrees) - 1]])
+        relative = np.concatenate([[1.0], x[begin : begin + len(degrees) - 1]])
+        moved = -float(np.sum(own * degrees * relative))
+        full, offset = own / lead**degrees, 0
+        for block in self.layout.sets:
+            size = block.axes.size
+            out[block.part] += full[offset : offset + size] @ block.axes.jacobian(phi[block.part])
+            offset += size
+        return moved
+
+    def _prior_gradient(self, phi: Array) -> Array:
+        out = np.zeros(self.size)
+        for block in (*self.layout.terms, *self.layout.sets):
+            out[block.part] = block.axes.prior_gradient(phi[block.part], self.volume)
+        if self.layout.variance is not None:
+            out[self.layout.variance.part] = self.layout.variance.prior_gradient(phi, self.volume)
+        if self.layout.sigma is not None:
+            out[self.layout.sigma_part] = self.layout.sigma.prior_gradient(phi[self.layout.sigma_part], self.volume)
+        return out
+
+    def without_volume(self) -> Density:
+        """The same density of the parameters a user speaks of."""
+        return replace(self, volume=False)
+
+
+def with_solution(state: State, found: Integrated) -> State:
+    """The state as if its profile in alpha had been the penalised one: its adjoints are then those of the integrated likelihood."""
+    if isinstance(state, RandomEffectsState):
+        return replace(state, levels=replace(state.levels, solution=found.solution))
+    assert isinstance(state, SubjectsState)
+    return SubjectsState(state.kernel, state.x, found.solution, state.rows, state.pooled, state.slopes)
+
+
+def density(problem: Problem, priors: Priors | None = None) -> Density:
+    """The posterior density of a problem under priors (defaults scaled from the data).
+
+    Raises PriorError for names that the model does not have.
+    """
+    own = resolve(problem, priors)
+    return Density(problem, own, layout(problem, own), AlphaPrior(problem, tuple(row.prior for row in own.alpha)))
