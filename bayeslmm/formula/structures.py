@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-SPATIAL = ("sp_exp", "sp_gau", "sp_pow", "sp_sph", "sp_lin", "matern")
+SPATIAL = ("sp_exp", "sp_gau", "sp_pow", "sp_sph", "sp_lin", "sp_ratio", "matern")
 ORDERED = ("un", "toep", "toeph", "fa", "fa0", "fa1")  # take a number of bands or factors after the bar
 PLAIN = ("us", "un", "diag", "id", "cs", "csh", "ar1", "ar1h", "toep", "toeph", "ad", "adh", "arma", "hf", "fa", "fa0", "fa1")
 NAMES = (*PLAIN, *SPATIAL)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from bayeslmm.covariance.registry import STRUCTURES
 from bayeslmm.errors import FormulaError
 from bayeslmm.formula import ResidualTerm, VarianceFactor, columns_of, parse_residual, parse_variance
+from bayeslmm.formula.structures import NAMES, ORDERED, SPATIAL, is_structure
 
 
 def test_visit_and_subject() -> None:
@@ -123,3 +125,11 @@ def test_an_unreadable_variance_function_is_refused(text: str) -> None:
     with pytest.raises(FormulaError) as caught:
         parse_variance(text)
     assert caught.value.remedy
+
+
+def test_the_structures_that_a_formula_names_are_those_that_there_are() -> None:
+    made = set(STRUCTURES) - {"lin", "known"}  # made from matrices, which no text can hold
+    assert {name for name in made if "@" not in name} == set(NAMES)
+    assert {name for name in made if "@" in name} == {name for name in (f"us@{inner}" for inner in NAMES) if is_structure(name)}
+    assert {name for name, structure in STRUCTURES.items() if structure.spatial} == set(SPATIAL)
+    assert {name for name, structure in STRUCTURES.items() if structure.takes == "order"} == set(ORDERED)
