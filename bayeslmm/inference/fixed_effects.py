@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from bayeslmm.arrays import Array
@@ -22,6 +23,7 @@ from bayeslmm.inference.sandwich import POWERS, Sandwich, sandwich
 from bayeslmm.inference.strata import between_within, containment
 from bayeslmm.inference.tau import Curvature, curvature
 
+Flags = NDArray[np.bool_]
 DF = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic")
 VCOV = ("asymptotic", "kenward-roger", "kenward-roger-linear", "CR0", "CR1", "CR2", "CR3")
 SYNONYMS = {"empirical": "CR0", "empirical-bias-reduced": "CR2", "empirical-jackknife": "CR3"}
@@ -79,16 +81,20 @@ class FixedEffects:
         df = self.degrees.rows(L) if len(L) else np.zeros(0)
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = (estimate - rhs) / se
-        return TTests(estimate, se, df, statistic, 2.0 * stats.t.sf(np.abs(statistic), df))
+        return TTests(estimate, se, df, statistic, np.asarray(2.0 * stats.t.sf(np.abs(statistic), df)))
 
-    def f(self, L: Array, rhs: Array | float = 0.0) -> FTest:
-        """The F test of L alpha = rhs; redundant rows are left out."""
+    def f(self, L: Array, rhs: Array | float = 0.0, own: Flags | None = None) -> FTest:
+        """The F test of L alpha = rhs; redundant rows are left out.
+
+        own : (p,) of bool, the coefficients of the term tested: methods that count take its degrees of freedom from those
+        """
         L, rhs = independent_rows(L, rhs)
         q = len(L)
         if q == 0:
             return FTest(0, np.nan, np.nan, np.nan)
         gap = L @ self.alpha - rhs
-        scale, df = self.degrees.joint(L)
+        counted = own is not None and own.any() and isinstance(self.degrees, ByCoefficient)
+        scale, df = self.degrees.joint(np.atleast_2d(own).astype(float) if counted and own is not None else L)
         wald = float(gap @ np.linalg.solve(L @ self.vcov @ L.T, gap)) / q
         statistic = wald * scale if self.scaled else wald
         return FTest(q, df, statistic, float(stats.f.sf(statistic, q, df)) if np.isfinite(df) else float(stats.chi2.sf(q * statistic, q)))
@@ -107,7 +113,8 @@ def independent_rows(L: Array, rhs: Array | float) -> tuple[Array, Array]:
     basis = left[:, :rank].T
     right = rhs / np.where(size > 0, size, 1.0)
     if np.any(np.abs(right - basis.T @ (basis @ right)) > 1e-8 * max(1.0, float(np.abs(right).max(initial=0.0)))):
-        raise InferenceError("the contrasts contradict one another", "dependent rows of L with different right-hand sides", "leave the redundant rows out")
+        where = "dependent rows of L with different right-hand sides"
+        raise InferenceError("the contrasts contradict one another", where, "leave the redundant rows out")
     return basis @ unit, basis @ right
 
 

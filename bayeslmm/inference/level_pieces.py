@@ -86,7 +86,8 @@ class LevelSpace:
 
     def _own_rows(self, factor: int) -> Array:
         """Rows of G2 of one remaining factor, (K, q, p)."""
-        assert self.levels.rest is not None and self.G2 is not None
+        assert self.levels.rest is not None
+        assert self.G2 is not None
         span = self.levels.rest.layout.spans[factor - int(self.has_first)]
         return self.G2[span.offset : span.stop].reshape(span.K, span.q, -1)
 
@@ -117,7 +118,8 @@ class LevelSpace:
 
     def _first_products(self, H: Array) -> tuple[Array, Array | None]:
         """H' (B - Y Q Y') H, and Y' H (m, k p)."""
-        assert self.B is not None and self.F is not None
+        assert self.B is not None
+        assert self.F is not None
         BH = np.einsum("abk,bsk->ask", self.B, H)
         total = np.tensordot(H, BH, axes=([0, 2], [0, 2]))
         if self.levels.rest is None or self.levels.cross.coupling is None:
@@ -128,7 +130,8 @@ class LevelSpace:
 
     def _rest_columns(self, directions: Sequence[Direction]) -> Array:
         """S_b G of the remaining factors side by side, (m, k p)."""
-        assert self.levels.rest is not None and self.G2 is not None
+        assert self.levels.rest is not None
+        assert self.G2 is not None
         m, p = self.G2.shape
         out = np.zeros((m, len(directions), p))
         for j, d in enumerate(directions):
@@ -186,7 +189,9 @@ class LevelSpace:
 
     def _seen(self, E: Array) -> Blocks:
         """Y' (I x E) Y, by component."""
-        assert self.F is not None and self.levels.cross.coupling is not None and self.levels.rest is not None
+        assert self.F is not None
+        assert self.levels.cross.coupling is not None
+        assert self.levels.rest is not None
         H = np.einsum("cak,cd,dbk->abk", self.F, E, self.F, optimize=True)
         flat = quadratic_form(self.levels.cross.coupling, H)
         found = []
@@ -239,14 +244,14 @@ def _moments(M: Array, q: int, r: int) -> Array:
     """sum over pairs of levels of M[l i, l' m] M[l j, l' n]: (q, q, r, r), for tr(M S_a M S_b) = E_a[i, j] E_b[m, n] of it."""
     B, rows, columns = M.shape
     flat = M.reshape(B, rows // q, q, columns // r, r).transpose(2, 4, 0, 1, 3).reshape(q * r, -1)
-    return (flat @ flat.T).reshape(q, r, q, r).transpose(0, 2, 1, 3)
+    return np.asarray((flat @ flat.T).reshape(q, r, q, r).transpose(0, 2, 1, 3))
 
 
 def _own_blocks(M: Array, q: int) -> Array:
     """The sum of the (q, q) diagonal blocks."""
     B, rows = M.shape[:2]
     tiles = M.reshape(B, rows // q, q, rows // q, q)
-    return np.einsum("blilj->ij", tiles)
+    return np.asarray(np.einsum("blilj->ij", tiles))
 
 
 def quadratic_form(coupling: Coupling, H: Array) -> Array:
@@ -335,7 +340,9 @@ def components(parameters: RandomParameters, x: Array) -> Components:
             continue
         weights += [0.0] * len(first)
         extra.append(direction(sigma))
-        curved += [(begin + a, begin + b, direction(second[a, b])) for a in range(len(first)) for b in range(len(first)) if np.any(second[a, b])]
+        curved += [
+            (begin + a, begin + b, direction(second[a, b])) for a in range(len(first)) for b in range(len(first)) if np.any(second[a, b])
+        ]
     jacobian[-1, -1] = 2.0
     return Components(found + extra, len(found), np.array(weights + [1.0] * len(extra)), jacobian, curved)
 

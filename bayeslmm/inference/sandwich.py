@@ -22,7 +22,8 @@ from bayeslmm.inference.degrees import fai_cornelius
 from bayeslmm.inference.fitted import Fitted
 from bayeslmm.inference.strata import grouping_factors, is_nested, top_factor
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.residuals import error_covariance, residual_sds
+from bayeslmm.likelihood.residuals import error_covariances
+from bayeslmm.likelihood.subjects_rows import ordered_rows
 
 POWERS = {"CR0": 0.0, "CR1": 0.0, "CR2": -0.5, "CR3": -1.0}
 LEVERAGE = 1e-10
@@ -108,7 +109,8 @@ def cluster_factor(design: Design, cluster: str | None) -> GroupingFactor:
         return top_factor(design, "a robust covariance")
     factors = {g.name: g for g in grouping_factors(design)}
     if cluster not in factors:
-        raise InferenceError(f"{cluster!r} is not a grouping factor of the model", f"grouping factors: {', '.join(factors) or 'none'}", "name one of them")
+        where = f"grouping factors: {', '.join(factors) or 'none'}"
+        raise InferenceError(f"{cluster!r} is not a grouping factor of the model", where, "name one of them")
     for other in factors.values():
         if not is_nested(other.codes, factors[cluster].codes):
             raise InferenceError(
@@ -151,35 +153,20 @@ def _whitened(fit: Fitted, codes: Codes) -> Iterator[tuple[Array, Array]]:
     X = (design.X - c.center) @ c.B
     e = design.y - design.X @ fit.estimate.alpha - (0.0 if design.offset is None else design.offset)
     both = np.column_stack([X, e])
-    for rows in _by_size(codes):
+    for rows in ordered_rows(design, codes):
         L = np.linalg.cholesky(_marginal(fit, rows))
         white = np.linalg.solve(L, both[rows])
         yield white[..., :-1], white[..., -1]
-
-
-def _by_size(codes: Codes) -> Iterator[Codes]:
-    """(B, k) rows of the clusters of each size."""
-    order = np.argsort(codes, kind="stable")
-    sizes = np.bincount(codes)
-    starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
-    for k in np.unique(sizes[sizes > 0]):
-        yield order[starts[sizes == k][:, None] + np.arange(k)]
 
 
 def _marginal(fit: Fitted, rows: Codes) -> Array:
     """V over the rows of some clusters, (B, k, k)."""
     problem, design = fit.problem, fit.design
     sigma2 = problem.sigma2(fit.point.sigma2)
-    if design.residual is None and not design.variance:
-        V = np.zeros((*rows.shape, rows.shape[1]))
-        k = np.arange(rows.shape[1])
-        V[:, k, k] = residual_sds(problem, fit.point)[rows] ** 2
-    else:
-        V = np.stack([error_covariance(problem, fit.point, row) for row in rows])
+    V = error_covariances(problem, fit.point, rows)
     for term, D in zip(design.terms, problem.relative_covariances(fit.point.x), strict=True):
         Z, code = term.Z[rows], term.group.codes[rows]
         left, right = code[:, :, None], code[:, None, :]
         link = (left == right).astype(float) if term.relationship is None else term.relationship[left, right]
         V += sigma2 * (Z @ D @ Z.swapaxes(-1, -2)) * link
     return V
-

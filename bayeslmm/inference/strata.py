@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bayeslmm.arrays import Array, Codes
 from bayeslmm.data.design import Design, GroupingFactor
 from bayeslmm.errors import InferenceError
+
+Flags = NDArray[np.bool_]
 
 
 def grouping_factors(design: Design) -> list[GroupingFactor]:
@@ -28,16 +32,16 @@ def is_nested(inner: Codes, outer: Codes) -> bool:
     return bool(np.array_equal(first[inner], outer))
 
 
-def varies_within(X: Array, codes: Codes) -> Array:
+def varies_within(X: Array, codes: Codes) -> Flags:
     """Which columns of X change within some level, (p,) of bool."""
     first = np.zeros(int(codes.max()) + 1, np.int64)
     first[codes[::-1]] = np.arange(len(codes))[::-1]
-    return np.asarray(np.any(X != X[first[codes]], axis=0))
+    return np.asarray(np.any(X[first[codes]] != X, axis=0))
 
 
-def constant_columns(X: Array) -> Array:
+def constant_columns(X: Array) -> Flags:
     """Which columns hold one value other than 0."""
-    return np.asarray(np.all(X == X[:1], axis=0) & (X[0] != 0))
+    return np.asarray(np.all(X[:1] == X, axis=0) & (X[0] != 0))
 
 
 def top_factor(design: Design, what: str) -> GroupingFactor:
@@ -57,7 +61,7 @@ def top_factor(design: Design, what: str) -> GroupingFactor:
 
 
 def between_within(design: Design) -> Array:
-    """Of every column: subjects - columns that do not vary within them - 1, or rows - subjects - columns that do. The intercept has the latter.
+    """subjects - 1 - columns constant within them for those columns; rows - subjects - columns that vary for the others and the intercept.
 
     This is mmrm's count, and SAS's DDFM=BETWITHIN but for TYPE=UN.
     """
@@ -85,11 +89,11 @@ def containment(design: Design) -> Array:
     sizes = [int(constant.any()), *(len(g.levels) for g in factors), design.nobs]
     values = [sizes[i + 1] - sizes[i] - int(((stratum == i) & ~constant).sum()) for i in range(len(sizes) - 1)]
     stratum[constant] = len(factors)
-    return np.array(values, float)[stratum]
+    return np.asarray(np.array(values, float)[stratum])
 
 
 def _refuse_crossed(factors: Sequence[GroupingFactor]) -> None:
-    for outer, inner in zip(factors, factors[1:], strict=False):
+    for outer, inner in pairwise(factors):
         if not is_nested(inner.codes, outer.codes):
             raise InferenceError(
                 "containment counts groups nested in one another",

@@ -18,7 +18,13 @@ def coefficient_table(
     """
     effects = fixed_effects(fit, df, vcov, information, cluster)
     tests = effects.t(np.eye(len(effects.alpha)))
-    columns = {"estimate": tests.estimate, "std_error": tests.std_error, "df": tests.df, "statistic": tests.statistic, "p_value": tests.p_value}
+    columns = {
+        "estimate": tests.estimate,
+        "std_error": tests.std_error,
+        "df": tests.df,
+        "statistic": tests.statistic,
+        "p_value": tests.p_value,
+    }
     kept = list(effects.kept)
     table: dict[str, object] = {"term": list(effects.names)}
     for name, values in columns.items():
