@@ -16,7 +16,7 @@ import numpy as np
 from bayeslmm.arrays import Array
 from bayeslmm.data.design import Design, RandomTerm
 
-ROWS = 1 << 17
+ROWS = 1 << 16
 """Rows worked on at once."""
 
 SAFE_CONDITION = 1e-11

@@ -18,10 +18,13 @@ from bayeslmm.data.design import Design
 from bayeslmm.likelihood.conditioning import Conditioning, pieces
 from bayeslmm.likelihood.coupling import PRODUCTS, Coupling, DenseCoupling, count_products, sparse_coupling
 from bayeslmm.likelihood.levels import LevelBlock
-from bayeslmm.likelihood.rest import RestLayout, Span, layout
+from bayeslmm.likelihood.rest import BATCHED, RestLayout, Span, layout
 
 DENSE_MEMORY = 1 << 28
 """Elements that a dense coupling may hold."""
+
+SMALL = 1 << 15
+"""Tables of this many pairs of levels are kept whole: sparse bookkeeping would cost more than the arithmetic."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +96,34 @@ class CrossProducts:
         return self.factors[1:] if self.first is not None else self.factors
 
 
+class _Pairs:
+    """Sums over the rows by pair of levels: a whole table where it is small, else sparse pieces."""
+
+    __slots__ = ("pieces", "shape", "table")
+
+    def __init__(self, K: int, L: int) -> None:
+        self.shape, self.pieces = (K, L), list[sp.coo_array]()
+        self.table = np.zeros(K * L) if K * L <= SMALL else None
+
+    def add(self, row: Codes, column: Codes, values: Array) -> None:
+        if self.table is not None:
+            self.table += np.bincount(row * self.shape[1] + column, values, len(self.table))
+        else:
+            self.pieces.append(sp.coo_array((values, (row, column)), shape=self.shape).tocsr().tocoo())
+
+    def entries(self) -> tuple[Codes, Codes, Array]:
+        """Row, column and sum of every pair, those of a whole table that never met included; sorted by row and column.
+
+        Sparse pieces are converted in one go: adding sparse matrices would drop entries that cancel, and patterns must stay alike.
+        """
+        K, L = self.shape
+        if self.table is not None:
+            return np.repeat(np.arange(K), L), np.tile(np.arange(L), K), self.table
+        row, column = (np.concatenate([piece.coords[axis] for piece in self.pieces]) for axis in (0, 1))
+        whole = sp.coo_array((np.concatenate([piece.data for piece in self.pieces]), (row, column)), shape=self.shape).tocsr()
+        return np.repeat(np.arange(K), np.diff(whole.indptr)), whole.indices.astype(np.int64), whole.data
+
+
 @dataclass(slots=True, eq=False)
 class Accumulator:
     """Cross-products while rows are coming in; pieces may come from anywhere."""
@@ -102,14 +133,18 @@ class Accumulator:
     border: Array
     diagonal: list[Array]
     with_border: list[Array]
-    pairs: dict[tuple[int, int], list[list[list[sp.coo_array]]]]
+    pairs: dict[tuple[int, int], list[list[_Pairs]]]
     n: int = 0
 
     @classmethod
     def empty(cls, factors: tuple[Factor, ...], r: int) -> Accumulator:
         diagonal = [np.zeros((f.q, f.q, f.K)) for f in factors]
         with_border = [np.zeros((f.q, r, f.K)) for f in factors]
-        pairs = {(i, j): [[[] for _ in range(factors[j].q)] for _ in range(factors[i].q)] for i in range(len(factors)) for j in range(i + 1, len(factors))}
+        pairs = {
+            (i, j): [[_Pairs(f.K, g.K) for _ in range(g.q)] for _ in range(f.q)]
+            for i, f in enumerate(factors)
+            for j, g in enumerate(factors[i + 1 :], start=i + 1)
+        }
         return cls(factors, r, np.zeros((r, r)), diagonal, with_border, pairs)
 
     def add(self, codes: list[Codes], Z: list[list[Array]], border: Array, weights: Array | None) -> None:
@@ -127,11 +162,10 @@ class Accumulator:
                 for j, column in enumerate(columns):
                     self.with_border[f][a, j] += np.bincount(code, za * column, K)
         for (f, g), table in self.pairs.items():
-            shape = (self.factors[f].K, self.factors[g].K)
             for a, za in enumerate(Z[f]):
                 own = za if weights is None else za * weights
                 for b, zb in enumerate(Z[g]):
-                    table[a][b].append(sp.coo_array((own * zb, (codes[f], codes[g])), shape=shape).tocsr().tocoo())
+                    table[a][b].add(codes[f], codes[g], own * zb)
 
     def finish(self) -> CrossProducts:
         for block in self.diagonal:
@@ -158,8 +192,10 @@ class Accumulator:
         roots = [self.factors[f].root for f in rest]
         related = any(root is not None for root in roots)
         rows, columns, values = self._first_entries(rest, spans) if skip else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0)))
+        K = self.factors[0].K
+        small = offset <= BATCHED and K * offset * len(values) <= SMALL
         links = None
-        if skip and not related:
+        if skip and not related and not small:
             links = sp.csr_array((np.ones(len(rows)), (rows, columns)), shape=(self.factors[0].K, offset))
         where = layout(spans, links)
         U0 = np.zeros(where.flat)
@@ -168,8 +204,7 @@ class Accumulator:
         V0 = np.concatenate([self.with_border[f].transpose(2, 0, 1).reshape(-1, self.r) for f in rest])
         coupling: Coupling | None = None
         if skip:
-            K = self.factors[0].K
-            crowded = count_products(rows, K) > PRODUCTS and len(where.batches) == 1 and K * offset * len(values) < DENSE_MEMORY
+            crowded = small or count_products(rows, K) > PRODUCTS and len(where.batches) == 1 and K * offset * len(values) < DENSE_MEMORY
             if related or crowded:
                 E = np.zeros((len(values), K, offset))
                 E[:, rows, columns] = values
@@ -186,11 +221,10 @@ class Accumulator:
         rows, columns, values = [], [], []
         for f, span in zip(rest, spans, strict=True):
             for b in range(span.q):
-                blocks = [_summed(self.pairs[(0, f)][a][b]) for a in range(q)]
-                pattern = blocks[0]
-                rows.append(np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.indptr)))
-                columns.append(span.offset + pattern.indices.astype(np.int64) * span.q + b)
-                values.append(np.stack([block.data for block in blocks]))
+                blocks = [self.pairs[(0, f)][a][b].entries() for a in range(q)]
+                rows.append(blocks[0][0])
+                columns.append(span.offset + blocks[0][1] * span.q + b)
+                values.append(np.stack([data for _, _, data in blocks]))
         row, column = np.concatenate(rows), np.concatenate(columns)
         order = np.argsort(row * (int(column.max()) + 1) + column, kind="stable")
         return row[order], column[order], np.concatenate(values, axis=1)[:, order]
@@ -206,17 +240,8 @@ class Accumulator:
                 g = rest[j]
                 for a in range(spans[i].q):
                     for b in range(spans[j].q):
-                        coo = _summed(self.pairs[(f, g)][a][b]).tocoo()
-                        high = spans[j].offset + coo.coords[1].astype(np.int64) * spans[j].q + b
-                        yield high, spans[i].offset + coo.coords[0].astype(np.int64) * spans[i].q + a, coo.data
-
-
-def _summed(parts: list[sp.coo_array]) -> sp.csr_array:
-    """The sum of pieces. Converted in one go: adding sparse matrices would drop entries that cancel, and patterns must stay alike."""
-    if len(parts) == 1:
-        return parts[0].tocsr()
-    row, column = (np.concatenate([part.coords[axis] for part in parts]) for axis in (0, 1))
-    return sp.coo_array((np.concatenate([part.data for part in parts]), (row, column)), shape=parts[0].shape).tocsr()
+                        row, column, data = self.pairs[(f, g)][a][b].entries()
+                        yield spans[j].offset + column * spans[j].q + b, spans[i].offset + row * spans[i].q + a, data
 
 
 def _related(M: Array, spans: list[Span], roots: list[Array | None]) -> Array:

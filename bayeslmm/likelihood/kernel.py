@@ -69,13 +69,8 @@ class RandomEffectsState:
         return self.parameters.derivatives(self.x)
 
     @cached_property
-    def squares(self) -> list[Array]:
-        """sum_k a_k a_k' of every factor, (t, q, q)."""
-        return [np.matmul(a.transpose(1, 0, 2), a.transpose(1, 2, 0)) for a in self.levels.scores]
-
-    @cached_property
     def _r2_slope(self) -> Array:
-        return self.parameters.chain(self.derivatives, [-2.0 * S @ T for S, T in zip(self.squares, self.levels.Ts, strict=True)])
+        return self.parameters.chain(self.derivatives, [-2.0 * S @ T for S, T in zip(self.levels.squares, self.levels.Ts, strict=True)])
 
     def gradients(self, restricted: bool) -> tuple[Array, Array]:
         return self.parameters.chain(self.derivatives, self.levels.logdet_adjoints(restricted)), self._r2_slope
@@ -95,7 +90,7 @@ class RandomEffectsState:
 
     def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
         # 2 (AI - AI_s AI_s' / AI_ss), the average information with sigma profiled out
-        information = self.levels.average_information([(f, dS) for f, _, _, dS in self._directions], self.levels.scores)
+        information = self.levels.average_information([(f, dS) for f, _, _, dS in self._directions])
         slope = self._r2_slope[0] / sigma2
         return information / sigma2 - np.outer(slope, slope) / df + self.curvature(restricted, 1.0 / sigma2)
 
@@ -103,7 +98,7 @@ class RandomEffectsState:
         """G = d criterion / d(Sigma) of every term, in the order of the formula."""
         G: dict[int, Array] = {}
         information = self.levels.information(restricted)
-        for factor, I, square in zip(self.parameters.factors, information, self.squares, strict=True):
+        for factor, I, square in zip(self.parameters.factors, information, self.levels.squares, strict=True):
             whole = I[0] - square[0] / sigma2
             for i, own in zip(factor.terms, factor.slices, strict=True):
                 G[i] = 0.5 * (whole[own, own] + whole[own, own].T)
@@ -128,7 +123,7 @@ class RandomEffectsState:
             halves = [0.5 * np.linalg.solve(T[0].T, g[0].T).T for T, g in zip(self.levels.Ts, self.levels.logdet_adjoints(restricted), strict=True)]
         else:
             halves = [g[0] for g in self.levels.information(restricted)]
-        return [g - weight * square[0] for g, square in zip(halves, self.squares, strict=True)]
+        return [g - weight * square[0] for g, square in zip(halves, self.levels.squares, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

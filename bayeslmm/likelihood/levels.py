@@ -9,6 +9,7 @@ thetas (t) runs through everything; one theta is t = 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,20 @@ class LevelState:
     border: Array
     W: Array
     projected: Array | None
+    B: Array | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelSums:
+    """What elimination adds up when nothing follows it: memory does not depend on the number of levels.
+
+    logdet : (t,); border : (t, r, r) sum of C' H C
+    products : (t, q, r, q, r) sum of (F C)(F C)'; B : (t, q, q) sum of A - A H A; None when only the value was asked for
+    """
+
+    logdet: Array
+    border: Array
+    products: Array | None
     B: Array | None
 
 
@@ -95,16 +110,14 @@ class LevelBlock:
     def eliminate(self, T: Array, derivatives: bool) -> LevelState:
         """Eliminate every level for each theta; T : (t, q, q) lower triangular."""
         t, q, K, r = len(T), self.q, self.K, self.C.shape[-2]
-        step = max(1, CHUNK // t)
-        if step >= K:
-            return self._part(slice(0, K), T, derivatives)
+        if K * t <= CHUNK:
+            return self.part(slice(0, K), T, derivatives)
         logdet, border = np.zeros(t), np.zeros((t, r, r))
         W = np.empty((q, q, t, K))
         projected = np.empty((q, t, r, K)) if derivatives else None
         B = np.empty((q, q, t, K)) if derivatives else None
-        for begin in range(0, K, step):
-            part = slice(begin, min(begin + step, K))
-            state = self._part(part, T, derivatives)
+        for part in self.pieces(t):
+            state = self.part(part, T, derivatives)
             logdet += state.logdet
             border += state.border
             W[..., part] = state.W
@@ -112,7 +125,31 @@ class LevelBlock:
                 projected[..., part], B[..., part] = state.projected, state.B
         return LevelState(logdet, border, W, projected, B)
 
-    def _part(self, part: slice, T: Array, derivatives: bool) -> LevelState:
+    def pieces(self, t: int) -> Iterator[slice]:
+        """Levels in pieces that stay in cache."""
+        step = max(1, CHUNK // t)
+        for begin in range(0, self.K, step):
+            yield slice(begin, min(begin + step, self.K))
+
+    def sums(self, T: Array, derivatives: bool) -> LevelSums:
+        """Eliminate every level and keep only sums over levels."""
+        t, q, r = len(T), self.q, self.C.shape[1]
+        logdet, border = np.zeros(t), np.zeros((t, r, r))
+        products, B = np.zeros((t, q * r, q * r)), np.zeros((t, q, q))
+        for part in self.pieces(t):
+            state = self.part(part, T, derivatives)
+            logdet += state.logdet
+            border += state.border
+            if state.projected is not None and state.B is not None:
+                flat = state.projected.transpose(1, 0, 2, 3).reshape(t, q * r, -1)
+                products += np.matmul(flat, flat.swapaxes(-1, -2))
+                B += state.B.sum(-1).transpose(2, 0, 1)
+        if not derivatives:
+            return LevelSums(logdet, border, None, None)
+        return LevelSums(logdet, border, products.reshape(t, q, r, q, r), B)
+
+    def part(self, part: slice, T: Array, derivatives: bool) -> LevelState:
+        """Eliminate some levels."""
         A, C = self.A[:, :, part], self.C[..., part]
         q = self.q
         logdet, W = _unrolled(A, T) if q <= UNROLLED else _batched(A, T)

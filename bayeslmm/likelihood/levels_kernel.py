@@ -16,7 +16,7 @@ import numpy as np
 
 from bayeslmm.arrays import Array
 from bayeslmm.likelihood.crossproducts import CrossProducts
-from bayeslmm.likelihood.levels import LevelState
+from bayeslmm.likelihood.levels import CHUNK, LevelState, LevelSums
 from bayeslmm.likelihood.rest import RestState, factorise
 
 
@@ -75,8 +75,16 @@ class LevelsState:
     cross: CrossProducts
     Ts: tuple[Array, ...]
     solution: Solution
-    first: LevelState | None
+    sums: LevelSums | None
+    eliminated: LevelState | None
     rest: RestState | None
+
+    @cached_property
+    def first(self) -> LevelState | None:
+        """The first factor level by level; found only when asked for where sums over the levels were enough."""
+        if self.eliminated is None and self.cross.first is not None:
+            return self.cross.first.eliminate(self.Ts[0], derivatives=True)
+        return self.eliminated
 
     # -- what remains after the first factor -------------------------------------------------------------------------------------------
 
@@ -133,6 +141,14 @@ class LevelsState:
                 found.append(np.ascontiguousarray(block.transpose(2, 0, 1)))
         return found
 
+    @cached_property
+    def squares(self) -> list[Array]:
+        """sum_k a_k a_k' of every factor, (t, q, q)."""
+        if self.sums is not None and self.sums.products is not None:
+            v = np.concatenate([-self.solution.alpha, np.ones((len(self.solution.alpha), 1))], axis=1)
+            return [np.einsum("taxbz,tx,tz->tab", self.sums.products, v, v)]
+        return [np.matmul(a.transpose(1, 0, 2), a.transpose(1, 2, 0)) for a in self.scores]
+
     def logdet_adjoints(self, restricted: bool) -> list[Array]:
         """gT (t, q, q) of every factor: d logdet = sum gT * dT, with the REML term when restricted."""
         return self._restricted_adjoints if restricted else self._plain_adjoints
@@ -149,7 +165,7 @@ class LevelsState:
         t, p = len(self.solution.r2), self.cross.p
         Qxx = self.solution.information_inverse if restricted else np.zeros((t, p, p))
         out = []
-        if self.first is not None:
+        if self.cross.first is not None:
             G = self._first_information(Qxx)
             out.append(2.0 * G @ self.Ts[0])
         if self.rest is not None:
@@ -169,7 +185,10 @@ class LevelsState:
 
     def _first_information(self, Qxx: Array) -> Array:
         """sum over levels of [Z' P Z] of the first factor, (t, q, q)."""
-        first, p = self.first, self.cross.p
+        p = self.cross.p
+        if self.sums is not None and self.sums.products is not None and self.sums.B is not None:
+            return np.asarray(self.sums.B - np.einsum("taxbz,txz->tab", self.sums.products[:, :, :p, :, :p], Qxx))
+        first = self.first
         assert first is not None and first.B is not None and first.projected is not None
         q, t = first.B.shape[0], first.B.shape[2]
         G = first.B.sum(-1).transpose(2, 0, 1)
@@ -199,17 +218,20 @@ class LevelsState:
         """sum over levels of [Z' P Z] (REML) or [Z' V0^-1 Z] (ML) for every factor, (t, q, q): the derivative in Sigma of the log determinants."""
         t, p = len(self.solution.r2), self.cross.p
         Qxx = self.solution.information_inverse if restricted else np.zeros((t, p, p))
-        out = [self._first_information(Qxx)] if self.first is not None else []
+        out = [self._first_information(Qxx)] if self.cross.first is not None else []
         if self.rest is not None:
             Rx = self.rest.V[..., :p] - self.rest.apply_U(self.rest.QV[..., :p])
             out += [self.rest.information_blocks(f, Qxx, Rx) for f in range(len(self.rest.layout.spans))]
         return out
 
-    def average_information(self, directions: Sequence[tuple[int, Array]], scores: Sequence[Array]) -> Array:
+    def average_information(self, directions: Sequence[tuple[int, Array]]) -> Array:
         """w_i' P w_j for working variates w = Z (dSigma x I) a; one theta only.
 
         directions : (factor, dSigma (q, q)) of every parameter
         """
+        if self.sums is not None:
+            return self._streamed_information(np.stack([dS for _, dS in directions]))
+        scores = self.scores
         p, k = self.cross.p, len(directions)
         has_first = self.first is not None
         total = np.zeros((k, k))
@@ -252,6 +274,24 @@ class LevelsState:
             total -= dX.T @ self.solution.information_inverse[0] @ dX
         return 0.5 * (total + total.T)
 
+    def _streamed_information(self, dSigma: Array) -> Array:
+        """Average information of a lone factor, its levels eliminated once more piece by piece; dSigma (k, q, q)."""
+        block, p = self.cross.first, self.cross.p
+        assert block is not None
+        v = np.append(-self.solution.alpha[0], 1.0)
+        total, dX = np.zeros((len(dSigma), len(dSigma))), np.zeros((p, len(dSigma)))
+        for part in block.pieces(1):
+            state = block.part(part, self.Ts[0], derivatives=True)
+            assert state.projected is not None and state.B is not None
+            seen = state.projected[:, 0]
+            c = np.matmul(dSigma, np.tensordot(v, seen, (0, 1)))
+            Bc = (state.B[:, :, 0][None] * c[:, None]).sum(2)
+            total += Bc.reshape(len(c), -1) @ c.reshape(len(c), -1).T
+            dX += seen[:, :p].transpose(1, 0, 2).reshape(p, -1) @ c.reshape(len(c), -1).T
+        if p:
+            total -= dX.T @ self.solution.information_inverse[0] @ dX
+        return 0.5 * (total + total.T)
+
     def modes(self) -> list[Array]:
         """Conditional modes beta of every factor, (q, t, K), on the conditioned columns (before L of a relationship matrix)."""
         return [np.einsum("tab,tcb,ctk->atk", T, T, a) for T, a in zip(self.Ts, self.scores, strict=True)]
@@ -265,7 +305,12 @@ def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True
     logdet = np.zeros(t)
     first: LevelState | None = None
     rest: RestState | None = None
-    if cross.first is not None:
+    sums: LevelSums | None = None
+    if cross.first is not None and cross.rest is None and (not derivatives or cross.first.K > CHUNK):
+        sums = cross.first.sums(Ts[0], derivatives)
+        border -= sums.border
+        logdet += sums.logdet
+    elif cross.first is not None:
         first = cross.first.eliminate(Ts[0], derivatives)
         border -= first.border
         logdet += first.logdet
@@ -279,7 +324,7 @@ def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True
         border -= rest.border
         logdet += rest.logdet
     solution = solve_border(logdet, border)
-    return LevelsState(cross, tuple(Ts), solution, first, rest)
+    return LevelsState(cross, tuple(Ts), solution, sums, first, rest)
 
 
 def _through(W: Array, C: Array) -> Array:

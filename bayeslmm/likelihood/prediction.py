@@ -31,8 +31,6 @@ def conditional_modes(problem: Problem, point: Point) -> list[Array]:
     """beta^ = E(beta | y) at the profiled alpha and sigma, (K, q) for every term in the order of the formula, on the user's columns."""
     if problem.structured is not None:
         return subject_modes(problem, point)
-    if problem.structured is not None:
-        return subject_modes(problem, point)
     state = _state(point)
     found: dict[int, Array] = {}
     with one_thread(problem.criterion.width):
@@ -48,8 +46,6 @@ def conditional_modes(problem: Problem, point: Point) -> list[Array]:
 
 def conditional_covariances(problem: Problem, point: Point) -> list[Array]:
     """var(beta_k | y, alpha) = sigma^2 [Lambda (Lambda'Z'WZ Lambda + I)^-1 Lambda']_kk, (K, q, q) for every term, in formula order."""
-    if problem.structured is not None:
-        return subject_mode_covariances(problem, point)
     if problem.structured is not None:
         return subject_mode_covariances(problem, point)
     state = _state(point)
@@ -69,8 +65,6 @@ def row_variances(problem: Problem, point: Point, X: Array, Zs: Sequence[Array],
 
     X : (n, p) columns kept; Zs : (n, q) for every term in the order of the formula; codes : (n,) levels, -1 leaves the term out
     """
-    if problem.structured is not None:
-        return subject_rows(problem, point, X, Zs, codes, None)[1]
     if problem.structured is not None:
         return subject_rows(problem, point, X, Zs, codes, None)[1]
     state = _state(point)
@@ -137,7 +131,7 @@ def _rest_blocks(rest: RestState, span: Span, factor: Factor) -> Array:
 def _related_blocks(Q: Array, root: Array, span: Span) -> Array:
     """Diagonal blocks of (L x I) Q (L x I)'."""
     half = np.einsum("kl,lamb->kamb", root, Q.reshape(span.K, span.q, span.K, span.q))
-    return np.einsum("kamb,km->kab", half, root)
+    return np.asarray(np.einsum("kamb,km->kab", half, root))
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------------------------

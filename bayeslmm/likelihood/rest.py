@@ -76,15 +76,17 @@ class RestLayout:
 def layout(spans: Sequence[Span], links: sp.csr_array | None) -> RestLayout:
     """Components of the remaining columns. links : (any, m) sparse, rows that tie columns together; None ties everything."""
     m = spans[-1].stop
-    column_factor = np.concatenate([np.full(s.K * s.q, f) for f, s in enumerate(spans)])
     if links is None:
-        component = np.zeros(m, np.int64)
-    else:
-        # levels of a factor hold together: tie the q columns of a level
-        own = sp.coo_array((np.ones(m), (np.concatenate([s.offset + np.repeat(np.arange(s.K) * s.q, s.q) for s in spans]), np.arange(m))), shape=(m, m))
-        graph = sp.bmat([[None, links], [links.T, own]]).tocsr()
-        component = connected_components(graph, directed=False)[1][links.shape[0] :]
-        component = np.unique(component, return_inverse=True)[1]
+        column = np.arange(m)
+        whole = Batch(column[None], tuple(s.K for s in spans), 0)
+        return RestLayout(tuple(spans), (whole,), m, m * m, column * m, column)
+    column_factor = np.concatenate([np.full(s.K * s.q, f) for f, s in enumerate(spans)])
+    # levels of a factor hold together: tie the q columns of a level
+    first_column = np.concatenate([s.offset + np.repeat(np.arange(s.K) * s.q, s.q) for s in spans])
+    own = sp.coo_array((np.ones(m), (first_column, np.arange(m))), shape=(m, m))
+    graph = sp.bmat([[None, links], [links.T, own]]).tocsr()
+    component = connected_components(graph, directed=False)[1][links.shape[0] :]
+    component = np.unique(component, return_inverse=True)[1]
     count = int(component.max()) + 1
     levels = np.zeros((count, len(spans)), np.int64)
     np.add.at(levels, (component, column_factor), 1)

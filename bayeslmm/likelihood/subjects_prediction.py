@@ -83,8 +83,10 @@ def _level_information(state: SubjectsState, i: int) -> Array:
     return out
 
 
-def subject_rows(problem: Problem, point: Point, X: Array, Zs: Sequence[Array], codes: Sequence[Codes], place: ResidualPlace | None) -> tuple[Array, Array]:
-    """What the observed outcomes add to x'alpha at new rows, and the variance of what is predicted: (n,), (n,) on the user's scale.
+def subject_rows(
+    problem: Problem, point: Point, X: Array, Zs: Sequence[Array], codes: Sequence[Codes], place: ResidualPlace | None
+) -> tuple[Array, Array, Array]:
+    """What the observed outcomes add to x'alpha at new rows, the variance of what is predicted, and how much of it is alpha's: (n,) each.
 
     With `place` the thing predicted is the outcome itself, its error included; without, x'alpha + z'beta. Terms at code -1 are left out.
     """
@@ -107,8 +109,9 @@ def subject_rows(problem: Problem, point: Point, X: Array, Zs: Sequence[Array], 
         residual, variance = _through_errors(problem, state, place)
         C, own = C + residual, own + variance
     gained, left, d = _condition(state, sp.csr_array(C), X @ c.back, own)
-    variance = left + np.einsum("nx,xz,nz->n", d, state.solution.information_inverse[0], d)
-    return c.y_scale * gained, point.sigma2 * c.y_scale**2 * np.maximum(variance, 0.0)
+    through_alpha = np.einsum("nx,xz,nz->n", d, state.solution.information_inverse[0], d)
+    unit = point.sigma2 * c.y_scale**2
+    return c.y_scale * gained, unit * np.maximum(left + through_alpha, 0.0), unit * through_alpha
 
 
 def _through_levels(zD: Array, level: Codes, Z: Array, codes: Codes, K: int, relationship: Array | None) -> sp.csr_array:
