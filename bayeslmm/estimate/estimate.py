@@ -13,7 +13,7 @@ from bayeslmm.errors import BayesLMMError, Check, DesignError
 from bayeslmm.estimate.boundary import NULL, Certificate, certify, step_off
 from bayeslmm.estimate.checks import estimate_checks
 from bayeslmm.estimate.newton import Outcome, minimise
-from bayeslmm.likelihood.criterion import Method, Point
+from bayeslmm.likelihood.criterion import Method, Point, one_thread
 from bayeslmm.likelihood.problem import Problem
 
 RESTARTS = 8
@@ -75,10 +75,15 @@ def estimate(problem: Problem, method: Method = "REML", start: Array | None = No
 
 def search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[Point], Certificate]:
     """Newton's method, and again from beyond every boundary that is none."""
+    with one_thread(problem.criterion.width):
+        return _search(problem, restricted, start)
+
+
+def _search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[Point], Certificate]:
     criterion = problem.criterion
 
     def evaluate(x: Array) -> Point:
-        return criterion.at(x, restricted)
+        return criterion.bare(x, restricted)
 
     outcome = minimise(evaluate, evaluate(start), escaping=problem.escaping)
     path = list(outcome.path)

@@ -7,6 +7,7 @@ its eigenvalues are taken by their size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,15 +46,19 @@ class Outcome[E: Evaluation]:
     interrupted: bool = False
 
 
+def _length(v: Array) -> float:
+    return math.sqrt(float(v @ v))
+
+
 def _restricted_step(values: Array, slope: Array, radius: float) -> Array:
     """The minimiser of the model within the radius, on the axes of the eigenvectors."""
     step = -slope / values
-    if np.linalg.norm(step) <= radius:
+    if _length(step) <= radius:
         return step
-    low, high = 0.0, float(np.linalg.norm(slope)) / radius
-    for _ in range(50):
+    low, high = 0.0, _length(slope) / radius
+    for _ in range(30):
         middle = 0.5 * (low + high)
-        if np.linalg.norm(slope / (values + middle)) > radius:
+        if _length(slope / (values + middle)) > radius:
             low = middle
         else:
             high = middle
@@ -63,7 +68,7 @@ def _restricted_step(values: Array, slope: Array, radius: float) -> Array:
 def _secant(S: Array, step: Array, change: Array, hessian: Array) -> Array:
     """What the matrix lacks, so that (matrix + S) step = change of the gradient: the update of Dennis, Gay and Welsch (NL2SOL, 1981)."""
     along = float(change @ step)
-    if along <= 1e-12 * float(np.linalg.norm(change) * np.linalg.norm(step)):
+    if along <= 1e-12 * _length(change) * _length(step):
         return S
     lacking = change - hessian @ step
     present = float(step @ S @ step)
@@ -83,7 +88,7 @@ class _Model:
     def axes(self, hessian: Array) -> tuple[Array, Array]:
         """Positive eigenvalues and eigenvectors."""
         values, vectors = np.linalg.eigh(hessian + self.S if self.corrected else hessian)
-        return np.maximum(np.abs(values), 1e-9 * max(1e-300, float(np.abs(values).max()))), vectors
+        return np.maximum(np.abs(values), 1e-9 * max(1e-300, float(np.abs(values).max(initial=0.0)))), vectors
 
     def learn(self, before: Evaluation, after: Evaluation, step: Array) -> None:
         assert before.hessian is not None
@@ -117,7 +122,7 @@ def minimise[E: Evaluation](
     model = _Model(len(start.x))
     try:
         for _ in range(iterations):
-            if point.hessian is None or not np.all(np.isfinite(point.hessian)):
+            if point.hessian is None or not np.isfinite(point.hessian).all():
                 return Outcome(point, False, predicted, tuple(path))
             values, vectors = model.axes(point.hessian)
             slope = vectors.T @ point.gradient
@@ -131,11 +136,11 @@ def minimise[E: Evaluation](
             noise = 8.0 * np.finfo(float).eps * abs(point.value)
             gain = point.value - trial.value
             ratio = gain / modelled if modelled > 0 else -1.0
-            length = float(np.linalg.norm(step))
+            length = _length(step)
             if np.isfinite(trial.value) and modelled <= noise and abs(gain) <= 4 * noise:
                 # the value can no longer tell: the gradient still can
                 stalled += 1
-                if np.linalg.norm(trial.gradient) < np.linalg.norm(point.gradient):
+                if _length(trial.gradient) < _length(point.gradient):
                     point = trial
                 if stalled >= 3:
                     return Outcome(point, True, predicted, tuple(path))
@@ -147,7 +152,7 @@ def minimise[E: Evaluation](
                 if np.isfinite(trial.value):
                     model.learn(point, trial, trial.x - point.x)
                 radius = 0.25 * length
-                if radius < 1e-13 * (1.0 + float(np.linalg.norm(point.x))):
+                if radius < 1e-13 * (1.0 + _length(point.x)):
                     return Outcome(point, predicted <= 1e-6, predicted, tuple(path))
     except KeyboardInterrupt:
         return Outcome(point, False, predicted, tuple(path), interrupted=True)

@@ -8,6 +8,7 @@ changed are put back, so its value is that of the data as given.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class Criterion:
     def constant(self, restricted: bool) -> float:
         """What the value gains on the way back from conditioned columns."""
         c = self.conditioning
-        total = self.df(restricted) * (1.0 + np.log(2.0 * np.pi) + 2.0 * np.log(c.y_scale)) + self.fixed_logdet
+        total = self.df(restricted) * (1.0 + math.log(2.0 * math.pi) + 2.0 * math.log(c.y_scale)) + self.fixed_logdet
         return float(total + (c.logdet_X if restricted else 0.0))
 
     def values(self, x: Array, restricted: bool) -> Array:
@@ -99,23 +100,32 @@ class Criterion:
 
     def at(self, x: Array, restricted: bool, order: int = 2) -> Point:
         """Value, gradient (order 1) and Newton matrix (order 2) at one x."""
+        with one_thread(self.width):
+            return self.bare(x, restricted, order)
+
+    def bare(self, x: Array, restricted: bool, order: int = 2) -> Point:
+        """`at` for a caller who has limited the threads already, around many evaluations."""
         x = np.asarray(x, float)
-        none = np.full(len(x), np.nan)
-        if not np.all(np.isfinite(x)):
-            return Point(x, np.inf, none, None, np.nan, None)
         try:
-            with one_thread(self.width), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                return self._at(x, restricted, order)
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                if np.isfinite(x).all():
+                    return self._at(x, restricted, order)
         except np.linalg.LinAlgError:
-            return Point(x, np.inf, none, None, np.nan, None)
+            pass
+        return Point(x, np.inf, np.full(len(x), np.nan), None, np.nan, None)
 
     def _at(self, x: Array, restricted: bool, order: int) -> Point:
         state = self.kernel.evaluate(x[None], derivatives=order > 0)
         solution, df = state.solution, self.df(restricted)
-        value = float(self._values(solution, restricted)[0])
-        if not np.isfinite(value) or order == 0:
-            return Point(x, value, np.full(len(x), np.nan), None, float(solution.r2[0]) / df, state if np.isfinite(value) else None)
-        sigma2 = float(solution.r2[0]) / df
+        r2_now = float(solution.r2[0])
+        value = float(solution.logdet[0]) + df * math.log(r2_now / df) + self.constant(restricted) if r2_now > 0 else math.inf
+        if restricted:
+            value += float(solution.logdet_X[0])
+        if not math.isfinite(value):
+            return Point(x, math.inf, np.full(len(x), np.nan), None, np.nan, None)
+        if order == 0:
+            return Point(x, value, np.full(len(x), np.nan), None, r2_now / df, state)
+        sigma2 = r2_now / df
         logdet, r2 = (g[0] for g in state.gradients(restricted))
         gradient = logdet + r2 / sigma2
         hessian = None

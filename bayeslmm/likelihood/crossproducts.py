@@ -175,7 +175,9 @@ class Accumulator:
         border = 0.5 * (self.border + self.border.T)
         if not self.factors:
             return CrossProducts(self.n, self.r - 1, (), border, None, None, None, None, None)
-        has_first = self.factors[0].root is None
+        total = sum(factor.K * factor.q for factor in self.factors)
+        # a few crossed levels are one small dense block: eliminating a factor first would save nothing
+        has_first = self.factors[0].root is None and (len(self.factors) == 1 or total > BATCHED)
         first = LevelBlock(self.diagonal[0], self.with_border[0]) if has_first else None
         if len(self.factors) == int(has_first):
             return CrossProducts(self.n, self.r - 1, self.factors, border, first, None, None, None, None)

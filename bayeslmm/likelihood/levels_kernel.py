@@ -58,13 +58,13 @@ def stacked(parts: Sequence[Solution]) -> Solution:
 def solve_border(logdet: Array, border: Array) -> Solution:
     """alpha, r2 and log |X'V0^-1 X| from the bordered matrix; r2 is NaN where X'V0^-1 X is not positive definite."""
     p = border.shape[-1] - 1
-    root = np.linalg.cholesky(border[:, :p, :p])
     if p == 0:
-        return Solution(logdet, border, root, np.zeros(len(logdet)), np.zeros((len(logdet), 0)), border[:, 0, 0])
+        return Solution(logdet, border, border[:, :0, :0], np.zeros(len(logdet)), np.zeros((len(logdet), 0)), border[:, 0, 0])
+    root = np.linalg.cholesky(border[:, :p, :p])
     half = np.linalg.solve(root, border[:, :p, p:])
     alpha = np.linalg.solve(root.swapaxes(-1, -2), half)[..., 0]
-    r2 = border[:, p, p] - np.sum(half[..., 0] ** 2, axis=-1)
-    logdet_X = 2.0 * np.log(np.diagonal(root, axis1=-2, axis2=-1)).sum(-1)
+    r2 = border[:, p, p] - (half[..., 0] ** 2).sum(-1)
+    logdet_X = 2.0 * np.log(root.diagonal(axis1=-2, axis2=-1)).sum(-1)
     return Solution(logdet, border, root, logdet_X, alpha, r2)
 
 

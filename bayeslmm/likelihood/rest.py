@@ -132,8 +132,8 @@ def _inverse(S: Array) -> tuple[Array, Array]:
     t, B, s = S.shape[:3]
     if s <= BATCHED:
         L = np.linalg.cholesky(S)
-        Li = np.linalg.solve(L, np.broadcast_to(np.eye(s), L.shape))
-        return 2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1), _transposed(Li) @ Li
+        Li = np.linalg.inv(L)
+        return 2.0 * np.log(L.diagonal(axis1=-2, axis2=-1)).sum(-1), _transposed(Li) @ Li
     logdet, out = np.empty((t, B)), np.empty_like(S)
     for i in range(t):
         for b in range(B):
