@@ -36,7 +36,7 @@ class Constant:
     def rows(self, L: Array) -> Array:
         return np.full(len(L), self.value)
 
-    def joint(self, L: Array) -> tuple[float, float]:  # noqa: ARG002
+    def joint(self, L: Array) -> tuple[float, float]:
         return 1.0, self.value
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pandas as pd
 from bayeslmm.arrays import Array
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
+from bayeslmm.inference import doors
 from bayeslmm.inference.adjust import critical_values, demand_pairs, named, p_values
 from bayeslmm.inference.families import Family, family
 from bayeslmm.inference.fitted import Fitted
@@ -77,7 +77,7 @@ class EMMeans:
 
     def plot(self, **options: Any) -> Any:
         """Means with their intervals, and comparison arrows on request; Matplotlib axes."""
-        return import_module("bayeslmm.plots").plot_emmeans(self, **options)
+        return doors.plot("emmeans_axes", self, **options)
 
     def _groups(self) -> list[Any]:
         """Rows of the frame for every combination of the `by` columns."""
