@@ -32,7 +32,8 @@ def _convergence(outcome: Outcome[Point]) -> Check:
         return Check("convergence", "failed", "interrupted", PREDICTED, "the best point so far is kept; fit again to go on")
     if outcome.converged:
         return Check("convergence", "passed", predicted, PREDICTED)
-    return Check("convergence", "failed", predicted, PREDICTED, "simplify the random effects, or look at `fit.path` for a criterion that keeps falling")
+    remedy = "simplify the random effects, or look at `fit.path` for a criterion that keeps falling"
+    return Check("convergence", "failed", predicted, PREDICTED, remedy)
 
 
 def _boundary(problem: Problem, outcome: Outcome[Point], certificate: Certificate) -> list[Check]:
@@ -44,7 +45,7 @@ def _boundary(problem: Problem, outcome: Outcome[Point], certificate: Certificat
         label = f"singular: {term.spec.text}" if hasattr(term, "spec") else "singular"
         certified = slope >= tolerance
         remedy = (
-            "the estimate lies on the boundary: a variance is 0 or a correlation is 1 in size; fixed effects and their standard errors are right, "
+            "a variance is 0 or a correlation is 1 in size; fixed effects and their standard errors are right, "
             "but consider a simpler term or a boundary-avoiding prior (fit('MAP'))"
         )
         found.append(Check(label, "noted" if certified else "failed", slope, 0.0, remedy))
@@ -59,5 +60,6 @@ def _condition(problem: Problem) -> Check:
     B = problem.conditioning.B
     columns = np.linalg.norm(np.linalg.inv(B), axis=0)
     value = float(np.linalg.cond(np.linalg.inv(B) / columns))
-    verdict = "passed" if value < ILL_CONDITIONED else "noted"
-    return Check("condition of X", verdict, value, ILL_CONDITIONED, "" if verdict == "passed" else "columns of X are nearly collinear: coefficients are weakly known")
+    if value < ILL_CONDITIONED:
+        return Check("condition of X", "passed", value, ILL_CONDITIONED)
+    return Check("condition of X", "noted", value, ILL_CONDITIONED, "columns of X are nearly collinear: coefficients are weakly known")

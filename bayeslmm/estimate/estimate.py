@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
@@ -154,13 +153,13 @@ def summarise(problem: Problem, method: str, outcome: Outcome[Point], certificat
         path=outcome.path,
         converged=outcome.converged,
         interrupted=outcome.interrupted,
-        singular=certificate.singular or bool(cast(int, _nearly_singular(problem, point.x))),
+        singular=certificate.singular or _nearly_singular(problem, point.x),
         checks=checks,
         elapsed=elapsed,
     )
 
 
-def _nearly_singular(problem: Problem, x: Array) -> int:
-    """How many terms have a relative standard deviation below 1e-4 on conditioned columns (the limit of lme4's isSingular)."""
+def _nearly_singular(problem: Problem, x: Array) -> bool:
+    """Whether a term has a relative standard deviation below 1e-4 on conditioned columns (the limit of lme4's isSingular)."""
     smallest = [np.linalg.svd(t.covariance.factor(x[t.part]), compute_uv=False).min(initial=1.0) for t in problem.random.terms]
-    return sum(value < 1e-4 for value in smallest)
+    return any(bool(value < 1e-4) for value in smallest)

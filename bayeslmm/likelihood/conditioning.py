@@ -42,7 +42,7 @@ class ColumnMap:
 
     def apply(self, Z: Array) -> Array:
         if len(self.matrix) == 1:
-            return Z * self.matrix[0, 0]
+            return np.asarray(Z * self.matrix[0, 0])
         return (Z - self.center) @ self.matrix
 
 

@@ -96,7 +96,7 @@ class DenseCoupling:
         return int(self.E.shape[2]) ** 2
 
     def schur(self, W: Array) -> Array:
-        q, t, K, m = self.q, W.shape[2], self.E.shape[1], self.E.shape[2]
+        q, t, m = self.q, W.shape[2], self.E.shape[2]
         out = np.zeros((t, m, m))
         for i in range(t):
             for a in range(q):

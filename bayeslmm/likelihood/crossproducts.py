@@ -43,7 +43,7 @@ class Factor:
 
     @property
     def q(self) -> int:
-        return self.slices[-1].stop
+        return int(self.slices[-1].stop)
 
 
 def factors_of(design: Design) -> tuple[Factor, ...]:
@@ -206,7 +206,8 @@ class Accumulator:
         V0 = np.concatenate([self.with_border[f].transpose(2, 0, 1).reshape(-1, self.r) for f in rest])
         coupling: Coupling | None = None
         if skip:
-            crowded = small or count_products(rows, K) > PRODUCTS and len(where.batches) == 1 and K * offset * len(values) < DENSE_MEMORY
+            fits = len(where.batches) == 1 and K * offset * len(values) < DENSE_MEMORY
+            crowded = small or (fits and count_products(rows, K) > PRODUCTS)
             if related or crowded:
                 E = np.zeros((len(values), K, offset))
                 E[:, rows, columns] = values

@@ -98,8 +98,8 @@ class RandomEffectsState:
         """G = d criterion / d(Sigma) of every term, in the order of the formula."""
         G: dict[int, Array] = {}
         information = self.levels.information(restricted)
-        for factor, I, square in zip(self.parameters.factors, information, self.levels.squares, strict=True):
-            whole = I[0] - square[0] / sigma2
+        for factor, block, square in zip(self.parameters.factors, information, self.levels.squares, strict=True):
+            whole = block[0] - square[0] / sigma2
             for i, own in zip(factor.terms, factor.slices, strict=True):
                 G[i] = 0.5 * (whole[own, own] + whole[own, own].T)
         return [G[i] for i in range(len(G))]
@@ -120,7 +120,8 @@ class RandomEffectsState:
         """d criterion / d Sigma of every factor: from gT = 2 G T where T can be divided by, else from the cross-products."""
         smooth = all(np.linalg.svd(T[0], compute_uv=False).min(initial=np.inf) > SINGULAR for T in self.levels.Ts)
         if smooth:
-            halves = [0.5 * np.linalg.solve(T[0].T, g[0].T).T for T, g in zip(self.levels.Ts, self.levels.logdet_adjoints(restricted), strict=True)]
+            adjoints = self.levels.logdet_adjoints(restricted)
+            halves = [0.5 * np.linalg.solve(T[0].T, g[0].T).T for T, g in zip(self.levels.Ts, adjoints, strict=True)]
         else:
             halves = [g[0] for g in self.levels.information(restricted)]
         return [g - weight * square[0] for g, square in zip(halves, self.levels.squares, strict=True)]

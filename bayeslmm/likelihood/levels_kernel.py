@@ -92,7 +92,7 @@ class LevelsState:
         """beta of the remaining factors, (t, m), given alpha-hat."""
         assert self.rest is not None
         p, alpha = self.cross.p, self.solution.alpha
-        return self.rest.QV[..., p] - np.einsum("tmx,tx->tm", self.rest.QV[..., :p], alpha)
+        return np.asarray(self.rest.QV[..., p] - np.einsum("tmx,tx->tm", self.rest.QV[..., :p], alpha))
 
     def _rest_scores(self, modes: Array) -> Array:
         """a = Z' V0^-1 (y - X alpha) of the remaining factors, (t, m)."""
@@ -100,7 +100,7 @@ class LevelsState:
         p, alpha = self.cross.p, self.solution.alpha
         V = self.rest.V
         residual = V[..., p] - np.einsum("tmx,tx->tm", V[..., :p], alpha)
-        return residual - self.rest.apply_U(modes[..., None])[..., 0]
+        return np.asarray(residual - self.rest.apply_U(modes[..., None])[..., 0])
 
     def _first_residual(self, modes: Array | None) -> Array:
         """F (C v - E beta_rest) = a of the first factor, (q, t, K)."""
@@ -108,9 +108,9 @@ class LevelsState:
         v = np.concatenate([-self.solution.alpha, np.ones((len(self.solution.alpha), 1))], axis=1)
         a = np.matmul(v[None, :, None, :], self.first.projected)[:, :, 0, :]
         if modes is None:
-            return a
+            return np.asarray(a)
         assert self.cross.coupling is not None
-        return a - self.project(self.cross.coupling.times(modes[..., None])[:, :, 0, :])
+        return np.asarray(a - self.project(self.cross.coupling.times(modes[..., None])[:, :, 0, :]))
 
     def project(self, s: Array) -> Array:
         """F_k s_k, F = I - A W'W; s (q, t, K)."""
@@ -118,14 +118,14 @@ class LevelsState:
         W, A = self.first.W, self.cross.first.A
         Ws = np.einsum("abtk,btk->atk", W, s)
         H = np.einsum("cbtk,ctk->btk", W, Ws)
-        return s - np.einsum("abk,btk->atk", A, H)
+        return np.asarray(s - np.einsum("abk,btk->atk", A, H))
 
     def unproject(self, c: Array) -> Array:
         """F_k' c_k = c_k - H_k A_k c_k."""
         assert self.first is not None and self.cross.first is not None
         Ac = np.einsum("abk,btk->atk", self.cross.first.A, c)
         Ws = np.einsum("abtk,btk->atk", self.first.W, Ac)
-        return c - np.einsum("cbtk,ctk->btk", self.first.W, Ws)
+        return np.asarray(c - np.einsum("cbtk,ctk->btk", self.first.W, Ws))
 
     @cached_property
     def scores(self) -> list[Array]:
@@ -330,4 +330,4 @@ def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True
 def _through(W: Array, C: Array) -> Array:
     """H_k C_k, (q, t, r, K)."""
     WC = np.einsum("abtk,brk->atrk" if C.ndim == 3 else "abtk,btrk->atrk", W, C)
-    return np.einsum("catk,ctrk->atrk", W, WC)
+    return np.asarray(np.einsum("catk,ctrk->atrk", W, WC))

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayeslmm.arrays import Array
+from bayeslmm.arrays import Array, Codes
 from bayeslmm.covariance import Covariance
 from bayeslmm.likelihood.conditioning import ColumnMap
 from bayeslmm.likelihood.crossproducts import Factor
 
 
-def column_wise(q: int) -> tuple[Array, Array]:
+def column_wise(q: int) -> tuple[Codes, Codes]:
     """Rows and columns of a lower triangle, column by column."""
     columns, rows = np.triu_indices(q)
-    return rows, columns
+    return rows.astype(np.int64), columns.astype(np.int64)
 
 
 def triangularised(M: Array) -> Array:
@@ -57,7 +57,7 @@ class TermParameters:
     def relative(self, x: Array, weight_mean: float) -> Array:
         """D / sigma^2 on the user's columns."""
         root = self.map.whole @ self.covariance.factor(x) / np.sqrt(weight_mean)
-        return root @ root.T
+        return np.asarray(root @ root.T)
 
     def theta_derivative(self, theta: Array) -> Array:
         """d(D / sigma^2) / d theta on the user's columns, (size, q, q)."""

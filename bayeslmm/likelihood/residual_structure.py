@@ -168,7 +168,7 @@ class SpatialStructure(Grouped):
         """d(s^2 C)/dx (size, B, k, k)."""
         out = x[0] ** 2 * self.located.correlation_derivative(x, distances)
         out[0] = 2.0 * x[0] * self.located.correlation(x, distances)
-        return out
+        return np.asarray(out)
 
     def contract(self, phi: Array, block: Block, adjoint: Array) -> Array:
         return np.asarray(np.einsum("ibjk,bjk->i", self.derivatives(phi, block), adjoint))

@@ -83,10 +83,13 @@ def layout(spans: Sequence[Span], links: sp.csr_array | None) -> RestLayout:
     column_factor = np.concatenate([np.full(s.K * s.q, f) for f, s in enumerate(spans)])
     # levels of a factor hold together: tie the q columns of a level
     first_column = np.concatenate([s.offset + np.repeat(np.arange(s.K) * s.q, s.q) for s in spans])
-    own = sp.coo_array((np.ones(m), (first_column, np.arange(m))), shape=(m, m))
-    graph = sp.bmat([[None, links], [links.T, own]]).tocsr()
-    component = connected_components(graph, directed=False)[1][links.shape[0] :]
-    component = np.unique(component, return_inverse=True)[1]
+    rows, columns = links.tocoo().coords
+    K = links.shape[0]
+    row = np.concatenate([rows, K + np.arange(m)])
+    column = np.concatenate([K + columns, K + first_column])
+    graph = sp.coo_array((np.ones(len(row)), (row, column)), shape=(K + m, K + m)).tocsr()
+    found = connected_components(graph, directed=False)[1][K:]
+    component = np.unique(found, return_inverse=True)[1].astype(np.int64)
     count = int(component.max()) + 1
     levels = np.zeros((count, len(spans)), np.int64)
     np.add.at(levels, (component, column_factor), 1)
@@ -231,7 +234,7 @@ class RestState:
                         own = np.diagonal(rows[..., part][..., a::q, b::q], axis1=-2, axis2=-1).sum((-1, -2))
                         total[:, a, b] += own - np.einsum("tBij,tBij->t", UQ[..., a::q, :], rows[..., b::q, :])
         R = Rx[:, span.offset : span.stop].reshape(t, span.K, q, -1)
-        return total - np.einsum("tlax,txz,tlbz->tab", R, Qxx, R)
+        return np.asarray(total - np.einsum("tlax,txz,tlbz->tab", R, Qxx, R))
 
 
 def factorise(where: RestLayout, uflat: Array, V: Array, Ts: Sequence[Array]) -> RestState:

@@ -90,7 +90,7 @@ def _mask(term: TermRows, rows: Codes) -> Array:
     codes = term.codes[rows]
     if term.relationship is not None:
         return np.asarray(term.relationship[codes[:, :, None], codes[:, None, :]])
-    return (codes[:, :, None] == codes[:, None, :]).astype(float)
+    return np.asarray(codes[:, :, None] == codes[:, None, :], float)
 
 
 class SubjectsState:
@@ -102,8 +102,12 @@ class SubjectsState:
         self._kept: dict[bool, tuple[list[Array], list[Array]]] = {}
 
     @property
+    def _states(self) -> list[RowsState | PooledState]:
+        return [*self.rows, *self.pooled]
+
+    @property
     def phi(self) -> Array:
-        return self.x[self.kernel.residual_part]
+        return np.asarray(self.x[self.kernel.residual_part])
 
     @cached_property
     def v(self) -> Array:
@@ -154,7 +158,7 @@ class SubjectsState:
         if blocks:
             T = kernel.random.blocks(self.x[None])
             out[: kernel.random.size] = kernel.random.chain(kernel.random.derivatives(self.x[None]), [2.0 * (G @ t[0])[None] for G, t in zip(blocks, T, strict=True)])[0]
-        for state, adjoint in zip([*self.rows, *self.pooled], adjoints, strict=True):
+        for state, adjoint in zip(self._states, adjoints, strict=True):
             out[kernel.residual_part] += kernel.structure.contract(self.phi, state.batch.block, adjoint)
             if kernel.variance.size and isinstance(state, RowsState):
                 moved = 2.0 * (adjoint * state.R).sum(-1)
@@ -205,7 +209,7 @@ class SubjectsState:
         """tr(V^-1 dV_i V^-1 dV_j) and tr(V^-1 dV_i) over x."""
         size = self.kernel.size
         total, trace = np.zeros((size, size)), np.zeros(size)
-        for state in [*self.rows, *self.pooled]:
+        for state in self._states:
             B, k = state.R.shape[:2]
             step = max(1, MEMORY // max(1, size * k * k))
             for begin in range(0, B, step):

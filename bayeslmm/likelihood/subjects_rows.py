@@ -118,7 +118,7 @@ def pooled(design: Design, rows: Codes, border: Array) -> PooledBatch | None:
         key = np.column_stack([key, residual.group.codes[rows[:, 0]]])
     _, first, pattern = np.unique(key, axis=0, return_index=True, return_inverse=True)
     pattern = pattern.ravel()
-    B, k, r = border.shape
+    _, k, r = border.shape
     if len(first) > max(1, len(rows) // 3):
         return None
     order = np.argsort(pattern, kind="stable")
