@@ -290,8 +290,8 @@ class LMM:
     def with_response(self, y: Any) -> LMM:
         """The same design with another response, on the scale of the left side of the formula.
 
-        >>> model.with_response(2 * model.y).y[0]
-        499.12
+        >>> model.with_response(2 * model.y).y[:2].tolist()
+        [499.12, 517.4094]
         """
         model = LMM.__new__(LMM)
         model.said, model.counting, model.subjects, model._data, model.file = self.said, self.counting, self.subjects, self._data, None
@@ -301,8 +301,8 @@ class LMM:
     def updated(self, formula: str | None = None, data: Any = None, changes: Mapping[str, Any] | None = None) -> LMM:
         """The model with another formula (a dot stands for what was there), data or arguments.
 
-        >>> model.updated(". ~ . + I(Days**2)").coef_names
-        ['Intercept', 'Days', 'I(Days**2)']
+        >>> model.updated(". ~ . + log1p(Days)").coef_names
+        ['Intercept', 'Days', 'log1p(Days)']
         """
         text = self.said.formula if formula is None else updated_formula(self.spec.formula, formula)
         said = self.said.changed(text, dict(changes or {}))

@@ -152,7 +152,7 @@ class Fit(Estimates):
         Raises PredictionError for absent columns, levels that the fit does not know, and rows that are not estimable.
 
         >>> fit.predict({"Days": [10], "Subject": ["308"]}).round(2).to_numpy().tolist()
-        [[450.32]]
+        [[450.33]]
         """
         return predict(self, newdata, level=level, interval=interval, conf_level=conf_level, new_levels=new_levels, offset=offset)
 

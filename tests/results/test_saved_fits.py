@@ -1,0 +1,220 @@
+"""A saved fit is the fit to the bit, or it is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.errors import FormatError, MismatchError, StoreError
+
+
+def assert_equal(one: blm.Fit, other: blm.Fit) -> None:
+    assert one.fixef.equals(other.fixef)
+    assert one.vcov.equals(other.vcov)
+    assert np.array_equal(one.theta, other.theta)
+    assert one.sigma == other.sigma or (np.isnan(one.sigma) and np.isnan(other.sigma))
+    assert one.criterion == other.criterion
+    assert one.varcorr.equals(other.varcorr)
+    assert np.array_equal(one.fitted(), other.fitted())
+    assert dict(one.checks) == dict(other.checks)
+    assert np.array_equal(one.rows, other.rows)
+    assert one.design.index.equals(other.design.index)
+    assert one.model.n_dropped == other.model.n_dropped
+    assert [x.tolist() for x, _ in one.path] == [x.tolist() for x, _ in other.path]
+    assert str(one.summary(df="asymptotic")) == str(other.summary(df="asymptotic"))
+
+
+def opened(fit: blm.Fit, folder: Path) -> blm.Fit:
+    fit.save(folder / "fit.zip")
+    return blm.load(folder / "fit.zip")
+
+
+def test_a_fit_comes_back_equal_to_the_bit(fit: blm.Fit, tmp_path: Path, sleepstudy: pd.DataFrame) -> None:
+    again = opened(fit, tmp_path)
+    assert_equal(fit, again)
+    assert again.predict(sleepstudy).equals(fit.predict(sleepstudy))
+
+
+def test_what_stands_beside_a_formula_comes_back(crossed: pd.DataFrame, tmp_path: Path) -> None:
+    data = crossed.set_index(pd.MultiIndex.from_arrays([crossed["g"], np.arange(len(crossed))], names=["who", None]))
+    data.loc[data.index[5], "x"] = np.nan
+    levels = sorted(crossed["h"].unique())
+    A = pd.DataFrame(np.eye(len(levels)) + 0.2, index=levels, columns=levels)
+    offset = np.linspace(0, 1, len(data))
+    fit = blm.LMM(
+        "y ~ poly(x, 2) + C(h) + (1 | g) + (1 | h)",
+        data,
+        weights=crossed["w"].to_numpy(),
+        offset=offset,
+        relationship={"h": A},
+        contrasts={"h": "sum"},
+    ).fit()
+    assert_equal(fit, opened(fit, tmp_path))
+
+
+def test_structured_errors_come_back(trial: pd.DataFrame, tmp_path: Path) -> None:
+    fit = blm.LMM("BCVA_CHG ~ VISITN + BCVA_BL", trial, residual="ar1h(AVISIT | ARMCD / USUBJID)").fit()
+    again = opened(fit, tmp_path)
+    assert_equal(fit, again)
+    assert fit.residual_params.equals(again.residual_params)
+
+
+def test_a_variance_of_the_fitted_value_comes_back_with_the_fitted_values_it_had(sleepstudy: pd.DataFrame, tmp_path: Path) -> None:
+    fit = blm.LMM("Reaction ~ Days + (1 | Subject)", sleepstudy, variance="const_power(fitted)").fit()
+    assert_equal(fit, opened(fit, tmp_path))
+
+
+def test_every_kind_of_column_comes_back(tmp_path: Path) -> None:
+    n = 48
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame(
+        {
+            "y": rng.normal(size=n),
+            "whole": pd.array(rng.integers(0, 9, n), dtype="Int64"),
+            "flag": rng.integers(0, 2, n).astype(bool),
+            "text": np.array(["a", "b"] * (n // 2)),
+            "level": pd.Categorical(np.tile([3, 1, 2], n // 3), categories=[3, 2, 1, 9], ordered=True),
+            "day": pd.to_datetime("2020-01-01") + pd.to_timedelta(np.repeat(np.arange(8), 6), unit="D"),
+        }
+    )
+    fit = blm.LMM("y ~ whole + flag + text + (1 | day) + (1 | level)", data).fit()
+    again = opened(fit, tmp_path)
+    assert_equal(fit, again)
+    assert again.ranef()["day"].index.equals(fit.ranef()["day"].index)
+
+
+def test_a_refit_keeps_its_own_response(fit: blm.Fit, tmp_path: Path) -> None:
+    other = fit.refit(fit.design.y[::-1])
+    assert_equal(other, opened(other, tmp_path))
+
+
+def test_a_users_function_is_named_and_asked_for(sleepstudy: pd.DataFrame, tmp_path: Path) -> None:
+    fit = blm.LMM("Reaction ~ half(Days) + (1 | Subject)", sleepstudy, functions={"half": lambda x: x / 2}).fit()
+    fit.save(tmp_path / "fit")
+    with pytest.raises(StoreError, match="half"):
+        blm.load(tmp_path / "fit")
+    assert_equal(fit, blm.load(tmp_path / "fit", functions={"half": lambda x: x / 2}))
+    with pytest.raises(MismatchError, match="other columns"):
+        blm.load(tmp_path / "fit", functions={"half": lambda x: x / 3})
+
+
+def test_no_altered_byte_gets_through(fit: blm.Fit, tmp_path: Path) -> None:
+    path = tmp_path / "fit"
+    fit.save(path)
+    whole = path.read_bytes()
+    for place in np.linspace(0, len(whole) - 1, 60).astype(int):
+        broken = bytearray(whole)
+        broken[place] ^= 1
+        path.write_bytes(bytes(broken))
+        with pytest.raises(StoreError):
+            blm.load(path)
+
+
+def test_a_file_that_was_cut_short_is_refused(fit: blm.Fit, tmp_path: Path) -> None:
+    path = tmp_path / "fit"
+    fit.save(path)
+    whole = path.read_bytes()
+    for length in (0, 3, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(FormatError, match="cut short"):
+            blm.load(path)
+
+
+def resealed(path: Path, change: dict[str, bytes]) -> None:
+    """Write the archive again with some members changed and a checksum that agrees: what a careful forger would do."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()} | change
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        archive.comment = b"sha256:" + b"0" * 64
+    body = path.read_bytes()[:-64]
+    path.write_bytes(body + hashlib.sha256(body).hexdigest().encode())
+
+
+def told(path: Path) -> dict[str, object]:
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("fit.json"))
+
+
+def test_a_newer_format_is_refused(fit: blm.Fit, tmp_path: Path) -> None:
+    fit.save(tmp_path / "fit")
+    resealed(tmp_path / "fit", {"fit.json": json.dumps(told(tmp_path / "fit") | {"version": 99}).encode()})
+    with pytest.raises(MismatchError, match="version 99"):
+        blm.load(tmp_path / "fit")
+
+
+def test_an_estimate_that_is_no_optimum_of_its_data_is_refused(fit: blm.Fit, tmp_path: Path) -> None:
+    fit.save(tmp_path / "fit")
+    content = told(tmp_path / "fit")
+    content["content"]["estimate"]["criterion"] += 0.01
+    resealed(tmp_path / "fit", {"fit.json": json.dumps(content).encode()})
+    with pytest.raises(MismatchError, match="evaluated again"):
+        blm.load(tmp_path / "fit")
+
+
+def test_a_header_that_asks_for_a_terabyte_is_refused_before_it_is_given(fit: blm.Fit, tmp_path: Path) -> None:
+    fit.save(tmp_path / "fit")
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (137438953472,), }".ljust(117) + b"\n"
+    resealed(tmp_path / "fit", {"0.npy": b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"12345678"})
+    with pytest.raises(FormatError, match="137438953472"):
+        blm.load(tmp_path / "fit")
+
+
+def test_an_array_of_objects_is_never_opened(fit: blm.Fit, tmp_path: Path) -> None:
+    fit.save(tmp_path / "fit")
+    header = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(117) + b"\n"
+    resealed(tmp_path / "fit", {"0.npy": b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\x80\x05N."})
+    with pytest.raises(FormatError):
+        blm.load(tmp_path / "fit")
+
+
+def test_a_part_that_is_missing_is_an_error_of_ours(fit: blm.Fit, tmp_path: Path) -> None:
+    for part in ("said", "frame", "estimate", "rows", "index"):
+        fit.save(tmp_path / "fit")
+        content = told(tmp_path / "fit")
+        del content["content"][part]
+        resealed(tmp_path / "fit", {"fit.json": json.dumps(content).encode()})
+        with pytest.raises(FormatError, match=part):
+            blm.load(tmp_path / "fit")
+
+
+def test_the_file_is_for_its_owner_alone_and_exactly_where_it_was_asked_for(fit: blm.Fit, tmp_path: Path) -> None:
+    fit.save(tmp_path / "my fit")
+    assert os.listdir(tmp_path) == ["my fit"]
+    assert stat.S_IMODE((tmp_path / "my fit").stat().st_mode) == 0o600
+
+
+def test_a_save_that_fails_leaves_the_old_file_whole(fit: blm.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "fit"
+    fit.save(path)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="no space") as caught:
+        fit.save(path)
+    assert "bytes" in caught.value.where
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["fit"]
+
+
+def test_what_is_no_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no such file"):
+        blm.load(tmp_path / "nothing")
+    with pytest.raises(StoreError):
+        blm.load(tmp_path)
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(FormatError):
+        blm.load(tmp_path / "text")
