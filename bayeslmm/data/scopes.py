@@ -6,7 +6,7 @@ span is taken off, and what is left is merged by the rule `t + t:A- = t:A`. This
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -25,12 +25,17 @@ class Part:
 Scope = tuple[Part, ...]  # a product of parts; () is the intercept
 
 
-@lru_cache(maxsize=1024)
 def scopes(terms: tuple[Term, ...], factors: frozenset[str]) -> tuple[tuple[Scope, ...], ...]:
     """For every term the products of parts whose columns it contributes.
 
     factors : the atoms that are factors; all others are numeric
     """
+    # Kept by the atoms as written: `a:b` and `b:a` are equal terms, but their columns have other names.
+    return _scopes(tuple(term.atoms for term in terms), factors)
+
+
+@lru_cache(maxsize=1024)
+def _scopes(terms: tuple[tuple[str, ...], ...], factors: frozenset[str]) -> tuple[tuple[Scope, ...], ...]:
     spanned: set[frozenset[Part]] = set()
     result: list[tuple[Scope, ...]] = []
     for term in terms:
@@ -40,25 +45,28 @@ def scopes(terms: tuple[Term, ...], factors: frozenset[str]) -> tuple[tuple[Scop
     return tuple(result)
 
 
-def _spanned_by(term: Term, factors: frozenset[str]) -> list[Scope]:
-    choices = [((Part(atom, True),), ()) if atom in factors else ((Part(atom, False),),) for atom in term.atoms]
+def _spanned_by(term: tuple[str, ...], factors: frozenset[str]) -> list[Scope]:
+    choices = [((Part(atom, True),), ()) if atom in factors else ((Part(atom, False),),) for atom in term]
     return [tuple(part for chosen in choice for part in chosen) for choice in product(*choices)]
 
 
 def _merged(scopes: Iterable[Scope]) -> list[Scope]:
-    done: list[Scope] = []
-    for scope in sorted(scopes, key=len):
-        partner = next((other for other in done if _absorbs(scope, other)), None)
-        if partner is None:
-            done.append(scope)
-            continue
-        new = next(iter(set(scope) - set(partner)))
-        widened = tuple(Part(part.atom, False) if part == new else part for part in scope)
-        done = _merged([*(other for other in done if other != partner), widened])
-    return done
+    """The scopes with every `t + t:A-` made `t:A`, the first such pair first."""
+    done: dict[frozenset[Part], tuple[int, Scope]] = {}
+    for place, given in enumerate(sorted(scopes, key=len)):
+        scope = given
+        while partners := list(_partners(scope, done)):
+            _, key, new = min(partners, key=lambda partner: partner[0])
+            del done[key]
+            scope = tuple(Part(part.atom, False) if part == new else part for part in scope)
+        done[frozenset(scope)] = (place, scope)
+    return [scope for _, scope in done.values()]
 
 
-def _absorbs(scope: Scope, other: Scope) -> bool:
-    """Whether `other + scope` is `scope` with one of its factors in full."""
-    extra = set(scope) - set(other)
-    return len(scope) == len(other) + 1 and len(extra) == 1 and next(iter(extra)).reduced
+def _partners(scope: Scope, done: dict[frozenset[Part], tuple[int, Scope]]) -> Iterator[tuple[int, frozenset[Part], Part]]:
+    """The place and key of each scope that is `scope` without one of its reduced factors, and that factor."""
+    parts = frozenset(scope)
+    for part in scope:
+        key = parts - {part}
+        if part.reduced and key in done:
+            yield done[key][0], key, part

@@ -53,6 +53,12 @@ def right_hand_sides(draw: st.DrawFn) -> str:
     return draw(st.sampled_from(["1 + ", "0 + "])) + " + ".join(texts)
 
 
+def test_the_names_of_columns_do_not_depend_on_what_was_read_before() -> None:
+    data = frame()
+    for text in ("0 + g:x", "0 + x:g", "0 + g:x"):
+        assert list(ours(text, data)[0].names) == list(theirs(text, data).columns)
+
+
 @given(right_hand_sides())
 @settings(max_examples=60)
 def test_any_right_hand_side_has_the_columns_of_formulaic(text: str) -> None:
