@@ -12,7 +12,7 @@ from bayeslmm.formula.text import term_text
 from bayeslmm.formula.tree import Bar, Call, Chain, Listing, Name, Node, Offset, Power, Sum, Unary, Value
 
 MAX_TERMS = 10_000
-MAX_ORDER = 64  # columns in one interaction
+MAX_ORDER = 16  # columns in one interaction: coding it looks at each of its 2^16 margins
 Items = tuple[tuple[str, Node], ...]
 
 
@@ -54,7 +54,7 @@ def side_text(items: Items) -> str:
 
 
 def demand_countable(cursor: Cursor, nodes: Iterable[Node]) -> int:
-    """The number of terms; raises FormulaLimitError beyond 10,000 terms or 64 columns in an interaction."""
+    """The number of terms; raises FormulaLimitError beyond 10,000 terms or 16 columns in an interaction."""
     total = 0
     for node in nodes:
         count, order = _count(node)
