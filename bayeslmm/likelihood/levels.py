@@ -133,7 +133,7 @@ class LevelBlock:
 
     def sums(self, T: Array, derivatives: bool) -> LevelSums:
         """Eliminate every level and keep only sums over levels."""
-        t, q, r = len(T), self.q, self.C.shape[1]
+        t, q, r = len(T), self.q, self.C.shape[-2]
         logdet, border = np.zeros(t), np.zeros((t, r, r))
         products, B = np.zeros((t, q * r, q * r)), np.zeros((t, q, q))
         for part in self.pieces(t):
@@ -150,44 +150,55 @@ class LevelBlock:
 
     def part(self, part: slice, T: Array, derivatives: bool) -> LevelState:
         """Eliminate some levels."""
-        A, C = self.A[:, :, part], self.C[..., part]
-        q = self.q
-        logdet, W = _unrolled(A, T) if q <= UNROLLED else _batched(A, T)
-        t = len(T)
-        Y = np.empty((q, t, C.shape[-2], A.shape[2]))
-        for a in range(q):
-            np.multiply(W[a][0][:, None, :], C[0], out=Y[a])
-            for c in range(1, q):
-                Y[a] += W[a][c][:, None, :] * C[c]
-        border = np.matmul(Y[0], Y[0].swapaxes(-1, -2))
-        for a in range(1, q):
-            border += np.matmul(Y[a], Y[a].swapaxes(-1, -2))
-        stacked = np.empty((q, q, t, A.shape[2]))
-        for a in range(q):
-            for b in range(q):
-                stacked[a, b] = W[a][b]
+        A, C = self.A[:, :, part], self.C[:, :, part]
+        logdet, W = _unrolled(A, T) if self.q <= UNROLLED else _batched(A, T)
+        Y = _times(W, C)
+        border = np.matmul(Y, Y.swapaxes(-1, -2)).sum(0)
+        stacked = np.array(W)
         if not derivatives:
             return LevelState(logdet, border, stacked, None, None)
-        AW = np.empty_like(stacked)
-        for a in range(q):
-            for b in range(q):
-                np.multiply(A[a, 0], W[b][0], out=AW[a, b])
-                for c in range(1, q):
-                    AW[a, b] += A[a, c] * W[b][c]
-        projected = np.empty_like(Y)
-        for a in range(q):
-            projected[a] = C[a]
-            for c in range(q):
-                projected[a] -= AW[a, c][:, None, :] * Y[c]
-        B = np.empty_like(stacked)
-        for a in range(q):
-            for b in range(a + 1):
-                v = np.broadcast_to(A[a, b], AW[0, 0].shape).copy()
-                for c in range(q):
-                    v -= AW[a, c] * AW[b, c]
-                B[a, b] = v
-                B[b, a] = v
-        return LevelState(logdet, border, stacked, projected, B)
+        AW = _cross(A, W)
+        projected = C[:, None] - _times(AW, Y)
+        return LevelState(logdet, border, stacked, projected, _remainder(A, AW))
+
+
+def _times(W: list[list[Array]], C: Array) -> Array:
+    """sum_c W[a][c] C[c], (q, t, r, k); C (q, r, k) or (q, t, r, k)."""
+    out = []
+    for row in W:
+        total = row[0][:, None, :] * C[0]
+        for c in range(1, len(row)):
+            total += row[c][:, None, :] * C[c]
+        out.append(total)
+    return np.array(out)
+
+
+def _cross(A: Array, W: list[list[Array]]) -> list[list[Array]]:
+    """A W', (t, k) each."""
+    q = len(A)
+    out = []
+    for a in range(q):
+        row = []
+        for b in range(q):
+            total = A[a, 0] * W[b][0]
+            for c in range(1, q):
+                total += A[a, c] * W[b][c]
+            row.append(total)
+        out.append(row)
+    return out
+
+
+def _remainder(A: Array, AW: list[list[Array]]) -> Array:
+    """A - A H A, (q, q, t, k)."""
+    q = len(A)
+    out = np.empty((q, q, *AW[0][0].shape))
+    for a in range(q):
+        for b in range(a + 1):
+            total = A[a, b] - AW[a][0] * AW[b][0]
+            for c in range(1, q):
+                total -= AW[a][c] * AW[b][c]
+            out[a, b] = out[b, a] = total
+    return out
 
 
 def _unrolled(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
