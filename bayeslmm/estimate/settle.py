@@ -50,7 +50,9 @@ def settled(problem: Problem, method: Method) -> tuple[Problem, Estimate]:
         SETTLED,
         "" if change < SETTLED else "weights and fit do not settle; use a covariate instead of the fitted value",
     )
-    return problem, replace(found, elapsed=elapsed, path=path, converged=found.converged and change < SETTLED, checks=(*found.checks, verdict))
+    return problem, replace(
+        found, elapsed=elapsed, path=path, converged=found.converged and change < SETTLED, checks=(*found.checks, verdict)
+    )
 
 
 def fitted_values(problem: Problem, found: Estimate) -> Array:

@@ -193,7 +193,9 @@ class Accumulator:
             offset += factor.K * factor.q
         roots = [self.factors[f].root for f in rest]
         related = any(root is not None for root in roots)
-        rows, columns, values = self._first_entries(rest, spans) if skip else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0)))
+        rows, columns, values = (
+            self._first_entries(rest, spans) if skip else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0)))
+        )
         K = self.factors[0].K
         small = offset <= BATCHED and K * offset * len(values) <= SMALL
         links = None

@@ -190,7 +190,7 @@ class LevelsState:
             return np.asarray(self.sums.B - np.einsum("taxbz,txz->tab", self.sums.products[:, :, :p, :, :p], Qxx))
         first = self.first
         assert first is not None and first.B is not None and first.projected is not None
-        q, t = first.B.shape[0], first.B.shape[2]
+        q = first.B.shape[0]
         G = first.B.sum(-1).transpose(2, 0, 1)
         Ex = first.projected[:, :, :p]
         if self.rest is None:
@@ -215,7 +215,7 @@ class LevelsState:
         return G - both.sum(-1).transpose(2, 0, 1)
 
     def information(self, restricted: bool) -> list[Array]:
-        """sum over levels of [Z' P Z] (REML) or [Z' V0^-1 Z] (ML) for every factor, (t, q, q): the derivative in Sigma of the log determinants."""
+        """sum over levels of [Z' P Z] (REML) or [Z' V0^-1 Z] (ML) for every factor, (t, q, q): d log determinants / d Sigma."""
         t, p = len(self.solution.r2), self.cross.p
         Qxx = self.solution.information_inverse if restricted else np.zeros((t, p, p))
         out = [self._first_information(Qxx)] if self.cross.first is not None else []

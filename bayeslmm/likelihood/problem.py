@@ -21,7 +21,6 @@ from bayeslmm.likelihood.subjects import SubjectData, SubjectsKernel, TermRows
 from bayeslmm.likelihood.subjects_rows import PooledBatch, RowBatch, block_of, clusters, ordered_rows, poolable, pooled
 from bayeslmm.likelihood.variance_function import variance_function
 
-
 FAR = 4.5
 """tanh of this is 0.9998."""
 
@@ -149,17 +148,20 @@ def _structured(design: Design, conditioning: Conditioning, fitted: Array | None
         fitted = design.X @ conditioning.alpha0
     variance = variance_function(design, fitted)
     terms = tuple(
-        TermRows(m.apply(t.Z), t.group.codes, len(t.group.levels), t.relationship) for t, m in zip(design.terms, conditioning.maps, strict=True)
+        TermRows(m.apply(t.Z), t.group.codes, len(t.group.levels), t.relationship)
+        for t, m in zip(design.terms, conditioning.maps, strict=True)
     )
     rows, groups, behind = _blocks(design, border)
     parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, conditioning.maps, strict=True)], factors_of(design))
     kernel = SubjectsKernel(parameters, structure, variance, SubjectData(border, terms, log_scale, rows, groups, behind, n))
     residual = border[:, p] if log_scale is None else border[:, p] / np.exp(log_scale)
-    start = np.concatenate([
-        *(term.covariance.start() for term in parameters.terms),
-        residual_start(design, structure, residual, bool(design.terms)),
-        variance.start(),
-    ])
+    start = np.concatenate(
+        [
+            *(term.covariance.start() for term in parameters.terms),
+            residual_start(design, structure, residual, bool(design.terms)),
+            variance.start(),
+        ]
+    )
     return Problem(design, conditioning, Criterion(n, p, conditioning, kernel), parameters, start)
 
 

@@ -23,7 +23,10 @@ def moments(residual: Array, subject: Array, visit: Array, m: int, subjects: int
     overall = max(float(np.mean(residual**2)), 1e-300)
     S = np.where(count > 0, filled.T @ filled / np.maximum(count, 1.0), 0.0)
     sd = np.sqrt(np.where(np.diagonal(count) > 1, np.maximum(np.diagonal(S), 1e-3 * overall), overall))
-    C = np.clip(S / np.outer(np.sqrt(np.maximum(np.diagonal(S), 1e-300)), np.sqrt(np.maximum(np.diagonal(S), 1e-300))), -0.99, 0.99) * SHRINK
+    C = (
+        np.clip(S / np.outer(np.sqrt(np.maximum(np.diagonal(S), 1e-300)), np.sqrt(np.maximum(np.diagonal(S), 1e-300))), -0.99, 0.99)
+        * SHRINK
+    )
     np.fill_diagonal(C, 1.0)
     values, vectors = np.linalg.eigh(C)
     C = (vectors * np.maximum(values, 0.05)) @ vectors.T

@@ -17,8 +17,8 @@ from bayeslmm.arrays import Array, Codes
 from bayeslmm.likelihood.levels_kernel import Solution, solve_border, stacked
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.residual_structure import ResidualStructure
-from bayeslmm.likelihood.variance_function import VarianceFunction
 from bayeslmm.likelihood.subjects_rows import PooledBatch, RowBatch
+from bayeslmm.likelihood.variance_function import VarianceFunction
 
 MEMORY = 20_000_000
 """Elements of derivative matrices held at once."""
@@ -96,7 +96,9 @@ def _mask(term: TermRows, rows: Codes) -> Array:
 class SubjectsState:
     """One evaluation at one x; adjoints are found when first asked for."""
 
-    def __init__(self, kernel: SubjectsKernel, x: Array, solution: Solution, rows: list[RowsState], pooled: list[PooledState], slopes: Array):
+    def __init__(
+        self, kernel: SubjectsKernel, x: Array, solution: Solution, rows: list[RowsState], pooled: list[PooledState], slopes: Array
+    ) -> None:
         self.kernel, self.x, self.solution = kernel, x, solution
         self.rows, self.pooled, self.slopes = rows, pooled, slopes
         self._kept: dict[bool, tuple[list[Array], list[Array]]] = {}
@@ -157,7 +159,9 @@ class SubjectsState:
         blocks = self.random_adjoints(adjoints)
         if blocks:
             T = kernel.random.blocks(self.x[None])
-            out[: kernel.random.size] = kernel.random.chain(kernel.random.derivatives(self.x[None]), [2.0 * (G @ t[0])[None] for G, t in zip(blocks, T, strict=True)])[0]
+            out[: kernel.random.size] = kernel.random.chain(
+                kernel.random.derivatives(self.x[None]), [2.0 * (G @ t[0])[None] for G, t in zip(blocks, T, strict=True)]
+            )[0]
         for state, adjoint in zip(self._states, adjoints, strict=True):
             out[kernel.residual_part] += kernel.structure.contract(self.phi, state.batch.block, adjoint)
             if kernel.variance.size and isinstance(state, RowsState):

@@ -35,7 +35,9 @@ def frame(seed: int, n: int = 90) -> pd.DataFrame:
     x, z = rng.normal(size=n) + 3, rng.normal(size=n)
     b = rng.normal(size=(12, 2))
     y = 10 + 2 * x + b[subject, 0] + b[subject, 1] * x * 0.5 + rng.normal(size=6)[item] + rng.normal(size=n)
-    found = pd.DataFrame({"y": y, "x": x, "z": z, "subject": subject, "visit": visit, "item": item, "site": subject // 3, "w": rng.uniform(0.5, 2.0, n)})
+    found = pd.DataFrame(
+        {"y": y, "x": x, "z": z, "subject": subject, "visit": visit, "item": item, "site": subject // 3, "w": rng.uniform(0.5, 2.0, n)}
+    )
     found["f"] = pd.Categorical(np.array(["a", "b", "c"])[rng.integers(0, 3, n)])
     for name in ("subject", "item", "site"):
         found[name] = pd.Categorical(found[name].astype(str))
@@ -55,7 +57,14 @@ def three_visits(seed: int) -> pd.DataFrame:
     errors = (rng.normal(size=(40, 4)) @ L.T)[subject, visit]
     arm = np.array(["P", "T"])[subject % 2]
     x = rng.normal(size=40)[subject]
-    data = pd.DataFrame({"y": 5 + visit + x + (arm == "T") * visit * 0.5 + errors, "x": x, "arm": pd.Categorical(arm), "w": rng.uniform(0.5, 2, len(subject))})
+    data = pd.DataFrame(
+        {
+            "y": 5 + visit + x + (arm == "T") * visit * 0.5 + errors,
+            "x": x,
+            "arm": pd.Categorical(arm),
+            "w": rng.uniform(0.5, 2, len(subject)),
+        }
+    )
     data["visit"] = pd.Categorical(visit, categories=range(4), ordered=True)
     data["time"] = visit.astype(float) + 0.25 * (visit > 1)
     data["subject"] = pd.Categorical([f"s{s:02d}" for s in subject])
@@ -83,7 +92,7 @@ MIXED = {
 }
 
 RESIDUAL = [
-    "us(visit | subject)", "cs(visit | subject)", "csh(visit | subject)", "ar1(visit | subject)", "ar1h(visit | subject)", "ad(visit | subject)",
+    """An example of structured errors on the trial-like data, `random` a term to add, `variance` a variance function."""
     "adh(visit | subject)", "toep(visit | subject)", "toeph(visit | subject)", "arma(visit | subject)", "hf(visit | subject)",
     "toep(visit | subject, 2)", "fa(visit | subject, 1)", "sp_exp(time | subject)", "sp_gau(time | subject)", "sp_pow(time | subject)",
     "matern(time | subject)", "sp_exp(time, x | subject)", "ar1(visit | arm / subject)", "us(visit | arm / subject)",

@@ -88,7 +88,9 @@ def test_an_unstructured_Z_may_be_mixed_and_D_follows(seed: int) -> None:
     after = blm.LMM("y ~ x + (u | subject)", mixedup).fit()
     assert after.criterion == pytest.approx(before.criterion, rel=1e-9)
     T = np.array([[1.0, 2.0], [0.0, 4.0]])
-    np.testing.assert_allclose(T @ after.D["subject"] @ T.T, before.D["subject"], rtol=1e-3, atol=1e-4 * np.abs(before.D["subject"].to_numpy()).max())
+    np.testing.assert_allclose(
+        T @ after.D["subject"] @ T.T, before.D["subject"], rtol=1e-3, atol=1e-4 * np.abs(before.D["subject"].to_numpy()).max()
+    )
 
 
 @given(NAMES, st.integers(0, 40), st.sampled_from([1e-300, 1e-3, 17.0, 1e300]))
@@ -113,7 +115,9 @@ def test_reml_does_not_change_when_days_are_counted_from(shift: float) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6, 1e12])
-@pytest.mark.parametrize("formula", ["Reaction ~ Days + (Days | Subject)", "Reaction ~ Days + diag(Days | Subject)", "Reaction ~ Days + (0 + Days | Subject)"])
+@pytest.mark.parametrize(
+    "formula", ["Reaction ~ Days + (Days | Subject)", "Reaction ~ Days + diag(Days | Subject)", "Reaction ~ Days + (0 + Days | Subject)"]
+)
 def test_reml_moves_by_the_jacobian_when_days_change_their_unit(formula: str, scale: float) -> None:
     data = dataset("lme4", "sleepstudy")
     moved = criterion_of(formula, data.assign(Days=data["Days"] * scale))

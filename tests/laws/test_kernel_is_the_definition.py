@@ -18,7 +18,11 @@ EXAMPLES = (
     + [pytest.param(structured(None, random=" + (1 | subject)", variance="ident(arm)"), id="ident")]
     + [pytest.param(structured(None, random=" + (x | site)", variance="exp(time) * ident(arm)", weighted=True), id="exp * ident, weighted")]
     + [pytest.param(structured("ar1(visit | subject)", variance="ident(arm)"), id="ar1 and ident")]
-    + [pytest.param(structured("cs(visit | subject)", random=" + (1 | site)", variance="const_power(w | arm)"), id="cs and const_power by arm")]
+    + [
+        pytest.param(
+            structured("cs(visit | subject)", random=" + (1 | site)", variance="const_power(w | arm)"), id="cs and const_power by arm"
+        )
+    ]
 )
 
 
@@ -84,7 +88,10 @@ def test_the_newton_matrix_is_near_the_hessian_at_the_optimum() -> None:
     fit = model.fit()
     problem, x = model.problem, fit.estimate.x
     step = 1e-4
-    rows = [(problem.criterion.at(x + step * e, True, 1).gradient - problem.criterion.at(x - step * e, True, 1).gradient) / (2 * step) for e in np.eye(len(x))]
+    rows = [
+        (problem.criterion.at(x + step * e, True, 1).gradient - problem.criterion.at(x - step * e, True, 1).gradient) / (2 * step)
+        for e in np.eye(len(x))
+    ]
     ratio = np.linalg.eigvals(np.linalg.solve(np.array(rows), fit.estimate.hessian)).real
-    assert 0.5 < ratio.min()
+    assert ratio.min() > 0.5
     assert ratio.max() < 2.0
