@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from bayeslmm.errors import FormulaLimitError
 from bayeslmm.formula.cursor import Cursor
 from bayeslmm.formula.model import BarTerm
 from bayeslmm.formula.structures import PLAIN, canonical
 from bayeslmm.formula.terms import (
-    MAX_ORDER,
     MAX_TERMS,
     Items,
     columns,
@@ -90,14 +87,11 @@ def _count_groups(node: Node) -> int:
     if not isinstance(node, Chain):
         return 1
     counts = [_count_groups(node.first), *(_count_groups(operand) for _, operand in node.rest)]
-    operator = node.rest[0][0]
-    if operator == ":":
-        return prod(counts[:MAX_ORDER])
     total = counts[0]
-    for (sign, _), count in zip(node.rest, counts[1:], strict=True):
-        total = total + count + (total * count if sign == "*" else 0)
+    for (operator, _), count in zip(node.rest, counts[1:], strict=True):
+        total = total * count if operator == ":" else total + count + (total * count if operator == "*" else 0)
         if total > 10**15:
-            break
+            break  # far beyond the limit: numbers of thousands of digits are not needed to say so
     return total
 
 

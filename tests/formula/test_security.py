@@ -164,6 +164,7 @@ LIMITS = {
     "terms of random slopes": "y ~ (" + "*".join(f"v{i}" for i in range(18)) + " | g)",
     "terms of split random slopes": "y ~ (" + "*".join(f"v{i}" for i in range(18)) + " || g)",
     "crossed groups": "y ~ (1 | " + "*".join(f"v{i}" for i in range(18)) + ")",
+    "late products of groups": "y ~ (1 | " + ":".join([*(f"v{i}" for i in range(70)), *["(a/b)"] * 20]) + ")",
     "products of groups": "y ~ (1 | " + ":".join(["(a/b)"] * 60) + ")",
     "an interaction of 100 columns": "y ~ " + ":".join(f"v{i}" for i in range(100)),
     "101 operations": "y ~ I(" + "+".join(["x"] * 102) + ")",
