@@ -92,7 +92,8 @@ MIXED = {
 }
 
 RESIDUAL = [
-    """An example of structured errors on the trial-like data, `random` a term to add, `variance` a variance function."""
+    "us(visit | subject)", "cs(visit | subject)", "csh(visit | subject)", "ar1(visit | subject)", "ar1h(visit | subject)",
+    "ad(visit | subject)",
     "adh(visit | subject)", "toep(visit | subject)", "toeph(visit | subject)", "arma(visit | subject)", "hf(visit | subject)",
     "toep(visit | subject, 2)", "fa(visit | subject, 1)", "sp_exp(time | subject)", "sp_gau(time | subject)", "sp_pow(time | subject)",
     "matern(time | subject)", "sp_exp(time, x | subject)", "ar1(visit | arm / subject)", "us(visit | arm / subject)",
