@@ -27,6 +27,12 @@ BOUNDED = 0.01
 """Weights whose effective share is above ENOUGH and of which none exceeds BOUNDED are trusted whatever their tail index says: on axes of log
 sds the weights are bounded, and the fitted shape raises false alarms."""
 
+PIECE = 4096
+"""Draws between which Ctrl-C is heeded with nothing lost."""
+
+LEAST = 100
+"""Fewer draws than this are not worth keeping."""
+
 LEAST_EFFICIENCY = 0.05
 """Below it, adapting further pays more than drawing further."""
 
@@ -35,11 +41,12 @@ LEAST_EFFICIENCY = 0.05
 class Sampled:
     """Weighted draws of phi.
 
-    points : (N, d); weights : theirs; attempts : how many samples were taken; trusted : the verdict of the gate
+    points : (N, d); values : (N,) log density; weights : theirs; attempts : how many samples were taken; trusted : the verdict of the gate
     evaluations : of the density in all
     """
 
     points: Array
+    values: Array
     weights: Weights
     trusted: bool
     attempts: int
@@ -58,10 +65,20 @@ def gate(weights: Weights) -> bool:
     return bool(weights.k <= limit_of_k(n) or (weights.efficiency > ENOUGH and weights.largest < BOUNDED))
 
 
-def weighted(values: Values, proposal: Proposal, n: int, rng: Generator) -> tuple[Array, Weights]:
-    """n draws of a proposal with their smoothed weights."""
+def weighted(values: Values, proposal: Proposal, n: int, rng: Generator) -> tuple[Array, Array, Weights, bool]:
+    """n draws of a proposal, the density there, smoothed weights; fewer, and True, after Ctrl-C."""
     points = proposal.draws(n, rng)
-    return points, smooth(values(points) - proposal.log_density(points))
+    found, interrupted = [], False
+    try:
+        for begin in range(0, n, PIECE):
+            found.append(values(points[begin : begin + PIECE]))  # noqa: PERF401 what is there stays after Ctrl-C
+    except KeyboardInterrupt:
+        interrupted = True
+    done = sum(map(len, found))
+    if done < LEAST:
+        raise KeyboardInterrupt
+    known = np.concatenate(found)
+    return points[:done], known, smooth(known - proposal.log_density(points[:done])), interrupted
 
 
 def sample_importance(values: Values, mode: Mode, n: int, rng: Generator, attempts: int = 2) -> Sampled:
@@ -71,22 +88,24 @@ def sample_importance(values: Values, mode: Mode, n: int, rng: Generator, attemp
     proposal: Proposal = at_mode(mode, values)
     evaluations = 2 * d
     for _ in range(2):
-        points, weights = weighted(values, proposal, size, rng)
+        points, known, weights, stopped = weighted(values, proposal, size, rng)
         evaluations += size
+        if stopped:
+            return Sampled(points, known, weights, gate(weights), 0, evaluations, True)
         proposal = refitted(points, np.exp(weights.log))
-    points, weights = weighted(values, proposal, n, rng)
+    points, known, weights, stopped = weighted(values, proposal, n, rng)
     evaluations += n
-    best, done = Sampled(points, weights, gate(weights), 1, evaluations), 1
-    while not (best.trusted and best.weights.efficiency > LEAST_EFFICIENCY) and done < attempts:
+    best, done = Sampled(points, known, weights, gate(weights), 1, evaluations, stopped), 1
+    while not best.interrupted and not (best.trusted and best.weights.efficiency > LEAST_EFFICIENCY) and done < attempts:
         done += 1
         try:
             proposal = clustered(points, np.exp(weights.log), proposal, rng, max(2, d))
             more = 2 * n
-            points, weights = weighted(values, proposal, more, rng)
+            points, known, weights, stopped = weighted(values, proposal, more, rng)
         except np.linalg.LinAlgError:
             break
         evaluations += more
         better = weights.ess > best.weights.ess or (gate(weights) and not best.trusted)
-        kept = (points, weights, gate(weights)) if better else (best.points, best.weights, best.trusted)
-        best = Sampled(*kept, done, evaluations)
+        kept = (points, known, weights, gate(weights)) if better else (best.points, best.values, best.weights, best.trusted)
+        best = Sampled(*kept, done, evaluations, stopped)
     return best

@@ -15,7 +15,7 @@ from bayeslmm.covariance.banded import Banded, Diagonal
 from bayeslmm.covariance.correlation import Correlation
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.covariance.spatial import Spatial
-from bayeslmm.data.design import Design, RandomTerm
+from bayeslmm.data.design import Design, RandomTerm, ResidualDesign
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.residual_structure import Grouped
 from bayeslmm.spec import Priors
@@ -160,13 +160,13 @@ def _term(term: RandomTerm, said: Priors, base: Defaults, spread: float) -> Matr
     scales = base.sds(units)
     own = [said.sd_of(group, label or term.columns[0]) for label in labels]
     sds = [_one(o, s, "sd", group, label, base) for o, s, label in zip(own, scales, labels, strict=True)]
-    return _matrix(covariance, sds, said, base, spread, group, term.columns, "")
+    return _matrix(covariance, sds, said, base, spread, group, term.columns, f" | {group}")
 
 
 def _matrix(
-    covariance: Covariance, sds: list[ParameterPrior], said: Priors, base: Defaults, spread: float, group: str, labels: Sequence[object], prefix: str
+    covariance: Covariance, sds: list[ParameterPrior], said: Priors, base: Defaults, spread: float, group: str, labels: Sequence[object], suffix: str
 ) -> MatrixPriors:
-    """The priors of one matrix from those of its sds; `prefix` stands before the names of its other parameters."""
+    """The priors of one matrix from those of its sds; `suffix` ends the names of its other parameters."""
     if unstructured(covariance):
         corr = None
         if covariance.q > 1:
@@ -182,7 +182,7 @@ def _matrix(
         kept = ()
     shapes = []
     for parameter, name in zip(parameters, names, strict=True):
-        full = prefix + name
+        full = name + suffix
         default = shape_default(parameter.kind, inner, spread)
         if parameter.kind in ("sd", "var", "unique") and parameter.rows and parameter.rows[0] < len(sds):
             default = sds[parameter.rows[0]].prior
@@ -193,6 +193,15 @@ def _matrix(
 # -- R -----------------------------------------------------------------------------------------------------------------------------------
 
 
+def visit_labels(residual: ResidualDesign) -> list[str]:
+    """Names of the rows of R: visits, for a Kronecker structure those of its two factors, for places their number."""
+    if "@" in residual.name:
+        outer, inner = residual.shape[:2]
+        pairs = [str(level).split(":", 1) for level in residual.visit_levels]
+        return [pairs[i * inner][0] for i in range(outer)] + [pairs[j][1] for j in range(inner)]
+    return [str(level) for level in residual.visit_levels] or ["1", "2"]
+
+
 def residual_sets(problem: Problem) -> list[tuple[Covariance, tuple[str, ...], str]]:
     """(structure, labels of its rows, name of the group or "") for every parameter set of R."""
     kernel = problem.structured
@@ -200,18 +209,24 @@ def residual_sets(problem: Problem) -> list[tuple[Covariance, tuple[str, ...], s
         return []
     residual = problem.design.residual
     assert residual is not None
-    labels = tuple(str(label) for label in residual.visit_levels) or tuple(str(i + 1) for i in range(kernel.structure.covariance.q))
     groups = [""] if residual.group is None else [str(level) for level in residual.group.levels]
+    labels = tuple(visit_labels(residual))
     return [(kernel.structure.covariance, labels, group) for group in groups]
 
 
 def residual_names(problem: Problem) -> list[str]:
-    """Names of the parameters of R and of the variance function, sds included; those of a group as `group: name`, or `name` for all."""
+    """Names of the parameters of R and of the variance function, sds included; those of a group as `name | group`, or `name` for all.
+
+    Shape parameters of a term's D are known as `name | grouping factor`.
+    """
     names: list[str] = []
     for covariance, labels, group in residual_sets(problem):
         sds = [f"sd[{label}]" for label in labels] if unstructured(covariance) else []
         own = [*sds, *covariance.natural_names_for(labels)]
-        names += own if not group else [*own, *(f"{group}: {name}" for name in own)]
+        names += own if not group else [*own, *(f"{name} | {group}" for name in own)]
+    for term in problem.design.terms:
+        if not unstructured(term.covariance):
+            names += [f"{name} | {term.group.name}" for name in term.covariance.natural_names_for(term.columns)]
     kernel = problem.structured
     if kernel is not None:
         names += kernel.variance.names
@@ -221,11 +236,11 @@ def residual_names(problem: Problem) -> list[str]:
 def _residual(problem: Problem, said: Priors, base: Defaults, spread: float) -> tuple[MatrixPriors, ...]:
     found = []
     for covariance, labels, group in residual_sets(problem):
-        prefix = f"{group}: " if group else ""
+        suffix = f" | {group}" if group else ""
         names = ["sd"] if isinstance(covariance, Homogeneous) else [f"sd[{label}]" for label in labels]
-        own = [said.sigma_of(prefix + name) or said.sigma_of(name) or said.sigma_of() for name in names]
-        sds = [_one(o, base.sigma, "sigma", "", prefix + name, base) for o, name in zip(own, names, strict=True)]
-        found.append(_matrix(covariance, sds, said, base, spread, "", labels, prefix))
+        own = [said.sigma_of(name + suffix) or said.sigma_of(name) or said.sigma_of() for name in names]
+        sds = [_one(o, base.sigma, "sigma", "", name + suffix, base) for o, name in zip(own, names, strict=True)]
+        found.append(_matrix(covariance, sds, said, base, spread, "", labels, suffix))
     return tuple(found)
 
 

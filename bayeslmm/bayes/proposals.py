@@ -64,7 +64,9 @@ class Mixture:
 
     def draws(self, n: int, rng: Generator) -> Array:
         counts = rng.multinomial(n, self.shares)
-        return np.concatenate([part.draws(int(count), rng) for part, count in zip(self.parts, counts, strict=True)])
+        points = np.concatenate([part.draws(int(count), rng) for part, count in zip(self.parts, counts, strict=True)])
+        # in random order, so that the first of them are draws of the mixture too
+        return points[rng.permutation(n)]
 
     def log_density(self, points: Array) -> Array:
         each = [np.log(share) + part.log_density(points) for part, share in zip(self.parts, self.shares, strict=True)]

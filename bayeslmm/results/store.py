@@ -18,7 +18,7 @@ from bayeslmm.results.frames import Arrays, open_index, store_frame, store_index
 from bayeslmm.results.plain import told, untold
 
 if TYPE_CHECKING:
-    from bayeslmm.results.estimates import Estimates
+    from bayeslmm.results.estimates import Estimates, Model
 
 AGREES = 1e-8
 """Largest difference, relative to its size, between a stored criterion and the one evaluated on opening: BLAS libraries differ by less."""
@@ -33,8 +33,18 @@ def save(fit: Estimates, path: str | Path) -> None:
 def stored_fit(fit: Estimates) -> tuple[dict[str, Any], Arrays]:
     """A fit as JSON values and arrays."""
     arrays: Arrays = {}
-    said, beside = fit.model.stored()
-    design = fit.design
+    content = stored_model(fit.model, arrays)
+    content |= {"estimate": _store_estimate(fit.estimate, arrays), "elapsed": fit.elapsed}
+    held = held_fitted(fit.problem)
+    if held is not None:
+        arrays["fitted"] = held
+    return content, arrays
+
+
+def stored_model(model: Model, arrays: Arrays) -> dict[str, Any]:
+    """A model as it was said with the rows it used, as JSON values and arrays."""
+    said, beside = model.stored()
+    design = model.design
     content = {
         "said": told(said),
         "beside": {
@@ -45,17 +55,12 @@ def stored_fit(fit: Estimates) -> tuple[dict[str, Any], Arrays]:
         "rows": [design.n_read, told(dict(design.dropped))],
         "coefficients": list(design.coef_names),
         "notes": told(list(design.notes)),
-        "estimate": _store_estimate(fit.estimate, arrays),
-        "elapsed": fit.elapsed,
     }
     for name, value in beside.items():
         if not hasattr(value, "columns"):
             arrays[f"beside/{name}"] = np.asarray(value, float)
     arrays["rows"], arrays["y"], arrays["X"] = design.rows, design.y, design.X
-    held = held_fitted(fit.problem)
-    if held is not None:
-        arrays["fitted"] = held
-    return content, arrays
+    return content
 
 
 def held_fitted(problem: Problem) -> Array | None:

@@ -1,0 +1,36 @@
+"""Doors to the packages that only containers, tables and figures of draws need: opened when asked for, so that sampling never waits for them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from bayeslmm.errors import DependencyError
+
+OPTIONAL = frozenset({"arviz", "arviz_stats", "arviz_plots", "arviz_base", "xarray", "pymc", "nutpie", "bambi", "pytensor"})
+
+
+def optional(name: str) -> Any:
+    """An optional package. Raises DependencyError with what to install."""
+    assert name.partition(".")[0] in OPTIONAL
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise DependencyError(f"{name.partition('.')[0]} is not installed", str(error), "pip install bayeslmm[bayes]") from error
+
+
+NAMES = {
+    "Posterior": "bayeslmm.bayes.posterior",
+    "map_estimate": "bayeslmm.bayes.maximum",
+    "prior_predictive": "bayeslmm.bayes.prior_predictive",
+    "resolved_priors": "bayeslmm.bayes.resolved",
+    "sample": "bayeslmm.bayes.sample",
+}
+"""Public name of the room -> module that has it."""
+
+
+def hand_on(name: str) -> Any:
+    """What `bayeslmm.bayes.NAME` is."""
+    if name in NAMES:
+        return getattr(import_module(NAMES[name]), name)
+    raise AttributeError(f"module 'bayeslmm.bayes' has no attribute {name!r}")
