@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from bayeslmm.arrays import Array
 from bayeslmm.errors import InferenceError, SpecificationError
 
 METHODS = ("none", "tukey", "dunnett", "mvt", "holm", "bonferroni", "sidak", "fdr")
-POINTS = 20_000
-"""Points per dimension of the quasi-random integration of the multivariate t."""
+POINTS = 15
+"""Base-2 logarithm of the number of directions in the integration of the multivariate t."""
+
+SEED = 20_240_229
 
 LARGE = 1e5
 """Degrees of freedom from here on are infinite to the integrals."""
@@ -42,10 +43,12 @@ def p_values(method: str, statistic: Array, df: Array, correlation: Array, means
     t, nu, R = np.abs(statistic[member]), df[member], correlation[np.ix_(member, member)]
     plain = np.asarray(2.0 * stats.t.sf(t, nu))
     m = len(t)
+    pairs = max(m, means * (means - 1) // 2)
     if method == "tukey":
         out[member] = stats.studentized_range.sf(t * np.sqrt(2.0), means, np.minimum(nu, LARGE))
     elif method in ("dunnett", "mvt"):
-        out[member] = [_outside(value, R, _common(nu)) for value in t]
+        law = Multivariate.of(R, _common(nu))
+        out[member] = [law.outside(value) for value in t]
     elif method == "none":
         out[member] = plain
     elif method == "bonferroni":
@@ -54,20 +57,24 @@ def p_values(method: str, statistic: Array, df: Array, correlation: Array, means
         out[member] = -np.expm1(m * np.log1p(-plain))
     else:
         out[member] = _stepwise(method, plain)
-    return np.asarray(np.clip(out, 0.0, 1.0))
+    # no adjustment leaves the range from the plain p value to Bonferroni's, whatever the rounding of its integral
+    out[member] = np.clip(out[member], plain, np.minimum(1.0, pairs * plain))
+    return out
 
 
 def critical_values(method: str, level: float, df: Array, correlation: Array, means: int) -> Array:
     """By how many standard errors simultaneous limits stand off; stepwise methods have Bonferroni's limits, "fdr" plain ones."""
-    member = np.isfinite(df)
+    member = ~np.isnan(df)
     m, alpha = int(member.sum()), 1.0 - level
     if method == "tukey":
         out = np.full(len(df), np.nan)
         out[member] = [_studentized(level, means, nu) for nu in df[member]]
         return out
     if method in ("dunnett", "mvt"):
-        R = correlation[np.ix_(member, member)]
-        return np.full(len(df), _equicoordinate(level, R, _common(df[member])) if m else np.nan)
+        if not m:
+            return np.full(len(df), np.nan)
+        law = Multivariate.of(correlation[np.ix_(member, member)], _common(df[member]))
+        return np.full(len(df), law.quantile(level, m))
     each = {"bonferroni": alpha / max(m, 1), "holm": alpha / max(m, 1), "sidak": -np.expm1(np.log1p(-alpha) / max(m, 1))}.get(method, alpha)
     return np.asarray(stats.t.isf(0.5 * each, df))
 
@@ -95,35 +102,42 @@ def _common(df: Array) -> float:
     return np.inf if value >= LARGE else value
 
 
-def _outside(t: float, R: Array, df: float) -> float:
-    """P(max |T| > t) for a multivariate t with correlation R, which may be singular."""
-    R = 0.5 * (R + R.T)
-    m = len(R)
-    if m == 1:
-        return float(2.0 * stats.t.sf(t, df))
-    upper = np.full(m, t)
-    seed = np.random.default_rng(20_240_229)
-    inside = _box(R, df)(upper, -upper, seed)
-    return float(min(max(1.0 - float(inside), 0.0), min(1.0, m * 2.0 * stats.t.sf(t, df))))
+@dataclass(frozen=True, slots=True, eq=False)
+class Multivariate:
+    """The largest |T| of a multivariate t whose correlation matrix R = A A', of rank r, may be singular.
 
+    T = A u rho with u uniform on the sphere of r dimensions and rho^2 / r ~ F(r, df), so that
+    P(max |T| > t) = E_u P(rho > t / max |A u|): one smooth average over directions, accurate far out in the tail.
 
-def _box(R: Array, df: float) -> Callable[[Array, Array, np.random.Generator], float]:
-    """The probability of a box."""
-    m = len(R)
-    zero: Any = np.zeros(m)
-    if np.isfinite(df):
-        student: Any = stats.multivariate_t
-        law = student(zero, R, df=df, allow_singular=True)
-        return lambda upper, lower, seed: float(law.cdf(upper, maxpts=POINTS * m, lower_limit=lower, random_state=seed))
-    normal: Any = stats.multivariate_normal
-    return lambda upper, lower, seed: float(normal.cdf(upper, zero, R, allow_singular=True, maxpts=POINTS * m, lower_limit=lower, rng=seed))
+    reach : (POINTS,) max |A u| over quasi-random directions
+    """
 
+    reach: Array
+    rank: int
+    df: float
 
-def _equicoordinate(level: float, R: Array, df: float) -> float:
-    low, high = float(stats.t.ppf(0.5 + 0.5 * level, df)), float(stats.t.isf(0.5 * (1.0 - level) / len(R), df))
-    if len(R) == 1 or high - low < 1e-8:
-        return low
-    return float(optimize.brentq(lambda t: _outside(t, R, df) - (1.0 - level), low - 1e-6, high + 1e-6, xtol=1e-5))
+    @classmethod
+    def of(cls, R: Array, df: float) -> Multivariate:
+        values, vectors = np.linalg.eigh(0.5 * (R + R.T))
+        kept = values > 1e-9 * values.max()
+        A = vectors[:, kept] * np.sqrt(values[kept])
+        uniform = stats.qmc.Sobol(A.shape[1], rng=np.random.default_rng(SEED)).random_base2(POINTS)
+        z = special.ndtri(np.clip(uniform, 1e-12, 1.0 - 1e-12))
+        u = z / np.linalg.norm(z, axis=1, keepdims=True)
+        return cls(np.abs(u @ A.T).max(axis=1), A.shape[1], df)
+
+    def outside(self, t: float) -> float:
+        """P(max |T| > t)."""
+        radius = (t / self.reach) ** 2
+        tail = stats.chi2.sf(radius, self.rank) if np.isinf(self.df) else stats.f.sf(radius / self.rank, self.rank, self.df)
+        return float(np.mean(tail))
+
+    def quantile(self, level: float, members: int) -> float:
+        """t with P(max |T| <= t) = level."""
+        low, high = float(stats.t.ppf(0.5 + 0.5 * level, self.df)), float(stats.t.isf(0.5 * (1.0 - level) / members, self.df))
+        if self.rank == 1:
+            return low
+        return float(optimize.brentq(lambda t: self.outside(t) - (1.0 - level), 0.99 * low, 1.01 * high, xtol=1e-9))
 
 
 def _studentized(level: float, means: int, df: float) -> float:

@@ -1,0 +1,84 @@
+"""Cluster-robust covariances against their definition, row by row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.arrays import Array
+from bayeslmm.errors import InferenceError
+from bayeslmm.inference.sandwich import POWERS, sandwich
+from tests.inference.frames import unbalanced
+
+
+def dense(fit: blm.Fit, kind: str) -> tuple[Array, Array]:
+    """The covariance and the degrees of freedom of every coefficient, with n x n matrices."""
+    design = fit.design
+    X, e, codes = design.X, design.y - design.X @ fit.fixef_kept, design.terms[0].group.codes
+    V = np.diag(np.full(len(e), fit.sigma**2) / (1.0 if design.weights is None else design.weights))
+    for term, D in zip(design.terms, fit.covariances, strict=True):
+        V += term.Z @ D @ term.Z.T * (term.group.codes[:, None] == term.group.codes)
+    order = np.argsort(codes, kind="stable")
+    X, e, codes, V = X[order], e[order], codes[order], V[np.ix_(order, order)]
+    L = np.linalg.cholesky(V)
+    Xw, ew = np.linalg.solve(L, X), np.linalg.solve(L, e)
+    C = np.linalg.inv(Xw.T @ Xw)
+    A = np.zeros_like(V)
+    for k in np.unique(codes):
+        own = np.ix_(codes == k, codes == k)
+        values, vectors = np.linalg.eigh(np.eye((codes == k).sum()) - (Xw @ C @ Xw.T)[own])
+        A[own] = (vectors * values ** POWERS[kind]) @ vectors.T
+    scores = np.stack([Xw[codes == k].T @ (A @ ew)[codes == k] for k in np.unique(codes)])
+    m = len(scores)
+    M = np.eye(len(V)) - Xw @ C @ Xw.T
+    df = []
+    for c in np.eye(X.shape[1]):
+        G = np.stack([M[:, codes == k] @ (A @ Xw @ C @ c)[codes == k] for k in np.unique(codes)])
+        gram = G @ G.T
+        df.append(np.trace(gram) ** 2 / np.sum(gram**2))
+    return (m / (m - 1) if kind == "CR1" else 1.0) * C @ scores.T @ scores @ C, np.array(df)
+
+
+@pytest.mark.parametrize("kind", ["CR0", "CR1", "CR2", "CR3"])
+@pytest.mark.parametrize("weights", [None, "w"])
+def test_it_is_the_definition(kind: str, weights: str | None) -> None:
+    fit = blm.LMM("y ~ a + x + (x | g)", unbalanced(), weights=weights).fit()
+    vcov, df = dense(fit, kind)
+    np.testing.assert_allclose(fit.covariance(vcov=kind), vcov, atol=1e-7 * np.abs(vcov).max())
+    np.testing.assert_allclose(fit.tidy(vcov=kind)["df"], df, rtol=1e-6)
+
+
+def test_CR2_is_unbiased_if_the_model_holds() -> None:
+    """A_i (I - H_ii) A_i = I, so that the expected meat is X'V^-1 X."""
+    robust = sandwich(blm.LMM("y ~ a * x + (x | g)", unbalanced()).fit(), "CR2")
+    meat = np.zeros_like(robust.C)
+    for batch in robust.batches:
+        AX = batch.adjusted(batch.X)
+        left = AX - batch.U @ (batch.U.swapaxes(-1, -2) @ AX)
+        meat += np.einsum("bkx,bky->xy", AX, left)
+    np.testing.assert_allclose(meat @ robust.C, np.eye(len(meat)), atol=1e-9)
+
+
+def test_names_of_mmrm_are_understood() -> None:
+    fit = blm.LMM("y ~ a + (1 | g)", unbalanced()).fit()
+    for theirs, ours in {"empirical": "CR0", "empirical-bias-reduced": "CR2", "Empirical-Jackknife": "CR3"}.items():
+        pd.testing.assert_frame_equal(fit.covariance(vcov=theirs), fit.covariance(vcov=ours))
+
+
+def test_clusters_are_the_outermost_factor_unless_named() -> None:
+    data = unbalanced()
+    data["h"] = data["g"] + "_" + data["b"]
+    fit = blm.LMM("y ~ x + (1 | g) + (1 | h)", data).fit()
+    assert fit.covariance(vcov="CR2").equals(fit.covariance(vcov="CR2", cluster="g"))
+    with pytest.raises(InferenceError, match="independent"):
+        fit.covariance(vcov="CR2", cluster="h")
+    with pytest.raises(InferenceError, match="not a grouping factor"):
+        fit.covariance(vcov="CR2", cluster="nothing")
+
+
+def test_crossed_factors_have_no_clusters() -> None:
+    data = unbalanced().assign(h=lambda d: (np.arange(len(d)) % 6).astype(str))
+    with pytest.raises(InferenceError, match="crossed"):
+        blm.LMM("y ~ x + (1 | g) + (1 | h)", data).fit().covariance(vcov="CR2")
