@@ -150,7 +150,7 @@ class LevelBlock:
 
     def part(self, part: slice, T: Array, derivatives: bool) -> LevelState:
         """Eliminate some levels."""
-        A, C = self.A[:, :, part], self.C[:, :, part]
+        A, C = self.A[:, :, part], self.C[..., part]
         logdet, W = _unrolled(A, T) if self.q <= UNROLLED else _batched(A, T)
         Y = _times(W, C)
         border = np.matmul(Y, Y.swapaxes(-1, -2)).sum(0)
@@ -158,7 +158,7 @@ class LevelBlock:
         if not derivatives:
             return LevelState(logdet, border, stacked, None, None)
         AW = _cross(A, W)
-        projected = C[:, None] - _times(AW, Y)
+        projected = (C if C.ndim == 4 else C[:, None]) - _times(AW, Y)
         return LevelState(logdet, border, stacked, projected, _remainder(A, AW))
 
 
