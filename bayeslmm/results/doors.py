@@ -19,7 +19,6 @@ INFERENCE = frozenset(
         "profile",
         "r2",
         "ranova",
-        "report",
         "to_marginaleffects",
     }
 )
@@ -39,6 +38,12 @@ def coefficient_table(fit: Any, df: str, vcov: str | None, information: str) -> 
 def plots(fit: Any) -> Any:
     """The accessor behind `fit.plot`."""
     return import_module("bayeslmm.plots").FitPlots(fit)
+
+
+def report(fit: Any, path: Any, **options: Any) -> str:
+    """The HTML report of a fit."""
+    text: str = import_module("bayeslmm.fit_report").fit_report(fit, path, **options)
+    return text
 
 
 def terminal(summary: Any) -> Any:

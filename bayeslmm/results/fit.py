@@ -314,12 +314,13 @@ class Fit(Estimates):
         """
         return doors.infer("to_marginaleffects", self)
 
-    def report(self, path: str | Path | None = None, **options: Any) -> Any:
-        """An HTML report: summary, checks, tables, figures.
+    def report(self, path: str | Path | None = None, title: str | None = None, df: str = "satterthwaite") -> str:
+        """An HTML page with summary, tables and checks; written to `path` where one is given.
 
-        >>> text = fit.report()
+        >>> "Fixed effects" in fit.report(df="asymptotic")
+        True
         """
-        return doors.infer("report", self, path, **options)
+        return doors.report(self, path, title=title, df=df)
 
     @property
     def plot(self) -> Any:

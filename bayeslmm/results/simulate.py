@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,22 +42,27 @@ def simulated(problem: Problem, alpha: Array, theta: Array, sigma: float, nsim: 
     """`sim_1`, `sim_2`, ... over the rows used; each column has a stream of its own, so that it does not depend on how many there are."""
     if isinstance(nsim, bool) or int(nsim) != nsim or nsim < 1:
         raise SpecificationError(f"nsim is {nsim!r}", "nsim", "give the number of simulations, 1 or more")
+    drawn = responses(problem, alpha, theta, sigma, np.random.SeedSequence(seed).spawn(int(nsim)))
+    return pd.DataFrame(drawn, index=problem.design.index, columns=[f"sim_{number + 1}" for number in range(int(nsim))])
+
+
+def responses(problem: Problem, alpha: Array, theta: Array, sigma: float, streams: Sequence[np.random.SeedSequence]) -> Array:
+    """One response for every stream of random numbers, (n, len(streams))."""
     design = problem.design
     x = problem.x(theta)
     mean = design.X @ alpha + (0.0 if design.offset is None else design.offset)
     roots = [_root(sigma**2 * matrix) for matrix in problem.relative_covariances(x)]
     known = {id(term.relationship): _root(term.relationship) for term in design.terms if term.relationship is not None}
-    columns = {}
-    for number, child in enumerate(np.random.SeedSequence(seed).spawn(int(nsim)), start=1):
-        rng = np.random.default_rng(child)
-        y = mean + draw_errors(problem, x, sigma, rng)
+    out = np.empty((design.nobs, len(streams)), order="F")
+    for column, stream in zip(out.T, streams, strict=True):
+        rng = np.random.default_rng(stream)
+        column[:] = mean + draw_errors(problem, x, sigma, rng)
         for term, root in zip(design.terms, roots, strict=True):
             beta = rng.standard_normal((term.group.size, len(root))) @ root.T
             if term.relationship is not None:
                 beta = known[id(term.relationship)] @ beta
-            y += np.einsum("nq,nq->n", term.Z, beta[term.group.codes])
-        columns[f"sim_{number}"] = y
-    return pd.DataFrame(columns, index=design.index)
+            column += np.einsum("nq,nq->n", term.Z, beta[term.group.codes])
+    return out
 
 
 def _root(matrix: Array) -> Array:

@@ -68,7 +68,8 @@ def summarise(fit: Estimates, df: str, vcov: str | None, information: str) -> Su
         tables.append(_random_effects(fit))
     tables += _errors(fit)
     heading = DF_NAMES.get(df, f"t tests, df {df}") + (f", covariance {vcov}" if vcov not in (None, "asymptotic") else "")
-    tables.append(_fixed_effects(tests, heading))
+    if len(tests):
+        tables.append(_fixed_effects(tests, heading))
     if 1 < len(fit.design.kept) <= CORRELATIONS:
         tables.append(_correlations(fit))
     return Summary(f"{kind} fit by {TITLES[fit.method]}", _facts(fit), tuple(tables), tuple(describe_checks(fit.checks.values())))
@@ -118,7 +119,7 @@ def _random_effects(fit: Estimates) -> Table:
         seen = entry.group
     if fit.design.residual is None and np.isfinite(sigma2):
         rows.append(("Residual", "", shown[sigma2], digits([fit.sigma])[0], ""))
-    return Table("Random effects", names, tuple(rows), labels=2)
+    return Table("Random effects" if found else "Errors", names, tuple(rows), labels=2)
 
 
 def _correlations_of(entry: Entry, found: list[Entry]) -> list[str]:

@@ -20,30 +20,17 @@ MODULES = (
     "results.fit",
     "results.update",
 )
-DOORS = {
-    "profile",
-    "bootstrap",
-    "ranova",
-    "r2",
-    "icc",
-    "influence",
-    "report",
-    "to_marginaleffects",
-    "plot",
-    "sample",
-    "to_pymc",
-    "to_bambi",
-}
-"""Examples of verbs that live in other rooms are run with those."""
-
-ROOMS = {"anova", "contrast", "emmeans", "emtrends", "confint", "covariance", "prior_predictive", "priors"}
+ELSEWHERE = frozenset(
+    "bootstrap confint icc influence plot prior_predictive priors profile r2 sample to_bambi to_marginaleffects to_pymc".split()
+)
+"""Verbs whose examples are run with the room that they live in."""
 
 
 def examples() -> Iterator[doctest.DocTest]:
     finder = doctest.DocTestFinder(exclude_empty=True)
     for name in MODULES:
         module = import_module(f"bayeslmm.{name}")
-        yield from (test for test in finder.find(module) if test.examples and test.name.rpartition(".")[2] not in DOORS | ROOMS)
+        yield from (test for test in finder.find(module) if test.examples and test.name.rpartition(".")[2] not in ELSEWHERE)
 
 
 @pytest.mark.parametrize("example", list(examples()), ids=lambda test: test.name)
