@@ -10,6 +10,7 @@ from scipy import optimize, special, stats
 
 from bayeslmm.arrays import Array
 from bayeslmm.errors import InferenceError, SpecificationError
+from bayeslmm.inference.studentized_range import quantile, survival
 
 METHODS = ("none", "tukey", "dunnett", "mvt", "holm", "bonferroni", "sidak", "fdr")
 POINTS = 15
@@ -45,7 +46,7 @@ def p_values(method: str, statistic: Array, df: Array, correlation: Array, means
     m = len(t)
     pairs = max(m, means * (means - 1) // 2)
     if method == "tukey":
-        out[member] = stats.studentized_range.sf(t * np.sqrt(2.0), means, np.minimum(nu, LARGE))
+        out[member] = survival(t * np.sqrt(2.0), means, np.where(nu < LARGE, nu, np.inf))
     elif method in ("dunnett", "mvt"):
         law = Multivariate.of(R, _common(nu))
         out[member] = [law.outside(value) for value in t]
@@ -68,7 +69,7 @@ def critical_values(method: str, level: float, df: Array, correlation: Array, me
     m, alpha = int(member.sum()), 1.0 - level
     if method == "tukey":
         out = np.full(len(df), np.nan)
-        out[member] = [_studentized(level, means, nu) for nu in df[member]]
+        out[member] = [quantile(level, means, nu) / np.sqrt(2.0) for nu in df[member]]
         return out
     if method in ("dunnett", "mvt"):
         if not m:
@@ -138,7 +139,3 @@ class Multivariate:
         if self.rank == 1:
             return low
         return float(optimize.brentq(lambda t: self.outside(t) - (1.0 - level), 0.99 * low, 1.01 * high, xtol=1e-9))
-
-
-def _studentized(level: float, means: int, df: float) -> float:
-    return float(stats.studentized_range.ppf(level, means, min(df, LARGE)) / np.sqrt(2.0))

@@ -109,13 +109,18 @@ def position(name: str, names: Sequence[str]) -> int:
     name = name.strip().strip("`")
     if name in names:
         return list(names).index(name)
-    wanted = sorted(name.replace("(Intercept)", "Intercept").split(":"))
+    wanted = _parts(name.replace("(Intercept)", "Intercept"))
     for i, own in enumerate(names):
-        if sorted(own.split(":")) == wanted:
+        if _parts(own) == wanted:
             return i
     near = get_close_matches(name, names, 1, 0.4)
     remedy = f"did you mean {near[0]!r}? " if near else ""
     raise SpecificationError(f"{name!r} is not a coefficient", f"coefficients: {', '.join(names)}", remedy + "see fit.fixef")
+
+
+def _parts(name: str) -> list[str]:
+    """The factors of an interaction in one order, without spaces."""
+    return sorted(name.replace(" ", "").split(":"))
 
 
 # -- equations -------------------------------------------------------------------------------------------------------------------------
@@ -192,9 +197,10 @@ class _Equation:
             self.at += end + 1
             return position(rest[1:end], self.names), 1.0
         for name in self.longest:
-            if rest.startswith(name) and not _goes_on(rest, len(name)):
-                self.at += len(name)
-                return self.names.index(name), 1.0
+            for spelled in (name, name.replace(" ", "")):
+                if rest.startswith(spelled) and not _goes_on(rest, len(spelled)):
+                    self.at += len(spelled)
+                    return self.names.index(name), 1.0
         found = NUMBER.match(rest)
         if found and not _goes_on(rest, found.end()):
             self.at += found.end()

@@ -1,0 +1,68 @@
+"""Families of tests against tables and against each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bayeslmm.inference.adjust import Multivariate, critical_values, p_values
+from bayeslmm.inference.families import family
+from bayeslmm.inference.studentized_range import quantile, survival
+
+EQUAL = np.full((3, 3), 0.5) + 0.5 * np.eye(3)
+
+
+@pytest.mark.parametrize(("groups", "df", "value"), [(2, 10, 2.57), (3, 20, 2.54), (4, 30, 2.58), (9, 60, 2.77)])
+def test_the_table_of_dunnett(groups: int, df: float, value: float) -> None:
+    """Two-sided 5 percent points for equal groups (Dunnett 1964)."""
+    R = np.full((groups, groups), 0.5) + 0.5 * np.eye(groups)
+    assert critical_values("dunnett", 0.95, np.full(groups, df), R, 0)[0] == pytest.approx(value, abs=0.006)
+
+
+@pytest.mark.parametrize("df", [5.0, 30.0, np.inf])
+def test_all_pairs_of_equal_means_are_tukeys(df: float) -> None:
+    """The correlation of all pairs is singular: rank 3 of 6."""
+    W = family("pairwise", list("abcd")).weights
+    t = np.array([0.3, 1.0, 2.0, 2.5, 3.0, 4.0])
+    ours, theirs = (p_values(name, t, np.full(6, df), W @ W.T / 2, 4) for name in ("mvt", "tukey"))
+    np.testing.assert_allclose(ours, theirs, rtol=3e-3)
+
+
+@pytest.mark.parametrize(("q", "k", "df"), [(3.0, 3, 5.0), (4.5, 9, 20.0), (5.2, 20, 7.3), (1.0, 4, 3.0)])
+def test_the_studentized_range_is_scipys(q: float, k: int, df: float) -> None:
+    assert survival(np.array([q]), k, np.array([df]))[0] == pytest.approx(stats.studentized_range.sf(q, k, df), rel=1e-9)
+    assert quantile(0.95, k, df) == pytest.approx(stats.studentized_range.ppf(0.95, k, df), rel=1e-6)
+
+
+def test_one_test_needs_no_adjustment() -> None:
+    t, df = np.array([2.1]), np.array([12.0])
+    for method in ("tukey", "dunnett", "mvt", "holm", "bonferroni", "sidak", "fdr"):
+        np.testing.assert_allclose(p_values(method, t, df, np.eye(1), 2), 2 * stats.t.sf(2.1, 12), rtol=1e-6)
+        np.testing.assert_allclose(critical_values(method, 0.95, df, np.eye(1), 2), stats.t.ppf(0.975, 12), rtol=1e-5)
+
+
+def test_independent_normal_statistics_multiply() -> None:
+    law = Multivariate.of(np.eye(4), np.inf)
+    for t in (1.0, 2.5, 5.0):
+        assert law.outside(t) == pytest.approx(-np.expm1(4 * np.log1p(-2 * stats.norm.sf(t))), rel=5e-3)
+
+
+def test_quantile_and_probability_are_inverse() -> None:
+    law = Multivariate.of(EQUAL, 17.0)
+    assert law.outside(law.quantile(0.9, 3)) == pytest.approx(0.1, abs=1e-7)
+
+
+def test_holm_and_false_discovery_rate() -> None:
+    """By hand: p = .01, .02, .04 gives .03, .04, .04 and .03, .03, .04."""
+    t = stats.norm.isf(np.array([0.01, 0.02, 0.04]) / 2)
+    df = np.full(3, np.inf)
+    np.testing.assert_allclose(p_values("holm", t, df, EQUAL, 3), [0.03, 0.04, 0.04], rtol=1e-8)
+    np.testing.assert_allclose(p_values("fdr", t, df, EQUAL, 3), [0.03, 0.03, 0.04], rtol=1e-8)
+
+
+def test_what_is_not_estimable_is_no_member_of_the_family() -> None:
+    t = np.array([2.0, np.nan, 3.0])
+    found = p_values("bonferroni", t, np.full(3, 20.0), EQUAL, 3)
+    assert np.isnan(found[1])
+    assert found[0] == pytest.approx(2 * 2 * stats.t.sf(2.0, 20))

@@ -1,0 +1,79 @@
+"""F tests of terms: what each type means, whatever the coding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.errors import SpecificationError
+from tests.inference.frames import split_plot, unbalanced
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3])
+@pytest.mark.parametrize("coding", ["sum", "helmert", "poly"])
+@pytest.mark.parametrize("df", ["satterthwaite", "kenward-roger"])
+def test_no_type_depends_on_the_coding(kind: int, coding: str, df: str) -> None:
+    plain = blm.LMM("y ~ a * b + a:x + x + (1 | g)", unbalanced()).fit().anova(type=kind, df=df)
+    coded = blm.LMM("y ~ a * b + a:x + x + (1 | g)", unbalanced(), contrasts={"a": coding, "b": coding}).fit().anova(type=kind, df=df)
+    assert plain["term"].tolist() == coded["term"].tolist()
+    np.testing.assert_allclose(plain["statistic"], coded["statistic"], rtol=1e-7)
+    np.testing.assert_allclose(plain["den_df"], coded["den_df"], rtol=1e-5)
+
+
+def test_type_3_is_the_test_of_sum_coded_coefficients() -> None:
+    """SAS's type 3 hypotheses, where no cell is empty."""
+    fit = blm.LMM("y ~ a * b + x + (1 | g)", unbalanced(), contrasts={"a": "sum", "b": "sum"}).fit()
+    table = fit.anova().set_index("term")
+    for term, names in {"a": ["a[S.x]", "a[S.y]"], "b": ["b[S.p]"], "a:b": ["a[S.x]:b[S.p]", "a[S.y]:b[S.p]"]}.items():
+        joint = fit.contrast([f"{name} = 0" for name in names]).joint.iloc[0]
+        np.testing.assert_allclose(table.loc[term, ["num_df", "den_df", "statistic"]].astype(float), joint[:3].astype(float), rtol=1e-8)
+
+
+def test_a_term_last_in_order_has_one_test_for_all_types() -> None:
+    fit = blm.LMM("y ~ x + a * b + (1 | g)", unbalanced()).fit()
+    rows = [fit.anova(type=kind).set_index("term").loc["a:b", "statistic"] for kind in (1, 2, 3)]
+    np.testing.assert_allclose(rows, rows[0], rtol=1e-8)
+
+
+def test_balanced_factors_have_one_test_for_all_types() -> None:
+    fit = blm.LMM("y ~ variety * nitrogen + (1 | block / variety)", split_plot()).fit()
+    tables = [fit.anova(type=kind) for kind in (1, 2, 3)]
+    for table in tables[1:]:
+        np.testing.assert_allclose(table["statistic"], tables[0]["statistic"], rtol=1e-8)
+
+
+def test_a_covariate_and_its_interaction_with_a_factor() -> None:
+    """Types 2 and 3 of the factor agree (it is not contained in what has a covariate more), those of the covariate do not."""
+    fit = blm.LMM("y ~ a * x + (1 | g)", unbalanced()).fit()
+    two, three = (fit.anova(type=kind).set_index("term")["statistic"] for kind in (2, 3))
+    assert two["a"] == pytest.approx(three["a"], rel=1e-8)
+    assert two["x"] != pytest.approx(three["x"], rel=1e-3)
+
+
+def test_sums_of_squares_are_those_of_the_residual_variance() -> None:
+    fit = blm.LMM("y ~ a + x + (1 | g)", unbalanced()).fit()
+    table = fit.anova()
+    np.testing.assert_allclose(table["sum_sq"], table["statistic"] * fit.sigma**2 * table["num_df"])
+    assert fit.anova(df="kenward-roger")["sum_sq"].isna().all()
+
+
+def test_an_empty_cell_takes_its_degree_of_freedom() -> None:
+    data = unbalanced()
+    fit = blm.LMM("y ~ a * b + (1 | g)", data[(data["a"] != "z") | (data["b"] != "q")]).fit()
+    for kind in (1, 2, 3):
+        assert fit.anova(type=kind).set_index("term")["num_df"].to_dict() == {"a": 2, "b": 1, "a:b": 1}
+
+
+def test_a_model_of_the_mean_has_no_terms() -> None:
+    table = blm.LMM("y ~ 1 + (1 | g)", unbalanced()).fit().anova()
+    assert table.empty
+    assert isinstance(table, pd.DataFrame)
+
+
+def test_the_type_is_checked() -> None:
+    fit = blm.LMM("y ~ a + (1 | g)", unbalanced()).fit()
+    pd.testing.assert_frame_equal(fit.anova(type="III"), fit.anova(type=3))
+    with pytest.raises(SpecificationError, match="type"):
+        fit.anova(type=4)

@@ -1,0 +1,91 @@
+"""Linear functions of the coefficients, as people write them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
+from bayeslmm.inference.linear import parse_equation
+from tests.inference.frames import unbalanced
+
+NAMES = ("Intercept", "x", "x2", "a[T.not so good]", "I(x ** 2)", "a[T.not so good]:x", "log(x + 1)")
+
+
+@pytest.fixture(scope="module")
+def fit() -> blm.Fit:
+    return blm.LMM("y ~ a * b + x + (1 | g)", unbalanced()).fit()
+
+
+@pytest.mark.parametrize(
+    ("text", "weights", "rhs"),
+    [
+        ("x = 0", {"x": 1}, 0.0),
+        ("x", {"x": 1}, None),
+        ("2*x - x2/4 = 1.5", {"x": 2, "x2": -0.25}, 1.5),
+        ("-x + 3 = x2 - 1e1", {"x": -1, "x2": -1}, -13.0),
+        ("a[T.not so good] - 2 * I(x ** 2) = 0", {"a[T.not so good]": 1, "I(x ** 2)": -2}, 0.0),
+        ("`a[T.not so good]:x` == log(x + 1)", {"a[T.not so good]:x": 1, "log(x + 1)": -1}, 0.0),
+        ("log(x+1) - I(x**2) = 0", {"log(x + 1)": 1, "I(x ** 2)": -1}, 0.0),
+        ("0.5 * 2 * x", {"x": 1}, None),
+    ],
+)
+def test_equations_are_read(text: str, weights: dict[str, float], rhs: float | None) -> None:
+    row, value = parse_equation(text, NAMES)
+    assert {name: w for name, w in zip(NAMES, row, strict=True) if w} == weights
+    assert value == rhs
+
+
+@pytest.mark.parametrize("text", ["x3 = 0", "x * x2", "x / x2 = 1", "x +", "", "= 1", "1 / 0 * x", "x x2", "x + 1", "a[T.not so bad]"])
+def test_what_is_no_equation_is_refused(text: str) -> None:
+    with pytest.raises(SpecificationError):
+        parse_equation(text, NAMES)
+
+
+def test_the_nearest_coefficient_is_told(fit: blm.Fit) -> None:
+    with pytest.raises(SpecificationError, match=r"did you mean 'a\[T.y\]'"):
+        fit.contrast("a[y] = 0")
+    with pytest.raises(SpecificationError, match="5 columns"):
+        fit.contrast(np.ones((2, 5)))
+
+
+def test_arrays_dicts_and_equations_say_the_same(fit: blm.Fit) -> None:
+    L = np.zeros((1, 7))
+    L[0, [1, 4]] = 1, -2
+    frames = [
+        fit.contrast(given).frame.iloc[0, 1:].astype(float) for given in (L, {"a[T.y]": 1, "x": -2}, "a[T.y] - 2 * x = 0", ["a[T.y] - 2*x"])
+    ]
+    for frame in frames[1:]:
+        np.testing.assert_allclose(frame, frames[0], rtol=1e-12)
+
+
+def test_rows_are_t_tests_and_together_an_F_test(fit: blm.Fit) -> None:
+    found = fit.contrast({"first": "a[T.y] = 0", "second": {"a[T.z]": 1}})
+    assert found.frame["term"].tolist() == ["first", "second"]
+    theirs = fit.tidy().set_index("term").loc[["a[T.y]", "a[T.z]"], ["estimate", "std_error", "df", "statistic", "p_value"]]
+    np.testing.assert_allclose(found.frame.iloc[:, 1:].to_numpy(float), theirs.to_numpy(float), rtol=1e-9)
+    assert found.joint["num_df"].item() == 2
+    one = fit.contrast("x = 0.5")
+    assert one.joint["statistic"].item() == pytest.approx(one.frame["statistic"].item() ** 2)
+    assert one.joint["p_value"].item() == pytest.approx(one.frame["p_value"].item())
+    assert one.frame["estimate"].item() == pytest.approx(fit.fixef["x"] - 0.5)
+
+
+def test_redundant_rows_are_left_out_and_contradictions_refused(fit: blm.Fit) -> None:
+    found = fit.contrast(["a[T.y] = 0", "a[T.z] = 0", "a[T.y] - a[T.z] = 0"]).joint
+    assert found["num_df"].item() == 2
+    assert found["statistic"].item() == pytest.approx(fit.contrast(["a[T.y]", "a[T.z]"]).joint["statistic"].item())
+    with pytest.raises(InferenceError, match="contradict"):
+        fit.contrast(["x = 1", "2 * x = 3"])
+
+
+def test_what_the_data_cannot_say_is_refused_by_name() -> None:
+    data = unbalanced()
+    data = data[(data["a"] != "z") | (data["b"] != "q")]
+    fit = blm.LMM("y ~ a * b + (1 | g)", data).fit()
+    with pytest.raises(InferenceError, match="not estimable") as caught:
+        fit.contrast("a[T.z]:b[T.q] = 0")
+    assert isinstance(caught.value, BayesLMMError)
+    assert "a[T.z]:b[T.q]" in caught.value.where
+    assert np.isfinite(fit.contrast("a[T.y]:b[T.q] = 0").frame["p_value"].item())

@@ -1,0 +1,126 @@
+"""Likelihood ratios: what is compared, and with which distribution."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import bayeslmm as blm
+from bayeslmm.errors import BayesLMMWarning, InferenceError
+from bayeslmm.inference import bootstrap_lrt, exact_rlrt, lrt
+from bayeslmm.inference.mixture import Mixture, added_columns
+from tests.inference.frames import blocks, unbalanced
+
+
+def fitted(formula: str, method: str = "REML") -> blm.Fit:
+    return blm.LMM(formula, unbalanced()).fit(method)
+
+
+def test_one_variance_has_half_the_p_value() -> None:
+    small, large = fitted("y ~ x + (1 | g)"), fitted("y ~ x + (x || g)")
+    mixed, plain = lrt(small, large), lrt(small, large, boundary=False)
+    assert mixed["p_value"].iloc[1] == pytest.approx(plain["p_value"].iloc[1] / 2)
+    assert mixed["statistic"].iloc[1] == pytest.approx(small.criterion - large.criterion)
+
+
+def test_a_slope_with_its_correlation_mixes_one_and_two() -> None:
+    table = lrt(fitted("y ~ x + (1 | g)"), fitted("y ~ x + (x | g)"))
+    value = table["statistic"].iloc[1]
+    assert table["p_value"].iloc[1] == pytest.approx(0.5 * stats.chi2.sf(value, 1) + 0.5 * stats.chi2.sf(value, 2))
+
+
+def test_fixed_effects_have_the_plain_chi_square() -> None:
+    table = lrt(fitted("y ~ 1 + (x | g)", "ML"), fitted("y ~ x + (x | g)", "ML"))
+    assert table["p_value"].iloc[1] == pytest.approx(stats.chi2.sf(table["statistic"].iloc[1], 1))
+    assert table["npar"].tolist() == [5, 6]
+
+
+def test_reml_fits_with_other_fixed_effects_are_refitted_with_one_warning() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        table = lrt(fitted("y ~ a + x + (1 | g)"), fitted("y ~ x + (1 | g)"))
+    assert [w.category for w in caught] == [BayesLMMWarning]
+    np.testing.assert_allclose(table["loglik"], [fitted(f, "ML").loglik for f in ("y ~ x + (1 | g)", "y ~ a + x + (1 | g)")], rtol=1e-9)
+
+
+def test_reml_fits_with_the_same_fixed_effects_are_compared_as_they_are() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = lrt(fitted("y ~ x + (1 | g)"), fitted("y ~ x + (x | g)"))
+    assert table["loglik"].iloc[0] == pytest.approx(fitted("y ~ x + (1 | g)").loglik)
+
+
+def test_other_data_are_refused() -> None:
+    with pytest.raises(InferenceError, match="different data"):
+        lrt(fitted("y ~ x + (1 | g)"), blm.LMM("y ~ x + (1 | g)", unbalanced().iloc[1:]).fit())
+    with pytest.raises(InferenceError, match="two fits"):
+        lrt(fitted("y ~ x + (1 | g)"))
+
+
+def test_mixtures() -> None:
+    assert Mixture((1,), 0).p_value(0.0) == 1.0
+    assert Mixture((1,), 0).p_value(2.7055) == pytest.approx(0.05, rel=1e-3)
+    two = Mixture((1, 1), 0).p_value(3.0)
+    assert two == pytest.approx(0.5 * stats.chi2.sf(3, 1) + 0.25 * stats.chi2.sf(3, 2))
+    # the cone of 2 x 2 matrices, its weights against simulation of the same kind as for larger ones
+    rng = np.random.default_rng(1)
+    M = rng.standard_normal((100_000, 2, 2))
+    lengths = np.sum(np.maximum(np.linalg.eigvalsh((M + M.swapaxes(1, 2)) / 2), 0) ** 2, axis=1)
+    assert Mixture((2,), 0).p_value(2.0) == pytest.approx(np.mean(lengths > 2.0), abs=0.004)
+    assert Mixture((3,), 2).p_value(9.0) < stats.chi2.sf(9.0, 8)
+
+
+def test_which_variances_are_tested_is_read_off_the_designs() -> None:
+    design = {
+        f: blm.LMM(f"y ~ x + {f}", unbalanced()).design
+        for f in ("(1 | g)", "(x | g)", "(x || g)", "(x + w | g)", "(1 | b) + (1 | g)", "(1 | b)")
+    }
+    assert added_columns(design["(1 | g)"], design["(x | g)"]) == [1]
+    assert added_columns(design["(1 | g)"], design["(x + w | g)"]) == [2]
+    assert added_columns(design["(1 | g)"], design["(1 | b) + (1 | g)"]) == [1]
+    assert added_columns(design["(x || g)"], design["(x | g)"]) == []
+    assert added_columns(design["(1 | b)"], design["(x | g)"]) == []
+
+
+def test_ranova_leaves_out_one_term_after_the_other() -> None:
+    fit = fitted("y ~ x + (x | g) + (1 | b)")
+    table = fit.ranova()
+    assert table["term"].tolist() == ["<none>", "x in (x | g)", "(1 | b)"]
+    assert table["npar"].tolist() == [7, 5, 6]
+    without = fitted("y ~ x + (1 | g) + (1 | b)")
+    assert table["loglik"].iloc[1] == pytest.approx(without.loglik, rel=1e-9)
+    assert fit.ranova(boundary=False)["p_value"].iloc[1] == pytest.approx(stats.chi2.sf(table["statistic"].iloc[1], 2))
+
+
+def test_ranova_down_to_no_random_effects() -> None:
+    table = blm.LMM("y ~ treatment + (1 | block)", blocks()).fit().ranova()
+    assert table["npar"].tolist() == [6, 5]
+    assert 0 < table["p_value"].iloc[1] < 0.01
+
+
+def test_the_exact_test_of_a_variance_is_the_F_test_in_balanced_groups() -> None:
+    data = blocks(groups=6)
+    data["y"] += 2.5 * np.random.default_rng(4).normal(size=len(data))
+    fit = blm.LMM("y ~ 1 + (1 | block)", data).fit()
+    F, p = stats.f_oneway(*[own["y"] for _, own in data.groupby("block")])
+    found = exact_rlrt(fit, n=40_000, seed=1)
+    assert F > 1
+    assert found.p_value == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 40_000))
+
+
+def test_the_exact_test_is_for_one_variance() -> None:
+    with pytest.raises(InferenceError, match="single variance"):
+        exact_rlrt(fitted("y ~ x + (x | g)"))
+    assert exact_rlrt(blm.LMM("y ~ treatment + (1 | block)", blocks()).fit("ML"), n=2000, seed=3).p_value < 0.01
+
+
+def test_the_bootstrap_is_seeded_and_counts_what_fails() -> None:
+    small, large = fitted("y ~ x + (1 | g)"), fitted("y ~ x + (x | g)")
+    one, again = (bootstrap_lrt(small, large, n=12, seed=5) for _ in range(2))
+    np.testing.assert_array_equal(one.draws, again.draws)
+    assert one.failed == 0
+    assert one.p_value == (1 + np.sum(one.draws >= one.statistic)) / 13
+    assert (one.draws > -1e-6).all()
