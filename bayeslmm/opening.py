@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bayeslmm import doors
 from bayeslmm.errors import FormatError, StoreError
 from bayeslmm.likelihood.problem import build
 from bayeslmm.model import LMM
@@ -19,8 +20,8 @@ from bayeslmm.said import Said
 from bayeslmm.spec import Priors
 
 
-def load(path: str | Path, functions: Mapping[str, Callable[..., Any]] | None = None) -> Fit:
-    """Open a fit that `Fit.save` wrote: equal to the bit, on the rows that it used.
+def load(path: str | Path, functions: Mapping[str, Callable[..., Any]] | None = None) -> Any:
+    """Open what `Fit.save` or `Posterior.save` wrote: equal to the bit, on the rows that it used.
 
     functions : the user's own functions of the formula, where it has any: code is never stored
 
@@ -37,7 +38,7 @@ def load(path: str | Path, functions: Mapping[str, Callable[..., Any]] | None = 
         raise FormatError(f"the file lacks a part of a fit: {type(error).__name__} {error}", str(path), "save the fit again") from error
 
 
-def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]], path: str) -> Fit:
+def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]], path: str) -> Any:
     said = untold(content["said"])
     absent = [name for name in said["functions"] if name not in functions]
     if absent:
@@ -48,6 +49,8 @@ def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callab
     frame = open_frame(content["frame"], "frame", arrays, rows)
     model = LMM.of(_said(said, content, arrays, functions), frame, said["counting"], said["subjects"])
     model.design = open_design(model.design, content, arrays)
+    if "posterior" in content:
+        return doors.bayes("open_posterior", model, content, arrays, path)
     estimate = open_estimate(content["estimate"], arrays)
     problem = build(model.design, arrays.get("fitted"))
     demand_same_criterion(problem, estimate, path)

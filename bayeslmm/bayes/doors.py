@@ -21,7 +21,11 @@ def optional(name: str) -> Any:
 
 NAMES = {
     "Posterior": "bayeslmm.bayes.posterior",
+    "open_posterior": "bayeslmm.bayes.posterior_store",
+    "save_posterior": "bayeslmm.bayes.posterior_store",
     "map_estimate": "bayeslmm.bayes.maximum",
+    "posterior_contrast": "bayeslmm.bayes.posterior_effects",
+    "posterior_emmeans": "bayeslmm.bayes.posterior_effects",
     "prior_predictive": "bayeslmm.bayes.prior_predictive",
     "resolved_priors": "bayeslmm.bayes.resolved",
     "sample": "bayeslmm.bayes.sample",

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.arrays import Array
-from bayeslmm.bayes import posterior_effects, posterior_rows, posterior_store, posterior_tables, tree
+from bayeslmm.bayes import doors, posterior_rows, posterior_tables, tree
 from bayeslmm.bayes.density import Density
 from bayeslmm.bayes.natural import Variable, parameters
 from bayeslmm.bayes.propriety import demand_evidence
@@ -239,7 +239,7 @@ class Posterior:
         >>> post.contrast("Days = 10").frame.columns.tolist()
         ['term', 'estimate', 'std_error', 'conf_low', 'conf_high', 'probability']
         """
-        return posterior_effects.contrast(self, L, rhs, conf_level)
+        return doors.hand_on("posterior_contrast")(self, L, rhs, conf_level)
 
     def emmeans(self, specs: Any, by: Any = None, at: Any = None, weights: str = "equal", conf_level: float = 0.95) -> Any:
         """Marginal means of the levels of factors: `.frame`, `.pairs()`, `.draws`.
@@ -247,7 +247,7 @@ class Posterior:
         >>> post.emmeans("Days", at={"Days": [0, 9]}).frame["estimate"].round(-1).tolist()
         [250.0, 350.0]
         """
-        return posterior_effects.emmeans(self, specs, by, at, weights, conf_level)
+        return doors.hand_on("posterior_emmeans")(self, specs, by, at, weights, conf_level)
 
     def r2(self, conf_level: float = 0.95) -> pd.DataFrame:
         """Shares of the variance explained, draw by draw: rows `conditional`, `marginal`; `estimate, std_error, conf_low, conf_high`.
@@ -272,7 +272,7 @@ class Posterior:
 
         >>> post.save("sleepstudy.post")
         """
-        posterior_store.save(self, Path(path))
+        doors.hand_on("save_posterior")(self, Path(path))
 
     def __repr__(self) -> str:
         state = ", interrupted" if self.interrupted else ""

@@ -40,7 +40,7 @@ class PosteriorContrast:
         return self.frame.to_html(index=False)
 
 
-def contrast(post: Posterior, L: Any, rhs: Any, conf_level: float) -> PosteriorContrast:
+def posterior_contrast(post: Posterior, L: Any, rhs: Any, conf_level: float) -> PosteriorContrast:
     """Draws of L alpha - rhs; `probability` is that of being above 0."""
     functions = linear_functions(L, post.design.coef_names, rhs)
     rows = demand_estimable(functions, post.design)
@@ -112,7 +112,7 @@ class Moments:
         return self.post.design.nobs
 
 
-def emmeans(post: Posterior, specs: Any, by: Any, at: Any, weights: str, conf_level: float) -> PosteriorMeans:
+def posterior_emmeans(post: Posterior, specs: Any, by: Any, at: Any, weights: str, conf_level: float) -> PosteriorMeans:
     """The rows of a fit's marginal means, applied to every draw."""
     alpha = post.draws.alpha
     stand_in: Any = Moments(post, alpha.mean(0), np.atleast_2d(np.cov(alpha, rowvar=False)))

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bayeslmm.arrays import readonly
+from bayeslmm.bayes.density import density
+from bayeslmm.bayes.posterior import Draws, Posterior
 from bayeslmm.errors import MismatchError
+from bayeslmm.likelihood.problem import build
 from bayeslmm.results.container import write_container
 from bayeslmm.results.frames import Arrays
 from bayeslmm.results.plain import told, untold
 from bayeslmm.results.store import held_fitted, stored_model
 
-if TYPE_CHECKING:
-    from bayeslmm.bayes.posterior import Draws, Posterior
-
 AGREES = 1e-8
 """Largest difference, relative to its size, between a stored log density and the one evaluated on opening."""
 
 
-def save(post: Posterior, path: Path) -> None:
+def save_posterior(post: Posterior, path: Path) -> None:
     """Write a posterior to exactly this path. Errors: StoreError."""
     arrays: Arrays = {}
     content = stored_model(post.model, arrays)
@@ -43,23 +43,31 @@ def save(post: Posterior, path: Path) -> None:
     write_container(path, content, arrays)
 
 
-def demand_same_density(post: Posterior, path: str) -> None:
-    """Raise MismatchError unless the density at the first draw is the stored one."""
-    if not post.draws.size:
-        return
+def open_posterior(model: Any, content: dict[str, Any], arrays: Arrays, path: str) -> Posterior:
+    """The posterior that `save` wrote, its model built again.
+
+    Errors: MismatchError unless the density at the first draw is the stored one.
+    """
+    values = content["posterior"]
+    beta = tuple(readonly(arrays[f"draws/beta/{i}"]) for i in range(values["terms"]))
+    draws = Draws(readonly(arrays["draws/phi"]), readonly(arrays["draws/alpha"]), beta, readonly(arrays["draws/log_density"]))
+    post = Posterior(
+        model,
+        density(build(model.design, arrays.get("fitted")), model.spec.priors),
+        draws,
+        chains=values["chains"],
+        method=values["method"],
+        checks={check.name: check for check in untold(values["checks"])},
+        elapsed=values["elapsed"],
+        evidence=values["evidence"],
+        interrupted=values["interrupted"],
+        statistics={name.removeprefix("statistics/"): array for name, array in arrays.items() if name.startswith("statistics/")},
+    )
+    _demand_same_density(post, path)
+    return post
+
+
+def _demand_same_density(post: Posterior, path: str) -> None:
     stored, value = float(post.draws.log_density[0]), float(post.density.values(post.draws.phi[:1])[0])
     if not abs(value - stored) <= AGREES * max(1.0, abs(stored)):
         raise MismatchError(f"the log density of the saved posterior is {stored:.6f}; evaluated again it is {value:.6f}", path, "sample again")
-
-
-def opened_values(content: dict[str, Any]) -> dict[str, Any]:
-    """The plain values of a saved posterior."""
-    values = dict(content["posterior"])
-    values["checks"] = {check.name: check for check in untold(values["checks"])}
-    return values
-
-
-def opened_arrays(arrays: Arrays, terms: int) -> tuple[Any, ...]:
-    """phi, alpha, beta and log density of a saved posterior."""
-    beta = tuple(readonly(arrays[f"draws/beta/{i}"]) for i in range(terms))
-    return readonly(arrays["draws/phi"]), readonly(arrays["draws/alpha"]), beta, readonly(arrays["draws/log_density"])

@@ -28,8 +28,8 @@ def build_tree(post: Posterior) -> Any:
     groups = {
         "posterior": dataset(post, posterior_variables(post)),
         "sample_stats": dataset(post, {name: Variable(v, (), {}) for name, v in _statistics(post).items()}),
-        "observed_data": _observed(post),
-        "constant_data": _constant(post),
+        "observed_data": observed(post),
+        "constant_data": constant(post),
     }
     if post.draws.size * post.design.nobs <= POINTWISE:
         rows = Variable(log_likelihood(post), ("obs",), {"obs": list(range(post.design.nobs))})
@@ -77,12 +77,12 @@ def _statistics(post: Posterior) -> dict[str, Array]:
     return found | {name: values for name, values in post.statistics.items() if np.ndim(values) and len(values) == post.draws.size}
 
 
-def _observed(post: Posterior) -> Any:
+def observed(post: Posterior) -> Any:
     y = post.design.y
     return optional("xarray").Dataset({response_name(post): (("obs",), np.array(y))}, coords={"obs": np.arange(len(y))})
 
 
-def _constant(post: Posterior) -> Any:
+def constant(post: Posterior) -> Any:
     design = post.design
     data: dict[str, Any] = {"X": (("obs", "coef"), np.array(design.X))}
     if design.offset is not None:

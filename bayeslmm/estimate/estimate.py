@@ -51,7 +51,8 @@ class Estimate:
 
     @property
     def restricted(self) -> bool:
-        return self.method == "REML"
+        """Whether alpha was integrated out: REML, and MAP."""
+        return self.method != "ML"
 
 
 def estimate(problem: Problem, method: Method = "REML", start: Array | None = None) -> Estimate:
