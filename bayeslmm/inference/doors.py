@@ -1,0 +1,29 @@
+"""Doors that are opened only when somebody goes through: from results to their figures, and to the bar of a long run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+FIGURES = frozenset({"profile_axes", "bootstrap_axes", "interval_axes", "emmeans_axes"})
+
+
+def plot(figure: str, value: Any, **options: Any) -> Any:
+    """Draw a result by a function of the room of plots."""
+    assert figure in FIGURES
+    return getattr(import_module("bayeslmm.plots"), figure)(value, **options)
+
+
+@contextmanager
+def progress_bar(name: str, total: int, shown: bool | None) -> Iterator[Callable[[int], None]]:
+    """A function that is told how many more are done; shows a bar where there is a terminal, unless told otherwise."""
+    if not (sys.stderr.isatty() if shown is None else shown):
+        yield lambda _: None
+        return
+    console = import_module("rich.console").Console(stderr=True)
+    with import_module("rich.progress").Progress(console=console, transient=True) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda more: bar.advance(task, more)

@@ -1,0 +1,272 @@
+"""The lowest criterion with one parameter held at a value: a slice through the model for each kind of parameter.
+
+Wherever it can be, what is held becomes an entry of x (`turned`), so that an sd of 0 and a correlation of 1 are ordinary points and the
+rest is a search without constraints. What has no such axes goes by an augmented Lagrangian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from bayeslmm.arrays import Array
+from bayeslmm.estimate.newton import Evaluation, minimise
+from bayeslmm.inference.borders import coefficient_held
+from bayeslmm.inference.joint import JointPoint, joint
+from bayeslmm.inference.parameters import ErrorSd, Parameter, RandomCorrelation, RandomSd, gradient, to_scale
+from bayeslmm.inference.turned import turn_towards, turned, turned_x
+from bayeslmm.likelihood.problem import Problem
+
+PREDICTED = 3e-4
+"""Predicted decrease at which the last Newton step is taken without another evaluation; what is left is a small part of it."""
+
+ROUNDS = 8
+"""Multiplier updates of the augmented Lagrangian."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """The minimum over a slice: what was free there, and the criterion."""
+
+    u: Array
+    value: float
+
+
+class Slice(Protocol):
+    """A parameter that can be held."""
+
+    def start(self, tau: Array) -> Array:
+        """The free coordinates of a point tau of the model."""
+        ...
+
+    def lowest(self, value: float, start: Array) -> Held:
+        """The minimum with the parameter at `value`, searched from free coordinates."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Point:
+    """What the minimiser reads."""
+
+    x: Array
+    value: float
+    gradient: Array
+    hessian: Array | None
+
+
+def _descend(function: Callable[[Array], Evaluation], start: Array) -> tuple[Array, float]:
+    """Where the minimum is and what it is, the last Newton step of a nearly converged search included."""
+    outcome = minimise(function, function(start), PREDICTED)
+    point = outcome.point
+    if not (outcome.converged and point.hessian is not None and 1e-12 < outcome.predicted <= PREDICTED):
+        return point.x, point.value
+    values, vectors = np.linalg.eigh(point.hessian)
+    values = np.maximum(np.abs(values), 1e-9 * float(np.abs(values).max()))
+    return point.x - vectors @ (vectors.T @ point.gradient / values), point.value - outcome.predicted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CoefficientSlice:
+    """A fixed effect: X loses a column and y what the held coefficient explains; j counts the columns kept."""
+
+    problem: Problem
+    restricted: bool
+    j: int
+
+    def start(self, tau: Array) -> Array:
+        return tau[:-1]
+
+    def lowest(self, value: float, start: Array) -> Held:
+        criterion = coefficient_held(self.problem, self.j, value)
+        x, lowest = _descend(lambda x: criterion.at(x, self.restricted), start)
+        return Held(x, lowest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SigmaSlice:
+    """sigma of independent errors; unit : sigma in the units of the data at nu = 0."""
+
+    problem: Problem
+    restricted: bool
+    unit: float
+
+    def start(self, tau: Array) -> Array:
+        return tau[:-1]
+
+    def lowest(self, value: float, start: Array) -> Held:
+        nu = np.log(value / self.unit)
+
+        def function(x: Array) -> _Point:
+            found = joint(self.problem.criterion, np.append(x, nu), self.restricted)
+            return _Point(x, found.value, found.gradient[:-1], None if found.hessian is None else found.hessian[:-1, :-1])
+
+        x, lowest = _descend(function, start)
+        return Held(x, lowest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SdSlice:
+    """sd = exp(nu) c |x_k|, on axes where it is one entry of x; position : the term that was turned, or None."""
+
+    problem: Problem
+    restricted: bool
+    k: int
+    c: float
+    position: int | None
+
+    def start(self, tau: Array) -> Array:
+        x = tau[:-1] if self.position is None else turned_x(self.problem, self.position, tau[:-1])
+        return np.append(np.delete(x, self.k), tau[-1])
+
+    def _tau(self, u: Array, value: float) -> Array:
+        return np.insert(u, self.k, value / (self.c * np.exp(u[-1])))
+
+    def lowest(self, value: float, start: Array) -> Held:
+        def function(u: Array) -> _Point:
+            tau = self._tau(u, value)
+            found = joint(self.problem.criterion, tau, self.restricted)
+            if found.hessian is None:
+                return _Point(u, np.inf, found.gradient[:-1], None)
+            J = np.insert(np.eye(len(u)), self.k, 0.0, axis=0)
+            J[self.k, -1] = -tau[self.k]
+            H = J.T @ found.hessian @ J
+            # x_k = s exp(-nu) / c bends as nu moves
+            H[-1, -1] += found.gradient[self.k] * tau[self.k]
+            return _Point(u, found.value, J.T @ found.gradient, H)
+
+        u, lowest = _descend(function, start)
+        return Held(u, lowest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CorrelationSlice:
+    """A correlation of an unstructured term, sigma profiled out.
+
+    On the turned axes row a of the user's factor is (c T_00, 0, ...) and row b is (d T_00 + e T_10, e T_11, 0, ...): with the correlation
+    held, row b is its own length times (r, sqrt(1 - r^2)), which is linear in (T_00, length).
+    """
+
+    problem: Problem
+    restricted: bool
+    position: int
+    d: float
+    e: float
+
+    @property
+    def _places(self) -> tuple[int, int, int]:
+        """T_00, T_10, T_11 in x."""
+        term = self.problem.random.terms[self.position]
+        return term.part.start, term.part.start + 1, term.part.start + term.covariance.q
+
+    def start(self, tau: Array) -> Array:
+        x = turned_x(self.problem, self.position, tau[:-1])
+        i, j, k = self._places
+        length = float(np.hypot(self.d * x[i] + self.e * x[j], self.e * x[k]))
+        u = np.delete(x, k)
+        # a length of 0 has no direction to hold
+        u[i], u[j] = max(abs(x[i]), 1e-3), max(length, 1e-3 * self.e)
+        return u
+
+    def _map(self, r: float, sign: float, size: int) -> Array:
+        """x = B u, u = x with T_10 become the length and T_11 gone."""
+        i, j, k = self._places
+        B = np.insert(np.eye(size - 1), k, 0.0, axis=0)
+        B[j] = 0.0
+        # where the signs of T_00 and the length differ the correlation would be -r: it is mirrored back
+        B[j, j], B[j, i] = sign * r / self.e, -self.d / self.e
+        B[k, j] = np.sqrt(max(1.0 - r * r, 0.0)) / self.e
+        return B
+
+    def lowest(self, value: float, start: Array) -> Held:
+        i, j, _ = self._places
+
+        def function(u: Array) -> _Point:
+            B = self._map(value, 1.0 if u[i] * u[j] >= 0 else -1.0, len(u) + 1)
+            found = self.problem.criterion.at(B @ u, self.restricted)
+            return _Point(u, found.value, B.T @ found.gradient, None if found.hessian is None else B.T @ found.hessian @ B)
+
+        u, lowest = _descend(function, start)
+        return Held(u, lowest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConstrainedSlice:
+    """Any other parameter, by an augmented Lagrangian on its scale; error : its standard error there."""
+
+    problem: Problem
+    restricted: bool
+    parameter: Parameter
+    error: float
+
+    def start(self, tau: Array) -> Array:
+        return tau
+
+    def lowest(self, value: float, start: Array) -> Held:
+        target = to_scale(self.parameter.scale, value)
+        weight, multiplier, tau = 1e3 / self.error**2, 0.0, start
+        if not np.isfinite(target):
+            return Held(start, np.inf)
+        for _ in range(ROUNDS):
+            tau = _descend(self._penalised(target, weight, multiplier), tau)[0]
+            gap = self._gap(tau, target)
+            multiplier += weight * gap
+            if abs(gap) < 1e-6 * self.error:
+                break
+        return Held(tau, joint(self.problem.criterion, tau, self.restricted).value)
+
+    def _gap(self, tau: Array, target: float) -> float:
+        return to_scale(self.parameter.scale, self.parameter.value(self.problem, tau)) - target
+
+    def _penalised(self, target: float, weight: float, multiplier: float) -> Callable[[Array], _Point]:
+        def function(tau: Array) -> _Point:
+            found: JointPoint = joint(self.problem.criterion, tau, self.restricted)
+            if found.hessian is None:
+                return _Point(tau, np.inf, found.gradient, None)
+            gap, slope = self._gap(tau, target), gradient(self.parameter, self.problem, tau)
+            if not (np.isfinite(gap) and np.all(np.isfinite(slope))):
+                return _Point(tau, np.inf, found.gradient, None)
+            value = found.value + multiplier * gap + 0.5 * weight * gap**2
+            pull = multiplier + weight * gap
+            return _Point(tau, value, found.gradient + pull * slope, found.hessian + weight * np.outer(slope, slope))
+
+        return function
+
+
+def slice_of(problem: Problem, parameter: Parameter, restricted: bool, error: float) -> Slice:
+    """How a covariance parameter is held."""
+    if isinstance(parameter, ErrorSd):
+        return SigmaSlice(problem, restricted, parameter.value(problem, np.append(problem.start, 0.0)))
+    if isinstance(parameter, RandomSd):
+        found = _sd_slice(problem, parameter, restricted)
+        if found is not None:
+            return found
+    if isinstance(parameter, RandomCorrelation) and problem.random.terms[parameter.position].covariance.name == "us":
+        return _correlation_slice(problem, parameter, restricted)
+    return ConstrainedSlice(problem, restricted, parameter, error)
+
+
+def _sd_slice(problem: Problem, parameter: RandomSd, restricted: bool) -> Slice | None:
+    """On turned axes where the term is unstructured, on its own where the sd is an entry of x; None where it is neither."""
+    position, a = parameter.position, parameter.column
+    term = problem.random.terms[position]
+    covariance, begin, unit = term.covariance, term.part.start, problem.conditioning.y_scale
+    row = term.map.whole[a]
+    if covariance.name == "us" and covariance.q > 1:
+        moved = turned(problem, position, turn_towards([row]))
+        return SdSlice(moved, restricted, begin, unit * float(np.linalg.norm(row)), position)
+    if covariance.q == 1 or covariance.name == "diag":
+        return SdSlice(problem, restricted, begin + a, unit * float(abs(row[a])), None)
+    if covariance.homogeneous and list(covariance.scales) == [0] and "@" not in covariance.name:
+        return SdSlice(problem, restricted, begin, unit * float(abs(row[a])), None)
+    return None
+
+
+def _correlation_slice(problem: Problem, parameter: RandomCorrelation, restricted: bool) -> Slice:
+    a, b = parameter.columns
+    whole = problem.random.terms[parameter.position].map.whole
+    turn = turn_towards([whole[a], whole[b]])
+    d, e = (whole[b] @ turn)[:2]
+    return CorrelationSlice(turned(problem, parameter.position, turn), restricted, parameter.position, float(d), float(e))
