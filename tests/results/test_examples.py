@@ -21,21 +21,8 @@ MODULES = (
     "results.update",
 )
 ELSEWHERE = frozenset(
-    [
-        "bootstrap",
-        "confint",
-        "icc",
-        "influence",
-        "plot",
-        "prior_predictive",
-        "priors",
-        "profile",
-        "r2",
-        "sample",
-        "to_bambi",
-        "to_marginaleffects",
-        "to_pymc",
-    ]
+    {"bootstrap", "confint", "icc", "influence", "plot", "prior_predictive", "priors", "profile", "r2", "sample"}
+    | {"to_bambi", "to_marginaleffects", "to_pymc"}
 )
 """Verbs whose examples are run with the room that they live in."""
 
