@@ -14,6 +14,7 @@ from bayeslmm.estimate.checks import estimate_checks
 from bayeslmm.estimate.newton import Outcome, minimise
 from bayeslmm.likelihood.criterion import Method, Point, one_thread
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.residuals import unit_sds
 
 RESTARTS = 8
 """How often the search may step off a false boundary."""
@@ -29,8 +30,9 @@ class Estimate:
     x, theta : parameters on conditioned columns and on the user's
     sigma : residual standard deviation (user's scale); alpha : (p,) coefficients of the columns kept; vcov : (p, p) theirs
     criterion : -2 log likelihood (ML) or its restricted form (REML)
-    gradient, hessian : of the profiled criterion in x
+    gradient : of the profiled criterion in x
     path : every evaluation, (x, value)
+    hessian : of the criterion in x, where the search was not the usual one and kept it
     """
 
     method: str
@@ -41,13 +43,13 @@ class Estimate:
     vcov: Array
     criterion: float
     gradient: Array
-    hessian: Array | None
     path: tuple[tuple[Array, float], ...]
     converged: bool
     interrupted: bool
     singular: bool
     checks: tuple[Check, ...]
     elapsed: float
+    hessian: Array | None = None
 
     @property
     def restricted(self) -> bool:
@@ -68,7 +70,7 @@ def estimate(problem: Problem, method: Method = "REML", start: Array | None = No
     point = outcome.point
     if not np.isfinite(point.value) or point.state is None:
         raise DesignError("the likelihood does not exist at any point tried", remedy="look for a term that explains every observation")
-    if point.sigma2 < EXACT:
+    if point.sigma2 * _unit_variance(problem, point.x) < EXACT:
         raise _exact("the random effects reproduce the response exactly")
     return summarise(problem, method, outcome, certificate, time.perf_counter() - begin)
 
@@ -115,6 +117,13 @@ def snapped(problem: Problem, point: Point, restricted: bool) -> Point:
     return trial if np.isfinite(trial.value) and trial.value <= point.value + close else point
 
 
+def _unit_variance(problem: Problem, x: Array) -> float:
+    """The mean of R0's diagonal: what sigma^2 stands for may be far from the size of the errors under a variance function."""
+    if problem.structured is None:
+        return 1.0
+    return float(np.mean(unit_sds(problem, x) ** 2)) * problem.conditioning.weight_mean
+
+
 def refuse_exact(problem: Problem) -> None:
     """A response that the fixed effects reproduce has no residual variance."""
     y, scale = problem.design.y, problem.conditioning.y_scale
@@ -150,7 +159,6 @@ def summarise(problem: Problem, method: str, outcome: Outcome[Point], certificat
         vcov=frozen(0.5 * (vcov + vcov.T)),
         criterion=point.value,
         gradient=frozen(point.gradient),
-        hessian=None if point.hessian is None else frozen(point.hessian),
         path=outcome.path,
         converged=outcome.converged,
         interrupted=outcome.interrupted,

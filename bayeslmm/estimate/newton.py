@@ -18,6 +18,8 @@ from bayeslmm.arrays import Array
 
 ITERATIONS = 200
 
+EPSILON = float(np.finfo(float).eps)
+
 ESCAPED = 1e-8
 """Predicted decrease below which an optimum at infinity counts as reached."""
 
@@ -55,14 +57,15 @@ def _restricted_step(values: Array, slope: Array, radius: float) -> Array:
     step = -slope / values
     if _length(step) <= radius:
         return step
-    low, high = 0.0, _length(slope) / radius
-    for _ in range(30):
-        middle = 0.5 * (low + high)
-        if _length(slope / (values + middle)) > radius:
-            low = middle
-        else:
-            high = middle
-    return -slope / (values + high)
+    # More and Sorensen: Newton on 1/|step| - 1/radius, which is nearly linear in the shift
+    shift = 0.0
+    for _ in range(8):
+        shifted = values + shift
+        length = _length(slope / shifted)
+        if abs(length - radius) < 0.05 * radius:
+            break
+        shift = max(0.0, shift + length**2 / float(((slope / shifted) ** 2 / shifted).sum()) * (length / radius - 1.0))
+    return -slope / (values + shift)
 
 
 def _secant(S: Array, step: Array, change: Array, hessian: Array) -> Array:
@@ -90,19 +93,20 @@ class _Model:
         values, vectors = np.linalg.eigh(hessian + self.S if self.corrected else hessian)
         return np.maximum(np.abs(values), 1e-9 * max(1e-300, float(np.abs(values).max(initial=0.0)))), vectors
 
-    def learn(self, before: Evaluation, after: Evaluation, step: Array) -> None:
+    def learn(self, before: Evaluation, after: Evaluation, hessian: Array | None) -> None:
+        """From a step: which matrix foretold the gain better, and what `hessian`, that of either end, lacks."""
         assert before.hessian is not None
+        step = after.x - before.x
         gain = before.value - after.value
         plain = -float(before.gradient @ step + 0.5 * step @ before.hessian @ step)
-        corrected = plain - 0.5 * float(step @ self.S @ step)
         if self.S.any():
+            corrected = plain - 0.5 * float(step @ self.S @ step)
             self.corrected = abs(gain - corrected) < abs(gain - plain)
-        if after.hessian is not None and np.all(np.isfinite(after.gradient)):
-            self.S = _secant(self.S, step, after.gradient - before.gradient, after.hessian)
-            if not np.all(np.isfinite(self.S)):
+        if hessian is not None and np.isfinite(after.gradient).all():
+            self.S = _secant(self.S, step, after.gradient - before.gradient, hessian)
+            if not np.isfinite(self.S).all():
                 self.S = np.zeros_like(self.S)
-            slow = gain < 0.5 * plain
-            self.corrected = self.corrected or slow
+            self.corrected = self.corrected or gain < 0.5 * plain
 
 
 def minimise[E: Evaluation](
@@ -120,24 +124,34 @@ def minimise[E: Evaluation](
     point, path = start, [(start.x, start.value)]
     radius, predicted, stalled = 1.0, np.inf, 0
     model = _Model(len(start.x))
+    before: E | None = None
+    values = vectors = None
     try:
         for _ in range(iterations):
+            if values is not None and vectors is not None:
+                # the matrix of the last point is near enough to tell that nothing is left to gain
+                predicted = float(0.5 * ((vectors.T @ point.gradient) ** 2 / values).sum())
+                if predicted <= tolerance:
+                    return Outcome(point, True, predicted, tuple(path))
             if point.hessian is None or not np.isfinite(point.hessian).all():
                 return Outcome(point, False, predicted, tuple(path))
+            if before is not None:
+                model.learn(before, point, point.hessian)
+                before = None
             values, vectors = model.axes(point.hessian)
             slope = vectors.T @ point.gradient
-            predicted = float(0.5 * np.sum(slope**2 / values))
+            predicted = float(0.5 * (slope**2 / values).sum())
             if predicted <= tolerance or (predicted <= ESCAPED and escaping is not None and escaping(point.x)):
                 return Outcome(point, True, predicted, tuple(path))
             step = _restricted_step(values, slope, radius)
             trial = function(point.x + vectors @ step)
             path.append((trial.x, trial.value))
-            modelled = -float(slope @ step + 0.5 * np.sum(values * step**2))
-            noise = 8.0 * np.finfo(float).eps * abs(point.value)
+            modelled = -float(slope @ step + 0.5 * (values * step**2).sum())
+            noise = 8.0 * EPSILON * abs(point.value)
             gain = point.value - trial.value
             ratio = gain / modelled if modelled > 0 else -1.0
             length = _length(step)
-            if np.isfinite(trial.value) and modelled <= noise and abs(gain) <= 4 * noise:
+            if math.isfinite(trial.value) and modelled <= noise and abs(gain) <= 4 * noise:
                 # the value can no longer tell: the gradient still can
                 stalled += 1
                 if _length(trial.gradient) < _length(point.gradient):
@@ -145,12 +159,11 @@ def minimise[E: Evaluation](
                 if stalled >= 3:
                     return Outcome(point, True, predicted, tuple(path))
             elif ratio > 1e-4:
-                model.learn(point, trial, trial.x - point.x)
-                point = trial
+                before, point = point, trial
                 radius = max(radius, 3.0 * length) if ratio > 0.75 else 0.5 * length if ratio < 0.25 else radius
             else:
-                if np.isfinite(trial.value):
-                    model.learn(point, trial, trial.x - point.x)
+                if math.isfinite(trial.value):
+                    model.learn(point, trial, point.hessian)
                 radius = 0.25 * length
                 if radius < 1e-13 * (1.0 + _length(point.x)):
                     return Outcome(point, predicted <= 1e-6, predicted, tuple(path))

@@ -9,10 +9,10 @@ changed are put back, so its value is that of the data as given.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -44,16 +44,24 @@ def one_thread(m: int = 0) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Point:
-    """The criterion at one x. sigma2 and alpha are on conditioned columns."""
+    """The criterion at one x. sigma2 and alpha are on conditioned columns.
+
+    newton : makes the Newton matrix when it is first asked for; None where only value, or value and gradient, were
+    """
 
     x: Array
     value: float
     gradient: Array
-    hessian: Array | None
+    newton: Callable[[], Array] | None
     sigma2: float
     state: State | None
+
+    @cached_property
+    def hessian(self) -> Array | None:
+        """The Newton matrix: average or expected information with sigma profiled out, and the curvature of the parameters."""
+        return None if self.newton is None else self.newton()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,7 +136,5 @@ class Criterion:
         sigma2 = r2_now / df
         logdet, r2 = (g[0] for g in state.gradients(restricted))
         gradient = logdet + r2 / sigma2
-        hessian = None
-        if order > 1:
-            hessian = state.newton_matrix(restricted, sigma2, df)
-        return Point(x, value, gradient, hessian, sigma2, state)
+        newton = partial(state.newton_matrix, restricted, sigma2, df) if order > 1 else None
+        return Point(x, value, gradient, newton, sigma2, state)

@@ -167,7 +167,8 @@ class Accumulator:
                 for b, zb in enumerate(Z[g]):
                     table[a][b].add(codes[f], codes[g], own * zb)
 
-    def finish(self) -> CrossProducts:
+    def finish(self, *, small: bool = True) -> CrossProducts:
+        """small : keep a few crossed levels in one dense block"""
         for block in self.diagonal:
             for a in range(len(block)):
                 for b in range(a):
@@ -176,8 +177,8 @@ class Accumulator:
         if not self.factors:
             return CrossProducts(self.n, self.r - 1, (), border, None, None, None, None, None)
         total = sum(factor.K * factor.q for factor in self.factors)
-        # a few crossed levels are one small dense block: eliminating a factor first would save nothing
-        has_first = self.factors[0].root is None and (len(self.factors) == 1 or total > BATCHED)
+        # for one theta, a few crossed levels are one small dense block: eliminating a factor first would save nothing
+        has_first = self.factors[0].root is None and (len(self.factors) == 1 or total > BATCHED or not small)
         first = LevelBlock(self.diagonal[0], self.with_border[0]) if has_first else None
         if len(self.factors) == int(has_first):
             return CrossProducts(self.n, self.r - 1, self.factors, border, first, None, None, None, None)
@@ -268,8 +269,8 @@ def _related_rest(U0: Array, V0: Array, where: RestLayout, roots: list[Array | N
     return np.tril(full).reshape(-1), _related(V0.T.copy(), spans, roots).T.copy()
 
 
-def cross_products(design: Design, conditioning: Conditioning) -> CrossProducts:
-    """One pass over the rows of a design in memory."""
+def cross_products(design: Design, conditioning: Conditioning, *, small: bool = True) -> CrossProducts:
+    """One pass over the rows of a design in memory. small : laid out for one theta at a time; False for many at once."""
     factors = factors_of(design)
     total = Accumulator.empty(factors, design.X.shape[1] + 1)
     for part in pieces(len(design.y)):
@@ -279,4 +280,4 @@ def cross_products(design: Design, conditioning: Conditioning) -> CrossProducts:
             parts = [conditioning.maps[i].apply(design.terms[i].Z[part]) for i in factor.terms]
             columns.append([np.ascontiguousarray(c) for block in parts for c in block.T])
         total.add(codes, columns, conditioning.border(design, part), conditioning.weights(design, part))
-    return total.finish()
+    return total.finish(small=small)

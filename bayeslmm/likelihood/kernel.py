@@ -76,23 +76,28 @@ class RandomEffectsState:
         return self.parameters.chain(self.derivatives, self.levels.logdet_adjoints(restricted)), self._r2_slope
 
     @cached_property
-    def _directions(self) -> list[tuple[int, int, Array, Array]]:
-        """(factor, parameter, dT, dSigma) of every parameter, the matrices of the whole factor."""
-        found = []
-        for f, own, part, dT in self.derivatives:
-            T = self.levels.Ts[f][0]
-            for i in range(part.stop - part.start):
-                whole = np.zeros_like(T)
-                whole[own, own] = dT[0, i]
-                dS = whole @ T.T
-                found.append((f, part.start + i, whole, dS + dS.T))
-        return sorted(found, key=lambda d: d[1])
+    def _movements(self) -> list[Array]:
+        """dT of the parameters of every factor, (k, q, q), the matrices of the whole factor."""
+        found: list[list[Array]] = [[] for _ in self.levels.Ts]
+        for f, own, _, dT in self.derivatives:
+            q = self.levels.Ts[f].shape[-1]
+            if own.stop - own.start == q:
+                found[f].append(dT[0])
+                continue
+            whole = np.zeros((dT.shape[1], q, q))
+            whole[:, own, own] = dT[0]
+            found[f].append(whole)
+        return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in found]
 
     def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
         # 2 (AI - AI_s AI_s' / AI_ss), the average information with sigma profiled out
-        information = self.levels.average_information([(f, dS) for f, _, _, dS in self._directions])
+        halves = [dT @ T[0].T for dT, T in zip(self._movements, self.levels.Ts, strict=True)]
+        information = self.levels.average_information([half + half.swapaxes(-1, -2) for half in halves])
+        order = self.parameters.order
+        if order is not None:
+            information = information[order[:, None], order]
         slope = self._r2_slope[0] / sigma2
-        return information / sigma2 - np.outer(slope, slope) / df + self.curvature(restricted, 1.0 / sigma2)
+        return np.asarray(information / sigma2 - slope[:, None] * slope / df + self.curvature(restricted, 1.0 / sigma2))
 
     def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
         """G = d criterion / d(Sigma) of every term, in the order of the formula."""
@@ -105,20 +110,19 @@ class RandomEffectsState:
         return [G[i] for i in range(len(G))]
 
     def curvature(self, restricted: bool, weight: float) -> Array:
-        size = self.x.shape[1]
-        out = np.zeros((size, size))
-        G = self._factor_gradients(restricted, weight)
-        directions = self._directions
-        for i, (f, _, dTi, _) in enumerate(directions):
-            left = G[f] @ dTi
-            for j, (g, _, dTj, _) in enumerate(directions[: i + 1]):
-                if f == g:
-                    out[i, j] = out[j, i] = 2.0 * np.sum(left * dTj)
-        return out
+        """2 tr(G dT_i dT_j') with G the derivative of the criterion in Sigma: what the parameterisation adds."""
+        out = np.zeros((self.x.shape[1], self.x.shape[1]))
+        begin = 0
+        for G, dT in zip(self._factor_gradients(restricted, weight), self._movements, strict=True):
+            part = slice(begin, begin + len(dT))
+            out[part, part] = 2.0 * ((G @ dT).reshape(len(dT), -1) @ dT.reshape(len(dT), -1).T)
+            begin = part.stop
+        order = self.parameters.order
+        return out if order is None else out[order[:, None], order]
 
     def _factor_gradients(self, restricted: bool, weight: float) -> list[Array]:
         """d criterion / d Sigma of every factor: from gT = 2 G T where T can be divided by, else from the cross-products."""
-        smooth = all(np.linalg.svd(T[0], compute_uv=False).min(initial=np.inf) > SINGULAR for T in self.levels.Ts)
+        smooth = all(float(np.abs(T[0].diagonal()).min(initial=np.inf)) > SINGULAR for T in self.levels.Ts)
         if smooth:
             adjoints = self.levels.logdet_adjoints(restricted)
             halves = [0.5 * np.linalg.solve(T[0].T, g[0].T).T for T, g in zip(self.levels.Ts, adjoints, strict=True)]

@@ -19,6 +19,9 @@ from bayeslmm.arrays import Array
 UNROLLED = 6
 """Largest q for which the Cholesky factorisation is written out over vectors of levels; above it, batched LAPACK is faster."""
 
+FEW = 256
+"""Levels (times thetas) up to which batched matrices cost less than vectors of levels: the calls, not the numbers, take the time."""
+
 CHUNK = 8192
 """Elements of (thetas x levels) worked on at once: the working set stays in cache."""
 
@@ -151,6 +154,8 @@ class LevelBlock:
     def part(self, part: slice, T: Array, derivatives: bool) -> LevelState:
         """Eliminate some levels."""
         A, C = self.A[:, :, part], self.C[..., part]
+        if C.ndim == 3 and A.shape[2] * len(T) <= FEW:
+            return _few(A, C, T, derivatives)
         logdet, W = _unrolled(A, T) if self.q <= UNROLLED else _batched(A, T)
         Y = _times(W, C)
         border = np.matmul(Y, Y.swapaxes(-1, -2)).sum(0)
@@ -160,6 +165,24 @@ class LevelBlock:
         AW = _cross(A, W)
         projected = (C if C.ndim == 4 else C[:, None]) - _times(AW, Y)
         return LevelState(logdet, border, stacked, projected, _remainder(A, AW))
+
+
+def _few(A: Array, C: Array, T: Array, derivatives: bool) -> LevelState:
+    """A few levels, as batches of small matrices."""
+    q = len(A)
+    Ak, Ck = A.transpose(2, 0, 1), C.transpose(2, 0, 1)
+    Tt = T.swapaxes(-1, -2)[:, None]
+    L = np.linalg.cholesky(Tt @ Ak @ T[:, None] + np.eye(q))
+    logdet = 2.0 * np.log(L.diagonal(axis1=-2, axis2=-1)).sum((-1, -2))
+    W = np.linalg.inv(L) @ Tt
+    Y = W @ Ck
+    flat = Y.reshape(len(T), -1, Y.shape[-1])
+    border = flat.swapaxes(-1, -2) @ flat
+    if not derivatives:
+        return LevelState(logdet, border, W.transpose(2, 3, 0, 1), None, None)
+    AW = Ak @ W.swapaxes(-1, -2)
+    projected, B = Ck - AW @ Y, Ak - AW @ AW.swapaxes(-1, -2)
+    return LevelState(logdet, border, W.transpose(2, 3, 0, 1), projected.transpose(2, 0, 3, 1), B.transpose(2, 3, 0, 1))
 
 
 def _times(W: list[list[Array]], C: Array) -> Array:

@@ -35,11 +35,12 @@ class Solution:
     logdet_X: Array
     alpha: Array
     r2: Array
+    root_inverse: Array | None = None
 
     @cached_property
     def information_inverse(self) -> Array:
         """(X' V0^-1 X)^-1, (t, p, p)."""
-        inverse = np.linalg.inv(self.root)
+        inverse = np.linalg.inv(self.root) if self.root_inverse is None else self.root_inverse
         return inverse.swapaxes(-1, -2) @ inverse
 
 
@@ -61,11 +62,12 @@ def solve_border(logdet: Array, border: Array) -> Solution:
     if p == 0:
         return Solution(logdet, border, border[:, :0, :0], np.zeros(len(logdet)), np.zeros((len(logdet), 0)), border[:, 0, 0])
     root = np.linalg.cholesky(border[:, :p, :p])
-    half = np.linalg.solve(root, border[:, :p, p:])
-    alpha = np.linalg.solve(root.swapaxes(-1, -2), half)[..., 0]
+    inverse = np.linalg.inv(root)
+    half = inverse @ border[:, :p, p:]
+    alpha = (inverse.swapaxes(-1, -2) @ half)[..., 0]
     r2 = border[:, p, p] - (half[..., 0] ** 2).sum(-1)
     logdet_X = 2.0 * np.log(root.diagonal(axis1=-2, axis2=-1)).sum(-1)
-    return Solution(logdet, border, root, logdet_X, alpha, r2)
+    return Solution(logdet, border, root, logdet_X, alpha, r2, inverse)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,73 +226,63 @@ class LevelsState:
             out += [self.rest.information_blocks(f, Qxx, Rx) for f in range(len(self.rest.layout.spans))]
         return out
 
-    def average_information(self, directions: Sequence[tuple[int, Array]]) -> Array:
-        """w_i' P w_j for working variates w = Z (dSigma x I) a; one theta only.
+    def average_information(self, movements: Sequence[Array]) -> Array:
+        """w_i' P w_j for working variates w = Z (dSigma x I) a, factor after factor; one theta only.
 
-        directions : (factor, dSigma (q, q)) of every parameter
+        movements : (k, q, q) for every factor, dSigma of each of its parameters
         """
-        if self.sums is not None:
-            return self._streamed_information(np.stack([dS for _, dS in directions]))
-        scores = self.scores
-        p, k = self.cross.p, len(directions)
-        has_first = self.first is not None
+        if not movements:
+            return np.zeros((0, 0))
+        if self.rest is None:
+            return self._lone_information(movements[0])
+        scores, p = self.scores, self.cross.p
+        skip = int(self.cross.first is not None)
+        counts = [len(m) for m in movements]
+        mine, k = sum(counts[:skip]), sum(counts)
+        flat = np.zeros((self.rest.layout.m, k - mine))
+        begin = 0
+        for span, moves, a in zip(self.rest.layout.spans, movements[skip:], scores[skip:], strict=True):
+            flat[span.offset : span.stop, begin : begin + len(moves)] = (moves @ a[:, 0]).transpose(2, 1, 0).reshape(-1, len(moves))
+            begin += len(moves)
+        Uc = self.rest.apply_U(flat[None])[0]
+        Vx = self.rest.V[0, :, :p]
         total = np.zeros((k, k))
-        vectors = [dS @ scores[f][:, 0] for f, dS in directions]
-        mine = [i for i, (f, _) in enumerate(directions) if has_first and f == 0]
-        other = [i for i in range(k) if i not in mine]
-        dX = np.zeros((p, k))
-        dR = np.zeros((self.rest.layout.m, k)) if self.rest is not None else np.zeros((0, k))
-        e = None
+        total[mine:, mine:] = flat.T @ Uc
+        dR, dX = np.empty((len(flat), k)), np.empty((p, k))
+        dR[:, mine:], dX[:, mine:] = Uc, Vx.T @ flat
         if mine:
-            assert self.cross.first is not None
-            c = np.stack([vectors[i] for i in mine], axis=1)
+            assert self.cross.first is not None and self.cross.coupling is not None
+            c = np.ascontiguousarray((movements[0] @ scores[0][:, 0]).transpose(1, 0, 2))
             e = self.unproject(c)
-            Ae = np.einsum("abk,bsk->ask", self.cross.first.A, e)
-            total[np.ix_(mine, mine)] = np.einsum("ask,azk->sz", c, Ae)
-            dX[:, mine] = np.einsum("axk,ask->xs", self.cross.first.fixed(p), e)
-            if self.rest is not None and self.cross.coupling is not None:
-                dR[:, mine] = self.cross.coupling.transpose_times(e[:, None])[0]
-        if other:
-            assert self.rest is not None
-            flat = np.zeros((self.rest.layout.m, len(other)))
-            offset = int(has_first)
-            for j, i in enumerate(other):
-                span = self.rest.layout.spans[directions[i][0] - offset]
-                flat[span.offset : span.stop, j] = vectors[i].T.ravel()
-            Uc = self.rest.apply_U(flat[None])[0]
-            total[np.ix_(other, other)] = flat.T @ Uc
-            dR[:, other] = Uc
-            dX[:, other] = self.rest.V[0, :, :p].T @ flat
-            if e is not None and self.cross.coupling is not None:
-                Ec = self.cross.coupling.times(flat[None])[:, 0]
-                block = np.einsum("ask,azk->sz", e, Ec)
-                total[np.ix_(mine, other)] = block
-                total[np.ix_(other, mine)] = block.T
-        if self.rest is not None:
-            QdR = self.rest.apply_Q(dR[None])[0]
-            total -= dR.T @ QdR
-            dX = dX - self.rest.V[0, :, :p].T @ QdR
-        if p:
-            total -= dX.T @ self.solution.information_inverse[0] @ dX
-        return 0.5 * (total + total.T)
+            total[:mine, :mine] = np.einsum("ask,azk->sz", c, np.einsum("abk,bsk->ask", self.cross.first.A, e))
+            dX[:, :mine] = np.einsum("axk,ask->xs", self.cross.first.fixed(p), e)
+            dR[:, :mine] = self.cross.coupling.transpose_times(e[:, None])[0]
+            total[:mine, mine:] = np.einsum("ask,azk->sz", e, self.cross.coupling.times(flat[None])[:, 0])
+            total[mine:, :mine] = total[:mine, mine:].T
+        QdR = self.rest.apply_Q(dR[None])[0]
+        total -= dR.T @ QdR
+        return self._without_fixed(total, dX - Vx.T @ QdR)
 
-    def _streamed_information(self, dSigma: Array) -> Array:
-        """Average information of a lone factor, its levels eliminated once more piece by piece; dSigma (k, q, q)."""
-        block, p = self.cross.first, self.cross.p
+    def _without_fixed(self, total: Array, dX: Array) -> Array:
+        if self.cross.p:
+            total = total - dX.T @ self.solution.information_inverse[0] @ dX
+        return np.asarray(0.5 * (total + total.T))
+
+    def _lone_information(self, moves: Array) -> Array:
+        """Average information where no factor remains after the first; without its states at hand they are made piece by piece again."""
+        block, p, k = self.cross.first, self.cross.p, len(moves)
         assert block is not None
         v = np.append(-self.solution.alpha[0], 1.0)
-        total, dX = np.zeros((len(dSigma), len(dSigma))), np.zeros((p, len(dSigma)))
-        for part in block.pieces(1):
-            state = block.part(part, self.Ts[0], derivatives=True)
+        states = (block.part(part, self.Ts[0], derivatives=True) for part in block.pieces(1)) if self.eliminated is None else [self.eliminated]
+        total, dX = np.zeros((k, k)), np.zeros((p, k))
+        for state in states:
             assert state.projected is not None and state.B is not None
             seen = state.projected[:, 0]
-            c = np.matmul(dSigma, np.tensordot(v, seen, (0, 1)))
-            Bc = (state.B[:, :, 0][None] * c[:, None]).sum(2)
-            total += Bc.reshape(len(c), -1) @ c.reshape(len(c), -1).T
-            dX += seen[:, :p].transpose(1, 0, 2).reshape(p, -1) @ c.reshape(len(c), -1).T
-        if p:
-            total -= dX.T @ self.solution.information_inverse[0] @ dX
-        return 0.5 * (total + total.T)
+            c = moves @ np.tensordot(v, seen, (0, 1))
+            flat = c.reshape(k, -1)
+            total += (state.B[:, :, 0][None] * c[:, None]).sum(2).reshape(k, -1) @ flat.T
+            dX += seen[:, :p].transpose(1, 0, 2).reshape(p, -1) @ flat.T
+        return self._without_fixed(total, dX)
 
     def modes(self) -> list[Array]:
         """Conditional modes beta of every factor, (q, t, K), on the conditioned columns (before L of a relationship matrix)."""

@@ -133,6 +133,8 @@ def _transposed(M: Array) -> Array:
 def _inverse(S: Array) -> tuple[Array, Array]:
     """log |S| (t, B) and S^-1 of symmetric positive definite blocks (t, B, s, s); NaN where not positive definite."""
     t, B, s = S.shape[:3]
+    if s == 1:
+        return np.log(S[..., 0, 0]), 1.0 / S
     if s <= BATCHED:
         L = np.linalg.cholesky(S)
         Li = np.linalg.inv(L)

@@ -92,6 +92,6 @@ def test_the_newton_matrix_is_near_the_hessian_at_the_optimum() -> None:
         (problem.criterion.at(x + step * e, True, 1).gradient - problem.criterion.at(x - step * e, True, 1).gradient) / (2 * step)
         for e in np.eye(len(x))
     ]
-    ratio = np.linalg.eigvals(np.linalg.solve(np.array(rows), fit.estimate.hessian)).real
+    ratio = np.linalg.eigvals(np.linalg.solve(np.array(rows), fit.point.hessian)).real
     assert ratio.min() > 0.5
     assert ratio.max() < 2.0
