@@ -281,7 +281,8 @@ class LevelsState:
             c = moves @ np.tensordot(v, seen, (0, 1))
             flat = c.reshape(k, -1)
             total += (state.B[:, :, 0][None] * c[:, None]).sum(2).reshape(k, -1) @ flat.T
-            dX += seen[:, :p].transpose(1, 0, 2).reshape(p, -1) @ flat.T
+            if p:
+                dX += seen[:, :p].transpose(1, 0, 2).reshape(p, -1) @ flat.T
         return self._without_fixed(total, dX)
 
     def modes(self) -> list[Array]:
