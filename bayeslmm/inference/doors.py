@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-FIGURES = frozenset({"profile_axes", "bootstrap_axes", "interval_axes", "emmeans_axes"})
+FIGURES = frozenset({"bootstrap_axes", "profile_axes", "simulated_axes"})
 
 
 def plot(figure: str, value: Any, **options: Any) -> Any:
@@ -27,3 +27,8 @@ def progress_bar(name: str, total: int, shown: bool | None) -> Iterator[Callable
     with import_module("rich.progress").Progress(console=console, transient=True) as bar:
         task = bar.add_task(name, total=total)
         yield lambda more: bar.advance(task, more)
+
+
+def marginaleffects() -> tuple[Any, Any]:
+    """The model protocol of marginaleffects, and polars, in which it thinks; raises ImportError where they are absent."""
+    return import_module("marginaleffects.classes"), import_module("polars")

@@ -16,6 +16,8 @@ INFERENCE = frozenset(
         "emtrends",
         "icc",
         "influence",
+        "maketables_coefficients",
+        "maketables_statistic",
         "profile",
         "r2",
         "ranova",

@@ -174,7 +174,7 @@ class Fit(Estimates):
         >>> fit.simulate(2, seed=1).shape
         (180, 2)
         """
-        return self.model.simulated(self.fixef_kept, self.theta, self.sigma, nsim, seed)
+        return self.model.simulated(self.fixef_kept, self.theta, self._sigma, nsim, seed)
 
     def refit(self, y: Any) -> Fit:
         """The same model, fitted by the same method to another response.
@@ -329,6 +329,24 @@ class Fit(Estimates):
         >>> axes = fit.plot.fitted()
         """
         return doors.plots(self)
+
+    # -- what the package maketables asks of a model -----------------------------------------------------------------------------------------
+
+    @property
+    def __maketables_coef_table__(self) -> pd.DataFrame:
+        table: pd.DataFrame = doors.infer("maketables_coefficients", self)
+        return table
+
+    @property
+    def __maketables_depvar__(self) -> str:
+        return self.design.spec.formula.response
+
+    @property
+    def __maketables_default_stat_keys__(self) -> list[str]:
+        return ["N", "groups", "sigma", "aic"]
+
+    def __maketables_stat__(self, key: str) -> Any:
+        return doors.infer("maketables_statistic", self, key)
 
     # -- how it looks --------------------------------------------------------------------------------------------------------------------
 
