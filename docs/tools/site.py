@@ -1,0 +1,112 @@
+"""What the site makes itself: the pages of numbers, from the runs that give them, and formulas as MathML, without a script from elsewhere."""
+
+from __future__ import annotations
+
+import html
+import re
+import tomllib
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import latex2mathml.converter
+from mkdocs.structure.files import File, Files
+
+from bayeslmm.covariance.registry import STRUCTURES
+from bayeslmm.gallery import Compared, compare_with_published, spec_files
+
+ROOT = Path(__file__).resolve().parents[2]
+INLINE = re.compile(r'<span class="arithmatex">\\\((?P<tex>.*?)\\\)</span>', re.DOTALL)
+BLOCK = re.compile(r'<div class="arithmatex">\\\[(?P<tex>.*?)\\\]</div>', re.DOTALL)
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages that are computed."""
+    for name, text in {"validation.md": validation(), "benchmarks.md": benchmarks(), "reference/structures.md": structures()}.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def on_page_content(page: str, **_: Any) -> str:
+    """Formulas as MathML."""
+    page = BLOCK.sub(lambda found: mathml(found["tex"], "block"), page)
+    return INLINE.sub(lambda found: mathml(found["tex"], "inline"), page)
+
+
+def mathml(tex: str, display: str) -> str:
+    """A formula as browsers draw it by themselves."""
+    return str(latex2mathml.converter.convert(html.unescape(tex).strip(), display=display))
+
+
+def validation() -> str:
+    """Every published figure of the gallery beside ours, computed now."""
+    compared = [one for path in spec_files(ROOT / "models") for one in compare_with_published(path)]
+    figures = [figure for one in compared for figure in one.figures]
+    agree = sum(figure.agrees for figure in figures)
+    models = len({one.model for one in compared})
+    lines = [
+        "# Validation",
+        "",
+        f"**{agree} of {len(figures)} figures of {models} models agree** to the last digit printed (one unit of it). This page is computed when "
+        "the site is built; `bayeslmm verify models/` prints the same on your machine, and every figure is a test.",
+        "",
+        "Some sources are books and papers, others are help pages whose model was computed with the software named from the same data: each "
+        "source says which it is.",
+        "",
+        "| model | figures | agree |",
+        "|---|--:|--:|",
+    ]
+    per_model = [(name, list(group)) for name, group in groupby(compared, key=lambda one: one.model)]
+    for name, group in per_model:
+        mine = [figure for one in group for figure in one.figures]
+        lines.append(f"| [{name}](#{name}) | {len(mine)} | {sum(figure.agrees for figure in mine)} |")
+    for name, group in per_model:
+        lines += model_section(name, group)
+    return "\n".join(lines) + "\n"
+
+
+def model_section(name: str, group: list[Compared]) -> list[str]:
+    """One model: what it is, and its figures by source."""
+    said = tomllib.loads((ROOT / "models" / f"{name}.toml").read_text(encoding="utf-8"))
+    lines = ["", f"## {name}", "", f"{said.get('title', name)}: `{said['model']['formula']}`"]
+    addresses = {one["source"]: one.get("url") for one in said["reference"]}
+    for one in group:
+        address = addresses.get(one.source)
+        source = f"[{one.source}]({address})" if address else one.source
+        lines += ["", f"{source}; {one.method}.", "", "| figure | published | ours | |", "|---|--:|--:|---|"]
+        rows = [
+            f"| `{figure.name}` | {figure.published} | {figure.ours:.8g} | {'agrees' if figure.agrees else '**disagrees**'} |"
+            for figure in one.figures
+        ]
+        lines += rows if one.error is None else [f"| {one.error} | | | |"]
+    return lines
+
+
+def benchmarks() -> str:
+    """The results of the last run of the benchmark, as it wrote them."""
+    results = ROOT / "benchmarks" / "RESULTS.md"
+    if results.is_file():
+        text = results.read_text(encoding="utf-8")
+        return text if text.lstrip().startswith("# ") else f"# Benchmarks\n\n{text}"
+    return (
+        "# Benchmarks\n\nNo run has been recorded yet. `make bench` sets up the other libraries in an environment of their own, times whole "
+        "fits of the same problems with all of them, one process each, and writes a table with versions, times, memory and the criterion "
+        "that each ended at: a fit that is fast and ends above the optimum is not a win.\n"
+    )
+
+
+def structures() -> str:
+    """The covariance structures by name, from the registry."""
+    lines = [
+        "# Covariance structures",
+        "",
+        "Any of them for a random term (`ar1(0 + visit | g)`) and for the errors (`residual=\"ar1(visit | subject)\"`); names as in SAS and "
+        "mmrm. *t* is the dimension, *q* the order. How to choose: [choose a structure](../howto/structures.md).",
+        "",
+        "| name | what it is | parameters | |",
+        "|---|---|---|---|",
+    ]
+    for structure in STRUCTURES.values() if hasattr(STRUCTURES, "values") else STRUCTURES:
+        marks = [word for word, holds in (("ordered visits", structure.needs_order), ("coordinates", structure.spatial)) if holds]
+        lines.append(f"| `{structure.name}` | {structure.description} | {structure.count} | {', '.join(marks)} |")
+    return "\n".join(lines) + "\n"
