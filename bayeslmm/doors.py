@@ -16,6 +16,7 @@ NAMES = {
     "read_model": "bayeslmm.files",
     "mmrm": "bayeslmm.dialects",
     "proc_mixed": "bayeslmm.dialects",
+    "MixedResult": "bayeslmm.dialects",
     "lrt": "bayeslmm.inference",
     "compare_models": "bayeslmm.inference",
     "compare": "bayeslmm.bayes",
@@ -46,3 +47,8 @@ def bayes(verb: str, model: Any, *args: Any, **options: Any) -> Any:
 def write_model(model: Any, path: Any) -> None:
     """Write a model's spec to a file."""
     import_module("bayeslmm.files").write_model(model, path)
+
+
+def to_sas(model: Any, **options: Any) -> str:
+    """The PROC MIXED program of a model."""
+    return str(import_module("bayeslmm.dialects").to_sas(model, **options))

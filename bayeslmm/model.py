@@ -356,6 +356,17 @@ class LMM:
         """
         doors.write_model(self, path)
 
+    def to_sas(self, data: str = "", method: str = "REML", df: str | None = None) -> str:
+        """The SAS PROC MIXED program of the model; raises SpecificationError for what SAS cannot say.
+
+        data : name of the data set; df : method of the degrees of freedom as `Fit` names it, None leaves SAS's default
+
+        >>> print(model.to_sas("sleepstudy").splitlines()[3].strip())
+        random intercept Days / type=un subject=Subject;
+        """
+        demand_one_of(method, ("REML", "ML"), "method")
+        return doors.to_sas(self, data=data, method=method, df=df)
+
     def stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a file needs to build the model again: plain values, and arrays."""
         plain, beside = self.said.stored(self.design)
