@@ -164,11 +164,11 @@ def emmeans(
     """
     grid = reference_grid(fit.design, at)
     wanted, given = _wanted(specs, by, grid)
-    W, places = averages(grid, (*wanted, *given), weights, fit.design)
+    mean = averages(grid, (*wanted, *given), weights, fit.design)
     rows, offset = fit.design.encoding.fixed(grid.frame)[0], _offset(fit.design, grid)
     effects = fixed_effects(fit, df, vcov, information, cluster)
     notes = _interaction_note(fit.design, (*wanted, *given))
-    return _made(fit, effects, W @ rows, W @ offset, grid, places, wanted, given, conf_level, notes)
+    return _made(fit, effects, mean.of(rows), mean.of(offset), grid, mean.places, wanted, given, conf_level, notes)
 
 
 def emtrends(
@@ -199,13 +199,13 @@ def emtrends(
     own.setdefault(var, covariates[var].mean)
     grid = reference_grid(design, own)
     wanted, given = _wanted(specs or (), by, grid)
-    W, places = averages(grid, (*wanted, *given), weights, design)
+    mean = averages(grid, (*wanted, *given), weights, design)
     step = TREND_STEP * ((covariates[var].high - covariates[var].low) or 1.0)
     ends = [grid.frame.assign(**{var: grid.frame[var].to_numpy(float) + sign * step}) for sign in (1.0, -1.0)]
     upper, lower = (design.encoding.fixed(frame)[0] for frame in ends)
     effects = fixed_effects(fit, df, vcov, information, cluster)
-    L = W @ ((upper - lower) / (2.0 * step))
-    return _made(fit, effects, L, np.zeros(len(L)), grid, places, wanted, given, conf_level, (f"slopes of {var}",))
+    L = mean.of((upper - lower) / (2.0 * step))
+    return _made(fit, effects, L, np.zeros(len(L)), grid, mean.places, wanted, given, conf_level, (f"slopes of {var}",))
 
 
 def _made(

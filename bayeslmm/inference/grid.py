@@ -118,33 +118,46 @@ def _other_columns(design: Design, values: Mapping[str, Any]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in values]
 
 
-def averages(grid: Grid, kept: Sequence[str], weights: str, design: Design) -> tuple[Array, Codes]:
-    """(m, rows of the grid) weights that average over what is not kept, and (m, kept) indices of the kept variables' values.
+@dataclass(frozen=True, slots=True, eq=False)
+class Averages:
+    """Which rows of the grid make up which mean, and with what weights.
 
-    Rows of the result: the first variable kept varies fastest.
+    cell : (rows,) number of the mean; weight : (rows,) adding up to 1 in each, NaN where no row has weight
+    places : (m, kept) positions of the kept variables' values, the first variable fastest
+    """
+
+    cell: Codes
+    weight: Array
+    places: Codes
+
+    def of(self, rows: Array) -> Array:
+        """Means (m, ...) of values on the grid (rows, ...)."""
+        out = np.zeros((len(self.places), *rows.shape[1:]))
+        np.add.at(out, self.cell, self.weight.reshape(-1, *[1] * (rows.ndim - 1)) * rows)
+        return out
+
+
+def averages(grid: Grid, kept: Sequence[str], weights: str, design: Design) -> Averages:
+    """How the grid is averaged over what is not kept.
+
+    weights : "equal", "proportional" or "outer" (joint or single frequencies of what is averaged over), "cells" (frequencies of all
+        variables), "flat" (equal, cells without data left out)
     """
     if weights not in WEIGHTS:
         near = get_close_matches(str(weights), WEIGHTS, 1, 0.4)
         remedy = f"did you mean {near[0]!r}? " if near else ""
         raise SpecificationError(f"unknown weights {weights!r}", "weights=", f"{remedy}one of {', '.join(WEIGHTS)}")
-    names, shape = grid.names, grid.shape
-    axes = [names.index(name) for name in kept]
-    others = [i for i in range(len(names)) if i not in axes]
-    density = _density(grid, weights, design, others)
+    shape = grid.shape
+    axes = [grid.names.index(name) for name in kept]
+    density = _density(grid, weights, design, [i for i in range(len(shape)) if i not in axes]).ravel()
     index = np.indices(shape).reshape(len(shape), len(grid.frame))
-    cell = np.zeros(index.shape[1], np.int64)
-    size = 1
+    cell, size = np.zeros(index.shape[1], np.int64), 1
     for axis in axes:
-        cell = cell + index[axis] * size
-        size *= shape[axis]
-    W = np.zeros((size, index.shape[1]))
-    W[cell, np.arange(index.shape[1])] = density.ravel()
-    total = W.sum(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        W = np.where(total > 0, W / total, np.nan)
+        cell, size = cell + index[axis] * size, size * shape[axis]
+    total = np.bincount(cell, density, size)
+    weight = density / np.where(total > 0, total, np.nan)[cell]
     sizes = [shape[axis] for axis in axes]
-    places = np.indices(sizes[::-1]).reshape(len(sizes), -1)[::-1].T if sizes else np.zeros((1, 0), np.int64)
-    return W, places
+    return Averages(cell, weight, np.indices(sizes[::-1]).reshape(len(sizes), size)[::-1].T)
 
 
 def _density(grid: Grid, weights: str, design: Design, others: Sequence[int]) -> Array:

@@ -59,6 +59,7 @@ def test_sums_of_squares_are_those_of_the_residual_variance() -> None:
     assert fit.anova(df="kenward-roger")["sum_sq"].isna().all()
 
 
+@pytest.mark.filterwarnings("ignore:aliased_columns")
 def test_an_empty_cell_takes_its_degree_of_freedom() -> None:
     data = unbalanced()
     fit = blm.LMM("y ~ a * b + (1 | g)", data[(data["a"] != "z") | (data["b"] != "q")]).fit()

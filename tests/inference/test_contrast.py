@@ -80,6 +80,7 @@ def test_redundant_rows_are_left_out_and_contradictions_refused(fit: blm.Fit) ->
         fit.contrast(["x = 1", "2 * x = 3"])
 
 
+@pytest.mark.filterwarnings("ignore:aliased_columns")
 def test_what_the_data_cannot_say_is_refused_by_name() -> None:
     data = unbalanced()
     data = data[(data["a"] != "z") | (data["b"] != "q")]

@@ -137,6 +137,7 @@ def test_an_offset_is_added_at_its_mean() -> None:
         np.testing.assert_allclose(model.fit().emmeans("a").frame["estimate"], plain + data["w"].mean(), rtol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore:aliased_columns")
 def test_what_is_not_estimable_is_missing_and_said() -> None:
     data = unbalanced()
     fit = blm.LMM("y ~ a * b + (1 | g)", data[(data["a"] != "z") | (data["b"] != "q")]).fit()
