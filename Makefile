@@ -45,6 +45,7 @@ verify: .venv/.dev ## every published figure of the gallery against ours
 
 bench: .venv-bench/.peers ## whole fits against the other libraries on this machine
 	.venv-bench/bin/bayeslmm bench
+	.venv-bench/bin/python -m benchmarks.visits
 
 docs: .venv/.docs ## the site, in site/
 	$(BIN)/mkdocs build --strict
