@@ -7,6 +7,7 @@ from bayeslmm.formula.cursor import Cursor
 from bayeslmm.formula.model import BarTerm
 from bayeslmm.formula.structures import PLAIN, canonical
 from bayeslmm.formula.terms import (
+    MAX_ORDER,
     MAX_TERMS,
     Items,
     columns,
@@ -38,6 +39,7 @@ def bar_terms(cursor: Cursor, bars: list[Bar]) -> tuple[BarTerm, ...]:
         if total > MAX_TERMS:
             what = f"the random terms expand to {total:,} terms" if total < 10**12 else "the random terms expand to more than 10^12 terms"
             raise cursor.error_between(bar.start, bar.end, what, f"the limit is {MAX_TERMS:,}", FormulaLimitError)
+        _demand_shallow(cursor, bar)
         terms = set(expand(items)) | ({frozenset[str]()} if has_intercept(items) else set())
         if not terms:
             raise cursor.error_between(bar.start, bar.end, "a random term without columns", "write (1 | g) or (0 + x | g)")
@@ -56,6 +58,14 @@ def _demand_random(cursor: Cursor, bar: Bar) -> str:
         remedy = "a residual covariance is given by residual=; a random term is (x + z | g)"
         raise cursor.error_between(bar.start, bar.end, f"{what} in a random term", remedy)
     return canonical(name, bar.order)
+
+
+def _demand_shallow(cursor: Cursor, bar: Bar) -> None:
+    """The deepest interaction of `a/b/c` or `a:b:c` has all of its columns."""
+    size = len(set(columns(bar.group)))
+    if size > MAX_ORDER:
+        what = f"a grouping factor of {size:,} columns"
+        raise cursor.error_between(bar.start, bar.end, what, f"the limit is {MAX_ORDER}", FormulaLimitError)
 
 
 def _split(items: Items) -> tuple[str, ...]:
