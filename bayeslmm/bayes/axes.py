@@ -1,7 +1,7 @@
 """Axes that a posterior is explored on: standard deviations on a log (or logit) axis, correlations through partial correlations.
 
-For each covariance matrix, D of a random term or R of a group, `phi` is unconstrained and `x` is the structure's own parameter vector on the
-user's columns and in the user's units. Priors are stated for standard deviations and correlations; `volume=True` adds the log Jacobian,
+For each covariance matrix, D of a random term or R of a group, `phi` is unconstrained and `x` is the structure's own parameter vector on
+the user's columns and in the user's units. Priors are stated for standard deviations and correlations; `volume=True` adds the log Jacobian,
 which makes the density one of phi (for sampling); without it the mode is that of the density of the parameters a user speaks of (for MAP).
 """
 

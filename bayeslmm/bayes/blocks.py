@@ -95,7 +95,7 @@ class TermBlock:
         """dD/dphi (size, q, q) at one phi."""
         own = phi[self.part]
         dx = self.term.covariance.matrix_derivative(self.axes.values(own[None])[0])
-        return np.einsum("xf,xab->fab", self.axes.jacobian(own), dx)
+        return np.asarray(np.einsum("xf,xab->fab", self.axes.jacobian(own), dx))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +123,7 @@ class VarianceBlock:
 
     def natural(self, phi: Array) -> Array:
         u = phi[..., self.part]
-        return np.where(self.positive == 1, np.exp(np.where(self.positive == 1, u, 0.0)), u)
+        return np.asarray(np.where(self.positive == 1, np.exp(np.where(self.positive == 1, u, 0.0)), u))
 
     def log_prior(self, phi: Array, volume: bool) -> Array:
         v, total = self.natural(phi), np.zeros(phi.shape[:-1])
@@ -134,7 +134,7 @@ class VarianceBlock:
     def prior_gradient(self, phi: Array, volume: bool) -> Array:
         v = self.natural(phi)
         own = np.array([float(slope(prior, v[j])) for j, prior in enumerate(self.priors)])
-        return own * np.where(self.positive == 1, v, 1.0) + (self.positive if volume else 0.0)
+        return np.asarray(own * np.where(self.positive == 1, v, 1.0) + (self.positive if volume else 0.0))
 
     def draws(self, rng: np.random.Generator, n: int) -> Array:
         v = np.stack([draw(prior, rng, n) for prior in self.priors], axis=1) if self.priors else np.zeros((n, 0))
@@ -150,6 +150,11 @@ class Layout:
     variance: VarianceBlock | None
     sigma: PositiveAxes | None
     size: int
+
+    @property
+    def matrices(self) -> tuple[TermBlock | SetBlock, ...]:
+        """Every covariance matrix."""
+        return (*self.terms, *self.sets)
 
     @property
     def sigma_part(self) -> slice:

@@ -26,7 +26,8 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 class Integrated:
     """-2 log p(y | covariances) at some points, and what it says about alpha.
 
-    value : (t,); solution : the profile in alpha with the prior in it: alpha its mean, root of its precision times s^2, r2 without the prior
+    value : (t,)
+    solution : the profile in alpha with the prior in it: alpha its mean, root of its precision times s^2, r2 without the prior
     """
 
     value: Array

@@ -17,13 +17,14 @@ from bayeslmm.bayes.blocks import Layout, layout
 from bayeslmm.bayes.coefficients import AlphaPrior, Integrated
 from bayeslmm.bayes.priors import ModelPriors, resolve
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.kernel import RandomEffectsState, State
+from bayeslmm.likelihood.crossproducts import cross_products
+from bayeslmm.likelihood.kernel import Kernel, RandomEffectsKernel, RandomEffectsState, State
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.subjects import SubjectsState
 from bayeslmm.spec import Priors
 
-ELEMENTS = 3_000_000
-"""Array elements of one batch of points."""
+ELEMENTS = 100_000
+"""Array elements of one batch of points: the working set stays in cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +40,7 @@ class Density:
     """log posterior of phi.
 
     volume : True for a density of phi itself (sampling), False for one of the parameters that a user speaks of (MAP)
+    many : the problem's kernel laid out for many points at once, where that is another
     """
 
     problem: Problem
@@ -46,10 +48,16 @@ class Density:
     layout: Layout
     alpha: AlphaPrior
     volume: bool = True
+    many: Kernel | None = None
 
     @property
     def size(self) -> int:
         return self.layout.size
+
+    @property
+    def kernel(self) -> Kernel:
+        """What evaluates many points."""
+        return self.problem.criterion.kernel if self.many is None else self.many
 
     # -- from phi to the kernel -----------------------------------------------------------------------------------------------------------
 
@@ -106,9 +114,9 @@ class Density:
     @property
     def batch(self) -> int:
         """How many points to work on at once."""
-        cross = getattr(self.problem.criterion.kernel, "cross", None)
-        if cross is None:
+        if not isinstance(self.kernel, RandomEffectsKernel):
             return 256
+        cross = self.kernel.cross
         per_point = (cross.p + 1) ** 2
         if cross.first is not None:
             per_point += cross.first.K * cross.first.q * (cross.first.q + 2 * cross.p + 2)
@@ -140,7 +148,7 @@ class Density:
                 out[fine] = self._deviances(phi[fine])
             return out
         try:
-            return self.alpha.integrate(self.problem.criterion.kernel.solve(x), s**2).value
+            return self.alpha.integrate(self.kernel.solve(x), s**2).value
         except np.linalg.LinAlgError:
             if len(phi) == 1:
                 return np.array([np.inf])
@@ -150,7 +158,7 @@ class Density:
     def log_prior(self, phi: Array) -> Array:
         """log prior of the covariance parameters (t,)."""
         total = np.zeros(len(phi))
-        for block in (*self.layout.terms, *self.layout.sets):
+        for block in self.layout.matrices:
             total = total + block.axes.log_prior(phi[:, block.part], self.volume)
         if self.layout.variance is not None:
             total = total + self.layout.variance.log_prior(phi, self.volume)
@@ -185,10 +193,10 @@ class Density:
         value = prior - 0.5 * float(found.value[0])
         if not np.isfinite(value):
             return Evaluated(-np.inf, np.full(self.size, np.nan))
-        gradient = self._prior_gradient(phi) - 0.5 * self._deviance_gradient(phi, x, s2, with_solution(state, found), found)
+        gradient = self._prior_gradient(phi) - 0.5 * self.deviance_gradient(phi, x, s2, with_solution(state, found), found)
         return Evaluated(value, gradient)
 
-    def _deviance_gradient(self, phi: Array, x: Array, s2: float, state: State, found: Integrated) -> Array:
+    def deviance_gradient(self, phi: Array, x: Array, s2: float, state: State, found: Integrated) -> Array:
         out = np.zeros(self.size)
         sigma_slope = self.alpha.log_sigma_slope(found, s2)
         unit2 = s2 * self.problem.conditioning.y_scale**2
@@ -233,7 +241,7 @@ class Density:
 
     def _prior_gradient(self, phi: Array) -> Array:
         out = np.zeros(self.size)
-        for block in (*self.layout.terms, *self.layout.sets):
+        for block in self.layout.matrices:
             out[block.part] = block.axes.prior_gradient(phi[block.part], self.volume)
         if self.layout.variance is not None:
             out[self.layout.variance.part] = self.layout.variance.prior_gradient(phi, self.volume)
@@ -254,10 +262,22 @@ def with_solution(state: State, found: Integrated) -> State:
     return SubjectsState(state.kernel, state.x, found.solution, state.rows, state.pooled, state.slopes)
 
 
+def for_many(problem: Problem) -> Kernel:
+    """The kernel of a problem; small crossed designs with a factor eliminated first, which pays once many points share each call."""
+    kernel = problem.criterion.kernel
+    if not isinstance(kernel, RandomEffectsKernel):
+        return kernel
+    cross = kernel.cross
+    if cross.first is not None or cross.rest is None or cross.factors[0].root is not None:
+        return kernel
+    return RandomEffectsKernel(kernel.parameters, cross_products(problem.design, problem.conditioning, small=False))
+
+
 def density(problem: Problem, priors: Priors | None = None) -> Density:
     """The posterior density of a problem under priors (defaults scaled from the data).
 
     Raises PriorError for names that the model does not have.
     """
     own = resolve(problem, priors)
-    return Density(problem, own, layout(problem, own), AlphaPrior(problem, tuple(row.prior for row in own.alpha)))
+    alpha = AlphaPrior(problem, tuple(row.prior for row in own.alpha))
+    return Density(problem, own, layout(problem, own), alpha, many=for_many(problem))

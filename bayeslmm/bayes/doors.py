@@ -1,4 +1,4 @@
-"""Doors to the packages that only containers, tables and figures of draws need: opened when asked for, so that sampling never waits for them."""
+"""Doors to what only containers, tables and figures of draws need: opened when asked for, so that sampling never waits for them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ NAMES = {
     "map_estimate": "bayeslmm.bayes.maximum",
     "posterior_contrast": "bayeslmm.bayes.posterior_effects",
     "posterior_emmeans": "bayeslmm.bayes.posterior_effects",
-    "prior_predictive": "bayeslmm.bayes.prior_predictive",
+    "prior_predictive": "bayeslmm.bayes.prior_draws",
     "resolved_priors": "bayeslmm.bayes.resolved",
-    "sample": "bayeslmm.bayes.sample",
+    "sample": "bayeslmm.bayes.sampling",
+    "sample_hierarchical": "bayeslmm.bayes.hierarchical",
 }
 """Public name of the room -> module that has it."""
 

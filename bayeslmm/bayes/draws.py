@@ -43,7 +43,7 @@ def joint_draws(density: Density, phi: Array, rng: Generator) -> JointDraws:
     with one_thread(problem.criterion.width):
         for part in _parts(S, density.batch):
             x, s = density.kernel_points(phi[part])
-            kernel = problem.criterion.kernel
+            kernel = density.kernel
             if isinstance(kernel, SubjectsKernel):
                 found = _structured(density, kernel, x, s, rng)
             else:
@@ -85,8 +85,7 @@ def _independent(density: Density, state: RandomEffectsState, s: Array, rng: Gen
     if levels.first is not None:
         blocks.append(draw_first(levels, v, rest, s, rng))
     if levels.rest is not None and rest is not None:
-        for span in levels.rest.layout.spans:
-            blocks.append(rest[:, span.offset : span.stop].reshape(len(a), span.K, span.q))
+        blocks += [rest[:, span.offset : span.stop].reshape(len(a), span.K, span.q) for span in levels.rest.layout.spans]
     c = problem.conditioning
     beta: dict[int, Array] = {}
     for factor, block in zip(state.parameters.factors, blocks, strict=True):
@@ -104,7 +103,7 @@ def draw_rest(rest: RestState, v: Array, s: Array, rng: Generator) -> Array:
         root = cholesky(block.Q)
         noise = (root @ rng.standard_normal((*block.Q.shape[:3], 1)))[..., 0]
         out[:, batch.index] = mean[:, batch.index] + s[:, None, None] * noise
-    return out
+    return np.asarray(out)
 
 
 def draw_first(levels: LevelsState, v: Array, rest: Array | None, s: Array, rng: Generator) -> Array:

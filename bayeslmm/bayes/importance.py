@@ -1,7 +1,7 @@
 """Adaptive importance sampling of the covariance parameters: no chain, no warm-up, and the evidence for free.
 
-A split t at the mode, two rounds of refitting to weighted draws, then one large sample whose weights are Pareto-smoothed. A gate says whether
-the weights can be trusted; if not, a mixture fitted by EM and more draws are tried before the caller turns to a Markov chain.
+A split t at the mode, two rounds of refitting to weighted draws, then one large sample whose weights are Pareto-smoothed. A gate says
+whether the weights can be trusted; if not, a mixture fitted by EM and more draws are tried before the caller turns to a Markov chain.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ROUND = 500
 
 ENOUGH = 0.5
 BOUNDED = 0.01
-"""Weights whose effective share is above ENOUGH and of which none exceeds BOUNDED are trusted whatever their tail index says: on axes of log
-sds the weights are bounded, and the fitted shape raises false alarms."""
+"""Weights whose effective share is above ENOUGH and of which none exceeds BOUNDED are trusted whatever their tail index says: on axes of
+log sds the weights are bounded, and the fitted shape raises false alarms."""
 
 PIECE = 4096
 """Draws between which Ctrl-C is heeded with nothing lost."""
@@ -56,7 +56,7 @@ class Sampled:
 
 def limit_of_k(n: int) -> float:
     """The largest Pareto k at which n weighted draws can be trusted."""
-    return min(1.0 - 1.0 / np.log10(n), 0.7)
+    return float(min(1.0 - 1.0 / np.log10(n), 0.7))
 
 
 def gate(weights: Weights) -> bool:

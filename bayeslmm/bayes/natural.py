@@ -78,7 +78,9 @@ def parameters(density: Density, phi: Array) -> dict[str, Variable]:
         for i in members:
             covariance = terms[i].covariance
             if isinstance(covariance, Homogeneous | Heterogeneous) and covariance.correlation_.size:
-                found |= _shapes(density.layout.terms[i].axes.values(phi[:, density.layout.terms[i].part]), covariance, names, f" | {group}")
+                found |= _shapes(
+                    density.layout.terms[i].axes.values(phi[:, density.layout.terms[i].part]), covariance, names, f" | {group}"
+                )
     for block in density.layout.sets:
         found |= _residual(block, phi)
     if density.layout.variance is not None and density.problem.structured is not None:

@@ -1,8 +1,8 @@
 """NUTS on the collapsed density: few dimensions, an exact gradient, and a metric known beforehand from the mode.
 
-phi = mode + L z with L L' the inverse curvature at the mode makes the target nearly standard normal, so only the step size is adapted. Written
-here in full because one gradient of the kernel costs more than a step of the sampler: nothing would be won by compiling it, and importing a
-sampler costs seconds. Every chain has a random stream of its own, so draws do not depend on how chains are run.
+phi = mode + L z with L L' the inverse curvature at the mode makes the target nearly standard normal, so only the step size is adapted.
+Written here in full because one gradient of the kernel costs more than a step of the sampler: nothing would be won by compiling it, and
+importing a sampler costs seconds. Every chain has a random stream of its own, so draws do not depend on how chains are run.
 """
 
 from __future__ import annotations
@@ -144,8 +144,10 @@ def whitening(mode: Mode) -> Array:
     return np.asarray(vectors / np.sqrt(np.maximum(np.abs(values), 0.1)))
 
 
-def sample_nuts(density: LogDensity, mode: Mode, draws: int, chains: int, seeds: list[np.random.SeedSequence], warm_up: int = WARM_UP) -> Chains:
-    """Chains of draws, each from its own place around the mode. Ctrl-C keeps the draws that every chain has, or the chains that are whole."""
+def sample_nuts(
+    density: LogDensity, mode: Mode, draws: int, chains: int, seeds: list[np.random.SeedSequence], warm_up: int = WARM_UP
+) -> Chains:
+    """Chains of draws, each from its own place around the mode. Ctrl-C keeps the chains that are whole, or what the first one has."""
     L = whitening(mode)
     shape = (chains, draws)
     points, values = np.empty((*shape, len(mode.phi))), np.empty(shape)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.arrays import Array
-from bayeslmm.inference.emmeans import EMMeans, emmeans as means_of
+from bayeslmm.inference.emmeans import EMMeans
+from bayeslmm.inference.emmeans import emmeans as means_of
 from bayeslmm.inference.families import family
 from bayeslmm.inference.linear import demand_estimable, linear_functions
 

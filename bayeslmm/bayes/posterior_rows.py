@@ -34,7 +34,7 @@ THINNED = 400
 """Draws that predictions under structured errors are made from: each is a mean and a variance, not one number."""
 
 
-# -- the rows of the model -------------------------------------------------------------------------------------------------------------------
+# -- the rows of the model -----------------------------------------------------------------------------------------------------------------
 
 
 def fixed_part(post: Posterior) -> Array:
@@ -101,7 +101,7 @@ def _leave_one_out(post: Posterior, errors: Array) -> Array:
     return out
 
 
-# -- predictions -----------------------------------------------------------------------------------------------------------------------------
+# -- predictions ---------------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,7 +231,7 @@ def _unit_sds(post: Posterior, rows: Rows, asked: Asked) -> Array:
         return np.asarray(np.sqrt(design.weight_scale / weights))
 
 
-# -- structured errors -------------------------------------------------------------------------------------------------------------------------
+# -- structured errors ---------------------------------------------------------------------------------------------------------------------
 
 
 def _structured(post: Posterior, rows: Rows, asked: Asked, rng: np.random.Generator) -> tuple[Rows, dict[str, Array]]:

@@ -70,4 +70,6 @@ def open_posterior(model: Any, content: dict[str, Any], arrays: Arrays, path: st
 def _demand_same_density(post: Posterior, path: str) -> None:
     stored, value = float(post.draws.log_density[0]), float(post.density.values(post.draws.phi[:1])[0])
     if not abs(value - stored) <= AGREES * max(1.0, abs(stored)):
-        raise MismatchError(f"the log density of the saved posterior is {stored:.6f}; evaluated again it is {value:.6f}", path, "sample again")
+        raise MismatchError(
+            f"the log density of the saved posterior is {stored:.6f}; evaluated again it is {value:.6f}", path, "sample again"
+        )

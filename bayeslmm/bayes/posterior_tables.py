@@ -120,7 +120,7 @@ def _value_rows(post: Posterior) -> list[tuple[str, str | None, Any, str, Array]
     return rows
 
 
-# -- frames of a fit's shape -----------------------------------------------------------------------------------------------------------------
+# -- frames of a fit's shape ---------------------------------------------------------------------------------------------------------------
 
 
 def varcorr(post: Posterior) -> pd.DataFrame:
@@ -152,7 +152,8 @@ def ranef(post: Posterior, se: bool) -> Any:
         group = name.removeprefix("beta_")
         index = pd.Index(list(variable.coords[group]), name=group)
         frames = [
-            pd.DataFrame(values, index=index, columns=columns[group]) for values in (variable.values.mean(0), variable.values.std(0, ddof=1))
+            pd.DataFrame(values, index=index, columns=columns[group])
+            for values in (variable.values.mean(0), variable.values.std(0, ddof=1))
         ]
         found[group] = (frames[0], frames[1]) if se else frames[0]
     return found

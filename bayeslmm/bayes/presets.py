@@ -1,6 +1,6 @@
 """What is taken for priors that are not said: our defaults, or those of another package by name.
 
-brms : half-t(3, 0, max(2.5, mad y)) for every sd, LKJ(1), flat slopes; its t prior of the intercept is left flat, since alpha is integrated out
+brms : half-t(3, 0, max(2.5, mad y)) for every sd, LKJ(1), flat slopes; its t prior of the intercept is left flat: alpha is integrated out
 bambi : N(0, 2.5 sd(y)/sd(x)) for alpha, half-normal sds of the same sizes, half-t(4, 0, sd(y)) for sigma, LKJ(1)
 blme : sd^1.5, which is Wishart(q + 2.5) for a covariance matrix, |D|^0.75: keeps a mode off the boundary; for `fit("MAP")` only
 reml : flat everywhere: the mode is the REML estimate; for `fit("MAP")` only

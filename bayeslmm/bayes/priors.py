@@ -164,7 +164,14 @@ def _term(term: RandomTerm, said: Priors, base: Defaults, spread: float) -> Matr
 
 
 def _matrix(
-    covariance: Covariance, sds: list[ParameterPrior], said: Priors, base: Defaults, spread: float, group: str, labels: Sequence[object], suffix: str
+    covariance: Covariance,
+    sds: list[ParameterPrior],
+    said: Priors,
+    base: Defaults,
+    spread: float,
+    group: str,
+    labels: Sequence[object],
+    suffix: str,
 ) -> MatrixPriors:
     """The priors of one matrix from those of its sds; `suffix` ends the names of its other parameters."""
     if unstructured(covariance):
@@ -186,7 +193,9 @@ def _matrix(
         default = shape_default(parameter.kind, inner, spread)
         if parameter.kind in ("sd", "var", "unique") and parameter.rows and parameter.rows[0] < len(sds):
             default = sds[parameter.rows[0]].prior
-        shapes.append(_one(said.residual_of(full) or said.residual_of(name), default, "residual" if group == "" else "corr", group, full, base))
+        shapes.append(
+            _one(said.residual_of(full) or said.residual_of(name), default, "residual" if group == "" else "corr", group, full, base)
+        )
     return MatrixPriors(kept, None, tuple(shapes))
 
 

@@ -87,7 +87,7 @@ def quantiles(values: Array, weights: Array, at: tuple[float, ...]) -> Array:
     """Weighted quantiles."""
     order = np.argsort(values)
     total = np.cumsum(weights[order])
-    return np.interp(np.array(at) * total[-1], total, values[order])
+    return np.asarray(np.interp(np.array(at) * total[-1], total, values[order]))
 
 
 def refitted(points: Array, weights: Array, df: float = 5.0) -> Mixture:

@@ -19,7 +19,9 @@ def demand_proper_posterior(problem: Problem, priors: ModelPriors) -> None:
     """Raise PriorError with the reason where the posterior would not integrate."""
     design, p = problem.design, problem.criterion.p
     if design.nobs <= p and any(row.prior.family == "flat" for row in priors.alpha):
-        raise _refuse(priors.alpha[0], f"there are {design.nobs} rows for {p} coefficients under a flat prior", 'use Priors(alpha="normal")')
+        raise _refuse(
+            priors.alpha[0], f"there are {design.nobs} rows for {p} coefficients under a flat prior", 'use Priors(alpha="normal")'
+        )
     for term, own in zip(design.terms, priors.terms, strict=True):
         levels, needed = term.group.size, term.Z.shape[1] + 2
         for row in own.sds:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import gammaln
 
-from bayeslmm.arrays import Array
+from bayeslmm.arrays import Array, Codes, readonly
 from bayeslmm.spec.families import Prior
 
 Generator = np.random.Generator
@@ -31,7 +32,7 @@ def _student_slope(df: float, scale: float, v: Array) -> Array:
 
 
 def _normal(mean: float, sd: float, v: Array) -> Array:
-    return -0.5 * np.log(2.0 * np.pi) - np.log(sd) - 0.5 * ((v - mean) / sd) ** 2
+    return np.asarray(-0.5 * np.log(2.0 * np.pi) - np.log(sd) - 0.5 * ((v - mean) / sd) ** 2)
 
 
 def _gamma(shape: float, rate: float, v: Array) -> Array:
@@ -127,10 +128,11 @@ def proper(prior: Prior) -> bool:
 # -- LKJ ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def partial_positions(q: int) -> tuple[Array, Array]:
+@lru_cache(maxsize=64)
+def partial_positions(q: int) -> tuple[Codes, Codes]:
     """Row and column of every canonical partial correlation, row by row."""
     rows, columns = np.tril_indices(q, -1)
-    return rows, columns
+    return readonly(rows), readonly(columns)
 
 
 def lkj_shapes(q: int, eta: float) -> Array:

@@ -47,8 +47,7 @@ class SparseCoupling:
         total = np.zeros((t, self.flat))
         for (a, b), product in zip(lower_entries(self.q), self.products, strict=True):
             H = np.einsum("ctk,ctk->tk", W[:, a], W[:, b])
-            for i in range(t):
-                total[i] += product @ H[i]
+            total += (product @ H[0])[None] if t == 1 else (product @ np.ascontiguousarray(H.T)).T
         return total
 
     def gather(self, Q: Array) -> Array:

@@ -40,10 +40,16 @@ def drawn(model: Any, draws: int, seed: int | None) -> tuple[Posterior, Array]:
     loose = improper(target.priors)
     if loose:
         names = ", ".join(row.label for row in loose[:6])
-        raise PriorError(f"nothing can be drawn from improper priors: {names}", names, 'use Priors(alpha="normal") and defaults for the rest')
+        raise PriorError(
+            f"nothing can be drawn from improper priors: {names}", names, 'use Priors(alpha="normal") and defaults for the rest'
+        )
     rng = np.random.default_rng(seed)
     phi = phi_drawn(target, rng, draws)
-    alpha = rng.normal([row.prior.parameters[0] for row in target.priors.alpha], [row.prior.parameters[1] for row in target.priors.alpha], (draws, len(target.priors.alpha)))
+    alpha = rng.normal(
+        [row.prior.parameters[0] for row in target.priors.alpha],
+        [row.prior.parameters[1] for row in target.priors.alpha],
+        (draws, len(target.priors.alpha)),
+    )
     found = Draws(phi, alpha, beta_drawn(target, phi, rng), target.log_prior(phi))
     post = Posterior(model, target, found, chains=1, method="prior", checks={}, elapsed=0.0)
     return post, errors_drawn(post, np.arange(draws), rng)
@@ -52,7 +58,7 @@ def drawn(model: Any, draws: int, seed: int | None) -> tuple[Posterior, Array]:
 def phi_drawn(target: Density, rng: Generator, draws: int) -> Array:
     """Covariance parameters (draws, d) from their priors."""
     layout = target.layout
-    parts = [block.axes.draws(rng, draws) for block in (*layout.terms, *layout.sets)]
+    parts = [block.axes.draws(rng, draws) for block in layout.matrices]
     if layout.variance is not None:
         parts.append(layout.variance.draws(rng, draws))
     if layout.sigma is not None:

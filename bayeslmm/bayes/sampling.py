@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bayeslmm.arrays import Array
+from bayeslmm.bayes import doors
 from bayeslmm.bayes.density import Density, density
 from bayeslmm.bayes.diagnostics import bfmi, ess, r_hat
 from bayeslmm.bayes.draws import joint_draws
@@ -76,9 +77,12 @@ def sample(
     if method not in METHODS:
         raise SpecificationError(f"method is {method!r}", "method", "use one of " + ", ".join(METHODS))
     if method == "hierarchical":
-        return sample_hierarchically(model, draws, chains, seed, options)
+        found: Posterior = doors.hand_on("sample_hierarchical")(model, draws=draws, chains=chains, seed=seed, **options)
+        return found
     if options:
-        raise SpecificationError(f"unknown options: {', '.join(sorted(options))}", method, "the collapsed sampler takes draws, chains, seed, method")
+        raise SpecificationError(
+            f"unknown options: {', '.join(sorted(options))}", method, "the collapsed sampler takes draws, chains, seed, method"
+        )
     problem = model.problem
     refuse_exact(problem)
     target = density(problem, model.spec.priors)
@@ -87,12 +91,12 @@ def sample(
     mode = find_mode(target)
     run = _run(target, mode, draws, chains, seeds, method)
     joint = joint_draws(target, run.phi, np.random.default_rng(seeds[2]))
-    found = Draws(run.phi, joint.alpha, joint.beta, run.values)
+    drawn = Draws(run.phi, joint.alpha, joint.beta, run.values)
     checks = {check.name: check for check in (_mode_check(mode), *run.checks, *problem.design.notes)}
     return Posterior(
         model,
         target,
-        found,
+        drawn,
         chains=run.chains,
         method=run.method,
         checks=checks,
@@ -101,11 +105,6 @@ def sample(
         interrupted=run.interrupted,
         statistics=run.statistics,
     )
-
-
-def sample_hierarchically(model: Any, draws: int, chains: int, seed: int | None, options: dict[str, Any]) -> Posterior:
-    """Every random effect a variable of a PyMC graph."""
-    raise SpecificationError("the hierarchical graph cannot be sampled here", "method", 'use method="collapsed": the same posterior, faster')
 
 
 def _count(value: Any, name: str) -> int:
@@ -164,7 +163,11 @@ def _markov(target: Density, mode: Mode, draws: int, chains: int, seed: np.rando
     found = sample_nuts(_with_gradient(target), mode, draws, chains, seed.spawn(chains))
     c, n, d = found.points.shape
     statistics = {"diverging": found.diverged.ravel(), "tree_depth": found.depth.ravel(), "energy": found.energy.ravel()}
-    checks = (Check("method", "passed", f"NUTS on the collapsed density: {reason}"), *_chain_checks(found), *_common(c * n, found.interrupted))
+    checks = (
+        Check("method", "passed", f"NUTS on the collapsed density: {reason}"),
+        *_chain_checks(found),
+        *_common(c * n, found.interrupted),
+    )
     return Run(found.points.reshape(c * n, d), found.values.ravel(), c, "nuts", checks, statistics, None, found.interrupted)
 
 
@@ -208,4 +211,6 @@ def _common(draws: int, interrupted: bool) -> tuple[Check, ...]:
 
 def _mode_check(mode: Mode) -> Check:
     fine = mode.converged
-    return Check("mode", "passed" if fine else "noted", mode.predicted, 1e-9, "" if fine else "the climb to the mode stopped early; the gate decides")
+    return Check(
+        "mode", "passed" if fine else "noted", mode.predicted, 1e-9, "" if fine else "the climb to the mode stopped early; the gate decides"
+    )
