@@ -11,7 +11,9 @@ def split_plot(seed: int = 7) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     block, variety, nitrogen = (a.ravel() for a in np.indices((6, 3, 4)))
     y = 80 + 5 * rng.normal(size=6)[block] + 4 * rng.normal(size=(6, 3))[block, variety] + 2 * nitrogen + variety + 3 * rng.normal(size=72)
-    return pd.DataFrame({"y": y, "block": block.astype(str), "variety": np.array(list("GMV"))[variety], "nitrogen": np.array(list("abcd"))[nitrogen]})
+    return pd.DataFrame(
+        {"y": y, "block": block.astype(str), "variety": np.array(list("GMV"))[variety], "nitrogen": np.array(list("abcd"))[nitrogen]}
+    )
 
 
 def blocks(seed: int = 11, groups: int = 8) -> pd.DataFrame:
