@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     rows = [
-        "| visits | subjects | rows | whole fit (s) | evaluation, gradient (ms) | evaluations | gls (s) | ratio | gls above our criterion |",
+        "| visits | subjects | rows | whole fit (s) | value and gradient (ms) | evaluations | gls (s) | ratio | gls above our criterion |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for visits, subjects in CASES:
