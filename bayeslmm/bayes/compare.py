@@ -1,0 +1,258 @@
+"""`compare`: estimates and posteriors of one model side by side, parameter by parameter.
+
+gap : distance from the posterior mean of the reference (the first posterior given) in its posterior sds
+pull : how far the priors of the covariance parameters draw a posterior mean, in its sds: minus the derivative of the mean in the power of that
+    prior, cov(parameter, log prior) / sd, which is to first order the shift that taking the prior away would undo
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.arrays import Array
+from bayeslmm.bayes.doors import optional
+from bayeslmm.bayes.posterior import Posterior
+from bayeslmm.bayes.posterior_tables import limits, parameter_draws
+from bayeslmm.errors import SpecificationError
+from bayeslmm.results.fit import Fit
+
+COLUMNS = ["source", "effect", "group", "term", "estimate", "std_error", "conf_low", "conf_high", "gap", "pull"]
+KEYS = ["effect", "group", "term"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """One row per parameter and source.
+
+    frame : `source, effect, group, term, estimate, std_error, conf_low, conf_high, gap, pull`; limits of a fit's standard deviations and
+        correlations are those asked for by `conf_method`, NaN by default
+    """
+
+    frame: pd.DataFrame
+    conf_level: float
+
+    def plot(self, ax: Any = None) -> Any:
+        """A forest: every parameter on its own scale of posterior sds around the reference, one mark per source.
+
+        >>> axes = blm.compare(fit, post).plot()
+        """
+        if ax is None:
+            labels = self.frame.drop_duplicates(KEYS)
+            figure = optional("matplotlib.pyplot").figure(figsize=(7.0, 0.45 * len(labels) * max(1, self.frame["source"].nunique() / 3) + 1.2))
+            ax = figure.add_subplot()
+        return draw_forest(self.frame, ax)
+
+    def __repr__(self) -> str:
+        return str(self.frame.to_string(index=False))
+
+    def _repr_html_(self) -> str:
+        return str(self.frame.to_html(index=False, escape=True))
+
+
+def compare(*sources: Any, conf_level: float = 0.95, conf_method: str = "wald", **named: Any) -> Comparison:
+    """Estimates and posteriors of the same model in one table.
+
+    sources : fits (REML, ML, MAP), posteriors, and draws of `to_pymc` or Bambi as ArviZ trees, in any mix; `name=source` gives a name
+    conf_method : "wald", "profile" or "bootstrap", for the limits of fits
+
+    Raises SpecificationError for sources of different models.
+
+    >>> blm.compare(fit, post).frame["source"].unique().tolist()
+    ['REML', 'posterior']
+    """
+    pairs = [*((_label(source), source) for source in sources), *named.items()]
+    if not pairs:
+        raise SpecificationError("nothing to compare", "compare", "give fits and posteriors of one model")
+    _demand_same_model([source for _, source in pairs])
+    own = {label: source for label, source in zip(_distinct([label for label, _ in pairs]), [source for _, source in pairs], strict=True)}
+    posteriors = [source for source in own.values() if isinstance(source, Posterior)]
+    parts = []
+    for label, source in own.items():
+        parts.append(_rows(source, conf_level, conf_method, posteriors).assign(source=label))
+    frame = pd.concat(parts, ignore_index=True)
+    reference = posteriors[0] if posteriors else None
+    frame["gap"] = np.nan if reference is None else _gap(frame, _draw_rows(reference, conf_level))
+    order = {key: i for i, key in enumerate(dict.fromkeys(_keys(frame)))}
+    frame["order"] = [order[key] for key in _keys(frame)]
+    frame = frame.sort_values("order", kind="stable", ignore_index=True)
+    return Comparison(frame.reindex(columns=COLUMNS), conf_level)
+
+
+def _label(source: Any) -> str:
+    if isinstance(source, Fit):
+        return source.method
+    return "posterior" if isinstance(source, Posterior) else "draws"
+
+
+def _distinct(labels: list[str]) -> list[str]:
+    return [label if labels.count(label) == 1 else f"{label} {labels[: i + 1].count(label)}" for i, label in enumerate(labels)]
+
+
+def _demand_same_model(sources: list[Any]) -> None:
+    models = [source for source in sources if isinstance(source, Fit | Posterior)]
+    for other in models[1:]:
+        first = models[0]
+        if other.design.spec.formula.text != first.design.spec.formula.text or not np.array_equal(other.design.y, first.design.y):
+            raise SpecificationError(
+                "the sources are of different models or data",
+                f"{first.design.spec.formula.text} and {other.design.spec.formula.text}",
+                "use blm.compare_models for different models",
+            )
+
+
+# -- rows of a source ----------------------------------------------------------------------------------------------------------------------
+
+
+def _rows(source: Any, conf_level: float, conf_method: str, posteriors: list[Posterior]) -> pd.DataFrame:
+    if isinstance(source, Fit):
+        return _fit_rows(source, conf_level, conf_method)
+    if isinstance(source, Posterior):
+        return _draw_rows(source, conf_level)
+    if hasattr(source, "posterior") or (isinstance(source, Mapping) and "posterior" in source):
+        return _tree_rows(source, conf_level)
+    raise SpecificationError(
+        f"a {type(source).__name__} cannot be compared", "compare", "give fits, posteriors, or ArviZ trees with a posterior group"
+    )
+
+
+def _fit_rows(fit: Fit, conf_level: float, conf_method: str) -> pd.DataFrame:
+    parts = [fit.tidy(effects, conf_int=True, conf_level=conf_level, df="asymptotic", conf_method=conf_method) for effects in ("fixed", "ran_pars")]
+    columns = {name: np.concatenate([part[name].to_numpy(object) for part in parts]) for name in [*KEYS, *COLUMNS[4:8]]}
+    frame = pd.DataFrame(columns).astype(dict.fromkeys(COLUMNS[4:8], float))
+    return frame.assign(pull=np.nan)
+
+
+def _draw_rows(post: Posterior, conf_level: float) -> pd.DataFrame:
+    rows: list[tuple[str, str | None, str]] = [("fixed", None, name) for name in post.coef_names]
+    values = list(post.draws.alpha.T)
+    for group, name, draws in parameter_draws(post):
+        rows.append(("ran_pars", group, name))
+        values.append(draws)
+    frame = _summed(rows, np.stack(values, axis=1), conf_level)
+    return frame.assign(pull=prior_pull(post, np.stack(values, axis=1)))
+
+
+def prior_pull(post: Posterior, values: Array) -> Array:
+    """cov(value, log prior) / sd of each column of draws (S, k); log prior of the covariance parameters, as densities of what users speak of."""
+    log_prior = post.density.without_volume().log_prior(post.draws.phi)
+    if not np.isfinite(log_prior).all():
+        return np.full(values.shape[1], np.nan)
+    away = values - values.mean(0)
+    sd = values.std(0)
+    return np.asarray((away * (log_prior - log_prior.mean())[:, None]).mean(0) / np.where(sd > 0, sd, np.inf))
+
+
+def _summed(rows: list[tuple[str, str | None, str]], values: Array, conf_level: float) -> pd.DataFrame:
+    low, high = limits(values, conf_level)
+    columns = {"estimate": values.mean(0), "std_error": values.std(0, ddof=1), "conf_low": low, "conf_high": high}
+    return pd.DataFrame(rows, columns=KEYS).assign(**columns)
+
+
+def _tree_rows(tree: Any, conf_level: float) -> pd.DataFrame:
+    """Draws of our graphs, of Bambi, or of anything that calls its parameters so."""
+    posterior = tree["posterior"]
+    rows: list[tuple[str, str | None, str]] = []
+    values: list[Array] = []
+    names = [str(name) for name in posterior.data_vars]
+    own = "alpha" in names
+    for name in names:
+        variable = posterior[name]
+        flat = np.asarray(variable.values, float).reshape(-1, *variable.shape[2:])
+        for row, draws in _own_variable(name, variable, flat) if own else _bambi_variable(name, variable, flat):
+            rows.append(row)
+            values.append(draws)
+    if not rows:
+        raise SpecificationError("the tree has no parameters that are known here", ", ".join(names[:8]), "give draws of to_pymc or to_bambi")
+    order = sorted(range(len(rows)), key=lambda i: rows[i][0] != "fixed")
+    return _summed([rows[i] for i in order], np.stack([values[i] for i in order], axis=1), conf_level).assign(pull=np.nan)
+
+
+Row = tuple[tuple[str, str | None, str], Array]
+
+
+def _own_variable(name: str, variable: Any, flat: Array) -> list[Row]:
+    labels = [[str(label) for label in variable.coords[dim].values] if dim in variable.coords else [] for dim in variable.dims[2:]]
+    if name == "alpha":
+        return [(("fixed", None, label), flat[:, j]) for j, label in enumerate(labels[0])]
+    if name == "sigma":
+        return [(("ran_pars", "Residual", "sd__Observation"), flat)]
+    stem, _, group = name.partition("_")
+    if stem == "sd" and len(labels) == 1 and variable.dims[2] == f"{group}_term":
+        return [(("ran_pars", group, f"sd__{label}"), flat[:, j]) for j, label in enumerate(labels[0])]
+    if stem == "corr" and len(labels) == 2 and variable.dims[2] == f"{group}_term":
+        pairs = [(a, b) for a in range(len(labels[0])) for b in range(a + 1, len(labels[0]))]
+        return [(("ran_pars", group, f"cor__{labels[0][a]}.{labels[0][b]}"), flat[:, a, b]) for a, b in pairs]
+    if name == "sd_residual":
+        return [(("ran_pars", "Residual", f"sd[{label}]"), flat[:, j]) for j, label in enumerate(labels[0])]
+    if name == "corr_residual":
+        pairs = [(a, b) for a in range(len(labels[0])) for b in range(a + 1, len(labels[0]))]
+        return [(("ran_pars", "Residual", f"cor[{labels[0][a]},{labels[0][b]}]"), flat[:, a, b]) for a, b in pairs]
+    return [] if flat.ndim > 1 or "[" in name or " | " in name else [(("ran_pars", "Residual", name), flat)]
+
+
+def _bambi_variable(name: str, variable: Any, flat: Array) -> list[Row]:
+    if name == "sigma":
+        return [(("ran_pars", "Residual", "sd__Observation"), flat)]
+    if name.endswith("_sigma") and "|" in name:
+        term, _, group = name.removesuffix("_sigma").partition("|")
+        label = "Intercept" if term == "1" else term
+        if flat.ndim == 1:
+            return [(("ran_pars", group, f"sd__{label}"), flat)]
+        levels = [str(level) for level in variable.coords[variable.dims[2]].values]
+        return [(("ran_pars", group, f"sd__{label}[{level}]"), flat[:, j]) for j, level in enumerate(levels)]
+    if "|" in name or name == "mu":
+        return []
+    if flat.ndim == 1:
+        return [(("fixed", None, name), flat)]
+    if flat.ndim > 2:
+        return []
+    levels = [str(level) for level in variable.coords[variable.dims[2]].values]
+    return [(("fixed", None, f"{name}[T.{level}]"), flat[:, j]) for j, level in enumerate(levels)]
+
+
+# -- what the rows say together ----------------------------------------------------------------------------------------------------------------
+
+
+def _keys(frame: pd.DataFrame) -> list[tuple[str, str, str]]:
+    return [(str(e), "" if pd.isna(g) else str(g), str(t)) for e, g, t in zip(frame["effect"], frame["group"], frame["term"], strict=True)]
+
+
+def _gap(frame: pd.DataFrame, reference: pd.DataFrame) -> Array:
+    places = {key: i for i, key in enumerate(_keys(reference))}
+    mean, sd = reference["estimate"].to_numpy(float), reference["std_error"].to_numpy(float)
+    rows = [places.get(key, -1) for key in _keys(frame)]
+    out = np.full(len(frame), np.nan)
+    for i, row in enumerate(rows):
+        if row >= 0 and sd[row] > 0:
+            out[i] = (float(frame["estimate"].iloc[i]) - mean[row]) / sd[row]
+    return out
+
+
+def draw_forest(frame: pd.DataFrame, ax: Any) -> Any:
+    """A mark and a line per parameter and source, each parameter centred and scaled by its widest row."""
+    keys, sources = list(dict.fromkeys(_keys(frame))), list(dict.fromkeys(frame["source"]))
+    own = pd.Series(_keys(frame), index=frame.index)
+    for j, source in enumerate(sources):
+        places, middle, low, high = [], [], [], []
+        for i, key in enumerate(keys):
+            rows = frame[[k == key for k in own]]
+            scale = float(rows["std_error"].max())
+            centre, scale = float(rows["estimate"].iloc[-1]), scale if np.isfinite(scale) and scale > 0 else 1.0
+            for _, row in rows[rows["source"] == source].iterrows():
+                places.append(-i - 0.8 * (j + 1) / (len(sources) + 1) + 0.4)
+                middle.append((row["estimate"] - centre) / scale)
+                low.append((row["conf_low"] - centre) / scale)
+                high.append((row["conf_high"] - centre) / scale)
+        ax.hlines(places, low, high, color=f"C{j}", lw=1.5)
+        ax.plot(middle, places, "o", color=f"C{j}", ms=4, label=source)
+    labels = [f"{term} | {group}" if group and effect == "ran_pars" else term for effect, group, term in keys]
+    ax.set_yticks([-float(i) for i in range(len(keys))], labels)
+    ax.set_xlabel("distance from the last source in standard deviations")
+    ax.axvline(0.0, color="0.8", lw=0.8, zorder=0)
+    ax.legend(frameon=False, loc="best", fontsize="small")
+    return ax

@@ -1,0 +1,202 @@
+"""Leave-one-out predictive densities with the random effects integrated out: by observation, or by level of a grouping factor.
+
+Importance weights are over the few covariance parameters only, since for each of them alpha and beta are integrated exactly; an observation or
+a level whose weights cannot be trusted, or every level where there are few, is answered by a posterior given the rest. Priors stay at the
+scale of the whole data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayeslmm.arrays import Array, Codes
+from bayeslmm.bayes.density import with_solution
+from bayeslmm.bayes.doors import optional
+from bayeslmm.bayes.importance import limit_of_k
+from bayeslmm.bayes.leave_out import LeftOut, evidence, log_likelihoods, log_mean, predictive, without
+from bayeslmm.bayes.pareto import smooth
+from bayeslmm.errors import InferenceError, SpecificationError
+from bayeslmm.likelihood.criterion import Point, one_thread
+from bayeslmm.likelihood.kernel import RandomEffectsState
+from bayeslmm.likelihood.prediction import conditional_modes, row_variances
+from bayeslmm.likelihood.subjects import SubjectsState
+
+if TYPE_CHECKING:
+    from bayeslmm.bayes.posterior import Posterior
+
+THINNED = 1000
+"""Draws of the covariance parameters that weights are made from."""
+
+REFITTED = 2000
+"""Weighted draws of a posterior given the rest."""
+
+FEW = 60
+"""The only grouping factor of a model with independent errors is refitted level by level when it has no more levels than this."""
+
+UNDETERMINED = 1e-9
+"""A row with a leverage nearer to 1 than this fixes a coefficient by itself."""
+
+
+def loo(post: Posterior, by: str = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> Any:
+    """Expected log predictive density by leaving out, an ArviZ `ELPDData` with `elpd_i` and `pareto_k`.
+
+    by : "observation", or "group": one level of a grouping factor with all its rows (the subjects of R where there are no random effects)
+    group : which grouping factor, where there are several
+    exact : True refits for each; None refits for each of at most 60 levels of the only factor of a model with independent errors, and,
+        as False does, where weights are not to be trusted
+
+    Raises InferenceError where the rest would not determine alpha under its flat prior.
+
+    >>> post.loo(by="group").n_data_points
+    18
+    """
+    if by not in ("observation", "group"):
+        raise SpecificationError(f"by is {by!r}", "loo", 'use by="observation" or by="group"')
+    chosen = np.unique(np.linspace(0, post.draws.size - 1, min(post.draws.size, THINNED)).astype(int))
+    phi = post.draws.phi[chosen]
+    if by == "observation":
+        values = conditional_densities(post, phi)
+        sets, labels = [np.array([i]) for i in range(post.design.nobs)], [f"row {i}" for i in range(post.design.nobs)]
+        found = _by_weights(post, values, sets, labels, bool(exact), seed)
+        inside = _log_means(post.log_likelihood())
+        return _elpd(post, found, ("obs", list(range(post.design.nobs))), inside, len(phi))
+    sets, labels, name = _levels(post, group)
+    full = log_likelihoods(post.density, phi)
+    less = [without(post.density, out, f"{name} {label}") for out, label in zip(sets, labels, strict=True)]
+    values = np.stack([predictive(post.density, own, phi, full) for own in less], axis=1)
+    cheap = len(post.design.terms) == 1 and post.problem.structured is None
+    every = cheap and len(sets) <= FEW if exact is None else exact
+    found = _by_weights(post, values, sets, [f"{name} {label}" for label in labels], every, seed)
+    return _elpd(post, found, (name, labels), np.array([one.inside for one in found]), len(phi))
+
+
+def _levels(post: Posterior, group: str | None) -> tuple[list[Codes], list[Any], str]:
+    """Rows and labels of the levels of a grouping factor."""
+    factors = {term.group.name: term.group for term in post.design.terms}
+    if post.design.residual is not None:
+        factors.setdefault(post.design.residual.subject.name, post.design.residual.subject)
+    if not factors:
+        raise InferenceError("the model has no grouping factor", "loo", 'use by="observation"')
+    if group is None and len(factors) > 1:
+        raise SpecificationError("the model has several grouping factors", ", ".join(factors), f'say which: group="{next(iter(factors))}"')
+    name = next(iter(factors)) if group is None else group
+    if name not in factors:
+        raise SpecificationError(f"there is no grouping factor {name!r}", "group", "use one of " + ", ".join(factors))
+    factor = factors[name]
+    order = np.argsort(factor.codes, kind="stable")
+    sets = np.split(order, np.cumsum(np.bincount(factor.codes, minlength=factor.size))[:-1])
+    return list(sets), list(factor.levels), name
+
+
+# -- weights -------------------------------------------------------------------------------------------------------------------------------
+
+
+def _by_weights(post: Posterior, values: Array, sets: list[Codes], labels: list[str], every: bool, seed: int) -> list[LeftOut]:
+    """From log p(y_out | y_in, phi) (S, sets) of draws of the whole posterior; refitted where that cannot be trusted, or for every set."""
+    limit, found = min(limit_of_k(len(values)), 0.7), []
+    begin = post.draws.phi[int(np.argmax(post.draws.log_density))]
+    streams = np.random.SeedSequence(seed).spawn(len(sets) + 1)
+    even, whole = np.full(len(values), -np.log(len(values))), None
+    for own, out, label, stream in zip(values.T, sets, labels, streams[1:], strict=True):
+        weights = smooth(-own)
+        one = LeftOut(log_mean(own, weights.log), log_mean(own, even), weights.k, False)
+        if every or not weights.k <= limit:
+            if whole is None:
+                whole = evidence(post.density, begin, 4 * REFITTED, np.random.default_rng(streams[0]))
+            rest = evidence(without(post.density, out, label), begin, REFITTED, np.random.default_rng(stream))
+            if whole[1] and rest[1]:
+                one = LeftOut(whole[0] - rest[0], one.inside, 0.0, True)
+        found.append(one)
+    return found
+
+
+def _log_means(values: Array) -> Array:
+    """log mean exp over the first axis."""
+    top = values.max(0)
+    return np.asarray(top + np.log(np.exp(values - top).mean(0)))
+
+
+def _elpd(post: Posterior, found: list[LeftOut], dim: tuple[str, list[Any]], inside: Array, draws: int) -> Any:
+    utils, xarray = optional("arviz_stats.utils"), optional("xarray")
+    elpd, k = np.array([one.elpd for one in found]), np.array([one.k for one in found])
+    limit = min(limit_of_k(draws), 0.7)
+    coords = {dim[0]: dim[1]}
+    return utils.ELPDDataLOO(
+        elpd=float(elpd.sum()),
+        se=float(np.sqrt(len(elpd) * elpd.var())),
+        p=float(inside.sum() - elpd.sum()),
+        n_samples=draws,
+        n_data_points=len(elpd),
+        scale="log",
+        warning=bool(np.any(~(k <= limit))),
+        good_k=limit,
+        elpd_i=xarray.DataArray(elpd, dims=dim[:1], coords=coords, name=str(post.design.spec.formula.response)),
+        pareto_k=xarray.DataArray(k, dims=dim[:1], coords=coords),
+    )
+
+
+# -- one observation, in closed form -------------------------------------------------------------------------------------------------------
+
+
+def conditional_densities(post: Posterior, phi: Array) -> Array:
+    """log p(y_i | all other y, phi), alpha and beta integrated out, (S, n).
+
+    With P = V^-1 - V^-1 X (X'V^-1 X + prior)^-1 X'V^-1 the density is normal with precision P_ii and error (P y)_i / P_ii; for independent
+    errors P_ii = w_i (1 - w_i h_i) / sigma^2 with h_i the variance of the i-th prediction over sigma^2, so nothing of size n x n is formed.
+    """
+    X, s = post.density.kernel_points(phi)
+    out = np.empty((len(phi), post.design.nobs))
+    with one_thread(post.problem.criterion.width):
+        for i, (x, sigma) in enumerate(zip(X, s, strict=True)):
+            out[i] = _at_draw(post, x, float(sigma))
+    return out
+
+
+def _at_draw(post: Posterior, x: Array, s: float) -> Array:
+    problem = post.problem
+    state = problem.criterion.kernel.evaluate(x[None], derivatives=False)
+    found = post.density.alpha.integrate(state.solution, np.array([s**2]))
+    fixed = with_solution(state, found)
+    point = Point(x, np.nan, np.full(len(x), np.nan), None, s**2, fixed)
+    precision, scores = _structured(post, fixed, s) if isinstance(fixed, SubjectsState) else _independent(post, point)
+    if np.any(precision[1] < UNDETERMINED):
+        i = int(np.argmin(precision[1]))
+        raise InferenceError(
+            f"without row {i} the coefficients are not determined, and under a flat prior nothing is predicted for it",
+            f"row {i}",
+            'give alpha a proper prior: priors=Priors(alpha="normal")',
+        )
+    return np.asarray(0.5 * (np.log(precision[0]) - np.log(2.0 * np.pi) - scores**2 / precision[0]))
+
+
+def _independent(post: Posterior, point: Point) -> tuple[tuple[Array, Array], Array]:
+    """P_ii with its share of the row's own precision, and (P y)_i."""
+    problem, design = post.problem, post.design
+    assert isinstance(point.state, RandomEffectsState)
+    sigma2 = problem.sigma2(point.sigma2)
+    w = np.ones(design.nobs) if design.weights is None else design.weights
+    e = design.y - design.X @ problem.alpha(point.state.solution.alpha[0])
+    if design.offset is not None:
+        e = e - design.offset
+    for term, beta in zip(design.terms, conditional_modes(problem, point), strict=True):
+        e = e - np.einsum("nq,nq->n", term.Z, beta[term.group.codes])
+    h = row_variances(problem, point, design.X, [t.Z for t in design.terms], [t.group.codes for t in design.terms])
+    share = 1.0 - w * h / sigma2
+    return (w / sigma2 * share, share), w * e / sigma2
+
+
+def _structured(post: Posterior, state: SubjectsState, s: float) -> tuple[tuple[Array, Array], Array]:
+    p, y_scale = post.problem.criterion.p, post.problem.conditioning.y_scale
+    Q = state.solution.information_inverse[0]
+    precision, share, scores = (np.empty(post.design.nobs) for _ in range(3))
+    for rows, e in zip(state.row_states, state.residual_scores(), strict=True):
+        own = np.diagonal(rows.inverse, axis1=-2, axis2=-1)
+        ViX = rows.inverse @ rows.U[..., :p]
+        left = own - np.einsum("bkp,pq,bkq->bk", ViX, Q, ViX)
+        scale = s * y_scale * rows.scale
+        precision[rows.batch.rows] = left / scale**2
+        share[rows.batch.rows] = left / own
+        scores[rows.batch.rows] = e / (s * scale)
+    return (precision, share), scores
