@@ -19,6 +19,7 @@ from bayeslmm.data.design import Design, OwnFrame, RandomTerm
 from bayeslmm.data.encoding import Covariate, Encoding, RandomCoder
 from bayeslmm.data.frame import Table, read_table
 from bayeslmm.data.grouping import GroupCoder, group_coder
+from bayeslmm.data.overlap import lone_rows, lost_in_fixed, refuse_extreme
 from bayeslmm.data.plan import Plan, plan
 from bayeslmm.data.rank import Rank, rank
 from bayeslmm.data.relationship import aligned, check_names
@@ -121,7 +122,8 @@ class _Assembly:
         residual, visit_notes = (None, []) if spec.residual is None else residual_design(spec.residual, source, rows)
         offset, offset_atoms = self._offset()
         scaled, scale = scaled_weights(self.read.weights)
-        problems = checks.unidentified(terms, residual, len(y), everything)
+        variance = tuple(variance_design(factor, source, rows) for factor in spec.variance)
+        problems = checks.unidentified(terms, residual, len(y), everything) + lost_in_fixed(terms, X) + lone_rows(variance)
         notes = self._notes(fixed, found, terms, residual, visit_notes)
         return Design(
             spec=spec,
@@ -136,7 +138,7 @@ class _Assembly:
             offset=offset,
             terms=terms,
             residual=residual,
-            variance=tuple(variance_design(factor, source, rows) for factor in spec.variance),
+            variance=variance,
             rows=rows,
             n_read=len(source.table),
             n_dropped=len(source.table) - len(rows),
@@ -168,6 +170,7 @@ class _Assembly:
         y = frozen(np.array(pieces[0], dtype=np.float64))
         if len(y) > 1 and y.min() == y.max():
             raise DesignError(f"the response {atom.name!r} is constant: {y[0]:g} in all {len(y)} rows", "", "check the column and the rows")
+        refuse_extreme(y[:, None], (atom.name,))
         return trained, y
 
     def _rank(self, fixed: Block, X: Array) -> Rank:
@@ -178,6 +181,7 @@ class _Assembly:
                 "",
                 "drop terms, or use a random effect for factors of many levels",
             )
+        refuse_extreme(X, fixed.names)
         found = rank(X, intercept=bool(fixed.scopes) and not fixed.scopes[0])
         if len(found.kept) >= rows:
             what = (
@@ -199,6 +203,7 @@ class _Assembly:
             if bar.group not in self._groups:
                 self._groups[bar.group] = group_coder(self.read.source, bar.group)
             coder = self._groups[bar.group]
+            refuse_extreme(Z, block.names)
             if bar.name in self.relationship and bar.name not in matrices:
                 matrices[bar.name] = aligned(bar.name, self.relationship[bar.name], coder.factor)
             terms.append(
@@ -225,6 +230,9 @@ class _Assembly:
     def _offset(self) -> tuple[Array | None, tuple[TrainedAtom, ...]]:
         source = self.read.source
         atoms = tuple(train_atom(atom, source, self.training) for atom in self.asked.offsets)
+        for atom in atoms:
+            if isinstance(atom, FactorAtom):
+                source.numbers(atom.column)  # which says what a factor is not
         parts = [atom.pieces(source, reduced=False)[0] for atom in atoms]
         parts += [source.numbers(self.spec.offset)] if self.spec.offset is not None else []
         parts += [self.read.offset] if self.read.offset is not None else []

@@ -238,6 +238,10 @@ def _of_unstructured(residual: ResidualDesign, visit: Codes) -> list[Identifiabi
     groups = np.zeros(len(residual.subject.codes), dtype=np.int64) if residual.group is None else residual.group.codes
     for at in range(1 if residual.group is None else residual.group.size):
         rows = groups == at
+        subjects = len(np.unique(residual.subject.codes[rows]))
+        if subjects <= visits and rows.sum() == subjects * visits:
+            what = f"{subjects} subjects cannot tell an unstructured covariance of {visits} visits: it would be singular"
+            return [IdentifiabilityError(what, residual.spec.text, f"use a structure with fewer parameters; or {_PRIORS}")]
         pair = _pair_never_together(residual.subject.codes[rows], visit[rows], residual.subject.size, visits)
         if pair is not None:
             a, b = (residual.visit_levels[i] for i in pair)

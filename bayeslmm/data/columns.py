@@ -164,7 +164,10 @@ def _checked(values: Array, name: str, *, integer: bool) -> Numbers:
 def _refuse_inexact(values: NDArray[Any], name: str) -> None:
     if not len(values) or (values.max() <= _EXACT and values.min() >= -_EXACT):
         return
-    rows = np.flatnonzero((values > _EXACT) | (values < -_EXACT))
+    large = np.flatnonzero((values > _EXACT) | (values < -_EXACT))
+    rows = large[[int(float(values[i])) != int(values[i]) for i in large]]
+    if not len(rows):
+        return
     raise DataError(
         f"column {name!r} holds integers beyond 2**53, which float64 cannot tell apart",
         rows_text(rows),

@@ -159,6 +159,8 @@ def _is_foreign_series(values: Any) -> bool:
 
 def _foreign_table(data: Any, used: Sequence[str]) -> Table:
     narwhals = import_module("narwhals.stable.v1")
+    if type(data).__name__ == "RecordBatch" and type(data).__module__.startswith("pyarrow"):
+        data = import_module("pyarrow").Table.from_batches([data])
     try:
         frame = narwhals.from_native(data)
     except TypeError:

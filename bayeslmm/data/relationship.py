@@ -14,6 +14,7 @@ from bayeslmm.data.wording import nearest_names, values_text
 from bayeslmm.errors import DataError, NonFiniteError, SpecificationError
 
 _SYMMETRY = 1e-8  # of the largest entry: a matrix printed with nine digits passes
+_SIZE = 1e9  # beyond this, or below its inverse, a search that starts at equal variances starts too far away
 _NEGATIVE = 1e-8  # an eigenvalue below minus this fraction of the largest is more than rounding
 
 
@@ -54,6 +55,9 @@ def aligned(name: str, matrix: Any, factor: GroupingFactor) -> Array:
             f"matrix {matrix.shape[0]} x {matrix.shape[1]}",
             "add them, or drop their rows from the data",
         )
+    for label, column in matrix.items():
+        if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_complex_dtype(column):
+            raise DataError(f"the relationship of {name!r} is not real numbers", f"column {label!r}, dtype {column.dtype}", "give numbers")
     values = matrix.to_numpy(dtype=np.float64)[np.ix_(np.asarray(order[0]), np.asarray(order[1]))]
     _refuse_improper(name, values, factor)
     return frozen(0.5 * (values + values.T))
@@ -82,6 +86,10 @@ def _refuse_improper(name: str, values: Array, factor: GroupingFactor) -> None:
             f"the relationship of {name!r} is not symmetric",
             f"levels {factor.levels[i]!r} and {factor.levels[j]!r}: {values[i, j]:.6g} and {values[j, i]:.6g}",
             "average it with its transpose if the difference is rounding",
+        )
+    if not 1.0 / _SIZE < largest < _SIZE:
+        raise DataError(
+            f"the relationship of {name!r} is of size {largest:.3g}", f"{len(values)} levels", "scale it so that its diagonal is near 1"
         )
     if _positive(values, largest):
         return

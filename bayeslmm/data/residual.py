@@ -43,7 +43,7 @@ def residual_design(term: ResidualTerm, source: Columns, rows: Codes) -> tuple[R
         return _design(term, subject, group, None, coords), []
     visits = _visits(term, source, subject)
     _refuse_duplicates(term, subject, visits, rows)
-    return _design(term, subject, group, visits, visits.values), _visit_notes(term, visits)
+    return _design(term, subject, group, visits, visits.values), _visit_notes(term, visits, source)
 
 
 def _design(
@@ -167,8 +167,19 @@ def _refuse_duplicates(term: ResidualTerm, subject: GroupingFactor, visits: _Vis
     )
 
 
-def _visit_notes(term: ResidualTerm, visits: _Visits) -> list[Check]:
+def _left_out(term: ResidualTerm, visits: _Visits, source: Columns) -> tuple[Any, ...]:
+    """Levels of a visit factor that no row has, where the structure does not keep them."""
+    if len(term.visit) != 1 or visits.missing or source.kind(term.visit[0]) != "factor":
+        return ()
+    return tuple(level for level in source.read_factor(term.visit[0]).levels if level not in visits.levels)
+
+
+def _visit_notes(term: ResidualTerm, visits: _Visits, source: Columns) -> list[Check]:
     notes = []
+    left_out = _left_out(term, visits, source)
+    if left_out:
+        remedy = "left out: the structure does not depend on spacing"
+        notes.append(Check("visits_without_rows", "noted", value=left_out, remedy=remedy))
     if visits.missing:
         levels = tuple(visits.levels[i] for i in visits.missing)
         notes.append(Check("visits_without_rows", "noted", value=levels, remedy="kept, since dropping a visit would change the spacing"))

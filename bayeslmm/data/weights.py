@@ -17,6 +17,8 @@ from bayeslmm.errors import DataError, NonFiniteError
 
 _LARGE = 2.0**60  # weights beyond this, or below its inverse, are brought near 1: squares of residuals times 1e300 overflow
 
+_RANGE = 1e30  # of weights, beyond which the small ones are lost beside the large
+
 
 def given_numbers(values: Any, name: str, table: Table) -> Array:
     """(n,) numbers given beside the data, by position.
@@ -57,6 +59,13 @@ def read_weights(column: str | None, values: Any, source: Columns) -> Array | No
                 rows_text(np.flatnonzero(wrong)),
                 "drop these rows, or give weights of 0 to leave them out",
             )
+    given = weights[weights > 0]
+    if len(given) and given.max() / _RANGE > given.min():
+        raise DataError(
+            f"{name!r} holds weights from {given.min():g} to {given.max():g}",
+            f"smallest in {rows_text(np.flatnonzero(weights == given.min()))}",
+            "give weights within 30 orders of magnitude, or 0 to leave rows out",
+        )
     return weights
 
 
