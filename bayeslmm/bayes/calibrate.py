@@ -1,0 +1,226 @@
+"""Simulation-based calibration (Talts, Betancourt, Simpson, Vehtari and Gelman) of the sampler on a user's own design.
+
+Parameters drawn from the priors, a response from them, a posterior of that response: the rank of the truth among the draws is uniform if, and
+almost only if, prior, likelihood and sampler belong together. Priors keep the scale of the data given. A flat alpha has no prior to draw from,
+but nothing depends on where it lies, so it is held at the least-squares estimate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom
+
+from bayeslmm.arrays import Array
+from bayeslmm.bayes.density import Density, density
+from bayeslmm.bayes.doors import optional
+from bayeslmm.bayes.draws import joint_draws
+from bayeslmm.bayes.importance import sample_importance
+from bayeslmm.bayes.leave_out import over
+from bayeslmm.bayes.mode import find_mode
+from bayeslmm.bayes.nuts import sample_nuts
+from bayeslmm.bayes.pareto import systematic
+from bayeslmm.bayes.posterior import Draws, Posterior
+from bayeslmm.bayes.posterior_rows import errors_drawn, linear_predictor
+from bayeslmm.bayes.posterior_tables import parameter_draws
+from bayeslmm.bayes.prior_draws import beta_drawn, phi_drawn
+from bayeslmm.bayes.propriety import improper
+from bayeslmm.errors import Check, PriorError, SamplingError, SpecificationError
+from bayeslmm.likelihood.problem import build
+
+Generator = np.random.Generator
+Sampler = Callable[[Density, int, Generator], Draws]
+
+WEIGHTED = 1000
+"""Weighted draws of a replication."""
+
+THIN = 6
+"""Steps of NUTS between draws kept."""
+
+SIMULATED = 2000
+"""Sets of uniform ranks that a set of ranks is held against."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Ranks of true parameters among posterior draws.
+
+    ranks : frame (n, quantities) of numbers of draws below the truth, 0 to `draws`
+    lost : replications that no posterior was drawn for; elapsed : seconds
+    """
+
+    ranks: pd.DataFrame
+    draws: int
+    lost: int
+    elapsed: float
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row per quantity: `quantity, mean_rank, p_value`; mean rank as a share, p value of the test that ranks are uniform.
+
+        The test looks at the distribution of the ranks everywhere at once: its statistic is the smallest pointwise binomial tail.
+        """
+        null = np.sort(self._null)
+        rows = []
+        for name in self.ranks:
+            own = self.ranks[name].to_numpy()
+            p = (1.0 + np.searchsorted(null, smallest_tail(own, self.draws) * (1 + 1e-9))) / (1.0 + len(null))
+            rows.append({"quantity": name, "mean_rank": float(own.mean()) / self.draws, "p_value": float(p)})
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def _null(self) -> Array:
+        rng = np.random.default_rng(0)
+        uniform = rng.integers(0, self.draws + 1, (SIMULATED, len(self.ranks)))
+        return np.array([smallest_tail(row, self.draws) for row in uniform])
+
+    @cached_property
+    def checks(self) -> dict[str, Check]:
+        """Whether the ranks of every quantity are uniform, all quantities together tested at 1 %, and whether replications were lost."""
+        frame = self.frame
+        worst, limit = float(frame["p_value"].min()), 0.01 / len(frame)
+        name = str(frame["quantity"][int(frame["p_value"].argmin())])
+        # with so few simulated sets no p value is below 1/2001
+        limit = max(limit, 1.5 / (SIMULATED + 1))
+        uniform = Check("uniform", "passed" if worst >= limit else "failed", worst, limit, "" if worst >= limit else f"look at {name}: plot()")
+        lost = Check("lost", "passed" if not self.lost else "noted", self.lost, 0, "" if not self.lost else "the prior draws data that no sampler takes")
+        return {"uniform": uniform, "lost": lost}
+
+    def plot(self, axes: Any = None) -> Any:
+        """The distribution of the ranks minus that of uniform ones, with a simultaneous 95 % band, one panel per quantity.
+
+        >>> axes = model.calibrate(20, seed=1).plot()
+        """
+        names = list(self.ranks)
+        if axes is None:
+            columns = min(4, len(names))
+            rows = -(-len(names) // columns)
+            figure = optional("matplotlib.pyplot").figure(figsize=(2.6 * columns, 2.0 * rows), layout="constrained")
+            axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        x, low, high = self.band()
+        for ax, name in zip(axes, names, strict=False):
+            ax.fill_between(x, low - x, high - x, color="0.88", lw=0)
+            ax.step(x, distribution(self.ranks[name].to_numpy(), self.draws) - x, where="mid", color="C0")
+            ax.set_title(name, fontsize="small")
+        for ax in axes[len(names) :]:
+            ax.set_visible(False)
+        return axes
+
+    def band(self) -> tuple[Array, Array, Array]:
+        """Places, lower and upper limits between which the distribution of uniform ranks lies everywhere, 95 times of 100."""
+        n, x = len(self.ranks), np.arange(1, self.draws + 1) / (self.draws + 1)
+        tail = float(np.quantile(self._null, 0.05))
+        return x, binom.ppf(tail, n, x) / n, binom.isf(tail, n, x) / n
+
+    def __repr__(self) -> str:
+        return f"Calibration({len(self.ranks)} replications, {self.draws} draws each, uniform: {self.checks['uniform'].verdict})"
+
+
+def distribution(ranks: Array, draws: int) -> Array:
+    """Share of ranks below 1, 2, ..., `draws`."""
+    counts = np.bincount(ranks, minlength=draws + 1)
+    return np.asarray(np.cumsum(counts)[:-1] / len(ranks))
+
+
+def smallest_tail(ranks: Array, draws: int) -> float:
+    """Smallest two-sided binomial tail over the distribution of ranks."""
+    n, x = len(ranks), np.arange(1, draws + 1) / (draws + 1)
+    counts = np.rint(distribution(ranks, draws) * n)
+    return float(np.minimum(binom.cdf(counts, n, x), binom.sf(counts - 1, n, x)).min())
+
+
+def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None, sampler: Sampler | None = None) -> Calibration:
+    """Simulation-based calibration of a model's design, priors and sampler.
+
+    n : replications; draws : of each posterior; sampler : (density, draws, rng) -> Draws, the collapsed one by default
+
+    Raises PriorError where a prior of a covariance parameter is improper, SamplingError where no replication could be sampled.
+
+    >>> model.calibrate(20, seed=1).ranks.shape[0]
+    20
+    """
+    if n < 1 or draws < 1:
+        raise SpecificationError(f"n is {n} and draws {draws}", "calibrate", "give at least one replication and one draw")
+    begin = time.perf_counter()
+    target = density(model.problem, model.spec.priors)
+    loose = [row for row in improper(target.priors) if row.kind != "alpha"]
+    if loose:
+        names = ", ".join(row.label for row in loose[:6])
+        raise PriorError(f"nothing can be drawn from improper priors: {names}", names, "give them proper priors, or leave them to the defaults")
+    streams = np.random.SeedSequence(seed).spawn(n)
+    chosen = collapsed if sampler is None else sampler
+    rows = []
+    for stream in streams:
+        rng = np.random.default_rng(stream)
+        truth, y = simulated(model, target, rng)
+        found = replicated(model, target, truth, y, draws, rng, chosen)
+        if found is not None:
+            rows.append(found)
+    if not rows:
+        raise SamplingError("no replication could be sampled", "calibrate", "give tighter priors")
+    return Calibration(pd.DataFrame(rows), draws, n - len(rows), time.perf_counter() - begin)
+
+
+def simulated(model: Any, target: Density, rng: Generator) -> tuple[Draws, Array]:
+    """One draw of all parameters from the priors, and a response."""
+    phi = phi_drawn(target, rng, 1)
+    alpha = target.problem.conditioning.alpha0.copy()
+    for j, prior in enumerate(target.alpha.priors):
+        if prior.family == "normal":
+            alpha[j] = rng.normal(*prior.parameters)
+    truth = Draws(phi, alpha[None], beta_drawn(target, phi, rng), np.zeros(1))
+    post = Posterior(model, target, truth, chains=1, method="prior", checks={}, elapsed=0.0)
+    return truth, (linear_predictor(post) + errors_drawn(post, np.arange(1), rng))[0]
+
+
+def replicated(model: Any, target: Density, truth: Draws, y: Array, draws: int, rng: Generator, sampler: Sampler) -> dict[str, int] | None:
+    """Ranks of the truth among draws of the posterior of y, by quantity; None where nothing could be drawn."""
+    own = over(target, build(replace(target.problem.design, y=y)))
+    try:
+        found = sampler(own, draws, rng)
+    except (np.linalg.LinAlgError, SamplingError):
+        return None
+    both = Draws(
+        np.concatenate([truth.phi, found.phi]),
+        np.concatenate([truth.alpha, found.alpha]),
+        tuple(np.concatenate(pair) for pair in zip(truth.beta, found.beta, strict=True)),
+        np.zeros(1 + found.size),
+    )
+    post = Posterior(model, own, both, chains=1, method="calibration", checks={}, elapsed=0.0)
+    return {name: int(np.sum(values[1:] < values[0])) for name, values in quantities(post).items()}
+
+
+def quantities(post: Posterior) -> dict[str, Array]:
+    """What is ranked: coefficients, covariance parameters, an effect of each grouping factor, the log likelihood, and one fitted row."""
+    found = dict(zip(post.coef_names, post.draws.alpha.T, strict=True))
+    for group, name, values in parameter_draws(post):
+        found[f"{name}|{group}"] = values
+    for term, beta in zip(post.design.terms, post.draws.beta, strict=True):
+        found[f"{term.columns[0]}|{term.group.name} {term.group.levels[0]}"] = beta[:, 0, 0]
+    found["log likelihood"] = post.log_likelihood().sum(axis=1)
+    found["last row"] = linear_predictor(post)[:, -1]
+    return found
+
+
+def collapsed(target: Density, draws: int, rng: Generator) -> Draws:
+    """Draws as `LMM.sample` makes them: importance sampling, or NUTS where its weights are not to be trusted."""
+    mode = find_mode(target)
+    found = sample_importance(target.values, mode, max(WEIGHTED, 4 * draws), rng)
+    if found.trusted:
+        phi = found.points[systematic(found.weights, draws, rng)]
+    else:
+
+        def function(phi: Array) -> tuple[float, Array]:
+            at = target.at(phi)
+            return at.value, at.gradient
+
+        stream = np.random.SeedSequence(int(rng.integers(2**63)))
+        phi = sample_nuts(function, mode, THIN * draws, 1, [stream]).points[0, ::THIN]
+    joint = joint_draws(target, phi, rng)
+    return Draws(phi, joint.alpha, joint.beta, np.zeros(len(phi)))
