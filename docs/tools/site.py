@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import re
 import tomllib
+from html import unescape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,14 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_content(page: str, **_: Any) -> str:
+def on_page_content(html: str, **_: Any) -> str:
     """Formulas as MathML."""
-    page = BLOCK.sub(lambda found: mathml(found["tex"], "block"), page)
-    return INLINE.sub(lambda found: mathml(found["tex"], "inline"), page)
+    return INLINE.sub(lambda found: mathml(found["tex"], "inline"), BLOCK.sub(lambda found: mathml(found["tex"], "block"), html))
 
 
 def mathml(tex: str, display: str) -> str:
     """A formula as browsers draw it by themselves."""
-    return str(latex2mathml.converter.convert(html.unescape(tex).strip(), display=display))
+    return str(latex2mathml.converter.convert(unescape(tex).strip(), display=display))
 
 
 def validation() -> str:
