@@ -34,6 +34,17 @@ def kept_rows(
     rows = len(source.table)
     if rows == 0:
         raise EmptyDataError("the data have no rows", "", "give data with at least one row per parameter")
+    kept = left_rows(source, roles, extra, weights, weights_name, missing)
+    if kept.positions is not None and not len(kept.positions):
+        raise emptied(kept.dropped, rows)
+    return kept
+
+
+def left_rows(
+    source: Columns, roles: Iterable[tuple[str, bool]], extra: dict[str, Mask], weights: Array | None, weights_name: str, missing: str
+) -> Kept:
+    """`kept_rows` of a part of the data, of which nothing may be left."""
+    rows = len(source.table)
     masks = {name: mask for name, as_factor in roles if (mask := source.missing(name, as_factor=as_factor)) is not None}
     masks |= {name: mask for name, mask in extra.items() if mask.any()}
     if masks and missing == "raise":
@@ -46,13 +57,15 @@ def kept_rows(
     if not masks:
         return Kept(None, {})
     dropped = {name: int(mask.sum()) for name, mask in masks.items()}
-    positions = np.flatnonzero(~np.logical_or.reduce(list(masks.values())))
-    if not len(positions):
-        worst = max(dropped, key=lambda name: dropped[name])
-        told = ", ".join(f"{name}: {count} of {rows}" for name, count in dropped.items())
-        raise EmptyDataError(
-            f"no row is left: column {worst!r} empties the data",
-            f"missing values (or weights of 0): {told}",
-            "fill the column, or leave it out",
-        )
-    return Kept(positions, dropped)
+    return Kept(np.flatnonzero(~np.logical_or.reduce(list(masks.values()))), dropped)
+
+
+def emptied(dropped: dict[str, int], rows: int) -> EmptyDataError:
+    """The error for data of which nothing is left."""
+    worst = max(dropped, key=lambda name: dropped[name])
+    told = ", ".join(f"{name}: {count} of {rows}" for name, count in dropped.items())
+    return EmptyDataError(
+        f"no row is left: column {worst!r} empties the data",
+        f"missing values (or weights of 0): {told}",
+        "fill the column, or leave it out",
+    )

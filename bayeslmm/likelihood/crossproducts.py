@@ -26,6 +26,9 @@ DENSE_MEMORY = 1 << 28
 SMALL = 1 << 15
 """Tables of this many pairs of levels are kept whole: sparse bookkeeping would cost more than the arithmetic."""
 
+PAIRS = 1 << 22
+"""Entries of sparse pieces that wait to be added up: memory is that of the pairs that occur, not of the rows."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factor:
@@ -54,7 +57,7 @@ def factors_of(design: Design) -> tuple[Factor, ...]:
         found.setdefault(key, []).append(number)
     factors = []
     for (name, known), members in found.items():
-        widths = [design.terms[i].Z.shape[1] for i in members]
+        widths = [len(design.terms[i].columns) for i in members]
         stops = np.cumsum(widths)
         slices = tuple(slice(int(b - w), int(b)) for b, w in zip(stops, widths, strict=True))
         relationship = design.terms[members[0]].relationship
@@ -99,10 +102,10 @@ class CrossProducts:
 class _Pairs:
     """Sums over the rows by pair of levels: a whole table where it is small, else sparse pieces."""
 
-    __slots__ = ("pieces", "shape", "table")
+    __slots__ = ("full", "pieces", "shape", "table")
 
     def __init__(self, K: int, L: int) -> None:
-        self.shape, self.pieces = (K, L), list[sp.coo_array]()
+        self.shape, self.pieces, self.full = (K, L), list[sp.coo_array](), PAIRS
         self.table = np.zeros(K * L) if K * L <= SMALL else None
 
     def add(self, row: Codes, column: Codes, values: Array) -> None:
@@ -110,6 +113,14 @@ class _Pairs:
             self.table += np.bincount(row * self.shape[1] + column, values, len(self.table))
         else:
             self.pieces.append(sp.coo_array((values, (row, column)), shape=self.shape).tocsr().tocoo())
+            if sum(piece.nnz for piece in self.pieces) > self.full:
+                self.pieces = [self._whole().tocoo()]
+                self.full = max(PAIRS, 2 * self.pieces[0].nnz)
+
+    def _whole(self) -> sp.csr_array:
+        """All pieces as one matrix, entries that cancel kept: patterns must stay alike."""
+        row, column = (np.concatenate([piece.coords[axis] for piece in self.pieces]) for axis in (0, 1))
+        return sp.coo_array((np.concatenate([piece.data for piece in self.pieces]), (row, column)), shape=self.shape).tocsr()
 
     def entries(self) -> tuple[Codes, Codes, Array]:
         """Row, column and sum of every pair, those of a whole table that never met included; sorted by row and column.
@@ -119,8 +130,7 @@ class _Pairs:
         K, L = self.shape
         if self.table is not None:
             return np.repeat(np.arange(K), L), np.tile(np.arange(L), K), self.table
-        row, column = (np.concatenate([piece.coords[axis] for piece in self.pieces]) for axis in (0, 1))
-        whole = sp.coo_array((np.concatenate([piece.data for piece in self.pieces]), (row, column)), shape=self.shape).tocsr()
+        whole = self._whole()
         return np.repeat(np.arange(K), np.diff(whole.indptr)), whole.indices.astype(np.int64), whole.data
 
 
@@ -271,13 +281,17 @@ def _related_rest(U0: Array, V0: Array, where: RestLayout, roots: list[Array | N
 
 def cross_products(design: Design, conditioning: Conditioning, *, small: bool = True) -> CrossProducts:
     """One pass over the rows of a design in memory. small : laid out for one theta at a time; False for many at once."""
-    factors = factors_of(design)
-    total = Accumulator.empty(factors, design.X.shape[1] + 1)
+    total = Accumulator.empty(factors_of(design), design.X.shape[1] + 1)
+    add_rows(total, design, conditioning)
+    return total.finish(small=small)
+
+
+def add_rows(total: Accumulator, design: Design, conditioning: Conditioning) -> None:
+    """Add all rows of a design to the sums; its levels are coded as the factors of `total` are."""
     for part in pieces(len(design.y)):
         codes, columns = [], []
-        for factor in factors:
+        for factor in total.factors:
             codes.append(design.terms[factor.terms[0]].group.codes[part])
             parts = [conditioning.maps[i].apply(design.terms[i].Z[part]) for i in factor.terms]
             columns.append([np.ascontiguousarray(c) for block in parts for c in block.T])
         total.add(codes, columns, conditioning.border(design, part), conditioning.weights(design, part))
-    return total.finish(small=small)

@@ -12,7 +12,7 @@ from bayeslmm.covariance import Covariance
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.conditioning import Conditioning, condition
 from bayeslmm.likelihood.criterion import Criterion, one_thread
-from bayeslmm.likelihood.crossproducts import cross_products, factors_of
+from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products, factors_of
 from bayeslmm.likelihood.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
 from bayeslmm.likelihood.residual_structure import Grouped, residual_free, residual_natural, residual_structure
@@ -126,12 +126,15 @@ def build(design: Design, fitted: Array | None = None) -> Problem:
         conditioning = condition(design)
         if design.residual is not None or design.variance:
             return _structured(design, conditioning, fitted)
-        cross = cross_products(design, conditioning)
+        return summed(design, conditioning, cross_products(design, conditioning))
+
+
+def summed(design: Design, conditioning: Conditioning, cross: CrossProducts) -> Problem:
+    """The problem of a design whose rows have been added up; the rows are not looked at again."""
     parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, conditioning.maps, strict=True)], cross.factors)
     width = max((b.index.shape[1] for b in cross.rest.batches), default=0) if cross.rest is not None else 0
-    n, p = design.X.shape
     kernel = RandomEffectsKernel(parameters, cross)
-    criterion = Criterion(n, p, conditioning, kernel, width, -conditioning.logdet_weights)
+    criterion = Criterion(cross.n, cross.p, conditioning, kernel, width, -conditioning.logdet_weights)
     start = np.concatenate([term.covariance.start() for term in parameters.terms] + [np.zeros(0)])
     return Problem(design, conditioning, criterion, parameters, start)
 
