@@ -82,7 +82,7 @@ class Bootstrap:
         shares = self._shifted(tails) if interval == "bca" else np.tile(tails, (values.shape[1], 1))
         limits = np.array([_quantiles(column, own) for column, own in zip(values.T, shares, strict=True)])
         if interval == "basic":
-            limits = _within_range(self.frame.columns, 2.0 * center[:, None] - limits[:, ::-1])
+            limits = _within_range(list(self.frame.columns), 2.0 * center[:, None] - limits[:, ::-1])
         return pd.DataFrame({"term": self.frame.columns, "conf_low": limits[:, 0], "conf_high": limits[:, 1]})
 
     @cached_property
@@ -152,7 +152,7 @@ def own_values(fit: Fit, statistic: Statistic | None) -> Array:
         return statistic_values(statistic(fit))
     c = fit.problem.conditioning
     alpha = np.linalg.solve(c.back, (fit.fixef_kept - c.alpha0) / c.y_scale) if len(fit.fixef_kept) else fit.fixef_kept
-    return parameter_table(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), alpha[None])[0]
+    return np.asarray(parameter_table(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), alpha[None])[0])
 
 
 def _run(

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bayeslmm.arrays import Array, Codes
+from bayeslmm.arrays import Array
 from bayeslmm.data.design import GroupingFactor
 from bayeslmm.errors import BayesLMMError
 from bayeslmm.estimate.estimate import search
@@ -48,10 +49,8 @@ def deletions(fit: Fit, factor: GroupingFactor | None, refit: bool) -> Iterator[
 
 def _fitted(fit: Fit, problem: Problem, start: Array, refit: bool) -> Deletion:
     try:
-        if refit:
-            point = search(problem, fit.restricted, start)[0].point
-        else:
-            point = problem.criterion.at(fit.estimate.x, fit.restricted, order=0)
+        found = search(problem, fit.restricted, start)[0].point if refit else None
+        point = problem.criterion.at(fit.estimate.x, fit.restricted, order=0) if found is None else found
     except (BayesLMMError, np.linalg.LinAlgError):
         return _nothing(fit)
     if point.state is None or not np.isfinite(point.value):
@@ -78,7 +77,7 @@ def _problems(fit: Fit, factor: GroupingFactor | None) -> Iterator[Problem | Non
         yield _rebuilt(fit, codes == level)
 
 
-def _rebuilt(fit: Fit, rows: Codes) -> Problem | None:
+def _rebuilt(fit: Fit, rows: NDArray[np.bool_]) -> Problem | None:
     design = without(fit.design, rows)
     if design.nobs <= design.X.shape[1] or np.linalg.matrix_rank(design.X) < design.X.shape[1]:
         return None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-FIGURES = frozenset({"bootstrap_axes", "profile_axes", "simulated_axes"})
+FIGURES = frozenset({"bootstrap_axes", "emmeans_axes", "profile_axes", "simulated_axes"})
 
 
 def plot(figure: str, value: Any, **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def to_marginaleffects(fit: Fit) -> Any:
 
 
 def _adapter(protocol: Any, polars: Any) -> Any:
-    class BayesLMMModel(protocol.ModelAbstract):  # type: ignore[misc, name-defined]
+    class BayesLMMModel(protocol.ModelAbstract):  # type: ignore[misc]
         """A fit behind the protocol of marginaleffects."""
 
         def __init__(self, fit: Fit) -> None:
@@ -46,7 +47,10 @@ def _adapter(protocol: Any, polars: Any) -> Any:
                 modeldata=_typed(frame, polars),
                 package="bayeslmm",
                 vcov=np.array(fit.vcov_kept),
-                variable_names=[str(fit.design.spec.formula.response), *(c for c in columns_of(fit.design.spec.formula) if c in frame.columns)],
+                variable_names=[
+                    str(fit.design.spec.formula.response),
+                    *(c for c in columns_of(fit.design.spec.formula) if c in frame.columns),
+                ],
             )
             super().__init__(fit, vault)
 
@@ -101,7 +105,7 @@ def _typed(frame: pd.DataFrame, polars: Any) -> Any:
 
 # -- maketables ------------------------------------------------------------------------------------------------------------------------
 
-STATISTICS = {
+STATISTICS: dict[str, Callable[[Fit], Any]] = {
     "N": lambda fit: fit.nobs,
     "aic": lambda fit: fit.aic,
     "bic": lambda fit: fit.bic,

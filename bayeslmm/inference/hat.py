@@ -1,7 +1,10 @@
 """Leverage: how much an observation's fitted value moves with the observation itself, from the factor that the fit has already made.
 
-The conditional fit is linear in y at fixed covariance parameters: y^ = H y with diagonal `h_i = w_i var(x'(alpha^ - alpha) + z'(beta^ - beta))
-/ sigma^2`, as lme4's hatvalues. With structured errors H = I - R V^-1 (I - X (X' V^-1 X)^-1 X' V^-1).
+The conditional fit is linear in y at fixed covariance parameters, y^ = H y, and H has the diagonal
+
+    h_i = w_i var(x'(alpha^ - alpha) + z'(beta^ - beta)) / sigma^2
+
+as lme4's hatvalues. With structured errors H = I - R V^-1 (I - X (X' V^-1 X)^-1 X' V^-1).
 """
 
 from __future__ import annotations

@@ -56,7 +56,9 @@ def _share(K: int, p: int) -> float:
 def _rows(fit: Fit) -> pd.DataFrame:
     hat, p = leverage(fit), len(fit.fixef_kept)
     if p == 0:
-        raise InferenceError("a model without fixed effects has no Cook's distance", "influence", "name a grouping factor: influence('group')")
+        raise InferenceError(
+            "a model without fixed effects has no Cook's distance", "influence", "name a grouping factor: influence('group')"
+        )
     pearson = fit.residuals("pearson")
     with np.errstate(divide="ignore", invalid="ignore"):
         cooks = (pearson / (1.0 - hat)) ** 2 * hat / p

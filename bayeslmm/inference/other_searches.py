@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,22 +47,28 @@ def allfit(fit: Fit, starts: int = 5, seed: int = 0) -> pd.DataFrame:
         return outcome.point.x, outcome.converged
 
     def other(method: str) -> tuple[Array, bool]:
-        jac = method != "Nelder-Mead"
-        options = {} if jac else {"maxiter": 2000 * max(len(begin), 1), "xatol": 1e-8, "fatol": 1e-9}
-        found = minimize(lambda x: _value(fit, x, jac), begin, method=method, jac=jac or None, options=options)
+        run: Any = minimize
+        if method == "Nelder-Mead":
+            options = {"maxiter": 2000 * len(begin), "xatol": 1e-8, "fatol": 1e-9}
+            found = run(lambda x: _value(fit, x), begin, method="Nelder-Mead", options=options)
+        else:
+            found = run(lambda x: _value(fit, x), begin, method=method, jac=lambda x: _gradient(fit, x))
         return np.asarray(found.x), bool(found.success)
 
-    add("newton", lambda: newton(begin))
+    add("newton", partial(newton, begin))
     for number in range(starts):
         start = begin * np.exp(rng.normal(size=len(begin))) + 0.3 * rng.normal(size=len(begin))
-        add(f"newton, start {number + 1}", lambda start=start: newton(start))
+        add(f"newton, start {number + 1}", partial(newton, start))
     if len(begin):
         for method in ("L-BFGS-B", "BFGS", "Nelder-Mead"):
-            add(method, lambda method=method: other(method))
+            add(method, partial(other, method))
     return pd.DataFrame(rows)
 
 
-def _value(fit: Fit, x: Array, with_gradient: bool) -> float | tuple[float, Array]:
-    point = fit.problem.criterion.at(x, fit.restricted, order=int(with_gradient))
-    value = point.value if np.isfinite(point.value) else BIG
-    return (value, np.nan_to_num(point.gradient)) if with_gradient else value
+def _value(fit: Fit, x: Array) -> float:
+    value = float(fit.problem.criterion.values(x[None], fit.restricted)[0])
+    return value if np.isfinite(value) else BIG
+
+
+def _gradient(fit: Fit, x: Array) -> Array:
+    return np.nan_to_num(fit.problem.criterion.at(x, fit.restricted, order=1).gradient)

@@ -13,9 +13,9 @@ import numpy as np
 
 from bayeslmm.arrays import Array
 from bayeslmm.data.design import Design
+from bayeslmm.likelihood.error_parameters import residual_parameters
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.residual_structure import Grouped
-from bayeslmm.likelihood.error_parameters import residual_parameters
 from bayeslmm.results.variances import INDEPENDENT, by_group
 
 Scale = Literal["log", "fisher", "plain"]

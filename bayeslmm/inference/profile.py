@@ -189,7 +189,7 @@ def standard_error(parameter: Parameter, problem: Problem, tau: Array, covarianc
     slope = gradient(parameter, problem, tau)
     if not np.all(np.isfinite(slope)):
         return float("nan")
-    return float(np.sqrt(max(slope @ covariance @ slope, 0.0)))
+    return float(np.sqrt(max(float(slope @ covariance @ slope), 0.0)))
 
 
 # -- tracing -----------------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,11 +55,11 @@ class Parametric:
         fit = self.fit
         Y = responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, streams)
         if not self.together:
-            return _one_by_one(numbers, self.names, [lambda y=y: self._alone(y) for y in Y.T])
+            return _one_by_one(numbers, self.names, [partial(self._alone, y) for y in Y.T])
         many = fit_many(fit.problem, conditioned(fit.problem, Y), fit.restricted, self.start)
         values = parameter_table(fit.problem, many.x, many.sigma2, many.alpha)
         rest = np.flatnonzero(~many.settled)
-        again = _one_by_one([numbers[b] for b in rest], self.names, [lambda b=b: self._alone(Y[:, b]) for b in rest])
+        again = _one_by_one([numbers[int(b)] for b in rest], self.names, [partial(self._alone, Y[:, b]) for b in rest])
         values[rest] = again.values
         reasons = [""] * len(numbers)
         for b, reason in zip(rest, again.reasons, strict=True):
@@ -70,7 +71,7 @@ class Parametric:
         model = fit.model.with_response(y)
         problem = with_response(fit.problem, model.design)
         start = self.start if fit.problem.size else None
-        return _values(fit, problem, estimate(problem, _method(fit), start=start), model, self.statistic)
+        return _values(problem, estimate(problem, _method(fit), start=start), model, self.statistic)
 
 
 class Cases:
@@ -86,7 +87,7 @@ class Cases:
         """Draw and fit some replicates."""
         K = self.fit.nobs if self.factor is None else self.factor.size
         draws = [np.random.default_rng(stream).integers(0, K, K) for stream in streams]
-        return _one_by_one(numbers, self.names, [lambda drawn=drawn: self._alone(drawn) for drawn in draws])
+        return _one_by_one(numbers, self.names, [partial(self._alone, drawn) for drawn in draws])
 
     def _alone(self, drawn: NDArray[np.int64]) -> Array:
         fit = self.fit
@@ -95,7 +96,7 @@ class Cases:
             raise np.linalg.LinAlgError("columns of X are collinear in the rows drawn")
         problem = build(design)
         model = redesigned(fit.model, design)
-        return _values(fit, problem, estimate(problem, _method(fit)), model, self.statistic)
+        return _values(problem, estimate(problem, _method(fit)), model, self.statistic)
 
 
 def redesigned(model: Any, design: Design) -> Any:
@@ -123,10 +124,10 @@ def statistic_values(value: Any) -> Array:
     """A statistic as a flat array."""
     if isinstance(value, dict):
         value = list(value.values())
-    return np.atleast_1d(np.asarray(value, float)).ravel()
+    return np.asarray(np.atleast_1d(np.asarray(value, float)).ravel())
 
 
-def _values(fit: Fit, problem: Problem, found: Estimate, model: Any, statistic: Statistic | None) -> Array:
+def _values(problem: Problem, found: Estimate, model: Any, statistic: Statistic | None) -> Array:
     if found.interrupted:
         raise KeyboardInterrupt
     if not found.converged:
@@ -136,7 +137,7 @@ def _values(fit: Fit, problem: Problem, found: Estimate, model: Any, statistic: 
     c = problem.conditioning
     sigma2 = np.array([found.sigma**2 / problem.sigma2(1.0)])
     alpha = np.linalg.solve(c.back, (found.alpha - c.alpha0) / c.y_scale) if len(found.alpha) else found.alpha
-    return parameter_table(problem, found.x[None], sigma2, alpha[None])[0]
+    return np.asarray(parameter_table(problem, found.x[None], sigma2, alpha[None])[0])
 
 
 def _one_by_one(numbers: Sequence[int], names: Sequence[str], fits: Sequence[Callable[[], Array]]) -> Batch:

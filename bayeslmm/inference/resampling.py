@@ -35,7 +35,9 @@ def resampled(design: Design, factor: GroupingFactor | None, drawn: Codes) -> De
     """The design of levels `drawn` of a factor (of rows, without a factor), each as often as it occurs there."""
     if any(term.relationship is not None for term in design.terms):
         raise InferenceError(
-            "levels with a known relationship matrix cannot be drawn anew", "the case bootstrap", "use kind='parametric', which draws from the model"
+            "levels with a known relationship matrix cannot be drawn anew",
+            "the case bootstrap",
+            "use kind='parametric', which draws from the model",
         )
     codes = np.arange(design.nobs) if factor is None else factor.codes
     rows, copy = _rows_of(codes, drawn)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
-from bayeslmm.arrays import Array
+from bayeslmm.arrays import Array, Codes
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.crossproducts import CrossProducts, Factor
@@ -88,7 +88,7 @@ class Products:
         first = None if found.first is None else LevelBlock(found.first.A, np.ascontiguousarray(found.first.C[:, 0]))
         return replace(found, border=found.border[0], first=first, V0=None if found.V0 is None else found.V0[0])
 
-    def together(self, which: Array) -> CrossProducts:
+    def together(self, which: Codes) -> CrossProducts:
         """The cross-products of some responses, one for each theta."""
         return self._crossed(which)
 
@@ -100,7 +100,7 @@ class Products:
         size += 0 if cross.rest is None else cross.rest.m + cross.rest.flat
         return max(1, ELEMENTS // max(1, size * (cross.p + 1)))
 
-    def _crossed(self, which: Array) -> CrossProducts:
+    def _crossed(self, which: Codes) -> CrossProducts:
         cross, p, t = self.cross, self.cross.p, len(which)
         border = np.empty((t, p + 1, p + 1))
         border[:, :p, :p] = cross.border[:p, :p]
@@ -146,7 +146,7 @@ class ManyPoints:
     state: RandomEffectsState
 
 
-def evaluate_many(criterion: Criterion, products: Products, which: Array, x: Array, restricted: bool) -> ManyPoints:
+def evaluate_many(criterion: Criterion, products: Products, which: Codes, x: Array, restricted: bool) -> ManyPoints:
     """Value and gradient of the criterion for responses `which`, at x (t, size)."""
     kernel = criterion.kernel
     assert isinstance(kernel, RandomEffectsKernel)

@@ -83,7 +83,7 @@ class Turned(Covariance):
 
 
 def turn_towards(rows: Sequence[Array]) -> Array:
-    """An orthogonal Q (q, q) whose first columns span the rows in turn: `rows[0] @ Q = (c, 0, ...)`, `rows[1] @ Q = (d, e, 0, ...)`, c, e > 0."""
+    """An orthogonal Q (q, q) under which rows become triangular: `rows[0] @ Q = (c, 0, ...)`, `rows[1] @ Q = (d, e, 0, ...)`, c, e > 0."""
     stacked = np.column_stack(rows)
     Q, R = np.linalg.qr(stacked, mode="complete")
     signs = np.ones(len(Q))

@@ -1,0 +1,117 @@
+"""The data with fitted lines: what the model says of the population, and of some or all levels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from bayeslmm.plots.columns import Column, column_of
+from bayeslmm.plots.style import BLUE, GREY, LIGHT, PALETTE, axes_for, cloud, named_ticks, plain, shown, spread
+from bayeslmm.results.fit import Fit
+
+SHOWN_LINES = 60
+"""Levels whose lines are drawn; of more, this many are drawn from evenly over the data."""
+
+GRID = 60
+
+
+def lines_axes(fit: Fit, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
+    """Rows against x, the population line with its confidence band, and a thin line for each level of the first grouping factor.
+
+    by : a factor of the fixed part (one population line for each of its levels) or a grouping factor (whose levels get the thin lines)
+    levels : draw the thin lines; other variables are at their means, factors at their most frequent level
+    """
+    ax = axes_for(ax, 7.0, 4.6)
+    across = column_of(fit, x, "x")
+    groups = {term.group.name: term for term in fit.design.terms}
+    split = column_of(fit, by, "by") if by is not None and by not in groups else None
+    group = by if by in groups else next(iter(groups), None)
+    _points(ax, fit, across, split)
+    if levels and group is not None:
+        _thin_lines(ax, fit, across, column_of(fit, group, "by"), split)
+    if x in fit.design.frame.columns:
+        _population(ax, fit, across, split, level)
+    if across.levels is not None:
+        named_ticks(ax, across.levels, vertical=False)
+    if split is not None or (levels and group is not None):
+        ax.legend(frameon=False, fontsize="small", title=None if split is None else shown(split.name))
+    return plain(ax, x, fit.design.spec.formula.response)
+
+
+def _color(split: Column | None, i: int) -> str:
+    return BLUE if split is None else PALETTE[i % len(PALETTE)]
+
+
+def _points(ax: Axes, fit: Fit, across: Column, split: Column | None) -> None:
+    y = fit.design.y
+    if split is None:
+        cloud(ax, spread(across.values), y, GREY)
+        return
+    for i in range(len(split.labels)):
+        rows = split.codes == i
+        cloud(ax, spread(across.values[rows]), y[rows], _color(split, i))
+
+
+def _thin_lines(ax: Axes, fit: Fit, across: Column, group: Column, split: Column | None) -> None:
+    """Conditional fitted values of a level, joined along x (averaged where several rows share an x)."""
+    fitted, codes = fit.fitted(), group.codes
+    chosen = np.unique(codes)
+    if len(chosen) > SHOWN_LINES:
+        chosen = chosen[np.linspace(0, len(chosen) - 1, SHOWN_LINES).astype(int)]
+    label = f"{group.name}" if len(chosen) == len(group.labels) else f"{len(chosen)} of {len(group.labels):,} levels of {group.name}"
+    for k in chosen:
+        rows = np.flatnonzero(codes == k)
+        places, index = np.unique(across.values[rows], return_inverse=True)
+        mean = np.bincount(index, fitted[rows]) / np.bincount(index)
+        color = LIGHT if split is None else _color(split, int(split.codes[rows[0]]))
+        ax.plot(places, mean, color=color if split is not None else GREY, alpha=0.35, linewidth=0.8, zorder=1.5, label=shown(label))
+        label = "_"
+
+
+def _population(ax: Axes, fit: Fit, across: Column, split: Column | None, level: float) -> None:
+    """The fitted line of the population, one for each level of `split`, with its band."""
+    for i, value in enumerate((None,) if split is None else split.labels):
+        grid = typical_rows(fit, across)
+        if split is not None:
+            grid[split.name] = _as_in(fit, split.name, [value] * len(grid))
+        line = fit.predict(grid, level="population", interval="confidence", conf_level=level)
+        place = np.arange(len(grid), dtype=float) if across.levels is not None else grid[across.name].to_numpy(float)
+        color = _color(split, i)
+        ax.fill_between(place, line["conf_low"].to_numpy(), line["conf_high"].to_numpy(), color=color, alpha=0.22, linewidth=0, zorder=2)
+        ax.plot(
+            place,
+            line["estimate"].to_numpy(),
+            color=color,
+            linewidth=2.4,
+            zorder=3,
+            label="population" if split is None else shown(str(value)),
+        )
+
+
+def typical_rows(fit: Fit, across: Column) -> pd.DataFrame:
+    """Rows along x with everything else at its mean or its most frequent level."""
+    frame = fit.design.frame
+    if across.levels is not None:
+        values: Any = _as_in(fit, across.name, list(across.levels))
+    else:
+        values = np.linspace(np.nanmin(across.values), np.nanmax(across.values), GRID)
+    grid = pd.DataFrame({across.name: values})
+    for name in frame.columns:
+        if name == across.name:
+            continue
+        column = frame[name]
+        numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+        typical = float(column.mean()) if numeric else column.mode().iloc[0]
+        grid[name] = typical if numeric else _as_in(fit, str(name), [typical] * len(grid))
+    return grid
+
+
+def _as_in(fit: Fit, name: str, values: list[Any]) -> Any:
+    """Values of the type that the column has in the data of the fit."""
+    column = fit.design.frame[name]
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return pd.Categorical(values, categories=column.cat.categories, ordered=column.cat.ordered)
+    return pd.Series(values).astype(column.dtype).to_numpy() if not pd.api.types.is_numeric_dtype(column) else values

@@ -1,0 +1,115 @@
+"""What all figures have in common: colours that everyone can tell apart, axes made when none are given, points that stay readable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from bayeslmm.arrays import Array
+from bayeslmm.errors import SpecificationError
+
+# Okabe and Ito's palette: distinct under every common deficiency of colour vision
+BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"
+PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW)
+GREY, LIGHT, INK = "#666666", "#C9CDD2", "#222222"
+
+FEW = 60
+"""Levels up to which each has its own label."""
+
+MANY_ROWS = 20_000
+"""Points beyond which a scatter would be a blot: a two-dimensional histogram takes its place."""
+
+
+def axes_for(ax: Axes | None, width: float = 6.4, height: float = 4.4) -> Axes:
+    """The axes given, or new ones in a figure of their own."""
+    if ax is not None:
+        return ax
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def panels(ax: Any, count: int, width: float = 3.4, height: float = 2.8, columns: int = 3, **options: Any) -> list[Axes]:
+    """As many axes as there are panels: those given, or a new grid."""
+    if ax is not None:
+        given = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
+        if len(given) < count:
+            raise SpecificationError(
+                f"{count} panels are drawn, {len(given)} axes were given", "ax", f"give {count} axes, or None for a new figure"
+            )
+        return given[:count]
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False, **options)
+    for extra in grid.ravel()[count:]:
+        figure.delaxes(extra)
+    return list(grid.ravel()[:count])
+
+
+def cloud(ax: Axes, x: Array, y: Array, color: str = BLUE) -> None:
+    """Points that get fainter and smaller the more there are; a histogram in two dimensions where they would merge."""
+    if len(x) > MANY_ROWS:
+        ax.hexbin(x, y, gridsize=60, cmap="Blues", bins="log", mincnt=1, linewidths=0)
+        return
+    size = float(np.clip(2500.0 / max(len(x), 1), 3.0, 26.0))
+    ax.scatter(
+        x, y, s=size, color=color, alpha=float(np.clip(25.0 / np.sqrt(max(len(x), 1)), 0.12, 0.75)), linewidths=0, rasterized=len(x) > 2000
+    )
+
+
+def spread(x: Array) -> Array:
+    """Values moved a little to the side where many share a place, so that a column of points shows how many there are."""
+    places, counts = np.unique(x, return_counts=True)
+    if len(places) < 2 or np.median(counts) < 12:
+        return x
+    reach = 0.28 * float(np.diff(places).min())
+    return np.asarray(x + np.random.default_rng(0).uniform(-reach, reach, len(x)))
+
+
+def smooth(x: Array, y: Array, points: int = 60) -> tuple[Array, Array]:
+    """A local straight line through a cloud, weighted by nearness (tricube over two fifths of the points)."""
+    order = np.argsort(x)
+    x, y = x[order], y[order]
+    if len(x) > 4000:
+        thinned = np.linspace(0, len(x) - 1, 4000).astype(int)
+        x, y = x[thinned], y[thinned]
+    grid = np.linspace(x[0], x[-1], points)
+    reach = max(3, int(0.4 * len(x)))
+    out = np.empty(points)
+    for i, at in enumerate(grid):
+        distance = np.abs(x - at)
+        width = max(float(np.partition(distance, reach - 1)[reach - 1]), 1e-12 * max(1.0, abs(at)))
+        w = np.clip(1.0 - (distance / width) ** 3, 0.0, None) ** 3
+        mean_x, mean_y = np.average(x, weights=w), np.average(y, weights=w)
+        spread = np.sum(w * (x - mean_x) ** 2)
+        slope = np.sum(w * (x - mean_x) * (y - mean_y)) / spread if spread > 0 else 0.0
+        out[i] = mean_y + slope * (at - mean_x)
+    return grid, out
+
+
+def plain(ax: Axes, xlabel: str, ylabel: str, title: str = "") -> Axes:
+    """Labels on, what carries no information off."""
+    ax.set_xlabel(shown(xlabel))
+    ax.set_ylabel(shown(ylabel))
+    if title:
+        ax.set_title(shown(title), fontsize="medium")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def shown(text: str) -> str:
+    """A name of the data as Matplotlib prints it: no dollar sign starts a formula, no control character passes."""
+    return "".join(c if c.isprintable() else " " for c in str(text)).replace("$", r"\$")
+
+
+def named_ticks(ax: Axes, labels: Sequence[Any], *, vertical: bool = True) -> None:
+    """A tick for every label where they are few, none where they would run into one another."""
+    axis = ax.yaxis if vertical else ax.xaxis
+    if len(labels) > FEW:
+        axis.set_ticks([])
+        return
+    size = "small" if len(labels) <= 25 else "x-small"
+    rotation = 0.0 if vertical or max(len(str(label)) for label in labels) * len(labels) < 70 else 90.0
+    axis.set_ticks(np.arange(len(labels)), labels=[shown(str(label)) for label in labels], fontsize=size, rotation=rotation)
