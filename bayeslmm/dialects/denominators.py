@@ -49,7 +49,8 @@ def counted(translation: Translation, rows: Rows, layout: GLMLayout, space: RowS
 
 
 def _containment(translation: Translation, rows: Rows, layout: GLMLayout, X: Array) -> Counted:
-    random = translation.random
+    # GROUP= makes several terms of one random effect
+    random = list({(effect.effect, effect.subject): effect for effect in translation.random}.values())
     found = ranks(X, [_cells(rows, effect) for effect in random])
     share = np.diff(found)
     rest = float(len(X) - found[-1])
@@ -66,8 +67,8 @@ def _contains(random: RandomEffect, fixed: GLMEffect) -> bool:
 
 
 def _cells(rows: Rows, random: RandomEffect) -> Cells:
-    """The columns of a random effect over the rows used: a level of its classes within each subject (and group)."""
-    names = tuple(dict.fromkeys((*random.group, *random.subject, *random.effect.classes)))
+    """The columns of a random effect over the rows used: a level of its classes within each subject."""
+    names = tuple(dict.fromkeys((*random.subject, *random.effect.classes)))
     n = int(rows.used.sum())
     codes = class_of(rows, names).codes[rows.used] if names else np.zeros(n, dtype=np.int64)
     return Cells(np.asarray(codes), _product(rows, random.effect.continuous))

@@ -135,7 +135,7 @@ def _constrained(listing: Listing, start: Array, held: tuple[int, ...], restrict
     held_there: Any = optimize.NonlinearConstraint(lambda t: (listing.values(t)[index] - wanted) / scale, 0.0, 0.0, jac=slopes)
     tau = start
     if len(index) < len(start):
-        found = optimize.minimize(
+        found: Any = optimize.minimize(  # type: ignore[call-overload]
             lambda t: _joint(problem, t, restricted)[0],
             start,
             jac=lambda t: _joint(problem, t, restricted)[1],
