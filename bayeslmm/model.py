@@ -176,7 +176,10 @@ class LMM:
         return np.asarray(scale * self.problem.gradient_theta(self._theta(theta), _restricted(method)))
 
     def _theta(self, theta: Any) -> Array:
-        values = np.atleast_1d(np.asarray(theta, float))
+        try:
+            values = np.atleast_1d(np.asarray(theta, float))
+        except (TypeError, ValueError):
+            raise SpecificationError("theta is not numbers", f"theta: {type(theta).__name__}", f"give {self.problem.size} numbers") from None
         if values.shape != (self.problem.size,) or not np.all(np.isfinite(values)):
             raise SpecificationError(
                 f"theta has shape {values.shape}" if values.shape != (self.problem.size,) else "theta is not finite",

@@ -48,6 +48,8 @@ def _boundary(problem: Problem, outcome: Outcome[Point], certificate: Certificat
             "a variance is 0 or a correlation is 1 in size; fixed effects and their standard errors are right, "
             "but consider a simpler term or a boundary-avoiding prior (fit('MAP'))"
         )
+        if term.columns == ("Intercept",):
+            remedy += f"; rows of a level that are less alike than others are described by residual='cs(1 | {term.group.name})'"
         found.append(Check(label, "noted" if certified else "failed", slope, 0.0, remedy))
     return found
 

@@ -13,6 +13,7 @@ from bayeslmm.estimate.boundary import NULL, Certificate, certify, step_off
 from bayeslmm.estimate.checks import estimate_checks
 from bayeslmm.estimate.newton import Outcome, minimise
 from bayeslmm.likelihood.criterion import Method, Point, one_thread
+from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.residuals import unit_sds
 
@@ -21,6 +22,12 @@ RESTARTS = 8
 
 EXACT = 1e-18
 """Residual variance, relative to the least-squares one, below which the fit is exact and the likelihood unbounded."""
+
+DOUBTFUL = 1e-8
+"""Relative residual variance below which the residuals are looked at: cross-products have lost half of their digits."""
+
+VANISHED = 1e-9
+"""Generalised variance of structured errors, relative to the least-squares one, that stands for none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,9 +77,34 @@ def estimate(problem: Problem, method: Method = "REML", start: Array | None = No
     point = outcome.point
     if not np.isfinite(point.value) or point.state is None:
         raise DesignError("the likelihood does not exist at any point tried", remedy="look for a term that explains every observation")
-    if point.sigma2 * _unit_variance(problem, point.x) < EXACT:
+    if point.sigma2 * _unit_variance(problem, point.x) < EXACT or (point.sigma2 < DOUBTFUL and _lost(problem, point)):
         raise _exact("the random effects reproduce the response exactly")
+    if problem.structured is not None and not outcome.converged and _degenerate(problem, point, restricted):
+        raise _exact("the response is constant within subjects, or exact: the errors are perfectly correlated")
     return summarise(problem, method, outcome, certificate, time.perf_counter() - begin)
+
+
+def _lost(problem: Problem, point: Point) -> bool:
+    """Whether so small a residual variance is only rounding: the residuals themselves are larger than it says."""
+    if problem.structured is not None or not problem.design.terms:
+        return False
+    assert point.state is not None
+    design = problem.design
+    residual = design.y - design.X @ problem.alpha(point.state.solution.alpha[0])
+    if design.offset is not None:
+        residual = residual - design.offset
+    for term, modes in zip(design.terms, conditional_modes(problem, point), strict=True):
+        residual = residual - np.einsum("nq,nq->n", term.Z, modes[term.group.codes])
+    squares = residual**2 if design.weights is None else design.weights * residual**2
+    return float(squares.sum()) > 2.0 * len(residual) * problem.sigma2(point.sigma2)
+
+
+def _degenerate(problem: Problem, point: Point, restricted: bool) -> bool:
+    """Whether the determinant of V per row, relative to the least-squares variance, has fallen to rounding."""
+    assert point.state is not None
+    df = problem.criterion.df(restricted)
+    generalised = float(point.state.solution.logdet[0]) / df + float(np.log(max(point.sigma2, 1e-300)))
+    return generalised < float(np.log(VANISHED))
 
 
 def search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[Point], Certificate]:
@@ -127,7 +159,8 @@ def _unit_variance(problem: Problem, x: Array) -> float:
 def refuse_exact(problem: Problem) -> None:
     """A response that the fixed effects reproduce has no residual variance."""
     y, scale = problem.design.y, problem.conditioning.y_scale
-    if scale <= max(64 * np.finfo(float).eps * float(np.abs(y).max()), 1e-13 * float(np.std(y))):
+    offset = problem.design.offset
+    if (offset is not None and not (y - offset).any()) or scale <= max(64 * np.finfo(float).eps * float(np.abs(y).max()), 1e-13 * float(np.std(y))):
         raise _exact("the fixed effects reproduce the response exactly")
 
 

@@ -91,7 +91,7 @@ class Criterion:
     def values(self, x: Array, restricted: bool) -> Array:
         """The criterion at many x (t, size) by the same code; inf where it does not exist."""
         try:
-            with one_thread(self.width):
+            with one_thread(self.width), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 return self._values(self.kernel.solve(x), restricted)
         except np.linalg.LinAlgError:
             if len(x) == 1:

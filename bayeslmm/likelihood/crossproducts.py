@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 from bayeslmm.arrays import Array, Codes
 from bayeslmm.data.design import Design
+from bayeslmm.errors import SizeError
 from bayeslmm.likelihood.conditioning import Conditioning, pieces
 from bayeslmm.likelihood.coupling import PRODUCTS, Coupling, DenseCoupling, count_products, sparse_coupling
 from bayeslmm.likelihood.levels import LevelBlock
@@ -22,6 +23,9 @@ from bayeslmm.likelihood.rest import BATCHED, RestLayout, Span, layout
 
 DENSE_MEMORY = 1 << 28
 """Elements that a dense coupling may hold."""
+
+LARGEST = 1 << 30
+"""Elements that the block of all levels but the first factor's may hold."""
 
 SMALL = 1 << 15
 """Tables of this many pairs of levels are kept whole: sparse bookkeeping would cost more than the arithmetic."""
@@ -213,6 +217,10 @@ class Accumulator:
         if skip and not related and not small:
             links = sp.csr_array((np.ones(len(rows)), (rows, columns)), shape=(self.factors[0].K, offset))
         where = layout(spans, links)
+        if where.flat > LARGEST:
+            what = f"the crossed grouping factors need a dense block of {where.flat:,} numbers, {8e-9 * where.flat:,.0f} GB"
+            sizes = ", ".join(f"{factor.K:,} levels" for factor in self.factors)
+            raise SizeError(what, sizes, "leave out the smaller term, or fit a subset: crossing so many levels has no sparse factor")
         U0 = np.zeros(where.flat)
         for lower_rows, lower_columns, lower_values in self._lower_entries(rest, spans):
             np.add.at(U0, where.target[lower_rows] + where.stride[lower_columns], lower_values)

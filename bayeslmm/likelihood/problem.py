@@ -107,7 +107,16 @@ class Problem:
         for term, g in zip(self.random.terms, G, strict=True):
             user = term.map.inverse.T @ g @ term.map.inverse * w
             out[term.part] = np.einsum("ab,iab->i", user, term.theta_derivative(np.asarray(theta[term.part], float)))
+        if self.structured is not None:
+            errors = slice(self.random.size, self.size)
+            out[errors] = np.linalg.lstsq(self._errors_jacobian(x, errors).T, point.gradient[errors], rcond=None)[0]
         return out
+
+    def _errors_jacobian(self, x: Array, errors: slice) -> Array:
+        """d theta / d x of the parameters of the errors, by differences of the fourth order: a smooth map of each structure's own."""
+        step = 1e-3 * np.eye(len(x))[errors]
+        near, far = ([self.theta(x + s * h)[errors] - self.theta(x - s * h)[errors] for h in step] for s in (1.0, 2.0))
+        return np.asarray((8.0 * np.array(near) - np.array(far)) / 12e-3).reshape(len(step), len(step)).T
 
 
 def _shapes(covariance: Covariance) -> Codes:

@@ -213,7 +213,7 @@ class SubjectsState:
         """tr(V^-1 dV_i V^-1 dV_j) and tr(V^-1 dV_i) over x."""
         size = self.kernel.size
         total, trace = np.zeros((size, size)), np.zeros(size)
-        for state in self._states:
+        for state in self._states if size else ():
             B, k = state.R.shape[:2]
             step = max(1, MEMORY // max(1, size * k * k))
             for begin in range(0, B, step):
