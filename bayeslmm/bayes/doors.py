@@ -7,19 +7,36 @@ from typing import Any
 
 from bayeslmm.errors import DependencyError
 
-OPTIONAL = frozenset({"arviz", "arviz_stats", "arviz_plots", "arviz_base", "xarray", "pymc", "nutpie", "bambi", "pytensor"})
+OPTIONAL = frozenset({"arviz", "arviz_stats", "arviz_plots", "arviz_base", "xarray", "pymc", "nutpie", "bambi", "pytensor", "matplotlib"})
 
 
 def optional(name: str) -> Any:
     """An optional package. Raises DependencyError with what to install."""
     assert name.partition(".")[0] in OPTIONAL
+    return opened(name)
+
+
+def opened(module: str) -> Any:
+    """A module that needs optional packages. Raises DependencyError with what to install."""
     try:
-        return import_module(name)
+        return import_module(module)
     except ImportError as error:
-        raise DependencyError(f"{name.partition('.')[0]} is not installed", str(error), "pip install bayeslmm[bayes]") from error
+        absent = str(error.name or "").partition(".")[0]
+        if absent not in OPTIONAL:
+            raise
+        raise DependencyError(f"{absent} is not installed", str(error), "pip install bayeslmm[bayes]") from error
 
 
 NAMES = {
+    "Calibration": "bayeslmm.bayes.calibration",
+    "Comparison": "bayeslmm.bayes.comparison",
+    "calibrate": "bayeslmm.bayes.calibration",
+    "compare": "bayeslmm.bayes.comparison",
+    "compare_models": "bayeslmm.bayes.ranking",
+    "leave_one_out": "bayeslmm.bayes.loo",
+    "sensitivity": "bayeslmm.bayes.power_scaling",
+    "to_bambi": "bayeslmm.bayes.bambi",
+    "to_pymc": "bayeslmm.bayes.graph_model",
     "Posterior": "bayeslmm.bayes.posterior",
     "open_posterior": "bayeslmm.bayes.posterior_store",
     "save_posterior": "bayeslmm.bayes.posterior_store",
@@ -37,5 +54,5 @@ NAMES = {
 def hand_on(name: str) -> Any:
     """What `bayeslmm.bayes.NAME` is."""
     if name in NAMES:
-        return getattr(import_module(NAMES[name]), name)
+        return getattr(opened(NAMES[name]), name)
     raise AttributeError(f"module 'bayeslmm.bayes' has no attribute {name!r}")

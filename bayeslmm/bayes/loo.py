@@ -39,7 +39,7 @@ UNDETERMINED = 1e-9
 """A row with a leverage nearer to 1 than this fixes a coefficient by itself."""
 
 
-def loo(post: Posterior, by: str = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> Any:
+def leave_one_out(post: Posterior, by: str = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> Any:
     """Expected log predictive density by leaving out, an ArviZ `ELPDData` with `elpd_i` and `pareto_k`.
 
     by : "observation", or "group": one level of a grouping factor with all its rows (the subjects of R where there are no random effects)
