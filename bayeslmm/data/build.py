@@ -69,11 +69,11 @@ def build_design(
     table = read_table(data, asked.columns)
     read = _read(spec, asked, table, weights, offset)
     training = Training(dict(spec.contrasts), own)
-    return _Assembly(spec, asked, read, training, isinstance(data, pd.DataFrame), dict(relationship or {})).design()
+    return Assembly(spec, asked, read, training, isinstance(data, pd.DataFrame), dict(relationship or {})).design()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Read:
+class Read:
     """The columns over the rows kept, and what was given beside them over all rows."""
 
     source: Columns
@@ -83,7 +83,7 @@ class _Read:
     offset: Array | None
 
 
-def _read(spec: ModelSpec, asked: Plan, table: Table, weights: Any, offset: Any) -> _Read:
+def _read(spec: ModelSpec, asked: Plan, table: Table, weights: Any, offset: Any) -> Read:
     source = Columns(table)
     prior = read_weights(spec.weights, weights, source)
     given = None if offset is None else given_numbers(offset, "offset", table)
@@ -93,18 +93,34 @@ def _read(spec: ModelSpec, asked: Plan, table: Table, weights: Any, offset: Any)
     kept = kept_rows(source, asked.roles(source), extra, prior, spec.weights or "weights", spec.missing)
     source.rows = kept.positions
     if kept.positions is None:
-        return _Read(source, readonly(np.arange(len(table))), {}, prior, given)
+        return Read(source, readonly(np.arange(len(table))), {}, prior, given)
     rows = kept.positions
-    return _Read(source, readonly(rows), kept.dropped, None if prior is None else prior[rows], None if given is None else given[rows])
+    return Read(source, readonly(rows), kept.dropped, None if prior is None else prior[rows], None if given is None else given[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt:
+    """What rows teach: trained atoms, blocks of columns, grouping factors; with the columns of these rows.
+
+    fixed, everything : the fixed effects, and all their columns, aliased ones too
+    """
+
+    response: TrainedAtom
+    y: Array
+    fixed: Block
+    everything: Array
+    terms: tuple[RandomTerm, ...]
+    offset: Array | None
+    encoding: Encoding
 
 
 @dataclass(slots=True, eq=False)
-class _Assembly:
+class Assembly:
     """The parts of one design while they are put together; equal right-hand sides and equal groups are made once."""
 
     spec: ModelSpec
     asked: Plan
-    read: _Read
+    read: Read
     training: Training
     labelled: bool
     relationship: dict[str, Any]
@@ -113,14 +129,12 @@ class _Assembly:
 
     def design(self) -> Design:
         spec, source, rows = self.spec, self.read.source, self.read.rows
-        response, y = self._response()
-        fixed, everything = self._block(spec.formula.fixed)
-        found = self._rank(fixed, everything)
+        learnt = self.learnt()
+        y, fixed, everything, terms = learnt.y, learnt.fixed, learnt.everything, learnt.terms
+        refuse_constant(self.asked.response.name, y)
+        found = demand_rank(fixed, everything, len(y))
         X = everything if len(found.kept) == everything.shape[1] else frozen(everything[:, found.kept])
-        terms, coders = self._terms()
-        self._refuse_idle_contrasts()
         residual, visit_notes = (None, []) if spec.residual is None else residual_design(spec.residual, source, rows)
-        offset, offset_atoms = self._offset()
         scaled, scale = scaled_weights(self.read.weights)
         variance = tuple(variance_design(factor, source, rows) for factor in spec.variance)
         problems = checks.unidentified(terms, residual, len(y), everything) + lost_in_fixed(terms, X) + lone_rows(variance)
@@ -135,7 +149,7 @@ class _Assembly:
             coef_terms=fixed.terms,
             weights=None if scaled is None else frozen(scaled.copy()),
             weight_scale=scale,
-            offset=offset,
+            offset=learnt.offset,
             terms=terms,
             residual=residual,
             variance=variance,
@@ -146,9 +160,19 @@ class _Assembly:
             index=self._index(),
             own_frame=self._own_frame(),
             notes=tuple(notes if spec.check == "error" else [*notes, *checks.as_check(problems)]),
-            encoding=self._encoding(fixed, coders, response, offset_atoms),
+            encoding=learnt.encoding,
             unidentified=problems if spec.check == "error" else (),
         )
+
+    def learnt(self) -> Learnt:
+        """What these rows teach, whether or not they are all that there are."""
+        response, y = self._response()
+        fixed, everything = self._block(self.spec.formula.fixed)
+        refuse_extreme(everything, fixed.names)
+        terms, coders = self._terms()
+        self._refuse_idle_contrasts()
+        offset, atoms = self._offset()
+        return Learnt(response, y, fixed, everything, terms, offset, self._encoding(fixed, coders, response, atoms))
 
     # ------------------------------------------------------------------------------------------------------- the columns
 
@@ -168,27 +192,8 @@ class _Assembly:
         if len(pieces) != 1:
             raise DesignError(f"the response {atom.name!r} has {len(pieces)} columns", "", "fit one model per response")
         y = frozen(np.array(pieces[0], dtype=np.float64))
-        if len(y) > 1 and y.min() == y.max():
-            raise DesignError(f"the response {atom.name!r} is constant: {y[0]:g} in all {len(y)} rows", "", "check the column and the rows")
         refuse_extreme(y[:, None], (atom.name,))
         return trained, y
-
-    def _rank(self, fixed: Block, X: Array) -> Rank:
-        rows, size = X.shape
-        if size > rows:
-            raise RankError(
-                f"the fixed effects have {size} columns, and there are {rows} rows",
-                "",
-                "drop terms, or use a random effect for factors of many levels",
-            )
-        refuse_extreme(X, fixed.names)
-        found = rank(X, intercept=bool(fixed.scopes) and not fixed.scopes[0])
-        if len(found.kept) >= rows:
-            what = (
-                f"the fixed effects have {len(found.kept)} independent columns for {rows} rows: nothing is left to estimate variances from"
-            )
-            raise RankError(what, "", "drop terms, or use a random effect for factors of many levels")
-        return found
 
     def _terms(self) -> tuple[tuple[RandomTerm, ...], tuple[RandomCoder, ...]]:
         groups = tuple(dict.fromkeys(term.name for term in self.spec.formula.random))
@@ -269,6 +274,28 @@ class _Assembly:
         if rows is not None:
             return OwnFrame(frame.iloc[rows], used)
         return OwnFrame(frame.copy(deep=not _COPY_ON_WRITE or frame.size <= _SMALL), used)
+
+
+def refuse_constant(name: str, y: Array) -> None:
+    """Refuse a response of one value."""
+    if len(y) > 1 and y.min() == y.max():
+        raise DesignError(f"the response {name!r} is constant: {y[0]:g} in all {len(y)} rows", "", "check the column and the rows")
+
+
+def demand_rank(fixed: Block, X: Array, rows: int) -> Rank:
+    """The independent columns of X.
+
+    rows : number of rows that X has, or stands for
+    Errors: `RankError` where they are as many as the rows.
+    """
+    remedy, size = "drop terms, or use a random effect for factors of many levels", X.shape[1]
+    if size > rows:
+        raise RankError(f"the fixed effects have {size} columns, and there are {rows} rows", "", remedy)
+    found = rank(X, intercept=bool(fixed.scopes) and not fixed.scopes[0])
+    if len(found.kept) >= rows:
+        what = f"the fixed effects have {len(found.kept)} independent columns for {rows} rows: nothing is left to estimate variances from"
+        raise RankError(what, "", remedy)
+    return found
 
 
 def _covariate(source: Columns, name: str) -> Covariate:
