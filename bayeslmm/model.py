@@ -377,7 +377,7 @@ class LMM:
 
     def __repr__(self) -> str:
         groups = "".join(f", {name} {size}" for name, size in self.groups.items())
-        return f"LMM({self.formula}: {self.nobs} rows, {self.X.shape[1]} coefficients{groups})"
+        return f"LMM({self.formula}: {self.nobs} rows, {len(self.design.kept)} coefficients{groups})"
 
 
 def _restricted(method: str) -> bool:

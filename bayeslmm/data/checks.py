@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -151,12 +151,21 @@ def _labels_reused(inner: GroupingFactor, outer_codes: Codes, outer_size: int) -
 # -------------------------------------------------------------------------------------------------------- identification
 
 
-def unidentified(terms: tuple[RandomTerm, ...], residual: ResidualDesign | None, rows: int, X: Array) -> tuple[IdentifiabilityError, ...]:
-    """The reasons why REML or ML would not identify the covariance parameters; empty where there are none."""
+def unidentified(
+    terms: tuple[RandomTerm, ...],
+    residual: ResidualDesign | None,
+    rows: int,
+    X: Array,
+    alike: Callable[[GroupingFactor, GroupingFactor], bool] | None = None,
+) -> tuple[IdentifiabilityError, ...]:
+    """The reasons why REML or ML would not identify the covariance parameters; empty where there are none.
+
+    alike : whether two factors of as many levels divide the rows alike, where the factors have no rows to tell it from
+    """
     found: list[IdentifiabilityError] = []
     for term in terms:
         found += _of_term(term, residual, rows, X)
-    found += _confounded(terms)
+    found += _confounded(terms, alike or _same_partition)
     if residual is not None:
         found += _of_residual(residual, terms)
     return tuple(found)
@@ -184,7 +193,9 @@ def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Ar
     return []
 
 
-def _confounded(terms: tuple[RandomTerm, ...]) -> list[IdentifiabilityError]:
+def _confounded(
+    terms: tuple[RandomTerm, ...], alike: Callable[[GroupingFactor, GroupingFactor], bool]
+) -> list[IdentifiabilityError]:
     """Two grouping factors with different names that divide the rows alike, under a common column."""
     found = []
     for a, b in combinations(terms, 2):
@@ -194,7 +205,7 @@ def _confounded(terms: tuple[RandomTerm, ...]) -> list[IdentifiabilityError]:
             and set(a.columns) & set(b.columns)
             and a.relationship is None
             and b.relationship is None
-            and _same_partition(a.group, b.group)
+            and alike(a.group, b.group)
         ):
             what = f"grouping factors {a.group.name!r} and {b.group.name!r} divide the rows alike: their variances cannot be told apart"
             found.append(IdentifiabilityError(what, f"({a.spec.text}) and ({b.spec.text})", f"drop one of the terms; or {_PRIORS}"))

@@ -164,6 +164,17 @@ class Design:
         return len(self.y)
 
     @property
+    def in_memory(self) -> bool:
+        """Whether the rows are at hand; a design of rows that were added up in parts has none."""
+        return True
+
+    @property
+    def response_size(self) -> tuple[float, float, float]:
+        """Largest absolute value and standard deviation of the response, largest absolute value of what the offset leaves of it."""
+        largest = float(np.abs(self.y).max())
+        return largest, float(np.std(self.y)), largest if self.offset is None else float(np.abs(self.y - self.offset).max())
+
+    @property
     def frame(self) -> pd.DataFrame:
         """The columns that the model reads, over the rows kept: a copy."""
         return self.own_frame.picked()

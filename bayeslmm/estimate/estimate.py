@@ -86,7 +86,7 @@ def estimate(problem: Problem, method: Method = "REML", start: Array | None = No
 
 def _lost(problem: Problem, point: Point) -> bool:
     """Whether so small a residual variance is only rounding: the residuals themselves are larger than it says."""
-    if problem.structured is not None or not problem.design.terms:
+    if problem.structured is not None or not problem.design.terms or not problem.design.in_memory:
         return False
     assert point.state is not None
     design = problem.design
@@ -158,9 +158,8 @@ def _unit_variance(problem: Problem, x: Array) -> float:
 
 def refuse_exact(problem: Problem) -> None:
     """A response that the fixed effects reproduce has no residual variance."""
-    y, scale = problem.design.y, problem.conditioning.y_scale
-    offset = problem.design.offset
-    if (offset is not None and not (y - offset).any()) or scale <= max(64 * np.finfo(float).eps * float(np.abs(y).max()), 1e-13 * float(np.std(y))):
+    largest, spread, left = problem.design.response_size
+    if left == 0.0 or problem.conditioning.y_scale <= max(64 * np.finfo(float).eps * largest, 1e-13 * spread):
         raise _exact("the fixed effects reproduce the response exactly")
 
 

@@ -63,7 +63,7 @@ def summarise(fit: Estimates, df: str, vcov: str | None, information: str) -> Su
     """The blocks of lme4's summary, the covariance of structured errors, and the checks that did not pass."""
     kind = "Linear mixed model" if fit.design.terms else "Linear model"
     tests = fixed_tests(fit, df, vcov, information)
-    tables = [_criteria(fit), _scaled_residuals(fit)]
+    tables = [_criteria(fit), *([_scaled_residuals(fit)] if fit.design.in_memory else [])]
     if fit.design.terms or fit.design.residual is None:
         tables.append(_random_effects(fit))
     tables += _errors(fit)
