@@ -1,4 +1,4 @@
-"""What the site makes itself: the pages of numbers, from the runs that give them, and formulas as MathML, without a script from elsewhere."""
+"""What the site makes itself: pages of numbers from the runs that give them, and formulas as MathML, without a script from elsewhere."""
 
 from __future__ import annotations
 
@@ -46,29 +46,34 @@ def validation() -> str:
     lines = [
         "# Validation",
         "",
-        f"**{agree} of {len(figures)} figures of {models} models agree** to the last digit printed (one unit of it). This page is computed when "
-        "the site is built; `bayeslmm verify models/` prints the same on your machine, and every figure is a test.",
+        f"**{agree} of {len(figures)} figures of {models} models agree** to the last digit printed (one unit of it). This page is computed "
+        "when the site is built; `bayeslmm verify models/` prints the same on your machine, and every figure is a test.",
         "",
-        "Some sources are books and papers, others are help pages whose model was computed with the software named from the same data: each "
-        "source says which it is.",
+        "Some sources are books and papers, others are help pages whose model was computed with the software named from the same data: "
+        "each source says which it is.",
         "",
-        "| model | figures | agree |",
-        "|---|--:|--:|",
+        "| model | | figures | agree |",
+        "|---|---|--:|--:|",
     ]
     per_model = [(name, list(group)) for name, group in groupby(compared, key=lambda one: one.model)]
     for name, group in per_model:
         mine = [figure for one in group for figure in one.figures]
-        lines.append(f"| [{name}](#{name}) | {len(mine)} | {sum(figure.agrees for figure in mine)} |")
+        lines.append(f"| [{name}](#{name}) | {said(name).get('title', '')} | {len(mine)} | {sum(figure.agrees for figure in mine)} |")
     for name, group in per_model:
         lines += model_section(name, group)
     return "\n".join(lines) + "\n"
 
 
+def said(name: str) -> dict[str, Any]:
+    """A spec file of the gallery as it stands."""
+    return tomllib.loads((ROOT / "models" / f"{name}.toml").read_text(encoding="utf-8"))
+
+
 def model_section(name: str, group: list[Compared]) -> list[str]:
     """One model: what it is, and its figures by source."""
-    said = tomllib.loads((ROOT / "models" / f"{name}.toml").read_text(encoding="utf-8"))
-    lines = ["", f"## {name}", "", f"{said.get('title', name)}: `{said['model']['formula']}`"]
-    addresses = {one["source"]: one.get("url") for one in said["reference"]}
+    spec = said(name)
+    lines = ["", f"## {name}", "", f"{spec.get('title', name)}: `{spec['model']['formula']}`"]
+    addresses = {one["source"]: one.get("url") for one in spec["reference"]}
     for one in group:
         address = addresses.get(one.source)
         source = f"[{one.source}]({address})" if address else one.source
@@ -88,8 +93,7 @@ def benchmarks() -> str:
         text = results.read_text(encoding="utf-8")
         return text if text.lstrip().startswith("# ") else f"# Benchmarks\n\n{text}"
     return (
-        "# Benchmarks\n\nNo run has been recorded yet. `make bench` sets up the other libraries in an environment of their own, times whole "
-        "fits of the same problems with all of them, one process each, and writes a table with versions, times, memory and the criterion "
+        "# Benchmarks\n\nNo run has been recorded yet. `make bench` sets up the other libraries in an environment XX of the same problems with all of them, one process each, and writes a table with versions, times, memory and the criterion "
         "that each ended at: a fit that is fast and ends above the optimum is not a win.\n"
     )
 
@@ -99,7 +103,7 @@ def structures() -> str:
     lines = [
         "# Covariance structures",
         "",
-        "Any of them for a random term (`ar1(0 + visit | g)`) and for the errors (`residual=\"ar1(visit | subject)\"`); names as in SAS and "
+        'Any of them for a random term (`ar1(0 + visit | g)`) and for the errors (`residual="ar1(visit | subject)"`); names as in SAS and '
         "mmrm. *t* is the dimension, *q* the order. How to choose: [choose a structure](../howto/structures.md).",
         "",
         "| name | what it is | parameters | |",
