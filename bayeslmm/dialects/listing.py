@@ -208,7 +208,7 @@ def _short(text: str) -> str:
 
 def _number(table: str, name: str, value: float) -> str:
     if np.isnan(value):
-        return "" if table in _BLANK else "."
+        return "Non-est" if name == "Estimate" else "" if table in _BLANK else "."
     formats: Mapping[str, Callable[[float], str]] = {"DF": _degrees, "DenDF": _degrees, "tValue": _two, "ZValue": _two, "FValue": _two}
     if name in formats:
         return formats[name](value)

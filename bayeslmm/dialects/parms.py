@@ -6,6 +6,7 @@ without an inverse of its own. With some held the criterion before sigma is prof
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -19,6 +20,7 @@ from bayeslmm.dialects.held import Free, HeldFit
 from bayeslmm.dialects.parameters import Listing, tau_of
 from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate
+from bayeslmm.estimate.settle import settled
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.model import LMM
@@ -45,9 +47,10 @@ class Search:
 def fitted(model: LMM, translation: Translation, make: Callable[[], Listing]) -> Search:
     """Fit the model of a program, PARMS and all."""
     parms = translation.program.parms
-    if parms is None:
-        return Search(model.fit(translation.method))
     model.design.demand_identified()
+    if parms is None:
+        problem, found = settled(model.problem, translation.method)
+        return Search(_warned(Fit(model, problem, found, found.elapsed)))
     problem, restricted, listing = model.problem, translation.method == "REML", make()
     found = estimate(problem, translation.method)
     first = tau_of(found.x, _conditioned(problem, found))
@@ -64,6 +67,14 @@ def fitted(model: LMM, translation: Translation, make: Callable[[], Listing]) ->
     tau, free = _constrained(listing, best, held, restricted)
     estimates = _estimate_at(problem, found, tau)
     return Search(HeldFit(model, problem, estimates, float(np.exp(2.0 * tau[-1]))), free, held, candidates, values)
+
+
+def _warned(fit: Fit) -> Fit:
+    """A search that failed is worth a warning; columns that depend on others are how SAS codes classes."""
+    warning = fit.warning()
+    if warning is not None and any(check.verdict == "failed" for check in fit.checks.values()):
+        warnings.warn(warning, stacklevel=5)
+    return fit
 
 
 def _candidates(parms: Parms, count: int) -> tuple[tuple[float, ...], ...]:

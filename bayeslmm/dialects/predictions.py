@@ -76,6 +76,8 @@ def _absent(run: Run) -> Codes:
     frame = run.rows.frame
     needed = [name for name in run.model_columns if name != response]
     complete = frame[needed].notna().all(axis=1).to_numpy() if needed else np.ones(len(frame), dtype=np.bool_)
+    if run.program.weight:
+        complete = complete & (frame[run.program.weight] > 0).to_numpy()
     return np.flatnonzero(complete & frame[response].isna().to_numpy())
 
 

@@ -44,11 +44,6 @@ class Rows:
         found = self.classes[name]
         return ClassLevels(name, found.levels, found.codes[self.used])
 
-    def levels_used(self, name: str) -> tuple[str, ...]:
-        """The levels of a class that the rows used have."""
-        codes = self.at(name).codes
-        return tuple(level for k, level in enumerate(self.classes[name].levels) if np.any(codes == k))
-
     @property
     def subject_count(self) -> int:
         """Subjects among all rows read; 1 where the program has none."""
@@ -114,11 +109,12 @@ def prepare(data: pd.DataFrame, translation: Translation) -> Rows:
     _check_contiguous(data, translation.contiguous)
     for derived in translation.derived:
         frame[derived.name] = _derived(derived, data, classes)
-    if program.weight:
-        # what SAS does with a weight that is no weight
-        weight = np.asarray(_numeric(data, program.weight))
-        frame[program.weight] = np.where(weight > 0, weight, np.nan)
     used = np.asarray(frame[list(model_columns(translation, frame))].notna().all(axis=1), dtype=np.bool_)
+    if program.weight:
+        # a weight that is missing or not above 0 leaves its row out
+        weight = np.asarray(_numeric(data, program.weight))
+        frame[program.weight] = np.where(weight > 0, weight, 0.0)
+        used = used & (weight > 0)
     if not used.any():
         raise EmptyDataError("no row has a value of every variable of the model", f"{len(frame)} rows read", "see which column is empty")
     return Rows(frame, data, classes, used, _subjects(data, translation.subject, classes))

@@ -24,7 +24,7 @@ from bayeslmm.spec.sas.effects import GLMEffect
 from bayeslmm.spec.sas.glm import GLMLayout, RowSpace, bridge, class_variables, covariate_names, glm_columns, our_rows, row_space
 from bayeslmm.spec.sas.means import Background
 from bayeslmm.spec.sas.program import MixedProgram
-from bayeslmm.spec.sas.translation import Translation, last_level_coding
+from bayeslmm.spec.sas.translation import Translation
 
 COUNTING = ("containment", "between-within", "residual")
 
@@ -38,7 +38,7 @@ class Run:
     def __init__(self, translation: Translation, rows: Rows) -> None:
         self.translation, self.rows = translation, rows
         subjects = bic_subjects(translation, rows)
-        self.model = LMM.from_spec(_spec(translation, rows), rows.frame, counting="sas", subjects=subjects)
+        self.model = LMM.from_spec(_spec(translation), rows.frame, counting="sas", subjects=subjects)
         self.search: Search = fitted(self.model, translation, lambda: self.listing)
         self.fit: Fit = self.search.fit
         self.layout: GLMLayout = _layout(translation, rows)
@@ -130,10 +130,9 @@ class Run:
         return Background(classes, _covariates(self.layout.effects, self.rows), weights)
 
 
-def _spec(translation: Translation, rows: Rows) -> ModelSpec:
-    names = class_variables(translation.effects)
-    contrasts = tuple((name, last_level_coding(k)) for name in names if (k := len(rows.levels_used(name))) > 1)
-    return replace(translation.spec, contrasts=contrasts)
+def _spec(translation: Translation) -> ModelSpec:
+    """The model with the last level of each class as its reference."""
+    return replace(translation.spec, contrasts=tuple((name, "sas") for name in class_variables(translation.effects)))
 
 
 def _layout(translation: Translation, rows: Rows) -> GLMLayout:

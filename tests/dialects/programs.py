@@ -81,7 +81,8 @@ PROGRAMS = (
     _of(
         "machines_unstructured",
         "nlme/Machines",
-        "proc mixed; class Worker Machine; model score = Machine / ddfm=satterth outp=p; random Machine / subject=Worker type=un g gcorr s; run;",
+        """proc mixed; class Worker Machine; model score = Machine / ddfm=satterth outp=p;
+           random Machine / subject=Worker type=un g gcorr s; run;""",
         *("G", "GCorr", "SolutionR", "OutP"),
     ),
     _of(
@@ -102,7 +103,9 @@ PROGRAMS = (
         "proc mixed; class batch cask; model strength = ; random batch cask(batch) / s; run;",
         "SolutionR",
     ),
-    _of("crossed", "lme4/Penicillin", "proc mixed covtest; class plate sample; model diameter = / s; random plate sample; run;", "SolutionF"),
+    _of(
+        "crossed", "lme4/Penicillin", "proc mixed covtest; class plate sample; model diameter = / s; random plate sample; run;", "SolutionF"
+    ),
     _of(
         "cake",
         "lme4/cake",
@@ -164,7 +167,8 @@ PROGRAMS = (
     _of(
         "heterogeneous_visits",
         "nlme/Orthodont",
-        """proc mixed; class Subject Sex age; model distance = Sex age; repeated age / type=arh(1) subject=Subject group=Sex r=1,20; run;""",
+        """proc mixed; class Subject Sex age; model distance = Sex age;
+           repeated age / type=arh(1) subject=Subject group=Sex r=1,20; run;""",
         "R",
     ),
     _of(

@@ -28,4 +28,6 @@ def schools() -> pd.DataFrame:
     """High School and Beyond, with the school means of the published analysis (three decimals)."""
     pupils, levels = data("nlme", "MathAchieve"), data("nlme", "MathAchSchool")
     joined = pupils.merge(levels[["School", "Sector"]], on="School")
-    return joined.assign(cses=joined["SES"] - joined["MEANSES"], sector=(joined["Sector"] == "Catholic").astype(float)).drop(columns="Sector")
+    return joined.assign(cses=joined["SES"] - joined["MEANSES"], sector=(joined["Sector"] == "Catholic").astype(float)).drop(
+        columns="Sector"
+    )

@@ -22,7 +22,7 @@ def printed(result: MixedResult, table: str, column: str, digits: int = 4) -> li
     return result[table][column].dropna().round(digits).tolist()
 
 
-# -- Potthoff and Roy's growth measurements, the example of repeated measures --------------------------------------------------------------
+# -- Potthoff and Roy's growth measurements, the example of repeated measures -------------------------------------------------------------
 
 
 def test_growth_unstructured() -> None:
@@ -60,7 +60,7 @@ def test_growth_by_sex() -> None:
     assert printed(result, "LRT", "ChiSq", 2) == [69.43]
 
 
-# -- the split plot ------------------------------------------------------------------------------------------------------------------------
+# -- the split plot -----------------------------------------------------------------------------------------------------------------------
 
 SPLIT_PLOT = """
     proc mixed data=sp;
@@ -97,7 +97,7 @@ def test_broad_and_narrow_inference_differ_in_their_standard_errors() -> None:
     assert table["tValue"].round(2).tolist() == [30.39, 14.68, 7.24]
 
 
-# -- High School and Beyond (Singer 1998, Journal of Educational and Behavioral Statistics 23, 323-355) --------------------------------------
+# -- High School and Beyond (Singer 1998, Journal of Educational and Behavioral Statistics 23, 323-355) -----------------------------------
 
 
 def test_school_effects() -> None:
@@ -113,7 +113,7 @@ def test_school_effects() -> None:
     assert {"ClassLevels", "IterHistory", "Tests3"}.isdisjoint(result)
 
 
-# -- the textbook's program ------------------------------------------------------------------------------------------------------------------
+# -- the textbook's program ---------------------------------------------------------------------------------------------------------------
 
 
 def test_the_textbook_program_runs_as_written(trial: object) -> None:
