@@ -18,6 +18,7 @@ from bayeslmm.results.plain import untold
 from bayeslmm.results.store import demand_same_criterion, open_design, open_estimate
 from bayeslmm.said import Said
 from bayeslmm.spec import Priors
+from bayeslmm.spec.atomic import as_path
 
 
 def load(path: str | Path, functions: Mapping[str, Callable[..., Any]] | None = None) -> Any:
@@ -31,7 +32,7 @@ def load(path: str | Path, functions: Mapping[str, Callable[..., Any]] | None = 
     >>> fit.save("sleepstudy.fit"); blm.load("sleepstudy.fit").fixef.equals(fit.fixef)
     True
     """
-    content, arrays = read_container(Path(path))
+    content, arrays = read_container(as_path(path))
     try:
         return _opened(content, arrays, dict(functions or {}), str(path))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

@@ -215,9 +215,20 @@ class _Walk:
     def _called(self, node: ast.Call, name: str) -> Any:
         if name in self.functions:
             given = {keyword.arg: self.value(keyword.value) for keyword in node.keywords if keyword.arg}
-            return self.functions[name](*(self._any(part) for part in node.args), **given)
+            return self._own(name, [self._any(part) for part in node.args], given)
         if name in STATELESS:
             return STATELESS[name](*(self._number(part) for part in node.args))
         if name in STATEFUL | CODINGS:
             raise FormulaError(f"{name}() cannot stand here", self.atom.name, "use it as a term of its own")
         raise FormulaError(f"unknown function {name!r}", self.atom.name, f"pass it as functions={{{name!r}: ...}}")
+
+    def _own(self, name: str, values: list[Any], options: Mapping[str, Any]) -> Any:
+        """A function of the user's: whatever it raises is told with its name."""
+        try:
+            found = self.functions[name](*values, **options)
+        except Exception as error:
+            what = f"the function {name!r} failed: {type(error).__name__}: {error}"
+            raise FormulaError(what, self.atom.name, "it is called with read-only arrays, one per column") from error
+        if np.iscomplexobj(found):
+            raise FormulaError(f"the function {name!r} gives complex numbers", self.atom.name, "return real numbers")
+        return found

@@ -37,7 +37,7 @@ def parse_formula(text: str, functions: Iterable[str] = frozenset()) -> Formula:
 @lru_cache(maxsize=1024)
 def _parse(text: str, functions: frozenset[str]) -> Formula:
     for name in functions:
-        if not name.isidentifier() or name in LITERALS or name in RESERVED:
+        if not isinstance(name, str) or not name.isidentifier() or name in LITERALS or name in RESERVED:
             raise FormulaError(f"a function cannot be called {name!r}", "functions", "name it by a plain identifier")
     return read_formula(Cursor(text, functions))
 

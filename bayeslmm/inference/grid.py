@@ -51,6 +51,8 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
     levels, covariates = design.encoding.levels, design.encoding.covariates
     values: dict[str, tuple[Any, ...]] = {name: tuple(found) for name, found in levels.items()}
     values |= {name: _covariate_values(design, name, c.mean) for name, c in covariates.items()}
+    if at is not None and not isinstance(at, Mapping):
+        raise SpecificationError(f"at is a {type(at).__name__}", "at=", 'give a mapping: {"x": [0, 1]}')
     for name, given in (at or {}).items():
         values[known_variable(name, tuple(values))] = _given(name, given, levels.get(name))
     total = int(np.prod([len(v) for v in values.values()], dtype=np.float64))
@@ -88,9 +90,12 @@ def _given(name: str, given: Any, levels: tuple[Any, ...] | None) -> tuple[Any, 
         raise SpecificationError(f"no value of {name!r} is given", "at=", "give one value or more")
     if levels is None:
         try:
-            return tuple(float(v) for v in values)
+            numbers = tuple(float(v) for v in values)
         except (TypeError, ValueError):
             raise SpecificationError(f"{name!r} is a covariate", f"at={{{name!r}: {given!r}}}", "give numbers") from None
+        if not np.all(np.isfinite(numbers)):
+            raise SpecificationError(f"a value of {name!r} is not finite", f"at={{{name!r}: {given!r}}}", "give finite numbers")
+        return numbers
     by_text = {str(level): level for level in levels}
     found = []
     for value in values:

@@ -41,7 +41,10 @@ def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> Function
     L = np.array(rows, float).reshape(-1, len(names))
     if not len(L) or not np.all(np.isfinite(L)):
         raise SpecificationError("a contrast needs finite weights", f"L = {given!r}", "give one row of numbers per contrast")
-    right = np.asarray(rhs, float)
+    try:
+        right = np.asarray(rhs, float)
+    except (TypeError, ValueError):
+        raise SpecificationError(f"rhs is {rhs!r:.40}", "rhs=", "give one number, or one per row of L") from None
     if right.ndim > 1 or right.size not in (1, len(L)):
         raise SpecificationError(f"{right.size} right-hand sides for {len(L)} contrasts", "rhs=", "give one number, or one per row of L")
     right = np.broadcast_to(right, (len(L),))

@@ -61,6 +61,9 @@ def lrt(*fits: Fitted, boundary: bool = True) -> pd.DataFrame:
     """
     if len(fits) < 2:
         raise InferenceError("a likelihood-ratio test compares two fits or more", f"{len(fits)} given", "lrt(small, large)")
+    for fit in fits:
+        if not hasattr(fit, "estimate"):
+            raise InferenceError(f"a {type(fit).__name__} is no fit", "lrt", "lrt(small, large), each made by LMM.fit")
     demand_same_data(fits)
     method = common_method(fits)
     if any(fit.estimate.method != method for fit in fits):

@@ -12,7 +12,7 @@ import pandas as pd
 from bayeslmm.arrays import Array
 from bayeslmm.data.columns import numbers
 from bayeslmm.data.frame import read_table
-from bayeslmm.errors import BayesLMMWarning
+from bayeslmm.errors import BayesLMMWarning, SpecificationError
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.residuals import residual_sds
 from bayeslmm.likelihood.subjects_prediction import ResidualPlace, subject_rows
@@ -42,6 +42,10 @@ def predict(
     demand_one_of(new_levels, ("error", "population"), "new_levels")
     if interval is not None:
         demand_one_of(interval, ("confidence", "prediction"), "interval")
+    if offset is not None and (newdata is None or not fit.model.given_offset):
+        what = "offset= is for new data of a model whose offset was given as an array"
+        remedy = "leave it out: the offset is known" if newdata is None else "leave it out, or put it into the formula"
+        raise SpecificationError(what, "offset", remedy)
     rows = own_rows(fit) if newdata is None else new_rows(fit, newdata, level=level, new_levels=new_levels, offset=offset)
     if fit.problem.structured is not None:
         rows, found = _structured(fit, rows, newdata, level=level, interval=interval)
@@ -55,8 +59,10 @@ def predict(
     out = pd.DataFrame(columns, index=rows.index)
     if rows.missing.any():
         out.iloc[np.flatnonzero(rows.missing)] = np.nan
-        what = f"{int(rows.missing.sum())} rows have missing values and are predicted as NaN"
-        warnings.warn(BayesLMMWarning(what, f"rows {listed(np.flatnonzero(rows.missing))}"), stacklevel=3)
+        count = int(rows.missing.sum())
+        what = f"{count} rows have missing values and are predicted as NaN" if count > 1 else "a row has missing values and is predicted as NaN"
+        where = f"rows {listed(np.flatnonzero(rows.missing))}"
+        warnings.warn(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"), stacklevel=3)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from bayeslmm.likelihood.residuals import draw_errors
 
 def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple[Array, Array, float]:
     """alpha (p,) of the columns kept, theta and sigma from a mapping; coefficients may be given by name."""
+    if not isinstance(params, Mapping):
+        raise SpecificationError(f"params is a {type(params).__name__}", "params", 'give {"alpha": ..., "theta": ..., "sigma": ...}')
     unknown = set(params) - {"alpha", "theta", "sigma"}
     absent = {"alpha", "theta", "sigma"} - set(params) - ({"theta"} if size == 0 else set())
     if unknown or absent:
@@ -28,11 +31,15 @@ def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple
         if missing:
             raise SpecificationError(f"coefficients missing: {', '.join(missing)}", "alpha", "give one number per coefficient")
         alpha = [alpha[design.coef_names[i]] for i in design.kept]
-    alpha = np.asarray(alpha, float)
-    theta, sigma = np.atleast_1d(np.asarray(params.get("theta", ()), float)), float(params["sigma"])
+    try:
+        alpha, theta = np.asarray(alpha, float), np.atleast_1d(np.asarray(params.get("theta", ()), float))
+        sigma = float(params["sigma"])
+    except (TypeError, ValueError) as error:
+        raise SpecificationError(f"a parameter is not numbers: {error}", "params", "give numbers") from None
     for name, values, length in (("alpha", alpha, len(design.kept)), ("theta", theta, size)):
         if values.shape != (length,) or not np.all(np.isfinite(values)):
-            raise SpecificationError(f"{name} is not {length} finite numbers", name, f"got shape {values.shape}")
+            what = f"{name} is not {length} finite numbers"
+            raise SpecificationError(what, f"{name}, of shape {values.shape}", f"give {length} numbers")
     if not (np.isfinite(sigma) and sigma >= 0):
         raise SpecificationError(f"sigma is {sigma}", "sigma", "give a standard deviation")
     return alpha, theta, sigma
@@ -40,10 +47,18 @@ def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple
 
 def simulated(problem: Problem, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame:
     """`sim_1`, `sim_2`, ... over the rows used; each column has a stream of its own, so that it does not depend on how many there are."""
-    if isinstance(nsim, bool) or int(nsim) != nsim or nsim < 1:
+    if isinstance(nsim, bool) or not isinstance(nsim, Integral) or nsim < 1:
         raise SpecificationError(f"nsim is {nsim!r}", "nsim", "give the number of simulations, 1 or more")
-    drawn = responses(problem, alpha, theta, sigma, np.random.SeedSequence(seed).spawn(int(nsim)))
+    drawn = responses(problem, alpha, theta, sigma, seeded(seed).spawn(int(nsim)))
     return pd.DataFrame(drawn, index=problem.design.index, columns=[f"sim_{number + 1}" for number in range(int(nsim))])
+
+
+def seeded(seed: Any) -> np.random.SeedSequence:
+    """The source of random numbers of a seed. Errors: SpecificationError for what is no seed."""
+    try:
+        return np.random.SeedSequence(seed)
+    except (TypeError, ValueError):
+        raise SpecificationError(f"seed is {seed!r:.40}", "seed", "give a whole number, 0 or more, or None") from None
 
 
 def responses(problem: Problem, alpha: Array, theta: Array, sigma: float, streams: Sequence[np.random.SeedSequence]) -> Array:

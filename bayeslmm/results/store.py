@@ -16,6 +16,7 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.results.container import write_container
 from bayeslmm.results.frames import Arrays, open_index, store_frame, store_index
 from bayeslmm.results.plain import told, untold
+from bayeslmm.spec.atomic import as_path
 
 if TYPE_CHECKING:
     from bayeslmm.results.estimates import Estimates, Model
@@ -27,7 +28,7 @@ AGREES = 1e-8
 def save(fit: Estimates, path: str | Path) -> None:
     """Write a fit to exactly this path. Errors: StoreError."""
     content, arrays = stored_fit(fit)
-    write_container(Path(path), content, arrays)
+    write_container(as_path(path), content, arrays)
 
 
 def stored_fit(fit: Estimates) -> tuple[dict[str, Any], Arrays]:

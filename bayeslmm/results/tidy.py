@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ COLUMNS = ("effect", "group", "level", "term", "estimate", "std_error", "df", "s
 
 def quantile(conf_level: float, df: Any = np.inf) -> Any:
     """The two-sided quantile of t with `df` degrees of freedom (normal where infinite)."""
-    if not 0.0 < conf_level < 1.0:
+    if isinstance(conf_level, bool) or not isinstance(conf_level, Real) or not 0.0 < conf_level < 1.0:
         raise SpecificationError(f"the confidence level is {conf_level!r}", "conf_level", "give a number between 0 and 1, such as 0.95")
     tail, df = 0.5 + 0.5 * conf_level, np.asarray(df, float)
     with np.errstate(invalid="ignore"):

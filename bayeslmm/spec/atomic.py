@@ -7,8 +7,16 @@ import secrets
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from bayeslmm.errors import StoreError
+
+
+def as_path(given: Any) -> Path:
+    """A path from what a user gave. Errors: StoreError for what names no file."""
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given) or "\0" in str(given):
+        raise StoreError(f"{given!r:.80} names no file", "path", 'give a path, such as "model.fit"')
+    return Path(given)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -16,8 +24,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Errors: StoreError with the bytes needed when the folder is missing, full or closed to writing.
     """
+    if not path.name:
+        raise StoreError("the path names a folder", str(path), "name a file in it")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise StoreError("there is a device or a pipe of that name", str(path), "name a file")
         _write_new(temporary, content)
         os.replace(temporary, path)
         _sync_folder(path.parent)

@@ -41,6 +41,12 @@ def make_spec(
     (('x', 'sum'),)
     """
     parsed = formula if isinstance(formula, Formula) else parse_formula(formula, functions)
+    for given, argument, example, kinds in (
+        (residual, "residual", "us(visit | subject)", (str, ResidualTerm)),
+        (variance, "variance", "ident(group)", (str, tuple)),
+    ):
+        if given is not None and not isinstance(given, kinds):
+            raise SpecificationError(f"{argument} is a text, not {type(given).__name__}", argument, f'write it as "{example}"')
     errors = parse_residual(residual) if isinstance(residual, str) else residual
     factors = parse_variance(variance) if isinstance(variance, str) else tuple(variance or ())
     _demand_no_response(parsed, errors, factors)
@@ -104,6 +110,10 @@ def _contrast(factor: str, given: Any) -> Contrast:
     where = f"contrasts[{factor!r}]"
     if isinstance(given, str):
         return _one_of(given.lower(), CODINGS, where)
+    labels: Any = getattr(given, "index", None)
+    if hasattr(labels, "tolist") and labels.tolist() != list(range(len(given))):
+        what = f"the contrasts of {factor!r} have row labels, which are not matched to levels"
+        raise SpecificationError(what, where, "order the rows as the levels, and give .to_numpy()")
     rows = given.to_numpy().tolist() if hasattr(given, "to_numpy") else given.tolist() if hasattr(given, "tolist") else given
     try:
         matrix = tuple(tuple(float(value) for value in row) for row in rows)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bayeslmm.errors import BayesLMMError, SpecificationError
+from bayeslmm.spec.atomic import as_path
 from bayeslmm.spec.build import make_spec
 from bayeslmm.spec.entries import Entries, Printed, plain
 from bayeslmm.spec.file import DataSource, Dialect, SpecFile
@@ -31,7 +32,7 @@ def read_spec(path: str | os.PathLike[str]) -> SpecFile:
 
     Errors: SpecificationError with file and key path; FormulaError, PriorError likewise, for a formula or a prior that cannot be read.
     """
-    place = Path(path)
+    place = as_path(path)
     content = read_regular(place, "spec file", MAX_SPEC_BYTES)
     return parse_spec(_text(content, place), place)
 

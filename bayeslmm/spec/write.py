@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from bayeslmm.errors import BayesLMMError, StoreError
 from bayeslmm.formula import Formula, formula_text, parse_formula, variance_text
-from bayeslmm.spec.atomic import write_atomically
+from bayeslmm.spec.atomic import as_path, write_atomically
 from bayeslmm.spec.file import SpecFile
 from bayeslmm.spec.mmrm import mmrm_text
 from bayeslmm.spec.model import ModelSpec
@@ -24,7 +23,7 @@ def write_spec(path: str | os.PathLike[str], content: SpecFile | ModelSpec) -> N
     Errors: StoreError.
     """
     file = content if isinstance(content, SpecFile) else SpecFile(content)
-    write_atomically(Path(path), spec_text(file).encode())
+    write_atomically(as_path(path), spec_text(file).encode())
 
 
 def spec_text(file: SpecFile) -> str:

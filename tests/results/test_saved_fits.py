@@ -46,6 +46,7 @@ def test_a_fit_comes_back_equal_to_the_bit(fit: blm.Fit, tmp_path: Path, sleepst
 
 def test_what_stands_beside_a_formula_comes_back(crossed: pd.DataFrame, tmp_path: Path) -> None:
     data = crossed.set_index(pd.MultiIndex.from_arrays([crossed["g"], np.arange(len(crossed))], names=["who", None]))
+    data["side"] = np.where(np.arange(len(data)) % 3 == 0, "left", "right")
     data.loc[data.index[5], "x"] = np.nan
     levels = sorted(crossed["h"].unique())
     A = pd.DataFrame(np.eye(len(levels)) + 0.2, index=levels, columns=levels)
