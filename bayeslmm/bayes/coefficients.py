@@ -34,6 +34,14 @@ class Integrated:
     solution: Solution
 
 
+def repeated(solution: Solution, t: int) -> Solution:
+    """A solution at t points: a model without random effects is solved once for all of them."""
+    if len(solution.r2) == t:
+        return solution
+    parts = (solution.logdet, solution.border, solution.root, solution.logdet_X, solution.alpha, solution.r2)
+    return Solution(*(np.repeat(part, t, axis=0) for part in parts))
+
+
 @dataclass(frozen=True, eq=False)
 class AlphaPrior:
     """Independent normal or flat priors of the coefficients kept."""
@@ -79,6 +87,7 @@ class AlphaPrior:
     def integrate(self, solution: Solution, s2: Array) -> Integrated:
         """At some points with residual variance s2 (t,) on conditioned columns."""
         criterion = self.problem.criterion
+        solution = repeated(solution, len(s2))
         if self.flat:
             df = criterion.df(True)
             value = solution.logdet + solution.logdet_X + df * np.log(s2) + solution.r2 / s2 + criterion.constant(True) - df

@@ -35,7 +35,8 @@ def summary(post: Posterior, options: dict[str, Any]) -> pd.DataFrame:
     """ArviZ's table of the coefficients and covariance parameters; a correlation once, never a 1."""
     stats, names = optional("arviz_stats"), ["alpha", *post.parameters]
     options = {"var_names": names} | options
-    table: pd.DataFrame = stats.summary(post.tree, **options)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table: pd.DataFrame = stats.summary(post.tree, **options)
     dull = {f"{name}[{a}, {b}]" for name, v in post.parameters.items() if len(v.dims) == 2 for a, b in _upper(v.coords[v.dims[0]])}
     return table.loc[[label not in dull for label in table.index]]
 

@@ -58,7 +58,9 @@ def test_one_normal_and_one_flat_coefficient_lie_between() -> None:
     mixed = density(problem, blm.Priors(alpha={"x": ("normal", 0.0, 1.0)}))
     wide = density(problem, blm.Priors(alpha={"x": ("normal", 0.0, 1.0), "Intercept": ("normal", 0.0, 1e5)}))
     phi = somewhere(mixed)[None]
-    assert float(mixed.log_likelihood(phi)[0]) == pytest.approx(float(wide.log_likelihood(phi)[0] + np.log(1e5) + 0.5 * np.log(2 * np.pi)), abs=1e-6)
+    assert float(mixed.log_likelihood(phi)[0]) == pytest.approx(
+        float(wide.log_likelihood(phi)[0] + np.log(1e5) + 0.5 * np.log(2 * np.pi)), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,0 +1,44 @@
+"""A small simulation-based calibration: parameters drawn from the prior lie anywhere among the draws of their posterior."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import bayeslmm as blm
+from bayeslmm.bayes.density import density
+from bayeslmm.bayes.prior_draws import drawn
+from tests.bayes.designs import grouped
+
+PRIORS = blm.Priors(
+    alpha={"Intercept": ("normal", 0.0, 2.0), "x": ("normal", 0.0, 1.0)}, sd=("half_t", 3, 1.0), sigma=("half_t", 3, 1.0), corr=("lkj", 2)
+)
+DRAWS = 100
+
+
+def ranks(replications: int, formula: str) -> dict[str, np.ndarray]:
+    data = grouped(groups=6, each=5)
+    base = blm.LMM(formula, data, priors=PRIORS)
+    truth, errors = drawn(base, replications, 11)
+    y = truth.draws.alpha @ base.X.T + errors
+    for term, beta in zip(base.design.terms, truth.draws.beta, strict=True):
+        y = y + np.einsum("snq,nq->sn", beta[:, term.group.codes], term.Z)
+    found: dict[str, list[int]] = {}
+    target = density(base.problem, PRIORS)
+    for i in range(replications):
+        post = blm.LMM(formula, data.assign(y=y[i]), priors=PRIORS).sample(draws=DRAWS, chains=1, seed=i)
+        pairs = [(f"phi{j}", post.draws.phi[:, j], truth.draws.phi[i, j]) for j in range(target.size)]
+        pairs += [(f"alpha{j}", post.draws.alpha[:, j], truth.draws.alpha[i, j]) for j in range(2)]
+        pairs.append(("beta", post.draws.beta[0][:, 0, 0], truth.draws.beta[0][i, 0, 0]))
+        for name, draws, value in pairs:
+            found.setdefault(name, []).append(int((draws < value).sum()))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+@pytest.mark.parametrize("replications", [pytest.param(100), pytest.param(1000, marks=pytest.mark.sbc)])
+def test_ranks_are_uniform(replications: int) -> None:
+    for name, values in ranks(replications, "y ~ x + (x | g)").items():
+        shifted = (values + np.random.default_rng(0).uniform(size=len(values))) / (DRAWS + 1)
+        # 7 tests: a false alarm in one of a thousand runs
+        assert stats.kstest(shifted, "uniform").pvalue > 1e-4, name
