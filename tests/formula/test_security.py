@@ -121,7 +121,7 @@ def test_what_is_read_holds_only_calls_of_the_closed_table(text: str) -> None:
         return
     sides = [formula.fixed, *formula.offsets, *(term.left for term in formula.random)]
     for side in sides:
-        plain = side.replace("`", "").replace("%in%", "*")
+        plain = re.sub("`[^`]*`", "name", side).replace("%in%", "*")  # a column may be called `import`
         called = set(calls(plain))
         assert called <= set(FUNCTIONS) | CODINGS
 

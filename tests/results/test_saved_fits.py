@@ -52,12 +52,12 @@ def test_what_stands_beside_a_formula_comes_back(crossed: pd.DataFrame, tmp_path
     A = pd.DataFrame(np.eye(len(levels)) + 0.2, index=levels, columns=levels)
     offset = np.linspace(0, 1, len(data))
     fit = blm.LMM(
-        "y ~ poly(x, 2) + C(h) + (1 | g) + (1 | h)",
+        "y ~ poly(x, 2) + C(side) + (1 | g) + (1 | h)",
         data,
         weights=crossed["w"].to_numpy(),
         offset=offset,
         relationship={"h": A},
-        contrasts={"h": "sum"},
+        contrasts={"side": "sum"},
     ).fit()
     assert_equal(fit, opened(fit, tmp_path))
 
