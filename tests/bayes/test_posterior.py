@@ -175,7 +175,7 @@ def test_with_correlated_errors_they_are_conditional_on_the_rest_of_the_subject(
     term = found.design.terms[0]
     mean = (found.design.X @ found.draws.alpha[0] + (found.draws.beta[0][0][term.group.codes] * term.Z).sum(1))[subject]
     y, i = found.design.y[subject], 2
-    rest = rows != i
+    rest = np.arange(6) != i
     gain = R[i, rest] @ np.linalg.inv(R[np.ix_(rest, rest)])
     expected = stats.norm(mean[i] + gain @ (y - mean)[rest], np.sqrt(R[i, i] - gain @ R[rest, i])).logpdf(y[i])
     assert values[0, subject[i]] == pytest.approx(expected, abs=1e-8)
