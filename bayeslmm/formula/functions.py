@@ -12,7 +12,7 @@ MAX_COLUMNS = 1000  # a poly or spline with more columns than this is a slip of 
 CONSTANTS = frozenset({"pi"})
 LITERALS = {"True": "True", "False": "False", "None": "None", "TRUE": "True", "FALSE": "False", "NULL": "None"}
 # Words that start Python code. A column of this name is quoted in backticks.
-RESERVED = frozenset({"lambda", "await", "yield", "and", "or", "not", "if", "else", "for", "in", "is", "import"})
+RESERVED = frozenset({"lambda", "await", "and", "or", "not", "if", "else", "for", "in", "is", "import"})
 CODINGS = frozenset({"C", "factor"})
 CONTRASTS = frozenset({"treatment", "sum", "helmert", "poly", "diff", "sas"})
 
