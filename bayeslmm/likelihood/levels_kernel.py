@@ -273,7 +273,8 @@ class LevelsState:
         block, p, k = self.cross.first, self.cross.p, len(moves)
         assert block is not None
         v = np.append(-self.solution.alpha[0], 1.0)
-        states = (block.part(part, self.Ts[0], derivatives=True) for part in block.pieces(1)) if self.eliminated is None else [self.eliminated]
+        again = (block.part(part, self.Ts[0], derivatives=True) for part in block.pieces(1))
+        states = again if self.eliminated is None else [self.eliminated]
         total, dX = np.zeros((k, k)), np.zeros((p, k))
         for state in states:
             assert state.projected is not None and state.B is not None

@@ -16,7 +16,7 @@ from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products, fac
 from bayeslmm.likelihood.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
 from bayeslmm.likelihood.residual_structure import Grouped, residual_free, residual_natural, residual_structure
-from bayeslmm.likelihood.starts import residual_start
+from bayeslmm.likelihood.starts import ranged_start, residual_start
 from bayeslmm.likelihood.subjects import SubjectData, SubjectsKernel, TermRows
 from bayeslmm.likelihood.subjects_rows import PooledBatch, RowBatch, block_of, clusters, ordered_rows, poolable, pooled
 from bayeslmm.likelihood.variance_function import variance_function
@@ -61,6 +61,8 @@ class Problem:
             size = kernel.structure.covariance.size
             every = np.concatenate([g * size + _shapes(kernel.structure.covariance) for g in range(kernel.structure.groups)])
             found.append(kernel.residual_part.start - 1 + every)
+        if kernel is not None:
+            found.append(kernel.variance_part.start + np.flatnonzero(kernel.variance.positive()))
         return np.concatenate([*found, np.zeros(0, np.int64)]).astype(np.int64)
 
     def theta(self, x: Array) -> Array:
@@ -174,7 +176,8 @@ def _structured(design: Design, conditioning: Conditioning, fitted: Array | None
             variance.start(),
         ]
     )
-    return Problem(design, conditioning, Criterion(n, p, conditioning, kernel), parameters, start)
+    criterion = Criterion(n, p, conditioning, kernel)
+    return Problem(design, conditioning, criterion, parameters, ranged_start(criterion, kernel, start))
 
 
 def _blocks(design: Design, border: Array) -> tuple[tuple[RowBatch, ...], tuple[PooledBatch, ...], tuple[RowBatch, ...]]:

@@ -7,7 +7,9 @@ import numpy as np
 from bayeslmm.arrays import Array
 from bayeslmm.covariance.located import Located
 from bayeslmm.data.design import Design
-from bayeslmm.likelihood.residual_structure import Grouped, ResidualStructure, VisitStructure
+from bayeslmm.likelihood.criterion import Criterion
+from bayeslmm.likelihood.residual_structure import Grouped, ResidualStructure, SpatialStructure, VisitStructure
+from bayeslmm.likelihood.subjects import SubjectsKernel
 
 SHRINK = 0.9
 """Correlations of the moment matrix are drawn towards 0 by this factor, which keeps the start inside the structure."""
@@ -57,3 +59,22 @@ def _inside(structure: Grouped, x: Array) -> bool:
     """Whether a start is a positive definite matrix."""
     T = structure.covariance.factor(x)
     return bool(np.all(np.isfinite(T)) and np.abs(np.diagonal(T)).min() > 1e-6 * np.abs(np.diagonal(T)).max())
+
+
+RANGES = np.linspace(-2.0, 4.0, 9)
+"""Moves of the range of a spatial structure tried for a start, on its free axis: a criterion may have several minima in a range.
+
+Beside random effects only the shorter ones: errors that are alike over a whole subject would stand for its random intercept.
+"""
+
+
+def ranged_start(criterion: Criterion, kernel: SubjectsKernel, start: Array) -> Array:
+    """The start with the best of some ranges, where the structure is a function of distances."""
+    if not isinstance(kernel.structure, SpatialStructure):
+        return start
+    size = kernel.structure.covariance.size
+    places = kernel.residual_part.start + np.arange(kernel.structure.groups) * size
+    moves = RANGES[RANGES <= 0.5] if kernel.random.terms else RANGES
+    tried = np.tile(start, (len(moves), 1))
+    tried[:, places] += moves[:, None]
+    return np.asarray(tried[np.argmin(criterion.values(tried, restricted=True))])

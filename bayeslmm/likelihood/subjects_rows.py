@@ -17,6 +17,9 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
 from bayeslmm.likelihood.residual_structure import Block
 
+WORTH = 100_000
+"""Sums that may be kept whatever the number of rows."""
+
 LARGEST_BLOCK = 8000
 """Rows of one block beyond which V would not fit."""
 
@@ -118,8 +121,8 @@ def pooled(design: Design, rows: Codes, border: Array) -> PooledBatch | None:
         key = np.column_stack([key, residual.group.codes[rows[:, 0]]])
     _, first, pattern = np.unique(key, axis=0, return_index=True, return_inverse=True)
     pattern = pattern.ravel()
-    _, k, r = border.shape
-    if len(first) > max(1, len(rows) // 3):
+    B, k, r = border.shape
+    if len(first) > B // 3 or len(first) * (k * r) ** 2 > max(WORTH, 20 * B * k * (k + r)):
         return None
     order = np.argsort(pattern, kind="stable")
     bounds = np.concatenate([[0], np.cumsum(np.bincount(pattern))])

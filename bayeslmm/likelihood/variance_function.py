@@ -55,7 +55,7 @@ class VarianceFunction:
                 found += [("expon" if factor.kind == "exp" else "power") + label for label in labels]
         return tuple(found)
 
-    def _positive(self) -> Array:
+    def positive(self) -> Array:
         """Which parameters are positive and free on the log axis."""
         marks = []
         for factor, size in zip(self.factors, self.sizes, strict=True):
@@ -65,11 +65,11 @@ class VarianceFunction:
 
     def natural(self, delta: Array) -> Array:
         """Ratios and constants as such, powers and exponents as they are."""
-        return np.where(self._positive(), np.exp(delta), delta)
+        return np.where(self.positive(), np.exp(delta), delta)
 
     def free(self, natural: Array) -> Array:
         """The inverse of `natural`."""
-        positive = self._positive()
+        positive = self.positive()
         return np.where(positive, np.log(np.where(positive, natural, 1.0)), natural)
 
     def log_multiplier(self, delta: Array) -> tuple[Array, Array]:
