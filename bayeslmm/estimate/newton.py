@@ -109,6 +109,70 @@ class _Model:
             self.corrected = self.corrected or gain < 0.5 * plain
 
 
+class _Search[E: Evaluation]:
+    """The best point so far, what is believed about its surroundings, and every evaluation."""
+
+    def __init__(self, function: Callable[[Array], E], start: E, tolerance: float, escaping: Callable[[Array], bool] | None) -> None:
+        self.function, self.tolerance, self.escaping = function, tolerance, escaping
+        self.point = self.before = start
+        self.path = [(start.x, start.value)]
+        self.radius, self.predicted, self.stalled = 1.0, np.inf, 0
+        self.model = _Model(len(start.x))
+        self.axes: tuple[Array, Array] | None = None
+
+    def outcome(self, converged: bool, *, interrupted: bool = False) -> Outcome[E]:
+        return Outcome(self.point, converged, self.predicted, tuple(self.path), interrupted)
+
+    def _gain(self, values: Array, vectors: Array) -> float:
+        return float(0.5 * ((vectors.T @ self.point.gradient) ** 2 / values).sum())
+
+    def settled(self) -> Outcome[E] | None:
+        """Whether anything is left to gain at the point; the matrix of the last point is asked first, it is often near enough to tell."""
+        point = self.point
+        if self.axes is not None:
+            self.predicted = self._gain(*self.axes)
+            if self.predicted <= self.tolerance:
+                return self.outcome(True)
+        if point.hessian is None or not np.isfinite(point.hessian).all():
+            return self.outcome(False)
+        if self.before is not point:
+            self.model.learn(self.before, point, point.hessian)
+            self.before = point
+        self.axes = self.model.axes(point.hessian)
+        self.predicted = self._gain(*self.axes)
+        far = self.predicted <= ESCAPED and self.escaping is not None and self.escaping(point.x)
+        return self.outcome(True) if far or self.predicted <= self.tolerance else None
+
+    def advance(self) -> Outcome[E] | None:
+        """Try a step and judge it by what the model foretold."""
+        assert self.axes is not None
+        values, vectors = self.axes
+        point, slope = self.point, vectors.T @ self.point.gradient
+        step = _restricted_step(values, slope, self.radius)
+        trial = self.function(point.x + vectors @ step)
+        self.path.append((trial.x, trial.value))
+        modelled = -float(slope @ step + 0.5 * (values * step**2).sum())
+        gain, noise = point.value - trial.value, 8.0 * EPSILON * abs(point.value)
+        if math.isfinite(trial.value) and modelled <= noise and abs(gain) <= 4 * noise:
+            return self._stall(trial)
+        ratio, length = gain / modelled if modelled > 0 else -1.0, _length(step)
+        if ratio > 1e-4:
+            self.before, self.point = point, trial
+            self.radius = max(self.radius, 3.0 * length) if ratio > 0.75 else 0.5 * length if ratio < 0.25 else self.radius
+            return None
+        if math.isfinite(trial.value):
+            self.model.learn(point, trial, point.hessian)
+        self.radius = 0.25 * length
+        return self.outcome(self.predicted <= 1e-6) if self.radius < 1e-13 * (1.0 + _length(point.x)) else None
+
+    def _stall(self, trial: E) -> Outcome[E] | None:
+        """The value can no longer tell: the gradient still can."""
+        self.stalled += 1
+        if _length(trial.gradient) < _length(self.point.gradient):
+            self.before = self.point = trial
+        return self.outcome(True) if self.stalled >= 3 else None
+
+
 def minimise[E: Evaluation](
     function: Callable[[Array], E],
     start: E,
@@ -121,52 +185,12 @@ def minimise[E: Evaluation](
     Stops when the predicted decrease is below `tolerance`, or below the rounding error of the value, or below `ESCAPED` where the optimum
     lies at infinity (`escaping(x)`: a correlation on its way to 1). Ctrl-C returns the best point so far.
     """
-    point, path = start, [(start.x, start.value)]
-    radius, predicted, stalled = 1.0, np.inf, 0
-    model = _Model(len(start.x))
-    before: E | None = None
-    values = vectors = None
+    search = _Search(function, start, tolerance, escaping)
     try:
         for _ in range(iterations):
-            if values is not None and vectors is not None:
-                # the matrix of the last point is near enough to tell that nothing is left to gain
-                predicted = float(0.5 * ((vectors.T @ point.gradient) ** 2 / values).sum())
-                if predicted <= tolerance:
-                    return Outcome(point, True, predicted, tuple(path))
-            if point.hessian is None or not np.isfinite(point.hessian).all():
-                return Outcome(point, False, predicted, tuple(path))
-            if before is not None:
-                model.learn(before, point, point.hessian)
-                before = None
-            values, vectors = model.axes(point.hessian)
-            slope = vectors.T @ point.gradient
-            predicted = float(0.5 * (slope**2 / values).sum())
-            if predicted <= tolerance or (predicted <= ESCAPED and escaping is not None and escaping(point.x)):
-                return Outcome(point, True, predicted, tuple(path))
-            step = _restricted_step(values, slope, radius)
-            trial = function(point.x + vectors @ step)
-            path.append((trial.x, trial.value))
-            modelled = -float(slope @ step + 0.5 * (values * step**2).sum())
-            noise = 8.0 * EPSILON * abs(point.value)
-            gain = point.value - trial.value
-            ratio = gain / modelled if modelled > 0 else -1.0
-            length = _length(step)
-            if math.isfinite(trial.value) and modelled <= noise and abs(gain) <= 4 * noise:
-                # the value can no longer tell: the gradient still can
-                stalled += 1
-                if _length(trial.gradient) < _length(point.gradient):
-                    point = trial
-                if stalled >= 3:
-                    return Outcome(point, True, predicted, tuple(path))
-            elif ratio > 1e-4:
-                before, point = point, trial
-                radius = max(radius, 3.0 * length) if ratio > 0.75 else 0.5 * length if ratio < 0.25 else radius
-            else:
-                if math.isfinite(trial.value):
-                    model.learn(point, trial, point.hessian)
-                radius = 0.25 * length
-                if radius < 1e-13 * (1.0 + _length(point.x)):
-                    return Outcome(point, predicted <= 1e-6, predicted, tuple(path))
+            found = search.settled() or search.advance()
+            if found is not None:
+                return found
     except KeyboardInterrupt:
-        return Outcome(point, False, predicted, tuple(path), interrupted=True)
-    return Outcome(point, False, predicted, tuple(path))
+        return search.outcome(False, interrupted=True)
+    return search.outcome(False)
