@@ -120,7 +120,10 @@ def _table(run: ListedRun, name: str) -> list[str]:
     if name == "ConvergenceStatus":
         return [_centred(str(frame["Reason"].iloc[0]))]
     lines = [_centred(TITLES.get(name) or _matrix_title(name)), ""]
-    return lines + _grid(name, frame)
+    hidden = name not in TITLES and "Index" in frame and frame["Index"].nunique() == 1
+    if hidden:
+        lines[0] = _centred(f"{_matrix_title(name)} for Subject {frame['Index'].iloc[0]}")
+    return lines + _grid(name, frame.drop(columns="Index") if hidden else frame)
 
 
 def _matrix_title(name: str) -> str:

@@ -295,11 +295,11 @@ def test_an_estimate_may_be_of_one_subject() -> None:
 def test_matrices_of_subjects() -> None:
     program = """proc mixed; class Subject; model Reaction = Days; random int Days / sub=Subject type=un g gcorr gi gc v=1,3 vcorr; run;"""
     result = blm.proc_mixed(program, sleep())
-    G = result["G"][["Col1", "Col2"]].to_numpy()
-    assert G == pytest.approx(result.fit.D["Subject"].to_numpy(), rel=1e-9)
-    assert result["InvG"][["Col1", "Col2"]].to_numpy() @ G == pytest.approx(np.eye(2), abs=1e-9)
-    L = result["CholG"][["Col1", "Col2"]].to_numpy()
-    assert L @ L.T == pytest.approx(G, rel=1e-9)
+    found = result["G"][["Col1", "Col2"]].to_numpy()
+    assert found == pytest.approx(result.fit.D["Subject"].to_numpy(), rel=1e-9)
+    assert result["InvG"][["Col1", "Col2"]].to_numpy() @ found == pytest.approx(np.eye(2), abs=1e-9)
+    root = result["CholG"][["Col1", "Col2"]].to_numpy()
+    assert root @ root.T == pytest.approx(found, rel=1e-9)
     V = result["V"]
     assert V["Index"].unique().tolist() == [1, 3]
     first = V[V["Index"] == 1].filter(like="Col").to_numpy()

@@ -3,7 +3,7 @@
 from bayeslmm.spec.sas.parse import parse_program
 from bayeslmm.spec.sas.program import MixedProgram
 from bayeslmm.spec.sas.translate import translate
-from bayeslmm.spec.sas.translation import Translation, reference_contrasts
+from bayeslmm.spec.sas.translation import Translation
 from bayeslmm.spec.sas.write import to_sas
 
-__all__ = ["MixedProgram", "Translation", "parse_program", "reference_contrasts", "to_sas", "translate"]
+__all__ = ["MixedProgram", "Translation", "parse_program", "to_sas", "translate"]

@@ -5,7 +5,7 @@ The run takes these steps, each from values that stand here or in the modules be
 1. Rows: `rows_where` of `program.where` and of `program.proc.data_where`; one run per group of `program.by`. The columns of
    `derived` are added to the frame: a constant, the indicator of a level (GROUP= of RANDOM), a combination of columns as one.
 2. Classes: `class_levels(variable, values, program.proc.order)` for each of `program.classes`, over all rows read; the frame's columns
-   become ordered categories in that order, and `reference_contrasts(translation, levels)` makes the last level the reference.
+   become ordered categories in that order, and the coding "sas" makes the last level the reference.
 3. Fit: `LMM(spec)`, `fit(translation.method)`, with `translation.parms` as starting or held values.
 4. Coding: `layout = glm_columns(translation.effects, ...)`, `space = row_space(layout.X)`, `T = bridge(layout, space, model.X)`. Every
    row of coefficients L on SAS's columns is tested as `our_rows(space, T, L)` where `estimable(space, L)`, and is Non-est elsewhere.
@@ -48,7 +48,6 @@ no random effect, of n - p (ML: n).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,7 +57,6 @@ from bayeslmm.spec.sas.program import MixedProgram
 from bayeslmm.spec.sas.structures import CovType
 
 Columns = tuple[str, ...]
-Coding = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,23 +149,3 @@ class Translation:
     def effect_names(self) -> tuple[str, ...]:
         """The fixed effects as SAS prints them."""
         return tuple(e.name for e in self.effects)
-
-
-def reference_contrasts(
-    translation: Translation, levels: Mapping[str, Sequence[str]]
-) -> tuple[tuple[str, tuple[tuple[float, ...], ...]], ...]:
-    """Treatment coding with the last level as the reference, for the class variables of the fixed effects.
-
-    levels : the levels of each class in SAS's order
-    """
-    names = dict.fromkeys(name for effect in translation.effects for name in effect.classes)
-    return tuple((name, last_level_coding(len(levels[name]))) for name in names)
-
-
-def last_level_coding(k: int) -> Coding:
-    """A k x (k - 1) coding: an indicator for every level but the last.
-
-    >>> last_level_coding(3)
-    ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
-    """
-    return tuple(tuple(float(i == j) for j in range(k - 1)) for i in range(k))
