@@ -27,6 +27,7 @@ __all__ = [
     "compare",
     "compare_models",
     "errors",
+    "from_partitions",
     "load",
     "load_dataset",
     "lrt",

@@ -14,6 +14,7 @@ NAMES = {
     "load": "bayeslmm.opening",
     "load_dataset": "bayeslmm.data",
     "read_model": "bayeslmm.files",
+    "from_partitions": "bayeslmm.partitioned",
     "mmrm": "bayeslmm.dialects",
     "proc_mixed": "bayeslmm.dialects",
     "MixedResult": "bayeslmm.dialects",
