@@ -30,7 +30,7 @@ LARGEST = 1 << 30
 SMALL = 1 << 15
 """Tables of this many pairs of levels are kept whole: sparse bookkeeping would cost more than the arithmetic."""
 
-PAIRS = 1 << 22
+PAIRS = 1 << 20
 """Entries of sparse pieces that wait to be added up: memory is that of the pairs that occur, not of the rows."""
 
 
