@@ -272,6 +272,10 @@ def _factorized(series: pd.Series[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _sorted_order(levels: NDArray[np.object_], name: str) -> NDArray[np.int64]:
     try:
+        if len(levels) and isinstance(levels[0], int | float):
+            plain = np.array(levels.tolist())
+            if plain.dtype.kind in "iuf":  # objects are compared one by one, thirty times slower
+                return np.argsort(plain, kind="stable")
         return np.argsort(levels, kind="stable")
     except TypeError:
         raise _mixed_labels(levels, name) from None
