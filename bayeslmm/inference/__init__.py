@@ -4,6 +4,7 @@ from bayeslmm.inference.anova import anova
 from bayeslmm.inference.bootstrap import Bootstrap, bootstrap
 from bayeslmm.inference.conditional_aic import caic
 from bayeslmm.inference.contrast import Contrast, contrast
+from bayeslmm.inference.dynamic import predict_dynamic
 from bayeslmm.inference.emmeans import EMMeans, emmeans, emtrends
 from bayeslmm.inference.export import maketables_coefficients, maketables_statistic, to_marginaleffects
 from bayeslmm.inference.influence import influence
@@ -40,6 +41,7 @@ __all__ = [
     "lrt",
     "maketables_coefficients",
     "maketables_statistic",
+    "predict_dynamic",
     "profile",
     "r2",
     "ranova",

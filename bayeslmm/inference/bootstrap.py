@@ -17,8 +17,8 @@ from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.inference import doors
 from bayeslmm.inference.influence import jackknife
 from bayeslmm.inference.profile import checked_level
-from bayeslmm.inference.replicates import Batch, Cases, Parametric, Statistic, statistic_values
-from bayeslmm.inference.tables import parameter_table
+from bayeslmm.inference.replicates import Batch, Cases, Parametric, Statistic, statistic_names, statistic_values
+from bayeslmm.inference.tables import parameter_names, parameter_table
 from bayeslmm.results.fit import Fit
 from bayeslmm.results.rows import demand_one_of
 
@@ -138,21 +138,24 @@ def bootstrap(
     _demand(n, "n")
     _demand(workers, "workers")
     demand_one_of(kind, ("parametric", "case"), "kind")
-    runner = Parametric(fit, statistic) if kind == "parametric" else Cases(fit, statistic, group)
+    center = own_values(fit, statistic)
+    names = list(center.index)
+    runner = Parametric(fit, statistic, names) if kind == "parametric" else Cases(fit, statistic, names, group)
     streams = np.random.SeedSequence(seed).spawn(int(n))
     batches, interrupted = _run(runner, streams, int(workers), progress)
     failures = {number: reason for batch in batches for number, reason in zip(batch.numbers, batch.reasons, strict=True) if reason}
-    center = pd.Series(own_values(fit, statistic), index=runner.names, name="estimate")
     return Bootstrap(fit, kind, group, statistic, _frame(runner, batches), center, failures, interrupted)
 
 
-def own_values(fit: Fit, statistic: Statistic | None) -> Array:
-    """What a replicate reports, of the fit itself."""
+def own_values(fit: Fit, statistic: Statistic | None) -> pd.Series[float]:
+    """What a replicate reports, of the fit itself, by name."""
     if statistic is not None:
-        return statistic_values(statistic(fit))
+        value = statistic(fit)
+        return pd.Series(statistic_values(value), index=statistic_names(value), name="estimate")
     c = fit.problem.conditioning
     alpha = np.linalg.solve(c.back, (fit.fixef_kept - c.alpha0) / c.y_scale) if len(fit.fixef_kept) else fit.fixef_kept
-    return np.asarray(parameter_table(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), alpha[None])[0])
+    values = parameter_table(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), alpha[None])[0]
+    return pd.Series(values, index=parameter_names(fit.problem), name="estimate")
 
 
 def _run(

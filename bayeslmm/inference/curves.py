@@ -25,6 +25,12 @@ LEFT = 0.6
 SHORT = 0.2
 """Length of careful steps, in Wald intervals."""
 
+VAGUE = 3.0
+"""Standard error on a log or Fisher z scale from which on an estimate is as good as at the end of its range."""
+
+DEEP = 6.0
+"""Distance on a log or Fisher z scale beyond which the end of the range itself is looked at."""
+
 FAR = 60.0
 """Standard errors beyond which no limit is looked for."""
 
@@ -51,7 +57,7 @@ class Limit:
 class Curve:
     """zeta of one parameter; points are kept in order of t.
 
-    estimate, error : t^ and its standard error on `scale`; low, high : ends of the range
+    estimate, error : t^ and its standard error on `scale`; low, high : ends of the range; unit : what counts as a large change of t
     """
 
     term: str
@@ -63,6 +69,7 @@ class Curve:
     tau: Array
     low: float
     high: float
+    unit: float = 1.0
     points: list[CurvePoint] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -94,8 +101,8 @@ class Curve:
     def limit(self, quantile: float) -> Limit:
         """The t at which zeta is `quantile` (negative for a lower limit), or the end of the range, or NaN with a note."""
         sign = 1.0 if quantile > 0 else -1.0
-        if not np.isfinite(self.error):
-            return self._from_end(quantile, sign)
+        if not np.isfinite(self.error) or (self.scale != "plain" and self.error > VAGUE):
+            return self._by_doubling(quantile, sign)
         s0 = to_scale(self.scale, self.estimate)
         step = sign * abs(quantile) * self.error
         inside, outside = self.points_around(quantile, sign)
@@ -107,7 +114,7 @@ class Curve:
             if outside is not None:
                 break
             reach = self._beyond(inside, quantile, s0) if not note else to_scale(self.scale, inside.t) + SHORT * step
-            if abs(reach - s0) > FAR * self.error or (abs(reach - s0) > 4.0 * abs(step) and self._has_end(sign)):
+            if self._too_far(abs(reach - s0), abs(step), sign):
                 return self._from_end(quantile, sign)
             point = self.at(from_scale(self.scale, reach))
             inside, outside = self.points_around(quantile, sign)
@@ -117,12 +124,33 @@ class Curve:
             return Limit(float("nan"), f"{self.term}: the criterion does not rise far enough")
         return Limit(self._between(inside, outside, quantile), note)
 
+    def _too_far(self, reach: float, step: float, sign: float) -> bool:
+        return reach > FAR * self.error or (self._has_end(sign) and (reach > 4.0 * step or reach > DEEP))
+
+    def _by_doubling(self, quantile: float, sign: float) -> Limit:
+        """From an estimate near an end of its range, where its scale is of no use: steps of the parameter itself, each twice the last."""
+        end, away = (self.high if sign > 0 else self.low), self.unit / 16.0
+        if abs(end - self.estimate) < 1e-3 * self.unit:
+            return self._from_end(quantile, sign)
+        for _ in range(EVALUATIONS):
+            t = self.estimate + sign * away
+            if sign * (t - end) >= 0:
+                return self._from_end(quantile, sign)
+            self.at(t)
+            inside, outside = self.points_around(quantile, sign)
+            if outside is not None:
+                return Limit(self._between(inside, outside, quantile))
+            away *= 2.0
+        return Limit(float("nan"), f"{self.term}: no {'upper' if sign > 0 else 'lower'} limit was found")
+
     def _first(self, reach: float, quantile: float) -> str:
         """One step to where a Wald interval ends. A correlation whose criterion hardly rises there has left its valley.
 
         Where an sd may be 0 any correlation fits: a long step can end in that valley, although the criterion rises in the one of the
         estimate. Then the point is taken back, and the way is gone in short steps.
         """
+        if self.scale == "fisher" and abs(reach) > DEEP:
+            reach = float(np.copysign(DEEP, reach))
         point = self.at(from_scale(self.scale, reach))
         if self.scale != "fisher" or not np.isfinite(point.zeta) or abs(point.zeta) > LEFT * abs(quantile):
             return ""

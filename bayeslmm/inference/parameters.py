@@ -5,7 +5,7 @@ Each is a function of tau = (x, nu), nu = log sigma on conditioned columns, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -44,8 +44,8 @@ class Parameter(Protocol):
     def term(self) -> str: ...
     @property
     def scale(self) -> Scale: ...
-    def value(self, problem: Problem, tau: Array) -> float:
-        """In the units of the data."""
+    def values(self, problem: Problem, tau: Array) -> Array:
+        """(t,) in the units of the data, at many tau (t, size + 1)."""
         ...
 
 
@@ -58,73 +58,97 @@ class RandomSd:
     column: int
     scale: Scale = "log"
 
-    def value(self, problem: Problem, tau: Array) -> float:
-        D = _covariance(problem, self.position, tau)
-        return float(np.sqrt(max(D[self.column, self.column], 0.0)))
+    def values(self, problem: Problem, tau: Array) -> Array:
+        D = _covariances(problem, self.position, tau)
+        return np.sqrt(np.maximum(D[:, self.column, self.column], 0.0))
 
 
 @dataclass(frozen=True, slots=True)
 class RandomCorrelation:
-    """The correlation of columns a and b of a random term."""
+    """The correlation of columns a and b of a random term; NaN where an sd is 0."""
 
     term: str
     position: int
     columns: tuple[int, int]
     scale: Scale = "fisher"
 
-    def value(self, problem: Problem, tau: Array) -> float:
-        D = _covariance(problem, self.position, tau)
+    def values(self, problem: Problem, tau: Array) -> Array:
+        D = _covariances(problem, self.position, tau)
         a, b = self.columns
-        size = np.sqrt(max(D[a, a], 0.0)) * np.sqrt(max(D[b, b], 0.0))
-        return float(np.clip(D[a, b] / size, -1.0, 1.0)) if size > 0 else np.nan
+        size = np.sqrt(np.maximum(D[:, a, a], 0.0)) * np.sqrt(np.maximum(D[:, b, b], 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(size > 0, np.clip(D[:, a, b] / size, -1.0, 1.0), np.nan)
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorSd:
-    """sigma, the standard deviation of independent errors."""
+    """sigma: the standard deviation of the errors, up to weights and a variance function."""
 
     term: str = "sd__Observation"
     scale: Scale = "log"
 
-    def value(self, problem: Problem, tau: Array) -> float:
-        return sigma_of(problem, tau)
+    def values(self, problem: Problem, tau: Array) -> Array:
+        return sigmas(problem, tau)
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorParameter:
-    """A parameter of the residual structure or of the variance function, by its place in `fit.residual_params`."""
+class StructureParameter:
+    """A natural parameter of the residual structure: number k of parameter set `group`."""
 
     term: str
-    number: int
+    group: int
+    k: int
     scale: Scale
 
-    def value(self, problem: Problem, tau: Array) -> float:
-        return residual_parameters(problem, tau[:-1], sigma_of(problem, tau))[self.number][1]
+    def values(self, problem: Problem, tau: Array) -> Array:
+        kernel = problem.structured
+        assert kernel is not None and isinstance(kernel.structure, Grouped)
+        covariance = kernel.structure.covariance
+        phi = tau[:, :-1][:, kernel.residual_part]
+        sets = np.concatenate([np.ones((len(tau), 1)), phi], axis=1).reshape(len(tau), kernel.structure.groups, covariance.size)
+        own = sets[:, self.group] * sigmas(problem, tau)[:, None] ** covariance.degrees
+        return np.asarray(covariance.natural(own)[:, self.k])
 
 
-def sigma_of(problem: Problem, tau: Array) -> float:
-    """sigma in the units of the data, as a fit reports it."""
-    return float(np.sqrt(problem.sigma2(np.exp(2.0 * tau[-1])) * problem.design.weight_scale))
+@dataclass(frozen=True, slots=True)
+class VarianceParameter:
+    """Parameter k of the variance function."""
+
+    term: str
+    k: int
+    scale: Scale
+
+    def values(self, problem: Problem, tau: Array) -> Array:
+        kernel = problem.structured
+        assert kernel is not None
+        return np.array([kernel.variance.natural(row)[self.k] for row in tau[:, :-1][:, kernel.variance_part]])
 
 
-def _covariance(problem: Problem, position: int, tau: Array) -> Array:
+def sigmas(problem: Problem, tau: Array) -> Array:
+    """sigma in the units of the data, as a fit reports it, (t,)."""
+    unit = np.sqrt(problem.sigma2(1.0) * problem.design.weight_scale)
+    return np.asarray(unit * np.exp(tau[:, -1]))
+
+
+def _covariances(problem: Problem, position: int, tau: Array) -> Array:
     term = problem.random.terms[position]
-    root = term.map.whole @ term.covariance.factor(tau[term.part])
-    return np.asarray((np.exp(tau[-1]) * problem.conditioning.y_scale) ** 2 * (root @ root.T))
+    root = term.map.whole @ term.covariance.factor(tau[:, :-1][:, term.part])
+    scale = (np.exp(tau[:, -1]) * problem.conditioning.y_scale) ** 2
+    return np.asarray(scale[:, None, None] * (root @ root.swapaxes(-1, -2)))
+
+
+def value_of(parameter: Parameter, problem: Problem, tau: Array) -> float:
+    """The parameter at one tau."""
+    return float(parameter.values(problem, tau[None])[0])
 
 
 def gradient(parameter: Parameter, problem: Problem, tau: Array) -> Array:
     """d(parameter on its scale)/d tau by central differences."""
-    out = np.empty(len(tau))
-    for i in range(len(tau)):
-        step = STEP * max(1.0, abs(tau[i]))
-        values = []
-        for sign in (1.0, -1.0):
-            moved = tau.copy()
-            moved[i] += sign * step
-            values.append(to_scale(parameter.scale, parameter.value(problem, moved)))
-        out[i] = (values[0] - values[1]) / (2.0 * step)
-    return out
+    steps = np.diag(STEP * np.maximum(1.0, np.abs(tau)))
+    values = parameter.values(problem, np.concatenate([tau + steps, tau - steps]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        on_scale = np.log(values) if parameter.scale == "log" else np.arctanh(values) if parameter.scale == "fisher" else values
+        return np.asarray((on_scale[: len(tau)] - on_scale[len(tau) :]) / (2.0 * np.diagonal(steps)))
 
 
 def to_scale(scale: Scale, value: float) -> float:
@@ -161,20 +185,19 @@ def _random(design: Design) -> Iterator[Parameter]:
 
 
 def _errors(problem: Problem) -> Iterator[Parameter]:
-    found = residual_parameters(problem, problem.start, 1.0)
-    if not found:
+    """Those of `residual_parameters`, in its order and by its names; sigma where there are none."""
+    names = [name for name, _ in residual_parameters(problem, problem.start, 1.0)]
+    kernel = problem.structured
+    if not names or kernel is None:
         yield ErrorSd()
         return
-    kinds = _error_kinds(problem, [name for name, _ in found])
-    for number, ((name, _), kind) in enumerate(zip(found, kinds, strict=True)):
-        yield ErrorParameter(name, number, BY_KIND.get(kind, "plain"))
-
-
-def _error_kinds(problem: Problem, names: Sequence[str]) -> list[str]:
-    """What each parameter of the errors is: the structure knows its own, the variance function's are told by their names."""
-    kernel = problem.structured
-    assert kernel is not None
-    structure, own = kernel.structure, []
+    structure = kernel.structure
     if isinstance(structure, Grouped):
-        own = [parameter.kind for parameter in structure.covariance.natural_parameters] * structure.groups
-    return own + [name.partition("[")[0] for name in names[len(own) :]]
+        kinds = [parameter.kind for parameter in structure.covariance.natural_parameters]
+        for g in range(structure.groups):
+            for k, kind in enumerate(kinds):
+                yield StructureParameter(names.pop(0), g, k, BY_KIND.get(kind, "plain"))
+    if len(names) > kernel.variance.size:
+        yield ErrorSd(names.pop(0))
+    for k, name in enumerate(names):
+        yield VarianceParameter(name, k, BY_KIND.get(name.partition("[")[0], "plain"))

@@ -20,7 +20,16 @@ from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.inference import doors
 from bayeslmm.inference.curves import Curve, CurvePoint, Limit
 from bayeslmm.inference.joint import joint
-from bayeslmm.inference.parameters import Parameter, RandomCorrelation, RandomSd, covariance_parameters, gradient, to_scale
+from bayeslmm.inference.parameters import (
+    Parameter,
+    RandomCorrelation,
+    RandomSd,
+    covariance_parameters,
+    gradient,
+    sigmas,
+    to_scale,
+    value_of,
+)
 from bayeslmm.inference.slices import CoefficientSlice, Slice, slice_of
 from bayeslmm.inference.tau import pseudo_inverse
 from bayeslmm.likelihood.problem import Problem
@@ -165,12 +174,13 @@ def _chosen(terms: Sequence[str] | None, known: Sequence[str], aliased: Sequence
 
 
 def _parameter_curve(base: Base, parameter: Parameter) -> Curve:
-    value = parameter.value(base.problem, base.tau)
+    value = value_of(parameter, base.problem, base.tau)
     error = standard_error(parameter, base.problem, base.tau, base.covariance)
     held: Slice = slice_of(base.problem, parameter, base.restricted, error if np.isfinite(error) and error > 0 else 1.0)
     low = 0.0 if isinstance(parameter, RandomSd) else -1.0 if isinstance(parameter, RandomCorrelation) else -np.inf
     high = 1.0 if isinstance(parameter, RandomCorrelation) else np.inf
-    return Curve(parameter.term, held, parameter.scale, value, error, base.estimate.criterion, base.tau, low, high)
+    unit = 1.0 if isinstance(parameter, RandomCorrelation) else max(abs(value), float(sigmas(base.problem, base.tau[None])[0]))
+    return Curve(parameter.term, held, parameter.scale, value, error, base.estimate.criterion, base.tau, low, high, unit)
 
 
 def _coefficient_curve(base: Base, term: str, j: int) -> Curve:
@@ -179,12 +189,12 @@ def _coefficient_curve(base: Base, term: str, j: int) -> Curve:
     start = held.lowest(value, base.tau[:-1])
     # the integrated likelihood of a REML profile has a maximum of its own, near to the estimate but not at it
     best = start.value if base.restricted else base.estimate.criterion
-    return Curve(term, held, "plain", value, error, best, base.tau, -np.inf, np.inf)
+    return Curve(term, held, "plain", value, error, best, base.tau, -np.inf, np.inf, error)
 
 
 def standard_error(parameter: Parameter, problem: Problem, tau: Array, covariance: Array) -> float:
     """Of a covariance parameter on its scale, by the delta method; NaN at the end of its range."""
-    if not np.isfinite(to_scale(parameter.scale, parameter.value(problem, tau))):
+    if not np.isfinite(to_scale(parameter.scale, value_of(parameter, problem, tau))):
         return float("nan")
     slope = gradient(parameter, problem, tau)
     if not np.all(np.isfinite(slope)):

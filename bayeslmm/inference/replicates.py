@@ -19,7 +19,7 @@ from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.inference.many import fit_many, off_boundary
 from bayeslmm.inference.resampling import resampled, resampling_factor
 from bayeslmm.inference.responses import conditioned, with_response
-from bayeslmm.inference.tables import parameter_names, parameter_table
+from bayeslmm.inference.tables import parameter_table
 from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.problem import Problem, build
 from bayeslmm.results.fit import Fit
@@ -40,9 +40,9 @@ class Batch:
 class Parametric:
     """Responses drawn from the fitted model."""
 
-    def __init__(self, fit: Fit, statistic: Statistic | None) -> None:
+    def __init__(self, fit: Fit, statistic: Statistic | None, names: Sequence[str]) -> None:
         self.fit, self.statistic = fit, statistic
-        self.names = parameter_names(fit.problem) if statistic is None else _names(statistic(fit))
+        self.names = list(names)
         self.start = off_boundary(fit.problem.random, fit.estimate.x)
 
     @property
@@ -77,10 +77,10 @@ class Parametric:
 class Cases:
     """Levels of the top grouping factor drawn with replacement; rows where there is none."""
 
-    def __init__(self, fit: Fit, statistic: Statistic | None, group: str | None) -> None:
+    def __init__(self, fit: Fit, statistic: Statistic | None, names: Sequence[str], group: str | None) -> None:
         self.fit, self.statistic = fit, statistic
         self.factor = resampling_factor(fit.design, group)
-        self.names = parameter_names(fit.problem) if statistic is None else _names(statistic(fit))
+        self.names = list(names)
         resampled(fit.design, self.factor, np.zeros(1, np.int64))
 
     def run(self, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Batch:
@@ -111,7 +111,7 @@ def _method(fit: Fit) -> Method:
     return "ML" if fit.method == "ML" else "REML"
 
 
-def _names(value: Any) -> list[str]:
+def statistic_names(value: Any) -> list[str]:
     """Names of a statistic's values: those it has, or numbers."""
     if isinstance(value, pd.Series):
         return [str(name) for name in value.index]

@@ -16,14 +16,17 @@ from bayeslmm.arrays import Array
 from bayeslmm.estimate.newton import Evaluation, minimise
 from bayeslmm.inference.borders import coefficient_held
 from bayeslmm.inference.joint import JointPoint, joint
-from bayeslmm.inference.parameters import ErrorSd, Parameter, RandomCorrelation, RandomSd, gradient, to_scale
+from bayeslmm.inference.parameters import ErrorSd, Parameter, RandomCorrelation, RandomSd, gradient, to_scale, value_of
 from bayeslmm.inference.turned import turn_towards, turned, turned_x
 from bayeslmm.likelihood.problem import Problem
 
 PREDICTED = 3e-4
 """Predicted decrease at which the last Newton step is taken without another evaluation; what is left is a small part of it."""
 
-ROUNDS = 8
+NEARLY = {"log": (-30.0, 30.0), "fisher": (-7.0, 7.0), "plain": (-np.inf, np.inf)}
+"""Where the end of a range is looked at on a scale on which it is infinitely far: a correlation of 1 - 2e-6."""
+
+ROUNDS = 15
 """Multiplier updates of the augmented Lagrangian."""
 
 
@@ -57,11 +60,11 @@ class _Point:
     hessian: Array | None
 
 
-def _descend(function: Callable[[Array], Evaluation], start: Array) -> tuple[Array, float]:
+def _descend(function: Callable[[Array], Evaluation], start: Array, tolerance: float = PREDICTED) -> tuple[Array, float]:
     """Where the minimum is and what it is, the last Newton step of a nearly converged search included."""
-    outcome = minimise(function, function(start), PREDICTED)
+    outcome = minimise(function, function(start), tolerance)
     point = outcome.point
-    if not (outcome.converged and point.hessian is not None and 1e-12 < outcome.predicted <= PREDICTED):
+    if not (outcome.converged and point.hessian is not None and 1e-12 < outcome.predicted <= tolerance):
         return point.x, point.value
     values, vectors = np.linalg.eigh(point.hessian)
     values = np.maximum(np.abs(values), 1e-9 * float(np.abs(values).max()))
@@ -205,12 +208,10 @@ class ConstrainedSlice:
         return tau
 
     def lowest(self, value: float, start: Array) -> Held:
-        target = to_scale(self.parameter.scale, value)
+        target = float(np.clip(to_scale(self.parameter.scale, value), *NEARLY[self.parameter.scale]))
         weight, multiplier, tau = 1e3 / self.error**2, 0.0, start
-        if not np.isfinite(target):
-            return Held(start, np.inf)
         for _ in range(ROUNDS):
-            tau = _descend(self._penalised(target, weight, multiplier), tau)[0]
+            tau = _descend(self._penalised(target, weight, multiplier), tau, 1e-8)[0]
             gap = self._gap(tau, target)
             multiplier += weight * gap
             if abs(gap) < 1e-6 * self.error:
@@ -218,7 +219,7 @@ class ConstrainedSlice:
         return Held(tau, joint(self.problem.criterion, tau, self.restricted).value)
 
     def _gap(self, tau: Array, target: float) -> float:
-        return to_scale(self.parameter.scale, self.parameter.value(self.problem, tau)) - target
+        return to_scale(self.parameter.scale, value_of(self.parameter, self.problem, tau)) - target
 
     def _penalised(self, target: float, weight: float, multiplier: float) -> Callable[[Array], _Point]:
         def function(tau: Array) -> _Point:
@@ -238,7 +239,7 @@ class ConstrainedSlice:
 def slice_of(problem: Problem, parameter: Parameter, restricted: bool, error: float) -> Slice:
     """How a covariance parameter is held."""
     if isinstance(parameter, ErrorSd):
-        return SigmaSlice(problem, restricted, parameter.value(problem, np.append(problem.start, 0.0)))
+        return SigmaSlice(problem, restricted, value_of(parameter, problem, np.append(problem.start, 0.0)))
     if isinstance(parameter, RandomSd):
         found = _sd_slice(problem, parameter, restricted)
         if found is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from bayeslmm.inference.parameters import covariance_parameters, from_scale, to_scale
+from bayeslmm.inference.parameters import covariance_parameters, from_scale, to_scale, value_of
 from bayeslmm.inference.profile import checked_level, standard_error
 from bayeslmm.inference.tau import curvature
 from bayeslmm.results.fit import Fit
@@ -23,7 +23,7 @@ def wald_limits(fit: Fit, level: float = 0.95) -> pd.DataFrame:
     tau = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2))
     found = curvature(fit).covariance
     for parameter in covariance_parameters(fit.problem):
-        value = parameter.value(fit.problem, tau)
+        value = value_of(parameter, fit.problem, tau)
         error = standard_error(parameter, fit.problem, tau, found)
         middle = to_scale(parameter.scale, value)
         usable = np.isfinite(error) and error > 0

@@ -50,10 +50,10 @@ def new_place(fit: Estimates, newdata: Any, fitted: Array) -> tuple[ResidualPlac
         return ResidualPlace(np.full(n, -1), None, None, np.zeros(n, np.int64), log_scale), missing
     term = residual.spec
     table = read_table(newdata, (*term.visit, *term.subject, *term.group))
-    subject = _codes(_labels(table, term.subject, n), residual.subject.levels)
+    subject = _codes(row_labels(table, term.subject, n), residual.subject.levels)
     group = np.zeros(n, np.int64)
     if residual.group is not None:
-        group = _demanded(_labels(table, term.group, n), residual.group.levels, residual.group.name, missing)
+        group = _demanded(row_labels(table, term.group, n), residual.group.levels, residual.group.name, missing)
     visit, coords = None, None
     if residual.visit is not None:
         visit = _visits(residual, table, subject, missing)
@@ -67,7 +67,7 @@ def new_place(fit: Estimates, newdata: Any, fitted: Array) -> tuple[ResidualPlac
 
 def _visits(residual: ResidualDesign, table: Table, subject: Codes, missing: NDArray[np.bool_]) -> Codes:
     if residual.spec.visit:
-        labels = _labels(table, residual.spec.visit, len(subject))
+        labels = row_labels(table, residual.spec.visit, len(subject))
         return _demanded(labels, residual.visit_levels, ", ".join(residual.spec.visit), missing)
     # the visits are the order of the rows of a subject
     order = np.argsort(subject, kind="stable")
@@ -82,7 +82,7 @@ def _visits(residual: ResidualDesign, table: Table, subject: Codes, missing: NDA
     return place
 
 
-def _labels(table: Table, columns: Sequence[str], n: int) -> list[Any]:
+def row_labels(table: Table, columns: Sequence[str], n: int) -> list[Any]:
     """The label of each row, as grouping factors and visits are labelled; None where it is missing."""
     if not columns:
         return ["1"] * n
@@ -146,6 +146,6 @@ def _new_variance(factor: VarianceDesign, newdata: Any) -> VarianceDesign:
         covariate = numbers(read_table(newdata, (factor.spec.covariate,)).series(factor.spec.covariate), factor.spec.covariate).values
     if columns:
         table = read_table(newdata, columns)
-        labels = [None if label is None else str(label) for label in _labels(table, columns, len(table))]
+        labels = [None if label is None else str(label) for label in row_labels(table, columns, len(table))]
         strata = _demanded(labels, factor.labels, ":".join(columns), np.zeros(len(table), bool))
     return replace(factor, covariate=covariate, strata=strata)

@@ -1,0 +1,123 @@
+"""The bootstrap: seeds, workers, failures, interruption, and the three kinds of limits."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
+from bayeslmm.inference.bootstrap import bootstrap
+from bayeslmm.inference.resampling import resampled, without
+from tests.inference_intervals.examples import fitted
+
+
+@pytest.mark.parametrize("kind", ["parametric", "case"])
+def test_a_seed_gives_the_same_replicates_whatever_the_number_of_workers_and_replicates(kind: str) -> None:
+    fit = fitted("slope")
+    one = bootstrap(fit, 12, seed=5, kind=kind).frame
+    pd.testing.assert_frame_equal(one, bootstrap(fit, 12, seed=5, kind=kind, workers=3).frame, rtol=1e-7)
+    pd.testing.assert_frame_equal(one.iloc[:7], bootstrap(fit, 7, seed=5, kind=kind).frame, rtol=1e-7)
+    assert not one.equals(bootstrap(fit, 12, seed=6, kind=kind).frame)
+
+
+@pytest.mark.parametrize("name", ["slope", "crossed_slope", "weighted", "serial", "visits"])
+def test_a_parametric_replicate_is_a_refit_to_a_simulated_response(name: str) -> None:
+    fit = fitted(name)
+    boot = bootstrap(fit, 3, seed=2)
+    drawn = fit.simulate(3, seed=2)
+    for i, row in boot.frame.iterrows():
+        refit = fit.refit(drawn[f"sim_{int(str(i)) + 1}"].to_numpy())
+        names = list(fit.design.coef_names)
+        np.testing.assert_allclose(row[names].to_numpy(float), refit.fixef.to_numpy(), rtol=1e-4, atol=1e-4)
+        sds = refit.tidy("ran_pars")
+        key = [t if g == "Residual" else f"{t}|{g}" for t, g in zip(sds["term"], sds["group"], strict=True)]
+        np.testing.assert_allclose(row[key].to_numpy(float), sds["estimate"].to_numpy(float), rtol=2e-3, atol=2e-3)
+
+
+def test_a_statistic_may_be_an_array_a_series_or_a_dict() -> None:
+    fit = fitted("slope")
+    by_name = bootstrap(fit, 4, seed=1, statistic=lambda f: f.fixef)
+    assert by_name.frame.columns.tolist() == ["Intercept", "time", "arm"]
+    pd.testing.assert_frame_equal(by_name.frame, bootstrap(fit, 4, seed=1).frame[["Intercept", "time", "arm"]], rtol=1e-4)
+    assert bootstrap(fit, 2, seed=1, statistic=lambda f: {"icc": f.icc()["adjusted"].iloc[0]}).frame.columns.tolist() == ["icc"]
+    assert bootstrap(fit, 2, seed=1, kind="case", statistic=lambda f: f.sigma).frame.columns.tolist() == ["statistic_1"]
+
+
+def test_failed_refits_are_counted_and_kept_apart() -> None:
+    def picky(fit: object) -> float:
+        value = float(fit.fixef["time"])  # type: ignore[attr-defined]
+        if value > 1.5:
+            raise BayesLMMError("too steep")
+        return value
+
+    boot = bootstrap(fitted("slope"), 30, seed=1, statistic=lambda f: picky(f) if f is not fitted("slope") else 0.0)
+    assert 0 < boot.n_failed < 30
+    assert len(boot.frame) == 30 - boot.n_failed
+    assert set(boot.failures.values()) == {"too steep"}
+    assert not set(boot.failures) & set(boot.frame.index)
+
+
+def test_an_interruption_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["bayeslmm.inference.bootstrap"], "BATCH", 5)
+    calls = []
+
+    def statistic(fit: object) -> float:
+        calls.append(1)
+        if len(calls) > 9:
+            raise KeyboardInterrupt
+        return 1.0
+
+    boot = bootstrap(fitted("slope"), 20, seed=1, statistic=statistic)
+    assert boot.interrupted
+    assert len(boot.frame) == 5
+    assert "interrupted" in repr(boot)
+
+
+def test_limits_of_a_symmetric_statistic_are_much_the_same_of_all_kinds() -> None:
+    boot = bootstrap(fitted("slope"), 800, seed=3)
+    kinds = {kind: boot.confint(0.9, kind).set_index("term").loc["time"].to_numpy(float) for kind in ("percentile", "basic", "bca")}
+    width = np.diff(kinds["percentile"])[0]
+    for limits in kinds.values():
+        np.testing.assert_allclose(limits, kinds["percentile"], atol=0.2 * width)
+    wald = fitted("slope").confint("wald", 0.9).set_index("term").loc["time"].to_numpy(float)
+    np.testing.assert_allclose(kinds["percentile"], wald, atol=0.2 * width)
+
+
+def test_basic_limits_of_a_standard_deviation_are_not_negative() -> None:
+    limits = bootstrap(fitted("nested"), 200, seed=1).confint(interval="basic").set_index("term")
+    sds = limits[limits.index.str.startswith("sd__")]
+    assert (sds["conf_low"] >= 0).all()
+
+
+def test_cases_of_nested_factors_are_drawn_from_the_top_and_keep_their_rows() -> None:
+    fit = fitted("nested")
+    batch = fit.design.terms[-1].group if fit.design.terms[-1].group.name == "batch" else fit.design.terms[0].group
+    drawn = resampled(fit.design, batch, np.array([2, 2, 5]))
+    groups = {term.group.name: term.group for term in drawn.terms}
+    assert groups["batch"].size == 3
+    assert groups["batch:cask"].size == 9
+    np.testing.assert_array_equal(drawn.y[:9], drawn.y[9:18])
+
+
+def test_crossed_factors_need_to_be_told_what_to_draw() -> None:
+    fit = fitted("crossed")
+    with pytest.raises(InferenceError, match="rater"):
+        bootstrap(fit, 2, kind="case")
+    assert len(bootstrap(fit, 3, seed=1, kind="case", group="rater").frame) == 3
+
+
+def test_without_rows_a_design_is_that_of_the_shorter_data() -> None:
+    fit = fitted("slope")
+    gone = fit.design.terms[0].group.codes == 3
+    shorter = without(fit.design, gone)
+    assert shorter.nobs == fit.nobs - gone.sum()
+    assert shorter.terms[0].group.size == fit.design.terms[0].group.size - 1
+
+
+@pytest.mark.parametrize("call", [{"n": 0}, {"n": 2.5}, {"kind": "wild"}, {"workers": 0}])
+def test_options_without_meaning_are_refused(call: dict[str, object]) -> None:
+    with pytest.raises(SpecificationError):
+        bootstrap(fitted("slope"), **call)

