@@ -58,7 +58,8 @@ def train_stateful(atom: Atom, source: Columns, functions: Functions) -> Statefu
     frame, _ = _inputs(names, source)
     formulaic = import_module("formulaic")
     try:
-        result = formulaic.Formula(f"0 + {text}").get_model_matrix(frame, context=context, output="pandas", na_action="ignore")
+        with np.errstate(all="ignore"):
+            result = formulaic.Formula(f"0 + {text}").get_model_matrix(frame, context=context, output="pandas", na_action="ignore")
     except Exception as error:
         raise DataError(f"{atom.name!r} cannot be computed: {_last_line(error)}", "", "check its arguments") from error
     if not np.isfinite(result.to_numpy()).all():

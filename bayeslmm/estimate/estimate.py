@@ -23,8 +23,8 @@ RESTARTS = 8
 EXACT = 1e-18
 """Residual variance, relative to the least-squares one, below which the fit is exact and the likelihood unbounded."""
 
-DOUBTFUL = 1e-8
-"""Relative residual variance below which the residuals are looked at: cross-products have lost half of their digits."""
+DOUBTFUL = 1e-6
+"""Relative residual variance below which the residuals are looked at: cross-products of crossed factors begin to lose them."""
 
 VANISHED = 1e-9
 """Generalised variance of structured errors, relative to the least-squares one, that stands for none."""
@@ -78,7 +78,7 @@ def estimate(problem: Problem, method: Method = "REML", start: Array | None = No
     if not np.isfinite(point.value) or point.state is None:
         raise DesignError("the likelihood does not exist at any point tried", remedy="look for a term that explains every observation")
     if point.sigma2 * _unit_variance(problem, point.x) < EXACT or (point.sigma2 < DOUBTFUL and _lost(problem, point)):
-        raise _exact("the random effects reproduce the response exactly")
+        raise _exact("the random effects reproduce the response exactly, or so nearly that its residuals are lost in rounding")
     if problem.structured is not None and not outcome.converged and _degenerate(problem, point, restricted):
         raise _exact("the response is constant within subjects, or exact: the errors are perfectly correlated")
     return summarise(problem, method, outcome, certificate, time.perf_counter() - begin)
