@@ -24,6 +24,10 @@ ESCAPED = 1e-8
 """Predicted decrease below which an optimum at infinity counts as reached."""
 
 
+SURPRISE = 0.05
+"""Share by which a gain must differ from the one foretold before the matrix is taken to lack something: secants cost as much as a small evaluation."""
+
+
 class Evaluation(Protocol):
     """What the minimiser reads of a point."""
 
@@ -116,7 +120,7 @@ class _Search[E: Evaluation]:
         self.function, self.tolerance, self.escaping = function, tolerance, escaping
         self.point = self.before = start
         self.path = [(start.x, start.value)]
-        self.radius, self.predicted, self.stalled = 1.0, np.inf, 0
+        self.radius, self.predicted, self.stalled, self.surprised = 1.0, np.inf, 0, False
         self.model = _Model(len(start.x))
         self.axes: tuple[Array, Array] | None = None
 
@@ -136,7 +140,8 @@ class _Search[E: Evaluation]:
         if point.hessian is None or not np.isfinite(point.hessian).all():
             return self.outcome(False)
         if self.before is not point:
-            self.model.learn(self.before, point, point.hessian)
+            if self.surprised:
+                self.model.learn(self.before, point, point.hessian)
             self.before = point
         self.axes = self.model.axes(point.hessian)
         self.predicted = self._gain(*self.axes)
@@ -158,6 +163,7 @@ class _Search[E: Evaluation]:
         ratio, length = gain / modelled if modelled > 0 else -1.0, _length(step)
         if ratio > 1e-4:
             self.before, self.point = point, trial
+            self.surprised = self.surprised or abs(ratio - 1.0) > SURPRISE
             self.radius = max(self.radius, 3.0 * length) if ratio > 0.75 else 0.5 * length if ratio < 0.25 else self.radius
             return None
         if math.isfinite(trial.value):

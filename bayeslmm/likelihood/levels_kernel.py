@@ -197,11 +197,10 @@ class LevelsState:
         Ex = first.projected[:, :, :p]
         if self.rest is None:
             if p:
-                Q_E = np.matmul(Qxx[None], Ex)
-                for a in range(q):
-                    for b in range(q):
-                        G[:, a, b] -= np.einsum("txk,txk->t", Ex[a], Q_E[b])
-            return G
+                flat = Ex.transpose(1, 0, 2, 3).reshape(len(Qxx), q * p, -1)
+                products = np.matmul(flat, flat.swapaxes(-1, -2)).reshape(len(Qxx), q, p, q, p)
+                G = G - (products * Qxx[:, None, :, None, :]).sum((2, 4))
+            return np.asarray(G)
         coupling = self.cross.coupling
         assert coupling is not None and self.cross.first is not None
         QVx = self.rest.QV[..., :p]
