@@ -336,6 +336,16 @@ class LMM:
         """
         return doors.bayes("to_bambi", self)
 
+    def calibrate(self, n: int = 200, draws: int = 99, seed: int | None = None) -> Any:
+        """Simulation-based calibration on this design: ranks of true parameters among draws, with a test and a plot.
+
+        n : replications; draws : of each posterior
+
+        >>> model.calibrate(20, seed=1).ranks.shape[0]
+        20
+        """
+        return doors.bayes("calibrate", self, n=n, draws=draws, seed=seed)
+
     def prior_predictive(self, draws: int = 500, seed: int | None = None) -> Any:
         """Parameters and responses drawn from the priors, as an ArviZ `DataTree`.
 

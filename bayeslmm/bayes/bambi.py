@@ -37,7 +37,7 @@ def to_bambi(model: Any) -> bmb.Model:
     Raises SpecificationError that names what Bambi cannot express: correlated random effects, structures, weights, relationship matrices.
 
     >>> blm.LMM("Reaction ~ Days + (Days || Subject)", sleepstudy).to_bambi().formula
-    Formula(Reaction ~ 1 + Days + (1|Subject) + (0 + Days|Subject))
+    Formula('Reaction ~ 1 + Days + (1|Subject) + (0 + Days|Subject)')
     """
     design: Design = model.design
     _demand_expressible(design)
@@ -47,7 +47,7 @@ def to_bambi(model: Any) -> bmb.Model:
     response = _column(columns, design.spec.formula.response, design.y)
     parts, own = _fixed(design, priors, columns)
     for term, sds in zip(design.terms, priors.terms, strict=True):
-        group = _column(columns, term.group.name, pd.Categorical.from_codes(term.group.codes, categories=[str(v) for v in term.group.levels]))
+        group = _column(columns, term.group.name, np.array([str(level) for level in term.group.levels], object)[term.group.codes])
         for j, name in enumerate(term.columns):
             constant = bool(np.all(term.Z[:, j] == 1.0))
             left = "1" if constant else _column(columns, name, term.Z[:, j])

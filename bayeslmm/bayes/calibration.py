@@ -1,8 +1,8 @@
 """Simulation-based calibration (Talts, Betancourt, Simpson, Vehtari and Gelman) of the sampler on a user's own design.
 
-Parameters drawn from the priors, a response from them, a posterior of that response: the rank of the truth among the draws is uniform if, and
-almost only if, prior, likelihood and sampler belong together. Priors keep the scale of the data given. A flat alpha has no prior to draw from,
-but nothing depends on where it lies, so it is held at the least-squares estimate.
+Parameters drawn from the priors, a response from them, a posterior of that response: the rank of the truth among the draws is uniform
+if, and almost only if, prior, likelihood and sampler belong together. Priors keep the scale of the data given. A flat alpha has no prior
+to draw from, but nothing depends on where it lies, so it is held at the least-squares estimate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from bayeslmm.arrays import Array
+from bayeslmm.arrays import Array, Codes
 from bayeslmm.bayes.density import Density, density
 from bayeslmm.bayes.doors import optional
 from bayeslmm.bayes.draws import joint_draws
@@ -88,8 +88,16 @@ class Calibration:
         name = str(frame["quantity"][int(frame["p_value"].argmin())])
         # with so few simulated sets no p value is below 1/2001
         limit = max(limit, 1.5 / (SIMULATED + 1))
-        uniform = Check("uniform", "passed" if worst >= limit else "failed", worst, limit, "" if worst >= limit else f"look at {name}: plot()")
-        lost = Check("lost", "passed" if not self.lost else "noted", self.lost, 0, "" if not self.lost else "the prior draws data that no sampler takes")
+        uniform = Check(
+            "uniform", "passed" if worst >= limit else "failed", worst, limit, "" if worst >= limit else f"look at {name}: plot()"
+        )
+        lost = Check(
+            "lost",
+            "passed" if not self.lost else "noted",
+            self.lost,
+            0,
+            "" if not self.lost else "the prior draws data that no sampler takes",
+        )
         return {"uniform": uniform, "lost": lost}
 
     def plot(self, axes: Any = None) -> Any:
@@ -116,19 +124,19 @@ class Calibration:
         """Places, lower and upper limits between which the distribution of uniform ranks lies everywhere, 95 times of 100."""
         n, x = len(self.ranks), np.arange(1, self.draws + 1) / (self.draws + 1)
         tail = float(np.quantile(self._null, 0.05))
-        return x, binom.ppf(tail, n, x) / n, binom.isf(tail, n, x) / n
+        return x, np.asarray(binom.ppf(tail, n, x)) / n, np.asarray(binom.isf(tail, n, x)) / n
 
     def __repr__(self) -> str:
         return f"Calibration({len(self.ranks)} replications, {self.draws} draws each, uniform: {self.checks['uniform'].verdict})"
 
 
-def distribution(ranks: Array, draws: int) -> Array:
+def distribution(ranks: Codes, draws: int) -> Array:
     """Share of ranks below 1, 2, ..., `draws`."""
     counts = np.bincount(ranks, minlength=draws + 1)
     return np.asarray(np.cumsum(counts)[:-1] / len(ranks))
 
 
-def smallest_tail(ranks: Array, draws: int) -> float:
+def smallest_tail(ranks: Codes, draws: int) -> float:
     """Smallest two-sided binomial tail over the distribution of ranks."""
     n, x = len(ranks), np.arange(1, draws + 1) / (draws + 1)
     counts = np.rint(distribution(ranks, draws) * n)
@@ -152,7 +160,9 @@ def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None
     loose = [row for row in improper(target.priors) if row.kind != "alpha"]
     if loose:
         names = ", ".join(row.label for row in loose[:6])
-        raise PriorError(f"nothing can be drawn from improper priors: {names}", names, "give them proper priors, or leave them to the defaults")
+        raise PriorError(
+            f"nothing can be drawn from improper priors: {names}", names, "give them proper priors, or leave them to the defaults"
+        )
     streams = np.random.SeedSequence(seed).spawn(n)
     chosen = collapsed if sampler is None else sampler
     rows = []
@@ -173,7 +183,7 @@ def simulated(model: Any, target: Density, rng: Generator) -> tuple[Draws, Array
     alpha = target.problem.conditioning.alpha0.copy()
     for j, prior in enumerate(target.alpha.priors):
         if prior.family == "normal":
-            alpha[j] = rng.normal(*prior.parameters)
+            alpha[j] = rng.normal(prior.parameters[0], prior.parameters[1])
     truth = Draws(phi, alpha[None], beta_drawn(target, phi, rng), np.zeros(1))
     post = Posterior(model, target, truth, chains=1, method="prior", checks={}, elapsed=0.0)
     return truth, (linear_predictor(post) + errors_drawn(post, np.arange(1), rng))[0]

@@ -1,8 +1,8 @@
 """`compare`: estimates and posteriors of one model side by side, parameter by parameter.
 
 gap : distance from the posterior mean of the reference (the first posterior given) in its posterior sds
-pull : how far the priors of the covariance parameters draw a posterior mean, in its sds: minus the derivative of the mean in the power of that
-    prior, cov(parameter, log prior) / sd, which is to first order the shift that taking the prior away would undo
+pull : how far the priors of the covariance parameters draw a posterior mean, in its sds: the derivative of the mean in the power of that
+    prior, cov(parameter, log prior) / sd; to first order, taking the prior away would undo this shift
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Comparison:
         """
         if ax is None:
             labels = self.frame.drop_duplicates(KEYS)
-            figure = optional("matplotlib.pyplot").figure(figsize=(7.0, 0.45 * len(labels) * max(1, self.frame["source"].nunique() / 3) + 1.2))
+            figure = optional("matplotlib.pyplot").figure(
+                figsize=(7.0, 0.45 * len(labels) * max(1, self.frame["source"].nunique() / 3) + 1.2)
+            )
             ax = figure.add_subplot()
         return draw_forest(self.frame, ax)
 
@@ -69,11 +71,11 @@ def compare(*sources: Any, conf_level: float = 0.95, conf_method: str = "wald", 
     if not pairs:
         raise SpecificationError("nothing to compare", "compare", "give fits and posteriors of one model")
     _demand_same_model([source for _, source in pairs])
-    own = {label: source for label, source in zip(_distinct([label for label, _ in pairs]), [source for _, source in pairs], strict=True)}
+    own = dict(zip(_distinct([label for label, _ in pairs]), [source for _, source in pairs], strict=True))
     posteriors = [source for source in own.values() if isinstance(source, Posterior)]
     parts = []
     for label, source in own.items():
-        parts.append(_rows(source, conf_level, conf_method, posteriors).assign(source=label))
+        parts.append(_rows(source, conf_level, conf_method).assign(source=label))
     frame = pd.concat(parts, ignore_index=True)
     reference = posteriors[0] if posteriors else None
     frame["gap"] = np.nan if reference is None else _gap(frame, _draw_rows(reference, conf_level))
@@ -108,7 +110,7 @@ def _demand_same_model(sources: list[Any]) -> None:
 # -- rows of a source ----------------------------------------------------------------------------------------------------------------------
 
 
-def _rows(source: Any, conf_level: float, conf_method: str, posteriors: list[Posterior]) -> pd.DataFrame:
+def _rows(source: Any, conf_level: float, conf_method: str) -> pd.DataFrame:
     if isinstance(source, Fit):
         return _fit_rows(source, conf_level, conf_method)
     if isinstance(source, Posterior):
@@ -121,7 +123,8 @@ def _rows(source: Any, conf_level: float, conf_method: str, posteriors: list[Pos
 
 
 def _fit_rows(fit: Fit, conf_level: float, conf_method: str) -> pd.DataFrame:
-    parts = [fit.tidy(effects, conf_int=True, conf_level=conf_level, df="asymptotic", conf_method=conf_method) for effects in ("fixed", "ran_pars")]
+    asked: dict[str, Any] = {"conf_int": True, "conf_level": conf_level, "df": "asymptotic", "conf_method": conf_method}
+    parts = [fit.tidy(effects, **asked) for effects in ("fixed", "ran_pars")]
     columns = {name: np.concatenate([part[name].to_numpy(object) for part in parts]) for name in [*KEYS, *COLUMNS[4:8]]}
     frame = pd.DataFrame(columns).astype(dict.fromkeys(COLUMNS[4:8], float))
     return frame.assign(pull=np.nan)
@@ -138,7 +141,7 @@ def _draw_rows(post: Posterior, conf_level: float) -> pd.DataFrame:
 
 
 def prior_pull(post: Posterior, values: Array) -> Array:
-    """cov(value, log prior) / sd of each column of draws (S, k); log prior of the covariance parameters, as densities of what users speak of."""
+    """cov(value, log prior) / sd of each column of draws (S, k); the prior is that of the covariance parameters on the user's scale."""
     log_prior = post.density.without_volume().log_prior(post.draws.phi)
     if not np.isfinite(log_prior).all():
         return np.full(values.shape[1], np.nan)
@@ -167,7 +170,9 @@ def _tree_rows(tree: Any, conf_level: float) -> pd.DataFrame:
             rows.append(row)
             values.append(draws)
     if not rows:
-        raise SpecificationError("the tree has no parameters that are known here", ", ".join(names[:8]), "give draws of to_pymc or to_bambi")
+        raise SpecificationError(
+            "the tree has no parameters that are known here", ", ".join(names[:8]), "give draws of to_pymc or to_bambi"
+        )
     order = sorted(range(len(rows)), key=lambda i: rows[i][0] != "fixed")
     return _summed([rows[i] for i in order], np.stack([values[i] for i in order], axis=1), conf_level).assign(pull=np.nan)
 
@@ -215,7 +220,7 @@ def _bambi_variable(name: str, variable: Any, flat: Array) -> list[Row]:
     return [(("fixed", None, f"{name}[T.{level}]"), flat[:, j]) for j, level in enumerate(levels)]
 
 
-# -- what the rows say together ----------------------------------------------------------------------------------------------------------------
+# -- what the rows say together ------------------------------------------------------------------------------------------------------------
 
 
 def _keys(frame: pd.DataFrame) -> list[tuple[str, str, str]]:

@@ -195,5 +195,7 @@ def error_likelihood(problem: Problem) -> ErrorLikelihood:
     # the variance function stays that of the whole model: its covariate may be the fitted value
     own = problem.structured
     assert own is not None
-    alone = replace(alone, criterion=replace(alone.criterion, kernel=SubjectsKernel(RandomParameters((), ()), own.structure, own.variance, kernel.data)))
+    alone = replace(
+        alone, criterion=replace(alone.criterion, kernel=SubjectsKernel(RandomParameters((), ()), own.structure, own.variance, kernel.data))
+    )
     return ErrorLikelihood(alone, own_layout(alone))

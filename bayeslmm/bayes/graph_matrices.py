@@ -1,7 +1,7 @@
 """The variables of covariance matrices: D of every grouping factor, R of every set of parameters, under the names that draws have.
 
-What is a variable of its own: standard deviations, correlation matrices, and the one correlation of cs and ar1. The shape parameters of other
-structures lie on the structure's own unconstrained axes, with their prior and its volume there; what users call them is reported.
+What is a variable of its own: standard deviations, correlation matrices, and the one correlation of cs and ar1. The shape parameters of
+other structures lie on the structure's own unconstrained axes, with their prior and its volume there; what users call them is reported.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pymc as pm
@@ -140,7 +141,7 @@ def axis(name: str, axes: Axes, start: Array) -> TensorVariable:
 
     own = ValueAndGradient(partial(density, volume=False), (axes.size,))
 
-    def random(mark: Array, rng: np.random.Generator | None = None, size: object = None) -> Array:
+    def random(mark: Array, rng: np.random.Generator | None = None, size: Any = None) -> Array:  # noqa: ARG001
         drawn = axes.draws(np.random.default_rng() if rng is None else rng, int(np.prod(size)) if size else 1)
         return drawn.reshape((*size, axes.size)) if isinstance(size, tuple) and size else drawn[0]
 
@@ -202,4 +203,3 @@ def matrix(axes: Axes, covariance: Covariance, sds: TensorVariable | None, names
         assert sds is not None
         return scaled(sds, axes, covariance, names)
     return general(axes, covariance, names, start)
-

@@ -95,7 +95,9 @@ class Builder:
             return pm.Normal("alpha", alpha.mean, alpha.precision**-0.5, **own)
         value = pm.Flat("alpha", **own)
         known = alpha.precision > 0
-        pm.Potential("alpha_prior", pm.logp(pm.Normal.dist(alpha.mean[known], alpha.precision[known] ** -0.5), value[np.flatnonzero(known)]).sum())
+        pm.Potential(
+            "alpha_prior", pm.logp(pm.Normal.dist(alpha.mean[known], alpha.precision[known] ** -0.5), value[np.flatnonzero(known)]).sum()
+        )
         return value
 
     def terms(self) -> list[Matrix]:
@@ -125,7 +127,9 @@ class Builder:
         priors = {i: [row.prior for row in self.target.priors.terms[i].sds] for i in members}
         begin = {i: _sd_start(axes[i], self.begin[blocks[i].part]) for i in members}
         found: dict[int, TensorVariable | None] = {}
-        if all(len(priors[i]) == blocks[i].term.covariance.q for i in members) and not any(isinstance(a, GeneralAxes) for a in axes.values()):
+        if all(len(priors[i]) == blocks[i].term.covariance.q for i in members) and not any(
+            isinstance(a, GeneralAxes) for a in axes.values()
+        ):
             flat = [prior for i in members for prior in priors[i]]
             whole = sd_vector(f"sd_{group}", flat, np.concatenate([begin[i] for i in members]), f"{group}_term", columns)
             at = 0

@@ -73,10 +73,10 @@ def correlation(name: str, q: int, eta: float, dims: tuple[str, str]) -> TensorV
     """A q x q correlation matrix, LKJ(eta): density proportional to |C|^(eta - 1)."""
     constant = lkj_log_constant(q, eta)
 
-    def logp(value: TensorVariable, centre: TensorVariable, shape: TensorVariable) -> TensorVariable:
+    def logp(value: TensorVariable, centre: TensorVariable, shape: TensorVariable) -> TensorVariable:  # noqa: ARG001
         return (shape - 1.0) * 2.0 * pt.sum(pt.log(pt.diagonal(pt.linalg.cholesky(value)))) - constant
 
-    def random(centre: Array, shape: Array, rng: np.random.Generator | None = None, size: Any = None) -> Array:
+    def random(centre: Array, shape: Array, rng: np.random.Generator | None = None, size: Any = None) -> Array:  # noqa: ARG001
         count = int(np.prod(size)) if size else 1
         drawn = lkj_draw(q, float(np.ravel(shape)[0]), np.random.default_rng() if rng is None else rng, count)
         L = partial_factor(np.arctanh(drawn), q)

@@ -15,7 +15,7 @@ from bayeslmm.bayes.op import ValueAndGradient
 from bayeslmm.estimate.prior_density import lkj_shapes, partial_positions
 
 
-class ConditionedCoefficients(Transform):
+class ConditionedCoefficients(Transform):  # type: ignore[misc]
     """alpha = origin + B a: a sampler sees coefficients of centred, orthogonal columns, wherever the covariates start."""
 
     name = "conditioned"
@@ -35,7 +35,7 @@ class ConditionedCoefficients(Transform):
         return value.sum(axis=-1).zeros_like() + self.log_volume
 
 
-class PartialCorrelations(Transform):
+class PartialCorrelations(Transform):  # type: ignore[misc]
     """A correlation matrix by the inverse hyperbolic tangents z of its canonical partial correlations, row by row."""
 
     name = "partial"
@@ -69,7 +69,7 @@ class PartialCorrelations(Transform):
         return pt.sum(2.0 * lkj_shapes(self.q, 1.0) * log_sech(value), axis=-1)
 
 
-class Volume(Transform):
+class Volume(Transform):  # type: ignore[misc]
     """No change of the variable, an axis already; the volume that it has there of the parameters that its prior speaks of."""
 
     name = "volume"

@@ -115,11 +115,11 @@ def target_phi(target: Density, posterior: Any, chain: int, draw: int) -> Array:
             suffix = f" | {group}"
             phi[block.part] = _block(block.axes, block.term.covariance, at, f"sd_{group}", f"corr_{group}", own, suffix, terms[i].columns)
             begin = end
-    for block in target.layout.sets:
-        suffix = f" | {block.group}" if block.group else ""
-        sd = (f"sd{suffix}" if suffix else "sigma") if isinstance(block.covariance, Homogeneous) else f"sd_residual{suffix}"
-        every = np.arange(block.covariance.q)
-        phi[block.part] = _block(block.axes, block.covariance, at, sd, f"corr_residual{suffix}", every, suffix, block.labels)
+    for one in target.layout.sets:
+        suffix = f" | {one.group}" if one.group else ""
+        sd = (f"sd{suffix}" if suffix else "sigma") if isinstance(one.covariance, Homogeneous) else f"sd_residual{suffix}"
+        every = np.arange(one.covariance.q)
+        phi[one.part] = _block(one.axes, one.covariance, at, sd, f"corr_residual{suffix}", every, suffix, one.labels)
     kernel = target.problem.structured
     if target.layout.variance is not None and kernel is not None:
         phi[target.layout.variance.part] = kernel.variance.free(np.array([float(at[name]) for name in kernel.variance.names]))

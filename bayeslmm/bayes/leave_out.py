@@ -1,7 +1,7 @@
 """A model without some of its rows, on the axes and under the priors of the whole: what leaving out needs, for any design.
 
-For every draw of the covariance parameters  log p(y_out | y_in, phi) = log p(y | phi) - log p(y_in | phi),  both by the kernel, alpha and beta
-integrated out; so no covariance matrix of rows is ever formed, and crossed factors are as easy as one.
+For every draw of the covariance parameters  log p(y_out | y_in, phi) = log p(y | phi) - log p(y_in | phi),  both by the kernel, alpha and
+beta integrated out; so no covariance matrix of rows is ever formed, and crossed factors are as easy as one.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def without(target: Density, out: Codes, label: str) -> Density:
     _demand_rank(target, design, label)
     kernel, fitted = problem.structured, None
     if kernel is not None and any(factor.covariate is None and factor.kind != "ident" for factor in problem.design.variance):
-        whole = next(v for f, v in zip(kernel.variance.factors, kernel.variance.values, strict=True) if f.covariate is None and v is not None)
+        whole = next(
+            v for f, v in zip(kernel.variance.factors, kernel.variance.values, strict=True) if f.covariate is None and v is not None
+        )
         fitted = np.delete(whole, out)
     less = build(design, fitted)
     own = less.criterion.kernel

@@ -1,8 +1,8 @@
 """Leave-one-out predictive densities with the random effects integrated out: by observation, or by level of a grouping factor.
 
-Importance weights are over the few covariance parameters only, since for each of them alpha and beta are integrated exactly; an observation or
-a level whose weights cannot be trusted, or every level where there are few, is answered by a posterior given the rest. Priors stay at the
-scale of the whole data.
+Importance weights are over the few covariance parameters only, since for each of them alpha and beta are integrated exactly; an
+observation or a level whose weights cannot be trusted, or every level where that is cheap, is answered by a posterior given the rest.
+Priors stay at the scale of the whole data.
 """
 
 from __future__ import annotations

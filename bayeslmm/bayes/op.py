@@ -6,6 +6,7 @@ those of another.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,13 +15,14 @@ import pytensor.tensor as pt
 from pytensor.gradient import grad_not_implemented
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.op import Op
+from pytensor.link.numba.dispatch.basic import generate_fallback_impl, numba_funcify
 
 from bayeslmm.arrays import Array
 
 Outputs = list[list[Any]]
 
 
-class ValueAndGradient(Op):
+class ValueAndGradient(Op):  # type: ignore[misc]
     """A scalar function of vectors and its gradients: outputs (value, gradient in the first input, in the second, ...).
 
     function : called with arrays, gives (value, gradient, ...) for the first `len(sizes)` inputs; any more inputs are data
@@ -48,7 +50,7 @@ class ValueAndGradient(Op):
         return mine + [grad_not_implemented(self, i, inputs[i], why) for i in range(len(mine), len(inputs))]
 
 
-class ArrayAndJacobian(Op):
+class ArrayAndJacobian(Op):  # type: ignore[misc]
     """An array as a function of one vector and its derivatives: outputs (value (...), derivative (size, ...)).
 
     function : vector (size,) -> (value, derivative)
@@ -73,7 +75,7 @@ class ArrayAndJacobian(Op):
         return [(outputs[1].reshape((self.size, -1)) @ cotangents[0].ravel()).reshape((self.size,))]
 
 
-class Reported(Op):
+class Reported(Op):  # type: ignore[misc]
     """An array read off a vector, for people and not for derivatives."""
 
     def __init__(self, function: Callable[[Array], Array], shape: tuple[int, ...]) -> None:
@@ -90,3 +92,14 @@ class Reported(Op):
 
     def pullback(self, inputs: Sequence[Variable], outputs: Sequence[Variable], cotangents: Sequence[Variable]) -> list[Variable]:
         return [grad_not_implemented(self, 0, inputs[0], "a value reported for people")]
+
+
+def _quietly(op: Any, node: Any = None, **options: Any) -> Any:
+    """In numba a node runs as Python, which is what is wanted: PyTensor need not say so each time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return generate_fallback_impl(op, node, **options)
+
+
+for _node in (ValueAndGradient, ArrayAndJacobian, Reported):
+    numba_funcify.register(_node)(_quietly)

@@ -229,6 +229,25 @@ class Posterior:
         """
         return posterior_rows.log_likelihood(self)
 
+    def loo(self, by: str = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> Any:
+        """Expected log predictive density by leaving out, random effects integrated out: an ArviZ `ELPDData`.
+
+        by : "observation", or "group", a level of a grouping factor with all its rows; group : which factor, where there are several
+        exact : True samples the posterior given the rest for each; None does so where it is cheap and where weights are not to be trusted
+
+        >>> post.loo(by="group").n_data_points
+        18
+        """
+        return doors.hand_on("leave_one_out")(self, by, group, exact, seed)
+
+    def sensitivity(self) -> pd.DataFrame:
+        """How the posterior answers to a power of its priors or of the likelihood: `prior, likelihood, diagnosis`, one row per parameter.
+
+        >>> post.sensitivity().columns.tolist()
+        ['prior', 'likelihood', 'diagnosis']
+        """
+        return pd.DataFrame(doors.hand_on("sensitivity")(self))
+
     # -- functions of the coefficients -----------------------------------------------------------------------------------------------------
 
     def contrast(self, L: Any, rhs: Any = 0, conf_level: float = 0.95) -> Any:

@@ -1,7 +1,7 @@
 """How much the posterior depends on its priors and on the data: power-scaling, and other priors by reweighting the draws at hand.
 
-The density of phi is a prior times a likelihood with alpha and beta integrated out, so both powers are exact for the covariance parameters; alpha
-follows them through its conditional mean.
+The density of phi is a prior times a likelihood with alpha and beta integrated out, so both powers are exact for the covariance
+parameters; alpha follows them through its conditional mean.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def sensitivity(post: Posterior, threshold: float = 0.05) -> pd.DataFrame:
 class Reweighted:
     """Parameters under other priors.
 
-    frame : `effect, group, term, estimate, std_error, shift`, the shift in sds of the posterior that was drawn; k : Pareto shape of the weights
+    frame : `effect, group, term, estimate, std_error, shift`, the shift in sds of the posterior that was drawn
+    k : Pareto shape of the weights; ess : their effective number
     """
 
     frame: pd.DataFrame

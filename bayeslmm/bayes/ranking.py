@@ -22,12 +22,13 @@ def compare_models(models: Mapping[str, Any], by: str = "aic", *, group: str | N
     """Models ranked, the best first.
 
     models : name -> `LMM`, `Fit` or `Posterior`, all of the same response over the same rows
-    by : "aic", "bic" (`model, npar, loglik, aic, bic, difference, weight`); "loo", leaving out observations, or "logo", leaving out levels of
-        a grouping factor (`model, elpd, se, difference, se_difference, p, weight`); "evidence" (`model, log_evidence, difference, weight`)
+    by : "aic", "bic" (`model, npar, loglik, aic, bic, difference, weight`); "loo", leaving out observations, or "logo", leaving out levels
+        of a grouping factor (`model, elpd, se, difference, se_difference, p, weight`); "evidence" (`model, log_evidence, difference,
+        weight`)
     group : the grouping factor of "logo", where there are several; options : of `LMM.sample`
 
-    REML fits of different fixed effects are refitted by ML, and it says so: their criteria are not about the same data. Weights are those of
-    AIC or BIC, posterior probabilities of equally likely models for "evidence", and pseudo-BMA weights for "loo" and "logo".
+    REML fits of different fixed effects are refitted by ML, and it says so: their criteria are not about the same data. Weights are those
+    of AIC or BIC, posterior probabilities of equally likely models for "evidence", and pseudo-BMA weights for "loo" and "logo".
     Raises SpecificationError for models of different responses, PriorError where the evidence would need proper priors.
 
     >>> blm.compare_models({"slope": model, "intercept": intercept}, by="aic")["model"].tolist()
@@ -54,7 +55,9 @@ def _demand_same_response(models: Mapping[str, Any]) -> None:
             raise SpecificationError(f"{name} is a {type(source).__name__}", name, "give an LMM, a Fit or a Posterior")
         first = design if first is None else first
         if len(design.y) != len(first.y) or not np.array_equal(design.y, first.y) or not np.array_equal(design.rows, first.rows):
-            raise SpecificationError("the models are of different responses or rows", name, "fit them to the same rows: drop missing values first")
+            raise SpecificationError(
+                "the models are of different responses or rows", name, "fit them to the same rows: drop missing values first"
+            )
 
 
 def _posterior(source: Any, seed: int, options: dict[str, Any]) -> Posterior:
@@ -66,13 +69,18 @@ def _posterior(source: Any, seed: int, options: dict[str, Any]) -> Posterior:
 
 
 def _by_criterion(models: Mapping[str, Any], by: str) -> pd.DataFrame:
-    fits = {name: source if isinstance(source, Fit) else (source.model if isinstance(source, Posterior) else source).fit("ML") for name, source in models.items()}
+    fits = {
+        name: source if isinstance(source, Fit) else (source.model if isinstance(source, Posterior) else source).fit("ML")
+        for name, source in models.items()
+    }
     own = list(fits.values())
     same = all(fit.design.X.shape == own[0].design.X.shape and np.array_equal(fit.design.X, own[0].design.X) for fit in own)
     mixed = len({fit.method for fit in own}) > 1
     if any(fit.method != "ML" for fit in own) and (mixed or not same):
         warnings.warn(
-            BayesLMMWarning("fits by other methods than ML are refitted by ML", "compare_models", 'give fits of one method: model.fit("ML")'),
+            BayesLMMWarning(
+                "fits by other methods than ML are refitted by ML", "compare_models", 'give fits of one method: model.fit("ML")'
+            ),
             stacklevel=3,
         )
         fits = {name: fit if fit.method == "ML" else fit.model.fit("ML") for name, fit in fits.items()}
@@ -107,7 +115,9 @@ def _by_prediction(posteriors: Mapping[str, Posterior], by: str, group: str | No
     }
     sizes = {elpd.n_data_points for elpd in found.values()}
     if len(sizes) > 1:
-        raise SpecificationError("the models leave out different things", ", ".join(map(str, sizes)), 'name the same factor: group="Subject"')
+        raise SpecificationError(
+            "the models leave out different things", ", ".join(map(str, sizes)), 'name the same factor: group="Subject"'
+        )
     order = sorted(found, key=lambda name: -found[name].elpd)
     best = np.asarray(found[order[0]].elpd_i)
     rows = []

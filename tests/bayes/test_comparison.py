@@ -1,0 +1,129 @@
+"""Estimates beside posteriors, and models beside models."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.bayes.power_scaling import reweighted
+from tests.bayes import designs
+
+mpl.use("Agg")
+
+
+@cache
+def slopes() -> Any:
+    return designs.model("slopes")
+
+
+@cache
+def posterior() -> Any:
+    return slopes().sample(draws=500, seed=1)
+
+
+def test_one_row_per_parameter_and_source() -> None:
+    reml, ml, mode = slopes().fit(), slopes().fit("ML"), designs.model("slopes", blm.Priors(preset="blme")).fit("MAP")
+    table = blm.compare(reml, ml, posterior(), mode=mode).frame
+    assert list(dict.fromkeys(table["source"])) == ["REML", "ML", "posterior", "mode"]
+    assert table.groupby("source").size().tolist() == [6, 6, 6, 6]
+    own = table[table["source"] == "posterior"]
+    np.testing.assert_allclose(own["gap"], 0.0, atol=1e-12)
+    first = table[(table["source"] == "REML") & (table["term"] == "x")]
+    post = own[own["term"] == "x"]
+    gap = (first["estimate"].item() - post["estimate"].item()) / post["std_error"].item()
+    assert first["gap"].item() == pytest.approx(gap)
+
+
+def test_the_pull_of_the_prior_is_the_derivative_of_the_mean() -> None:
+    """Against importance weights for a power of the prior a little off 1."""
+    post = posterior()
+    frame = blm.compare(post).frame
+    prior = post.density.without_volume().log_prior(post.draws.phi)
+    sigma = post.parameters["sigma"].values
+    h, means = 1e-4, []
+    for power in (h, -h):
+        w = np.exp(power * (prior - prior.mean()))
+        means.append(float((w * sigma).sum() / w.sum()))
+    own = frame[frame["term"] == "sd__Observation"]["pull"].item()
+    assert own == pytest.approx((means[0] - means[1]) / (2 * h) / sigma.std(), rel=1e-4)
+
+
+def test_draws_of_a_graph_and_of_bambi_are_read_by_their_names() -> None:
+    xarray = pytest.importorskip("xarray")
+    post = posterior()
+    shape = ("chain", "draw")
+    drawn = {"Intercept": post.draws.alpha[:, 0], "x": post.draws.alpha[:, 1], "sigma": post.parameters["sigma"].values}
+    drawn |= {"1|g_sigma": post.parameters["sd_g"].values[:, 0], "x|g_sigma": post.parameters["sd_g"].values[:, 1]}
+    bambi = xarray.DataTree.from_dict({"posterior": xarray.Dataset({k: (shape, post.shaped(v)) for k, v in drawn.items()})})
+    table = blm.compare(post, graph=post.tree, bambi=bambi).frame
+    assert np.nanmax(np.abs(table["gap"])) < 1e-9
+    assert table.groupby("source", sort=False).size().to_dict() == {"posterior": 6, "graph": 6, "bambi": 5}
+
+
+def test_the_forest_has_a_line_for_every_parameter() -> None:
+    axes = blm.compare(slopes().fit(), posterior()).plot()
+    assert [label.get_text() for label in axes.get_yticklabels()][:3] == ["Intercept", "x", "sd__Intercept | g"]
+
+
+def test_sources_of_other_models_are_refused() -> None:
+    with pytest.raises(blm.errors.SpecificationError) as caught:
+        blm.compare(slopes().fit(), designs.model("intercepts").fit())
+    assert "compare_models" in caught.value.remedy
+
+
+@pytest.mark.parametrize("by", ["aic", "bic", "loo", "logo", "evidence"])
+def test_models_are_ranked(by: str) -> None:
+    priors = blm.Priors(alpha="normal")
+    steep = designs.grouped(sd=(1.0, 2.0))
+    models = {"intercepts": blm.LMM("y ~ x + (1 | g)", steep, priors=priors), "slopes": blm.LMM("y ~ x + (x | g)", steep, priors=priors)}
+    table = blm.compare_models(models, by=by, draws=250)
+    assert table["model"].tolist() == ["slopes", "intercepts"]
+    assert table["weight"].sum() == pytest.approx(1.0)
+    assert table["difference"].iloc[0] == 0.0
+
+
+def test_reml_fits_of_other_fixed_effects_are_refitted_by_ml() -> None:
+    smaller = blm.LMM("y ~ 1 + (x | g)", designs.grouped())
+    with pytest.warns(blm.errors.BayesLMMWarning, match="refitted by ML"):
+        table = blm.compare_models({"a": slopes().fit(), "b": smaller.fit()})
+    assert table.set_index("model").loc["b", "aic"] == pytest.approx(smaller.fit("ML").aic)
+
+
+def test_the_evidence_needs_proper_priors() -> None:
+    with pytest.raises(blm.errors.PriorError):
+        blm.compare_models({"a": slopes()}, by="evidence", draws=100)
+
+
+def test_power_scaling_sees_a_prior_that_matters() -> None:
+    weak = posterior().sensitivity()
+    strong = designs.model("slopes", blm.Priors(sigma=("half_normal", 0.1))).sample(draws=500, seed=1).sensitivity()
+    name = "sd__Observation|Residual"
+    assert strong.loc[name, "prior"] > 5 * weak.loc[name, "prior"]
+
+
+def test_other_priors_by_reweighting_are_the_posterior_sampled_anew() -> None:
+    other = blm.Priors(sd=("half_normal", 2.0), corr=("lkj", 1))
+    found, anew = reweighted(posterior(), other).frame, designs.model("slopes", other).sample(draws=2000, seed=2).tidy("ran_pars")
+    own = found[found["effect"] == "ran_pars"]
+    # 2000 draws reweighted: three standard errors of a mean
+    np.testing.assert_allclose(own["estimate"], anew["estimate"], atol=3 * 1.5 * float(anew["std_error"].max()) / np.sqrt(1000))
+
+
+def test_bambi_gets_what_it_can_express() -> None:
+    pytest.importorskip("bambi")
+    found = designs.model("independent slopes").to_bambi()
+    assert str(found.formula.main) == "y ~ 1 + x + (1|g) + (0 + x|g)"
+    for name, what in (
+        ("slopes", "correlated"),
+        ("ar1 errors", "residual"),
+        ("weights and offset", "weights"),
+        ("related", "relationship"),
+    ):
+        with pytest.raises(blm.errors.SpecificationError) as caught:
+            designs.model(name).to_bambi()
+        assert what in caught.value.what

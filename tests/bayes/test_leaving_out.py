@@ -1,0 +1,110 @@
+"""Leaving out observations and groups: against the definition, and against each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.bayes.leave_out import log_likelihoods, predictive, without
+from bayeslmm.bayes.loo import conditional_densities
+from tests.bayes import designs
+
+CHEAP = ["slopes", "crossed", "weights and offset", "related", "us errors", "ar1 errors", "spatial errors", "variance function"]
+
+
+def posterior(name: str, priors: Any = None, draws: int = 100) -> Any:
+    return designs.model(name, priors).sample(draws=draws, seed=1, method="importance")
+
+
+@pytest.mark.parametrize("alpha", ["flat", "normal"])
+@pytest.mark.parametrize("name", CHEAP)
+def test_one_observation_in_closed_form_is_the_gap_between_two_likelihoods(name: str, alpha: str) -> None:
+    """log p(y_i | the others, phi) = log p(y | phi) - log p(the others | phi), by two ways that share nothing but the kernel."""
+    own = designs.model(name, blm.Priors(alpha=alpha))
+    post = own.sample(draws=5, chains=1, seed=1, method="importance")
+    target, phi = post.density, post.draws.phi[:3]
+    whole, closed = log_likelihoods(target, phi), conditional_densities(post, phi)
+    for i in (0, 19, 47):
+        less = without(target, np.array([i]), f"row {i}")
+        np.testing.assert_allclose(closed[:, i], predictive(target, less, phi, whole), atol=1e-8)
+
+
+def test_a_group_left_out_is_what_the_dense_definition_says() -> None:
+    post = posterior("weights and offset")
+    target, design = post.density, post.design
+    phi, out = post.draws.phi[:2], np.flatnonzero(design.terms[0].group.codes == 3)
+    found = predictive(target, without(target, out, "g3"), phi, log_likelihoods(target, phi))
+    kept = np.setdiff1d(np.arange(design.nobs), out)
+    for value, own in zip(found, phi, strict=True):
+        V = designs.dense_covariance(target, own)
+        gap = restricted(design.y - design.offset, design.X, V) - restricted(
+            (design.y - design.offset)[kept], design.X[kept], V[np.ix_(kept, kept)]
+        )
+        assert value == pytest.approx(gap, abs=1e-8)
+
+
+def restricted(y: np.ndarray, X: np.ndarray, V: np.ndarray) -> float:
+    """log of the integral of N(y | X alpha, V) over alpha."""
+    A = X.T @ np.linalg.solve(V, X)
+    e = y - X @ np.linalg.solve(A, X.T @ np.linalg.solve(V, y))
+    quadratic = e @ np.linalg.solve(V, e)
+    p = X.shape[1]
+    return float(-0.5 * (np.linalg.slogdet(V)[1] + np.linalg.slogdet(A)[1] + quadratic + (len(y) - p) * np.log(2.0 * np.pi)))
+
+
+def test_weights_and_refits_agree_by_group() -> None:
+    post = posterior("slopes", draws=500)
+    exact, weights = post.loo("group", exact=True), post.loo("group", exact=False)
+    assert exact.n_data_points == 8
+    assert np.all(np.asarray(exact.pareto_k) == 0.0)
+    # standard error of a level by weights, 1000 draws with k below .7, is a few hundredths
+    np.testing.assert_allclose(exact.elpd_i, weights.elpd_i, atol=0.25)
+    assert exact.elpd == pytest.approx(weights.elpd, abs=0.4)
+
+
+def test_groups_add_up_to_the_evidence_in_turn() -> None:
+    """p(y) = p(first groups) p(the last | the first): the gap of two evidences is what leaving the last one out gives."""
+    own = designs.model("intercepts", blm.Priors(alpha="normal"))
+    post = own.sample(draws=1000, seed=1)
+    last = designs.grouped().query("g != 'g7'")
+    scale = {row.label: row.prior for row in post.density.priors.rows()}
+    priors = blm.Priors(
+        alpha={"Intercept": told(scale["alpha Intercept"]), "x": told(scale["alpha x"])},
+        sd=told(scale["sd g/Intercept"]),
+        sigma=told(scale["sigma"]),
+    )
+    fewer = blm.LMM("y ~ x + (1 | g)", last, priors=priors).sample(draws=1000, seed=2)
+    elpd = post.loo("group", exact=True)
+    assert float(elpd.elpd_i[7]) == pytest.approx(post.log_evidence - fewer.log_evidence, abs=0.05)
+
+
+def told(prior: Any) -> list[Any]:
+    return list(prior.told())
+
+
+def test_the_result_is_one_that_arviz_compares() -> None:
+    stats = pytest.importorskip("arviz_stats")
+    first, second = posterior("slopes").loo(), posterior("intercepts").loo()
+    assert first.elpd_i.dims == ("obs",)
+    table = stats.compare({"slopes": first, "intercepts": second})
+    assert set(table.index) == {"slopes", "intercepts"}
+
+
+def test_what_the_rest_does_not_determine_is_refused() -> None:
+    frame = designs.grouped().assign(only=lambda d: (d["g"] == "g0").astype(float))
+    post = blm.LMM("y ~ x + only + (1 | g)", frame).sample(draws=50, seed=1)
+    with pytest.raises(blm.errors.InferenceError) as caught:
+        post.loo("group")
+    assert "g0" in caught.value.where
+    assert "normal" in caught.value.remedy
+
+
+def test_several_factors_ask_which() -> None:
+    post = posterior("crossed")
+    with pytest.raises(blm.errors.SpecificationError) as caught:
+        post.loo("group")
+    assert "g" in caught.value.remedy
+    assert post.loo("group", group="h").n_data_points == 4
