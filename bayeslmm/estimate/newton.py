@@ -25,7 +25,7 @@ ESCAPED = 1e-8
 
 
 SURPRISE = 0.05
-"""Share by which a gain must differ from the one foretold before the matrix is taken to lack something: secants cost as much as a small evaluation."""
+"""Share by which a gain must differ from the one foretold before secants, which cost as much as a small evaluation, are looked at."""
 
 
 class Evaluation(Protocol):
