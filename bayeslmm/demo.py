@@ -42,7 +42,7 @@ def read_trial(path: Path | None) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise DataError("there is no such file", str(path), "name a CSV with the columns " + ", ".join(NEEDED)) from error
     except pd.errors.EmptyDataError as error:
-        raise EmptyDataError("the file is empty", str(path)) from error
+        raise EmptyDataError("the file is empty", str(path), "name a CSV with rows") from error
     except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise DataError(f"the file cannot be read as CSV: {error}", str(path), "save it as comma-separated UTF-8 text") from error
     absent = [name for name in NEEDED if name not in data.columns]

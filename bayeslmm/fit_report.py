@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bayeslmm.report import Report
+from bayeslmm.spec.atomic import as_path
 
 
 def fit_report(fit: Any, path: str | Path | None = None, *, title: str | None = None, df: str = "satterthwaite") -> str:
@@ -20,5 +21,5 @@ def fit_report(fit: Any, path: str | Path | None = None, *, title: str | None = 
     checks = [(check.name, check.verdict, str(check.value), str(check.limit), check.remedy) for check in fit.checks.values()]
     page.table("Checks", pd.DataFrame(checks, columns=["check", "verdict", "value", "limit", "remedy"]))
     if path is not None:
-        page.save(Path(path))
+        page.save(as_path(path))
     return page.html()

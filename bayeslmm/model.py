@@ -179,7 +179,8 @@ class LMM:
         try:
             values = np.atleast_1d(np.asarray(theta, float))
         except (TypeError, ValueError):
-            raise SpecificationError("theta is not numbers", f"theta: {type(theta).__name__}", f"give {self.problem.size} numbers") from None
+            where = f"theta: {type(theta).__name__}"
+            raise SpecificationError("theta is not numbers", where, f"give {self.problem.size} numbers") from None
         if values.shape != (self.problem.size,) or not np.all(np.isfinite(values)):
             raise SpecificationError(
                 f"theta has shape {values.shape}" if values.shape != (self.problem.size,) else "theta is not finite",

@@ -22,6 +22,7 @@ from bayeslmm.likelihood.criterion import Point, one_thread
 from bayeslmm.likelihood.kernel import RandomEffectsState
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
 from bayeslmm.likelihood.subjects import SubjectsState
+from bayeslmm.results.simulate import seeded
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior import Posterior
@@ -97,7 +98,7 @@ def _by_weights(post: Posterior, values: Array, sets: list[Codes], labels: list[
     """From log p(y_out | y_in, phi) (S, sets) of draws of the whole posterior; refitted where that cannot be trusted, or for every set."""
     limit, found = min(limit_of_k(len(values)), 0.7), []
     begin = post.draws.phi[int(np.argmax(post.draws.log_density))]
-    streams = np.random.SeedSequence(seed).spawn(len(sets) + 1)
+    streams = seeded(seed).spawn(len(sets) + 1)
     even, whole = np.full(len(values), -np.log(len(values))), None
     for own, out, label, stream in zip(values.T, sets, labels, streams[1:], strict=True):
         weights = smooth(-own)

@@ -153,7 +153,8 @@ def predict(
     if rows.missing.any():
         out.iloc[np.flatnonzero(rows.missing)] = np.nan
         what = f"{int(rows.missing.sum())} rows have missing values and are predicted as NaN"
-        warnings.warn(BayesLMMWarning(what, f"rows {listed(np.flatnonzero(rows.missing))}"), stacklevel=3)
+        where = f"rows {listed(np.flatnonzero(rows.missing))}"
+        warnings.warn(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"), stacklevel=3)
     return out
 
 

@@ -27,6 +27,7 @@ from bayeslmm.bayes.propriety import demand_proper_posterior
 from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import refuse_exact
 from bayeslmm.likelihood.subjects import SubjectsKernel
+from bayeslmm.results.simulate import seeded
 
 METHODS = ("auto", "collapsed", "hierarchical", "importance", "nuts")
 
@@ -87,7 +88,7 @@ def sample(
     refuse_exact(problem)
     target = density(problem, model.spec.priors)
     demand_proper_posterior(problem, target.priors)
-    seeds = np.random.SeedSequence(seed).spawn(3)
+    seeds = seeded(seed).spawn(3)
     mode = find_mode(target)
     run = _run(target, mode, draws, chains, seeds, method)
     joint = joint_draws(target, run.phi, np.random.default_rng(seeds[2]))

@@ -30,7 +30,7 @@ class Located(Homogeneous):
     def curve(self) -> Spatial:
         """The correlation function."""
         if not isinstance(self.correlation_, Spatial):
-            raise SpecificationError(f"'{self.name}' is not a function of distances")
+            raise SpecificationError(f"'{self.name}' is not a function of distances", self.name, "use one of the sp_ structures")
         return self.correlation_
 
     def at(self, distances: Array) -> Located:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from bayeslmm.inference.replicates import Batch, Cases, Parametric, Statistic, s
 from bayeslmm.inference.tables import parameter_names, parameter_table
 from bayeslmm.results.fit import Fit
 from bayeslmm.results.rows import demand_one_of
+from bayeslmm.results.simulate import seeded
 
 BATCH = 250
 """Replicates between two looks at the clock and the keyboard."""
@@ -141,7 +143,7 @@ def bootstrap(
     center = own_values(fit, statistic)
     names = list(center.index)
     runner = Parametric(fit, statistic, names) if kind == "parametric" else Cases(fit, statistic, names, group)
-    streams = np.random.SeedSequence(seed).spawn(int(n))
+    streams = seeded(seed).spawn(int(n))
     batches, interrupted = _run(runner, streams, int(workers), progress)
     failures = {number: reason for batch in batches for number, reason in zip(batch.numbers, batch.reasons, strict=True) if reason}
     return Bootstrap(fit, kind, group, statistic, _frame(runner, batches), center, failures, interrupted)
@@ -207,5 +209,5 @@ def _within_range(names: Sequence[str], limits: Array) -> Array:
 
 
 def _demand(value: int, name: str) -> None:
-    if isinstance(value, bool) or int(value) != value or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise SpecificationError(f"{name} is {value!r}", name, "give a whole number, 1 or more")

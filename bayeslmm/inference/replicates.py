@@ -131,7 +131,7 @@ def _values(problem: Problem, found: Estimate, model: Any, statistic: Statistic 
     if found.interrupted:
         raise KeyboardInterrupt
     if not found.converged:
-        raise BayesLMMError("the search did not converge")
+        raise BayesLMMError("the search did not converge", "a replicate", "its failure is counted; see Bootstrap.failures")
     if statistic is not None:
         return statistic_values(statistic(Fit(model, problem, found, 0.0)))
     c = problem.conditioning

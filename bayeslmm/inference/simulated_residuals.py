@@ -16,6 +16,7 @@ from bayeslmm.arrays import Array
 from bayeslmm.errors import InferenceError
 from bayeslmm.inference import doors
 from bayeslmm.results.fit import Fit
+from bayeslmm.results.simulate import seeded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +68,6 @@ def simulated_residuals(fit: Fit, n: int = 250, seed: int | None = None) -> Simu
     simulations = fit.simulate(int(n), seed=seed).to_numpy()
     observed = fit.design.y
     below, upto = (simulations < observed[:, None]).sum(axis=1), (simulations <= observed[:, None]).sum(axis=1)
-    jitter = np.random.default_rng(np.random.SeedSequence(seed).spawn(int(n) + 1)[-1]).uniform(size=len(observed))
+    jitter = np.random.default_rng(seeded(seed).spawn(int(n) + 1)[-1]).uniform(size=len(observed))
     values = (below + jitter * (upto - below + 1)) / (n + 1)
     return SimulatedResiduals(values, fit.fitted(level="population"), simulations, observed)

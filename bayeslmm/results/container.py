@@ -102,7 +102,7 @@ def _members(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], dict
 
 def _npy(array: NDArray[Any]) -> bytes:
     if array.dtype.kind not in _KINDS:
-        raise StoreError(f"an array of {array.dtype} cannot be stored")
+        raise StoreError(f"an array of {array.dtype} cannot be stored", "save", "turn the column into numbers or text first")
     stream = io.BytesIO()
     np.lib.format.write_array(stream, np.asarray(array), version=(1, 0), allow_pickle=False)
     return stream.getvalue()
@@ -112,10 +112,11 @@ def _array(data: bytes, where: str) -> NDArray[Any]:
     """An array whose header asks for exactly the bytes that follow it."""
     stream = io.BytesIO(data)
     if np.lib.format.read_magic(stream) != (1, 0):
-        raise FormatError("an array has another version of the npy format", where)
+        raise FormatError("an array has another version of the npy format", where, "save the fit again")
     shape, columnwise, dtype = np.lib.format.read_array_header_1_0(stream)
     left = len(data) - stream.tell()
     if dtype.kind not in _KINDS or any(side < 0 for side in shape) or math.prod(shape) * dtype.itemsize != left:
-        raise FormatError(f"an array says {' x '.join(map(str, shape))} of {dtype} and has {left:,} bytes", where)
+        what = f"an array says {' x '.join(map(str, shape))} of {dtype} and has {left:,} bytes"
+        raise FormatError(what, where, "save the fit again")
     values = np.frombuffer(data, dtype, offset=stream.tell())
     return values.reshape(shape, order="F" if columnwise else "C").copy(order="K")

@@ -59,7 +59,7 @@ def untold(value: Any) -> Any:
         return [untold(item) for item in value]
     if isinstance(value, dict):
         if len(value) != 1 or next(iter(value)) not in _READ:
-            raise FormatError("the file holds a value of unknown kind", ", ".join(map(str, value))[:80])
+            raise FormatError("the file holds a value of unknown kind", ", ".join(map(str, value))[:80], "save the fit again")
         kind, content = next(iter(value.items()))
         return _READ[kind](content)
     return value

@@ -60,7 +60,8 @@ def predict(
     if rows.missing.any():
         out.iloc[np.flatnonzero(rows.missing)] = np.nan
         count = int(rows.missing.sum())
-        what = f"{count} rows have missing values and are predicted as NaN" if count > 1 else "a row has missing values and is predicted as NaN"
+        have = "a row has missing values and is" if count == 1 else f"{count} rows have missing values and are"
+        what = f"{have} predicted as NaN"
         where = f"rows {listed(np.flatnonzero(rows.missing))}"
         warnings.warn(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"), stacklevel=3)
     return out

@@ -107,7 +107,7 @@ def open_design(design: Design, content: dict[str, Any], arrays: Arrays) -> Desi
             "fit the model again",
         )
     if len(y) != design.nobs or len(arrays["rows"]) != design.nobs:
-        raise FormatError("the rows of the file have different lengths")
+        raise FormatError("the rows of the file have different lengths", "rows", "save the fit again")
     n_read, dropped = content["rows"]
     return replace(
         design,

@@ -259,6 +259,24 @@ REFUSED: dict[str, Callable[[blm.Fit], Any]] = {
     "update of no argument": lambda f: f.update(foo=3),
     "update by another method": lambda f: f.update(method="foo"),
     "update to nothing": lambda f: f.update(""),
+    "method of limits": lambda f: f.confint("foo"),
+    "level of limits": lambda f: f.confint(level=95),
+    "no replicates": lambda f: f.bootstrap(0),
+    "replicates in words": lambda f: f.bootstrap("a"),  # type: ignore[arg-type]
+    "seed of replicates": lambda f: f.bootstrap(2, seed="a"),  # type: ignore[arg-type]
+    "kind of replicates": lambda f: f.bootstrap(2, kind="foo"),
+    "influence of no group": lambda f: f.influence("foo"),
+    "report nowhere": lambda f: f.report(3),  # type: ignore[arg-type]
+    "no models": lambda f: blm.compare_models({}),
+    "models by nothing": lambda f: blm.compare_models({"a": f}, by="foo"),
+    "a number for a model": lambda f: blm.compare_models({"a": 3}),
+    "no draws": lambda f: f.model.sample(draws=0),
+    "no chains": lambda f: f.model.sample(chains=0),
+    "seed of draws": lambda f: f.model.sample(draws=10, seed="a"),  # type: ignore[arg-type]
+    "method of draws": lambda f: f.model.sample(method="foo"),
+    "form of a graph": lambda f: f.model.to_pymc("foo"),
+    "a program of no SAS": lambda f: blm.proc_mixed("proc mixed data=a; model y=x; run", visits()),
+    "a formula without a covariance": lambda f: blm.mmrm("y ~ x", visits()),
     "ratio of one": lambda f: blm.lrt(f),
     "ratio with a number": lambda f: blm.lrt(f, 3),
     "ratio of other rows": lambda f: blm.lrt(f, fit(MODEL, visits().iloc[:50])),

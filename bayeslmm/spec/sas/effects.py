@@ -101,7 +101,8 @@ def parse_effects(cursor: Cursor, intercept: bool = False) -> tuple[Effect, ...]
         for effect in _group(cursor, intercept):
             found.setdefault(effect)
             if len(found) > MAX_EFFECTS:
-                raise FormulaLimitError(f"the {cursor.statement} statement has more than {MAX_EFFECTS} effects", cursor.here())
+                what = f"the {cursor.statement} statement has more than {MAX_EFFECTS} effects"
+                raise FormulaLimitError(what, cursor.here(), "name fewer effects")
     return tuple(found)
 
 
@@ -175,7 +176,8 @@ def _range(cursor: Cursor, first: Effect) -> list[Effect]:
     if low is None or high is None or low.group(1).lower() != high.group(1).lower() or int(low.group(2)) > int(high.group(2)):
         cursor.fail_at(dash, f"{first.text}-{last} is not a numbered range", "x1-x4 stands for x1 x2 x3 x4")
     if int(high.group(2)) - int(low.group(2)) >= MAX_EFFECTS:
-        raise FormulaLimitError(f"{first.text}-{last} has more than {MAX_EFFECTS} variables", cursor.here())
+        what = f"{first.text}-{last} has more than {MAX_EFFECTS} variables"
+        raise FormulaLimitError(what, cursor.here(), "name fewer variables")
     width = len(low.group(2)) if low.group(2).startswith("0") else 0
     names = (f"{low.group(1)}{i:0{width}d}" for i in range(int(low.group(2)), int(high.group(2)) + 1))
     return [Effect((cursor.spelling(name),)) for name in names]

@@ -192,7 +192,7 @@ def _steps(cursor: Cursor, first: float) -> list[float]:
     # Half a step in 1e6 of slack, so that `17 to 20 by .1` ends at 20 whatever the rounding of .1.
     count = int((last - first) / step + 1e-6) + 1
     if count > MAX_PARMS:
-        raise FormulaLimitError(f"PARMS has more than {MAX_PARMS} values", cursor.here())
+        raise FormulaLimitError(f"PARMS has more than {MAX_PARMS} values", cursor.here(), "take larger steps")
     return [round(first + i * step, 12) for i in range(count)]
 
 

@@ -53,12 +53,12 @@ def spot(program: str, position: int) -> str:
 
 def syntax_error(program: str, position: int, what: str, remedy: str = "") -> NoReturn:
     """Raise the error of a text that is not SAS."""
-    raise FormulaError(what, spot(program, position), remedy)
+    raise FormulaError(what, spot(program, position), remedy or "correct the program at the spot marked")
 
 
 def refuse(program: str, position: int, what: str, remedy: str = "") -> NoReturn:
     """Raise the error of valid SAS that is not supported here."""
-    raise SpecificationError(what, spot(program, position), remedy)
+    raise SpecificationError(what, spot(program, position), remedy or "leave out what stands at the spot marked")
 
 
 def tokenize(program: str) -> tuple[Token, ...]:

@@ -91,7 +91,8 @@ _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
 def parse_condition(cursor: Cursor, depth: int = 0) -> Condition:
     """Read a condition: OR of ANDs of NOTs of comparisons."""
     if depth > MAX_DEPTH:
-        raise FormulaLimitError(f"the condition is nested more than {MAX_DEPTH} deep", cursor.here())
+        what = f"the condition is nested more than {MAX_DEPTH} deep"
+        raise FormulaLimitError(what, cursor.here(), "simplify the condition")
     parts = [_conjunction(cursor, depth)]
     while cursor.sees_word("or") or cursor.sees("|"):
         cursor.take()
