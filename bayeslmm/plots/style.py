@@ -31,8 +31,20 @@ def axes_for(ax: Axes | None, width: float = 6.4, height: float = 4.4) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
+def _parts(ax: Axes, count: int, columns: int) -> list[Axes]:
+    """A grid of insets that fills the axes, whose own frame is taken away."""
+    rows = -(-count // columns)
+    ax.set_axis_off()
+    width, height = 1.0 / columns, 1.0 / rows
+    # what is left between two parts is for the labels of the right and the lower one
+    size = (0.78 * width if columns > 1 else width, 0.7 * height if rows > 1 else height)
+    return [ax.inset_axes(((i % columns) * width, 1.0 - (i // columns) * height - size[1], *size)) for i in range(count)]
+
+
 def panels(ax: Any, count: int, width: float = 3.4, height: float = 2.8, columns: int = 3, **options: Any) -> list[Axes]:
-    """As many axes as there are panels: those given, or a new grid."""
+    """As many axes as there are panels: those given, the parts of the one given, or a new grid."""
+    if isinstance(ax, Axes) and count > 1:
+        return _parts(ax, count, min(columns, count))
     if ax is not None:
         given = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
         if len(given) < count:
