@@ -79,7 +79,15 @@ def test_figures_are_drawn_on_the_axes_given() -> None:
     pair = plt.subplots(1, 2)[1]
     assert fit.plot.ranef(ax=pair) == list(pair)
     with pytest.raises(SpecificationError, match="2 panels"):
-        fit.plot.ranef(ax=plt.subplots()[1])
+        fit.plot.ranef(ax=[plt.subplots()[1]])
+
+
+def test_one_axes_given_is_divided_among_the_panels() -> None:
+    whole = plt.subplots()[1]
+    parts = fitted("slope").plot.ranef(ax=whole)
+    assert len(parts) == 2
+    assert all(part in whole.child_axes for part in parts)
+    whole.figure.canvas.draw()
 
 
 def test_a_profile_and_a_bootstrap_have_a_panel_for_each_parameter() -> None:
