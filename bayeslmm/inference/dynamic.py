@@ -53,7 +53,7 @@ def predict_dynamic(fit: Fit, newdata: Any, interval: str | None = None, conf_le
     Raises PredictionError for what the fit cannot encode, and for a variance function of the fitted value.
 
     >>> new = pd.DataFrame({"Subject": ["new"] * 3, "Days": [0, 1, 9], "Reaction": [300.0, 310.0, None]})
-    >>> predict_dynamic(fit, new)["estimate"].round(0).tolist()[2] > fit.predict(new, level="population")["estimate"][2]
+    >>> bool(predict_dynamic(fit, new)["estimate"][2] > fit.predict(new, level="population")["estimate"][2])
     True
     """
     if interval is not None:

@@ -63,7 +63,7 @@ class FitPlots:
         """
         return leverage_axes(self._fit, ax)
 
-    def influence(self, group: str, ax: Axes | None = None, *, refit: bool = True) -> Axes:
+    def influence(self, group: str, ax: Axes | None = None, *, refit: bool | None = None) -> Axes:
         """Cook's distance of the levels of a grouping factor.
 
         >>> axes = fit.plot.influence("Subject")

@@ -9,13 +9,20 @@ from matplotlib.axes import Axes
 from bayeslmm.plots.style import BLUE, FEW, INK, ORANGE, axes_for, named_ticks, plain, shown
 from bayeslmm.results.fit import Fit
 
+REFITTED = 300
+"""Levels up to which covariance parameters are estimated again without each."""
+
 TOP = 8
 """Levels that are named where there are too many to name all."""
 
 
-def influence_axes(fit: Fit, group: str, ax: Axes | None = None, *, refit: bool = True) -> Axes:
-    """Cook's distance of the levels, largest at the top; many levels in their order, the largest named. 4 / levels is a rule of thumb."""
-    found = fit.influence(group, refit=refit)
+def influence_axes(fit: Fit, group: str, ax: Axes | None = None, *, refit: bool | None = None) -> Axes:
+    """Cook's distance of the levels, largest at the top; many levels in their order, the largest named. 4 / levels is a rule of thumb.
+
+    refit : covariance parameters estimated again without each level; None does so up to a few hundred levels
+    """
+    levels = fit.design.groups.get(group, 0)
+    found = fit.influence(group, refit=levels <= REFITTED if refit is None else refit)
     limit = 4.0 / len(found)
     return _few(found, group, limit, ax) if len(found) <= FEW else _many(found, group, limit, ax)
 
