@@ -16,6 +16,7 @@ from scipy.special import ndtr, ndtri
 from bayeslmm.arrays import Array
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.inference import doors
+from bayeslmm.inference.deletions import demand_likelihood
 from bayeslmm.inference.influence import jackknife
 from bayeslmm.inference.profile import checked_level
 from bayeslmm.inference.replicates import Batch, Cases, Parametric, Statistic, statistic_names, statistic_values
@@ -140,6 +141,7 @@ def bootstrap(
     _demand(n, "n")
     _demand(workers, "workers")
     demand_one_of(kind, ("parametric", "case"), "kind")
+    demand_likelihood(fit, "the bootstrap")
     center = own_values(fit, statistic)
     names = list(center.index)
     runner = Parametric(fit, statistic, names) if kind == "parametric" else Cases(fit, statistic, names, group)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bayeslmm.arrays import Array
 from bayeslmm.data.design import GroupingFactor
-from bayeslmm.errors import BayesLMMError
+from bayeslmm.errors import BayesLMMError, InferenceError
 from bayeslmm.estimate.estimate import search
 from bayeslmm.inference.many import off_boundary
 from bayeslmm.inference.resampling import without
@@ -35,6 +35,12 @@ class Deletion:
     alpha: Array
     vcov: Array
     parameters: Array
+
+
+def demand_likelihood(fit: Fit, what: str) -> None:
+    """Refits here are by REML or ML: a posterior mode would lose its priors on the way."""
+    if fit.method == "MAP":
+        raise InferenceError(f"{what} refits by REML or ML, and this fit is a posterior mode", "fit('MAP')", "use fit('REML'), or sample()")
 
 
 def deletions(fit: Fit, factor: GroupingFactor | None, refit: bool) -> Iterator[Deletion]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from bayeslmm.arrays import Array
 from bayeslmm.errors import InferenceError
-from bayeslmm.inference.deletions import deletions
+from bayeslmm.inference.deletions import deletions, demand_likelihood
 from bayeslmm.inference.hat import leverage
 from bayeslmm.inference.replicates import Statistic, redesigned, statistic_values
 from bayeslmm.inference.resampling import resampling_factor, without
@@ -33,6 +33,7 @@ def influence(fit: Fit, group: str | None = None, *, values: str = "estimates", 
     demand_one_of(values, ("estimates", "dfbetas"), "values")
     if group is None:
         return _rows(fit)
+    demand_likelihood(fit, "influence of groups")
     factor = resampling_factor(fit.design, group)
     assert factor is not None
     found = list(deletions(fit, factor, refit))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -121,3 +123,11 @@ def test_without_rows_a_design_is_that_of_the_shorter_data() -> None:
 def test_options_without_meaning_are_refused(call: dict[str, object]) -> None:
     with pytest.raises(SpecificationError):
         bootstrap(fitted("slope"), **call)
+
+
+def test_a_posterior_mode_is_not_refitted_without_its_priors() -> None:
+    fit = copy(fitted("slope"))
+    fit.estimate = replace(fit.estimate, method="MAP")
+    for refused in (lambda: bootstrap(fit, 5), lambda: fit.influence("id")):
+        with pytest.raises(InferenceError, match="posterior mode"):
+            refused()
