@@ -16,6 +16,7 @@ from bayeslmm.arrays import Array
 from bayeslmm.bayes.blocks import Layout, layout
 from bayeslmm.bayes.coefficients import AlphaPrior, Integrated
 from bayeslmm.bayes.priors import ModelPriors, resolve
+from bayeslmm.likelihood.classes import ClassKernel, class_kernel
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.crossproducts import cross_products
 from bayeslmm.likelihood.kernel import Kernel, RandomEffectsKernel, RandomEffectsState, State
@@ -40,7 +41,7 @@ class Density:
     """log posterior of phi.
 
     volume : True for a density of phi itself (sampling), False for one of the parameters that a user speaks of (MAP)
-    many : the problem's kernel laid out for many points at once, where that is another
+    many : the problem's kernel laid out for many points at once, where that is another; pooled : its levels in classes, for values
     """
 
     problem: Problem
@@ -49,6 +50,7 @@ class Density:
     alpha: AlphaPrior
     volume: bool = True
     many: Kernel | None = None
+    pooled: ClassKernel | None = None
 
     @property
     def size(self) -> int:
@@ -113,7 +115,7 @@ class Density:
 
     @property
     def batch(self) -> int:
-        """How many points to work on at once."""
+        """How many points to draw random effects for at once."""
         if not isinstance(self.kernel, RandomEffectsKernel):
             return 256
         cross = self.kernel.cross
@@ -124,9 +126,20 @@ class Density:
             per_point += 6 * cross.rest.flat + cross.rest.m * 2 * (cross.p + 1)
         return int(np.clip(ELEMENTS // max(per_point, 1), 1, 4096))
 
+    @property
+    def value_batch(self) -> int:
+        """How many points to evaluate at once."""
+        if self.pooled is None:
+            return self.batch
+        cross, (q, _, C) = self.pooled.cross, self.pooled.A.shape
+        per_point = 3 * q * q * C + 2 * (cross.p + 1) ** 2
+        if cross.rest is not None:
+            per_point += 6 * cross.rest.flat + cross.rest.m * 2 * (cross.p + 1)
+        return int(np.clip(ELEMENTS // per_point, 1, 4096))
+
     def values(self, phi: Array) -> Array:
         """log posterior (t,) at phi (t, size), up to a constant unless every prior is proper; -inf where it does not exist."""
-        phi, step = np.asarray(phi, float), self.batch
+        phi, step = np.asarray(phi, float), self.value_batch
         out = np.empty(len(phi))
         with one_thread(self.problem.criterion.width), np.errstate(all="ignore"):
             for begin in range(0, len(phi), step):
@@ -148,7 +161,8 @@ class Density:
                 out[fine] = self._deviances(phi[fine])
             return out
         try:
-            return self.alpha.integrate(self.kernel.solve(x), s**2).value
+            solution = self.kernel.solve(x) if self.pooled is None else self.pooled.solve(x)
+            return self.alpha.integrate(solution, s**2).value
         except np.linalg.LinAlgError:
             if len(phi) == 1:
                 return np.array([np.inf])
@@ -280,4 +294,6 @@ def density(problem: Problem, priors: Priors | None = None) -> Density:
     """
     own = resolve(problem, priors)
     alpha = AlphaPrior(problem, tuple(row.prior for row in own.alpha))
-    return Density(problem, own, layout(problem, own), alpha, many=for_many(problem))
+    many = for_many(problem)
+    pooled = class_kernel(many) if isinstance(many, RandomEffectsKernel) else None
+    return Density(problem, own, layout(problem, own), alpha, many=many, pooled=pooled)

@@ -59,7 +59,7 @@ class LevelSums:
 
 
 def _whitened(M: list[list[Array]], T: Array, q: int) -> tuple[Array, list[list[Array]]]:
-    """log |M| (t,) and W = L^-1 T' from the lower triangle of M; each entry is a (t, k) array."""
+    """|M| (t, k) and W = L^-1 T' from the lower triangle of M; each entry is a (t, k) array."""
     L: list[list[Array]] = [[np.empty(0)] * q for _ in range(q)]
     inverse: list[Array] = []
     det: Array | None = None
@@ -84,7 +84,7 @@ def _whitened(M: list[list[Array]], T: Array, q: int) -> tuple[Array, list[list[
                 v = v - L[a][c] * W[c][b]
             W[a][b] = v * inverse[a] if a > 0 else v
     assert det is not None
-    return np.log(det).sum(-1), W
+    return det, W
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,6 +225,12 @@ def _remainder(A: Array, AW: list[list[Array]]) -> Array:
 
 
 def _unrolled(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
+    det, W = unrolled(A, T)
+    return np.log(det).sum(-1), W
+
+
+def unrolled(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
+    """|M| (t, k) of every level, and W = L^-1 T' as q x q arrays (t, k)."""
     q, t, k = len(A), len(T), A.shape[2]
     # T'AT for all levels at once is one GEMM with the Kronecker square of T'
     kron = (T[:, :, None, :, None] * T[:, None, :, None, :]).transpose(0, 3, 4, 1, 2).reshape(t, q * q, q * q)
