@@ -47,10 +47,10 @@ class ColumnAtom:
     def columns(self) -> tuple[str, ...]:
         return (self.name,)
 
-    def fields(self, *, reduced: bool) -> Sequence[str]:  # noqa: ARG002
+    def fields(self, *, reduced: bool) -> Sequence[str]:
         return (self.name,)
 
-    def pieces(self, source: Columns, *, reduced: bool) -> Pieces:  # noqa: ARG002
+    def pieces(self, source: Columns, *, reduced: bool) -> Pieces:
         return [source.numbers(self.name)]
 
 
@@ -121,10 +121,10 @@ class ExpressionAtom:
     def columns(self) -> tuple[str, ...]:
         return self.atom.columns
 
-    def fields(self, *, reduced: bool) -> Sequence[str]:  # noqa: ARG002
+    def fields(self, *, reduced: bool) -> Sequence[str]:
         return _numbered(self.atom.name, self.width)
 
-    def pieces(self, source: Columns, *, reduced: bool) -> Pieces:  # noqa: ARG002
+    def pieces(self, source: Columns, *, reduced: bool) -> Pieces:
         values = evaluate(self.atom, source, self.functions)
         return [values] if values.ndim == 1 else list(values.T)
 
@@ -144,10 +144,10 @@ class StatefulAtom:
     def columns(self) -> tuple[str, ...]:
         return self.atom.columns
 
-    def fields(self, *, reduced: bool) -> Sequence[str]:  # noqa: ARG002
+    def fields(self, *, reduced: bool) -> Sequence[str]:
         return tuple(self.atom.name + suffix for suffix in self.state.suffixes)
 
-    def pieces(self, source: Columns, *, reduced: bool) -> Pieces:  # noqa: ARG002
+    def pieces(self, source: Columns, *, reduced: bool) -> Pieces:
         return list(self.state.encode(source).T)
 
 

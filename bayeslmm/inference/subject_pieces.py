@@ -22,7 +22,7 @@ MEMORY = 20_000_000
 
 
 @covariance_pieces.register
-def _(state: SubjectsState, problem: Problem, x: Array) -> CovariancePieces:
+def _(state: SubjectsState, problem: Problem, x: Array) -> CovariancePieces:  # noqa: ARG001
     with one_thread():
         return _Components(state, x).pieces()
 
