@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 import bayeslmm as blm
 from bayeslmm.data import simulate_trial
 from bayeslmm.errors import DataError, EmptyDataError
-from bayeslmm.report import Report, write_text
+from bayeslmm.reports import fit_page
+from bayeslmm.reports.pictures import drawn, save_picture
+from bayeslmm.results.fit import Fit
+from bayeslmm.spec.atomic import write_atomically
 
 FORMULA = "BCVA_CHG ~ VISITN + BCVA_BL + (1 | USUBJID)"
 NEEDED = ("BCVA_CHG", "VISITN", "BCVA_BL", "USUBJID")
-SHOWN_PATIENTS = 6
+SHOWN_ROWS = 20
 
 Step = Callable[[str], None]
 
@@ -27,7 +29,7 @@ Step = Callable[[str], None]
 class Demo:
     """What the example made: the fit, its tables, and the files written."""
 
-    fit: Any
+    fit: Fit
     estimates: pd.DataFrame
     predictions: pd.DataFrame
     files: tuple[Path, ...]
@@ -59,25 +61,24 @@ def run_demo(data: Path | None, out: Path, step: Step = lambda _: None) -> Demo:
     fit = blm.LMM(FORMULA, frame).fit()
     step("tables")
     estimates = fit.tidy("fixed", conf_int=True)
-    parameters = fit.tidy("ran_pars")
     predictions = fit.augment()
     step("figure")
-    figure = draw(fit, frame.iloc[np.asarray(fit.rows)], predictions)
+    lines = drawn(lambda ax: lines_over_visits(fit, ax), 8.0, 4.8)
     step("report")
     out.mkdir(parents=True, exist_ok=True)
-    report = Report("Change of visual acuity over visits")
-    report.text(source_of(data, frame))
-    report.summary(fit)
-    report.table("Fixed effects, 95 % intervals", estimates)
-    report.table("Random effects", parameters)
-    report.figure("Observed changes, the fitted line, and some patients with theirs", figure)
-    report.table("Predictions, the first 20 rows", predictions.head(20))
+    page = fit_page(fit, title="Change of visual acuity over visits")
+    page.lead = f"{source_of(data, frame)} {page.lead}"
+    first = page.section("Visits", place=0)
+    first.figure(lines, "Observed changes, what the model expects at the mean baseline with its 95 % band, and the lines of some patients.")
+    rows = page.section("Predictions", place=len(page.sections) - 1)
+    rows.text(f"The first {SHOWN_ROWS} of {len(predictions):,} rows; all of them are in predictions.csv.", "note")
+    rows.table(predictions.head(SHOWN_ROWS))
     files = (
         write_text(out / "summary.txt", str(fit.summary())),
         write_text(out / "estimates.csv", estimates.to_csv(index=False)),
         write_text(out / "predictions.csv", predictions.to_csv(index=False)),
-        report.save_figure(out / "figure.png"),
-        report.save(out / "report.html"),
+        save_picture(lines, out / "figure.png"),
+        page.save(out / "report.html"),
     )
     return Demo(fit, estimates, predictions, files)
 
@@ -85,30 +86,19 @@ def run_demo(data: Path | None, out: Path, step: Step = lambda _: None) -> Demo:
 def source_of(data: Path | None, frame: pd.DataFrame) -> str:
     """Where the rows come from, in a sentence."""
     where = "a simulated trial that comes with the package" if data is None else data.name
-    return f"{len(frame):,} visits of {frame['USUBJID'].nunique():,} patients, from {where}. Model: {FORMULA}, by REML."
+    return f"{len(frame):,} visits of {frame['USUBJID'].nunique():,} patients, from {where}."
 
 
-def draw(fit: Any, frame: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
-    """Points, the fitted line at the mean baseline with its interval, and the lines of a few patients."""
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    axes = figure.subplots()
-    visit = frame["VISITN"].to_numpy(dtype=float)
-    change = frame["BCVA_CHG"].to_numpy(dtype=float)
-    jitter = np.random.default_rng(0).uniform(-0.18, 0.18, len(visit))
-    axes.scatter(visit + jitter, change, s=6, alpha=0.18, color="0.45", linewidths=0, label="observed")
-    fitted = predictions["fitted"].to_numpy(dtype=float)
-    patients = frame["USUBJID"].unique()
-    for order, patient in enumerate(patients[:: -(-len(patients) // SHOWN_PATIENTS)]):
-        mine = np.flatnonzero(frame["USUBJID"].to_numpy() == patient)
-        mine = mine[np.argsort(visit[mine])]
-        axes.plot(visit[mine], fitted[mine], color="tab:orange", linewidth=1, alpha=0.8, label=None if order else "some patients")
-    grid = pd.DataFrame({"VISITN": np.linspace(visit.min(), visit.max(), 50), "BCVA_BL": frame["BCVA_BL"].mean()})
-    line = fit.predict(grid, level="population", interval="confidence")
-    axes.fill_between(grid["VISITN"], line["conf_low"], line["conf_high"], color="tab:blue", alpha=0.25, linewidth=0)
-    axes.plot(grid["VISITN"], line["estimate"], color="tab:blue", linewidth=2, label="fitted, mean baseline, 95 % interval")
-    axes.axhline(0.0, color="0.7", linewidth=0.8, zorder=0)
-    axes.set_xlabel("visit")
-    axes.set_ylabel("change of BCVA from baseline (letters)")
-    axes.set_xticks(np.unique(visit))
-    axes.legend(frameon=False, loc="upper left")
-    return figure
+def lines_over_visits(fit: Fit, ax: Axes) -> None:
+    """Points, the fitted line at the mean baseline with its band, and the lines of some patients."""
+    fit.plot.lines("VISITN", by="USUBJID", ax=ax)
+    ax.axhline(0.0, color="0.7", linewidth=0.8, zorder=0)
+    ax.set_xlabel("visit")
+    ax.set_ylabel("change of BCVA from baseline (letters)")
+    ax.set_xticks(np.unique(fit.design.frame["VISITN"].to_numpy(float)))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text whole or not at all."""
+    write_atomically(path, text.encode("utf-8"))
+    return path

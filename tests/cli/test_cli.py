@@ -38,7 +38,7 @@ def test_the_demo_writes_estimates_predictions_a_figure_and_a_report(tmp_path: P
     assert estimates["term"].tolist() == ["Intercept", "VISITN", "BCVA_BL"]
     assert (estimates["conf_low"] < estimates["estimate"]).all()
     report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "data:image/png;base64," in report
+    assert "data:image/svg+xml;base64," in report
     assert "http" not in report.replace("http-equiv", "")
 
 
