@@ -74,7 +74,7 @@ def fit(
             results.append(specified.sample(seed=seed))
         if report is not None:
             step("report")
-            write_report(report, model.stem, results)
+            results[0].report(report, posterior=results[1] if sample else None, seed=seed)
     for result in results:
         shown.print(Text(str(result.summary())))
     if report is not None:
@@ -195,17 +195,6 @@ def figures_table(compared: list[Any], *, brief: bool) -> Table:
             verdict = Text("agrees", style="green") if figure.agrees else Text("disagrees", style="bold red")
             table.add_row(one.model, one.method, Text(figure.name), f"{figure.ours:.8g}", Text(figure.published), verdict)
     return table
-
-
-def write_report(path: Path, title: str, results: list[Any]) -> None:
-    """Summaries and tables of a fit, and of a posterior where there is one, as one HTML file."""
-    from bayeslmm.report import Report
-
-    page = Report(title)
-    for result in results:
-        page.summary(result)
-        page.table("Parameters", result.tidy())
-    page.save(path)
 
 
 def leave_by(*results: Any) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm.arrays import Array
-from bayeslmm.bayes.doors import optional
+from bayeslmm.bayes.doors import comparison_report, optional
 from bayeslmm.bayes.posterior import Posterior
 from bayeslmm.bayes.posterior_tables import limits, parameter_draws
 from bayeslmm.errors import SpecificationError
@@ -48,6 +49,14 @@ class Comparison:
             )
             ax = figure.add_subplot()
         return draw_forest(self.frame, ax)
+
+    def report(self, path: str | Path | None = None, title: str | None = None) -> str:
+        """The comparison as one HTML file that needs nothing else; written to `path` where one is given.
+
+        >>> "gap" in blm.compare(fit, post).report()
+        True
+        """
+        return comparison_report(self, path, title)
 
     def __repr__(self) -> str:
         return str(self.frame.to_string(index=False))

@@ -27,6 +27,11 @@ def opened(module: str) -> Any:
         raise DependencyError(f"{absent} is not installed", str(error), "pip install bayeslmm[bayes]") from error
 
 
+def comparison_report(comparison: Any, path: Any, title: str | None) -> str:
+    """The report of a comparison, by the room of reports."""
+    return str(import_module("bayeslmm.reports").comparison_report(comparison, path, title=title))
+
+
 NAMES = {
     "Calibration": "bayeslmm.bayes.calibration",
     "Comparison": "bayeslmm.bayes.comparison",

@@ -44,7 +44,7 @@ def plots(fit: Any) -> Any:
 
 def report(fit: Any, path: Any, **options: Any) -> str:
     """The HTML report of a fit."""
-    text: str = import_module("bayeslmm.fit_report").fit_report(fit, path, **options)
+    text: str = import_module("bayeslmm.reports").fit_report(fit, path, **options)
     return text
 
 

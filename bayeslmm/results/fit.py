@@ -314,13 +314,24 @@ class Fit(Estimates):
         """
         return doors.infer("to_marginaleffects", self)
 
-    def report(self, path: str | Path | None = None, title: str | None = None, df: str = "satterthwaite") -> str:
-        """An HTML page with summary, tables and checks; written to `path` where one is given.
+    def report(
+        self,
+        path: str | Path | None = None,
+        title: str | None = None,
+        df: str = "satterthwaite",
+        *,
+        posterior: Any = None,
+        seed: int | None = None,
+    ) -> str:
+        """One HTML file that needs nothing else: model, data, estimates, variances, checks, figures, marginal means, provenance.
+
+        path : where to write it; without one, the text is only returned
+        posterior : of the same model, to stand beside the estimates; seed : that its draws were made with
 
         >>> "Fixed effects" in fit.report(df="asymptotic")
         True
         """
-        return doors.report(self, path, title=title, df=df)
+        return doors.report(self, path, title=title, df=df, posterior=posterior, seed=seed)
 
     @property
     def plot(self) -> Any:

@@ -61,17 +61,18 @@ def describe_checks(checks: Iterable[Check]) -> Iterator[str]:
     """One line for each check that did not pass: its verdict, its name, what to do."""
     for check in checks:
         if check.verdict != "passed":
-            value = _value(check.value)
+            value = described(check.value)
             yield f"{check.verdict}: {check.name}" + (f" ({value})" if value else "") + (f"; {check.remedy}" if check.remedy else "")
 
 
-def _value(value: object) -> str:
+def described(value: object) -> str:
+    """The value of a check in a few characters."""
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_value(v)}" for key, v in value.items())
+        return ", ".join(f"{key}: {described(v)}" for key, v in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(_value(v) for v in value)
+        return ", ".join(described(v) for v in value)
     return str(value)
