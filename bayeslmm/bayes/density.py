@@ -20,8 +20,9 @@ from bayeslmm.likelihood.classes import ClassKernel, class_kernel
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.crossproducts import cross_products
 from bayeslmm.likelihood.kernel import Kernel, RandomEffectsKernel, RandomEffectsState, State
+from bayeslmm.likelihood.patterns import PatternKernel, pattern_kernel
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.subjects import SubjectsState
+from bayeslmm.likelihood.subjects import SubjectsKernel, SubjectsState
 from bayeslmm.spec import Priors
 
 ELEMENTS = 100_000
@@ -41,7 +42,7 @@ class Density:
     """log posterior of phi.
 
     volume : True for a density of phi itself (sampling), False for one of the parameters that a user speaks of (MAP)
-    many : the problem's kernel laid out for many points at once, where that is another; pooled : its levels in classes, for values
+    many : the problem's kernel laid out for many points at once, where that is another; pooled : its blocks that are alike, for values
     """
 
     problem: Problem
@@ -50,7 +51,7 @@ class Density:
     alpha: AlphaPrior
     volume: bool = True
     many: Kernel | None = None
-    pooled: ClassKernel | None = None
+    pooled: ClassKernel | PatternKernel | None = None
 
     @property
     def size(self) -> int:
@@ -131,6 +132,8 @@ class Density:
         """How many points to evaluate at once."""
         if self.pooled is None:
             return self.batch
+        if isinstance(self.pooled, PatternKernel):
+            return int(np.clip(ELEMENTS // self.pooled.cells, 1, 1024))
         cross, (q, _, C) = self.pooled.cross, self.pooled.A.shape
         per_point = 3 * q * q * C + 2 * (cross.p + 1) ** 2
         if cross.rest is not None:
@@ -295,5 +298,7 @@ def density(problem: Problem, priors: Priors | None = None) -> Density:
     own = resolve(problem, priors)
     alpha = AlphaPrior(problem, tuple(row.prior for row in own.alpha))
     many = for_many(problem)
-    pooled = class_kernel(many) if isinstance(many, RandomEffectsKernel) else None
+    pooled = (
+        class_kernel(many) if isinstance(many, RandomEffectsKernel) else pattern_kernel(many) if isinstance(many, SubjectsKernel) else None
+    )
     return Density(problem, own, layout(problem, own), alpha, many=many, pooled=pooled)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 
 from bayeslmm.arrays import Array
 from bayeslmm.bayes.coefficients import Integrated
@@ -19,8 +20,9 @@ from bayeslmm.covariance.triangle import cholesky
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import RandomEffectsState
 from bayeslmm.likelihood.levels_kernel import LevelsState
+from bayeslmm.likelihood.patterns import PatternKernel
 from bayeslmm.likelihood.rest import RestState
-from bayeslmm.likelihood.subjects import RowsState, SubjectsKernel, SubjectsState
+from bayeslmm.likelihood.subjects import RowsState, SubjectsKernel, SubjectsState, TermRows
 
 Generator = np.random.Generator
 
@@ -41,10 +43,12 @@ def joint_draws(density: Density, phi: Array, rng: Generator) -> JointDraws:
     alpha = np.empty((S, p))
     beta = tuple(np.empty((S, len(term.group.levels), term.Z.shape[1])) for term in terms)
     with one_thread(problem.criterion.width):
-        for part in _parts(S, density.batch):
+        for part in _parts(S, density.value_batch if isinstance(density.pooled, PatternKernel) else density.batch):
             x, s = density.kernel_points(phi[part])
             kernel = density.kernel
-            if isinstance(kernel, SubjectsKernel):
+            if isinstance(density.pooled, PatternKernel):
+                found = _patterned(density, density.pooled, x, s, rng)
+            elif isinstance(kernel, SubjectsKernel):
                 found = _structured(density, kernel, x, s, rng)
             else:
                 state = kernel.evaluate(x, derivatives=False)
@@ -126,6 +130,42 @@ def draw_first(levels: LevelsState, v: Array, rest: Array | None, s: Array, rng:
 
 
 # -- structured errors ---------------------------------------------------------------------------------------------------------------------
+
+
+def _patterned(density: Density, patterns: PatternKernel, x: Array, s: Array, rng: Generator) -> JointDraws:
+    """All draws at once."""
+    c, kernel = density.problem.conditioning, patterns.kernel
+    a = draw_alpha(density.alpha.integrate(patterns.solve(x), s**2), s, rng)
+    alpha = c.alpha0 + c.y_scale * a @ c.back.T
+    if not kernel.random.terms:
+        return JointDraws(alpha, ())
+    v = np.concatenate([-a, np.ones((len(a), 1))], axis=1)
+    Ds = [term.covariance.matrix(x[:, term.part]) for term in kernel.random.terms]
+    prior = [_drawn_levels(D, term, s, rng) for D, term in zip(Ds, kernel.data.terms, strict=True)]
+    scores = [np.zeros_like(own) for own in prior]
+    for batch in kernel.data.rows:
+        rows = patterns.scaled(batch, x)
+        codes = [term.codes[batch.rows] for term in kernel.data.terms]
+        e = np.einsum("bkr,tr->tbk", rows.U, v)
+        e -= s[:, None, None] * (cholesky(rows.R) @ rng.standard_normal((*e.shape, 1)))[..., 0]
+        for Z, own, code in zip(rows.Z, prior, codes, strict=True):
+            e -= np.einsum("bkq,tbkq->tbk", Z, own[:, code])
+        e = np.linalg.solve(rows.V, e[..., None])[..., 0]
+        for Z, score, code in zip(rows.Z, scores, codes, strict=True):
+            member = sp.csr_array((np.ones(code.size), (code.ravel(), np.arange(code.size))), shape=(score.shape[1], code.size))
+            for b in range(Z.shape[-1]):
+                score[..., b] += (member @ (Z[..., b] * e).reshape(len(x), -1).T).T
+    beta = []
+    for D, term, own, score, mapped in zip(Ds, kernel.data.terms, prior, scores, density.problem.random.terms, strict=True):
+        reached = score if term.relationship is None else np.einsum("kl,tlq->tkq", term.relationship, score)
+        beta.append(c.y_scale * (own + reached @ D) @ mapped.map.whole.T)
+    return JointDraws(alpha, tuple(beta))
+
+
+def _drawn_levels(D: Array, term: TermRows, s: Array, rng: Generator) -> Array:
+    """beta (t, K, q) of one term from its distribution."""
+    free = s[:, None, None] * (rng.standard_normal((len(s), term.K, D.shape[-1])) @ cholesky(D).swapaxes(-1, -2))
+    return free if term.relationship is None else np.einsum("kl,tlq->tkq", cholesky(term.relationship), free)
 
 
 def _structured(density: Density, kernel: SubjectsKernel, x: Array, s: Array, rng: Generator) -> JointDraws:

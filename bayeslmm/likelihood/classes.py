@@ -96,7 +96,7 @@ def alike(A: Array) -> Codes:
 
 def _pooled_border(C: Array, classes: Codes, count: int) -> Array:
     """sum over the levels of a class of C_a C_b' (+ its transpose off the diagonal), (e count, r r)."""
-    q, r, K = C.shape
+    q, r, _ = C.shape
     order = np.argsort(classes, kind="stable")
     bounds = np.concatenate([[0], np.cumsum(np.bincount(classes, minlength=count))])
     out = []

@@ -86,7 +86,8 @@ def _inverse(V: Array) -> tuple[Array, Array]:
     return 2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1), Li.swapaxes(-1, -2) @ Li
 
 
-def _mask(term: TermRows, rows: Codes) -> Array:
+def level_mask(term: TermRows, rows: Codes) -> Array:
+    """(B, k, k) relationship of the levels of two rows, or 1 where they share a level."""
     codes = term.codes[rows]
     if term.relationship is not None:
         return np.asarray(term.relationship[codes[:, :, None], codes[:, None, :]])
@@ -350,7 +351,7 @@ class SubjectsKernel:
         V = R.copy()
         links = []
         for term, z, d in zip(self.data.terms, Z, D, strict=True):
-            link = _mask(term, batch.rows)
+            link = level_mask(term, batch.rows)
             V += (z @ d @ z.swapaxes(-1, -2)) * link
             links.append(link)
         logdet, inverse = _inverse(V)

@@ -9,6 +9,8 @@ import bayeslmm as blm
 from bayeslmm.bayes.density import for_many
 from bayeslmm.likelihood.classes import alike, class_kernel
 from bayeslmm.likelihood.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.patterns import pattern_kernel
+from bayeslmm.likelihood.subjects import SubjectsKernel
 from tests.bayes.designs import grouped, model
 
 NAMES = ["intercepts", "slopes", "independent slopes", "crossed", "nested", "weights and offset", "cs", "ar1h", "related"]
@@ -43,3 +45,28 @@ def test_levels_are_told_apart_by_what_was_seen() -> None:
     assert isinstance(kernel, RandomEffectsKernel)
     assert kernel.cross.first is not None
     assert len(set(alike(kernel.cross.first.A).tolist())) == 3
+
+
+@pytest.mark.parametrize("name", ["us errors", "ar1 errors", "toep errors", "spatial errors"])
+def test_patterns_give_the_likelihood_of_subjects(name: str) -> None:
+    problem = model(name).problem
+    kernel = problem.criterion.kernel
+    assert isinstance(kernel, SubjectsKernel)
+    pooled = pattern_kernel(kernel)
+    assert pooled is not None
+    x = problem.start + 0.2 * np.random.default_rng(0).normal(size=(9, problem.size))
+    fast, slow = pooled.solve(x), kernel.solve(x)
+    assert np.allclose(fast.logdet, slow.logdet, rtol=1e-11, atol=1e-10)
+    assert np.allclose(fast.r2, slow.r2, rtol=1e-10)
+    assert np.allclose(fast.alpha, slow.alpha, atol=1e-9)
+
+
+def test_groups_of_parameters_have_patterns_too() -> None:
+    data = grouped().assign(arm=lambda d: np.where(d["g"] < "g4", "a", "b"))
+    problem = blm.LMM("y ~ x", data, residual="ar1h(visit | arm / g)").problem
+    kernel = problem.criterion.kernel
+    assert isinstance(kernel, SubjectsKernel)
+    pooled = pattern_kernel(kernel)
+    assert pooled is not None
+    x = problem.start + 0.2 * np.random.default_rng(0).normal(size=(5, problem.size))
+    assert np.allclose(pooled.solve(x).r2, kernel.solve(x).r2, rtol=1e-10)
