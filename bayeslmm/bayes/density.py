@@ -296,9 +296,14 @@ def density(problem: Problem, priors: Priors | None = None) -> Density:
     Raises PriorError for names that the model does not have.
     """
     own = resolve(problem, priors)
-    alpha = AlphaPrior(problem, tuple(row.prior for row in own.alpha))
+    return arranged(problem, own, layout(problem, own))
+
+
+def arranged(problem: Problem, priors: ModelPriors, axes: Layout) -> Density:
+    """The density of a problem on given axes, its kernels laid out for many points."""
+    alpha = AlphaPrior(problem, tuple(row.prior for row in priors.alpha))
     many = for_many(problem)
     pooled = (
         class_kernel(many) if isinstance(many, RandomEffectsKernel) else pattern_kernel(many) if isinstance(many, SubjectsKernel) else None
     )
-    return Density(problem, own, layout(problem, own), alpha, many=many, pooled=pooled)
+    return Density(problem, priors, axes, alpha, many=many, pooled=pooled)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bayeslmm.arrays import Array, Codes
-from bayeslmm.bayes.coefficients import AlphaPrior
-from bayeslmm.bayes.density import Density, for_many
+from bayeslmm.bayes.density import Density, arranged
 from bayeslmm.bayes.importance import sample_importance
 from bayeslmm.bayes.mode import find_mode
 from bayeslmm.data.design import Design, GroupingFactor, RandomTerm, ResidualDesign
@@ -96,8 +95,7 @@ def without(target: Density, out: Codes, label: str) -> Density:
 def over(target: Density, problem: Problem) -> Density:
     """The same axes and priors over another problem of the same columns, which are conditioned in another way."""
     terms = tuple(replace(block, term=term) for block, term in zip(target.layout.terms, problem.random.terms, strict=True))
-    layout, alpha = replace(target.layout, terms=terms), AlphaPrior(problem, target.alpha.priors)
-    return replace(target, problem=problem, layout=layout, alpha=alpha, many=for_many(problem))
+    return replace(arranged(problem, target.priors, replace(target.layout, terms=terms)), volume=target.volume)
 
 
 def _demand_rank(target: Density, design: Design, label: str) -> None:

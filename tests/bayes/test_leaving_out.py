@@ -108,3 +108,12 @@ def test_several_factors_ask_which() -> None:
         post.loo("group")
     assert "g" in caught.value.remedy
     assert post.loo("group", group="h").n_data_points == 4
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_a_density_over_other_rows_is_one_in_its_values_and_at_each_point(name: str) -> None:
+    """What is laid out for many points belongs to the rows that are left."""
+    post = posterior(name, draws=5)
+    less = without(post.density, np.arange(3), "rows")
+    for phi in post.draws.phi[:2]:
+        assert float(less.values(phi[None])[0]) == pytest.approx(less.at(phi).value, abs=1e-7)
