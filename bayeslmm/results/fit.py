@@ -341,7 +341,7 @@ class Fit(Estimates):
         """
         return doors.plots(self)
 
-    # -- what the package maketables asks of a model -----------------------------------------------------------------------------------------
+    # -- what the package maketables asks of a model ---------------------------------------------------------------------------------------
 
     @property
     def __maketables_coef_table__(self) -> pd.DataFrame:
