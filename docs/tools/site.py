@@ -94,7 +94,8 @@ def benchmarks() -> str:
         return text if text.lstrip().startswith("# ") else f"# Benchmarks\n\n{text}"
     return (
         "# Benchmarks\n\nNo run has been recorded yet. `make bench` sets up the other libraries in an environment of their own, times "
-        "whole fits of the same problems with all of them, one process each, and writes a table with versions, times, memory and the criterion "
+        "whole fits of the same problems with all of them, one process each, "
+        "and writes a table with versions, times, memory and the criterion "
         "that each ended at: a fit that is fast and ends above the optimum is not a win.\n"
     )
 

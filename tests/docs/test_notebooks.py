@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,4 +36,4 @@ def test_a_notebook_was_run_to_its_end_and_is_light(path: Path) -> None:
     assert all(cell["execution_count"] for cell in cells)
     assert not [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
     assert len(text) < LIGHT
-    assert "/tmp/" not in text and "/home/" not in text and "/root/" not in text
+    assert not re.search(r"/(tmp|home|root)/", text)

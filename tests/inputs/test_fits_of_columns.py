@@ -61,7 +61,6 @@ def test_a_function_outside_its_domain_names_the_rows(expression: str) -> None:
         lambda d: d.set_axis([7] * 60),
         lambda d: d.set_index([d["g"].rename("who"), d["h"].rename("what")]),
     ],
-    ids=str,
 )
 def test_every_kind_of_frame_gives_the_same_fit_and_the_same_predictions(convert: Any) -> None:
     data = convert(visits())
