@@ -55,7 +55,7 @@ class Mode:
 
 def precision(density: Density, phi: Array) -> Array:
     """Minus the Hessian of the log density: from values in one batch, or from gradients where a batch costs as much as its points."""
-    if isinstance(density.problem.criterion.kernel, RandomEffectsKernel):
+    if isinstance(density.problem.criterion.kernel, RandomEffectsKernel) and density.value_batch > 1:
         return _from_values(density, phi)
     d = density.size
     rows = [density.at(phi + GRADIENT_STEP * e).gradient - density.at(phi - GRADIENT_STEP * e).gradient for e in np.eye(d)]

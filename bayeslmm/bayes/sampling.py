@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,15 @@ from bayeslmm.arrays import Array
 from bayeslmm.bayes import doors
 from bayeslmm.bayes.density import Density, density
 from bayeslmm.bayes.diagnostics import bfmi, ess, r_hat
-from bayeslmm.bayes.draws import joint_draws
+from bayeslmm.bayes.draws import JointDraws, draw_alpha, joint_draws
 from bayeslmm.bayes.importance import BOUNDED, ENOUGH, Sampled, limit_of_k, sample_importance
+from bayeslmm.bayes.krylov import krylov_beta
 from bayeslmm.bayes.mode import Mode, find_mode
 from bayeslmm.bayes.nuts import DEEPEST, Chains, sample_nuts
 from bayeslmm.bayes.pareto import systematic
 from bayeslmm.bayes.posterior import Draws, Posterior
 from bayeslmm.bayes.propriety import demand_proper_posterior
+from bayeslmm.bayes.surrogate import SUFFICIENT, Surrogate, build_surrogate, expensive, relative_map
 from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import refuse_exact
 from bayeslmm.likelihood.subjects import SubjectsKernel
@@ -90,8 +92,15 @@ def sample(
     demand_proper_posterior(problem, target.priors)
     seeds = seeded(seed).spawn(3)
     mode = find_mode(target)
-    run = _run(target, mode, draws, chains, seeds, method)
-    joint = joint_draws(target, run.phi, np.random.default_rng(seeds[2]))
+    relative = relative_map(target) if method != "nuts" and expensive(target) else None
+    rng = np.random.default_rng(seeds[2])
+    if relative is not None:
+        stand_in = build_surrogate(target, mode, relative)
+        run = _surrogate(stand_in, mode, draws, chains, np.random.default_rng(seeds[0]))
+        joint = _drawn_by_gradients(stand_in, mode, run.phi, rng)
+    else:
+        run = _run(target, mode, draws, chains, seeds, method)
+        joint = joint_draws(target, run.phi, rng)
     drawn = Draws(run.phi, joint.alpha, joint.beta, run.values)
     checks = {check.name: check for check in (_mode_check(mode), *run.checks, *problem.design.notes)}
     return Posterior(
@@ -155,6 +164,28 @@ def _resampled(target: Density, found: Sampled, draws: int, chains: int, rng: np
     )
     statistics = {"log_weight": found.weights.log[chosen], "evaluations": np.array(float(found.evaluations))}
     return Run(phi, found.values[chosen], chains, "importance", checks, statistics, found.weights.evidence, found.interrupted)
+
+
+def _surrogate(stand_in: Surrogate, mode: Mode, draws: int, chains: int, rng: np.random.Generator) -> Run:
+    """Importance sampling of the polynomials, whose error is a check of its own."""
+    found = sample_importance(stand_in.values, mode, OVERSAMPLE * draws * chains, rng)
+    run = _resampled(stand_in.density, found, draws, chains, rng)
+    reason = "an evaluation is expensive: importance sampling of polynomials around the mode, random effects by conjugate gradients"
+    fine = stand_in.error < SUFFICIENT
+    own = (
+        Check("method", "passed", reason),
+        Check("surrogate", "passed" if fine else "failed", stand_in.error, SUFFICIENT, "" if fine else 'use method="nuts"'),
+    )
+    return replace(run, method="surrogate", checks=(*own, *(check for check in run.checks if check.name != "method")))
+
+
+def _drawn_by_gradients(stand_in: Surrogate, mode: Mode, phi: Array, rng: np.random.Generator) -> JointDraws:
+    """alpha from the polynomials' own moments, beta given it exactly."""
+    target, c = stand_in.density, stand_in.density.problem.conditioning
+    s = target.sigma(phi) / target.sigma_unit
+    alpha = draw_alpha(target.alpha.integrate(stand_in.solution(phi), s**2), s, rng)
+    beta = krylov_beta(target, mode, phi, alpha, rng)
+    return JointDraws(c.alpha0 + c.y_scale * alpha @ c.back.T, beta)
 
 
 # -- NUTS ----------------------------------------------------------------------------------------------------------------------------------
