@@ -20,8 +20,10 @@ import pandas as pd
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[a-z]+)?\s*$")
 TOLERANCE = re.compile(r"<!-- tol: (?P<tol>[0-9.]+) -->")
-NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?(?!\w)")
+NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*\.?\d*(?:[eE][+-]?\d+)?(?!\w)")
 CLOSE = 2e-3
+NOISE = 1e-6
+"""Numbers smaller than this are rounding, or p values that nobody reads to the digit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ def near(one: str, other: str, tolerance: float) -> bool:
     if NUMBER.sub("#", one) != NUMBER.sub("#", other):
         return False
     pairs = zip(NUMBER.findall(one), NUMBER.findall(other), strict=True)
-    return all(abs(number(a) - number(b)) <= tolerance * abs(number(a)) + unit(a) for a, b in pairs)
+    return all(
+        max(abs(number(a)), abs(number(b))) < NOISE or abs(number(a) - number(b)) <= tolerance * abs(number(a)) + unit(a) for a, b in pairs
+    )
 
 
 def number(text: str) -> float:
@@ -118,7 +122,7 @@ def number(text: str) -> float:
 
 def unit(text: str) -> float:
     """A unit of the last digit printed."""
-    mantissa, _, exponent = text.partition("e")
+    mantissa, _, exponent = text.lower().partition("e")
     return float(f"1.001e{int(exponent or 0) - len(mantissa.partition('.')[2])}")
 
 

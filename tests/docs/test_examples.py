@@ -1,6 +1,6 @@
 """The examples in the docstrings of the whole package run, and say what they show.
 
-Those of a class or function use what its module has, and by their own names the things that every page speaks of: `blm`, `np`, `pd`, `sleepstudy`, the
+Those of a class or function use what its module has, and the things that every page speaks of: `blm`, `np`, `pd`, `sleepstudy`, the
 `model` and `fit` of it, and its `post`; `intercept`, the model without slopes, and the ML fits of both, `small` and `large`.
 """
 
