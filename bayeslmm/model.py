@@ -122,6 +122,9 @@ class LMM:
         self.said, self.counting, self.subjects, self._data = said, counting, subjects, data
         self.file: Any = None
         self.design: Design = build_design(said.spec() if spec is None else spec, data, **said.arrays())
+        if self.design.spec.priors is not None:
+            # a prior of a parameter that the model does not have is an error now, not when it is sampled
+            doors.bayes("resolved_priors", self)
 
     # -- estimating ----------------------------------------------------------------------------------------------------------------------
 
