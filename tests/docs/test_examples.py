@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.regressor import LMMRegressor
 
 SLOW = {"bayeslmm.bayes.hierarchical.sample_hierarchical"}
 NEEDS = {"bayeslmm.inference.export.to_marginaleffects": "marginaleffects"}
@@ -52,6 +53,7 @@ def known() -> dict[str, Any]:
     model = blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy)
     fit, intercept = model.fit(), blm.LMM("Reaction ~ Days + (1 | Subject)", sleepstudy)
     names = {"blm": blm, "np": np, "pd": pd, "sleepstudy": sleepstudy, "model": model, "fit": fit, "post": model.sample(seed=1)}
+    names["regressor"] = LMMRegressor("Reaction ~ Days + (Days | Subject)").fit(sleepstudy, sleepstudy["Reaction"])
     return names | {"intercept": intercept, "small": intercept.fit("ML"), "large": model.fit("ML")}
 
 
