@@ -19,6 +19,7 @@ from bayeslmm.bayes.natural import Variable, parameters
 from bayeslmm.bayes.propriety import demand_evidence
 from bayeslmm.errors import Check, SamplingError
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.spec.atomic import as_path
 
 if TYPE_CHECKING:
     from bayeslmm.data.design import Design
@@ -293,7 +294,7 @@ class Posterior:
         >>> post.save("sleepstudy.post"); blm.load("sleepstudy.post").tidy().equals(post.tidy())
         True
         """
-        doors.hand_on("save_posterior")(self, Path(path))
+        doors.hand_on("save_posterior")(self, as_path(path))
 
     def __repr__(self) -> str:
         state = ", interrupted" if self.interrupted else ""

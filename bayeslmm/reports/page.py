@@ -14,7 +14,7 @@ from bayeslmm.reports.cells import WIDE, cells, heading, safe
 from bayeslmm.reports.pictures import embedded
 from bayeslmm.reports.style import STYLE
 from bayeslmm.results.layout import described
-from bayeslmm.spec.atomic import write_atomically
+from bayeslmm.spec.atomic import as_path, write_atomically
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """What the file itself tells the browser: no script runs, nothing is fetched."""
@@ -125,8 +125,9 @@ class Page:
 
     def save(self, path: str | Path) -> Path:
         """Write the page whole or not at all; StoreError where it cannot be written."""
-        write_atomically(Path(path), self.html().encode("utf-8"))
-        return Path(path)
+        place = as_path(path)
+        write_atomically(place, self.html().encode("utf-8"))
+        return place
 
 
 def _class(name: bool) -> str:
