@@ -14,6 +14,7 @@ from bayeslmm.bayes.doors import optional
 from bayeslmm.bayes.natural import correlations, deviations, group_columns
 from bayeslmm.bayes.posterior_rows import error_variance, fixed_part
 from bayeslmm.errors import SpecificationError
+from bayeslmm.likelihood.residuals import one_sigma
 from bayeslmm.results.rows import demand_one_of
 from bayeslmm.results.variances import INDEPENDENT, by_group
 
@@ -138,7 +139,8 @@ def varcorr(post: Posterior) -> pd.DataFrame:
             for a in range(len(names)):
                 for b in range(a + 1, len(names)):
                     rows.append((group, names[a], names[b], float(D[:, a, b].mean()), np.nan, float(C[:, a, b].mean())))
-    sigma = post.parameters["sigma"].values
+    # errors whose sd differs by visit have no one sigma
+    sigma = post.parameters["sigma"].values if one_sigma(post.problem) else np.full(post.draws.size, np.nan)
     rows.append(("Residual", None, None, float((sigma**2).mean()), float(sigma.mean()), np.nan))
     frame = pd.DataFrame(rows, columns=["group", "term1", "term2", "variance", "sd", "corr"])
     frame["term2"] = pd.array(frame["term2"].tolist(), dtype="str")
