@@ -118,6 +118,8 @@ class Calibration:
             ax.set_title(name, fontsize="small")
         for ax in axes[len(names) :]:
             ax.set_visible(False)
+        for ax in axes[: len(names)]:
+            ax.tick_params(labelbottom=True)
         return axes
 
     def band(self) -> tuple[Array, Array, Array]:

@@ -248,7 +248,7 @@ def _gap(frame: pd.DataFrame, reference: pd.DataFrame) -> Array:
 
 
 def draw_forest(frame: pd.DataFrame, ax: Any) -> Any:
-    """A mark and a line per parameter and source, each parameter centred and scaled by its widest row."""
+    """A mark and a line per parameter and source, each parameter centred at the reference and scaled by its widest row."""
     keys, sources = list(dict.fromkeys(_keys(frame))), list(dict.fromkeys(frame["source"]))
     own = pd.Series(_keys(frame), index=frame.index)
     for j, source in enumerate(sources):
@@ -256,7 +256,9 @@ def draw_forest(frame: pd.DataFrame, ax: Any) -> Any:
         for i, key in enumerate(keys):
             rows = frame[[k == key for k in own]]
             scale = float(rows["std_error"].max())
-            centre, scale = float(rows["estimate"].iloc[-1]), scale if np.isfinite(scale) and scale > 0 else 1.0
+            scale = scale if np.isfinite(scale) and scale > 0 else 1.0
+            own_centre = rows["estimate"][rows["gap"] == 0.0]
+            centre = float((own_centre if len(own_centre) else rows["estimate"]).iloc[0])
             for _, row in rows[rows["source"] == source].iterrows():
                 places.append(-i - 0.8 * (j + 1) / (len(sources) + 1) + 0.4)
                 middle.append((row["estimate"] - centre) / scale)
@@ -266,7 +268,9 @@ def draw_forest(frame: pd.DataFrame, ax: Any) -> Any:
         ax.plot(middle, places, "o", color=f"C{j}", ms=4, label=source)
     labels = [f"{term} | {group}" if group and effect == "ran_pars" else term for effect, group, term in keys]
     ax.set_yticks([-float(i) for i in range(len(keys))], labels)
-    ax.set_xlabel("distance from the last source in standard deviations")
+    ax.set_xlabel(
+        "distance from the posterior mean, in its standard deviations" if (frame["gap"] == 0.0).any() else "distance from the first source"
+    )
     ax.axvline(0.0, color="0.8", lw=0.8, zorder=0)
-    ax.legend(frameon=False, loc="best", fontsize="small")
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=min(5, len(sources)), fontsize="small")
     return ax

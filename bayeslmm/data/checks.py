@@ -193,20 +193,12 @@ def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Ar
     return []
 
 
-def _confounded(
-    terms: tuple[RandomTerm, ...], alike: Callable[[GroupingFactor, GroupingFactor], bool]
-) -> list[IdentifiabilityError]:
+def _confounded(terms: tuple[RandomTerm, ...], alike: Callable[[GroupingFactor, GroupingFactor], bool]) -> list[IdentifiabilityError]:
     """Two grouping factors with different names that divide the rows alike, under a common column."""
     found = []
     for a, b in combinations(terms, 2):
         same_size = a.group is not b.group and a.group.size == b.group.size and a.group.size > 1
-        if (
-            same_size
-            and set(a.columns) & set(b.columns)
-            and a.relationship is None
-            and b.relationship is None
-            and alike(a.group, b.group)
-        ):
+        if same_size and set(a.columns) & set(b.columns) and a.relationship is None and b.relationship is None and alike(a.group, b.group):
             what = f"grouping factors {a.group.name!r} and {b.group.name!r} divide the rows alike: their variances cannot be told apart"
             found.append(IdentifiabilityError(what, f"({a.spec.text}) and ({b.spec.text})", f"drop one of the terms; or {_PRIORS}"))
     return found

@@ -39,12 +39,15 @@ class Maximum:
 
 
 def map_summary(problem: Problem, maximum: Maximum, elapsed: float) -> Estimate:
-    """What follows from the mode; `criterion` is -2 log posterior density."""
+    """What follows from the mode; `criterion` is the restricted criterion there, without the prior, as elsewhere."""
     c = problem.conditioning
     x, singular = _vanished(problem, maximum.x)
     inverse = maximum.solution.information_inverse[0]
     vcov = maximum.sigma**2 * c.y_scale**2 * (c.back @ inverse @ c.back.T)
     point = problem.criterion.at(x, True)
+    # sigma is at the mode too, not profiled out
+    ratio = point.sigma2 / maximum.sigma**2
+    criterion = point.value + problem.criterion.df(restricted=True) * (ratio - 1.0 - float(np.log(ratio)))
     return Estimate(
         method="MAP",
         x=frozen(x),
@@ -52,7 +55,7 @@ def map_summary(problem: Problem, maximum: Maximum, elapsed: float) -> Estimate:
         sigma=float(np.sqrt(problem.sigma2(maximum.sigma**2))),
         alpha=frozen(problem.alpha(maximum.solution.alpha[0])),
         vcov=frozen(0.5 * (vcov + vcov.T)),
-        criterion=-2.0 * maximum.value,
+        criterion=criterion,
         gradient=frozen(point.gradient),
         hessian=None if point.hessian is None else frozen(point.hessian),
         path=tuple((at, 2.0 * value) for at, value in maximum.path),
