@@ -15,9 +15,13 @@ from tests.docs.blocks import run
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 LIGHT = 250_000
+COMPILED = {"reml_and_bayes"}
+"""Notebooks that compile a graph of PyMC, which takes a minute."""
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=[pytest.mark.slow] if path.stem in COMPILED else [], id=path.stem) for path in NOTEBOOKS]
+)
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")
