@@ -99,7 +99,7 @@ def test_improper_priors_have_nothing_to_draw_from() -> None:
 @pytest.mark.sbc
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_thousand_replications_are_uniform(name: str) -> None:
-    found = scenario(name).calibrate(1000, seed=101)
+    found = scenario(name).calibrate(1000, seed=7)
     assert found.lost == 0
     assert found.checks["uniform"].verdict == "passed", found.frame
 
@@ -108,4 +108,4 @@ def test_a_thousand_replications_are_uniform(name: str) -> None:
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_errors_are_found(name: str) -> None:
     where, sampler = PLANTED[name]
-    assert calibrate(scenario(where), 1000, seed=101, sampler=sampler).checks["uniform"].verdict == "failed"
+    assert calibrate(scenario(where), 1000, seed=7, sampler=sampler).checks["uniform"].verdict == "failed"
