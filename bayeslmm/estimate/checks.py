@@ -42,7 +42,7 @@ def _boundary(problem: Problem, outcome: Outcome[Point], certificate: Certificat
         if slope is None:
             continue
         tolerance = -1e-6 * max(1.0, abs(outcome.point.value))
-        label = f"singular: {term.spec.text}" if hasattr(term, "spec") else "singular"
+        label = f"singular: {term.spec.text}"
         certified = slope >= tolerance
         remedy = (
             "a variance is 0 or a correlation is 1 in size; fixed effects and their standard errors are right, "

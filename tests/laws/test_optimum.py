@@ -117,7 +117,7 @@ def test_a_variance_of_zero_is_certified_and_a_false_zero_is_left(seed: int) -> 
     model = blm.LMM("y ~ x + (x | g)", data)
     with np.errstate(all="ignore"):
         fit = model.fit()
-    grid = np.random.default_rng(0).uniform(-1.2, 1.2, size=(4000, 3)) * np.array([1.0, 1.0, 1.0])
+    grid = np.random.default_rng(0).uniform(-1.2, 1.2, size=(4000, 3))
     assert model.problem.criterion.values(grid, True).min() >= fit.criterion - 1e-7
     if fit.singular:
         assert any(name.startswith("singular") for name in fit.checks)
@@ -129,8 +129,7 @@ def test_singular_fits_give_the_fixed_effects_of_least_squares() -> None:
     e = rng.normal(size=30)
     e -= pd.Series(e).groupby(group).transform("mean").to_numpy()  # negative intraclass correlation
     data = pd.DataFrame({"y": 3 + e, "g": group.astype(str)})
-    with pytest.warns(blm.errors.BayesLMMWarning) if False else np.errstate():
-        fit = blm.LMM("y ~ 1 + (1 | g)", data).fit()
+    fit = blm.LMM("y ~ 1 + (1 | g)", data).fit()
     assert fit.singular
     assert fit.theta[0] == 0.0
     assert fit.fixef.iloc[0] == pytest.approx(data["y"].mean(), rel=1e-12)
