@@ -100,10 +100,7 @@ def design_notes(found: Rank, names: tuple[str, ...], terms: tuple[RandomTerm, .
     if len(found.kept) < len(names):
         aliased = tuple(name for i, name in enumerate(names) if i not in set(found.kept))
         notes.append(Check("aliased_columns", "noted", aliased, remedy="they depend on earlier columns; their coefficients are NaN"))
-    if found.condition > CONDITION_LIMIT:
-        notes.append(
-            Check("condition_number", "noted", found.condition, CONDITION_LIMIT, "columns of X are nearly dependent: drop or combine some")
-        )
+    notes.append(_condition_check(found.condition))
     groups = {term.group.name: term.group for term in terms}
     few = {name: group.size for name, group in groups.items() if group.size == 2}
     if few:
@@ -114,6 +111,13 @@ def design_notes(found: Rank, names: tuple[str, ...], terms: tuple[RandomTerm, .
     if reused:
         notes.append(_reused_note(reused))
     return notes
+
+
+def _condition_check(value: float) -> Check:
+    if value <= CONDITION_LIMIT:
+        return Check("condition_number", "passed", value, CONDITION_LIMIT)
+    remedy = "columns of X are nearly dependent, so that their coefficients are weakly known: drop or combine some"
+    return Check("condition_number", "noted", value, CONDITION_LIMIT, remedy)
 
 
 def _reused_note(reused: list[tuple[str, str]]) -> Check:

@@ -18,10 +18,10 @@ _CONSTANT = 1e-14  # a column that moves less than this about its mean is consta
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """kept : positions of independent columns, in order; condition : condition number of those, scaled; 1 where it was not in doubt."""
+    """kept : positions of independent columns, in order; condition : of those, scaled, and centred where they hold a constant."""
 
     kept: tuple[int, ...]
-    condition: float = 1.0
+    condition: float
 
 
 def rank(X: Array, *, intercept: bool) -> Rank:
@@ -29,16 +29,15 @@ def rank(X: Array, *, intercept: bool) -> Rank:
 
     intercept : whether the first column is constant
     """
-    if _plainly_full(X, intercept=intercept):
-        return Rank(tuple(range(X.shape[1])))
-    return _orthogonalised(X)
+    root = _plain_root(X, intercept=intercept)
+    return _orthogonalised(X) if root is None else Rank(tuple(range(X.shape[1])), float(np.linalg.cond(root)) if len(root) else 1.0)
 
 
-def _plainly_full(X: Array, *, intercept: bool) -> bool:
-    """Full rank by a Cholesky of the correlations: one pass over the rows, enough for all but doubtful designs."""
+def _plain_root(X: Array, *, intercept: bool) -> Array | None:
+    """A Cholesky factor of the correlations, where it says full rank: one pass over the rows, enough for all but doubtful designs."""
     rows, size = X.shape
-    if size == 0 or rows < size:
-        return bool(size == 0)
+    if rows < size:
+        return None
     gram = X.T @ X
     raw = np.diag(gram).copy()
     if intercept:
@@ -46,13 +45,13 @@ def _plainly_full(X: Array, *, intercept: bool) -> bool:
         raw = raw[1:]
     scale = np.diag(gram)
     if not (scale > _SAFE * raw).all():
-        return False
-    root = np.sqrt(scale)
+        return None
+    sizes = np.sqrt(scale)
     try:
-        pivots = np.diag(np.linalg.cholesky(gram / (root[:, None] * root)))
+        root = np.linalg.cholesky(gram / (sizes[:, None] * sizes))
     except np.linalg.LinAlgError:
-        return False
-    return bool((pivots**2 > _SAFE).all())
+        return None
+    return root if (np.diag(root) ** 2 > _SAFE).all() else None
 
 
 def _orthogonalised(X: Array) -> Rank:

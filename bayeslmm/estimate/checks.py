@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from bayeslmm.errors import Check
 from bayeslmm.estimate.boundary import Certificate
 from bayeslmm.estimate.newton import Outcome
@@ -13,15 +11,12 @@ from bayeslmm.likelihood.problem import Problem
 PREDICTED = 1e-8
 """Largest predicted decrease of the criterion at an optimum."""
 
-ILL_CONDITIONED = 1e5
-
 
 def estimate_checks(problem: Problem, outcome: Outcome[Point], certificate: Certificate) -> tuple[Check, ...]:
-    """Convergence, the boundary, the conditioning of X, and what the design had to say."""
+    """Convergence, the boundary, and what the design had to say."""
     return (
         _convergence(outcome),
         *_boundary(problem, outcome, certificate),
-        _condition(problem),
         *problem.design.notes,
     )
 
@@ -52,15 +47,3 @@ def _boundary(problem: Problem, outcome: Outcome[Point], certificate: Certificat
             remedy += f"; rows of a level that are less alike than others are described by residual='cs(1 | {term.group.name})'"
         found.append(Check(label, "noted" if certified else "failed", slope, 0.0, remedy))
     return found
-
-
-def _condition(problem: Problem) -> Check:
-    """Condition number of X after scaling each column to length 1 (the constant included)."""
-    if len(problem.design.kept) < 2:
-        return Check("condition of X", "passed", 1.0, ILL_CONDITIONED)
-    B = problem.conditioning.B
-    columns = np.linalg.norm(np.linalg.inv(B), axis=0)
-    value = float(np.linalg.cond(np.linalg.inv(B) / columns))
-    if value < ILL_CONDITIONED:
-        return Check("condition of X", "passed", value, ILL_CONDITIONED)
-    return Check("condition of X", "noted", value, ILL_CONDITIONED, "columns of X are nearly collinear: coefficients are weakly known")

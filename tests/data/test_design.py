@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bayeslmm as blm
 from bayeslmm.errors import FormulaError, PredictionError, RankError
 from tests.data.designs import build, days, notes
 
@@ -47,6 +48,16 @@ def test_units_and_origins_do_not_make_a_column_dependent(formula: str, change: 
     design = build(formula, days().assign(x=lambda d: change(d["x"])))  # type: ignore[operator]
     assert design.aliased == ()
     assert "condition_number" not in notes(design)
+
+
+def test_the_condition_number_is_that_of_centred_columns_of_length_one_and_said_once() -> None:
+    data = days().assign(near=lambda d: d["x"] + 1e-3 * d["y"])
+    columns = build("y ~ x + near + (1 | g)", data).X[:, 1:]
+    columns = columns - columns.mean(axis=0)
+    expected = np.linalg.cond(columns / np.linalg.norm(columns, axis=0))
+    checks = blm.LMM("y ~ x + near + (1 | g)", data).fit().checks
+    assert checks["condition_number"].value == pytest.approx(expected, rel=1e-6)
+    assert [name for name in checks if "condition" in name] == ["condition_number"]
 
 
 def test_as_many_coefficients_as_rows_leave_nothing_to_estimate_variances_from() -> None:
