@@ -274,7 +274,7 @@ class Density:
 def with_solution(state: State, found: Integrated) -> State:
     """The state as if its profile in alpha had been the penalised one: its adjoints are then those of the integrated likelihood."""
     if isinstance(state, RandomEffectsState):
-        return replace(state, levels=replace(state.levels, solution=found.solution))
+        return RandomEffectsState(state.parameters, state.x, replace(state.levels, solution=found.solution))
     assert isinstance(state, SubjectsState)
     return SubjectsState(state.kernel, state.x, found.solution, state.rows, state.pooled, state.slopes)
 

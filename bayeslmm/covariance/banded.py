@@ -85,6 +85,10 @@ class Banded(Covariance):
         return True
 
     @property
+    def factor_linear(self) -> bool:
+        return True
+
+    @property
     def natural_parameters(self) -> tuple[Parameter, ...]:
         rows, cols = band_positions(self.q, self.order)
         return tuple(

@@ -82,6 +82,10 @@ class CommonFactors(Covariance):
         return "any"
 
     @property
+    def factor_linear(self) -> bool:
+        return True
+
+    @property
     def natural_parameters(self) -> tuple[Parameter, ...]:
         return loading_parameters(self.q, self.order)
 

@@ -87,6 +87,11 @@ class Covariance(ABC):
         return self.linear
 
     @property
+    def factor_linear(self) -> bool:
+        """T is linear in x: dT/dx is the same everywhere."""
+        return False
+
+    @property
     def component_parameters(self) -> tuple[Parameter, ...]:
         """What the components are about, in their order."""
         return self.natural_parameters

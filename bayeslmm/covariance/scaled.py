@@ -51,6 +51,10 @@ class Homogeneous(Covariance):
         return (Parameter("sd"), *self.correlation_.parameters)
 
     @property
+    def factor_linear(self) -> bool:
+        return self.correlation_.size == 0
+
+    @property
     def component_linear(self) -> bool:
         return self.correlation_.linear
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from bayeslmm.arrays import Array
 from bayeslmm.likelihood.crossproducts import CrossProducts
+from bayeslmm.likelihood.few import FewColumns, FewPoint, few_columns
 from bayeslmm.likelihood.levels_kernel import LevelsState, Solution, evaluate
 from bayeslmm.likelihood.parameters import RandomParameters
 
@@ -131,19 +132,61 @@ class RandomEffectsState:
         return [g - weight * square[0] for g, square in zip(halves, self.levels.squares, strict=True)]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class FewState(RandomEffectsState):
+    """An evaluation of few columns as one matrix; what is asked of levels is found level by level when it is first asked for."""
+
+    def __init__(self, kernel: RandomEffectsKernel, point: FewPoint) -> None:
+        own = {"parameters": kernel.parameters, "x": point.x[None], "kernel": kernel, "point": point}
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
+
+    kernel: RandomEffectsKernel
+    point: FewPoint
+
+    @cached_property
+    def levels(self) -> LevelsState:
+        return self.kernel.by_level(self.x, derivatives=True).levels
+
+    @property
+    def solution(self) -> Solution:
+        return self.point.solution
+
+    def gradients(self, restricted: bool) -> tuple[Array, Array]:
+        return self.point.logdet_slope(restricted)[None], self.point.r2_slope[None]
+
+    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
+        return self.point.newton_matrix(restricted, sigma2, df)
+
+
+@dataclass(frozen=True, eq=False)
 class RandomEffectsKernel:
-    """Random effects with independent errors."""
+    """Random effects with independent errors.
+
+    together : one x at a time may be evaluated with all columns as one matrix, where they are few
+    """
 
     parameters: RandomParameters
     cross: CrossProducts
+    together: bool = True
 
     @property
     def size(self) -> int:
         return self.parameters.size
 
+    @cached_property
+    def few(self) -> FewColumns | None:
+        return few_columns(self.parameters, self.cross) if self.together else None
+
     def solve(self, x: Array) -> Solution:
-        return self.evaluate(x, derivatives=False).solution
+        return self.by_level(x, derivatives=False).solution
+
+    def by_level(self, x: Array, derivatives: bool) -> RandomEffectsState:
+        """The profile at x (t, size), level by level."""
+        return RandomEffectsState(self.parameters, x, evaluate(self.cross, self.parameters.blocks(x), derivatives))
 
     def evaluate(self, x: Array, derivatives: bool) -> RandomEffectsState:
-        return RandomEffectsState(self.parameters, x, evaluate(self.cross, self.parameters.blocks(x), derivatives))
+        if self.few is not None and derivatives and len(x) == 1:
+            point = self.few.evaluate(x[0])
+            if point is not None:
+                return FewState(self, point)
+        return self.by_level(x, derivatives)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bayeslmm.likelihood.dense import define
+from bayeslmm.likelihood.kernel import RandomEffectsKernel
 from tests.laws.designs import MIXED, RESIDUAL, Example, mixed, random_x, related, structured
 
 EXAMPLES = (
@@ -54,6 +57,37 @@ def test_the_gradient_equals_differences(example: Example, restricted: bool) -> 
     differences = (values[: len(x)] - values[len(x) :]) / (2 * step)
     # central differences of step 1e-5 carry about 1e-9 of the curvature and 1e-13 / 1e-5 of rounding
     np.testing.assert_allclose(point.gradient, differences, rtol=1e-6, atol=2e-7 * np.abs(differences).max() + 1e-7)
+
+
+@pytest.mark.parametrize("restricted", [True, False], ids=["REML", "ML"])
+@pytest.mark.parametrize("example", [mixed(name, weighted=True) for name in MIXED] + [related()], ids=[*MIXED, "relationship"])
+def test_few_columns_as_one_matrix_equal_levels_one_by_one(example: Example, restricted: bool) -> None:
+    criterion = example.model(check="warn").problem.criterion
+    assert isinstance(criterion.kernel, RandomEffectsKernel)
+    assert criterion.kernel.few is not None
+    by_level = replace(criterion, kernel=replace(criterion.kernel, together=False))
+    x = random_x(example.model(check="warn").problem, 4)
+    for at in (x, np.where(np.arange(len(x)) == 0, 0.0, x)):  # a standard deviation of exactly 0 too
+        one, other = criterion.at(at, restricted), by_level.at(at, restricted)
+        assert one.value == pytest.approx(other.value, rel=1e-13)
+        np.testing.assert_allclose(one.gradient, other.gradient, rtol=1e-9, atol=1e-9 * np.abs(other.gradient).max())
+        np.testing.assert_allclose(one.hessian, other.hessian, rtol=1e-9, atol=1e-9 * np.abs(other.hessian).max())
+        for name in ("alpha", "information_inverse", "border", "root", "logdet_X"):
+            mine, theirs = getattr(one.state.solution, name), getattr(other.state.solution, name)
+            np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_the_gradient_level_by_level_equals_differences(name: str) -> None:
+    problem = mixed(name).model().problem
+    kernel = replace(problem.criterion.kernel, together=False)
+    criterion, x, step = replace(problem.criterion, kernel=kernel), random_x(problem, 7), 1e-5
+    moves = np.concatenate([x + step * np.eye(len(x)), x - step * np.eye(len(x))])
+    values = criterion.values(moves, True)
+    differences = (values[: len(x)] - values[len(x) :]) / (2 * step)
+    np.testing.assert_allclose(
+        criterion.at(x, True, order=1).gradient, differences, rtol=1e-6, atol=2e-7 * np.abs(differences).max() + 1e-7
+    )
 
 
 @pytest.mark.parametrize("name", MIXED)
