@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,20 +15,26 @@ Codes = NDArray[np.int64]
 
 def frozen(values: ArrayLike) -> Array:
     """A float64 C-contiguous copy-if-needed that cannot be written to."""
-    array = np.ascontiguousarray(values, dtype=np.float64)
-    if array.flags.writeable:
-        array = array.copy() if array is values else array
-        array.flags.writeable = False
-    return array
+    return _frozen(values, np.float64)
 
 
 def frozen_codes(values: ArrayLike) -> Codes:
     """Integer codes that cannot be written to."""
-    array = np.ascontiguousarray(values, dtype=np.int64)
+    return _frozen(values, np.int64)
+
+
+def _frozen[Number: np.generic](values: ArrayLike, kind: type[Number]) -> NDArray[Number]:
+    array = np.ascontiguousarray(values, dtype=kind)
     if array.flags.writeable:
         array = array.copy() if array is values else array
         array.flags.writeable = False
     return array
+
+
+def chained[Value](parts: Sequence[Value]) -> Value:
+    """Values of a dataclass of arrays as one, each array after the other along its first axis."""
+    kind: Any = type(parts[0])
+    return cast(Value, kind(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(kind))))
 
 
 def symmetric(lower: Array) -> Array:

@@ -16,8 +16,6 @@ from bayeslmm.spec import ModelSpec, Priors, make_spec
 if TYPE_CHECKING:
     from bayeslmm.data import Design
 
-MAPPINGS = ("contrasts", "relationship", "functions")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Said:
@@ -54,28 +52,22 @@ class Said:
 
     def spec(self) -> ModelSpec:
         """The arguments, read and checked against each other."""
-        return make_spec(
-            self.formula,
-            residual=self.residual,
-            variance=self.variance,
-            weights=self.weights if isinstance(self.weights, str) else None,
-            offset=self.offset if isinstance(self.offset, str) else None,
-            contrasts=self.contrasts,
-            relationship=tuple(_mapping(self.relationship, "relationship")),
-            priors=self.priors,
-            missing=self.missing,
-            check=self.check,
-            functions=frozenset(_mapping(self.functions, "functions")),
-        )
+        beside = {"relationship": self.relationship, "functions": self.functions}
+        return make_spec(**(self._named() | {name: tuple(_mapping(given, name)) for name, given in beside.items()}))
 
     def arrays(self) -> dict[str, Any]:
         """What stands beside the spec, as keywords of `build_design`."""
-        return {
-            "weights": None if isinstance(self.weights, str) else self.weights,
-            "offset": None if isinstance(self.offset, str) else self.offset,
-            "relationship": self.relationship or None,
-            "functions": self.functions or None,
-        }
+        return self._by_row() | {"relationship": self.relationship or None, "functions": self.functions or None}
+
+    def _named(self) -> dict[str, Any]:
+        """The arguments by name, without arrays over the rows."""
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        return told | {name: None for name, given in self._by_row().items() if given is not None}
+
+    def _by_row(self) -> dict[str, Any]:
+        """What may be an array over the rows in place of the name of a column, where it is one."""
+        given = {"weights": self.weights, "offset": self.offset}
+        return {name: None if isinstance(value, str) else value for name, value in given.items()}
 
     def changed(self, formula: str, changes: dict[str, Any]) -> Said:
         """With another formula and other arguments. Errors: SpecificationError for an argument that `LMM` does not have."""
@@ -87,22 +79,15 @@ class Said:
 
     def stored(self, design: Design) -> tuple[dict[str, Any], dict[str, Any]]:
         """Plain values for a file, and arrays over the rows used or labelled frames."""
-        plain: dict[str, Any] = {
-            "formula": self.formula,
-            "residual": self.residual,
-            "variance": self.variance,
-            "weights": self.weights if isinstance(self.weights, str) else None,
-            "offset": self.offset if isinstance(self.offset, str) else None,
+        plain = self._named() | {
             "contrasts": dict(design.spec.contrasts),
             "priors": None if self.priors is None else self.priors.told(),
-            "missing": self.missing,
-            "check": self.check,
             "functions": sorted(self.functions or ()),
         }
-        beside: dict[str, Any] = {}
-        for name, given in (("weights", self.weights), ("offset", self.offset)):
-            if given is not None and not isinstance(given, str):
-                beside[name] = np.asarray(given, float)[design.rows]
+        del plain["relationship"]
+        beside: dict[str, Any] = {
+            name: np.asarray(given, float)[design.rows] for name, given in self._by_row().items() if given is not None
+        }
         for term in design.terms:
             if term.relationship is not None:
                 labels = term.group.levels.tolist()

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from bayeslmm.arrays import Array
-from bayeslmm.dialects.frames import bound, chained, class_columns, f_row, limits, matrix_columns, stacked, t_columns
+from bayeslmm.arrays import Array, chained
+from bayeslmm.dialects.frames import bound, class_columns, f_row, limits, matrix_columns, stacked, t_columns
 from bayeslmm.dialects.run import Run
 from bayeslmm.inference.fixed_effects import FTest
 from bayeslmm.spec.sas.effects import GLMEffect

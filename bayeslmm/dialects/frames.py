@@ -50,17 +50,6 @@ def t_quantile(level: float, df: Array) -> Array:
     return np.asarray(found)
 
 
-def chained(parts: Sequence[TTests]) -> TTests:
-    """Tests one after the other."""
-    return TTests(
-        np.concatenate([part.estimate for part in parts]),
-        np.concatenate([part.std_error for part in parts]),
-        np.concatenate([part.df for part in parts]),
-        np.concatenate([part.statistic for part in parts]),
-        np.concatenate([part.p_value for part in parts]),
-    )
-
-
 def where_known(known: Mask, tests: TTests) -> TTests:
     """The tests with NaN in the rows that are not known."""
     columns = (tests.estimate, tests.std_error, tests.df, tests.statistic, tests.p_value)

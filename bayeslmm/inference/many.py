@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm.arrays import Array, Codes
+from bayeslmm.arrays import Array, Codes, chained
 from bayeslmm.estimate.boundary import NULL
 from bayeslmm.inference.responses import ManyPoints, Products, evaluate_many
 from bayeslmm.likelihood.criterion import Criterion, one_thread
@@ -48,13 +48,7 @@ def fit_many(problem: Problem, Y: Array, restricted: bool, start: Array) -> Many
         for begin in range(0, products.count, products.step):
             which = np.arange(begin, min(begin + products.step, products.count))
             parts.append(_descend(problem, products, which, restricted, start))
-    return ManyFits(
-        np.concatenate([part.x for part in parts]),
-        np.concatenate([part.sigma2 for part in parts]),
-        np.concatenate([part.alpha for part in parts]),
-        np.concatenate([part.value for part in parts]),
-        np.concatenate([part.settled for part in parts]),
-    )
+    return chained(parts)
 
 
 def off_boundary(parameters: RandomParameters, x: Array) -> Array:

@@ -72,15 +72,21 @@ def _descend(function: Callable[[Array], Evaluation], start: Array, tolerance: f
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CoefficientSlice:
-    """A fixed effect: X loses a column and y what the held coefficient explains; j counts the columns kept."""
+class _OverX:
+    """A slice whose free coordinates are x: what is held is not among them, and takes sigma along."""
 
     problem: Problem
     restricted: bool
-    j: int
 
     def start(self, tau: Array) -> Array:
         return tau[:-1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CoefficientSlice(_OverX):
+    """A fixed effect: X loses a column and y what the held coefficient explains; j counts the columns kept."""
+
+    j: int
 
     def lowest(self, value: float, start: Array) -> Held:
         criterion = coefficient_held(self.problem, self.j, value)
@@ -89,15 +95,10 @@ class CoefficientSlice:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SigmaSlice:
+class SigmaSlice(_OverX):
     """sigma of independent errors; unit : sigma in the units of the data at nu = 0."""
 
-    problem: Problem
-    restricted: bool
     unit: float
-
-    def start(self, tau: Array) -> Array:
-        return tau[:-1]
 
     def lowest(self, value: float, start: Array) -> Held:
         nu = np.log(value / self.unit)
