@@ -280,6 +280,6 @@ def level_space(levels: LevelsState) -> LevelSpace:
         if rest is not None and levels.cross.coupling is not None:
             coupling = levels.cross.coupling
             G1 = G1 - np.einsum("abk,bsk->ask", F, coupling.times(np.ascontiguousarray(rest.QV[..., :p]))[:, 0])
-            inner = coupling.gather(rest.joint_flat(np.zeros((1, p, p)), rest.QV[..., :p]))[:, :, 0]
+            inner = coupling.gather(rest.flat_Q())[:, :, 0]
             N = np.einsum("ack,cdk,bdk->abk", F, inner, F, optimize=True)
     return LevelSpace(levels, F, B, G1, G2, N, U, Q, R, M22)

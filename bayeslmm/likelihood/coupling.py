@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from bayeslmm.arrays import Array, Codes
+from bayeslmm.arrays import Array, Codes, symmetric
 
 PRODUCTS = 60_000_000
 """Largest number of pairwise products kept as a sparse map (12 bytes each for every entry of H)."""
@@ -29,12 +29,16 @@ class SparseCoupling:
 
     columns : (q,) list of (K, m) sparse matrices with a common pattern
     products : for each entry a >= b of H, the (flat, K) sparse matrix of coefficients; only lower entries of U are targets
+    gathers : the transposes of `products`; squares : for each entry a >= b, the (K, m) products E_a E_b of a level with itself
+    own : (m,) where the diagonal entry of a column lies in flat storage
     """
 
     columns: tuple[sp.csr_array, ...]
     transposed: tuple[sp.csr_array, ...]
     products: tuple[sp.csc_array, ...]
     gathers: tuple[sp.csr_array, ...]
+    squares: tuple[sp.csr_array, ...]
+    own: Codes
     flat: int
 
     @property
@@ -44,19 +48,22 @@ class SparseCoupling:
     def schur(self, W: Array) -> Array:
         """sum_k E_k' H_k E_k in flat storage (lower entries): (t, flat)."""
         t = W.shape[2]
-        total = np.zeros((t, self.flat))
+        total: Array | None = None
         for (a, b), product in zip(lower_entries(self.q), self.products, strict=True):
             H = np.einsum("ctk,ctk->tk", W[:, a], W[:, b])
-            total += (product @ H[0])[None] if t == 1 else (product @ np.ascontiguousarray(H.T)).T
+            part = (product @ H[0])[None] if t == 1 else (product @ np.ascontiguousarray(H.T)).T
+            total = part if total is None else np.add(total, part, out=total)
+        assert total is not None
         return total
 
     def gather(self, Q: Array) -> Array:
-        """E_k Q E_k' of every level, (q, q, t, K); Q : (t, flat), symmetric, its off-diagonal entries already doubled."""
+        """E_k Q E_k' of every level, (q, q, t, K); Q : (t, flat) symmetric, only entries on and below the diagonals are read."""
         q, t, K = self.q, len(Q), self.columns[0].shape[0]
         out = np.empty((q, q, t, K))
-        for (a, b), gather in zip(lower_entries(q), self.gathers, strict=True):
+        for (a, b), gather, square in zip(lower_entries(q), self.gathers, self.squares, strict=True):
             for i in range(t):
-                out[a, b, i] = (gather @ Q[i]) * (1.0 if a == b else 0.5)
+                # what lies below the diagonal stands for two entries, and a product off the diagonal of H for two products
+                out[a, b, i] = (gather @ Q[i]) * (2.0 if a == b else 1.0) - square @ Q[i, self.own]
             out[b, a] = out[a, b]
         return out
 
@@ -107,9 +114,7 @@ class DenseCoupling:
         q, t, K, m = self.q, len(Q), self.E.shape[1], self.E.shape[2]
         out = np.empty((q, q, t, K))
         for i in range(t):
-            full = Q[i].reshape(m, m)
-            # flat storage holds doubled entries below the diagonal and nothing above: halve and mirror
-            full = 0.5 * (np.tril(full, -1) + np.tril(full, -1).T) + np.diag(np.diagonal(full))
+            full = symmetric(Q[i].reshape(m, m))
             for a, b in lower_entries(q):
                 out[a, b, i] = np.einsum("km,km->k", self.E[a] @ full, self.E[b])
                 out[b, a, i] = out[a, b, i]
@@ -146,7 +151,7 @@ def sparse_coupling(rows: Codes, columns: Codes, values: Array, K: int, m: int, 
     bounds = np.concatenate([[0], np.cumsum(np.bincount(rows, repeat, K))]).astype(np.int64)
     index: NDArray[np.signedinteger] = places.astype(np.int32) if flat < 2**31 and len(places) < 2**31 else places
     bounds = bounds.astype(index.dtype)
-    products, gathers = [], []
+    products, gathers, squares = [], [], []
     for a, b in lower_entries(q):
         data = values[a, high] * values[b, low]
         if a != b:
@@ -154,7 +159,9 @@ def sparse_coupling(rows: Codes, columns: Codes, values: Array, K: int, m: int, 
         product = sp.csc_array((data, index, bounds), shape=(flat, K))
         products.append(product)
         gathers.append(sp.csr_array((data, index, bounds), shape=(K, flat)))
-    return SparseCoupling(E, tuple(sp.csr_array(e.T) for e in E), tuple(products), tuple(gathers), flat)
+        squares.append(sp.csr_array((values[a] * values[b], E[0].indices, E[0].indptr), shape=(K, m)))
+    transposed = tuple(sp.csr_array(e.T) for e in E)
+    return SparseCoupling(E, transposed, tuple(products), tuple(gathers), tuple(squares), target + stride, flat)
 
 
 def count_products(rows: Codes, K: int) -> int:

@@ -19,6 +19,9 @@ from bayeslmm.likelihood.crossproducts import CrossProducts
 from bayeslmm.likelihood.levels import CHUNK, LevelState, LevelSums
 from bayeslmm.likelihood.rest import RestState, factorise
 
+SMALL, MANY = 4, 64
+"""Matrices up to this size, and from this many on, are factorised entry by entry over all of them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Solution:
@@ -61,13 +64,31 @@ def solve_border(logdet: Array, border: Array) -> Solution:
     p = border.shape[-1] - 1
     if p == 0:
         return Solution(logdet, border, border[:, :0, :0], np.zeros(len(logdet)), np.zeros((len(logdet), 0)), border[:, 0, 0])
-    root = np.linalg.cholesky(border[:, :p, :p])
-    inverse = np.linalg.inv(root)
+    root, inverse = factored(border[:, :p, :p])
     half = inverse @ border[:, :p, p:]
     alpha = (inverse.swapaxes(-1, -2) @ half)[..., 0]
     r2 = border[:, p, p] - (half[..., 0] ** 2).sum(-1)
     logdet_X = 2.0 * np.log(root.diagonal(axis1=-2, axis2=-1)).sum(-1)
     return Solution(logdet, border, root, logdet_X, alpha, r2, inverse)
+
+
+def factored(M: Array) -> tuple[Array, Array]:
+    """The lower Cholesky factor of (t, p, p) and its inverse; entry by entry over t where there are many small ones."""
+    t, p, _ = M.shape
+    if p > SMALL or t < MANY:
+        root = np.linalg.cholesky(M)
+        return root, np.linalg.inv(root)
+    L, K = np.zeros((p, p, t)), np.zeros((p, p, t))
+    for a in range(p):
+        for b in range(a + 1):
+            v = M[:, a, b] - np.einsum("ct,ct->t", L[a, :b], L[b, :b])
+            if a == b and not v.min() > 0:
+                raise np.linalg.LinAlgError("not positive definite")
+            L[a, b] = np.sqrt(v) if a == b else v * K[b, b]
+            K[a, b] = 1.0 / L[a, a] if a == b else 0.0
+        for b in range(a):
+            K[a, b] = -K[a, a] * np.einsum("ct,ct->t", L[a, b:a], K[b:a, b])
+    return L.transpose(2, 0, 1), K.transpose(2, 0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,16 +194,7 @@ class LevelsState:
         if self.rest is not None:
             QVx = self.rest.QV[..., :p]
             Rx = self.rest.V[..., :p] - self.rest.apply_U(QVx)
-            out += self.rest.logdet_gradients(Qxx, Rx, self._rest_N())
-        return out
-
-    def _rest_N(self) -> Array:
-        """S^-1 Lambda' U_rx = X' U_rx, (t, m, p)."""
-        assert self.rest is not None
-        V = self.rest.V[..., : self.cross.p]
-        out = np.empty_like(V)
-        for batch, block in zip(self.rest.layout.batches, self.rest.blocks, strict=True):
-            out[:, batch.index] = block.X.swapaxes(-1, -2) @ V[:, batch.index]
+            out += self.rest.logdet_gradients(Qxx, Rx, self.rest.solved_border(p))
         return out
 
     def _first_information(self, Qxx: Array) -> Array:
@@ -204,13 +216,10 @@ class LevelsState:
         coupling = self.cross.coupling
         assert coupling is not None and self.cross.first is not None
         QVx = self.rest.QV[..., :p]
-        inner = coupling.gather(self.rest.joint_flat(Qxx, QVx))
-        C = self.cross.first.fixed(p)
+        inner = coupling.gather(self.rest.flat_Q())
         if p:
-            EQ = coupling.times(-QVx @ Qxx)
-            cross = np.einsum("atxk,bxk->abtk", EQ, C)
-            inner = inner + cross + cross.swapaxes(0, 1)
-            inner += np.einsum("axk,txz,bzk->abtk", C, Qxx, C)
+            seen = self.cross.first.fixed(p)[:, None] - coupling.times(QVx)
+            inner += np.einsum("atxk,btxk->abtk", np.matmul(Qxx, seen), seen)
         left = np.stack([self.project(inner[:, b]) for b in range(q)], axis=1)
         both = np.stack([self.project(np.ascontiguousarray(left[a])) for a in range(q)])
         return G - both.sum(-1).transpose(2, 0, 1)
@@ -311,7 +320,8 @@ def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True
         U = np.broadcast_to(cross.U0, (t, len(cross.U0)))
         V = np.broadcast_to(cross.V0, (t, *cross.V0.shape[-2:]))
         if first is not None and cross.coupling is not None and cross.first is not None:
-            U = U - cross.coupling.schur(first.W)
+            eliminated = cross.coupling.schur(first.W)
+            U = np.subtract(U, eliminated, out=eliminated)
             V = V - cross.coupling.transpose_times(_through(first.W, cross.first.C))
         rest = factorise(cross.rest, U, np.ascontiguousarray(V), Ts[int(first is not None) :])
         border -= rest.border

@@ -34,7 +34,7 @@ def conditional_modes(problem: Problem, point: Point) -> list[Array]:
     state = _state(point)
     found: dict[int, Array] = {}
     with one_thread(problem.criterion.width):
-        whole = state.levels.modes()
+        whole = state.modes()
     for factor, modes in zip(state.parameters.factors, whole, strict=True):
         beta = modes[:, 0].T
         if factor.root is not None:
@@ -101,8 +101,7 @@ def _inverse_blocks(levels: LevelsState) -> list[Array]:
     if levels.first is not None:
         H = np.einsum("catk,cbtk->abtk", levels.first.W, levels.first.W)
         if levels.rest is not None and levels.cross.coupling is not None:
-            none = np.zeros((1, levels.cross.p, levels.cross.p))
-            inner = levels.cross.coupling.gather(levels.rest.joint_flat(none, levels.rest.QV[..., : levels.cross.p]))
+            inner = levels.cross.coupling.gather(levels.rest.flat_Q())
             H = H + np.einsum("abtk,bctk,cdtk->adtk", H, inner, H)
         found.append(np.ascontiguousarray(H[:, :, 0].transpose(2, 0, 1)))
     if levels.rest is not None:

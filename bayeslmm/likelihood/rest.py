@@ -15,7 +15,8 @@ import scipy.sparse as sp
 from scipy.linalg import lapack
 from scipy.sparse.csgraph import connected_components
 
-from bayeslmm.arrays import Array, Codes
+from bayeslmm.arrays import Array, Codes, symmetric
+from bayeslmm.likelihood.large import LARGE, LargeBlock, large_block
 
 BATCHED = 48
 """Blocks up to this size are factorised in batches; larger ones one at a time by LAPACK."""
@@ -154,11 +155,44 @@ def _inverse(S: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockState:
-    """One batch after factorisation: U (t, B, s, s) symmetric, X = Lambda S^-1, Q = Lambda S^-1 Lambda'."""
+    """One batch after factorisation: U (t, B, s, s) symmetric, X = Lambda S^-1, Q = Lambda S^-1 Lambda', v (t, B, s, r) the border.
+
+    local : for each factor present: its number, its slice of the columns, its columns per level
+    """
 
     U: Array
     X: Array
     Q: Array
+    v: Array
+    local: Sequence[tuple[int, slice, int]]
+
+    def times_U(self, M: Array) -> Array:
+        """U M for M (t, B, s, k)."""
+        return self.U @ M
+
+    def times_Q(self, M: Array) -> Array:
+        """Q M for M (t, B, s, k)."""
+        return self.Q @ M
+
+    def lower_Q(self) -> Array:
+        """Entries of Q, (t, B s s); only those on and below the diagonals are meant."""
+        return self.Q.reshape(len(self.Q), -1)
+
+    def solved_border(self, p: int) -> Array:
+        """S^-1 Lambda' V of the first p columns of the border, (t, B, s, p)."""
+        return _transposed(self.X) @ self.v[..., :p]
+
+    def own_products(self) -> list[tuple[int, Array]]:
+        """For each factor: sum over its levels of U Lambda S^-1, (t, q, q)."""
+        found = []
+        for f, part, q in self.local:
+            total = np.empty((len(self.U), q, q))
+            for a in range(q):
+                rows = self.U[..., part, :][..., a::q, :]
+                for b in range(q):
+                    total[:, a, b] = np.einsum("tBij,tBji->t", rows, self.X[..., part][..., b::q])
+            found.append((f, total))
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +206,7 @@ class RestState:
 
     layout: RestLayout
     logdet: Array
-    blocks: tuple[BlockState, ...]
+    blocks: tuple[BlockState | LargeBlock, ...]
     V: Array
     QV: Array
     border: Array
@@ -181,38 +215,36 @@ class RestState:
         """Q M for M (t, m, s)."""
         out = np.empty_like(M)
         for batch, block in zip(self.layout.batches, self.blocks, strict=True):
-            out[:, batch.index] = block.Q @ M[:, batch.index]
+            out[:, batch.index] = block.times_Q(M[:, batch.index])
         return out
 
     def apply_U(self, M: Array) -> Array:
         """U M for M (t, m, s)."""
         out = np.empty_like(M)
         for batch, block in zip(self.layout.batches, self.blocks, strict=True):
-            out[:, batch.index] = block.U @ M[:, batch.index]
+            out[:, batch.index] = block.times_U(M[:, batch.index])
         return out
 
-    def joint_flat(self, Qxx: Array, G: Array) -> Array:
-        """Entries of Q + G Qxx G' in flat storage, those below the diagonal doubled; G = Q U_rx (t, m, p)."""
-        out = np.empty((len(Qxx), self.layout.flat))
+    def flat_Q(self) -> Array:
+        """Q in flat storage (t, flat); only entries on and below the diagonals are meant. A view where there is one batch."""
+        if len(self.blocks) == 1:
+            return self.blocks[0].lower_Q()
+        return np.concatenate([block.lower_Q() for block in self.blocks], axis=1)
+
+    def solved_border(self, p: int) -> Array:
+        """S^-1 Lambda' V of the first p columns of the border, (t, m, p)."""
+        out = np.empty((*self.V.shape[:2], p))
         for batch, block in zip(self.layout.batches, self.blocks, strict=True):
-            g = G[:, batch.index]
-            joint = block.Q + (g @ Qxx[:, None]) @ _transposed(g)
-            joint = np.tril(2.0 * joint, -1) + np.tril(np.triu(joint))
-            out[:, batch.begin : batch.begin + batch.size] = joint.reshape(len(joint), -1)
+            out[:, batch.index] = block.solved_border(p)
         return out
 
     def logdet_gradients(self, Qxx: Array, Rx: Array, N: Array) -> list[Array]:
         """d logdet / dT of every factor, (t, q, q) each: 2 sum over levels of [U Lambda S^-1 - Rx Qxx N']."""
         t = len(Qxx)
         out = [np.zeros((t, s.q, s.q)) for s in self.layout.spans]
-        for batch, block in zip(self.layout.batches, self.blocks, strict=True):
-            for f, part in self.layout.local(batch):
-                q = self.layout.spans[f].q
-                for a in range(q):
-                    rows = block.U[..., part, :][..., a::q, :]
-                    for b in range(q):
-                        cols = block.X[..., part][..., b::q]
-                        out[f][:, a, b] += 2.0 * np.einsum("tBij,tBji->t", rows, cols)
+        for block in self.blocks:
+            for f, own in block.own_products():
+                out[f] += 2.0 * own
         for f, span in enumerate(self.layout.spans):
             part = slice(span.offset, span.stop)
             left = (Rx[:, part] @ Qxx).reshape(t, span.K, span.q, -1)
@@ -249,22 +281,32 @@ def factorise(where: RestLayout, uflat: Array, V: Array, Ts: Sequence[Array]) ->
     t, r = len(uflat), V.shape[2]
     logdet, border = np.zeros(t), np.zeros((t, r, r))
     QV = np.empty_like(V)
-    blocks = []
+    blocks: list[BlockState | LargeBlock] = []
     for batch in where.batches:
-        B, s = batch.index.shape
-        lower = uflat[:, batch.begin : batch.begin + batch.size].reshape(t, B, s, s)
-        U = np.tril(lower) + _transposed(np.tril(lower, -1))
-        local = where.local(batch)
-        scaled = scale_columns(_transposed(scale_columns(U, local, where.spans, Ts)), local, where.spans, Ts)
-        scaled[..., np.arange(s), np.arange(s)] += 1.0
-        part, inverse = _inverse(scaled)
-        logdet += part.sum(-1)
-        transposed = [T.swapaxes(-1, -2) for T in Ts]
-        X = _transposed(scale_columns(inverse, local, where.spans, transposed))
-        Q = scale_columns(X, local, where.spans, transposed)
         v = V[:, batch.index]
-        Qv = Q @ v
+        block, part = _factorised(where, batch, uflat[:, batch.begin : batch.begin + batch.size], v, Ts)
+        logdet += part.sum(-1)
+        Qv = block.times_Q(v)
         QV[:, batch.index] = Qv
         border += (_transposed(v) @ Qv).sum(1)
-        blocks.append(BlockState(U, X, Q))
+        blocks.append(block)
     return RestState(where, logdet, tuple(blocks), V, QV, border)
+
+
+def _factorised(where: RestLayout, batch: Batch, uflat: Array, v: Array, Ts: Sequence[Array]) -> tuple[BlockState | LargeBlock, Array]:
+    """One batch, and log |S| of its blocks (t, B)."""
+    t, (B, s) = len(uflat), batch.index.shape
+    local = where.local(batch)
+    lower = uflat.reshape(t, B, s, s)
+    if t == B == 1 and s >= LARGE and all(where.spans[f].q == 1 for f, _ in local):
+        scale = np.concatenate([np.full(part.stop - part.start, Ts[f][0, 0, 0]) for f, part in local])
+        large = large_block(lower[0, 0], scale, local, v[0, 0])
+        return large, large.logdet
+    U = symmetric(lower)
+    scaled = scale_columns(_transposed(scale_columns(U, local, where.spans, Ts)), local, where.spans, Ts)
+    scaled[..., np.arange(s), np.arange(s)] += 1.0
+    logdet, inverse = _inverse(scaled)
+    transposed = [T.swapaxes(-1, -2) for T in Ts]
+    X = _transposed(scale_columns(inverse, local, where.spans, transposed))
+    Q = scale_columns(X, local, where.spans, transposed)
+    return BlockState(U, X, Q, v, [(f, own, where.spans[f].q) for f, own in local]), logdet
