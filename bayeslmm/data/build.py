@@ -168,7 +168,6 @@ class Assembly:
         """What these rows teach, whether or not they are all that there are."""
         response, y = self._response()
         fixed, everything = self._block(self.spec.formula.fixed)
-        refuse_extreme(everything, fixed.names)
         terms, coders = self._terms()
         self._refuse_idle_contrasts()
         offset, atoms = self._offset()
@@ -181,7 +180,9 @@ class Assembly:
         if key not in self._blocks:
             training = Training(self.training.contrasts, self.training.functions, key[1])
             block = train_block(text, self.read.source, training)
-            self._blocks[key] = block, readonly(block.encode(self.read.source))
+            columns = readonly(block.encode(self.read.source))
+            refuse_extreme(columns, block.names)
+            self._blocks[key] = block, columns
         return self._blocks[key]
 
     def _response(self) -> tuple[TrainedAtom, Array]:
@@ -208,7 +209,6 @@ class Assembly:
             if bar.group not in self._groups:
                 self._groups[bar.group] = group_coder(self.read.source, bar.group)
             coder = self._groups[bar.group]
-            refuse_extreme(Z, block.names)
             if bar.name in self.relationship and bar.name not in matrices:
                 matrices[bar.name] = aligned(bar.name, self.relationship[bar.name], coder.factor)
             terms.append(

@@ -133,9 +133,9 @@ def unmodelled_nesting(source: Columns, terms: tuple[RandomTerm, ...], used: Seq
         return []
     frame = source.table.frame
     reused = []
-    for column in frame.columns:
-        dtype = frame[column].dtype
-        if column in used or not hasattr(dtype, "categories"):
+    categorical = () if len(frame.columns) == len(used) else frame.columns[[hasattr(dtype, "categories") for dtype in frame.dtypes]]
+    for column in categorical:
+        if column in used:
             continue
         outer = source.read_factor(column)
         if outer.missing is None and len(outer.levels) <= 10 * _FEW_LABELS:

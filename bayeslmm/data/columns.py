@@ -106,8 +106,9 @@ def _object_kind(series: pd.Series[Any]) -> Kind:
 
 
 def _all_enum(series: pd.Series[Any]) -> bool:
-    present = series.dropna()
-    return len(present) > 0 and all(isinstance(value, Enum) for value in present)
+    values = series.to_numpy()
+    first = next((value for value in values if isinstance(value, Enum) or not pd.isna(value)), None)
+    return isinstance(first, Enum) and all(isinstance(value, Enum) for value in series.dropna())
 
 
 # --------------------------------------------------------------------------------------------------------------- numbers

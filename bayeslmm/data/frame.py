@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -31,16 +31,19 @@ class Table:
 
     frame: pd.DataFrame
     names: tuple[str, ...]
+    _series: dict[str, pd.Series[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def series(self, name: str) -> pd.Series[Any]:
         """The column, or an error that names the nearest ones; nothing outside the data is looked at."""
-        try:
-            return self.frame[name]
-        except KeyError:
-            raise absent_column(name, self.names) from None
+        if name not in self._series:
+            try:
+                self._series[name] = self.frame[name]
+            except KeyError:
+                raise absent_column(name, self.names) from None
+        return self._series[name]
 
 
 def absent_column(name: str, names: Sequence[str]) -> DataError:

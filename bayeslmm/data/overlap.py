@@ -21,12 +21,12 @@ def lost_in_fixed(terms: Sequence[RandomTerm], X: Array) -> tuple[Identifiabilit
 
     An effect of every level drawn at random lies in the span of X with probability 0 unless all do.
     """
-    rng = np.random.default_rng(0)
-    found, basis = [], None
+    found, basis, rng = [], None, None
     for term in terms:
         A = term.relationship
         if X.shape[1] == 0 or (A is None and term.group.size > X.shape[1]):
             continue
+        rng = rng or np.random.default_rng(0)
         effect = rng.standard_normal(term.group.size)
         effect = (effect if A is None else A @ effect)[term.group.codes]
         if basis is None:

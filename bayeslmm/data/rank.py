@@ -30,7 +30,7 @@ def rank(X: Array, *, intercept: bool) -> Rank:
     intercept : whether the first column is constant
     """
     root = _plain_root(X, intercept=intercept)
-    return _orthogonalised(X) if root is None else Rank(tuple(range(X.shape[1])), float(np.linalg.cond(root)) if len(root) else 1.0)
+    return _orthogonalised(X) if root is None else Rank(tuple(range(X.shape[1])), float(np.linalg.cond(root)) if len(root) > 1 else 1.0)
 
 
 def _plain_root(X: Array, *, intercept: bool) -> Array | None:
