@@ -117,12 +117,15 @@ class Density:
     @property
     def batch(self) -> int:
         """How many points to draw random effects for at once."""
+        if isinstance(self.pooled, PatternKernel):
+            return int(np.clip(ELEMENTS // self.pooled.draw_cells, 1, 1024))
         if not isinstance(self.kernel, RandomEffectsKernel):
             return 256
         cross = self.kernel.cross
         per_point = (cross.p + 1) ** 2
         if cross.first is not None:
-            per_point += cross.first.K * cross.first.q * (cross.first.q + 2 * cross.p + 2)
+            K, q = cross.first.K, cross.first.q
+            per_point += K * q * (q + 4) if self.pooled is not None else K * q * (q + 2 * cross.p + 2)
         if cross.rest is not None:
             per_point += 6 * cross.rest.flat + cross.rest.m * 2 * (cross.p + 1)
         return int(np.clip(ELEMENTS // max(per_point, 1), 1, 4096))

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from bayeslmm.arrays import Array
+from bayeslmm.arrays import Array, Codes
 from bayeslmm.bayes.coefficients import Integrated
 from bayeslmm.bayes.density import Density
 from bayeslmm.covariance.triangle import cholesky
+from bayeslmm.likelihood.classes import ClassKernel
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.kernel import RandomEffectsState
-from bayeslmm.likelihood.levels_kernel import LevelsState
-from bayeslmm.likelihood.patterns import PatternKernel
+from bayeslmm.likelihood.crossproducts import CrossProducts
+from bayeslmm.likelihood.kernel import RandomEffectsKernel, RandomEffectsState
+from bayeslmm.likelihood.levels_kernel import LevelsState, Solution
+from bayeslmm.likelihood.patterns import PatternKernel, scaled_border, scaled_columns
 from bayeslmm.likelihood.rest import RestState
 from bayeslmm.likelihood.subjects import RowsState, SubjectsKernel, SubjectsState, TermRows
 
@@ -43,17 +45,20 @@ def joint_draws(density: Density, phi: Array, rng: Generator) -> JointDraws:
     alpha = np.empty((S, p))
     beta = tuple(np.empty((S, len(term.group.levels), term.Z.shape[1])) for term in terms)
     with one_thread(problem.criterion.width):
-        for part in _parts(S, density.value_batch if isinstance(density.pooled, PatternKernel) else density.batch):
+        for part in _parts(S, density.batch):
             x, s = density.kernel_points(phi[part])
             kernel = density.kernel
             if isinstance(density.pooled, PatternKernel):
                 found = _patterned(density, density.pooled, x, s, rng)
             elif isinstance(kernel, SubjectsKernel):
                 found = _structured(density, kernel, x, s, rng)
+            elif isinstance(density.pooled, ClassKernel):
+                classes = density.pooled.state(x)
+                found = _independent(density, classes.solution, classes.W, classes.rest, s, rng)
             else:
                 state = kernel.evaluate(x, derivatives=False)
                 assert isinstance(state, RandomEffectsState)
-                found = _independent(density, state, s, rng)
+                found = _independent(density, state.solution, _by_level(state.levels), state.levels.rest, s, rng)
             alpha[part] = found.alpha
             for whole, own in zip(beta, found.beta, strict=True):
                 whole[part] = own
@@ -71,31 +76,41 @@ def draw_alpha(found: Integrated, s: Array, rng: Generator) -> Array:
     t, p = solution.alpha.shape
     if p == 0:
         return solution.alpha
-    noise = np.linalg.solve(solution.root.swapaxes(-1, -2), rng.standard_normal((t, p, 1)))[..., 0]
+    z = rng.standard_normal((t, p, 1))
+    if solution.root_inverse is not None:
+        noise = (solution.root_inverse.swapaxes(-1, -2) @ z)[..., 0]
+    else:
+        noise = np.linalg.solve(solution.root.swapaxes(-1, -2), z)[..., 0]
     return np.asarray(solution.alpha + s[:, None] * noise)
 
 
 # -- independent errors --------------------------------------------------------------------------------------------------------------------
 
 
-def _independent(density: Density, state: RandomEffectsState, s: Array, rng: Generator) -> JointDraws:
-    problem = density.problem
-    found = density.alpha.integrate(state.solution, s**2)
+def _by_level(levels: LevelsState) -> Array | None:
+    """W of the first factor, (q, q, t, K); None where no factor is eliminated."""
+    first = levels.cross.first
+    if first is None:
+        return None
+    return (first.eliminate(levels.Ts[0], derivatives=False) if levels.eliminated is None else levels.eliminated).W
+
+
+def _independent(density: Density, solution: Solution, W: Array | None, rest: RestState | None, s: Array, rng: Generator) -> JointDraws:
+    kernel = density.kernel
+    assert isinstance(kernel, RandomEffectsKernel)
+    found = density.alpha.integrate(solution, s**2)
     a = draw_alpha(found, s, rng)
     v = np.concatenate([-a, np.ones((len(a), 1))], axis=1)
-    levels = state.levels
-    rest = None if levels.rest is None else draw_rest(levels.rest, v, s, rng)
-    blocks = []
-    if levels.first is not None:
-        blocks.append(draw_first(levels, v, rest, s, rng))
-    if levels.rest is not None and rest is not None:
-        blocks += [rest[:, span.offset : span.stop].reshape(len(a), span.K, span.q) for span in levels.rest.layout.spans]
-    c = problem.conditioning
+    drawn = None if rest is None else draw_rest(rest, v, s, rng)
+    blocks = [] if W is None else [draw_first(kernel.cross, W, v, drawn, s, rng)]
+    if rest is not None and drawn is not None:
+        blocks += [drawn[:, span.offset : span.stop].reshape(len(a), span.K, span.q) for span in rest.layout.spans]
+    c = density.problem.conditioning
     beta: dict[int, Array] = {}
-    for factor, block in zip(state.parameters.factors, blocks, strict=True):
+    for factor, block in zip(kernel.parameters.factors, blocks, strict=True):
         related = block if factor.root is None else np.einsum("kl,tla->tka", factor.root, block)
         for i, own in zip(factor.terms, factor.slices, strict=True):
-            beta[i] = c.y_scale * related[..., own] @ c.maps[i].whole.T
+            beta[i] = related[..., own] @ (c.y_scale * c.maps[i].whole.T)
     return JointDraws(c.alpha0 + c.y_scale * a @ c.back.T, tuple(beta[i] for i in range(len(beta))))
 
 
@@ -110,23 +125,23 @@ def draw_rest(rest: RestState, v: Array, s: Array, rng: Generator) -> Array:
     return np.asarray(out)
 
 
-def draw_first(levels: LevelsState, v: Array, rest: Array | None, s: Array, rng: Generator) -> Array:
+def draw_first(cross: CrossProducts, W: Array, v: Array, rest: Array | None, s: Array, rng: Generator) -> Array:
     """The first factor given alpha and the rest, (t, K, q): N(H (C v - E beta_rest), s^2 H) with H = W'W."""
-    assert levels.first is not None and levels.cross.first is not None
-    W, C = levels.first.W, levels.cross.first.C
+    assert cross.first is not None
+    C = cross.first.C
     q, t, K = len(W), len(v), C.shape[2]
     right = np.matmul(v[None], C)
     if rest is not None:
-        assert levels.cross.coupling is not None
-        right = right - levels.cross.coupling.times(rest[..., None])[:, :, 0]
-    out = np.zeros((t, K, q))
+        assert cross.coupling is not None
+        right = right - cross.coupling.times(rest[..., None])[:, :, 0]
+    out = np.zeros((q, t, K))
     for b in range(q):
         inner = s[:, None] * rng.standard_normal((t, K))
         for c in range(q):
             inner += W[b, c] * right[c]
         for a in range(q):
-            out[:, :, a] += W[b, a] * inner
-    return out
+            out[a] += W[b, a] * inner
+    return out.transpose(1, 2, 0)
 
 
 # -- structured errors ---------------------------------------------------------------------------------------------------------------------
@@ -143,15 +158,15 @@ def _patterned(density: Density, patterns: PatternKernel, x: Array, s: Array, rn
     Ds = [term.covariance.matrix(x[:, term.part]) for term in kernel.random.terms]
     prior = [_drawn_levels(D, term, s, rng) for D, term in zip(Ds, kernel.data.terms, strict=True)]
     scores = [np.zeros_like(own) for own in prior]
-    for batch in kernel.data.rows:
-        rows = patterns.scaled(batch, x)
+    for batch, kind in zip(kernel.data.rows, patterns.kinds, strict=True):
+        rows, Zs, members = patterns.scaled(kind, x), scaled_columns(kernel, batch.rows), kind.members
         codes = [term.codes[batch.rows] for term in kernel.data.terms]
-        e = np.einsum("bkr,tr->tbk", rows.U, v)
-        e -= s[:, None, None] * (cholesky(rows.R) @ rng.standard_normal((*e.shape, 1)))[..., 0]
-        for Z, own, code in zip(rows.Z, prior, codes, strict=True):
+        e = np.einsum("bkr,tr->tbk", scaled_border(kernel, batch.rows), v)
+        e -= s[:, None, None] * _by_kind(cholesky(rows.R), rng.standard_normal(e.shape), members)
+        for Z, own, code in zip(Zs, prior, codes, strict=True):
             e -= np.einsum("bkq,tbkq->tbk", Z, own[:, code])
-        e = np.linalg.solve(rows.V, e[..., None])[..., 0]
-        for Z, score, code in zip(rows.Z, scores, codes, strict=True):
+        e = _by_kind(np.linalg.inv(rows.V), e, members)
+        for Z, score, code in zip(Zs, scores, codes, strict=True):
             member = sp.csr_array((np.ones(code.size), (code.ravel(), np.arange(code.size))), shape=(score.shape[1], code.size))
             for b in range(Z.shape[-1]):
                 score[..., b] += (member @ (Z[..., b] * e).reshape(len(x), -1).T).T
@@ -160,6 +175,14 @@ def _patterned(density: Density, patterns: PatternKernel, x: Array, s: Array, rn
         reached = score if term.relationship is None else np.einsum("kl,tlq->tkq", term.relationship, score)
         beta.append(c.y_scale * (own + reached @ D) @ mapped.map.whole.T)
     return JointDraws(alpha, tuple(beta))
+
+
+def _by_kind(matrices: Array, vectors: Array, members: list[Codes]) -> Array:
+    """M b of every block, (t, B, k); matrices : (t, C, k, k) of each kind, members : its blocks."""
+    out = np.empty_like(vectors)
+    for c, own in enumerate(members):
+        out[:, own] = vectors[:, own] @ matrices[:, c].swapaxes(-1, -2)
+    return out
 
 
 def _drawn_levels(D: Array, term: TermRows, s: Array, rng: Generator) -> Array:

@@ -18,6 +18,9 @@ STEP = 2e-3
 GRADIENT_STEP = 1e-4
 """Of differences of gradients."""
 
+WORTH, FEW = 16, 12
+"""With structured errors, values are taken where this many share a batch and dimensions are few: there are 2 d^2 of them."""
+
 ITERATIONS = 60
 TOLERANCE = 1e-9
 
@@ -55,9 +58,11 @@ class Mode:
 
 def precision(density: Density, phi: Array) -> Array:
     """Minus the Hessian of the log density: from values in one batch, or from gradients where a batch costs as much as its points."""
-    if isinstance(density.problem.criterion.kernel, RandomEffectsKernel) and density.value_batch > 1:
+    d, many = density.size, density.value_batch
+    if many > 1 and isinstance(density.problem.criterion.kernel, RandomEffectsKernel):
         return _from_values(density, phi)
-    d = density.size
+    if density.pooled is not None and many >= WORTH and d <= FEW:
+        return _from_values(density, phi)
     rows = [density.at(phi + GRADIENT_STEP * e).gradient - density.at(phi - GRADIENT_STEP * e).gradient for e in np.eye(d)]
     H = -np.array(rows) / (2.0 * GRADIENT_STEP)
     return 0.5 * (H + H.T)

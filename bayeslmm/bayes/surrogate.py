@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-from scipy.stats import norm, qmc
+from scipy.special import ndtri
 
 from bayeslmm.arrays import Array
 from bayeslmm.bayes.axes import UnstructuredAxes
@@ -113,9 +113,16 @@ def designs(k: int) -> list[tuple[Array, Array]]:
         return [(np.array(NINE)[:, None], _powers(1, 8, 8))]
     if k == 2:
         return [(np.array(list(product(FIVE, FIVE))), _powers(2, 5, 4)), (np.array(list(product(NINE, NINE))), _powers(2, 9, 8))]
-    scattered = norm.ppf(qmc.Sobol(k, scramble=True, rng=1).random(512)) * 1.7
-    z = np.concatenate([np.zeros((1, k)), np.clip(scattered, -REACH, REACH)])
+    z = np.concatenate([np.zeros((1, k)), np.clip(1.7 * ndtri(spread_out(512, k)), -REACH, REACH)])
     return [(z[:90], _powers(k, 4, 4)), (z[:320], _powers(k, 6, 6))]
+
+
+def spread_out(n: int, k: int) -> Array:
+    """n points that fill the unit cube (n, k) evenly: multiples of powers of 1 / g modulo 1, g^(k + 1) = g + 1."""
+    g = 2.0
+    for _ in range(60):
+        g = (1.0 + g) ** (1.0 / (k + 1.0))
+    return np.asarray((0.5 + np.arange(1, n + 1)[:, None] * g ** -np.arange(1.0, k + 1.0)) % 1.0)
 
 
 def build_surrogate(density: Density, mode: Mode, M: Array) -> Surrogate:

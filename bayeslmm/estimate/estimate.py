@@ -23,6 +23,9 @@ RESTARTS = 8
 EXACT = 1e-18
 """Residual variance, relative to the least-squares one, below which the fit is exact and the likelihood unbounded."""
 
+ROUNDED = 1e-14
+"""The same where the rows are known by their cross-products alone, which cannot tell so small a variance from their own rounding."""
+
 DOUBTFUL = 1e-6
 """Relative residual variance below which the residuals are looked at: cross-products of crossed factors begin to lose them."""
 
@@ -77,7 +80,8 @@ def estimate(problem: Problem, method: Method = "REML", start: Array | None = No
     point = outcome.point
     if not np.isfinite(point.value) or point.state is None:
         raise DesignError("the likelihood does not exist at any point tried", remedy="look for a term that explains every observation")
-    if point.sigma2 * _unit_variance(problem, point.x) < EXACT or (point.sigma2 < DOUBTFUL and _lost(problem, point)):
+    exact = ROUNDED if problem.structured is None else EXACT
+    if point.sigma2 * _unit_variance(problem, point.x) < exact or (point.sigma2 < DOUBTFUL and _lost(problem, point)):
         raise _exact("the random effects reproduce the response exactly, or so nearly that its residuals are lost in rounding")
     if problem.structured is not None and not outcome.converged and _degenerate(problem, point, restricted):
         raise _exact("the response is constant within subjects, or exact: the errors are perfectly correlated")

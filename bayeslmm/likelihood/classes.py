@@ -3,8 +3,8 @@
     sum_k C_k' H_k C_k = sum over classes of H_c : G_c,   G_c = sum of C_k C_k' over the levels of the class
 
 which is one matrix product over all thetas, its cost free of the number of levels. Subjects seen at the same visits are one class: a
-balanced design has a single one. What crosses the first factor is pooled likewise. Values only: derivatives and draws of random effects
-need every level and go through the kernel itself.
+balanced design has a single one. What crosses the first factor is pooled likewise. Values and what draws of random effects need;
+derivatives go through the kernel itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bayeslmm.likelihood.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.levels import UNROLLED, unrolled
 from bayeslmm.likelihood.levels_kernel import Solution, solve_border
 from bayeslmm.likelihood.parameters import RandomParameters
-from bayeslmm.likelihood.rest import factorise
+from bayeslmm.likelihood.rest import RestState, factorise
 
 DIGITS = 12
 """Decimals, in units of their largest, to which cross-products of two levels must agree to share a class."""
@@ -32,16 +32,26 @@ LARGEST = 8_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ClassState:
+    """Many x at once: the profile in alpha, W (q, q, t, K or 1) = L^-1 T' of every level or of all alike, and the remaining factors."""
+
+    solution: Solution
+    W: Array
+    rest: RestState | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ClassKernel:
     """The likelihood at many x, level classes in place of levels.
 
-    A : (q, q, C); count : (C,) levels of each class
+    classes : (K,) of every level; A : (q, q, C); count : (C,) levels of each class
     border : (e C, r r) products with the border for the e lower entries of H, those off the diagonal with both their sides
     U : (e C, flat) what the remaining columns lose; V : (q q C, m r) what they lose with the border; None without remaining columns
     """
 
     parameters: RandomParameters
     cross: CrossProducts
+    classes: Codes
     A: Array
     count: Array
     border: Array
@@ -50,6 +60,16 @@ class ClassKernel:
 
     def solve(self, x: Array) -> Solution:
         """The profile in alpha at x (t, size)."""
+        return self._solve(x)[0]
+
+    def state(self, x: Array) -> ClassState:
+        """What draws of the random effects at x (t, size) need."""
+        solution, W, rest = self._solve(x)
+        q = len(W)
+        own = np.array([[np.broadcast_to(W[a][b], (len(x), len(self.count))) for b in range(q)] for a in range(q)])
+        return ClassState(solution, own if len(self.count) == 1 else own[..., self.classes], rest)
+
+    def _solve(self, x: Array) -> tuple[Solution, list[list[Array]], RestState | None]:
         Ts = self.parameters.blocks(x)
         t, q, r = len(x), len(self.A), self.cross.p + 1
         det, W = unrolled(self.A, Ts[0])
@@ -58,12 +78,12 @@ class ClassKernel:
         flat = np.concatenate([np.asarray(H[entry]) for entry in lower_entries(q)], axis=1)
         border = self.cross.border - (flat @ self.border).reshape(t, r, r)
         if self.cross.rest is None or self.U is None or self.V is None:
-            return solve_border(logdet, border)
+            return solve_border(logdet, border), W, None
         assert self.cross.U0 is not None and self.cross.V0 is not None
         square = np.concatenate([np.asarray(H[max(a, b), min(a, b)]) for a in range(q) for b in range(q)], axis=1)
         V = self.cross.V0 - (square @ self.V).reshape(t, -1, r)
         rest = factorise(self.cross.rest, self.cross.U0 - flat @ self.U, V, Ts[1:])
-        return solve_border(logdet + rest.logdet, border - rest.border)
+        return solve_border(logdet + rest.logdet, border - rest.border), W, rest
 
 
 def class_kernel(kernel: RandomEffectsKernel) -> ClassKernel | None:
@@ -83,7 +103,7 @@ def class_kernel(kernel: RandomEffectsKernel) -> ClassKernel | None:
     if cross.coupling is not None:
         U = _pooled_products(cross.coupling, pool, classes)
         V = _pooled_with_border(cross.coupling, first.C, classes, C)
-    return ClassKernel(kernel.parameters, cross, A, count, _pooled_border(first.C, classes, C), U, V)
+    return ClassKernel(kernel.parameters, cross, classes, A, count, _pooled_border(first.C, classes, C), U, V)
 
 
 def alike(A: Array) -> Codes:

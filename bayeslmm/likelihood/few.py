@@ -150,6 +150,15 @@ class FewPoint:
         """u = Lambda' a, the modes before Lambda, (m,)."""
         return np.asarray(-float(self.L[-1, -1]) * self.K[-1, : self.data.m])
 
+    def modes(self) -> list[Array]:
+        """beta of every factor, (q, 1, K)."""
+        beta, found, begin = self.Lambda @ self.spherical, [], 0
+        for factor in self.data.parameters.factors:
+            stop = begin + factor.K * factor.q
+            found.append(beta[begin:stop].reshape(factor.K, factor.q).T[:, None])
+            begin = stop
+        return found
+
     @cached_property
     def dLambda(self) -> Array:
         steady = self.data.steady

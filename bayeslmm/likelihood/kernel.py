@@ -64,6 +64,10 @@ class RandomEffectsState:
     def solution(self) -> Solution:
         return self.levels.solution
 
+    def modes(self) -> list[Array]:
+        """Conditional modes beta of every factor, (q, t, K), on the conditioned columns (before L of a relationship matrix)."""
+        return self.levels.modes()
+
     @cached_property
     def derivatives(self) -> list[tuple[int, slice, slice, Array]]:
         """For every term: its factor, its columns there, its part of x, dT/dx (t, size, q, q)."""
@@ -150,6 +154,9 @@ class FewState(RandomEffectsState):
     @property
     def solution(self) -> Solution:
         return self.point.solution
+
+    def modes(self) -> list[Array]:
+        return self.point.modes()
 
     def gradients(self, restricted: bool) -> tuple[Array, Array]:
         return self.point.logdet_slope(restricted)[None], self.point.r2_slope[None]

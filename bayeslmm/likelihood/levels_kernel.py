@@ -22,6 +22,9 @@ from bayeslmm.likelihood.rest import RestState, factorise
 SMALL, MANY = 4, 64
 """Matrices up to this size, and from this many on, are factorised entry by entry over all of them."""
 
+SMALL, MANY = 4, 64
+"""Matrices up to this size, and from this many on, are factorised entry by entry over all of them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Solution:
@@ -70,6 +73,25 @@ def solve_border(logdet: Array, border: Array) -> Solution:
     r2 = border[:, p, p] - (half[..., 0] ** 2).sum(-1)
     logdet_X = 2.0 * np.log(root.diagonal(axis1=-2, axis2=-1)).sum(-1)
     return Solution(logdet, border, root, logdet_X, alpha, r2, inverse)
+
+
+def factored(M: Array) -> tuple[Array, Array]:
+    """The lower Cholesky factor of (t, p, p) and its inverse; entry by entry over t where there are many small ones."""
+    t, p, _ = M.shape
+    if p > SMALL or t < MANY:
+        root = np.linalg.cholesky(M)
+        return root, np.linalg.inv(root)
+    L, K = np.zeros((p, p, t)), np.zeros((p, p, t))
+    for a in range(p):
+        for b in range(a + 1):
+            v = M[:, a, b] - np.einsum("ct,ct->t", L[a, :b], L[b, :b])
+            if a == b and not v.min() > 0:
+                raise np.linalg.LinAlgError("not positive definite")
+            L[a, b] = np.sqrt(v) if a == b else v * K[b, b]
+            K[a, b] = 1.0 / L[a, a] if a == b else 0.0
+        for b in range(a):
+            K[a, b] = -K[a, a] * np.einsum("ct,ct->t", L[a, b:a], K[b:a, b])
+    return L.transpose(2, 0, 1), K.transpose(2, 0, 1)
 
 
 def factored(M: Array) -> tuple[Array, Array]:

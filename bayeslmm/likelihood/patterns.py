@@ -1,6 +1,8 @@
 """Structured errors at many x at once: the blocks of every batch for all x in one Cholesky, pooled patterns in one matrix product.
 
-Values only, and without a variance function, whose rows scale differently at every x.
+With random effects too, blocks that are alike (the same visits, the same Z, the same weights) have one and the same V0: it is factorised
+once for all of them, and what they observed is added up. Values and draws only, and without a variance function, whose rows scale
+differently at every x.
 """
 
 from __future__ import annotations
@@ -9,11 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayeslmm.arrays import Array
+from bayeslmm.arrays import Array, Codes
 from bayeslmm.likelihood.levels_kernel import Solution, solve_border
 from bayeslmm.likelihood.residual_structure import Block, Grouped, ResidualStructure, SpatialStructure
 from bayeslmm.likelihood.subjects import SubjectsKernel, level_mask
-from bayeslmm.likelihood.subjects_rows import PooledBatch, RowBatch
+from bayeslmm.likelihood.subjects_rows import RowBatch, summed, worth
+
+DIGITS = 12
+"""Decimals, in units of the largest, to which two blocks must agree to be alike."""
 
 
 def many_matrices(structure: ResidualStructure, phi: Array, block: Block) -> Array:
@@ -36,27 +41,98 @@ def many_matrices(structure: ResidualStructure, phi: Array, block: Block) -> Arr
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScaledRows:
-    """A batch of blocks in scaled rows: U (B, k, r), Z (B, k, q) of every term, R0 and V0 (t, B, k, k)."""
+class Alike:
+    """A batch of blocks (B, k) by kind: one block of each of the C kinds stands for all.
 
-    U: Array
-    Z: tuple[Array, ...]
+    rows : (C, k); block : theirs; kind : (B,) of every block; count : (C,) blocks of each
+    G : (C, k k, r r) their summed products of rows of [X y] / scale; None where kinds are about as many as blocks
+    """
+
+    rows: Codes
+    block: Block
+    kind: Codes
+    count: Array
+    G: Array | None
+
+    @property
+    def members(self) -> list[Codes]:
+        """The blocks of each kind."""
+        return np.split(np.argsort(self.kind, kind="stable"), np.cumsum(self.count[:-1]).astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScaledRows:
+    """One block of each kind in scaled rows: R0 and V0 (t, C, k, k)."""
+
     R: Array
     V: Array
 
 
+def alike(kernel: SubjectsKernel, batch: RowBatch) -> Alike:
+    """The kinds of a batch."""
+    B, k = batch.block.shape
+    kind = np.arange(B) if B == 1 else np.unique(features(kernel, batch), axis=0, return_inverse=True)[1].ravel()
+    if kind.max() == B - 1:  # all differ: each keeps its place
+        kind = np.arange(B)
+    count = np.bincount(kind)
+    first = np.unique(kind, return_index=True)[1]
+    G = summed(scaled_border(kernel, batch.rows), kind, len(first)) if worth(B, len(first), k, kernel.data.r) else None
+    return Alike(batch.rows[first], batch.block.part(first), kind.astype(np.int64), count.astype(float), G)
+
+
+def features(kernel: SubjectsKernel, batch: RowBatch) -> Array:
+    """All that V0 of a block depends on, (B, any)."""
+    data, block = kernel.data, batch.block
+    found = [block.group, *(part for part in (block.place, block.distances, block.same) if part is not None)]
+    if data.log_weight_scale is not None:
+        found.append(data.log_weight_scale[batch.rows])
+    for term in data.terms:
+        found += [term.Z[batch.rows], level_mask(term, batch.rows)]
+    return np.concatenate([rounded(np.asarray(part, float).reshape(len(batch.rows), -1)) for part in found], axis=1)
+
+
+def rounded(values: Array) -> Array:
+    """Equal where values agree but for rounding."""
+    return np.asarray(np.round(values / max(float(np.abs(values).max(initial=0.0)), 1e-300), DIGITS) + 0.0)
+
+
+def row_scale(kernel: SubjectsKernel, rows: Codes) -> Array | float:
+    """What rows are divided by, (B, k, 1)."""
+    log_scale = kernel.data.log_weight_scale
+    return 1.0 if log_scale is None else np.asarray(np.exp(log_scale[rows])[..., None])
+
+
+def scaled_border(kernel: SubjectsKernel, rows: Codes) -> Array:
+    """[X y] (B, k, r) in scaled rows."""
+    return np.asarray(kernel.data.border[rows] / row_scale(kernel, rows))
+
+
+def scaled_columns(kernel: SubjectsKernel, rows: Codes) -> list[Array]:
+    """Z (B, k, q) of every term in scaled rows."""
+    scale = row_scale(kernel, rows)
+    return [np.asarray(data.Z[rows] / scale) for data in kernel.data.terms]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PatternKernel:
-    """The values of a kernel of structured errors at many x."""
+    """The values of a kernel of structured errors at many x; kinds : of every batch of rows."""
 
     kernel: SubjectsKernel
+    kinds: tuple[Alike, ...]
 
     @property
     def cells(self) -> int:
         """Array elements that one x asks for."""
         data = self.kernel.data
-        shapes = [batch.block.shape for batch in data.rows] + [group.block.shape for group in data.pooled]
+        shapes = [own.block.shape for own in self.kinds] + [group.block.shape for group in data.pooled]
         return sum(4 * B * k * (k + data.r) for B, k in shapes)
+
+    @property
+    def draw_cells(self) -> int:
+        """Array elements that a draw of the random effects at one x asks for."""
+        data = self.kernel.data
+        rows = sum(4 * int(batch.rows.size) for batch in data.rows)
+        return self.cells + rows + sum(3 * term.K * int(term.Z.shape[1]) for term in data.terms)
 
     def solve(self, x: Array) -> Solution:
         """The profile in alpha at x (t, size)."""
@@ -65,42 +141,45 @@ class PatternKernel:
         log_scale = kernel.data.log_weight_scale
         logdet = np.full(t, 0.0 if log_scale is None else 2.0 * float(log_scale.sum()))
         border = np.zeros((t, r, r))
-        for batch in kernel.data.rows:
-            part, own = self._rows(batch, x)
+        for batch, kind in zip(kernel.data.rows, self.kinds, strict=True):
+            part, own = self._rows(batch, kind, x)
             logdet += part
             border += own
         for group in kernel.data.pooled:
-            part, own = self._pooled(group, x)
+            R = many_matrices(kernel.structure, x[:, kernel.residual_part], group.block)
+            part, own = self._summed(R, group.count, group.G)
             logdet += part
             border += own
         return solve_border(logdet, 0.5 * (border + border.swapaxes(-1, -2)))
 
-    def _rows(self, batch: RowBatch, x: Array) -> tuple[Array, Array]:
-        rows, r = self.scaled(batch, x), self.kernel.data.r
-        L = np.linalg.cholesky(rows.V)
-        half = np.linalg.solve(L, np.broadcast_to(rows.U, (*L.shape[:-1], r))).reshape(len(x), -1, r)
-        return _logdets(L).sum(1), half.swapaxes(-1, -2) @ half
+    def _rows(self, batch: RowBatch, kind: Alike, x: Array) -> tuple[Array, Array]:
+        V, r = self.scaled(kind, x).V, self.kernel.data.r
+        if kind.G is not None:
+            return self._summed(V, kind.count, kind.G)
+        L, U = np.linalg.cholesky(V), scaled_border(self.kernel, batch.rows)
+        logdet = _logdets(L) @ kind.count
+        if len(kind.count) < len(kind.kind):
+            L = L[:, kind.kind]
+        half = np.linalg.solve(L, np.broadcast_to(U, (*L.shape[:-1], r))).reshape(len(x), -1, r)
+        return logdet, half.swapaxes(-1, -2) @ half
 
-    def scaled(self, batch: RowBatch, x: Array) -> ScaledRows:
-        """The blocks of a batch at many x."""
+    def scaled(self, kind: Alike, x: Array) -> ScaledRows:
+        """The blocks of every kind at many x."""
         kernel = self.kernel
-        log_scale = kernel.data.log_weight_scale
-        scale = 1.0 if log_scale is None else np.exp(log_scale[batch.rows])[..., None]
-        R = many_matrices(kernel.structure, x[:, kernel.residual_part], batch.block)
-        V, Zs = R, []
-        for term, data in zip(kernel.random.terms, kernel.data.terms, strict=True):
-            Z = data.Z[batch.rows] / scale
+        R = many_matrices(kernel.structure, x[:, kernel.residual_part], kind.block)
+        V = R
+        for Z, term, data in zip(scaled_columns(kernel, kind.rows), kernel.random.terms, kernel.data.terms, strict=True):
             D = term.covariance.matrix(x[:, term.part])
-            V = V + (Z @ D[:, None] @ Z.swapaxes(-1, -2)) * level_mask(data, batch.rows)
-            Zs.append(Z)
-        return ScaledRows(kernel.data.border[batch.rows] / scale, tuple(Zs), R, V)
+            V = V + (Z @ D[:, None] @ Z.swapaxes(-1, -2)) * level_mask(data, kind.rows)
+        return ScaledRows(R, V)
 
-    def _pooled(self, group: PooledBatch, x: Array) -> tuple[Array, Array]:
-        L = np.linalg.cholesky(many_matrices(self.kernel.structure, x[:, self.kernel.residual_part], group.block))
+    def _summed(self, V: Array, count: Array, G: Array) -> tuple[Array, Array]:
+        """log |V| and the border of blocks added up."""
+        L = np.linalg.cholesky(V)
         Li = np.linalg.inv(L)
-        inverse = (Li.swapaxes(-1, -2) @ Li).reshape(len(x), -1)
+        inverse = (Li.swapaxes(-1, -2) @ Li).reshape(len(V), -1)
         r = self.kernel.data.r
-        return _logdets(L) @ group.count, (inverse @ group.G.reshape(inverse.shape[1], r * r)).reshape(len(x), r, r)
+        return _logdets(L) @ count, (inverse @ G.reshape(inverse.shape[1], r * r)).reshape(len(V), r, r)
 
 
 def _logdets(L: Array) -> Array:
@@ -110,4 +189,6 @@ def _logdets(L: Array) -> Array:
 
 def pattern_kernel(kernel: SubjectsKernel) -> PatternKernel | None:
     """A kernel's values at many x; None where a variance function scales rows."""
-    return None if kernel.variance.size else PatternKernel(kernel)
+    if kernel.variance.size:
+        return None
+    return PatternKernel(kernel, tuple(alike(kernel, batch) for batch in kernel.data.rows))

@@ -35,7 +35,7 @@ class Block:
     def shape(self) -> tuple[int, int]:
         return (int(self.group.shape[0]), int(self.group.shape[1]))
 
-    def part(self, which: slice) -> Block:
+    def part(self, which: slice | Codes) -> Block:
         """Some of the blocks."""
         return Block(
             None if self.place is None else self.place[which],

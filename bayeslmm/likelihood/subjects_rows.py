@@ -122,12 +122,24 @@ def pooled(design: Design, rows: Codes, border: Array) -> PooledBatch | None:
     _, first, pattern = np.unique(key, axis=0, return_index=True, return_inverse=True)
     pattern = pattern.ravel()
     B, k, r = border.shape
-    if len(first) > B // 3 or len(first) * (k * r) ** 2 > max(WORTH, 20 * B * k * (k + r)):
+    if not worth(B, len(first), k, r):
         return None
+    G = summed(border, pattern, len(first))
+    return PooledBatch(np.bincount(pattern).astype(float), G, block_of(design, rows[first]))
+
+
+def worth(blocks: int, kinds: int, k: int, r: int) -> bool:
+    """Whether sums by kind cost less than the blocks."""
+    return kinds <= blocks // 3 and kinds * (k * r) ** 2 <= max(WORTH, 20 * blocks * k * (k + r))
+
+
+def summed(border: Array, pattern: Codes, count: int) -> Array:
+    """Products of rows of [X y] summed by pattern, (count, k k, r r); border : (B, k, r)."""
+    _, k, r = border.shape
     order = np.argsort(pattern, kind="stable")
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(pattern))])
-    G = np.empty((len(first), k * k, r * r))
-    for s in range(len(first)):
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(pattern, minlength=count))])
+    G = np.empty((count, k * k, r * r))
+    for s in range(count):
         flat = border[order[bounds[s] : bounds[s + 1]]].reshape(-1, k * r)
         G[s] = (flat.T @ flat).reshape(k, r, k, r).transpose(0, 2, 1, 3).reshape(k * k, r * r)
-    return PooledBatch(np.diff(bounds).astype(float), G, block_of(design, rows[first]))
+    return G

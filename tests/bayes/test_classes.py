@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeslmm as blm
 from bayeslmm.bayes.density import for_many
 from bayeslmm.likelihood.classes import alike, class_kernel
 from bayeslmm.likelihood.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.levels_kernel import MANY, SMALL, factored
 from bayeslmm.likelihood.patterns import pattern_kernel
 from bayeslmm.likelihood.subjects import SubjectsKernel
 from tests.bayes.designs import grouped, model
@@ -70,3 +72,48 @@ def test_groups_of_parameters_have_patterns_too() -> None:
     assert pooled is not None
     x = problem.start + 0.2 * np.random.default_rng(0).normal(size=(5, problem.size))
     assert np.allclose(pooled.solve(x).r2, kernel.solve(x).r2, rtol=1e-10)
+
+
+def kinds_of(built: blm.LMM) -> list[int]:
+    """Blocks of each kind, over all batches; the likelihood of kinds is that of the blocks."""
+    kernel = built.problem.criterion.kernel
+    assert isinstance(kernel, SubjectsKernel)
+    pooled = pattern_kernel(kernel)
+    assert pooled is not None
+    x = built.problem.start + 0.2 * np.random.default_rng(0).normal(size=(70, built.problem.size))
+    fast, slow = pooled.solve(x), [kernel.solve(row[None]) for row in x]
+    assert np.allclose(fast.logdet, [one.logdet[0] for one in slow], rtol=1e-11, atol=1e-10)
+    assert np.allclose(fast.r2, [one.r2[0] for one in slow], rtol=1e-10)
+    assert np.allclose(fast.alpha, [one.alpha[0] for one in slow], atol=1e-9)
+    return sorted(int(n) for kind in pooled.kinds for n in kind.count)
+
+
+def test_blocks_with_the_same_visits_effects_and_weights_are_one_kind() -> None:
+    def built(data: pd.DataFrame, **more: str) -> blm.LMM:
+        return blm.LMM("y ~ x + (x | g)", data, residual="ar1(visit | g)", check="warn", **more)
+
+    whole = grouped(groups=12)
+    assert kinds_of(built(whole)) == [12]
+    assert kinds_of(built(whole.drop(index=[0, 7, 13]))) == [1, 2, 9]
+    assert kinds_of(built(whole.assign(w=np.where(whole["g"] < "g2", 1.0, 2.0)), weights="w")) == [4, 8]
+    assert kinds_of(built(whole, weights="w")) == [1] * 12
+
+
+def test_nested_levels_tell_kinds_apart() -> None:
+    """Rows 0, 2, 4 share a level of g:inner in every subject but one, where they are 0, 1, 2."""
+    data = grouped(groups=9)
+    data.loc[data["g"] == "g8", "inner"] = ["i0", "i0", "i0", "i1", "i1", "i1"]
+    assert kinds_of(blm.LMM("y ~ x + (1 | g:inner)", data, residual="ar1(visit | g)", check="warn")) == [1, 8]
+
+
+def test_many_small_factors_are_those_of_lapack() -> None:
+    rng = np.random.default_rng(0)
+    for p in range(1, SMALL + 1):
+        A = rng.normal(size=(MANY, 2 * p, p))
+        M = A.swapaxes(-1, -2) @ A
+        root, inverse = factored(M)
+        assert np.allclose(root, np.linalg.cholesky(M), rtol=1e-12, atol=1e-13)
+        assert np.allclose(inverse @ root, np.eye(p), atol=1e-11)
+        M[5, -1, -1] = -1.0
+        with pytest.raises(np.linalg.LinAlgError):
+            factored(M)
