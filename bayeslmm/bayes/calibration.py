@@ -33,6 +33,7 @@ from bayeslmm.bayes.prior_draws import beta_drawn, phi_drawn
 from bayeslmm.bayes.propriety import improper
 from bayeslmm.errors import Check, PriorError, SamplingError, SpecificationError
 from bayeslmm.likelihood.problem import build
+from bayeslmm.seeds import seeded
 
 Generator = np.random.Generator
 Sampler = Callable[[Density, int, Generator], Draws]
@@ -165,7 +166,7 @@ def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None
         raise PriorError(
             f"nothing can be drawn from improper priors: {names}", names, "give them proper priors, or leave them to the defaults"
         )
-    streams = np.random.SeedSequence(seed).spawn(n)
+    streams = seeded(seed).spawn(n)
     chosen = collapsed if sampler is None else sampler
     rows = []
     for stream in streams:

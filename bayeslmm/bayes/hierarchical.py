@@ -20,6 +20,7 @@ from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.covariance.triangle import cholesky
 from bayeslmm.errors import Check, DependencyError, SamplingError, SpecificationError
 from bayeslmm.results.variances import by_group
+from bayeslmm.seeds import seeded
 
 SAMPLERS = ("auto", "nutpie", "pymc")
 WARM_UP = 1000
@@ -38,6 +39,7 @@ def sample_hierarchical(
     """
     if sampler not in SAMPLERS:
         raise SpecificationError(f"sampler is {sampler!r}", "sampler", "use one of " + ", ".join(SAMPLERS))
+    seeded(seed)  # what is no seed is refused before a graph is compiled
     begin = time.perf_counter()
     target = density(model.problem, model.spec.priors)
     demand_proper_posterior(model.problem, target.priors)

@@ -22,7 +22,7 @@ from bayeslmm.likelihood.criterion import Point, one_thread
 from bayeslmm.likelihood.kernel import RandomEffectsState
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
 from bayeslmm.likelihood.subjects import SubjectsState
-from bayeslmm.results.simulate import seeded
+from bayeslmm.seeds import seeded
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior import Posterior

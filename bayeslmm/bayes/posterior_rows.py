@@ -23,6 +23,7 @@ from bayeslmm.likelihood.subjects_rows import ordered_rows
 from bayeslmm.results.newrows import Rows, listed, new_rows, own_rows
 from bayeslmm.results.places import new_place, own_place
 from bayeslmm.results.rows import beside, demand_one_of, whole_frame
+from bayeslmm.seeds import generator
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior import Posterior
@@ -144,7 +145,7 @@ def predict(
     known = "error" if new_levels == "error" else "population"
     rows = own_rows(fit) if newdata is None else new_rows(fit, newdata, level=level, new_levels=known, offset=offset)
     asked = Asked(newdata, level == "conditional", interval, new_levels == "sample" or interval == "prediction", conf_level)
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     if post.problem.structured is not None and (level == "conditional" or interval == "prediction"):
         rows, columns = _structured(post, rows, asked, rng)
     else:

@@ -15,7 +15,7 @@ from bayeslmm.bayes.posterior_rows import errors_drawn, linear_predictor
 from bayeslmm.bayes.propriety import improper
 from bayeslmm.covariance.triangle import cholesky
 from bayeslmm.errors import PriorError
-from bayeslmm.results.simulate import seeded
+from bayeslmm.seeds import generator
 
 Generator = np.random.Generator
 
@@ -44,7 +44,7 @@ def drawn(model: Any, draws: int, seed: int | None) -> tuple[Posterior, Array]:
         raise PriorError(
             f"nothing can be drawn from improper priors: {names}", names, 'use Priors(alpha="normal") and defaults for the rest'
         )
-    rng = np.random.default_rng(seeded(seed))
+    rng = generator(seed)
     phi = phi_drawn(target, rng, draws)
     alpha = rng.normal(
         [row.prior.parameters[0] for row in target.priors.alpha],

@@ -29,7 +29,7 @@ from bayeslmm.bayes.surrogate import SUFFICIENT, Surrogate, build_surrogate, exp
 from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import refuse_exact
 from bayeslmm.likelihood.subjects import SubjectsKernel
-from bayeslmm.results.simulate import seeded
+from bayeslmm.seeds import seeded
 
 METHODS = ("auto", "collapsed", "hierarchical", "importance", "nuts")
 

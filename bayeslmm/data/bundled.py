@@ -12,6 +12,7 @@ import pandas as pd
 from bayeslmm.arrays import Array
 from bayeslmm.data.wording import nearest_names
 from bayeslmm.errors import DataError, DependencyError, SpecificationError
+from bayeslmm.seeds import generator
 
 TRIAL = "trial"
 _VISITS = 10
@@ -103,7 +104,7 @@ def simulate_trial(n_patients: int = 1000, seed: int = 20_240_501) -> pd.DataFra
     """
     if n_patients < 1:
         raise SpecificationError(f"a trial of {n_patients} patients", "", "give n_patients of 1 or more")
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     treated = rng.random(n_patients) < 0.5
     race = rng.choice(3, n_patients, p=(0.3, 0.32, 0.38))
     baseline = np.round(rng.normal(75.0, 10.0, n_patients), 2)

@@ -23,7 +23,7 @@ from bayeslmm.inference.replicates import Batch, Cases, Parametric, Statistic, s
 from bayeslmm.inference.tables import parameter_names, parameter_table
 from bayeslmm.results.fit import Fit
 from bayeslmm.results.rows import demand_one_of
-from bayeslmm.results.simulate import seeded
+from bayeslmm.seeds import seeded
 
 BATCH = 250
 """Replicates between two looks at the clock and the keyboard."""

@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from bayeslmm.arrays import Array
 from bayeslmm.estimate.estimate import search
 from bayeslmm.results.fit import Fit
+from bayeslmm.seeds import generator
 
 BIG = 1e300
 
@@ -28,7 +29,7 @@ def allfit(fit: Fit, starts: int = 5, seed: int = 0) -> pd.DataFrame:
     True
     """
     problem, restricted = fit.problem, fit.restricted
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     begin = problem.start
     rows = []
 

@@ -16,7 +16,7 @@ from bayeslmm.arrays import Array
 from bayeslmm.errors import InferenceError
 from bayeslmm.inference import doors
 from bayeslmm.results.fit import Fit
-from bayeslmm.results.simulate import seeded
+from bayeslmm.seeds import seeded
 
 
 @dataclass(frozen=True, slots=True, eq=False)

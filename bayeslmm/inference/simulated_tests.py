@@ -14,7 +14,8 @@ from bayeslmm.inference.fitted import Fitted
 from bayeslmm.inference.lrt import common_method, demand_same_data
 from bayeslmm.likelihood.criterion import Method, one_thread
 from bayeslmm.likelihood.problem import Problem, build
-from bayeslmm.results.simulate import seeded, simulated
+from bayeslmm.results.simulate import simulated
+from bayeslmm.seeds import generator
 
 CHUNK = 2_000_000
 """Squared normals held at once."""
@@ -90,7 +91,7 @@ def exact_rlrt(fit: Fitted, n: int = 10_000, seed: int | None = None) -> Simulat
     null = settled(build(replace(fit.design, terms=())), method)[1]
     observed = max(null.criterion - fit.estimate.criterion, 0.0)
     mu, xi, rest = _eigenvalues(fit)
-    rng = np.random.default_rng(seeded(seed))
+    rng = generator(seed)
     scale = max(float(xi.max()), 1e-300)
     ratios = np.concatenate([[0.0], np.geomspace(1e-4, 1e4, 200) / scale * max(1.0, len(mu))])
     terms = xi if not reml else mu

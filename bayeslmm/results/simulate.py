@@ -14,6 +14,7 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.residuals import draw_errors
+from bayeslmm.seeds import seeded
 
 
 def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple[Array, Array, float]:
@@ -51,14 +52,6 @@ def simulated(problem: Problem, alpha: Array, theta: Array, sigma: float, nsim: 
         raise SpecificationError(f"nsim is {nsim!r}", "nsim", "give the number of simulations, 1 or more")
     drawn = responses(problem, alpha, theta, sigma, seeded(seed).spawn(int(nsim)))
     return pd.DataFrame(drawn, index=problem.design.index, columns=[f"sim_{number + 1}" for number in range(int(nsim))])
-
-
-def seeded(seed: Any) -> np.random.SeedSequence:
-    """The source of random numbers of a seed. Errors: SpecificationError for what is no seed."""
-    try:
-        return np.random.SeedSequence(seed)
-    except (TypeError, ValueError):
-        raise SpecificationError(f"seed is {seed!r:.40}", "seed", "give a whole number, 0 or more, or None") from None
 
 
 def responses(problem: Problem, alpha: Array, theta: Array, sigma: float, streams: Sequence[np.random.SeedSequence]) -> Array:

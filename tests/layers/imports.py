@@ -10,6 +10,7 @@ from pathlib import Path
 # From the ground up; the rooms of one tuple stand side by side and do not import one another.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "arrays"),
+    ("seeds",),
     ("formula",),
     ("spec",),
     ("covariance",),
