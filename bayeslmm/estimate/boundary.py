@@ -7,6 +7,7 @@ downhill, and the search goes on from there.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,15 @@ class Certificate:
         return min((slope for slope in self.slopes if slope is not None), default=0.0)
 
 
+def regular(T: Array, limit: float) -> bool:
+    """Whether no singular value of a lower triangular T can be below `limit`: |det T| bounds the smallest, the others are at most |T|."""
+    diagonal = np.abs(T.diagonal())
+    smallest = float(diagonal.min(initial=np.inf))
+    if len(T) == 1 or smallest < limit:
+        return smallest >= limit
+    return float(diagonal.prod()) >= limit * math.sqrt(float(np.vdot(T, T))) ** (len(T) - 1)
+
+
 def certify(problem: Problem, point: Point, restricted: bool) -> Certificate:
     """Look along the null directions of every term's Sigma."""
     slopes: list[float | None] = []
@@ -42,9 +52,13 @@ def certify(problem: Problem, point: Point, restricted: bool) -> Certificate:
     gradients: list[Array] | None = None
     for i, term in enumerate(problem.random.terms):
         T = term.covariance.factor(point.x[term.part])
+        if point.state is None or regular(T, NULL):
+            slopes.append(None)
+            directions.append(None)
+            continue
         left, sizes, _ = np.linalg.svd(T)
         null = left[:, sizes < NULL]
-        if null.shape[1] == 0 or point.state is None:
+        if null.shape[1] == 0:
             slopes.append(None)
             directions.append(None)
             continue

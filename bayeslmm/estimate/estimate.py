@@ -9,7 +9,7 @@ import numpy as np
 
 from bayeslmm.arrays import Array, frozen
 from bayeslmm.errors import BayesLMMError, Check, DesignError
-from bayeslmm.estimate.boundary import NULL, Certificate, certify, step_off
+from bayeslmm.estimate.boundary import NULL, Certificate, certify, regular, step_off
 from bayeslmm.estimate.checks import estimate_checks
 from bayeslmm.estimate.newton import Outcome, minimise
 from bayeslmm.likelihood.criterion import Method, Point, one_thread
@@ -25,6 +25,9 @@ EXACT = 1e-18
 
 ROUNDED = 1e-14
 """The same where the rows are known by their cross-products alone, which cannot tell so small a variance from their own rounding."""
+
+NEARLY = 1e-4
+"""Relative standard deviation below which a fit is called singular: the limit of lme4's isSingular."""
 
 DOUBTFUL = 1e-6
 """Relative residual variance below which the residuals are looked at: cross-products of crossed factors begin to lose them."""
@@ -205,6 +208,6 @@ def summarise(problem: Problem, method: str, outcome: Outcome[Point], certificat
 
 
 def _nearly_singular(problem: Problem, x: Array) -> bool:
-    """Whether a term has a relative standard deviation below 1e-4 on conditioned columns (the limit of lme4's isSingular)."""
-    smallest = [np.linalg.svd(t.covariance.factor(x[t.part]), compute_uv=False).min(initial=1.0) for t in problem.random.terms]
-    return any(bool(value < 1e-4) for value in smallest)
+    """Whether a term has a relative standard deviation below 1e-4 on conditioned columns."""
+    factors = (t.covariance.factor(x[t.part]) for t in problem.random.terms)
+    return any(not regular(T, NEARLY) and float(np.linalg.svd(T, compute_uv=False).min(initial=1.0)) < NEARLY for T in factors)

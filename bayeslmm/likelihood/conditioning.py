@@ -19,6 +19,9 @@ from bayeslmm.data.design import Design, RandomTerm
 ROWS = 1 << 16
 """Rows worked on at once."""
 
+SURE = 1e-6
+"""A determinant of unit columns above this is no near collinearity, for as many columns as a random term has."""
+
 SAFE_CONDITION = 1e-11
 """Columns of a random term nearer to collinear than this are only scaled, not whitened."""
 
@@ -86,7 +89,7 @@ class Conditioning:
 
 def _triangular(R: Array, block: Array) -> Array:
     """R of the QR factorisation of what was seen and a new piece."""
-    return np.linalg.qr(np.vstack([R, block]), mode="r")
+    return np.linalg.qr(np.vstack([R, block]) if len(R) else block, mode="r")
 
 
 def _constant_column(X: Array) -> int | None:
@@ -98,29 +101,54 @@ def _constant_column(X: Array) -> int | None:
     return None
 
 
-def _column_map(term: RandomTerm, root_weights: Array | None) -> ColumnMap:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Whitening:
+    """Columns centred where one is constant: center (q,), the change before @ R^-1, and R of the QR factorisation."""
+
+    center: Array
+    before: Array
+    after: Array
+    R: Array
+
+
+def _whitening(columns: Array, root_weights: Array | None) -> _Whitening:
+    size = columns.shape[1]
+    center, before, after = np.zeros(size), np.eye(size), np.eye(size)
+    constant = _constant_column(columns) if size > 1 else None
+    if constant is not None:
+        center = columns.mean(0)
+        center[constant] = 0.0
+        shift = center / columns[0, constant]
+        before[constant] -= shift
+        after[constant] += shift
+    R = np.zeros((0, size))
+    for part in pieces(len(columns)):
+        block = columns[part] - center
+        R = _triangular(R, block if root_weights is None else block * root_weights[part, None])
+    return _Whitening(center, before, after, R)
+
+
+def _independent(R: Array) -> bool:
+    """Whether the columns are far enough from collinear to be whitened."""
+    size = np.sqrt((R**2).sum(axis=0))
+    if not np.all(size > 0):
+        return False
+    # columns of unit length: the determinant is a lower bound of the smallest singular value, up to q^((q-1)/2)
+    if float(np.abs(R.diagonal() / size).prod()) > SURE:
+        return True
+    return bool(np.linalg.cond(R / size) < 1.0 / SAFE_CONDITION)
+
+
+def _column_map(term: RandomTerm, root_weights: Array | None, known: _Whitening | None) -> ColumnMap:
+    """known : the whitening of the term's columns where they are those of X."""
     Z, q = term.Z, term.Z.shape[1]
     kind = term.covariance.invariance
-    center, before = np.zeros(q), np.eye(q)
-    constant = _constant_column(Z) if q > 1 and kind == "any" else None
-    if constant is not None:
-        center = Z.mean(0)
-        center[constant] = 0.0
-        before[constant] -= center / Z[0, constant]
     if kind == "any" and q > 1:
-        R = np.zeros((0, q))
-        for part in pieces(len(Z)):
-            block = Z[part] - center
-            R = _triangular(R, block if root_weights is None else block * root_weights[part, None])
-        size = np.linalg.norm(R, axis=0)
-        if np.all(size > 0) and np.linalg.cond(R / size) < 1.0 / SAFE_CONDITION:
-            M = np.linalg.inv(R) * np.sqrt(len(Z))
-            whole = before @ M
+        white = known or _whitening(Z, root_weights)
+        if _independent(white.R):
+            M = np.linalg.inv(white.R) * np.sqrt(len(Z))
             # the way back goes through R, not through the inverse of a product
-            unshift = np.eye(q)
-            if constant is not None:
-                unshift[constant] += center / Z[0, constant]
-            return ColumnMap(center, M, whole, (R / np.sqrt(len(Z))) @ unshift)
+            return ColumnMap(white.center, M, white.before @ M, (white.R / np.sqrt(len(Z))) @ white.after)
     size = np.sqrt(np.mean(Z**2, axis=0))
     if kind == "scalar":
         size = np.full(q, np.sqrt(np.mean(size**2)))
@@ -134,16 +162,8 @@ def condition(design: Design) -> Conditioning:
     n, p = X.shape
     weight_mean = 1.0 if w is None else float(np.mean(w))
     root = None if w is None else np.sqrt(w / weight_mean)
-    center, shift = np.zeros(p), np.eye(p)
-    constant = _constant_column(X) if p > 1 else None
-    if constant is not None:
-        center = X.mean(0)
-        center[constant] = 0.0
-        shift[constant] -= center / X[0, constant]
-    R = np.zeros((0, p))
-    for part in pieces(n):
-        block = X[part] - center
-        R = _triangular(R, block if root is None else block * root[part, None])
+    white = _whitening(X, root)
+    center, R = white.center, white.R
     # Q has orthonormal columns; times sqrt(n), its columns have the size of a constant 1
     scale = np.sqrt(n)
     B = np.linalg.inv(R) * scale if p else np.zeros((0, 0))
@@ -154,7 +174,7 @@ def condition(design: Design) -> Conditioning:
         if root is not None:
             block, target = block * root[part, None], target * root[part]
         alpha += block.T @ target
-    back = shift @ B
+    back = white.before @ B
     alpha0 = back @ (alpha / n)
     total = 0.0
     for part in pieces(n):
@@ -167,5 +187,5 @@ def condition(design: Design) -> Conditioning:
     y_scale = float(np.sqrt(total / n)) or 1.0
     logdet_X = 2.0 * float(np.log(np.abs(np.diagonal(R)) / scale).sum()) if p else 0.0
     logdet_weights = 0.0 if w is None else float(np.log(w / weight_mean).sum())
-    maps = tuple(_column_map(term, root) for term in design.terms)
+    maps = tuple(_column_map(term, root, white if term.Z is X else None) for term in design.terms)
     return Conditioning(center, B, back, alpha0, y_scale, weight_mean, logdet_X, logdet_weights, maps)

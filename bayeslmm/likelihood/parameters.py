@@ -9,24 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
-from bayeslmm.arrays import Array, Codes
+from bayeslmm.arrays import Array, Codes, readonly
 from bayeslmm.covariance import Covariance
 from bayeslmm.likelihood.conditioning import ColumnMap
 from bayeslmm.likelihood.crossproducts import Factor
 
 
+@lru_cache(maxsize=256)
 def column_wise(q: int) -> tuple[Codes, Codes]:
     """Rows and columns of a lower triangle, column by column."""
     columns, rows = np.triu_indices(q)
-    return rows.astype(np.int64), columns.astype(np.int64)
+    return readonly(rows.astype(np.int64)), readonly(columns.astype(np.int64))
 
 
 def triangularised(M: Array) -> Array:
     """The lower triangular T with T T' = M M' and a diagonal that is not negative; singular M is fine."""
+    if len(M) == 1:
+        return np.abs(M)
     T = np.linalg.qr(M.T, mode="r").T
     return T * np.where(np.diagonal(T) < 0, -1.0, 1.0)
 
