@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
 
-from bayeslmm.arrays import Array, Codes
+from bayeslmm.arrays import Array
 from bayeslmm.bayes.density import Density, density
 from bayeslmm.bayes.doors import optional
 from bayeslmm.bayes.draws import joint_draws
@@ -31,6 +30,7 @@ from bayeslmm.bayes.posterior_rows import errors_drawn, linear_predictor
 from bayeslmm.bayes.posterior_tables import parameter_draws
 from bayeslmm.bayes.prior_draws import beta_drawn, phi_drawn
 from bayeslmm.bayes.propriety import improper
+from bayeslmm.bayes.uniformity import chance, distribution, limits, simultaneous, smallest_tail
 from bayeslmm.errors import Check, PriorError, SamplingError, SpecificationError
 from bayeslmm.likelihood.problem import build
 from bayeslmm.seeds import seeded
@@ -44,8 +44,8 @@ WEIGHTED = 1000
 THIN = 6
 """Steps of NUTS between draws kept."""
 
-SIMULATED = 2000
-"""Sets of uniform ranks that a set of ranks is held against."""
+LEVEL = 0.01
+"""How often a right sampler may fail: all quantities of a calibration together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,30 +65,22 @@ class Calibration:
     def frame(self) -> pd.DataFrame:
         """One row per quantity: `quantity, mean_rank, p_value`; mean rank as a share, p value of the test that ranks are uniform.
 
-        The test looks at the distribution of the ranks everywhere at once: its statistic is the smallest pointwise binomial tail.
+        The test looks at the distribution of the ranks everywhere at once: its statistic is the smallest pointwise binomial tail, its
+        p value exact, so that it may be held against a level divided by however many tests there are.
         """
-        null = np.sort(self._null)
         rows = []
         for name in self.ranks:
             own = self.ranks[name].to_numpy()
-            p = (1.0 + np.searchsorted(null, smallest_tail(own, self.draws) * (1 + 1e-9))) / (1.0 + len(null))
-            rows.append({"quantity": name, "mean_rank": float(own.mean()) / self.draws, "p_value": float(p)})
+            p = chance(smallest_tail(own, self.draws), len(own), self.draws)
+            rows.append({"quantity": name, "mean_rank": float(own.mean()) / self.draws, "p_value": p})
         return pd.DataFrame(rows)
-
-    @cached_property
-    def _null(self) -> Array:
-        rng = np.random.default_rng(0)
-        uniform = rng.integers(0, self.draws + 1, (SIMULATED, len(self.ranks)))
-        return np.array([smallest_tail(row, self.draws) for row in uniform])
 
     @cached_property
     def checks(self) -> dict[str, Check]:
         """Whether the ranks of every quantity are uniform, all quantities together tested at 1 %, and whether replications were lost."""
         frame = self.frame
-        worst, limit = float(frame["p_value"].min()), 0.01 / len(frame)
+        worst, limit = float(frame["p_value"].min()), LEVEL / len(frame)
         name = str(frame["quantity"][int(frame["p_value"].argmin())])
-        # with so few simulated sets no p value is below 1/2001
-        limit = max(limit, 1.5 / (SIMULATED + 1))
         uniform = Check(
             "uniform", "passed" if worst >= limit else "failed", worst, limit, "" if worst >= limit else f"look at {name}: plot()"
         )
@@ -126,24 +118,11 @@ class Calibration:
     def band(self) -> tuple[Array, Array, Array]:
         """Places, lower and upper limits between which the distribution of uniform ranks lies everywhere, 95 times of 100."""
         n, x = len(self.ranks), np.arange(1, self.draws + 1) / (self.draws + 1)
-        tail = float(np.quantile(self._null, 0.05))
-        return x, np.asarray(binom.ppf(tail, n, x)) / n, np.asarray(binom.isf(tail, n, x)) / n
+        low, high = limits(simultaneous(0.05, n, self.draws), n, self.draws)
+        return x, low / n, high / n
 
     def __repr__(self) -> str:
         return f"Calibration({len(self.ranks)} replications, {self.draws} draws each, uniform: {self.checks['uniform'].verdict})"
-
-
-def distribution(ranks: Codes, draws: int) -> Array:
-    """Share of ranks below 1, 2, ..., `draws`."""
-    counts = np.bincount(ranks, minlength=draws + 1)
-    return np.asarray(np.cumsum(counts)[:-1] / len(ranks))
-
-
-def smallest_tail(ranks: Codes, draws: int) -> float:
-    """Smallest two-sided binomial tail over the distribution of ranks."""
-    n, x = len(ranks), np.arange(1, draws + 1) / (draws + 1)
-    counts = np.rint(distribution(ranks, draws) * n)
-    return float(np.minimum(binom.cdf(counts, n, x), binom.sf(counts - 1, n, x)).min())
 
 
 def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None, sampler: Sampler | None = None) -> Calibration:

@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from itertools import product
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.calibration import Calibration, calibrate, collapsed, smallest_tail
-from bayeslmm.bayes.density import Density
-from bayeslmm.bayes.leave_out import over
-from bayeslmm.bayes.posterior import Draws
-from bayeslmm.likelihood.problem import build
-from tests.bayes.designs import grouped, relationship
+from bayeslmm.bayes.calibration import Calibration, calibrate
+from bayeslmm.bayes.uniformity import chance, limits, simultaneous, smallest_tail
+from tests.bayes.calibration_suite import PLANTED, SCENARIOS, failing, narrow_alpha, run, run_planted, scenario
+from tests.bayes.designs import grouped
 
 mpl.use("Agg")
-
-SCENARIOS: dict[str, tuple[str, dict[str, Any]]] = {
-    "intercepts": ("y ~ x + (1 | g)", {}),
-    "slopes": ("y ~ x + (x | g)", {}),
-    "independent slopes": ("y ~ x + (x || g)", {}),
-    "crossed": ("y ~ x + (1 | g) + (1 | h)", {}),
-    "nested, weights": ("y ~ x + (1 | g / inner)", {"weights": "w"}),
-    "related": ("y ~ x + (1 | g)", {"relationship": {"g": relationship(8)}}),
-    "serial errors": ("y ~ x + (1 | g)", {"residual": "ar1(visit | g)"}),
-    "variance function": ("y ~ x + (1 | g)", {"variance": "exp(x)"}),
-}
-
-
-def scenario(name: str, alpha: str = "normal") -> blm.LMM:
-    formula, more = SCENARIOS[name]
-    # tails of the default half-t(3) make data that no design would meet; the sampler is what is tested here
-    priors = blm.Priors(alpha=alpha, sd=("half_normal", 1.5), sigma=("half_normal", 1.5))
-    return blm.LMM(formula, grouped(), priors=priors, check="warn", **more)
-
-
-def no_volume(target: Density, draws: int, rng: np.random.Generator) -> Draws:
-    """Planted: the Jacobian of the axes is forgotten."""
-    return collapsed(target.without_volume(), draws, rng)
-
-
-def narrow_alpha(target: Density, draws: int, rng: np.random.Generator) -> Draws:
-    """Planted: alpha is drawn with .7 of its sd."""
-    found = collapsed(target, draws, rng)
-    centre = found.alpha.mean(0)
-    return replace(found, alpha=centre + 0.7 * (found.alpha - centre))
-
-
-def no_weights(target: Density, draws: int, rng: np.random.Generator) -> Draws:
-    """Planted: the likelihood does not see the weights."""
-    return collapsed(over(target, build(replace(target.problem.design, weights=None))), draws, rng)
-
-
-PLANTED = {"no_volume": ("slopes", no_volume), "narrow_alpha": ("intercepts", narrow_alpha), "no_weights": ("nested, weights", no_weights)}
 
 
 def test_the_sampler_passes_on_a_small_design() -> None:
@@ -88,6 +47,29 @@ def test_the_plot_has_a_panel_for_every_quantity_and_a_band_that_holds_uniform_r
 
 def test_the_statistic_is_a_binomial_tail() -> None:
     assert smallest_tail(np.zeros(50, np.int64), 9) == pytest.approx(0.1**50)
+    assert chance(0.1**50, 50, 9) == pytest.approx(0.0, abs=1e-45)
+
+
+def test_p_values_are_the_shares_of_all_sets_of_ranks() -> None:
+    """Every set of 5 ranks among 3 draws, all 1,024 equally likely."""
+    tails = np.array([smallest_tail(np.array(ranks), 3) for ranks in product(range(4), repeat=5)])
+    for tail in np.unique(tails):
+        assert chance(float(tail), 5, 3) == pytest.approx(np.mean(tails <= tail * (1.0 + 1e-9)), abs=1e-12)
+
+
+def test_p_values_of_uniform_ranks_are_uniform() -> None:
+    rng = np.random.default_rng(3)
+    p = np.array([chance(smallest_tail(ranks, 99), 200, 99) for ranks in rng.integers(0, 100, (1000, 200))])
+    for level in (0.01, 0.05, 0.3):
+        # 3.5 standard errors
+        assert np.mean(p <= level) == pytest.approx(level, abs=3.5 * np.sqrt(level * (1.0 - level) / 1000))
+
+
+@pytest.mark.parametrize(("n", "draws"), [(20, 9), (200, 99), (1000, 99)])
+def test_the_band_is_as_narrow_as_its_level_allows(n: int, draws: int) -> None:
+    tail = simultaneous(0.05, n, draws)
+    assert 0.03 < chance(tail, n, draws) <= 0.05
+    assert chance(1.02 * tail, n, draws) > 0.05 or np.array_equal(limits(1.02 * tail, n, draws), limits(tail, n, draws))
 
 
 def test_improper_priors_have_nothing_to_draw_from() -> None:
@@ -99,13 +81,12 @@ def test_improper_priors_have_nothing_to_draw_from() -> None:
 @pytest.mark.sbc
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_thousand_replications_are_uniform(name: str) -> None:
-    found = scenario(name).calibrate(1000, seed=7)
+    found = run(name)
     assert found.lost == 0
-    assert found.checks["uniform"].verdict == "passed", found.frame
+    assert failing(found).empty, found.frame
 
 
 @pytest.mark.sbc
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_errors_are_found(name: str) -> None:
-    where, sampler = PLANTED[name]
-    assert calibrate(scenario(where), 1000, seed=7, sampler=sampler).checks["uniform"].verdict == "failed"
+    assert not failing(run_planted(name)).empty
