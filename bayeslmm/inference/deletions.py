@@ -106,7 +106,8 @@ def _downdated(problem: Problem, kernel: RandomEffectsKernel, factor: GroupingFa
         if counts[level] >= criterion.n - criterion.p or _collinear(rest[:-1, :-1]):
             yield None
             continue
-        moved = replace(kernel, cross=replace(cross, n=cross.n - int(counts[level]), border=rest, first=block))
+        fewer = (replace(cross.factors[0], K=factor.size - 1),)
+        moved = replace(kernel, cross=replace(cross, n=cross.n - int(counts[level]), border=rest, factors=fewer, first=block))
         yield replace(problem, criterion=replace(criterion, n=criterion.n - int(counts[level]), kernel=moved))
 
 
