@@ -25,10 +25,16 @@ MANY_ROWS = 20_000
 
 
 def axes_for(ax: Axes | None, width: float = 6.4, height: float = 4.4) -> Axes:
-    """The axes given, or new ones in a figure of their own."""
+    """The axes given, or new ones in a figure of their own. Errors: SpecificationError for what is no axes."""
     if ax is not None:
-        return ax
+        return _axes(ax)
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def _axes(given: Any) -> Axes:
+    if not isinstance(given, Axes):
+        raise SpecificationError(f"ax is a {type(given).__name__}", "ax", "give Matplotlib axes, or None for a new figure")
+    return given
 
 
 def _parts(ax: Axes, count: int, columns: int) -> list[Axes]:
@@ -51,7 +57,7 @@ def panels(ax: Any, count: int, width: float = 3.4, height: float = 2.8, columns
             raise SpecificationError(
                 f"{count} panels are drawn, {len(given)} axes were given", "ax", f"give {count} axes, or None for a new figure"
             )
-        return given[:count]
+        return [_axes(each) for each in given[:count]]
     columns = min(columns, count)
     rows = -(-count // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False, **options)
