@@ -28,6 +28,7 @@ from bayeslmm.likelihood.subjects_prediction import ResidualPlace, subject_rows
 from bayeslmm.results.fit import Fit
 from bayeslmm.results.newrows import Rows, new_rows
 from bayeslmm.results.places import new_place, row_labels
+from bayeslmm.results.predict import table
 from bayeslmm.results.rows import demand_one_of
 from bayeslmm.results.tidy import quantile
 
@@ -67,9 +68,7 @@ def predict_dynamic(fit: Fit, newdata: Any, interval: str | None = None, conf_le
         error = np.sqrt(np.maximum(mean if interval == "confidence" else outcome + unseen, 0.0))
         half = quantile(conf_level) * error
         columns |= {"std_error": error, "conf_low": estimate - half, "conf_high": estimate + half}
-    out = pd.DataFrame(columns, index=found.rows.index)
-    out.iloc[np.flatnonzero(found.rows.missing)] = np.nan
-    return out
+    return table(columns, found.rows, 5)
 
 
 def _demand_possible(fit: Fit) -> None:

@@ -18,6 +18,7 @@ INFERENCE = frozenset(
         "influence",
         "maketables_coefficients",
         "maketables_statistic",
+        "predict_dynamic",
         "profile",
         "r2",
         "ranova",

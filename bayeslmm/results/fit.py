@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from bayeslmm.arrays import Array
 from bayeslmm.results import doors
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.modes import coefficient_frames, mode_frames, sd_frames
-from bayeslmm.results.predict import predict
+from bayeslmm.results.predict import demand_outcomes, predict
 from bayeslmm.results.rows import beside, fitted_values, own_columns, residuals, whole_frame
 from bayeslmm.results.store import save
 from bayeslmm.results.summary import Summary, summarise
@@ -139,6 +139,7 @@ class Fit(Estimates):
         new_levels: str = "error",
         *,
         offset: Any = None,
+        observed: bool = False,
     ) -> pd.DataFrame:
         """Predictions row for row: `estimate`, and with an interval `std_error, conf_low, conf_high` (normal quantiles).
 
@@ -148,12 +149,21 @@ class Fit(Estimates):
         new_levels : "error", or "population": a level that the fit does not know has its expected effect, 0, and its variance enters the
             prediction interval
         offset : one number per row, where the offset of the model was given as an array
+        observed : True learns from the outcomes that newdata have of levels that the fit does not know: their random effects, the
+            outcomes of theirs that are missing, and the fixed effects are what they are given all outcomes together; covariance parameters
+            stay. Without, such outcomes are not read
 
         Raises PredictionError for absent columns, levels that the fit does not know, and rows that are not estimable.
 
         >>> fit.predict({"Days": [10], "Subject": ["308"]}).round(2).to_numpy().tolist()
         [[450.33]]
+        >>> new = {"Days": [0, 1, 9], "Subject": ["new"] * 3, "Reaction": [300.0, 310.0, None]}
+        >>> fit.predict(new, observed=True)["estimate"].round(1).tolist()
+        [283.4, 295.1, 388.8]
         """
+        if observed:
+            demand_outcomes(newdata, level)
+            return cast("pd.DataFrame", doors.infer("predict_dynamic", self, newdata, interval, conf_level, offset=offset))
         return predict(self, newdata, level=level, interval=interval, conf_level=conf_level, new_levels=new_levels, offset=offset)
 
     def contrast_rows(self, newdata: Any) -> Array:

@@ -97,9 +97,8 @@ def _settle_levels(fit: Estimates, newdata: Any, codes: Sequence[Codes], new_lev
             names = list(dict.fromkeys(labels[unseen].tolist()))
             shown = ", ".join(map(repr, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
             what = f"{len(names)} levels of {fit.design.terms[i].group.name!r} are not known to the fit: {shown}"
-            raise PredictionError(
-                what, f"rows {listed(np.flatnonzero(unseen))}", 'new_levels="population" gives them their expected effect, 0'
-            )
+            remedy = 'new_levels="population" gives them their expected effect, 0; observed=True learns from outcomes of theirs'
+            raise PredictionError(what, f"rows {listed(np.flatnonzero(unseen))}", remedy)
     return missing
 
 

@@ -56,6 +56,11 @@ def predict(
         error = np.sqrt(np.maximum(found.mean if interval == "confidence" else found.outcome, 0.0))
         half = quantile(conf_level) * error
         columns |= {"std_error": error, "conf_low": found.estimate - half, "conf_high": found.estimate + half}
+    return table(columns, rows)
+
+
+def table(columns: dict[str, Array], rows: Rows, above: int = 4) -> pd.DataFrame:
+    """The columns beside the index of the rows, NaN in those that miss values, with a warning; above : frames up to the user's."""
     out = pd.DataFrame(columns, index=rows.index)
     if rows.missing.any():
         out.iloc[np.flatnonzero(rows.missing)] = np.nan
@@ -63,8 +68,17 @@ def predict(
         have = "a row has missing values and is" if count == 1 else f"{count} rows have missing values and are"
         what = f"{have} predicted as NaN"
         where = f"rows {listed(np.flatnonzero(rows.missing))}"
-        warnings.warn(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"), stacklevel=3)
+        warnings.warn(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"), stacklevel=above)
     return out
+
+
+def demand_outcomes(newdata: Any, level: str) -> None:
+    """Refuse to learn from outcomes where there are none to learn from, or where they would not be used."""
+    if newdata is None:
+        raise SpecificationError("the outcomes of the fit's own rows are in it", "observed", "give newdata, or leave observed out")
+    if level != "conditional":
+        what = "a prediction of the population is given no outcomes"
+        raise SpecificationError(what, f"level={level!r:.40}, observed", 'use level="conditional"')
 
 
 # -- independent errors --------------------------------------------------------------------------------------------------------------------

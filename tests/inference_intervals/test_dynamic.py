@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import PredictionError
+from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError
 from bayeslmm.inference import predict_dynamic
 from tests.inference_intervals.examples import FORMULAS, fitted, subjects
 
@@ -66,6 +66,27 @@ def test_rows_of_known_subjects_are_predicted_as_ever() -> None:
     fit = fitted("serial")
     head = subjects().head(8)
     np.testing.assert_allclose(predict_dynamic(fit, head)["estimate"], fit.predict(head)["estimate"], rtol=1e-9)
+
+
+def test_predict_learns_from_outcomes_when_told_that_they_are_observed() -> None:
+    fit = fitted("slope")
+    pd.testing.assert_frame_equal(fit.predict(NEW, interval="prediction", observed=True), predict_dynamic(fit, NEW, "prediction"))
+    ignored = fit.predict(NEW, new_levels="population")["estimate"]
+    np.testing.assert_allclose(ignored, fit.predict(NEW, level="population")["estimate"])
+
+
+def test_rows_without_a_place_are_missing_and_said_to_be() -> None:
+    with pytest.warns(BayesLMMWarning, match="predicted as NaN") as told:
+        found = fitted("slope").predict(NEW.assign(time=[0.0, np.nan, 2.0, 5.0, 0.0, 3.0]), observed=True)
+    assert found["estimate"].isna().tolist() == [False, True, False, False, False, False]
+    assert told[0].filename == __file__
+
+
+def test_outcomes_that_would_not_be_used_are_refused() -> None:
+    with pytest.raises(SpecificationError, match="population"):
+        fitted("slope").predict(NEW, level="population", observed=True)
+    with pytest.raises(SpecificationError, match="own rows"):
+        fitted("slope").predict(observed=True)
 
 
 def test_what_has_no_place_is_refused() -> None:
