@@ -14,6 +14,7 @@ from bayeslmm.likelihood.conditioning import Conditioning, condition
 from bayeslmm.likelihood.criterion import Criterion, one_thread
 from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products, factors_of
 from bayeslmm.likelihood.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.moments import moment_start
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
 from bayeslmm.likelihood.residual_structure import Grouped, residual_free, residual_natural, residual_structure
 from bayeslmm.likelihood.starts import ranged_start, residual_start
@@ -146,7 +147,9 @@ def summed(design: Design, conditioning: Conditioning, cross: CrossProducts) -> 
     width = max((b.index.shape[1] for b in cross.rest.batches), default=0) if cross.rest is not None else 0
     kernel = RandomEffectsKernel(parameters, cross)
     criterion = Criterion(cross.n, cross.p, conditioning, kernel, width, -conditioning.logdet_weights)
-    start = np.concatenate([term.covariance.start() for term in parameters.terms] + [np.zeros(0)])
+    start = moment_start(parameters, cross)
+    if start is None:
+        start = np.concatenate([term.covariance.start() for term in parameters.terms] + [np.zeros(0)])
     return Problem(design, conditioning, criterion, parameters, start)
 
 

@@ -1,0 +1,175 @@
+"""Where the search for variances starts when levels are many: moments of what each level adds up to.
+
+With H_k = (A_k + I)^-1, `s_k = H_k Z_k' e` of the least-squares residuals e has for its expected product
+
+    sigma^2 H_k A_k H_k + H_k A_k D A_k H_k + sum over other factors and their levels j that meet k of H_k N_kj D' N_kj' H_k,
+
+linear in the variances. One such equation for each factor, summed over its levels, and one for e'e are solved together. Several levels'
+worth of data make this an estimate within a few per cent, which saves evaluations; a poor one costs nothing but those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm.arrays import Array, Codes
+from bayeslmm.likelihood.coupling import DenseCoupling, SparseCoupling
+from bayeslmm.likelihood.crossproducts import CrossProducts
+from bayeslmm.likelihood.levels import UNROLLED, unrolled
+from bayeslmm.likelihood.parameters import RandomParameters
+from bayeslmm.likelihood.rest import Span
+
+ROWS, LEVELS = 2000, 100
+"""Rows, and levels of the first factor, from which moments are worth their time."""
+
+SMALLEST, LARGEST = 0.05, 100.0
+"""Relative standard deviations at which a search may start: at 0 the criterion is level, far out nearly so."""
+
+OWN_AXES = ("us", "diag", "id")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """One factor: A, H (q, q, K) and s (q, K)."""
+
+    A: Array
+    H: Array
+    s: Array
+
+    @property
+    def q(self) -> int:
+        return len(self.A)
+
+
+def _sums(A: Array, c: Array) -> _Sums:
+    W = np.array(unrolled(A, np.eye(len(A))[None])[1])[:, :, 0]
+    H = np.einsum("cak,cbk->abk", W, W)
+    return _Sums(A, H, np.einsum("abk,bk->ak", H, c))
+
+
+def _by_level(cross: CrossProducts, span: Span) -> _Sums:
+    """A factor of the remaining columns."""
+    assert cross.rest is not None and cross.U0 is not None and cross.V0 is not None
+    level = span.offset + np.arange(span.K) * span.q
+    A = np.empty((span.q, span.q, span.K))
+    for a in range(span.q):
+        for b in range(a + 1):
+            A[a, b] = A[b, a] = cross.U0[cross.rest.target[level + a] + cross.rest.stride[level + b]]
+    return _sums(A, cross.V0[span.offset : span.stop, cross.p].reshape(span.K, span.q).T)
+
+
+def _met(cross: CrossProducts, span: Span) -> tuple[Codes, Codes, Array]:
+    """Pairs of levels of the first factor and one of the others: k (P,), j (P,), N (q, q', P)."""
+    coupling = cross.coupling
+    assert coupling is not None
+    if isinstance(coupling, DenseCoupling):
+        E = coupling.E[:, :, span.offset : span.stop]
+        q, K, _ = E.shape
+        whole = E.reshape(q, K, span.K, span.q)
+        k, j = np.nonzero(whole.any(axis=(0, 3)))
+        return k, j, np.ascontiguousarray(whole[:, k, j].swapaxes(1, 2))
+    assert isinstance(coupling, SparseCoupling)
+    pattern = coupling.columns[0]
+    rows = np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.indptr))
+    if span.offset == 0 and span.stop == pattern.shape[1]:
+        values, columns = np.stack([E.data for E in coupling.columns]), pattern.indices
+    else:
+        own = (pattern.indices >= span.offset) & (pattern.indices < span.stop)
+        values, columns, rows = np.stack([E.data[own] for E in coupling.columns]), pattern.indices[own], rows[own]
+    # the columns of a level lie side by side
+    N = values.reshape(len(values), -1, span.q).swapaxes(1, 2)
+    level = (columns[:: span.q].astype(np.int64) - span.offset) // span.q
+    return rows[:: span.q].astype(np.int64), level, np.asarray(N, float)
+
+
+def _rest_met(cross: CrossProducts, f: int, g: int) -> tuple[Codes, Codes, Array]:
+    """Pairs of levels of two remaining factors, f before g: k of g (P,), j of f (P,), N (q_g, q_f, P)."""
+    assert cross.rest is not None and cross.U0 is not None
+    spans, found = cross.rest.spans, []
+    for batch in cross.rest.batches:
+        local = dict(cross.rest.local(batch))
+        if f not in local or g not in local:
+            continue
+        B, s = batch.index.shape
+        block = cross.U0[batch.begin : batch.begin + batch.size].reshape(B, s, s)[:, local[g], local[f]]
+        whole = block.reshape(B, -1, spans[g].q, block.shape[2] // spans[f].q, spans[f].q)
+        b, k, j = np.nonzero(whole.any(axis=(2, 4)))
+        level_g = (batch.index[:, local[g]][b, k * spans[g].q] - spans[g].offset) // spans[g].q
+        level_f = (batch.index[:, local[f]][b, j * spans[f].q] - spans[f].offset) // spans[f].q
+        found.append((level_g, level_f, whole[b, k, :, j].transpose(1, 2, 0)))
+    if not found:
+        none = np.zeros(0, np.int64)
+        return none, none, np.zeros((spans[g].q, spans[f].q, 0))
+    return tuple(np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))  # type: ignore[return-value]
+
+
+def _moved(H: Array, k: Codes, N: Array) -> Array:
+    """sum over pairs of (H_k N) D (H_k N)' as a matrix on vec D, (q^2, q'^2)."""
+    q, other = N.shape[:2]
+    G = np.einsum("abk,bck->ack", H[:, :, k], N).reshape(q * other, -1)
+    gram = (G @ G.T).reshape(q, other, q, other)
+    return np.asarray(gram.transpose(0, 2, 1, 3).reshape(q * q, other * other))
+
+
+def _equations(cross: CrossProducts, sums: list[_Sums]) -> tuple[Array, Array]:
+    """Matrix and right-hand side of the moments in (sigma^2, vec D of every factor)."""
+    sizes = [s.q**2 for s in sums]
+    begin = np.concatenate([[0], np.cumsum(sizes)]) + 1
+    part = [slice(a, a + size) for a, size in zip(begin, sizes, strict=False)]
+    M, right = np.zeros((begin[-1], begin[-1])), np.zeros(begin[-1])
+    right[0], M[0, 0] = cross.border[cross.p, cross.p], cross.n - cross.p
+    for own, s in zip(part, sums, strict=True):
+        right[own] = (s.s @ s.s.T).ravel()
+        M[0, own] = s.A.sum(-1).ravel()
+        HA = np.einsum("abk,bck->ack", s.H, s.A)
+        M[own, 0] = np.einsum("abk,cbk->ac", HA, s.H).ravel()
+        flat = HA.reshape(s.q**2, -1)
+        M[own, own] = (flat @ flat.T).reshape((s.q,) * 4).transpose(0, 2, 1, 3).reshape(s.q**2, -1)
+    spans = () if cross.rest is None else cross.rest.spans
+    for g, span in enumerate(spans, start=1):
+        pairs = [(0, _met(cross, span))] + [(f, _swapped(_rest_met(cross, f - 1, g - 1))) for f in range(1, g)]
+        for f, (k, j, N) in pairs:
+            M[part[f], part[g]] = _moved(sums[f].H, k, N)
+            M[part[g], part[f]] = _moved(sums[g].H, j, N.swapaxes(0, 1))
+    return M, right
+
+
+def _swapped(pairs: tuple[Codes, Codes, Array]) -> tuple[Codes, Codes, Array]:
+    k, j, N = pairs
+    return j, k, N.swapaxes(0, 1)
+
+
+def _limited(D: Array) -> Array:
+    """D with its eigenvalues brought within the limits."""
+    values, vectors = np.linalg.eigh(0.5 * (D + D.T))
+    kept = np.clip(values, SMALLEST**2, LARGEST**2)
+    return np.asarray((vectors * kept) @ vectors.T)
+
+
+def moment_start(parameters: RandomParameters, cross: CrossProducts) -> Array | None:
+    """x at which relative covariances have the moments of the data; None where that is not worth it, or says nothing.
+
+    Unstructured, diagonal and common variances only: other structures have a start of their own.
+    """
+    first = cross.first
+    if first is None or first.K < LEVELS or cross.n < ROWS or any(f.root is not None or f.q > UNROLLED for f in cross.factors):
+        return None
+    if any(term.covariance.name not in OWN_AXES for term in parameters.terms):
+        return None
+    sums = [_sums(first.A, first.C[:, cross.p])]
+    if cross.rest is not None:
+        sums += [_by_level(cross, span) for span in cross.rest.spans]
+    M, right = _equations(cross, sums)
+    found = np.linalg.lstsq(M / np.abs(M).max(axis=1, keepdims=True), right / np.abs(M).max(axis=1), rcond=1e-12)[0]
+    if not np.isfinite(found).all() or found[0] <= 0.0:
+        return None
+    out, begin = np.empty(parameters.size), 1
+    for factor in parameters.factors:
+        D = found[begin : begin + factor.q**2].reshape(factor.q, factor.q) / found[0]
+        begin += factor.q**2
+        for i, own in zip(factor.terms, factor.slices, strict=True):
+            term = parameters.terms[i]
+            out[term.part] = term.covariance.from_matrix(_limited(D[own, own]))
+    return out if np.isfinite(out).all() else None
