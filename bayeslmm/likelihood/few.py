@@ -220,12 +220,10 @@ def few_columns(parameters: RandomParameters, cross: CrossProducts) -> FewColumn
     cells, entries, begin, place = [], [], 0, 0
     width = sum(factor.q for factor in cross.factors)
     for factor in cross.factors:
-        # products without a level of the only factor have one level less than the factor
-        K = factor.K if cross.first is None else cross.first.K
-        own = begin + np.arange(K * factor.q).reshape(K, factor.q)
+        own = begin + np.arange(factor.K * factor.q).reshape(factor.K, factor.q)
         cells.append((own[:, :, None] * m + own[:, None, :]).ravel())
         inner = place + np.arange(factor.q)
-        entries.append(np.tile((inner[:, None] * width + inner).ravel(), K))
+        entries.append(np.tile((inner[:, None] * width + inner).ravel(), factor.K))
         begin, place = begin + own.size, place + factor.q
     return FewColumns(parameters, products, m, cross.p, np.concatenate(cells), np.concatenate(entries), width)
 
