@@ -6,7 +6,7 @@ ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 JOBS ?= 2
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 
-.PHONY: help demo test lint format verify bench docs notebooks coverage sbc fuzz slow clean
+.PHONY: help demo test lint format verify bench posteriors docs notebooks coverage sbc fuzz slow clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ verify: .venv/.dev ## every published figure of the gallery against ours
 bench: .venv-bench/.peers ## whole fits against the other libraries on this machine
 	.venv-bench/bin/bayeslmm bench
 	.venv-bench/bin/python -m benchmarks.visits
+
+posteriors: .venv/.dev ## effective draws a second against PyMC, nutpie and Bambi (25 minutes)
+	$(BIN)/python -m benchmarks.posterior --again
 
 docs: .venv/.docs ## the site, in site/
 	$(BIN)/mkdocs build --strict

@@ -1,217 +1,178 @@
-"""Effective draws a second: the collapsed posterior against the hierarchical graph and Bambi's default, under the same priors.
+"""Effective draws a second: the collapsed posterior against the hierarchical graph and Bambi's model, by nutpie and by PyMC.
 
-usage: python -m benchmarks.posterior [--set NAME ...] [--sampler NAME ...] [--limit 900] [--out benchmarks/POSTERIOR.md]
+usage: python -m benchmarks.posterior [--set NAME ...] [--sampler NAME ...] [--limit 150] [--budget 25] [--again]
+       [--lines benchmarks/posterior.jsonl] [--out benchmarks/POSTERIOR.md]
 
-Every pair of set and sampler runs in a process of its own. Cold counts from the start of that process, imports and compilation
-included; warm is a second run in it, sampling only for what has been compiled. The figure is the smallest bulk or tail effective sample
-size over alpha, standard deviations, correlations, sigma and six random effects, over the seconds. Bambi fits what it can express:
-independent random effects.
+Every pair of set and sampler runs in a process of its own, ended with its children at the limit (seconds). What it measured until then is
+appended to the file of lines at once, so nothing is lost when a run is stopped, and the next call goes on with the pairs that are missing;
+`--again` measures all of them anew. No pair is begun once the budget (minutes) is spent. The table is written from all lines there are.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import numpy as np
-
+from benchmarks.posterior_worker import SAMPLERS, SETS, formula
 from benchmarks.report import machine
 
-SETS: dict[str, tuple[str, str]] = {
-    "Dyestuff": ("Dyestuff", "Yield ~ 1 + (1 | Batch)"),
-    "sleepstudy": ("sleepstudy", "Reaction ~ Days + (Days | Subject)"),
-    "Penicillin": ("Penicillin", "diameter ~ 1 + (1 | plate) + (1 | sample)"),
-    "Pastes": ("Pastes", "strength ~ 1 + (1 | batch / cask)"),
-    "Machines": ("Machines", "score ~ Machine + (1 | Worker) + (1 | Worker:Machine)"),
-    "trial": ("trial", "BCVA_CHG ~ VISITN + BCVA_BL + (1 | USUBJID)"),
-    "InstEval": ("InstEval", "y ~ service + (1 | s) + (1 | d) + (1 | dept:service)"),
-}
-SAMPLERS = ("collapsed", "hierarchical nutpie", "hierarchical pymc", "bambi nutpie", "bambi pymc")
-EFFECTS = 6
+HERE = Path(__file__).resolve().parent
+Line = dict[str, Any]
+
+HEADER = """# Posteriors
+
+Effective draws a second, 4 chains of 1000 draws after 1000 of warm-up (importance sampling has none), the same data and the same priors:
+the smallest bulk or tail effective sample size over alpha, sds, correlations, sigma and six random effects of every grouping factor, over
+the seconds.
+
+- *cold*: a process of its own from its start: imports, data, compilation, first run.
+- *warm*: later runs in the same process, sampling alone; the median where a run is short.
+- *collapsed*: random effects and alpha integrated out, then drawn exactly; one thread, its draws as arrays by name. *collapsed, tree*: with
+  the ArviZ tree of them, pointwise log likelihoods included, whose first one waits for the import of xarray.
+- *hierarchical*: our graph with every random effect a variable. *bambi*: `model.to_bambi()`, Bambi's own graph; it has no correlation
+  of random effects and fits them as independent. Both run their chains on all cores.
+- *ratio*: how many times more effective draws a second the collapsed posterior gives.
+- A process that is not done within its limit was ended: "> 150 s".
+
+To make it again: `make posteriors`, or `python -m benchmarks.posterior --again`; without `--again` what is missing is measured.
+
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One sampler on one set: seconds, smallest effective sample size, divergences; warm is the second run."""
-
-    name: str
-    sampler: str
-    cold: float
-    cold_ess: float
-    warm: float
-    warm_ess: float
-    divergences: int
-    mean_sigma: float
-
-
-def least_ess(draws: dict[str, Any]) -> float:
-    """The smallest bulk or tail effective sample size over arrays (chain, draw, ...)."""
-    import arviz_stats
-    import xarray
-
-    found = []
-    for name, values in draws.items():
-        flat = np.asarray(values).reshape(*np.shape(values)[:2], -1)
-        table = xarray.Dataset({name: (("chain", "draw", "entry"), flat)})
-        for method in ("bulk", "tail"):
-            options = {"prob": (0.05, 0.95)} if method == "tail" else {}
-            found.append(float(arviz_stats.ess(table, method=method, **options)[name].min()))
-    return min(found)
-
-
-def own_draws(posterior: Any) -> dict[str, Any]:
-    """What is judged, from a posterior under our names."""
-    found = {}
-    for name in map(str, posterior.data_vars):
-        values = np.asarray(posterior[name])
-        if name == "alpha" or name == "sigma" or name.startswith("sd_"):
-            found[name] = values
-        elif name.startswith("corr_"):
-            rows, columns = np.tril_indices(values.shape[-1], -1)
-            found[name] = values[..., rows, columns]
-        elif name.startswith("beta_") and "(" not in name:
-            found[name] = values[:, :, :EFFECTS]
-    return found
-
-
-def bambi_draws(posterior: Any) -> dict[str, Any]:
-    found = {}
-    for name in map(str, posterior.data_vars):
-        values = np.asarray(posterior[name])
-        if "_offset" in name or name == "mu":
-            continue
-        found[name] = values.reshape(*values.shape[:2], -1)[..., :EFFECTS]
-    return found
-
-
-def runner(data: str, formula: str, sampler: str) -> Callable[[int], tuple[dict[str, Any], int]]:
-    """A function of the seed that samples 4 chains of 1000 draws."""
-    import bayeslmm as blm
-
-    frame = blm.load_dataset(data)
-    kind, _, by = sampler.partition(" ")
-    if kind == "bambi":
-        formula = formula.replace("(Days | Subject)", "(Days || Subject)")
-    model = blm.LMM(formula, frame, check="warn")
-    if kind == "collapsed":
-        return lambda seed: (own_draws(model.sample(seed=seed).tree["posterior"]), 0)
-    if kind == "bambi":
-        bambi = model.to_bambi()
-        bambi.build()
-        graph, read = bambi.backend.model, bambi_draws
-    else:
-        graph, read = model.to_pymc("hierarchical"), own_draws
-    return sampled(graph, by, read)
-
-
-def sampled(graph: Any, by: str, read: Callable[[Any], dict[str, Any]]) -> Callable[[int], tuple[dict[str, Any], int]]:
-    if by == "nutpie":
-        import nutpie
-
-        compiled = nutpie.compile_pymc_model(graph)
-
-        def draw(seed: int) -> tuple[dict[str, Any], int]:
-            tree = nutpie.sample(compiled, draws=1000, tune=1000, chains=4, seed=seed, progress_bar=False)
-            return read(tree["posterior"]), int(tree["sample_stats"]["diverging"].sum())
-
-        return draw
-    import pymc as pm
-
-    def draw_pymc(seed: int) -> tuple[dict[str, Any], int]:
-        with graph:
-            tree = pm.sample(1000, tune=1000, chains=4, random_seed=seed, progressbar=False, compute_convergence_checks=False)
-        return read(tree["posterior"]), int(tree["sample_stats"]["diverging"].sum())
-
-    return draw_pymc
-
-
-def measure(name: str, sampler: str, started: float) -> Run:
-    """Cold, counted from `started`, then warm."""
-    draw = runner(*SETS[name], sampler)
-    first, _ = draw(1)
-    cold = time.time() - started
-    begin = time.perf_counter()
-    second, divergences = draw(2)
-    warm = time.perf_counter() - begin
-    sigma = float(np.mean(second["sigma"]))
-    return Run(name, sampler, cold, least_ess(first), warm, least_ess(second), divergences, sigma)
-
-
-def in_a_process(name: str, sampler: str, limit: float) -> Run | str:
-    command = [sys.executable, "-m", "benchmarks.posterior", "--worker", name, sampler, repr(time.time())]
+def run(name: str, sampler: str, limit: float) -> list[Line]:
+    """What a process measured until its end or the limit, line by line; its last line tells why it ended early."""
+    command = [sys.executable, "-m", "benchmarks.posterior_worker", name, sampler, repr(time.time())]
+    numbers = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=HERE.parent,
+        env=os.environ | numbers,
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+        said, complaint = process.communicate(timeout=limit)
+        failed = "" if process.returncode == 0 else (complaint.strip().splitlines() or ["no reason given"])[-1][:100]
     except subprocess.TimeoutExpired:
-        return f"> {limit:.0f} s"
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if not lines:
-        return (done.stderr.strip().splitlines() or ["failed"])[-1][:80]
-    return Run(**json.loads(lines[-1]))
+        os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate()
+        failed = f"> {limit:.0f} s"
+    found: list[Line] = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    if failed:
+        found.append({"part": "end", "why": failed})
+    return [{"set": name, "sampler": sampler, "machine": machine(1), "when": round(time.time()), **line} for line in found]
 
 
-def table(name: str, found: dict[str, Run | str]) -> str:
-    """Markdown of one set, ratios against the collapsed sampler."""
-    lines = [
-        f"## {name}: `{SETS[name][1]}`",
-        "",
-        "| sampler | cold s | warm s | warm ESS | ESS/s warm | ours is | ESS/s cold | ours is | divergences |",
-    ]
-    lines.append("|---|---|---|---|---|---|---|---|---|")
-    ours = found.get("collapsed")
-    for sampler, run in found.items():
-        if isinstance(run, str):
-            lines.append(f"| {sampler} | {run} | | | | | | | |")
-            continue
-        warm, cold = run.warm_ess / run.warm, run.cold_ess / run.cold
-        ratios = ("", "")
-        if isinstance(ours, Run) and run is not ours:
-            ratios = (f"{ours.warm_ess / ours.warm / warm:.0f} x", f"{ours.cold_ess / ours.cold / cold:.0f} x")
-        cells = (
-            f"{run.cold:.1f}",
-            f"{run.warm:.2f}",
-            f"{run.warm_ess:.0f}",
-            f"{warm:.0f}",
-            ratios[0],
-            f"{cold:.1f}",
-            ratios[1],
-            run.divergences,
-        )
-        lines.append(f"| {sampler} | " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
+def read(path: Path) -> list[Line]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def append(path: Path, lines: list[Line]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def latest(lines: list[Line]) -> dict[tuple[str, str], list[Line]]:
+    """The lines of the last run of every pair."""
+    last = {(line["set"], line["sampler"]): line["when"] for line in lines}
+    found: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        pair = (line["set"], line["sampler"])
+        if line["when"] == last[pair]:
+            found.setdefault(pair, []).append(line)
+    return found
+
+
+class Result:
+    """The lines of a pair put together; rates are NaN where nothing was measured."""
+
+    def __init__(self, lines: list[Line]) -> None:
+        by_part = {part: [line for line in lines if line["part"] == part] for part in ("cold", "warm", "end")}
+        self.cold, self.warm = by_part["cold"], by_part["warm"]
+        self.why = by_part["end"][-1]["why"] if by_part["end"] else ""
+        self.cold_rate = self.cold[0]["ess"] / self.cold[0]["seconds"] if self.cold else float("nan")
+        self.warm_rate = median(line["ess"] / line["seconds"] for line in self.warm) if self.warm else float("nan")
+
+    def cells(self, ours: Result | None) -> list[str]:
+        """Cold: seconds, rate, ratio; warm: seconds, effective draws, rate, ratio; divergences."""
+        cold = [f"{self.cold[0]['seconds']:.1f}", f"{self.cold_rate:.3g}"] if self.cold else [self.why, ""]
+        warm = [self.why if self.cold else "", "", ""]
+        if self.warm:
+            seconds, ess = median(line["seconds"] for line in self.warm), median(line["ess"] for line in self.warm)
+            warm = [f"{seconds:.3g}", f"{ess:.0f}", f"{self.warm_rate:.3g}"]
+        own = self.warm or self.cold
+        divergences = f"{median(line['divergences'] for line in own):.0f}" if own else ""
+        return [*cold, ratio(ours, self, "cold_rate"), *warm, ratio(ours, self, "warm_rate"), divergences]
+
+
+def ratio(ours: Result | None, other: Result, which: str) -> str:
+    if ours is None or ours is other:
+        return ""
+    value = getattr(ours, which) / getattr(other, which)
+    return "" if value != value else f"{value:.3g}"
+
+
+def table(name: str, found: dict[str, Result]) -> str:
+    """Markdown of one set."""
+    head = "| sampler | cold s | ESS/s | ratio | warm s | ESS | ESS/s | ratio | divergences |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+    rows = [f"| {sampler} | " + " | ".join(result.cells(found.get("collapsed"))) + " |" for sampler, result in found.items()]
+    other = formula(name, "bambi")
+    differs = "" if other == SETS[name][1] else f"; Bambi: `{other}`"
+    return "\n".join([f"## {name}", "", f"`{SETS[name][1]}`{differs}", "", head, *rows, ""])
+
+
+def page(lines: list[Line]) -> str:
+    """The whole page from all lines."""
+    pairs, parts = latest(lines), [HEADER]
+    machines = {line["machine"] for own in pairs.values() for line in own}
+    packages: dict[str, str] = {}
+    for own in pairs.values():
+        for line in own:
+            packages |= line.get("versions", {})
+    parts += ["\n".join(sorted(machines)), "\n", ", ".join(f"{name} {number}" for name, number in packages.items()), ".\n\n"]
+    for name in SETS:
+        found = {sampler: Result(pairs[name, sampler]) for sampler in SAMPLERS if (name, sampler) in pairs}
+        if found:
+            parts.append(table(name, found) + "\n")
+    return "".join(parts).rstrip() + "\n"
 
 
 def main() -> None:
-    """Measure what was asked for and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure what is asked for and missing, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", action="append", choices=list(SETS), dest="sets")
     parser.add_argument("--sampler", action="append", choices=SAMPLERS, dest="samplers")
-    parser.add_argument("--limit", type=float, default=900.0)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=float, default=150.0, help="seconds of one process")
+    parser.add_argument("--budget", type=float, default=25.0, help="minutes after which no process is begun")
+    parser.add_argument("--again", action="store_true", help="measure anew what was measured")
+    parser.add_argument("--lines", type=Path, default=HERE / "posterior.jsonl")
+    parser.add_argument("--out", type=Path, default=HERE / "POSTERIOR.md")
     asked = parser.parse_args()
-    if asked.worker:
-        name, sampler, started = asked.worker
-        print(json.dumps(asdict(measure(name, sampler, float(started)))))
-        return
-    parts = [f"# Posterior benchmark\n\n{__doc__.partition('Every pair')[0].splitlines()[0]}\n\n{machine(1)}\n"]
-    for name in asked.sets or [n for n in SETS if n != "InstEval"]:
-        found: dict[str, Run | str] = {}
-        for sampler in asked.samplers or SAMPLERS:
-            found[sampler] = in_a_process(name, sampler, asked.limit)
-            print(name, sampler, found[sampler], flush=True)
-        parts.append(table(name, found))
-    text = "\n".join(parts)
-    if asked.out:
-        asked.out.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+    begin, known = time.monotonic(), set() if asked.again else set(latest(read(asked.lines)))
+    wanted = [(name, sampler) for name in asked.sets or SETS for sampler in asked.samplers or SAMPLERS]
+    for name, sampler in wanted:
+        if (name, sampler) in known:
+            continue
+        if time.monotonic() - begin > 60.0 * asked.budget:
+            print(f"{name}, {sampler}: left for the next call", flush=True)
+            continue
+        lines = run(name, sampler, asked.limit)
+        append(asked.lines, lines)
+        asked.out.write_text(page(read(asked.lines)), encoding="utf-8")
+        print(f"{name}, {sampler}:", " | ".join(Result(lines).cells(None)), f"({time.monotonic() - begin:.0f} s so far)", flush=True)
+    asked.out.write_text(page(read(asked.lines)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,13 @@ BLOCK = re.compile(r'<div class="arithmatex">\\\[(?P<tex>.*?)\\\]</div>', re.DOT
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are computed."""
-    for name, text in {"validation.md": validation(), "benchmarks.md": benchmarks(), "reference/structures.md": structures()}.items():
+    pages = {
+        "validation.md": validation(),
+        "benchmarks.md": benchmarks(),
+        "posteriors.md": posteriors(),
+        "reference/structures.md": structures(),
+    }
+    for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files
 
@@ -88,16 +94,32 @@ def model_section(name: str, group: list[Compared]) -> list[str]:
 
 def benchmarks() -> str:
     """The results of the last run of the benchmark, as it wrote them."""
-    results = ROOT / "benchmarks" / "RESULTS.md"
-    if results.is_file():
-        text = results.read_text(encoding="utf-8")
-        return text if text.lstrip().startswith("# ") else f"# Benchmarks\n\n{text}"
-    return (
-        "# Benchmarks\n\nNo run has been recorded yet. `make bench` sets up the other libraries in an environment of their own, times "
-        "whole fits of the same problems with all of them, one process each, "
-        "and writes a table with versions, times, memory and the criterion "
-        "that each ended at: a fit that is fast and ends above the optimum is not a win.\n"
+    return recorded(
+        "RESULTS.md",
+        "Benchmarks",
+        "`make bench` sets up the other libraries in an environment of their own, times whole fits of the same problems with all of them, "
+        "one process each, and writes a table with versions, times, memory and the criterion that each ended at: a fit that is fast and "
+        "ends above the optimum is not a win.",
     )
+
+
+def posteriors() -> str:
+    """The results of the last run of the benchmark of posteriors."""
+    return recorded(
+        "POSTERIOR.md",
+        "Posteriors",
+        "`make posteriors` samples the same models under the same priors with our collapsed sampler, PyMC, nutpie and Bambi, one process "
+        "each, and writes a table of effective draws a second.",
+    )
+
+
+def recorded(name: str, title: str, otherwise: str) -> str:
+    """A page as a run of a benchmark wrote it; how to make it where there is none."""
+    results = ROOT / "benchmarks" / name
+    if not results.is_file():
+        return f"# {title}\n\nNo run has been recorded yet. {otherwise}\n"
+    text = results.read_text(encoding="utf-8")
+    return text if text.lstrip().startswith("# ") else f"# {title}\n\n{text}"
 
 
 def structures() -> str:
