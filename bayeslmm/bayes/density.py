@@ -119,8 +119,7 @@ class Density:
         """How many points to draw random effects for at once."""
         if isinstance(self.pooled, PatternKernel):
             return int(np.clip(ELEMENTS // self.pooled.draw_cells, 1, 1024))
-        if not isinstance(self.kernel, RandomEffectsKernel):
-            return 256
+        assert isinstance(self.kernel, RandomEffectsKernel)
         cross = self.kernel.cross
         per_point = (cross.p + 1) ** 2
         if cross.first is not None:
@@ -306,7 +305,7 @@ def arranged(problem: Problem, priors: ModelPriors, axes: Layout) -> Density:
     """The density of a problem on given axes, its kernels laid out for many points."""
     alpha = AlphaPrior(problem, tuple(row.prior for row in priors.alpha))
     many = for_many(problem)
-    pooled = (
-        class_kernel(many) if isinstance(many, RandomEffectsKernel) else pattern_kernel(many) if isinstance(many, SubjectsKernel) else None
-    )
-    return Density(problem, priors, axes, alpha, many=many, pooled=pooled)
+    if isinstance(many, RandomEffectsKernel):
+        return Density(problem, priors, axes, alpha, many=many, pooled=class_kernel(many))
+    assert isinstance(many, SubjectsKernel)
+    return Density(problem, priors, axes, alpha, many=many, pooled=pattern_kernel(many))

@@ -24,7 +24,7 @@ from bayeslmm.likelihood.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.levels_kernel import LevelsState, Solution
 from bayeslmm.likelihood.patterns import PatternKernel, scaled_border, scaled_columns
 from bayeslmm.likelihood.rest import RestState
-from bayeslmm.likelihood.subjects import RowsState, SubjectsKernel, SubjectsState, TermRows
+from bayeslmm.likelihood.subjects import TermRows
 
 Generator = np.random.Generator
 
@@ -50,8 +50,6 @@ def joint_draws(density: Density, phi: Array, rng: Generator) -> JointDraws:
             kernel = density.kernel
             if isinstance(density.pooled, PatternKernel):
                 found = _patterned(density, density.pooled, x, s, rng)
-            elif isinstance(kernel, SubjectsKernel):
-                found = _structured(density, kernel, x, s, rng)
             elif isinstance(density.pooled, ClassKernel):
                 classes = density.pooled.state(x)
                 found = _independent(density, classes.solution, classes.W, classes.rest, s, rng)
@@ -189,48 +187,3 @@ def _drawn_levels(D: Array, term: TermRows, s: Array, rng: Generator) -> Array:
     """beta (t, K, q) of one term from its distribution."""
     free = s[:, None, None] * (rng.standard_normal((len(s), term.K, D.shape[-1])) @ cholesky(D).swapaxes(-1, -2))
     return free if term.relationship is None else np.einsum("kl,tlq->tkq", cholesky(term.relationship), free)
-
-
-def _structured(density: Density, kernel: SubjectsKernel, x: Array, s: Array, rng: Generator) -> JointDraws:
-    c, terms = density.problem.conditioning, density.problem.random.terms
-    alpha, betas = [], []
-    roots = [None if term.relationship is None else cholesky(term.relationship) for term in kernel.data.terms]
-    for row, sigma in zip(x, s, strict=True):
-        state = kernel.evaluate(row[None], derivatives=False)
-        assert isinstance(state, SubjectsState)
-        a = draw_alpha(density.alpha.integrate(state.solution, np.array([sigma**2])), np.array([sigma]), rng)[0]
-        alpha.append(c.alpha0 + c.y_scale * c.back @ a)
-        if terms:
-            betas.append(_perturbed(state, a, float(sigma), roots, rng))
-    beta = tuple(c.y_scale * np.stack([b[i] for b in betas]) @ term.map.whole.T for i, term in enumerate(terms))
-    return JointDraws(np.stack(alpha), beta)
-
-
-def _perturbed(state: SubjectsState, a: Array, sigma: float, roots: list[Array | None], rng: Generator) -> list[Array]:
-    """beta of every term, (K, q) on conditioned columns, given alpha."""
-    kernel, v = state.kernel, np.append(-a, 1.0)
-    Ds = [term.covariance.matrix(state.x[term.part]) for term in kernel.random.terms]
-    prior = []
-    for D, term, root in zip(Ds, kernel.data.terms, roots, strict=True):
-        free = sigma * rng.standard_normal((term.K, len(D))) @ cholesky(D).T
-        prior.append(free if root is None else root @ free)
-    scores = [np.zeros((term.K, len(D))) for D, term in zip(Ds, kernel.data.terms, strict=True)]
-    for rows in state.row_states:
-        e = (rows.inverse @ (rows.U @ v - _drawn_rows(rows, kernel, prior, sigma, rng))[..., None])[..., 0]
-        for i, term in enumerate(kernel.data.terms):
-            codes = term.codes[rows.batch.rows].ravel()
-            for b in range(scores[i].shape[1]):
-                scores[i][:, b] += np.bincount(codes, (rows.Z[i][..., b] * e).ravel(), term.K)
-    out = []
-    for D, term, own, score in zip(Ds, kernel.data.terms, prior, scores, strict=True):
-        reached = score if term.relationship is None else term.relationship @ score
-        out.append(own + reached @ D)
-    return out
-
-
-def _drawn_rows(rows: RowsState, kernel: SubjectsKernel, prior: list[Array], sigma: float, rng: Generator) -> Array:
-    """Z beta + e drawn from D and R, (B, k) in scaled rows."""
-    out = sigma * (cholesky(rows.R) @ rng.standard_normal((*rows.R.shape[:2], 1)))[..., 0]
-    for Z, term, beta in zip(rows.Z, kernel.data.terms, prior, strict=True):
-        out = out + np.einsum("bkq,bkq->bk", Z, beta[term.codes[rows.batch.rows]])
-    return out

@@ -1,8 +1,8 @@
 """Structured errors at many x at once: the blocks of every batch for all x in one Cholesky, pooled patterns in one matrix product.
 
-With random effects too, blocks that are alike (the same visits, the same Z, the same weights) have one and the same V0: it is factorised
-once for all of them, and what they observed is added up. Values and draws only, and without a variance function, whose rows scale
-differently at every x.
+With random effects too, blocks that are alike (the same visits, Z, weights and covariates of a variance function) have one and the same V0:
+it is factorised once for all of them, and what they observed is added up. Values and draws only. A variance function, whose rows would
+scale differently at every x, multiplies R instead.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ def features(kernel: SubjectsKernel, batch: RowBatch) -> Array:
         found.append(data.log_weight_scale[batch.rows])
     for term in data.terms:
         found += [term.Z[batch.rows], level_mask(term, batch.rows)]
+    found += [value[batch.rows] for value in kernel.variance.values if value is not None]
+    found += [factor.strata[batch.rows] for factor in kernel.variance.factors if factor.strata is not None]
     return np.concatenate([rounded(np.asarray(part, float).reshape(len(batch.rows), -1)) for part in found], axis=1)
 
 
@@ -167,6 +169,9 @@ class PatternKernel:
         """The blocks of every kind at many x."""
         kernel = self.kernel
         R = many_matrices(kernel.structure, x[:, kernel.residual_part], kind.block)
+        if kernel.variance.size:
+            v = np.exp(kernel.variance.log_multipliers(x[:, kernel.variance_part], kind.rows))
+            R = v[..., None] * R * v[..., None, :]
         V = R
         for Z, term, data in zip(scaled_columns(kernel, kind.rows), kernel.random.terms, kernel.data.terms, strict=True):
             D = term.covariance.matrix(x[:, term.part])
@@ -187,8 +192,6 @@ def _logdets(L: Array) -> Array:
     return np.asarray(2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1))
 
 
-def pattern_kernel(kernel: SubjectsKernel) -> PatternKernel | None:
-    """A kernel's values at many x; None where a variance function scales rows."""
-    if kernel.variance.size:
-        return None
+def pattern_kernel(kernel: SubjectsKernel) -> PatternKernel:
+    """A kernel's values at many x."""
     return PatternKernel(kernel, tuple(alike(kernel, batch) for batch in kernel.data.rows))

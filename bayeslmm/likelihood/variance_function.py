@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from bayeslmm.arrays import Array
+from bayeslmm.arrays import Array, Codes
 from bayeslmm.data.design import Design, VarianceDesign
 
 TINY = 1e-300
@@ -74,34 +75,64 @@ class VarianceFunction:
 
     def log_multiplier(self, delta: Array) -> tuple[Array, Array]:
         """log v (n,) and its derivatives (size, n)."""
-        total, slopes, begin = np.zeros(self.n), np.zeros((self.size, self.n)), 0
-        for factor, value, size in zip(self.factors, self.values, self.sizes, strict=True):
-            part = slice(begin, begin + size)
-            add, slopes[part] = _factor(factor, value, delta[part], self.n)
-            total += add
-            begin += size
+        total, slopes = np.zeros(self.n), np.zeros((self.size, self.n))
+        for factor, value, part in self._parts():
+            total += _log_multiplier(factor, value, delta[None, part], slice(None))[0]
+            slopes[part] = _slopes(factor, value, delta[part], self.n)
         return total, slopes
+
+    def log_multipliers(self, delta: Array, rows: Codes) -> Array:
+        """log v (t, ...) of some rows (...) at delta (t, size)."""
+        total = np.zeros((len(delta), *rows.shape))
+        for factor, value, part in self._parts():
+            total += _log_multiplier(factor, value, delta[:, part], rows)
+        return total
+
+    def _parts(self) -> Iterator[tuple[VarianceDesign, Array | None, slice]]:
+        begin = 0
+        for factor, value, size in zip(self.factors, self.values, self.sizes, strict=True):
+            yield factor, value, slice(begin, begin + size)
+            begin += size
 
 
 def _sets(factor: VarianceDesign) -> int:
     return 1 if factor.strata is None else len(factor.labels)
 
 
-def _factor(factor: VarianceDesign, value: Array | None, delta: Array, n: int) -> tuple[Array, Array]:
-    strata = np.zeros(n, np.int64) if factor.strata is None else factor.strata
+def _strata(factor: VarianceDesign, n: int) -> Codes:
+    return np.zeros(n, np.int64) if factor.strata is None else factor.strata
+
+
+def _log_multiplier(factor: VarianceDesign, value: Array | None, delta: Array, rows: Codes | slice) -> Array:
+    """log v (t, ...) of one factor at delta (t, its size)."""
+    if factor.kind == "ident":
+        assert factor.strata is not None
+        return np.asarray(np.concatenate([np.zeros((len(delta), 1)), delta], axis=1)[:, factor.strata[rows]])
+    assert value is not None
+    strata, own = _strata(factor, len(value))[rows], value[rows]
+    if factor.kind == "exp":
+        return np.asarray(delta[:, strata] * own)
+    size = np.log(np.maximum(np.abs(own), TINY))
+    if factor.kind == "power":
+        return np.asarray(delta[:, strata] * size)
     sets = _sets(factor)
+    return np.asarray(np.log(np.exp(delta[:, :sets])[:, strata] + np.exp(delta[:, sets:][:, strata] * size)))
+
+
+def _slopes(factor: VarianceDesign, value: Array | None, delta: Array, n: int) -> Array:
+    """Derivatives of log v, (its size, n)."""
+    strata, sets = _strata(factor, n), _sets(factor)
     member = (strata == np.arange(sets)[:, None]).astype(float)
     if factor.kind == "ident":
-        return np.concatenate([[0.0], delta])[strata], member[1:]
+        return np.asarray(member[1:])
     assert value is not None
     if factor.kind == "exp":
-        return delta[strata] * value, member * value
+        return np.asarray(member * value)
     size = np.log(np.maximum(np.abs(value), TINY))
     if factor.kind == "power":
-        return delta[strata] * size, member * size
-    c, d = np.exp(delta[:sets])[strata], delta[sets:][strata]
-    power = np.exp(d * size)
-    return np.log(c + power), np.concatenate([member * (c / (c + power)), member * (power * size / (c + power))])
+        return np.asarray(member * size)
+    c, power = np.exp(delta[:sets])[strata], np.exp(delta[sets:][strata] * size)
+    return np.concatenate([member * (c / (c + power)), member * (power * size / (c + power))])
 
 
 def variance_function(design: Design, fitted: Array | None = None) -> VarianceFunction:

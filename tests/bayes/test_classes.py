@@ -49,13 +49,12 @@ def test_levels_are_told_apart_by_what_was_seen() -> None:
     assert len(set(alike(kernel.cross.first.A).tolist())) == 3
 
 
-@pytest.mark.parametrize("name", ["us errors", "ar1 errors", "toep errors", "spatial errors"])
+@pytest.mark.parametrize("name", ["us errors", "ar1 errors", "toep errors", "spatial errors", "variance function", "ratio"])
 def test_patterns_give_the_likelihood_of_subjects(name: str) -> None:
     problem = model(name).problem
     kernel = problem.criterion.kernel
     assert isinstance(kernel, SubjectsKernel)
     pooled = pattern_kernel(kernel)
-    assert pooled is not None
     x = problem.start + 0.2 * np.random.default_rng(0).normal(size=(9, problem.size))
     fast, slow = pooled.solve(x), kernel.solve(x)
     assert np.allclose(fast.logdet, slow.logdet, rtol=1e-11, atol=1e-10)
@@ -69,7 +68,6 @@ def test_groups_of_parameters_have_patterns_too() -> None:
     kernel = problem.criterion.kernel
     assert isinstance(kernel, SubjectsKernel)
     pooled = pattern_kernel(kernel)
-    assert pooled is not None
     x = problem.start + 0.2 * np.random.default_rng(0).normal(size=(5, problem.size))
     assert np.allclose(pooled.solve(x).r2, kernel.solve(x).r2, rtol=1e-10)
 
@@ -79,7 +77,6 @@ def kinds_of(built: blm.LMM) -> list[int]:
     kernel = built.problem.criterion.kernel
     assert isinstance(kernel, SubjectsKernel)
     pooled = pattern_kernel(kernel)
-    assert pooled is not None
     x = built.problem.start + 0.2 * np.random.default_rng(0).normal(size=(70, built.problem.size))
     fast, slow = pooled.solve(x), [kernel.solve(row[None]) for row in x]
     assert np.allclose(fast.logdet, [one.logdet[0] for one in slow], rtol=1e-11, atol=1e-10)
@@ -97,6 +94,16 @@ def test_blocks_with_the_same_visits_effects_and_weights_are_one_kind() -> None:
     assert kinds_of(built(whole.drop(index=[0, 7, 13]))) == [1, 2, 9]
     assert kinds_of(built(whole.assign(w=np.where(whole["g"] < "g2", 1.0, 2.0)), weights="w")) == [4, 8]
     assert kinds_of(built(whole, weights="w")) == [1] * 12
+
+
+@pytest.mark.parametrize(
+    ("variance", "kinds"),
+    [("exp(x)", [12]), ("ident(inner) * exp(x)", [12]), ("power(o)", [1] * 12), ("const_power(o | inner)", [1] * 12)],
+)
+def test_variance_functions_multiply_the_errors_of_a_kind(variance: str, kinds: list[int]) -> None:
+    """x is the same in every group, o in none; the strata alternate within groups."""
+    for residual in (None, "ar1(visit | g)"):
+        assert kinds_of(blm.LMM("y ~ x + (x | g)", grouped(groups=12), variance=variance, residual=residual, check="warn")) == kinds
 
 
 def test_nested_levels_tell_kinds_apart() -> None:
