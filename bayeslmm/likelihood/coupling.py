@@ -7,6 +7,7 @@ and its pull-back are then sparse products. When most meet most, a dense E and B
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ from bayeslmm.arrays import Array, Codes, symmetric
 
 PRODUCTS = 60_000_000
 """Largest number of pairwise products kept as a sparse map (12 bytes each for every entry of H)."""
+
+PORTION = 1 << 18
+"""Pairwise products made at once."""
 
 
 def lower_entries(q: int) -> list[tuple[int, int]]:
@@ -142,26 +146,43 @@ def sparse_coupling(rows: Codes, columns: Codes, values: Array, K: int, m: int, 
     q = len(values)
     indptr = np.searchsorted(rows, np.arange(K + 1))
     E = tuple(sp.csr_array((values[a], columns, indptr), shape=(K, m)) for a in range(q))
-    position = np.arange(len(rows)) - indptr[rows]
-    repeat = position + 1
-    high = np.repeat(np.arange(len(rows), dtype=np.int64), repeat)
-    offset = np.cumsum(repeat) - repeat
-    low = np.arange(len(high)) - np.repeat(offset, repeat) + np.repeat(indptr[rows], repeat)
-    places = (target[columns[high]] + stride[columns[low]]).astype(np.int64)
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(rows, repeat, K))]).astype(np.int64)
-    index: NDArray[np.signedinteger] = places.astype(np.int32) if flat < 2**31 and len(places) < 2**31 else places
+    counts = np.diff(indptr)
+    bounds = np.concatenate([[0], np.cumsum(counts * (counts + 1) // 2)])
+    narrow = flat < 2**31 and bounds[-1] < 2**31
+    index: NDArray[np.signedinteger] = np.empty(bounds[-1], np.int32 if narrow else np.int64)
+    data = np.empty((q * (q + 1) // 2, bounds[-1]))
+    for part in _portions(bounds):
+        low, high = _pairs(indptr, part)
+        own = slice(bounds[part.start], bounds[part.stop])
+        index[own] = target[columns[high]] + stride[columns[low]]
+        for e, (a, b) in enumerate(lower_entries(q)):
+            np.multiply(values[a, high], values[b, low], out=data[e, own])
+            if a != b:
+                data[e, own] += values[b, high] * values[a, low]
     bounds = bounds.astype(index.dtype)
-    products, gathers, squares = [], [], []
-    for a, b in lower_entries(q):
-        data = values[a, high] * values[b, low]
-        if a != b:
-            data = data + values[b, high] * values[a, low]
-        product = sp.csc_array((data, index, bounds), shape=(flat, K))
-        products.append(product)
-        gathers.append(sp.csr_array((data, index, bounds), shape=(K, flat)))
-        squares.append(sp.csr_array((values[a] * values[b], E[0].indices, E[0].indptr), shape=(K, m)))
-    transposed = tuple(sp.csr_array(e.T) for e in E)
-    return SparseCoupling(E, transposed, tuple(products), tuple(gathers), tuple(squares), target + stride, flat)
+    products = tuple(sp.csc_array((d, index, bounds), shape=(flat, K)) for d in data)
+    gathers = tuple(sp.csr_array((d, index, bounds), shape=(K, flat)) for d in data)
+    squares = tuple(sp.csr_array((values[a] * values[b], E[0].indices, E[0].indptr), shape=(K, m)) for a, b in lower_entries(q))
+    return SparseCoupling(E, tuple(sp.csr_array(e.T) for e in E), products, gathers, squares, target + stride, flat)
+
+
+def _portions(bounds: Codes) -> Iterator[slice]:
+    """Rows with about `PORTION` pairwise products at a time: what is worked on stays small beside what is kept."""
+    begin = 0
+    while begin < len(bounds) - 1:
+        stop = max(begin + 1, int(np.searchsorted(bounds, bounds[begin] + PORTION, side="right")) - 1)
+        yield slice(begin, stop)
+        begin = stop
+
+
+def _pairs(indptr: Codes, part: slice) -> tuple[Codes, Codes]:
+    """Positions of every pair of entries of a row, low <= high, for some rows; by row, then high, then low."""
+    counts = np.diff(indptr[part.start : part.stop + 1])
+    entries = np.arange(indptr[part.start], indptr[part.stop])
+    first = np.repeat(indptr[part.start : part.stop], counts)
+    repeat = entries - first + 1
+    before = np.cumsum(repeat) - repeat
+    return np.arange(repeat.sum()) - np.repeat(before - first, repeat), np.repeat(entries, repeat)
 
 
 def count_products(rows: Codes, K: int) -> int:

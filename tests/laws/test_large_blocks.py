@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.likelihood import rest
+from bayeslmm.likelihood import coupling, rest
 from bayeslmm.likelihood.criterion import Point
 from bayeslmm.likelihood.dense import define
 from bayeslmm.likelihood.large import LARGE, LargeBlock
@@ -80,3 +80,10 @@ def test_products_with_Q_are_the_same_before_and_after_the_inverse_is_made() -> 
         np.testing.assert_allclose(fresh.times_Q(M), block.Q @ M, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(block.times_Q(M), block.Q @ M, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(block.times_U(M), block.U @ M, rtol=1e-9, atol=1e-12)
+
+
+def test_the_map_to_the_block_is_the_same_however_it_is_portioned(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.array(POINTS[0][:4])
+    whole = built(FORMULAS[1]).criterion.at(x, True)
+    monkeypatch.setattr(coupling, "PORTION", 7)
+    assert built(FORMULAS[1]).criterion.at(x, True).value == whole.value
