@@ -16,14 +16,13 @@ SIGNIFICANT = 5
 class Table:
     """A titled table of text.
 
-    labels : leading columns that hold names, set flush left; shorten : names of columns may be cut to the width of their cells
+    labels : leading columns that hold names, set flush left
     """
 
     title: str
     names: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     labels: int = 1
-    shorten: bool = False
 
     def __post_init__(self) -> None:
         if self.names and self.names[0] not in ("", "Group", "Name"):

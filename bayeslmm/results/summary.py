@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.results import doors
+from bayeslmm.results.abbreviate import abbreviated
 from bayeslmm.results.html import html_of
 from bayeslmm.results.layout import Table, describe_checks, digits, p_text, signed
 from bayeslmm.results.rows import residuals
@@ -162,5 +163,11 @@ def _correlations(fit: Estimates) -> Table:
     sds = np.sqrt(np.diagonal(fit.vcov_kept))
     with np.errstate(invalid="ignore", divide="ignore"):
         corr = fit.vcov_kept / np.outer(sds, sds)
-    rows = tuple((kept[i], *(signed(corr[i, j], 2) for j in range(i)), *("" for _ in range(i, len(kept) - 1))) for i in range(1, len(kept)))
-    return Table("Correlation of the fixed effects", ("", *kept[:-1]), rows, shorten=True)
+    short = abbreviated(kept)
+    # names that are the same when short are told apart by numbers
+    heads = [f"[{i + 1}]" for i in range(len(kept))] if short is None else short
+    labels = [f"{head} {name}" for head, name in zip(heads, kept, strict=True)] if short is None else kept
+    cells = [[signed(corr[i, j], 2) for j in range(i)] + [""] * (len(kept) - 1 - i) for i in range(len(kept))]
+    first = 1 if short is not None else 0
+    rows = tuple((labels[i], *cells[i]) for i in range(first, len(kept)))
+    return Table("Correlation of the fixed effects", ("", *heads[:-1]), rows)

@@ -35,9 +35,7 @@ def table_lines(table: Table) -> list[str]:
     """The title and the rows; columns that do not fit go into a second block below."""
     names = [visible(name) for name in table.names]
     rows = [[visible(cell) for cell in row] for row in table.rows]
-    if table.shorten:
-        rows, names = [[_cut(row[0], 18), *row[1:]] for row in rows], [_cut(name, 6) for name in names]
-    elif table.labels and names:
+    if table.labels and names:
         rows = _cut_labels(table.labels, names, rows)
     title = [visible(table.title)] if table.title else []
     widths = [max(len(names[j]), *(len(row[j]) for row in rows)) if rows else len(names[j]) for j in range(len(names))]
@@ -45,10 +43,6 @@ def table_lines(table: Table) -> list[str]:
     for block in _blocks(widths, table.labels):
         lines += [_line(names, widths, block, table.labels), *(_line(row, widths, block, table.labels) for row in rows)]
     return title + lines
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _cut_labels(labels: int, names: list[str], rows: list[list[str]]) -> list[list[str]]:
