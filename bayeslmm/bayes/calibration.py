@@ -18,7 +18,7 @@ import pandas as pd
 
 from bayeslmm.arrays import Array
 from bayeslmm.bayes.density import Density, density
-from bayeslmm.bayes.doors import optional
+from bayeslmm.bayes.doors import plot
 from bayeslmm.bayes.draws import joint_draws
 from bayeslmm.bayes.importance import sample_importance
 from bayeslmm.bayes.leave_out import over
@@ -93,27 +93,13 @@ class Calibration:
         )
         return {"uniform": uniform, "lost": lost}
 
-    def plot(self, axes: Any = None) -> Any:
-        """The distribution of the ranks minus that of uniform ones, with a simultaneous 95 % band, one panel per quantity.
+    def plot(self, ax: Any = None) -> Any:
+        """The distribution of the ranks minus that of uniform ones, with a simultaneous 95% band; a quantity that leaves it in red.
 
         >>> axes = model.calibrate(20, seed=1).plot()
         """
-        names = list(self.ranks)
-        if axes is None:
-            columns = min(4, len(names))
-            rows = -(-len(names) // columns)
-            figure = optional("matplotlib.pyplot").figure(figsize=(2.6 * columns, 2.0 * rows), layout="constrained")
-            axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-        x, low, high = self.band()
-        for ax, name in zip(axes, names, strict=False):
-            ax.fill_between(x, low - x, high - x, color="0.88", lw=0)
-            ax.step(x, distribution(self.ranks[name].to_numpy(), self.draws) - x, where="mid", color="C0")
-            ax.set_title(name, fontsize="small")
-        for ax in axes[len(names) :]:
-            ax.set_visible(False)
-        for ax in axes[: len(names)]:
-            ax.tick_params(labelbottom=True)
-        return axes
+        found = {name: distribution(self.ranks[name].to_numpy(), self.draws) for name in self.ranks}
+        return plot("calibration_axes", found, self.band(), ax=ax)
 
     def band(self) -> tuple[Array, Array, Array]:
         """Places, lower and upper limits between which the distribution of uniform ranks lies everywhere, 95 times of 100."""

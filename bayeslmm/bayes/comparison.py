@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.arrays import Array
-from bayeslmm.bayes.doors import comparison_report, optional
+from bayeslmm.bayes.doors import comparison_report, plot
 from bayeslmm.bayes.posterior import Posterior
 from bayeslmm.bayes.posterior_tables import limits, parameter_draws
 from bayeslmm.errors import SpecificationError
@@ -42,13 +42,7 @@ class Comparison:
 
         >>> axes = blm.compare(fit, post).plot()
         """
-        if ax is None:
-            labels = self.frame.drop_duplicates(KEYS)
-            figure = optional("matplotlib.pyplot").figure(
-                figsize=(7.0, 0.45 * len(labels) * max(1, self.frame["source"].nunique() / 3) + 1.2)
-            )
-            ax = figure.add_subplot()
-        return draw_forest(self.frame, ax)
+        return plot("comparison_axes", self, ax=ax)
 
     def report(self, path: str | Path | None = None, title: str | None = None) -> str:
         """The comparison as one HTML file that needs nothing else; written to `path` where one is given.
@@ -245,32 +239,3 @@ def _gap(frame: pd.DataFrame, reference: pd.DataFrame) -> Array:
         if row >= 0 and sd[row] > 0:
             out[i] = (float(frame["estimate"].iloc[i]) - mean[row]) / sd[row]
     return out
-
-
-def draw_forest(frame: pd.DataFrame, ax: Any) -> Any:
-    """A mark and a line per parameter and source, each parameter centred at the reference and scaled by its widest row."""
-    keys, sources = list(dict.fromkeys(_keys(frame))), list(dict.fromkeys(frame["source"]))
-    own = pd.Series(_keys(frame), index=frame.index)
-    for j, source in enumerate(sources):
-        places, middle, low, high = [], [], [], []
-        for i, key in enumerate(keys):
-            rows = frame[[k == key for k in own]]
-            scale = float(rows["std_error"].max())
-            scale = scale if np.isfinite(scale) and scale > 0 else 1.0
-            own_centre = rows["estimate"][rows["gap"] == 0.0]
-            centre = float((own_centre if len(own_centre) else rows["estimate"]).iloc[0])
-            for _, row in rows[rows["source"] == source].iterrows():
-                places.append(-i - 0.8 * (j + 1) / (len(sources) + 1) + 0.4)
-                middle.append((row["estimate"] - centre) / scale)
-                low.append((row["conf_low"] - centre) / scale)
-                high.append((row["conf_high"] - centre) / scale)
-        ax.hlines(places, low, high, color=f"C{j}", lw=1.5)
-        ax.plot(middle, places, "o", color=f"C{j}", ms=4, label=source)
-    labels = [f"{term} | {group}" if group and effect == "ran_pars" else term for effect, group, term in keys]
-    ax.set_yticks([-float(i) for i in range(len(keys))], labels)
-    ax.set_xlabel(
-        "distance from the posterior mean, in its standard deviations" if (frame["gap"] == 0.0).any() else "distance from the first source"
-    )
-    ax.axvline(0.0, color="0.8", lw=0.8, zorder=0)
-    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=min(5, len(sources)), fontsize="small")
-    return ax

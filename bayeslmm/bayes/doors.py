@@ -27,6 +27,15 @@ def opened(module: str) -> Any:
         raise DependencyError(f"{absent} is not installed", str(error), "pip install bayeslmm[bayes]") from error
 
 
+FIGURES = frozenset({"PosteriorPlots", "calibration_axes", "comparison_axes", "priors_axes"})
+
+
+def plot(figure: str, value: Any, *more: Any, **options: Any) -> Any:
+    """Draw a result by a function of the room of plots."""
+    assert figure in FIGURES
+    return getattr(import_module("bayeslmm.plots"), figure)(value, *more, **options)
+
+
 def comparison_report(comparison: Any, path: Any, title: str | None) -> str:
     """The report of a comparison, by the room of reports."""
     return str(import_module("bayeslmm.reports").comparison_report(comparison, path, title=title))

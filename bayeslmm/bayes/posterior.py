@@ -282,11 +282,11 @@ class Posterior:
 
     @property
     def plot(self) -> Any:
-        """Figures by arviz-plots: `plot.forest()`, `.trace()`, `.dist()`, `.pairs()`, `.predictive()`.
+        """Figures, each with `ax=`: `plot.forest()`, `.dist()`, `.trace()`, `.rank()`, `.pairs()`, `.predictive()`, `.ranef()`, ...
 
-        >>> figure = post.plot.forest()
+        >>> axes = post.plot.forest()
         """
-        return posterior_tables.Plots(self)
+        return posterior_tables.figures(self)
 
     def save(self, path: str | Path) -> None:
         """Write draws and model to one file at exactly this path; `blm.load(path)` opens it again. Raises StoreError.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,8 +77,8 @@ class PosteriorMeans:
         return pd.concat(frames, ignore_index=True)
 
     def plot(self, **options: Any) -> Any:
-        """Means with their intervals; Matplotlib axes."""
-        return self.means.plot(**options)
+        """Posterior means with their intervals; along the variable `x` as joined lines. Matplotlib axes."""
+        return replace(self.means, frame=self.frame, conf_level=self.conf_level).plot(**options)
 
     def __repr__(self) -> str:
         return "\n".join([self.frame.to_string(index=False), *self.means.notes])

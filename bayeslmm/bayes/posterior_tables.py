@@ -10,7 +10,7 @@ import pandas as pd
 
 from bayeslmm.arrays import Array
 from bayeslmm.bayes import tree
-from bayeslmm.bayes.doors import optional
+from bayeslmm.bayes.doors import optional, plot
 from bayeslmm.bayes.natural import correlations, deviations, group_columns
 from bayeslmm.bayes.posterior_rows import error_variance, fixed_part
 from bayeslmm.errors import SpecificationError
@@ -183,33 +183,14 @@ def r2(post: Posterior, conf_level: float) -> pd.DataFrame:
     return pd.DataFrame(columns, index=["conditional", "marginal"])
 
 
-class Plots:
-    """Figures of the draws by arviz-plots; each takes its options."""
-
-    def __init__(self, post: Posterior) -> None:
-        self.post = post
-
-    def _names(self, options: dict[str, Any]) -> dict[str, Any]:
-        return {"var_names": ["alpha", *self.post.parameters]} | options
-
-    def forest(self, **options: Any) -> Any:
-        """Intervals of coefficients and covariance parameters."""
-        return optional("arviz_plots").plot_forest(self.post.tree, **self._names(options))
-
-    def dist(self, **options: Any) -> Any:
-        """Marginal densities."""
-        return optional("arviz_plots").plot_dist(self.post.tree, **self._names(options))
-
-    def trace(self, **options: Any) -> Any:
-        """Draws in their order, with marginal densities."""
-        return optional("arviz_plots").plot_trace_dist(self.post.tree, **self._names(options))
-
-    def pairs(self, **options: Any) -> Any:
-        """Scatter plots of pairs of parameters."""
-        return optional("arviz_plots").plot_pair(self.post.tree, **self._names(options))
-
-    def predictive(self, **options: Any) -> Any:
-        """Responses drawn from the posterior against the response."""
-        if "posterior_predictive" not in self.post.tree.children:
-            self.post.posterior_predictive(draws=50, seed=0)
-        return optional("arviz_plots").plot_ppc_dist(self.post.tree, **options)
+def figures(post: Posterior) -> Any:
+    """The accessor behind `post.plot`: draws by name, the kind of each, and the label of its prior."""
+    named: dict[str, Array] = {name: post.draws.alpha[:, j] for j, name in enumerate(post.coef_names)}
+    kinds, priors = dict.fromkeys(named, "coefficient"), {name: f"alpha {name}" for name in named}
+    for group, name, values in parameter_draws(post):
+        label = name if group == "Residual" else f"{name}|{group}"
+        named[label] = values
+        kinds[label] = "sd" if name.startswith("sd") else "correlation" if name.startswith("cor") else "parameter of the errors"
+        priors[label] = f"corr {group}" if name.startswith("cor__") else f"sd {group}/{name.removeprefix('sd__')}"
+        priors[label] = "sigma" if name == "sd__Observation" else priors[label]
+    return plot("PosteriorPlots", post, {name: post.shaped(values) for name, values in named.items()}, kinds, priors)

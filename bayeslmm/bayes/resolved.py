@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.arrays import Array
+from bayeslmm.bayes.doors import plot
 from bayeslmm.bayes.priors import ModelPriors, ParameterPrior, resolve
 from bayeslmm.estimate.prior_density import log_density, proper
 from bayeslmm.spec.families import Prior
@@ -54,9 +55,12 @@ class ResolvedPriors:
                 v = np.linspace(*_range(prior), points)
                 yield row, v, np.exp(log_density(prior, v))
 
-    def plot(self, **options: Any) -> Any:
-        """A figure of the densities by arviz-plots' backend: see `curves` for the numbers."""
-        return self.curves().pivot_table(index="value", columns="label", values="density").plot(subplots=True, sharex=False, **options)
+    def plot(self, ax: Any = None) -> Any:
+        """The density of every proper prior, a panel each: Matplotlib axes; `curves` has the numbers.
+
+        >>> axes = model.priors.plot()
+        """
+        return plot("priors_axes", self, ax=ax)
 
     def __repr__(self) -> str:
         return self.frame.to_string(index=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ class EMMeans:
         return "\n".join([self.frame.to_string(index=False), *self.notes])
 
     def _repr_html_(self) -> str:
-        return self.frame.to_html(index=False) + "".join(f"<p>{note}</p>" for note in self.notes)
+        return self.frame.to_html(index=False) + "".join(f"<p>{escape(note)}</p>" for note in self.notes)
 
 
 def level_text(value: Any) -> str:

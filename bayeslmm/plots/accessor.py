@@ -91,12 +91,14 @@ class FitPlots:
         """
         return bootstrap_axes(self._fit.bootstrap(n, seed, **options), level, ax)
 
-    def emmeans(self, specs: Any, by: Any = None, comparisons: bool = False, ax: Any = None, **options: Any) -> list[Axes]:
-        """Marginal means, with comparison arrows on request; `options` are those of `fit.emmeans`.
+    def emmeans(
+        self, specs: Any, by: Any = None, comparisons: bool = False, x: str | None = None, ax: Any = None, **options: Any
+    ) -> list[Axes]:
+        """Marginal means, with comparison arrows on request; along the variable `x` as joined lines. `options` are those of `fit.emmeans`.
 
         >>> axes = fit.plot.emmeans("Days", at={"Days": [0, 9]})
         """
-        return emmeans_axes(self._fit.emmeans(specs, by=by, **options), comparisons, ax=ax)
+        return emmeans_axes(self._fit.emmeans(specs, by=by, **options), comparisons, x=x, ax=ax)
 
     def __repr__(self) -> str:
         names = "bootstrap, confint, emmeans, fitted, influence, leverage, lines, profile, qq, ranef, residuals"

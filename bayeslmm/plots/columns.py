@@ -11,7 +11,6 @@ import pandas as pd
 
 from bayeslmm.arrays import Array, Codes
 from bayeslmm.errors import SpecificationError
-from bayeslmm.results.fit import Fit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,8 +32,8 @@ class Column:
         return tuple(np.unique(self.values).tolist()) if self.levels is None else self.levels
 
 
-def column_of(fit: Fit, name: str, argument: str) -> Column:
-    """A column that the model reads, or one of its grouping factors (`batch:cask` too).
+def column_of(fit: Any, name: str, argument: str) -> Column:
+    """A column that the model of a fit or a posterior reads, or one of its grouping factors (`batch:cask` too).
 
     Raises SpecificationError for another name.
     """

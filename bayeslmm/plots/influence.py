@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bayeslmm.plots.style import BLUE, FEW, INK, ORANGE, axes_for, named_ticks, plain, shown
+from bayeslmm.plots.style import BLUE, FEW, INK, ORANGE, axes_for, legend_above, named_ticks, plain, shown
 from bayeslmm.results.fit import Fit
 
 REFITTED = 300
@@ -37,7 +37,7 @@ def _few(found: pd.DataFrame, group: str, limit: float, ax: Axes | None) -> Axes
     named_ticks(ax, found["level"].tolist())
     ax.axvline(limit, color=INK, linewidth=1, linestyle=":", label="4 / levels")
     ax.set_xlim(left=0.0)
-    ax.legend(frameon=False, fontsize="small", loc="lower right")
+    legend_above(ax)
     return plain(ax, "Cook's distance", group)
 
 
@@ -53,5 +53,5 @@ def _many(found: pd.DataFrame, group: str, limit: float, ax: Axes | None) -> Axe
     ax.axhline(limit, color=INK, linewidth=1, linestyle=":", label="4 / levels")
     ax.set_ylim(0.0, 1.18 * float(np.nanmax(distance)))
     ax.set_xticks([])
-    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    legend_above(ax)
     return plain(ax, f"{len(found):,} levels of {group}", "Cook's distance")

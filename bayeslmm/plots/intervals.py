@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtri
 
-from bayeslmm.plots.style import BLUE, GREY, INK, LIGHT, ORANGE, axes_for, named_ticks, panels, plain
+from bayeslmm.plots.style import BLUE, INK, LIGHT, ORANGE, axes_for, few_ticks, legend_of_panels, named_ticks, panels, plain
 from bayeslmm.results.fit import Fit
 
+METHODS = {"wald": "Wald"}
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -39,7 +40,8 @@ def profile_axes(profile: Any, absolute: bool = False, ax: Any = None) -> list[A
                     place.plot([end, end], [0.0, top], color=LIGHT, linewidth=1, zorder=1)
         place.axhline(0.0, color=INK, linewidth=0.8, zorder=1)
         place.plot(grid, np.abs(curve) if absolute else curve, color=BLUE, linewidth=1.8, zorder=2)
-        plain(place, term, ("|ζ|" if absolute else "ζ") if place is axes[0] else "")
+        few_ticks(place)
+        plain(place, term, ("|ζ|" if absolute else "ζ, signed root of the deviance") if place is axes[0] else "")
     return axes
 
 
@@ -50,7 +52,9 @@ def forest_axes(
     limits = fit.confint(method, level, **options)
     names = [name for name in fit.design.coef_names if intercept or name != "Intercept"] or list(fit.design.coef_names)
     table = limits.set_index("term").reindex(names).assign(estimate=fit.fixef.reindex(names))
-    return forest(axes_for(ax, 6.4, 0.8 + 0.32 * max(len(names), 3)), table, f"estimate with {level:.0%} limits ({method})")
+    return forest(
+        axes_for(ax, 6.4, 0.8 + 0.32 * max(len(names), 3)), table, f"estimate with {level:.0%} limits ({METHODS.get(method, method)})"
+    )
 
 
 def forest(ax: Axes, table: pd.DataFrame, label: str) -> Axes:
@@ -72,9 +76,10 @@ def bootstrap_axes(boot: Any, level: float = 0.95, ax: Any = None) -> list[Axes]
         values = boot.frame[term].to_numpy(float)
         values = values[np.isfinite(values)]
         place.hist(values, bins=min(60, max(10, int(np.sqrt(len(values)) * 1.5))), color=BLUE, alpha=0.55, linewidth=0)
-        place.axvline(boot.estimate[term], color=INK, linewidth=1.6)
+        place.axvline(boot.estimate[term], color=INK, linewidth=1.6, label="estimate")
         for end in limits.loc[term, ["conf_low", "conf_high"]]:
-            place.axvline(end, color=ORANGE, linewidth=1.4, linestyle="--")
+            place.axvline(end, color=ORANGE, linewidth=1.4, linestyle="--", label=f"{level:.0%} limits")
+        few_ticks(place)
         plain(place, term, "replicates" if place is axes[0] else "")
-        place.tick_params(labelcolor=GREY)
+    legend_of_panels(axes, ax)
     return axes

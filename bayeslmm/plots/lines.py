@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from bayeslmm.arrays import Array
 from bayeslmm.plots.columns import Column, column_of
-from bayeslmm.plots.style import BLUE, GREY, LIGHT, PALETTE, axes_for, cloud, named_ticks, plain, shown, spread
+from bayeslmm.plots.rows import boxes
+from bayeslmm.plots.style import BLUE, GREY, MANY_ROWS, PALETTE, axes_for, bare, cloud, legend_above, named_ticks, plain, shown, spread
 from bayeslmm.results.fit import Fit
 
 SHOWN_LINES = 60
@@ -18,9 +20,15 @@ SHOWN_LINES = 60
 GRID = 60
 
 
-def lines_axes(fit: Fit, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
-    """Rows against x, the population line with its confidence band, and a thin line for each level of the first grouping factor.
+def conditional(fit: Any) -> Array:
+    """Fitted values of the rows: of a fit, or the means of a posterior."""
+    return np.asarray(fit.fitted() if isinstance(fit, Fit) else fit.predict()["estimate"], dtype=float)
 
+
+def lines_axes(fit: Any, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
+    """Rows against x, the population line with its band, and a thin line for each level of the first grouping factor.
+
+    fit : a fit or a posterior
     by : a factor of the fixed part (one population line for each of its levels) or a grouping factor (whose levels get the thin lines)
     levels : draw the thin lines; other variables are at their means, factors at their most frequent level
     """
@@ -37,41 +45,46 @@ def lines_axes(fit: Fit, x: str, by: str | None = None, *, levels: bool = True, 
     if across.levels is not None:
         named_ticks(ax, across.levels, vertical=False)
     if split is not None or (levels and group is not None):
-        ax.legend(frameon=False, fontsize="small", title=None if split is None else shown(split.name))
-    return plain(ax, x, fit.design.spec.formula.response)
+        legend_above(ax, title=None if split is None else shown(split.name))
+    return plain(ax, x, bare(fit.design.spec.formula.response))
 
 
 def _color(split: Column | None, i: int) -> str:
     return BLUE if split is None else PALETTE[i % len(PALETTE)]
 
 
-def _points(ax: Axes, fit: Fit, across: Column, split: Column | None) -> None:
+def _points(ax: Axes, fit: Any, across: Column, split: Column | None) -> None:
     y = fit.design.y
-    if split is None:
+    if across.levels is not None and len(y) > MANY_ROWS:
+        boxes(ax, [y[across.codes == k] for k in range(len(across.levels))], GREY)
+    elif split is None:
         cloud(ax, spread(across.values), y, GREY)
-        return
-    for i in range(len(split.labels)):
-        rows = split.codes == i
-        cloud(ax, spread(across.values[rows]), y[rows], _color(split, i))
+    else:
+        for i in range(len(split.labels)):
+            rows = split.codes == i
+            cloud(ax, spread(across.values[rows]), y[rows], _color(split, i))
 
 
-def _thin_lines(ax: Axes, fit: Fit, across: Column, group: Column, split: Column | None) -> None:
+def _thin_lines(ax: Axes, fit: Any, across: Column, group: Column, split: Column | None) -> None:
     """Conditional fitted values of a level, joined along x (averaged where several rows share an x)."""
-    fitted, codes = fit.fitted(), group.codes
+    fitted, codes = conditional(fit), group.codes
     chosen = np.unique(codes)
     if len(chosen) > SHOWN_LINES:
         chosen = chosen[np.linspace(0, len(chosen) - 1, SHOWN_LINES).astype(int)]
-    label = f"{group.name}" if len(chosen) == len(group.labels) else f"{len(chosen)} of {len(group.labels):,} levels of {group.name}"
+    label = f"each {group.name}" if len(chosen) == len(group.labels) else f"{len(chosen)} of {len(group.labels):,} levels of {group.name}"
+    ax.plot([], [], color=GREY, alpha=0.6, linewidth=0.8, label=shown(label))
     for k in chosen:
-        rows = np.flatnonzero(codes == k)
-        places, index = np.unique(across.values[rows], return_inverse=True)
-        mean = np.bincount(index, fitted[rows]) / np.bincount(index)
-        color = LIGHT if split is None else _color(split, int(split.codes[rows[0]]))
-        ax.plot(places, mean, color=color if split is not None else GREY, alpha=0.35, linewidth=0.8, zorder=1.5, label=shown(label))
-        label = "_"
+        own = np.flatnonzero(codes == k)
+        # a level that meets several levels of the split has a line in each
+        for part in [-1] if split is None else np.unique(split.codes[own]).tolist():
+            rows = own if split is None else own[split.codes[own] == part]
+            places, index = np.unique(across.values[rows], return_inverse=True)
+            mean = np.bincount(index, fitted[rows]) / np.bincount(index)
+            color = GREY if split is None else _color(split, part)
+            ax.plot(places, mean, color=color, alpha=0.35, linewidth=0.8, zorder=1.5)
 
 
-def _population(ax: Axes, fit: Fit, across: Column, split: Column | None, level: float) -> None:
+def _population(ax: Axes, fit: Any, across: Column, split: Column | None, level: float) -> None:
     """The fitted line of the population, one for each level of `split`, with its band."""
     for i, value in enumerate((None,) if split is None else split.labels):
         grid = typical_rows(fit, across)
@@ -87,11 +100,11 @@ def _population(ax: Axes, fit: Fit, across: Column, split: Column | None, level:
             color=color,
             linewidth=2.4,
             zorder=3,
-            label="population" if split is None else shown(str(value)),
+            label=f"population, {level:.0%} band" if split is None else shown(str(value)),
         )
 
 
-def typical_rows(fit: Fit, across: Column) -> pd.DataFrame:
+def typical_rows(fit: Any, across: Column) -> pd.DataFrame:
     """Rows along x with everything else at its mean or its most frequent level."""
     frame = fit.design.frame
     if across.levels is not None:
@@ -109,7 +122,7 @@ def typical_rows(fit: Fit, across: Column) -> pd.DataFrame:
     return grid
 
 
-def _as_in(fit: Fit, name: str, values: list[Any]) -> Any:
+def _as_in(fit: Any, name: str, values: list[Any]) -> Any:
     """Values of the type that the column has in the data of the fit."""
     column = fit.design.frame[name]
     if isinstance(column.dtype, pd.CategoricalDtype):

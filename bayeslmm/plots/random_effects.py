@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from scipy.special import ndtri
 
@@ -20,36 +22,59 @@ def ranef_axes(fit: Fit, group: str | None = None, level: float = 0.95, sort: bo
     group : the factor, the first by default; sort : by the mode in each panel, otherwise in the order of the levels
     """
     found = fit.ranef(se=True)
+    name = _known(found, group)
+    modes, sds = found[name]
+    half = float(ndtri(0.5 + 0.5 * level)) * sds
+    return _panels(name, modes, modes - half, modes + half, sort, ax)
+
+
+def ranef_of_draws(post: Any, group: str | None, level: float, sort: bool, ax: Any) -> list[Axes]:
+    """The same of a posterior: means and quantiles."""
+    means = post.ranef()
+    name = _known(means, group)
+    table = post.tidy("ran_vals", conf_int=True, conf_level=level)
+    table = table[table["group"] == name]
+    shape = means[name].shape
+    ends = [table[column].to_numpy(float).reshape(shape) for column in ("conf_low", "conf_high")]
+    low, high = (pd.DataFrame(values, means[name].index, means[name].columns) for values in ends)
+    return _panels(name, means[name], low, high, sort, ax)
+
+
+def _known(found: Mapping[str, Any], group: str | None) -> str:
+    """The factor asked for, or the first. Raises SpecificationError where there is none."""
     if not found:
         raise SpecificationError("the model has no random effects", "plot.ranef", "use plot.residuals() or plot.lines()")
     name = next(iter(found)) if group is None else group
     if name not in found:
         raise SpecificationError(f"there is no grouping factor {name!r}", "group", "use one of " + ", ".join(map(repr, found)))
-    modes, sds = found[name]
+    return name
+
+
+def _panels(name: str, modes: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame, sort: bool, ax: Any) -> list[Axes]:
     few = len(modes) <= FEW
     height = float(np.clip(0.2 * len(modes) + 0.9, 2.8, 12.0)) if few else 5.0
     axes = panels(ax, modes.shape[1], width=3.8, height=height)
     for place, column in zip(axes, modes.columns, strict=True):
-        caterpillar(place, modes[column].to_numpy(), sds[column].to_numpy(), modes.index.tolist(), level, sort=sort)
-        plain(place, str(column), name if place is axes[0] else "")
+        values = (modes[column].to_numpy(float), low[column].to_numpy(float), high[column].to_numpy(float))
+        caterpillar(place, *values, modes.index.tolist(), sort=sort)
+        plain(place, f"random effect of {column}", name if place is axes[0] else "")
     return axes
 
 
-def caterpillar(ax: Axes, modes: Array, sds: Array, labels: list[Any], level: float, *, sort: bool) -> None:
+def caterpillar(ax: Axes, modes: Array, low: Array, high: Array, labels: list[Any], *, sort: bool) -> None:
     """Modes from smallest to largest; intervals that leave 0 out in a second colour."""
     order = np.argsort(modes, kind="stable") if sort else np.arange(len(modes))[::-1]
-    place, m = np.arange(len(modes)), modes[order]
-    half = ndtri(0.5 + 0.5 * level) * sds[order]
+    place, m, low, high = np.arange(len(modes)), modes[order], low[order], high[order]
     ax.axvline(0.0, color=INK, linewidth=1, zorder=1)
-    away = np.abs(m) > half
+    away = (low > 0.0) | (high < 0.0)
     if len(modes) <= FEW:
         for part, color in ((~away, GREY), (away, BLUE)):
-            ax.hlines(place[part], (m - half)[part], (m + half)[part], color=color, linewidth=1.4, zorder=2)
+            ax.hlines(place[part], low[part], high[part], color=color, linewidth=1.4, zorder=2)
             ax.plot(m[part], place[part], "o", color=color, markersize=4, zorder=3)
         named_ticks(ax, [labels[i] for i in order])
     else:
         # hundreds of whiskers make one grey band: draw the band, and the modes as a line of points on it
-        ax.fill_betweenx(place, m - half, m + half, color=LIGHT, linewidth=0, zorder=1.5, label=f"{level:.0%} intervals")
+        ax.fill_betweenx(place, low, high, color=LIGHT, linewidth=0, zorder=0.9, rasterized=True)
         ax.scatter(m, place, s=3, color=np.where(away, BLUE, GREY), linewidths=0, zorder=3, rasterized=True)
         ax.set_yticks([])
         told = f"{len(modes):,} levels,\n{int(away.sum()):,} away from 0"

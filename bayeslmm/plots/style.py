@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from bayeslmm.arrays import Array
 from bayeslmm.errors import SpecificationError
@@ -16,6 +17,15 @@ from bayeslmm.errors import SpecificationError
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW)
 GREY, LIGHT, INK = "#666666", "#C9CDD2", "#222222"
+
+LEGEND: dict[str, Any] = {
+    "frameon": False,
+    "fontsize": "small",
+    "title_fontsize": "small",
+    "columnspacing": 1.2,
+    "handlelength": 1.4,
+    "borderaxespad": 0.2,
+}
 
 FEW = 60
 """Levels up to which each has its own label."""
@@ -58,8 +68,8 @@ def panels(ax: Any, count: int, width: float = 3.4, height: float = 2.8, columns
                 f"{count} panels are drawn, {len(given)} axes were given", "ax", f"give {count} axes, or None for a new figure"
             )
         return [_axes(each) for each in given[:count]]
-    columns = min(columns, count)
-    rows = -(-count // columns)
+    rows = -(-count // min(columns, count))
+    columns = -(-count // rows)
     figure, grid = plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False, **options)
     for extra in grid.ravel()[count:]:
         figure.delaxes(extra)
@@ -117,6 +127,49 @@ def plain(ax: Axes, xlabel: str, ylabel: str, title: str = "") -> Axes:
     return ax
 
 
+def legend_above(ax: Axes, title: str | None = None) -> None:
+    """What the marks mean, above the axes, where it hides no data."""
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        seen = dict(zip(labels, handles, strict=True))
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "alignment": "left"}
+        ax.legend(list(seen.values()), list(seen), title=title, ncols=min(len(seen), 4), **place, **LEGEND)
+
+
+def legend_of_panels(axes: Sequence[Axes], ax: Any, source: Axes | None = None) -> None:
+    """The same once for several panels: above all of them in a figure of our own, in the first panel on axes that were given.
+
+    source : the panel that has all marks, the first unless another is given
+    """
+    handles, labels = (source or axes[0]).get_legend_handles_labels()
+    seen = dict(zip(labels, handles, strict=True))
+    if ax is None and seen:
+        figure: Any = axes[0].get_figure()
+        drawn = figure.legend(list(seen.values()), list(seen), loc="outside upper left", ncols=len(seen), **LEGEND)
+    elif seen:
+        drawn = axes[0].legend(list(seen.values()), list(seen), loc="best", **LEGEND)
+    else:
+        return
+    for line in drawn.get_lines():
+        line.set_alpha(1.0)
+        line.set_linewidth(max(line.get_linewidth(), 1.6))
+
+
+def few_ticks(ax: Axes) -> None:
+    """At most five numbers along x, so that they do not run into one another on a small panel."""
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def label_of(value: Any) -> str:
+    """A level as it is read: 9, not 9.0."""
+    return f"{value:g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def bare(name: str) -> str:
+    """A column as the data call it, without the backticks of a formula around it."""
+    return name[1:-1] if len(name) > 2 and name[0] == name[-1] == "`" and "`" not in name[1:-1] else name
+
+
 def shown(text: str) -> str:
     """A name of the data as Matplotlib prints it: no dollar sign starts a formula, no control character passes."""
     return "".join(c if c.isprintable() else " " for c in str(text)).replace("$", r"\$")
@@ -129,5 +182,5 @@ def named_ticks(ax: Axes, labels: Sequence[Any], *, vertical: bool = True) -> No
         axis.set_ticks([])
         return
     size = "small" if len(labels) <= 25 else "x-small"
-    rotation = 0.0 if vertical or max(len(str(label)) for label in labels) * len(labels) < 70 else 90.0
-    axis.set_ticks(np.arange(len(labels)), labels=[shown(str(label)) for label in labels], fontsize=size, rotation=rotation)
+    rotation = 0.0 if vertical or max(len(label_of(label)) for label in labels) * len(labels) < 70 else 90.0
+    axis.set_ticks(np.arange(len(labels)), labels=[shown(label_of(label)) for label in labels], fontsize=size, rotation=rotation)

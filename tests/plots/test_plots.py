@@ -33,13 +33,19 @@ def close_figures() -> Iterator[None]:
 
 @cache
 def trial(groups: int) -> Fit:
+    found: Fit = trial_model(groups).fit()
+    return found
+
+
+@cache
+def trial_model(groups: int) -> Any:
     """Three arms over visits; the text of a level has what a renderer would trip over."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"id": np.repeat(np.arange(groups), 4), "t": np.tile(np.arange(4.0), groups)})
     frame["arm"] = pd.Categorical(np.array(["$placebo$", "low_1", "high <b>"])[frame["id"] % 3])
     frame["y"] = 5 + frame["t"] * (1 + frame["arm"].cat.codes) + rng.normal(size=(groups,))[frame["id"]] + rng.normal(size=len(frame))
     frame["id"] = "s" + frame["id"].astype(str)
-    return blm.LMM("y ~ arm * t + (1 | id)", frame).fit()
+    return blm.LMM("y ~ arm * t + (1 | id)", frame)
 
 
 FIGURES: dict[str, Callable[[Fit], Any]] = {
@@ -69,6 +75,79 @@ def test_a_figure_has_axes_with_labels_and_can_be_drawn(name: str, groups: int) 
     first = axes[0] if isinstance(axes, list) else axes
     first.figure.canvas.draw()
     assert len(first.get_yticklabels()) <= 70
+
+
+POSTERIOR: dict[str, Callable[[Any], Any]] = {
+    "forest": lambda post: post.plot.forest(),
+    "dist": lambda post: post.plot.dist(),
+    "trace": lambda post: post.plot.trace(["t"]),
+    "rank": lambda post: post.plot.rank(["t", "sd__Intercept|id"]),
+    "pairs": lambda post: post.plot.pairs(),
+    "predictive": lambda post: post.plot.predictive(12),
+    "ranef": lambda post: post.plot.ranef(),
+    "lines": lambda post: post.plot.lines("t", by="arm"),
+    "emmeans": lambda post: post.plot.emmeans("arm"),
+    "priors": lambda post: post.model.priors.plot(),
+    "comparison": lambda post: blm.compare(post.model.fit(), post).plot(),
+}
+
+
+@cache
+def sampled() -> Any:
+    return trial_model(200).sample(draws=100, seed=1)
+
+
+@pytest.mark.parametrize("name", list(POSTERIOR))
+def test_a_figure_of_draws_has_labels_and_can_be_drawn(name: str) -> None:
+    axes = POSTERIOR[name](sampled())
+    drawn = [ax for ax in (axes if isinstance(axes, list) else [axes]) if ax.axison]
+    assert all(isinstance(ax, Axes) for ax in drawn)
+    assert all(ax.get_xlabel() or ax.get_ylabel() or ax.get_title() for ax in (drawn if name != "pairs" else drawn[-1:]))
+    drawn[0].figure.canvas.draw()
+
+
+def test_intervals_of_draws_are_their_quantiles() -> None:
+    post = sampled()
+    place = post.plot.forest(["t"], conf_level=0.9)[0]
+    thin = place.collections[0].get_segments()[0]
+    np.testing.assert_allclose(thin[:, 0], np.quantile(post.draws.alpha[:, post.coef_names.index("t")], [0.05, 0.95]))
+
+
+def test_what_is_drawn_of_the_draws_can_be_named() -> None:
+    post = sampled()
+    assert len(post.plot.dist(["t", "sd__Observation"])) == 2
+    assert len(post.plot.pairs(["t", "sd__Observation"])) == 4
+    with pytest.raises(SpecificationError, match="nobody"):
+        post.plot.trace("nobody")
+    whole = plt.subplots()[1]
+    assert all(part in whole.child_axes for part in post.plot.rank(["t", "sd__Observation"], ax=whole))
+
+
+def test_means_along_a_variable_are_joined() -> None:
+    fit = trial(9)
+    (ax,) = fit.plot.emmeans("arm", by="t", at={"t": [0, 3]}, x="t")
+    assert [line.get_xydata()[:, 1].size for line in ax.get_lines()] == [2, 2, 2]
+    means = fit.emmeans("arm", by="t", at={"t": [0, 3]}).frame
+    own = means[means["arm"] == "low_1"]["estimate"].to_numpy()
+    assert any(np.allclose(line.get_ydata(), own) for line in ax.get_lines())
+    with pytest.raises(SpecificationError, match="variable"):
+        fit.plot.emmeans("arm", x="nothing")
+
+
+def test_a_line_of_a_level_stays_within_a_level_of_the_factor() -> None:
+    """A level of the grouping factor that meets several arms has a line in each, not one through their average."""
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame([(b, a, t) for b in "pqrst" for a in "uv" for t in range(4)], columns=["block", "arm", "t"])
+    frame["y"] = frame["t"] + 10 * (frame["arm"] == "u") + rng.normal(size=5)[frame["block"].map("pqrst".index)] + rng.normal(size=40) / 9
+    ax = blm.LMM("y ~ arm + t + (1 | block)", frame).fit().plot.lines("t", by="arm")
+    thin = [line for line in ax.get_lines() if line.get_linewidth() < 1 and len(line.get_xdata())]
+    assert len(thin) == 10
+
+
+def test_residuals_by_thousands_of_levels_are_bands() -> None:
+    ax = trial(3000).plot.residuals(against="id")
+    assert "3,000 levels" in ax.get_xlabel()
+    assert len(ax.get_lines()) == 2
 
 
 def test_figures_are_drawn_on_the_axes_given() -> None:

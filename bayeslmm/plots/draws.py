@@ -1,0 +1,203 @@
+"""Figures of draws: parameters with their intervals, densities beside priors, traces, ranks of chains, pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import gaussian_kde
+
+from bayeslmm.arrays import Array
+from bayeslmm.errors import SpecificationError
+from bayeslmm.plots.style import (
+    BLUE,
+    GREY,
+    INK,
+    LIGHT,
+    ORANGE,
+    PALETTE,
+    axes_for,
+    few_ticks,
+    legend_above,
+    legend_of_panels,
+    named_ticks,
+    panels,
+    plain,
+    shown,
+)
+
+Draws = Mapping[str, Array]
+"""Name of a parameter -> draws (chains, draws)."""
+
+PANELS = 24
+"""Parameters that get a panel each where none are named."""
+
+PAIRED = 5
+"""Parameters that are paired where none are named."""
+
+KERNEL = 4000
+"""Draws that a density is estimated from."""
+
+
+def chosen(draws: Draws, terms: Sequence[str] | str | None, most: int) -> list[str]:
+    """The parameters asked for, or the first ones. Raises SpecificationError for a name that is none."""
+    if terms is None:
+        return list(draws)[:most]
+    names = [terms] if isinstance(terms, str) else list(terms)
+    for name in names:
+        if name not in draws:
+            raise SpecificationError(
+                f"there is no parameter {name!r}", "terms", "use names among " + ", ".join(map(repr, list(draws)[:12]))
+            )
+    return names
+
+
+def told_of_more(axes: list[Axes], drawn: int, of: int) -> None:
+    """Where not all parameters are drawn, the last panel says so."""
+    if drawn < of:
+        axes[-1].annotate(
+            f"{drawn} of {of} parameters: name others by terms=",
+            (1.0, -0.42),
+            xycoords="axes fraction",
+            ha="right",
+            fontsize="x-small",
+            color=GREY,
+        )
+
+
+def forest_of_draws(draws: Draws, kinds: Mapping[str, str], conf_level: float, ax: Any = None) -> list[Axes]:
+    """One panel for each kind of parameter, as their scales differ: means, halves of the draws thick, `conf_level` of them thin."""
+    groups: dict[str, list[str]] = {}
+    for name in draws:
+        groups.setdefault(kinds[name], []).append(name)
+    tallest = max(len(names) for names in groups.values())
+    axes = panels(ax, len(groups), width=3.9, height=float(np.clip(1.0 + 0.3 * tallest, 2.0, 11.0)))
+    for place, (kind, names) in zip(axes, groups.items(), strict=True):
+        rows = np.arange(len(names))[::-1]
+        values = [draws[name].ravel() for name in names]
+        for share, width in ((conf_level, 1.4), (0.5, 4.0)):
+            ends = np.array([np.quantile(v, [0.5 - 0.5 * share, 0.5 + 0.5 * share]) for v in values])
+            place.hlines(rows, ends[:, 0], ends[:, 1], color=BLUE, linewidth=width, zorder=2)
+        place.plot([v.mean() for v in values], rows, "o", color="white", markeredgecolor=BLUE, markersize=6, zorder=3)
+        if kind != "sd":
+            place.axvline(0.0, color=LIGHT, linewidth=1, zorder=1)
+        named_ticks(place, names[::-1])
+        place.set_ylim(-0.7, len(names) - 0.3)
+        plain(place, f"{kind} ({conf_level:.0%} and 50% of the draws)", "")
+    return axes
+
+
+def densities(draws: Draws, priors: Mapping[str, tuple[Array, Array]], conf_level: float, total: int, ax: Any = None) -> list[Axes]:
+    """A panel for each parameter: the density of its draws, its interval, its mean; dashed its prior, where it is proper."""
+    axes = panels(ax, len(draws), width=3.2, height=2.5)
+    for place, (name, values) in zip(axes, draws.items(), strict=True):
+        grid, height = density_of(values.ravel())
+        low, high = np.quantile(values, [0.5 - 0.5 * conf_level, 0.5 + 0.5 * conf_level])
+        inside = (grid >= low) & (grid <= high)
+        place.fill_between(grid[inside], height[inside], color=BLUE, alpha=0.25, linewidth=0, label=f"{conf_level:.0%} of the draws")
+        place.plot(grid, height, color=BLUE, linewidth=1.8, label="posterior")
+        middle = float(values.mean())
+        place.plot([middle, middle], [0.0, float(np.interp(middle, grid, height))], color=INK, linewidth=1.2, label="mean")
+        if name in priors:
+            at, p = priors[name]
+            place.plot(grid, np.interp(grid, at, p, left=0.0, right=0.0), color=ORANGE, linewidth=1.6, linestyle="--", label="prior")
+        place.set_ylim(bottom=0.0)
+        place.set_yticks([])
+        few_ticks(place)
+        plain(place, name, "density" if place is axes[0] else "")
+    with_prior = next((i for i, name in enumerate(draws) if name in priors), 0)
+    legend_of_panels(axes, ax, axes[with_prior])
+    told_of_more(axes, len(draws), total)
+    return axes
+
+
+def density_of(values: Array, points: int = 160) -> tuple[Array, Array]:
+    """Places and a kernel estimate of the density there; a parameter that never moves is a narrow peak."""
+    thinned = values[:: max(1, len(values) // KERNEL)]
+    spread = float(np.ptp(thinned))
+    if spread <= 1e-12 * max(1.0, float(np.abs(thinned).max())):
+        place = float(thinned[0])
+        step = 1e-3 * max(1.0, abs(place))
+        return place + step * np.array([-1.0, 0.0, 1.0]), np.array([0.0, 1.0 / step, 0.0])
+    # a heavy tail must not squeeze the rest of the curve
+    low, high = np.quantile(thinned, [0.001, 0.999])
+    reach = 0.12 * (high - low)
+    begin = max(low - reach, 0.0) if thinned.min() >= 0.0 else low - reach
+    grid = np.linspace(begin, high + reach, points)
+    return grid, np.asarray(gaussian_kde(thinned)(grid))
+
+
+def traces(draws: Draws, total: int, ax: Any = None) -> list[Axes]:
+    """Draws in their order, a colour for each chain: level bands without steps or slow waves."""
+    axes = panels(ax, len(draws), width=3.8, height=2.0)
+    for place, (name, values) in zip(axes, draws.items(), strict=True):
+        for c, chain in enumerate(values):
+            place.plot(chain, color=PALETTE[c % len(PALETTE)], linewidth=0.5, alpha=0.75, label=f"chain {c + 1}", rasterized=True)
+        plain(place, "draw", "", name)
+    legend_of_panels(axes, ax)
+    told_of_more(axes, len(draws), total)
+    return axes
+
+
+def ranks(draws: Draws, total: int, ax: Any = None) -> list[Axes]:
+    """Whether chains agree: the distribution of each chain's ranks among all draws, minus a uniform one, with a pointwise 95% band."""
+    axes = panels(ax, len(draws), width=3.2, height=2.2, sharey=True)
+    for place, (name, values) in zip(axes, draws.items(), strict=True):
+        chains, n = values.shape
+        order = np.argsort(np.argsort(values, axis=None, kind="stable"), kind="stable").reshape(chains, n)
+        share = (np.sort(order, axis=1) + 0.5) / (chains * n)
+        at = (np.arange(n) + 0.5) / n
+        # ranks are drawn without replacement, a chain's share of all of them
+        half = 1.96 * np.sqrt(at * (1.0 - at) / n * (1.0 - 1.0 / chains))
+        place.fill_between(at, -half, half, color=GREY, alpha=0.2, linewidth=0, label="95% band")
+        for c in range(chains):
+            place.plot(share[c], at - share[c], color=PALETTE[c % len(PALETTE)], linewidth=1.1, label=f"chain {c + 1}")
+        plain(place, "rank among all draws", "difference from uniform" if place is axes[0] else "", name)
+    legend_of_panels(axes, ax)
+    told_of_more(axes, len(draws), total)
+    return axes
+
+
+def pairs(draws: Draws, ax: Any = None) -> list[Axes]:
+    """Every two parameters against each other below the diagonal, densities on it."""
+    names = list(draws)
+    k = len(names)
+    axes = panels(ax, k * k, width=2.2, height=2.1, columns=k)
+    for i in range(k):
+        for j in range(k):
+            place = axes[i * k + j]
+            if j > i:
+                place.set_axis_off()
+                continue
+            if i == j:
+                grid, height = density_of(draws[names[i]].ravel())
+                place.fill_between(grid, height, color=BLUE, alpha=0.35, linewidth=0)
+                place.set_ylim(bottom=0.0)
+                place.spines["left"].set_visible(False)
+                place.tick_params(left=False)
+            else:
+                x, y = draws[names[j]].ravel(), draws[names[i]].ravel()
+                place.hexbin(x, y, gridsize=32, cmap="Blues", mincnt=1, linewidths=0.1)
+            plain(place, names[j] if i == k - 1 else "", names[i] if j == 0 and i else "")
+            for axis in (place.xaxis, place.yaxis):
+                axis.label.set_fontsize("small")
+                axis.set_major_locator(MaxNLocator(4))
+            place.tick_params(labelbottom=i == k - 1, labelleft=j == 0 and i > 0, labelsize="x-small")
+    return axes
+
+
+def predictive(replicated: Array, y: Array, name: str, ax: Axes | None = None) -> Axes:
+    """Densities of responses drawn from the posterior (S, n), and that of the response."""
+    ax = axes_for(ax, 6.0, 3.8)
+    label = f"{len(replicated)} drawn from the posterior"
+    for row in replicated:
+        ax.plot(*density_of(row), color=BLUE, linewidth=0.7, alpha=0.3, label=label)
+        label = "_"
+    ax.plot(*density_of(y), color=INK, linewidth=2.0, label="observed")
+    ax.set_ylim(bottom=0.0)
+    ax.set_yticks([])
+    legend_above(ax)
+    return plain(ax, shown(name), "density")
