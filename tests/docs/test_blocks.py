@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bayeslmm.cli import app
+from bayeslmm.plots import FitPlots, PosteriorPlots
 from tests.docs.blocks import blocks_of, cells_of, difference, pages, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,3 +98,14 @@ def test_every_block_says_its_language(page: Path) -> None:
 def test_a_page_names_no_machine(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"/(home|root|work|tmp|Users)/|localhost|127\.0\.0\.1|index-url", text)
+
+
+def test_the_gallery_shows_every_figure() -> None:
+    """Each picture of the gallery is there, and each figure of a fit and of a posterior is drawn by its code."""
+    page = ROOT / "docs" / "gallery.md"
+    text = page.read_text(encoding="utf-8")
+    pictures = re.findall(r"\((assets/gallery/\w+\.png)\)", text)
+    assert pictures
+    assert [path for path in pictures if not (page.parent / path).is_file()] == []
+    drawn = set(re.findall(r"\.plot\.(\w+)\(", text))
+    assert {name for name in (*vars(FitPlots), *vars(PosteriorPlots)) if not name.startswith("_")} <= drawn
