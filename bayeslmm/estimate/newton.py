@@ -42,6 +42,16 @@ class Evaluation(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Passed:
+    """What is remembered of a point that the search has left: not the state behind it, which may be hundreds of megabytes."""
+
+    x: Array
+    value: float
+    gradient: Array
+    hessian: Array | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Outcome[E: Evaluation]:
     """The best point, whether the predicted decrease fell below the tolerance, and every evaluation (x, value)."""
 
@@ -118,7 +128,8 @@ class _Search[E: Evaluation]:
 
     def __init__(self, function: Callable[[Array], E], start: E, tolerance: float, escaping: Callable[[Array], bool] | None) -> None:
         self.function, self.tolerance, self.escaping = function, tolerance, escaping
-        self.point = self.before = start
+        self.point = start
+        self.before: _Passed | None = None
         self.path = [(start.x, start.value)]
         self.radius, self.predicted, self.stalled, self.surprised = 1.0, np.inf, 0, False
         self.model = _Model(len(start.x))
@@ -139,10 +150,10 @@ class _Search[E: Evaluation]:
                 return self.outcome(True)
         if point.hessian is None or not np.isfinite(point.hessian).all():
             return self.outcome(False)
-        if self.before is not point:
+        if self.before is not None:
             if self.surprised:
                 self.model.learn(self.before, point, point.hessian)
-            self.before = point
+            self.before = None
         self.axes = self.model.axes(point.hessian)
         self.predicted = self._gain(*self.axes)
         far = self.predicted <= ESCAPED and self.escaping is not None and self.escaping(point.x)
@@ -162,7 +173,7 @@ class _Search[E: Evaluation]:
             return self._stall(trial)
         ratio, length = gain / modelled if modelled > 0 else -1.0, _length(step)
         if ratio > 1e-4:
-            self.before, self.point = point, trial
+            self.before, self.point = _Passed(point.x, point.value, point.gradient, point.hessian), trial
             self.surprised = self.surprised or abs(ratio - 1.0) > SURPRISE
             self.radius = max(self.radius, 3.0 * length) if ratio > 0.75 else 0.5 * length if ratio < 0.25 else self.radius
             return None
@@ -175,7 +186,7 @@ class _Search[E: Evaluation]:
         """The value can no longer tell: the gradient still can."""
         self.stalled += 1
         if _length(trial.gradient) < _length(self.point.gradient):
-            self.before = self.point = trial
+            self.before, self.point = None, trial
         return self.outcome(True) if self.stalled >= 3 else None
 
 
@@ -192,6 +203,7 @@ def minimise[E: Evaluation](
     lies at infinity (`escaping(x)`: a correlation on its way to 1). Ctrl-C returns the best point so far.
     """
     search = _Search(function, start, tolerance, escaping)
+    del start  # what the search has left behind is let go, the start as well
     try:
         for _ in range(iterations):
             found = search.settled() or search.advance()
