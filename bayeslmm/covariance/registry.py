@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from types import MappingProxyType
 
@@ -19,6 +19,7 @@ from bayeslmm.covariance.kronecker import Kronecker
 from bayeslmm.covariance.located import Located
 from bayeslmm.covariance.matern import Matern
 from bayeslmm.covariance.nugget import WithNugget
+from bayeslmm.covariance.positions import AtPositions
 from bayeslmm.covariance.protocol import Covariance
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.covariance.serial import AnteDependent, MovingAutoregressive, Toeplitz
@@ -40,6 +41,7 @@ class Request:
     matrices: Array | None
     nu: float | None
     nugget: bool
+    positions: tuple[int, ...] = ()
 
 
 Builder = Callable[[Request], Covariance]
@@ -83,7 +85,14 @@ def _scaled(request: Request, correlation: Correlation, heterogeneous: bool) -> 
 
 def _pair(correlation: Callable[[Request], Correlation]) -> tuple[Builder, Builder]:
     """The homogeneous and the heterogeneous structure around a correlation."""
-    return (lambda request: _scaled(request, correlation(request), False)), (lambda request: _scaled(request, correlation(request), True))
+
+    def placed(request: Request) -> Correlation:
+        if not request.positions:
+            return correlation(request)
+        whole = correlation(replace(request, q=request.positions[-1] + 1, positions=()))
+        return AtPositions(request.q, whole, request.positions)
+
+    return (lambda request: _scaled(request, placed(request), False)), (lambda request: _scaled(request, placed(request), True))
 
 
 def _order(request: Request) -> int:
@@ -208,6 +217,7 @@ def make(
     matrices: Sequence[ArrayLike] | ArrayLike | None = None,
     nu: float | None = None,
     nugget: bool = False,
+    positions: Sequence[int] = (),
 ) -> Covariance:
     """The covariance structure `name` of dimension q.
 
@@ -217,6 +227,7 @@ def make(
     dims : (q1, q2) for Kronecker structures, q = q1 q2
     matrices : (k, q, q) for lin, (1, q, q) for known
     nu : a fixed smoothness for matern
+    positions : increasing places of the q rows among more, for serial structures that count steps; by default 0, 1, ..., q - 1
     nugget : adds a share of variance that is not correlated at any distance (homogeneous structures)
     Raises SpecificationError.
 
@@ -240,4 +251,4 @@ def make(
         raise _refuse(f"{given.shape[0]} places for {q} rows", "give one row of coordinates for each row of the matrix")
     known = None if matrices is None else frozen(np.asarray(matrices, dtype=np.float64))
     known = known[None] if known is not None and known.ndim == 2 else known
-    return found.build(Request(name, q, order, given, reach, dims, known, nu, nugget))
+    return found.build(Request(name, q, order, given, reach, dims, known, nu, nugget, tuple(positions)))

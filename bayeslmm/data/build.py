@@ -19,10 +19,12 @@ from bayeslmm.data.design import Design, OwnFrame, RandomTerm
 from bayeslmm.data.encoding import Covariate, Encoding, RandomCoder
 from bayeslmm.data.frame import Table, read_table
 from bayeslmm.data.grouping import GroupCoder, group_coder
+from bayeslmm.data.incomplete import few_complete
 from bayeslmm.data.overlap import lone_rows, lost_in_fixed, refuse_extreme
 from bayeslmm.data.plan import Plan, plan
 from bayeslmm.data.rank import Rank, rank
 from bayeslmm.data.relationship import aligned, check_names
+from bayeslmm.data.repeated import repeated_parameters
 from bayeslmm.data.residual import residual_design
 from bayeslmm.data.rows import kept_rows
 from bayeslmm.data.source import Columns
@@ -135,6 +137,7 @@ class Assembly:
         found = demand_rank(fixed, everything, len(y))
         X = everything if len(found.kept) == everything.shape[1] else frozen(everything[:, found.kept])
         residual, visit_notes = (None, []) if spec.residual is None else residual_design(spec.residual, source, rows)
+        visit_notes += few_complete(residual, X)
         scaled, scale = scaled_weights(self.read.weights)
         variance = tuple(variance_design(factor, source, rows) for factor in spec.variance)
         problems = checks.unidentified(terms, residual, len(y), everything) + lost_in_fixed(terms, X) + lone_rows(variance)
@@ -253,7 +256,8 @@ class Assembly:
         notes += checks.design_notes(found, fixed.names, terms, residual)
         if not any(note.name == "labels_in_several_groups" for note in notes):
             notes += checks.unmodelled_nesting(source, terms, self.asked.columns)
-        return notes + visit_notes
+        free = self.spec.residual is None and not self.spec.variance
+        return notes + repeated_parameters(terms, free_errors=free) + visit_notes
 
     def _encoding(self, fixed: Block, coders: tuple[RandomCoder, ...], response: TrainedAtom, offsets: tuple[TrainedAtom, ...]) -> Encoding:
         source = self.read.source

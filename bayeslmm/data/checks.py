@@ -13,9 +13,10 @@ from bayeslmm.data.atoms import ColumnAtom
 from bayeslmm.data.blocks import Block
 from bayeslmm.data.columns import FactorColumn
 from bayeslmm.data.design import GroupingFactor, RandomTerm, ResidualDesign
+from bayeslmm.data.incomplete import lag_without_pairs
 from bayeslmm.data.rank import CONDITION_LIMIT, Rank, rank
 from bayeslmm.data.source import Columns
-from bayeslmm.data.structures import absorbs_constant, absorbs_identity, is_unstructured
+from bayeslmm.data.structures import absorbs_constant, absorbs_identity, has_own_sds, is_serial, is_unstructured
 from bayeslmm.data.wording import skeleton
 from bayeslmm.errors import Check, IdentifiabilityError
 
@@ -189,12 +190,21 @@ def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Ar
             what = f"{name} has as many random effects as there are rows, or more: they cannot be told from the residuals"
         where = f"{rows} rows, {group.size} levels x {q} columns = {group.size * q} random effects"
         return [IdentifiabilityError(what, where, f"simplify the term; or {_PRIORS}")]
-    if term.Z is not X and q > 1 and len(rank(term.Z, intercept=bool((term.Z[:, 0] == 1.0).all())).kept) < q:
+    empty = ~term.Z.any(axis=0)
+    if q > 1 and empty.any() and not (is_serial(term.spec.structure) and not has_own_sds(term.spec.structure)):
+        zero = ", ".join(column for column, none in zip(term.columns, empty, strict=True) if none)
+        what = f"columns of {name} are 0 in every row: {zero}"
+        return [IdentifiabilityError(what, "", f"remove levels that no row has, or leave the columns out; or {_PRIORS}")]
+    if term.Z is not X and q > 1 and not _independent(term.Z[:, ~empty]):
         what = f"the columns of {name} are linearly dependent: {', '.join(term.columns)}"
         return [IdentifiabilityError(what, "", f"leave one out; or {_PRIORS}")]
     if q == 1 and not term.Z.any():
         return [IdentifiabilityError(f"the column {term.columns[0]!r} of {name} is 0 in every row", "", "drop the term")]
     return []
+
+
+def _independent(Z: Array) -> bool:
+    return len(rank(Z, intercept=bool((Z[:, 0] == 1.0).all())).kept) == int(Z.shape[1])
 
 
 def _confounded(terms: tuple[RandomTerm, ...], alike: Callable[[GroupingFactor, GroupingFactor], bool]) -> list[IdentifiabilityError]:
@@ -225,6 +235,8 @@ def _of_residual(residual: ResidualDesign, terms: tuple[RandomTerm, ...]) -> lis
         )
     elif residual.visit is not None and is_unstructured(name, residual.order):
         found += _of_unstructured(residual, residual.visit)
+    else:
+        found += lag_without_pairs(residual, f"use a structure with fewer parameters; or {_PRIORS}")
     if absorbs_constant(name, residual.order):
         for term in terms:
             if term.columns == ("Intercept",) and _same_subjects(term.group, residual.subject):

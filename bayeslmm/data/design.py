@@ -73,6 +73,8 @@ class ResidualDesign:
     name, order : the structure and its order, as in toep(3)
     nugget : an independent part beside a spatial structure
     missing_visits : positions in `visit_levels` of visits that no kept row has (kept where dropping them would change spacing)
+    positions : where dropping a visit would change the spacing, but it has an sd of its own that no row bears on: the places of
+        `visit_levels` among all visits; else empty
     shape : number of levels of each visit column; their product is the number of visits of a Kronecker structure such as us@ar1
     """
 
@@ -86,6 +88,7 @@ class ResidualDesign:
     order: int | None = None
     nugget: bool = False
     missing_visits: tuple[int, ...] = ()
+    positions: tuple[int, ...] = ()
     shape: tuple[int, ...] = ()
 
 

@@ -13,7 +13,7 @@ from bayeslmm.data.atoms import used_levels
 from bayeslmm.data.design import GroupingFactor, ResidualDesign
 from bayeslmm.data.grouping import group_coder
 from bayeslmm.data.source import Columns
-from bayeslmm.data.structures import is_serial, is_spatial, needs_order
+from bayeslmm.data.structures import has_own_sds, is_serial, is_spatial, needs_order, sheds_visits
 from bayeslmm.data.wording import rows_text, values_text
 from bayeslmm.errors import Check, DataError, SpecificationError
 from bayeslmm.formula.model import ResidualTerm
@@ -24,6 +24,7 @@ class _Visits:
     codes: Codes
     levels: tuple[Any, ...]
     missing: tuple[int, ...] = ()
+    positions: tuple[int, ...] = ()
     values: Array | None = None
     shape: tuple[int, ...] = ()
 
@@ -60,6 +61,7 @@ def _design(
         order=term.order,
         nugget=term.nugget,
         missing_visits=() if visits is None else visits.missing,
+        positions=() if visits is None else visits.positions,
         shape=() if visits is None else visits.shape,
     )
 
@@ -132,15 +134,20 @@ def _visit_column(structure: str, source: Columns, column: str) -> _Visits:
             f"sorted as text they would be {values_text(source.read_factor(column).levels)}",
             f"give an ordered factor: pandas.Categorical(data[{column!r}], categories=[...])",
         )
-    return _factor_visits(source, column, keep=is_serial(structure))
+    return _factor_visits(source, column, structure)
 
 
-def _factor_visits(source: Columns, column: str, *, keep: bool) -> _Visits:
+def _factor_visits(source: Columns, column: str, structure: str) -> _Visits:
     levels, codes = source.read_factor(column).levels, source.codes(column).astype(np.int64)
     present = np.bincount(codes, minlength=len(levels)) > 0
-    if keep:
+    seen = np.flatnonzero(present)
+    if is_serial(structure) and sheds_visits(structure):
+        # what lies before the first visit or after the last changes no spacing
+        levels, codes, present, seen = levels[seen[0] : seen[-1] + 1], codes - seen[0], present[seen[0] : seen[-1] + 1], seen - seen[0]
+    if is_serial(structure) and not has_own_sds(structure):
         return _Visits(codes, tuple(levels), tuple(np.flatnonzero(~present).tolist()), shape=(len(levels),))
-    return _Visits((np.cumsum(present) - 1)[codes], used_levels(source, column), shape=(int(present.sum()),))
+    positions = tuple(seen.tolist()) if is_serial(structure) and not present.all() else ()
+    return _Visits((np.cumsum(present) - 1)[codes], used_levels(source, column), positions=positions, shape=(len(seen),))
 
 
 def _plain(value: float) -> float | int:
@@ -169,7 +176,7 @@ def _refuse_duplicates(term: ResidualTerm, subject: GroupingFactor, visits: _Vis
 
 def _left_out(term: ResidualTerm, visits: _Visits, source: Columns) -> tuple[Any, ...]:
     """Levels of a visit factor that no row has, where the structure does not keep them."""
-    if len(term.visit) != 1 or visits.missing or source.kind(term.visit[0]) != "factor":
+    if len(term.visit) != 1 or source.kind(term.visit[0]) != "factor":
         return ()
     return tuple(level for level in source.read_factor(term.visit[0]).levels if level not in visits.levels)
 
@@ -178,7 +185,9 @@ def _visit_notes(term: ResidualTerm, visits: _Visits, source: Columns) -> list[C
     notes = []
     left_out = _left_out(term, visits, source)
     if left_out:
-        remedy = "left out: the structure does not depend on spacing"
+        remedy = "left out: the structure does not depend on their spacing"
+        if visits.positions:
+            remedy = "left out, since no row bears on their sd; the spacing of the others stays"
         notes.append(Check("visits_without_rows", "noted", value=left_out, remedy=remedy))
     if visits.missing:
         levels = tuple(visits.levels[i] for i in visits.missing)

@@ -17,6 +17,16 @@ def is_serial(name: str) -> bool:
     return any(part in _SERIAL for part in name.split("@"))
 
 
+def sheds_visits(name: str) -> bool:
+    """Whether a serial structure has parameters of a visit, or of a lag, that vanish with the visit."""
+    return name in ("toep", "toeph", "ar1h")
+
+
+def has_own_sds(name: str) -> bool:
+    """Whether a serial structure has an sd for each visit."""
+    return name in ("toeph", "ar1h")
+
+
 def needs_order(name: str) -> bool:
     """Whether the order of the visits matters."""
     return any(part in _ORDERED for part in name.split("@"))

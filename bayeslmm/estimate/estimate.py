@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm.arrays import Array, frozen
-from bayeslmm.errors import BayesLMMError, Check, DesignError
+from bayeslmm.data.incomplete import FEW
+from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
 from bayeslmm.estimate.boundary import NULL, Certificate, certify, regular, step_off
 from bayeslmm.estimate.checks import estimate_checks
 from bayeslmm.estimate.newton import Outcome, minimise
@@ -88,7 +89,18 @@ def estimate(problem: Problem, method: Method = "REML", start: Array | None = No
         raise _exact("the random effects reproduce the response exactly, or so nearly that its residuals are lost in rounding")
     if problem.structured is not None and not outcome.converged and _degenerate(problem, point, restricted):
         raise _exact("the response is constant within subjects, or exact: the errors are perfectly correlated")
+    if not (outcome.converged or outcome.interrupted) and problem.design.spec.check == "error":
+        _refuse_unbounded(problem)
     return summarise(problem, method, outcome, certificate, time.perf_counter() - begin)
+
+
+def _refuse_unbounded(problem: Problem) -> None:
+    """Refuse a search that did not end where the likelihood of an unstructured covariance has no maximum."""
+    for note in problem.design.notes:
+        if note.name == FEW:
+            what = f"the likelihood grows as the covariance of the errors becomes singular: {note.value}"
+            remedy = 'use a structure with fewer parameters; or give priors and use fit("MAP") or sample(); or check="warn" to go on'
+            raise IdentifiabilityError(what, problem.design.spec.residual.text if problem.design.spec.residual else "", remedy)
 
 
 def _lost(problem: Problem, point: Point) -> bool:

@@ -188,7 +188,8 @@ def residual_covariance(residual: ResidualDesign) -> Covariance:
     if residual.visit is None and residual.coords is not None:
         return make(residual.name, 2, residual.order, reach=_step(residual), nugget=residual.nugget)
     dims = (residual.shape[0], residual.shape[1]) if "@" in residual.name else None
-    return make(residual.name, len(residual.visit_levels), residual.order, dims=dims, nugget=residual.nugget)
+    levels = len(residual.visit_levels)
+    return make(residual.name, levels, residual.order, dims=dims, nugget=residual.nugget, positions=residual.positions)
 
 
 def _step(residual: ResidualDesign) -> float:

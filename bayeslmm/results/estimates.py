@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from bayeslmm.likelihood.criterion import Point
     from bayeslmm.likelihood.problem import Problem
 
-WARNED = frozenset({"aliased_columns", "condition_number", "empty_labels", "visits_without_rows"})
+WARNED = frozenset(
+    {"aliased_columns", "condition_number", "empty_labels", "few_complete_subjects", "repeated_parameters", "visits_without_rows"}
+)
 """Notes of a design that are worth a warning though nothing failed."""
 
 

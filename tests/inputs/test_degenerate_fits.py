@@ -283,7 +283,7 @@ def test_one_visit_per_subject_leaves_independent_errors() -> None:
 
 def test_a_visit_nobody_has_is_one_warning_whether_it_is_kept_or_not() -> None:
     data = visits().assign(visit=lambda d: d["visit"].cat.add_categories("V99"))
-    for structure, size in (("us", 6), ("toep", 7)):
+    for structure, size in (("us", 6), ("toep", 6), ("ar1", 7), ("ar1h", 6)):
         found, (warning,) = warned(lambda structure=structure: fit("y ~ x", data, residual=f"{structure}(visit | g)"))
         assert found.R.shape == (size, size)
         assert "V99" in warning.what
