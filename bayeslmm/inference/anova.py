@@ -23,7 +23,8 @@ def anova(
 ) -> pd.DataFrame:
     """F tests of the terms: `term, sum_sq, num_df, den_df, statistic, p_value`.
 
-    type : 1 (sequential), 2 (beyond the terms that do not contain it) or 3 (SAS's; does not depend on the coding)
+    type : 1 (sequential), 2 (beyond the terms that do not contain it) or 3 (SAS's; does not depend on the coding). A term contains
+        another with the same covariates and fewer factors: `f:x` contains `x`, not `f`, whose test is where x is 0: centre x for its mean
     df : as everywhere. `sum_sq` is F sigma^2 num_df for "satterthwaite", NaN otherwise. Under "containment" and "residual" type 1 is
         sequential in the metric of the estimated V, as nlme's `anova`; else in that of least squares, as lmerTest's and SAS's
 

@@ -6,7 +6,8 @@ estimable just when it is a row a T, and then it is the function a of the coeffi
 type 1 : a term beyond the terms before it; type 2 : beyond all terms that do not contain it; both by least squares in a metric
 type 3 : SAS's: functions of the term and of the terms that contain it, orthogonal to those of the containing terms alone
 
-A term is contained in another when both have the same covariates and the other has all its factors and more (SAS, lmerTest, mmrm).
+A term is contained in another when both have the same covariates and the other has all its factors and more (SAS, lmerTest, mmrm): in
+`f * x` the covariate x is contained in f:x, the factor f is not, and types 2 and 3 test it where x is 0.
 """
 
 from __future__ import annotations

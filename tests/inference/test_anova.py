@@ -9,6 +9,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
 from tests.inference.frames import split_plot, unbalanced
+from tests.inputs.frames import visits
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3])
@@ -78,3 +79,13 @@ def test_the_type_is_checked() -> None:
     pd.testing.assert_frame_equal(fit.anova(type="III"), fit.anova(type=3))
     with pytest.raises(SpecificationError, match="type"):
         fit.anova(type=4)
+
+
+@pytest.mark.parametrize("kind", [2, 3])
+def test_a_factor_in_an_interaction_with_a_covariate_is_tested_where_the_covariate_is_0(kind: int) -> None:
+    fit = blm.LMM("y ~ arm * x + (1 | g)", visits()).fit()
+    at_zero = fit.contrast("arm[T.TRT] = 0").frame
+    tested = fit.anova(type=kind).set_index("term")
+    assert tested.loc["arm", "statistic"] == pytest.approx(at_zero.loc[0, "statistic"] ** 2)
+    slopes = fit.emtrends("x").frame
+    assert (tested.loc["x", "statistic"] == pytest.approx(slopes.loc[0, "statistic"] ** 2)) == (kind == 3)
