@@ -32,13 +32,33 @@ ROOMS = frozenset({"arrays", "bayes", "covariance", "data", "errors", "estimate"
 )
 
 
+ELSEWHERE = {
+    **dict.fromkeys(("lmer", "lme", "MixedLM", "mixedlm", "Lmer"), "LMM(formula, data).fit()"),
+    **dict.fromkeys(("gls", "Gls"), "LMM(formula, data, residual=..., variance=...).fit()"),
+    **dict.fromkeys(("brm", "Model"), "LMM(formula, data).sample()"),
+    "blmer": 'LMM(formula, data, priors=Priors(preset="blme")).fit("MAP")',
+    "anova": "lrt(fit, other), or fit.anova()",
+    "PROC": "proc_mixed(program, data)",
+}
+"""What other packages call it -> what to write here."""
+
+VERBS = frozenset(
+    {"confint", "contrast", "emmeans", "fixef", "icc", "influence", "plot", "predict", "ranef", "ranova", "sigma", "simulate"}
+)
+
+
 def hand_on(name: str) -> Any:
     """What `bayeslmm.NAME` is."""
     if name in NAMES:
         return getattr(import_module(NAMES[name]), name)
     if name in ROOMS:
         return import_module(f"bayeslmm.{name}")
-    raise AttributeError(f"module 'bayeslmm' has no attribute {name!r}")
+    told = f"module 'bayeslmm' has no attribute {name!r}"
+    if name in ("glmer", "glm", "nlmer", "nlme"):
+        raise AttributeError(f"{told}: models here are linear, with normal errors")
+    if name in ELSEWHERE or name in VERBS:
+        raise AttributeError(f"{told}: write {ELSEWHERE.get(name, f'fit.{name}')}")
+    raise AttributeError(told)
 
 
 def bayes(verb: str, model: Any, *args: Any, **options: Any) -> Any:

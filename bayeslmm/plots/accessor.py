@@ -12,6 +12,8 @@ from bayeslmm.plots.lines import lines_axes
 from bayeslmm.plots.means import emmeans_axes
 from bayeslmm.plots.random_effects import ranef_axes
 from bayeslmm.plots.rows import fitted_axes, leverage_axes, qq_axes, residual_axes
+from bayeslmm.plots.serial import acf_axes
+from bayeslmm.plots.style import panels
 from bayeslmm.results.fit import Fit
 
 
@@ -20,6 +22,15 @@ class FitPlots:
 
     def __init__(self, fit: Fit) -> None:
         self._fit = fit
+
+    def __call__(self, ax: Any = None) -> list[Axes]:
+        """The four figures to look at first: observed against fitted, residuals, their quantiles, the largest influence of rows.
+
+        >>> axes = fit.plot()
+        """
+        axes = panels(ax, 4, width=4.6, height=3.6)
+        first, second, third, fourth = axes
+        return [self.fitted(ax=first), self.residuals(ax=second), self.qq(ax=third), self.leverage(ax=fourth)]
 
     def lines(self, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
         """The data against x with the fitted line of the population and a thin one for each level.
@@ -48,6 +59,13 @@ class FitPlots:
         >>> axes = fit.plot.qq()
         """
         return qq_axes(self._fit, kind, ax)
+
+    def acf(self, kind: str = "normalized", lags: int | None = None, ax: Axes | None = None) -> Axes:
+        """Autocorrelation of the residuals within subjects: what a structure of the errors leaves over.
+
+        >>> axes = fit.plot.acf()
+        """
+        return acf_axes(self._fit, kind, lags, ax)
 
     def ranef(self, group: str | None = None, level: float = 0.95, sort: bool = True, ax: Any = None) -> list[Axes]:
         """The caterpillar of a grouping factor, one panel per random column.
@@ -101,5 +119,5 @@ class FitPlots:
         return emmeans_axes(self._fit.emmeans(specs, by=by, **options), comparisons, x=x, ax=ax)
 
     def __repr__(self) -> str:
-        names = "bootstrap, confint, emmeans, fitted, influence, leverage, lines, profile, qq, ranef, residuals"
+        names = "acf, bootstrap, confint, emmeans, fitted, influence, leverage, lines, profile, qq, ranef, residuals"
         return f"figures of {self._fit!r}: {names}"

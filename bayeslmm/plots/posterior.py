@@ -26,6 +26,13 @@ class PosteriorPlots:
         """Draws by the names of the tidy table, the kind of each, and the label that its prior has among the curves of `model.priors`."""
         self._post, self._draws, self._kinds, self._priors = post, draws, kinds, priors
 
+    def __call__(self, ax: Any = None) -> list[Axes]:
+        """What to look at first: the densities of all parameters, and their priors.
+
+        >>> axes = post.plot()
+        """
+        return self.dist(ax=ax)
+
     def _chosen(self, terms: Sequence[str] | str | None, most: int = figures.PANELS) -> dict[str, Array]:
         return {name: self._draws[name] for name in figures.chosen(self._draws, terms, most)}
 

@@ -150,6 +150,24 @@ def test_residuals_by_thousands_of_levels_are_bands() -> None:
     assert len(ax.get_lines()) == 2
 
 
+def test_autocorrelations_are_those_of_nlme() -> None:
+    """plot(ACF(f, resType = "n")) of nlme 3.1-162 on Ovary, with the levels of Mare in the order of the rows."""
+    mares = "follicles ~ sin(2 * pi * Time) + cos(2 * pi * Time) + diag(sin(2 * pi * Time) | Mare)"
+    ovary = blm.load_dataset("nlme/Ovary")
+    for residual, kind, told in (
+        ("ar1(1 | Mare)", "normalized", [-0.12097745, 0.03129727, -0.05279814]),
+        (None, "pearson", [0.37948013, 0.17972202, 0.03569275]),
+    ):
+        ax = blm.LMM(mares, ovary, residual=residual).fit().plot.acf(kind, lags=3)
+        np.testing.assert_allclose(ax.get_lines()[-1].get_ydata(), told, atol=2e-5)
+    with pytest.raises(SpecificationError, match="no subjects"):
+        fitted("plain").plot.acf()
+
+
+def test_the_first_look_has_four_panels() -> None:
+    assert len(trial(9).plot()) == 4
+
+
 def test_figures_are_drawn_on_the_axes_given() -> None:
     fit = fitted("slope")
     for draw in (fit.plot.fitted, fit.plot.residuals, fit.plot.qq, fit.plot.leverage, fit.plot.confint):
