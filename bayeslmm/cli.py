@@ -25,7 +25,36 @@ from bayeslmm.errors import BayesLMMError, BayesLMMWarning, ConvergenceError, Sa
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
-app = typer.Typer(help="Linear mixed models: REML, ML and the posterior of the same model.", no_args_is_help=True, add_completion=False)
+HELP = "Linear mixed models: REML, ML and the posterior of the same model."
+STEPS = """First steps:
+
+\b
+  bayeslmm demo                            the trial example, into demo/:
+                                           tables, a figure, a report
+  bayeslmm demo --data trial.csv --out my  the same on data of your own
+  bayeslmm fit model.toml --report a.html  a model from a file; what is in
+                                           it: bayeslmm fit --help
+
+In Python:
+
+\b
+  import bayeslmm as blm
+  fit = blm.LMM("y ~ x + (x | g)", data).fit()
+  print(fit.summary())
+
+Ends with 0; 1 when a check or a figure fails; 2 on input that cannot be used; 130 when interrupted."""
+SPEC = """A spec file is TOML; the least there is:
+
+\b
+  [data]
+  file = "trial.csv"
+  [model]
+  formula = "BCVA_CHG ~ VISITN + BCVA_BL + (1 | USUBJID)"
+
+[model] also takes residual, variance, weights and the other arguments of LMM, [priors] those of Priors. In Python,
+model.write("model.toml") writes such a file and blm.read_model("model.toml") reads it."""
+
+app = typer.Typer(help=HELP, epilog=STEPS, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 shown = Console()
 aside = Console(stderr=True)
 
@@ -38,7 +67,7 @@ class Method(StrEnum):
     MAP = "MAP"
 
 
-@app.command()
+@app.command(short_help="The trial example: tables, a figure, a report.")
 def demo(
     data: Annotated[Path | None, typer.Option(help="A CSV with the columns of the trial; the bundled trial without it.")] = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("demo"),
@@ -55,7 +84,7 @@ def demo(
     leave_by(done.fit)
 
 
-@app.command()
+@app.command(epilog=SPEC, short_help="One model of a spec file.")
 def fit(
     model: Annotated[Path, typer.Argument(help="A spec file, models/NAME.toml.")],
     method: Annotated[Method, typer.Option(help="REML, ML or MAP.")] = Method.REML,
@@ -82,7 +111,7 @@ def fit(
     leave_by(*results)
 
 
-@app.command()
+@app.command(short_help="Every published figure beside ours.")
 def verify(
     models: Annotated[Path, typer.Argument(help="A folder of spec files, or one of them.")] = Path("models"),
     brief: Annotated[bool, typer.Option("--brief", help="Only the figures that disagree.")] = False,
@@ -109,7 +138,9 @@ def verify(
         raise typer.Exit(FAILED)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, short_help="Whole fits against the other libraries."
+)
 def bench(context: typer.Context) -> None:
     """Time whole fits against the other libraries on this machine (options as of benchmarks/run.py)."""
     with outcome():
