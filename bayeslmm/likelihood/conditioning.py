@@ -19,6 +19,9 @@ from bayeslmm.data.design import Design, RandomTerm
 ROWS = 1 << 16
 """Rows worked on at once."""
 
+NARROW = 16
+"""Columns up to which a matrix of rows is worked on column by column."""
+
 SURE = 1e-6
 """A determinant of unit columns above this is no near collinearity, for as many columns as a random term has."""
 
@@ -36,17 +39,19 @@ class ColumnMap:
     """Z -> (Z - 1 c') M for one random term, where the constant is one of the columns of Z (or c = 0).
 
     whole : (q, q) the same change as one matrix, Z -> Z whole; D on the user's scale is whole D whole'
+    shared : whether the columns are those of X, and changed alike
     """
 
     center: Array
     matrix: Array
     whole: Array
     inverse: Array
+    shared: bool = False
 
     def apply(self, Z: Array) -> Array:
         if len(self.matrix) == 1:
             return np.asarray(Z * self.matrix[0, 0])
-        return (Z - self.center) @ self.matrix
+        return centred(Z, self.center) @ self.matrix
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,13 +83,28 @@ class Conditioning:
         """[X_tilde y_tilde] of a piece of the rows, (rows, p + 1)."""
         p = design.X.shape[1]
         out = np.empty((part.stop - part.start, p + 1))
-        centred = design.X[part] - self.center
-        np.matmul(centred, self.B, out=out[:, :p])
+        np.matmul(centred(design.X[part], self.center), self.B, out=out[:, :p])
         residual = design.y[part] - design.X[part] @ self.alpha0
         if design.offset is not None:
             residual -= design.offset[part]
         out[:, p] = residual / self.y_scale
         return out
+
+
+def centred(columns: Array, center: Array) -> Array:
+    """Columns less their centers, one by one: a short row taken from every row of a long matrix costs ten times that."""
+    if len(center) > NARROW:
+        return columns - center
+    out = columns.copy()
+    for j in np.flatnonzero(center):
+        out[:, j] -= center[j]
+    return out
+
+
+def _means(columns: Array) -> Array:
+    return sum((np.ones(part.stop - part.start) @ columns[part] for part in pieces(len(columns))), np.zeros(columns.shape[1])) / len(
+        columns
+    )
 
 
 def _triangular(R: Array, block: Array) -> Array:
@@ -116,14 +136,14 @@ def _whitening(columns: Array, root_weights: Array | None) -> _Whitening:
     center, before, after = np.zeros(size), np.eye(size), np.eye(size)
     constant = _constant_column(columns) if size > 1 else None
     if constant is not None:
-        center = columns.mean(0)
+        center = _means(columns)
         center[constant] = 0.0
         shift = center / columns[0, constant]
         before[constant] -= shift
         after[constant] += shift
     R = np.zeros((0, size))
     for part in pieces(len(columns)):
-        block = columns[part] - center
+        block = centred(columns[part], center)
         R = _triangular(R, block if root_weights is None else block * root_weights[part, None])
     return _Whitening(center, before, after, R)
 
@@ -148,7 +168,7 @@ def _column_map(term: RandomTerm, root_weights: Array | None, known: _Whitening 
         if _independent(white.R):
             M = np.linalg.inv(white.R) * np.sqrt(len(Z))
             # the way back goes through R, not through the inverse of a product
-            return ColumnMap(white.center, M, white.before @ M, (white.R / np.sqrt(len(Z))) @ white.after)
+            return ColumnMap(white.center, M, white.before @ M, (white.R / np.sqrt(len(Z))) @ white.after, known is not None)
     size = np.sqrt(np.mean(Z**2, axis=0))
     if kind == "scalar":
         size = np.full(q, np.sqrt(np.mean(size**2)))
@@ -169,7 +189,7 @@ def condition(design: Design) -> Conditioning:
     B = np.linalg.inv(R) * scale if p else np.zeros((0, 0))
     alpha = np.zeros(p)
     for part in pieces(n):
-        block = (X[part] - center) @ B
+        block = centred(X[part], center) @ B
         target = y[part] if design.offset is None else y[part] - design.offset[part]
         if root is not None:
             block, target = block * root[part, None], target * root[part]

@@ -7,7 +7,7 @@ Cross-products are accumulated by level codes; no n x levels matrix exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from bayeslmm.arrays import Array, Codes
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
-from bayeslmm.likelihood.conditioning import Conditioning, pieces
+from bayeslmm.likelihood.conditioning import ColumnMap, Conditioning, pieces
 from bayeslmm.likelihood.coupling import PRODUCTS, Coupling, DenseCoupling, count_products, sparse_coupling
 from bayeslmm.likelihood.levels import LevelBlock
 from bayeslmm.likelihood.rest import BATCHED, RestLayout, Span, layout
@@ -138,9 +138,31 @@ class _Pairs:
         return np.repeat(np.arange(K), np.diff(whole.indptr)), whole.indices.astype(np.int64), whole.data
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Levels:
+    """The levels that a piece of rows has: of many, sorted rows have a few that lie together."""
+
+    code: Codes
+    span: slice
+
+    @classmethod
+    def of(cls, code: Codes, K: int) -> _Levels:
+        if len(code) >= K or not len(code):
+            return cls(code, slice(0, K))
+        low, high = int(code.min()), int(code.max())
+        return cls(code - low if low else code, slice(low, high + 1))
+
+    def add(self, total: Array, values: Array) -> None:
+        """total (K,) plus the sums of the values by level."""
+        total[self.span] += np.bincount(self.code, values, self.span.stop - self.span.start)
+
+
 @dataclass(slots=True, eq=False)
 class Accumulator:
-    """Cross-products while rows are coming in; pieces may come from anywhere."""
+    """Cross-products while rows are coming in; pieces may come from anywhere.
+
+    shared : for each factor, the columns of X that are columns of the factor too, and which: they are added up once
+    """
 
     factors: tuple[Factor, ...]
     r: int
@@ -148,10 +170,17 @@ class Accumulator:
     diagonal: list[Array]
     with_border: list[Array]
     pairs: dict[tuple[int, int], list[list[_Pairs]]]
+    shared: list[dict[int, int]]
     n: int = 0
 
     @classmethod
-    def empty(cls, factors: tuple[Factor, ...], r: int) -> Accumulator:
+    def empty(cls, factors: tuple[Factor, ...], r: int, maps: Sequence[ColumnMap]) -> Accumulator:
+        """maps : how the columns of every random term are changed"""
+        shared: list[dict[int, int]] = [{} for _ in factors]
+        for known, factor in zip(shared, factors, strict=True):
+            for i, own in zip(factor.terms, factor.slices, strict=True):
+                if maps[i].shared:
+                    known.update({j: own.start + j for j in range(r - 1)})
         diagonal = [np.zeros((f.q, f.q, f.K)) for f in factors]
         with_border = [np.zeros((f.q, r, f.K)) for f in factors]
         pairs = {
@@ -159,22 +188,22 @@ class Accumulator:
             for i, f in enumerate(factors)
             for j, g in enumerate(factors[i + 1 :], start=i + 1)
         }
-        return cls(factors, r, np.zeros((r, r)), diagonal, with_border, pairs)
+        return cls(factors, r, np.zeros((r, r)), diagonal, with_border, pairs, shared)
 
     def add(self, codes: list[Codes], Z: list[list[Array]], border: Array, weights: Array | None) -> None:
-        """A piece of rows: level codes and columns of every factor, [X y], weights."""
-        self.n += len(border)
-        weighted = border if weights is None else border * weights[:, None]
-        self.border += border.T @ weighted
-        columns = [np.ascontiguousarray(c) for c in weighted.T]
+        """A piece of rows: level codes and columns of every factor, [X y] column by column (r, rows), weights."""
+        self.n += border.shape[1]
+        weighted = border if weights is None else border * weights
+        self.border += border @ weighted.T
         for f, (code, z) in enumerate(zip(codes, Z, strict=True)):
-            K = self.factors[f].K
+            here = _Levels.of(code, self.factors[f].K)
             for a, za in enumerate(z):
                 own = za if weights is None else za * weights
                 for b in range(a + 1):
-                    self.diagonal[f][a, b] += np.bincount(code, own * z[b], K)
-                for j, column in enumerate(columns):
-                    self.with_border[f][a, j] += np.bincount(code, za * column, K)
+                    here.add(self.diagonal[f][a, b], own * z[b])
+                for j, column in enumerate(weighted):
+                    if j not in self.shared[f]:
+                        here.add(self.with_border[f][a, j], za * column)
         for (f, g), table in self.pairs.items():
             for a, za in enumerate(Z[f]):
                 own = za if weights is None else za * weights
@@ -183,10 +212,12 @@ class Accumulator:
 
     def finish(self, *, small: bool = True) -> CrossProducts:
         """small : keep a few crossed levels in one dense block"""
-        for block in self.diagonal:
+        for block, with_border, shared in zip(self.diagonal, self.with_border, self.shared, strict=True):
             for a in range(len(block)):
                 for b in range(a):
                     block[b, a] = block[a, b]
+            for j, b in shared.items():
+                with_border[:, j] = block[:, b]
         border = 0.5 * (self.border + self.border.T)
         if not self.factors:
             return CrossProducts(self.n, self.r - 1, (), border, None, None, None, None, None)
@@ -289,17 +320,22 @@ def _related_rest(U0: Array, V0: Array, where: RestLayout, roots: list[Array | N
 
 def cross_products(design: Design, conditioning: Conditioning, *, small: bool = True) -> CrossProducts:
     """One pass over the rows of a design in memory. small : laid out for one theta at a time; False for many at once."""
-    total = Accumulator.empty(factors_of(design), design.X.shape[1] + 1)
+    total = Accumulator.empty(factors_of(design), design.X.shape[1] + 1, conditioning.maps)
     add_rows(total, design, conditioning)
     return total.finish(small=small)
 
 
 def add_rows(total: Accumulator, design: Design, conditioning: Conditioning) -> None:
     """Add all rows of a design to the sums; its levels are coded as the factors of `total` are."""
+    p = design.X.shape[1]
     for part in pieces(len(design.y)):
+        border = np.ascontiguousarray(conditioning.border(design, part).T)
         codes, columns = [], []
         for factor in total.factors:
             codes.append(design.terms[factor.terms[0]].group.codes[part])
-            parts = [conditioning.maps[i].apply(design.terms[i].Z[part]) for i in factor.terms]
-            columns.append([np.ascontiguousarray(c) for block in parts for c in block.T])
-        total.add(codes, columns, conditioning.border(design, part), conditioning.weights(design, part))
+            own: list[Array] = []
+            for i in factor.terms:
+                change = conditioning.maps[i]
+                own += list(border[:p] if change.shared else np.ascontiguousarray(change.apply(design.terms[i].Z[part]).T))
+            columns.append(own)
+        total.add(codes, columns, border, conditioning.weights(design, part))

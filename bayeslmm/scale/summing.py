@@ -180,7 +180,7 @@ class _Reading:
     # -- the second pass -----------------------------------------------------------------------------------------------------------------
 
     def _sums(self, design: Design, conditioning: Conditioning) -> tuple[Accumulator, Callable[[GroupingFactor, GroupingFactor], bool]]:
-        total = Accumulator.empty(factors_of(design), len(design.kept) + 1)
+        total = Accumulator.empty(factors_of(design), len(design.kept) + 1, conditioning.maps)
         together = _Together()
         for part in self._parts():
             if len(part):
