@@ -126,7 +126,8 @@ def sampled(graph: Any, by: str, read: Callable[[Any], Draws]) -> Draw:
     import pymc as pm
 
     def draw_pymc(seed: int) -> tuple[Draws, int]:
-        options = {"progressbar": False, "compute_convergence_checks": False}
+        # PyMC's own NUTS, which is what Bambi asks for: left to itself, PyMC takes nutpie where that is installed
+        options = {"nuts_sampler": "pymc", "progressbar": False, "compute_convergence_checks": False}
         with graph:
             tree = pm.sample(DRAWS, tune=TUNE, chains=CHAINS, random_seed=seed, **options)
         return read(tree["posterior"]), int(tree["sample_stats"]["diverging"].sum())

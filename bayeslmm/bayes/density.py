@@ -25,7 +25,7 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.subjects import SubjectsKernel, SubjectsState
 from bayeslmm.spec import Priors
 
-ELEMENTS = 100_000
+ELEMENTS = 125_000
 """Array elements of one batch of points: the working set stays in cache."""
 
 
@@ -124,7 +124,7 @@ class Density:
         per_point = (cross.p + 1) ** 2
         if cross.first is not None:
             K, q = cross.first.K, cross.first.q
-            per_point += K * q * (q + 4) if self.pooled is not None else K * q * (q + 2 * cross.p + 2)
+            per_point += 3 * K * q if self.pooled is not None else K * q * (q + 2 * cross.p + 2)
         if cross.rest is not None:
             per_point += 6 * cross.rest.flat + cross.rest.m * 2 * (cross.p + 1)
         return int(np.clip(ELEMENTS // max(per_point, 1), 1, 4096))

@@ -79,7 +79,8 @@ def drawn(graph: Any, sampler: str, draws: int, chains: int, tune: int, seed: in
             compiled = nutpie.compile_pymc_model(graph)
             own = {"progress_bar": False} | options
             return "nutpie", nutpie.sample(compiled, draws=draws, tune=tune, chains=chains, seed=seed, **own)
-    own = {"progressbar": False, "compute_convergence_checks": False} | options
+    # left to itself, PyMC takes nutpie where that is installed
+    own = {"progressbar": False, "compute_convergence_checks": False, "nuts_sampler": "pymc"} | options
     with graph:
         return "pymc", optional("pymc").sample(draws=draws, tune=tune, chains=chains, random_seed=seed, **own)
 
