@@ -53,6 +53,25 @@ def test_a_refused_sample_is_sampled_by_nuts(monkeypatch: pytest.MonkeyPatch) ->
     assert "not trusted" in post.checks["method"].value
 
 
+def test_a_bad_proposal_planted_in_the_sampler_never_reaches_a_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every round is drawn from a third of the posterior's width: the gate refuses the weights, and a chain gives the right posterior."""
+    built = model("intercepts", blm.Priors(alpha="normal"))
+    right = built.sample(seed=1)
+    mode = find_mode(density(built.problem, built.spec.priors))
+    values, axes = np.linalg.eigh(mode.precision)
+    narrow = SplitT(mode.phi, axes, 0.3 / np.sqrt(values), 0.3 / np.sqrt(values), 1e6)
+    for name in ("at_mode", "refitted", "clustered"):
+        monkeypatch.setattr(f"bayeslmm.bayes.importance.{name}", lambda *_: narrow)
+    forced = built.sample(draws=300, seed=1, method="importance")
+    assert forced.checks["pareto_k"].verdict == "failed"
+    post = built.sample(draws=400, chains=1, seed=1)
+    assert post.method == "nuts"
+    assert "not trusted" in post.checks["method"].value
+    sd, wrong, own = (np.log(one.parameters["sd_g"].values[:, 0]) for one in (right, forced, post))
+    assert np.std(wrong) < 0.6 * np.std(sd)
+    assert np.std(own) > 0.75 * np.std(sd)
+
+
 def test_the_gate_opens_for_the_adapted_proposal() -> None:
     for name in ("intercepts", "slopes", "crossed", "nested"):
         target = density(model(name).problem, blm.Priors(alpha="normal"))
