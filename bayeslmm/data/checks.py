@@ -190,7 +190,7 @@ def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Ar
             what = f"{name} has as many random effects as there are rows, or more: they cannot be told from the residuals"
         where = f"{rows} rows, {group.size} levels x {q} columns = {group.size * q} random effects"
         return [IdentifiabilityError(what, where, f"simplify the term; or {_PRIORS}")]
-    empty = ~term.Z.any(axis=0)
+    empty = np.array([not column.any() for column in term.Z.T])
     if q > 1 and empty.any() and not (is_serial(term.spec.structure) and not has_own_sds(term.spec.structure)):
         zero = ", ".join(column for column, none in zip(term.columns, empty, strict=True) if none)
         what = f"columns of {name} are 0 in every row: {zero}"

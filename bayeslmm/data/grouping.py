@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,22 @@ from bayeslmm.data.design import GroupingFactor
 from bayeslmm.data.source import Columns
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class GroupCoder:
     """How rows find their level: the levels of each column and, for an interaction, which combinations occur.
 
-    places : for each column, label -> position among the levels of the fit
+    levels : for each column, the labels that the fit has, in order
     combinations : sorted keys of the combinations that occur (mixed radix, first column slowest); None for one column
     """
 
     factor: GroupingFactor
-    places: tuple[dict[Any, int], ...]
+    levels: tuple[NDArray[np.object_], ...]
     combinations: Codes | None
+
+    @cached_property
+    def places(self) -> tuple[dict[Any, int], ...]:
+        """For each column, label -> position among the levels of the fit; made when new rows come."""
+        return tuple({level: i for i, level in enumerate(levels.tolist())} for levels in self.levels)
 
     def codes(self, source: Columns) -> Codes:
         """(n,) codes into the levels of the fit; -1 for a level that the fit has not seen or a missing label."""
@@ -59,21 +65,17 @@ def group_coder(source: Columns, columns: Sequence[str]) -> GroupCoder:
     name = ":".join(columns)
     if len(parts) == 1:
         codes, levels = parts[0]
-        return GroupCoder(_factor(name, levels, codes, columns), (_places(levels),), None)
+        return GroupCoder(_factor(name, levels, codes, columns), (levels,), None)
     key, sizes = parts[0][0].astype(np.int64), [len(levels) for _, levels in parts]
     for (codes, _), size in zip(parts[1:], sizes[1:], strict=True):
         key = key * size + codes
     combinations, codes = _occurring(key, int(np.prod(sizes, dtype=np.float64)))
     labels = _labels(combinations, [levels for _, levels in parts])
-    return GroupCoder(_factor(name, labels, codes, columns), tuple(_places(levels) for _, levels in parts), readonly(combinations))
+    return GroupCoder(_factor(name, labels, codes, columns), tuple(readonly(levels) for _, levels in parts), readonly(combinations))
 
 
 def _factor(name: str, levels: NDArray[np.object_], codes: NDArray[Any], columns: Sequence[str]) -> GroupingFactor:
     return GroupingFactor(name, readonly(levels), frozen_codes(codes), tuple(columns))
-
-
-def _places(levels: NDArray[np.object_]) -> dict[Any, int]:
-    return {level: i for i, level in enumerate(levels.tolist())}
 
 
 def _compressed(source: Columns, column: str) -> tuple[NDArray[Any], NDArray[np.object_]]:

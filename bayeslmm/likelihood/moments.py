@@ -10,14 +10,16 @@ worth of data make this an estimate within a few per cent, which saves evaluatio
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from bayeslmm.arrays import Array, Codes
 from bayeslmm.likelihood.coupling import DenseCoupling, SparseCoupling
 from bayeslmm.likelihood.crossproducts import CrossProducts
-from bayeslmm.likelihood.levels import UNROLLED, unrolled
+from bayeslmm.likelihood.levels import CHUNK, UNROLLED, unrolled
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.rest import Span
 
@@ -31,25 +33,28 @@ OWN_AXES = ("us", "diag", "id")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Sums:
-    """One factor: A, H (q, q, K) and s (q, K)."""
+class _Levels:
+    """One factor by level: A (q, q, K) and Z_k' e (q, K)."""
 
     A: Array
-    H: Array
-    s: Array
+    c: Array
 
     @property
     def q(self) -> int:
         return len(self.A)
 
+    def pieces(self) -> Iterator[_Levels]:
+        """Levels in pieces that stay in cache."""
+        for begin in range(0, self.A.shape[2], CHUNK):
+            yield _Levels(self.A[..., begin : begin + CHUNK], self.c[..., begin : begin + CHUNK])
 
-def _sums(A: Array, c: Array) -> _Sums:
-    W = np.array(unrolled(A, np.eye(len(A))[None])[1])[:, :, 0]
-    H = np.einsum("cak,cbk->abk", W, W)
-    return _Sums(A, H, np.einsum("abk,bk->ak", H, c))
+    def H(self) -> Array:
+        """(A_k + I)^-1, (q, q, K)."""
+        W = np.array(unrolled(self.A, np.eye(self.q)[None])[1])[:, :, 0]
+        return np.asarray(np.einsum("cak,cbk->abk", W, W))
 
 
-def _by_level(cross: CrossProducts, span: Span) -> _Sums:
+def _by_level(cross: CrossProducts, span: Span) -> _Levels:
     """A factor of the remaining columns."""
     assert cross.rest is not None and cross.U0 is not None and cross.V0 is not None
     level = span.offset + np.arange(span.K) * span.q
@@ -57,7 +62,13 @@ def _by_level(cross: CrossProducts, span: Span) -> _Sums:
     for a in range(span.q):
         for b in range(a + 1):
             A[a, b] = A[b, a] = cross.U0[cross.rest.target[level + a] + cross.rest.stride[level + b]]
-    return _sums(A, cross.V0[span.offset : span.stop, cross.p].reshape(span.K, span.q).T)
+    return _Levels(A, cross.V0[span.offset : span.stop, cross.p].reshape(span.K, span.q).T)
+
+
+def _factors(cross: CrossProducts) -> list[_Levels]:
+    assert cross.first is not None
+    spans = () if cross.rest is None else cross.rest.spans
+    return [_Levels(cross.first.A, cross.first.C[:, cross.p]), *(_by_level(cross, span) for span in spans)]
 
 
 def _met(cross: CrossProducts, span: Span) -> tuple[Codes, Codes, Array]:
@@ -113,27 +124,35 @@ def _moved(H: Array, k: Codes, N: Array) -> Array:
     return np.asarray(gram.transpose(0, 2, 1, 3).reshape(q * q, other * other))
 
 
-def _equations(cross: CrossProducts, sums: list[_Sums]) -> tuple[Array, Array]:
+def _equations(cross: CrossProducts, factors: list[_Levels]) -> tuple[Array, Array]:
     """Matrix and right-hand side of the moments in (sigma^2, vec D of every factor)."""
-    sizes = [s.q**2 for s in sums]
-    begin = np.concatenate([[0], np.cumsum(sizes)]) + 1
-    part = [slice(a, a + size) for a, size in zip(begin, sizes, strict=False)]
+    begin = np.concatenate([[0], np.cumsum([levels.q**2 for levels in factors])]) + 1
+    part = [slice(low, high) for low, high in pairwise(begin)]
     M, right = np.zeros((begin[-1], begin[-1])), np.zeros(begin[-1])
     right[0], M[0, 0] = cross.border[cross.p, cross.p], cross.n - cross.p
-    for own, s in zip(part, sums, strict=True):
-        right[own] = (s.s @ s.s.T).ravel()
-        M[0, own] = s.A.sum(-1).ravel()
-        HA = np.einsum("abk,bck->ack", s.H, s.A)
-        M[own, 0] = np.einsum("abk,cbk->ac", HA, s.H).ravel()
-        flat = HA.reshape(s.q**2, -1)
-        M[own, own] = (flat @ flat.T).reshape((s.q,) * 4).transpose(0, 2, 1, 3).reshape(s.q**2, -1)
+    for own, levels in zip(part, factors, strict=True):
+        for piece in levels.pieces():
+            _add_own(M, right, own, piece)
     spans = () if cross.rest is None else cross.rest.spans
+    H = [levels.H() for levels in factors] if spans else []
     for g, span in enumerate(spans, start=1):
         pairs = [(0, _met(cross, span))] + [(f, _swapped(_rest_met(cross, f - 1, g - 1))) for f in range(1, g)]
         for f, (k, j, N) in pairs:
-            M[part[f], part[g]] = _moved(sums[f].H, k, N)
-            M[part[g], part[f]] = _moved(sums[g].H, j, N.swapaxes(0, 1))
+            M[part[f], part[g]] = _moved(H[f], k, N)
+            M[part[g], part[f]] = _moved(H[g], j, N.swapaxes(0, 1))
     return M, right
+
+
+def _add_own(M: Array, right: Array, own: slice, levels: _Levels) -> None:
+    """What levels of a factor say of it, of sigma^2 and of e'e."""
+    q, H = levels.q, levels.H()
+    s = np.einsum("abk,bk->ak", H, levels.c)
+    right[own] += (s @ s.T).ravel()
+    M[0, own] += levels.A.sum(-1).ravel()
+    HA = np.einsum("abk,bck->ack", H, levels.A)
+    M[own, 0] += np.einsum("abk,cbk->ac", HA, H).ravel()
+    flat = HA.reshape(q * q, -1)
+    M[own, own] += (flat @ flat.T).reshape(q, q, q, q).transpose(0, 2, 1, 3).reshape(q * q, -1)
 
 
 def _swapped(pairs: tuple[Codes, Codes, Array]) -> tuple[Codes, Codes, Array]:
@@ -158,10 +177,7 @@ def moment_start(parameters: RandomParameters, cross: CrossProducts) -> Array | 
         return None
     if any(term.covariance.name not in OWN_AXES for term in parameters.terms):
         return None
-    sums = [_sums(first.A, first.C[:, cross.p])]
-    if cross.rest is not None:
-        sums += [_by_level(cross, span) for span in cross.rest.spans]
-    M, right = _equations(cross, sums)
+    M, right = _equations(cross, _factors(cross))
     found = np.linalg.lstsq(M / np.abs(M).max(axis=1, keepdims=True), right / np.abs(M).max(axis=1), rcond=1e-12)[0]
     if not np.isfinite(found).all() or found[0] <= 0.0:
         return None

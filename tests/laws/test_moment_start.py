@@ -9,7 +9,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.estimate.estimate import estimate
 from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
-from bayeslmm.likelihood.moments import _by_level, _equations, _sums, moment_start
+from bayeslmm.likelihood.moments import _equations, _factors, moment_start
 from bayeslmm.likelihood.problem import Problem
 from tests.laws.designs import MIXED, mixed
 
@@ -47,9 +47,7 @@ def test_the_equations_hold_in_expectation(name: str, weighted: bool) -> None:
     rng = np.random.default_rng(3)
     roots = [rng.normal(size=(factor.q, factor.q)) for factor in cross.factors]
     D = [root @ root.T for root in roots]
-    sums = [_sums(cross.first.A, cross.first.C[:, cross.p])]
-    sums += [_by_level(cross, span) for span in (cross.rest.spans if cross.rest is not None else ())]
-    M, _ = _equations(cross, sums)
+    M, _ = _equations(cross, _factors(cross))
     M[0, 0] = cross.n  # the matrices over the rows know of no fixed effects
     left = M @ np.concatenate([[0.7], *[d.ravel() for d in D]])
     *products, total = expected(problem, cross, D, 0.7)
