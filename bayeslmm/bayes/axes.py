@@ -147,11 +147,20 @@ def positive_axes(priors: tuple[Prior, ...]) -> PositiveAxes:
     return PositiveAxes(tuple(found), low, high)
 
 
+FEW, ONCE = 3, 10
+"""A factor is written entry by entry where it has few rows, or where there are many of them: the calls, not the numbers, take the time."""
+
+
 def partial_factor(z: Array, q: int) -> Array:
     """L (..., q, q) of a correlation matrix from the tanh of partial correlations' axes z (..., q (q - 1) / 2), row by row."""
     rows, columns = partial_positions(q)
-    L = np.zeros((*z.shape[:-1], q, q))
     tanh, root = np.tanh(z), 1.0 / np.cosh(np.clip(z, -300.0, 300.0))
+    if z.size < ONCE * q * q and q > FEW:
+        entries, shrink = np.zeros((*z.shape[:-1], q, q)), np.ones((*z.shape[:-1], q, q + 1))
+        entries[..., rows, columns], shrink[..., rows, columns + 1] = tanh, root
+        entries[..., np.arange(q), np.arange(q)] = 1.0
+        return np.asarray(entries * np.cumprod(shrink, axis=-1)[..., :-1])
+    L = np.zeros((*z.shape[:-1], q, q))
     left = np.ones((*z.shape[:-1], q))
     for k, (i, j) in enumerate(zip(rows, columns, strict=True)):
         L[..., i, j] = tanh[..., k] * left[..., i]

@@ -79,11 +79,12 @@ class Density:
 
     def kernel_points(self, phi: Array) -> tuple[Array, Array]:
         """x (t, size) and sigma (t,), both on conditioned columns."""
-        s = self.sigma(phi) / self.sigma_unit
+        sets = [block.axes.values(phi[:, block.part]) for block in self.layout.sets]
+        s = (self.sigma(phi) if self.layout.sigma is not None else sets[0][:, 0]) / self.sigma_unit
         unit = s * self.problem.conditioning.y_scale
         parts = [block.kernel_x(phi, unit) for block in self.layout.terms]
-        if self.layout.sets:
-            full = np.concatenate([block.axes.values(phi[:, block.part]) for block in self.layout.sets], axis=1)
+        if sets:
+            full = np.concatenate(sets, axis=1)
             degrees = np.concatenate([block.covariance.degrees for block in self.layout.sets])
             parts.append((full / full[:, :1] ** degrees)[:, 1:])
         if self.layout.variance is not None:
@@ -226,37 +227,31 @@ class Density:
                 out[block.part] = np.einsum("ab,fab->f", user, block.slopes(phi))
                 sigma_slope -= 2.0 * float(np.sum(user * block.covariance(phi[None])[0]))
         if self.layout.sets or self.layout.variance is not None:
-            sigma_slope += self._residual_gradient(phi, x[0], s2, state, out)
+            self._residual_gradient(phi, x[0], s2, state, sigma_slope, out)
         if self.layout.sigma is not None:
             u = phi[self.layout.sigma_part]
             out[self.layout.sigma_part] = sigma_slope * self.layout.sigma.speed(u) / self.layout.sigma.values(u)
-        else:
-            first = self.layout.sets[0]
-            lead = first.axes.values(phi[None, first.part])[0, 0]
-            out[first.part] += sigma_slope * first.axes.jacobian(phi[first.part])[0] / lead
         return out
 
-    def _residual_gradient(self, phi: Array, x: Array, s2: float, state: State, out: Array) -> float:
-        """Fill in the parts of R and of the variance function; returns what moving the leading scale does to the others."""
-        logdet, r2 = state.gradients(True)
-        g = logdet[0] + r2[0] / s2
+    def _residual_gradient(self, phi: Array, x: Array, s2: float, state: State, sigma_slope: float, out: Array) -> None:
+        """Fill in the parts of R and of the variance function; sigma is R's leading scale, whose move moves the others' ratio to it."""
+        assert isinstance(state, SubjectsState)
+        g = state.gradient(True, s2)
         begin = self.problem.random.size
-        moved = 0.0
         if self.layout.variance is not None:
             out[self.layout.variance.part] = g[len(g) - len(self.layout.variance.priors) :]
         if not self.layout.sets:
-            return moved
+            return
         degrees = np.concatenate([block.covariance.degrees for block in self.layout.sets])
-        lead = self.layout.sets[0].axes.values(phi[None, self.layout.sets[0].part])[0, 0]
+        lead = float(np.sqrt(s2)) * self.sigma_unit
         own = np.concatenate([[0.0], g[begin : begin + len(degrees) - 1]])
         relative = np.concatenate([[1.0], x[begin : begin + len(degrees) - 1]])
-        moved = -float(np.sum(own * degrees * relative))
         full, offset = own / lead**degrees, 0
+        full[0] += (sigma_slope - float(np.sum(own * degrees * relative))) / lead
         for block in self.layout.sets:
             size = block.axes.size
             out[block.part] += full[offset : offset + size] @ block.axes.jacobian(phi[block.part])
             offset += size
-        return moved
 
     def _prior_gradient(self, phi: Array) -> Array:
         out = np.zeros(self.size)

@@ -155,6 +155,11 @@ class SubjectsState:
         logdets, squares = self.adjoints(restricted)
         return self._contract(logdets)[None], -self._contract(squares)[None]
 
+    def gradient(self, restricted: bool, sigma2: float) -> Array:
+        """d criterion / dx (size,) at a given sigma^2: both adjoints contracted as one."""
+        logdets, squares = self.adjoints(restricted)
+        return self._contract([a - b / sigma2 for a, b in zip(logdets, squares, strict=True)])
+
     def _contract(self, adjoints: list[Array]) -> Array:
         kernel, out = self.kernel, np.zeros(self.kernel.size)
         blocks = self.random_adjoints(adjoints)
