@@ -244,7 +244,11 @@ class Assembly:
         parts = [atom.pieces(source, reduced=False)[0] for atom in atoms]
         parts += [source.numbers(self.spec.offset)] if self.spec.offset is not None else []
         parts += [self.read.offset] if self.read.offset is not None else []
-        return (frozen(np.sum(parts, axis=0)) if parts else None), atoms
+        if not parts:
+            return None, atoms
+        total = np.sum(parts, axis=0)
+        refuse_extreme(total[:, None], ("offset",))
+        return frozen(total), atoms
 
     # ----------------------------------------------------------------------------------------------------- what surrounds
 

