@@ -82,6 +82,11 @@ class LargeBlock:
             return _times(self._held, M[0, 0])[None, None]
         return (self.scale[:, None] * _solve(self._held, self.scale[:, None] * M[0, 0]))[None, None]
 
+    @property
+    def Qv(self) -> Array:
+        """Q v of the border, (1, 1, s, r)."""
+        return (self.scale[:, None] * self.solved)[None, None]
+
     def solved_border(self, p: int) -> Array:
         """S^-1 Lambda V of the first p columns of the border, (1, 1, s, p)."""
         return self.solved[None, None, :, :p]

@@ -155,15 +155,17 @@ def _inverse(S: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockState:
-    """One batch after factorisation: U (t, B, s, s) symmetric, X = Lambda S^-1, Q = Lambda S^-1 Lambda', v (t, B, s, r) the border.
+    """One batch after factorisation: U (t, B, s, s) symmetric, X = Lambda S^-1, Q = Lambda S^-1 Lambda'.
 
+    solved, Qv : (t, B, s, r) S^-1 Lambda' v of the border v, and Q v
     local : for each factor present: its number, its slice of the columns, its columns per level
     """
 
     U: Array
     X: Array
     Q: Array
-    v: Array
+    solved: Array
+    Qv: Array
     local: Sequence[tuple[int, slice, int]]
 
     def times_U(self, M: Array) -> Array:
@@ -180,7 +182,7 @@ class BlockState:
 
     def solved_border(self, p: int) -> Array:
         """S^-1 Lambda' V of the first p columns of the border, (t, B, s, p)."""
-        return _transposed(self.X) @ self.v[..., :p]
+        return self.solved[..., :p]
 
     def own_products(self) -> list[tuple[int, Array]]:
         """For each factor: sum over its levels of U Lambda S^-1, (t, q, q)."""
@@ -286,9 +288,8 @@ def factorise(where: RestLayout, uflat: Array, V: Array, Ts: Sequence[Array]) ->
         v = V[:, batch.index]
         block, part = _factorised(where, batch, uflat[:, batch.begin : batch.begin + batch.size], v, Ts)
         logdet += part.sum(-1)
-        Qv = block.times_Q(v)
-        QV[:, batch.index] = Qv
-        border += (_transposed(v) @ Qv).sum(1)
+        QV[:, batch.index] = block.Qv
+        border += (_transposed(v) @ block.Qv).sum(1)
         blocks.append(block)
     return RestState(where, logdet, tuple(blocks), V, QV, border)
 
@@ -309,4 +310,14 @@ def _factorised(where: RestLayout, batch: Batch, uflat: Array, v: Array, Ts: Seq
     transposed = [T.swapaxes(-1, -2) for T in Ts]
     X = _transposed(scale_columns(inverse, local, where.spans, transposed))
     Q = scale_columns(X, local, where.spans, transposed)
-    return BlockState(U, X, Q, v, [(f, own, where.spans[f].q) for f, own in local]), logdet
+    b = _scaled_rows(v, local, where.spans, transposed)
+    solved = inverse @ b
+    # the explicit inverse loses digits where levels nearly repeat each other and variances are large: once more with what is left
+    solved += inverse @ (b - scaled @ solved)
+    Qv = _scaled_rows(solved, local, where.spans, Ts)
+    return BlockState(U, X, Q, solved, Qv, [(f, own, where.spans[f].q) for f, own in local]), logdet
+
+
+def _scaled_rows(M: Array, local: list[tuple[int, slice]], spans: Sequence[Span], Ts: Sequence[Array]) -> Array:
+    """Lambda M, or Lambda' M where the Ts are transposed; M (t, B, s, k)."""
+    return _transposed(scale_columns(_transposed(M), local, spans, [_transposed(T) for T in Ts]))
