@@ -33,6 +33,7 @@ from bayeslmm.bayes.propriety import improper
 from bayeslmm.bayes.uniformity import chance, distribution, limits, simultaneous, smallest_tail
 from bayeslmm.errors import Check, PriorError, SamplingError, SpecificationError
 from bayeslmm.likelihood.problem import build
+from bayeslmm.results.html import html_of_frame
 from bayeslmm.seeds import seeded
 
 Generator = np.random.Generator
@@ -109,6 +110,9 @@ class Calibration:
 
     def __repr__(self) -> str:
         return f"Calibration({len(self.ranks)} replications, {self.draws} draws each, uniform: {self.checks['uniform'].verdict})"
+
+    def _repr_html_(self) -> str:
+        return html_of_frame(repr(self), self.frame)
 
 
 def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None, sampler: Sampler | None = None) -> Calibration:

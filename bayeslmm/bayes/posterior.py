@@ -19,10 +19,15 @@ from bayeslmm.bayes.natural import Variable, parameters
 from bayeslmm.bayes.propriety import demand_evidence
 from bayeslmm.errors import Check, SamplingError
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.results.html import html_of_frame
+from bayeslmm.results.layout import describe_checks
 from bayeslmm.spec.atomic import as_path
 
 if TYPE_CHECKING:
     from bayeslmm.data.design import Design
+
+
+ESTIMATES = ["estimate", "std_error", "conf_low", "conf_high"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -301,6 +306,10 @@ class Posterior:
         failed = [name for name, check in self.checks.items() if check.verdict == "failed"]
         state += f", failed: {', '.join(failed)}" if failed else ""
         return f"Posterior({self.formula}: {self.draws.size} draws by {self.method}{state})"
+
+    def _repr_html_(self) -> str:
+        tables = [self.tidy(effects, conf_int=True)[["group", "term", *ESTIMATES]] for effects in ("fixed", "ran_pars")]
+        return html_of_frame(repr(self), pd.concat(tables, ignore_index=True), list(describe_checks(self.checks.values())))
 
     def shaped(self, values: Array) -> Array:
         """(S, ...) as (chains, draws, ...)."""

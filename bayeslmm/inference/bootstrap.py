@@ -22,6 +22,7 @@ from bayeslmm.inference.profile import checked_level
 from bayeslmm.inference.replicates import Batch, Cases, Parametric, Statistic, statistic_names, statistic_values
 from bayeslmm.inference.tables import parameter_names, parameter_table
 from bayeslmm.results.fit import Fit
+from bayeslmm.results.html import html_of_frame
 from bayeslmm.results.rows import demand_one_of
 from bayeslmm.seeds import seeded
 
@@ -111,6 +112,9 @@ class Bootstrap:
     def __repr__(self) -> str:
         failed = f", {self.n_failed} failed" if self.failures else ""
         return f"Bootstrap({self.kind}: {len(self.frame)} replicates{failed}{', interrupted' if self.interrupted else ''})"
+
+    def _repr_html_(self) -> str:
+        return html_of_frame(repr(self), self.confint())
 
 
 def bootstrap(

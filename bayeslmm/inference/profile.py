@@ -34,6 +34,7 @@ from bayeslmm.inference.slices import CoefficientSlice, Slice, slice_of
 from bayeslmm.inference.tau import pseudo_inverse
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.results.fit import Fit
+from bayeslmm.results.html import html_of_frame
 from bayeslmm.results.rows import demand_one_of
 
 STEP = 0.5
@@ -78,6 +79,9 @@ class Profile:
 
     def __repr__(self) -> str:
         return f"Profile({self.criterion}: {len(self.curves)} parameters, {len(self.frame)} points)"
+
+    def _repr_html_(self) -> str:
+        return html_of_frame(repr(self), self.confint())
 
 
 def profile(fit: Fit, criterion: str = "ML", terms: Sequence[str] | None = None, level: float = 0.99) -> Profile:

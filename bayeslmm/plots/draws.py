@@ -126,8 +126,9 @@ def density_of(values: Array, points: int = 160) -> tuple[Array, Array]:
     low, high = np.quantile(thinned, [0.001, 0.999])
     reach = 0.12 * (high - low)
     begin = max(low - reach, 0.0) if thinned.min() >= 0.0 else low - reach
-    grid = np.linspace(begin, high + reach, points)
-    return grid, np.asarray(gaussian_kde(thinned)(grid))
+    grid, kernel = np.linspace(begin, high + reach, points), gaussian_kde(thinned)
+    # what a kernel spreads beyond the boundary at 0 belongs on this side of it
+    return grid, np.asarray(kernel(grid) + kernel(-grid) if begin == 0.0 else kernel(grid))
 
 
 def traces(draws: Draws, total: int, ax: Any = None) -> list[Axes]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+import numpy as np
+import pandas as pd
+
 from bayeslmm.results.layout import Table
 from bayeslmm.results.text import visible
 
@@ -26,6 +29,19 @@ def html_of(title: str, facts: Sequence[tuple[str, str]], tables: Sequence[Table
     shown = "".join(_table(table) for table in tables)
     listed = "<h4>Checks</h4><ul>" + "".join(f"<li>{_safe(note)}</li>" for note in notes) + "</ul>" if notes else ""
     return f'<div class="bayeslmm"><style>{_STYLE}</style><h4>{_safe(title)}</h4><dl>{told}</dl>{shown}{listed}</div>'
+
+
+def html_of_frame(title: str, frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """A frame under a title, numbers with four digits, missing values left empty."""
+    names = tuple(map(str, frame.columns))
+    rows = tuple(tuple(_cell_text(value) for value in row) for row in frame.itertuples(index=False))
+    return html_of(title, (), (Table("", names, rows),), notes)
+
+
+def _cell_text(value: object) -> str:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.4g}"
+    return "" if value is None or value is pd.NA else str(value)
 
 
 def _table(table: Table) -> str:
