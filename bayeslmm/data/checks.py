@@ -13,7 +13,7 @@ from bayeslmm.data.atoms import ColumnAtom
 from bayeslmm.data.blocks import Block
 from bayeslmm.data.columns import FactorColumn
 from bayeslmm.data.design import GroupingFactor, RandomTerm, ResidualDesign
-from bayeslmm.data.incomplete import lag_without_pairs
+from bayeslmm.data.incomplete import lag_without_pairs, outcomes_apart
 from bayeslmm.data.rank import CONDITION_LIMIT, Rank, rank
 from bayeslmm.data.source import Columns
 from bayeslmm.data.structures import absorbs_constant, absorbs_identity, has_own_sds, is_serial, is_unstructured
@@ -236,7 +236,8 @@ def _of_residual(residual: ResidualDesign, terms: tuple[RandomTerm, ...]) -> lis
     elif residual.visit is not None and is_unstructured(name, residual.order):
         found += _of_unstructured(residual, residual.visit)
     else:
-        found += lag_without_pairs(residual, f"use a structure with fewer parameters; or {_PRIORS}")
+        remedy = f"use a structure with fewer parameters; or {_PRIORS}"
+        found += lag_without_pairs(residual, remedy) + outcomes_apart(residual, remedy)
     if absorbs_constant(name, residual.order):
         for term in terms:
             if term.columns == ("Intercept",) and _same_subjects(term.group, residual.subject):

@@ -229,6 +229,10 @@ class _Walk:
         except Exception as error:
             what = f"the function {name!r} failed: {type(error).__name__}: {error}"
             raise FormulaError(what, self.atom.name, "it is called with read-only arrays, one per column") from error
-        if np.iscomplexobj(found):
-            raise FormulaError(f"the function {name!r} gives complex numbers", self.atom.name, "return real numbers")
-        return found
+        try:
+            if np.iscomplexobj(found):
+                raise FormulaError(f"the function {name!r} gives complex numbers", self.atom.name, "return real numbers")
+            return np.asarray(found, dtype=np.float64)
+        except (TypeError, ValueError):
+            what = f"the function {name!r} gives a {type(found).__name__} that is no array of numbers"
+            raise FormulaError(what, self.atom.name, "return one number, or one row of numbers, per row") from None

@@ -70,6 +70,11 @@ def test_a_lag_without_a_pair_of_visits_is_refused() -> None:
     assert fit("y ~ x", odd, residual="ar1(visit | g)").converged
 
 
+def test_two_outcomes_that_no_subject_has_both_of_are_refused() -> None:
+    caught = refused(lambda: fit("y ~ x", residual="us@ar1(arm, visit | g)"), IdentifiabilityError, "'CTL' and 'TRT' of 'arm'")
+    assert "us@ar1" in caught.where
+
+
 def test_a_random_visit_nobody_has_is_kept_by_ar1_and_named_where_it_has_a_variance() -> None:
     assert fit("y ~ x + ar1(0 + visit | g)", gap()).D["g"].shape == (6, 6)
     refused(lambda: fit("y ~ x + ar1h(0 + visit | g)", gap()), IdentifiabilityError, r"0 in every row: visit\[V3\]")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import DataError, SizeError, SpecificationError
+from bayeslmm.errors import DataError, FormulaError, SizeError, SpecificationError
 from tests.inputs.frames import fit, refused, visits
 
 ROWS = len(visits())
@@ -53,3 +53,8 @@ def test_a_data_set_has_a_name_and_nothing_is_printed(capsys: pytest.CaptureFixt
     refused(lambda: blm.load_dataset(3), SpecificationError)
     refused(lambda: blm.load_dataset("lme4/nope"), SpecificationError, "nope")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("value", [["a"] * ROWS, [[1.0], [1.0, 2.0]], object()], ids=["text", "ragged", "object"])
+def test_a_function_that_gives_no_numbers_is_named(value: object) -> None:
+    refused(lambda: fit("y ~ f(x) + (1 | g)", functions={"f": lambda _: value}), FormulaError, "'f' gives")
