@@ -263,8 +263,7 @@ def level_space(levels: LevelsState) -> LevelSpace:
     R: Blocks = []
     M22: Blocks = []
     if rest is not None:
-        QVx = rest.QV[..., :p]
-        G2 = (rest.V[..., :p] - rest.apply_U(QVx))[0]
+        G2 = rest.seen[0, :, :p]
         for block in rest.blocks:
             u, q = block.U[0], block.Q[0]
             remainder = np.eye(u.shape[-1]) - q @ u

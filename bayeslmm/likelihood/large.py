@@ -91,20 +91,34 @@ class LargeBlock:
         """S^-1 Lambda V of the first p columns of the border, (1, 1, s, p)."""
         return self.solved[None, None, :, :p]
 
+    def solved_rows(self, part: slice) -> Array:
+        """S^-1 Lambda V of one factor's columns, (1, 1, k, r)."""
+        return self.solved[None, None, part]
+
     def own_products(self) -> list[tuple[int, Array]]:
         """For each factor: sum over its levels of U Lambda S^-1, (1, 1, 1); 0 where Lambda is, since S^-1 is then I."""
-        Q, total = self._inverse(), np.zeros(len(self.local))
-        for i, (_, rows) in enumerate(self.local):
-            for j, (_, columns) in enumerate(self.local[: i + 1]):
-                product = float(np.einsum("ij,ij->", self.lower[rows, columns], Q[rows, columns]))
-                if i == j:
-                    total[i] += 2.0 * product - float(np.diagonal(self.lower)[rows] @ np.diagonal(Q)[rows])
-                else:
-                    total[i] += product
-                    total[j] += product
-        thetas = np.array([self.scale[part.start] for _, part in self.local])
-        sums = np.divide(total, thetas, out=np.zeros_like(total), where=thetas != 0.0)
-        return [(f, np.full((1, 1, 1), value)) for (f, _), value in zip(self.local, sums, strict=True)]
+        Q, found = self._inverse(), []
+        for i, (f, rows) in enumerate(self.local):
+            theta = float(self.scale[rows.start])
+            own = np.diagonal(Q)[rows]
+            if abs(theta) >= 1.0:
+                # U Lambda S^-1 = (I - S^-1) / Lambda, without a difference of large numbers
+                total = (len(own) - float(own.sum()) / theta**2) / theta
+            elif theta == 0.0:
+                total = 0.0
+            else:
+                total = (self._products(i, Q) - float(np.diagonal(self.lower)[rows] @ own)) / theta
+            found.append((f, np.full((1, 1, 1), total)))
+        return found
+
+    def _products(self, i: int, Q: Array) -> float:
+        """Products of U and Q over the rows of one factor, those of its diagonal twice."""
+        rows, total = self.local[i][1], 0.0
+        for j, (_, columns) in enumerate(self.local):
+            first, second = (rows, columns) if j <= i else (columns, rows)
+            product = float(np.einsum("ij,ij->", self.lower[first, second], Q[first, second]))
+            total += 2.0 * product if i == j else product
+        return total
 
 
 def _solve(factor: Array, M: Array) -> Array:

@@ -22,9 +22,6 @@ from bayeslmm.likelihood.rest import RestState, factorise
 SMALL, MANY = 4, 64
 """Matrices up to this size, and from this many on, are factorised entry by entry over all of them."""
 
-SMALL, MANY = 4, 64
-"""Matrices up to this size, and from this many on, are factorised entry by entry over all of them."""
-
 
 @dataclass(frozen=True, eq=False)
 class Solution:
@@ -94,25 +91,6 @@ def factored(M: Array) -> tuple[Array, Array]:
     return L.transpose(2, 0, 1), K.transpose(2, 0, 1)
 
 
-def factored(M: Array) -> tuple[Array, Array]:
-    """The lower Cholesky factor of (t, p, p) and its inverse; entry by entry over t where there are many small ones."""
-    t, p, _ = M.shape
-    if p > SMALL or t < MANY:
-        root = np.linalg.cholesky(M)
-        return root, np.linalg.inv(root)
-    L, K = np.zeros((p, p, t)), np.zeros((p, p, t))
-    for a in range(p):
-        for b in range(a + 1):
-            v = M[:, a, b] - np.einsum("ct,ct->t", L[a, :b], L[b, :b])
-            if a == b and not v.min() > 0:
-                raise np.linalg.LinAlgError("not positive definite")
-            L[a, b] = np.sqrt(v) if a == b else v * K[b, b]
-            K[a, b] = 1.0 / L[a, a] if a == b else 0.0
-        for b in range(a):
-            K[a, b] = -K[a, a] * np.einsum("ct,ct->t", L[a, b:a], K[b:a, b])
-    return L.transpose(2, 0, 1), K.transpose(2, 0, 1)
-
-
 @dataclass(frozen=True, eq=False)
 class LevelsState:
     """One evaluation: the solution, the states of the first factor and of the rest, and what links them; adjoints are kept once found."""
@@ -139,13 +117,11 @@ class LevelsState:
         p, alpha = self.cross.p, self.solution.alpha
         return np.asarray(self.rest.QV[..., p] - np.einsum("tmx,tx->tm", self.rest.QV[..., :p], alpha))
 
-    def _rest_scores(self, modes: Array) -> Array:
+    def _rest_scores(self) -> Array:
         """a = Z' V0^-1 (y - X alpha) of the remaining factors, (t, m)."""
         assert self.rest is not None
-        p, alpha = self.cross.p, self.solution.alpha
-        V = self.rest.V
-        residual = V[..., p] - np.einsum("tmx,tx->tm", V[..., :p], alpha)
-        return np.asarray(residual - self.rest.apply_U(modes[..., None])[..., 0])
+        p, seen = self.cross.p, self.rest.seen
+        return np.asarray(seen[..., p] - np.einsum("tmx,tx->tm", seen[..., :p], self.solution.alpha))
 
     def _first_residual(self, modes: Array | None) -> Array:
         """F (C v - E beta_rest) = a of the first factor, (q, t, K)."""
@@ -180,7 +156,7 @@ class LevelsState:
         if self.first is not None:
             found.append(self._first_residual(modes))
         if self.rest is not None and modes is not None:
-            flat = self._rest_scores(modes)
+            flat = self._rest_scores()
             for span in self.rest.layout.spans:
                 block = flat[:, span.offset : span.stop].reshape(len(flat), span.K, span.q)
                 found.append(np.ascontiguousarray(block.transpose(2, 0, 1)))
@@ -214,8 +190,7 @@ class LevelsState:
             G = self._first_information(Qxx)
             out.append(2.0 * G @ self.Ts[0])
         if self.rest is not None:
-            QVx = self.rest.QV[..., :p]
-            Rx = self.rest.V[..., :p] - self.rest.apply_U(QVx)
+            Rx = self.rest.seen[..., :p]
             out += self.rest.logdet_gradients(Qxx, Rx, self.rest.solved_border(p))
         return out
 
@@ -252,7 +227,7 @@ class LevelsState:
         Qxx = self.solution.information_inverse if restricted else np.zeros((t, p, p))
         out = [self._first_information(Qxx)] if self.cross.first is not None else []
         if self.rest is not None:
-            Rx = self.rest.V[..., :p] - self.rest.apply_U(self.rest.QV[..., :p])
+            Rx = self.rest.seen[..., :p]
             out += [self.rest.information_blocks(f, Qxx, Rx) for f in range(len(self.rest.layout.spans))]
         return out
 

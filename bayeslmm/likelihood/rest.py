@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,6 +18,9 @@ from scipy.sparse.csgraph import connected_components
 
 from bayeslmm.arrays import Array, Codes, symmetric
 from bayeslmm.likelihood.large import LARGE, LargeBlock, large_block
+
+SKEWED = 1e3
+"""Ratio of the entries of a factor above which it is not divided by."""
 
 BATCHED = 48
 """Blocks up to this size are factorised in batches; larger ones one at a time by LAPACK."""
@@ -158,7 +162,7 @@ class BlockState:
     """One batch after factorisation: U (t, B, s, s) symmetric, X = Lambda S^-1, Q = Lambda S^-1 Lambda'.
 
     solved, Qv : (t, B, s, r) S^-1 Lambda' v of the border v, and Q v
-    local : for each factor present: its number, its slice of the columns, its columns per level
+    local : for each factor present: its number, its slice of the columns, its T (t, q, q)
     """
 
     U: Array
@@ -166,7 +170,7 @@ class BlockState:
     Q: Array
     solved: Array
     Qv: Array
-    local: Sequence[tuple[int, slice, int]]
+    local: Sequence[tuple[int, slice, Array]]
 
     def times_U(self, M: Array) -> Array:
         """U M for M (t, B, s, k)."""
@@ -184,29 +188,51 @@ class BlockState:
         """S^-1 Lambda' V of the first p columns of the border, (t, B, s, p)."""
         return self.solved[..., :p]
 
+    def solved_rows(self, part: slice) -> Array:
+        """S^-1 Lambda' V of one factor's columns, (t, B, k, r)."""
+        return self.solved[:, :, part]
+
     def own_products(self) -> list[tuple[int, Array]]:
         """For each factor: sum over its levels of U Lambda S^-1, (t, q, q)."""
         found = []
-        for f, part, q in self.local:
-            total = np.empty((len(self.U), q, q))
-            for a in range(q):
-                rows = self.U[..., part, :][..., a::q, :]
-                for b in range(q):
-                    total[:, a, b] = np.einsum("tBij,tBji->t", rows, self.X[..., part][..., b::q])
+        for f, part, T in self.local:
+            q = T.shape[-1]
+            X = self.X[..., part]
+            total = np.empty((len(T), q, q))
+            if _divisible(T):
+                # U Lambda S^-1 = Lambda'^-1 (I - S^-1)
+                for a in range(q):
+                    for b in range(q):
+                        total[:, a, b] = np.diagonal(X[..., part, :][..., a::q, b::q], axis1=-2, axis2=-1).sum((-1, -2))
+                levels = X.shape[1] * X.shape[3] // q
+                total = np.linalg.solve(_transposed(T), levels * np.eye(q) - np.linalg.solve(T, total))
+            else:
+                for a in range(q):
+                    rows = self.U[..., part, :][..., a::q, :]
+                    for b in range(q):
+                        total[:, a, b] = np.einsum("tBij,tBji->t", rows, X[..., b::q])
             found.append((f, total))
         return found
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def _divisible(T: Array) -> bool:
+    """Whether a factor is large in every direction: dividing by it loses nothing, and what it multiplies would lose digits."""
+    size = np.abs(np.diagonal(T, axis1=-2, axis2=-1)).min()
+    return bool(size >= 1.0 and np.abs(T).max() <= SKEWED * size)
+
+
+@dataclass(frozen=True, eq=False)
 class RestState:
     """All components after factorisation.
 
+    Ts : (t, q, q) of every factor
     logdet : (t,) log |S|
     QV : (t, m, r) Q U_rb
     border : (t, r, r) U_br Q U_rb, what the border loses
     """
 
     layout: RestLayout
+    Ts: tuple[Array, ...]
     logdet: Array
     blocks: tuple[BlockState | LargeBlock, ...]
     V: Array
@@ -232,6 +258,27 @@ class RestState:
         if len(self.blocks) == 1:
             return self.blocks[0].lower_Q()
         return np.concatenate([block.lower_Q() for block in self.blocks], axis=1)
+
+    @cached_property
+    def seen(self) -> Array:
+        """V - U Q V, the border seen through V0^-1, (t, m, r).
+
+        Where variances are large this is a small difference of large numbers, but also Lambda'^-1 times what was solved for.
+        """
+        out = np.empty_like(self.V)
+        for batch, block in zip(self.layout.batches, self.blocks, strict=True):
+            whole: Array | None = None
+            for f, part in self.layout.local(batch):
+                index = batch.index[:, part]
+                if _divisible(self.Ts[f]):
+                    rows = block.solved_rows(part)
+                    shape = (*rows.shape[:2], -1, self.layout.spans[f].q, rows.shape[3])
+                    out[:, index] = np.linalg.solve(_transposed(self.Ts[f])[:, None, None], rows.reshape(shape)).reshape(rows.shape)
+                else:
+                    v = self.V[:, batch.index]
+                    whole = v - block.times_U(block.Qv) if whole is None else whole
+                    out[:, index] = whole[..., part, :]
+        return out
 
     def solved_border(self, p: int) -> Array:
         """S^-1 Lambda' V of the first p columns of the border, (t, m, p)."""
@@ -291,7 +338,7 @@ def factorise(where: RestLayout, uflat: Array, V: Array, Ts: Sequence[Array]) ->
         QV[:, batch.index] = block.Qv
         border += (_transposed(v) @ block.Qv).sum(1)
         blocks.append(block)
-    return RestState(where, logdet, tuple(blocks), V, QV, border)
+    return RestState(where, tuple(Ts), logdet, tuple(blocks), V, QV, border)
 
 
 def _factorised(where: RestLayout, batch: Batch, uflat: Array, v: Array, Ts: Sequence[Array]) -> tuple[BlockState | LargeBlock, Array]:
@@ -315,7 +362,7 @@ def _factorised(where: RestLayout, batch: Batch, uflat: Array, v: Array, Ts: Seq
     # the explicit inverse loses digits where levels nearly repeat each other and variances are large: once more with what is left
     solved += inverse @ (b - scaled @ solved)
     Qv = _scaled_rows(solved, local, where.spans, Ts)
-    return BlockState(U, X, Q, solved, Qv, [(f, own, where.spans[f].q) for f, own in local]), logdet
+    return BlockState(U, X, Q, solved, Qv, [(f, own, Ts[f]) for f, own in local]), logdet
 
 
 def _scaled_rows(M: Array, local: list[tuple[int, slice]], spans: Sequence[Span], Ts: Sequence[Array]) -> Array:
