@@ -54,7 +54,7 @@ docs: .venv/.docs ## the site, in site/
 	$(BIN)/mkdocs build --strict
 
 notebooks: .venv/.docs ## run the notebooks in place
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/python -m docs.tools.notebooks notebooks/*.ipynb
 
 slow: .venv/.dev ## the tests that take minutes
 	$(PYTEST) -n $(JOBS) -m slow

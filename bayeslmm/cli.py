@@ -78,7 +78,7 @@ def demo(
 
         done = run_demo(data, out, step)
     shown.print(Text(str(done.fit.summary())))
-    shown.print(frame_table("Fixed effects, 95 % intervals", done.estimates[["term", "estimate", "conf_low", "conf_high", "p_value"]]))
+    shown.print(frame_table("Fixed effects, 95% intervals", done.estimates[["term", "estimate", "conf_low", "conf_high", "p_value"]]))
     for path in done.files:
         shown.print(Text(f"wrote {path}"))
     leave_by(done.fit)

@@ -69,7 +69,7 @@ def run_demo(data: Path | None, out: Path, step: Step = lambda _: None) -> Demo:
     page = fit_page(fit, title="Change of visual acuity over visits")
     page.lead = f"{source_of(data, frame)} {page.lead}"
     first = page.section("Visits", place=0)
-    first.figure(lines, "Observed changes, what the model expects at the mean baseline with its 95 % band, and the lines of some patients.")
+    first.figure(lines, "Observed changes, what the model expects at the mean baseline with its 95% band, and the lines of some patients.")
     rows = page.section("Predictions", place=len(page.sections) - 1)
     rows.text(f"The first {SHOWN_ROWS} of {len(predictions):,} rows; all of them are in predictions.csv.", "note")
     rows.table(predictions.head(SHOWN_ROWS))

@@ -131,7 +131,7 @@ LABELS = {
 
 
 def maketables_coefficients(fit: Fit) -> pd.DataFrame:
-    """`b, se, t, p` and 95 % limits by coefficient, degrees of freedom by Satterthwaite."""
+    """`b, se, t, p` and 95% limits by coefficient, degrees of freedom by Satterthwaite."""
     table = fit.tidy(conf_int=True).set_index("term")
     names = {"estimate": "b", "std_error": "se", "statistic": "t", "p_value": "p", "conf_low": "ci95l", "conf_high": "ci95u"}
     out = table[list(names)].rename(columns=names)

@@ -105,7 +105,7 @@ def boxes(ax: Axes, parts: Sequence[Array], color: str = BLUE) -> None:
 
 
 def qq_axes(fit: Fit, kind: str = "normalized", ax: Axes | None = None) -> Axes:
-    """Ordered residuals against normal quantiles, with the band that 95 % of samples of this size stay in at each place."""
+    """Ordered residuals against normal quantiles, with the band that 95% of samples of this size stay in at each place."""
     ax = axes_for(ax, 5.2, 5.0)
     return quantiles(ax, fit.residuals(kind), LABELS[kind])
 

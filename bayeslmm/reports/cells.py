@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bayeslmm.arrays import Array
 from bayeslmm.results.layout import digits, p_text, signed
 from bayeslmm.results.text import visible
 
@@ -57,9 +58,17 @@ def _column(frame: pd.DataFrame, name: str) -> list[str]:
         return ["" if np.isnan(value) else signed(value) for value in values]
     numbers = values.to_numpy(float)
     if name in BESIDE_ERROR and "std_error" in frame:
-        return [_beside(value, error) for value, error in zip(numbers, frame["std_error"].to_numpy(float), strict=True)]
+        return [_beside(value, error) for value, error in zip(numbers, _errors(frame), strict=True)]
     shown = iter(digits(numbers[np.isfinite(numbers)]))
     return [next(shown) if np.isfinite(value) else "" for value in numbers]
+
+
+def _errors(frame: pd.DataFrame) -> Array:
+    """The standard error of every row; in a comparison, a row without one has that of another source of the same parameter."""
+    errors = frame["std_error"].astype(float)
+    if {"source", "group", "term"} <= set(frame.columns):
+        errors = errors.fillna(errors.groupby([frame["group"].fillna(""), frame["term"]]).transform("max"))
+    return np.asarray(errors.to_numpy(float))
 
 
 def _beside(value: float, error: float) -> str:

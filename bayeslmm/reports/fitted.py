@@ -124,13 +124,13 @@ def fixed_section(section: Section, fit: Fit, df: str) -> None:
     def estimates() -> None:
         table = fit.tidy(conf_int=True, df=df).drop(columns=["effect", "group", "level"])
         section.table(table)
-        section.text(f"Intervals of 95 %; {DF_NAMES.get(df, df)}.", "note")
+        section.text(f"Intervals of 95%; {DF_NAMES.get(df, df)}.", "note")
         own = table[(table["term"] != "Intercept") & np.isfinite(table["estimate"])].set_index("term")
         if 0 < len(own) <= FORESTED:
             height = 0.9 + 0.3 * len(own)
             section.figure(
-                drawn(lambda ax: forest(ax, own, "estimate with 95 % interval"), 7.0, height),
-                "Fixed effects with 95 % intervals; the line is 0.",
+                drawn(lambda ax: forest(ax, own, "estimate with 95% interval"), 7.0, height),
+                "Fixed effects with 95% intervals; the line is 0.",
             )
 
     def tests() -> None:
@@ -224,7 +224,7 @@ def _caterpillar(section: Section, fit: Fit, group: str) -> Callable[[], None]:
             return
         size = fit.design.groups[group]
         height = float(np.clip(0.17 * size + 1.0, 2.4, 8.0)) if size <= 60 else 4.2
-        caption = f"Random effects of {group} with 95 % intervals, in order of size; away from 0 in colour."
+        caption = f"Random effects of {group} with 95% intervals, in order of size; away from 0 in colour."
         section.figure(panelled(lambda axes: fit.plot.ranef(group, ax=axes), columns, height=height), caption)
 
     return draw

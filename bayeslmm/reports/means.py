@@ -55,7 +55,7 @@ def _one(section: Section, fit: Fit, name: str, size: int, df: str) -> Callable[
         means = fit.emmeans(name, df=df)
         section.heading(name)
         section.table(means.frame.drop(columns=["statistic", "p_value"], errors="ignore"))
-        _picture(section, means, 1, size, f"Marginal means of {name} with 95 % intervals.")
+        _picture(section, means, 1, size, f"Marginal means of {name} with 95% intervals.")
         if 2 <= size <= PAIRED:
             section.table(means.pairs(), "Differences")
 

@@ -23,7 +23,7 @@ def trial(axes: Any) -> None:
     fit = blm.LMM("BCVA_CHG ~ VISITN + BCVA_BL + (1 | USUBJID)", data).fit()
     grid = pd.DataFrame({"VISITN": np.linspace(1, 10, 50), "BCVA_BL": data["BCVA_BL"].mean(), "USUBJID": "a new patient"})
     new = fit.predict(grid, interval="prediction", new_levels="population")
-    axes.fill_between(grid["VISITN"], new["conf_low"], new["conf_high"], color=BLUE, alpha=0.12, linewidth=0, label="a new patient, 95 %")
+    axes.fill_between(grid["VISITN"], new["conf_low"], new["conf_high"], color=BLUE, alpha=0.12, linewidth=0, label="a new patient, 95%")
     fitted = fit.augment()
     patients = fitted["USUBJID"].unique()
     for order, patient in enumerate(patients[:: len(patients) // PATIENTS][:PATIENTS]):
@@ -44,7 +44,7 @@ def posterior(axes: Any) -> None:
     draws = post.tree.posterior["sd_Subject"].sel(Subject_term="Days").to_numpy().ravel()
     axes.hist(draws, bins=60, range=(0, 14), density=True, color=ORANGE, alpha=0.35, label="posterior")
     low, high = np.quantile(draws, [0.025, 0.975])
-    axes.plot([low, high], [0.012, 0.012], color=ORANGE, lw=3, solid_capstyle="butt", label="its 95 % interval")
+    axes.plot([low, high], [0.012, 0.012], color=ORANGE, lw=3, solid_capstyle="butt", label="its 95% interval")
     found = fit.D["Subject"].loc["Days", "Days"] ** 0.5
     axes.axvline(found, color=BLUE, lw=2, label="REML")
     axes.set(xlabel="sd of the subjects' slopes (ms / day)", yticks=[], xlim=(0, 14))

@@ -203,3 +203,16 @@ def test_a_browser_shows_a_report_and_runs_nothing(tmp_path: Path) -> None:
     # a page of figures and tables, not a blank one: ink all the way down
     ink = (image[..., :3].min(axis=2) < 0.6).reshape(10, 400, 1100).sum(axis=(1, 2))
     assert (ink[:8] > 300).all()
+
+
+def test_sources_of_a_parameter_are_shown_with_the_same_decimals() -> None:
+    frame = pd.DataFrame(
+        {
+            "term": ["sd", "sd", "cor", "cor"],
+            "group": ["g", "g", None, None],
+            "source": ["REML", "posterior"] * 2,
+            "estimate": [24.740448, 27.45, 0.0655512, 0.076],
+            "std_error": [np.nan, 6.98, np.nan, 0.273],
+        }
+    )
+    assert [row[3] for row in cells(frame)] == ["24.74", "27.45", "0.066", "0.076"]

@@ -129,7 +129,7 @@ def fraction(cursor: Cursor) -> float:
     token = cursor.token
     value = cursor.number()
     if not 0 < value < 1:
-        cursor.fail_at(token, "expected a number between 0 and 1 here", "alpha=0.05 gives 95 % limits")
+        cursor.fail_at(token, "expected a number between 0 and 1 here", "alpha=0.05 gives 95% limits")
     return value
 
 
