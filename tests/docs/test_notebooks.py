@@ -15,12 +15,12 @@ from tests.docs.blocks import run
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 LIGHT = 250_000
-COMPILED = {"reml_and_bayes"}
-"""Notebooks that compile a graph of PyMC, which takes a minute."""
+LONG = {"posterior_diagnostics", "reml_and_bayes"}
+"""Notebooks that take a minute: NUTS, calibration, a graph of PyMC that is compiled."""
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(path, marks=[pytest.mark.slow] if path.stem in COMPILED else [], id=path.stem) for path in NOTEBOOKS]
+    "path", [pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else [], id=path.stem) for path in NOTEBOOKS]
 )
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
