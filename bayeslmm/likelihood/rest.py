@@ -205,7 +205,10 @@ class BlockState:
                     for b in range(q):
                         total[:, a, b] = np.diagonal(X[..., part, :][..., a::q, b::q], axis1=-2, axis2=-1).sum((-1, -2))
                 levels = X.shape[1] * X.shape[3] // q
-                total = np.linalg.solve(_transposed(T), levels * np.eye(q) - np.linalg.solve(T, total))
+                if q == 1:
+                    total = (levels - total / T) / T
+                else:
+                    total = np.linalg.solve(_transposed(T), levels * np.eye(q) - np.linalg.solve(T, total))
             else:
                 for a in range(q):
                     rows = self.U[..., part, :][..., a::q, :]
@@ -219,6 +222,15 @@ def _divisible(T: Array) -> bool:
     """Whether a factor is large in every direction: dividing by it loses nothing, and what it multiplies would lose digits."""
     size = np.abs(np.diagonal(T, axis1=-2, axis2=-1)).min()
     return bool(size >= 1.0 and np.abs(T).max() <= SKEWED * size)
+
+
+def _divided(rows: Array, T: Array) -> Array:
+    """T'^-1 times the rows of every level; rows (t, B, k, r)."""
+    q = T.shape[-1]
+    if q == 1:
+        return np.asarray(rows / T[:, :, :, None])
+    levels = rows.reshape(*rows.shape[:2], -1, q, rows.shape[3])
+    return np.linalg.solve(_transposed(T)[:, None, None], levels).reshape(rows.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,9 +283,7 @@ class RestState:
             for f, part in self.layout.local(batch):
                 index = batch.index[:, part]
                 if _divisible(self.Ts[f]):
-                    rows = block.solved_rows(part)
-                    shape = (*rows.shape[:2], -1, self.layout.spans[f].q, rows.shape[3])
-                    out[:, index] = np.linalg.solve(_transposed(self.Ts[f])[:, None, None], rows.reshape(shape)).reshape(rows.shape)
+                    out[:, index] = _divided(block.solved_rows(part), self.Ts[f])
                 else:
                     v = self.V[:, batch.index]
                     whole = v - block.times_U(block.Qv) if whole is None else whole
