@@ -15,6 +15,7 @@ import numpy as np
 from bayeslmm.arrays import Array
 from bayeslmm.likelihood.criterion import Point
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.residuals import unit_sds
 
 NULL = 1e-5
 """A direction of T smaller than this (relative standard deviation on conditioned columns) counts as 0."""
@@ -45,19 +46,27 @@ def regular(T: Array, limit: float) -> bool:
     return float(diagonal.prod()) >= limit * math.sqrt(float(np.vdot(T, T))) ** (len(T) - 1)
 
 
+def typical_sd(problem: Problem, x: Array) -> float:
+    """The size of the errors in units of sigma: far from 1 where the covariate of a variance function lies far from 0."""
+    if problem.structured is None or not problem.design.variance:
+        return 1.0
+    return float(np.sqrt(np.mean(unit_sds(problem, x) ** 2) * problem.conditioning.weight_mean))
+
+
 def certify(problem: Problem, point: Point, restricted: bool) -> Certificate:
     """Look along the null directions of every term's Sigma."""
     slopes: list[float | None] = []
     directions: list[Array | None] = []
     gradients: list[Array] | None = None
+    limit = NULL * typical_sd(problem, point.x)
     for i, term in enumerate(problem.random.terms):
         T = term.covariance.factor(point.x[term.part])
-        if point.state is None or regular(T, NULL):
+        if point.state is None or regular(T, limit):
             slopes.append(None)
             directions.append(None)
             continue
         left, sizes, _ = np.linalg.svd(T)
-        null = left[:, sizes < NULL]
+        null = left[:, sizes < limit]
         if null.shape[1] == 0:
             slopes.append(None)
             directions.append(None)
@@ -69,15 +78,15 @@ def certify(problem: Problem, point: Point, restricted: bool) -> Certificate:
             slopes.append(float(values[0]))
             directions.append(null @ vectors[:, 0])
         else:
-            slope, direction = _structured(gradients[i], T)
+            slope, direction = _structured(gradients[i], T, limit)
             slopes.append(slope)
             directions.append(direction)
     return Certificate(tuple(slopes), tuple(directions))
 
 
-def _structured(G: Array, T: Array) -> tuple[float, Array]:
+def _structured(G: Array, T: Array, limit: float) -> tuple[float, Array]:
     """Diagonal and one-scale structures: each variance that is 0 on its own."""
-    zero = np.linalg.norm(T, axis=1) < NULL
+    zero = np.linalg.norm(T, axis=1) < limit
     if not zero.any():
         return 0.0, np.zeros(len(T))
     slopes = np.where(zero, np.diagonal(G), np.inf)
@@ -87,13 +96,14 @@ def _structured(G: Array, T: Array) -> tuple[float, Array]:
 
 def step_off(problem: Problem, point: Point, certificate: Certificate, restricted: bool) -> Point | None:
     """A lower point off the boundary, along the steepest null direction; None if there is none."""
+    unit = typical_sd(problem, point.x) ** 2
     for i in np.argsort([0.0 if s is None else s for s in certificate.slopes]):
         slope, direction = certificate.slopes[i], certificate.directions[i]
         if slope is None or direction is None or slope >= 0:
             continue
         term = problem.random.terms[i]
         Sigma = term.covariance.matrix(point.x[term.part])
-        size = max(1e-2, float(np.trace(Sigma)) * 1e-2)
+        size = max(1e-2 * unit, float(np.trace(Sigma)) * 1e-2)
         for _ in range(12):
             x = point.x.copy()
             x[term.part] = term.covariance.from_matrix(Sigma + size * np.outer(direction, direction))

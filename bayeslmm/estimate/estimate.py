@@ -10,7 +10,7 @@ import numpy as np
 from bayeslmm.arrays import Array, frozen
 from bayeslmm.data.incomplete import FEW
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
-from bayeslmm.estimate.boundary import NULL, Certificate, certify, regular, step_off
+from bayeslmm.estimate.boundary import NULL, Certificate, certify, regular, step_off, typical_sd
 from bayeslmm.estimate.checks import estimate_checks
 from bayeslmm.estimate.newton import Outcome, minimise
 from bayeslmm.likelihood.criterion import Method, Point, one_thread
@@ -157,11 +157,12 @@ def _search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[P
 def snapped(problem: Problem, point: Point, restricted: bool) -> Point:
     """Directions that the certificate calls 0 set to exactly 0, where the criterion does not mind."""
     x = point.x.copy()
+    limit = NULL * typical_sd(problem, point.x)
     for term in problem.random.terms:
         T = term.covariance.factor(x[term.part])
         left, sizes, right = np.linalg.svd(T)
-        if sizes.min(initial=1.0) < NULL:
-            kept = (left * np.where(sizes < NULL, 0.0, sizes)) @ right
+        if sizes.min(initial=np.inf) < limit:
+            kept = (left * np.where(sizes < limit, 0.0, sizes)) @ right
             x[term.part] = term.covariance.from_matrix(kept @ kept.T)
     trial = problem.criterion.at(x, restricted)
     close = 1e-9 + 16 * np.finfo(float).eps * abs(point.value)
@@ -221,5 +222,6 @@ def summarise(problem: Problem, method: str, outcome: Outcome[Point], certificat
 
 def _nearly_singular(problem: Problem, x: Array) -> bool:
     """Whether a term has a relative standard deviation below 1e-4 on conditioned columns."""
+    limit = NEARLY * typical_sd(problem, x)
     factors = (t.covariance.factor(x[t.part]) for t in problem.random.terms)
-    return any(not regular(T, NEARLY) and float(np.linalg.svd(T, compute_uv=False).min(initial=1.0)) < NEARLY for T in factors)
+    return any(not regular(T, limit) and float(np.linalg.svd(T, compute_uv=False).min(initial=np.inf)) < limit for T in factors)

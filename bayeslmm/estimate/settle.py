@@ -11,6 +11,7 @@ import numpy as np
 
 from bayeslmm.arrays import Array
 from bayeslmm.errors import Check
+from bayeslmm.estimate.centred import centred_start
 from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.problem import Problem, build
@@ -29,7 +30,7 @@ def depends_on_fitted(problem: Problem) -> bool:
 
 def settled(problem: Problem, method: Method) -> tuple[Problem, Estimate]:
     """Estimate, round after round where the variance depends on the fitted value; the problem returned is that of the last round."""
-    found = estimate(problem, method)
+    found = estimate(problem, method, start=centred_start(problem, method) if problem.design.variance else None)
     if not depends_on_fitted(problem) or found.interrupted:
         return problem, found
     before, elapsed, path = fitted_values(problem, found), found.elapsed, found.path
