@@ -27,6 +27,9 @@ LEGEND: dict[str, Any] = {
     "borderaxespad": 0.2,
 }
 
+ROW = 75
+"""Characters of a legend that fit in one row."""
+
 FEW = 60
 """Levels up to which each has its own label."""
 
@@ -132,8 +135,9 @@ def legend_above(ax: Axes, title: str | None = None) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         seen = dict(zip(labels, handles, strict=True))
+        columns = len(seen) if sum(len(label) + 5 for label in seen) < ROW else min(len(seen), 4)
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "alignment": "left"}
-        ax.legend(list(seen.values()), list(seen), title=title, ncols=min(len(seen), 4), **place, **LEGEND)
+        ax.legend(list(seen.values()), list(seen), title=title, ncols=columns, **place, **LEGEND)
 
 
 def legend_of_panels(axes: Sequence[Axes], ax: Any, source: Axes | None = None) -> None:

@@ -12,7 +12,7 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-COLOURS = 48
+COLOURS = 96
 """Colours kept of a figure."""
 
 
