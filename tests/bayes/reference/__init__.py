@@ -1,0 +1,1 @@
+"""Long runs of the hierarchical graph, stored: what the collapsed sampler is judged by."""
