@@ -31,9 +31,10 @@ from bayeslmm.bayes.posterior_tables import parameter_draws
 from bayeslmm.bayes.prior_draws import beta_drawn, phi_drawn
 from bayeslmm.bayes.propriety import improper
 from bayeslmm.bayes.uniformity import chance, distribution, limits, simultaneous, smallest_tail
-from bayeslmm.errors import Check, PriorError, SamplingError, SpecificationError
+from bayeslmm.errors import Check, PriorError, SamplingError
 from bayeslmm.likelihood.problem import build
 from bayeslmm.results.html import html_of_frame
+from bayeslmm.results.rows import demand_count
 from bayeslmm.seeds import seeded
 
 Generator = np.random.Generator
@@ -125,8 +126,8 @@ def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None
     >>> model.calibrate(20, seed=1).ranks.shape[0]
     20
     """
-    if n < 1 or draws < 1:
-        raise SpecificationError(f"n is {n} and draws {draws}", "calibrate", "give at least one replication and one draw")
+    demand_count(n, "n")
+    demand_count(draws, "draws")
     begin = time.perf_counter()
     target = density(model.problem, model.spec.priors)
     loose = [row for row in improper(target.priors) if row.kind != "alpha"]

@@ -23,6 +23,7 @@ from bayeslmm.likelihood.subjects_rows import ordered_rows
 from bayeslmm.results.newrows import Rows, listed, new_rows, own_rows
 from bayeslmm.results.places import new_place, own_place
 from bayeslmm.results.rows import beside, demand_one_of, whole_frame
+from bayeslmm.results.tidy import quantile
 from bayeslmm.seeds import generator
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def predict(
     demand_one_of(new_levels, ("error", "population", "sample"), "new_levels")
     if interval is not None:
         demand_one_of(interval, ("confidence", "prediction"), "interval")
+        quantile(conf_level)  # which refuses what is no level
     fit: Any = AtDraw(post, post.kernel_points[0][0])
     known = "error" if new_levels == "error" else "population"
     rows = own_rows(fit) if newdata is None else new_rows(fit, newdata, level=level, new_levels=known, offset=offset)

@@ -15,6 +15,7 @@ from bayeslmm.bayes.posterior_rows import errors_drawn, linear_predictor
 from bayeslmm.bayes.propriety import improper
 from bayeslmm.covariance.triangle import cholesky
 from bayeslmm.errors import PriorError
+from bayeslmm.results.rows import demand_count
 from bayeslmm.seeds import generator
 
 Generator = np.random.Generator
@@ -37,6 +38,7 @@ def prior_predictive(model: Any, draws: int = 500, seed: int | None = None) -> A
 
 def drawn(model: Any, draws: int, seed: int | None) -> tuple[Posterior, Array]:
     """Draws of all parameters from the priors, and of the errors given them, (draws, n)."""
+    demand_count(draws, "draws")
     target = density(model.problem, model.spec.priors)
     loose = improper(target.priors)
     if loose:

@@ -29,6 +29,7 @@ from bayeslmm.bayes.surrogate import SUFFICIENT, Surrogate, build_surrogate, exp
 from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import refuse_exact
 from bayeslmm.likelihood.subjects import SubjectsKernel
+from bayeslmm.results.rows import demand_count
 from bayeslmm.seeds import seeded
 
 METHODS = ("auto", "collapsed", "hierarchical", "importance", "nuts")
@@ -76,7 +77,7 @@ def sample(
     Raises PriorError for an improper posterior, SpecificationError for arguments, SamplingError where nothing usable was drawn.
     """
     begin = time.perf_counter()
-    draws, chains = _count(draws, "draws"), _count(chains, "chains")
+    draws, chains = demand_count(draws, "draws"), demand_count(chains, "chains")
     if method not in METHODS:
         raise SpecificationError(f"method is {method!r}", "method", "use one of " + ", ".join(METHODS))
     if method == "hierarchical":
@@ -115,12 +116,6 @@ def sample(
         interrupted=run.interrupted,
         statistics=run.statistics,
     )
-
-
-def _count(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise SpecificationError(f"{name} is {value!r}", name, "give a whole number, 1 or more")
-    return int(value)
 
 
 def _run(target: Density, mode: Mode, draws: int, chains: int, seeds: list[np.random.SeedSequence], method: str) -> Run:

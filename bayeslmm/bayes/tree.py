@@ -14,6 +14,7 @@ from bayeslmm.bayes.doors import optional
 from bayeslmm.bayes.natural import Variable, group_columns
 from bayeslmm.bayes.posterior_rows import errors_drawn, linear_predictor, log_likelihood
 from bayeslmm.bayes.propriety import improper
+from bayeslmm.results.rows import demand_count
 from bayeslmm.results.variances import by_group
 from bayeslmm.seeds import generator
 
@@ -119,7 +120,7 @@ def attributes(post: Posterior) -> dict[str, Any]:
 def add_predictive(post: Posterior, draws: int | None, seed: int | None) -> Any:
     """y drawn given alpha, beta and the covariance parameters of each draw; joins the tree as `posterior_predictive`."""
     rng, each = generator(seed), post.draws.size // post.chains
-    kept = each if draws is None else min(int(draws), each)
+    kept = each if draws is None else min(demand_count(draws, "draws"), each)
     chosen = (np.arange(post.chains)[:, None] * each + np.linspace(0, each - 1, kept).astype(int)).ravel()
     y = linear_predictor(post, chosen) + errors_drawn(post, chosen, rng)
     coords = {"chain": np.arange(post.chains), "draw": np.arange(kept), "obs": np.arange(post.design.nobs)}

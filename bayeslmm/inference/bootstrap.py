@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from bayeslmm.arrays import Array
-from bayeslmm.errors import InferenceError, SpecificationError
+from bayeslmm.errors import InferenceError
 from bayeslmm.inference import doors
 from bayeslmm.inference.deletions import demand_likelihood
 from bayeslmm.inference.influence import jackknife
@@ -23,7 +22,7 @@ from bayeslmm.inference.replicates import Batch, Cases, Parametric, Statistic, s
 from bayeslmm.inference.tables import parameter_names, parameter_table
 from bayeslmm.results.fit import Fit
 from bayeslmm.results.html import html_of_frame
-from bayeslmm.results.rows import demand_one_of
+from bayeslmm.results.rows import demand_count, demand_one_of
 from bayeslmm.seeds import seeded
 
 BATCH = 250
@@ -142,8 +141,8 @@ def bootstrap(
     >>> len(boot.frame), boot.n_failed
     (100, 0)
     """
-    _demand(n, "n")
-    _demand(workers, "workers")
+    demand_count(n, "n")
+    demand_count(workers, "workers")
     demand_one_of(kind, ("parametric", "case"), "kind")
     demand_likelihood(fit, "the bootstrap")
     center = own_values(fit, statistic)
@@ -212,8 +211,3 @@ def _within_range(names: Sequence[str], limits: Array) -> Array:
     low = np.array([0.0 if name.startswith("sd__") else -1.0 if name.startswith("cor__") else -np.inf for name in names])
     high = np.array([1.0 if name.startswith("cor__") else np.inf for name in names])
     return np.clip(limits, low[:, None], high[:, None])
-
-
-def _demand(value: int, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise SpecificationError(f"{name} is {value!r}", name, "give a whole number, 1 or more")
