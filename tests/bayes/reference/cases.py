@@ -23,6 +23,7 @@ CASES: dict[str, dict[str, str]] = {
     "Pastes": {"data": "Pastes", "formula": "strength ~ 1 + (1 | batch / cask)"},
     "Machines": {"data": "Machines", "formula": "score ~ Machine + (1 | Worker) + (1 | Worker:Machine)"},
     "trial": {"data": "trial", "formula": "BCVA_CHG ~ VISITN + BCVA_BL + (1 | USUBJID)"},
+    "Orthodont ar1": {"data": "Orthodont", "formula": "distance ~ age * Sex + (1 | Subject)", "residual": "ar1(age | Subject)"},
 }
 
 
