@@ -27,7 +27,7 @@ from tests.bayes.designs import grouped, relationship
 REPLICATIONS, SEED = 1000, 7
 
 FALSE_ALARM = 1e-3
-"""How often the eight scenarios together may fail though every sampler is right. They make 65 tests: at the 1 % of a single calibration for
+"""How often the eight scenarios together may fail though every sampler is right. They make 66 tests: at the 1 % of a single calibration for
 each, one run of thirteen would fail by chance."""
 
 SCENARIOS: dict[str, tuple[str, dict[str, Any]]] = {
