@@ -22,8 +22,8 @@ Parameters are drawn from their priors, data from the parameters, a posterior fr
 together, the rank of the truth among the draws is uniform. `model.calibrate(1000)` does this with your own design and priors; this page
 is what the package does to itself. In each scenario {replications:,} replications of 8 groups of 6 rows, {draws} draws each, at the one
 seed that the suite has always had. Standard deviations have half-normal priors of scale 1.5, an exponent a standard normal one: the tails
-of the defaults make data that no design would meet. What is ranked: every coefficient, every covariance parameter, an effect of each grouping
-factor, the log likelihood, and one fitted row.
+of the defaults make data that no design would meet. What is ranked: every coefficient, every covariance parameter, an effect of each
+grouping factor, the log likelihood, and one fitted row.
 
 | scenario | model | quantities | lost | mean rank furthest from 0.5 | smallest p | of | limit of p | ranks |
 |---|---|--:|--:|--:|--:|---|--:|---|
