@@ -15,6 +15,7 @@ from bayeslmm.arrays import Array
 from bayeslmm.data.design import Design
 from bayeslmm.errors import InferenceError, SpecificationError
 
+COMPARISON = re.compile(r"[<>]=?|!=|[≤≥≠]")
 NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 TOLERANCE = 1e-8
 """Largest part, relative to its size, by which a function of the coefficients may miss the rows of the design."""
@@ -225,6 +226,14 @@ class _Equation:
 
     def _error(self) -> SpecificationError:
         rest = self.text[self.at :].strip()
+        comparison = COMPARISON.match(rest)
+        if comparison:
+            equation = f"{self.text[: self.at].strip()} = {rest[comparison.end() :].strip()}"
+            return SpecificationError(
+                f"a contrast is an equation, and {self.text!r} compares by {comparison.group()!r}",
+                "",
+                f'write "{equation}": of a posterior, `probability` is then that of the left side being larger',
+            )
         word = re.split(r"\s*[-+*/=]\s*", rest, maxsplit=1)[0].strip() if rest else ""
         if not word:
             return SpecificationError(f"{self.text!r} ends where a coefficient is expected", "", 'write it as "a - 2 * b = 0"')

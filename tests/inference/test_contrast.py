@@ -43,6 +43,13 @@ def test_what_is_no_equation_is_refused(text: str) -> None:
         parse_equation(text, NAMES)
 
 
+@pytest.mark.parametrize(("text", "sign"), [("x > 10", ">"), ("x>=10", ">="), ("10 < x", "<"), ("x != 0", "!="), ("x - x2 ≤ 1", "≤")])
+def test_a_comparison_is_told_from_an_equation(text: str, sign: str) -> None:
+    with pytest.raises(SpecificationError, match=f"compares by '{sign}'") as caught:
+        parse_equation(text, NAMES)
+    assert text.replace(sign, "=").replace(" ", "") in caught.value.remedy.replace(" ", "")
+
+
 def test_the_nearest_coefficient_is_told(fit: blm.Fit) -> None:
     with pytest.raises(SpecificationError, match=r"did you mean 'a\[T.y\]'"):
         fit.contrast("a[y] = 0")
