@@ -17,10 +17,15 @@ def plot(figure: str, value: Any, **options: Any) -> Any:
     return getattr(import_module("bayeslmm.plots"), figure)(value, **options)
 
 
+def bar_shown(shown: bool | None) -> bool:
+    """Whether there is a bar: where there is a terminal, unless told otherwise."""
+    return sys.stderr.isatty() if shown is None else shown
+
+
 @contextmanager
 def progress_bar(name: str, total: int, shown: bool | None) -> Iterator[Callable[[int], None]]:
     """A function that is told how many more are done; shows a bar where there is a terminal, unless told otherwise."""
-    if not (sys.stderr.isatty() if shown is None else shown):
+    if not bar_shown(shown):
         yield lambda _: None
         return
     console = import_module("rich.console").Console(stderr=True)

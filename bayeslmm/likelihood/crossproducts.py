@@ -8,7 +8,7 @@ Cross-products are accumulated by level codes; no n x levels matrix exists.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -121,6 +121,17 @@ class _Pairs:
                 self.pieces = [self._whole().tocoo()]
                 self.full = max(PAIRS, 2 * self.pieces[0].nnz)
 
+    def copy(self) -> _Pairs:
+        """The same sums, to go on with."""
+        out = _Pairs(*self.shape)
+        if self.table is not None:
+            out.table = self.table.copy()
+        elif self.pieces:
+            if len(self.pieces) > 1:
+                self.pieces = [self._whole().tocoo()]
+            out.pieces, out.full = list(self.pieces), self.full
+        return out
+
     def _whole(self) -> sp.csr_array:
         """All pieces as one matrix, entries that cancel kept: patterns must stay alike."""
         row, column = (np.concatenate([piece.coords[axis] for piece in self.pieces]) for axis in (0, 1))
@@ -209,6 +220,16 @@ class Accumulator:
                 own = za if weights is None else za * weights
                 for b, zb in enumerate(Z[g]):
                     table[a][b].add(codes[f], codes[g], own * zb)
+
+    def copy(self) -> Accumulator:
+        """The same sums, to go on with."""
+        return replace(
+            self,
+            border=self.border.copy(),
+            diagonal=[block.copy() for block in self.diagonal],
+            with_border=[block.copy() for block in self.with_border],
+            pairs={key: [[pairs.copy() for pairs in row] for row in table] for key, table in self.pairs.items()},
+        )
 
     def finish(self, *, small: bool = True) -> CrossProducts:
         """small : keep a few crossed levels in one dense block"""
@@ -327,15 +348,22 @@ def cross_products(design: Design, conditioning: Conditioning, *, small: bool = 
 
 def add_rows(total: Accumulator, design: Design, conditioning: Conditioning) -> None:
     """Add all rows of a design to the sums; its levels are coded as the factors of `total` are."""
-    p = design.X.shape[1]
     for part in pieces(len(design.y)):
-        border = np.ascontiguousarray(conditioning.border(design, part).T)
-        codes, columns = [], []
-        for factor in total.factors:
-            codes.append(design.terms[factor.terms[0]].group.codes[part])
-            own: list[Array] = []
-            for i in factor.terms:
-                change = conditioning.maps[i]
-                own += list(border[:p] if change.shared else np.ascontiguousarray(change.apply(design.terms[i].Z[part]).T))
-            columns.append(own)
-        total.add(codes, columns, border, conditioning.weights(design, part))
+        total.add(*summands(total.factors, design, conditioning, part))
+
+
+def summands(
+    factors: Sequence[Factor], design: Design, conditioning: Conditioning, part: slice
+) -> tuple[list[Codes], list[list[Array]], Array, Array | None]:
+    """What `Accumulator.add` takes of a piece of the rows."""
+    p = design.X.shape[1]
+    border = np.ascontiguousarray(conditioning.border(design, part).T)
+    codes, columns = [], []
+    for factor in factors:
+        codes.append(design.terms[factor.terms[0]].group.codes[part])
+        own: list[Array] = []
+        for i in factor.terms:
+            change = conditioning.maps[i]
+            own += list(border[:p] if change.shared else np.ascontiguousarray(change.apply(design.terms[i].Z[part]).T))
+        columns.append(own)
+    return codes, columns, border, conditioning.weights(design, part)

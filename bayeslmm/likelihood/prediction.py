@@ -8,7 +8,8 @@ its cross-products with the remaining columns and with X, and Q the inverse of w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -71,8 +72,9 @@ def row_variances(problem: Problem, point: Point, X: Array, Zs: Sequence[Array],
     scale = point.sigma2 * problem.conditioning.y_scale**2
     out = np.empty(len(X))
     with one_thread(problem.criterion.width):
-        for part in _pieces(len(X), state.levels):
-            rows = _Rows(problem, state, X[part], [Z[part] for Z in Zs], [c[part] for c in codes])
+        step = rows_at_once(state.levels)
+        for part in (slice(begin, min(begin + step, len(X))) for begin in range(0, len(X), step)):
+            rows = PredictorRows(problem, state, X[part] @ problem.conditioning.back, [Z[part] for Z in Zs], [c[part] for c in codes])
             out[part] = scale * rows.variances()
     return out
 
@@ -82,14 +84,13 @@ def _state(point: Point) -> RandomEffectsState:
     return point.state
 
 
-def _pieces(n: int, levels: LevelsState) -> Iterator[slice]:
+def rows_at_once(levels: LevelsState) -> int:
+    """How many rows may be seen by all remaining columns at once."""
     m = 1
     if levels.rest is not None:
         # only a component worked on densely asks for memory
         m = max(batch.index.shape[1] for batch in levels.rest.layout.batches)
-    step = max(1, CELLS // m)
-    for begin in range(0, n, step):
-        yield slice(begin, min(begin + step, n))
+    return max(1, CELLS // m)
 
 
 # -- the diagonal blocks of the inverse ------------------------------------------------------------------------------------------------
@@ -136,50 +137,76 @@ def _related_blocks(Q: Array, root: Array, span: Span) -> Array:
 # -- rows --------------------------------------------------------------------------------------------------------------------------------
 
 
-class _Rows:
-    """Some rows on conditioned columns, seen by factor."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """Rows [z0; z_rest; x] after the first factor and the rest are taken out, on conditioned columns.
 
-    def __init__(self, problem: Problem, state: RandomEffectsState, X: Array, Zs: Sequence[Array], codes: Sequence[Codes]) -> None:
+    first : (q, n) L^-1 T' z0, or None where no factor comes first; codes : (n,) their levels of it
+    rest : (n, m) d = z_rest - E_k' H_k z0, or None
+    border : (n, s) x - C_k' H_k z0 - V' Q d, which is W^-1 V0^-1 x of rows of the design
+    """
+
+    first: Array | None
+    codes: Codes | None
+    rest: sp.csr_array | None
+    border: Array
+
+
+class PredictorRows:
+    """Some rows on conditioned columns, seen by factor.
+
+    border : (n, s) the first s columns of [X y], conditioned; Zs : (n, q) for every term in the order of the formula, on the user's
+        columns; codes : (n,) levels, -1 leaves the term out
+    """
+
+    def __init__(self, problem: Problem, state: RandomEffectsState, border: Array, Zs: Sequence[Array], codes: Sequence[Codes]) -> None:
         self.levels = state.levels
-        c = problem.conditioning
-        self.X = X @ c.back
+        self.border = border
         self.z: list[Array] = []
         self.codes: list[Codes] = []
         for factor in state.parameters.factors:
-            z = np.zeros((len(X), factor.q))
+            z = np.zeros((len(border), factor.q))
             for i, own in zip(factor.terms, factor.slices, strict=True):
-                z[:, own] = np.where(codes[i][:, None] >= 0, Zs[i] @ c.maps[i].whole, 0.0)
+                z[:, own] = np.where(codes[i][:, None] >= 0, Zs[i] @ problem.conditioning.maps[i].whole, 0.0)
             self.z.append(z)
             self.codes.append(np.maximum(codes[factor.terms[0]], 0))
 
-    def variances(self) -> Array:
-        levels, n = self.levels, len(self.X)
-        total, d_x, h = np.zeros(n), self.X, None
+    def seen(self) -> Seen:
+        """What is left of the rows."""
+        levels, size = self.levels, self.border.shape[1]
+        first, h, d, border = None, None, None, self.border
         if levels.first is not None:
-            h, total, d_x = self._through_first(levels)
-        Qxx = levels.solution.information_inverse[0]
+            h, first, border = self._through_first(levels)
         if levels.rest is not None:
             d = self._rest_rows(levels, h)
-            total = total + _quadratic(levels.rest, d)
-            G = levels.rest.QV[0, :, : levels.cross.p]
-            d_x = d_x - np.asarray(d @ G)
-        return np.asarray(total + np.einsum("nx,nx->n", d_x @ Qxx, d_x))
+            border = border - np.asarray(d @ levels.rest.QV[0, :, :size])
+        return Seen(first, None if first is None else self.codes[0], d, border)
+
+    def variances(self) -> Array:
+        """(n,) of a border of the columns of X alone, in units of sigma^2."""
+        levels, seen = self.levels, self.seen()
+        total = np.einsum("nx,nx->n", seen.border @ levels.solution.information_inverse[0], seen.border)
+        if seen.first is not None:
+            total += np.einsum("an,an->n", seen.first, seen.first)
+        if seen.rest is not None and levels.rest is not None:
+            total += _quadratic(levels.rest, seen.rest)
+        return np.asarray(total)
 
     def _through_first(self, levels: LevelsState) -> tuple[Array, Array, Array]:
-        """h = H_k z0 (n, q), z0' H_k z0, and x - C_k' h."""
+        """h = H_k z0 (n, q), L^-1 T' z0 (q, n), and x - C_k' h."""
         assert levels.first is not None
         assert levels.cross.first is not None
         k, z = self.codes[0], self.z[0]
         W = levels.first.W[:, :, 0, k]
         Wz = np.einsum("abn,nb->an", W, z)
         h = np.einsum("abn,an->nb", W, Wz)
-        d_x = self.X - np.einsum("axn,na->nx", levels.cross.first.C[:, : levels.cross.p, k], h)
-        return h, np.einsum("an,an->n", Wz, Wz), d_x
+        border = self.border - np.einsum("axn,na->nx", levels.cross.first.C[:, : self.border.shape[1], k], h)
+        return h, Wz, border
 
     def _rest_rows(self, levels: LevelsState, h: Array | None) -> sp.csr_array:
         """z_rest - E_k' H_k z0, (n, m)."""
         assert levels.rest is not None
-        n, skip = len(self.X), int(levels.first is not None)
+        n, skip = len(self.border), int(levels.first is not None)
         blocks = []
         spans, factors = levels.rest.layout.spans, levels.cross.rest_factors
         for span, factor, z, k in zip(spans, factors, self.z[skip:], self.codes[skip:], strict=True):

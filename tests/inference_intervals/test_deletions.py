@@ -1,0 +1,224 @@
+"""The fit without a level, from sums and from the inverse, against the design laid out anew without its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.data.design import GroupingFactor
+from bayeslmm.errors import BayesLMMWarning
+from bayeslmm.estimate.estimate import search
+from bayeslmm.inference.deletions import Deletion, deletions
+from bayeslmm.inference.resampling import without
+from bayeslmm.inference.tables import parameter_table
+from bayeslmm.likelihood import deleted, prediction
+from bayeslmm.likelihood.coupling import DenseCoupling, SparseCoupling
+from bayeslmm.likelihood.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.large import LARGE
+from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.results.fit import Fit
+from tests.inference_intervals.examples import fitted as example
+
+module = import_module("bayeslmm.inference.influence")
+
+
+def ratings(students: int, lecturers: int, rows: int, seed: int = 5) -> pd.DataFrame:
+    """Students who rate some of the lecturers, and these in departments: nothing balanced, one lecturer rated by one student alone."""
+    rng = np.random.default_rng(seed)
+    s, d = rng.integers(students, size=rows), rng.integers(lecturers - 1, size=rows)
+    d[0] = lecturers - 1
+    frame = pd.DataFrame({"s": s.astype(str), "d": d.astype(str), "dept": (d % 5).astype(str)})
+    frame["x"], frame["w"], frame["o"] = rng.normal(size=rows), rng.uniform(0.3, 3.0, rows), rng.normal(size=rows)
+    slope = 0.4 * rng.normal(size=students)[s] * frame["x"]
+    frame["y"] = 3 + 0.5 * frame["x"] + rng.normal(size=students)[s] + 0.7 * rng.normal(size=lecturers)[d] + slope + rng.normal(size=rows)
+    frame["v"] = frame["x"] + frame["o"]
+    return frame
+
+
+def casks(batches: int, seed: int = 6) -> pd.DataFrame:
+    """Casks within batches within tasters; where they are many, a component for every taster, of two shapes."""
+    rng = np.random.default_rng(seed)
+    rows = [(f"b{a}", f"c{b}", k) for a in range(batches) for b in range(2 + a % 2) for k in range(3 if a % 3 else 2)]
+    frame = pd.DataFrame(rows, columns=["batch", "cask", "k"])
+    code, cask = frame["batch"].factorize()[0], (frame["batch"] + frame["cask"]).factorize()[0]
+    frame["taster"] = pd.Series(code).map(lambda a: f"t{a // 3 if a < batches // 2 else a // 2}")
+    frame["y"] = (
+        50 + rng.normal(size=batches)[code] + 0.8 * rng.normal(size=cask.max() + 1)[cask] + 0.1 * frame["k"] + rng.normal(size=len(frame))
+    )
+    return frame
+
+
+def kinship(levels: int) -> pd.DataFrame:
+    names = sorted(str(i) for i in range(levels))
+    K = 0.3 + 0.7 * np.eye(levels)
+    return pd.DataFrame(K, index=names, columns=names)
+
+
+MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "crossed": ("y ~ x + (1 | s) + (1 | d) + (1 | dept)", "few", {}),
+    "weighted": ("y ~ x + (x | s) + (1 | d)", "few", {"weights": "w", "offset": "o"}),
+    "slopes": ("y ~ x + (x | s) + (x | d)", "few", {}),
+    "singular": ("v ~ x + (1 | s) + (1 | d) + (1 | dept)", "few", {}),
+    "related": ("y ~ x + (1 | s) + (1 | d)", "few", {"relationship": {"d": kinship(25)}}),
+    "alone": ("y ~ x + (x | s)", "few", {"weights": "w"}),
+    "nested": ("y ~ k + (1 | taster / batch / cask)", "casks", {}),
+    "components": ("y ~ k + (1 | taster / batch / cask)", "many casks", {}),
+    "wide": ("y ~ x + (1 | s) + (1 | d)", "many", {}),
+}
+
+
+FRAMES = {
+    "few": lambda: ratings(40, 25, 260),
+    "many": lambda: ratings(420, 300, 1500),
+    "casks": lambda: casks(30),
+    "many casks": lambda: casks(330),
+}
+
+
+@cache
+def fitted(name: str) -> Fit:
+    if name not in MODELS:
+        return example(name)
+    formula, data, options = MODELS[name]
+    frame = FRAMES[data]()
+    fit: Fit = blm.LMM(formula, frame, **options).fit("ML" if name == "slopes" else "REML")
+    return fit
+
+
+def laid_out(fit: Fit, factor: GroupingFactor, levels: int) -> Iterator[Problem]:
+    """The designs without each of the first levels, built from their rows."""
+    for level in range(levels):
+        yield build(without(fit.design, factor.codes == level))
+
+
+def agrees(found: Deletion, fit: Fit, problem: Problem, x: np.ndarray, rtol: float) -> None:
+    """x : on the conditioned columns of the problem."""
+    point = problem.criterion.at(x, fit.restricted, order=0)
+    assert point.state is not None
+    solution, c = point.state.solution, problem.conditioning
+    vcov = point.sigma2 * c.y_scale**2 * (c.back @ solution.information_inverse[0] @ c.back.T)
+    parameters = parameter_table(problem, x[None], np.array([point.sigma2]), solution.alpha)[0]
+    np.testing.assert_allclose(found.alpha, problem.alpha(solution.alpha[0]), rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(found.vcov, vcov, rtol=rtol, atol=rtol * np.abs(vcov).max())
+    np.testing.assert_allclose(found.parameters, parameters, rtol=rtol, atol=rtol)
+
+
+def factor_of(fit: Fit, group: str) -> GroupingFactor:
+    return next(term.group for term in fit.design.terms if term.group.name == group)
+
+
+CASES = [
+    ("crossed", "s"),
+    ("crossed", "d"),
+    ("crossed", "dept"),
+    ("weighted", "s"),
+    ("weighted", "d"),
+    ("slopes", "s"),
+    ("slopes", "d"),
+    ("singular", "d"),
+    ("related", "s"),
+    ("related", "d"),
+    ("nested", "taster"),
+    ("nested", "taster:batch"),
+    ("nested", "taster:batch:cask"),
+    ("alone", "s"),
+    ("crossed_slope", "sample"),
+    ("exchangeable", "rater"),
+    ("mixed_serial", "id"),
+]
+"""Models with many levels and with few, and what is left out of them."""
+
+
+def held_as_laid_out(fit: Fit, group: str, levels: int | None = None) -> None:
+    factor = factor_of(fit, group)
+    theta = fit.problem.theta(fit.estimate.x)
+    count = factor.size if levels is None else levels
+    for found, problem in zip(islice(deletions(fit, factor, refit=False), count), laid_out(fit, factor, count), strict=True):
+        agrees(found, fit, problem, problem.x(theta), 1e-8)
+
+
+@pytest.mark.parametrize(("name", "group"), CASES)
+def test_held_parameters_give_the_profile_of_the_other_rows(name: str, group: str) -> None:
+    held_as_laid_out(fitted(name), group)
+
+
+@pytest.mark.parametrize(("name", "group"), [("wide", "s"), ("wide", "d"), ("components", "taster"), ("components", "taster:batch")])
+def test_many_levels_are_left_out_alike(name: str, group: str) -> None:
+    held_as_laid_out(fitted(name), group, 40)
+
+
+def test_the_models_take_every_form_of_cross_products() -> None:
+    kernels = {name: fitted(name).problem.criterion.kernel for name in MODELS | dict(CASES)}
+    cross = {name: kernel.cross for name, kernel in kernels.items() if isinstance(kernel, RandomEffectsKernel)}
+    assert isinstance(cross["components"].coupling, SparseCoupling)
+    assert isinstance(cross["related"].coupling, DenseCoupling)
+    assert cross["components"].rest is not None
+    assert len(cross["components"].rest.batches) > 1
+    assert cross["wide"].rest is not None
+    assert cross["wide"].rest.m >= LARGE
+    assert cross["crossed_slope"].first is None
+    assert cross["alone"].rest is None
+    assert fitted("singular").singular
+
+
+@pytest.mark.parametrize("limit", ["ROWS", "NARROW", "DIGITS", "CELLS"])
+def test_every_way_to_the_held_profile_ends_at_the_same(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, value = {"ROWS": (deleted, 6), "NARROW": (deleted, 3), "DIGITS": (deleted, 0.3), "CELLS": (prediction, 600)}[limit]
+    monkeypatch.setattr(where, limit, value)
+    for name, group in (("crossed", "s"), ("components", "taster"), ("weighted", "d")):
+        held_as_laid_out(fitted(name), group, 20)
+
+
+def test_variances_a_million_times_those_of_the_errors_keep_their_digits() -> None:
+    frame = ratings(40, 25, 260)
+    frame["y"] += 1e2 * (frame["s"].astype(float) + np.cos(frame["d"].astype(float)))
+    held_as_laid_out(blm.LMM("y ~ x + (1 | s) + (1 | d)", frame).fit(), "s")
+
+
+@pytest.mark.parametrize(("name", "group"), [case for case in CASES if case[0] != "mixed_serial"])
+def test_refits_end_where_a_search_of_the_other_rows_does(name: str, group: str) -> None:
+    fit = fitted(name)
+    factor = factor_of(fit, group)
+    for found, problem in zip(islice(deletions(fit, factor, refit=True), 3), laid_out(fit, factor, 3), strict=True):
+        best = search(problem, fit.restricted, problem.start)[0].point
+        # searches end where a predicted decrease falls below 1e-12, a millionth in the parameters
+        agrees(found, fit, problem, best.x, 2e-5)
+
+
+def test_a_coefficient_that_one_level_alone_tells_is_missing_without_it() -> None:
+    frame = ratings(40, 25, 260)
+    frame["only"] = np.where(frame["s"] == "3", frame["o"], 0.0)
+    fit = blm.LMM("y ~ x + only + (1 | s) + (1 | d)", frame).fit()
+    found = fit.influence("s", refit=False).set_index("level")
+    assert found.loc["3"].isna().all()
+    assert found.drop(index="3").notna().all(axis=None)
+
+
+def test_an_interruption_keeps_the_levels_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = fitted("crossed")
+    whole = fit.influence("dept", refit=False)
+
+    def broken(*arguments: object) -> Iterator[Deletion]:
+        yield from islice(deletions(*arguments), 3)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "deletions", broken)
+    with pytest.warns(BayesLMMWarning, match="after 3 of 5 levels"):
+        found = fit.influence("dept", refit=False)
+    pd.testing.assert_frame_equal(found, whole.iloc[:3])
+
+
+def test_a_long_run_says_how_long_it_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = fitted("crossed")
+    monkeypatch.setattr(module, "SURE", 0.0)
+    monkeypatch.setattr(module, "LONG", 0.0)
+    with pytest.warns(BayesLMMWarning, match="each of 5 levels will take about"):
+        fit.influence("dept", progress=False)
