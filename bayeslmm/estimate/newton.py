@@ -92,20 +92,26 @@ def _secant(S: Array, step: Array, change: Array, hessian: Array) -> Array:
     if present != 0.0:
         S = S * min(1.0, abs(float(step @ lacking) / present))
     gap = lacking - S @ step
-    outer = np.outer(gap, change)
-    return np.asarray(S + (outer + outer.T) / along - float(gap @ step) * np.outer(change, change) / along**2)
+    outer, own = gap[:, None] * change, change[:, None] * change
+    return np.asarray(S + (outer + outer.T - own * (float(gap @ step) / along)) / along)
+
+
+def _finite(M: Array) -> bool:
+    """Whether all entries are numbers: their sum then is one."""
+    return math.isfinite(float(M.sum()))
 
 
 class _Model:
     """The quadratic model at a point: the matrix with or without what the secants say it lacks, whichever foretold the last gain better."""
 
     def __init__(self, size: int) -> None:
-        self.S, self.corrected = np.zeros((size, size)), False
+        self.S, self.corrected, self.taught = np.zeros((size, size)), False, False
 
     def axes(self, hessian: Array) -> tuple[Array, Array]:
         """Positive eigenvalues and eigenvectors."""
-        values, vectors = np.linalg.eigh(hessian + self.S if self.corrected else hessian)
-        return np.maximum(np.abs(values), 1e-9 * max(1e-300, float(np.abs(values).max(initial=0.0)))), vectors
+        signed, vectors = np.linalg.eigh(hessian + self.S if self.corrected else hessian)
+        values = np.abs(signed)
+        return np.maximum(values, 1e-9 * max(1e-300, float(values.max(initial=0.0)))), vectors
 
     def learn(self, before: Evaluation, after: Evaluation, hessian: Array | None) -> None:
         """From a step: which matrix foretold the gain better, and what `hessian`, that of either end, lacks."""
@@ -113,13 +119,13 @@ class _Model:
         step = after.x - before.x
         gain = before.value - after.value
         plain = -float(before.gradient @ step + 0.5 * step @ before.hessian @ step)
-        if self.S.any():
+        if self.taught:
             corrected = plain - 0.5 * float(step @ self.S @ step)
             self.corrected = abs(gain - corrected) < abs(gain - plain)
-        if hessian is not None and np.isfinite(after.gradient).all():
-            self.S = _secant(self.S, step, after.gradient - before.gradient, hessian)
-            if not np.isfinite(self.S).all():
-                self.S = np.zeros_like(self.S)
+        if hessian is not None and _finite(after.gradient):
+            S = _secant(self.S, step, after.gradient - before.gradient, hessian)
+            self.taught = _finite(S)
+            self.S = S if self.taught else np.zeros_like(S)
             self.corrected = self.corrected or gain < 0.5 * plain
 
 
@@ -139,7 +145,8 @@ class _Search[E: Evaluation]:
         return Outcome(self.point, converged, self.predicted, tuple(self.path), interrupted)
 
     def _gain(self, values: Array, vectors: Array) -> float:
-        return float(0.5 * ((vectors.T @ self.point.gradient) ** 2 / values).sum())
+        slope = vectors.T @ self.point.gradient
+        return 0.5 * float(slope @ (slope / values))
 
     def settled(self) -> Outcome[E] | None:
         """Whether anything is left to gain at the point; the matrix of the last point is asked first, it is often near enough to tell."""
@@ -148,7 +155,7 @@ class _Search[E: Evaluation]:
             self.predicted = self._gain(*self.axes)
             if self.predicted <= self.tolerance:
                 return self.outcome(True)
-        if point.hessian is None or not np.isfinite(point.hessian).all():
+        if point.hessian is None or not _finite(point.hessian):
             return self.outcome(False)
         if self.before is not None:
             if self.surprised:
@@ -167,7 +174,7 @@ class _Search[E: Evaluation]:
         step = _restricted_step(values, slope, self.radius)
         trial = self.function(point.x + vectors @ step)
         self.path.append((trial.x, trial.value))
-        modelled = -float(slope @ step + 0.5 * (values * step**2).sum())
+        modelled = -float(slope @ step + 0.5 * (step @ (values * step)))
         gain, noise = point.value - trial.value, 8.0 * EPSILON * abs(point.value)
         if math.isfinite(trial.value) and modelled <= noise and abs(gain) <= 4 * noise:
             return self._stall(trial)
