@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from itertools import islice
@@ -27,7 +28,7 @@ from bayeslmm.likelihood.problem import Problem, build
 from bayeslmm.results.fit import Fit
 from tests.inference_intervals.examples import fitted as example
 
-module = import_module("bayeslmm.inference.influence")
+module, deleting = import_module("bayeslmm.inference.influence"), import_module("bayeslmm.inference.deletions")
 
 
 def ratings(students: int, lecturers: int, rows: int, seed: int = 5) -> pd.DataFrame:
@@ -214,6 +215,18 @@ def test_an_interruption_keeps_the_levels_done(monkeypatch: pytest.MonkeyPatch) 
     with pytest.warns(BayesLMMWarning, match="after 3 of 5 levels"):
         found = fit.influence("dept", refit=False)
     pd.testing.assert_frame_equal(found, whole.iloc[:3])
+
+
+def test_an_interrupted_search_is_no_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit, real = fitted("crossed"), deleting.search
+
+    def interrupted(*arguments: Any) -> Any:
+        outcome, certificate = real(*arguments)
+        return replace(outcome, interrupted=True), certificate
+
+    monkeypatch.setattr(deleting, "search", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit.influence("dept")
 
 
 def test_a_long_run_says_how_long_it_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
