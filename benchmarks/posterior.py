@@ -43,7 +43,7 @@ the seconds.
 - *hierarchical*: our graph with every random effect a variable. *bambi*: `model.to_bambi()`, Bambi's own graph; it has no correlation
   of random effects and fits them as independent. Both run their chains on all cores.
 - *ratio*: how many times more effective draws a second the collapsed posterior gives.
-- A process that is not done within its limit was ended: "> 120 s".
+- A process that is not done within its limit was ended: ">" and the limit.
 
 To make it again: `make posteriors`, or `python -m benchmarks.posterior --again`; without `--again` what is missing is measured.
 
