@@ -9,8 +9,8 @@ changed are put back, so its value is that of the data as given.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Literal
@@ -28,20 +28,29 @@ Method = Literal["REML", "ML"]
 WIDE = 1500
 """Dense blocks smaller than this are slower with several BLAS threads than with one."""
 
+_NOTHING: AbstractContextManager[object, None] = nullcontext()
+
 
 @cache
 def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api="blas")
 
 
-@contextmanager
-def one_thread(m: int = 0) -> Iterator[None]:
-    """One BLAS thread around small work."""
+def one_thread(m: int = 0) -> AbstractContextManager[object, None]:
+    """One BLAS thread around small work; what was set before is set again afterwards.
+
+    Nothing is done, and nothing set back, where there is one thread already, by the user or by a caller's limit: asking costs a tenth of
+    setting. Libraries are asked each time, so the user may change their threads between two calls, and a thread that came while another
+    had set the limit leaves it to that one to undo.
+    """
     if m >= WIDE:
-        yield
-        return
-    with _controller().limit(limits=1, user_api="blas"):
-        yield
+        return _NOTHING
+    controller = _controller()
+    for library in controller.lib_controllers:
+        if library.get_num_threads() != 1:
+            limit: AbstractContextManager[object, None] = controller.limit(limits=1, user_api="blas")
+            return limit
+    return _NOTHING
 
 
 @dataclass(frozen=True, eq=False)
