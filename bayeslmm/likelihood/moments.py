@@ -167,6 +167,21 @@ def _limited(D: Array) -> Array:
     return np.asarray((vectors * kept) @ vectors.T)
 
 
+def own_axes(parameters: RandomParameters) -> bool:
+    """Whether the covariance of every term is linear in its variances: unstructured, diagonal or one common variance."""
+    return all(term.covariance.name in OWN_AXES for term in parameters.terms)
+
+
+def started(parameters: RandomParameters, relative: list[Array]) -> Array | None:
+    """x of relative covariances, one (q, q) for each factor, brought within the limits of a start."""
+    out = np.empty(parameters.size)
+    for factor, D in zip(parameters.factors, relative, strict=True):
+        for i, own in zip(factor.terms, factor.slices, strict=True):
+            term = parameters.terms[i]
+            out[term.part] = term.covariance.from_matrix(_limited(D[own, own]))
+    return out if np.isfinite(out).all() else None
+
+
 def moment_start(parameters: RandomParameters, cross: CrossProducts) -> Array | None:
     """x at which relative covariances have the moments of the data; None where that is not worth it, or says nothing.
 
@@ -175,17 +190,12 @@ def moment_start(parameters: RandomParameters, cross: CrossProducts) -> Array | 
     first = cross.first
     if first is None or first.K < LEVELS or cross.n < ROWS or any(f.root is not None or f.q > UNROLLED for f in cross.factors):
         return None
-    if any(term.covariance.name not in OWN_AXES for term in parameters.terms):
+    if not own_axes(parameters):
         return None
     M, right = _equations(cross, _factors(cross))
     found = np.linalg.lstsq(M / np.abs(M).max(axis=1, keepdims=True), right / np.abs(M).max(axis=1), rcond=1e-12)[0]
     if not np.isfinite(found).all() or found[0] <= 0.0:
         return None
-    out, begin = np.empty(parameters.size), 1
-    for factor in parameters.factors:
-        D = found[begin : begin + factor.q**2].reshape(factor.q, factor.q) / found[0]
-        begin += factor.q**2
-        for i, own in zip(factor.terms, factor.slices, strict=True):
-            term = parameters.terms[i]
-            out[term.part] = term.covariance.from_matrix(_limited(D[own, own]))
-    return out if np.isfinite(out).all() else None
+    sizes = [factor.q**2 for factor in parameters.factors]
+    parts = np.split(found[1:] / found[0], np.cumsum(sizes)[:-1])
+    return started(parameters, [part.reshape(f.q, f.q) for part, f in zip(parts, parameters.factors, strict=True)])

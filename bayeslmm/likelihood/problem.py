@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from bayeslmm.likelihood.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.moments import moment_start
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
 from bayeslmm.likelihood.residual_structure import Grouped, residual_free, residual_natural, residual_structure
+from bayeslmm.likelihood.scoring import scored_start
 from bayeslmm.likelihood.starts import ranged_start, residual_start
 from bayeslmm.likelihood.subjects import SubjectData, SubjectsKernel, TermRows
 from bayeslmm.likelihood.subjects_rows import PooledBatch, RowBatch, block_of, clusters, ordered_rows, poolable, pooled
@@ -37,7 +39,13 @@ class Problem:
     conditioning: Conditioning
     criterion: Criterion
     random: RandomParameters
-    start: Array
+    begin: Callable[[], Array]
+
+    @cached_property
+    def start(self) -> Array:
+        """x at which a search begins."""
+        with one_thread(self.criterion.width):
+            return self.begin()
 
     @property
     def size(self) -> int:
@@ -147,10 +155,14 @@ def summed(design: Design, conditioning: Conditioning, cross: CrossProducts) -> 
     width = max((b.index.shape[1] for b in cross.rest.batches), default=0) if cross.rest is not None else 0
     kernel = RandomEffectsKernel(parameters, cross)
     criterion = Criterion(cross.n, cross.p, conditioning, kernel, width, -conditioning.logdet_weights)
-    start = moment_start(parameters, cross)
-    if start is None:
-        start = np.concatenate([term.covariance.start() for term in parameters.terms] + [np.zeros(0)])
-    return Problem(design, conditioning, criterion, parameters, start)
+    return Problem(design, conditioning, criterion, parameters, partial(_start, kernel))
+
+
+def _start(kernel: RandomEffectsKernel) -> Array:
+    """Near the optimum where sums tell where that is, else relative variances of 1."""
+    parameters, cross = kernel.parameters, kernel.cross
+    near = moment_start(parameters, cross) if kernel.few is None else scored_start(kernel.few, cross.n - cross.p)
+    return np.concatenate([*(term.covariance.start() for term in parameters.terms), np.zeros(0)]) if near is None else near
 
 
 def _structured(design: Design, conditioning: Conditioning, fitted: Array | None) -> Problem:
@@ -180,7 +192,7 @@ def _structured(design: Design, conditioning: Conditioning, fitted: Array | None
         ]
     )
     criterion = Criterion(n, p, conditioning, kernel)
-    return Problem(design, conditioning, criterion, parameters, ranged_start(criterion, kernel, start))
+    return Problem(design, conditioning, criterion, parameters, partial(ranged_start, criterion, kernel, start))
 
 
 def _blocks(design: Design, border: Array) -> tuple[tuple[RowBatch, ...], tuple[PooledBatch, ...], tuple[RowBatch, ...]]:
