@@ -10,7 +10,7 @@ import numpy as np
 from bayeslmm.arrays import Array, Codes, readonly
 from bayeslmm.covariance.parameters import Parameter, per_row
 from bayeslmm.covariance.protocol import Covariance, Derivatives, Invariance
-from bayeslmm.covariance.triangle import cholesky, definite, trapezoidal
+from bayeslmm.covariance.triangle import cholesky, definite_factor, trapezoidal
 
 
 @lru_cache(maxsize=256)
@@ -118,8 +118,9 @@ class Banded(Covariance):
         return matrix.reshape(*matrix.shape[:-2], self.q**2)[..., self._flat]
 
     def from_matrix(self, sigma: Array) -> Array:
-        band = np.where(np.tri(self.q, k=self.order - 1) * np.tri(self.q, k=self.order - 1).T > 0, sigma, 0.0)
-        return self._take(cholesky(definite(band)))
+        if self.order < self.q:
+            sigma = np.where(np.tri(self.q, k=self.order - 1) * np.tri(self.q, k=self.order - 1).T > 0, sigma, 0.0)
+        return self._take(definite_factor(sigma))
 
     def mapped(self, x: Array, A: Array) -> Array:
         if self.invariance == "any":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import lapack
 
 from bayeslmm.arrays import Array
 
@@ -71,15 +72,19 @@ def factor_tangent(factor: Array, matrix_derivative: Array) -> Array:
     return np.asarray(factor[..., None, :, :] @ (np.tril(inner) - 0.5 * np.eye(factor.shape[-1]) * inner))
 
 
-def definite(matrix: Array) -> Array:
-    """The matrix with its off-diagonal shrunk, as little as halving steps find, until it has a factor."""
+def definite_factor(matrix: Array) -> Array:
+    """Lower factor of a matrix (q, q), its off-diagonal shrunk, as little as small steps find, until there is one."""
     matrix = 0.5 * (matrix + matrix.T)
+    factor, failed = lapack.dpotrf(matrix, lower=1, clean=1)
+    pivots = factor.diagonal()
+    if not failed and pivots.min() ** 2 > 8 * len(matrix) * _EPS * pivots.max() ** 2:
+        return np.asarray(factor)
     diagonal, shrunk = np.diag(np.clip(np.diag(matrix), 0.0, None)), matrix
     for _ in range(60):
         if np.isfinite(semidefinite_factor(shrunk)).all():
-            return shrunk
+            return cholesky(shrunk)
         shrunk = diagonal + 0.9 * (shrunk - np.diag(np.diag(shrunk)))
-    return diagonal
+    return cholesky(diagonal)
 
 
 def correlations(matrix: Array) -> Array:

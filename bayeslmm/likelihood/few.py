@@ -11,62 +11,38 @@ the middle one without any difference of large numbers. Columns of A that belong
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import accumulate
 
 import numpy as np
 from scipy.linalg import lapack
 
-from bayeslmm.arrays import Array, Codes
+from bayeslmm.arrays import Array, Codes, readonly, symmetric
+from bayeslmm.covariance import Covariance
 from bayeslmm.likelihood.crossproducts import CrossProducts
 from bayeslmm.likelihood.levels_kernel import Solution
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.rest import BATCHED
 
+KEPT = 30
+"""Parameters up to which movements of T, the same for all data of one layout, are kept for the next fit: half a megabyte."""
 
-@dataclass(frozen=True, eq=False)
-class FewColumns:
-    """Cross-products of all columns as one matrix, and where the entries of every T lie in Lambda.
 
-    products : (m + r, m + r) [Z X y]'W[Z X y]; m : columns of Z; p : of X
-    cells : positions in an (m, m) matrix of the blocks of all levels; entries : theirs in the (Q, Q) matrix of all factors' T
-    width : Q
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Where the blocks of all levels lie, for factors of K levels and q columns.
+
+    m : columns of Z; width : Q, the sum of all q
+    cells, wide : positions of the blocks of all levels in an (m, m) and in an (m + r, m + r) matrix
+    entries : the position of each in the (Q, Q) matrix of all factors' T; corner : the diagonal behind m in the wide matrix
     """
 
-    parameters: RandomParameters
-    products: Array
     m: int
-    p: int
-    cells: Codes
-    entries: Codes
     width: int
-
-    @cached_property
-    def unit(self) -> Array:
-        """(m + r, m + r) ones where Lambda leaves X and y alone."""
-        out = np.zeros_like(self.products)
-        own = np.arange(self.m, len(out))
-        out[own, own] = 1.0
-        return out
-
-    @cached_property
-    def steady(self) -> tuple[Array, Array, Array] | None:
-        """What does not move with x where every T is linear in it: dT (k, Q, Q), dLambda (k, m, m) and, flat, within [Lambda, I]."""
-        if not all(term.covariance.factor_linear for term in self.parameters.terms):
-            return None
-        dT = self.movements(np.zeros(self.parameters.size))
-        dLambda = self.spread(dT)
-        whole = np.zeros((len(dT), *self.products.shape))
-        whole[:, : self.m, : self.m] = dLambda
-        return dT, dLambda, whole.reshape(len(dT), -1)
-
-    def movements(self, x: Array) -> Array:
-        """dT of every parameter, (k, Q, Q)."""
-        out = np.zeros((self.parameters.size, self.width, self.width))
-        starts = np.cumsum([0, *(factor.q for factor in self.parameters.factors)])
-        for f, own, part, dT in self.parameters.derivatives(x[None]):
-            place = slice(starts[f] + own.start, starts[f] + own.stop)
-            out[part, place, place] = dT[0]
-        return out
+    cells: Codes
+    wide: Codes
+    entries: Codes
+    corner: slice
 
     def spread(self, blocks: Array) -> Array:
         """Blocks (k, Q, Q) on the levels of their factors, (k, m, m)."""
@@ -78,19 +54,93 @@ class FewColumns:
         """Sums over levels of the blocks of M (m, m), on the diagonal of (Q, Q)."""
         return np.bincount(self.entries, M.ravel()[self.cells], self.width**2).reshape(self.width, self.width)
 
+
+@lru_cache(maxsize=64)
+def _layout(sizes: tuple[tuple[int, int], ...], r: int) -> Layout:
+    """sizes : (K, q) of every factor."""
+    m, width = sum(K * q for K, q in sizes), sum(q for _, q in sizes)
+    rows, columns, entries, begin, place = [], [], [], 0, 0
+    for K, q in sizes:
+        own, inner = begin + np.arange(K * q).reshape(K, q), place + np.arange(q)
+        rows.append(np.repeat(own, q, axis=1).ravel())
+        columns.append(np.tile(own, (1, q)).ravel())
+        entries.append(np.tile((inner[:, None] * width + inner).ravel(), K))
+        begin, place = begin + K * q, place + q
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    M = m + r
+    return Layout(m, width, row * m + column, row * M + column, np.concatenate(entries), slice(m * (M + 1), None, M + 1))
+
+
+@lru_cache(maxsize=16)
+def _steady(layout: Layout, covariances: tuple[tuple[Covariance, int], ...]) -> tuple[Array, Array]:
+    """What does not move with x where every T is linear in it: dT (k, Q, Q) and dLambda (k, m, m).
+
+    covariances : of the terms in the order of the formula, each with the place of its columns in (Q, Q)
+    """
+    dT = np.zeros((sum(covariance.size for covariance, _ in covariances), layout.width, layout.width))
+    begin = 0
+    for covariance, place in covariances:
+        stop, end = begin + covariance.size, place + covariance.q
+        dT[begin:stop, place:end, place:end] = covariance.factor_derivative(np.zeros(covariance.size))
+        begin = stop
+    return readonly(dT), readonly(layout.spread(dT))
+
+
+@dataclass(frozen=True, eq=False)
+class FewColumns:
+    """Cross-products of all columns as one matrix: products (m + r, m + r) is [Z X y]'W[Z X y]; p : columns of X."""
+
+    parameters: RandomParameters
+    products: Array
+    p: int
+    layout: Layout
+
+    @property
+    def m(self) -> int:
+        return self.layout.m
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where the columns of each factor begin in (Q, Q), and the end."""
+        return [0, *accumulate(factor.q for factor in self.parameters.factors)]
+
+    @cached_property
+    def steady(self) -> tuple[Array, Array] | None:
+        """dT and dLambda where they do not move with x."""
+        terms = self.parameters.terms
+        if not all(term.covariance.factor_linear for term in terms):
+            return None
+        places = dict[int, int]()
+        for begin, factor in zip(self.starts, self.parameters.factors, strict=False):
+            places |= {i: begin + own.start for i, own in zip(factor.terms, factor.slices, strict=True)}
+        made = _steady if self.parameters.size <= KEPT else _steady.__wrapped__
+        return made(self.layout, tuple((term.covariance, places[i]) for i, term in enumerate(terms)))
+
+    def movements(self, x: Array) -> Array:
+        """dT of every parameter, (k, Q, Q)."""
+        out = np.zeros((self.parameters.size, self.layout.width, self.layout.width))
+        for f, own, part, dT in self.parameters.derivatives(x[None]):
+            place = slice(self.starts[f] + own.start, self.starts[f] + own.stop)
+            out[part, place, place] = dT[0]
+        return out
+
+    def T(self, x: Array) -> Array:
+        """T of all factors on the diagonal of (Q, Q)."""
+        if self.steady is not None:
+            dT = self.steady[0]
+            return np.asarray(x @ dT.reshape(len(dT), -1))
+        T = np.zeros((self.layout.width, self.layout.width))
+        for begin, block in zip(self.starts, self.parameters.blocks(x[None]), strict=False):
+            stop = begin + block.shape[-1]
+            T[begin:stop, begin:stop] = block[0]
+        return T.ravel()
+
     def lam(self, x: Array) -> Array:
         """[Lambda, I] (m + r, m + r)."""
-        if self.steady is not None:
-            return self.unit + (x @ self.steady[2]).reshape(self.unit.shape)
-        T = np.zeros((1, self.width, self.width))
-        begin = 0
-        for block in self.parameters.blocks(x[None]):
-            stop = begin + block.shape[-1]
-            T[0, begin:stop, begin:stop] = block[0]
-            begin = stop
-        out = self.unit.copy()
-        out[: self.m, : self.m] = self.spread(T)[0]
-        return out
+        out = np.zeros(self.products.size)
+        out[self.layout.corner] = 1.0
+        out[self.layout.wide] = self.T(x)[self.layout.entries]
+        return out.reshape(self.products.shape)
 
     def evaluate(self, x: Array) -> FewPoint | None:
         """The profile at x (size,); None where the matrix is not positive definite."""
@@ -162,7 +212,7 @@ class FewPoint:
     @cached_property
     def dLambda(self) -> Array:
         steady = self.data.steady
-        return self.data.spread(self.dT) if steady is None else steady[1]
+        return self.data.layout.spread(self.dT) if steady is None else steady[1]
 
     @cached_property
     def dT(self) -> Array:
@@ -190,12 +240,12 @@ class FewPoint:
     def information(self, restricted: bool) -> Array:
         """Sums over levels of [Z'P Z] (REML) or [Z'V0^-1 Z] (ML), factor after factor on the diagonal of (Q, Q)."""
         A = self.A if restricted else self.A[:, : self.data.m]
-        return self.data.gathered(self.data.products[: self.data.m, : self.data.m] - A @ A.T)
+        return self.data.layout.gathered(self.data.products[: self.data.m, : self.data.m] - A @ A.T)
 
     @cached_property
     def squares(self) -> Array:
         """Sums over levels of a a', likewise."""
-        return self.data.gathered(self.scores[:, None] * self.scores)
+        return self.data.layout.gathered(self.scores[:, None] * self.scores)
 
     def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
         """2 (AI - AI_s AI_s' / AI_ss), the average information with sigma profiled out, plus the curvature of the parameters."""
@@ -216,16 +266,9 @@ def few_columns(parameters: RandomParameters, cross: CrossProducts) -> FewColumn
         return None
     U, V = found
     m = len(U)
-    products = np.block([[U, V], [V.T, cross.border]])
-    cells, entries, begin, place = [], [], 0, 0
-    width = sum(factor.q for factor in cross.factors)
-    for factor in cross.factors:
-        own = begin + np.arange(factor.K * factor.q).reshape(factor.K, factor.q)
-        cells.append((own[:, :, None] * m + own[:, None, :]).ravel())
-        inner = place + np.arange(factor.q)
-        entries.append(np.tile((inner[:, None] * width + inner).ravel(), factor.K))
-        begin, place = begin + own.size, place + factor.q
-    return FewColumns(parameters, products, m, cross.p, np.concatenate(cells), np.concatenate(entries), width)
+    products = np.empty((m + cross.p + 1, m + cross.p + 1))
+    products[:m, :m], products[:m, m:], products[m:, :m], products[m:, m:] = U, V, V.T, cross.border
+    return FewColumns(parameters, products, cross.p, _layout(tuple((f.K, f.q) for f in cross.factors), cross.p + 1))
 
 
 def _lone(cross: CrossProducts) -> tuple[Array, Array] | None:
@@ -245,5 +288,4 @@ def _together(cross: CrossProducts) -> tuple[Array, Array] | None:
     m = cross.rest.m
     if m > BATCHED or len(cross.rest.batches) != 1:
         return None
-    lower = np.tril(cross.U0.reshape(m, m))
-    return lower + np.tril(lower, -1).T, cross.V0
+    return symmetric(cross.U0.reshape(m, m)), cross.V0

@@ -162,9 +162,11 @@ def _swapped(pairs: tuple[Codes, Codes, Array]) -> tuple[Codes, Codes, Array]:
 
 def _limited(D: Array) -> Array:
     """D with its eigenvalues brought within the limits."""
+    low, high = SMALLEST**2, LARGEST**2
+    if len(D) == 1:
+        return np.minimum(np.maximum(D, low), high)
     values, vectors = np.linalg.eigh(0.5 * (D + D.T))
-    kept = np.clip(values, SMALLEST**2, LARGEST**2)
-    return np.asarray((vectors * kept) @ vectors.T)
+    return D if low <= values[0] and values[-1] <= high else (vectors * np.clip(values, low, high)) @ vectors.T
 
 
 def own_axes(parameters: RandomParameters) -> bool:

@@ -40,8 +40,7 @@ def scored_start(few: FewColumns, residual_df: int) -> Array | None:
     dT = point.dT
     D = ((found[1:] / found[0]) @ dT.reshape(len(dT), -1)).reshape(dT.shape[1:])
     D += D.T
-    ends = np.cumsum([0, *(factor.q for factor in parameters.factors)])
-    return started(parameters, [D[begin:end, begin:end] for begin, end in pairwise(ends)])
+    return started(parameters, [D[begin:end, begin:end] for begin, end in pairwise(few.starts)])
 
 
 def equations(point: FewPoint, residual_df: int) -> tuple[Array, Array]:
