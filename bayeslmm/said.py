@@ -52,8 +52,19 @@ class Said:
 
     def spec(self) -> ModelSpec:
         """The arguments, read and checked against each other."""
-        beside = {"relationship": self.relationship, "functions": self.functions}
-        return make_spec(**(self._named() | {name: tuple(_mapping(given, name)) for name, given in beside.items()}))
+        return make_spec(
+            self.formula,
+            residual=self.residual,
+            variance=self.variance,
+            weights=self.weights if isinstance(self.weights, str) else None,
+            offset=self.offset if isinstance(self.offset, str) else None,
+            contrasts=self.contrasts,
+            relationship=_names(self.relationship, "relationship"),
+            priors=self.priors,
+            missing=self.missing,
+            check=self.check,
+            functions=_names(self.functions, "functions"),
+        )
 
     def arrays(self) -> dict[str, Any]:
         """What stands beside the spec, as keywords of `build_design`."""
@@ -95,9 +106,9 @@ class Said:
         return plain, beside
 
 
-def _mapping(given: Any, argument: str) -> dict[str, Any]:
+def _names(given: Any, argument: str) -> tuple[str, ...]:
     if given is None:
-        return {}
+        return ()
     if not isinstance(given, Mapping):
         raise SpecificationError(f"{argument} is a {type(given).__name__}", argument, "give a mapping by name")
-    return dict(given)
+    return tuple(given)

@@ -209,14 +209,8 @@ def _refuse_not_finite(atom: Atom, values: NDArray[Any], source: Columns) -> Non
 
 def used_levels(source: Columns, column: str) -> tuple[Any, ...]:
     """The levels that the rows kept have, in order."""
-    here = source.read_factor(column).levels
-    codes = source.codes(column)
-    present = np.bincount(codes + 1, minlength=len(here) + 1)[1:] > 0 if codes.dtype != np.int8 else _present_small(codes, len(here))
+    here, present = source.read_factor(column).levels, source.present(column)
     return tuple(here) if present.all() else tuple(here[present])
-
-
-def _present_small(codes: NDArray[Any], levels: int) -> NDArray[np.bool_]:
-    return np.bincount(codes.astype(np.int64) + 1, minlength=levels + 1)[1:] > 0
 
 
 def _factor_atom(

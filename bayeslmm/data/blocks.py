@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,10 @@ from bayeslmm.errors import SizeError
 SIZE_LIMIT = 8 * 2**30  # bytes of one dense matrix of columns
 
 
-def atoms_of(text: str) -> dict[str, Atom]:
+@lru_cache(maxsize=1024)
+def atoms_of(text: str) -> Mapping[str, Atom]:
     """The atoms of a right-hand side, by their text."""
-    return {text: read_atom(text) for term in expand(text) for text in term.atoms}
+    return MappingProxyType({text: read_atom(text) for term in expand(text) for text in term.atoms})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,24 +79,33 @@ def train_block(text: str, source: Columns, training: Training) -> Block:
 
     Errors: those of its atoms; `SizeError` before anything large is built.
     """
-    terms = expand(text)
-    parsed = atoms_of(text)
-    atoms = {key: train_atom(atom, source, training) for key, atom in parsed.items()}
-    factors = frozenset(key for key, atom in atoms.items() if isinstance(atom, FactorAtom))
-    scoped = scopes(terms, factors)
-    _refuse_size(terms, scoped, atoms, len(source))
-    flat = [(term, scope) for term, group in zip(terms, scoped, strict=True) for scope in group]
-    names = [_names(scope, atoms) for _, scope in flat]
+    atoms = {key: train_atom(atom, source, training) for key, atom in atoms_of(text).items()}
+    layout = _layout(text, frozenset([key for key, atom in atoms.items() if isinstance(atom, FactorAtom)]))
+    _refuse_size(layout, atoms, len(source))
+    names = [_names(scope, atoms) for scope in layout.scopes]
     return Block(
-        tuple(scope for _, scope in flat),
+        layout.scopes,
         atoms,
-        _told_apart(name for group in names for name in group),
-        tuple(_term_name(term, parsed) for (term, _), group in zip(flat, names, strict=True) for _ in group),
+        _told_apart([name for group in names for name in group]),
+        tuple([name for name, group in zip(layout.names, names, strict=True) for _ in group]),
     )
 
 
-def _term_name(term: Term, parsed: Mapping[str, Atom]) -> str:
-    return ":".join(parsed[key].name for key in term.atoms) or "Intercept"
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    """What a right-hand side says without its rows: its scopes; the term of each, and what that is called."""
+
+    scopes: tuple[Scope, ...]
+    terms: tuple[Term, ...]
+    names: tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def _layout(text: str, factors: frozenset[str]) -> _Layout:
+    terms, atoms = expand(text), atoms_of(text)
+    flat = [(scope, term) for term, group in zip(terms, scopes(terms, factors), strict=True) for scope in group]
+    names = tuple(":".join(atoms[key].name for key in term.atoms) or "Intercept" for _, term in flat)
+    return _Layout(tuple(scope for scope, _ in flat), tuple(term for _, term in flat), names)
 
 
 def _names(scope: Scope, atoms: Mapping[str, TrainedAtom]) -> list[str]:
@@ -111,16 +123,19 @@ def _told_apart(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(seen)
 
 
-def _refuse_size(terms: tuple[Term, ...], scoped: tuple[tuple[Scope, ...], ...], atoms: Mapping[str, TrainedAtom], rows: int) -> None:
-    widths = [sum(prod(_width(atoms[part.atom], part) for part in scope) for scope in group) for group in scoped]
+def _refuse_size(layout: _Layout, atoms: Mapping[str, TrainedAtom], rows: int) -> None:
+    widths = [prod([_width(atoms[part.atom], part) for part in scope]) for scope in layout.scopes]
     total = sum(widths)
     if 8 * rows * total <= SIZE_LIMIT:
         return
-    widest = terms[int(np.argmax(widths))].name
+    by_term: dict[Term, int] = {}
+    for term, width in zip(layout.terms, widths, strict=True):
+        by_term[term] = by_term.get(term, 0) + width
+    widest = max(by_term, key=lambda term: by_term[term])
     raise SizeError(
         f"{total} columns for {rows} rows would take {_bytes(8 * rows * total)}",
-        f"term {widest!r} has {max(widths)} columns",
-        f"use a random effect for a factor of many levels: (1 | {widest})",
+        f"term {widest.name!r} has {by_term[widest]} columns",
+        f"use a random effect for a factor of many levels: (1 | {widest.name})",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.arrays import Array, Codes, frozen, readonly
-from bayeslmm.covariance import make
+from bayeslmm.covariance import Covariance, make
 from bayeslmm.data import checks
 from bayeslmm.data.atoms import ColumnAtom, FactorAtom, TrainedAtom, Training, train_atom
 from bayeslmm.data.blocks import Block, train_block
@@ -195,7 +196,7 @@ class Assembly:
         pieces = trained.pieces(source, reduced=False)
         if len(pieces) != 1:
             raise DesignError(f"the response {atom.name!r} has {len(pieces)} columns", "", "fit one model per response")
-        y = frozen(np.array(pieces[0], dtype=np.float64))
+        y = readonly(np.array(pieces[0], dtype=np.float64))
         refuse_extreme(y[:, None], (atom.name,))
         return trained, y
 
@@ -214,14 +215,15 @@ class Assembly:
             coder = self._groups[bar.group]
             if bar.name in self.relationship and bar.name not in matrices:
                 matrices[bar.name] = aligned(bar.name, self.relationship[bar.name], coder.factor)
-            terms.append(
-                RandomTerm(coder.factor, Z, block.names, bar, make(bar.structure, len(block.names), bar.order), matrices.get(bar.name))
-            )
+            covariance = _structure(bar.structure, len(block.names), bar.order)
+            terms.append(RandomTerm(coder.factor, Z, block.names, bar, covariance, matrices.get(bar.name)))
             coders.append(RandomCoder(block, coder))
         return tuple(terms), tuple(coders)
 
     def _refuse_idle_contrasts(self) -> None:
         """A coding for a column that is no factor of the model would be passed over in silence."""
+        if not self.training.contrasts:
+            return
         coded = {atom.column for block, _ in self._blocks.values() for atom in block.atoms.values() if isinstance(atom, FactorAtom)}
         for name in self.training.contrasts:
             if name not in coded:
@@ -277,11 +279,17 @@ class Assembly:
     def _own_frame(self) -> OwnFrame:
         """A copy that later changes of the caller's frame cannot reach: of all columns where that is cheaper than picking some."""
         frame, rows, used = self.read.source.table.frame, self.read.source.rows, self.asked.columns
-        if len(used) < frame.shape[1] and frame.size > _SMALL:
+        large = frame.shape[0] * frame.shape[1] > _SMALL
+        if large and len(used) < frame.shape[1]:
             frame = frame[list(used)]
         if rows is not None:
             return OwnFrame(frame.iloc[rows], used)
-        return OwnFrame(frame.copy(deep=not _COPY_ON_WRITE or frame.size <= _SMALL), used)
+        return OwnFrame(frame.copy(deep=not (_COPY_ON_WRITE and large)), used)
+
+
+@lru_cache(maxsize=256)
+def _structure(name: str, size: int, order: int | None) -> Covariance:
+    return make(name, size, order)
 
 
 def refuse_constant(name: str, y: Array) -> None:

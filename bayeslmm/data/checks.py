@@ -11,7 +11,6 @@ import numpy as np
 from bayeslmm.arrays import Array, Codes
 from bayeslmm.data.atoms import ColumnAtom
 from bayeslmm.data.blocks import Block
-from bayeslmm.data.columns import FactorColumn
 from bayeslmm.data.design import GroupingFactor, RandomTerm, ResidualDesign
 from bayeslmm.data.incomplete import lag_without_pairs, outcomes_apart
 from bayeslmm.data.rank import CONDITION_LIMIT, Rank, rank
@@ -33,9 +32,8 @@ def column_notes(source: Columns, factors: Iterable[str], fixed: Block) -> list[
     unused, twins, empty = {}, {}, []
     for name in dict.fromkeys(factors):
         column = source.read_factor(name)
-        left_out = _unused(column, source.codes(name))
-        if left_out:
-            unused[name] = left_out
+        if column.kind == "factor" and not source.present(name).all():
+            unused[name] = tuple(column.levels[~source.present(name)])
         near = near_twins(column.levels.tolist())
         if near:
             twins[name] = near
@@ -65,13 +63,6 @@ def column_notes(source: Columns, factors: Iterable[str], fixed: Block) -> list[
     return [Check(name, "noted", value, limit, remedy) for name, value, limit, remedy in told if value]
 
 
-def _unused(column: FactorColumn, codes: Any) -> tuple[Any, ...]:
-    if column.kind != "factor":
-        return ()
-    counts = np.bincount(codes, minlength=len(column.levels))
-    return () if counts.all() else tuple(column.levels[counts == 0])
-
-
 def near_twins(levels: Sequence[Any]) -> tuple[tuple[str, ...], ...]:
     """Groups of labels that differ only in case, in blanks at their ends, or in characters that print alike."""
     if not levels or not isinstance(levels[0], str):
@@ -89,10 +80,15 @@ def near_twins(levels: Sequence[Any]) -> tuple[tuple[str, ...], ...]:
 
 def _few_values(values: Array) -> int:
     """The number of distinct values if it is 3 to 6, else 0; 0/1 is the same as a number and as a factor."""
-    if len(np.unique(values[:1000])) > _FEW_VALUES:
+    if _distinct(values[:1000]) > _FEW_VALUES:
         return 0
-    count = len(np.unique(values))
+    count = _distinct(values)
     return count if 2 < count <= _FEW_VALUES else 0
+
+
+def _distinct(values: Array) -> int:
+    ordered = np.sort(values)
+    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1
 
 
 def design_notes(found: Rank, names: tuple[str, ...], terms: tuple[RandomTerm, ...], residual: ResidualDesign | None) -> list[Check]:
@@ -133,15 +129,16 @@ def unmodelled_nesting(source: Columns, terms: tuple[RandomTerm, ...], used: Seq
     if not groups:
         return []
     frame = source.table.frame
+    if frame.shape[1] == len(used):
+        return []
     reused = []
-    categorical = () if len(frame.columns) == len(used) else frame.columns[[hasattr(dtype, "categories") for dtype in frame.dtypes]]
-    for column in categorical:
-        if column in used:
+    for column, dtype in zip(frame.columns.tolist(), frame.dtypes.to_numpy(), strict=True):
+        if column in used or not hasattr(dtype, "categories"):
             continue
         outer = source.read_factor(column)
         if outer.missing is None and len(outer.levels) <= 10 * _FEW_LABELS:
             codes = source.codes(column).astype(np.int64)
-            reused += [(group.name, str(column)) for group in groups.values() if _labels_reused(group, codes, len(outer.levels))]
+            reused += [(group.name, column) for group in groups.values() if _labels_reused(group, codes, len(outer.levels))]
     return [_reused_note(reused)] if reused else []
 
 
@@ -149,6 +146,8 @@ def _labels_reused(inner: GroupingFactor, outer_codes: Codes, outer_size: int) -
     """Whether the factor has fewer levels than the other, and each of them occurs in at least half of the other's."""
     if inner.size < 2 or inner.size >= outer_size or len(inner.columns) > 1 or inner.size * outer_size > 50 * len(outer_codes):
         return False
+    if 2 * len(outer_codes) < inner.size * np.count_nonzero(np.bincount(outer_codes)):
+        return False  # too few rows for so many pairs
     pairs = np.bincount(inner.codes * outer_size + outer_codes, minlength=inner.size * outer_size).reshape(inner.size, outer_size) > 0
     return bool((2 * pairs.sum(axis=1) >= pairs.any(axis=0).sum()).all())
 
@@ -190,15 +189,15 @@ def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Ar
             what = f"{name} has as many random effects as there are rows, or more: they cannot be told from the residuals"
         where = f"{rows} rows, {group.size} levels x {q} columns = {group.size * q} random effects"
         return [IdentifiabilityError(what, where, f"simplify the term; or {_PRIORS}")]
-    empty = np.array([not column.any() for column in term.Z.T])
-    if q > 1 and empty.any() and not (is_serial(term.spec.structure) and not has_own_sds(term.spec.structure)):
+    empty = [first == 0.0 and not column.any() for first, column in zip(term.Z[0].tolist(), term.Z.T, strict=True)]
+    if q > 1 and any(empty) and not (is_serial(term.spec.structure) and not has_own_sds(term.spec.structure)):
         zero = ", ".join(column for column, none in zip(term.columns, empty, strict=True) if none)
         what = f"columns of {name} are 0 in every row: {zero}"
         return [IdentifiabilityError(what, "", f"remove levels that no row has, or leave the columns out; or {_PRIORS}")]
-    if term.Z is not X and q > 1 and not _independent(term.Z[:, ~empty]):
+    if term.Z is not X and q > 1 and not _independent(term.Z[:, np.logical_not(empty)]):
         what = f"the columns of {name} are linearly dependent: {', '.join(term.columns)}"
         return [IdentifiabilityError(what, "", f"leave one out; or {_PRIORS}")]
-    if q == 1 and not term.Z.any():
+    if q == 1 and empty[0]:
         return [IdentifiabilityError(f"the column {term.columns[0]!r} of {name} is 0 in every row", "", "drop the term")]
     return []
 

@@ -32,9 +32,13 @@ class Table:
     frame: pd.DataFrame
     names: tuple[str, ...]
     _series: dict[str, pd.Series[Any]] = field(default_factory=dict)
+    _rows: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_rows", len(self.frame))
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return self._rows
 
     def series(self, name: str) -> pd.Series[Any]:
         """The column, or an error that names the nearest ones; nothing outside the data is looked at."""
@@ -93,7 +97,7 @@ def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> Table:
     if not data.columns.is_unique:
         twice = list(dict.fromkeys(str(name) for name in data.columns[data.columns.duplicated()]))
         raise DataError("column names occur more than once", f"columns {', '.join(map(repr, twice))}", "rename or drop one of each")
-    names = tuple(data.columns)
+    names = tuple(data.columns.tolist())
     if not all(isinstance(name, str) for name in names):
         names = tuple(map(str, names))
         return _pandas_table(data.set_axis(list(names), axis=1), used)

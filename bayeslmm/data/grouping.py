@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bayeslmm.arrays import Codes, frozen_codes, readonly
 from bayeslmm.data.design import GroupingFactor
+from bayeslmm.data.occurring import occurring
 from bayeslmm.data.source import Columns
 
 
@@ -69,7 +70,7 @@ def group_coder(source: Columns, columns: Sequence[str]) -> GroupCoder:
     key, sizes = parts[0][0].astype(np.int64), [len(levels) for _, levels in parts]
     for (codes, _), size in zip(parts[1:], sizes[1:], strict=True):
         key = key * size + codes
-    combinations, codes = _occurring(key, int(np.prod(sizes, dtype=np.float64)))
+    combinations, codes = occurring(key, int(np.prod(sizes, dtype=np.float64)))
     labels = _labels(combinations, [levels for _, levels in parts])
     return GroupCoder(_factor(name, labels, codes, columns), tuple(readonly(levels) for _, levels in parts), readonly(combinations))
 
@@ -80,21 +81,10 @@ def _factor(name: str, levels: NDArray[np.object_], codes: NDArray[Any], columns
 
 def _compressed(source: Columns, column: str) -> tuple[NDArray[Any], NDArray[np.object_]]:
     """Codes over the levels that the rows kept have, and those levels."""
-    levels, codes = source.read_factor(column).levels, source.codes(column)
-    counts = np.bincount(codes, minlength=len(levels))
-    if counts.all():
+    levels, codes, present = source.read_factor(column).levels, source.codes(column), source.present(column)
+    if present.all():
         return codes, levels.copy()
-    present = counts > 0
     return (np.cumsum(present) - 1)[codes], levels[present]
-
-
-def _occurring(key: Codes, space: int) -> tuple[Codes, Codes]:
-    """Sorted distinct keys, and each row's place among them; by counting where the space of keys is small, else by sorting."""
-    if space <= max(4 * len(key), 1024):
-        present = np.bincount(key, minlength=space) > 0
-        return np.flatnonzero(present), (np.cumsum(present) - 1)[key]
-    combinations, codes = np.unique(key, return_inverse=True)
-    return combinations, codes
 
 
 def _labels(combinations: Codes, levels: list[NDArray[np.object_]]) -> NDArray[np.object_]:

@@ -59,13 +59,14 @@ def lone_rows(variance: Sequence[VarianceDesign]) -> tuple[IdentifiabilityError,
 
 def refuse_extreme(columns: Array, names: Sequence[str]) -> None:
     """Refuse columns whose squares would overflow or vanish."""
+    if not columns.size:
+        return
     if columns.shape[1] <= _NARROW:  # extremes down the columns of a long matrix of short rows take twenty times as long
-        parts = [(column.max(initial=0.0), column.min(initial=0.0)) for column in columns.T]
-        high, low = np.array(parts).reshape(-1, 2).T
+        extremes = [(column.max(), column.min()) for column in columns.T]
     else:
-        high, low = columns.max(axis=0, initial=0.0), columns.min(axis=0, initial=0.0)
-    size = np.maximum(high, -low)
-    for j in map(int, np.flatnonzero((size > _LARGEST) | ((size > 0) & (size < 1.0 / _LARGEST)))):
-        raise DataError(
-            f"the values of {names[j]!r} are of size {size[j]:.3g}, whose square is no number", f"column {names[j]!r}", "change its unit"
-        )
+        extremes = list(zip(columns.max(axis=0), columns.min(axis=0), strict=True))
+    for name, (high, low) in zip(names, extremes, strict=True):
+        size = max(high, -low)
+        if size > _LARGEST or 0.0 < size < 1.0 / _LARGEST:
+            what = f"the values of {name!r} are of size {size:.3g}, whose square is no number"
+            raise DataError(what, f"column {name!r}", "change its unit")

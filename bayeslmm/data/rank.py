@@ -39,13 +39,14 @@ def _plain_root(X: Array, *, intercept: bool) -> Array | None:
     if rows < size:
         return None
     gram = X.T @ X
-    raw = np.diag(gram).copy()
+    raw = gram.diagonal()
     if intercept:
-        gram = gram[1:, 1:] - np.outer(gram[0, 1:], gram[0, 1:]) / rows
-        raw = raw[1:]
-    scale = np.diag(gram)
-    if not (scale > _SAFE * raw).all():
+        gram, raw = gram[1:, 1:] - gram[1:, :1] * gram[0, 1:] / rows, raw[1:]
+    scale = gram.diagonal()
+    if not all(map(float.__gt__, scale.tolist(), (_SAFE * raw).tolist())):
         return None
+    if len(scale) <= 1:
+        return np.ones_like(gram)  # one column is correlated with itself alone
     sizes = np.sqrt(scale)
     try:
         root = np.linalg.cholesky(gram / (sizes[:, None] * sizes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm.arrays import Array, Codes
@@ -26,7 +27,7 @@ class Columns:
     _kinds: dict[str, Kind] = field(default_factory=dict)
     _numbers: dict[str, Numbers] = field(default_factory=dict)
     _factors: dict[str, FactorColumn] = field(default_factory=dict)
-    _kept: dict[str, Array] = field(default_factory=dict)
+    _kept: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table) if self.rows is None else len(self.rows)
@@ -59,17 +60,28 @@ class Columns:
 
     def numbers(self, name: str) -> Array:
         """The column as numbers over the rows kept; a view where that is all of them."""
-        values = self.read_numbers(name).values
-        if self.rows is None:
-            return values
-        if name not in self._kept:
-            self._kept[name] = values[self.rows]
-        return self._kept[name]
+        return self._over_kept("numbers", name, self.read_numbers(name).values)
 
     def codes(self, name: str) -> NDArray[Any]:
         """The codes of a factor over the rows kept, into `read_factor(name).levels`."""
-        codes = self.read_factor(name).codes
-        return codes if self.rows is None else codes[self.rows]
+        return self._over_kept("codes", name, self.read_factor(name).codes)
+
+    def present(self, name: str) -> Mask:
+        """(levels,) whether a row that is kept has the level of a factor."""
+        key = ("present", name)
+        if key not in self._kept:
+            column, codes = self.read_factor(name), self.codes(name)
+            labelled = codes if column.missing is None else codes[codes >= 0]
+            self._kept[key] = np.bincount(labelled, minlength=len(column.levels)) > 0
+        return self._kept[key]
+
+    def _over_kept(self, what: str, name: str, values: NDArray[Any]) -> NDArray[Any]:
+        if self.rows is None:
+            return values
+        key = (what, name)
+        if key not in self._kept:
+            self._kept[key] = values[self.rows]
+        return self._kept[key]
 
     def values(self, name: str) -> NDArray[Any]:
         """Numbers, or the labels of a factor."""

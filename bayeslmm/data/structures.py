@@ -14,7 +14,7 @@ def is_spatial(name: str) -> bool:
 
 def is_serial(name: str) -> bool:
     """Whether the covariance counts steps, so that a level which no row has may not be dropped."""
-    return any(part in _SERIAL for part in name.split("@"))
+    return not _SERIAL.isdisjoint(name.split("@"))
 
 
 def sheds_visits(name: str) -> bool:
@@ -29,7 +29,7 @@ def has_own_sds(name: str) -> bool:
 
 def needs_order(name: str) -> bool:
     """Whether the order of the visits matters."""
-    return any(part in _ORDERED for part in name.split("@"))
+    return not _ORDERED.isdisjoint(name.split("@"))
 
 
 def is_unstructured(name: str, order: int | None) -> bool:

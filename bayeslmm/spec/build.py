@@ -56,8 +56,8 @@ def make_spec(
         variance=factors,
         weights=_column(weights, "weights"),
         offset=_column(offset, "offset"),
-        contrasts=_contrasts(contrasts or {}, parsed),
-        relationship=_relationship(relationship or (), parsed),
+        contrasts=_contrasts(contrasts, parsed) if contrasts else (),
+        relationship=_relationship(relationship, parsed) if relationship else (),
         priors=_priors(priors),
         missing=cast(Missing, _one_of(missing, MISSING, "missing")),
         check=cast(Checking, _one_of(check, CHECKING, "check")),
@@ -65,9 +65,9 @@ def make_spec(
 
 
 def _demand_no_response(formula: Formula, residual: ResidualTerm | None, variance: tuple[VarianceFactor, ...]) -> None:
-    responses = columns_of(formula.response)
     used = [("residual", columns_of(residual))] if residual is not None else []
     used += [("variance", columns_of(factor)) for factor in variance]
+    responses = columns_of(formula.response) if used else ()
     for place, columns in used:
         for name in columns:
             if name in responses:
