@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Literal
@@ -28,29 +27,49 @@ Method = Literal["REML", "ML"]
 WIDE = 1500
 """Dense blocks smaller than this are slower with several BLAS threads than with one."""
 
-_NOTHING: AbstractContextManager[object, None] = nullcontext()
-
 
 @cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")
+def _libraries() -> tuple[tuple[Callable[[], int], Callable[[int], object]], ...]:
+    """How to ask every BLAS for its threads, and how to set them.
+
+    threadpoolctl lets one Python thread at a time set those of OpenBLAS, and keeps an account of whose turn it is that costs more than the
+    setting; a limit that is only ever set where it changes something, and undone by whom it was set, needs no turns.
+    """
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    return tuple((library.get_num_threads, getattr(library, "_real_set_num_threads", library.set_num_threads)) for library in found)
 
 
-def one_thread(m: int = 0) -> AbstractContextManager[object, None]:
+class _Limit:
+    """One thread for some libraries, and afterwards what they had."""
+
+    __slots__ = ("found",)
+
+    def __init__(self, found: list[tuple[Callable[[int], object], int]]) -> None:
+        self.found = found
+
+    def __enter__(self) -> None:
+        for set_threads, _ in self.found:
+            set_threads(1)
+
+    def __exit__(self, *error: object) -> None:
+        for set_threads, before in self.found:
+            set_threads(before)
+
+
+_NOTHING = _Limit([])
+
+
+def one_thread(m: int = 0) -> _Limit:
     """One BLAS thread around small work; what was set before is set again afterwards.
 
-    Nothing is done, and nothing set back, where there is one thread already, by the user or by a caller's limit: asking costs a tenth of
-    setting. Libraries are asked each time, so the user may change their threads between two calls, and a thread that came while another
-    had set the limit leaves it to that one to undo.
+    Nothing is done, and nothing set back, where there is one thread already, by the user or by a caller's limit. Libraries are asked each
+    time, so the user may change their threads between two calls; and a Python thread that came while another had set the limit leaves it
+    to that one to undo.
     """
     if m >= WIDE:
         return _NOTHING
-    controller = _controller()
-    for library in controller.lib_controllers:
-        if library.get_num_threads() != 1:
-            limit: AbstractContextManager[object, None] = controller.limit(limits=1, user_api="blas")
-            return limit
-    return _NOTHING
+    found = [(set_threads, before) for threads, set_threads in _libraries() if (before := threads() or 1) != 1]
+    return _Limit(found) if found else _NOTHING
 
 
 @dataclass(frozen=True, eq=False)

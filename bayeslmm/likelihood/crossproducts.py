@@ -20,18 +20,13 @@ from bayeslmm.likelihood.conditioning import ColumnMap, Conditioning, pieces
 from bayeslmm.likelihood.coupling import PRODUCTS, Coupling, DenseCoupling, count_products, sparse_coupling
 from bayeslmm.likelihood.levels import LevelBlock
 from bayeslmm.likelihood.rest import BATCHED, RestLayout, Span, layout
+from bayeslmm.likelihood.row_sums import SMALL, LevelSlice, PairSums
 
 DENSE_MEMORY = 1 << 28
 """Elements that a dense coupling may hold."""
 
 LARGEST = 1 << 30
 """Elements that the block of all levels but the first factor's may hold."""
-
-SMALL = 1 << 15
-"""Tables of this many pairs of levels are kept whole: sparse bookkeeping would cost more than the arithmetic."""
-
-PAIRS = 1 << 20
-"""Entries of sparse pieces that wait to be added up: memory is that of the pairs that occur, not of the rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,12 +56,13 @@ def factors_of(design: Design) -> tuple[Factor, ...]:
         found.setdefault(key, []).append(number)
     factors = []
     for (name, known), members in found.items():
-        widths = [len(design.terms[i].columns) for i in members]
-        stops = np.cumsum(widths)
-        slices = tuple(slice(int(b - w), int(b)) for b, w in zip(stops, widths, strict=True))
-        relationship = design.terms[members[0]].relationship
-        root = _root(relationship) if known and relationship is not None else None
-        factors.append(Factor(name, len(design.terms[members[0]].group.levels), tuple(members), slices, root))
+        slices, begin = [], 0
+        for i in members:
+            slices.append(slice(begin, begin + len(design.terms[i].columns)))
+            begin = slices[-1].stop
+        first = design.terms[members[0]]
+        root = _root(first.relationship) if known and first.relationship is not None else None
+        factors.append(Factor(name, len(first.group.levels), tuple(members), tuple(slices), root))
     return tuple(sorted(factors, key=lambda f: (f.root is not None, -f.K, f.q)))
 
 
@@ -103,71 +99,6 @@ class CrossProducts:
         return self.factors[1:] if self.first is not None else self.factors
 
 
-class _Pairs:
-    """Sums over the rows by pair of levels: a whole table where it is small, else sparse pieces."""
-
-    __slots__ = ("full", "pieces", "shape", "table")
-
-    def __init__(self, K: int, L: int) -> None:
-        self.shape, self.pieces, self.full = (K, L), list[sp.coo_array](), PAIRS
-        self.table = np.zeros(K * L) if K * L <= SMALL else None
-
-    def add(self, row: Codes, column: Codes, values: Array) -> None:
-        if self.table is not None:
-            self.table += np.bincount(row * self.shape[1] + column, values, len(self.table))
-        else:
-            self.pieces.append(sp.coo_array((values, (row, column)), shape=self.shape).tocsr().tocoo())
-            if sum(piece.nnz for piece in self.pieces) > self.full:
-                self.pieces = [self._whole().tocoo()]
-                self.full = max(PAIRS, 2 * self.pieces[0].nnz)
-
-    def copy(self) -> _Pairs:
-        """The same sums, to go on with."""
-        out = _Pairs(*self.shape)
-        if self.table is not None:
-            out.table = self.table.copy()
-        elif self.pieces:
-            if len(self.pieces) > 1:
-                self.pieces = [self._whole().tocoo()]
-            out.pieces, out.full = list(self.pieces), self.full
-        return out
-
-    def _whole(self) -> sp.csr_array:
-        """All pieces as one matrix, entries that cancel kept: patterns must stay alike."""
-        row, column = (np.concatenate([piece.coords[axis] for piece in self.pieces]) for axis in (0, 1))
-        return sp.coo_array((np.concatenate([piece.data for piece in self.pieces]), (row, column)), shape=self.shape).tocsr()
-
-    def entries(self) -> tuple[Codes, Codes, Array]:
-        """Row, column and sum of every pair, those of a whole table that never met included; sorted by row and column.
-
-        Sparse pieces are converted in one go: adding sparse matrices would drop entries that cancel, and patterns must stay alike.
-        """
-        K, L = self.shape
-        if self.table is not None:
-            return np.repeat(np.arange(K), L), np.tile(np.arange(L), K), self.table
-        whole = self._whole()
-        return np.repeat(np.arange(K), np.diff(whole.indptr)), whole.indices.astype(np.int64), whole.data
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Levels:
-    """The levels that a piece of rows has: of many, sorted rows have a few that lie together."""
-
-    code: Codes
-    span: slice
-
-    @classmethod
-    def of(cls, code: Codes, K: int) -> _Levels:
-        if len(code) >= K or not len(code):
-            return cls(code, slice(0, K))
-        low, high = int(code.min()), int(code.max())
-        return cls(code - low if low else code, slice(low, high + 1))
-
-    def add(self, total: Array, values: Array) -> None:
-        """total (K,) plus the sums of the values by level."""
-        total[self.span] += np.bincount(self.code, values, self.span.stop - self.span.start)
-
-
 @dataclass(slots=True, eq=False)
 class Accumulator:
     """Cross-products while rows are coming in; pieces may come from anywhere.
@@ -180,7 +111,7 @@ class Accumulator:
     border: Array
     diagonal: list[Array]
     with_border: list[Array]
-    pairs: dict[tuple[int, int], list[list[_Pairs]]]
+    pairs: dict[tuple[int, int], list[list[PairSums]]]
     shared: list[dict[int, int]]
     n: int = 0
 
@@ -191,11 +122,11 @@ class Accumulator:
         for known, factor in zip(shared, factors, strict=True):
             for i, own in zip(factor.terms, factor.slices, strict=True):
                 if maps[i].shared:
-                    known.update({j: own.start + j for j in range(r - 1)})
+                    known |= {j: own.start + j for j in range(r - 1)}
         diagonal = [np.zeros((f.q, f.q, f.K)) for f in factors]
         with_border = [np.zeros((f.q, r, f.K)) for f in factors]
         pairs = {
-            (i, j): [[_Pairs(f.K, g.K) for _ in range(g.q)] for _ in range(f.q)]
+            (i, j): [[PairSums(f.K, g.K) for _ in range(g.q)] for _ in range(f.q)]
             for i, f in enumerate(factors)
             for j, g in enumerate(factors[i + 1 :], start=i + 1)
         }
@@ -207,7 +138,7 @@ class Accumulator:
         weighted = border if weights is None else border * weights
         self.border += border @ weighted.T
         for f, (code, z) in enumerate(zip(codes, Z, strict=True)):
-            here = _Levels.of(code, self.factors[f].K)
+            here = LevelSlice.of(code, self.factors[f].K)
             for a, za in enumerate(z):
                 own = za if weights is None else za * weights
                 for b in range(a + 1):
@@ -274,8 +205,12 @@ class Accumulator:
             sizes = ", ".join(f"{factor.K:,} levels" for factor in self.factors)
             raise SizeError(what, sizes, "leave out the smaller term, or fit a subset: crossing so many levels has no sparse factor")
         U0 = np.zeros(where.flat)
-        for lower_rows, lower_columns, lower_values in self._lower_entries(rest, spans):
-            np.add.at(U0, where.target[lower_rows] + where.stride[lower_columns], lower_values)
+        if links is None and all(pairs.table is not None for key in self._rest_pairs(rest) for row in self.pairs[key] for pairs in row):
+            self._fill(U0.reshape(offset, offset), rest, spans)
+        else:
+            for lower_rows, lower_columns, lower_values in self._lower_entries(rest, spans):
+                # no entry comes twice
+                U0[where.target[lower_rows] + where.stride[lower_columns]] = lower_values
         V0 = np.concatenate([self.with_border[f].transpose(2, 0, 1).reshape(-1, self.r) for f in rest])
         coupling: Coupling | None = None
         if skip:
@@ -305,19 +240,39 @@ class Accumulator:
         order = np.argsort(row * (int(column.max()) + 1) + column, kind="stable")
         return row[order], column[order], np.concatenate(values, axis=1)[:, order]
 
+    @staticmethod
+    def _rest_pairs(rest: range) -> list[tuple[int, int]]:
+        return [(f, g) for f in rest for g in range(f + 1, rest.stop)]
+
+    def _fill(self, U: Array, rest: range, spans: list[Span]) -> None:
+        """The lower entries of one dense block (m, m) from whole tables: equal columns of a factor's levels lie q apart."""
+        flat, m = U.reshape(-1), len(U)
+        for f, span in zip(rest, spans, strict=True):
+            step = span.q * (m + 1)
+            for a in range(span.q):
+                for b in range(a + 1):
+                    begin = (span.offset + a) * m + span.offset + b
+                    flat[begin : begin + (span.K - 1) * step + 1 : step] = self.diagonal[f][a, b]
+        for f, g in self._rest_pairs(rest):
+            columns, rows = spans[f - rest.start], spans[g - rest.start]
+            for a, line in enumerate(self.pairs[(f, g)]):
+                for b, pairs in enumerate(line):
+                    assert pairs.table is not None
+                    own = U[rows.offset + b : rows.stop : rows.q, columns.offset + a : columns.stop : columns.q]
+                    own[:] = pairs.table.reshape(pairs.shape).T
+
     def _lower_entries(self, rest: range, spans: list[Span]) -> Iterable[tuple[Codes, Codes, Array]]:
         for f, span in zip(rest, spans, strict=True):
             level = np.arange(span.K) * span.q + span.offset
             for a in range(span.q):
                 for b in range(a + 1):
                     yield level + a, level + b, self.diagonal[f][a, b]
-        for i, f in enumerate(rest):
-            for j in range(i + 1, len(spans)):
-                g = rest[j]
-                for a in range(spans[i].q):
-                    for b in range(spans[j].q):
-                        row, column, data = self.pairs[(f, g)][a][b].entries()
-                        yield spans[j].offset + column * spans[j].q + b, spans[i].offset + row * spans[i].q + a, data
+        for f, g in self._rest_pairs(rest):
+            one, other = spans[f - rest.start], spans[g - rest.start]
+            for a, line in enumerate(self.pairs[(f, g)]):
+                for b, pairs in enumerate(line):
+                    row, column, data = pairs.entries()
+                    yield other.offset + column * other.q + b, one.offset + row * one.q + a, data
 
 
 def _related(M: Array, spans: list[Span], roots: list[Array | None]) -> Array:
@@ -339,31 +294,36 @@ def _related_rest(U0: Array, V0: Array, where: RestLayout, roots: list[Array | N
     return np.tril(full).reshape(-1), _related(V0.T.copy(), spans, roots).T.copy()
 
 
-def cross_products(design: Design, conditioning: Conditioning, *, small: bool = True) -> CrossProducts:
-    """One pass over the rows of a design in memory. small : laid out for one theta at a time; False for many at once."""
+def cross_products(design: Design, conditioning: Conditioning, border: Array | None = None, *, small: bool = True) -> CrossProducts:
+    """One pass over the rows of a design in memory.
+
+    border : (p + 1, n) [X y] of all rows, where it is there already
+    small : laid out for one theta at a time; False for many at once
+    """
     total = Accumulator.empty(factors_of(design), design.X.shape[1] + 1, conditioning.maps)
-    add_rows(total, design, conditioning)
+    add_rows(total, design, conditioning, border)
     return total.finish(small=small)
 
 
-def add_rows(total: Accumulator, design: Design, conditioning: Conditioning) -> None:
+def add_rows(total: Accumulator, design: Design, conditioning: Conditioning, border: Array | None = None) -> None:
     """Add all rows of a design to the sums; its levels are coded as the factors of `total` are."""
     for part in pieces(len(design.y)):
-        total.add(*summands(total.factors, design, conditioning, part))
+        total.add(*summands(total.factors, design, conditioning, part, border))
 
 
 def summands(
-    factors: Sequence[Factor], design: Design, conditioning: Conditioning, part: slice
+    factors: Sequence[Factor], design: Design, conditioning: Conditioning, part: slice, border: Array | None = None
 ) -> tuple[list[Codes], list[list[Array]], Array, Array | None]:
-    """What `Accumulator.add` takes of a piece of the rows."""
+    """What `Accumulator.add` takes of a piece of the rows. border : theirs, where it is there already."""
     p = design.X.shape[1]
-    border = np.ascontiguousarray(conditioning.border(design, part).T)
+    if border is None:
+        border = conditioning.border_columns(design, part)
     codes, columns = [], []
     for factor in factors:
         codes.append(design.terms[factor.terms[0]].group.codes[part])
         own: list[Array] = []
         for i in factor.terms:
             change = conditioning.maps[i]
-            own += list(border[:p] if change.shared else np.ascontiguousarray(change.apply(design.terms[i].Z[part]).T))
+            own += list(border[:p] if change.shared else change.columns(design.terms[i].Z[part]))
         columns.append(own)
     return codes, columns, border, conditioning.weights(design, part)

@@ -11,7 +11,7 @@ import numpy as np
 from bayeslmm.arrays import Array, Codes
 from bayeslmm.covariance import Covariance
 from bayeslmm.data.design import Design
-from bayeslmm.likelihood.conditioning import Conditioning, condition
+from bayeslmm.likelihood.conditioning import Conditioning, conditioned
 from bayeslmm.likelihood.criterion import Criterion, one_thread
 from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products, factors_of
 from bayeslmm.likelihood.kernel import RandomEffectsKernel
@@ -143,10 +143,10 @@ def build(design: Design, fitted: Array | None = None) -> Problem:
     fitted : (n,) what stands for the fitted value in a variance function of it (least squares by default)
     """
     with one_thread():
-        conditioning = condition(design)
+        conditioning, border = conditioned(design)
         if design.residual is not None or design.variance:
             return _structured(design, conditioning, fitted)
-        return summed(design, conditioning, cross_products(design, conditioning))
+        return summed(design, conditioning, cross_products(design, conditioning, border))
 
 
 def summed(design: Design, conditioning: Conditioning, cross: CrossProducts) -> Problem:

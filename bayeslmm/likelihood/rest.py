@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import lapack
 from scipy.sparse.csgraph import connected_components
 
-from bayeslmm.arrays import Array, Codes, symmetric
+from bayeslmm.arrays import Array, Codes, readonly, symmetric
 from bayeslmm.likelihood.large import LARGE, LargeBlock, large_block
 
 SKEWED = 1e3
@@ -78,13 +78,19 @@ class RestLayout:
         return found
 
 
+@lru_cache(maxsize=32)
+def _whole(spans: tuple[Span, ...]) -> RestLayout:
+    """All columns as one block."""
+    m = spans[-1].stop
+    column = readonly(np.arange(m))
+    return RestLayout(spans, (Batch(column[None], tuple(s.K for s in spans), 0),), m, m * m, readonly(column * m), column)
+
+
 def layout(spans: Sequence[Span], links: sp.csr_array | None) -> RestLayout:
     """Components of the remaining columns. links : (any, m) sparse, rows that tie columns together; None ties everything."""
-    m = spans[-1].stop
     if links is None:
-        column = np.arange(m)
-        whole = Batch(column[None], tuple(s.K for s in spans), 0)
-        return RestLayout(tuple(spans), (whole,), m, m * m, column * m, column)
+        return _whole(tuple(spans))
+    m = spans[-1].stop
     column_factor = np.concatenate([np.full(s.K * s.q, f) for f, s in enumerate(spans)])
     # levels of a factor hold together: tie the q columns of a level
     first_column = np.concatenate([s.offset + np.repeat(np.arange(s.K) * s.q, s.q) for s in spans])

@@ -74,6 +74,7 @@ def test_overlapping_threads_leave_what_was_there(first: int) -> None:
                 entered.wait()
             entered.wait()
             inside.append(threads())
+            entered.wait()
             if number != first:
                 left.wait()
         if number == first:
