@@ -21,12 +21,20 @@ NULL = 1e-5
 """A direction of T smaller than this (relative standard deviation on conditioned columns) counts as 0."""
 
 
+NEARLY = 1e-4
+"""Relative standard deviation below which a fit is called singular: the limit of lme4's isSingular."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Certificate:
-    """Per term: the null directions of Sigma and the smallest derivative along them (None where Sigma is not singular)."""
+    """Per term: the null directions of Sigma and the smallest derivative along them (None where Sigma is not singular).
+
+    nearly : whether a term has a relative standard deviation below 1e-4 on conditioned columns
+    """
 
     slopes: tuple[float | None, ...]
     directions: tuple[Array | None, ...]
+    nearly: bool
 
     @property
     def singular(self) -> bool:
@@ -58,15 +66,16 @@ def certify(problem: Problem, point: Point, restricted: bool) -> Certificate:
     slopes: list[float | None] = []
     directions: list[Array | None] = []
     gradients: list[Array] | None = None
-    limit = NULL * typical_sd(problem, point.x)
+    unit, nearly = typical_sd(problem, point.x), False
     for i, term in enumerate(problem.random.terms):
         T = term.covariance.factor(point.x[term.part])
-        if point.state is None or regular(T, limit):
+        if point.state is None or regular(T, NEARLY * unit):
             slopes.append(None)
             directions.append(None)
             continue
         left, sizes, _ = np.linalg.svd(T)
-        null = left[:, sizes < limit]
+        nearly = nearly or bool(sizes.min(initial=np.inf) < NEARLY * unit)
+        null = left[:, sizes < NULL * unit]
         if null.shape[1] == 0:
             slopes.append(None)
             directions.append(None)
@@ -78,10 +87,10 @@ def certify(problem: Problem, point: Point, restricted: bool) -> Certificate:
             slopes.append(float(values[0]))
             directions.append(null @ vectors[:, 0])
         else:
-            slope, direction = _structured(gradients[i], T, limit)
+            slope, direction = _structured(gradients[i], T, NULL * unit)
             slopes.append(slope)
             directions.append(direction)
-    return Certificate(tuple(slopes), tuple(directions))
+    return Certificate(tuple(slopes), tuple(directions), nearly)
 
 
 def _structured(G: Array, T: Array, limit: float) -> tuple[float, Array]:

@@ -10,7 +10,7 @@ import numpy as np
 from bayeslmm.arrays import Array, frozen
 from bayeslmm.data.incomplete import FEW
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
-from bayeslmm.estimate.boundary import NULL, Certificate, certify, regular, step_off, typical_sd
+from bayeslmm.estimate.boundary import NULL, Certificate, certify, step_off, typical_sd
 from bayeslmm.estimate.checks import estimate_checks
 from bayeslmm.estimate.newton import Outcome, minimise
 from bayeslmm.likelihood.criterion import Method, Point, one_thread
@@ -26,9 +26,6 @@ EXACT = 1e-18
 
 ROUNDED = 1e-14
 """The same where the rows are known by their cross-products alone, which cannot tell so small a variance from their own rounding."""
-
-NEARLY = 1e-4
-"""Relative standard deviation below which a fit is called singular: the limit of lme4's isSingular."""
 
 DOUBTFUL = 1e-6
 """Relative residual variance below which the residuals are looked at: cross-products of crossed factors begin to lose them."""
@@ -214,14 +211,7 @@ def summarise(problem: Problem, method: str, outcome: Outcome[Point], certificat
         path=outcome.path,
         converged=outcome.converged,
         interrupted=outcome.interrupted,
-        singular=certificate.singular or _nearly_singular(problem, point.x),
+        singular=certificate.singular or certificate.nearly,
         checks=checks,
         elapsed=elapsed,
     )
-
-
-def _nearly_singular(problem: Problem, x: Array) -> bool:
-    """Whether a term has a relative standard deviation below 1e-4 on conditioned columns."""
-    limit = NEARLY * typical_sd(problem, x)
-    factors = (t.covariance.factor(x[t.part]) for t in problem.random.terms)
-    return any(not regular(T, limit) and float(np.linalg.svd(T, compute_uv=False).min(initial=np.inf)) < limit for T in factors)

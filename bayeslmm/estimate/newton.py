@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from scipy.linalg import lapack
 
 from bayeslmm.arrays import Array
 
@@ -96,6 +97,14 @@ def _secant(S: Array, step: Array, change: Array, hessian: Array) -> Array:
     return np.asarray(S + (outer + outer.T - own * (float(gap @ step) / along)) / along)
 
 
+def _decrease(hessian: Array, gradient: Array) -> float | None:
+    """What a full step would gain by a positive definite matrix; None where it is not."""
+    if not len(gradient):
+        return 0.0
+    _, step, failed = lapack.dposv(hessian, gradient)
+    return None if failed else 0.5 * float(gradient @ step)
+
+
 def _finite(M: Array) -> bool:
     """Whether all entries are numbers: their sum then is one."""
     return math.isfinite(float(M.sum()))
@@ -161,10 +170,17 @@ class _Search[E: Evaluation]:
             if self.surprised:
                 self.model.learn(self.before, point, point.hessian)
             self.before = None
+        if not self.model.corrected:
+            left = _decrease(point.hessian, point.gradient)
+            if left is not None and left <= self.tolerance:
+                self.predicted = left
+                return self.outcome(True)
         self.axes = self.model.axes(point.hessian)
         self.predicted = self._gain(*self.axes)
+        if self.predicted <= self.tolerance:
+            return self.outcome(True)
         far = self.predicted <= ESCAPED and self.escaping is not None and self.escaping(point.x)
-        return self.outcome(True) if far or self.predicted <= self.tolerance else None
+        return self.outcome(True) if far else None
 
     def advance(self) -> Outcome[E] | None:
         """Try a step and judge it by what the model foretold."""

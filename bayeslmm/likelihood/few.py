@@ -1,15 +1,16 @@
 """Random effects of few columns in all: one Cholesky factorisation of `[Z Lambda, X, y]' W [Z Lambda, X, y] + [I, 0, 0]` tells everything.
 
 Where the columns of every factor fit in one small dense matrix, looking for structure costs more than arithmetic. With K the inverse of
-the factor L, the last row of L and K holds the halves of alpha-hat and of the modes, and `A = [U Lambda, V_x] K'` gives
+the factor L, the last row of L and K holds the halves of alpha-hat and of the modes, and `A = [U Lambda, V] K'` gives
 
-    Z'P Z = U - A A',    Z'P Z Lambda = A K,    Z'P y = V_y - A h,    h the last row of L,
+    Z'P Z = U - A A',    Z'P Z Lambda = A K,    without the last column of A, which is Z'P y over the last entry of L;
 
 the middle one without any difference of large numbers. Columns of A that belong to X are left out for maximum likelihood.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -187,13 +188,13 @@ class FewPoint:
 
     @cached_property
     def A(self) -> Array:
-        """(m, m + p), its last p columns of X."""
-        return self.moved[:, :-1] @ self.K[:-1, :-1].T
+        """(m, m + r), the p columns of X before the last, which is a over the last entry of L."""
+        return self.moved @ self.K.T
 
     @cached_property
     def scores(self) -> Array:
         """a = Z'P y, (m,)."""
-        return np.asarray(self.moved[:, -1] - self.A @ self.L[-1, :-1])
+        return np.asarray(self.L[-1, -1] * self.A[:, -1])
 
     @cached_property
     def spherical(self) -> Array:
@@ -237,24 +238,19 @@ class FewPoint:
         seen = self.A[:, :k] @ self.K[:k, :m]
         return np.asarray(2.0 * (self.dLambda.reshape(len(self.dLambda), -1) @ seen.ravel()))
 
-    def information(self, restricted: bool) -> Array:
-        """Sums over levels of [Z'P Z] (REML) or [Z'V0^-1 Z] (ML), factor after factor on the diagonal of (Q, Q)."""
-        A = self.A if restricted else self.A[:, : self.data.m]
-        return self.data.layout.gathered(self.data.products[: self.data.m, : self.data.m] - A @ A.T)
-
-    @cached_property
-    def squares(self) -> Array:
-        """Sums over levels of a a', likewise."""
-        return self.data.layout.gathered(self.scores[:, None] * self.scores)
-
     def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
         """2 (AI - AI_s AI_s' / AI_ss), the average information with sigma profiled out, plus the curvature of the parameters."""
         m, w = self.data.m, self.working
-        seen = w @ self.A
-        average = (w @ self.data.products[:m, :m]) @ w.T - seen @ seen.T
+        U, dT = self.data.products[:m, :m], self.dT
+        seen = w @ self.A[:, :-1]
+        average = (w @ U) @ w.T - seen @ seen.T
         slope = self.r2_slope / sigma2
-        dT = self.dT
-        G = self.information(restricted) - self.squares / sigma2
+        # sums over levels of Z'P Z (REML) or Z'V0^-1 Z (ML) less a a' / sigma^2
+        taken = self.A.copy()
+        taken[:, -1] *= self.L[-1, -1] / math.sqrt(sigma2)
+        if not restricted:
+            taken[:, m:-1] = 0.0
+        G = self.data.layout.gathered(U - taken @ taken.T)
         curved = (G @ dT).reshape(len(dT), -1) @ dT.reshape(len(dT), -1).T
         return np.asarray(average / sigma2 - slope[:, None] * (slope / df) + 2.0 * curved)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+from scipy.linalg import lapack
 
 from bayeslmm.arrays import Array, Codes, readonly
 from bayeslmm.covariance import Covariance
@@ -30,8 +31,8 @@ def triangularised(M: Array) -> Array:
     """The lower triangular T with T T' = M M' and a diagonal that is not negative; singular M is fine."""
     if len(M) == 1:
         return np.abs(M)
-    T = np.linalg.qr(M.T, mode="r").T
-    return T * np.where(np.diagonal(T) < 0, -1.0, 1.0)
+    T = np.tril(lapack.dgeqrf(M.T)[0].T)
+    return T * np.where(T.diagonal() < 0, -1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -47,7 +47,8 @@ def equations(point: FewPoint, residual_df: int) -> tuple[Array, Array]:
     """Matrix (k + 1, k + 1) and right-hand side in sigma^2 and s, S_i = dT_i + dT_i' on the levels of its factor."""
     m, a, d = point.data.m, point.scores, point.dLambda
     k = len(d)
-    G = point.data.products[:m, :m] - point.A @ point.A.T
+    A = point.A[:, :-1]
+    G = point.data.products[:m, :m] - A @ A.T
     seen = (d + d.swapaxes(1, 2)) @ G
     M, right = np.empty((k + 1, k + 1)), np.empty(k + 1)
     M[1:, 1:] = seen.reshape(k, -1) @ seen.swapaxes(1, 2).reshape(k, -1).T
