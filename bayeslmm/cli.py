@@ -199,11 +199,18 @@ def bar(title: str, total: int) -> Iterator[Any]:
 
 def frame_table(title: str, frame: Any) -> Table:
     """A frame as a table of the terminal."""
+    from bayeslmm.results.layout import p_text
+
+    def cell(name: str, value: Any) -> str:
+        if not isinstance(value, float):
+            return printable(str(value))
+        return p_text(value) if name == "p_value" else f"{value:.4g}"
+
     table = Table(title=title, title_justify="left")
     for name in frame.columns:
         table.add_column(str(name), justify="right" if frame[name].dtype.kind == "f" else "left")
     for row in frame.itertuples(index=False, name=None):
-        table.add_row(*(Text(f"{value:.4g}" if isinstance(value, float) else printable(str(value))) for value in row))
+        table.add_row(*(Text(cell(name, value)) for name, value in zip(frame.columns, row, strict=True)))
     return table
 
 

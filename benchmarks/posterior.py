@@ -50,7 +50,7 @@ To make it again: `make posteriors`, or `python -m benchmarks.posterior --again`
 """
 
 
-def run(name: str, sampler: str, limit: float) -> list[Line]:
+def run(name: str, sampler: str, limit: float, remark: str) -> list[Line]:
     """What a process measured until its end or the limit, line by line; its last line tells why it ended early."""
     command = [sys.executable, "-m", "benchmarks.posterior_worker", name, sampler, repr(time.time())]
     numbers = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -73,7 +73,8 @@ def run(name: str, sampler: str, limit: float) -> list[Line]:
     found: list[Line] = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     if failed:
         found.append({"part": "end", "why": failed})
-    return [{"set": name, "sampler": sampler, "machine": machine(1), "when": round(time.time()), **line} for line in found]
+    where = f"{machine(1)} {remark}".strip()
+    return [{"set": name, "sampler": sampler, "machine": where, "when": round(time.time()), **line} for line in found]
 
 
 def read(path: Path) -> list[Line]:
@@ -162,6 +163,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure anew what was measured")
     parser.add_argument("--lines", type=Path, default=HERE / "posterior.jsonl")
     parser.add_argument("--out", type=Path, default=HERE / "POSTERIOR.md")
+    parser.add_argument("--remark", default="", help="what else ran meanwhile, kept with the lines that are measured")
     asked = parser.parse_args()
     begin, known = time.monotonic(), set() if asked.again else set(latest(read(asked.lines)))
     wanted = [(name, sampler) for sampler in asked.samplers or FIRST for name in asked.sets or SETS]
@@ -171,7 +173,7 @@ def main() -> None:
         if time.monotonic() - begin > 60.0 * asked.budget:
             print(f"{name}, {sampler}: left for the next call", flush=True)
             continue
-        lines = run(name, sampler, asked.limit)
+        lines = run(name, sampler, asked.limit, asked.remark)
         append(asked.lines, lines)
         asked.out.write_text(page(read(asked.lines)), encoding="utf-8")
         print(f"{name}, {sampler}:", " | ".join(Result(lines).cells(None)), f"({time.monotonic() - begin:.0f} s so far)", flush=True)

@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one answer of one library")
     parser.add_argument("--threads", type=int, default=1, help="of BLAS, OpenMP and Rayon")
     parser.add_argument("--out", type=Path, default=None, help="where to write the table as Markdown")
+    parser.add_argument("--remark", default="", help="what else ran meanwhile, for the table")
     options = parser.parse_args()
     names = options.problem or (SMALL if options.small else list(PROBLEMS))
     peers = peers_present(options.peer)
@@ -159,7 +160,7 @@ def main() -> None:
             for result in tables[name]:
                 shown = result.failed or f"{result.median * 1e3:12.2f} ms  criterion {result.criterion:.6f}"
                 print(f"  {result.peer:<12} {shown}", flush=True)
-    text = write(tables, machine(options.threads), rounds=options.rounds)
+    text = write(tables, f"{machine(options.threads)} {options.remark}".strip(), rounds=options.rounds)
     if not options.peer and not options.problem:
         text += "".join(also(part) for part in ("benchmarks.rows", "benchmarks.startup"))
     if options.out:

@@ -21,7 +21,7 @@ from bayeslmm.inference.resampling import without
 from bayeslmm.inference.tables import parameter_names, parameter_table
 from bayeslmm.likelihood.criterion import Point, one_thread
 from bayeslmm.likelihood.deleted import Deleted, deleted
-from bayeslmm.likelihood.fewer import Sums
+from bayeslmm.likelihood.left_out import Sums
 from bayeslmm.likelihood.problem import Problem, build
 from bayeslmm.results.fit import Fit
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,18 @@ def visits(seed: int = 1, groups: int = 10, per: int = 6) -> pd.DataFrame:
     )
     data["y"] = 2 + 0.5 * data["x"] + np.repeat(level, per) + np.repeat(slope, per) * data["day"] + rng.normal(size=n)
     return data
+
+
+@cache
+def model() -> blm.LMM:
+    """`MODEL` of `visits()` with a proper prior: it can be sampled and drawn from."""
+    return blm.LMM(MODEL, visits(), priors=blm.Priors(alpha="normal"))
+
+
+@cache
+def posterior() -> Any:
+    """A short posterior of it."""
+    return model().sample(draws=100, seed=1)
 
 
 def fit(formula: str = MODEL, data: Any = None, *, method: str = "REML", **options: Any) -> blm.Fit:

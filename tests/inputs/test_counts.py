@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
-import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
-from tests.inputs.frames import fit, refused, visits
-
-
-@cache
-def model() -> blm.LMM:
-    return blm.LMM("y ~ x + (1 | g)", visits(), priors=blm.Priors(alpha="normal"))
-
-
-@cache
-def posterior() -> Any:
-    return model().sample(draws=100, seed=1)
-
+from tests.inputs.frames import fit, model, posterior, refused
 
 VERBS: dict[str, Callable[[Any], Any]] = {
     "draws": lambda n: model().sample(draws=n),

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
-import bayeslmm as blm
 from bayeslmm.data import simulate_trial
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference import allfit
 from bayeslmm.seeds import generator, seeded
-from tests.inputs.frames import fit, refused, visits
-
-
-@cache
-def model() -> blm.LMM:
-    return blm.LMM("y ~ x + (1 | g)", visits(), priors=blm.Priors(alpha="normal"))
-
-
-@cache
-def posterior() -> Any:
-    return model().sample(draws=100, seed=1)
-
+from tests.inputs.frames import fit, model, posterior, refused
 
 VERBS: dict[str, Callable[[Any], Any]] = {
     "simulate": lambda seed: fit().simulate(1, seed=seed),
