@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.sparse as sp
 
 from bayeslmm.arrays import Array, Codes
 from bayeslmm.data.design import Design
@@ -20,7 +19,7 @@ from bayeslmm.likelihood.conditioning import ColumnMap, Conditioning, pieces
 from bayeslmm.likelihood.coupling import PRODUCTS, Coupling, DenseCoupling, count_products, sparse_coupling
 from bayeslmm.likelihood.levels import LevelBlock
 from bayeslmm.likelihood.rest import BATCHED, RestLayout, Span, layout
-from bayeslmm.likelihood.row_sums import SMALL, LevelSlice, PairSums
+from bayeslmm.likelihood.row_sums import SMALL, LevelSlice, PairSums, by_cell
 
 DENSE_MEMORY = 1 << 28
 """Elements that a dense coupling may hold."""
@@ -137,6 +136,8 @@ class Accumulator:
         self.n += border.shape[1]
         weighted = border if weights is None else border * weights
         self.border += border @ weighted.T
+        if len(codes) > 1:
+            codes, Z, weights, weighted = by_cell(codes, Z, weights, weighted, self.factors[0].K)
         for f, (code, z) in enumerate(zip(codes, Z, strict=True)):
             here = LevelSlice.of(code, self.factors[f].K)
             for a, za in enumerate(z):
@@ -196,9 +197,7 @@ class Accumulator:
         )
         K = self.factors[0].K
         small = offset <= BATCHED and K * offset * len(values) <= SMALL
-        links = None
-        if skip and not related and not small:
-            links = sp.csr_array((np.ones(len(rows)), (rows, columns)), shape=(self.factors[0].K, offset))
+        links = (rows, columns) if skip and not related and not small else None
         where = layout(spans, links)
         if where.flat > LARGEST:
             what = f"the crossed grouping factors need a dense block of {where.flat:,} numbers, {8e-9 * where.flat:,.0f} GB"
@@ -236,6 +235,8 @@ class Accumulator:
                 rows.append(blocks[0][0])
                 columns.append(span.offset + blocks[0][1] * span.q + b)
                 values.append(np.stack([data for _, _, data in blocks]))
+        if len(rows) == 1:
+            return rows[0], columns[0], values[0]
         row, column = np.concatenate(rows), np.concatenate(columns)
         order = np.argsort(row * (int(column.max()) + 1) + column, kind="stable")
         return row[order], column[order], np.concatenate(values, axis=1)[:, order]

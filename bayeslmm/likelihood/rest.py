@@ -86,16 +86,31 @@ def _whole(spans: tuple[Span, ...]) -> RestLayout:
     return RestLayout(spans, (Batch(column[None], tuple(s.K for s in spans), 0),), m, m * m, readonly(column * m), column)
 
 
-def layout(spans: Sequence[Span], links: sp.csr_array | None) -> RestLayout:
-    """Components of the remaining columns. links : (any, m) sparse, rows that tie columns together; None ties everything."""
+def _apart(span: Span) -> RestLayout:
+    """Every level of one factor by itself."""
+    K, q, m = span.K, span.q, span.stop
+    place = np.arange(q)
+    target = (np.arange(K)[:, None] * (q * q) + place * q).ravel()
+    return RestLayout((span,), (Batch(np.arange(m).reshape(K, q), (1,), 0),), m, m * q, target, np.tile(place, K))
+
+
+def layout(spans: Sequence[Span], links: tuple[Codes, Codes] | None) -> RestLayout:
+    """Components of the remaining columns.
+
+    links : row and column of entries sorted by row; entries of a row tie their columns together. None ties everything
+    """
     if links is None:
         return _whole(tuple(spans))
+    rows, columns = links
+    if len(spans) == 1:
+        level = columns // spans[0].q
+        if bool(((rows[1:] != rows[:-1]) | (level[1:] == level[:-1])).all()):
+            return _apart(spans[0])
     m = spans[-1].stop
     column_factor = np.concatenate([np.full(s.K * s.q, f) for f, s in enumerate(spans)])
     # levels of a factor hold together: tie the q columns of a level
     first_column = np.concatenate([s.offset + np.repeat(np.arange(s.K) * s.q, s.q) for s in spans])
-    rows, columns = links.tocoo().coords
-    K = links.shape[0]
+    K = int(rows[-1]) + 1
     row = np.concatenate([rows, K + np.arange(m)])
     column = np.concatenate([K + columns, K + first_column])
     graph = sp.coo_array((np.ones(len(row)), (row, column)), shape=(K + m, K + m)).tocsr()

@@ -16,6 +16,13 @@ PAIRS = 1 << 20
 """Entries of sparse pieces that wait to be added up: memory is that of the pairs that occur, not of the rows."""
 
 
+REPEATED = 8
+"""Rows per level of the first factor from which it pays to look whether all other levels follow from it."""
+
+HEAD = 256
+"""Rows that are looked at first: where levels cross they do so early."""
+
+
 class PairSums:
     """Sums over the rows by pair of levels: a whole table where it is small, else sparse pieces."""
 
@@ -58,6 +65,9 @@ class PairSums:
         K, L = self.shape
         if self.table is not None:
             return np.repeat(np.arange(K), L), np.tile(np.arange(L), K), self.table
+        if len(self.pieces) == 1:
+            (row, column), data = self.pieces[0].coords, self.pieces[0].data
+            return row.astype(np.int64), column.astype(np.int64), data
         whole = self._whole()
         return np.repeat(np.arange(K), np.diff(whole.indptr)), whole.indices.astype(np.int64), whole.data
 
@@ -83,3 +93,42 @@ class LevelSlice:
             total += sums
         else:
             total[self.span] += sums
+
+
+type Rows = tuple[list[Codes], list[list[Array]], Array | None, Array]
+"""Level codes and columns of every factor, weights, and the weighted border column by column."""
+
+
+def by_cell(codes: list[Codes], Z: list[list[Array]], weights: Array | None, weighted: Array, K: int) -> Rows:
+    """The same sums from fewer rows: where factors are nested and all have an intercept alone, a level of the first is one row.
+
+    K : levels of the first factor. Anything else is handed back as it is.
+    """
+    n = len(codes[0])
+    if n < REPEATED * K or any(len(z) != 1 for z in Z):
+        return codes, Z, weights, weighted
+    owners = [_owner(codes[0], code, K) for code in codes[1:]]
+    constants = [_constant(z[0]) for z in Z]
+    if any(owner is None for owner in owners) or None in constants:
+        return codes, Z, weights, weighted
+    counts = np.bincount(codes[0], minlength=K)
+    seen = np.flatnonzero(counts)
+    size = counts.astype(float) if weights is None else np.bincount(codes[0], weights, K)
+    border = np.array([np.bincount(codes[0], column, K)[seen] for column in weighted])
+    cells = [seen, *(owner[seen] for owner in owners if owner is not None)]
+    return cells, [[np.full(len(seen), c)] for c in constants], size[seen], border
+
+
+def _owner(inner: Codes, outer: Codes, K: int) -> Codes | None:
+    """The one level of `outer` that each level of `inner` (K of them) is met with; None where one is met with several."""
+    owner = np.zeros(K, np.int64)
+    for rows in (slice(0, HEAD), slice(None)):
+        owner[inner[rows]] = outer[rows]
+        if not np.array_equal(owner[inner[rows]], outer[rows]):
+            return None
+    return owner
+
+
+def _constant(column: Array) -> float | None:
+    first = column[0]
+    return float(first) if column[-1] == first and (column == first).all() else None
