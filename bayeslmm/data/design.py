@@ -5,6 +5,7 @@ Rows are those kept (no missing value, weight above 0), in the order of the data
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -174,8 +175,9 @@ class Design:
     @property
     def response_size(self) -> tuple[float, float, float]:
         """Largest absolute value and standard deviation of the response, largest absolute value of what the offset leaves of it."""
-        largest = float(np.abs(self.y).max())
-        return largest, float(np.std(self.y)), largest if self.offset is None else float(np.abs(self.y - self.offset).max())
+        largest, moved = float(np.abs(self.y).max()), self.y - self.y.sum() / len(self.y)
+        spread = math.sqrt(float(moved @ moved) / len(self.y))
+        return largest, spread, largest if self.offset is None else float(np.abs(self.y - self.offset).max())
 
     @property
     def frame(self) -> pd.DataFrame:

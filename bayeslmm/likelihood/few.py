@@ -18,7 +18,7 @@ from itertools import accumulate
 import numpy as np
 from scipy.linalg import lapack
 
-from bayeslmm.arrays import Array, Codes, readonly, symmetric
+from bayeslmm.arrays import Array, Codes, readonly
 from bayeslmm.covariance import Covariance
 from bayeslmm.likelihood.crossproducts import CrossProducts
 from bayeslmm.likelihood.levels_kernel import Solution
@@ -284,4 +284,7 @@ def _together(cross: CrossProducts) -> tuple[Array, Array] | None:
     m = cross.rest.m
     if m > BATCHED or len(cross.rest.batches) != 1:
         return None
-    return symmetric(cross.U0.reshape(m, m)), cross.V0
+    lower = cross.U0.reshape(m, m)  # zeros above the diagonal
+    U = lower + lower.T
+    U.ravel()[:: m + 1] *= 0.5
+    return U, cross.V0
