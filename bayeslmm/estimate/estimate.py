@@ -12,7 +12,7 @@ from bayeslmm.data.incomplete import FEW
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
 from bayeslmm.estimate.boundary import NULL, Certificate, certify, step_off, typical_sd
 from bayeslmm.estimate.checks import estimate_checks
-from bayeslmm.estimate.newton import Outcome, minimise
+from bayeslmm.estimate.newton import EPSILON, Outcome, minimise
 from bayeslmm.likelihood.criterion import Method, Point, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem
@@ -74,10 +74,15 @@ def estimate(problem: Problem, method: Method = "REML", start: Array | None = No
     method : "REML" or "ML"; start : x, unit relative standard deviations by default
     Raises DesignError when the residual variance is 0 at the optimum.
     """
+    with one_thread(problem.criterion.width):
+        return _estimate(problem, method, start)
+
+
+def _estimate(problem: Problem, method: Method, start: Array | None) -> Estimate:
     begin = time.perf_counter()
     restricted = method == "REML"
     refuse_exact(problem)
-    outcome, certificate = search(problem, restricted, problem.start if start is None else start)
+    outcome, certificate = _search(problem, restricted, problem.start if start is None else start)
     point = outcome.point
     if not np.isfinite(point.value) or point.state is None:
         raise DesignError("the likelihood does not exist at any point tried", remedy="look for a term that explains every observation")
@@ -162,7 +167,7 @@ def snapped(problem: Problem, point: Point, restricted: bool) -> Point:
             kept = (left * np.where(sizes < limit, 0.0, sizes)) @ right
             x[term.part] = term.covariance.from_matrix(kept @ kept.T)
     trial = problem.criterion.at(x, restricted)
-    close = 1e-9 + 16 * np.finfo(float).eps * abs(point.value)
+    close = 1e-9 + 16 * EPSILON * abs(point.value)
     return trial if np.isfinite(trial.value) and trial.value <= point.value + close else point
 
 
@@ -176,7 +181,7 @@ def _unit_variance(problem: Problem, x: Array) -> float:
 def refuse_exact(problem: Problem) -> None:
     """A response that the fixed effects reproduce has no residual variance."""
     largest, spread, left = problem.design.response_size
-    if left == 0.0 or problem.conditioning.y_scale <= max(64 * np.finfo(float).eps * largest, 1e-13 * spread):
+    if left == 0.0 or problem.conditioning.y_scale <= max(64 * EPSILON * largest, 1e-13 * spread):
         raise _exact("the fixed effects reproduce the response exactly")
 
 
