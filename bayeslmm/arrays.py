@@ -39,6 +39,8 @@ def chained[Value](parts: Sequence[Value]) -> Value:
 
 def symmetric(lower: Array) -> Array:
     """The symmetric matrix whose lower triangle is given (last two axes)."""
+    if lower.shape[-1] == 1:
+        return lower
     strict = np.tril(lower, -1)
     return np.tril(lower) + np.swapaxes(strict, -1, -2)
 

@@ -54,7 +54,7 @@ class SparseCoupling:
         t = W.shape[2]
         total: Array | None = None
         for (a, b), product in zip(lower_entries(self.q), self.products, strict=True):
-            H = np.einsum("ctk,ctk->tk", W[:, a], W[:, b])
+            H = W[0, 0] * W[0, 0] if self.q == 1 else np.einsum("ctk,ctk->tk", W[:, a], W[:, b])
             part = (product @ H[0])[None] if t == 1 else (product @ np.ascontiguousarray(H.T)).T
             total = part if total is None else np.add(total, part, out=total)
         assert total is not None
@@ -75,6 +75,8 @@ class SparseCoupling:
         """E_k V: V (t, m, s) -> (q, t, s, K)."""
         t, m, s = V.shape
         flat = np.ascontiguousarray(V.transpose(1, 0, 2)).reshape(m, t * s)
+        if self.q == 1:
+            return (self.columns[0] @ flat).reshape(1, -1, t, s).transpose(0, 2, 3, 1)
         return np.stack([(E @ flat).reshape(-1, t, s).transpose(1, 2, 0) for E in self.columns])
 
     def transpose_times(self, V: Array) -> Array:

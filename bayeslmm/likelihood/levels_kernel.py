@@ -133,9 +133,18 @@ class LevelsState:
         assert self.cross.coupling is not None
         return np.asarray(a - self.project(self.cross.coupling.times(modes[..., None])[:, :, 0, :]))
 
+    @cached_property
+    def _lone_share(self) -> Array:
+        """A H of every level where the first factor has one column, (1, t, K)."""
+        assert self.first is not None and self.cross.first is not None
+        W = self.first.W[0]
+        return np.asarray(self.cross.first.A[0] * (W * W))
+
     def project(self, s: Array) -> Array:
         """F_k s_k, F = I - A W'W; s (q, t, K)."""
         assert self.first is not None and self.cross.first is not None
+        if len(s) == 1:
+            return np.asarray(s - self._lone_share * s)
         W, A = self.first.W, self.cross.first.A
         Ws = np.einsum("abtk,btk->atk", W, s)
         H = np.einsum("cbtk,ctk->btk", W, Ws)
@@ -144,6 +153,8 @@ class LevelsState:
     def unproject(self, c: Array) -> Array:
         """F_k' c_k = c_k - H_k A_k c_k."""
         assert self.first is not None and self.cross.first is not None
+        if len(c) == 1:
+            return np.asarray(c - self._lone_share * c)
         Ac = np.einsum("abk,btk->atk", self.cross.first.A, c)
         Ws = np.einsum("abtk,btk->atk", self.first.W, Ac)
         return np.asarray(c - np.einsum("cbtk,ctk->btk", self.first.W, Ws))
@@ -217,6 +228,8 @@ class LevelsState:
         if p:
             seen = self.cross.first.fixed(p)[:, None] - coupling.times(QVx)
             inner += np.einsum("atxk,btxk->abtk", np.matmul(Qxx, seen), seen)
+        if q == 1:
+            return np.asarray(G - self.project(self.project(inner[0]))[None].sum(-1).transpose(2, 0, 1))
         left = np.stack([self.project(inner[:, b]) for b in range(q)], axis=1)
         both = np.stack([self.project(np.ascontiguousarray(left[a])) for a in range(q)])
         return G - both.sum(-1).transpose(2, 0, 1)
@@ -259,10 +272,11 @@ class LevelsState:
             assert self.cross.first is not None and self.cross.coupling is not None
             c = np.ascontiguousarray((movements[0] @ scores[0][:, 0]).transpose(1, 0, 2))
             e = self.unproject(c)
-            total[:mine, :mine] = np.einsum("ask,azk->sz", c, np.einsum("abk,bsk->ask", self.cross.first.A, e))
-            dX[:, :mine] = np.einsum("axk,ask->xs", self.cross.first.fixed(p), e)
+            A = self.cross.first.A
+            total[:mine, :mine] = _products(c, A[0] * e if len(A) == 1 else np.einsum("abk,bsk->ask", A, e))
+            dX[:, :mine] = _products(self.cross.first.fixed(p), e)
             dR[:, :mine] = self.cross.coupling.transpose_times(e[:, None])[0]
-            total[:mine, mine:] = np.einsum("ask,azk->sz", e, self.cross.coupling.times(flat[None])[:, 0])
+            total[:mine, mine:] = _products(e, self.cross.coupling.times(flat[None])[:, 0])
             total[mine:, :mine] = total[:mine, mine:].T
         QdR = self.rest.apply_Q(dR[None])[0]
         total -= dR.T @ QdR
@@ -299,8 +313,7 @@ class LevelsState:
 def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True) -> LevelsState:
     """Evaluate at some thetas; Ts[f] : (t, q, q) lower triangular for each factor in the order of `cross.factors`."""
     t = len(Ts[0]) if Ts else 1
-    r = cross.p + 1
-    border = np.broadcast_to(cross.border, (t, r, r)).copy()
+    border = cross.border + np.zeros((t, 1, 1))
     logdet = np.zeros(t)
     first: LevelState | None = None
     rest: RestState | None = None
@@ -314,8 +327,8 @@ def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True
         border -= first.border
         logdet += first.logdet
     if cross.rest is not None and cross.U0 is not None and cross.V0 is not None:
-        U = np.broadcast_to(cross.U0, (t, len(cross.U0)))
-        V = np.broadcast_to(cross.V0, (t, *cross.V0.shape[-2:]))
+        U = cross.U0[None] if t == 1 else np.broadcast_to(cross.U0, (t, len(cross.U0)))
+        V = cross.V0.reshape(1, *cross.V0.shape[-2:]) if t == 1 else np.broadcast_to(cross.V0, (t, *cross.V0.shape[-2:]))
         if first is not None and cross.coupling is not None and cross.first is not None:
             eliminated = cross.coupling.schur(first.W)
             U = np.subtract(U, eliminated, out=eliminated)
@@ -327,7 +340,14 @@ def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True
     return LevelsState(cross, tuple(Ts), solution, sums, first, rest)
 
 
+def _products(left: Array, right: Array) -> Array:
+    """sum over columns and levels of left right', (s, z); left (q, s, K), right (q, z, K)."""
+    return np.asarray(np.matmul(left, right.swapaxes(1, 2)).sum(0))
+
+
 def _through(W: Array, C: Array) -> Array:
     """H_k C_k, (q, t, r, K)."""
+    if len(W) == 1:
+        return np.asarray((W[0] * W[0])[:, :, None] * (C if C.ndim == 4 else C[:, None]))
     WC = np.einsum("abtk,brk->atrk" if C.ndim == 3 else "abtk,btrk->atrk", W, C)
     return np.asarray(np.einsum("catk,ctrk->atrk", W, WC))
