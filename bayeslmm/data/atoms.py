@@ -209,8 +209,8 @@ def _refuse_not_finite(atom: Atom, values: NDArray[Any], source: Columns) -> Non
 
 def used_levels(source: Columns, column: str) -> tuple[Any, ...]:
     """The levels that the rows kept have, in order."""
-    here, present = source.read_factor(column).levels, source.present(column)
-    return tuple(here) if present.all() else tuple(here[present])
+    here, absent = source.read_factor(column).levels, source.absent(column)
+    return tuple(here) if absent is None else tuple(here[~absent])
 
 
 def _factor_atom(

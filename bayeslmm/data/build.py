@@ -279,12 +279,11 @@ class Assembly:
     def _own_frame(self) -> OwnFrame:
         """A copy that later changes of the caller's frame cannot reach: of all columns where that is cheaper than picking some."""
         frame, rows, used = self.read.source.table.frame, self.read.source.rows, self.asked.columns
-        large = frame.shape[0] * frame.shape[1] > _SMALL
-        if large and len(used) < frame.shape[1]:
+        if len(used) < frame.shape[1] and len(frame) * frame.shape[1] > _SMALL:
             frame = frame[list(used)]
         if rows is not None:
             return OwnFrame(frame.iloc[rows], used)
-        return OwnFrame(frame.copy(deep=not (_COPY_ON_WRITE and large)), used)
+        return OwnFrame(frame.copy(deep=not _COPY_ON_WRITE), used)
 
 
 @lru_cache(maxsize=256)

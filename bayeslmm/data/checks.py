@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,8 @@ def column_notes(source: Columns, factors: Iterable[str], fixed: Block) -> list[
     unused, twins, empty = {}, {}, []
     for name in dict.fromkeys(factors):
         column = source.read_factor(name)
-        if column.kind == "factor" and not source.present(name).all():
-            unused[name] = tuple(column.levels[~source.present(name)])
+        if column.kind == "factor" and (absent := source.absent(name)) is not None:
+            unused[name] = tuple(column.levels[absent])
         near = near_twins(column.levels.tolist())
         if near:
             twins[name] = near
@@ -104,7 +104,7 @@ def design_notes(found: Rank, names: tuple[str, ...], terms: tuple[RandomTerm, .
         notes.append(Check("few_levels", "noted", few, 3, "a variance estimated from two levels is weakly known"))
     if not terms and residual is None:
         notes.append(Check("no_random_term", "noted", 0, 1, "the model is a linear model: add a term such as (1 | g)"))
-    reused = [(a.name, b.name) for a in groups.values() for b in groups.values() if a is not b and _labels_reused(a, b.codes, b.size)]
+    reused = [(a.name, b.name) for a, b in permutations(groups.values(), 2) if _labels_reused(a, b.codes, b.size, b.size)]
     if reused:
         notes.append(_reused_note(reused))
     return notes
@@ -137,19 +137,23 @@ def unmodelled_nesting(source: Columns, terms: tuple[RandomTerm, ...], used: Seq
             continue
         outer = source.read_factor(column)
         if outer.missing is None and len(outer.levels) <= 10 * _FEW_LABELS:
-            codes = source.codes(column).astype(np.int64)
-            reused += [(group.name, column) for group in groups.values() if _labels_reused(group, codes, len(outer.levels))]
+            codes, size, absent = source.codes(column).astype(np.int64), len(outer.levels), source.absent(column)
+            present = size if absent is None else size - int(absent.sum())
+            reused += [(group.name, column) for group in groups.values() if _labels_reused(group, codes, size, present)]
     return [_reused_note(reused)] if reused else []
 
 
-def _labels_reused(inner: GroupingFactor, outer_codes: Codes, outer_size: int) -> bool:
-    """Whether the factor has fewer levels than the other, and each of them occurs in at least half of the other's."""
+def _labels_reused(inner: GroupingFactor, outer_codes: Codes, outer_size: int, present: int) -> bool:
+    """Whether the factor has fewer levels than the other, and each of them occurs in at least half of the other's.
+
+    present : how many levels of the other occur
+    """
     if inner.size < 2 or inner.size >= outer_size or len(inner.columns) > 1 or inner.size * outer_size > 50 * len(outer_codes):
         return False
-    if 2 * len(outer_codes) < inner.size * np.count_nonzero(np.bincount(outer_codes)):
+    if 2 * len(outer_codes) < inner.size * present:
         return False  # too few rows for so many pairs
     pairs = np.bincount(inner.codes * outer_size + outer_codes, minlength=inner.size * outer_size).reshape(inner.size, outer_size) > 0
-    return bool((2 * pairs.sum(axis=1) >= pairs.any(axis=0).sum()).all())
+    return bool(2 * pairs.sum(axis=1).min() >= present)
 
 
 # -------------------------------------------------------------------------------------------------------- identification
@@ -176,8 +180,7 @@ def unidentified(
 
 
 def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Array) -> list[IdentifiabilityError]:
-    group, q = term.group, len(term.columns)
-    name = f"({term.spec.text})"
+    group, q, name = term.group, len(term.columns), f"({term.spec.text})"
     if group.size == 1:
         what = f"grouping factor {group.name!r} has one level, {group.levels[0]!r}: the sd of {name} cannot be estimated"
         return [IdentifiabilityError(what, f"{rows} rows", f"drop the term; or {_PRIORS}")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ Kind = Literal["number", "factor", "text", "boolean", "time", "complex", "object
 Mask = NDArray[np.bool_]
 
 _EXACT = 2**53
+_FEW_TEXTS = 500  # rows up to which setting up a hash table takes longer than a dictionary
 _BY_LETTER: dict[str, Kind] = {"f": "number", "i": "number", "u": "number", "b": "boolean", "c": "complex", "M": "time", "m": "time"}
 
 
@@ -109,6 +110,8 @@ def _object_kind(series: pd.Series[Any]) -> Kind:
 
 def _all_enum(series: pd.Series[Any]) -> bool:
     values = series.to_numpy()
+    if len(values) and type(values[0]) is str:
+        return False
     first = next((value for value in values if isinstance(value, Enum) or not pd.isna(value)), None)
     return isinstance(first, Enum) and all(isinstance(value, Enum) for value in series.dropna())
 
@@ -128,11 +131,12 @@ def read_numbers(table: Table, name: str) -> Numbers:
 def numbers(series: pd.Series[Any], name: str) -> Numbers:
     """`read_numbers` of a Series that is at hand."""
     dtype = series.dtype
-    if isinstance(dtype, np.dtype) and dtype.kind == "f":
+    letter = dtype.kind if isinstance(dtype, np.dtype) else ""
+    if letter == "f":
         return _checked(np.asarray(series.to_numpy(), dtype=np.float64), name, integer=False)
-    if isinstance(dtype, np.dtype) and dtype.kind in "iub":
+    if letter and letter in "iub":
         values = series.to_numpy()
-        if dtype.kind != "b" and dtype.itemsize == 8:
+        if letter != "b" and values.itemsize == 8:
             _refuse_inexact(values, name)
         return Numbers(values.astype(np.float64), None, integer=True)
     kind = kind_of(series)
@@ -244,21 +248,24 @@ def read_factor(table: Table, name: str, kind: Kind | None = None) -> FactorColu
 
 def factor(series: pd.Series[Any], name: str, kind: Kind | None = None) -> FactorColumn:
     """`read_factor` of a Series that is at hand."""
-    kind = kind or kind_of(series)
-    if isinstance(series.dtype, pd.CategoricalDtype):
+    kind, dtype = kind or kind_of(series), series.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
         return _categorical(series.array, kind, name)
-    if isinstance(series.dtype, pd.ArrowDtype) and kind == "factor":
+    if isinstance(dtype, pd.ArrowDtype) and kind == "factor":
         return _categorical(pd.Categorical(series.astype(object)), kind, name)
     if kind == "object":
         _refuse_mixed(series, name)
-    if kind == "text" and series.dtype == object and _all_enum(series):
+    letter = dtype.kind if isinstance(dtype, np.dtype) else ""
+    if letter == "O" and kind == "text" and _all_enum(series):
         return _enumeration(series, kind)
-    if series.dtype == np.dtype(bool):
+    if letter == "b":
         return FactorColumn(series.to_numpy().astype(np.int64), np.array([False, True], dtype=object), kind, None)
-    if isinstance(series.dtype, np.dtype) and (near := _close_integers(series.to_numpy())) is not None:
+    if letter in ("i", "u") and (near := _close_integers(series.to_numpy())) is not None:
         return FactorColumn(near[0], near[1], kind, None)
-    codes, uniques = _factorized(series)
-    levels = np.asarray(uniques, dtype=object)
+    if kind == "text" and len(series) <= _FEW_TEXTS:
+        codes, levels = _few_texts(series)
+        return FactorColumn(codes, levels, kind, _missing(codes))
+    codes, levels = _factorized(series)
     if kind == "boolean":
         levels = np.array([bool(level) for level in levels] + [None], dtype=object)[:-1]
     order = _sorted_order(levels, name)
@@ -269,7 +276,7 @@ def factor(series: pd.Series[Any], name: str, kind: Kind | None = None) -> Facto
 
 def _close_integers(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.object_]] | None:
     """Codes and sorted levels of integers that lie close together; None for anything else."""
-    if values.dtype.kind not in "iu" or not np.can_cast(values.dtype, np.int64) or not len(values):
+    if not np.can_cast(values.dtype, np.int64) or not len(values):
         return None
     low, high = int(values.min()), int(values.max())
     if not is_narrow(high - low + 1, len(values)):
@@ -278,12 +285,23 @@ def _close_integers(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.obje
     return codes, (places + low).astype(object)
 
 
+def _few_texts(series: pd.Series[Any]) -> tuple[NDArray[Any], NDArray[np.object_]]:
+    """Codes and sorted levels of a short column of text, -1 where missing."""
+    labels = series.to_numpy(dtype=object).tolist()
+    place = dict.fromkeys(labels, -1)
+    levels = sorted(label for label in place if isinstance(label, str))
+    place.update(zip(levels, range(len(levels)), strict=True))
+    return np.fromiter(map(place.__getitem__, labels), np.int64, len(labels)), np.array(levels, dtype=object)
+
+
 def _factorized(series: pd.Series[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    values: Any = series.to_numpy() if isinstance(series.dtype, np.dtype) and series.dtype.kind in "iufO" else series.array
-    if isinstance(series.dtype, np.dtype) and not series.dtype.isnative:
-        values = series.to_numpy().astype(series.dtype.newbyteorder("="))
+    dtype, values = series.dtype, cast(Any, series.array)
+    if isinstance(dtype, np.dtype) and not dtype.isnative:
+        values = series.to_numpy().astype(dtype.newbyteorder("="))
+    elif isinstance(dtype, np.dtype) and dtype.kind in "iufO":
+        values = series.to_numpy()
     codes, uniques = pd.factorize(values)
-    return codes, np.asarray(uniques.astype(object) if hasattr(uniques, "astype") else uniques, dtype=object)
+    return codes, np.asarray(uniques.astype(object), dtype=object)
 
 
 def _sorted_order(levels: NDArray[np.object_], name: str) -> NDArray[np.int64]:

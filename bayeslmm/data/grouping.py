@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def group_coder(source: Columns, columns: Sequence[str]) -> GroupCoder:
     key, sizes = parts[0][0].astype(np.int64), [len(levels) for _, levels in parts]
     for (codes, _), size in zip(parts[1:], sizes[1:], strict=True):
         key = key * size + codes
-    combinations, codes = occurring(key, int(np.prod(sizes, dtype=np.float64)))
+    combinations, codes = occurring(key, prod(sizes))
     labels = _labels(combinations, [levels for _, levels in parts])
     return GroupCoder(_factor(name, labels, codes, columns), tuple(readonly(levels) for _, levels in parts), readonly(combinations))
 
@@ -81,17 +82,18 @@ def _factor(name: str, levels: NDArray[np.object_], codes: NDArray[Any], columns
 
 def _compressed(source: Columns, column: str) -> tuple[NDArray[Any], NDArray[np.object_]]:
     """Codes over the levels that the rows kept have, and those levels."""
-    levels, codes, present = source.read_factor(column).levels, source.codes(column), source.present(column)
-    if present.all():
+    levels, codes, absent = source.read_factor(column).levels, source.codes(column), source.absent(column)
+    if absent is None:
         return codes, levels.copy()
-    return (np.cumsum(present) - 1)[codes], levels[present]
+    return (np.cumsum(~absent) - 1)[codes], levels[~absent]
 
 
 def _labels(combinations: Codes, levels: list[NDArray[np.object_]]) -> NDArray[np.object_]:
     """`A:1` for each combination."""
     rest, parts = combinations, []
     for names in reversed(levels):
-        parts.append([str(name) for name in names[rest % len(names)]])
+        texts = [str(name) for name in names.tolist()]
+        parts.append([texts[i] for i in (rest % len(names)).tolist()])
         rest = rest // len(names)
     labels = np.empty(len(combinations), dtype=object)
     labels[:] = [":".join(row) for row in zip(*reversed(parts), strict=True)]

@@ -29,8 +29,19 @@ def rank(X: Array, *, intercept: bool) -> Rank:
 
     intercept : whether the first column is constant
     """
-    root = _plain_root(X, intercept=intercept)
-    return _orthogonalised(X) if root is None else Rank(tuple(range(X.shape[1])), float(np.linalg.cond(root)) if len(root) > 1 else 1.0)
+    rows, size = X.shape
+    if size <= rows and size - intercept <= 1:
+        independent, condition = size == intercept or _moves(X[:, -1], centred=intercept), 1.0
+    else:
+        root = _plain_root(X, intercept=intercept)
+        independent, condition = root is not None, 1.0 if root is None else float(np.linalg.cond(root))
+    return Rank(tuple(range(size)), condition) if independent else _orthogonalised(X)
+
+
+def _moves(column: Array, *, centred: bool) -> bool:
+    """Whether cross-products say that a column is not 0, or not constant; what they leave in doubt they do not say."""
+    raw, total = float(column @ column), float(column.sum()) if centred else 0.0
+    return raw - total * total / len(column) > _SAFE * raw
 
 
 def _plain_root(X: Array, *, intercept: bool) -> Array | None:
@@ -39,14 +50,13 @@ def _plain_root(X: Array, *, intercept: bool) -> Array | None:
     if rows < size:
         return None
     gram = X.T @ X
-    raw = gram.diagonal()
+    raw = np.diag(gram).copy()
     if intercept:
-        gram, raw = gram[1:, 1:] - gram[1:, :1] * gram[0, 1:] / rows, raw[1:]
-    scale = gram.diagonal()
-    if not all(map(float.__gt__, scale.tolist(), (_SAFE * raw).tolist())):
+        gram = gram[1:, 1:] - np.outer(gram[0, 1:], gram[0, 1:]) / rows
+        raw = raw[1:]
+    scale = np.diag(gram)
+    if not (scale > _SAFE * raw).all():
         return None
-    if len(scale) <= 1:
-        return np.ones_like(gram)  # one column is correlated with itself alone
     sizes = np.sqrt(scale)
     try:
         root = np.linalg.cholesky(gram / (sizes[:, None] * sizes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ class Columns:
     _kinds: dict[str, Kind] = field(default_factory=dict)
     _numbers: dict[str, Numbers] = field(default_factory=dict)
     _factors: dict[str, FactorColumn] = field(default_factory=dict)
-    _kept: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
+    _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table) if self.rows is None else len(self.rows)
@@ -66,14 +66,15 @@ class Columns:
         """The codes of a factor over the rows kept, into `read_factor(name).levels`."""
         return self._over_kept("codes", name, self.read_factor(name).codes)
 
-    def present(self, name: str) -> Mask:
-        """(levels,) whether a row that is kept has the level of a factor."""
-        key = ("present", name)
+    def absent(self, name: str) -> Mask | None:
+        """(levels,) whether no row that is kept has the level of a factor; None when every level occurs."""
+        key = ("absent", name)
         if key not in self._kept:
             column, codes = self.read_factor(name), self.codes(name)
             labelled = codes if column.missing is None else codes[codes >= 0]
-            self._kept[key] = np.bincount(labelled, minlength=len(column.levels)) > 0
-        return self._kept[key]
+            counts = np.bincount(labelled, minlength=len(column.levels))
+            self._kept[key] = None if counts.all() else counts == 0
+        return cast(Mask | None, self._kept[key])
 
     def _over_kept(self, what: str, name: str, values: NDArray[Any]) -> NDArray[Any]:
         if self.rows is None:
@@ -81,7 +82,7 @@ class Columns:
         key = (what, name)
         if key not in self._kept:
             self._kept[key] = values[self.rows]
-        return self._kept[key]
+        return cast(NDArray[Any], self._kept[key])
 
     def values(self, name: str) -> NDArray[Any]:
         """Numbers, or the labels of a factor."""
