@@ -26,7 +26,7 @@ BATCHED = 48
 """Blocks up to this size are factorised in batches; larger ones one at a time by LAPACK."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Span:
     """The columns of one remaining factor: level l, column a at `offset + l * q + a`."""
 
