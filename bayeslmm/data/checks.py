@@ -80,7 +80,7 @@ def near_twins(levels: Sequence[Any]) -> tuple[tuple[str, ...], ...]:
 
 def _few_values(values: Array) -> int:
     """The number of distinct values if it is 3 to 6, else 0; 0/1 is the same as a number and as a factor."""
-    if _distinct(values[:1000]) > _FEW_VALUES:
+    if len(set(values[:32].tolist())) > _FEW_VALUES or _distinct(values[:1000]) > _FEW_VALUES:
         return 0
     count = _distinct(values)
     return count if 2 < count <= _FEW_VALUES else 0

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -182,9 +182,9 @@ def _foreign_table(data: Any, used: Sequence[str]) -> Table:
         if name not in names:
             raise absent_column(name, names)
     _refuse_look_alikes(used, names)
-    chosen = frame.select(list(used or names))
-    eager = chosen.collect() if isinstance(chosen, narwhals.LazyFrame) else chosen
-    return Table(pd.DataFrame({name: _foreign_column(eager[name]) for name in eager.columns}), names)
+    chosen = list(used or names)
+    eager = frame.select(chosen).collect() if isinstance(frame, narwhals.LazyFrame) else frame
+    return Table(pd.DataFrame({name: _foreign_column(eager[name]) for name in chosen}), names)
 
 
 def _foreign_column(series: Any) -> Any:
@@ -210,8 +210,11 @@ def _foreign_column(series: Any) -> Any:
 
 def _foreign_categorical(series: Any, kind: str) -> pd.Categorical:
     """An Enum or an arrow dictionary has an order of its own; a polars Categorical is interned text and is sorted."""
-    categories = list(series.cat.get_categories().to_list())
     values = series.to_list()
     if kind.startswith("Categorical") and type(series.to_native()).__module__.startswith("polars"):
-        categories = sorted({value for value in values if value is not None})
-    return pd.Categorical(values, categories=list(dict.fromkeys(categories)))
+        categories = sorted(set(values) - {None})
+    else:
+        categories = list(dict.fromkeys(series.cat.get_categories().to_list()))
+    place: dict[Any, int] = {category: code for code, category in enumerate(categories)} | {None: -1}
+    codes = np.array([place[value] for value in values], dtype=np.int64)
+    return cast(pd.Categorical, pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(categories)))

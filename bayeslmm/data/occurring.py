@@ -17,8 +17,10 @@ def is_narrow(space: int, rows: int) -> bool:
 
 def counted(key: NDArray[Any], space: int) -> tuple[Codes, Codes]:
     """Sorted distinct keys of 0, ..., space - 1, and each row's place among them, by counting."""
-    present = np.bincount(key, minlength=space) > 0
-    return np.flatnonzero(present), (np.cumsum(present) - 1)[key]
+    distinct = np.bincount(key, minlength=space).nonzero()[0]
+    place = np.empty(space, dtype=np.int64)
+    place[distinct] = np.arange(len(distinct))
+    return distinct, place[key]
 
 
 def occurring(key: Codes, space: int) -> tuple[Codes, Codes]:

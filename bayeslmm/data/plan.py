@@ -29,9 +29,12 @@ class Plan:
 
     def roles(self, source: Columns) -> Iterator[tuple[str, bool]]:
         """Each column and whether it is read as a factor."""
-        yield from ((name, False) for name in self.numbers)
-        yield from ((name, True) for name in self.factors)
-        yield from ((name, source.is_factor(name)) for name in self.natural)
+        for name in self.numbers:
+            yield name, False
+        for name in self.factors:
+            yield name, True
+        for name in self.natural:
+            yield name, source.is_factor(name)
 
 
 @lru_cache(maxsize=256)
