@@ -23,7 +23,10 @@ from bayeslmm.covariance import Covariance
 from bayeslmm.likelihood.crossproducts import CrossProducts
 from bayeslmm.likelihood.levels_kernel import Solution
 from bayeslmm.likelihood.parameters import RandomParameters
-from bayeslmm.likelihood.rest import BATCHED
+from bayeslmm.likelihood.rest import TOGETHER
+
+LONE = 64
+"""Columns of a single factor up to which they are one matrix; more are done level by level. Several factors: `rest.TOGETHER`."""
 
 KEPT = 30
 """Parameters up to which movements of T, the same for all data of one layout, are kept for the next fit: half a megabyte."""
@@ -270,7 +273,7 @@ def few_columns(parameters: RandomParameters, cross: CrossProducts) -> FewColumn
 def _lone(cross: CrossProducts) -> tuple[Array, Array] | None:
     """U and V of a single factor."""
     first = cross.first
-    if first is None or first.K * first.q > BATCHED or first.C.ndim != 3:
+    if first is None or first.K * first.q > LONE or first.C.ndim != 3:
         return None
     m, level = first.K * first.q, np.arange(first.K)
     U = np.zeros((first.K, first.q, first.K, first.q))
@@ -282,7 +285,7 @@ def _together(cross: CrossProducts) -> tuple[Array, Array] | None:
     """U and V of factors kept in one block."""
     assert cross.rest is not None and cross.U0 is not None and cross.V0 is not None
     m = cross.rest.m
-    if m > BATCHED or len(cross.rest.batches) != 1:
+    if m > TOGETHER or len(cross.rest.batches) != 1:
         return None
     lower = cross.U0.reshape(m, m)  # zeros above the diagonal
     U = lower + lower.T

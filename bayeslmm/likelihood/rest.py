@@ -25,6 +25,9 @@ SKEWED = 1e3
 BATCHED = 48
 """Blocks up to this size are factorised in batches; larger ones one at a time by LAPACK."""
 
+TOGETHER = 96
+"""Columns of all factors up to which they are one dense block: looking for structure among so few costs more than arithmetic."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:

@@ -68,7 +68,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "weighted": ("y ~ x + (x | s) + (1 | d)", "few", {"weights": "w", "offset": "o"}),
     "slopes": ("y ~ x + (x | s) + (x | d)", "few", {}),
     "singular": ("v ~ x + (1 | s) + (1 | d) + (1 | dept)", "few", {}),
-    "related": ("y ~ x + (1 | s) + (1 | d)", "few", {"relationship": {"d": kinship(25)}}),
+    "related": ("y ~ x + (1 | s) + (1 | d)", "few", {"relationship": {"d": kinship(30)}}),
     "alone": ("y ~ x + (x | s)", "few", {"weights": "w"}),
     "nested": ("y ~ k + (1 | taster / batch / cask)", "casks", {}),
     "components": ("y ~ k + (1 | taster / batch / cask)", "many casks", {}),
@@ -77,7 +77,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 FRAMES = {
-    "few": lambda: ratings(40, 25, 260),
+    "few": lambda: ratings(70, 30, 420),
     "many": lambda: ratings(420, 300, 1500),
     "casks": lambda: casks(30),
     "many casks": lambda: casks(330),
