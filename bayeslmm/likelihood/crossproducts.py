@@ -18,8 +18,8 @@ from bayeslmm.errors import SizeError
 from bayeslmm.likelihood.conditioning import ColumnMap, Conditioning, pieces
 from bayeslmm.likelihood.coupling import PRODUCTS, Coupling, DenseCoupling, count_products, sparse_coupling
 from bayeslmm.likelihood.levels import LevelBlock
-from bayeslmm.likelihood.rest import BATCHED, RestLayout, Span, layout
-from bayeslmm.likelihood.row_sums import SMALL, LevelSlice, PairSums, by_cell
+from bayeslmm.likelihood.rest import BATCHED, TOGETHER, RestLayout, Span, layout
+from bayeslmm.likelihood.row_sums import SMALL, LevelSlice, PairSums, by_cell, row_products
 
 DENSE_MEMORY = 1 << 28
 """Elements that a dense coupling may hold."""
@@ -135,7 +135,7 @@ class Accumulator:
         """A piece of rows: level codes and columns of every factor, [X y] column by column (r, rows), weights."""
         self.n += border.shape[1]
         weighted = border if weights is None else border * weights
-        self.border += border @ weighted.T
+        self.border += row_products(border, weighted)
         if len(codes) > 1:
             codes, Z, weights, weighted = by_cell(codes, Z, weights, weighted, self.factors[0].K)
         for f, (code, z) in enumerate(zip(codes, Z, strict=True)):
@@ -176,7 +176,7 @@ class Accumulator:
             return CrossProducts(self.n, self.r - 1, (), border, None, None, None, None, None)
         total = sum(factor.K * factor.q for factor in self.factors)
         # for one theta, a few crossed levels are one small dense block: eliminating a factor first would save nothing
-        has_first = self.factors[0].root is None and (len(self.factors) == 1 or total > BATCHED or not small)
+        has_first = self.factors[0].root is None and (len(self.factors) == 1 or total > TOGETHER or not small)
         first = LevelBlock(self.diagonal[0], self.with_border[0]) if has_first else None
         if len(self.factors) == int(has_first):
             return CrossProducts(self.n, self.r - 1, self.factors, border, first, None, None, None, None)

@@ -22,6 +22,9 @@ UNROLLED = 6
 FEW = 256
 """Levels (times thetas) up to which batched matrices cost less than vectors of levels: the calls, not the numbers, take the time."""
 
+THIN = 5
+"""Rows up to which a general product is faster than a symmetric one."""
+
 CHUNK = 8192
 """Elements of (thetas x levels) worked on at once: the working set stays in cache."""
 
@@ -145,7 +148,7 @@ class LevelBlock:
             border += state.border
             if state.projected is not None and state.B is not None:
                 flat = state.projected.transpose(1, 0, 2, 3).reshape(t, q * r, -1)
-                products += np.matmul(flat, flat.swapaxes(-1, -2))
+                products += gram(flat)
                 B += state.B.sum(-1).transpose(2, 0, 1)
         if not derivatives:
             return LevelSums(logdet, border, None, None)
@@ -158,13 +161,21 @@ class LevelBlock:
             return _few(A, C, T, derivatives)
         logdet, W = _unrolled(A, T) if self.q <= UNROLLED else _batched(A, T)
         Y = _times(W, C)
-        border = np.matmul(Y, Y.swapaxes(-1, -2)).sum(0)
+        border = gram(Y).sum(0)
         stacked = np.array(W)
         if not derivatives:
             return LevelState(logdet, border, stacked, None, None)
         AW = _cross(A, W)
         projected = (C if C.ndim == 4 else C[:, None]) - _times(AW, Y)
         return LevelState(logdet, border, stacked, projected, _remainder(A, AW))
+
+
+def gram(Y: Array) -> Array:
+    """Y Y' of a few long rows, (.., r, r); Y (.., r, k).
+
+    By a copy: what NumPy knows to be symmetric it gives to a routine that takes several times as long for so few rows.
+    """
+    return np.asarray(np.matmul(Y, (Y.copy() if Y.shape[-2] <= THIN else Y).swapaxes(-1, -2)))
 
 
 def _few(A: Array, C: Array, T: Array, derivatives: bool) -> LevelState:

@@ -16,7 +16,7 @@ import numpy as np
 
 from bayeslmm.arrays import Array
 from bayeslmm.likelihood.crossproducts import CrossProducts
-from bayeslmm.likelihood.levels import CHUNK, LevelState, LevelSums
+from bayeslmm.likelihood.levels import CHUNK, LevelState, LevelSums, gram
 from bayeslmm.likelihood.rest import RestState, factorise
 
 SMALL, MANY = 4, 64
@@ -179,7 +179,7 @@ class LevelsState:
         if self.sums is not None and self.sums.products is not None:
             v = np.concatenate([-self.solution.alpha, np.ones((len(self.solution.alpha), 1))], axis=1)
             return [np.einsum("taxbz,tx,tz->tab", self.sums.products, v, v)]
-        return [np.matmul(a.transpose(1, 0, 2), a.transpose(1, 2, 0)) for a in self.scores]
+        return [gram(a.transpose(1, 0, 2)) for a in self.scores]
 
     def logdet_adjoints(self, restricted: bool) -> list[Array]:
         """gT (t, q, q) of every factor: d logdet = sum gT * dT, with the REML term when restricted."""
@@ -218,7 +218,7 @@ class LevelsState:
         if self.rest is None:
             if p:
                 flat = Ex.transpose(1, 0, 2, 3).reshape(len(Qxx), q * p, -1)
-                products = np.matmul(flat, flat.swapaxes(-1, -2)).reshape(len(Qxx), q, p, q, p)
+                products = gram(flat).reshape(len(Qxx), q, p, q, p)
                 G = G - (products * Qxx[:, None, :, None, :]).sum((2, 4))
             return np.asarray(G)
         coupling = self.cross.coupling

@@ -19,7 +19,7 @@ import numpy as np
 from bayeslmm.arrays import Array, Codes
 from bayeslmm.likelihood.coupling import DenseCoupling, SparseCoupling
 from bayeslmm.likelihood.crossproducts import CrossProducts
-from bayeslmm.likelihood.levels import CHUNK, UNROLLED, unrolled
+from bayeslmm.likelihood.levels import CHUNK, UNROLLED, gram, unrolled
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.rest import Span
 
@@ -120,8 +120,7 @@ def _moved(H: Array, k: Codes, N: Array) -> Array:
     """sum over pairs of (H_k N) D (H_k N)' as a matrix on vec D, (q^2, q'^2)."""
     q, other = N.shape[:2]
     G = np.einsum("abk,bck->ack", H[:, :, k], N).reshape(q * other, -1)
-    gram = (G @ G.T).reshape(q, other, q, other)
-    return np.asarray(gram.transpose(0, 2, 1, 3).reshape(q * q, other * other))
+    return np.asarray(gram(G).reshape(q, other, q, other).transpose(0, 2, 1, 3).reshape(q * q, other * other))
 
 
 def _equations(cross: CrossProducts, factors: list[_Levels]) -> tuple[Array, Array]:
@@ -147,12 +146,12 @@ def _add_own(M: Array, right: Array, own: slice, levels: _Levels) -> None:
     """What levels of a factor say of it, of sigma^2 and of e'e."""
     q, H = levels.q, levels.H()
     s = np.einsum("abk,bk->ak", H, levels.c)
-    right[own] += (s @ s.T).ravel()
+    right[own] += gram(s).ravel()
     M[0, own] += levels.A.sum(-1).ravel()
     HA = np.einsum("abk,bck->ack", H, levels.A)
     M[own, 0] += np.einsum("abk,cbk->ac", HA, H).ravel()
     flat = HA.reshape(q * q, -1)
-    M[own, own] += (flat @ flat.T).reshape(q, q, q, q).transpose(0, 2, 1, 3).reshape(q * q, -1)
+    M[own, own] += gram(flat).reshape(q, q, q, q).transpose(0, 2, 1, 3).reshape(q * q, -1)
 
 
 def _swapped(pairs: tuple[Codes, Codes, Array]) -> tuple[Codes, Codes, Array]:

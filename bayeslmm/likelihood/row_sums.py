@@ -95,6 +95,25 @@ class LevelSlice:
             total[self.span] += sums
 
 
+THIN, LONG = 5, 4096
+"""Columns up to which, and rows from which, cross-products are summed one by one, in pairs.
+
+It takes no longer for so few columns, and BLAS loses two digits where a response has few values: its partial sums all round alike.
+"""
+
+
+def row_products(border: Array, weighted: Array) -> Array:
+    """Products of the columns with the same columns times weights, (r, r); both (r, rows)."""
+    r, n = border.shape
+    if r > THIN or n < LONG:
+        return np.asarray(border @ weighted.T)
+    out = np.empty((r, r))
+    for i, column in enumerate(border):
+        for j in range(i + 1):
+            out[i, j] = out[j, i] = (column * weighted[j]).sum()
+    return out
+
+
 type Rows = tuple[list[Codes], list[list[Array]], Array | None, Array]
 """Level codes and columns of every factor, weights, and the weighted border column by column."""
 
@@ -114,9 +133,15 @@ def by_cell(codes: list[Codes], Z: list[list[Array]], weights: Array | None, wei
     counts = np.bincount(codes[0], minlength=K)
     seen = np.flatnonzero(counts)
     size = counts.astype(float) if weights is None else np.bincount(codes[0], weights, K)
-    border = np.array([np.bincount(codes[0], column, K)[seen] for column in weighted])
+    border = np.array([_sums(codes[0], column, K, size if weights is None else None)[seen] for column in weighted])
     cells = [seen, *(owner[seen] for owner in owners if owner is not None)]
     return cells, [[np.full(len(seen), c)] for c in constants], size[seen], border
+
+
+def _sums(code: Codes, column: Array, K: int, counts: Array | None) -> Array:
+    """Sums of a column by level; counts (K,) or None: rows of the levels, which say it all of a column that does not vary."""
+    constant = None if counts is None else _constant(column)
+    return np.bincount(code, column, K) if counts is None or constant is None else constant * counts
 
 
 def _owner(inner: Codes, outer: Codes, K: int) -> Codes | None:
