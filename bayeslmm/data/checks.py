@@ -128,11 +128,10 @@ def unmodelled_nesting(source: Columns, terms: tuple[RandomTerm, ...], used: Seq
     groups = {term.group.name: term.group for term in terms if len(term.group.columns) == 1 and term.group.size <= _FEW_LABELS}
     if not groups:
         return []
-    frame = source.table.frame
-    if frame.shape[1] == len(used):
+    if source.table.frame.shape[1] == len(used):
         return []
     reused = []
-    for column, dtype in zip(frame.columns.tolist(), frame.dtypes.to_numpy(), strict=True):
+    for column, dtype in source.table.dtypes():
         if column in used or not hasattr(dtype, "categories"):
             continue
         outer = source.read_factor(column)

@@ -7,7 +7,7 @@ by column, the used ones only. narwhals is imported when such a frame arrives.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, cast
@@ -18,6 +18,7 @@ import pandas as pd
 from bayeslmm.data.wording import absent_name, skeleton, strange_characters
 from bayeslmm.errors import DataError
 
+_FEW_COLUMNS = 6  # up to which it takes less to take out all columns of a frame than some by name
 _GIVE_A_FRAME = "give a pandas, polars or pyarrow frame, or a mapping of column names to columns of equal length"
 
 
@@ -48,6 +49,12 @@ class Table:
             except KeyError:
                 raise absent_column(name, self.names) from None
         return self._series[name]
+
+    def dtypes(self) -> Iterable[tuple[str, Any]]:
+        """Each column of the frame and its dtype."""
+        if len(self._series) == self.frame.shape[1]:
+            return [(name, series.dtype) for name, series in self._series.items()]
+        return zip(self.frame.columns.tolist(), self.frame.dtypes.to_numpy(), strict=True)
 
 
 def absent_column(name: str, names: Sequence[str]) -> DataError:
@@ -105,7 +112,8 @@ def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> Table:
         if name not in data.columns:
             raise absent_column(name, names)
     _refuse_look_alikes(used, names)
-    return Table(data, names)
+    taken: Any = data.items() if len(names) <= _FEW_COLUMNS else ()
+    return Table(data, names, dict(taken))
 
 
 def _refuse_look_alikes(used: Sequence[str], names: Sequence[str]) -> None:
