@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bayeslmm.likelihood.crossproducts import cross_products
 from bayeslmm.likelihood.dense import define
 from bayeslmm.likelihood.kernel import RandomEffectsKernel
 from tests.laws.designs import MIXED, RESIDUAL, Example, mixed, random_x, related, structured
@@ -59,14 +60,17 @@ def test_the_gradient_equals_differences(example: Example, restricted: bool) -> 
     np.testing.assert_allclose(point.gradient, differences, rtol=1e-6, atol=2e-7 * np.abs(differences).max() + 1e-7)
 
 
+@pytest.mark.parametrize("small", [True, False], ids=["one block", "first eliminated"])
 @pytest.mark.parametrize("restricted", [True, False], ids=["REML", "ML"])
 @pytest.mark.parametrize("example", [mixed(name, weighted=True) for name in MIXED] + [related()], ids=[*MIXED, "relationship"])
-def test_few_columns_as_one_matrix_equal_levels_one_by_one(example: Example, restricted: bool) -> None:
-    criterion = example.model(check="warn").problem.criterion
+def test_few_columns_as_one_matrix_equal_levels_one_by_one(example: Example, restricted: bool, small: bool) -> None:
+    problem = example.model(check="warn").problem
+    criterion = problem.criterion
     assert isinstance(criterion.kernel, RandomEffectsKernel)
     assert criterion.kernel.few is not None
-    by_level = replace(criterion, kernel=replace(criterion.kernel, together=False))
-    x = random_x(example.model(check="warn").problem, 4)
+    cross = cross_products(problem.design, problem.conditioning, small=small)
+    by_level = replace(criterion, kernel=replace(criterion.kernel, cross=cross, together=False))
+    x = random_x(problem, 4)
     for at in (x, np.where(np.arange(len(x)) == 0, 0.0, x)):  # a standard deviation of exactly 0 too
         one, other = criterion.at(at, restricted), by_level.at(at, restricted)
         assert one.value == pytest.approx(other.value, rel=1e-13)
