@@ -17,8 +17,9 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
 from bayeslmm.likelihood.conditioning import ColumnMap, Conditioning, pieces
 from bayeslmm.likelihood.coupling import PRODUCTS, Coupling, DenseCoupling, count_products, sparse_coupling
+from bayeslmm.likelihood.layout import RestLayout, Span, layout
 from bayeslmm.likelihood.levels import LevelBlock
-from bayeslmm.likelihood.rest import BATCHED, TOGETHER, RestLayout, Span, layout
+from bayeslmm.likelihood.rest import BATCHED, TOGETHER
 from bayeslmm.likelihood.row_sums import SMALL, LevelSlice, PairSums, by_cell, row_products
 
 DENSE_MEMORY = 1 << 28

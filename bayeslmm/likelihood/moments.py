@@ -19,9 +19,9 @@ import numpy as np
 from bayeslmm.arrays import Array, Codes
 from bayeslmm.likelihood.coupling import DenseCoupling, SparseCoupling
 from bayeslmm.likelihood.crossproducts import CrossProducts
+from bayeslmm.likelihood.layout import Span
 from bayeslmm.likelihood.levels import CHUNK, UNROLLED, gram, unrolled
 from bayeslmm.likelihood.parameters import RandomParameters
-from bayeslmm.likelihood.rest import Span
 
 ROWS, LEVELS = 2000, 100
 """Rows, and levels of the first factor, from which moments are worth their time."""

@@ -19,9 +19,10 @@ from bayeslmm.likelihood.coupling import DenseCoupling
 from bayeslmm.likelihood.criterion import Point, one_thread
 from bayeslmm.likelihood.crossproducts import Factor
 from bayeslmm.likelihood.kernel import RandomEffectsState
+from bayeslmm.likelihood.layout import Span
 from bayeslmm.likelihood.levels_kernel import LevelsState
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.rest import RestState, Span
+from bayeslmm.likelihood.rest import RestState
 from bayeslmm.likelihood.subjects_prediction import subject_mode_covariances, subject_modes, subject_rows
 
 CELLS = 1 << 23
