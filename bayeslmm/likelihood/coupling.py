@@ -31,14 +31,14 @@ def lower_entries(q: int) -> list[tuple[int, int]]:
 class SparseCoupling:
     """E by level in compressed rows, and the map from H to the flat entries of U.
 
-    columns : (q,) list of (K, m) sparse matrices with a common pattern
+    columns : (q,) list of (K, m) sparse matrices with a common pattern; transposed : their transposes, the same numbers
     products : for each entry a >= b of H, the (flat, K) sparse matrix of coefficients; only lower entries of U are targets
     gathers : the transposes of `products`; squares : for each entry a >= b, the (K, m) products E_a E_b of a level with itself
     own : (m,) where the diagonal entry of a column lies in flat storage
     """
 
     columns: tuple[sp.csr_array, ...]
-    transposed: tuple[sp.csr_array, ...]
+    transposed: tuple[sp.csc_array, ...]
     products: tuple[sp.csc_array, ...]
     gathers: tuple[sp.csr_array, ...]
     squares: tuple[sp.csr_array, ...]
@@ -165,7 +165,8 @@ def sparse_coupling(rows: Codes, columns: Codes, values: Array, K: int, m: int, 
     products = tuple(sp.csc_array((d, index, bounds), shape=(flat, K)) for d in data)
     gathers = tuple(sp.csr_array((d, index, bounds), shape=(K, flat)) for d in data)
     squares = tuple(sp.csr_array((values[a] * values[b], E[0].indices, E[0].indptr), shape=(K, m)) for a, b in lower_entries(q))
-    return SparseCoupling(E, tuple(sp.csr_array(e.T) for e in E), products, gathers, squares, target + stride, flat)
+    transposed = tuple(sp.csc_array((e.data, e.indices, e.indptr), shape=(m, K)) for e in E)
+    return SparseCoupling(E, transposed, products, gathers, squares, target + stride, flat)
 
 
 def _portions(bounds: Codes) -> Iterator[slice]:
