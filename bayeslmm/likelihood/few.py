@@ -148,10 +148,16 @@ class FewColumns:
 
     def evaluate(self, x: Array) -> FewPoint | None:
         """The profile at x (size,); None where the matrix is not positive definite."""
-        m = self.m
         lam = self.lam(x)
         moved = self.products @ lam
-        matrix = lam.T @ moved
+        return self._factorised(x, lam, moved, lam.T @ moved)
+
+    def at_unit(self, x: Array) -> FewPoint | None:
+        """`evaluate` where x is known to make every T an identity matrix."""
+        return self._factorised(x, np.eye(self.m), self.products, self.products.copy())
+
+    def _factorised(self, x: Array, lam: Array, moved: Array, matrix: Array) -> FewPoint | None:
+        m = self.m
         matrix.ravel()[: m * (len(matrix) + 1) : len(matrix) + 1] += 1.0
         # the transpose of a symmetric matrix is itself, in the order that LAPACK wants
         L, failed = lapack.dpotrf(matrix.T, lower=1, clean=1)

@@ -31,7 +31,7 @@ def scored_start(few: FewColumns, residual_df: int) -> Array | None:
     parameters = few.parameters
     if not 0 < parameters.size <= MANY or not own_axes(parameters):
         return None
-    point = few.evaluate(np.concatenate([term.covariance.start() for term in parameters.terms]))
+    point = few.at_unit(np.concatenate([term.covariance.start() for term in parameters.terms]))
     if point is None:
         return None
     _, found, failed = lapack.dposv(*equations(point, residual_df))

@@ -46,7 +46,8 @@ def test_the_equations_are_those_of_the_rows(example: Example) -> None:
     inverse = np.linalg.inv(ZDZ(x) + np.eye(n))
     P = inverse - inverse @ X @ np.linalg.solve(X.T @ inverse @ X, X.T @ inverse)
     V = [np.eye(n), *moved]
-    M, right = equations(few.evaluate(x), n - X.shape[1])
+    M, right = equations(few.at_unit(x), n - X.shape[1])
+    np.testing.assert_allclose(few.at_unit(x).K, few.evaluate(x).K, rtol=1e-9, atol=1e-12)
     wanted = np.array([[np.trace(P @ Vi @ P @ Vj) for Vj in V] for Vi in V])
     np.testing.assert_allclose(M, wanted, rtol=1e-8, atol=1e-9 * np.abs(wanted).max())
     np.testing.assert_allclose(right, [y @ P @ Vi @ P @ y for Vi in V], rtol=1e-8, atol=1e-9 * np.abs(right).max())
