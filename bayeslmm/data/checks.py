@@ -183,8 +183,8 @@ def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Ar
     if group.size == 1:
         what = f"grouping factor {group.name!r} has one level, {group.levels[0]!r}: the sd of {name} cannot be estimated"
         return [IdentifiabilityError(what, f"{rows} rows", f"drop the term; or {_PRIORS}")]
-    free_errors = residual is None and term.relationship is None and absorbs_identity(term.spec.structure)
-    if free_errors and rows <= group.size * q:
+    free_errors = residual is None and term.relationship is None
+    if rows <= group.size * q and free_errors and absorbs_identity(term.spec.structure):
         if group.size == rows:
             what = f"every level of {group.name!r} has one row: its sd and the residual sd cannot be told apart"
         else:
