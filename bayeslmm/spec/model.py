@@ -41,5 +41,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         # Two specs that say the same are equal, in whatever order it was said.
-        object.__setattr__(self, "contrasts", tuple(sorted(self.contrasts, key=lambda pair: pair[0])))
-        object.__setattr__(self, "relationship", tuple(sorted(set(self.relationship))))
+        if self.contrasts != ():
+            object.__setattr__(self, "contrasts", tuple(sorted(self.contrasts, key=lambda pair: pair[0])))
+        if self.relationship != ():
+            object.__setattr__(self, "relationship", tuple(sorted(set(self.relationship))))
