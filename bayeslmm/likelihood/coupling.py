@@ -19,8 +19,8 @@ from bayeslmm.arrays import Array, Codes, symmetric
 PRODUCTS = 60_000_000
 """Largest number of pairwise products kept as a sparse map (12 bytes each for every entry of H)."""
 
-PORTION = 1 << 18
-"""Pairwise products made at once."""
+PORTION = 1 << 16
+"""Pairwise products made at once: what they pass through stays in cache, and on the heap."""
 
 
 def lower_entries(q: int) -> list[tuple[int, int]]:
