@@ -19,6 +19,9 @@ from bayeslmm.arrays import Array
 
 ITERATIONS = 200
 
+TOLERANCE = 1e-12
+"""Predicted decrease at which a search ends."""
+
 EPSILON = float(np.finfo(float).eps)
 
 ESCAPED = 1e-8
@@ -160,11 +163,9 @@ class _Search[E: Evaluation]:
     def settled(self) -> Outcome[E] | None:
         """Whether anything is left to gain at the point; the matrix of the last point is asked first, it is often near enough to tell."""
         point = self.point
-        # a gain that the value could not show: parameters are then known to the root of the rounding error, as its size grows with n
-        enough = max(self.tolerance, 2.0 * EPSILON * abs(point.value))
         if self.axes is not None:
             self.predicted = self._gain(*self.axes)
-            if self.predicted <= enough:
+            if self.predicted <= self.tolerance:
                 return self.outcome(True)
         if point.hessian is None or not _finite(point.hessian):
             return self.outcome(False)
@@ -174,12 +175,12 @@ class _Search[E: Evaluation]:
             self.before = None
         if not self.model.corrected:
             left = _decrease(point.hessian, point.gradient)
-            if left is not None and left <= enough:
+            if left is not None and left <= self.tolerance:
                 self.predicted = left
                 return self.outcome(True)
         self.axes = self.model.axes(point.hessian)
         self.predicted = self._gain(*self.axes)
-        if self.predicted <= enough:
+        if self.predicted <= self.tolerance:
             return self.outcome(True)
         far = self.predicted <= ESCAPED and self.escaping is not None and self.escaping(point.x)
         return self.outcome(True) if far else None
@@ -218,7 +219,7 @@ class _Search[E: Evaluation]:
 def minimise[E: Evaluation](
     function: Callable[[Array], E],
     start: E,
-    tolerance: float = 1e-12,
+    tolerance: float = TOLERANCE,
     iterations: int = ITERATIONS,
     escaping: Callable[[Array], bool] | None = None,
 ) -> Outcome[E]:
