@@ -23,7 +23,7 @@ from bayeslmm.likelihood.layout import Span
 from bayeslmm.likelihood.levels import CHUNK, UNROLLED, gram, unrolled
 from bayeslmm.likelihood.parameters import RandomParameters
 
-ROWS, LEVELS = 2000, 100
+ROWS, LEVELS = 1000, 64
 """Rows, and levels of the first factor, from which moments are worth their time."""
 
 SMALLEST, LARGEST = 0.05, 100.0
