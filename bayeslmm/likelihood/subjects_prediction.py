@@ -21,6 +21,9 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.residual_structure import Block, Grouped
 from bayeslmm.likelihood.subjects import SubjectsState
 
+ROUNDING = 1e-14
+"""Variance of what is predicted given the data, relative to its variance without them, that stands for none."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResidualPlace:
@@ -110,8 +113,9 @@ def subject_rows(
         C, own = C + residual, own + variance
     gained, left, d = _condition(state, sp.csr_array(C), X @ c.back, own)
     through_alpha = np.einsum("nx,xz,nz->n", d, state.solution.information_inverse[0], d)
-    unit = point.sigma2 * c.y_scale**2
-    return c.y_scale * gained, unit * np.maximum(left + through_alpha, 0.0), unit * through_alpha
+    unit, variance = point.sigma2 * c.y_scale**2, left + through_alpha
+    # an outcome that was observed has no variance left: what the differences leave of it is rounding
+    return c.y_scale * gained, unit * np.where(variance > ROUNDING * own, variance, 0.0), unit * through_alpha
 
 
 def _through_levels(zD: Array, level: Codes, Z: Array, codes: Codes, K: int, relationship: Array | None) -> sp.csr_array:
