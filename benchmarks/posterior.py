@@ -50,7 +50,7 @@ To make it again: `make posteriors`, or `python -m benchmarks.posterior --again`
 """
 
 
-def run(name: str, sampler: str, limit: float, remark: str) -> list[Line]:
+def run(name: str, sampler: str, limit: float, remark: str = "") -> list[Line]:
     """What a process measured until its end or the limit, line by line; its last line tells why it ended early."""
     command = [sys.executable, "-m", "benchmarks.posterior_worker", name, sampler, repr(time.time())]
     numbers = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -77,6 +77,8 @@ def _errors(density: Density, x: Array) -> Array:
 
 
 def somewhere(density: Density, seed: int = 0, spread: float = 0.3) -> Array:
-    """A point of phi not far from the start."""
-    rng = np.random.default_rng(seed)
-    return density.phi_of(density.problem.start, 0.7) + spread * rng.standard_normal(density.size)
+    """A point of phi not far from relative sds of 1, where no sd is lifted."""
+    rng, start = np.random.default_rng(seed), density.problem.start.copy()
+    for term in density.problem.random.terms:
+        start[term.part] = term.covariance.start()
+    return density.phi_of(start, 0.7) + spread * rng.standard_normal(density.size)
