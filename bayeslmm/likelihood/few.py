@@ -29,7 +29,7 @@ LONE = 64
 """Columns of a single factor up to which they are one matrix; more are done level by level. Several factors: `rest.TOGETHER`."""
 
 KEPT = 30
-"""Parameters up to which movements of T, the same for all data of one layout, are kept for the next fit: half a megabyte."""
+"""Parameters up to which movements of T, the same for all data of one layout, are kept for the next fit: two megabytes at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
