@@ -19,7 +19,8 @@ round by round, so that whatever else the machine does falls on all alike; the f
 
 - *ratio*: the time of a library over ours.
 - *above optimum*: its criterion (-2 log likelihood, in its REML form) minus the best known of the model it fitted.
-- *evaluations*: of the criterion, where the library tells them (iterations in lme-python and gpboost).
+- *evaluations*: of the criterion, where the library tells them (iterations in lme-python and gpboost). Ours begin at one scoring step in
+  the covariances, or at moments of the levels, which are in the time and not in the count; in balanced data that step is the estimate.
 - *peak*: how far resident memory rose during one fit; in brackets, as a multiple of the data frame (not told for small frames,
   where it is noise).
 - gpboost fits by maximum likelihood only and leaves out the correlation of intercept and slope.
