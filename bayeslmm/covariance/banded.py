@@ -118,6 +118,8 @@ class Banded(Covariance):
         return matrix.reshape(*matrix.shape[:-2], self.q**2)[..., self._flat]
 
     def from_matrix(self, sigma: Array) -> Array:
+        if self.q == 1:
+            return np.asarray(np.sqrt(np.maximum(sigma[0], 0.0)))
         if self.order < self.q:
             sigma = np.where(np.tri(self.q, k=self.order - 1) * np.tri(self.q, k=self.order - 1).T > 0, sigma, 0.0)
         return self._take(definite_factor(sigma))

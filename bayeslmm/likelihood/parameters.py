@@ -7,6 +7,7 @@ term, natural parameters (standard deviations relative to sigma, then correlatio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -45,6 +46,8 @@ class TermParameters:
 
     def theta(self, x: Array, weight_mean: float) -> Array:
         """User-scale parameters from x (both of one term)."""
+        if self.covariance.name == "us" and self.covariance.q == 1:
+            return np.asarray(np.abs(self.map.whole[0] * x) / math.sqrt(weight_mean))
         if self.covariance.name == "us":
             root = self.map.whole @ self.covariance.factor(x) / np.sqrt(weight_mean)
             return triangularised(root)[column_wise(self.covariance.q)]

@@ -45,16 +45,16 @@ def scored_start(few: FewColumns, residual_df: int) -> Array | None:
 
 def equations(point: FewPoint, residual_df: int) -> tuple[Array, Array]:
     """Matrix (k + 1, k + 1) and right-hand side in sigma^2 and s, S_i = dT_i + dT_i' on the levels of its factor."""
-    m, a, d = point.data.m, point.scores, point.dLambda
-    k = len(d)
-    A = point.A[:, :-1]
+    m, a, d, half = point.data.m, point.scores, point.dLambda, 0.5 * point.x
+    k, A = len(d), point.A[:, :-1]
     G = point.data.products[:m, :m] - A @ A.T
     seen = (d + d.swapaxes(1, 2)) @ G
     M, right = np.empty((k + 1, k + 1)), np.empty(k + 1)
     M[1:, 1:] = seen.reshape(k, -1) @ seen.swapaxes(1, 2).reshape(k, -1).T
-    # P P = P - P Z Z'P
-    M[0, 1:] = M[1:, 0] = 2.0 * (d.reshape(k, -1) @ (G - G @ G).ravel())
-    M[0, 0] = residual_df - 2.0 * G.trace() + np.vdot(G, G)
     right[1:] = 2.0 * ((d @ a) @ a)
-    right[0] = float(point.L[-1, -1]) ** 2 - a @ a
+    # what belongs to sigma^2 follows from V0 = I + sum x_i V_i / 2 and P V0 P = P
+    traces = 2.0 * (d.reshape(k, -1) @ G.ravel())
+    M[0, 1:] = M[1:, 0] = traces - M[1:, 1:] @ half
+    M[0, 0] = residual_df - traces @ half - M[0, 1:] @ half
+    right[0] = float(point.L[-1, -1]) ** 2 - right[1:] @ half
     return M, right
