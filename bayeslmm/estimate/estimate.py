@@ -12,7 +12,8 @@ from bayeslmm.data.incomplete import FEW
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
 from bayeslmm.estimate.boundary import NULL, Certificate, certify, step_off, typical_sd
 from bayeslmm.estimate.checks import estimate_checks
-from bayeslmm.estimate.newton import EPSILON, TOLERANCE, Outcome, minimise
+from bayeslmm.estimate.newton import EPSILON, TOLERANCE, Outcome
+from bayeslmm.estimate.ordered import minimised
 from bayeslmm.likelihood.criterion import Method, Point, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem
@@ -135,14 +136,9 @@ def search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[Po
 
 
 def _search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[Point], Certificate]:
-    criterion = problem.criterion
-
-    def evaluate(x: Array) -> Point:
-        return criterion.bare(x, restricted)
-
     # a criterion of n rows is known to about n roundings: what is left to gain below that could not be seen, and moves no parameter
-    tolerance = max(TOLERANCE, 2.0 * EPSILON * criterion.n)
-    outcome = minimise(evaluate, evaluate(start), tolerance, escaping=problem.escaping)
+    tolerance = max(TOLERANCE, 2.0 * EPSILON * problem.criterion.n)
+    outcome = minimised(problem, restricted, start, tolerance)
     path = list(outcome.path)
     certificate = certify(problem, outcome.point, restricted)
     for _ in range(RESTARTS):
@@ -151,7 +147,7 @@ def _search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[P
         lower = step_off(problem, outcome.point, certificate, restricted)
         if lower is None:
             break
-        outcome = minimise(evaluate, lower, tolerance, escaping=problem.escaping)
+        outcome = minimised(problem, restricted, lower.x, tolerance)
         path += outcome.path
         certificate = certify(problem, outcome.point, restricted)
     point = snapped(problem, outcome.point, restricted) if certificate.singular else outcome.point

@@ -28,8 +28,23 @@ ESCAPED = 1e-8
 """Predicted decrease below which an optimum at infinity counts as reached."""
 
 
+ROUNDED = 1e-8
+"""Predicted decrease below which a value that rises by as much instead is only rounding, larger than its size alone lets one think."""
+
+LONG = 30
+"""Evaluations, more where parameters are more, after which the matrix is measured: differences of gradients cost one each."""
+
+LEVEL = 1.0
+"""Predicted decrease below which a long search is held up by its matrix, not by the distance it has to go."""
+
+DIFFERENCE = 1e-5
+"""Step of those differences, relative to 1 + |x|."""
+
 SURPRISE = 0.05
 """Share by which a gain must differ from the one foretold before secants, which cost as much as a small evaluation, are looked at."""
+
+
+type Test = Callable[[Array], bool]
 
 
 class Evaluation(Protocol):
@@ -57,13 +72,17 @@ class _Passed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome[E: Evaluation]:
-    """The best point, whether the predicted decrease fell below the tolerance, and every evaluation (x, value)."""
+    """The best point, whether the predicted decrease fell below the tolerance, and every evaluation (x, value).
+
+    left : the search was broken off at a point that `leaving` did not want to go on from
+    """
 
     point: E
     converged: bool
     predicted: float
     path: tuple[tuple[Array, float], ...]
     interrupted: bool = False
+    left: bool = False
 
 
 def _length(v: Array) -> float:
@@ -144,17 +163,18 @@ class _Model:
 class _Search[E: Evaluation]:
     """The best point so far, what is believed about its surroundings, and every evaluation."""
 
-    def __init__(self, function: Callable[[Array], E], start: E, tolerance: float, escaping: Callable[[Array], bool] | None) -> None:
-        self.function, self.tolerance, self.escaping = function, tolerance, escaping
+    def __init__(self, function: Callable[[Array], E], start: E, tolerance: float, escaping: Test | None, leaving: Test | None) -> None:
+        self.function, self.tolerance, self.escaping, self.leaving = function, tolerance, escaping, leaving
         self.point = start
         self.before: _Passed | None = None
         self.path = [(start.x, start.value)]
         self.radius, self.predicted, self.stalled, self.surprised = 1.0, np.inf, 0, False
         self.model = _Model(len(start.x))
         self.axes: tuple[Array, Array] | None = None
+        self.measured = 0
 
-    def outcome(self, converged: bool, *, interrupted: bool = False) -> Outcome[E]:
-        return Outcome(self.point, converged, self.predicted, tuple(self.path), interrupted)
+    def outcome(self, converged: bool, *, interrupted: bool = False, left: bool = False) -> Outcome[E]:
+        return Outcome(self.point, converged, self.predicted, tuple(self.path), interrupted, left)
 
     def _gain(self, values: Array, vectors: Array) -> float:
         slope = vectors.T @ self.point.gradient
@@ -169,6 +189,8 @@ class _Search[E: Evaluation]:
                 return self.outcome(True)
         if point.hessian is None or not _finite(point.hessian):
             return self.outcome(False)
+        if len(self.path) - self.measured >= max(LONG, len(point.x)) and self.predicted < LEVEL:
+            self._measure(point.hessian)
         if self.before is not None:
             if self.surprised:
                 self.model.learn(self.before, point, point.hessian)
@@ -185,6 +207,22 @@ class _Search[E: Evaluation]:
         far = self.predicted <= ESCAPED and self.escaping is not None and self.escaping(point.x)
         return self.outcome(True) if far else None
 
+    def _measure(self, hessian: Array) -> None:
+        """What the matrix lacks at the point, by differences of the gradient: where it is far from the truth secants learn too slowly."""
+        x, gradient = self.point.x, self.point.gradient
+        H = np.empty((len(x), len(x)))
+        for i, size in enumerate(DIFFERENCE * (1.0 + np.abs(x))):
+            moved = x.copy()
+            moved[i] += size
+            trial = self.function(moved)
+            self.path.append((trial.x, trial.value))
+            H[i] = (trial.gradient - gradient) / size
+        self.measured = len(self.path)
+        S = 0.5 * (H + H.T) - hessian
+        if _finite(S):
+            self.model.S, self.model.corrected, self.model.taught = S, True, True
+            self.before = None
+
     def advance(self) -> Outcome[E] | None:
         """Try a step and judge it by what the model foretold."""
         assert self.axes is not None
@@ -195,14 +233,15 @@ class _Search[E: Evaluation]:
         self.path.append((trial.x, trial.value))
         modelled = -float(slope @ step + 0.5 * (step @ (values * step)))
         gain, noise = point.value - trial.value, 8.0 * EPSILON * abs(point.value)
-        if math.isfinite(trial.value) and modelled <= noise and abs(gain) <= 4 * noise:
+        rounded = (modelled <= noise and abs(gain) <= 4 * noise) or gain <= -modelled >= -ROUNDED
+        if math.isfinite(trial.value) and rounded:
             return self._stall(trial)
         ratio, length = gain / modelled if modelled > 0 else -1.0, _length(step)
         if ratio > 1e-4:
             self.before, self.point = _Passed(point.x, point.value, point.gradient, point.hessian), trial
             self.surprised = self.surprised or abs(ratio - 1.0) > SURPRISE
             self.radius = max(self.radius, 3.0 * length) if ratio > 0.75 else 0.5 * length if ratio < 0.25 else self.radius
-            return None
+            return self.outcome(False, left=True) if self.leaving is not None and self.leaving(trial.x) else None
         if math.isfinite(trial.value):
             self.model.learn(point, trial, point.hessian)
         self.radius = 0.25 * length
@@ -221,14 +260,16 @@ def minimise[E: Evaluation](
     start: E,
     tolerance: float = TOLERANCE,
     iterations: int = ITERATIONS,
-    escaping: Callable[[Array], bool] | None = None,
+    escaping: Test | None = None,
+    leaving: Test | None = None,
 ) -> Outcome[E]:
     """Minimise a function whose evaluations carry gradient and matrix.
 
     Stops when the predicted decrease is below `tolerance`, or below the rounding error of the value, or below `ESCAPED` where the optimum
-    lies at infinity (`escaping(x)`: a correlation on its way to 1). Ctrl-C returns the best point so far.
+    lies at infinity (`escaping(x)`: a correlation on its way to 1). A point with `leaving(x)` is handed back at once. Ctrl-C returns the
+    best point so far.
     """
-    search = _Search(function, start, tolerance, escaping)
+    search = _Search(function, start, tolerance, escaping, leaving)
     del start  # what the search has left behind is let go, the start as well
     try:
         for _ in range(iterations):

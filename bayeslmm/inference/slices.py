@@ -17,8 +17,8 @@ from bayeslmm.estimate.newton import Evaluation, minimise
 from bayeslmm.inference.borders import coefficient_held
 from bayeslmm.inference.joint import JointPoint, joint
 from bayeslmm.inference.parameters import ErrorSd, Parameter, RandomCorrelation, RandomSd, gradient, to_scale, value_of
-from bayeslmm.inference.turned import turn_towards, turned, turned_x
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.turned import turn_towards, turned, turned_x
 
 PREDICTED = 3e-4
 """Predicted decrease at which the last Newton step is taken without another evaluation; what is left is a small part of it."""
