@@ -66,7 +66,7 @@ sbc: .venv/.dev ## simulation-based calibration of the samplers
 	$(PYTEST) -n $(JOBS) -m sbc
 
 fuzz: .venv/.dev ## long runs of generated input
-	HYPOTHESIS_PROFILE=long $(PYTEST) -n $(JOBS) -m fuzz
+	HYPOTHESIS_PROFILE=long $(PYTEST) -n $(JOBS) -m hypothesis
 
 clean: ## remove what the targets made
 	rm -rf .venv .uv .venv-bench site demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

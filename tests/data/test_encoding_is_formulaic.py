@@ -6,7 +6,7 @@ import formulaic
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bayeslmm.data.atoms import Training
@@ -14,6 +14,7 @@ from bayeslmm.data.blocks import Block, train_block
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.source import Columns
 from bayeslmm.data.terms import expand
+from tests.generated import examples
 
 ATOMS = ("x", "z", "k", "f", "g", "h", "`z a`", "C(k)", "I(x ** 2)", "log(u)", "poly(x, 2)", "center(z)", "bs(u, df=4)", "C(f, Sum)")
 FUNCTIONS = {"log": np.log}
@@ -60,7 +61,7 @@ def test_the_names_of_columns_do_not_depend_on_what_was_read_before() -> None:
 
 
 @given(right_hand_sides())
-@settings(max_examples=60)
+@examples(60)
 def test_any_right_hand_side_has_the_columns_of_formulaic(text: str) -> None:
     data = frame()
     block, X = ours(text, data)
@@ -70,7 +71,7 @@ def test_any_right_hand_side_has_the_columns_of_formulaic(text: str) -> None:
 
 
 @given(right_hand_sides())
-@settings(max_examples=25)
+@examples(25)
 def test_new_rows_are_encoded_by_what_the_old_ones_taught(text: str) -> None:
     data, some = frame(), [3, 40, 7]
     block, X = ours(text, data)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bayeslmm.data import build_design
@@ -20,13 +20,14 @@ from bayeslmm.data.rank import rank
 from bayeslmm.errors import DataError
 from bayeslmm.formula import parse_formula
 from bayeslmm.spec import ModelSpec
+from tests.generated import examples
 
 
 def build(formula: str, data: Any) -> Design:
     return build_design(ModelSpec(parse_formula(formula)), data)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.one_of(st.none(), st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=3)), min_size=1, max_size=40),
     st.sampled_from(["object", "str", "string"]),

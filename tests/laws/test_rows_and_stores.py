@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMWarning
 from bayeslmm.formula import formula_text, parse_formula
+from tests.generated import examples
 
 FIXED = ("1", "x", "x * f", "poly(x, 2)", "0 + f", "scale(x) + f", "log(w) + C(f, sum)", "I(x**2) + x:f")
 RANDOM = ("(1 | g)", "(x | g)", "(x || g)", "(1 | g) + (1 | h)", "(0 + f | g)", "cs(0 + f | g)", "(1 | g:h)", "")
@@ -53,7 +54,7 @@ def fitted(model: blm.LMM) -> blm.Fit:
 
 
 @given(models(), st.randoms(use_true_random=False))
-@settings(max_examples=20)
+@examples(20)
 def test_any_rows_of_the_data_are_predicted_as_they_were_fitted(model: blm.LMM, random: Any) -> None:
     fit, data = fitted(model), model.design.frame
     size = 1e-9 * (1 + np.abs(fit.fitted()).max())
@@ -67,7 +68,7 @@ def test_any_rows_of_the_data_are_predicted_as_they_were_fitted(model: blm.LMM, 
 
 
 @given(models(ERRORS), st.randoms(use_true_random=False))
-@settings(max_examples=20)
+@examples(20)
 def test_intervals_of_a_row_do_not_depend_on_the_rows_beside_it(model: blm.LMM, random: Any) -> None:
     fit, data = fitted(model), model.design.frame
     row = random.randrange(len(data))
@@ -78,7 +79,7 @@ def test_intervals_of_a_row_do_not_depend_on_the_rows_beside_it(model: blm.LMM, 
 
 
 @given(models())
-@settings(max_examples=20)
+@examples(20)
 def test_levels_that_no_row_has_change_no_prediction(model: blm.LMM) -> None:
     fit, data = fitted(model), model.design.frame
     wide = data.copy()
@@ -88,7 +89,7 @@ def test_levels_that_no_row_has_change_no_prediction(model: blm.LMM) -> None:
 
 
 @given(models(ERRORS))
-@settings(max_examples=15)
+@examples(15)
 def test_a_saved_fit_opens_equal_to_the_bit(model: blm.LMM) -> None:
     fit = fitted(model)
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +105,7 @@ def test_a_saved_fit_opens_equal_to_the_bit(model: blm.LMM) -> None:
 
 
 @given(models(ERRORS))
-@settings(max_examples=25)
+@examples(25)
 def test_a_spec_and_a_formula_are_read_back_from_their_texts(model: blm.LMM) -> None:
     formula = model.spec.formula
     again = parse_formula(formula_text(formula))
@@ -115,7 +116,7 @@ def test_a_spec_and_a_formula_are_read_back_from_their_texts(model: blm.LMM) -> 
 
 
 @given(models(ERRORS), st.integers(0, 2**32 - 1))
-@settings(max_examples=15)
+@examples(15)
 def test_a_seed_gives_the_same_draws_however_many_are_asked_for(model: blm.LMM, seed: int) -> None:
     fit = fitted(model)
     three = fit.simulate(3, seed=seed)
