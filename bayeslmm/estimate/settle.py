@@ -19,6 +19,9 @@ from bayeslmm.likelihood.subjects_prediction import subject_modes
 
 ROUNDS = 60
 
+LOST = 5
+"""Rounds one after the other whose search does not end: what is left is a valley without a bottom."""
+
 SETTLED = 1e-9
 """Largest change of a fitted value, relative to their size, between two rounds."""
 
@@ -34,7 +37,7 @@ def settled(problem: Problem, method: Method) -> tuple[Problem, Estimate]:
     if not depends_on_fitted(problem) or found.interrupted:
         return problem, found
     before, elapsed, path = fitted_values(problem, found), found.elapsed, found.path
-    change = np.inf
+    change, lost = np.inf, 0
     for _ in range(ROUNDS):
         problem = build(problem.design, before)
         found = estimate(problem, method, start=found.x)
@@ -42,7 +45,8 @@ def settled(problem: Problem, method: Method) -> tuple[Problem, Estimate]:
         now = fitted_values(problem, found)
         change = float(np.abs(now - before).max() / max(float(np.abs(before).max()), 1e-300))
         before = now
-        if change < SETTLED or found.interrupted:
+        lost = 0 if found.converged else lost + 1
+        if change < SETTLED or found.interrupted or lost == LOST:
             break
     verdict = Check(
         "variance of the fitted value",

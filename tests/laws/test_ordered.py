@@ -83,3 +83,14 @@ def test_a_long_search_measures_its_matrix(monkeypatch: pytest.MonkeyPatch) -> N
     assert problem.criterion.values(near, True).min() >= found.criterion - 1e-7
     monkeypatch.setattr(newton, "LONG", 10**6)
     assert estimate(problem).criterion > found.criterion + 1.0
+
+
+def test_rounds_without_end_are_given_up() -> None:
+    """A power of fitted values that hardly differ: nothing says what it is, and no round of weights and fit ends."""
+    rng = np.random.default_rng(9)
+    g = np.repeat(np.arange(10), 3)
+    data = pd.DataFrame({"y": 12 + 0.8 * rng.normal(size=10)[g] + rng.normal(size=30), "g": g.astype(str)})
+    with pytest.warns(blm.errors.BayesLMMWarning, match="do not settle"):
+        fit = blm.LMM("y ~ 1 + (1 | g)", data, variance="power(fitted)").fit("ML")
+    assert not fit.converged
+    assert len(fit.estimate.path) < 2000
