@@ -66,13 +66,20 @@ def _triangle(problem: Problem, i: int, x: Array) -> Array:
 
 def disordered(problem: Problem, own: Sequence[int], x: Array) -> bool:
     """Whether a pivot of one of these terms is small beside what is left behind it."""
-    return any(_early(_triangle(problem, i, x)) for i in own)
+    for i in own:
+        term = problem.random.terms[i]
+        if term.covariance.q == 2:
+            # asked at every point of a search: the three entries of T are x itself
+            pivot, row, last = x[term.part].tolist()
+            below = row * row + last * last
+            if below > NOTHING and pivot * pivot < SHARE * below:
+                return True
+        elif _early(_triangle(problem, i, x)):
+            return True
+    return False
 
 
 def _early(T: Array) -> bool:
-    if len(T) == 2:
-        below = float(T[1, 0]) ** 2 + float(T[1, 1]) ** 2
-        return float(T[0, 0]) ** 2 < SHARE * below and below > NOTHING
     squares = T * T
     left = squares[:, ::-1].cumsum(axis=1)[:, ::-1].max(axis=0)
     return bool(((squares.diagonal() < SHARE * left) & (left > NOTHING)).any())
