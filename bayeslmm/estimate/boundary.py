@@ -25,6 +25,10 @@ NEARLY = 1e-4
 """Relative standard deviation below which a fit is called singular: the limit of lme4's isSingular."""
 
 
+BEYOND = (0.3, 1.0, 3.0)
+"""Relative standard deviations at which a direction that is 0 is tried."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Certificate:
     """Per term: the null directions of Sigma and the smallest derivative along them (None where Sigma is not singular).
@@ -121,3 +125,24 @@ def step_off(problem: Problem, point: Point, certificate: Certificate, restricte
                 return trial
             size *= 0.2
     return None
+
+
+def beyond(problem: Problem, point: Point, certificate: Certificate, restricted: bool) -> Point | None:
+    """A lower point far from a boundary that is a minimum, along the null directions; None if none is seen.
+
+    Few levels, or a term that another one nearly contains, may give the likelihood a maximum at 0 and a higher one elsewhere.
+    """
+    unit, found = typical_sd(problem, point.x) ** 2, []
+    for term, direction in zip(problem.random.terms, certificate.directions, strict=True):
+        if direction is None:
+            continue
+        Sigma = term.covariance.matrix(point.x[term.part])
+        for size in BEYOND:
+            x = point.x.copy()
+            x[term.part] = term.covariance.from_matrix(Sigma + unit * size**2 * np.outer(direction, direction))
+            found.append(x)
+    values = problem.criterion.values(np.array(found), restricted)
+    least = int(np.argmin(values))
+    if values[least] >= point.value - 1e-9 * max(1.0, abs(point.value)):
+        return None
+    return problem.criterion.at(found[least], restricted)

@@ -10,7 +10,7 @@ import numpy as np
 from bayeslmm.arrays import Array, frozen
 from bayeslmm.data.incomplete import FEW
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
-from bayeslmm.estimate.boundary import NULL, Certificate, certify, step_off, typical_sd
+from bayeslmm.estimate.boundary import NULL, Certificate, beyond, certify, step_off, typical_sd
 from bayeslmm.estimate.checks import estimate_checks
 from bayeslmm.estimate.newton import EPSILON, TOLERANCE, Outcome
 from bayeslmm.estimate.ordered import minimised
@@ -142,9 +142,10 @@ def _search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[P
     path = list(outcome.path)
     certificate = certify(problem, outcome.point, restricted)
     for _ in range(RESTARTS):
-        if not certificate.singular or certificate.worst >= -1e-6 * max(1.0, abs(outcome.point.value)):
+        if not certificate.singular:
             break
-        lower = step_off(problem, outcome.point, certificate, restricted)
+        downhill = certificate.worst < -1e-6 * max(1.0, abs(outcome.point.value))
+        lower = (step_off if downhill else beyond)(problem, outcome.point, certificate, restricted)
         if lower is None:
             break
         outcome = minimised(problem, restricted, lower.x, tolerance)

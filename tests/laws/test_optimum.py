@@ -134,3 +134,23 @@ def test_singular_fits_give_the_fixed_effects_of_least_squares() -> None:
     assert fit.theta[0] == 0.0
     assert fit.fixef.iloc[0] == pytest.approx(data["y"].mean(), rel=1e-12)
     assert fit.vcov.iloc[0, 0] == pytest.approx(data["y"].var(ddof=1) / 30, rel=1e-10)
+
+
+@pytest.mark.parametrize("seed", [1011, 1151, 1628, 2012])
+def test_a_maximum_at_0_is_not_taken_for_the_highest(seed: int) -> None:
+    """Data of few groups whose restricted likelihood has one maximum where the sd is 0 and a higher one where it is not."""
+    rng = np.random.default_rng(seed)
+    groups, n = int(rng.integers(4, 7)), int(rng.integers(10, 22))
+    g = rng.integers(0, groups, n)
+    g[:groups] = np.arange(groups)
+    x = rng.normal(size=n).round(2)
+    y = (x + rng.normal(size=groups)[g] * 3 * (rng.random() < 0.5) + rng.standard_t(2, size=n)).round(2)
+    problem = blm.LMM("y ~ x + (1 | g)", pd.DataFrame({"y": y, "x": x, "g": g})).problem
+    grid = problem.criterion.values(np.linspace(0.0, 5.0, 501)[:, None], True)
+    inside = (grid[1:-1] < grid[:-2]) & (grid[1:-1] < grid[2:])
+    assert grid[0] < grid[1]
+    assert inside.any()
+    for start in (None, np.array([0.05]), np.array([1.0])):
+        found = estimate(problem, start=start)
+        assert found.criterion <= grid.min() + 1e-9
+        assert not found.singular
