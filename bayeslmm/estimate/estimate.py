@@ -72,7 +72,7 @@ class Estimate:
 def estimate(problem: Problem, method: Method = "REML", start: Array | None = None) -> Estimate:
     """Minimise the criterion.
 
-    method : "REML" or "ML"; start : x, unit relative standard deviations by default
+    method : "REML" or "ML"; start : x, by default where the problem says
     Raises DesignError when the residual variance is 0 at the optimum.
     """
     with one_thread(problem.criterion.width):
@@ -130,7 +130,7 @@ def _degenerate(problem: Problem, point: Point, restricted: bool) -> bool:
 
 
 def search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[Point], Certificate]:
-    """Newton's method, and again from beyond every boundary that is none."""
+    """Newton's method, and again from beyond every boundary that is none, or that has a lower point behind it."""
     with one_thread(problem.criterion.width):
         return _search(problem, restricted, start)
 
@@ -142,7 +142,7 @@ def _search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[P
     path = list(outcome.path)
     certificate = certify(problem, outcome.point, restricted)
     for _ in range(RESTARTS):
-        if not certificate.singular:
+        if outcome.interrupted or not certificate.singular:
             break
         downhill = certificate.worst < -1e-6 * max(1.0, abs(outcome.point.value))
         lower = (step_off if downhill else beyond)(problem, outcome.point, certificate, restricted)

@@ -107,6 +107,25 @@ def test_an_interrupted_fit_keeps_the_best_point_and_is_marked(sleepstudy: pd.Da
     assert "interrupted" in repr(fit)
 
 
+def test_after_an_interrupt_no_search_is_begun_beyond_a_variance_of_0(sleepstudy: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = sleepstudy.assign(Reaction=np.random.default_rng(2).normal(size=180)).drop(index=range(0, 180, 7))
+    model = blm.LMM("Reaction ~ Days + (1 | Subject)", noise)
+    whole, calls = Criterion.bare, []
+
+    def pressed(self: Criterion, x: np.ndarray, restricted: bool) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(self, np.full_like(x, 1e-6), restricted)  # the search begins next to 0
+
+    monkeypatch.setattr(Criterion, "bare", pressed)
+    monkeypatch.setattr("bayeslmm.estimate.estimate.TOLERANCE", -1.0)
+    monkeypatch.setattr("bayeslmm.estimate.estimate.EPSILON", 0.0)
+    monkeypatch.setattr("bayeslmm.estimate.estimate.beyond", lambda *given: pytest.fail("a search was begun after Ctrl-C"))
+    with pytest.warns(BayesLMMWarning, match="interrupted"):
+        assert model.fit().interrupted
+
+
 def test_rows_are_positions_in_the_data_given(sleepstudy: pd.DataFrame) -> None:
     holes = sleepstudy.copy()
     holes.loc[[3, 50], "Reaction"] = np.nan
