@@ -129,7 +129,7 @@ class FewColumns:
         return out
 
     def T(self, x: Array) -> Array:
-        """T of all factors on the diagonal of (Q, Q)."""
+        """T of all factors on the diagonal of (Q, Q), flat."""
         if self.steady is not None:
             dT = self.steady[0]
             return np.asarray(x @ dT.reshape(len(dT), -1))
