@@ -112,11 +112,11 @@ def test_after_an_interrupt_no_search_is_begun_beyond_a_variance_of_0(sleepstudy
     model = blm.LMM("Reaction ~ Days + (1 | Subject)", noise)
     whole, calls = Criterion.bare, []
 
-    def pressed(self: Criterion, x: np.ndarray, restricted: bool) -> object:
+    def pressed(self: Criterion, x: np.ndarray, restricted: bool, order: int = 2) -> object:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return whole(self, np.full_like(x, 1e-6), restricted)  # the search begins next to 0
+        return whole(self, np.full_like(x, 1e-6), restricted, order)  # the search begins next to 0
 
     monkeypatch.setattr(Criterion, "bare", pressed)
     monkeypatch.setattr("bayeslmm.estimate.estimate.TOLERANCE", -1.0)
