@@ -12,7 +12,7 @@ Importing the package imports nothing else: each name is handed on when it is fi
 
 from typing import Any
 
-from bayeslmm import doors as _doors
+from bayeslmm.model import _doors as _doors
 
 __version__ = "0.1.0"
 

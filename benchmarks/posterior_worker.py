@@ -106,7 +106,7 @@ def runner(name: str, sampler: str) -> Draw:
 
 def arrays(post: Any) -> Draws:
     """The draws by name as arrays (chain, draw, ...)."""
-    from bayeslmm.bayes.tree import posterior_variables
+    from bayeslmm.bayes.posterior.datatree import posterior_variables
 
     return judged({name: post.shaped(variable.values) for name, variable in posterior_variables(post).items()})
 

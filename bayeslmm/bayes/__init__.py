@@ -5,7 +5,7 @@ Names are handed on when they are first asked for; PyMC and ArviZ are opened onl
 
 from typing import Any
 
-from bayeslmm.bayes import doors as _doors
+from bayeslmm.bayes import _doors as _doors
 
 __all__ = ["Posterior", "map_estimate", "prior_predictive", "resolved_priors", "sample"]
 

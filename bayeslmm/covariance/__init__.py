@@ -1,10 +1,8 @@
 """Covariance structures: one object each, for D (random effects) and R (residuals over visits) alike."""
 
-from bayeslmm.covariance.located import Located, PinnedLocated
-from bayeslmm.covariance.parameters import Parameter
-from bayeslmm.covariance.protocol import Covariance, Pinned
+from bayeslmm.covariance.base import Covariance, Parameter, Pinned
 from bayeslmm.covariance.registry import STRUCTURES, Structure, description, make, structure
-from bayeslmm.covariance.spatial import distance_matrix, typical_distance
+from bayeslmm.covariance.spatial import Located, PinnedLocated, distance_matrix, typical_distance
 
 __all__ = [
     "STRUCTURES",

@@ -7,12 +7,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from bayeslmm.arrays import Array, Codes, readonly
-from bayeslmm.covariance.fitting import best_of
-from bayeslmm.covariance.parameters import Parameter, per_row
-from bayeslmm.covariance.protocol import Covariance, Derivatives, Invariance
-from bayeslmm.covariance.symbolic import ByMatrix
-from bayeslmm.covariance.triangle import transposed, trapezoidal
+from bayeslmm._arrays import Array, Codes, readonly
+from bayeslmm.covariance.base import ByMatrix, Covariance, Derivatives, Invariance, Parameter, per_row
+from bayeslmm.covariance.linalg import best_of, transposed, trapezoidal
 
 
 @lru_cache(maxsize=64)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bayeslmm.arrays import Array, Codes
-from bayeslmm.covariance.banded import Banded
-from bayeslmm.covariance.parameters import Parameter
-from bayeslmm.covariance.protocol import Covariance, Derivatives, Invariance
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.covariance.base import Covariance, Derivatives, Invariance, Parameter
+from bayeslmm.covariance.unstructured import Banded
 
 
 def kron(left: Array, right: Array) -> Array:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import digamma, gammaln, polygamma
 
-from bayeslmm.arrays import Array
-from bayeslmm.covariance.parameters import Parameter
+from bayeslmm._arrays import Array
+from bayeslmm.covariance.base import Parameter
 from bayeslmm.covariance.spatial import Spatial, wide
 
 _NODES = np.linspace(0.0, 1.0, 257)

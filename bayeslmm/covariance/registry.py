@@ -1,4 +1,9 @@
-"""The list of structures, and the one door that builds them by name."""
+"""The list of structures, and the one door that builds them by name.
+
+Names of covariance structures, and what their syntax allows.
+
+What the data must know of a covariance structure, by name: whether its rows have an order, or a place.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +15,22 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bayeslmm.arrays import Array, frozen
-from bayeslmm.covariance.banded import Banded, Diagonal
-from bayeslmm.covariance.combinations import Given, Known, Linear, huynh_feldt
-from bayeslmm.covariance.correlation import Autoregressive, Correlation, Exchangeable, Independent
+from bayeslmm._arrays import Array, frozen
+from bayeslmm.covariance.antedependence import AnteDependent
+from bayeslmm.covariance.autoregressive import Autoregressive, MovingAutoregressive
+from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.correlation import Correlation, Independent
+from bayeslmm.covariance.exchangeable import Exchangeable
 from bayeslmm.covariance.factor_analytic import CommonFactors, FactorAnalytic
+from bayeslmm.covariance.huynh_feldt import Given, Known, Linear, huynh_feldt
 from bayeslmm.covariance.kronecker import Kronecker
-from bayeslmm.covariance.located import Located
+from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.matern import Matern
-from bayeslmm.covariance.nugget import WithNugget
-from bayeslmm.covariance.positions import AtPositions
-from bayeslmm.covariance.protocol import Covariance
+from bayeslmm.covariance.modifiers import AtPositions, WithNugget
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
-from bayeslmm.covariance.serial import AnteDependent, MovingAutoregressive, Toeplitz
-from bayeslmm.covariance.spatial import Power, Ranged, Spatial, distance_matrix, typical_distance
-from bayeslmm.covariance.triangle import cholesky
+from bayeslmm.covariance.spatial import Located, Power, Ranged, Spatial, distance_matrix, typical_distance
+from bayeslmm.covariance.toeplitz import Toeplitz
+from bayeslmm.covariance.unstructured import Banded, Diagonal
 from bayeslmm.errors import SpecificationError
 
 
@@ -252,3 +258,82 @@ def make(
     known = None if matrices is None else frozen(np.asarray(matrices, dtype=np.float64))
     known = known[None] if known is not None and known.ndim == 2 else known
     return found.build(Request(name, q, order, given, reach, dims, known, nu, nugget, tuple(positions)))
+
+
+SPATIAL = ("sp_exp", "sp_gau", "sp_pow", "sp_sph", "sp_lin", "sp_ratio", "matern")
+ORDERED = ("un", "toep", "toeph", "fa", "fa0", "fa1")  # take a number of bands or factors after the bar
+PLAIN = ("us", "un", "diag", "id", "cs", "csh", "ar1", "ar1h", "toep", "toeph", "ad", "adh", "arma", "hf", "fa", "fa0", "fa1")
+NAMES = (*PLAIN, *SPATIAL)
+KRONECKER = ("us", "cs", "ar1")  # factors of a product over outcomes and visits
+# Structures with a free diagonal, or a free first band, already contain sigma^2 I: a nugget beside them is not identified.
+FULL = ("us", "un", "diag", "id", "cs", "csh", "hf", "fa", "fa1")
+MAX_ORDER = 1000
+
+
+def is_structure(name: str) -> bool:
+    """Whether it names a structure; a Kronecker product is written `us@ar1`.
+
+    >>> is_structure("us@ar1"), is_structure("poly")
+    (True, False)
+    """
+    if "@" in name:
+        left, _, right = name.partition("@")
+        return left in ("us", "un") and right in KRONECKER
+    return name in NAMES
+
+
+def canonical(name: str, order: int | None) -> str:
+    """`un` without a number of bands is `us`."""
+    name = "us" + name[2:] if name.startswith("un@") else name
+    return "us" if name == "un" and order is None else name
+
+
+def nearest_structures(name: str) -> str:
+    """A remedy for a name that is none."""
+    near = get_close_matches(name, NAMES, n=3, cutoff=0.5)
+    return ("did you mean " + " or ".join(near) + "?") if near else "use one of " + ", ".join(NAMES)
+
+
+_SERIAL = frozenset({"ar1", "ar1h", "toep", "toeph", "arma"})
+_ORDERED = _SERIAL | {"ad", "adh", "un"}
+_FREE = frozenset({"us", "un"})
+
+
+def is_spatial(name: str) -> bool:
+    """Whether the covariance is a function of coordinates."""
+    return name.startswith("sp_") or name == "matern"
+
+
+def is_serial(name: str) -> bool:
+    """Whether the covariance counts steps, so that a level which no row has may not be dropped."""
+    return not _SERIAL.isdisjoint(name.split("@"))
+
+
+def sheds_visits(name: str) -> bool:
+    """Whether a serial structure has parameters of a visit, or of a lag, that vanish with the visit."""
+    return name in ("toep", "toeph", "ar1h")
+
+
+def has_own_sds(name: str) -> bool:
+    """Whether a serial structure has an sd for each visit."""
+    return name in ("toeph", "ar1h")
+
+
+def needs_order(name: str) -> bool:
+    """Whether the order of the visits matters."""
+    return not _ORDERED.isdisjoint(name.split("@"))
+
+
+def is_unstructured(name: str, order: int | None) -> bool:
+    """Whether every pair of visits has a covariance of its own."""
+    return name in _FREE and order is None
+
+
+def absorbs_identity(name: str) -> bool:
+    """Whether adding a multiple of the identity stays in the family, so that it cannot be told from independent errors."""
+    return not (is_spatial(name) or name in ("ar1", "ar1h", "arma") or "@" in name)
+
+
+def absorbs_constant(name: str, order: int | None) -> bool:
+    """Whether adding one number to all entries stays in the family, so that it cannot be told from a random intercept."""
+    return order is None and name in ("us", "un", "cs", "toep", "hf")

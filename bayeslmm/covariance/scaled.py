@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayeslmm.arrays import Array, Codes
-from bayeslmm.covariance.banded import linear_derivatives
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.covariance.base import Covariance, Derivatives, Invariance, Parameter, per_row
 from bayeslmm.covariance.correlation import Correlation
-from bayeslmm.covariance.parameters import Parameter, per_row
-from bayeslmm.covariance.protocol import Covariance, Derivatives, Invariance
-from bayeslmm.covariance.triangle import correlations
+from bayeslmm.covariance.linalg import correlations
+from bayeslmm.covariance.unstructured import linear_derivatives
 
 
 @dataclass(frozen=True, slots=True)

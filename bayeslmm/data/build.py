@@ -11,30 +11,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm.arrays import Array, Codes, frozen, readonly
-from bayeslmm.covariance import Covariance, make
-from bayeslmm.data import checks
-from bayeslmm.data.atoms import ColumnAtom, FactorAtom, TrainedAtom, Training, train_atom
-from bayeslmm.data.blocks import Block, train_block
-from bayeslmm.data.design import Design, OwnFrame, RandomTerm
-from bayeslmm.data.encoding import Covariate, Encoding, RandomCoder
-from bayeslmm.data.frame import Table, read_table
-from bayeslmm.data.grouping import GroupCoder, group_coder
-from bayeslmm.data.incomplete import few_complete
-from bayeslmm.data.overlap import lone_rows, lost_in_fixed, refuse_extreme
-from bayeslmm.data.plan import Plan, plan
-from bayeslmm.data.rank import Rank, rank
-from bayeslmm.data.relationship import aligned, check_names
-from bayeslmm.data.repeated import repeated_parameters
-from bayeslmm.data.residual import residual_design
-from bayeslmm.data.rows import kept_rows
-from bayeslmm.data.source import Columns
-from bayeslmm.data.structures import is_serial
-from bayeslmm.data.variance import variance_design
-from bayeslmm.data.weights import given_numbers, read_weights, refuse_infinite, scaled_weights
-from bayeslmm.data.wording import nearest_names
+from bayeslmm._arrays import Array, Codes, frozen, readonly
+from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.registry import is_serial, make
+from bayeslmm.data import notes as checks
+from bayeslmm.data.columns import Columns
+from bayeslmm.data.design import Covariate, Design, Encoding, OwnFrame, RandomCoder, RandomTerm
+from bayeslmm.data.frame import Table, nearest_names, read_table
+from bayeslmm.data.grouping import GroupCoder, aligned, check_names, group_coder
+from bayeslmm.data.identifiability import Rank, few_complete, lone_rows, lost_in_fixed, rank, refuse_extreme, repeated_parameters
+from bayeslmm.data.model_matrix import Block, train_block
+from bayeslmm.data.residual import residual_design, variance_design
+from bayeslmm.data.rows import Plan, given_numbers, kept_rows, plan, read_weights, refuse_infinite, scaled_weights
+from bayeslmm.data.variables import ColumnAtom, FactorAtom, TrainedAtom, Training, train_atom
 from bayeslmm.errors import Check, DesignError, RankError, SpecificationError
-from bayeslmm.spec.model import ModelSpec
+from bayeslmm.specification.model_spec import ModelSpec
 
 _SMALL = 200_000  # cells of a frame up to which copying all of it costs less than picking columns
 _COPY_ON_WRITE = int(pd.__version__.partition(".")[0]) >= 3  # a shallow copy is then safe from changes of the original

@@ -2,11 +2,15 @@
 
 Numbers, factors and times are told apart by dtype alone (text, categories, booleans and enumerations are factors; integers are numbers),
 so that a model does not change its meaning with the values that happen to be there.
+
+Integers as codes over those that occur.
+
+Columns as the model reads them: each read once, over all rows first (to see what is missing), then over the rows kept.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Literal, cast
@@ -15,11 +19,31 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm.arrays import Array
-from bayeslmm.data.frame import Table
-from bayeslmm.data.occurring import counted, is_narrow
-from bayeslmm.data.wording import rows_text, values_text
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.data.frame import Table, rows_text, values_text
 from bayeslmm.errors import DataError, NonFiniteError
+
+
+def is_narrow(space: int, rows: int) -> bool:
+    """Whether counting `space` keys costs less than sorting or hashing the rows."""
+    return space <= max(4 * rows, 1024)
+
+
+def counted(key: NDArray[Any], space: int) -> tuple[Codes, Codes]:
+    """Sorted distinct keys of 0, ..., space - 1, and each row's place among them, by counting."""
+    distinct = np.bincount(key, minlength=space).nonzero()[0]
+    place = np.empty(space, dtype=np.int64)
+    place[distinct] = np.arange(len(distinct))
+    return distinct, place[key]
+
+
+def occurring(key: Codes, space: int) -> tuple[Codes, Codes]:
+    """`counted`, or the same by sorting where the space of keys is large."""
+    if is_narrow(space, len(key)):
+        return counted(key, space)
+    combinations, codes = np.unique(key, return_inverse=True)
+    return combinations, codes
+
 
 Kind = Literal["number", "factor", "text", "boolean", "time", "complex", "object"]
 Mask = NDArray[np.bool_]
@@ -351,3 +375,96 @@ def _mixed_labels(levels: Any, name: str) -> DataError:
         first.setdefault(type(level).__name__, level)
     told = ", ".join(f"{value!r} ({kind})" for kind, value in first.items())
     return DataError(f"column {name!r} holds labels of several types", told, f"make them one type: data[{name!r}].astype(str)")
+
+
+FACTORS: frozenset[Kind] = frozenset({"factor", "text", "boolean"})
+
+
+@dataclass(slots=True, eq=False)
+class Columns:
+    """The columns of a table, read at most once each.
+
+    rows : positions kept; None is all of them. `missing` masks are over all rows of the table, values over those kept
+    """
+
+    table: Table
+    rows: Codes | None = None
+    _kinds: dict[str, Kind] = field(default_factory=dict)
+    _numbers: dict[str, Numbers] = field(default_factory=dict)
+    _factors: dict[str, FactorColumn] = field(default_factory=dict)
+    _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.table) if self.rows is None else len(self.rows)
+
+    def kind(self, name: str) -> Kind:
+        """The nature of a column."""
+        if name not in self._kinds:
+            self._kinds[name] = kind_of(self.table.series(name))
+        return self._kinds[name]
+
+    def is_factor(self, name: str) -> bool:
+        """Whether the bare column is a factor in a formula."""
+        return self.kind(name) in FACTORS
+
+    def read_numbers(self, name: str) -> Numbers:
+        """The whole column as numbers."""
+        if name not in self._numbers:
+            self._numbers[name] = numbers(self.table.series(name), name)
+        return self._numbers[name]
+
+    def read_factor(self, name: str) -> FactorColumn:
+        """The whole column as labels."""
+        if name not in self._factors:
+            self._factors[name] = factor(self.table.series(name), name, self._kinds.get(name))
+        return self._factors[name]
+
+    def missing(self, name: str, *, as_factor: bool) -> Mask | None:
+        """Where the column has no value; None when it has one everywhere."""
+        return self.read_factor(name).missing if as_factor else self.read_numbers(name).missing
+
+    def numbers(self, name: str) -> Array:
+        """The column as numbers over the rows kept; a view where that is all of them."""
+        return self._over_kept("numbers", name, self.read_numbers(name).values)
+
+    def codes(self, name: str) -> NDArray[Any]:
+        """The codes of a factor over the rows kept, into `read_factor(name).levels`."""
+        return self._over_kept("codes", name, self.read_factor(name).codes)
+
+    def absent(self, name: str) -> Mask | None:
+        """(levels,) whether no row that is kept has the level of a factor; None when every level occurs."""
+        key = ("absent", name)
+        if key not in self._kept:
+            column, codes = self.read_factor(name), self.codes(name)
+            labelled = codes if column.missing is None else codes[codes >= 0]
+            counts = np.bincount(labelled, minlength=len(column.levels))
+            self._kept[key] = None if counts.all() else counts == 0
+        return cast(Mask | None, self._kept[key])
+
+    def _over_kept(self, what: str, name: str, values: NDArray[Any]) -> NDArray[Any]:
+        if self.rows is None:
+            return values
+        key = (what, name)
+        if key not in self._kept:
+            self._kept[key] = values[self.rows]
+        return cast(NDArray[Any], self._kept[key])
+
+    def values(self, name: str) -> NDArray[Any]:
+        """Numbers, or the labels of a factor."""
+        if not self.is_factor(name):
+            return self.numbers(name)
+        return self.read_factor(name).labels(self.codes(name))
+
+    def refuse_unfit(self, name: str) -> None:
+        """Refuse a column that cannot be a term by itself: times, complex numbers, objects, text that is mostly numbers."""
+        kind = self.kind(name)
+        series = self.table.series(name) if kind in ("time", "complex", "object", "text") else None
+        if series is None:
+            return
+        if kind == "object":
+            raise mixed_objects(series, name)
+        if kind != "text":
+            raise not_numbers(series, name, kind)
+        spoilt = spoilt_numbers(series, name)
+        if spoilt is not None:
+            raise spoilt

@@ -1,4 +1,7 @@
-"""Where each row stands in the residual covariance: subject, visit or place, and group of parameters; and what cannot stand there."""
+"""Where each row stands in the residual covariance: subject, visit or place, and group of parameters; and what cannot stand there.
+
+The covariates and strata of a variance function.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm.arrays import Array, Codes, frozen, frozen_codes
-from bayeslmm.data.atoms import used_levels
-from bayeslmm.data.design import GroupingFactor, ResidualDesign
-from bayeslmm.data.grouping import group_coder
-from bayeslmm.data.source import Columns
-from bayeslmm.data.structures import has_own_sds, is_serial, is_spatial, needs_order, sheds_visits
-from bayeslmm.data.wording import rows_text, values_text
+from bayeslmm._arrays import Array, Codes, frozen, frozen_codes
+from bayeslmm.covariance.registry import has_own_sds, is_serial, is_spatial, needs_order, sheds_visits
+from bayeslmm.data.columns import Columns
+from bayeslmm.data.design import ResidualDesign, VarianceDesign
+from bayeslmm.data.frame import rows_text, values_text
+from bayeslmm.data.grouping import GroupingFactor, group_coder
+from bayeslmm.data.variables import used_levels
 from bayeslmm.errors import Check, DataError, SpecificationError
-from bayeslmm.formula.model import ResidualTerm
+from bayeslmm.formula.formula import ResidualTerm, VarianceFactor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,3 +230,33 @@ def _refuse_equal_places(subject: GroupingFactor, coords: Array, term: ResidualT
             rows_text(pair) + (f"; {int(equal.sum())} such pairs in all" if equal.sum() > 1 else ""),
             f"aggregate them, or add a nugget: {term.text} + local",
         )
+
+
+def variance_design(factor: VarianceFactor, source: Columns, rows: Codes) -> VarianceDesign:
+    """One factor of the variance function over the rows kept.
+
+    Errors: `DataError` where the covariate of a power is 0, which would make the variance 0.
+    """
+    strata = _strata(factor, source)
+    covariate = None
+    if factor.kind != "ident" and factor.covariate != "fitted":
+        covariate = source.numbers(factor.covariate)
+        zero = covariate == 0
+        if factor.kind == "power" and zero.any():
+            raise DataError(
+                f"column {factor.covariate!r} is 0, and a power of 0 leaves no variance",
+                rows_text(rows[zero]),
+                f"use const_power({factor.covariate}), or shift the column",
+            )
+    return VarianceDesign(
+        spec=factor,
+        kind=factor.kind,
+        covariate=None if covariate is None else frozen(covariate.copy()),
+        strata=None if strata is None else strata.codes,
+        labels=() if strata is None else tuple(map(str, strata.levels)),
+    )
+
+
+def _strata(factor: VarianceFactor, source: Columns) -> GroupingFactor | None:
+    columns = ((factor.covariate,) if factor.kind == "ident" else ()) + factor.group
+    return group_coder(source, columns).factor if columns else None

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayeslmm.arrays import Array
+from bayeslmm._arrays import Array
 from bayeslmm.likelihood.criterion import Point
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.residuals import unit_sds
+from bayeslmm.likelihood.structured.residual_covariance import unit_sds
 
 NULL = 1e-5
 """A direction of T smaller than this (relative standard deviation on conditioned columns) counts as 0."""

@@ -1,23 +1,69 @@
-"""Estimates: the optimum of a criterion and what follows from it at once."""
+"""Estimates: the optimum of a criterion and what follows from it at once.
+
+What can be said about an optimum, as values with a verdict, a limit and a remedy.
+
+What the rooms of inference read of a fit: a protocol that `Fit` meets, and that a test can meet with four attributes.
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from bayeslmm.arrays import Array, frozen
-from bayeslmm.data.incomplete import FEW
+from bayeslmm._arrays import Array, frozen
+from bayeslmm.data.design import Design
+from bayeslmm.data.identifiability import FEW
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
 from bayeslmm.estimate.boundary import NULL, Certificate, beyond, certify, step_off, typical_sd
-from bayeslmm.estimate.checks import estimate_checks
-from bayeslmm.estimate.newton import EPSILON, TOLERANCE, Outcome
-from bayeslmm.estimate.ordered import minimised
+from bayeslmm.estimate.newton import EPSILON, TOLERANCE, Outcome, minimised
 from bayeslmm.likelihood.criterion import Method, Point, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.residuals import unit_sds
+from bayeslmm.likelihood.structured.residual_covariance import unit_sds
+
+PREDICTED = 1e-8
+"""Largest predicted decrease of the criterion at an optimum."""
+
+
+def estimate_checks(problem: Problem, outcome: Outcome[Point], certificate: Certificate) -> tuple[Check, ...]:
+    """Convergence, the boundary, and what the design had to say."""
+    return (
+        _convergence(outcome),
+        *_boundary(problem, outcome, certificate),
+        *problem.design.notes,
+    )
+
+
+def _convergence(outcome: Outcome[Point]) -> Check:
+    predicted = outcome.predicted
+    if outcome.interrupted:
+        return Check("convergence", "failed", "interrupted", PREDICTED, "the best point so far is kept; fit again to go on")
+    if outcome.converged:
+        return Check("convergence", "passed", predicted, PREDICTED)
+    remedy = "simplify the random effects, or look at `fit.path` for a criterion that keeps falling"
+    return Check("convergence", "failed", predicted, PREDICTED, remedy)
+
+
+def _boundary(problem: Problem, outcome: Outcome[Point], certificate: Certificate) -> list[Check]:
+    found = []
+    for term, slope in zip(problem.design.terms, certificate.slopes, strict=True):
+        if slope is None:
+            continue
+        tolerance = -1e-6 * max(1.0, abs(outcome.point.value))
+        label = f"singular: {term.spec.text}"
+        certified = slope >= tolerance
+        remedy = (
+            "a variance is 0 or a correlation is 1 in size; fixed effects and their standard errors are right, "
+            "but consider a simpler term or a boundary-avoiding prior (fit('MAP'))"
+        )
+        if term.columns == ("Intercept",):
+            remedy += f"; rows of a level that are less alike than others are described by residual='cs(1 | {term.group.name})'"
+        found.append(Check(label, "noted" if certified else "failed", slope, 0.0, remedy))
+    return found
+
 
 RESTARTS = 8
 """How often the search may step off a false boundary."""
@@ -219,3 +265,25 @@ def summarise(problem: Problem, method: str, outcome: Outcome[Point], certificat
         checks=checks,
         elapsed=elapsed,
     )
+
+
+class Fitted(Protocol):
+    """A design, its problem, the optimum, and the criterion evaluated there."""
+
+    @property
+    def design(self) -> Design: ...
+    @property
+    def problem(self) -> Problem: ...
+    @property
+    def estimate(self) -> Estimate: ...
+    @property
+    def point(self) -> Point: ...
+    @property
+    def nobs(self) -> int: ...
+    @property
+    def sigma(self) -> float: ...
+
+
+def restricted(fit: Fitted) -> bool:
+    """Whether the criterion is the restricted one: REML, and MAP, which integrates a flat alpha out as well."""
+    return fit.estimate.method != "ML"

@@ -1,9 +1,17 @@
 """Formulas as data: our own reading of bars and covariance wrappers, and the list of what an expression may say."""
 
-from bayeslmm.formula.model import BarTerm, Formula, ResidualTerm, VarianceFactor
-from bayeslmm.formula.parse import bar_text, columns_of, formula_text, parse_formula
-from bayeslmm.formula.residual import parse_residual, parse_variance, residual_text, variance_text
-from bayeslmm.formula.text import quoted
+from bayeslmm.formula.formula import BarTerm, Formula, ResidualTerm, VarianceFactor
+from bayeslmm.formula.parse import (
+    bar_text,
+    columns_of,
+    formula_text,
+    parse_formula,
+    parse_residual,
+    parse_variance,
+    residual_text,
+    variance_text,
+)
+from bayeslmm.formula.syntax import quoted
 
 __all__ = [
     "BarTerm",

@@ -1,15 +1,164 @@
-"""Arithmetic and calls: what stands between the operators of a formula. Reading is the allow-list: nothing else has a form here."""
+"""Arithmetic and calls: what stands between the operators of a formula. Reading is the allow-list: nothing else has a form here.
+
+`C(g)`, `C(g, Sum)`, `C(g, Treatment("b"))`, `C(g, contr.sum)`, `C(g, levels=["b", "a"])`: a factor and its coding.
+
+Numbers, strings and lists: what an expression may hold beside columns.
+"""
 
 from __future__ import annotations
 
+import math
+
 from bayeslmm.errors import FormulaLimitError
-from bayeslmm.formula.coding import read_coding
-from bayeslmm.formula.constants import read_number, read_option, read_string
-from bayeslmm.formula.cursor import Cursor
-from bayeslmm.formula.functions import CODINGS, FUNCTIONS, LITERALS, OWN, RESERVED, Signature, function_remedy
+from bayeslmm.formula.functions import (
+    CODINGS,
+    CONTRASTS,
+    FUNCTIONS,
+    LITERALS,
+    MAX_COLUMNS,
+    OWN,
+    RESERVED,
+    Option,
+    Signature,
+    function_remedy,
+)
+from bayeslmm.formula.syntax import Call, Chain, Listing, Name, Node, Power, Unary, Value
 from bayeslmm.formula.terms import columns
-from bayeslmm.formula.tokens import Token, shown
-from bayeslmm.formula.tree import Call, Chain, Name, Node, Power, Unary, Value
+from bayeslmm.formula.tokens import Cursor, Token, shown
+
+Constant = Value | Unary | Listing
+
+
+def read_number(cursor: Cursor) -> Value:
+    """A number, printed as Python prints it."""
+    token = cursor.next()
+    whole = token.text.isdecimal()
+    value = int(token.text) if whole else float(token.text)
+    if not math.isfinite(value) or abs(value) >= 1e300:
+        raise cursor.error(token, f"the number {token.text} is too large", "scale the column beforehand")
+    return Value(repr(value), "number", token.start, token.end)
+
+
+def read_string(cursor: Cursor) -> Value:
+    """A string."""
+    token = cursor.next()
+    return Value(repr(token.text), "string", token.start, token.end)
+
+
+def read_constant(cursor: Cursor) -> Constant:
+    """A number, a string, True, False, None (also as R writes them), or a list of these."""
+    token = cursor.token
+    if token.kind == "number":
+        return read_number(cursor)
+    if token.kind == "string":
+        return read_string(cursor)
+    if token.kind == "name" and token.text in LITERALS:
+        cursor.next()
+        return Value(LITERALS[token.text], "literal", token.start, token.end)
+    if token.says("-") and cursor.ahead().kind == "number":
+        cursor.next()
+        number = read_number(cursor)
+        return Unary("-", number, token.start, number.end)
+    if token.says("["):
+        return read_list(cursor)
+    raise cursor.error(token, "an option is a number, a string, True, False, None or a list of these", "give a constant")
+
+
+def read_list(cursor: Cursor) -> Listing:
+    """A flat list of constants."""
+    opening = cursor.expect("[", "a list is missing", 'write it as ["a", "b"]')
+    items: list[Node] = []
+    while not cursor.token.says("]"):
+        if cursor.token.says("["):
+            raise cursor.error(cursor.token, "a list in a list", "give a flat list")
+        items.append(read_constant(cursor))
+        if cursor.take(",") is None:
+            break
+    end = cursor.expect("]", f"{shown(cursor.token)} is out of place in a list", "separate the items by commas").end
+    return Listing(tuple(items), opening.start, end)
+
+
+def read_option(cursor: Cursor, option: str, kind: Option | None) -> Constant:
+    """The value of an option of a known function; kind None (a user's function) takes any constant."""
+    start = cursor.token
+    value = read_constant(cursor)
+    absent = isinstance(value, Value) and value.text == "None"
+    if kind is None or absent:
+        return value
+    if _kind(value) != {"count": "number", "word": "string"}.get(kind, kind):
+        raise cursor.error(start, f"{option} is not a {kind}", f"give a {kind}")
+    if kind == "count":
+        _demand_count(cursor, start, option, value)
+    return value
+
+
+def _kind(value: Constant) -> str:
+    if isinstance(value, Listing):
+        return (
+            "numbers"
+            if all(isinstance(item, Unary) or (isinstance(item, Value) and item.kind == "number") for item in value.items)
+            else "list"
+        )
+    if isinstance(value, Unary):
+        return "number"
+    return "flag" if value.kind == "literal" else value.kind
+
+
+def _demand_count(cursor: Cursor, start: Token, option: str, value: Constant) -> None:
+    if not isinstance(value, Value) or not value.text.isdecimal() or int(value.text) < 1:
+        raise cursor.error(start, f"{option} is not a whole number above 0", f"give for instance {option}=3")
+    if int(value.text) > MAX_COLUMNS:
+        raise cursor.error(start, f"{option} is {int(value.text):,}", f"the limit is {MAX_COLUMNS:,}", FormulaLimitError)
+
+
+_USAGE = "write C(factor, contrasts, levels=[...])"
+
+
+def read_coding(cursor: Cursor, name: Token) -> Call:
+    """The call whose name has been taken."""
+    cursor.next()
+    arguments: list[Node] = [cursor.column(f"the factor of {name.text}()")]
+    options: dict[str, Node] = {}
+    while cursor.take(",") is not None:
+        key = cursor.token
+        if key.kind == "name" and cursor.ahead().says("="):
+            cursor.next()
+            cursor.next()
+            if key.text not in ("levels", "contrasts", "contrast") or key.text in options:
+                raise cursor.error(key, f"{name.text}() has no option {key.text!r} here", _USAGE)
+            options[key.text] = read_list(cursor) if key.text == "levels" else _contrast(cursor)
+        elif len(arguments) == 1 and not options:
+            arguments.append(_contrast(cursor))
+        else:
+            raise cursor.error(key, "one argument too many", _USAGE)
+    end = cursor.expect(")", f"{shown(cursor.token)} is out of place in {name.text}()", _USAGE).end
+    return Call(name.text, tuple(arguments), tuple(options.items()), name.start, end)
+
+
+def _contrast(cursor: Cursor) -> Node:
+    token = cursor.next()
+    if token.kind not in ("name", "string") or token.text.removeprefix("contr.").lower() not in CONTRASTS:
+        raise cursor.error(token, f"{shown(token)} names no contrasts", "use one of " + ", ".join(sorted(CONTRASTS)))
+    if token.kind == "string":
+        return Value(repr(token.text), "string", token.start, token.end)
+    if not cursor.token.says("("):
+        return Value(token.text, "literal", token.start, token.end)
+    return _called(cursor, token)
+
+
+def _called(cursor: Cursor, token: Token) -> Call:
+    cursor.next()
+    given: tuple[Node, ...] = ()
+    options: tuple[tuple[str, Node], ...] = ()
+    if cursor.token.kind == "name" and cursor.token.text in ("base", "reference") and cursor.ahead().says("="):
+        key = cursor.next().text
+        cursor.next()
+        options = ((key, read_constant(cursor)),)
+    elif not cursor.token.says(")"):
+        given = (read_constant(cursor),)
+    end = cursor.expect(")", f"{shown(cursor.token)} is out of place", 'write Treatment("level")').end
+    return Call(token.text, given, options, token.start, end)
+
 
 MAX_OPERATIONS = 100  # in one expression: `x + x + ...` nests as deep as it is long once it is evaluated
 MAX_EXPONENT = 64

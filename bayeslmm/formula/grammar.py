@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from bayeslmm.covariance.registry import MAX_ORDER, ORDERED, is_structure, nearest_structures
 from bayeslmm.errors import FormulaLimitError
-from bayeslmm.formula.cursor import Cursor
 from bayeslmm.formula.expression import read_expression, read_named
 from bayeslmm.formula.functions import CODINGS
-from bayeslmm.formula.structures import MAX_ORDER, ORDERED, is_structure, nearest_structures
-from bayeslmm.formula.tokens import Token, shown
-from bayeslmm.formula.tree import Bar, Chain, Name, Node, Offset, Power, Sum, Value
+from bayeslmm.formula.syntax import Bar, Chain, Name, Node, Offset, Power, Sum, Value
+from bayeslmm.formula.tokens import Cursor, Token, shown
 
 MAX_EXPONENT = 8
 _PRODUCTS: tuple[tuple[str, ...], ...] = (("*", "/", "%in%"), (":",))

@@ -1,21 +1,24 @@
-"""From text to `Formula` and back."""
+"""From text to `Formula` and back.
+
+Covariance of the errors and variance functions: `us(AVISIT | ARMCD / USUBJID)`, `ident(Sex) * power(age)`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import cast
 
-from bayeslmm.errors import FormulaError
-from bayeslmm.formula.bars import bar_terms
-from bayeslmm.formula.cursor import Cursor
+from bayeslmm.covariance.registry import FULL, SPATIAL, canonical
+from bayeslmm.errors import FormulaError, FormulaLimitError
 from bayeslmm.formula.expression import read_expression
+from bayeslmm.formula.formula import BarTerm, Formula, ResidualTerm, VarianceFactor, VarianceKind
 from bayeslmm.formula.functions import LITERALS, RESERVED
-from bayeslmm.formula.grammar import read_sides, read_sum
-from bayeslmm.formula.model import BarTerm, Formula, ResidualTerm, VarianceFactor
-from bayeslmm.formula.terms import Items, columns, demand_countable, flat_items, side_text, without_intercept
-from bayeslmm.formula.text import expression_text
-from bayeslmm.formula.tree import Bar, Name, Node, Offset
+from bayeslmm.formula.grammar import read_sides, read_sum, read_wrapper
+from bayeslmm.formula.syntax import Bar, Chain, Name, Node, Offset, Sum, Value, expression_text, group_text, quoted
+from bayeslmm.formula.terms import Items, bar_terms, columns, demand_countable, flat_items, side_text, without_intercept
+from bayeslmm.formula.tokens import Cursor, shown
 
 _SPACE = re.compile(r"(`[^`]*`|\"[^\"]*\"|'[^']*')|\s+")
 
@@ -148,3 +151,176 @@ def _expression_columns(text: str) -> tuple[str, ...]:
     node = read_expression(cursor)
     cursor.demand_end()
     return tuple(columns(node, inside=not isinstance(node, Name)))
+
+
+KINDS = ("ident", "power", "exp", "const_power")
+MAX_COLUMNS = 64
+FITTED = "fitted"
+
+
+def parse_residual(text: str) -> ResidualTerm:
+    """A residual covariance structure in mmrm's syntax.
+
+    The part before the bar is the visit, the coordinates (`sp_exp(x, y | id)`), the outcome and the visit of a product
+    (`us@ar1(outcome, visit | id)`), or 1, the order of the rows. Behind it the subject, or `group / subject` for parameters of their own
+    in each group. A number of bands or factors follows a comma: `toep(visit | id, 2)`; `+ local` adds a nugget.
+    Errors: FormulaError with the spot marked.
+
+    >>> parse_residual("us(AVISIT | ARMCD / USUBJID)").group
+    ('ARMCD',)
+    """
+    return _parse_residual(text) if isinstance(text, str) else read_residual(Cursor(text))
+
+
+@lru_cache(maxsize=256)
+def _parse_residual(text: str) -> ResidualTerm:
+    return read_residual(Cursor(text))
+
+
+def read_residual(cursor: Cursor) -> ResidualTerm:
+    """The residual structure under a cursor, to the end of the text."""
+    if cursor.token.kind == "end":
+        raise cursor.error(cursor.token, "a residual structure is empty", "write us(visit | subject)")
+    if not cursor.ahead().says("(", "@"):
+        raise cursor.error(cursor.token, "a covariance structure is missing", "write us(visit | subject)")
+    bar = read_wrapper(cursor)
+    nugget = cursor.take("+") is not None
+    if nugget and cursor.next().text not in ("local", "nugget"):
+        raise cursor.error(cursor.tokens[cursor.at - 1], "only a nugget is added to a residual structure", "write + local")
+    cursor.demand_end()
+    return residual_term(cursor, bar, nugget)
+
+
+def residual_term(cursor: Cursor, bar: Bar, nugget: bool) -> ResidualTerm:
+    """The residual structure that a wrapper says, its laws checked."""
+    structure = canonical(bar.structure or "us", bar.order)
+    visit = _visit(cursor, bar, structure)
+    group, subject = _subject(cursor, bar.group)
+    names = [*visit, *group, *subject]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        what = f"{twice!r} is used twice in a residual structure"
+        raise cursor.error_between(bar.start, bar.end, what, "visit, group and subject are different columns")
+    if len(names) > MAX_COLUMNS:
+        raise cursor.error_between(bar.start, bar.end, f"{len(names)} columns", f"the limit is {MAX_COLUMNS}", FormulaLimitError)
+    if nugget and structure in FULL:
+        what = f"a nugget beside {structure}, which contains one"
+        raise cursor.error_between(bar.start, bar.end, what, "leave out + local")
+    term = ResidualTerm(structure, bar.order, visit, subject, group, nugget, "")
+    return ResidualTerm(structure, bar.order, visit, subject, group, nugget, residual_text(term))
+
+
+def residual_text(term: ResidualTerm) -> str:
+    """The canonical text of a residual structure."""
+    before = ", ".join(map(quoted, term.visit)) or "1"
+    behind = f"{group_text(term.group)} / {group_text(term.subject)}" if term.group else group_text(term.subject)
+    order = "" if term.order is None else f", {term.order}"
+    return f"{term.structure}({before} | {behind}{order}){' + local' if term.nugget else ''}"
+
+
+def _visit(cursor: Cursor, bar: Bar, structure: str) -> tuple[str, ...]:
+    columns_before = [_bare(cursor, left) for left in bar.lefts]
+    visit = tuple(name for name in columns_before if name is not None)
+    most = MAX_COLUMNS if structure in SPATIAL else 1
+    if "@" in structure:
+        if len(visit) != 2 or len(bar.lefts) != 2:
+            remedy = f"write {structure}(outcome, visit | subject)"
+            raise cursor.error_between(bar.start, bar.end, "a product structure takes an outcome and a visit", remedy)
+    elif len(visit) not in (0, len(bar.lefts)) or len(bar.lefts) > most:
+        what = f"{structure} takes coordinates, or 1 alone" if structure in SPATIAL else f"{structure} takes one visit"
+        raise cursor.error_between(bar.start, bar.end, what, f"write {structure}({'x, y' if structure in SPATIAL else 'visit'} | subject)")
+    return visit
+
+
+def _bare(cursor: Cursor, left: Sum) -> str | None:
+    """The column of one entry before the bar; None for the literal 1."""
+    node = left.items[0][1]
+    if len(left.items) == 1 and left.items[0][0] == "+":
+        if isinstance(node, Name):
+            return node.name
+        if isinstance(node, Value) and node.text == "1":
+            return None
+    what = "before the bar of a residual structure stands a column, or 1"
+    raise cursor.error_between(left.start, left.end, what, "name the visit: us(visit | subject)")
+
+
+def _subject(cursor: Cursor, node: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns of `group / subject`; no group without a slash."""
+    if not isinstance(node, Chain) or node.rest[0][0] == ":":
+        return (), _interaction(cursor, node)
+    if len(node.rest) == 1 and node.rest[0][0] == "/":
+        return _interaction(cursor, node.first), _interaction(cursor, node.rest[0][1])
+    raise cursor.error_between(
+        node.start, node.end, "behind the bar stands subject, or group / subject", "join columns of a subject by ':'"
+    )
+
+
+def _interaction(cursor: Cursor, node: Node) -> tuple[str, ...]:
+    if isinstance(node, Chain) and any(operator != ":" or isinstance(operand, Chain) for operator, operand in node.rest):
+        raise cursor.error_between(
+            node.start, node.end, "behind the bar stands subject, or group / subject", "join columns of a subject by ':'"
+        )
+    return tuple(columns(node))
+
+
+# --------------------------------------------------------------------------------------------------------------- variance
+
+
+def parse_variance(text: str) -> tuple[VarianceFactor, ...]:
+    """The factors of a variance function: `ident(Sex)`, `power(age)`, `power(fitted)`, `const_power(age | Sex)`, joined by `*`.
+
+    Errors: FormulaError with the spot marked.
+
+    >>> parse_variance("ident(Sex) * power(age)")[1]
+    VarianceFactor(kind='power', covariate='age', group=())
+    """
+    return _parse_variance(text) if isinstance(text, str) else _read_variance(Cursor(text))
+
+
+@lru_cache(maxsize=256)
+def _parse_variance(text: str) -> tuple[VarianceFactor, ...]:
+    return _read_variance(Cursor(text))
+
+
+def _read_variance(cursor: Cursor) -> tuple[VarianceFactor, ...]:
+    factors = [_factor(cursor)]
+    while cursor.take("*") is not None:
+        start = cursor.token
+        factor = _factor(cursor)
+        if factor in factors:
+            raise cursor.error(start, "a variance factor is given twice", "leave one out")
+        factors.append(factor)
+        if len(factors) > MAX_COLUMNS:
+            raise cursor.error(start, f"more than {MAX_COLUMNS} variance factors", "leave some out", FormulaLimitError)
+    cursor.demand_end()
+    return tuple(factors)
+
+
+def _factor(cursor: Cursor) -> VarianceFactor:
+    name = cursor.next()
+    usage = "write ident(group), power(x), exp(x) or const_power(x), with | group for parameters by group"
+    if name.kind != "name" or name.text not in KINDS:
+        what = "a variance function is missing" if name.kind == "end" else f"there is no variance function {shown(name)}"
+        raise cursor.error(name, what, usage)
+    cursor.expect("(", f"'(' is missing before {shown(cursor.token)}", usage)
+    covariate = cursor.column("a covariate")
+    group = []
+    if cursor.take(":" if name.text == "ident" else "|", "|") is not None:
+        group = [cursor.column("a grouping column").name]
+        while cursor.take(":") is not None:
+            group.append(cursor.column("a grouping column").name)
+    end = cursor.expect(")", f"{shown(cursor.token)} is out of place in {name.text}()", usage)
+    if name.text == "ident" and covariate.name == FITTED and not covariate.quoted:
+        raise cursor.error(end, "the fitted value has no levels", "write power(fitted) or exp(fitted)")
+    if len({covariate.name, *group}) < 1 + len(group):
+        raise cursor.error(name, "a column is used twice in a variance function", usage)
+    return VarianceFactor(cast(VarianceKind, name.text), covariate.name, tuple(group))
+
+
+def variance_text(factors: tuple[VarianceFactor, ...]) -> str:
+    """The canonical text of a variance function."""
+    return " * ".join(_factor_text(factor) for factor in factors)
+
+
+def _factor_text(factor: VarianceFactor) -> str:
+    return f"{factor.kind}({quoted(factor.covariate)}{' | ' + group_text(factor.group) if factor.group else ''})"

@@ -1,14 +1,54 @@
-"""A formula as tokens, each with its place in the text. Nothing outside the closed list of tokens gets through."""
+"""A formula as tokens, each with its place in the text. Nothing outside the closed list of tokens gets through.
+
+Errors that show the text with the spot marked.
+
+A walk over tokens, with errors that mark the spot.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 from unicodedata import category
 
 from bayeslmm.errors import FormulaError, FormulaLimitError
-from bayeslmm.formula.spot import named_character, spotted
+from bayeslmm.formula.functions import RESERVED
+from bayeslmm.formula.syntax import Name
+
+WINDOW = 100  # characters of a long formula shown around the spot
+
+
+def spotted(text: str, start: int, end: int, what: str, remedy: str = "", kind: type[FormulaError] = FormulaError) -> FormulaError:
+    """A FormulaError whose `where` is the text with characters start..end-1 underlined.
+
+    >>> print(spotted("y ~ x + + z", 8, 9, "a term is missing before '+'").where)
+    <BLANKLINE>
+        y ~ x + + z
+                ^
+    """
+    first = max(0, start - WINDOW // 2)
+    last = min(len(text), first + WINDOW)
+    before, after = ("... " if first else ""), (" ..." if last < len(text) else "")
+    shown = "".join(map(visible, text[first:last]))
+    marks = max(1, min(end, last) - start)
+    return kind(what, f"\n    {before}{shown}{after}\n    {' ' * (len(before) + start - first)}{'^' * marks}", remedy)
+
+
+def visible(character: str) -> str:
+    """The character, or one stand-in of the same width for white space and what would not show or would steer a terminal."""
+    if character.isspace():
+        return " "
+    return "�" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") else character
+
+
+def named_character(character: str) -> str:
+    """A character with its code point, for one that may be invisible or look like another."""
+    name = unicodedata.name(character, "a control character")
+    shown = f"{character!r} " if visible(character) == character else ""
+    return f"{shown}(U+{ord(character):04X} {name})"
+
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 64
@@ -138,3 +178,74 @@ def _unknown(text: str, at: int) -> FormulaError:
 def shown(token: Token) -> str:
     """A token as an error names it."""
     return "the end" if token.kind == "end" else repr(token.text)
+
+
+class Cursor:
+    """Where a parser is in its tokens."""
+
+    __slots__ = ("at", "depth", "functions", "operations", "text", "tokens")
+
+    def __init__(self, text: str, functions: frozenset[str] | None = frozenset()) -> None:
+        """functions : the user's own; None lets every name be called (for a text that has been checked before)."""
+        self.text = text
+        self.tokens = tokenize(text)
+        self.functions = functions
+        self.at = 0
+        self.depth = 0
+        self.operations = 0  # of arithmetic, in the term that is being read
+
+    @property
+    def token(self) -> Token:
+        """The token ahead."""
+        return self.tokens[self.at]
+
+    def ahead(self, steps: int = 1) -> Token:
+        """The token `steps` further on."""
+        return self.tokens[min(self.at + steps, len(self.tokens) - 1)]
+
+    def next(self) -> Token:
+        """Take the token ahead."""
+        token = self.tokens[self.at]
+        self.at += token.kind != "end"
+        return token
+
+    def take(self, *operators: str) -> Token | None:
+        """Take the token ahead if it is one of the operators."""
+        return self.next() if self.token.says(*operators) else None
+
+    def expect(self, operator: str, what: str, remedy: str = "") -> Token:
+        """Take the operator, or raise."""
+        if not self.token.says(operator):
+            raise self.error(self.token, what, remedy)
+        return self.next()
+
+    def column(self, role: str) -> Name:
+        """Take the bare name of a column."""
+        token = self.next()
+        if token.kind not in ("name", "quoted"):
+            raise self.error(token, f"{role} is missing before {shown(token)}", "name a column")
+        if self.token.says("("):
+            raise self.error(token, f"{role} is a function of columns here", "compute the column beforehand and name it")
+        if token.kind == "name" and token.text in RESERVED:
+            raise self.error(token, f"{token.text!r} is a word of Python", f"a column of this name is quoted: `{token.text}`")
+        return Name(token.text, token.kind == "quoted", token.start, token.end)
+
+    def deeper(self) -> None:
+        """Count one more level of nesting."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH + 1:  # the outermost expression has no bracket
+            raise self.error(self.token, f"more than {MAX_DEPTH} nested expressions", "simplify the formula", FormulaLimitError)
+
+    def error(self, token: Token, what: str, remedy: str = "", kind: type[FormulaError] = FormulaError) -> FormulaError:
+        """An error at a token."""
+        return self.error_between(token.start, token.end, what, remedy, kind)
+
+    def error_between(self, start: int, end: int, what: str, remedy: str = "", kind: type[FormulaError] = FormulaError) -> FormulaError:
+        """An error at characters start..end-1."""
+        return spotted(self.text, start, end, what, remedy, kind)
+
+    def demand_end(self) -> None:
+        """Raise if anything is left."""
+        token = self.token
+        if token.kind != "end":
+            raise self.error(token, f"{shown(token)} is out of place", "separate terms by an operator such as +")

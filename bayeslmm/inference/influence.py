@@ -1,24 +1,206 @@
-"""Influence: of single observations by leverage, of whole groups by leaving them out."""
+"""Influence: of single observations by leverage, of whole groups by leaving them out.
+
+Leverage: how much an observation's fitted value moves with the observation itself, from the factor that the fit has already made.
+
+The conditional fit is linear in y at fixed covariance parameters, y^ = H y, and H has the diagonal
+
+    h_i = w_i var(x'(alpha^ - alpha) + z'(beta^ - beta)) / sigma^2
+
+as lme4's hatvalues. With structured errors H = I - R V^-1 (I - X (X' V^-1 X)^-1 X' V^-1).
+
+The fit without each level of a grouping factor: its cross-products are taken off, and the search goes on from the estimate.
+
+Held covariance parameters need no search, and no criterion either: what a deletion changes follows from the inverse at the estimate.
+Structured errors are the exception. Their rows are laid out anew.
+"""
 
 from __future__ import annotations
 
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from bayeslmm.arrays import Array
-from bayeslmm.data.design import GroupingFactor
-from bayeslmm.errors import BayesLMMWarning, InferenceError
-from bayeslmm.inference import doors
-from bayeslmm.inference.deletions import Deletion, deletions, demand_likelihood
-from bayeslmm.inference.hat import leverage
-from bayeslmm.inference.replicates import Statistic, redesigned, statistic_values
-from bayeslmm.inference.resampling import resampling_factor, without
-from bayeslmm.results.fit import Fit
-from bayeslmm.results.rows import demand_one_of
+from bayeslmm._arrays import Array, Codes
+from bayeslmm._validation import demand_one_of
+from bayeslmm.data.grouping import GroupingFactor
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
+from bayeslmm.estimate.estimate import search
+from bayeslmm.inference import _doors as doors
+from bayeslmm.inference.intervals.batch_refit import off_boundary
+from bayeslmm.inference.intervals.parameters import parameter_names, parameter_table
+from bayeslmm.inference.intervals.resampling import resampling_factor, without
+from bayeslmm.likelihood.case_deletion import Deleted, Sums, deleted
+from bayeslmm.likelihood.criterion import Point, one_thread
+from bayeslmm.likelihood.prediction import row_variances
+from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.likelihood.structured.kernel import RowsState, SubjectsState
+from bayeslmm.likelihood.structured.residual_covariance import unit_sds
+from bayeslmm.model.fit import Fit
+
+
+def leverage(fit: Fit) -> Array:
+    """(nobs,) diagonal of the map from y to conditional fitted values."""
+    design, problem = fit.design, fit.problem
+    if problem.structured is not None:
+        return _structured(fit)
+    codes = [term.group.codes for term in design.terms]
+    variance = row_variances(problem, fit.point, design.X, [term.Z for term in design.terms], codes)
+    return np.asarray(variance / (fit.estimate.sigma * unit_sds(problem, fit.point.x)) ** 2)
+
+
+def _structured(fit: Fit) -> Array:
+    """1 - diag(R V^-1) + diag(R V^-1 X C X' V^-1), block by block."""
+    state = fit.point.state
+    assert isinstance(state, SubjectsState)
+    C, p = state.solution.information_inverse[0], fit.problem.criterion.p
+    out = np.empty(fit.nobs)
+
+    for part in state.row_states:
+        out[part.batch.rows] = _block_leverage(part, C, p)
+    return out
+
+
+def _block_leverage(part: RowsState, C: Array, p: int) -> Array:
+    ViX = part.inverse @ part.U[..., :p]
+    RVi, RViX = part.R @ part.inverse, part.R @ ViX
+    own = np.diagonal(RVi, axis1=1, axis2=2)
+    return np.asarray(1.0 - own + np.einsum("bkx,xz,bkz->bk", RViX, C, ViX))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Deletion:
+    """The fit without one level; NaN where the rest does not identify the model.
+
+    x, and on the problem's conditioned columns: sigma2, solved (p,) the coefficients, inverse (p, p) of X' V0^-1 X
+    """
+
+    problem: Problem
+    x: Array
+    sigma2: float
+    solved: Array
+    inverse: Array
+
+    @property
+    def alpha(self) -> Array:
+        """(p,) coefficients on the user's scale."""
+        return self.problem.alpha(self.solved)
+
+    @property
+    def vcov(self) -> Array:
+        """(p, p) their covariance."""
+        c = self.problem.conditioning
+        return np.asarray(self.sigma2 * c.y_scale**2 * (c.back @ self.inverse @ c.back.T))
+
+    @property
+    def parameters(self) -> Array:
+        """All of `confint`'s."""
+        if not np.isfinite(self.sigma2):
+            return np.full(len(parameter_names(self.problem)), np.nan)
+        return np.asarray(parameter_table(self.problem, self.x[None], np.array([self.sigma2]), self.solved[None])[0])
+
+
+def demand_likelihood(fit: Fit, what: str) -> None:
+    """Refits here are by REML or ML: a posterior mode would lose its priors on the way."""
+    if fit.method == "MAP":
+        raise InferenceError(f"{what} refits by REML or ML, and this fit is a posterior mode", "fit('MAP')", "use fit('REML'), or sample()")
+
+
+def deletions(fit: Fit, factor: GroupingFactor | None, refit: bool) -> Iterator[Deletion]:
+    """One by one for the levels of a factor (for rows, without one).
+
+    refit : estimate all parameters again; otherwise covariance parameters are held at those of the fit
+    Raises KeyboardInterrupt where a search was interrupted.
+    """
+    codes, size = (np.arange(fit.nobs), fit.nobs) if factor is None else (factor.codes, factor.size)
+    if fit.problem.structured is not None:
+        yield from _rebuilt(fit, codes, size, refit)
+    elif refit:
+        start = off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
+        sums = Sums.of(fit.problem)
+        for rows in _rows_by_level(codes, size):
+            yield _searched(fit, sums.without(rows), start)
+    else:
+        yield from _held(fit, codes, size)
+
+
+def _rows_by_level(codes: Codes, size: int) -> Iterator[Codes]:
+    """Rows of every level."""
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(size + 1))
+    for level in range(size):
+        yield order[bounds[level] : bounds[level + 1]]
+
+
+def _searched(fit: Fit, problem: Problem | None, start: Array) -> Deletion:
+    if problem is None:
+        return _nothing(fit)
+    try:
+        outcome = search(problem, fit.restricted, start)[0]
+    except (BayesLMMError, np.linalg.LinAlgError):
+        return _nothing(fit)
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    return _of_point(fit, problem, outcome.point)
+
+
+def _of_point(fit: Fit, problem: Problem, point: Point) -> Deletion:
+    if point.state is None or not np.isfinite(point.value):
+        return _nothing(fit)
+    solution = point.state.solution
+    return Deletion(problem, point.x, point.sigma2, solution.alpha[0], solution.information_inverse[0])
+
+
+def _nothing(fit: Fit) -> Deletion:
+    p = len(fit.fixef_kept)
+    return Deletion(fit.problem, fit.estimate.x, np.nan, np.full(p, np.nan), np.full((p, p), np.nan))
+
+
+# -- held covariance parameters ----------------------------------------------------------------------------------------------------------
+
+
+def _held(fit: Fit, codes: Codes, size: int) -> Iterator[Deletion]:
+    """From the inverse at the estimate; where that would be slow or lose digits, from the criterion of what is left."""
+    problem, point, sums = fit.problem, fit.point, Sums.of(fit.problem)
+    with one_thread():
+        for rows, found in zip(_rows_by_level(codes, size), deleted(problem, point, codes, size), strict=True):
+            n = fit.nobs - len(rows)
+            if found is not None and n > problem.criterion.p and sums.identified(rows):
+                yield _of_profile(fit, found, n)
+                continue
+            left = sums.without(rows)
+            yield _nothing(fit) if left is None else _of_point(fit, left, left.criterion.at(fit.estimate.x, fit.restricted, order=0))
+
+
+def _of_profile(fit: Fit, found: Deleted, n: int) -> Deletion:
+    df = n - len(found.alpha) if fit.restricted else n
+    return Deletion(fit.problem, fit.estimate.x, found.r2 / df, found.alpha, found.inverse)
+
+
+# -- structured errors -------------------------------------------------------------------------------------------------------------------
+
+
+def _rebuilt(fit: Fit, codes: Codes, size: int, refit: bool) -> Iterator[Deletion]:
+    theta = fit.problem.theta(fit.estimate.x)
+    start = off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
+    for level in range(size):
+        problem = _laid_out(fit, codes == level)
+        if problem is None or refit:
+            yield _searched(fit, problem, start)
+        else:
+            yield _of_point(fit, problem, problem.criterion.at(problem.x(theta), fit.restricted, order=0))
+
+
+def _laid_out(fit: Fit, rows: NDArray[np.bool_]) -> Problem | None:
+    design = without(fit.design, rows)
+    if design.nobs <= design.X.shape[1] or np.linalg.matrix_rank(design.X) < design.X.shape[1]:
+        return None
+    return build(design)
+
 
 SURE, LONG = 3.0, 60.0
 """Seconds after which a run without a bar knows how long it will be, and from which it says so."""
@@ -111,20 +293,3 @@ def _rows(fit: Fit) -> pd.DataFrame:
     with np.errstate(divide="ignore", invalid="ignore"):
         cooks = (pearson / (1.0 - hat)) ** 2 * hat / p
     return pd.DataFrame({"hat": hat, "cooks_distance": cooks}, index=fit.design.index)
-
-
-def jackknife(fit: Fit, group: str | None, statistic: Statistic | None) -> Array:
-    """All parameters, or a statistic, without each level of the top grouping factor (each row, without groups); (K, values)."""
-    try:
-        factor = resampling_factor(fit.design, group)
-    except InferenceError:
-        # crossed factors under a parametric bootstrap: the one with the fewest levels stands for independent parts of the data
-        factor = min((term.group for term in fit.design.terms), key=lambda g: g.size)
-    if statistic is None:
-        return np.array([deletion.parameters for deletion in deletions(fit, factor, refit=True)])
-    codes = np.arange(fit.nobs) if factor is None else factor.codes
-    found = []
-    for level in range(int(codes.max()) + 1):
-        model = redesigned(fit.model, without(fit.design, codes == level))
-        found.append(statistic_values(statistic(model.fit(fit.method))))
-    return np.array(found)

@@ -1,25 +1,117 @@
-"""Likelihood-ratio tests of nested models, and of the random terms of one."""
+"""Likelihood-ratio tests of nested models, and of the random terms of one.
+
+The distribution of a likelihood ratio when variances are tested at 0, the edge of what they can be.
+
+A column added to a random term brings a variance that cannot be negative, and covariances with the other columns that are free. One column:
+half chi2(d - 1), half chi2(d) with d the parameters added (Self and Liang 1987; Stram and Lee 1994). Several columns in terms of their own:
+binomial weights. k columns in one unstructured term: the cone of positive semi-definite k x k matrices, whose weights are known for k = 2
+and simulated for more. Weights are those of an identity information: exact for one column, an approximation for several.
+
+Likelihood-ratio tests by simulation: the parametric bootstrap, and the exact distribution for a single variance.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from math import sqrt
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bayeslmm.covariance import make
+from bayeslmm._arrays import Array, frozen, generator
+from bayeslmm.covariance.registry import make
 from bayeslmm.data.design import Design, RandomTerm
-from bayeslmm.data.terms import Term, expand
-from bayeslmm.errors import BayesLMMWarning, InferenceError
-from bayeslmm.estimate.estimate import Estimate
-from bayeslmm.estimate.settle import settled
-from bayeslmm.inference.fitted import Fitted
-from bayeslmm.inference.mixture import mixture
-from bayeslmm.likelihood.criterion import Method
-from bayeslmm.likelihood.problem import build
+from bayeslmm.data.model_matrix import Term, expand
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError
+from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
+from bayeslmm.estimate.reweighting import settled
+from bayeslmm.likelihood.criterion import Method, one_thread
+from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.results.simulate import simulated
+
+DRAWS = 20_000
+"""Draws for a cone of 3 x 3 matrices or larger."""
+
+HALVES = np.array([0.5, 0.5])
+TWO_BY_TWO = np.array([(1.0 - sqrt(0.5)) / 2.0, sqrt(0.125), sqrt(0.125), (1.0 - sqrt(0.5)) / 2.0])
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """blocks : sizes of the cones, one for each unstructured set of columns tested at 0; free : parameters tested inside their range."""
+
+    blocks: tuple[int, ...]
+    free: int
+
+    def p_value(self, statistic: float) -> float:
+        """P(statistic or larger)."""
+        if not np.isfinite(statistic):
+            return float("nan")
+        if statistic <= 0.0:
+            return 1.0
+        known = [HALVES if k == 1 else TWO_BY_TWO for k in self.blocks if k <= 2]
+        weights: Array = reduce(np.convolve, known, np.ones(1))
+        apart = sum((_cone_draws(k) for k in self.blocks if k > 2), start=np.zeros(1))
+        tails = [w * np.mean(_tail(statistic - apart, j + self.free)) for j, w in enumerate(weights)]
+        return float(sum(tails))
+
+
+def _tail(value: Array, df: int) -> Array:
+    """chi2 with 0 degrees of freedom is 0."""
+    return np.asarray((value <= 0.0).astype(float) if df == 0 else stats.chi2.sf(value, df))
+
+
+def _cone_draws(k: int) -> Array:
+    """Squared length of a standard normal symmetric matrix projected on the positive semi-definite ones, (DRAWS,)."""
+    rng = np.random.default_rng(k)
+    M = rng.standard_normal((DRAWS, k, k))
+    # unit variance on the diagonal, one half off it: standard normal in the Frobenius norm
+    values = np.linalg.eigvalsh((M + M.swapaxes(-1, -2)) / 2.0)
+    return np.asarray(np.sum(np.maximum(values, 0.0) ** 2, axis=1))
+
+
+def mixture(null: Design, alternative: Design, added: int) -> Mixture | None:
+    """What a likelihood ratio of two designs is compared with; None where no variance is tested at 0, or which ones cannot be told.
+
+    added : parameters that the alternative has more
+    """
+    blocks = added_columns(null, alternative)
+    if not blocks:
+        return None
+    free = added - sum(k * (k + 1) // 2 for k in blocks)
+    return Mixture(tuple(blocks), free) if free >= 0 else None
+
+
+def added_columns(null: Design, alternative: Design) -> list[int]:
+    """Sizes of the sets of random columns that only the alternative has; empty where the null is not the alternative without some."""
+    if (null.residual is None) != (alternative.residual is None):
+        return []
+    had, blocks = _columns(null), []
+    if not set(had) <= set(_columns(alternative)):
+        return []
+    for term in alternative.terms:
+        new = [c for c in term.columns if (term.group.name, c) not in had]
+        if not new:
+            continue
+        if _independent(term):
+            blocks += [1] * len(new)
+        elif term.covariance.name in ("us", "un"):
+            blocks.append(len(new))
+        else:
+            return []
+    return blocks
+
+
+def _columns(design: Design) -> list[tuple[str, str]]:
+    return [(term.group.name, column) for term in design.terms for column in term.columns]
+
+
+def _independent(term: RandomTerm) -> bool:
+    return term.covariance.name == "diag" or len(term.columns) == 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,3 +281,136 @@ def _without(design: Design, position: int, gone: Term) -> tuple[RandomTerm, ...
         return ()
     columns = tuple(term.columns[j] for j in stay)
     return (replace(term, Z=np.ascontiguousarray(term.Z[:, stay]), columns=columns, covariance=make(term.covariance.name, len(stay))),)
+
+
+CHUNK = 2_000_000
+"""Squared normals held at once."""
+
+LARGEST = 6000
+"""Levels beyond which the eigenvalues of the exact test are not computed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimulatedTest:
+    """A likelihood ratio and what it is compared with.
+
+    statistic : the ratio observed; p_value : share of draws as large; draws : (n,) under the null; failed : refits without an optimum
+    """
+
+    statistic: float
+    p_value: float
+    draws: Array
+    failed: int = 0
+
+    def __repr__(self) -> str:
+        lost = f", {self.failed} refits failed" if self.failed else ""
+        return f"SimulatedTest(statistic={self.statistic:.4f}, p_value={self.p_value:.4g}, {len(self.draws)} draws{lost})"
+
+
+def bootstrap_lrt(small: Fitted, large: Fitted, n: int = 1000, seed: int | None = None) -> SimulatedTest:
+    """Parametric-bootstrap likelihood-ratio test: responses drawn from the small model, both models fitted to each.
+
+    REML where both are REML fits with the same fixed effects, else ML. The p value is (1 + draws as large) / (1 + draws).
+
+    >>> bootstrap_lrt(small, large, n=20, seed=1).failed
+    0
+    """
+    if n < 1:
+        raise SpecificationError(f"n is {n!r}", "n=", "the number of simulations, 1 or more")
+    demand_same_data([small, large])
+    method = common_method([small, large])
+    found = [settled(f.problem, method)[1] for f in (small, large)]
+    observed = found[0].criterion - found[1].criterion
+    problem, null = small.problem, found[0]
+    responses = simulated(problem, null.alpha, null.theta, null.sigma, n, seed)
+    draws, failed = [], 0
+    for name in responses:
+        y = frozen(responses[name].to_numpy())
+        try:
+            draws.append(_criterion(problem, y, method, null.x) - _criterion(large.problem, y, method, found[1].x))
+        except (BayesLMMError, np.linalg.LinAlgError):
+            failed += 1
+    values = np.array(draws)
+    share = (1.0 + float((values >= observed - 1e-9).sum())) / (1.0 + len(values))
+    return SimulatedTest(observed, share, values, failed)
+
+
+def _criterion(problem: Problem, y: Array, method: Method, start: Array) -> float:
+    """The optimum for another response, from a start that the same design already has had."""
+    again = build(replace(problem.design, y=y))
+    begin = np.where(np.abs(start) > 0.05, start, again.start) if len(start) else start
+    return float(estimate(again, method, start=begin).criterion)
+
+
+def exact_rlrt(fit: Fitted, n: int = 10_000, seed: int | None = None) -> SimulatedTest:
+    """The test of one variance against 0 with its exact finite-sample distribution (Crainiceanu and Ruppert 2004).
+
+    For models with a single random term of one column and independent errors: the restricted test for REML fits, the unrestricted one for
+    ML fits. No refit is needed: the likelihood ratio under the null is a function of independent normals and of two sets of eigenvalues.
+
+    >>> exact_rlrt(fit.update(". ~ . - (Days | Subject) + (1 | Subject)"), n=1000, seed=1).p_value
+    0.0
+    """
+    _demand_one_variance(fit)
+    reml = fit.estimate.method != "ML"
+    method: Method = "REML" if reml else "ML"
+    null = settled(build(replace(fit.design, terms=())), method)[1]
+    observed = max(null.criterion - fit.estimate.criterion, 0.0)
+    mu, xi, rest = _eigenvalues(fit)
+    rng = generator(seed)
+    scale = max(float(xi.max()), 1e-300)
+    ratios = np.concatenate([[0.0], np.geomspace(1e-4, 1e4, 200) / scale * max(1.0, len(mu))])
+    terms = xi if not reml else mu
+    df = fit.nobs - fit.problem.criterion.p if reml else fit.nobs
+    logs = np.log1p(ratios[:, None] * terms).sum(1)
+    shrunk = 1.0 / (1.0 + ratios[:, None] * mu)
+    draws = []
+    step = max(1, CHUNK // max(1, len(mu)))
+    with one_thread():
+        for begin in range(0, n, step):
+            w = rng.chisquare(1.0, size=(min(step, n - begin), len(mu)))
+            other = rng.chisquare(rest, size=len(w)) if rest > 0 else np.zeros(len(w))
+            left = w @ shrunk.T + other[:, None]
+            total = w.sum(1) + other
+            draws.append(np.max(df * np.log(total[:, None] / left) - logs, axis=1))
+    values = np.concatenate(draws)
+    p = float(np.mean(values >= observed - 1e-9)) if observed > 1e-9 else 1.0
+    return SimulatedTest(observed, p, values)
+
+
+def _demand_one_variance(fit: Fitted) -> None:
+    design = fit.design
+    one = len(design.terms) == 1 and design.terms[0].Z.shape[1] == 1 and design.residual is None and not design.variance
+    if not one or fit.estimate.method == "MAP":
+        raise InferenceError(
+            "the exact distribution is known for a single variance, independent errors and a REML or ML fit",
+            fit.design.spec.formula.text,
+            "use bootstrap_lrt(small, large), or ranova() with its mixture of chi-squares",
+        )
+    if len(design.terms[0].group.levels) > LARGEST:
+        raise InferenceError(
+            f"the exact test needs the eigenvalues of a matrix over {len(design.terms[0].group.levels):,} levels",
+            design.terms[0].group.name,
+            "use ranova(): with so many levels its mixture of chi-squares is accurate",
+        )
+
+
+def _eigenvalues(fit: Fitted) -> tuple[Array, Array, int]:
+    """Eigenvalues of Z'P0Z and of Z'WZ (of L'Z'.. L with a relationship matrix A = L L'), and what is left of n - p."""
+    design = fit.design
+    term, n = design.terms[0], design.nobs
+    w = np.ones(n) if design.weights is None else design.weights
+    codes, K, z = term.group.codes, len(term.group.levels), term.Z[:, 0]
+    c = fit.problem.conditioning
+    X = (design.X - c.center) @ c.B
+    cross = np.stack([np.bincount(codes, w * z * column, K) for column in X.T]) if X.shape[1] else np.zeros((0, K))
+    own = np.diag(np.bincount(codes, w * z**2, K))
+    gram = (X * w[:, None]).T @ X
+    left = own - (cross.T @ np.linalg.solve(gram, cross) if len(gram) else 0.0)
+    if term.relationship is not None:
+        values, vectors = np.linalg.eigh(term.relationship)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        own, left = root.T @ own @ root, root.T @ left @ root
+    mu = np.maximum(np.linalg.eigvalsh(left), 0.0)
+    mu = mu[mu > 1e-10 * mu.max()]
+    return mu, np.maximum(np.linalg.eigvalsh(own), 0.0), n - X.shape[1] - len(mu)

@@ -17,10 +17,9 @@ from typing import Literal
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from bayeslmm.arrays import Array
-from bayeslmm.likelihood.conditioning import Conditioning
-from bayeslmm.likelihood.kernel import Kernel, State
-from bayeslmm.likelihood.levels_kernel import Solution
+from bayeslmm._arrays import Array
+from bayeslmm.likelihood.kernel import Kernel, Solution, State
+from bayeslmm.likelihood.standardize import Conditioning
 
 Method = Literal["REML", "ML"]
 

@@ -1,21 +1,84 @@
-"""What the criterion asks of a kernel, and the kernel for random effects with independent errors."""
-
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from bayeslmm.arrays import Array
-from bayeslmm.likelihood.crossproducts import CrossProducts
-from bayeslmm.likelihood.few import FewColumns, FewPoint, few_columns
-from bayeslmm.likelihood.levels_kernel import LevelsState, Solution, evaluate
-from bayeslmm.likelihood.parameters import RandomParameters
+from bayeslmm._arrays import Array
 
-SINGULAR = 1e-8
-"""Singular values of T below this are not divided by."""
+SMALL, MANY = 4, 64
+"""Matrices up to this size, and from this many on, are factorised entry by entry over all of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The profile in alpha at some thetas.
+
+    logdet : (t,) log |V0|; border : (t, r, r) [X y]' V0^-1 [X y]
+    root : (t, p, p) lower Cholesky factor of X' V0^-1 X; logdet_X : (t,) its log determinant
+    alpha : (t, p); r2 : (t,) generalised residual sum of squares
+    """
+
+    logdet: Array
+    border: Array
+    root: Array
+    logdet_X: Array
+    alpha: Array
+    r2: Array
+    root_inverse: Array | None = None
+
+    @cached_property
+    def information_inverse(self) -> Array:
+        """(X' V0^-1 X)^-1, (t, p, p)."""
+        inverse = np.linalg.inv(self.root) if self.root_inverse is None else self.root_inverse
+        return inverse.swapaxes(-1, -2) @ inverse
+
+
+def stacked(parts: Sequence[Solution]) -> Solution:
+    """Solutions at several thetas as one."""
+    return Solution(
+        np.concatenate([s.logdet for s in parts]),
+        np.concatenate([s.border for s in parts]),
+        np.concatenate([s.root for s in parts]),
+        np.concatenate([s.logdet_X for s in parts]),
+        np.concatenate([s.alpha for s in parts]),
+        np.concatenate([s.r2 for s in parts]),
+    )
+
+
+def solve_border(logdet: Array, border: Array) -> Solution:
+    """alpha, r2 and log |X'V0^-1 X| from the bordered matrix; r2 is NaN where X'V0^-1 X is not positive definite."""
+    p = border.shape[-1] - 1
+    if p == 0:
+        return Solution(logdet, border, border[:, :0, :0], np.zeros(len(logdet)), np.zeros((len(logdet), 0)), border[:, 0, 0])
+    root, inverse = factored(border[:, :p, :p])
+    half = inverse @ border[:, :p, p:]
+    alpha = (inverse.swapaxes(-1, -2) @ half)[..., 0]
+    r2 = border[:, p, p] - (half[..., 0] ** 2).sum(-1)
+    logdet_X = 2.0 * np.log(root.diagonal(axis1=-2, axis2=-1)).sum(-1)
+    return Solution(logdet, border, root, logdet_X, alpha, r2, inverse)
+
+
+def factored(M: Array) -> tuple[Array, Array]:
+    """The lower Cholesky factor of (t, p, p) and its inverse; entry by entry over t where there are many small ones."""
+    t, p, _ = M.shape
+    if p > SMALL or t < MANY:
+        root = np.linalg.cholesky(M)
+        return root, np.linalg.inv(root)
+    L, K = np.zeros((p, p, t)), np.zeros((p, p, t))
+    for a in range(p):
+        for b in range(a + 1):
+            v = M[:, a, b] - np.einsum("ct,ct->t", L[a, :b], L[b, :b])
+            if a == b and not v.min() > 0:
+                raise np.linalg.LinAlgError("not positive definite")
+            L[a, b] = np.sqrt(v) if a == b else v * K[b, b]
+            K[a, b] = 1.0 / L[a, a] if a == b else 0.0
+        for b in range(a):
+            K[a, b] = -K[a, a] * np.einsum("ct,ct->t", L[a, b:a], K[b:a, b])
+    return L.transpose(2, 0, 1), K.transpose(2, 0, 1)
 
 
 class State(Protocol):
@@ -50,150 +113,3 @@ class Kernel(Protocol):
     def evaluate(self, x: Array, derivatives: bool) -> State:
         """The profile at x (1, size), with all that derivatives need."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class RandomEffectsState:
-    """An evaluation of the kernel of random effects."""
-
-    parameters: RandomParameters
-    x: Array
-    levels: LevelsState
-
-    @property
-    def solution(self) -> Solution:
-        return self.levels.solution
-
-    def modes(self) -> list[Array]:
-        """Conditional modes beta of every factor, (q, t, K), on the conditioned columns (before L of a relationship matrix)."""
-        return self.levels.modes()
-
-    @cached_property
-    def derivatives(self) -> list[tuple[int, slice, slice, Array]]:
-        """For every term: its factor, its columns there, its part of x, dT/dx (t, size, q, q)."""
-        return self.parameters.derivatives(self.x)
-
-    @cached_property
-    def _r2_slope(self) -> Array:
-        return self.parameters.chain(self.derivatives, [-2.0 * S @ T for S, T in zip(self.levels.squares, self.levels.Ts, strict=True)])
-
-    def gradients(self, restricted: bool) -> tuple[Array, Array]:
-        return self.parameters.chain(self.derivatives, self.levels.logdet_adjoints(restricted)), self._r2_slope
-
-    @cached_property
-    def _movements(self) -> list[Array]:
-        """dT of the parameters of every factor, (k, q, q), the matrices of the whole factor."""
-        found: list[list[Array]] = [[] for _ in self.levels.Ts]
-        for f, own, _, dT in self.derivatives:
-            q = self.levels.Ts[f].shape[-1]
-            if own.stop - own.start == q:
-                found[f].append(dT[0])
-                continue
-            whole = np.zeros((dT.shape[1], q, q))
-            whole[:, own, own] = dT[0]
-            found[f].append(whole)
-        return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in found]
-
-    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
-        # 2 (AI - AI_s AI_s' / AI_ss), the average information with sigma profiled out
-        halves = [dT @ T[0].T for dT, T in zip(self._movements, self.levels.Ts, strict=True)]
-        information = self.levels.average_information([half + half.swapaxes(-1, -2) for half in halves])
-        order = self.parameters.order
-        if order is not None:
-            information = information[order[:, None], order]
-        slope = self._r2_slope[0] / sigma2
-        return np.asarray(information / sigma2 - slope[:, None] * slope / df + self.curvature(restricted, 1.0 / sigma2))
-
-    def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
-        """G = d criterion / d(Sigma) of every term, in the order of the formula."""
-        G: dict[int, Array] = {}
-        information = self.levels.information(restricted)
-        for factor, block, square in zip(self.parameters.factors, information, self.levels.squares, strict=True):
-            whole = block[0] - square[0] / sigma2
-            for i, own in zip(factor.terms, factor.slices, strict=True):
-                G[i] = 0.5 * (whole[own, own] + whole[own, own].T)
-        return [G[i] for i in range(len(G))]
-
-    def curvature(self, restricted: bool, weight: float) -> Array:
-        """2 tr(G dT_i dT_j') with G the derivative of the criterion in Sigma: what the parameterisation adds."""
-        out = np.zeros((self.x.shape[1], self.x.shape[1]))
-        begin = 0
-        for G, dT in zip(self._factor_gradients(restricted, weight), self._movements, strict=True):
-            part = slice(begin, begin + len(dT))
-            out[part, part] = 2.0 * ((G @ dT).reshape(len(dT), -1) @ dT.reshape(len(dT), -1).T)
-            begin = part.stop
-        order = self.parameters.order
-        return out if order is None else out[order[:, None], order]
-
-    def _factor_gradients(self, restricted: bool, weight: float) -> list[Array]:
-        """d criterion / d Sigma of every factor: from gT = 2 G T where T can be divided by, else from the cross-products."""
-        smooth = all(float(np.abs(T[0].diagonal()).min(initial=np.inf)) > SINGULAR for T in self.levels.Ts)
-        if smooth:
-            adjoints = self.levels.logdet_adjoints(restricted)
-            halves = [0.5 * np.linalg.solve(T[0].T, g[0].T).T for T, g in zip(self.levels.Ts, adjoints, strict=True)]
-        else:
-            halves = [g[0] for g in self.levels.information(restricted)]
-        return [g - weight * square[0] for g, square in zip(halves, self.levels.squares, strict=True)]
-
-
-class FewState(RandomEffectsState):
-    """An evaluation of few columns as one matrix; what is asked of levels is found level by level when it is first asked for."""
-
-    def __init__(self, kernel: RandomEffectsKernel, point: FewPoint) -> None:
-        own = {"parameters": kernel.parameters, "x": point.x[None], "kernel": kernel, "point": point}
-        for name, value in own.items():
-            object.__setattr__(self, name, value)
-
-    kernel: RandomEffectsKernel
-    point: FewPoint
-
-    @cached_property
-    def levels(self) -> LevelsState:
-        return self.kernel.by_level(self.x, derivatives=True).levels
-
-    @property
-    def solution(self) -> Solution:
-        return self.point.solution
-
-    def modes(self) -> list[Array]:
-        return self.point.modes()
-
-    def gradients(self, restricted: bool) -> tuple[Array, Array]:
-        return self.point.logdet_slope(restricted)[None], self.point.r2_slope[None]
-
-    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
-        return self.point.newton_matrix(restricted, sigma2, df)
-
-
-@dataclass(frozen=True, eq=False)
-class RandomEffectsKernel:
-    """Random effects with independent errors.
-
-    together : one x at a time may be evaluated with all columns as one matrix, where they are few
-    """
-
-    parameters: RandomParameters
-    cross: CrossProducts
-    together: bool = True
-
-    @property
-    def size(self) -> int:
-        return self.parameters.size
-
-    @cached_property
-    def few(self) -> FewColumns | None:
-        return few_columns(self.parameters, self.cross) if self.together else None
-
-    def solve(self, x: Array) -> Solution:
-        return self.by_level(x, derivatives=False).solution
-
-    def by_level(self, x: Array, derivatives: bool) -> RandomEffectsState:
-        """The profile at x (t, size), level by level."""
-        return RandomEffectsState(self.parameters, x, evaluate(self.cross, self.parameters.blocks(x), derivatives))
-
-    def evaluate(self, x: Array, derivatives: bool) -> RandomEffectsState:
-        if self.few is not None and derivatives and len(x) == 1:
-            point = self.few.evaluate(x[0])
-            if point is not None:
-                return FewState(self, point)
-        return self.by_level(x, derivatives)

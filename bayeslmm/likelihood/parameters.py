@@ -15,10 +15,10 @@ from functools import cached_property, lru_cache
 import numpy as np
 from scipy.linalg import lapack
 
-from bayeslmm.arrays import Array, Codes, readonly
-from bayeslmm.covariance import Covariance
-from bayeslmm.likelihood.conditioning import ColumnMap
-from bayeslmm.likelihood.crossproducts import Factor
+from bayeslmm._arrays import Array, Codes, readonly
+from bayeslmm.covariance.base import Covariance
+from bayeslmm.likelihood.random_effects.cross_products import Factor
+from bayeslmm.likelihood.standardize import ColumnMap
 
 
 @lru_cache(maxsize=256)

@@ -14,16 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from bayeslmm.arrays import Array, Codes
-from bayeslmm.likelihood.coupling import DenseCoupling
+from bayeslmm._arrays import Array, Codes
 from bayeslmm.likelihood.criterion import Point, one_thread
-from bayeslmm.likelihood.crossproducts import Factor
-from bayeslmm.likelihood.kernel import RandomEffectsState
-from bayeslmm.likelihood.layout import Span
-from bayeslmm.likelihood.levels_kernel import LevelsState
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.rest import RestState
-from bayeslmm.likelihood.subjects_prediction import subject_mode_covariances, subject_modes, subject_rows
+from bayeslmm.likelihood.random_effects.blocked import LevelsState
+from bayeslmm.likelihood.random_effects.cross_products import Factor
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseCoupling
+from bayeslmm.likelihood.random_effects.schur import RestState, Span
+from bayeslmm.likelihood.structured.prediction import subject_mode_covariances, subject_modes, subject_rows
 
 CELLS = 1 << 23
 """Entries of a dense block (rows x remaining columns) worked on at once."""

@@ -8,21 +8,29 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from bayeslmm.arrays import Array, Codes
-from bayeslmm.covariance import Covariance
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.covariance.base import Covariance
 from bayeslmm.data.design import Design
-from bayeslmm.likelihood.conditioning import Conditioning, conditioned
 from bayeslmm.likelihood.criterion import Criterion, one_thread
-from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products, factors_of
-from bayeslmm.likelihood.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.moments import moment_start
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
-from bayeslmm.likelihood.residual_structure import Grouped, residual_free, residual_natural, residual_structure
-from bayeslmm.likelihood.scoring import scored_start
-from bayeslmm.likelihood.starts import ranged_start, residual_start
-from bayeslmm.likelihood.subjects import SubjectData, SubjectsKernel, TermRows
-from bayeslmm.likelihood.subjects_rows import PooledBatch, RowBatch, block_of, clusters, ordered_rows, poolable, pooled
-from bayeslmm.likelihood.variance_function import variance_function
+from bayeslmm.likelihood.random_effects.cross_products import CrossProducts, cross_products, factors_of
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.standardize import Conditioning, conditioned
+from bayeslmm.likelihood.starting_values import moment_start, ranged_start, residual_start, scored_start
+from bayeslmm.likelihood.structured.kernel import (
+    PooledBatch,
+    RowBatch,
+    SubjectData,
+    SubjectsKernel,
+    TermRows,
+    block_of,
+    clusters,
+    ordered_rows,
+    poolable,
+    pooled,
+)
+from bayeslmm.likelihood.structured.residual_structure import Grouped, residual_free, residual_natural, residual_structure
+from bayeslmm.likelihood.structured.variance_function import variance_function
 
 FAR = 4.5
 """tanh of this is 0.9998."""

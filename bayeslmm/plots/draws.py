@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import gaussian_kde
 
-from bayeslmm.arrays import Array
+from bayeslmm._arrays import Array
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.style import (
     BLUE,

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bayeslmm.arrays import Array
-from bayeslmm.plots.columns import Column, column_of
-from bayeslmm.plots.rows import boxes
+from bayeslmm._arrays import Array
+from bayeslmm.model.fit import Fit
+from bayeslmm.plots.residuals import Column, boxes, column_of
 from bayeslmm.plots.style import BLUE, GREY, MANY_ROWS, PALETTE, axes_for, bare, cloud, legend_above, named_ticks, plain, shown, spread
-from bayeslmm.results.fit import Fit
 
 SHOWN_LINES = 60
 """Levels whose lines are drawn; of more, this many are drawn from evenly over the data."""

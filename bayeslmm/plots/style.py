@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from bayeslmm.arrays import Array
+from bayeslmm._arrays import Array
 from bayeslmm.errors import SpecificationError
 
 # Okabe and Ito's palette: distinct under every common deficiency of colour vision

@@ -1,20 +1,194 @@
-"""A page made of sections; every text that enters it is escaped, and nothing in it asks the network for anything."""
+"""A page made of sections; every text that enters it is escaped, and nothing in it asks the network for anything.
+
+Values as a person reads them, safe in HTML.
+
+Figures for a page: made without the state of pyplot, drawn by the room of plots, embedded as SVG images.
+
+As images they can neither run a script nor take part in the page's own names.
+
+How a report looks: black on white, tables whose digits line up, figures as wide as the page, and a form for paper.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
+from typing import Any
 
+import matplotlib
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bayeslmm._arrays import Array
+from bayeslmm._io import as_path, write_atomically
 from bayeslmm.errors import BayesLMMError, Check
-from bayeslmm.reports.cells import WIDE, cells, heading, safe
-from bayeslmm.reports.pictures import embedded
-from bayeslmm.reports.style import STYLE
-from bayeslmm.results.layout import described
-from bayeslmm.spec.atomic import as_path, write_atomically
+from bayeslmm.results.render import described, digits, p_text, signed, visible
+
+HEADINGS = {
+    "std_error": "std. error",
+    "p_value": "p",
+    "conf_low": "lower",
+    "conf_high": "upper",
+    "num_df": "df",
+    "den_df": "denominator df",
+    "corr": "correlation",
+    "sd": "std. deviation",
+    "term1": "term",
+    "term2": "with",
+}
+"""Columns of tables by the words of a report."""
+
+BESIDE_ERROR = ("estimate", "std_error", "conf_low", "conf_high")
+"""Columns whose decimals go by the standard error of their row."""
+
+WIDE = frozenset({"remedy", "value"})
+
+
+def safe(value: Any) -> str:
+    """Text for HTML: escaped, control characters shown as escapes."""
+    return escape(visible(str(value)))
+
+
+def cells(frame: pd.DataFrame) -> list[list[str]]:
+    """The rows of a table as text."""
+    columns = [_column(frame, str(name)) for name in frame.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _column(frame: pd.DataFrame, name: str) -> list[str]:
+    values = frame[name]
+    if values.dtype.kind != "f":
+        return ["" if value is None or value is pd.NA or value != value else _exact(value) for value in values.tolist()]
+    if name == "p_value":
+        return ["" if np.isnan(p) else p_text(p) for p in values]
+    if name in ("df", "den_df", "num_df"):
+        return [
+            "" if np.isnan(df) else "∞" if np.isinf(df) or df > 1e5 else f"{df:.0f}" if float(df).is_integer() else f"{df:.1f}"
+            for df in values
+        ]
+    if name in ("statistic", "corr", "gap", "pull"):
+        return ["" if np.isnan(value) else signed(value) for value in values]
+    numbers = values.to_numpy(float)
+    if name in BESIDE_ERROR and "std_error" in frame:
+        return [_beside(value, error) for value, error in zip(numbers, _errors(frame), strict=True)]
+    shown = iter(digits(numbers[np.isfinite(numbers)]))
+    return [next(shown) if np.isfinite(value) else "" for value in numbers]
+
+
+def _errors(frame: pd.DataFrame) -> Array:
+    """The standard error of every row; in a comparison, a row without one has that of another source of the same parameter."""
+    errors = frame["std_error"].astype(float)
+    if {"source", "group", "term"} <= set(frame.columns):
+        errors = errors.fillna(errors.groupby([frame["group"].fillna(""), frame["term"]]).transform("max"))
+    return np.asarray(errors.to_numpy(float))
+
+
+def _beside(value: float, error: float) -> str:
+    """A number with the decimals that show three digits of its standard error."""
+    if np.isnan(value):
+        return ""
+    if not np.isfinite(error) or error <= 0.0 or not 1e-5 < error < 1e5:
+        return digits([value])[0]
+    return f"{value:.{max(0, 2 - int(np.floor(np.log10(error))))}f}"
+
+
+def _exact(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000 else str(value)
+
+
+def number(value: float) -> str:
+    """One number to five digits."""
+    return "–" if not np.isfinite(value) else digits([value])[0]
+
+
+def heading(name: str) -> str:
+    """A column's heading."""
+    return HEADINGS.get(name, name)
+
+
+FONT: Any = {"font.size": 9.5, "axes.edgecolor": "#5b6570", "svg.fonttype": "path", "svg.hashsalt": "bayeslmm"}
+
+
+def drawn(draw: Callable[[Axes], Any], width: float = 5.6, height: float = 3.9) -> Figure:
+    """A figure of one panel; `draw` is given its axes. Sizes are in inches."""
+    with matplotlib.rc_context(FONT):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.subplots())
+    return figure
+
+
+def panelled(draw: Callable[[list[Axes]], Any], count: int, width: float = 3.6, height: float = 3.6, *, alike: bool = False) -> Figure:
+    """A figure of several panels; `draw` is given their axes. alike : on one common scale."""
+    columns = min(3, count)
+    rows = -(-count // columns)
+    with matplotlib.rc_context(FONT):
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        axes = list(figure.subplots(rows, columns, squeeze=False, sharex=alike).ravel())
+        for extra in axes[count:]:
+            figure.delaxes(extra)
+        draw(axes[:count])
+    return figure
+
+
+def embedded(figure: Figure) -> str:
+    """The figure as an address that holds it; the same figure gives the same text."""
+    content = io.BytesIO()
+    with matplotlib.rc_context(FONT):
+        figure.savefig(content, format="svg", dpi=150, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+
+
+def save_picture(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=140)
+    write_atomically(path, content.getvalue())
+    return path
+
+
+STYLE = """
+:root { --ink: #1b1f24; --soft: #5b6570; --line: #dfe3e8; --ground: #f6f7f9; }
+:root { --blue: #0072b2; --green: #00735a; --orange: #9a6200; --red: #b34700; }
+* { box-sizing: border-box; }
+body { font: 15px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; color: var(--ink); background: #fff; margin: 0; }
+main { max-width: 64rem; margin: 0 auto; padding: 2.2rem 1.4rem 4rem; }
+h1 { font-size: 1.55rem; line-height: 1.25; margin: 0 0 .35rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2.6rem 0 .7rem; padding-top: .9rem; border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.6rem 0 .5rem; }
+p { max-width: 46rem; margin: .4rem 0 .8rem; overflow-wrap: anywhere; }
+.lead, .note, figcaption { color: var(--soft); }
+.note { font-size: .92em; }
+nav { margin: 1.1rem 0 0; display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; font-size: .92em; }
+nav a { color: var(--blue); text-decoration: none; } nav a:hover { text-decoration: underline; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .7rem; margin: 1.3rem 0 0; }
+.tile { background: var(--ground); border-radius: .4rem; padding: .6rem .8rem; }
+.tile b { display: block; font-size: 1.2rem; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.tile span { color: var(--soft); font-size: .85em; }
+.scroll { overflow-x: auto; margin: .5rem 0 1rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .93em; }
+caption { text-align: left; font-weight: 600; padding-bottom: .35rem; }
+th, td { padding: .27rem .8rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; white-space: nowrap; }
+thead th { border-bottom: 1.5px solid var(--soft); font-weight: 600; }
+th.name, td.name { text-align: left; } td.wide { white-space: normal; max-width: 28rem; text-align: left; overflow-wrap: anywhere; }
+td:first-child, th:first-child { padding-left: .2rem; }
+tbody tr:hover td { background: var(--ground); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem; margin: .5rem 0 1rem; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+code, pre { font: .9em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+pre { background: var(--ground); padding: .8rem 1rem; border-radius: .4rem; overflow-x: auto; }
+.verdict { font-weight: 600; } .passed { color: var(--green); } .noted { color: var(--orange); } .failed { color: var(--red); }
+figure { margin: .6rem 0 1.2rem; } figure img { max-width: 100%; height: auto; display: block; }
+figcaption { font-size: .92em; max-width: 46rem; margin-top: .2rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); gap: .4rem 1.6rem; align-items: start; }
+@media print { nav { display: none; } h2, figure, table { break-inside: avoid; } main { padding: 0; max-width: none; } }
+@media (max-width: 40rem) { .pair { grid-template-columns: 1fr; } th, td { padding: .25rem .45rem; } }
+"""
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """What the file itself tells the browser: no script runs, nothing is fetched."""

@@ -1,28 +1,77 @@
-"""`Estimates`: the numbers of a fit, each made when it is asked for."""
+"""`Estimates`: the numbers of a fit, each made when it is asked for.
+
+Information criteria, by the counts of lme4, of mmrm or of SAS.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
 
-from bayeslmm.arrays import Array, Codes, frozen, readonly
+from bayeslmm._arrays import Array, Codes, frozen, readonly
 from bayeslmm.errors import BayesLMMWarning, Check, PredictionError
-from bayeslmm.likelihood.error_parameters import one_sigma, residual_parameters, visit_covariances
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
-from bayeslmm.likelihood.residuals import error_covariance
-from bayeslmm.results.counting import Counting, Counts
-from bayeslmm.results.variances import entries, merged_covariances, varcorr_frame
+from bayeslmm.likelihood.structured.residual_covariance import error_covariance, one_sigma, residual_parameters, visit_covariances
+from bayeslmm.results.random_effects import entries, merged_covariances, varcorr_frame
 
 if TYPE_CHECKING:
     from bayeslmm.data.design import Design
     from bayeslmm.estimate.estimate import Estimate
     from bayeslmm.likelihood.criterion import Point
     from bayeslmm.likelihood.problem import Problem
+
+
+Counting = Literal["lme4", "mmrm", "sas"]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What an information criterion counts.
+
+    lme4 counts every estimated parameter and every observation. mmrm and SAS count covariance parameters only under REML, and subjects in
+    BIC; SAS counts the fixed effects of an ML fit.
+
+    criterion : -2 log likelihood; coefficients, covariance : numbers of parameters; subjects : those that BIC counts
+    """
+
+    rule: Counting
+    restricted: bool
+    criterion: float
+    nobs: int
+    coefficients: int
+    covariance: int
+    subjects: int
+
+    @property
+    def parameters(self) -> int:
+        """The parameters that the criteria count."""
+        fixed_too = self.rule == "lme4" or (self.rule == "sas" and not self.restricted)
+        return self.covariance + (self.coefficients if fixed_too else 0)
+
+    @property
+    def aic(self) -> float:
+        return self.criterion + 2.0 * self.parameters
+
+    @property
+    def aicc(self) -> float:
+        k = self.parameters
+        if self.rule == "lme4":
+            rest = self.nobs - k - 1
+            return self.aic + 2.0 * k * (k + 1) / rest if rest > 0 else float("nan")
+        rows = max(k + 2, self.nobs - (self.coefficients if self.restricted else 0))
+        return self.criterion + 2.0 * k * rows / (rows - k - 1)
+
+    @property
+    def bic(self) -> float:
+        rows = self.nobs if self.rule == "lme4" else self.subjects
+        return self.criterion + float(np.log(rows)) * self.parameters
+
 
 WARNED = frozenset(
     {"aliased_columns", "condition_number", "empty_labels", "few_complete_subjects", "repeated_parameters", "visits_without_rows"}

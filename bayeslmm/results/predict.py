@@ -1,28 +1,293 @@
-"""Predictions for any rows: of the population, or given what the fit knows of their levels and subjects."""
+"""Predictions for any rows: of the population, or given what the fit knows of their levels and subjects.
+
+Rows to predict, encoded as the fit encoded its own.
+
+Where new rows stand in the errors: subject, visit or coordinates, group of parameters, and what multiplies sigma.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
-from bayeslmm.arrays import Array
-from bayeslmm.data.columns import numbers
-from bayeslmm.data.frame import read_table
-from bayeslmm.errors import BayesLMMWarning, SpecificationError
+from bayeslmm._arrays import Array, Codes
+from bayeslmm._validation import demand_one_of
+from bayeslmm.data.columns import Columns, numbers
+from bayeslmm.data.design import ResidualDesign, VarianceDesign
+from bayeslmm.data.frame import Table, read_table
+from bayeslmm.data.rows import given_numbers
+from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError
 from bayeslmm.likelihood.prediction import row_variances
-from bayeslmm.likelihood.residuals import residual_sds
-from bayeslmm.likelihood.subjects_prediction import ResidualPlace, subject_rows
-from bayeslmm.results.newrows import Rows, listed, new_rows, own_rows
-from bayeslmm.results.places import new_place, own_place
-from bayeslmm.results.rows import conditional, demand_one_of, population
-from bayeslmm.results.tidy import quantile
+from bayeslmm.likelihood.structured.prediction import ResidualPlace, subject_rows
+from bayeslmm.likelihood.structured.residual_covariance import residual_sds
+from bayeslmm.likelihood.structured.variance_function import VarianceFunction
+from bayeslmm.results.fitted import conditional, population
 
 if TYPE_CHECKING:
     from bayeslmm.results.estimates import Estimates
+
+
+SHOWN = 8
+"""Levels and rows that a message lists."""
+
+ESTIMABLE = 1e-7
+"""Largest difference, relative to the column's size, between an aliased column and its combination of kept ones."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Rows to predict.
+
+    X : (n, p) columns kept; offset : (n,) or None; Zs, codes : per term, empty where the rows have no grouping columns
+    codes are -1 where a level is new or missing; `missing` marks rows that cannot be predicted: their values are 0
+    """
+
+    index: pd.Index[Any]
+    X: Array
+    offset: Array | None
+    Zs: tuple[Array, ...]
+    codes: tuple[Codes, ...]
+    missing: NDArray[np.bool_]
+
+
+def own_rows(fit: Estimates) -> Rows:
+    """The rows of the fit."""
+    design = fit.design
+    Zs, codes = tuple(t.Z for t in design.terms), tuple(t.group.codes for t in design.terms)
+    return Rows(design.index, design.X, design.offset, Zs, codes, np.zeros(design.nobs, bool))
+
+
+def new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str, offset: Any) -> Rows:
+    """Rows of any frame. Raises PredictionError for what the fit does not know."""
+    encoding, design = fit.design.encoding, fit.design
+    table = read_table(newdata, ())
+    index = table.frame.index if isinstance(newdata, pd.DataFrame) else pd.RangeIndex(len(table))
+    X_all, _ = encoding.fixed(newdata)
+    missing = np.isnan(X_all).any(axis=1)
+    if design.aliased:
+        _demand_estimable(fit, X_all, missing)
+    shift = encoding.offset(newdata)
+    if fit.model.given_offset:
+        shift = _given_offset(offset, table, shift)
+    if shift is not None:
+        missing |= np.isnan(shift)
+    Zs: tuple[Array, ...] = ()
+    codes: tuple[Codes, ...] = ()
+    if design.terms and (level == "conditional" or _has_levels(table, fit)):
+        Zs, codes = zip(*encoding.random(newdata), strict=True)
+        for Z in Zs:
+            missing |= np.isnan(Z).any(axis=1)
+        if level == "conditional":
+            missing |= _settle_levels(fit, newdata, codes, new_levels)
+    zero = missing[:, None]
+    X = np.where(zero, 0.0, X_all[:, list(design.kept)])
+    return Rows(
+        index, X, None if shift is None else np.where(missing, 0.0, shift), tuple(np.where(zero, 0.0, Z) for Z in Zs), codes, missing
+    )
+
+
+def _has_levels(table: Table, fit: Estimates) -> bool:
+    """Predictions of the population need no grouping columns; a prediction interval takes Z where it can be had."""
+    coders = fit.design.encoding.random_coders
+    return all(name in table.names for coder in coders for name in (*coder.block.columns, *coder.group.factor.columns))
+
+
+def _settle_levels(fit: Estimates, newdata: Any, codes: Sequence[Codes], new_levels: str) -> NDArray[np.bool_]:
+    """Rows whose level is missing; raises for levels that the fit has not seen unless they may be new."""
+    missing = np.zeros(len(codes[0]), bool)
+    for i, code in enumerate(codes):
+        if not (code < 0).any():
+            continue
+        labels = fit.design.encoding.labels(newdata, i)
+        absent = np.array([label is None for label in labels])
+        missing |= absent
+        unseen = (code < 0) & ~absent
+        if unseen.any() and new_levels == "error":
+            names = list(dict.fromkeys(labels[unseen].tolist()))
+            shown = ", ".join(map(repr, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+            what = f"{len(names)} levels of {fit.design.terms[i].group.name!r} are not known to the fit: {shown}"
+            remedy = 'new_levels="population" gives them their expected effect, 0; observed=True learns from outcomes of theirs'
+            raise PredictionError(what, f"rows {listed(np.flatnonzero(unseen))}", remedy)
+    return missing
+
+
+def _given_offset(offset: Any, table: Table, shift: Array | None) -> Array:
+    if offset is None:
+        raise PredictionError(
+            "the model's offset was given as an array, which new data do not have",
+            remedy="give `offset=` with one number per row of newdata, or fit with the offset as a column",
+        )
+    values = given_numbers(offset, "offset", table)
+    return values if shift is None else values + shift
+
+
+def _demand_estimable(fit: Estimates, X: Array, missing: NDArray[np.bool_]) -> None:
+    """Raise for rows in which an aliased column is not the combination of kept columns that it was in the data of the fit."""
+    design = fit.design
+    trained, names = design.encoding.fixed(design.frame)
+    kept = list(design.kept)
+    lost = [i for i in range(len(names)) if i not in set(kept)]
+    weights = np.linalg.lstsq(trained[:, kept], trained[:, lost], rcond=None)[0]
+    gap = np.abs(X[:, lost] - X[:, kept] @ weights)
+    size = np.abs(X[:, lost]) + np.abs(X[:, kept]) @ np.abs(weights)
+    bad = (gap > ESTIMABLE * np.maximum(size, 1e-300)).any(axis=1) & ~missing
+    if bad.any():
+        raise PredictionError(
+            f"{int(bad.sum())} rows are not estimable: the data of the fit could not tell {', '.join(design.aliased)} from others",
+            f"rows {listed(np.flatnonzero(bad))}",
+            "predict rows with combinations that occur in the data of the fit, or drop the aliased columns from the formula",
+        )
+
+
+def listed(rows: Codes) -> str:
+    """Some row numbers as a message shows them."""
+    shown = ", ".join(str(int(row)) for row in rows[:SHOWN])
+    return shown + (f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")
+
+
+def own_place(fit: Estimates) -> ResidualPlace:
+    """The rows of the fit."""
+    kernel, residual, n = fit.problem.structured, fit.design.residual, fit.nobs
+    assert kernel is not None
+    log_scale = kernel.log_scale(fit.estimate.x)[0]
+    scale = np.zeros(n) if log_scale is None else log_scale
+    if residual is None:
+        return ResidualPlace(np.full(n, -1), None, None, np.zeros(n, np.int64), scale)
+    coords = None if residual.visit is not None else residual.coords
+    group = np.zeros(n, np.int64) if residual.group is None else residual.group.codes
+    return ResidualPlace(residual.subject.codes, residual.visit, coords, group, scale)
+
+
+def new_place(fit: Estimates, newdata: Any, fitted: Array) -> tuple[ResidualPlace, NDArray[np.bool_]]:
+    """New rows, and those of them whose place is missing.
+
+    fitted : (n,) x'alpha + z'beta of the new rows, for a variance function of it
+
+    Raises PredictionError for visits and groups of parameters that the fit does not have.
+    """
+    residual, n = fit.design.residual, len(fitted)
+    missing = np.zeros(n, bool)
+    log_scale = _log_weights(fit, newdata, n) + _log_multiplier(fit, newdata, fitted)
+    if residual is None:
+        return ResidualPlace(np.full(n, -1), None, None, np.zeros(n, np.int64), log_scale), missing
+    term = residual.spec
+    table = read_table(newdata, (*term.visit, *term.subject, *term.group))
+    subject = _codes(row_labels(table, term.subject, n), residual.subject.levels)
+    group = np.zeros(n, np.int64)
+    if residual.group is not None:
+        group = _demanded(row_labels(table, term.group, n), residual.group.levels, residual.group.name, missing)
+    visit, coords = None, None
+    if residual.visit is not None:
+        visit = _visits(residual, table, subject, missing)
+    elif residual.coords is not None:
+        coords = np.column_stack([numbers(table.series(name), name).values for name in term.visit])
+        missing |= np.isnan(coords).any(axis=1)
+        coords = np.nan_to_num(coords)
+    log_scale = np.where(np.isnan(log_scale), 0.0, log_scale)
+    return ResidualPlace(subject, visit, coords, group, log_scale), missing
+
+
+def _visits(residual: ResidualDesign, table: Table, subject: Codes, missing: NDArray[np.bool_]) -> Codes:
+    if residual.spec.visit:
+        labels = row_labels(table, residual.spec.visit, len(subject))
+        return _demanded(labels, residual.visit_levels, ", ".join(residual.spec.visit), missing)
+    # the visits are the order of the rows of a subject
+    order = np.argsort(subject, kind="stable")
+    ordered = subject[order]
+    first = np.searchsorted(ordered, ordered, side="left")
+    place = np.empty(len(subject), np.int64)
+    place[order] = np.arange(len(subject)) - first
+    beyond = place >= len(residual.visit_levels)
+    if beyond.any():
+        what = f"the fit has at most {len(residual.visit_levels)} rows of a subject, newdata have more"
+        raise PredictionError(what, f"rows {listed(np.flatnonzero(beyond))}", "name a column for the visit in the residual structure")
+    return place
+
+
+def row_labels(table: Table, columns: Sequence[str], n: int) -> list[Any]:
+    """The label of each row, as grouping factors and visits are labelled; None where it is missing."""
+    if not columns:
+        return ["1"] * n
+    source = Columns(table)
+    parts = []
+    for name in columns:
+        if source.kind(name) == "number":
+            values = source.numbers(name)
+            parts.append([None if np.isnan(v) else int(v) if float(v).is_integer() else float(v) for v in values])
+        else:
+            parts.append(list(source.values(name)))
+    if len(parts) == 1:
+        return parts[0]
+    return [None if None in row else ":".join(map(str, row)) for row in zip(*parts, strict=True)]
+
+
+def _codes(labels: Sequence[Any], levels: Iterable[Any]) -> Codes:
+    known = {level: i for i, level in enumerate(levels)}
+    return np.array([known.get(label, -1) for label in labels], dtype=np.int64)
+
+
+def _demanded(labels: Sequence[Any], levels: Iterable[Any], name: str, missing: NDArray[np.bool_]) -> Codes:
+    codes = _codes(labels, levels)
+    absent = np.array([label is None for label in labels], dtype=bool)
+    unseen = (codes < 0) & ~absent
+    if unseen.any():
+        new = list(dict.fromkeys(label for label, wrong in zip(labels, unseen, strict=True) if wrong))
+        shown = ", ".join(map(repr, new[:SHOWN])) + (f" and {len(new) - SHOWN} more" if len(new) > SHOWN else "")
+        what = f"{len(new)} levels of {name!r} are not known to the fit: {shown}"
+        raise PredictionError(
+            what, f"rows {listed(np.flatnonzero(unseen))}", "use the levels of the fit: " + ", ".join(map(str, list(levels)[:SHOWN]))
+        )
+    missing |= absent
+    return np.maximum(codes, 0)
+
+
+def _log_weights(fit: Estimates, newdata: Any, n: int) -> Array:
+    """-log(w)/2 on the scale of the kernel; weight 1 where the new data have none."""
+    design, c = fit.design, fit.problem.conditioning
+    if design.weights is None:
+        return np.zeros(n)
+    name, table = design.spec.weights, read_table(newdata, ())
+    weights = numbers(read_table(newdata, (name,)).series(name), name).values if name is not None and name in table.names else np.ones(n)
+    with np.errstate(divide="ignore"):
+        return np.asarray(-0.5 * np.log(weights / (design.weight_scale * c.weight_mean)))
+
+
+def _log_multiplier(fit: Estimates, newdata: Any, fitted: Array) -> Array:
+    kernel = fit.problem.structured
+    if kernel is None or not kernel.variance.size:
+        return np.zeros(len(fitted))
+    factors = tuple(_new_variance(factor, newdata) for factor in fit.design.variance)
+    values = tuple(fitted if f.covariate is None and f.kind != "ident" else f.covariate for f in factors)
+    return VarianceFunction(factors, values, len(fitted)).log_multiplier(fit.estimate.x[kernel.variance_part])[0]
+
+
+def _new_variance(factor: VarianceDesign, newdata: Any) -> VarianceDesign:
+    columns = ((factor.spec.covariate,) if factor.kind == "ident" else ()) + factor.spec.group
+    covariate, strata = None, None
+    if factor.covariate is not None:
+        covariate = numbers(read_table(newdata, (factor.spec.covariate,)).series(factor.spec.covariate), factor.spec.covariate).values
+    if columns:
+        table = read_table(newdata, columns)
+        labels = [None if label is None else str(label) for label in row_labels(table, columns, len(table))]
+        strata = _demanded(labels, factor.labels, ":".join(columns), np.zeros(len(table), bool))
+    return replace(factor, covariate=covariate, strata=strata)
+
+
+def quantile(conf_level: float, df: Any = np.inf) -> Any:
+    """The two-sided quantile of t with `df` degrees of freedom (normal where infinite)."""
+    if isinstance(conf_level, bool) or not isinstance(conf_level, Real) or not 0.0 < conf_level < 1.0:
+        raise SpecificationError(f"the confidence level is {conf_level!r}", "conf_level", "give a number between 0 and 1, such as 0.95")
+    tail, df = 0.5 + 0.5 * conf_level, np.asarray(df, float)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(df), ndtri(tail), stdtrit(np.where(np.isinf(df), 1.0, df), tail))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,20 +1,23 @@
-"""Responses drawn from a model at given parameters."""
+"""Responses drawn from a model at given parameters.
+
+The same design with another response.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bayeslmm.arrays import Array
+from bayeslmm._arrays import Array, frozen, seeded
 from bayeslmm.data.design import Design
-from bayeslmm.errors import SizeError, SpecificationError
+from bayeslmm.errors import DataError, NonFiniteError, SizeError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.residuals import draw_errors
-from bayeslmm.seeds import seeded
+from bayeslmm.likelihood.structured.residual_covariance import draw_errors
 
 MOST = 1 << 31
 """Numbers simulated at once: 17 GB."""
@@ -83,3 +86,35 @@ def _root(matrix: Array) -> Array:
     """A square root of a positive semi-definite matrix, which does not change where it is singular by rounding only."""
     values, vectors = np.linalg.eigh(matrix)
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+
+
+def _permuted(given: pd.Index[Any], own: pd.Index[Any]) -> bool:
+    return len(given) == len(own) and not given.equals(own) and given.is_unique and bool(given.isin(own).all())
+
+
+def new_response(design: Design, y: Any) -> Design:
+    """A design with another response.
+
+    y : one number per row used, or per row of the data (those not used are passed over)
+    Raises DataError for another length, NonFiniteError for values that are missing or infinite.
+    """
+    if isinstance(y, pd.Series) and _permuted(y.index, design.index):
+        what = "the new response is a Series whose rows are in another order than those of the fit"
+        raise DataError(what, f"its index begins {y.index[0]!r}", "sort it, or give y.to_numpy() if the order is right")
+    try:
+        if np.iscomplexobj(y):
+            raise TypeError
+        values = np.array(y, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError("the new response is not numbers", f"got {type(y).__name__}", "give an array of numbers") from None
+    if values.ndim != 1 or len(values) not in (design.nobs, design.n_read):
+        shape = " x ".join(map(str, values.shape))
+        where = f"{design.nobs} rows are used, {design.n_read} were read"
+        raise DataError(f"the new response has shape {shape}", where, "give one number per row")
+    if len(values) != design.nobs:
+        values = values[design.rows]
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        what = "the new response has values that are missing or infinite"
+        raise NonFiniteError(what, f"{len(bad)} rows, the first is {bad[0]}", "fill them in")
+    return replace(design, y=frozen(values))

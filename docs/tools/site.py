@@ -12,8 +12,8 @@ from typing import Any
 import latex2mathml.converter
 from mkdocs.structure.files import File, Files
 
+from bayeslmm.cli.verify import Compared, compare_with_published, spec_files
 from bayeslmm.covariance.registry import STRUCTURES
-from bayeslmm.gallery import Compared, compare_with_published, spec_files
 
 ROOT = Path(__file__).resolve().parents[2]
 INLINE = re.compile(r'<span class="arithmatex">\\\((?P<tex>.*?)\\\)</span>', re.DOTALL)

@@ -14,13 +14,12 @@ import pandas as pd
 
 import bayeslmm as blm
 from bayeslmm.bayes.calibration import WEIGHTED, Calibration, calibrate, collapsed
-from bayeslmm.bayes.density import Density
-from bayeslmm.bayes.draws import joint_draws
-from bayeslmm.bayes.importance import sample_importance
-from bayeslmm.bayes.leave_out import over
-from bayeslmm.bayes.mode import find_mode
-from bayeslmm.bayes.pareto import systematic
-from bayeslmm.bayes.posterior import Draws
+from bayeslmm.bayes.log_posterior.density import Density
+from bayeslmm.bayes.loo import over
+from bayeslmm.bayes.posterior.posterior import Draws
+from bayeslmm.bayes.sampling.importance import sample_importance, systematic
+from bayeslmm.bayes.sampling.mode import find_mode
+from bayeslmm.bayes.sampling.random_effects import joint_draws
 from bayeslmm.likelihood.problem import build
 from tests.bayes.designs import grouped, relationship
 

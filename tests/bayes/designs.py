@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 import bayeslmm as blm
-from bayeslmm.arrays import Array
-from bayeslmm.bayes.density import Density
-from bayeslmm.likelihood.residuals import unit_covariances
+from bayeslmm._arrays import Array
+from bayeslmm.bayes.log_posterior.density import Density
+from bayeslmm.likelihood.structured.residual_covariance import unit_covariances
 
 
 def grouped(seed: int = 1, groups: int = 8, each: int = 6, sd: tuple[float, float] = (1.0, 0.6), sigma: float = 0.8) -> pd.DataFrame:

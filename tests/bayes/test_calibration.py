@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.calibration import Calibration, calibrate
-from bayeslmm.bayes.uniformity import chance, limits, simultaneous, smallest_tail
+from bayeslmm.bayes.calibration import Calibration, calibrate, chance, limits, simultaneous, smallest_tail
 from tests.bayes.calibration_suite import PLANTED, SCENARIOS, failing, narrow_alpha, run, run_planted, scenario
 from tests.bayes.designs import grouped
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from bayeslmm.arrays import Array
+from bayeslmm._arrays import Array
 from bayeslmm.bayes.calibration import calibrate, simulated
-from bayeslmm.bayes.density import density
-from bayeslmm.bayes.natural import parameters
+from bayeslmm.bayes.log_posterior.density import density
+from bayeslmm.bayes.posterior.named_draws import parameters
 from tests.bayes.calibration_suite import REPLICATIONS, SEED, scenario
 
 COVARIANCE = ("sd__Intercept|g", "sd__x|g", "cor__Intercept.x|g", "sd__Observation|Residual")

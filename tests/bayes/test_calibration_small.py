@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.density import density
-from bayeslmm.bayes.prior_draws import drawn
-from bayeslmm.bayes.uniformity import chance, smallest_tail
+from bayeslmm.bayes.calibration import chance, smallest_tail
+from bayeslmm.bayes.log_posterior.density import density
+from bayeslmm.bayes.sampling.prior_predictive import drawn
 from tests.bayes.designs import grouped
 
 PRIORS = blm.Priors(

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.density import for_many
-from bayeslmm.likelihood.classes import alike, class_kernel
-from bayeslmm.likelihood.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.levels_kernel import MANY, SMALL, factored
-from bayeslmm.likelihood.patterns import pattern_kernel
-from bayeslmm.likelihood.subjects import SubjectsKernel
+from bayeslmm.bayes.log_posterior.density import for_many
+from bayeslmm.likelihood.kernel import MANY, SMALL, factored
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.random_effects.pooled import alike, class_kernel
+from bayeslmm.likelihood.structured.kernel import SubjectsKernel
+from bayeslmm.likelihood.structured.pooled import pattern_kernel
 from tests.bayes.designs import grouped, model
 
 NAMES = ["intercepts", "slopes", "independent slopes", "crossed", "nested", "weights and offset", "cs", "ar1h", "related"]

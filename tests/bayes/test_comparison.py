@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.power_scaling import reweighted
+from bayeslmm.bayes.sensitivity import reweighted
 from tests.bayes import designs
 
 mpl.use("Agg")

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import bayeslmm as blm
-from bayeslmm.bayes.density import density
+from bayeslmm.bayes.log_posterior.density import density
 from tests.bayes.designs import MODELS, dense_covariance, model, somewhere
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.arrays import Array
-from bayeslmm.bayes.density import Density, density
-from bayeslmm.bayes.draws import joint_draws
+from bayeslmm._arrays import Array
+from bayeslmm.bayes.log_posterior.density import Density, density
+from bayeslmm.bayes.sampling.random_effects import joint_draws
 from tests.bayes.designs import MODELS, dense_covariance, model, somewhere
 
 S = 20_000

@@ -12,7 +12,7 @@ import pytest
 
 import bayeslmm as blm
 
-MODULES = ("bayes.posterior", "estimate.prior_density")
+MODULES = ("bayes.posterior.posterior", "specification.priors")
 ON_MODELS = ("LMM.sample", "LMM.prior_predictive", "LMM.priors")
 
 
@@ -28,7 +28,7 @@ def examples() -> Iterator[doctest.DocTest]:
     finder = doctest.DocTestFinder(exclude_empty=True)
     for name in MODULES:
         yield from (test for test in finder.find(import_module(f"bayeslmm.{name}")) if test.examples)
-    models = finder.find(import_module("bayeslmm.model"))
+    models = finder.find(import_module("bayeslmm.model.lmm"))
     yield from (test for test in models if test.examples and test.name.endswith(ON_MODELS))
 
 

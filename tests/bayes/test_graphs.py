@@ -12,11 +12,12 @@ import pytensor.tensor as pt
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes import graph_effects, graph_model
-from bayeslmm.bayes.axes_structured import GeneralAxes
-from bayeslmm.bayes.density import density
-from bayeslmm.bayes.diagnostics import ess
-from bayeslmm.bayes.natural import parameters
+from bayeslmm.bayes.log_posterior.density import density
+from bayeslmm.bayes.log_posterior.transforms import GeneralAxes
+from bayeslmm.bayes.posterior.named_draws import parameters
+from bayeslmm.bayes.pymc_model import model as graph_effects
+from bayeslmm.bayes.pymc_model import model as graph_model
+from bayeslmm.bayes.sampling.nuts import ess
 from bayeslmm.likelihood.criterion import Point
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
 from tests.bayes import designs

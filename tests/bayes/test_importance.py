@@ -7,14 +7,11 @@ import pytest
 from scipy import stats
 
 import bayeslmm as blm
-from bayeslmm.arrays import Array
-from bayeslmm.bayes.density import density
-from bayeslmm.bayes.diagnostics import ess, r_hat
-from bayeslmm.bayes.importance import gate, sample_importance, weighted
-from bayeslmm.bayes.mode import find_mode
-from bayeslmm.bayes.nuts import sample_nuts
-from bayeslmm.bayes.pareto import Weights, fit_pareto, smooth, systematic
-from bayeslmm.bayes.proposals import SplitT
+from bayeslmm._arrays import Array
+from bayeslmm.bayes.log_posterior.density import density
+from bayeslmm.bayes.sampling.importance import SplitT, Weights, fit_pareto, gate, sample_importance, smooth, systematic, weighted
+from bayeslmm.bayes.sampling.mode import find_mode
+from bayeslmm.bayes.sampling.nuts import ess, r_hat, sample_nuts
 from tests.bayes.designs import grouped, model
 
 
@@ -47,7 +44,7 @@ def test_the_gate_trips_on_a_proposal_in_the_wrong_place() -> None:
 
 
 def test_a_refused_sample_is_sampled_by_nuts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bayeslmm.bayes.importance.gate", lambda weights: False)
+    monkeypatch.setattr("bayeslmm.bayes.sampling.importance.gate", lambda weights: False)
     post = model("intercepts").sample(draws=50, chains=2, seed=1)
     assert post.method == "nuts"
     assert "not trusted" in post.checks["method"].value
@@ -61,7 +58,7 @@ def test_a_bad_proposal_planted_in_the_sampler_never_reaches_a_posterior(monkeyp
     values, axes = np.linalg.eigh(mode.precision)
     narrow = SplitT(mode.phi, axes, 0.3 / np.sqrt(values), 0.3 / np.sqrt(values), 1e6)
     for name in ("at_mode", "refitted", "clustered"):
-        monkeypatch.setattr(f"bayeslmm.bayes.importance.{name}", lambda *_: narrow)
+        monkeypatch.setattr(f"bayeslmm.bayes.sampling.importance.{name}", lambda *_: narrow)
     forced = built.sample(draws=300, seed=1, method="importance")
     assert forced.checks["pareto_k"].verdict == "failed"
     post = built.sample(draws=400, chains=1, seed=1)
@@ -97,7 +94,7 @@ def test_no_point_is_drawn_twice_while_no_weight_is_large() -> None:
 
 def grid_posterior(target: object) -> tuple[Array, Array, Array, float]:
     """Posterior of (log sd, log sigma) on a fine grid: the axes, the weights, the log evidence."""
-    from bayeslmm.bayes.density import Density
+    from bayeslmm.bayes.log_posterior.density import Density
 
     assert isinstance(target, Density)
     mode = find_mode(target)

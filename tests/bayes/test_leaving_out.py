@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.leave_out import log_likelihoods, predictive, without
-from bayeslmm.bayes.loo import conditional_densities
+from bayeslmm.bayes.loo import conditional_densities, log_likelihoods, predictive, without
 from tests.bayes import designs
 
 CHEAP = ["slopes", "crossed", "weights and offset", "related", "us errors", "ar1 errors", "spatial errors", "variance function"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.density import density
-from bayeslmm.bayes.mode import find_mode
+from bayeslmm.bayes.log_posterior.density import density
+from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.errors import PriorError
 from tests.bayes.designs import MODELS, grouped, model
 

@@ -168,7 +168,7 @@ def test_with_correlated_errors_they_are_conditional_on_the_rest_of_the_subject(
     values = found.log_likelihood()
     assert values.shape == (10, 48)
     x = found.kernel_points[0]
-    from bayeslmm.likelihood.residuals import unit_covariances
+    from bayeslmm.likelihood.structured.residual_covariance import unit_covariances
 
     subject = np.flatnonzero(found.design.residual.subject.codes == found.design.residual.subject.codes[0])
     R = found.parameters["sigma"].values[0] ** 2 / found.design.weight_scale * unit_covariances(found.problem, x[0], subject[None])[0]
@@ -264,7 +264,7 @@ def test_an_altered_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_the_draws_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bayeslmm.bayes.density import Density
+    from bayeslmm.bayes.log_posterior.density import Density
 
     values, calls = Density.values, []
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from bayeslmm.estimate.prior_density import draw, lkj_draw, lkj_log_constant, lkj_shapes, log_density, proper, slope
-from bayeslmm.spec.families import Prior
+from bayeslmm.specification.priors import Prior, draw, lkj_draw, lkj_log_constant, lkj_shapes, log_density, proper, slope
 
 PROPER = [
     Prior("half_t", (3.0, 2.0)),

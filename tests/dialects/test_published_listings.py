@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.dialects import MixedResult
+from bayeslmm.sas_results.proc_mixed import MixedResult
 from tests.dialects.sets import data, schools, split_plot
 
 GROWTH = "proc mixed data=pr method=ml covtest; class Subject Sex; model distance = Sex age Sex*age / s; repeated / {}; run;"

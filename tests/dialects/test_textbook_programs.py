@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.dialects import MixedResult
+from bayeslmm.sas_results.proc_mixed import MixedResult
 from tests.dialects.programs import PROGRAMS, Program
 from tests.dialects.sets import data
 

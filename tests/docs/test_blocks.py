@@ -14,8 +14,8 @@ import matplotlib as mpl
 import pytest
 from typer.testing import CliRunner
 
-from bayeslmm.cli import app
-from bayeslmm.plots import FitPlots, PosteriorPlots
+from bayeslmm.cli.app import app
+from bayeslmm.plots.accessors import FitPlots, PosteriorPlots
 from tests.docs.blocks import blocks_of, cells_of, difference, pages, run
 
 ROOT = Path(__file__).resolve().parents[2]

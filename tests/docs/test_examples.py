@@ -21,13 +21,13 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.regressor import LMMRegressor
+from bayeslmm.model.sklearn import LMMRegressor
 
-SLOW = {"bayeslmm.bayes.hierarchical.sample_hierarchical"}
-NEEDS = {"bayeslmm.inference.export.to_marginaleffects": "marginaleffects"}
+SLOW = {"bayeslmm.bayes.sampling.hierarchical.sample_hierarchical"}
+NEEDS = {"bayeslmm.model.interop.to_marginaleffects": "marginaleffects"}
 SCALAR = re.compile(r"\bnp\.(?:float64|int64|str_)\((.*?)\)|\bnp\.(True|False)_")
 
-ELSEWHERE = ("bayeslmm.results", "bayeslmm.model", "bayeslmm.files", "bayeslmm.opening", "bayeslmm.cli")
+ELSEWHERE = ("bayeslmm.results", "bayeslmm.model.lmm", "bayeslmm.model.constructors", "bayeslmm.model.load", "bayeslmm.cli.app")
 """Run beside the tests of fits, or without examples."""
 
 

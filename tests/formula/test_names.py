@@ -7,7 +7,8 @@ import unicodedata
 import pytest
 
 from bayeslmm.errors import FormulaError
-from bayeslmm.formula import columns_of, parse_formula, quoted
+from bayeslmm.formula.parse import columns_of, parse_formula
+from bayeslmm.formula.syntax import quoted
 
 STRANGE = ["two words", "log.radon", "a-b", "a`b", "``", "1", "2nd", "größe", "名前", "class", "lambda", "True"]
 STRANGE += ["x.__class__", "(1|g)", "a\nb", "'", "~"]

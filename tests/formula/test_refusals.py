@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bayeslmm.errors import BayesLMMError, FormulaError
-from bayeslmm.formula import parse_formula
+from bayeslmm.formula.parse import parse_formula
 
 CASES = [
     # text, the characters that are underlined, a word of the message

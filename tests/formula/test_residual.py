@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bayeslmm.covariance.registry import STRUCTURES
+from bayeslmm.covariance.registry import NAMES, ORDERED, SPATIAL, STRUCTURES, is_structure
 from bayeslmm.errors import FormulaError
-from bayeslmm.formula import ResidualTerm, VarianceFactor, columns_of, parse_residual, parse_variance
-from bayeslmm.formula.structures import NAMES, ORDERED, SPATIAL, is_structure
+from bayeslmm.formula.formula import ResidualTerm, VarianceFactor
+from bayeslmm.formula.parse import columns_of, parse_residual, parse_variance
 
 
 def test_visit_and_subject() -> None:

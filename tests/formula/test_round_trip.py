@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from hypothesis import assume, given
 
-from bayeslmm.data.terms import expand as terms_of_data
+from bayeslmm.data.model_matrix import expand as terms_of_data
 from bayeslmm.errors import FormulaError
-from bayeslmm.formula import Formula, columns_of, formula_text, parse_formula, parse_residual, parse_variance, variance_text
-from bayeslmm.formula.cursor import Cursor
+from bayeslmm.formula.formula import Formula
 from bayeslmm.formula.grammar import read_sum
+from bayeslmm.formula.parse import columns_of, formula_text, parse_formula, parse_residual, parse_variance, variance_text
 from bayeslmm.formula.terms import demand_countable, expand, flat_items, without_intercept
+from bayeslmm.formula.tokens import Cursor
 from tests.formula import texts
 
 

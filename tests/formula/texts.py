@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from bayeslmm.formula import quoted
-from bayeslmm.formula.structures import PLAIN, SPATIAL
+from bayeslmm.covariance.registry import PLAIN, SPATIAL
+from bayeslmm.formula.syntax import quoted
 
 COLUMNS = ("x", "z", "age", "log.radon", "größe", "two words", "a`b", "class", "lambda", "pi", "Intercept", "1", "_u", "名")
 GROUPS = ("g", "h", "batch", "my group", "g.1")

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bayeslmm.inference.adjust import Multivariate, critical_values, p_values
-from bayeslmm.inference.families import family
-from bayeslmm.inference.studentized_range import quantile, survival
+from bayeslmm.inference.means.multiplicity import Multivariate, critical_values, family, p_values, quantile, survival
 
 EQUAL = np.full((3, 3), 0.5) + 0.5 * np.eye(3)
 

@@ -7,7 +7,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
-from bayeslmm.inference.linear import parse_equation
+from bayeslmm.inference.means.linear_functions import parse_equation
 from tests.inference.frames import unbalanced
 
 NAMES = ("Intercept", "x", "x2", "a[T.not so good]", "I(x ** 2)", "a[T.not so good]:x", "log(x + 1)")

@@ -7,7 +7,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import InferenceError, SpecificationError
-from bayeslmm.inference.kenward_roger import scale_and_df
+from bayeslmm.inference.fixed_effects.kenward_roger import scale_and_df
 from tests.inference.frames import blocks, split_plot, unbalanced
 
 METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear")

@@ -10,7 +10,7 @@ import pytest
 
 import bayeslmm as blm
 
-MODULES = ("anova", "contrast", "emmeans", "lrt", "simulated_tests")
+MODULES = ("means.anova", "means.linear_functions", "means.emmeans", "lrt")
 VERBS = frozenset({"anova", "bootstrap_lrt", "contrast", "emmeans", "emtrends", "exact_rlrt", "lrt", "pairs", "ranova"})
 
 

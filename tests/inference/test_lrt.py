@@ -10,8 +10,7 @@ from scipy import stats
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMWarning, InferenceError
-from bayeslmm.inference import bootstrap_lrt, exact_rlrt, lrt
-from bayeslmm.inference.mixture import Mixture, added_columns
+from bayeslmm.inference.lrt import Mixture, added_columns, bootstrap_lrt, exact_rlrt, lrt
 from tests.inference.frames import blocks, unbalanced
 
 

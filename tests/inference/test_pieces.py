@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.arrays import Array
-from bayeslmm.inference.pieces import covariance_pieces
+from bayeslmm._arrays import Array
+from bayeslmm.inference.fixed_effects.kenward_roger import covariance_pieces
 from bayeslmm.likelihood.problem import Problem
 
 FORMULAS = (

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.arrays import Array
+from bayeslmm._arrays import Array
 from bayeslmm.errors import InferenceError
-from bayeslmm.inference.sandwich import POWERS, sandwich
+from bayeslmm.inference.fixed_effects.sandwich import POWERS, sandwich
 from tests.inference.frames import unbalanced
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import bayeslmm as blm
-from bayeslmm.results.fit import Fit
+from bayeslmm.model.fit import Fit
 
 
 def subjects(seed: int = 4, groups: int = 15, visits: int = 6, slope: float = 0.6) -> pd.DataFrame:

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
-from bayeslmm.inference.bootstrap import bootstrap
-from bayeslmm.inference.resampling import resampled, without
+from bayeslmm.inference.intervals.bootstrap import bootstrap
+from bayeslmm.inference.intervals.resampling import resampled, without
 from tests.inference_intervals.examples import fitted
 
 
@@ -63,7 +63,7 @@ def test_failed_refits_are_counted_and_kept_apart() -> None:
 
 
 def test_an_interruption_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["bayeslmm.inference.bootstrap"], "BATCH", 5)
+    monkeypatch.setattr(sys.modules["bayeslmm.inference.intervals.bootstrap"], "BATCH", 5)
     calls = []
 
     def statistic(fit: object) -> float:

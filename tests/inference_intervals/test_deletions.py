@@ -14,21 +14,22 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.data.design import GroupingFactor
+from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMWarning
 from bayeslmm.estimate.estimate import search
-from bayeslmm.inference.deletions import Deletion, deletions
-from bayeslmm.inference.resampling import without
-from bayeslmm.inference.tables import parameter_table
-from bayeslmm.likelihood import deleted, prediction
-from bayeslmm.likelihood.coupling import DenseCoupling, SparseCoupling
-from bayeslmm.likelihood.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.large import LARGE
+from bayeslmm.inference.influence import Deletion, deletions
+from bayeslmm.inference.intervals.parameters import parameter_table
+from bayeslmm.inference.intervals.resampling import without
+from bayeslmm.likelihood import case_deletion as deleted
+from bayeslmm.likelihood import prediction
 from bayeslmm.likelihood.problem import Problem, build
-from bayeslmm.results.fit import Fit
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseCoupling, SparseCoupling
+from bayeslmm.likelihood.random_effects.schur import LARGE
+from bayeslmm.model.fit import Fit
 from tests.inference_intervals.examples import fitted as example
 
-module, deleting = import_module("bayeslmm.inference.influence"), import_module("bayeslmm.inference.deletions")
+module, deleting = import_module("bayeslmm.inference.influence"), import_module("bayeslmm.inference.influence")
 
 
 def ratings(students: int, lecturers: int, rows: int, seed: int = 5) -> pd.DataFrame:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bayeslmm.errors import DependencyError
-from bayeslmm.inference import doors, to_marginaleffects
-from bayeslmm.inference.export import rows_for
+from bayeslmm.inference import _doors as doors
+from bayeslmm.model.interop import rows_for, to_marginaleffects
 from tests.inference_intervals.examples import fitted, subjects
 
 

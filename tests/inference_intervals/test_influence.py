@@ -7,7 +7,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import InferenceError
-from bayeslmm.inference import allfit, caic, simulated_residuals
+from bayeslmm.inference.diagnostics import allfit, caic, simulated_residuals
 from tests.inference_intervals.examples import DATA, FORMULAS, fitted
 
 MODELS = ["slope", "uncorrelated", "weighted", "crossed_slope", "nested", "serial", "mixed_serial", "plain"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bayeslmm.inference.many import fit_many, off_boundary
-from bayeslmm.inference.responses import Products, conditioned, evaluate_many, with_response
+from bayeslmm.inference.intervals.batch_refit import Products, conditioned, evaluate_many, fit_many, off_boundary, with_response
 from tests.inference_intervals.examples import fitted
 
 MODELS = ["slope", "uncorrelated", "weighted", "crossed", "crossed_slope", "nested", "exchangeable"]

@@ -12,10 +12,10 @@ from scipy.special import ndtri
 
 import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
-from bayeslmm.inference.joint import joint
-from bayeslmm.inference.parameters import covariance_parameters, gradient, value_of
-from bayeslmm.inference.profile import base_of, curves_of
-from bayeslmm.likelihood.turned import turn_towards, turned, turned_x
+from bayeslmm.inference.intervals.parameters import covariance_parameters, gradient, value_of
+from bayeslmm.inference.intervals.profile import base_of, curves_of
+from bayeslmm.inference.intervals.profile_constraints import joint
+from bayeslmm.likelihood.rotation import turn_towards, turned, turned_x
 from tests.inference_intervals.examples import fitted, subjects
 
 Q = float(ndtri(0.975))

@@ -11,7 +11,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
-from bayeslmm.inference import simulated_residuals
+from bayeslmm.inference.diagnostics import simulated_residuals
 from tests.inputs.frames import fit, refused
 
 

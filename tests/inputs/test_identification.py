@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.arrays import Array
+from bayeslmm._arrays import Array
 from bayeslmm.errors import IdentifiabilityError, PredictionError
 from tests.inputs.frames import fit, refused, visits, warned
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bayeslmm.data.checks import near_twins
+from bayeslmm.data.notes import near_twins
 from bayeslmm.errors import DataError, IdentifiabilityError, SpecificationError
 from tests.data.designs import build, days, notes
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bayeslmm.data import simulate_trial
+from bayeslmm._arrays import generator, seeded
+from bayeslmm.datasets import simulate_trial
 from bayeslmm.errors import SpecificationError
-from bayeslmm.inference import allfit
-from bayeslmm.seeds import generator, seeded
+from bayeslmm.inference.diagnostics import allfit
 from tests.inputs.frames import fit, model, posterior, refused
 
 VERBS: dict[str, Callable[[Any], Any]] = {

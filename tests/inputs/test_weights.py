@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bayeslmm.data import build_design
+from bayeslmm.data.build import build_design
 from bayeslmm.errors import DataError, EmptyDataError, NonFiniteError, SpecificationError
 from tests.data.designs import build, days
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bayeslmm.likelihood.crossproducts import cross_products
-from bayeslmm.likelihood.dense import define
-from bayeslmm.likelihood.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.definition import define
+from bayeslmm.likelihood.random_effects.cross_products import cross_products
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from tests.laws.designs import MIXED, RESIDUAL, Example, mixed, random_x, related, structured
 
 EXAMPLES = (

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.likelihood import coupling, rest
 from bayeslmm.likelihood.criterion import Point
-from bayeslmm.likelihood.dense import define
-from bayeslmm.likelihood.large import LARGE, LargeBlock
+from bayeslmm.likelihood.definition import define
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.random_effects import off_diagonal as coupling
+from bayeslmm.likelihood.random_effects import schur as rest
+from bayeslmm.likelihood.random_effects.schur import LARGE, LargeBlock
 
 FORMULAS = ("y ~ x + (1 | a) + (1 | b)", "y ~ x + (x | a) + (1 | b)", "y ~ x + (1 | a) + (1 | b) + (1 | c)")
 POINTS = ((0.8, 0.4, 0.5, 0.6), (0.6, 0.0, 0.3, 0.0), (0.7, 1e-5, 1e-6, 1e-7))

@@ -8,9 +8,9 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.estimate.estimate import estimate
-from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
-from bayeslmm.likelihood.moments import _equations, _factors, moment_start
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.random_effects.cross_products import CrossProducts, cross_products
+from bayeslmm.likelihood.starting_values import _equations, _factors, moment_start
 from tests.laws.designs import MIXED, mixed
 
 

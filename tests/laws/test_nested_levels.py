@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.arrays import Array, Codes
-from bayeslmm.likelihood.dense import define
-from bayeslmm.likelihood.row_sums import by_cell
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.likelihood.definition import define
+from bayeslmm.likelihood.random_effects.cross_products import by_cell
 
 
 def nested(inner: int, outer: int, rows: int, seed: int = 3) -> pd.DataFrame:

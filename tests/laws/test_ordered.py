@@ -9,7 +9,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.estimate import newton
 from bayeslmm.estimate.estimate import estimate
-from bayeslmm.estimate.ordered import disordered, plain
+from bayeslmm.estimate.newton import disordered, plain
 from tests.laws.designs import MIXED, mixed, random_x
 
 

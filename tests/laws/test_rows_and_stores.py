@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMWarning
-from bayeslmm.formula import formula_text, parse_formula
+from bayeslmm.formula.parse import formula_text, parse_formula
 from tests.generated import examples
 
 FIXED = ("1", "x", "x * f", "poly(x, 2)", "0 + f", "scale(x) + f", "log(w) + C(f, sum)", "I(x**2) + x:f")

@@ -11,7 +11,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.estimate.estimate import estimate
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.scoring import equations, scored_start
+from bayeslmm.likelihood.starting_values import equations, scored_start
 from tests.laws.designs import MIXED, Example, mixed, related
 
 

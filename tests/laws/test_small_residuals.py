@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.likelihood.large import LARGE, LargeBlock
+from bayeslmm.likelihood.random_effects.schur import LARGE, LargeBlock
 
 SIZES = {"blocks": (200, 50, 2000), "large": (400, LARGE + 44, 4000), "components": (120, 30, 1500)}
 

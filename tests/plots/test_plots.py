@@ -18,10 +18,9 @@ from matplotlib.axes import Axes
 
 import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
-from bayeslmm.inference import simulated_residuals
-from bayeslmm.plots import emmeans_axes
-from bayeslmm.plots.means import arrow_lengths
-from bayeslmm.results.fit import Fit
+from bayeslmm.inference.diagnostics import simulated_residuals
+from bayeslmm.model.fit import Fit
+from bayeslmm.plots.intervals import arrow_lengths, emmeans_axes
 from tests.inference_intervals.examples import fitted
 
 

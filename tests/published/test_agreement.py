@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayeslmm.figures import Figure, agrees, last_digit
+from bayeslmm.cli.verify import Figure, agrees, last_digit
 
 
 @pytest.mark.parametrize(

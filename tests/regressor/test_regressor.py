@@ -24,7 +24,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from bayeslmm import regressor
+from bayeslmm.model import sklearn as regressor
 
 FORMULA = "Reaction ~ Days + (Days | Subject)"
 

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.data import simulate_trial
+from bayeslmm.datasets import simulate_trial
 from bayeslmm.errors import StoreError
-from bayeslmm.reports import Page, fit_page
-from bayeslmm.reports.cells import cells
+from bayeslmm.reports.fit import fit_page
+from bayeslmm.reports.page import Page, cells
 
 EVIL = "<script>document.title='taken'</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

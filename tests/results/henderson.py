@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm import Fit
-from bayeslmm.arrays import Array
+from bayeslmm._arrays import Array
 
 
 @dataclass(frozen=True)

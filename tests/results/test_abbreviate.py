@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bayeslmm as blm
-from bayeslmm.results.abbreviate import WIDTH, abbreviated
+from bayeslmm.model.summary import WIDTH, abbreviated
 
 
 def test_names_are_shortened_as_in_lme4_and_stay_apart() -> None:

@@ -11,7 +11,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMWarning, PredictionError
 from bayeslmm.likelihood.criterion import Criterion
-from bayeslmm.spec import mmrm_spec
+from bayeslmm.specification.toml import mmrm_spec
 
 
 def test_sleepstudy_has_the_published_estimates(fit: blm.Fit) -> None:

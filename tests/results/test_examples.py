@@ -13,12 +13,12 @@ import pytest
 import bayeslmm as blm
 
 MODULES = (
-    "files",
-    "model",
-    "opening",
+    "model.constructors",
+    "model.lmm",
+    "model.load",
     "results.estimates",
-    "results.fit",
-    "results.update",
+    "model.fit",
+    "formula.update",
 )
 ELSEWHERE = frozenset(
     {"bootstrap", "confint", "icc", "influence", "plot", "prior_predictive", "priors", "profile", "r2", "sample"}

@@ -8,8 +8,8 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import DataError, FormulaError, NonFiniteError, SpecificationError
-from bayeslmm.formula import parse_formula
-from bayeslmm.results.update import updated_formula
+from bayeslmm.formula.parse import parse_formula
+from bayeslmm.formula.update import updated_formula
 
 
 def test_the_criterion_of_a_model_at_the_estimate_is_that_of_the_fit(model: blm.LMM, fit: blm.Fit) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bayeslmm.errors import SpecificationError
-from bayeslmm.spec.sas.covparms import has_matrix_form, parameters
-from bayeslmm.spec.sas.structures import CovType, sas_type
-from bayeslmm.spec.sas.translation import CovBlock
+from bayeslmm.sas.language.covariance_types import CovType, sas_type
+from bayeslmm.sas.translation.result import CovBlock
+from bayeslmm.sas_results.run.covariance_parameters import has_matrix_form, parameters
 
 LISTINGS = (
     "sas_us_simple_reml",

@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from bayeslmm.errors import DataError, SpecificationError
-from bayeslmm.spec.sas.effects import GLMEffect
-from bayeslmm.spec.sas.glm import (
+from bayeslmm.sas.language.effects import GLMEffect
+from bayeslmm.sas.language.program import ClassVariable
+from bayeslmm.sas.translation.glm_coding import (
     ClassLevels,
     GLMLayout,
     bridge,
@@ -21,9 +22,15 @@ from bayeslmm.spec.sas.glm import (
     row_space,
     sas_solution,
 )
-from bayeslmm.spec.sas.hypotheses import hypothesis
-from bayeslmm.spec.sas.means import Background, MeansSetting, coefficient_row, differences, lsmeans_rows, slice_groups
-from bayeslmm.spec.sas.program import ClassVariable
+from bayeslmm.sas.translation.hypotheses import (
+    Background,
+    MeansSetting,
+    coefficient_row,
+    differences,
+    hypothesis,
+    lsmeans_rows,
+    slice_groups,
+)
 
 Array = NDArray[np.float64]
 

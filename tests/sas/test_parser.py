@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bayeslmm.errors import BayesLMMError, FormulaError, FormulaLimitError
-from bayeslmm.spec.sas import parse_program
-from bayeslmm.spec.sas.effects import Effect
+from bayeslmm.sas.language.effects import Effect
+from bayeslmm.sas.language.statements import parse_program
 
 
 def parsed(statements: str) -> object:

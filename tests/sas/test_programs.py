@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bayeslmm.formula import parse_formula, parse_residual
-from bayeslmm.spec.sas import parse_program, translate
-from bayeslmm.spec.sas.text import program_text
+from bayeslmm.formula.parse import parse_formula, parse_residual
+from bayeslmm.sas.language.statements import parse_program
+from bayeslmm.sas.to_sas import program_text
+from bayeslmm.sas.translation.translate import translate
 from tests.sas.programs import CASES, Case
 
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

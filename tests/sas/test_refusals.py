@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bayeslmm.errors import DataError, FormulaError, SpecificationError
-from bayeslmm.spec.sas import parse_program, translate
+from bayeslmm.sas.language.statements import parse_program
+from bayeslmm.sas.translation.translate import translate
 
 HEAD = "proc mixed; class a b id v; model y = a x"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bayeslmm.errors import DataError
-from bayeslmm.spec.sas import parse_program
-from bayeslmm.spec.sas.where import columns_in, rows_where
+from bayeslmm.sas.language.statements import parse_program
+from bayeslmm.sas.language.where import columns_in, rows_where
 
 COLUMNS = {
     "x": np.array([1.0, 2.0, np.nan, 4.0]),

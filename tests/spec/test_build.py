@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from bayeslmm.errors import BayesLMMError, SpecificationError
-from bayeslmm.formula import parse_formula
-from bayeslmm.spec import ModelSpec, Priors, make_spec
+from bayeslmm.formula.parse import parse_formula
+from bayeslmm.specification.model_spec import ModelSpec, make_spec
+from bayeslmm.specification.priors import Priors
 
 
 def test_texts_are_parsed() -> None:

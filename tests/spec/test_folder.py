@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bayeslmm.errors import SpecificationError
-from bayeslmm.spec import folder as rules
-from bayeslmm.spec import parse_spec, read_spec
+from bayeslmm.specification import spec_file as rules
+from bayeslmm.specification.toml import parse_spec, read_spec
 
 OUTSIDE = [
     "../secret.csv",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bayeslmm.errors import FormulaError
-from bayeslmm.formula import parse_formula, parse_residual
-from bayeslmm.spec import make_spec, mmrm_spec, read_mmrm
+from bayeslmm.formula.parse import parse_formula, parse_residual
+from bayeslmm.specification.model_spec import make_spec
+from bayeslmm.specification.toml import mmrm_spec, read_mmrm
 
 
 def test_the_covariance_term_becomes_the_residual() -> None:

@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 from bayeslmm.errors import PriorError
-from bayeslmm.spec import Prior, Priors
+from bayeslmm.specification.priors import Prior, Priors
 
 
 def test_without_a_word_everything_is_left_to_the_data() -> None:

@@ -12,21 +12,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bayeslmm.errors import BayesLMMError, FormulaError, PriorError, SpecificationError, StoreError
-from bayeslmm.formula import columns_of
-from bayeslmm.spec import (
-    DataSource,
-    Priors,
-    Reference,
-    SpecFile,
-    make_spec,
-    mmrm_spec,
-    parse_spec,
-    read_references,
-    read_spec,
-    spec_text,
-    write_spec,
-)
-from bayeslmm.spec.toml_text import toml_text
+from bayeslmm.formula.parse import columns_of
+from bayeslmm.specification.model_spec import make_spec
+from bayeslmm.specification.priors import Priors
+from bayeslmm.specification.spec_file import DataSource, Reference, SpecFile
+from bayeslmm.specification.toml import mmrm_spec, parse_spec, read_references, read_spec, spec_text, toml_text, write_spec
 from tests.formula import texts
 
 WHOLE = """

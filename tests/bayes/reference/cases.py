@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import bayeslmm as blm
-from bayeslmm.arrays import Array
+from bayeslmm._arrays import Array
 
 FOLDER = Path(__file__).parent
 PROBABILITIES = (0.05, 0.5, 0.95)

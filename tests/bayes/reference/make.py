@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from arviz_stats.base import array_stats
 
-from bayeslmm.arrays import Array
-from bayeslmm.bayes.hierarchical import drawn
+from bayeslmm._arrays import Array
+from bayeslmm.bayes.sampling.hierarchical import drawn
 from tests.bayes.reference.cases import CASES, PROBABILITIES, model, path, scalars
 
 CHAINS = 4

@@ -1,0 +1,87 @@
+"""Shape aliases and read-only arrays.
+
+Seeds: what a user gives, made into a source of random numbers or refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from numbers import Integral
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayeslmm.errors import SpecificationError
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
+Generator = np.random.Generator
+
+
+def frozen(values: ArrayLike) -> Array:
+    """A float64 C-contiguous copy-if-needed that cannot be written to."""
+    return _frozen(values, np.float64)
+
+
+def frozen_codes(values: ArrayLike) -> Codes:
+    """Integer codes that cannot be written to."""
+    return _frozen(values, np.int64)
+
+
+def _frozen[Number: np.generic](values: ArrayLike, kind: type[Number]) -> NDArray[Number]:
+    array = np.ascontiguousarray(values, dtype=kind)
+    if array.flags.writeable:
+        array = array.copy() if array is values else array
+        array.flags.writeable = False
+    return array
+
+
+def chained[Value](parts: Sequence[Value]) -> Value:
+    """Values of a dataclass of arrays as one, each array after the other along its first axis."""
+    kind: Any = type(parts[0])
+    return cast(Value, kind(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(kind))))
+
+
+def symmetric(lower: Array) -> Array:
+    """The symmetric matrix whose lower triangle is given (last two axes)."""
+    if lower.shape[-1] == 1:
+        return lower
+    strict = np.tril(lower, -1)
+    return np.tril(lower) + np.swapaxes(strict, -1, -2)
+
+
+def readonly(array: NDArray[Any]) -> NDArray[Any]:
+    """The same array, its write flag cleared."""
+    array.flags.writeable = False
+    return array
+
+
+def seeded(seed: Any) -> np.random.SeedSequence:
+    """The source of random numbers of a seed: None for a fresh one, a whole number of 0 or more, or several of them.
+
+    Errors: SpecificationError for what is no seed.
+
+    >>> seeded(1).entropy
+    1
+    """
+    if isinstance(seed, np.random.SeedSequence):
+        return seed
+    several = (isinstance(seed, np.ndarray) and seed.ndim == 1) or (isinstance(seed, Sequence) and not isinstance(seed, str | bytes))
+    if seed is not None and not all(map(_whole, seed if several else (seed,))):
+        raise SpecificationError(f"seed is {seed!r:.40}", "seed", "give a whole number, 0 or more, or None")
+    return np.random.SeedSequence(seed)
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """Random numbers from a seed, as `seeded` takes it.
+
+    >>> generator(1).integers(10) == generator(1).integers(10)
+    True
+    """
+    return np.random.default_rng(seeded(seed))
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0

@@ -1,0 +1,409 @@
+"""The posterior density of the covariance parameters, alpha and beta integrated out, by the criterion's own kernel.
+
+    log p(phi | y) = log p(y | phi) + log p(phi) + constant,   p(y | phi) = integral of N(y | X alpha, V(phi)) p(alpha) d alpha
+
+One function over a leading axis of points serves importance sampling; one with gradient serves the mode and NUTS. There is no second
+likelihood: structures, weights, relationship matrices and variance functions are whatever the kernel knows.
+
+alpha integrated out of the likelihood: flat as in REML, or under a normal prior, from the border [X y]' V0^-1 [X y] alone.
+
+With conditioned alpha = alpha0 + B a and prior precision L (0 where flat), u = prior mean - alpha0:
+
+    M = X'V0^-1X + s^2 B'LB,   a^ = M^-1 (X'V0^-1 y + s^2 B'L u),
+    -2 log p = log|V0| + n log(2 pi s^2) + [(y - X a^)'V0^-1 (y - X a^)] / s^2 + (B a^ - u)'L(B a^ - u)
+               + log|M / s^2| - 2 log|B| - p log 2 pi + k log 2 pi - log|L_k|,   k the coefficients with a prior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from bayeslmm._arrays import Array
+from bayeslmm.bayes.log_posterior.layout import Layout, layout
+from bayeslmm.bayes.log_posterior.priors import ModelPriors, resolve
+from bayeslmm.likelihood.criterion import one_thread
+from bayeslmm.likelihood.kernel import Kernel, Solution, State
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.random_effects.cross_products import cross_products
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
+from bayeslmm.likelihood.random_effects.pooled import ClassKernel, class_kernel
+from bayeslmm.likelihood.structured.kernel import SubjectsKernel, SubjectsState
+from bayeslmm.likelihood.structured.pooled import PatternKernel, pattern_kernel
+from bayeslmm.specification.priors import Prior, Priors
+
+LOG_2PI = float(np.log(2.0 * np.pi))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Integrated:
+    """-2 log p(y | covariances) at some points, and what it says about alpha.
+
+    value : (t,)
+    solution : the profile in alpha with the prior in it: alpha its mean, root of its precision times s^2, r2 without the prior
+    """
+
+    value: Array
+    solution: Solution
+
+
+def repeated(solution: Solution, t: int) -> Solution:
+    """A solution at t points: a model without random effects is solved once for all of them."""
+    if len(solution.r2) == t:
+        return solution
+    parts = (solution.logdet, solution.border, solution.root, solution.logdet_X, solution.alpha, solution.r2)
+    return Solution(*(np.repeat(part, t, axis=0) for part in parts))
+
+
+@dataclass(frozen=True, eq=False)
+class AlphaPrior:
+    """Independent normal or flat priors of the coefficients kept."""
+
+    problem: Problem
+    priors: tuple[Prior, ...]
+
+    @cached_property
+    def flat(self) -> bool:
+        return all(prior.family == "flat" for prior in self.priors)
+
+    @cached_property
+    def proper(self) -> bool:
+        return all(prior.family == "normal" for prior in self.priors)
+
+    @cached_property
+    def mean(self) -> Array:
+        return np.array([prior.parameters[0] if prior.family == "normal" else 0.0 for prior in self.priors])
+
+    @cached_property
+    def precision(self) -> Array:
+        return np.array([prior.parameters[1] ** -2 if prior.family == "normal" else 0.0 for prior in self.priors])
+
+    @cached_property
+    def _B(self) -> Array:
+        return self.problem.conditioning.y_scale * self.problem.conditioning.back
+
+    @cached_property
+    def _quadratic(self) -> tuple[Array, Array, Array]:
+        """B'LB, B'Lu and u."""
+        u = self.mean - self.problem.conditioning.alpha0
+        LB = self.precision[:, None] * self._B
+        return self._B.T @ LB, LB.T @ u, u
+
+    @cached_property
+    def _constant(self) -> float:
+        """log|L_k| - k log 2 pi + p log 2 pi + 2 log|B|, with the sign that -2 log p needs."""
+        known = self.precision > 0
+        k, p = int(known.sum()), len(self.precision)
+        log_B = float(np.linalg.slogdet(self._B)[1]) if p else 0.0
+        return float((k - p) * LOG_2PI - np.log(self.precision[known]).sum() - 2.0 * log_B)
+
+    def integrate(self, solution: Solution, s2: Array) -> Integrated:
+        """At some points with residual variance s2 (t,) on conditioned columns."""
+        criterion = self.problem.criterion
+        solution = repeated(solution, len(s2))
+        if self.flat:
+            df = criterion.df(True)
+            value = solution.logdet + solution.logdet_X + df * np.log(s2) + solution.r2 / s2 + criterion.constant(True) - df
+            return Integrated(value, solution)
+        p = len(self.precision)
+        inner, linear, u = self._quadratic
+        XX, Xy, yy = solution.border[:, :p, :p], solution.border[:, :p, p], solution.border[:, p, p]
+        root = np.linalg.cholesky(XX + s2[:, None, None] * inner)
+        half = np.linalg.solve(root, (Xy + s2[:, None] * linear)[..., None])
+        mean = np.linalg.solve(root.swapaxes(-1, -2), half)[..., 0]
+        r2 = yy - 2.0 * np.einsum("tp,tp->t", Xy, mean) + np.einsum("tp,tpq,tq->t", mean, XX, mean)
+        away = mean @ self._B.T - u
+        logdet = 2.0 * np.log(np.diagonal(root, axis1=-2, axis2=-1)).sum(-1)
+        value = solution.logdet + criterion.n * np.log(s2) + r2 / s2 + (away**2) @ self.precision + logdet - p * np.log(s2)
+        value = value + criterion.constant(False) - criterion.n + self._constant
+        return Integrated(value, Solution(solution.logdet, solution.border, root, logdet, mean, r2))
+
+    def log_sigma_slope(self, found: Integrated, s2: float) -> float:
+        """d(-2 log p) / d log s at fixed covariances relative to s^2, one point."""
+        solution, p = found.solution, len(self.precision)
+        inverse = solution.information_inverse[0]
+        trace = float(np.sum(inverse * solution.border[0, :p, :p])) if p else 0.0
+        return 2.0 * (self.problem.criterion.n - trace - float(solution.r2[0]) / s2)
+
+
+ELEMENTS = 125_000
+"""Array elements of one batch of points: the working set stays in cache."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """The density at one point, with its gradient."""
+
+    value: float
+    gradient: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Density:
+    """log posterior of phi.
+
+    volume : True for a density of phi itself (sampling), False for one of the parameters that a user speaks of (MAP)
+    many : the problem's kernel laid out for many points at once, where that is another; pooled : its blocks that are alike, for values
+    """
+
+    problem: Problem
+    priors: ModelPriors
+    layout: Layout
+    alpha: AlphaPrior
+    volume: bool = True
+    many: Kernel | None = None
+    pooled: ClassKernel | PatternKernel | None = None
+
+    @property
+    def size(self) -> int:
+        return self.layout.size
+
+    @property
+    def kernel(self) -> Kernel:
+        """What evaluates many points."""
+        return self.problem.criterion.kernel if self.many is None else self.many
+
+    # -- from phi to the kernel -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def sigma_unit(self) -> float:
+        """sigma as users see it for sigma of 1 on conditioned columns."""
+        c = self.problem.conditioning
+        return float(c.y_scale * np.sqrt(c.weight_mean * self.problem.design.weight_scale))
+
+    def sigma(self, phi: Array) -> Array:
+        """sigma (t,) on the user's scale."""
+        if self.layout.sigma is not None:
+            return self.layout.sigma.values(phi[:, self.layout.sigma_part])[:, 0]
+        first = self.layout.sets[0]
+        return np.asarray(first.axes.values(phi[:, first.part])[:, 0])
+
+    def kernel_points(self, phi: Array) -> tuple[Array, Array]:
+        """x (t, size) and sigma (t,), both on conditioned columns."""
+        sets = [block.axes.values(phi[:, block.part]) for block in self.layout.sets]
+        s = (self.sigma(phi) if self.layout.sigma is not None else sets[0][:, 0]) / self.sigma_unit
+        unit = s * self.problem.conditioning.y_scale
+        parts = [block.kernel_x(phi, unit) for block in self.layout.terms]
+        if sets:
+            full = np.concatenate(sets, axis=1)
+            degrees = np.concatenate([block.covariance.degrees for block in self.layout.sets])
+            parts.append((full / full[:, :1] ** degrees)[:, 1:])
+        if self.layout.variance is not None:
+            parts.append(phi[:, self.layout.variance.part])
+        return np.concatenate([*parts, np.zeros((len(phi), 0))], axis=1), s
+
+    def phi_of(self, x: Array, sigma: float) -> Array:
+        """phi of the kernel's x and sigma (conditioned), sds of 0 lifted a little."""
+        y_scale = self.problem.conditioning.y_scale
+        parts = []
+        for block in self.layout.terms:
+            size = np.linalg.norm(block.term.map.whole, axis=1).max()
+            parts.append(block.from_kernel(x[block.term.part], sigma * y_scale, sigma * y_scale * float(size)))
+        user = sigma * self.sigma_unit
+        begin = sum(block.axes.size for block in self.layout.terms)
+        if self.layout.sets:
+            full = np.concatenate([[1.0], x[begin : begin + sum(b.axes.size for b in self.layout.sets) - 1]])
+            offset = 0
+            for residual in self.layout.sets:
+                own = full[offset : offset + residual.axes.size]
+                parts.append(residual.axes.inverse(residual.covariance.rescale(own, user), user))
+                offset += residual.axes.size
+        if self.layout.variance is not None:
+            parts.append(x[len(x) - len(self.layout.variance.priors) :])
+        if self.layout.sigma is not None:
+            parts.append(self.layout.sigma.inverse(np.array([user]), user))
+        return np.concatenate(parts)
+
+    # -- values ---------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def batch(self) -> int:
+        """How many points to draw random effects for at once."""
+        if isinstance(self.pooled, PatternKernel):
+            return int(np.clip(ELEMENTS // self.pooled.draw_cells, 1, 1024))
+        assert isinstance(self.kernel, RandomEffectsKernel)
+        cross = self.kernel.cross
+        per_point = (cross.p + 1) ** 2
+        if cross.first is not None:
+            K, q = cross.first.K, cross.first.q
+            per_point += 3 * K * q if self.pooled is not None else K * q * (q + 2 * cross.p + 2)
+        if cross.rest is not None:
+            per_point += 6 * cross.rest.flat + cross.rest.m * 2 * (cross.p + 1)
+        return int(np.clip(ELEMENTS // max(per_point, 1), 1, 4096))
+
+    @property
+    def value_batch(self) -> int:
+        """How many points to evaluate at once."""
+        if self.pooled is None:
+            return self.batch
+        if isinstance(self.pooled, PatternKernel):
+            return int(np.clip(ELEMENTS // self.pooled.cells, 1, 1024))
+        cross, (q, _, C) = self.pooled.cross, self.pooled.A.shape
+        per_point = 3 * q * q * C + 2 * (cross.p + 1) ** 2
+        if cross.rest is not None:
+            per_point += 6 * cross.rest.flat + cross.rest.m * 2 * (cross.p + 1)
+        return int(np.clip(ELEMENTS // per_point, 1, 4096))
+
+    def values(self, phi: Array) -> Array:
+        """log posterior (t,) at phi (t, size), up to a constant unless every prior is proper; -inf where it does not exist."""
+        phi, step = np.asarray(phi, float), self.value_batch
+        out = np.empty(len(phi))
+        with one_thread(self.problem.criterion.width), np.errstate(all="ignore"):
+            for begin in range(0, len(phi), step):
+                part = phi[begin : begin + step]
+                prior = self.log_prior(part)
+                total = np.full(len(part), -np.inf)
+                fine = np.isfinite(prior)
+                if fine.any():
+                    total[fine] = prior[fine] - 0.5 * self._deviances(part[fine])
+                out[begin : begin + step] = np.where(np.isfinite(total), total, -np.inf)
+        return out
+
+    def _deviances(self, phi: Array) -> Array:
+        x, s = self.kernel_points(phi)
+        fine = np.isfinite(x).all(axis=1) & (s > 0) & np.isfinite(s)
+        if not fine.all():
+            out = np.full(len(phi), np.inf)
+            if fine.any():
+                out[fine] = self._deviances(phi[fine])
+            return out
+        try:
+            solution = self.kernel.solve(x) if self.pooled is None else self.pooled.solve(x)
+            return self.alpha.integrate(solution, s**2).value
+        except np.linalg.LinAlgError:
+            if len(phi) == 1:
+                return np.array([np.inf])
+            half = len(phi) // 2
+            return np.concatenate([self._deviances(phi[:half]), self._deviances(phi[half:])])
+
+    def log_prior(self, phi: Array) -> Array:
+        """log prior of the covariance parameters (t,)."""
+        total = np.zeros(len(phi))
+        for block in self.layout.matrices:
+            total = total + block.axes.log_prior(phi[:, block.part], self.volume)
+        if self.layout.variance is not None:
+            total = total + self.layout.variance.log_prior(phi, self.volume)
+        if self.layout.sigma is not None:
+            total = total + self.layout.sigma.log_prior(phi[:, self.layout.sigma_part], self.volume)
+        return total
+
+    def log_likelihood(self, phi: Array) -> Array:
+        """log p(y | phi), alpha and beta integrated out, (t,)."""
+        with np.errstate(all="ignore"):
+            return np.asarray(-0.5 * self._deviances(np.asarray(phi, float)))
+
+    # -- one point with gradient ----------------------------------------------------------------------------------------------------------
+
+    def at(self, phi: Array) -> Evaluated:
+        """Value and gradient at one phi (size,)."""
+        phi = np.asarray(phi, float)
+        try:
+            with one_thread(self.problem.criterion.width), np.errstate(all="ignore"):
+                return self._at(phi)
+        except np.linalg.LinAlgError:
+            return Evaluated(-np.inf, np.full(self.size, np.nan))
+
+    def _at(self, phi: Array) -> Evaluated:
+        prior = float(self.log_prior(phi[None])[0])
+        x, s = self.kernel_points(phi[None])
+        if not np.isfinite(prior) or not np.isfinite(x).all() or not s[0] > 0:
+            return Evaluated(-np.inf, np.full(self.size, np.nan))
+        s2 = float(s[0]) ** 2
+        state = self.problem.criterion.kernel.evaluate(x, derivatives=True)
+        found = self.alpha.integrate(state.solution, s**2)
+        value = prior - 0.5 * float(found.value[0])
+        if not np.isfinite(value):
+            return Evaluated(-np.inf, np.full(self.size, np.nan))
+        gradient = self._prior_gradient(phi) - 0.5 * self.deviance_gradient(phi, x, s2, with_solution(state, found), found)
+        return Evaluated(value, gradient)
+
+    def deviance_gradient(self, phi: Array, x: Array, s2: float, state: State, found: Integrated) -> Array:
+        out = np.zeros(self.size)
+        sigma_slope = self.alpha.log_sigma_slope(found, s2)
+        unit2 = s2 * self.problem.conditioning.y_scale**2
+        if self.layout.terms:
+            for block, G in zip(self.layout.terms, state.sigma_gradients(True, s2), strict=True):
+                A = block.term.map.inverse
+                user = A.T @ G @ A / unit2
+                out[block.part] = np.einsum("ab,fab->f", user, block.slopes(phi))
+                sigma_slope -= 2.0 * float(np.sum(user * block.covariance(phi[None])[0]))
+        if self.layout.sets or self.layout.variance is not None:
+            self._residual_gradient(phi, x[0], s2, state, sigma_slope, out)
+        if self.layout.sigma is not None:
+            u = phi[self.layout.sigma_part]
+            out[self.layout.sigma_part] = sigma_slope * self.layout.sigma.speed(u) / self.layout.sigma.values(u)
+        return out
+
+    def _residual_gradient(self, phi: Array, x: Array, s2: float, state: State, sigma_slope: float, out: Array) -> None:
+        """Fill in the parts of R and of the variance function; sigma is R's leading scale, whose move moves the others' ratio to it."""
+        assert isinstance(state, SubjectsState)
+        g = state.gradient(True, s2)
+        begin = self.problem.random.size
+        if self.layout.variance is not None:
+            out[self.layout.variance.part] = g[len(g) - len(self.layout.variance.priors) :]
+        if not self.layout.sets:
+            return
+        degrees = np.concatenate([block.covariance.degrees for block in self.layout.sets])
+        lead = float(np.sqrt(s2)) * self.sigma_unit
+        own = np.concatenate([[0.0], g[begin : begin + len(degrees) - 1]])
+        relative = np.concatenate([[1.0], x[begin : begin + len(degrees) - 1]])
+        full, offset = own / lead**degrees, 0
+        full[0] += (sigma_slope - float(np.sum(own * degrees * relative))) / lead
+        for block in self.layout.sets:
+            size = block.axes.size
+            out[block.part] += full[offset : offset + size] @ block.axes.jacobian(phi[block.part])
+            offset += size
+
+    def _prior_gradient(self, phi: Array) -> Array:
+        out = np.zeros(self.size)
+        for block in self.layout.matrices:
+            out[block.part] = block.axes.prior_gradient(phi[block.part], self.volume)
+        if self.layout.variance is not None:
+            out[self.layout.variance.part] = self.layout.variance.prior_gradient(phi, self.volume)
+        if self.layout.sigma is not None:
+            out[self.layout.sigma_part] = self.layout.sigma.prior_gradient(phi[self.layout.sigma_part], self.volume)
+        return out
+
+    def without_volume(self) -> Density:
+        """The same density of the parameters a user speaks of."""
+        return replace(self, volume=False)
+
+
+def with_solution(state: State, found: Integrated) -> State:
+    """The state as if its profile in alpha had been the penalised one: its adjoints are then those of the integrated likelihood."""
+    if isinstance(state, RandomEffectsState):
+        return RandomEffectsState(state.parameters, state.x, replace(state.levels, solution=found.solution))
+    assert isinstance(state, SubjectsState)
+    return SubjectsState(state.kernel, state.x, found.solution, state.rows, state.pooled, state.slopes)
+
+
+def for_many(problem: Problem) -> Kernel:
+    """The kernel of a problem; small crossed designs with a factor eliminated first, which pays once many points share each call."""
+    kernel = problem.criterion.kernel
+    if not isinstance(kernel, RandomEffectsKernel):
+        return kernel
+    cross = kernel.cross
+    if cross.first is not None or cross.rest is None or cross.factors[0].root is not None:
+        return kernel
+    return RandomEffectsKernel(kernel.parameters, cross_products(problem.design, problem.conditioning, small=False))
+
+
+def density(problem: Problem, priors: Priors | None = None) -> Density:
+    """The posterior density of a problem under priors (defaults scaled from the data).
+
+    Raises PriorError for names that the model does not have.
+    """
+    own = resolve(problem, priors)
+    return arranged(problem, own, layout(problem, own))
+
+
+def arranged(problem: Problem, priors: ModelPriors, axes: Layout) -> Density:
+    """The density of a problem on given axes, its kernels laid out for many points."""
+    alpha = AlphaPrior(problem, tuple(row.prior for row in priors.alpha))
+    many = for_many(problem)
+    if isinstance(many, RandomEffectsKernel):
+        return Density(problem, priors, axes, alpha, many=many, pooled=class_kernel(many))
+    assert isinstance(many, SubjectsKernel)
+    return Density(problem, priors, axes, alpha, many=many, pooled=pattern_kernel(many))

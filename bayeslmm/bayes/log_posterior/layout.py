@@ -1,0 +1,183 @@
+"""Where each parameter lies on the axes of a posterior, and the way from there to the kernel's own x.
+
+phi = (random terms in the order of the formula, parameter sets of R, variance function, log sigma where R has no scale of its own)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.bayes.log_posterior.priors import MatrixPriors, ModelPriors, residual_sets, unstructured
+from bayeslmm.bayes.log_posterior.transforms import Axes, GeneralAxes, PositiveAxes, ScaledAxes, UnstructuredAxes, positive_axes
+from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.correlation import Independent
+from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
+from bayeslmm.covariance.unstructured import Diagonal, band_positions
+from bayeslmm.likelihood.parameters import TermParameters
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.specification.priors import Prior, draw, log_density, slope
+
+
+def axes_of(covariance: Covariance, priors: MatrixPriors) -> Axes:
+    """The axes of a structure under its priors."""
+    sds = positive_axes(tuple(row.prior for row in priors.sds))
+    shapes = tuple(row.prior for row in priors.shapes)
+    if unstructured(covariance):
+        return UnstructuredAxes(sds, priors.corr.prior.parameters[0] if priors.corr is not None and priors.corr.prior.parameters else 1.0)
+    if isinstance(covariance, Diagonal):
+        return ScaledAxes(sds, Independent(covariance.q), ())
+    if isinstance(covariance, Homogeneous | Heterogeneous):
+        return ScaledAxes(sds, covariance.correlation_, shapes)
+    return GeneralAxes(covariance, shapes)
+
+
+def rotated(M: Array) -> Array:
+    """Lower triangular T with T T' = M M', by Givens rotations of the columns; M (t, q, q)."""
+    T = np.array(M)
+    q = T.shape[-1]
+    for i in range(q - 1):
+        for j in range(i + 1, q):
+            a, b = T[:, i, i], T[:, i, j]
+            r = np.hypot(a, b)
+            safe = np.where(r > 0, r, 1.0)
+            c, s = np.where(r > 0, a / safe, 1.0), b / safe
+            left, right = T[:, :, i].copy(), T[:, :, j].copy()
+            T[:, :, i] = c[:, None] * left + s[:, None] * right
+            T[:, :, j] = c[:, None] * right - s[:, None] * left
+    return T
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TermBlock:
+    """A random term: its axes, its part of phi, its parameters within the kernel's x."""
+
+    axes: Axes
+    part: slice
+    term: TermParameters
+
+    def kernel_x(self, phi: Array, unit: Array) -> Array:
+        """The term's part of x (t, size): D on conditioned columns in units of unit^2."""
+        covariance, A = self.term.covariance, self.term.map.inverse
+        x = self.axes.values(phi[:, self.part])
+        if isinstance(self.axes, UnstructuredAxes):
+            rows, columns = band_positions(covariance.q, covariance.q)
+            T = np.zeros((len(x), covariance.q, covariance.q))
+            T[:, rows, columns] = x
+            mapped = rotated(A @ T)[:, rows, columns]
+        elif covariance.invariance == "any":
+            mapped = np.stack([covariance.mapped(row, A) for row in x])
+        elif covariance.invariance == "diagonal":
+            mapped = covariance.rescale_rows(x, np.diagonal(A))
+        else:
+            mapped = covariance.rescale(x, float(A[0, 0]))
+        return np.asarray(mapped / unit[:, None] ** covariance.degrees)
+
+    def from_kernel(self, x: Array, unit: float, typical: float) -> Array:
+        """phi of the term's part of x."""
+        covariance, whole = self.term.covariance, self.term.map.whole
+        user = covariance.mapped(x, whole) if covariance.invariance == "any" else x
+        if covariance.invariance == "diagonal":
+            user = covariance.rescale_rows(x, np.abs(np.diagonal(whole)))
+        elif covariance.invariance == "scalar":
+            user = covariance.rescale(x, float(whole[0, 0]))
+        return self.axes.inverse(covariance.rescale(user, unit), typical)
+
+    def covariance(self, phi: Array) -> Array:
+        """D (t, q, q) on the user's columns."""
+        return self.term.covariance.matrix(self.axes.values(phi[:, self.part]))
+
+    def slopes(self, phi: Array) -> Array:
+        """dD/dphi (size, q, q) at one phi."""
+        own = phi[self.part]
+        dx = self.term.covariance.matrix_derivative(self.axes.values(own[None])[0])
+        return np.asarray(np.einsum("xf,xab->fab", self.axes.jacobian(own), dx))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SetBlock:
+    """One parameter set of R: labels of its rows, name of its group."""
+
+    axes: Axes
+    part: slice
+    covariance: Covariance
+    labels: tuple[str, ...]
+    group: str
+
+    def matrix(self, phi: Array) -> Array:
+        """R over all visits (t, m, m), before weights and variance function."""
+        return self.covariance.matrix(self.axes.values(phi[:, self.part]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VarianceBlock:
+    """The variance function: its free parameters are phi; priors on natural ones."""
+
+    priors: tuple[Prior, ...]
+    positive: Codes
+    part: slice
+
+    def natural(self, phi: Array) -> Array:
+        u = phi[..., self.part]
+        return np.asarray(np.where(self.positive == 1, np.exp(np.where(self.positive == 1, u, 0.0)), u))
+
+    def log_prior(self, phi: Array, volume: bool) -> Array:
+        v, total = self.natural(phi), np.zeros(phi.shape[:-1])
+        for j, prior in enumerate(self.priors):
+            total = total + log_density(prior, v[..., j])
+        return total + (phi[..., self.part] * self.positive).sum(-1) if volume else total
+
+    def prior_gradient(self, phi: Array, volume: bool) -> Array:
+        v = self.natural(phi)
+        own = np.array([float(slope(prior, v[j])) for j, prior in enumerate(self.priors)])
+        return np.asarray(own * np.where(self.positive == 1, v, 1.0) + (self.positive if volume else 0.0))
+
+    def draws(self, rng: np.random.Generator, n: int) -> Array:
+        v = np.stack([draw(prior, rng, n) for prior in self.priors], axis=1) if self.priors else np.zeros((n, 0))
+        return np.where(self.positive == 1, np.log(np.abs(np.where(self.positive == 1, v, 1.0))), v)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """All blocks of a model; `sigma` None where R's first scale is sigma."""
+
+    terms: tuple[TermBlock, ...]
+    sets: tuple[SetBlock, ...]
+    variance: VarianceBlock | None
+    sigma: PositiveAxes | None
+    size: int
+
+    @property
+    def matrices(self) -> tuple[TermBlock | SetBlock, ...]:
+        """Every covariance matrix."""
+        return (*self.terms, *self.sets)
+
+    @property
+    def sigma_part(self) -> slice:
+        return slice(self.size - 1, self.size)
+
+
+def layout(problem: Problem, priors: ModelPriors) -> Layout:
+    """Lay the parameters of a model out on its axes."""
+    begin, terms, sets = 0, [], []
+    for term, own in zip(problem.random.terms, priors.terms, strict=True):
+        axes = axes_of(term.covariance, own)
+        terms.append(TermBlock(axes, slice(begin, begin + axes.size), term))
+        begin += axes.size
+    for (covariance, labels, group), own in zip(residual_sets(problem), priors.residual, strict=True):
+        axes = axes_of(covariance, own)
+        sets.append(SetBlock(axes, slice(begin, begin + axes.size), covariance, labels, group))
+        begin += axes.size
+    variance, kernel = None, problem.structured
+    if kernel is not None and kernel.variance.size:
+        size = kernel.variance.size
+        positive = (kernel.variance.natural(np.zeros(size)) == 1.0).astype(np.int64)
+        variance = VarianceBlock(tuple(row.prior for row in priors.variance), positive, slice(begin, begin + size))
+        begin += size
+    sigma = None
+    if priors.sigma is not None:
+        sigma = positive_axes((priors.sigma.prior,))
+        begin += 1
+    return Layout(tuple(terms), tuple(sets), variance, sigma, begin)

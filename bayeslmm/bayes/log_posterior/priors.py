@@ -1,0 +1,410 @@
+"""Priors in use: what the user said, and defaults scaled from the data for the rest.
+
+What is taken for priors that are not said: our defaults, or those of another package by name.
+
+brms : half-t(3, 0, max(2.5, mad y)) for every sd, LKJ(1), flat slopes; its t prior of the intercept is left flat: alpha is integrated out
+bambi : N(0, 2.5 sd(y)/sd(x)) for alpha, half-normal sds of the same sizes, half-t(4, 0, sd(y)) for sigma, LKJ(1)
+blme : sd^1.5, which is Wishart(q + 2.5) for a covariance matrix, |D|^0.75: keeps a mode off the boundary; for `fit("MAP")` only
+reml : flat everywhere: the mode is the REML estimate; for `fit("MAP")` only
+
+The sizes that default priors are scaled by: sd(y), sd(x), rms(z), as given by the data and by nothing else.
+
+Is there a posterior? Priors that are improper are refused where the likelihood does not make up for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm._arrays import Array
+from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.correlation import Correlation
+from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
+from bayeslmm.covariance.spatial import Spatial
+from bayeslmm.covariance.unstructured import Banded, Diagonal
+from bayeslmm.data.design import Design, RandomTerm, ResidualDesign
+from bayeslmm.errors import PriorError
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_structure import Grouped
+from bayeslmm.specification.priors import Prior, Priors, proper
+
+WIDE = 2.5
+"""Default scales are this many times the size of the data."""
+
+
+def sd_y(design: Design) -> float:
+    """sd(y), divisor n - 1, over the rows used; offset and weights left aside."""
+    return float(np.std(design.y, ddof=1)) if design.nobs > 1 else 1.0
+
+
+def mad_y(design: Design) -> float:
+    """1.4826 times the median absolute deviation of y."""
+    return float(1.4826 * np.median(np.abs(design.y - np.median(design.y))))
+
+
+def rms(term: RandomTerm) -> Array:
+    """sqrt(mean z^2) of every column of a term, (q,)."""
+    size = np.sqrt(np.mean(term.Z**2, axis=0))
+    return np.where(size > 0, size, 1.0)
+
+
+def rms_rows(term: RandomTerm) -> float:
+    """sqrt of the mean squared length of a term's rows: 1 for indicators of levels. For structures with one variance."""
+    size = float(np.sqrt(np.mean(np.sum(term.Z**2, axis=1))))
+    return size if size > 0 else 1.0
+
+
+def sd_x(design: Design) -> Array:
+    """sd(x) of the columns kept, (p,); the size of the column where it does not vary."""
+    spread = np.std(design.X, axis=0, ddof=1) if design.nobs > 1 else np.ones(design.X.shape[1])
+    size = np.sqrt(np.mean(design.X**2, axis=0))
+    return np.where(spread > 1e-12 * np.maximum(size, 1e-300), spread, np.where(size > 0, size, 1.0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Defaults:
+    """Priors of one preset.
+
+    sds(unit) : for an sd of effects whose column has size `unit`; eta : of LKJ
+    """
+
+    name: str
+    sd_family: str
+    sd_parameters: tuple[float, ...]
+    sd_scale: float
+    by_column: bool
+    sigma: Prior
+    eta: float
+
+    def sd(self, unit: float) -> Prior:
+        if self.sd_family in ("flat", "gamma"):
+            return Prior(self.sd_family, self.sd_parameters)
+        return Prior(self.sd_family, (*self.sd_parameters, self.sd_scale / (unit if self.by_column else 1.0)))
+
+    def sds(self, units: Array) -> list[Prior]:
+        return [self.sd(float(unit)) for unit in units]
+
+
+def defaults(preset: str | None, design: Design) -> Defaults:
+    """The defaults of a preset, scaled from the data."""
+    spread = sd_y(design) or 1.0
+    if preset == "brms":
+        scale = max(2.5, round(mad_y(design), 1))
+        return Defaults("brms", "half_t", (3.0,), scale, False, Prior("half_t", (3.0, scale)), 1.0)
+    if preset == "bambi":
+        return Defaults("bambi", "half_normal", (), WIDE * spread, True, Prior("half_t", (4.0, spread)), 1.0)
+    if preset == "blme":
+        return Defaults("blme", "gamma", (2.5, 0.0), 1.0, False, Prior("flat"), 1.75)
+    if preset == "reml":
+        return Defaults("reml", "flat", (), 1.0, False, Prior("flat"), 1.0)
+    return Defaults("default", "half_t", (3.0,), WIDE * spread, True, Prior("half_t", (3.0, WIDE * spread)), 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterPrior:
+    """One row of the table of priors.
+
+    kind : "alpha", "sd", "corr", "sigma" or "residual"; group, term : where it belongs; source : "given", "default" or the preset
+    """
+
+    kind: str
+    group: str
+    term: str
+    prior: Prior
+    source: str
+
+    @property
+    def label(self) -> str:
+        """What an error calls it: `sd Subject/Days`."""
+        place = "/".join(part for part in (self.group, self.term) if part)
+        return f"{self.kind} {place}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixPriors:
+    """The priors of one covariance matrix: of its sds, of its correlation matrix (LKJ), of its other parameters by name."""
+
+    sds: tuple[ParameterPrior, ...]
+    corr: ParameterPrior | None
+    shapes: tuple[ParameterPrior, ...]
+
+    def rows(self) -> Iterator[ParameterPrior]:
+        yield from self.sds
+        if self.corr is not None:
+            yield self.corr
+        yield from self.shapes
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPriors:
+    """All priors of a model: alpha (columns kept), one set for each random term, for each set of R, of the variance function, sigma.
+
+    sigma is None where R has sds of its own: its first one is sigma
+    """
+
+    alpha: tuple[ParameterPrior, ...]
+    terms: tuple[MatrixPriors, ...]
+    residual: tuple[MatrixPriors, ...]
+    variance: tuple[ParameterPrior, ...]
+    sigma: ParameterPrior | None
+
+    def rows(self) -> list[ParameterPrior]:
+        """Every prior, in the order of the parameters."""
+        found = list(self.alpha)
+        for matrix in (*self.terms, *self.residual):
+            found += matrix.rows()
+        found += self.variance
+        return found if self.sigma is None else [*found, self.sigma]
+
+
+def unstructured(covariance: Covariance) -> bool:
+    """Whether a structure is explored through its sds and partial correlations."""
+    return isinstance(covariance, Banded) and not isinstance(covariance, Diagonal) and covariance.order >= covariance.q
+
+
+def shape_limits(correlation: Correlation) -> tuple[float, float]:
+    """The range of the one natural parameter of a correlation."""
+    ends = np.round(correlation.natural(np.array([[-60.0], [60.0]]))[:, 0], 12)
+    return float(ends.min()), float(ends.max())
+
+
+def shape_default(kind: str, correlation: Correlation | None, spread: float) -> Prior:
+    """Correlations uniform over their range; ranges, shares, smoothness and loadings weakly informed by the data's scale."""
+    if kind in ("rho", "gamma", "cov", "inner_rho", "inner_cov"):
+        limits = shape_limits(correlation) if correlation is not None and correlation.size == 1 else (-1.0, 1.0)
+        return Prior("uniform", limits)
+    if kind == "range":
+        reach = correlation.reach if isinstance(correlation, Spatial) else 1.0
+        return Prior("half_t", (3.0, WIDE * reach))
+    if kind == "nugget":
+        return Prior("uniform", (0.0, 1.0))
+    if kind == "nu":
+        return Prior("gamma", (3.0, 2.0))
+    if kind.startswith("loading"):
+        return Prior("normal", (0.0, WIDE * spread))
+    return Prior("half_t", (3.0, WIDE * spread))
+
+
+def resolve(problem: Problem, priors: Priors | None) -> ModelPriors:
+    """What the user said and, for the rest, defaults. Raises PriorError for names that the model does not have."""
+    design, said = problem.design, priors or Priors()
+    known = residual_names(problem)
+    terms: dict[str, list[str]] = {}
+    for term in design.terms:
+        terms.setdefault(term.group.name, []).extend(term.columns)
+    said.demand_known([design.coef_names[i] for i in design.kept], terms, known)
+    base = defaults(said.preset, design)
+    spread = sd_y(design) or 1.0
+    residual = _residual(problem, said, base, spread)
+    return ModelPriors(
+        _alpha(design, said, base),
+        tuple(_term(term, said, base, spread) for term in design.terms),
+        residual,
+        _variance(problem, said, base),
+        None if residual else _one(said.sigma_of(), base.sigma, "sigma", "", "", base),
+    )
+
+
+def _one(said: Prior | None, default: Prior, kind: str, group: str, term: str, base: Defaults) -> ParameterPrior:
+    if said is None:
+        return ParameterPrior(kind, group, term, default, base.name)
+    scale = default.parameters[-1] if default.parameters and default.family.startswith("half") else 1.0
+    return ParameterPrior(kind, group, term, said.scaled(scale), "given")
+
+
+def _alpha(design: Design, said: Priors, base: Defaults) -> tuple[ParameterPrior, ...]:
+    names = [design.coef_names[i] for i in design.kept]
+    spread, widths, found = sd_y(design) or 1.0, sd_x(design), []
+    for name, width in zip(names, widths, strict=True):
+        own = said.alpha_of(name)
+        if own is not None:
+            found.append(ParameterPrior("alpha", "", name, own, "given"))
+        elif said.alpha == "normal":
+            intercept = name == "Intercept"
+            mean = float(np.mean(design.y)) if intercept else 0.0
+            prior = Prior("normal", (mean, WIDE * spread / (1.0 if intercept else float(width))))
+            found.append(ParameterPrior("alpha", "", name, prior, base.name))
+        else:
+            found.append(ParameterPrior("alpha", "", name, Prior("flat"), base.name))
+    return tuple(found)
+
+
+def _term(term: RandomTerm, said: Priors, base: Defaults, spread: float) -> MatrixPriors:
+    group, covariance = term.group.name, term.covariance
+    if isinstance(covariance, Homogeneous):
+        units, labels = np.array([rms_rows(term)]), [""]
+    else:
+        units, labels = rms(term), list(term.columns)
+    scales = base.sds(units)
+    own = [said.sd_of(group, label or term.columns[0]) for label in labels]
+    sds = [_one(o, s, "sd", group, label, base) for o, s, label in zip(own, scales, labels, strict=True)]
+    return _matrix(covariance, sds, said, base, spread, group, term.columns, f" | {group}")
+
+
+def _matrix(
+    covariance: Covariance,
+    sds: list[ParameterPrior],
+    said: Priors,
+    base: Defaults,
+    spread: float,
+    group: str,
+    labels: Sequence[object],
+    suffix: str,
+) -> MatrixPriors:
+    """The priors of one matrix from those of its sds; `suffix` ends the names of its other parameters."""
+    if unstructured(covariance):
+        corr = None
+        if covariance.q > 1:
+            own = said.corr_of(group)
+            corr = _one(own, Prior("lkj", (base.eta,)), "corr", group, "", base)
+        return MatrixPriors(tuple(sds), corr, ())
+    parameters, names = covariance.natural_parameters, covariance.natural_names_for([str(label) for label in labels])
+    inner = covariance.correlation_ if isinstance(covariance, Homogeneous | Heterogeneous) else None
+    if inner is not None or isinstance(covariance, Diagonal):
+        parameters, names = parameters[len(sds) :], names[len(sds) :]
+        kept = tuple(sds)
+    else:
+        kept = ()
+    shapes = []
+    for parameter, name in zip(parameters, names, strict=True):
+        full = name + suffix
+        default = shape_default(parameter.kind, inner, spread)
+        if parameter.kind in ("sd", "var", "unique") and parameter.rows and parameter.rows[0] < len(sds):
+            default = sds[parameter.rows[0]].prior
+        shapes.append(
+            _one(said.residual_of(full) or said.residual_of(name), default, "residual" if group == "" else "corr", group, full, base)
+        )
+    return MatrixPriors(kept, None, tuple(shapes))
+
+
+# -- R -----------------------------------------------------------------------------------------------------------------------------------
+
+
+def visit_labels(residual: ResidualDesign) -> list[str]:
+    """Names of the rows of R: visits, for a Kronecker structure those of its two factors, for places their number."""
+    if "@" in residual.name:
+        outer, inner = residual.shape[:2]
+        pairs = [str(level).split(":", 1) for level in residual.visit_levels]
+        return [pairs[i * inner][0] for i in range(outer)] + [pairs[j][1] for j in range(inner)]
+    return [str(level) for level in residual.visit_levels] or ["1", "2"]
+
+
+def residual_sets(problem: Problem) -> list[tuple[Covariance, tuple[str, ...], str]]:
+    """(structure, labels of its rows, name of the group or "") for every parameter set of R."""
+    kernel = problem.structured
+    if kernel is None or not isinstance(kernel.structure, Grouped):
+        return []
+    residual = problem.design.residual
+    assert residual is not None
+    groups = [""] if residual.group is None else [str(level) for level in residual.group.levels]
+    labels = tuple(visit_labels(residual))
+    return [(kernel.structure.covariance, labels, group) for group in groups]
+
+
+def residual_names(problem: Problem) -> list[str]:
+    """Names of the parameters of R and of the variance function, sds included; those of a group as `name | group`, or `name` for all.
+
+    Shape parameters of a term's D are known as `name | grouping factor`.
+    """
+    names: list[str] = []
+    for covariance, labels, group in residual_sets(problem):
+        sds = [f"sd[{label}]" for label in labels] if unstructured(covariance) else []
+        own = [*sds, *covariance.natural_names_for(labels)]
+        names += own if not group else [*own, *(f"{name} | {group}" for name in own)]
+    for term in problem.design.terms:
+        if not unstructured(term.covariance):
+            names += [f"{name} | {term.group.name}" for name in term.covariance.natural_names_for(term.columns)]
+    kernel = problem.structured
+    if kernel is not None:
+        names += kernel.variance.names
+    return list(dict.fromkeys(names))
+
+
+def _residual(problem: Problem, said: Priors, base: Defaults, spread: float) -> tuple[MatrixPriors, ...]:
+    found = []
+    for covariance, labels, group in residual_sets(problem):
+        suffix = f" | {group}" if group else ""
+        names = ["sd"] if isinstance(covariance, Homogeneous) else [f"sd[{label}]" for label in labels]
+        own = [said.sigma_of(name + suffix) or said.sigma_of(name) or said.sigma_of() for name in names]
+        sds = [_one(o, base.sigma, "sigma", "", name + suffix, base) for o, name in zip(own, names, strict=True)]
+        found.append(_matrix(covariance, sds, said, base, spread, "", labels, suffix))
+    return tuple(found)
+
+
+def _variance(problem: Problem, said: Priors, base: Defaults) -> tuple[ParameterPrior, ...]:
+    kernel = problem.structured
+    if kernel is None or not kernel.variance.size:
+        return ()
+    found = []
+    for name, kind, width in zip(kernel.variance.names, *_variance_kinds(problem), strict=True):
+        default = Prior("half_t", (3.0, WIDE)) if kind == "positive" else Prior("normal", (0.0, WIDE / width))
+        found.append(_one(said.residual_of(name), default, "residual", "", name, base))
+    return tuple(found)
+
+
+def _variance_kinds(problem: Problem) -> tuple[list[str], list[float]]:
+    """Whether each parameter of the variance function is positive, and the size of what it multiplies."""
+    kernel = problem.structured
+    assert kernel is not None
+    at_zero = kernel.variance.natural(np.zeros(kernel.variance.size))
+    kinds = ["positive" if value == 1.0 else "free" for value in at_zero]
+    slopes: Array = kernel.variance.log_multiplier(np.zeros(kernel.variance.size))[1]
+    widths = [float(np.std(row[row != 0.0])) or 1.0 if np.any(row != 0.0) else 1.0 for row in slopes]
+    return kinds, widths
+
+
+REMEDY = 'give it a proper prior, such as ("half_t", 3, scale), or leave it to the default'
+
+
+def improper(priors: ModelPriors) -> list[ParameterPrior]:
+    """The priors that do not integrate to 1, alpha included."""
+    return [row for row in priors.rows() if row.kind != "corr" and not proper(row.prior)]
+
+
+def demand_proper_posterior(problem: Problem, priors: ModelPriors) -> None:
+    """Raise PriorError with the reason where the posterior would not integrate."""
+    design, p = problem.design, problem.criterion.p
+    if design.nobs <= p and any(row.prior.family == "flat" for row in priors.alpha):
+        raise _refuse(
+            priors.alpha[0], f"there are {design.nobs} rows for {p} coefficients under a flat prior", 'use Priors(alpha="normal")'
+        )
+    for term, own in zip(design.terms, priors.terms, strict=True):
+        levels, needed = term.group.size, term.Z.shape[1] + 2
+        for row in own.sds:
+            if row.prior.family == "gamma" and not proper(row.prior):
+                raise _refuse(row, "its density grows without limit: it keeps a mode off the boundary and is meant for fit('MAP')", REMEDY)
+            if row.prior.family == "flat" and levels < needed:
+                raise _refuse(row, f"{levels} levels of {term.group.name} do not bound an sd under a flat prior ({needed} would)", REMEDY)
+            if row.prior.family == "flat" and design.unidentified:
+                raise _refuse(row, design.unidentified[0].what, REMEDY)
+        _demand_shapes(own.shapes)
+    scales = [row for own in priors.residual for row in own.sds]
+    scales += [] if priors.sigma is None else [priors.sigma]
+    for row in scales:
+        if not proper(row.prior) and (row.prior.family == "gamma" or design.nobs - p < 2 or design.unidentified):
+            raise _refuse(row, "the rows left over do not bound the residual sd", REMEDY)
+    for own in priors.residual:
+        _demand_shapes(own.shapes)
+    _demand_shapes(priors.variance)
+
+
+def _demand_shapes(rows: tuple[ParameterPrior, ...]) -> None:
+    for row in rows:
+        if not proper(row.prior):
+            raise _refuse(row, "the likelihood does not bound it", "give it a proper prior")
+
+
+def _refuse(row: ParameterPrior, reason: str, remedy: str) -> PriorError:
+    return PriorError(f"the posterior of {row.label} under a {row.prior.family} prior is improper: {reason}", row.label, remedy)
+
+
+def demand_evidence(priors: ModelPriors) -> None:
+    """Raise PriorError unless every prior is proper."""
+    loose = improper(priors)
+    if loose:
+        names = ", ".join(row.label for row in loose[:6])
+        remedy = 'use proper priors: Priors(alpha="normal") and the defaults for the rest'
+        raise PriorError(f"the evidence needs proper priors; improper: {names}", names, remedy)

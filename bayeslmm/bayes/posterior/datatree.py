@@ -1,0 +1,130 @@
+"""The ArviZ `DataTree` of a posterior: named dimensions, labelled coordinates, and how the draws were made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayeslmm._arrays import Array, generator
+from bayeslmm._validation import demand_count
+from bayeslmm.bayes._doors import optional
+from bayeslmm.bayes.log_posterior.priors import improper
+from bayeslmm.bayes.posterior.named_draws import Variable, group_columns
+from bayeslmm.bayes.posterior.predict import errors_drawn, linear_predictor, log_likelihood
+from bayeslmm.results.random_effects import by_group
+
+if TYPE_CHECKING:
+    from bayeslmm.bayes.posterior.posterior import Posterior
+
+
+POINTWISE = 100_000_000
+"""Draws x observations above which pointwise log likelihoods are not kept in the tree."""
+
+
+def build_tree(post: Posterior) -> Any:
+    """Groups posterior, sample_stats, log_likelihood, observed_data, constant_data."""
+    groups = {
+        "posterior": dataset(post, posterior_variables(post)),
+        "sample_stats": dataset(post, {name: Variable(v, (), {}) for name, v in _statistics(post).items()}),
+        "observed_data": observed(post),
+        "constant_data": constant(post),
+    }
+    if post.draws.size * post.design.nobs <= POINTWISE:
+        rows = Variable(log_likelihood(post), ("obs",), {"obs": list(range(post.design.nobs))})
+        groups["log_likelihood"] = dataset(post, {response_name(post): rows})
+    tree = optional("xarray").DataTree.from_dict(groups)
+    tree.attrs.update(attributes(post))
+    for name in ("posterior", "sample_stats"):
+        tree[name].attrs.update(attributes(post))
+    return tree
+
+
+def response_name(post: Posterior) -> str:
+    """The left side of the formula."""
+    return str(post.design.spec.formula.response)
+
+
+def posterior_variables(post: Posterior) -> dict[str, Variable]:
+    """alpha, the covariance parameters, and beta of every grouping factor."""
+    found = {"alpha": Variable(post.draws.alpha, ("coef",), {"coef": post.coef_names}), **post.parameters}
+    found |= dict(random_effects(post))
+    return found
+
+
+def random_effects(post: Posterior) -> Iterator[tuple[str, Variable]]:
+    """`beta_<group>` (S, levels, columns), the terms of a grouping factor side by side."""
+    terms, columns = post.design.terms, group_columns(post.density)
+    for group, members in by_group(terms).items():
+        values = np.concatenate([post.draws.beta[i] for i in members], axis=2)
+        coords: dict[str, list[Any]] = {group: terms[members[0]].group.levels.tolist(), f"{group}_term": columns[group]}
+        yield f"beta_{group}", Variable(values, (group, f"{group}_term"), coords)
+
+
+def dataset(post: Posterior, variables: Mapping[str, Variable]) -> Any:
+    """A dataset over chains and draws."""
+    coords: dict[str, Any] = {"chain": np.arange(post.chains), "draw": np.arange(post.draws.size // post.chains)}
+    data = {}
+    for name, variable in variables.items():
+        coords.update(variable.coords)
+        data[name] = (("chain", "draw", *variable.dims), post.shaped(variable.values))
+    return optional("xarray").Dataset(data, coords=coords)
+
+
+def _statistics(post: Posterior) -> dict[str, Array]:
+    found = {"lp": post.draws.log_density}
+    return found | {name: values for name, values in post.statistics.items() if np.ndim(values) and len(values) == post.draws.size}
+
+
+def observed(post: Posterior) -> Any:
+    y = post.design.y
+    return optional("xarray").Dataset({response_name(post): (("obs",), np.array(y))}, coords={"obs": np.arange(len(y))})
+
+
+def constant(post: Posterior) -> Any:
+    design = post.design
+    data: dict[str, Any] = {"X": (("obs", "coef"), np.array(design.X))}
+    if design.offset is not None:
+        data["offset"] = (("obs",), np.array(design.offset))
+    if design.weights is not None:
+        data["weights"] = (("obs",), design.weights * design.weight_scale)
+    for term in design.terms:
+        data[f"index_{term.group.name}"] = (("obs",), np.array(term.group.codes))
+    return optional("xarray").Dataset(data, coords={"obs": np.arange(design.nobs), "coef": post.coef_names})
+
+
+def attributes(post: Posterior) -> dict[str, Any]:
+    """How the draws were made."""
+    found: dict[str, Any] = {
+        "created_at": datetime.now(UTC).isoformat(),
+        "creation_library": "bayeslmm",
+        "inference_library": "bayeslmm",
+        "inference_method": post.method,
+        "sampling_time": float(post.elapsed),
+        "formula": post.formula,
+        "interrupted": int(post.interrupted),
+    }
+    try:
+        found["creation_library_version"] = version("bayeslmm")
+    except PackageNotFoundError:
+        found["creation_library_version"] = "unknown"
+    found |= {name: float(post.checks[name].value) for name in ("pareto_k", "importance_ess") if name in post.checks}
+    if post.evidence is not None and not improper(post.density.priors):
+        found["log_evidence"] = float(post.evidence)
+    return found
+
+
+def add_predictive(post: Posterior, draws: int | None, seed: int | None) -> Any:
+    """y drawn given alpha, beta and the covariance parameters of each draw; joins the tree as `posterior_predictive`."""
+    rng, each = generator(seed), post.draws.size // post.chains
+    kept = each if draws is None else min(demand_count(draws, "draws"), each)
+    chosen = (np.arange(post.chains)[:, None] * each + np.linspace(0, each - 1, kept).astype(int)).ravel()
+    y = linear_predictor(post, chosen) + errors_drawn(post, chosen, rng)
+    coords = {"chain": np.arange(post.chains), "draw": np.arange(kept), "obs": np.arange(post.design.nobs)}
+    values = y.reshape(post.chains, kept, -1)
+    found = optional("xarray").Dataset({response_name(post): (("chain", "draw", "obs"), values)}, coords=coords)
+    post.tree["posterior_predictive"] = optional("xarray").DataTree(found)
+    return post.tree["posterior_predictive"]

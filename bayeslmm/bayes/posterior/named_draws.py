@@ -1,0 +1,118 @@
+"""What draws are about: sigma, standard deviations, correlations and shape parameters under the names that users know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bayeslmm._arrays import Array
+from bayeslmm.bayes.log_posterior.density import Density
+from bayeslmm.bayes.log_posterior.layout import SetBlock
+from bayeslmm.bayes.log_posterior.transforms import UnstructuredAxes
+from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
+from bayeslmm.results.random_effects import INDEPENDENT, by_group
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variable:
+    """Draws of one named quantity: values (S, ...), dims of the axes after the first, coords of those dims."""
+
+    values: Array
+    dims: tuple[str, ...]
+    coords: Mapping[str, list[Any]]
+
+
+def deviations(matrices: Array) -> Array:
+    """sds (S, q) of covariance matrices (S, q, q)."""
+    return np.sqrt(np.maximum(np.diagonal(matrices, axis1=-2, axis2=-1), 0.0))
+
+
+def correlations(matrices: Array) -> Array:
+    """Correlation matrices; 0 beside an sd of 0."""
+    sd = deviations(matrices)
+    scale = sd[..., :, None] * sd[..., None, :]
+    out = np.where(scale > 0, matrices / np.where(scale > 0, scale, 1.0), 0.0)
+    q = out.shape[-1]
+    out[..., np.arange(q), np.arange(q)] = 1.0
+    return np.clip(out, -1.0, 1.0)
+
+
+def group_columns(density: Density) -> dict[str, list[str]]:
+    """Grouping factor -> the columns of all its terms; a column that occurs twice is told apart by its number."""
+    terms, found = density.problem.design.terms, {}
+    for group, members in by_group(terms).items():
+        names: list[str] = []
+        for i in members:
+            for name in terms[i].columns:
+                names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
+        found[group] = names
+    return found
+
+
+def group_covariance(density: Density, phi: Array, group: str) -> Array:
+    """D (S, q, q) of a grouping factor, its terms side by side."""
+    members = by_group(density.problem.design.terms)[group]
+    parts = [density.layout.terms[i].covariance(phi) for i in members]
+    q = sum(part.shape[-1] for part in parts)
+    whole, begin = np.zeros((len(phi), q, q)), 0
+    for part in parts:
+        end = begin + part.shape[-1]
+        whole[:, begin:end, begin:end] = part
+        begin = end
+    return whole
+
+
+def parameters(density: Density, phi: Array) -> dict[str, Variable]:
+    """Every covariance parameter by name: `sigma`, `sd_<group>`, `corr_<group>`, then those of R and of the variance function."""
+    found: dict[str, Variable] = {"sigma": Variable(density.sigma(phi), (), {})}
+    terms = density.problem.design.terms
+    for group, members in by_group(terms).items():
+        D, names = group_covariance(density, phi, group), group_columns(density)[group]
+        dim = f"{group}_term"
+        found[f"sd_{group}"] = Variable(deviations(D), (dim,), {dim: names})
+        if any(terms[i].covariance.name not in INDEPENDENT and terms[i].covariance.q > 1 for i in members):
+            found[f"corr_{group}"] = Variable(correlations(D), (dim, f"{dim}_bis"), {dim: names, f"{dim}_bis": names})
+        for i in members:
+            covariance = terms[i].covariance
+            if isinstance(covariance, Homogeneous | Heterogeneous) and covariance.correlation_.size:
+                found |= _shapes(
+                    density.layout.terms[i].axes.values(phi[:, density.layout.terms[i].part]), covariance, names, f" | {group}"
+                )
+    for block in density.layout.sets:
+        found |= _residual(block, phi)
+    if density.layout.variance is not None and density.problem.structured is not None:
+        values = density.layout.variance.natural(phi)
+        found |= {name: Variable(values[:, j], (), {}) for j, name in enumerate(density.problem.structured.variance.names)}
+    return found
+
+
+def _shapes(x: Array, covariance: Homogeneous | Heterogeneous, labels: list[str], suffix: str) -> dict[str, Variable]:
+    names = covariance.natural_names_for(labels)
+    values = covariance.natural(x)
+    first = covariance.size - covariance.correlation_.size
+    return {names[j] + suffix: Variable(values[:, j], (), {}) for j in range(first, covariance.size)}
+
+
+def _residual(block: SetBlock, phi: Array) -> dict[str, Variable]:
+    """The parameters of one set of R: `sd_residual` by visit and `corr_residual` where each visit has its own, else by name."""
+    suffix = f" | {block.group}" if block.group else ""
+    covariance, x = block.covariance, block.axes.values(phi[:, block.part])
+    found: dict[str, Variable] = {}
+    if isinstance(covariance, Homogeneous):
+        if block.group:
+            found[f"sd{suffix}"] = Variable(np.abs(x[:, 0]), (), {})
+        return found | _shapes(x, covariance, list(block.labels), suffix)
+    labels = list(block.labels)
+    if len(labels) == covariance.q:
+        R, dim = covariance.matrix(x), "visit"
+        found[f"sd_residual{suffix}"] = Variable(deviations(R), (dim,), {dim: labels})
+        if isinstance(block.axes, UnstructuredAxes):
+            found[f"corr_residual{suffix}"] = Variable(correlations(R), (dim, f"{dim}_bis"), {dim: labels, f"{dim}_bis": labels})
+            return found
+    if isinstance(covariance, Heterogeneous):
+        return found | _shapes(x, covariance, labels, suffix)
+    names, values = covariance.natural_names_for(labels), covariance.natural(x)
+    return found | {name + suffix: Variable(values[:, j], (), {}) for j, name in enumerate(names)}

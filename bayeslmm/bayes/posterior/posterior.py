@@ -1,0 +1,318 @@
+"""`Posterior`: draws from the posterior of a model, and the verbs of a fit on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array
+from bayeslmm._io import as_path
+from bayeslmm.bayes import _doors as doors
+from bayeslmm.bayes.log_posterior.density import Density
+from bayeslmm.bayes.log_posterior.priors import demand_evidence
+from bayeslmm.bayes.posterior import datatree as tree
+from bayeslmm.bayes.posterior import predict as posterior_rows
+from bayeslmm.bayes.posterior import tables as posterior_tables
+from bayeslmm.bayes.posterior.named_draws import Variable, parameters
+from bayeslmm.errors import Check, SamplingError
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.results.render import describe_checks, html_of_frame
+
+if TYPE_CHECKING:
+    from bayeslmm.data.design import Design
+
+
+ESTIMATES = ["estimate", "std_error", "conf_low", "conf_high"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """S draws, ordered by chain.
+
+    phi : (S, d) covariance parameters on the axes of the density; alpha : (S, p) of the columns kept
+    beta : (S, K, q) for every random term in the order of the formula; log_density : (S,) of phi
+    """
+
+    phi: Array
+    alpha: Array
+    beta: tuple[Array, ...]
+    log_density: Array
+
+    @property
+    def size(self) -> int:
+        return len(self.phi)
+
+
+class Posterior:
+    """Draws of every parameter of a model: fixed effects, covariance parameters, random effects.
+
+    Made by `LMM.sample`; examples take `post = blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy).sample(seed=1)`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        density: Density,
+        draws: Draws,
+        *,
+        chains: int,
+        method: str,
+        checks: Mapping[str, Check],
+        elapsed: float,
+        evidence: float | None = None,
+        interrupted: bool = False,
+        statistics: Mapping[str, Array] | None = None,
+    ) -> None:
+        self.model = model
+        self.density = density
+        self.draws = draws
+        self.chains = chains
+        self.method = method
+        self.checks: Mapping[str, Check] = MappingProxyType(dict(checks))
+        self.elapsed = elapsed
+        self.interrupted = interrupted
+        self.statistics = dict(statistics or {})
+        self.evidence = evidence
+        """log p(y) from importance weights, known or not to be of proper priors; see `log_evidence`."""
+
+    # -- what was drawn --------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def design(self) -> Design:
+        """The design of the model."""
+        return self.density.problem.design
+
+    @property
+    def problem(self) -> Problem:
+        """The conditioned design that was sampled."""
+        return self.density.problem
+
+    @property
+    def formula(self) -> str:
+        """The formula as given."""
+        return str(self.model.formula)
+
+    @property
+    def coef_names(self) -> list[str]:
+        """Names of the coefficients drawn: aliased ones are left out."""
+        return [self.design.coef_names[i] for i in self.design.kept]
+
+    @cached_property
+    def parameters(self) -> dict[str, Variable]:
+        """Draws of `sigma`, sds, correlations and the parameters of R, by name."""
+        return parameters(self.density, self.draws.phi)
+
+    @cached_property
+    def kernel_points(self) -> tuple[Array, Array]:
+        """x (S, size) and sigma (S,) of the kernel, both on conditioned columns."""
+        return self.density.kernel_points(self.draws.phi)
+
+    @property
+    def log_evidence(self) -> float:
+        """log p(y), from the importance weights. Raises PriorError where a prior is improper, SamplingError for Markov chains.
+
+        >>> proper = blm.LMM(post.formula, sleepstudy, priors=blm.Priors(alpha="normal"))
+        >>> bool(-893 < proper.sample(seed=1).log_evidence < -891)
+        True
+        """
+        demand_evidence(self.density.priors)
+        if self.evidence is None:
+            raise SamplingError("Markov chains give no evidence", self.method, 'use model.sample(method="importance")')
+        return self.evidence
+
+    @cached_property
+    def tree(self) -> Any:
+        """An ArviZ `DataTree`: posterior, sample_stats, log_likelihood, observed_data, constant_data.
+
+        >>> sorted(post.tree.posterior.data_vars)[:3]
+        ['alpha', 'beta_Subject', 'corr_Subject']
+        """
+        return tree.build_tree(self)
+
+    # -- tables ----------------------------------------------------------------------------------------------------------------------------
+
+    def summary(self, **options: Any) -> pd.DataFrame:
+        """ArviZ's summary of coefficients and covariance parameters: mean, sd, interval, ess, r_hat.
+
+        options : those of `arviz.summary`, such as `ci_prob=`, `var_names=`
+
+        >>> post.summary().index.tolist()[:3]
+        ['alpha[Intercept]', 'alpha[Days]', 'sigma']
+        """
+        return posterior_tables.summary(self, options)
+
+    def tidy(self, effects: str = "fixed", conf_int: bool = False, conf_level: float = 0.95) -> pd.DataFrame:
+        """One row per parameter: `effect, group, level, term, estimate, std_error[, conf_low, conf_high]`: mean, sd, quantiles.
+
+        effects : "fixed", "ran_pars", "ran_vals" or "all"
+
+        >>> post.tidy()["term"].tolist()
+        ['Intercept', 'Days']
+        """
+        return posterior_tables.tidy(self, effects, conf_level if conf_int else None)
+
+    @property
+    def varcorr(self) -> pd.DataFrame:
+        """Posterior means: `group, term1, term2, variance, sd, corr`, the residual last.
+
+        >>> post.varcorr["group"].tolist()
+        ['Subject', 'Subject', 'Subject', 'Residual']
+        """
+        return posterior_tables.varcorr(self)
+
+    def ranef(self, se: bool = False) -> Any:
+        """Posterior means of the random effects: grouping factor -> frame of levels x terms; with `se` a pair (means, sds) of each.
+
+        >>> post.ranef()["Subject"].shape
+        (18, 2)
+        """
+        return posterior_tables.ranef(self, se)
+
+    @property
+    def fixef(self) -> pd.Series[float]:
+        """Posterior means of the fixed effects by name; NaN for aliased columns.
+
+        >>> post.fixef.index.tolist()
+        ['Intercept', 'Days']
+        """
+        return posterior_tables.fixef(self)
+
+    # -- rows ------------------------------------------------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        newdata: Any = None,
+        level: str = "conditional",
+        interval: str | None = None,
+        conf_level: float = 0.95,
+        new_levels: str = "error",
+        *,
+        offset: Any = None,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Posterior means row for row: `estimate`, and with an interval `std_error, conf_low, conf_high` (quantiles).
+
+        level : "conditional" on the random effects (and, with structured errors, on the subject's observed outcomes) or "population"
+        interval : "confidence", of the mean; "prediction", of a new observation
+        new_levels : "error"; "population": the effects of a level that the model does not know are 0, and drawn from D in a prediction
+            interval; "sample": drawn from D in every interval
+        seed : of the errors and new effects of intervals
+
+        >>> post.predict({"Days": [10], "Subject": ["308"]})["estimate"].round(-1).tolist()
+        [450.0]
+        """
+        return posterior_rows.predict(
+            self, newdata, level=level, interval=interval, conf_level=conf_level, new_levels=new_levels, offset=offset, seed=seed
+        )
+
+    def augment(self, data: Any = None) -> pd.DataFrame:
+        """The data with `fitted` (posterior mean), `fixed`, `resid`.
+
+        >>> post.augment().columns.tolist()[-3:]
+        ['fitted', 'fixed', 'resid']
+        """
+        return posterior_rows.augment(self, data)
+
+    def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> Any:
+        """Responses drawn from the posterior: a `DataTree` group, which `tree` gets too.
+
+        draws : of each chain; all by default. New errors, the same random effects.
+
+        >>> post.posterior_predictive(10, seed=1)["Reaction"].shape
+        (4, 10, 180)
+        """
+        return tree.add_predictive(self, draws, seed)
+
+    def log_likelihood(self) -> Array:
+        """(S, n) log density of every observation given alpha, beta and, with structured errors, the subject's other observations.
+
+        >>> post.log_likelihood().shape
+        (4000, 180)
+        """
+        return posterior_rows.log_likelihood(self)
+
+    def loo(self, by: str = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> Any:
+        """Expected log predictive density by leaving out, random effects integrated out: an ArviZ `ELPDData`.
+
+        by : "observation", or "group", a level of a grouping factor with all its rows; group : which factor, where there are several
+        exact : True samples the posterior given the rest for each; None does so where it is cheap and where weights are not to be trusted
+
+        >>> post.loo(by="group").n_data_points
+        18
+        """
+        return doors.hand_on("leave_one_out")(self, by, group, exact, seed)
+
+    def sensitivity(self) -> pd.DataFrame:
+        """How the posterior answers to a power of its priors or of the likelihood: `prior, likelihood, diagnosis`, one row per parameter.
+
+        >>> post.sensitivity().columns.tolist()
+        ['prior', 'likelihood', 'diagnosis']
+        """
+        return pd.DataFrame(doors.hand_on("sensitivity")(self))
+
+    # -- functions of the coefficients -----------------------------------------------------------------------------------------------------
+
+    def contrast(self, L: Any, rhs: Any = 0, conf_level: float = 0.95) -> Any:
+        """Linear functions of the coefficients: `term, estimate, std_error, conf_low, conf_high, probability` (that it is above rhs).
+
+        L : array, mapping of names or strings, as in `Fit.contrast`
+
+        >>> post.contrast("Days = 10").frame.columns.tolist()
+        ['term', 'estimate', 'std_error', 'conf_low', 'conf_high', 'probability']
+        """
+        return doors.hand_on("posterior_contrast")(self, L, rhs, conf_level)
+
+    def emmeans(self, specs: Any, by: Any = None, at: Any = None, weights: str = "equal", conf_level: float = 0.95) -> Any:
+        """Marginal means of the levels of factors: `.frame`, `.pairs()`, `.draws`.
+
+        >>> post.emmeans("Days", at={"Days": [0, 9]}).frame["estimate"].round(-1).tolist()
+        [250.0, 350.0]
+        """
+        return doors.hand_on("posterior_emmeans")(self, specs, by, at, weights, conf_level)
+
+    def r2(self, conf_level: float = 0.95) -> pd.DataFrame:
+        """Shares of the variance explained, draw by draw: rows `conditional`, `marginal`; `estimate, std_error, conf_low, conf_high`.
+
+        >>> post.r2().index.tolist()
+        ['conditional', 'marginal']
+        """
+        return posterior_tables.r2(self, conf_level)
+
+    # -- figures and files -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def plot(self) -> Any:
+        """Figures, each with `ax=`: `plot.forest()`, `.dist()`, `.trace()`, `.rank()`, `.pairs()`, `.predictive()`, `.ranef()`, ...
+
+        >>> axes = post.plot.forest()
+        """
+        return posterior_tables.figures(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write draws and model to one file at exactly this path; `blm.load(path)` opens it again. Raises StoreError.
+
+        >>> post.save("sleepstudy.post"); blm.load("sleepstudy.post").tidy().equals(post.tidy())
+        True
+        """
+        doors.hand_on("save_posterior")(self, as_path(path))
+
+    def __repr__(self) -> str:
+        state = ", interrupted" if self.interrupted else ""
+        failed = [name for name, check in self.checks.items() if check.verdict == "failed"]
+        state += f", failed: {', '.join(failed)}" if failed else ""
+        return f"Posterior({self.formula}: {self.draws.size} draws by {self.method}{state})"
+
+    def _repr_html_(self) -> str:
+        tables = [self.tidy(effects, conf_int=True)[["group", "term", *ESTIMATES]] for effects in ("fixed", "ran_pars")]
+        return html_of_frame(repr(self), pd.concat(tables, ignore_index=True), list(describe_checks(self.checks.values())))
+
+    def shaped(self, values: Array) -> Array:
+        """(S, ...) as (chains, draws, ...)."""
+        return np.asarray(values).reshape(self.chains, -1, *np.shape(values)[1:])

@@ -1,0 +1,323 @@
+"""What draws say about rows: linear predictors, errors, densities of the observations, and predictions for any rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array, Codes, generator
+from bayeslmm._validation import demand_one_of
+from bayeslmm.bayes.log_posterior.density import with_solution
+from bayeslmm.data.columns import numbers
+from bayeslmm.data.frame import read_table
+from bayeslmm.errors import BayesLMMWarning
+from bayeslmm.likelihood.criterion import Point, one_thread
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.kernel import ordered_rows
+from bayeslmm.likelihood.structured.prediction import subject_rows
+from bayeslmm.likelihood.structured.residual_covariance import draw_errors, unit_covariances, unit_sds
+from bayeslmm.results.fitted import beside, whole_frame
+from bayeslmm.results.predict import Rows, listed, new_place, new_rows, own_place, own_rows, quantile
+
+if TYPE_CHECKING:
+    from bayeslmm.bayes.posterior.posterior import Posterior
+
+
+CELLS = 8_000_000
+"""Draws x rows worked on at once."""
+
+THINNED = 400
+"""Draws that predictions under structured errors are made from: each is a mean and a variance, not one number."""
+
+
+# -- the rows of the model -----------------------------------------------------------------------------------------------------------------
+
+
+def fixed_part(post: Posterior) -> Array:
+    """X alpha (S, n), without offset."""
+    return np.asarray(post.draws.alpha @ post.design.X.T)
+
+
+def linear_predictor(post: Posterior, chosen: Codes | None = None) -> Array:
+    """X alpha + offset + Z beta (S, n) of all or some draws."""
+    which = slice(None) if chosen is None else chosen
+    values = post.draws.alpha[which] @ post.design.X.T
+    if post.design.offset is not None:
+        values = values + post.design.offset
+    for term, beta in zip(post.design.terms, post.draws.beta, strict=True):
+        own = beta[which]
+        for a in range(term.Z.shape[1]):
+            values += own[:, term.group.codes, a] * term.Z[:, a]
+    return values
+
+
+def design_sigma(post: Posterior) -> Array:
+    """sigma (S,) as the design's weights count it."""
+    return np.asarray(post.parameters["sigma"].values / np.sqrt(post.design.weight_scale))
+
+
+def error_variance(post: Posterior) -> Array:
+    """Variance of every error, (S, n), or (S, 1) where all are alike."""
+    s2 = design_sigma(post)[:, None] ** 2
+    if post.problem.structured is None:
+        return s2 if post.design.weights is None else s2 / post.design.weights
+    return s2 * np.stack([unit_sds(post.problem, x) ** 2 for x in post.kernel_points[0]])
+
+
+def errors_drawn(post: Posterior, chosen: Codes, rng: np.random.Generator) -> Array:
+    """A draw of all errors for each of some draws, (len(chosen), n)."""
+    s, n = design_sigma(post)[chosen], post.design.nobs
+    if post.problem.structured is None:
+        z = rng.standard_normal((len(chosen), n)) * s[:, None]
+        return z if post.design.weights is None else z / np.sqrt(post.design.weights)
+    x = post.kernel_points[0][chosen]
+    return np.stack([draw_errors(post.problem, row, float(sigma), rng) for row, sigma in zip(x, s, strict=True)])
+
+
+def log_likelihood(post: Posterior) -> Array:
+    """log p(y_i | alpha, beta, R, the other observations of i's subject), (S, n): with independent errors that of y_i alone."""
+    errors = post.design.y - linear_predictor(post)
+    if post.design.residual is None:
+        v = error_variance(post)
+        return np.asarray(-0.5 * (np.log(2.0 * np.pi * v) + errors**2 / v))
+    return _leave_one_out(post, errors)
+
+
+def _leave_one_out(post: Posterior, errors: Array) -> Array:
+    """With C = R^-1 and g = C e: the density of e_i given the others is normal with precision C_ii and error g_i / C_ii."""
+    assert post.design.residual is not None
+    out = np.empty_like(errors)
+    blocks = ordered_rows(post.design, post.design.residual.subject.codes)
+    for i, (x, s) in enumerate(zip(post.kernel_points[0], design_sigma(post), strict=True)):
+        for rows in blocks:
+            C = np.linalg.inv(s**2 * unit_covariances(post.problem, x, rows))
+            g = (C @ errors[i, rows][..., None])[..., 0]
+            c = np.diagonal(C, axis1=-2, axis2=-1)
+            out[i, rows] = 0.5 * (np.log(c) - np.log(2.0 * np.pi) - g**2 / c)
+    return out
+
+
+# -- predictions ---------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AtDraw:
+    """What encoding of new rows asks of a fit, at one draw."""
+
+    post: Posterior
+    x: Array
+
+    @property
+    def design(self) -> Any:
+        return self.post.design
+
+    @property
+    def problem(self) -> Problem:
+        return self.post.problem
+
+    @property
+    def model(self) -> Any:
+        return self.post.model
+
+    @property
+    def estimate(self) -> AtDraw:
+        return self
+
+    @property
+    def nobs(self) -> int:
+        return self.post.design.nobs
+
+
+def predict(
+    post: Posterior, newdata: Any, *, level: str, interval: str | None, conf_level: float, new_levels: str, offset: Any, seed: int | None
+) -> pd.DataFrame:
+    """`estimate[, std_error, conf_low, conf_high]`, row for row."""
+    demand_one_of(level, ("conditional", "population"), "level")
+    demand_one_of(new_levels, ("error", "population", "sample"), "new_levels")
+    if interval is not None:
+        demand_one_of(interval, ("confidence", "prediction"), "interval")
+        quantile(conf_level)  # which refuses what is no level
+    fit: Any = AtDraw(post, post.kernel_points[0][0])
+    known = "error" if new_levels == "error" else "population"
+    rows = own_rows(fit) if newdata is None else new_rows(fit, newdata, level=level, new_levels=known, offset=offset)
+    asked = Asked(newdata, level == "conditional", interval, new_levels == "sample" or interval == "prediction", conf_level)
+    rng = generator(seed)
+    if post.problem.structured is not None and (level == "conditional" or interval == "prediction"):
+        rows, columns = _structured(post, rows, asked, rng)
+    else:
+        columns = _independent(post, rows, asked, rng)
+    out = pd.DataFrame(columns, index=rows.index)
+    if rows.missing.any():
+        out.iloc[np.flatnonzero(rows.missing)] = np.nan
+        what = f"{int(rows.missing.sum())} rows have missing values and are predicted as NaN"
+        where = f"rows {listed(np.flatnonzero(rows.missing))}"
+        warnings.warn(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"), stacklevel=3)
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What is to be predicted. effects : draw the effects of new levels from D."""
+
+    newdata: Any
+    given: bool
+    interval: str | None
+    effects: bool
+    conf_level: float
+
+
+def _summed(values: Array, asked: Asked) -> dict[str, Array]:
+    """Of draws (S, n)."""
+    out = {"estimate": values.mean(0)}
+    if asked.interval is not None:
+        tail = 0.5 - 0.5 * asked.conf_level
+        low, high = np.quantile(values, [tail, 1.0 - tail], axis=0)
+        out |= {"std_error": values.std(0, ddof=1), "conf_low": low, "conf_high": high}
+    return out
+
+
+def _independent(post: Posterior, rows: Rows, asked: Asked, rng: np.random.Generator) -> dict[str, Array]:
+    sds = _unit_sds(post, rows, asked)
+    parts = []
+    step = max(1, CELLS // post.draws.size)
+    for begin in range(0, len(rows.X), step):
+        part = slice(begin, begin + step)
+        mean = post.draws.alpha @ rows.X[part].T
+        if rows.offset is not None:
+            mean = mean + rows.offset[part]
+        for Z, codes, beta in zip(rows.Zs, rows.codes, post.draws.beta, strict=bool(rows.Zs)):
+            if asked.given:
+                for a in range(Z.shape[1]):
+                    mean += np.where(codes[part] >= 0, beta[:, np.maximum(codes[part], 0), a] * Z[part, a], 0.0)
+        values = mean
+        if asked.interval is not None:
+            values = mean + np.sqrt(_unknown(post, rows, part, asked)) * rng.standard_normal(mean.shape)
+            if asked.interval == "prediction":
+                values = values + design_sigma(post)[:, None] * sds[part] * rng.standard_normal(mean.shape)
+        found = _summed(values, asked)
+        found["estimate"] = mean.mean(0)
+        parts.append(found)
+    if not parts:
+        return _summed(np.zeros((2, 0)), asked)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _unknown(post: Posterior, rows: Rows, part: slice, asked: Asked) -> Array:
+    """z'Dz (S, rows) of the terms whose level is not known, or of all terms for the population."""
+    total = np.zeros((post.draws.size, len(rows.X[part])))
+    if not asked.effects:
+        return total
+    for Z, codes, block in zip(rows.Zs, rows.codes, post.density.layout.terms, strict=bool(rows.Zs)):
+        new = codes[part] < 0 if asked.given else np.ones(len(codes[part]), bool)
+        if new.any():
+            total += new * np.einsum("na,sab,nb->sn", Z[part], block.covariance(post.draws.phi), Z[part], optimize=True)
+    return total
+
+
+def _unit_sds(post: Posterior, rows: Rows, asked: Asked) -> Array:
+    """sd of a new error in units of the design's sigma."""
+    design = post.design
+    if asked.interval != "prediction":
+        return np.ones(len(rows.X))
+    if asked.newdata is None:
+        return np.ones(design.nobs) if design.weights is None else 1.0 / np.sqrt(design.weights)
+    name = design.spec.weights
+    if name is None or name not in read_table(asked.newdata, ()).names:
+        return np.full(len(rows.X), float(np.sqrt(design.weight_scale)))
+    weights = numbers(read_table(asked.newdata, (name,)).series(name), name).values
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.sqrt(design.weight_scale / weights))
+
+
+# -- structured errors ---------------------------------------------------------------------------------------------------------------------
+
+
+def _structured(post: Posterior, rows: Rows, asked: Asked, rng: np.random.Generator) -> tuple[Rows, dict[str, Array]]:
+    """A normal distribution for each of some draws: alpha and beta integrated out, the subject's observed outcomes given."""
+    chosen = np.unique(np.linspace(0, post.draws.size - 1, THINNED).astype(int))
+    means, draws, missing = [], [], rows.missing
+    with one_thread():
+        for rows_at, mean, variance in _given_draws(post, rows, asked, chosen):
+            missing = missing | rows_at.missing
+            means.append(mean)
+            draws.append(mean + np.sqrt(np.maximum(variance, 0.0)) * rng.standard_normal(len(mean)))
+    found = _summed(np.stack(draws), asked)
+    found["estimate"] = np.mean(means, axis=0)
+    return replace(rows, missing=missing), found
+
+
+def _given_draws(post: Posterior, rows: Rows, asked: Asked, chosen: Codes) -> Iterator[tuple[Rows, Array, Array]]:
+    X, S = post.kernel_points
+    nowhere = tuple(np.full(len(rows.X), -1) for _ in post.design.terms)
+    Zs = rows.Zs or tuple(np.zeros((len(rows.X), term.Z.shape[1])) for term in post.design.terms)
+    own = rows
+    place: Any = None
+    for i in chosen:
+        point = _point(post, X[i], float(S[i]))
+        assert point.state is not None
+        alpha = post.problem.alpha(point.state.solution.alpha[0])
+        mean = rows.X @ alpha
+        fit: Any = AtDraw(post, X[i])
+        if place is None or post.density.layout.variance is not None:
+            place, gone = (own_place(fit), rows.missing) if asked.newdata is None else new_place(fit, asked.newdata, mean)
+            own = replace(rows, missing=rows.missing | gone)
+        at = place if asked.given else replace(place, subject=np.full(len(rows.X), -1))
+        codes = (rows.codes or nowhere) if asked.given else nowhere
+        gained, outcome, of_mean = subject_rows(post.problem, point, rows.X, Zs, codes, at)
+        if post.design.residual is None and asked.interval == "confidence":
+            of_mean = subject_rows(post.problem, point, rows.X, Zs, codes, None)[1]
+        variance = outcome if asked.interval == "prediction" else of_mean
+        if asked.effects:
+            variance = variance + _new_effects(post, rows, asked, int(i))
+        mean = mean + gained + (0.0 if rows.offset is None else rows.offset)
+        yield own, mean, variance
+
+
+def _new_effects(post: Posterior, rows: Rows, asked: Asked, draw: int) -> Array:
+    total = np.zeros(len(rows.X))
+    phi = post.draws.phi[draw : draw + 1]
+    for Z, codes, block in zip(rows.Zs, rows.codes, post.density.layout.terms, strict=bool(rows.Zs)):
+        new = codes < 0 if asked.given else np.ones(len(codes), bool)
+        total += np.where(new, np.einsum("na,ab,nb->n", Z, block.covariance(phi)[0], Z), 0.0)
+    return total
+
+
+def _point(post: Posterior, x: Array, s: float) -> Point:
+    """The criterion's point at a draw, alpha's prior in it."""
+    state = post.problem.criterion.kernel.evaluate(x[None], derivatives=False)
+    found = post.density.alpha.integrate(state.solution, np.array([s**2]))
+    return Point(x, np.nan, np.full(len(x), np.nan), None, s**2, with_solution(state, found))
+
+
+def augment(post: Posterior, data: Any) -> pd.DataFrame:
+    """The data with `fitted`, `fixed`, `resid`: posterior means."""
+    if data is None:
+        values = {"fitted": linear_predictor_mean(post), "fixed": fixed_mean(post)}
+        return beside(post.design.frame, values | {"resid": post.design.y - values["fitted"]})
+    frame = whole_frame(data)
+    columns: dict[str, Any] = {
+        "fitted": post.predict(data, new_levels="population")["estimate"],
+        "fixed": post.predict(data, level="population")["estimate"],
+    }
+    if set(post.design.encoding.response_atom.columns) <= set(map(str, frame.columns)):
+        columns["resid"] = post.design.encoding.response(data) - columns["fitted"]
+    return beside(frame, columns)
+
+
+def fixed_mean(post: Posterior) -> Array:
+    """Mean of X alpha + offset, (n,)."""
+    values = post.design.X @ post.draws.alpha.mean(0)
+    return np.asarray(values if post.design.offset is None else values + post.design.offset)
+
+
+def linear_predictor_mean(post: Posterior) -> Array:
+    """Mean of X alpha + offset + Z beta, (n,)."""
+    values = fixed_mean(post)
+    for term, beta in zip(post.design.terms, post.draws.beta, strict=True):
+        values = values + np.einsum("nq,nq->n", term.Z, beta.mean(0)[term.group.codes])
+    return values

@@ -1,0 +1,72 @@
+"""What a saved posterior holds: the model as it was said, the rows it used, and every draw to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bayeslmm._arrays import readonly
+from bayeslmm.bayes.log_posterior.density import density
+from bayeslmm.bayes.posterior.posterior import Draws, Posterior
+from bayeslmm.errors import MismatchError
+from bayeslmm.likelihood.problem import build
+from bayeslmm.results.store import Arrays, held_fitted, stored_model, told, untold, write_container
+
+AGREES = 1e-8
+"""Largest difference, relative to its size, between a stored log density and the one evaluated on opening."""
+
+
+def save_posterior(post: Posterior, path: Path) -> None:
+    """Write a posterior to exactly this path. Errors: StoreError."""
+    arrays: Arrays = {}
+    content = stored_model(post.model, arrays)
+    held = held_fitted(post.problem)
+    if held is not None:
+        arrays["fitted"] = held
+    content["posterior"] = {
+        "chains": post.chains,
+        "method": post.method,
+        "checks": told(list(post.checks.values())),
+        "elapsed": post.elapsed,
+        "evidence": None if post.evidence is None else float(post.evidence),
+        "interrupted": post.interrupted,
+        "terms": len(post.draws.beta),
+    }
+    arrays |= {"draws/phi": post.draws.phi, "draws/alpha": post.draws.alpha, "draws/log_density": post.draws.log_density}
+    arrays |= {f"draws/beta/{i}": beta for i, beta in enumerate(post.draws.beta)}
+    arrays |= {f"statistics/{name}": np.asarray(values) for name, values in post.statistics.items()}
+    write_container(path, content, arrays)
+
+
+def open_posterior(model: Any, content: dict[str, Any], arrays: Arrays, path: str) -> Posterior:
+    """The posterior that `save` wrote, its model built again.
+
+    Errors: MismatchError unless the density at the first draw is the stored one.
+    """
+    values = content["posterior"]
+    beta = tuple(readonly(arrays[f"draws/beta/{i}"]) for i in range(values["terms"]))
+    draws = Draws(readonly(arrays["draws/phi"]), readonly(arrays["draws/alpha"]), beta, readonly(arrays["draws/log_density"]))
+    post = Posterior(
+        model,
+        density(build(model.design, arrays.get("fitted")), model.spec.priors),
+        draws,
+        chains=values["chains"],
+        method=values["method"],
+        checks={check.name: check for check in untold(values["checks"])},
+        elapsed=values["elapsed"],
+        evidence=values["evidence"],
+        interrupted=values["interrupted"],
+        statistics={name.removeprefix("statistics/"): array for name, array in arrays.items() if name.startswith("statistics/")},
+    )
+    _demand_same_density(post, path)
+    return post
+
+
+def _demand_same_density(post: Posterior, path: str) -> None:
+    stored, value = float(post.draws.log_density[0]), float(post.density.values(post.draws.phi[:1])[0])
+    if not abs(value - stored) <= AGREES * max(1.0, abs(stored)):
+        raise MismatchError(
+            f"the log density of the saved posterior is {stored:.6f}; evaluated again it is {value:.6f}", path, "sample again"
+        )

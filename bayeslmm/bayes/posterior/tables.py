@@ -1,0 +1,311 @@
+"""Tables of a posterior: summary, tidy rows, variances, random effects, shares of variance; and the door to its figures.
+
+Linear functions of the coefficients, draw by draw: contrasts and marginal means, on the grid and under the names of inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array
+from bayeslmm._validation import demand_one_of
+from bayeslmm.bayes._doors import optional, plot
+from bayeslmm.bayes.posterior import datatree as tree
+from bayeslmm.bayes.posterior.named_draws import correlations, deviations, group_columns
+from bayeslmm.bayes.posterior.predict import error_variance, fixed_part
+from bayeslmm.errors import SpecificationError
+from bayeslmm.inference.means.emmeans import EMMeans
+from bayeslmm.inference.means.emmeans import emmeans as means_of
+from bayeslmm.inference.means.linear_functions import demand_estimable, linear_functions
+from bayeslmm.inference.means.multiplicity import family
+from bayeslmm.likelihood.structured.residual_covariance import one_sigma
+from bayeslmm.results.random_effects import INDEPENDENT, by_group
+
+if TYPE_CHECKING:
+    from bayeslmm.bayes.posterior.posterior import Posterior
+
+
+COLUMNS = ["effect", "group", "level", "term", "estimate", "std_error"]
+
+
+def limits(values: Array, conf_level: float) -> tuple[Array, Array]:
+    """Equal-tailed limits over the first axis."""
+    if not 0.0 < conf_level < 1.0:
+        raise SpecificationError(f"the level is {conf_level!r}", "conf_level", "give a number between 0 and 1, such as 0.95")
+    low, high = np.quantile(values, [0.5 - 0.5 * conf_level, 0.5 + 0.5 * conf_level], axis=0)
+    return low, high
+
+
+def summary(post: Posterior, options: dict[str, Any]) -> pd.DataFrame:
+    """ArviZ's table of the coefficients and covariance parameters; a correlation once, never a 1."""
+    stats, names = optional("arviz_stats"), ["alpha", *post.parameters]
+    options = {"var_names": names} | options
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table: pd.DataFrame = stats.summary(post.tree, **options)
+    dull = {f"{name}[{a}, {b}]" for name, v in post.parameters.items() if len(v.dims) == 2 for a, b in _upper(v.coords[v.dims[0]])}
+    return table.loc[[label not in dull for label in table.index]]
+
+
+def _upper(labels: list[str]) -> Iterator[tuple[str, str]]:
+    for i, a in enumerate(labels):
+        for b in labels[: i + 1]:
+            yield a, b
+
+
+# -- tidy ----------------------------------------------------------------------------------------------------------------------------------
+
+
+def tidy(post: Posterior, effects: str, conf_level: float | None) -> pd.DataFrame:
+    """Means, sds and limits, one row per parameter."""
+    demand_one_of(effects, ("fixed", "ran_pars", "ran_vals", "all"), "effects")
+    rows: list[tuple[str, str | None, Any, str, Array]] = []
+    if effects in ("fixed", "all"):
+        rows += [("fixed", None, None, name, post.draws.alpha[:, j]) for j, name in enumerate(post.coef_names)]
+    if effects in ("ran_pars", "all"):
+        rows += [("ran_pars", group, None, name, values) for group, name, values in parameter_draws(post)]
+    if effects in ("ran_vals", "all"):
+        rows += _value_rows(post)
+    table = pd.DataFrame([row[:4] for row in rows], columns=COLUMNS[:4])
+    values = np.stack([row[4] for row in rows], axis=1) if rows else np.zeros((post.draws.size, 0))
+    table["estimate"], table["std_error"] = values.mean(0), values.std(0, ddof=1)
+    if conf_level is not None:
+        table["conf_low"], table["conf_high"] = limits(values, conf_level)
+    return table
+
+
+def parameter_draws(post: Posterior) -> Iterator[tuple[str, str, Array]]:
+    """Group, name and draws (S,) of every covariance parameter, called as in the tidy table of a fit."""
+    phi, terms = post.draws.phi, post.design.terms
+    for group, members in by_group(terms).items():
+        for i in members:
+            D = post.density.layout.terms[i].covariance(phi)
+            sd, names = deviations(D), terms[i].columns
+            for j, name in enumerate(names):
+                yield group, f"sd__{name}", sd[:, j]
+            if terms[i].covariance.name in INDEPENDENT:
+                continue
+            C = correlations(D)
+            for a in range(len(names)):
+                for b in range(a + 1, len(names)):
+                    yield group, f"cor__{names[a]}.{names[b]}", C[:, a, b]
+    own = {name: v for name, v in post.parameters.items() if _residual(post, name)}
+    if not any(name.startswith("sd_residual") for name in own):
+        yield "Residual", "sd__Observation", post.parameters["sigma"].values
+    for name, variable in own.items():
+        yield from (("Residual", label, values) for label, values in _flat(name, variable.values, variable.dims, dict(variable.coords)))
+
+
+def _residual(post: Posterior, name: str) -> bool:
+    groups = by_group(post.design.terms)
+    known = {"sigma", *(f"sd_{g}" for g in groups), *(f"corr_{g}" for g in groups)}
+    return name not in known and not any(name.endswith(f" | {group}") for group in groups)
+
+
+def _flat(name: str, values: Array, dims: tuple[str, ...], coords: dict[str, list[str]]) -> Iterator[tuple[str, Array]]:
+    """`sd[VIS1]`, `cor[VIS1,VIS2]`, or the name alone."""
+    stem, _, group = name.partition(" | ")
+    suffix = f" | {group}" if group else ""
+    short = {"sd_residual": "sd", "corr_residual": "cor"}.get(stem, stem)
+    labels = [coords[dim] for dim in dims]
+    if len(dims) == 0:
+        yield name, values
+    elif len(dims) == 1:
+        yield from ((f"{short}[{label}]{suffix}", values[:, j]) for j, label in enumerate(labels[0]))
+    else:
+        for a, first in enumerate(labels[0]):
+            for b in range(a + 1, len(labels[1])):
+                yield f"{short}[{first},{labels[1][b]}]{suffix}", values[:, a, b]
+
+
+def _value_rows(post: Posterior) -> list[tuple[str, str | None, Any, str, Array]]:
+    rows: list[tuple[str, str | None, Any, str, Array]] = []
+    for name, variable in tree.random_effects(post):
+        group, columns = name.removeprefix("beta_"), variable.coords[variable.dims[1]]
+        for k, level in enumerate(variable.coords[variable.dims[0]]):
+            rows += [("ran_vals", group, level, column, variable.values[:, k, j]) for j, column in enumerate(columns)]
+    return rows
+
+
+# -- frames of a fit's shape ---------------------------------------------------------------------------------------------------------------
+
+
+def varcorr(post: Posterior) -> pd.DataFrame:
+    """`group, term1, term2, variance, sd, corr` as posterior means, the residual last."""
+    rows: list[tuple[str, str | None, str | None, float, float, float]] = []
+    phi, terms = post.draws.phi, post.design.terms
+    for group, members in by_group(terms).items():
+        for i in members:
+            D, names = post.density.layout.terms[i].covariance(phi), terms[i].columns
+            sd, C = deviations(D), correlations(D)
+            rows += [(group, n, None, float(D[:, j, j].mean()), float(sd[:, j].mean()), np.nan) for j, n in enumerate(names)]
+            if terms[i].covariance.name in INDEPENDENT:
+                continue
+            for a in range(len(names)):
+                for b in range(a + 1, len(names)):
+                    rows.append((group, names[a], names[b], float(D[:, a, b].mean()), np.nan, float(C[:, a, b].mean())))
+    # errors whose sd differs by visit have no one sigma
+    sigma = post.parameters["sigma"].values if one_sigma(post.problem) else np.full(post.draws.size, np.nan)
+    rows.append(("Residual", None, None, float((sigma**2).mean()), float(sigma.mean()), np.nan))
+    frame = pd.DataFrame(rows, columns=["group", "term1", "term2", "variance", "sd", "corr"])
+    frame["term2"] = pd.array(frame["term2"].tolist(), dtype="str")
+    return frame
+
+
+def ranef(post: Posterior, se: bool) -> Any:
+    """Grouping factor -> frame of means, or (means, sds)."""
+    found: dict[str, Any] = {}
+    columns = group_columns(post.density)
+    for name, variable in tree.random_effects(post):
+        group = name.removeprefix("beta_")
+        index = pd.Index(list(variable.coords[group]), name=group)
+        frames = [
+            pd.DataFrame(values, index=index, columns=columns[group])
+            for values in (variable.values.mean(0), variable.values.std(0, ddof=1))
+        ]
+        found[group] = (frames[0], frames[1]) if se else frames[0]
+    return found
+
+
+def fixef(post: Posterior) -> pd.Series[float]:
+    """Means by name, NaN where aliased."""
+    values = np.full(len(post.design.coef_names), np.nan)
+    values[list(post.design.kept)] = post.draws.alpha.mean(0)
+    return pd.Series(values, index=list(post.design.coef_names), name="estimate")
+
+
+def r2(post: Posterior, conf_level: float) -> pd.DataFrame:
+    """Nakagawa and Johnson's shares, draw by draw: var(X alpha) and mean z'Dz against them and the mean error variance."""
+    fixed = fixed_part(post).var(axis=1)
+    random = np.zeros(post.draws.size)
+    for block, term in zip(post.density.layout.terms, post.design.terms, strict=True):
+        second = term.Z.T @ term.Z / len(term.Z)
+        random += np.einsum("sab,ab->s", block.covariance(post.draws.phi), second)
+    total = fixed + random + error_variance(post).mean(axis=1)
+    shares = np.stack([(fixed + random) / total, fixed / total], axis=1)
+    low, high = limits(shares, conf_level)
+    columns = {"estimate": shares.mean(0), "std_error": shares.std(0, ddof=1), "conf_low": low, "conf_high": high}
+    return pd.DataFrame(columns, index=["conditional", "marginal"])
+
+
+def figures(post: Posterior) -> Any:
+    """The accessor behind `post.plot`: draws by name, the kind of each, and the label of its prior."""
+    named: dict[str, Array] = {name: post.draws.alpha[:, j] for j, name in enumerate(post.coef_names)}
+    kinds, priors = dict.fromkeys(named, "coefficient"), {name: f"alpha {name}" for name in named}
+    for group, name, values in parameter_draws(post):
+        label = name if group == "Residual" else f"{name}|{group}"
+        named[label] = values
+        kinds[label] = "sd" if name.startswith("sd") else "correlation" if name.startswith("cor") else "parameter of the errors"
+        priors[label] = f"corr {group}" if name.startswith("cor__") else f"sd {group}/{name.removeprefix('sd__')}"
+        priors[label] = "sigma" if name == "sd__Observation" else priors[label]
+    return plot("PosteriorPlots", post, {name: post.shaped(values) for name, values in named.items()}, kinds, priors)
+
+
+def described(draws: Array, conf_level: float, against: Array | float = 0.0) -> pd.DataFrame:
+    """`estimate, std_error, conf_low, conf_high, probability` of draws (S, m); NaN columns stay NaN."""
+    tail = 0.5 - 0.5 * conf_level
+    low, high = np.quantile(draws, [tail, 1.0 - tail], axis=0) if draws.shape[1] else (np.zeros(0), np.zeros(0))
+    above = np.where(np.isnan(draws).any(0), np.nan, (draws > against).mean(0))
+    columns = {"estimate": draws.mean(0), "std_error": draws.std(0, ddof=1), "conf_low": low, "conf_high": high, "probability": above}
+    return pd.DataFrame(columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PosteriorContrast:
+    """frame : one row per function, `term, estimate, std_error, conf_low, conf_high, probability`; draws : (S, m), minus the right side."""
+
+    frame: pd.DataFrame
+    draws: Array
+
+    def __repr__(self) -> str:
+        return self.frame.to_string(index=False)
+
+    def _repr_html_(self) -> str:
+        return self.frame.to_html(index=False)
+
+
+def posterior_contrast(post: Posterior, L: Any, rhs: Any, conf_level: float) -> PosteriorContrast:
+    """Draws of L alpha - rhs; `probability` is that of being above 0."""
+    functions = linear_functions(L, post.design.coef_names, rhs)
+    rows = demand_estimable(functions, post.design)
+    draws = post.draws.alpha @ rows.T - functions.rhs
+    table = described(draws, conf_level)
+    table.insert(0, "term", list(functions.labels))
+    return PosteriorContrast(table, draws)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PosteriorMeans:
+    """Marginal means: `frame` with the factor columns, `estimate, std_error, conf_low, conf_high, probability`; draws (S, m)."""
+
+    frame: pd.DataFrame
+    draws: Array
+    means: EMMeans
+    conf_level: float
+
+    def pairs(self, reverse: bool = False) -> pd.DataFrame:
+        """All differences of two means, within the levels of `by`."""
+        return self.contrast("revpairwise" if reverse else "pairwise")
+
+    def contrast(self, method: Any = "effect", ref: Any = None) -> pd.DataFrame:
+        """Contrasts of the means, within the levels of `by`: `contrast`, the `by` columns, and what `frame` says of means."""
+        frames = []
+        for rows in self.means._groups():
+            made = family(method, self.means._labels(rows), ref)
+            table = described(self.draws[:, rows] @ made.weights.T, self.conf_level)
+            for name in reversed(self.means.by):
+                table.insert(0, name, [self.frame[name].iloc[rows[0]]] * len(table))
+            table.insert(0, "contrast", list(made.labels))
+            frames.append(table)
+        return pd.concat(frames, ignore_index=True)
+
+    def plot(self, **options: Any) -> Any:
+        """Posterior means with their intervals; along the variable `x` as joined lines. Matplotlib axes."""
+        return replace(self.means, frame=self.frame, conf_level=self.conf_level).plot(**options)
+
+    def __repr__(self) -> str:
+        return "\n".join([self.frame.to_string(index=False), *self.means.notes])
+
+    def _repr_html_(self) -> str:
+        return self.frame.to_html(index=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Mean and covariance of the coefficients where a fit has estimates."""
+
+    post: Posterior
+    alpha: Array
+    vcov: Array
+    method: str = "REML"
+
+    @property
+    def design(self) -> Any:
+        return self.post.design
+
+    @property
+    def problem(self) -> Any:
+        return self.post.problem
+
+    @property
+    def estimate(self) -> Moments:
+        return self
+
+    @property
+    def nobs(self) -> int:
+        return self.post.design.nobs
+
+
+def posterior_emmeans(post: Posterior, specs: Any, by: Any, at: Any, weights: str, conf_level: float) -> PosteriorMeans:
+    """The rows of a fit's marginal means, applied to every draw."""
+    alpha = post.draws.alpha
+    stand_in: Any = Moments(post, alpha.mean(0), np.atleast_2d(np.cov(alpha, rowvar=False)))
+    made = means_of(stand_in, specs, by, at, weights, df="asymptotic", vcov="asymptotic", conf_level=conf_level)
+    draws = alpha @ made.L.T + made.offsets
+    table = described(draws, conf_level)
+    keys = made.frame[[*made.specs, *made.by]]
+    return PosteriorMeans(pd.concat([keys, table.set_index(keys.index)], axis=1), draws, made, conf_level)

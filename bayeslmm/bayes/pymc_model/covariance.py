@@ -1,0 +1,204 @@
+"""The variables of covariance matrices: D of every grouping factor, R of every set of parameters, under the names that draws have.
+
+What is a variable of its own: standard deviations, correlation matrices, and the one correlation of cs and ar1. The shape parameters of
+other structures lie on the structure's own unconstrained axes, with their prior and its volume there; what users call them is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from pytensor.tensor import TensorVariable
+
+from bayeslmm._arrays import Array
+from bayeslmm.bayes.log_posterior.transforms import Axes, ScaledAxes, UnstructuredAxes, positive_axes
+from bayeslmm.bayes.posterior.named_draws import correlations
+from bayeslmm.bayes.pymc_model.distributions import ArrayAndJacobian, Reported, ValueAndGradient, Volume, correlation, positive, same_family
+from bayeslmm.covariance.autoregressive import Autoregressive
+from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.correlation import Correlation
+from bayeslmm.covariance.exchangeable import Exchangeable
+from bayeslmm.covariance.unstructured import Diagonal, band_positions
+from bayeslmm.specification.priors import Prior
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrix:
+    """A covariance matrix in a graph: the structure, its own parameters x, its factor T, its sds (q,)."""
+
+    covariance: Covariance
+    x: TensorVariable
+    T: TensorVariable
+    sds: TensorVariable
+
+    @property
+    def correlated(self) -> bool:
+        return self.covariance.q > 1 and self.covariance.name not in ("diag", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the variables of one matrix are called.
+
+    sd, corr : of the vector of sds and of the correlation matrix; dim : of both; suffix : of shape parameters, as in `rho | Subject`
+    labels : of the rows
+    """
+
+    sd: str
+    corr: str
+    dim: str
+    suffix: str
+    labels: tuple[str, ...]
+
+
+def factor(covariance: Covariance, x: TensorVariable) -> TensorVariable:
+    """T of any structure."""
+
+    def both(values: Array) -> tuple[Array, Array]:
+        with np.errstate(all="ignore"):
+            return covariance.factor(values), covariance.factor_derivative(values)
+
+    return ArrayAndJacobian(both, covariance.size, (covariance.q, covariance.q))(x)[0]
+
+
+def sd_vector(name: str, priors: Sequence[Prior], start: Array, dim: str, labels: Sequence[str]) -> TensorVariable:
+    """sds (q,) as one variable where their priors are of one family, else each by its label."""
+    if same_family(priors):
+        return positive(name, priors, start, (dim,))
+    parts = [positive(f"{name}[{label}]", [prior], value) for label, prior, value in zip(labels, priors, start, strict=True)]
+    return pm.Deterministic(name, pt.stack(parts), dims=(dim,))
+
+
+def unstructured(sds: TensorVariable, axes: UnstructuredAxes, covariance: Covariance, name: str, dim: str) -> Matrix:
+    """us: T = diag(sd) L with L L' the correlation matrix."""
+    q = covariance.q
+    L = pt.ones((1, 1)) if q == 1 else pt.linalg.cholesky(correlation(name, q, axes.eta, (dim, f"{dim}_bis")))
+    T = sds[:, None] * L
+    return Matrix(covariance, T[band_positions(q, q)], T, sds)
+
+
+def scaled(sds: TensorVariable, axes: ScaledAxes, covariance: Covariance, names: Names) -> Matrix:
+    """S C(z) S: `sds` (1,) or (q,) as the structure has them."""
+    every = pt.broadcast_to(sds, (covariance.q,)) if axes.sds.size == 1 else sds
+    if isinstance(covariance, Diagonal):
+        return Matrix(covariance, sds, pt.diag(sds), every)
+    z = shape_parameters(axes, covariance, names)
+    x = sds if z is None else pt.concatenate([sds, z])
+    T = every[:, None] * pt.eye(covariance.q) if z is None else factor(covariance, x)
+    return Matrix(covariance, x, T, every)
+
+
+def shape_parameters(axes: ScaledAxes, covariance: Covariance, names: Names) -> TensorVariable | None:
+    """z of a correlation structure, its natural parameters by name."""
+    inner, k = axes.correlation, axes.sds.size
+    if not inner.size:
+        return None
+    called = [name + names.suffix for name in covariance.natural_names_for(names.labels)[k:]]
+    if isinstance(inner, Autoregressive | Exchangeable) and _within(inner, axes.shapes[0]):
+        return one_correlation(called[0], inner, axes.shapes[0])
+    shape_axes = ScaledAxes(positive_axes(()), inner, axes.shapes)
+    z = axis(f"axis{names.suffix}" if names.suffix else "axis_residual", shape_axes, inner.start())
+    for j, name in enumerate(called):
+        pm.Deterministic(name, Reported(partial(_entry, inner.natural, j), ())(z))
+    return z
+
+
+def _lowest(inner: Correlation) -> float:
+    return -1.0 if isinstance(inner, Autoregressive) else -1.0 / (inner.q - 1)
+
+
+def _within(inner: Correlation, prior: Prior) -> bool:
+    """Whether a prior is uniform over possible correlations."""
+    return prior.family == "uniform" and prior.parameters[0] >= _lowest(inner) - 1e-9 and prior.parameters[1] <= 1.0
+
+
+def one_correlation(name: str, inner: Correlation, prior: Prior) -> TensorVariable:
+    """z (1,) of the one correlation of ar1 or cs, a variable by its own name."""
+    rho = pm.Uniform(name, *prior.parameters)
+    if isinstance(inner, Autoregressive):
+        return pt.arctanh(rho)[None]
+    return (0.5 * (pt.log1p((inner.q - 1) * rho) - pt.log1p(-rho)))[None]
+
+
+def axis(name: str, axes: Axes, start: Array) -> TensorVariable:
+    """Parameters on unconstrained axes, with the prior of what they stand for; a sampler adds the volume, a mode does not."""
+
+    def density(phi: Array, volume: bool) -> tuple[float, Array]:
+        with np.errstate(all="ignore"):
+            value = float(axes.log_prior(phi[None], volume)[0])
+            return value, np.nan_to_num(axes.prior_gradient(phi, volume)) if np.isfinite(value) else np.zeros(axes.size)
+
+    def volume(phi: Array) -> tuple[float, Array]:
+        inside, outside = density(phi, True), density(phi, False)
+        return inside[0] - outside[0], inside[1] - outside[1]
+
+    own = ValueAndGradient(partial(density, volume=False), (axes.size,))
+
+    def random(mark: Array, rng: np.random.Generator | None = None, size: Any = None) -> Array:  # noqa: ARG001
+        drawn = axes.draws(np.random.default_rng() if rng is None else rng, int(np.prod(size)) if size else 1)
+        return drawn.reshape((*size, axes.size)) if isinstance(size, tuple) and size else drawn[0]
+
+    return pm.CustomDist(
+        name,
+        np.zeros(axes.size),
+        logp=lambda value, mark: own(value)[0],
+        random=random,
+        support_point=lambda rv, size, mark: pt.as_tensor_variable(start),
+        signature="(k)->(k)",
+        transform=Volume(volume, axes.size),
+        initval=start,
+    )
+
+
+def general(axes: Axes, covariance: Covariance, names: Names, start: Array) -> Matrix:
+    """Any other structure, wholly on its own axes."""
+
+    def both(phi: Array) -> tuple[Array, Array]:
+        return axes.values(phi[None])[0], axes.jacobian(phi).T
+
+    phi = axis(f"axis{names.suffix}" if names.suffix else "axis_residual", axes, start)
+    x = ArrayAndJacobian(both, axes.size, (covariance.size,))(phi)[0]
+    T = factor(covariance, x)
+    return Matrix(covariance, x, T, pt.sqrt(pt.sum(T**2, axis=1)))
+
+
+def report_correlations(name: str, matrices: Sequence[Matrix], dim: str) -> None:
+    """The correlations of block-diagonal matrices that are no variable themselves."""
+    sizes = [m.covariance.size for m in matrices]
+
+    def block(x: Array) -> Array:
+        parts, begin = [], 0
+        for m, size in zip(matrices, sizes, strict=True):
+            parts.append(m.covariance.matrix(x[begin : begin + size]))
+            begin += size
+        q = sum(len(part) for part in parts)
+        whole, at = np.zeros((q, q)), 0
+        for part in parts:
+            whole[at : at + len(part), at : at + len(part)] = part
+            at += len(part)
+        return correlations(whole)
+
+    q = sum(m.covariance.q for m in matrices)
+    pm.Deterministic(name, Reported(block, (q, q))(pt.concatenate([m.x for m in matrices])), dims=(dim, f"{dim}_bis"))
+
+
+def _entry(natural: object, j: int, z: Array) -> Array:
+    assert callable(natural)
+    return np.asarray(natural(z)[j])
+
+
+def matrix(axes: Axes, covariance: Covariance, sds: TensorVariable | None, names: Names, start: Array) -> Matrix:
+    """The matrix of any structure; `sds` where the structure has them apart; `start` is phi to begin from."""
+    if isinstance(axes, UnstructuredAxes):
+        assert sds is not None
+        return unstructured(sds, axes, covariance, names.corr, names.dim)
+    if isinstance(axes, ScaledAxes):
+        assert sds is not None
+        return scaled(sds, axes, covariance, names)
+    return general(axes, covariance, names, start)

@@ -1,0 +1,170 @@
+"""Sampling the hierarchical graph, every random effect a variable, by nutpie or by PyMC's own NUTS: the same posterior, the slow way."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from bayeslmm._arrays import Array, Codes, seeded
+from bayeslmm.bayes._doors import hand_on, optional
+from bayeslmm.bayes.log_posterior.density import Density, density
+from bayeslmm.bayes.log_posterior.priors import demand_proper_posterior
+from bayeslmm.bayes.log_posterior.transforms import GeneralAxes, ScaledAxes, UnstructuredAxes
+from bayeslmm.bayes.posterior.posterior import Draws, Posterior
+from bayeslmm.bayes.sampling.nuts import bfmi, ess, r_hat
+from bayeslmm.covariance.linalg import cholesky
+from bayeslmm.covariance.scaled import Homogeneous
+from bayeslmm.covariance.unstructured import band_positions
+from bayeslmm.errors import Check, DependencyError, SamplingError, SpecificationError
+from bayeslmm.results.random_effects import by_group
+
+SAMPLERS = ("auto", "nutpie", "pymc")
+WARM_UP = 1000
+
+
+def sample_hierarchical(
+    model: Any, draws: int = 1000, chains: int = 4, seed: int | None = None, *, sampler: str = "auto", tune: int = WARM_UP, **options: Any
+) -> Posterior:
+    """The posterior of a model by its hierarchical graph.
+
+    sampler : "nutpie", "pymc", or "auto", nutpie where it is installed; tune : warm-up draws; options : those of the sampler
+
+    Raises DependencyError where PyMC is absent, PriorError for an improper posterior.
+
+    >>> post = model.sample(draws=200, seed=1, method="hierarchical")
+    """
+    if sampler not in SAMPLERS:
+        raise SpecificationError(f"sampler is {sampler!r}", "sampler", "use one of " + ", ".join(SAMPLERS))
+    seeded(seed)  # what is no seed is refused before a graph is compiled
+    begin = time.perf_counter()
+    target = density(model.problem, model.spec.priors)
+    demand_proper_posterior(model.problem, target.priors)
+    graph = hand_on("to_pymc")(model, "hierarchical")
+    name, tree = drawn(graph, sampler, draws, chains, tune, seed, options)
+    posterior = tree["posterior"]
+    shape = dict(posterior.sizes)
+    c, n = int(shape["chain"]), int(shape["draw"])
+    if c * n == 0:
+        raise SamplingError("nothing was drawn", name, "sample again", tree)
+    phi = np.stack([target_phi(target, posterior, i, j) for i in range(c) for j in range(n)])
+    found = Draws(phi, _flat(posterior, "alpha"), effects(target, posterior), target.values(phi))
+    statistics = {key: np.asarray(tree["sample_stats"][key]).ravel() for key in ("diverging", "energy") if key in tree["sample_stats"]}
+    checks = {check.name: check for check in (*_checks(name, phi.reshape(c, n, -1), statistics), *target.problem.design.notes)}
+    return Posterior(
+        model,
+        target,
+        found,
+        chains=c,
+        method=f"hierarchical ({name})",
+        checks=checks,
+        elapsed=time.perf_counter() - begin,
+        interrupted=n < draws or c < chains,
+        statistics=statistics,
+    )
+
+
+def drawn(graph: Any, sampler: str, draws: int, chains: int, tune: int, seed: int | None, options: dict[str, Any]) -> tuple[str, Any]:
+    """Name of the sampler and its tree."""
+    if sampler != "pymc":
+        try:
+            nutpie = optional("nutpie")
+        except DependencyError:
+            if sampler == "nutpie":
+                raise
+        else:
+            compiled = nutpie.compile_pymc_model(graph)
+            own = {"progress_bar": False} | options
+            return "nutpie", nutpie.sample(compiled, draws=draws, tune=tune, chains=chains, seed=seed, **own)
+    # left to itself, PyMC takes nutpie where that is installed
+    own = {"progressbar": False, "compute_convergence_checks": False, "nuts_sampler": "pymc"} | options
+    with graph:
+        return "pymc", optional("pymc").sample(draws=draws, tune=tune, chains=chains, random_seed=seed, **own)
+
+
+def _flat(posterior: Any, name: str) -> Array:
+    values = np.asarray(posterior[name], float)
+    return values.reshape(-1, *values.shape[2:])
+
+
+def effects(target: Density, posterior: Any) -> tuple[Array, ...]:
+    """beta of every term, (S, K, q)."""
+    found: dict[int, Array] = {}
+    terms = target.problem.design.terms
+    for group, members in by_group(terms).items():
+        whole, begin = _flat(posterior, f"beta_{group}"), 0
+        for i in members:
+            end = begin + terms[i].Z.shape[1]
+            found[i] = whole[:, :, begin:end]
+            begin = end
+    return tuple(found[i] for i in range(len(terms)))
+
+
+# -- from named variables to the axes of the density ---------------------------------------------------------------------------------------
+
+
+def target_phi(target: Density, posterior: Any, chain: int, draw: int) -> Array:
+    """phi of one draw of a graph."""
+    at = {str(name): np.asarray(variable.values[chain, draw], float) for name, variable in posterior.data_vars.items()}
+    phi, terms = np.empty(target.size), target.problem.design.terms
+    for group, members in by_group(terms).items():
+        begin = 0
+        for i in members:
+            block, end = target.layout.terms[i], begin + terms[i].Z.shape[1]
+            own = np.arange(begin, end)
+            suffix = f" | {group}"
+            phi[block.part] = _block(block.axes, block.term.covariance, at, f"sd_{group}", f"corr_{group}", own, suffix, terms[i].columns)
+            begin = end
+    for one in target.layout.sets:
+        suffix = f" | {one.group}" if one.group else ""
+        sd = (f"sd{suffix}" if suffix else "sigma") if isinstance(one.covariance, Homogeneous) else f"sd_residual{suffix}"
+        every = np.arange(one.covariance.q)
+        phi[one.part] = _block(one.axes, one.covariance, at, sd, f"corr_residual{suffix}", every, suffix, one.labels)
+    kernel = target.problem.structured
+    if target.layout.variance is not None and kernel is not None:
+        phi[target.layout.variance.part] = kernel.variance.free(np.array([float(at[name]) for name in kernel.variance.names]))
+    if target.layout.sigma is not None:
+        phi[target.layout.sigma_part] = target.layout.sigma.inverse(np.atleast_1d(at["sigma"]), 0.0)
+    return phi
+
+
+def _block(axes: Any, covariance: Any, at: dict[str, Array], sd: str, corr: str, own: Codes, suffix: str, labels: tuple[str, ...]) -> Array:
+    if isinstance(axes, GeneralAxes):
+        return at[f"axis{suffix}" if suffix else "axis_residual"]
+    sds = np.atleast_1d(at[sd])
+    sds = sds[own] if len(sds) > 1 else sds
+    if isinstance(axes, UnstructuredAxes):
+        L = np.eye(len(own)) if len(own) == 1 else cholesky(at[corr][np.ix_(own, own)])
+        return axes.inverse((sds[:, None] * L)[band_positions(len(own), len(own))], 0.0)
+    assert isinstance(axes, ScaledAxes)
+    scales = axes.sds.inverse(sds[: axes.sds.size], 0.0)
+    if not axes.correlation.size:
+        return np.concatenate([scales, np.zeros(0)])
+    name = f"axis{suffix}" if suffix else "axis_residual"
+    if name in at:
+        return np.concatenate([scales, at[name]])
+    k = axes.sds.size
+    r = np.array([float(at[n + suffix]) for n in covariance.natural_names_for(labels)[k:]])
+    return np.concatenate([scales, axes.correlation.from_natural(r)])
+
+
+def _checks(name: str, phi: Array, statistics: dict[str, Array]) -> tuple[Check, ...]:
+    c, n, d = phi.shape
+    worst, least = max(r_hat(phi[..., j]) for j in range(d)), min(ess(phi[..., j]) for j in range(d))
+    found = [
+        Check("method", "passed", f"NUTS by {name} on the hierarchical graph"),
+        _limited("r_hat", worst, 1.01, worst < 1.01, "draw more, or use the collapsed method"),
+        _limited("ess", least, 400.0, least >= 400.0, "draw more, or use the collapsed method"),
+    ]
+    if "diverging" in statistics:
+        count = int(np.sum(statistics["diverging"]))
+        found.append(_limited("divergences", count, 0, count == 0, "use the collapsed method, which has no funnel"))
+    if "energy" in statistics and n > 2:
+        fraction = bfmi(statistics["energy"].reshape(c, n))
+        found.append(_limited("bfmi", fraction, 0.3, not fraction < 0.3, "draw more, or use the collapsed method"))
+    return tuple(found)
+
+
+def _limited(name: str, value: float, limit: float, fine: bool, remedy: str) -> Check:
+    return Check(name, "passed" if fine else "failed", value, limit, "" if fine else remedy)

@@ -1,0 +1,325 @@
+"""Adaptive importance sampling of the covariance parameters: no chain, no warm-up, and the evidence for free.
+
+A split t at the mode, two rounds of refitting to weighted draws, then one large sample whose weights are Pareto-smoothed. A gate says
+whether the weights can be trusted; if not, a mixture fitted by EM and more draws are tried before the caller turns to a Markov chain.
+
+Proposal densities of importance sampling: t distributions with their own width on either side of every axis, and mixtures of them.
+
+Pareto-smoothed importance weights (Vehtari, Simpson, Gelman, Yao and Gabry), and resampling by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy.special import gammaln
+
+from bayeslmm._arrays import Array, Codes, Generator
+from bayeslmm.bayes.sampling.mode import Mode
+
+REACH = 1.5
+"""How many sds from the mode the fall of the density is measured."""
+
+UPPER_DECILE = {5: 1.4759, 3: 1.6377}
+"""90 % quantiles of t distributions."""
+
+
+class Proposal(Protocol):
+    def draws(self, n: int, rng: Generator) -> Array: ...
+
+    def log_density(self, points: Array) -> Array: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SplitT:
+    """Multivariate t whose scale along each axis differs by side.
+
+    axes : (d, d) orthonormal columns; left, right : (d,) scales
+    """
+
+    centre: Array
+    axes: Array
+    left: Array
+    right: Array
+    df: float
+
+    def draws(self, n: int, rng: Generator) -> Array:
+        z = rng.standard_normal((n, len(self.centre))) * np.sqrt(self.df / rng.chisquare(self.df, n))[:, None]
+        return np.asarray(self.centre + (np.where(z < 0, self.left, self.right) * z) @ self.axes.T)
+
+    def log_density(self, points: Array) -> Array:
+        d, df = len(self.centre), self.df
+        v = (points - self.centre) @ self.axes
+        scale = np.where(v < 0, self.left, self.right)
+        constant = gammaln(0.5 * (df + d)) - gammaln(0.5 * df) - 0.5 * d * np.log(df * np.pi)
+        return np.asarray(constant - 0.5 * (df + d) * np.log1p(np.sum((v / scale) ** 2, axis=1) / df) - np.log(scale).sum(1))
+
+    def widened(self, factor: float, df: float) -> SplitT:
+        return SplitT(self.centre, self.axes, factor * self.left, factor * self.right, df)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mixture:
+    """A mixture; shares sum to 1."""
+
+    parts: tuple[Proposal, ...]
+    shares: Array
+
+    def draws(self, n: int, rng: Generator) -> Array:
+        counts = rng.multinomial(n, self.shares)
+        points = np.concatenate([part.draws(int(count), rng) for part, count in zip(self.parts, counts, strict=True)])
+        # in random order, so that the first of them are draws of the mixture too
+        return points[rng.permutation(n)]
+
+    def log_density(self, points: Array) -> Array:
+        each = [np.log(share) + part.log_density(points) for part, share in zip(self.parts, self.shares, strict=True)]
+        return np.asarray(np.logaddexp.reduce(each, axis=0))
+
+
+def at_mode(mode: Mode, values: Callable[[Array], Array], df: float = 5.0) -> SplitT:
+    """A split t at the mode: its scales from how far the density falls on either side of each axis of curvature."""
+    curvature, axes = np.linalg.eigh(mode.precision)
+    s = 1.0 / np.sqrt(np.maximum(np.abs(curvature), 0.05))
+    steps = REACH * (s * axes).T
+    fall = mode.value - values(mode.phi + np.concatenate([-steps, steps]))
+    scale = np.clip(REACH / np.sqrt(2.0 * np.maximum(fall, 1e-3)), 0.4, 4.0).reshape(2, -1) * s
+    return SplitT(mode.phi, axes, scale[0], scale[1], df)
+
+
+def quantiles(values: Array, weights: Array, at: tuple[float, ...]) -> Array:
+    """Weighted quantiles."""
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return np.asarray(np.interp(np.array(at) * total[-1], total, values[order]))
+
+
+def refitted(points: Array, weights: Array, df: float = 5.0) -> Mixture:
+    """85 % split t with the medians and deciles of weighted points along their principal axes, 15 % a wide t with 3 degrees of freedom."""
+    mean = weights @ points
+    away = points - mean
+    variances, axes = np.linalg.eigh((away * weights[:, None]).T @ away)
+    along = away @ axes
+    s = np.sqrt(np.maximum(variances, 1e-12) * (df - 2.0) / df)
+    low, middle, high = np.array([quantiles(column, weights, (0.1, 0.5, 0.9)) for column in along.T]).T
+    left = np.maximum((middle - low) / UPPER_DECILE[5], 0.4 * s)
+    right = np.maximum((high - middle) / UPPER_DECILE[5], 0.4 * s)
+    core = SplitT(mean + axes @ middle, axes, left, right, df)
+    return Mixture((core, core.widened(1.8, 3.0)), np.array([0.85, 0.15]))
+
+
+def clustered(points: Array, weights: Array, base: Proposal, rng: Generator, parts: int, df: float = 6.0) -> Mixture:
+    """90 % a mixture of t distributions fitted to weighted points by EM, 10 % `base`: for shapes that one split t does not follow."""
+    n, d = points.shape
+    mean = weights @ points
+    away = points - mean
+    spread = (away * weights[:, None]).T @ away + 1e-9 * np.eye(d)
+    centres = [0.5 * points[i] + 0.5 * mean for i in rng.choice(n, parts, p=weights)]
+    covariances, shares = [0.6 * spread] * parts, np.full(parts, 1.0 / parts)
+    for _ in range(8):
+        log, distance = np.empty((n, parts)), np.empty((n, parts))
+        for k in range(parts):
+            L = np.linalg.cholesky(covariances[k])
+            z = np.linalg.solve(L, (points - centres[k]).T)
+            distance[:, k] = np.sum(z**2, axis=0)
+            log[:, k] = np.log(shares[k]) - np.log(np.diagonal(L)).sum() - 0.5 * (df + d) * np.log1p(distance[:, k] / df)
+        member = np.exp(log - np.logaddexp.reduce(log, axis=1)[:, None]) * weights[:, None]
+        pull = member * (df + d) / (df + distance)
+        for k in range(parts):
+            shares[k] = max(float(member[:, k].sum()), 1e-3)
+            centres[k] = pull[:, k] @ points / pull[:, k].sum()
+            gap = points - centres[k]
+            covariances[k] = (gap * pull[:, k : k + 1]).T @ gap / member[:, k].sum() + 1e-5 * spread
+        shares = shares / shares.sum()
+    found: list[Proposal] = []
+    for centre, covariance in zip(centres, covariances, strict=True):
+        values, axes = np.linalg.eigh(covariance)
+        s = np.sqrt(np.maximum(values, 1e-12))
+        found.append(SplitT(centre, axes, s, s, df))
+    return Mixture((*found, base), np.append(0.9 * shares, 0.1))
+
+
+SMALLEST_TAIL = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """Normalised importance weights.
+
+    log : (N,) log weights, summing to 1; k : Pareto shape of their tail; ess : (sum w)^2 / sum w^2
+    evidence : log mean of the raw weights
+    """
+
+    log: Array
+    k: float
+    ess: float
+    evidence: float
+
+    @property
+    def efficiency(self) -> float:
+        return self.ess / len(self.log)
+
+    @property
+    def largest(self) -> float:
+        return float(np.exp(self.log.max()))
+
+
+def smooth(raw: Array) -> Weights:
+    """Smooth the largest weights by the order statistics of a generalised Pareto distribution fitted to them."""
+    n = len(raw)
+    log = np.where(np.isfinite(raw), raw, -np.inf)
+    top = float(log.max(initial=-np.inf))
+    if not np.isfinite(top):
+        return Weights(np.full(n, -np.log(n)), np.inf, 0.0, -np.inf)
+    evidence = top + float(np.log(np.exp(log - top).mean()))
+    log, k = log - top, np.inf
+    tail = int(np.ceil(min(0.2 * n, 3.0 * np.sqrt(n))))
+    if tail >= SMALLEST_TAIL:
+        order = np.argsort(log)
+        largest = order[-tail:]
+        cutoff = max(float(log[order[-tail - 1]]), np.log(np.finfo(float).tiny))
+        if log[largest[-1]] - cutoff > 1e-12:
+            k, scale = fit_pareto(np.exp(log[largest]) - np.exp(cutoff))
+            if np.isfinite(k):
+                p = (np.arange(tail) + 0.5) / tail
+                log = log.copy()
+                log[largest] = np.minimum(np.log(pareto_quantile(p, k, scale) + np.exp(cutoff)), 0.0)
+        else:
+            k = -np.inf
+    log = log - np.log(np.exp(log).sum())
+    return Weights(log, k, float(1.0 / np.exp(2.0 * log).sum()), evidence)
+
+
+def pareto_quantile(p: Array, k: float, scale: float) -> Array:
+    if abs(k) < 1e-12:
+        return np.asarray(-scale * np.log1p(-p))
+    return np.asarray(scale * np.expm1(-k * np.log1p(-p)) / k)
+
+
+def fit_pareto(excess: Array) -> tuple[float, float]:
+    """Shape and scale by the empirical Bayes estimate of Zhang and Stephens, the shape drawn a little to 0.5; excess sorted, > 0."""
+    n = len(excess)
+    x = np.maximum(np.sort(excess), np.finfo(float).tiny)
+    m = 30 + int(np.sqrt(n))
+    quartile = x[int(n / 4 + 0.5) - 1]
+    b = 1.0 / x[-1] + (1.0 - np.sqrt(m / (np.arange(1, m + 1) - 0.5))) / (3.0 * quartile)
+    with np.errstate(all="ignore"):
+        shapes = np.log1p(-b[:, None] * x).mean(axis=1)
+        score = n * (np.log(-b / shapes) - shapes - 1.0)
+        weight = 1.0 / np.exp(score - score[:, None]).sum(axis=1)
+    fine = np.isfinite(weight) & (weight > 10 * np.finfo(float).eps)
+    if not fine.any():
+        return np.inf, np.nan
+    centre = float((b[fine] * weight[fine]).sum() / weight[fine].sum())
+    k = float(np.log1p(-centre * x).mean())
+    scale = -k / centre
+    return (n * k + 10 * 0.5) / (n + 10), float(scale)
+
+
+def systematic(weights: Weights, draws: int, rng: np.random.Generator) -> Codes:
+    """Indices of `draws` points, each expected draws * w times: one only, as long as no weight exceeds 1/draws.
+
+    Points are taken in random order at equal steps of the cumulated weights. Unlike sampling without replacement one by one, which prefers
+    light points as heavy ones run out, this keeps every expectation.
+    """
+    order = rng.permutation(len(weights.log))
+    total = np.cumsum(np.exp(weights.log[order]))
+    places = (np.arange(draws) + rng.uniform()) / draws * total[-1]
+    chosen = order[np.minimum(np.searchsorted(total, places), len(order) - 1)]
+    return np.asarray(rng.permutation(chosen), np.int64)
+
+
+Values = Callable[[Array], Array]
+
+ROUND = 500
+"""Draws of a round of adaptation, more with more dimensions."""
+
+ENOUGH = 0.5
+BOUNDED = 0.01
+"""Weights whose effective share is above ENOUGH and of which none exceeds BOUNDED are trusted whatever their tail index says: on axes of
+log sds the weights are bounded, and the fitted shape raises false alarms."""
+
+PIECE = 4096
+"""Draws between which Ctrl-C is heeded with nothing lost."""
+
+LEAST = 100
+"""Fewer draws than this are not worth keeping."""
+
+LEAST_EFFICIENCY = 0.05
+"""Below it, adapting further pays more than drawing further."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampled:
+    """Weighted draws of phi.
+
+    points : (N, d); values : (N,) log density; weights : theirs; attempts : how many samples were taken; trusted : the verdict of the gate
+    evaluations : of the density in all
+    """
+
+    points: Array
+    values: Array
+    weights: Weights
+    trusted: bool
+    attempts: int
+    evaluations: int
+    interrupted: bool = False
+
+
+def limit_of_k(n: int) -> float:
+    """The largest Pareto k at which n weighted draws can be trusted."""
+    return float(min(1.0 - 1.0 / np.log10(n), 0.7))
+
+
+def gate(weights: Weights) -> bool:
+    """Whether weighted draws can be trusted."""
+    n = len(weights.log)
+    return bool(weights.k <= limit_of_k(n) or (weights.efficiency > ENOUGH and weights.largest < BOUNDED))
+
+
+def weighted(values: Values, proposal: Proposal, n: int, rng: Generator) -> tuple[Array, Array, Weights, bool]:
+    """n draws of a proposal, the density there, smoothed weights; fewer, and True, after Ctrl-C."""
+    points = proposal.draws(n, rng)
+    found, interrupted = [], False
+    try:
+        for begin in range(0, n, PIECE):
+            found.append(values(points[begin : begin + PIECE]))  # noqa: PERF401 what is there stays after Ctrl-C
+    except KeyboardInterrupt:
+        interrupted = True
+    done = sum(map(len, found))
+    if done < LEAST:
+        raise KeyboardInterrupt
+    known = np.concatenate(found)
+    return points[:done], known, smooth(known - proposal.log_density(points[:done])), interrupted
+
+
+def sample_importance(values: Values, mode: Mode, n: int, rng: Generator, attempts: int = 2) -> Sampled:
+    """n weighted draws; when the gate stays shut, again with a better proposal and more draws."""
+    d = len(mode.phi)
+    size = ROUND * max(1, -(-d // 4))
+    proposal: Proposal = at_mode(mode, values)
+    evaluations = 2 * d
+    for _ in range(2):
+        points, known, weights, stopped = weighted(values, proposal, size, rng)
+        evaluations += size
+        if stopped:
+            return Sampled(points, known, weights, gate(weights), 0, evaluations, True)
+        proposal = refitted(points, np.exp(weights.log))
+    points, known, weights, stopped = weighted(values, proposal, n, rng)
+    evaluations += n
+    best, done = Sampled(points, known, weights, gate(weights), 1, evaluations, stopped), 1
+    while not best.interrupted and not (best.trusted and best.weights.efficiency > LEAST_EFFICIENCY) and done < attempts:
+        done += 1
+        try:
+            proposal = clustered(points, np.exp(weights.log), proposal, rng, max(2, d))
+            more = 2 * n
+            points, known, weights, stopped = weighted(values, proposal, more, rng)
+        except np.linalg.LinAlgError:
+            break
+        evaluations += more
+        better = weights.ess > best.weights.ess or (gate(weights) and not best.trusted)
+        kept = (points, known, weights, gate(weights)) if better else (best.points, best.values, best.weights, best.trusted)
+        best = Sampled(*kept, done, evaluations, stopped)
+    return best

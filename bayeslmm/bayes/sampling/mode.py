@@ -1,0 +1,228 @@
+"""The mode of a posterior density and its curvature, by the same trust-region Newton method as REML.
+
+`fit("MAP")`: the marginal posterior mode under a model's priors.
+
+The marginal posterior mode as an estimate: alpha and beta integrated out, priors on sds and correlations as a user states them.
+
+The mode is that of the density of (sds, correlations, sigma), without the Jacobian of any axis: under flat priors it is the REML estimate,
+and blme's sd^1.5 keeps it off the boundary.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bayeslmm._arrays import Array, frozen
+from bayeslmm.bayes.log_posterior.density import Density, density
+from bayeslmm.errors import Check, PriorError
+from bayeslmm.estimate.boundary import NULL
+from bayeslmm.estimate.estimate import EXACT, Estimate, refuse_exact, search
+from bayeslmm.estimate.newton import minimise
+from bayeslmm.likelihood.kernel import Solution
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
+
+STEP = 2e-3
+"""Of second differences of values, on axes where a posterior sd is .1 to 1."""
+
+GRADIENT_STEP = 1e-4
+"""Of differences of gradients."""
+
+WORTH, FEW = 16, 12
+"""With structured errors, values are taken where this many share a batch and dimensions are few: there are 2 d^2 of them."""
+
+ITERATIONS = 60
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModePoint:
+    """Minus the log density, as the minimiser reads it."""
+
+    x: Array
+    value: float
+    gradient: Array
+    hessian: Array | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mode:
+    """Where the density is highest.
+
+    precision : (d, d) minus the Hessian of the log density; predicted : what another step could gain
+    """
+
+    phi: Array
+    value: float
+    gradient: Array
+    precision: Array
+    converged: bool
+    predicted: float
+    path: tuple[tuple[Array, float], ...]
+    interrupted: bool
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.path)
+
+
+def precision(density: Density, phi: Array) -> Array:
+    """Minus the Hessian of the log density: from values in one batch, or from gradients where a batch costs as much as its points."""
+    d, many = density.size, density.value_batch
+    if many > 1 and isinstance(density.problem.criterion.kernel, RandomEffectsKernel):
+        return _from_values(density, phi)
+    if density.pooled is not None and many >= WORTH and d <= FEW:
+        return _from_values(density, phi)
+    rows = [density.at(phi + GRADIENT_STEP * e).gradient - density.at(phi - GRADIENT_STEP * e).gradient for e in np.eye(d)]
+    H = -np.array(rows) / (2.0 * GRADIENT_STEP)
+    return 0.5 * (H + H.T)
+
+
+def _from_values(density: Density, phi: Array) -> Array:
+    """Central second differences, 1 + 2 d + 2 d (d - 1) points at once."""
+    d = len(phi)
+    E = STEP * np.eye(d)
+    rows, columns = np.tril_indices(d, -1)
+    corners = [s * E[rows] + t * E[columns] for s in (1, -1) for t in (1, -1)]
+    values = density.values(phi + np.concatenate([np.zeros((1, d)), E, -E, *corners]))
+    centre, plus, minus = values[0], values[1 : d + 1], values[d + 1 : 2 * d + 1]
+    pp, pm, mp, mm = values[2 * d + 1 :].reshape(4, -1)
+    H = np.diag((plus + minus - 2.0 * centre) / STEP**2)
+    H[rows, columns] = H[columns, rows] = (pp - pm - mp + mm) / (4.0 * STEP**2)
+    return -H
+
+
+def start(density: Density) -> Array:
+    """phi of the REML estimate, variances of 0 lifted; of the kernel's own start where there is no estimate."""
+    problem = density.problem
+    outcome, _ = search(problem, True, problem.start)
+    point = outcome.point
+    if np.isfinite(point.value) and point.sigma2 > EXACT:
+        phi = density.phi_of(point.x, float(np.sqrt(point.sigma2)))
+        if np.isfinite(density.at(phi).value):
+            return phi
+    return density.phi_of(problem.start, 0.7)
+
+
+def find_mode(density: Density, begin: Array | None = None) -> Mode:
+    """Climb from `begin`, by default from the REML estimate."""
+
+    def evaluate(phi: Array) -> ModePoint:
+        found = density.at(phi)
+        if not np.isfinite(found.value):
+            return ModePoint(phi, np.inf, found.gradient, None)
+        return ModePoint(phi, -found.value, -found.gradient, precision(density, phi))
+
+    outcome = minimise(evaluate, evaluate(start(density) if begin is None else begin), TOLERANCE, ITERATIONS)
+    point = outcome.point
+    H = np.eye(density.size) if point.hessian is None else point.hessian
+    return Mode(point.x, -point.value, -point.gradient, H, outcome.converged, outcome.predicted, outcome.path, outcome.interrupted)
+
+
+SMALL = 1e-4
+"""A relative sd below this, on conditioned columns, counts as singular, as it does for REML."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Maximum:
+    """Where a posterior density is highest.
+
+    x, sigma : on conditioned columns; solution : the profile in alpha there, its prior included; value : log density
+    """
+
+    x: Array
+    sigma: float
+    solution: Solution
+    value: float
+    path: tuple[tuple[Array, float], ...]
+    converged: bool
+    predicted: float
+    interrupted: bool
+
+
+def map_summary(problem: Problem, maximum: Maximum, elapsed: float) -> Estimate:
+    """What follows from the mode; `criterion` is the restricted criterion there, without the prior, as elsewhere."""
+    c = problem.conditioning
+    x, singular = _vanished(problem, maximum.x)
+    inverse = maximum.solution.information_inverse[0]
+    vcov = maximum.sigma**2 * c.y_scale**2 * (c.back @ inverse @ c.back.T)
+    point = problem.criterion.at(x, True)
+    # sigma is at the mode too, not profiled out
+    ratio = point.sigma2 / maximum.sigma**2
+    criterion = point.value + problem.criterion.df(restricted=True) * (ratio - 1.0 - float(np.log(ratio)))
+    return Estimate(
+        method="MAP",
+        x=frozen(x),
+        theta=frozen(problem.theta(x)),
+        sigma=float(np.sqrt(problem.sigma2(maximum.sigma**2))),
+        alpha=frozen(problem.alpha(maximum.solution.alpha[0])),
+        vcov=frozen(0.5 * (vcov + vcov.T)),
+        criterion=criterion,
+        gradient=frozen(point.gradient),
+        hessian=None if point.hessian is None else frozen(point.hessian),
+        path=tuple((at, 2.0 * value) for at, value in maximum.path),
+        converged=maximum.converged,
+        interrupted=maximum.interrupted,
+        singular=singular,
+        checks=(_convergence(maximum), *_boundary(problem, x), *problem.design.notes),
+        elapsed=elapsed,
+    )
+
+
+def _vanished(problem: Problem, x: Array) -> tuple[Array, bool]:
+    """x with the directions that fell towards 0 at exactly 0, and whether there were any."""
+    out, singular = x.copy(), False
+    for term in problem.random.terms:
+        T = term.covariance.factor(x[term.part])
+        left, sizes, right = np.linalg.svd(T)
+        singular = singular or bool(sizes.min(initial=1.0) < SMALL)
+        if sizes.min(initial=1.0) < SMALL:
+            kept = (left * np.where(sizes < SMALL, 0.0, sizes)) @ right
+            out[term.part] = term.covariance.from_matrix(kept @ kept.T)
+    return out, singular
+
+
+def _convergence(maximum: Maximum) -> Check:
+    if maximum.interrupted:
+        return Check("convergence", "failed", "interrupted", 1e-8, "the best point so far is kept; fit again to go on")
+    if maximum.converged:
+        return Check("convergence", "passed", maximum.predicted, 1e-8)
+    return Check("convergence", "failed", maximum.predicted, 1e-8, "give proper priors, or simplify the random effects")
+
+
+def _boundary(problem: Problem, x: Array) -> list[Check]:
+    found = []
+    for term, own in zip(problem.design.terms, problem.random.terms, strict=True):
+        smallest = float(np.linalg.svd(own.covariance.factor(x[own.part]), compute_uv=False).min(initial=1.0))
+        if smallest < NULL:
+            remedy = 'the mode lies on the boundary: Priors(preset="blme") keeps it off'
+            found.append(Check(f"singular: {term.spec.text}", "noted", smallest, NULL, remedy))
+    return found
+
+
+def map_estimate(model: Any) -> Estimate:
+    """The mode of p(sds, correlations, sigma | y), alpha and beta integrated out.
+
+    Stated on the parameters themselves, not on the axes of the search: flat priors give the REML estimate.
+    Raises PriorError where flat priors leave the parameters unidentified.
+    """
+    begin = time.perf_counter()
+    problem = model.problem
+    refuse_exact(problem)
+    target = density(problem, model.spec.priors).without_volume()
+    scales = [row for own in target.priors.terms for row in own.sds]
+    loose = [row for row in scales if row.prior.family == "flat"]
+    if problem.design.unidentified and loose:
+        raise PriorError(problem.design.unidentified[0].what, loose[0].label, "give it a proper prior, or leave it to the default")
+    mode = find_mode(target)
+    x, s = target.kernel_points(mode.phi[None])
+    found = target.alpha.integrate(problem.criterion.kernel.solve(x), s**2)
+    path = tuple((phi, value) for phi, value in mode.path)
+    maximum = Maximum(x[0], float(s[0]), found.solution, mode.value, path, mode.converged, mode.predicted, mode.interrupted)
+    if not np.isfinite(mode.value):
+        raise PriorError("the posterior density is 0 wherever it was tried", "priors", "widen the uniform priors")
+    return map_summary(problem, maximum, time.perf_counter() - begin)

@@ -1,0 +1,161 @@
+"""Parameters, random effects and responses drawn from the priors.
+
+`model.priors`: the priors in use, as a table and as curves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array, Generator, generator
+from bayeslmm._validation import demand_count
+from bayeslmm.bayes._doors import optional, plot
+from bayeslmm.bayes.log_posterior.density import Density, density
+from bayeslmm.bayes.log_posterior.priors import ModelPriors, ParameterPrior, improper, resolve
+from bayeslmm.bayes.posterior import datatree as tree
+from bayeslmm.bayes.posterior.posterior import Draws, Posterior
+from bayeslmm.bayes.posterior.predict import errors_drawn, linear_predictor
+from bayeslmm.covariance.linalg import cholesky
+from bayeslmm.errors import PriorError
+from bayeslmm.specification.priors import Prior, log_density, proper
+
+
+def prior_predictive(model: Any, draws: int = 500, seed: int | None = None) -> Any:
+    """A `DataTree` with groups prior, prior_predictive, observed_data, constant_data; one chain.
+
+    Raises PriorError where a prior is improper: nothing can be drawn from it.
+    """
+    found, errors = drawn(model, draws, seed)
+    whole = optional("xarray").DataTree
+    name = tree.response_name(found)
+    coords = {"chain": [0], "draw": np.arange(draws), "obs": np.arange(model.design.nobs)}
+    y = linear_predictor(found) + errors
+    predictive = optional("xarray").Dataset({name: (("chain", "draw", "obs"), y[None])}, coords=coords)
+    groups = {"prior": tree.dataset(found, tree.posterior_variables(found)), "prior_predictive": predictive}
+    return whole.from_dict(groups | {"observed_data": tree.observed(found), "constant_data": tree.constant(found)})
+
+
+def drawn(model: Any, draws: int, seed: int | None) -> tuple[Posterior, Array]:
+    """Draws of all parameters from the priors, and of the errors given them, (draws, n)."""
+    demand_count(draws, "draws")
+    target = density(model.problem, model.spec.priors)
+    loose = improper(target.priors)
+    if loose:
+        names = ", ".join(row.label for row in loose[:6])
+        raise PriorError(
+            f"nothing can be drawn from improper priors: {names}", names, 'use Priors(alpha="normal") and defaults for the rest'
+        )
+    rng = generator(seed)
+    phi = phi_drawn(target, rng, draws)
+    alpha = rng.normal(
+        [row.prior.parameters[0] for row in target.priors.alpha],
+        [row.prior.parameters[1] for row in target.priors.alpha],
+        (draws, len(target.priors.alpha)),
+    )
+    found = Draws(phi, alpha, beta_drawn(target, phi, rng), target.log_prior(phi))
+    post = Posterior(model, target, found, chains=1, method="prior", checks={}, elapsed=0.0)
+    return post, errors_drawn(post, np.arange(draws), rng)
+
+
+def phi_drawn(target: Density, rng: Generator, draws: int) -> Array:
+    """Covariance parameters (draws, d) from their priors."""
+    layout = target.layout
+    parts = [block.axes.draws(rng, draws) for block in layout.matrices]
+    if layout.variance is not None:
+        parts.append(layout.variance.draws(rng, draws))
+    if layout.sigma is not None:
+        parts.append(layout.sigma.draws(rng, draws))
+    return np.concatenate(parts, axis=1)
+
+
+def beta_drawn(target: Density, phi: Array, rng: Generator) -> tuple[Array, ...]:
+    """Random effects of every term, (draws, K, q), given covariance parameters."""
+    found = []
+    for block, term in zip(target.layout.terms, target.problem.design.terms, strict=True):
+        root = cholesky(block.covariance(phi))
+        z = rng.standard_normal((len(phi), term.group.size, term.Z.shape[1])) @ root.swapaxes(-1, -2)
+        found.append(z if term.relationship is None else np.einsum("kl,slq->skq", cholesky(term.relationship), z))
+    return tuple(found)
+
+
+POINTS = 200
+
+
+def resolved_priors(model: Any) -> ResolvedPriors:
+    """The priors of a model, those not said scaled from the data."""
+    return ResolvedPriors(resolve(model.problem, model.spec.priors))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResolvedPriors:
+    """Priors in use.
+
+    frame : one row per parameter, `parameter, group, term, prior, proper, source`
+    """
+
+    priors: ModelPriors
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per parameter."""
+        rows = [(r.kind, r.group, r.term, described(r.prior), r.kind == "corr" or proper(r.prior), r.source) for r in self.priors.rows()]
+        return pd.DataFrame(rows, columns=["parameter", "group", "term", "prior", "proper", "source"])
+
+    def curves(self, points: int = POINTS) -> pd.DataFrame:
+        """Densities for a figure: `label, value, density`; improper priors are left out."""
+        frames = [pd.DataFrame({"label": row.label, "value": v, "density": d}) for row, v, d in self._curves(points)]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["label", "value", "density"])
+
+    def _curves(self, points: int) -> Iterator[tuple[ParameterPrior, Array, Array]]:
+        for row in self.priors.rows():
+            prior = Prior("uniform", (-1.0, 1.0)) if row.kind == "corr" and row.prior.family != "lkj" else row.prior
+            if prior.family == "lkj":
+                v = np.linspace(-1.0, 1.0, points)
+                # the marginal of one correlation of a 2 x 2 matrix
+                d = (1.0 - v**2) ** (prior.parameters[0] - 1.0)
+                yield row, v, d / (d.mean() * 2.0)
+            elif proper(prior):
+                v = np.linspace(*_range(prior), points)
+                yield row, v, np.exp(log_density(prior, v))
+
+    def plot(self, ax: Any = None) -> Any:
+        """The density of every proper prior, a panel each: Matplotlib axes; `curves` has the numbers.
+
+        >>> axes = model.priors.plot()
+        """
+        return plot("priors_axes", self, ax=ax)
+
+    def __repr__(self) -> str:
+        return self.frame.to_string(index=False)
+
+    def _repr_html_(self) -> str:
+        return str(self.frame.to_html(index=False))
+
+
+def _range(prior: Prior) -> tuple[float, float]:
+    """Where nearly all of a density lies."""
+    last = prior.parameters[-1]
+    if prior.family == "uniform":
+        return prior.parameters[0], prior.parameters[1]
+    if prior.family == "normal":
+        return prior.parameters[0] - 4.0 * last, prior.parameters[0] + 4.0 * last
+    if prior.family == "exponential":
+        return 0.0, 5.0 / last
+    if prior.family == "gamma":
+        return 1e-9, (prior.parameters[0] + 4.0 * np.sqrt(prior.parameters[0])) / last
+    if prior.family == "inverse_gamma":
+        return 1e-9 * last, 5.0 * last / max(prior.parameters[0], 0.5)
+    return 0.0, 4.0 * last
+
+
+def described(prior: Prior) -> str:
+    """`half_t(3, 0, 141)`: families with a location of 0 show it, as books do."""
+    numbers = [f"{value:.4g}" for value in prior.parameters]
+    if prior.family.startswith("half"):
+        numbers.insert(len(numbers) - 1, "0")
+    return f"{prior.family}({', '.join(numbers)})" if numbers else prior.family

@@ -1,0 +1,239 @@
+"""From a model to its posterior: which way to sample, why, and what can be said about the result.
+
+"collapsed": the random effects and alpha are integrated out, the few covariance parameters are sampled, and alpha and beta are then drawn
+exactly. Importance sampling from the mode as long as its gate is passed and there are few dimensions; NUTS on the same density otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bayeslmm._arrays import Array, seeded
+from bayeslmm._validation import demand_count
+from bayeslmm.bayes import _doors as doors
+from bayeslmm.bayes.log_posterior.density import Density, density
+from bayeslmm.bayes.log_posterior.priors import demand_proper_posterior
+from bayeslmm.bayes.posterior.posterior import Draws, Posterior
+from bayeslmm.bayes.sampling.importance import BOUNDED, ENOUGH, Sampled, limit_of_k, sample_importance, systematic
+from bayeslmm.bayes.sampling.mode import Mode, find_mode
+from bayeslmm.bayes.sampling.nuts import DEEPEST, Chains, bfmi, ess, r_hat, sample_nuts
+from bayeslmm.bayes.sampling.random_effects import JointDraws, draw_alpha, joint_draws, krylov_beta
+from bayeslmm.bayes.sampling.surrogate import SUFFICIENT, Surrogate, build_surrogate, expensive, relative_map
+from bayeslmm.errors import Check, SpecificationError
+from bayeslmm.estimate.estimate import refuse_exact
+from bayeslmm.likelihood.structured.kernel import SubjectsKernel
+
+METHODS = ("auto", "collapsed", "hierarchical", "importance", "nuts")
+
+WIDEST = 16
+"""Most covariance parameters for which importance sampling is tried."""
+
+OVERSAMPLE = 4
+"""Weighted draws for each draw wanted: with weights up to 4 times their mean, each is used once at most."""
+
+OVERSAMPLE_STRUCTURED = 2
+"""Where a batch costs as much as its points."""
+
+FEW = 400
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """Draws of phi (S, d), ordered by chain, their log density, and what was found on the way."""
+
+    phi: Array
+    values: Array
+    chains: int
+    method: str
+    checks: tuple[Check, ...]
+    statistics: dict[str, Array]
+    evidence: float | None
+    interrupted: bool
+
+
+def sample(
+    model: Any,
+    draws: int = 1000,
+    chains: int = 4,
+    seed: int | None = None,
+    method: str = "auto",
+    **options: Any,
+) -> Posterior:
+    """The posterior of a model under its priors.
+
+    draws : for each of the `chains`; draws of importance sampling are independent, and chains only a shape that tools expect
+    seed : same seed, same draws, whatever the number of cores
+    method : "auto" or "collapsed"; "importance" and "nuts" insist on one way; "hierarchical" samples every random effect
+
+    Raises PriorError for an improper posterior, SpecificationError for arguments, SamplingError where nothing usable was drawn.
+    """
+    begin = time.perf_counter()
+    draws, chains = demand_count(draws, "draws"), demand_count(chains, "chains")
+    if method not in METHODS:
+        raise SpecificationError(f"method is {method!r}", "method", "use one of " + ", ".join(METHODS))
+    if method == "hierarchical":
+        found: Posterior = doors.hand_on("sample_hierarchical")(model, draws=draws, chains=chains, seed=seed, **options)
+        return found
+    if options:
+        raise SpecificationError(
+            f"unknown options: {', '.join(sorted(options))}", method, "the collapsed sampler takes draws, chains, seed, method"
+        )
+    problem = model.problem
+    refuse_exact(problem)
+    target = density(problem, model.spec.priors)
+    demand_proper_posterior(problem, target.priors)
+    seeds = seeded(seed).spawn(3)
+    mode = find_mode(target)
+    relative = relative_map(target) if method != "nuts" and expensive(target) else None
+    rng = np.random.default_rng(seeds[2])
+    if relative is not None:
+        stand_in = build_surrogate(target, mode, relative)
+        run = _surrogate(stand_in, mode, draws, chains, np.random.default_rng(seeds[0]))
+        joint = _drawn_by_gradients(stand_in, mode, run.phi, rng)
+    else:
+        run = _run(target, mode, draws, chains, seeds, method)
+        joint = joint_draws(target, run.phi, rng)
+    drawn = Draws(run.phi, joint.alpha, joint.beta, run.values)
+    checks = {check.name: check for check in (_mode_check(mode), *run.checks, *problem.design.notes)}
+    return Posterior(
+        model,
+        target,
+        drawn,
+        chains=run.chains,
+        method=run.method,
+        checks=checks,
+        elapsed=time.perf_counter() - begin,
+        evidence=run.evidence,
+        interrupted=run.interrupted,
+        statistics=run.statistics,
+    )
+
+
+def _run(target: Density, mode: Mode, draws: int, chains: int, seeds: list[np.random.SeedSequence], method: str) -> Run:
+    if method == "nuts":
+        return _markov(target, mode, draws, chains, seeds[1], "asked for")
+    if target.size > WIDEST and method != "importance":
+        return _markov(target, mode, draws, chains, seeds[1], f"{target.size} covariance parameters, more than {WIDEST}")
+    rng = np.random.default_rng(seeds[0])
+    structured = isinstance(target.problem.criterion.kernel, SubjectsKernel)
+    n = max((OVERSAMPLE_STRUCTURED if structured else OVERSAMPLE) * draws * chains, 1000)
+    found = sample_importance(target.values, mode, n, rng)
+    if not found.trusted and method != "importance" and not found.interrupted:
+        reason = f"importance weights not trusted: k {found.weights.k:.2f}, efficiency {found.weights.efficiency:.2f}"
+        return _markov(target, mode, draws, chains, seeds[1], reason)
+    return _resampled(target, found, draws, chains, rng)
+
+
+# -- importance sampling -------------------------------------------------------------------------------------------------------------------
+
+
+def _resampled(target: Density, found: Sampled, draws: int, chains: int, rng: np.random.Generator) -> Run:
+    if found.interrupted:
+        draws = int(np.clip(found.weights.ess / chains, 1, draws))
+    chosen = systematic(found.weights, draws * chains, rng)
+    phi = found.points[chosen]
+    k, limit = found.weights.k, limit_of_k(len(found.points))
+    distinct = len(np.unique(chosen))
+    checks = (
+        Check("method", "passed", f"importance sampling, {target.size} covariance parameters, attempt {max(found.attempts, 1)}"),
+        Check(
+            "pareto_k",
+            "passed" if found.trusted else "failed",
+            k,
+            limit,
+            "" if found.trusted else 'the proposal misses a part of the posterior: use method="nuts"',
+        ),
+        Check("importance_ess", "passed" if found.weights.efficiency > 0.1 else "noted", found.weights.ess, ENOUGH * len(found.points)),
+        Check("largest_weight", "passed" if found.weights.largest < BOUNDED else "noted", found.weights.largest, BOUNDED),
+        Check("distinct_draws", "passed" if distinct > 0.8 * len(chosen) else "noted", distinct, len(chosen)),
+        *_common(draws * chains, found.interrupted),
+    )
+    statistics = {"log_weight": found.weights.log[chosen], "evaluations": np.array(float(found.evaluations))}
+    return Run(phi, found.values[chosen], chains, "importance", checks, statistics, found.weights.evidence, found.interrupted)
+
+
+def _surrogate(stand_in: Surrogate, mode: Mode, draws: int, chains: int, rng: np.random.Generator) -> Run:
+    """Importance sampling of the polynomials, whose error is a check of its own."""
+    found = sample_importance(stand_in.values, mode, OVERSAMPLE * draws * chains, rng)
+    run = _resampled(stand_in.density, found, draws, chains, rng)
+    reason = "an evaluation is expensive: importance sampling of polynomials around the mode, random effects by conjugate gradients"
+    fine = stand_in.error < SUFFICIENT
+    own = (
+        Check("method", "passed", reason),
+        Check("surrogate", "passed" if fine else "failed", stand_in.error, SUFFICIENT, "" if fine else 'use method="nuts"'),
+    )
+    return replace(run, method="surrogate", checks=(*own, *(check for check in run.checks if check.name != "method")))
+
+
+def _drawn_by_gradients(stand_in: Surrogate, mode: Mode, phi: Array, rng: np.random.Generator) -> JointDraws:
+    """alpha from the polynomials' own moments, beta given it exactly."""
+    target, c = stand_in.density, stand_in.density.problem.conditioning
+    s = target.sigma(phi) / target.sigma_unit
+    alpha = draw_alpha(target.alpha.integrate(stand_in.solution(phi), s**2), s, rng)
+    beta = krylov_beta(target, mode, phi, alpha, rng)
+    return JointDraws(c.alpha0 + c.y_scale * alpha @ c.back.T, beta)
+
+
+# -- NUTS ----------------------------------------------------------------------------------------------------------------------------------
+
+
+def _markov(target: Density, mode: Mode, draws: int, chains: int, seed: np.random.SeedSequence, reason: str) -> Run:
+    found = sample_nuts(_with_gradient(target), mode, draws, chains, seed.spawn(chains))
+    c, n, d = found.points.shape
+    statistics = {"diverging": found.diverged.ravel(), "tree_depth": found.depth.ravel(), "energy": found.energy.ravel()}
+    checks = (
+        Check("method", "passed", f"NUTS on the collapsed density: {reason}"),
+        *_chain_checks(found),
+        *_common(c * n, found.interrupted),
+    )
+    return Run(found.points.reshape(c * n, d), found.values.ravel(), c, "nuts", checks, statistics, None, found.interrupted)
+
+
+def _with_gradient(target: Density) -> Callable[[Array], tuple[float, Array]]:
+    def function(phi: Array) -> tuple[float, Array]:
+        found = target.at(phi)
+        return found.value, found.gradient
+
+    return function
+
+
+def _chain_checks(found: Chains) -> tuple[Check, ...]:
+    d = found.points.shape[2]
+    worst = max((r_hat(found.points[..., j]) for j in range(d)), default=np.nan)
+    least = min((ess(found.points[..., j]) for j in range(d)), default=np.nan)
+    more = "draw more"
+    divergences, deepest = int(found.diverged.sum()), float(np.mean(found.depth >= DEEPEST))
+    fraction = bfmi(found.energy) if found.energy.shape[1] > 2 else np.nan
+    return (
+        _limited("r_hat", worst, 1.01, worst < 1.01, more),
+        _limited("ess", least, 400.0, least >= 400, more),
+        _limited("divergences", divergences, 0, divergences == 0, "give tighter priors to sds that the data hardly inform"),
+        _limited("tree_depth", deepest, 0.01, deepest <= 0.01, more),
+        _limited("bfmi", fraction, 0.3, not fraction < 0.3, more),
+    )
+
+
+def _limited(name: str, value: float, limit: float, fine: bool, remedy: str) -> Check:
+    return Check(name, "passed" if fine else "failed", value, limit, "" if fine else remedy)
+
+
+# -- checks of any run ---------------------------------------------------------------------------------------------------------------------
+
+
+def _common(draws: int, interrupted: bool) -> tuple[Check, ...]:
+    found = [] if draws >= FEW else [Check("draws", "noted", draws, FEW, "few draws: quantiles are rough")]
+    if interrupted:
+        found.append(Check("interrupted", "failed", draws, None, "the draws so far are kept; sample again for the rest"))
+    return tuple(found)
+
+
+def _mode_check(mode: Mode) -> Check:
+    fine = mode.converged
+    return Check(
+        "mode", "passed" if fine else "noted", mode.predicted, 1e-9, "" if fine else "the climb to the mode stopped early; the gate decides"
+    )

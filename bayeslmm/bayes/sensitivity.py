@@ -1,0 +1,90 @@
+"""How much the posterior depends on its priors and on the data: power-scaling, and other priors by reweighting the draws at hand.
+
+The density of phi is a prior times a likelihood with alpha and beta integrated out, so both powers are exact for the covariance
+parameters; alpha follows them through its conditional mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array
+from bayeslmm.bayes._doors import optional
+from bayeslmm.bayes.log_posterior.density import density
+from bayeslmm.bayes.loo import log_likelihoods
+from bayeslmm.bayes.posterior.tables import parameter_draws
+from bayeslmm.bayes.sampling.importance import Weights, smooth
+from bayeslmm.errors import SamplingError
+
+if TYPE_CHECKING:
+    from bayeslmm.bayes.posterior.posterior import Posterior
+    from bayeslmm.specification.priors import Priors
+
+
+TRUSTED = 0.7
+"""Pareto k above which reweighting is refused."""
+
+
+def sensitivity(post: Posterior, threshold: float = 0.05) -> pd.DataFrame:
+    """`az.psense_summary` of the coefficients and covariance parameters: change of the posterior with a power of prior or likelihood.
+
+    Prior: of the covariance parameters. Likelihood: of y given them, alpha and beta integrated out. Columns `prior, likelihood, diagnosis`.
+
+    >>> sensitivity(post).columns.tolist()
+    ['prior', 'likelihood', 'diagnosis']
+    """
+    xarray = optional("xarray")
+    dims, coords = ("chain", "draw"), {"chain": np.arange(post.chains), "draw": np.arange(post.draws.size // post.chains)}
+    prior = post.density.without_volume().log_prior(post.draws.phi)
+    likelihood = log_likelihoods(post.density, post.draws.phi)
+    values = dict(zip(post.coef_names, post.draws.alpha.T, strict=True))
+    values |= {f"{name}|{group}": draws for group, name, draws in parameter_draws(post)}
+    groups = {
+        "posterior": xarray.Dataset({name: (dims, post.shaped(v)) for name, v in values.items()}, coords=coords),
+        "log_prior": xarray.Dataset({"priors": (dims, post.shaped(prior))}, coords=coords),
+        "log_likelihood": xarray.Dataset({"y": (dims, post.shaped(likelihood))}, coords=coords),
+    }
+    table: pd.DataFrame = optional("arviz_stats").psense_summary(xarray.DataTree.from_dict(groups), threshold=threshold)
+    return table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reweighted:
+    """Parameters under other priors.
+
+    frame : `effect, group, term, estimate, std_error, shift`, the shift in sds of the posterior that was drawn
+    k : Pareto shape of the weights; ess : their effective number
+    """
+
+    frame: pd.DataFrame
+    k: float
+    ess: float
+
+
+def reweighted(post: Posterior, priors: Priors) -> Reweighted:
+    """The posterior under other priors of the covariance parameters, by importance weights on the draws at hand.
+
+    Raises SamplingError where the weights are not to be trusted: sample again then. Priors of alpha stay as they are.
+    """
+    other = density(post.problem, priors)
+    if not np.allclose(other.kernel_points(post.draws.phi)[0], post.kernel_points[0]):
+        raise SamplingError("the other priors bound a parameter that was free", "priors", "sample the model with these priors")
+    weights = smooth(other.log_prior(post.draws.phi) - post.density.log_prior(post.draws.phi))
+    if not weights.k <= TRUSTED:
+        raise SamplingError(f"the weights of the other priors have k {weights.k:.2f}", "priors", "sample the model with these priors")
+    rows: list[tuple[Any, ...]] = [("fixed", None, name, v) for name, v in zip(post.coef_names, post.draws.alpha.T, strict=True)]
+    rows += [("ran_pars", group, name, v) for group, name, v in parameter_draws(post)]
+    found = [(*row[:3], *_moments(row[3], weights)) for row in rows]
+    return Reweighted(pd.DataFrame(found, columns=["effect", "group", "term", "estimate", "std_error", "shift"]), weights.k, weights.ess)
+
+
+def _moments(values: Array, weights: Weights) -> tuple[float, float, float]:
+    w = np.exp(weights.log)
+    mean = float(w @ values)
+    sd = float(np.sqrt(w @ (values - mean) ** 2))
+    own = float(values.std())
+    return mean, sd, (mean - float(values.mean())) / own if own > 0 else np.nan

@@ -1,0 +1,253 @@
+"""The command line: the demo, one model of a spec file, the gallery, the benchmark.
+
+Exit codes: 0 all well, 1 a check or a figure failed, 2 the input cannot be used, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+import bayeslmm as blm
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, ConvergenceError, SamplingError, SpecificationError
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+HELP = "Linear mixed models: REML, ML and the posterior of the same model."
+STEPS = """First steps:
+
+\b
+  bayeslmm demo                            the trial example, into demo/:
+                                           tables, a figure, a report
+  bayeslmm demo --data trial.csv --out my  the same on data of your own
+  bayeslmm fit model.toml --report a.html  a model from a file; what is in
+                                           it: bayeslmm fit --help
+
+In Python:
+
+\b
+  import bayeslmm as blm
+  fit = blm.LMM("y ~ x + (x | g)", data).fit()
+  print(fit.summary())
+
+Ends with 0; 1 when a check or a figure fails; 2 on input that cannot be used; 130 when interrupted."""
+SPEC = """A spec file is TOML; the least there is:
+
+\b
+  [data]
+  file = "trial.csv"
+  [model]
+  formula = "BCVA_CHG ~ VISITN + BCVA_BL + (1 | USUBJID)"
+
+[model] also takes residual, variance, weights and the other arguments of LMM, [priors] those of Priors. In Python,
+model.write("model.toml") writes such a file and blm.read_model("model.toml") reads it."""
+
+app = typer.Typer(help=HELP, epilog=STEPS, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+shown = Console()
+aside = Console(stderr=True)
+
+
+class Method(StrEnum):
+    """How a model is estimated."""
+
+    REML = "REML"
+    ML = "ML"
+    MAP = "MAP"
+
+
+@app.command(short_help="The trial example: tables, a figure, a report.")
+def demo(
+    data: Annotated[Path | None, typer.Option(help="A CSV with the columns of the trial; the bundled trial without it.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("demo"),
+) -> None:
+    """Fit the trial example and write estimates, predictions, a figure and a report."""
+    with outcome(), progress("the trial example") as step:
+        from bayeslmm.cli.demo import run_demo
+
+        done = run_demo(data, out, step)
+    shown.print(Text(str(done.fit.summary())))
+    shown.print(frame_table("Fixed effects, 95% intervals", done.estimates[["term", "estimate", "conf_low", "conf_high", "p_value"]]))
+    for path in done.files:
+        shown.print(Text(f"wrote {path}"))
+    leave_by(done.fit)
+
+
+@app.command(epilog=SPEC, short_help="One model of a spec file.")
+def fit(
+    model: Annotated[Path, typer.Argument(help="A spec file, models/NAME.toml.")],
+    method: Annotated[Method, typer.Option(help="REML, ML or MAP.")] = Method.REML,
+    sample: Annotated[bool, typer.Option("--sample", help="The posterior of the same model too.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of the posterior draws.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report as one HTML file.")] = None,
+) -> None:
+    """Fit the model of a spec file and print its summary."""
+    with outcome(), progress(model.name) as step:
+        step("reading")
+        specified = blm.read_model(model)
+        step(f"fitting by {method}")
+        results = [specified.fit(method.value)]
+        if sample:
+            step("drawing from the posterior")
+            results.append(specified.sample(seed=seed))
+        if report is not None:
+            step("report")
+            results[0].report(report, posterior=results[1] if sample else None, seed=seed)
+    for result in results:
+        shown.print(Text(str(result.summary())))
+    if report is not None:
+        shown.print(Text(f"wrote {report}"))
+    leave_by(*results)
+
+
+@app.command(short_help="Every published figure beside ours.")
+def verify(
+    models: Annotated[Path, typer.Argument(help="A folder of spec files, or one of them.")] = Path("models"),
+    brief: Annotated[bool, typer.Option("--brief", help="Only the figures that disagree.")] = False,
+) -> None:
+    """Set every published figure beside ours."""
+    with outcome():
+        from bayeslmm.cli.verify import Compared, compare_with_published, spec_files
+
+        files = spec_files(models)
+        compared: list[Compared] = []
+        with bar("verifying", len(files)) as advance:
+            for path in files:
+                compared += compare_with_published(path)
+                advance(path.stem)
+    if not (brief and all(one.agrees for one in compared)):
+        shown.print(figures_table(compared, brief=brief))
+    count = sum(len(one.figures) for one in compared)
+    wrong = len([figure for one in compared for figure in one.figures if not figure.agrees])
+    broken = [one for one in compared if one.error is not None]
+    for one in broken:
+        aside.print(Text(f"{one.model}: {one.error}", style="red"))
+    shown.print(Text(f"{len(files)} models, {count} figures, {count - wrong} agree, {wrong} disagree, {len(broken)} could not be computed"))
+    if wrong or broken:
+        raise typer.Exit(FAILED)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, short_help="Whole fits against the other libraries."
+)
+def bench(context: typer.Context) -> None:
+    """Time whole fits against the other libraries on this machine (options as of benchmarks/run.py)."""
+    with outcome():
+        if not Path("benchmarks/run.py").is_file():
+            raise SpecificationError("there is no benchmark here", str(Path.cwd()), "run it in a clone of the repository")
+        given = context.args or ["--out", "benchmarks/RESULTS.md"]
+        status = subprocess.run([sys.executable, "-m", "benchmarks.run", *given], check=False).returncode  # noqa: S603
+    if status:
+        raise typer.Exit(FAILED)
+
+
+@contextmanager
+def outcome() -> Iterator[None]:
+    """What goes wrong becomes a message and an exit code; a warning a line aside."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", BayesLMMWarning)
+            yield
+    except BayesLMMError as error:
+        complain(error)
+    except KeyboardInterrupt:
+        aside.print("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    for warning in caught:
+        if issubclass(warning.category, BayesLMMWarning):
+            aside.print(Text(f"warning: {printable(str(warning.message))}", style="yellow"))
+
+
+def complain(error: BayesLMMError) -> NoReturn:
+    """Say what, where and the way out; leave with the code of the kind."""
+    aside.print(Text(printable(str(error)), style="red"))
+    raise typer.Exit(FAILED if isinstance(error, ConvergenceError | SamplingError) else BAD_INPUT) from None
+
+
+def printable(text: str) -> str:
+    """Control characters as escapes, so that a name in the data cannot drive the terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Any]:
+    """A spinner that names the step under way, on a terminal; nothing elsewhere."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=aside, transient=True, disable=not aside.is_terminal) as display:
+        task = display.add_task(title, total=None)
+        yield lambda step: display.update(task, description=f"{title}: {step}")
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Any]:
+    """A bar over files, on a terminal; nothing elsewhere."""
+    with Progress(console=aside, transient=True, disable=not aside.is_terminal) as display:
+        task = display.add_task(title, total=total)
+        yield lambda name: display.update(task, advance=1, description=f"{title} {name}")
+
+
+def frame_table(title: str, frame: Any) -> Table:
+    """A frame as a table of the terminal."""
+    from bayeslmm.results.render import p_text
+
+    def cell(name: str, value: Any) -> str:
+        if not isinstance(value, float):
+            return printable(str(value))
+        return p_text(value) if name == "p_value" else f"{value:.4g}"
+
+    table = Table(title=title, title_justify="left")
+    for name in frame.columns:
+        table.add_column(str(name), justify="right" if frame[name].dtype.kind == "f" else "left")
+    for row in frame.itertuples(index=False, name=None):
+        table.add_row(*(Text(cell(name, value)) for name, value in zip(frame.columns, row, strict=True)))
+    return table
+
+
+def figures_table(compared: list[Any], *, brief: bool) -> Table:
+    """Figure, ours, published, agreement."""
+    table = Table(title="published figures against ours", title_justify="left")
+    for name, side in (
+        ("model", "left"),
+        ("method", "left"),
+        ("figure", "left"),
+        ("ours", "right"),
+        ("published", "right"),
+        ("agreement", "left"),
+    ):
+        table.add_column(name, justify="right" if side == "right" else "left")
+    for one in compared:
+        for figure in one.figures:
+            if brief and figure.agrees:
+                continue
+            verdict = Text("agrees", style="green") if figure.agrees else Text("disagrees", style="bold red")
+            table.add_row(one.model, one.method, Text(figure.name), f"{figure.ours:.8g}", Text(figure.published), verdict)
+    return table
+
+
+def leave_by(*results: Any) -> None:
+    """Leave with 1 where a check failed, naming it."""
+    failed = [check for result in results for check in result.checks.values() if check.verdict == "failed"]
+    for check in failed:
+        aside.print(Text(f"check failed: {check.name}; {printable(check.remedy)}", style="red"))
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def main() -> None:
+    """The entry point of the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm._arrays import Array
+from bayeslmm.covariance.base import Parameter
+from bayeslmm.covariance.correlation import EDGE, Correlation, lags, mean_or, sech2
+
+
+@dataclass(frozen=True, slots=True)
+class Autoregressive(Correlation):
+    """rho^|i-j|, rho = tanh(z). L[i, j] = rho^(i-j) sqrt(1 - rho^2), first column rho^i."""
+
+    q: int
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return (Parameter("rho"),)
+
+    def start(self) -> Array:
+        return np.arctanh(np.array([0.3]))
+
+    def natural(self, z: Array) -> Array:
+        return np.tanh(z)
+
+    def natural_jacobian(self, z: Array) -> Array:
+        return sech2(z)[..., None]
+
+    def from_natural(self, r: Array) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.arctanh(r)
+
+    def matrix(self, r: Array) -> Array:
+        return np.asarray(r[..., None] ** lags(self.q))
+
+    def first(self, r: Array) -> Array:
+        lag = lags(self.q)
+        return np.asarray(lag * r[..., None, None] ** np.maximum(lag - 1.0, 0.0))
+
+    def second(self, r: Array) -> Array:
+        lag = lags(self.q)
+        return np.asarray(lag * (lag - 1.0) * r[..., None, None, None] ** np.maximum(lag - 2.0, 0.0))
+
+    def closest(self, matrix: Array) -> Array:
+        return np.array([np.clip(mean_or(np.diagonal(matrix, -1), 0.0), -EDGE, EDGE)])
+
+    def factor(self, z: Array) -> Array:
+        first = np.arange(self.q) == 0
+        innovation = np.where(first, 1.0, np.sqrt(sech2(z)))
+        return np.asarray(np.tril(np.tanh(z)[..., None] ** lags(self.q)) * innovation[..., None, :])
+
+    def factor_derivative(self, z: Array) -> Array:
+        first = np.arange(self.q) == 0
+        rho, speed, lag = np.tanh(z), sech2(z), lags(self.q)
+        innovation = np.where(first, 1.0, np.sqrt(speed))
+        power = rho[..., None] ** lag
+        moved = (speed[..., None] * lag) * rho[..., None] ** np.maximum(lag - 1.0, 0.0)
+        slowed = np.where(first, 0.0, -rho * np.sqrt(speed))
+        result = np.tril(moved * innovation[..., None, :] + power * slowed[..., None, :])
+        return np.asarray(result[..., None, :, :])
+
+
+@dataclass(frozen=True, slots=True)
+class MovingAutoregressive(Correlation):
+    """arma(1,1): C = gamma rho^(lag-1) off the diagonal.
+
+    rho = tanh(z_1) and gamma = (rho + tanh(z_2)) / 2, the range (rho-1)/2 < gamma < (rho+1)/2 of a stationary invertible process.
+    """
+
+    q: int
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return (Parameter("rho"), Parameter("gamma"))
+
+    def start(self) -> Array:
+        return self.from_natural(np.array([0.5, 0.4]))
+
+    def natural(self, z: Array) -> Array:
+        rho, move = np.tanh(z[..., 0]), np.tanh(z[..., 1])
+        return np.stack([rho, 0.5 * (rho + move)], axis=-1)
+
+    def natural_jacobian(self, z: Array) -> Array:
+        speed = sech2(z)
+        jacobian = np.zeros((*z.shape, 2))
+        jacobian[..., 0, 0], jacobian[..., 1, 0], jacobian[..., 1, 1] = speed[..., 0], 0.5 * speed[..., 0], 0.5 * speed[..., 1]
+        return jacobian
+
+    def from_natural(self, r: Array) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.arctanh(np.stack([r[..., 0], 2.0 * r[..., 1] - r[..., 0]], axis=-1))
+
+    def _powers(self, r: Array, down: int) -> Array:
+        """d^down/drho^down of rho^(lag-1), 0 on the diagonal."""
+        lag = lags(self.q)
+        falling = np.prod([lag - 1.0 - step for step in range(down)], axis=0) if down else np.ones_like(lag)
+        return np.asarray(np.where(lag > 0, falling * r[..., 0, None, None] ** np.maximum(lag - 1.0 - down, 0.0), 0.0))
+
+    def matrix(self, r: Array) -> Array:
+        return np.asarray(np.eye(self.q) + r[..., 1, None, None] * self._powers(r, 0))
+
+    def first(self, r: Array) -> Array:
+        return np.stack([r[..., 1, None, None] * self._powers(r, 1), self._powers(r, 0)], axis=-3)
+
+    def second(self, r: Array) -> Array:
+        mixed = self._powers(r, 1)
+        rows = [[r[..., 1, None, None] * self._powers(r, 2), mixed], [mixed, np.zeros_like(mixed)]]
+        return np.stack([np.stack(row, axis=-3) for row in rows], axis=-4)
+
+    def closest(self, matrix: Array) -> Array:
+        gamma, next_lag = mean_or(np.diagonal(matrix, -1), 0.0), mean_or(np.diagonal(matrix, -2), 0.0)
+        rho = float(np.clip(next_lag / gamma if abs(gamma) > 1e-8 else 0.0, -EDGE, EDGE))
+        move = float(np.clip(2.0 * gamma - rho, -EDGE, EDGE))
+        return np.array([rho, 0.5 * (rho + move)])

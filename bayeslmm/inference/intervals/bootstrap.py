@@ -1,0 +1,365 @@
+"""The bootstrap: refits to responses drawn from the model, or to levels of the top grouping factor drawn anew.
+
+Replicates of a bootstrap: what each of them draws, and its fit. Every replicate has a stream of random numbers of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from bayeslmm._arrays import Array, seeded
+from bayeslmm._validation import demand_count, demand_one_of
+from bayeslmm.data.design import Design
+from bayeslmm.errors import BayesLMMError, InferenceError
+from bayeslmm.estimate.estimate import Estimate, estimate
+from bayeslmm.inference import _doors as doors
+from bayeslmm.inference.influence import deletions, demand_likelihood
+from bayeslmm.inference.intervals.batch_refit import conditioned, fit_many, off_boundary, with_response
+from bayeslmm.inference.intervals.parameters import parameter_names, parameter_table
+from bayeslmm.inference.intervals.profile import checked_level
+from bayeslmm.inference.intervals.resampling import resampled, resampling_factor, without
+from bayeslmm.likelihood.criterion import Method
+from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.model.fit import Fit
+from bayeslmm.results.render import html_of_frame
+from bayeslmm.results.simulate import responses
+
+Statistic = Callable[[Fit], Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Replicates `numbers`: their values (B, parameters), NaN where a fit failed, and why it did."""
+
+    numbers: tuple[int, ...]
+    values: Array
+    reasons: tuple[str, ...]
+
+
+class Parametric:
+    """Responses drawn from the fitted model."""
+
+    def __init__(self, fit: Fit, statistic: Statistic | None, names: Sequence[str]) -> None:
+        self.fit, self.statistic = fit, statistic
+        self.names = list(names)
+        self.start = off_boundary(fit.problem.random, fit.estimate.x)
+
+    @property
+    def together(self) -> bool:
+        """Whether replicates go through the kernel side by side."""
+        return self.statistic is None and self.fit.problem.structured is None and self.fit.problem.size > 0
+
+    def run(self, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Batch:
+        """Draw and fit some replicates."""
+        fit = self.fit
+        Y = responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, streams)
+        if not self.together:
+            return _one_by_one(numbers, self.names, [partial(self._alone, y) for y in Y.T])
+        many = fit_many(fit.problem, conditioned(fit.problem, Y), fit.restricted, self.start)
+        values = parameter_table(fit.problem, many.x, many.sigma2, many.alpha)
+        rest = np.flatnonzero(~many.settled)
+        again = _one_by_one([numbers[int(b)] for b in rest], self.names, [partial(self._alone, Y[:, b]) for b in rest])
+        values[rest] = again.values
+        reasons = [""] * len(numbers)
+        for b, reason in zip(rest, again.reasons, strict=True):
+            reasons[b] = reason
+        return Batch(tuple(numbers), values, tuple(reasons))
+
+    def _alone(self, y: Array) -> Array:
+        fit = self.fit
+        model = fit.model.with_response(y)
+        problem = with_response(fit.problem, model.design)
+        start = self.start if fit.problem.size else None
+        return _values(problem, estimate(problem, _method(fit), start=start), model, self.statistic)
+
+
+class Cases:
+    """Levels of the top grouping factor drawn with replacement; rows where there is none."""
+
+    def __init__(self, fit: Fit, statistic: Statistic | None, names: Sequence[str], group: str | None) -> None:
+        self.fit, self.statistic = fit, statistic
+        self.factor = resampling_factor(fit.design, group)
+        self.names = list(names)
+        resampled(fit.design, self.factor, np.zeros(1, np.int64))
+
+    def run(self, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Batch:
+        """Draw and fit some replicates."""
+        K = self.fit.nobs if self.factor is None else self.factor.size
+        draws = [np.random.default_rng(stream).integers(0, K, K) for stream in streams]
+        return _one_by_one(numbers, self.names, [partial(self._alone, drawn) for drawn in draws])
+
+    def _alone(self, drawn: NDArray[np.int64]) -> Array:
+        fit = self.fit
+        design = resampled(fit.design, self.factor, drawn)
+        if np.linalg.matrix_rank(design.X) < design.X.shape[1]:
+            raise np.linalg.LinAlgError("columns of X are collinear in the rows drawn")
+        problem = build(design)
+        model = redesigned(fit.model, design)
+        return _values(problem, estimate(problem, _method(fit)), model, self.statistic)
+
+
+def redesigned(model: Any, design: Design) -> Any:
+    """The model of a fit with another design, for a statistic that asks a fit about its model."""
+    moved = copy(model)
+    moved.design = design
+    moved.__dict__.pop("problem", None)
+    return moved
+
+
+def _method(fit: Fit) -> Method:
+    return "ML" if fit.method == "ML" else "REML"
+
+
+def statistic_names(value: Any) -> list[str]:
+    """Names of a statistic's values: those it has, or numbers."""
+    if isinstance(value, pd.Series):
+        return [str(name) for name in value.index]
+    if isinstance(value, dict):
+        return [str(name) for name in value]
+    return [f"statistic_{i + 1}" for i in range(np.atleast_1d(np.asarray(value, float)).size)]
+
+
+def statistic_values(value: Any) -> Array:
+    """A statistic as a flat array."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return np.asarray(np.atleast_1d(np.asarray(value, float)).ravel())
+
+
+def _values(problem: Problem, found: Estimate, model: Any, statistic: Statistic | None) -> Array:
+    if found.interrupted:
+        raise KeyboardInterrupt
+    if not found.converged:
+        raise BayesLMMError("the search did not converge", "a replicate", "its failure is counted; see Bootstrap.failures")
+    if statistic is not None:
+        return statistic_values(statistic(Fit(model, problem, found, 0.0)))
+    c = problem.conditioning
+    sigma2 = np.array([found.sigma**2 / problem.sigma2(1.0)])
+    alpha = np.linalg.solve(c.back, (found.alpha - c.alpha0) / c.y_scale) if len(found.alpha) else found.alpha
+    return np.asarray(parameter_table(problem, found.x[None], sigma2, alpha[None])[0])
+
+
+def _one_by_one(numbers: Sequence[int], names: Sequence[str], fits: Sequence[Callable[[], Array]]) -> Batch:
+    values, reasons = np.full((len(fits), len(names)), np.nan), []
+    for b, fit in enumerate(fits):
+        try:
+            values[b] = fit()
+            reasons.append("")
+        except (BayesLMMError, np.linalg.LinAlgError, FloatingPointError) as error:
+            reasons.append(getattr(error, "what", str(error)) or type(error).__name__)
+    return Batch(tuple(numbers), values, tuple(reasons))
+
+
+def jackknife(fit: Fit, group: str | None, statistic: Statistic | None) -> Array:
+    """All parameters, or a statistic, without each level of the top grouping factor (each row, without groups); (K, values)."""
+    try:
+        factor = resampling_factor(fit.design, group)
+    except InferenceError:
+        # crossed factors under a parametric bootstrap: the one with the fewest levels stands for independent parts of the data
+        factor = min((term.group for term in fit.design.terms), key=lambda g: g.size)
+    if statistic is None:
+        return np.array([deletion.parameters for deletion in deletions(fit, factor, refit=True)])
+    codes = np.arange(fit.nobs) if factor is None else factor.codes
+    found = []
+    for level in range(int(codes.max()) + 1):
+        model = redesigned(fit.model, without(fit.design, codes == level))
+        found.append(statistic_values(statistic(model.fit(fit.method))))
+    return np.array(found)
+
+
+BATCH = 250
+"""Replicates between two looks at the clock and the keyboard."""
+
+
+@dataclass(eq=False)
+class Bootstrap:
+    """Replicates of a bootstrap.
+
+    frame : one row per replicate that succeeded, one column per parameter (named as `confint` names them) or value of the statistic;
+        the index is the replicate's number, and replicate i is the same for any `n` and any number of workers
+    estimate : the same values of the fit itself; failures : replicate -> why its fit failed; interrupted : Ctrl-C ended it early
+    """
+
+    fit: Fit
+    kind: str
+    group: str | None
+    statistic: Statistic | None
+    frame: pd.DataFrame
+    estimate: pd.Series[float]
+    failures: dict[int, str]
+    interrupted: bool
+
+    @property
+    def n_failed(self) -> int:
+        """How many refits failed; they are not in `frame`."""
+        return len(self.failures)
+
+    def summary(self) -> pd.DataFrame:
+        """`term, estimate, bias, std_error`.
+
+        >>> fit.bootstrap(20, seed=1).summary().columns.tolist()
+        ['term', 'estimate', 'bias', 'std_error']
+        """
+        values = self.frame.to_numpy()
+        return pd.DataFrame(
+            {
+                "term": self.frame.columns,
+                "estimate": self.estimate.to_numpy(),
+                "bias": np.nanmean(values, axis=0) - self.estimate.to_numpy(),
+                "std_error": np.nanstd(values, axis=0, ddof=1),
+            }
+        )
+
+    def confint(self, level: float = 0.95, interval: str = "percentile") -> pd.DataFrame:
+        """Limits: `term, conf_low, conf_high`.
+
+        interval : "percentile"; "basic", the percentiles mirrored at the estimate; "bca", percentiles shifted for bias and for the change
+            of the standard error with the parameter (the acceleration is a jackknife over the groups)
+
+        >>> fit.bootstrap(50, seed=1).confint(0.9, "basic").columns.tolist()
+        ['term', 'conf_low', 'conf_high']
+        """
+        demand_one_of(interval, ("percentile", "basic", "bca"), "interval")
+        tails = np.array([0.5 * (1.0 - checked_level(level)), 0.5 * (1.0 + level)])
+        values, center = self.frame.to_numpy(), self.estimate.to_numpy()
+        if len(values) < 2:
+            raise InferenceError(f"there are {len(values)} replicates", "bootstrap", "draw more: 1000 for limits")
+        shares = self._shifted(tails) if interval == "bca" else np.tile(tails, (values.shape[1], 1))
+        limits = np.array([_quantiles(column, own) for column, own in zip(values.T, shares, strict=True)])
+        if interval == "basic":
+            limits = _within_range(list(self.frame.columns), 2.0 * center[:, None] - limits[:, ::-1])
+        return pd.DataFrame({"term": self.frame.columns, "conf_low": limits[:, 0], "conf_high": limits[:, 1]})
+
+    @cached_property
+    def acceleration(self) -> Array:
+        """a of BCa: a sixth of the skewness of the jackknife values, with their sign."""
+        values = jackknife(self.fit, self.group, self.statistic)
+        gap = np.nanmean(values, axis=0) - values
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = np.nansum(gap**3, axis=0) / (6.0 * np.nansum(gap**2, axis=0) ** 1.5)
+        return np.nan_to_num(found)
+
+    def _shifted(self, tails: Array) -> Array:
+        values, center = self.frame.to_numpy(), self.estimate.to_numpy()
+        below = np.nanmean(np.where(np.isnan(values), np.nan, (values < center) + 0.5 * (values == center)), axis=0)
+        shift = ndtri(np.clip(below, 1.0 / len(values), 1.0 - 1.0 / len(values)))[:, None]
+        z = shift + ndtri(tails)
+        return np.asarray(ndtr(shift + z / (1.0 - self.acceleration[:, None] * z)))
+
+    def plot(self, **options: Any) -> Any:
+        """Histograms of the replicates with the estimate; see `bayeslmm.plots.bootstrap_axes`."""
+        return doors.plot("bootstrap_axes", self, **options)
+
+    def __repr__(self) -> str:
+        failed = f", {self.n_failed} failed" if self.failures else ""
+        return f"Bootstrap({self.kind}: {len(self.frame)} replicates{failed}{', interrupted' if self.interrupted else ''})"
+
+    def _repr_html_(self) -> str:
+        return html_of_frame(repr(self), self.confint())
+
+
+def bootstrap(
+    fit: Fit,
+    n: int = 1000,
+    seed: int | None = None,
+    *,
+    kind: str = "parametric",
+    group: str | None = None,
+    statistic: Statistic | None = None,
+    workers: int = 1,
+    progress: bool | None = None,
+) -> Bootstrap:
+    """Refit to n simulated or resampled data sets.
+
+    kind : "parametric", responses drawn from the fitted model; "case", levels of the top grouping factor drawn with replacement
+    group : the factor to draw from under "case", where there is no single top one
+    statistic : a function of a `Fit` that gives numbers (array, Series or dict); all parameters by default
+    workers : threads that share the replicates; results do not depend on it
+    progress : a bar on the terminal; by default where there is one
+
+    Refits that fail are counted and kept apart; Ctrl-C keeps what is done.
+
+    >>> boot = fit.bootstrap(100, seed=1)
+    >>> len(boot.frame), boot.n_failed
+    (100, 0)
+    """
+    demand_count(n, "n")
+    demand_count(workers, "workers")
+    demand_one_of(kind, ("parametric", "case"), "kind")
+    demand_likelihood(fit, "the bootstrap")
+    center = own_values(fit, statistic)
+    names = list(center.index)
+    runner = Parametric(fit, statistic, names) if kind == "parametric" else Cases(fit, statistic, names, group)
+    streams = seeded(seed).spawn(int(n))
+    batches, interrupted = _run(runner, streams, int(workers), progress)
+    failures = {number: reason for batch in batches for number, reason in zip(batch.numbers, batch.reasons, strict=True) if reason}
+    return Bootstrap(fit, kind, group, statistic, _frame(runner, batches), center, failures, interrupted)
+
+
+def own_values(fit: Fit, statistic: Statistic | None) -> pd.Series[float]:
+    """What a replicate reports, of the fit itself, by name."""
+    if statistic is not None:
+        value = statistic(fit)
+        return pd.Series(statistic_values(value), index=statistic_names(value), name="estimate")
+    c = fit.problem.conditioning
+    alpha = np.linalg.solve(c.back, (fit.fixef_kept - c.alpha0) / c.y_scale) if len(fit.fixef_kept) else fit.fixef_kept
+    values = parameter_table(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), alpha[None])[0]
+    return pd.Series(values, index=parameter_names(fit.problem), name="estimate")
+
+
+def _run(
+    runner: Parametric | Cases, streams: Sequence[np.random.SeedSequence], workers: int, progress: bool | None
+) -> tuple[list[Batch], bool]:
+    """All batches, or those done before Ctrl-C."""
+    size = min(BATCH, -(-len(streams) // workers))
+    parts = [range(begin, min(begin + size, len(streams))) for begin in range(0, len(streams), size)]
+    done: list[Batch] = []
+
+    def one(part: range) -> Batch:
+        return runner.run(list(part), [streams[i] for i in part])
+
+    with doors.progress_bar("bootstrap", len(streams), progress) as advance:
+        try:
+            if workers == 1:
+                for part in parts:
+                    done.append(one(part))
+                    advance(len(part))
+                return done, False
+            with ThreadPoolExecutor(workers) as pool:
+                for batch in pool.map(one, parts):
+                    done.append(batch)
+                    advance(len(batch.numbers))
+        except KeyboardInterrupt:
+            return done, True
+    return done, False
+
+
+def _frame(runner: Parametric | Cases, batches: Sequence[Batch]) -> pd.DataFrame:
+    """Replicates that succeeded."""
+    numbers = [number for batch in batches for number in batch.numbers]
+    values = np.concatenate([batch.values for batch in batches]) if batches else np.zeros((0, len(runner.names)))
+    good = np.array([not reason for batch in batches for reason in batch.reasons], bool)
+    return pd.DataFrame(values[good], index=pd.Index(np.array(numbers, int)[good], name="replicate"), columns=runner.names)
+
+
+def _quantiles(values: Array, shares: Array) -> Array:
+    """Quantiles as `(n + 1) p`-th order statistics; NaN where nothing is left."""
+    values = values[np.isfinite(values)]
+    return np.quantile(values, np.clip(shares, 0.0, 1.0), method="weibull") if len(values) > 1 else np.full(len(shares), np.nan)
+
+
+def _within_range(names: Sequence[str], limits: Array) -> Array:
+    """Limits of standard deviations not below 0, of correlations within -1 and 1."""
+    low = np.array([0.0 if name.startswith("sd__") else -1.0 if name.startswith("cor__") else -np.inf for name in names])
+    high = np.array([1.0 if name.startswith("cor__") else np.inf for name in names])
+    return np.clip(limits, low[:, None], high[:, None])

@@ -1,0 +1,98 @@
+"""Confidence intervals of all parameters by one of three methods.
+
+Wald intervals: fixed effects on their own scale, covariance parameters on the scale where their estimates are nearest to normal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from bayeslmm._validation import demand_one_of
+from bayeslmm.errors import SpecificationError
+from bayeslmm.inference.fixed_effects.information import curvature
+from bayeslmm.inference.intervals.bootstrap import bootstrap
+from bayeslmm.inference.intervals.parameters import covariance_parameters, from_scale, to_scale, value_of
+from bayeslmm.inference.intervals.profile import checked_level, profile_limits, standard_error
+from bayeslmm.model.fit import Fit
+
+
+def wald_limits(fit: Fit, level: float = 0.95) -> pd.DataFrame:
+    """`term, conf_low, conf_high` with normal quantiles; log scale for standard deviations, Fisher's z for correlations.
+
+    The covariance of the covariance parameters is that of the observed information of the fit's own criterion, sigma included. A parameter
+    at the end of its range has no Wald interval: NaN, and a note in `attrs["notes"]`.
+    """
+    quantile = -float(ndtri(0.5 * (1.0 - checked_level(level))))
+    terms, low, high, notes = [], [], [], []
+    tau = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2))
+    found = curvature(fit).covariance
+    for parameter in covariance_parameters(fit.problem):
+        value = value_of(parameter, fit.problem, tau)
+        error = standard_error(parameter, fit.problem, tau, found)
+        middle = to_scale(parameter.scale, value)
+        usable = np.isfinite(error) and error > 0
+        ends = [from_scale(parameter.scale, middle + sign * quantile * error) if usable else np.nan for sign in (-1.0, 1.0)]
+        if not usable:
+            notes.append(f"{parameter.term}: the estimate {value:g} is at the end of the range; use method='profile' or 'bootstrap'")
+        terms.append(parameter.term)
+        low.append(ends[0])
+        high.append(ends[1])
+    estimate, half = fit.fixef.to_numpy(), quantile * np.sqrt(np.diagonal(fit.vcov.to_numpy()))
+    frame = pd.DataFrame(
+        {
+            "term": [*terms, *fit.design.coef_names],
+            "conf_low": [*low, *(estimate - half)],
+            "conf_high": [*high, *(estimate + half)],
+        }
+    )
+    frame.attrs["notes"] = tuple(notes)
+    return frame
+
+
+OPTIONS = {"wald": (), "profile": ("criterion",), "bootstrap": ("n", "seed", "kind", "interval", "workers", "progress")}
+
+
+def confint(fit: Fit, method: str = "wald", level: float = 0.95, *, terms: Sequence[str] | None = None, **options: Any) -> pd.DataFrame:
+    """Confidence limits: `term, conf_low, conf_high`; covariance parameters are called `sd__Days|Subject`, `cor__Intercept.Days|Subject`.
+
+    method : "wald" (normal quantiles; covariance parameters on the log or Fisher z scale), "profile" (the criterion rises by the
+        chi-square quantile; `criterion=` "ML", as lme4, or "REML"), or "bootstrap" (`n=`, `seed=`, `kind=`, `interval=` "percentile",
+        "basic" or "bca")
+    level : of confidence; terms : some parameters only
+
+    A limit that is the end of a parameter's range (an sd of 0, a correlation of 1 in size) is that end; one that does not exist is NaN;
+    both are said in `attrs["notes"]`.
+
+    >>> fit.confint("profile", terms=["Days"])[["conf_low", "conf_high"]].round(2).to_numpy().tolist()
+    [[7.36, 13.58]]
+    """
+    demand_one_of(method, ("wald", "profile", "bootstrap"), "method")
+    for name in options:
+        if name not in OPTIONS[method]:
+            remedy = f"method={method!r} takes " + (", ".join(map(repr, OPTIONS[method])) or "no further option")
+            raise SpecificationError(f"confint has no option {name!r} for method={method!r}", name, remedy)
+    if method == "profile":
+        return profile_limits(fit, level, terms=terms, **options)
+    frame = wald_limits(fit, level) if method == "wald" else _bootstrap_limits(fit, level, options)
+    return frame if terms is None else _picked(frame, terms)
+
+
+def _bootstrap_limits(fit: Fit, level: float, options: dict[str, Any]) -> pd.DataFrame:
+    interval = options.pop("interval", "percentile")
+    return bootstrap(fit, **options).confint(level, interval)
+
+
+def _picked(frame: pd.DataFrame, terms: Sequence[str]) -> pd.DataFrame:
+    asked = [terms] if isinstance(terms, str) else list(terms)
+    known = frame["term"].tolist()
+    for term in asked:
+        if term not in known:
+            raise SpecificationError(f"there is no parameter {term!r}", "terms", "use one of " + ", ".join(map(repr, known)))
+    out = frame.iloc[[known.index(term) for term in asked]].reset_index(drop=True)
+    out.attrs = dict(frame.attrs)
+    return out

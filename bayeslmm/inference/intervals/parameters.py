@@ -1,0 +1,217 @@
+"""Covariance parameters as a report names them: `sd__Intercept|Subject`, `cor__Intercept.Days|Subject`, `sd__Observation`, `rho`.
+
+Each is a function of tau = (x, nu), nu = log sigma on conditioned columns, and says on which scale its estimate is nearest to normal.
+
+All parameters of many fits of one model: a column for each, named as `confint` names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from bayeslmm._arrays import Array
+from bayeslmm.data.design import Design
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_covariance import residual_parameters
+from bayeslmm.likelihood.structured.residual_structure import Grouped
+from bayeslmm.results.random_effects import INDEPENDENT, by_group
+
+Scale = Literal["log", "fisher", "plain"]
+
+STEP = 1e-6
+"""Step of the central differences of a parameter in tau: parameters are smooth and cost no evaluation of the criterion."""
+
+BY_KIND: dict[str, Scale] = {
+    "sd": "log",
+    "var": "log",
+    "unique": "log",
+    "range": "log",
+    "nu": "log",
+    "ratio": "log",
+    "const": "log",
+    "sigma": "log",
+    "rho": "fisher",
+    "gamma": "fisher",
+}
+
+
+class Parameter(Protocol):
+    """A covariance parameter of a model."""
+
+    @property
+    def term(self) -> str: ...
+    @property
+    def scale(self) -> Scale: ...
+    def values(self, problem: Problem, tau: Array) -> Array:
+        """(t,) in the units of the data, at many tau (t, size + 1)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RandomSd:
+    """The standard deviation of column a of a random term."""
+
+    term: str
+    position: int
+    column: int
+    scale: Scale = "log"
+
+    def values(self, problem: Problem, tau: Array) -> Array:
+        D = _covariances(problem, self.position, tau)
+        return np.sqrt(np.maximum(D[:, self.column, self.column], 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class RandomCorrelation:
+    """The correlation of columns a and b of a random term; NaN where an sd is 0."""
+
+    term: str
+    position: int
+    columns: tuple[int, int]
+    scale: Scale = "fisher"
+
+    def values(self, problem: Problem, tau: Array) -> Array:
+        D = _covariances(problem, self.position, tau)
+        a, b = self.columns
+        size = np.sqrt(np.maximum(D[:, a, a], 0.0)) * np.sqrt(np.maximum(D[:, b, b], 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(size > 0, np.clip(D[:, a, b] / size, -1.0, 1.0), np.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSd:
+    """sigma: the standard deviation of the errors, up to weights and a variance function."""
+
+    term: str = "sd__Observation"
+    scale: Scale = "log"
+
+    def values(self, problem: Problem, tau: Array) -> Array:
+        return sigmas(problem, tau)
+
+
+@dataclass(frozen=True, slots=True)
+class StructureParameter:
+    """A natural parameter of the residual structure: number k of parameter set `group`."""
+
+    term: str
+    group: int
+    k: int
+    scale: Scale
+
+    def values(self, problem: Problem, tau: Array) -> Array:
+        kernel = problem.structured
+        assert kernel is not None and isinstance(kernel.structure, Grouped)
+        covariance = kernel.structure.covariance
+        phi = tau[:, :-1][:, kernel.residual_part]
+        sets = np.concatenate([np.ones((len(tau), 1)), phi], axis=1).reshape(len(tau), kernel.structure.groups, covariance.size)
+        own = sets[:, self.group] * sigmas(problem, tau)[:, None] ** covariance.degrees
+        return np.asarray(covariance.natural(own)[:, self.k])
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceParameter:
+    """Parameter k of the variance function."""
+
+    term: str
+    k: int
+    scale: Scale
+
+    def values(self, problem: Problem, tau: Array) -> Array:
+        kernel = problem.structured
+        assert kernel is not None
+        return np.array([kernel.variance.natural(row)[self.k] for row in tau[:, :-1][:, kernel.variance_part]])
+
+
+def sigmas(problem: Problem, tau: Array) -> Array:
+    """sigma in the units of the data, as a fit reports it, (t,)."""
+    unit = np.sqrt(problem.sigma2(1.0) * problem.design.weight_scale)
+    return np.asarray(unit * np.exp(tau[:, -1]))
+
+
+def _covariances(problem: Problem, position: int, tau: Array) -> Array:
+    term = problem.random.terms[position]
+    root = term.map.whole @ term.covariance.factor(tau[:, :-1][:, term.part])
+    scale = (np.exp(tau[:, -1]) * problem.conditioning.y_scale) ** 2
+    return np.asarray(scale[:, None, None] * (root @ root.swapaxes(-1, -2)))
+
+
+def value_of(parameter: Parameter, problem: Problem, tau: Array) -> float:
+    """The parameter at one tau."""
+    return float(parameter.values(problem, tau[None])[0])
+
+
+def gradient(parameter: Parameter, problem: Problem, tau: Array) -> Array:
+    """d(parameter on its scale)/d tau by central differences."""
+    steps = np.diag(STEP * np.maximum(1.0, np.abs(tau)))
+    values = parameter.values(problem, np.concatenate([tau + steps, tau - steps]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        on_scale = np.log(values) if parameter.scale == "log" else np.arctanh(values) if parameter.scale == "fisher" else values
+        return np.asarray((on_scale[: len(tau)] - on_scale[len(tau) :]) / (2.0 * np.diagonal(steps)))
+
+
+def to_scale(scale: Scale, value: float) -> float:
+    """A parameter on the scale on which its estimate is nearest to normal; infinite at the ends of its range."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if scale == "log":
+            return float(np.log(value))
+        return float(np.arctanh(value)) if scale == "fisher" else float(value)
+
+
+def from_scale(scale: Scale, value: float) -> float:
+    """The inverse of `to_scale`."""
+    if scale == "log":
+        return float(np.exp(value))
+    return float(np.tanh(value)) if scale == "fisher" else float(value)
+
+
+def covariance_parameters(problem: Problem) -> tuple[Parameter, ...]:
+    """All of a model's, in the order of `tidy("ran_pars")`: standard deviations and correlations by term, then the errors."""
+    return (*_random(problem.design), *_errors(problem))
+
+
+def _random(design: Design) -> Iterator[Parameter]:
+    for group, members in by_group(design.terms).items():
+        for i in members:
+            term = design.terms[i]
+            for a, name in enumerate(term.columns):
+                yield RandomSd(f"sd__{name}|{group}", i, a)
+            if term.covariance.name in INDEPENDENT:
+                continue
+            for a in range(len(term.columns)):
+                for b in range(a + 1, len(term.columns)):
+                    yield RandomCorrelation(f"cor__{term.columns[a]}.{term.columns[b]}|{group}", i, (a, b))
+
+
+def _errors(problem: Problem) -> Iterator[Parameter]:
+    """Those of `residual_parameters`, in its order and by its names; sigma where there are none."""
+    names = [name for name, _ in residual_parameters(problem, problem.start, 1.0)]
+    kernel = problem.structured
+    if not names or kernel is None:
+        yield ErrorSd()
+        return
+    structure = kernel.structure
+    if isinstance(structure, Grouped):
+        kinds = [parameter.kind for parameter in structure.covariance.natural_parameters]
+        for g in range(structure.groups):
+            for k, kind in enumerate(kinds):
+                yield StructureParameter(names.pop(0), g, k, BY_KIND.get(kind, "plain"))
+    if len(names) > kernel.variance.size:
+        yield ErrorSd(names.pop(0))
+    for k, name in enumerate(names):
+        yield VarianceParameter(name, k, BY_KIND.get(name.partition("[")[0], "plain"))
+
+
+def parameter_names(problem: Problem) -> list[str]:
+    """Covariance parameters, then the coefficients kept."""
+    design = problem.design
+    return [*(parameter.term for parameter in covariance_parameters(problem)), *(design.coef_names[k] for k in design.kept)]
+
+
+def parameter_table(problem: Problem, x: Array, sigma2: Array, alpha: Array) -> Array:
+    """(B, parameters) from x (B, size), sigma^2 (B,) and alpha (B, p) on conditioned columns."""
+    tau = np.column_stack([x, 0.5 * np.log(sigma2)])
+    return np.column_stack([*(parameter.values(problem, tau) for parameter in covariance_parameters(problem)), problem.alpha(alpha)])

@@ -1,0 +1,445 @@
+"""Profile likelihood: how far the criterion rises as one parameter after the other is held away from its estimate.
+
+As lme4, fits by REML are profiled by their ML criterion unless asked otherwise. Under "REML" a fixed effect is profiled by the likelihood
+with the other fixed effects integrated out (the restricted likelihood itself does not see fixed effects).
+
+The signed root of the profiled criterion along one parameter, zeta(t) = sign(t - t^) sqrt(f(t) - f^), found where it is asked for.
+
+Every point starts from what its neighbours found. Where the criterion does not reach a limit before the end of the parameter's range
+(an sd of 0, a correlation of 1 in size), the end is the limit.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from bayeslmm._arrays import Array
+from bayeslmm._validation import demand_one_of
+from bayeslmm.errors import SpecificationError
+from bayeslmm.estimate.estimate import Estimate, estimate
+from bayeslmm.inference import _doors as doors
+from bayeslmm.inference.fixed_effects.information import pseudo_inverse
+from bayeslmm.inference.intervals.parameters import (
+    Parameter,
+    RandomCorrelation,
+    RandomSd,
+    Scale,
+    covariance_parameters,
+    from_scale,
+    gradient,
+    sigmas,
+    to_scale,
+    value_of,
+)
+from bayeslmm.inference.intervals.profile_constraints import CoefficientSlice, Slice, joint, slice_of
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.model.fit import Fit
+from bayeslmm.results.render import html_of_frame
+
+CLOSE = 3e-3
+"""How near to a quantile zeta is brought by evaluations; the interpolation that follows adds three digits."""
+
+EVALUATIONS = 40
+LEFT = 0.6
+"""Share of the quantile below which zeta at a Wald limit is a sign of another valley."""
+
+SHORT = 0.2
+"""Length of careful steps, in Wald intervals."""
+
+VAGUE = 3.0
+"""Standard error on a log or Fisher z scale from which on an estimate is as good as at the end of its range."""
+
+DEEP = 6.0
+"""Distance on a log or Fisher z scale beyond which the end of the range itself is looked at."""
+
+FAR = 60.0
+"""Standard errors beyond which no limit is looked for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CurvePoint:
+    """One slice: the parameter's value, zeta, the free coordinates there, the criterion."""
+
+    t: float
+    zeta: float
+    u: Array
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A confidence limit; note says why it is an end of the range or missing."""
+
+    value: float
+    note: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Curve:
+    """zeta of one parameter; points are kept in order of t.
+
+    estimate, error : t^ and its standard error on `scale`; low, high : ends of the range; unit : what counts as a large change of t
+    """
+
+    term: str
+    slice: Slice
+    scale: Scale
+    estimate: float
+    error: float
+    best: float
+    tau: Array
+    low: float
+    high: float
+    unit: float = 1.0
+    points: list[CurvePoint] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.points = [CurvePoint(self.estimate, 0.0, self.slice.start(self.tau), self.best)]
+
+    def at(self, t: float) -> CurvePoint:
+        """The slice at t, evaluated once."""
+        place = bisect_left(self.points, t, key=lambda point: point.t)
+        if place < len(self.points) and self.points[place].t == t:
+            return self.points[place]
+        held = self.slice.lowest(t, self._predicted(t, place))
+        rise = max(held.value - self.best, 0.0)
+        zeta = float(np.copysign(np.sqrt(rise), t - self.estimate)) if np.isfinite(rise) else float(np.copysign(np.inf, t - self.estimate))
+        point = CurvePoint(t, zeta, held.u, held.value)
+        if np.isfinite(rise):
+            self.points.insert(place, point)
+        return point
+
+    def _predicted(self, t: float, place: int) -> Array:
+        """Free coordinates expected at t: the line, or the parabola, through the two or three points nearest to it."""
+        near = sorted(self.points[max(place - 3, 0) : place + 3], key=lambda p: abs(p.t - t))[:3]
+        first = near[0]
+        span = max(abs(p.t - q.t) for p in near for q in near)
+        if len(near) == 1 or abs(t - first.t) > 2.0 * span or min(abs(p.t - first.t) for p in near[1:]) < 1e-9 * span:
+            return first.u
+        weights = [np.prod([(t - q.t) / (p.t - q.t) for q in near if q is not p]) for p in near]
+        return np.asarray(sum(w * p.u for w, p in zip(weights, near, strict=True)))
+
+    def limit(self, quantile: float) -> Limit:
+        """The t at which zeta is `quantile` (negative for a lower limit), or the end of the range, or NaN with a note."""
+        sign = 1.0 if quantile > 0 else -1.0
+        if not np.isfinite(self.error) or (self.scale != "plain" and self.error > VAGUE):
+            return self._by_doubling(quantile, sign)
+        s0 = to_scale(self.scale, self.estimate)
+        step = sign * abs(quantile) * self.error
+        inside, outside = self.points_around(quantile, sign)
+        note = ""
+        if outside is None and inside.t == self.estimate:
+            note = self._first(s0 + step, quantile)
+            inside, outside = self.points_around(quantile, sign)
+        for _ in range(EVALUATIONS):
+            if outside is not None:
+                break
+            reach = self._beyond(inside, quantile, s0) if not note else to_scale(self.scale, inside.t) + SHORT * step
+            if self._too_far(abs(reach - s0), abs(step), sign):
+                return self._from_end(quantile, sign)
+            point = self.at(from_scale(self.scale, reach))
+            inside, outside = self.points_around(quantile, sign)
+            if not np.isfinite(point.zeta):
+                return self._from_end(quantile, sign)
+        if outside is None:
+            return Limit(float("nan"), f"{self.term}: the criterion does not rise far enough")
+        return Limit(self._between(inside, outside, quantile), note)
+
+    def _too_far(self, reach: float, step: float, sign: float) -> bool:
+        return reach > FAR * self.error or (self._has_end(sign) and (reach > 4.0 * step or reach > DEEP))
+
+    def _by_doubling(self, quantile: float, sign: float) -> Limit:
+        """From an estimate near an end of its range, where its scale is of no use: steps of the parameter itself, each twice the last."""
+        end, away = (self.high if sign > 0 else self.low), self.unit / 16.0
+        if abs(end - self.estimate) < 1e-3 * self.unit:
+            return self._from_end(quantile, sign)
+        for _ in range(EVALUATIONS):
+            t = self.estimate + sign * away
+            if sign * (t - end) >= 0:
+                return self._from_end(quantile, sign)
+            self.at(t)
+            inside, outside = self.points_around(quantile, sign)
+            if outside is not None:
+                return Limit(self._between(inside, outside, quantile))
+            away *= 2.0
+        return Limit(float("nan"), f"{self.term}: no {'upper' if sign > 0 else 'lower'} limit was found")
+
+    def _first(self, reach: float, quantile: float) -> str:
+        """One step to where a Wald interval ends. A correlation whose criterion hardly rises there has left its valley.
+
+        Where an sd may be 0 any correlation fits: a long step can end in that valley, although the criterion rises in the one of the
+        estimate. Then the point is taken back, and the way is gone in short steps.
+        """
+        if self.scale == "fisher" and abs(reach) > DEEP:
+            reach = float(np.copysign(DEEP, reach))
+        point = self.at(from_scale(self.scale, reach))
+        if self.scale != "fisher" or not np.isfinite(point.zeta) or abs(point.zeta) > LEFT * abs(quantile):
+            return ""
+        self.points.remove(point)
+        return f"{self.term}: beyond the limit the criterion falls again, to {point.zeta**2:.2f} above the optimum, where an sd is near 0"
+
+    def points_around(self, quantile: float, sign: float) -> tuple[CurvePoint, CurvePoint | None]:
+        """The outermost point short of the quantile on its side of the estimate, and the innermost one beyond it."""
+        side = [p for p in self.points if sign * (p.t - self.estimate) >= 0]
+        short = [p for p in side if sign * p.zeta < abs(quantile)]
+        inside = max(short, key=lambda p: sign * p.t)
+        beyond = [p for p in side if sign * p.zeta >= abs(quantile) and sign * p.t > sign * inside.t]
+        return inside, min(beyond, key=lambda p: sign * p.t) if beyond else None
+
+    def _beyond(self, inside: CurvePoint, quantile: float, s0: float) -> float:
+        """A step on the scale past where the secant through the estimate expects the quantile."""
+        s = to_scale(self.scale, inside.t)
+        return s0 + (s - s0) * (min(max(1.02 * quantile / inside.zeta, 1.1), 2.0) if inside.zeta else 2.0)
+
+    def _has_end(self, sign: float) -> bool:
+        return bool(np.isfinite(self.high if sign > 0 else self.low))
+
+    def _from_end(self, quantile: float, sign: float) -> Limit:
+        end = self.high if sign > 0 else self.low
+        if not np.isfinite(end):
+            return Limit(float("nan"), f"{self.term}: no {'upper' if sign > 0 else 'lower'} limit was found")
+        if self.estimate == end:
+            return Limit(end, f"{self.term}: the estimate is at the end of the range, {end:g}")
+        point = self.at(end)
+        if abs(point.zeta) < abs(quantile):
+            return Limit(end, f"{self.term}: the {'upper' if sign > 0 else 'lower'} limit is the end of the range, {end:g}")
+        inside, outside = self.points_around(quantile, sign)
+        return Limit(self._between(inside, outside or point, quantile))
+
+    def _between(self, inside: CurvePoint, outside: CurvePoint, quantile: float) -> float:
+        """The root between two points that bracket it: interpolation kept inside the bracket until a point is close, and once more."""
+        for _ in range(EVALUATIONS):
+            near = inside if abs(inside.zeta - quantile) < abs(outside.zeta - quantile) else outside
+            low, high = min(inside.t, outside.t), max(inside.t, outside.t)
+            t = self._interpolated(inside, outside, quantile)
+            if abs(near.zeta - quantile) < CLOSE or high - low < 1e-12 * max(abs(low), abs(high)):
+                return t
+            if not low < t < high:
+                t = 0.5 * (low + high)
+            point = self.at(t)
+            if not np.isfinite(point.zeta):
+                return float("nan")
+            inside, outside = (point, outside) if abs(point.zeta) < abs(quantile) else (inside, point)
+        return self._interpolated(inside, outside, quantile)
+
+    def _interpolated(self, inside: CurvePoint, outside: CurvePoint, quantile: float) -> float:
+        """t at the quantile: the parabola of t in zeta through the bracket and the next nearest point, or the secant."""
+        others = [p for p in self.points if p is not inside and p is not outside and np.isfinite(p.zeta)]
+        third = min(others, key=lambda p: abs(p.zeta - quantile), default=None)
+        slope = (outside.t - inside.t) / (outside.zeta - inside.zeta)
+        secant = inside.t + slope * (quantile - inside.zeta)
+        if third is None or min(abs(third.zeta - inside.zeta), abs(third.zeta - outside.zeta)) < 1e-6:
+            return secant
+        bend = ((third.t - inside.t) / (third.zeta - inside.zeta) - slope) / (third.zeta - outside.zeta)
+        curved = secant + bend * (quantile - inside.zeta) * (quantile - outside.zeta)
+        return curved if min(inside.t, outside.t) < curved < max(inside.t, outside.t) else secant
+
+
+STEP = 0.5
+"""Distance of neighbouring points of a profile, in zeta."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Base:
+    """The optimum that a profile starts from: the problem, tau^, the criterion there, the covariance of tau."""
+
+    problem: Problem
+    restricted: bool
+    estimate: Estimate
+    tau: Array
+    covariance: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """The profiled criterion of every parameter.
+
+    frame : one row per point: `term` (what is held), `value`, `zeta`, `criterion`
+    notes : what is worth knowing: ends of a range that a limit ran into
+    """
+
+    frame: pd.DataFrame
+    criterion: str
+    curves: tuple[Curve, ...]
+    notes: tuple[str, ...]
+
+    def confint(self, level: float = 0.95) -> pd.DataFrame:
+        """Limits at which zeta is a normal quantile: `term, conf_low, conf_high`; notes in `attrs["notes"]`.
+
+        >>> fit.profile().confint().columns.tolist()
+        ['term', 'conf_low', 'conf_high']
+        """
+        return limits_frame(self.curves, level)
+
+    def plot(self, **options: Any) -> Any:
+        """zeta of every parameter against its value; see `bayeslmm.plots.profile_axes`."""
+        return doors.plot("profile_axes", self, **options)
+
+    def __repr__(self) -> str:
+        return f"Profile({self.criterion}: {len(self.curves)} parameters, {len(self.frame)} points)"
+
+    def _repr_html_(self) -> str:
+        return html_of_frame(repr(self), self.confint())
+
+
+def profile(fit: Fit, criterion: str = "ML", terms: Sequence[str] | None = None, level: float = 0.99) -> Profile:
+    """Trace the profiled criterion of every parameter until a limit of `level` is passed on both sides.
+
+    criterion : "ML" (lme4's choice, for REML fits too) or "REML"; terms : some parameters only, as `confint` names them
+
+    >>> fit.profile(terms=["Days"]).frame["term"].unique().tolist()
+    ['Days']
+    """
+    quantile = -float(ndtri(0.5 * (1.0 - checked_level(level))))
+    curves = curves_of(fit, criterion, terms)
+    notes: list[str] = []
+    for curve in curves:
+        for sign in (-1.0, 1.0):
+            notes += trace(curve, sign, quantile)
+    frame = pd.concat([_points(curve) for curve in curves], ignore_index=True) if curves else _points(None)
+    return Profile(frame, criterion, tuple(curves), tuple(dict.fromkeys(notes)))
+
+
+def profile_limits(fit: Fit, level: float = 0.95, criterion: str = "ML", terms: Sequence[str] | None = None) -> pd.DataFrame:
+    """Profile confidence limits alone: only as many points of each profile as its two limits need."""
+    return limits_frame(curves_of(fit, criterion, terms), level, fit.design.aliased if terms is None else ())
+
+
+def limits_frame(curves: Sequence[Curve], level: float, aliased: Sequence[str] = ()) -> pd.DataFrame:
+    """`term, conf_low, conf_high`, notes in `attrs["notes"]`; aliased coefficients have none."""
+    quantile = -float(ndtri(0.5 * (1.0 - checked_level(level))))
+    found = [(curve.limit(-quantile), curve.limit(quantile)) for curve in curves]
+    frame = pd.DataFrame(
+        {
+            "term": [*(curve.term for curve in curves), *aliased],
+            "conf_low": [*(low.value for low, _ in found), *[np.nan] * len(aliased)],
+            "conf_high": [*(high.value for _, high in found), *[np.nan] * len(aliased)],
+        }
+    )
+    frame.attrs["notes"] = tuple(limit.note for pair in found for limit in pair if limit.note)
+    return frame
+
+
+def checked_level(level: float) -> float:
+    """The level, if it is one."""
+    if not (isinstance(level, int | float) and 0.0 < level < 1.0):
+        raise SpecificationError(f"the confidence level is {level!r}", "level", "give a number between 0 and 1, such as 0.95")
+    return float(level)
+
+
+# -- the curves of a fit ---------------------------------------------------------------------------------------------------------------
+
+
+def base_of(fit: Fit, criterion: str) -> Base:
+    """The optimum of the criterion to be profiled: that of the fit, or a refit from where the fit ended."""
+    demand_one_of(criterion, ("ML", "REML"), "criterion")
+    problem = fit.problem
+    found = fit.estimate if fit.method == criterion else estimate(problem, "ML" if criterion == "ML" else "REML", start=_unstuck(fit))
+    restricted = criterion == "REML"
+    point = problem.criterion.at(found.x, restricted, order=0)
+    tau = np.append(found.x, 0.5 * np.log(point.sigma2))
+    hessian = joint(problem.criterion, tau, restricted).hessian
+    covariance = np.full((len(tau), len(tau)), np.nan) if hessian is None else 2.0 * pseudo_inverse(hessian)
+    return Base(problem, restricted, found, tau, covariance)
+
+
+def _unstuck(fit: Fit) -> Array:
+    """x of a fit; where it is singular the derivative in theta vanishes, and the search starts afresh."""
+    return fit.problem.start if fit.singular else fit.estimate.x
+
+
+def curves_of(fit: Fit, criterion: str, terms: Sequence[str] | None) -> list[Curve]:
+    """The curve of every parameter, covariance parameters first."""
+    base = base_of(fit, criterion)
+    parameters = {parameter.term: parameter for parameter in covariance_parameters(base.problem)}
+    coefficients = {fit.design.coef_names[k]: j for j, k in enumerate(fit.design.kept)}
+    chosen = _chosen(terms, [*parameters, *coefficients], fit.design.aliased)
+    curves = []
+    for term in chosen:
+        if term in parameters:
+            curves.append(_parameter_curve(base, parameters[term]))
+        else:
+            curves.append(_coefficient_curve(base, term, coefficients[term]))
+    return curves
+
+
+def _chosen(terms: Sequence[str] | None, known: Sequence[str], aliased: Sequence[str]) -> list[str]:
+    if terms is None:
+        return list(known)
+    asked = [terms] if isinstance(terms, str) else list(terms)
+    for term in asked:
+        if term in aliased:
+            raise SpecificationError(f"{term!r} is aliased and has no interval", "terms", "name a coefficient that was estimated")
+        if term not in known:
+            raise SpecificationError(f"there is no parameter {term!r}", "terms", "use one of " + ", ".join(map(repr, known)))
+    return asked
+
+
+def _parameter_curve(base: Base, parameter: Parameter) -> Curve:
+    value = value_of(parameter, base.problem, base.tau)
+    error = standard_error(parameter, base.problem, base.tau, base.covariance)
+    held: Slice = slice_of(base.problem, parameter, base.restricted, error if np.isfinite(error) and error > 0 else 1.0)
+    low = 0.0 if isinstance(parameter, RandomSd) else -1.0 if isinstance(parameter, RandomCorrelation) else -np.inf
+    high = 1.0 if isinstance(parameter, RandomCorrelation) else np.inf
+    unit = 1.0 if isinstance(parameter, RandomCorrelation) else max(abs(value), float(sigmas(base.problem, base.tau[None])[0]))
+    return Curve(parameter.term, held, parameter.scale, value, error, base.estimate.criterion, base.tau, low, high, unit)
+
+
+def _coefficient_curve(base: Base, term: str, j: int) -> Curve:
+    value, error = float(base.estimate.alpha[j]), float(np.sqrt(base.estimate.vcov[j, j]))
+    held = CoefficientSlice(base.problem, base.restricted, j)
+    start = held.lowest(value, base.tau[:-1])
+    # the integrated likelihood of a REML profile has a maximum of its own, near to the estimate but not at it
+    best = start.value if base.restricted else base.estimate.criterion
+    return Curve(term, held, "plain", value, error, best, base.tau, -np.inf, np.inf, error)
+
+
+def standard_error(parameter: Parameter, problem: Problem, tau: Array, covariance: Array) -> float:
+    """Of a covariance parameter on its scale, by the delta method; NaN at the end of its range."""
+    if not np.isfinite(to_scale(parameter.scale, value_of(parameter, problem, tau))):
+        return float("nan")
+    slope = gradient(parameter, problem, tau)
+    if not np.all(np.isfinite(slope)):
+        return float("nan")
+    return float(np.sqrt(max(float(slope @ covariance @ slope), 0.0)))
+
+
+# -- tracing -----------------------------------------------------------------------------------------------------------------------------
+
+
+def trace(curve: Curve, sign: float, quantile: float) -> list[str]:
+    """Points about `STEP` apart in zeta until the quantile is passed; notes of an end of the range."""
+    limit: Limit = curve.limit(sign * quantile)
+    end = limit.value
+    if np.isfinite(end):
+        for wanted in np.arange(STEP, quantile, STEP):
+            curve.at(_between_points(curve, sign * wanted, end))
+        curve.at(end)
+    return [limit.note] if limit.note else []
+
+
+def _between_points(curve: Curve, zeta: float, end: float) -> float:
+    """Where zeta is about what is wanted, by a line between the two points that have it between them."""
+    points: list[CurvePoint] = [p for p in curve.points if np.isfinite(p.zeta)]
+    place = np.interp(zeta, [p.zeta for p in points], [p.t for p in points])
+    low, high = min(curve.estimate, end), max(curve.estimate, end)
+    return float(np.clip(place, low, high))
+
+
+def _points(curve: Curve | None) -> pd.DataFrame:
+    points = [] if curve is None else curve.points
+    return pd.DataFrame(
+        {
+            "term": ["" if curve is None else curve.term] * len(points),
+            "value": [p.t for p in points],
+            "zeta": [p.zeta for p in points],
+            "criterion": [p.value for p in points],
+        }
+    )

@@ -1,0 +1,376 @@
+"""The lowest criterion with one parameter held at a value: a slice through the model for each kind of parameter.
+
+Wherever it can be, what is held becomes an entry of x (`turned`), so that an sd of 0 and a correlation of 1 are ordinary points and the
+rest is a search without constraints. What has no such axes goes by an augmented Lagrangian.
+
+The criterion before sigma is profiled out: a function of tau = (x, nu), nu = log sigma on conditioned columns.
+
+    f(x, nu) = log |V0| [+ log |X' V0^-1 X|] + d (log 2 pi + 2 nu) + r2(x) exp(-2 nu)
+
+Its minimum over nu is the profiled criterion. What is held fixed in a profile, an sd say, involves both.
+
+The same cross-products with other columns of [X y]: combinations of them, another response, many responses at once.
+
+Only the border of the cross-products knows of X and y; the blocks of the random effects stay as they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from bayeslmm._arrays import Array
+from bayeslmm.estimate.newton import Evaluation, minimise
+from bayeslmm.inference.intervals.parameters import ErrorSd, Parameter, RandomCorrelation, RandomSd, gradient, to_scale, value_of
+from bayeslmm.likelihood.criterion import Criterion, one_thread
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.random_effects.level_blocks import LevelBlock
+from bayeslmm.likelihood.rotation import turn_towards, turned, turned_x
+from bayeslmm.likelihood.structured.kernel import PooledBatch, SubjectData, SubjectsKernel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JointPoint:
+    """f, its gradient and Newton matrix at tau; `x` is tau, as the minimiser calls it."""
+
+    x: Array
+    value: float
+    gradient: Array
+    hessian: Array | None
+
+
+def joint(criterion: Criterion, tau: Array, restricted: bool) -> JointPoint:
+    """Evaluate f; infinite where it does not exist."""
+    nowhere = JointPoint(tau, np.inf, np.full(len(tau), np.nan), None)
+    if not np.all(np.isfinite(tau)) or abs(tau[-1]) > 300.0:
+        return nowhere
+    try:
+        with one_thread(criterion.width), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            found = _joint(criterion, tau, restricted)
+    except np.linalg.LinAlgError:
+        return nowhere
+    return found if np.isfinite(found.value) else nowhere
+
+
+def _joint(criterion: Criterion, tau: Array, restricted: bool) -> JointPoint:
+    x, nu = tau[:-1], float(tau[-1])
+    state = criterion.kernel.evaluate(x[None], derivatives=True)
+    solution, df, sigma2 = state.solution, criterion.df(restricted), float(np.exp(2.0 * nu))
+    r2 = float(solution.r2[0]) / sigma2
+    value = float(solution.logdet[0]) + df * (2.0 * nu - 1.0) + r2 + criterion.constant(restricted)
+    if restricted:
+        value += float(solution.logdet_X[0])
+    logdet, slope = (g[0] for g in state.gradients(restricted))
+    slope = slope / sigma2
+    k = len(tau)
+    H = np.empty((k, k))
+    # with endless degrees of freedom nothing is taken off for a sigma that is profiled out
+    H[:-1, :-1] = state.newton_matrix(restricted, sigma2, sys.maxsize)
+    H[-1, :-1] = H[:-1, -1] = -2.0 * slope
+    H[-1, -1] = 4.0 * r2
+    return JointPoint(tau, value, np.append(logdet + slope, 2.0 * (df - r2)), H)
+
+
+def recombined(criterion: Criterion, M: Array) -> Criterion:
+    """The criterion of [X y] M, M (p + 1, s); the last of the s columns is the response."""
+    kernel = criterion.kernel
+    if isinstance(kernel, RandomEffectsKernel):
+        moved: RandomEffectsKernel | SubjectsKernel = replace(kernel, cross=_cross(kernel.cross, M))
+    else:
+        assert isinstance(kernel, SubjectsKernel)
+        moved = replace(kernel, data=_rows(kernel.data, M))
+    return replace(criterion, p=M.shape[1] - 1, kernel=moved)
+
+
+def _cross(cross: CrossProducts, M: Array) -> CrossProducts:
+    border = M.T @ cross.border @ M
+    first = cross.first
+    if first is not None:
+        first = LevelBlock(first.A, np.ascontiguousarray(np.einsum("ark,rs->ask", first.C, M)))
+    V0 = None if cross.V0 is None else cross.V0 @ M
+    return replace(cross, p=M.shape[1] - 1, border=0.5 * (border + border.T), first=first, V0=V0)
+
+
+def _rows(data: SubjectData, M: Array) -> SubjectData:
+    return replace(data, border=data.border @ M, pooled=tuple(_pooled(batch, M, data.r) for batch in data.pooled))
+
+
+def _pooled(batch: PooledBatch, M: Array, r: int) -> PooledBatch:
+    B, kk = batch.G.shape[:2]
+    G = M.T @ batch.G.reshape(B, kk, r, r) @ M
+    return replace(batch, G=np.ascontiguousarray(G).reshape(B, kk, -1))
+
+
+def coefficient_held(problem: Problem, j: int, value: float) -> Criterion:
+    """The criterion over the other coefficients, coefficient j of the columns kept held at a value (user's scale)."""
+    c = problem.conditioning
+    b = c.back[j]
+    p = len(b)
+    shift = (value - c.alpha0[j]) / c.y_scale / float(b @ b)
+    # the coefficients that keep b' alpha are those of an orthonormal basis of what is orthogonal to b
+    others = np.linalg.qr(b[:, None], mode="complete")[0][:, 1:]
+    M = np.zeros((p + 1, p))
+    M[:p, : p - 1] = others
+    M[:p, p - 1] = -shift * b
+    M[p, p - 1] = 1.0
+    return recombined(problem.criterion, M)
+
+
+PREDICTED = 3e-4
+"""Predicted decrease at which the last Newton step is taken without another evaluation; what is left is a small part of it."""
+
+NEARLY = {"log": (-30.0, 30.0), "fisher": (-7.0, 7.0), "plain": (-np.inf, np.inf)}
+"""Where the end of a range is looked at on a scale on which it is infinitely far: a correlation of 1 - 2e-6."""
+
+ROUNDS = 15
+"""Multiplier updates of the augmented Lagrangian."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """The minimum over a slice: what was free there, and the criterion."""
+
+    u: Array
+    value: float
+
+
+class Slice(Protocol):
+    """A parameter that can be held."""
+
+    def start(self, tau: Array) -> Array:
+        """The free coordinates of a point tau of the model."""
+        ...
+
+    def lowest(self, value: float, start: Array) -> Held:
+        """The minimum with the parameter at `value`, searched from free coordinates."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Point:
+    """What the minimiser reads."""
+
+    x: Array
+    value: float
+    gradient: Array
+    hessian: Array | None
+
+
+def _descend(function: Callable[[Array], Evaluation], start: Array, tolerance: float = PREDICTED) -> tuple[Array, float]:
+    """Where the minimum is and what it is, the last Newton step of a nearly converged search included."""
+    outcome = minimise(function, function(start), tolerance)
+    point = outcome.point
+    if not (outcome.converged and point.hessian is not None and 1e-12 < outcome.predicted <= tolerance):
+        return point.x, point.value
+    values, vectors = np.linalg.eigh(point.hessian)
+    values = np.maximum(np.abs(values), 1e-9 * float(np.abs(values).max()))
+    return point.x - vectors @ (vectors.T @ point.gradient / values), point.value - outcome.predicted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _OverX:
+    """A slice whose free coordinates are x: what is held is not among them, and takes sigma along."""
+
+    problem: Problem
+    restricted: bool
+
+    def start(self, tau: Array) -> Array:
+        return tau[:-1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CoefficientSlice(_OverX):
+    """A fixed effect: X loses a column and y what the held coefficient explains; j counts the columns kept."""
+
+    j: int
+
+    def lowest(self, value: float, start: Array) -> Held:
+        criterion = coefficient_held(self.problem, self.j, value)
+        x, lowest = _descend(lambda x: criterion.at(x, self.restricted), start)
+        return Held(x, lowest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SigmaSlice(_OverX):
+    """sigma of independent errors; unit : sigma in the units of the data at nu = 0."""
+
+    unit: float
+
+    def lowest(self, value: float, start: Array) -> Held:
+        nu = np.log(value / self.unit)
+
+        def function(x: Array) -> _Point:
+            found = joint(self.problem.criterion, np.append(x, nu), self.restricted)
+            return _Point(x, found.value, found.gradient[:-1], None if found.hessian is None else found.hessian[:-1, :-1])
+
+        x, lowest = _descend(function, start)
+        return Held(x, lowest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SdSlice:
+    """sd = exp(nu) c |x_k|, on axes where it is one entry of x; position : the term that was turned, or None."""
+
+    problem: Problem
+    restricted: bool
+    k: int
+    c: float
+    position: int | None
+
+    def start(self, tau: Array) -> Array:
+        x = tau[:-1] if self.position is None else turned_x(self.problem, self.position, tau[:-1])
+        return np.append(np.delete(x, self.k), tau[-1])
+
+    def _tau(self, u: Array, value: float) -> Array:
+        return np.insert(u, self.k, value / (self.c * np.exp(u[-1])))
+
+    def lowest(self, value: float, start: Array) -> Held:
+        def function(u: Array) -> _Point:
+            tau = self._tau(u, value)
+            found = joint(self.problem.criterion, tau, self.restricted)
+            if found.hessian is None:
+                return _Point(u, np.inf, found.gradient[:-1], None)
+            J = np.insert(np.eye(len(u)), self.k, 0.0, axis=0)
+            J[self.k, -1] = -tau[self.k]
+            H = J.T @ found.hessian @ J
+            # x_k = s exp(-nu) / c bends as nu moves
+            H[-1, -1] += found.gradient[self.k] * tau[self.k]
+            return _Point(u, found.value, J.T @ found.gradient, H)
+
+        u, lowest = _descend(function, start)
+        return Held(u, lowest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CorrelationSlice:
+    """A correlation of an unstructured term, sigma profiled out.
+
+    On the turned axes row a of the user's factor is (c T_00, 0, ...) and row b is (d T_00 + e T_10, e T_11, 0, ...): with the correlation
+    held, row b is its own length times (r, sqrt(1 - r^2)), which is linear in (T_00, length).
+    """
+
+    problem: Problem
+    restricted: bool
+    position: int
+    d: float
+    e: float
+
+    @property
+    def _places(self) -> tuple[int, int, int]:
+        """T_00, T_10, T_11 in x."""
+        term = self.problem.random.terms[self.position]
+        return term.part.start, term.part.start + 1, term.part.start + term.covariance.q
+
+    def start(self, tau: Array) -> Array:
+        x = turned_x(self.problem, self.position, tau[:-1])
+        i, j, k = self._places
+        length = float(np.hypot(self.d * x[i] + self.e * x[j], self.e * x[k]))
+        u = np.delete(x, k)
+        # a length of 0 has no direction to hold
+        u[i], u[j] = max(abs(x[i]), 1e-3), max(length, 1e-3 * self.e)
+        return u
+
+    def _map(self, r: float, sign: float, size: int) -> Array:
+        """x = B u, u = x with T_10 become the length and T_11 gone."""
+        i, j, k = self._places
+        B = np.insert(np.eye(size - 1), k, 0.0, axis=0)
+        B[j] = 0.0
+        # where the signs of T_00 and the length differ the correlation would be -r: it is mirrored back
+        B[j, j], B[j, i] = sign * r / self.e, -self.d / self.e
+        B[k, j] = np.sqrt(max(1.0 - r * r, 0.0)) / self.e
+        return B
+
+    def lowest(self, value: float, start: Array) -> Held:
+        i, j, _ = self._places
+
+        def function(u: Array) -> _Point:
+            B = self._map(value, 1.0 if u[i] * u[j] >= 0 else -1.0, len(u) + 1)
+            found = self.problem.criterion.at(B @ u, self.restricted)
+            return _Point(u, found.value, B.T @ found.gradient, None if found.hessian is None else B.T @ found.hessian @ B)
+
+        u, lowest = _descend(function, start)
+        return Held(u, lowest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConstrainedSlice:
+    """Any other parameter, by an augmented Lagrangian on its scale; error : its standard error there."""
+
+    problem: Problem
+    restricted: bool
+    parameter: Parameter
+    error: float
+
+    def start(self, tau: Array) -> Array:
+        return tau
+
+    def lowest(self, value: float, start: Array) -> Held:
+        target = float(np.clip(to_scale(self.parameter.scale, value), *NEARLY[self.parameter.scale]))
+        weight, multiplier, tau = 1e3 / self.error**2, 0.0, start
+        for _ in range(ROUNDS):
+            tau = _descend(self._penalised(target, weight, multiplier), tau, 1e-8)[0]
+            gap = self._gap(tau, target)
+            multiplier += weight * gap
+            if abs(gap) < 1e-6 * self.error:
+                break
+        return Held(tau, joint(self.problem.criterion, tau, self.restricted).value)
+
+    def _gap(self, tau: Array, target: float) -> float:
+        return to_scale(self.parameter.scale, value_of(self.parameter, self.problem, tau)) - target
+
+    def _penalised(self, target: float, weight: float, multiplier: float) -> Callable[[Array], _Point]:
+        def function(tau: Array) -> _Point:
+            found: JointPoint = joint(self.problem.criterion, tau, self.restricted)
+            if found.hessian is None:
+                return _Point(tau, np.inf, found.gradient, None)
+            gap, slope = self._gap(tau, target), gradient(self.parameter, self.problem, tau)
+            if not (np.isfinite(gap) and np.all(np.isfinite(slope))):
+                return _Point(tau, np.inf, found.gradient, None)
+            value = found.value + multiplier * gap + 0.5 * weight * gap**2
+            pull = multiplier + weight * gap
+            return _Point(tau, value, found.gradient + pull * slope, found.hessian + weight * np.outer(slope, slope))
+
+        return function
+
+
+def slice_of(problem: Problem, parameter: Parameter, restricted: bool, error: float) -> Slice:
+    """How a covariance parameter is held."""
+    if isinstance(parameter, ErrorSd):
+        return SigmaSlice(problem, restricted, value_of(parameter, problem, np.append(problem.start, 0.0)))
+    if isinstance(parameter, RandomSd):
+        found = _sd_slice(problem, parameter, restricted)
+        if found is not None:
+            return found
+    if isinstance(parameter, RandomCorrelation) and problem.random.terms[parameter.position].covariance.name == "us":
+        return _correlation_slice(problem, parameter, restricted)
+    return ConstrainedSlice(problem, restricted, parameter, error)
+
+
+def _sd_slice(problem: Problem, parameter: RandomSd, restricted: bool) -> Slice | None:
+    """On turned axes where the term is unstructured, on its own where the sd is an entry of x; None where it is neither."""
+    position, a = parameter.position, parameter.column
+    term = problem.random.terms[position]
+    covariance, begin, unit = term.covariance, term.part.start, problem.conditioning.y_scale
+    row = term.map.whole[a]
+    if covariance.name == "us" and covariance.q > 1:
+        moved = turned(problem, position, turn_towards([row]))
+        return SdSlice(moved, restricted, begin, unit * float(np.linalg.norm(row)), position)
+    if covariance.q == 1 or covariance.name == "diag":
+        return SdSlice(problem, restricted, begin + a, unit * float(abs(row[a])), None)
+    if covariance.homogeneous and list(covariance.scales) == [0] and "@" not in covariance.name:
+        return SdSlice(problem, restricted, begin, unit * float(abs(row[a])), None)
+    return None
+
+
+def _correlation_slice(problem: Problem, parameter: RandomCorrelation, restricted: bool) -> Slice:
+    a, b = parameter.columns
+    whole = problem.random.terms[parameter.position].map.whole
+    turn = turn_towards([whole[a], whole[b]])
+    d, e = (whole[b] @ turn)[:2]
+    return CorrelationSlice(turned(problem, parameter.position, turn), restricted, parameter.position, float(d), float(e))

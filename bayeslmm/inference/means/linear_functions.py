@@ -1,0 +1,343 @@
+"""Linear functions of the coefficients as people write them: arrays, dicts of names, equations; and whether they can be estimated.
+
+Tests of linear functions of the coefficients: one by one, and together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bayeslmm._arrays import Array
+from bayeslmm.data.design import Design
+from bayeslmm.errors import InferenceError, SpecificationError
+from bayeslmm.estimate.estimate import Fitted
+from bayeslmm.inference.fixed_effects.tests import fixed_effects
+
+COMPARISON = re.compile(r"[<>]=?|!=|[≤≥≠]")
+NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+TOLERANCE = 1e-8
+"""Largest part, relative to its size, by which a function of the coefficients may miss the rows of the design."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Functions:
+    """L (r, all coefficients), what each row is compared with, and how it is called."""
+
+    L: Array
+    rhs: Array
+    labels: tuple[str, ...]
+
+
+def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> Functions:
+    """L, from what the user gave.
+
+    given : an array (r, p) or (p,) over all coefficients; {name: weight}; {label: any of these} ; an equation
+        `"a - 2 * b = 0"`; a sequence of dicts or equations
+    rhs : a number, or one per row; an equation with a right-hand side has its own
+    Errors: `SpecificationError` for names that are not coefficients (the nearest is told), wrong widths, what is no equation.
+    """
+    rows, values, labels = _rows(given, tuple(names))
+    L = np.array(rows, float).reshape(-1, len(names))
+    if not len(L) or not np.all(np.isfinite(L)):
+        raise SpecificationError("a contrast needs finite weights", f"L = {given!r}", "give one row of numbers per contrast")
+    try:
+        right = np.asarray(rhs, float)
+    except (TypeError, ValueError):
+        raise SpecificationError(f"rhs is {rhs!r:.40}", "rhs=", "give one number, or one per row of L") from None
+    if right.ndim > 1 or right.size not in (1, len(L)):
+        raise SpecificationError(f"{right.size} right-hand sides for {len(L)} contrasts", "rhs=", "give one number, or one per row of L")
+    if not np.isfinite(right).all():
+        raise SpecificationError("rhs is not finite", f"rhs={rhs!r:.40}", "give one number, or one per row of L")
+    right = np.broadcast_to(right, (len(L),))
+    own = np.array([np.nan if v is None else v for v in values])
+    return Functions(L, np.where(np.isnan(own), right, own), tuple(labels))
+
+
+def _rows(given: Any, names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
+    if isinstance(given, str):
+        row, value = parse_equation(given, names)
+        return [row], [value], [" ".join(given.split())]
+    if isinstance(given, Mapping):
+        return _mapped(given, names)
+    if isinstance(given, Sequence) and given and all(isinstance(part, str | Mapping) for part in given):
+        parts = [_rows(part, names) for part in given]
+        return [r for p in parts for r in p[0]], [v for p in parts for v in p[1]], [label for p in parts for label in p[2]]
+    return _array(given, names)
+
+
+def _mapped(given: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
+    if all(isinstance(weight, int | float | np.number) for weight in given.values()):
+        row = np.zeros(len(names))
+        for name, weight in given.items():
+            row[position(str(name), names)] += float(weight)
+        return [row], [None], [label_of(row, names)]
+    rows, values, labels = [], [], []
+    for label, part in given.items():
+        r, v, _ = _rows(part, names)
+        rows += r
+        values += v
+        labels += [str(label)] if len(r) == 1 else [f"{label}[{i + 1}]" for i in range(len(r))]
+    return rows, values, labels
+
+
+def _array(given: Any, names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
+    try:
+        L = np.atleast_2d(np.asarray(given, float))
+    except (TypeError, ValueError):
+        raise SpecificationError(
+            "a contrast is an array, a dict of coefficients or an equation", f"L = {given!r}", f'write it as "{names[-1]} = 0"'
+        ) from None
+    if L.ndim != 2 or L.shape[1] != len(names):
+        raise SpecificationError(
+            f"L has {L.shape[-1]} columns and the model {len(names)} coefficients",
+            f"coefficients: {', '.join(names)}",
+            "give one weight per coefficient, in this order, or name the coefficients",
+        )
+    return list(L), [None] * len(L), [label_of(row, names) for row in L]
+
+
+def label_of(row: Array, names: Sequence[str]) -> str:
+    """A row as a sum: `ARMCD[T.TRT] - 2 * x`."""
+    text = ""
+    for weight, name in zip(row, names, strict=True):
+        if weight == 0.0:
+            continue
+        sign = " - " if weight < 0 else " + "
+        size = "" if abs(weight) == 1.0 else f"{abs(weight):.4g} * "
+        text += f"{sign if text else sign.strip().replace('+', '')}{size}{name}"
+    return text or "0"
+
+
+def position(name: str, names: Sequence[str]) -> int:
+    """Where a coefficient stands; the factors of an interaction may come in any order."""
+    name = name.strip().strip("`")
+    if name in names:
+        return list(names).index(name)
+    wanted = _parts(name.replace("(Intercept)", "Intercept"))
+    for i, own in enumerate(names):
+        if _parts(own) == wanted:
+            return i
+    near = get_close_matches(name, names, 1, 0.4)
+    remedy = f"did you mean {near[0]!r}? " if near else ""
+    raise SpecificationError(f"{name!r} is not a coefficient", f"coefficients: {', '.join(names)}", remedy + "see fit.fixef")
+
+
+def _parts(name: str) -> list[str]:
+    """The factors of an interaction in one order, without spaces."""
+    return sorted(name.replace(" ", "").split(":"))
+
+
+# -- equations -------------------------------------------------------------------------------------------------------------------------
+
+
+def parse_equation(text: str, names: Sequence[str]) -> tuple[Array, float | None]:
+    """Weights (p,) and the right-hand side of `a - 2 * b = 0`; None where there is no `=`.
+
+    A coefficient is written as it is called, whatever its name holds: the longest name that fits is taken first.
+    """
+    return _Equation(text, sorted(names, key=len, reverse=True), list(names)).parse()
+
+
+class _Equation:
+    """Sums of products of a number and a coefficient, on both sides."""
+
+    def __init__(self, text: str, longest: list[str], names: list[str]) -> None:
+        self.text, self.longest, self.names, self.at = text, longest, names, 0
+
+    def parse(self) -> tuple[Array, float | None]:
+        weights, constant = self._sum()
+        value: float | None = None
+        if self._take("==") or self._take("="):
+            right, number = self._sum()
+            weights, constant = weights - right, constant - number
+            value = 0.0
+        self._space()
+        if self.at < len(self.text):
+            raise self._error()
+        if constant and value is None:
+            raise SpecificationError(f"a number stands alone in {self.text!r}", "", "write an equation: coefficients = number")
+        return weights, None if value is None else -constant
+
+    def _sum(self) -> tuple[Array, float]:
+        weights, constant = np.zeros(len(self.names)), 0.0
+        sign = -1.0 if self._take("-") else 1.0
+        self._take("+")
+        while True:
+            name, factor = self._product()
+            if name is None:
+                constant += sign * factor
+            else:
+                weights[name] += sign * factor
+            if self._take("-"):
+                sign = -1.0
+            elif self._take("+"):
+                sign = 1.0
+            else:
+                return weights, constant
+
+    def _product(self) -> tuple[int | None, float]:
+        name, factor = self._factor()
+        while True:
+            if self._take("*"):
+                other, value = self._factor()
+                if name is not None and other is not None:
+                    raise SpecificationError(
+                        f"a product of coefficients is not linear: {self.text!r}", "", "see fit.bootstrap for other functions"
+                    )
+                name, factor = name if other is None else other, factor * value
+            elif self._take("/"):
+                other, value = self._factor()
+                if other is not None or value == 0.0:
+                    raise SpecificationError(f"a quotient of coefficients is not linear: {self.text!r}", "", "divide by a number")
+                factor /= value
+            else:
+                return name, factor
+
+    def _factor(self) -> tuple[int | None, float]:
+        self._space()
+        rest = self.text[self.at :]
+        if rest.startswith("`") and "`" in rest[1:]:
+            end = rest.index("`", 1)
+            self.at += end + 1
+            return position(rest[1:end], self.names), 1.0
+        for name in self.longest:
+            for spelled in (name, name.replace(" ", "")):
+                if rest.startswith(spelled) and not _goes_on(rest, len(spelled)):
+                    self.at += len(spelled)
+                    return self.names.index(name), 1.0
+        found = NUMBER.match(rest)
+        if found and not _goes_on(rest, found.end()):
+            self.at += found.end()
+            return None, float(found.group())
+        raise self._error()
+
+    def _take(self, sign: str) -> bool:
+        self._space()
+        if self.text.startswith(sign, self.at):
+            self.at += len(sign)
+            return True
+        return False
+
+    def _space(self) -> None:
+        while self.at < len(self.text) and self.text[self.at].isspace():
+            self.at += 1
+
+    def _error(self) -> SpecificationError:
+        rest = self.text[self.at :].strip()
+        comparison = COMPARISON.match(rest)
+        if comparison:
+            equation = f"{self.text[: self.at].strip()} = {rest[comparison.end() :].strip()}"
+            return SpecificationError(
+                f"a contrast is an equation, and {self.text!r} compares by {comparison.group()!r}",
+                "",
+                f'write "{equation}": of a posterior, `probability` is then that of the left side being larger',
+            )
+        word = re.split(r"\s*[-+*/=]\s*", rest, maxsplit=1)[0].strip() if rest else ""
+        if not word:
+            return SpecificationError(f"{self.text!r} ends where a coefficient is expected", "", 'write it as "a - 2 * b = 0"')
+        near = get_close_matches(word, self.names, 1, 0.4)
+        remedy = f"did you mean {near[0]!r}? " if near else ""
+        where = f"in {self.text!r}; coefficients: {', '.join(self.names)}"
+        return SpecificationError(f"{word!r} is not a coefficient", where, remedy + "names are those of fit.fixef")
+
+
+def _goes_on(text: str, end: int) -> bool:
+    """Whether a name or number would be cut in two here."""
+    return end < len(text) and (text[end].isalnum() or text[end] in "_[.:(") and (text[end - 1].isalnum() or text[end - 1] in "_.])")
+
+
+# -- what can be estimated ---------------------------------------------------------------------------------------------------------------
+
+
+def over_kept(L: Array, design: Design) -> tuple[Array, NDArray[np.bool_]]:
+    """L over the coefficients kept (r, p), and which rows can be estimated (r,).
+
+    Aliased columns are combinations X A of those kept, so L alpha is estimable just when its part on the aliased ones is (part kept) A.
+    """
+    kept = list(design.kept)
+    if not design.aliased:
+        return L[:, kept], np.ones(len(L), bool)
+    gone = [i for i in range(len(design.coef_names)) if i not in design.kept]
+    A = np.linalg.lstsq(design.X, design.encoding.fixed(design.frame)[0][:, gone], rcond=None)[0]
+    gap = np.abs(L[:, gone] - L[:, kept] @ A).max(axis=1)
+    return L[:, kept], gap <= TOLERANCE * np.maximum(1.0, np.abs(L).max(axis=1))
+
+
+def demand_estimable(functions: Functions, design: Design) -> Array:
+    """L over the coefficients kept.
+
+    Errors: `InferenceError` naming the rows that are not estimable.
+    """
+    L, estimable = over_kept(functions.L, design)
+    if not estimable.all():
+        wrong = [label for label, fine in zip(functions.labels, estimable, strict=True) if not fine]
+        raise InferenceError(
+            f"not estimable: {'; '.join(wrong)}",
+            f"aliased coefficients: {', '.join(design.aliased)}",
+            "the data say nothing about this function of the coefficients: drop the aliased terms, or combine levels",
+        )
+    return L
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contrast:
+    """What the data say of linear functions of the coefficients.
+
+    frame : one row per contrast, `term, estimate, std_error, df, statistic, p_value`
+    joint : one row, `num_df, den_df, statistic, p_value`
+
+    `estimate` is the left side minus the right side.
+    """
+
+    frame: pd.DataFrame
+    joint: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return f"{self.frame.to_string(index=False)}\n\njointly:\n{self.joint.to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        return f"{self.frame.to_html(index=False)}\n{self.joint.to_html(index=False)}"
+
+
+def contrast(
+    fit: Fitted,
+    L: Any,
+    rhs: Any = 0,
+    df: str = "satterthwaite",
+    vcov: str | None = None,
+    information: str = "expected",
+    cluster: str | None = None,
+) -> Contrast:
+    """Test linear functions of the coefficients.
+
+    L : an array with one weight per coefficient, a dict {coefficient: weight}, an equation "ARMCD[T.TRT] - 2 * x = 0",
+        or a list or dict of these
+    rhs : what the rows of L are compared with, unless an equation says it
+
+    >>> contrast(fit, "Days = 10").frame["estimate"].round(2).tolist()
+    [0.47]
+    """
+    functions = linear_functions(L, fit.design.coef_names, rhs)
+    rows = demand_estimable(functions, fit.design)
+    effects = fixed_effects(fit, df, vcov, information, cluster)
+    single, joint = effects.t(rows, functions.rhs), effects.f(rows, functions.rhs)
+    frame = pd.DataFrame(
+        {
+            "term": list(functions.labels),
+            "estimate": single.estimate - functions.rhs,
+            "std_error": single.std_error,
+            "df": single.df,
+            "statistic": single.statistic,
+            "p_value": single.p_value,
+        }
+    )
+    together = {"num_df": joint.num_df, "den_df": joint.den_df, "statistic": joint.statistic, "p_value": joint.p_value}
+    return Contrast(frame, pd.DataFrame([together]))

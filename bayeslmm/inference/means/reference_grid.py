@@ -1,0 +1,201 @@
+"""The reference grid: all combinations of the levels of the factors, covariates at their means; and the weights that average it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.data.design import Design
+from bayeslmm.errors import InferenceError, SizeError, SpecificationError
+
+WEIGHTS = ("equal", "proportional", "outer", "cells", "flat")
+CELLS = 20_000_000
+"""Entries of the grid's design matrix beyond which averaging is refused."""
+
+KEPT = 2
+"""A covariate with this many values or fewer is not averaged away before the model is applied to it: both its values are in the grid."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """All combinations of values of the variables.
+
+    values : variable -> its values, factors first; factors : those that are factors; frame : the combinations, the last variable fastest
+    """
+
+    values: Mapping[str, tuple[Any, ...]]
+    factors: tuple[str, ...]
+    frame: pd.DataFrame
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(v) for v in self.values.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.values)
+
+
+def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
+    """The grid of a design.
+
+    at : variable -> a value or values in place of its levels or its mean
+    Errors: `SpecificationError` for names that are no variables, `InferenceError` for levels that the fit has not seen, `SizeError`.
+    """
+    levels, covariates = design.encoding.levels, design.encoding.covariates
+    values: dict[str, tuple[Any, ...]] = {name: tuple(found) for name, found in levels.items()}
+    values |= {name: _covariate_values(design, name, c.mean) for name, c in covariates.items()}
+    if at is not None and not isinstance(at, Mapping):
+        raise SpecificationError(f"at is a {type(at).__name__}", "at=", 'give a mapping: {"x": [0, 1]}')
+    for name, given in (at or {}).items():
+        values[known_variable(name, tuple(values))] = _given(name, given, levels.get(name))
+    total = int(np.prod([len(v) for v in values.values()], dtype=np.float64))
+    if total * max(1, len(design.coef_names)) > CELLS:
+        raise SizeError(
+            f"the reference grid has {total:,} rows",
+            f"{len(values)} variables: {', '.join(values)}",
+            "fix some of them: at={'factor': ['level']}",
+        )
+    index = np.indices([len(v) for v in values.values()]).reshape(len(values), total)
+    columns = {name: _column(found, i, name in levels) for (name, found), i in zip(values.items(), index, strict=True)}
+    frame = pd.DataFrame(columns, index=pd.RangeIndex(total))
+    for name in _other_columns(design, values):
+        frame[name] = float(design.frame[name].to_numpy(float).mean())
+    return Grid(values, tuple(levels), frame)
+
+
+def known_variable(name: str, known: Sequence[str]) -> str:
+    """The name, if the fixed effects read such a column."""
+    if name in known:
+        return name
+    near = get_close_matches(str(name), known, 1, 0.4)
+    remedy = f"did you mean {near[0]!r}?" if near else "name a column that the fixed effects read"
+    raise SpecificationError(f"{name!r} is not a variable of the fixed effects", f"variables: {', '.join(known) or 'none'}", remedy)
+
+
+def _covariate_values(design: Design, name: str, mean: float) -> tuple[float, ...]:
+    unique = np.unique(design.frame[name].to_numpy(float))
+    return tuple(map(float, unique)) if len(unique) <= KEPT else (mean,)
+
+
+def _given(name: str, given: Any, levels: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    values = tuple(given) if isinstance(given, list | tuple | set | range | np.ndarray | pd.Series | pd.Index) else (given,)
+    if not values:
+        raise SpecificationError(f"no value of {name!r} is given", "at=", "give one value or more")
+    if levels is None:
+        try:
+            numbers = tuple(float(v) for v in values)
+        except (TypeError, ValueError):
+            raise SpecificationError(f"{name!r} is a covariate", f"at={{{name!r}: {given!r}}}", "give numbers") from None
+        if not np.all(np.isfinite(numbers)):
+            raise SpecificationError(f"a value of {name!r} is not finite", f"at={{{name!r}: {given!r}}}", "give finite numbers")
+        return numbers
+    by_text = {str(level): level for level in levels}
+    found = []
+    for value in values:
+        if str(value) not in by_text:
+            near = get_close_matches(str(value), by_text, 1, 0.4)
+            remedy = f"did you mean {near[0]!r}? " if near else ""
+            where = f"levels: {', '.join(by_text)}"
+            raise InferenceError(f"{value!r} is not a level of {name!r} in this fit", where, f"{remedy}use a level that the fit has seen")
+        found.append(by_text[str(value)])
+    return tuple(found)
+
+
+def _column(values: tuple[Any, ...], index: Codes, factor: bool) -> Any:
+    """Values as the fit's own data had them: labels stay labels."""
+    if factor and not all(isinstance(v, str | bool | int | float | np.generic) for v in values):
+        return pd.Categorical([values[i] for i in index], categories=list(values))
+    return pd.Series(list(values))[index].reset_index(drop=True)
+
+
+def _other_columns(design: Design, values: Mapping[str, Any]) -> list[str]:
+    """Columns that only the offsets read."""
+    encoding = design.encoding
+    names = [name for atom in encoding.offsets for name in atom.columns]
+    names += [encoding.offset_column] if encoding.offset_column else []
+    return [name for name in dict.fromkeys(names) if name not in values]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Averages:
+    """Which rows of the grid make up which mean, and with what weights.
+
+    cell : (rows,) number of the mean; weight : (rows,) adding up to 1 in each, NaN where no row has weight
+    places : (m, kept) positions of the kept variables' values, the first variable fastest
+    """
+
+    cell: Codes
+    weight: Array
+    places: Codes
+
+    def of(self, rows: Array) -> Array:
+        """Means (m, ...) of values on the grid (rows, ...)."""
+        out = np.zeros((len(self.places), *rows.shape[1:]))
+        np.add.at(out, self.cell, self.weight.reshape(-1, *[1] * (rows.ndim - 1)) * rows)
+        return out
+
+
+def averages(grid: Grid, kept: Sequence[str], weights: str, design: Design) -> Averages:
+    """How the grid is averaged over what is not kept.
+
+    weights : "equal", "proportional" or "outer" (joint or single frequencies of what is averaged over), "cells" (frequencies of all
+        variables), "flat" (equal, cells without data left out)
+    """
+    if weights not in WEIGHTS:
+        near = get_close_matches(str(weights), WEIGHTS, 1, 0.4)
+        remedy = f"did you mean {near[0]!r}? " if near else ""
+        raise SpecificationError(f"unknown weights {weights!r}", "weights=", f"{remedy}one of {', '.join(WEIGHTS)}")
+    shape = grid.shape
+    axes = [grid.names.index(name) for name in kept]
+    density = _density(grid, weights, design, [i for i in range(len(shape)) if i not in axes]).ravel()
+    index = np.indices(shape).reshape(len(shape), len(grid.frame))
+    cell, size = np.zeros(index.shape[1], np.int64), 1
+    for axis in axes:
+        cell, size = cell + index[axis] * size, size * shape[axis]
+    total = np.bincount(cell, density, size)
+    weight = density / np.where(total > 0, total, np.nan)[cell]
+    sizes = [shape[axis] for axis in axes]
+    return Averages(cell, weight, np.indices(sizes[::-1]).reshape(len(sizes), size)[::-1].T)
+
+
+def _density(grid: Grid, weights: str, design: Design, others: Sequence[int]) -> Array:
+    """Unnormalised weights of the cells of the grid."""
+    shape = grid.shape
+    if weights == "equal":
+        return np.ones(shape)
+    counts = _counts(grid, design)
+    if weights == "cells":
+        return counts
+    if weights == "flat":
+        return (counts > 0).astype(float)
+    averaged = tuple(i for i in range(len(shape)) if i not in others)
+    margin = counts.sum(axis=averaged, keepdims=True)
+    if weights == "proportional":
+        return np.broadcast_to(margin, shape)
+    out = np.ones(shape)
+    for i in others:
+        out = out * counts.sum(axis=tuple(j for j in range(len(shape)) if j != i), keepdims=True)
+    return out
+
+
+def _counts(grid: Grid, design: Design) -> Array:
+    """How many rows of the data lie in each cell; covariates with several values in the grid count by their nearest value."""
+    key = np.zeros(design.nobs, np.int64)
+    inside = np.ones(design.nobs, bool)
+    for name, values in grid.values.items():
+        column = design.frame[name]
+        if name in grid.factors:
+            place = {str(v): i for i, v in enumerate(values)}
+            code = column.astype(object).map(lambda v, place=place: place.get(str(v), -1)).to_numpy(np.int64)
+        else:
+            code = np.abs(column.to_numpy(float)[:, None] - np.array(values, float)).argmin(axis=1)
+        inside &= code >= 0
+        key = key * len(values) + np.maximum(code, 0)
+    return np.bincount(key[inside], minlength=int(np.prod(grid.shape))).astype(float).reshape(grid.shape)

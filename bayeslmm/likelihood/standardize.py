@@ -1,0 +1,272 @@
+"""Columns brought to a scale and an origin at which arithmetic is exact, and the way back.
+
+A REML criterion cannot depend on where x starts, nor on its unit. So X is centred and orthogonalised, y replaced by its least-squares
+residual in units of its own size, and the columns of each random term changed as far as the term's covariance structure is closed under
+the change: any invertible map for an unstructured D, one factor per column for a diagonal one, one common factor otherwise. Weights are
+brought to mean 1. Rows are read in pieces, so no second copy of the data is held.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.linalg import lapack
+
+from bayeslmm._arrays import Array, readonly
+from bayeslmm.data.design import Design, RandomTerm
+
+ROWS = 1 << 16
+"""Rows worked on at once."""
+
+SURE = 1e-6
+"""A determinant of unit columns above this is no near collinearity, for as many columns as a random term has."""
+
+SAFE_CONDITION = 1e-11
+"""Columns of a random term nearer to collinear than this are only scaled, not whitened."""
+
+
+def pieces(n: int) -> Iterator[slice]:
+    for begin in range(0, n, ROWS):
+        yield slice(begin, min(begin + ROWS, n))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ColumnMap:
+    """Z -> (Z - 1 c') M for one random term, where the constant is one of the columns of Z (or c = 0).
+
+    whole : (q, q) the same change as one matrix, Z -> Z whole; D on the user's scale is whole D whole'
+    shared : whether the columns are those of X, and changed alike
+    """
+
+    center: Array
+    matrix: Array
+    whole: Array
+    inverse: Array
+    shared: bool = False
+
+    def apply(self, Z: Array) -> Array:
+        return np.ascontiguousarray(self.columns(Z).T)
+
+    def columns(self, Z: Array) -> Array:
+        """The same column by column, (q, rows)."""
+        if len(self.matrix) == 1:
+            return np.asarray(Z.T * self.matrix[0, 0])
+        return np.asarray(self.matrix.T @ _centred(Z, self.center))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditioning:
+    """The change of columns of a design.
+
+    center : (p,) subtracted from the columns of X; B : (p, p) then applied, so that X_tilde = (X - 1 c') B
+    back : (p, p) alpha = alpha0 + y_scale * back @ alpha_tilde
+    alpha0 : (p,) least squares
+    y_scale : y_tilde = (y - offset - X alpha0) / y_scale
+    weight_mean : R_tilde = 1 / (w / weight_mean)
+    logdet_X : log |R'R|, what log |X' V^-1 X| gains on the way back
+    """
+
+    center: Array
+    B: Array
+    back: Array
+    alpha0: Array
+    y_scale: float
+    weight_mean: float
+    logdet_X: float
+    logdet_weights: float
+    maps: tuple[ColumnMap, ...]
+
+    def weights(self, design: Design, part: slice) -> Array | None:
+        return None if design.weights is None else design.weights[part] / self.weight_mean
+
+    def border(self, design: Design, part: slice) -> Array:
+        """[X_tilde y_tilde] of a piece of the rows, (rows, p + 1)."""
+        return np.ascontiguousarray(self.border_columns(design, part).T)
+
+    def border_columns(self, design: Design, part: slice) -> Array:
+        """The same column by column, (p + 1, rows)."""
+        p = design.X.shape[1]
+        out = np.empty((p + 1, part.stop - part.start))
+        np.matmul(self.B.T, _centred(design.X[part], self.center), out=out[:p])
+        np.divide(_residual(design, self.alpha0, part), self.y_scale, out=out[p])
+        return out
+
+
+def _centred(columns: Array, center: Array) -> Array:
+    """Columns less their centers, each as a row: what lies side by side is worked on together."""
+    out = np.array(columns.T, order="C")
+    for j, c in enumerate(center.tolist()):
+        if c != 0.0:
+            out[j] -= c
+    return out
+
+
+def _target(design: Design, part: slice) -> Array:
+    return design.y[part] if design.offset is None else design.y[part] - design.offset[part]
+
+
+def _residual(design: Design, alpha0: Array, part: slice) -> Array:
+    residual = design.y[part] - design.X[part] @ alpha0
+    if design.offset is not None:
+        residual -= design.offset[part]
+    return residual
+
+
+def _means(columns: Array) -> Array:
+    return sum((np.ones(part.stop - part.start) @ columns[part] for part in pieces(len(columns))), np.zeros(columns.shape[1])) / len(
+        columns
+    )
+
+
+@lru_cache(maxsize=64)
+def _identity(size: int) -> Array:
+    return readonly(np.eye(size))
+
+
+@lru_cache(maxsize=64)
+def _upper(size: int) -> Array:
+    """Ones on and above the diagonal."""
+    return readonly(np.tri(size).T.copy())
+
+
+def _triangular(R: Array, rows: Array) -> Array:
+    """R of the QR factorisation of what was seen and a new piece; rows (q, n), each a column."""
+    size = len(rows)
+    if size == 0:
+        return np.zeros((0, 0))
+    seen = np.hstack([R.T, rows]) if len(R) else rows
+    packed = lapack.dgeqrf(seen.T, lwork=64 * size)[0][:size]
+    return np.asarray(packed * _upper(size)[: len(packed)])
+
+
+def upper_inverse(R: Array) -> Array:
+    """The inverse of an upper triangle; LinAlgError where it has none."""
+    if len(R) == 0:
+        return np.zeros((0, 0))
+    inverse, failed = lapack.dtrtri(R)
+    if failed:
+        raise np.linalg.LinAlgError("Singular matrix")
+    return np.asarray(inverse)
+
+
+def _constant_column(X: Array) -> int | None:
+    """The position of a column that holds one value other than 0 throughout."""
+    for j in range(X.shape[1]):
+        first = X[0, j]
+        if first != 0.0 and X[-1, j] == first and (X[:, j] == first).all():
+            return j
+    return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Whitening:
+    """Columns centred where one is constant: center (q,), the change before @ R^-1, and R of the QR factorisation.
+
+    rows : (q, n) the columns centred, each as a row; None where they do not fit in one piece
+    """
+
+    center: Array
+    before: Array
+    after: Array
+    R: Array
+    rows: Array | None
+
+
+def _whitening(columns: Array, root_weights: Array | None) -> _Whitening:
+    n, size = columns.shape
+    center, before, after = np.zeros(size), _identity(size), _identity(size)
+    constant = _constant_column(columns) if size > 1 else None
+    if constant is not None:
+        center = _means(columns)
+        center[constant] = 0.0
+        shift = center / columns[0, constant]
+        before, after = before.copy(), after.copy()
+        before[constant] -= shift
+        after[constant] += shift
+    R, rows = np.zeros((0, size)), None
+    for part in pieces(n):
+        rows = _centred(columns[part], center)
+        R = _triangular(R, rows if root_weights is None else rows * root_weights[part])
+    return _Whitening(center, before, after, R, rows if n <= ROWS else None)
+
+
+def _independent(R: Array) -> bool:
+    """Whether the columns are far enough from collinear to be whitened."""
+    if len(R) < R.shape[1]:
+        return False
+    sizes, determinant = [], 1.0
+    for j, column in enumerate(R.T.tolist()):
+        size = math.hypot(*column)
+        if not size > 0:
+            return False
+        sizes.append(size)
+        determinant *= abs(column[j]) / size
+    # columns of unit length: the determinant is a lower bound of the smallest singular value, up to q^((q-1)/2)
+    return determinant > SURE or bool(np.linalg.cond(R / sizes) < 1.0 / SAFE_CONDITION)
+
+
+def _column_map(term: RandomTerm, root_weights: Array | None, known: _Whitening | None) -> ColumnMap:
+    """known : the whitening of the term's columns where they are those of X."""
+    Z, q = term.Z, term.Z.shape[1]
+    kind = term.covariance.invariance
+    scale = math.sqrt(len(Z))
+    if kind == "any" and q > 1:
+        white = known or _whitening(Z, root_weights)
+        if _independent(white.R):
+            M = upper_inverse(white.R) * scale
+            # the way back goes through R, not through the inverse of a product
+            return ColumnMap(white.center, M, white.before @ M, (white.R / scale) @ white.after, known is not None)
+    if q == 1:
+        z = Z[:, 0]
+        one = math.sqrt(float(z @ z)) / scale or 1.0
+        M = np.array([[1.0 / one]])
+        return ColumnMap(np.zeros(1), M, M, np.array([[one]]))
+    size = np.sqrt(np.mean(Z**2, axis=0))
+    if kind == "scalar":
+        size = np.full(q, np.sqrt(np.mean(size**2)))
+    size = np.where(size > 0, size, 1.0)
+    return ColumnMap(np.zeros(q), np.diag(1.0 / size), np.diag(1.0 / size), np.diag(size))
+
+
+def condition(design: Design) -> Conditioning:
+    """Find the change of columns for a design whose X has full column rank."""
+    return conditioned(design)[0]
+
+
+def conditioned(design: Design) -> tuple[Conditioning, Array | None]:
+    """The change of columns, and what `border_columns` gives of all rows where they fit in one piece."""
+    X, w = design.X, design.weights
+    n, p = X.shape
+    weight_mean = 1.0 if w is None else float(np.mean(w))
+    relative = None if w is None else w / weight_mean
+    root = None if relative is None else np.sqrt(relative)
+    white = _whitening(X, root)
+    # Q has orthonormal columns; times sqrt(n), its columns have the size of a constant 1
+    scale = math.sqrt(n)
+    B = upper_inverse(white.R) * scale
+    border = None if white.rows is None else np.empty((p + 1, n))
+    alpha = np.zeros(p)
+    for part in pieces(n):
+        if border is not None and white.rows is not None:
+            block = np.matmul(B.T, white.rows, out=border[:p])
+        else:
+            block = B.T @ _centred(X[part], white.center)
+        target = _target(design, part)
+        alpha += block @ (target if relative is None else target * relative[part])
+    back = white.before @ B
+    alpha0 = back @ (alpha / n)
+    total, residual = 0.0, np.zeros(0)
+    for part in pieces(n):
+        residual = _residual(design, alpha0, part)
+        total += float(residual @ (residual if relative is None else residual * relative[part]))
+    y_scale = math.sqrt(total / n) or 1.0
+    if border is not None:
+        np.divide(residual, y_scale, out=border[p])
+    logdet_X = 2.0 * sum(math.log(abs(v) / scale) for v in white.R.diagonal().tolist())
+    logdet_weights = 0.0 if relative is None else float(np.log(relative).sum())
+    maps = tuple(_column_map(term, root, white if term.Z is X else None) for term in design.terms)
+    return Conditioning(white.center, B, back, alpha0, y_scale, weight_mean, logdet_X, logdet_weights, maps), border

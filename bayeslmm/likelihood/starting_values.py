@@ -1,0 +1,330 @@
+"""Where the search for variances starts when levels are many: moments of what each level adds up to.
+
+With H_k = (A_k + I)^-1, `s_k = H_k Z_k' e` of the least-squares residuals e has for its expected product
+
+    sigma^2 H_k A_k H_k + H_k A_k D A_k H_k + sum over other factors and their levels j that meet k of H_k N_kj D' N_kj' H_k,
+
+linear in the variances. One such equation for each factor, summed over its levels, and one for e'e are solved together. Several levels'
+worth of data make this an estimate within a few per cent, which saves evaluations; a poor one costs nothing but those.
+
+Where the search for variances starts when columns are few: one step of Fisher's scoring in the covariances themselves.
+
+At relative covariances of 1, V0 = Z Z' + I, the expected values of y'P V_i P y are linear in sigma^2 and the entries s of every D,
+
+    sum_j tr(P V_i P V_j) s_j = y'P V_i P y,    V_0 = I,  V_i = Z S_i Z',
+
+which is MIVQUE(1) of Rao (1971). In balanced data its solution is the REML estimate itself, in others it is near (Searle, Casella and
+McCulloch 1992, chapter 11). With G = Z'P Z, and P V0 P = P, nothing is left of the rows.
+
+Where the search for a residual structure starts: the moments of the least-squares residuals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy.linalg import lapack
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.covariance.spatial import Located
+from bayeslmm.data.design import Design
+from bayeslmm.likelihood.criterion import Criterion
+from bayeslmm.likelihood.parameters import RandomParameters
+from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
+from bayeslmm.likelihood.random_effects.dense import FewColumns, FewPoint
+from bayeslmm.likelihood.random_effects.level_blocks import CHUNK, UNROLLED, gram, unrolled
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseCoupling, SparseCoupling
+from bayeslmm.likelihood.random_effects.schur import Span
+from bayeslmm.likelihood.structured.kernel import SubjectsKernel
+from bayeslmm.likelihood.structured.residual_structure import Grouped, ResidualStructure, SpatialStructure, VisitStructure
+
+ROWS, LEVELS = 1000, 64
+"""Rows, and levels of the first factor, from which moments are worth their time."""
+
+SMALLEST, LARGEST = 0.05, 100.0
+"""Relative standard deviations at which a search may start: at 0 the criterion is level, far out nearly so."""
+
+OWN_AXES = ("us", "diag", "id")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Levels:
+    """One factor by level: A (q, q, K) and Z_k' e (q, K)."""
+
+    A: Array
+    c: Array
+
+    @property
+    def q(self) -> int:
+        return len(self.A)
+
+    def pieces(self) -> Iterator[_Levels]:
+        """Levels in pieces that stay in cache."""
+        for begin in range(0, self.A.shape[2], CHUNK):
+            yield _Levels(self.A[..., begin : begin + CHUNK], self.c[..., begin : begin + CHUNK])
+
+    def H(self) -> Array:
+        """(A_k + I)^-1, (q, q, K)."""
+        W = np.array(unrolled(self.A, np.eye(self.q)[None])[1])[:, :, 0]
+        return np.asarray(np.einsum("cak,cbk->abk", W, W))
+
+
+def _by_level(cross: CrossProducts, span: Span) -> _Levels:
+    """A factor of the remaining columns."""
+    assert cross.rest is not None and cross.U0 is not None and cross.V0 is not None
+    level = span.offset + np.arange(span.K) * span.q
+    A = np.empty((span.q, span.q, span.K))
+    for a in range(span.q):
+        for b in range(a + 1):
+            A[a, b] = A[b, a] = cross.U0[cross.rest.target[level + a] + cross.rest.stride[level + b]]
+    return _Levels(A, cross.V0[span.offset : span.stop, cross.p].reshape(span.K, span.q).T)
+
+
+def _factors(cross: CrossProducts) -> list[_Levels]:
+    assert cross.first is not None
+    spans = () if cross.rest is None else cross.rest.spans
+    return [_Levels(cross.first.A, cross.first.C[:, cross.p]), *(_by_level(cross, span) for span in spans)]
+
+
+def _met(cross: CrossProducts, span: Span) -> tuple[Codes, Codes, Array]:
+    """Pairs of levels of the first factor and one of the others: k (P,), j (P,), N (q, q', P)."""
+    coupling = cross.coupling
+    assert coupling is not None
+    if isinstance(coupling, DenseCoupling):
+        E = coupling.E[:, :, span.offset : span.stop]
+        q, K, _ = E.shape
+        whole = E.reshape(q, K, span.K, span.q)
+        k, j = np.nonzero(whole.any(axis=(0, 3)))
+        return k, j, np.ascontiguousarray(whole[:, k, j].swapaxes(1, 2))
+    assert isinstance(coupling, SparseCoupling)
+    pattern = coupling.columns[0]
+    rows = np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.indptr))
+    if span.offset == 0 and span.stop == pattern.shape[1]:
+        values, columns = np.stack([E.data for E in coupling.columns]), pattern.indices
+    else:
+        own = (pattern.indices >= span.offset) & (pattern.indices < span.stop)
+        values, columns, rows = np.stack([E.data[own] for E in coupling.columns]), pattern.indices[own], rows[own]
+    # the columns of a level lie side by side
+    N = values.reshape(len(values), -1, span.q).swapaxes(1, 2)
+    level = (columns[:: span.q].astype(np.int64) - span.offset) // span.q
+    return rows[:: span.q].astype(np.int64), level, np.asarray(N, float)
+
+
+def _rest_met(cross: CrossProducts, f: int, g: int) -> tuple[Codes, Codes, Array]:
+    """Pairs of levels of two remaining factors, f before g: k of g (P,), j of f (P,), N (q_g, q_f, P)."""
+    assert cross.rest is not None and cross.U0 is not None
+    spans, found = cross.rest.spans, []
+    for batch in cross.rest.batches:
+        local = dict(cross.rest.local(batch))
+        if f not in local or g not in local:
+            continue
+        B, s = batch.index.shape
+        block = cross.U0[batch.begin : batch.begin + batch.size].reshape(B, s, s)[:, local[g], local[f]]
+        whole = block.reshape(B, -1, spans[g].q, block.shape[2] // spans[f].q, spans[f].q)
+        b, k, j = np.nonzero(whole.any(axis=(2, 4)))
+        level_g = (batch.index[:, local[g]][b, k * spans[g].q] - spans[g].offset) // spans[g].q
+        level_f = (batch.index[:, local[f]][b, j * spans[f].q] - spans[f].offset) // spans[f].q
+        found.append((level_g, level_f, whole[b, k, :, j].transpose(1, 2, 0)))
+    if not found:
+        none = np.zeros(0, np.int64)
+        return none, none, np.zeros((spans[g].q, spans[f].q, 0))
+    return tuple(np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))  # type: ignore[return-value]
+
+
+def _moved(H: Array, k: Codes, N: Array) -> Array:
+    """sum over pairs of (H_k N) D (H_k N)' as a matrix on vec D, (q^2, q'^2)."""
+    q, other = N.shape[:2]
+    G = np.einsum("abk,bck->ack", H[:, :, k], N).reshape(q * other, -1)
+    return np.asarray(gram(G).reshape(q, other, q, other).transpose(0, 2, 1, 3).reshape(q * q, other * other))
+
+
+def _equations(cross: CrossProducts, factors: list[_Levels]) -> tuple[Array, Array]:
+    """Matrix and right-hand side of the moments in (sigma^2, vec D of every factor)."""
+    begin = np.concatenate([[0], np.cumsum([levels.q**2 for levels in factors])]) + 1
+    part = [slice(low, high) for low, high in pairwise(begin)]
+    M, right = np.zeros((begin[-1], begin[-1])), np.zeros(begin[-1])
+    right[0], M[0, 0] = cross.border[cross.p, cross.p], cross.n - cross.p
+    for own, levels in zip(part, factors, strict=True):
+        for piece in levels.pieces():
+            _add_own(M, right, own, piece)
+    spans = () if cross.rest is None else cross.rest.spans
+    H = [levels.H() for levels in factors] if spans else []
+    for g, span in enumerate(spans, start=1):
+        pairs = [(0, _met(cross, span))] + [(f, _swapped(_rest_met(cross, f - 1, g - 1))) for f in range(1, g)]
+        for f, (k, j, N) in pairs:
+            M[part[f], part[g]] = _moved(H[f], k, N)
+            M[part[g], part[f]] = _moved(H[g], j, N.swapaxes(0, 1))
+    return M, right
+
+
+def _add_own(M: Array, right: Array, own: slice, levels: _Levels) -> None:
+    """What levels of a factor say of it, of sigma^2 and of e'e."""
+    q, H = levels.q, levels.H()
+    s = np.einsum("abk,bk->ak", H, levels.c)
+    right[own] += gram(s).ravel()
+    M[0, own] += levels.A.sum(-1).ravel()
+    HA = np.einsum("abk,bck->ack", H, levels.A)
+    M[own, 0] += np.einsum("abk,cbk->ac", HA, H).ravel()
+    flat = HA.reshape(q * q, -1)
+    M[own, own] += gram(flat).reshape(q, q, q, q).transpose(0, 2, 1, 3).reshape(q * q, -1)
+
+
+def _swapped(pairs: tuple[Codes, Codes, Array]) -> tuple[Codes, Codes, Array]:
+    k, j, N = pairs
+    return j, k, N.swapaxes(0, 1)
+
+
+def _limited(D: Array) -> Array:
+    """D with its eigenvalues brought within the limits."""
+    low, high = SMALLEST**2, LARGEST**2
+    if len(D) == 1:
+        return np.minimum(np.maximum(D, low), high)
+    values, vectors = np.linalg.eigh(0.5 * (D + D.T))
+    return D if low <= values[0] and values[-1] <= high else (vectors * np.clip(values, low, high)) @ vectors.T
+
+
+def own_axes(parameters: RandomParameters) -> bool:
+    """Whether the covariance of every term is linear in its variances: unstructured, diagonal or one common variance."""
+    return all(term.covariance.name in OWN_AXES for term in parameters.terms)
+
+
+def started(parameters: RandomParameters, relative: list[Array]) -> Array | None:
+    """x of relative covariances, one (q, q) for each factor, brought within the limits of a start."""
+    out = np.empty(parameters.size)
+    for factor, D in zip(parameters.factors, relative, strict=True):
+        for i, own in zip(factor.terms, factor.slices, strict=True):
+            term = parameters.terms[i]
+            out[term.part] = term.covariance.from_matrix(_limited(D[own, own]))
+    return out if np.isfinite(out).all() else None
+
+
+def moment_start(parameters: RandomParameters, cross: CrossProducts) -> Array | None:
+    """x at which relative covariances have the moments of the data; None where that is not worth it, or says nothing.
+
+    Unstructured, diagonal and common variances only: other structures have a start of their own.
+    """
+    first = cross.first
+    if first is None or first.K < LEVELS or cross.n < ROWS or any(f.root is not None or f.q > UNROLLED for f in cross.factors):
+        return None
+    if not own_axes(parameters):
+        return None
+    M, right = _equations(cross, _factors(cross))
+    found = np.linalg.lstsq(M / np.abs(M).max(axis=1, keepdims=True), right / np.abs(M).max(axis=1), rcond=1e-12)[0]
+    if not np.isfinite(found).all() or found[0] <= 0.0:
+        return None
+    sizes = [factor.q**2 for factor in parameters.factors]
+    parts = np.split(found[1:] / found[0], np.cumsum(sizes)[:-1])
+    return started(parameters, [part.reshape(f.q, f.q) for part, f in zip(parts, parameters.factors, strict=True)])
+
+
+MANY = 28
+"""Parameters above which the equations cost more than the evaluations that they save."""
+
+
+def scored_start(few: FewColumns, residual_df: int) -> Array | None:
+    """x at which covariances are those of one scoring step; None where that says nothing. residual_df : n - p.
+
+    Unstructured, diagonal and common variances only: other structures have a start of their own.
+    """
+    parameters = few.parameters
+    if not 0 < parameters.size <= MANY or not own_axes(parameters):
+        return None
+    point = few.at_unit(np.concatenate([term.covariance.start() for term in parameters.terms]))
+    if point is None:
+        return None
+    _, found, failed = lapack.dposv(*equations(point, residual_df))
+    if failed or not np.isfinite(found).all() or found[0] <= 0.0:
+        return None
+    dT = point.dT
+    D = ((found[1:] / found[0]) @ dT.reshape(len(dT), -1)).reshape(dT.shape[1:])
+    D += D.T
+    return started(parameters, [D[begin:end, begin:end] for begin, end in pairwise(few.starts)])
+
+
+def equations(point: FewPoint, residual_df: int) -> tuple[Array, Array]:
+    """Matrix (k + 1, k + 1) and right-hand side in sigma^2 and s, S_i = dT_i + dT_i' on the levels of its factor."""
+    m, a, d, half = point.data.m, point.scores, point.dLambda, 0.5 * point.x
+    k, A = len(d), point.A[:, :-1]
+    G = point.data.products[:m, :m] - A @ A.T
+    seen = (d + d.swapaxes(1, 2)) @ G
+    M, right = np.empty((k + 1, k + 1)), np.empty(k + 1)
+    M[1:, 1:] = seen.reshape(k, -1) @ seen.swapaxes(1, 2).reshape(k, -1).T
+    right[1:] = 2.0 * ((d @ a) @ a)
+    # what belongs to sigma^2 follows from V0 = I + sum x_i V_i / 2 and P V0 P = P
+    traces = 2.0 * (d.reshape(k, -1) @ G.ravel())
+    M[0, 1:] = M[1:, 0] = traces - M[1:, 1:] @ half
+    M[0, 0] = residual_df - traces @ half - M[0, 1:] @ half
+    right[0] = float(point.L[-1, -1]) ** 2 - right[1:] @ half
+    return M, right
+
+
+SHRINK = 0.9
+"""Correlations of the moment matrix are drawn towards 0 by this factor, which keeps the start inside the structure."""
+
+
+def moments(residual: Array, subject: Array, visit: Array, m: int, subjects: int) -> Array:
+    """Mean products of the residuals over the subjects who have both visits, made positive definite; (m, m)."""
+    table = np.full((subjects, m), np.nan)
+    table[subject, visit] = residual
+    seen = np.isfinite(table).astype(float)
+    filled = np.nan_to_num(table)
+    count = seen.T @ seen
+    overall = max(float(np.mean(residual**2)), 1e-300)
+    S = np.where(count > 0, filled.T @ filled / np.maximum(count, 1.0), 0.0)
+    sd = np.sqrt(np.where(np.diagonal(count) > 1, np.maximum(np.diagonal(S), 1e-3 * overall), overall))
+    C = (
+        np.clip(S / np.outer(np.sqrt(np.maximum(np.diagonal(S), 1e-300)), np.sqrt(np.maximum(np.diagonal(S), 1e-300))), -0.99, 0.99)
+        * SHRINK
+    )
+    np.fill_diagonal(C, 1.0)
+    values, vectors = np.linalg.eigh(C)
+    C = (vectors * np.maximum(values, 0.05)) @ vectors.T
+    scale = np.sqrt(np.diagonal(C))
+    return np.asarray(C / np.outer(scale, scale) * np.outer(sd, sd))
+
+
+def residual_start(design: Design, structure: ResidualStructure, residual: Array, mixed: bool) -> Array:
+    """phi at the start. residual : (n,) least squares, divided by what weights scale rows by; mixed : there are random effects too."""
+    if not isinstance(structure, Grouped):
+        return np.zeros(structure.size)
+    plain = np.tile(structure.covariance.start(), (structure.groups, 1))
+    if mixed or isinstance(structure.covariance, Located) or not isinstance(structure, VisitStructure):
+        return structure.unpadded(plain)[1]
+    term = design.residual
+    assert term is not None and term.visit is not None
+    sets = np.zeros(len(residual), np.int64) if term.group is None else term.group.codes
+    full = []
+    for g in range(structure.groups):
+        rows = sets == g
+        S = moments(residual[rows], term.subject.codes[rows], term.visit[rows], structure.covariance.q, len(term.subject.levels))
+        x = structure.covariance.from_matrix(S)
+        full.append(x if _inside(structure, x) else plain[g])
+    return structure.unpadded(np.stack(full))[1]
+
+
+def _inside(structure: Grouped, x: Array) -> bool:
+    """Whether a start is a positive definite matrix."""
+    T = structure.covariance.factor(x)
+    return bool(np.all(np.isfinite(T)) and np.abs(np.diagonal(T)).min() > 1e-6 * np.abs(np.diagonal(T)).max())
+
+
+RANGES = np.linspace(-2.0, 4.0, 9)
+"""Moves of the range of a spatial structure tried for a start, on its free axis: a criterion may have several minima in a range.
+
+Beside random effects only the shorter ones: errors that are alike over a whole subject would stand for its random intercept.
+"""
+
+
+def ranged_start(criterion: Criterion, kernel: SubjectsKernel, start: Array) -> Array:
+    """The start with the best of some ranges, where the structure is a function of distances."""
+    if not isinstance(kernel.structure, SpatialStructure):
+        return start
+    size = kernel.structure.covariance.size
+    places = kernel.residual_part.start + np.arange(kernel.structure.groups) * size
+    moves = RANGES[RANGES <= 0.5] if kernel.random.terms else RANGES
+    tried = np.tile(start, (len(moves), 1))
+    tried[:, places] += moves[:, None]
+    return np.asarray(tried[np.argmin(criterion.values(tried, restricted=True))])

@@ -1,0 +1,499 @@
+"""The likelihood of structured errors, with or without random effects: V0 in independent dense blocks.
+
+    V0 = Z D0 Z' + S R0(phi) S
+
+Rows are divided by S (variance function, weights) first; every derivative is the contraction of one adjoint of V0 with what a parameter
+does to V0. Blocks without random effects are pooled by pattern of visits, and then the cost does not depend on the number of subjects.
+
+Rows gathered into independent blocks: one for each subject, or for each set of subjects that share a level of a random term.
+
+Blocks of one size are worked on together. When a block's V depends only on which visits were seen (no random effects, weights or variance
+function), subjects with the same pattern are added up once: `G = sum_i x_ia x_ib'`, and no row is needed again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.data.design import Design
+from bayeslmm.errors import SizeError
+from bayeslmm.likelihood.kernel import Solution, solve_border, stacked
+from bayeslmm.likelihood.parameters import RandomParameters
+from bayeslmm.likelihood.structured.residual_structure import Block, ResidualStructure
+from bayeslmm.likelihood.structured.variance_function import VarianceFunction
+
+WORTH = 100_000
+"""Sums that may be kept whatever the number of rows."""
+
+LARGEST_BLOCK = 8000
+"""Rows of one block beyond which V would not fit."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowBatch:
+    """Blocks of k rows: rows (B, k) positions in the design."""
+
+    rows: Codes
+    block: Block
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PooledBatch:
+    """Patterns of k visits: count (B,) subjects, G (B, k k, r r) their summed products of rows of [X y]."""
+
+    count: Array
+    G: Array
+    block: Block
+
+
+def clusters(design: Design) -> Codes:
+    """(n,) the independent block that each row belongs to."""
+    n = len(design.y)
+    factors = [(term.group.codes, len(term.group.levels)) for term in design.terms]
+    if any(term.relationship is not None for term in design.terms):
+        return np.zeros(n, np.int64)
+    if design.residual is not None:
+        factors.append((design.residual.subject.codes, len(design.residual.subject.levels)))
+    if not factors:
+        return np.arange(n)
+    if len(factors) == 1:
+        return factors[0][0]
+    offsets = np.cumsum([0, *(K for _, K in factors)])
+    first = factors[0][0]
+    row = np.concatenate([first for _ in factors[1:]])
+    column = np.concatenate([codes + offset for (codes, _), offset in zip(factors[1:], offsets[1:], strict=False)])
+    graph = sp.coo_array((np.ones(len(row)), (row, column)), shape=(offsets[-1], offsets[-1]))
+    labels = connected_components(graph, directed=False)[1]
+    return np.unique(labels[first], return_inverse=True)[1].astype(np.int64)
+
+
+def ordered_rows(design: Design, cluster: Codes) -> list[Codes]:
+    """(B, k) row positions for every block size, rows of a block by subject and visit."""
+    subject = cluster if design.residual is None else design.residual.subject.codes
+    visit = np.zeros(len(cluster), np.int64)
+    if design.residual is not None and design.residual.visit is not None:
+        visit = design.residual.visit
+    order = np.lexsort((np.arange(len(cluster)), visit, subject, cluster))
+    sizes = np.bincount(cluster)
+    if sizes.max() > LARGEST_BLOCK:
+        raise SizeError(
+            f"a residual structure ties {sizes.max():,} rows together",
+            where="random effects on factors that cross the subjects",
+            remedy="nest the random effects' grouping factors with the subjects, or drop the residual structure",
+        )
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    found = []
+    for k in np.unique(sizes[sizes > 0]):
+        members = np.flatnonzero(sizes == k)
+        found.append(order[starts[members][:, None] + np.arange(k)])
+    return found
+
+
+def block_of(design: Design, rows: Codes) -> Block:
+    """Where some blocks of rows (B, k) stand in the residual structure."""
+    residual = design.residual
+    if residual is None:
+        return Block(None, None, np.zeros(rows.shape, np.int64), None)
+    group = np.zeros(rows.shape, np.int64) if residual.group is None else residual.group.codes[rows]
+    subject = residual.subject.codes[rows]
+    alone = bool((subject == subject[:, :1]).all())
+    same = None if alone else (subject[:, :, None] == subject[:, None, :]).astype(float)
+    place = None if residual.visit is None else residual.visit[rows]
+    distances = None
+    if residual.coords is not None and residual.visit is None:
+        points = residual.coords[rows]
+        distances = np.sqrt(((points[:, :, None] - points[:, None, :]) ** 2).sum(-1))
+    return Block(place, distances, group, same)
+
+
+def poolable(design: Design) -> bool:
+    """Whether V depends on the pattern of visits alone."""
+    return not design.terms and not design.variance and design.weights is None and design.residual is not None
+
+
+def pooled(design: Design, rows: Codes, border: Array) -> PooledBatch | None:
+    """Blocks (B, k) summed by pattern; None where patterns are about as many as blocks. border : (B, k, r)."""
+    residual = design.residual
+    assert residual is not None
+    if residual.visit is not None:
+        key = residual.visit[rows]
+    elif residual.coords is not None:
+        place = np.unique(residual.coords, axis=0, return_inverse=True)[1].ravel()
+        key = place[rows]
+    else:
+        return None
+    if residual.group is not None:
+        key = np.column_stack([key, residual.group.codes[rows[:, 0]]])
+    _, first, pattern = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    pattern = pattern.ravel()
+    B, k, r = border.shape
+    if not worth(B, len(first), k, r):
+        return None
+    G = summed(border, pattern, len(first))
+    return PooledBatch(np.bincount(pattern).astype(float), G, block_of(design, rows[first]))
+
+
+def worth(blocks: int, kinds: int, k: int, r: int) -> bool:
+    """Whether sums by kind cost less than the blocks."""
+    return kinds <= blocks // 3 and kinds * (k * r) ** 2 <= max(WORTH, 20 * blocks * k * (k + r))
+
+
+def summed(border: Array, pattern: Codes, count: int) -> Array:
+    """Products of rows of [X y] summed by pattern, (count, k k, r r); border : (B, k, r)."""
+    _, k, r = border.shape
+    order = np.argsort(pattern, kind="stable")
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(pattern, minlength=count))])
+    G = np.empty((count, k * k, r * r))
+    for s in range(count):
+        flat = border[order[bounds[s] : bounds[s + 1]]].reshape(-1, k * r)
+        G[s] = (flat.T @ flat).reshape(k, r, k, r).transpose(0, 2, 1, 3).reshape(k * k, r * r)
+    return G
+
+
+MEMORY = 20_000_000
+"""Elements of derivative matrices held at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TermRows:
+    """A random term as the kernel of blocks sees it: conditioned columns (n, q), codes (n,), relationship or None."""
+
+    Z: Array
+    codes: Codes
+    K: int
+    relationship: Array | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubjectData:
+    """Conditioned rows and their blocks.
+
+    border : (n, r) [X y] not yet divided by anything; log_weight_scale : (n,) -log(w)/2, or None
+    behind : the blocks that were pooled, for what is asked of rows after a fit
+    """
+
+    border: Array
+    terms: tuple[TermRows, ...]
+    log_weight_scale: Array | None
+    rows: tuple[RowBatch, ...]
+    pooled: tuple[PooledBatch, ...]
+    behind: tuple[RowBatch, ...]
+    n: int
+
+    @property
+    def r(self) -> int:
+        return int(self.border.shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowsState:
+    """One batch of blocks after factorisation, in scaled rows.
+
+    U : (B, k, r); Z : per term (B, k, q); link : per term (B, k, k) relationship or same-level mask
+    R, V inverse : (B, k, k); s : (B, k) the scale that rows were divided by
+    """
+
+    batch: RowBatch
+    U: Array
+    Z: tuple[Array, ...]
+    link: tuple[Array, ...]
+    R: Array
+    inverse: Array
+    scale: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PooledState:
+    batch: PooledBatch
+    R: Array
+    inverse: Array
+
+
+def _inverse(V: Array) -> tuple[Array, Array]:
+    """log |V| (B,) and V^-1 of positive definite blocks."""
+    L = np.linalg.cholesky(V)
+    Li = np.linalg.solve(L, np.broadcast_to(np.eye(V.shape[-1]), V.shape))
+    return 2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1), Li.swapaxes(-1, -2) @ Li
+
+
+def level_mask(term: TermRows, rows: Codes) -> Array:
+    """(B, k, k) relationship of the levels of two rows, or 1 where they share a level."""
+    codes = term.codes[rows]
+    if term.relationship is not None:
+        return np.asarray(term.relationship[codes[:, :, None], codes[:, None, :]])
+    return np.asarray(codes[:, :, None] == codes[:, None, :], float)
+
+
+class SubjectsState:
+    """One evaluation at one x; adjoints are found when first asked for."""
+
+    def __init__(
+        self, kernel: SubjectsKernel, x: Array, solution: Solution, rows: list[RowsState], pooled: list[PooledState], slopes: Array
+    ) -> None:
+        self.kernel, self.x, self.solution = kernel, x, solution
+        self.rows, self.pooled, self.slopes = rows, pooled, slopes
+        self._kept: dict[bool, tuple[list[Array], list[Array]]] = {}
+
+    @property
+    def _states(self) -> list[RowsState | PooledState]:
+        return [*self.rows, *self.pooled]
+
+    @property
+    def phi(self) -> Array:
+        return np.asarray(self.x[self.kernel.residual_part])
+
+    @cached_property
+    def v(self) -> Array:
+        """(-alpha, 1)."""
+        return np.concatenate([-self.solution.alpha[0], [1.0]])
+
+    @cached_property
+    def row_states(self) -> list[RowsState]:
+        """All rows in their blocks, those of pooled subjects too."""
+        log_scale = self.kernel.log_scale(self.x)[0]
+        D = [term.covariance.matrix(self.x[term.part]) for term in self.kernel.random.terms]
+        return [*self.rows, *(self.kernel.factorised(batch, self.phi, D, log_scale)[0] for batch in self.kernel.data.behind)]
+
+    def residual_scores(self) -> list[Array]:
+        """e = V0^-1 (y - X alpha) of the blocks of `row_states`, (B, k) in scaled rows."""
+        return [(state.inverse @ (state.U @ self.v)[..., None])[..., 0] for state in self.row_states]
+
+    def adjoints(self, restricted: bool) -> tuple[list[Array], list[Array]]:
+        """For every batch (rows, then pooled): d logdet / dV0 and sum of e e', (B, k, k) each."""
+        if restricted in self._kept:
+            return self._kept[restricted]
+        p = self.kernel.data.r - 1
+        Qxx = self.solution.information_inverse[0] if restricted else np.zeros((p, p))
+        logdets, squares = [], []
+        for state in self.rows:
+            e = (state.inverse @ (state.U @ self.v)[..., None])[..., 0]
+            ViX = state.inverse @ state.U[..., :p]
+            logdets.append(state.inverse - (ViX @ Qxx) @ ViX.swapaxes(-1, -2))
+            squares.append(e[..., :, None] * e[..., None, :])
+        Qfull = np.zeros((p + 1, p + 1))
+        Qfull[:p, :p] = Qxx
+        for part in self.pooled:
+            k = part.R.shape[-1]
+            both = part.batch.G @ np.stack([Qfull.ravel(), np.outer(self.v, self.v).ravel()], axis=1)
+            g, h = (both[..., i].reshape(-1, k, k) for i in (0, 1))
+            logdets.append(part.batch.count[:, None, None] * part.inverse - part.inverse @ g @ part.inverse)
+            squares.append(part.inverse @ h @ part.inverse)
+        self._kept[restricted] = (logdets, squares)
+        return logdets, squares
+
+    def gradients(self, restricted: bool) -> tuple[Array, Array]:
+        logdets, squares = self.adjoints(restricted)
+        return self._contract(logdets)[None], -self._contract(squares)[None]
+
+    def gradient(self, restricted: bool, sigma2: float) -> Array:
+        """d criterion / dx (size,) at a given sigma^2: both adjoints contracted as one."""
+        logdets, squares = self.adjoints(restricted)
+        return self._contract([a - b / sigma2 for a, b in zip(logdets, squares, strict=True)])
+
+    def _contract(self, adjoints: list[Array]) -> Array:
+        kernel, out = self.kernel, np.zeros(self.kernel.size)
+        blocks = self.random_adjoints(adjoints)
+        if blocks:
+            T = kernel.random.blocks(self.x[None])
+            out[: kernel.random.size] = kernel.random.chain(
+                kernel.random.derivatives(self.x[None]), [2.0 * (G @ t[0])[None] for G, t in zip(blocks, T, strict=True)]
+            )[0]
+        for state, adjoint in zip(self._states, adjoints, strict=True):
+            out[kernel.residual_part] += kernel.structure.contract(self.phi, state.batch.block, adjoint)
+            if kernel.variance.size and isinstance(state, RowsState):
+                moved = 2.0 * (adjoint * state.R).sum(-1)
+                out[kernel.variance_part] += np.einsum("ibk,bk->i", self.slopes[:, state.batch.rows], moved)
+        return out
+
+    def random_adjoints(self, adjoints: list[Array]) -> list[Array]:
+        """sum over levels of Z' adjoint Z for every factor, in the order of the kernel's factors, (q, q)."""
+        kernel = self.kernel
+        if not kernel.random.terms:
+            return []
+        out = [np.zeros((f.q, f.q)) for f in kernel.random.factors]
+        for state, adjoint in zip(self.rows, adjoints, strict=False):
+            for number, factor in enumerate(kernel.random.factors):
+                Z = np.concatenate([state.Z[i] for i in factor.terms], axis=-1)
+                masked = adjoint * state.link[factor.terms[0]]
+                out[number] += np.einsum("bka,bkl,blc->ac", Z, masked, Z, optimize=True)
+        return out
+
+    def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
+        logdets, squares = self.adjoints(restricted)
+        whole = [a - b / sigma2 for a, b in zip(self.random_adjoints(logdets), self.random_adjoints(squares), strict=True)]
+        G: dict[int, Array] = {}
+        for factor, g in zip(self.kernel.random.factors, whole, strict=True):
+            for i, own in zip(factor.terms, factor.slices, strict=True):
+                G[i] = 0.5 * (g[own, own] + g[own, own].T)
+        return [G[i] for i in range(len(G))]
+
+    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
+        """Expected information of x with sigma profiled out, and the curvature that a sign-free scale needs at 0."""
+        information, trace = self.expected_information()
+        H = information - np.outer(trace, trace) / df
+        size = self.kernel.random.size
+        if size:
+            H[:size, :size] += self._curvature(restricted, sigma2)
+        return H
+
+    def _curvature(self, restricted: bool, sigma2: float) -> Array:
+        random = self.kernel.random
+        G = self.sigma_gradients(restricted, sigma2)
+        out = np.zeros((random.size, random.size))
+        for term, g in zip(random.terms, G, strict=True):
+            dT = term.covariance.factor_derivative(self.x[term.part])
+            out[term.part, term.part] = 2.0 * np.einsum("iab,ac,jcb->ij", dT, g, dT)
+        return out
+
+    def expected_information(self) -> tuple[Array, Array]:
+        """tr(V^-1 dV_i V^-1 dV_j) and tr(V^-1 dV_i) over x."""
+        size = self.kernel.size
+        total, trace = np.zeros((size, size)), np.zeros(size)
+        for state in self._states if size else ():
+            B, k = state.R.shape[:2]
+            step = max(1, MEMORY // max(1, size * k * k))
+            for begin in range(0, B, step):
+                part = slice(begin, begin + step)
+                M = state.inverse[part] @ self.movements(state, part)
+                count = state.batch.count[part] if isinstance(state, PooledState) else np.ones(len(state.R[part]))
+                weighted = M * count[:, None, None]
+                trace += np.einsum("ibkk->i", weighted)
+                total += weighted.reshape(size, -1) @ M.swapaxes(-1, -2).reshape(size, -1).T
+        return 0.5 * (total + total.T), trace
+
+    def movements(self, state: RowsState | PooledState, part: slice) -> Array:
+        """dV0/dx_i of a batch's blocks, (size, B, k, k), in scaled rows."""
+        kernel = self.kernel
+        B, k = state.R[part].shape[:2]
+        out = np.zeros((kernel.size, B, k, k))
+        if isinstance(state, RowsState):
+            for i, term in enumerate(kernel.random.terms):
+                dS = term.covariance.matrix_derivative(self.x[term.part])
+                out[term.part] = self.random_movement(state, part, i, dS)
+            if kernel.variance.size:
+                slope = self.slopes[:, state.batch.rows[part]]
+                out[kernel.variance_part] = (slope[..., :, None] + slope[..., None, :]) * state.R[part]
+        out[kernel.residual_part] = kernel.structure.derivatives(self.phi, state.batch.block.part(part))
+        return out
+
+    def random_movement(self, state: RowsState, part: slice, term: int, dSigma: Array) -> Array:
+        """Z dSigma Z' of a term, (len(dSigma), B, k, k)."""
+        Z = state.Z[term][part]
+        return np.asarray(np.einsum("bka,iac,blc->ibkl", Z, dSigma, Z, optimize=True) * state.link[term][part])
+
+    def scores(self) -> list[Array]:
+        """a = Z' V0^-1 (y - X alpha) by level of every term, (q, K), before any relationship matrix."""
+        found = [np.zeros((t.Z.shape[1], t.K)) for t in self.kernel.data.terms]
+        for state, e in zip(self.row_states, self.residual_scores(), strict=True):
+            for i, term in enumerate(self.kernel.data.terms):
+                codes = term.codes[state.batch.rows].ravel()
+                for a in range(term.Z.shape[1]):
+                    found[i][a] += np.bincount(codes, (state.Z[i][..., a] * e).ravel(), term.K)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubjectsStates:
+    """Evaluations at several x, one after the other: values and gradients."""
+
+    states: tuple[SubjectsState, ...]
+
+    @property
+    def solution(self) -> Solution:
+        return stacked([state.solution for state in self.states])
+
+    def gradients(self, restricted: bool) -> tuple[Array, Array]:
+        pairs = [state.gradients(restricted) for state in self.states]
+        return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+
+    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
+        """Of the first x."""
+        return self.states[0].newton_matrix(restricted, sigma2, df)
+
+    def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
+        """Of the first x."""
+        return self.states[0].sigma_gradients(restricted, sigma2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubjectsKernel:
+    """Structured errors: x = (random terms, residual structure, variance function)."""
+
+    random: RandomParameters
+    structure: ResidualStructure
+    variance: VarianceFunction
+    data: SubjectData
+
+    @property
+    def size(self) -> int:
+        return self.random.size + self.structure.size + self.variance.size
+
+    @property
+    def residual_part(self) -> slice:
+        return slice(self.random.size, self.random.size + self.structure.size)
+
+    @property
+    def variance_part(self) -> slice:
+        return slice(self.size - self.variance.size, self.size)
+
+    def solve(self, x: Array) -> Solution:
+        return stacked([self._one(row).solution for row in x])
+
+    def evaluate(self, x: Array, derivatives: bool) -> SubjectsState | SubjectsStates:
+        if len(x) == 1:
+            return self._one(x[0])
+        return SubjectsStates(tuple(self._one(row) for row in x))
+
+    def log_scale(self, x: Array) -> tuple[Array | None, Array]:
+        """log of what rows are divided by, (n,), and its derivatives in the variance parameters."""
+        if not self.variance.size:
+            return self.data.log_weight_scale, np.zeros((0, self.data.n))
+        log_v, slopes = self.variance.log_multiplier(x[self.variance_part])
+        return log_v if self.data.log_weight_scale is None else log_v + self.data.log_weight_scale, slopes
+
+    def _one(self, x: Array) -> SubjectsState:
+        log_scale, slopes = self.log_scale(x)
+        D = [term.covariance.matrix(x[term.part]) for term in self.random.terms]
+        phi = x[self.residual_part]
+        logdet = 0.0 if log_scale is None else 2.0 * float(log_scale.sum())
+        border = np.zeros((self.data.r, self.data.r))
+        rows, pooled = [], []
+        for batch in self.data.rows:
+            state, part = self.factorised(batch, phi, D, log_scale)
+            rows.append(state)
+            logdet += part
+            flat = (state.inverse @ state.U).reshape(-1, self.data.r)
+            border += state.U.reshape(-1, self.data.r).T @ flat
+        for group in self.data.pooled:
+            R = self.structure.matrices(phi, group.block)
+            each, inverse = _inverse(R)
+            logdet += float(group.count @ each)
+            border += np.einsum("bk,bkr->r", inverse.reshape(len(R), -1), group.G).reshape(self.data.r, self.data.r)
+            pooled.append(PooledState(group, R, inverse))
+        border = 0.5 * (border + border.T)
+        return SubjectsState(self, x, solve_border(np.array([logdet]), border[None]), rows, pooled, slopes)
+
+    def factorised(self, batch: RowBatch, phi: Array, D: list[Array], log_scale: Array | None) -> tuple[RowsState, float]:
+        """The blocks of a batch at some parameters, and the sum of their log determinants."""
+        U = self.data.border[batch.rows]
+        scale = np.ones(batch.rows.shape)
+        Z = [term.Z[batch.rows] for term in self.data.terms]
+        if log_scale is not None:
+            scale = np.exp(log_scale[batch.rows])
+            U = U / scale[..., None]
+            Z = [z / scale[..., None] for z in Z]
+        R = self.structure.matrices(phi, batch.block)
+        V = R.copy()
+        links = []
+        for term, z, d in zip(self.data.terms, Z, D, strict=True):
+            link = level_mask(term, batch.rows)
+            V += (z @ d @ z.swapaxes(-1, -2)) * link
+            links.append(link)
+        logdet, inverse = _inverse(V)
+        return RowsState(batch, U, tuple(Z), tuple(links), R, inverse, scale), float(logdet.sum())

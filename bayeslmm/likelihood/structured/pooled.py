@@ -1,0 +1,196 @@
+"""Structured errors at many x at once: the blocks of every batch for all x in one Cholesky, pooled patterns in one matrix product.
+
+With random effects too, blocks that are alike (the same visits, Z, weights and covariates of a variance function) have one and the same V0:
+it is factorised once for all of them, and what they observed is added up. Values and draws only. A variance function, whose rows would
+scale differently at every x, multiplies R instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.likelihood.kernel import Solution, solve_border
+from bayeslmm.likelihood.structured.kernel import RowBatch, SubjectsKernel, level_mask, summed, worth
+from bayeslmm.likelihood.structured.residual_structure import Block, Grouped, ResidualStructure, SpatialStructure
+
+DIGITS = 12
+"""Decimals, in units of the largest, to which two blocks must agree to be alike."""
+
+
+def many_matrices(structure: ResidualStructure, phi: Array, block: Block) -> Array:
+    """R0 (t, B, k, k) at phi (t, size)."""
+    B, k = block.shape
+    if not isinstance(structure, Grouped):
+        return np.broadcast_to(np.eye(k), (len(phi), B, k, k))
+    sets = np.concatenate([np.ones((len(phi), 1)), phi], axis=1).reshape(len(phi), structure.groups, structure.covariance.size)
+    if isinstance(structure, SpatialStructure):
+        assert block.distances is not None
+        R = structure.located.matrix_at(sets[:, 0], block.distances)
+        for g in range(1, structure.groups):
+            R = np.where(block.group[:, :, None] == g, structure.located.matrix_at(sets[:, g], block.distances), R)
+    else:
+        assert block.place is not None
+        m = structure.covariance.q
+        index = (block.group[:, :, None] * m + block.place[:, :, None]) * m + block.place[:, None, :]
+        R = structure.covariance.matrix(sets).reshape(len(phi), -1)[:, index]
+    return R if block.same is None else R * block.same
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alike:
+    """A batch of blocks (B, k) by kind: one block of each of the C kinds stands for all.
+
+    rows : (C, k); block : theirs; kind : (B,) of every block; count : (C,) blocks of each
+    G : (C, k k, r r) their summed products of rows of [X y] / scale; None where kinds are about as many as blocks
+    """
+
+    rows: Codes
+    block: Block
+    kind: Codes
+    count: Array
+    G: Array | None
+
+    @property
+    def members(self) -> list[Codes]:
+        """The blocks of each kind."""
+        return np.split(np.argsort(self.kind, kind="stable"), np.cumsum(self.count[:-1]).astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScaledRows:
+    """One block of each kind in scaled rows: R0 and V0 (t, C, k, k)."""
+
+    R: Array
+    V: Array
+
+
+def alike(kernel: SubjectsKernel, batch: RowBatch) -> Alike:
+    """The kinds of a batch."""
+    B, k = batch.block.shape
+    kind = np.arange(B) if B == 1 else np.unique(features(kernel, batch), axis=0, return_inverse=True)[1].ravel()
+    if kind.max() == B - 1:  # all differ: each keeps its place
+        kind = np.arange(B)
+    count = np.bincount(kind)
+    first = np.unique(kind, return_index=True)[1]
+    G = summed(scaled_border(kernel, batch.rows), kind, len(first)) if worth(B, len(first), k, kernel.data.r) else None
+    return Alike(batch.rows[first], batch.block.part(first), kind.astype(np.int64), count.astype(float), G)
+
+
+def features(kernel: SubjectsKernel, batch: RowBatch) -> Array:
+    """All that V0 of a block depends on, (B, any)."""
+    data, block = kernel.data, batch.block
+    found = [block.group, *(part for part in (block.place, block.distances, block.same) if part is not None)]
+    if data.log_weight_scale is not None:
+        found.append(data.log_weight_scale[batch.rows])
+    for term in data.terms:
+        found += [term.Z[batch.rows], level_mask(term, batch.rows)]
+    found += [value[batch.rows] for value in kernel.variance.values if value is not None]
+    found += [factor.strata[batch.rows] for factor in kernel.variance.factors if factor.strata is not None]
+    return np.concatenate([rounded(np.asarray(part, float).reshape(len(batch.rows), -1)) for part in found], axis=1)
+
+
+def rounded(values: Array) -> Array:
+    """Equal where values agree but for rounding."""
+    return np.asarray(np.round(values / max(float(np.abs(values).max(initial=0.0)), 1e-300), DIGITS) + 0.0)
+
+
+def row_scale(kernel: SubjectsKernel, rows: Codes) -> Array | float:
+    """What rows are divided by, (B, k, 1)."""
+    log_scale = kernel.data.log_weight_scale
+    return 1.0 if log_scale is None else np.asarray(np.exp(log_scale[rows])[..., None])
+
+
+def scaled_border(kernel: SubjectsKernel, rows: Codes) -> Array:
+    """[X y] (B, k, r) in scaled rows."""
+    return np.asarray(kernel.data.border[rows] / row_scale(kernel, rows))
+
+
+def scaled_columns(kernel: SubjectsKernel, rows: Codes) -> list[Array]:
+    """Z (B, k, q) of every term in scaled rows."""
+    scale = row_scale(kernel, rows)
+    return [np.asarray(data.Z[rows] / scale) for data in kernel.data.terms]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatternKernel:
+    """The values of a kernel of structured errors at many x; kinds : of every batch of rows."""
+
+    kernel: SubjectsKernel
+    kinds: tuple[Alike, ...]
+
+    @property
+    def cells(self) -> int:
+        """Array elements that one x asks for."""
+        data = self.kernel.data
+        shapes = [own.block.shape for own in self.kinds] + [group.block.shape for group in data.pooled]
+        return sum(4 * B * k * (k + data.r) for B, k in shapes)
+
+    @property
+    def draw_cells(self) -> int:
+        """Array elements that a draw of the random effects at one x asks for."""
+        data = self.kernel.data
+        rows = sum(4 * int(batch.rows.size) for batch in data.rows)
+        return self.cells + rows + sum(3 * term.K * int(term.Z.shape[1]) for term in data.terms)
+
+    def solve(self, x: Array) -> Solution:
+        """The profile in alpha at x (t, size)."""
+        kernel = self.kernel
+        t, r = len(x), kernel.data.r
+        log_scale = kernel.data.log_weight_scale
+        logdet = np.full(t, 0.0 if log_scale is None else 2.0 * float(log_scale.sum()))
+        border = np.zeros((t, r, r))
+        for batch, kind in zip(kernel.data.rows, self.kinds, strict=True):
+            part, own = self._rows(batch, kind, x)
+            logdet += part
+            border += own
+        for group in kernel.data.pooled:
+            R = many_matrices(kernel.structure, x[:, kernel.residual_part], group.block)
+            part, own = self._summed(R, group.count, group.G)
+            logdet += part
+            border += own
+        return solve_border(logdet, 0.5 * (border + border.swapaxes(-1, -2)))
+
+    def _rows(self, batch: RowBatch, kind: Alike, x: Array) -> tuple[Array, Array]:
+        V, r = self.scaled(kind, x).V, self.kernel.data.r
+        if kind.G is not None:
+            return self._summed(V, kind.count, kind.G)
+        L, U = np.linalg.cholesky(V), scaled_border(self.kernel, batch.rows)
+        logdet = _logdets(L) @ kind.count
+        if len(kind.count) < len(kind.kind):
+            L = L[:, kind.kind]
+        half = np.linalg.solve(L, np.broadcast_to(U, (*L.shape[:-1], r))).reshape(len(x), -1, r)
+        return logdet, half.swapaxes(-1, -2) @ half
+
+    def scaled(self, kind: Alike, x: Array) -> ScaledRows:
+        """The blocks of every kind at many x."""
+        kernel = self.kernel
+        R = many_matrices(kernel.structure, x[:, kernel.residual_part], kind.block)
+        if kernel.variance.size:
+            v = np.exp(kernel.variance.log_multipliers(x[:, kernel.variance_part], kind.rows))
+            R = v[..., None] * R * v[..., None, :]
+        V = R
+        for Z, term, data in zip(scaled_columns(kernel, kind.rows), kernel.random.terms, kernel.data.terms, strict=True):
+            D = term.covariance.matrix(x[:, term.part])
+            V = V + (Z @ D[:, None] @ Z.swapaxes(-1, -2)) * level_mask(data, kind.rows)
+        return ScaledRows(R, V)
+
+    def _summed(self, V: Array, count: Array, G: Array) -> tuple[Array, Array]:
+        """log |V| and the border of blocks added up."""
+        L = np.linalg.cholesky(V)
+        Li = np.linalg.inv(L)
+        inverse = (Li.swapaxes(-1, -2) @ Li).reshape(len(V), -1)
+        r = self.kernel.data.r
+        return _logdets(L) @ count, (inverse @ G.reshape(inverse.shape[1], r * r)).reshape(len(V), r, r)
+
+
+def _logdets(L: Array) -> Array:
+    """log |L L'|, (t, B)."""
+    return np.asarray(2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1))
+
+
+def pattern_kernel(kernel: SubjectsKernel) -> PatternKernel:
+    """A kernel's values at many x."""
+    return PatternKernel(kernel, tuple(alike(kernel, batch) for batch in kernel.data.rows))

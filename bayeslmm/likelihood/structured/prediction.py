@@ -1,0 +1,196 @@
+"""What structured errors leave known: conditional modes, their covariances, and rows given all outcomes that were observed.
+
+For a new row with covariance c to the observed outcomes (through shared levels of random terms and, within a subject, through R)
+
+    E(y_new | y) = x'alpha + c' V^-1 (y - X alpha),    var = v - c' V^-1 c + d' C d,   d = x - X' V^-1 c,  C = (X' V^-1 X)^-1.
+
+All in units of sigma on rows divided by S; c is sparse, V^-1 block diagonal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.likelihood.criterion import Point
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.kernel import SubjectsState
+from bayeslmm.likelihood.structured.residual_structure import Block, Grouped
+
+ROUNDING = 1e-14
+"""Variance of what is predicted given the data, relative to its variance without them, that stands for none."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResidualPlace:
+    """Where new rows stand in the residual structure.
+
+    subject : (n,) code among the subjects observed, -1 for none of them
+    place : (n,) visit index, or None; coords : (n, d), or None
+    group : (n,) number of the parameter set; log_scale : (n,) log of S (variance function and weights, as the kernel has it)
+    """
+
+    subject: Codes
+    place: Codes | None
+    coords: Array | None
+    group: Codes
+    log_scale: Array
+
+
+def subject_modes(problem: Problem, point: Point) -> list[Array]:
+    """Conditional modes of every term, (K, q), user's scale."""
+    state = _state(point)
+    found = []
+    for term, data, a in zip(problem.random.terms, state.kernel.data.terms, state.scores(), strict=True):
+        related = a if data.relationship is None else a @ data.relationship
+        D = term.covariance.matrix(state.x[term.part])
+        found.append(problem.conditioning.y_scale * (term.map.whole @ D @ related).T)
+    return found
+
+
+def subject_mode_covariances(problem: Problem, point: Point) -> list[Array]:
+    """var(beta_k | y, alpha) of every term, (K, q, q), user's scale."""
+    state = _state(point)
+    scale = point.sigma2 * problem.conditioning.y_scale**2
+    found = []
+    for i, (term, data) in enumerate(zip(problem.random.terms, state.kernel.data.terms, strict=True)):
+        D = term.covariance.matrix(state.x[term.part])
+        size = np.ones(data.K) if data.relationship is None else np.diagonal(data.relationship)
+        inner = _level_information(state, i)
+        whole = term.map.whole
+        found.append(scale * (whole @ (size[:, None, None] * D - D @ inner @ D) @ whole.T))
+    return found
+
+
+def _level_information(state: SubjectsState, i: int) -> Array:
+    """Z_k' V^-1 Z_k of every level (K, q, q), Z_k all rows that level k reaches through the relationship matrix."""
+    data = state.kernel.data.terms[i]
+    q = data.Z.shape[1]
+    out = np.zeros((data.K, q, q))
+    for part in state.row_states:
+        Z, codes = part.Z[i], data.codes[part.batch.rows]
+        if data.relationship is None:
+            mine = (codes[:, :, None] == codes[:, None, :]).astype(float)
+            t = (part.inverse * mine) @ Z
+            for a in range(q):
+                for b in range(q):
+                    out[:, a, b] += np.bincount(codes.ravel(), (Z[..., a] * t[..., b]).ravel(), data.K)
+        else:
+            for B in range(len(codes)):
+                reach = data.relationship[:, codes[B]][:, :, None] * Z[B]
+                out += np.einsum("kia,ij,kjb->kab", reach, part.inverse[B], reach, optimize=True)
+    return out
+
+
+def subject_rows(
+    problem: Problem, point: Point, X: Array, Zs: Sequence[Array], codes: Sequence[Codes], place: ResidualPlace | None
+) -> tuple[Array, Array, Array]:
+    """What the observed outcomes add to x'alpha at new rows, the variance of what is predicted, and how much of it is alpha's: (n,) each.
+
+    With `place` the thing predicted is the outcome itself, its error included; without, x'alpha + z'beta. Terms at code -1 are left out.
+    """
+    state = _state(point)
+    c = problem.conditioning
+    kernel = state.kernel
+    n, N = kernel.data.n, len(X)
+    log_scale = kernel.log_scale(state.x)[0]
+    scale = np.ones(n) if log_scale is None else np.exp(log_scale)
+    C = sp.csr_array((N, n))
+    own = np.zeros(N)
+    for i, (term, data) in enumerate(zip(problem.random.terms, kernel.data.terms, strict=True)):
+        D = term.covariance.matrix(state.x[term.part])
+        z = np.where(codes[i][:, None] >= 0, Zs[i] @ term.map.whole, 0.0)
+        level = np.maximum(codes[i], 0)
+        size = np.ones(data.K) if data.relationship is None else np.diagonal(data.relationship)
+        own += np.einsum("na,ab,nb->n", z, D, z) * size[level]
+        C = C + _through_levels(z @ D, level, data.Z / scale[:, None], data.codes, data.K, data.relationship)
+    if place is not None:
+        residual, variance = _through_errors(problem, state, place)
+        C, own = C + residual, own + variance
+    gained, left, d = _condition(state, sp.csr_array(C), X @ c.back, own)
+    through_alpha = np.einsum("nx,xz,nz->n", d, state.solution.information_inverse[0], d)
+    unit, variance = point.sigma2 * c.y_scale**2, left + through_alpha
+    # an outcome that was observed has no variance left: what the differences leave of it is rounding
+    return c.y_scale * gained, unit * np.where(variance > ROUNDING * own, variance, 0.0), unit * through_alpha
+
+
+def _through_levels(zD: Array, level: Codes, Z: Array, codes: Codes, K: int, relationship: Array | None) -> sp.csr_array:
+    """z' D Z' over shared levels, (N, n) sparse."""
+    n, total = len(Z), None
+    for a in range(Z.shape[1]):
+        columns = sp.csr_array((Z[:, a], (codes, np.arange(n))), shape=(K, n))
+        if relationship is not None:
+            columns = sp.csr_array(sp.csr_array(relationship) @ columns)
+        part = sp.csr_array(sp.diags_array(zD[:, a]) @ columns[level])
+        total = part if total is None else total + part
+    assert total is not None
+    return sp.csr_array(total)
+
+
+def _through_errors(problem: Problem, state: SubjectsState, place: ResidualPlace) -> tuple[sp.csr_array, Array]:
+    """Covariances (N, n) of new errors with those observed, these divided by S, and the new errors' variances."""
+    n, N = state.kernel.data.n, len(place.subject)
+    s = np.exp(place.log_scale)
+    structure, design = state.kernel.structure, problem.design
+    if not isinstance(structure, Grouped) or design.residual is None:
+        return sp.csr_array((N, n)), s**2
+    own = structure.matrices(state.phi, _points(place))[:, 0, 0]
+    subject = design.residual.subject.codes
+    order = np.argsort(subject, kind="stable")
+    starts = np.searchsorted(subject[order], np.arange(len(design.residual.subject.levels) + 1))
+    known = np.flatnonzero(place.subject >= 0)
+    counts = starts[place.subject[known] + 1] - starts[place.subject[known]]
+    new = np.repeat(known, counts)
+    offset = np.cumsum(counts) - counts
+    old = order[np.arange(counts.sum()) - np.repeat(offset, counts) + np.repeat(starts[place.subject[known]], counts)]
+    pairs = _pairs(place, new, problem, old)
+    values = structure.matrices(state.phi, pairs)[:, 0, 1] * s[new]
+    return sp.csr_array((values, (new, old)), shape=(N, n)), own * s**2
+
+
+def _points(place: ResidualPlace) -> Block:
+    N = len(place.subject)
+    return Block(
+        None if place.place is None else place.place[:, None],
+        None if place.coords is None or place.place is not None else np.zeros((N, 1, 1)),
+        place.group[:, None],
+        None,
+    )
+
+
+def _pairs(place: ResidualPlace, new: Codes, problem: Problem, old: Codes) -> Block:
+    """Blocks of two rows: a new one and an observed one of its subject."""
+    residual = problem.design.residual
+    assert residual is not None
+    group = np.repeat(place.group[new][:, None], 2, axis=1)
+    if residual.visit is not None and place.place is not None:
+        return Block(np.column_stack([place.place[new], residual.visit[old]]), None, group, None)
+    assert residual.coords is not None and place.coords is not None
+    distance = np.linalg.norm(place.coords[new] - residual.coords[old], axis=1)
+    blocks = np.zeros((len(new), 2, 2))
+    blocks[:, 0, 1] = blocks[:, 1, 0] = distance
+    return Block(None, blocks, group, None)
+
+
+def _condition(state: SubjectsState, C: sp.csr_array, X: Array, own: Array) -> tuple[Array, Array, Array]:
+    """c' V^-1 (y - X alpha), v - c' V^-1 c and x - X' V^-1 c of every row of C."""
+    gained, left, d = np.zeros(len(own)), own.copy(), X.copy()
+    by_column = C.tocsc()
+    p = X.shape[1]
+    for part, e in zip(state.row_states, state.residual_scores(), strict=True):
+        B, k = part.batch.rows.shape
+        block = sp.csr_array(by_column[:, part.batch.rows.ravel()])
+        gained += block @ e.ravel()
+        d -= block @ (part.inverse @ part.U[..., :p]).reshape(B * k, p)
+        inverse = sp.bsr_array((part.inverse, np.arange(B), np.arange(B + 1)), shape=(B * k, B * k))
+        left -= np.asarray(block.multiply(block @ inverse).sum(axis=1)).ravel()
+    return gained, left, d
+
+
+def _state(point: Point) -> SubjectsState:
+    assert isinstance(point.state, SubjectsState)
+    return point.state

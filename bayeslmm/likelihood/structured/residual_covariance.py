@@ -1,0 +1,131 @@
+"""What the rows' errors look like: their standard deviations, their whitening, their covariance, and draws of them.
+
+The parameters of the errors as a person reads them: by name, and as matrices over visits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bayeslmm._arrays import Array, Codes, Generator
+from bayeslmm.covariance.spatial import Located
+from bayeslmm.likelihood.criterion import Point
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.kernel import block_of, ordered_rows
+from bayeslmm.likelihood.structured.residual_structure import Grouped, VisitStructure
+
+
+def unit_sds(problem: Problem, x: Array) -> Array:
+    """sd of every error in units of sigma, (n,): 1 / sqrt(w) with weights, times the variance function and the structure's own."""
+    design = problem.design
+    if problem.structured is None:
+        return np.ones(design.nobs) if design.weights is None else 1.0 / np.sqrt(design.weights)
+    return np.sqrt(unit_covariances(problem, x, np.arange(design.nobs)[:, None])[:, 0, 0])
+
+
+def unit_covariances(problem: Problem, x: Array, rows: Codes) -> Array:
+    """R / sigma^2 over blocks of rows (B, k): (B, k, k)."""
+    design, kernel = problem.design, problem.structured
+    if kernel is None:
+        out = np.zeros((*rows.shape, rows.shape[1]))
+        k = np.arange(rows.shape[1])
+        out[:, k, k] = unit_sds(problem, x)[rows] ** 2
+        return out
+    R = kernel.structure.matrices(x[kernel.residual_part], block_of(design, rows))
+    log_scale = kernel.log_scale(x)[0]
+    if log_scale is None:
+        return R
+    s = np.exp(log_scale[rows]) / np.sqrt(problem.conditioning.weight_mean)
+    return np.asarray(R * s[:, :, None] * s[:, None, :])
+
+
+def residual_sds(problem: Problem, point: Point) -> Array:
+    """The fitted residual sd of every row, (n,)."""
+    return _sigma(problem, point) * unit_sds(problem, point.x)
+
+
+def error_covariances(problem: Problem, point: Point, rows: Codes) -> Array:
+    """R over blocks of rows (B, k): (B, k, k)."""
+    return problem.sigma2(point.sigma2) * unit_covariances(problem, point.x, rows)
+
+
+def error_covariance(problem: Problem, point: Point, rows: Codes) -> Array:
+    """R over some rows, (k, k)."""
+    return np.asarray(error_covariances(problem, point, np.asarray(rows)[None])[0])
+
+
+def whitened(problem: Problem, point: Point, errors: Array) -> Array:
+    """L^-1 e with L the lower Cholesky factor of each subject's R, its rows in the order of the visits, (n,)."""
+    if problem.design.residual is None:
+        return np.asarray(errors / residual_sds(problem, point))
+    out = np.empty_like(errors)
+    for rows in _by_subject(problem):
+        L = np.linalg.cholesky(error_covariances(problem, point, rows))
+        out[rows] = np.linalg.solve(L, errors[rows][..., None])[..., 0]
+    return out
+
+
+def draw_errors(problem: Problem, x: Array, sigma: float, rng: Generator) -> Array:
+    """A draw of the errors of all rows at the parameters x, (n,)."""
+    z = rng.standard_normal(problem.design.nobs)
+    if problem.design.residual is None:
+        return sigma * unit_sds(problem, x) * z
+    out = np.empty_like(z)
+    for rows in _by_subject(problem):
+        L = np.linalg.cholesky(unit_covariances(problem, x, rows))
+        out[rows] = sigma * (L @ z[rows][..., None])[..., 0]
+    return out
+
+
+def _by_subject(problem: Problem) -> list[Codes]:
+    """(B, k) rows of the subjects of each size, in the order of the visits."""
+    assert problem.design.residual is not None
+    return ordered_rows(problem.design, problem.design.residual.subject.codes)
+
+
+def _sigma(problem: Problem, point: Point) -> float:
+    return float(np.sqrt(problem.sigma2(point.sigma2)))
+
+
+def _sets(problem: Problem, x: Array, sigma: float) -> tuple[Grouped, Array] | None:
+    """The structure and its own parameters of R in the units of the data, (G, size)."""
+    kernel = problem.structured
+    if kernel is None or not isinstance(kernel.structure, Grouped):
+        return None
+    covariance = kernel.structure.covariance
+    return kernel.structure, np.stack([covariance.rescale(own, sigma) for own in kernel.structure.padded(x[kernel.residual_part])])
+
+
+def visit_covariances(problem: Problem, x: Array, sigma: float) -> Array | None:
+    """R over visits of every group, (G, m, m), at weight 1 and the reference of the variance function; None for other structures."""
+    found = _sets(problem, x, sigma)
+    if found is None or not isinstance(found[0], VisitStructure):
+        return None
+    return found[0].covariance.matrix(found[1])
+
+
+def residual_parameters(problem: Problem, x: Array, sigma: float) -> list[tuple[str, float]]:
+    """Natural parameters of R, by group where there are several, then those of the variance function."""
+    kernel, residual = problem.structured, problem.design.residual
+    rows: list[tuple[str, float]] = []
+    found = _sets(problem, x, sigma)
+    if found is not None and residual is not None:
+        covariance = found[0].covariance
+        labels = [str(label) for label in residual.visit_levels]
+        names = covariance.natural_names if isinstance(covariance, Located) else covariance.natural_names_for(labels)
+        groups = [""] if residual.group is None else [f"|{label}" for label in residual.group.levels]
+        for group, own in zip(groups, covariance.natural(found[1]), strict=True):
+            rows += [(f"{name}{group}", float(value)) for name, value in zip(names, own, strict=True)]
+    if kernel is not None and kernel.variance.size:
+        if found is None:
+            rows.append(("sigma", sigma))
+        rows += list(zip(kernel.variance.names, map(float, kernel.variance.natural(x[kernel.variance_part])), strict=True))
+    return rows
+
+
+def one_sigma(problem: Problem) -> bool:
+    """Whether the errors have one standard deviation, up to weights and the variance function."""
+    found = problem.structured
+    if found is None or not isinstance(found.structure, Grouped):
+        return True
+    return found.structure.groups == 1 and found.structure.covariance.homogeneous

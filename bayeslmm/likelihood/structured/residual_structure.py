@@ -1,0 +1,228 @@
+"""R0 over blocks of rows: a structure over visits or over places, with one set of parameters or one for each group.
+
+R = sigma^2 S R0(phi) S. The leading scale of the first group's structure is held at 1, so that sigma is its standard deviation (for a
+heterogeneous structure: that of the first visit). S holds the variance function and 1/sqrt(weight); rows are divided by it before they
+meet R0, so R0 alone is seen here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.registry import make
+from bayeslmm.covariance.spatial import Located
+from bayeslmm.data.design import Design, ResidualDesign
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Where the rows of some blocks stand: (B, k) each.
+
+    place : index of the visit, or None; distances : (B, k, k) or None; group : (B, k) number of the parameter set
+    same : (B, k, k) 1 where two rows share a subject, or None when every block is one subject
+    """
+
+    place: Codes | None
+    distances: Array | None
+    group: Codes
+    same: Array | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (int(self.group.shape[0]), int(self.group.shape[1]))
+
+    def part(self, which: slice | Codes) -> Block:
+        """Some of the blocks."""
+        return Block(
+            None if self.place is None else self.place[which],
+            None if self.distances is None else self.distances[which],
+            self.group[which],
+            None if self.same is None else self.same[which],
+        )
+
+
+class ResidualStructure(Protocol):
+    """R0 over blocks, its derivatives, and the pull-back of an adjoint."""
+
+    @property
+    def size(self) -> int: ...
+
+    def matrices(self, phi: Array, block: Block) -> Array:
+        """R0 (B, k, k)."""
+        ...
+
+    def derivatives(self, phi: Array, block: Block) -> Array:
+        """dR0/dphi (size, B, k, k)."""
+        ...
+
+    def contract(self, phi: Array, block: Block, adjoint: Array) -> Array:
+        """sum adjoint * dR0/dphi (size,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Independent:
+    """R0 = I: random effects with a variance function only."""
+
+    @property
+    def size(self) -> int:
+        return 0
+
+    def matrices(self, phi: Array, block: Block) -> Array:
+        B, k = block.shape
+        return np.broadcast_to(np.eye(k), (B, k, k)).copy()
+
+    def derivatives(self, phi: Array, block: Block) -> Array:
+        B, k = block.shape
+        return np.zeros((0, B, k, k))
+
+    def contract(self, phi: Array, block: Block, adjoint: Array) -> Array:
+        return np.zeros(0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grouped:
+    """Parameter sets of G groups: the first without its leading scale, the others whole."""
+
+    covariance: Covariance
+    groups: int
+
+    @property
+    def size(self) -> int:
+        return self.groups * self.covariance.size - 1
+
+    def padded(self, phi: Array) -> Array:
+        """(G, size of the structure), the first leading scale 1."""
+        return np.concatenate([[1.0], phi]).reshape(self.groups, self.covariance.size)
+
+    def unpadded(self, full: Array) -> tuple[float, Array]:
+        """sigma and phi of (G, size) parameters of R itself."""
+        lead = float(full[0, 0])
+        scaled = np.stack([self.covariance.rescale(row, 1.0 / lead) for row in full])
+        return abs(lead), scaled.ravel()[1:]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VisitStructure(Grouped):
+    """A structure over m visits."""
+
+    def _index(self, block: Block) -> Codes:
+        assert block.place is not None
+        m = self.covariance.q
+        return np.asarray((block.group[:, :, None] * m + block.place[:, :, None]) * m + block.place[:, None, :])
+
+    def matrices(self, phi: Array, block: Block) -> Array:
+        R = self.covariance.matrix(self.padded(phi)).ravel()[self._index(block)]
+        return R if block.same is None else R * block.same
+
+    def derivatives(self, phi: Array, block: Block) -> Array:
+        dR, index, m = self.covariance.matrix_derivative(self.padded(phi)), self._index(block), self.covariance.q
+        k = self.covariance.size
+        out = np.zeros((self.groups * k, *index.shape))
+        for g in range(self.groups):
+            mine = block.group[:, :, None] == g if self.groups > 1 else None
+            inner = np.clip(index - g * m * m, 0, m * m - 1)
+            values = dR[g].reshape(k, m * m)[:, inner]
+            out[g * k : (g + 1) * k] = values if mine is None else values * mine
+        out = out[1:]
+        return out if block.same is None else out * block.same
+
+    def contract(self, phi: Array, block: Block, adjoint: Array) -> Array:
+        m = self.covariance.q
+        masked = adjoint if block.same is None else adjoint * block.same
+        pooled = np.bincount(self._index(block).ravel(), masked.ravel(), self.groups * m * m).reshape(self.groups, 1, m, m)
+        return np.asarray((self.covariance.matrix_derivative(self.padded(phi)) * pooled).sum((-1, -2)).ravel()[1:])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpatialStructure(Grouped):
+    """A function of distances."""
+
+    @property
+    def located(self) -> Located:
+        assert isinstance(self.covariance, Located)
+        return self.covariance
+
+    def matrices(self, phi: Array, block: Block) -> Array:
+        assert block.distances is not None
+        sets = self.padded(phi)
+        R = self.located.matrix_at(sets[0], block.distances)
+        for g in range(1, self.groups):
+            R = np.where(block.group[:, :, None] == g, self.located.matrix_at(sets[g], block.distances), R)
+        return R if block.same is None else R * block.same
+
+    def derivatives(self, phi: Array, block: Block) -> Array:
+        assert block.distances is not None
+        parts = []
+        for g, x in enumerate(self.padded(phi)):
+            dR = self._derivative_at(x, block.distances)
+            parts.append(dR if self.groups == 1 else dR * (block.group[:, :, None] == g))
+        out = np.concatenate(parts)[1:]
+        return out if block.same is None else out * block.same
+
+    def _derivative_at(self, x: Array, distances: Array) -> Array:
+        """d(s^2 C)/dx (size, B, k, k)."""
+        out = x[0] ** 2 * self.located.correlation_derivative(x, distances)
+        out[0] = 2.0 * x[0] * self.located.correlation(x, distances)
+        return np.asarray(out)
+
+    def contract(self, phi: Array, block: Block, adjoint: Array) -> Array:
+        return np.asarray(np.einsum("ibjk,bjk->i", self.derivatives(phi, block), adjoint))
+
+
+def residual_structure(design: Design) -> ResidualStructure:
+    """The structure of a design's R."""
+    if design.residual is None:
+        return Independent()
+    covariance = residual_covariance(design.residual)
+    groups = 1 if design.residual.group is None else len(design.residual.group.levels)
+    return SpatialStructure(covariance, groups) if isinstance(covariance, Located) else VisitStructure(covariance, groups)
+
+
+def residual_covariance(residual: ResidualDesign) -> Covariance:
+    """The structure object of a residual design."""
+    if residual.visit is None and residual.coords is not None:
+        return make(residual.name, 2, residual.order, reach=_step(residual), nugget=residual.nugget)
+    dims = (residual.shape[0], residual.shape[1]) if "@" in residual.name else None
+    levels = len(residual.visit_levels)
+    return make(residual.name, levels, residual.order, dims=dims, nugget=residual.nugget, positions=residual.positions)
+
+
+def _step(residual: ResidualDesign) -> float:
+    """The median distance between neighbouring rows of a subject."""
+    assert residual.coords is not None
+    order = np.lexsort((residual.coords[:, 0], residual.subject.codes))
+    same = np.diff(residual.subject.codes[order]) == 0
+    steps = np.linalg.norm(np.diff(residual.coords[order], axis=0), axis=1)[same]
+    return float(np.median(steps[steps > 0])) if np.any(steps > 0) else 1.0
+
+
+def _by_scale(structure: Grouped) -> bool:
+    """Whether the first natural parameter is the leading scale (or its square), so that it is 1 in R0."""
+    return not structure.covariance.name.startswith("fa")
+
+
+def residual_natural(structure: ResidualStructure, phi: Array) -> Array:
+    """Natural parameters of R0: standard deviations relative to sigma (the first, which is 1, left out), correlations.
+
+    Factor-analytic structures, whose natural parameters are loadings, keep their free parameters.
+    """
+    if not isinstance(structure, Grouped):
+        return np.zeros(0)
+    if not _by_scale(structure):
+        return np.array(phi)
+    return np.asarray(structure.covariance.natural(structure.padded(phi)).ravel()[1:])
+
+
+def residual_free(structure: ResidualStructure, natural: Array) -> Array:
+    """The inverse of `residual_natural`."""
+    if not isinstance(structure, Grouped):
+        return np.zeros(0)
+    if not _by_scale(structure):
+        return np.array(natural)
+    return np.asarray(structure.covariance.from_natural(structure.padded(natural)).ravel()[1:])

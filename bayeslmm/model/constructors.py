@@ -1,0 +1,216 @@
+"""`read_model` and `LMM.write`: models in spec files.
+
+`from_partitions`: a model on rows that do not fit in memory.
+
+`mmrm`: a model by mmrm's formula.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bayeslmm.datasets import load_dataset
+from bayeslmm.errors import SpecificationError, StoreError
+from bayeslmm.formula.update import updated_formula
+from bayeslmm.model.lmm import LMM
+from bayeslmm.partitions.partitions import Partitions
+from bayeslmm.partitions.sums import sum_partitions
+from bayeslmm.results.fitted import whole_frame
+from bayeslmm.specification.model_spec import Said
+from bayeslmm.specification.priors import Priors
+from bayeslmm.specification.spec_file import SpecFile
+from bayeslmm.specification.toml import mmrm_spec, read_spec, write_spec
+
+
+def read_model(path: str | Path, data: Any = None, relationship: Mapping[str, Any] | None = None) -> LMM:
+    """The model of a spec file (TOML).
+
+    data : a frame, in place of the data that the file names; needed where it names none
+    relationship : grouping factor -> labelled frame, in place of the files that it names
+
+    Raises SpecificationError with file and key path.
+
+    >>> model.write("sleepstudy.toml"); blm.read_model("sleepstudy.toml", sleepstudy).nobs
+    180
+    """
+    file = read_spec(path)
+    frame = _factored(_data(file) if data is None else data, file)
+    given = dict(relationship or {})
+    matrices = {group: given[group] if group in given else _matrix(file, group) for group in file.spec.relationship}
+    model = LMM.from_spec(file.spec, frame, counting=file.dialect, relationship=matrices or None)
+    model.file = file if data is None else replace(file, data=None)
+    return model
+
+
+def write_model(model: LMM, path: str | Path) -> None:
+    """Write the spec of a model. Raises StoreError for what a file cannot say: arrays, matrices, functions given in Python."""
+    told, said = model.file, model.said
+    beside = {"weights": said.weights, "offset": said.offset}
+    for name, given in beside.items():
+        if given is not None and not isinstance(given, str):
+            raise StoreError(f"a file cannot hold {name} given as an array", name, "put them into the data as a column and name it")
+    if told is not None and told.spec == model.spec:
+        write_spec(path, replace(told, path=None))
+        return
+    write_spec(path, SpecFile(model.spec, dialect=model.counting))
+
+
+def _data(file: SpecFile) -> pd.DataFrame:
+    source = file.data
+    if source is not None and source.name is not None:
+        return load_dataset(source.name)
+    if source is not None and source.file is not None:
+        return _table(file.read_data(), source.file, f"{file.path}, data.file")
+    raise SpecificationError("the file names no data", str(file.path or "spec"), "give read_model(path, data=...)")
+
+
+def _table(content: bytes, name: str, where: str) -> pd.DataFrame:
+    separator = "\t" if name.lower().endswith((".tsv", ".tab")) else ","
+    try:
+        return pd.read_csv(io.BytesIO(content), sep=separator)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise SpecificationError(f"{name!r} is no table: {error}", where, "give a CSV file with a line of names") from None
+
+
+def _matrix(file: SpecFile, group: str) -> pd.DataFrame:
+    name = dict(file.relationship_files).get(group, "")
+    frame = _table(file.read_relationship(group), name, f"{file.path}, model.relationship.{group}")
+    matrix = frame.set_index(frame.columns[0])
+    return matrix.set_axis(matrix.index, axis=1) if [str(label) for label in matrix.index] == list(matrix.columns) else matrix
+
+
+def _factored(data: Any, file: SpecFile) -> Any:
+    """The data with the columns of the table `[factors]` as categories."""
+    if not file.factors:
+        return data
+    frame = whole_frame(data)
+    columns = {}
+    for column, levels in file.factors:
+        if column not in frame.columns:
+            raise SpecificationError(f"the data have no column {column!r}", f"{file.path}, factors.{column}", "name a column of the data")
+        columns[column] = _factor(frame[column], levels, f"{file.path}, factors.{column}")
+    return frame.assign(**columns)
+
+
+def _factor(values: pd.Series[Any], levels: Sequence[Any] | None, where: str) -> Any:
+    if levels is None:
+        return values if isinstance(values.dtype, pd.CategoricalDtype) else values.astype("category")
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(values.dtype.categories.dtype)
+    found = pd.Categorical(values, categories=list(levels))
+    lost = values[pd.isna(found) & values.notna().to_numpy()]
+    if len(lost):
+        shown = ", ".join(repr(label) for label in lost.unique()[:8])
+        raise SpecificationError(f"the data have levels that the file does not list: {shown}", where, "list every level")
+    return found
+
+
+class PartitionedLMM(LMM):
+    """A linear mixed model whose rows were read in parts and added up; made by `from_partitions`.
+
+    What follows from the sums is all there: `fit`, `criterion`, `gradient`, and of a fit its estimates, covariances, tests, `ranef`,
+    `predict(newdata)`. What needs the rows themselves (`residuals`, `simulate`, `refit`, robust covariances, ...) raises InferenceError.
+    """
+
+    @classmethod
+    def reading(cls, said: Said, partitions: Partitions) -> PartitionedLMM:
+        """Read the partitions and add them up."""
+        model = cls.__new__(cls)
+        model.said, model.counting, model.subjects, model._data, model.file = said, "lme4", None, partitions, None
+        for name, given in (("weights", said.weights), ("offset", said.offset)):
+            if given is not None and not isinstance(given, str):
+                raise SpecificationError(f"{name} are given as an array", name, f"put them into the partitions and give {name}='column'")
+        beside = said.arrays()
+        model.problem = sum_partitions(said.spec(), partitions, relationship=beside["relationship"], functions=beside["functions"])
+        model.design = model.problem.design
+        return model
+
+    def updated(self, formula: str | None = None, data: Any = None, changes: Mapping[str, Any] | None = None) -> LMM:
+        """The model with another formula, data or arguments; other data are a frame, or partitions again."""
+        text = self.said.formula if formula is None else updated_formula(self.spec.formula, formula)
+        said = self.said.changed(text, dict(changes or {}))
+        if data is None or isinstance(data, Partitions):
+            return PartitionedLMM.reading(said, self._data if data is None else data)
+        return LMM.of(said, data)
+
+
+def from_partitions(
+    formula: str,
+    partitions: Any,
+    *,
+    weights: str | None = None,
+    offset: str | None = None,
+    contrasts: Mapping[str, Any] | None = None,
+    relationship: Mapping[str, Any] | None = None,
+    priors: Priors | None = None,
+    missing: str = "drop",
+    check: str = "error",
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+    rows: int | None = None,
+) -> PartitionedLMM:
+    """A model on rows that do not fit in memory: they are read in parts, twice, and added up into the same cross-products.
+
+    partitions : a list of frames; a function without arguments that returns an iterator of frames; the path, or a list of paths, of CSV
+        or parquet files; a Dask data frame
+    weights, offset : columns; rows : of a file that are read at once
+    The other arguments are those of `LMM`. A fit equals that of the rows in memory, however they are divided and in whatever order.
+
+    A year of daily files, 10^8 rows:
+
+        files = sorted(Path("visits").glob("*.parquet"))
+        fit = blm.from_partitions("y ~ x + arm + (1 + x | patient)", files).fit()
+        fit.summary()
+
+    Frames that a function makes, or a database hands out in chunks:
+
+        def chunks():
+            return pd.read_sql(query, connection, chunksize=200_000)
+
+        fit = blm.from_partitions("y ~ x + (1 | patient)", chunks).fit()
+
+    Raises SpecificationError for structured errors and for partitions that can be read only once, FormulaError for terms that learn from
+    all rows at once (`poly`, `bs`, `scale`, ...), and what `LMM` raises, with the number of the partition.
+
+    >>> parts = [sleepstudy.iloc[:100], sleepstudy.iloc[100:]]
+    >>> fit = blm.from_partitions("Reaction ~ Days + (Days | Subject)", parts).fit()
+    >>> round(fit.criterion, 4), fit.nobs
+    (1743.6283, 180)
+    """
+    said = Said(formula, None, None, weights, offset, contrasts, relationship, priors, missing, check, functions)
+    source = Partitions(partitions) if rows is None else Partitions(partitions, rows)
+    return PartitionedLMM.reading(said, source)
+
+
+__all__ = ["PartitionedLMM", "from_partitions"]
+
+
+def mmrm(
+    formula: str,
+    data: Any,
+    *,
+    weights: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    priors: Priors | None = None,
+    missing: str = "drop",
+    check: str = "error",
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> LMM:
+    """A model for repeated measures in mmrm's formula: fixed effects and one covariance structure of the errors.
+
+    The other arguments are those of `LMM`. `aic` and `bic` of its fits count as mmrm does: covariance parameters only under REML, subjects
+    in `bic`.
+
+    >>> trial = blm.load_dataset("trial")
+    >>> blm.mmrm("BCVA_CHG ~ BCVA_BL + ARMCD * AVISIT + cs(AVISIT | USUBJID)", trial).spec.residual.text
+    'cs(AVISIT | USUBJID)'
+    """
+    column = weights if isinstance(weights, str) else None
+    options = {"weights": column, "contrasts": contrasts, "priors": priors, "missing": missing, "check": check}
+    spec = mmrm_spec(formula, functions=frozenset(functions or ()), **options)
+    return LMM.from_spec(spec, data, counting="mmrm", weights=None if column else weights, functions=functions)

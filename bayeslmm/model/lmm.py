@@ -1,0 +1,414 @@
+"""`LMM`: a formula and data made into a model that can be fitted, sampled, simulated and written down.
+
+Z as one sparse matrix, for a person who wants to see it; nothing in the package computes with it.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from bayeslmm._arrays import Array
+from bayeslmm._validation import demand_one_of
+from bayeslmm.data.build import build_design
+from bayeslmm.data.design import Design
+from bayeslmm.errors import ConvergenceError, SpecificationError
+from bayeslmm.estimate.reweighting import settled
+from bayeslmm.formula.update import updated_formula
+from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.model import _doors as doors
+from bayeslmm.model.fit import Fit
+from bayeslmm.results.estimates import Counting
+from bayeslmm.results.simulate import new_response, parameters_of, simulated
+from bayeslmm.specification.model_spec import Said
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    import scipy.sparse as sp
+
+    from bayeslmm.specification.model_spec import ModelSpec
+    from bayeslmm.specification.priors import Priors
+
+
+def random_columns(design: Design) -> sp.csc_array:
+    """(n, sum of K q): term after term in the order of the formula, level after level, the columns of a level side by side."""
+    n, blocks = design.nobs, []
+    for term in design.terms:
+        q = term.Z.shape[1]
+        columns = (term.group.codes[:, None] * q + np.arange(q)).ravel()
+        blocks.append(sp.csr_array((term.Z.ravel(), columns, np.arange(0, n * q + 1, q)), shape=(n, term.group.size * q)))
+    return sp.csc_array(sp.hstack(blocks)) if blocks else sp.csc_array((n, 0))
+
+
+METHODS = ("REML", "ML", "MAP")
+
+
+class LMM:
+    """A linear mixed model `y = X alpha + Z beta + eps`, `beta ~ N(0, D)`, `eps ~ N(0, R)`: spec and design. Nothing is estimated yet.
+
+    formula : lme4's syntax, `"y ~ x + (x | g)"`; a random term may be wrapped in a structure for D, `cs(0 + visit | g)`
+    data : pandas, polars or pyarrow frame, or a mapping of columns; copied as far as it is used
+    residual : structure of R in mmrm's syntax, `"us(AVISIT | USUBJID)"`; None is independent errors
+    variance : variance function of the errors, `"ident(Sex) * power(age)"`
+    weights : column, array or Series of prior weights (the residual variance is sigma^2 / w); 0 leaves a row out
+    offset : column or array added to the linear predictor
+    contrasts : factor -> "treatment", "sum", "helmert", "poly" or a matrix
+    relationship : grouping factor -> labelled frame of the known covariance of its levels
+    priors : `Priors`, for `fit("MAP")` and `sample()`
+    missing : "drop" or "raise"
+    check : "error" refuses a design that cannot identify its parameters; "warn" goes on
+    functions : name -> callable, for the formula
+
+    Raises FormulaError, DataError, DesignError or SpecificationError, each with what, where and remedy.
+
+    >>> model = blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    >>> model.nobs, model.groups
+    (180, {'Subject': 18})
+    """
+
+    def __init__(
+        self,
+        formula: str,
+        data: Any,
+        *,
+        residual: str | None = None,
+        variance: str | None = None,
+        weights: Any = None,
+        offset: Any = None,
+        contrasts: Mapping[str, Any] | None = None,
+        relationship: Mapping[str, Any] | None = None,
+        priors: Priors | None = None,
+        missing: str = "drop",
+        check: str = "error",
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
+        self._start(
+            Said(formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions),
+            data,
+            "lme4",
+            None,
+        )
+
+    @classmethod
+    def of(cls, said: Said, data: Any, counting: Counting = "lme4", subjects: int | None = None) -> LMM:
+        """The model of what was said.
+
+        counting : by whose rule `aic` and `bic` count, "lme4", "mmrm" or "sas"; subjects : how many `bic` counts, where not those with rows
+
+        >>> blm.LMM.of(model.said, sleepstudy).nobs
+        180
+        """
+        model = cls.__new__(cls)
+        model._start(said, data, counting, subjects)
+        return model
+
+    @classmethod
+    def from_spec(
+        cls,
+        spec: ModelSpec,
+        data: Any,
+        *,
+        counting: Counting = "lme4",
+        weights: Any = None,
+        offset: Any = None,
+        relationship: Mapping[str, Any] | None = None,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+        subjects: int | None = None,
+    ) -> LMM:
+        """The model of a spec; arrays, matrices and functions beside it.
+
+        >>> blm.LMM.from_spec(model.spec, sleepstudy).fit().criterion == fit.criterion
+        True
+        """
+        said = Said.of_spec(spec, weights=weights, offset=offset, relationship=relationship, functions=functions)
+        model = cls.__new__(cls)
+        model._start(said, data, counting, subjects, spec)
+        return model
+
+    def _start(self, said: Said, data: Any, counting: Counting, subjects: int | None, spec: ModelSpec | None = None) -> None:
+        self.said, self.counting, self.subjects, self._data = said, counting, subjects, data
+        self.file: Any = None
+        self.design: Design = build_design(said.spec() if spec is None else spec, data, **said.arrays())
+        if self.design.spec.priors is not None:
+            # a prior of a parameter that the model does not have is an error now, not when it is sampled
+            doors.bayes("resolved_priors", self)
+
+    # -- estimating ----------------------------------------------------------------------------------------------------------------------
+
+    def fit(self, method: str = "REML") -> Fit:
+        """Estimate by "REML", "ML", or "MAP" (the marginal posterior mode under the priors).
+
+        Warns at most once, with everything that failed. Ctrl-C returns the best point so far, `fit.interrupted`.
+        Raises IdentifiabilityError where the data say nothing about a parameter, DesignError where the likelihood is unbounded,
+        ConvergenceError when there is nothing usable.
+
+        >>> round(model.fit("ML").criterion, 4)
+        1751.9393
+        """
+        name = method.upper() if isinstance(method, str) else method
+        demand_one_of(name, METHODS, "method")
+        begin = time.perf_counter()
+        if name == "MAP":
+            problem, found = self.problem, doors.bayes("map_estimate", self)
+        else:
+            self.design.demand_identified()
+            problem, found = settled(self.problem, "REML" if name == "REML" else "ML")
+        fit = Fit(self, problem, found, time.perf_counter() - begin)
+        if not np.isfinite(found.criterion):
+            what = "the search found no point where the likelihood exists"
+            raise ConvergenceError(what, f"fit of {self.formula}", "simplify the model", fit)
+        warning = fit.warning()
+        if warning is not None:
+            warnings.warn(warning, stacklevel=2)
+        return fit
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The conditioned design with its cross-products: the rows are read once, when this is first asked for."""
+        return build(self.design)
+
+    def criterion(self, theta: Any, method: str = "REML") -> float:
+        """The profiled criterion at theta: -2 log likelihood ("ML") or its restricted form ("REML").
+
+        >>> abs(model.criterion(fit.theta) - fit.criterion) < 1e-8
+        True
+        """
+        x = self.problem.x(self._theta(theta))
+        return float(self.problem.criterion.values(x[None], _restricted(method))[0])
+
+    def gradient(self, theta: Any, method: str = "REML") -> Array:
+        """Derivative of the criterion in theta.
+
+        >>> bool(abs(model.gradient(fit.theta)).max() < 1e-3)
+        True
+        """
+        scale = np.sqrt(self.design.weight_scale)
+        return np.asarray(scale * self.problem.gradient_theta(self._theta(theta), _restricted(method)))
+
+    def _theta(self, theta: Any) -> Array:
+        try:
+            values = np.atleast_1d(np.asarray(theta, float))
+        except (TypeError, ValueError):
+            where = f"theta: {type(theta).__name__}"
+            raise SpecificationError("theta is not numbers", where, f"give {self.problem.size} numbers") from None
+        if values.shape != (self.problem.size,) or not np.all(np.isfinite(values)):
+            raise SpecificationError(
+                f"theta has shape {values.shape}" if values.shape != (self.problem.size,) else "theta is not finite",
+                "theta",
+                f"give {self.problem.size} numbers: the relative covariance factor term by term, lower triangles column by column",
+            )
+        return values * np.sqrt(self.design.weight_scale) if self.design.weight_scale != 1.0 else values
+
+    def simulate(self, params: Mapping[str, Any], nsim: int = 1, seed: int | None = None) -> pd.DataFrame:
+        """Responses drawn at given parameters, one column per simulation.
+
+        params : "alpha" (one number per coefficient, or a mapping by name), "theta", "sigma"
+
+        >>> model.simulate({"alpha": [250, 10], "theta": [1, 0, 0.2], "sigma": 25}, nsim=2, seed=1).shape
+        (180, 2)
+        """
+        alpha, theta, sigma = parameters_of(params, self.design, self.problem.size)
+        return self.simulated(alpha, theta, sigma, nsim, seed)
+
+    def simulated(self, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame:
+        """`simulate` with the parameters of the columns kept, as a fit has them."""
+        scale = np.sqrt(self.design.weight_scale)
+        return simulated(self.problem, alpha, theta * scale, sigma / scale, nsim, seed)
+
+    # -- what was built ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What was said about the model, without its data."""
+        return self.design.spec
+
+    @property
+    def formula(self) -> str:
+        """The formula as given.
+
+        >>> model.formula
+        'Reaction ~ Days + (Days | Subject)'
+        """
+        return self.spec.formula.text
+
+    @property
+    def nobs(self) -> int:
+        """Number of rows used.
+
+        >>> model.nobs
+        180
+        """
+        return self.design.nobs
+
+    @property
+    def n_dropped(self) -> int:
+        """Number of rows left out, for missing values or weights of 0; `model.design.dropped` says which column cost them.
+
+        >>> model.n_dropped
+        0
+        """
+        return self.design.n_dropped
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """Grouping factor -> number of levels.
+
+        >>> model.groups
+        {'Subject': 18}
+        """
+        return self.design.groups
+
+    @property
+    def y(self) -> Array:
+        """(n,) the response.
+
+        >>> model.y[:2].tolist()
+        [249.56, 258.7047]
+        """
+        return self.design.y
+
+    @property
+    def X(self) -> Array:
+        """(n, p) the columns of the fixed effects, without aliased ones.
+
+        >>> model.X[:2].tolist()
+        [[1.0, 0.0], [1.0, 1.0]]
+        """
+        return self.design.X
+
+    @cached_property
+    def Z(self) -> sp.csc_array:
+        """(n, sum of K q) sparse: term after term in the order of the formula, level after level within a term.
+
+        >>> model.Z.shape
+        (180, 36)
+        """
+        return random_columns(self.design)
+
+    @property
+    def coef_names(self) -> list[str]:
+        """Names of all fixed effects, aliased ones too.
+
+        >>> model.coef_names
+        ['Intercept', 'Days']
+        """
+        return list(self.design.coef_names)
+
+    # -- related models ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def given_offset(self) -> bool:
+        """Whether an offset was given as an array."""
+        return self.said.offset is not None and not isinstance(self.said.offset, str)
+
+    def with_response(self, y: Any) -> LMM:
+        """The same design with another response, on the scale of the left side of the formula.
+
+        >>> model.with_response(2 * model.y).y[:2].tolist()
+        [499.12, 517.4094]
+        """
+        model = LMM.__new__(LMM)
+        model.said, model.counting, model.subjects, model._data, model.file = self.said, self.counting, self.subjects, self._data, None
+        model.design = new_response(self.design, y)
+        return model
+
+    def updated(self, formula: str | None = None, data: Any = None, changes: Mapping[str, Any] | None = None) -> LMM:
+        """The model with another formula (a dot stands for what was there), data or arguments.
+
+        >>> model.updated(". ~ . + log1p(Days)").coef_names
+        ['Intercept', 'Days', 'log1p(Days)']
+        """
+        text = self.said.formula if formula is None else updated_formula(self.spec.formula, formula)
+        said = self.said.changed(text, dict(changes or {}))
+        return LMM.of(said, self._data if data is None else data, self.counting, self.subjects)
+
+    # -- doors ---------------------------------------------------------------------------------------------------------------------------
+
+    def sample(self, draws: int = 1000, chains: int = 4, seed: int | None = None, method: str = "auto", **options: Any) -> Any:
+        """The posterior of the model: `Posterior`.
+
+        method : "auto", "collapsed" (random effects integrated out) or "hierarchical" (every random effect a variable)
+
+        >>> post = model.sample(draws=200, seed=1)
+        """
+        return doors.bayes("sample", self, draws=draws, chains=chains, seed=seed, method=method, **options)
+
+    def to_pymc(self, form: str = "marginal") -> Any:
+        """The `pymc.Model`, "marginal" or "hierarchical".
+
+        >>> graph = model.to_pymc("hierarchical")
+        """
+        return doors.bayes("to_pymc", self, form)
+
+    def to_bambi(self) -> Any:
+        """The equivalent `bambi.Model`; raises SpecificationError for what Bambi cannot express.
+
+        >>> bambi_model = model.to_bambi()
+        """
+        return doors.bayes("to_bambi", self)
+
+    def calibrate(self, n: int = 200, draws: int = 99, seed: int | None = None) -> Any:
+        """Simulation-based calibration on this design: ranks of true parameters among draws, with a test and a plot.
+
+        n : replications; draws : of each posterior
+
+        >>> model.calibrate(20, seed=1).ranks.shape[0]
+        20
+        """
+        return doors.bayes("calibrate", self, n=n, draws=draws, seed=seed)
+
+    def prior_predictive(self, draws: int = 500, seed: int | None = None) -> Any:
+        """Parameters and responses drawn from the priors, as an ArviZ `DataTree`.
+
+        >>> tree = model.prior_predictive(10, seed=1)
+        """
+        return doors.bayes("prior_predictive", self, draws=draws, seed=seed)
+
+    @property
+    def priors(self) -> Any:
+        """The priors in use, those not said scaled from the data.
+
+        >>> resolved = model.priors
+        """
+        return doors.bayes("resolved_priors", self)
+
+    def write(self, path: str | Path) -> None:
+        """Write the spec as TOML; `blm.read_model(path, data)` reads it back.
+
+        >>> model.write("sleepstudy.toml"); blm.read_model("sleepstudy.toml", sleepstudy).formula
+        'Reaction ~ Days + (Days | Subject)'
+        """
+        doors.write_model(self, path)
+
+    def to_sas(self, data: str = "", method: str = "REML", df: str | None = None) -> str:
+        """The SAS PROC MIXED program of the model; raises SpecificationError for what SAS cannot say.
+
+        data : name of the data set; df : method of the degrees of freedom as `Fit` names it, None leaves SAS's default
+
+        >>> print(model.to_sas("sleepstudy").splitlines()[3].strip())
+        random intercept Days / type=un subject=Subject;
+        """
+        demand_one_of(method, ("REML", "ML"), "method")
+        return doors.to_sas(self, data=data, method=method, df=df)
+
+    def stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a file needs to build the model again: plain values, and arrays."""
+        plain, beside = self.said.stored(self.design)
+        return plain | {"counting": self.counting, "subjects": self.subjects}, beside
+
+    def __repr__(self) -> str:
+        groups = "".join(f", {name} {size}" for name, size in self.groups.items())
+        return f"LMM({self.formula}: {self.nobs} rows, {len(self.design.kept)} coefficients{groups})"
+
+
+def _restricted(method: str) -> bool:
+    demand_one_of(method, ("REML", "ML"), "method")
+    return method == "REML"

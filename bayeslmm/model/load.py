@@ -1,0 +1,82 @@
+"""`load`: a saved fit, opened and evaluated again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bayeslmm._io import as_path
+from bayeslmm.errors import FormatError, StoreError
+from bayeslmm.likelihood.problem import build
+from bayeslmm.model import _doors as doors
+from bayeslmm.model.fit import Fit
+from bayeslmm.model.lmm import LMM
+from bayeslmm.results.store import Arrays, demand_same_criterion, open_design, open_estimate, open_frame, read_container, untold
+from bayeslmm.specification.model_spec import Said
+from bayeslmm.specification.priors import Priors
+
+
+def load(path: str | Path, functions: Mapping[str, Callable[..., Any]] | None = None) -> Any:
+    """Open what `Fit.save` or `Posterior.save` wrote: equal to the bit, on the rows that it used.
+
+    functions : the user's own functions of the formula, where it has any: code is never stored
+
+    Raises StoreError for a file that cannot be read, FormatError for one that is no saved fit or was cut short, MismatchError for one that
+    was altered, is newer than the package, or whose criterion is another when it is evaluated again.
+
+    >>> fit.save("sleepstudy.fit"); blm.load("sleepstudy.fit").fixef.equals(fit.fixef)
+    True
+    """
+    content, arrays = read_container(as_path(path))
+    try:
+        return _opened(content, arrays, dict(functions or {}), str(path))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise FormatError(f"the file lacks a part of a fit: {type(error).__name__} {error}", str(path), "save the fit again") from error
+
+
+def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]], path: str) -> Any:
+    said = untold(content["said"])
+    absent = [name for name in said["functions"] if name not in functions]
+    if absent:
+        raise StoreError(
+            f"the formula uses functions that a file cannot hold: {', '.join(absent)}", path, "give load(path, functions={...})"
+        )
+    rows = len(arrays["y"])
+    frame = open_frame(content["frame"], "frame", arrays, rows)
+    model = LMM.of(_said(said, content, arrays, functions), frame, said["counting"], said["subjects"])
+    model.design = open_design(model.design, content, arrays)
+    if "posterior" in content:
+        return doors.bayes("open_posterior", model, content, arrays, path)
+    estimate = open_estimate(content["estimate"], arrays)
+    problem = build(model.design, arrays.get("fitted"))
+    demand_same_criterion(problem, estimate, path)
+    return Fit(model, problem, estimate, content["elapsed"])
+
+
+def _said(said: dict[str, Any], content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]]) -> Said:
+    """What was said, with the arrays that stood beside it, over the rows used."""
+    whole = Said(
+        said["formula"],
+        said["residual"],
+        said["variance"],
+        said["weights"],
+        said["offset"],
+        dict(said["contrasts"]),
+        {},
+        None if said["priors"] is None else Priors(**said["priors"]),
+        said["missing"],
+        said["check"],
+        functions,
+    )
+    beside = {}
+    for name, told_of in content["beside"].items():
+        if told_of is None:
+            values = arrays[f"beside/{name}"]
+            whole = replace(whole, weights=values) if name == "weights" else replace(whole, offset=values)
+        else:
+            group = name.removeprefix("relationship/")
+            matrix = open_frame(told_of, f"beside/{name}", arrays, len(told_of["columns"]))
+            beside[group] = matrix.set_axis(matrix.columns, axis=0)
+    return replace(whole, relationship=beside)

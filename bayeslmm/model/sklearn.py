@@ -1,0 +1,183 @@
+"""`LMMRegressor`: a linear mixed model as scikit-learn takes estimators; the one module that imports scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array
+from bayeslmm._validation import demand_one_of
+from bayeslmm.data.expressions import read_atom
+from bayeslmm.errors import DataError, DependencyError, PredictionError, SpecificationError
+from bayeslmm.formula.parse import parse_formula
+from bayeslmm.model.lmm import LMM
+from bayeslmm.results.fitted import whole_frame
+
+if TYPE_CHECKING:
+    from bayeslmm.model.fit import Fit
+    from bayeslmm.specification.priors import Priors
+
+
+try:
+    from sklearn.base import BaseEstimator, RegressorMixin
+    from sklearn.exceptions import NotFittedError
+except ImportError:
+    raise DependencyError("LMMRegressor needs the package scikit-learn", "", "pip install bayeslmm[sklearn]") from None
+
+OUTPUTS = ("numpy", "pandas", "polars")
+
+
+class UnfittedError(PredictionError, NotFittedError):  # type: ignore[misc]
+    """An estimator that was asked before it was fitted; scikit-learn's own error too."""
+
+
+class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """A linear mixed model that scikit-learn can clone, search over, put into a pipeline and cross-validate.
+
+    formula : as of `LMM`; its left side is the name under which `y` goes in: `"Reaction ~ Days + (Days | Subject)"`
+    method : "REML", "ML" or "MAP"
+    level : predictions "conditional" on the random effects, or of the "population"
+    new_levels : "population" gives levels that were not fitted their expected effect, 0, as grouped cross-validation needs; or "error"
+    The other arguments are those of `LMM`.
+
+    X is a frame with named columns, pandas or polars, the grouping columns among them: folds that must not share a group are made by
+    `GroupKFold` with `groups=X["Subject"]`. After `fit`, `fit_` is the `Fit` with all its tables.
+
+    Raises SpecificationError where the left side is an expression (transform y, or wrap the estimator in TransformedTargetRegressor),
+    DataError for X without names, and what `LMM` raises.
+
+    >>> regressor = blm.LMMRegressor("Reaction ~ Days + (Days | Subject)").fit(sleepstudy[["Days", "Subject"]], sleepstudy["Reaction"])
+    >>> round(regressor.score(sleepstudy, sleepstudy["Reaction"]), 3)
+    0.826
+    """
+
+    def __init__(
+        self,
+        formula: str = "y ~ 1",
+        *,
+        method: str = "REML",
+        level: str = "conditional",
+        new_levels: str = "population",
+        residual: str | None = None,
+        variance: str | None = None,
+        contrasts: Mapping[str, Any] | None = None,
+        relationship: Mapping[str, Any] | None = None,
+        priors: Priors | None = None,
+        missing: str = "drop",
+        check: str = "error",
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
+        # scikit-learn clones by these names: each is kept as it was given
+        self.formula = formula
+        self.method = method
+        self.level = level
+        self.new_levels = new_levels
+        self.residual = residual
+        self.variance = variance
+        self.contrasts = contrasts
+        self.relationship = relationship
+        self.priors = priors
+        self.missing = missing
+        self.check = check
+        self.functions = functions
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Estimate the model.
+
+        X : frame of n rows; y : (n,) the response, or None where X has the column that the left side names; sample_weight : (n,)
+
+        >>> blm.LMMRegressor("Reaction ~ Days + (1 | Subject)").fit(sleepstudy).fit_.df_model
+        4
+        """
+        frame = _named(X)
+        name = response_name(self.formula, frozenset(self.functions or ()))
+        if y is not None:
+            frame = frame.assign(**{name: _column(y, len(frame))})
+        elif name not in frame:
+            raise DataError(f"there is no y, and X has no column {name!r}", f"formula {self.formula}", "give fit(X, y)")
+        model = LMM(
+            self.formula,
+            frame,
+            residual=self.residual,
+            variance=self.variance,
+            weights=None if sample_weight is None else np.asarray(sample_weight, dtype=float),
+            contrasts=self.contrasts,
+            relationship=self.relationship,
+            priors=self.priors,
+            missing=self.missing,
+            check=self.check,
+            functions=self.functions,
+        )
+        self.fit_: Fit = model.fit(self.method)
+        self.feature_names_in_ = np.array([column for column in frame.columns if column != name], dtype=object)
+        self.n_features_in_ = len(self.feature_names_in_)
+        return self
+
+    def predict(self, X: Any, *, interval: str | None = None, conf_level: float = 0.95, output: str = "numpy") -> Any:
+        """Predictions row for row with X; NaN where X has missing values.
+
+        interval : None, "confidence" or "prediction", which adds `std_error, conf_low, conf_high` to the columns
+        output : "numpy" gives (n,), or (n, 4) with an interval; "pandas" and "polars" a frame with `estimate` first
+
+        >>> regressor.predict({"Days": [10], "Subject": ["308"]}).round(2).tolist()
+        [450.33]
+        """
+        demand_one_of(output, OUTPUTS, "output")
+        if not hasattr(self, "fit_"):
+            raise UnfittedError("this LMMRegressor has not been fitted", "predict", "call fit(X, y) first")
+        table = self.fit_.predict(_named(X), self.level, interval, conf_level, self.new_levels)
+        if output == "numpy":
+            values: Array = table.to_numpy(float)
+            return values if interval else values[:, 0]
+        return table if output == "pandas" else _polars(table)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "fit_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
+        return tags
+
+
+def response_name(formula: str, functions: frozenset[str] = frozenset()) -> str:
+    """The column that the left side of a formula names; SpecificationError where it is an expression.
+
+    >>> response_name("Reaction ~ Days + (1 | Subject)")
+    'Reaction'
+    """
+    atom = read_atom(parse_formula(formula, functions).response.strip())
+    if atom.kind != "column":
+        raise SpecificationError(
+            f"the left side {atom.name!r} is an expression, and y goes in under a name",
+            formula,
+            "name it, y ~ ..., and transform y: sklearn.compose.TransformedTargetRegressor does both ways",
+        )
+    return atom.name
+
+
+def _named(X: Any) -> pd.DataFrame:
+    if isinstance(X, np.ndarray | list | tuple):
+        raise DataError(f"X is a {type(X).__name__}, which has no column names", "X", "give a pandas or polars frame")
+    return whole_frame(X)
+
+
+def _column(y: Any, rows: int) -> Any:
+    values = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.shape != (rows,):
+        raise DataError(f"y has shape {values.shape}, X {rows} rows", "y", "give one number per row of X")
+    return values
+
+
+def _polars(table: pd.DataFrame) -> Any:
+    try:
+        polars = import_module("polars")
+    except ImportError:
+        raise DependencyError("a polars frame needs the package polars", "output", "pip install polars") from None
+    return polars.DataFrame({str(name): table[name].to_numpy() for name in table.columns})

@@ -1,0 +1,233 @@
+"""The summary of a fit as values; its text, its HTML and its form in a terminal are made from them.
+
+Names of coefficients short enough to head a column of correlations, as lme4 shortens them, and never two alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.model import _fit_doors as doors
+from bayeslmm.model.tidy import fixed_tests
+from bayeslmm.results.fitted import residuals
+from bayeslmm.results.random_effects import Entry, entries
+from bayeslmm.results.render import Table, describe_checks, digits, html_of, p_text, signed, text_of
+
+if TYPE_CHECKING:
+    from bayeslmm.results.estimates import Estimates
+
+
+WIDTH = 6
+"""Characters of a short name: what a correlation and its neighbour need anyway."""
+
+_LEVEL = re.compile(r"^(?P<factor>.+?)\[(?:[A-Z]\.)?(?P<level>.*)\]$")
+_DIGITS = re.compile(r"^(?P<head>.*?)(?P<digits>\d*)$")
+
+
+def abbreviated(names: Sequence[str], width: int = WIDTH) -> list[str] | None:
+    """Short names, one for each; None where two would be the same.
+
+    >>> abbreviated(["Intercept", "Days", "ARMCD[T.TRT]", "ARMCD[T.TRT]:VISITN"])
+    ['(Intr)', 'Days', 'ARMTRT', 'AT:VIS']
+    """
+    found = [_short_name(name, width) for name in names]
+    return found if len(set(found)) == len(found) else None
+
+
+def _short_name(name: str, width: int) -> str:
+    if name == "Intercept":
+        return "(Intr)"
+    if len(name) <= width:
+        return name
+    parts = name.split(":")
+    if len(parts) > (width + 1) // 2:
+        return name[:width]
+    left, out = width - (len(parts) - 1), list[str]()
+    for i, part in enumerate(parts):
+        room = left // (len(parts) - i)
+        out.append(_short_part(part, room))
+        left -= len(out[-1])
+    return ":".join(out)
+
+
+def _short_part(part: str, room: int) -> str:
+    """A column, or a factor and its level: the level tells more, so it gets half the room or more."""
+    found = _LEVEL.match(part)
+    if found is None:
+        return _squeezed(part, room)
+    level = _squeezed(found["level"], min(len(found["level"]), (room + 1) // 2))
+    return _squeezed(found["factor"], room - len(level)) + level
+
+
+def _squeezed(text: str, room: int) -> str:
+    """Small vowels go first, then small letters, both from the end; then what is too long, but for a number at the end."""
+    for letters in ("aeiou", "abcdefghijklmnopqrstuvwxyz"):
+        for i in range(len(text) - 1, 0, -1):
+            if len(text) <= room:
+                return text
+            if text[i] in letters:
+                text = text[:i] + text[i + 1 :]
+    if len(text) <= room:
+        return text
+    found = _DIGITS.match(text)
+    digits = found["digits"] if found else ""
+    return text[: room - len(digits)] + digits if 0 < len(digits) < room else text[:room]
+
+
+CORRELATIONS = 8
+"""Coefficients up to which their correlations are shown."""
+
+DF_NAMES = {
+    "asymptotic": "z tests",
+    "satterthwaite": "t tests, Satterthwaite's degrees of freedom",
+    "kenward-roger": "t tests, Kenward-Roger degrees of freedom and standard errors",
+    "kenward-roger-linear": "t tests, Kenward-Roger (linear) degrees of freedom and standard errors",
+    "between-within": "t tests, between-within degrees of freedom",
+    "containment": "t tests, containment degrees of freedom",
+    "residual": "t tests, residual degrees of freedom",
+}
+TITLES = {"REML": "REML", "ML": "maximum likelihood", "MAP": "maximum a posteriori"}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A printable summary: `str()`, `print`, rich and notebooks each have their form.
+
+    facts : pairs (name, text); tables : titled tables; notes : lines at the end
+    """
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return text_of(self.title, self.facts, self.tables, self.notes)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return html_of(self.title, self.facts, self.tables, self.notes)
+
+    def __rich__(self) -> object:
+        return doors.terminal(self)
+
+
+def summarise(fit: Estimates, df: str, vcov: str | None, information: str) -> Summary:
+    """The blocks of lme4's summary, the covariance of structured errors, and the checks that did not pass."""
+    kind = "Linear mixed model" if fit.design.terms else "Linear model"
+    tests = fixed_tests(fit, df, vcov, information)
+    tables = [_criteria(fit), *([_scaled_residuals(fit)] if fit.design.in_memory else [])]
+    if fit.design.terms or fit.design.residual is None:
+        tables.append(_random_effects(fit))
+    tables += _errors(fit)
+    heading = DF_NAMES.get(df, f"t tests, df {df}") + (f", covariance {vcov}" if vcov not in (None, "asymptotic") else "")
+    if len(tests):
+        tables.append(_fixed_effects(tests, heading))
+    if 1 < len(fit.design.kept) <= CORRELATIONS:
+        tables.append(_correlations(fit))
+    return Summary(f"{kind} fit by {TITLES[fit.method]}", _facts(fit), tuple(tables), tuple(describe_checks(fit.checks.values())))
+
+
+def _facts(fit: Estimates) -> tuple[tuple[str, str], ...]:
+    design = fit.design
+    facts = [("Formula", fit.formula)]
+    if design.residual is not None:
+        facts.append(("Errors", design.residual.spec.text))
+    if design.variance:
+        facts.append(("Variance", " * ".join(f"{v.kind}({v.spec.covariate})" for v in design.variance)))
+    if design.spec.weights is not None:
+        facts.append(("Weights", design.spec.weights))
+    groups = ", ".join(f"{name} {size}" for name, size in design.groups.items())
+    lost = ", ".join(f"{name} {count}" for name, count in design.dropped.items())
+    rows = f"{design.nobs}" + (f" ({design.n_dropped} of {design.n_read} dropped: {lost})" if design.n_dropped else "")
+    facts.append(("Rows", rows + (f"; groups: {groups}" if groups else "")))
+    return tuple(facts)
+
+
+def _criteria(fit: Estimates) -> Table:
+    name = "-2 log REML" if fit.restricted else "-2 log lik" if fit.method == "ML" else "-2 log post"
+    names = (name, "log lik", "AIC", "BIC", "df resid")
+    values = (fit.criterion, fit.loglik, fit.aic, fit.bic)
+    row = (*(f"{value:.1f}" for value in values), str(fit.nobs - fit.df_model))
+    return Table("", names, (row,))
+
+
+def _scaled_residuals(fit: Estimates) -> Table:
+    values = np.quantile(residuals(fit, "pearson"), [0.0, 0.25, 0.5, 0.75, 1.0])
+    return Table("Scaled residuals", ("Min", "1Q", "Median", "3Q", "Max"), (tuple(f"{value:.4f}" for value in values),))
+
+
+def _random_effects(fit: Estimates) -> Table:
+    found = list(entries(fit.design.terms, fit.covariances))
+    names, rows = ("Group", "Name", "Variance", "Std.Dev.", "Corr"), []
+    variances = [e.variance for e in found if e.second is None]
+    sigma2 = fit.sigma**2
+    shown = dict(zip([*variances, sigma2], digits([*variances, sigma2]), strict=True))
+    seen = ""
+    for entry in found:
+        if entry.second is not None:
+            continue
+        label = entry.group if entry.group != seen else ""
+        rows.append((label, entry.first, shown[entry.variance], digits([entry.sd])[0], " ".join(_correlations_of(entry, found))))
+        seen = entry.group
+    if fit.design.residual is None and np.isfinite(sigma2):
+        rows.append(("Residual", "", shown[sigma2], digits([fit.sigma])[0], ""))
+    return Table("Random effects" if found else "Errors", names, tuple(rows), labels=2)
+
+
+def _correlations_of(entry: Entry, found: list[Entry]) -> list[str]:
+    return [signed(e.corr) for e in found if e.group == entry.group and e.second == entry.first]
+
+
+def _errors(fit: Estimates) -> list[Table]:
+    tables = []
+    params = fit.residual_params
+    if len(params):
+        rows = tuple((str(name), digits([float(value)])[0]) for name, value in params.items())
+        tables.append(Table("Parameters of the errors", ("Name", "Estimate"), rows[:24], labels=1))
+    R = fit.R
+    for level, frame in R.items() if isinstance(R, dict) else [] if R is None else [("", R)]:
+        names = [str(name) for name in frame.columns]
+        if len(names) > CORRELATIONS:
+            continue
+        cells = tuple((str(label), *digits(row)) for label, row in zip(frame.index, frame.to_numpy(float), strict=True))
+        tables.append(Table("Covariance of the errors" + (f", {level}" if level else ""), ("", *names), cells))
+    return tables
+
+
+def _fixed_effects(tests: pd.DataFrame, heading: str) -> Table:
+    z = bool(np.isinf(tests["df"].to_numpy(float)).any())
+    names = ("", "Estimate", "Std.Error", *(() if z else ("df",)), "z" if z else "t", "p")
+    rows = []
+    columns = ["term", "estimate", "std_error", "df", "statistic", "p_value"]
+    for name, estimate, error, df, statistic, p in tests[columns].itertuples(index=False):
+        own = digits([estimate, error])
+        rows.append((str(name), *own, *(() if z else (_df_text(df),)), signed(statistic, 2), p_text(p)))
+    return Table(f"Fixed effects ({heading})", names, tuple(rows))
+
+
+def _df_text(df: float) -> str:
+    return "NaN" if np.isnan(df) else f"{df:.1f}" if df < 1e5 else f"{df:.3g}"
+
+
+def _correlations(fit: Estimates) -> Table:
+    kept = [fit.design.coef_names[i] for i in fit.design.kept]
+    sds = np.sqrt(np.diagonal(fit.vcov_kept))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        corr = fit.vcov_kept / np.outer(sds, sds)
+    short = abbreviated(kept)
+    # names that are the same when short are told apart by numbers
+    heads = [f"[{i + 1}]" for i in range(len(kept))] if short is None else short
+    labels = [f"{head} {name}" for head, name in zip(heads, kept, strict=True)] if short is None else kept
+    cells = [[signed(corr[i, j], 2) for j in range(i)] + [""] * (len(kept) - 1 - i) for i in range(len(kept))]
+    first = 1 if short is not None else 0
+    rows = tuple((labels[i], *cells[i]) for i in range(first, len(kept)))
+    return Table("Correlation of the fixed effects", ("", *heads[:-1]), rows)

@@ -1,0 +1,133 @@
+"""A posterior beside estimates, and a comparison as a report of its own.
+
+Where a report comes from: versions, date, seed, the criterion to the last digit, a fingerprint of the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm import bayes
+from bayeslmm.errors import BayesLMMError, SpecificationError
+from bayeslmm.formula.parse import variance_text
+from bayeslmm.reports.page import Page, Section, drawn
+
+if TYPE_CHECKING:
+    from bayeslmm.model.fit import Fit
+
+
+PACKAGES = ("bayeslmm", "numpy", "scipy", "pandas", "formulaic")
+SAMPLING = ("pymc", "arviz", "nutpie")
+
+
+def provenance_section(section: Section, fit: Fit, posterior: Any, seed: int | None) -> None:
+    """What a second person needs to see the same numbers."""
+    section.code(call(fit))
+    steps = len(fit.path)
+    facts = [
+        ("Criterion", f"{fit.criterion!r}"),
+        ("Largest derivative of it", f"{float(np.abs(fit.estimate.gradient).max(initial=0.0)):.2g}"),
+        ("Search", f"{'converged' if fit.converged else 'not converged'} after {steps} evaluations, {fit.elapsed:.2g} s"),
+        ("Rows", f"{fit.nobs:,} of {fit.design.n_read:,}; fingerprint {fingerprint(fit)}"),
+    ]
+    if posterior is not None:
+        facts.append(("Seed of the draws", "none: other draws will differ" if seed is None else str(seed)))
+    if fit.model.counting != "lme4":
+        facts.append(("AIC and BIC", f"counted as {'SAS' if fit.model.counting == 'sas' else fit.model.counting} counts them"))
+    section.facts([*facts, *versions(sampling=posterior is not None)])
+
+
+def call(fit: Fit) -> str:
+    """The call that makes the fit, but for its data and for arrays."""
+    spec = fit.design.spec
+    said: dict[str, Any] = {
+        "residual": None if spec.residual is None else spec.residual.text,
+        "variance": variance_text(spec.variance) if spec.variance else None,
+        "weights": spec.weights,
+        "offset": spec.offset,
+        "contrasts": dict(spec.contrasts) or None,
+    }
+    options = "".join(f", {name}={value!r}" for name, value in said.items() if value is not None)
+    method = "" if fit.method == "REML" else repr(fit.method)
+    return f"blm.LMM({fit.formula!r}, data{options}).fit({method})"
+
+
+def fingerprint(fit: Fit) -> str:
+    """The beginning of a digest of response, X and levels of the rows used: equal where a second person has the same rows."""
+    digest = hashlib.sha256()
+    try:
+        for array in (fit.design.y, fit.design.X, *(term.group.codes for term in fit.design.terms)):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    except BayesLMMError:
+        return "none, the rows were read in parts"
+    return digest.hexdigest()[:16]
+
+
+def versions(*, sampling: bool = False) -> list[tuple[str, str]]:
+    """Date, Python and packages."""
+    names = PACKAGES + (SAMPLING if sampling else ())
+    told = ", ".join(f"{name} {found}" for name in names if (found := _version(name)))
+    return [
+        ("Date", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
+        ("Versions", told),
+        ("Machine", f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"),
+    ]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def posterior_section(section: Section, fit: Fit, posterior: Any) -> None:
+    """Estimates and posterior parameter by parameter, and whether the draws can be trusted."""
+    if not isinstance(posterior, bayes.Posterior):
+        raise SpecificationError(f"posterior is a {type(posterior).__name__}", "posterior", "give what model.sample() returned")
+    section.facts(
+        [("Sampler", str(posterior.method)), ("Draws", f"{posterior.draws.alpha.shape[0]:,}"), ("Seconds", f"{posterior.elapsed:.1f}")]
+    )
+    comparison(section, bayes.compare(fit, posterior))
+    section.heading("Checks of the draws")
+    section.checks(posterior.checks.values())
+
+
+def comparison(section: Section, compared: Any) -> None:
+    """Table and forest of a comparison."""
+    frame: pd.DataFrame = compared.frame
+    table = frame.drop(columns=["effect", *(name for name in ("gap", "pull") if frame[name].isna().all())])
+    section.table(table[["term", "group", "source", *(name for name in table.columns if name not in ("term", "group", "source"))]])
+    section.text(
+        "gap: distance from the posterior mean in posterior standard deviations. "
+        "pull: how far the priors of the variances draw the posterior mean, in the same unit.",
+        "note",
+    )
+    parameters = len(frame.drop_duplicates(["effect", "group", "term"]))
+    height = 1.2 + 0.45 * parameters * max(1.0, frame["source"].nunique() / 3)
+    section.figure(
+        drawn(lambda ax: compared.plot(ax), 7.5, min(height, 40.0)), "Each parameter on its own scale, around the posterior mean."
+    )
+
+
+def comparison_report(compared: Any, path: str | Path | None = None, *, title: str | None = None) -> str:
+    """The report of a comparison as HTML; written to `path` where one is given.
+
+    >>> "gap" in blm.compare(fit, post).report()
+    True
+    """
+    sources = list(dict.fromkeys(compared.frame["source"]))
+    page = Page(title or "Comparison of " + ", ".join(sources), f"One model, {len(sources)} ways; intervals of {compared.conf_level:.0%}.")
+    comparison(page.section("Parameter by parameter"), compared)
+    page.section("Where this comes from").facts(versions())
+    if path is not None:
+        page.save(path)
+    return page.html()

@@ -1,0 +1,385 @@
+"""The report of a fit: model, data, estimates, variances, checks, figures, marginal means, the posterior, and where it all comes from.
+
+What the model was given: rows read and lost, the columns it reads, the sizes of groups.
+
+Marginal means of the factors of the fixed effects, with their pairs; where two factors interact, of one within the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array
+from bayeslmm.model.summary import DF_NAMES, TITLES
+from bayeslmm.plots.intervals import emmeans_axes, forest
+from bayeslmm.reports.comparison import posterior_section, provenance_section
+from bayeslmm.reports.page import Page, Section, drawn, number, panelled
+from bayeslmm.results.render import signed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bayeslmm.inference.means.emmeans import EMMeans
+    from bayeslmm.model.fit import Fit
+
+
+LEVELS = 8
+"""Levels of a factor that are listed."""
+
+COLUMNS = 30
+"""Columns that are described."""
+
+
+def data_section(section: Section, fit: Fit) -> None:
+    """Rows, missing values, columns, groups."""
+    design = fit.design
+    read = f"{design.n_read:,} rows were read, {design.nobs:,} are used"
+    section.text(read + (f"; {design.n_dropped:,} are left out." if design.n_dropped else ". None is left out."))
+    if design.dropped:
+        lost = pd.DataFrame({"column": list(design.dropped), "rows without a value": list(design.dropped.values())})
+        lost["share"] = [f"{count / design.n_read:.1%}" for count in design.dropped.values()]
+        section.table(lost, "Missing values (or weights of 0)")
+        section.text(
+            "A row can lack several columns. Leaving rows out is right where what is missing does not depend on the value itself.", "note"
+        )
+    section.attempt("Columns", lambda: columns(section, fit))
+    section.attempt("Groups", lambda: groups(section, fit))
+
+
+def columns(section: Section, fit: Fit) -> None:
+    """One line for each column that the model reads."""
+    frame = fit.design.frame
+    rows = [described_column(str(name), frame[name]) for name in frame.columns[:COLUMNS]]
+    section.table(pd.DataFrame(rows, columns=["column", "kind", "what it holds"]), "Columns over the rows used")
+
+
+def described_column(name: str, values: pd.Series) -> tuple[str, str, str]:
+    """Name, kind, range or levels."""
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        numbers = values.to_numpy(dtype=float, na_value=np.nan)
+        told = f"{numbers.min():.5g} to {numbers.max():.5g}, mean {numbers.mean():.4g}, sd {numbers.std(ddof=1):.4g}"
+        return name, "numbers", told
+    counts = values.value_counts(sort=False)
+    counts = counts[counts > 0]
+    if len(counts) > LEVELS:
+        return name, "labels", f"{len(counts):,} levels"
+    return name, "labels", ", ".join(f"{level} ({count:,})" for level, count in counts.items())
+
+
+def groups(section: Section, fit: Fit) -> None:
+    """Levels of the grouping factors, and how many rows they have."""
+    residual = fit.design.residual
+    factors = {term.group.name: term.group for term in fit.design.terms}
+    if residual is not None:
+        factors.setdefault(residual.subject.name, residual.subject)
+    if not factors:
+        return
+    counts = {name: np.bincount(factor.codes, minlength=factor.size) for name, factor in factors.items()}
+    table = {
+        "grouping factor": list(counts),
+        "levels": [len(count) for count in counts.values()],
+        "fewest rows": [int(count.min()) for count in counts.values()],
+        "median": [int(np.median(count)) for count in counts.values()],
+        "most": [int(count.max()) for count in counts.values()],
+    }
+    section.table(pd.DataFrame(table), "Rows of each level")
+    if residual is not None and residual.visit is not None:
+        seen = np.bincount(residual.visit, minlength=len(residual.visit_levels))
+        names = [str(level) for level in residual.visit_levels]
+        caption = f"Rows at each visit, of {residual.subject.size:,} levels of {residual.subject.name}."
+        section.figure(drawn(lambda ax: attendance(ax, names, seen, residual.subject.size), 7.0, 2.6), caption)
+
+
+def attendance(ax: Axes, names: list[str], seen: np.ndarray, subjects: int) -> None:
+    """How many subjects have a row at each visit."""
+    ax.bar(np.arange(len(names)), seen, color="#0072B2", width=0.7)
+    ax.axhline(subjects, color="#222222", linewidth=1)
+    ax.set_xticks(
+        np.arange(len(names)), labels=[name.replace("$", r"\$") for name in names], rotation=0 if len("".join(names)) < 80 else 90
+    )
+    ax.set_ylabel("rows")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+FACTORS = 4
+"""Factors, and pairs of factors, that are shown."""
+
+MOST_LEVELS = 30
+"""Levels of a factor up to which its means are shown."""
+
+PAIRED = 6
+"""Levels up to which all pairs are shown."""
+
+
+def means_section(section: Section, fit: Fit, df: str) -> None:
+    """Means, figure and pairs of every factor; of a factor within another where they interact."""
+    levels = {name: len(found) for name, found in fit.design.encoding.levels.items()}
+    shown = [name for name, size in levels.items() if size <= MOST_LEVELS][:FACTORS]
+    section.text(
+        "What the model expects at each level, other factors weighted equally and covariates at their means. "
+        "Pairs are adjusted by Tukey's method.",
+        "note",
+    )
+    for name in shown:
+        section.attempt(f"Marginal means of {name}", _one(section, fit, name, levels[name], df))
+    for name, other in [pair for pair in combinations(shown, 2) if _interact(fit, *pair)][:FACTORS]:
+        outer, inner = (name, other) if levels[name] >= levels[other] else (other, name)
+        section.attempt(f"Marginal means of {inner} by {outer}", _within(section, fit, inner, outer, df))
+    left = [name for name in levels if name not in shown]
+    if left:
+        section.text(f"Not shown: {', '.join(left)}; see fit.emmeans().", "note")
+
+
+def _interact(fit: Fit, name: str, other: str) -> bool:
+    """Whether a term of the fixed effects has both factors."""
+    atoms = {key: atom.column for key, atom in fit.design.encoding.factors.items()}
+    terms = [{atoms.get(part, "") for part in term.split(":")} for term in fit.design.coef_terms]
+    return any({name, other} <= term for term in terms)
+
+
+def _one(section: Section, fit: Fit, name: str, size: int, df: str) -> Callable[[], None]:
+    def show() -> None:
+        means = fit.emmeans(name, df=df)
+        section.heading(name)
+        section.table(means.frame.drop(columns=["statistic", "p_value"], errors="ignore"))
+        _picture(section, means, 1, size, f"Marginal means of {name} with 95% intervals.")
+        if 2 <= size <= PAIRED:
+            section.table(means.pairs(), "Differences")
+
+    return show
+
+
+def _within(section: Section, fit: Fit, inner: str, outer: str, df: str) -> Callable[[], None]:
+    def show() -> None:
+        means = fit.emmeans(inner, by=outer, df=df)
+        sizes = {name: len(found) for name, found in fit.design.encoding.levels.items()}
+        section.heading(f"{inner} by {outer}")
+        pairs = means.pairs()
+        if sizes[outer] <= 12:
+            _picture(section, means, sizes[outer], sizes[inner], f"Marginal means of {inner} at each level of {outer}.")
+        section.table(pairs if sizes[inner] <= PAIRED else means.frame.drop(columns=["statistic", "p_value"], errors="ignore"))
+
+    return show
+
+
+def _picture(section: Section, means: EMMeans, panels: int, levels: int, caption: str) -> None:
+    height = 1.1 + 0.3 * levels if panels > 1 else 0.9 + 0.3 * levels
+    section.figure(
+        panelled(lambda axes: _drawn(means, axes), panels, width=5.2 if panels == 1 else 3.4, height=height, alike=True), caption
+    )
+
+
+def _drawn(means: EMMeans, axes: object) -> None:
+    emmeans_axes(means, ax=axes)
+
+
+MATRIX = 12
+"""Visits up to which a covariance matrix of the errors is shown."""
+
+PANELS = 6
+"""Columns of random effects that get a caterpillar."""
+
+FORESTED = 40
+"""Fixed effects up to which their forest is drawn."""
+
+
+def fit_report(
+    fit: Fit,
+    path: str | Path | None = None,
+    *,
+    title: str | None = None,
+    df: str = "satterthwaite",
+    posterior: Any = None,
+    seed: int | None = None,
+) -> str:
+    """The report as HTML; written to `path` where one is given.
+
+    df : degrees of freedom of the tests; posterior : of the same model, to stand beside the estimates; seed : that its draws were made with
+
+    Raises StoreError where the file cannot be written. What a model does not have, or cannot be had of it, the report says in a line.
+
+    >>> "Fixed effects" in fit.report()
+    True
+    """
+    page = fit_page(fit, title=title, df=df, posterior=posterior, seed=seed)
+    if path is not None:
+        page.save(path)
+    return page.html()
+
+
+def fit_page(fit: Fit, *, title: str | None = None, df: str = "satterthwaite", posterior: Any = None, seed: int | None = None) -> Page:
+    """The report of a fit as a page, to which more can be added."""
+    kind = "Linear mixed model" if fit.design.terms or fit.design.residual is not None else "Linear model"
+    lead = f"{kind} fitted by {TITLES[fit.method]}" + (f": {fit.formula}" if title else "") + ". " + verdict(fit)
+    page = Page(title or fit.formula, lead, tiles(fit))
+    model_section(page.section("Model"), fit)
+    data_section(page.section("Data and missing values"), fit)
+    fixed_section(page.section("Fixed effects"), fit, df)
+    variance_section(page.section("Variances and correlations"), fit)
+    checks_section(page.section("Checks"), fit)
+    diagnostics_section(page.section("Diagnostics"), fit)
+    if fit.design.encoding.factors:
+        means_section(page.section("Marginal means"), fit, df)
+    if posterior is not None:
+        posterior_section(page.section("Posterior beside the estimates"), fit, posterior)
+    provenance_section(page.section("Where this comes from"), fit, posterior, seed)
+    return page
+
+
+def verdict(fit: Fit) -> str:
+    """What the checks say, in a sentence."""
+    counts = {name: sum(check.verdict == name for check in fit.checks.values()) for name in ("failed", "noted", "passed")}
+    told = [f"{count} {name}" for name, count in counts.items() if count]
+    if not counts["failed"] and not counts["noted"]:
+        return "All checks passed."
+    return "Checks: " + ", ".join(told) + "."
+
+
+def tiles(fit: Fit) -> list[tuple[str, str]]:
+    """The numbers that one looks for first."""
+    found = [("rows", f"{fit.nobs:,}")]
+    found += [(f"levels of {name}", f"{size:,}") for name, size in list(fit.design.groups.items())[:3]]
+    found += [("-2 log REML" if fit.restricted else "-2 log likelihood", f"{fit.criterion:,.1f}"), ("AIC", f"{fit.aic:,.1f}")]
+    return [*found, ("residual sd", number(fit.sigma))] if np.isfinite(fit.sigma) else found
+
+
+def model_section(section: Section, fit: Fit) -> None:
+    """What was fitted: formula, structures, method, sizes."""
+    design, spec = fit.design, fit.design.spec
+    section.code(fit.formula)
+    facts = [("Response", spec.formula.response), ("Fixed effects", f"{len(design.coef_names)}, of the terms {', '.join(_terms(fit))}")]
+    for term in design.terms:
+        known = ", with a known relationship" if term.relationship is not None else ""
+        facts.append((f"Random effects ({term.spec.text})", f"{len(term.columns)} for each of {term.group.size:,} levels{known}"))
+    facts.append(("Errors", spec.residual.text if spec.residual is not None else "independent"))
+    if design.variance:
+        facts.append(("Variance function", " * ".join(f"{v.kind}({v.spec.covariate})" for v in design.variance)))
+    facts += [("Weights", spec.weights)] if spec.weights is not None else []
+    facts += [("Aliased", ", ".join(design.aliased) + ": they depend on earlier columns")] if design.aliased else []
+    facts.append(
+        ("Parameters", f"{fit.df_model}: {len(design.kept)} fixed effects, {fit.df_model - len(design.kept)} variances and correlations")
+    )
+    criteria = {"-2 log REML" if fit.restricted else "-2 log likelihood": fit.criterion, "AIC": fit.aic, "AICc": fit.aicc, "BIC": fit.bic}
+    section.facts([*facts, *((name, f"{value:,.3f}") for name, value in criteria.items())])
+
+
+def _terms(fit: Fit) -> list[str]:
+    return list(dict.fromkeys(fit.design.coef_terms))
+
+
+def fixed_section(section: Section, fit: Fit, df: str) -> None:
+    """Estimates with intervals, their forest, tests of whole terms."""
+
+    def estimates() -> None:
+        table = fit.tidy(conf_int=True, df=df).drop(columns=["effect", "group", "level"])
+        section.table(table)
+        section.text(f"Intervals of 95%; {DF_NAMES.get(df, df)}.", "note")
+        own = table[(table["term"] != "Intercept") & np.isfinite(table["estimate"])].set_index("term")
+        if 0 < len(own) <= FORESTED:
+            height = 0.9 + 0.3 * len(own)
+            section.figure(
+                drawn(lambda ax: forest(ax, own, "estimate with 95% interval"), 7.0, height),
+                "Fixed effects with 95% intervals; the line is 0.",
+            )
+
+    def tests() -> None:
+        section.heading("Tests of terms")
+        section.table(fit.anova(df=df).drop(columns="sum_sq"))
+
+    if not fit.design.coef_names:
+        section.text("The model has no fixed effects.")
+        return
+    section.attempt("Estimates", estimates)
+    if fit.design.encoding.factors:
+        section.attempt("Tests of terms", tests)
+
+
+def variance_section(section: Section, fit: Fit) -> None:
+    """D, R, what the variances are shares of."""
+    table = fit.varcorr.dropna(subset="variance")
+    if len(table):
+        section.table(table.drop(columns=[name for name in ("term2", "corr") if table[name].isna().all()]))
+
+    def shares() -> None:
+        r2, icc = fit.r2(), fit.icc()
+        found = {
+            "R², fixed and random effects": r2["conditional"],
+            "R², fixed effects": r2["marginal"],
+            "Intraclass correlation, adjusted": icc["adjusted"],
+        }
+        section.facts([(name, signed(float(value.iloc[0]), 3)) for name, value in found.items()])
+
+    if fit.design.terms and fit.design.residual is None and not fit.design.variance:
+        section.attempt("Shares of variance", shares)
+    errors_tables(section, fit)
+
+
+def errors_tables(section: Section, fit: Fit) -> None:
+    """Parameters and covariance of structured errors; of an unstructured one the matrix says it all."""
+    R, params = fit.R, fit.residual_params
+    matrices = R if isinstance(R, dict) else {} if R is None else {"": R}
+    free = sum(len(frame) * (len(frame) + 1) // 2 for frame in matrices.values())
+    if len(params) and (len(params) != free or any(len(frame) > MATRIX for frame in matrices.values())):
+        section.table(params.rename_axis("name").reset_index(), "Parameters of the errors")
+    for level, frame in matrices.items():
+        if len(frame) > MATRIX:
+            section.text(f"The covariance of the errors is {len(frame)} x {len(frame)}: see fit.R.", "note")
+            continue
+        sds = np.sqrt(np.diagonal(frame))
+        of_level = f", {level}" if level != "" else ""
+        section.table(_matrix(frame, frame.to_numpy(float)), "Covariance of the errors" + of_level)
+        section.table(_matrix(frame, frame.to_numpy(float) / np.outer(sds, sds)), "Correlation of the errors" + of_level)
+
+
+def _matrix(frame: pd.DataFrame, values: Array) -> pd.DataFrame:
+    """The lower triangle of a matrix with its labels."""
+    table = pd.DataFrame(np.where(np.tril(np.ones_like(values)) > 0, values, np.nan), columns=[str(name) for name in frame.columns])
+    table.insert(0, "", [str(name) for name in frame.index])
+    return table
+
+
+def checks_section(section: Section, fit: Fit) -> None:
+    """Verdicts with what to do about them."""
+    section.checks(fit.checks.values())
+    section.text("Passed: as it should be. Noted: worth knowing. Failed: do not trust the numbers before a look.", "note")
+
+
+def diagnostics_section(section: Section, fit: Fit) -> None:
+    """Residuals, quantiles, agreement, random effects."""
+    section.attempt("Figures of the rows", lambda: row_figures(section, fit))
+    for group in fit.design.groups:
+        section.attempt(f"Random effects of {group}", _caterpillar(section, fit, group))
+
+
+def row_figures(section: Section, fit: Fit) -> None:
+    """Residuals against fitted values and quantiles, observed against fitted values."""
+    plot = fit.plot
+    about_spread = "Residuals against fitted values: no trend, and a spread that does not change, is what the model assumes."
+    about_tails = "Residuals against normal quantiles: points outside the band are larger, or smaller, than normal errors would be."
+    section.pair((drawn(lambda ax: plot.residuals(ax=ax)), about_spread), (drawn(lambda ax: plot.qq(ax=ax)), about_tails))
+    alone = (drawn(lambda ax: plot.fitted(level="population", ax=ax)), "Observed against what the fixed effects alone say.")
+    if fit.design.terms:
+        both = (drawn(lambda ax: plot.fitted(ax=ax)), "Observed against fitted values, which include the random effects.")
+        section.pair(both, alone)
+    else:
+        section.pair(alone)
+
+
+def _caterpillar(section: Section, fit: Fit, group: str) -> Callable[[], None]:
+    def draw() -> None:
+        columns = sum(len(term.columns) for term in fit.design.terms if term.group.name == group)
+        if columns > PANELS:
+            section.text(f"{group} has {columns} random effects per level: see fit.plot.ranef({group!r}).", "note")
+            return
+        size = fit.design.groups[group]
+        height = float(np.clip(0.17 * size + 1.0, 2.4, 8.0)) if size <= 60 else 4.2
+        caption = f"Random effects of {group} with 95% intervals, in order of size; away from 0 in colour."
+        section.figure(panelled(lambda axes: fit.plot.ranef(group, ax=axes), columns, height=height), caption)
+
+    return draw

@@ -1,0 +1,125 @@
+"""D, one frame per grouping factor, and `varcorr`, one row per variance and per covariance.
+
+Frames of the random effects: conditional modes, their standard deviations, coefficients by level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array
+from bayeslmm.data.design import RandomTerm
+
+if TYPE_CHECKING:
+    from bayeslmm.results.estimates import Estimates
+
+
+INDEPENDENT = frozenset({"diag", "id"})
+"""Structures whose covariances are 0 by construction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A variance (`second` is None) or a covariance of a term, with its sd or its correlation."""
+
+    group: str
+    first: str
+    second: str | None
+    variance: float
+    sd: float
+    corr: float
+
+
+def by_group(terms: Sequence[RandomTerm]) -> dict[str, list[int]]:
+    """Grouping factor -> positions of its terms, in the order of the formula."""
+    found: dict[str, list[int]] = {}
+    for i, term in enumerate(terms):
+        found.setdefault(term.group.name, []).append(i)
+    return found
+
+
+def merged_covariances(terms: Sequence[RandomTerm], matrices: Sequence[Array]) -> dict[str, pd.DataFrame]:
+    """Grouping factor -> the block-diagonal covariance of the columns of all its terms."""
+    frames = {}
+    for group, members in by_group(terms).items():
+        names = [name for i in members for name in terms[i].columns]
+        whole, begin = np.zeros((len(names), len(names))), 0
+        for i in members:
+            end = begin + len(matrices[i])
+            whole[begin:end, begin:end] = matrices[i]
+            begin = end
+        frames[group] = pd.DataFrame(whole, index=names, columns=names)
+    return frames
+
+
+def entries(terms: Sequence[RandomTerm], matrices: Sequence[Array]) -> Iterator[Entry]:
+    """Variances of a term, then its covariances column by column, term after term, grouping factors in the order of the formula."""
+    for group, members in by_group(terms).items():
+        for i in members:
+            yield from _of_term(group, terms[i], matrices[i])
+
+
+def _of_term(group: str, term: RandomTerm, matrix: Array) -> Iterator[Entry]:
+    sds = np.sqrt(np.diagonal(matrix))
+    for name, sd in zip(term.columns, sds, strict=True):
+        yield Entry(group, name, None, float(sd**2), float(sd), np.nan)
+    if term.covariance.name in INDEPENDENT:
+        return
+    for a in range(len(sds)):
+        for b in range(a + 1, len(sds)):
+            scale = float(sds[a] * sds[b])
+            corr = float(np.clip(matrix[a, b] / scale, -1.0, 1.0)) if scale > 0 else np.nan
+            yield Entry(group, term.columns[a], term.columns[b], float(matrix[a, b]), np.nan, corr)
+
+
+def varcorr_frame(found: Sequence[Entry], sigma: float) -> pd.DataFrame:
+    """`group, term1, term2, variance, sd, corr`, the residual last."""
+    rows = [*found, Entry("Residual", "", None, sigma**2, sigma, np.nan)]
+    return pd.DataFrame(
+        {
+            "group": [row.group for row in rows],
+            "term1": [row.first or None for row in rows],
+            "term2": pd.array([row.second for row in rows], dtype="str"),
+            "variance": [row.variance for row in rows],
+            "sd": [row.sd for row in rows],
+            "corr": [row.corr for row in rows],
+        }
+    )
+
+
+def mode_frames(fit: Estimates) -> dict[str, pd.DataFrame]:
+    """Grouping factor -> conditional modes, levels x columns of all its terms."""
+    return _frames(fit, fit.modes)
+
+
+def sd_frames(fit: Estimates) -> dict[str, pd.DataFrame]:
+    """Grouping factor -> conditional standard deviations of the same shape."""
+    return _frames(fit, [np.sqrt(np.maximum(np.diagonal(C, axis1=1, axis2=2), 0.0)) for C in fit.mode_covariances])
+
+
+def _frames(fit: Estimates, values: Sequence[Array]) -> dict[str, pd.DataFrame]:
+    terms, frames = fit.design.terms, {}
+    for group, members in by_group(terms).items():
+        levels = pd.Index(terms[members[0]].group.levels.tolist(), name=group)
+        names = [name for i in members for name in terms[i].columns]
+        frames[group] = pd.DataFrame(np.hstack([values[i] for i in members]), index=levels, columns=names)
+    return frames
+
+
+def coefficient_frames(fit: Estimates) -> dict[str, pd.DataFrame]:
+    """Grouping factor -> fixed effects plus conditional modes, levels x coefficients; a random column without a fixed one stands alone."""
+    fixed, frames = fit.fixef, {}
+    for group, modes in mode_frames(fit).items():
+        own = [name for name in modes.columns if name not in fixed.index]
+        names = [*fixed.index, *dict.fromkeys(own)]
+        start = np.array([fixed.get(name, 0.0) for name in names])
+        values = np.tile(start, (len(modes), 1))
+        for position, name in enumerate(modes.columns):
+            values[:, names.index(name)] += modes.to_numpy()[:, position]
+        frames[group] = pd.DataFrame(values, index=modes.index, columns=names)
+    return frames

@@ -1,0 +1,236 @@
+"""Tables of text cells, and numbers as a person reads them.
+
+Tables as plain text that fits a terminal of eighty columns.
+
+Tables as HTML for notebooks; every text is escaped.
+
+A summary as rich draws it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from bayeslmm.errors import Check
+
+if TYPE_CHECKING:
+    from bayeslmm.model.summary import Summary
+
+
+SIGNIFICANT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A titled table of text.
+
+    labels : leading columns that hold names, set flush left
+    """
+
+    title: str
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    labels: int = 1
+
+    def __post_init__(self) -> None:
+        if self.names and self.names[0] not in ("", "Group", "Name"):
+            object.__setattr__(self, "labels", 0)
+
+
+def digits(values: Iterable[float]) -> list[str]:
+    """Numbers with the decimals that show five digits of the largest, so that they line up; powers of ten for very large and very small."""
+    values = [float(value) for value in values]
+    sizes = [abs(value) for value in values if np.isfinite(value) and value != 0.0]
+    largest, smallest = max(sizes, default=1.0), min(sizes, default=1.0)
+    if largest >= 1e7 or smallest < 1e-4:
+        return [f"{value:.{SIGNIFICANT - 1}g}" for value in values]
+    decimals = max(1, SIGNIFICANT - 1 - int(np.floor(np.log10(largest))))
+    if smallest * 10.0**decimals < 10.0:
+        decimals = min(6, int(np.ceil(-np.log10(smallest))) + 2)
+    return [f"{value:.{decimals}f}" for value in values]
+
+
+def signed(value: float, decimals: int = 2) -> str:
+    """A correlation or a statistic; NaN where there is none."""
+    if np.isfinite(value) and abs(value) >= 1e5:
+        return f"{value:.3g}"
+    return f"{value:.{decimals}f}"
+
+
+def p_text(p: float) -> str:
+    """A p value as it is printed in papers."""
+    if np.isnan(p):
+        return "NaN"
+    return "<0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def describe_checks(checks: Iterable[Check]) -> Iterator[str]:
+    """One line for each check that did not pass: its verdict, its name, what to do."""
+    for check in checks:
+        if check.verdict != "passed":
+            value = described(check.value)
+            yield f"{check.verdict}: {check.name}" + (f" ({value})" if value else "") + (f"; {check.remedy}" if check.remedy else "")
+
+
+def described(value: object) -> str:
+    """The value of a check in a few characters."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {described(v)}" for key, v in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(described(v) for v in value)
+    return str(value)
+
+
+WIDTH = 80
+NAME = 28
+"""Longest name of a row that is shown whole when the table would otherwise be too wide."""
+
+
+def visible(text: str) -> str:
+    """The text with control characters, which a terminal would obey, shown as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def text_of(title: str, facts: Sequence[tuple[str, str]], tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """The whole summary."""
+    parts = [visible(title)]
+    width = max((len(name) for name, _ in facts), default=0) + 1
+    for name, value in facts:
+        parts.append(textwrap.fill(visible(value), WIDTH, initial_indent=f"{name + ':':<{width}} ", subsequent_indent=" " * (width + 1)))
+    for table in tables:
+        parts += ["", *table_lines(table)]
+    if notes:
+        parts += ["", "Checks"]
+        parts += [textwrap.fill(visible(note), WIDTH, initial_indent="  ", subsequent_indent="    ") for note in notes]
+    return "\n".join(parts)
+
+
+def table_lines(table: Table) -> list[str]:
+    """The title and the rows; columns that do not fit go into a second block below."""
+    names = [visible(name) for name in table.names]
+    rows = [[visible(cell) for cell in row] for row in table.rows]
+    if table.labels and names:
+        rows = _cut_labels(table.labels, names, rows)
+    title = [visible(table.title)] if table.title else []
+    widths = [max(len(names[j]), *(len(row[j]) for row in rows)) if rows else len(names[j]) for j in range(len(names))]
+    lines: list[str] = []
+    for block in _blocks(widths, table.labels):
+        lines += [_line(names, widths, block, table.labels), *(_line(row, widths, block, table.labels) for row in rows)]
+    return title + lines
+
+
+def _cut_labels(labels: int, names: list[str], rows: list[list[str]]) -> list[list[str]]:
+    """Names of rows cut in the middle where the table is wider than the terminal."""
+    others = sum(max(len(names[j]), *(len(row[j]) for row in rows)) + 2 for j in range(labels, len(names))) if rows else 0
+    room = max(NAME, (WIDTH - others - 2) // labels)
+    return [[_middle(cell, room) if j < labels else cell for j, cell in enumerate(row)] for row in rows]
+
+
+def _middle(text: str, width: int) -> str:
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def _blocks(widths: list[int], labels: int) -> list[list[int]]:
+    """Columns of each block; every block repeats the names."""
+    lead = list(range(labels))
+    start = 2 + sum(widths[j] + 2 for j in lead)
+    blocks, current, used = [], list(lead), start
+    for j in range(labels, len(widths)):
+        if used + widths[j] + 2 > WIDTH and len(current) > labels:
+            blocks.append(current)
+            current, used = list(lead), start
+        current.append(j)
+        used += widths[j] + 2
+    return [*blocks, current]
+
+
+def _line(cells: Sequence[str], widths: list[int], block: list[int], labels: int) -> str:
+    shown = [f"{cells[j]:<{widths[j]}}" if j < labels else f"{cells[j]:>{widths[j]}}" for j in block]
+    return ("  " + "  ".join(shown)).rstrip()
+
+
+_STYLE = (
+    ".bayeslmm{font-family:system-ui,sans-serif;font-size:.9em;line-height:1.35}"
+    ".bayeslmm h4{margin:.9em 0 .2em;font-size:1em}"
+    ".bayeslmm table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:0}"
+    ".bayeslmm th,.bayeslmm td{padding:.12em .7em;text-align:right;border:0;background:none}"
+    ".bayeslmm th{border-bottom:1px solid currentColor;font-weight:600}"
+    ".bayeslmm .name{text-align:left}"
+    ".bayeslmm dl{display:grid;grid-template-columns:max-content 1fr;gap:.1em .8em;margin:.3em 0}"
+    ".bayeslmm dt{font-weight:600}.bayeslmm dd{margin:0}"
+)
+
+
+def html_of(title: str, facts: Sequence[tuple[str, str]], tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """The whole summary as one element."""
+    told = "".join(f"<dt>{_safe(name)}</dt><dd>{_safe(value)}</dd>" for name, value in facts)
+    shown = "".join(_table(table) for table in tables)
+    listed = "<h4>Checks</h4><ul>" + "".join(f"<li>{_safe(note)}</li>" for note in notes) + "</ul>" if notes else ""
+    return f'<div class="bayeslmm"><style>{_STYLE}</style><h4>{_safe(title)}</h4><dl>{told}</dl>{shown}{listed}</div>'
+
+
+def html_of_frame(title: str, frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """A frame under a title, numbers with four digits, missing values left empty."""
+    names = tuple(map(str, frame.columns))
+    rows = tuple(tuple(_cell_text(value) for value in row) for row in frame.itertuples(index=False))
+    return html_of(title, (), (Table("", names, rows),), notes)
+
+
+def _cell_text(value: object) -> str:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.4g}"
+    return "" if value is None or value is pd.NA else str(value)
+
+
+def _table(table: Table) -> str:
+    title = f"<h4>{_safe(table.title)}</h4>" if table.title else ""
+    head = "".join(_cell("th", name, j < table.labels) for j, name in enumerate(table.names))
+    body = "".join("<tr>" + "".join(_cell("td", cell, j < table.labels) for j, cell in enumerate(row)) + "</tr>" for row in table.rows)
+    return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(tag: str, text: str, name: bool) -> str:
+    return f'<{tag} class="name">{_safe(text)}</{tag}>' if name else f"<{tag}>{_safe(text)}</{tag}>"
+
+
+def _safe(text: str) -> str:
+    return escape(visible(text))
+
+
+COLOURS = {"failed": "red", "noted": "yellow"}
+
+
+def renderable(summary: Summary) -> Group:
+    """Title, facts, tables, checks; texts are never read as markup."""
+    parts: list[Text | RichTable] = [Text(visible(summary.title), style="bold")]
+    parts += [Text.assemble((f"{name}: ", "dim"), visible(value)) for name, value in summary.facts]
+    parts += [_rich_table(table) for table in summary.tables]
+    parts += [Text(visible(note), style=COLOURS.get(note.partition(":")[0], "")) for note in summary.notes]
+    return Group(*parts)
+
+
+def _rich_table(table: Table) -> RichTable:
+    out = RichTable(title=Text(visible(table.title), style="bold") if table.title else None, title_justify="left", box=box.SIMPLE_HEAD)
+    for j, name in enumerate(table.names):
+        out.add_column(Text(visible(name)), justify="left" if j < table.labels else "right", no_wrap=j >= table.labels)
+    for row in table.rows:
+        out.add_row(*(Text(visible(cell)) for cell in row))
+    return out

@@ -1,0 +1,189 @@
+"""TYPE= of RANDOM and REPEATED: how SAS writes a covariance structure, and which of ours it is.
+
+| SAS | ours | | SAS | ours |
+|---|---|---|---|---|
+| VC, SIMPLE | one variance per effect | | HF | hf |
+| UN, UNR | us | | FA(q), FA0(q), FA1(q) | fa, fa0, fa1 of order q |
+| UN(q), UNR(q) | un of order q; diag for q = 1 | | ANTE(1) | adh |
+| CS, CSH | cs, csh | | ARMA(1,1) | arma |
+| AR(1), ARH(1) | ar1, ar1h | | SP(EXP), SP(GAU), SP(POW) | sp_exp, sp_gau, sp_pow |
+| TOEP, TOEPH | toep, toeph | | SP(SPH), SP(LIN), SP(MATERN) | sp_sph, sp_lin, matern |
+| TOEP(q), TOEPH(q) | toep, toeph of order q; id, diag for q = 1 | | UN@AR(1), UN@CS, UN@UN | us@ar1, us@cs, us@us |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from bayeslmm.sas.language.tokens import Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class CovType:
+    """A value of TYPE=.
+
+    name : "UN", "AR(1)", "SP(POW)", "UN@AR(1)", ... in capitals
+    order : the q of TOEP(q), UN(q), FA(q), ...
+    coordinates : columns of a spatial structure
+    """
+
+    name: str = "VC"
+    order: int | None = None
+    coordinates: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """As SAS writes it, in capitals: `TOEP(2)`, `SP(POW)(time)`, `UN@AR(1)`."""
+        order = f"({self.order})" if self.order is not None else ""
+        coordinates = f"({' '.join(self.coordinates)})" if self.coordinates else ""
+        return f"{self.name}{order}{coordinates}"
+
+    @property
+    def spatial(self) -> bool:
+        """Whether the covariance depends on distances between coordinates."""
+        return self.name.startswith("SP(")
+
+    @property
+    def kronecker(self) -> bool:
+        """Whether it is a product of two structures, over two effects."""
+        return "@" in self.name
+
+
+VC = CovType()
+
+# The name before any bracket -> ours. A structure of order 1 is simpler than its name.
+_OURS: Mapping[str, str] = {
+    "UN": "us",
+    "UNR": "us",
+    "CS": "cs",
+    "CSH": "csh",
+    "AR(1)": "ar1",
+    "ARH(1)": "ar1h",
+    "ARMA(1,1)": "arma",
+    "ANTE(1)": "adh",
+    "TOEP": "toep",
+    "TOEPH": "toeph",
+    "HF": "hf",
+    "FA": "fa",
+    "FA0": "fa0",
+    "FA1": "fa1",
+    "SP(EXP)": "sp_exp",
+    "SP(GAU)": "sp_gau",
+    "SP(POW)": "sp_pow",
+    "SP(SPH)": "sp_sph",
+    "SP(LIN)": "sp_lin",
+    "SP(MATERN)": "matern",
+    "UN@AR(1)": "us@ar1",
+    "UN@CS": "us@cs",
+    "UN@UN": "us@us",
+}
+_OF_ORDER: Mapping[str, str] = {"UN": "un", "UNR": "un"}
+_OF_ORDER_ONE: Mapping[str, str] = {"UN": "diag", "UNR": "diag", "TOEP": "id", "TOEPH": "diag"}
+
+# What stands in the brackets: a fixed text, an order that may be left out, an order that must be there.
+_FIXED: Mapping[str, str] = {"AR": "1", "ARH": "1", "ANTE": "1", "ARMA": "1,1"}
+_OPTIONAL = frozenset({"UN", "UNR", "TOEP", "TOEPH"})
+_REQUIRED = frozenset({"FA", "FA0", "FA1"})
+_PLAIN = frozenset({"CS", "CSH", "HF"})
+_SPATIAL = frozenset({"EXP", "GAU", "POW", "SPH", "LIN", "MATERN"})
+
+_REFUSED: Mapping[str, str] = {
+    "LIN": "a known matrix belongs to a random effect: give it to LMM(..., relationship={...})",
+    "SP(EXPA)": "use type=sp(exp)(...) with scaled coordinates",
+    "SP(EXPGA)": "use type=sp(exp)(...) with rotated and scaled coordinates",
+    "SP(GAUGA)": "use type=sp(gau)(...) with rotated and scaled coordinates",
+    "SP(SPHGA)": "use type=sp(sph)(...) with rotated and scaled coordinates",
+    "SP(POWA)": "use type=sp(pow)(...) with scaled coordinates",
+    "SP(LINL)": "use type=sp(lin)(...)",
+    "SP(MATHSW)": "use type=sp(matern)(...)",
+}
+
+
+def our_name(cov: CovType) -> tuple[str, int | None]:
+    """Our name of the structure, and its order when it has one.
+
+    >>> our_name(CovType("TOEP", 2)), our_name(CovType("UN", 1))
+    (('toep', 2), ('diag', None))
+    """
+    if cov.order == 1 and cov.name in _OF_ORDER_ONE:
+        return _OF_ORDER_ONE[cov.name], None
+    if cov.order is not None:
+        return _OF_ORDER.get(cov.name, _OURS[cov.name]), cov.order
+    return _OURS[cov.name], None
+
+
+def sas_type(name: str, order: int | None = None, coordinates: tuple[str, ...] = ()) -> CovType | None:
+    """The TYPE= of one of our structures; None when SAS has no such structure."""
+    special = {"diag": CovType("UN", 1), "id": CovType("TOEP", 1), "un": CovType("UN", order)}
+    if name in special:
+        return special[name]
+    known = {ours: sas for sas, ours in _OURS.items() if sas != "UNR"}
+    return CovType(known[name], order, coordinates) if name in known else None
+
+
+def parse_type(cursor: Cursor) -> CovType:
+    """Read what follows `TYPE=`."""
+    start = cursor.token
+    name = cursor.word().upper()
+    if name in {"VC", "SIMPLE"}:
+        return VC
+    if name == "SP":
+        return _spatial(cursor)
+    if name in _REFUSED:
+        cursor.refuse_at(start, f"TYPE={name} is not supported", _REFUSED[name])
+    cov = _serial(cursor, name)
+    if cov is None:
+        near = get_close_matches(name, ["VC", "SP(POW)", *_FIXED, *_OPTIONAL, *_REQUIRED, *_PLAIN], 3)
+        cursor.fail_at(start, f"TYPE={start.text} is not a covariance structure of PROC MIXED", f"near: {', '.join(near)}" if near else "")
+    if not cursor.accept("@"):
+        return cov
+    right = cursor.token
+    second = _serial(cursor, cursor.word().upper())
+    if cov != CovType("UN") or second is None or second.text not in {"AR(1)", "CS", "UN"}:
+        cursor.fail_at(right, "a product of structures is UN@AR(1), UN@CS or UN@UN")
+    return CovType(f"UN@{second.text}")
+
+
+def _serial(cursor: Cursor, name: str) -> CovType | None:
+    """A structure whose name has been read, with what stands in its brackets; None if there is none of this name."""
+    if name in _PLAIN:
+        return CovType(name)
+    if name in _FIXED:
+        token = cursor.token
+        inside = cursor.bracketed(lambda: _orders(cursor)) if cursor.sees("(") else ""
+        if inside != _FIXED[name]:
+            cursor.fail_at(token, f"TYPE={name} is written {name}({_FIXED[name]})")
+        return CovType(f"{name}({inside})")
+    if name in _OPTIONAL or name in _REQUIRED:
+        if not cursor.sees("("):
+            return CovType(name, 1 if name in _REQUIRED else None)
+        return CovType(name, cursor.bracketed(cursor.integer))
+    return None
+
+
+def _orders(cursor: Cursor) -> str:
+    orders = [cursor.integer()]
+    while cursor.accept(","):
+        orders.append(cursor.integer())
+    return ",".join(map(str, orders))
+
+
+def _spatial(cursor: Cursor) -> CovType:
+    start = cursor.token
+    name = f"SP({cursor.bracketed(cursor.word).upper()})"
+    if name in _REFUSED:
+        cursor.refuse_at(start, f"TYPE={name} is not supported", _REFUSED[name])
+    if name[3:-1] not in _SPATIAL:
+        cursor.fail_at(start, f"TYPE={name} is not a covariance structure of PROC MIXED", f"one of {', '.join(sorted(_SPATIAL))}")
+    if not cursor.sees("("):
+        cursor.fail(f"TYPE={name} needs its coordinates", f"type={name.lower()}(time)")
+    return CovType(name, None, cursor.bracketed(lambda: _coordinates(cursor)))
+
+
+def _coordinates(cursor: Cursor) -> tuple[str, ...]:
+    names = [cursor.name()]
+    while not cursor.sees(")"):
+        names.append(cursor.name())
+    return tuple(names)

@@ -1,0 +1,257 @@
+"""A PROC MIXED program as frozen values: one dataclass for each statement, a field for each option.
+
+`spot` is where the statement stands (line, column, text), for the errors that only the translation can raise; it does not count
+when two programs are compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bayeslmm.sas.language.covariance_types import VC, CovType
+from bayeslmm.sas.language.effects import Effect
+from bayeslmm.sas.language.where import Condition
+
+Order = Literal["formatted", "internal", "data", "freq"]
+DDFM = Literal["contain", "betwithin", "residual", "satterthwaite", "kenwardroger"]
+Diff = Literal["all", "control", "controll", "controlu"]
+Adjust = Literal["none", "bonferroni", "dunnett", "scheffe", "sidak", "tukey"]
+
+
+@dataclass(frozen=True, slots=True)
+class Proc:
+    """PROC MIXED and its options.
+
+    data : name of the data set, "" when none is given; data_where : condition of DATA=name(where=(...))
+    noclprint : None, or the number of levels from which the values of a class are not listed (0: the table is left out)
+    criterion : CONVH=, CONVF= or CONVG= and its value
+    scoring : SCORING=k: the first k iterations, and the reported covariance matrix, use the expected information
+    """
+
+    data: str = ""
+    data_where: Condition | None = None
+    method: Literal["reml", "ml"] = "reml"
+    empirical: bool = False
+    covtest: bool = False
+    cl: Literal["", "default", "wald"] = ""
+    alpha: float = 0.05
+    noclprint: int | None = None
+    noinfo: bool = False
+    noitprint: bool = False
+    itdetails: bool = False
+    ic: bool = False
+    asycov: bool = False
+    asycorr: bool = False
+    ratio: bool = False
+    noprofile: bool = False
+    dfbw: bool = False
+    order: Order = "formatted"
+    maxiter: int | None = None
+    maxfunc: int | None = None
+    criterion: tuple[str, float] | None = None
+    scoring: int | None = None
+    namelen: int | None = None
+    spot: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassVariable:
+    """A variable of the CLASS statement; its reference level is the last one unless REF= says "first" or names a value."""
+
+    name: str
+    reference: Literal["last", "first", "value"] = "last"
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """MODEL response = effects / options.
+
+    ddfm : "" when the program does not say; firstorder : DDFM=KR(FIRSTORDER)
+    ddf : degrees of freedom given effect by effect, None for a `.`
+    """
+
+    response: str
+    effects: tuple[Effect, ...] = ()
+    noint: bool = False
+    solution: bool = False
+    ddfm: DDFM | Literal[""] = ""
+    firstorder: bool = False
+    ddf: tuple[float | None, ...] = ()
+    htype: tuple[int, ...] = (3,)
+    e: tuple[int, ...] = ()
+    intercept: bool = False
+    notest: bool = False
+    chisq: bool = False
+    cl: bool = False
+    alpha: float = 0.05
+    alphap: float = 0.05
+    covb: bool = False
+    covbi: bool = False
+    corrb: bool = False
+    outp: str = ""
+    outpm: str = ""
+    residual: bool = False
+    vciry: bool = False
+    spot: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Random:
+    """RANDOM effects / options; an `Effect` of no variable is the intercept.
+
+    displays : ODS tables of G and V asked for: "G", "GCorr", "InvG", "CholG", "InvCholG", "V", "VCorr", "InvV", "CholV", "InvCholV"
+    v_blocks : numbers of the subjects whose V is shown
+    """
+
+    effects: tuple[Effect, ...]
+    type: CovType = VC
+    subject: Effect | None = None
+    group: Effect | None = None
+    solution: bool = False
+    cl: bool = False
+    alpha: float = 0.05
+    displays: tuple[str, ...] = ()
+    v_blocks: tuple[int, ...] = (1,)
+    spot: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """REPEATED effects / options: no effect (the order of the rows), one, or two for a product of structures.
+
+    displays : ODS tables of R asked for: "R", "RCorr", "InvR", "CholR", "InvCholR"; blocks : numbers of the subjects shown
+    local : a variance sigma^2 I is added to the structure
+    """
+
+    effects: tuple[Effect, ...] = ()
+    type: CovType = VC
+    subject: Effect | None = None
+    group: Effect | None = None
+    local: bool = False
+    displays: tuple[str, ...] = ()
+    blocks: tuple[int, ...] = (1,)
+    spot: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LSMeans:
+    """LSMEANS effects / options.
+
+    diff : None or which differences; controls : formatted levels of the control, one for each class variable of the effect
+    at : covariate values; at_means : AT MEANS (products of covariates at the product of their means)
+    slice : effects within whose levels the others are tested
+    """
+
+    effects: tuple[Effect, ...]
+    diff: Diff | None = None
+    controls: tuple[str, ...] = ()
+    adjust: Adjust = "none"
+    cl: bool = False
+    alpha: float = 0.05
+    at: tuple[tuple[str, float], ...] = ()
+    at_means: bool = False
+    bylevel: bool = False
+    om: bool = False
+    e: bool = False
+    df: float | None = None
+    slice: tuple[Effect, ...] = ()
+    cov: bool = False
+    corr: bool = False
+    spot: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """The numbers written after an effect in ESTIMATE or CONTRAST, in the order of the effect's columns."""
+
+    effect: Effect
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of an ESTIMATE or CONTRAST: its fixed part and, after a bar, its random part."""
+
+    fixed: tuple[Coefficients, ...]
+    random: tuple[Coefficients, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """ESTIMATE 'label' row / options; tail is "lower" or "upper" for a one-sided test."""
+
+    label: str
+    row: Row
+    divisor: float = 1.0
+    cl: bool = False
+    alpha: float = 0.05
+    df: float | None = None
+    e: bool = False
+    tail: Literal["", "lower", "upper"] = ""
+    subject: tuple[float, ...] = ()
+    group: tuple[float, ...] = ()
+    spot: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """CONTRAST 'label' row, row, ... / options."""
+
+    label: str
+    rows: tuple[Row, ...]
+    chisq: bool = False
+    df: float | None = None
+    e: bool = False
+    subject: tuple[float, ...] = ()
+    group: tuple[float, ...] = ()
+    spot: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Parms:
+    """PARMS (values) ... / options: candidates for each covariance parameter, in the order of the CovParms table.
+
+    hold : numbers of the parameters (from 1) held at their value; noiter : all are
+    """
+
+    values: tuple[tuple[float, ...], ...]
+    hold: tuple[int, ...] = ()
+    noiter: bool = False
+    spot: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """A variable of the BY statement."""
+
+    name: str
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MixedProgram:
+    """A whole PROC MIXED step; `titles` and `footnotes` are printed with the listing, `ods` holds the ODS statements, which are ignored."""
+
+    proc: Proc
+    model: Model
+    classes: tuple[ClassVariable, ...] = ()
+    random: tuple[Random, ...] = ()
+    repeated: Repeated | None = None
+    lsmeans: tuple[LSMeans, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()
+    parms: Parms | None = None
+    weight: str = ""
+    where: Condition | None = None
+    by: tuple[By, ...] = ()
+    id: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
+    footnotes: tuple[str, ...] = ()
+    ods: tuple[str, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The variables of the CLASS statement, in its order."""
+        return tuple(c.name for c in self.classes)

@@ -1,0 +1,439 @@
+"""One reader for each statement of PROC MIXED.
+
+A PROC MIXED program, text in, `MixedProgram` out.
+
+Around the step the text may hold comments, `run; quit;`, ODS statements (ignored: every table comes back as a frame), TITLE and
+FOOTNOTE (printed with the listing) and OPTIONS that only lay out pages. All else is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any
+
+from bayeslmm.errors import FormulaLimitError
+from bayeslmm.sas.language import effect_options
+from bayeslmm.sas.language import options as proc_options
+from bayeslmm.sas.language.effects import Effect, parse_effect, parse_effects
+from bayeslmm.sas.language.options import read_options, slash_options
+from bayeslmm.sas.language.program import (
+    By,
+    ClassVariable,
+    Coefficients,
+    Contrast,
+    Estimate,
+    LSMeans,
+    MixedProgram,
+    Model,
+    Parms,
+    Proc,
+    Random,
+    Repeated,
+    Row,
+)
+from bayeslmm.sas.language.tokens import Cursor, Token, syntax_error, tokenize
+from bayeslmm.sas.language.where import Condition, parse_condition
+
+MAX_PARMS = 100_000
+
+_REFERENCE_WORDS = {"first", "last"}
+
+
+def read_proc(cursor: Cursor) -> Proc:
+    """PROC MIXED, its name already read."""
+    spot = cursor.here()
+    return Proc(**proc_options.proc_values(read_options(cursor, proc_options.PROC)), spot=spot)
+
+
+def read_class(cursor: Cursor) -> tuple[ClassVariable, ...]:
+    """CLASS a b(ref='x') / ref=first."""
+    variables = list(cursor.until_options(lambda: _class_variable(cursor)))
+    if not variables:
+        cursor.fail("CLASS names no variable")
+    if cursor.accept("/"):
+        reference = _class_option(cursor)
+        variables = [ClassVariable(v.name, *reference) if v.reference == "last" and not v.value else v for v in variables]
+    cursor.finish()
+    names = [v.name for v in variables]
+    if twice := next((n for n in names if names.count(n) > 1), None):
+        cursor.fail(f"CLASS names {twice} twice")
+    return tuple(variables)
+
+
+def _class_variable(cursor: Cursor) -> ClassVariable:
+    name = cursor.name()
+    return ClassVariable(name, *cursor.bracketed(lambda: _class_option(cursor))) if cursor.sees("(") else ClassVariable(name)
+
+
+def _class_option(cursor: Cursor) -> tuple[Any, str]:
+    token = cursor.token
+    if cursor.word() != "ref":
+        cursor.refuse_at(token, f"the option {token.text.upper()} of the CLASS statement is not supported", "REF= is; levels are not cut")
+    cursor.expect("=")
+    value = cursor.take()
+    if value.kind == "name" and value.lower in _REFERENCE_WORDS:
+        return value.lower, ""
+    if value.kind not in {"string", "number"}:
+        cursor.fail_at(value, "REF= takes FIRST, LAST or a quoted level")
+    return "value", value.text.strip()
+
+
+def read_model(cursor: Cursor) -> Model:
+    """MODEL response = effects / options."""
+    spot = cursor.here()
+    start = cursor.token
+    response = cursor.name("the response")
+    if cursor.token.kind == "name" or cursor.sees("("):
+        cursor.refuse_at(
+            start, "MODEL has one response, a column as it is", "stack several responses in one column, with a class for which it is"
+        )
+    cursor.expect("=")
+    effects = parse_effects(cursor)
+    return Model(response, effects, **proc_options.model_values(slash_options(cursor, proc_options.MODEL)), spot=spot)
+
+
+def read_random(cursor: Cursor) -> Random:
+    """RANDOM effects / options."""
+    spot = cursor.here()
+    effects = parse_effects(cursor, intercept=True)
+    if not effects:
+        cursor.fail("RANDOM names no effect", "random intercept / subject=id;")
+    values = effect_options.matrix_values(slash_options(cursor, effect_options.RANDOM), "v_blocks")
+    return Random(effects, **effect_options.limits_values(values), spot=spot)
+
+
+def read_repeated(cursor: Cursor) -> Repeated:
+    """REPEATED effect / options."""
+    spot = cursor.here()
+    effects = parse_effects(cursor)
+    values = effect_options.matrix_values(slash_options(cursor, effect_options.REPEATED), "blocks")
+    return Repeated(effects, **values, spot=spot)
+
+
+def read_lsmeans(cursor: Cursor) -> LSMeans:
+    """LSMEANS effects / options."""
+    spot = cursor.here()
+    effects = parse_effects(cursor)
+    if not effects:
+        cursor.fail("LSMEANS names no effect")
+    return LSMeans(effects, **effect_options.lsmeans_values(slash_options(cursor, effect_options.LSMEANS)), spot=spot)
+
+
+def read_estimate(cursor: Cursor) -> Estimate:
+    """ESTIMATE 'label' effect values ... | effect values ... / options."""
+    spot = cursor.here()
+    label = cursor.label()
+    row = _row(cursor)
+    if cursor.sees(","):
+        cursor.fail("ESTIMATE has one row", "several rows are a CONTRAST, or several ESTIMATE statements")
+    values = slash_options(cursor, effect_options.ESTIMATE)
+    return Estimate(label, row, **effect_options.limits_values(values), spot=spot)
+
+
+def read_contrast(cursor: Cursor) -> Contrast:
+    """CONTRAST 'label' row, row, ... / options."""
+    spot = cursor.here()
+    label = cursor.label()
+    rows = [_row(cursor)]
+    while cursor.accept(","):
+        rows.append(_row(cursor))
+    return Contrast(label, tuple(rows), **slash_options(cursor, effect_options.CONTRAST), spot=spot)
+
+
+def _row(cursor: Cursor) -> Row:
+    fixed = _coefficients(cursor)
+    random = _coefficients(cursor) if cursor.accept("|") else ()
+    if not fixed and not random:
+        cursor.fail("expected an effect and its coefficients here", "trt 1 -1 0")
+    return Row(fixed, random)
+
+
+def _coefficients(cursor: Cursor) -> tuple[Coefficients, ...]:
+    found: dict[Effect, Coefficients] = {}
+    while not (cursor.at_options or cursor.sees("|") or cursor.sees(",")):
+        start = cursor.token
+        effect = parse_effect(cursor, intercept=True)
+        if cursor.sees("[") or cursor.sees("{"):
+            cursor.refuse_at(cursor.token, "coefficients by level ([1, 2 3]) are not read", "give one number for each column, in order")
+        values: list[float] = []
+        while cursor.sees_number():
+            values.append(cursor.number())
+        if not values:
+            cursor.fail(f"no coefficients are given for {effect.text}")
+        if effect in found:
+            cursor.fail_at(start, f"{effect.text} is given twice")
+        found[effect] = Coefficients(effect, tuple(values))
+    return tuple(found.values())
+
+
+def read_parms(cursor: Cursor) -> Parms:
+    """PARMS (values) (values) ... / options."""
+    spot = cursor.here()
+    values = cursor.until_options(lambda: cursor.bracketed(lambda: _candidates(cursor)))
+    options = slash_options(cursor, effect_options.PARMS)
+    if not values:
+        cursor.fail("PARMS gives no values", "parms (1.5) (0.3) (1);")
+    return Parms(values, **options, spot=spot)
+
+
+def _candidates(cursor: Cursor) -> tuple[float, ...]:
+    """`1, 2, 5 to 6 by .5`."""
+    found: list[float] = []
+    while not cursor.sees(")"):
+        first = cursor.number()
+        found += _steps(cursor, first) if cursor.sees_word("to") else [first]
+        cursor.accept(",")
+    if not found:
+        cursor.fail("expected a number here")
+    return tuple(found)
+
+
+def _steps(cursor: Cursor, first: float) -> list[float]:
+    start = cursor.take()
+    last = cursor.number()
+    step = 1.0
+    if cursor.sees_word("by"):
+        cursor.take()
+        step = cursor.number()
+    if step == 0 or (last - first) / step < 0:
+        cursor.fail_at(start, "these steps never arrive")
+    # Half a step in 1e6 of slack, so that `17 to 20 by .1` ends at 20 whatever the rounding of .1.
+    count = int((last - first) / step + 1e-6) + 1
+    if count > MAX_PARMS:
+        raise FormulaLimitError(f"PARMS has more than {MAX_PARMS} values", cursor.here(), "take larger steps")
+    return [round(first + i * step, 12) for i in range(count)]
+
+
+def read_condition(cursor: Cursor) -> Condition:
+    """WHERE condition."""
+    condition = parse_condition(cursor)
+    cursor.finish()
+    return condition
+
+
+def read_by(cursor: Cursor) -> tuple[By, ...]:
+    """BY a descending b."""
+    variables: list[By] = []
+    while not cursor.at_end:
+        token = cursor.token
+        descending = cursor.sees_word("descending")
+        if descending:
+            cursor.take()
+        if cursor.sees_word("notsorted", "groupformat"):
+            cursor.refuse_at(token, f"{cursor.token.text.upper()} in BY is not supported", "groups are formed by value, sorted or not")
+        variables.append(By(cursor.name(), descending))
+    if not variables:
+        cursor.fail("BY names no variable")
+    return tuple(variables)
+
+
+def read_names(cursor: Cursor) -> tuple[str, ...]:
+    """ID a b."""
+    names = cursor.until_options(cursor.name)
+    cursor.finish()
+    return names
+
+
+def read_weight(cursor: Cursor) -> str:
+    """WEIGHT w."""
+    name = cursor.name()
+    cursor.finish()
+    return name
+
+
+def read_text(cursor: Cursor) -> str:
+    """TITLE and FOOTNOTE: the quoted text."""
+    parts: list[str] = []
+    while not cursor.at_end:
+        parts.append(cursor.take().text)
+    return " ".join(parts)
+
+
+# What may be written once, what any number of times.
+ONCE: Mapping[str, tuple[str, Callable[[Cursor], Any]]] = {
+    "class": ("classes", read_class),
+    "classes": ("classes", read_class),
+    "model": ("model", read_model),
+    "repeated": ("repeated", read_repeated),
+    "parms": ("parms", read_parms),
+    "parameters": ("parms", read_parms),
+    "weight": ("weight", read_weight),
+    "where": ("where", read_condition),
+    "by": ("by", read_by),
+    "id": ("id", read_names),
+}
+MANY: Mapping[str, tuple[str, Callable[[Cursor], Any]]] = {
+    "random": ("random", read_random),
+    "lsmeans": ("lsmeans", read_lsmeans),
+    "lsmean": ("lsmeans", read_lsmeans),
+    "estimate": ("estimates", read_estimate),
+    "contrast": ("contrasts", read_contrast),
+}
+REFUSED: Mapping[str, str] = {
+    "attrib": "name and convert the columns of the frame instead",
+    "code": "fit.save(path) keeps the fit",
+    "effect": "make the columns first, or give the model as a formula: bs(x), poly(x)",
+    "format": "class levels are the values of the frame: convert the column instead",
+    "freq": "repeat the rows",
+    "informat": "convert the columns of the frame instead",
+    "label": "columns are printed by name",
+    "lsmestimate": "write the ESTIMATE or CONTRAST statement, or use fit.emmeans(...).contrast(...)",
+    "means": "LSMEANS; raw means are data.groupby(...).mean()",
+    "nloptions": "leave it out",
+    "output": "MODEL ... / outp=name outpm=name",
+    "performance": "leave it out",
+    "prior": "the posterior is result.model.sample()",
+    "slice": "LSMEANS effect / slice=factor",
+    "store": "result.fit.save(path)",
+    "test": "F tests are printed for every effect; others are a CONTRAST",
+}
+
+_PAGE_OPTIONS = frozenset(
+    {"center", "date", "formdlim", "linesize", "ls", "missing", "nocenter", "nodate", "nonumber", "nonotes", "notes", "number"}
+    | {"orientation", "pageno", "pagesize", "ps"}
+)
+_FOLLOWS_MODEL = frozenset({"random", "repeated", "lsmeans", "lsmean", "estimate", "contrast"})
+
+
+@dataclass(slots=True)
+class _Step:
+    """What has been read of the step so far."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    many: dict[str, list[Any]] = field(default_factory=dict)
+    texts: dict[str, dict[str, str]] = field(default_factory=lambda: {"title": {}, "footnote": {}})
+    ods: list[str] = field(default_factory=list)
+    finished: bool = False
+
+    def program(self) -> MixedProgram:
+        read: dict[str, Any] = dict(self.fields)
+        read |= {name: tuple(values) for name, values in self.many.items()}
+        read |= {f"{name}s": tuple(text for _, text in sorted(numbered.items())) for name, numbered in self.texts.items()}
+        return MixedProgram(**read, ods=tuple(self.ods))
+
+
+@lru_cache(maxsize=64)
+def parse_program(program: str, columns: tuple[str, ...] = ()) -> MixedProgram:
+    """Read a PROC MIXED program.
+
+    columns : names of the data's columns; the program may write them in any case. Without them the first spelling of a name is kept.
+
+    Raises FormulaError for text that is not SAS, SpecificationError for SAS that is not supported (the statement or option is named),
+    FormulaLimitError for a text that is too long or has too many effects. Each error shows the spot.
+
+    >>> p = parse_program("proc mixed data=a; class id; model y = x / s; random int / sub=id; run;")
+    >>> p.model.response, p.class_names, p.random[0].subject.text
+    ('y', ('id',), 'id')
+    """
+    step = _Step()
+    names = _spellings(columns)
+    for tokens in _statements(program, tokenize(program)):
+        _read(program, tokens, step, names)
+    if "proc" not in step.fields:
+        syntax_error(program, 0, "the program has no PROC MIXED statement", "proc mixed data=a; model y = x / solution; run;")
+    if "model" not in step.fields:
+        syntax_error(program, len(program), "the program has no MODEL statement", "model y = x / solution;")
+    return step.program()
+
+
+def _spellings(columns: tuple[str, ...]) -> dict[str, str]:
+    """Each column under its own name, and in lower case where that is one column alone."""
+    lower = [c.lower() for c in columns]
+    return {c.lower(): c for c in columns if lower.count(c.lower()) == 1} | {c: c for c in columns}
+
+
+def _statements(program: str, tokens: tuple[Token, ...]) -> Iterator[tuple[Token, ...]]:
+    start = 0
+    for index, token in enumerate(tokens):
+        if token.kind == "end":
+            if index > start:
+                yield tokens[start : index + 1]
+            start = index + 1
+    if start < len(tokens):
+        syntax_error(program, tokens[-1].position + len(tokens[-1].text), "the last statement has no semicolon")
+
+
+def _read(program: str, tokens: tuple[Token, ...], step: _Step, names: dict[str, str]) -> None:
+    head = tokens[0]
+    if head.kind != "name":
+        syntax_error(program, head.position, f"a statement cannot start with `{head.text}`")
+    word = head.lower
+    cursor = Cursor(program, tokens[1:], word.upper(), names)
+    if word == "proc":
+        _read_proc(cursor, step)
+    elif _is_global(word):
+        _read_global(cursor, head, step)
+    elif word in {"run", "quit"}:
+        cursor.finish()
+        step.finished = step.finished or "proc" in step.fields
+    else:
+        _read_statement(cursor, head, step)
+
+
+def _read_proc(cursor: Cursor, step: _Step) -> None:
+    token = cursor.token
+    procedure = cursor.word()
+    if procedure != "mixed":
+        cursor.refuse_at(token, f"PROC {token.text.upper()} is not read", "give the PROC MIXED step alone; BY groups need no sorting")
+    if "proc" in step.fields:
+        cursor.refuse_at(token, "the program has two PROC MIXED steps", "run them one by one")
+    cursor.statement = "PROC MIXED"
+    step.fields["proc"] = read_proc(cursor)
+
+
+def _is_global(word: str) -> bool:
+    stem = word.rstrip("0123456789")
+    return word in {"ods", "options", "option"} or stem in {"title", "footnote"}
+
+
+def _read_global(cursor: Cursor, head: Token, step: _Step) -> None:
+    stem = head.lower.rstrip("0123456789")
+    if stem in step.texts:
+        step.texts[stem][head.lower[len(stem) :].zfill(2)] = read_text(cursor)
+    elif stem == "ods":
+        step.ods.append(read_text(cursor))
+    else:
+        _read_page_options(cursor)
+
+
+def _read_page_options(cursor: Cursor) -> None:
+    while not cursor.at_end:
+        token = cursor.token
+        name = cursor.word()
+        if name not in _PAGE_OPTIONS:
+            cursor.refuse_at(token, f"the system option {token.text.upper()} is not supported", "leave it out")
+        if cursor.accept("="):
+            cursor.take()
+
+
+def _read_statement(cursor: Cursor, head: Token, step: _Step) -> None:
+    word = head.lower
+    if word in REFUSED:
+        cursor.refuse_at(head, f"the {head.text.upper()} statement is not supported", REFUSED[word])
+    if word not in ONCE and word not in MANY:
+        near = get_close_matches(word, [*ONCE, *MANY, "proc", "run"], 2)
+        remedy = f"did you mean {' or '.join(n.upper() for n in near)}?" if near else "a missing semicolon above makes one statement of two"
+        cursor.fail_at(head, f"{head.text.upper()} is not a statement of PROC MIXED", remedy)
+    _check_place(cursor, head, step)
+    if word in MANY:
+        name, read = MANY[word]
+        step.many.setdefault(name, []).append(read(cursor))
+        return
+    name, read = ONCE[word]
+    if name in step.fields:
+        cursor.fail_at(head, f"the {head.text.upper()} statement is given twice", "PROC MIXED takes it once")
+    step.fields[name] = read(cursor)
+
+
+def _check_place(cursor: Cursor, head: Token, step: _Step) -> None:
+    if "proc" not in step.fields:
+        cursor.fail_at(head, f"{head.text.upper()} stands before PROC MIXED", "start with: proc mixed data=a;")
+    if step.finished:
+        cursor.fail_at(head, f"{head.text.upper()} stands after RUN", "put it before RUN")
+    if head.lower in _FOLLOWS_MODEL and "model" not in step.fields:
+        cursor.fail_at(head, f"{head.text.upper()} stands before MODEL", "MODEL comes first")
+    if head.lower in {"class", "classes"} and "model" in step.fields:
+        cursor.fail_at(head, "CLASS stands after MODEL", "CLASS comes first")

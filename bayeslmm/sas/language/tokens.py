@@ -1,0 +1,311 @@
+"""The text of a SAS program as tokens: comments dropped, quoted labels and name literals read, every token with its place.
+
+What is refused here, by name: DATA steps and their lines, macro language (`%let`, `&name`), date and hexadecimal literals.
+
+A reader over the tokens of one statement, and the errors it raises.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+from bayeslmm.errors import FormulaError, FormulaLimitError, SpecificationError
+
+Kind = Literal["name", "number", "string", "symbol", "end"]
+
+MAX_LENGTH = 64 * 1024
+
+_SPACE = re.compile(r"\s+")
+_NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_NAME = re.compile(r"[^\W\d]\w*")
+_SYMBOL = re.compile(r"<=|>=|<>|\^=|~=|\*\*|\|\||--|[-=<>^~()\[\]{},/|*@+.?&:!#$]")
+_LITERAL_SUFFIX = re.compile(r"(dt|[ndtx])(?!\w)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token: what it is, its text (quotes removed), and where it stands in the program."""
+
+    kind: Kind
+    text: str
+    position: int
+
+    @property
+    def lower(self) -> str:
+        """The text in lower case: SAS names and keywords do not mind the case."""
+        return self.text.lower()
+
+    def is_symbol(self, text: str) -> bool:
+        """Whether this is the symbol written `text`."""
+        return self.kind == "symbol" and self.text == text
+
+
+def spot(program: str, position: int) -> str:
+    """Where a position is, for a person: line and column, the line itself, and a caret under the place."""
+    position = min(position, len(program))
+    start = program.rfind("\n", 0, position) + 1
+    stop = program.find("\n", position)
+    line = program[start : len(program) if stop < 0 else stop].replace("\t", " ")
+    number = program.count("\n", 0, position) + 1
+    column = position - start + 1
+    return f"line {number}, column {column}\n    {line.rstrip()}\n    {' ' * (column - 1)}^"
+
+
+def syntax_error(program: str, position: int, what: str, remedy: str = "") -> NoReturn:
+    """Raise the error of a text that is not SAS."""
+    raise FormulaError(what, spot(program, position), remedy or "correct the program at the spot marked")
+
+
+def refuse(program: str, position: int, what: str, remedy: str = "") -> NoReturn:
+    """Raise the error of valid SAS that is not supported here."""
+    raise SpecificationError(what, spot(program, position), remedy or "leave out what stands at the spot marked")
+
+
+def tokenize(program: str) -> tuple[Token, ...]:
+    """The tokens of a program; statements end with a token of kind "end".
+
+    Raises FormulaLimitError beyond 64 KB, FormulaError for an unfinished comment or quote and for a character that SAS has no use for,
+    SpecificationError for a DATA step or macro language.
+
+    >>> [t.text for t in tokenize("class id; /* subjects */ model y = x;")]
+    ['class', 'id', ';', 'model', 'y', '=', 'x', ';']
+    """
+    if len(program) > MAX_LENGTH:
+        raise FormulaLimitError(f"the program has more than {MAX_LENGTH} characters", remedy="give the PROC MIXED step alone")
+    tokens: list[Token] = []
+    position = 0
+    while (position := _skip(program, position, not tokens or tokens[-1].kind == "end")) < len(program):
+        token, position = _next(program, position)
+        if token.kind == "name" and (not tokens or tokens[-1].kind == "end"):
+            _refuse_data_step(program, token)
+        tokens.append(token)
+    return tuple(tokens)
+
+
+def _skip(program: str, position: int, at_start: bool) -> int:
+    """The next position that is neither space nor comment; `* ... ;` is a comment only where a statement may start."""
+    while position < len(program):
+        if space := _SPACE.match(program, position):
+            position = space.end()
+        elif program.startswith("/*", position):
+            position = _after(program, position, "*/", "this comment is not closed", "end it with */")
+        elif program.startswith("%*", position) or (at_start and program[position] == "*"):
+            position = _after(program, position, ";", "this comment is not closed", "end it with a semicolon")
+        else:
+            break
+    return position
+
+
+def _after(program: str, position: int, mark: str, what: str, remedy: str) -> int:
+    found = program.find(mark, position)
+    if found < 0:
+        syntax_error(program, position, what, remedy)
+    return found + len(mark)
+
+
+def _next(program: str, position: int) -> tuple[Token, int]:
+    character = program[position]
+    if character == ";":
+        return Token("end", ";", position), position + 1
+    if character in "'\"":
+        return _quoted(program, position)
+    if number := _NUMBER.match(program, position):
+        return _number(program, number)
+    if name := _NAME.match(program, position):
+        return Token("name", name.group(), position), name.end()
+    if character == "%" or (character == "&" and _NAME.match(program, position + 1)):
+        refuse(program, position, "the macro language is not read", "write out what the macro produces (in SAS, `options mprint` shows it)")
+    if symbol := _SYMBOL.match(program, position):
+        return Token("symbol", symbol.group(), position), symbol.end()
+    syntax_error(program, position, f"the character {character!r} means nothing here")
+
+
+def _number(program: str, number: re.Match[str]) -> tuple[Token, int]:
+    if _NAME.match(program, number.end()):
+        syntax_error(program, number.start(), "a name cannot start with a digit", "write it as a name literal: '1st'n")
+    return Token("number", number.group(), number.start()), number.end()
+
+
+def _quoted(program: str, position: int) -> tuple[Token, int]:
+    """A quoted text, a doubled quote standing for one; followed by `n` it is a name."""
+    quote = program[position]
+    end = position + 1
+    parts: list[str] = []
+    while True:
+        stop = program.find(quote, end)
+        if stop < 0:
+            syntax_error(program, position, "this quote is not closed", f"end it with {quote}")
+        parts.append(program[end:stop])
+        end = stop + 1
+        if not program.startswith(quote, end):
+            break
+        end += 1
+    text = quote.join(parts)
+    suffix = _LITERAL_SUFFIX.match(program, end)
+    if suffix is None:
+        return Token("string", text, position), end
+    if suffix.group().lower() != "n":
+        refuse(program, position, f"the literal {program[position : suffix.end()]} is not read", "compare with a number or a text instead")
+    return Token("name", text, position), suffix.end()
+
+
+def _refuse_data_step(program: str, token: Token) -> None:
+    if token.lower in {"data", "datalines", "cards", "infile", "libname", "filename"}:
+        refuse(
+            program,
+            token.position,
+            f"the {token.text.upper()} statement is not read: a program runs on a frame that is there already",
+            "prepare the data in Python and give the PROC MIXED step alone",
+        )
+
+
+class Cursor:
+    """Reads the tokens of one statement from left to right; the last token is the semicolon.
+
+    names : lower-case name -> its spelling, shared by all statements; a name in its own spelling stands for itself
+    """
+
+    __slots__ = ("_index", "_names", "_tokens", "program", "statement")
+
+    def __init__(self, program: str, tokens: tuple[Token, ...], statement: str, names: dict[str, str]) -> None:
+        self.program = program
+        self.statement = statement
+        self._tokens = tokens
+        self._names = names
+        self._index = 0
+
+    @property
+    def token(self) -> Token:
+        """The token to be read next."""
+        return self._tokens[self._index]
+
+    @property
+    def ahead(self) -> Token:
+        """The token after the next one (the last one at the end)."""
+        return self._tokens[min(self._index + 1, len(self._tokens) - 1)]
+
+    @property
+    def at_end(self) -> bool:
+        """Whether only the semicolon is left."""
+        return self.token.kind == "end"
+
+    @property
+    def at_options(self) -> bool:
+        """Whether the options (or the end) come next."""
+        return self.at_end or self.token.is_symbol("/")
+
+    def sees(self, symbol: str) -> bool:
+        """Whether the symbol comes next."""
+        return self.token.is_symbol(symbol)
+
+    def sees_word(self, *words: str) -> bool:
+        """Whether one of the words comes next (lower case)."""
+        return self.token.kind == "name" and self.token.lower in words
+
+    def take(self) -> Token:
+        """The next token, read."""
+        token = self.token
+        if token.kind != "end":
+            self._index += 1
+        return token
+
+    def accept(self, symbol: str) -> bool:
+        """Read the symbol if it comes next."""
+        found = self.sees(symbol)
+        if found:
+            self._index += 1
+        return found
+
+    def expect(self, symbol: str) -> Token:
+        """Read the symbol, which must come next."""
+        if not self.sees(symbol):
+            self.fail(f"expected `{symbol}` here")
+        return self.take()
+
+    def name(self, of: str = "a variable name") -> str:
+        """Read a name; the program's first spelling of it is the one kept."""
+        token = self.token
+        if token.kind != "name":
+            self.fail(f"expected {of} here")
+        self._index += 1
+        return self.spelling(token.text)
+
+    def spelling(self, name: str) -> str:
+        """The name as the data, or the program where it first stands, spells it."""
+        return self._names[name] if name in self._names else self._names.setdefault(name.lower(), name)
+
+    def word(self) -> str:
+        """Read a keyword, in lower case."""
+        if self.token.kind != "name":
+            self.fail("expected a word here")
+        return self.take().lower
+
+    def label(self) -> str:
+        """Read a quoted text."""
+        if self.token.kind != "string":
+            self.fail("expected a quoted label here", "every ESTIMATE and CONTRAST has one: estimate 'A against B' trt 1 -1;")
+        return self.take().text
+
+    def sees_number(self) -> bool:
+        """Whether a number, signed or not, comes next."""
+        if self.token.kind == "symbol" and self.token.text in "+-":
+            return self.ahead.kind == "number"
+        return self.token.kind == "number"
+
+    def number(self) -> float:
+        """Read a number with its sign."""
+        if not self.sees_number():
+            self.fail("expected a number here")
+        sign = self.take().text if self.token.kind == "symbol" else "+"
+        token = self.take()
+        value = float(token.text)
+        if not math.isfinite(value):
+            self.fail_at(token, "this number is beyond double precision")
+        return -value if sign == "-" else value
+
+    def integer(self) -> int:
+        """Read a whole number, at least 1."""
+        token = self.token
+        value = self.number()
+        if value != int(value) or value < 1:
+            self.fail_at(token, "expected a whole number from 1 up here")
+        return int(value)
+
+    def bracketed[T](self, read: Callable[[], T]) -> T:
+        """Read `( ... )` around what `read` reads."""
+        self.expect("(")
+        value = read()
+        self.expect(")")
+        return value
+
+    def until_options[T](self, read: Callable[[], T]) -> tuple[T, ...]:
+        """Read items until `/` or the end of the statement."""
+        items: list[T] = []
+        while not self.at_options:
+            items.append(read())
+        return tuple(items)
+
+    def finish(self) -> None:
+        """Nothing may be left."""
+        if not self.at_end:
+            self.fail(f"`{self.token.text}` is not expected in the {self.statement} statement here")
+
+    def here(self) -> str:
+        """The place of the next token, for a person."""
+        return spot(self.program, self.token.position)
+
+    def fail(self, what: str, remedy: str = "") -> NoReturn:
+        """Raise for text that is not SAS at the next token."""
+        syntax_error(self.program, self.token.position, what, remedy)
+
+    def fail_at(self, token: Token, what: str, remedy: str = "") -> NoReturn:
+        """Raise for text that is not SAS at this token."""
+        syntax_error(self.program, token.position, what, remedy)
+
+    def refuse_at(self, token: Token, what: str, remedy: str = "") -> NoReturn:
+        """Raise for SAS that is not supported at this token."""
+        refuse(self.program, token.position, what, remedy)

@@ -1,0 +1,518 @@
+"""`to_sas`: the PROC MIXED program of a model.
+
+The PROC MIXED program of a model specification, where SAS can say it.
+
+A `MixedProgram` as SAS text; parsing the text gives the same program.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NoReturn
+
+from bayeslmm.data.columns import FACTORS, kind_of
+from bayeslmm.errors import SpecificationError
+from bayeslmm.formula.expression import read_expression
+from bayeslmm.formula.formula import BarTerm
+from bayeslmm.formula.grammar import read_sum
+from bayeslmm.formula.parse import columns_of
+from bayeslmm.formula.syntax import Call, Chain, Name, Node, Power, Value, expression_text
+from bayeslmm.formula.terms import expand, flat_items, has_intercept
+from bayeslmm.formula.tokens import Cursor
+from bayeslmm.model.lmm import LMM
+from bayeslmm.sas.language.covariance_types import VC, CovType, sas_type
+from bayeslmm.sas.language.effects import INTERCEPT, Effect
+from bayeslmm.sas.language.program import (
+    DDFM,
+    ClassVariable,
+    Contrast,
+    Estimate,
+    LSMeans,
+    MixedProgram,
+    Model,
+    Parms,
+    Proc,
+    Random,
+    Repeated,
+    Row,
+)
+from bayeslmm.sas.language.where import Among, Column, Comparison, Condition, Constant, Junction, Negation
+from bayeslmm.sas.translation.terms import WHOLE
+from bayeslmm.specification.model_spec import ModelSpec
+
+_PLAIN_NAME = re.compile(r"[A-Za-z_]\w{0,31}\Z", re.ASCII)
+_DISPLAY = {"GCorr": "gcorr", "InvG": "gi", "CholG": "gc", "InvCholG": "gci", "VCorr": "vcorr", "InvV": "vi", "CholV": "vc"}
+_DISPLAY |= {"InvCholV": "vci", "RCorr": "rcorr", "InvR": "ri", "CholR": "rc", "InvCholR": "rci", "G": "g", "V": "v", "R": "r"}
+_WIDTH = 100
+
+
+def program_text(program: MixedProgram) -> str:
+    """The program as SAS text, one statement a line, ended by `run;`."""
+    return "\n".join(_statements(program)) + "\n"
+
+
+def _statements(program: MixedProgram) -> Iterator[str]:
+    yield from (f"title{i} {_quote(text)};" for i, text in enumerate(program.titles, 1))
+    yield from (f"footnote{i} {_quote(text)};" for i, text in enumerate(program.footnotes, 1))
+    yield f"proc mixed{_options(_proc(program.proc))};"
+    yield from _line("by", [("descending " if b.descending else "") + _name(b.name) for b in program.by])
+    yield from _line("class", [_class(c) for c in program.classes])
+    yield from _line("where", [condition_text(program.where)] if program.where else [])
+    yield from _line("weight", [_name(program.weight)] if program.weight else [])
+    yield from _line("id", [_name(n) for n in program.id])
+    model = program.model
+    yield from _line("model", [_name(model.response), "=", *map(_effect, model.effects)], _model(model))
+    for random in program.random:
+        yield from _line("random", [_effect(e) for e in random.effects], _random_text(random))
+    if program.repeated is not None:
+        yield from _line("repeated", [_effect(e) for e in program.repeated.effects], _repeated_text(program.repeated), always=True)
+    yield from _requests(program)
+    yield "run;"
+
+
+def _requests(program: MixedProgram) -> Iterator[str]:
+    if program.parms is not None:
+        yield from _line("parms", [f"({', '.join(map(_number, values))})" for values in program.parms.values], _parms(program.parms))
+    for means in program.lsmeans:
+        yield from _line("lsmeans", [_effect(e) for e in means.effects], _lsmeans(means))
+    for estimate in program.estimates:
+        yield from _line("estimate", [_quote(estimate.label), _row(estimate.row)], _estimate(estimate))
+    for contrast in program.contrasts:
+        rows = ", ".join(map(_row, contrast.rows))
+        yield from _line("contrast", [_quote(contrast.label), rows], _contrast(contrast))
+
+
+def _line(head: str, items: Sequence[str], options: Iterable[str] = (), always: bool = False) -> Iterator[str]:
+    """One statement, broken where it would be longer than 100 characters."""
+    words = [head, *items, *(["/", *found] if (found := list(options)) else [])]
+    if len(words) == 1 and not always:
+        return
+    lines = ["  " + words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) + 1 > _WIDTH:
+            lines.append("      " + word)
+        else:
+            lines[-1] += " " + word
+    yield "\n".join(lines) + ";"
+
+
+def _options(words: Iterable[str]) -> str:
+    return "".join(f" {word}" for word in words)
+
+
+def _name(name: str) -> str:
+    return name if _PLAIN_NAME.match(name) else _quote(name) + "n"
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _number(value: float) -> str:
+    return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+
+
+def _effect(effect: Effect) -> str:
+    if effect == INTERCEPT:
+        return "intercept"
+    nested = f"({' '.join(map(_name, effect.nested))})" if effect.nested else ""
+    return "*".join(map(_name, effect.crossed)) + nested
+
+
+def _class(variable: ClassVariable) -> str:
+    reference = {"last": "", "first": "(ref=first)", "value": f"(ref={_quote(variable.value)})"}[variable.reference]
+    return _name(variable.name) + reference
+
+
+def _type(cov: CovType) -> str:
+    order = f"({cov.order})" if cov.order is not None else ""
+    coordinates = f"({' '.join(map(_name, cov.coordinates))})" if cov.coordinates else ""
+    return f"type={cov.name.lower()}{order}{coordinates}"
+
+
+def _flags(**options: bool) -> Iterator[str]:
+    yield from (name for name, said in options.items() if said)
+
+
+def _limits(cl: bool, alpha: float) -> Iterator[str]:
+    yield from ["cl"] if cl else []
+    yield from [f"alpha={_number(alpha)}"] if alpha != 0.05 else []
+
+
+def _proc(proc: Proc) -> Iterator[str]:
+    if proc.data:
+        where = f"(where=({condition_text(proc.data_where)}))" if proc.data_where else ""
+        yield f"data={'.'.join(map(_name, proc.data.split('.')))}{where}"
+    yield f"method={proc.method}"
+    yield from _flags(
+        empirical=proc.empirical,
+        covtest=proc.covtest,
+        noinfo=proc.noinfo,
+        noitprint=proc.noitprint,
+        itdetails=proc.itdetails,
+        ic=proc.ic,
+        asycov=proc.asycov,
+        asycorr=proc.asycorr,
+        ratio=proc.ratio,
+        noprofile=proc.noprofile,
+        dfbw=proc.dfbw,
+    )
+    yield from ["cl=wald" if proc.cl == "wald" else "cl"] if proc.cl else []
+    yield from [f"alpha={_number(proc.alpha)}"] if proc.alpha != 0.05 else []
+    if proc.noclprint is not None:
+        yield f"noclprint={proc.noclprint}" if proc.noclprint else "noclprint"
+    yield from [f"order={proc.order}"] if proc.order != "formatted" else []
+    counts = {"maxiter": proc.maxiter, "maxfunc": proc.maxfunc, "scoring": proc.scoring, "namelen": proc.namelen}
+    yield from (f"{name}={value}" for name, value in counts.items() if value is not None)
+    yield from [f"{proc.criterion[0]}={_number(proc.criterion[1])}"] if proc.criterion else []
+
+
+def _model(model: Model) -> Iterator[str]:
+    yield from _flags(
+        solution=model.solution,
+        noint=model.noint,
+        intercept=model.intercept,
+        notest=model.notest,
+        chisq=model.chisq,
+        covb=model.covb,
+        covbi=model.covbi,
+        corrb=model.corrb,
+        residual=model.residual,
+        vciry=model.vciry,
+    )
+    if model.ddfm:
+        yield f"ddfm={model.ddfm}{'(firstorder)' if model.firstorder else ''}"
+    yield from [f"ddf={', '.join('.' if d is None else _number(d) for d in model.ddf)}"] if model.ddf else []
+    yield from [f"htype={', '.join(map(str, model.htype))}"] if model.htype != (3,) else []
+    yield from ("e" if kind == 0 else f"e{kind}" for kind in model.e)
+    yield from _limits(model.cl, model.alpha)
+    yield from [f"alphap={_number(model.alphap)}"] if model.alphap != 0.05 else []
+    yield from (f"{key}={'.'.join(map(_name, value.split('.')))}" for key, value in (("outp", model.outp), ("outpm", model.outpm)) if value)
+
+
+def _structured(cov: CovType, subject: Effect | None, group: Effect | None) -> Iterator[str]:
+    yield from [_type(cov)] if cov != VC else []
+    yield from [f"subject={_effect(subject)}"] if subject is not None else []
+    yield from [f"group={_effect(group)}"] if group is not None else []
+
+
+def _displays(names: Iterable[str], blocks: tuple[int, ...]) -> Iterator[str]:
+    numbers = "" if blocks == (1,) else f"={', '.join(map(str, blocks))}"
+    yield from (_DISPLAY[name] + ("" if "G" in name else numbers) for name in names)
+
+
+def _random_text(random: Random) -> Iterator[str]:
+    yield from _structured(random.type, random.subject, random.group)
+    yield from _flags(solution=random.solution)
+    yield from _displays(random.displays, random.v_blocks)
+    yield from _limits(random.cl, random.alpha)
+
+
+def _repeated_text(repeated: Repeated) -> Iterator[str]:
+    yield from _structured(repeated.type, repeated.subject, repeated.group)
+    yield from _flags(local=repeated.local)
+    yield from _displays(repeated.displays, repeated.blocks)
+
+
+def _lsmeans(means: LSMeans) -> Iterator[str]:
+    if means.diff is not None:
+        controls = f"({' '.join(map(_quote, means.controls))})" if means.controls else ""
+        yield "diff" if means.diff == "all" else f"diff={means.diff}{controls}"
+    yield from [f"adjust={means.adjust}"] if means.adjust != "none" else []
+    yield from _flags(bylevel=means.bylevel, om=means.om, e=means.e, cov=means.cov, corr=means.corr)
+    yield from (f"at {_name(name)}={_number(value)}" for name, value in means.at)
+    yield from ["at means"] if means.at_means else []
+    yield from [f"slice=({' '.join(map(_effect, means.slice))})"] if means.slice else []
+    yield from [f"df={_number(means.df)}"] if means.df is not None else []
+    yield from _limits(means.cl, means.alpha)
+
+
+def _row(row: Row) -> str:
+    parts = [" ".join(f"{_effect(c.effect)} {' '.join(map(_number, c.values))}" for c in side) for side in (row.fixed, row.random)]
+    return f"{parts[0]} | {parts[1]}".strip() if row.random else parts[0]
+
+
+def _coefficient_options(statement: Estimate | Contrast) -> Iterator[str]:
+    yield from _flags(e=statement.e)
+    yield from [f"df={_number(statement.df)}"] if statement.df is not None else []
+    for name, values in (("subject", statement.subject), ("group", statement.group)):
+        yield from [f"{name} {' '.join(map(_number, values))}"] if values else []
+
+
+def _estimate(estimate: Estimate) -> Iterator[str]:
+    yield from _coefficient_options(estimate)
+    yield from [f"divisor={_number(estimate.divisor)}"] if estimate.divisor != 1 else []
+    yield from [estimate.tail] if estimate.tail else []
+    yield from _limits(estimate.cl, estimate.alpha)
+
+
+def _contrast(contrast: Contrast) -> Iterator[str]:
+    yield from _coefficient_options(contrast)
+    yield from _flags(chisq=contrast.chisq)
+
+
+def _parms(parms: Parms) -> Iterator[str]:
+    yield from [f"hold={', '.join(map(str, parms.hold))}"] if parms.hold else []
+    yield from _flags(noiter=parms.noiter)
+
+
+def condition_text(condition: Condition) -> str:
+    """A WHERE condition as SAS writes it, in parentheses wherever it has parts."""
+    match condition:
+        case Comparison(op, left, right):
+            return f"{_operand(left)} {op} {_operand(right)}"
+        case Among(left, values):
+            return f"{_operand(left)} in ({', '.join(_operand(Constant(v)) for v in values)})"
+        case Negation(part):
+            return f"not ({condition_text(part)})"
+        case Junction(op, parts):
+            return f" {op} ".join(f"({condition_text(part)})" for part in parts)
+
+
+def _operand(operand: Column | Constant) -> str:
+    if isinstance(operand, Column):
+        return _name(operand.name)
+    if operand.value is None:
+        return "."
+    return _quote(operand.value) if isinstance(operand.value, str) else _number(operand.value)
+
+
+_DDFM: dict[str, DDFM] = {
+    "satterthwaite": "satterthwaite",
+    "kenward-roger": "kenwardroger",
+    "kenward-roger-linear": "kenwardroger",
+    "between-within": "betwithin",
+    "containment": "contain",
+    "residual": "residual",
+}
+_CODES = ("C", "factor")
+
+
+@dataclass(slots=True)
+class _Classes:
+    """The class variables as they are found: factors used, grouping columns, visits; and the columns used as covariates."""
+
+    factors: tuple[str, ...]
+    names: dict[str, None] = field(default_factory=dict)
+    covariates: dict[str, None] = field(default_factory=dict)
+
+    def add(self, names: Iterable[str]) -> None:
+        self.names.update(dict.fromkeys(names))
+
+    def use(self, name: str) -> None:
+        """A column stands in an effect: as a class if it is a factor, as a covariate otherwise."""
+        (self.names if name in self.factors else self.covariates).setdefault(name)
+
+    def statement(self) -> tuple[ClassVariable, ...]:
+        """The CLASS statement: the factors in the order given, then what else is needed."""
+        first = [name for name in dict.fromkeys(self.factors) if name in self.names]
+        return tuple(ClassVariable(name) for name in dict.fromkeys([*first, *self.names]))
+
+    def check(self) -> None:
+        """SAS has a variable as a class or as a covariate, throughout the program."""
+        if both := next((name for name in self.covariates if name in self.names), None):
+            _cannot(f"{both} as a class and as a covariate at once", both, f"make a copy of the column: {both}c")
+
+
+def program_of_spec(
+    spec: ModelSpec,
+    factors: Iterable[str] = (),
+    *,
+    data: str = "",
+    method: Literal["REML", "ML"] = "REML",
+    df: str | None = None,
+) -> str:
+    """The PROC MIXED program of a model.
+
+    factors : the columns that are factors, in the order of the CLASS statement (grouping columns and visits are known to be)
+    data : name of the data set; df : method of the degrees of freedom, as `Fit` names it; None leaves SAS's default
+    Raises SpecificationError for what SAS cannot say, or not of a model alone: expressions of columns, offsets, known matrices, priors,
+    variance functions other than `ident`, products of several structures.
+
+    >>> from bayeslmm.formula import parse_formula
+    >>> print(to_sas(ModelSpec(parse_formula("y ~ x + (1 + x | id)")), data="a"), end="")
+    proc mixed data=a method=reml;
+      class id;
+      model y = x / solution;
+      random intercept x / type=un subject=id;
+    run;
+    """
+    return program_text(mixed_program(spec, factors, data=data, method=method, df=df))
+
+
+def mixed_program(
+    spec: ModelSpec,
+    factors: Iterable[str] = (),
+    *,
+    data: str = "",
+    method: Literal["REML", "ML"] = "REML",
+    df: str | None = None,
+) -> MixedProgram:
+    """The same as values: what `to_sas` writes."""
+    _check(spec, df)
+    classes = _Classes(tuple(factors))
+    intercept, effects = _effects(spec.formula.fixed, classes, "the fixed effects")
+    random = tuple(_random(term, classes) for term in spec.formula.random)
+    repeated = _repeated(spec, classes)
+    classes.check()
+    proc = Proc(data=data, method="ml" if method == "ML" else "reml")
+    model = Model(
+        response=_response(spec),
+        effects=effects,
+        noint=not intercept,
+        solution=True,
+        ddfm=_DDFM[df] if df else "",
+        firstorder=df == "kenward-roger-linear",
+    )
+    return MixedProgram(proc, model, classes.statement(), random, repeated, weight=spec.weights or "")
+
+
+def _cannot(what: str, where: str = "", remedy: str = "") -> NoReturn:
+    raise SpecificationError(f"PROC MIXED cannot say {what}", where, remedy)
+
+
+def _check(spec: ModelSpec, df: str | None) -> None:
+    if spec.offset or spec.formula.offsets:
+        _cannot("an offset", ", ".join(filter(None, [spec.offset, *spec.formula.offsets])), "subtract it from the response")
+    if spec.relationship:
+        _cannot("a known matrix within the program alone", ", ".join(spec.relationship), "SAS reads it from a data set: type=lin(1) ldata=")
+    if spec.priors is not None:
+        _cannot("these priors", "priors", "leave them out: REML does not use them")
+    if df is not None and df not in _DDFM:
+        _cannot(f"df={df!r}", "df", f"one of {', '.join(_DDFM)}")
+
+
+def _response(spec: ModelSpec) -> str:
+    response = read_expression(Cursor(spec.formula.response, None))
+    if not isinstance(response, Name):
+        _cannot(f"the response {spec.formula.response}", spec.formula.text, "make a column of it")
+    return response.name
+
+
+def _effects(text: str, classes: _Classes, where: str) -> tuple[bool, tuple[Effect, ...]]:
+    """Whether there is an intercept, and the effects, of a right-hand side."""
+    cursor = Cursor(text, None)
+    items = flat_items(cursor, read_sum(cursor))
+    found = [Effect(tuple(v for atom in term for v in _variables(atom, classes, where))) for term in expand(items).values()]
+    return has_intercept(items), tuple(found)
+
+
+def _variables(atom: str, classes: _Classes, where: str) -> Iterator[str]:
+    """The columns of one factor of a term: itself; a power or product of columns within I(); a coded factor."""
+    factor = read_expression(Cursor(atom, None))
+    if isinstance(factor, Name):
+        classes.use(factor.name)
+        yield factor.name
+    elif isinstance(factor, Call) and factor.function in _CODES and isinstance(factor.arguments[0], Name):
+        classes.add([factor.arguments[0].name])
+        yield factor.arguments[0].name
+    elif isinstance(factor, Call) and factor.function == "I" and len(factor.arguments) == 1:
+        yield from _arithmetic(factor.arguments[0], classes, where)
+    else:
+        _cannot(expression_text(factor), where, "make a column of it")
+
+
+def _arithmetic(node: Node, classes: _Classes, where: str) -> Iterator[str]:
+    if isinstance(node, Name):
+        if node.name in classes.factors:
+            _cannot(f"arithmetic with the factor {node.name}", where, "make a column of it")
+        classes.use(node.name)
+        yield node.name
+    elif isinstance(node, Power) and isinstance(node.exponent, Value) and node.exponent.text.isdecimal() and node.exponent.text != "0":
+        for _ in range(int(node.exponent.text)):
+            yield from _arithmetic(node.base, classes, where)
+    elif isinstance(node, Chain) and all(operator == "*" for operator, _ in node.rest):
+        for operand in (node.first, *(operand for _, operand in node.rest)):
+            yield from _arithmetic(operand, classes, where)
+    else:
+        _cannot(f"I({expression_text(node)})", where, "make a column of it")
+
+
+def _random(term: BarTerm, classes: _Classes) -> Random:
+    where = f"the random term ({term.text})"
+    intercept, effects = _effects(term.left, classes, where)
+    group = () if term.group == (WHOLE,) else term.group
+    classes.add(group)
+    subject = Effect(group) if group else None
+    effects = _indicator_effects(intercept, effects, term, classes)
+    single = len(effects) == 1 and not any(v in classes.names for v in effects[0].crossed)
+    if single and term.structure in {"us", "diag", "id"} and subject is not None:
+        return Random(effects, VC, subject)
+    cov = sas_type(term.structure, term.order)
+    if cov is None or cov.spatial or cov.kronecker:
+        _cannot(f"the structure {term.structure} of a random term", where, "us, diag, cs, csh, ar1, ar1h, toep, toeph, adh, hf, fa, ...")
+    return Random(effects, cov, subject)
+
+
+def _indicator_effects(intercept: bool, effects: tuple[Effect, ...], term: BarTerm, classes: _Classes) -> tuple[Effect, ...]:
+    """The effects with SAS's indicator columns: an unstructured (1 + f | g) of a factor f is that of (0 + f | g)."""
+    plain = [e for e in effects if e.crossed and all(v in classes.names for v in e.crossed)]
+    if len(plain) > 1:
+        _cannot(f"the factors {plain[0].text} and {plain[1].text} in one random term", f"({term.text})", "give each a term of its own")
+    if not intercept:
+        return effects
+    if not plain:
+        return (INTERCEPT, *effects)
+    if term.structure != "us":
+        _cannot(f"{term.structure} over an intercept and the factor {plain[0].text}", f"({term.text})", f"write 0 + {plain[0].text}")
+    return effects
+
+
+def _repeated(spec: ModelSpec, classes: _Classes) -> Repeated | None:
+    residual = spec.residual
+    if spec.variance:
+        factor = spec.variance[0]
+        if residual is not None or len(spec.variance) > 1 or factor.kind != "ident" or factor.group:
+            _cannot("this variance function", "variance", "ident(f) alone is REPEATED / GROUP=f")
+        classes.add([factor.covariate])
+        return Repeated(group=Effect((factor.covariate,)))
+    if residual is None:
+        return None
+    spatial = residual.structure.startswith("sp_") or residual.structure == "matern"
+    cov: CovType | None = sas_type(residual.structure, residual.order, residual.visit if spatial else ())
+    if cov is None:
+        _cannot(f"the residual structure {residual.structure}", residual.text, "adh is SAS's ANTE(1)")
+    subject = () if residual.subject == (WHOLE,) else residual.subject
+    visits = () if spatial else residual.visit
+    classes.add((*visits, *subject, *residual.group))
+    return Repeated(
+        tuple(Effect((v,)) for v in visits),
+        cov,
+        Effect(subject) if subject else None,
+        Effect(residual.group) if residual.group else None,
+        residual.nugget,
+    )
+
+
+REMEDY = "SAS reads columns of its data set: make a column, and name it"
+
+
+def to_sas(model: LMM, *, data: str = "", method: Literal["REML", "ML"] = "REML", df: str | None = None) -> str:
+    """The PROC MIXED program that fits the same model.
+
+    data : name of the data set; df : method of the degrees of freedom, as `Fit` names it; None leaves SAS's default
+    Raises SpecificationError for what SAS cannot say.
+
+    >>> print(model.to_sas(data="sleepstudy"), end="")
+    proc mixed data=sleepstudy method=reml;
+      class Subject;
+      model Reaction = Days / solution;
+      random intercept Days / type=un subject=Subject;
+    run;
+    """
+    if model.said.weights is not None and not isinstance(model.said.weights, str):
+        raise SpecificationError("weights given as an array are not in the data", "weights", REMEDY)
+    if model.given_offset:
+        raise SpecificationError("PROC MIXED cannot say an offset", "offset", "subtract it from the response")
+    return program_of_spec(model.spec, _factors(model), data=data, method=method, df=df)
+
+
+def _factors(model: LMM) -> tuple[str, ...]:
+    """The columns that are factors, in the order of the formula."""
+    levels = model.design.encoding.levels
+    named = [name for name in columns_of(model.spec.formula) if name in levels]
+    frame = model.design.frame
+    texts = [str(name) for name in frame.columns if name not in named and name != WHOLE and kind_of(frame[name]) in FACTORS]
+    return (*named, *texts)

@@ -1,0 +1,210 @@
+"""`proc_mixed`: a SAS PROC MIXED program, run.
+
+What a PROC MIXED program gives back: its tables by ODS name, the listing, the objects behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from bayeslmm.errors import SpecificationError
+from bayeslmm.sas.language.program import MixedProgram
+from bayeslmm.sas.language.statements import parse_program
+from bayeslmm.sas.translation.glm_coding import class_levels
+from bayeslmm.sas.translation.result import Translation
+from bayeslmm.sas.translation.translate import translate
+from bayeslmm.sas_results.run.rows import by_groups, prepare, selected, whole_table
+from bayeslmm.sas_results.run.run import Run
+from bayeslmm.sas_results.tables import (
+    covariance as covariance_tables,
+)
+from bayeslmm.sas_results.tables import (
+    fixed as fixed_tables,
+)
+from bayeslmm.sas_results.tables import (
+    header as head_tables,
+)
+from bayeslmm.sas_results.tables import (
+    random as random_tables,
+)
+from bayeslmm.sas_results.tables import (
+    requests,
+)
+from bayeslmm.sas_results.tables.listing import ListedRun, listing_text
+from bayeslmm.sas_results.tables.predictions import predictions
+
+
+class MissingTableError(SpecificationError, KeyError):
+    """A table that the program did not ask for."""
+
+    __str__ = SpecificationError.__str__
+
+
+class MixedResult(Mapping[str, pd.DataFrame]):
+    """The tables of a PROC MIXED program: ODS name -> frame, in the order of the listing; names in any case.
+
+    OUTP= and OUTPM= are "OutP" and "OutPM", and go by the names that the program gives them too.
+
+    >>> result = blm.proc_mixed("proc mixed; class Subject; model Reaction = Days / s; random int / sub=Subject; run;", sleepstudy)
+    >>> result["CovParms"]["Estimate"].round(2).tolist()
+    [1378.18, 960.46]
+    """
+
+    def __init__(self, runs: tuple[ListedRun, ...]) -> None:
+        self.runs = runs
+        self._names = {name.lower(): name for run in runs for name in run.tables}
+        model = runs[0].translation.program.model
+        for given, name in ((model.outp, "OutP"), (model.outpm, "OutPM")):
+            if given:
+                self._names.setdefault(given.lower(), name)
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        found = self._names.get(name.lower()) if isinstance(name, str) else None
+        if found is None:
+            near = get_close_matches(str(name).lower(), self._names, 3, 0.5)
+            near_names = [self._names[n] for n in near] or list(self)
+            what = f"the program prints no table {name!r}"
+            raise MissingTableError(what, "", f"tables: {', '.join(near_names)}; options of the program ask for more")
+        frames = []
+        for run in self.runs:
+            if found in run.tables:
+                frame = run.tables[found].copy()
+                if found not in ("OutP", "OutPM"):
+                    for position, (variable, value) in enumerate(run.by.items()):
+                        frame.insert(position, variable, [value] * len(frame))
+                frames.append(frame)
+        return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for run in self.runs for name in run.tables))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    @property
+    def model(self) -> Any:
+        """The `LMM`; with BY a dict by the values of the by-variables."""
+        return self._each({run.key: run.model for run in self.runs})
+
+    @property
+    def fit(self) -> Any:
+        """The `Fit`; with BY a dict by the values of the by-variables."""
+        return self._each({run.key: run.fit for run in self.runs})
+
+    def _each(self, found: dict[Any, Any]) -> Any:
+        return found if self.runs[0].by else next(iter(found.values()))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done in a slightly different way, and what the log of SAS would say."""
+        return tuple(dict.fromkeys(note for run in self.runs for note in run.notes))
+
+    @property
+    def listing(self) -> str:
+        """The printed tables as one text."""
+        return listing_text(self.runs)
+
+    def __repr__(self) -> str:
+        return f"MixedResult({', '.join(self)})"
+
+    def __str__(self) -> str:
+        return self.listing
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.listing)}</pre>"
+
+
+def proc_mixed(program: str, data: Any) -> MixedResult:
+    """Run a SAS PROC MIXED program on any frame.
+
+    program : the step as SAS has it; columns may be written in any case, and what is not supported is refused by name
+    data : pandas, polars or pyarrow frame, or a mapping of columns; what DATA= says is a name for the listing
+
+    Returns a mapping: ODS name -> frame with SAS's columns; `listing` the printed text, `model` and `fit` the objects, `notes` what was
+    done in a slightly different way. With BY the by-variables lead the columns, and `model` and `fit` are dicts by their values.
+    Raises FormulaError and SpecificationError with the spot of the program, DataError for what the data do not have.
+
+    >>> result = blm.proc_mixed("proc mixed; class Subject; model Reaction = Days / s; random int / sub=Subject; run;", sleepstudy)
+    >>> result["SolutionF"]["Estimate"].round(4).tolist()
+    [251.4051, 10.4673]
+    """
+    if not isinstance(program, str):
+        raise SpecificationError(f"the program is a {type(program).__name__}", "proc_mixed", "give the text of the PROC MIXED step")
+    frame = whole_table(data)
+    parsed = parse_program(program, tuple(map(str, frame.columns)))
+    # every column named must be there, before its values are looked at
+    _translated(parsed, frame)
+    runs = [_run(parsed, values, rows) for values, rows in by_groups(selected(frame, parsed), parsed.by)]
+    return MixedResult(tuple(runs))
+
+
+def _translated(program: MixedProgram, rows: pd.DataFrame) -> Translation:
+    """With the levels of the classes, which GROUP= in RANDOM needs."""
+    known = {c.name: c for c in program.classes if c.name in rows.columns}
+    groups = {name for random in program.random if random.group is not None for name in random.group.variables if name in known}
+    levels = {name: class_levels(known[name], rows[name].astype(object).tolist(), program.proc.order).levels for name in groups}
+    return translate(program, tuple(map(str, rows.columns)), levels)
+
+
+def _run(program: MixedProgram, values: Mapping[str, Any], data: pd.DataFrame) -> ListedRun:
+    translation = _translated(program, data)
+    run = Run(translation, prepare(data, translation))
+    tables = {name: _table(run, name) for name in translation.tables}
+    if program.model.outp:
+        tables["OutP"] = predictions(run, conditional=True)
+    if program.model.outpm:
+        tables["OutPM"] = predictions(run, conditional=False)
+    return ListedRun(dict(values), run.model, run.fit, translation, tables, _notes(run))
+
+
+def _table(run: Run, name: str) -> pd.DataFrame:
+    if name in _TABLES:
+        return _TABLES[name](run)
+    return random_tables.matrix_table(run, name)
+
+
+def _coefficients(run: Run) -> pd.DataFrame:
+    return fixed_tables.coefficient_table([*fixed_tables.model_coefficients(run), *requests.row_coefficients(run)])
+
+
+_TABLES: Mapping[str, Callable[[Run], pd.DataFrame]] = {
+    "ModelInfo": head_tables.model_info,
+    "ClassLevels": head_tables.class_level_table,
+    "Dimensions": head_tables.dimensions,
+    "NObs": head_tables.number_of_observations,
+    "ParmSearch": head_tables.parameter_search,
+    "IterHistory": head_tables.iteration_history,
+    "ConvergenceStatus": head_tables.convergence_status,
+    "CovParms": covariance_tables.cov_parms_frame,
+    "AsyCov": lambda run: covariance_tables.asymptotic_frame(run, correlation=False),
+    "AsyCorr": lambda run: covariance_tables.asymptotic_frame(run, correlation=True),
+    "FitStatistics": covariance_tables.fit_statistics,
+    "InfoCrit": covariance_tables.information_criteria,
+    "LRT": covariance_tables.null_test,
+    "SolutionF": fixed_tables.solution,
+    "CovB": lambda run: fixed_tables.covariance_frame(run, "CovB"),
+    "CorrB": lambda run: fixed_tables.covariance_frame(run, "CorrB"),
+    "InvCovB": lambda run: fixed_tables.covariance_frame(run, "InvCovB"),
+    "SolutionR": random_tables.random_solution,
+    "Tests1": lambda run: fixed_tables.tests(run, 1),
+    "Tests2": lambda run: fixed_tables.tests(run, 2),
+    "Tests3": lambda run: fixed_tables.tests(run, 3),
+    "Coef": _coefficients,
+    "Estimates": requests.estimates,
+    "Contrasts": requests.contrasts,
+    "LSMeans": requests.least_squares_means,
+    "Diffs": requests.mean_differences,
+    "Slices": requests.slices,
+}
+
+
+def _notes(run: Run) -> tuple[str, ...]:
+    told = [f"{check.name}: {check.remedy}" for check in run.fit.checks.values() if check.verdict == "failed"]
+    if run.fit.singular:
+        told.append("Estimated G matrix is not positive definite.")
+    return (*run.translation.notes, *told)

@@ -1,0 +1,374 @@
+"""Covariance parameters in the order, by the names and on the scale of SAS's table, as functions of tau = (x, log sigma).
+
+The parameters of SAS's covariance structures, by name, from a covariance matrix.
+
+PROC MIXED prints its own parameters: UN(2,1) is a covariance, CS a covariance, AR(1) a correlation, TOEP(2) a covariance, TOEPH(1) a
+correlation, HF the lambda of Huynh and Feldt. A homogeneous structure of REPEATED without GROUP= and LOCAL hands its variance to the
+row Residual ("factored"); anywhere else the variance is a row of its own, Variance. All of them are smooth functions of the matrix, so
+that their standard errors follow by differentiating along the parameters of the fit.
+
+The covariance parameters of a structure as PROC MIXED lists them: its names, its order, its scale.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.kronecker import Kronecker
+from bayeslmm.covariance.scaled import Homogeneous
+from bayeslmm.covariance.unstructured import Banded
+from bayeslmm.errors import SpecificationError
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_structure import Grouped, VisitStructure
+from bayeslmm.sas.language.covariance_types import VC, CovType
+from bayeslmm.sas.translation.result import CovBlock, Translation
+
+Parameters = tuple[tuple[str, float], ...]
+
+
+def factored(block: CovBlock) -> bool:
+    """Whether the variance of the structure is printed as Residual."""
+    return block.statement == "repeated" and not block.group and not block.local and block.type.name in _HOMOGENEOUS
+
+
+def has_matrix_form(cov: CovType) -> bool:
+    """Whether the parameters can be read off a covariance matrix: spatial and factor-analytic ones cannot."""
+    return cov.kronecker or cov.name in _READERS or cov.name in _HOMOGENEOUS
+
+
+def parameters(block: CovBlock, sigma: Array, outcomes: int = 0) -> Parameters:
+    """Names and values of the CovParms rows of one block, the Residual row of a factored structure last.
+
+    sigma : (t, t) covariance of the block; for TYPE=VC (1, 1), one per effect
+    outcomes : number of levels of the first effect of a product of structures
+    Raises SpecificationError for structures that have no matrix form.
+
+    >>> parameters(CovBlock("repeated", CovType("AR(1)")), np.array([[4.0, 2.0], [2.0, 4.0]]))
+    (('AR(1)', 0.5), ('Residual', 4.0))
+    """
+    cov = block.type
+    if cov.kronecker:
+        return _kronecker(block, sigma, outcomes)
+    if cov.name == "VC":
+        return ((block.effects[0] if block.effects else "Residual", float(sigma[0, 0])),)
+    if cov.name in _HOMOGENEOUS:
+        variance, rest = _HOMOGENEOUS[cov.name](sigma, cov.order)
+        return (*rest, ("Residual", variance)) if factored(block) else (("Variance", variance), *rest)
+    if cov.name not in _READERS:
+        raise SpecificationError(f"the parameters of TYPE={cov.text} do not follow from a covariance matrix", remedy="use those of the fit")
+    return _READERS[cov.name](sigma, cov.order)
+
+
+def _correlation(sigma: Array, i: int, j: int) -> float:
+    return float(sigma[i, j] / np.sqrt(sigma[i, i] * sigma[j, j]))
+
+
+def _bands(t: int, order: int | None) -> int:
+    return t if order is None else min(order, t)
+
+
+def _variances(sigma: Array) -> Parameters:
+    return tuple((f"Var({i + 1})", float(v)) for i, v in enumerate(np.diag(sigma)))
+
+
+def _un(sigma: Array, order: int | None) -> Parameters:
+    t, q = len(sigma), _bands(len(sigma), order)
+    return tuple((f"UN({i + 1},{j + 1})", float(sigma[i, j])) for i in range(t) for j in range(max(0, i - q + 1), i + 1))
+
+
+def _unr(sigma: Array, order: int | None) -> Parameters:
+    t, q = len(sigma), _bands(len(sigma), order)
+    pairs = ((i, j) for i in range(t) for j in range(max(0, i - q + 1), i))
+    return (*_variances(sigma), *((f"Corr({i + 1},{j + 1})", _correlation(sigma, i, j)) for i, j in pairs))
+
+
+def _first_correlation(name: str) -> Callable[[Array, int | None], Parameters]:
+    return lambda sigma, _order: (*_variances(sigma), *(((name, _correlation(sigma, 1, 0)),) if len(sigma) > 1 else ()))
+
+
+def _ante(sigma: Array, _order: int | None) -> Parameters:
+    return (*_variances(sigma), *((f"Rho({k})", _correlation(sigma, k, k - 1)) for k in range(1, len(sigma))))
+
+
+def _toeph(sigma: Array, order: int | None) -> Parameters:
+    return (*_variances(sigma), *((f"TOEPH({k})", _correlation(sigma, k, 0)) for k in range(1, _bands(len(sigma), order))))
+
+
+def _hf(sigma: Array, _order: int | None) -> Parameters:
+    if len(sigma) == 1:
+        return _variances(sigma)
+    return (*_variances(sigma), ("HF", float((sigma[0, 0] + sigma[1, 1]) / 2 - sigma[1, 0])))
+
+
+def _fa0(sigma: Array, order: int | None) -> Parameters:
+    """The loadings of FA0(q), the first q columns of the Cholesky factor."""
+    L = np.zeros_like(sigma)
+    rest = sigma.copy()
+    for k in range(_bands(len(sigma), order)):
+        if rest[k, k] > 0:
+            L[k:, k] = rest[k:, k] / np.sqrt(rest[k, k])
+            rest = rest - np.outer(L[:, k], L[:, k])
+    t, q = len(sigma), _bands(len(sigma), order)
+    return tuple((f"FA({i + 1},{j + 1})", float(L[i, j])) for i in range(t) for j in range(min(i + 1, q)))
+
+
+_READERS: Mapping[str, Callable[[Array, int | None], Parameters]] = {
+    "UN": _un,
+    "UNR": _unr,
+    "CSH": _first_correlation("CSH"),
+    "ARH(1)": _first_correlation("ARH(1)"),
+    "ANTE(1)": _ante,
+    "TOEPH": _toeph,
+    "HF": _hf,
+    "FA0": _fa0,
+}
+
+
+def _cs(sigma: Array, _order: int | None) -> tuple[float, Parameters]:
+    shared = float(sigma[1, 0]) if len(sigma) > 1 else 0.0
+    return float(sigma[0, 0]) - shared, (("CS", shared),)
+
+
+def _ar1(sigma: Array, _order: int | None) -> tuple[float, Parameters]:
+    return float(sigma[0, 0]), (("AR(1)", _correlation(sigma, 1, 0) if len(sigma) > 1 else 0.0),)
+
+
+def _arma(sigma: Array, _order: int | None) -> tuple[float, Parameters]:
+    gamma = _correlation(sigma, 1, 0) if len(sigma) > 1 else 0.0
+    rho = float(sigma[2, 0] / sigma[1, 0]) if len(sigma) > 2 and gamma != 0 else 0.0
+    return float(sigma[0, 0]), (("Rho", rho), ("Gamma", gamma))
+
+
+def _toep(sigma: Array, order: int | None) -> tuple[float, Parameters]:
+    return float(sigma[0, 0]), tuple((f"TOEP({k + 1})", float(sigma[k, 0])) for k in range(1, _bands(len(sigma), order)))
+
+
+# The variance, then what is printed of the rest.
+_HOMOGENEOUS: Mapping[str, Callable[[Array, int | None], tuple[float, Parameters]]] = {
+    "CS": _cs,
+    "AR(1)": _ar1,
+    "ARMA(1,1)": _arma,
+    "TOEP": _toep,
+}
+
+
+def _kronecker(block: CovBlock, sigma: Array, outcomes: int) -> Parameters:
+    """UN over the outcomes, with the first visit; then the second structure, its first variance being 1."""
+    visits = len(sigma) // outcomes
+    first = sigma[::visits, ::visits]
+    second = sigma[:visits, :visits] / sigma[0, 0]
+    inner = CovType(block.type.name.partition("@")[2])
+    correlation = _correlation(second, 1, 0) if visits > 1 else 0.0
+    rest = _un(second, None) if inner.name == "UN" else ((inner.name, correlation),)
+    names = [*block.effects, "", ""]
+    return (*_labelled(names[0], _un(first, None)), *_labelled(names[1], rest))
+
+
+def _labelled(effect: str, rows: Sequence[tuple[str, float]]) -> Parameters:
+    """The first row of each structure carries the name of its effect."""
+    return tuple((f"{effect} {name}".strip() if i == 0 else name, value) for i, (name, value) in enumerate(rows))
+
+
+ParameterList = tuple[tuple[str, float], ...]
+
+# the names of what is not a variance; {} is the lag or the serial number
+_NAMES = {
+    "csh": "CSH",
+    "ar1": "AR(1)",
+    "ar1h": "ARH(1)",
+    "ad": "Rho({})",
+    "adh": "Rho({})",
+    "toeph": "TOEPH({})",
+    "hf": "HF",
+    "sp_exp": "SP(EXP)",
+    "sp_gau": "SP(GAU)",
+    "sp_pow": "SP(POW)",
+    "sp_sph": "SP(SPH)",
+    "sp_lin": "SP(LIN)",
+}
+
+
+def sas_parameters(covariance: Covariance, x: Array, *, grouped: bool = False) -> ParameterList:
+    """Names and estimates of the CovParms table, without subject and group.
+
+    x : (size,) of the whole matrix (R itself, not R / sigma^2). grouped : with GROUP= the residual variance is called Variance and leads.
+    """
+    if isinstance(covariance, Kronecker):
+        outer, inner = x[: covariance.outer.size], np.append(1.0, x[covariance.outer.size :])
+        between = sas_parameters(covariance.outer, outer)
+        return between + tuple(row for row in sas_parameters(covariance.inner, inner) if row[0] not in ("Residual", "UN(1,1)"))
+    if isinstance(covariance, Banded):
+        return _unstructured(covariance, x)
+    if isinstance(covariance, Homogeneous):
+        return _homogeneous(covariance, x, grouped)
+    if covariance.name in _NAMES:
+        values, q = covariance.components(x), covariance.q
+        return (*_numbered("Var({})", values[:q]), *_numbered(_NAMES[covariance.name], values[q:]))
+    return tuple(zip(covariance.component_names, covariance.components(x).tolist(), strict=True))
+
+
+def _numbered(pattern: str, values: Array) -> ParameterList:
+    return tuple((pattern.format(k + 1), float(value)) for k, value in enumerate(values))
+
+
+def _unstructured(covariance: Banded, x: Array) -> ParameterList:
+    """UN(i,j), row by row."""
+    sigma, bands = covariance.matrix(x), covariance.order
+    cells = [(row, col) for row in range(covariance.q) for col in range(max(0, row + 1 - bands), row + 1)]
+    return tuple((f"UN({row + 1},{col + 1})", float(sigma[row, col])) for row, col in cells)
+
+
+def _homogeneous(covariance: Homogeneous, x: Array, grouped: bool) -> ParameterList:
+    values = covariance.natural(x)
+    variance, rest = float(values[0] ** 2), values[1:]
+    if covariance.nugget:
+        # the part that is shared, its parameters, and what LOCAL adds
+        share = float(rest[-1])
+        return (("Variance", (1.0 - share) * variance), *_shape(covariance, rest[:-1], variance), ("Residual", share * variance))
+    if covariance.name == "cs" and rest.size:
+        variance, rest = variance * (1.0 - float(rest[0])), variance * rest
+    shape = _shape(covariance, rest, variance)
+    return (("Variance", variance), *shape) if grouped else (*shape, ("Residual", variance))
+
+
+def _shape(covariance: Homogeneous, rest: Array, variance: float) -> ParameterList:
+    if covariance.name == "cs":
+        return _numbered("CS", rest)
+    if covariance.name == "arma":
+        return (("Rho", float(rest[0])), ("Gamma", float(rest[1])))
+    if covariance.name == "toep":
+        return tuple((f"TOEP({lag + 2})", float(r) * variance) for lag, r in enumerate(rest))
+    if covariance.name == "sp_lin":
+        return _numbered(_NAMES["sp_lin"], 1.0 / rest)
+    if covariance.name == "matern":
+        return tuple((f"SP(MATERN){suffix}", float(r)) for suffix, r in zip((" Range", " Smoothness"), rest, strict=False))
+    if not rest.size:
+        return ()
+    if covariance.name not in _NAMES:
+        raise SpecificationError(f"PROC MIXED has no structure '{covariance.name}'", remedy="use the names of `residual_params`")
+    return _numbered(_NAMES[covariance.name], rest)
+
+
+STEP = 1e-6
+"""Step of the central differences in tau: the parameters are smooth and cost no evaluation of the criterion."""
+
+_OFF_DIAGONAL = re.compile(r"UN\((\d+),(\d+)\)\Z")
+_SIGNED = re.compile(r"(CS|CSH|AR\(1\)|ARH\(1\)|Rho.*|Gamma|TOEPH?\(\d+\)|HF|Corr\(.*|FA\(\d+,\d+\)|SP\(POW\)|SP\(LIN\))\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class CovParm:
+    """One row of the table; positive parameters have 0 as their bound, which is what their tests and limits go by."""
+
+    name: str
+    subject: str
+    group: str
+    value: float
+
+    @property
+    def positive(self) -> bool:
+        """Whether the parameter is a variance, or something else that cannot be below 0."""
+        last = self.name.rsplit(" ", 1)[-1]
+        if pair := _OFF_DIAGONAL.search(last):
+            return pair.group(1) == pair.group(2)
+        return not _SIGNED.match(last)
+
+
+def tau_of(x: Array, sigma2: float) -> Array:
+    """tau at x and the conditioned residual variance."""
+    return np.append(x, 0.5 * np.log(sigma2))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """The covariance parameters of a program as functions of tau.
+
+    orders : term -> where SAS's columns of its structure stand among those of the term
+    """
+
+    translation: Translation
+    problem: Problem
+    orders: Mapping[int, Codes]
+
+    def rows(self, tau: Array) -> tuple[CovParm, ...]:
+        """The rows of the CovParms table."""
+        return tuple(self._rows(tau))
+
+    def values(self, tau: Array) -> Array:
+        """Their values alone."""
+        return np.array([row.value for row in self._rows(tau)])
+
+    def jacobian(self, tau: Array) -> Array:
+        """d values / d tau, (rows, size + 1)."""
+        columns = []
+        for i in range(len(tau)):
+            move = np.zeros(len(tau))
+            move[i] = STEP * max(1.0, abs(tau[i]))
+            columns.append((self.values(tau + move) - self.values(tau - move)) / (2.0 * move[i]))
+        return np.stack(columns, axis=1)
+
+    def _rows(self, tau: Array) -> Iterator[CovParm]:
+        problem, blocks = self.problem, self.translation.blocks
+        for block in blocks:
+            yield from self._random_rows(block, tau) if block.statement == "random" else _repeated_rows(block, problem, tau)
+        last = blocks[-1] if blocks else None
+        inside = last is not None and last.statement == "repeated" and (factored(last) or last.local or last.type.spatial)
+        if self.translation.residual and not inside:
+            yield CovParm("Residual", "", "", residual_variance(problem, tau))
+
+    def _random_rows(self, block: CovBlock, tau: Array) -> Iterator[CovParm]:
+        (term,) = block.terms
+        problem = self.problem
+        group = f"{block.group} {block.level}" if block.group else ""
+        order = self.orders.get(term)
+        if has_matrix_form(block.type) or block.type == VC:
+            D = random_covariance(problem, term, tau)
+            found = parameters(block, D if order is None else D[np.ix_(order, order)])
+        else:
+            own = problem.random.terms[term]
+            root = own.map.whole / np.sqrt(problem.conditioning.weight_mean)
+            sigma = float(np.sqrt(problem.sigma2(float(np.exp(2.0 * tau[-1])))))
+            found = sas_parameters(own.covariance, own.covariance.rescale(own.covariance.mapped(tau[own.part], root), sigma), grouped=True)
+        yield from (CovParm(name, block.subject, group, value) for name, value in found)
+
+
+def residual_variance(problem: Problem, tau: Array) -> float:
+    """sigma^2 in the units of the data, at weight 1."""
+    return problem.sigma2(float(np.exp(2.0 * tau[-1]))) * problem.design.weight_scale
+
+
+def random_covariance(problem: Problem, term: int, tau: Array) -> Array:
+    """D of a random term on the user's columns, (q, q)."""
+    scale = problem.sigma2(float(np.exp(2.0 * tau[-1])))
+    return np.asarray(scale * problem.relative_covariances(tau[:-1])[term])
+
+
+def _repeated_rows(block: CovBlock, problem: Problem, tau: Array) -> Iterator[CovParm]:
+    sigma2 = residual_variance(problem, tau)
+    kernel = problem.structured
+    assert kernel is not None
+    if block.type == VC:
+        design = problem.design.variance[0]
+        ratios = np.concatenate([[1.0], kernel.variance.natural(tau[:-1][kernel.variance_part])])
+        for label, ratio in zip(design.labels, ratios, strict=True):
+            yield CovParm("Residual", block.subject, f"{block.group} {label}", float(sigma2 * ratio**2))
+        return
+    structure, residual = kernel.structure, problem.design.residual
+    assert isinstance(structure, Grouped) and residual is not None
+    labels = [""] if residual.group is None else [f"{block.group} {level}" for level in residual.group.levels]
+    for label, own in zip(labels, structure.padded(tau[:-1][kernel.residual_part]), strict=True):
+        full = structure.covariance.rescale(own, float(np.sqrt(sigma2)))
+        plain = isinstance(structure, VisitStructure) and has_matrix_form(block.type) and not block.local
+        if plain:
+            outcomes = residual.shape[0] if block.type.kronecker else 0
+            found = parameters(block, structure.covariance.matrix(full), outcomes)
+        else:
+            found = sas_parameters(structure.covariance, full, grouped=bool(label))
+        for name, value in found:
+            yield CovParm(name, "" if name == "Residual" else block.subject, label, value)

@@ -1,0 +1,209 @@
+"""Denominator degrees of freedom that SAS counts: DDFM=CONTAIN, BETWITHIN, RESIDUAL, one number for each fixed effect.
+
+CONTAIN: the smallest contribution to the rank of [X Z], Z effect by effect, among the random effects that contain the fixed effect by
+their names; n - rank [X Z] where none does. BETWITHIN: an effect that does not change within subjects has
+subjects - rank of all that do not, any other n - subjects - rank of those that do; where several combinations of classes change within
+subjects, what their interactions with the subject contribute. With REPEATED / TYPE=UN and no RANDOM all have the former.
+(SAS/STAT User's Guide, The MIXED Procedure, MODEL statement.)
+
+Ranks of [X Z] for counting degrees of freedom, block by block of rows that share a random effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.errors import InferenceError, SizeError
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import varies_within
+from bayeslmm.sas.language.covariance_types import VC
+from bayeslmm.sas.language.effects import GLMEffect
+from bayeslmm.sas.translation.glm_coding import GLMLayout, RowSpace
+from bayeslmm.sas.translation.result import RandomEffect, Translation
+from bayeslmm.sas_results.run.rows import Rows, class_of
+
+MAX_ENTRIES = 50_000_000
+"""Entries of the largest dense block: 0.4 GB."""
+
+SINGULAR = 1e-9
+"""A direction shorter than this, relative to its column, is not there."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Columns of Z: one for each level, with a value in the rows of the level.
+
+    codes : (n,) levels; values : (n,)
+    """
+
+    codes: Codes
+    values: Array
+
+
+def ranks(X: Array, effects: Sequence[Cells]) -> tuple[int, ...]:
+    """The rank of X, of [X Z_1], of [X Z_1 Z_2], ...
+
+    X : (n, p) of full column rank
+    Raises SizeError where crossed effects have too many levels together.
+    """
+    return (X.shape[1], *(rank(X, effects[: k + 1]) for k in range(len(effects))))
+
+
+def rank(X: Array, effects: Sequence[Cells]) -> int:
+    """The rank of [X Z]: that of Z by blocks, and that of what Z leaves of X."""
+    if not effects:
+        return int(X.shape[1])
+    total, left = 0, np.array(X / np.maximum(np.sqrt((X**2).sum(axis=0)), 1e-300))
+    for rows in _blocks(effects, len(X)):
+        Z = _dense(effects, rows)
+        U, s, _ = np.linalg.svd(Z / np.maximum(np.sqrt((Z**2).sum(axis=0)), 1e-300), full_matrices=False)
+        Q = U[:, s > SINGULAR * max(1.0, s.max(initial=0.0))]
+        total += int(Q.shape[1])
+        left[rows] -= Q @ (Q.T @ left[rows])
+    found = np.linalg.svd(np.linalg.qr(left, mode="r"), compute_uv=False) if left.size else np.zeros(0)
+    # columns had length 1 before the projection
+    return total + int((found > SINGULAR * np.sqrt(max(1, X.shape[1]))).sum())
+
+
+def _blocks(effects: Sequence[Cells], n: int) -> list[Codes]:
+    """Rows that are linked by levels that they share."""
+    begin, rows, columns = n, [], []
+    for effect in effects:
+        rows.append(np.arange(n))
+        columns.append(begin + effect.codes)
+        begin += int(effect.codes.max(initial=-1)) + 1
+    graph = sp.coo_array((np.ones(n * len(effects)), (np.concatenate(rows), np.concatenate(columns))), shape=(begin, begin))
+    _, label = connected_components(graph, directed=False)
+    order = np.argsort(label[:n], kind="stable")
+    cuts = np.flatnonzero(np.diff(label[:n][order])) + 1
+    return [np.asarray(part) for part in np.split(order, cuts)]
+
+
+def _dense(effects: Sequence[Cells], rows: Codes) -> Array:
+    parts = []
+    for effect in effects:
+        levels, local = np.unique(effect.codes[rows], return_inverse=True)
+        if len(rows) * len(levels) > MAX_ENTRIES:
+            raise SizeError(
+                f"the containment method needs the rank of {len(levels)} columns of Z over {len(rows)} rows",
+                "DDFM=CONTAIN",
+                "name another method: ddfm=satterthwaite, ddfm=bw or ddfm=residual",
+            )
+        Z = np.zeros((len(rows), len(levels)))
+        Z[np.arange(len(rows)), local.ravel()] = effect.values[rows]
+        parts.append(Z)
+    return np.concatenate(parts, axis=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counted:
+    """effects : degrees of freedom of each effect of the layout, the intercept among them; rest : those of the residual."""
+
+    effects: Array
+    rest: float
+
+
+def counted(translation: Translation, rows: Rows, layout: GLMLayout, space: RowSpace) -> Counted:
+    """What the program's counting method gives; the residual's for the methods that do not count."""
+    X = np.ascontiguousarray(layout.X[:, space.kept])
+    if translation.df == "containment":
+        return _containment(translation, rows, layout, X)
+    if translation.df == "between-within":
+        return _between_within(translation, rows, layout, space)
+    rest = float(len(X) - space.rank)
+    return Counted(np.full(len(layout.effects), rest), rest)
+
+
+# -- containment -------------------------------------------------------------------------------------------------------------------------
+
+
+def _containment(translation: Translation, rows: Rows, layout: GLMLayout, X: Array) -> Counted:
+    # GROUP= makes several terms of one random effect
+    random = list({(effect.effect, effect.subject): effect for effect in translation.random}.values())
+    found = ranks(X, [_cells(rows, effect) for effect in random])
+    share = np.diff(found)
+    rest = float(len(X) - found[-1])
+    values = []
+    for effect in layout.effects:
+        mine = [int(share[k]) for k, other in enumerate(random) if _contains(other, effect)]
+        values.append(float(min(mine)) if mine else rest)
+    return Counted(np.array(values), rest)
+
+
+def _contains(random: RandomEffect, fixed: GLMEffect) -> bool:
+    classes = {*random.effect.classes, *random.subject}
+    return sorted(random.effect.continuous) == sorted(fixed.continuous) and classes >= set(fixed.classes)
+
+
+def _cells(rows: Rows, random: RandomEffect) -> Cells:
+    """The columns of a random effect over the rows used: a level of its classes within each subject."""
+    names = tuple(dict.fromkeys((*random.subject, *random.effect.classes)))
+    n = int(rows.used.sum())
+    codes = class_of(rows, names).codes[rows.used] if names else np.zeros(n, dtype=np.int64)
+    return Cells(np.asarray(codes), _product(rows, random.effect.continuous))
+
+
+def _product(rows: Rows, names: Sequence[str]) -> Array:
+    out = np.ones(int(rows.used.sum()))
+    for name in names:
+        out = out * rows.frame[name].to_numpy(np.float64)[rows.used]
+    return out
+
+
+# -- between and within ------------------------------------------------------------------------------------------------------------------
+
+
+def _between_within(translation: Translation, rows: Rows, layout: GLMLayout, space: RowSpace) -> Counted:
+    if not translation.within:
+        raise InferenceError(
+            "DDFM=BETWITHIN needs subjects", "the program has no SUBJECT=", "add SUBJECT= to RANDOM or REPEATED, or use ddfm=contain"
+        )
+    subject = np.asarray(class_of(rows, translation.within).codes[rows.used])
+    n, subjects = len(layout.X), len(np.unique(subject))
+    changing = varies_within(layout.X, subject)
+    within = np.array([bool(changing[block].any()) for block in layout.blocks], dtype=np.bool_)
+    kept = np.isin(np.arange(len(layout.columns)), space.kept)
+    outer = [j for k, block in enumerate(layout.blocks) if not within[k] for j in range(block.start, block.stop) if kept[j]]
+    between = float(subjects - len(outer))
+    inner = float(n - subjects - (space.rank - len(outer)))
+    if _is_unstructured(translation):
+        return Counted(np.full(len(layout.effects), between), inner)
+    values = np.where(within, inner, between)
+    shared = _interactions(rows, layout, space, subject, within)
+    for k, value in shared.items():
+        values[k] = value
+    return Counted(values, inner)
+
+
+def _is_unstructured(translation: Translation) -> bool:
+    repeated = translation.program.repeated
+    return not translation.random and repeated is not None and repeated.type.name == "UN" and repeated.type != VC
+
+
+def _interactions(rows: Rows, layout: GLMLayout, space: RowSpace, subject: Codes, within: NDArray[np.bool_]) -> dict[int, float]:
+    """Effect -> what the interaction of the subject with its classes contributes, where several sets of classes change within subjects."""
+    own: dict[int, tuple[str, ...]] = {}
+    for k, effect in enumerate(layout.effects):
+        if within[k] and not effect.continuous:
+            own[k] = tuple(name for name in effect.classes if varies_within(rows.at(name).codes[:, None].astype(float), subject)[0])
+    sets = sorted(dict.fromkeys(own.values()), key=len)
+    if len(sets) < 2:
+        return {}
+    X = np.ascontiguousarray(layout.X[:, space.kept])
+    ones = np.ones(len(X))
+    effects, share, before = [Cells(subject, ones)], {}, rank(X, [Cells(subject, ones)])
+    for names in sets:
+        codes = subject
+        for name in names:
+            level = rows.at(name).codes
+            codes = codes * (int(level.max()) + 1) + level
+        effects.append(Cells(np.unique(codes, return_inverse=True)[1].astype(np.int64), ones))
+        now = rank(X, effects)
+        share[names], before = float(now - before), now
+    return {k: share[names] for k, names in own.items() if share[names] > 0}

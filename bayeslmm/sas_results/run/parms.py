@@ -1,0 +1,243 @@
+"""PARMS: candidates for the covariance parameters, the best of which the search starts from; some or all held at their values.
+
+SAS's parameters are functions psi(tau), tau = (x, log sigma); a point with given psi is found by Gauss-Newton, so every structure has one
+without an inverse of its own. With some held the criterion before sigma is profiled out is minimised along psi_held = const.
+
+Covariance parameters that PARMS holds at their values: only the free ones are uncertain.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+from scipy import optimize
+
+from bayeslmm._arrays import Array, frozen
+from bayeslmm.errors import Check, SpecificationError
+from bayeslmm.estimate.estimate import Estimate, estimate
+from bayeslmm.estimate.reweighting import settled
+from bayeslmm.inference.fixed_effects.information import Curvature, curvature, pseudo_inverse
+from bayeslmm.inference.fixed_effects.tests import Inference
+from bayeslmm.likelihood.criterion import Point, one_thread
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.model.fit import Fit
+from bayeslmm.model.lmm import LMM
+from bayeslmm.sas.language.program import Parms
+from bayeslmm.sas.translation.result import Translation
+from bayeslmm.sas_results.run.covariance_parameters import Listing, tau_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Free:
+    """The directions of tau in which the parameters may move.
+
+    basis : (size + 1, k) orthonormal; bend : (size + 1, size + 1) sum of multipliers times the curvature of what is held, which the
+    Hessian of the criterion loses along the constraint
+    """
+
+    basis: Array
+    bend: Array
+
+
+class HeldFit(Fit):
+    """A fit whose residual variance is not the one that its other parameters would have profiled out."""
+
+    def __init__(self, model: LMM, problem: Problem, estimate: Estimate, sigma2: float) -> None:
+        super().__init__(model, problem, estimate, estimate.elapsed)
+        self._sigma2 = sigma2
+
+    @cached_property
+    def point(self) -> Point:
+        """The criterion at the optimum, with the residual variance as held."""
+        return replace(self.problem.criterion.at(self.estimate.x, self.restricted), sigma2=self._sigma2)
+
+
+class HeldInference(Inference):
+    """`Inference` along the free directions; None where all are free."""
+
+    def __init__(self, fit: Fit, free: Free | None) -> None:
+        super().__init__(fit)
+        self.free = free
+
+    @cached_property
+    def curvature(self) -> Curvature:
+        found = curvature(self.fit)
+        if self.free is None:
+            return found
+        N = self.free.basis
+        inner = 2.0 * pseudo_inverse(N.T @ (found.hessian - self.free.bend) @ N) if N.shape[1] else np.zeros((0, 0))
+        return replace(found, covariance=N @ inner @ N.T)
+
+
+MAX_CANDIDATES = 10_000
+REACHED = 1e-6
+"""Largest gap, relative to the parameters, between those asked for and those of the point found."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """A fit, the directions of tau left free (None: all), and the candidates tried with their -2 log likelihoods."""
+
+    fit: Fit
+    free: Free | None = None
+    held: tuple[int, ...] = ()
+    candidates: tuple[tuple[float, ...], ...] = ()
+    values: tuple[float, ...] = ()
+
+
+def fitted(model: LMM, translation: Translation, make: Callable[[], Listing]) -> Search:
+    """Fit the model of a program, PARMS and all."""
+    parms = translation.program.parms
+    model.design.demand_identified()
+    if parms is None:
+        problem, found = settled(model.problem, translation.method)
+        return Search(_warned(Fit(model, problem, found, found.elapsed)))
+    problem, restricted, listing = model.problem, translation.method == "REML", make()
+    found = estimate(problem, translation.method)
+    first = tau_of(found.x, _conditioned(problem, found))
+    candidates = _candidates(parms, len(listing.rows(first)))
+    points = [_point(listing, first, np.array(c)) for c in candidates]
+    values = tuple(_value(problem, tau, restricted) for tau in points)
+    best = points[int(np.argmin(values))]
+    held = tuple(range(len(candidates[0]))) if parms.noiter else tuple(k - 1 for k in parms.hold)
+    if not held:
+        return Search(Fit(model, problem, found, found.elapsed), None, (), candidates, values)
+    if max(held) >= len(candidates[0]):
+        what = f"HOLD={max(held) + 1}: there are {len(candidates[0])} covariance parameters"
+        raise SpecificationError(what, parms.spot, "number them as the CovParms table lists them")
+    tau, free = _constrained(listing, best, held, restricted)
+    estimates = _estimate_at(problem, found, tau)
+    return Search(HeldFit(model, problem, estimates, float(np.exp(2.0 * tau[-1]))), free, held, candidates, values)
+
+
+def _warned(fit: Fit) -> Fit:
+    """A search that failed is worth a warning; columns that depend on others are how SAS codes classes."""
+    warning = fit.warning()
+    if warning is not None and any(check.verdict == "failed" for check in fit.checks.values()):
+        warnings.warn(warning, stacklevel=5)
+    return fit
+
+
+def _candidates(parms: Parms, count: int) -> tuple[tuple[float, ...], ...]:
+    if len(parms.values) != count:
+        raise SpecificationError(
+            f"PARMS gives values for {len(parms.values)} of {count} covariance parameters", parms.spot, "one list in parentheses for each"
+        )
+    total = int(np.prod([len(values) for values in parms.values]))
+    if total > MAX_CANDIDATES:
+        raise SpecificationError(f"PARMS has {total} combinations", parms.spot, f"give {MAX_CANDIDATES} at most")
+    return tuple(product(*parms.values))
+
+
+def _conditioned(problem: Problem, found: Estimate) -> float:
+    return found.sigma**2 / problem.sigma2(1.0)
+
+
+def _value(problem: Problem, tau: Array, restricted: bool) -> float:
+    """-2 log likelihood at tau, sigma as given."""
+    return _joint(problem, tau, restricted)[0]
+
+
+def _joint(problem: Problem, tau: Array, restricted: bool) -> tuple[float, Array]:
+    """log|V0| [+ log|X'V0^-1 X|] + d (log 2 pi sigma^2) + r2 / sigma^2 and its gradient in tau."""
+    criterion = problem.criterion
+    with one_thread(criterion.width), np.errstate(all="ignore"):
+        try:
+            state = criterion.kernel.evaluate(tau[None, :-1], derivatives=True)
+        except np.linalg.LinAlgError:
+            return np.inf, np.zeros(len(tau))
+        solution, d, sigma2 = state.solution, criterion.df(restricted), float(np.exp(2.0 * tau[-1]))
+        logdet, slope = (g[0] for g in state.gradients(restricted))
+        r2 = float(solution.r2[0]) / sigma2
+        value = float(solution.logdet[0]) + (float(solution.logdet_X[0]) if restricted else 0.0)
+        value += d * (2.0 * tau[-1] - 1.0) + r2 + criterion.constant(restricted)
+    return value, np.append(logdet + slope / sigma2, 2.0 * (d - r2))
+
+
+def _point(listing: Listing, start: Array, wanted: Array) -> Array:
+    """tau at which the covariance parameters have the values wanted."""
+    scale = np.maximum(np.abs(wanted), 1e-3 * float(np.abs(wanted).max(initial=1e-300)))
+
+    def gap(tau: Array) -> Array:
+        return np.asarray((listing.values(tau) - wanted) / scale)
+
+    best = start
+    for begin in (start, np.append(listing.problem.start, start[-1])):
+        found = optimize.least_squares(
+            gap, begin, jac=lambda tau: listing.jacobian(tau) / scale[:, None], xtol=1e-15, ftol=1e-15, gtol=1e-15
+        )
+        best = np.asarray(found.x)
+        if float(np.abs(found.fun).max(initial=0.0)) < REACHED:
+            return best
+    names = ", ".join(f"{row.name} = {value:g}" for row, value in zip(listing.rows(start), wanted, strict=True))
+    raise SpecificationError(
+        f"PARMS: no covariance of this model has {names}", "PARMS", "variances above 0, correlations below 1, in the order of the table"
+    )
+
+
+def _constrained(listing: Listing, start: Array, held: tuple[int, ...], restricted: bool) -> tuple[Array, Free]:
+    """The minimum along psi_held = const, and the directions left."""
+    index, problem = list(held), listing.problem
+    wanted = listing.values(start)[index]
+    scale = np.maximum(np.abs(wanted), 1e-8)
+
+    def slopes(tau: Array) -> Array:
+        return listing.jacobian(tau)[index] / scale[:, None]
+
+    held_there: Any = optimize.NonlinearConstraint(lambda t: (listing.values(t)[index] - wanted) / scale, 0.0, 0.0, jac=slopes)
+    tau = start
+    if len(index) < len(start):
+        found: Any = optimize.minimize(  # type: ignore[call-overload]
+            lambda t: _joint(problem, t, restricted)[0],
+            start,
+            jac=lambda t: _joint(problem, t, restricted)[1],
+            method="SLSQP",
+            constraints=held_there,
+            tol=1e-13,
+        )
+        tau = np.asarray(found.x)
+    J = slopes(tau)
+    _, s, Vt = np.linalg.svd(J)
+    basis = np.ascontiguousarray(Vt[int((s > 1e-10 * s.max(initial=0.0)).sum()) :].T)
+    multipliers = np.linalg.lstsq(J.T, _joint(problem, tau, restricted)[1], rcond=None)[0]
+    return tau, Free(basis, _bend(slopes, tau, multipliers))
+
+
+def _bend(slopes: Callable[[Array], Array], tau: Array, multipliers: Array) -> Array:
+    """Second derivative of multipliers' psi, by central differences of its gradient."""
+    columns = []
+    for i in range(len(tau)):
+        move = np.zeros(len(tau))
+        move[i] = 1e-4 * max(1.0, abs(tau[i]))
+        columns.append(multipliers @ (slopes(tau + move) - slopes(tau - move)) / (2.0 * move[i]))
+    found = np.stack(columns)
+    return np.asarray(0.5 * (found + found.T))
+
+
+def _estimate_at(problem: Problem, found: Estimate, tau: Array) -> Estimate:
+    """The estimate whose covariance parameters are those of tau."""
+    point = problem.criterion.at(tau[:-1], found.restricted)
+    assert point.state is not None
+    c, sigma2 = problem.conditioning, float(np.exp(2.0 * tau[-1]))
+    solution = point.state.solution
+    vcov = sigma2 * c.y_scale**2 * (c.back @ solution.information_inverse[0] @ c.back.T)
+    value = _value(problem, tau, found.restricted)
+    return replace(
+        found,
+        x=frozen(tau[:-1]),
+        theta=frozen(problem.theta(tau[:-1])),
+        sigma=float(np.sqrt(problem.sigma2(sigma2))),
+        alpha=frozen(problem.alpha(solution.alpha[0])),
+        vcov=frozen(0.5 * (vcov + vcov.T)),
+        criterion=value,
+        gradient=frozen(point.gradient),
+        path=((frozen(tau[:-1]), value),),
+        singular=False,
+        checks=(Check("convergence", "noted", "covariance parameters held by PARMS", None),),
+    )

@@ -1,0 +1,214 @@
+"""The rows that a PROC MIXED program reads: WHERE, classes as ordered factors, derived columns, BY groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.data.columns import kind_of, numbers
+from bayeslmm.data.frame import read_table
+from bayeslmm.errors import DataError, EmptyDataError
+from bayeslmm.sas.language.program import By, ClassVariable, MixedProgram
+from bayeslmm.sas.language.where import columns_in, rows_where
+from bayeslmm.sas.translation.glm_coding import ClassLevels, class_levels, format_level
+from bayeslmm.sas.translation.result import Derived, Translation
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The rows read by one run.
+
+    frame : classes as ordered categories of formatted levels, covariates as numbers, derived columns
+    data : the same rows and columns as they were given
+    classes : the CLASS variables over these rows, and derived classes
+    used : rows without a missing value in the variables of the model
+    subjects : (n,) number of the subject of every row, -1 where it is missing; None where all rows are one subject
+    """
+
+    frame: pd.DataFrame
+    data: pd.DataFrame
+    classes: Mapping[str, ClassLevels]
+    used: Mask
+    subjects: Codes | None
+
+    def at(self, name: str) -> ClassLevels:
+        """A class over the rows used."""
+        found = self.classes[name]
+        return ClassLevels(name, found.levels, found.codes[self.used])
+
+    @property
+    def subject_count(self) -> int:
+        """Subjects among all rows read; 1 where the program has none."""
+        return 1 if self.subjects is None else int(self.subjects.max(initial=-1)) + 1
+
+
+def whole_table(data: Any) -> pd.DataFrame:
+    """All columns of any frame."""
+    names = read_table(data, ()).names
+    return read_table(data, names).frame.reset_index(drop=True)
+
+
+def selected(frame: pd.DataFrame, program: MixedProgram) -> pd.DataFrame:
+    """The rows of WHERE statements and WHERE= data set options."""
+    keep = np.ones(len(frame), dtype=np.bool_)
+    for condition in (program.proc.data_where, program.where):
+        if condition is not None:
+            keep &= rows_where(condition, {name: _plain(frame[name]) for name in columns_in(condition)})
+    if not keep.any():
+        what = "the data have no rows" if frame.empty else "no row satisfies the WHERE condition"
+        raise EmptyDataError(what, f"{len(frame)} rows read", "compare its values with those of the data; case counts")
+    return frame[keep].reset_index(drop=True)
+
+
+def _plain(series: pd.Series[Any]) -> NDArray[Any]:
+    """Numbers as float64 with NaN, anything else as objects."""
+    if kind_of(series) in ("number", "boolean"):
+        return np.asarray(numbers(series, str(series.name)).values)
+    return np.asarray(series.astype(object).where(series.notna(), None).to_numpy(), dtype=object)
+
+
+def by_groups(frame: pd.DataFrame, by: Sequence[By]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Values of the BY variables and the rows that have them, sorted; a missing value is a group, before all others."""
+    if not by:
+        yield {}, frame
+        return
+    names = [variable.name for variable in by]
+    codes = np.stack([_ranks(frame[variable.name], descending=variable.descending) for variable in by])
+    combinations, group = np.unique(codes, axis=1, return_inverse=True)
+    for k in range(combinations.shape[1]):
+        rows = frame[group.ravel() == k].reset_index(drop=True)
+        yield {name: rows[name].iloc[0] for name in names}, rows
+
+
+def _ranks(series: pd.Series[Any], *, descending: bool) -> Codes:
+    levels = class_levels(ClassVariable(str(series.name)), series.tolist())
+    ranks = np.asarray(levels.codes)
+    return np.where(ranks < 0, len(levels.levels), len(levels.levels) - 1 - ranks) if descending else ranks
+
+
+def prepare(data: pd.DataFrame, translation: Translation) -> Rows:
+    """Classes, covariates and derived columns of the rows of one run.
+
+    Raises DataError for a text covariate that CLASS does not name, and for a subject outside CLASS whose rows do not stand together.
+    """
+    program = translation.program
+    classes = {variable.name: _class(data, variable, translation) for variable in program.classes}
+    frame = data.copy()
+    for name, found in classes.items():
+        frame[name] = categories(found)
+    for name in _covariates(translation):
+        frame[name] = _numeric(data, name)
+    _check_contiguous(data, translation.contiguous)
+    for derived in translation.derived:
+        frame[derived.name] = _derived(derived, data, classes)
+    used = np.asarray(frame[list(model_columns(translation, frame))].notna().all(axis=1), dtype=np.bool_)
+    if program.weight:
+        # a weight that is missing or not above 0 leaves its row out
+        weight = np.asarray(_numeric(data, program.weight))
+        frame[program.weight] = np.where(weight > 0, weight, 0.0)
+        used = used & (weight > 0)
+    if not used.any():
+        raise EmptyDataError("no row has a value of every variable of the model", f"{len(frame)} rows read", "see which column is empty")
+    return Rows(frame, data, classes, used, _subjects(data, translation.subject, classes))
+
+
+def categories(found: ClassLevels) -> Any:
+    """A class as ordered categories."""
+    dtype = pd.CategoricalDtype(list(found.levels), ordered=True)
+    return pd.Categorical.from_codes(found.codes.tolist(), dtype=dtype)
+
+
+def _class(data: pd.DataFrame, variable: ClassVariable, translation: Translation) -> ClassLevels:
+    series = data[variable.name]
+    known = series.cat.categories.tolist() if isinstance(series.dtype, pd.CategoricalDtype) and series.cat.ordered else []
+    return class_levels(variable, series.astype(object).tolist(), translation.program.proc.order, known)
+
+
+def _covariates(translation: Translation) -> list[str]:
+    program = translation.program
+    effects = [*translation.effects, *(r.effect for r in translation.random)]
+    names = [program.model.response, *(name for effect in effects for name in effect.continuous)]
+    if program.repeated is not None:
+        names += program.repeated.type.coordinates
+    return list(dict.fromkeys(names))
+
+
+def _numeric(data: pd.DataFrame, name: str) -> Array:
+    kind = kind_of(data[name])
+    if kind in ("text", "factor"):
+        shown = ", ".join(map(str, list(dict.fromkeys(data[name].dropna().astype(str)))[:4]))
+        raise DataError(f"{name} is text where PROC MIXED needs numbers", f"values {shown}", f"add {name} to the CLASS statement")
+    return np.array(numbers(data[name], name).values)
+
+
+def _check_contiguous(data: pd.DataFrame, names: Sequence[str]) -> None:
+    for name in names:
+        labels = np.array([format_level(v) for v in data[name].astype(object)], dtype=object)
+        starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
+        first = labels[starts]
+        if len(set(first.tolist())) < len(first):
+            again = next(label for k, label in enumerate(first) if label in first[:k])
+            raise DataError(
+                f"{name} in SUBJECT= is not in CLASS, and the rows of {name} {again} do not stand together",
+                f"column {name}",
+                f"add {name} to CLASS, or sort the data by {name}: SAS would make a new subject wherever the value changes",
+            )
+
+
+def _derived(derived: Derived, data: pd.DataFrame, classes: Mapping[str, ClassLevels]) -> Any:
+    if not derived.of:
+        return np.ones(len(data), dtype=np.int64)
+    parts = [_levels(data, name, classes) for name in derived.of]
+    if derived.level is not None:
+        codes = parts[0].codes
+        indicator = (codes == parts[0].levels.index(derived.level)).astype(np.float64)
+        return np.where(codes < 0, np.nan, indicator)
+    return categories(combined(derived.name, parts))
+
+
+def combined(name: str, parts: Sequence[ClassLevels]) -> ClassLevels:
+    """The combinations of some classes that occur, as one class; the first varies slowest."""
+    codes = np.stack([part.codes for part in parts])
+    present = (codes >= 0).all(axis=0)
+    found, inverse = np.unique(codes[:, present], axis=1, return_inverse=True)
+    out = np.full(codes.shape[1], -1, dtype=np.int64)
+    out[present] = inverse.ravel()
+    labels = [" ".join(part.levels[k] for part, k in zip(parts, column, strict=True)) for column in found.T]
+    return ClassLevels(name, tuple(labels), out)
+
+
+def _levels(data: pd.DataFrame, name: str, classes: Mapping[str, ClassLevels]) -> ClassLevels:
+    return classes[name] if name in classes else class_levels(ClassVariable(name), data[name].astype(object).tolist())
+
+
+def class_of(rows: Rows, names: Sequence[str]) -> ClassLevels:
+    """The combinations of some columns as one class, over all rows read."""
+    parts = [_levels(rows.data, name, rows.classes) for name in names]
+    return parts[0] if len(parts) == 1 else combined("*".join(names), parts)
+
+
+def model_columns(translation: Translation, frame: pd.DataFrame) -> tuple[str, ...]:
+    """The columns of the model, of which a row that is used misses none."""
+    program = translation.program
+    effects = [*program.model.effects, *(e for r in program.random for e in (*r.effects, r.subject, r.group) if e)]
+    names = [program.model.response, *([program.weight] if program.weight else [])]
+    if program.repeated is not None:
+        effects += [e for e in (*program.repeated.effects, program.repeated.subject, program.repeated.group) if e]
+        names += program.repeated.type.coordinates
+    names += [name for effect in effects for name in effect.variables]
+    return tuple(dict.fromkeys(name for name in names if name in frame.columns))
+
+
+def _subjects(data: pd.DataFrame, names: Sequence[str], classes: Mapping[str, ClassLevels]) -> Codes | None:
+    if not names:
+        return None
+    parts = [_levels(data, name, classes) for name in names]
+    return np.asarray((parts[0] if len(parts) == 1 else combined("", parts)).codes)

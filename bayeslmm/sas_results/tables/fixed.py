@@ -1,0 +1,196 @@
+"""SolutionF, CovB and its kin, Tests1 to Tests3, Coef.
+
+Frames with ODS columns: class columns of effects, t and F tests, confidence limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from bayeslmm._arrays import Array, chained
+from bayeslmm.inference.fixed_effects.tests import FTest, TTests
+from bayeslmm.sas.language.effects import GLMEffect
+from bayeslmm.sas.translation.glm_coding import class_variables
+from bayeslmm.sas.translation.hypotheses import hypothesis
+from bayeslmm.sas_results.run.run import Run
+
+Columns = dict[str, Any]
+Mask = NDArray[np.bool_]
+
+
+def class_columns(names: Sequence[str], rows: Sequence[Mapping[str, str]], prefix: str = "") -> Columns:
+    """A column for each class variable, blank where a row does not have it."""
+    return {prefix + name: [row.get(name, "") for row in rows] for name in names}
+
+
+def t_columns(tests: TTests, zero: Mask | None = None, error: str = "StdErr") -> Columns:
+    """Estimate, StdErr, DF, tValue, Probt; rows where `zero` have the estimate 0 and no more."""
+    gone = np.zeros(len(tests.estimate), dtype=np.bool_) if zero is None else np.asarray(zero, dtype=np.bool_)
+    columns = {error: tests.std_error, "DF": tests.df, "tValue": tests.statistic, "Probt": tests.p_value}
+    return {"Estimate": np.where(gone, 0.0, tests.estimate)} | {k: np.where(gone, np.nan, v) for k, v in columns.items()}
+
+
+def limits(columns: Columns, alpha: float, error: str = "StdErr", tail: str = "") -> Columns:
+    """Alpha, Lower, Upper from the estimate, its standard error and its degrees of freedom."""
+    estimate, se, df = (np.asarray(columns[name], float) for name in ("Estimate", error, "DF"))
+    half = t_quantile(1.0 - alpha if tail else 1.0 - 0.5 * alpha, df) * se
+    lower = np.full(len(se), -np.inf) if tail == "lower" else estimate - half
+    upper = np.full(len(se), np.inf) if tail == "upper" else estimate + half
+    known = np.isfinite(se)
+    return {
+        "Alpha": np.where(known, alpha, np.nan),
+        "Lower": np.where(known, lower, np.nan),
+        "Upper": np.where(known, upper, np.nan),
+    }
+
+
+def t_quantile(level: float, df: Array) -> Array:
+    """Quantile of t; of the normal where df is infinite; NaN where it is not positive."""
+    with np.errstate(invalid="ignore"):
+        found = np.where(np.isinf(df), stats.norm.ppf(level), stats.t.ppf(level, np.where(np.isinf(df), 1.0, df)))
+    return np.asarray(found)
+
+
+def where_known(known: Mask, tests: TTests) -> TTests:
+    """The tests with NaN in the rows that are not known."""
+    columns = (tests.estimate, tests.std_error, tests.df, tests.statistic, tests.p_value)
+    return TTests(*(np.where(known, column, np.nan) for column in columns))
+
+
+def f_row(test: FTest, chisq: bool) -> Columns:
+    """NumDF, DenDF, [ChiSq,] FValue, [ProbChiSq,] ProbF of one test."""
+    row: Columns = {"NumDF": test.num_df, "DenDF": test.den_df}
+    if chisq:
+        row["ChiSq"] = test.statistic * test.num_df
+    row["FValue"] = test.statistic
+    if chisq:
+        row["ProbChiSq"] = float(stats.chi2.sf(test.statistic * test.num_df, test.num_df)) if test.num_df else np.nan
+    return row | {"ProbF": test.p_value}
+
+
+def matrix_columns(matrix: Array) -> Columns:
+    """Col1, Col2, ..."""
+    return {f"Col{j + 1}": matrix[:, j] for j in range(matrix.shape[1])}
+
+
+def bound(*parts: Mapping[str, Any]) -> pd.DataFrame:
+    """Columns side by side."""
+    whole: Columns = {}
+    for part in parts:
+        whole |= part
+    return pd.DataFrame(whole)
+
+
+def stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Frames below one another; columns that some lack are blank (texts) or missing (numbers)."""
+    shown = [frame for frame in frames if len(frame)]
+    if len(shown) <= 1:
+        return shown[0].reset_index(drop=True) if shown else (frames[0] if frames else pd.DataFrame())
+    whole = pd.concat(shown, ignore_index=True)
+    for name in whole.columns:
+        if any(name not in frame for frame in shown) and any(pd.api.types.is_string_dtype(f[name].dtype) for f in shown if name in f):
+            whole[name] = whole[name].astype(object).where(whole[name].notna(), "")
+    return whole
+
+
+def column_names(run: Run) -> tuple[list[str], list[dict[str, str]]]:
+    """Effect of every column of X, and its levels by class variable."""
+    layout = run.layout
+    effects = [layout.effects[column.effect] for column in layout.columns]
+    labels = [dict(zip(e.classes, column.labels, strict=True)) for e, column in zip(effects, layout.columns, strict=True)]
+    return [e.name for e in effects], labels
+
+
+def fixed_classes(run: Run) -> list[str]:
+    """The class variables of the fixed effects, in the order of CLASS."""
+    used = set(class_variables(run.layout.effects))
+    return [name for name in run.program.class_names if name in used]
+
+
+def solution(run: Run) -> pd.DataFrame:
+    """Effect, classes, Estimate, StdErr, DF, tValue, Probt[, Alpha, Lower, Upper]; columns that depend on others are 0."""
+    names, labels = column_names(run)
+    parts = []
+    for k, block in enumerate(run.layout.blocks):
+        L = np.eye(len(names))[block]
+        parts.append(run.effects(k).t(run.ours(L)))
+    gone = ~np.isin(np.arange(len(names)), run.space.kept)
+    columns = t_columns(chained(parts), gone)
+    more = limits(columns, run.program.model.alpha) if run.program.model.cl else {}
+    return bound({"Effect": names}, class_columns(fixed_classes(run), labels), columns, more)
+
+
+def coefficient_covariance(run: Run) -> Array:
+    """The covariance of SAS's coefficients, (P, P), 0 where a coefficient is 0."""
+    L = np.eye(len(run.layout.columns))
+    own = run.ours(L)
+    found = own @ run.base.vcov @ own.T
+    kept = np.isin(np.arange(len(L)), run.space.kept)
+    return np.where(np.outer(kept, kept), found, 0.0)
+
+
+def covariance_frame(run: Run, kind: str) -> pd.DataFrame:
+    """CovB, CorrB or InvCovB: Row, Effect, classes, Col1, ..."""
+    matrix, kept = coefficient_covariance(run), run.space.kept
+    if kind == "CorrB":
+        root = np.sqrt(np.maximum(np.diagonal(matrix), 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            matrix = np.where(np.outer(root, root) > 0, matrix / np.outer(root, root), 0.0)
+    if kind == "InvCovB":
+        inverse = np.zeros_like(matrix)
+        inverse[np.ix_(kept, kept)] = np.linalg.inv(matrix[np.ix_(kept, kept)])
+        matrix = inverse
+    names, labels = column_names(run)
+    head = {"Row": np.arange(1, len(names) + 1), "Effect": names}
+    return bound(head, class_columns(fixed_classes(run), labels), matrix_columns(matrix))
+
+
+# -- tests of the effects ------------------------------------------------------------------------------------------------------------------
+
+
+def tested(run: Run) -> Iterator[tuple[int, GLMEffect]]:
+    """The effects of the tables of tests: position in the layout, effect."""
+    for k, effect in enumerate(run.layout.effects):
+        if effect != GLMEffect() or run.program.model.intercept:
+            yield k, effect
+
+
+def tests(run: Run, kind: int) -> pd.DataFrame:
+    """Effect, NumDF, DenDF, [ChiSq,] FValue, [ProbChiSq,] ProbF of the type 1, 2 or 3 hypotheses."""
+    rows = []
+    for k, effect in tested(run):
+        L = hypothesis(run.layout, run.space, k, kind)
+        test = run.effects(k).f(run.ours(L)) if len(L) else FTest(0, np.nan, np.nan, np.nan)
+        rows.append({"Effect": effect.name} | f_row(test, run.program.model.chisq))
+    names = ["Effect", *f_row(FTest(0, np.nan, np.nan, np.nan), run.program.model.chisq)]
+    return pd.DataFrame(rows, columns=names)
+
+
+def coefficients(run: Run, title: str, L: Array) -> pd.DataFrame:
+    """LMatrix, Effect, classes, Row1, Row2, ...: the rows of a hypothesis, column by column of X."""
+    names, labels = column_names(run)
+    rows = {f"Row{i + 1}": row for i, row in enumerate(np.atleast_2d(L))}
+    return bound({"LMatrix": [title] * len(names), "Effect": names}, class_columns(fixed_classes(run), labels), rows)
+
+
+def model_coefficients(run: Run) -> list[pd.DataFrame]:
+    """What the E options of MODEL ask for: the general form of estimable functions is its basis, the rows of C."""
+    found = []
+    for kind in run.program.model.e:
+        if kind == 0:
+            found.append(coefficients(run, "Estimable Functions", run.space.C))
+            continue
+        for k, effect in tested(run):
+            found.append(coefficients(run, f"Type {kind} {effect.name}", hypothesis(run.layout, run.space, k, kind)))
+    return found
+
+
+def coefficient_table(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The Coef table."""
+    return stacked(frames)

@@ -1,0 +1,158 @@
+"""What the listing starts with: ModelInfo, ClassLevels, Dimensions, NObs, IterHistory, ConvergenceStatus, ParmSearch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.sas.language.covariance_types import VC, CovType
+from bayeslmm.sas_results.run.run import Run
+
+_LONG = {
+    "VC": "Variance Components",
+    "UN": "Unstructured",
+    "UNR": "Unstructured using Correlations",
+    "CS": "Compound Symmetry",
+    "CSH": "Heterogeneous Compound Symmetry",
+    "AR(1)": "Autoregressive",
+    "ARH(1)": "Heterogeneous Autoregressive",
+    "ANTE(1)": "Ante-dependence",
+    "ARMA(1,1)": "Autoregressive Moving Average",
+    "TOEP": "Toeplitz",
+    "TOEPH": "Heterogeneous Toeplitz",
+    "HF": "Huynh-Feldt",
+    "FA": "Factor Analytic",
+    "FA0": "No Diagonal Factor Analytic",
+    "FA1": "Equal Diagonal Factor Analytic",
+    "SP(EXP)": "Spatial Exponential",
+    "SP(GAU)": "Spatial Gaussian",
+    "SP(POW)": "Spatial Power",
+    "SP(SPH)": "Spatial Spherical",
+    "SP(LIN)": "Spatial Linear",
+    "SP(MATERN)": "Spatial Matern",
+    "UN@AR(1)": "Unstructured @ Autoregressive",
+    "UN@CS": "Unstructured @ Compound Symmetry",
+    "UN@UN": "Unstructured @ Unstructured",
+}
+_DF = {
+    "containment": "Containment",
+    "between-within": "Between-Within",
+    "residual": "Residual",
+    "satterthwaite": "Satterthwaite",
+    "kenward-roger": "Kenward-Roger",
+    "kenward-roger-linear": "Kenward-Roger (First Order)",
+}
+_SE = {
+    "asymptotic": "Model-Based",
+    "CR0": "Empirical",
+    "kenward-roger": "Kenward-Roger",
+    "kenward-roger-linear": "Kenward-Roger (First Order)",
+}
+
+
+def _long(cov: CovType) -> str:
+    order = f" ({cov.order} factors)" if cov.name.startswith("FA") and (cov.order or 0) > 1 else ""
+    banded = "Banded " if cov.order is not None and cov.name.startswith(("UN", "TOEP")) else ""
+    return banded + _LONG.get(cov.name, cov.name) + order
+
+
+def model_info(run: Run) -> pd.DataFrame:
+    """Descr, Value."""
+    program, t = run.program, run.translation
+    structures = list(dict.fromkeys(_long(r.type) for r in program.random))
+    repeated = program.repeated
+    if repeated is not None and (repeated.type != VC or not structures):
+        structures = list(dict.fromkeys([*structures, _long(repeated.type)]))
+    subjects = [r.subject.text for r in program.random if r.subject is not None and r.subject.text != "Intercept"]
+    if repeated is not None and repeated.subject is not None and repeated.subject.text != "Intercept":
+        subjects.append(repeated.subject.text)
+    groups = list(dict.fromkeys(b.group for b in t.blocks if b.group))
+    rows = [
+        ("Data Set", program.proc.data.upper() or "_LAST_"),
+        ("Dependent Variable", program.model.response),
+        ("Weight Variable", program.weight),
+        ("Covariance Structure" if len(structures) < 2 else "Covariance Structures", ", ".join(structures) or "Diagonal"),
+        ("Subject Effect" if len(set(subjects)) < 2 else "Subject Effects", ", ".join(dict.fromkeys(subjects))),
+        ("Group Effect" if len(groups) < 2 else "Group Effects", ", ".join(groups)),
+        ("Estimation Method", t.method),
+        ("Residual Variance Method", "Profile" if t.residual and not program.proc.noprofile and program.parms is None else "None"),
+        ("Fixed Effects SE Method", _SE[t.vcov]),
+        ("Degrees of Freedom Method", _DF[t.df]),
+    ]
+    told = [row for row in rows if row[1]]
+    return pd.DataFrame({"Descr": [d for d, _ in told], "Value": [v for _, v in told]})
+
+
+def class_level_table(run: Run) -> pd.DataFrame:
+    """Class, Levels, Values."""
+    limit = run.program.proc.noclprint
+    rows = []
+    for name in run.program.class_names:
+        levels = run.rows.classes[name].levels
+        values = "not printed" if limit is not None and len(levels) >= limit else " ".join(levels)
+        rows.append({"Class": name, "Levels": len(levels), "Values": values})
+    return pd.DataFrame(rows)
+
+
+def dimensions(run: Run) -> pd.DataFrame:
+    """Descr, Value."""
+    subjects = run.rows.subjects
+    columns, longest = len(run.random), len(run.rows.data)
+    count = run.rows.subject_count
+    rows = [("Covariance Parameters", len(run.parameter_rows)), ("Columns in X", len(run.layout.columns))]
+    if subjects is None:
+        rows.append(("Columns in Z", columns))
+    else:
+        longest = int(np.bincount(subjects[subjects >= 0]).max(initial=0))
+        rows.append(("Columns in Z per Subject" if columns else "Columns in Z", _columns_per_subject(run)))
+    rows += [("Subjects", count), ("Max Obs per Subject", longest)]
+    return pd.DataFrame({"Descr": [d for d, _ in rows], "Value": [v for _, v in rows]})
+
+
+def _columns_per_subject(run: Run) -> int:
+    """The most random coefficients that a subject has."""
+    if not run.random or run.rows.subjects is None:
+        return 0
+    subject = run.rows.subjects[run.fit.design.rows]
+    counts = np.zeros(run.rows.subject_count, dtype=np.int64)
+    for t, term in enumerate(run.fit.design.terms):
+        width = len({c.column for c in run.random if c.term == t})
+        first = np.zeros(term.group.size, dtype=np.int64)
+        first[term.group.codes] = subject
+        counts += width * np.bincount(first, minlength=len(counts))
+    return int(counts.max(initial=0))
+
+
+def number_of_observations(run: Run) -> pd.DataFrame:
+    """Label, N."""
+    read, used = len(run.rows.data), run.fit.nobs
+    labels = [f"Number of Observations {what}" for what in ("Read", "Used", "Not Used")]
+    return pd.DataFrame({"Label": labels, "N": [read, used, read - used]})
+
+
+def iteration_history(run: Run) -> pd.DataFrame:
+    """Iteration, Evaluations, M2ResLogLike or M2LogLike, Criterion: the relative distance to the last value."""
+    values = np.array([value for _, value in run.fit.path])
+    name = "M2ResLogLike" if run.fit.restricted else "M2LogLike"
+    distance = np.abs(values - values[-1]) / max(1.0, abs(float(values[-1])))
+    steps = np.arange(len(values))
+    return pd.DataFrame({"Iteration": steps, "Evaluations": np.ones(len(steps), dtype=np.int64), name: values, "Criterion": distance})
+
+
+def convergence_status(run: Run) -> pd.DataFrame:
+    """Reason, Status (0 is well), pdG, pdH."""
+    fit = run.fit
+    reason = "Convergence criteria met." if fit.converged else "Did not converge."
+    if fit.converged and fit.singular:
+        reason = "Convergence criteria met but final G matrix is not positive definite."
+    hessian = fit.point.hessian
+    definite = hessian is None or hessian.size == 0 or bool(np.linalg.eigvalsh(hessian).min() > 0)
+    return pd.DataFrame({"Reason": [reason], "Status": [int(not fit.converged)], "pdG": [int(not fit.singular)], "pdH": [int(definite)]})
+
+
+def parameter_search(run: Run) -> pd.DataFrame:
+    """CovP1, CovP2, ..., ResLogLike, M2ResLogLike (LogLike, M2LogLike by ML) of every candidate of PARMS."""
+    res = "Res" if run.fit.restricted else ""
+    columns: dict[str, object] = {f"CovP{k + 1}": list(column) for k, column in enumerate(zip(*run.search.candidates, strict=True))}
+    values = np.array(run.search.values)
+    return pd.DataFrame(columns | {f"{res}LogLike": -0.5 * values, f"M2{res}LogLike": values})

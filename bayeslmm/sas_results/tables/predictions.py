@@ -1,0 +1,145 @@
+"""OUTP= and OUTPM=: the data with predicted values, their standard errors, limits, and residuals.
+
+Rows without a response are predicted too: OUTP= gives them what the observed rows of their subject say through V,
+x' alpha + c' V^-1 (y - X alpha).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy import linalg
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.errors import SizeError
+from bayeslmm.likelihood.definition import marginal_covariance
+from bayeslmm.likelihood.prediction import row_variances
+from bayeslmm.likelihood.structured.residual_covariance import residual_sds, unit_covariances
+from bayeslmm.model.lmm import LMM
+from bayeslmm.sas_results.run.predictable import MAX_ROWS
+from bayeslmm.sas_results.run.run import COUNTING, Run
+from bayeslmm.sas_results.tables.fixed import t_quantile
+
+
+def predictions(run: Run, *, conditional: bool) -> pd.DataFrame:
+    """The data (the ID variables alone where the program names some), Pred, StdErrPred, DF, Alpha, Lower, Upper, Resid, ..."""
+    out = run.rows.data.copy()
+    if run.program.id:
+        out = out[list(dict.fromkeys([*run.program.id, run.program.model.response]))].copy()
+    columns = _columns(run, conditional=conditional)
+    n = len(out)
+    for name, (rows, values) in columns.items():
+        whole = np.full(n, np.nan)
+        whole[rows] = values
+        out[name] = whole
+    return out
+
+
+def _columns(run: Run, *, conditional: bool) -> dict[str, tuple[Codes, Array]]:
+    fit, model = run.fit, run.program.model
+    design = fit.design
+    pred = np.asarray(fit.fitted("conditional" if conditional else "population"))
+    X = design.X
+    if conditional and design.terms:
+        Zs, codes = [t.Z for t in design.terms], [t.group.codes for t in design.terms]
+        variance = row_variances(fit.problem, fit.point, X, Zs, codes)
+    else:
+        variance = np.einsum("np,pq,nq->n", X, run.base.vcov, X)
+    rows = np.asarray(design.rows)
+    df = _degrees(run, X)
+    absent = _absent(run)
+    if len(absent):
+        more_X, more_pred, more_variance = _unobserved(run, absent, conditional=conditional)
+        rows, pred, variance = np.concatenate([rows, absent]), np.concatenate([pred, more_pred]), np.concatenate([variance, more_variance])
+        df = np.concatenate([df, _degrees(run, more_X)])
+    se = np.sqrt(np.maximum(variance, 0.0))
+    half = t_quantile(1.0 - 0.5 * model.alphap, df) * se
+    columns = {"Pred": (rows, pred), "StdErrPred": (rows, se), "DF": (rows, df), "Alpha": (rows, np.full(len(rows), model.alphap))}
+    columns |= {"Lower": (rows, pred - half), "Upper": (rows, pred + half)}
+    used = np.asarray(design.rows)
+    residual = design.y - pred[: len(used)]
+    columns["Resid"] = (used, residual)
+    if model.residual or model.vciry:
+        columns |= {name: (used, values) for name, values in _diagnostics(run, residual, conditional=conditional).items()}
+    return columns
+
+
+def _degrees(run: Run, X: Array) -> Array:
+    return np.full(len(X), run.counted.rest) if run.translation.df in COUNTING else np.asarray(run.base.degrees.rows(X))
+
+
+def _absent(run: Run) -> Codes:
+    """Rows that lack nothing but the response."""
+    response = run.program.model.response
+    frame = run.rows.frame
+    needed = [name for name in run.model_columns if name != response]
+    complete = frame[needed].notna().all(axis=1).to_numpy() if needed else np.ones(len(frame), dtype=np.bool_)
+    if run.program.weight:
+        complete = complete & (frame[run.program.weight] > 0).to_numpy()
+    return np.flatnonzero(complete & frame[response].isna().to_numpy())
+
+
+def _unobserved(run: Run, absent: Codes, *, conditional: bool) -> tuple[Array, Array, Array]:
+    """X, predicted value and variance of the rows without a response."""
+    fit = run.fit
+    X = fit.contrast_rows(run.rows.frame.iloc[absent])
+    if not conditional:
+        return X, X @ fit.fixef_kept, np.einsum("np,pq,nq->n", X, run.base.vcov, X)
+    used = np.asarray(fit.design.rows)
+    rows = np.concatenate([used, absent])
+    if len(rows) > MAX_ROWS:
+        what = f"OUTP= of {len(absent)} rows without a response needs V of {len(rows)} rows as one matrix"
+        raise SizeError(what, f"the limit is {MAX_ROWS} rows", "use OUTPM=, or leave these rows out")
+    V, R = _covariance_over(run, rows)
+    n = len(used)
+    c, Vo = V[:n, n:], V[:n, :n]
+    # what is predicted is the mean of the row given its random effects; with no random effects the outcome itself
+    prior = np.diagonal(V)[n:] - (np.diagonal(R)[n:] if fit.design.terms else 0.0)
+    solved = linalg.cho_solve(linalg.cho_factor(Vo, lower=True), np.column_stack([c, fit.design.X, fit.design.y]))
+    k = c.shape[1]
+    Vc, VX, Vy = solved[:, :k], solved[:, k:-1], solved[:, -1]
+    d = X - c.T @ VX
+    pred = X @ fit.fixef_kept + c.T @ (Vy - VX @ fit.fixef_kept)
+    C = np.linalg.inv(fit.design.X.T @ VX)
+    variance = prior - np.einsum("ni,ni->i", c, Vc) + np.einsum("np,pq,nq->n", d, C, d)
+    return X, pred, variance
+
+
+def _covariance_over(run: Run, rows: Codes) -> tuple[Array, Array]:
+    """V and R over rows with and without a response: those of the same model with any response in its place."""
+    frame = run.rows.frame.iloc[rows].copy()
+    response = run.program.model.response
+    frame[response] = np.random.default_rng(1).standard_normal(len(frame))
+    model = LMM.from_spec(replace(run.model.spec, check="warn"), frame.reset_index(drop=True), counting="sas")
+    problem = model.problem
+    x = problem.x(run.fit.problem.theta(run.fit.estimate.x))
+    scale = run.fit.problem.sigma2(run.fit.point.sigma2)
+    return scale * marginal_covariance(problem, x), scale * unit_covariances(problem, x, np.arange(len(rows))[None])[0]
+
+
+def _diagnostics(run: Run, residual: Array, *, conditional: bool) -> dict[str, Array]:
+    """StudentResid and PearsonResid; with VCIRY ScaledDep and ScaledResid, by the Cholesky factor of V."""
+    fit, model = run.fit, run.program.model
+    if fit.nobs > MAX_ROWS:
+        raise SizeError(f"residual diagnostics need V of {fit.nobs} rows as one matrix", "RESIDUAL, VCIRY", f"the limit is {MAX_ROWS} rows")
+    scale = fit.problem.sigma2(fit.point.sigma2)
+    V = scale * marginal_covariance(fit.problem, fit.estimate.x)
+    X = fit.design.X
+    left = V - X @ fit.vcov_kept @ X.T
+    found: dict[str, Array] = {}
+    if model.residual:
+        if conditional:
+            R = scale * unit_covariances(fit.problem, fit.estimate.x, np.arange(fit.nobs)[None])[0]
+            K = np.linalg.solve(V, R).T
+            own, sd = np.einsum("ni,ij,nj->n", K, left, K, optimize=True), residual_sds(fit.problem, fit.point)
+        else:
+            own, sd = np.diagonal(left), np.sqrt(np.diagonal(V))
+        found["StudentResid"] = residual / np.sqrt(np.maximum(own, 1e-300))
+        found["PearsonResid"] = residual / sd
+    if model.vciry:
+        L = np.linalg.cholesky(V)
+        found["ScaledDep"] = linalg.solve_triangular(L, fit.design.y, lower=True)
+        found["ScaledResid"] = linalg.solve_triangular(L, fit.design.y - X @ fit.fixef_kept, lower=True)
+    return found

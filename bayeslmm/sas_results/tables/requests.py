@@ -1,0 +1,310 @@
+"""ESTIMATE, CONTRAST and LSMEANS: their rows, tested.
+
+ADJUST= of LSMEANS: adjusted p values and limits of differences, under SAS's names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bayeslmm._arrays import Array
+from bayeslmm.errors import SpecificationError
+from bayeslmm.inference.fixed_effects.tests import FTest, TTests
+from bayeslmm.inference.means.multiplicity import critical_values, p_values
+from bayeslmm.sas.language.effects import GLMEffect, glm_effect
+from bayeslmm.sas.language.program import Coefficients, Contrast, Estimate, LSMeans, Row
+from bayeslmm.sas.translation.glm_coding import class_variables, estimable
+from bayeslmm.sas.translation.hypotheses import Labels, MeansSetting, coefficient_row, differences, lsmeans_rows, slice_groups
+from bayeslmm.sas_results.run.predictable import Predictable, random_weights
+from bayeslmm.sas_results.run.run import Run
+from bayeslmm.sas_results.tables.fixed import (
+    Columns,
+    Mask,
+    bound,
+    class_columns,
+    coefficients,
+    f_row,
+    limits,
+    matrix_columns,
+    stacked,
+    t_columns,
+    where_known,
+)
+
+EQUAL = 1e-6
+"""Relative spread of standard errors below which a comparison is Tukey's own and not Kramer's."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adjusted:
+    """name : as the column Adjustment says it; p : (r,); half : (r,) half widths of simultaneous limits."""
+
+    name: str
+    p: Array
+    half: Array
+
+
+def adjusted(method: str, tests: TTests, correlation: Array, means: int, alpha: float, diff: str) -> Adjusted:
+    """Adjust a family of differences.
+
+    correlation : (r, r) of the differences; means : how many means they are of; diff : "all", "control", "controll" or "controlu"
+    """
+    if method == "tukey" and diff != "all":
+        raise SpecificationError("ADJUST=TUKEY is for all differences", f"DIFF={diff.upper()}", "adjust=dunnett compares with a control")
+    if method == "dunnett" and diff == "all":
+        raise SpecificationError("ADJUST=DUNNETT compares with a control", "DIFF", "diff=control, or adjust=tukey for all differences")
+    if method == "scheffe":
+        return _scheffe(tests, correlation, alpha)
+    p = p_values(method, tests.statistic, tests.df, correlation, means)
+    if diff in ("controll", "controlu"):
+        p = _one_sided(method, tests, correlation, diff)
+    half = critical_values(method, 1.0 - alpha, tests.df, correlation, means) * tests.std_error
+    return Adjusted(_name(method, tests), p, half)
+
+
+def one_sided(tests: TTests, diff: str) -> Array:
+    """p values of DIFF=CONTROLL (less than the control) and CONTROLU (more), not adjusted."""
+    return np.asarray(stats.t.cdf(tests.statistic, tests.df) if diff == "controll" else stats.t.sf(tests.statistic, tests.df))
+
+
+def _name(method: str, tests: TTests) -> str:
+    if method == "tukey":
+        se = tests.std_error[np.isfinite(tests.std_error)]
+        return "Tukey" if len(se) == 0 or np.ptp(se) <= EQUAL * se.max() else "Tukey-Kramer"
+    if method == "dunnett":
+        return "Dunnett-Hsu"
+    return method.capitalize()
+
+
+def _scheffe(tests: TTests, correlation: Array, alpha: float) -> Adjusted:
+    member = np.isfinite(tests.statistic)
+    values = np.linalg.eigvalsh(correlation[np.ix_(member, member)])
+    q = int((values > 1e-8 * values.max(initial=0.0)).sum())
+    p = stats.f.sf(tests.statistic**2 / max(q, 1), max(q, 1), tests.df)
+    half = np.sqrt(q * stats.f.isf(alpha, max(q, 1), tests.df)) * tests.std_error
+    return Adjusted("Scheffe", np.asarray(p), np.asarray(half))
+
+
+def _one_sided(method: str, tests: TTests, correlation: Array, diff: str) -> Array:
+    plain = one_sided(tests, diff)
+    member = np.isfinite(tests.statistic)
+    m = int(member.sum())
+    if method == "bonferroni":
+        return np.minimum(1.0, m * plain)
+    if method == "sidak":
+        return np.asarray(-np.expm1(m * np.log1p(-plain)))
+    if method != "dunnett" or m < 2:
+        return plain
+    sign = -1.0 if diff == "controll" else 1.0
+    R = correlation[np.ix_(member, member)]
+    law = stats.multivariate_t(np.zeros(m), R, df=round(float(tests.df[member].mean())), allow_singular=True)
+    out = np.full(len(plain), np.nan)
+    # P(max T > t)
+    out[member] = [1.0 - float(law.cdf(np.full(m, t), random_state=1)) for t in sign * tests.statistic[member]]
+    return np.asarray(np.maximum(out, plain))
+
+
+NOT_ESTIMABLE = TTests(*(np.full(1, np.nan) for _ in range(5)))
+
+
+# -- ESTIMATE and CONTRAST -----------------------------------------------------------------------------------------------------------------
+
+
+def _given(run: Run, part: Sequence[Coefficients]) -> dict[GLMEffect, tuple[float, ...]]:
+    return {glm_effect(c.effect, run.program.class_names): c.values for c in part}
+
+
+def _last(run: Run, row: Row) -> int | None:
+    """The effect that lends its degrees of freedom: the last one listed."""
+    return run.layout.position(glm_effect(row.fixed[-1].effect, run.program.class_names)) if row.fixed else None
+
+
+def estimates(run: Run) -> pd.DataFrame:
+    """Label, Estimate, StdErr, DF, tValue, Probt[, Alpha, Lower, Upper]."""
+    return stacked([_estimate(run, statement) for statement in run.program.estimates])
+
+
+def _estimate(run: Run, statement: Estimate) -> pd.DataFrame:
+    L = coefficient_row(run.layout, _given(run, statement.row.fixed))[None] / statement.divisor
+    tests = _tested(run, L, statement.row, statement.df, statement.divisor, statement.subject, statement.group)
+    columns = t_columns(tests)
+    if statement.tail:
+        side = stats.t.cdf if statement.tail == "lower" else stats.t.sf
+        columns["Probt"] = side(tests.statistic, tests.df)
+    tail = {"lower": "lower", "upper": "upper"}.get(statement.tail, "")
+    more = limits(columns, statement.alpha, tail=tail) if statement.cl else {}
+    return bound({"Label": [statement.label]}, columns, more)
+
+
+def _tested(run: Run, L: Array, row: Row, df: float | None, divisor: float, subject: Sequence[float], group: Sequence[float]) -> TTests:
+    if not estimable(run.space, L).all():
+        return NOT_ESTIMABLE
+    if not row.random:
+        return run.effects(_last(run, row), df).t(run.ours(L))
+    weights = random_weights(run, _given(run, row.random), subject, group) / divisor
+    return Predictable(run).tests(run.ours(L), weights[None], df)
+
+
+def contrasts(run: Run) -> pd.DataFrame:
+    """Label, NumDF, DenDF, [ChiSq,] FValue, [ProbChiSq,] ProbF."""
+    return stacked([_contrast(run, statement) for statement in run.program.contrasts])
+
+
+def _contrast(run: Run, statement: Contrast) -> pd.DataFrame:
+    L = contrast_rows(run, statement)
+    if not estimable(run.space, L).all():
+        test = FTest(0, np.nan, np.nan, np.nan)
+    elif any(row.random for row in statement.rows):
+        weights = np.stack([random_weights(run, _given(run, row.random), statement.subject, statement.group) for row in statement.rows])
+        test = Predictable(run).joint(run.ours(L), weights, statement.df)
+    else:
+        test = run.effects(_last(run, statement.rows[-1]), statement.df).f(run.ours(L))
+    return pd.DataFrame([{"Label": statement.label} | f_row(test, statement.chisq)])
+
+
+def contrast_rows(run: Run, statement: Contrast) -> Array:
+    """The rows of a CONTRAST on SAS's columns."""
+    return np.stack([coefficient_row(run.layout, _given(run, row.fixed)) for row in statement.rows])
+
+
+def row_coefficients(run: Run) -> Iterator[pd.DataFrame]:
+    """What the E options of ESTIMATE, CONTRAST and LSMEANS ask for."""
+    for statement in run.program.estimates:
+        if statement.e:
+            L = coefficient_row(run.layout, _given(run, statement.row.fixed)) / statement.divisor
+            yield coefficients(run, statement.label, L)
+    for contrast in run.program.contrasts:
+        if contrast.e:
+            yield coefficients(run, contrast.label, contrast_rows(run, contrast))
+    for means in families(run):
+        if means.statement.e:
+            yield coefficients(run, f"{means.effect.name} Least Squares Means", means.L)
+
+
+# -- least-squares means -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Family:
+    """The least-squares means of one effect of one statement.
+
+    labels : (m) one text for each class of the effect; L : (m, P) on SAS's columns; fine : (m,) which can be estimated
+    """
+
+    statement: LSMeans
+    effect: GLMEffect
+    position: int
+    labels: tuple[Labels, ...]
+    L: Array
+    fine: Mask
+
+    def named(self, i: int) -> dict[str, str]:
+        return dict(zip(self.effect.classes, self.labels[i], strict=True))
+
+
+def families(run: Run) -> Iterator[Family]:
+    """The effects of all LSMEANS statements."""
+    for statement in run.program.lsmeans:
+        product = statement.at_means or bool(statement.at)
+        setting = MeansSetting(dict(statement.at), product, statement.om, statement.bylevel)
+        for given in statement.effects:
+            effect = glm_effect(given, run.program.class_names)
+            position = run.layout.position(effect)
+            assert position is not None
+            labels, L = lsmeans_rows(run.layout, effect, run.background, setting)
+            yield Family(statement, effect, position, labels, L, estimable(run.space, L))
+
+
+def _names(run: Run) -> list[str]:
+    """Class variables of all LSMEANS effects, in the order of CLASS."""
+    used = set(class_variables([glm_effect(e, run.program.class_names) for s in run.program.lsmeans for e in s.effects]))
+    return [name for name in run.program.class_names if name in used]
+
+
+def _row_tests(run: Run, family: Family, L: Array, fine: Mask) -> TTests:
+    """Tests of rows on SAS's columns; NaN where they are not estimable."""
+    found = run.effects(family.position, family.statement.df).t(run.ours(L))
+    return where_known(fine, found)
+
+
+def least_squares_means(run: Run) -> pd.DataFrame:
+    """Effect, classes, [covariates,] Estimate, StdErr, DF, tValue, Probt[, Alpha, Lower, Upper][, Cov1, ...]."""
+    return stacked([_means(run, family) for family in families(run)])
+
+
+def _means(run: Run, family: Family) -> pd.DataFrame:
+    statement, m = family.statement, len(family.labels)
+    columns = t_columns(_row_tests(run, family, family.L, family.fine))
+    head: Columns = {"Effect": [family.effect.name] * m} | class_columns(_names(run), [family.named(i) for i in range(m)])
+    head |= {name: [value] * m for name, value in statement.at}
+    more = limits(columns, statement.alpha) if statement.cl else {}
+    own = run.ours(family.L)
+    matrix = np.where(np.outer(family.fine, family.fine), own @ run.base.vcov @ own.T, np.nan)
+    if statement.cov:
+        more |= {name.replace("Col", "Cov"): values for name, values in matrix_columns(matrix).items()}
+    if statement.corr:
+        root = np.sqrt(np.diagonal(matrix))
+        more |= {name.replace("Col", "Corr"): values for name, values in matrix_columns(matrix / np.outer(root, root)).items()}
+    return bound(head, columns, more)
+
+
+def mean_differences(run: Run) -> pd.DataFrame:
+    """Effect, classes, _classes, Estimate, StdErr, DF, tValue, Probt[, Adjustment, Adjp][, Alpha, Lower, Upper[, AdjLower, AdjUpper]]."""
+    return stacked([_differences(run, family) for family in families(run) if family.statement.diff])
+
+
+def _differences(run: Run, family: Family) -> pd.DataFrame:
+    statement, diff = family.statement, family.statement.diff
+    assert diff is not None
+    pairs = differences(family.labels, None if diff == "all" else statement.controls)
+    if not pairs:
+        raise SpecificationError(f"LSMEANS: {family.effect.name} has one mean, which has no difference", statement.spot, "leave DIFF out")
+    L = np.stack([family.L[i] - family.L[j] for i, j in pairs])
+    tests = _row_tests(run, family, L, estimable(run.space, L))
+    columns = t_columns(tests)
+    tail = {"controll": "lower", "controlu": "upper"}.get(diff, "")
+    if tail:
+        columns["Probt"] = one_sided(tests, diff)
+    head = {"Effect": [family.effect.name] * len(pairs)}
+    left, right = ([family.named(pair[side]) for pair in pairs] for side in (0, 1))
+    more: Columns = {}
+    if statement.adjust != "none":
+        found = adjusted(statement.adjust, tests, _correlation(run, L), len(family.labels), statement.alpha, diff)
+        more |= {"Adjustment": [found.name] * len(pairs), "Adjp": found.p}
+    if statement.cl:
+        more |= limits(columns, statement.alpha, tail=tail)
+        if statement.adjust != "none":
+            more |= {"AdjLower": tests.estimate - found.half, "AdjUpper": tests.estimate + found.half}
+    return bound(head, class_columns(_names(run), left), class_columns(_names(run), right, "_"), columns, more)
+
+
+def _correlation(run: Run, L: Array) -> Array:
+    own = run.ours(L)
+    matrix = own @ run.base.vcov @ own.T
+    root = np.sqrt(np.maximum(np.diagonal(matrix), 1e-300))
+    return np.asarray(matrix / np.outer(root, root))
+
+
+def slices(run: Run) -> pd.DataFrame:
+    """Effect, classes, NumDF, DenDF, FValue, ProbF: within each level of the slice, all means tested equal."""
+    rows: list[Columns] = []
+    for family in families(run):
+        for given in family.statement.slice:
+            by = glm_effect(given, run.program.class_names)
+            for label, members in slice_groups(family.effect, family.labels, by):
+                rows.append(_slice(run, family, dict(zip(by.classes, label, strict=True)), members))
+    return pd.DataFrame(rows)
+
+
+def _slice(run: Run, family: Family, label: Mapping[str, str], members: Sequence[int]) -> Columns:
+    first, *others = members
+    L = np.stack([family.L[i] - family.L[first] for i in others]) if others else np.zeros((0, family.L.shape[1]))
+    fine = L[estimable(run.space, L)] if len(L) else L
+    test = run.effects(family.position, family.statement.df).f(run.ours(fine)) if len(fine) else FTest(0, np.nan, np.nan, np.nan)
+    head: Columns = {"Effect": family.effect.name} | {name: label.get(name, "") for name in _names(run)}
+    return head | f_row(test, chisq=False)

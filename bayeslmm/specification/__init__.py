@@ -1,0 +1,23 @@
+"""What a user can say about a model, as frozen values, and the dialects that translate into them."""
+
+from bayeslmm.specification.model_spec import ModelSpec, make_spec
+from bayeslmm.specification.priors import Prior, Priors
+from bayeslmm.specification.spec_file import DataSource, Reference, SpecFile
+from bayeslmm.specification.toml import mmrm_spec, parse_spec, read_mmrm, read_references, read_spec, spec_text, write_spec
+
+__all__ = [
+    "DataSource",
+    "ModelSpec",
+    "Prior",
+    "Priors",
+    "Reference",
+    "SpecFile",
+    "make_spec",
+    "mmrm_spec",
+    "parse_spec",
+    "read_mmrm",
+    "read_references",
+    "read_spec",
+    "spec_text",
+    "write_spec",
+]

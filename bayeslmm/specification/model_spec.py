@@ -1,0 +1,289 @@
+"""`ModelSpec`: everything that a user can say about a model, as one frozen value.
+
+From what a user types to a checked `ModelSpec`.
+
+What a user said about a model: the arguments of `LMM`, as a value that can be changed, stored and turned into a spec.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.errors import SpecificationError
+from bayeslmm.formula.formula import Formula, ResidualTerm, VarianceFactor
+from bayeslmm.formula.parse import columns_of, parse_formula, parse_residual, parse_variance, variance_text
+from bayeslmm.specification.priors import Priors
+
+if TYPE_CHECKING:
+    from bayeslmm.data.design import Design
+
+
+Missing = Literal["drop", "raise"]
+Checking = Literal["error", "warn"]
+Contrast = str | tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model without its data.
+
+    formula : the parsed formula
+    residual : covariance structure of the errors; None is independent errors
+    variance : factors of the variance function, multiplied
+    weights, offset : names of columns (arrays are carried beside the spec)
+    contrasts : pairs (factor, coding); a coding is a name or a matrix as rows
+    relationship : names of the grouping factors with a known matrix (the matrices are carried beside the spec)
+    priors : None is the defaults
+    missing : "drop" or "raise"
+    check : "error" or "warn"
+    """
+
+    formula: Formula
+    residual: ResidualTerm | None = None
+    variance: tuple[VarianceFactor, ...] = ()
+    weights: str | None = None
+    offset: str | None = None
+    contrasts: tuple[tuple[str, Contrast], ...] = ()
+    relationship: tuple[str, ...] = ()
+    priors: Priors | None = None
+    missing: Missing = "drop"
+    check: Checking = "error"
+
+    def __post_init__(self) -> None:
+        # Two specs that say the same are equal, in whatever order it was said.
+        if self.contrasts != ():
+            object.__setattr__(self, "contrasts", tuple(sorted(self.contrasts, key=lambda pair: pair[0])))
+        if self.relationship != ():
+            object.__setattr__(self, "relationship", tuple(sorted(set(self.relationship))))
+
+
+CODINGS = ("treatment", "sum", "helmert", "poly", "diff", "sas")
+MISSING = ("drop", "raise")
+CHECKING = ("error", "warn")
+
+
+def make_spec(
+    formula: str | Formula,
+    *,
+    residual: str | ResidualTerm | None = None,
+    variance: str | tuple[VarianceFactor, ...] | None = None,
+    weights: str | None = None,
+    offset: str | None = None,
+    contrasts: Mapping[str, Any] | None = None,
+    relationship: Iterable[str] | None = None,
+    priors: Priors | Mapping[str, Any] | None = None,
+    missing: str = "drop",
+    check: str = "error",
+    functions: Iterable[str] = frozenset(),
+) -> ModelSpec:
+    """The spec of a model from the arguments of `LMM`; texts are parsed, names and options checked against each other.
+
+    contrasts : factor -> name of a coding, or a matrix with a row per level
+    relationship : names of the grouping factors with a known matrix
+    functions : names of the user's own functions
+    Errors: FormulaError for a text that cannot be read, SpecificationError for an option that does not exist or does not fit.
+
+    >>> make_spec("y ~ x + (1 | g)", contrasts={"x": "sum"}).contrasts
+    (('x', 'sum'),)
+    """
+    parsed = formula if isinstance(formula, Formula) else parse_formula(formula, functions)
+    for given, argument, example, kinds in (
+        (residual, "residual", "us(visit | subject)", (str, ResidualTerm)),
+        (variance, "variance", "ident(group)", (str, tuple)),
+    ):
+        if given is not None and not isinstance(given, kinds):
+            raise SpecificationError(f"{argument} is a text, not {type(given).__name__}", argument, f'write it as "{example}"')
+    errors = parse_residual(residual) if isinstance(residual, str) else residual
+    factors = parse_variance(variance) if isinstance(variance, str) else tuple(variance or ())
+    _demand_no_response(parsed, errors, factors)
+    return ModelSpec(
+        formula=parsed,
+        residual=errors,
+        variance=factors,
+        weights=_column(weights, "weights"),
+        offset=_column(offset, "offset"),
+        contrasts=_contrasts(contrasts, parsed) if contrasts else (),
+        relationship=_relationship(relationship, parsed) if relationship else (),
+        priors=_priors(priors),
+        missing=cast(Missing, _one_of(missing, MISSING, "missing")),
+        check=cast(Checking, _one_of(check, CHECKING, "check")),
+    )
+
+
+def _demand_no_response(formula: Formula, residual: ResidualTerm | None, variance: tuple[VarianceFactor, ...]) -> None:
+    used = [("residual", columns_of(residual))] if residual is not None else []
+    used += [("variance", columns_of(factor)) for factor in variance]
+    responses = columns_of(formula.response) if used else ()
+    for place, columns in used:
+        for name in columns:
+            if name in responses:
+                raise SpecificationError(f"{name!r} is the response and stands in {place} too", f"{place}: {name}", "name another column")
+
+
+def _column(given: Any, argument: str) -> str | None:
+    if given is None or (isinstance(given, str) and given):
+        return given
+    raise SpecificationError(f"{argument} of a spec is the name of a column", f"{argument}: {type(given).__name__}", "name the column")
+
+
+def _one_of(given: Any, allowed: Sequence[str], argument: str) -> str:
+    if isinstance(given, str) and given in allowed:
+        return given
+    raise SpecificationError(f"{argument}={given!r:.40} does not exist", argument, "use " + " or ".join(map(repr, allowed)))
+
+
+def _priors(given: Any) -> Priors | None:
+    if given is None or isinstance(given, Priors):
+        return given
+    if isinstance(given, Mapping):
+        return Priors(**given)
+    raise SpecificationError("priors cannot be read", f"priors: {type(given).__name__}", "pass Priors(...)")
+
+
+def _contrasts(given: Mapping[str, Any], formula: Formula) -> tuple[tuple[str, Contrast], ...]:
+    if not isinstance(given, Mapping):
+        raise SpecificationError("contrasts is not a mapping", f"contrasts: {type(given).__name__}", 'write {"ARMCD": "sum"}')
+    known = columns_of(formula)
+    for factor in given:
+        if factor not in known:
+            raise SpecificationError(
+                f"contrasts for {factor!r}, which the formula does not have", "contrasts", "use one of " + ", ".join(known)
+            )
+    return tuple((factor, _contrast(factor, given[factor])) for factor in given)
+
+
+def _contrast(factor: str, given: Any) -> Contrast:
+    where = f"contrasts[{factor!r}]"
+    if isinstance(given, str):
+        return _one_of(given.lower(), CODINGS, where)
+    labels: Any = getattr(given, "index", None)
+    if hasattr(labels, "tolist") and labels.tolist() != list(range(len(given))):
+        what = f"the contrasts of {factor!r} have row labels, which are not matched to levels"
+        raise SpecificationError(what, where, "order the rows as the levels, and give .to_numpy()")
+    rows = given.to_numpy().tolist() if hasattr(given, "to_numpy") else given.tolist() if hasattr(given, "tolist") else given
+    try:
+        matrix = tuple(tuple(float(value) for value in row) for row in rows)
+    except (TypeError, ValueError):
+        matrix = ()
+    if not matrix or not matrix[0] or any(len(row) != len(matrix[0]) for row in matrix):
+        raise SpecificationError(
+            f"the contrasts of {factor!r} are no matrix", where, "give a row of numbers per level, or a name: " + ", ".join(CODINGS)
+        )
+    if not all(math.isfinite(value) for row in matrix for value in row):
+        raise SpecificationError(f"the contrasts of {factor!r} are not finite", where, "give finite numbers")
+    return matrix
+
+
+def _relationship(given: Iterable[str], formula: Formula) -> tuple[str, ...]:
+    groups = tuple(dict.fromkeys(term.name for term in formula.random))
+    names = tuple(given)
+    for name in names:
+        if name not in groups:
+            remedy = "use one of " + ", ".join(groups) if groups else "add a random term, such as (1 | animal)"
+            raise SpecificationError(
+                f"a relationship matrix for {name!r}, which is no grouping factor of the formula", "relationship", remedy
+            )
+    return names
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Said:
+    """The arguments of `LMM` but for the data."""
+
+    formula: str
+    residual: str | None = None
+    variance: str | None = None
+    weights: Any = None
+    offset: Any = None
+    contrasts: Mapping[str, Any] | None = None
+    relationship: Mapping[str, Any] | None = None
+    priors: Priors | None = None
+    missing: str = "drop"
+    check: str = "error"
+    functions: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of_spec(cls, spec: ModelSpec, **beside: Any) -> Said:
+        """The arguments that lead to a spec; `beside` are the arrays, matrices and functions that a spec only names."""
+        told = cls(
+            spec.formula.text,
+            None if spec.residual is None else spec.residual.text,
+            variance_text(spec.variance) if spec.variance else None,
+            spec.weights,
+            spec.offset,
+            dict(spec.contrasts),
+            None,
+            spec.priors,
+            spec.missing,
+            spec.check,
+        )
+        return replace(told, **{name: value for name, value in beside.items() if value is not None})
+
+    def spec(self) -> ModelSpec:
+        """The arguments, read and checked against each other."""
+        return make_spec(
+            self.formula,
+            residual=self.residual,
+            variance=self.variance,
+            weights=self.weights if isinstance(self.weights, str) else None,
+            offset=self.offset if isinstance(self.offset, str) else None,
+            contrasts=self.contrasts,
+            relationship=_names(self.relationship, "relationship"),
+            priors=self.priors,
+            missing=self.missing,
+            check=self.check,
+            functions=_names(self.functions, "functions"),
+        )
+
+    def arrays(self) -> dict[str, Any]:
+        """What stands beside the spec, as keywords of `build_design`."""
+        return self._by_row() | {"relationship": self.relationship or None, "functions": self.functions or None}
+
+    def _named(self) -> dict[str, Any]:
+        """The arguments by name, without arrays over the rows."""
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        return told | {name: None for name, given in self._by_row().items() if given is not None}
+
+    def _by_row(self) -> dict[str, Any]:
+        """What may be an array over the rows in place of the name of a column, where it is one."""
+        given = {"weights": self.weights, "offset": self.offset}
+        return {name: None if isinstance(value, str) else value for name, value in given.items()}
+
+    def changed(self, formula: str, changes: dict[str, Any]) -> Said:
+        """With another formula and other arguments. Errors: SpecificationError for an argument that `LMM` does not have."""
+        known = sorted({field.name for field in fields(self)} - {"formula"})
+        for name in changes:
+            if name not in known:
+                raise SpecificationError(f"LMM has no argument {name!r}", "update", "use one of " + ", ".join(known))
+        return replace(self, formula=formula, **changes)
+
+    def stored(self, design: Design) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Plain values for a file, and arrays over the rows used or labelled frames."""
+        plain = self._named() | {
+            "contrasts": dict(design.spec.contrasts),
+            "priors": None if self.priors is None else self.priors.told(),
+            "functions": sorted(self.functions or ()),
+        }
+        del plain["relationship"]
+        beside: dict[str, Any] = {
+            name: np.asarray(given, float)[design.rows] for name, given in self._by_row().items() if given is not None
+        }
+        for term in design.terms:
+            if term.relationship is not None:
+                labels = term.group.levels.tolist()
+                beside[f"relationship/{term.group.name}"] = pd.DataFrame(term.relationship, index=labels, columns=labels)
+        return plain, beside
+
+
+def _names(given: Any, argument: str) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, Mapping):
+        raise SpecificationError(f"{argument} is a {type(given).__name__}", argument, "give a mapping by name")
+    return tuple(given)
