@@ -164,9 +164,11 @@ def without_rows(design: Design, nobs: int, response_size: tuple[float, float, f
 def _copy(kind: type[Any], value: Any, absent: set[str], changed: Mapping[str, Any]) -> Any:
     """A value of a subclass that holds the fields of another, but for those that are absent."""
     made = object.__new__(kind)
-    for each in fields(value):
-        if each.name not in absent:
-            object.__setattr__(made, each.name, changed[each.name] if each.name in changed else getattr(value, each.name))
+    for own_field in fields(value):
+        if own_field.name not in absent:
+            object.__setattr__(
+                made, own_field.name, changed[own_field.name] if own_field.name in changed else getattr(value, own_field.name)
+            )
     return made
 
 

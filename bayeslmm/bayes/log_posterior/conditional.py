@@ -14,11 +14,11 @@ from functools import cached_property
 
 import numpy as np
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Generator
 from bayeslmm.bayes.log_posterior.density import AlphaPrior, Density, Integrated, with_solution
 from bayeslmm.bayes.log_posterior.layout import Layout, SetBlock, TermBlock, VarianceBlock
 from bayeslmm.bayes.log_posterior.priors import ModelPriors, residual_sets
-from bayeslmm.bayes.log_posterior.transforms import Generator, PositiveAxes, positive_axes
+from bayeslmm.bayes.log_posterior.transforms import PositiveAxes, positive_axes
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Solution
