@@ -21,7 +21,7 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.diagnostics import simulated_residuals
 from bayeslmm.model.fit import Fit
 from bayeslmm.plots.intervals import arrow_lengths, emmeans_axes
-from tests.inference_intervals.examples import fitted
+from tests.inference.examples import fitted
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.errors import InferenceError
 from bayeslmm.inference.diagnostics import allfit, caic, simulated_residuals
-from tests.inference_intervals.examples import DATA, FORMULAS, fitted
+from tests.inference.examples import DATA, FORMULAS, fitted
 
 MODELS = ["slope", "uncorrelated", "weighted", "crossed_slope", "nested", "serial", "mixed_serial", "plain"]
 

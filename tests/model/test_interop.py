@@ -8,7 +8,7 @@ import pytest
 from bayeslmm.errors import DependencyError
 from bayeslmm.inference import _doors as doors
 from bayeslmm.model.interop import rows_for, to_marginaleffects
-from tests.inference_intervals.examples import fitted, subjects
+from tests.inference.examples import fitted, subjects
 
 
 def test_maketables_finds_coefficients_and_statistics() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import DataError, EmptyDataError, InferenceError, SpecificationError
-from tests.dialects.sets import data
+from tests.sas_results.sets import data
 
 INTERCEPT = "proc mixed {}; class Subject; model Reaction = Days / s {}; random int / sub=Subject; {} run;"
 

@@ -8,7 +8,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.sas_results.proc_mixed import MixedResult
-from tests.dialects.sets import data, schools, split_plot
+from tests.sas_results.sets import data, schools, split_plot
 
 GROWTH = "proc mixed data=pr method=ml covtest; class Subject Sex; model distance = Sex age Sex*age / s; repeated / {}; run;"
 

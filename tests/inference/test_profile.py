@@ -16,7 +16,7 @@ from bayeslmm.inference.intervals.parameters import covariance_parameters, gradi
 from bayeslmm.inference.intervals.profile import base_of, curves_of
 from bayeslmm.inference.intervals.profile_constraints import joint
 from bayeslmm.likelihood.rotation import turn_towards, turned, turned_x
-from tests.inference_intervals.examples import fitted, subjects
+from tests.inference.examples import fitted, subjects
 
 Q = float(ndtri(0.975))
 MODELS = ["slope", "uncorrelated", "weighted", "crossed_slope", "nested", "exchangeable", "serial", "visits", "mixed_serial", "plain"]

@@ -9,7 +9,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError
 from bayeslmm.inference.dynamic_prediction import predict_dynamic
-from tests.inference_intervals.examples import FORMULAS, fitted, subjects
+from tests.inference.examples import FORMULAS, fitted, subjects
 
 VISITS = [str(i) for i in range(6)]
 NEW = pd.DataFrame(

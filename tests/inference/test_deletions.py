@@ -27,7 +27,7 @@ from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseCoupling, SparseCoupling
 from bayeslmm.likelihood.random_effects.schur import LARGE
 from bayeslmm.model.fit import Fit
-from tests.inference_intervals.examples import fitted as example
+from tests.inference.examples import fitted as example
 
 module, deleting = import_module("bayeslmm.inference.influence"), import_module("bayeslmm.inference.influence")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.layers.imports import imports_of, layer_of
+from tests.contract.imports import imports_of, layer_of
 
 
 @pytest.fixture

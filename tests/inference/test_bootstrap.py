@@ -13,7 +13,7 @@ import pytest
 from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.resampling import resampled, without
-from tests.inference_intervals.examples import fitted
+from tests.inference.examples import fitted
 
 
 @pytest.mark.parametrize("kind", ["parametric", "case"])

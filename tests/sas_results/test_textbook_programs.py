@@ -11,8 +11,8 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.sas_results.proc_mixed import MixedResult
-from tests.dialects.programs import PROGRAMS, Program
-from tests.dialects.sets import data
+from tests.sas_results.programs import PROGRAMS, Program
+from tests.sas_results.sets import data
 
 programs = pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.layers.imports import Import, imports_of, layer_of, module_name
+from tests.contract.imports import Import, imports_of, layer_of, module_name
 
 PACKAGE = Path(__file__).resolve().parents[2] / "bayeslmm"
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,6 +1,6 @@
 """Coverage of 95 % intervals in small unbalanced designs: 2,000 data sets of 6 to 12 groups, by every method.
 
-`python -m tests.inference_intervals.test_coverage` prints the table that the documentation shows.
+`python -m tests.inference.test_coverage` prints the table that the documentation shows.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
-from tests.dialects.sets import data
+from tests.sas_results.sets import data
 
 MODELS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("lme4", "sleepstudy", "Reaction ~ Days + (Days | Subject)", {}),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bayeslmm.inference.intervals.batch_refit import Products, conditioned, evaluate_many, fit_many, off_boundary, with_response
-from tests.inference_intervals.examples import fitted
+from tests.inference.examples import fitted
 
 MODELS = ["slope", "uncorrelated", "weighted", "crossed", "crossed_slope", "nested", "exchangeable"]
 
