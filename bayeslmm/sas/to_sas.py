@@ -332,7 +332,7 @@ def program_of_spec(
     variance functions other than `ident`, products of several structures.
 
     >>> from bayeslmm.formula import parse_formula
-    >>> print(to_sas(ModelSpec(parse_formula("y ~ x + (1 + x | id)")), data="a"), end="")
+    >>> print(program_of_spec(ModelSpec(parse_formula("y ~ x + (1 + x | id)")), data="a"), end="")
     proc mixed data=a method=reml;
       class id;
       model y = x / solution;

@@ -19,6 +19,16 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 
 
+UPWARD = {
+    ("bayes", "bayeslmm.model.fit"),
+    ("inference", "bayeslmm.model.fit"),
+    ("plots", "bayeslmm.model.fit"),
+    ("reports", "bayeslmm.model.summary"),
+    ("sas", "bayeslmm.model.lmm"),
+}
+"""Imports that still go up; the set may only shrink."""
+
+
 def every_import() -> Iterator[tuple[Path, Import]]:
     for path in FILES:
         for found in imports_of(path, PACKAGE):
@@ -35,7 +45,7 @@ def test_a_room_imports_only_from_the_rooms_below_it() -> None:
         if not found.module.startswith("bayeslmm") or found.typing_only or is_lazy_door(path):
             continue
         here, there = layer_of(module_name(path, PACKAGE)), layer_of(found.module)
-        if not (there.height < here.height or there.room == here.room):
+        if not (there.height < here.height or there.room == here.room or (here.room, found.module) in UPWARD):
             wrong.append(f"{lies(path, found.line)}: {here.room} imports {found.module} ({there.room})")
     assert not wrong, "\n".join(wrong)
 

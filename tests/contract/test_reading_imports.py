@@ -42,6 +42,6 @@ def test_imports_for_the_type_checker_and_inside_functions_are_marked(package: P
 
 def test_rooms_stand_in_their_order() -> None:
     assert layer_of("bayeslmm.formula.parser").height < layer_of("bayeslmm.data.design").height
-    assert layer_of("bayeslmm.model.lmm").room == "front"
+    assert layer_of("bayeslmm.model.lmm").height > layer_of("bayeslmm.sas.to_sas").height
     assert layer_of("bayeslmm").height < layer_of("bayeslmm.cli.app").height
-    assert layer_of("bayeslmm.bayes").height == layer_of("bayeslmm.plots").height
+    assert layer_of("bayeslmm.bayes").height > layer_of("bayeslmm.plots").height

@@ -24,7 +24,7 @@ import bayeslmm as blm
 from bayeslmm.model.sklearn import LMMRegressor
 
 SLOW = {"bayeslmm.bayes.sampling.hierarchical.sample_hierarchical"}
-NEEDS = {"bayeslmm.model.interop.to_marginaleffects": "marginaleffects"}
+NEEDS = {"bayeslmm.model.interop.to_marginaleffects": "marginaleffects", "bayeslmm.model.fit.Fit.to_marginaleffects": "marginaleffects"}
 SCALAR = re.compile(r"\bnp\.(?:float64|int64|str_)\((.*?)\)|\bnp\.(True|False)_")
 
 ELSEWHERE = ("bayeslmm.results", "bayeslmm.model.lmm", "bayeslmm.model.constructors", "bayeslmm.model.load", "bayeslmm.cli.app")
