@@ -5,19 +5,20 @@ The covariates and strata of a variance function.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, frozen, frozen_codes
 from bayeslmm.covariance.registry import has_own_sds, is_serial, is_spatial, needs_order, sheds_visits
-from bayeslmm.data.columns import Columns
+from bayeslmm.data.columns import Columns, occurring
 from bayeslmm.data.design import ResidualDesign, VarianceDesign
 from bayeslmm.data.frame import rows_text, values_text
 from bayeslmm.data.grouping import GroupingFactor, group_coder
-from bayeslmm.data.variables import used_levels
 from bayeslmm.errors import Check, DataError, SpecificationError
 from bayeslmm.formula.formula import ResidualTerm, VarianceFactor
 
@@ -45,7 +46,7 @@ def residual_design(term: ResidualTerm, source: Columns, rows: Codes) -> tuple[R
     if is_spatial(term.structure):
         coords = _places(term, source, subject, rows)
         return _design(term, subject, group, None, coords), []
-    visits = _visits(term, source, subject)
+    visits = _visits(term, source)
     _refuse_duplicates(term, subject, visits, rows)
     return _design(term, subject, group, visits, visits.values), _visit_notes(term, visits, source)
 
@@ -92,11 +93,9 @@ def _refuse_mixed_groups(subject: GroupingFactor, group: GroupingFactor, rows: C
 # ---------------------------------------------------------------------------------------------------------------- visits
 
 
-def _visits(term: ResidualTerm, source: Columns, subject: GroupingFactor) -> _Visits:
+def _visits(term: ResidualTerm, source: Columns) -> _Visits:
     if not term.visit:
-        order = _place_within(subject.codes)
-        total = int(order.max()) + 1
-        return _Visits(order, tuple(range(1, total + 1)), shape=(total,))
+        return _visits_at(term.structure, places_within(term, source))
     factors = term.structure.split("@")
     structures = factors if len(factors) == len(term.visit) else [term.structure] * len(term.visit)
     parts = [_visit_column(structure, source, column) for structure, column in zip(structures, term.visit, strict=True)]
@@ -114,7 +113,20 @@ def _visits(term: ResidualTerm, source: Columns, subject: GroupingFactor) -> _Vi
     return _Visits(codes, tuple(levels), tuple(np.flatnonzero(~present).tolist()), shape=tuple(len(part.levels) for part in parts))
 
 
-def _place_within(codes: Codes) -> Codes:
+def places_within(term: ResidualTerm, source: Columns) -> Codes:
+    """The place of each row kept among all the rows of its subject, from 0: a row left out for a missing value keeps its own."""
+    key = np.zeros(len(source.table), dtype=np.int64)
+    unknown = np.zeros(len(key), dtype=np.bool_)
+    for column in term.subject:
+        factor = source.read_factor(column)
+        unknown |= factor.codes < 0
+        key = occurring(key * (len(factor.levels) + 1) + factor.codes + 1, (int(key.max()) + 1) * (len(factor.levels) + 1))[1]
+    key[unknown] = -1
+    place = place_within(key)
+    return place if source.rows is None else place[source.rows]
+
+
+def place_within(codes: Codes) -> Codes:
     """0, 1, 2, ... over the rows of each subject, in the order of the rows."""
     order = np.argsort(codes, kind="stable")
     ordered = codes[order]
@@ -123,6 +135,37 @@ def _place_within(codes: Codes) -> Codes:
     place = np.empty(len(codes), dtype=np.int64)
     place[order] = np.arange(len(codes)) - np.repeat(starts, lengths)
     return place
+
+
+def _visits_at(structure: str, place: Codes) -> _Visits:
+    """Visits that are the order of the rows of a subject, 1, 2, ..."""
+    return _compressed(structure, tuple(range(1, int(place.max()) + 2)), place)
+
+
+def row_places(residual: ResidualDesign) -> Codes | None:
+    """The place of each row among all rows of its subject, where the visits are the order of the rows."""
+    if residual.spec.visit or residual.visit is None:
+        return None
+    return np.asarray(residual.visit_levels, dtype=np.int64)[residual.visit] - 1
+
+
+def with_blank_rows(frame: pd.DataFrame, subject: Sequence[str], place: Codes) -> tuple[pd.DataFrame, Codes]:
+    """Rows at known places with the rows before them that are gone, known by their subject alone; and the row of each, -1 for those."""
+    key = np.zeros(len(frame), dtype=np.int64) if not subject else frame.groupby(list(subject), observed=True).ngroup().to_numpy()
+    order = np.lexsort((place, key))
+    before = np.r_[-1, place[order][:-1]]
+    before[np.r_[True, np.diff(key[order]) != 0]] = -1
+    gone = np.empty(len(frame), dtype=np.int64)
+    gone[order] = place[order] - before - 1
+    row = np.repeat(np.arange(len(frame)), gone + 1)
+    there = np.zeros(len(row), dtype=np.bool_)
+    there[np.cumsum(gone + 1) - 1] = True
+    whole = frame.iloc[row].reset_index(drop=True)
+    for name in whole.columns.difference(list(subject)):
+        values = whole[name]
+        # whole numbers and booleans stay what they are beside a missing value
+        whole[name] = (values.convert_dtypes() if getattr(values.dtype, "kind", "O") in "iub" else values).where(there)
+    return whole, np.where(there, row, -1)
 
 
 def _visit_column(structure: str, source: Columns, column: str) -> _Visits:
@@ -141,16 +184,21 @@ def _visit_column(structure: str, source: Columns, column: str) -> _Visits:
 
 
 def _factor_visits(source: Columns, column: str, structure: str) -> _Visits:
-    levels, codes = source.read_factor(column).levels, source.codes(column).astype(np.int64)
+    return _compressed(structure, tuple(source.read_factor(column).levels), source.codes(column).astype(np.int64))
+
+
+def _compressed(structure: str, levels: tuple[Any, ...], codes: Codes) -> _Visits:
+    """Visits without those that no row kept has, where dropping them changes no spacing."""
     present = np.bincount(codes, minlength=len(levels)) > 0
     seen = np.flatnonzero(present)
     if is_serial(structure) and sheds_visits(structure):
         # what lies before the first visit or after the last changes no spacing
         levels, codes, present, seen = levels[seen[0] : seen[-1] + 1], codes - seen[0], present[seen[0] : seen[-1] + 1], seen - seen[0]
     if is_serial(structure) and not has_own_sds(structure):
-        return _Visits(codes, tuple(levels), tuple(np.flatnonzero(~present).tolist()), shape=(len(levels),))
+        return _Visits(codes, levels, tuple(np.flatnonzero(~present).tolist()), shape=(len(levels),))
     positions = tuple(seen.tolist()) if is_serial(structure) and not present.all() else ()
-    return _Visits((np.cumsum(present) - 1)[codes], used_levels(source, column), positions=positions, shape=(len(seen),))
+    kept = tuple(level for level, there in zip(levels, present.tolist(), strict=True) if there)
+    return _Visits((np.cumsum(present) - 1)[codes], kept, positions=positions, shape=(len(seen),))
 
 
 def _plain(value: float) -> float | int:

@@ -7,7 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Codes
 from bayeslmm._io import as_path
+from bayeslmm.data.residual import with_blank_rows
 from bayeslmm.errors import FormatError, StoreError
 from bayeslmm.likelihood.problem import build
 from bayeslmm.model import _doors as doors
@@ -45,7 +50,10 @@ def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callab
         )
     rows = len(arrays["y"])
     frame = open_frame(content["frame"], "frame", arrays, rows)
-    model = LMM.of(_said(said, content, arrays, functions), frame, said["counting"], said["subjects"])
+    whole = _said(said, content, arrays, functions)
+    if "places" in arrays and said["missing"] == "drop":
+        frame, whole = _with_blank_rows(frame, whole, arrays["places"])
+    model = LMM.of(whole, frame, said["counting"], said["subjects"])
     model.design = open_design(model.design, content, arrays)
     if "posterior" in content:
         return doors.bayes("open_posterior", model, content, arrays, path)
@@ -53,6 +61,15 @@ def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callab
     problem = build(model.design, arrays.get("fitted"))
     demand_same_criterion(problem, estimate, path)
     return Fit(model, problem, estimate, content["elapsed"])
+
+
+def _with_blank_rows(frame: pd.DataFrame, said: Said, place: Codes) -> tuple[pd.DataFrame, Said]:
+    """The rows used with those gone before them, without which the order of the rows would be another."""
+    residual = said.spec().residual
+    assert residual is not None
+    frame, row = with_blank_rows(frame, residual.subject, place)
+    weights, offset = (given[row] if isinstance(given, np.ndarray) else given for given in (said.weights, said.offset))
+    return frame, replace(said, weights=weights, offset=offset)
 
 
 def _said(said: dict[str, Any], content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]]) -> Said:

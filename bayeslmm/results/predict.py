@@ -22,7 +22,8 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import demand_one_of
 from bayeslmm.data.columns import Columns, numbers
 from bayeslmm.data.design import ResidualDesign, VarianceDesign
-from bayeslmm.data.frame import Table, read_table
+from bayeslmm.data.frame import Table, read_table, values_text
+from bayeslmm.data.residual import place_within
 from bayeslmm.data.rows import given_numbers
 from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError
 from bayeslmm.likelihood.prediction import row_variances
@@ -199,17 +200,16 @@ def _visits(residual: ResidualDesign, table: Table, subject: Codes, missing: NDA
     if residual.spec.visit:
         labels = row_labels(table, residual.spec.visit, len(subject))
         return _demanded(labels, residual.visit_levels, ", ".join(residual.spec.visit), missing)
-    # the visits are the order of the rows of a subject
-    order = np.argsort(subject, kind="stable")
-    ordered = subject[order]
-    first = np.searchsorted(ordered, ordered, side="left")
-    place = np.empty(len(subject), np.int64)
-    place[order] = np.arange(len(subject)) - first
-    beyond = place >= len(residual.visit_levels)
-    if beyond.any():
-        what = f"the fit has at most {len(residual.visit_levels)} rows of a subject, newdata have more"
-        raise PredictionError(what, f"rows {listed(np.flatnonzero(beyond))}", "name a column for the visit in the residual structure")
-    return place
+    # the visits are the order of the rows of a subject, 1, 2, ...
+    place = place_within(subject)
+    index = np.full(max(int(place.max(initial=0)) + 1, int(residual.visit_levels[-1])), -1, dtype=np.int64)
+    index[np.asarray(residual.visit_levels) - 1] = np.arange(len(residual.visit_levels))
+    visit = index[place]
+    if (visit < 0).any():
+        known = values_text(residual.visit_levels)
+        what = f"the fit knows no row number {int(place[visit < 0][0]) + 1} of a subject: it has the numbers {known}"
+        raise PredictionError(what, f"rows {listed(np.flatnonzero(visit < 0))}", "name a column for the visit in the residual structure")
+    return visit
 
 
 def row_labels(table: Table, columns: Sequence[str], n: int) -> list[Any]:

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from bayeslmm._arrays import Array, frozen, readonly
 from bayeslmm._io import as_path, write_atomically
 from bayeslmm.data.design import Design
+from bayeslmm.data.residual import row_places
 from bayeslmm.errors import Check, FormatError, MismatchError, StoreError
 from bayeslmm.estimate.estimate import Estimate
 from bayeslmm.likelihood.problem import Problem
@@ -314,6 +315,9 @@ def stored_model(model: Model, arrays: Arrays) -> dict[str, Any]:
         if not hasattr(value, "columns"):
             arrays[f"beside/{name}"] = np.asarray(value, float)
     arrays["rows"], arrays["y"], arrays["X"] = design.rows, design.y, design.X
+    places = None if design.residual is None else row_places(design.residual)
+    if places is not None:
+        arrays["places"] = places
     return content
 
 

@@ -109,14 +109,16 @@ def _unobserved(run: Run, absent: Codes, *, conditional: bool) -> tuple[Array, A
 
 def _covariance_over(run: Run, rows: Codes) -> tuple[Array, Array]:
     """V and R over rows with and without a response: those of the same model with any response in its place."""
-    frame = run.rows.frame.iloc[rows].copy()
-    response = run.program.model.response
-    frame[response] = np.random.default_rng(1).standard_normal(len(frame))
-    model = LMM.from_spec(replace(run.model.spec, check="warn"), frame.reset_index(drop=True), counting="sas")
-    problem = model.problem
+    values = np.full(len(run.rows.frame), np.nan)
+    values[rows] = np.random.default_rng(1).standard_normal(len(rows))
+    # all rows are handed on, since the order of the rows may be their visit
+    frame = run.rows.frame.assign(**{run.program.model.response: values})
+    model = LMM.from_spec(replace(run.model.spec, check="warn"), frame, counting="sas")
+    problem, own = model.problem, np.searchsorted(model.design.rows, rows)
     x = problem.x(run.fit.problem.theta(run.fit.estimate.x))
     scale = run.fit.problem.sigma2(run.fit.point.sigma2)
-    return scale * marginal_covariance(problem, x), scale * unit_covariances(problem, x, np.arange(len(rows))[None])[0]
+    V, R = marginal_covariance(problem, x), unit_covariances(problem, x, np.arange(len(rows))[None])[0]
+    return scale * V[np.ix_(own, own)], scale * R[np.ix_(own, own)]
 
 
 def _diagnostics(run: Run, residual: Array, *, conditional: bool) -> dict[str, Array]:
