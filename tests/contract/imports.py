@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 # From the ground up; the rooms of one tuple stand side by side and do not import one another.
@@ -65,10 +66,11 @@ def module_name(path: Path, package: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(path: Path, package: Path) -> Iterator[Import]:
+@cache
+def imports_of(path: Path, package: Path) -> tuple[Import, ...]:
     """Every import of a file with its place; relative ones resolved, those for the type checker alone marked."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    yield from _walk(tree, module_name(path, package), path.name == "__init__.py", package, inside=False, typing=False)
+    return tuple(_walk(tree, module_name(path, package), path.name == "__init__.py", package, inside=False, typing=False))
 
 
 def _walk(node: ast.AST, here: str, is_package: bool, package: Path, *, inside: bool, typing: bool) -> Iterator[Import]:
