@@ -39,7 +39,7 @@ from bayeslmm.bayes.sampling.nuts import sample_nuts
 from bayeslmm.bayes.sampling.prior_predictive import beta_drawn, phi_drawn
 from bayeslmm.bayes.sampling.random_effects import joint_draws
 from bayeslmm.errors import Check, PriorError, SamplingError
-from bayeslmm.likelihood.problem import build
+from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.results.render import html_of_frame
 
 FINE = 1e-3
@@ -211,7 +211,7 @@ def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None
 def simulated(model: Any, target: Density, rng: Generator) -> tuple[Draws, Array]:
     """One draw of all parameters from the priors, and a response."""
     phi = phi_drawn(target, rng, 1)
-    alpha = target.problem.conditioning.alpha0.copy()
+    alpha = target.problem.standardization.alpha0.copy()
     for j, prior in enumerate(target.alpha.priors):
         if prior.family == "normal":
             alpha[j] = rng.normal(prior.parameters[0], prior.parameters[1])
@@ -222,7 +222,7 @@ def simulated(model: Any, target: Density, rng: Generator) -> tuple[Draws, Array
 
 def replicated(model: Any, target: Density, truth: Draws, y: Array, draws: int, rng: Generator, sampler: Sampler) -> dict[str, int] | None:
     """Ranks of the truth among draws of the posterior of y, by quantity; None where nothing could be drawn."""
-    own = over(target, build(replace(target.problem.design, y=y)))
+    own = over(target, build_problem(replace(target.problem.design, y=y)))
     try:
         found = sampler(own, draws, rng)
     except (np.linalg.LinAlgError, SamplingError):

@@ -25,11 +25,11 @@ from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.data.design import Design, RandomTerm, ResidualDesign
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import InferenceError, SpecificationError
-from bayeslmm.likelihood.criterion import Point, one_thread
+from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
-from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
-from bayeslmm.likelihood.structured.kernel import SubjectsKernel, SubjectsState
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.posterior import Posterior
@@ -99,16 +99,16 @@ def without(target: Density, out: Codes, label: str) -> Density:
             v for f, v in zip(kernel.variance.factors, kernel.variance.values, strict=True) if f.covariate is None and v is not None
         )
         fitted = np.delete(whole, out)
-    less = build(design, fitted)
+    less = build_problem(design, fitted)
     own = less.criterion.kernel
-    if kernel is not None and isinstance(own, SubjectsKernel):
+    if kernel is not None and isinstance(own, BlockDiagonalKernel):
         # a spatial structure measures ranges in steps of the whole data
         less = replace(less, criterion=replace(less.criterion, kernel=replace(own, structure=kernel.structure)))
     return over(target, less)
 
 
 def over(target: Density, problem: Problem) -> Density:
-    """The same axes and priors over another problem of the same columns, which are conditioned in another way."""
+    """The same axes and priors over another problem of the same columns, which are standardized in another way."""
     terms = tuple(replace(block, term=term) for block, term in zip(target.layout.terms, problem.random.terms, strict=True))
     return replace(arranged(problem, target.priors, replace(target.layout, terms=terms)), volume=target.volume)
 
@@ -308,8 +308,8 @@ def _at_draw(post: Posterior, x: Array, s: float) -> Array:
     state = problem.criterion.kernel.evaluate(x[None], derivatives=False)
     found = post.density.alpha.integrate(state.solution, np.array([s**2]))
     fixed = with_solution(state, found)
-    point = Point(x, np.nan, np.full(len(x), np.nan), None, s**2, fixed)
-    precision, scores = _structured(post, fixed, s) if isinstance(fixed, SubjectsState) else _independent(post, point)
+    point = CriterionPoint(x, np.nan, np.full(len(x), np.nan), None, s**2, fixed)
+    precision, scores = _structured(post, fixed, s) if isinstance(fixed, BlockDiagonalState) else _independent(post, point)
     if np.any(precision[1] < UNDETERMINED):
         i = int(np.argmin(precision[1]))
         raise InferenceError(
@@ -320,7 +320,7 @@ def _at_draw(post: Posterior, x: Array, s: float) -> Array:
     return np.asarray(0.5 * (np.log(precision[0]) - np.log(2.0 * np.pi) - scores**2 / precision[0]))
 
 
-def _independent(post: Posterior, point: Point) -> tuple[tuple[Array, Array], Array]:
+def _independent(post: Posterior, point: CriterionPoint) -> tuple[tuple[Array, Array], Array]:
     """P_ii with its share of the row's own precision, and (P y)_i."""
     problem, design = post.problem, post.design
     assert isinstance(point.state, RandomEffectsState)
@@ -336,8 +336,8 @@ def _independent(post: Posterior, point: Point) -> tuple[tuple[Array, Array], Ar
     return (w / sigma2 * share, share), w * e / sigma2
 
 
-def _structured(post: Posterior, state: SubjectsState, s: float) -> tuple[tuple[Array, Array], Array]:
-    p, y_scale = post.problem.criterion.p, post.problem.conditioning.y_scale
+def _structured(post: Posterior, state: BlockDiagonalState, s: float) -> tuple[tuple[Array, Array], Array]:
+    p, y_scale = post.problem.criterion.p, post.problem.standardization.y_scale
     Q = state.solution.information_inverse[0]
     precision, share, scores = (np.empty(post.design.nobs) for _ in range(3))
     for rows, e in zip(state.row_states, state.residual_scores(), strict=True):

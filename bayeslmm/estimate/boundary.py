@@ -13,27 +13,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.likelihood.criterion import Point
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import unit_sds
 
-NULL = 1e-5
-"""A direction of T smaller than this (relative standard deviation on conditioned columns) counts as 0."""
+NULL_DIRECTION = 1e-5
+"""A direction of T smaller than this (relative standard deviation on standardized columns) counts as 0."""
 
 
-NEARLY = 1e-4
+SINGULAR_SD = 1e-4
 """Relative standard deviation below which a fit is called singular: the limit of lme4's isSingular."""
 
 
-BEYOND = (0.3, 1.0, 3.0)
+TRIED_SDS = (0.3, 1.0, 3.0)
 """Relative standard deviations at which a direction that is 0 is tried."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Certificate:
+class BoundaryCheck:
     """Per term: the null directions of Sigma and the smallest derivative along them (None where Sigma is not singular).
 
-    nearly : whether a term has a relative standard deviation below 1e-4 on conditioned columns
+    nearly : whether a term has a relative standard deviation below 1e-4 on standardized columns
     """
 
     slopes: tuple[float | None, ...]
@@ -49,7 +49,7 @@ class Certificate:
         return min((slope for slope in self.slopes if slope is not None), default=0.0)
 
 
-def regular(T: Array, limit: float) -> bool:
+def is_regular(T: Array, limit: float) -> bool:
     """Whether no singular value of a lower triangular T can be below `limit`: |det T| bounds the smallest, the others are at most |T|."""
     diagonal = np.abs(T.diagonal())
     smallest = float(diagonal.min(initial=np.inf))
@@ -62,10 +62,10 @@ def typical_sd(problem: Problem, x: Array) -> float:
     """The size of the errors in units of sigma: far from 1 where the covariate of a variance function lies far from 0."""
     if problem.structured is None or not problem.design.variance:
         return 1.0
-    return float(np.sqrt(np.mean(unit_sds(problem, x) ** 2) * problem.conditioning.weight_mean))
+    return float(np.sqrt(np.mean(unit_sds(problem, x) ** 2) * problem.standardization.weight_mean))
 
 
-def certify(problem: Problem, point: Point, restricted: bool) -> Certificate:
+def check_boundary(problem: Problem, point: CriterionPoint, restricted: bool) -> BoundaryCheck:
     """Look along the null directions of every term's Sigma."""
     slopes: list[float | None] = []
     directions: list[Array | None] = []
@@ -73,13 +73,13 @@ def certify(problem: Problem, point: Point, restricted: bool) -> Certificate:
     unit, nearly = typical_sd(problem, point.x), False
     for i, term in enumerate(problem.random.terms):
         T = term.covariance.factor(point.x[term.part])
-        if point.state is None or regular(T, NEARLY * unit):
+        if point.state is None or is_regular(T, SINGULAR_SD * unit):
             slopes.append(None)
             directions.append(None)
             continue
         left, sizes, _ = np.linalg.svd(T)
-        nearly = nearly or bool(sizes.min(initial=np.inf) < NEARLY * unit)
-        null = left[:, sizes < NULL * unit]
+        nearly = nearly or bool(sizes.min(initial=np.inf) < SINGULAR_SD * unit)
+        null = left[:, sizes < NULL_DIRECTION * unit]
         if null.shape[1] == 0:
             slopes.append(None)
             directions.append(None)
@@ -91,13 +91,13 @@ def certify(problem: Problem, point: Point, restricted: bool) -> Certificate:
             slopes.append(float(values[0]))
             directions.append(null @ vectors[:, 0])
         else:
-            slope, direction = _structured(gradients[i], T, NULL * unit)
+            slope, direction = _check_structured(gradients[i], T, NULL_DIRECTION * unit)
             slopes.append(slope)
             directions.append(direction)
-    return Certificate(tuple(slopes), tuple(directions), nearly)
+    return BoundaryCheck(tuple(slopes), tuple(directions), nearly)
 
 
-def _structured(G: Array, T: Array, limit: float) -> tuple[float, Array]:
+def _check_structured(G: Array, T: Array, limit: float) -> tuple[float, Array]:
     """Diagonal and one-scale structures: each variance that is 0 on its own."""
     zero = np.linalg.norm(T, axis=1) < limit
     if not zero.any():
@@ -107,7 +107,7 @@ def _structured(G: Array, T: Array, limit: float) -> tuple[float, Array]:
     return float(slopes[worst]), np.eye(len(T))[worst]
 
 
-def step_off(problem: Problem, point: Point, certificate: Certificate, restricted: bool) -> Point | None:
+def step_off(problem: Problem, point: CriterionPoint, certificate: BoundaryCheck, restricted: bool) -> CriterionPoint | None:
     """A lower point off the boundary, along the steepest null direction; None if there is none."""
     unit = typical_sd(problem, point.x) ** 2
     for i in np.argsort([0.0 if s is None else s for s in certificate.slopes]):
@@ -127,7 +127,7 @@ def step_off(problem: Problem, point: Point, certificate: Certificate, restricte
     return None
 
 
-def beyond(problem: Problem, point: Point, certificate: Certificate, restricted: bool) -> Point | None:
+def step_beyond(problem: Problem, point: CriterionPoint, certificate: BoundaryCheck, restricted: bool) -> CriterionPoint | None:
     """A lower point far from a boundary that is a minimum, along the null directions; None if none is seen.
 
     Few levels, or a term that another one nearly contains, may give the likelihood a maximum at 0 and a higher one elsewhere.
@@ -137,7 +137,7 @@ def beyond(problem: Problem, point: Point, certificate: Certificate, restricted:
         if direction is None:
             continue
         Sigma = term.covariance.matrix(point.x[term.part])
-        for size in BEYOND:
+        for size in TRIED_SDS:
             x = point.x.copy()
             x[term.part] = term.covariance.from_matrix(Sigma + unit * size**2 * np.outer(direction, direction))
             found.append(x)

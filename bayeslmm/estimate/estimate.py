@@ -17,18 +17,18 @@ from bayeslmm._arrays import Array, frozen
 from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import FEW
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
-from bayeslmm.estimate.boundary import NULL, Certificate, beyond, certify, step_off, typical_sd
-from bayeslmm.estimate.newton import EPSILON, TOLERANCE, Outcome, minimised
-from bayeslmm.likelihood.criterion import Method, Point, one_thread
+from bayeslmm.estimate.boundary import NULL_DIRECTION, BoundaryCheck, check_boundary, step_beyond, step_off, typical_sd
+from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Outcome, minimise_criterion
+from bayeslmm.likelihood.criterion import CriterionPoint, Method, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import unit_sds
 
-PREDICTED = 1e-8
+PREDICTED_DECREASE = 1e-8
 """Largest predicted decrease of the criterion at an optimum."""
 
 
-def estimate_checks(problem: Problem, outcome: Outcome[Point], certificate: Certificate) -> tuple[Check, ...]:
+def estimate_checks(problem: Problem, outcome: Outcome[CriterionPoint], certificate: BoundaryCheck) -> tuple[Check, ...]:
     """Convergence, the boundary, and what the design had to say."""
     return (
         _convergence(outcome),
@@ -37,17 +37,17 @@ def estimate_checks(problem: Problem, outcome: Outcome[Point], certificate: Cert
     )
 
 
-def _convergence(outcome: Outcome[Point]) -> Check:
+def _convergence(outcome: Outcome[CriterionPoint]) -> Check:
     predicted = outcome.predicted
     if outcome.interrupted:
-        return Check("convergence", "failed", "interrupted", PREDICTED, "the best point so far is kept; fit again to go on")
+        return Check("convergence", "failed", "interrupted", PREDICTED_DECREASE, "the best point so far is kept; fit again to go on")
     if outcome.converged:
-        return Check("convergence", "passed", predicted, PREDICTED)
+        return Check("convergence", "passed", predicted, PREDICTED_DECREASE)
     remedy = "simplify the random effects, or look at `fit.path` for a criterion that keeps falling"
-    return Check("convergence", "failed", predicted, PREDICTED, remedy)
+    return Check("convergence", "failed", predicted, PREDICTED_DECREASE, remedy)
 
 
-def _boundary(problem: Problem, outcome: Outcome[Point], certificate: Certificate) -> list[Check]:
+def _boundary(problem: Problem, outcome: Outcome[CriterionPoint], certificate: BoundaryCheck) -> list[Check]:
     found = []
     for term, slope in zip(problem.design.terms, certificate.slopes, strict=True):
         if slope is None:
@@ -65,19 +65,19 @@ def _boundary(problem: Problem, outcome: Outcome[Point], certificate: Certificat
     return found
 
 
-RESTARTS = 8
+MAX_RESTARTS = 8
 """How often the search may step off a false boundary."""
 
-EXACT = 1e-18
+EXACT_VARIANCE = 1e-18
 """Residual variance, relative to the least-squares one, below which the fit is exact and the likelihood unbounded."""
 
-ROUNDED = 1e-14
+EXACT_VARIANCE_FROM_SUMS = 1e-14
 """The same where the rows are known by their cross-products alone, which cannot tell so small a variance from their own rounding."""
 
-DOUBTFUL = 1e-6
+DOUBTFUL_VARIANCE = 1e-6
 """Relative residual variance below which the residuals are looked at: cross-products of crossed factors begin to lose them."""
 
-VANISHED = 1e-9
+VANISHED_VARIANCE = 1e-9
 """Generalised variance of structured errors, relative to the least-squares one, that stands for none."""
 
 
@@ -85,7 +85,7 @@ VANISHED = 1e-9
 class Estimate:
     """The optimum of one criterion.
 
-    x, theta : parameters on conditioned columns and on the user's
+    x, theta : parameters on standardized columns and on the user's
     sigma : residual standard deviation (user's scale); alpha : (p,) coefficients of the columns kept; vcov : (p, p) theirs
     criterion : -2 log likelihood (ML) or its restricted form (REML)
     gradient : of the profiled criterion in x
@@ -128,22 +128,22 @@ def estimate(problem: Problem, method: Method = "REML", start: Array | None = No
 def _estimate(problem: Problem, method: Method, start: Array | None) -> Estimate:
     begin = time.perf_counter()
     restricted = method == "REML"
-    refuse_exact(problem)
+    check_not_exact(problem)
     outcome, certificate = _search(problem, restricted, problem.start if start is None else start)
     point = outcome.point
     if not np.isfinite(point.value) or point.state is None:
         raise DesignError("the likelihood does not exist at any point tried", remedy="look for a term that explains every observation")
-    exact = ROUNDED if problem.structured is None else EXACT
-    if point.sigma2 * _unit_variance(problem, point.x) < exact or (point.sigma2 < DOUBTFUL and _lost(problem, point)):
-        raise _exact("the random effects reproduce the response exactly, or so nearly that its residuals are lost in rounding")
-    if problem.structured is not None and not outcome.converged and _degenerate(problem, point, restricted):
-        raise _exact("the response is constant within subjects, or exact: the errors are perfectly correlated")
+    exact = EXACT_VARIANCE_FROM_SUMS if problem.structured is None else EXACT_VARIANCE
+    if point.sigma2 * _unit_variance(problem, point.x) < exact or (point.sigma2 < DOUBTFUL_VARIANCE and _is_rounding(problem, point)):
+        raise _exact_error("the random effects reproduce the response exactly, or so nearly that its residuals are lost in rounding")
+    if problem.structured is not None and not outcome.converged and _is_degenerate(problem, point, restricted):
+        raise _exact_error("the response is constant within subjects, or exact: the errors are perfectly correlated")
     if not (outcome.converged or outcome.interrupted) and problem.design.spec.check == "error":
-        _refuse_unbounded(problem)
-    return summarise(problem, method, outcome, certificate, time.perf_counter() - begin)
+        _check_bounded(problem)
+    return make_estimate(problem, method, outcome, certificate, time.perf_counter() - begin)
 
 
-def _refuse_unbounded(problem: Problem) -> None:
+def _check_bounded(problem: Problem) -> None:
     """Refuse a search that did not end where the likelihood of an unstructured covariance has no maximum."""
     for note in problem.design.notes:
         if note.name == FEW:
@@ -152,7 +152,7 @@ def _refuse_unbounded(problem: Problem) -> None:
             raise IdentifiabilityError(what, problem.design.spec.residual.text if problem.design.spec.residual else "", remedy)
 
 
-def _lost(problem: Problem, point: Point) -> bool:
+def _is_rounding(problem: Problem, point: CriterionPoint) -> bool:
     """Whether so small a residual variance is only rounding: the residuals themselves are larger than it says."""
     if problem.structured is not None or not problem.design.terms or not problem.design.in_memory:
         return False
@@ -167,44 +167,44 @@ def _lost(problem: Problem, point: Point) -> bool:
     return float(squares.sum()) > 2.0 * len(residual) * problem.sigma2(point.sigma2)
 
 
-def _degenerate(problem: Problem, point: Point, restricted: bool) -> bool:
+def _is_degenerate(problem: Problem, point: CriterionPoint, restricted: bool) -> bool:
     """Whether the determinant of V per row, relative to the least-squares variance, has fallen to rounding."""
     assert point.state is not None
     df = problem.criterion.df(restricted)
     generalised = float(point.state.solution.logdet[0]) / df + float(np.log(max(point.sigma2, 1e-300)))
-    return generalised < float(np.log(VANISHED))
+    return generalised < float(np.log(VANISHED_VARIANCE))
 
 
-def search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[Point], Certificate]:
+def search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
     """Newton's method, and again from beyond every boundary that is none, or that has a lower point behind it."""
     with one_thread(problem.criterion.width):
         return _search(problem, restricted, start)
 
 
-def _search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[Point], Certificate]:
+def _search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
     # a criterion of n rows is known to about n roundings: what is left to gain below that could not be seen, and moves no parameter
-    tolerance = max(TOLERANCE, 2.0 * EPSILON * problem.criterion.n)
-    outcome = minimised(problem, restricted, start, tolerance)
+    tolerance = max(DECREASE_TOLERANCE, 2.0 * MACHINE_EPSILON * problem.criterion.n)
+    outcome = minimise_criterion(problem, restricted, start, tolerance)
     path = list(outcome.path)
-    certificate = certify(problem, outcome.point, restricted)
-    for _ in range(RESTARTS):
+    certificate = check_boundary(problem, outcome.point, restricted)
+    for _ in range(MAX_RESTARTS):
         if outcome.interrupted or not certificate.singular:
             break
         downhill = certificate.worst < -1e-6 * max(1.0, abs(outcome.point.value))
-        lower = (step_off if downhill else beyond)(problem, outcome.point, certificate, restricted)
+        lower = (step_off if downhill else step_beyond)(problem, outcome.point, certificate, restricted)
         if lower is None:
             break
-        outcome = minimised(problem, restricted, lower.x, tolerance)
+        outcome = minimise_criterion(problem, restricted, lower.x, tolerance)
         path += outcome.path
-        certificate = certify(problem, outcome.point, restricted)
-    point = snapped(problem, outcome.point, restricted) if certificate.singular else outcome.point
+        certificate = check_boundary(problem, outcome.point, restricted)
+    point = snap_to_boundary(problem, outcome.point, restricted) if certificate.singular else outcome.point
     return Outcome(point, outcome.converged, outcome.predicted, tuple(path), outcome.interrupted), certificate
 
 
-def snapped(problem: Problem, point: Point, restricted: bool) -> Point:
+def snap_to_boundary(problem: Problem, point: CriterionPoint, restricted: bool) -> CriterionPoint:
     """Directions that the certificate calls 0 set to exactly 0, where the criterion does not mind."""
     x = point.x.copy()
-    limit = NULL * typical_sd(problem, point.x)
+    limit = NULL_DIRECTION * typical_sd(problem, point.x)
     for term in problem.random.terms:
         T = term.covariance.factor(x[term.part])
         left, sizes, right = np.linalg.svd(T)
@@ -212,7 +212,7 @@ def snapped(problem: Problem, point: Point, restricted: bool) -> Point:
             kept = (left * np.where(sizes < limit, 0.0, sizes)) @ right
             x[term.part] = term.covariance.from_matrix(kept @ kept.T)
     trial = problem.criterion.at(x, restricted)
-    close = 1e-9 + 16 * EPSILON * abs(point.value)
+    close = 1e-9 + 16 * MACHINE_EPSILON * abs(point.value)
     return trial if np.isfinite(trial.value) and trial.value <= point.value + close else point
 
 
@@ -220,17 +220,17 @@ def _unit_variance(problem: Problem, x: Array) -> float:
     """The mean of R0's diagonal: what sigma^2 stands for may be far from the size of the errors under a variance function."""
     if problem.structured is None:
         return 1.0
-    return float(np.mean(unit_sds(problem, x) ** 2)) * problem.conditioning.weight_mean
+    return float(np.mean(unit_sds(problem, x) ** 2)) * problem.standardization.weight_mean
 
 
-def refuse_exact(problem: Problem) -> None:
+def check_not_exact(problem: Problem) -> None:
     """A response that the fixed effects reproduce has no residual variance."""
     largest, spread, left = problem.design.response_size
-    if left == 0.0 or problem.conditioning.y_scale <= max(64 * EPSILON * largest, 1e-13 * spread):
-        raise _exact("the fixed effects reproduce the response exactly")
+    if left == 0.0 or problem.standardization.y_scale <= max(64 * MACHINE_EPSILON * largest, 1e-13 * spread):
+        raise _exact_error("the fixed effects reproduce the response exactly")
 
 
-def _exact(what: str) -> BayesLMMError:
+def _exact_error(what: str) -> BayesLMMError:
     return DesignError(
         f"{what}: the residual variance is 0 and the likelihood unbounded",
         where="the response",
@@ -238,13 +238,13 @@ def _exact(what: str) -> BayesLMMError:
     )
 
 
-def summarise(problem: Problem, method: str, outcome: Outcome[Point], certificate: Certificate, elapsed: float) -> Estimate:
+def make_estimate(problem: Problem, method: str, outcome: Outcome[CriterionPoint], certificate: BoundaryCheck, elapsed: float) -> Estimate:
     """What follows from the best point."""
     point = outcome.point
     assert point.state is not None
     solution = point.state.solution
     sigma2 = problem.sigma2(point.sigma2)
-    c = problem.conditioning
+    c = problem.standardization
     inverse = solution.information_inverse[0]
     vcov = point.sigma2 * c.y_scale**2 * (c.back @ inverse @ c.back.T)
     theta = problem.theta(point.x)
@@ -277,13 +277,13 @@ class Fitted(Protocol):
     @property
     def estimate(self) -> Estimate: ...
     @property
-    def point(self) -> Point: ...
+    def point(self) -> CriterionPoint: ...
     @property
     def nobs(self) -> int: ...
     @property
     def sigma(self) -> float: ...
 
 
-def restricted(fit: Fitted) -> bool:
+def is_restricted(fit: Fitted) -> bool:
     """Whether the criterion is the restricted one: REML, and MAP, which integrates a flat alpha out as well."""
     return fit.estimate.method != "ML"

@@ -22,34 +22,34 @@ import numpy as np
 from scipy.linalg import lapack
 
 from bayeslmm._arrays import Array
-from bayeslmm.likelihood.criterion import Point
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.rotation import Turned, turned
+from bayeslmm.likelihood.rotation import Rotation, rotate_problem
 
-ITERATIONS = 200
+MAX_EVALUATIONS = 200
 
-TOLERANCE = 1e-12
+DECREASE_TOLERANCE = 1e-12
 """Predicted decrease at which a search ends."""
 
-EPSILON = float(np.finfo(float).eps)
+MACHINE_EPSILON = float(np.finfo(float).eps)
 
-ESCAPED = 1e-8
+DIVERGED_DECREASE = 1e-8
 """Predicted decrease below which an optimum at infinity counts as reached."""
 
 
-ROUNDED = 1e-8
+ROUNDING_DECREASE = 1e-8
 """Predicted decrease below which a value that rises by as much instead is only rounding, larger than its size alone lets one think."""
 
-LONG = 30
+MEASURE_AFTER = 30
 """Evaluations, more where parameters are more, after which the matrix is measured: differences of gradients cost one each."""
 
-LEVEL = 1.0
+STALLED_DECREASE = 1.0
 """Predicted decrease below which a long search is held up by its matrix, not by the distance it has to go."""
 
-DIFFERENCE = 1e-5
+DIFFERENCE_STEP = 1e-5
 """Step of those differences, relative to 1 + |x|."""
 
-SURPRISE = 0.05
+SECANT_DISAGREEMENT = 0.05
 """Share by which a gain must differ from the one foretold before secants, which cost as much as a small evaluation, are looked at."""
 
 
@@ -70,7 +70,7 @@ class Evaluation(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Passed:
+class _LeftPoint:
     """What is remembered of a point that the search has left: not the state behind it, which may be hundreds of megabytes."""
 
     x: Array
@@ -141,7 +141,7 @@ def _finite(M: Array) -> bool:
     return math.isfinite(float(M.sum()))
 
 
-class _Model:
+class _QuadraticModel:
     """The quadratic model at a point: the matrix with or without what the secants say it lacks, whichever foretold the last gain better."""
 
     def __init__(self, size: int) -> None:
@@ -175,10 +175,10 @@ class _Search[E: Evaluation]:
     def __init__(self, function: Callable[[Array], E], start: E, tolerance: float, escaping: Test | None, leaving: Test | None) -> None:
         self.function, self.tolerance, self.escaping, self.leaving = function, tolerance, escaping, leaving
         self.point = start
-        self.before: _Passed | None = None
+        self.before: _LeftPoint | None = None
         self.path = [(start.x, start.value)]
         self.radius, self.predicted, self.stalled, self.surprised = 1.0, np.inf, 0, False
-        self.model = _Model(len(start.x))
+        self.model = _QuadraticModel(len(start.x))
         self.axes: tuple[Array, Array] | None = None
         self.measured = 0
 
@@ -198,7 +198,7 @@ class _Search[E: Evaluation]:
                 return self.outcome(True)
         if point.hessian is None or not _finite(point.hessian):
             return self.outcome(False)
-        if len(self.path) - self.measured >= max(LONG, len(point.x)) and self.predicted < LEVEL:
+        if len(self.path) - self.measured >= max(MEASURE_AFTER, len(point.x)) and self.predicted < STALLED_DECREASE:
             self._measure(point.hessian)
         if self.before is not None:
             if self.surprised:
@@ -213,14 +213,14 @@ class _Search[E: Evaluation]:
         self.predicted = self._gain(*self.axes)
         if self.predicted <= self.tolerance:
             return self.outcome(True)
-        far = self.predicted <= ESCAPED and self.escaping is not None and self.escaping(point.x)
+        far = self.predicted <= DIVERGED_DECREASE and self.escaping is not None and self.escaping(point.x)
         return self.outcome(True) if far else None
 
     def _measure(self, hessian: Array) -> None:
         """What the matrix lacks at the point, by differences of the gradient: where it is far from the truth secants learn too slowly."""
         x, gradient = self.point.x, self.point.gradient
         H = np.empty((len(x), len(x)))
-        for i, size in enumerate(DIFFERENCE * (1.0 + np.abs(x))):
+        for i, size in enumerate(DIFFERENCE_STEP * (1.0 + np.abs(x))):
             moved = x.copy()
             moved[i] += size
             trial = self.function(moved)
@@ -241,14 +241,14 @@ class _Search[E: Evaluation]:
         trial = self.function(point.x + vectors @ step)
         self.path.append((trial.x, trial.value))
         modelled = -float(slope @ step + 0.5 * (step @ (values * step)))
-        gain, noise = point.value - trial.value, 8.0 * EPSILON * abs(point.value)
-        rounded = (modelled <= noise and abs(gain) <= 4 * noise) or gain <= -modelled >= -ROUNDED
+        gain, noise = point.value - trial.value, 8.0 * MACHINE_EPSILON * abs(point.value)
+        rounded = (modelled <= noise and abs(gain) <= 4 * noise) or gain <= -modelled >= -ROUNDING_DECREASE
         if math.isfinite(trial.value) and rounded:
             return self._stall(trial)
         ratio, length = gain / modelled if modelled > 0 else -1.0, _length(step)
         if ratio > 1e-4:
-            self.before, self.point = _Passed(point.x, point.value, point.gradient, point.hessian), trial
-            self.surprised = self.surprised or abs(ratio - 1.0) > SURPRISE
+            self.before, self.point = _LeftPoint(point.x, point.value, point.gradient, point.hessian), trial
+            self.surprised = self.surprised or abs(ratio - 1.0) > SECANT_DISAGREEMENT
             self.radius = max(self.radius, 3.0 * length) if ratio > 0.75 else 0.5 * length if ratio < 0.25 else self.radius
             return self.outcome(False, left=True) if self.leaving is not None and self.leaving(trial.x) else None
         if math.isfinite(trial.value):
@@ -267,16 +267,16 @@ class _Search[E: Evaluation]:
 def minimise[E: Evaluation](
     function: Callable[[Array], E],
     start: E,
-    tolerance: float = TOLERANCE,
-    iterations: int = ITERATIONS,
+    tolerance: float = DECREASE_TOLERANCE,
+    iterations: int = MAX_EVALUATIONS,
     escaping: Test | None = None,
     leaving: Test | None = None,
 ) -> Outcome[E]:
     """Minimise a function whose evaluations carry gradient and matrix.
 
-    Stops when the predicted decrease is below `tolerance`, or below the rounding error of the value, or below `ESCAPED` where the optimum
-    lies at infinity (`escaping(x)`: a correlation on its way to 1). A point with `leaving(x)` is handed back at once. Ctrl-C returns the
-    best point so far.
+    Stops when the predicted decrease is below `tolerance`, or below the rounding error of the value, or below `DIVERGED_DECREASE`
+    where the optimum lies at infinity (`escaping(x)`: a correlation on its way to 1). A point with `leaving(x)` is handed back at once.
+    Ctrl-C returns the best point so far.
     """
     search = _Search(function, start, tolerance, escaping, leaving)
     del start  # what the search has left behind is let go, the start as well
@@ -290,41 +290,43 @@ def minimise[E: Evaluation](
     return search.outcome(False)
 
 
-SHARE = 0.3
+PIVOT_SHARE = 0.3
 """Share of the largest variance left, given the columns before, below which a pivot stands too early."""
 
-NOTHING = 1e-3
-"""Relative variance, on conditioned columns, that is not worth an order."""
+NEGLIGIBLE_VARIANCE = 1e-3
+"""Relative variance, on standardized columns, that is not worth an order."""
 
-TURNS = 6
+MAX_REORDERINGS = 6
 """How often an order is chosen anew."""
 
 
-def minimised(problem: Problem, restricted: bool, start: Array, tolerance: float) -> Outcome[Point]:
+def minimise_criterion(problem: Problem, restricted: bool, start: Array, tolerance: float) -> Outcome[CriterionPoint]:
     """The optimum found from a start; everything in the outcome is on the axes of the problem."""
     own = [i for i, term in enumerate(problem.random.terms) if term.covariance.invariance == "any" and term.covariance.q > 1]
     path: tuple[tuple[Array, float], ...] = ()
     moved, x = problem, start
-    for left in range(TURNS, -1, -1):
-        if left and disordered(moved, own, x):
-            moved, x = _ordered(problem, own, plain(moved, x))
-        outcome = _searched(moved, problem, restricted, x, tolerance, own if left else ())
-        path += outcome.path if moved is problem else tuple((plain(moved, at), value) for at, value in outcome.path)
+    for left in range(MAX_REORDERINGS, -1, -1):
+        if left and needs_pivoting(moved, own, x):
+            moved, x = _pivot(problem, own, unrotated_x(moved, x))
+        outcome = _search_rotated(moved, problem, restricted, x, tolerance, own if left else ())
+        path += outcome.path if moved is problem else tuple((unrotated_x(moved, at), value) for at, value in outcome.path)
         x = outcome.point.x
         if not outcome.left:
             break
-    point = outcome.point if moved is problem else problem.criterion.bare(plain(moved, x), restricted)
+    point = outcome.point if moved is problem else problem.criterion.bare(unrotated_x(moved, x), restricted)
     return Outcome(point, outcome.converged, outcome.predicted, path, outcome.interrupted)
 
 
-def _searched(moved: Problem, problem: Problem, restricted: bool, x: Array, tolerance: float, own: Sequence[int]) -> Outcome[Point]:
+def _search_rotated(
+    moved: Problem, problem: Problem, restricted: bool, x: Array, tolerance: float, own: Sequence[int]
+) -> Outcome[CriterionPoint]:
     """One search on the axes of `moved`, which ends where they are no longer in order."""
 
-    def evaluate(x: Array) -> Point:
+    def evaluate(x: Array) -> CriterionPoint:
         return moved.criterion.bare(x, restricted)
 
     def leaving(x: Array) -> bool:
-        return disordered(moved, own, x)
+        return needs_pivoting(moved, own, x)
 
     return minimise(evaluate, evaluate(x), tolerance, escaping=problem.escaping, leaving=leaving if own else None)
 
@@ -332,11 +334,11 @@ def _searched(moved: Problem, problem: Problem, restricted: bool, x: Array, tole
 def _triangle(problem: Problem, i: int, x: Array) -> Array:
     """The triangular T of an unstructured term on the axes of the problem."""
     term = problem.random.terms[i]
-    covariance = term.covariance.inner if isinstance(term.covariance, Turned) else term.covariance
+    covariance = term.covariance.inner if isinstance(term.covariance, Rotation) else term.covariance
     return covariance.factor(x[term.part])
 
 
-def disordered(problem: Problem, own: Sequence[int], x: Array) -> bool:
+def needs_pivoting(problem: Problem, own: Sequence[int], x: Array) -> bool:
     """Whether a pivot of one of these terms is small beside what is left behind it."""
     for i in own:
         term = problem.random.terms[i]
@@ -344,38 +346,38 @@ def disordered(problem: Problem, own: Sequence[int], x: Array) -> bool:
             # asked at every point of a search: the three entries of T are x itself
             pivot, row, last = x[term.part].tolist()
             below = row * row + last * last
-            if below > NOTHING and pivot * pivot < SHARE * below:
+            if below > NEGLIGIBLE_VARIANCE and pivot * pivot < PIVOT_SHARE * below:
                 return True
-        elif _early(_triangle(problem, i, x)):
+        elif _has_small_pivot(_triangle(problem, i, x)):
             return True
     return False
 
 
-def _early(T: Array) -> bool:
+def _has_small_pivot(T: Array) -> bool:
     squares = T * T
     left = squares[:, ::-1].cumsum(axis=1)[:, ::-1].max(axis=0)
-    return bool(((squares.diagonal() < SHARE * left) & (left > NOTHING)).any())
+    return bool(((squares.diagonal() < PIVOT_SHARE * left) & (left > NEGLIGIBLE_VARIANCE)).any())
 
 
-def _ordered(problem: Problem, own: Sequence[int], x: Array) -> tuple[Problem, Array]:
+def _pivot(problem: Problem, own: Sequence[int], x: Array) -> tuple[Problem, Array]:
     """The problem with its largest pivots first at x, and x there."""
     moved, found = problem, x.copy()
     for i in own:
         T = _triangle(problem, i, x)
-        if not _early(T):
+        if not _has_small_pivot(T):
             continue
         order = lapack.dpstrf(T @ T.T, lower=1)[1] - 1
-        moved = turned(moved, i, np.eye(len(T))[:, order])
+        moved = rotate_problem(moved, i, np.eye(len(T))[:, order])
         term = moved.random.terms[i]
-        assert isinstance(term.covariance, Turned)
+        assert isinstance(term.covariance, Rotation)
         found[term.part] = term.covariance.onto(x[term.part])
     return moved, found
 
 
-def plain(problem: Problem, x: Array) -> Array:
+def unrotated_x(problem: Problem, x: Array) -> Array:
     """x on axes that are not turned."""
     found = x.copy()
     for term in problem.random.terms:
-        if isinstance(term.covariance, Turned):
+        if isinstance(term.covariance, Rotation):
             found[term.part] = term.covariance.plain(x[term.part])
     return found

@@ -20,15 +20,15 @@ from bayeslmm.data.design import VarianceDesign
 from bayeslmm.errors import Check
 from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.likelihood.criterion import Method
-from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.prediction import subject_modes
 
-NEAR = 4.0
+TOLERATED_DISTANCE = 4.0
 """Distance from 0, and factor between units, that a search does not mind: spreads of exp's covariate, powers of e for power's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Moved:
+class _CentredCovariate:
     """A factor of the variance function about (v - center) / unit; for powers, about v / exp(center)."""
 
     factor: VarianceDesign
@@ -36,12 +36,12 @@ class _Moved:
     unit: float = 1.0
 
 
-def centred_start(problem: Problem, method: Method) -> Array | None:
+def start_centred(problem: Problem, method: Method) -> Array | None:
     """x to start from, or None where the start of the problem does."""
-    moved = [_moved(factor) for factor in problem.design.variance]
+    moved = [_centred_covariate(factor) for factor in problem.design.variance]
     if problem.structured is None or all(m.center == 0.0 and m.unit == 1.0 for m in moved):
         return None
-    other = build(replace(problem.design, variance=tuple(m.factor for m in moved)))
+    other = build_problem(replace(problem.design, variance=tuple(m.factor for m in moved)))
     x = np.array(estimate(other, method).x)
     begin, shift = problem.structured.variance_part.start, 0.0
     for m, size in zip(moved, problem.structured.variance.sizes, strict=True):
@@ -60,27 +60,27 @@ def centred_start(problem: Problem, method: Method) -> Array | None:
     return frozen(x) if np.isfinite(value) and value < start else None
 
 
-def _moved(factor: VarianceDesign) -> _Moved:
+def _centred_covariate(factor: VarianceDesign) -> _CentredCovariate:
     v, shared = factor.covariate, factor.strata is None
     if v is None:
-        return _Moved(factor)
+        return _CentredCovariate(factor)
     if factor.kind == "exp":
         center, unit = (float(v.mean()) if shared else 0.0), float(np.std(v)) or 1.0
-        if abs(center) <= NEAR * unit and 1.0 / NEAR <= unit <= NEAR:
-            return _Moved(factor)
-        return _Moved(replace(factor, covariate=frozen((v - center) / unit)), center, unit)
+        if abs(center) <= TOLERATED_DISTANCE * unit and 1.0 / TOLERATED_DISTANCE <= unit <= TOLERATED_DISTANCE:
+            return _CentredCovariate(factor)
+        return _CentredCovariate(replace(factor, covariate=frozen((v - center) / unit)), center, unit)
     center = float(np.mean(np.log(np.abs(v[v != 0.0])))) if np.any(v != 0.0) else 0.0
-    if abs(center) <= NEAR or not shared:
-        return _Moved(factor)
-    return _Moved(replace(factor, covariate=frozen(v / np.exp(center))), center)
+    if abs(center) <= TOLERATED_DISTANCE or not shared:
+        return _CentredCovariate(factor)
+    return _CentredCovariate(replace(factor, covariate=frozen(v / np.exp(center))), center)
 
 
-ROUNDS = 60
+MAX_ROUNDS = 60
 
-LOST = 5
+MAX_FAILED_ROUNDS = 5
 """Rounds one after the other whose search does not end: what is left is a valley without a bottom."""
 
-SETTLED = 1e-9
+SETTLED_CHANGE = 1e-9
 """Largest change of a fitted value, relative to their size, between two rounds."""
 
 
@@ -89,36 +89,36 @@ def depends_on_fitted(problem: Problem) -> bool:
     return any(factor.covariate is None and factor.kind != "ident" for factor in problem.design.variance)
 
 
-def settled(problem: Problem, method: Method) -> tuple[Problem, Estimate]:
+def fit_reweighted(problem: Problem, method: Method) -> tuple[Problem, Estimate]:
     """Estimate, round after round where the variance depends on the fitted value; the problem returned is that of the last round."""
-    found = estimate(problem, method, start=centred_start(problem, method) if problem.design.variance else None)
+    found = estimate(problem, method, start=start_centred(problem, method) if problem.design.variance else None)
     if not depends_on_fitted(problem) or found.interrupted:
         return problem, found
-    before, elapsed, path = fitted_values(problem, found), found.elapsed, found.path
+    before, elapsed, path = weighted_fit_values(problem, found), found.elapsed, found.path
     change, lost = np.inf, 0
-    for _ in range(ROUNDS):
-        problem = build(problem.design, before)
+    for _ in range(MAX_ROUNDS):
+        problem = build_problem(problem.design, before)
         found = estimate(problem, method, start=found.x)
         elapsed, path = elapsed + found.elapsed, path + found.path
-        now = fitted_values(problem, found)
+        now = weighted_fit_values(problem, found)
         change = float(np.abs(now - before).max() / max(float(np.abs(before).max()), 1e-300))
         before = now
         lost = 0 if found.converged else lost + 1
-        if change < SETTLED or found.interrupted or lost == LOST:
+        if change < SETTLED_CHANGE or found.interrupted or lost == MAX_FAILED_ROUNDS:
             break
     verdict = Check(
         "variance of the fitted value",
-        "passed" if change < SETTLED else "failed",
+        "passed" if change < SETTLED_CHANGE else "failed",
         change,
-        SETTLED,
-        "" if change < SETTLED else "weights and fit do not settle; use a covariate instead of the fitted value",
+        SETTLED_CHANGE,
+        "" if change < SETTLED_CHANGE else "weights and fit do not settle; use a covariate instead of the fitted value",
     )
     return problem, replace(
-        found, elapsed=elapsed, path=path, converged=found.converged and change < SETTLED, checks=(*found.checks, verdict)
+        found, elapsed=elapsed, path=path, converged=found.converged and change < SETTLED_CHANGE, checks=(*found.checks, verdict)
     )
 
 
-def fitted_values(problem: Problem, found: Estimate) -> Array:
+def weighted_fit_values(problem: Problem, found: Estimate) -> Array:
     """x'alpha + z'beta of every row, without the offset."""
     design = problem.design
     point = problem.criterion.at(found.x, found.restricted, order=0)

@@ -23,10 +23,10 @@ from bayeslmm.data.frame import read_table
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import PredictionError
 from bayeslmm.estimate.reweighting import depends_on_fitted
-from bayeslmm.likelihood.criterion import Point
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
-from bayeslmm.likelihood.problem import Problem, build
-from bayeslmm.likelihood.structured.prediction import ResidualPlace, subject_rows
+from bayeslmm.likelihood.problem import Problem, build_problem
+from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_rows
 from bayeslmm.model.fit import Fit
 from bayeslmm.results.predict import Rows, new_place, new_rows, quantile, row_labels, table
 
@@ -37,9 +37,9 @@ class _Extended:
 
     rows: Rows
     codes: tuple[Codes, ...]
-    place: ResidualPlace | None
+    place: ResidualIndex | None
     problem: Problem
-    point: Point
+    point: CriterionPoint
     weights: Array
 
 
@@ -133,7 +133,7 @@ def _extended(fit: Fit, newdata: Any, offset: Any) -> _Extended:
     residual = None if design.residual is None else _grown(design.residual.subject, subject, added)
     weights = _weights(fit, newdata, len(y))
     whole = _stacked(design, rows, y, weights, added, groups, residual, place)
-    problem = build(whole)
+    problem = build_problem(whole)
     x = problem.x(fit.estimate.theta)
     point = problem.criterion.at(x, fit.restricted, order=1)
     point = replace(point, sigma2=fit.estimate.sigma**2 / problem.sigma2(1.0))
@@ -145,7 +145,7 @@ def _extended(fit: Fit, newdata: Any, offset: Any) -> _Extended:
 
 def _relative(log_scale: Array, before: Problem, after: Problem) -> Array:
     """log S of new rows, which counts weights from their mean over the rows of a problem."""
-    return np.asarray(log_scale + 0.5 * np.log(after.conditioning.weight_mean / before.conditioning.weight_mean))
+    return np.asarray(log_scale + 0.5 * np.log(after.standardization.weight_mean / before.standardization.weight_mean))
 
 
 def _outcomes(fit: Fit, newdata: Any, n: int) -> Array:
@@ -199,7 +199,7 @@ def _stacked(
     added: Codes,
     groups: Sequence[GroupingFactor],
     subject: GroupingFactor | None,
-    place: ResidualPlace | None,
+    place: ResidualIndex | None,
 ) -> Design:
     """The design of the fit with rows added."""
 

@@ -34,11 +34,11 @@ from bayeslmm.inference import _doors as doors
 from bayeslmm.inference.intervals.batch_refit import off_boundary
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_table
 from bayeslmm.inference.intervals.resampling import resampling_factor, without
-from bayeslmm.likelihood.case_deletion import Deleted, Sums, deleted
-from bayeslmm.likelihood.criterion import Point, one_thread
+from bayeslmm.likelihood.case_deletion import DeletedProfile, DowndatedSums, delete_levels
+from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.prediction import row_variances
-from bayeslmm.likelihood.problem import Problem, build
-from bayeslmm.likelihood.structured.kernel import RowsState, SubjectsState
+from bayeslmm.likelihood.problem import Problem, build_problem
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
 from bayeslmm.likelihood.structured.residual_covariance import unit_sds
 from bayeslmm.model.fit import Fit
 
@@ -56,7 +56,7 @@ def leverage(fit: Fit) -> Array:
 def _structured(fit: Fit) -> Array:
     """1 - diag(R V^-1) + diag(R V^-1 X C X' V^-1), block by block."""
     state = fit.point.state
-    assert isinstance(state, SubjectsState)
+    assert isinstance(state, BlockDiagonalState)
     C, p = state.solution.information_inverse[0], fit.problem.criterion.p
     out = np.empty(fit.nobs)
 
@@ -65,7 +65,7 @@ def _structured(fit: Fit) -> Array:
     return out
 
 
-def _block_leverage(part: RowsState, C: Array, p: int) -> Array:
+def _block_leverage(part: StructuredBlockFactor, C: Array, p: int) -> Array:
     ViX = part.inverse @ part.U[..., :p]
     RVi, RViX = part.R @ part.inverse, part.R @ ViX
     own = np.diagonal(RVi, axis1=1, axis2=2)
@@ -76,7 +76,7 @@ def _block_leverage(part: RowsState, C: Array, p: int) -> Array:
 class Deletion:
     """The fit without one level; NaN where the rest does not identify the model.
 
-    x, and on the problem's conditioned columns: sigma2, solved (p,) the coefficients, inverse (p, p) of X' V0^-1 X
+    x, and on the problem's standardized columns: sigma2, solved (p,) the coefficients, inverse (p, p) of X' V0^-1 X
     """
 
     problem: Problem
@@ -93,7 +93,7 @@ class Deletion:
     @property
     def vcov(self) -> Array:
         """(p, p) their covariance."""
-        c = self.problem.conditioning
+        c = self.problem.standardization
         return np.asarray(self.sigma2 * c.y_scale**2 * (c.back @ self.inverse @ c.back.T))
 
     @property
@@ -121,7 +121,7 @@ def deletions(fit: Fit, factor: GroupingFactor | None, refit: bool) -> Iterator[
         yield from _rebuilt(fit, codes, size, refit)
     elif refit:
         start = off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
-        sums = Sums.of(fit.problem)
+        sums = DowndatedSums.of(fit.problem)
         for rows in _rows_by_level(codes, size):
             yield _searched(fit, sums.without(rows), start)
     else:
@@ -148,7 +148,7 @@ def _searched(fit: Fit, problem: Problem | None, start: Array) -> Deletion:
     return _of_point(fit, problem, outcome.point)
 
 
-def _of_point(fit: Fit, problem: Problem, point: Point) -> Deletion:
+def _of_point(fit: Fit, problem: Problem, point: CriterionPoint) -> Deletion:
     if point.state is None or not np.isfinite(point.value):
         return _nothing(fit)
     solution = point.state.solution
@@ -165,9 +165,9 @@ def _nothing(fit: Fit) -> Deletion:
 
 def _held(fit: Fit, codes: Codes, size: int) -> Iterator[Deletion]:
     """From the inverse at the estimate; where that would be slow or lose digits, from the criterion of what is left."""
-    problem, point, sums = fit.problem, fit.point, Sums.of(fit.problem)
+    problem, point, sums = fit.problem, fit.point, DowndatedSums.of(fit.problem)
     with one_thread():
-        for rows, found in zip(_rows_by_level(codes, size), deleted(problem, point, codes, size), strict=True):
+        for rows, found in zip(_rows_by_level(codes, size), delete_levels(problem, point, codes, size), strict=True):
             n = fit.nobs - len(rows)
             if found is not None and n > problem.criterion.p and sums.identified(rows):
                 yield _of_profile(fit, found, n)
@@ -176,7 +176,7 @@ def _held(fit: Fit, codes: Codes, size: int) -> Iterator[Deletion]:
             yield _nothing(fit) if left is None else _of_point(fit, left, left.criterion.at(fit.estimate.x, fit.restricted, order=0))
 
 
-def _of_profile(fit: Fit, found: Deleted, n: int) -> Deletion:
+def _of_profile(fit: Fit, found: DeletedProfile, n: int) -> Deletion:
     df = n - len(found.alpha) if fit.restricted else n
     return Deletion(fit.problem, fit.estimate.x, found.r2 / df, found.alpha, found.inverse)
 
@@ -199,7 +199,7 @@ def _laid_out(fit: Fit, rows: NDArray[np.bool_]) -> Problem | None:
     design = without(fit.design, rows)
     if design.nobs <= design.X.shape[1] or np.linalg.matrix_rank(design.X) < design.X.shape[1]:
         return None
-    return build(design)
+    return build_problem(design)
 
 
 SURE, LONG = 3.0, 60.0

@@ -28,9 +28,9 @@ from bayeslmm.data.design import Design, RandomTerm
 from bayeslmm.data.model_matrix import Term, expand
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
-from bayeslmm.estimate.reweighting import settled
+from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.likelihood.criterion import Method, one_thread
-from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.results.simulate import simulated
 
 DRAWS = 20_000
@@ -165,7 +165,7 @@ def lrt(*fits: Fitted, boundary: bool = True) -> pd.DataFrame:
 
 
 def _refitted(fit: Fitted, method: Method) -> Candidate:
-    found = fit.estimate if fit.estimate.method == method else settled(fit.problem, method)[1]
+    found = fit.estimate if fit.estimate.method == method else fit_reweighted(fit.problem, method)[1]
     return candidate(fit.design.spec.formula.text, fit.design, found)
 
 
@@ -232,7 +232,7 @@ def ranova(fit: Fitted, boundary: bool = True) -> pd.DataFrame:
     full = candidate("<none>", fit.design, fit.estimate)
     rows = [_ranova_row(full)]
     for label, design in reductions(fit.design):
-        found = settled(build(design), method)[1]
+        found = fit_reweighted(build_problem(design), method)[1]
         one = candidate(label, design, found)
         statistic, df = one.criterion - full.criterion, full.npar - one.npar
         rows.append(_ranova_row(one, statistic, float(df), p_value(design, fit.design, statistic, df, boundary)))
@@ -319,7 +319,7 @@ def bootstrap_lrt(small: Fitted, large: Fitted, n: int = 1000, seed: int | None 
         raise SpecificationError(f"n is {n!r}", "n=", "the number of simulations, 1 or more")
     demand_same_data([small, large])
     method = common_method([small, large])
-    found = [settled(f.problem, method)[1] for f in (small, large)]
+    found = [fit_reweighted(f.problem, method)[1] for f in (small, large)]
     observed = found[0].criterion - found[1].criterion
     problem, null = small.problem, found[0]
     responses = simulated(problem, null.alpha, null.theta, null.sigma, n, seed)
@@ -337,7 +337,7 @@ def bootstrap_lrt(small: Fitted, large: Fitted, n: int = 1000, seed: int | None 
 
 def _criterion(problem: Problem, y: Array, method: Method, start: Array) -> float:
     """The optimum for another response, from a start that the same design already has had."""
-    again = build(replace(problem.design, y=y))
+    again = build_problem(replace(problem.design, y=y))
     begin = np.where(np.abs(start) > 0.05, start, again.start) if len(start) else start
     return float(estimate(again, method, start=begin).criterion)
 
@@ -354,7 +354,7 @@ def exact_rlrt(fit: Fitted, n: int = 10_000, seed: int | None = None) -> Simulat
     _demand_one_variance(fit)
     reml = fit.estimate.method != "ML"
     method: Method = "REML" if reml else "ML"
-    null = settled(build(replace(fit.design, terms=())), method)[1]
+    null = fit_reweighted(build_problem(replace(fit.design, terms=())), method)[1]
     observed = max(null.criterion - fit.estimate.criterion, 0.0)
     mu, xi, rest = _eigenvalues(fit)
     rng = generator(seed)
@@ -401,7 +401,7 @@ def _eigenvalues(fit: Fitted) -> tuple[Array, Array, int]:
     term, n = design.terms[0], design.nobs
     w = np.ones(n) if design.weights is None else design.weights
     codes, K, z = term.group.codes, len(term.group.levels), term.Z[:, 0]
-    c = fit.problem.conditioning
+    c = fit.problem.standardization
     X = (design.X - c.center) @ c.B
     cross = np.stack([np.bincount(codes, w * z * column, K) for column in X.T]) if X.shape[1] else np.zeros((0, K))
     own = np.diag(np.bincount(codes, w * z**2, K))

@@ -7,9 +7,9 @@ finds it, `P_II = W (W^-1 - S) W`. So with R = (W^-1 - S)^-1 of the deleted rows
 
 No matrix here is larger than the deleted rows by the columns that they touch.
 
-A problem less some of its rows: their cross-products are taken off the sums, and the columns stay conditioned as they are.
+A problem less some of its rows: their cross-products are taken off the sums, and the columns stay standardized as they are.
 
-The criterion does not depend on how columns are conditioned, so nothing else is looked at again. A level that loses all of its rows stays
+The criterion does not depend on how columns are standardized, so nothing else is looked at again. A level that loses all of its rows stays
 behind with zeros: it changes no estimate.
 """
 
@@ -22,53 +22,53 @@ import numpy as np
 from scipy.linalg import lapack
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.likelihood.criterion import Point
-from bayeslmm.likelihood.prediction import PredictorRows, Seen, rows_at_once
+from bayeslmm.likelihood.criterion import CriterionPoint
+from bayeslmm.likelihood.prediction import PredictorRows, ProjectedRows, rows_at_once
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.random_effects.blocked import LevelsState
+from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import Accumulator, add_rows, summands
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
-from bayeslmm.likelihood.random_effects.schur import RestState
+from bayeslmm.likelihood.random_effects.schur import SchurComplement
 
-ROWS = 1024
+DIRECT_ROWS = 1024
 """Rows up to which R is made; for more, taking their cross-products off costs less."""
 
-NARROW = 256
+LOOKED_UP_COLUMNS = 256
 """Columns up to which their own part of Q is looked up; more are multiplied by all of it."""
 
-DIGITS = 1e-6
+SMALLEST_PIVOT = 1e-6
 """Smallest squared pivot of I - W^1/2 S W^1/2 that is trusted: below it what is left is a difference of nearly equal numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Deleted:
-    """The profile without some rows, on conditioned columns: alpha (p,), the inverse of X' V0^-1 X (p, p), r2."""
+class DeletedProfile:
+    """The profile without some rows, on standardized columns: alpha (p,), the inverse of X' V0^-1 X (p, p), r2."""
 
     alpha: Array
     inverse: Array
     r2: float
 
 
-def deleted(problem: Problem, point: Point, codes: Codes, size: int) -> Iterator[Deleted | None]:
+def delete_levels(problem: Problem, point: CriterionPoint, codes: Codes, size: int) -> Iterator[DeletedProfile | None]:
     """Without each of the levels 0 .. size - 1 of codes (n,), one by one; None where this way would be slow or lose digits."""
     state = point.state
     assert isinstance(state, RandomEffectsState)
     design, p = problem.design, problem.criterion.p
     everything = slice(0, design.nobs)
-    border, weights = problem.conditioning.border(design, everything), problem.conditioning.weights(design, everything)
+    Xy, weights = problem.standardization.Xy(design, everything), problem.standardization.weights(design, everything)
     inverse = None if state.levels.rest is None else _Inverse(state.levels.rest)
     order = np.argsort(codes, kind="stable")
     bounds = np.searchsorted(codes[order], np.arange(size + 1))
     for levels in _pieces(np.diff(bounds), rows_at_once(state.levels)):
-        if levels.stop == levels.start + 1 and bounds[levels.stop] - bounds[levels.start] > ROWS:
+        if levels.stop == levels.start + 1 and bounds[levels.stop] - bounds[levels.start] > DIRECT_ROWS:
             yield None
             continue
         begin = bounds[levels.start]
         rows = order[begin : bounds[levels.stop]]
         Zs, groups = [term.Z[rows] for term in design.terms], [term.group.codes[rows] for term in design.terms]
-        seen = PredictorRows(problem, state, border[rows], Zs, groups).seen()
+        seen = PredictorRows(problem, state, Xy[rows], Zs, groups).seen()
         alpha = state.solution.alpha[0]
-        left = np.column_stack([seen.border[:, :p], seen.border[:, p] - seen.border[:, :p] @ alpha])
+        left = np.column_stack([seen.Xy[:, :p], seen.Xy[:, p] - seen.Xy[:, :p] @ alpha])
         root = None if weights is None else np.sqrt(weights[rows])
         for level in range(levels.start, levels.stop):
             own = slice(bounds[level] - begin, bounds[level + 1] - begin)
@@ -80,15 +80,17 @@ def _pieces(counts: Codes, step: int) -> Iterator[slice]:
     """Whole levels of about `step` rows at a time; a level of very many rows by itself."""
     begin = 0
     while begin < len(counts):
-        stop, rows, alone = begin + 1, int(counts[begin]), counts[begin] > ROWS
-        while not alone and stop < len(counts) and counts[stop] <= ROWS and rows + counts[stop] <= step:
+        stop, rows, alone = begin + 1, int(counts[begin]), counts[begin] > DIRECT_ROWS
+        while not alone and stop < len(counts) and counts[stop] <= DIRECT_ROWS and rows + counts[stop] <= step:
             rows += int(counts[stop])
             stop += 1
         yield slice(begin, stop)
         begin = stop
 
 
-def _products(levels: LevelsState, inverse: _Inverse | None, seen: Seen, own: slice, left: Array, root: Array | None) -> Array | None:
+def _products(
+    levels: BlockedCholesky, inverse: _Inverse | None, seen: ProjectedRows, own: slice, left: Array, root: Array | None
+) -> Array | None:
     """[D e]' R [D e] of the rows `own` (p + 1, p + 1)."""
     D = left[:, :-1]
     S = D @ levels.solution.information_inverse[0] @ D.T
@@ -104,23 +106,23 @@ def _products(levels: LevelsState, inverse: _Inverse | None, seen: Seen, own: sl
     M = np.negative(S, out=S)
     M.reshape(-1)[:: len(M) + 1] += 1.0
     factor, failed = lapack.dpotrf(M.T, lower=1)
-    if failed or (len(factor) and float(factor.diagonal().min()) ** 2 < DIGITS):
+    if failed or (len(factor) and float(factor.diagonal().min()) ** 2 < SMALLEST_PIVOT):
         return None
     half = lapack.dtrtrs(factor, left, lower=1)[0]
     return np.asarray(half.T @ half)
 
 
-def _profile(state: RandomEffectsState, products: Array) -> Deleted:
+def _profile(state: RandomEffectsState, products: Array) -> DeletedProfile:
     solution = state.solution
     C = solution.information_inverse[0]
     alpha = solution.alpha[0] - C @ products[:-1, -1]
-    return Deleted(alpha, C + C @ products[:-1, :-1] @ C, float(solution.r2[0] - products[-1, -1]))
+    return DeletedProfile(alpha, C + C @ products[:-1, :-1] @ C, float(solution.r2[0] - products[-1, -1]))
 
 
 class _Inverse:
     """Q of the remaining columns, looked up where it is needed."""
 
-    def __init__(self, rest: RestState) -> None:
+    def __init__(self, rest: SchurComplement) -> None:
         self.rest = rest
         self.flat = rest.flat_Q()[0]
         self.component = np.empty(rest.layout.m, np.int64)
@@ -129,7 +131,7 @@ class _Inverse:
             self.component[batch.index] = begin + np.arange(len(batch.index))[:, None]
             begin += len(batch.index)
 
-    def form(self, seen: Seen, own: slice) -> Array:
+    def form(self, seen: ProjectedRows, own: slice) -> Array:
         """d Q d' of some rows, (rows, rows)."""
         assert seen.rest is not None
         starts = seen.rest.indptr[own.start : own.stop + 1]
@@ -137,7 +139,7 @@ class _Inverse:
         columns, place = np.unique(seen.rest.indices[entries], return_inverse=True)
         dense = np.zeros((len(starts) - 1, len(columns)))
         dense[np.repeat(np.arange(len(dense)), np.diff(starts)), place] = seen.rest.data[entries]
-        if len(columns) <= NARROW:
+        if len(columns) <= LOOKED_UP_COLUMNS:
             return np.asarray(dense @ self._within(columns.astype(np.int64)) @ dense.T)
         wide = np.zeros((1, self.rest.layout.m, len(dense)))
         wide[0, columns] = dense.T
@@ -154,12 +156,12 @@ class _Inverse:
         return np.where(same, self.flat[np.where(same, lower, 0)], 0.0)
 
 
-COLLINEAR = 1e-10
+COLLINEAR_EIGENVALUE = 1e-10
 """Smallest eigenvalue of X'WX, relative to their mean, of columns that are still told apart."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sums:
+class DowndatedSums:
     """The sums over all rows of a problem of random effects, and what every row adds to them.
 
     counts : rows of every level of every factor
@@ -170,21 +172,21 @@ class Sums:
     total: Accumulator
     codes: list[Codes]
     columns: list[list[Array]]
-    border: Array
+    Xy: Array
     weights: Array | None
     counts: list[Codes]
 
     @classmethod
-    def of(cls, problem: Problem) -> Sums:
+    def of(cls, problem: Problem) -> DowndatedSums:
         """Read the rows once more."""
-        kernel, design, conditioning = problem.criterion.kernel, problem.design, problem.conditioning
+        kernel, design, standardization = problem.criterion.kernel, problem.design, problem.standardization
         assert isinstance(kernel, RandomEffectsKernel)
         factors = kernel.cross.factors
-        total = Accumulator.empty(factors, problem.criterion.p + 1, conditioning.maps)
-        add_rows(total, design, conditioning)
-        codes, columns, border, weights = summands(factors, design, conditioning, slice(0, design.nobs))
+        total = Accumulator.empty(factors, problem.criterion.p + 1, standardization.maps)
+        add_rows(total, design, standardization)
+        codes, columns, Xy, weights = summands(factors, design, standardization, slice(0, design.nobs))
         counts = [np.bincount(code, minlength=factor.K) for code, factor in zip(codes, factors, strict=True)]
-        return cls(problem, kernel, total, codes, columns, border, weights, counts)
+        return cls(problem, kernel, total, codes, columns, Xy, weights, counts)
 
     def without(self, rows: Codes) -> Problem | None:
         """The problem less these rows; None where the rest does not identify the coefficients."""
@@ -200,19 +202,19 @@ class Sums:
 
     def identified(self, rows: Codes) -> bool:
         """Whether columns of X that were orthonormal with all rows are independent without these."""
-        border, weights = self._taken(rows)
-        X = border[:-1]
-        left = self.total.border[:-1, :-1] + (X * weights) @ X.T
-        return len(left) == 0 or float(np.linalg.eigvalsh(left)[0]) >= COLLINEAR * float(np.trace(left)) / len(left)
+        Xy, weights = self._taken(rows)
+        X = Xy[:-1]
+        left = self.total.Xy[:-1, :-1] + (X * weights) @ X.T
+        return len(left) == 0 or float(np.linalg.eigvalsh(left)[0]) >= COLLINEAR_EIGENVALUE * float(np.trace(left)) / len(left)
 
     def _taken(self, rows: Codes) -> tuple[Array, Array]:
         """[X y] of some rows, column by column, and weights that take them off."""
-        return self.border[:, rows], np.full(len(rows), -1.0) if self.weights is None else -self.weights[rows]
+        return self.Xy[:, rows], np.full(len(rows), -1.0) if self.weights is None else -self.weights[rows]
 
     def _cleared(self, left: Accumulator, rows: Codes) -> None:
         """Levels that have lost all of their rows are exactly 0, not what rounding leaves."""
-        for code, count, diagonal, with_border in zip(self.codes, self.counts, left.diagonal, left.with_border, strict=True):
+        for code, count, diagonal, with_Xy in zip(self.codes, self.counts, left.diagonal, left.with_Xy, strict=True):
             levels, lost = np.unique(code[rows], return_counts=True)
             gone = levels[lost == count[levels]]
             diagonal[..., gone] = 0.0
-            with_border[..., gone] = 0.0
+            with_Xy[..., gone] = 0.0

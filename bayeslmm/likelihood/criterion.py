@@ -2,7 +2,7 @@
 
     f = log |V0| [+ log |X' V0^-1 X|] + d (1 + log(2 pi r2 / d)),   d = n [- p]
 
-Every estimate, profile, bootstrap and posterior calls this one object. It works on conditioned columns; constants that the conditioning
+Every estimate, profile, bootstrap and posterior calls this one object. It works on standardized columns; constants that the standardization
 changed are put back, so its value is that of the data as given.
 """
 
@@ -19,11 +19,11 @@ from threadpoolctl import ThreadpoolController
 
 from bayeslmm._arrays import Array
 from bayeslmm.likelihood.kernel import Kernel, Solution, State
-from bayeslmm.likelihood.standardize import Conditioning
+from bayeslmm.likelihood.standardize import Standardization
 
 Method = Literal["REML", "ML"]
 
-WIDE = 1500
+ONE_THREAD_COLUMNS = 1500
 """Dense blocks smaller than this are slower with several BLAS threads than with one."""
 
 
@@ -65,15 +65,15 @@ def one_thread(m: int = 0) -> _Limit:
     time, so the user may change their threads between two calls; and a Python thread that came while another had set the limit leaves it
     to that one to undo.
     """
-    if m >= WIDE:
+    if m >= ONE_THREAD_COLUMNS:
         return _NOTHING
     found = [(set_threads, before) for threads, set_threads in _libraries() if (before := threads() or 1) != 1]
     return _Limit(found) if found else _NOTHING
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
-    """The criterion at one x. sigma2 and alpha are on conditioned columns.
+class CriterionPoint:
+    """The criterion at one x. sigma2 and alpha are on standardized columns.
 
     newton : makes the Newton matrix when it is first asked for; None where only value, or value and gradient, were
     """
@@ -93,11 +93,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Criterion:
-    """n, p, the conditioning and a kernel; `fixed_logdet` is log |R0| where weights fix it, 0 where the kernel counts it."""
+    """n, p, the standardization and a kernel; `fixed_logdet` is log |R0| where weights fix it, 0 where the kernel counts it."""
 
     n: int
     p: int
-    conditioning: Conditioning
+    standardization: Standardization
     kernel: Kernel
     width: int = 0
     fixed_logdet: float = 0.0
@@ -110,8 +110,8 @@ class Criterion:
         return self.n - self.p if restricted else self.n
 
     def constant(self, restricted: bool) -> float:
-        """What the value gains on the way back from conditioned columns."""
-        c = self.conditioning
+        """What the value gains on the way back from standardized columns."""
+        c = self.standardization
         total = self.df(restricted) * (1.0 + math.log(2.0 * math.pi) + 2.0 * math.log(c.y_scale)) + self.fixed_logdet
         return float(total + (c.logdet_X if restricted else 0.0))
 
@@ -133,12 +133,12 @@ class Criterion:
                 value = value + solution.logdet_X
         return np.where(np.isfinite(value) & (solution.r2 > 0), value, np.inf)
 
-    def at(self, x: Array, restricted: bool, order: int = 2) -> Point:
+    def at(self, x: Array, restricted: bool, order: int = 2) -> CriterionPoint:
         """Value, gradient (order 1) and Newton matrix (order 2) at one x."""
         with one_thread(self.width):
             return self.bare(x, restricted, order)
 
-    def bare(self, x: Array, restricted: bool, order: int = 2) -> Point:
+    def bare(self, x: Array, restricted: bool, order: int = 2) -> CriterionPoint:
         """`at` for a caller who has limited the threads already, around many evaluations."""
         x = np.asarray(x, float)
         try:
@@ -147,9 +147,9 @@ class Criterion:
                     return self._at(x, restricted, order)
         except np.linalg.LinAlgError:
             pass
-        return Point(x, np.inf, np.full(len(x), np.nan), None, np.nan, None)
+        return CriterionPoint(x, np.inf, np.full(len(x), np.nan), None, np.nan, None)
 
-    def _at(self, x: Array, restricted: bool, order: int) -> Point:
+    def _at(self, x: Array, restricted: bool, order: int) -> CriterionPoint:
         state = self.kernel.evaluate(x[None], derivatives=order > 0)
         solution, df = state.solution, self.df(restricted)
         r2_now = float(solution.r2[0])
@@ -157,11 +157,11 @@ class Criterion:
         if restricted:
             value += float(solution.logdet_X[0])
         if not math.isfinite(value):
-            return Point(x, math.inf, np.full(len(x), np.nan), None, np.nan, None)
+            return CriterionPoint(x, math.inf, np.full(len(x), np.nan), None, np.nan, None)
         if order == 0:
-            return Point(x, value, np.full(len(x), np.nan), None, r2_now / df, state)
+            return CriterionPoint(x, value, np.full(len(x), np.nan), None, r2_now / df, state)
         sigma2 = r2_now / df
         logdet, r2 = (g[0] for g in state.gradients(restricted))
         gradient = logdet + r2 / sigma2
         newton = partial(state.newton_matrix, restricted, sigma2, df) if order > 1 else None
-        return Point(x, value, gradient, newton, sigma2, state)
+        return CriterionPoint(x, value, gradient, newton, sigma2, state)

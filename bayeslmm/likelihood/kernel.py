@@ -9,7 +9,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 
-SMALL, MANY = 4, 64
+ENTRYWISE_COLUMNS, ENTRYWISE_MATRICES = 4, 64
 """Matrices up to this size, and from this many on, are factorised entry by entry over all of them."""
 
 
@@ -17,13 +17,13 @@ SMALL, MANY = 4, 64
 class Solution:
     """The profile in alpha at some thetas.
 
-    logdet : (t,) log |V0|; border : (t, r, r) [X y]' V0^-1 [X y]
+    logdet : (t,) log |V0|; Xy : (t, r, r) [X y]' V0^-1 [X y]
     root : (t, p, p) lower Cholesky factor of X' V0^-1 X; logdet_X : (t,) its log determinant
     alpha : (t, p); r2 : (t,) generalised residual sum of squares
     """
 
     logdet: Array
-    border: Array
+    Xy: Array
     root: Array
     logdet_X: Array
     alpha: Array
@@ -37,11 +37,11 @@ class Solution:
         return inverse.swapaxes(-1, -2) @ inverse
 
 
-def stacked(parts: Sequence[Solution]) -> Solution:
+def stack_solutions(parts: Sequence[Solution]) -> Solution:
     """Solutions at several thetas as one."""
     return Solution(
         np.concatenate([s.logdet for s in parts]),
-        np.concatenate([s.border for s in parts]),
+        np.concatenate([s.Xy for s in parts]),
         np.concatenate([s.root for s in parts]),
         np.concatenate([s.logdet_X for s in parts]),
         np.concatenate([s.alpha for s in parts]),
@@ -49,23 +49,23 @@ def stacked(parts: Sequence[Solution]) -> Solution:
     )
 
 
-def solve_border(logdet: Array, border: Array) -> Solution:
+def solve_Xy(logdet: Array, Xy: Array) -> Solution:
     """alpha, r2 and log |X'V0^-1 X| from the bordered matrix; r2 is NaN where X'V0^-1 X is not positive definite."""
-    p = border.shape[-1] - 1
+    p = Xy.shape[-1] - 1
     if p == 0:
-        return Solution(logdet, border, border[:, :0, :0], np.zeros(len(logdet)), np.zeros((len(logdet), 0)), border[:, 0, 0])
-    root, inverse = factored(border[:, :p, :p])
-    half = inverse @ border[:, :p, p:]
+        return Solution(logdet, Xy, Xy[:, :0, :0], np.zeros(len(logdet)), np.zeros((len(logdet), 0)), Xy[:, 0, 0])
+    root, inverse = factor_and_inverse(Xy[:, :p, :p])
+    half = inverse @ Xy[:, :p, p:]
     alpha = (inverse.swapaxes(-1, -2) @ half)[..., 0]
-    r2 = border[:, p, p] - (half[..., 0] ** 2).sum(-1)
+    r2 = Xy[:, p, p] - (half[..., 0] ** 2).sum(-1)
     logdet_X = 2.0 * np.log(root.diagonal(axis1=-2, axis2=-1)).sum(-1)
-    return Solution(logdet, border, root, logdet_X, alpha, r2, inverse)
+    return Solution(logdet, Xy, root, logdet_X, alpha, r2, inverse)
 
 
-def factored(M: Array) -> tuple[Array, Array]:
+def factor_and_inverse(M: Array) -> tuple[Array, Array]:
     """The lower Cholesky factor of (t, p, p) and its inverse; entry by entry over t where there are many small ones."""
     t, p, _ = M.shape
-    if p > SMALL or t < MANY:
+    if p > ENTRYWISE_COLUMNS or t < ENTRYWISE_MATRICES:
         root = np.linalg.cholesky(M)
         return root, np.linalg.inv(root)
     L, K = np.zeros((p, p, t)), np.zeros((p, p, t))

@@ -1,6 +1,6 @@
 """From a vector of parameters to the blocks T of every factor, and from derivatives in T back to the parameters.
 
-x is on the optimiser's axes and on conditioned columns: the parameters of each term's structure one after the other, terms in the order of
+x is on the optimiser's axes and on standardized columns: the parameters of each term's structure one after the other, terms in the order of
 the formula. `theta` is what users see: the relative covariance factor on their own columns, column-wise lower triangle for an unstructured
 term, natural parameters (standard deviations relative to sigma, then correlations) for the others.
 """
@@ -28,7 +28,7 @@ def column_wise(q: int) -> tuple[Codes, Codes]:
     return readonly(rows.astype(np.int64)), readonly(columns.astype(np.int64))
 
 
-def triangularised(M: Array) -> Array:
+def triangularize(M: Array) -> Array:
     """The lower triangular T with T T' = M M' and a diagonal that is not negative; singular M is fine."""
     if len(M) == 1:
         return np.abs(M)
@@ -50,7 +50,7 @@ class TermParameters:
             return np.asarray(np.abs(self.map.whole[0] * x) / math.sqrt(weight_mean))
         if self.covariance.name == "us":
             root = self.map.whole @ self.covariance.factor(x) / np.sqrt(weight_mean)
-            return triangularised(root)[column_wise(self.covariance.q)]
+            return triangularize(root)[column_wise(self.covariance.q)]
         return self.covariance.natural(self.covariance.mapped(x, self.map.whole / np.sqrt(weight_mean)))
 
     def x(self, theta: Array, weight_mean: float) -> Array:
@@ -59,7 +59,7 @@ class TermParameters:
         if self.covariance.name == "us":
             T = np.zeros((self.covariance.q, self.covariance.q))
             T[column_wise(self.covariance.q)] = theta
-            return triangularised(back @ T)[column_wise(self.covariance.q)]
+            return triangularize(back @ T)[column_wise(self.covariance.q)]
         return self.covariance.mapped(self.covariance.from_natural(theta), back)
 
     def relative(self, x: Array, weight_mean: float) -> Array:

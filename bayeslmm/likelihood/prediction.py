@@ -15,20 +15,20 @@ import numpy as np
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.likelihood.criterion import Point, one_thread
+from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.random_effects.blocked import LevelsState
+from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import Factor
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
-from bayeslmm.likelihood.random_effects.off_diagonal import DenseCoupling
-from bayeslmm.likelihood.random_effects.schur import RestState, Span
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal
+from bayeslmm.likelihood.random_effects.schur import FactorColumns, SchurComplement
 from bayeslmm.likelihood.structured.prediction import subject_mode_covariances, subject_modes, subject_rows
 
-CELLS = 1 << 23
+BLOCK_ELEMENTS = 1 << 23
 """Entries of a dense block (rows x remaining columns) worked on at once."""
 
 
-def conditional_modes(problem: Problem, point: Point) -> list[Array]:
+def conditional_modes(problem: Problem, point: CriterionPoint) -> list[Array]:
     """beta^ = E(beta | y) at the profiled alpha and sigma, (K, q) for every term in the order of the formula, on the user's columns."""
     if problem.structured is not None:
         return subject_modes(problem, point)
@@ -41,27 +41,27 @@ def conditional_modes(problem: Problem, point: Point) -> list[Array]:
         if factor.root is not None:
             beta = factor.root @ beta
         for i, own in zip(factor.terms, factor.slices, strict=True):
-            found[i] = problem.conditioning.y_scale * beta[:, own] @ problem.conditioning.maps[i].whole.T
+            found[i] = problem.standardization.y_scale * beta[:, own] @ problem.standardization.maps[i].whole.T
     return [found[i] for i in range(len(found))]
 
 
-def conditional_covariances(problem: Problem, point: Point) -> list[Array]:
+def conditional_covariances(problem: Problem, point: CriterionPoint) -> list[Array]:
     """var(beta_k | y, alpha) = sigma^2 [Lambda (Lambda'Z'WZ Lambda + I)^-1 Lambda']_kk, (K, q, q) for every term, in formula order."""
     if problem.structured is not None:
         return subject_mode_covariances(problem, point)
     state = _state(point)
     found: dict[int, Array] = {}
-    scale = point.sigma2 * problem.conditioning.y_scale**2
+    scale = point.sigma2 * problem.standardization.y_scale**2
     with one_thread(problem.criterion.width):
         blocks = _inverse_blocks(state.levels)
     for factor, block in zip(state.parameters.factors, blocks, strict=True):
         for i, own in zip(factor.terms, factor.slices, strict=True):
-            whole = problem.conditioning.maps[i].whole
+            whole = problem.standardization.maps[i].whole
             found[i] = scale * (whole @ block[:, own, own] @ whole.T)
     return [found[i] for i in range(len(found))]
 
 
-def row_variances(problem: Problem, point: Point, X: Array, Zs: Sequence[Array], codes: Sequence[Codes]) -> Array:
+def row_variances(problem: Problem, point: CriterionPoint, X: Array, Zs: Sequence[Array], codes: Sequence[Codes]) -> Array:
     """Variance of `x'(alpha^ - alpha) + z'(beta^ - beta)` for any rows, (n,), on the user's scale.
 
     X : (n, p) columns kept; Zs : (n, q) for every term in the order of the formula; codes : (n,) levels, -1 leaves the term out
@@ -69,35 +69,35 @@ def row_variances(problem: Problem, point: Point, X: Array, Zs: Sequence[Array],
     if problem.structured is not None:
         return subject_rows(problem, point, X, Zs, codes, None)[1]
     state = _state(point)
-    scale = point.sigma2 * problem.conditioning.y_scale**2
+    scale = point.sigma2 * problem.standardization.y_scale**2
     out = np.empty(len(X))
     with one_thread(problem.criterion.width):
         step = rows_at_once(state.levels)
         for part in (slice(begin, min(begin + step, len(X))) for begin in range(0, len(X), step)):
-            rows = PredictorRows(problem, state, X[part] @ problem.conditioning.back, [Z[part] for Z in Zs], [c[part] for c in codes])
+            rows = PredictorRows(problem, state, X[part] @ problem.standardization.back, [Z[part] for Z in Zs], [c[part] for c in codes])
             out[part] = scale * rows.variances()
     return out
 
 
-def _state(point: Point) -> RandomEffectsState:
+def _state(point: CriterionPoint) -> RandomEffectsState:
     assert isinstance(point.state, RandomEffectsState)
     return point.state
 
 
-def rows_at_once(levels: LevelsState) -> int:
+def rows_at_once(levels: BlockedCholesky) -> int:
     """How many rows may be seen by all remaining columns at once."""
     m = 1
     if levels.rest is not None:
         # only a component worked on densely asks for memory
         m = max(batch.index.shape[1] for batch in levels.rest.layout.batches)
-    return max(1, CELLS // m)
+    return max(1, BLOCK_ELEMENTS // m)
 
 
 # -- the diagonal blocks of the inverse ------------------------------------------------------------------------------------------------
 
 
-def _inverse_blocks(levels: LevelsState) -> list[Array]:
-    """(K, q, q) diagonal blocks of Lambda (Lambda'Z'WZ Lambda + I)^-1 Lambda' of every factor, on conditioned columns."""
+def _inverse_blocks(levels: BlockedCholesky) -> list[Array]:
+    """(K, q, q) diagonal blocks of Lambda (Lambda'Z'WZ Lambda + I)^-1 Lambda' of every factor, on standardized columns."""
     found = []
     if levels.first is not None:
         H = np.einsum("catk,cbtk->abtk", levels.first.W, levels.first.W)
@@ -111,7 +111,7 @@ def _inverse_blocks(levels: LevelsState) -> list[Array]:
     return found
 
 
-def _rest_blocks(rest: RestState, span: Span, factor: Factor) -> Array:
+def _rest_blocks(rest: SchurComplement, span: FactorColumns, factor: Factor) -> Array:
     out = np.empty((span.K, span.q, span.q))
     for batch, block in zip(rest.layout.batches, rest.blocks, strict=True):
         for _, part in rest.layout.local(batch):
@@ -128,7 +128,7 @@ def _rest_blocks(rest: RestState, span: Span, factor: Factor) -> Array:
     return out
 
 
-def _related_blocks(Q: Array, root: Array, span: Span) -> Array:
+def _related_blocks(Q: Array, root: Array, span: FactorColumns) -> Array:
     """Diagonal blocks of (L x I) Q (L x I)'."""
     half = np.einsum("kl,lamb->kamb", root, Q.reshape(span.K, span.q, span.K, span.q))
     return np.asarray(np.einsum("kamb,km->kab", half, root))
@@ -138,61 +138,61 @@ def _related_blocks(Q: Array, root: Array, span: Span) -> Array:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """Rows [z0; z_rest; x] after the first factor and the rest are taken out, on conditioned columns.
+class ProjectedRows:
+    """Rows [z0; z_rest; x] after the first factor and the rest are taken out, on standardized columns.
 
     first : (q, n) L^-1 T' z0, or None where no factor comes first; codes : (n,) their levels of it
     rest : (n, m) d = z_rest - E_k' H_k z0, or None
-    border : (n, s) x - C_k' H_k z0 - V' Q d, which is W^-1 V0^-1 x of rows of the design
+    Xy : (n, s) x - C_k' H_k z0 - V' Q d, which is W^-1 V0^-1 x of rows of the design
     """
 
     first: Array | None
     codes: Codes | None
     rest: sp.csr_array | None
-    border: Array
+    Xy: Array
 
 
 class PredictorRows:
-    """Some rows on conditioned columns, seen by factor.
+    """Some rows on standardized columns, seen by factor.
 
-    border : (n, s) the first s columns of [X y], conditioned; Zs : (n, q) for every term in the order of the formula, on the user's
+    Xy : (n, s) the first s columns of [X y], standardized; Zs : (n, q) for every term in the order of the formula, on the user's
         columns; codes : (n,) levels, -1 leaves the term out
     """
 
-    def __init__(self, problem: Problem, state: RandomEffectsState, border: Array, Zs: Sequence[Array], codes: Sequence[Codes]) -> None:
+    def __init__(self, problem: Problem, state: RandomEffectsState, Xy: Array, Zs: Sequence[Array], codes: Sequence[Codes]) -> None:
         self.levels = state.levels
-        self.border = border
+        self.Xy = Xy
         self.z: list[Array] = []
         self.codes: list[Codes] = []
         for factor in state.parameters.factors:
-            z = np.zeros((len(border), factor.q))
+            z = np.zeros((len(Xy), factor.q))
             for i, own in zip(factor.terms, factor.slices, strict=True):
-                z[:, own] = np.where(codes[i][:, None] >= 0, Zs[i] @ problem.conditioning.maps[i].whole, 0.0)
+                z[:, own] = np.where(codes[i][:, None] >= 0, Zs[i] @ problem.standardization.maps[i].whole, 0.0)
             self.z.append(z)
             self.codes.append(np.maximum(codes[factor.terms[0]], 0))
 
-    def seen(self) -> Seen:
+    def seen(self) -> ProjectedRows:
         """What is left of the rows."""
-        levels, size = self.levels, self.border.shape[1]
-        first, h, d, border = None, None, None, self.border
+        levels, size = self.levels, self.Xy.shape[1]
+        first, h, d, Xy = None, None, None, self.Xy
         if levels.first is not None:
-            h, first, border = self._through_first(levels)
+            h, first, Xy = self._through_first(levels)
         if levels.rest is not None:
             d = self._rest_rows(levels, h)
-            border = border - np.asarray(d @ levels.rest.QV[0, :, :size])
-        return Seen(first, None if first is None else self.codes[0], d, border)
+            Xy = Xy - np.asarray(d @ levels.rest.QV[0, :, :size])
+        return ProjectedRows(first, None if first is None else self.codes[0], d, Xy)
 
     def variances(self) -> Array:
-        """(n,) of a border of the columns of X alone, in units of sigma^2."""
+        """(n,) of [x] without y, in units of sigma^2."""
         levels, seen = self.levels, self.seen()
-        total = np.einsum("nx,nx->n", seen.border @ levels.solution.information_inverse[0], seen.border)
+        total = np.einsum("nx,nx->n", seen.Xy @ levels.solution.information_inverse[0], seen.Xy)
         if seen.first is not None:
             total += np.einsum("an,an->n", seen.first, seen.first)
         if seen.rest is not None and levels.rest is not None:
             total += _quadratic(levels.rest, seen.rest)
         return np.asarray(total)
 
-    def _through_first(self, levels: LevelsState) -> tuple[Array, Array, Array]:
+    def _through_first(self, levels: BlockedCholesky) -> tuple[Array, Array, Array]:
         """h = H_k z0 (n, q), L^-1 T' z0 (q, n), and x - C_k' h."""
         assert levels.first is not None
         assert levels.cross.first is not None
@@ -200,13 +200,13 @@ class PredictorRows:
         W = levels.first.W[:, :, 0, k]
         Wz = np.einsum("abn,nb->an", W, z)
         h = np.einsum("abn,an->nb", W, Wz)
-        border = self.border - np.einsum("axn,na->nx", levels.cross.first.C[:, : self.border.shape[1], k], h)
-        return h, Wz, border
+        Xy = self.Xy - np.einsum("axn,na->nx", levels.cross.first.C[:, : self.Xy.shape[1], k], h)
+        return h, Wz, Xy
 
-    def _rest_rows(self, levels: LevelsState, h: Array | None) -> sp.csr_array:
+    def _rest_rows(self, levels: BlockedCholesky, h: Array | None) -> sp.csr_array:
         """z_rest - E_k' H_k z0, (n, m)."""
         assert levels.rest is not None
-        n, skip = len(self.border), int(levels.first is not None)
+        n, skip = len(self.Xy), int(levels.first is not None)
         blocks = []
         spans, factors = levels.rest.layout.spans, levels.cross.rest_factors
         for span, factor, z, k in zip(spans, factors, self.z[skip:], self.codes[skip:], strict=True):
@@ -221,14 +221,14 @@ class PredictorRows:
             for a in range(coupling.q):
                 E = (
                     sp.csr_array(coupling.E[a][self.codes[0]])
-                    if isinstance(coupling, DenseCoupling)
+                    if isinstance(coupling, DenseOffDiagonal)
                     else coupling.columns[a][self.codes[0]]
                 )
                 out = sp.csr_array(out - sp.diags_array(h[:, a]) @ E)
         return out
 
 
-def _quadratic(rest: RestState, d: sp.csr_array) -> Array:
+def _quadratic(rest: SchurComplement, d: sp.csr_array) -> Array:
     """d' Q d of every row."""
     total = np.zeros(d.shape[0])
     by_column = d.tocsc()

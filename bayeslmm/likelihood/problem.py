@@ -1,4 +1,4 @@
-"""A design made ready to be evaluated: conditioning, cross-products, kernel and criterion, and the maps between x and theta."""
+"""A design made ready to be evaluated: standardization, cross-products, kernel and criterion, and the maps between x and theta."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from bayeslmm.likelihood.criterion import Criterion, one_thread
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts, cross_products, factors_of
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.standardize import Conditioning, conditioned
-from bayeslmm.likelihood.starting_values import moment_start, ranged_start, residual_start, scored_start
+from bayeslmm.likelihood.standardize import Standardization, standardize_rows
+from bayeslmm.likelihood.starting_values import moment_start, range_start, residual_start, scoring_start
 from bayeslmm.likelihood.structured.kernel import (
+    BlockDiagonalKernel,
     PooledBatch,
     RowBatch,
     SubjectData,
-    SubjectsKernel,
-    TermRows,
+    TermColumns,
     block_of,
-    clusters,
-    ordered_rows,
-    poolable,
-    pooled,
+    independent_blocks,
+    is_poolable,
+    order_rows,
+    pool_by_pattern,
 )
-from bayeslmm.likelihood.structured.residual_structure import Grouped, residual_free, residual_natural, residual_structure
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, residual_free, residual_natural, residual_structure
 from bayeslmm.likelihood.structured.variance_function import variance_function
 
-FAR = 4.5
+CORRELATION_LIMIT = 4.5
 """tanh of this is 0.9998."""
 
 
@@ -44,7 +44,7 @@ class Problem:
     """
 
     design: Design
-    conditioning: Conditioning
+    standardization: Standardization
     criterion: Criterion
     random: RandomParameters
     begin: Callable[[], Array]
@@ -60,21 +60,21 @@ class Problem:
         return self.criterion.size
 
     @property
-    def structured(self) -> SubjectsKernel | None:
+    def structured(self) -> BlockDiagonalKernel | None:
         """The kernel of structured errors, where there are any."""
         kernel = self.criterion.kernel
-        return kernel if isinstance(kernel, SubjectsKernel) else None
+        return kernel if isinstance(kernel, BlockDiagonalKernel) else None
 
     def escaping(self, x: Array) -> bool:
         """Whether a shape parameter on an unconstrained axis has left for infinity: a correlation at its bound, to four digits."""
-        return bool(np.any(np.abs(x[self.shapes]) > FAR))
+        return bool(np.any(np.abs(x[self.shapes]) > CORRELATION_LIMIT))
 
     @cached_property
     def shapes(self) -> Codes:
         """Positions in x of parameters that are neither scales nor entries of a factor."""
         found = [term.part.start + _shapes(term.covariance) for term in self.random.terms]
         kernel = self.structured
-        if kernel is not None and isinstance(kernel.structure, Grouped):
+        if kernel is not None and isinstance(kernel.structure, GroupedStructure):
             size = kernel.structure.covariance.size
             every = np.concatenate([g * size + _shapes(kernel.structure.covariance) for g in range(kernel.structure.groups)])
             found.append(kernel.residual_part.start - 1 + every)
@@ -84,7 +84,7 @@ class Problem:
 
     def theta(self, x: Array) -> Array:
         """theta of the random terms, then the natural parameters of R0 and of the variance function."""
-        w = self.conditioning.weight_mean
+        w = self.standardization.weight_mean
         parts = [term.theta(x[term.part], w) for term in self.random.terms]
         kernel = self.structured
         if kernel is not None:
@@ -93,7 +93,7 @@ class Problem:
 
     def x(self, theta: Array) -> Array:
         """The inverse of `theta`."""
-        theta, w = np.asarray(theta, float), self.conditioning.weight_mean
+        theta, w = np.asarray(theta, float), self.standardization.weight_mean
         parts = [term.x(theta[term.part], w) for term in self.random.terms]
         kernel = self.structured
         if kernel is not None:
@@ -102,23 +102,23 @@ class Problem:
 
     def relative_covariances(self, x: Array) -> list[Array]:
         """D / sigma^2 of every term on the user's columns."""
-        return [term.relative(x[term.part], self.conditioning.weight_mean) for term in self.random.terms]
+        return [term.relative(x[term.part], self.standardization.weight_mean) for term in self.random.terms]
 
     def sigma2(self, conditioned: float) -> float:
         """sigma^2 on the user's scale."""
-        c = self.conditioning
+        c = self.standardization
         return conditioned * c.y_scale**2 * c.weight_mean
 
     def alpha(self, conditioned: Array) -> Array:
         """Coefficients of the columns kept, on the user's scale."""
-        c = self.conditioning
+        c = self.standardization
         return np.asarray(c.alpha0 + c.y_scale * (conditioned @ c.back.T))
 
     def gradient_theta(self, theta: Array, restricted: bool) -> Array:
         """Derivative of the profiled criterion in theta; exact at singular theta too."""
         x = self.x(theta)
         point = self.criterion.at(x, restricted, order=1)
-        w = self.conditioning.weight_mean
+        w = self.standardization.weight_mean
         if point.state is None:
             return np.full(len(theta), np.nan)
         out = np.zeros(len(theta))
@@ -145,53 +145,53 @@ def _shapes(covariance: Covariance) -> Codes:
     return np.setdiff1d(np.arange(covariance.size), covariance.scales)
 
 
-def build(design: Design, fitted: Array | None = None) -> Problem:
+def build_problem(design: Design, fitted: Array | None = None) -> Problem:
     """Condition the columns and add up the cross-products.
 
     fitted : (n,) what stands for the fitted value in a variance function of it (least squares by default)
     """
     with one_thread():
-        conditioning, border = conditioned(design)
+        standardization, Xy = standardize_rows(design)
         if design.residual is not None or design.variance:
-            return _structured(design, conditioning, fitted)
-        return summed(design, conditioning, cross_products(design, conditioning, border))
+            return _structured_problem(design, standardization, fitted)
+        return problem_from_sums(design, standardization, cross_products(design, standardization, Xy))
 
 
-def summed(design: Design, conditioning: Conditioning, cross: CrossProducts) -> Problem:
+def problem_from_sums(design: Design, standardization: Standardization, cross: CrossProducts) -> Problem:
     """The problem of a design whose rows have been added up; the rows are not looked at again."""
-    parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, conditioning.maps, strict=True)], cross.factors)
+    parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, standardization.maps, strict=True)], cross.factors)
     width = max((b.index.shape[1] for b in cross.rest.batches), default=0) if cross.rest is not None else 0
     kernel = RandomEffectsKernel(parameters, cross)
-    criterion = Criterion(cross.n, cross.p, conditioning, kernel, width, -conditioning.logdet_weights)
-    return Problem(design, conditioning, criterion, parameters, partial(_start, kernel))
+    criterion = Criterion(cross.n, cross.p, standardization, kernel, width, -standardization.logdet_weights)
+    return Problem(design, standardization, criterion, parameters, partial(_start, kernel))
 
 
 def _start(kernel: RandomEffectsKernel) -> Array:
     """Near the optimum where sums tell where that is, else relative variances of 1."""
     parameters, cross = kernel.parameters, kernel.cross
-    near = moment_start(parameters, cross) if kernel.few is None else scored_start(kernel.few, cross.n - cross.p)
+    near = moment_start(parameters, cross) if kernel.few is None else scoring_start(kernel.few, cross.n - cross.p)
     return np.concatenate([*(term.covariance.start() for term in parameters.terms), np.zeros(0)]) if near is None else near
 
 
-def _structured(design: Design, conditioning: Conditioning, fitted: Array | None) -> Problem:
+def _structured_problem(design: Design, standardization: Standardization, fitted: Array | None) -> Problem:
     """The problem of a design with a residual structure or a variance function: rows stay, in blocks."""
     n, p = design.X.shape
     everything = slice(0, n)
-    border = conditioning.border(design, everything)
-    weights = conditioning.weights(design, everything)
+    Xy = standardization.Xy(design, everything)
+    weights = standardization.weights(design, everything)
     log_scale = None if weights is None else -0.5 * np.log(weights)
     structure = residual_structure(design)
     if fitted is None:
-        fitted = design.X @ conditioning.alpha0
+        fitted = design.X @ standardization.alpha0
     variance = variance_function(design, fitted)
     terms = tuple(
-        TermRows(m.apply(t.Z), t.group.codes, len(t.group.levels), t.relationship)
-        for t, m in zip(design.terms, conditioning.maps, strict=True)
+        TermColumns(m.apply(t.Z), t.group.codes, len(t.group.levels), t.relationship)
+        for t, m in zip(design.terms, standardization.maps, strict=True)
     )
-    rows, groups, behind = _blocks(design, border)
-    parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, conditioning.maps, strict=True)], factors_of(design))
-    kernel = SubjectsKernel(parameters, structure, variance, SubjectData(border, terms, log_scale, rows, groups, behind, n))
-    residual = border[:, p] if log_scale is None else border[:, p] / np.exp(log_scale)
+    rows, groups, behind = _blocks(design, Xy)
+    parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, standardization.maps, strict=True)], factors_of(design))
+    kernel = BlockDiagonalKernel(parameters, structure, variance, SubjectData(Xy, terms, log_scale, rows, groups, behind, n))
+    residual = Xy[:, p] if log_scale is None else Xy[:, p] / np.exp(log_scale)
     start = np.concatenate(
         [
             *(term.covariance.start() for term in parameters.terms),
@@ -199,16 +199,16 @@ def _structured(design: Design, conditioning: Conditioning, fitted: Array | None
             variance.start(),
         ]
     )
-    criterion = Criterion(n, p, conditioning, kernel)
-    return Problem(design, conditioning, criterion, parameters, partial(ranged_start, criterion, kernel, start))
+    criterion = Criterion(n, p, standardization, kernel)
+    return Problem(design, standardization, criterion, parameters, partial(range_start, criterion, kernel, start))
 
 
-def _blocks(design: Design, border: Array) -> tuple[tuple[RowBatch, ...], tuple[PooledBatch, ...], tuple[RowBatch, ...]]:
+def _blocks(design: Design, Xy: Array) -> tuple[tuple[RowBatch, ...], tuple[PooledBatch, ...], tuple[RowBatch, ...]]:
     """Blocks to be worked on row by row, those pooled by pattern, and the rows behind these."""
     rows, groups, behind = [], [], []
-    for index in ordered_rows(design, clusters(design)):
+    for index in order_rows(design, independent_blocks(design)):
         batch = RowBatch(index, block_of(design, index))
-        together = pooled(design, index, border[index]) if poolable(design) else None
+        together = pool_by_pattern(design, index, Xy[index]) if is_poolable(design) else None
         if together is None:
             rows.append(batch)
         else:

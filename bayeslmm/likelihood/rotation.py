@@ -15,11 +15,11 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.base import Covariance, Derivatives, Invariance, Parameter
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.structured.kernel import SubjectsKernel
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Turned(Covariance):
+class Rotation(Covariance):
     """Sigma = Q T T' Q' with the T of an unstructured family: the same family on turned axes.
 
     turn : (q, q) orthogonal
@@ -80,7 +80,7 @@ class Turned(Covariance):
         return self.inner.natural_derivatives(values)
 
 
-def turn_towards(rows: Sequence[Array]) -> Array:
+def rotation_towards(rows: Sequence[Array]) -> Array:
     """An orthogonal Q (q, q) under which rows become triangular: `rows[0] @ Q = (c, 0, ...)`, `rows[1] @ Q = (d, e, 0, ...)`, c, e > 0."""
     stacked = np.column_stack(rows)
     Q, R = np.linalg.qr(stacked, mode="complete")
@@ -89,25 +89,25 @@ def turn_towards(rows: Sequence[Array]) -> Array:
     return np.asarray(Q * signs)
 
 
-def turned(problem: Problem, position: int, turn: Array) -> Problem:
+def rotate_problem(problem: Problem, position: int, turn: Array) -> Problem:
     """The problem with one unstructured term on turned axes; cross-products are shared."""
     terms = list(problem.random.terms)
     inner = terms[position].covariance
-    terms[position] = replace(terms[position], covariance=Turned("turned", inner.q, inner, turn))
+    terms[position] = replace(terms[position], covariance=Rotation("turned", inner.q, inner, turn))
     random = replace(problem.random, terms=tuple(terms))
     kernel = problem.criterion.kernel
     if isinstance(kernel, RandomEffectsKernel):
-        moved: RandomEffectsKernel | SubjectsKernel = replace(kernel, parameters=random)
+        moved: RandomEffectsKernel | BlockDiagonalKernel = replace(kernel, parameters=random)
     else:
-        assert isinstance(kernel, SubjectsKernel)
+        assert isinstance(kernel, BlockDiagonalKernel)
         moved = replace(kernel, random=random)
     return replace(problem, random=random, criterion=replace(problem.criterion, kernel=moved))
 
 
-def turned_x(moved: Problem, position: int, x: Array) -> Array:
+def rotated_x(moved: Problem, position: int, x: Array) -> Array:
     """x of the original problem on the axes of the turned one."""
     term = moved.random.terms[position]
-    assert isinstance(term.covariance, Turned)
+    assert isinstance(term.covariance, Rotation)
     out = x.copy()
     out[term.part] = term.covariance.onto(x[term.part])
     return out

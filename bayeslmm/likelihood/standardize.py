@@ -19,19 +19,19 @@ from scipy.linalg import lapack
 from bayeslmm._arrays import Array, readonly
 from bayeslmm.data.design import Design, RandomTerm
 
-ROWS = 1 << 16
+ROWS_AT_ONCE = 1 << 16
 """Rows worked on at once."""
 
-SURE = 1e-6
+SURE_DETERMINANT = 1e-6
 """A determinant of unit columns above this is no near collinearity, for as many columns as a random term has."""
 
 SAFE_CONDITION = 1e-11
 """Columns of a random term nearer to collinear than this are only scaled, not whitened."""
 
 
-def pieces(n: int) -> Iterator[slice]:
-    for begin in range(0, n, ROWS):
-        yield slice(begin, min(begin + ROWS, n))
+def row_pieces(n: int) -> Iterator[slice]:
+    for begin in range(0, n, ROWS_AT_ONCE):
+        yield slice(begin, min(begin + ROWS_AT_ONCE, n))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +55,11 @@ class ColumnMap:
         """The same column by column, (q, rows)."""
         if len(self.matrix) == 1:
             return np.asarray(Z.T * self.matrix[0, 0])
-        return np.asarray(self.matrix.T @ _centred(Z, self.center))
+        return np.asarray(self.matrix.T @ _center(Z, self.center))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Conditioning:
+class Standardization:
     """The change of columns of a design.
 
     center : (p,) subtracted from the columns of X; B : (p, p) then applied, so that X_tilde = (X - 1 c') B
@@ -83,20 +83,20 @@ class Conditioning:
     def weights(self, design: Design, part: slice) -> Array | None:
         return None if design.weights is None else design.weights[part] / self.weight_mean
 
-    def border(self, design: Design, part: slice) -> Array:
+    def Xy(self, design: Design, part: slice) -> Array:
         """[X_tilde y_tilde] of a piece of the rows, (rows, p + 1)."""
-        return np.ascontiguousarray(self.border_columns(design, part).T)
+        return np.ascontiguousarray(self.Xy_columns(design, part).T)
 
-    def border_columns(self, design: Design, part: slice) -> Array:
+    def Xy_columns(self, design: Design, part: slice) -> Array:
         """The same column by column, (p + 1, rows)."""
         p = design.X.shape[1]
         out = np.empty((p + 1, part.stop - part.start))
-        np.matmul(self.B.T, _centred(design.X[part], self.center), out=out[:p])
+        np.matmul(self.B.T, _center(design.X[part], self.center), out=out[:p])
         np.divide(_residual(design, self.alpha0, part), self.y_scale, out=out[p])
         return out
 
 
-def _centred(columns: Array, center: Array) -> Array:
+def _center(columns: Array, center: Array) -> Array:
     """Columns less their centers, each as a row: what lies side by side is worked on together."""
     out = np.array(columns.T, order="C")
     for j, c in enumerate(center.tolist()):
@@ -105,7 +105,7 @@ def _centred(columns: Array, center: Array) -> Array:
     return out
 
 
-def _target(design: Design, part: slice) -> Array:
+def _response(design: Design, part: slice) -> Array:
     return design.y[part] if design.offset is None else design.y[part] - design.offset[part]
 
 
@@ -117,7 +117,7 @@ def _residual(design: Design, alpha0: Array, part: slice) -> Array:
 
 
 def _means(columns: Array) -> Array:
-    return sum((np.ones(part.stop - part.start) @ columns[part] for part in pieces(len(columns))), np.zeros(columns.shape[1])) / len(
+    return sum((np.ones(part.stop - part.start) @ columns[part] for part in row_pieces(len(columns))), np.zeros(columns.shape[1])) / len(
         columns
     )
 
@@ -133,7 +133,7 @@ def _upper(size: int) -> Array:
     return readonly(np.tri(size).T.copy())
 
 
-def _triangular(R: Array, rows: Array) -> Array:
+def _update_triangle(R: Array, rows: Array) -> Array:
     """R of the QR factorisation of what was seen and a new piece; rows (q, n), each a column."""
     size = len(rows)
     if size == 0:
@@ -188,10 +188,10 @@ def _whitening(columns: Array, root_weights: Array | None) -> _Whitening:
         before[constant] -= shift
         after[constant] += shift
     R, rows = np.zeros((0, size)), None
-    for part in pieces(n):
-        rows = _centred(columns[part], center)
-        R = _triangular(R, rows if root_weights is None else rows * root_weights[part])
-    return _Whitening(center, before, after, R, rows if n <= ROWS else None)
+    for part in row_pieces(n):
+        rows = _center(columns[part], center)
+        R = _update_triangle(R, rows if root_weights is None else rows * root_weights[part])
+    return _Whitening(center, before, after, R, rows if n <= ROWS_AT_ONCE else None)
 
 
 def _independent(R: Array) -> bool:
@@ -206,7 +206,7 @@ def _independent(R: Array) -> bool:
         sizes.append(size)
         determinant *= abs(column[j]) / size
     # columns of unit length: the determinant is a lower bound of the smallest singular value, up to q^((q-1)/2)
-    return determinant > SURE or bool(np.linalg.cond(R / sizes) < 1.0 / SAFE_CONDITION)
+    return determinant > SURE_DETERMINANT or bool(np.linalg.cond(R / sizes) < 1.0 / SAFE_CONDITION)
 
 
 def _column_map(term: RandomTerm, root_weights: Array | None, known: _Whitening | None) -> ColumnMap:
@@ -232,13 +232,13 @@ def _column_map(term: RandomTerm, root_weights: Array | None, known: _Whitening 
     return ColumnMap(np.zeros(q), np.diag(1.0 / size), np.diag(1.0 / size), np.diag(size))
 
 
-def condition(design: Design) -> Conditioning:
+def find_standardization(design: Design) -> Standardization:
     """Find the change of columns for a design whose X has full column rank."""
-    return conditioned(design)[0]
+    return standardize_rows(design)[0]
 
 
-def conditioned(design: Design) -> tuple[Conditioning, Array | None]:
-    """The change of columns, and what `border_columns` gives of all rows where they fit in one piece."""
+def standardize_rows(design: Design) -> tuple[Standardization, Array | None]:
+    """The change of columns, and what `Xy_columns` gives of all rows where they fit in one piece."""
     X, w = design.X, design.weights
     n, p = X.shape
     weight_mean = 1.0 if w is None else float(np.mean(w))
@@ -248,25 +248,25 @@ def conditioned(design: Design) -> tuple[Conditioning, Array | None]:
     # Q has orthonormal columns; times sqrt(n), its columns have the size of a constant 1
     scale = math.sqrt(n)
     B = upper_inverse(white.R) * scale
-    border = None if white.rows is None else np.empty((p + 1, n))
+    Xy = None if white.rows is None else np.empty((p + 1, n))
     alpha = np.zeros(p)
-    for part in pieces(n):
-        if border is not None and white.rows is not None:
-            block = np.matmul(B.T, white.rows, out=border[:p])
+    for part in row_pieces(n):
+        if Xy is not None and white.rows is not None:
+            block = np.matmul(B.T, white.rows, out=Xy[:p])
         else:
-            block = B.T @ _centred(X[part], white.center)
-        target = _target(design, part)
+            block = B.T @ _center(X[part], white.center)
+        target = _response(design, part)
         alpha += block @ (target if relative is None else target * relative[part])
     back = white.before @ B
     alpha0 = back @ (alpha / n)
     total, residual = 0.0, np.zeros(0)
-    for part in pieces(n):
+    for part in row_pieces(n):
         residual = _residual(design, alpha0, part)
         total += float(residual @ (residual if relative is None else residual * relative[part]))
     y_scale = math.sqrt(total / n) or 1.0
-    if border is not None:
-        np.divide(residual, y_scale, out=border[p])
+    if Xy is not None:
+        np.divide(residual, y_scale, out=Xy[p])
     logdet_X = 2.0 * sum(math.log(abs(v) / scale) for v in white.R.diagonal().tolist())
     logdet_weights = 0.0 if relative is None else float(np.log(relative).sum())
     maps = tuple(_column_map(term, root, white if term.Z is X else None) for term in design.terms)
-    return Conditioning(white.center, B, back, alpha0, y_scale, weight_mean, logdet_X, logdet_weights, maps), border
+    return Standardization(white.center, B, back, alpha0, y_scale, weight_mean, logdet_X, logdet_weights, maps), Xy

@@ -34,12 +34,12 @@ from bayeslmm.data.design import Design
 from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
-from bayeslmm.likelihood.random_effects.dense import FewColumns, FewPoint
-from bayeslmm.likelihood.random_effects.level_blocks import CHUNK, UNROLLED, gram, unrolled
-from bayeslmm.likelihood.random_effects.off_diagonal import DenseCoupling, SparseCoupling
-from bayeslmm.likelihood.random_effects.schur import Span
-from bayeslmm.likelihood.structured.kernel import SubjectsKernel
-from bayeslmm.likelihood.structured.residual_structure import Grouped, ResidualStructure, SpatialStructure, VisitStructure
+from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFactor
+from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, UNROLLED_COLUMNS, factor_unrolled, gram
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
+from bayeslmm.likelihood.random_effects.schur import FactorColumns
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, ResidualStructure, SpatialStructure, VisitStructure
 
 ROWS, LEVELS = 1000, 64
 """Rows, and levels of the first factor, from which moments are worth their time."""
@@ -47,11 +47,11 @@ ROWS, LEVELS = 1000, 64
 SMALLEST, LARGEST = 0.05, 100.0
 """Relative standard deviations at which a search may start: at 0 the criterion is level, far out nearly so."""
 
-OWN_AXES = ("us", "diag", "id")
+LINEAR_STRUCTURES = ("us", "diag", "id")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Levels:
+class _LevelSums:
     """One factor by level: A (q, q, K) and Z_k' e (q, K)."""
 
     A: Array
@@ -61,18 +61,18 @@ class _Levels:
     def q(self) -> int:
         return len(self.A)
 
-    def pieces(self) -> Iterator[_Levels]:
+    def pieces(self) -> Iterator[_LevelSums]:
         """Levels in pieces that stay in cache."""
-        for begin in range(0, self.A.shape[2], CHUNK):
-            yield _Levels(self.A[..., begin : begin + CHUNK], self.c[..., begin : begin + CHUNK])
+        for begin in range(0, self.A.shape[2], CHUNK_ELEMENTS):
+            yield _LevelSums(self.A[..., begin : begin + CHUNK_ELEMENTS], self.c[..., begin : begin + CHUNK_ELEMENTS])
 
     def H(self) -> Array:
         """(A_k + I)^-1, (q, q, K)."""
-        W = np.array(unrolled(self.A, np.eye(self.q)[None])[1])[:, :, 0]
+        W = np.array(factor_unrolled(self.A, np.eye(self.q)[None])[1])[:, :, 0]
         return np.asarray(np.einsum("cak,cbk->abk", W, W))
 
 
-def _by_level(cross: CrossProducts, span: Span) -> _Levels:
+def _by_level(cross: CrossProducts, span: FactorColumns) -> _LevelSums:
     """A factor of the remaining columns."""
     assert cross.rest is not None and cross.U0 is not None and cross.V0 is not None
     level = span.offset + np.arange(span.K) * span.q
@@ -80,26 +80,26 @@ def _by_level(cross: CrossProducts, span: Span) -> _Levels:
     for a in range(span.q):
         for b in range(a + 1):
             A[a, b] = A[b, a] = cross.U0[cross.rest.target[level + a] + cross.rest.stride[level + b]]
-    return _Levels(A, cross.V0[span.offset : span.stop, cross.p].reshape(span.K, span.q).T)
+    return _LevelSums(A, cross.V0[span.offset : span.stop, cross.p].reshape(span.K, span.q).T)
 
 
-def _factors(cross: CrossProducts) -> list[_Levels]:
+def _factors(cross: CrossProducts) -> list[_LevelSums]:
     assert cross.first is not None
     spans = () if cross.rest is None else cross.rest.spans
-    return [_Levels(cross.first.A, cross.first.C[:, cross.p]), *(_by_level(cross, span) for span in spans)]
+    return [_LevelSums(cross.first.A, cross.first.C[:, cross.p]), *(_by_level(cross, span) for span in spans)]
 
 
-def _met(cross: CrossProducts, span: Span) -> tuple[Codes, Codes, Array]:
+def _crossed_levels(cross: CrossProducts, span: FactorColumns) -> tuple[Codes, Codes, Array]:
     """Pairs of levels of the first factor and one of the others: k (P,), j (P,), N (q, q', P)."""
     coupling = cross.coupling
     assert coupling is not None
-    if isinstance(coupling, DenseCoupling):
+    if isinstance(coupling, DenseOffDiagonal):
         E = coupling.E[:, :, span.offset : span.stop]
         q, K, _ = E.shape
         whole = E.reshape(q, K, span.K, span.q)
         k, j = np.nonzero(whole.any(axis=(0, 3)))
         return k, j, np.ascontiguousarray(whole[:, k, j].swapaxes(1, 2))
-    assert isinstance(coupling, SparseCoupling)
+    assert isinstance(coupling, SparseOffDiagonal)
     pattern = coupling.columns[0]
     rows = np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.indptr))
     if span.offset == 0 and span.stop == pattern.shape[1]:
@@ -113,7 +113,7 @@ def _met(cross: CrossProducts, span: Span) -> tuple[Codes, Codes, Array]:
     return rows[:: span.q].astype(np.int64), level, np.asarray(N, float)
 
 
-def _rest_met(cross: CrossProducts, f: int, g: int) -> tuple[Codes, Codes, Array]:
+def _crossed_remaining(cross: CrossProducts, f: int, g: int) -> tuple[Codes, Codes, Array]:
     """Pairs of levels of two remaining factors, f before g: k of g (P,), j of f (P,), N (q_g, q_f, P)."""
     assert cross.rest is not None and cross.U0 is not None
     spans, found = cross.rest.spans, []
@@ -134,33 +134,33 @@ def _rest_met(cross: CrossProducts, f: int, g: int) -> tuple[Codes, Codes, Array
     return tuple(np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))  # type: ignore[return-value]
 
 
-def _moved(H: Array, k: Codes, N: Array) -> Array:
+def _moment_matrix(H: Array, k: Codes, N: Array) -> Array:
     """sum over pairs of (H_k N) D (H_k N)' as a matrix on vec D, (q^2, q'^2)."""
     q, other = N.shape[:2]
     G = np.einsum("abk,bck->ack", H[:, :, k], N).reshape(q * other, -1)
     return np.asarray(gram(G).reshape(q, other, q, other).transpose(0, 2, 1, 3).reshape(q * q, other * other))
 
 
-def _equations(cross: CrossProducts, factors: list[_Levels]) -> tuple[Array, Array]:
+def _equations(cross: CrossProducts, factors: list[_LevelSums]) -> tuple[Array, Array]:
     """Matrix and right-hand side of the moments in (sigma^2, vec D of every factor)."""
     begin = np.concatenate([[0], np.cumsum([levels.q**2 for levels in factors])]) + 1
     part = [slice(low, high) for low, high in pairwise(begin)]
     M, right = np.zeros((begin[-1], begin[-1])), np.zeros(begin[-1])
-    right[0], M[0, 0] = cross.border[cross.p, cross.p], cross.n - cross.p
+    right[0], M[0, 0] = cross.Xy[cross.p, cross.p], cross.n - cross.p
     for own, levels in zip(part, factors, strict=True):
         for piece in levels.pieces():
             _add_own(M, right, own, piece)
     spans = () if cross.rest is None else cross.rest.spans
     H = [levels.H() for levels in factors] if spans else []
     for g, span in enumerate(spans, start=1):
-        pairs = [(0, _met(cross, span))] + [(f, _swapped(_rest_met(cross, f - 1, g - 1))) for f in range(1, g)]
+        pairs = [(0, _crossed_levels(cross, span))] + [(f, _swap(_crossed_remaining(cross, f - 1, g - 1))) for f in range(1, g)]
         for f, (k, j, N) in pairs:
-            M[part[f], part[g]] = _moved(H[f], k, N)
-            M[part[g], part[f]] = _moved(H[g], j, N.swapaxes(0, 1))
+            M[part[f], part[g]] = _moment_matrix(H[f], k, N)
+            M[part[g], part[f]] = _moment_matrix(H[g], j, N.swapaxes(0, 1))
     return M, right
 
 
-def _add_own(M: Array, right: Array, own: slice, levels: _Levels) -> None:
+def _add_own(M: Array, right: Array, own: slice, levels: _LevelSums) -> None:
     """What levels of a factor say of it, of sigma^2 and of e'e."""
     q, H = levels.q, levels.H()
     s = np.einsum("abk,bk->ak", H, levels.c)
@@ -172,12 +172,12 @@ def _add_own(M: Array, right: Array, own: slice, levels: _Levels) -> None:
     M[own, own] += gram(flat).reshape(q, q, q, q).transpose(0, 2, 1, 3).reshape(q * q, -1)
 
 
-def _swapped(pairs: tuple[Codes, Codes, Array]) -> tuple[Codes, Codes, Array]:
+def _swap(pairs: tuple[Codes, Codes, Array]) -> tuple[Codes, Codes, Array]:
     k, j, N = pairs
     return j, k, N.swapaxes(0, 1)
 
 
-def _limited(D: Array) -> Array:
+def _limit_eigenvalues(D: Array) -> Array:
     """D with its eigenvalues brought within the limits."""
     low, high = SMALLEST**2, LARGEST**2
     if len(D) == 1:
@@ -186,18 +186,18 @@ def _limited(D: Array) -> Array:
     return D if low <= values[0] and values[-1] <= high else (vectors * np.clip(values, low, high)) @ vectors.T
 
 
-def own_axes(parameters: RandomParameters) -> bool:
+def linear_in_variances(parameters: RandomParameters) -> bool:
     """Whether the covariance of every term is linear in its variances: unstructured, diagonal or one common variance."""
-    return all(term.covariance.name in OWN_AXES for term in parameters.terms)
+    return all(term.covariance.name in LINEAR_STRUCTURES for term in parameters.terms)
 
 
-def started(parameters: RandomParameters, relative: list[Array]) -> Array | None:
+def x_from_covariances(parameters: RandomParameters, relative: list[Array]) -> Array | None:
     """x of relative covariances, one (q, q) for each factor, brought within the limits of a start."""
     out = np.empty(parameters.size)
     for factor, D in zip(parameters.factors, relative, strict=True):
         for i, own in zip(factor.terms, factor.slices, strict=True):
             term = parameters.terms[i]
-            out[term.part] = term.covariance.from_matrix(_limited(D[own, own]))
+            out[term.part] = term.covariance.from_matrix(_limit_eigenvalues(D[own, own]))
     return out if np.isfinite(out).all() else None
 
 
@@ -207,9 +207,9 @@ def moment_start(parameters: RandomParameters, cross: CrossProducts) -> Array | 
     Unstructured, diagonal and common variances only: other structures have a start of their own.
     """
     first = cross.first
-    if first is None or first.K < LEVELS or cross.n < ROWS or any(f.root is not None or f.q > UNROLLED for f in cross.factors):
+    if first is None or first.K < LEVELS or cross.n < ROWS or any(f.root is not None or f.q > UNROLLED_COLUMNS for f in cross.factors):
         return None
-    if not own_axes(parameters):
+    if not linear_in_variances(parameters):
         return None
     M, right = _equations(cross, _factors(cross))
     found = np.linalg.lstsq(M / np.abs(M).max(axis=1, keepdims=True), right / np.abs(M).max(axis=1), rcond=1e-12)[0]
@@ -217,34 +217,34 @@ def moment_start(parameters: RandomParameters, cross: CrossProducts) -> Array | 
         return None
     sizes = [factor.q**2 for factor in parameters.factors]
     parts = np.split(found[1:] / found[0], np.cumsum(sizes)[:-1])
-    return started(parameters, [part.reshape(f.q, f.q) for part, f in zip(parts, parameters.factors, strict=True)])
+    return x_from_covariances(parameters, [part.reshape(f.q, f.q) for part, f in zip(parts, parameters.factors, strict=True)])
 
 
-MANY = 28
+SCORING_PARAMETERS = 28
 """Parameters above which the equations cost more than the evaluations that they save."""
 
 
-def scored_start(few: FewColumns, residual_df: int) -> Array | None:
+def scoring_start(few: DenseCrossProducts, residual_df: int) -> Array | None:
     """x at which covariances are those of one scoring step; None where that says nothing. residual_df : n - p.
 
     Unstructured, diagonal and common variances only: other structures have a start of their own.
     """
     parameters = few.parameters
-    if not 0 < parameters.size <= MANY or not own_axes(parameters):
+    if not 0 < parameters.size <= SCORING_PARAMETERS or not linear_in_variances(parameters):
         return None
     point = few.at_unit(np.concatenate([term.covariance.start() for term in parameters.terms]))
     if point is None:
         return None
-    _, found, failed = lapack.dposv(*equations(point, residual_df))
+    _, found, failed = lapack.dposv(*scoring_equations(point, residual_df))
     if failed or not np.isfinite(found).all() or found[0] <= 0.0:
         return None
     dT = point.dT
     D = ((found[1:] / found[0]) @ dT.reshape(len(dT), -1)).reshape(dT.shape[1:])
     D += D.T
-    return started(parameters, [D[begin:end, begin:end] for begin, end in pairwise(few.starts)])
+    return x_from_covariances(parameters, [D[begin:end, begin:end] for begin, end in pairwise(few.starts)])
 
 
-def equations(point: FewPoint, residual_df: int) -> tuple[Array, Array]:
+def scoring_equations(point: DenseFactor, residual_df: int) -> tuple[Array, Array]:
     """Matrix (k + 1, k + 1) and right-hand side in sigma^2 and s, S_i = dT_i + dT_i' on the levels of its factor."""
     m, a, d, half = point.data.m, point.scores, point.dLambda, 0.5 * point.x
     k, A = len(d), point.A[:, :-1]
@@ -261,11 +261,11 @@ def equations(point: FewPoint, residual_df: int) -> tuple[Array, Array]:
     return M, right
 
 
-SHRINK = 0.9
+SHRINK_CORRELATIONS = 0.9
 """Correlations of the moment matrix are drawn towards 0 by this factor, which keeps the start inside the structure."""
 
 
-def moments(residual: Array, subject: Array, visit: Array, m: int, subjects: int) -> Array:
+def residual_moments(residual: Array, subject: Array, visit: Array, m: int, subjects: int) -> Array:
     """Mean products of the residuals over the subjects who have both visits, made positive definite; (m, m)."""
     table = np.full((subjects, m), np.nan)
     table[subject, visit] = residual
@@ -277,7 +277,7 @@ def moments(residual: Array, subject: Array, visit: Array, m: int, subjects: int
     sd = np.sqrt(np.where(np.diagonal(count) > 1, np.maximum(np.diagonal(S), 1e-3 * overall), overall))
     C = (
         np.clip(S / np.outer(np.sqrt(np.maximum(np.diagonal(S), 1e-300)), np.sqrt(np.maximum(np.diagonal(S), 1e-300))), -0.99, 0.99)
-        * SHRINK
+        * SHRINK_CORRELATIONS
     )
     np.fill_diagonal(C, 1.0)
     values, vectors = np.linalg.eigh(C)
@@ -288,7 +288,7 @@ def moments(residual: Array, subject: Array, visit: Array, m: int, subjects: int
 
 def residual_start(design: Design, structure: ResidualStructure, residual: Array, mixed: bool) -> Array:
     """phi at the start. residual : (n,) least squares, divided by what weights scale rows by; mixed : there are random effects too."""
-    if not isinstance(structure, Grouped):
+    if not isinstance(structure, GroupedStructure):
         return np.zeros(structure.size)
     plain = np.tile(structure.covariance.start(), (structure.groups, 1))
     if mixed or isinstance(structure.covariance, Located) or not isinstance(structure, VisitStructure):
@@ -299,32 +299,32 @@ def residual_start(design: Design, structure: ResidualStructure, residual: Array
     full = []
     for g in range(structure.groups):
         rows = sets == g
-        S = moments(residual[rows], term.subject.codes[rows], term.visit[rows], structure.covariance.q, len(term.subject.levels))
+        S = residual_moments(residual[rows], term.subject.codes[rows], term.visit[rows], structure.covariance.q, len(term.subject.levels))
         x = structure.covariance.from_matrix(S)
-        full.append(x if _inside(structure, x) else plain[g])
+        full.append(x if _is_positive_definite(structure, x) else plain[g])
     return structure.unpadded(np.stack(full))[1]
 
 
-def _inside(structure: Grouped, x: Array) -> bool:
+def _is_positive_definite(structure: GroupedStructure, x: Array) -> bool:
     """Whether a start is a positive definite matrix."""
     T = structure.covariance.factor(x)
     return bool(np.all(np.isfinite(T)) and np.abs(np.diagonal(T)).min() > 1e-6 * np.abs(np.diagonal(T)).max())
 
 
-RANGES = np.linspace(-2.0, 4.0, 9)
+RANGE_MOVES = np.linspace(-2.0, 4.0, 9)
 """Moves of the range of a spatial structure tried for a start, on its free axis: a criterion may have several minima in a range.
 
 Beside random effects only the shorter ones: errors that are alike over a whole subject would stand for its random intercept.
 """
 
 
-def ranged_start(criterion: Criterion, kernel: SubjectsKernel, start: Array) -> Array:
+def range_start(criterion: Criterion, kernel: BlockDiagonalKernel, start: Array) -> Array:
     """The start with the best of some ranges, where the structure is a function of distances."""
     if not isinstance(kernel.structure, SpatialStructure):
         return start
     size = kernel.structure.covariance.size
     places = kernel.residual_part.start + np.arange(kernel.structure.groups) * size
-    moves = RANGES[RANGES <= 0.5] if kernel.random.terms else RANGES
+    moves = RANGE_MOVES[RANGE_MOVES <= 0.5] if kernel.random.terms else RANGE_MOVES
     tried = np.tile(start, (len(moves), 1))
     tried[:, places] += moves[:, None]
     return np.asarray(tried[np.argmin(criterion.values(tried, restricted=True))])

@@ -19,9 +19,9 @@ from bayeslmm._validation import demand_one_of
 from bayeslmm.data.build import build_design
 from bayeslmm.data.design import Design
 from bayeslmm.errors import ConvergenceError, SpecificationError
-from bayeslmm.estimate.reweighting import settled
+from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.formula.update import updated_formula
-from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.model import _doors as doors
 from bayeslmm.model.fit import Fit
 from bayeslmm.results.estimates import Counting
@@ -160,7 +160,7 @@ class LMM:
             problem, found = self.problem, doors.bayes("map_estimate", self)
         else:
             self.design.demand_identified()
-            problem, found = settled(self.problem, "REML" if name == "REML" else "ML")
+            problem, found = fit_reweighted(self.problem, "REML" if name == "REML" else "ML")
         fit = Fit(self, problem, found, time.perf_counter() - begin)
         if not np.isfinite(found.criterion):
             what = "the search found no point where the likelihood exists"
@@ -172,8 +172,8 @@ class LMM:
 
     @cached_property
     def problem(self) -> Problem:
-        """The conditioned design with its cross-products: the rows are read once, when this is first asked for."""
-        return build(self.design)
+        """The standardized design with its cross-products: the rows are read once, when this is first asked for."""
+        return build_problem(self.design)
 
     def criterion(self, theta: Any, method: str = "REML") -> float:
         """The profiled criterion at theta: -2 log likelihood ("ML") or its restricted form ("REML").

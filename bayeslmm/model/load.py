@@ -14,7 +14,7 @@ from bayeslmm._arrays import Codes
 from bayeslmm._io import as_path
 from bayeslmm.data.residual import with_blank_rows
 from bayeslmm.errors import FormatError, StoreError
-from bayeslmm.likelihood.problem import build
+from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.model import _doors as doors
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
@@ -58,7 +58,7 @@ def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callab
     if "posterior" in content:
         return doors.bayes("open_posterior", model, content, arrays, path)
     estimate = open_estimate(content["estimate"], arrays)
-    problem = build(model.design, arrays.get("fitted"))
+    problem = build_problem(model.design, arrays.get("fitted"))
     demand_same_criterion(problem, estimate, path)
     return Fit(model, problem, estimate, content["elapsed"])
 

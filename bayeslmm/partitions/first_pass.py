@@ -27,7 +27,7 @@ from bayeslmm.specification.model_spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class PartRows:
     """The rows kept of one partition.
 
     number : counts from 1; source : its columns over the rows kept; read : rows that it has; dropped : column -> rows that it cost
@@ -43,17 +43,17 @@ class Part:
         return len(self.source)
 
 
-def parts(partitions: Partitions, spec: ModelSpec, asked: Plan) -> Iterator[Part]:
+def read_parts(partitions: Partitions, spec: ModelSpec, asked: Plan) -> Iterator[PartRows]:
     """The partitions, one after the other, each checked as a frame in memory is.
 
     Errors: those of `build_design` for columns and rows, with the number of the partition.
     """
     for number, frame in enumerate(partitions.frames(asked.columns), start=1):
-        with within(number):
-            yield _part(number, frame, spec, asked)
+        with in_partition(number):
+            yield _read_part(number, frame, spec, asked)
 
 
-def _part(number: int, frame: object, spec: ModelSpec, asked: Plan) -> Part:
+def _read_part(number: int, frame: object, spec: ModelSpec, asked: Plan) -> PartRows:
     table = read_table(frame, asked.columns)
     source = Columns(table)
     weights = read_weights(spec.weights, None, source)
@@ -61,11 +61,11 @@ def _part(number: int, frame: object, spec: ModelSpec, asked: Plan) -> Part:
     source.rows = kept.positions
     if kept.positions is not None and weights is not None:
         weights = weights[kept.positions]
-    return Part(number, source, len(table), kept.dropped, weights)
+    return PartRows(number, source, len(table), kept.dropped, weights)
 
 
 @contextmanager
-def within(number: int) -> Iterator[None]:
+def in_partition(number: int) -> Iterator[None]:
     """What is wrong with the data is wrong in this partition."""
     try:
         yield
@@ -75,7 +75,7 @@ def within(number: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
+class EncodedPart:
     """Columns of one part: X over all coefficients, Z of every term, the response less its offset.
 
     y : the response as given; shift : the offset, or None; root : roots of the weights, or None
@@ -93,12 +93,12 @@ class Encoded:
         return None if self.weights is None else np.sqrt(self.weights)
 
     @property
-    def border(self) -> Array:
+    def Xy(self) -> Array:
         """[X, y - offset], (n, p + 1)."""
         return np.column_stack([self.X, self.y if self.shift is None else self.y - self.shift])
 
 
-def encode(part: Part, encoding: Encoding, scale: float = 1.0) -> Encoded:
+def encode_part(part: PartRows, encoding: Encoding, scale: float = 1.0) -> EncodedPart:
     """The columns of a part. scale : what the weights are divided by.
 
     Errors: PredictionError for a level of a factor that the encoding has not learnt, NonFiniteError for a column that is not finite.
@@ -114,7 +114,7 @@ def encode(part: Part, encoding: Encoding, scale: float = 1.0) -> Encoded:
         )
     shifts = [atom.pieces(source, reduced=False)[0] for atom in encoding.offsets]
     shifts += [source.numbers(encoding.offset_column)] if encoding.offset_column is not None else []
-    return Encoded(
+    return EncodedPart(
         y,
         blocks[id(encoding.fixed_block)],
         tuple(blocks[id(coder.block)] for coder in encoding.random_coders),
@@ -130,7 +130,7 @@ def _finite(columns: Array, block: Block) -> Array:
     raise NonFiniteError(f"{names[0]!r} is not finite", "", "its argument is outside a function's domain there: shift it, or drop the rows")
 
 
-def rows_design(template: Design, part: Part, columns: Encoded) -> Design:
+def rows_design(template: Design, part: PartRows, columns: EncodedPart) -> Design:
     """The rows of a part as a design, levels coded as in the template."""
     coders = template.encoding.random_coders
     codes = {name: coder.group.codes(part.source) for name, coder in {c.group.factor.name: c for c in coders}.items()}
@@ -141,12 +141,12 @@ def rows_design(template: Design, part: Part, columns: Encoded) -> Design:
     return replace(template, y=columns.y, X=columns.X[:, list(template.kept)], weights=columns.weights, offset=columns.shift, terms=terms)
 
 
-FIRST = 200
+FIRST_ROWS = 200
 """Rows that are kept of the first partition whatever their levels."""
 
 
 @dataclass(slots=True)
-class Range:
+class ColumnRange:
     """Sum and range of a column of numbers."""
 
     total: float = 0.0
@@ -162,7 +162,7 @@ class Range:
 
 
 @dataclass(slots=True, eq=False)
-class Survey:
+class FirstPass:
     """What has been seen of the rows so far.
 
     groups : sets of columns whose combinations of levels are to be known
@@ -173,13 +173,13 @@ class Survey:
     read: int = 0
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
-    ranges: dict[str, Range] = field(default_factory=dict)
+    ranges: dict[str, ColumnRange] = field(default_factory=dict)
     weights: float = 0.0
     log_weights: float = 0.0
     shown: list[pd.DataFrame] = field(default_factory=list)
     seen: dict[tuple[str, ...], set[Hashable]] = field(default_factory=dict)
 
-    def add(self, part: Part) -> None:
+    def add(self, part: PartRows) -> None:
         """One more partition."""
         self.read, self.kept = self.read + part.read, self.kept + len(part)
         for name, count in part.dropped.items():
@@ -194,9 +194,9 @@ class Survey:
         for name in self.asked.natural:
             if not source.is_factor(name):
                 numbers = source.read_numbers(name)
-                self.ranges.setdefault(name, Range()).add(source.numbers(name), integer=numbers.integer)
+                self.ranges.setdefault(name, ColumnRange()).add(source.numbers(name), integer=numbers.integer)
         watched = dict.fromkeys([(name,) for name in (*natural, *self.asked.factors)] + list(self.groups))
-        some = np.arange(0 if self.shown else min(FIRST, len(part)))
+        some = np.arange(0 if self.shown else min(FIRST_ROWS, len(part)))
         rows = np.unique(np.concatenate([some, *(self._unseen(source, columns) for columns in watched)]))
         if len(rows):
             positions = rows if source.rows is None else source.rows[rows]

@@ -14,7 +14,7 @@ import pandas as pd
 from bayeslmm.data.frame import absent_column
 from bayeslmm.errors import DataError, DependencyError, SpecificationError
 
-ROWS = 1 << 18
+ROWS_PER_READ = 1 << 18
 """Rows of a file that are read at once."""
 
 _WAYS = "give a list of frames, a function that returns an iterator of frames, file names (.csv, .parquet), or a Dask data frame"
@@ -37,7 +37,7 @@ class Partitions:
     """
 
     source: Any
-    rows: int = ROWS
+    rows: int = ROWS_PER_READ
 
     def __post_init__(self) -> None:
         source = self.source

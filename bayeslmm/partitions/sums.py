@@ -32,16 +32,16 @@ from bayeslmm.data.rows import Plan, emptied, plan, scaled_weights
 from bayeslmm.data.variables import FactorAtom, Training
 from bayeslmm.errors import Check, EmptyDataError, FormulaError, InferenceError, PredictionError, SpecificationError
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.problem import Problem, summed
+from bayeslmm.likelihood.problem import Problem, problem_from_sums
 from bayeslmm.likelihood.random_effects.cross_products import Accumulator, add_rows, factors_of
-from bayeslmm.likelihood.standardize import Conditioning, condition, pieces
-from bayeslmm.partitions.first_pass import Encoded, Part, Survey, encode, parts, rows_design, within
+from bayeslmm.likelihood.standardize import Standardization, find_standardization, row_pieces
+from bayeslmm.partitions.first_pass import EncodedPart, FirstPass, PartRows, encode_part, in_partition, read_parts, rows_design
 from bayeslmm.partitions.partitions import Partitions
 from bayeslmm.specification.model_spec import ModelSpec
 
 
 @dataclass(slots=True, eq=False)
-class Triangle:
+class IncrementalQR:
     """R of [1, M - first row], rows times the roots of their weights."""
 
     origin: Array | None = None
@@ -53,7 +53,7 @@ class Triangle:
             return
         if self.origin is None or self.R is None:
             self.origin, self.R = M[0].copy(), np.zeros((0, M.shape[1] + 1))
-        for part in pieces(len(M)):
+        for part in row_pieces(len(M)):
             block = np.empty((part.stop - part.start, M.shape[1] + 1))
             block[:, 0] = 1.0
             np.subtract(M[part], self.origin, out=block[:, 1:])
@@ -84,7 +84,7 @@ def _constant_first(m: int) -> Array:
     return np.eye(m) if square == 0.0 else np.eye(m) - 2.0 * np.outer(normal, normal) / square
 
 
-ROWS = {
+ROW_ARRAYS = {
     "y": "the response",
     "X": "the rows of X",
     "weights": "the weights",
@@ -99,10 +99,10 @@ ROWS = {
 
 
 def _absent(name: str) -> InferenceError | AttributeError:
-    if name not in ROWS:
+    if name not in ROW_ARRAYS:
         return AttributeError(name)
     return InferenceError(
-        f"this needs {ROWS[name]}, which were added up in parts and not kept",
+        f"this needs {ROW_ARRAYS[name]}, which were added up in parts and not kept",
         "a model from partitions",
         "give predict() the rows as newdata; or fit the model on a frame in memory, a sample of the groups where all do not fit",
     )
@@ -148,12 +148,12 @@ class PartitionedDesign(Design):
         return self._response_size
 
 
-def without_rows(design: Design, nobs: int, response_size: tuple[float, float, float], known: Mapping[str, Any]) -> PartitionedDesign:
+def drop_row_arrays(design: Design, nobs: int, response_size: tuple[float, float, float], known: Mapping[str, Any]) -> PartitionedDesign:
     """The design with its arrays over rows left out.
 
     design : of rows that stand for all; known : fields that differ from it. `weights` and `offset` are absent, or None where there are none
     """
-    absent = {name for name in ROWS if not (name in ("weights", "offset") and known.get(name, 0) is None)}
+    absent = {name for name in ROW_ARRAYS if not (name in ("weights", "offset") and known.get(name, 0) is None)}
     terms = {"terms": tuple(_copy(_Term, term, absent, {"group": _copy(_Factor, term.group, absent, {})}) for term in design.terms)}
     made: PartitionedDesign = _copy(PartitionedDesign, design, absent, {**known, **terms})
     object.__setattr__(made, "_nobs", nobs)
@@ -193,16 +193,16 @@ def sum_partitions(
     >>> problem.design.nobs, problem.design.groups
     (6, {'g': 2})
     """
-    _refuse_errors(spec)
+    _check_errors_independent(spec)
     beside = tuple(name for name in (spec.weights, spec.offset) if name is not None)
     asked = plan(spec.formula, None, (), beside)
-    _refuse_memory(spec, asked)
+    _check_no_learning(spec, asked)
     reading = _Reading(spec, asked, partitions, dict(relationship or {}), dict(functions or {}))
     with one_thread():
         return reading.problem()
 
 
-def _refuse_errors(spec: ModelSpec) -> None:
+def _check_errors_independent(spec: ModelSpec) -> None:
     if spec.residual is not None or spec.variance:
         raise SpecificationError(
             "rows in parts are added up for independent errors only",
@@ -212,23 +212,23 @@ def _refuse_errors(spec: ModelSpec) -> None:
 
 
 @dataclass(slots=True, eq=False)
-class _Measured:
+class _ColumnTriangles:
     """What the columns measure: triangles of [X y] and of every Z, the range of the response."""
 
-    border: Triangle = field(default_factory=Triangle)
-    blocks: dict[int, Triangle] = field(default_factory=dict)
+    Xy: IncrementalQR = field(default_factory=IncrementalQR)
+    blocks: dict[int, IncrementalQR] = field(default_factory=dict)
     largest: float = 0.0
     left: float = 0.0
     low: float = np.inf
     high: float = -np.inf
 
-    def add(self, columns: Encoded) -> None:
-        border, root = columns.border, columns.root
-        self.border.add(border, root)
+    def add(self, columns: EncodedPart) -> None:
+        Xy, root = columns.Xy, columns.root
+        self.Xy.add(Xy, root)
         for i, Z in enumerate(columns.Zs):
-            self.blocks.setdefault(i, Triangle()).add(Z, root)
+            self.blocks.setdefault(i, IncrementalQR()).add(Z, root)
         self.largest = max(self.largest, float(np.abs(columns.y).max()))
-        self.left = max(self.left, float(np.abs(border[:, -1]).max()))
+        self.left = max(self.left, float(np.abs(Xy[:, -1]).max()))
         self.low, self.high = min(self.low, float(columns.y.min())), max(self.high, float(columns.y.max()))
 
 
@@ -246,26 +246,26 @@ class _Reading:
     def problem(self) -> Problem:
         survey, learnt, measured = self._first_pass()
         design = _template(self.spec, self.asked, survey, learnt, measured, self.scale)
-        conditioning = _conditioned(design, survey, self.scale)
-        total, alike = self._sums(design, conditioning)
+        standardization = _standardization_of(design, survey, self.scale)
+        total, alike = self._sums(design, standardization)
         problems = checks.unidentified(design.terms, None, survey.kept, design.X, alike)
         notes = _notes(design, learnt, survey, problems)
         known: dict[str, Any] = {"notes": notes, "unidentified": problems if self.spec.check == "error" else ()}
         known |= {} if self.spec.weights is not None else {"weights": None}
         known |= {} if self.spec.offset is not None or self.spec.formula.offsets else {"offset": None}
         spread = float(np.std(design.y))
-        rowless = without_rows(design, survey.kept, (measured.largest, spread, measured.left), known)
-        return summed(rowless, conditioning, total.finish())
+        rowless = drop_row_arrays(design, survey.kept, (measured.largest, spread, measured.left), known)
+        return problem_from_sums(rowless, standardization, total.finish())
 
     def _parts(self) -> Any:
-        return parts(self.partitions, self.spec, self.asked)
+        return read_parts(self.partitions, self.spec, self.asked)
 
     # -- the first pass ------------------------------------------------------------------------------------------------------------------
 
-    def _first_pass(self) -> tuple[Survey, Learnt, _Measured]:
-        survey = Survey(self.asked, tuple(dict.fromkeys(term.group for term in self.spec.formula.random)))
+    def _first_pass(self) -> tuple[FirstPass, Learnt, _ColumnTriangles]:
+        survey = FirstPass(self.asked, tuple(dict.fromkeys(term.group for term in self.spec.formula.random)))
         early: Learnt | None = None
-        measured: _Measured | None = _Measured()
+        measured: _ColumnTriangles | None = _ColumnTriangles()
         unproven = bool(self.functions)
         for part in self._parts():
             survey.add(part)
@@ -277,7 +277,7 @@ class _Reading:
             if measured is not None and not self._measure(measured, part, early):
                 measured = None
             if unproven and measured is not None and len(part) > 1:
-                _refuse_other_rows(early.encoding, part, self.functions)
+                _check_row_by_row(early.encoding, part, self.functions)
                 unproven = False
         if early is None:
             raise (
@@ -287,23 +287,23 @@ class _Reading:
             )
         learnt = self._learnt(survey, all_groups=True)
         if measured is None or _columns(early) != _columns(learnt):
-            measured = _Measured()
+            measured = _ColumnTriangles()
             for part in self._parts():
                 if len(part):
-                    with within(part.number):
-                        measured.add(encode(part, learnt.encoding, self.scale))
+                    with in_partition(part.number):
+                        measured.add(encode_part(part, learnt.encoding, self.scale))
         return survey, learnt, measured
 
-    def _measure(self, measured: _Measured, part: Part, early: Learnt) -> bool:
+    def _measure(self, measured: _ColumnTriangles, part: PartRows, early: Learnt) -> bool:
         """Whether the columns are known for all rows of the part."""
-        with within(part.number):
+        with in_partition(part.number):
             try:
-                measured.add(encode(part, early.encoding, self.scale))
+                measured.add(encode_part(part, early.encoding, self.scale))
             except PredictionError:
                 return False
         return True
 
-    def _learnt(self, survey: Survey, *, all_groups: bool) -> Learnt:
+    def _learnt(self, survey: FirstPass, *, all_groups: bool) -> Learnt:
         source = survey.roster()
         rows = frozen_codes(np.arange(len(source)))
         known = self.relationship if all_groups else {}
@@ -313,20 +313,22 @@ class _Reading:
 
     # -- the second pass -----------------------------------------------------------------------------------------------------------------
 
-    def _sums(self, design: Design, conditioning: Conditioning) -> tuple[Accumulator, Callable[[GroupingFactor, GroupingFactor], bool]]:
-        total = Accumulator.empty(factors_of(design), len(design.kept) + 1, conditioning.maps)
-        together = _Together()
+    def _sums(
+        self, design: Design, standardization: Standardization
+    ) -> tuple[Accumulator, Callable[[GroupingFactor, GroupingFactor], bool]]:
+        total = Accumulator.empty(factors_of(design), len(design.kept) + 1, standardization.maps)
+        together = _CoincidingFactors()
         for part in self._parts():
             if len(part):
-                with within(part.number):
-                    rows = rows_design(design, part, encode(part, design.encoding, self.scale))
-                add_rows(total, rows, conditioning)
+                with in_partition(part.number):
+                    rows = rows_design(design, part, encode_part(part, design.encoding, self.scale))
+                add_rows(total, rows, standardization)
                 together.add(rows)
         return total, together.alike
 
 
 @dataclass(slots=True, eq=False)
-class _Together:
+class _CoincidingFactors:
     """Which grouping factors with as many levels have divided all rows alike so far."""
 
     partners: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -357,7 +359,7 @@ def _columns(learnt: Learnt) -> list[Any]:
     return [[block.names for block in blocks], levels]
 
 
-def _refuse_memory(spec: ModelSpec, asked: Plan) -> None:
+def _check_no_learning(spec: ModelSpec, asked: Plan) -> None:
     """Refuse terms that learn from all rows: they would learn something else in each partition."""
     atoms = [atom for text in (spec.formula.fixed, *(term.left for term in spec.formula.random)) for atom in atoms_of(text).values()]
     for atom in (*atoms, asked.response, *asked.offsets):
@@ -369,10 +371,10 @@ def _refuse_memory(spec: ModelSpec, asked: Plan) -> None:
             )
 
 
-def _refuse_other_rows(encoding: Encoding, part: Part, functions: Functions) -> None:
+def _check_row_by_row(encoding: Encoding, part: PartRows, functions: Functions) -> None:
     """Refuse functions of the user's whose values depend on other rows."""
     half = replace(part, source=_first_half(part), weights=None)
-    if not np.array_equal(encode(part, encoding).border[: len(half)], encode(half, encoding).border):
+    if not np.array_equal(encode_part(part, encoding).Xy[: len(half)], encode_part(half, encoding).Xy):
         raise FormulaError(
             "a function of the formula depends on other rows, which are read in parts",
             ", ".join(functions),
@@ -380,14 +382,14 @@ def _refuse_other_rows(encoding: Encoding, part: Part, functions: Functions) -> 
         )
 
 
-def _first_half(part: Part) -> Any:
+def _first_half(part: PartRows) -> Any:
     rows = np.arange(part.read) if part.source.rows is None else part.source.rows
     return replace(part.source, rows=rows[: len(rows) // 2], _kept={})
 
 
-def _template(spec: ModelSpec, asked: Plan, survey: Survey, learnt: Learnt, measured: _Measured, scale: float) -> Design:
+def _template(spec: ModelSpec, asked: Plan, survey: FirstPass, learnt: Learnt, measured: _ColumnTriangles, scale: float) -> Design:
     """A design of a few rows that stand for all: their means, squares and products are those of all rows."""
-    columns = measured.border.rows()
+    columns = measured.Xy.rows()
     everything, y = columns[:, :-1], columns[:, -1]
     refuse_constant(asked.response.name, np.array([measured.low, measured.high]))
     found = demand_rank(learnt.fixed, everything, survey.kept)
@@ -422,16 +424,16 @@ def _template(spec: ModelSpec, asked: Plan, survey: Survey, learnt: Learnt, meas
     )
 
 
-def _conditioned(design: Design, survey: Survey, scale: float) -> Conditioning:
+def _standardization_of(design: Design, survey: FirstPass, scale: float) -> Standardization:
     """The change of columns that the rows which stand for all ask for, with what only the weights of all rows know."""
-    found = condition(design)
+    found = find_standardization(design)
     if design.spec.weights is None:
         return found
     mean = survey.weights / survey.kept / scale
     return replace(found, weight_mean=mean, logdet_weights=survey.log_weights - survey.kept * float(np.log(mean * scale)))
 
 
-def _notes(design: Design, learnt: Learnt, survey: Survey, problems: Any) -> tuple[Check, ...]:
+def _notes(design: Design, learnt: Learnt, survey: FirstPass, problems: Any) -> tuple[Check, ...]:
     source = survey.roster()
     coded = [atom.column for atom in learnt.fixed.atoms.values() if isinstance(atom, FactorAtom)]
     about = checks.column_notes(source, (*survey.asked.factors, *coded), learnt.fixed)

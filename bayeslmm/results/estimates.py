@@ -23,7 +23,7 @@ from bayeslmm.results.random_effects import entries, merged_covariances, varcorr
 if TYPE_CHECKING:
     from bayeslmm.data.design import Design
     from bayeslmm.estimate.estimate import Estimate
-    from bayeslmm.likelihood.criterion import Point
+    from bayeslmm.likelihood.criterion import CriterionPoint
     from bayeslmm.likelihood.problem import Problem
 
 
@@ -102,7 +102,7 @@ class Model(Protocol):
 class Estimates:
     """Point estimates of one model and all that follows from them without looking to the right.
 
-    problem : the conditioned design; elapsed : seconds that the fit took
+    problem : the standardized design; elapsed : seconds that the fit took
     Frames are made anew at each access: what is done to them does not reach the fit. Examples take
     `fit = blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy).fit()`.
     """
@@ -121,7 +121,7 @@ class Estimates:
         return self.model.design
 
     @cached_property
-    def point(self) -> Point:
+    def point(self) -> CriterionPoint:
         """The criterion at the optimum with gradient and Newton matrix."""
         return self.problem.criterion.at(self.estimate.x, self.restricted)
 

@@ -10,7 +10,7 @@ import pandas as pd
 from bayeslmm._arrays import Array
 from bayeslmm._validation import demand_one_of
 from bayeslmm.data.frame import read_table
-from bayeslmm.likelihood.structured.residual_covariance import residual_sds, whitened
+from bayeslmm.likelihood.structured.residual_covariance import residual_sds, whiten_errors
 
 if TYPE_CHECKING:
     from bayeslmm.results.estimates import Estimates
@@ -48,7 +48,7 @@ def residuals(fit: Estimates, kind: str) -> Array:
     errors = y - conditional(fit)
     if kind == "pearson":
         return np.asarray(errors / residual_sds(fit.problem, fit.point))
-    return whitened(fit.problem, fit.point, errors) if kind == "normalized" else errors
+    return whiten_errors(fit.problem, fit.point, errors) if kind == "normalized" else errors
 
 
 def own_columns(fit: Estimates) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from bayeslmm.data.residual import place_within
 from bayeslmm.data.rows import given_numbers
 from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError
 from bayeslmm.likelihood.prediction import row_variances
-from bayeslmm.likelihood.structured.prediction import ResidualPlace, subject_rows
+from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_rows
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
 from bayeslmm.likelihood.structured.variance_function import VarianceFunction
 from bayeslmm.results.fitted import conditional, population
@@ -154,20 +154,20 @@ def listed(rows: Codes) -> str:
     return shown + (f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")
 
 
-def own_place(fit: Estimates) -> ResidualPlace:
+def own_place(fit: Estimates) -> ResidualIndex:
     """The rows of the fit."""
     kernel, residual, n = fit.problem.structured, fit.design.residual, fit.nobs
     assert kernel is not None
     log_scale = kernel.log_scale(fit.estimate.x)[0]
     scale = np.zeros(n) if log_scale is None else log_scale
     if residual is None:
-        return ResidualPlace(np.full(n, -1), None, None, np.zeros(n, np.int64), scale)
+        return ResidualIndex(np.full(n, -1), None, None, np.zeros(n, np.int64), scale)
     coords = None if residual.visit is not None else residual.coords
     group = np.zeros(n, np.int64) if residual.group is None else residual.group.codes
-    return ResidualPlace(residual.subject.codes, residual.visit, coords, group, scale)
+    return ResidualIndex(residual.subject.codes, residual.visit, coords, group, scale)
 
 
-def new_place(fit: Estimates, newdata: Any, fitted: Array) -> tuple[ResidualPlace, NDArray[np.bool_]]:
+def new_place(fit: Estimates, newdata: Any, fitted: Array) -> tuple[ResidualIndex, NDArray[np.bool_]]:
     """New rows, and those of them whose place is missing.
 
     fitted : (n,) x'alpha + z'beta of the new rows, for a variance function of it
@@ -178,7 +178,7 @@ def new_place(fit: Estimates, newdata: Any, fitted: Array) -> tuple[ResidualPlac
     missing = np.zeros(n, bool)
     log_scale = _log_weights(fit, newdata, n) + _log_multiplier(fit, newdata, fitted)
     if residual is None:
-        return ResidualPlace(np.full(n, -1), None, None, np.zeros(n, np.int64), log_scale), missing
+        return ResidualIndex(np.full(n, -1), None, None, np.zeros(n, np.int64), log_scale), missing
     term = residual.spec
     table = read_table(newdata, (*term.visit, *term.subject, *term.group))
     subject = _codes(row_labels(table, term.subject, n), residual.subject.levels)
@@ -193,7 +193,7 @@ def new_place(fit: Estimates, newdata: Any, fitted: Array) -> tuple[ResidualPlac
         missing |= np.isnan(coords).any(axis=1)
         coords = np.nan_to_num(coords)
     log_scale = np.where(np.isnan(log_scale), 0.0, log_scale)
-    return ResidualPlace(subject, visit, coords, group, log_scale), missing
+    return ResidualIndex(subject, visit, coords, group, log_scale), missing
 
 
 def _visits(residual: ResidualDesign, table: Table, subject: Codes, missing: NDArray[np.bool_]) -> Codes:
@@ -251,7 +251,7 @@ def _demanded(labels: Sequence[Any], levels: Iterable[Any], name: str, missing: 
 
 def _log_weights(fit: Estimates, newdata: Any, n: int) -> Array:
     """-log(w)/2 on the scale of the kernel; weight 1 where the new data have none."""
-    design, c = fit.design, fit.problem.conditioning
+    design, c = fit.design, fit.problem.standardization
     if design.weights is None:
         return np.zeros(n)
     name, table = design.spec.weights, read_table(newdata, ())
@@ -423,7 +423,7 @@ def _structured(fit: Estimates, rows: Rows, newdata: Any, *, level: str, interva
     return rows, Predicted(_mean(fit, rows) + gained, mean, outcome + _new_effects(fit, rows, given=True))
 
 
-def _placed(fit: Estimates, rows: Rows, newdata: Any) -> tuple[ResidualPlace, Rows]:
+def _placed(fit: Estimates, rows: Rows, newdata: Any) -> tuple[ResidualIndex, Rows]:
     if newdata is None:
         return own_place(fit), rows
     without = _through_modes(fit, rows) if rows.codes else _mean(fit, rows)

@@ -20,7 +20,7 @@ from bayeslmm.bayes.posterior.posterior import Draws
 from bayeslmm.bayes.sampling.importance import sample_importance, systematic
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.bayes.sampling.random_effects import joint_draws
-from bayeslmm.likelihood.problem import build
+from bayeslmm.likelihood.problem import build_problem
 from tests.bayes.designs import grouped, relationship
 
 REPLICATIONS, SEED = 1000, 7
@@ -69,7 +69,7 @@ def narrow_alpha(target: Density, draws: int, rng: np.random.Generator) -> Draws
 
 def no_weights(target: Density, draws: int, rng: np.random.Generator) -> Draws:
     """The likelihood does not see the weights."""
-    return collapsed(over(target, build(replace(target.problem.design, weights=None))), draws, rng)
+    return collapsed(over(target, build_problem(replace(target.problem.design, weights=None))), draws, rng)
 
 
 Sampler = Callable[[Density, int, np.random.Generator], Draws]

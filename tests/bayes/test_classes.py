@@ -8,11 +8,11 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.bayes.log_posterior.density import for_many
-from bayeslmm.likelihood.kernel import MANY, SMALL, factored
+from bayeslmm.likelihood.kernel import ENTRYWISE_COLUMNS, ENTRYWISE_MATRICES, factor_and_inverse
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.random_effects.pooled import alike, class_kernel
-from bayeslmm.likelihood.structured.kernel import SubjectsKernel
-from bayeslmm.likelihood.structured.pooled import pattern_kernel
+from bayeslmm.likelihood.random_effects.pooled import classify_levels, pool_levels
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
+from bayeslmm.likelihood.structured.pooled import pool_subjects
 from tests.bayes.designs import grouped, model
 
 NAMES = ["intercepts", "slopes", "independent slopes", "crossed", "nested", "weights and offset", "cs", "ar1h", "related"]
@@ -23,7 +23,7 @@ def test_classes_give_the_likelihood_of_levels(name: str) -> None:
     problem = model(name).problem
     many = for_many(problem)
     assert isinstance(many, RandomEffectsKernel)
-    pooled = class_kernel(many)
+    pooled = pool_levels(many)
     assert pooled is not None
     x = problem.start + np.random.default_rng(0).normal(size=(9, problem.size))
     x[0] = 0.0
@@ -36,7 +36,7 @@ def test_classes_give_the_likelihood_of_levels(name: str) -> None:
 
 def test_a_balanced_design_has_one_class() -> None:
     problem = model("slopes").problem
-    pooled = class_kernel(problem.criterion.kernel)
+    pooled = pool_levels(problem.criterion.kernel)
     assert pooled is not None
     assert pooled.count.tolist() == [8.0]
 
@@ -46,15 +46,15 @@ def test_levels_are_told_apart_by_what_was_seen() -> None:
     kernel = blm.LMM("y ~ x + (x | g)", data).problem.criterion.kernel
     assert isinstance(kernel, RandomEffectsKernel)
     assert kernel.cross.first is not None
-    assert len(set(alike(kernel.cross.first.A).tolist())) == 3
+    assert len(set(classify_levels(kernel.cross.first.A).tolist())) == 3
 
 
 @pytest.mark.parametrize("name", ["us errors", "ar1 errors", "toep errors", "spatial errors", "variance function", "ratio"])
 def test_patterns_give_the_likelihood_of_subjects(name: str) -> None:
     problem = model(name).problem
     kernel = problem.criterion.kernel
-    assert isinstance(kernel, SubjectsKernel)
-    pooled = pattern_kernel(kernel)
+    assert isinstance(kernel, BlockDiagonalKernel)
+    pooled = pool_subjects(kernel)
     x = problem.start + 0.2 * np.random.default_rng(0).normal(size=(9, problem.size))
     fast, slow = pooled.solve(x), kernel.solve(x)
     assert np.allclose(fast.logdet, slow.logdet, rtol=1e-11, atol=1e-10)
@@ -66,8 +66,8 @@ def test_groups_of_parameters_have_patterns_too() -> None:
     data = grouped().assign(arm=lambda d: np.where(d["g"] < "g4", "a", "b"))
     problem = blm.LMM("y ~ x", data, residual="ar1h(visit | arm / g)").problem
     kernel = problem.criterion.kernel
-    assert isinstance(kernel, SubjectsKernel)
-    pooled = pattern_kernel(kernel)
+    assert isinstance(kernel, BlockDiagonalKernel)
+    pooled = pool_subjects(kernel)
     x = problem.start + 0.2 * np.random.default_rng(0).normal(size=(5, problem.size))
     assert np.allclose(pooled.solve(x).r2, kernel.solve(x).r2, rtol=1e-10)
 
@@ -75,8 +75,8 @@ def test_groups_of_parameters_have_patterns_too() -> None:
 def kinds_of(built: blm.LMM) -> list[int]:
     """Blocks of each kind, over all batches; the likelihood of kinds is that of the blocks."""
     kernel = built.problem.criterion.kernel
-    assert isinstance(kernel, SubjectsKernel)
-    pooled = pattern_kernel(kernel)
+    assert isinstance(kernel, BlockDiagonalKernel)
+    pooled = pool_subjects(kernel)
     x = built.problem.start + 0.2 * np.random.default_rng(0).normal(size=(70, built.problem.size))
     fast, slow = pooled.solve(x), [kernel.solve(row[None]) for row in x]
     assert np.allclose(fast.logdet, [one.logdet[0] for one in slow], rtol=1e-11, atol=1e-10)
@@ -115,12 +115,12 @@ def test_nested_levels_tell_kinds_apart() -> None:
 
 def test_many_small_factors_are_those_of_lapack() -> None:
     rng = np.random.default_rng(0)
-    for p in range(1, SMALL + 1):
-        A = rng.normal(size=(MANY, 2 * p, p))
+    for p in range(1, ENTRYWISE_COLUMNS + 1):
+        A = rng.normal(size=(ENTRYWISE_MATRICES, 2 * p, p))
         M = A.swapaxes(-1, -2) @ A
-        root, inverse = factored(M)
+        root, inverse = factor_and_inverse(M)
         assert np.allclose(root, np.linalg.cholesky(M), rtol=1e-12, atol=1e-13)
         assert np.allclose(inverse @ root, np.eye(p), atol=1e-11)
         M[5, -1, -1] = -1.0
         with pytest.raises(np.linalg.LinAlgError):
-            factored(M)
+            factor_and_inverse(M)

@@ -18,7 +18,7 @@ from bayeslmm.bayes.posterior.named_draws import parameters
 from bayeslmm.bayes.pymc_model import model as graph_effects
 from bayeslmm.bayes.pymc_model import model as graph_model
 from bayeslmm.bayes.sampling.nuts import ess
-from bayeslmm.likelihood.criterion import Point
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
 from tests.bayes import designs
 
@@ -31,7 +31,7 @@ def model(name: str) -> Any:
     return designs.model(name)
 
 
-def points(name: str, count: int = 3) -> list[tuple[Any, np.ndarray, Point]]:
+def points(name: str, count: int = 3) -> list[tuple[Any, np.ndarray, CriterionPoint]]:
     """(density, phi, the ML criterion's point there) around the start, sigma and alpha profiled."""
     own, rng = model(name), np.random.default_rng(3)
     problem, target, found = own.problem, density(own.problem, own.spec.priors), []
@@ -72,7 +72,7 @@ def axes_of(target: Any, phi: np.ndarray) -> dict[str, np.ndarray]:
     return found
 
 
-def alpha_hat(target: Any, point: Point) -> np.ndarray:
+def alpha_hat(target: Any, point: CriterionPoint) -> np.ndarray:
     assert point.state is not None
     return np.asarray(target.problem.alpha(point.state.solution.alpha[0]))
 
@@ -97,10 +97,10 @@ def test_away_from_the_profile_the_marginal_density_falls_as_the_information_say
     seen, slope = graph.compile_logp(vars=graph.observed_RVs, mode=PLAIN), graph.compile_dlogp(mode=PLAIN)
     target, phi, point = points(name, 1)[0]
     assert point.state is not None
-    c = target.problem.conditioning
+    c = target.problem.standardization
     away = np.array([0.3, -0.2])
     alpha = alpha_hat(target, point) + c.y_scale * c.back @ away
-    fall = 0.5 * away @ point.state.solution.border[0, :2, :2] @ away / point.sigma2
+    fall = 0.5 * away @ point.state.solution.Xy[0, :2, :2] @ away / point.sigma2
     here = at(graph, target, phi, {"alpha": alpha})
     assert seen(here) == pytest.approx(-0.5 * point.value - fall, abs=1e-8)
     whole, flat = graph.compile_logp(mode=PLAIN), np.concatenate([np.ravel(v) for v in here.values()])

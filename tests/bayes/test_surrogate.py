@@ -42,7 +42,7 @@ def test_draws_by_conjugate_gradients_follow_the_closed_form(name: str) -> None:
     x, s = target.kernel_points(np.tile(phi, (count, 1)))
     a = draw_alpha(target.alpha.integrate(target.kernel.solve(x[:1]), s**2), s, rng)
     beta = krylov_beta(target, mode, np.tile(phi, (count, 1)), a, rng)
-    c = target.problem.conditioning
+    c = target.problem.standardization
     alpha = c.alpha0 + c.y_scale * a @ c.back.T
     drawn = np.hstack([alpha, *(block.reshape(count, -1) for block in beta)])
     mean, cover = closed_form(target, phi, np.zeros(2))

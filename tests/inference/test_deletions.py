@@ -22,10 +22,10 @@ from bayeslmm.inference.intervals.parameters import parameter_table
 from bayeslmm.inference.intervals.resampling import without
 from bayeslmm.likelihood import case_deletion as deleted
 from bayeslmm.likelihood import prediction
-from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.random_effects.off_diagonal import DenseCoupling, SparseCoupling
-from bayeslmm.likelihood.random_effects.schur import LARGE
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
+from bayeslmm.likelihood.random_effects.schur import PACKED_COLUMNS
 from bayeslmm.model.fit import Fit
 from tests.inference.examples import fitted as example
 
@@ -98,14 +98,14 @@ def fitted(name: str) -> Fit:
 def laid_out(fit: Fit, factor: GroupingFactor, levels: int) -> Iterator[Problem]:
     """The designs without each of the first levels, built from their rows."""
     for level in range(levels):
-        yield build(without(fit.design, factor.codes == level))
+        yield build_problem(without(fit.design, factor.codes == level))
 
 
 def agrees(found: Deletion, fit: Fit, problem: Problem, x: np.ndarray, rtol: float) -> None:
     """x : on the conditioned columns of the problem."""
     point = problem.criterion.at(x, fit.restricted, order=0)
     assert point.state is not None
-    solution, c = point.state.solution, problem.conditioning
+    solution, c = point.state.solution, problem.standardization
     vcov = point.sigma2 * c.y_scale**2 * (c.back @ solution.information_inverse[0] @ c.back.T)
     parameters = parameter_table(problem, x[None], np.array([point.sigma2]), solution.alpha)[0]
     np.testing.assert_allclose(found.alpha, problem.alpha(solution.alpha[0]), rtol=rtol, atol=rtol)
@@ -160,20 +160,25 @@ def test_many_levels_are_left_out_alike(name: str, group: str) -> None:
 def test_the_models_take_every_form_of_cross_products() -> None:
     kernels = {name: fitted(name).problem.criterion.kernel for name in MODELS | dict(CASES)}
     cross = {name: kernel.cross for name, kernel in kernels.items() if isinstance(kernel, RandomEffectsKernel)}
-    assert isinstance(cross["components"].coupling, SparseCoupling)
-    assert isinstance(cross["related"].coupling, DenseCoupling)
+    assert isinstance(cross["components"].coupling, SparseOffDiagonal)
+    assert isinstance(cross["related"].coupling, DenseOffDiagonal)
     assert cross["components"].rest is not None
     assert len(cross["components"].rest.batches) > 1
     assert cross["wide"].rest is not None
-    assert cross["wide"].rest.m >= LARGE
+    assert cross["wide"].rest.m >= PACKED_COLUMNS
     assert cross["crossed_slope"].first is None
     assert cross["alone"].rest is None
     assert fitted("singular").singular
 
 
-@pytest.mark.parametrize("limit", ["ROWS", "NARROW", "DIGITS", "CELLS"])
+@pytest.mark.parametrize("limit", ["DIRECT_ROWS", "LOOKED_UP_COLUMNS", "SMALLEST_PIVOT", "BLOCK_ELEMENTS"])
 def test_every_way_to_the_held_profile_ends_at_the_same(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    where, value = {"ROWS": (deleted, 6), "NARROW": (deleted, 3), "DIGITS": (deleted, 0.3), "CELLS": (prediction, 600)}[limit]
+    where, value = {
+        "DIRECT_ROWS": (deleted, 6),
+        "LOOKED_UP_COLUMNS": (deleted, 3),
+        "SMALLEST_PIVOT": (deleted, 0.3),
+        "BLOCK_ELEMENTS": (prediction, 600),
+    }[limit]
     monkeypatch.setattr(where, limit, value)
     for name, group in (("crossed", "s"), ("components", "taster"), ("weighted", "d")):
         held_as_laid_out(fitted(name), group, 20)

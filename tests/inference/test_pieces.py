@@ -36,7 +36,7 @@ def frame(seed: int = 5, n: int = 120) -> pd.DataFrame:
 
 def V_moves(problem: Problem, x: Array) -> tuple[Array, list[Array]]:
     """V0 and dV0/dpsi, (n, n) each, from the definition."""
-    design, c = problem.design, problem.conditioning
+    design, c = problem.design, problem.standardization
     W = np.ones(design.nobs) if design.weights is None else design.weights / c.weight_mean
     V, moves = np.diag(1 / W), []
     for term, own, columns in zip(design.terms, problem.random.terms, c.maps, strict=True):
@@ -53,7 +53,7 @@ def check(problem: Problem, x: Array) -> None:
     pieces = covariance_pieces(point.state, problem, x)
     V, moves = V_moves(problem, x)
     inverse = np.linalg.inv(V)
-    X = (problem.design.X - problem.conditioning.center) @ problem.conditioning.B
+    X = (problem.design.X - problem.standardization.center) @ problem.standardization.B
     S = [inverse @ v @ inverse for v in moves]
     P = np.array([X.T @ s @ X for s in S])
     Q = np.array([[X.T @ s @ v @ inverse @ X for v in moves] for s in S])

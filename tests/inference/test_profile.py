@@ -15,7 +15,7 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.intervals.parameters import covariance_parameters, gradient, value_of
 from bayeslmm.inference.intervals.profile import base_of, curves_of
 from bayeslmm.inference.intervals.profile_constraints import joint
-from bayeslmm.likelihood.rotation import turn_towards, turned, turned_x
+from bayeslmm.likelihood.rotation import rotate_problem, rotated_x, rotation_towards
 from tests.inference.examples import fitted, subjects
 
 Q = float(ndtri(0.975))
@@ -43,9 +43,9 @@ def test_the_joint_criterion_is_the_profiled_one_at_its_own_sigma_and_has_the_gr
 def test_turned_axes_hold_the_same_model() -> None:
     fit = fitted("slope")
     x, rows = fit.estimate.x, fit.problem.random.terms[0].map.whole
-    for turn in (turn_towards([rows[0]]), turn_towards([rows[1], rows[0]])):
-        moved = turned(fit.problem, 0, turn)
-        y = turned_x(moved, 0, x)
+    for turn in (rotation_towards([rows[0]]), rotation_towards([rows[1], rows[0]])):
+        moved = rotate_problem(fit.problem, 0, turn)
+        y = rotated_x(moved, 0, x)
         there = moved.criterion.at(y, True)
         np.testing.assert_allclose(there.value, fit.criterion, rtol=1e-12)
         np.testing.assert_allclose(there.gradient, 0.0, atol=1e-4)

@@ -68,7 +68,7 @@ def test_few_columns_as_one_matrix_equal_levels_one_by_one(example: Example, res
     criterion = problem.criterion
     assert isinstance(criterion.kernel, RandomEffectsKernel)
     assert criterion.kernel.few is not None
-    cross = cross_products(problem.design, problem.conditioning, small=small)
+    cross = cross_products(problem.design, problem.standardization, small=small)
     by_level = replace(criterion, kernel=replace(criterion.kernel, cross=cross, together=False))
     x = random_x(problem, 4)
     for at in (x, np.where(np.arange(len(x)) == 0, 0.0, x)):  # a standard deviation of exactly 0 too
@@ -76,7 +76,7 @@ def test_few_columns_as_one_matrix_equal_levels_one_by_one(example: Example, res
         assert one.value == pytest.approx(other.value, rel=1e-13)
         np.testing.assert_allclose(one.gradient, other.gradient, rtol=1e-9, atol=1e-9 * np.abs(other.gradient).max())
         np.testing.assert_allclose(one.hessian, other.hessian, rtol=1e-9, atol=1e-9 * np.abs(other.hessian).max())
-        for name in ("alpha", "information_inverse", "border", "root", "logdet_X"):
+        for name in ("alpha", "information_inverse", "Xy", "root", "logdet_X"):
             mine, theirs = getattr(one.state.solution, name), getattr(other.state.solution, name)
             np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())
 

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.likelihood.criterion import Point
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.definition import define
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects import off_diagonal as coupling
 from bayeslmm.likelihood.random_effects import schur as rest
-from bayeslmm.likelihood.random_effects.schur import LARGE, LargeBlock
+from bayeslmm.likelihood.random_effects.schur import PACKED_COLUMNS, PackedBlock
 
 FORMULAS = ("y ~ x + (1 | a) + (1 | b)", "y ~ x + (x | a) + (1 | b)", "y ~ x + (1 | a) + (1 | b) + (1 | c)")
 POINTS = ((0.8, 0.4, 0.5, 0.6), (0.6, 0.0, 0.3, 0.0), (0.7, 1e-5, 1e-6, 1e-7))
@@ -21,7 +21,7 @@ POINTS = ((0.8, 0.4, 0.5, 0.6), (0.6, 0.0, 0.3, 0.0), (0.7, 1e-5, 1e-6, 1e-7))
 
 def crossed_frame() -> pd.DataFrame:
     rng = np.random.default_rng(5)
-    n, sizes = 1500, {"a": LARGE + 60, "b": LARGE + 20, "c": 30}
+    n, sizes = 1500, {"a": PACKED_COLUMNS + 60, "b": PACKED_COLUMNS + 20, "c": 30}
     codes = {name: rng.integers(0, size, n) for name, size in sizes.items()}
     x = rng.normal(size=n)
     y = 1 + x + sum(rng.normal(size=size)[codes[name]] for name, size in sizes.items()) + rng.normal(size=n)
@@ -35,8 +35,8 @@ def built(formula: str) -> Problem:
     return blm.LMM(formula, DATA).problem
 
 
-def large_block(point: Point) -> LargeBlock:
-    (block,) = [b for b in point.state.levels.rest.blocks if isinstance(b, LargeBlock)]
+def large_block(point: CriterionPoint) -> PackedBlock:
+    (block,) = [b for b in point.state.levels.rest.blocks if isinstance(b, PackedBlock)]
     return block
 
 
@@ -48,7 +48,7 @@ def test_a_large_block_equals_the_definition(formula: str, restricted: bool) -> 
         x = np.array(start)[: problem.size]
         point = problem.criterion.at(x, restricted)
         judge = define(problem, x, restricted)
-        assert len(large_block(point).lower) >= LARGE
+        assert len(large_block(point).lower) >= PACKED_COLUMNS
         assert point.value == pytest.approx(judge.value, rel=1e-12)
         assert problem.sigma2(point.sigma2) == pytest.approx(judge.sigma2, rel=1e-9)
 
@@ -59,10 +59,10 @@ def test_derivatives_and_effects_equal_those_of_whole_blocks(formula: str, monke
     xs = [np.array(start)[: problem.size] for start in POINTS]
     large = [problem.criterion.at(x, restricted) for x in xs for restricted in (True, False)]
     effects = [(conditional_modes(problem, point), conditional_covariances(problem, point)) for point in large]
-    monkeypatch.setattr(rest, "LARGE", 10**6)
+    monkeypatch.setattr(rest, "PACKED_COLUMNS", 10**6)
     whole = [problem.criterion.at(x, restricted) for x in xs for restricted in (True, False)]
     for a, b, (modes, covariances) in zip(large, whole, effects, strict=True):
-        assert not any(isinstance(block, LargeBlock) for block in b.state.levels.rest.blocks)
+        assert not any(isinstance(block, PackedBlock) for block in b.state.levels.rest.blocks)
         np.testing.assert_allclose(a.gradient, b.gradient, rtol=1e-9, atol=1e-10 * np.abs(b.gradient).max())
         np.testing.assert_allclose(a.hessian, b.hessian, rtol=1e-9, atol=1e-10 * np.abs(b.hessian).max())
         for mine, other in zip(modes, conditional_modes(problem, b), strict=True):
@@ -86,5 +86,5 @@ def test_products_with_Q_are_the_same_before_and_after_the_inverse_is_made() -> 
 def test_the_map_to_the_block_is_the_same_however_it_is_portioned(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.array(POINTS[0][:4])
     whole = built(FORMULAS[1]).criterion.at(x, True)
-    monkeypatch.setattr(coupling, "PORTION", 7)
+    monkeypatch.setattr(coupling, "PRODUCTS_AT_ONCE", 7)
     assert built(FORMULAS[1]).criterion.at(x, True).value == whole.value

@@ -20,13 +20,13 @@ def unit(problem: Problem) -> np.ndarray:
 
 def expected(problem: Problem, cross: CrossProducts, found: list[np.ndarray], sigma2: float) -> list[np.ndarray]:
     """H Z'W V W Z H summed over levels, for every factor, from matrices over the rows; then the trace of W^1/2 V W^1/2."""
-    design, conditioning = problem.design, problem.conditioning
+    design, standardization = problem.design, problem.standardization
     n = len(design.y)
-    w = np.ones(n) if design.weights is None else conditioning.weights(design, slice(0, n))
+    w = np.ones(n) if design.weights is None else standardization.weights(design, slice(0, n))
     columns = []
     for factor in cross.factors:
         codes = design.terms[factor.terms[0]].group.codes
-        Z = np.concatenate([conditioning.maps[i].apply(design.terms[i].Z) for i in factor.terms], axis=1)
+        Z = np.concatenate([standardization.maps[i].apply(design.terms[i].Z) for i in factor.terms], axis=1)
         columns.append([np.where((codes == k)[:, None], Z, 0.0) for k in range(factor.K)])
     V = np.diag(sigma2 / w)
     for D, Zs in zip(found, columns, strict=True):
@@ -42,7 +42,7 @@ def expected(problem: Problem, cross: CrossProducts, found: list[np.ndarray], si
 @pytest.mark.parametrize("name", [name for name in MIXED if "f" not in MIXED[name].split("(")[-1]])
 def test_the_equations_hold_in_expectation(name: str, weighted: bool) -> None:
     problem = mixed(name, weighted=weighted).model().problem
-    cross = cross_products(problem.design, problem.conditioning, small=False)
+    cross = cross_products(problem.design, problem.standardization, small=False)
     assert cross.first is not None
     rng = np.random.default_rng(3)
     roots = [rng.normal(size=(factor.q, factor.q)) for factor in cross.factors]

@@ -42,10 +42,10 @@ def test_rows_by_cell_have_the_sums_of_all_rows(weighted: bool) -> None:
     codes = [data["h"].to_numpy(np.int64), data["g"].to_numpy(np.int64)]
     Z = [[np.full(len(data), 0.5)], [np.full(len(data), -2.0)]]
     weights = data["w"].to_numpy() if weighted else None
-    border = data[["x", "y"]].to_numpy().T * (1.0 if weights is None else weights)
-    fewer = by_cell(codes, Z, weights, border, 30)
+    Xy = data[["x", "y"]].to_numpy().T * (1.0 if weights is None else weights)
+    fewer = by_cell(codes, Z, weights, Xy, 30)
     assert len(fewer[0][0]) == 30
-    for now, all_rows in zip(sums(*fewer, (30, 4)), sums(codes, Z, weights, border, (30, 4)), strict=True):
+    for now, all_rows in zip(sums(*fewer, (30, 4)), sums(codes, Z, weights, Xy, (30, 4)), strict=True):
         np.testing.assert_allclose(now, all_rows, rtol=1e-12)
 
 
@@ -84,8 +84,8 @@ def block_criterion(data: pd.DataFrame, terms: list[tuple[Array, str]], D: list[
         for (columns, group), own in zip(terms, D, strict=True):
             z, code = columns[block.index], block[group].to_numpy()
             V += (code[:, None] == code) * (z @ own @ z.T)
-        border = np.column_stack([np.ones(len(block)), block["x"], block["y"]])
-        parts.append((np.linalg.slogdet(V)[1], border.T @ np.linalg.solve(V, border)))
+        Xy = np.column_stack([np.ones(len(block)), block["x"], block["y"]])
+        parts.append((np.linalg.slogdet(V)[1], Xy.T @ np.linalg.solve(V, Xy)))
     logdet, M = sum(p[0] for p in parts), np.sum([p[1] for p in parts], axis=0)
     r2 = M[2, 2] - M[:2, 2] @ np.linalg.solve(M[:2, :2], M[:2, 2])
     return float(logdet + len(data) * (1.0 + np.log(2.0 * np.pi * r2 / len(data))))

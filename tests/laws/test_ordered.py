@@ -9,7 +9,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.estimate import newton
 from bayeslmm.estimate.estimate import estimate
-from bayeslmm.estimate.newton import disordered, plain
+from bayeslmm.estimate.newton import needs_pivoting, unrotated_x
 from tests.laws.designs import MIXED, mixed, random_x
 
 
@@ -57,17 +57,17 @@ def test_what_is_said_is_on_the_axes_of_the_problem(name: str) -> None:
 def test_only_pivots_that_stand_too_early_are_out_of_order() -> None:
     problem = mixed("one factor").model().problem
     own = (0,)
-    assert disordered(problem, own, np.array([0.1, 1.0, 1.0]))
-    assert not disordered(problem, own, np.array([1.0, 1.0, 0.0]))
-    assert not disordered(problem, own, np.array([0.0, 0.01, 0.01]))
+    assert needs_pivoting(problem, own, np.array([0.1, 1.0, 1.0]))
+    assert not needs_pivoting(problem, own, np.array([1.0, 1.0, 0.0]))
+    assert not needs_pivoting(problem, own, np.array([0.0, 0.01, 0.01]))
     x = np.array([1.0, 2.0, 3.0])
-    np.testing.assert_array_equal(plain(problem, x), x)
+    np.testing.assert_array_equal(unrotated_x(problem, x), x)
 
 
 def test_axes_without_a_matrix_keep_their_order() -> None:
     assert {"uncorrelated", "three columns"} <= set(MIXED)
     problem = mixed("uncorrelated").model().problem
-    assert not disordered(problem, (), np.array([0.0, 1.0]))
+    assert not needs_pivoting(problem, (), np.array([0.0, 1.0]))
 
 
 def test_a_long_search_measures_its_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_a_long_search_measures_its_matrix(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.abs(found.gradient).max() < 1e-3
     near = found.x + np.random.default_rng(0).normal(size=(500, problem.size)) * 0.3
     assert problem.criterion.values(near, True).min() >= found.criterion - 1e-7
-    monkeypatch.setattr(newton, "LONG", 10**6)
+    monkeypatch.setattr(newton, "MEASURE_AFTER", 10**6)
     assert estimate(problem).criterion > found.criterion + 1.0
 
 

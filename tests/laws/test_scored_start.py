@@ -11,7 +11,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.estimate.estimate import estimate
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.starting_values import equations, scored_start
+from bayeslmm.likelihood.starting_values import scoring_equations, scoring_start
 from tests.laws.designs import MIXED, Example, mixed, related
 
 
@@ -26,16 +26,16 @@ OWN = [name for name in MIXED if name not in ("cs", "csh", "ar1", "toeph")]
 def test_the_equations_are_those_of_the_rows(example: Example) -> None:
     """tr(P V_i P V_j) and y'P V_i P y from matrices over the rows, V_i by differences of Z D Z', which is quadratic in x."""
     problem = example.model(check="warn").problem
-    few, design, conditioning = problem.criterion.kernel.few, problem.design, problem.conditioning
+    few, design, standardization = problem.criterion.kernel.few, problem.design, problem.standardization
     n, x = len(design.y), unit(problem)
-    border = conditioning.border(design, slice(0, n))
-    weights = np.ones(n) if design.weights is None else conditioning.weights(design, slice(0, n))
-    border = np.sqrt(weights)[:, None] * border
-    X, y = border[:, :-1], border[:, -1]
+    Xy = standardization.Xy(design, slice(0, n))
+    weights = np.ones(n) if design.weights is None else standardization.weights(design, slice(0, n))
+    Xy = np.sqrt(weights)[:, None] * Xy
+    X, y = Xy[:, :-1], Xy[:, -1]
 
     def ZDZ(at: np.ndarray) -> np.ndarray:
         total = np.zeros((n, n))
-        for term, parameters, change in zip(design.terms, problem.random.terms, conditioning.maps, strict=True):
+        for term, parameters, change in zip(design.terms, problem.random.terms, standardization.maps, strict=True):
             Z = np.sqrt(weights)[:, None] * change.apply(term.Z)
             same = np.eye(term.group.size) if term.relationship is None else term.relationship
             T = parameters.covariance.factor(at[parameters.part])
@@ -46,7 +46,7 @@ def test_the_equations_are_those_of_the_rows(example: Example) -> None:
     inverse = np.linalg.inv(ZDZ(x) + np.eye(n))
     P = inverse - inverse @ X @ np.linalg.solve(X.T @ inverse @ X, X.T @ inverse)
     V = [np.eye(n), *moved]
-    M, right = equations(few.at_unit(x), n - X.shape[1])
+    M, right = scoring_equations(few.at_unit(x), n - X.shape[1])
     np.testing.assert_allclose(few.at_unit(x).K, few.evaluate(x).K, rtol=1e-9, atol=1e-12)
     wanted = np.array([[np.trace(P @ Vi @ P @ Vj) for Vj in V] for Vi in V])
     np.testing.assert_allclose(M, wanted, rtol=1e-8, atol=1e-9 * np.abs(wanted).max())
@@ -95,7 +95,7 @@ def test_a_variance_estimated_below_zero_starts_at_the_least() -> None:
 
 def test_structures_with_axes_of_their_own_start_where_they_say() -> None:
     problem = blm.LMM("y ~ x + cs(x | subject)", balanced(3)).problem
-    assert scored_start(problem.criterion.kernel.few, 46) is None
+    assert scoring_start(problem.criterion.kernel.few, 46) is None
     np.testing.assert_array_equal(problem.start, unit(problem))
     apart = replace(problem.criterion.kernel, together=False)
     assert apart.few is None

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.likelihood.random_effects.schur import LARGE, LargeBlock
+from bayeslmm.likelihood.random_effects.schur import PACKED_COLUMNS, PackedBlock
 
-SIZES = {"blocks": (200, 50, 2000), "large": (400, LARGE + 44, 4000), "components": (120, 30, 1500)}
+SIZES = {"blocks": (200, 50, 2000), "large": (400, PACKED_COLUMNS + 44, 4000), "components": (120, 30, 1500)}
 
 
 def data(sizes: tuple[int, int, int], sd: float, apart: bool) -> pd.DataFrame:
@@ -37,7 +37,7 @@ def test_crossed_effects_far_above_the_residuals_are_fitted(name: str, sd: float
     frame = data(SIZES[name], sd, name == "components")
     fit = blm.LMM("y ~ x + (1 | a) + (1 | b)", frame).fit()
     blocks = fit.point.state.levels.rest.blocks
-    assert any(isinstance(block, LargeBlock) for block in blocks) == (name == "large")
+    assert any(isinstance(block, PackedBlock) for block in blocks) == (name == "large")
     # random effects of size 1 differ from fixed ones by their shrinkage, of order sd^2; rounding leaves the criterion four digits after
     # the point, with which the search ends within a thousandth of a standard error of the variances
     assert fit.sigma == pytest.approx(residual_sd(frame), rel=2e-5)

@@ -14,7 +14,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, DataError, EmptyDataError, FormulaError, InferenceError, NonFiniteError, SpecificationError
-from bayeslmm.partitions.sums import Triangle
+from bayeslmm.partitions.sums import IncrementalQR
 from tests.laws.designs import frame
 
 # Sums in another order differ by rounding; the search stops at a predicted decrease of 1e-8, so estimates differ by its square root at
@@ -255,7 +255,7 @@ def test_rows_of_a_triangle_have_the_means_and_products_of_all_rows() -> None:
     rng = np.random.default_rng(0)
     M = np.column_stack([np.ones(500), rng.normal(size=500) + 1e6, rng.exponential(size=500)])
     w = rng.uniform(0.5, 2.0, 500)
-    triangle = Triangle()
+    triangle = IncrementalQR()
     for part in np.array_split(np.arange(500), 7):
         triangle.add(M[part], np.sqrt(w[part]))
     rows = triangle.rows()

@@ -119,9 +119,9 @@ def test_after_an_interrupt_no_search_is_begun_beyond_a_variance_of_0(sleepstudy
         return whole(self, np.full_like(x, 1e-6), restricted, order)  # the search begins next to 0
 
     monkeypatch.setattr(Criterion, "bare", pressed)
-    monkeypatch.setattr("bayeslmm.estimate.estimate.TOLERANCE", -1.0)
-    monkeypatch.setattr("bayeslmm.estimate.estimate.EPSILON", 0.0)
-    monkeypatch.setattr("bayeslmm.estimate.estimate.beyond", lambda *given: pytest.fail("a search was begun after Ctrl-C"))
+    monkeypatch.setattr("bayeslmm.estimate.estimate.DECREASE_TOLERANCE", -1.0)
+    monkeypatch.setattr("bayeslmm.estimate.estimate.MACHINE_EPSILON", 0.0)
+    monkeypatch.setattr("bayeslmm.estimate.estimate.step_beyond", lambda *given: pytest.fail("a search was begun after Ctrl-C"))
     with pytest.warns(BayesLMMWarning, match="interrupted"):
         assert model.fit().interrupted
 

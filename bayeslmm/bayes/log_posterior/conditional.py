@@ -23,8 +23,8 @@ from bayeslmm.covariance.base import Covariance
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.parameters import RandomParameters
-from bayeslmm.likelihood.problem import Problem, build
-from bayeslmm.likelihood.structured.kernel import SubjectsKernel, SubjectsState
+from bayeslmm.likelihood.problem import Problem, build_problem
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
 from bayeslmm.specification.priors import Prior
 
 NO_PRIORS = ModelPriors((), (), (), (), None)
@@ -95,7 +95,7 @@ class GivenAlpha(AlphaPrior):
 
     @cached_property
     def conditioned(self) -> Array:
-        c = self.problem.conditioning
+        c = self.problem.standardization
         return np.asarray(np.linalg.solve(c.back, self.value - c.alpha0) / c.y_scale) if len(self.value) else self.value
 
     def integrate(self, solution: Solution, s2: Array) -> Integrated:
@@ -104,7 +104,7 @@ class GivenAlpha(AlphaPrior):
         away = np.einsum("tqp,tq->tp", solution.root, alpha - solution.alpha)
         r2 = solution.r2 + np.sum(away**2, axis=-1)
         value = solution.logdet + criterion.n * np.log(s2) + r2 / s2 + criterion.constant(False) - criterion.n
-        return Integrated(value, GivenSolution(solution.logdet, solution.border, solution.root, solution.logdet_X, alpha, r2))
+        return Integrated(value, GivenSolution(solution.logdet, solution.Xy, solution.root, solution.logdet_X, alpha, r2))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,7 +130,7 @@ class Likelihood:
             return -np.inf, np.zeros(self.size), np.zeros(len(alpha))
         return value, d_own, d_alpha
 
-    def _at(self, own: Array, alpha: Array) -> tuple[float, Array, Array, tuple[SubjectsState | None, float]]:
+    def _at(self, own: Array, alpha: Array) -> tuple[float, Array, Array, tuple[BlockDiagonalState | None, float]]:
         given = GivenAlpha(self.problem, (), np.asarray(alpha, float))
         density = Density(self.problem, NO_PRIORS, self.layout, given)
         x, s = density.kernel_points(np.asarray(own, float)[None])
@@ -144,9 +144,9 @@ class Likelihood:
         away = found.solution.alpha[0] - state.solution.alpha[0]
         d_alpha = np.zeros(len(alpha))
         if len(alpha):
-            c, p = self.problem.conditioning, len(alpha)
-            d_alpha = -np.linalg.solve(c.back.T, state.solution.border[0, :p, :p] @ away) / (c.y_scale * s2)
-        return -0.5 * float(found.value[0]), d_own, d_alpha, (fixed if isinstance(fixed, SubjectsState) else None, s2)
+            c, p = self.problem.standardization, len(alpha)
+            d_alpha = -np.linalg.solve(c.back.T, state.solution.Xy[0, :p, :p] @ away) / (c.y_scale * s2)
+        return -0.5 * float(found.value[0]), d_own, d_alpha, (fixed if isinstance(fixed, BlockDiagonalState) else None, s2)
 
 
 def likelihood(problem: Problem) -> Likelihood:
@@ -173,10 +173,10 @@ class ErrorLikelihood:
         return value, d_own, d_errors
 
     def _at(self, own: Array, errors: Array) -> tuple[float, Array, Array]:
-        y_scale, kernel = self.whole.conditioning.y_scale, self.whole.structured
+        y_scale, kernel = self.whole.standardization.y_scale, self.whole.structured
         assert kernel is not None
         data = kernel.data
-        rows = replace(data, border=np.asarray(errors, float)[:, None] / y_scale, rows=(*data.rows, *data.behind), pooled=(), behind=())
+        rows = replace(data, Xy=np.asarray(errors, float)[:, None] / y_scale, rows=(*data.rows, *data.behind), pooled=(), behind=())
         criterion = replace(self.whole.criterion, kernel=replace(kernel, data=rows), p=0)
         value, d_own, _, (state, s2) = Likelihood(replace(self.whole, criterion=criterion), self.layout)._at(own, np.zeros(0))
         assert state is not None
@@ -188,13 +188,14 @@ class ErrorLikelihood:
 
 def error_likelihood(problem: Problem) -> ErrorLikelihood:
     """The likelihood of the errors of a model with a residual structure."""
-    alone = build(replace(problem.design, terms=()), fitted=None)
+    alone = build_problem(replace(problem.design, terms=()), fitted=None)
     kernel = alone.structured
     assert kernel is not None
     # the variance function stays that of the whole model: its covariate may be the fitted value
     own = problem.structured
     assert own is not None
     alone = replace(
-        alone, criterion=replace(alone.criterion, kernel=SubjectsKernel(RandomParameters((), ()), own.structure, own.variance, kernel.data))
+        alone,
+        criterion=replace(alone.criterion, kernel=BlockDiagonalKernel(RandomParameters((), ()), own.structure, own.variance, kernel.data)),
     )
     return ErrorLikelihood(alone, own_layout(alone))

@@ -5,9 +5,9 @@
 One function over a leading axis of points serves importance sampling; one with gradient serves the mode and NUTS. There is no second
 likelihood: structures, weights, relationship matrices and variance functions are whatever the kernel knows.
 
-alpha integrated out of the likelihood: flat as in REML, or under a normal prior, from the border [X y]' V0^-1 [X y] alone.
+alpha integrated out of the likelihood: flat as in REML, or under a normal prior, from [X y]' V0^-1 [X y] alone.
 
-With conditioned alpha = alpha0 + B a and prior precision L (0 where flat), u = prior mean - alpha0:
+With standardized alpha = alpha0 + B a and prior precision L (0 where flat), u = prior mean - alpha0:
 
     M = X'V0^-1X + s^2 B'LB,   a^ = M^-1 (X'V0^-1 y + s^2 B'L u),
     -2 log p = log|V0| + n log(2 pi s^2) + [(y - X a^)'V0^-1 (y - X a^)] / s^2 + (B a^ - u)'L(B a^ - u)
@@ -29,9 +29,9 @@ from bayeslmm.likelihood.kernel import Kernel, Solution, State
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.cross_products import cross_products
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
-from bayeslmm.likelihood.random_effects.pooled import ClassKernel, class_kernel
-from bayeslmm.likelihood.structured.kernel import SubjectsKernel, SubjectsState
-from bayeslmm.likelihood.structured.pooled import PatternKernel, pattern_kernel
+from bayeslmm.likelihood.random_effects.pooled import PooledLevelsKernel, pool_levels
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
+from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, pool_subjects
 from bayeslmm.specification.priors import Prior, Priors
 
 LOG_2PI = float(np.log(2.0 * np.pi))
@@ -53,7 +53,7 @@ def repeated(solution: Solution, t: int) -> Solution:
     """A solution at t points: a model without random effects is solved once for all of them."""
     if len(solution.r2) == t:
         return solution
-    parts = (solution.logdet, solution.border, solution.root, solution.logdet_X, solution.alpha, solution.r2)
+    parts = (solution.logdet, solution.Xy, solution.root, solution.logdet_X, solution.alpha, solution.r2)
     return Solution(*(np.repeat(part, t, axis=0) for part in parts))
 
 
@@ -82,12 +82,12 @@ class AlphaPrior:
 
     @cached_property
     def _B(self) -> Array:
-        return self.problem.conditioning.y_scale * self.problem.conditioning.back
+        return self.problem.standardization.y_scale * self.problem.standardization.back
 
     @cached_property
     def _quadratic(self) -> tuple[Array, Array, Array]:
         """B'LB, B'Lu and u."""
-        u = self.mean - self.problem.conditioning.alpha0
+        u = self.mean - self.problem.standardization.alpha0
         LB = self.precision[:, None] * self._B
         return self._B.T @ LB, LB.T @ u, u
 
@@ -100,7 +100,7 @@ class AlphaPrior:
         return float((k - p) * LOG_2PI - np.log(self.precision[known]).sum() - 2.0 * log_B)
 
     def integrate(self, solution: Solution, s2: Array) -> Integrated:
-        """At some points with residual variance s2 (t,) on conditioned columns."""
+        """At some points with residual variance s2 (t,) on standardized columns."""
         criterion = self.problem.criterion
         solution = repeated(solution, len(s2))
         if self.flat:
@@ -109,7 +109,7 @@ class AlphaPrior:
             return Integrated(value, solution)
         p = len(self.precision)
         inner, linear, u = self._quadratic
-        XX, Xy, yy = solution.border[:, :p, :p], solution.border[:, :p, p], solution.border[:, p, p]
+        XX, Xy, yy = solution.Xy[:, :p, :p], solution.Xy[:, :p, p], solution.Xy[:, p, p]
         root = np.linalg.cholesky(XX + s2[:, None, None] * inner)
         half = np.linalg.solve(root, (Xy + s2[:, None] * linear)[..., None])
         mean = np.linalg.solve(root.swapaxes(-1, -2), half)[..., 0]
@@ -118,13 +118,13 @@ class AlphaPrior:
         logdet = 2.0 * np.log(np.diagonal(root, axis1=-2, axis2=-1)).sum(-1)
         value = solution.logdet + criterion.n * np.log(s2) + r2 / s2 + (away**2) @ self.precision + logdet - p * np.log(s2)
         value = value + criterion.constant(False) - criterion.n + self._constant
-        return Integrated(value, Solution(solution.logdet, solution.border, root, logdet, mean, r2))
+        return Integrated(value, Solution(solution.logdet, solution.Xy, root, logdet, mean, r2))
 
     def log_sigma_slope(self, found: Integrated, s2: float) -> float:
         """d(-2 log p) / d log s at fixed covariances relative to s^2, one point."""
         solution, p = found.solution, len(self.precision)
         inverse = solution.information_inverse[0]
-        trace = float(np.sum(inverse * solution.border[0, :p, :p])) if p else 0.0
+        trace = float(np.sum(inverse * solution.Xy[0, :p, :p])) if p else 0.0
         return 2.0 * (self.problem.criterion.n - trace - float(solution.r2[0]) / s2)
 
 
@@ -154,7 +154,7 @@ class Density:
     alpha: AlphaPrior
     volume: bool = True
     many: Kernel | None = None
-    pooled: ClassKernel | PatternKernel | None = None
+    pooled: PooledLevelsKernel | PooledSubjectsKernel | None = None
 
     @property
     def size(self) -> int:
@@ -169,8 +169,8 @@ class Density:
 
     @property
     def sigma_unit(self) -> float:
-        """sigma as users see it for sigma of 1 on conditioned columns."""
-        c = self.problem.conditioning
+        """sigma as users see it for sigma of 1 on standardized columns."""
+        c = self.problem.standardization
         return float(c.y_scale * np.sqrt(c.weight_mean * self.problem.design.weight_scale))
 
     def sigma(self, phi: Array) -> Array:
@@ -181,10 +181,10 @@ class Density:
         return np.asarray(first.axes.values(phi[:, first.part])[:, 0])
 
     def kernel_points(self, phi: Array) -> tuple[Array, Array]:
-        """x (t, size) and sigma (t,), both on conditioned columns."""
+        """x (t, size) and sigma (t,), both on standardized columns."""
         sets = [block.axes.values(phi[:, block.part]) for block in self.layout.sets]
         s = (self.sigma(phi) if self.layout.sigma is not None else sets[0][:, 0]) / self.sigma_unit
-        unit = s * self.problem.conditioning.y_scale
+        unit = s * self.problem.standardization.y_scale
         parts = [block.kernel_x(phi, unit) for block in self.layout.terms]
         if sets:
             full = np.concatenate(sets, axis=1)
@@ -195,8 +195,8 @@ class Density:
         return np.concatenate([*parts, np.zeros((len(phi), 0))], axis=1), s
 
     def phi_of(self, x: Array, sigma: float) -> Array:
-        """phi of the kernel's x and sigma (conditioned), sds of 0 lifted a little."""
-        y_scale = self.problem.conditioning.y_scale
+        """phi of the kernel's x and sigma (standardized), sds of 0 lifted a little."""
+        y_scale = self.problem.standardization.y_scale
         parts = []
         for block in self.layout.terms:
             size = np.linalg.norm(block.term.map.whole, axis=1).max()
@@ -221,7 +221,7 @@ class Density:
     @property
     def batch(self) -> int:
         """How many points to draw random effects for at once."""
-        if isinstance(self.pooled, PatternKernel):
+        if isinstance(self.pooled, PooledSubjectsKernel):
             return int(np.clip(ELEMENTS // self.pooled.draw_cells, 1, 1024))
         assert isinstance(self.kernel, RandomEffectsKernel)
         cross = self.kernel.cross
@@ -238,7 +238,7 @@ class Density:
         """How many points to evaluate at once."""
         if self.pooled is None:
             return self.batch
-        if isinstance(self.pooled, PatternKernel):
+        if isinstance(self.pooled, PooledSubjectsKernel):
             return int(np.clip(ELEMENTS // self.pooled.cells, 1, 1024))
         cross, (q, _, C) = self.pooled.cross, self.pooled.A.shape
         per_point = 3 * q * q * C + 2 * (cross.p + 1) ** 2
@@ -322,7 +322,7 @@ class Density:
     def deviance_gradient(self, phi: Array, x: Array, s2: float, state: State, found: Integrated) -> Array:
         out = np.zeros(self.size)
         sigma_slope = self.alpha.log_sigma_slope(found, s2)
-        unit2 = s2 * self.problem.conditioning.y_scale**2
+        unit2 = s2 * self.problem.standardization.y_scale**2
         if self.layout.terms:
             for block, G in zip(self.layout.terms, state.sigma_gradients(True, s2), strict=True):
                 A = block.term.map.inverse
@@ -338,7 +338,7 @@ class Density:
 
     def _residual_gradient(self, phi: Array, x: Array, s2: float, state: State, sigma_slope: float, out: Array) -> None:
         """Fill in the parts of R and of the variance function; sigma is R's leading scale, whose move moves the others' ratio to it."""
-        assert isinstance(state, SubjectsState)
+        assert isinstance(state, BlockDiagonalState)
         g = state.gradient(True, s2)
         begin = self.problem.random.size
         if self.layout.variance is not None:
@@ -375,8 +375,8 @@ def with_solution(state: State, found: Integrated) -> State:
     """The state as if its profile in alpha had been the penalised one: its adjoints are then those of the integrated likelihood."""
     if isinstance(state, RandomEffectsState):
         return RandomEffectsState(state.parameters, state.x, replace(state.levels, solution=found.solution))
-    assert isinstance(state, SubjectsState)
-    return SubjectsState(state.kernel, state.x, found.solution, state.rows, state.pooled, state.slopes)
+    assert isinstance(state, BlockDiagonalState)
+    return BlockDiagonalState(state.kernel, state.x, found.solution, state.rows, state.pooled, state.slopes)
 
 
 def for_many(problem: Problem) -> Kernel:
@@ -387,7 +387,7 @@ def for_many(problem: Problem) -> Kernel:
     cross = kernel.cross
     if cross.first is not None or cross.rest is None or cross.factors[0].root is not None:
         return kernel
-    return RandomEffectsKernel(kernel.parameters, cross_products(problem.design, problem.conditioning, small=False))
+    return RandomEffectsKernel(kernel.parameters, cross_products(problem.design, problem.standardization, small=False))
 
 
 def density(problem: Problem, priors: Priors | None = None) -> Density:
@@ -404,6 +404,6 @@ def arranged(problem: Problem, priors: ModelPriors, axes: Layout) -> Density:
     alpha = AlphaPrior(problem, tuple(row.prior for row in priors.alpha))
     many = for_many(problem)
     if isinstance(many, RandomEffectsKernel):
-        return Density(problem, priors, axes, alpha, many=many, pooled=class_kernel(many))
-    assert isinstance(many, SubjectsKernel)
-    return Density(problem, priors, axes, alpha, many=many, pooled=pattern_kernel(many))
+        return Density(problem, priors, axes, alpha, many=many, pooled=pool_levels(many))
+    assert isinstance(many, BlockDiagonalKernel)
+    return Density(problem, priors, axes, alpha, many=many, pooled=pool_subjects(many))

@@ -59,7 +59,7 @@ class TermBlock:
     term: TermParameters
 
     def kernel_x(self, phi: Array, unit: Array) -> Array:
-        """The term's part of x (t, size): D on conditioned columns in units of unit^2."""
+        """The term's part of x (t, size): D on standardized columns in units of unit^2."""
         covariance, A = self.term.covariance, self.term.map.inverse
         x = self.axes.values(phi[:, self.part])
         if isinstance(self.axes, UnstructuredAxes):

@@ -28,7 +28,7 @@ from bayeslmm.covariance.unstructured import Banded, Diagonal
 from bayeslmm.data.design import Design, RandomTerm, ResidualDesign
 from bayeslmm.errors import PriorError
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.residual_structure import Grouped
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
 from bayeslmm.specification.priors import Prior, Priors, proper
 
 WIDE = 2.5
@@ -295,7 +295,7 @@ def visit_labels(residual: ResidualDesign) -> list[str]:
 def residual_sets(problem: Problem) -> list[tuple[Covariance, tuple[str, ...], str]]:
     """(structure, labels of its rows, name of the group or "") for every parameter set of R."""
     kernel = problem.structured
-    if kernel is None or not isinstance(kernel.structure, Grouped):
+    if kernel is None or not isinstance(kernel.structure, GroupedStructure):
         return []
     residual = problem.design.residual
     assert residual is not None

@@ -91,7 +91,7 @@ class Posterior:
 
     @property
     def problem(self) -> Problem:
-        """The conditioned design that was sampled."""
+        """The standardized design that was sampled."""
         return self.density.problem
 
     @property
@@ -111,7 +111,7 @@ class Posterior:
 
     @cached_property
     def kernel_points(self) -> tuple[Array, Array]:
-        """x (S, size) and sigma (S,) of the kernel, both on conditioned columns."""
+        """x (S, size) and sigma (S,) of the kernel, both on standardized columns."""
         return self.density.kernel_points(self.draws.phi)
 
     @property

@@ -16,9 +16,9 @@ from bayeslmm.bayes.log_posterior.density import with_solution
 from bayeslmm.data.columns import numbers
 from bayeslmm.data.frame import read_table
 from bayeslmm.errors import BayesLMMWarning
-from bayeslmm.likelihood.criterion import Point, one_thread
+from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.kernel import ordered_rows
+from bayeslmm.likelihood.structured.kernel import order_rows
 from bayeslmm.likelihood.structured.prediction import subject_rows
 from bayeslmm.likelihood.structured.residual_covariance import draw_errors, unit_covariances, unit_sds
 from bayeslmm.results.fitted import beside, whole_frame
@@ -92,7 +92,7 @@ def _leave_one_out(post: Posterior, errors: Array) -> Array:
     """With C = R^-1 and g = C e: the density of e_i given the others is normal with precision C_ii and error g_i / C_ii."""
     assert post.design.residual is not None
     out = np.empty_like(errors)
-    blocks = ordered_rows(post.design, post.design.residual.subject.codes)
+    blocks = order_rows(post.design, post.design.residual.subject.codes)
     for i, (x, s) in enumerate(zip(post.kernel_points[0], design_sigma(post), strict=True)):
         for rows in blocks:
             C = np.linalg.inv(s**2 * unit_covariances(post.problem, x, rows))
@@ -287,11 +287,11 @@ def _new_effects(post: Posterior, rows: Rows, asked: Asked, draw: int) -> Array:
     return total
 
 
-def _point(post: Posterior, x: Array, s: float) -> Point:
+def _point(post: Posterior, x: Array, s: float) -> CriterionPoint:
     """The criterion's point at a draw, alpha's prior in it."""
     state = post.problem.criterion.kernel.evaluate(x[None], derivatives=False)
     found = post.density.alpha.integrate(state.solution, np.array([s**2]))
-    return Point(x, np.nan, np.full(len(x), np.nan), None, s**2, with_solution(state, found))
+    return CriterionPoint(x, np.nan, np.full(len(x), np.nan), None, s**2, with_solution(state, found))
 
 
 def augment(post: Posterior, data: Any) -> pd.DataFrame:

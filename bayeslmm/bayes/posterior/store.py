@@ -11,7 +11,7 @@ from bayeslmm._arrays import readonly
 from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.bayes.posterior.posterior import Draws, Posterior
 from bayeslmm.errors import MismatchError
-from bayeslmm.likelihood.problem import build
+from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.results.store import Arrays, held_fitted, stored_model, told, untold, write_container
 
 AGREES = 1e-8
@@ -50,7 +50,7 @@ def open_posterior(model: Any, content: dict[str, Any], arrays: Arrays, path: st
     draws = Draws(readonly(arrays["draws/phi"]), readonly(arrays["draws/alpha"]), beta, readonly(arrays["draws/log_density"]))
     post = Posterior(
         model,
-        density(build(model.design, arrays.get("fitted")), model.spec.priors),
+        density(build_problem(model.design, arrays.get("fitted")), model.spec.priors),
         draws,
         chains=values["chains"],
         method=values["method"],

@@ -27,9 +27,9 @@ from bayeslmm.bayes.pymc_model.distributions import ArrayAndJacobian, Conditione
 from bayeslmm.bayes.sampling.mode import start
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.errors import SpecificationError
-from bayeslmm.likelihood.criterion import Point
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_covariances
-from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.residual_covariance import draw_errors
 from bayeslmm.results.random_effects import by_group
 
@@ -44,7 +44,7 @@ def centred_terms(target: Density, phi: Array) -> list[bool]:
         return []
     x, s = target.kernel_points(phi[None])
     state = problem.criterion.kernel.evaluate(x, derivatives=True)
-    point = Point(x[0], 0.0, np.zeros(0), None, float(s[0]) ** 2, state)
+    point = CriterionPoint(x[0], 0.0, np.zeros(0), None, float(s[0]) ** 2, state)
     left = conditional_covariances(problem, point)
     found = []
     for block, own in zip(target.layout.terms, left, strict=True):
@@ -137,8 +137,8 @@ class Builder:
     # -- parameters -----------------------------------------------------------------------------------------------------------------------
 
     def alpha(self) -> TensorVariable:
-        """alpha, moved on conditioned axes."""
-        c, alpha = self.problem.conditioning, self.target.alpha
+        """alpha, moved on standardized axes."""
+        c, alpha = self.problem.standardization, self.target.alpha
         own = {"dims": ("coef",), "initval": c.alpha0}
         if len(c.alpha0):
             own["default_transform"] = ConditionedCoefficients(c.alpha0, c.y_scale * c.back)
@@ -318,7 +318,7 @@ class MarginalFunction:
     def __call__(self, own: Array, alpha: Array, y: Array) -> tuple[float, Array, Array]:
         design = self.likelihood.problem.design
         if y is not design.y and not np.array_equal(y, design.y):
-            self.likelihood = likelihood(build(replace(design, y=np.array(y, float))))
+            self.likelihood = likelihood(build_problem(replace(design, y=np.array(y, float))))
         return self.likelihood.at(own, alpha)
 
 

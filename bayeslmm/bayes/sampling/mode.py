@@ -19,8 +19,8 @@ import numpy as np
 from bayeslmm._arrays import Array, frozen
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.errors import Check, PriorError
-from bayeslmm.estimate.boundary import NULL
-from bayeslmm.estimate.estimate import EXACT, Estimate, refuse_exact, search
+from bayeslmm.estimate.boundary import NULL_DIRECTION
+from bayeslmm.estimate.estimate import EXACT_VARIANCE, Estimate, check_not_exact, search
 from bayeslmm.estimate.newton import minimise
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.problem import Problem
@@ -101,7 +101,7 @@ def start(density: Density) -> Array:
     problem = density.problem
     outcome, _ = search(problem, True, problem.start)
     point = outcome.point
-    if np.isfinite(point.value) and point.sigma2 > EXACT:
+    if np.isfinite(point.value) and point.sigma2 > EXACT_VARIANCE:
         phi = density.phi_of(point.x, float(np.sqrt(point.sigma2)))
         if np.isfinite(density.at(phi).value):
             return phi
@@ -124,14 +124,14 @@ def find_mode(density: Density, begin: Array | None = None) -> Mode:
 
 
 SMALL = 1e-4
-"""A relative sd below this, on conditioned columns, counts as singular, as it does for REML."""
+"""A relative sd below this, on standardized columns, counts as singular, as it does for REML."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Maximum:
     """Where a posterior density is highest.
 
-    x, sigma : on conditioned columns; solution : the profile in alpha there, its prior included; value : log density
+    x, sigma : on standardized columns; solution : the profile in alpha there, its prior included; value : log density
     """
 
     x: Array
@@ -146,7 +146,7 @@ class Maximum:
 
 def map_summary(problem: Problem, maximum: Maximum, elapsed: float) -> Estimate:
     """What follows from the mode; `criterion` is the restricted criterion there, without the prior, as elsewhere."""
-    c = problem.conditioning
+    c = problem.standardization
     x, singular = _vanished(problem, maximum.x)
     inverse = maximum.solution.information_inverse[0]
     vcov = maximum.sigma**2 * c.y_scale**2 * (c.back @ inverse @ c.back.T)
@@ -198,9 +198,9 @@ def _boundary(problem: Problem, x: Array) -> list[Check]:
     found = []
     for term, own in zip(problem.design.terms, problem.random.terms, strict=True):
         smallest = float(np.linalg.svd(own.covariance.factor(x[own.part]), compute_uv=False).min(initial=1.0))
-        if smallest < NULL:
+        if smallest < NULL_DIRECTION:
             remedy = 'the mode lies on the boundary: Priors(preset="blme") keeps it off'
-            found.append(Check(f"singular: {term.spec.text}", "noted", smallest, NULL, remedy))
+            found.append(Check(f"singular: {term.spec.text}", "noted", smallest, NULL_DIRECTION, remedy))
     return found
 
 
@@ -212,7 +212,7 @@ def map_estimate(model: Any) -> Estimate:
     """
     begin = time.perf_counter()
     problem = model.problem
-    refuse_exact(problem)
+    check_not_exact(problem)
     target = density(problem, model.spec.priors).without_volume()
     scales = [row for own in target.priors.terms for row in own.sds]
     loose = [row for row in scales if row.prior.family == "flat"]

@@ -27,13 +27,13 @@ from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.errors import SamplingError
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Solution
-from bayeslmm.likelihood.random_effects.blocked import LevelsState
+from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
-from bayeslmm.likelihood.random_effects.pooled import ClassKernel
-from bayeslmm.likelihood.random_effects.schur import RestState
-from bayeslmm.likelihood.structured.kernel import TermRows
-from bayeslmm.likelihood.structured.pooled import PatternKernel, scaled_border, scaled_columns
+from bayeslmm.likelihood.random_effects.pooled import PooledLevelsKernel
+from bayeslmm.likelihood.random_effects.schur import SchurComplement
+from bayeslmm.likelihood.structured.kernel import TermColumns
+from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, scaled_columns, scaled_Xy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,9 +55,9 @@ def joint_draws(density: Density, phi: Array, rng: Generator) -> JointDraws:
         for part in _parts(S, density.batch):
             x, s = density.kernel_points(phi[part])
             kernel = density.kernel
-            if isinstance(density.pooled, PatternKernel):
+            if isinstance(density.pooled, PooledSubjectsKernel):
                 found = _patterned(density, density.pooled, x, s, rng)
-            elif isinstance(density.pooled, ClassKernel):
+            elif isinstance(density.pooled, PooledLevelsKernel):
                 classes = density.pooled.state(x)
                 found = _independent(density, classes.solution, classes.W, classes.rest, s, rng)
             else:
@@ -92,7 +92,7 @@ def draw_alpha(found: Integrated, s: Array, rng: Generator) -> Array:
 # -- independent errors --------------------------------------------------------------------------------------------------------------------
 
 
-def _by_level(levels: LevelsState) -> Array | None:
+def _by_level(levels: BlockedCholesky) -> Array | None:
     """W of the first factor, (q, q, t, K); None where no factor is eliminated."""
     first = levels.cross.first
     if first is None:
@@ -100,7 +100,9 @@ def _by_level(levels: LevelsState) -> Array | None:
     return (first.eliminate(levels.Ts[0], derivatives=False) if levels.eliminated is None else levels.eliminated).W
 
 
-def _independent(density: Density, solution: Solution, W: Array | None, rest: RestState | None, s: Array, rng: Generator) -> JointDraws:
+def _independent(
+    density: Density, solution: Solution, W: Array | None, rest: SchurComplement | None, s: Array, rng: Generator
+) -> JointDraws:
     kernel = density.kernel
     assert isinstance(kernel, RandomEffectsKernel)
     found = density.alpha.integrate(solution, s**2)
@@ -110,7 +112,7 @@ def _independent(density: Density, solution: Solution, W: Array | None, rest: Re
     blocks = [] if W is None else [draw_first(kernel.cross, W, v, drawn, s, rng)]
     if rest is not None and drawn is not None:
         blocks += [drawn[:, span.offset : span.stop].reshape(len(a), span.K, span.q) for span in rest.layout.spans]
-    c = density.problem.conditioning
+    c = density.problem.standardization
     beta: dict[int, Array] = {}
     for factor, block in zip(kernel.parameters.factors, blocks, strict=True):
         related = block if factor.root is None else np.einsum("kl,tla->tka", factor.root, block)
@@ -119,7 +121,7 @@ def _independent(density: Density, solution: Solution, W: Array | None, rest: Re
     return JointDraws(c.alpha0 + c.y_scale * a @ c.back.T, tuple(beta[i] for i in range(len(beta))))
 
 
-def draw_rest(rest: RestState, v: Array, s: Array, rng: Generator) -> Array:
+def draw_rest(rest: SchurComplement, v: Array, s: Array, rng: Generator) -> Array:
     """The remaining factors given alpha, (t, m): N(Q U v, s^2 Q)."""
     mean = np.einsum("tmr,tr->tm", rest.QV, v)
     out = np.empty_like(mean)
@@ -152,9 +154,9 @@ def draw_first(cross: CrossProducts, W: Array, v: Array, rest: Array | None, s: 
 # -- structured errors ---------------------------------------------------------------------------------------------------------------------
 
 
-def _patterned(density: Density, patterns: PatternKernel, x: Array, s: Array, rng: Generator) -> JointDraws:
+def _patterned(density: Density, patterns: PooledSubjectsKernel, x: Array, s: Array, rng: Generator) -> JointDraws:
     """All draws at once."""
-    c, kernel = density.problem.conditioning, patterns.kernel
+    c, kernel = density.problem.standardization, patterns.kernel
     a = draw_alpha(density.alpha.integrate(patterns.solve(x), s**2), s, rng)
     alpha = c.alpha0 + c.y_scale * a @ c.back.T
     if not kernel.random.terms:
@@ -166,7 +168,7 @@ def _patterned(density: Density, patterns: PatternKernel, x: Array, s: Array, rn
     for batch, kind in zip(kernel.data.rows, patterns.kinds, strict=True):
         rows, Zs, members = patterns.scaled(kind, x), scaled_columns(kernel, batch.rows), kind.members
         codes = [term.codes[batch.rows] for term in kernel.data.terms]
-        e = np.einsum("bkr,tr->tbk", scaled_border(kernel, batch.rows), v)
+        e = np.einsum("bkr,tr->tbk", scaled_Xy(kernel, batch.rows), v)
         e -= s[:, None, None] * _by_kind(cholesky(rows.R), rng.standard_normal(e.shape), members)
         for Z, own, code in zip(Zs, prior, codes, strict=True):
             e -= np.einsum("bkq,tbkq->tbk", Z, own[:, code])
@@ -190,7 +192,7 @@ def _by_kind(matrices: Array, vectors: Array, members: list[Codes]) -> Array:
     return out
 
 
-def _drawn_levels(D: Array, term: TermRows, s: Array, rng: Generator) -> Array:
+def _drawn_levels(D: Array, term: TermColumns, s: Array, rng: Generator) -> Array:
     """beta (t, K, q) of one term from its distribution."""
     free = s[:, None, None] * (rng.standard_normal((len(s), term.K, D.shape[-1])) @ cholesky(D).swapaxes(-1, -2))
     return free if term.relationship is None else np.einsum("kl,tlq->tkq", cholesky(term.relationship), free)
@@ -305,7 +307,7 @@ class System:
 
 
 def krylov_beta(density: Density, mode: Mode, phi: Array, alpha: Array, rng: Generator) -> tuple[Array, ...]:
-    """beta of every term (S, K, q), user's columns, given covariance parameters (S, d) and conditioned alpha (S, p)."""
+    """beta of every term (S, K, q), user's columns, given covariance parameters (S, d) and standardized alpha (S, p)."""
     kernel = density.kernel
     assert isinstance(kernel, RandomEffectsKernel)
     terms = density.problem.design.terms
@@ -325,7 +327,7 @@ class _Noise:
     """Z'W e for errors e drawn with variance 1/w: the first factor (q, K) and the remaining columns (m,)."""
 
     def __init__(self, density: Density, kernel: RandomEffectsKernel) -> None:
-        design, c = density.problem.design, density.problem.conditioning
+        design, c = density.problem.design, density.problem.standardization
         weights = c.weights(design, slice(0, design.nobs))
         root = 1.0 if weights is None else np.sqrt(weights)[:, None]
         self.kernel, self.n = kernel, design.nobs
@@ -350,7 +352,7 @@ class _Noise:
 def _block(
     density: Density, kernel: RandomEffectsKernel, before: Preconditioner, noise: _Noise, phi: Array, alpha: Array, rng: Generator
 ) -> list[Array]:
-    cross, c, t = kernel.cross, density.problem.conditioning, len(phi)
+    cross, c, t = kernel.cross, density.problem.standardization, len(phi)
     assert cross.rest is not None and cross.V0 is not None
     x, s = density.kernel_points(phi)
     Ts = kernel.parameters.blocks(x)

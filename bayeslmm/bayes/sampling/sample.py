@@ -25,8 +25,8 @@ from bayeslmm.bayes.sampling.nuts import DEEPEST, Chains, bfmi, ess, r_hat, samp
 from bayeslmm.bayes.sampling.random_effects import JointDraws, draw_alpha, joint_draws, krylov_beta
 from bayeslmm.bayes.sampling.surrogate import SUFFICIENT, Surrogate, build_surrogate, expensive, relative_map
 from bayeslmm.errors import Check, SpecificationError
-from bayeslmm.estimate.estimate import refuse_exact
-from bayeslmm.likelihood.structured.kernel import SubjectsKernel
+from bayeslmm.estimate.estimate import check_not_exact
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 
 METHODS = ("auto", "collapsed", "hierarchical", "importance", "nuts")
 
@@ -84,7 +84,7 @@ def sample(
             f"unknown options: {', '.join(sorted(options))}", method, "the collapsed sampler takes draws, chains, seed, method"
         )
     problem = model.problem
-    refuse_exact(problem)
+    check_not_exact(problem)
     target = density(problem, model.spec.priors)
     demand_proper_posterior(problem, target.priors)
     seeds = seeded(seed).spawn(3)
@@ -120,7 +120,7 @@ def _run(target: Density, mode: Mode, draws: int, chains: int, seeds: list[np.ra
     if target.size > WIDEST and method != "importance":
         return _markov(target, mode, draws, chains, seeds[1], f"{target.size} covariance parameters, more than {WIDEST}")
     rng = np.random.default_rng(seeds[0])
-    structured = isinstance(target.problem.criterion.kernel, SubjectsKernel)
+    structured = isinstance(target.problem.criterion.kernel, BlockDiagonalKernel)
     n = max((OVERSAMPLE_STRUCTURED if structured else OVERSAMPLE) * draws * chains, 1000)
     found = sample_importance(target.values, mode, n, rng)
     if not found.trusted and method != "importance" and not found.interrupted:
@@ -172,7 +172,7 @@ def _surrogate(stand_in: Surrogate, mode: Mode, draws: int, chains: int, rng: np
 
 def _drawn_by_gradients(stand_in: Surrogate, mode: Mode, phi: Array, rng: np.random.Generator) -> JointDraws:
     """alpha from the polynomials' own moments, beta given it exactly."""
-    target, c = stand_in.density, stand_in.density.problem.conditioning
+    target, c = stand_in.density, stand_in.density.problem.standardization
     s = target.sigma(phi) / target.sigma_unit
     alpha = draw_alpha(target.alpha.integrate(stand_in.solution(phi), s**2), s, rng)
     beta = krylov_beta(target, mode, phi, alpha, rng)

@@ -18,7 +18,7 @@ from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.log_posterior.transforms import ScaledAxes, UnstructuredAxes
 from bayeslmm.bayes.sampling.mode import Mode
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.kernel import Solution, solve_border
+from bayeslmm.likelihood.kernel import Solution, solve_Xy
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 
 WORK = 1e8
@@ -82,13 +82,13 @@ class Surrogate:
         return np.linalg.solve(self.root, (phi @ self.M.T - self.centre).T).T
 
     def solution(self, phi: Array) -> Solution:
-        """log |V0|, the border and the profile in alpha at phi (t, d)."""
+        """log |V0|, [X y] and the profile in alpha at phi (t, d)."""
         values = monomials(self.z(phi), self.powers) @ self.fitted
         r = self.density.problem.criterion.p + 1
         L = np.zeros((len(phi), r, r))
         rows, columns = np.tril_indices(r)
         L[:, rows, columns] = np.where(rows == columns, np.exp(np.where(rows == columns, values[:, 1:], 0.0)), values[:, 1:])
-        return solve_border(values[:, 0], L @ L.swapaxes(-1, -2))
+        return solve_Xy(values[:, 0], L @ L.swapaxes(-1, -2))
 
     def values(self, phi: Array) -> Array:
         """log density (t,), -inf outside the reach of the polynomials."""
@@ -164,14 +164,14 @@ def back(phi: Array, M: Array, psi: Array) -> Array:
 
 
 def ingredients(density: Density, phi: Array) -> Array:
-    """log |V0| and the Cholesky factor of the border, its diagonal as logs, (t, 1 + r (r + 1) / 2): what is fitted is always definite."""
+    """log |V0| and the Cholesky factor of [X y], its diagonal as logs, (t, 1 + r (r + 1) / 2): what is fitted is always definite."""
     x, _ = density.kernel_points(phi)
     rows, columns = np.tril_indices(density.problem.criterion.p + 1)
     out = []
     with one_thread(density.problem.criterion.width):
         for row in x:
             solution = density.kernel.solve(row[None])
-            L = np.linalg.cholesky(solution.border[0])
+            L = np.linalg.cholesky(solution.Xy[0])
             entries = np.where(rows == columns, np.log(np.where(rows == columns, L[rows, columns], 1.0)), L[rows, columns])
             out.append(np.concatenate([solution.logdet, entries]))
     return np.array(out)

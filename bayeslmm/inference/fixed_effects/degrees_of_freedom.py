@@ -73,7 +73,7 @@ class ByCoefficient:
 class Satterthwaite:
     """Moments of the estimated variance of a contrast: df = 2 v^2 / var(v), var(v) by the delta method.
 
-    back : (p, p) from conditioned columns to the user's; curvature : on conditioned columns
+    back : (p, p) from standardized columns to the user's; curvature : on standardized columns
     """
 
     curvature: Curvature

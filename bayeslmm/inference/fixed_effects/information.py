@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.estimate.estimate import Fitted, restricted
+from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.likelihood.criterion import one_thread
 
 STEP = 1e-3
@@ -28,7 +28,7 @@ FLAT = 1e-8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curvature:
-    """Second-order facts at the optimum, on conditioned columns and in units of sigma.
+    """Second-order facts at the optimum, on standardized columns and in units of sigma.
 
     C : (p, p) (X' V0^-1 X)^-1
     slopes : (k, p, p) d(sigma^2 C)/d tau at sigma = 1; k = size + 1, log sigma last
@@ -45,7 +45,7 @@ def curvature(fit: Fitted) -> Curvature:
     """Differentiate the criterion of a fit around its optimum."""
     point, problem = fit.point, fit.problem
     assert point.state is not None
-    size, reml = problem.size, restricted(fit)
+    size, reml = problem.size, is_restricted(fit)
     sigma2, df = point.sigma2, problem.criterion.df(reml)
     C = point.state.solution.information_inverse[0]
     _, r2 = (g[0] for g in point.state.gradients(reml))

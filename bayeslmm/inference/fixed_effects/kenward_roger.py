@@ -11,7 +11,7 @@ Kenward and Roger (1997), Biometrics 53, 983-997.
 What Kenward and Roger need of V = V(psi), whatever kernel holds it: a value, and one function that a kernel answers.
 
 psi are the components of the covariance: variances and covariances of every random term and of the errors wherever V is linear in them,
-and sigma^2 last. All is on conditioned columns of X and in units of sigma (V0 = V / sigma^2, psi_k = 1).
+and sigma^2 last. All is on standardized columns of X and in units of sigma (V0 = V / sigma^2, psi_k = 1).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ EXACT = 1e-10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KenwardRoger:
-    """On conditioned columns, in units of sigma.
+    """On standardized columns, in units of sigma.
 
     C : (p, p) model-based, adjusted : (p, p); P : (k, p, p) X' V^-1 V_a V^-1 X; W : (k, k) covariance of the components
     """

@@ -27,9 +27,9 @@ from bayeslmm.inference.fixed_effects.kenward_roger import CovariancePieces, cov
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.random_effects.blocked import LevelsState
+from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
-from bayeslmm.likelihood.random_effects.off_diagonal import Coupling, DenseCoupling, lower_entries
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, OffDiagonalBlock, lower_entries
 
 Blocks = list[Array]
 """One (B, s, s) array for each batch of components of the remaining factors."""
@@ -51,7 +51,7 @@ class LevelSpace:
     N : (q, q, K) the diagonal blocks of Y Q Y'; U, Q, R = I - Q U, M22 = U R : blocks of the rest
     """
 
-    levels: LevelsState
+    levels: BlockedCholesky
     F: Array | None
     B: Array | None
     G1: Array | None
@@ -257,15 +257,15 @@ def _own_blocks(M: Array, q: int) -> Array:
     return np.asarray(np.einsum("blilj->ij", tiles))
 
 
-def quadratic_form(coupling: Coupling, H: Array) -> Array:
+def quadratic_form(coupling: OffDiagonalBlock, H: Array) -> Array:
     """sum_k E_k' H_k E_k in flat storage (lower entries) for symmetric H (q, q, K)."""
-    if isinstance(coupling, DenseCoupling):
+    if isinstance(coupling, DenseOffDiagonal):
         total = sum((coupling.E[a] * H[a, b][:, None]).T @ coupling.E[b] for a in range(len(H)) for b in range(len(H)))
         return np.asarray(total).reshape(-1)
     return np.asarray(sum(product @ H[a, b] for (a, b), product in zip(lower_entries(len(H)), coupling.products, strict=True)))
 
 
-def level_space(levels: LevelsState) -> LevelSpace:
+def level_space(levels: BlockedCholesky) -> LevelSpace:
     """Read M and G off an evaluation of the likelihood."""
     p, rest, first = levels.cross.p, levels.rest, levels.first
     F = B = G1 = G2 = N = None
@@ -369,18 +369,18 @@ def assemble(state: RandomEffectsState, parts: Components, n: int) -> Covariance
     """The pieces of all components, sigma^2 last: W^-1 = V0 - Z D Z'."""
     space = level_space(state.levels)
     p = state.levels.cross.p
-    border = state.solution.border[0][:p, :p]
+    Xy = state.solution.Xy[0][:p, :p]
     k, w = parts.count, parts.weights
     P, Q, traces = space.P(parts.directions), space.Q_pairs(parts.directions), space.traces(parts.directions)
     single = _single_traces(state, parts.directions)
     P_D, Q_D, t_D = np.einsum("a,axy->xy", w, P), np.einsum("b,abxy->axy", w, Q), traces @ w
     Q_DD, t_DD, s_D = np.einsum("a,axy->xy", w, Q_D), float(w @ t_D), float(w @ single)
     P_all, Q_all, t_all = np.empty((k + 1, p, p)), np.empty((k + 1, k + 1, p, p)), np.empty((k + 1, k + 1))
-    P_all[:k], P_all[k] = P[:k], border - P_D
+    P_all[:k], P_all[k] = P[:k], Xy - P_D
     Q_all[:k, :k] = Q[:k, :k]
     Q_all[:k, k] = P[:k] - Q_D[:k]
     Q_all[k, :k] = Q_all[:k, k].swapaxes(-1, -2)
-    Q_all[k, k] = border - 2.0 * P_D + Q_DD
+    Q_all[k, k] = Xy - 2.0 * P_D + Q_DD
     t_all[:k, :k] = traces[:k, :k]
     t_all[:k, k] = t_all[k, :k] = single[:k] - t_D[:k]
     t_all[k, k] = n - 2.0 * s_D + t_DD

@@ -14,15 +14,15 @@ from bayeslmm._arrays import Array
 from bayeslmm.inference.fixed_effects.kenward_roger import CovariancePieces, covariance_pieces
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.kernel import RowsState, SubjectsState
-from bayeslmm.likelihood.structured.residual_structure import Grouped, SpatialStructure, VisitStructure
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure, VisitStructure
 
 MEMORY = 20_000_000
 """Elements of derivative matrices held at once."""
 
 
 @covariance_pieces.register
-def _(state: SubjectsState, problem: Problem, x: Array) -> CovariancePieces:  # noqa: ARG001
+def _(state: BlockDiagonalState, problem: Problem, x: Array) -> CovariancePieces:  # noqa: ARG001
     with one_thread():
         return _Components(state, x).pieces()
 
@@ -31,7 +31,7 @@ def _(state: SubjectsState, problem: Problem, x: Array) -> CovariancePieces:  # 
 class _Components:
     """The components of a structured model at x, sigma = 1."""
 
-    state: SubjectsState
+    state: BlockDiagonalState
     x: Array
 
     def pieces(self) -> CovariancePieces:
@@ -61,9 +61,9 @@ class _Components:
 
     # -- what psi is ---------------------------------------------------------------------------------------------------------------
 
-    def _residual(self) -> Grouped | None:
+    def _residual(self) -> GroupedStructure | None:
         structure = self.state.kernel.structure
-        return structure if isinstance(structure, Grouped) else None
+        return structure if isinstance(structure, GroupedStructure) else None
 
     def jacobian(self) -> Array:
         """dpsi / d(x, log sigma), (k, size + 1)."""
@@ -93,7 +93,7 @@ class _Components:
         out[begin + k_R :, kernel.variance_part] = np.eye(kernel.variance.size)
         return out
 
-    def first(self, part: RowsState, cut: slice) -> Array:
+    def first(self, part: StructuredBlockFactor, cut: slice) -> Array:
         """dV0/dpsi of some blocks, (k, B, rows, rows), in scaled rows."""
         kernel = self.state.kernel
         found = []
@@ -107,7 +107,7 @@ class _Components:
             found.append((slope[..., :, None] + slope[..., None, :]) * part.R[cut])
         return np.concatenate(found)
 
-    def _residual_blocks(self, residual: Grouped, part: RowsState, cut: slice, order: int) -> Array:
+    def _residual_blocks(self, residual: GroupedStructure, part: StructuredBlockFactor, cut: slice, order: int) -> Array:
         """First (groups x size) or second (groups x size x size) derivatives of R0 in its components, over blocks."""
         block = part.batch.block.part(cut)
         s, full = residual.covariance.size, residual.padded(self.state.phi)
@@ -133,7 +133,7 @@ class _Components:
         random = any(not term.covariance.component_linear for term in kernel.random.terms)
         return random or kernel.variance.size > 0 or (residual is not None and not residual.covariance.component_linear)
 
-    def _add_second(self, second: Array, part: RowsState, cut: slice, S: Array) -> None:
+    def _add_second(self, second: Array, part: StructuredBlockFactor, cut: slice, S: Array) -> None:
         kernel, residual = self.state.kernel, self._residual()
         for i, term in enumerate(kernel.random.terms):
             if not term.covariance.component_linear:
@@ -150,7 +150,7 @@ class _Components:
         if kernel.variance.size:
             self._add_variance_second(second, part, cut, S)
 
-    def _add_variance_second(self, second: Array, part: RowsState, cut: slice, S: Array) -> None:
+    def _add_variance_second(self, second: Array, part: StructuredBlockFactor, cut: slice, S: Array) -> None:
         """S R0 S with log S linear in its parameters: d2V_ij = (a_i + a_j)(b_i + b_j) R_ij, and d2V = (a_i + a_j) dR_ij with those of R."""
         kernel = self.state.kernel
         slope = self.state.slopes[:, part.batch.rows[cut]]

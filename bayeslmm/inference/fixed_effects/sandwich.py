@@ -22,7 +22,7 @@ from bayeslmm.errors import InferenceError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import fai_cornelius, grouping_factors, is_nested, top_factor
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.structured.kernel import ordered_rows
+from bayeslmm.likelihood.structured.kernel import order_rows
 from bayeslmm.likelihood.structured.residual_covariance import error_covariances
 
 POWERS = {"CR0": 0.0, "CR1": 0.0, "CR2": -0.5, "CR3": -1.0}
@@ -48,7 +48,7 @@ class Batch:
 class Sandwich:
     """A robust covariance on the user's columns, and what its degrees of freedom need.
 
-    C : (p, p) model-based and back : (p, p), both for conditioned columns; vcov : (p, p) robust, the user's columns
+    C : (p, p) model-based and back : (p, p), both for standardized columns; vcov : (p, p) robust, the user's columns
     """
 
     C: Array
@@ -86,8 +86,8 @@ def sandwich(fit: Fitted, kind: str, cluster: str | None = None) -> Sandwich:
     """
     factor = cluster_factor(fit.design, cluster)
     _refuse_related(fit.design, factor)
-    back = fit.problem.conditioning.back
-    scale = fit.point.sigma2 * fit.problem.conditioning.y_scale**2
+    back = fit.problem.standardization.back
+    scale = fit.point.sigma2 * fit.problem.standardization.y_scale**2
     assert fit.point.state is not None
     C = scale * fit.point.state.solution.information_inverse[0]
     with one_thread():
@@ -148,12 +148,12 @@ def _adjusted(X: Array, e: Array, C: Array, power: float) -> Batch:
 
 
 def _whitened(fit: Fitted, codes: Codes) -> Iterator[tuple[Array, Array]]:
-    """L^-1 X (B, k, p) and L^-1 (y - X alpha) (B, k) of all clusters of one size, on conditioned columns of X."""
-    design, c = fit.design, fit.problem.conditioning
+    """L^-1 X (B, k, p) and L^-1 (y - X alpha) (B, k) of all clusters of one size, on standardized columns of X."""
+    design, c = fit.design, fit.problem.standardization
     X = (design.X - c.center) @ c.B
     e = design.y - design.X @ fit.estimate.alpha - (0.0 if design.offset is None else design.offset)
     both = np.column_stack([X, e])
-    for rows in ordered_rows(design, codes):
+    for rows in order_rows(design, codes):
         L = np.linalg.cholesky(_marginal(fit, rows))
         white = np.linalg.solve(L, both[rows])
         yield white[..., :-1], white[..., -1]

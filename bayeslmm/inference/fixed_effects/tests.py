@@ -18,7 +18,7 @@ from scipy import stats
 
 from bayeslmm._arrays import Array
 from bayeslmm.errors import InferenceError, SpecificationError
-from bayeslmm.estimate.estimate import Fitted, restricted
+from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.inference.fixed_effects import kenward_roger_random as level_pieces
 from bayeslmm.inference.fixed_effects import kenward_roger_structured as subject_pieces
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
@@ -186,8 +186,8 @@ class Inference:
         return curvature(self.fit)
 
     def adjustment(self, information: str, linear: bool) -> KenwardRoger:
-        """Kenward-Roger on conditioned columns."""
-        if not restricted(self.fit):
+        """Kenward-Roger on standardized columns."""
+        if not is_restricted(self.fit):
             raise InferenceError("Kenward-Roger is defined for REML fits", "this fit is by ML", "fit('REML'), or df='satterthwaite'")
         key = (information, linear)
         if key not in self._adjustments:
@@ -207,7 +207,7 @@ class Inference:
             return self.fit.estimate.vcov
         if choice.vcov in POWERS:
             return self.robust(choice.vcov).vcov
-        c = self.fit.problem.conditioning
+        c = self.fit.problem.standardization
         adjusted = self.adjustment(choice.information, choice.vcov.endswith("linear")).adjusted
         return np.asarray(self.fit.point.sigma2 * c.y_scale**2 * (c.back @ adjusted @ c.back.T))
 
@@ -226,10 +226,10 @@ class Inference:
     def _satterthwaite(self, choice: Choice) -> Degrees:
         if choice.vcov in POWERS:
             return self.robust(choice.vcov)
-        return Satterthwaite(self.curvature, self.fit.problem.conditioning.back)
+        return Satterthwaite(self.curvature, self.fit.problem.standardization.back)
 
     def _kenward_roger(self, choice: Choice, linear: bool) -> Degrees:
-        return KenwardRogerDegrees(self.adjustment(choice.information, linear), self.fit.problem.conditioning.back)
+        return KenwardRogerDegrees(self.adjustment(choice.information, linear), self.fit.problem.standardization.back)
 
     def fixed_effects(self, choice: Choice) -> FixedEffects:
         design = self.fit.design

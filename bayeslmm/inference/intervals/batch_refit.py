@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, chained
 from bayeslmm.data.design import Design
-from bayeslmm.estimate.boundary import NULL
+from bayeslmm.estimate.boundary import NULL_DIRECTION
 from bayeslmm.likelihood.criterion import Criterion, one_thread
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.random_effects.blocked import evaluate
+from bayeslmm.likelihood.random_effects.blocked import evaluate_blocked
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts, Factor
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
-from bayeslmm.likelihood.random_effects.level_blocks import LevelBlock
-from bayeslmm.likelihood.structured.kernel import SubjectsKernel, pooled
+from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, pool_by_pattern
 
 ELEMENTS = 4_000_000
 """Entries of [Z' W y] held at once when many responses are evaluated together."""
 
 
 def conditioned(problem: Problem, Y: Array) -> Array:
-    """Responses (n, B) or (n,) on the conditioned scale."""
-    c, design = problem.conditioning, problem.design
+    """Responses (n, B) or (n,) on the standardized scale."""
+    c, design = problem.standardization, problem.design
     mean = design.X @ c.alpha0
     if design.offset is not None:
         mean = mean + design.offset
@@ -46,13 +46,13 @@ def with_response(problem: Problem, design: Design) -> Problem:
     kernel = problem.criterion.kernel
     if isinstance(kernel, RandomEffectsKernel):
         products = Products.of(problem, y[:, None])
-        moved: RandomEffectsKernel | SubjectsKernel = replace(kernel, cross=products.one(0))
+        moved: RandomEffectsKernel | BlockDiagonalKernel = replace(kernel, cross=products.one(0))
     else:
-        assert isinstance(kernel, SubjectsKernel)
-        border = kernel.data.border.copy()
-        border[:, -1] = y
-        groups = [pooled(problem.design, batch.rows, border[batch.rows]) for batch in kernel.data.behind]
-        data = replace(kernel.data, border=border, pooled=tuple(group for group in groups if group is not None))
+        assert isinstance(kernel, BlockDiagonalKernel)
+        Xy = kernel.data.Xy.copy()
+        Xy[:, -1] = y
+        groups = [pool_by_pattern(problem.design, batch.rows, Xy[batch.rows]) for batch in kernel.data.behind]
+        data = replace(kernel.data, Xy=Xy, pooled=tuple(group for group in groups if group is not None))
         moved = replace(kernel, data=data)
     return replace(problem, design=design, criterion=replace(problem.criterion, kernel=moved))
 
@@ -72,13 +72,13 @@ class Products:
 
     @classmethod
     def of(cls, problem: Problem, Y: Array) -> Products:
-        """One pass over the rows; Y (n, B) conditioned."""
-        kernel, design, c = problem.criterion.kernel, problem.design, problem.conditioning
+        """One pass over the rows; Y (n, B) standardized."""
+        kernel, design, c = problem.criterion.kernel, problem.design, problem.standardization
         assert isinstance(kernel, RandomEffectsKernel)
         everything = slice(0, len(Y))
         w = c.weights(design, everything)
         weighted = Y if w is None else Y * w[:, None]
-        X = c.border(design, everything)[:, :-1]
+        X = c.Xy(design, everything)[:, :-1]
         cross = kernel.cross
         blocks = [_level_products(problem, factor, weighted) for factor in cross.factors]
         first = blocks[0] if cross.first is not None else None
@@ -93,8 +93,8 @@ class Products:
     def one(self, b: int) -> CrossProducts:
         """The cross-products of one response."""
         found = self._crossed(np.array([b]))
-        first = None if found.first is None else LevelBlock(found.first.A, np.ascontiguousarray(found.first.C[:, 0]))
-        return replace(found, border=found.border[0], first=first, V0=None if found.V0 is None else found.V0[0])
+        first = None if found.first is None else BlockDiagonal(found.first.A, np.ascontiguousarray(found.first.C[:, 0]))
+        return replace(found, Xy=found.Xy[0], first=first, V0=None if found.V0 is None else found.V0[0])
 
     def together(self, which: Codes) -> CrossProducts:
         """The cross-products of some responses, one for each theta."""
@@ -110,28 +110,28 @@ class Products:
 
     def _crossed(self, which: Codes) -> CrossProducts:
         cross, p, t = self.cross, self.cross.p, len(which)
-        border = np.empty((t, p + 1, p + 1))
-        border[:, :p, :p] = cross.border[:p, :p]
-        border[:, p, :p] = border[:, :p, p] = self.Xy[:, which].T
-        border[:, p, p] = self.yy[which]
+        Xy = np.empty((t, p + 1, p + 1))
+        Xy[:, :p, :p] = cross.Xy[:p, :p]
+        Xy[:, p, :p] = Xy[:, :p, p] = self.Xy[:, which].T
+        Xy[:, p, p] = self.yy[which]
         first = None
         if cross.first is not None and self.first is not None:
             q, K = cross.first.q, cross.first.K
             C = np.empty((q, t, p + 1, K))
             C[:, :, :p] = cross.first.C[:, None, :p]
             C[:, :, p] = self.first[:, :, which].transpose(0, 2, 1)
-            first = LevelBlock(cross.first.A, C)
+            first = BlockDiagonal(cross.first.A, C)
         V0 = None
         if cross.V0 is not None and self.rest is not None:
             V0 = np.empty((t, *cross.V0.shape))
             V0[:, :, :p] = cross.V0[:, :p]
             V0[:, :, p] = self.rest[:, which].T
-        return replace(cross, border=border, first=first, V0=V0)
+        return replace(cross, Xy=Xy, first=first, V0=V0)
 
 
 def _level_products(problem: Problem, factor: Factor, weighted: Array) -> Array:
     """Z'Wy of a factor by level, (q, K, B), the columns of its relationship matrix's root included."""
-    design, c = problem.design, problem.conditioning
+    design, c = problem.design, problem.standardization
     n = len(weighted)
     codes = design.terms[factor.terms[0]].group.codes
     found = []
@@ -158,7 +158,7 @@ def evaluate_many(criterion: Criterion, products: Products, which: Codes, x: Arr
     """Value and gradient of the criterion for responses `which`, at x (t, size)."""
     kernel = criterion.kernel
     assert isinstance(kernel, RandomEffectsKernel)
-    levels = evaluate(products.together(which), kernel.parameters.blocks(x))
+    levels = evaluate_blocked(products.together(which), kernel.parameters.blocks(x))
     state = RandomEffectsState(kernel.parameters, x, levels)
     solution, df = state.solution, criterion.df(restricted)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -184,7 +184,7 @@ REACH = 2.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ManyFits:
-    """x (B, size), sigma^2 (B,) and alpha (B, p) on conditioned columns, the criterion (B,); settled : (B,) to be believed."""
+    """x (B, size), sigma^2 (B,) and alpha (B, p) on standardized columns, the criterion (B,); settled : (B,) to be believed."""
 
     x: Array
     sigma2: Array
@@ -194,7 +194,7 @@ class ManyFits:
 
 
 def fit_many(problem: Problem, Y: Array, restricted: bool, start: Array) -> ManyFits:
-    """Fit responses Y (n, B), conditioned, from x = start."""
+    """Fit responses Y (n, B), standardized, from x = start."""
     products = Products.of(problem, Y)
     parts = []
     with one_thread(problem.criterion.width):
@@ -294,7 +294,7 @@ def _certified(problem: Problem, products: Products, which: Codes, x: Array, res
     parameters = problem.random
     singular = np.zeros(len(x), bool)
     for term in parameters.terms:
-        singular |= np.linalg.svd(term.covariance.factor(x[:, term.part]), compute_uv=False).min(axis=-1) < 1e2 * NULL
+        singular |= np.linalg.svd(term.covariance.factor(x[:, term.part]), compute_uv=False).min(axis=-1) < 1e2 * NULL_DIRECTION
     good = np.ones(len(x), bool)
     rows = np.flatnonzero(singular)
     if len(rows) == 0:
@@ -311,5 +311,5 @@ def _certified(problem: Problem, products: Products, which: Codes, x: Array, res
 def _slopes(G: Array, T: Array) -> Array:
     """The smallest derivative along the null directions of each T, (t,); 0 where there are none."""
     left, sizes, _ = np.linalg.svd(T)
-    null = left * (sizes < 1e2 * NULL)[:, None, :]
+    null = left * (sizes < 1e2 * NULL_DIRECTION)[:, None, :]
     return np.minimum(np.linalg.eigvalsh(null.transpose(0, 2, 1) @ (0.5 * (G + G.transpose(0, 2, 1))) @ null).min(axis=-1), 0.0)

@@ -29,7 +29,7 @@ from bayeslmm.inference.intervals.parameters import parameter_names, parameter_t
 from bayeslmm.inference.intervals.profile import checked_level
 from bayeslmm.inference.intervals.resampling import resampled, resampling_factor, without
 from bayeslmm.likelihood.criterion import Method
-from bayeslmm.likelihood.problem import Problem, build
+from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.results.render import html_of_frame
 from bayeslmm.results.simulate import responses
@@ -103,7 +103,7 @@ class Cases:
         design = resampled(fit.design, self.factor, drawn)
         if np.linalg.matrix_rank(design.X) < design.X.shape[1]:
             raise np.linalg.LinAlgError("columns of X are collinear in the rows drawn")
-        problem = build(design)
+        problem = build_problem(design)
         model = redesigned(fit.model, design)
         return _values(problem, estimate(problem, _method(fit)), model, self.statistic)
 
@@ -143,7 +143,7 @@ def _values(problem: Problem, found: Estimate, model: Any, statistic: Statistic 
         raise BayesLMMError("the search did not converge", "a replicate", "its failure is counted; see Bootstrap.failures")
     if statistic is not None:
         return statistic_values(statistic(Fit(model, problem, found, 0.0)))
-    c = problem.conditioning
+    c = problem.standardization
     sigma2 = np.array([found.sigma**2 / problem.sigma2(1.0)])
     alpha = np.linalg.solve(c.back, (found.alpha - c.alpha0) / c.y_scale) if len(found.alpha) else found.alpha
     return np.asarray(parameter_table(problem, found.x[None], sigma2, alpha[None])[0])
@@ -311,7 +311,7 @@ def own_values(fit: Fit, statistic: Statistic | None) -> pd.Series[float]:
     if statistic is not None:
         value = statistic(fit)
         return pd.Series(statistic_values(value), index=statistic_names(value), name="estimate")
-    c = fit.problem.conditioning
+    c = fit.problem.standardization
     alpha = np.linalg.solve(c.back, (fit.fixef_kept - c.alpha0) / c.y_scale) if len(fit.fixef_kept) else fit.fixef_kept
     values = parameter_table(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), alpha[None])[0]
     return pd.Series(values, index=parameter_names(fit.problem), name="estimate")

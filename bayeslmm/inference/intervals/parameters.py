@@ -1,6 +1,6 @@
 """Covariance parameters as a report names them: `sd__Intercept|Subject`, `cor__Intercept.Days|Subject`, `sd__Observation`, `rho`.
 
-Each is a function of tau = (x, nu), nu = log sigma on conditioned columns, and says on which scale its estimate is nearest to normal.
+Each is a function of tau = (x, nu), nu = log sigma on standardized columns, and says on which scale its estimate is nearest to normal.
 
 All parameters of many fits of one model: a column for each, named as `confint` names them.
 """
@@ -17,7 +17,7 @@ from bayeslmm._arrays import Array
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import residual_parameters
-from bayeslmm.likelihood.structured.residual_structure import Grouped
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
 from bayeslmm.results.random_effects import INDEPENDENT, by_group
 
 Scale = Literal["log", "fisher", "plain"]
@@ -104,7 +104,7 @@ class StructureParameter:
 
     def values(self, problem: Problem, tau: Array) -> Array:
         kernel = problem.structured
-        assert kernel is not None and isinstance(kernel.structure, Grouped)
+        assert kernel is not None and isinstance(kernel.structure, GroupedStructure)
         covariance = kernel.structure.covariance
         phi = tau[:, :-1][:, kernel.residual_part]
         sets = np.concatenate([np.ones((len(tau), 1)), phi], axis=1).reshape(len(tau), kernel.structure.groups, covariance.size)
@@ -135,7 +135,7 @@ def sigmas(problem: Problem, tau: Array) -> Array:
 def _covariances(problem: Problem, position: int, tau: Array) -> Array:
     term = problem.random.terms[position]
     root = term.map.whole @ term.covariance.factor(tau[:, :-1][:, term.part])
-    scale = (np.exp(tau[:, -1]) * problem.conditioning.y_scale) ** 2
+    scale = (np.exp(tau[:, -1]) * problem.standardization.y_scale) ** 2
     return np.asarray(scale[:, None, None] * (root @ root.swapaxes(-1, -2)))
 
 
@@ -194,7 +194,7 @@ def _errors(problem: Problem) -> Iterator[Parameter]:
         yield ErrorSd()
         return
     structure = kernel.structure
-    if isinstance(structure, Grouped):
+    if isinstance(structure, GroupedStructure):
         kinds = [parameter.kind for parameter in structure.covariance.natural_parameters]
         for g in range(structure.groups):
             for k, kind in enumerate(kinds):
@@ -212,6 +212,6 @@ def parameter_names(problem: Problem) -> list[str]:
 
 
 def parameter_table(problem: Problem, x: Array, sigma2: Array, alpha: Array) -> Array:
-    """(B, parameters) from x (B, size), sigma^2 (B,) and alpha (B, p) on conditioned columns."""
+    """(B, parameters) from x (B, size), sigma^2 (B,) and alpha (B, p) on standardized columns."""
     tau = np.column_stack([x, 0.5 * np.log(sigma2)])
     return np.column_stack([*(parameter.values(problem, tau) for parameter in covariance_parameters(problem)), problem.alpha(alpha)])

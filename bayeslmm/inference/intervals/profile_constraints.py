@@ -1,9 +1,9 @@
 """The lowest criterion with one parameter held at a value: a slice through the model for each kind of parameter.
 
-Wherever it can be, what is held becomes an entry of x (`turned`), so that an sd of 0 and a correlation of 1 are ordinary points and the
-rest is a search without constraints. What has no such axes goes by an augmented Lagrangian.
+Wherever it can be, what is held becomes an entry of x (`rotate_problem`), so that an sd of 0 and a correlation of 1 are ordinary points
+and the rest is a search without constraints. What has no such axes goes by an augmented Lagrangian.
 
-The criterion before sigma is profiled out: a function of tau = (x, nu), nu = log sigma on conditioned columns.
+The criterion before sigma is profiled out: a function of tau = (x, nu), nu = log sigma on standardized columns.
 
     f(x, nu) = log |V0| [+ log |X' V0^-1 X|] + d (log 2 pi + 2 nu) + r2(x) exp(-2 nu)
 
@@ -11,7 +11,7 @@ Its minimum over nu is the profiled criterion. What is held fixed in a profile, 
 
 The same cross-products with other columns of [X y]: combinations of them, another response, many responses at once.
 
-Only the border of the cross-products knows of X and y; the blocks of the random effects stay as they are.
+Only the part of [X y] in the cross-products knows of X and y; the blocks of the random effects stay as they are.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from bayeslmm.likelihood.criterion import Criterion, one_thread
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.random_effects.level_blocks import LevelBlock
-from bayeslmm.likelihood.rotation import turn_towards, turned, turned_x
-from bayeslmm.likelihood.structured.kernel import PooledBatch, SubjectData, SubjectsKernel
+from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
+from bayeslmm.likelihood.rotation import rotate_problem, rotated_x, rotation_towards
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, PooledBatch, SubjectData
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,24 +81,24 @@ def recombined(criterion: Criterion, M: Array) -> Criterion:
     """The criterion of [X y] M, M (p + 1, s); the last of the s columns is the response."""
     kernel = criterion.kernel
     if isinstance(kernel, RandomEffectsKernel):
-        moved: RandomEffectsKernel | SubjectsKernel = replace(kernel, cross=_cross(kernel.cross, M))
+        moved: RandomEffectsKernel | BlockDiagonalKernel = replace(kernel, cross=_cross(kernel.cross, M))
     else:
-        assert isinstance(kernel, SubjectsKernel)
+        assert isinstance(kernel, BlockDiagonalKernel)
         moved = replace(kernel, data=_rows(kernel.data, M))
     return replace(criterion, p=M.shape[1] - 1, kernel=moved)
 
 
 def _cross(cross: CrossProducts, M: Array) -> CrossProducts:
-    border = M.T @ cross.border @ M
+    Xy = M.T @ cross.Xy @ M
     first = cross.first
     if first is not None:
-        first = LevelBlock(first.A, np.ascontiguousarray(np.einsum("ark,rs->ask", first.C, M)))
+        first = BlockDiagonal(first.A, np.ascontiguousarray(np.einsum("ark,rs->ask", first.C, M)))
     V0 = None if cross.V0 is None else cross.V0 @ M
-    return replace(cross, p=M.shape[1] - 1, border=0.5 * (border + border.T), first=first, V0=V0)
+    return replace(cross, p=M.shape[1] - 1, Xy=0.5 * (Xy + Xy.T), first=first, V0=V0)
 
 
 def _rows(data: SubjectData, M: Array) -> SubjectData:
-    return replace(data, border=data.border @ M, pooled=tuple(_pooled(batch, M, data.r) for batch in data.pooled))
+    return replace(data, Xy=data.Xy @ M, pooled=tuple(_pooled(batch, M, data.r) for batch in data.pooled))
 
 
 def _pooled(batch: PooledBatch, M: Array, r: int) -> PooledBatch:
@@ -109,7 +109,7 @@ def _pooled(batch: PooledBatch, M: Array, r: int) -> PooledBatch:
 
 def coefficient_held(problem: Problem, j: int, value: float) -> Criterion:
     """The criterion over the other coefficients, coefficient j of the columns kept held at a value (user's scale)."""
-    c = problem.conditioning
+    c = problem.standardization
     b = c.back[j]
     p = len(b)
     shift = (value - c.alpha0[j]) / c.y_scale / float(b @ b)
@@ -224,7 +224,7 @@ class SdSlice:
     position: int | None
 
     def start(self, tau: Array) -> Array:
-        x = tau[:-1] if self.position is None else turned_x(self.problem, self.position, tau[:-1])
+        x = tau[:-1] if self.position is None else rotated_x(self.problem, self.position, tau[:-1])
         return np.append(np.delete(x, self.k), tau[-1])
 
     def _tau(self, u: Array, value: float) -> Array:
@@ -268,7 +268,7 @@ class CorrelationSlice:
         return term.part.start, term.part.start + 1, term.part.start + term.covariance.q
 
     def start(self, tau: Array) -> Array:
-        x = turned_x(self.problem, self.position, tau[:-1])
+        x = rotated_x(self.problem, self.position, tau[:-1])
         i, j, k = self._places
         length = float(np.hypot(self.d * x[i] + self.e * x[j], self.e * x[k]))
         u = np.delete(x, k)
@@ -356,10 +356,10 @@ def _sd_slice(problem: Problem, parameter: RandomSd, restricted: bool) -> Slice 
     """On turned axes where the term is unstructured, on its own where the sd is an entry of x; None where it is neither."""
     position, a = parameter.position, parameter.column
     term = problem.random.terms[position]
-    covariance, begin, unit = term.covariance, term.part.start, problem.conditioning.y_scale
+    covariance, begin, unit = term.covariance, term.part.start, problem.standardization.y_scale
     row = term.map.whole[a]
     if covariance.name == "us" and covariance.q > 1:
-        moved = turned(problem, position, turn_towards([row]))
+        moved = rotate_problem(problem, position, rotation_towards([row]))
         return SdSlice(moved, restricted, begin, unit * float(np.linalg.norm(row)), position)
     if covariance.q == 1 or covariance.name == "diag":
         return SdSlice(problem, restricted, begin + a, unit * float(abs(row[a])), None)
@@ -371,6 +371,6 @@ def _sd_slice(problem: Problem, parameter: RandomSd, restricted: bool) -> Slice 
 def _correlation_slice(problem: Problem, parameter: RandomCorrelation, restricted: bool) -> Slice:
     a, b = parameter.columns
     whole = problem.random.terms[parameter.position].map.whole
-    turn = turn_towards([whole[a], whole[b]])
+    turn = rotation_towards([whole[a], whole[b]])
     d, e = (whole[b] @ turn)[:2]
-    return CorrelationSlice(turned(problem, parameter.position, turn), restricted, parameter.position, float(d), float(e))
+    return CorrelationSlice(rotate_problem(problem, parameter.position, turn), restricted, parameter.position, float(d), float(e))

@@ -30,7 +30,7 @@ from bayeslmm.data.variables import FactorAtom, TrainedAtom
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import choose, fixed_effects
-from bayeslmm.likelihood.standardize import Conditioning
+from bayeslmm.likelihood.standardize import Standardization
 
 RANK = 1e-8
 """Relative size below which a direction is 0."""
@@ -60,8 +60,8 @@ class Effect:
 class Hypotheses:
     """Effects in the order of the formula (the intercept too), T (p, all columns), and the inverse of `back`.
 
-    unback : (p, p) coefficients of conditioned columns from those of the user's
-    gram : (p, p) X~'X~ of conditioned columns
+    unback : (p, p) coefficients of standardized columns from those of the user's
+    gram : (p, p) X~'X~ of standardized columns
     """
 
     effects: tuple[Effect, ...]
@@ -77,7 +77,7 @@ class Hypotheses:
     def rows(self, effect: Effect, kind: int, metric: Array | None = None) -> Array:
         """Independent rows of the hypothesis of a term, (q, p) over the coefficients kept.
 
-        metric : (p, p) X' M X of conditioned columns, by which types 1 and 2 are sequential; unweighted least squares by default
+        metric : (p, p) X' M X of standardized columns, by which types 1 and 2 are sequential; unweighted least squares by default
         """
         if kind == 3:
             return self._about_the_mean(self._in_units(self._type3(effect), effect), effect)
@@ -153,13 +153,13 @@ def left_null(M: Array) -> Array:
     return np.asarray(left[:, rank:].T)
 
 
-def hypotheses(design: Design, conditioning: Conditioning) -> Hypotheses:
+def hypotheses(design: Design, standardization: Standardization) -> Hypotheses:
     """Write the design with all indicator columns and find T."""
     block = design.encoding.fixed_block
     source = Columns(read_table(design.frame, block.columns))
     columns: dict[str, Array] = {}
     effects, parts, begin = [], [], 0
-    X = (design.X - conditioning.center) @ conditioning.B
+    X = (design.X - standardization.center) @ standardization.B
     gram = X.T @ X
     for term in expand(design.spec.formula.fixed):
         for key in term.atoms:
@@ -174,8 +174,8 @@ def hypotheses(design: Design, conditioning: Conditioning) -> Hypotheses:
         where = slice(begin, begin + own.shape[1])
         effects.append(Effect(name, factors, frozenset(term.atoms) - factors, where, _free(widths, begin), widths))
         begin += own.shape[1]
-    T = conditioning.back @ np.concatenate(parts, axis=1) if parts else np.zeros((X.shape[1], 0))
-    return Hypotheses(tuple(effects), T, np.linalg.inv(conditioning.back), gram)
+    T = standardization.back @ np.concatenate(parts, axis=1) if parts else np.zeros((X.shape[1], 0))
+    return Hypotheses(tuple(effects), T, np.linalg.inv(standardization.back), gram)
 
 
 def _free(widths: Sequence[tuple[int, bool]], begin: int) -> tuple[int, ...]:
@@ -243,7 +243,7 @@ def anova(
         raise SpecificationError(f"unknown type of F tests {type!r}", "type=", "1 (sequential), 2 or 3 (marginal)")
     choice = choose(df, vcov, information)
     effects = fixed_effects(fit, df, vcov, information, cluster)
-    asked = hypotheses(fit.design, fit.problem.conditioning)
+    asked = hypotheses(fit.design, fit.problem.standardization)
     metric = None
     if choice.df in ("containment", "residual") and fit.point.state is not None:
         metric = np.linalg.inv(fit.point.state.solution.information_inverse[0])

@@ -15,25 +15,25 @@ from functools import cached_property
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.likelihood.kernel import Solution, solve_border
+from bayeslmm.likelihood.kernel import Solution, solve_Xy
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
-from bayeslmm.likelihood.random_effects.level_blocks import CHUNK, LevelState, LevelSums, gram
-from bayeslmm.likelihood.random_effects.schur import RestState, factorise
+from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, BlockFactor, LevelSums, gram
+from bayeslmm.likelihood.random_effects.schur import SchurComplement, factorise
 
 
 @dataclass(frozen=True, eq=False)
-class LevelsState:
+class BlockedCholesky:
     """One evaluation: the solution, the states of the first factor and of the rest, and what links them; adjoints are kept once found."""
 
     cross: CrossProducts
     Ts: tuple[Array, ...]
     solution: Solution
     sums: LevelSums | None
-    eliminated: LevelState | None
-    rest: RestState | None
+    eliminated: BlockFactor | None
+    rest: SchurComplement | None
 
     @cached_property
-    def first(self) -> LevelState | None:
+    def first(self) -> BlockFactor | None:
         """The first factor level by level; found only when asked for where sums over the levels were enough."""
         if self.eliminated is None and self.cross.first is not None:
             return self.cross.first.eliminate(self.Ts[0], derivatives=True)
@@ -132,7 +132,7 @@ class LevelsState:
             out.append(2.0 * G @ self.Ts[0])
         if self.rest is not None:
             Rx = self.rest.seen[..., :p]
-            out += self.rest.logdet_gradients(Qxx, Rx, self.rest.solved_border(p))
+            out += self.rest.logdet_gradients(Qxx, Rx, self.rest.solved_Xy(p))
         return out
 
     def _first_information(self, Qxx: Array) -> Array:
@@ -236,25 +236,25 @@ class LevelsState:
         return self._without_fixed(total, dX)
 
     def modes(self) -> list[Array]:
-        """Conditional modes beta of every factor, (q, t, K), on the conditioned columns (before L of a relationship matrix)."""
+        """Conditional modes beta of every factor, (q, t, K), on the standardized columns (before L of a relationship matrix)."""
         return [np.einsum("tab,tcb,ctk->atk", T, T, a) for T, a in zip(self.Ts, self.scores, strict=True)]
 
 
-def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True) -> LevelsState:
+def evaluate_blocked(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True) -> BlockedCholesky:
     """Evaluate at some thetas; Ts[f] : (t, q, q) lower triangular for each factor in the order of `cross.factors`."""
     t = len(Ts[0]) if Ts else 1
-    border = cross.border + np.zeros((t, 1, 1))
+    Xy = cross.Xy + np.zeros((t, 1, 1))
     logdet = np.zeros(t)
-    first: LevelState | None = None
-    rest: RestState | None = None
+    first: BlockFactor | None = None
+    rest: SchurComplement | None = None
     sums: LevelSums | None = None
-    if cross.first is not None and cross.rest is None and (not derivatives or cross.first.K > CHUNK):
+    if cross.first is not None and cross.rest is None and (not derivatives or cross.first.K > CHUNK_ELEMENTS):
         sums = cross.first.sums(Ts[0], derivatives)
-        border -= sums.border
+        Xy -= sums.Xy
         logdet += sums.logdet
     elif cross.first is not None:
         first = cross.first.eliminate(Ts[0], derivatives)
-        border -= first.border
+        Xy -= first.Xy
         logdet += first.logdet
     if cross.rest is not None and cross.U0 is not None and cross.V0 is not None:
         U = cross.U0[None] if t == 1 else np.broadcast_to(cross.U0, (t, len(cross.U0)))
@@ -262,12 +262,12 @@ def evaluate(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True
         if first is not None and cross.coupling is not None and cross.first is not None:
             eliminated = cross.coupling.schur(first.W)
             U = np.subtract(U, eliminated, out=eliminated)
-            V = V - cross.coupling.transpose_times(_through(first.W, cross.first.C))
+            V = V - cross.coupling.transpose_times(_apply_inverse(first.W, cross.first.C))
         rest = factorise(cross.rest, U, np.ascontiguousarray(V), Ts[int(first is not None) :])
-        border -= rest.border
+        Xy -= rest.Xy
         logdet += rest.logdet
-    solution = solve_border(logdet, border)
-    return LevelsState(cross, tuple(Ts), solution, sums, first, rest)
+    solution = solve_Xy(logdet, Xy)
+    return BlockedCholesky(cross, tuple(Ts), solution, sums, first, rest)
 
 
 def _products(left: Array, right: Array) -> Array:
@@ -275,7 +275,7 @@ def _products(left: Array, right: Array) -> Array:
     return np.asarray(np.matmul(left, right.swapaxes(1, 2)).sum(0))
 
 
-def _through(W: Array, C: Array) -> Array:
+def _apply_inverse(W: Array, C: Array) -> Array:
     """H_k C_k, (q, t, r, K)."""
     if len(W) == 1:
         return np.asarray((W[0] * W[0])[:, :, None] * (C if C.ndim == 4 else C[:, None]))

@@ -18,22 +18,28 @@ import scipy.sparse as sp
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
-from bayeslmm.likelihood.random_effects.level_blocks import LevelBlock
-from bayeslmm.likelihood.random_effects.off_diagonal import PRODUCTS, Coupling, DenseCoupling, count_products, sparse_coupling
-from bayeslmm.likelihood.random_effects.schur import BATCHED, TOGETHER, RestLayout, Span, layout
-from bayeslmm.likelihood.standardize import ColumnMap, Conditioning, pieces
+from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
+from bayeslmm.likelihood.random_effects.off_diagonal import (
+    SPARSE_PRODUCTS,
+    DenseOffDiagonal,
+    OffDiagonalBlock,
+    count_products,
+    sparse_off_diagonal,
+)
+from bayeslmm.likelihood.random_effects.schur import BATCHED_COLUMNS, DENSE_ALL_FACTORS, ComponentLayout, FactorColumns, lay_out_components
+from bayeslmm.likelihood.standardize import ColumnMap, Standardization, row_pieces
 
-SMALL = 1 << 15
+WHOLE_TABLE_PAIRS = 1 << 15
 """Tables of this many pairs of levels are kept whole: sparse bookkeeping would cost more than the arithmetic."""
 
-PAIRS = 1 << 20
+WAITING_ENTRIES = 1 << 20
 """Entries of sparse pieces that wait to be added up: memory is that of the pairs that occur, not of the rows."""
 
 
-REPEATED = 8
+NESTING_ROWS_PER_LEVEL = 8
 """Rows per level of the first factor from which it pays to look whether all other levels follow from it."""
 
-HEAD = 256
+CROSSING_ROWS = 256
 """Rows that are looked at first: where levels cross they do so early."""
 
 
@@ -43,8 +49,8 @@ class PairSums:
     __slots__ = ("full", "pieces", "shape", "table")
 
     def __init__(self, K: int, L: int) -> None:
-        self.shape, self.pieces, self.full = (K, L), list[sp.coo_array](), PAIRS
-        self.table = np.zeros(K * L) if K * L <= SMALL else None
+        self.shape, self.pieces, self.full = (K, L), list[sp.coo_array](), WAITING_ENTRIES
+        self.table = np.zeros(K * L) if K * L <= WHOLE_TABLE_PAIRS else None
 
     def add(self, row: Codes, column: Codes, values: Array) -> None:
         if self.table is not None:
@@ -53,7 +59,7 @@ class PairSums:
             self.pieces.append(sp.coo_array((values, (row, column)), shape=self.shape).tocsr().tocoo())
             if sum(piece.nnz for piece in self.pieces) > self.full:
                 self.pieces = [self._whole().tocoo()]
-                self.full = max(PAIRS, 2 * self.pieces[0].nnz)
+                self.full = max(WAITING_ENTRIES, 2 * self.pieces[0].nnz)
 
     def copy(self) -> PairSums:
         """The same sums, to go on with."""
@@ -116,29 +122,29 @@ It takes no longer for so few columns, and BLAS loses two digits where a respons
 """
 
 
-def row_products(border: Array, weighted: Array) -> Array:
+def row_products(Xy: Array, weighted: Array) -> Array:
     """Products of the columns with the same columns times weights, (r, r); both (r, rows)."""
-    r, n = border.shape
+    r, n = Xy.shape
     if r > THIN or n < LONG:
-        return np.asarray(border @ weighted.T)
+        return np.asarray(Xy @ weighted.T)
     out = np.empty((r, r))
-    for i, column in enumerate(border):
+    for i, column in enumerate(Xy):
         for j in range(i + 1):
             out[i, j] = out[j, i] = (column * weighted[j]).sum()
     return out
 
 
-type Rows = tuple[list[Codes], list[list[Array]], Array | None, Array]
-"""Level codes and columns of every factor, weights, and the weighted border column by column."""
+type RowPieces = tuple[list[Codes], list[list[Array]], Array | None, Array]
+"""Level codes and columns of every factor, weights, and weighted [X y] column by column."""
 
 
-def by_cell(codes: list[Codes], Z: list[list[Array]], weights: Array | None, weighted: Array, K: int) -> Rows:
+def by_cell(codes: list[Codes], Z: list[list[Array]], weights: Array | None, weighted: Array, K: int) -> RowPieces:
     """The same sums from fewer rows: where factors are nested and all have an intercept alone, a level of the first is one row.
 
     K : levels of the first factor. Anything else is handed back as it is.
     """
     n = len(codes[0])
-    if n < REPEATED * K or any(len(z) != 1 for z in Z):
+    if n < NESTING_ROWS_PER_LEVEL * K or any(len(z) != 1 for z in Z):
         return codes, Z, weights, weighted
     owners = [_owner(codes[0], code, K) for code in codes[1:]]
     constants = [_constant(z[0]) for z in Z]
@@ -147,9 +153,9 @@ def by_cell(codes: list[Codes], Z: list[list[Array]], weights: Array | None, wei
     counts = np.bincount(codes[0], minlength=K)
     seen = np.flatnonzero(counts)
     size = counts.astype(float) if weights is None else np.bincount(codes[0], weights, K)
-    border = np.array([_sums(codes[0], column, K, size if weights is None else None)[seen] for column in weighted])
+    Xy = np.array([_sums(codes[0], column, K, size if weights is None else None)[seen] for column in weighted])
     cells = [seen, *(owner[seen] for owner in owners if owner is not None)]
-    return cells, [[np.full(len(seen), c)] for c in constants], size[seen], border
+    return cells, [[np.full(len(seen), c)] for c in constants], size[seen], Xy
 
 
 def _sums(code: Codes, column: Array, K: int, counts: Array | None) -> Array:
@@ -161,7 +167,7 @@ def _sums(code: Codes, column: Array, K: int, counts: Array | None) -> Array:
 def _owner(inner: Codes, outer: Codes, K: int) -> Codes | None:
     """The one level of `outer` that each level of `inner` (K of them) is met with; None where one is met with several."""
     owner = np.zeros(K, np.int64)
-    for rows in (slice(0, HEAD), slice(None)):
+    for rows in (slice(0, CROSSING_ROWS), slice(None)):
         owner[inner[rows]] = outer[rows]
         if not np.array_equal(owner[inner[rows]], outer[rows]):
             return None
@@ -176,7 +182,7 @@ def _constant(column: Array) -> float | None:
 DENSE_MEMORY = 1 << 28
 """Elements that a dense coupling may hold."""
 
-LARGEST = 1 << 30
+REMAINING_ELEMENTS = 1 << 30
 """Elements that the block of all levels but the first factor's may hold."""
 
 
@@ -228,22 +234,22 @@ def _root(matrix: Array) -> Array:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CrossProducts:
-    """All cross-products of a conditioned design.
+    """All cross-products of a standardized design.
 
-    border : (r, r) [X y]'W[X y]
+    Xy : (r, r) [X y]'W[X y]
     first : the first factor by level, or None
-    rest : layout of the other factors' m columns, or None; U0 (flat,) their lower cross-products, V0 (m, r) those with the border
+    rest : layout of the other factors' m columns, or None; U0 (flat,) their lower cross-products, V0 (m, r) those with [X y]
     """
 
     n: int
     p: int
     factors: tuple[Factor, ...]
-    border: Array
-    first: LevelBlock | None
-    rest: RestLayout | None
+    Xy: Array
+    first: BlockDiagonal | None
+    rest: ComponentLayout | None
     U0: Array | None
     V0: Array | None
-    coupling: Coupling | None
+    coupling: OffDiagonalBlock | None
 
     @property
     def rest_factors(self) -> tuple[Factor, ...]:
@@ -259,9 +265,9 @@ class Accumulator:
 
     factors: tuple[Factor, ...]
     r: int
-    border: Array
+    Xy: Array
     diagonal: list[Array]
-    with_border: list[Array]
+    with_Xy: list[Array]
     pairs: dict[tuple[int, int], list[list[PairSums]]]
     shared: list[dict[int, int]]
     n: int = 0
@@ -275,19 +281,19 @@ class Accumulator:
                 if maps[i].shared:
                     known |= {j: own.start + j for j in range(r - 1)}
         diagonal = [np.zeros((f.q, f.q, f.K)) for f in factors]
-        with_border = [np.zeros((f.q, r, f.K)) for f in factors]
+        with_Xy = [np.zeros((f.q, r, f.K)) for f in factors]
         pairs = {
             (i, j): [[PairSums(f.K, g.K) for _ in range(g.q)] for _ in range(f.q)]
             for i, f in enumerate(factors)
             for j, g in enumerate(factors[i + 1 :], start=i + 1)
         }
-        return cls(factors, r, np.zeros((r, r)), diagonal, with_border, pairs, shared)
+        return cls(factors, r, np.zeros((r, r)), diagonal, with_Xy, pairs, shared)
 
-    def add(self, codes: list[Codes], Z: list[list[Array]], border: Array, weights: Array | None) -> None:
+    def add(self, codes: list[Codes], Z: list[list[Array]], Xy: Array, weights: Array | None) -> None:
         """A piece of rows: level codes and columns of every factor, [X y] column by column (r, rows), weights."""
-        self.n += border.shape[1]
-        weighted = border if weights is None else border * weights
-        self.border += row_products(border, weighted)
+        self.n += Xy.shape[1]
+        weighted = Xy if weights is None else Xy * weights
+        self.Xy += row_products(Xy, weighted)
         if len(codes) > 1:
             codes, Z, weights, weighted = by_cell(codes, Z, weights, weighted, self.factors[0].K)
         for f, (code, z) in enumerate(zip(codes, Z, strict=True)):
@@ -298,7 +304,7 @@ class Accumulator:
                     here.add(self.diagonal[f][a, b], own * z[b])
                 for j, column in enumerate(weighted):
                     if j not in self.shared[f]:
-                        here.add(self.with_border[f][a, j], za * column)
+                        here.add(self.with_Xy[f][a, j], za * column)
         for (f, g), table in self.pairs.items():
             for a, za in enumerate(Z[f]):
                 own = za if weights is None else za * weights
@@ -309,38 +315,38 @@ class Accumulator:
         """The same sums, to go on with."""
         return replace(
             self,
-            border=self.border.copy(),
+            Xy=self.Xy.copy(),
             diagonal=[block.copy() for block in self.diagonal],
-            with_border=[block.copy() for block in self.with_border],
+            with_Xy=[block.copy() for block in self.with_Xy],
             pairs={key: [[pairs.copy() for pairs in row] for row in table] for key, table in self.pairs.items()},
         )
 
     def finish(self, *, small: bool = True) -> CrossProducts:
         """small : keep a few crossed levels in one dense block"""
-        for block, with_border, shared in zip(self.diagonal, self.with_border, self.shared, strict=True):
+        for block, with_Xy, shared in zip(self.diagonal, self.with_Xy, self.shared, strict=True):
             for a in range(len(block)):
                 for b in range(a):
                     block[b, a] = block[a, b]
             for j, b in shared.items():
-                with_border[:, j] = block[:, b]
-        border = 0.5 * (self.border + self.border.T)
+                with_Xy[:, j] = block[:, b]
+        Xy = 0.5 * (self.Xy + self.Xy.T)
         if not self.factors:
-            return CrossProducts(self.n, self.r - 1, (), border, None, None, None, None, None)
+            return CrossProducts(self.n, self.r - 1, (), Xy, None, None, None, None, None)
         total = sum(factor.K * factor.q for factor in self.factors)
         # for one theta, a few crossed levels are one small dense block: eliminating a factor first would save nothing
-        has_first = self.factors[0].root is None and (len(self.factors) == 1 or total > TOGETHER or not small)
-        first = LevelBlock(self.diagonal[0], self.with_border[0]) if has_first else None
+        has_first = self.factors[0].root is None and (len(self.factors) == 1 or total > DENSE_ALL_FACTORS or not small)
+        first = BlockDiagonal(self.diagonal[0], self.with_Xy[0]) if has_first else None
         if len(self.factors) == int(has_first):
-            return CrossProducts(self.n, self.r - 1, self.factors, border, first, None, None, None, None)
+            return CrossProducts(self.n, self.r - 1, self.factors, Xy, first, None, None, None, None)
         where, U0, V0, coupling = self._rest(int(has_first))
-        return CrossProducts(self.n, self.r - 1, self.factors, border, first, where, U0, V0, coupling)
+        return CrossProducts(self.n, self.r - 1, self.factors, Xy, first, where, U0, V0, coupling)
 
-    def _rest(self, skip: int) -> tuple[RestLayout, Array, Array, Coupling | None]:
+    def _rest(self, skip: int) -> tuple[ComponentLayout, Array, Array, OffDiagonalBlock | None]:
         rest = range(skip, len(self.factors))
         spans, offset = [], 0
         for f in rest:
             factor = self.factors[f]
-            spans.append(Span(offset, factor.K, factor.q))
+            spans.append(FactorColumns(offset, factor.K, factor.q))
             offset += factor.K * factor.q
         roots = [self.factors[f].root for f in rest]
         related = any(root is not None for root in roots)
@@ -348,10 +354,10 @@ class Accumulator:
             self._first_entries(rest, spans) if skip else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0)))
         )
         K = self.factors[0].K
-        small = offset <= BATCHED and K * offset * len(values) <= SMALL
+        small = offset <= BATCHED_COLUMNS and K * offset * len(values) <= WHOLE_TABLE_PAIRS
         links = (rows, columns) if skip and not related and not small else None
-        where = layout(spans, links)
-        if where.flat > LARGEST:
+        where = lay_out_components(spans, links)
+        if where.flat > REMAINING_ELEMENTS:
             what = f"the crossed grouping factors need a dense block of {where.flat:,} numbers, {8e-9 * where.flat:,.0f} GB"
             sizes = ", ".join(f"{factor.K:,} levels" for factor in self.factors)
             raise SizeError(what, sizes, "leave out the smaller term, or fit a subset: crossing so many levels has no sparse factor")
@@ -362,22 +368,22 @@ class Accumulator:
             for lower_rows, lower_columns, lower_values in self._lower_entries(rest, spans):
                 # no entry comes twice
                 U0[where.target[lower_rows] + where.stride[lower_columns]] = lower_values
-        V0 = np.concatenate([self.with_border[f].transpose(2, 0, 1).reshape(-1, self.r) for f in rest])
-        coupling: Coupling | None = None
+        V0 = np.concatenate([self.with_Xy[f].transpose(2, 0, 1).reshape(-1, self.r) for f in rest])
+        coupling: OffDiagonalBlock | None = None
         if skip:
             fits = len(where.batches) == 1 and K * offset * len(values) < DENSE_MEMORY
-            crowded = small or (fits and count_products(rows, K) > PRODUCTS)
+            crowded = small or (fits and count_products(rows, K) > SPARSE_PRODUCTS)
             if related or crowded:
                 E = np.zeros((len(values), K, offset))
                 E[:, rows, columns] = values
-                coupling = DenseCoupling(_related(E, spans, roots) if related else E)
+                coupling = DenseOffDiagonal(_related(E, spans, roots) if related else E)
             else:
-                coupling = sparse_coupling(rows, columns, values, K, offset, where.target, where.stride, where.flat)
+                coupling = sparse_off_diagonal(rows, columns, values, K, offset, where.target, where.stride, where.flat)
         if related:
             U0, V0 = _related_rest(U0, V0, where, roots)
         return where, U0, V0, coupling
 
-    def _first_entries(self, rest: range, spans: list[Span]) -> tuple[Codes, Codes, Array]:
+    def _first_entries(self, rest: range, spans: list[FactorColumns]) -> tuple[Codes, Codes, Array]:
         """E by level of the first factor: row, column, (q, nnz) values, sorted by row and column."""
         q = self.factors[0].q
         rows, columns, values = [], [], []
@@ -397,7 +403,7 @@ class Accumulator:
     def _rest_pairs(rest: range) -> list[tuple[int, int]]:
         return [(f, g) for f in rest for g in range(f + 1, rest.stop)]
 
-    def _fill(self, U: Array, rest: range, spans: list[Span]) -> None:
+    def _fill(self, U: Array, rest: range, spans: list[FactorColumns]) -> None:
         """The lower entries of one dense block (m, m) from whole tables: equal columns of a factor's levels lie q apart."""
         flat, m = U.reshape(-1), len(U)
         for f, span in zip(rest, spans, strict=True):
@@ -414,7 +420,7 @@ class Accumulator:
                     own = U[rows.offset + b : rows.stop : rows.q, columns.offset + a : columns.stop : columns.q]
                     own[:] = pairs.table.reshape(pairs.shape).T
 
-    def _lower_entries(self, rest: range, spans: list[Span]) -> Iterable[tuple[Codes, Codes, Array]]:
+    def _lower_entries(self, rest: range, spans: list[FactorColumns]) -> Iterable[tuple[Codes, Codes, Array]]:
         for f, span in zip(rest, spans, strict=True):
             level = np.arange(span.K) * span.q + span.offset
             for a in range(span.q):
@@ -428,7 +434,7 @@ class Accumulator:
                     yield other.offset + column * other.q + b, one.offset + row * one.q + a, data
 
 
-def _related(M: Array, spans: list[Span], roots: list[Array | None]) -> Array:
+def _related(M: Array, spans: list[FactorColumns], roots: list[Array | None]) -> Array:
     """M (.., m) times L x I on the columns of factors with a relationship matrix."""
     out = M.copy()
     for span, root in zip(spans, roots, strict=True):
@@ -438,7 +444,7 @@ def _related(M: Array, spans: list[Span], roots: list[Array | None]) -> Array:
     return out
 
 
-def _related_rest(U0: Array, V0: Array, where: RestLayout, roots: list[Array | None]) -> tuple[Array, Array]:
+def _related_rest(U0: Array, V0: Array, where: ComponentLayout, roots: list[Array | None]) -> tuple[Array, Array]:
     m = where.m
     lower = U0.reshape(m, m)
     full = np.tril(lower) + np.tril(lower, -1).T
@@ -447,36 +453,36 @@ def _related_rest(U0: Array, V0: Array, where: RestLayout, roots: list[Array | N
     return np.tril(full).reshape(-1), _related(V0.T.copy(), spans, roots).T.copy()
 
 
-def cross_products(design: Design, conditioning: Conditioning, border: Array | None = None, *, small: bool = True) -> CrossProducts:
+def cross_products(design: Design, standardization: Standardization, Xy: Array | None = None, *, small: bool = True) -> CrossProducts:
     """One pass over the rows of a design in memory.
 
-    border : (p + 1, n) [X y] of all rows, where it is there already
+    Xy : (p + 1, n) [X y] of all rows, where it is there already
     small : laid out for one theta at a time; False for many at once
     """
-    total = Accumulator.empty(factors_of(design), design.X.shape[1] + 1, conditioning.maps)
-    add_rows(total, design, conditioning, border)
+    total = Accumulator.empty(factors_of(design), design.X.shape[1] + 1, standardization.maps)
+    add_rows(total, design, standardization, Xy)
     return total.finish(small=small)
 
 
-def add_rows(total: Accumulator, design: Design, conditioning: Conditioning, border: Array | None = None) -> None:
+def add_rows(total: Accumulator, design: Design, standardization: Standardization, Xy: Array | None = None) -> None:
     """Add all rows of a design to the sums; its levels are coded as the factors of `total` are."""
-    for part in pieces(len(design.y)):
-        total.add(*summands(total.factors, design, conditioning, part, border))
+    for part in row_pieces(len(design.y)):
+        total.add(*summands(total.factors, design, standardization, part, Xy))
 
 
 def summands(
-    factors: Sequence[Factor], design: Design, conditioning: Conditioning, part: slice, border: Array | None = None
+    factors: Sequence[Factor], design: Design, standardization: Standardization, part: slice, Xy: Array | None = None
 ) -> tuple[list[Codes], list[list[Array]], Array, Array | None]:
-    """What `Accumulator.add` takes of a piece of the rows. border : theirs, where it is there already."""
+    """What `Accumulator.add` takes of a piece of the rows. Xy : theirs, where it is there already."""
     p = design.X.shape[1]
-    if border is None:
-        border = conditioning.border_columns(design, part)
+    if Xy is None:
+        Xy = standardization.Xy_columns(design, part)
     codes, columns = [], []
     for factor in factors:
         codes.append(design.terms[factor.terms[0]].group.codes[part])
         own: list[Array] = []
         for i in factor.terms:
-            change = conditioning.maps[i]
-            own += list(border[:p] if change.shared else change.columns(design.terms[i].Z[part]))
+            change = standardization.maps[i]
+            own += list(Xy[:p] if change.shared else change.columns(design.terms[i].Z[part]))
         columns.append(own)
-    return codes, columns, border, conditioning.weights(design, part)
+    return codes, columns, Xy, standardization.weights(design, part)

@@ -23,17 +23,17 @@ from bayeslmm.covariance.base import Covariance
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
-from bayeslmm.likelihood.random_effects.schur import TOGETHER
+from bayeslmm.likelihood.random_effects.schur import DENSE_ALL_FACTORS
 
-LONE = 64
+DENSE_ONE_FACTOR = 64
 """Columns of a single factor up to which they are one matrix; more are done level by level. Several factors: `rest.TOGETHER`."""
 
-KEPT = 30
+KEPT_DERIVATIVES = 30
 """Parameters up to which movements of T, the same for all data of one layout, are kept for the next fit: two megabytes at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layout:
+class DenseLayout:
     """Where the blocks of all levels lie, for factors of K levels and q columns.
 
     m : columns of Z; width : Q, the sum of all q
@@ -60,7 +60,7 @@ class Layout:
 
 
 @lru_cache(maxsize=64)
-def _layout(sizes: tuple[tuple[int, int], ...], r: int) -> Layout:
+def _layout(sizes: tuple[tuple[int, int], ...], r: int) -> DenseLayout:
     """sizes : (K, q) of every factor."""
     m, width = sum(K * q for K, q in sizes), sum(q for _, q in sizes)
     rows, columns, entries, begin, place = [], [], [], 0, 0
@@ -72,11 +72,11 @@ def _layout(sizes: tuple[tuple[int, int], ...], r: int) -> Layout:
         begin, place = begin + K * q, place + q
     row, column = np.concatenate(rows), np.concatenate(columns)
     M = m + r
-    return Layout(m, width, row * m + column, row * M + column, np.concatenate(entries), slice(m * (M + 1), None, M + 1))
+    return DenseLayout(m, width, row * m + column, row * M + column, np.concatenate(entries), slice(m * (M + 1), None, M + 1))
 
 
 @lru_cache(maxsize=16)
-def _steady(layout: Layout, covariances: tuple[tuple[Covariance, int], ...]) -> tuple[Array, Array]:
+def _steady(layout: DenseLayout, covariances: tuple[tuple[Covariance, int], ...]) -> tuple[Array, Array]:
     """What does not move with x where every T is linear in it: dT (k, Q, Q) and dLambda (k, m, m).
 
     covariances : of the terms in the order of the formula, each with the place of its columns in (Q, Q)
@@ -91,13 +91,13 @@ def _steady(layout: Layout, covariances: tuple[tuple[Covariance, int], ...]) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class FewColumns:
+class DenseCrossProducts:
     """Cross-products of all columns as one matrix: products (m + r, m + r) is [Z X y]'W[Z X y]; p : columns of X."""
 
     parameters: RandomParameters
     products: Array
     p: int
-    layout: Layout
+    layout: DenseLayout
 
     @property
     def m(self) -> int:
@@ -117,7 +117,7 @@ class FewColumns:
         places = dict[int, int]()
         for begin, factor in zip(self.starts, self.parameters.factors, strict=False):
             places |= {i: begin + own.start for i, own in zip(factor.terms, factor.slices, strict=True)}
-        made = _steady if self.parameters.size <= KEPT else _steady.__wrapped__
+        made = _steady if self.parameters.size <= KEPT_DERIVATIVES else _steady.__wrapped__
         return made(self.layout, tuple((term.covariance, places[i]) for i, term in enumerate(terms)))
 
     def movements(self, x: Array) -> Array:
@@ -146,17 +146,17 @@ class FewColumns:
         out[self.layout.wide] = self.T(x)[self.layout.entries]
         return out.reshape(self.products.shape)
 
-    def evaluate(self, x: Array) -> FewPoint | None:
+    def evaluate(self, x: Array) -> DenseFactor | None:
         """The profile at x (size,); None where the matrix is not positive definite."""
         lam = self.lam(x)
         moved = self.products @ lam
         return self._factorised(x, lam, moved, lam.T @ moved)
 
-    def at_unit(self, x: Array) -> FewPoint | None:
+    def at_unit(self, x: Array) -> DenseFactor | None:
         """`evaluate` where x is known to make every T an identity matrix."""
         return self._factorised(x, np.eye(self.m), self.products, self.products.copy())
 
-    def _factorised(self, x: Array, lam: Array, moved: Array, matrix: Array) -> FewPoint | None:
+    def _factorised(self, x: Array, lam: Array, moved: Array, matrix: Array) -> DenseFactor | None:
         m = self.m
         matrix.ravel()[: m * (len(matrix) + 1) : len(matrix) + 1] += 1.0
         # the transpose of a symmetric matrix is itself, in the order that LAPACK wants
@@ -164,14 +164,14 @@ class FewColumns:
         if failed:
             return None
         K, failed = lapack.dtrtri(L, lower=1)
-        return None if failed else FewPoint(self, x, lam[:m, :m], moved[:m], L, K)
+        return None if failed else DenseFactor(self, x, lam[:m, :m], moved[:m], L, K)
 
 
 @dataclass(frozen=True, eq=False)
-class FewPoint:
+class DenseFactor:
     """One evaluation: Lambda (m, m), moved = [U Lambda, V] (m, m + r), the factor L and its inverse K."""
 
-    data: FewColumns
+    data: DenseCrossProducts
     x: Array
     Lambda: Array
     moved: Array
@@ -187,7 +187,7 @@ class FewPoint:
         last = float(diagonal[-1])
         return Solution(
             logdet=logs[:m].sum(keepdims=True),
-            border=(corner @ corner.T)[None],
+            Xy=(corner @ corner.T)[None],
             root=corner[None, :p, :p],
             logdet_X=logs[m : m + p].sum(keepdims=True),
             alpha=(-last * self.K[-1, m:-1])[None],
@@ -264,22 +264,22 @@ class FewPoint:
         return np.asarray(average / sigma2 - slope[:, None] * (slope / df) + 2.0 * curved)
 
 
-def few_columns(parameters: RandomParameters, cross: CrossProducts) -> FewColumns | None:
+def dense_cross_products(parameters: RandomParameters, cross: CrossProducts) -> DenseCrossProducts | None:
     """All columns as one matrix; None where there are none, or too many."""
-    found = _lone(cross) if cross.rest is None else _together(cross) if cross.first is None else None
+    found = _one_factor(cross) if cross.rest is None else _all_factors(cross) if cross.first is None else None
     if found is None:
         return None
     U, V = found
     m = len(U)
     products = np.empty((m + cross.p + 1, m + cross.p + 1))
-    products[:m, :m], products[:m, m:], products[m:, :m], products[m:, m:] = U, V, V.T, cross.border
-    return FewColumns(parameters, products, cross.p, _layout(tuple((f.K, f.q) for f in cross.factors), cross.p + 1))
+    products[:m, :m], products[:m, m:], products[m:, :m], products[m:, m:] = U, V, V.T, cross.Xy
+    return DenseCrossProducts(parameters, products, cross.p, _layout(tuple((f.K, f.q) for f in cross.factors), cross.p + 1))
 
 
-def _lone(cross: CrossProducts) -> tuple[Array, Array] | None:
+def _one_factor(cross: CrossProducts) -> tuple[Array, Array] | None:
     """U and V of a single factor."""
     first = cross.first
-    if first is None or first.K * first.q > LONE or first.C.ndim != 3:
+    if first is None or first.K * first.q > DENSE_ONE_FACTOR or first.C.ndim != 3:
         return None
     m, level = first.K * first.q, np.arange(first.K)
     U = np.zeros((first.K, first.q, first.K, first.q))
@@ -287,11 +287,11 @@ def _lone(cross: CrossProducts) -> tuple[Array, Array] | None:
     return U.reshape(m, m), first.C.transpose(2, 0, 1).reshape(m, -1)
 
 
-def _together(cross: CrossProducts) -> tuple[Array, Array] | None:
+def _all_factors(cross: CrossProducts) -> tuple[Array, Array] | None:
     """U and V of factors kept in one block."""
     assert cross.rest is not None and cross.U0 is not None and cross.V0 is not None
     m = cross.rest.m
-    if m > TOGETHER or len(cross.rest.batches) != 1:
+    if m > DENSE_ALL_FACTORS or len(cross.rest.batches) != 1:
         return None
     lower = cross.U0.reshape(m, m)  # zeros above the diagonal
     U = lower + lower.T

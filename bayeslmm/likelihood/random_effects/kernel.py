@@ -10,11 +10,11 @@ import numpy as np
 from bayeslmm._arrays import Array
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.parameters import RandomParameters
-from bayeslmm.likelihood.random_effects.blocked import LevelsState, evaluate
+from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky, evaluate_blocked
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
-from bayeslmm.likelihood.random_effects.dense import FewColumns, FewPoint, few_columns
+from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFactor, dense_cross_products
 
-SINGULAR = 1e-8
+SINGULAR_VALUE = 1e-8
 """Singular values of T below this are not divided by."""
 
 
@@ -24,14 +24,14 @@ class RandomEffectsState:
 
     parameters: RandomParameters
     x: Array
-    levels: LevelsState
+    levels: BlockedCholesky
 
     @property
     def solution(self) -> Solution:
         return self.levels.solution
 
     def modes(self) -> list[Array]:
-        """Conditional modes beta of every factor, (q, t, K), on the conditioned columns (before L of a relationship matrix)."""
+        """Conditional modes beta of every factor, (q, t, K), on the standardized columns (before L of a relationship matrix)."""
         return self.levels.modes()
 
     @cached_property
@@ -93,7 +93,7 @@ class RandomEffectsState:
 
     def _factor_gradients(self, restricted: bool, weight: float) -> list[Array]:
         """d criterion / d Sigma of every factor: from gT = 2 G T where T can be divided by, else from the cross-products."""
-        smooth = all(float(np.abs(T[0].diagonal()).min(initial=np.inf)) > SINGULAR for T in self.levels.Ts)
+        smooth = all(float(np.abs(T[0].diagonal()).min(initial=np.inf)) > SINGULAR_VALUE for T in self.levels.Ts)
         if smooth:
             adjoints = self.levels.logdet_adjoints(restricted)
             halves = [0.5 * np.linalg.solve(T[0].T, g[0].T).T for T, g in zip(self.levels.Ts, adjoints, strict=True)]
@@ -102,19 +102,19 @@ class RandomEffectsState:
         return [g - weight * square[0] for g, square in zip(halves, self.levels.squares, strict=True)]
 
 
-class FewState(RandomEffectsState):
+class DenseState(RandomEffectsState):
     """An evaluation of few columns as one matrix; what is asked of levels is found level by level when it is first asked for."""
 
-    def __init__(self, kernel: RandomEffectsKernel, point: FewPoint) -> None:
+    def __init__(self, kernel: RandomEffectsKernel, point: DenseFactor) -> None:
         own = {"parameters": kernel.parameters, "x": point.x[None], "kernel": kernel, "point": point}
         for name, value in own.items():
             object.__setattr__(self, name, value)
 
     kernel: RandomEffectsKernel
-    point: FewPoint
+    point: DenseFactor
 
     @cached_property
-    def levels(self) -> LevelsState:
+    def levels(self) -> BlockedCholesky:
         return self.kernel.by_level(self.x, derivatives=True).levels
 
     @property
@@ -147,19 +147,19 @@ class RandomEffectsKernel:
         return self.parameters.size
 
     @cached_property
-    def few(self) -> FewColumns | None:
-        return few_columns(self.parameters, self.cross) if self.together else None
+    def few(self) -> DenseCrossProducts | None:
+        return dense_cross_products(self.parameters, self.cross) if self.together else None
 
     def solve(self, x: Array) -> Solution:
         return self.by_level(x, derivatives=False).solution
 
     def by_level(self, x: Array, derivatives: bool) -> RandomEffectsState:
         """The profile at x (t, size), level by level."""
-        return RandomEffectsState(self.parameters, x, evaluate(self.cross, self.parameters.blocks(x), derivatives))
+        return RandomEffectsState(self.parameters, x, evaluate_blocked(self.cross, self.parameters.blocks(x), derivatives))
 
     def evaluate(self, x: Array, derivatives: bool) -> RandomEffectsState:
         if self.few is not None and derivatives and len(x) == 1:
             point = self.few.evaluate(x[0])
             if point is not None:
-                return FewState(self, point)
+                return DenseState(self, point)
         return self.by_level(x, derivatives)

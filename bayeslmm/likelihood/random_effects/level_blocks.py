@@ -16,32 +16,32 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 
-UNROLLED = 6
+UNROLLED_COLUMNS = 6
 """Largest q for which the Cholesky factorisation is written out over vectors of levels; above it, batched LAPACK is faster."""
 
-FEW = 256
+BATCHED_LEVELS = 256
 """Levels (times thetas) up to which batched matrices cost less than vectors of levels: the calls, not the numbers, take the time."""
 
-THIN = 5
+GENERAL_PRODUCT_ROWS = 5
 """Rows up to which a general product is faster than a symmetric one."""
 
-CHUNK = 8192
+CHUNK_ELEMENTS = 8192
 """Elements of (thetas x levels) worked on at once: the working set stays in cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LevelState:
+class BlockFactor:
     """What elimination leaves behind.
 
     logdet : (t,) log |M| summed over levels
-    border : (t, r, r) sum over levels of C' H C
+    Xy : (t, r, r) sum over levels of C' H C
     W : (q, q, t, K) L^-1 T'
-    projected : (q, t, r, K) F C with F = I - A H, the border seen through the inverse; None when only the value was asked for
+    projected : (q, t, r, K) F C with F = I - A H, [X y] seen through the inverse; None when only the value was asked for
     B : (q, q, t, K) A - A H A; None likewise
     """
 
     logdet: Array
-    border: Array
+    Xy: Array
     W: Array
     projected: Array | None
     B: Array | None
@@ -51,17 +51,17 @@ class LevelState:
 class LevelSums:
     """What elimination adds up when nothing follows it: memory does not depend on the number of levels.
 
-    logdet : (t,); border : (t, r, r) sum of C' H C
+    logdet : (t,); Xy : (t, r, r) sum of C' H C
     products : (t, q, r, q, r) sum of (F C)(F C)'; B : (t, q, q) sum of A - A H A; None when only the value was asked for
     """
 
     logdet: Array
-    border: Array
+    Xy: Array
     products: Array | None
     B: Array | None
 
 
-def _whitened(M: list[list[Array]], T: Array, q: int) -> tuple[Array, list[list[Array]]]:
+def _whiten(M: list[list[Array]], T: Array, q: int) -> tuple[Array, list[list[Array]]]:
     """|M| (t, k) and W = L^-1 T' from the lower triangle of M; each entry is a (t, k) array."""
     L: list[list[Array]] = [[np.empty(0)] * q for _ in range(q)]
     inverse: list[Array] = []
@@ -91,7 +91,7 @@ def _whitened(M: list[list[Array]], T: Array, q: int) -> tuple[Array, list[list[
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LevelBlock:
+class BlockDiagonal:
     """Cross-products of the first factor.
 
     A : (q, q, K) Z'WZ by level
@@ -113,61 +113,61 @@ class LevelBlock:
         """Z'WX by level, (q, p, K): the same for every response."""
         return (self.C if self.C.ndim == 3 else self.C[:, 0])[:, :p]
 
-    def eliminate(self, T: Array, derivatives: bool) -> LevelState:
+    def eliminate(self, T: Array, derivatives: bool) -> BlockFactor:
         """Eliminate every level for each theta; T : (t, q, q) lower triangular."""
         t, q, K, r = len(T), self.q, self.K, self.C.shape[-2]
-        if K * t <= CHUNK:
+        if K * t <= CHUNK_ELEMENTS:
             return self.part(slice(0, K), T, derivatives)
-        logdet, border = np.zeros(t), np.zeros((t, r, r))
+        logdet, Xy = np.zeros(t), np.zeros((t, r, r))
         W = np.empty((q, q, t, K))
         projected = np.empty((q, t, r, K)) if derivatives else None
         B = np.empty((q, q, t, K)) if derivatives else None
         for part in self.pieces(t):
             state = self.part(part, T, derivatives)
             logdet += state.logdet
-            border += state.border
+            Xy += state.Xy
             W[..., part] = state.W
             if projected is not None and B is not None:
                 projected[..., part], B[..., part] = state.projected, state.B
-        return LevelState(logdet, border, W, projected, B)
+        return BlockFactor(logdet, Xy, W, projected, B)
 
     def pieces(self, t: int) -> Iterator[slice]:
         """Levels in pieces that stay in cache."""
-        step = max(1, CHUNK // t)
+        step = max(1, CHUNK_ELEMENTS // t)
         for begin in range(0, self.K, step):
             yield slice(begin, min(begin + step, self.K))
 
     def sums(self, T: Array, derivatives: bool) -> LevelSums:
         """Eliminate every level and keep only sums over levels."""
         t, q, r = len(T), self.q, self.C.shape[-2]
-        logdet, border = np.zeros(t), np.zeros((t, r, r))
+        logdet, Xy = np.zeros(t), np.zeros((t, r, r))
         products, B = np.zeros((t, q * r, q * r)), np.zeros((t, q, q))
         for part in self.pieces(t):
             state = self.part(part, T, derivatives)
             logdet += state.logdet
-            border += state.border
+            Xy += state.Xy
             if state.projected is not None and state.B is not None:
                 flat = state.projected.transpose(1, 0, 2, 3).reshape(t, q * r, -1)
                 products += gram(flat)
                 B += state.B.sum(-1).transpose(2, 0, 1)
         if not derivatives:
-            return LevelSums(logdet, border, None, None)
-        return LevelSums(logdet, border, products.reshape(t, q, r, q, r), B)
+            return LevelSums(logdet, Xy, None, None)
+        return LevelSums(logdet, Xy, products.reshape(t, q, r, q, r), B)
 
-    def part(self, part: slice, T: Array, derivatives: bool) -> LevelState:
+    def part(self, part: slice, T: Array, derivatives: bool) -> BlockFactor:
         """Eliminate some levels."""
         A, C = self.A[:, :, part], self.C[..., part]
-        if C.ndim == 3 and A.shape[2] * len(T) <= FEW:
-            return _few(A, C, T, derivatives)
-        logdet, W = _unrolled(A, T) if self.q <= UNROLLED else _batched(A, T)
+        if C.ndim == 3 and A.shape[2] * len(T) <= BATCHED_LEVELS:
+            return _eliminate_batched(A, C, T, derivatives)
+        logdet, W = _eliminate_unrolled(A, T) if self.q <= UNROLLED_COLUMNS else _factor_batched(A, T)
         Y = _times(W, C)
-        border = gram(Y).sum(0)
+        Xy = gram(Y).sum(0)
         stacked = np.array(W)
         if not derivatives:
-            return LevelState(logdet, border, stacked, None, None)
+            return BlockFactor(logdet, Xy, stacked, None, None)
         AW = _cross(A, W)
         projected = (C if C.ndim == 4 else C[:, None]) - _times(AW, Y)
-        return LevelState(logdet, border, stacked, projected, _remainder(A, AW))
+        return BlockFactor(logdet, Xy, stacked, projected, _remainder(A, AW))
 
 
 def gram(Y: Array) -> Array:
@@ -175,10 +175,10 @@ def gram(Y: Array) -> Array:
 
     By a copy: what NumPy knows to be symmetric it gives to a routine that takes several times as long for so few rows.
     """
-    return np.asarray(np.matmul(Y, (Y.copy() if Y.shape[-2] <= THIN else Y).swapaxes(-1, -2)))
+    return np.asarray(np.matmul(Y, (Y.copy() if Y.shape[-2] <= GENERAL_PRODUCT_ROWS else Y).swapaxes(-1, -2)))
 
 
-def _few(A: Array, C: Array, T: Array, derivatives: bool) -> LevelState:
+def _eliminate_batched(A: Array, C: Array, T: Array, derivatives: bool) -> BlockFactor:
     """A few levels, as batches of small matrices."""
     q = len(A)
     Ak, Ck = A.transpose(2, 0, 1), C.transpose(2, 0, 1)
@@ -188,12 +188,12 @@ def _few(A: Array, C: Array, T: Array, derivatives: bool) -> LevelState:
     W = np.linalg.inv(L) @ Tt
     Y = W @ Ck
     flat = Y.reshape(len(T), -1, Y.shape[-1])
-    border = flat.swapaxes(-1, -2) @ flat
+    Xy = flat.swapaxes(-1, -2) @ flat
     if not derivatives:
-        return LevelState(logdet, border, W.transpose(2, 3, 0, 1), None, None)
+        return BlockFactor(logdet, Xy, W.transpose(2, 3, 0, 1), None, None)
     AW = Ak @ W.swapaxes(-1, -2)
     projected, B = Ck - AW @ Y, Ak - AW @ AW.swapaxes(-1, -2)
-    return LevelState(logdet, border, W.transpose(2, 3, 0, 1), projected.transpose(2, 0, 3, 1), B.transpose(2, 3, 0, 1))
+    return BlockFactor(logdet, Xy, W.transpose(2, 3, 0, 1), projected.transpose(2, 0, 3, 1), B.transpose(2, 3, 0, 1))
 
 
 def _times(W: list[list[Array]], C: Array) -> Array:
@@ -235,12 +235,12 @@ def _remainder(A: Array, AW: list[list[Array]]) -> Array:
     return out
 
 
-def _unrolled(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
-    det, W = unrolled(A, T)
+def _eliminate_unrolled(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
+    det, W = factor_unrolled(A, T)
     return np.log(det).sum(-1), W
 
 
-def unrolled(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
+def factor_unrolled(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
     """|M| (t, k) of every level, and W = L^-1 T' as q x q arrays (t, k)."""
     q, t, k = len(A), len(T), A.shape[2]
     # T'AT for all levels at once is one GEMM with the Kronecker square of T'
@@ -248,10 +248,10 @@ def unrolled(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
     M = np.matmul(kron, A.reshape(q * q, k)).reshape(t, q, q, k)
     for a in range(q):
         M[:, a, a] += 1.0
-    return _whitened([[M[:, a, b] for b in range(a + 1)] for a in range(q)], T, q)
+    return _whiten([[M[:, a, b] for b in range(a + 1)] for a in range(q)], T, q)
 
 
-def _batched(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
+def _factor_batched(A: Array, T: Array) -> tuple[Array, list[list[Array]]]:
     q = len(A)
     Tt = T.swapaxes(-1, -2)[:, None]
     M = Tt @ A.transpose(2, 0, 1)[None] @ T[:, None] + np.eye(q)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, symmetric
 
-PRODUCTS = 60_000_000
+SPARSE_PRODUCTS = 60_000_000
 """Largest number of pairwise products kept as a sparse map (12 bytes each for every entry of H)."""
 
-PORTION = 1 << 16
+PRODUCTS_AT_ONCE = 1 << 16
 """Pairwise products made at once: what they pass through stays in cache, and on the heap."""
 
 
@@ -28,7 +28,7 @@ def lower_entries(q: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SparseCoupling:
+class SparseOffDiagonal:
     """E by level in compressed rows, and the map from H to the flat entries of U.
 
     columns : (q,) list of (K, m) sparse matrices with a common pattern; transposed : their transposes, the same numbers
@@ -91,7 +91,7 @@ class SparseCoupling:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DenseCoupling:
+class DenseOffDiagonal:
     """E as a dense array; used with a known relationship matrix and where nearly every pair of levels meets.
 
     E : (q, K, m)
@@ -134,10 +134,12 @@ class DenseCoupling:
         return np.asarray(total)
 
 
-Coupling = SparseCoupling | DenseCoupling
+OffDiagonalBlock = SparseOffDiagonal | DenseOffDiagonal
 
 
-def sparse_coupling(rows: Codes, columns: Codes, values: Array, K: int, m: int, target: Codes, stride: Codes, flat: int) -> SparseCoupling:
+def sparse_off_diagonal(
+    rows: Codes, columns: Codes, values: Array, K: int, m: int, target: Codes, stride: Codes, flat: int
+) -> SparseOffDiagonal:
     """Build from entries sorted by row, then column.
 
     rows, columns : (nnz,) level of the first factor, column of the rest
@@ -166,14 +168,14 @@ def sparse_coupling(rows: Codes, columns: Codes, values: Array, K: int, m: int, 
     gathers = tuple(sp.csr_array((d, index, bounds), shape=(K, flat)) for d in data)
     squares = tuple(sp.csr_array((values[a] * values[b], E[0].indices, E[0].indptr), shape=(K, m)) for a, b in lower_entries(q))
     transposed = tuple(sp.csc_array((e.data, e.indices, e.indptr), shape=(m, K)) for e in E)
-    return SparseCoupling(E, transposed, products, gathers, squares, target + stride, flat)
+    return SparseOffDiagonal(E, transposed, products, gathers, squares, target + stride, flat)
 
 
 def _portions(bounds: Codes) -> Iterator[slice]:
-    """Rows with about `PORTION` pairwise products at a time: what is worked on stays small beside what is kept."""
+    """Rows with about `PRODUCTS_AT_ONCE` pairwise products at a time: what is worked on stays small beside what is kept."""
     begin = 0
     while begin < len(bounds) - 1:
-        stop = max(begin + 1, int(np.searchsorted(bounds, bounds[begin] + PORTION, side="right")) - 1)
+        stop = max(begin + 1, int(np.searchsorted(bounds, bounds[begin] + PRODUCTS_AT_ONCE, side="right")) - 1)
         yield slice(begin, stop)
         begin = stop
 

@@ -16,37 +16,37 @@ import numpy as np
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.likelihood.kernel import Solution, solve_border
+from bayeslmm.likelihood.kernel import Solution, solve_Xy
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.random_effects.level_blocks import UNROLLED, unrolled
-from bayeslmm.likelihood.random_effects.off_diagonal import Coupling, DenseCoupling, lower_entries
-from bayeslmm.likelihood.random_effects.schur import RestState, factorise
+from bayeslmm.likelihood.random_effects.level_blocks import UNROLLED_COLUMNS, factor_unrolled
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, OffDiagonalBlock, lower_entries
+from bayeslmm.likelihood.random_effects.schur import SchurComplement, factorise
 
-DIGITS = 12
+LEVEL_DECIMALS = 12
 """Decimals, in units of their largest, to which cross-products of two levels must agree to share a class."""
 
-LARGEST = 8_000_000
+POOLED_ELEMENTS = 8_000_000
 """Elements that pooled cross-products may hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ClassState:
+class PooledLevelsState:
     """Many x at once: the profile in alpha, W (q, q, t, K or 1) = L^-1 T' of every level or of all alike, and the remaining factors."""
 
     solution: Solution
     W: Array
-    rest: RestState | None
+    rest: SchurComplement | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ClassKernel:
+class PooledLevelsKernel:
     """The likelihood at many x, level classes in place of levels.
 
     classes : (K,) of every level; A : (q, q, C); count : (C,) levels of each class
-    border : (e C, r r) products with the border for the e lower entries of H, those off the diagonal with both their sides
-    U : (e C, flat) what the remaining columns lose; V : (q q C, m r) what they lose with the border; None without remaining columns
+    Xy : (e C, r r) products with [X y] for the e lower entries of H, those off the diagonal with both their sides
+    U : (e C, flat) what the remaining columns lose; V : (q q C, m r) what they lose with [X y]; None without remaining columns
     """
 
     parameters: RandomParameters
@@ -54,7 +54,7 @@ class ClassKernel:
     classes: Codes
     A: Array
     count: Array
-    border: Array
+    Xy: Array
     U: Array | None
     V: Array | None
 
@@ -62,39 +62,39 @@ class ClassKernel:
         """The profile in alpha at x (t, size)."""
         return self._solve(x)[0]
 
-    def state(self, x: Array) -> ClassState:
+    def state(self, x: Array) -> PooledLevelsState:
         """What draws of the random effects at x (t, size) need."""
         solution, W, rest = self._solve(x)
         q = len(W)
         own = np.array([[np.broadcast_to(W[a][b], (len(x), len(self.count))) for b in range(q)] for a in range(q)])
-        return ClassState(solution, own if len(self.count) == 1 else own[..., self.classes], rest)
+        return PooledLevelsState(solution, own if len(self.count) == 1 else own[..., self.classes], rest)
 
-    def _solve(self, x: Array) -> tuple[Solution, list[list[Array]], RestState | None]:
+    def _solve(self, x: Array) -> tuple[Solution, list[list[Array]], SchurComplement | None]:
         Ts = self.parameters.blocks(x)
         t, q, r = len(x), len(self.A), self.cross.p + 1
-        det, W = unrolled(self.A, Ts[0])
+        det, W = factor_unrolled(self.A, Ts[0])
         logdet = np.log(det) @ self.count
         H = {(a, b): sum(W[c][a] * W[c][b] for c in range(q)) for a, b in lower_entries(q)}
         flat = np.concatenate([np.asarray(H[entry]) for entry in lower_entries(q)], axis=1)
-        border = self.cross.border - (flat @ self.border).reshape(t, r, r)
+        Xy = self.cross.Xy - (flat @ self.Xy).reshape(t, r, r)
         if self.cross.rest is None or self.U is None or self.V is None:
-            return solve_border(logdet, border), W, None
+            return solve_Xy(logdet, Xy), W, None
         assert self.cross.U0 is not None and self.cross.V0 is not None
         square = np.concatenate([np.asarray(H[max(a, b), min(a, b)]) for a in range(q) for b in range(q)], axis=1)
         V = self.cross.V0 - (square @ self.V).reshape(t, -1, r)
         rest = factorise(self.cross.rest, self.cross.U0 - flat @ self.U, V, Ts[1:])
-        return solve_border(logdet + rest.logdet, border - rest.border), W, rest
+        return solve_Xy(logdet + rest.logdet, Xy - rest.Xy), W, rest
 
 
-def class_kernel(kernel: RandomEffectsKernel) -> ClassKernel | None:
+def pool_levels(kernel: RandomEffectsKernel) -> PooledLevelsKernel | None:
     """A kernel's classes; None where pooled cross-products would be larger than levels are worth."""
     cross, first = kernel.cross, kernel.cross.first
-    if first is None or first.C.ndim != 3 or first.q > UNROLLED or (cross.rest is not None and cross.coupling is None):
+    if first is None or first.C.ndim != 3 or first.q > UNROLLED_COLUMNS or (cross.rest is not None and cross.coupling is None):
         return None
-    classes = alike(first.A)
+    classes = classify_levels(first.A)
     C, q, r = int(classes.max()) + 1, first.q, cross.p + 1
     held = C * q * q * (r * r + (0 if cross.rest is None else cross.rest.flat + cross.rest.m * r))
-    if held > LARGEST:
+    if held > POOLED_ELEMENTS:
         return None
     pool = sp.csr_array((np.ones(first.K), (classes, np.arange(first.K))), shape=(C, first.K))
     count = np.bincount(classes, minlength=C).astype(float)
@@ -102,19 +102,19 @@ def class_kernel(kernel: RandomEffectsKernel) -> ClassKernel | None:
     U, V = None, None
     if cross.coupling is not None:
         U = _pooled_products(cross.coupling, pool, classes)
-        V = _pooled_with_border(cross.coupling, first.C, classes, C)
-    return ClassKernel(kernel.parameters, cross, classes, A, count, _pooled_border(first.C, classes, C), U, V)
+        V = _pooled_with_Xy(cross.coupling, first.C, classes, C)
+    return PooledLevelsKernel(kernel.parameters, cross, classes, A, count, _pooled_Xy(first.C, classes, C), U, V)
 
 
-def alike(A: Array) -> Codes:
+def classify_levels(A: Array) -> Codes:
     """The class of every level, (K,): levels whose cross-products are equal; A (q, q, K)."""
     q, K = A.shape[0], A.shape[2]
     size = np.sqrt(np.maximum(A[np.arange(q), np.arange(q)].max(axis=1), 1e-300))
-    scaled = np.round((A / np.outer(size, size)[..., None]).reshape(q * q, K).T, DIGITS)
+    scaled = np.round((A / np.outer(size, size)[..., None]).reshape(q * q, K).T, LEVEL_DECIMALS)
     return np.unique(scaled + 0.0, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
 
 
-def _pooled_border(C: Array, classes: Codes, count: int) -> Array:
+def _pooled_Xy(C: Array, classes: Codes, count: int) -> Array:
     """sum over the levels of a class of C_a C_b' (+ its transpose off the diagonal), (e count, r r)."""
     q, r, _ = C.shape
     order = np.argsort(classes, kind="stable")
@@ -128,14 +128,14 @@ def _pooled_border(C: Array, classes: Codes, count: int) -> Array:
     return np.array(out).reshape(-1, r * r)
 
 
-def _pooled_products(coupling: Coupling, pool: sp.csr_array, classes: Codes) -> Array:
+def _pooled_products(coupling: OffDiagonalBlock, pool: sp.csr_array, classes: Codes) -> Array:
     """The Schur complement's coefficients by class, (e C, flat)."""
-    if isinstance(coupling, DenseCoupling):
+    if isinstance(coupling, DenseOffDiagonal):
         return _dense_products(coupling, classes, pool.shape[0])
     return np.concatenate([(product @ pool.T).toarray().T for product in coupling.products])
 
 
-def _dense_products(coupling: DenseCoupling, classes: Codes, count: int) -> Array:
+def _dense_products(coupling: DenseOffDiagonal, classes: Codes, count: int) -> Array:
     out = []
     for a, b in lower_entries(coupling.q):
         for c in range(count):
@@ -145,9 +145,9 @@ def _dense_products(coupling: DenseCoupling, classes: Codes, count: int) -> Arra
     return np.array(out)
 
 
-def _pooled_with_border(coupling: Coupling, C: Array, classes: Codes, count: int) -> Array:
+def _pooled_with_Xy(coupling: OffDiagonalBlock, C: Array, classes: Codes, count: int) -> Array:
     """sum over the levels of a class of E_a' C_b, (q q count, m r)."""
-    columns: Sequence[Array | sp.csr_array] = list(coupling.E) if isinstance(coupling, DenseCoupling) else list(coupling.columns)
+    columns: Sequence[Array | sp.csr_array] = list(coupling.E) if isinstance(coupling, DenseOffDiagonal) else list(coupling.columns)
     out = []
     for E in columns:
         for b in range(len(columns)):

@@ -27,16 +27,16 @@ from scipy.sparse.csgraph import connected_components
 
 from bayeslmm._arrays import Array, Codes, readonly, symmetric
 
-LARGE = 256
+PACKED_COLUMNS = 256
 """Columns from which a block of one theta is kept as triangles."""
 
-VECTORS = 8
+SINGLE_VECTORS = 8
 """Products with up to this many vectors go one by one: a matrix product would first copy the triangle into a form of its own."""
 
 
 def _times(triangle: Array, M: Array) -> Array:
     """The symmetric matrix with this lower triangle, times M (s, k)."""
-    if M.shape[1] > VECTORS:
+    if M.shape[1] > SINGLE_VECTORS:
         return np.asarray(blas.dsymm(1.0, triangle.T, M, lower=0))
     out = np.empty_like(M)
     for j in range(M.shape[1]):
@@ -45,13 +45,13 @@ def _times(triangle: Array, M: Array) -> Array:
 
 
 @dataclass(slots=True, eq=False)
-class LargeBlock:
+class PackedBlock:
     """U, and either the Cholesky factor of S = Lambda U Lambda + I or Q = Lambda S^-1 Lambda.
 
     lower : (s, s) U on and below the diagonal; above it anything
     scale : (s,) the diagonal of Lambda
     local : for each factor present: its number, and its slice of the columns
-    solved : (s, r) S^-1 Lambda v of the border v
+    solved : (s, r) S^-1 Lambda v of [X y] v
     """
 
     lower: Array
@@ -97,11 +97,11 @@ class LargeBlock:
 
     @property
     def Qv(self) -> Array:
-        """Q v of the border, (1, 1, s, r)."""
+        """Q v of [X y], (1, 1, s, r)."""
         return (self.scale[:, None] * self.solved)[None, None]
 
-    def solved_border(self, p: int) -> Array:
-        """S^-1 Lambda V of the first p columns of the border, (1, 1, s, p)."""
+    def solved_Xy(self, p: int) -> Array:
+        """S^-1 Lambda V of X, (1, 1, s, p)."""
         return self.solved[None, None, :, :p]
 
     def solved_rows(self, part: slice) -> Array:
@@ -138,10 +138,10 @@ def _solve(factor: Array, M: Array) -> Array:
     return np.asarray(lapack.dpotrs(factor.T, M, lower=0)[0])
 
 
-def large_block(lower: Array, scale: Array, local: Sequence[tuple[int, slice]], v: Array) -> LargeBlock:
+def factorise_packed(lower: Array, scale: Array, local: Sequence[tuple[int, slice]], v: Array) -> PackedBlock:
     """Factorise S.
 
-    lower : (s, s) U on and below the diagonal; scale : (s,); v : (s, r) the border
+    lower : (s, s) U on and below the diagonal; scale : (s,); v : (s, r) [X y]
     Raises LinAlgError where S is not positive definite.
     """
     s = len(lower)
@@ -154,11 +154,11 @@ def large_block(lower: Array, scale: Array, local: Sequence[tuple[int, slice]], 
         raise np.linalg.LinAlgError("Matrix is not positive definite")
     held = factor.T
     logdet = 2.0 * float(np.log(np.diagonal(held)).sum())
-    return LargeBlock(lower, scale, local, np.array([[logdet]]), _solve(held, scale[:, None] * v), held)
+    return PackedBlock(lower, scale, local, np.array([[logdet]]), _solve(held, scale[:, None] * v), held)
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class FactorColumns:
     """The columns of one remaining factor: level l, column a at `offset + l * q + a`."""
 
     offset: int
@@ -171,7 +171,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class ComponentBatch:
     """Components of one shape: the same number of levels of each factor.
 
     index : (B, s) columns of the components, in the order of the factors
@@ -189,17 +189,17 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RestLayout:
+class ComponentLayout:
     """Which columns make up which block, and where an entry lies in flat storage."""
 
-    spans: tuple[Span, ...]
-    batches: tuple[Batch, ...]
+    spans: tuple[FactorColumns, ...]
+    batches: tuple[ComponentBatch, ...]
     m: int
     flat: int
     target: Codes
     stride: Codes
 
-    def local(self, batch: Batch) -> list[tuple[int, slice]]:
+    def local(self, batch: ComponentBatch) -> list[tuple[int, slice]]:
         """For each factor present in the batch: its number, and its slice of the local columns."""
         found, begin = [], 0
         for f, (count, span) in enumerate(zip(batch.counts, self.spans, strict=True)):
@@ -210,33 +210,33 @@ class RestLayout:
 
 
 @lru_cache(maxsize=32)
-def _whole(spans: tuple[Span, ...]) -> RestLayout:
+def _one_component(spans: tuple[FactorColumns, ...]) -> ComponentLayout:
     """All columns as one block."""
     m = spans[-1].stop
     column = readonly(np.arange(m))
-    return RestLayout(spans, (Batch(column[None], tuple(s.K for s in spans), 0),), m, m * m, readonly(column * m), column)
+    return ComponentLayout(spans, (ComponentBatch(column[None], tuple(s.K for s in spans), 0),), m, m * m, readonly(column * m), column)
 
 
-def _apart(span: Span) -> RestLayout:
+def _level_components(span: FactorColumns) -> ComponentLayout:
     """Every level of one factor by itself."""
     K, q, m = span.K, span.q, span.stop
     place = np.arange(q)
     target = (np.arange(K)[:, None] * (q * q) + place * q).ravel()
-    return RestLayout((span,), (Batch(np.arange(m).reshape(K, q), (1,), 0),), m, m * q, target, np.tile(place, K))
+    return ComponentLayout((span,), (ComponentBatch(np.arange(m).reshape(K, q), (1,), 0),), m, m * q, target, np.tile(place, K))
 
 
-def layout(spans: Sequence[Span], links: tuple[Codes, Codes] | None) -> RestLayout:
+def lay_out_components(spans: Sequence[FactorColumns], links: tuple[Codes, Codes] | None) -> ComponentLayout:
     """Components of the remaining columns.
 
     links : row and column of entries sorted by row; entries of a row tie their columns together. None ties everything
     """
     if links is None:
-        return _whole(tuple(spans))
+        return _one_component(tuple(spans))
     rows, columns = links
     if len(spans) == 1:
         level = columns // spans[0].q
         if bool(((rows[1:] != rows[:-1]) | (level[1:] == level[:-1])).all()):
-            return _apart(spans[0])
+            return _level_components(spans[0])
     m = spans[-1].stop
     column_factor = np.concatenate([np.full(s.K * s.q, f) for f, s in enumerate(spans)])
     # levels of a factor hold together: tie the q columns of a level
@@ -261,26 +261,26 @@ def layout(spans: Sequence[Span], links: tuple[Codes, Codes] | None) -> RestLayo
         members = np.flatnonzero(shape_of == number)
         s = int(starts[members[0] + 1] - starts[members[0]])
         index = order[starts[members][:, None] + np.arange(s)]
-        batch = Batch(index, tuple(int(c) for c in shape), begin)
+        batch = ComponentBatch(index, tuple(int(c) for c in shape), begin)
         place = np.arange(s)
         target[index] = begin + np.arange(len(members))[:, None] * s * s + place * s
         stride[index] = place
         batches.append(batch)
         begin += batch.size
-    return RestLayout(tuple(spans), tuple(batches), m, begin, target, stride)
+    return ComponentLayout(tuple(spans), tuple(batches), m, begin, target, stride)
 
 
-SKEWED = 1e3
+DIVISIBLE_RATIO = 1e3
 """Ratio of the entries of a factor above which it is not divided by."""
 
-BATCHED = 48
+BATCHED_COLUMNS = 48
 """Blocks up to this size are factorised in batches; larger ones one at a time by LAPACK."""
 
-TOGETHER = 96
+DENSE_ALL_FACTORS = 96
 """Columns of all factors up to which they are one dense block: looking for structure among so few costs more than arithmetic."""
 
 
-def scale_columns(M: Array, local: list[tuple[int, slice]], spans: Sequence[Span], Ts: Sequence[Array]) -> Array:
+def scale_columns(M: Array, local: list[tuple[int, slice]], spans: Sequence[FactorColumns], Ts: Sequence[Array]) -> Array:
     """M Lambda over the last axis; M (t, B, i, s), Ts[f] (t, q, q)."""
     out = np.empty_like(M)
     for f, part in local:
@@ -293,7 +293,7 @@ def scale_columns(M: Array, local: list[tuple[int, slice]], spans: Sequence[Span
     return out
 
 
-def _transposed(M: Array) -> Array:
+def _transpose(M: Array) -> Array:
     return M.swapaxes(-1, -2)
 
 
@@ -302,10 +302,10 @@ def _inverse(S: Array) -> tuple[Array, Array]:
     t, B, s = S.shape[:3]
     if s == 1:
         return np.log(S[..., 0, 0]), 1.0 / S
-    if s <= BATCHED:
+    if s <= BATCHED_COLUMNS:
         L = np.linalg.cholesky(S)
         Li = np.linalg.inv(L)
-        return 2.0 * np.log(L.diagonal(axis1=-2, axis2=-1)).sum(-1), _transposed(Li) @ Li
+        return 2.0 * np.log(L.diagonal(axis1=-2, axis2=-1)).sum(-1), _transpose(Li) @ Li
     logdet, out = np.empty((t, B)), np.empty_like(S)
     for i in range(t):
         for b in range(B):
@@ -320,10 +320,10 @@ def _inverse(S: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BlockState:
+class SchurBlock:
     """One batch after factorisation: U (t, B, s, s) symmetric, X = Lambda S^-1, Q = Lambda S^-1 Lambda'.
 
-    solved, Qv : (t, B, s, r) S^-1 Lambda' v of the border v, and Q v
+    solved, Qv : (t, B, s, r) S^-1 Lambda' v of [X y] v, and Q v
     local : for each factor present: its number, its slice of the columns, its T (t, q, q)
     """
 
@@ -346,8 +346,8 @@ class BlockState:
         """Entries of Q, (t, B s s); only those on and below the diagonals are meant."""
         return self.Q.reshape(len(self.Q), -1)
 
-    def solved_border(self, p: int) -> Array:
-        """S^-1 Lambda' V of the first p columns of the border, (t, B, s, p)."""
+    def solved_Xy(self, p: int) -> Array:
+        """S^-1 Lambda' V of X, (t, B, s, p)."""
         return self.solved[..., :p]
 
     def solved_rows(self, part: slice) -> Array:
@@ -361,7 +361,7 @@ class BlockState:
             q = T.shape[-1]
             X = self.X[..., part]
             total = np.empty((len(T), q, q))
-            if _divisible(T):
+            if _is_divisible(T):
                 # U Lambda S^-1 = Lambda'^-1 (I - S^-1)
                 for a in range(q):
                     for b in range(q):
@@ -370,7 +370,7 @@ class BlockState:
                 if q == 1:
                     total = (levels - total / T) / T
                 else:
-                    total = np.linalg.solve(_transposed(T), levels * np.eye(q) - np.linalg.solve(T, total))
+                    total = np.linalg.solve(_transpose(T), levels * np.eye(q) - np.linalg.solve(T, total))
             else:
                 for a in range(q):
                     rows = self.U[..., part, :][..., a::q, :]
@@ -380,38 +380,38 @@ class BlockState:
         return found
 
 
-def _divisible(T: Array) -> bool:
+def _is_divisible(T: Array) -> bool:
     """Whether a factor is large in every direction: dividing by it loses nothing, and what it multiplies would lose digits."""
     size = np.abs(np.diagonal(T, axis1=-2, axis2=-1)).min()
-    return bool(size >= 1.0 and np.abs(T).max() <= SKEWED * size)
+    return bool(size >= 1.0 and np.abs(T).max() <= DIVISIBLE_RATIO * size)
 
 
-def _divided(rows: Array, T: Array) -> Array:
+def _divide(rows: Array, T: Array) -> Array:
     """T'^-1 times the rows of every level; rows (t, B, k, r)."""
     q = T.shape[-1]
     if q == 1:
         return np.asarray(rows / T[:, :, :, None])
     levels = rows.reshape(*rows.shape[:2], -1, q, rows.shape[3])
-    return np.linalg.solve(_transposed(T)[:, None, None], levels).reshape(rows.shape)
+    return np.linalg.solve(_transpose(T)[:, None, None], levels).reshape(rows.shape)
 
 
 @dataclass(frozen=True, eq=False)
-class RestState:
+class SchurComplement:
     """All components after factorisation.
 
     Ts : (t, q, q) of every factor
     logdet : (t,) log |S|
     QV : (t, m, r) Q U_rb
-    border : (t, r, r) U_br Q U_rb, what the border loses
+    Xy : (t, r, r) U_br Q U_rb, what [X y] loses
     """
 
-    layout: RestLayout
+    layout: ComponentLayout
     Ts: tuple[Array, ...]
     logdet: Array
-    blocks: tuple[BlockState | LargeBlock, ...]
+    blocks: tuple[SchurBlock | PackedBlock, ...]
     V: Array
     QV: Array
-    border: Array
+    Xy: Array
 
     def apply_Q(self, M: Array) -> Array:
         """Q M for M (t, m, s)."""
@@ -435,7 +435,7 @@ class RestState:
 
     @cached_property
     def seen(self) -> Array:
-        """V - U Q V, the border seen through V0^-1, (t, m, r).
+        """V - U Q V, [X y] seen through V0^-1, (t, m, r).
 
         Where variances are large this is a small difference of large numbers, but also Lambda'^-1 times what was solved for.
         """
@@ -444,19 +444,19 @@ class RestState:
             whole: Array | None = None
             for f, part in self.layout.local(batch):
                 index = batch.index[:, part]
-                if _divisible(self.Ts[f]):
-                    out[:, index] = _divided(block.solved_rows(part), self.Ts[f])
+                if _is_divisible(self.Ts[f]):
+                    out[:, index] = _divide(block.solved_rows(part), self.Ts[f])
                 else:
                     v = self.V[:, batch.index]
                     whole = v - block.times_U(block.Qv) if whole is None else whole
                     out[:, index] = whole[..., part, :]
         return out
 
-    def solved_border(self, p: int) -> Array:
-        """S^-1 Lambda' V of the first p columns of the border, (t, m, p)."""
+    def solved_Xy(self, p: int) -> Array:
+        """S^-1 Lambda' V of X, (t, m, p)."""
         out = np.empty((*self.V.shape[:2], p))
         for batch, block in zip(self.layout.batches, self.blocks, strict=True):
-            out[:, batch.index] = block.solved_border(p)
+            out[:, batch.index] = block.solved_Xy(p)
         return out
 
     def logdet_gradients(self, Qxx: Array, Rx: Array, N: Array) -> list[Array]:
@@ -492,51 +492,53 @@ class RestState:
         return np.asarray(total - np.einsum("tlax,txz,tlbz->tab", R, Qxx, R))
 
 
-def factorise(where: RestLayout, uflat: Array, V: Array, Ts: Sequence[Array]) -> RestState:
+def factorise(where: ComponentLayout, uflat: Array, V: Array, Ts: Sequence[Array]) -> SchurComplement:
     """Factorise S = Lambda' U Lambda + I.
 
     uflat : (t, flat) lower entries of U
-    V : (t, m, r) U between the remaining columns and the border
+    V : (t, m, r) U between the remaining columns and [X y]
     Ts : (t, q, q) for each remaining factor
     """
     t, r = len(uflat), V.shape[2]
-    logdet, border = np.zeros(t), np.zeros((t, r, r))
+    logdet, Xy = np.zeros(t), np.zeros((t, r, r))
     QV = np.empty_like(V)
-    blocks: list[BlockState | LargeBlock] = []
+    blocks: list[SchurBlock | PackedBlock] = []
     for batch in where.batches:
         v = V[:, batch.index]
-        block, part = _factorised(where, batch, uflat[:, batch.begin : batch.begin + batch.size], v, Ts)
+        block, part = _factorise_batch(where, batch, uflat[:, batch.begin : batch.begin + batch.size], v, Ts)
         logdet += part.sum(-1)
         QV[:, batch.index] = block.Qv
-        border += (_transposed(v) @ block.Qv).sum(1)
+        Xy += (_transpose(v) @ block.Qv).sum(1)
         blocks.append(block)
-    return RestState(where, tuple(Ts), logdet, tuple(blocks), V, QV, border)
+    return SchurComplement(where, tuple(Ts), logdet, tuple(blocks), V, QV, Xy)
 
 
-def _factorised(where: RestLayout, batch: Batch, uflat: Array, v: Array, Ts: Sequence[Array]) -> tuple[BlockState | LargeBlock, Array]:
+def _factorise_batch(
+    where: ComponentLayout, batch: ComponentBatch, uflat: Array, v: Array, Ts: Sequence[Array]
+) -> tuple[SchurBlock | PackedBlock, Array]:
     """One batch, and log |S| of its blocks (t, B)."""
     t, (B, s) = len(uflat), batch.index.shape
     local = where.local(batch)
     lower = uflat.reshape(t, B, s, s)
-    if t == B == 1 and s >= LARGE and all(where.spans[f].q == 1 for f, _ in local):
+    if t == B == 1 and s >= PACKED_COLUMNS and all(where.spans[f].q == 1 for f, _ in local):
         scale = np.concatenate([np.full(part.stop - part.start, Ts[f][0, 0, 0]) for f, part in local])
-        large = large_block(lower[0, 0], scale, local, v[0, 0])
+        large = factorise_packed(lower[0, 0], scale, local, v[0, 0])
         return large, large.logdet
     U = symmetric(lower)
-    scaled = scale_columns(_transposed(scale_columns(U, local, where.spans, Ts)), local, where.spans, Ts)
+    scaled = scale_columns(_transpose(scale_columns(U, local, where.spans, Ts)), local, where.spans, Ts)
     scaled[..., np.arange(s), np.arange(s)] += 1.0
     logdet, inverse = _inverse(scaled)
     transposed = [T.swapaxes(-1, -2) for T in Ts]
-    X = _transposed(scale_columns(inverse, local, where.spans, transposed))
+    X = _transpose(scale_columns(inverse, local, where.spans, transposed))
     Q = scale_columns(X, local, where.spans, transposed)
-    b = _scaled_rows(v, local, where.spans, transposed)
+    b = _scale_rows(v, local, where.spans, transposed)
     solved = inverse @ b
     # the explicit inverse loses digits where levels nearly repeat each other and variances are large: once more with what is left
     solved += inverse @ (b - scaled @ solved)
-    Qv = _scaled_rows(solved, local, where.spans, Ts)
-    return BlockState(U, X, Q, solved, Qv, [(f, own, Ts[f]) for f, own in local]), logdet
+    Qv = _scale_rows(solved, local, where.spans, Ts)
+    return SchurBlock(U, X, Q, solved, Qv, [(f, own, Ts[f]) for f, own in local]), logdet
 
 
-def _scaled_rows(M: Array, local: list[tuple[int, slice]], spans: Sequence[Span], Ts: Sequence[Array]) -> Array:
+def _scale_rows(M: Array, local: list[tuple[int, slice]], spans: Sequence[FactorColumns], Ts: Sequence[Array]) -> Array:
     """Lambda M, or Lambda' M where the Ts are transposed; M (t, B, s, k)."""
-    return _transposed(scale_columns(_transposed(M), local, spans, [_transposed(T) for T in Ts]))
+    return _transpose(scale_columns(_transpose(M), local, spans, [_transpose(T) for T in Ts]))

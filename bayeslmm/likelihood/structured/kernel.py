@@ -23,12 +23,12 @@ from scipy.sparse.csgraph import connected_components
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
-from bayeslmm.likelihood.kernel import Solution, solve_border, stacked
+from bayeslmm.likelihood.kernel import Solution, solve_Xy, stack_solutions
 from bayeslmm.likelihood.parameters import RandomParameters
-from bayeslmm.likelihood.structured.residual_structure import Block, ResidualStructure
+from bayeslmm.likelihood.structured.residual_structure import BlockRows, ResidualStructure
 from bayeslmm.likelihood.structured.variance_function import VarianceFunction
 
-WORTH = 100_000
+POOLED_SUMS = 100_000
 """Sums that may be kept whatever the number of rows."""
 
 LARGEST_BLOCK = 8000
@@ -40,7 +40,7 @@ class RowBatch:
     """Blocks of k rows: rows (B, k) positions in the design."""
 
     rows: Codes
-    block: Block
+    block: BlockRows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,10 +49,10 @@ class PooledBatch:
 
     count: Array
     G: Array
-    block: Block
+    block: BlockRows
 
 
-def clusters(design: Design) -> Codes:
+def independent_blocks(design: Design) -> Codes:
     """(n,) the independent block that each row belongs to."""
     n = len(design.y)
     factors = [(term.group.codes, len(term.group.levels)) for term in design.terms]
@@ -73,7 +73,7 @@ def clusters(design: Design) -> Codes:
     return np.unique(labels[first], return_inverse=True)[1].astype(np.int64)
 
 
-def ordered_rows(design: Design, cluster: Codes) -> list[Codes]:
+def order_rows(design: Design, cluster: Codes) -> list[Codes]:
     """(B, k) row positions for every block size, rows of a block by subject and visit."""
     subject = cluster if design.residual is None else design.residual.subject.codes
     visit = np.zeros(len(cluster), np.int64)
@@ -95,11 +95,11 @@ def ordered_rows(design: Design, cluster: Codes) -> list[Codes]:
     return found
 
 
-def block_of(design: Design, rows: Codes) -> Block:
+def block_of(design: Design, rows: Codes) -> BlockRows:
     """Where some blocks of rows (B, k) stand in the residual structure."""
     residual = design.residual
     if residual is None:
-        return Block(None, None, np.zeros(rows.shape, np.int64), None)
+        return BlockRows(None, None, np.zeros(rows.shape, np.int64), None)
     group = np.zeros(rows.shape, np.int64) if residual.group is None else residual.group.codes[rows]
     subject = residual.subject.codes[rows]
     alone = bool((subject == subject[:, :1]).all())
@@ -109,16 +109,16 @@ def block_of(design: Design, rows: Codes) -> Block:
     if residual.coords is not None and residual.visit is None:
         points = residual.coords[rows]
         distances = np.sqrt(((points[:, :, None] - points[:, None, :]) ** 2).sum(-1))
-    return Block(place, distances, group, same)
+    return BlockRows(place, distances, group, same)
 
 
-def poolable(design: Design) -> bool:
+def is_poolable(design: Design) -> bool:
     """Whether V depends on the pattern of visits alone."""
     return not design.terms and not design.variance and design.weights is None and design.residual is not None
 
 
-def pooled(design: Design, rows: Codes, border: Array) -> PooledBatch | None:
-    """Blocks (B, k) summed by pattern; None where patterns are about as many as blocks. border : (B, k, r)."""
+def pool_by_pattern(design: Design, rows: Codes, Xy: Array) -> PooledBatch | None:
+    """Blocks (B, k) summed by pattern; None where patterns are about as many as blocks. Xy : (B, k, r)."""
     residual = design.residual
     assert residual is not None
     if residual.visit is not None:
@@ -132,37 +132,37 @@ def pooled(design: Design, rows: Codes, border: Array) -> PooledBatch | None:
         key = np.column_stack([key, residual.group.codes[rows[:, 0]]])
     _, first, pattern = np.unique(key, axis=0, return_index=True, return_inverse=True)
     pattern = pattern.ravel()
-    B, k, r = border.shape
-    if not worth(B, len(first), k, r):
+    B, k, r = Xy.shape
+    if not pooling_pays(B, len(first), k, r):
         return None
-    G = summed(border, pattern, len(first))
+    G = sum_by_pattern(Xy, pattern, len(first))
     return PooledBatch(np.bincount(pattern).astype(float), G, block_of(design, rows[first]))
 
 
-def worth(blocks: int, kinds: int, k: int, r: int) -> bool:
+def pooling_pays(blocks: int, kinds: int, k: int, r: int) -> bool:
     """Whether sums by kind cost less than the blocks."""
-    return kinds <= blocks // 3 and kinds * (k * r) ** 2 <= max(WORTH, 20 * blocks * k * (k + r))
+    return kinds <= blocks // 3 and kinds * (k * r) ** 2 <= max(POOLED_SUMS, 20 * blocks * k * (k + r))
 
 
-def summed(border: Array, pattern: Codes, count: int) -> Array:
-    """Products of rows of [X y] summed by pattern, (count, k k, r r); border : (B, k, r)."""
-    _, k, r = border.shape
+def sum_by_pattern(Xy: Array, pattern: Codes, count: int) -> Array:
+    """Products of rows of [X y] summed by pattern, (count, k k, r r); Xy : (B, k, r)."""
+    _, k, r = Xy.shape
     order = np.argsort(pattern, kind="stable")
     bounds = np.concatenate([[0], np.cumsum(np.bincount(pattern, minlength=count))])
     G = np.empty((count, k * k, r * r))
     for s in range(count):
-        flat = border[order[bounds[s] : bounds[s + 1]]].reshape(-1, k * r)
+        flat = Xy[order[bounds[s] : bounds[s + 1]]].reshape(-1, k * r)
         G[s] = (flat.T @ flat).reshape(k, r, k, r).transpose(0, 2, 1, 3).reshape(k * k, r * r)
     return G
 
 
-MEMORY = 20_000_000
+DERIVATIVE_ELEMENTS = 20_000_000
 """Elements of derivative matrices held at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TermRows:
-    """A random term as the kernel of blocks sees it: conditioned columns (n, q), codes (n,), relationship or None."""
+class TermColumns:
+    """A random term as the kernel of blocks sees it: standardized columns (n, q), codes (n,), relationship or None."""
 
     Z: Array
     codes: Codes
@@ -174,12 +174,12 @@ class TermRows:
 class SubjectData:
     """Conditioned rows and their blocks.
 
-    border : (n, r) [X y] not yet divided by anything; log_weight_scale : (n,) -log(w)/2, or None
+    Xy : (n, r) [X y] not yet divided by anything; log_weight_scale : (n,) -log(w)/2, or None
     behind : the blocks that were pooled, for what is asked of rows after a fit
     """
 
-    border: Array
-    terms: tuple[TermRows, ...]
+    Xy: Array
+    terms: tuple[TermColumns, ...]
     log_weight_scale: Array | None
     rows: tuple[RowBatch, ...]
     pooled: tuple[PooledBatch, ...]
@@ -188,11 +188,11 @@ class SubjectData:
 
     @property
     def r(self) -> int:
-        return int(self.border.shape[1])
+        return int(self.Xy.shape[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RowsState:
+class StructuredBlockFactor:
     """One batch of blocks after factorisation, in scaled rows.
 
     U : (B, k, r); Z : per term (B, k, q); link : per term (B, k, k) relationship or same-level mask
@@ -209,7 +209,7 @@ class RowsState:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PooledState:
+class PooledBlockFactor:
     batch: PooledBatch
     R: Array
     inverse: Array
@@ -222,7 +222,7 @@ def _inverse(V: Array) -> tuple[Array, Array]:
     return 2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1), Li.swapaxes(-1, -2) @ Li
 
 
-def level_mask(term: TermRows, rows: Codes) -> Array:
+def level_mask(term: TermColumns, rows: Codes) -> Array:
     """(B, k, k) relationship of the levels of two rows, or 1 where they share a level."""
     codes = term.codes[rows]
     if term.relationship is not None:
@@ -230,18 +230,24 @@ def level_mask(term: TermRows, rows: Codes) -> Array:
     return np.asarray(codes[:, :, None] == codes[:, None, :], float)
 
 
-class SubjectsState:
+class BlockDiagonalState:
     """One evaluation at one x; adjoints are found when first asked for."""
 
     def __init__(
-        self, kernel: SubjectsKernel, x: Array, solution: Solution, rows: list[RowsState], pooled: list[PooledState], slopes: Array
+        self,
+        kernel: BlockDiagonalKernel,
+        x: Array,
+        solution: Solution,
+        rows: list[StructuredBlockFactor],
+        pooled: list[PooledBlockFactor],
+        slopes: Array,
     ) -> None:
         self.kernel, self.x, self.solution = kernel, x, solution
         self.rows, self.pooled, self.slopes = rows, pooled, slopes
         self._kept: dict[bool, tuple[list[Array], list[Array]]] = {}
 
     @property
-    def _states(self) -> list[RowsState | PooledState]:
+    def _states(self) -> list[StructuredBlockFactor | PooledBlockFactor]:
         return [*self.rows, *self.pooled]
 
     @property
@@ -254,7 +260,7 @@ class SubjectsState:
         return np.concatenate([-self.solution.alpha[0], [1.0]])
 
     @cached_property
-    def row_states(self) -> list[RowsState]:
+    def row_states(self) -> list[StructuredBlockFactor]:
         """All rows in their blocks, those of pooled subjects too."""
         log_scale = self.kernel.log_scale(self.x)[0]
         D = [term.covariance.matrix(self.x[term.part]) for term in self.kernel.random.terms]
@@ -306,7 +312,7 @@ class SubjectsState:
             )[0]
         for state, adjoint in zip(self._states, adjoints, strict=True):
             out[kernel.residual_part] += kernel.structure.contract(self.phi, state.batch.block, adjoint)
-            if kernel.variance.size and isinstance(state, RowsState):
+            if kernel.variance.size and isinstance(state, StructuredBlockFactor):
                 moved = 2.0 * (adjoint * state.R).sum(-1)
                 out[kernel.variance_part] += np.einsum("ibk,bk->i", self.slopes[:, state.batch.rows], moved)
         return out
@@ -357,22 +363,22 @@ class SubjectsState:
         total, trace = np.zeros((size, size)), np.zeros(size)
         for state in self._states if size else ():
             B, k = state.R.shape[:2]
-            step = max(1, MEMORY // max(1, size * k * k))
+            step = max(1, DERIVATIVE_ELEMENTS // max(1, size * k * k))
             for begin in range(0, B, step):
                 part = slice(begin, begin + step)
                 M = state.inverse[part] @ self.movements(state, part)
-                count = state.batch.count[part] if isinstance(state, PooledState) else np.ones(len(state.R[part]))
+                count = state.batch.count[part] if isinstance(state, PooledBlockFactor) else np.ones(len(state.R[part]))
                 weighted = M * count[:, None, None]
                 trace += np.einsum("ibkk->i", weighted)
                 total += weighted.reshape(size, -1) @ M.swapaxes(-1, -2).reshape(size, -1).T
         return 0.5 * (total + total.T), trace
 
-    def movements(self, state: RowsState | PooledState, part: slice) -> Array:
+    def movements(self, state: StructuredBlockFactor | PooledBlockFactor, part: slice) -> Array:
         """dV0/dx_i of a batch's blocks, (size, B, k, k), in scaled rows."""
         kernel = self.kernel
         B, k = state.R[part].shape[:2]
         out = np.zeros((kernel.size, B, k, k))
-        if isinstance(state, RowsState):
+        if isinstance(state, StructuredBlockFactor):
             for i, term in enumerate(kernel.random.terms):
                 dS = term.covariance.matrix_derivative(self.x[term.part])
                 out[term.part] = self.random_movement(state, part, i, dS)
@@ -382,7 +388,7 @@ class SubjectsState:
         out[kernel.residual_part] = kernel.structure.derivatives(self.phi, state.batch.block.part(part))
         return out
 
-    def random_movement(self, state: RowsState, part: slice, term: int, dSigma: Array) -> Array:
+    def random_movement(self, state: StructuredBlockFactor, part: slice, term: int, dSigma: Array) -> Array:
         """Z dSigma Z' of a term, (len(dSigma), B, k, k)."""
         Z = state.Z[term][part]
         return np.asarray(np.einsum("bka,iac,blc->ibkl", Z, dSigma, Z, optimize=True) * state.link[term][part])
@@ -399,14 +405,14 @@ class SubjectsState:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SubjectsStates:
+class BlockDiagonalStates:
     """Evaluations at several x, one after the other: values and gradients."""
 
-    states: tuple[SubjectsState, ...]
+    states: tuple[BlockDiagonalState, ...]
 
     @property
     def solution(self) -> Solution:
-        return stacked([state.solution for state in self.states])
+        return stack_solutions([state.solution for state in self.states])
 
     def gradients(self, restricted: bool) -> tuple[Array, Array]:
         pairs = [state.gradients(restricted) for state in self.states]
@@ -422,7 +428,7 @@ class SubjectsStates:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SubjectsKernel:
+class BlockDiagonalKernel:
     """Structured errors: x = (random terms, residual structure, variance function)."""
 
     random: RandomParameters
@@ -443,12 +449,12 @@ class SubjectsKernel:
         return slice(self.size - self.variance.size, self.size)
 
     def solve(self, x: Array) -> Solution:
-        return stacked([self._one(row).solution for row in x])
+        return stack_solutions([self._one(row).solution for row in x])
 
-    def evaluate(self, x: Array, derivatives: bool) -> SubjectsState | SubjectsStates:
+    def evaluate(self, x: Array, derivatives: bool) -> BlockDiagonalState | BlockDiagonalStates:
         if len(x) == 1:
             return self._one(x[0])
-        return SubjectsStates(tuple(self._one(row) for row in x))
+        return BlockDiagonalStates(tuple(self._one(row) for row in x))
 
     def log_scale(self, x: Array) -> tuple[Array | None, Array]:
         """log of what rows are divided by, (n,), and its derivatives in the variance parameters."""
@@ -457,31 +463,31 @@ class SubjectsKernel:
         log_v, slopes = self.variance.log_multiplier(x[self.variance_part])
         return log_v if self.data.log_weight_scale is None else log_v + self.data.log_weight_scale, slopes
 
-    def _one(self, x: Array) -> SubjectsState:
+    def _one(self, x: Array) -> BlockDiagonalState:
         log_scale, slopes = self.log_scale(x)
         D = [term.covariance.matrix(x[term.part]) for term in self.random.terms]
         phi = x[self.residual_part]
         logdet = 0.0 if log_scale is None else 2.0 * float(log_scale.sum())
-        border = np.zeros((self.data.r, self.data.r))
+        Xy = np.zeros((self.data.r, self.data.r))
         rows, pooled = [], []
         for batch in self.data.rows:
             state, part = self.factorised(batch, phi, D, log_scale)
             rows.append(state)
             logdet += part
             flat = (state.inverse @ state.U).reshape(-1, self.data.r)
-            border += state.U.reshape(-1, self.data.r).T @ flat
+            Xy += state.U.reshape(-1, self.data.r).T @ flat
         for group in self.data.pooled:
             R = self.structure.matrices(phi, group.block)
             each, inverse = _inverse(R)
             logdet += float(group.count @ each)
-            border += np.einsum("bk,bkr->r", inverse.reshape(len(R), -1), group.G).reshape(self.data.r, self.data.r)
-            pooled.append(PooledState(group, R, inverse))
-        border = 0.5 * (border + border.T)
-        return SubjectsState(self, x, solve_border(np.array([logdet]), border[None]), rows, pooled, slopes)
+            Xy += np.einsum("bk,bkr->r", inverse.reshape(len(R), -1), group.G).reshape(self.data.r, self.data.r)
+            pooled.append(PooledBlockFactor(group, R, inverse))
+        Xy = 0.5 * (Xy + Xy.T)
+        return BlockDiagonalState(self, x, solve_Xy(np.array([logdet]), Xy[None]), rows, pooled, slopes)
 
-    def factorised(self, batch: RowBatch, phi: Array, D: list[Array], log_scale: Array | None) -> tuple[RowsState, float]:
+    def factorised(self, batch: RowBatch, phi: Array, D: list[Array], log_scale: Array | None) -> tuple[StructuredBlockFactor, float]:
         """The blocks of a batch at some parameters, and the sum of their log determinants."""
-        U = self.data.border[batch.rows]
+        U = self.data.Xy[batch.rows]
         scale = np.ones(batch.rows.shape)
         Z = [term.Z[batch.rows] for term in self.data.terms]
         if log_scale is not None:
@@ -496,4 +502,4 @@ class SubjectsKernel:
             V += (z @ d @ z.swapaxes(-1, -2)) * link
             links.append(link)
         logdet, inverse = _inverse(V)
-        return RowsState(batch, U, tuple(Z), tuple(links), R, inverse, scale), float(logdet.sum())
+        return StructuredBlockFactor(batch, U, tuple(Z), tuple(links), R, inverse, scale), float(logdet.sum())

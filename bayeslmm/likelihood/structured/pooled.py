@@ -12,18 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.likelihood.kernel import Solution, solve_border
-from bayeslmm.likelihood.structured.kernel import RowBatch, SubjectsKernel, level_mask, summed, worth
-from bayeslmm.likelihood.structured.residual_structure import Block, Grouped, ResidualStructure, SpatialStructure
+from bayeslmm.likelihood.kernel import Solution, solve_Xy
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, RowBatch, level_mask, pooling_pays, sum_by_pattern
+from bayeslmm.likelihood.structured.residual_structure import BlockRows, GroupedStructure, ResidualStructure, SpatialStructure
 
-DIGITS = 12
+BLOCK_DECIMALS = 12
 """Decimals, in units of the largest, to which two blocks must agree to be alike."""
 
 
-def many_matrices(structure: ResidualStructure, phi: Array, block: Block) -> Array:
+def many_matrices(structure: ResidualStructure, phi: Array, block: BlockRows) -> Array:
     """R0 (t, B, k, k) at phi (t, size)."""
     B, k = block.shape
-    if not isinstance(structure, Grouped):
+    if not isinstance(structure, GroupedStructure):
         return np.broadcast_to(np.eye(k), (len(phi), B, k, k))
     sets = np.concatenate([np.ones((len(phi), 1)), phi], axis=1).reshape(len(phi), structure.groups, structure.covariance.size)
     if isinstance(structure, SpatialStructure):
@@ -40,7 +40,7 @@ def many_matrices(structure: ResidualStructure, phi: Array, block: Block) -> Arr
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Alike:
+class IdenticalSubjects:
     """A batch of blocks (B, k) by kind: one block of each of the C kinds stands for all.
 
     rows : (C, k); block : theirs; kind : (B,) of every block; count : (C,) blocks of each
@@ -48,7 +48,7 @@ class Alike:
     """
 
     rows: Codes
-    block: Block
+    block: BlockRows
     kind: Codes
     count: Array
     G: Array | None
@@ -60,14 +60,14 @@ class Alike:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScaledRows:
+class ScaledBlocks:
     """One block of each kind in scaled rows: R0 and V0 (t, C, k, k)."""
 
     R: Array
     V: Array
 
 
-def alike(kernel: SubjectsKernel, batch: RowBatch) -> Alike:
+def find_identical(kernel: BlockDiagonalKernel, batch: RowBatch) -> IdenticalSubjects:
     """The kinds of a batch."""
     B, k = batch.block.shape
     kind = np.arange(B) if B == 1 else np.unique(features(kernel, batch), axis=0, return_inverse=True)[1].ravel()
@@ -75,11 +75,11 @@ def alike(kernel: SubjectsKernel, batch: RowBatch) -> Alike:
         kind = np.arange(B)
     count = np.bincount(kind)
     first = np.unique(kind, return_index=True)[1]
-    G = summed(scaled_border(kernel, batch.rows), kind, len(first)) if worth(B, len(first), k, kernel.data.r) else None
-    return Alike(batch.rows[first], batch.block.part(first), kind.astype(np.int64), count.astype(float), G)
+    G = sum_by_pattern(scaled_Xy(kernel, batch.rows), kind, len(first)) if pooling_pays(B, len(first), k, kernel.data.r) else None
+    return IdenticalSubjects(batch.rows[first], batch.block.part(first), kind.astype(np.int64), count.astype(float), G)
 
 
-def features(kernel: SubjectsKernel, batch: RowBatch) -> Array:
+def features(kernel: BlockDiagonalKernel, batch: RowBatch) -> Array:
     """All that V0 of a block depends on, (B, any)."""
     data, block = kernel.data, batch.block
     found = [block.group, *(part for part in (block.place, block.distances, block.same) if part is not None)]
@@ -89,37 +89,37 @@ def features(kernel: SubjectsKernel, batch: RowBatch) -> Array:
         found += [term.Z[batch.rows], level_mask(term, batch.rows)]
     found += [value[batch.rows] for value in kernel.variance.values if value is not None]
     found += [factor.strata[batch.rows] for factor in kernel.variance.factors if factor.strata is not None]
-    return np.concatenate([rounded(np.asarray(part, float).reshape(len(batch.rows), -1)) for part in found], axis=1)
+    return np.concatenate([round_values(np.asarray(part, float).reshape(len(batch.rows), -1)) for part in found], axis=1)
 
 
-def rounded(values: Array) -> Array:
+def round_values(values: Array) -> Array:
     """Equal where values agree but for rounding."""
-    return np.asarray(np.round(values / max(float(np.abs(values).max(initial=0.0)), 1e-300), DIGITS) + 0.0)
+    return np.asarray(np.round(values / max(float(np.abs(values).max(initial=0.0)), 1e-300), BLOCK_DECIMALS) + 0.0)
 
 
-def row_scale(kernel: SubjectsKernel, rows: Codes) -> Array | float:
+def row_scale(kernel: BlockDiagonalKernel, rows: Codes) -> Array | float:
     """What rows are divided by, (B, k, 1)."""
     log_scale = kernel.data.log_weight_scale
     return 1.0 if log_scale is None else np.asarray(np.exp(log_scale[rows])[..., None])
 
 
-def scaled_border(kernel: SubjectsKernel, rows: Codes) -> Array:
+def scaled_Xy(kernel: BlockDiagonalKernel, rows: Codes) -> Array:
     """[X y] (B, k, r) in scaled rows."""
-    return np.asarray(kernel.data.border[rows] / row_scale(kernel, rows))
+    return np.asarray(kernel.data.Xy[rows] / row_scale(kernel, rows))
 
 
-def scaled_columns(kernel: SubjectsKernel, rows: Codes) -> list[Array]:
+def scaled_columns(kernel: BlockDiagonalKernel, rows: Codes) -> list[Array]:
     """Z (B, k, q) of every term in scaled rows."""
     scale = row_scale(kernel, rows)
     return [np.asarray(data.Z[rows] / scale) for data in kernel.data.terms]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PatternKernel:
+class PooledSubjectsKernel:
     """The values of a kernel of structured errors at many x; kinds : of every batch of rows."""
 
-    kernel: SubjectsKernel
-    kinds: tuple[Alike, ...]
+    kernel: BlockDiagonalKernel
+    kinds: tuple[IdenticalSubjects, ...]
 
     @property
     def cells(self) -> int:
@@ -141,30 +141,30 @@ class PatternKernel:
         t, r = len(x), kernel.data.r
         log_scale = kernel.data.log_weight_scale
         logdet = np.full(t, 0.0 if log_scale is None else 2.0 * float(log_scale.sum()))
-        border = np.zeros((t, r, r))
+        Xy = np.zeros((t, r, r))
         for batch, kind in zip(kernel.data.rows, self.kinds, strict=True):
             part, own = self._rows(batch, kind, x)
             logdet += part
-            border += own
+            Xy += own
         for group in kernel.data.pooled:
             R = many_matrices(kernel.structure, x[:, kernel.residual_part], group.block)
             part, own = self._summed(R, group.count, group.G)
             logdet += part
-            border += own
-        return solve_border(logdet, 0.5 * (border + border.swapaxes(-1, -2)))
+            Xy += own
+        return solve_Xy(logdet, 0.5 * (Xy + Xy.swapaxes(-1, -2)))
 
-    def _rows(self, batch: RowBatch, kind: Alike, x: Array) -> tuple[Array, Array]:
+    def _rows(self, batch: RowBatch, kind: IdenticalSubjects, x: Array) -> tuple[Array, Array]:
         V, r = self.scaled(kind, x).V, self.kernel.data.r
         if kind.G is not None:
             return self._summed(V, kind.count, kind.G)
-        L, U = np.linalg.cholesky(V), scaled_border(self.kernel, batch.rows)
+        L, U = np.linalg.cholesky(V), scaled_Xy(self.kernel, batch.rows)
         logdet = _logdets(L) @ kind.count
         if len(kind.count) < len(kind.kind):
             L = L[:, kind.kind]
         half = np.linalg.solve(L, np.broadcast_to(U, (*L.shape[:-1], r))).reshape(len(x), -1, r)
         return logdet, half.swapaxes(-1, -2) @ half
 
-    def scaled(self, kind: Alike, x: Array) -> ScaledRows:
+    def scaled(self, kind: IdenticalSubjects, x: Array) -> ScaledBlocks:
         """The blocks of every kind at many x."""
         kernel = self.kernel
         R = many_matrices(kernel.structure, x[:, kernel.residual_part], kind.block)
@@ -175,10 +175,10 @@ class PatternKernel:
         for Z, term, data in zip(scaled_columns(kernel, kind.rows), kernel.random.terms, kernel.data.terms, strict=True):
             D = term.covariance.matrix(x[:, term.part])
             V = V + (Z @ D[:, None] @ Z.swapaxes(-1, -2)) * level_mask(data, kind.rows)
-        return ScaledRows(R, V)
+        return ScaledBlocks(R, V)
 
     def _summed(self, V: Array, count: Array, G: Array) -> tuple[Array, Array]:
-        """log |V| and the border of blocks added up."""
+        """log |V| and [X y] of blocks added up."""
         L = np.linalg.cholesky(V)
         Li = np.linalg.inv(L)
         inverse = (Li.swapaxes(-1, -2) @ Li).reshape(len(V), -1)
@@ -191,6 +191,6 @@ def _logdets(L: Array) -> Array:
     return np.asarray(2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1))
 
 
-def pattern_kernel(kernel: SubjectsKernel) -> PatternKernel:
+def pool_subjects(kernel: BlockDiagonalKernel) -> PooledSubjectsKernel:
     """A kernel's values at many x."""
-    return PatternKernel(kernel, tuple(alike(kernel, batch) for batch in kernel.data.rows))
+    return PooledSubjectsKernel(kernel, tuple(find_identical(kernel, batch) for batch in kernel.data.rows))

@@ -16,17 +16,17 @@ import numpy as np
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.likelihood.criterion import Point
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.kernel import SubjectsState
-from bayeslmm.likelihood.structured.residual_structure import Block, Grouped
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalState
+from bayeslmm.likelihood.structured.residual_structure import BlockRows, GroupedStructure
 
-ROUNDING = 1e-14
+ROUNDING_VARIANCE = 1e-14
 """Variance of what is predicted given the data, relative to its variance without them, that stands for none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ResidualPlace:
+class ResidualIndex:
     """Where new rows stand in the residual structure.
 
     subject : (n,) code among the subjects observed, -1 for none of them
@@ -41,21 +41,21 @@ class ResidualPlace:
     log_scale: Array
 
 
-def subject_modes(problem: Problem, point: Point) -> list[Array]:
+def subject_modes(problem: Problem, point: CriterionPoint) -> list[Array]:
     """Conditional modes of every term, (K, q), user's scale."""
     state = _state(point)
     found = []
     for term, data, a in zip(problem.random.terms, state.kernel.data.terms, state.scores(), strict=True):
         related = a if data.relationship is None else a @ data.relationship
         D = term.covariance.matrix(state.x[term.part])
-        found.append(problem.conditioning.y_scale * (term.map.whole @ D @ related).T)
+        found.append(problem.standardization.y_scale * (term.map.whole @ D @ related).T)
     return found
 
 
-def subject_mode_covariances(problem: Problem, point: Point) -> list[Array]:
+def subject_mode_covariances(problem: Problem, point: CriterionPoint) -> list[Array]:
     """var(beta_k | y, alpha) of every term, (K, q, q), user's scale."""
     state = _state(point)
-    scale = point.sigma2 * problem.conditioning.y_scale**2
+    scale = point.sigma2 * problem.standardization.y_scale**2
     found = []
     for i, (term, data) in enumerate(zip(problem.random.terms, state.kernel.data.terms, strict=True)):
         D = term.covariance.matrix(state.x[term.part])
@@ -66,7 +66,7 @@ def subject_mode_covariances(problem: Problem, point: Point) -> list[Array]:
     return found
 
 
-def _level_information(state: SubjectsState, i: int) -> Array:
+def _level_information(state: BlockDiagonalState, i: int) -> Array:
     """Z_k' V^-1 Z_k of every level (K, q, q), Z_k all rows that level k reaches through the relationship matrix."""
     data = state.kernel.data.terms[i]
     q = data.Z.shape[1]
@@ -87,14 +87,14 @@ def _level_information(state: SubjectsState, i: int) -> Array:
 
 
 def subject_rows(
-    problem: Problem, point: Point, X: Array, Zs: Sequence[Array], codes: Sequence[Codes], place: ResidualPlace | None
+    problem: Problem, point: CriterionPoint, X: Array, Zs: Sequence[Array], codes: Sequence[Codes], place: ResidualIndex | None
 ) -> tuple[Array, Array, Array]:
     """What the observed outcomes add to x'alpha at new rows, the variance of what is predicted, and how much of it is alpha's: (n,) each.
 
     With `place` the thing predicted is the outcome itself, its error included; without, x'alpha + z'beta. Terms at code -1 are left out.
     """
     state = _state(point)
-    c = problem.conditioning
+    c = problem.standardization
     kernel = state.kernel
     n, N = kernel.data.n, len(X)
     log_scale = kernel.log_scale(state.x)[0]
@@ -111,11 +111,11 @@ def subject_rows(
     if place is not None:
         residual, variance = _through_errors(problem, state, place)
         C, own = C + residual, own + variance
-    gained, left, d = _condition(state, sp.csr_array(C), X @ c.back, own)
+    gained, left, d = _given_observed(state, sp.csr_array(C), X @ c.back, own)
     through_alpha = np.einsum("nx,xz,nz->n", d, state.solution.information_inverse[0], d)
     unit, variance = point.sigma2 * c.y_scale**2, left + through_alpha
     # an outcome that was observed has no variance left: what the differences leave of it is rounding
-    return c.y_scale * gained, unit * np.where(variance > ROUNDING * own, variance, 0.0), unit * through_alpha
+    return c.y_scale * gained, unit * np.where(variance > ROUNDING_VARIANCE * own, variance, 0.0), unit * through_alpha
 
 
 def _through_levels(zD: Array, level: Codes, Z: Array, codes: Codes, K: int, relationship: Array | None) -> sp.csr_array:
@@ -131,12 +131,12 @@ def _through_levels(zD: Array, level: Codes, Z: Array, codes: Codes, K: int, rel
     return sp.csr_array(total)
 
 
-def _through_errors(problem: Problem, state: SubjectsState, place: ResidualPlace) -> tuple[sp.csr_array, Array]:
+def _through_errors(problem: Problem, state: BlockDiagonalState, place: ResidualIndex) -> tuple[sp.csr_array, Array]:
     """Covariances (N, n) of new errors with those observed, these divided by S, and the new errors' variances."""
     n, N = state.kernel.data.n, len(place.subject)
     s = np.exp(place.log_scale)
     structure, design = state.kernel.structure, problem.design
-    if not isinstance(structure, Grouped) or design.residual is None:
+    if not isinstance(structure, GroupedStructure) or design.residual is None:
         return sp.csr_array((N, n)), s**2
     own = structure.matrices(state.phi, _points(place))[:, 0, 0]
     subject = design.residual.subject.codes
@@ -152,9 +152,9 @@ def _through_errors(problem: Problem, state: SubjectsState, place: ResidualPlace
     return sp.csr_array((values, (new, old)), shape=(N, n)), own * s**2
 
 
-def _points(place: ResidualPlace) -> Block:
+def _points(place: ResidualIndex) -> BlockRows:
     N = len(place.subject)
-    return Block(
+    return BlockRows(
         None if place.place is None else place.place[:, None],
         None if place.coords is None or place.place is not None else np.zeros((N, 1, 1)),
         place.group[:, None],
@@ -162,21 +162,21 @@ def _points(place: ResidualPlace) -> Block:
     )
 
 
-def _pairs(place: ResidualPlace, new: Codes, problem: Problem, old: Codes) -> Block:
+def _pairs(place: ResidualIndex, new: Codes, problem: Problem, old: Codes) -> BlockRows:
     """Blocks of two rows: a new one and an observed one of its subject."""
     residual = problem.design.residual
     assert residual is not None
     group = np.repeat(place.group[new][:, None], 2, axis=1)
     if residual.visit is not None and place.place is not None:
-        return Block(np.column_stack([place.place[new], residual.visit[old]]), None, group, None)
+        return BlockRows(np.column_stack([place.place[new], residual.visit[old]]), None, group, None)
     assert residual.coords is not None and place.coords is not None
     distance = np.linalg.norm(place.coords[new] - residual.coords[old], axis=1)
     blocks = np.zeros((len(new), 2, 2))
     blocks[:, 0, 1] = blocks[:, 1, 0] = distance
-    return Block(None, blocks, group, None)
+    return BlockRows(None, blocks, group, None)
 
 
-def _condition(state: SubjectsState, C: sp.csr_array, X: Array, own: Array) -> tuple[Array, Array, Array]:
+def _given_observed(state: BlockDiagonalState, C: sp.csr_array, X: Array, own: Array) -> tuple[Array, Array, Array]:
     """c' V^-1 (y - X alpha), v - c' V^-1 c and x - X' V^-1 c of every row of C."""
     gained, left, d = np.zeros(len(own)), own.copy(), X.copy()
     by_column = C.tocsc()
@@ -191,6 +191,6 @@ def _condition(state: SubjectsState, C: sp.csr_array, X: Array, own: Array) -> t
     return gained, left, d
 
 
-def _state(point: Point) -> SubjectsState:
-    assert isinstance(point.state, SubjectsState)
+def _state(point: CriterionPoint) -> BlockDiagonalState:
+    assert isinstance(point.state, BlockDiagonalState)
     return point.state

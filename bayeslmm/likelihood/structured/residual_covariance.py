@@ -9,10 +9,10 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm.covariance.spatial import Located
-from bayeslmm.likelihood.criterion import Point
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.kernel import block_of, ordered_rows
-from bayeslmm.likelihood.structured.residual_structure import Grouped, VisitStructure
+from bayeslmm.likelihood.structured.kernel import block_of, order_rows
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, VisitStructure
 
 
 def unit_sds(problem: Problem, x: Array) -> Array:
@@ -35,26 +35,26 @@ def unit_covariances(problem: Problem, x: Array, rows: Codes) -> Array:
     log_scale = kernel.log_scale(x)[0]
     if log_scale is None:
         return R
-    s = np.exp(log_scale[rows]) / np.sqrt(problem.conditioning.weight_mean)
+    s = np.exp(log_scale[rows]) / np.sqrt(problem.standardization.weight_mean)
     return np.asarray(R * s[:, :, None] * s[:, None, :])
 
 
-def residual_sds(problem: Problem, point: Point) -> Array:
+def residual_sds(problem: Problem, point: CriterionPoint) -> Array:
     """The fitted residual sd of every row, (n,)."""
     return _sigma(problem, point) * unit_sds(problem, point.x)
 
 
-def error_covariances(problem: Problem, point: Point, rows: Codes) -> Array:
+def error_covariances(problem: Problem, point: CriterionPoint, rows: Codes) -> Array:
     """R over blocks of rows (B, k): (B, k, k)."""
     return problem.sigma2(point.sigma2) * unit_covariances(problem, point.x, rows)
 
 
-def error_covariance(problem: Problem, point: Point, rows: Codes) -> Array:
+def error_covariance(problem: Problem, point: CriterionPoint, rows: Codes) -> Array:
     """R over some rows, (k, k)."""
     return np.asarray(error_covariances(problem, point, np.asarray(rows)[None])[0])
 
 
-def whitened(problem: Problem, point: Point, errors: Array) -> Array:
+def whiten_errors(problem: Problem, point: CriterionPoint, errors: Array) -> Array:
     """L^-1 e with L the lower Cholesky factor of each subject's R, its rows in the order of the visits, (n,)."""
     if problem.design.residual is None:
         return np.asarray(errors / residual_sds(problem, point))
@@ -80,17 +80,17 @@ def draw_errors(problem: Problem, x: Array, sigma: float, rng: Generator) -> Arr
 def _by_subject(problem: Problem) -> list[Codes]:
     """(B, k) rows of the subjects of each size, in the order of the visits."""
     assert problem.design.residual is not None
-    return ordered_rows(problem.design, problem.design.residual.subject.codes)
+    return order_rows(problem.design, problem.design.residual.subject.codes)
 
 
-def _sigma(problem: Problem, point: Point) -> float:
+def _sigma(problem: Problem, point: CriterionPoint) -> float:
     return float(np.sqrt(problem.sigma2(point.sigma2)))
 
 
-def _sets(problem: Problem, x: Array, sigma: float) -> tuple[Grouped, Array] | None:
+def _parameter_sets(problem: Problem, x: Array, sigma: float) -> tuple[GroupedStructure, Array] | None:
     """The structure and its own parameters of R in the units of the data, (G, size)."""
     kernel = problem.structured
-    if kernel is None or not isinstance(kernel.structure, Grouped):
+    if kernel is None or not isinstance(kernel.structure, GroupedStructure):
         return None
     covariance = kernel.structure.covariance
     return kernel.structure, np.stack([covariance.rescale(own, sigma) for own in kernel.structure.padded(x[kernel.residual_part])])
@@ -98,7 +98,7 @@ def _sets(problem: Problem, x: Array, sigma: float) -> tuple[Grouped, Array] | N
 
 def visit_covariances(problem: Problem, x: Array, sigma: float) -> Array | None:
     """R over visits of every group, (G, m, m), at weight 1 and the reference of the variance function; None for other structures."""
-    found = _sets(problem, x, sigma)
+    found = _parameter_sets(problem, x, sigma)
     if found is None or not isinstance(found[0], VisitStructure):
         return None
     return found[0].covariance.matrix(found[1])
@@ -108,7 +108,7 @@ def residual_parameters(problem: Problem, x: Array, sigma: float) -> list[tuple[
     """Natural parameters of R, by group where there are several, then those of the variance function."""
     kernel, residual = problem.structured, problem.design.residual
     rows: list[tuple[str, float]] = []
-    found = _sets(problem, x, sigma)
+    found = _parameter_sets(problem, x, sigma)
     if found is not None and residual is not None:
         covariance = found[0].covariance
         labels = [str(label) for label in residual.visit_levels]
@@ -126,6 +126,6 @@ def residual_parameters(problem: Problem, x: Array, sigma: float) -> list[tuple[
 def one_sigma(problem: Problem) -> bool:
     """Whether the errors have one standard deviation, up to weights and the variance function."""
     found = problem.structured
-    if found is None or not isinstance(found.structure, Grouped):
+    if found is None or not isinstance(found.structure, GroupedStructure):
         return True
     return found.structure.groups == 1 and found.structure.covariance.homogeneous

@@ -20,7 +20,7 @@ from bayeslmm.data.design import Design, ResidualDesign
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class BlockRows:
     """Where the rows of some blocks stand: (B, k) each.
 
     place : index of the visit, or None; distances : (B, k, k) or None; group : (B, k) number of the parameter set
@@ -36,9 +36,9 @@ class Block:
     def shape(self) -> tuple[int, int]:
         return (int(self.group.shape[0]), int(self.group.shape[1]))
 
-    def part(self, which: slice | Codes) -> Block:
+    def part(self, which: slice | Codes) -> BlockRows:
         """Some of the blocks."""
-        return Block(
+        return BlockRows(
             None if self.place is None else self.place[which],
             None if self.distances is None else self.distances[which],
             self.group[which],
@@ -52,41 +52,41 @@ class ResidualStructure(Protocol):
     @property
     def size(self) -> int: ...
 
-    def matrices(self, phi: Array, block: Block) -> Array:
+    def matrices(self, phi: Array, block: BlockRows) -> Array:
         """R0 (B, k, k)."""
         ...
 
-    def derivatives(self, phi: Array, block: Block) -> Array:
+    def derivatives(self, phi: Array, block: BlockRows) -> Array:
         """dR0/dphi (size, B, k, k)."""
         ...
 
-    def contract(self, phi: Array, block: Block, adjoint: Array) -> Array:
+    def contract(self, phi: Array, block: BlockRows, adjoint: Array) -> Array:
         """sum adjoint * dR0/dphi (size,)."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Independent:
+class IndependentErrors:
     """R0 = I: random effects with a variance function only."""
 
     @property
     def size(self) -> int:
         return 0
 
-    def matrices(self, phi: Array, block: Block) -> Array:
+    def matrices(self, phi: Array, block: BlockRows) -> Array:
         B, k = block.shape
         return np.broadcast_to(np.eye(k), (B, k, k)).copy()
 
-    def derivatives(self, phi: Array, block: Block) -> Array:
+    def derivatives(self, phi: Array, block: BlockRows) -> Array:
         B, k = block.shape
         return np.zeros((0, B, k, k))
 
-    def contract(self, phi: Array, block: Block, adjoint: Array) -> Array:
+    def contract(self, phi: Array, block: BlockRows, adjoint: Array) -> Array:
         return np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grouped:
+class GroupedStructure:
     """Parameter sets of G groups: the first without its leading scale, the others whole."""
 
     covariance: Covariance
@@ -108,19 +108,19 @@ class Grouped:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class VisitStructure(Grouped):
+class VisitStructure(GroupedStructure):
     """A structure over m visits."""
 
-    def _index(self, block: Block) -> Codes:
+    def _index(self, block: BlockRows) -> Codes:
         assert block.place is not None
         m = self.covariance.q
         return np.asarray((block.group[:, :, None] * m + block.place[:, :, None]) * m + block.place[:, None, :])
 
-    def matrices(self, phi: Array, block: Block) -> Array:
+    def matrices(self, phi: Array, block: BlockRows) -> Array:
         R = self.covariance.matrix(self.padded(phi)).ravel()[self._index(block)]
         return R if block.same is None else R * block.same
 
-    def derivatives(self, phi: Array, block: Block) -> Array:
+    def derivatives(self, phi: Array, block: BlockRows) -> Array:
         dR, index, m = self.covariance.matrix_derivative(self.padded(phi)), self._index(block), self.covariance.q
         k = self.covariance.size
         out = np.zeros((self.groups * k, *index.shape))
@@ -132,7 +132,7 @@ class VisitStructure(Grouped):
         out = out[1:]
         return out if block.same is None else out * block.same
 
-    def contract(self, phi: Array, block: Block, adjoint: Array) -> Array:
+    def contract(self, phi: Array, block: BlockRows, adjoint: Array) -> Array:
         m = self.covariance.q
         masked = adjoint if block.same is None else adjoint * block.same
         pooled = np.bincount(self._index(block).ravel(), masked.ravel(), self.groups * m * m).reshape(self.groups, 1, m, m)
@@ -140,7 +140,7 @@ class VisitStructure(Grouped):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SpatialStructure(Grouped):
+class SpatialStructure(GroupedStructure):
     """A function of distances."""
 
     @property
@@ -148,7 +148,7 @@ class SpatialStructure(Grouped):
         assert isinstance(self.covariance, Located)
         return self.covariance
 
-    def matrices(self, phi: Array, block: Block) -> Array:
+    def matrices(self, phi: Array, block: BlockRows) -> Array:
         assert block.distances is not None
         sets = self.padded(phi)
         R = self.located.matrix_at(sets[0], block.distances)
@@ -156,7 +156,7 @@ class SpatialStructure(Grouped):
             R = np.where(block.group[:, :, None] == g, self.located.matrix_at(sets[g], block.distances), R)
         return R if block.same is None else R * block.same
 
-    def derivatives(self, phi: Array, block: Block) -> Array:
+    def derivatives(self, phi: Array, block: BlockRows) -> Array:
         assert block.distances is not None
         parts = []
         for g, x in enumerate(self.padded(phi)):
@@ -171,14 +171,14 @@ class SpatialStructure(Grouped):
         out[0] = 2.0 * x[0] * self.located.correlation(x, distances)
         return np.asarray(out)
 
-    def contract(self, phi: Array, block: Block, adjoint: Array) -> Array:
+    def contract(self, phi: Array, block: BlockRows, adjoint: Array) -> Array:
         return np.asarray(np.einsum("ibjk,bjk->i", self.derivatives(phi, block), adjoint))
 
 
 def residual_structure(design: Design) -> ResidualStructure:
     """The structure of a design's R."""
     if design.residual is None:
-        return Independent()
+        return IndependentErrors()
     covariance = residual_covariance(design.residual)
     groups = 1 if design.residual.group is None else len(design.residual.group.levels)
     return SpatialStructure(covariance, groups) if isinstance(covariance, Located) else VisitStructure(covariance, groups)
@@ -202,7 +202,7 @@ def _step(residual: ResidualDesign) -> float:
     return float(np.median(steps[steps > 0])) if np.any(steps > 0) else 1.0
 
 
-def _by_scale(structure: Grouped) -> bool:
+def _by_scale(structure: GroupedStructure) -> bool:
     """Whether the first natural parameter is the leading scale (or its square), so that it is 1 in R0."""
     return not structure.covariance.name.startswith("fa")
 
@@ -212,7 +212,7 @@ def residual_natural(structure: ResidualStructure, phi: Array) -> Array:
 
     Factor-analytic structures, whose natural parameters are loadings, keep their free parameters.
     """
-    if not isinstance(structure, Grouped):
+    if not isinstance(structure, GroupedStructure):
         return np.zeros(0)
     if not _by_scale(structure):
         return np.array(phi)
@@ -221,7 +221,7 @@ def residual_natural(structure: ResidualStructure, phi: Array) -> Array:
 
 def residual_free(structure: ResidualStructure, natural: Array) -> Array:
     """The inverse of `residual_natural`."""
-    if not isinstance(structure, Grouped):
+    if not isinstance(structure, GroupedStructure):
         return np.zeros(0)
     if not _by_scale(structure):
         return np.array(natural)

@@ -10,7 +10,7 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.design import Design, VarianceDesign
 
-TINY = 1e-300
+TINY_COVARIATE = 1e-300
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +30,7 @@ class VarianceFunction:
     def sizes(self) -> tuple[int, ...]:
         found = []
         for factor in self.factors:
-            sets = _sets(factor)
+            sets = _n_strata(factor)
             found.append(sets - 1 if factor.kind == "ident" else 2 * sets if factor.kind == "const_power" else sets)
         return tuple(found)
 
@@ -60,7 +60,7 @@ class VarianceFunction:
         """Which parameters are positive and free on the log axis."""
         marks = []
         for factor, size in zip(self.factors, self.sizes, strict=True):
-            half = _sets(factor)
+            half = _n_strata(factor)
             marks.append(np.arange(size) < (size if factor.kind == "ident" else half if factor.kind == "const_power" else 0))
         return np.concatenate([*marks, np.zeros(0, bool)])
 
@@ -78,7 +78,7 @@ class VarianceFunction:
         total, slopes = np.zeros(self.n), np.zeros((self.size, self.n))
         for factor, value, part in self._parts():
             total += _log_multiplier(factor, value, delta[None, part], slice(None))[0]
-            slopes[part] = _slopes(factor, value, delta[part], self.n)
+            slopes[part] = _log_multiplier_derivatives(factor, value, delta[part], self.n)
         return total, slopes
 
     def log_multipliers(self, delta: Array, rows: Codes) -> Array:
@@ -95,7 +95,7 @@ class VarianceFunction:
             begin += size
 
 
-def _sets(factor: VarianceDesign) -> int:
+def _n_strata(factor: VarianceDesign) -> int:
     return 1 if factor.strata is None else len(factor.labels)
 
 
@@ -112,23 +112,23 @@ def _log_multiplier(factor: VarianceDesign, value: Array | None, delta: Array, r
     strata, own = _strata(factor, len(value))[rows], value[rows]
     if factor.kind == "exp":
         return np.asarray(delta[:, strata] * own)
-    size = np.log(np.maximum(np.abs(own), TINY))
+    size = np.log(np.maximum(np.abs(own), TINY_COVARIATE))
     if factor.kind == "power":
         return np.asarray(delta[:, strata] * size)
-    sets = _sets(factor)
+    sets = _n_strata(factor)
     return np.asarray(np.log(np.exp(delta[:, :sets])[:, strata] + np.exp(delta[:, sets:][:, strata] * size)))
 
 
-def _slopes(factor: VarianceDesign, value: Array | None, delta: Array, n: int) -> Array:
+def _log_multiplier_derivatives(factor: VarianceDesign, value: Array | None, delta: Array, n: int) -> Array:
     """Derivatives of log v, (its size, n)."""
-    strata, sets = _strata(factor, n), _sets(factor)
+    strata, sets = _strata(factor, n), _n_strata(factor)
     member = (strata == np.arange(sets)[:, None]).astype(float)
     if factor.kind == "ident":
         return np.asarray(member[1:])
     assert value is not None
     if factor.kind == "exp":
         return np.asarray(member * value)
-    size = np.log(np.maximum(np.abs(value), TINY))
+    size = np.log(np.maximum(np.abs(value), TINY_COVARIATE))
     if factor.kind == "power":
         return np.asarray(member * size)
     c, power = np.exp(delta[:sets])[strata], np.exp(delta[sets:][strata] * size)

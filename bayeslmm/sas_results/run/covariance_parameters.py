@@ -25,7 +25,7 @@ from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.covariance.unstructured import Banded
 from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.residual_structure import Grouped, VisitStructure
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, VisitStructure
 from bayeslmm.sas.language.covariance_types import VC, CovType
 from bayeslmm.sas.translation.result import CovBlock, Translation
 
@@ -281,7 +281,7 @@ class CovParm:
 
 
 def tau_of(x: Array, sigma2: float) -> Array:
-    """tau at x and the conditioned residual variance."""
+    """tau at x and the standardized residual variance."""
     return np.append(x, 0.5 * np.log(sigma2))
 
 
@@ -332,7 +332,7 @@ class Listing:
             found = parameters(block, D if order is None else D[np.ix_(order, order)])
         else:
             own = problem.random.terms[term]
-            root = own.map.whole / np.sqrt(problem.conditioning.weight_mean)
+            root = own.map.whole / np.sqrt(problem.standardization.weight_mean)
             sigma = float(np.sqrt(problem.sigma2(float(np.exp(2.0 * tau[-1])))))
             found = sas_parameters(own.covariance, own.covariance.rescale(own.covariance.mapped(tau[own.part], root), sigma), grouped=True)
         yield from (CovParm(name, block.subject, group, value) for name, value in found)
@@ -360,7 +360,7 @@ def _repeated_rows(block: CovBlock, problem: Problem, tau: Array) -> Iterator[Co
             yield CovParm("Residual", block.subject, f"{block.group} {label}", float(sigma2 * ratio**2))
         return
     structure, residual = kernel.structure, problem.design.residual
-    assert isinstance(structure, Grouped) and residual is not None
+    assert isinstance(structure, GroupedStructure) and residual is not None
     labels = [""] if residual.group is None else [f"{block.group} {level}" for level in residual.group.levels]
     for label, own in zip(labels, structure.padded(tau[:-1][kernel.residual_part]), strict=True):
         full = structure.covariance.rescale(own, float(np.sqrt(sigma2)))

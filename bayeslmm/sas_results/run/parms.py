@@ -21,10 +21,10 @@ from scipy import optimize
 from bayeslmm._arrays import Array, frozen
 from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate
-from bayeslmm.estimate.reweighting import settled
+from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.inference.fixed_effects.information import Curvature, curvature, pseudo_inverse
 from bayeslmm.inference.fixed_effects.tests import Inference
-from bayeslmm.likelihood.criterion import Point, one_thread
+from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
@@ -53,7 +53,7 @@ class HeldFit(Fit):
         self._sigma2 = sigma2
 
     @cached_property
-    def point(self) -> Point:
+    def point(self) -> CriterionPoint:
         """The criterion at the optimum, with the residual variance as held."""
         return replace(self.problem.criterion.at(self.estimate.x, self.restricted), sigma2=self._sigma2)
 
@@ -96,7 +96,7 @@ def fitted(model: LMM, translation: Translation, make: Callable[[], Listing]) ->
     parms = translation.program.parms
     model.design.demand_identified()
     if parms is None:
-        problem, found = settled(model.problem, translation.method)
+        problem, found = fit_reweighted(model.problem, translation.method)
         return Search(_warned(Fit(model, problem, found, found.elapsed)))
     problem, restricted, listing = model.problem, translation.method == "REML", make()
     found = estimate(problem, translation.method)
@@ -224,7 +224,7 @@ def _estimate_at(problem: Problem, found: Estimate, tau: Array) -> Estimate:
     """The estimate whose covariance parameters are those of tau."""
     point = problem.criterion.at(tau[:-1], found.restricted)
     assert point.state is not None
-    c, sigma2 = problem.conditioning, float(np.exp(2.0 * tau[-1]))
+    c, sigma2 = problem.standardization, float(np.exp(2.0 * tau[-1]))
     solution = point.state.solution
     vcov = sigma2 * c.y_scale**2 * (c.back @ solution.information_inverse[0] @ c.back.T)
     value = _value(problem, tau, found.restricted)

@@ -100,7 +100,7 @@ class Run:
             degrees = Constant(self.counted.rest)
         elif t.df == "satterthwaite":
             # EMPIRICAL changes the covariance, not the degrees of freedom
-            degrees = Satterthwaite(self.inference.curvature, self.fit.problem.conditioning.back)
+            degrees = Satterthwaite(self.inference.curvature, self.fit.problem.standardization.back)
         else:
             degrees = self.inference.degrees(choice)
         design = self.fit.design
