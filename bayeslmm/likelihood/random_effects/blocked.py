@@ -34,8 +34,8 @@ class BlockedCholesky:
 
     @cached_property
     def first(self) -> BlockFactor | None:
-        """The first factor level by level; found only when asked for where sums over the levels were enough."""
-        if self.eliminated is None and self.cross.first is not None:
+        """The first factor level by level; found only when asked for where sums over the levels, or a value alone, were enough."""
+        if self.cross.first is not None and (self.eliminated is None or self.eliminated.projected is None):
             return self.cross.first.eliminate(self.Ts[0], derivatives=True)
         return self.eliminated
 
@@ -223,7 +223,7 @@ class BlockedCholesky:
         assert block is not None
         v = np.append(-self.solution.alpha[0], 1.0)
         again = (block.part(part, self.Ts[0], derivatives=True) for part in block.pieces(1))
-        states = again if self.eliminated is None else [self.eliminated]
+        states = again if self.eliminated is None or self.eliminated.projected is None else [self.eliminated]
         total, dX = np.zeros((k, k)), np.zeros((p, k))
         for state in states:
             assert state.projected is not None and state.B is not None

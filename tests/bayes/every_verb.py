@@ -1,0 +1,186 @@
+"""Every public verb of an object, found by introspection, and the models, one for each kernel and structure, that it must work on."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+import bayeslmm as blm
+from bayeslmm.errors import BayesLMMError
+
+
+def rows(first: int, second: int, nested: bool, keep: float, seed: int = 3) -> pd.DataFrame:
+    """y on x, a factor arm, first x second levels crossed or nested, a share of the cells kept; visits within each first level."""
+    rng = np.random.default_rng(seed)
+    s, i = np.divmod(np.arange(first * second), second)
+    chosen = np.flatnonzero(rng.random(len(s)) < keep)
+    s, i = s[chosen], i[chosen]
+    inner = s * second + i if nested else i
+    x = rng.normal(size=len(s))
+    y = 1.0 + 0.5 * x + rng.normal(size=first)[s] * (1.0 + 0.3 * x) + rng.normal(size=inner.max() + 1)[inner] + rng.normal(size=len(s))
+    frame = {"y": y, "x": x, "arm": np.array(["a", "b"])[s % 2], "s": [f"s{v}" for v in s], "i": [f"i{v}" for v in inner]}
+    return pd.DataFrame({**frame, "visit": i, "w": rng.uniform(0.5, 2.0, len(s)), "o": rng.normal(size=len(s))})
+
+
+def pooled(first: int, second: int) -> pd.DataFrame:
+    """Subjects that share the rows of X: x is a number of the visit."""
+    frame = rows(first, second, False, 1.0)
+    return frame.assign(x=np.sin(frame["visit"].to_numpy(float) ** 2))
+
+
+def relationship(levels: int) -> pd.DataFrame:
+    names = [f"s{k}" for k in range(levels)]
+    return pd.DataFrame(0.4 ** np.abs(np.subtract.outer(np.arange(levels), np.arange(levels))), index=names, columns=names)
+
+
+def twice(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every row twice, with other errors: replicates within the cells of a crossing."""
+    again = frame.assign(y=frame["y"] + np.random.default_rng(8).normal(size=len(frame)))
+    return pd.concat([frame, again], ignore_index=True)
+
+
+FIXED = "y ~ x * arm"
+MODELS: dict[str, Callable[[], blm.LMM]] = {
+    "no random effects": lambda: blm.LMM(FIXED, rows(12, 4, False, 1.0)),
+    "one factor": lambda: blm.LMM(f"{FIXED} + (1 | s)", rows(24, 4, False, 0.8)),
+    "one factor, balanced": lambda: blm.LMM("y ~ arm * x + (1 | s)", pooled(16, 4)),
+    "slopes": lambda: blm.LMM(f"{FIXED} + (x | s)", rows(16, 7, False, 0.9)),
+    "independent slopes": lambda: blm.LMM(f"{FIXED} + (x || s)", rows(16, 7, False, 0.9)),
+    "crossed, small": lambda: blm.LMM(f"{FIXED} + (1 | s) + (1 | i)", rows(12, 6, False, 1.0)),
+    "crossed, large": lambda: blm.LMM(f"{FIXED} + (1 | s) + (1 | i)", rows(100, 8, False, 0.5)),
+    "crossed slopes": lambda: blm.LMM(f"{FIXED} + (x | s) + (1 | i)", rows(70, 6, False, 0.9)),
+    "nested, small": lambda: blm.LMM(f"{FIXED} + (1 | s / i)", twice(rows(10, 4, True, 1.0))),
+    "nested, large": lambda: blm.LMM(f"{FIXED} + (1 | s / i)", twice(rows(40, 4, True, 0.9))),
+    "weights and offset": lambda: blm.LMM(f"{FIXED} + (1 | s) + (1 | i)", rows(70, 3, False, 1.0), weights="w", offset="o"),
+    "relationship": lambda: blm.LMM(f"{FIXED} + (1 | s)", rows(14, 5, False, 0.9), relationship={"s": relationship(14)}),
+    "structure of D": lambda: blm.LMM(f"{FIXED} + cs(0 + i | s)", twice(rows(20, 3, False, 1.0))),
+    "pooled subjects": lambda: blm.LMM(FIXED, pooled(30, 3), residual="us(visit | s)"),
+    "structured errors": lambda: blm.LMM(FIXED, rows(16, 4, False, 0.9), residual="ar1h(visit | s)"),
+    "D and R": lambda: blm.LMM(f"{FIXED} + (1 | s)", rows(16, 6, False, 1.0), residual="ar1(visit | s)"),
+    "variance function": lambda: blm.LMM(f"{FIXED} + (1 | s)", rows(16, 5, False, 1.0), variance="exp(x)"),
+    "strata of the variance": lambda: blm.LMM(f"{FIXED} + (1 | s)", rows(16, 5, False, 1.0), variance="ident(arm)"),
+}
+
+
+def partitioned() -> Any:
+    frame = rows(24, 4, False, 0.8)
+    return blm.from_partitions(f"{FIXED} + (1 | s)", [frame.iloc[:40], frame.iloc[40:]])
+
+
+def members(source: Any) -> Iterator[tuple[str, bool]]:
+    """Public members and whether they are called."""
+    for name in sorted(set(dir(type(source)))):
+        if not name.startswith("_"):
+            yield name, callable(getattr(type(source), name))
+
+
+NEW = pd.DataFrame({"x": [0.3, -1.0], "arm": ["a", "b"], "s": ["s1", "s2"], "i": ["i1", "i9"], "visit": [0, 1], "w": 1.0, "o": 0.0})
+
+Arguments = dict[str, Callable[[Any], Any]]
+"""How a verb that cannot be called bare, or would take long, is called."""
+
+FIT: Arguments = {
+    "bootstrap": lambda fit: fit.bootstrap(5, seed=1),
+    "check_inference": lambda fit: fit.check_inference(n=4, seed=1),
+    "contrast": lambda fit: fit.contrast({"a": {fit.fixef.index[-1]: 1.0}}),
+    "contrast_rows": lambda fit: fit.contrast_rows(NEW),
+    "emmeans": lambda fit: fit.emmeans("arm"),
+    "emtrends": lambda fit: fit.emtrends("x", "arm"),
+    "expanded": lambda fit: fit.expanded(np.asarray(fit.fixef_kept)),
+    "marginal_cov": lambda fit: fit.marginal_cov("s1"),
+    "power": lambda fit: fit.power(fit.fixef.index[-1], nsim=4, seed=1),
+    "profile": lambda fit: fit.profile(),
+    "refit": lambda fit: fit.refit(np.asarray(fit.model.y) + 0.1),
+    "to_table": lambda fit: fit.to_table(),
+    "with_params": lambda fit: fit.with_params(sigma=1.0),
+}
+POSTERIOR: Arguments = {
+    "contrast": lambda post: post.contrast({"a": {post.coef_names[-1]: 1.0}}),
+    "emmeans": lambda post: post.emmeans("arm"),
+    "emtrends": lambda post: post.emtrends("x", "arm"),
+    "hypothesis": lambda post: post.hypothesis(f"{post.coef_names[-1]} > 0"),
+    "rope": lambda post: post.rope(-0.1, 0.1),
+    "shaped": lambda post: post.shaped(post.draws.alpha),
+    "update": lambda post: post.update(draws=50, chains=2, seed=1),
+}
+COMPARISON: Arguments = {}
+
+REFUSED = {"to_marginaleffects", "log_evidence"}
+"""What needs a package that need not be there, or proper priors."""
+
+NO_RANDOM_EFFECTS = {"ranova", "marginal_cov", "icc", "coef"}
+"""What may have nothing to say where there are no random effects."""
+
+LONG = {"profile", "report", "bootstrap", "check_inference", "power"}
+"""Verbs that take a second each."""
+
+VARIATIONS: dict[str, list[tuple[str, Callable[[Any], Any]]]] = {
+    "Fit": [
+        ("tidy all", lambda fit: fit.tidy("all", conf_int=True)),
+        *((f"tidy {df}", lambda fit, df=df: fit.tidy(df=df)) for df in ("kenward-roger", "between-within", "containment", "residual")),
+        *((f"tidy {vcov}", lambda fit, vcov=vcov: fit.tidy(vcov=vcov)) for vcov in ("CR0", "CR1", "CR2", "CR3")),
+        ("tidy observed", lambda fit: fit.tidy(df="kenward-roger", information="observed")),
+        *((f"anova {kind}", lambda fit, kind=kind: fit.anova(kind)) for kind in (1, 2, 3)),
+        ("ranef se", lambda fit: fit.ranef(se=True)),
+        *((f"residuals {kind}", lambda fit, kind=kind: fit.residuals(kind)) for kind in ("pearson", "normalized", "marginal")),
+        ("fitted population", lambda fit: fit.fitted("population")),
+        *((f"predict {i}", lambda fit, i=i: fit.predict(interval=i)) for i in ("confidence", "prediction")),
+        ("predict new", lambda fit: fit.predict(NEW, interval="prediction", new_levels="population", **offset_of(fit))),
+        ("influence s", lambda fit: fit.influence("s")),
+        ("pairs", lambda fit: fit.emmeans("arm").pairs()),
+        ("simulate", lambda fit: fit.simulate(3, seed=1)),
+        ("cases", lambda fit: fit.bootstrap(4, seed=1, kind="case")),
+    ],
+    "Posterior": [
+        ("tidy all", lambda post: post.tidy("all", conf_int=True)),
+        ("ranef se", lambda post: post.ranef(se=True)),
+        *((f"predict {i}", lambda post, i=i: post.predict(interval=i, seed=1)) for i in ("confidence", "prediction")),
+        ("predict new", lambda post: post.predict(NEW, interval="prediction", new_levels="sample", seed=1, **offset_of(post))),
+        ("loo by s", lambda post: post.loo(by="group", group="s")),
+        ("pairs", lambda post: post.emmeans("arm").pairs()),
+        *((f"plot {kind}", lambda post, kind=kind: getattr(post.plot, kind)()) for kind in ("forest", "predictive", "ranef")),
+    ],
+    "Comparison": [],
+}
+"""Other ways to ask, for the long form; a refusal must say why."""
+
+
+def offset_of(source: Any) -> dict[str, Any]:
+    return {} if source.design.offset is None else {"offset": "o"}
+
+
+def ask(source: Any, name: str, called: bool, how: Arguments, where: Path) -> Any:
+    """What a verb gives; the BayesLMMError where it refuses. A verb that needs arguments and has none in the table is a failure."""
+    return answer(lambda: _asked(source, name, called, how, where))
+
+
+def answer(question: Callable[[], Any]) -> Any:
+    """What is given, or the refusal; any other exception goes on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return question()
+        except BayesLMMError as refusal:
+            return refusal
+        finally:
+            plt.close("all")
+
+
+def _asked(source: Any, name: str, called: bool, how: Arguments, where: Path) -> Any:
+    value = getattr(source, name)
+    if not called:
+        return value
+    if name in how:
+        return how[name](source)
+    needed = [p.name for p in inspect.signature(value).parameters.values() if p.default is p.empty and p.kind not in (2, 4)]
+    if needed == ["path"]:
+        return value(where / f"{name}.out")
+    assert not needed, f"{type(source).__name__}.{name} needs {', '.join(needed)}: say in the table how it is called"
+    return value()
