@@ -221,6 +221,7 @@ def _lsmeans(means: LSMeans) -> Iterator[str]:
         controls = f"({' '.join(map(_quote, means.controls))})" if means.controls else ""
         yield "diff" if means.diff == "all" else f"diff={means.diff}{controls}"
     yield from [f"adjust={means.adjust}"] if means.adjust != "none" else []
+    yield from [f"adjdfe={means.adjdfe}"] if means.adjdfe != "source" else []
     yield from _flags(bylevel=means.bylevel, om=means.om, e=means.e, cov=means.cov, corr=means.corr)
     yield from (f"at {_name(name)}={_number(value)}" for name, value in means.at)
     yield from ["at means"] if means.at_means else []

@@ -92,11 +92,25 @@ _ADJUST = {
     "dunnett": "dunnett",
     "scheffe": "scheffe",
     "sidak": "sidak",
+    "simulate": "simulate",
+    "smm": "smm",
+    "gt2": "smm",
     "t": "none",
     "tukey": "tukey",
 }
-_ADJUST_REFUSED = dict.fromkeys(("nelson", "simulate", "smm", "gt2"), "adjust=tukey, bon, sidak, scheffe or dunnett")
+_ADJUST_REFUSED = {"nelson": "adjust=tukey, bon, sidak, scheffe, smm, simulate or dunnett"}
 _DIFFS = {"all": "all", "control": "control", "controll": "controll", "controlu": "controlu"}
+
+
+def _adjust(cursor: Cursor) -> str:
+    """`=method`; what stands in brackets steers a simulation, where the integral is computed."""
+    method = str(after_equals(one_of(_ADJUST, _ADJUST_REFUSED))(cursor))
+    if cursor.accept("("):
+        while not cursor.accept(")"):
+            if cursor.at_end:
+                cursor.fail("this bracket is not closed")
+            cursor.take()
+    return method
 
 
 def _diff(cursor: Cursor) -> tuple[str, tuple[str, ...]]:
@@ -146,7 +160,8 @@ LSMEANS: Table = {
     "diff": Option("diff", _diff),
     "diffs": Option("diff", _diff),
     "pdiff": Option("diff", _diff),
-    "adjust": Option("adjust", after_equals(one_of(_ADJUST, _ADJUST_REFUSED))),
+    "adjust": Option("adjust", _adjust),
+    "adj": Option("adjust", _adjust),
     "cl": Option("cl", flag),
     "alpha": Option("alpha", after_equals(fraction)),
     "at": Option("at", _at, gather=True),
@@ -158,7 +173,7 @@ LSMEANS: Table = {
     "slice": Option("slice", slices, gather=True),
     "cov": Option("cov", flag),
     "corr": Option("corr", flag),
-    "adjdfe": Refused("adjusted p-values use the degrees of freedom of each difference; leave it out"),
+    "adjdfe": Option("adjdfe", after_equals(one_of({"source": "source", "row": "row"}))),
     "singular": Refused("leave it out"),
 }
 

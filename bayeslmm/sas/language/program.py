@@ -16,7 +16,7 @@ from bayeslmm.sas.language.where import Condition
 Order = Literal["formatted", "internal", "data", "freq"]
 DDFM = Literal["contain", "betwithin", "residual", "satterthwaite", "kenwardroger"]
 Diff = Literal["all", "control", "controll", "controlu"]
-Adjust = Literal["none", "bonferroni", "dunnett", "scheffe", "sidak", "tukey"]
+Adjust = Literal["none", "bonferroni", "dunnett", "scheffe", "sidak", "simulate", "smm", "tukey"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,7 @@ class LSMeans:
     """LSMEANS effects / options.
 
     diff : None or which differences; controls : formatted levels of the control, one for each class variable of the effect
+    adjdfe : degrees of freedom of adjusted p values and limits: those of the effect ("source") or of each row
     at : covariate values; at_means : AT MEANS (products of covariates at the product of their means)
     slice : effects within whose levels the others are tested
     """
@@ -148,6 +149,7 @@ class LSMeans:
     diff: Diff | None = None
     controls: tuple[str, ...] = ()
     adjust: Adjust = "none"
+    adjdfe: Literal["source", "row"] = "source"
     cl: bool = False
     alpha: float = 0.05
     at: tuple[tuple[str, float], ...] = ()

@@ -161,13 +161,17 @@ def tested(run: Run) -> Iterator[tuple[int, GLMEffect]]:
             yield k, effect
 
 
+def effect_test(run: Run, position: int, kind: int) -> FTest:
+    """The F test of one effect of the layout; NaN where nothing is left to test."""
+    L = hypothesis(run.layout, run.space, position, kind)
+    return run.effects(position).f(run.ours(L)) if len(L) else FTest(0, np.nan, np.nan, np.nan)
+
+
 def tests(run: Run, kind: int) -> pd.DataFrame:
     """Effect, NumDF, DenDF, [ChiSq,] FValue, [ProbChiSq,] ProbF of the type 1, 2 or 3 hypotheses."""
     rows = []
     for k, effect in tested(run):
-        L = hypothesis(run.layout, run.space, k, kind)
-        test = run.effects(k).f(run.ours(L)) if len(L) else FTest(0, np.nan, np.nan, np.nan)
-        rows.append({"Effect": effect.name} | f_row(test, run.program.model.chisq))
+        rows.append({"Effect": effect.name} | f_row(effect_test(run, k, kind), run.program.model.chisq))
     names = ["Effect", *f_row(FTest(0, np.nan, np.nan, np.nan), run.program.model.chisq)]
     return pd.DataFrame(rows, columns=names)
 
