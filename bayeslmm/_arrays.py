@@ -20,17 +20,17 @@ Codes = NDArray[np.int64]
 Generator = np.random.Generator
 
 
-def frozen(values: ArrayLike) -> Array:
+def freeze(values: ArrayLike) -> Array:
     """A float64 C-contiguous copy-if-needed that cannot be written to."""
-    return _frozen(values, np.float64)
+    return _frozen_copy(values, np.float64)
 
 
-def frozen_codes(values: ArrayLike) -> Codes:
+def freeze_codes(values: ArrayLike) -> Codes:
     """Integer codes that cannot be written to."""
-    return _frozen(values, np.int64)
+    return _frozen_copy(values, np.int64)
 
 
-def _frozen[Number: np.generic](values: ArrayLike, kind: type[Number]) -> NDArray[Number]:
+def _frozen_copy[Number: np.generic](values: ArrayLike, kind: type[Number]) -> NDArray[Number]:
     array = np.ascontiguousarray(values, dtype=kind)
     if array.flags.writeable:
         array = array.copy() if array is values else array
@@ -38,7 +38,7 @@ def _frozen[Number: np.generic](values: ArrayLike, kind: type[Number]) -> NDArra
     return array
 
 
-def chained[Value](parts: Sequence[Value]) -> Value:
+def concatenate_fields[Value](parts: Sequence[Value]) -> Value:
     """Values of a dataclass of arrays as one, each array after the other along its first axis."""
     kind: Any = type(parts[0])
     return cast(Value, kind(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(kind))))
@@ -58,7 +58,7 @@ def readonly(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def seeded(seed: Any) -> np.random.SeedSequence:
+def seed_sequence(seed: Any) -> np.random.SeedSequence:
     """The source of random numbers of a seed: None for a fresh one, a whole number of 0 or more, or several of them.
 
     Errors: SpecificationError for what is no seed.
@@ -75,12 +75,12 @@ def seeded(seed: Any) -> np.random.SeedSequence:
 
 
 def generator(seed: Any) -> np.random.Generator:
-    """Random numbers from a seed, as `seeded` takes it.
+    """Random numbers from a seed, as `seed_sequence` takes it.
 
     >>> generator(1).integers(10) == generator(1).integers(10)
     True
     """
-    return np.random.default_rng(seeded(seed))
+    return np.random.default_rng(seed_sequence(seed))
 
 
 def _whole(value: Any) -> bool:

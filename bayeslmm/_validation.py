@@ -6,13 +6,13 @@ from typing import Any
 from bayeslmm.errors import SpecificationError
 
 
-def demand_one_of(value: str, allowed: tuple[str, ...], argument: str) -> None:
+def require_one_of(value: str, allowed: tuple[str, ...], argument: str) -> None:
     """Raise SpecificationError unless the value of an option is one of those it may have."""
     if value not in allowed:
         raise SpecificationError(f"{argument} is {value!r}", argument, "use one of " + ", ".join(map(repr, allowed)))
 
 
-def demand_count(value: Any, argument: str) -> int:
+def require_count(value: Any, argument: str) -> int:
     """Raise SpecificationError unless the value is a whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise SpecificationError(f"{argument} is {value!r}", argument, "give a whole number, 1 or more")

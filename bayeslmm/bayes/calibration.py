@@ -24,8 +24,8 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import binom, poisson
 
-from bayeslmm._arrays import Array, Codes, Generator, seeded
-from bayeslmm._validation import demand_count
+from bayeslmm._arrays import Array, Codes, Generator, seed_sequence
+from bayeslmm._validation import require_count
 from bayeslmm.bayes._doors import plot
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.priors import improper
@@ -184,8 +184,8 @@ def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None
     >>> model.calibrate(20, seed=1).ranks.shape[0]
     20
     """
-    demand_count(n, "n")
-    demand_count(draws, "draws")
+    require_count(n, "n")
+    require_count(draws, "draws")
     begin = time.perf_counter()
     target = density(model.problem, model.spec.priors)
     loose = [row for row in improper(target.priors) if row.kind != "alpha"]
@@ -194,7 +194,7 @@ def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None
         raise PriorError(
             f"nothing can be drawn from improper priors: {names}", names, "give them proper priors, or leave them to the defaults"
         )
-    streams = seeded(seed).spawn(n)
+    streams = seed_sequence(seed).spawn(n)
     chosen = collapsed if sampler is None else sampler
     rows = []
     for stream in streams:

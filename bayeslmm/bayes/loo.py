@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm._arrays import Array, Codes, seeded
+from bayeslmm._arrays import Array, Codes, seed_sequence
 from bayeslmm.bayes._doors import optional
 from bayeslmm.bayes.log_posterior.density import Density, arranged, with_solution
 from bayeslmm.bayes.sampling.importance import limit_of_k, sample_importance, smooth
@@ -246,7 +246,7 @@ def _by_weights(post: Posterior, values: Array, sets: list[Codes], labels: list[
     """From log p(y_out | y_in, phi) (S, sets) of draws of the whole posterior; refitted where that cannot be trusted, or for every set."""
     limit, found = min(limit_of_k(len(values)), 0.7), []
     begin = post.draws.phi[int(np.argmax(post.draws.log_density))]
-    streams = seeded(seed).spawn(len(sets) + 1)
+    streams = seed_sequence(seed).spawn(len(sets) + 1)
     even, whole = np.full(len(values), -np.log(len(values))), None
     for own, out, label, stream in zip(values.T, sets, labels, streams[1:], strict=True):
         weights = smooth(-own)

@@ -199,12 +199,12 @@ def bar(title: str, total: int) -> Iterator[Any]:
 
 def frame_table(title: str, frame: Any) -> Table:
     """A frame as a table of the terminal."""
-    from bayeslmm.results.render import p_text
+    from bayeslmm.results.render import format_p
 
     def cell(name: str, value: Any) -> str:
         if not isinstance(value, float):
             return printable(str(value))
-        return p_text(value) if name == "p_value" else f"{value:.4g}"
+        return format_p(value) if name == "p_value" else f"{value:.4g}"
 
     table = Table(title=title, title_justify="left")
     for name in frame.columns:

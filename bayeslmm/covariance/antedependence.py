@@ -6,8 +6,8 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.covariance.base import Parameter
-from bayeslmm.covariance.correlation import EDGE, Correlation, sech2
-from bayeslmm.covariance.linalg import transposed
+from bayeslmm.covariance.correlation import LARGEST_CORRELATION, Correlation, sech2
+from bayeslmm.covariance.linalg import transpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +47,22 @@ class AnteDependent(Correlation):
 
     def matrix(self, r: Array) -> Array:
         lower = self._products(r)
-        return np.asarray(lower + transposed(lower) - np.eye(self.q))
+        return np.asarray(lower + transpose(lower) - np.eye(self.q))
 
     def first(self, r: Array) -> Array:
         lower = self._products(r)
         half = np.einsum("...ik,...kj->...kij", lower[..., 1:], lower[..., :-1, :])
-        return np.asarray(half + transposed(half))
+        return np.asarray(half + transpose(half))
 
     def second(self, r: Array) -> Array:
         lower = self._products(r)
         # k < l: P[i, l+1] P[l, k+1] P[k, j]; the triangle of P makes the other orders vanish
         half = np.einsum("...il,...lk,...kj->...klij", lower[..., 1:], lower[..., :-1, 1:], lower[..., :-1, :])
         half = half + np.swapaxes(half, -4, -3)
-        return np.asarray(half + transposed(half))
+        return np.asarray(half + transpose(half))
 
     def closest(self, matrix: Array) -> Array:
-        return np.clip(np.nan_to_num(np.diagonal(matrix, -1)), -EDGE, EDGE)
+        return np.clip(np.nan_to_num(np.diagonal(matrix, -1)), -LARGEST_CORRELATION, LARGEST_CORRELATION)
 
     def _innovations(self, z: Array) -> Array:
         return np.concatenate([np.ones((*z.shape[:-1], 1)), np.sqrt(sech2(z))], axis=-1)

@@ -6,7 +6,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.covariance.base import Parameter
-from bayeslmm.covariance.correlation import EDGE, Correlation, lags, mean_or, sech2
+from bayeslmm.covariance.correlation import LARGEST_CORRELATION, Correlation, lag_matrix, mean_or, sech2
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +33,27 @@ class Autoregressive(Correlation):
             return np.arctanh(r)
 
     def matrix(self, r: Array) -> Array:
-        return np.asarray(r[..., None] ** lags(self.q))
+        return np.asarray(r[..., None] ** lag_matrix(self.q))
 
     def first(self, r: Array) -> Array:
-        lag = lags(self.q)
+        lag = lag_matrix(self.q)
         return np.asarray(lag * r[..., None, None] ** np.maximum(lag - 1.0, 0.0))
 
     def second(self, r: Array) -> Array:
-        lag = lags(self.q)
+        lag = lag_matrix(self.q)
         return np.asarray(lag * (lag - 1.0) * r[..., None, None, None] ** np.maximum(lag - 2.0, 0.0))
 
     def closest(self, matrix: Array) -> Array:
-        return np.array([np.clip(mean_or(np.diagonal(matrix, -1), 0.0), -EDGE, EDGE)])
+        return np.array([np.clip(mean_or(np.diagonal(matrix, -1), 0.0), -LARGEST_CORRELATION, LARGEST_CORRELATION)])
 
     def factor(self, z: Array) -> Array:
         first = np.arange(self.q) == 0
         innovation = np.where(first, 1.0, np.sqrt(sech2(z)))
-        return np.asarray(np.tril(np.tanh(z)[..., None] ** lags(self.q)) * innovation[..., None, :])
+        return np.asarray(np.tril(np.tanh(z)[..., None] ** lag_matrix(self.q)) * innovation[..., None, :])
 
     def factor_derivative(self, z: Array) -> Array:
         first = np.arange(self.q) == 0
-        rho, speed, lag = np.tanh(z), sech2(z), lags(self.q)
+        rho, speed, lag = np.tanh(z), sech2(z), lag_matrix(self.q)
         innovation = np.where(first, 1.0, np.sqrt(speed))
         power = rho[..., None] ** lag
         moved = (speed[..., None] * lag) * rho[..., None] ** np.maximum(lag - 1.0, 0.0)
@@ -63,7 +63,7 @@ class Autoregressive(Correlation):
 
 
 @dataclass(frozen=True, slots=True)
-class MovingAutoregressive(Correlation):
+class ARMA11(Correlation):
     """arma(1,1): C = gamma rho^(lag-1) off the diagonal.
 
     rho = tanh(z_1) and gamma = (rho + tanh(z_2)) / 2, the range (rho-1)/2 < gamma < (rho+1)/2 of a stationary invertible process.
@@ -94,7 +94,7 @@ class MovingAutoregressive(Correlation):
 
     def _powers(self, r: Array, down: int) -> Array:
         """d^down/drho^down of rho^(lag-1), 0 on the diagonal."""
-        lag = lags(self.q)
+        lag = lag_matrix(self.q)
         falling = np.prod([lag - 1.0 - step for step in range(down)], axis=0) if down else np.ones_like(lag)
         return np.asarray(np.where(lag > 0, falling * r[..., 0, None, None] ** np.maximum(lag - 1.0 - down, 0.0), 0.0))
 
@@ -111,6 +111,6 @@ class MovingAutoregressive(Correlation):
 
     def closest(self, matrix: Array) -> Array:
         gamma, next_lag = mean_or(np.diagonal(matrix, -1), 0.0), mean_or(np.diagonal(matrix, -2), 0.0)
-        rho = float(np.clip(next_lag / gamma if abs(gamma) > 1e-8 else 0.0, -EDGE, EDGE))
-        move = float(np.clip(2.0 * gamma - rho, -EDGE, EDGE))
+        rho = float(np.clip(next_lag / gamma if abs(gamma) > 1e-8 else 0.0, -LARGEST_CORRELATION, LARGEST_CORRELATION))
+        move = float(np.clip(2.0 * gamma - rho, -LARGEST_CORRELATION, LARGEST_CORRELATION))
         return np.array([rho, 0.5 * (rho + move)])

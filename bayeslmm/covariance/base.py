@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.covariance.linalg import cholesky, factor_tangent, transposed
+from bayeslmm.covariance.linalg import cholesky, factor_tangent, transpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +176,12 @@ class Covariance(ABC):
     def matrix(self, x: Array) -> Array:
         """Sigma = T T' (..., q, q)."""
         factor = self.factor(x)
-        return np.asarray(factor @ transposed(factor))
+        return np.asarray(factor @ transpose(factor))
 
     def matrix_derivative(self, x: Array) -> Array:
         """dSigma/dx = dT T' + T dT' (..., size, q, q)."""
-        half = self.factor_derivative(x) @ transposed(self.factor(x))[..., None, :, :]
-        return np.asarray(half + transposed(half))
+        half = self.factor_derivative(x) @ transpose(self.factor(x))[..., None, :, :]
+        return np.asarray(half + transpose(half))
 
     def rescale(self, x: Array, c: float) -> Array:
         """x of c^2 Sigma."""
@@ -235,13 +235,13 @@ class Covariance(ABC):
         """Names of the components with the visits or columns called by their labels."""
         return tuple(parameter.labelled(labels) for parameter in self.component_parameters)
 
-    def pinned(self) -> Pinned:
+    def pinned(self) -> UnitScale:
         """The same family with its leading scale held at 1, for R = sigma^2 R0."""
-        return Pinned(self)
+        return UnitScale(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Pinned:
+class UnitScale:
     """A structure whose leading scale is held at 1: R0 in R = sigma^2 R0.
 
     The leading scale is the sd of the first row (heterogeneous structures) or of all rows (homogeneous ones), so that R0[0, 0] = 1
@@ -309,7 +309,7 @@ class Pinned:
         return self.split(self.covariance.from_matrix(sigma))
 
 
-class ByMatrix(Covariance):
+class MatrixCovariance(Covariance):
     """A structure that says Sigma(x) and dSigma/dx; T is the Cholesky factor, its derivative exact where Sigma is definite."""
 
     __slots__ = ()

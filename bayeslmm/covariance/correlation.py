@@ -10,7 +10,7 @@ from bayeslmm.covariance.base import Parameter
 from bayeslmm.covariance.linalg import cholesky, factor_tangent
 
 # a correlation estimated at its limit is taken this far inside, where its unconstrained image is finite
-EDGE = 1.0 - 1e-9
+LARGEST_CORRELATION = 1.0 - 1e-9
 
 
 def sech2(z: Array) -> Array:
@@ -93,13 +93,13 @@ class Correlation(ABC):
         return factor_tangent(cholesky(self.matrix(r)), derivative)
 
 
-def lags(q: int) -> Array:
+def lag_matrix(q: int) -> Array:
     """|i - j| (q, q)."""
     return np.abs(np.subtract.outer(np.arange(q), np.arange(q))).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
-class Independent(Correlation):
+class IdentityCorrelation(Correlation):
     """C = I."""
 
     q: int

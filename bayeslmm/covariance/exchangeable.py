@@ -6,7 +6,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.covariance.base import Parameter
-from bayeslmm.covariance.correlation import EDGE, Correlation, mean_or
+from bayeslmm.covariance.correlation import LARGEST_CORRELATION, Correlation, mean_or
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Exchangeable(Correlation):
 
     def closest(self, matrix: Array) -> Array:
         rho = mean_or(matrix[np.tril_indices(self.q, -1)], 0.0)
-        return np.array([np.clip(rho, -EDGE / (self.q - 1), EDGE)])
+        return np.array([np.clip(rho, -LARGEST_CORRELATION / (self.q - 1), LARGEST_CORRELATION)])
 
     def _columns(self, z: Array) -> tuple[Array, Array, Array, Array]:
         """rho, 1 - rho, a_(j-1) and a_j by column (..., q)."""

@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, readonly
-from bayeslmm.covariance.base import ByMatrix, Covariance, Derivatives, Invariance, Parameter, per_row
-from bayeslmm.covariance.linalg import best_of, transposed, trapezoidal
+from bayeslmm.covariance.base import Covariance, Derivatives, Invariance, MatrixCovariance, Parameter, per_row
+from bayeslmm.covariance.linalg import best_of, transpose, trapezoidal
 
 
 @lru_cache(maxsize=64)
@@ -39,11 +39,11 @@ def loading_derivatives(loadings: Array, order: int) -> tuple[Array, Array]:
     unit[np.arange(rows.size), rows, cols] = 1.0
     first = unit @ loadings.T
     second = np.einsum("aik,bjk->abij", unit, unit)
-    return first + transposed(first), second + transposed(second)
+    return first + transpose(first), second + transpose(second)
 
 
 @dataclass(frozen=True, slots=True)
-class CommonFactors(Covariance):
+class FactorAnalytic0(Covariance):
     """fa0(order): Lambda Lambda', of rank `order`; x is Lambda, which is the left part of T. Natural parameters: the loadings."""
 
     name: str
@@ -118,7 +118,7 @@ class CommonFactors(Covariance):
 
 
 @dataclass(frozen=True, slots=True)
-class FactorAnalytic(ByMatrix):
+class FactorAnalytic(MatrixCovariance):
     """fa(order): Lambda Lambda' + diag(psi^2); fa1(order): Lambda Lambda' + psi^2 I.
 
     x = (s, angle, other psi, other loadings): s is the sd of the first row, psi_1 = s cos(angle), Lambda[0, 0] = s sin(angle), so
@@ -177,7 +177,7 @@ class FactorAnalytic(ByMatrix):
 
     def sigma(self, x: Array) -> Array:
         psi, loadings = self._own_and_loadings(x)
-        return np.asarray(loadings @ transposed(loadings) + np.square(psi)[..., None] * np.eye(self.q))
+        return np.asarray(loadings @ transpose(loadings) + np.square(psi)[..., None] * np.eye(self.q))
 
     def _own_units(self) -> Array:
         unit = np.eye(self.q)
@@ -188,7 +188,7 @@ class FactorAnalytic(ByMatrix):
         rows, cols = trapezoid(self.q, self.order)
         by_own = 2.0 * psi[..., None, None] * self._own_units()
         edge = np.eye(self.q)[rows][:, :, None] * np.swapaxes(loadings, -1, -2)[..., cols, None, :]
-        by_loading = edge + transposed(edge)
+        by_loading = edge + transpose(edge)
         s, cos, sin = x[..., 0, None, None], np.cos(x[..., 1, None, None]), np.sin(x[..., 1, None, None])
         own, common = by_own[..., 0, :, :], by_loading[..., 0, :, :]
         turned = np.stack([cos * own + sin * common, s * (cos * common - sin * own)], axis=-3)

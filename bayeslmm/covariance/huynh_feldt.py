@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.covariance.base import ByMatrix, Derivatives, Parameter, per_row
-from bayeslmm.covariance.correlation import Correlation, Independent
+from bayeslmm.covariance.base import Derivatives, MatrixCovariance, Parameter, per_row
+from bayeslmm.covariance.correlation import Correlation, IdentityCorrelation
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.covariance.unstructured import linear_derivatives
 
 
-class Combination(ByMatrix):
+class Combination(MatrixCovariance):
     """Sigma = sum_k theta_k A_k, theta_k = x_k^2 (a scale) or x_k (free). Natural parameters: theta, linear.
 
     The matrix is indefinite for some x: the factor is NaN there.
@@ -129,7 +129,7 @@ class Linear(Combination):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Given(Independent):
+class Given(IdentityCorrelation):
     """A matrix that is known entirely, and its factor; not necessarily with a unit diagonal."""
 
     known: Array

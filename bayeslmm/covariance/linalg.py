@@ -15,7 +15,7 @@ from bayeslmm._arrays import Array
 _EPS = float(np.finfo(np.float64).eps)
 
 
-def transposed(matrix: Array) -> Array:
+def transpose(matrix: Array) -> Array:
     """The last two axes exchanged."""
     return np.swapaxes(matrix, -1, -2)
 
@@ -73,7 +73,7 @@ def factor_tangent(factor: Array, matrix_derivative: Array) -> Array:
     factor : (..., q, q); matrix_derivative : (..., k, q, q). Exact where Sigma is definite, finite where it is singular.
     """
     inverse = guarded_inverse(factor)[..., None, :, :]
-    inner = inverse @ matrix_derivative @ transposed(inverse)
+    inner = inverse @ matrix_derivative @ transpose(inverse)
     return np.asarray(factor[..., None, :, :] @ (np.tril(inner) - 0.5 * np.eye(factor.shape[-1]) * inner))
 
 

@@ -9,7 +9,7 @@ from scipy.special import digamma, gammaln, polygamma
 
 from bayeslmm._arrays import Array
 from bayeslmm.covariance.base import Parameter
-from bayeslmm.covariance.spatial import Spatial, wide
+from bayeslmm.covariance.spatial import Spatial, align_to_distances
 
 _NODES = np.linspace(0.0, 1.0, 257)
 # the integrand is even in t, so the trapezoidal rule converges geometrically; half a weight at 0
@@ -88,8 +88,8 @@ class Matern(Spatial):
             return np.log(r)
 
     def _curve(self, r: Array, distances: Array) -> tuple[Array, Array, MaternCurve]:
-        reach = wide(r[..., 0], distances)
-        nu = np.full_like(reach, self.smoothness) if self.smoothness is not None else wide(r[..., 1], distances)
+        reach = align_to_distances(r[..., 0], distances)
+        nu = np.full_like(reach, self.smoothness) if self.smoothness is not None else align_to_distances(r[..., 1], distances)
         u = distances / reach
         return u, reach, matern_curve(u, nu)
 

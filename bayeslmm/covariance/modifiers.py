@@ -103,7 +103,7 @@ class WithNugget(Spatial):
 
 
 @dataclass(frozen=True, slots=True)
-class AtPositions(Correlation):
+class SelectedRows(Correlation):
     """The rows and columns `positions` (q of them) of a correlation matrix of more rows; its parameters are the same."""
 
     q: int

@@ -15,20 +15,27 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bayeslmm._arrays import Array, frozen
+from bayeslmm._arrays import Array, freeze
 from bayeslmm.covariance.antedependence import AnteDependent
-from bayeslmm.covariance.autoregressive import Autoregressive, MovingAutoregressive
+from bayeslmm.covariance.autoregressive import ARMA11, Autoregressive
 from bayeslmm.covariance.base import Covariance
-from bayeslmm.covariance.correlation import Correlation, Independent
+from bayeslmm.covariance.correlation import Correlation, IdentityCorrelation
 from bayeslmm.covariance.exchangeable import Exchangeable
-from bayeslmm.covariance.factor_analytic import CommonFactors, FactorAnalytic
+from bayeslmm.covariance.factor_analytic import FactorAnalytic, FactorAnalytic0
 from bayeslmm.covariance.huynh_feldt import Given, Known, Linear, huynh_feldt
 from bayeslmm.covariance.kronecker import Kronecker
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.matern import Matern
-from bayeslmm.covariance.modifiers import AtPositions, WithNugget
+from bayeslmm.covariance.modifiers import SelectedRows, WithNugget
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
-from bayeslmm.covariance.spatial import Located, Power, Ranged, Spatial, distance_matrix, typical_distance
+from bayeslmm.covariance.spatial import (
+    IsotropicCorrelation,
+    PowerCorrelation,
+    Spatial,
+    SpatialCovariance,
+    distance_matrix,
+    typical_distance,
+)
 from bayeslmm.covariance.toeplitz import Toeplitz
 from bayeslmm.covariance.unstructured import Banded, Diagonal
 from bayeslmm.errors import SpecificationError
@@ -77,13 +84,13 @@ class Structure:
         return self.takes == "places"
 
 
-def _refuse(what: str, remedy: str) -> SpecificationError:
+def _not_available(what: str, remedy: str) -> SpecificationError:
     return SpecificationError(what, "covariance structure", remedy)
 
 
 def _scaled(request: Request, correlation: Correlation, heterogeneous: bool) -> Covariance:
     q = request.q
-    inner = Independent(q) if q == 1 and not request.nugget else correlation
+    inner = IdentityCorrelation(q) if q == 1 and not request.nugget else correlation
     if request.nugget:
         inner = WithNugget(q, correlation, np.zeros((q, q)), 1.0)
     return (Heterogeneous if heterogeneous else Homogeneous)(request.name, q, inner)
@@ -96,7 +103,7 @@ def _pair(correlation: Callable[[Request], Correlation]) -> tuple[Builder, Build
         if not request.positions:
             return correlation(request)
         whole = correlation(replace(request, q=request.positions[-1] + 1, positions=()))
-        return AtPositions(request.q, whole, request.positions)
+        return SelectedRows(request.q, whole, request.positions)
 
     return (lambda request: _scaled(request, placed(request), False)), (lambda request: _scaled(request, placed(request), True))
 
@@ -121,24 +128,26 @@ def _located(request: Request) -> Covariance:
     if request.name == "matern":
         inner = Matern(request.q, distances, reach, request.nu)
     elif request.name == "sp_pow":
-        inner = Power(request.q, distances, reach)
+        inner = PowerCorrelation(request.q, distances, reach)
     else:
-        inner = Ranged(request.q, request.name, distances, reach)
-    return Located(request.name, request.q, WithNugget(request.q, inner, distances, reach) if request.nugget else inner)
+        inner = IsotropicCorrelation(request.q, request.name, distances, reach)
+    return SpatialCovariance(request.name, request.q, WithNugget(request.q, inner, distances, reach) if request.nugget else inner)
 
 
 def _kronecker(request: Request) -> Covariance:
     if request.dims is None or request.dims[0] * request.dims[1] != request.q:
-        raise _refuse(f"'{request.name}' needs the dimensions of its two factors, with product {request.q}", "give dims=(outcomes, visits)")
+        raise _not_available(
+            f"'{request.name}' needs the dimensions of its two factors, with product {request.q}", "give dims=(outcomes, visits)"
+        )
     outer, inner = request.dims
     return Kronecker(request.name, request.q, Banded("us", outer, outer), make(request.name.split("@")[1], inner))
 
 
 def _matrices(request: Request) -> Array:
     if request.matrices is None or request.matrices.shape[1:] != (request.q, request.q) or not request.matrices.shape[0]:
-        raise _refuse(f"'{request.name}' needs known matrices of dimension {request.q}", "give matrices=[A1, A2, ...]")
+        raise _not_available(f"'{request.name}' needs known matrices of dimension {request.q}", "give matrices=[A1, A2, ...]")
     if not np.allclose(request.matrices, np.swapaxes(request.matrices, 1, 2), rtol=1e-10, atol=0.0):
-        raise _refuse("a known covariance matrix is not symmetric", "pass (A + A.T) / 2 if the difference is rounding")
+        raise _not_available("a known covariance matrix is not symmetric", "pass (A + A.T) / 2 if the difference is rounding")
     return request.matrices
 
 
@@ -146,16 +155,16 @@ def _known(request: Request) -> Covariance:
     matrix = _matrices(request)[0]
     root = cholesky(matrix)
     if not np.isfinite(root).all():
-        raise _refuse("the known covariance matrix is not positive semi-definite", "check its units and its order of rows")
-    return Known(request.name, request.q, Given(request.q, matrix, frozen(root)))
+        raise _not_available("the known covariance matrix is not positive semi-definite", "check its units and its order of rows")
+    return Known(request.name, request.q, Given(request.q, matrix, freeze(root)))
 
 
-_ID = _pair(lambda request: Independent(request.q))
+_ID = _pair(lambda request: IdentityCorrelation(request.q))
 _CS = _pair(lambda request: Exchangeable(request.q))
 _AR = _pair(lambda request: Autoregressive(request.q))
 _AD = _pair(lambda request: AnteDependent(request.q))
-_TOEP = _pair(lambda request: Toeplitz(request.q, _order(request) - 1) if _order(request) > 1 else Independent(request.q))
-_ARMA = _pair(lambda request: MovingAutoregressive(request.q))
+_TOEP = _pair(lambda request: Toeplitz(request.q, _order(request) - 1) if _order(request) > 1 else IdentityCorrelation(request.q))
+_ARMA = _pair(lambda request: ARMA11(request.q))
 
 _ALL = (
     Structure("us", "unstructured: every variance and covariance free", "t(t+1)/2", lambda r: Banded(r.name, r.q, _order(r))),
@@ -173,7 +182,7 @@ _ALL = (
     Structure("arma", "ARMA(1,1): one variance, correlation gamma rho^(|i-j|-1)", "3", _ARMA[0], "", True, True, 3),
     Structure("hf", "Huynh-Feldt: t variances, covariance (v_i + v_j)/2 - lambda", "t+1", lambda r: huynh_feldt(r.name, r.q), minimum=2),
     Structure("fa", "q common factors and t own variances", "q(2t-q+1)/2+t", _factor_analytic, "order"),
-    Structure("fa0", "q common factors only, of rank q", "q(2t-q+1)/2", lambda r: CommonFactors(r.name, r.q, _factors(r)), "order"),
+    Structure("fa0", "q common factors only, of rank q", "q(2t-q+1)/2", lambda r: FactorAnalytic0(r.name, r.q, _factors(r)), "order"),
     Structure("fa1", "q common factors and one own variance", "q(2t-q+1)/2+1", _factor_analytic, "order"),
     Structure("us@ar1", "unstructured between outcomes, autoregressive within", "t1(t1+1)/2+1", _kronecker, "dims", True),
     Structure("us@cs", "unstructured between outcomes, compound symmetry within", "t1(t1+1)/2+1", _kronecker, "dims", True),
@@ -197,7 +206,7 @@ def structure(name: str) -> Structure:
     if name not in STRUCTURES:
         near = get_close_matches(name, STRUCTURES, 3)
         remedy = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(STRUCTURES)}"
-        raise _refuse(f"there is no covariance structure '{name}'", remedy)
+        raise _not_available(f"there is no covariance structure '{name}'", remedy)
     return STRUCTURES[name]
 
 
@@ -242,20 +251,20 @@ def make(
     """
     found = structure(name)
     if q < found.minimum:
-        raise _refuse(f"'{name}' needs at least {found.minimum} rows, not {q}", "use us, cs or diag for so few")
+        raise _not_available(f"'{name}' needs at least {found.minimum} rows, not {q}", "use us, cs or diag for so few")
     if order is not None and (found.takes != "order" and name != "us"):
-        raise _refuse(f"'{name}' takes no order", f"write {name}(...) without ({order}; ...)")
+        raise _not_available(f"'{name}' takes no order", f"write {name}(...) without ({order}; ...)")
     if order is not None and order < 1:
-        raise _refuse(f"the order of '{name}' is {order}", "give an order of 1 or more")
+        raise _not_available(f"the order of '{name}' is {order}", "give an order of 1 or more")
     if nugget and not found.homogeneous:
-        raise _refuse(f"'{name}' has variances of its own and takes no nugget", "drop `+ local`")
+        raise _not_available(f"'{name}' has variances of its own and takes no nugget", "drop `+ local`")
     if nu is not None and not nu > 0:
-        raise _refuse(f"the smoothness nu is {nu}", "give nu > 0, such as 0.5, 1.5 or 2.5")
+        raise _not_available(f"the smoothness nu is {nu}", "give nu > 0, such as 0.5, 1.5 or 2.5")
     places = None if coords is None else distance_matrix(np.atleast_2d(np.asarray(coords, dtype=np.float64)))
     given = places if distances is None else np.asarray(distances, dtype=np.float64)
     if given is not None and given.shape != (q, q):
-        raise _refuse(f"{given.shape[0]} places for {q} rows", "give one row of coordinates for each row of the matrix")
-    known = None if matrices is None else frozen(np.asarray(matrices, dtype=np.float64))
+        raise _not_available(f"{given.shape[0]} places for {q} rows", "give one row of coordinates for each row of the matrix")
+    known = None if matrices is None else freeze(np.asarray(matrices, dtype=np.float64))
     known = known[None] if known is not None and known.ndim == 2 else known
     return found.build(Request(name, q, order, given, reach, dims, known, nu, nugget, tuple(positions)))
 

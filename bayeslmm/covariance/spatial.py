@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.covariance.base import Covariance, Parameter, Pinned
+from bayeslmm.covariance.base import Covariance, Parameter, UnitScale
 from bayeslmm.covariance.correlation import Correlation
 from bayeslmm.covariance.linalg import best_of, cholesky, factor_tangent
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.errors import SpecificationError
 
-Curve = Callable[[Array], tuple[Array, Array, Array]]
+DistanceCurve = Callable[[Array], tuple[Array, Array, Array]]
 
 
 def distance_matrix(coords: Array) -> Array:
@@ -34,7 +34,7 @@ def typical_distance(distances: Array) -> float:
     return float(np.median(finite)) if finite.size else 1.0
 
 
-def wide(values: Array, distances: Array) -> Array:
+def align_to_distances(values: Array, distances: Array) -> Array:
     """Parameter values (...,) with axes for the distances appended."""
     return values.reshape(values.shape + (1,) * distances.ndim)
 
@@ -133,7 +133,7 @@ def _rational(u: Array) -> tuple[Array, Array, Array]:
 
 
 # name -> the curve with its two derivatives, and the starting range in typical distances
-CURVES: dict[str, tuple[Curve, float]] = {
+CURVES: dict[str, tuple[DistanceCurve, float]] = {
     "sp_exp": (_exponential, 1.0),
     "sp_gau": (_gaussian, 1.0),
     "sp_sph": (_spherical, 2.0),
@@ -143,14 +143,14 @@ CURVES: dict[str, tuple[Curve, float]] = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ranged(Spatial):
+class IsotropicCorrelation(Spatial):
     """C = f(d / range), range = exp(z): exp(-d/range), exp(-(d/range)^2), spherical, linear, 1/(1 + (d/range)^2)."""
 
     q: int
     curve: str
     distances: Array
     reach: float
-    _curve: Curve = field(init=False, repr=False)
+    _curve: DistanceCurve = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_curve", CURVES[self.curve][0])
@@ -172,26 +172,26 @@ class Ranged(Spatial):
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.log(r)
 
-    def at(self, distances: Array) -> Ranged:
+    def at(self, distances: Array) -> IsotropicCorrelation:
         return replace(self, q=distances.shape[-1], distances=distances)
 
     def matrix_at(self, r: Array, distances: Array) -> Array:
-        return self._curve(distances / wide(r[..., 0], distances))[0]
+        return self._curve(distances / align_to_distances(r[..., 0], distances))[0]
 
     def first_at(self, r: Array, distances: Array) -> Array:
-        reach = wide(r, distances)
+        reach = align_to_distances(r, distances)
         u = distances / reach
         return np.asarray(-u * self._curve(u)[1] / reach)
 
     def second_at(self, r: Array, distances: Array) -> Array:
-        reach = wide(r[..., None], distances)
+        reach = align_to_distances(r[..., None], distances)
         u = distances / reach
         _, slope, bend = self._curve(u)
         return np.asarray((u * u * bend + 2.0 * u * slope) / reach**2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Power(Spatial):
+class PowerCorrelation(Spatial):
     """C = rho^d, 0 < rho < 1, rho = exp(-exp(-z)): the exponential model by its correlation at distance 1."""
 
     q: int
@@ -216,20 +216,20 @@ class Power(Spatial):
         with np.errstate(invalid="ignore", divide="ignore"):
             return -np.log(-np.log(r))
 
-    def at(self, distances: Array) -> Power:
+    def at(self, distances: Array) -> PowerCorrelation:
         return replace(self, q=distances.shape[-1], distances=distances)
 
     def matrix_at(self, r: Array, distances: Array) -> Array:
-        return np.asarray(wide(r[..., 0], distances) ** distances)
+        return np.asarray(align_to_distances(r[..., 0], distances) ** distances)
 
     def first_at(self, r: Array, distances: Array) -> Array:
-        return _falling(wide(r, distances), distances, 1)
+        return _power_derivative(align_to_distances(r, distances), distances, 1)
 
     def second_at(self, r: Array, distances: Array) -> Array:
-        return _falling(wide(r[..., None], distances), distances, 2)
+        return _power_derivative(align_to_distances(r[..., None], distances), distances, 2)
 
 
-def _falling(rho: Array, distances: Array, times: int) -> Array:
+def _power_derivative(rho: Array, distances: Array, times: int) -> Array:
     """The first or second derivative of rho^d in rho; 0 at distance 0."""
     factor = distances if times == 1 else distances * (distances - 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -237,7 +237,7 @@ def _falling(rho: Array, distances: Array, times: int) -> Array:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Located(Homogeneous):
+class SpatialCovariance(Homogeneous):
     """s^2 f(distances): the methods of every structure for one set of places, and `..._at` for any others.
 
     x (..., size), distances (B, k, k) or (k, k); results are (..., B, k, k), derivatives (..., size, B, k, k), the entry of the scale
@@ -255,9 +255,9 @@ class Located(Homogeneous):
             raise SpecificationError(f"'{self.name}' is not a function of distances", self.name, "use one of the sp_ structures")
         return self.correlation_
 
-    def at(self, distances: Array) -> Located:
+    def at(self, distances: Array) -> SpatialCovariance:
         """The same structure for one other set of places, distances (k, k); its start stays."""
-        return Located(self.name, distances.shape[-1], self.curve.at(distances))
+        return SpatialCovariance(self.name, distances.shape[-1], self.curve.at(distances))
 
     def correlation(self, x: Array, distances: Array) -> Array:
         """C (..., B, k, k)."""
@@ -293,14 +293,14 @@ class Located(Homogeneous):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PinnedLocated(Pinned):
+class PinnedLocated(UnitScale):
     """A spatial structure whose scale is held at 1; x lacks the scale."""
 
     @property
-    def located(self) -> Located:
+    def located(self) -> SpatialCovariance:
         """The full structure."""
         full: Covariance = self.covariance
-        assert isinstance(full, Located)
+        assert isinstance(full, SpatialCovariance)
         return full
 
     def correlation(self, x: Array, distances: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.covariance.base import Parameter
-from bayeslmm.covariance.correlation import EDGE, Correlation, lags, mean_or, sech2
+from bayeslmm.covariance.correlation import LARGEST_CORRELATION, Correlation, lag_matrix, mean_or, sech2
 from bayeslmm.covariance.linalg import cholesky
 
 
@@ -91,10 +91,10 @@ class Toeplitz(Correlation):
     def matrix(self, r: Array) -> Array:
         lead = r.shape[:-1]
         by_lag = np.concatenate([np.ones((*lead, 1)), r, np.zeros((*lead, self.q - 1 - self.bands))], axis=-1)
-        return np.asarray(by_lag[..., lags(self.q).astype(np.int64)])
+        return np.asarray(by_lag[..., lag_matrix(self.q).astype(np.int64)])
 
     def first(self, r: Array) -> Array:
-        unit = (lags(self.q) == np.arange(1, self.bands + 1)[:, None, None]).astype(np.float64)
+        unit = (lag_matrix(self.q) == np.arange(1, self.bands + 1)[:, None, None]).astype(np.float64)
         return np.broadcast_to(unit, (*r.shape, self.q, self.q))
 
     def second(self, r: Array) -> Array:
@@ -102,7 +102,7 @@ class Toeplitz(Correlation):
 
     def closest(self, matrix: Array) -> Array:
         r = np.array([mean_or(np.diagonal(matrix, -lag), 0.0) for lag in range(1, self.bands + 1)])
-        inside = self._limit * autocorrelations(partial_autocorrelations(r / self._limit, EDGE))[0]
+        inside = self._limit * autocorrelations(partial_autocorrelations(r / self._limit, LARGEST_CORRELATION))[0]
         for _ in range(80):
             if np.isfinite(cholesky(self.matrix(inside))).all():
                 return inside

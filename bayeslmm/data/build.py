@@ -11,19 +11,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, Codes, frozen, readonly
+from bayeslmm._arrays import Array, Codes, freeze, readonly
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.covariance.registry import is_serial, make
 from bayeslmm.data import notes as checks
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Covariate, Design, Encoding, OwnFrame, RandomCoder, RandomTerm
-from bayeslmm.data.frame import Table, nearest_names, read_table
-from bayeslmm.data.grouping import GroupCoder, aligned, check_names, group_coder
-from bayeslmm.data.identifiability import Rank, few_complete, lone_rows, lost_in_fixed, rank, refuse_extreme, repeated_parameters
-from bayeslmm.data.model_matrix import Block, train_block
+from bayeslmm.data.frame import ColumnTable, nearest_names, read_table
+from bayeslmm.data.grouping import GroupCoder, align_relationship, check_names, group_coder
+from bayeslmm.data.identifiability import (
+    Rank,
+    check_not_extreme,
+    column_rank,
+    few_complete,
+    lost_in_fixed,
+    single_row_strata,
+    undetermined_terms,
+)
+from bayeslmm.data.model_matrix import DesignBlock, train_block
 from bayeslmm.data.residual import residual_design, variance_design
-from bayeslmm.data.rows import Plan, given_numbers, kept_rows, plan, read_weights, refuse_infinite, scaled_weights
-from bayeslmm.data.variables import ColumnAtom, FactorAtom, TrainedAtom, Training, train_atom
+from bayeslmm.data.rows import (
+    ColumnPlan,
+    check_finite_offset,
+    complete_cases,
+    numbers_by_position,
+    plan_columns,
+    read_weights,
+    scale_weights,
+)
+from bayeslmm.data.variables import EncodedVariable, FactorVariable, NumericVariable, Training, encode_variable
 from bayeslmm.errors import Check, DesignError, RankError, SpecificationError
 from bayeslmm.specification.model_spec import ModelSpec
 
@@ -59,7 +75,7 @@ def build_design(
     if weights is not None and spec.weights is not None:
         raise SpecificationError("weights are given twice, as a column and as an array", f"column {spec.weights!r}", "give one")
     beside = tuple(name for name in (spec.weights, spec.offset) if name is not None)
-    asked = plan(spec.formula, spec.residual, spec.variance, beside)
+    asked = plan_columns(spec.formula, spec.residual, spec.variance, beside)
     table = read_table(data, asked.columns)
     read = _read(spec, asked, table, weights, offset)
     training = Training(dict(spec.contrasts), own)
@@ -67,7 +83,7 @@ def build_design(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Read:
+class ColumnReader:
     """The columns over the rows kept, and what was given beside them over all rows."""
 
     source: Columns
@@ -77,31 +93,33 @@ class Read:
     offset: Array | None
 
 
-def _read(spec: ModelSpec, asked: Plan, table: Table, weights: Any, offset: Any) -> Read:
+def _read(spec: ModelSpec, asked: ColumnPlan, table: ColumnTable, weights: Any, offset: Any) -> ColumnReader:
     source = Columns(table)
     prior = read_weights(spec.weights, weights, source)
-    given = None if offset is None else given_numbers(offset, "offset", table)
+    given = None if offset is None else numbers_by_position(offset, "offset", table)
     if given is not None:
-        refuse_infinite(given, "the offset")
+        check_finite_offset(given, "the offset")
     extra = {} if given is None else {"offset": np.isnan(given)}
-    kept = kept_rows(source, asked.roles(source), extra, prior, spec.weights or "weights", spec.missing)
+    kept = complete_cases(source, asked.roles(source), extra, prior, spec.weights or "weights", spec.missing)
     source.rows = kept.positions
     if kept.positions is None:
-        return Read(source, readonly(np.arange(len(table))), {}, prior, given)
+        return ColumnReader(source, readonly(np.arange(len(table))), {}, prior, given)
     rows = kept.positions
-    return Read(source, readonly(rows), kept.dropped, None if prior is None else prior[rows], None if given is None else given[rows])
+    return ColumnReader(
+        source, readonly(rows), kept.dropped, None if prior is None else prior[rows], None if given is None else given[rows]
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Learnt:
+class EncodedColumns:
     """What rows teach: trained atoms, blocks of columns, grouping factors; with the columns of these rows.
 
     fixed, everything : the fixed effects, and all their columns, aliased ones too
     """
 
-    response: TrainedAtom
+    response: EncodedVariable
     y: Array
-    fixed: Block
+    fixed: DesignBlock
     everything: Array
     terms: tuple[RandomTerm, ...]
     offset: Array | None
@@ -113,26 +131,28 @@ class Assembly:
     """The parts of one design while they are put together; equal right-hand sides and equal groups are made once."""
 
     spec: ModelSpec
-    asked: Plan
-    read: Read
+    asked: ColumnPlan
+    read: ColumnReader
     training: Training
     labelled: bool
     relationship: dict[str, Any]
-    _blocks: dict[tuple[str, bool], tuple[Block, Array]] = field(default_factory=dict)
+    _blocks: dict[tuple[str, bool], tuple[DesignBlock, Array]] = field(default_factory=dict)
     _groups: dict[tuple[str, ...], GroupCoder] = field(default_factory=dict)
 
     def design(self) -> Design:
         spec, source, rows = self.spec, self.read.source, self.read.rows
         learnt = self.learnt()
         y, fixed, everything, terms = learnt.y, learnt.fixed, learnt.everything, learnt.terms
-        refuse_constant(self.asked.response.name, y)
-        found = demand_rank(fixed, everything, len(y))
-        X = everything if len(found.kept) == everything.shape[1] else frozen(everything[:, found.kept])
+        check_response_varies(self.asked.response.name, y)
+        found = require_rank(fixed, everything, len(y))
+        X = everything if len(found.kept) == everything.shape[1] else freeze(everything[:, found.kept])
         residual, visit_notes = (None, []) if spec.residual is None else residual_design(spec.residual, source, rows)
         visit_notes += few_complete(residual, X)
-        scaled, scale = scaled_weights(self.read.weights)
+        scaled, scale = scale_weights(self.read.weights)
         variance = tuple(variance_design(factor, source, rows) for factor in spec.variance)
-        problems = checks.unidentified(terms, residual, len(y), everything) + lost_in_fixed(terms, X) + lone_rows(variance)
+        problems = (
+            checks.identification_problems(terms, residual, len(y), everything) + lost_in_fixed(terms, X) + single_row_strata(variance)
+        )
         notes = self._notes(fixed, found, terms, residual, visit_notes)
         return Design(
             spec=spec,
@@ -142,7 +162,7 @@ class Assembly:
             kept=found.kept,
             aliased=tuple(name for i, name in enumerate(fixed.names) if i not in found.kept) if len(found.kept) < len(fixed.names) else (),
             coef_terms=fixed.terms,
-            weights=None if scaled is None else frozen(scaled.copy()),
+            weights=None if scaled is None else freeze(scaled.copy()),
             weight_scale=scale,
             offset=learnt.offset,
             terms=terms,
@@ -154,41 +174,41 @@ class Assembly:
             dropped=MappingProxyType(self.read.dropped),
             index=self._index(),
             own_frame=self._own_frame(),
-            notes=tuple(notes if spec.check == "error" else [*notes, *checks.as_check(problems)]),
+            notes=tuple(notes if spec.check == "error" else [*notes, *checks.identification_check(problems)]),
             encoding=learnt.encoding,
             unidentified=problems if spec.check == "error" else (),
         )
 
-    def learnt(self) -> Learnt:
+    def learnt(self) -> EncodedColumns:
         """What these rows teach, whether or not they are all that there are."""
         response, y = self._response()
         fixed, everything = self._block(self.spec.formula.fixed)
         terms, coders = self._terms()
-        self._refuse_idle_contrasts()
+        self._check_contrasts_used()
         offset, atoms = self._offset()
-        return Learnt(response, y, fixed, everything, terms, offset, self._encoding(fixed, coders, response, atoms))
+        return EncodedColumns(response, y, fixed, everything, terms, offset, self._encoding(fixed, coders, response, atoms))
 
     # ------------------------------------------------------------------------------------------------------- the columns
 
-    def _block(self, text: str, structure: str = "") -> tuple[Block, Array]:
+    def _block(self, text: str, structure: str = "") -> tuple[DesignBlock, Array]:
         key = (text, is_serial(structure))
         if key not in self._blocks:
             training = Training(self.training.contrasts, self.training.functions, key[1])
             block = train_block(text, self.read.source, training)
             columns = readonly(block.encode(self.read.source))
-            refuse_extreme(columns, block.names)
+            check_not_extreme(columns, block.names)
             self._blocks[key] = block, columns
         return self._blocks[key]
 
-    def _response(self) -> tuple[TrainedAtom, Array]:
+    def _response(self) -> tuple[EncodedVariable, Array]:
         atom, source = self.asked.response, self.read.source
         # A column has been read as numbers by now, which a boolean is and no other factor.
-        trained = ColumnAtom(atom.name) if atom.kind == "column" else train_atom(atom, source, self.training)
+        trained = NumericVariable(atom.name) if atom.kind == "column" else encode_variable(atom, source, self.training)
         pieces = trained.pieces(source, reduced=False)
         if len(pieces) != 1:
             raise DesignError(f"the response {atom.name!r} has {len(pieces)} columns", "", "fit one model per response")
         y = readonly(np.array(pieces[0], dtype=np.float64))
-        refuse_extreme(y[:, None], (atom.name,))
+        check_not_extreme(y[:, None], (atom.name,))
         return trained, y
 
     def _terms(self) -> tuple[tuple[RandomTerm, ...], tuple[RandomCoder, ...]]:
@@ -205,17 +225,17 @@ class Assembly:
                 self._groups[bar.group] = group_coder(self.read.source, bar.group)
             coder = self._groups[bar.group]
             if bar.name in self.relationship and bar.name not in matrices:
-                matrices[bar.name] = aligned(bar.name, self.relationship[bar.name], coder.factor)
+                matrices[bar.name] = align_relationship(bar.name, self.relationship[bar.name], coder.factor)
             covariance = _structure(bar.structure, len(block.names), bar.order)
             terms.append(RandomTerm(coder.factor, Z, block.names, bar, covariance, matrices.get(bar.name)))
             coders.append(RandomCoder(block, coder))
         return tuple(terms), tuple(coders)
 
-    def _refuse_idle_contrasts(self) -> None:
+    def _check_contrasts_used(self) -> None:
         """A coding for a column that is no factor of the model would be passed over in silence."""
         if not self.training.contrasts:
             return
-        coded = {atom.column for block, _ in self._blocks.values() for atom in block.atoms.values() if isinstance(atom, FactorAtom)}
+        coded = {atom.column for block, _ in self._blocks.values() for atom in block.atoms.values() if isinstance(atom, FactorVariable)}
         for name in self.training.contrasts:
             if name not in coded:
                 near = nearest_names(name, tuple(coded))
@@ -228,11 +248,11 @@ class Assembly:
                     f"did you mean {near[0]!r}?" if near else numeric,
                 )
 
-    def _offset(self) -> tuple[Array | None, tuple[TrainedAtom, ...]]:
+    def _offset(self) -> tuple[Array | None, tuple[EncodedVariable, ...]]:
         source = self.read.source
-        atoms = tuple(train_atom(atom, source, self.training) for atom in self.asked.offsets)
+        atoms = tuple(encode_variable(atom, source, self.training) for atom in self.asked.offsets)
         for atom in atoms:
-            if isinstance(atom, FactorAtom):
+            if isinstance(atom, FactorVariable):
                 source.numbers(atom.column)  # which says what a factor is not
         parts = [atom.pieces(source, reduced=False)[0] for atom in atoms]
         parts += [source.numbers(self.spec.offset)] if self.spec.offset is not None else []
@@ -240,25 +260,29 @@ class Assembly:
         if not parts:
             return None, atoms
         total = np.sum(parts, axis=0)
-        refuse_extreme(total[:, None], ("offset",))
-        return frozen(total), atoms
+        check_not_extreme(total[:, None], ("offset",))
+        return freeze(total), atoms
 
     # ----------------------------------------------------------------------------------------------------- what surrounds
 
-    def _notes(self, fixed: Block, found: Rank, terms: tuple[RandomTerm, ...], residual: Any, visit_notes: list[Check]) -> list[Check]:
+    def _notes(
+        self, fixed: DesignBlock, found: Rank, terms: tuple[RandomTerm, ...], residual: Any, visit_notes: list[Check]
+    ) -> list[Check]:
         source = self.read.source
-        coded = [atom.column for atom in fixed.atoms.values() if isinstance(atom, FactorAtom)]
+        coded = [atom.column for atom in fixed.atoms.values() if isinstance(atom, FactorVariable)]
         visits = [name for name in self.asked.natural if source.is_factor(name)]
         notes = checks.column_notes(source, (*self.asked.factors, *coded, *visits), fixed)
         notes += checks.design_notes(found, fixed.names, terms, residual)
         if not any(note.name == "labels_in_several_groups" for note in notes):
-            notes += checks.unmodelled_nesting(source, terms, self.asked.columns)
+            notes += checks.nesting_note(source, terms, self.asked.columns)
         free = self.spec.residual is None and not self.spec.variance
-        return notes + repeated_parameters(terms, free_errors=free) + visit_notes
+        return notes + undetermined_terms(terms, free_errors=free) + visit_notes
 
-    def _encoding(self, fixed: Block, coders: tuple[RandomCoder, ...], response: TrainedAtom, offsets: tuple[TrainedAtom, ...]) -> Encoding:
+    def _encoding(
+        self, fixed: DesignBlock, coders: tuple[RandomCoder, ...], response: EncodedVariable, offsets: tuple[EncodedVariable, ...]
+    ) -> Encoding:
         source = self.read.source
-        factors = {atom.column: atom.levels for atom in fixed.atoms.values() if isinstance(atom, FactorAtom)}
+        factors = {atom.column: atom.levels for atom in fixed.atoms.values() if isinstance(atom, FactorVariable)}
         covariates = {name: _covariate(source, name) for name in fixed.columns if name not in factors and not source.is_factor(name)}
         return Encoding(fixed, coders, offsets, self.spec.offset, response, MappingProxyType(factors), MappingProxyType(covariates))
 
@@ -282,13 +306,13 @@ def _structure(name: str, size: int, order: int | None) -> Covariance:
     return make(name, size, order)
 
 
-def refuse_constant(name: str, y: Array) -> None:
+def check_response_varies(name: str, y: Array) -> None:
     """Refuse a response of one value."""
     if len(y) > 1 and y.min() == y.max():
         raise DesignError(f"the response {name!r} is constant: {y[0]:g} in all {len(y)} rows", "", "check the column and the rows")
 
 
-def demand_rank(fixed: Block, X: Array, rows: int) -> Rank:
+def require_rank(fixed: DesignBlock, X: Array, rows: int) -> Rank:
     """The independent columns of X.
 
     rows : number of rows that X has, or stands for
@@ -297,7 +321,7 @@ def demand_rank(fixed: Block, X: Array, rows: int) -> Rank:
     remedy, size = "drop terms, or use a random effect for factors of many levels", X.shape[1]
     if size > rows:
         raise RankError(f"the fixed effects have {size} columns, and there are {rows} rows", "", remedy)
-    found = rank(X, intercept=bool(fixed.scopes) and not fixed.scopes[0])
+    found = column_rank(X, intercept=bool(fixed.scopes) and not fixed.scopes[0])
     if len(found.kept) >= rows:
         what = f"the fixed effects have {len(found.kept)} independent columns for {rows} rows: nothing is left to estimate variances from"
         raise RankError(what, "", remedy)

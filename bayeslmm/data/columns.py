@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.data.frame import Table, rows_text, values_text
+from bayeslmm.data.frame import ColumnTable, rows_text, values_text
 from bayeslmm.errors import DataError, NonFiniteError
 
 
@@ -29,7 +29,7 @@ def is_narrow(space: int, rows: int) -> bool:
     return space <= max(4 * rows, 1024)
 
 
-def counted(key: NDArray[Any], space: int) -> tuple[Codes, Codes]:
+def codes_by_counting(key: NDArray[Any], space: int) -> tuple[Codes, Codes]:
     """Sorted distinct keys of 0, ..., space - 1, and each row's place among them, by counting."""
     distinct = np.bincount(key, minlength=space).nonzero()[0]
     place = np.empty(space, dtype=np.int64)
@@ -37,20 +37,20 @@ def counted(key: NDArray[Any], space: int) -> tuple[Codes, Codes]:
     return distinct, place[key]
 
 
-def occurring(key: Codes, space: int) -> tuple[Codes, Codes]:
-    """`counted`, or the same by sorting where the space of keys is large."""
+def compact_codes(key: Codes, space: int) -> tuple[Codes, Codes]:
+    """`codes_by_counting`, or the same by sorting where the space of keys is large."""
     if is_narrow(space, len(key)):
-        return counted(key, space)
+        return codes_by_counting(key, space)
     combinations, codes = np.unique(key, return_inverse=True)
     return combinations, codes
 
 
-Kind = Literal["number", "factor", "text", "boolean", "time", "complex", "object"]
+ColumnKind = Literal["number", "factor", "text", "boolean", "time", "complex", "object"]
 Mask = NDArray[np.bool_]
 
 _EXACT = 2**53
 _FEW_TEXTS = 500  # rows up to which setting up a hash table takes longer than a dictionary
-_BY_LETTER: dict[str, Kind] = {"f": "number", "i": "number", "u": "number", "b": "boolean", "c": "complex", "M": "time", "m": "time"}
+_BY_LETTER: dict[str, ColumnKind] = {"f": "number", "i": "number", "u": "number", "b": "boolean", "c": "complex", "M": "time", "m": "time"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +78,7 @@ class FactorColumn:
 
     codes: NDArray[Any]
     levels: NDArray[np.object_]
-    kind: Kind
+    kind: ColumnKind
     missing: Mask | None
 
     def labels(self, codes: NDArray[Any]) -> NDArray[np.object_]:
@@ -88,7 +88,7 @@ class FactorColumn:
         return np.asarray(table[codes], dtype=object)
 
 
-def kind_of(series: pd.Series[Any]) -> Kind:
+def kind_of(series: pd.Series[Any]) -> ColumnKind:
     """The nature of a column. Object columns are looked into: text, booleans, Decimals (numbers), anything else is "object"."""
     dtype = series.dtype
     if isinstance(dtype, np.dtype):
@@ -100,7 +100,7 @@ def kind_of(series: pd.Series[Any]) -> Kind:
     return _extension_kind(series)
 
 
-def _extension_kind(series: pd.Series[Any]) -> Kind:
+def _extension_kind(series: pd.Series[Any]) -> ColumnKind:
     dtype: Any = series.dtype
     if pd.api.types.is_bool_dtype(dtype):
         return "boolean"
@@ -116,7 +116,7 @@ def _extension_kind(series: pd.Series[Any]) -> Kind:
     return _BY_LETTER.get(dtype.kind) or _object_kind(series)
 
 
-def _object_kind(series: pd.Series[Any]) -> Kind:
+def _object_kind(series: pd.Series[Any]) -> ColumnKind:
     # values are told apart ten times as fast as a Series of them
     inferred = pd.api.types.infer_dtype(series.to_numpy() if isinstance(series.dtype, np.dtype) else series, skipna=True)
     if inferred == "string":
@@ -142,34 +142,34 @@ def _all_enum(values: NDArray[Any]) -> bool:
 # --------------------------------------------------------------------------------------------------------------- numbers
 
 
-def read_numbers(table: Table, name: str) -> Numbers:
+def read_numbers(table: ColumnTable, name: str) -> Numbers:
     """The column as float64.
 
     Errors: `NonFiniteError` for infinite values, `DataError` for text, times, complex numbers, objects and integers that float64
     cannot hold; each names the column, the rows and the way out.
     """
-    return numbers(table.series(name), name)
+    return series_numbers(table.series(name), name)
 
 
-def numbers(series: pd.Series[Any], name: str) -> Numbers:
+def series_numbers(series: pd.Series[Any], name: str) -> Numbers:
     """`read_numbers` of a Series that is at hand."""
     dtype = series.dtype
     letter = dtype.kind if isinstance(dtype, np.dtype) else ""
     if letter == "f":
-        return _checked(np.asarray(series.to_numpy(), dtype=np.float64), name, integer=False)
+        return _check_finite(np.asarray(series.to_numpy(), dtype=np.float64), name, integer=False)
     if letter and letter in "iub":
         values = series.to_numpy()
         if letter != "b" and values.itemsize == 8:
-            _refuse_inexact(values, name)
+            _check_exact(values, name)
         return Numbers(values.astype(np.float64), None, integer=True)
     kind = kind_of(series)
     if kind not in ("number", "boolean"):
-        raise not_numbers(series, name, kind)
+        raise not_numbers_error(series, name, kind)
     integer = getattr(dtype, "kind", "O") in "iub"
     if integer and kind == "number":
-        _refuse_inexact(series.dropna().to_numpy(dtype=object), name)
+        _check_exact(series.dropna().to_numpy(dtype=object), name)
     values = _object_floats(series) if dtype == np.dtype(object) else series.to_numpy(dtype=np.float64, na_value=np.nan)
-    return _checked(values, name, integer=integer)
+    return _check_finite(values, name, integer=integer)
 
 
 def _object_floats(series: pd.Series[Any]) -> Array:
@@ -179,7 +179,7 @@ def _object_floats(series: pd.Series[Any]) -> Array:
     return values
 
 
-def _checked(values: Array, name: str, *, integer: bool) -> Numbers:
+def _check_finite(values: Array, name: str, *, integer: bool) -> Numbers:
     if np.isfinite(values).all():
         return Numbers(values, None, integer)
     infinite = np.isinf(values)
@@ -191,7 +191,7 @@ def _checked(values: Array, name: str, *, integer: bool) -> Numbers:
     return Numbers(values, np.isnan(values), integer)
 
 
-def _refuse_inexact(values: NDArray[Any], name: str) -> None:
+def _check_exact(values: NDArray[Any], name: str) -> None:
     if not len(values) or (values.max() <= _EXACT and values.min() >= -_EXACT):
         return
     large = np.flatnonzero((values > _EXACT) | (values < -_EXACT))
@@ -205,7 +205,7 @@ def _refuse_inexact(values: NDArray[Any], name: str) -> None:
     )
 
 
-def not_numbers(series: pd.Series[Any], name: str, kind: Kind) -> DataError:
+def not_numbers_error(series: pd.Series[Any], name: str, kind: ColumnKind) -> DataError:
     """Why a column is not numbers, and what turns it into numbers."""
     where = f"column {name!r}, dtype {series.dtype}"
     if kind == "time":
@@ -214,22 +214,22 @@ def not_numbers(series: pd.Series[Any], name: str, kind: Kind) -> DataError:
     if kind == "complex":
         return DataError(f"column {name!r} holds complex numbers", where, "take the real part, or model the parts apart")
     if kind == "text":
-        return spoilt_numbers(series, name) or DataError(
+        return spoilt_numbers_error(series, name) or DataError(
             f"column {name!r} is text where numbers are needed", where, f"convert it with pandas.to_numeric(data[{name!r}])"
         )
     if kind == "factor":
         return DataError(f"column {name!r} is a factor where numbers are needed", where, f"convert it: data[{name!r}].astype(float)")
-    return mixed_objects(series, name)
+    return mixed_objects_error(series, name)
 
 
-def mixed_objects(series: pd.Series[Any], name: str) -> DataError:
+def mixed_objects_error(series: pd.Series[Any], name: str) -> DataError:
     """An object column that is neither text nor numbers by dtype."""
     types = sorted({type(value).__name__ for value in series.dropna()})
     remedy = f"give it a dtype: pandas.to_numeric(data[{name!r}]) for numbers, .astype(str) for labels"
     return DataError(f"column {name!r} is a column of objects ({', '.join(types)})", f"dtype {series.dtype}", remedy)
 
 
-def spoilt_numbers(series: pd.Series[Any], name: str) -> DataError | None:
+def spoilt_numbers_error(series: pd.Series[Any], name: str) -> DataError | None:
     """The error for a text column most of whose values are numbers: a spoilt number, not a factor. None for honest text."""
     present = series.dropna()
     if not len(present):
@@ -261,15 +261,15 @@ def _is_number(label: Any) -> bool:
 # --------------------------------------------------------------------------------------------------------------- factors
 
 
-def read_factor(table: Table, name: str, kind: Kind | None = None) -> FactorColumn:
+def read_factor(table: ColumnTable, name: str, kind: ColumnKind | None = None) -> FactorColumn:
     """The column as labels: categories in their order, everything else sorted.
 
     Errors: `DataError` for labels of mixed types, which cannot be ordered and of which 1 and "1" would be two levels.
     """
-    return factor(table.series(name), name, kind)
+    return series_factor(table.series(name), name, kind)
 
 
-def factor(series: pd.Series[Any], name: str, kind: Kind | None = None) -> FactorColumn:
+def series_factor(series: pd.Series[Any], name: str, kind: ColumnKind | None = None) -> FactorColumn:
     """`read_factor` of a Series that is at hand."""
     kind, dtype = kind or kind_of(series), series.dtype
     if isinstance(dtype, pd.CategoricalDtype):
@@ -277,7 +277,7 @@ def factor(series: pd.Series[Any], name: str, kind: Kind | None = None) -> Facto
     if isinstance(dtype, pd.ArrowDtype) and kind == "factor":
         return _categorical(pd.Categorical(series.astype(object)), kind, name)
     if kind == "object":
-        _refuse_mixed(series, name)
+        _check_not_mixed(series, name)
     letter = dtype.kind if isinstance(dtype, np.dtype) else ""
     if letter == "O" and kind == "text" and _all_enum(series.to_numpy()):
         return _enumeration(series, kind)
@@ -288,7 +288,7 @@ def factor(series: pd.Series[Any], name: str, kind: Kind | None = None) -> Facto
     if kind == "text" and len(series) <= _FEW_TEXTS:
         codes, levels = _few_texts(series)
         return FactorColumn(codes, levels, kind, _missing(codes))
-    codes, levels = _factorized(series)
+    codes, levels = _factorize(series)
     if kind == "boolean":
         levels = np.array([bool(level) for level in levels] + [None], dtype=object)[:-1]
     order = _sorted_order(levels, name)
@@ -304,7 +304,7 @@ def _close_integers(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.obje
     low, high = int(values.min()), int(values.max())
     if not is_narrow(high - low + 1, len(values)):
         return None
-    places, codes = counted(values.astype(np.int64) - low, high - low + 1)
+    places, codes = codes_by_counting(values.astype(np.int64) - low, high - low + 1)
     return codes, (places + low).astype(object)
 
 
@@ -317,7 +317,7 @@ def _few_texts(series: pd.Series[Any]) -> tuple[NDArray[Any], NDArray[np.object_
     return np.fromiter(map(place.__getitem__, labels), np.int64, len(labels)), np.array(levels, dtype=object)
 
 
-def _factorized(series: pd.Series[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _factorize(series: pd.Series[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     dtype, values = series.dtype, cast(Any, series.array)
     if isinstance(dtype, np.dtype) and not dtype.isnative:
         values = series.to_numpy().astype(dtype.newbyteorder("="))
@@ -342,14 +342,14 @@ def _missing(codes: NDArray[Any]) -> Mask | None:
     return codes < 0 if len(codes) and codes.min() < 0 else None
 
 
-def _categorical(values: Any, kind: Kind, name: str) -> FactorColumn:
+def _categorical(values: Any, kind: ColumnKind, name: str) -> FactorColumn:
     levels = np.asarray(values.categories, dtype=object)
     if values.categories.dtype == object and pd.api.types.infer_dtype(levels).startswith("mixed"):
         raise _mixed_labels(levels, name)
     return FactorColumn(values.codes, levels, kind, _missing(values.codes))
 
 
-def _enumeration(series: pd.Series[Any], kind: Kind) -> FactorColumn:
+def _enumeration(series: pd.Series[Any], kind: ColumnKind) -> FactorColumn:
     """Members of a Python enumeration, in the order of its definition."""
     enumeration: type[Enum] = type(series.dropna().iloc[0])
     members = list(enumeration)
@@ -358,7 +358,7 @@ def _enumeration(series: pd.Series[Any], kind: Kind) -> FactorColumn:
     return FactorColumn(codes, np.array([member.name for member in members], dtype=object), kind, _missing(codes))
 
 
-def _refuse_mixed(series: pd.Series[Any], name: str) -> None:
+def _check_not_mixed(series: pd.Series[Any], name: str) -> None:
     """Numbers of several types compare; numbers beside text do not, even where nothing needs sorting."""
     present = series.dropna()
     families = {"number" if isinstance(value, int | float | Decimal | np.number) else type(value).__name__ for value in present}
@@ -377,7 +377,7 @@ def _mixed_labels(levels: Any, name: str) -> DataError:
     return DataError(f"column {name!r} holds labels of several types", told, f"make them one type: data[{name!r}].astype(str)")
 
 
-FACTORS: frozenset[Kind] = frozenset({"factor", "text", "boolean"})
+FACTOR_KINDS: frozenset[ColumnKind] = frozenset({"factor", "text", "boolean"})
 
 
 @dataclass(slots=True, eq=False)
@@ -387,9 +387,9 @@ class Columns:
     rows : positions kept; None is all of them. `missing` masks are over all rows of the table, values over those kept
     """
 
-    table: Table
+    table: ColumnTable
     rows: Codes | None = None
-    _kinds: dict[str, Kind] = field(default_factory=dict)
+    _kinds: dict[str, ColumnKind] = field(default_factory=dict)
     _numbers: dict[str, Numbers] = field(default_factory=dict)
     _factors: dict[str, FactorColumn] = field(default_factory=dict)
     _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -397,7 +397,7 @@ class Columns:
     def __len__(self) -> int:
         return len(self.table) if self.rows is None else len(self.rows)
 
-    def kind(self, name: str) -> Kind:
+    def kind(self, name: str) -> ColumnKind:
         """The nature of a column."""
         if name not in self._kinds:
             self._kinds[name] = kind_of(self.table.series(name))
@@ -405,18 +405,18 @@ class Columns:
 
     def is_factor(self, name: str) -> bool:
         """Whether the bare column is a factor in a formula."""
-        return self.kind(name) in FACTORS
+        return self.kind(name) in FACTOR_KINDS
 
     def read_numbers(self, name: str) -> Numbers:
         """The whole column as numbers."""
         if name not in self._numbers:
-            self._numbers[name] = numbers(self.table.series(name), name)
+            self._numbers[name] = series_numbers(self.table.series(name), name)
         return self._numbers[name]
 
     def read_factor(self, name: str) -> FactorColumn:
         """The whole column as labels."""
         if name not in self._factors:
-            self._factors[name] = factor(self.table.series(name), name, self._kinds.get(name))
+            self._factors[name] = series_factor(self.table.series(name), name, self._kinds.get(name))
         return self._factors[name]
 
     def missing(self, name: str, *, as_factor: bool) -> Mask | None:
@@ -455,16 +455,16 @@ class Columns:
             return self.numbers(name)
         return self.read_factor(name).labels(self.codes(name))
 
-    def refuse_unfit(self, name: str) -> None:
+    def check_usable(self, name: str) -> None:
         """Refuse a column that cannot be a term by itself: times, complex numbers, objects, text that is mostly numbers."""
         kind = self.kind(name)
         series = self.table.series(name) if kind in ("time", "complex", "object", "text") else None
         if series is None:
             return
         if kind == "object":
-            raise mixed_objects(series, name)
+            raise mixed_objects_error(series, name)
         if kind != "text":
-            raise not_numbers(series, name, kind)
-        spoilt = spoilt_numbers(series, name)
+            raise not_numbers_error(series, name, kind)
+        spoilt = spoilt_numbers_error(series, name)
         if spoilt is not None:
             raise spoilt

@@ -19,8 +19,8 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.columns import Columns, FactorColumn, Numbers
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.grouping import GroupCoder, GroupingFactor
-from bayeslmm.data.model_matrix import Block
-from bayeslmm.data.variables import FactorAtom, TrainedAtom
+from bayeslmm.data.model_matrix import DesignBlock
+from bayeslmm.data.variables import EncodedVariable, FactorVariable
 from bayeslmm.errors import Check, DataError, IdentifiabilityError, PredictionError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Design:
     dropped : column (or "weights") -> rows that it cost
     own_frame : copy of the data over the rows kept; `frame` is its columns that the model reads
     notes : what is worth knowing; verdict "failed" only under `check="warn"`
-    unidentified : why REML or ML would not be identified (empty: it is); priors make it fine, see `demand_identified`
+    unidentified : why REML or ML would not be identified (empty: it is); priors make it fine, see `require_identified`
     """
 
     spec: ModelSpec
@@ -174,7 +174,7 @@ class Design:
         """Grouping factor -> number of levels."""
         return {term.group.name: term.group.size for term in self.terms}
 
-    def demand_identified(self) -> None:
+    def require_identified(self) -> None:
         """Raise the first reason why the likelihood alone does not identify the parameters; what `fit("REML")` and `fit("ML")` call."""
         if self.unidentified:
             raise self.unidentified[0]
@@ -194,7 +194,7 @@ class Covariate:
 class RandomCoder:
     """The columns and the grouping factor of one random term."""
 
-    block: Block
+    block: DesignBlock
     group: GroupCoder
 
 
@@ -207,11 +207,11 @@ class Encoding:
     covariates : column of numbers of the fixed effects -> mean and range
     """
 
-    fixed_block: Block
+    fixed_block: DesignBlock
     random_coders: tuple[RandomCoder, ...]
-    offsets: tuple[TrainedAtom, ...]
+    offsets: tuple[EncodedVariable, ...]
     offset_column: str | None
-    response_atom: TrainedAtom
+    response_atom: EncodedVariable
     levels: Mapping[str, tuple[Any, ...]]
     covariates: Mapping[str, Covariate]
 
@@ -221,9 +221,9 @@ class Encoding:
         return self.fixed_block.names
 
     @property
-    def factors(self) -> Mapping[str, FactorAtom]:
+    def factors(self) -> Mapping[str, FactorVariable]:
         """The coded factors of the fixed effects, by the name of their atom."""
-        return {atom.name: atom for atom in self.fixed_block.atoms.values() if isinstance(atom, FactorAtom)}
+        return {atom.name: atom for atom in self.fixed_block.atoms.values() if isinstance(atom, FactorVariable)}
 
     def fixed(self, frame: Any) -> tuple[Array, tuple[str, ...]]:
         """(n, all coefficients) and their names.
@@ -267,12 +267,12 @@ class Encoding:
 
 def _source(frame: Any, columns: tuple[str, ...]) -> Columns:
     try:
-        return _Checked(read_table(frame, columns))
+        return _NewDataColumns(read_table(frame, columns))
     except DataError as error:
         raise PredictionError(error.what, error.where, error.remedy) from error
 
 
-class _Checked(Columns):
+class _NewDataColumns(Columns):
     """Columns of new data: what is wrong with them is wrong with the prediction."""
 
     __slots__ = ()

@@ -37,12 +37,12 @@ def is_quoted(atom: str) -> bool:
 
 
 AtomKind = Literal["column", "expression", "coding", "stateful"]
-Functions = Mapping[str, Callable[..., Any]]
+UserFunctions = Mapping[str, Callable[..., Any]]
 
 STATEFUL = frozenset({"poly", "bs", "cr", "cc", "center", "scale", "standardize"})
 CODINGS = frozenset({"C", "factor"})
 CONSTANTS: Mapping[str, float] = {"pi": float(np.pi)}
-STATELESS: Functions = {
+STATELESS: UserFunctions = {
     "I": lambda x: x,
     "abs": np.abs,
     "acos": np.arccos,
@@ -110,7 +110,7 @@ def read_atom(text: str) -> Atom:
     if is_quoted(text) or text.isidentifier():
         name = atom_name(text)
         return Atom(name, "column", ast.Name("_quoted0"), {"_quoted0": name}, (name,))
-    safe, aliases = _without_backticks(text)
+    safe, aliases = _strip_backticks(text)
     try:
         node = ast.parse(safe, mode="eval").body
     except (SyntaxError, ValueError, RecursionError):
@@ -141,7 +141,7 @@ def _names(node: ast.expr) -> list[str]:
     return found
 
 
-def _without_backticks(text: str) -> tuple[str, dict[str, str]]:
+def _strip_backticks(text: str) -> tuple[str, dict[str, str]]:
     """The text with `strange names` replaced by plain ones and `^` read as a power, quotations left alone."""
     aliases: dict[str, str] = {}
     parts: list[str] = []
@@ -169,7 +169,7 @@ def _name(node: ast.expr, aliases: Mapping[str, str]) -> str:
 # ------------------------------------------------------------------------------------------------------------ evaluation
 
 
-class Source(Protocol):
+class ColumnSource(Protocol):
     """Where an expression finds its columns."""
 
     def numbers(self, name: str) -> NDArray[np.float64]:
@@ -183,7 +183,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
 
-def evaluate(atom: Atom, source: Source, functions: Functions) -> NDArray[Any]:
+def evaluate_atom(atom: Atom, source: ColumnSource, functions: UserFunctions) -> NDArray[Any]:
     """The value of an expression over columns: (n,) or, from a function of the user's, (n, k) float64."""
     with np.errstate(all="ignore"):
         value = _Walk(atom, source, functions).value(atom.node)
@@ -193,8 +193,8 @@ def evaluate(atom: Atom, source: Source, functions: Functions) -> NDArray[Any]:
 @dataclass(frozen=True, slots=True)
 class _Walk:
     atom: Atom
-    source: Source
-    functions: Functions
+    source: ColumnSource
+    functions: UserFunctions
 
     def value(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Name):
@@ -286,7 +286,7 @@ class Stateful:
         return out
 
 
-def train_stateful(atom: Atom, source: Columns, functions: Functions) -> Stateful:
+def train_stateful(atom: Atom, source: Columns, functions: UserFunctions) -> Stateful:
     """The transform as these rows teach it."""
     renamed = {name: f"column_{i}" for i, name in enumerate(atom.columns)}
     text = ast.unparse(_Renamed(atom, renamed).visit(ast.parse(ast.unparse(atom.node), mode="eval")))

@@ -1,4 +1,4 @@
-"""Any frame becomes a `Table`: a pandas frame whose columns can be asked for by name, checked as a whole.
+"""Any frame becomes a `ColumnTable`: a pandas frame whose columns can be asked for by name, checked as a whole.
 
 pandas frames are taken as they are; polars, pyarrow and whatever else narwhals reads, and mappings of columns, are turned into one column
 by column, the used ones only. narwhals is imported when such a frame arrives.
@@ -90,7 +90,7 @@ _GIVE_A_FRAME = "give a pandas, polars or pyarrow frame, or a mapping of column 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class ColumnTable:
     """Columns by name.
 
     frame : pandas frame with unique string names (the caller's own object when that is pandas: never written to)
@@ -114,7 +114,7 @@ class Table:
             try:
                 self._series[name] = self.frame[name]
             except KeyError:
-                raise absent_column(name, self.names) from None
+                raise absent_column_error(name, self.names) from None
         return self._series[name]
 
     def dtypes(self) -> Iterable[tuple[str, Any]]:
@@ -124,13 +124,13 @@ class Table:
         return zip(self.frame.columns.tolist(), self.frame.dtypes.to_numpy(), strict=True)
 
 
-def absent_column(name: str, names: Sequence[str]) -> DataError:
+def absent_column_error(name: str, names: Sequence[str]) -> DataError:
     """The error for a column that the data do not have."""
     where, remedy = absent_name(name, names)
     return DataError(f"the data have no column {name!r}", where, remedy)
 
 
-def read_table(data: Any, used: Sequence[str]) -> Table:
+def read_table(data: Any, used: Sequence[str]) -> ColumnTable:
     """The columns `used` of any frame.
 
     Errors: `DataError` for text, arrays and other things that are not frames, for columns of several levels, duplicated names, names that
@@ -160,7 +160,7 @@ def _refusal(data: Any) -> DataError | None:
 # ---------------------------------------------------------------------------------------------------------------- pandas
 
 
-def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> Table:
+def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> ColumnTable:
     if isinstance(data.columns, pd.MultiIndex):
         shown = ", ".join(map(str, data.columns[:3]))
         raise DataError(
@@ -177,13 +177,13 @@ def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> Table:
         return _pandas_table(data.set_axis(list(names), axis=1), used)
     for name in used:
         if name not in data.columns:
-            raise absent_column(name, names)
-    _refuse_look_alikes(used, names)
+            raise absent_column_error(name, names)
+    _check_look_alikes(used, names)
     taken: Any = data.items() if len(names) <= _FEW_COLUMNS else ()
-    return Table(data, names, dict(taken))
+    return ColumnTable(data, names, dict(taken))
 
 
-def _refuse_look_alikes(used: Sequence[str], names: Sequence[str]) -> None:
+def _check_look_alikes(used: Sequence[str], names: Sequence[str]) -> None:
     """A name of the formula that some other column is spelled alike to: nobody can see which of the two was meant."""
     if "".join(names).isascii():
         return
@@ -202,18 +202,18 @@ def _refuse_look_alikes(used: Sequence[str], names: Sequence[str]) -> None:
 # --------------------------------------------------------------------------------------------------------------- mapping
 
 
-def _mapping_table(data: Mapping[Any, Any], used: Sequence[str]) -> Table:
+def _mapping_table(data: Mapping[Any, Any], used: Sequence[str]) -> ColumnTable:
     names = tuple(str(name) for name in data)
     for name in used:
         if name not in data:
-            raise absent_column(name, names)
-    _refuse_look_alikes(used, names)
+            raise absent_column_error(name, names)
+    _check_look_alikes(used, names)
     columns = {name: _one_column(name, data[name]) for name in (used or names)}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name}: {length}" for name, length in lengths.items())
         raise DataError("the columns have unequal lengths", shown, "give columns of one length")
-    return Table(pd.DataFrame(columns), names)
+    return ColumnTable(pd.DataFrame(columns), names)
 
 
 def _one_column(name: str, values: Any) -> Any:
@@ -239,7 +239,7 @@ def _is_foreign_series(values: Any) -> bool:
 # ------------------------------------------------------------------------------------------------- anything narwhals reads
 
 
-def _foreign_table(data: Any, used: Sequence[str]) -> Table:
+def _foreign_table(data: Any, used: Sequence[str]) -> ColumnTable:
     narwhals = import_module("narwhals.stable.v1")
     if type(data).__name__ == "RecordBatch" and type(data).__module__.startswith("pyarrow"):
         data = import_module("pyarrow").Table.from_batches([data])
@@ -255,11 +255,11 @@ def _foreign_table(data: Any, used: Sequence[str]) -> Table:
         raise DataError("column names occur more than once", f"columns {', '.join(map(repr, twice))}", "rename or drop one of each")
     for name in used:
         if name not in names:
-            raise absent_column(name, names)
-    _refuse_look_alikes(used, names)
+            raise absent_column_error(name, names)
+    _check_look_alikes(used, names)
     chosen = list(used or names)
     eager = frame.select(chosen).collect() if isinstance(frame, narwhals.LazyFrame) else frame
-    return Table(pd.DataFrame({name: _foreign_column(eager[name]) for name in chosen}), names)
+    return ColumnTable(pd.DataFrame({name: _foreign_column(eager[name]) for name in chosen}), names)
 
 
 def _foreign_column(series: Any) -> Any:

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, frozen, frozen_codes, readonly
-from bayeslmm.data.columns import Columns, occurring
+from bayeslmm._arrays import Array, Codes, freeze, freeze_codes, readonly
+from bayeslmm.data.columns import Columns, compact_codes
 from bayeslmm.data.frame import nearest_names, values_text
 from bayeslmm.errors import DataError, NonFiniteError, SpecificationError
 
@@ -88,7 +88,7 @@ class GroupCoder:
 
 def group_coder(source: Columns, columns: Sequence[str]) -> GroupCoder:
     """The grouping factor of an interaction of columns over the rows kept, and how new rows find their level."""
-    parts = [_compressed(source, column) for column in columns]
+    parts = [_compress(source, column) for column in columns]
     name = ":".join(columns)
     if len(parts) == 1:
         codes, levels = parts[0]
@@ -96,16 +96,16 @@ def group_coder(source: Columns, columns: Sequence[str]) -> GroupCoder:
     key, sizes = parts[0][0].astype(np.int64), [len(levels) for _, levels in parts]
     for (codes, _), size in zip(parts[1:], sizes[1:], strict=True):
         key = key * size + codes
-    combinations, codes = occurring(key, prod(sizes))
+    combinations, codes = compact_codes(key, prod(sizes))
     labels = _labels(combinations, [levels for _, levels in parts])
     return GroupCoder(_factor(name, labels, codes, columns), tuple(readonly(levels) for _, levels in parts), readonly(combinations))
 
 
 def _factor(name: str, levels: NDArray[np.object_], codes: NDArray[Any], columns: Sequence[str]) -> GroupingFactor:
-    return GroupingFactor(name, readonly(levels), frozen_codes(codes), tuple(columns))
+    return GroupingFactor(name, readonly(levels), freeze_codes(codes), tuple(columns))
 
 
-def _compressed(source: Columns, column: str) -> tuple[NDArray[Any], NDArray[np.object_]]:
+def _compress(source: Columns, column: str) -> tuple[NDArray[Any], NDArray[np.object_]]:
     """Codes over the levels that the rows kept have, and those levels."""
     levels, codes, absent = source.read_factor(column).levels, source.codes(column), source.absent(column)
     if absent is None:
@@ -147,7 +147,7 @@ def check_names(names: tuple[str, ...], given: Mapping[str, Any], groups: tuple[
             )
 
 
-def aligned(name: str, matrix: Any, factor: GroupingFactor) -> Array:
+def align_relationship(name: str, matrix: Any, factor: GroupingFactor) -> Array:
     """(K, K) the matrix over the levels of the factor, in their order.
 
     Errors: `DataError` for a matrix without labels, with labels twice, without some level, not symmetric or not positive semi-definite.
@@ -171,8 +171,8 @@ def aligned(name: str, matrix: Any, factor: GroupingFactor) -> Array:
         if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_complex_dtype(column):
             raise DataError(f"the relationship of {name!r} is not real numbers", f"column {label!r}, dtype {column.dtype}", "give numbers")
     values = matrix.to_numpy(dtype=np.float64)[np.ix_(np.asarray(order[0]), np.asarray(order[1]))]
-    _refuse_improper(name, values, factor)
-    return frozen(0.5 * (values + values.T))
+    _check_proper(name, values, factor)
+    return freeze(0.5 * (values + values.T))
 
 
 def _places(name: str, labels: pd.Index[Any], side: str) -> dict[Any, int]:
@@ -187,7 +187,7 @@ def _find(level: Any, places: Mapping[Any, int]) -> int | None:
     return places.get(level, places.get(str(level)))
 
 
-def _refuse_improper(name: str, values: Array, factor: GroupingFactor) -> None:
+def _check_proper(name: str, values: Array, factor: GroupingFactor) -> None:
     if not np.isfinite(values).all():
         raise NonFiniteError(f"the relationship of {name!r} holds missing or infinite values", "", "fill the matrix")
     gap = np.abs(values - values.T)

@@ -26,7 +26,7 @@ from bayeslmm.data.design import RandomTerm, ResidualDesign, VarianceDesign
 from bayeslmm.data.frame import values_text
 from bayeslmm.errors import Check, DataError, IdentifiabilityError
 
-FEW = "few_complete_subjects"
+FEW_SUBJECTS_CHECK = "few_complete_subjects"
 _PATTERNS = 500  # sets of visits looked at; a study has tens
 
 
@@ -94,7 +94,7 @@ def few_complete(residual: ResidualDesign | None, X: Array) -> list[Check]:
                 "with so few the likelihood has no maximum, since it grows as the covariance of these visits becomes singular, and an "
                 'estimate is a local optimum: use a structure with fewer parameters, or priors and fit("MAP") or sample()'
             )
-            found.append(Check(FEW, "noted", value, remedy=remedy))
+            found.append(Check(FEW_SUBJECTS_CHECK, "noted", value, remedy=remedy))
     return found
 
 
@@ -157,7 +157,7 @@ def lost_in_fixed(terms: Sequence[RandomTerm], X: Array) -> tuple[Identifiabilit
     return tuple(found)
 
 
-def lone_rows(variance: Sequence[VarianceDesign]) -> tuple[IdentifiabilityError, ...]:
+def single_row_strata(variance: Sequence[VarianceDesign]) -> tuple[IdentifiabilityError, ...]:
     """Strata of `ident()` with one row: a standard deviation of 0 there leaves the likelihood without a bound."""
     found = []
     for factor in variance:
@@ -171,7 +171,7 @@ def lone_rows(variance: Sequence[VarianceDesign]) -> tuple[IdentifiabilityError,
     return tuple(found)
 
 
-def refuse_extreme(columns: Array, names: Sequence[str]) -> None:
+def check_not_extreme(columns: Array, names: Sequence[str]) -> None:
     """Refuse columns whose squares would overflow or vanish."""
     if not columns.size:
         return
@@ -190,7 +190,7 @@ _DEPENDENT = 1e-9  # smallest singular value, relative, of derivatives that diff
 _PARAMETERS, _LEVELS = 120, 2000  # beyond either the comparison would cost more than it tells
 
 
-def repeated_parameters(terms: Sequence[RandomTerm], *, free_errors: bool) -> list[Check]:
+def undetermined_terms(terms: Sequence[RandomTerm], *, free_errors: bool) -> list[Check]:
     """A note for every grouping factor whose terms do not determine their covariances; priors do.
 
     free_errors : the errors are independent with one variance, which then is one of the parameters
@@ -210,7 +210,7 @@ def repeated_parameters(terms: Sequence[RandomTerm], *, free_errors: bool) -> li
             members = [*members, *inner]
             missing = _missing(members, free_errors=free_errors) if inner else 0
         if missing:
-            text, size = " + ".join(_told(term) for term in members), sum(term.covariance.size for term in members)
+            text, size = " + ".join(_term_text(term) for term in members), sum(term.covariance.size for term in members)
             value = f"{text}: {missing} of {size} parameters cannot be told from the others"
             remedy = "the fit is one of many with the same likelihood: leave out the term or the columns that another term contains"
             found.append(Check("repeated_parameters", "noted", value, remedy=remedy))
@@ -226,7 +226,7 @@ def _nested(inner: RandomTerm, outer: RandomTerm) -> bool:
     return bool((holder[inner.group.codes] == outer.group.codes).all())
 
 
-def _told(term: RandomTerm) -> str:
+def _term_text(term: RandomTerm) -> str:
     return f"{'' if term.spec.structure == 'us' else term.spec.structure}({term.spec.text})"
 
 
@@ -298,7 +298,7 @@ def _rank(R: Array) -> int:
 
 # A column whose part outside the earlier ones is below this fraction of its length is a combination of them: far above rounding (1e-15),
 # far below anything that data could mean (x and x + 1e-6 z are two columns).
-TOLERANCE = 1e-9
+RANK_TOLERANCE = 1e-9
 CONDITION_LIMIT = 1e5
 _SAFE = 1e-6  # squared fraction above which the cross-products, which square the condition, still decide
 _CONSTANT = 1e-14  # a column that moves less than this about its mean is constant to rounding
@@ -312,21 +312,21 @@ class Rank:
     condition: float
 
 
-def rank(X: Array, *, intercept: bool) -> Rank:
+def column_rank(X: Array, *, intercept: bool) -> Rank:
     """The columns that do not depend on earlier ones.
 
     intercept : whether the first column is constant
     """
     rows, size = X.shape
     if size <= rows and size - intercept <= 1:
-        independent, condition = size == intercept or _moves(X[:, -1], centred=intercept), 1.0
+        independent, condition = size == intercept or _varies(X[:, -1], centred=intercept), 1.0
     else:
         root = _plain_root(X, intercept=intercept)
         independent, condition = root is not None, 1.0 if root is None else float(np.linalg.cond(root))
-    return Rank(tuple(range(size)), condition) if independent else _orthogonalised(X)
+    return Rank(tuple(range(size)), condition) if independent else _orthogonalize(X)
 
 
-def _moves(column: Array, *, centred: bool) -> bool:
+def _varies(column: Array, *, centred: bool) -> bool:
     """Whether cross-products say that a column is not 0, or not constant; what they leave in doubt they do not say."""
     raw, total = float(column @ column), float(column.sum()) if centred else 0.0
     return raw - total * total / len(column) > _SAFE * raw
@@ -353,7 +353,7 @@ def _plain_root(X: Array, *, intercept: bool) -> Array | None:
     return root if (np.diag(root) ** 2 > _SAFE).all() else None
 
 
-def _orthogonalised(X: Array) -> Rank:
+def _orthogonalize(X: Array) -> Rank:
     """Gram-Schmidt, twice, column by column; columns are centred as soon as the constant is in the span of those before."""
     rows, size = X.shape
     Q = np.empty((rows, min(rows, size)))
@@ -373,7 +373,7 @@ def _orthogonalised(X: Array) -> Rank:
             column -= basis @ part
             R[: len(kept), len(kept)] += part
         outside = float(np.linalg.norm(column))
-        if outside <= TOLERANCE:
+        if outside <= RANK_TOLERANCE:
             R[:, len(kept)] = 0.0
             continue
         Q[:, len(kept)] = column / outside

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from bayeslmm._arrays import Array
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.expressions import Atom, atom_name, read_atom
-from bayeslmm.data.variables import FactorAtom, TrainedAtom, Training, train_atom
+from bayeslmm.data.variables import EncodedVariable, FactorVariable, Training, encode_variable
 from bayeslmm.errors import FormulaError, SizeError
 
 _POWER: dict[str, tuple[int, bool]] = {  # operator -> (binding power, right associative)
@@ -64,19 +64,19 @@ class Term:
 
 
 @lru_cache(maxsize=1024)
-def expand(text: str) -> tuple[Term, ...]:
+def expand_text(text: str) -> tuple[Term, ...]:
     """The terms of a right-hand side, by degree, an implicit intercept first unless the text removes it.
 
     >>> [term.name for term in expand("0 + a * b")]
     ['a', 'b', 'a:b']
     """
-    parser = _Parser(tokens(text), text)
+    parser = _Parser(split_text(text), text)
     terms = parser.parse()
     return tuple(sorted(terms, key=lambda term: len(term.atoms)))
 
 
-Terms = dict[Term, None]  # an ordered set
-INTERCEPT = Term(())
+TermSequence = dict[Term, None]  # an ordered set
+INTERCEPT_TERM = Term(())
 
 
 class _Parser:
@@ -85,13 +85,13 @@ class _Parser:
     def __init__(self, words: list[str], text: str) -> None:
         self.words, self.text, self.at = [*words, ""], text, 0
 
-    def parse(self) -> Terms:
-        terms = self._sum(dict.fromkeys([INTERCEPT]))
+    def parse(self) -> TermSequence:
+        terms = self._sum(dict.fromkeys([INTERCEPT_TERM]))
         if self.words[self.at]:
             raise self._error(f"{self.words[self.at]!r} is out of place")
         return terms
 
-    def _sum(self, terms: Terms) -> Terms:
+    def _sum(self, terms: TermSequence) -> TermSequence:
         sign = "+"
         while True:
             while self.words[self.at] in ("+", "-"):
@@ -101,15 +101,15 @@ class _Parser:
                 return terms
             sign = self._next()
 
-    def _add(self, terms: Terms, sign: str) -> Terms:
+    def _add(self, terms: TermSequence, sign: str) -> TermSequence:
         if self.words[self.at] in ("0", "1") and self.words[self.at + 1] in ("+", "-", ")", ""):
             keep = (self._next() == "1") == (sign == "+")
-            rest = {term: None for term in terms if term != INTERCEPT}
-            return {INTERCEPT: None, **rest} if keep else rest
+            rest = {term: None for term in terms if term != INTERCEPT_TERM}
+            return {INTERCEPT_TERM: None, **rest} if keep else rest
         operand = self._product(2)
         return {**terms, **operand} if sign == "+" else {term: None for term in terms if term not in operand}
 
-    def _product(self, least: int) -> Terms:
+    def _product(self, least: int) -> TermSequence:
         left = self._operand()
         while (operator := self.words[self.at]) in _POWER and _POWER[operator][0] >= least:
             power, right_first = _POWER[self._next()]
@@ -117,14 +117,14 @@ class _Parser:
             left = self._raise_to(left) if combine is None else combine(left, self._product(power + (not right_first)))
         return left
 
-    def _raise_to(self, base: Terms) -> Terms:
+    def _raise_to(self, base: TermSequence) -> TermSequence:
         exponent = self._next()
         if not exponent.isdecimal() or int(exponent) < 1:
             raise self._error("an exponent is a positive integer; arithmetic goes inside I()")
         # Step by step, repetitions dropped on the way: ten terms to the eighth are 1,012 terms but 10^8 products.
         return reduce(_interact, [base] * int(exponent))
 
-    def _operand(self) -> Terms:
+    def _operand(self) -> TermSequence:
         word = self._next()
         if word == "(":
             inside = self._sum({})
@@ -132,7 +132,7 @@ class _Parser:
                 raise self._error("a bracket is not closed")
             return inside
         if word == "1":
-            return {INTERCEPT: None}
+            return {INTERCEPT_TERM: None}
         if not word or word in _POWER or word == ")" or word[0].isdigit():
             raise self._error(f"a term is missing before {word!r}" if word else "a term is missing at the end")
         return {Term((word,)): None}
@@ -146,20 +146,20 @@ class _Parser:
         return FormulaError(f"the right-hand side cannot be read: {what}", self.text, "see the formula syntax of lme4")
 
 
-def _interact(left: Iterable[Term], right: Iterable[Term]) -> Terms:
+def _interact(left: Iterable[Term], right: Iterable[Term]) -> TermSequence:
     return dict.fromkeys(a * b for a in left for b in right)
 
 
-def _cross(left: Terms, right: Terms) -> Terms:
+def _cross(left: TermSequence, right: TermSequence) -> TermSequence:
     return {**left, **right, **_interact(left, right)}
 
 
-def _nest(left: Terms, right: Terms) -> Terms:
+def _nest(left: TermSequence, right: TermSequence) -> TermSequence:
     parent = reduce(Term.__mul__, left)
     return {**left, **_interact([parent], right)}
 
 
-_COMBINE: dict[str, Callable[[Terms, Terms], Terms]] = {
+_COMBINE: dict[str, Callable[[TermSequence, TermSequence], TermSequence]] = {
     "*": _cross,
     "/": _nest,
     ":": _interact,
@@ -170,7 +170,7 @@ _COMBINE: dict[str, Callable[[Terms, Terms], Terms]] = {
 # ----------------------------------------------------------------------------------------------------------------- words
 
 
-def tokens(text: str) -> list[str]:
+def split_text(text: str) -> list[str]:
     """Operators, brackets of the algebra, and atoms (a call is one atom, with its brackets)."""
     words: list[str] = []
     at = 0
@@ -234,14 +234,14 @@ def _bracket_end(text: str, at: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TermPart:
     """A factor within a term: with the columns that it has beside an intercept (`reduced`), or with all its columns."""
 
     atom: str
     reduced: bool
 
 
-Scope = tuple[Part, ...]  # a product of parts; () is the intercept
+Scope = tuple[TermPart, ...]  # a product of parts; () is the intercept
 
 
 def scopes(terms: tuple[Term, ...], factors: frozenset[str]) -> tuple[tuple[Scope, ...], ...]:
@@ -255,34 +255,34 @@ def scopes(terms: tuple[Term, ...], factors: frozenset[str]) -> tuple[tuple[Scop
 
 @lru_cache(maxsize=1024)
 def _scopes(terms: tuple[tuple[str, ...], ...], factors: frozenset[str]) -> tuple[tuple[Scope, ...], ...]:
-    spanned: set[frozenset[Part]] = set()
+    spanned: set[frozenset[TermPart]] = set()
     result: list[tuple[Scope, ...]] = []
     for term in terms:
         span = [scope for scope in _spanned_by(term, factors) if frozenset(scope) not in spanned]
         spanned.update(map(frozenset, span))
-        result.append(tuple(_merged(span)))
+        result.append(tuple(_merge_scopes(span)))
     return tuple(result)
 
 
 def _spanned_by(term: tuple[str, ...], factors: frozenset[str]) -> list[Scope]:
-    choices = [((Part(atom, True),), ()) if atom in factors else ((Part(atom, False),),) for atom in term]
+    choices = [((TermPart(atom, True),), ()) if atom in factors else ((TermPart(atom, False),),) for atom in term]
     return [tuple(part for chosen in choice for part in chosen) for choice in product(*choices)]
 
 
-def _merged(scopes: Iterable[Scope]) -> list[Scope]:
+def _merge_scopes(scopes: Iterable[Scope]) -> list[Scope]:
     """The scopes with every `t + t:A-` made `t:A`, the first such pair first."""
-    done: dict[frozenset[Part], tuple[int, Scope]] = {}
+    done: dict[frozenset[TermPart], tuple[int, Scope]] = {}
     for place, given in enumerate(sorted(scopes, key=len)):
         scope = given
         while partners := list(_partners(scope, done)):
             _, key, new = min(partners, key=lambda partner: partner[0])
             del done[key]
-            scope = tuple(Part(part.atom, False) if part == new else part for part in scope)
+            scope = tuple(TermPart(part.atom, False) if part == new else part for part in scope)
         done[frozenset(scope)] = (place, scope)
     return [scope for _, scope in done.values()]
 
 
-def _partners(scope: Scope, done: dict[frozenset[Part], tuple[int, Scope]]) -> Iterator[tuple[int, frozenset[Part], Part]]:
+def _partners(scope: Scope, done: dict[frozenset[TermPart], tuple[int, Scope]]) -> Iterator[tuple[int, frozenset[TermPart], TermPart]]:
     """The place and key of each scope that is `scope` without one of its reduced factors, and that factor."""
     parts = frozenset(scope)
     for part in scope:
@@ -291,17 +291,17 @@ def _partners(scope: Scope, done: dict[frozenset[Part], tuple[int, Scope]]) -> I
             yield done[key][0], key, part
 
 
-SIZE_LIMIT = 8 * 2**30  # bytes of one dense matrix of columns
+MATRIX_BYTES_LIMIT = 8 * 2**30  # bytes of one dense matrix of columns
 
 
 @lru_cache(maxsize=1024)
 def atoms_of(text: str) -> Mapping[str, Atom]:
     """The atoms of a right-hand side, by their text."""
-    return MappingProxyType({text: read_atom(text) for term in expand(text) for text in term.atoms})
+    return MappingProxyType({text: read_atom(text) for term in expand_text(text) for text in term.atoms})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class DesignBlock:
     """A right-hand side that can be encoded.
 
     names : names of all columns
@@ -309,7 +309,7 @@ class Block:
     """
 
     scopes: tuple[Scope, ...]
-    atoms: Mapping[str, TrainedAtom]
+    atoms: Mapping[str, EncodedVariable]
     names: tuple[str, ...]
     terms: tuple[str, ...]
 
@@ -321,7 +321,7 @@ class Block:
     def encode(self, source: Columns) -> Array:
         """(n, p) float64; NaN where a missing value is felt."""
         out = np.empty((len(source), len(self.names)))
-        pieces: dict[Part, list[NDArray[Any]]] = {}
+        pieces: dict[TermPart, list[NDArray[Any]]] = {}
         at = 0
         for scope in self.scopes:
             for part in scope:
@@ -344,19 +344,19 @@ def _multiply(out: NDArray[np.float64], factors: Sequence[NDArray[Any]]) -> None
         out *= values
 
 
-def train_block(text: str, source: Columns, training: Training) -> Block:
+def train_block(text: str, source: Columns, training: Training) -> DesignBlock:
     """The right-hand side as these rows teach it.
 
     Errors: those of its atoms; `SizeError` before anything large is built.
     """
-    atoms = {key: train_atom(atom, source, training) for key, atom in atoms_of(text).items()}
-    layout = _layout(text, frozenset([key for key, atom in atoms.items() if isinstance(atom, FactorAtom)]))
-    _refuse_size(layout, atoms, len(source))
+    atoms = {key: encode_variable(atom, source, training) for key, atom in atoms_of(text).items()}
+    layout = _layout(text, frozenset([key for key, atom in atoms.items() if isinstance(atom, FactorVariable)]))
+    _check_size(layout, atoms, len(source))
     names = [_names(scope, atoms) for scope in layout.scopes]
-    return Block(
+    return DesignBlock(
         layout.scopes,
         atoms,
-        _told_apart([name for group in names for name in group]),
+        _distinguish_names([name for group in names for name in group]),
         tuple([name for name, group in zip(layout.names, names, strict=True) for _ in group]),
     )
 
@@ -372,20 +372,20 @@ class _Layout:
 
 @lru_cache(maxsize=1024)
 def _layout(text: str, factors: frozenset[str]) -> _Layout:
-    terms, atoms = expand(text), atoms_of(text)
+    terms, atoms = expand_text(text), atoms_of(text)
     flat = [(scope, term) for term, group in zip(terms, scopes(terms, factors), strict=True) for scope in group]
     names = tuple(":".join(atoms[key].name for key in term.atoms) or "Intercept" for _, term in flat)
     return _Layout(tuple(scope for scope, _ in flat), tuple(term for _, term in flat), names)
 
 
-def _names(scope: Scope, atoms: Mapping[str, TrainedAtom]) -> list[str]:
+def _names(scope: Scope, atoms: Mapping[str, EncodedVariable]) -> list[str]:
     if not scope:
         return ["Intercept"]
     fields = [atoms[part.atom].fields(reduced=part.reduced) for part in scope]
     return [":".join(choice) for choice in _choices(fields)]
 
 
-def _told_apart(names: Iterable[str]) -> tuple[str, ...]:
+def _distinguish_names(names: Iterable[str]) -> tuple[str, ...]:
     """A column that is called as something else is already, such as `Intercept`, appears in backticks."""
     seen: dict[str, None] = {}
     for name in names:
@@ -393,10 +393,10 @@ def _told_apart(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(seen)
 
 
-def _refuse_size(layout: _Layout, atoms: Mapping[str, TrainedAtom], rows: int) -> None:
+def _check_size(layout: _Layout, atoms: Mapping[str, EncodedVariable], rows: int) -> None:
     widths = [prod([_width(atoms[part.atom], part) for part in scope]) for scope in layout.scopes]
     total = sum(widths)
-    if 8 * rows * total <= SIZE_LIMIT:
+    if 8 * rows * total <= MATRIX_BYTES_LIMIT:
         return
     by_term: dict[Term, int] = {}
     for term, width in zip(layout.terms, widths, strict=True):
@@ -409,8 +409,8 @@ def _refuse_size(layout: _Layout, atoms: Mapping[str, TrainedAtom], rows: int) -
     )
 
 
-def _width(atom: TrainedAtom, part: Part) -> int:
-    return atom.width(reduced=part.reduced) if isinstance(atom, FactorAtom) else len(atom.fields(reduced=part.reduced))
+def _width(atom: EncodedVariable, part: TermPart) -> int:
+    return atom.width(reduced=part.reduced) if isinstance(atom, FactorVariable) else len(atom.fields(reduced=part.reduced))
 
 
 def _bytes(count: float) -> str:

@@ -14,9 +14,9 @@ from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import RandomTerm, ResidualDesign
 from bayeslmm.data.frame import skeleton
 from bayeslmm.data.grouping import GroupingFactor
-from bayeslmm.data.identifiability import CONDITION_LIMIT, Rank, lag_without_pairs, outcomes_apart, rank
-from bayeslmm.data.model_matrix import Block
-from bayeslmm.data.variables import ColumnAtom
+from bayeslmm.data.identifiability import CONDITION_LIMIT, Rank, column_rank, lag_without_pairs, outcomes_apart
+from bayeslmm.data.model_matrix import DesignBlock
+from bayeslmm.data.variables import NumericVariable
 from bayeslmm.errors import Check, IdentifiabilityError
 
 _PRIORS = 'give priors and use fit("MAP") or sample(); or check="warn" to go on'
@@ -27,7 +27,7 @@ _FEW_LABELS = 50
 # ----------------------------------------------------------------------------------------------------------------- notes
 
 
-def column_notes(source: Columns, factors: Iterable[str], fixed: Block) -> list[Check]:
+def column_notes(source: Columns, factors: Iterable[str], fixed: DesignBlock) -> list[Check]:
     """Notes about single columns: unused levels, near twins, empty labels, integers that may be labels."""
     unused, twins, empty = {}, {}, []
     for name in dict.fromkeys(factors):
@@ -42,7 +42,9 @@ def column_notes(source: Columns, factors: Iterable[str], fixed: Block) -> list[
     few = {
         atom.name: count
         for atom in fixed.atoms.values()
-        if isinstance(atom, ColumnAtom) and source.read_numbers(atom.name).integer and (count := _few_values(source.numbers(atom.name)))
+        if isinstance(atom, NumericVariable)
+        and source.read_numbers(atom.name).integer
+        and (count := _few_values(source.numbers(atom.name)))
     }
     told = (
         ("unused_levels", unused, None, "levels that no row has are left out"),
@@ -123,7 +125,7 @@ def _reused_note(reused: list[tuple[str, str]]) -> Check:
     return Check("labels_in_several_groups", "noted", tuple(reused), remedy=remedy)
 
 
-def unmodelled_nesting(source: Columns, terms: tuple[RandomTerm, ...], used: Sequence[str]) -> list[Check]:
+def nesting_note(source: Columns, terms: tuple[RandomTerm, ...], used: Sequence[str]) -> list[Check]:
     """A note where every label of a lone grouping factor occurs in most levels of a factor that the model leaves out."""
     groups = {term.group.name: term.group for term in terms if len(term.group.columns) == 1 and term.group.size <= _FEW_LABELS}
     if not groups:
@@ -158,7 +160,7 @@ def _labels_reused(inner: GroupingFactor, outer_codes: Codes, outer_size: int, p
 # -------------------------------------------------------------------------------------------------------- identification
 
 
-def unidentified(
+def identification_problems(
     terms: tuple[RandomTerm, ...],
     residual: ResidualDesign | None,
     rows: int,
@@ -205,7 +207,7 @@ def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Ar
 
 
 def _independent(Z: Array) -> bool:
-    return len(rank(Z, intercept=bool((Z[:, 0] == 1.0).all())).kept) == int(Z.shape[1])
+    return len(column_rank(Z, intercept=bool((Z[:, 0] == 1.0).all())).kept) == int(Z.shape[1])
 
 
 def _confounded(terms: tuple[RandomTerm, ...], alike: Callable[[GroupingFactor, GroupingFactor], bool]) -> list[IdentifiabilityError]:
@@ -287,7 +289,7 @@ def _pair_never_together(subject: Codes, visit: Codes, subjects: int, visits: in
     return (int(absent[0][1]), int(absent[0][0])) if len(absent) else None
 
 
-def as_check(problems: Sequence[IdentifiabilityError]) -> list[Check]:
+def identification_check(problems: Sequence[IdentifiabilityError]) -> list[Check]:
     """The reasons as one failed check, for `check="warn"`."""
     if not problems:
         return []

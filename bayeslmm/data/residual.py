@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, frozen, frozen_codes
+from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
 from bayeslmm.covariance.registry import has_own_sds, is_serial, is_spatial, needs_order, sheds_visits
-from bayeslmm.data.columns import Columns, occurring
+from bayeslmm.data.columns import Columns, compact_codes
 from bayeslmm.data.design import ResidualDesign, VarianceDesign
 from bayeslmm.data.frame import rows_text, values_text
 from bayeslmm.data.grouping import GroupingFactor, group_coder
@@ -42,12 +42,12 @@ def residual_design(term: ResidualTerm, source: Columns, rows: Codes) -> tuple[R
     subject = group_coder(source, term.subject).factor if term.subject else _one_subject(len(source))
     group = group_coder(source, term.group).factor if term.group else None
     if group is not None:
-        _refuse_mixed_groups(subject, group, rows)
+        _check_one_group(subject, group, rows)
     if is_spatial(term.structure):
         coords = _places(term, source, subject, rows)
         return _design(term, subject, group, None, coords), []
     visits = _visits(term, source)
-    _refuse_duplicates(term, subject, visits, rows)
+    _check_no_duplicates(term, subject, visits, rows)
     return _design(term, subject, group, visits, visits.values), _visit_notes(term, visits, source)
 
 
@@ -57,9 +57,9 @@ def _design(
     return ResidualDesign(
         spec=term,
         subject=subject,
-        visit=None if visits is None else frozen_codes(visits.codes),
+        visit=None if visits is None else freeze_codes(visits.codes),
         visit_levels=() if visits is None else visits.levels,
-        coords=None if coords is None else frozen(coords),
+        coords=None if coords is None else freeze(coords),
         group=group,
         name=term.structure,
         order=term.order,
@@ -72,10 +72,10 @@ def _design(
 
 def _one_subject(rows: int) -> GroupingFactor:
     """Without a subject all rows are one."""
-    return GroupingFactor("1", np.array(["1"], dtype=object), frozen_codes(np.zeros(rows, dtype=np.int64)), ())
+    return GroupingFactor("1", np.array(["1"], dtype=object), freeze_codes(np.zeros(rows, dtype=np.int64)), ())
 
 
-def _refuse_mixed_groups(subject: GroupingFactor, group: GroupingFactor, rows: Codes) -> None:
+def _check_one_group(subject: GroupingFactor, group: GroupingFactor, rows: Codes) -> None:
     first = np.zeros(subject.size, dtype=np.int64)
     first[subject.codes[::-1]] = group.codes[::-1]
     differs = first[subject.codes] != group.codes
@@ -120,7 +120,7 @@ def places_within(term: ResidualTerm, source: Columns) -> Codes:
     for column in term.subject:
         factor = source.read_factor(column)
         unknown |= factor.codes < 0
-        key = occurring(key * (len(factor.levels) + 1) + factor.codes + 1, (int(key.max()) + 1) * (len(factor.levels) + 1))[1]
+        key = compact_codes(key * (len(factor.levels) + 1) + factor.codes + 1, (int(key.max()) + 1) * (len(factor.levels) + 1))[1]
     key[unknown] = -1
     place = place_within(key)
     return place if source.rows is None else place[source.rows]
@@ -205,7 +205,7 @@ def _plain(value: float) -> float | int:
     return int(value) if float(value).is_integer() else float(value)
 
 
-def _refuse_duplicates(term: ResidualTerm, subject: GroupingFactor, visits: _Visits, rows: Codes) -> None:
+def _check_no_duplicates(term: ResidualTerm, subject: GroupingFactor, visits: _Visits, rows: Codes) -> None:
     key = subject.codes * len(visits.levels) + visits.codes
     space = subject.size * len(visits.levels)
     counts = np.bincount(key, minlength=space) if space <= 8 * len(key) + 1024 else None
@@ -225,7 +225,7 @@ def _refuse_duplicates(term: ResidualTerm, subject: GroupingFactor, visits: _Vis
     )
 
 
-def _left_out(term: ResidualTerm, visits: _Visits, source: Columns) -> tuple[Any, ...]:
+def _absent_visits(term: ResidualTerm, visits: _Visits, source: Columns) -> tuple[Any, ...]:
     """Levels of a visit factor that no row has, where the structure does not keep them."""
     if len(term.visit) != 1 or source.kind(term.visit[0]) != "factor":
         return ()
@@ -234,7 +234,7 @@ def _left_out(term: ResidualTerm, visits: _Visits, source: Columns) -> tuple[Any
 
 def _visit_notes(term: ResidualTerm, visits: _Visits, source: Columns) -> list[Check]:
     notes = []
-    left_out = _left_out(term, visits, source)
+    left_out = _absent_visits(term, visits, source)
     if left_out:
         remedy = "left out: the structure does not depend on their spacing"
         if visits.positions:
@@ -262,11 +262,11 @@ def _places(term: ResidualTerm, source: Columns, subject: GroupingFactor, rows: 
         raise SpecificationError(f"{term.structure!r} needs coordinates", term.text, f"name the columns: {term.structure}(x, y | subject)")
     coords = np.column_stack([source.numbers(column) for column in term.visit])
     if not term.nugget:
-        _refuse_equal_places(subject, coords, term, rows)
+        _check_places_apart(subject, coords, term, rows)
     return coords
 
 
-def _refuse_equal_places(subject: GroupingFactor, coords: Array, term: ResidualTerm, rows: Codes) -> None:
+def _check_places_apart(subject: GroupingFactor, coords: Array, term: ResidualTerm, rows: Codes) -> None:
     order = np.lexsort((*coords.T[::-1], subject.codes))
     sorted_places, sorted_subjects = coords[order], subject.codes[order]
     equal = (np.diff(sorted_subjects) == 0) & (np.diff(sorted_places, axis=0) == 0).all(axis=1)
@@ -299,7 +299,7 @@ def variance_design(factor: VarianceFactor, source: Columns, rows: Codes) -> Var
     return VarianceDesign(
         spec=factor,
         kind=factor.kind,
-        covariate=None if covariate is None else frozen(covariate.copy()),
+        covariate=None if covariate is None else freeze(covariate.copy()),
         strata=None if strata is None else strata.codes,
         labels=() if strata is None else tuple(map(str, strata.levels)),
     )

@@ -18,25 +18,25 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.registry import is_spatial
-from bayeslmm.data.columns import Columns, Mask, numbers
+from bayeslmm.data.columns import Columns, Mask, series_numbers
 from bayeslmm.data.expressions import Atom, read_atom
-from bayeslmm.data.frame import Table, rows_text
+from bayeslmm.data.frame import ColumnTable, rows_text
 from bayeslmm.data.model_matrix import atoms_of
 from bayeslmm.errors import DataError, EmptyDataError, MissingDataError, NonFiniteError
 from bayeslmm.formula.formula import Formula, ResidualTerm, VarianceFactor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kept:
+class UsedRows:
     """positions : of the rows kept, None for all; dropped : column -> rows that it cost."""
 
     positions: Codes | None
     dropped: dict[str, int]
 
 
-def kept_rows(
+def complete_cases(
     source: Columns, roles: Iterable[tuple[str, bool]], extra: dict[str, Mask], weights: Array | None, weights_name: str, missing: str
-) -> Kept:
+) -> UsedRows:
     """The rows that are kept.
 
     roles : columns that the model reads, and whether as a factor
@@ -46,16 +46,16 @@ def kept_rows(
     rows = len(source.table)
     if rows == 0:
         raise EmptyDataError("the data have no rows", "", "give data with at least one row per parameter")
-    kept = left_rows(source, roles, extra, weights, weights_name, missing)
+    kept = complete_cases_of_part(source, roles, extra, weights, weights_name, missing)
     if kept.positions is not None and not len(kept.positions):
-        raise emptied(kept.dropped, rows)
+        raise no_rows_error(kept.dropped, rows)
     return kept
 
 
-def left_rows(
+def complete_cases_of_part(
     source: Columns, roles: Iterable[tuple[str, bool]], extra: dict[str, Mask], weights: Array | None, weights_name: str, missing: str
-) -> Kept:
-    """`kept_rows` of a part of the data, of which nothing may be left."""
+) -> UsedRows:
+    """`complete_cases` of a part of the data, of which nothing may be left."""
     rows = len(source.table)
     masks = {name: mask for name, as_factor in roles if (mask := source.missing(name, as_factor=as_factor)) is not None}
     masks |= {name: mask for name, mask in extra.items() if mask.any()}
@@ -67,12 +67,12 @@ def left_rows(
     if weights is not None and not weights.all():
         masks[weights_name] = masks.get(weights_name, np.zeros(rows, dtype=bool)) | (weights == 0)
     if not masks:
-        return Kept(None, {})
+        return UsedRows(None, {})
     dropped = {name: int(mask.sum()) for name, mask in masks.items()}
-    return Kept(np.flatnonzero(~np.logical_or.reduce(list(masks.values()))), dropped)
+    return UsedRows(np.flatnonzero(~np.logical_or.reduce(list(masks.values()))), dropped)
 
 
-def emptied(dropped: dict[str, int], rows: int) -> EmptyDataError:
+def no_rows_error(dropped: dict[str, int], rows: int) -> EmptyDataError:
     """The error for data of which nothing is left."""
     worst = max(dropped, key=lambda name: dropped[name])
     told = ", ".join(f"{name}: {count} of {rows}" for name, count in dropped.items())
@@ -88,7 +88,7 @@ _LARGE = 2.0**60  # weights beyond this, or below its inverse, are brought near 
 _RANGE = 1e30  # of weights, beyond which the small ones are lost beside the large
 
 
-def given_numbers(values: Any, name: str, table: Table) -> Array:
+def numbers_by_position(values: Any, name: str, table: ColumnTable) -> Array:
     """(n,) numbers given beside the data, by position.
 
     Errors: `DataError` for another length, text, or a Series whose index is not that of the data.
@@ -108,7 +108,7 @@ def given_numbers(values: Any, name: str, table: Table) -> Array:
         series = pd.Series(array)
     if len(series) != len(table):
         raise DataError(f"the {name} have {len(series)} values for {len(table)} rows", "", "give one number per row of the data")
-    return numbers(series, name).values
+    return series_numbers(series, name).values
 
 
 def read_weights(column: str | None, values: Any, source: Columns) -> Array | None:
@@ -119,7 +119,9 @@ def read_weights(column: str | None, values: Any, source: Columns) -> Array | No
     if values is None and column is None:
         return None
     name = "weights" if column is None else column
-    weights = source.read_numbers(name).values if values is None and column is not None else given_numbers(values, "weights", source.table)
+    weights = (
+        source.read_numbers(name).values if values is None and column is not None else numbers_by_position(values, "weights", source.table)
+    )
     for wrong, what in ((np.isnan(weights), "missing"), (weights < 0, "negative")):
         if wrong.any():
             raise DataError(
@@ -137,7 +139,7 @@ def read_weights(column: str | None, values: Any, source: Columns) -> Array | No
     return weights
 
 
-def scaled_weights(weights: Array | None) -> tuple[Array | None, float]:
+def scale_weights(weights: Array | None) -> tuple[Array | None, float]:
     """Weights near 1 and the power of two that they were divided by: 1 unless their size is extreme.
 
     A power of two changes no digit. Only sigma^2 sees the scale: sigma^2 / w = (sigma^2 / scale) / (w / scale).
@@ -151,7 +153,7 @@ def scaled_weights(weights: Array | None) -> tuple[Array | None, float]:
     return np.ldexp(weights, -exponent), float(np.ldexp(1.0, exponent))
 
 
-def refuse_infinite(values: NDArray[np.float64], name: str) -> None:
+def check_finite_offset(values: NDArray[np.float64], name: str) -> None:
     """Refuse an offset that is not finite where it is not missing."""
     bad = np.isinf(values)
     if bad.any():
@@ -159,7 +161,7 @@ def refuse_infinite(values: NDArray[np.float64], name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class ColumnPlan:
     """response, offsets : their atoms; columns : every column of the data that the model reads, the response first.
 
     numbers, factors : columns that are read as such whatever they are; natural : columns whose kind decides
@@ -183,12 +185,12 @@ class Plan:
 
 
 @lru_cache(maxsize=256)
-def plan(
+def plan_columns(
     formula: Formula,
     residual: ResidualTerm | None,
     variance: tuple[VarianceFactor, ...],
     beside: tuple[str, ...],
-) -> Plan:
+) -> ColumnPlan:
     """The plan of a model.
 
     beside : names of the weights and offset columns, where there are such
@@ -202,7 +204,7 @@ def plan(
     numbers, strata = _of_errors(residual, variance)
     visits = () if residual is None or is_spatial(residual.structure) else residual.visit
     factors = _unique((*coded, *grouped, *strata))
-    return Plan(
+    return ColumnPlan(
         response=response,
         offsets=offsets,
         columns=_unique((*response.columns, *natural, *visits, *factors, *numbers, *beside)),

@@ -13,14 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, frozen
+from bayeslmm._arrays import Array, freeze
 from bayeslmm.data.columns import Columns
-from bayeslmm.data.expressions import Atom, Functions, Stateful, evaluate, train_stateful
+from bayeslmm.data.expressions import Atom, Stateful, UserFunctions, evaluate_atom, train_stateful
 from bayeslmm.data.frame import rows_text, values_text
 from bayeslmm.errors import DataError, FormulaError, NonFiniteError, PredictionError, SpecificationError
 
-Contrast = str | tuple[tuple[float, ...], ...]
-NAMES = ("treatment", "sum", "helmert", "poly", "diff", "sas")
+ContrastArgument = str | tuple[tuple[float, ...], ...]
+CONTRAST_CODINGS = ("treatment", "sum", "helmert", "poly", "diff", "sas")
 _POLYNOMIAL = {1: ".L", 2: ".Q", 3: ".C"}
 
 
@@ -40,7 +40,7 @@ class Coding:
     full: tuple[str, ...]
 
 
-def coding(factor: str, levels: Sequence[Any], contrast: Contrast = "treatment", base: Any = None) -> Coding:
+def coding(factor: str, levels: Sequence[Any], contrast: ContrastArgument = "treatment", base: Any = None) -> Coding:
     """The coding of a factor with these levels (K >= 1).
 
     base : the reference level of a treatment coding; None is the first (the last for "sas")
@@ -53,12 +53,12 @@ def coding(factor: str, levels: Sequence[Any], contrast: Contrast = "treatment",
         reference = _reference(factor, list(levels), contrast, base)
         kept = tuple(i for i in range(len(labels)) if i != reference)
         return Coding(tuple(f"T.{labels[i]}" for i in kept), None, kept, labels)
-    if contrast not in NAMES:
+    if contrast not in CONTRAST_CODINGS:
         raise SpecificationError(
-            f"unknown contrasts {contrast!r} for {factor!r}", "", f"one of {', '.join(NAMES)}, or a matrix with a row per level"
+            f"unknown contrasts {contrast!r} for {factor!r}", "", f"one of {', '.join(CONTRAST_CODINGS)}, or a matrix with a row per level"
         )
     fields, matrix = _NAMED[contrast](labels)
-    return Coding(tuple(fields), frozen(matrix), (), labels)
+    return Coding(tuple(fields), freeze(matrix), (), labels)
 
 
 def _reference(factor: str, levels: list[Any], contrast: str, base: Any) -> int:
@@ -80,7 +80,7 @@ def _custom(factor: str, labels: tuple[str, ...], rows: Sequence[Sequence[float]
             f"matrix {shape}; levels {values_text(labels)}",
             "give one finite row per level that occurs, one column per contrast",
         )
-    return Coding(tuple(str(i + 1) for i in range(matrix.shape[1])), frozen(matrix), (), labels)
+    return Coding(tuple(str(i + 1) for i in range(matrix.shape[1])), freeze(matrix), (), labels)
 
 
 def _sum(labels: tuple[str, ...]) -> tuple[list[str], Array]:
@@ -117,7 +117,7 @@ _NAMED = {"sum": _sum, "helmert": _helmert, "poly": _poly, "diff": _diff}
 Pieces = list[NDArray[Any]]
 
 
-class TrainedAtom(Protocol):
+class EncodedVariable(Protocol):
     """What a block of columns asks of an atom."""
 
     @property
@@ -135,7 +135,7 @@ class TrainedAtom(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ColumnAtom:
+class NumericVariable:
     """A bare column of numbers."""
 
     name: str
@@ -152,7 +152,7 @@ class ColumnAtom:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FactorAtom:
+class FactorVariable:
     """A factor: its levels in the fit and their coding."""
 
     name: str
@@ -207,11 +207,11 @@ def factor_codes(source: Columns, column: str, levels: tuple[Any, ...]) -> NDArr
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ExpressionAtom:
+class ExpressionVariable:
     """An expression without memory: `log(x)`, `I(x ** 2)`, a function of the user's own."""
 
     atom: Atom
-    functions: Functions
+    functions: UserFunctions
     width: int
 
     @property
@@ -219,19 +219,19 @@ class ExpressionAtom:
         return self.atom.columns
 
     def fields(self, *, reduced: bool) -> Sequence[str]:
-        return _numbered(self.atom.name, self.width)
+        return _number_columns(self.atom.name, self.width)
 
     def pieces(self, source: Columns, *, reduced: bool) -> Pieces:
-        values = evaluate(self.atom, source, self.functions)
+        values = evaluate_atom(self.atom, source, self.functions)
         return [values] if values.ndim == 1 else list(values.T)
 
 
-def _numbered(name: str, width: int) -> tuple[str, ...]:
+def _number_columns(name: str, width: int) -> tuple[str, ...]:
     return (name,) if width == 0 else tuple(f"{name}[{i + 1}]" for i in range(width))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StatefulAtom:
+class StatefulVariable:
     """A transform that remembers the rows of the fit: `poly`, `bs`, `center`, ..."""
 
     atom: Atom
@@ -258,12 +258,12 @@ class Training:
     keep_unused : levels that no row has are kept, since dropping them would change the spacing of an order-dependent structure
     """
 
-    contrasts: Mapping[str, Contrast] = field(default_factory=dict)
-    functions: Functions = field(default_factory=dict)
+    contrasts: Mapping[str, ContrastArgument] = field(default_factory=dict)
+    functions: UserFunctions = field(default_factory=dict)
     keep_unused: bool = False
 
 
-def train_atom(atom: Atom, source: Columns, training: Training) -> TrainedAtom:
+def encode_variable(atom: Atom, source: Columns, training: Training) -> EncodedVariable:
     """The atom as these rows teach it.
 
     Errors: `DataError` for a column that cannot be a term, `NonFiniteError` for an expression that is not finite.
@@ -271,21 +271,21 @@ def train_atom(atom: Atom, source: Columns, training: Training) -> TrainedAtom:
     if atom.kind == "column":
         name = atom.columns[0]
         if source.is_factor(name):
-            source.refuse_unfit(name)
+            source.check_usable(name)
             return _factor_atom(atom.name, name, source, training, training.contrasts.get(name, "treatment"))
-        source.refuse_unfit(name)
-        return ColumnAtom(name)
+        source.check_usable(name)
+        return NumericVariable(name)
     if atom.kind == "coding":
         return _coded_atom(atom, source, training)
     if atom.kind == "stateful":
-        return StatefulAtom(atom, train_stateful(atom, source, training.functions))
-    values = evaluate(atom, source, training.functions)
-    _refuse_wrong_shape(atom, values, len(source))
-    _refuse_not_finite(atom, values, source)
-    return ExpressionAtom(atom, training.functions, 0 if values.ndim == 1 else values.shape[1])
+        return StatefulVariable(atom, train_stateful(atom, source, training.functions))
+    values = evaluate_atom(atom, source, training.functions)
+    _check_shape(atom, values, len(source))
+    _check_values_finite(atom, values, source)
+    return ExpressionVariable(atom, training.functions, 0 if values.ndim == 1 else values.shape[1])
 
 
-def _refuse_wrong_shape(atom: Atom, values: NDArray[Any], rows: int) -> None:
+def _check_shape(atom: Atom, values: NDArray[Any], rows: int) -> None:
     if values.ndim not in (1, 2) or len(values) != rows:
         shape = " x ".join(map(str, values.shape))
         raise DataError(
@@ -293,7 +293,7 @@ def _refuse_wrong_shape(atom: Atom, values: NDArray[Any], rows: int) -> None:
         )
 
 
-def _refuse_not_finite(atom: Atom, values: NDArray[Any], source: Columns) -> None:
+def _check_values_finite(atom: Atom, values: NDArray[Any], source: Columns) -> None:
     bad = ~np.isfinite(values if values.ndim == 1 else values.sum(axis=1))
     if bad.any():
         rows = np.flatnonzero(bad) if source.rows is None else source.rows[bad]
@@ -304,34 +304,34 @@ def _refuse_not_finite(atom: Atom, values: NDArray[Any], source: Columns) -> Non
         )
 
 
-def used_levels(source: Columns, column: str) -> tuple[Any, ...]:
+def levels_in_use(source: Columns, column: str) -> tuple[Any, ...]:
     """The levels that the rows kept have, in order."""
     here, absent = source.read_factor(column).levels, source.absent(column)
     return tuple(here) if absent is None else tuple(here[~absent])
 
 
 def _factor_atom(
-    name: str, column: str, source: Columns, training: Training, contrast: Contrast, base: Any = None, levels: Any = None
-) -> FactorAtom:
-    found = tuple(source.read_factor(column).levels) if training.keep_unused else used_levels(source, column)
+    name: str, column: str, source: Columns, training: Training, contrast: ContrastArgument, base: Any = None, levels: Any = None
+) -> FactorVariable:
+    found = tuple(source.read_factor(column).levels) if training.keep_unused else levels_in_use(source, column)
     if levels is not None:
         absent = [level for level in found if level not in levels]
         if absent:
             raise DataError(f"{name!r} leaves out levels that the data have", f"{values_text(absent)}", "name every level that occurs")
         found = tuple(level for level in levels if level in found)
-    return FactorAtom(name, column, found, coding(column, found, contrast, base))
+    return FactorVariable(name, column, found, coding(column, found, contrast, base))
 
 
 _NAMED_CONTRASTS = {"treatment": "treatment", "sum": "sum", "helmert": "helmert", "poly": "poly", "diff": "diff", "sas": "sas"}
 
 
-def _coded_atom(atom: Atom, source: Columns, training: Training) -> FactorAtom:
+def _coded_atom(atom: Atom, source: Columns, training: Training) -> FactorVariable:
     """`C(x)`, `C(x, Sum)`, `C(x, Treatment("b"))`, `C(x, levels=["b", "a"])`, `factor(x)`."""
     call = atom.node
     if not isinstance(call, ast.Call) or not call.args or not isinstance(call.args[0], ast.Name):
         raise FormulaError("C() takes a column", atom.name, "compute the column beforehand, then code it")
     column = atom.columns[0]
-    contrast: Contrast = training.contrasts.get(column, "treatment")
+    contrast: ContrastArgument = training.contrasts.get(column, "treatment")
     base = levels = None
     if len(call.args) > 1:
         contrast, base = _named_contrast(call.args[1], atom)
@@ -343,7 +343,7 @@ def _coded_atom(atom: Atom, source: Columns, training: Training) -> FactorAtom:
     return _factor_atom(atom.name, column, source, training, contrast, base, levels)
 
 
-def _named_contrast(node: ast.expr, atom: Atom) -> tuple[Contrast, Any]:
+def _named_contrast(node: ast.expr, atom: Atom) -> tuple[ContrastArgument, Any]:
     base = None
     if isinstance(node, ast.Call):
         given = [*node.args, *(keyword.value for keyword in node.keywords)]

@@ -13,9 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
-from bayeslmm._arrays import Array, frozen
+from bayeslmm._arrays import Array, freeze
 from bayeslmm.data.design import Design
-from bayeslmm.data.identifiability import FEW
+from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
 from bayeslmm.estimate.boundary import NULL_DIRECTION, BoundaryCheck, check_boundary, step_beyond, step_off, typical_sd
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Outcome, minimise_criterion
@@ -146,7 +146,7 @@ def _estimate(problem: Problem, method: Method, start: Array | None) -> Estimate
 def _check_bounded(problem: Problem) -> None:
     """Refuse a search that did not end where the likelihood of an unstructured covariance has no maximum."""
     for note in problem.design.notes:
-        if note.name == FEW:
+        if note.name == FEW_SUBJECTS_CHECK:
             what = f"the likelihood grows as the covariance of the errors becomes singular: {note.value}"
             remedy = 'use a structure with fewer parameters; or give priors and use fit("MAP") or sample(); or check="warn" to go on'
             raise IdentifiabilityError(what, problem.design.spec.residual.text if problem.design.spec.residual else "", remedy)
@@ -251,13 +251,13 @@ def make_estimate(problem: Problem, method: str, outcome: Outcome[CriterionPoint
     checks = estimate_checks(problem, outcome, certificate)
     return Estimate(
         method=method,
-        x=frozen(point.x),
-        theta=frozen(theta),
+        x=freeze(point.x),
+        theta=freeze(theta),
         sigma=float(np.sqrt(sigma2)),
-        alpha=frozen(problem.alpha(solution.alpha[0])),
-        vcov=frozen(0.5 * (vcov + vcov.T)),
+        alpha=freeze(problem.alpha(solution.alpha[0])),
+        vcov=freeze(0.5 * (vcov + vcov.T)),
         criterion=point.value,
-        gradient=frozen(point.gradient),
+        gradient=freeze(point.gradient),
         path=outcome.path,
         converged=outcome.converged,
         interrupted=outcome.interrupted,

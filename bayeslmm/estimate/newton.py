@@ -172,8 +172,8 @@ class _QuadraticModel:
 class _Search[E: Evaluation]:
     """The best point so far, what is believed about its surroundings, and every evaluation."""
 
-    def __init__(self, function: Callable[[Array], E], start: E, tolerance: float, escaping: Test | None, leaving: Test | None) -> None:
-        self.function, self.tolerance, self.escaping, self.leaving = function, tolerance, escaping, leaving
+    def __init__(self, function: Callable[[Array], E], start: E, tolerance: float, diverging: Test | None, leaving: Test | None) -> None:
+        self.function, self.tolerance, self.diverging, self.leaving = function, tolerance, diverging, leaving
         self.point = start
         self.before: _LeftPoint | None = None
         self.path = [(start.x, start.value)]
@@ -213,7 +213,7 @@ class _Search[E: Evaluation]:
         self.predicted = self._gain(*self.axes)
         if self.predicted <= self.tolerance:
             return self.outcome(True)
-        far = self.predicted <= DIVERGED_DECREASE and self.escaping is not None and self.escaping(point.x)
+        far = self.predicted <= DIVERGED_DECREASE and self.diverging is not None and self.diverging(point.x)
         return self.outcome(True) if far else None
 
     def _measure(self, hessian: Array) -> None:
@@ -269,16 +269,16 @@ def minimise[E: Evaluation](
     start: E,
     tolerance: float = DECREASE_TOLERANCE,
     iterations: int = MAX_EVALUATIONS,
-    escaping: Test | None = None,
+    diverging: Test | None = None,
     leaving: Test | None = None,
 ) -> Outcome[E]:
     """Minimise a function whose evaluations carry gradient and matrix.
 
     Stops when the predicted decrease is below `tolerance`, or below the rounding error of the value, or below `DIVERGED_DECREASE`
-    where the optimum lies at infinity (`escaping(x)`: a correlation on its way to 1). A point with `leaving(x)` is handed back at once.
+    where the optimum lies at infinity (`diverging(x)`: a correlation on its way to 1). A point with `leaving(x)` is handed back at once.
     Ctrl-C returns the best point so far.
     """
-    search = _Search(function, start, tolerance, escaping, leaving)
+    search = _Search(function, start, tolerance, diverging, leaving)
     del start  # what the search has left behind is let go, the start as well
     try:
         for _ in range(iterations):
@@ -328,7 +328,7 @@ def _search_rotated(
     def leaving(x: Array) -> bool:
         return needs_pivoting(moved, own, x)
 
-    return minimise(evaluate, evaluate(x), tolerance, escaping=problem.escaping, leaving=leaving if own else None)
+    return minimise(evaluate, evaluate(x), tolerance, diverging=problem.diverging, leaving=leaving if own else None)
 
 
 def _triangle(problem: Problem, i: int, x: Array) -> Array:

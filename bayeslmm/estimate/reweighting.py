@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bayeslmm._arrays import Array, frozen
+from bayeslmm._arrays import Array, freeze
 from bayeslmm.data.design import VarianceDesign
 from bayeslmm.errors import Check
 from bayeslmm.estimate.estimate import Estimate, estimate
@@ -57,7 +57,7 @@ def start_centred(problem: Problem, method: Method) -> Array | None:
         x[term.part] = term.covariance.rescale(x[term.part], float(np.exp(shift)))
     value = problem.criterion.at(x, method == "REML", order=0).value
     start = problem.criterion.at(problem.start, method == "REML", order=0).value
-    return frozen(x) if np.isfinite(value) and value < start else None
+    return freeze(x) if np.isfinite(value) and value < start else None
 
 
 def _centred_covariate(factor: VarianceDesign) -> _CentredCovariate:
@@ -68,11 +68,11 @@ def _centred_covariate(factor: VarianceDesign) -> _CentredCovariate:
         center, unit = (float(v.mean()) if shared else 0.0), float(np.std(v)) or 1.0
         if abs(center) <= TOLERATED_DISTANCE * unit and 1.0 / TOLERATED_DISTANCE <= unit <= TOLERATED_DISTANCE:
             return _CentredCovariate(factor)
-        return _CentredCovariate(replace(factor, covariate=frozen((v - center) / unit)), center, unit)
+        return _CentredCovariate(replace(factor, covariate=freeze((v - center) / unit)), center, unit)
     center = float(np.mean(np.log(np.abs(v[v != 0.0])))) if np.any(v != 0.0) else 0.0
     if abs(center) <= TOLERATED_DISTANCE or not shared:
         return _CentredCovariate(factor)
-    return _CentredCovariate(replace(factor, covariate=frozen(v / np.exp(center))), center)
+    return _CentredCovariate(replace(factor, covariate=freeze(v / np.exp(center))), center)
 
 
 MAX_ROUNDS = 60

@@ -11,7 +11,7 @@ from bayeslmm.formula.parse import (
     residual_text,
     variance_text,
 )
-from bayeslmm.formula.syntax import quoted
+from bayeslmm.formula.syntax import quote_name
 
 __all__ = [
     "BarTerm",
@@ -24,7 +24,7 @@ __all__ = [
     "parse_formula",
     "parse_residual",
     "parse_variance",
-    "quoted",
+    "quote_name",
     "residual_text",
     "variance_text",
 ]

@@ -15,18 +15,18 @@ from bayeslmm.formula.functions import (
     CONTRASTS,
     FUNCTIONS,
     LITERALS,
-    MAX_COLUMNS,
-    OWN,
+    MAX_BASIS_COLUMNS,
+    OWN_FUNCTION,
     RESERVED,
-    Option,
+    OptionKind,
     Signature,
     function_remedy,
 )
-from bayeslmm.formula.syntax import Call, Chain, Listing, Name, Node, Power, Unary, Value
-from bayeslmm.formula.terms import columns
-from bayeslmm.formula.tokens import Cursor, Token, shown
+from bayeslmm.formula.syntax import Call, Chain, ListLiteral, Name, Node, Power, Unary, Value
+from bayeslmm.formula.terms import columns_read
+from bayeslmm.formula.tokens import Cursor, Token, describe_token
 
-Constant = Value | Unary | Listing
+Constant = Value | Unary | ListLiteral
 
 
 def read_number(cursor: Cursor) -> Value:
@@ -64,7 +64,7 @@ def read_constant(cursor: Cursor) -> Constant:
     raise cursor.error(token, "an option is a number, a string, True, False, None or a list of these", "give a constant")
 
 
-def read_list(cursor: Cursor) -> Listing:
+def read_list(cursor: Cursor) -> ListLiteral:
     """A flat list of constants."""
     opening = cursor.expect("[", "a list is missing", 'write it as ["a", "b"]')
     items: list[Node] = []
@@ -74,11 +74,11 @@ def read_list(cursor: Cursor) -> Listing:
         items.append(read_constant(cursor))
         if cursor.take(",") is None:
             break
-    end = cursor.expect("]", f"{shown(cursor.token)} is out of place in a list", "separate the items by commas").end
-    return Listing(tuple(items), opening.start, end)
+    end = cursor.expect("]", f"{describe_token(cursor.token)} is out of place in a list", "separate the items by commas").end
+    return ListLiteral(tuple(items), opening.start, end)
 
 
-def read_option(cursor: Cursor, option: str, kind: Option | None) -> Constant:
+def read_option(cursor: Cursor, option: str, kind: OptionKind | None) -> Constant:
     """The value of an option of a known function; kind None (a user's function) takes any constant."""
     start = cursor.token
     value = read_constant(cursor)
@@ -88,12 +88,12 @@ def read_option(cursor: Cursor, option: str, kind: Option | None) -> Constant:
     if _kind(value) != {"count": "number", "word": "string"}.get(kind, kind):
         raise cursor.error(start, f"{option} is not a {kind}", f"give a {kind}")
     if kind == "count":
-        _demand_count(cursor, start, option, value)
+        _require_count(cursor, start, option, value)
     return value
 
 
 def _kind(value: Constant) -> str:
-    if isinstance(value, Listing):
+    if isinstance(value, ListLiteral):
         return (
             "numbers"
             if all(isinstance(item, Unary) or (isinstance(item, Value) and item.kind == "number") for item in value.items)
@@ -104,11 +104,11 @@ def _kind(value: Constant) -> str:
     return "flag" if value.kind == "literal" else value.kind
 
 
-def _demand_count(cursor: Cursor, start: Token, option: str, value: Constant) -> None:
+def _require_count(cursor: Cursor, start: Token, option: str, value: Constant) -> None:
     if not isinstance(value, Value) or not value.text.isdecimal() or int(value.text) < 1:
         raise cursor.error(start, f"{option} is not a whole number above 0", f"give for instance {option}=3")
-    if int(value.text) > MAX_COLUMNS:
-        raise cursor.error(start, f"{option} is {int(value.text):,}", f"the limit is {MAX_COLUMNS:,}", FormulaLimitError)
+    if int(value.text) > MAX_BASIS_COLUMNS:
+        raise cursor.error(start, f"{option} is {int(value.text):,}", f"the limit is {MAX_BASIS_COLUMNS:,}", FormulaLimitError)
 
 
 _USAGE = "write C(factor, contrasts, levels=[...])"
@@ -131,14 +131,14 @@ def read_coding(cursor: Cursor, name: Token) -> Call:
             arguments.append(_contrast(cursor))
         else:
             raise cursor.error(key, "one argument too many", _USAGE)
-    end = cursor.expect(")", f"{shown(cursor.token)} is out of place in {name.text}()", _USAGE).end
+    end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in {name.text}()", _USAGE).end
     return Call(name.text, tuple(arguments), tuple(options.items()), name.start, end)
 
 
 def _contrast(cursor: Cursor) -> Node:
     token = cursor.next()
     if token.kind not in ("name", "string") or token.text.removeprefix("contr.").lower() not in CONTRASTS:
-        raise cursor.error(token, f"{shown(token)} names no contrasts", "use one of " + ", ".join(sorted(CONTRASTS)))
+        raise cursor.error(token, f"{describe_token(token)} names no contrasts", "use one of " + ", ".join(sorted(CONTRASTS)))
     if token.kind == "string":
         return Value(repr(token.text), "string", token.start, token.end)
     if not cursor.token.says("("):
@@ -156,12 +156,12 @@ def _called(cursor: Cursor, token: Token) -> Call:
         options = ((key, read_constant(cursor)),)
     elif not cursor.token.says(")"):
         given = (read_constant(cursor),)
-    end = cursor.expect(")", f"{shown(cursor.token)} is out of place", 'write Treatment("level")').end
+    end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place", 'write Treatment("level")').end
     return Call(token.text, given, options, token.start, end)
 
 
 MAX_OPERATIONS = 100  # in one expression: `x + x + ...` nests as deep as it is long once it is evaluated
-MAX_EXPONENT = 64
+MAX_NUMBER_EXPONENT = 64
 _COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
 _LEVELS: tuple[tuple[str, ...], ...] = (("+", "-"), ("*", "/", "//", "%"))
 
@@ -207,20 +207,20 @@ def _power(cursor: Cursor) -> Node:
     cursor.deeper()
     exponent = _unary(cursor)
     cursor.depth -= 1
-    _demand_small(cursor, base, exponent)
+    _require_small_power(cursor, base, exponent)
     return Power(base, exponent, base.start, exponent.end)
 
 
-def _demand_small(cursor: Cursor, base: Node, exponent: Node) -> None:
+def _require_small_power(cursor: Cursor, base: Node, exponent: Node) -> None:
     """Refuse powers of mere numbers that would take for ever to write down: `9**9**9`, `(9**60)**60`."""
-    if any(columns(exponent, inside=True)):
+    if any(columns_read(exponent, inside=True)):
         return
     number = exponent.operand if isinstance(exponent, Unary) else exponent
-    plain_base = isinstance(base, Name | Value) or any(columns(base, inside=True))
+    plain_base = isinstance(base, Name | Value) or any(columns_read(base, inside=True))
     if not isinstance(number, Name | Value) or not plain_base:
         raise cursor.error_between(base.start, exponent.end, "a power of powers of numbers", "write the number")
-    if isinstance(number, Value) and float(number.text) > MAX_EXPONENT:
-        remedy = f"the limit is {MAX_EXPONENT}; scale the column beforehand"
+    if isinstance(number, Value) and float(number.text) > MAX_NUMBER_EXPONENT:
+        remedy = f"the limit is {MAX_NUMBER_EXPONENT}; scale the column beforehand"
         raise cursor.error_between(exponent.start, exponent.end, f"an exponent of {number.text}", remedy, FormulaLimitError)
 
 
@@ -229,7 +229,9 @@ def _operand(cursor: Cursor) -> Node:
     if token.says("("):
         cursor.next()
         inner = read_expression(cursor)
-        cursor.expect(")", f"{shown(cursor.token)} is out of place in an expression", "arithmetic, comparisons and functions stand here")
+        cursor.expect(
+            ")", f"{describe_token(cursor.token)} is out of place in an expression", "arithmetic, comparisons and functions stand here"
+        )
         return inner
     if token.kind in ("name", "quoted"):
         return read_named(cursor)
@@ -237,7 +239,7 @@ def _operand(cursor: Cursor) -> Node:
         return read_number(cursor)
     if token.kind == "string":
         raise cursor.error(token, "a string stands where a column or a number is expected", "strings are levels, in a comparison or in C()")
-    raise cursor.error(token, f"a column or a number is missing before {shown(token)}", "complete the expression")
+    raise cursor.error(token, f"a column or a number is missing before {describe_token(token)}", "complete the expression")
 
 
 def read_named(cursor: Cursor) -> Node:
@@ -264,7 +266,7 @@ def _call(cursor: Cursor, name: Token) -> Node:
     if name.text in CODINGS:
         return read_coding(cursor, name)
     own = cursor.functions is None or name.text in cursor.functions
-    signature = OWN if own else FUNCTIONS.get(name.text)
+    signature = OWN_FUNCTION if own else FUNCTIONS.get(name.text)
     if signature is None:
         remedy = function_remedy(name.text, cursor.functions or frozenset())
         raise cursor.error(name, f"there is no function {name.text!r} in a formula", remedy)
@@ -286,14 +288,14 @@ def _arguments(cursor: Cursor, name: Token, signature: Signature) -> Call:
             arguments.append(_argument(cursor, signature, len(arguments), usage))
         if cursor.take(",") is None:
             break
-    end = cursor.expect(")", f"{shown(cursor.token)} is out of place in {name.text}()", usage).end
+    end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in {name.text}()", usage).end
     if len(arguments) < signature.least:
         raise cursor.error_between(name.start, end, f"{name.text}() lacks an argument", usage)
     return Call(name.text, tuple(arguments), tuple(options.items()), name.start, end)
 
 
 def _argument(cursor: Cursor, signature: Signature, place: int, usage: str) -> Node:
-    if signature is OWN and cursor.token.kind == "string":
+    if signature is OWN_FUNCTION and cursor.token.kind == "string":
         return read_string(cursor)
     if place < signature.most:
         return read_expression(cursor)
@@ -309,6 +311,6 @@ def _option(cursor: Cursor, signature: Signature, given: int, said: set[str], us
     if key.text in said | by_place:
         raise cursor.error(key, f"{key.text!r} is given twice", usage)
     kinds = dict(signature.options)
-    if signature is not OWN and key.text not in kinds:
+    if signature is not OWN_FUNCTION and key.text not in kinds:
         raise cursor.error(key, f"there is no option {key.text!r}", usage)
     return key.text, read_option(cursor, key.text, kinds.get(key.text))

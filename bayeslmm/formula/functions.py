@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-Option = Literal["count", "number", "numbers", "flag", "word"]
-MAX_COLUMNS = 1000  # a poly or spline with more columns than this is a slip of the keyboard
+OptionKind = Literal["count", "number", "numbers", "flag", "word"]
+MAX_BASIS_COLUMNS = 1000  # a poly or spline with more columns than this is a slip of the keyboard
 
 CONSTANTS = frozenset({"pi"})
 LITERALS = {"True": "True", "False": "False", "None": "None", "TRUE": "True", "FALSE": "False", "NULL": "None"}
@@ -23,7 +23,7 @@ class Signature:
 
     least: int = 1
     most: int = 1
-    options: tuple[tuple[str, Option], ...] = ()
+    options: tuple[tuple[str, OptionKind], ...] = ()
 
     def usage(self, name: str) -> str:
         """How the function is written, as a remedy."""
@@ -33,11 +33,11 @@ class Signature:
         return f"it is written {name}({', '.join(inside)})"
 
 
-OWN = Signature(0, 100)  # a function of the user's: its arguments are its own affair
+OWN_FUNCTION = Signature(0, 100)  # a function of the user's: its arguments are its own affair
 
 
-def _spline(*more: tuple[str, Option]) -> Signature:
-    ends: tuple[tuple[str, Option], ...] = (("lower_bound", "number"), ("upper_bound", "number"))
+def _spline(*more: tuple[str, OptionKind]) -> Signature:
+    ends: tuple[tuple[str, OptionKind], ...] = (("lower_bound", "number"), ("upper_bound", "number"))
     return Signature(options=(("df", "count"), ("knots", "numbers"), *more, *ends, ("extrapolation", "word")))
 
 

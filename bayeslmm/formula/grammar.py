@@ -7,9 +7,9 @@ from bayeslmm.errors import FormulaLimitError
 from bayeslmm.formula.expression import read_expression, read_named
 from bayeslmm.formula.functions import CODINGS
 from bayeslmm.formula.syntax import Bar, Chain, Name, Node, Offset, Power, Sum, Value
-from bayeslmm.formula.tokens import Cursor, Token, shown
+from bayeslmm.formula.tokens import Cursor, Token, describe_token
 
-MAX_EXPONENT = 8
+MAX_TERM_EXPONENT = 8
 _PRODUCTS: tuple[tuple[str, ...], ...] = (("*", "/", "%in%"), (":",))
 
 
@@ -20,7 +20,7 @@ def read_sides(cursor: Cursor) -> tuple[Node, Sum]:
     if cursor.token.says("~"):
         raise cursor.error(cursor.token, "the left side is empty", "write response ~ terms")
     response = read_expression(cursor)
-    cursor.expect("~", f"'~' is missing before {shown(cursor.token)}", "write response ~ terms")
+    cursor.expect("~", f"'~' is missing before {describe_token(cursor.token)}", "write response ~ terms")
     if cursor.token.says("~"):
         raise cursor.error(cursor.token, "a second '~'", "write response ~ terms")
     if cursor.token.kind == "end":
@@ -30,7 +30,7 @@ def read_sides(cursor: Cursor) -> tuple[Node, Sum]:
         raise cursor.error(cursor.token, "a random term stands in brackets", "write it as (x | g)")
     if cursor.token.says("~"):
         raise cursor.error(cursor.token, "a second '~'", "a formula has one response")
-    cursor.demand_end()
+    cursor.require_end()
     return response, terms
 
 
@@ -69,11 +69,11 @@ def _product(cursor: Cursor, level: int) -> Node:
     if not rest:
         return first
     for operand in (first, *(node for _, node in rest)):
-        _demand_factor(cursor, operand)
+        _require_factor(cursor, operand)
     return Chain(first, tuple(rest), first.start, rest[-1][1].end)
 
 
-def _demand_factor(cursor: Cursor, node: Node) -> None:
+def _require_factor(cursor: Cursor, node: Node) -> None:
     """Refuse what has no meaning in a product: random terms, offsets, 0 and 1."""
     if _holds_bar(node):
         raise cursor.error_between(node.start, node.end, "a random term or an offset is added, not multiplied", "join it by +")
@@ -86,12 +86,12 @@ def _power(cursor: Cursor) -> Node:
     base = _operand(cursor)
     if (operator := cursor.take("**", "^")) is None:
         return base
-    _demand_factor(cursor, base)
+    _require_factor(cursor, base)
     token = cursor.next()
     if token.kind != "number" or not token.text.isdecimal() or int(token.text) < 1:
         raise cursor.error(token, "an exponent of terms is a whole number above 0", "arithmetic stands in I(...): I(x**2)")
-    if int(token.text) > MAX_EXPONENT:
-        raise cursor.error(token, f"an exponent of {token.text}", f"the limit is {MAX_EXPONENT}", FormulaLimitError)
+    if int(token.text) > MAX_TERM_EXPONENT:
+        raise cursor.error(token, f"an exponent of {token.text}", f"the limit is {MAX_TERM_EXPONENT}", FormulaLimitError)
     if not isinstance(base, Sum) and int(token.text) > 1:
         raise cursor.error_between(base.start, token.end, "a power of one term is the term itself", "the square of a column is I(x**2)")
     if cursor.token.says("**", "^"):
@@ -117,23 +117,23 @@ def _operand(cursor: Cursor) -> Node:
         return read_named(cursor)
     if token.kind == "string":
         raise cursor.error(token, "a string is no term", "a column with a strange name stands in backticks")
-    raise cursor.error(token, f"a term is missing before {shown(token)}", "complete the formula")
+    raise cursor.error(token, f"a term is missing before {describe_token(token)}", "complete the formula")
 
 
 def _bracket(cursor: Cursor) -> Node:
     opening = cursor.next()
     inner = read_sum(cursor)
     if cursor.token.says("|", "||"):
-        _demand_plain(cursor, inner)
+        _require_plain(cursor, inner)
         double = cursor.next().text == "||"
         group = read_group(cursor)
-        end = cursor.expect(")", f"{shown(cursor.token)} is out of place in a grouping factor", _GROUP).end
+        end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in a grouping factor", _GROUP).end
         return Bar(None, (inner,), double, group, None, opening.start, end)
-    end = cursor.expect(")", f"{shown(cursor.token)} is out of place", "separate terms by an operator such as +").end
+    end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place", "separate terms by an operator such as +").end
     return Sum(inner.items, opening.start, end)
 
 
-def _demand_plain(cursor: Cursor, inner: Sum) -> None:
+def _require_plain(cursor: Cursor, inner: Sum) -> None:
     if _holds_bar(inner):
         raise cursor.error_between(inner.start, inner.end, "a random term or an offset inside a random term", "take it out of the bracket")
 
@@ -147,7 +147,7 @@ def _called(cursor: Cursor) -> Node:
         cursor.next()
         cursor.next()
         expression = read_expression(cursor)
-        end = cursor.expect(")", f"{shown(cursor.token)} is out of place in offset()", "write offset(z)").end
+        end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in offset()", "write offset(z)").end
         return Offset(expression, name.start, end)
     if is_structure(name.text) and name.text not in (cursor.functions or ()):
         raise cursor.error(name, f"{name.text}() has no bar", f"a random term is written {name.text}(x | g)")
@@ -179,27 +179,27 @@ def read_wrapper(cursor: Cursor) -> Bar:
     start = cursor.token
     doubled = not cursor.ahead().says("@") and not _has_bar(cursor, 1)
     structure = _structure(cursor)
-    cursor.expect("(", f"'(' is missing before {shown(cursor.token)}", f"write {structure}(x | g)")
+    cursor.expect("(", f"'(' is missing before {describe_token(cursor.token)}", f"write {structure}(x | g)")
     if doubled:
         cursor.expect("(", f"a bar is missing in {structure}()", f"write {structure}(x | g)")
     lefts = [_left(cursor)]
     while cursor.take(",") is not None:
         lefts.append(_left(cursor))
     if not cursor.token.says("|", "||"):
-        raise cursor.error(cursor.token, f"a bar is missing before {shown(cursor.token)}", f"write {structure}(x | g)")
+        raise cursor.error(cursor.token, f"a bar is missing before {describe_token(cursor.token)}", f"write {structure}(x | g)")
     if cursor.next().text == "||":
         raise cursor.error(cursor.tokens[cursor.at - 1], "'||' inside a covariance structure", f"write (x || g), or {structure}(x | g)")
     group = read_group(cursor)
     if doubled:
-        cursor.expect(")", f"{shown(cursor.token)} is out of place", "balance the brackets")
+        cursor.expect(")", f"{describe_token(cursor.token)} is out of place", "balance the brackets")
     order = _order(cursor, structure) if cursor.take(",") is not None else None
-    end = cursor.expect(")", f"{shown(cursor.token)} is out of place in {structure}()", _GROUP).end
+    end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in {structure}()", _GROUP).end
     return Bar(structure, tuple(lefts), False, group, order, start.start, end)
 
 
 def _left(cursor: Cursor) -> Sum:
     inner = read_sum(cursor)
-    _demand_plain(cursor, inner)
+    _require_plain(cursor, inner)
     return inner
 
 
@@ -255,13 +255,13 @@ def _grouping_column(cursor: Cursor) -> Name | Node:
         cursor.deeper()
         inner = read_group(cursor)
         cursor.depth -= 1
-        cursor.expect(")", f"{shown(cursor.token)} is out of place in a grouping factor", _GROUP)
+        cursor.expect(")", f"{describe_token(cursor.token)} is out of place in a grouping factor", _GROUP)
         return inner
     if token.kind == "name" and token.text in CODINGS and cursor.ahead().says("("):
         cursor.next()  # a grouping factor is a factor anyway
         cursor.next()
         column = cursor.column("a grouping factor")
-        cursor.expect(")", f"{shown(cursor.token)} is out of place in a grouping factor", _GROUP)
+        cursor.expect(")", f"{describe_token(cursor.token)} is out of place in a grouping factor", _GROUP)
         return column
     if token.kind == "number":
         raise cursor.error(token, f"the number {token.text} is no grouping factor", _GROUP)

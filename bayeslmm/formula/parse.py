@@ -16,9 +16,9 @@ from bayeslmm.formula.expression import read_expression
 from bayeslmm.formula.formula import BarTerm, Formula, ResidualTerm, VarianceFactor, VarianceKind
 from bayeslmm.formula.functions import LITERALS, RESERVED
 from bayeslmm.formula.grammar import read_sides, read_sum, read_wrapper
-from bayeslmm.formula.syntax import Bar, Chain, Name, Node, Offset, Sum, Value, expression_text, group_text, quoted
-from bayeslmm.formula.terms import Items, bar_terms, columns, demand_countable, flat_items, side_text, without_intercept
-from bayeslmm.formula.tokens import Cursor, shown
+from bayeslmm.formula.syntax import Bar, Chain, Name, Node, Offset, Sum, Value, expression_text, group_text, quote_name
+from bayeslmm.formula.terms import Items, bar_terms, columns_read, count_terms, flat_items, side_text, without_intercept
+from bayeslmm.formula.tokens import Cursor, describe_token
 
 _SPACE = re.compile(r"(`[^`]*`|\"[^\"]*\"|'[^']*')|\s+")
 
@@ -49,7 +49,7 @@ def read_formula(cursor: Cursor) -> Formula:
     """The formula under a cursor."""
     response, terms = read_sides(cursor)
     items = flat_items(cursor, terms)
-    demand_own_sides(cursor, response, items)
+    require_own_sides(cursor, response, items)
     return build_formula(cursor, response, items)
 
 
@@ -58,29 +58,29 @@ def build_formula(cursor: Cursor, response: Node, items: Items) -> Formula:
     fixed = tuple((sign, node) for sign, node in items if not isinstance(node, Bar | Offset))
     bars = [node for _, node in items if isinstance(node, Bar)]
     offsets = [node for _, node in items if isinstance(node, Offset)]
-    demand_countable(cursor, [node for _, node in without_intercept(fixed)])
+    count_terms(cursor, [node for _, node in without_intercept(fixed)])
     return Formula(
         response=expression_text(response),
         fixed=side_text(fixed),
         random=bar_terms(cursor, bars),
         offsets=tuple(expression_text(node.expression) for node in offsets),
-        text=normalised(cursor.text),
+        text=normalize_spaces(cursor.text),
     )
 
 
-def demand_own_sides(cursor: Cursor, response: Node, items: Items) -> None:
+def require_own_sides(cursor: Cursor, response: Node, items: Items) -> None:
     """Raise for a response without a column, and for one whose column stands on the right too."""
-    left = set(columns(response, inside=not isinstance(response, Name)))
+    left = set(columns_read(response, inside=not isinstance(response, Name)))
     if not left:
         raise cursor.error_between(response.start, response.end, "the left side names no column", "name the response")
     for _, node in items:
-        for name in columns(node):
+        for name in columns_read(node):
             if name in left:
                 what = f"{name!r} is the response and stands on the right side too"
                 raise cursor.error_between(node.start, node.end, what, "leave it out on one side")
 
 
-def normalised(text: str) -> str:
+def normalize_spaces(text: str) -> str:
     """The text with its white space made single, quotations left alone."""
     return _SPACE.sub(lambda match: match.group(1) or " ", text).strip()
 
@@ -141,21 +141,21 @@ def _text_columns(text: str) -> tuple[str, ...]:
 def _side_columns(text: str) -> tuple[str, ...]:
     cursor = Cursor(text, None)
     terms = read_sum(cursor)
-    cursor.demand_end()
-    return tuple(columns(terms))
+    cursor.require_end()
+    return tuple(columns_read(terms))
 
 
 @lru_cache(maxsize=1024)
 def _expression_columns(text: str) -> tuple[str, ...]:
     cursor = Cursor(text, None)
     node = read_expression(cursor)
-    cursor.demand_end()
-    return tuple(columns(node, inside=not isinstance(node, Name)))
+    cursor.require_end()
+    return tuple(columns_read(node, inside=not isinstance(node, Name)))
 
 
-KINDS = ("ident", "power", "exp", "const_power")
-MAX_COLUMNS = 64
-FITTED = "fitted"
+VARIANCE_KINDS = ("ident", "power", "exp", "const_power")
+MAX_COORDINATES = 64
+FITTED_VALUE = "fitted"
 
 
 def parse_residual(text: str) -> ResidualTerm:
@@ -187,7 +187,7 @@ def read_residual(cursor: Cursor) -> ResidualTerm:
     nugget = cursor.take("+") is not None
     if nugget and cursor.next().text not in ("local", "nugget"):
         raise cursor.error(cursor.tokens[cursor.at - 1], "only a nugget is added to a residual structure", "write + local")
-    cursor.demand_end()
+    cursor.require_end()
     return residual_term(cursor, bar, nugget)
 
 
@@ -201,8 +201,8 @@ def residual_term(cursor: Cursor, bar: Bar, nugget: bool) -> ResidualTerm:
     if twice is not None:
         what = f"{twice!r} is used twice in a residual structure"
         raise cursor.error_between(bar.start, bar.end, what, "visit, group and subject are different columns")
-    if len(names) > MAX_COLUMNS:
-        raise cursor.error_between(bar.start, bar.end, f"{len(names)} columns", f"the limit is {MAX_COLUMNS}", FormulaLimitError)
+    if len(names) > MAX_COORDINATES:
+        raise cursor.error_between(bar.start, bar.end, f"{len(names)} columns", f"the limit is {MAX_COORDINATES}", FormulaLimitError)
     if nugget and structure in FULL:
         what = f"a nugget beside {structure}, which contains one"
         raise cursor.error_between(bar.start, bar.end, what, "leave out + local")
@@ -212,7 +212,7 @@ def residual_term(cursor: Cursor, bar: Bar, nugget: bool) -> ResidualTerm:
 
 def residual_text(term: ResidualTerm) -> str:
     """The canonical text of a residual structure."""
-    before = ", ".join(map(quoted, term.visit)) or "1"
+    before = ", ".join(map(quote_name, term.visit)) or "1"
     behind = f"{group_text(term.group)} / {group_text(term.subject)}" if term.group else group_text(term.subject)
     order = "" if term.order is None else f", {term.order}"
     return f"{term.structure}({before} | {behind}{order}){' + local' if term.nugget else ''}"
@@ -221,7 +221,7 @@ def residual_text(term: ResidualTerm) -> str:
 def _visit(cursor: Cursor, bar: Bar, structure: str) -> tuple[str, ...]:
     columns_before = [_bare(cursor, left) for left in bar.lefts]
     visit = tuple(name for name in columns_before if name is not None)
-    most = MAX_COLUMNS if structure in SPATIAL else 1
+    most = MAX_COORDINATES if structure in SPATIAL else 1
     if "@" in structure:
         if len(visit) != 2 or len(bar.lefts) != 2:
             remedy = f"write {structure}(outcome, visit | subject)"
@@ -260,7 +260,7 @@ def _interaction(cursor: Cursor, node: Node) -> tuple[str, ...]:
         raise cursor.error_between(
             node.start, node.end, "behind the bar stands subject, or group / subject", "join columns of a subject by ':'"
         )
-    return tuple(columns(node))
+    return tuple(columns_read(node))
 
 
 # --------------------------------------------------------------------------------------------------------------- variance
@@ -290,27 +290,27 @@ def _read_variance(cursor: Cursor) -> tuple[VarianceFactor, ...]:
         if factor in factors:
             raise cursor.error(start, "a variance factor is given twice", "leave one out")
         factors.append(factor)
-        if len(factors) > MAX_COLUMNS:
-            raise cursor.error(start, f"more than {MAX_COLUMNS} variance factors", "leave some out", FormulaLimitError)
-    cursor.demand_end()
+        if len(factors) > MAX_COORDINATES:
+            raise cursor.error(start, f"more than {MAX_COORDINATES} variance factors", "leave some out", FormulaLimitError)
+    cursor.require_end()
     return tuple(factors)
 
 
 def _factor(cursor: Cursor) -> VarianceFactor:
     name = cursor.next()
     usage = "write ident(group), power(x), exp(x) or const_power(x), with | group for parameters by group"
-    if name.kind != "name" or name.text not in KINDS:
-        what = "a variance function is missing" if name.kind == "end" else f"there is no variance function {shown(name)}"
+    if name.kind != "name" or name.text not in VARIANCE_KINDS:
+        what = "a variance function is missing" if name.kind == "end" else f"there is no variance function {describe_token(name)}"
         raise cursor.error(name, what, usage)
-    cursor.expect("(", f"'(' is missing before {shown(cursor.token)}", usage)
+    cursor.expect("(", f"'(' is missing before {describe_token(cursor.token)}", usage)
     covariate = cursor.column("a covariate")
     group = []
     if cursor.take(":" if name.text == "ident" else "|", "|") is not None:
         group = [cursor.column("a grouping column").name]
         while cursor.take(":") is not None:
             group.append(cursor.column("a grouping column").name)
-    end = cursor.expect(")", f"{shown(cursor.token)} is out of place in {name.text}()", usage)
-    if name.text == "ident" and covariate.name == FITTED and not covariate.quoted:
+    end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in {name.text}()", usage)
+    if name.text == "ident" and covariate.name == FITTED_VALUE and not covariate.quoted:
         raise cursor.error(end, "the fitted value has no levels", "write power(fitted) or exp(fitted)")
     if len({covariate.name, *group}) < 1 + len(group):
         raise cursor.error(name, "a column is used twice in a variance function", usage)
@@ -323,4 +323,4 @@ def variance_text(factors: tuple[VarianceFactor, ...]) -> str:
 
 
 def _factor_text(factor: VarianceFactor) -> str:
-    return f"{factor.kind}({quoted(factor.covariate)}{' | ' + group_text(factor.group) if factor.group else ''})"
+    return f"{factor.kind}({quote_name(factor.covariate)}{' | ' + group_text(factor.group) if factor.group else ''})"

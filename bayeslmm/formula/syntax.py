@@ -14,7 +14,7 @@ from bayeslmm.formula.functions import CONSTANTS, LITERALS, RESERVED
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A column; `quoted` where the formula has it in backticks."""
+    """A column; `quote_name` where the formula has it in backticks."""
 
     name: str
     quoted: bool
@@ -33,7 +33,7 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class ListLiteral:
     """`[1, 2]`, as an option of a function."""
 
     items: tuple[Node, ...]
@@ -116,13 +116,13 @@ class Offset:
     end: int
 
 
-Node = Name | Value | Listing | Call | Unary | Chain | Power | Sum | Bar | Offset
+Node = Name | Value | ListLiteral | Call | Unary | Chain | Power | Sum | Bar | Offset
 
 _PRECEDENCE = {"==": 0, "!=": 0, "<": 0, "<=": 0, ">": 0, ">=": 0, "+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2}
 _UNARY, _POWER, _ATOM = 3, 4, 5
 
 
-def quoted(name: str) -> str:
+def quote_name(name: str) -> str:
     """A column's name as a formula writes it: in backticks unless it is a plain identifier.
 
     >>> quoted("Days"), quoted("log.radon"), quoted("a`b")
@@ -135,7 +135,7 @@ def quoted(name: str) -> str:
 
 def name_text(node: Name) -> str:
     """A column; a quoted `pi` stays quoted, for without backticks it is the number."""
-    return f"`{node.name}`" if node.quoted and node.name in CONSTANTS else quoted(node.name)
+    return f"`{node.name}`" if node.quoted and node.name in CONSTANTS else quote_name(node.name)
 
 
 def expression_text(node: Node) -> str:
@@ -144,7 +144,7 @@ def expression_text(node: Node) -> str:
         return name_text(node)
     if isinstance(node, Value):
         return node.text
-    if isinstance(node, Listing):
+    if isinstance(node, ListLiteral):
         return "[" + ", ".join(map(expression_text, node.items)) + "]"
     if isinstance(node, Call):
         options = (f"{key}={expression_text(value)}" for key, value in node.options)
@@ -206,4 +206,4 @@ def summands_text(items: tuple[tuple[str, Node], ...]) -> str:
 
 def group_text(columns: tuple[str, ...]) -> str:
     """A grouping factor: `batch:cask`."""
-    return ":".join(map(quoted, columns))
+    return ":".join(map(quote_name, columns))

@@ -12,11 +12,11 @@ from bayeslmm.covariance.registry import PLAIN, canonical
 from bayeslmm.errors import FormulaLimitError
 from bayeslmm.formula.formula import BarTerm
 from bayeslmm.formula.functions import CONSTANTS
-from bayeslmm.formula.syntax import Bar, Call, Chain, Listing, Name, Node, Offset, Power, Sum, Unary, Value, group_text, term_text
+from bayeslmm.formula.syntax import Bar, Call, Chain, ListLiteral, Name, Node, Offset, Power, Sum, Unary, Value, group_text, term_text
 from bayeslmm.formula.tokens import Cursor
 
 MAX_TERMS = 10_000
-MAX_ORDER = 16  # columns in one interaction: coding it looks at each of its 2^16 margins
+MAX_INTERACTION = 16  # columns in one interaction: coding it looks at each of its 2^16 margins
 Items = tuple[tuple[str, Node], ...]
 
 
@@ -57,7 +57,7 @@ def side_text(items: Items) -> str:
 # ------------------------------------------------------------------------------------------------------------------ count
 
 
-def demand_countable(cursor: Cursor, nodes: Iterable[Node]) -> int:
+def count_terms(cursor: Cursor, nodes: Iterable[Node]) -> int:
     """The number of terms; raises FormulaLimitError beyond 10,000 terms or 16 columns in an interaction."""
     total = 0
     for node in nodes:
@@ -66,9 +66,9 @@ def demand_countable(cursor: Cursor, nodes: Iterable[Node]) -> int:
         if total > MAX_TERMS:
             what = f"the formula has {total:,} terms" if total < 10**12 else "the formula has more than 10^12 terms"
             raise cursor.error_between(node.start, node.end, what, f"the limit is {MAX_TERMS:,}", FormulaLimitError)
-        if order > MAX_ORDER:
+        if order > MAX_INTERACTION:
             what = f"an interaction of {order:,} columns"
-            raise cursor.error_between(node.start, node.end, what, f"the limit is {MAX_ORDER}", FormulaLimitError)
+            raise cursor.error_between(node.start, node.end, what, f"the limit is {MAX_INTERACTION}", FormulaLimitError)
     return total
 
 
@@ -117,7 +117,7 @@ def _width(node: Node) -> int:
 Terms = dict[frozenset[str], tuple[str, ...]]  # the atoms of a term, unordered and ordered
 
 
-def expand(items: Items) -> Terms:
+def expand_summands(items: Items) -> Terms:
     """The terms of counted summands, by degree; the intercept is not among them."""
     terms: Terms = {}
     for sign, node in without_intercept(items):
@@ -131,7 +131,7 @@ def expand(items: Items) -> Terms:
 
 def _expand(node: Node) -> Terms:
     if isinstance(node, Sum):
-        return expand(node.items)
+        return expand_summands(node.items)
     if isinstance(node, Power):
         base = _expand(node.base)
         found = base
@@ -169,7 +169,7 @@ def _interact(left: Terms, right: Terms) -> Terms:
 # ---------------------------------------------------------------------------------------------------------------- columns
 
 
-def columns(node: Node, inside: bool = False) -> Iterator[str]:
+def columns_read(node: Node, inside: bool = False) -> Iterator[str]:
     """The columns that a node reads, in order, with repetitions. `inside` an expression a bare `pi` is the number."""
     if isinstance(node, Name):
         if not (inside and node.name in CONSTANTS and not node.quoted):
@@ -177,7 +177,7 @@ def columns(node: Node, inside: bool = False) -> Iterator[str]:
     else:
         deeper = inside or isinstance(node, Call | Offset | Unary)
         for part in _parts(node):
-            yield from columns(part, deeper)
+            yield from columns_read(part, deeper)
 
 
 def _parts(node: Node) -> Iterator[Node]:
@@ -198,7 +198,7 @@ def _parts(node: Node) -> Iterator[Node]:
     elif isinstance(node, Bar):
         yield from node.lefts
         yield node.group
-    elif isinstance(node, Listing):
+    elif isinstance(node, ListLiteral):
         yield from node.items
 
 
@@ -214,25 +214,25 @@ def bar_terms(cursor: Cursor, bars: list[Bar]) -> tuple[BarTerm, ...]:
     seen: dict[frozenset[str], set[frozenset[str]]] = {}
     total = 0
     for bar in bars:
-        structure = _demand_random(cursor, bar)
+        structure = _require_random(cursor, bar)
         items = flat_items(cursor, bar.lefts[0])
-        total += demand_countable(cursor, [node for _, node in without_intercept(items)]) + _count_groups(bar.group)
+        total += count_terms(cursor, [node for _, node in without_intercept(items)]) + _count_groups(bar.group)
         if total > MAX_TERMS:
             what = f"the random terms expand to {total:,} terms" if total < 10**12 else "the random terms expand to more than 10^12 terms"
             raise cursor.error_between(bar.start, bar.end, what, f"the limit is {MAX_TERMS:,}", FormulaLimitError)
-        _demand_shallow(cursor, bar)
-        terms = set(expand(items)) | ({frozenset[str]()} if has_intercept(items) else set())
+        _require_shallow(cursor, bar)
+        terms = set(expand_summands(items)) | ({frozenset[str]()} if has_intercept(items) else set())
         if not terms:
             raise cursor.error_between(bar.start, bar.end, "a random term without columns", "write (1 | g) or (0 + x | g)")
         lefts = _split(items) if bar.double else (side_text(items),)
         for group in _groups(bar.group):
-            _demand_sides_apart(cursor, bar, group)
-            _demand_new(cursor, bar, terms, seen.setdefault(frozenset(group), set()))
+            _require_sides_apart(cursor, bar, group)
+            _require_new(cursor, bar, terms, seen.setdefault(frozenset(group), set()))
             found.extend(BarTerm(structure, bar.order, left, group, f"{left} | {group_text(group)}") for left in lefts)
     return tuple(found)
 
 
-def _demand_random(cursor: Cursor, bar: Bar) -> str:
+def _require_random(cursor: Cursor, bar: Bar) -> str:
     name = bar.structure or "us"
     if len(bar.lefts) > 1 or name not in PLAIN:
         what = "coordinates of a spatial structure" if name not in PLAIN and "@" not in name else "several lists before the bar"
@@ -241,28 +241,28 @@ def _demand_random(cursor: Cursor, bar: Bar) -> str:
     return canonical(name, bar.order)
 
 
-def _demand_shallow(cursor: Cursor, bar: Bar) -> None:
+def _require_shallow(cursor: Cursor, bar: Bar) -> None:
     """The deepest interaction of `a/b/c` or `a:b:c` has all of its columns."""
-    size = len(set(columns(bar.group)))
-    if size > MAX_ORDER:
+    size = len(set(columns_read(bar.group)))
+    if size > MAX_INTERACTION:
         what = f"a grouping factor of {size:,} columns"
-        raise cursor.error_between(bar.start, bar.end, what, f"the limit is {MAX_ORDER}", FormulaLimitError)
+        raise cursor.error_between(bar.start, bar.end, what, f"the limit is {MAX_INTERACTION}", FormulaLimitError)
 
 
 def _split(items: Items) -> tuple[str, ...]:
     """The left sides that `||` stands for: one for each additive component, as in lme4."""
-    slopes = tuple(f"0 + {':'.join(term)}" for term in expand(items).values())
+    slopes = tuple(f"0 + {':'.join(term)}" for term in expand_summands(items).values())
     return ("1", *slopes) if has_intercept(items) else slopes
 
 
-def _demand_sides_apart(cursor: Cursor, bar: Bar, group: Group) -> None:
-    for name in columns(bar.lefts[0]):
+def _require_sides_apart(cursor: Cursor, bar: Bar, group: Group) -> None:
+    for name in columns_read(bar.lefts[0]):
         if name in group:
             what = f"{name!r} stands on both sides of the bar"
             raise cursor.error_between(bar.start, bar.end, what, f"write (1 | {group_text(group)}), or another column on the left")
 
 
-def _demand_new(cursor: Cursor, bar: Bar, terms: set[frozenset[str]], seen: set[frozenset[str]]) -> None:
+def _require_new(cursor: Cursor, bar: Bar, terms: set[frozenset[str]], seen: set[frozenset[str]]) -> None:
     twice = terms & seen
     if twice:
         shown = sorted(":".join(sorted(term)) or "1" for term in twice)[0]
@@ -289,7 +289,7 @@ def _count_groups(node: Node) -> int:
 def _groups(node: Node) -> list[Group]:
     """The grouping factors of what stands behind a bar: `a/b` is `a`, `a:b`."""
     if not isinstance(node, Chain):
-        return [tuple(columns(node))]
+        return [tuple(columns_read(node))]
     found = _groups(node.first)
     for operator, operand in node.rest:
         found = _combine_groups(operator, found, _groups(operand))

@@ -17,10 +17,10 @@ from bayeslmm.errors import FormulaError, FormulaLimitError
 from bayeslmm.formula.functions import RESERVED
 from bayeslmm.formula.syntax import Name
 
-WINDOW = 100  # characters of a long formula shown around the spot
+SHOWN_CHARACTERS = 100  # characters of a long formula shown around the spot
 
 
-def spotted(text: str, start: int, end: int, what: str, remedy: str = "", kind: type[FormulaError] = FormulaError) -> FormulaError:
+def error_at(text: str, start: int, end: int, what: str, remedy: str = "", kind: type[FormulaError] = FormulaError) -> FormulaError:
     """A FormulaError whose `where` is the text with characters start..end-1 underlined.
 
     >>> print(spotted("y ~ x + + z", 8, 9, "a term is missing before '+'").where)
@@ -28,25 +28,25 @@ def spotted(text: str, start: int, end: int, what: str, remedy: str = "", kind: 
         y ~ x + + z
                 ^
     """
-    first = max(0, start - WINDOW // 2)
-    last = min(len(text), first + WINDOW)
+    first = max(0, start - SHOWN_CHARACTERS // 2)
+    last = min(len(text), first + SHOWN_CHARACTERS)
     before, after = ("... " if first else ""), (" ..." if last < len(text) else "")
-    shown = "".join(map(visible, text[first:last]))
+    shown = "".join(map(visible_character, text[first:last]))
     marks = max(1, min(end, last) - start)
     return kind(what, f"\n    {before}{shown}{after}\n    {' ' * (len(before) + start - first)}{'^' * marks}", remedy)
 
 
-def visible(character: str) -> str:
+def visible_character(character: str) -> str:
     """The character, or one stand-in of the same width for white space and what would not show or would steer a terminal."""
     if character.isspace():
         return " "
     return "�" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") else character
 
 
-def named_character(character: str) -> str:
+def name_character(character: str) -> str:
     """A character with its code point, for one that may be invisible or look like another."""
     name = unicodedata.name(character, "a control character")
-    shown = f"{character!r} " if visible(character) == character else ""
+    shown = f"{character!r} " if visible_character(character) == character else ""
     return f"{shown}(U+{ord(character):04X} {name})"
 
 
@@ -94,7 +94,7 @@ _SEMANTICS = {
 
 def tokenize(text: str) -> tuple[Token, ...]:
     """The tokens of a text, an end token last. Errors: FormulaError with the spot, FormulaLimitError beyond 64 KB or a depth of 64."""
-    _demand_size(text)
+    _require_size(text)
     tokens: list[Token] = []
     depth: list[Token] = []
     at = 0
@@ -104,18 +104,18 @@ def tokenize(text: str) -> tuple[Token, ...]:
             raise _unknown(text, at)
         if match.lastgroup != "space":
             token = _token(text, match)
-            _demand_apart(text, tokens, token)
+            _require_apart(text, tokens, token)
             _follow_brackets(text, depth, token)
             tokens.append(token)
             at = token.end
         else:
             at = match.end()
     if depth:
-        raise spotted(text, depth[-1].start, depth[-1].end, "a bracket is not closed", f"close it with {_OPENING[depth[-1].text]!r}")
+        raise error_at(text, depth[-1].start, depth[-1].end, "a bracket is not closed", f"close it with {_OPENING[depth[-1].text]!r}")
     return (*tokens, Token("end", "", len(text), len(text)))
 
 
-def _demand_size(text: str) -> None:
+def _require_size(text: str) -> None:
     if not isinstance(text, str):
         raise FormulaError(f"a formula is a text, not {type(text).__name__}", "", 'write it as "y ~ x + (x | g)"')
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
@@ -127,7 +127,7 @@ def _token(text: str, match: re.Match[str]) -> Token:
     if kind == "name":
         end = _name_end(text, end)
         if "._" in found:
-            raise spotted(text, start, end, "a formula has no attributes", "a column of this name is quoted in backticks")
+            raise error_at(text, start, end, "a formula has no attributes", "a column of this name is quoted in backticks")
         return Token("name", text[start:end], start, end)
     if kind == "quoted":
         return Token("quoted", found[1:-1].replace("``", "`"), start, end)
@@ -135,7 +135,7 @@ def _token(text: str, match: re.Match[str]) -> Token:
         return Token("string", found[1:-1], start, end)
     if kind == "number":
         if len(found) > MAX_DIGITS:
-            raise spotted(text, start, end, f"a number with {len(found)} characters", "round it", FormulaLimitError)
+            raise error_at(text, start, end, f"a number with {len(found)} characters", "round it", FormulaLimitError)
         return Token("number", found, start, end)
     return Token("op", found, start, end)
 
@@ -147,11 +147,15 @@ def _name_end(text: str, end: int) -> int:
     return end
 
 
-def _demand_apart(text: str, tokens: list[Token], token: Token) -> None:
+def _require_apart(text: str, tokens: list[Token], token: Token) -> None:
     """Refuse `2x`, `f"..."` and `a``b`: two words that touch."""
     if tokens and token.kind != "op" and tokens[-1].kind != "op" and tokens[-1].end == token.start:
-        raise spotted(
-            text, token.start, token.end, f"an operator is missing before {shown(token)}", "separate terms by an operator such as +"
+        raise error_at(
+            text,
+            token.start,
+            token.end,
+            f"an operator is missing before {describe_token(token)}",
+            "separate terms by an operator such as +",
         )
 
 
@@ -159,23 +163,25 @@ def _follow_brackets(text: str, depth: list[Token], token: Token) -> None:
     if token.says(*_OPENING):
         depth.append(token)
         if len(depth) > MAX_DEPTH:
-            raise spotted(text, token.start, token.end, f"more than {MAX_DEPTH} nested brackets", "simplify the formula", FormulaLimitError)
+            raise error_at(
+                text, token.start, token.end, f"more than {MAX_DEPTH} nested brackets", "simplify the formula", FormulaLimitError
+            )
     elif token.says(*_CLOSING) and (not depth or _OPENING[depth.pop().text] != token.text):
-        raise spotted(text, token.start, token.end, f"{token.text!r} closes nothing", "balance the brackets")
+        raise error_at(text, token.start, token.end, f"{token.text!r} closes nothing", "balance the brackets")
 
 
 def _unknown(text: str, at: int) -> FormulaError:
     if text.startswith("``", at):
-        return spotted(text, at, at + 2, "a name in backticks is empty", "write the name of a column between the backticks")
+        return error_at(text, at, at + 2, "a name in backticks is empty", "write the name of a column between the backticks")
     if text[at] == "." and at and (text[at - 1].isalnum() or text[at - 1] in ")_]`"):
-        return spotted(text, at, at + 1, "a formula has no attributes", "a column with a dot in its name is quoted in backticks")
+        return error_at(text, at, at + 1, "a formula has no attributes", "a column with a dot in its name is quoted in backticks")
     what, remedy = _SEMANTICS.get(
-        text[at], (f"the character {named_character(text[at])} has no meaning in a formula", "quote strange names in backticks")
+        text[at], (f"the character {name_character(text[at])} has no meaning in a formula", "quote strange names in backticks")
     )
-    return spotted(text, at, at + 1, what, remedy)
+    return error_at(text, at, at + 1, what, remedy)
 
 
-def shown(token: Token) -> str:
+def describe_token(token: Token) -> str:
     """A token as an error names it."""
     return "the end" if token.kind == "end" else repr(token.text)
 
@@ -223,7 +229,7 @@ class Cursor:
         """Take the bare name of a column."""
         token = self.next()
         if token.kind not in ("name", "quoted"):
-            raise self.error(token, f"{role} is missing before {shown(token)}", "name a column")
+            raise self.error(token, f"{role} is missing before {describe_token(token)}", "name a column")
         if self.token.says("("):
             raise self.error(token, f"{role} is a function of columns here", "compute the column beforehand and name it")
         if token.kind == "name" and token.text in RESERVED:
@@ -242,10 +248,10 @@ class Cursor:
 
     def error_between(self, start: int, end: int, what: str, remedy: str = "", kind: type[FormulaError] = FormulaError) -> FormulaError:
         """An error at characters start..end-1."""
-        return spotted(self.text, start, end, what, remedy, kind)
+        return error_at(self.text, start, end, what, remedy, kind)
 
-    def demand_end(self) -> None:
+    def require_end(self) -> None:
         """Raise if anything is left."""
         token = self.token
         if token.kind != "end":
-            raise self.error(token, f"{shown(token)} is out of place", "separate terms by an operator such as +")
+            raise self.error(token, f"{describe_token(token)} is out of place", "separate terms by an operator such as +")

@@ -12,13 +12,13 @@ _DOT = re.compile(r"(?<![\w.`])\.(?![\w.`(])")
 _QUOTES = "`'\""
 
 
-def updated_formula(old: Formula, change: str) -> str:
+def update_formula(old: Formula, change: str) -> str:
     """The text of a new formula.
 
     change : `". ~ . + x - z"`, `"~ . - (x | g)"`, `"log(.) ~ ."`; random terms and offsets are taken away by writing them
     Raises FormulaError for a random term or an offset that is not there to be taken away.
 
-    >>> updated_formula(parse_formula("y ~ x + (x | g)"), ". ~ . + z - (x | g) + (1 | g)")
+    >>> update_formula(parse_formula("y ~ x + (x | g)"), ". ~ . + z - (x | g) + (1 | g)")
     'y ~ 1 + x + z + (1 | g)'
     """
     if not isinstance(change, str):
@@ -30,46 +30,46 @@ def updated_formula(old: Formula, change: str) -> str:
     offsets: list[str] = []
     for sign, piece in _summands(right):
         if piece == ".":
-            _demand(sign == "+", "a dot cannot be taken away", change)
+            _require(sign == "+", "a dot cannot be taken away", change)
             fixed.append(("+ " if fixed else "") + old.fixed)
             bars += [term for term in old.random if term not in bars]
             offsets += old.offsets
         elif _has_bar(piece):
-            bars = _changed(bars, sign, parse_formula(f"{old.response} ~ {piece}").random)
+            bars = _change_bars(bars, sign, parse_formula(f"{old.response} ~ {piece}").random)
         elif piece.startswith("offset(") and piece.endswith(")"):
-            offsets = _without(offsets, piece[7:-1], change) if sign == "-" else [*offsets, piece[7:-1]]
+            offsets = _drop_offsets(offsets, piece[7:-1], change) if sign == "-" else [*offsets, piece[7:-1]]
         else:
             fixed.append(f"{sign} {piece}" if fixed or sign == "-" else piece)
     parts = [" ".join(fixed) or "1", *(f"offset({text})" for text in offsets), *map(bar_text, bars)]
     return f"{response} ~ {' + '.join(parts)}"
 
 
-def _changed(bars: list[BarTerm], sign: str, given: tuple[BarTerm, ...]) -> list[BarTerm]:
+def _change_bars(bars: list[BarTerm], sign: str, given: tuple[BarTerm, ...]) -> list[BarTerm]:
     if sign == "+":
         return [*bars, *(term for term in given if term not in bars)]
     for term in given:
         there = ", ".join(map(bar_text, bars)) or "none"
-        _demand(term in bars, f"the model has no term {bar_text(term)}", f"random terms: {there}")
+        _require(term in bars, f"the model has no term {bar_text(term)}", f"random terms: {there}")
     return [term for term in bars if term not in given]
 
 
-def _without(offsets: list[str], text: str, change: str) -> list[str]:
+def _drop_offsets(offsets: list[str], text: str, change: str) -> list[str]:
     plain = [re.sub(r"\s", "", known) for known in offsets]
-    _demand(re.sub(r"\s", "", text) in plain, f"the model has no offset({text})", change)
+    _require(re.sub(r"\s", "", text) in plain, f"the model has no offset({text})", change)
     at = plain.index(re.sub(r"\s", "", text))
     return offsets[:at] + offsets[at + 1 :]
 
 
-def _demand(fine: bool, what: str, where: str) -> None:
+def _require(fine: bool, what: str, where: str) -> None:
     if not fine:
         raise FormulaError(what, where, 'write a change such as ". ~ . + x"')
 
 
 def _sides(change: str) -> tuple[str, str]:
     parts = _cut(change, "~")
-    _demand(len(parts) <= 2, "the change has more than one ~", change)
+    _require(len(parts) <= 2, "the change has more than one ~", change)
     left, right = parts if len(parts) == 2 else ["", parts[0]]
-    _demand(bool(right.strip()), "the right side is empty", change)
+    _require(bool(right.strip()), "the right side is empty", change)
     return left.strip(), right
 
 

@@ -26,7 +26,7 @@ import pandas as pd
 from scipy import stats
 from scipy.optimize import minimize
 
-from bayeslmm._arrays import Array, generator, seeded
+from bayeslmm._arrays import Array, generator, seed_sequence
 from bayeslmm.errors import InferenceError
 from bayeslmm.estimate.estimate import search
 from bayeslmm.inference import _doors as doors
@@ -35,7 +35,7 @@ from bayeslmm.inference.influence import leverage
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
 from bayeslmm.model.fit import Fit
-from bayeslmm.results.fitted import population
+from bayeslmm.results.fitted import population_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class VarianceParts:
 def variance_parts(fit: Fit) -> VarianceParts:
     """What a new row's variance is made of: `var(X alpha)`, the mean of `z' D z`, the mean of `R_ii`."""
     design = fit.design
-    fixed = population(fit) - (0.0 if design.offset is None else design.offset)
+    fixed = population_mean(fit) - (0.0 if design.offset is None else design.offset)
     random = 0.0
     for term, D in zip(design.terms, fit.covariances, strict=True):
         own = np.einsum("na,ab,nb->n", term.Z, D, term.Z)
@@ -185,7 +185,7 @@ def simulated_residuals(fit: Fit, n: int = 250, seed: int | None = None) -> Simu
     simulations = fit.simulate(int(n), seed=seed).to_numpy()
     observed = fit.design.y
     below, upto = (simulations < observed[:, None]).sum(axis=1), (simulations <= observed[:, None]).sum(axis=1)
-    jitter = np.random.default_rng(seeded(seed).spawn(int(n) + 1)[-1]).uniform(size=len(observed))
+    jitter = np.random.default_rng(seed_sequence(seed).spawn(int(n) + 1)[-1]).uniform(size=len(observed))
     values = (below + jitter * (upto - below + 1)) / (n + 1)
     return SimulatedResiduals(values, fit.fitted(level="population"), simulations, observed)
 

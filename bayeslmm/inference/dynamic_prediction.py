@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, frozen, frozen_codes
-from bayeslmm._validation import demand_one_of
-from bayeslmm.data.columns import numbers
+from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
+from bayeslmm._validation import require_one_of
+from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.grouping import GroupingFactor
@@ -28,14 +28,14 @@ from bayeslmm.likelihood.prediction import conditional_modes, row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_rows
 from bayeslmm.model.fit import Fit
-from bayeslmm.results.predict import Rows, new_place, new_rows, quantile, row_labels, table
+from bayeslmm.results.predict import NewData, encode_new_rows, new_residual_index, prediction_frame, row_labels, t_quantile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Extended:
     """Rows to predict with codes among all levels, and the problem of the fit's rows and the observed new ones."""
 
-    rows: Rows
+    rows: NewData
     codes: tuple[Codes, ...]
     place: ResidualIndex | None
     problem: Problem
@@ -56,7 +56,7 @@ def predict_dynamic(fit: Fit, newdata: Any, interval: str | None = None, conf_le
     True
     """
     if interval is not None:
-        demand_one_of(interval, ("confidence", "prediction"), "interval")
+        require_one_of(interval, ("confidence", "prediction"), "interval")
     _demand_possible(fit)
     found = _extended(fit, newdata, offset)
     estimate, mean, outcome = _structured(found) if fit.problem.structured is not None else _independent(found)
@@ -64,9 +64,9 @@ def predict_dynamic(fit: Fit, newdata: Any, interval: str | None = None, conf_le
     columns = {"estimate": estimate}
     if interval is not None:
         error = np.sqrt(np.maximum(mean if interval == "confidence" else outcome + unseen, 0.0))
-        half = quantile(conf_level) * error
+        half = t_quantile(conf_level) * error
         columns |= {"std_error": error, "conf_low": estimate - half, "conf_high": estimate + half}
-    return table(columns, found.rows, 5)
+    return prediction_frame(columns, found.rows, 5)
 
 
 def _demand_possible(fit: Fit) -> None:
@@ -116,7 +116,7 @@ def _unseen(fit: Fit, found: _Extended) -> Array:
 
 def _extended(fit: Fit, newdata: Any, offset: Any) -> _Extended:
     design = fit.design
-    rows = new_rows(fit, newdata, level="conditional" if design.terms else "population", new_levels="population", offset=offset)
+    rows = encode_new_rows(fit, newdata, level="conditional" if design.terms else "population", new_levels="population", offset=offset)
     y = _outcomes(fit, newdata, len(rows.X))
     subject = _subject_labels(fit, newdata, len(rows.X))
     labels = [design.encoding.labels(newdata, i) for i in range(len(design.terms))]
@@ -127,7 +127,7 @@ def _extended(fit: Fit, newdata: Any, offset: Any) -> _Extended:
         new |= ~np.isin(subject.astype(str), design.residual.subject.levels.astype(str))
     added = np.flatnonzero(np.isfinite(y) & new & ~rows.missing)
     without = rows.X @ fit.fixef_kept
-    place, absent = new_place(fit, newdata, without) if fit.problem.structured is not None else (None, np.zeros(len(y), bool))
+    place, absent = new_residual_index(fit, newdata, without) if fit.problem.structured is not None else (None, np.zeros(len(y), bool))
     added = added[~absent[added]]
     groups = [_grown(term.group, own, added) for term, own in zip(design.terms, labels, strict=True)]
     residual = None if design.residual is None else _grown(design.residual.subject, subject, added)
@@ -175,7 +175,7 @@ def _grown(factor: GroupingFactor, labels: NDArray[np.object_], added: Codes) ->
     levels[: factor.size] = factor.levels
     levels[factor.size :] = extra
     codes = np.concatenate([factor.codes, [known[str(label)] for label in labels[added]]])
-    return replace(factor, levels=levels, codes=frozen_codes(codes))
+    return replace(factor, levels=levels, codes=freeze_codes(codes))
 
 
 def _codes(factor: GroupingFactor, labels: NDArray[np.object_]) -> Codes:
@@ -188,12 +188,12 @@ def _weights(fit: Fit, newdata: Any, n: int) -> Array:
     name = fit.design.spec.weights
     if fit.design.weights is None or name is None or name not in read_table(newdata, ()).names:
         return np.full(n, 1.0 / fit.design.weight_scale)
-    return np.asarray(numbers(read_table(newdata, (name,)).series(name), name).values / fit.design.weight_scale)
+    return np.asarray(series_numbers(read_table(newdata, (name,)).series(name), name).values / fit.design.weight_scale)
 
 
 def _stacked(
     design: Design,
-    rows: Rows,
+    rows: NewData,
     y: Array,
     weights: Array,
     added: Codes,
@@ -204,10 +204,10 @@ def _stacked(
     """The design of the fit with rows added."""
 
     def both(own: Array | None, more: Array | None) -> Array | None:
-        return None if own is None or more is None else frozen(np.concatenate([own, more[added]]))
+        return None if own is None or more is None else freeze(np.concatenate([own, more[added]]))
 
     terms = tuple(
-        replace(term, group=group, Z=frozen(np.concatenate([term.Z, Z[added]])))
+        replace(term, group=group, Z=freeze(np.concatenate([term.Z, Z[added]])))
         for term, group, Z in zip(design.terms, groups, rows.Zs, strict=True)
     )
     residual = design.residual
@@ -218,15 +218,15 @@ def _stacked(
             subject=subject,
             visit=_joined(residual.visit, place.place, added),
             coords=both(residual.coords, place.coords) if residual.visit is None else None,
-            group=None if group is None else replace(group, codes=frozen_codes(np.concatenate([group.codes, place.group[added]]))),
+            group=None if group is None else replace(group, codes=freeze_codes(np.concatenate([group.codes, place.group[added]]))),
         )
     variance = design.variance
     if variance and len(added):
         raise PredictionError("outcomes cannot be added to a model with a variance function", "variance=", "use fit.predict")
     return replace(
         design,
-        y=frozen(np.concatenate([design.y, y[added]])),
-        X=frozen(np.concatenate([design.X, rows.X[added]])),
+        y=freeze(np.concatenate([design.y, y[added]])),
+        X=freeze(np.concatenate([design.X, rows.X[added]])),
         weights=both(design.weights, weights),
         offset=both(design.offset, rows.offset),
         terms=terms,
@@ -236,4 +236,4 @@ def _stacked(
 
 
 def _joined(own: Codes | None, more: Codes | None, added: Codes) -> Codes | None:
-    return None if own is None or more is None else frozen_codes(np.concatenate([own, more[added]]))
+    return None if own is None or more is None else freeze_codes(np.concatenate([own, more[added]]))

@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import demand_one_of
+from bayeslmm._validation import require_one_of
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
 from bayeslmm.estimate.estimate import search
@@ -224,7 +224,7 @@ def influence(
     >>> fit.influence("Subject").columns.tolist()
     ['level', 'Intercept', 'Days', 'cooks_distance']
     """
-    demand_one_of(values, ("estimates", "dfbetas"), "values")
+    require_one_of(values, ("estimates", "dfbetas"), "values")
     if group is None:
         return _rows(fit)
     demand_likelihood(fit, "influence of groups")

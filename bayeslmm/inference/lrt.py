@@ -22,16 +22,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bayeslmm._arrays import Array, frozen, generator
+from bayeslmm._arrays import Array, freeze, generator
 from bayeslmm.covariance.registry import make
 from bayeslmm.data.design import Design, RandomTerm
-from bayeslmm.data.model_matrix import Term, expand
+from bayeslmm.data.model_matrix import Term, expand_text
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.likelihood.criterion import Method, one_thread
 from bayeslmm.likelihood.problem import Problem, build_problem
-from bayeslmm.results.simulate import simulated
+from bayeslmm.results.simulate import simulate_frame
 
 DRAWS = 20_000
 """Draws for a cone of 3 x 3 matrices or larger."""
@@ -268,7 +268,7 @@ def _droppable(term: RandomTerm) -> list[Term]:
     """Variables that can leave a term: those in no interaction with others there; none where the structure needs all its columns."""
     if term.covariance.name not in ("us", "un", "diag"):
         return []
-    own = [t for t in expand(term.spec.left) if t.atoms]
+    own = [t for t in expand_text(term.spec.left) if t.atoms]
     return [t for t in own if not any(set(t.atoms) < set(o.atoms) for o in own)]
 
 
@@ -322,10 +322,10 @@ def bootstrap_lrt(small: Fitted, large: Fitted, n: int = 1000, seed: int | None 
     found = [fit_reweighted(f.problem, method)[1] for f in (small, large)]
     observed = found[0].criterion - found[1].criterion
     problem, null = small.problem, found[0]
-    responses = simulated(problem, null.alpha, null.theta, null.sigma, n, seed)
+    responses = simulate_frame(problem, null.alpha, null.theta, null.sigma, n, seed)
     draws, failed = [], 0
     for name in responses:
-        y = frozen(responses[name].to_numpy())
+        y = freeze(responses[name].to_numpy())
         try:
             draws.append(_criterion(problem, y, method, null.x) - _criterion(large.problem, y, method, found[1].x))
         except (BayesLMMError, np.linalg.LinAlgError):

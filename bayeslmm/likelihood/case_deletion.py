@@ -66,7 +66,7 @@ def delete_levels(problem: Problem, point: CriterionPoint, codes: Codes, size: i
         begin = bounds[levels.start]
         rows = order[begin : bounds[levels.stop]]
         Zs, groups = [term.Z[rows] for term in design.terms], [term.group.codes[rows] for term in design.terms]
-        seen = PredictorRows(problem, state, Xy[rows], Zs, groups).seen()
+        seen = PredictorRows(problem, state, Xy[rows], Zs, groups).projected()
         alpha = state.solution.alpha[0]
         left = np.column_stack([seen.Xy[:, :p], seen.Xy[:, p] - seen.Xy[:, :p] @ alpha])
         root = None if weights is None else np.sqrt(weights[rows])

@@ -65,7 +65,7 @@ class Problem:
         kernel = self.criterion.kernel
         return kernel if isinstance(kernel, BlockDiagonalKernel) else None
 
-    def escaping(self, x: Array) -> bool:
+    def diverging(self, x: Array) -> bool:
         """Whether a shape parameter on an unconstrained axis has left for infinity: a correlation at its bound, to four digits."""
         return bool(np.any(np.abs(x[self.shapes]) > CORRELATION_LIMIT))
 
@@ -169,7 +169,7 @@ def problem_from_sums(design: Design, standardization: Standardization, cross: C
 def _start(kernel: RandomEffectsKernel) -> Array:
     """Near the optimum where sums tell where that is, else relative variances of 1."""
     parameters, cross = kernel.parameters, kernel.cross
-    near = moment_start(parameters, cross) if kernel.few is None else scoring_start(kernel.few, cross.n - cross.p)
+    near = moment_start(parameters, cross) if kernel.dense is None else scoring_start(kernel.dense, cross.n - cross.p)
     return np.concatenate([*(term.covariance.start() for term in parameters.terms), np.zeros(0)]) if near is None else near
 
 

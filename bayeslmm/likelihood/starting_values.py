@@ -29,7 +29,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.covariance.spatial import Located
+from bayeslmm.covariance.spatial import SpatialCovariance
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.parameters import RandomParameters
@@ -291,7 +291,7 @@ def residual_start(design: Design, structure: ResidualStructure, residual: Array
     if not isinstance(structure, GroupedStructure):
         return np.zeros(structure.size)
     plain = np.tile(structure.covariance.start(), (structure.groups, 1))
-    if mixed or isinstance(structure.covariance, Located) or not isinstance(structure, VisitStructure):
+    if mixed or isinstance(structure.covariance, SpatialCovariance) or not isinstance(structure, VisitStructure):
         return structure.unpadded(plain)[1]
     term = design.residual
     assert term is not None and term.visit is not None

@@ -17,12 +17,12 @@ import pandas as pd
 
 from bayeslmm.datasets import load_dataset
 from bayeslmm.errors import SpecificationError, StoreError
-from bayeslmm.formula.update import updated_formula
+from bayeslmm.formula.update import update_formula
 from bayeslmm.model.lmm import LMM
 from bayeslmm.partitions.partitions import Partitions
 from bayeslmm.partitions.sums import sum_partitions
-from bayeslmm.results.fitted import whole_frame
-from bayeslmm.specification.model_spec import Said
+from bayeslmm.results.fitted import as_pandas
+from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 from bayeslmm.specification.spec_file import SpecFile
 from bayeslmm.specification.toml import mmrm_spec, read_spec, write_spec
@@ -89,7 +89,7 @@ def _factored(data: Any, file: SpecFile) -> Any:
     """The data with the columns of the table `[factors]` as categories."""
     if not file.factors:
         return data
-    frame = whole_frame(data)
+    frame = as_pandas(data)
     columns = {}
     for column, levels in file.factors:
         if column not in frame.columns:
@@ -119,7 +119,7 @@ class PartitionedLMM(LMM):
     """
 
     @classmethod
-    def reading(cls, said: Said, partitions: Partitions) -> PartitionedLMM:
+    def reading(cls, said: ModelArguments, partitions: Partitions) -> PartitionedLMM:
         """Read the partitions and add them up."""
         model = cls.__new__(cls)
         model.said, model.counting, model.subjects, model._data, model.file = said, "lme4", None, partitions, None
@@ -133,7 +133,7 @@ class PartitionedLMM(LMM):
 
     def updated(self, formula: str | None = None, data: Any = None, changes: Mapping[str, Any] | None = None) -> LMM:
         """The model with another formula, data or arguments; other data are a frame, or partitions again."""
-        text = self.said.formula if formula is None else updated_formula(self.spec.formula, formula)
+        text = self.said.formula if formula is None else update_formula(self.spec.formula, formula)
         said = self.said.changed(text, dict(changes or {}))
         if data is None or isinstance(data, Partitions):
             return PartitionedLMM.reading(said, self._data if data is None else data)
@@ -182,7 +182,7 @@ def from_partitions(
     >>> round(fit.criterion, 4), fit.nobs
     (1743.6283, 180)
     """
-    said = Said(formula, None, None, weights, offset, contrasts, relationship, priors, missing, check, functions)
+    said = ModelArguments(formula, None, None, weights, offset, contrasts, relationship, priors, missing, check, functions)
     source = Partitions(partitions) if rows is None else Partitions(partitions, rows)
     return PartitionedLMM.reading(said, source)
 

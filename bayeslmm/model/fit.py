@@ -12,8 +12,8 @@ from bayeslmm.model import _fit_doors as doors
 from bayeslmm.model.summary import Summary, summarise
 from bayeslmm.model.tidy import tidy_table
 from bayeslmm.results.estimates import Estimates
-from bayeslmm.results.fitted import beside, fitted_values, own_columns, residuals, whole_frame
-from bayeslmm.results.predict import demand_outcomes, predict
+from bayeslmm.results.fitted import as_pandas, augment_columns, fitted_values, join_columns, residuals
+from bayeslmm.results.predict import predict_rows, require_outcomes
 from bayeslmm.results.random_effects import coefficient_frames, mode_frames, sd_frames
 from bayeslmm.results.store import save
 
@@ -79,15 +79,15 @@ class Fit(Estimates):
         ['Reaction', 'Days', 'Subject', 'fitted', 'fixed', 'resid', 'pearson']
         """
         if data is None:
-            return beside(self.design.frame, own_columns(self))
-        frame = whole_frame(data)
+            return join_columns(self.design.frame, augment_columns(self))
+        frame = as_pandas(data)
         columns = {
             "fitted": self.predict(data, new_levels="population")["estimate"],
             "fixed": self.predict(data, level="population")["estimate"],
         }
         if set(self.design.encoding.response_atom.columns) <= set(map(str, frame.columns)):
             columns["resid"] = self.design.encoding.response(data) - columns["fitted"]
-        return beside(frame, columns)
+        return join_columns(frame, columns)
 
     # -- random effects and rows ---------------------------------------------------------------------------------------------------------
 
@@ -162,9 +162,9 @@ class Fit(Estimates):
         [283.4, 295.1, 388.8]
         """
         if observed:
-            demand_outcomes(newdata, level)
+            require_outcomes(newdata, level)
             return cast("pd.DataFrame", doors.infer("predict_dynamic", self, newdata, interval, conf_level, offset=offset))
-        return predict(self, newdata, level=level, interval=interval, conf_level=conf_level, new_levels=new_levels, offset=offset)
+        return predict_rows(self, newdata, level=level, interval=interval, conf_level=conf_level, new_levels=new_levels, offset=offset)
 
     def contrast_rows(self, newdata: Any) -> Array:
         """X over the columns kept for new rows, (n, p).

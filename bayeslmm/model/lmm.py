@@ -15,18 +15,18 @@ import numpy as np
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import demand_one_of
+from bayeslmm._validation import require_one_of
 from bayeslmm.data.build import build_design
 from bayeslmm.data.design import Design
 from bayeslmm.errors import ConvergenceError, SpecificationError
 from bayeslmm.estimate.reweighting import fit_reweighted
-from bayeslmm.formula.update import updated_formula
+from bayeslmm.formula.update import update_formula
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.model import _doors as doors
 from bayeslmm.model.fit import Fit
-from bayeslmm.results.estimates import Counting
-from bayeslmm.results.simulate import new_response, parameters_of, simulated
-from bayeslmm.specification.model_spec import Said
+from bayeslmm.results.estimates import CountingRule
+from bayeslmm.results.simulate import new_response, parameters_of, simulate_frame
+from bayeslmm.specification.model_spec import ModelArguments
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,14 +91,14 @@ class LMM:
         functions: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         self._start(
-            Said(formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions),
+            ModelArguments(formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions),
             data,
             "lme4",
             None,
         )
 
     @classmethod
-    def of(cls, said: Said, data: Any, counting: Counting = "lme4", subjects: int | None = None) -> LMM:
+    def of(cls, said: ModelArguments, data: Any, counting: CountingRule = "lme4", subjects: int | None = None) -> LMM:
         """The model of what was said.
 
         counting : by whose rule `aic` and `bic` count, "lme4", "mmrm" or "sas"; subjects : how many `bic` counts, where not those with rows
@@ -116,7 +116,7 @@ class LMM:
         spec: ModelSpec,
         data: Any,
         *,
-        counting: Counting = "lme4",
+        counting: CountingRule = "lme4",
         weights: Any = None,
         offset: Any = None,
         relationship: Mapping[str, Any] | None = None,
@@ -128,12 +128,12 @@ class LMM:
         >>> blm.LMM.from_spec(model.spec, sleepstudy).fit().criterion == fit.criterion
         True
         """
-        said = Said.of_spec(spec, weights=weights, offset=offset, relationship=relationship, functions=functions)
+        said = ModelArguments.of_spec(spec, weights=weights, offset=offset, relationship=relationship, functions=functions)
         model = cls.__new__(cls)
         model._start(said, data, counting, subjects, spec)
         return model
 
-    def _start(self, said: Said, data: Any, counting: Counting, subjects: int | None, spec: ModelSpec | None = None) -> None:
+    def _start(self, said: ModelArguments, data: Any, counting: CountingRule, subjects: int | None, spec: ModelSpec | None = None) -> None:
         self.said, self.counting, self.subjects, self._data = said, counting, subjects, data
         self.file: Any = None
         self.design: Design = build_design(said.spec() if spec is None else spec, data, **said.arrays())
@@ -154,12 +154,12 @@ class LMM:
         1751.9393
         """
         name = method.upper() if isinstance(method, str) else method
-        demand_one_of(name, METHODS, "method")
+        require_one_of(name, METHODS, "method")
         begin = time.perf_counter()
         if name == "MAP":
             problem, found = self.problem, doors.bayes("map_estimate", self)
         else:
-            self.design.demand_identified()
+            self.design.require_identified()
             problem, found = fit_reweighted(self.problem, "REML" if name == "REML" else "ML")
         fit = Fit(self, problem, found, time.perf_counter() - begin)
         if not np.isfinite(found.criterion):
@@ -221,7 +221,7 @@ class LMM:
     def simulated(self, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame:
         """`simulate` with the parameters of the columns kept, as a fit has them."""
         scale = np.sqrt(self.design.weight_scale)
-        return simulated(self.problem, alpha, theta * scale, sigma / scale, nsim, seed)
+        return simulate_frame(self.problem, alpha, theta * scale, sigma / scale, nsim, seed)
 
     # -- what was built ------------------------------------------------------------------------------------------------------------------
 
@@ -326,7 +326,7 @@ class LMM:
         >>> model.updated(". ~ . + log1p(Days)").coef_names
         ['Intercept', 'Days', 'log1p(Days)']
         """
-        text = self.said.formula if formula is None else updated_formula(self.spec.formula, formula)
+        text = self.said.formula if formula is None else update_formula(self.spec.formula, formula)
         said = self.said.changed(text, dict(changes or {}))
         return LMM.of(said, self._data if data is None else data, self.counting, self.subjects)
 
@@ -396,7 +396,7 @@ class LMM:
         >>> print(model.to_sas("sleepstudy").splitlines()[3].strip())
         random intercept Days / type=un subject=Subject;
         """
-        demand_one_of(method, ("REML", "ML"), "method")
+        require_one_of(method, ("REML", "ML"), "method")
         return doors.to_sas(self, data=data, method=method, df=df)
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -410,5 +410,5 @@ class LMM:
 
 
 def _restricted(method: str) -> bool:
-    demand_one_of(method, ("REML", "ML"), "method")
+    require_one_of(method, ("REML", "ML"), "method")
     return method == "REML"

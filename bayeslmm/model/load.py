@@ -18,8 +18,8 @@ from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.model import _doors as doors
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
-from bayeslmm.results.store import Arrays, demand_same_criterion, open_design, open_estimate, open_frame, read_container, untold
-from bayeslmm.specification.model_spec import Said
+from bayeslmm.results.store import Arrays, from_json, open_design, open_estimate, open_frame, read_archive, require_same_criterion
+from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 
 
@@ -34,7 +34,7 @@ def load(path: str | Path, functions: Mapping[str, Callable[..., Any]] | None = 
     >>> fit.save("sleepstudy.fit"); blm.load("sleepstudy.fit").fixef.equals(fit.fixef)
     True
     """
-    content, arrays = read_container(as_path(path))
+    content, arrays = read_archive(as_path(path))
     try:
         return _opened(content, arrays, dict(functions or {}), str(path))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -42,7 +42,7 @@ def load(path: str | Path, functions: Mapping[str, Callable[..., Any]] | None = 
 
 
 def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]], path: str) -> Any:
-    said = untold(content["said"])
+    said = from_json(content["said"])
     absent = [name for name in said["functions"] if name not in functions]
     if absent:
         raise StoreError(
@@ -59,11 +59,11 @@ def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callab
         return doors.bayes("open_posterior", model, content, arrays, path)
     estimate = open_estimate(content["estimate"], arrays)
     problem = build_problem(model.design, arrays.get("fitted"))
-    demand_same_criterion(problem, estimate, path)
+    require_same_criterion(problem, estimate, path)
     return Fit(model, problem, estimate, content["elapsed"])
 
 
-def _with_blank_rows(frame: pd.DataFrame, said: Said, place: Codes) -> tuple[pd.DataFrame, Said]:
+def _with_blank_rows(frame: pd.DataFrame, said: ModelArguments, place: Codes) -> tuple[pd.DataFrame, ModelArguments]:
     """The rows used with those gone before them, without which the order of the rows would be another."""
     residual = said.spec().residual
     assert residual is not None
@@ -72,9 +72,9 @@ def _with_blank_rows(frame: pd.DataFrame, said: Said, place: Codes) -> tuple[pd.
     return frame, replace(said, weights=weights, offset=offset)
 
 
-def _said(said: dict[str, Any], content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]]) -> Said:
+def _said(said: dict[str, Any], content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]]) -> ModelArguments:
     """What was said, with the arrays that stood beside it, over the rows used."""
-    whole = Said(
+    whole = ModelArguments(
         said["formula"],
         said["residual"],
         said["variance"],

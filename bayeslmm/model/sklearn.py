@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import demand_one_of
+from bayeslmm._validation import require_one_of
 from bayeslmm.data.expressions import read_atom
 from bayeslmm.errors import DataError, DependencyError, PredictionError, SpecificationError
 from bayeslmm.formula.parse import parse_formula
 from bayeslmm.model.lmm import LMM
-from bayeslmm.results.fitted import whole_frame
+from bayeslmm.results.fitted import as_pandas
 
 if TYPE_CHECKING:
     from bayeslmm.model.fit import Fit
@@ -126,7 +126,7 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         >>> regressor.predict({"Days": [10], "Subject": ["308"]}).round(2).tolist()
         [450.33]
         """
-        demand_one_of(output, OUTPUTS, "output")
+        require_one_of(output, OUTPUTS, "output")
         if not hasattr(self, "fit_"):
             raise UnfittedError("this LMMRegressor has not been fitted", "predict", "call fit(X, y) first")
         table = self.fit_.predict(_named(X), self.level, interval, conf_level, self.new_levels)
@@ -163,7 +163,7 @@ def response_name(formula: str, functions: frozenset[str] = frozenset()) -> str:
 def _named(X: Any) -> pd.DataFrame:
     if isinstance(X, np.ndarray | list | tuple):
         raise DataError(f"X is a {type(X).__name__}, which has no column names", "X", "give a pandas or polars frame")
-    return whole_frame(X)
+    return as_pandas(X)
 
 
 def _column(y: Any, rows: int) -> Any:

@@ -16,8 +16,8 @@ import pandas as pd
 from bayeslmm.model import _fit_doors as doors
 from bayeslmm.model.tidy import fixed_tests
 from bayeslmm.results.fitted import residuals
-from bayeslmm.results.random_effects import Entry, entries
-from bayeslmm.results.render import Table, describe_checks, digits, html_of, p_text, signed, text_of
+from bayeslmm.results.random_effects import VarCorrRow, varcorr_rows
+from bayeslmm.results.render import TextTable, align_digits, describe_checks, format_p, format_signed, html_of, text_of
 
 if TYPE_CHECKING:
     from bayeslmm.results.estimates import Estimates
@@ -104,7 +104,7 @@ class Summary:
 
     title: str
     facts: tuple[tuple[str, str], ...]
-    tables: tuple[Table, ...]
+    tables: tuple[TextTable, ...]
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -152,73 +152,73 @@ def _facts(fit: Estimates) -> tuple[tuple[str, str], ...]:
     return tuple(facts)
 
 
-def _criteria(fit: Estimates) -> Table:
+def _criteria(fit: Estimates) -> TextTable:
     name = "-2 log REML" if fit.restricted else "-2 log lik" if fit.method == "ML" else "-2 log post"
     names = (name, "log lik", "AIC", "BIC", "df resid")
     values = (fit.criterion, fit.loglik, fit.aic, fit.bic)
     row = (*(f"{value:.1f}" for value in values), str(fit.nobs - fit.df_model))
-    return Table("", names, (row,))
+    return TextTable("", names, (row,))
 
 
-def _scaled_residuals(fit: Estimates) -> Table:
+def _scaled_residuals(fit: Estimates) -> TextTable:
     values = np.quantile(residuals(fit, "pearson"), [0.0, 0.25, 0.5, 0.75, 1.0])
-    return Table("Scaled residuals", ("Min", "1Q", "Median", "3Q", "Max"), (tuple(f"{value:.4f}" for value in values),))
+    return TextTable("Scaled residuals", ("Min", "1Q", "Median", "3Q", "Max"), (tuple(f"{value:.4f}" for value in values),))
 
 
-def _random_effects(fit: Estimates) -> Table:
-    found = list(entries(fit.design.terms, fit.covariances))
+def _random_effects(fit: Estimates) -> TextTable:
+    found = list(varcorr_rows(fit.design.terms, fit.covariances))
     names, rows = ("Group", "Name", "Variance", "Std.Dev.", "Corr"), []
     variances = [e.variance for e in found if e.second is None]
     sigma2 = fit.sigma**2
-    shown = dict(zip([*variances, sigma2], digits([*variances, sigma2]), strict=True))
+    shown = dict(zip([*variances, sigma2], align_digits([*variances, sigma2]), strict=True))
     seen = ""
     for entry in found:
         if entry.second is not None:
             continue
         label = entry.group if entry.group != seen else ""
-        rows.append((label, entry.first, shown[entry.variance], digits([entry.sd])[0], " ".join(_correlations_of(entry, found))))
+        rows.append((label, entry.first, shown[entry.variance], align_digits([entry.sd])[0], " ".join(_correlations_of(entry, found))))
         seen = entry.group
     if fit.design.residual is None and np.isfinite(sigma2):
-        rows.append(("Residual", "", shown[sigma2], digits([fit.sigma])[0], ""))
-    return Table("Random effects" if found else "Errors", names, tuple(rows), labels=2)
+        rows.append(("Residual", "", shown[sigma2], align_digits([fit.sigma])[0], ""))
+    return TextTable("Random effects" if found else "Errors", names, tuple(rows), labels=2)
 
 
-def _correlations_of(entry: Entry, found: list[Entry]) -> list[str]:
-    return [signed(e.corr) for e in found if e.group == entry.group and e.second == entry.first]
+def _correlations_of(entry: VarCorrRow, found: list[VarCorrRow]) -> list[str]:
+    return [format_signed(e.corr) for e in found if e.group == entry.group and e.second == entry.first]
 
 
-def _errors(fit: Estimates) -> list[Table]:
+def _errors(fit: Estimates) -> list[TextTable]:
     tables = []
     params = fit.residual_params
     if len(params):
-        rows = tuple((str(name), digits([float(value)])[0]) for name, value in params.items())
-        tables.append(Table("Parameters of the errors", ("Name", "Estimate"), rows[:24], labels=1))
+        rows = tuple((str(name), align_digits([float(value)])[0]) for name, value in params.items())
+        tables.append(TextTable("Parameters of the errors", ("Name", "Estimate"), rows[:24], labels=1))
     R = fit.R
     for level, frame in R.items() if isinstance(R, dict) else [] if R is None else [("", R)]:
         names = [str(name) for name in frame.columns]
         if len(names) > CORRELATIONS:
             continue
-        cells = tuple((str(label), *digits(row)) for label, row in zip(frame.index, frame.to_numpy(float), strict=True))
-        tables.append(Table("Covariance of the errors" + (f", {level}" if level else ""), ("", *names), cells))
+        cells = tuple((str(label), *align_digits(row)) for label, row in zip(frame.index, frame.to_numpy(float), strict=True))
+        tables.append(TextTable("Covariance of the errors" + (f", {level}" if level else ""), ("", *names), cells))
     return tables
 
 
-def _fixed_effects(tests: pd.DataFrame, heading: str) -> Table:
+def _fixed_effects(tests: pd.DataFrame, heading: str) -> TextTable:
     z = bool(np.isinf(tests["df"].to_numpy(float)).any())
     names = ("", "Estimate", "Std.Error", *(() if z else ("df",)), "z" if z else "t", "p")
     rows = []
     columns = ["term", "estimate", "std_error", "df", "statistic", "p_value"]
     for name, estimate, error, df, statistic, p in tests[columns].itertuples(index=False):
-        own = digits([estimate, error])
-        rows.append((str(name), *own, *(() if z else (_df_text(df),)), signed(statistic, 2), p_text(p)))
-    return Table(f"Fixed effects ({heading})", names, tuple(rows))
+        own = align_digits([estimate, error])
+        rows.append((str(name), *own, *(() if z else (_df_text(df),)), format_signed(statistic, 2), format_p(p)))
+    return TextTable(f"Fixed effects ({heading})", names, tuple(rows))
 
 
 def _df_text(df: float) -> str:
     return "NaN" if np.isnan(df) else f"{df:.1f}" if df < 1e5 else f"{df:.3g}"
 
 
-def _correlations(fit: Estimates) -> Table:
+def _correlations(fit: Estimates) -> TextTable:
     kept = [fit.design.coef_names[i] for i in fit.design.kept]
     sds = np.sqrt(np.diagonal(fit.vcov_kept))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -227,7 +227,7 @@ def _correlations(fit: Estimates) -> Table:
     # names that are the same when short are told apart by numbers
     heads = [f"[{i + 1}]" for i in range(len(kept))] if short is None else short
     labels = [f"{head} {name}" for head, name in zip(heads, kept, strict=True)] if short is None else kept
-    cells = [[signed(corr[i, j], 2) for j in range(i)] + [""] * (len(kept) - 1 - i) for i in range(len(kept))]
+    cells = [[format_signed(corr[i, j], 2) for j in range(i)] + [""] * (len(kept) - 1 - i) for i in range(len(kept))]
     first = 1 if short is not None else 0
     rows = tuple((labels[i], *cells[i]) for i in range(first, len(kept)))
-    return Table("Correlation of the fixed effects", ("", *heads[:-1]), rows)
+    return TextTable("Correlation of the fixed effects", ("", *heads[:-1]), rows)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
-from bayeslmm._validation import demand_one_of
+from bayeslmm._validation import require_one_of
 from bayeslmm.model._fit_doors import coefficient_table, infer
-from bayeslmm.results.predict import quantile
-from bayeslmm.results.random_effects import entries, mode_frames, sd_frames
+from bayeslmm.results.predict import t_quantile
+from bayeslmm.results.random_effects import mode_frames, sd_frames, varcorr_rows
 
 if TYPE_CHECKING:
     from bayeslmm.results.estimates import Estimates
@@ -50,8 +50,8 @@ def tidy_table(
     conf_method: str,
 ) -> pd.DataFrame:
     """The tables asked for, one under the other."""
-    demand_one_of(effects, EFFECTS, "effects")
-    demand_one_of(conf_method, ("wald", "profile", "bootstrap"), "conf_method")
+    require_one_of(effects, EFFECTS, "effects")
+    require_one_of(conf_method, ("wald", "profile", "bootstrap"), "conf_method")
     parts = []
     if effects in ("fixed", "all"):
         parts.append(_fixed(fixed_tests(fit, df, vcov, information), conf_level if conf_int else None))
@@ -71,7 +71,7 @@ def tidy_table(
 def _fixed(table: pd.DataFrame, conf_level: float | None) -> pd.DataFrame:
     out = table.assign(effect="fixed", group=None, level=None)
     if conf_level is not None:
-        half = quantile(conf_level, table["df"].to_numpy(float)) * table["std_error"].to_numpy(float)
+        half = t_quantile(conf_level, table["df"].to_numpy(float)) * table["std_error"].to_numpy(float)
         out = out.assign(conf_low=table["estimate"] - half, conf_high=table["estimate"] + half)
     return out
 
@@ -79,7 +79,7 @@ def _fixed(table: pd.DataFrame, conf_level: float | None) -> pd.DataFrame:
 def parameter_table(fit: Estimates) -> pd.DataFrame:
     """Standard deviations, correlations and the parameters of the errors: `sd__Intercept`, `cor__Intercept.Days`, `sd__Observation`."""
     rows: list[tuple[str, str, float]] = []
-    for entry in entries(fit.design.terms, fit.covariances):
+    for entry in varcorr_rows(fit.design.terms, fit.covariances):
         if entry.second is None:
             rows.append((entry.group, f"sd__{entry.first}", entry.sd))
         else:
@@ -119,6 +119,6 @@ def _values(fit: Estimates, conf_level: float | None) -> pd.DataFrame:
     out = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["group", "level", "term", "estimate", "std_error"])
     out = out.assign(effect="ran_vals")
     if conf_level is not None:
-        half = quantile(conf_level) * out["std_error"].to_numpy(float)
+        half = t_quantile(conf_level) * out["std_error"].to_numpy(float)
         out = out.assign(conf_low=out["estimate"] - half, conf_high=out["estimate"] + half)
     return out

@@ -18,9 +18,9 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Covariate, Design, Encoding
-from bayeslmm.data.frame import Table, read_table
-from bayeslmm.data.model_matrix import Block
-from bayeslmm.data.rows import Plan, left_rows, read_weights
+from bayeslmm.data.frame import ColumnTable, read_table
+from bayeslmm.data.model_matrix import DesignBlock
+from bayeslmm.data.rows import ColumnPlan, complete_cases_of_part, read_weights
 from bayeslmm.errors import DataError, NonFiniteError
 from bayeslmm.partitions.partitions import Partitions
 from bayeslmm.specification.model_spec import ModelSpec
@@ -43,7 +43,7 @@ class PartRows:
         return len(self.source)
 
 
-def read_parts(partitions: Partitions, spec: ModelSpec, asked: Plan) -> Iterator[PartRows]:
+def read_parts(partitions: Partitions, spec: ModelSpec, asked: ColumnPlan) -> Iterator[PartRows]:
     """The partitions, one after the other, each checked as a frame in memory is.
 
     Errors: those of `build_design` for columns and rows, with the number of the partition.
@@ -53,11 +53,11 @@ def read_parts(partitions: Partitions, spec: ModelSpec, asked: Plan) -> Iterator
             yield _read_part(number, frame, spec, asked)
 
 
-def _read_part(number: int, frame: object, spec: ModelSpec, asked: Plan) -> PartRows:
+def _read_part(number: int, frame: object, spec: ModelSpec, asked: ColumnPlan) -> PartRows:
     table = read_table(frame, asked.columns)
     source = Columns(table)
     weights = read_weights(spec.weights, None, source)
-    kept = left_rows(source, asked.roles(source), {}, weights, spec.weights or "weights", spec.missing)
+    kept = complete_cases_of_part(source, asked.roles(source), {}, weights, spec.weights or "weights", spec.missing)
     source.rows = kept.positions
     if kept.positions is not None and weights is not None:
         weights = weights[kept.positions]
@@ -123,7 +123,7 @@ def encode_part(part: PartRows, encoding: Encoding, scale: float = 1.0) -> Encod
     )
 
 
-def _finite(columns: Array, block: Block) -> Array:
+def _finite(columns: Array, block: DesignBlock) -> Array:
     if np.isfinite(columns).all():
         return columns
     names = [name for name, fine in zip(block.names, np.isfinite(columns).all(axis=0), strict=True) if not fine]
@@ -168,7 +168,7 @@ class FirstPass:
     groups : sets of columns whose combinations of levels are to be known
     """
 
-    asked: Plan
+    asked: ColumnPlan
     groups: tuple[tuple[str, ...], ...]
     read: int = 0
     kept: int = 0
@@ -218,7 +218,7 @@ class FirstPass:
     def roster(self) -> Columns:
         """The rows kept so far, as the columns of a frame."""
         frame = pd.concat(self.shown, ignore_index=True)
-        return Columns(Table(frame, tuple(map(str, frame.columns))))
+        return Columns(ColumnTable(frame, tuple(map(str, frame.columns))))
 
     def covariate(self, name: str) -> Covariate:
         """Mean and range of a column of numbers over all rows kept."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from bayeslmm.data.frame import absent_column
+from bayeslmm.data.frame import absent_column_error
 from bayeslmm.errors import DataError, DependencyError, SpecificationError
 
 ROWS_PER_READ = 1 << 18
@@ -92,7 +92,7 @@ def _of_dask(frame: Any, columns: Sequence[str]) -> Iterator[Any]:
 def _present(columns: Sequence[str], names: Sequence[str]) -> list[str]:
     for name in columns:
         if name not in names:
-            raise absent_column(name, names)
+            raise absent_column_error(name, names)
     return list(columns)
 
 

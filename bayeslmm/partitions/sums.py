@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, frozen, frozen_codes
+from bayeslmm._arrays import Array, freeze, freeze_codes
 from bayeslmm.data import notes as checks
-from bayeslmm.data.build import Assembly, Learnt, Read, demand_rank, refuse_constant
+from bayeslmm.data.build import Assembly, ColumnReader, EncodedColumns, check_response_varies, require_rank
 from bayeslmm.data.design import Design, Encoding, OwnFrame, RandomTerm
-from bayeslmm.data.expressions import Functions
+from bayeslmm.data.expressions import UserFunctions
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.data.model_matrix import atoms_of
-from bayeslmm.data.rows import Plan, emptied, plan, scaled_weights
-from bayeslmm.data.variables import FactorAtom, Training
+from bayeslmm.data.rows import ColumnPlan, no_rows_error, plan_columns, scale_weights
+from bayeslmm.data.variables import FactorVariable, Training
 from bayeslmm.errors import Check, EmptyDataError, FormulaError, InferenceError, PredictionError, SpecificationError
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem, problem_from_sums
@@ -195,7 +195,7 @@ def sum_partitions(
     """
     _check_errors_independent(spec)
     beside = tuple(name for name in (spec.weights, spec.offset) if name is not None)
-    asked = plan(spec.formula, None, (), beside)
+    asked = plan_columns(spec.formula, None, (), beside)
     _check_no_learning(spec, asked)
     reading = _Reading(spec, asked, partitions, dict(relationship or {}), dict(functions or {}))
     with one_thread():
@@ -237,10 +237,10 @@ class _Reading:
     """The passes over the partitions of one model."""
 
     spec: ModelSpec
-    asked: Plan
+    asked: ColumnPlan
     partitions: Partitions
     relationship: dict[str, Any]
-    functions: Functions
+    functions: UserFunctions
     scale: float = 1.0
 
     def problem(self) -> Problem:
@@ -248,7 +248,7 @@ class _Reading:
         design = _template(self.spec, self.asked, survey, learnt, measured, self.scale)
         standardization = _standardization_of(design, survey, self.scale)
         total, alike = self._sums(design, standardization)
-        problems = checks.unidentified(design.terms, None, survey.kept, design.X, alike)
+        problems = checks.identification_problems(design.terms, None, survey.kept, design.X, alike)
         notes = _notes(design, learnt, survey, problems)
         known: dict[str, Any] = {"notes": notes, "unidentified": problems if self.spec.check == "error" else ()}
         known |= {} if self.spec.weights is not None else {"weights": None}
@@ -262,9 +262,9 @@ class _Reading:
 
     # -- the first pass ------------------------------------------------------------------------------------------------------------------
 
-    def _first_pass(self) -> tuple[FirstPass, Learnt, _ColumnTriangles]:
+    def _first_pass(self) -> tuple[FirstPass, EncodedColumns, _ColumnTriangles]:
         survey = FirstPass(self.asked, tuple(dict.fromkeys(term.group for term in self.spec.formula.random)))
-        early: Learnt | None = None
+        early: EncodedColumns | None = None
         measured: _ColumnTriangles | None = _ColumnTriangles()
         unproven = bool(self.functions)
         for part in self._parts():
@@ -272,7 +272,7 @@ class _Reading:
             if not len(part):
                 continue
             if early is None:
-                self.scale = scaled_weights(part.weights)[1]
+                self.scale = scale_weights(part.weights)[1]
                 early = self._learnt(survey, all_groups=False)
             if measured is not None and not self._measure(measured, part, early):
                 measured = None
@@ -281,7 +281,7 @@ class _Reading:
                 unproven = False
         if early is None:
             raise (
-                emptied(survey.dropped, survey.read)
+                no_rows_error(survey.dropped, survey.read)
                 if survey.dropped
                 else EmptyDataError("the partitions have no rows", "", "give data with at least one row per parameter")
             )
@@ -294,7 +294,7 @@ class _Reading:
                         measured.add(encode_part(part, learnt.encoding, self.scale))
         return survey, learnt, measured
 
-    def _measure(self, measured: _ColumnTriangles, part: PartRows, early: Learnt) -> bool:
+    def _measure(self, measured: _ColumnTriangles, part: PartRows, early: EncodedColumns) -> bool:
         """Whether the columns are known for all rows of the part."""
         with in_partition(part.number):
             try:
@@ -303,13 +303,13 @@ class _Reading:
                 return False
         return True
 
-    def _learnt(self, survey: FirstPass, *, all_groups: bool) -> Learnt:
+    def _learnt(self, survey: FirstPass, *, all_groups: bool) -> EncodedColumns:
         source = survey.roster()
-        rows = frozen_codes(np.arange(len(source)))
+        rows = freeze_codes(np.arange(len(source)))
         known = self.relationship if all_groups else {}
         training = Training(dict(self.spec.contrasts), self.functions)
         spec = self.spec if all_groups else replace(self.spec, relationship=())
-        return Assembly(spec, self.asked, Read(source, rows, {}, None, None), training, False, known).learnt()
+        return Assembly(spec, self.asked, ColumnReader(source, rows, {}, None, None), training, False, known).learnt()
 
     # -- the second pass -----------------------------------------------------------------------------------------------------------------
 
@@ -352,14 +352,14 @@ class _CoincidingFactors:
 # -- what the first pass amounts to ------------------------------------------------------------------------------------------------------
 
 
-def _columns(learnt: Learnt) -> list[Any]:
+def _columns(learnt: EncodedColumns) -> list[Any]:
     """What decides the columns: names, levels and codings of every block."""
     blocks = [learnt.encoding.fixed_block, *(coder.block for coder in learnt.encoding.random_coders)]
-    levels = [[atom.levels for atom in block.atoms.values() if isinstance(atom, FactorAtom)] for block in blocks]
+    levels = [[atom.levels for atom in block.atoms.values() if isinstance(atom, FactorVariable)] for block in blocks]
     return [[block.names for block in blocks], levels]
 
 
-def _check_no_learning(spec: ModelSpec, asked: Plan) -> None:
+def _check_no_learning(spec: ModelSpec, asked: ColumnPlan) -> None:
     """Refuse terms that learn from all rows: they would learn something else in each partition."""
     atoms = [atom for text in (spec.formula.fixed, *(term.left for term in spec.formula.random)) for atom in atoms_of(text).values()]
     for atom in (*atoms, asked.response, *asked.offsets):
@@ -371,7 +371,7 @@ def _check_no_learning(spec: ModelSpec, asked: Plan) -> None:
             )
 
 
-def _check_row_by_row(encoding: Encoding, part: PartRows, functions: Functions) -> None:
+def _check_row_by_row(encoding: Encoding, part: PartRows, functions: UserFunctions) -> None:
     """Refuse functions of the user's whose values depend on other rows."""
     half = replace(part, source=_first_half(part), weights=None)
     if not np.array_equal(encode_part(part, encoding).Xy[: len(half)], encode_part(half, encoding).Xy):
@@ -387,22 +387,24 @@ def _first_half(part: PartRows) -> Any:
     return replace(part.source, rows=rows[: len(rows) // 2], _kept={})
 
 
-def _template(spec: ModelSpec, asked: Plan, survey: FirstPass, learnt: Learnt, measured: _ColumnTriangles, scale: float) -> Design:
+def _template(
+    spec: ModelSpec, asked: ColumnPlan, survey: FirstPass, learnt: EncodedColumns, measured: _ColumnTriangles, scale: float
+) -> Design:
     """A design of a few rows that stand for all: their means, squares and products are those of all rows."""
     columns = measured.Xy.rows()
     everything, y = columns[:, :-1], columns[:, -1]
-    refuse_constant(asked.response.name, np.array([measured.low, measured.high]))
-    found = demand_rank(learnt.fixed, everything, survey.kept)
+    check_response_varies(asked.response.name, np.array([measured.low, measured.high]))
+    found = require_rank(learnt.fixed, everything, survey.kept)
     kept, names = found.kept, learnt.fixed.names
     terms = tuple(
-        replace(term, Z=frozen(measured.blocks[i].rows()), group=replace(term.group, codes=frozen_codes(np.zeros(0, np.int64))))
+        replace(term, Z=freeze(measured.blocks[i].rows()), group=replace(term.group, codes=freeze_codes(np.zeros(0, np.int64))))
         for i, term in enumerate(learnt.terms)
     )
     covariates = {name: survey.covariate(name) for name in learnt.encoding.covariates if name in survey.ranges}
     return Design(
         spec=spec,
-        y=frozen(y.copy()),
-        X=frozen(everything[:, list(kept)]),
+        y=freeze(y.copy()),
+        X=freeze(everything[:, list(kept)]),
         coef_names=names,
         kept=kept,
         aliased=tuple(name for i, name in enumerate(names) if i not in kept),
@@ -412,7 +414,7 @@ def _template(spec: ModelSpec, asked: Plan, survey: FirstPass, learnt: Learnt, m
         terms=terms,
         residual=None,
         variance=(),
-        rows=frozen_codes(np.arange(len(y))),
+        rows=freeze_codes(np.arange(len(y))),
         n_read=survey.read,
         n_dropped=survey.read - survey.kept,
         dropped=MappingProxyType(survey.dropped),
@@ -433,10 +435,10 @@ def _standardization_of(design: Design, survey: FirstPass, scale: float) -> Stan
     return replace(found, weight_mean=mean, logdet_weights=survey.log_weights - survey.kept * float(np.log(mean * scale)))
 
 
-def _notes(design: Design, learnt: Learnt, survey: FirstPass, problems: Any) -> tuple[Check, ...]:
+def _notes(design: Design, learnt: EncodedColumns, survey: FirstPass, problems: Any) -> tuple[Check, ...]:
     source = survey.roster()
-    coded = [atom.column for atom in learnt.fixed.atoms.values() if isinstance(atom, FactorAtom)]
+    coded = [atom.column for atom in learnt.fixed.atoms.values() if isinstance(atom, FactorVariable)]
     about = checks.column_notes(source, (*survey.asked.factors, *coded), learnt.fixed)
     # the rows kept show every level, not every number
     notes = [*(note for note in about if note.name != "few_integer_values"), *design.notes]
-    return tuple(notes if design.spec.check == "error" else [*notes, *checks.as_check(problems)])
+    return tuple(notes if design.spec.check == "error" else [*notes, *checks.identification_check(problems)])

@@ -134,7 +134,7 @@ class PosteriorPlots:
     The figures of arviz-plots take the same draws: `arviz.plot_forest(post.tree)`.
     """
 
-    def __init__(self, post: Any, draws: figures.Draws, kinds: Mapping[str, str], priors: Mapping[str, str]) -> None:
+    def __init__(self, post: Any, draws: figures.DrawTable, kinds: Mapping[str, str], priors: Mapping[str, str]) -> None:
         """Draws by the names of the tidy table, the kind of each, and the label that its prior has among the curves of `model.priors`."""
         self._post, self._draws, self._kinds, self._priors = post, draws, kinds, priors
 
@@ -145,8 +145,8 @@ class PosteriorPlots:
         """
         return self.dist(ax=ax)
 
-    def _chosen(self, terms: Sequence[str] | str | None, most: int = figures.PANELS) -> dict[str, Array]:
-        return {name: self._draws[name] for name in figures.chosen(self._draws, terms, most)}
+    def _chosen(self, terms: Sequence[str] | str | None, most: int = figures.PARAMETER_PANELS) -> dict[str, Array]:
+        return {name: self._draws[name] for name in figures.choose_parameters(self._draws, terms, most)}
 
     def _of_how_many(self, terms: Sequence[str] | str | None) -> int:
         return len(self._draws) if terms is None else 0
@@ -171,7 +171,7 @@ class PosteriorPlots:
         >>> axes = post.plot.dist(["sd__Days|Subject"])
         """
         found = self._chosen(terms)
-        return figures.densities(found, self._curves(list(found)) if prior else {}, conf_level, self._of_how_many(terms), ax)
+        return figures.density_axes(found, self._curves(list(found)) if prior else {}, conf_level, self._of_how_many(terms), ax)
 
     def _curves(self, names: list[str]) -> dict[str, tuple[Array, Array]]:
         curves: pd.DataFrame = self._post.model.priors.curves()
@@ -183,14 +183,14 @@ class PosteriorPlots:
 
         >>> axes = post.plot.trace(["Days", "sd__Days|Subject"])
         """
-        return figures.traces(self._chosen(terms), self._of_how_many(terms), ax)
+        return figures.trace_axes(self._chosen(terms), self._of_how_many(terms), ax)
 
     def rank(self, terms: Sequence[str] | str | None = None, ax: Any = None) -> list[Axes]:
         """Whether the chains agree: ranks of each chain's draws among all, against uniform ones.
 
         >>> axes = post.plot.rank(["Days"])
         """
-        return figures.ranks(self._chosen(terms), self._of_how_many(terms), ax)
+        return figures.rank_axes(self._chosen(terms), self._of_how_many(terms), ax)
 
     def pairs(self, terms: Sequence[str] | str | None = None, ax: Any = None) -> list[Axes]:
         """Every two parameters against each other; the covariance parameters unless others are named.
@@ -198,8 +198,8 @@ class PosteriorPlots:
         >>> axes = post.plot.pairs(["sd__Intercept|Subject", "sd__Days|Subject"])
         """
         if terms is None:
-            terms = [name for name in self._draws if self._kinds[name] != "coefficient"][: figures.PAIRED]
-        return figures.pairs(self._chosen(terms), ax)
+            terms = [name for name in self._draws if self._kinds[name] != "coefficient"][: figures.PAIRED_PARAMETERS]
+        return figures.pair_axes(self._chosen(terms), ax)
 
     def predictive(self, draws: int = 50, seed: int | None = 0, ax: Axes | None = None) -> Axes:
         """Responses drawn from the posterior against the response.
@@ -211,7 +211,7 @@ class PosteriorPlots:
         design = self._post.design
         name = bare(design.spec.formula.response)
         values = np.asarray(next(iter(group.data_vars.values())))
-        return figures.predictive(values.reshape(-1, values.shape[-1])[:draws], design.y, name, ax)
+        return figures.predictive_axes(values.reshape(-1, values.shape[-1])[:draws], design.y, name, ax)
 
     def ranef(self, group: str | None = None, level: float = 0.95, sort: bool = True, ax: Any = None) -> list[Axes]:
         """The caterpillar of a grouping factor: posterior means and quantiles, one panel per random column.

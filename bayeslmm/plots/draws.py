@@ -25,24 +25,24 @@ from bayeslmm.plots.style import (
     legend_of_panels,
     named_ticks,
     panels,
-    plain,
-    shown,
+    plain_axes,
+    printable_name,
 )
 
-Draws = Mapping[str, Array]
+DrawTable = Mapping[str, Array]
 """Name of a parameter -> draws (chains, draws)."""
 
-PANELS = 24
+PARAMETER_PANELS = 24
 """Parameters that get a panel each where none are named."""
 
-PAIRED = 5
+PAIRED_PARAMETERS = 5
 """Parameters that are paired where none are named."""
 
-KERNEL = 4000
+DENSITY_DRAWS = 4000
 """Draws that a density is estimated from."""
 
 
-def chosen(draws: Draws, terms: Sequence[str] | str | None, most: int) -> list[str]:
+def choose_parameters(draws: DrawTable, terms: Sequence[str] | str | None, most: int) -> list[str]:
     """The parameters asked for, or the first ones. Raises SpecificationError for a name that is none."""
     if terms is None:
         return list(draws)[:most]
@@ -55,7 +55,7 @@ def chosen(draws: Draws, terms: Sequence[str] | str | None, most: int) -> list[s
     return names
 
 
-def told_of_more(axes: list[Axes], drawn: int, of: int) -> None:
+def note_truncation(axes: list[Axes], drawn: int, of: int) -> None:
     """Where not all parameters are drawn, the last panel says so."""
     if drawn < of:
         axes[-1].annotate(
@@ -68,7 +68,7 @@ def told_of_more(axes: list[Axes], drawn: int, of: int) -> None:
         )
 
 
-def forest_of_draws(draws: Draws, kinds: Mapping[str, str], conf_level: float, ax: Any = None) -> list[Axes]:
+def forest_of_draws(draws: DrawTable, kinds: Mapping[str, str], conf_level: float, ax: Any = None) -> list[Axes]:
     """One panel for each kind of parameter, as their scales differ: means, halves of the draws thick, `conf_level` of them thin."""
     groups: dict[str, list[str]] = {}
     for name in draws:
@@ -86,15 +86,15 @@ def forest_of_draws(draws: Draws, kinds: Mapping[str, str], conf_level: float, a
             place.axvline(0.0, color=LIGHT, linewidth=1, zorder=1)
         named_ticks(place, names[::-1])
         place.set_ylim(-0.7, len(names) - 0.3)
-        plain(place, f"{kind} ({conf_level:.0%} and 50% of the draws)", "")
+        plain_axes(place, f"{kind} ({conf_level:.0%} and 50% of the draws)", "")
     return axes
 
 
-def densities(draws: Draws, priors: Mapping[str, tuple[Array, Array]], conf_level: float, total: int, ax: Any = None) -> list[Axes]:
+def density_axes(draws: DrawTable, priors: Mapping[str, tuple[Array, Array]], conf_level: float, total: int, ax: Any = None) -> list[Axes]:
     """A panel for each parameter: the density of its draws, its interval, its mean; dashed its prior, where it is proper."""
     axes = panels(ax, len(draws), width=3.2, height=2.5)
     for place, (name, values) in zip(axes, draws.items(), strict=True):
-        grid, height = density_of(values.ravel())
+        grid, height = kernel_density(values.ravel())
         low, high = np.quantile(values, [0.5 - 0.5 * conf_level, 0.5 + 0.5 * conf_level])
         inside = (grid >= low) & (grid <= high)
         place.fill_between(grid[inside], height[inside], color=BLUE, alpha=0.25, linewidth=0, label=f"{conf_level:.0%} of the draws")
@@ -107,16 +107,16 @@ def densities(draws: Draws, priors: Mapping[str, tuple[Array, Array]], conf_leve
         place.set_ylim(bottom=0.0)
         place.set_yticks([])
         few_ticks(place)
-        plain(place, name, "density" if place is axes[0] else "")
+        plain_axes(place, name, "density" if place is axes[0] else "")
     with_prior = next((i for i, name in enumerate(draws) if name in priors), 0)
     legend_of_panels(axes, ax, axes[with_prior])
-    told_of_more(axes, len(draws), total)
+    note_truncation(axes, len(draws), total)
     return axes
 
 
-def density_of(values: Array, points: int = 160) -> tuple[Array, Array]:
+def kernel_density(values: Array, points: int = 160) -> tuple[Array, Array]:
     """Places and a kernel estimate of the density there; a parameter that never moves is a narrow peak."""
-    thinned = values[:: max(1, len(values) // KERNEL)]
+    thinned = values[:: max(1, len(values) // DENSITY_DRAWS)]
     spread = float(np.ptp(thinned))
     if spread <= 1e-12 * max(1.0, float(np.abs(thinned).max())):
         place = float(thinned[0])
@@ -131,19 +131,19 @@ def density_of(values: Array, points: int = 160) -> tuple[Array, Array]:
     return grid, np.asarray(kernel(grid) + kernel(-grid) if begin == 0.0 else kernel(grid))
 
 
-def traces(draws: Draws, total: int, ax: Any = None) -> list[Axes]:
+def trace_axes(draws: DrawTable, total: int, ax: Any = None) -> list[Axes]:
     """Draws in their order, a colour for each chain: level bands without steps or slow waves."""
     axes = panels(ax, len(draws), width=3.8, height=2.0)
     for place, (name, values) in zip(axes, draws.items(), strict=True):
         for c, chain in enumerate(values):
             place.plot(chain, color=PALETTE[c % len(PALETTE)], linewidth=0.5, alpha=0.75, label=f"chain {c + 1}", rasterized=True)
-        plain(place, "draw", "", name)
+        plain_axes(place, "draw", "", name)
     legend_of_panels(axes, ax)
-    told_of_more(axes, len(draws), total)
+    note_truncation(axes, len(draws), total)
     return axes
 
 
-def ranks(draws: Draws, total: int, ax: Any = None) -> list[Axes]:
+def rank_axes(draws: DrawTable, total: int, ax: Any = None) -> list[Axes]:
     """Whether chains agree: the distribution of each chain's ranks among all draws, minus a uniform one, with a pointwise 95% band."""
     axes = panels(ax, len(draws), width=3.2, height=2.2, sharey=True)
     for place, (name, values) in zip(axes, draws.items(), strict=True):
@@ -156,13 +156,13 @@ def ranks(draws: Draws, total: int, ax: Any = None) -> list[Axes]:
         place.fill_between(at, -half, half, color=GREY, alpha=0.2, linewidth=0, label="95% band")
         for c in range(chains):
             place.plot(share[c], at - share[c], color=PALETTE[c % len(PALETTE)], linewidth=1.1, label=f"chain {c + 1}")
-        plain(place, "rank among all draws", "difference from uniform" if place is axes[0] else "", name)
+        plain_axes(place, "rank among all draws", "difference from uniform" if place is axes[0] else "", name)
     legend_of_panels(axes, ax)
-    told_of_more(axes, len(draws), total)
+    note_truncation(axes, len(draws), total)
     return axes
 
 
-def pairs(draws: Draws, ax: Any = None) -> list[Axes]:
+def pair_axes(draws: DrawTable, ax: Any = None) -> list[Axes]:
     """Every two parameters against each other below the diagonal, densities on it."""
     names = list(draws)
     k = len(names)
@@ -174,7 +174,7 @@ def pairs(draws: Draws, ax: Any = None) -> list[Axes]:
                 place.set_axis_off()
                 continue
             if i == j:
-                grid, height = density_of(draws[names[i]].ravel())
+                grid, height = kernel_density(draws[names[i]].ravel())
                 place.fill_between(grid, height, color=BLUE, alpha=0.35, linewidth=0)
                 place.set_ylim(bottom=0.0)
                 place.spines["left"].set_visible(False)
@@ -182,7 +182,7 @@ def pairs(draws: Draws, ax: Any = None) -> list[Axes]:
             else:
                 x, y = draws[names[j]].ravel(), draws[names[i]].ravel()
                 place.hexbin(x, y, gridsize=32, cmap="Blues", mincnt=1, linewidths=0.1)
-            plain(place, names[j] if i == k - 1 else "", names[i] if j == 0 and i else "")
+            plain_axes(place, names[j] if i == k - 1 else "", names[i] if j == 0 and i else "")
             for axis in (place.xaxis, place.yaxis):
                 axis.label.set_fontsize("small")
                 axis.set_major_locator(MaxNLocator(4))
@@ -190,15 +190,15 @@ def pairs(draws: Draws, ax: Any = None) -> list[Axes]:
     return axes
 
 
-def predictive(replicated: Array, y: Array, name: str, ax: Axes | None = None) -> Axes:
+def predictive_axes(replicated: Array, y: Array, name: str, ax: Axes | None = None) -> Axes:
     """Densities of responses drawn from the posterior (S, n), and that of the response."""
     ax = axes_for(ax, 6.0, 3.8)
     label = f"{len(replicated)} drawn from the posterior"
     for row in replicated:
-        ax.plot(*density_of(row), color=BLUE, linewidth=0.7, alpha=0.3, label=label)
+        ax.plot(*kernel_density(row), color=BLUE, linewidth=0.7, alpha=0.3, label=label)
         label = "_"
-    ax.plot(*density_of(y), color=INK, linewidth=2.0, label="observed")
+    ax.plot(*kernel_density(y), color=INK, linewidth=2.0, label="observed")
     ax.set_ylim(bottom=0.0)
     ax.set_yticks([])
     legend_above(ax)
-    return plain(ax, shown(name), "density")
+    return plain_axes(ax, printable_name(name), "density")

@@ -32,17 +32,17 @@ from bayeslmm.plots.style import (
     SKY,
     axes_for,
     few_ticks,
-    label_of,
     legend_above,
     legend_of_panels,
+    level_label,
     named_ticks,
     panels,
-    plain,
-    shown,
+    plain_axes,
+    printable_name,
 )
 
-METHODS = {"wald": "Wald"}
-LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
+METHOD_NAMES = {"wald": "Wald"}
+PROFILE_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
 def profile_axes(profile: Any, absolute: bool = False, ax: Any = None) -> list[Axes]:
@@ -59,7 +59,7 @@ def profile_axes(profile: Any, absolute: bool = False, ax: Any = None) -> list[A
         smooth = PchipInterpolator(value, zeta) if len(value) > 2 and np.all(np.diff(value) > 0) else None
         grid = np.linspace(value[0], value[-1], 200)
         curve = smooth(grid) if smooth is not None else np.interp(grid, value, zeta)
-        for level in LEVELS:
+        for level in PROFILE_LEVELS:
             reach = float(ndtri(0.5 + 0.5 * level))
             inside = grid[np.abs(curve) <= reach]
             for end, sign in ((inside.min(), -1.0), (inside.max(), 1.0)) if len(inside) else ():
@@ -69,7 +69,7 @@ def profile_axes(profile: Any, absolute: bool = False, ax: Any = None) -> list[A
         place.axhline(0.0, color=INK, linewidth=0.8, zorder=1)
         place.plot(grid, np.abs(curve) if absolute else curve, color=BLUE, linewidth=1.8, zorder=2)
         few_ticks(place)
-        plain(place, term, ("|ζ|" if absolute else "ζ, signed root of the deviance") if place is axes[0] else "")
+        plain_axes(place, term, ("|ζ|" if absolute else "ζ, signed root of the deviance") if place is axes[0] else "")
     return axes
 
 
@@ -81,7 +81,7 @@ def forest_axes(
     names = [name for name in fit.design.coef_names if intercept or name != "Intercept"] or list(fit.design.coef_names)
     table = limits.set_index("term").reindex(names).assign(estimate=fit.fixef.reindex(names))
     return forest(
-        axes_for(ax, 6.4, 0.8 + 0.32 * max(len(names), 3)), table, f"estimate with {level:.0%} limits ({METHODS.get(method, method)})"
+        axes_for(ax, 6.4, 0.8 + 0.32 * max(len(names), 3)), table, f"estimate with {level:.0%} limits ({METHOD_NAMES.get(method, method)})"
     )
 
 
@@ -93,7 +93,7 @@ def forest(ax: Axes, table: pd.DataFrame, label: str) -> Axes:
     ax.plot(table["estimate"].to_numpy(float), place, "o", color=BLUE, markersize=6, zorder=3)
     named_ticks(ax, list(table.index)[::-1])
     ax.set_ylim(-0.7, len(table) - 0.3)
-    return plain(ax, label, "")
+    return plain_axes(ax, label, "")
 
 
 def bootstrap_axes(boot: Any, level: float = 0.95, ax: Any = None) -> list[Axes]:
@@ -108,29 +108,29 @@ def bootstrap_axes(boot: Any, level: float = 0.95, ax: Any = None) -> list[Axes]
         for end in limits.loc[term, ["conf_low", "conf_high"]]:
             place.axvline(end, color=ORANGE, linewidth=1.4, linestyle="--", label=f"{level:.0%} limits")
         few_ticks(place)
-        plain(place, term, "replicates" if place is axes[0] else "")
+        plain_axes(place, term, "replicates" if place is axes[0] else "")
     legend_of_panels(axes, ax)
     return axes
 
 
-SOURCES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (SKY, "v"), (GREY, "P"))
+SOURCE_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (SKY, "v"), (GREY, "P"))
 """Colour and mark of each source: the marks differ too, for print without colour."""
 
-KEYS = ["effect", "group", "term"]
+PARAMETER_KEYS = ["effect", "group", "term"]
 
 
 def comparison_axes(comparison: Any, ax: Axes | None = None) -> Axes:
     """A forest: every parameter on its own scale of posterior sds around the reference, a mark for each source."""
     frame: pd.DataFrame = comparison.frame
     sources = list(dict.fromkeys(frame["source"]))
-    parameters = frame[KEYS].fillna("").apply(tuple, axis=1)
+    parameters = frame[PARAMETER_KEYS].fillna("").apply(tuple, axis=1)
     keys = list(dict.fromkeys(parameters))
     ax = axes_for(ax, 7.2, 1.2 + 0.42 * len(keys) * max(1.0, len(sources) / 3))
     ax.axvline(0.0, color=LIGHT, linewidth=1, zorder=0)
     for i in range(1, len(keys), 2):
         ax.axhspan(i - 0.5, i + 0.5, color="#F4F6F8", zorder=-1, linewidth=0)
     for j, source in enumerate(sources):
-        color, mark = SOURCES[j % len(SOURCES)]
+        color, mark = SOURCE_STYLES[j % len(SOURCE_STYLES)]
         for i, key in enumerate(keys):
             rows = frame[(parameters == key).to_numpy()]
             centre, scale = _centre_and_scale(rows)
@@ -143,7 +143,7 @@ def comparison_axes(comparison: Any, ax: Axes | None = None) -> Axes:
     ax.set_ylim(len(keys) - 0.4, -0.6)
     legend_above(ax)
     drawn = bool((frame["gap"] == 0.0).any())
-    return plain(
+    return plain_axes(
         ax, "distance from the posterior mean, in posterior sds" if drawn else "distance from the first source, in standard errors", ""
     )
 
@@ -165,7 +165,7 @@ def priors_axes(priors: Any, ax: Any = None) -> list[Axes]:
         place.plot(value, density, color=ORANGE, linewidth=1.8)
         place.set_ylim(bottom=0.0)
         place.set_yticks([])
-        plain(place, label, "prior density" if place is axes[0] else "")
+        plain_axes(place, label, "prior density" if place is axes[0] else "")
     return axes
 
 
@@ -182,7 +182,7 @@ def calibration_axes(distributions: Mapping[str, Array], band: tuple[Array, Arra
         place.axhline(0.0, color=INK, linewidth=0.8)
         place.step(x, found - x, where="mid", color="#D55E00" if outside else BLUE, linewidth=1.4, label="ranks")
         place.tick_params(labelbottom=True, labelsize="x-small")
-        plain(place, "", "ECDF - uniform" if place is axes[0] else "", name)
+        plain_axes(place, "", "ECDF - uniform" if place is axes[0] else "", name)
     across = -(-len(axes) // -(-len(axes) // 4))
     for place in axes[-across:]:
         place.set_xlabel("rank of the truth, as a share", fontsize="small")
@@ -190,7 +190,7 @@ def calibration_axes(distributions: Mapping[str, Array], band: tuple[Array, Arra
     return axes
 
 
-MARKS = "os^Dv"
+LINE_MARKS = "os^Dv"
 """One for each line, so that they differ without colours too."""
 
 
@@ -205,7 +205,9 @@ def emmeans_axes(means: Any, comparisons: bool = False, adjust: str = "tukey", x
         return [_along(means, x, ax)]
     frame = means.frame
     if means.by:
-        parts = [(" ".join(map(label_of, np.ravel(key))), part) for key, part in frame.groupby(list(means.by), sort=False, observed=True)]
+        parts = [
+            (" ".join(map(level_label, np.ravel(key))), part) for key, part in frame.groupby(list(means.by), sort=False, observed=True)
+        ]
     else:
         parts = [("", frame)]
     height = 1.1 + 0.36 * max(len(part) for _, part in parts)
@@ -219,14 +221,14 @@ def emmeans_axes(means: Any, comparisons: bool = False, adjust: str = "tukey", x
             _arrows(place, part["estimate"].to_numpy(float), lengths[frame.index.get_indexer(part.index)], rows)
         named_ticks(place, _labels(part, means.specs)[::-1])
         place.set_ylim(-0.7, len(part) - 0.3)
-        plain(place, f"marginal mean ({means.conf_level:.0%} interval)", " ".join(means.specs) if place is axes[0] else "", title)
+        plain_axes(place, f"marginal mean ({means.conf_level:.0%} interval)", " ".join(means.specs) if place is axes[0] else "", title)
     return axes
 
 
 def _labels(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
     if not names:
         return ["overall"] * len(frame)
-    return [" ".join(map(label_of, row)) for row in frame[list(names)].itertuples(index=False)]
+    return [" ".join(map(level_label, row)) for row in frame[list(names)].itertuples(index=False)]
 
 
 def _along(means: Any, x: str, ax: Axes | None) -> Axes:
@@ -248,14 +250,21 @@ def _along(means: Any, x: str, ax: Axes | None) -> Axes:
         color = PALETTE[j % len(PALETTE)]
         ax.vlines(at, part["conf_low"], part["conf_high"], color=color, linewidth=1.6, alpha=0.8)
         ax.plot(
-            at, part["estimate"], MARKS[j % len(MARKS)], color=color, linestyle="-", markersize=5, linewidth=1.6, label=shown(label) or None
+            at,
+            part["estimate"],
+            LINE_MARKS[j % len(LINE_MARKS)],
+            color=color,
+            linestyle="-",
+            markersize=5,
+            linewidth=1.6,
+            label=printable_name(label) or None,
         )
     if numeric:
         ax.set_xticks(sorted(places.values()))
     else:
         named_ticks(ax, levels, vertical=False)
-    legend_above(ax, title=shown(" ".join(others)) or None)
-    return plain(ax, x, f"marginal mean ({means.conf_level:.0%} interval)")
+    legend_above(ax, title=printable_name(" ".join(others)) or None)
+    return plain_axes(ax, x, f"marginal mean ({means.conf_level:.0%} interval)")
 
 
 def _arrows(ax: Axes, center: Array, length: Array, rows: Codes) -> None:

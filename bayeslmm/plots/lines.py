@@ -10,16 +10,29 @@ from matplotlib.axes import Axes
 
 from bayeslmm._arrays import Array
 from bayeslmm.model.fit import Fit
-from bayeslmm.plots.residuals import Column, boxes, column_of
-from bayeslmm.plots.style import BLUE, GREY, MANY_ROWS, PALETTE, axes_for, bare, cloud, legend_above, named_ticks, plain, shown, spread
+from bayeslmm.plots.residuals import PlotColumn, boxes, column_of
+from bayeslmm.plots.style import (
+    BLUE,
+    GREY,
+    HISTOGRAM_POINTS,
+    PALETTE,
+    axes_for,
+    bare,
+    cloud,
+    legend_above,
+    named_ticks,
+    plain_axes,
+    printable_name,
+    spread,
+)
 
 SHOWN_LINES = 60
 """Levels whose lines are drawn; of more, this many are drawn from evenly over the data."""
 
-GRID = 60
+GRID_POINTS = 60
 
 
-def conditional(fit: Any) -> Array:
+def conditional_fitted(fit: Any) -> Array:
     """Fitted values of the rows: of a fit, or the means of a posterior."""
     return np.asarray(fit.fitted() if isinstance(fit, Fit) else fit.predict()["estimate"], dtype=float)
 
@@ -44,17 +57,17 @@ def lines_axes(fit: Any, x: str, by: str | None = None, *, levels: bool = True, 
     if across.levels is not None:
         named_ticks(ax, across.levels, vertical=False)
     if split is not None or (levels and group is not None):
-        legend_above(ax, title=None if split is None else shown(split.name))
-    return plain(ax, x, bare(fit.design.spec.formula.response))
+        legend_above(ax, title=None if split is None else printable_name(split.name))
+    return plain_axes(ax, x, bare(fit.design.spec.formula.response))
 
 
-def _color(split: Column | None, i: int) -> str:
+def _color(split: PlotColumn | None, i: int) -> str:
     return BLUE if split is None else PALETTE[i % len(PALETTE)]
 
 
-def _points(ax: Axes, fit: Any, across: Column, split: Column | None) -> None:
+def _points(ax: Axes, fit: Any, across: PlotColumn, split: PlotColumn | None) -> None:
     y = fit.design.y
-    if across.levels is not None and len(y) > MANY_ROWS:
+    if across.levels is not None and len(y) > HISTOGRAM_POINTS:
         boxes(ax, [y[across.codes == k] for k in range(len(across.levels))], GREY)
     elif split is None:
         cloud(ax, spread(across.values), y, GREY)
@@ -64,14 +77,14 @@ def _points(ax: Axes, fit: Any, across: Column, split: Column | None) -> None:
             cloud(ax, spread(across.values[rows]), y[rows], _color(split, i))
 
 
-def _thin_lines(ax: Axes, fit: Any, across: Column, group: Column, split: Column | None) -> None:
+def _thin_lines(ax: Axes, fit: Any, across: PlotColumn, group: PlotColumn, split: PlotColumn | None) -> None:
     """Conditional fitted values of a level, joined along x (averaged where several rows share an x)."""
-    fitted, codes = conditional(fit), group.codes
+    fitted, codes = conditional_fitted(fit), group.codes
     chosen = np.unique(codes)
     if len(chosen) > SHOWN_LINES:
         chosen = chosen[np.linspace(0, len(chosen) - 1, SHOWN_LINES).astype(int)]
     label = f"each {group.name}" if len(chosen) == len(group.labels) else f"{len(chosen)} of {len(group.labels):,} levels of {group.name}"
-    ax.plot([], [], color=GREY, alpha=0.6, linewidth=0.8, label=shown(label))
+    ax.plot([], [], color=GREY, alpha=0.6, linewidth=0.8, label=printable_name(label))
     for k in chosen:
         own = np.flatnonzero(codes == k)
         # a level that meets several levels of the split has a line in each
@@ -83,10 +96,10 @@ def _thin_lines(ax: Axes, fit: Any, across: Column, group: Column, split: Column
             ax.plot(places, mean, color=color, alpha=0.35, linewidth=0.8, zorder=1.5)
 
 
-def _population(ax: Axes, fit: Any, across: Column, split: Column | None, level: float) -> None:
+def _population(ax: Axes, fit: Any, across: PlotColumn, split: PlotColumn | None, level: float) -> None:
     """The fitted line of the population, one for each level of `split`, with its band."""
     for i, value in enumerate((None,) if split is None else split.labels):
-        grid = typical_rows(fit, across)
+        grid = reference_rows(fit, across)
         if split is not None:
             grid[split.name] = _as_in(fit, split.name, [value] * len(grid))
         line = fit.predict(grid, level="population", interval="confidence", conf_level=level)
@@ -99,17 +112,17 @@ def _population(ax: Axes, fit: Any, across: Column, split: Column | None, level:
             color=color,
             linewidth=2.4,
             zorder=3,
-            label=f"population, {level:.0%} band" if split is None else shown(str(value)),
+            label=f"population, {level:.0%} band" if split is None else printable_name(str(value)),
         )
 
 
-def typical_rows(fit: Any, across: Column) -> pd.DataFrame:
+def reference_rows(fit: Any, across: PlotColumn) -> pd.DataFrame:
     """Rows along x with everything else at its mean or its most frequent level."""
     frame = fit.design.frame
     if across.levels is not None:
         values: Any = _as_in(fit, across.name, list(across.levels))
     else:
-        values = np.linspace(np.nanmin(across.values), np.nanmax(across.values), GRID)
+        values = np.linspace(np.nanmin(across.values), np.nanmax(across.values), GRID_POINTS)
     grid = pd.DataFrame({across.name: values})
     for name in frame.columns:
         if name == across.name:

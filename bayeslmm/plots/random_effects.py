@@ -15,8 +15,21 @@ from matplotlib.axes import Axes
 from bayeslmm._arrays import Array
 from bayeslmm.errors import SpecificationError
 from bayeslmm.model.fit import Fit
-from bayeslmm.plots.style import BLUE, FEW, GREY, INK, LIGHT, ORANGE, axes_for, legend_above, named_ticks, panels, plain, shown
-from bayeslmm.results.predict import quantile
+from bayeslmm.plots.style import (
+    BLUE,
+    GREY,
+    INK,
+    LABELLED_LEVELS,
+    LIGHT,
+    ORANGE,
+    axes_for,
+    legend_above,
+    named_ticks,
+    panels,
+    plain_axes,
+    printable_name,
+)
+from bayeslmm.results.predict import t_quantile
 
 
 def ranef_axes(fit: Fit, group: str | None = None, level: float = 0.95, sort: bool = True, ax: Any = None) -> list[Axes]:
@@ -27,7 +40,7 @@ def ranef_axes(fit: Fit, group: str | None = None, level: float = 0.95, sort: bo
     found = fit.ranef(se=True)
     name = _known(found, group)
     modes, sds = found[name]
-    half = float(quantile(level)) * sds
+    half = float(t_quantile(level)) * sds
     return _panels(name, modes, modes - half, modes + half, sort, ax)
 
 
@@ -54,13 +67,13 @@ def _known(found: Mapping[str, Any], group: str | None) -> str:
 
 
 def _panels(name: str, modes: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame, sort: bool, ax: Any) -> list[Axes]:
-    few = len(modes) <= FEW
+    few = len(modes) <= LABELLED_LEVELS
     height = float(np.clip(0.2 * len(modes) + 0.9, 2.8, 12.0)) if few else 5.0
     axes = panels(ax, modes.shape[1], width=3.8, height=height)
     for place, column in zip(axes, modes.columns, strict=True):
         values = (modes[column].to_numpy(float), low[column].to_numpy(float), high[column].to_numpy(float))
         caterpillar(place, *values, modes.index.tolist(), sort=sort)
-        plain(place, f"random effect of {column}", name if place is axes[0] else "")
+        plain_axes(place, f"random effect of {column}", name if place is axes[0] else "")
     return axes
 
 
@@ -70,7 +83,7 @@ def caterpillar(ax: Axes, modes: Array, low: Array, high: Array, labels: list[An
     place, m, low, high = np.arange(len(modes)), modes[order], low[order], high[order]
     ax.axvline(0.0, color=INK, linewidth=1, zorder=1)
     away = (low > 0.0) | (high < 0.0)
-    if len(modes) <= FEW:
+    if len(modes) <= LABELLED_LEVELS:
         for part, color in ((~away, GREY), (away, BLUE)):
             ax.hlines(place[part], low[part], high[part], color=color, linewidth=1.4, zorder=2)
             ax.plot(m[part], place[part], "o", color=color, markersize=4, zorder=3)
@@ -85,10 +98,10 @@ def caterpillar(ax: Axes, modes: Array, low: Array, high: Array, labels: list[An
     ax.set_ylim(-0.8, len(modes) - 0.2)
 
 
-REFITTED = 300
+REFITTED_LEVELS = 300
 """Levels up to which covariance parameters are estimated again without each."""
 
-TOP = 8
+NAMED_LEVELS = 8
 """Levels that are named where there are too many to name all."""
 
 
@@ -98,9 +111,9 @@ def influence_axes(fit: Fit, group: str, ax: Axes | None = None, *, refit: bool 
     refit : covariance parameters estimated again without each level; None does so up to a few hundred levels
     """
     levels = fit.design.groups.get(group, 0)
-    found = fit.influence(group, refit=levels <= REFITTED if refit is None else refit)
+    found = fit.influence(group, refit=levels <= REFITTED_LEVELS if refit is None else refit)
     limit = 4.0 / len(found)
-    return _few(found, group, limit, ax) if len(found) <= FEW else _many(found, group, limit, ax)
+    return _few(found, group, limit, ax) if len(found) <= LABELLED_LEVELS else _many(found, group, limit, ax)
 
 
 def _few(found: pd.DataFrame, group: str, limit: float, ax: Axes | None) -> Axes:
@@ -114,7 +127,7 @@ def _few(found: pd.DataFrame, group: str, limit: float, ax: Axes | None) -> Axes
     ax.axvline(limit, color=INK, linewidth=1, linestyle=":", label="4 / levels")
     ax.set_xlim(left=0.0)
     legend_above(ax)
-    return plain(ax, "Cook's distance", group)
+    return plain_axes(ax, "Cook's distance", group)
 
 
 def _many(found: pd.DataFrame, group: str, limit: float, ax: Axes | None) -> Axes:
@@ -122,12 +135,16 @@ def _many(found: pd.DataFrame, group: str, limit: float, ax: Axes | None) -> Axe
     ax = axes_for(ax, 7.0, 4.0)
     color = np.where(distance > limit, ORANGE, BLUE)
     ax.vlines(place, 0.0, distance, color=color, linewidth=0.6, rasterized=True)
-    for i in np.argsort(distance)[::-1][:TOP]:
+    for i in np.argsort(distance)[::-1][:NAMED_LEVELS]:
         ax.annotate(
-            shown(str(found["level"].iloc[i])), (place[i], distance[i]), xytext=(2, 2), textcoords="offset points", fontsize="small"
+            printable_name(str(found["level"].iloc[i])),
+            (place[i], distance[i]),
+            xytext=(2, 2),
+            textcoords="offset points",
+            fontsize="small",
         )
     ax.axhline(limit, color=INK, linewidth=1, linestyle=":", label="4 / levels")
     ax.set_ylim(0.0, 1.18 * float(np.nanmax(distance)))
     ax.set_xticks([])
     legend_above(ax)
-    return plain(ax, f"{len(found):,} levels of {group}", "Cook's distance")
+    return plain_axes(ax, f"{len(found):,} levels of {group}", "Cook's distance")

@@ -25,9 +25,9 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.model.fit import Fit
 from bayeslmm.plots.style import (
     BLUE,
-    FEW,
     GREY,
     INK,
+    LABELLED_LEVELS,
     LIGHT,
     ORANGE,
     RED,
@@ -35,17 +35,17 @@ from bayeslmm.plots.style import (
     bare,
     cloud,
     legend_above,
+    local_line,
     named_ticks,
     panels,
-    plain,
-    shown,
-    smooth,
+    plain_axes,
+    printable_name,
     spread,
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Column:
+class PlotColumn:
     """A column of the rows of a fit: its values (n,) on an axis; its levels, or None for numbers."""
 
     name: str
@@ -63,36 +63,36 @@ class Column:
         return tuple(np.unique(self.values).tolist()) if self.levels is None else self.levels
 
 
-def column_of(fit: Any, name: str, argument: str) -> Column:
+def column_of(fit: Any, name: str, argument: str) -> PlotColumn:
     """A column that the model of a fit or a posterior reads, or one of its grouping factors (`batch:cask` too).
 
     Raises SpecificationError for another name.
     """
     for term in fit.design.terms:
         if term.group.name == name:
-            return Column(name, term.group.codes.astype(float), tuple(term.group.levels.tolist()))
+            return PlotColumn(name, term.group.codes.astype(float), tuple(term.group.levels.tolist()))
     frame = fit.design.own_frame.copy
     if name not in frame.columns:
         near = get_close_matches(str(name), [str(c) for c in frame.columns], 1)
         remedy = f"did you mean {near[0]!r}?" if near else "use one of " + ", ".join(map(str, frame.columns[:12]))
         raise SpecificationError(f"the data of the fit have no column {name!r}", argument, remedy)
-    return as_column(name, frame[name])
+    return plot_column_from(name, frame[name])
 
 
-def as_column(name: str, series: pd.Series[Any]) -> Column:
+def plot_column_from(name: str, series: pd.Series[Any]) -> PlotColumn:
     """Numbers as they are, everything else by its levels: categories in their order, others sorted."""
     if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series):
-        return Column(name, series.to_numpy(float), None)
+        return PlotColumn(name, series.to_numpy(float), None)
     if isinstance(series.dtype, pd.CategoricalDtype):
         present = [level for level in series.cat.categories if (series == level).any()]
     else:
         present = sorted(series.astype(str).unique())
         series = series.astype(str)
     places = {level: float(i) for i, level in enumerate(present)}
-    return Column(name, np.array([places[value] for value in series]), tuple(present))
+    return PlotColumn(name, np.array([places[value] for value in series]), tuple(present))
 
 
-LABELS = {
+RESIDUAL_LABELS = {
     "response": "residual",
     "pearson": "Pearson residual",
     "normalized": "normalized residual",
@@ -108,7 +108,7 @@ def fitted_axes(fit: Fit, level: str = "conditional", ax: Axes | None = None) ->
     ends = [min(values.min(), y.min()), max(values.max(), y.max())]
     ax.plot(ends, ends, color=INK, linewidth=1, zorder=3, label="observed = fitted")
     legend_above(ax)
-    return plain(ax, f"fitted value ({level})", bare(fit.design.spec.formula.response))
+    return plain_axes(ax, f"fitted value ({level})", bare(fit.design.spec.formula.response))
 
 
 def residual_axes(fit: Fit, kind: str = "pearson", against: str | None = None, ax: Axes | None = None) -> Axes:
@@ -120,19 +120,19 @@ def residual_axes(fit: Fit, kind: str = "pearson", against: str | None = None, a
         x, label = fit.fitted("population" if kind == "marginal" else "conditional"), "fitted value"
     else:
         column = column_of(fit, against, "against")
-        if column.levels is not None and len(column.levels) > FEW:
+        if column.levels is not None and len(column.levels) > LABELLED_LEVELS:
             _many_levels(ax, residuals, column.codes, len(column.levels))
-            return plain(ax, f"{len(column.levels):,} levels of {against}, by their medians", LABELS[kind])
+            return plain_axes(ax, f"{len(column.levels):,} levels of {against}, by their medians", RESIDUAL_LABELS[kind])
         if column.levels is not None:
             boxes(ax, [residuals[column.codes == k] for k in range(len(column.levels))])
             named_ticks(ax, column.levels, vertical=False)
-            return plain(ax, against, LABELS[kind])
+            return plain_axes(ax, against, RESIDUAL_LABELS[kind])
         x, label = column.values, against
     cloud(ax, spread(x), residuals)
     if len(np.unique(x)) > 5:
-        ax.plot(*smooth(x, residuals), color=RED, linewidth=1.8, zorder=3, label="local mean")
+        ax.plot(*local_line(x, residuals), color=RED, linewidth=1.8, zorder=3, label="local mean")
         legend_above(ax)
-    return plain(ax, label, LABELS[kind])
+    return plain_axes(ax, label, RESIDUAL_LABELS[kind])
 
 
 def _many_levels(ax: Axes, values: Array, codes: Codes, count: int) -> None:
@@ -169,10 +169,10 @@ def boxes(ax: Axes, parts: Sequence[Array], color: str = BLUE) -> None:
 def qq_axes(fit: Fit, kind: str = "normalized", ax: Axes | None = None) -> Axes:
     """Ordered residuals against normal quantiles, with the band that 95% of samples of this size stay in at each place."""
     ax = axes_for(ax, 5.2, 5.0)
-    return quantiles(ax, fit.residuals(kind), LABELS[kind])
+    return normal_quantiles(ax, fit.residuals(kind), RESIDUAL_LABELS[kind])
 
 
-def quantiles(ax: Axes, values: Array, label: str) -> Axes:
+def normal_quantiles(ax: Axes, values: Array, label: str) -> Axes:
     """Normal quantiles of any values, with a line through their quartiles and a pointwise band."""
     n = len(values)
     shares = (np.arange(n) + 0.5) / n
@@ -189,7 +189,7 @@ def quantiles(ax: Axes, values: Array, label: str) -> Axes:
     ax.plot(theory[[0, -1]], line[[0, -1]], color=INK, linewidth=1)
     ax.scatter(theory[kept], ordered[kept], s=float(np.clip(2500.0 / n, 5, 24)), color=BLUE, linewidths=0, zorder=3, rasterized=n > 2000)
     legend_above(ax)
-    return plain(ax, "normal quantile", label)
+    return plain_axes(ax, "normal quantile", label)
 
 
 def leverage_axes(fit: Fit, ax: Axes | None = None, label: int = 5) -> Axes:
@@ -205,9 +205,11 @@ def leverage_axes(fit: Fit, ax: Axes | None = None, label: int = 5) -> Axes:
         hat[top], residuals[top], s=34, facecolors="none", edgecolors=ORANGE, linewidths=1.5, zorder=3, label="largest Cook's distance"
     )
     for row in top:
-        ax.annotate(shown(str(found.index[row])), (hat[row], residuals[row]), xytext=(5, 4), textcoords="offset points", fontsize="small")
+        ax.annotate(
+            printable_name(str(found.index[row])), (hat[row], residuals[row]), xytext=(5, 4), textcoords="offset points", fontsize="small"
+        )
     legend_above(ax)
-    return plain(ax, "leverage", LABELS["pearson"])
+    return plain_axes(ax, "leverage", RESIDUAL_LABELS["pearson"])
 
 
 def acf_axes(fit: Fit, kind: str = "normalized", lags: int | None = None, ax: Axes | None = None) -> Axes:
@@ -227,7 +229,7 @@ def acf_axes(fit: Fit, kind: str = "normalized", lags: int | None = None, ax: Ax
     ax.plot(at[1:], values[1:], "o", color=BLUE, markersize=5, zorder=3)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_above(ax)
-    return plain(ax, "lag", f"autocorrelation ({LABELS[kind]})")
+    return plain_axes(ax, "lag", f"autocorrelation ({RESIDUAL_LABELS[kind]})")
 
 
 def autocorrelation(values: Array, codes: Codes, lags: int | None = None) -> tuple[Array, Codes]:
@@ -267,11 +269,11 @@ def simulated_axes(found: Any, ax: Any = None) -> list[Axes]:
     left.plot([0, 1], [0, 1], color=INK, linewidth=1)
     left.plot(shares, ordered, ".", color=BLUE, markersize=4, rasterized=n > 2000)
     legend_above(left)
-    plain(left, "uniform quantile", "simulated residual")
+    plain_axes(left, "uniform quantile", "simulated residual")
     rank = np.argsort(np.argsort(found.fitted, kind="stable")) / max(n - 1, 1)
     cloud(right, rank, found.values)
     right.axhline(0.5, color=INK, linewidth=1)
-    right.plot(*smooth(rank, found.values), color=RED, linewidth=1.8, label="local mean")
+    right.plot(*local_line(rank, found.values), color=RED, linewidth=1.8, label="local mean")
     legend_above(right)
-    plain(right, "rank of the fitted value", "simulated residual")
+    plain_axes(right, "rank of the fitted value", "simulated residual")
     return [left, right]

@@ -27,13 +27,13 @@ LEGEND: dict[str, Any] = {
     "borderaxespad": 0.2,
 }
 
-ROW = 75
+LEGEND_CHARACTERS = 75
 """Characters of a legend that fit in one row."""
 
-FEW = 60
+LABELLED_LEVELS = 60
 """Levels up to which each has its own label."""
 
-MANY_ROWS = 20_000
+HISTOGRAM_POINTS = 20_000
 """Points beyond which a scatter would be a blot: a two-dimensional histogram takes its place."""
 
 
@@ -81,7 +81,7 @@ def panels(ax: Any, count: int, width: float = 3.4, height: float = 2.8, columns
 
 def cloud(ax: Axes, x: Array, y: Array, color: str = BLUE) -> None:
     """Points that get fainter and smaller the more there are; a histogram in two dimensions where they would merge."""
-    if len(x) > MANY_ROWS:
+    if len(x) > HISTOGRAM_POINTS:
         ax.hexbin(x, y, gridsize=60, cmap="Blues", bins="log", mincnt=1, linewidths=0)
         return
     size = float(np.clip(2500.0 / max(len(x), 1), 3.0, 26.0))
@@ -99,7 +99,7 @@ def spread(x: Array) -> Array:
     return np.asarray(x + np.random.default_rng(0).uniform(-reach, reach, len(x)))
 
 
-def smooth(x: Array, y: Array, points: int = 60) -> tuple[Array, Array]:
+def local_line(x: Array, y: Array, points: int = 60) -> tuple[Array, Array]:
     """A local straight line through a cloud, weighted by nearness (tricube over two fifths of the points)."""
     order = np.argsort(x)
     x, y = x[order], y[order]
@@ -120,12 +120,12 @@ def smooth(x: Array, y: Array, points: int = 60) -> tuple[Array, Array]:
     return grid, out
 
 
-def plain(ax: Axes, xlabel: str, ylabel: str, title: str = "") -> Axes:
+def plain_axes(ax: Axes, xlabel: str, ylabel: str, title: str = "") -> Axes:
     """Labels on, what carries no information off."""
-    ax.set_xlabel(shown(xlabel))
-    ax.set_ylabel(shown(ylabel))
+    ax.set_xlabel(printable_name(xlabel))
+    ax.set_ylabel(printable_name(ylabel))
     if title:
-        ax.set_title(shown(title), fontsize="medium")
+        ax.set_title(printable_name(title), fontsize="medium")
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
@@ -135,7 +135,7 @@ def legend_above(ax: Axes, title: str | None = None) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         seen = dict(zip(labels, handles, strict=True))
-        columns = len(seen) if sum(len(label) + 5 for label in seen) < ROW else min(len(seen), 4)
+        columns = len(seen) if sum(len(label) + 5 for label in seen) < LEGEND_CHARACTERS else min(len(seen), 4)
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "alignment": "left"}
         ax.legend(list(seen.values()), list(seen), title=title, ncols=columns, **place, **LEGEND)
 
@@ -164,7 +164,7 @@ def few_ticks(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def label_of(value: Any) -> str:
+def level_label(value: Any) -> str:
     """A level as it is read: 9, not 9.0."""
     return f"{value:g}" if isinstance(value, float | np.floating) else str(value)
 
@@ -174,7 +174,7 @@ def bare(name: str) -> str:
     return name[1:-1] if len(name) > 2 and name[0] == name[-1] == "`" and "`" not in name[1:-1] else name
 
 
-def shown(text: str) -> str:
+def printable_name(text: str) -> str:
     """A name of the data as Matplotlib prints it: no dollar sign starts a formula, no control character passes."""
     return "".join(c if c.isprintable() else " " for c in str(text)).replace("$", r"\$")
 
@@ -182,9 +182,11 @@ def shown(text: str) -> str:
 def named_ticks(ax: Axes, labels: Sequence[Any], *, vertical: bool = True) -> None:
     """A tick for every label where they are few, none where they would run into one another."""
     axis = ax.yaxis if vertical else ax.xaxis
-    if len(labels) > FEW:
+    if len(labels) > LABELLED_LEVELS:
         axis.set_ticks([])
         return
     size = "small" if len(labels) <= 25 else "x-small"
-    rotation = 0.0 if vertical or max(len(label_of(label)) for label in labels) * len(labels) < 70 else 90.0
-    axis.set_ticks(np.arange(len(labels)), labels=[shown(label_of(label)) for label in labels], fontsize=size, rotation=rotation)
+    rotation = 0.0 if vertical or max(len(level_label(label)) for label in labels) * len(labels) < 70 else 90.0
+    axis.set_ticks(
+        np.arange(len(labels)), labels=[printable_name(level_label(label)) for label in labels], fontsize=size, rotation=rotation
+    )

@@ -20,7 +20,7 @@ from bayeslmm.model.summary import DF_NAMES, TITLES
 from bayeslmm.plots.intervals import emmeans_axes, forest
 from bayeslmm.reports.comparison import posterior_section, provenance_section
 from bayeslmm.reports.page import Page, Section, drawn, number, panelled
-from bayeslmm.results.render import signed
+from bayeslmm.results.render import format_signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -313,7 +313,7 @@ def variance_section(section: Section, fit: Fit) -> None:
             "R², fixed effects": r2["marginal"],
             "Intraclass correlation, adjusted": icc["adjusted"],
         }
-        section.facts([(name, signed(float(value.iloc[0]), 3)) for name, value in found.items()])
+        section.facts([(name, format_signed(float(value.iloc[0]), 3)) for name, value in found.items()])
 
     if fit.design.terms and fit.design.residual is None and not fit.design.variance:
         section.attempt("Shares of variance", shares)

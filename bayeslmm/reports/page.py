@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from bayeslmm._arrays import Array
 from bayeslmm._io import as_path, write_atomically
 from bayeslmm.errors import BayesLMMError, Check
-from bayeslmm.results.render import described, digits, p_text, signed, visible
+from bayeslmm.results.render import align_digits, check_value_text, escape_control, format_p, format_signed
 
 HEADINGS = {
     "std_error": "std. error",
@@ -52,7 +52,7 @@ WIDE = frozenset({"remedy", "value"})
 
 def safe(value: Any) -> str:
     """Text for HTML: escaped, control characters shown as escapes."""
-    return escape(visible(str(value)))
+    return escape(escape_control(str(value)))
 
 
 def cells(frame: pd.DataFrame) -> list[list[str]]:
@@ -66,18 +66,18 @@ def _column(frame: pd.DataFrame, name: str) -> list[str]:
     if values.dtype.kind != "f":
         return ["" if value is None or value is pd.NA or value != value else _exact(value) for value in values.tolist()]
     if name == "p_value":
-        return ["" if np.isnan(p) else p_text(p) for p in values]
+        return ["" if np.isnan(p) else format_p(p) for p in values]
     if name in ("df", "den_df", "num_df"):
         return [
             "" if np.isnan(df) else "∞" if np.isinf(df) or df > 1e5 else f"{df:.0f}" if float(df).is_integer() else f"{df:.1f}"
             for df in values
         ]
     if name in ("statistic", "corr", "gap", "pull"):
-        return ["" if np.isnan(value) else signed(value) for value in values]
+        return ["" if np.isnan(value) else format_signed(value) for value in values]
     numbers = values.to_numpy(float)
     if name in BESIDE_ERROR and "std_error" in frame:
         return [_beside(value, error) for value, error in zip(numbers, _errors(frame), strict=True)]
-    shown = iter(digits(numbers[np.isfinite(numbers)]))
+    shown = iter(align_digits(numbers[np.isfinite(numbers)]))
     return [next(shown) if np.isfinite(value) else "" for value in numbers]
 
 
@@ -94,7 +94,7 @@ def _beside(value: float, error: float) -> str:
     if np.isnan(value):
         return ""
     if not np.isfinite(error) or error <= 0.0 or not 1e-5 < error < 1e5:
-        return digits([value])[0]
+        return align_digits([value])[0]
     return f"{value:.{max(0, 2 - int(np.floor(np.log10(error))))}f}"
 
 
@@ -104,7 +104,7 @@ def _exact(value: Any) -> str:
 
 def number(value: float) -> str:
     """One number to five digits."""
-    return "–" if not np.isfinite(value) else digits([value])[0]
+    return "–" if not np.isfinite(value) else align_digits([value])[0]
 
 
 def heading(name: str) -> str:
@@ -233,7 +233,7 @@ class Section:
         order = ("failed", "noted", "passed")
         rows = "".join(
             f'<tr><td class="name">{safe(check.name)}</td><td class="name verdict {check.verdict}">{check.verdict}</td>'
-            f'<td class="wide">{safe(described(check.value))}</td><td class="name">{safe(described(check.limit))}</td>'
+            f'<td class="wide">{safe(check_value_text(check.value))}</td><td class="name">{safe(check_value_text(check.limit))}</td>'
             f'<td class="wide">{safe(check.remedy)}</td></tr>'
             for check in sorted(checks, key=lambda check: order.index(check.verdict))
         )

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, Codes, frozen, readonly
+from bayeslmm._arrays import Array, Codes, freeze, readonly
 from bayeslmm.errors import BayesLMMWarning, Check, PredictionError
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import error_covariance, one_sigma, residual_parameters, visit_covariances
-from bayeslmm.results.random_effects import entries, merged_covariances, varcorr_frame
+from bayeslmm.results.random_effects import merge_covariances, varcorr_frame, varcorr_rows
 
 if TYPE_CHECKING:
     from bayeslmm.data.design import Design
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from bayeslmm.likelihood.problem import Problem
 
 
-Counting = Literal["lme4", "mmrm", "sas"]
+CountingRule = Literal["lme4", "mmrm", "sas"]
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class InformationCriteria:
     """What an information criterion counts.
 
     lme4 counts every estimated parameter and every observation. mmrm and SAS count covariance parameters only under REML, and subjects in
@@ -40,7 +40,7 @@ class Counts:
     criterion : -2 log likelihood; coefficients, covariance : numbers of parameters; subjects : those that BIC counts
     """
 
-    rule: Counting
+    rule: CountingRule
     restricted: bool
     criterion: float
     nobs: int
@@ -73,19 +73,19 @@ class Counts:
         return self.criterion + float(np.log(rows)) * self.parameters
 
 
-WARNED = frozenset(
+WARNED_NOTES = frozenset(
     {"aliased_columns", "condition_number", "empty_labels", "few_complete_subjects", "repeated_parameters", "visits_without_rows"}
 )
 """Notes of a design that are worth a warning though nothing failed."""
 
 
-class Model(Protocol):
+class FittedModel(Protocol):
     """What a fit asks of its model."""
 
     @property
     def formula(self) -> str: ...
     @property
-    def counting(self) -> Counting: ...
+    def counting(self) -> CountingRule: ...
     @property
     def subjects(self) -> int | None: ...
     @property
@@ -93,8 +93,8 @@ class Model(Protocol):
     @property
     def given_offset(self) -> bool: ...
     def fit(self, method: str = "REML") -> Any: ...
-    def with_response(self, y: Any) -> Model: ...
-    def updated(self, formula: str | None, data: Any, changes: Mapping[str, Any]) -> Model: ...
+    def with_response(self, y: Any) -> FittedModel: ...
+    def updated(self, formula: str | None, data: Any, changes: Mapping[str, Any]) -> FittedModel: ...
     def stored(self) -> tuple[dict[str, Any], dict[str, Any]]: ...
     def simulated(self, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame: ...
 
@@ -107,7 +107,7 @@ class Estimates:
     `fit = blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy).fit()`.
     """
 
-    def __init__(self, model: Model, problem: Problem, estimate: Estimate, elapsed: float) -> None:
+    def __init__(self, model: FittedModel, problem: Problem, estimate: Estimate, elapsed: float) -> None:
         self.model = model
         self.problem = problem
         self.estimate = estimate
@@ -208,7 +208,7 @@ class Estimates:
     def covariances(self) -> tuple[Array, ...]:
         """Covariance matrix of every random term, (q, q), in the order of the formula."""
         scale = self.estimate.sigma**2
-        return tuple(frozen(scale * relative) for relative in self.problem.relative_covariances(self.estimate.x))
+        return tuple(freeze(scale * relative) for relative in self.problem.relative_covariances(self.estimate.x))
 
     @property
     def D(self) -> dict[str, pd.DataFrame]:
@@ -217,7 +217,7 @@ class Estimates:
         >>> fit.D["Subject"].loc["Days", "Days"].round(3).item()
         35.072
         """
-        return merged_covariances(self.design.terms, self.covariances)
+        return merge_covariances(self.design.terms, self.covariances)
 
     @property
     def varcorr(self) -> pd.DataFrame:
@@ -226,7 +226,7 @@ class Estimates:
         >>> fit.varcorr["sd"].round(3).tolist()
         [24.74, 5.922, nan, 25.592]
         """
-        return varcorr_frame(list(entries(self.design.terms, self.covariances)), self.sigma)
+        return varcorr_frame(list(varcorr_rows(self.design.terms, self.covariances)), self.sigma)
 
     @property
     def R(self) -> pd.DataFrame | dict[str, pd.DataFrame] | None:
@@ -314,14 +314,16 @@ class Estimates:
         return -0.5 * self.criterion
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> InformationCriteria:
         """What the information criteria count."""
         design = self.design
         factors = [term.group for term in design.terms] if design.residual is None else [design.residual.subject]
         subject = max(factors, key=lambda factor: factor.size, default=None)
         counted = design.nobs if subject is None else subject.size
         subjects = counted if self.model.subjects is None else self.model.subjects
-        return Counts(self.model.counting, self.restricted, self.criterion, self.nobs, len(design.kept), self.problem.size + 1, subjects)
+        return InformationCriteria(
+            self.model.counting, self.restricted, self.criterion, self.nobs, len(design.kept), self.problem.size + 1, subjects
+        )
 
     @property
     def aic(self) -> float:
@@ -432,15 +434,15 @@ class Estimates:
 
     def warning(self) -> BayesLMMWarning | None:
         """The one warning of this fit, or None when nothing failed."""
-        told = [c for c in self.estimate.checks if c.verdict == "failed" or (c.verdict == "noted" and c.name in WARNED)]
+        told = [c for c in self.estimate.checks if c.verdict == "failed" or (c.verdict == "noted" and c.name in WARNED_NOTES)]
         if not told:
             return None
-        what = "; ".join(f"{check.name}: {_shown(check.value)}" for check in told)
+        what = "; ".join(f"{check.name}: {_shown_value(check.value)}" for check in told)
         remedies = list(dict.fromkeys(check.remedy for check in told if check.remedy))
         return BayesLMMWarning(what, f"fit of {self.formula}", "; ".join(remedies))
 
 
-def _shown(value: Any) -> str:
+def _shown_value(value: Any) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

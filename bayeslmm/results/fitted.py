@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import demand_one_of
+from bayeslmm._validation import require_one_of
 from bayeslmm.data.frame import read_table
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds, whiten_errors
 
@@ -16,45 +16,45 @@ if TYPE_CHECKING:
     from bayeslmm.results.estimates import Estimates
 
 
-Level = Literal["conditional", "population"]
+PredictionLevel = Literal["conditional", "population"]
 ResidualKind = Literal["response", "pearson", "normalized", "marginal"]
 
 
-def population(fit: Estimates) -> Array:
+def population_mean(fit: Estimates) -> Array:
     """X alpha + offset, (n,)."""
     design = fit.design
     values = design.X @ fit.fixef_kept
     return values if design.offset is None else values + design.offset
 
 
-def conditional(fit: Estimates) -> Array:
+def conditional_mean(fit: Estimates) -> Array:
     """X alpha + offset + Z beta, (n,)."""
-    values = population(fit)
+    values = population_mean(fit)
     for term, beta in zip(fit.design.terms, fit.modes, strict=True):
         values = values + np.einsum("nq,nq->n", term.Z, beta[term.group.codes])
     return values
 
 
 def fitted_values(fit: Estimates, level: str) -> Array:
-    demand_one_of(level, ("conditional", "population"), "level")
-    return conditional(fit) if level == "conditional" else population(fit)
+    require_one_of(level, ("conditional", "population"), "level")
+    return conditional_mean(fit) if level == "conditional" else population_mean(fit)
 
 
 def residuals(fit: Estimates, kind: str) -> Array:
-    demand_one_of(kind, ("response", "pearson", "normalized", "marginal"), "kind")
+    require_one_of(kind, ("response", "pearson", "normalized", "marginal"), "kind")
     y = fit.design.y
     if kind == "marginal":
-        return y - population(fit)
-    errors = y - conditional(fit)
+        return y - population_mean(fit)
+    errors = y - conditional_mean(fit)
     if kind == "pearson":
         return np.asarray(errors / residual_sds(fit.problem, fit.point))
     return whiten_errors(fit.problem, fit.point, errors) if kind == "normalized" else errors
 
 
-def own_columns(fit: Estimates) -> dict[str, Any]:
+def augment_columns(fit: Estimates) -> dict[str, Any]:
     """`fitted`, `fixed`, `resid`, `pearson`, and offset and weights where the model has them."""
-    design, fixed = fit.design, population(fit)
-    values = conditional(fit)
+    design, fixed = fit.design, population_mean(fit)
+    values = conditional_mean(fit)
     errors = design.y - values
     columns = {"fitted": values, "fixed": fixed, "resid": errors, "pearson": errors / residual_sds(fit.problem, fit.point)}
     if design.offset is not None:
@@ -64,7 +64,7 @@ def own_columns(fit: Estimates) -> dict[str, Any]:
     return columns
 
 
-def beside(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
+def join_columns(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
     """The frame with new columns; a name that the frame already has gets a dot in front."""
     out = frame.copy()
     for name, values in columns.items():
@@ -75,6 +75,6 @@ def beside(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
     return out
 
 
-def whole_frame(data: Any) -> pd.DataFrame:
+def as_pandas(data: Any) -> pd.DataFrame:
     """All columns of any frame, as pandas."""
     return read_table(data, ()).frame if not isinstance(data, pd.DataFrame) else data

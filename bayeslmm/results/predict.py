@@ -19,32 +19,32 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import demand_one_of
-from bayeslmm.data.columns import Columns, numbers
+from bayeslmm._validation import require_one_of
+from bayeslmm.data.columns import Columns, series_numbers
 from bayeslmm.data.design import ResidualDesign, VarianceDesign
-from bayeslmm.data.frame import Table, read_table, values_text
+from bayeslmm.data.frame import ColumnTable, read_table, values_text
 from bayeslmm.data.residual import place_within
-from bayeslmm.data.rows import given_numbers
+from bayeslmm.data.rows import numbers_by_position
 from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_rows
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
 from bayeslmm.likelihood.structured.variance_function import VarianceFunction
-from bayeslmm.results.fitted import conditional, population
+from bayeslmm.results.fitted import conditional_mean, population_mean
 
 if TYPE_CHECKING:
     from bayeslmm.results.estimates import Estimates
 
 
-SHOWN = 8
+SHOWN_LABELS = 8
 """Levels and rows that a message lists."""
 
-ESTIMABLE = 1e-7
+ESTIMABLE_DIFFERENCE = 1e-7
 """Largest difference, relative to the column's size, between an aliased column and its combination of kept ones."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class NewData:
     """Rows to predict.
 
     X : (n, p) columns kept; offset : (n,) or None; Zs, codes : per term, empty where the rows have no grouping columns
@@ -59,14 +59,14 @@ class Rows:
     missing: NDArray[np.bool_]
 
 
-def own_rows(fit: Estimates) -> Rows:
+def fit_rows(fit: Estimates) -> NewData:
     """The rows of the fit."""
     design = fit.design
     Zs, codes = tuple(t.Z for t in design.terms), tuple(t.group.codes for t in design.terms)
-    return Rows(design.index, design.X, design.offset, Zs, codes, np.zeros(design.nobs, bool))
+    return NewData(design.index, design.X, design.offset, Zs, codes, np.zeros(design.nobs, bool))
 
 
-def new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str, offset: Any) -> Rows:
+def encode_new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str, offset: Any) -> NewData:
     """Rows of any frame. Raises PredictionError for what the fit does not know."""
     encoding, design = fit.design.encoding, fit.design
     table = read_table(newdata, ())
@@ -74,7 +74,7 @@ def new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str, offse
     X_all, _ = encoding.fixed(newdata)
     missing = np.isnan(X_all).any(axis=1)
     if design.aliased:
-        _demand_estimable(fit, X_all, missing)
+        _require_estimable(fit, X_all, missing)
     shift = encoding.offset(newdata)
     if fit.model.given_offset:
         shift = _given_offset(offset, table, shift)
@@ -90,12 +90,12 @@ def new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str, offse
             missing |= _settle_levels(fit, newdata, codes, new_levels)
     zero = missing[:, None]
     X = np.where(zero, 0.0, X_all[:, list(design.kept)])
-    return Rows(
+    return NewData(
         index, X, None if shift is None else np.where(missing, 0.0, shift), tuple(np.where(zero, 0.0, Z) for Z in Zs), codes, missing
     )
 
 
-def _has_levels(table: Table, fit: Estimates) -> bool:
+def _has_levels(table: ColumnTable, fit: Estimates) -> bool:
     """Predictions of the population need no grouping columns; a prediction interval takes Z where it can be had."""
     coders = fit.design.encoding.random_coders
     return all(name in table.names for coder in coders for name in (*coder.block.columns, *coder.group.factor.columns))
@@ -113,24 +113,26 @@ def _settle_levels(fit: Estimates, newdata: Any, codes: Sequence[Codes], new_lev
         unseen = (code < 0) & ~absent
         if unseen.any() and new_levels == "error":
             names = list(dict.fromkeys(labels[unseen].tolist()))
-            shown = ", ".join(map(repr, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+            shown = ", ".join(map(repr, names[:SHOWN_LABELS])) + (
+                f" and {len(names) - SHOWN_LABELS} more" if len(names) > SHOWN_LABELS else ""
+            )
             what = f"{len(names)} levels of {fit.design.terms[i].group.name!r} are not known to the fit: {shown}"
             remedy = 'new_levels="population" gives them their expected effect, 0; observed=True learns from outcomes of theirs'
-            raise PredictionError(what, f"rows {listed(np.flatnonzero(unseen))}", remedy)
+            raise PredictionError(what, f"rows {list_rows(np.flatnonzero(unseen))}", remedy)
     return missing
 
 
-def _given_offset(offset: Any, table: Table, shift: Array | None) -> Array:
+def _given_offset(offset: Any, table: ColumnTable, shift: Array | None) -> Array:
     if offset is None:
         raise PredictionError(
             "the model's offset was given as an array, which new data do not have",
             remedy="give `offset=` with one number per row of newdata, or fit with the offset as a column",
         )
-    values = given_numbers(offset, "offset", table)
+    values = numbers_by_position(offset, "offset", table)
     return values if shift is None else values + shift
 
 
-def _demand_estimable(fit: Estimates, X: Array, missing: NDArray[np.bool_]) -> None:
+def _require_estimable(fit: Estimates, X: Array, missing: NDArray[np.bool_]) -> None:
     """Raise for rows in which an aliased column is not the combination of kept columns that it was in the data of the fit."""
     design = fit.design
     trained, names = design.encoding.fixed(design.frame)
@@ -139,22 +141,22 @@ def _demand_estimable(fit: Estimates, X: Array, missing: NDArray[np.bool_]) -> N
     weights = np.linalg.lstsq(trained[:, kept], trained[:, lost], rcond=None)[0]
     gap = np.abs(X[:, lost] - X[:, kept] @ weights)
     size = np.abs(X[:, lost]) + np.abs(X[:, kept]) @ np.abs(weights)
-    bad = (gap > ESTIMABLE * np.maximum(size, 1e-300)).any(axis=1) & ~missing
+    bad = (gap > ESTIMABLE_DIFFERENCE * np.maximum(size, 1e-300)).any(axis=1) & ~missing
     if bad.any():
         raise PredictionError(
             f"{int(bad.sum())} rows are not estimable: the data of the fit could not tell {', '.join(design.aliased)} from others",
-            f"rows {listed(np.flatnonzero(bad))}",
+            f"rows {list_rows(np.flatnonzero(bad))}",
             "predict rows with combinations that occur in the data of the fit, or drop the aliased columns from the formula",
         )
 
 
-def listed(rows: Codes) -> str:
+def list_rows(rows: Codes) -> str:
     """Some row numbers as a message shows them."""
-    shown = ", ".join(str(int(row)) for row in rows[:SHOWN])
-    return shown + (f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")
+    shown = ", ".join(str(int(row)) for row in rows[:SHOWN_LABELS])
+    return shown + (f" and {len(rows) - SHOWN_LABELS} more" if len(rows) > SHOWN_LABELS else "")
 
 
-def own_place(fit: Estimates) -> ResidualIndex:
+def fit_residual_index(fit: Estimates) -> ResidualIndex:
     """The rows of the fit."""
     kernel, residual, n = fit.problem.structured, fit.design.residual, fit.nobs
     assert kernel is not None
@@ -167,7 +169,7 @@ def own_place(fit: Estimates) -> ResidualIndex:
     return ResidualIndex(residual.subject.codes, residual.visit, coords, group, scale)
 
 
-def new_place(fit: Estimates, newdata: Any, fitted: Array) -> tuple[ResidualIndex, NDArray[np.bool_]]:
+def new_residual_index(fit: Estimates, newdata: Any, fitted: Array) -> tuple[ResidualIndex, NDArray[np.bool_]]:
     """New rows, and those of them whose place is missing.
 
     fitted : (n,) x'alpha + z'beta of the new rows, for a variance function of it
@@ -184,22 +186,22 @@ def new_place(fit: Estimates, newdata: Any, fitted: Array) -> tuple[ResidualInde
     subject = _codes(row_labels(table, term.subject, n), residual.subject.levels)
     group = np.zeros(n, np.int64)
     if residual.group is not None:
-        group = _demanded(row_labels(table, term.group, n), residual.group.levels, residual.group.name, missing)
+        group = _require_labels(row_labels(table, term.group, n), residual.group.levels, residual.group.name, missing)
     visit, coords = None, None
     if residual.visit is not None:
         visit = _visits(residual, table, subject, missing)
     elif residual.coords is not None:
-        coords = np.column_stack([numbers(table.series(name), name).values for name in term.visit])
+        coords = np.column_stack([series_numbers(table.series(name), name).values for name in term.visit])
         missing |= np.isnan(coords).any(axis=1)
         coords = np.nan_to_num(coords)
     log_scale = np.where(np.isnan(log_scale), 0.0, log_scale)
     return ResidualIndex(subject, visit, coords, group, log_scale), missing
 
 
-def _visits(residual: ResidualDesign, table: Table, subject: Codes, missing: NDArray[np.bool_]) -> Codes:
+def _visits(residual: ResidualDesign, table: ColumnTable, subject: Codes, missing: NDArray[np.bool_]) -> Codes:
     if residual.spec.visit:
         labels = row_labels(table, residual.spec.visit, len(subject))
-        return _demanded(labels, residual.visit_levels, ", ".join(residual.spec.visit), missing)
+        return _require_labels(labels, residual.visit_levels, ", ".join(residual.spec.visit), missing)
     # the visits are the order of the rows of a subject, 1, 2, ...
     place = place_within(subject)
     index = np.full(max(int(place.max(initial=0)) + 1, int(residual.visit_levels[-1])), -1, dtype=np.int64)
@@ -208,11 +210,11 @@ def _visits(residual: ResidualDesign, table: Table, subject: Codes, missing: NDA
     if (visit < 0).any():
         known = values_text(residual.visit_levels)
         what = f"the fit knows no row number {int(place[visit < 0][0]) + 1} of a subject: it has the numbers {known}"
-        raise PredictionError(what, f"rows {listed(np.flatnonzero(visit < 0))}", "name a column for the visit in the residual structure")
+        raise PredictionError(what, f"rows {list_rows(np.flatnonzero(visit < 0))}", "name a column for the visit in the residual structure")
     return visit
 
 
-def row_labels(table: Table, columns: Sequence[str], n: int) -> list[Any]:
+def row_labels(table: ColumnTable, columns: Sequence[str], n: int) -> list[Any]:
     """The label of each row, as grouping factors and visits are labelled; None where it is missing."""
     if not columns:
         return ["1"] * n
@@ -234,16 +236,18 @@ def _codes(labels: Sequence[Any], levels: Iterable[Any]) -> Codes:
     return np.array([known.get(label, -1) for label in labels], dtype=np.int64)
 
 
-def _demanded(labels: Sequence[Any], levels: Iterable[Any], name: str, missing: NDArray[np.bool_]) -> Codes:
+def _require_labels(labels: Sequence[Any], levels: Iterable[Any], name: str, missing: NDArray[np.bool_]) -> Codes:
     codes = _codes(labels, levels)
     absent = np.array([label is None for label in labels], dtype=bool)
     unseen = (codes < 0) & ~absent
     if unseen.any():
         new = list(dict.fromkeys(label for label, wrong in zip(labels, unseen, strict=True) if wrong))
-        shown = ", ".join(map(repr, new[:SHOWN])) + (f" and {len(new) - SHOWN} more" if len(new) > SHOWN else "")
+        shown = ", ".join(map(repr, new[:SHOWN_LABELS])) + (f" and {len(new) - SHOWN_LABELS} more" if len(new) > SHOWN_LABELS else "")
         what = f"{len(new)} levels of {name!r} are not known to the fit: {shown}"
         raise PredictionError(
-            what, f"rows {listed(np.flatnonzero(unseen))}", "use the levels of the fit: " + ", ".join(map(str, list(levels)[:SHOWN]))
+            what,
+            f"rows {list_rows(np.flatnonzero(unseen))}",
+            "use the levels of the fit: " + ", ".join(map(str, list(levels)[:SHOWN_LABELS])),
         )
     missing |= absent
     return np.maximum(codes, 0)
@@ -255,7 +259,9 @@ def _log_weights(fit: Estimates, newdata: Any, n: int) -> Array:
     if design.weights is None:
         return np.zeros(n)
     name, table = design.spec.weights, read_table(newdata, ())
-    weights = numbers(read_table(newdata, (name,)).series(name), name).values if name is not None and name in table.names else np.ones(n)
+    weights = (
+        series_numbers(read_table(newdata, (name,)).series(name), name).values if name is not None and name in table.names else np.ones(n)
+    )
     with np.errstate(divide="ignore"):
         return np.asarray(-0.5 * np.log(weights / (design.weight_scale * c.weight_mean)))
 
@@ -273,15 +279,17 @@ def _new_variance(factor: VarianceDesign, newdata: Any) -> VarianceDesign:
     columns = ((factor.spec.covariate,) if factor.kind == "ident" else ()) + factor.spec.group
     covariate, strata = None, None
     if factor.covariate is not None:
-        covariate = numbers(read_table(newdata, (factor.spec.covariate,)).series(factor.spec.covariate), factor.spec.covariate).values
+        covariate = series_numbers(
+            read_table(newdata, (factor.spec.covariate,)).series(factor.spec.covariate), factor.spec.covariate
+        ).values
     if columns:
         table = read_table(newdata, columns)
         labels = [None if label is None else str(label) for label in row_labels(table, columns, len(table))]
-        strata = _demanded(labels, factor.labels, ":".join(columns), np.zeros(len(table), bool))
+        strata = _require_labels(labels, factor.labels, ":".join(columns), np.zeros(len(table), bool))
     return replace(factor, covariate=covariate, strata=strata)
 
 
-def quantile(conf_level: float, df: Any = np.inf) -> Any:
+def t_quantile(conf_level: float, df: Any = np.inf) -> Any:
     """The two-sided quantile of t with `df` degrees of freedom (normal where infinite)."""
     if isinstance(conf_level, bool) or not isinstance(conf_level, Real) or not 0.0 < conf_level < 1.0:
         raise SpecificationError(f"the confidence level is {conf_level!r}", "conf_level", "give a number between 0 and 1, such as 0.95")
@@ -291,7 +299,7 @@ def quantile(conf_level: float, df: Any = np.inf) -> Any:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Predicted:
+class Prediction:
     """Estimates, the variance of the estimated mean, and that of a new observation about it, (n,) each."""
 
     estimate: Array
@@ -299,19 +307,19 @@ class Predicted:
     outcome: Array
 
 
-def predict(
+def predict_rows(
     fit: Estimates, newdata: Any, *, level: str, interval: str | None, conf_level: float, new_levels: str, offset: Any
 ) -> pd.DataFrame:
     """`estimate[, std_error, conf_low, conf_high]`, row for row."""
-    demand_one_of(level, ("conditional", "population"), "level")
-    demand_one_of(new_levels, ("error", "population"), "new_levels")
+    require_one_of(level, ("conditional", "population"), "level")
+    require_one_of(new_levels, ("error", "population"), "new_levels")
     if interval is not None:
-        demand_one_of(interval, ("confidence", "prediction"), "interval")
+        require_one_of(interval, ("confidence", "prediction"), "interval")
     if offset is not None and (newdata is None or not fit.model.given_offset):
         what = "offset= is for new data of a model whose offset was given as an array"
         remedy = "leave it out: the offset is known" if newdata is None else "leave it out, or put it into the formula"
         raise SpecificationError(what, "offset", remedy)
-    rows = own_rows(fit) if newdata is None else new_rows(fit, newdata, level=level, new_levels=new_levels, offset=offset)
+    rows = fit_rows(fit) if newdata is None else encode_new_rows(fit, newdata, level=level, new_levels=new_levels, offset=offset)
     if fit.problem.structured is not None:
         rows, found = _structured(fit, rows, newdata, level=level, interval=interval)
     else:
@@ -319,12 +327,12 @@ def predict(
     columns = {"estimate": found.estimate}
     if interval is not None:
         error = np.sqrt(np.maximum(found.mean if interval == "confidence" else found.outcome, 0.0))
-        half = quantile(conf_level) * error
+        half = t_quantile(conf_level) * error
         columns |= {"std_error": error, "conf_low": found.estimate - half, "conf_high": found.estimate + half}
-    return table(columns, rows)
+    return prediction_frame(columns, rows)
 
 
-def table(columns: dict[str, Array], rows: Rows, above: int = 4) -> pd.DataFrame:
+def prediction_frame(columns: dict[str, Array], rows: NewData, above: int = 4) -> pd.DataFrame:
     """The columns beside the index of the rows, NaN in those that miss values, with a warning; above : frames up to the user's."""
     out = pd.DataFrame(columns, index=rows.index)
     if rows.missing.any():
@@ -332,12 +340,12 @@ def table(columns: dict[str, Array], rows: Rows, above: int = 4) -> pd.DataFrame
         count = int(rows.missing.sum())
         have = "a row has missing values and is" if count == 1 else f"{count} rows have missing values and are"
         what = f"{have} predicted as NaN"
-        where = f"rows {listed(np.flatnonzero(rows.missing))}"
+        where = f"rows {list_rows(np.flatnonzero(rows.missing))}"
         warnings.warn(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"), stacklevel=above)
     return out
 
 
-def demand_outcomes(newdata: Any, level: str) -> None:
+def require_outcomes(newdata: Any, level: str) -> None:
     """Refuse to learn from outcomes where there are none to learn from, or where they would not be used."""
     if newdata is None:
         raise SpecificationError("the outcomes of the fit's own rows are in it", "observed", "give newdata, or leave observed out")
@@ -349,28 +357,28 @@ def demand_outcomes(newdata: Any, level: str) -> None:
 # -- independent errors --------------------------------------------------------------------------------------------------------------------
 
 
-def _independent(fit: Estimates, rows: Rows, newdata: Any, *, level: str, interval: str | None) -> Predicted:
+def _independent(fit: Estimates, rows: NewData, newdata: Any, *, level: str, interval: str | None) -> Prediction:
     given = level == "conditional"
     if newdata is None:
-        estimate = conditional(fit) if given else population(fit)
+        estimate = conditional_mean(fit) if given else population_mean(fit)
     else:
         estimate = _through_modes(fit, rows) if given else _mean(fit, rows)
     if interval is None:
-        return Predicted(estimate, estimate, estimate)
+        return Prediction(estimate, estimate, estimate)
     if given and any((code >= 0).any() for code in rows.codes):
         mean = row_variances(fit.problem, fit.point, rows.X, rows.Zs, rows.codes)
     else:
         mean = _population_variance(fit, rows)
     sds = residual_sds(fit.problem, fit.point) if newdata is None else _new_sds(fit, newdata, len(rows.X))
-    return Predicted(estimate, mean, mean + _new_effects(fit, rows, given=given) + sds**2)
+    return Prediction(estimate, mean, mean + _new_effects(fit, rows, given=given) + sds**2)
 
 
-def _mean(fit: Estimates, rows: Rows) -> Array:
+def _mean(fit: Estimates, rows: NewData) -> Array:
     values = rows.X @ fit.fixef_kept
     return values if rows.offset is None else values + rows.offset
 
 
-def _through_modes(fit: Estimates, rows: Rows) -> Array:
+def _through_modes(fit: Estimates, rows: NewData) -> Array:
     """The mean and z'beta of the levels that the fit knows."""
     values = _mean(fit, rows)
     for Z, codes, beta in zip(rows.Zs, rows.codes, fit.modes, strict=True):
@@ -378,11 +386,11 @@ def _through_modes(fit: Estimates, rows: Rows) -> Array:
     return values
 
 
-def _population_variance(fit: Estimates, rows: Rows) -> Array:
+def _population_variance(fit: Estimates, rows: NewData) -> Array:
     return np.asarray(np.einsum("np,pq,nq->n", rows.X, fit.vcov_kept, rows.X))
 
 
-def _new_effects(fit: Estimates, rows: Rows, *, given: bool) -> Array:
+def _new_effects(fit: Estimates, rows: NewData, *, given: bool) -> Array:
     """z' D z of the terms whose level is new, or of all terms where none is given."""
     total = np.zeros(len(rows.X))
     for Z, codes, D in zip(rows.Zs, rows.codes, fit.covariances, strict=bool(rows.Zs)):
@@ -396,7 +404,7 @@ def _new_sds(fit: Estimates, newdata: Any, n: int) -> Array:
     name = fit.design.spec.weights
     if name is None or name not in read_table(newdata, ()).names:
         return np.full(n, fit.sigma)
-    weights = numbers(read_table(newdata, (name,)).series(name), name).values
+    weights = series_numbers(read_table(newdata, (name,)).series(name), name).values
     with np.errstate(divide="ignore"):
         return np.asarray(fit.sigma / np.sqrt(weights))
 
@@ -404,28 +412,28 @@ def _new_sds(fit: Estimates, newdata: Any, n: int) -> Array:
 # -- structured errors ------------------------------------------------------------------------------------------------------------------
 
 
-def _structured(fit: Estimates, rows: Rows, newdata: Any, *, level: str, interval: str | None) -> tuple[Rows, Predicted]:
+def _structured(fit: Estimates, rows: NewData, newdata: Any, *, level: str, interval: str | None) -> tuple[NewData, Prediction]:
     """Given the subject's observed outcomes: what was observed is returned as it is, and the variance of the mean is alpha's alone."""
     given = level == "conditional"
     if not given and interval != "prediction":
-        return rows, Predicted(_mean(fit, rows), variance := _population_variance(fit, rows), variance)
-    place, rows = _placed(fit, rows, newdata)
+        return rows, Prediction(_mean(fit, rows), variance := _population_variance(fit, rows), variance)
+    place, rows = _with_residual_index(fit, rows, newdata)
     known = rows.codes if rows.codes else tuple(np.full(len(rows.X), -1) for _ in fit.design.terms)
     Zs = rows.Zs if rows.Zs else tuple(np.zeros((len(rows.X), len(D))) for D in fit.covariances)
     if not given:
         nowhere = tuple(np.full(len(rows.X), -1) for _ in known)
         alone = replace(place, subject=np.full(len(rows.X), -1))
         outcome = subject_rows(fit.problem, fit.point, rows.X, Zs, nowhere, alone)[1]
-        return rows, Predicted(_mean(fit, rows), _population_variance(fit, rows), outcome + _new_effects(fit, rows, given=False))
+        return rows, Prediction(_mean(fit, rows), _population_variance(fit, rows), outcome + _new_effects(fit, rows, given=False))
     gained, outcome, mean = subject_rows(fit.problem, fit.point, rows.X, Zs, known, place)
     if fit.design.residual is None and interval == "confidence":
         mean = subject_rows(fit.problem, fit.point, rows.X, Zs, known, None)[1]
-    return rows, Predicted(_mean(fit, rows) + gained, mean, outcome + _new_effects(fit, rows, given=True))
+    return rows, Prediction(_mean(fit, rows) + gained, mean, outcome + _new_effects(fit, rows, given=True))
 
 
-def _placed(fit: Estimates, rows: Rows, newdata: Any) -> tuple[ResidualIndex, Rows]:
+def _with_residual_index(fit: Estimates, rows: NewData, newdata: Any) -> tuple[ResidualIndex, NewData]:
     if newdata is None:
-        return own_place(fit), rows
+        return fit_residual_index(fit), rows
     without = _through_modes(fit, rows) if rows.codes else _mean(fit, rows)
-    place, missing = new_place(fit, newdata, without if rows.offset is None else without - rows.offset)
+    place, missing = new_residual_index(fit, newdata, without if rows.offset is None else without - rows.offset)
     return place, replace(rows, missing=rows.missing | missing)

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from bayeslmm.results.estimates import Estimates
 
 
-INDEPENDENT = frozenset({"diag", "id"})
+DIAGONAL_STRUCTURES = frozenset({"diag", "id"})
 """Structures whose covariances are 0 by construction."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class VarCorrRow:
     """A variance (`second` is None) or a covariance of a term, with its sd or its correlation."""
 
     group: str
@@ -35,7 +35,7 @@ class Entry:
     corr: float
 
 
-def by_group(terms: Sequence[RandomTerm]) -> dict[str, list[int]]:
+def terms_by_group(terms: Sequence[RandomTerm]) -> dict[str, list[int]]:
     """Grouping factor -> positions of its terms, in the order of the formula."""
     found: dict[str, list[int]] = {}
     for i, term in enumerate(terms):
@@ -43,10 +43,10 @@ def by_group(terms: Sequence[RandomTerm]) -> dict[str, list[int]]:
     return found
 
 
-def merged_covariances(terms: Sequence[RandomTerm], matrices: Sequence[Array]) -> dict[str, pd.DataFrame]:
+def merge_covariances(terms: Sequence[RandomTerm], matrices: Sequence[Array]) -> dict[str, pd.DataFrame]:
     """Grouping factor -> the block-diagonal covariance of the columns of all its terms."""
     frames = {}
-    for group, members in by_group(terms).items():
+    for group, members in terms_by_group(terms).items():
         names = [name for i in members for name in terms[i].columns]
         whole, begin = np.zeros((len(names), len(names))), 0
         for i in members:
@@ -57,29 +57,29 @@ def merged_covariances(terms: Sequence[RandomTerm], matrices: Sequence[Array]) -
     return frames
 
 
-def entries(terms: Sequence[RandomTerm], matrices: Sequence[Array]) -> Iterator[Entry]:
+def varcorr_rows(terms: Sequence[RandomTerm], matrices: Sequence[Array]) -> Iterator[VarCorrRow]:
     """Variances of a term, then its covariances column by column, term after term, grouping factors in the order of the formula."""
-    for group, members in by_group(terms).items():
+    for group, members in terms_by_group(terms).items():
         for i in members:
             yield from _of_term(group, terms[i], matrices[i])
 
 
-def _of_term(group: str, term: RandomTerm, matrix: Array) -> Iterator[Entry]:
+def _of_term(group: str, term: RandomTerm, matrix: Array) -> Iterator[VarCorrRow]:
     sds = np.sqrt(np.diagonal(matrix))
     for name, sd in zip(term.columns, sds, strict=True):
-        yield Entry(group, name, None, float(sd**2), float(sd), np.nan)
-    if term.covariance.name in INDEPENDENT:
+        yield VarCorrRow(group, name, None, float(sd**2), float(sd), np.nan)
+    if term.covariance.name in DIAGONAL_STRUCTURES:
         return
     for a in range(len(sds)):
         for b in range(a + 1, len(sds)):
             scale = float(sds[a] * sds[b])
             corr = float(np.clip(matrix[a, b] / scale, -1.0, 1.0)) if scale > 0 else np.nan
-            yield Entry(group, term.columns[a], term.columns[b], float(matrix[a, b]), np.nan, corr)
+            yield VarCorrRow(group, term.columns[a], term.columns[b], float(matrix[a, b]), np.nan, corr)
 
 
-def varcorr_frame(found: Sequence[Entry], sigma: float) -> pd.DataFrame:
+def varcorr_frame(found: Sequence[VarCorrRow], sigma: float) -> pd.DataFrame:
     """`group, term1, term2, variance, sd, corr`, the residual last."""
-    rows = [*found, Entry("Residual", "", None, sigma**2, sigma, np.nan)]
+    rows = [*found, VarCorrRow("Residual", "", None, sigma**2, sigma, np.nan)]
     return pd.DataFrame(
         {
             "group": [row.group for row in rows],
@@ -104,7 +104,7 @@ def sd_frames(fit: Estimates) -> dict[str, pd.DataFrame]:
 
 def _frames(fit: Estimates, values: Sequence[Array]) -> dict[str, pd.DataFrame]:
     terms, frames = fit.design.terms, {}
-    for group, members in by_group(terms).items():
+    for group, members in terms_by_group(terms).items():
         levels = pd.Index(terms[members[0]].group.levels.tolist(), name=group)
         names = [name for i in members for name in terms[i].columns]
         frames[group] = pd.DataFrame(np.hstack([values[i] for i in members]), index=levels, columns=names)

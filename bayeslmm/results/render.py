@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from bayeslmm.model.summary import Summary
 
 
-SIGNIFICANT = 5
+SIGNIFICANT_DIGITS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TextTable:
     """A titled table of text.
 
     labels : leading columns that hold names, set flush left
@@ -48,27 +48,27 @@ class Table:
             object.__setattr__(self, "labels", 0)
 
 
-def digits(values: Iterable[float]) -> list[str]:
+def align_digits(values: Iterable[float]) -> list[str]:
     """Numbers with the decimals that show five digits of the largest, so that they line up; powers of ten for very large and very small."""
     values = [float(value) for value in values]
     sizes = [abs(value) for value in values if np.isfinite(value) and value != 0.0]
     largest, smallest = max(sizes, default=1.0), min(sizes, default=1.0)
     if largest >= 1e7 or smallest < 1e-4:
-        return [f"{value:.{SIGNIFICANT - 1}g}" for value in values]
-    decimals = max(1, SIGNIFICANT - 1 - int(np.floor(np.log10(largest))))
+        return [f"{value:.{SIGNIFICANT_DIGITS - 1}g}" for value in values]
+    decimals = max(1, SIGNIFICANT_DIGITS - 1 - int(np.floor(np.log10(largest))))
     if smallest * 10.0**decimals < 10.0:
         decimals = min(6, int(np.ceil(-np.log10(smallest))) + 2)
     return [f"{value:.{decimals}f}" for value in values]
 
 
-def signed(value: float, decimals: int = 2) -> str:
+def format_signed(value: float, decimals: int = 2) -> str:
     """A correlation or a statistic; NaN where there is none."""
     if np.isfinite(value) and abs(value) >= 1e5:
         return f"{value:.3g}"
     return f"{value:.{decimals}f}"
 
 
-def p_text(p: float) -> str:
+def format_p(p: float) -> str:
     """A p value as it is printed in papers."""
     if np.isnan(p):
         return "NaN"
@@ -79,54 +79,56 @@ def describe_checks(checks: Iterable[Check]) -> Iterator[str]:
     """One line for each check that did not pass: its verdict, its name, what to do."""
     for check in checks:
         if check.verdict != "passed":
-            value = described(check.value)
+            value = check_value_text(check.value)
             yield f"{check.verdict}: {check.name}" + (f" ({value})" if value else "") + (f"; {check.remedy}" if check.remedy else "")
 
 
-def described(value: object) -> str:
+def check_value_text(value: object) -> str:
     """The value of a check in a few characters."""
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {described(v)}" for key, v in value.items())
+        return ", ".join(f"{key}: {check_value_text(v)}" for key, v in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(described(v) for v in value)
+        return ", ".join(check_value_text(v) for v in value)
     return str(value)
 
 
-WIDTH = 80
-NAME = 28
+TEXT_WIDTH = 80
+NAME_WIDTH = 28
 """Longest name of a row that is shown whole when the table would otherwise be too wide."""
 
 
-def visible(text: str) -> str:
+def escape_control(text: str) -> str:
     """The text with control characters, which a terminal would obey, shown as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def text_of(title: str, facts: Sequence[tuple[str, str]], tables: Sequence[Table], notes: Sequence[str]) -> str:
+def text_of(title: str, facts: Sequence[tuple[str, str]], tables: Sequence[TextTable], notes: Sequence[str]) -> str:
     """The whole summary."""
-    parts = [visible(title)]
+    parts = [escape_control(title)]
     width = max((len(name) for name, _ in facts), default=0) + 1
     for name, value in facts:
-        parts.append(textwrap.fill(visible(value), WIDTH, initial_indent=f"{name + ':':<{width}} ", subsequent_indent=" " * (width + 1)))
+        parts.append(
+            textwrap.fill(escape_control(value), TEXT_WIDTH, initial_indent=f"{name + ':':<{width}} ", subsequent_indent=" " * (width + 1))
+        )
     for table in tables:
         parts += ["", *table_lines(table)]
     if notes:
         parts += ["", "Checks"]
-        parts += [textwrap.fill(visible(note), WIDTH, initial_indent="  ", subsequent_indent="    ") for note in notes]
+        parts += [textwrap.fill(escape_control(note), TEXT_WIDTH, initial_indent="  ", subsequent_indent="    ") for note in notes]
     return "\n".join(parts)
 
 
-def table_lines(table: Table) -> list[str]:
+def table_lines(table: TextTable) -> list[str]:
     """The title and the rows; columns that do not fit go into a second block below."""
-    names = [visible(name) for name in table.names]
-    rows = [[visible(cell) for cell in row] for row in table.rows]
+    names = [escape_control(name) for name in table.names]
+    rows = [[escape_control(cell) for cell in row] for row in table.rows]
     if table.labels and names:
         rows = _cut_labels(table.labels, names, rows)
-    title = [visible(table.title)] if table.title else []
+    title = [escape_control(table.title)] if table.title else []
     widths = [max(len(names[j]), *(len(row[j]) for row in rows)) if rows else len(names[j]) for j in range(len(names))]
     lines: list[str] = []
     for block in _blocks(widths, table.labels):
@@ -137,7 +139,7 @@ def table_lines(table: Table) -> list[str]:
 def _cut_labels(labels: int, names: list[str], rows: list[list[str]]) -> list[list[str]]:
     """Names of rows cut in the middle where the table is wider than the terminal."""
     others = sum(max(len(names[j]), *(len(row[j]) for row in rows)) + 2 for j in range(labels, len(names))) if rows else 0
-    room = max(NAME, (WIDTH - others - 2) // labels)
+    room = max(NAME_WIDTH, (TEXT_WIDTH - others - 2) // labels)
     return [[_middle(cell, room) if j < labels else cell for j, cell in enumerate(row)] for row in rows]
 
 
@@ -154,7 +156,7 @@ def _blocks(widths: list[int], labels: int) -> list[list[int]]:
     start = 2 + sum(widths[j] + 2 for j in lead)
     blocks, current, used = [], list(lead), start
     for j in range(labels, len(widths)):
-        if used + widths[j] + 2 > WIDTH and len(current) > labels:
+        if used + widths[j] + 2 > TEXT_WIDTH and len(current) > labels:
             blocks.append(current)
             current, used = list(lead), start
         current.append(j)
@@ -179,7 +181,7 @@ _STYLE = (
 )
 
 
-def html_of(title: str, facts: Sequence[tuple[str, str]], tables: Sequence[Table], notes: Sequence[str]) -> str:
+def html_of(title: str, facts: Sequence[tuple[str, str]], tables: Sequence[TextTable], notes: Sequence[str]) -> str:
     """The whole summary as one element."""
     told = "".join(f"<dt>{_safe(name)}</dt><dd>{_safe(value)}</dd>" for name, value in facts)
     shown = "".join(_table(table) for table in tables)
@@ -191,7 +193,7 @@ def html_of_frame(title: str, frame: pd.DataFrame, notes: Sequence[str] = ()) ->
     """A frame under a title, numbers with four digits, missing values left empty."""
     names = tuple(map(str, frame.columns))
     rows = tuple(tuple(_cell_text(value) for value in row) for row in frame.itertuples(index=False))
-    return html_of(title, (), (Table("", names, rows),), notes)
+    return html_of(title, (), (TextTable("", names, rows),), notes)
 
 
 def _cell_text(value: object) -> str:
@@ -200,7 +202,7 @@ def _cell_text(value: object) -> str:
     return "" if value is None or value is pd.NA else str(value)
 
 
-def _table(table: Table) -> str:
+def _table(table: TextTable) -> str:
     title = f"<h4>{_safe(table.title)}</h4>" if table.title else ""
     head = "".join(_cell("th", name, j < table.labels) for j, name in enumerate(table.names))
     body = "".join("<tr>" + "".join(_cell("td", cell, j < table.labels) for j, cell in enumerate(row)) + "</tr>" for row in table.rows)
@@ -212,25 +214,27 @@ def _cell(tag: str, text: str, name: bool) -> str:
 
 
 def _safe(text: str) -> str:
-    return escape(visible(text))
+    return escape(escape_control(text))
 
 
-COLOURS = {"failed": "red", "noted": "yellow"}
+VERDICT_COLOURS = {"failed": "red", "noted": "yellow"}
 
 
 def renderable(summary: Summary) -> Group:
     """Title, facts, tables, checks; texts are never read as markup."""
-    parts: list[Text | RichTable] = [Text(visible(summary.title), style="bold")]
-    parts += [Text.assemble((f"{name}: ", "dim"), visible(value)) for name, value in summary.facts]
+    parts: list[Text | RichTable] = [Text(escape_control(summary.title), style="bold")]
+    parts += [Text.assemble((f"{name}: ", "dim"), escape_control(value)) for name, value in summary.facts]
     parts += [_rich_table(table) for table in summary.tables]
-    parts += [Text(visible(note), style=COLOURS.get(note.partition(":")[0], "")) for note in summary.notes]
+    parts += [Text(escape_control(note), style=VERDICT_COLOURS.get(note.partition(":")[0], "")) for note in summary.notes]
     return Group(*parts)
 
 
-def _rich_table(table: Table) -> RichTable:
-    out = RichTable(title=Text(visible(table.title), style="bold") if table.title else None, title_justify="left", box=box.SIMPLE_HEAD)
+def _rich_table(table: TextTable) -> RichTable:
+    out = RichTable(
+        title=Text(escape_control(table.title), style="bold") if table.title else None, title_justify="left", box=box.SIMPLE_HEAD
+    )
     for j, name in enumerate(table.names):
-        out.add_column(Text(visible(name)), justify="left" if j < table.labels else "right", no_wrap=j >= table.labels)
+        out.add_column(Text(escape_control(name)), justify="left" if j < table.labels else "right", no_wrap=j >= table.labels)
     for row in table.rows:
-        out.add_row(*(Text(visible(cell)) for cell in row))
+        out.add_row(*(Text(escape_control(cell)) for cell in row))
     return out

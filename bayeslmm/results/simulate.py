@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, frozen, seeded
+from bayeslmm._arrays import Array, freeze, seed_sequence
 from bayeslmm.data.design import Design
 from bayeslmm.errors import DataError, NonFiniteError, SizeError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import draw_errors
 
-MOST = 1 << 31
+MAX_NUMBERS = 1 << 31
 """Numbers simulated at once: 17 GB."""
 
 
@@ -52,18 +52,18 @@ def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple
     return alpha, theta, sigma
 
 
-def simulated(problem: Problem, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame:
+def simulate_frame(problem: Problem, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame:
     """`sim_1`, `sim_2`, ... over the rows used; each column has a stream of its own, so that it does not depend on how many there are."""
     if isinstance(nsim, bool) or not isinstance(nsim, Integral) or nsim < 1:
         raise SpecificationError(f"nsim is {nsim!r}", "nsim", "give the number of simulations, 1 or more")
-    if nsim * problem.design.nobs > MOST:
+    if nsim * problem.design.nobs > MAX_NUMBERS:
         what = f"{nsim} simulations of {problem.design.nobs} rows would take {8e-9 * float(nsim) * problem.design.nobs:.3g} GB"
         raise SizeError(what, "nsim", "simulate in parts, each with a seed of its own")
-    drawn = responses(problem, alpha, theta, sigma, seeded(seed).spawn(int(nsim)))
+    drawn = simulate_responses(problem, alpha, theta, sigma, seed_sequence(seed).spawn(int(nsim)))
     return pd.DataFrame(drawn, index=problem.design.index, columns=[f"sim_{number + 1}" for number in range(int(nsim))])
 
 
-def responses(problem: Problem, alpha: Array, theta: Array, sigma: float, streams: Sequence[np.random.SeedSequence]) -> Array:
+def simulate_responses(problem: Problem, alpha: Array, theta: Array, sigma: float, streams: Sequence[np.random.SeedSequence]) -> Array:
     """One response for every stream of random numbers, (n, len(streams))."""
     design = problem.design
     x = problem.x(theta)
@@ -88,7 +88,7 @@ def _root(matrix: Array) -> Array:
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
 
 
-def _permuted(given: pd.Index[Any], own: pd.Index[Any]) -> bool:
+def _permute(given: pd.Index[Any], own: pd.Index[Any]) -> bool:
     return len(given) == len(own) and not given.equals(own) and given.is_unique and bool(given.isin(own).all())
 
 
@@ -98,7 +98,7 @@ def new_response(design: Design, y: Any) -> Design:
     y : one number per row used, or per row of the data (those not used are passed over)
     Raises DataError for another length, NonFiniteError for values that are missing or infinite.
     """
-    if isinstance(y, pd.Series) and _permuted(y.index, design.index):
+    if isinstance(y, pd.Series) and _permute(y.index, design.index):
         what = "the new response is a Series whose rows are in another order than those of the fit"
         raise DataError(what, f"its index begins {y.index[0]!r}", "sort it, or give y.to_numpy() if the order is right")
     try:
@@ -117,4 +117,4 @@ def new_response(design: Design, y: Any) -> Design:
     if len(bad):
         what = "the new response has values that are missing or infinite"
         raise NonFiniteError(what, f"{len(bad)} rows, the first is {bad[0]}", "fill them in")
-    return replace(design, y=frozen(values))
+    return replace(design, y=freeze(values))

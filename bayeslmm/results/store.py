@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, frozen, readonly
+from bayeslmm._arrays import Array, freeze, readonly
 from bayeslmm._io import as_path, write_atomically
 from bayeslmm.data.design import Design
 from bayeslmm.data.residual import row_places
@@ -38,13 +38,13 @@ from bayeslmm.estimate.estimate import Estimate
 from bayeslmm.likelihood.problem import Problem
 
 if TYPE_CHECKING:
-    from bayeslmm.results.estimates import Estimates, Model
+    from bayeslmm.results.estimates import Estimates, FittedModel
 
 
-FORMAT = "bayeslmm fit"
-VERSION = 1
-CONTENT = "fit.json"
-LARGEST = 1 << 36
+FILE_FORMAT = "bayeslmm fit"
+FILE_VERSION = 1
+CONTENT_MEMBER = "fit.json"
+MAX_FILE_BYTES = 1 << 36
 """Bytes of the largest file that is opened."""
 
 _DIGEST = 64
@@ -52,13 +52,13 @@ _KINDS = "biufc"
 _DATED = (1980, 1, 1, 0, 0, 0)
 
 
-def write_container(path: Path, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_archive(path: Path, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a file at exactly this path, or leave what is there. Errors: StoreError."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         numbered = {name: f"{number}.npy" for number, name in enumerate(arrays)}
-        told = {"format": FORMAT, "version": VERSION, "arrays": numbered, "content": content}
-        archive.writestr(zipfile.ZipInfo(CONTENT, _DATED), json.dumps(told, allow_nan=False, ensure_ascii=False))
+        told = {"format": FILE_FORMAT, "version": FILE_VERSION, "arrays": numbered, "content": content}
+        archive.writestr(zipfile.ZipInfo(CONTENT_MEMBER, _DATED), json.dumps(told, allow_nan=False, ensure_ascii=False))
         for name, member in numbered.items():
             archive.writestr(zipfile.ZipInfo(member, _DATED), _npy(arrays[name]))
         archive.comment = b"sha256:" + b"0" * _DIGEST
@@ -66,14 +66,14 @@ def write_container(path: Path, content: Mapping[str, Any], arrays: Mapping[str,
     write_atomically(path, body + hashlib.sha256(body).hexdigest().encode())
 
 
-def read_container(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """What `write_container` wrote.
+def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """What `write_archive` wrote.
 
     Errors: StoreError for a file that cannot be read, FormatError for one that is not ours or was cut short, MismatchError for one that was
     altered or is newer than this package.
     """
     data = _content(path)
-    _demand_whole(data, path)
+    _require_intact(data, path)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _members(archive, path)
@@ -86,7 +86,7 @@ def _content(path: Path) -> bytes:
     try:
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
             state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST:
+            if not stat.S_ISREG(state.st_mode) or state.st_size > MAX_FILE_BYTES:
                 raise StoreError("this is no regular file, or too large for a saved fit", str(path), "name a file written by save()")
             return file.read()
     except OSError as error:
@@ -94,7 +94,7 @@ def _content(path: Path) -> bytes:
         raise StoreError(f"the file cannot be read: {reason}", str(path), "name a file written by save()") from None
 
 
-def _demand_whole(data: bytes, path: Path) -> None:
+def _require_intact(data: bytes, path: Path) -> None:
     body, digest = data[:-_DIGEST], data[-_DIGEST:]
     if not data.startswith(b"PK\x03\x04") or not body.endswith(b"sha256:"):
         raise FormatError("this is no saved fit, or one that was cut short", f"{path}, {len(data):,} bytes", "save the fit again")
@@ -105,12 +105,12 @@ def _demand_whole(data: bytes, path: Path) -> None:
 def _members(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if any(info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size for info in archive.infolist()):
         raise FormatError("members of the file are compressed, which save() does not do", str(path), "save the fit again")
-    told = json.loads(archive.read(CONTENT))
-    if told["format"] != FORMAT:
+    told = json.loads(archive.read(CONTENT_MEMBER))
+    if told["format"] != FILE_FORMAT:
         raise FormatError("this is no saved fit", str(path), "name a file written by save()")
-    if told["version"] != VERSION:
+    if told["version"] != FILE_VERSION:
         raise MismatchError(
-            f"the file has version {told['version']} of the format, this package reads {VERSION}",
+            f"the file has version {told['version']} of the format, this package reads {FILE_VERSION}",
             str(path),
             "update bayeslmm, or save the fit again",
         )
@@ -140,7 +140,7 @@ def _array(data: bytes, where: str) -> NDArray[Any]:
     return values.reshape(shape, order="F" if columnwise else "C").copy(order="K")
 
 
-def told(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """A value as JSON holds it. Errors: StoreError for one that it cannot."""
     if isinstance(value, np.generic):
         value = value.item() if not isinstance(value, np.datetime64 | np.timedelta64) else pd.Series([value])[0]
@@ -149,13 +149,13 @@ def told(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": str(value)}
     if isinstance(value, list):
-        return [told(item) for item in value]
+        return [to_json(item) for item in value]
     if isinstance(value, tuple):
-        return {"tuple": [told(item) for item in value]}
+        return {"tuple": [to_json(item) for item in value]}
     if isinstance(value, Mapping):
-        return {"mapping": [[told(key), told(item)] for key, item in value.items()]}
+        return {"mapping": [[to_json(key), to_json(item)] for key, item in value.items()]}
     if isinstance(value, np.ndarray):
-        return told(value.tolist())
+        return to_json(value.tolist())
     if isinstance(value, Decimal):
         return {"decimal": str(value)}
     if isinstance(value, pd.Timestamp):
@@ -163,7 +163,7 @@ def told(value: Any) -> Any:
     if isinstance(value, pd.Timedelta):
         return {"duration": value.isoformat()}
     if isinstance(value, Check):
-        return {"check": [told(part) for part in (value.name, value.verdict, value.value, value.limit, value.remedy)]}
+        return {"check": [to_json(part) for part in (value.name, value.verdict, value.value, value.limit, value.remedy)]}
     raise StoreError(
         f"a value of type {type(value).__name__} cannot be stored", f"{value!r:.60}", "make it text or a number before fitting"
     )
@@ -171,19 +171,19 @@ def told(value: Any) -> Any:
 
 _READ: dict[str, Callable[[Any], Any]] = {
     "float": float,
-    "tuple": lambda parts: tuple(untold(part) for part in parts),
-    "mapping": lambda pairs: {untold(key): untold(item) for key, item in pairs},
+    "tuple": lambda parts: tuple(from_json(part) for part in parts),
+    "mapping": lambda pairs: {from_json(key): from_json(item) for key, item in pairs},
     "decimal": Decimal,
     "time": pd.Timestamp,
     "duration": pd.Timedelta,
-    "check": lambda parts: Check(*(untold(part) for part in parts)),
+    "check": lambda parts: Check(*(from_json(part) for part in parts)),
 }
 
 
-def untold(value: Any) -> Any:
-    """The inverse of `told`."""
+def from_json(value: Any) -> Any:
+    """The inverse of `to_json`."""
     if isinstance(value, list):
-        return [untold(item) for item in value]
+        return [from_json(item) for item in value]
     if isinstance(value, dict):
         if len(value) != 1 or next(iter(value)) not in _READ:
             raise FormatError("the file holds a value of unknown kind", ", ".join(map(str, value))[:80], "save the fit again")
@@ -209,12 +209,12 @@ def store_series(series: pd.Series[Any], name: str, arrays: Arrays) -> dict[str,
         return {"kind": "times", "dtype": dtype.str}
     if isinstance(dtype, pd.CategoricalDtype):
         arrays[name] = np.asarray(series.cat.codes)
-        categories = {"text": isinstance(dtype.categories.dtype, pd.StringDtype), "labels": told(dtype.categories.tolist())}
+        categories = {"text": isinstance(dtype.categories.dtype, pd.StringDtype), "labels": to_json(dtype.categories.tolist())}
         return {"kind": "categories", "ordered": bool(dtype.ordered), **categories}
     if isinstance(dtype, pd.StringDtype) or pd.api.types.is_object_dtype(dtype):
         codes, labels = pd.factorize(series, use_na_sentinel=True)
         arrays[name] = codes
-        return {"kind": "labels", "text": isinstance(dtype, pd.StringDtype), "labels": told(list(labels))}
+        return {"kind": "labels", "text": isinstance(dtype, pd.StringDtype), "labels": to_json(list(labels))}
     if isinstance(dtype, pd.api.extensions.ExtensionDtype) and getattr(dtype, "kind", "O") in "biuf":
         arrays[f"{name}/missing"] = series.isna().to_numpy()
         arrays[name] = series.fillna(0).to_numpy(
@@ -234,7 +234,7 @@ def open_series(told_of: dict[str, Any], name: str, arrays: Arrays) -> Any:
     if kind == "nullable":
         missing = arrays[f"{name}/missing"]
         return pd.Series(values).astype(told_of["dtype"]).mask(missing).array
-    labels = untold(told_of["labels"])
+    labels = from_json(told_of["labels"])
     if kind == "categories":
         categories = pd.Index(labels, dtype="str") if told_of["text"] else pd.Index(labels)
         return pd.Categorical.from_codes(values, categories=categories, ordered=told_of["ordered"])
@@ -247,15 +247,15 @@ def open_series(told_of: dict[str, Any], name: str, arrays: Arrays) -> Any:
 def store_index(index: pd.Index[Any], name: str, arrays: Arrays) -> dict[str, Any]:
     """An index, of several levels too."""
     if isinstance(index, pd.RangeIndex):
-        return {"range": [index.start, index.stop, index.step], "names": told(list(index.names))}
+        return {"range": [index.start, index.stop, index.step], "names": to_json(list(index.names))}
     levels = [index.get_level_values(i) for i in range(index.nlevels)]
     parts = [store_series(pd.Series(level.array), f"{name}/{i}", arrays) for i, level in enumerate(levels)]
-    return {"levels": parts, "several": isinstance(index, pd.MultiIndex), "names": told(list(index.names))}
+    return {"levels": parts, "several": isinstance(index, pd.MultiIndex), "names": to_json(list(index.names))}
 
 
 def open_index(told_of: dict[str, Any], name: str, arrays: Arrays) -> pd.Index[Any]:
     """The index that `store_index` put away."""
-    names = untold(told_of["names"])
+    names = from_json(told_of["names"])
     if "range" in told_of:
         start, stop, step = told_of["range"]
         return pd.RangeIndex(start, stop, step, name=names[0])
@@ -265,24 +265,24 @@ def open_index(told_of: dict[str, Any], name: str, arrays: Arrays) -> pd.Index[A
 
 def store_frame(frame: pd.DataFrame, name: str, arrays: Arrays) -> dict[str, Any]:
     """The columns of a frame, without its index."""
-    columns = [[told(column), store_series(frame[column], f"{name}/{i}", arrays)] for i, column in enumerate(frame.columns)]
+    columns = [[to_json(column), store_series(frame[column], f"{name}/{i}", arrays)] for i, column in enumerate(frame.columns)]
     return {"columns": columns}
 
 
 def open_frame(told_of: dict[str, Any], name: str, arrays: Arrays, rows: int) -> pd.DataFrame:
     """The frame that `store_frame` put away, rows numbered from 0."""
-    columns = {untold(column): open_series(part, f"{name}/{i}", arrays) for i, (column, part) in enumerate(told_of["columns"])}
+    columns = {from_json(column): open_series(part, f"{name}/{i}", arrays) for i, (column, part) in enumerate(told_of["columns"])}
     return pd.DataFrame(columns, index=pd.RangeIndex(rows))
 
 
-AGREES = 1e-8
+CRITERION_AGREEMENT = 1e-8
 """Largest difference, relative to its size, between a stored criterion and the one evaluated on opening: BLAS libraries differ by less."""
 
 
 def save(fit: Estimates, path: str | Path) -> None:
     """Write a fit to exactly this path. Errors: StoreError."""
     content, arrays = stored_fit(fit)
-    write_container(as_path(path), content, arrays)
+    write_archive(as_path(path), content, arrays)
 
 
 def stored_fit(fit: Estimates) -> tuple[dict[str, Any], Arrays]:
@@ -290,26 +290,26 @@ def stored_fit(fit: Estimates) -> tuple[dict[str, Any], Arrays]:
     arrays: Arrays = {}
     content = stored_model(fit.model, arrays)
     content |= {"estimate": _store_estimate(fit.estimate, arrays), "elapsed": fit.elapsed}
-    held = held_fitted(fit.problem)
+    held = weighting_fitted_values(fit.problem)
     if held is not None:
         arrays["fitted"] = held
     return content, arrays
 
 
-def stored_model(model: Model, arrays: Arrays) -> dict[str, Any]:
+def stored_model(model: FittedModel, arrays: Arrays) -> dict[str, Any]:
     """A model as it was said with the rows it used, as JSON values and arrays."""
     said, beside = model.stored()
     design = model.design
     content = {
-        "said": told(said),
+        "said": to_json(said),
         "beside": {
             name: store_frame(value, f"beside/{name}", arrays) if hasattr(value, "columns") else None for name, value in beside.items()
         },
         "frame": store_frame(design.frame, "frame", arrays),
         "index": store_index(design.index, "index", arrays),
-        "rows": [design.n_read, told(dict(design.dropped))],
+        "rows": [design.n_read, to_json(dict(design.dropped))],
         "coefficients": list(design.coef_names),
-        "notes": told(list(design.notes)),
+        "notes": to_json(list(design.notes)),
     }
     for name, value in beside.items():
         if not hasattr(value, "columns"):
@@ -321,7 +321,7 @@ def stored_model(model: Model, arrays: Arrays) -> dict[str, Any]:
     return content
 
 
-def held_fitted(problem: Problem) -> Array | None:
+def weighting_fitted_values(problem: Problem) -> Array | None:
     """The fitted values that the variance function was given, where it has any."""
     if problem.structured is None:
         return None
@@ -339,15 +339,15 @@ def _store_estimate(estimate: Estimate, arrays: Arrays) -> dict[str, Any]:
         elif isinstance(value, np.ndarray):
             arrays[f"estimate/{field.name}"] = value
         else:
-            plain[field.name] = told(value)
+            plain[field.name] = to_json(value)
     return plain
 
 
 def open_estimate(plain: dict[str, Any], arrays: Arrays) -> Estimate:
     """The estimates of a saved fit."""
-    values: dict[str, Any] = {name: untold(value) for name, value in plain.items()}
-    values |= {name.removeprefix("estimate/"): frozen(array) for name, array in arrays.items() if name.startswith("estimate/")}
-    values["path"] = tuple(zip(map(frozen, arrays["path/x"]), map(float, arrays["path/value"]), strict=True))
+    values: dict[str, Any] = {name: from_json(value) for name, value in plain.items()}
+    values |= {name.removeprefix("estimate/"): freeze(array) for name, array in arrays.items() if name.startswith("estimate/")}
+    values["path"] = tuple(zip(map(freeze, arrays["path/x"]), map(float, arrays["path/value"]), strict=True))
     return Estimate(**values)
 
 
@@ -356,8 +356,8 @@ def open_design(design: Design, content: dict[str, Any], arrays: Arrays) -> Desi
 
     Errors: MismatchError where this package makes other columns of the same rows.
     """
-    y = frozen(arrays["y"])
-    if list(design.coef_names) != content["coefficients"] or not _alike(design.X, arrays["X"]):
+    y = freeze(arrays["y"])
+    if list(design.coef_names) != content["coefficients"] or not _columns_agree(design.X, arrays["X"]):
         raise MismatchError(
             "this version of the package makes other columns of the saved rows",
             f"coefficients saved: {', '.join(content['coefficients'][:6])}",
@@ -369,28 +369,28 @@ def open_design(design: Design, content: dict[str, Any], arrays: Arrays) -> Desi
     return replace(
         design,
         y=y,
-        X=frozen(arrays["X"]),
+        X=freeze(arrays["X"]),
         rows=readonly(arrays["rows"]),
         n_read=n_read,
         n_dropped=n_read - design.nobs,
-        dropped=untold(dropped),
+        dropped=from_json(dropped),
         index=open_index(content["index"], "index", arrays),
-        notes=tuple(untold(content["notes"])),
+        notes=tuple(from_json(content["notes"])),
         unidentified=(),
     )
 
 
-def _alike(X: Array, stored: Array) -> bool:
+def _columns_agree(X: Array, stored: Array) -> bool:
     """Whether two machines would call the columns the same: splines and polynomials differ in the last digits."""
     return X.shape == stored.shape and bool(np.allclose(X, stored, rtol=1e-9, atol=1e-9 * float(np.abs(stored).max(initial=0.0))))
 
 
-def demand_same_criterion(problem: Problem, estimate: Estimate, path: str) -> None:
+def require_same_criterion(problem: Problem, estimate: Estimate, path: str) -> None:
     """Raise MismatchError unless the criterion at the stored optimum is the stored one. That of MAP holds priors and is not evaluated."""
     if estimate.method not in ("REML", "ML"):
         return
     value = float(problem.criterion.values(estimate.x[None], estimate.restricted)[0])
-    if not abs(value - estimate.criterion) <= AGREES * max(1.0, abs(estimate.criterion)):
+    if not abs(value - estimate.criterion) <= CRITERION_AGREEMENT * max(1.0, abs(estimate.criterion)):
         raise MismatchError(
             f"the criterion of the saved fit is {estimate.criterion:.6f}; evaluated again it is {value:.6f}", path, "fit the model again"
         )

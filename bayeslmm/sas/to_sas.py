@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
-from bayeslmm.data.columns import FACTORS, kind_of
+from bayeslmm.data.columns import FACTOR_KINDS, kind_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.expression import read_expression
 from bayeslmm.formula.formula import BarTerm
 from bayeslmm.formula.grammar import read_sum
 from bayeslmm.formula.parse import columns_of
 from bayeslmm.formula.syntax import Call, Chain, Name, Node, Power, Value, expression_text
-from bayeslmm.formula.terms import expand, flat_items, has_intercept
+from bayeslmm.formula.terms import expand_summands, flat_items, has_intercept
 from bayeslmm.formula.tokens import Cursor
 from bayeslmm.model.lmm import LMM
 from bayeslmm.sas.language.covariance_types import VC, CovType, sas_type
@@ -396,7 +396,7 @@ def _effects(text: str, classes: _Classes, where: str) -> tuple[bool, tuple[Effe
     """Whether there is an intercept, and the effects, of a right-hand side."""
     cursor = Cursor(text, None)
     items = flat_items(cursor, read_sum(cursor))
-    found = [Effect(tuple(v for atom in term for v in _variables(atom, classes, where))) for term in expand(items).values()]
+    found = [Effect(tuple(v for atom in term for v in _variables(atom, classes, where))) for term in expand_summands(items).values()]
     return has_intercept(items), tuple(found)
 
 
@@ -515,5 +515,5 @@ def _factors(model: LMM) -> tuple[str, ...]:
     levels = model.design.encoding.levels
     named = [name for name in columns_of(model.spec.formula) if name in levels]
     frame = model.design.frame
-    texts = [str(name) for name in frame.columns if name not in named and name != WHOLE and kind_of(frame[name]) in FACTORS]
+    texts = [str(name) for name in frame.columns if name not in named and name != WHOLE and kind_of(frame[name]) in FACTOR_KINDS]
     return (*named, *texts)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Missing = Literal["drop", "raise"]
 Checking = Literal["error", "warn"]
-Contrast = str | tuple[tuple[float, ...], ...]
+ContrastSpec = str | tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class ModelSpec:
     variance: tuple[VarianceFactor, ...] = ()
     weights: str | None = None
     offset: str | None = None
-    contrasts: tuple[tuple[str, Contrast], ...] = ()
+    contrasts: tuple[tuple[str, ContrastSpec], ...] = ()
     relationship: tuple[str, ...] = ()
     priors: Priors | None = None
     missing: Missing = "drop"
@@ -63,7 +63,7 @@ class ModelSpec:
             object.__setattr__(self, "relationship", tuple(sorted(set(self.relationship))))
 
 
-CODINGS = ("treatment", "sum", "helmert", "poly", "diff", "sas")
+CONTRAST_NAMES = ("treatment", "sum", "helmert", "poly", "diff", "sas")
 MISSING = ("drop", "raise")
 CHECKING = ("error", "warn")
 
@@ -101,7 +101,7 @@ def make_spec(
             raise SpecificationError(f"{argument} is a text, not {type(given).__name__}", argument, f'write it as "{example}"')
     errors = parse_residual(residual) if isinstance(residual, str) else residual
     factors = parse_variance(variance) if isinstance(variance, str) else tuple(variance or ())
-    _demand_no_response(parsed, errors, factors)
+    _require_no_response(parsed, errors, factors)
     return ModelSpec(
         formula=parsed,
         residual=errors,
@@ -116,7 +116,7 @@ def make_spec(
     )
 
 
-def _demand_no_response(formula: Formula, residual: ResidualTerm | None, variance: tuple[VarianceFactor, ...]) -> None:
+def _require_no_response(formula: Formula, residual: ResidualTerm | None, variance: tuple[VarianceFactor, ...]) -> None:
     used = [("residual", columns_of(residual))] if residual is not None else []
     used += [("variance", columns_of(factor)) for factor in variance]
     responses = columns_of(formula.response) if used else ()
@@ -146,7 +146,7 @@ def _priors(given: Any) -> Priors | None:
     raise SpecificationError("priors cannot be read", f"priors: {type(given).__name__}", "pass Priors(...)")
 
 
-def _contrasts(given: Mapping[str, Any], formula: Formula) -> tuple[tuple[str, Contrast], ...]:
+def _contrasts(given: Mapping[str, Any], formula: Formula) -> tuple[tuple[str, ContrastSpec], ...]:
     if not isinstance(given, Mapping):
         raise SpecificationError("contrasts is not a mapping", f"contrasts: {type(given).__name__}", 'write {"ARMCD": "sum"}')
     known = columns_of(formula)
@@ -158,10 +158,10 @@ def _contrasts(given: Mapping[str, Any], formula: Formula) -> tuple[tuple[str, C
     return tuple((factor, _contrast(factor, given[factor])) for factor in given)
 
 
-def _contrast(factor: str, given: Any) -> Contrast:
+def _contrast(factor: str, given: Any) -> ContrastSpec:
     where = f"contrasts[{factor!r}]"
     if isinstance(given, str):
-        return _one_of(given.lower(), CODINGS, where)
+        return _one_of(given.lower(), CONTRAST_NAMES, where)
     labels: Any = getattr(given, "index", None)
     if hasattr(labels, "tolist") and labels.tolist() != list(range(len(given))):
         what = f"the contrasts of {factor!r} have row labels, which are not matched to levels"
@@ -173,7 +173,7 @@ def _contrast(factor: str, given: Any) -> Contrast:
         matrix = ()
     if not matrix or not matrix[0] or any(len(row) != len(matrix[0]) for row in matrix):
         raise SpecificationError(
-            f"the contrasts of {factor!r} are no matrix", where, "give a row of numbers per level, or a name: " + ", ".join(CODINGS)
+            f"the contrasts of {factor!r} are no matrix", where, "give a row of numbers per level, or a name: " + ", ".join(CONTRAST_NAMES)
         )
     if not all(math.isfinite(value) for row in matrix for value in row):
         raise SpecificationError(f"the contrasts of {factor!r} are not finite", where, "give finite numbers")
@@ -193,7 +193,7 @@ def _relationship(given: Iterable[str], formula: Formula) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Said:
+class ModelArguments:
     """The arguments of `LMM` but for the data."""
 
     formula: str
@@ -209,7 +209,7 @@ class Said:
     functions: Mapping[str, Any] | None = None
 
     @classmethod
-    def of_spec(cls, spec: ModelSpec, **beside: Any) -> Said:
+    def of_spec(cls, spec: ModelSpec, **beside: Any) -> ModelArguments:
         """The arguments that lead to a spec; `beside` are the arrays, matrices and functions that a spec only names."""
         told = cls(
             spec.formula.text,
@@ -255,7 +255,7 @@ class Said:
         given = {"weights": self.weights, "offset": self.offset}
         return {name: None if isinstance(value, str) else value for name, value in given.items()}
 
-    def changed(self, formula: str, changes: dict[str, Any]) -> Said:
+    def changed(self, formula: str, changes: dict[str, Any]) -> ModelArguments:
         """With another formula and other arguments. Errors: SpecificationError for an argument that `LMM` does not have."""
         known = sorted({field.name for field in fields(self)} - {"formula"})
         for name in changes:
@@ -267,7 +267,7 @@ class Said:
         """Plain values for a file, and arrays over the rows used or labelled frames."""
         plain = self._named() | {
             "contrasts": dict(design.spec.contrasts),
-            "priors": None if self.priors is None else self.priors.told(),
+            "priors": None if self.priors is None else self.priors.as_dict(),
             "functions": sorted(self.functions or ()),
         }
         del plain["relationship"]

@@ -25,7 +25,7 @@ from bayeslmm.errors import PriorError
 
 # Parameters that must be > 0 are marked "+", those that must be >= 0 with "0", the rest may be any finite number.
 # A trailing "?" is a scale that may be left out: it is then taken from the data.
-FAMILIES: dict[str, tuple[str, ...]] = {
+FAMILY_PARAMETERS: dict[str, tuple[str, ...]] = {
     "half_t": ("df+", "scale+?"),
     "half_normal": ("scale+?",),
     "half_cauchy": ("scale+?",),
@@ -37,10 +37,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "normal": ("mean", "sd+"),
     "lkj": ("eta+",),
 }
-SCALES = ("half_t", "half_normal", "half_cauchy", "exponential", "gamma", "inverse_gamma", "uniform", "flat")
-COEFFICIENTS = ("normal", "flat")
-CORRELATIONS = ("lkj", "flat")
-SHAPES = (*SCALES, "normal")
+SCALE_FAMILIES = ("half_t", "half_normal", "half_cauchy", "exponential", "gamma", "inverse_gamma", "uniform", "flat")
+COEFFICIENT_FAMILIES = ("normal", "flat")
+CORRELATION_FAMILIES = ("lkj", "flat")
+SHAPE_FAMILIES = (*SCALE_FAMILIES, "normal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Prior:
     @property
     def autoscaled(self) -> bool:
         """Whether the last parameter was left to the data."""
-        return len(self.parameters) < len(FAMILIES[self.family])
+        return len(self.parameters) < len(FAMILY_PARAMETERS[self.family])
 
     def scaled(self, scale: float) -> Prior:
         """The same prior with the scale filled in where it was left to the data (the rate of an exponential is 1/scale).
@@ -69,7 +69,7 @@ class Prior:
             return self
         return Prior(self.family, (*self.parameters, 1.0 / scale if self.family == "exponential" else scale))
 
-    def told(self) -> list[str | float]:
+    def as_dict(self) -> list[str | float]:
         """The form that a user types: ["half_t", 3.0, 10.0]."""
         return [self.family, *self.parameters]
 
@@ -77,7 +77,7 @@ class Prior:
 def read_prior(given: Any, allowed: Sequence[str], name: str) -> Prior:
     """A prior from `(family, *parameters)`, a family's name or a `Prior`; `name` is what the error calls the parameter."""
     if isinstance(given, Prior):
-        given = given.told()
+        given = given.as_dict()
     if isinstance(given, str):
         given = (given,)
     if not isinstance(given, Sequence) or not given or not isinstance(given[0], str):
@@ -90,7 +90,7 @@ def read_prior(given: Any, allowed: Sequence[str], name: str) -> Prior:
     numbers = _numbers(given[1:], family, name)
     if family == "half_t" and len(numbers) == 3 and numbers[1] == 0.0:
         numbers = (numbers[0], numbers[2])  # the way it is written in books: half-t(3, 0, scale)
-    _demand_valid(family, numbers, name)
+    _require_valid(family, numbers, name)
     return Prior(family, numbers)
 
 
@@ -101,8 +101,8 @@ def _numbers(given: Sequence[Any], family: str, name: str) -> tuple[float, ...]:
     return tuple(float(value) for value in given)
 
 
-def _demand_valid(family: str, numbers: tuple[float, ...], name: str) -> None:
-    declared = FAMILIES[family]
+def _require_valid(family: str, numbers: tuple[float, ...], name: str) -> None:
+    declared = FAMILY_PARAMETERS[family]
     required = sum(not parameter.endswith("?") for parameter in declared)
     if not required <= len(numbers) <= len(declared):
         raise PriorError(f"the prior of {name} has {len(numbers)} parameters", f"{name}: {family}{numbers}", _usage(family))
@@ -117,7 +117,7 @@ def _demand_valid(family: str, numbers: tuple[float, ...], name: str) -> None:
 
 
 def _usage(family: str) -> str:
-    names = [parameter.strip("+0?") for parameter in FAMILIES[family]]
+    names = [parameter.strip("+0?") for parameter in FAMILY_PARAMETERS[family]]
     return f"write {family}({', '.join(names)})"
 
 
@@ -166,10 +166,10 @@ class Priors:
             raise PriorError(f"there is no preset {preset!r}", "preset", "use one of " + ", ".join(PRESETS))
         put = object.__setattr__
         put(self, "alpha", _read_alpha(alpha, preset))
-        put(self, "sd", _read(sd, SCALES, "sd"))
-        put(self, "corr", _read(corr, CORRELATIONS, "corr"))
-        put(self, "sigma", _read(sigma, SCALES, "sigma"))
-        put(self, "residual", _named({**dict(residual or {}), **named}, SHAPES, "residual"))
+        put(self, "sd", _read(sd, SCALE_FAMILIES, "sd"))
+        put(self, "corr", _read(corr, CORRELATION_FAMILIES, "corr"))
+        put(self, "sigma", _read(sigma, SCALE_FAMILIES, "sigma"))
+        put(self, "residual", _named({**dict(residual or {}), **named}, SHAPE_FAMILIES, "residual"))
         put(self, "preset", preset)
 
     def alpha_of(self, coefficient: str) -> Prior | None:
@@ -192,17 +192,17 @@ class Priors:
         """The prior said for a parameter of the residual structure or variance function; None if nothing was said."""
         return dict(self.residual).get(name)
 
-    def demand_known(self, coefficients: Iterable[str], terms: Mapping[str, Sequence[str]], residual: Iterable[str] = ()) -> None:
+    def require_known(self, coefficients: Iterable[str], terms: Mapping[str, Sequence[str]], residual: Iterable[str] = ()) -> None:
         """Raise PriorError for a name that the model does not have; `terms` maps group -> its terms, `residual` names R's parameters."""
         groups = list(terms)
         parameters = list(residual)
-        _demand("alpha", self.alpha, list(coefficients))
-        _demand("sd", self.sd, [*groups, *(f"{group}/{term}" for group in groups for term in terms[group])])
-        _demand("corr", self.corr, groups)
-        _demand("sigma", self.sigma, ["sigma", *parameters])
-        _demand("residual", self.residual, parameters)
+        _require_known("alpha", self.alpha, list(coefficients))
+        _require_known("sd", self.sd, [*groups, *(f"{group}/{term}" for group in groups for term in terms[group])])
+        _require_known("corr", self.corr, groups)
+        _require_known("sigma", self.sigma, ["sigma", *parameters])
+        _require_known("residual", self.residual, parameters)
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What was said, as plain values: `Priors(**priors.told()) == priors`."""
         alpha: Any = self.alpha if isinstance(self.alpha, str) else _plain(self.alpha)
         said = {"sd": self.sd, "corr": self.corr, "sigma": self.sigma, "residual": self.residual}
@@ -220,10 +220,10 @@ def _default_alpha(preset: str | None) -> str:
 def _read_alpha(given: Any, preset: str | None) -> str | Named:
     if given is None:
         return _default_alpha(preset)
-    if isinstance(given, str) and given in COEFFICIENTS:
+    if isinstance(given, str) and given in COEFFICIENT_FAMILIES:
         return given
     if isinstance(given, Mapping) or _is_named(given):
-        return _named(dict(given), COEFFICIENTS, "alpha")
+        return _named(dict(given), COEFFICIENT_FAMILIES, "alpha")
     raise PriorError(
         "the prior of alpha cannot be read", f"alpha: {given!r:.80}", 'write "flat", "normal" or {coefficient: ("normal", mean, sd)}'
     )
@@ -257,7 +257,7 @@ def _lookup(said: Prior | Named | None, names: Sequence[str]) -> Prior | None:
     return next((table[name] for name in names if name in table), None)
 
 
-def _demand(room: str, said: str | Prior | Named | None, known: list[str]) -> None:
+def _require_known(room: str, said: str | Prior | Named | None, known: list[str]) -> None:
     if said is None or isinstance(said, str | Prior):
         return
     for name, _ in said:
@@ -269,11 +269,11 @@ def _demand(room: str, said: str | Prior | Named | None, known: list[str]) -> No
 
 def _plain(said: Prior | Named | None) -> Any:
     if isinstance(said, Prior):
-        return said.told()
-    return {name: prior.told() for name, prior in said or ()}
+        return said.as_dict()
+    return {name: prior.as_dict() for name, prior in said or ()}
 
 
-HALF = frozenset({"half_t", "half_normal", "half_cauchy", "exponential", "gamma", "inverse_gamma"})
+HALF_FAMILIES = frozenset({"half_t", "half_normal", "half_cauchy", "exponential", "gamma", "inverse_gamma"})
 """Families of positive numbers."""
 
 
@@ -300,7 +300,7 @@ def _inverse_gamma(shape: float, scale: float, v: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class FamilyFunctions:
     """log p(v), its derivative, and draws; each takes the parameters first."""
 
     log_density: Callable[..., Array]
@@ -308,36 +308,38 @@ class Family:
     draw: Callable[..., Array]
 
 
-DENSITIES: dict[str, Family] = {
-    "half_t": Family(
+DENSITIES: dict[str, FamilyFunctions] = {
+    "half_t": FamilyFunctions(
         lambda df, s, v: np.log(2.0) + _student(df, s, v),
         _student_slope,
         lambda df, s, rng, n: np.abs(s * rng.standard_t(df, n)),
     ),
-    "half_cauchy": Family(
+    "half_cauchy": FamilyFunctions(
         lambda s, v: np.log(2.0) + _student(1.0, s, v),
         lambda s, v: _student_slope(1.0, s, v),
         lambda s, rng, n: np.abs(s * rng.standard_cauchy(n)),
     ),
-    "half_normal": Family(
+    "half_normal": FamilyFunctions(
         lambda s, v: np.log(2.0) + _normal(0.0, s, v),
         lambda s, v: -v / s**2,
         lambda s, rng, n: np.abs(s * rng.standard_normal(n)),
     ),
-    "exponential": Family(lambda r, v: np.log(r) - r * v, lambda r, v: np.full_like(v, -r), lambda r, rng, n: rng.exponential(1.0 / r, n)),
-    "gamma": Family(_gamma, lambda a, r, v: (a - 1.0) / v - r, lambda a, r, rng, n: rng.gamma(a, 1.0 / r, n)),
-    "inverse_gamma": Family(
+    "exponential": FamilyFunctions(
+        lambda r, v: np.log(r) - r * v, lambda r, v: np.full_like(v, -r), lambda r, rng, n: rng.exponential(1.0 / r, n)
+    ),
+    "gamma": FamilyFunctions(_gamma, lambda a, r, v: (a - 1.0) / v - r, lambda a, r, rng, n: rng.gamma(a, 1.0 / r, n)),
+    "inverse_gamma": FamilyFunctions(
         _inverse_gamma,
         lambda a, s, v: -(a + 1.0) / v + s / v**2,
         lambda a, s, rng, n: s / rng.gamma(a, 1.0, n),
     ),
-    "uniform": Family(
+    "uniform": FamilyFunctions(
         lambda a, b, v: np.full_like(v, -np.log(b - a)),
         lambda a, b, v: np.zeros_like(v),
         lambda a, b, rng, n: rng.uniform(a, b, n),
     ),
-    "flat": Family(lambda v: np.zeros_like(v), lambda v: np.zeros_like(v), lambda rng, n: np.full(n, np.nan)),
-    "normal": Family(_normal, lambda m, s, v: -(v - m) / s**2, lambda m, s, rng, n: rng.normal(m, s, n)),
+    "flat": FamilyFunctions(lambda v: np.zeros_like(v), lambda v: np.zeros_like(v), lambda rng, n: np.full(n, np.nan)),
+    "normal": FamilyFunctions(_normal, lambda m, s, v: -(v - m) / s**2, lambda m, s, rng, n: rng.normal(m, s, n)),
 }
 
 
@@ -350,32 +352,32 @@ def log_density(prior: Prior, values: Array) -> Array:
     v = np.asarray(values, float)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         out = DENSITIES[prior.family].log_density(*prior.parameters, v)
-    return np.where(inside(prior, v), out, -np.inf)
+    return np.where(in_support(prior, v), out, -np.inf)
 
 
-def slope(prior: Prior, values: Array) -> Array:
+def log_density_slope(prior: Prior, values: Array) -> Array:
     """d log p / dv."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.asarray(DENSITIES[prior.family].slope(*prior.parameters, np.asarray(values, float)))
 
 
-def inside(prior: Prior, values: Array) -> Array:
+def in_support(prior: Prior, values: Array) -> Array:
     """Where the density is positive."""
     if prior.family == "uniform":
         return np.asarray((values >= prior.parameters[0]) & (values <= prior.parameters[1]))
-    if prior.family in HALF:
+    if prior.family in HALF_FAMILIES:
         return np.asarray(values >= 0.0)
     return np.ones(np.shape(values), bool)
 
 
-def draw(prior: Prior, rng: Generator, n: int) -> Array:
+def draw_prior(prior: Prior, rng: Generator, n: int) -> Array:
     """n draws; NaN from an improper prior."""
-    if not proper(prior):
+    if not is_proper(prior):
         return np.full(n, np.nan)
     return np.asarray(DENSITIES[prior.family].draw(*prior.parameters, rng, n))
 
 
-def proper(prior: Prior) -> bool:
+def is_proper(prior: Prior) -> bool:
     """Whether the density integrates to 1."""
     return prior.family != "flat" and not (prior.family == "gamma" and prior.parameters[1] == 0.0)
 

@@ -28,7 +28,7 @@ MAX_DATA_BYTES = 1024**3
 _REMEDY = "name a file beside the spec file or in a folder below it"
 
 
-def demand_inside(name: str, where: str) -> None:
+def require_inside(name: str, where: str) -> None:
     """Refuse a name that is absolute, leads upwards, is a URL or holds control characters, by its letters alone.
 
     where : file and key path, as the error shows them
@@ -49,7 +49,7 @@ def read_inside(folder: Path, name: str, where: str, *, limit: int = MAX_DATA_BY
     limit : bytes
     Errors: SpecificationError with file and key path.
     """
-    demand_inside(name, where)
+    require_inside(name, where)
     try:
         home = folder.resolve(strict=True)
         path = (home / name).resolve(strict=True)
@@ -78,7 +78,7 @@ def read_regular(path: Path, where: str, limit: int) -> bytes:
         reason = (error.strerror or type(error).__name__).lower()
         raise SpecificationError(f"the file cannot be read: {reason}", f"{where}: {path}", "check its name and its permissions") from None
     try:
-        _demand_regular(os.fstat(handle), path, where, limit)
+        _require_regular(os.fstat(handle), path, where, limit)
         with os.fdopen(handle, "rb", closefd=False) as file:
             content = file.read(limit + 1)
     finally:
@@ -88,7 +88,7 @@ def read_regular(path: Path, where: str, limit: int) -> bytes:
     return content
 
 
-def _demand_regular(found: os.stat_result, path: Path, where: str, limit: int) -> None:
+def _require_regular(found: os.stat_result, path: Path, where: str, limit: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise SpecificationError("this is not a regular file", f"{where}: {path}", "name a file")
     if found.st_size > limit:
@@ -99,7 +99,7 @@ def _demand_regular(found: os.stat_result, path: Path, where: str, limit: int) -
 Plain = str | int | float | bool
 
 
-class Printed(str):
+class PrintedNumber(str):
     """A number as the file has it, trailing zeros included."""
 
     __slots__ = ()
@@ -138,7 +138,7 @@ class Entries:
         """A table further down."""
         return Entries(table, self._where, self._key(key))
 
-    def demand_known(self) -> None:
+    def require_known(self) -> None:
         """Raise for a key that nobody asked for."""
         for key in self._table:
             if key not in self._asked:
@@ -162,7 +162,7 @@ class Entries:
             return ""
         if value is None:
             raise self.error(key, f"{key} is missing", f"add {key}")
-        if not isinstance(value, str) or isinstance(value, Printed):
+        if not isinstance(value, str) or isinstance(value, PrintedNumber):
             raise self.error(key, f"{key} is not a text", f'write {key} = "..."')
         return value
 
@@ -172,7 +172,7 @@ class Entries:
         if value is None:
             return ()
         values = [value] if isinstance(value, str) else value
-        if not isinstance(values, list) or not all(isinstance(item, str) and not isinstance(item, Printed) for item in values):
+        if not isinstance(values, list) or not all(isinstance(item, str) and not isinstance(item, PrintedNumber) for item in values):
             raise self.error(key, f"{key} is not an array of texts", f'write {key} = ["..."]')
         return tuple(values)
 
@@ -191,7 +191,7 @@ class Entries:
         value = self.take(key)
         if value is None:
             return default
-        number = plain(value)
+        number = plain_value(value)
         if isinstance(number, bool | str) or not above < number < below:
             raise self.error(key, f"{key} is not a number between {above:g} and {below:g}", "correct the number")
         return float(number)
@@ -208,7 +208,7 @@ class Entries:
         return self.levels(key) if isinstance(self.take(key), list) else self._level(key, self.take(key))
 
     def _level(self, key: str, value: Any) -> Plain:
-        level = plain(value)
+        level = plain_value(value)
         if not isinstance(level, str | int | float) or (isinstance(level, float) and not math.isfinite(level)):
             raise self.error(key, "a level is not a text, a finite number or a boolean", "write it as it stands in the data")
         return level
@@ -220,25 +220,25 @@ class Entries:
         return found
 
 
-def plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A value with the numbers of the file as floats, arrays and tables included."""
-    if isinstance(value, Printed):
+    if isinstance(value, PrintedNumber):
         return float(value)
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [plain_value(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain_value(item) for key, item in value.items()}
     return value
 
 
-Method = Literal["REML", "ML", "MAP"]
-Level = str | int | float | bool
-Figures = tuple[tuple[tuple[str, ...], str], ...]
+ReferenceMethod = Literal["REML", "ML", "MAP"]
+ReferenceLevel = str | int | float | bool
+PublishedTable = tuple[tuple[tuple[str, ...], str], ...]
 
-METHODS = ("REML", "ML", "MAP")
-DF = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic")
-VCOV = ("asymptotic", "kenward-roger", "kenward-roger-linear", "CR0", "CR1", "CR2", "CR3")
-INFORMATION = ("expected", "observed")
+REFERENCE_METHODS = ("REML", "ML", "MAP")
+REFERENCE_DF = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic")
+REFERENCE_VCOV = ("asymptotic", "kenward-roger", "kenward-roger-linear", "CR0", "CR1", "CR2", "CR3")
+REFERENCE_INFORMATION = ("expected", "observed")
 CONF_METHODS = ("wald", "profile", "bootstrap")
 MAX_FIGURES = 10_000
 _TOML_NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
@@ -255,10 +255,10 @@ class Reference:
     """
 
     source: str
-    figures: Figures = ()
+    figures: PublishedTable = ()
     url: str = ""
     software: str = ""
-    method: Method = "REML"
+    method: ReferenceMethod = "REML"
     df: str | None = None
     vcov: str | None = None
     information: str | None = None
@@ -266,7 +266,7 @@ class Reference:
     conf_method: str = "wald"
     emmeans: tuple[str, ...] = ()
     by: tuple[str, ...] = ()
-    at: tuple[tuple[str, Level | tuple[Level, ...]], ...] = ()
+    at: tuple[tuple[str, ReferenceLevel | tuple[ReferenceLevel, ...]], ...] = ()
     anova_type: int = 3
     units: float = 1.0
     note: str = ""
@@ -281,10 +281,10 @@ def read_reference(table: Entries) -> Reference:
         figures=tuple(_figures(values, ())) if values else (),
         url=table.text("url"),
         software=table.text("software"),
-        method=table.one_of("method", METHODS, "REML"),  # type: ignore[arg-type]
-        df=table.one_of("df", DF),
-        vcov=table.one_of("vcov", VCOV),
-        information=table.one_of("information", INFORMATION),
+        method=table.one_of("method", REFERENCE_METHODS, "REML"),  # type: ignore[arg-type]
+        df=table.one_of("df", REFERENCE_DF),
+        vcov=table.one_of("vcov", REFERENCE_VCOV),
+        information=table.one_of("information", REFERENCE_INFORMATION),
         conf_level=table.number("conf_level", 0.95, above=0.0, below=1.0),
         conf_method=table.one_of("conf_method", CONF_METHODS, "wald") or "wald",
         emmeans=table.texts("emmeans"),
@@ -294,7 +294,7 @@ def read_reference(table: Entries) -> Reference:
         units=table.number("units", 1.0, above=0.0),
         note=table.text("note"),
     )
-    table.demand_known()
+    table.require_known()
     if len(reference.figures) > MAX_FIGURES:
         raise table.error("values", f"{len(reference.figures):,} figures", f"the limit is {MAX_FIGURES:,}")
     return reference
@@ -311,7 +311,7 @@ def _leaves(table: Entries, path: tuple[str, ...], name: str, value: Any) -> Ite
     elif isinstance(value, list):
         for place, item in enumerate(value):
             yield from _leaves(table, (*path, str(place)), name, item)
-    elif isinstance(value, bool) or not isinstance(value, str | int | Printed):
+    elif isinstance(value, bool) or not isinstance(value, str | int | PrintedNumber):
         raise table.error(name, "a figure is a number, or a text such as '<.0001'", "write it as it was printed")
     elif not _PRINTED.fullmatch(str(value).strip()):
         raise table.error(name, f"{str(value)!r:.40} is no printed number", "write it as it was printed: 24.740, '<.0001'")
@@ -319,7 +319,7 @@ def _leaves(table: Entries, path: tuple[str, ...], name: str, value: Any) -> Ite
         yield path, str(value).strip()
 
 
-def told(reference: Reference) -> dict[str, Any]:
+def reference_table(reference: Reference) -> dict[str, Any]:
     """The table of a reference, as plain values; what is at its default is left out."""
     said = _options(reference)
     default = _options(Reference(""))
@@ -355,7 +355,7 @@ def _nested(reference: Reference) -> dict[str, Any]:
         table = values
         for name in path[:-1]:
             table = table.setdefault(name, {})
-        table[path[-1]] = Printed(text) if _TOML_NUMBER.fullmatch(text) else text
+        table[path[-1]] = PrintedNumber(text) if _TOML_NUMBER.fullmatch(text) else text
     return values
 
 
@@ -384,7 +384,7 @@ class SpecFile:
 
     spec: ModelSpec
     data: DataSource | None = None
-    factors: tuple[tuple[str, tuple[Level, ...] | None], ...] = ()
+    factors: tuple[tuple[str, tuple[ReferenceLevel, ...] | None], ...] = ()
     references: tuple[Reference, ...] = ()
     title: str = ""
     description: str = ""

@@ -22,7 +22,7 @@ from bayeslmm._io import as_path, write_atomically
 from bayeslmm.errors import BayesLMMError, SpecificationError, StoreError
 from bayeslmm.formula.formula import Formula, ResidualTerm
 from bayeslmm.formula.grammar import read_sides
-from bayeslmm.formula.parse import build_formula, demand_own_sides, formula_text, parse_formula, residual_term, variance_text
+from bayeslmm.formula.parse import build_formula, formula_text, parse_formula, require_own_sides, residual_term, variance_text
 from bayeslmm.formula.syntax import Bar
 from bayeslmm.formula.terms import flat_items
 from bayeslmm.formula.tokens import Cursor
@@ -31,15 +31,15 @@ from bayeslmm.specification.spec_file import (
     DataSource,
     Dialect,
     Entries,
-    Level,
-    Printed,
+    PrintedNumber,
     Reference,
+    ReferenceLevel,
     SpecFile,
-    demand_inside,
-    plain,
+    plain_value,
     read_reference,
     read_regular,
-    told,
+    reference_table,
+    require_inside,
 )
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -92,7 +92,7 @@ def _key(name: str) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, Printed):
+    if isinstance(value, PrintedNumber):
         return str(value)
     if isinstance(value, str):
         return _string(value)
@@ -149,7 +149,7 @@ def _translate(cursor: Cursor) -> tuple[Formula, ResidualTerm]:
         bar = bars[1] if bars else Bar(None, (), False, response, None, terms.start, terms.end)
         what = f"mmrm's formula has {len(bars)} covariance terms, not one"
         raise cursor.error_between(bar.start, bar.end, what, "leave one out" if bars else _REMEDY)
-    demand_own_sides(cursor, response, items)
+    require_own_sides(cursor, response, items)
     formula = build_formula(cursor, response, tuple((sign, node) for sign, node in items if node is not bars[0]))
     # The text of the fixed part alone, so that formula and residual together say the model once.
     return replace(formula, text=formula_text(formula)), residual_term(cursor, bars[0], nugget=False)
@@ -169,7 +169,7 @@ def mmrm_text(spec: ModelSpec) -> str:
 MAX_SPEC_BYTES = 1024**2
 MAX_DOTS = 500  # in a line: reading a dotted key takes time as the square of its parts
 DIALECTS = ("lme4", "mmrm", "sas")
-PRIORS = ("alpha", "sd", "corr", "sigma", "residual", "preset")
+PRIOR_KEYS = ("alpha", "sd", "corr", "sigma", "residual", "preset")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)?")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -199,22 +199,22 @@ def _text(content: bytes, path: Path) -> str:
 def parse_spec(text: str, path: Path | None = None) -> SpecFile:
     """The content of a spec file from its text; `path` is what errors name and where data files are looked for."""
     where = str(path or "spec")
-    top = Entries(_parsed(text, where), where)
+    top = Entries(_parse_document(text, where), where)
     title, description = top.text("title"), top.text("description")
     data, factors, references = _data(top), _factors(top), _references(top)
     spec, dialect, matrices = _model(top)
-    top.demand_known()
+    top.require_known()
     return SpecFile(spec, data, factors, references, title, description, dialect, matrices, path)
 
 
-def _parsed(text: str, where: str) -> dict[str, Any]:
+def _parse_document(text: str, where: str) -> dict[str, Any]:
     for number, line in enumerate(text.splitlines(), start=1):
         if line.count(".") > MAX_DOTS:
             raise SpecificationError(
                 f"a line with more than {MAX_DOTS} dots", f"{where}, line {number}", "break the array into several lines"
             )
     try:
-        return tomllib.loads(text, parse_float=Printed)
+        return tomllib.loads(text, parse_float=PrintedNumber)
     except tomllib.TOMLDecodeError as error:
         raise SpecificationError(f"the file is not TOML: {error}", where, "see docs/spec-files.md") from None
     except (RecursionError, ValueError):
@@ -229,19 +229,19 @@ def _data(top: Entries) -> DataSource | None:
     if table is None:
         return None
     name, file, sha256 = table.text("name"), table.text("file"), table.text("sha256")
-    table.demand_known()
+    table.require_known()
     if bool(name) == bool(file):
         raise table.error("name", "a data source is a name or a file, one of the two", "leave [data] out to pass data= in Python")
     if name and not _NAME.fullmatch(name):
         raise table.error("name", f"{name!r:.80} is no name of a data set", 'write "fev_data", or "PACKAGE/ITEM"')
     if file:
-        demand_inside(file, table.place("file"))
+        require_inside(file, table.place("file"))
     if sha256 and (not file or not _SHA256.fullmatch(sha256)):
         raise table.error("sha256", "a checksum is 64 hexadecimal digits, of a file", "take it with sha256sum")
     return DataSource(name or None, file or None, sha256.lower() or None)
 
 
-def _factors(top: Entries) -> tuple[tuple[str, tuple[Level, ...] | None], ...]:
+def _factors(top: Entries) -> tuple[tuple[str, tuple[ReferenceLevel, ...] | None], ...]:
     table = top.tables("factors")
     if table is None:
         return ()
@@ -272,9 +272,9 @@ def _model(top: Entries) -> tuple[ModelSpec, Dialect, tuple[tuple[str, str], ...
     options: dict[str, Any] = {key: table.text(key) or None for key in ("residual", "variance", "weights", "offset")}
     options |= {key: value for key in ("missing", "check") if (value := table.text(key))}
     contrasts = table.tables("contrasts")
-    options["contrasts"] = {name: plain(contrasts.take(name)) for name in contrasts.names()} if contrasts else None
+    options["contrasts"] = {name: plain_value(contrasts.take(name)) for name in contrasts.names()} if contrasts else None
     priors = _priors(top)
-    table.demand_known()
+    table.require_known()
     try:
         if dialect == "mmrm":
             if options["residual"] is not None:
@@ -283,10 +283,10 @@ def _model(top: Entries) -> tuple[ModelSpec, Dialect, tuple[tuple[str, str], ...
             return make_spec(parsed, relationship=names, priors=priors, **options), dialect, matrices
         return make_spec(formula, relationship=names, priors=priors, **options), dialect, matrices
     except BayesLMMError as error:
-        raise _located(error, table.place("")) from None
+        raise _in_file(error, table.place("")) from None
 
 
-def _located[Error: BayesLMMError](error: Error, place: str) -> Error:
+def _in_file[Error: BayesLMMError](error: Error, place: str) -> Error:
     """The same error, its file named."""
     if place.rstrip(".") in error.where:
         return error
@@ -301,7 +301,7 @@ def _relationship(table: Entries) -> tuple[tuple[str, ...], tuple[tuple[str, str
         return (), ()
     pairs = tuple((group, files.text(group)) for group in files.names())
     for group, file in pairs:
-        demand_inside(file, files.place(group))
+        require_inside(file, files.place(group))
     return tuple(group for group, _ in pairs), pairs
 
 
@@ -309,8 +309,8 @@ def _priors(top: Entries) -> dict[str, Any] | None:
     table = top.tables("priors")
     if table is None:
         return None
-    given = {key: plain(value) for key in PRIORS if (value := table.take(key)) is not None}
-    table.demand_known()
+    given = {key: plain_value(value) for key in PRIOR_KEYS if (value := table.take(key)) is not None}
+    table.require_known()
     if "residual" in given and not isinstance(given["residual"], Mapping):
         raise table.error("residual", "residual is not a table", "write [priors.residual]")
     return given
@@ -349,9 +349,9 @@ def _content(file: SpecFile) -> dict[str, Any]:
         out["factors"] = {column: True if levels is None else list(levels) for column, levels in file.factors}
     out["model"] = _model_table(file)
     if file.spec.priors is not None:
-        out["priors"] = file.spec.priors.told()
+        out["priors"] = file.spec.priors.as_dict()
     if file.references:
-        out["reference"] = [told(reference) for reference in file.references]
+        out["reference"] = [reference_table(reference) for reference in file.references]
     return out
 
 

@@ -81,7 +81,7 @@ def test_groups_add_up_to_the_evidence_in_turn() -> None:
 
 
 def told(prior: Any) -> list[Any]:
-    return list(prior.told())
+    return list(prior.as_dict())
 
 
 def test_the_result_is_one_that_arviz_compares() -> None:

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from bayeslmm.specification.priors import Prior, draw, lkj_draw, lkj_log_constant, lkj_shapes, log_density, proper, slope
+from bayeslmm.specification.priors import (
+    Prior,
+    draw_prior,
+    is_proper,
+    lkj_draw,
+    lkj_log_constant,
+    lkj_shapes,
+    log_density,
+    log_density_slope,
+)
 
 PROPER = [
     Prior("half_t", (3.0, 2.0)),
@@ -40,13 +49,13 @@ def test_a_density_is_that_of_scipy(prior: Prior) -> None:
 @pytest.mark.parametrize("prior", PROPER, ids=lambda prior: prior.family)
 def test_a_slope_is_the_derivative(prior: Prior) -> None:
     v, h = np.array([0.8, 1.7, 3.0]), 1e-6
-    assert np.allclose(slope(prior, v), (log_density(prior, v + h) - log_density(prior, v - h)) / (2 * h), atol=1e-7)
+    assert np.allclose(log_density_slope(prior, v), (log_density(prior, v + h) - log_density(prior, v - h)) / (2 * h), atol=1e-7)
 
 
 @pytest.mark.parametrize("prior", PROPER, ids=lambda prior: prior.family)
 def test_draws_follow_the_density(prior: Prior) -> None:
     reference = REFERENCE[prior.family](prior.parameters)
-    values = draw(prior, np.random.default_rng(5), 4000)
+    values = draw_prior(prior, np.random.default_rng(5), 4000)
     cdf = (lambda v: 2.0 * reference.cdf(v) - 1.0) if prior.family == "half_t" else reference.cdf
     assert stats.kstest(values, cdf).pvalue > 1e-3
 
@@ -57,8 +66,8 @@ def test_what_is_outside_the_support_has_no_density() -> None:
 
 
 def test_flat_and_rate_0_are_improper() -> None:
-    assert not proper(Prior("flat"))
-    assert not proper(Prior("gamma", (2.5, 0.0)))
+    assert not is_proper(Prior("flat"))
+    assert not is_proper(Prior("gamma", (2.5, 0.0)))
 
 
 @pytest.mark.parametrize("eta", [1.0, 2.0, 3.5])

@@ -11,7 +11,7 @@ import pytest
 
 from bayeslmm._arrays import Array
 from bayeslmm.covariance.registry import make
-from bayeslmm.covariance.spatial import Located, distance_matrix
+from bayeslmm.covariance.spatial import SpatialCovariance, distance_matrix
 
 NAMES = ["adh_simple_reml", "ar1_simple_ml", "ar1h_simple_reml", "cs_simple_ml", "csh_simple_reml", "toeph_simple_ml"]
 PLACES = ["sp_exp_simple_reml", "sp_exp2_simple_ml", "sp_gau_simple_reml", "sp_gau2_simple_ml"]
@@ -51,7 +51,7 @@ def test_structures_over_visits(shared, name):
 def test_spatial_structures(shared, name):
     reference, data, printed = case(shared, name)
     covariance = make(reference["residual"]["structure"], 1)
-    assert isinstance(covariance, Located)
+    assert isinstance(covariance, SpatialCovariance)
     x = covariance.from_components(printed[::-1])
     places = data[reference["residual"]["visit"]].to_numpy(float)
     rows_of = data.groupby("USUBJID").indices.values()

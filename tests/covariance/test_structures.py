@@ -11,7 +11,7 @@ from scipy.special import gamma, kv
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.matern import matern_curve
 from bayeslmm.covariance.registry import STRUCTURES, description, make
-from bayeslmm.covariance.spatial import Located, PinnedLocated, distance_matrix, typical_distance
+from bayeslmm.covariance.spatial import PinnedLocated, SpatialCovariance, distance_matrix, typical_distance
 from bayeslmm.covariance.toeplitz import autocorrelations, partial_autocorrelations
 from bayeslmm.errors import SpecificationError
 
@@ -151,7 +151,7 @@ class TestSpatial:
         dimension = 1 if name == "sp_lin" else 2
         distances = distance_matrix(rng.uniform(0, 3, (3, 4, dimension)))
         covariance = make(name, 1, reach=typical_distance(distances), nugget=nugget)
-        assert isinstance(covariance, Located)
+        assert isinstance(covariance, SpatialCovariance)
         pinned = covariance.pinned()
         assert isinstance(pinned, PinnedLocated)
         x = covariance.start() + 0.2 * rng.uniform(-1, 0, (2, covariance.size))

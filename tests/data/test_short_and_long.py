@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bayeslmm.data.build import build_design
-from bayeslmm.data.columns import counted, factor, occurring
+from bayeslmm.data.columns import codes_by_counting, compact_codes, series_factor
 from bayeslmm.data.design import Design
-from bayeslmm.data.identifiability import rank, refuse_extreme
+from bayeslmm.data.identifiability import check_not_extreme, column_rank
 from bayeslmm.errors import DataError
 from bayeslmm.formula.parse import parse_formula
 from bayeslmm.specification.model_spec import ModelSpec
@@ -31,8 +31,8 @@ def build(formula: str, data: Any) -> Design:
     st.sampled_from(["object", "str", "string"]),
 )
 def test_short_text_is_coded_as_long_text_is(labels: list[str | None], dtype: str) -> None:
-    short = factor(pd.Series([*labels, "a"], dtype=dtype), "g", "text")
-    long = factor(pd.Series([*labels, "a"] * 501, dtype=dtype), "g", "text")
+    short = series_factor(pd.Series([*labels, "a"], dtype=dtype), "g", "text")
+    long = series_factor(pd.Series([*labels, "a"] * 501, dtype=dtype), "g", "text")
     assert short.levels.tolist() == long.levels.tolist() == sorted({label for label in [*labels, "a"] if label is not None})
     np.testing.assert_array_equal(np.tile(short.codes, 501), long.codes)
     assert short.labels(short.codes).tolist() == [*labels, "a"]
@@ -44,7 +44,7 @@ def test_integers_are_coded_alike_close_together_and_far_apart(dtype: str) -> No
     near = np.array([5, 3, 3, 9, 5], dtype=dtype)
     far = np.array([0, info.min, info.min, info.max, 0], dtype=dtype) if info.min else np.array([7, 0, 0, info.max, 7], dtype=dtype)
     for values in (near, far):
-        column = factor(pd.Series(values), "g")
+        column = series_factor(pd.Series(values), "g")
         assert column.levels.tolist() == sorted(set(values.tolist()))
         assert {type(level) for level in column.levels} == {int}
         assert column.labels(column.codes).tolist() == values.tolist()
@@ -52,7 +52,7 @@ def test_integers_are_coded_alike_close_together_and_far_apart(dtype: str) -> No
 
 def test_keys_are_counted_as_they_are_sorted() -> None:
     key = np.random.default_rng(1).integers(0, 3000, 500)
-    for a, b in zip(counted(key, 3000), occurring(key, 10**9), strict=True):
+    for a, b in zip(codes_by_counting(key, 3000), compact_codes(key, 10**9), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -78,19 +78,19 @@ def test_a_lone_column_is_kept_where_it_moves(far: float, moving: float) -> None
     X = np.column_stack([np.ones(50), column])
     doubted = np.column_stack([X, np.tile([1.0, -1.0], 25)])  # three columns take the way through the correlations
     moves = bool(np.ptp(column) > 4e-14 * abs(far))
-    assert rank(X, intercept=True).kept == ((0, 1) if moves else (0,))
-    assert rank(doubted, intercept=True).kept == ((0, 1, 2) if moves else (0, 2))
-    assert rank(column[:, None], intercept=False).kept == ((0,) if column.any() else ())
+    assert column_rank(X, intercept=True).kept == ((0, 1) if moves else (0,))
+    assert column_rank(doubted, intercept=True).kept == ((0, 1, 2) if moves else (0, 2))
+    assert column_rank(column[:, None], intercept=False).kept == ((0,) if column.any() else ())
 
 
 @pytest.mark.parametrize("width", [2, 40])
 @pytest.mark.parametrize("size", [1e152, -1e152, 1e-152, -1e-152])
 def test_columns_beyond_squares_are_refused_in_narrow_and_wide_blocks(width: int, size: float) -> None:
     columns, names = np.ones((5, width)), [f"x{i}" for i in range(width)]
-    refuse_extreme(columns, names)
+    check_not_extreme(columns, names)
     columns[:, 1] = [0.0, size, size / 2, 0.0, 0.0]
     with pytest.raises(DataError, match=r"'x1' are of size 1e[+-]152"):
-        refuse_extreme(columns, names)
+        check_not_extreme(columns, names)
 
 
 def test_categories_of_polars_are_those_of_pandas() -> None:

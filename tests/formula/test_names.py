@@ -8,7 +8,7 @@ import pytest
 
 from bayeslmm.errors import FormulaError
 from bayeslmm.formula.parse import columns_of, parse_formula
-from bayeslmm.formula.syntax import quoted
+from bayeslmm.formula.syntax import quote_name
 
 STRANGE = ["two words", "log.radon", "a-b", "a`b", "``", "1", "2nd", "größe", "名前", "class", "lambda", "True"]
 STRANGE += ["x.__class__", "(1|g)", "a\nb", "'", "~"]
@@ -26,7 +26,7 @@ def test_any_name_stands_in_backticks_anywhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_quoted_name_is_read_back_as_itself(name: str) -> None:
-    assert columns_of(quoted(name)) == (name,)
+    assert columns_of(quote_name(name)) == (name,)
 
 
 def test_a_plain_name_needs_no_backticks() -> None:

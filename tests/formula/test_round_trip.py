@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from hypothesis import assume, given
 
-from bayeslmm.data.model_matrix import expand as terms_of_data
+from bayeslmm.data.model_matrix import expand_text as terms_of_data
 from bayeslmm.errors import FormulaError
 from bayeslmm.formula.formula import Formula
 from bayeslmm.formula.grammar import read_sum
 from bayeslmm.formula.parse import columns_of, formula_text, parse_formula, parse_residual, parse_variance, variance_text
-from bayeslmm.formula.terms import demand_countable, expand, flat_items, without_intercept
+from bayeslmm.formula.terms import count_terms, expand_summands, flat_items, without_intercept
 from bayeslmm.formula.tokens import Cursor
 from tests.formula import texts
 
@@ -63,14 +63,14 @@ def test_the_count_before_expansion_is_an_upper_bound(text: str) -> None:
     read(f"response ~ {text}")
     cursor = Cursor(text)
     items = flat_items(cursor, read_sum(cursor))
-    assert len(expand(items)) <= demand_countable(cursor, [node for _, node in without_intercept(items)])
+    assert len(expand_summands(items)) <= count_terms(cursor, [node for _, node in without_intercept(items)])
 
 
 @given(texts.sides)
 def test_the_terms_counted_are_the_terms_that_the_design_has(text: str) -> None:
     fixed = read(f"response ~ {text}").fixed
     cursor = Cursor(text)
-    counted = expand(flat_items(cursor, read_sum(cursor)))
+    counted = expand_summands(flat_items(cursor, read_sum(cursor)))
     built = {frozenset(term.atoms) for term in terms_of_data(fixed) if term.atoms}
     assert built == set(counted)
 

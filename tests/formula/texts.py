@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from bayeslmm.covariance.registry import PLAIN, SPATIAL
-from bayeslmm.formula.syntax import quoted
+from bayeslmm.formula.syntax import quote_name
 
 COLUMNS = ("x", "z", "age", "log.radon", "größe", "two words", "a`b", "class", "lambda", "pi", "Intercept", "1", "_u", "名")
 GROUPS = ("g", "h", "batch", "my group", "g.1")
 
-columns = st.sampled_from(COLUMNS).map(quoted)
-groups = st.sampled_from(GROUPS).map(quoted)
+columns = st.sampled_from(COLUMNS).map(quote_name)
+groups = st.sampled_from(GROUPS).map(quote_name)
 numbers = st.one_of(st.integers(0, 10**6).map(str), st.floats(0, 1e6, allow_nan=False).map(repr), st.sampled_from(["1e3", ".5", "2."]))
 
 

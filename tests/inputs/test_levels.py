@@ -17,7 +17,7 @@ def refused(formula: str, data: pd.DataFrame, **options: str) -> Identifiability
     """The reason why the likelihood alone would not do; none is raised before an estimate is asked for."""
     design = build(formula, data, **options)
     with pytest.raises(IdentifiabilityError) as caught:
-        design.demand_identified()
+        design.require_identified()
     return caught.value
 
 
@@ -89,19 +89,19 @@ def test_as_many_random_effects_as_rows_are_refused() -> None:
 
 def test_a_residual_structure_makes_as_many_effects_as_rows_a_matter_of_its_own() -> None:
     data = days().assign(g=np.repeat(np.arange(30), 2))
-    build("y ~ x + (x | g)", data, residual="ar1(day | g)").demand_identified()
+    build("y ~ x + (x | g)", data, residual="ar1(day | g)").require_identified()
 
 
 def test_a_warning_takes_the_place_of_the_error_when_asked() -> None:
     design = build(MODEL, days().assign(g=np.arange(60)), check="warn")
-    design.demand_identified()
+    design.require_identified()
     assert notes(design)["identifiability"].verdict == "failed"
 
 
 def test_crossed_factors_that_divide_the_rows_alike_are_both_named() -> None:
     data = days().assign(twin=lambda d: "t" + d["g"])
     assert "'g' and 'twin'" in refused("y ~ x + (1 | g) + (1 | twin)", data).what
-    build("y ~ x + (1 | g) + (0 + x | twin)", data).demand_identified()
+    build("y ~ x + (1 | g) + (0 + x | twin)", data).require_identified()
 
 
 def test_a_random_slope_of_a_constant_is_refused() -> None:
@@ -110,7 +110,7 @@ def test_a_random_slope_of_a_constant_is_refused() -> None:
 
 def test_a_random_intercept_beside_compound_symmetry_is_refused() -> None:
     assert "common covariance" in refused("y ~ x + (1 | g)", days(), residual="cs(visit | g)").what
-    build("y ~ x + (1 | g)", days(), residual="ar1(visit | g)").demand_identified()
+    build("y ~ x + (1 | g)", days(), residual="ar1(visit | g)").require_identified()
 
 
 # ------------------------------------------------------------------------------------------------- relationship, contrasts
@@ -133,7 +133,7 @@ def test_a_relationship_matrix_is_brought_into_the_order_of_the_levels() -> None
 
 def test_one_row_per_animal_is_fine_with_a_relationship() -> None:
     data = days().assign(g=[f"a{i}" for i in range(60)])
-    build(MODEL, data, relationship={"g": kinship(list(data["g"]))}).demand_identified()
+    build(MODEL, data, relationship={"g": kinship(list(data["g"]))}).require_identified()
 
 
 def test_labels_missing_from_the_relationship_are_named() -> None:

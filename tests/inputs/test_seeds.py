@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bayeslmm._arrays import generator, seeded
+from bayeslmm._arrays import generator, seed_sequence
 from bayeslmm.datasets import simulate_trial
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.diagnostics import allfit
@@ -42,4 +42,4 @@ def test_a_seed_gives_the_numbers_that_numpy_gives(seed: Any) -> None:
 
 
 def test_without_a_seed_numbers_differ() -> None:
-    assert seeded(None).entropy != seeded(None).entropy
+    assert seed_sequence(None).entropy != seed_sequence(None).entropy

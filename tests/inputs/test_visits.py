@@ -83,14 +83,14 @@ def test_a_pair_of_visits_that_nobody_has_is_named() -> None:
     first = days()["g"].isin([f"s{i}" for i in range(5)])
     data = days()[~((days()["visit"] == "V2") & first) & ~((days()["visit"] == "V5") & ~first)]
     with pytest.raises(IdentifiabilityError, match="'V2' and 'V5'"):
-        build("y ~ x", data, residual="us(visit | g)").demand_identified()
-    build("y ~ x", data, residual="ar1h(visit | g)").demand_identified()
+        build("y ~ x", data, residual="us(visit | g)").require_identified()
+    build("y ~ x", data, residual="ar1h(visit | g)").require_identified()
 
 
 def test_subjects_with_one_visit_are_fine_unless_all_are_such() -> None:
-    build("y ~ x", days().iloc[:-5], residual="us(visit | g)").demand_identified()
+    build("y ~ x", days().iloc[:-5], residual="us(visit | g)").require_identified()
     with pytest.raises(IdentifiabilityError, match="two rows"):
-        build("y ~ x", days().iloc[::6], residual="cs(visit | g)").demand_identified()
+        build("y ~ x", days().iloc[::6], residual="cs(visit | g)").require_identified()
 
 
 def test_the_group_of_a_structure_is_constant_within_subject() -> None:
@@ -109,8 +109,8 @@ def test_more_than_a_hundred_visits_unstructured_are_refused() -> None:
         {"y": np.random.default_rng(0).normal(size=303), "visit": np.tile(np.arange(101), 3), "g": np.repeat(list("abc"), 101)}
     )
     with pytest.raises(IdentifiabilityError, match="5151 parameters"):
-        build("y ~ 1", data, residual="us(visit | g)").demand_identified()
-    build("y ~ 1", data, residual="us(visit | g)", check="warn").demand_identified()
+        build("y ~ 1", data, residual="us(visit | g)").require_identified()
+    build("y ~ 1", data, residual="us(visit | g)", check="warn").require_identified()
 
 
 def test_equal_places_are_refused_unless_there_is_a_nugget() -> None:

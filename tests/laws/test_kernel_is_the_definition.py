@@ -67,7 +67,7 @@ def test_few_columns_as_one_matrix_equal_levels_one_by_one(example: Example, res
     problem = example.model(check="warn").problem
     criterion = problem.criterion
     assert isinstance(criterion.kernel, RandomEffectsKernel)
-    assert criterion.kernel.few is not None
+    assert criterion.kernel.dense is not None
     cross = cross_products(problem.design, problem.standardization, small=small)
     by_level = replace(criterion, kernel=replace(criterion.kernel, cross=cross, together=False))
     x = random_x(problem, 4)

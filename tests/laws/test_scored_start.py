@@ -26,7 +26,7 @@ OWN = [name for name in MIXED if name not in ("cs", "csh", "ar1", "toeph")]
 def test_the_equations_are_those_of_the_rows(example: Example) -> None:
     """tr(P V_i P V_j) and y'P V_i P y from matrices over the rows, V_i by differences of Z D Z', which is quadratic in x."""
     problem = example.model(check="warn").problem
-    few, design, standardization = problem.criterion.kernel.few, problem.design, problem.standardization
+    few, design, standardization = problem.criterion.kernel.dense, problem.design, problem.standardization
     n, x = len(design.y), unit(problem)
     Xy = standardization.Xy(design, slice(0, n))
     weights = np.ones(n) if design.weights is None else standardization.weights(design, slice(0, n))
@@ -95,7 +95,7 @@ def test_a_variance_estimated_below_zero_starts_at_the_least() -> None:
 
 def test_structures_with_axes_of_their_own_start_where_they_say() -> None:
     problem = blm.LMM("y ~ x + cs(x | subject)", balanced(3)).problem
-    assert scoring_start(problem.criterion.kernel.few, 46) is None
+    assert scoring_start(problem.criterion.kernel.dense, 46) is None
     np.testing.assert_array_equal(problem.start, unit(problem))
     apart = replace(problem.criterion.kernel, together=False)
-    assert apart.few is None
+    assert apart.dense is None

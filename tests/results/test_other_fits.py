@@ -9,7 +9,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.errors import DataError, FormulaError, NonFiniteError, SpecificationError
 from bayeslmm.formula.parse import parse_formula
-from bayeslmm.formula.update import updated_formula
+from bayeslmm.formula.update import update_formula
 
 
 def test_the_criterion_of_a_model_at_the_estimate_is_that_of_the_fit(model: blm.LMM, fit: blm.Fit) -> None:
@@ -104,7 +104,7 @@ def test_a_refit_takes_rows_of_the_data_or_rows_used(sleepstudy: pd.DataFrame) -
     ],
 )
 def test_a_dot_stands_for_what_was_there(change: str, expected: str) -> None:
-    found = updated_formula(parse_formula("y ~ x + (x | g)"), change)
+    found = update_formula(parse_formula("y ~ x + (x | g)"), change)
     assert parse_formula(found).random == parse_formula(expected).random
     assert (parse_formula(found).fixed, parse_formula(found).response) == (parse_formula(expected).fixed, parse_formula(expected).response)
     assert parse_formula(found).offsets == parse_formula(expected).offsets

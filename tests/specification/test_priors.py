@@ -81,7 +81,7 @@ SAID = [
 
 @pytest.mark.parametrize("priors", SAID)
 def test_what_was_told_says_the_same_again(priors: Priors) -> None:
-    assert Priors(**priors.told()) == priors
+    assert Priors(**priors.as_dict()) == priors
     assert pickle.loads(pickle.dumps(priors)) == priors  # noqa: S301
     assert copy.deepcopy(priors) == priors
 
@@ -140,7 +140,7 @@ TERMS = {"Subject": ("Intercept", "Days")}
 )
 def test_a_prior_of_a_parameter_that_the_model_has_not_is_refused(priors: Priors, near: str) -> None:
     with pytest.raises(PriorError) as caught:
-        priors.demand_known(["Intercept", "Days"], TERMS)
+        priors.require_known(["Intercept", "Days"], TERMS)
     assert near in caught.value.remedy
 
 
@@ -148,4 +148,4 @@ def test_priors_of_parameters_that_the_model_has_are_let_through() -> None:
     priors = Priors(
         alpha={"Days": "flat"}, sd={"Subject": "flat", "Subject/Days": "flat"}, corr={"Subject": ("lkj", 1)}, rho=("uniform", -1, 1)
     )
-    priors.demand_known(["Intercept", "Days"], TERMS, ["rho"])
+    priors.require_known(["Intercept", "Days"], TERMS, ["rho"])

@@ -176,7 +176,9 @@ class ErrorLikelihood:
         y_scale, kernel = self.whole.standardization.y_scale, self.whole.structured
         assert kernel is not None
         data = kernel.data
-        rows = replace(data, Xy=np.asarray(errors, float)[:, None] / y_scale, rows=(*data.rows, *data.behind), pooled=(), behind=())
+        rows = replace(
+            data, Xy=np.asarray(errors, float)[:, None] / y_scale, rows=(*data.rows, *data.pooled_rows), pooled=(), pooled_rows=()
+        )
         criterion = replace(self.whole.criterion, kernel=replace(kernel, data=rows), p=0)
         value, d_own, _, (state, s2) = Likelihood(replace(self.whole, criterion=criterion), self.layout)._at(own, np.zeros(0))
         assert state is not None

@@ -333,7 +333,7 @@ class Density:
             self._residual_gradient(phi, x[0], s2, state, sigma_slope, out)
         if self.layout.sigma is not None:
             u = phi[self.layout.sigma_part]
-            out[self.layout.sigma_part] = sigma_slope * self.layout.sigma.speed(u) / self.layout.sigma.values(u)
+            out[self.layout.sigma_part] = sigma_slope * self.layout.sigma.jacobian(u) / self.layout.sigma.values(u)
         return out
 
     def _residual_gradient(self, phi: Array, x: Array, s2: float, state: State, sigma_slope: float, out: Array) -> None:

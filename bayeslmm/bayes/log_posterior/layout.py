@@ -13,12 +13,12 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm.bayes.log_posterior.priors import MatrixPriors, ModelPriors, residual_sets, unstructured
 from bayeslmm.bayes.log_posterior.transforms import Axes, GeneralAxes, PositiveAxes, ScaledAxes, UnstructuredAxes, positive_axes
 from bayeslmm.covariance.base import Covariance
-from bayeslmm.covariance.correlation import Independent
+from bayeslmm.covariance.correlation import IdentityCorrelation
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.covariance.unstructured import Diagonal, band_positions
 from bayeslmm.likelihood.parameters import TermParameters
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.specification.priors import Prior, draw, log_density, slope
+from bayeslmm.specification.priors import Prior, draw_prior, log_density, log_density_slope
 
 
 def axes_of(covariance: Covariance, priors: MatrixPriors) -> Axes:
@@ -28,7 +28,7 @@ def axes_of(covariance: Covariance, priors: MatrixPriors) -> Axes:
     if unstructured(covariance):
         return UnstructuredAxes(sds, priors.corr.prior.parameters[0] if priors.corr is not None and priors.corr.prior.parameters else 1.0)
     if isinstance(covariance, Diagonal):
-        return ScaledAxes(sds, Independent(covariance.q), ())
+        return ScaledAxes(sds, IdentityCorrelation(covariance.q), ())
     if isinstance(covariance, Homogeneous | Heterogeneous):
         return ScaledAxes(sds, covariance.correlation_, shapes)
     return GeneralAxes(covariance, shapes)
@@ -131,11 +131,11 @@ class VarianceBlock:
 
     def prior_gradient(self, phi: Array, volume: bool) -> Array:
         v = self.natural(phi)
-        own = np.array([float(slope(prior, v[j])) for j, prior in enumerate(self.priors)])
+        own = np.array([float(log_density_slope(prior, v[j])) for j, prior in enumerate(self.priors)])
         return np.asarray(own * np.where(self.positive == 1, v, 1.0) + (self.positive if volume else 0.0))
 
     def draws(self, rng: np.random.Generator, n: int) -> Array:
-        v = np.stack([draw(prior, rng, n) for prior in self.priors], axis=1) if self.priors else np.zeros((n, 0))
+        v = np.stack([draw_prior(prior, rng, n) for prior in self.priors], axis=1) if self.priors else np.zeros((n, 0))
         return np.where(self.positive == 1, np.log(np.abs(np.where(self.positive == 1, v, 1.0))), v)
 
 

@@ -29,7 +29,7 @@ from bayeslmm.data.design import Design, RandomTerm, ResidualDesign
 from bayeslmm.errors import PriorError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
-from bayeslmm.specification.priors import Prior, Priors, proper
+from bayeslmm.specification.priors import Prior, Priors, is_proper
 
 WIDE = 2.5
 """Default scales are this many times the size of the data."""
@@ -195,7 +195,7 @@ def resolve(problem: Problem, priors: Priors | None) -> ModelPriors:
     terms: dict[str, list[str]] = {}
     for term in design.terms:
         terms.setdefault(term.group.name, []).extend(term.columns)
-    said.demand_known([design.coef_names[i] for i in design.kept], terms, known)
+    said.require_known([design.coef_names[i] for i in design.kept], terms, known)
     base = defaults(said.preset, design)
     spread = sd_y(design) or 1.0
     residual = _residual(problem, said, base, spread)
@@ -361,7 +361,7 @@ REMEDY = 'give it a proper prior, such as ("half_t", 3, scale), or leave it to t
 
 def improper(priors: ModelPriors) -> list[ParameterPrior]:
     """The priors that do not integrate to 1, alpha included."""
-    return [row for row in priors.rows() if row.kind != "corr" and not proper(row.prior)]
+    return [row for row in priors.rows() if row.kind != "corr" and not is_proper(row.prior)]
 
 
 def demand_proper_posterior(problem: Problem, priors: ModelPriors) -> None:
@@ -374,7 +374,7 @@ def demand_proper_posterior(problem: Problem, priors: ModelPriors) -> None:
     for term, own in zip(design.terms, priors.terms, strict=True):
         levels, needed = term.group.size, term.Z.shape[1] + 2
         for row in own.sds:
-            if row.prior.family == "gamma" and not proper(row.prior):
+            if row.prior.family == "gamma" and not is_proper(row.prior):
                 raise _refuse(row, "its density grows without limit: it keeps a mode off the boundary and is meant for fit('MAP')", REMEDY)
             if row.prior.family == "flat" and levels < needed:
                 raise _refuse(row, f"{levels} levels of {term.group.name} do not bound an sd under a flat prior ({needed} would)", REMEDY)
@@ -384,7 +384,7 @@ def demand_proper_posterior(problem: Problem, priors: ModelPriors) -> None:
     scales = [row for own in priors.residual for row in own.sds]
     scales += [] if priors.sigma is None else [priors.sigma]
     for row in scales:
-        if not proper(row.prior) and (row.prior.family == "gamma" or design.nobs - p < 2 or design.unidentified):
+        if not is_proper(row.prior) and (row.prior.family == "gamma" or design.nobs - p < 2 or design.unidentified):
             raise _refuse(row, "the rows left over do not bound the residual sd", REMEDY)
     for own in priors.residual:
         _demand_shapes(own.shapes)
@@ -393,7 +393,7 @@ def demand_proper_posterior(problem: Problem, priors: ModelPriors) -> None:
 
 def _demand_shapes(rows: tuple[ParameterPrior, ...]) -> None:
     for row in rows:
-        if not proper(row.prior):
+        if not is_proper(row.prior):
             raise _refuse(row, "the likelihood does not bound it", "give it a proper prior")
 
 

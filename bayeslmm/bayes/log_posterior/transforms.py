@@ -18,7 +18,16 @@ from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.covariance.correlation import Correlation
 from bayeslmm.covariance.unstructured import band_positions
-from bayeslmm.specification.priors import Prior, draw, lkj_draw, lkj_log_constant, lkj_shapes, log_density, partial_positions, slope
+from bayeslmm.specification.priors import (
+    Prior,
+    draw_prior,
+    lkj_draw,
+    lkj_log_constant,
+    lkj_shapes,
+    log_density,
+    log_density_slope,
+    partial_positions,
+)
 
 SMALLEST = 0.05
 """An sd of 0 starts at this fraction of a typical one: far down the log axis a density is a plain slope."""
@@ -83,7 +92,7 @@ class PositiveAxes:
         width = np.where(self._between, self.high - self.low, 1.0)
         return np.where(self._between, self.low + width * self._share(u), np.exp(np.where(self._between, 0.0, u)))
 
-    def speed(self, u: Array) -> Array:
+    def jacobian(self, u: Array) -> Array:
         """d value / du."""
         if not self._between.any():
             return np.exp(u)
@@ -91,7 +100,7 @@ class PositiveAxes:
         width = np.where(self._between, self.high - self.low, 1.0)
         return np.where(self._between, width * s * (1.0 - s), np.exp(np.where(self._between, 0.0, u)))
 
-    def log_speed(self, u: Array) -> Array:
+    def log_jacobian(self, u: Array) -> Array:
         if not self._between.any():
             return u
         width = np.where(self._between, self.high - self.low, 1.0)
@@ -102,14 +111,14 @@ class PositiveAxes:
         total = np.zeros(u.shape[:-1])
         for j, prior in enumerate(self.priors):
             total = total + log_density(prior, v[..., j])
-        return total + self.log_speed(u).sum(-1) if volume else total
+        return total + self.log_jacobian(u).sum(-1) if volume else total
 
     def prior_gradient(self, u: Array, volume: bool) -> Array:
         v = self.values(u)
-        own = np.array([float(slope(prior, v[j])) for j, prior in enumerate(self.priors)])
+        own = np.array([float(log_density_slope(prior, v[j])) for j, prior in enumerate(self.priors)])
         out = np.zeros(self.size)
         if self.size:
-            speed = self.speed(u)
+            speed = self.jacobian(u)
             out = np.where(speed == 0.0, 0.0, own * np.where(speed == 0.0, 1.0, speed))
         if volume:
             out = out + np.where(self._between, 1.0 - 2.0 * self._share(u), 1.0)
@@ -123,7 +132,7 @@ class PositiveAxes:
         return np.where(self._between, np.log(share) - np.log1p(-share), np.log(v))
 
     def draws(self, rng: Generator, n: int) -> Array:
-        v = np.stack([draw(prior, rng, n) for prior in self.priors], axis=1) if self.priors else np.zeros((n, 0))
+        v = np.stack([draw_prior(prior, rng, n) for prior in self.priors], axis=1) if self.priors else np.zeros((n, 0))
         with np.errstate(divide="ignore", invalid="ignore"):
             share = (v - self.low) / np.where(self._between, self.high - self.low, 1.0)
             return np.where(self._between, np.log(share) - np.log1p(-share), np.log(np.maximum(v, 1e-300)))
@@ -216,7 +225,7 @@ class UnstructuredAxes:
     def jacobian(self, phi: Array) -> Array:
         q = self.q
         L, sd = partial_factor(phi[q:], q), self.sds.values(phi[:q])
-        own = np.eye(q)[:, :, None] * (self.sds.speed(phi[:q])[:, None] * L)[None]
+        own = np.eye(q)[:, :, None] * (self.sds.jacobian(phi[:q])[:, None] * L)[None]
         shape = sd[:, None] * partial_factor_derivative(phi[q:], q)
         rows, columns = band_positions(q, q)
         return np.concatenate([own, shape])[:, rows, columns].T
@@ -284,7 +293,7 @@ class ScaledAxes:
     def jacobian(self, phi: Array) -> Array:
         out = np.eye(self.size)
         k = self.sds.size
-        out[np.arange(k), np.arange(k)] = self.sds.speed(phi[:k])
+        out[np.arange(k), np.arange(k)] = self.sds.jacobian(phi[:k])
         return out
 
     def _shape_prior(self, z: Array, volume: bool) -> Array:
@@ -322,7 +331,7 @@ class ScaledAxes:
             wrong = ~np.isfinite(z).all(axis=1)
             if not wrong.any():
                 break
-            r = np.stack([draw(prior, rng, int(wrong.sum())) for prior in self.shapes], axis=1)
+            r = np.stack([draw_prior(prior, rng, int(wrong.sum())) for prior in self.shapes], axis=1)
             with np.errstate(all="ignore"):
                 z[wrong] = self.correlation.from_natural(r)
         return z
@@ -406,7 +415,7 @@ class GeneralAxes:
         return phi
 
     def _tried(self, rng: Generator, n: int) -> Array:
-        values = np.stack([draw(prior, rng, n) for prior in self.priors], axis=1)
+        values = np.stack([draw_prior(prior, rng, n) for prior in self.priors], axis=1)
         parameters = self.covariance.natural_parameters
         variance = {p.rows[0]: j for j, p in enumerate(parameters) if p.kind == "var"}
         natural = values.copy()

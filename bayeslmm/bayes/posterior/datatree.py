@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeslmm._arrays import Array, generator
-from bayeslmm._validation import demand_count
+from bayeslmm._validation import require_count
 from bayeslmm.bayes._doors import optional
 from bayeslmm.bayes.log_posterior.priors import improper
 from bayeslmm.bayes.posterior.named_draws import Variable, group_columns
 from bayeslmm.bayes.posterior.predict import errors_drawn, linear_predictor, log_likelihood
-from bayeslmm.results.random_effects import by_group
+from bayeslmm.results.random_effects import terms_by_group
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.posterior import Posterior
@@ -58,7 +58,7 @@ def posterior_variables(post: Posterior) -> dict[str, Variable]:
 def random_effects(post: Posterior) -> Iterator[tuple[str, Variable]]:
     """`beta_<group>` (S, levels, columns), the terms of a grouping factor side by side."""
     terms, columns = post.design.terms, group_columns(post.density)
-    for group, members in by_group(terms).items():
+    for group, members in terms_by_group(terms).items():
         values = np.concatenate([post.draws.beta[i] for i in members], axis=2)
         coords: dict[str, list[Any]] = {group: terms[members[0]].group.levels.tolist(), f"{group}_term": columns[group]}
         yield f"beta_{group}", Variable(values, (group, f"{group}_term"), coords)
@@ -120,7 +120,7 @@ def attributes(post: Posterior) -> dict[str, Any]:
 def add_predictive(post: Posterior, draws: int | None, seed: int | None) -> Any:
     """y drawn given alpha, beta and the covariance parameters of each draw; joins the tree as `posterior_predictive`."""
     rng, each = generator(seed), post.draws.size // post.chains
-    kept = each if draws is None else min(demand_count(draws, "draws"), each)
+    kept = each if draws is None else min(require_count(draws, "draws"), each)
     chosen = (np.arange(post.chains)[:, None] * each + np.linspace(0, each - 1, kept).astype(int)).ravel()
     y = linear_predictor(post, chosen) + errors_drawn(post, chosen, rng)
     coords = {"chain": np.arange(post.chains), "draw": np.arange(kept), "obs": np.arange(post.design.nobs)}

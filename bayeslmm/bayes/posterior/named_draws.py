@@ -13,7 +13,7 @@ from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.log_posterior.layout import SetBlock
 from bayeslmm.bayes.log_posterior.transforms import UnstructuredAxes
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
-from bayeslmm.results.random_effects import INDEPENDENT, by_group
+from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,7 @@ def correlations(matrices: Array) -> Array:
 def group_columns(density: Density) -> dict[str, list[str]]:
     """Grouping factor -> the columns of all its terms; a column that occurs twice is told apart by its number."""
     terms, found = density.problem.design.terms, {}
-    for group, members in by_group(terms).items():
+    for group, members in terms_by_group(terms).items():
         names: list[str] = []
         for i in members:
             for name in terms[i].columns:
@@ -54,7 +54,7 @@ def group_columns(density: Density) -> dict[str, list[str]]:
 
 def group_covariance(density: Density, phi: Array, group: str) -> Array:
     """D (S, q, q) of a grouping factor, its terms side by side."""
-    members = by_group(density.problem.design.terms)[group]
+    members = terms_by_group(density.problem.design.terms)[group]
     parts = [density.layout.terms[i].covariance(phi) for i in members]
     q = sum(part.shape[-1] for part in parts)
     whole, begin = np.zeros((len(phi), q, q)), 0
@@ -69,11 +69,11 @@ def parameters(density: Density, phi: Array) -> dict[str, Variable]:
     """Every covariance parameter by name: `sigma`, `sd_<group>`, `corr_<group>`, then those of R and of the variance function."""
     found: dict[str, Variable] = {"sigma": Variable(density.sigma(phi), (), {})}
     terms = density.problem.design.terms
-    for group, members in by_group(terms).items():
+    for group, members in terms_by_group(terms).items():
         D, names = group_covariance(density, phi, group), group_columns(density)[group]
         dim = f"{group}_term"
         found[f"sd_{group}"] = Variable(deviations(D), (dim,), {dim: names})
-        if any(terms[i].covariance.name not in INDEPENDENT and terms[i].covariance.q > 1 for i in members):
+        if any(terms[i].covariance.name not in DIAGONAL_STRUCTURES and terms[i].covariance.q > 1 for i in members):
             found[f"corr_{group}"] = Variable(correlations(D), (dim, f"{dim}_bis"), {dim: names, f"{dim}_bis": names})
         for i in members:
             covariance = terms[i].covariance

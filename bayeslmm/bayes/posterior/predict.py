@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, generator
-from bayeslmm._validation import demand_one_of
+from bayeslmm._validation import require_one_of
 from bayeslmm.bayes.log_posterior.density import with_solution
-from bayeslmm.data.columns import numbers
+from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
 from bayeslmm.errors import BayesLMMWarning
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
@@ -21,8 +21,8 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import order_rows
 from bayeslmm.likelihood.structured.prediction import subject_rows
 from bayeslmm.likelihood.structured.residual_covariance import draw_errors, unit_covariances, unit_sds
-from bayeslmm.results.fitted import beside, whole_frame
-from bayeslmm.results.predict import Rows, listed, new_place, new_rows, own_place, own_rows, quantile
+from bayeslmm.results.fitted import as_pandas, join_columns
+from bayeslmm.results.predict import NewData, encode_new_rows, fit_residual_index, fit_rows, list_rows, new_residual_index, t_quantile
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.posterior import Posterior
@@ -137,14 +137,14 @@ def predict(
     post: Posterior, newdata: Any, *, level: str, interval: str | None, conf_level: float, new_levels: str, offset: Any, seed: int | None
 ) -> pd.DataFrame:
     """`estimate[, std_error, conf_low, conf_high]`, row for row."""
-    demand_one_of(level, ("conditional", "population"), "level")
-    demand_one_of(new_levels, ("error", "population", "sample"), "new_levels")
+    require_one_of(level, ("conditional", "population"), "level")
+    require_one_of(new_levels, ("error", "population", "sample"), "new_levels")
     if interval is not None:
-        demand_one_of(interval, ("confidence", "prediction"), "interval")
-        quantile(conf_level)  # which refuses what is no level
+        require_one_of(interval, ("confidence", "prediction"), "interval")
+        t_quantile(conf_level)  # which refuses what is no level
     fit: Any = AtDraw(post, post.kernel_points[0][0])
     known = "error" if new_levels == "error" else "population"
-    rows = own_rows(fit) if newdata is None else new_rows(fit, newdata, level=level, new_levels=known, offset=offset)
+    rows = fit_rows(fit) if newdata is None else encode_new_rows(fit, newdata, level=level, new_levels=known, offset=offset)
     asked = Asked(newdata, level == "conditional", interval, new_levels == "sample" or interval == "prediction", conf_level)
     rng = generator(seed)
     if post.problem.structured is not None and (level == "conditional" or interval == "prediction"):
@@ -155,7 +155,7 @@ def predict(
     if rows.missing.any():
         out.iloc[np.flatnonzero(rows.missing)] = np.nan
         what = f"{int(rows.missing.sum())} rows have missing values and are predicted as NaN"
-        where = f"rows {listed(np.flatnonzero(rows.missing))}"
+        where = f"rows {list_rows(np.flatnonzero(rows.missing))}"
         warnings.warn(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"), stacklevel=3)
     return out
 
@@ -181,7 +181,7 @@ def _summed(values: Array, asked: Asked) -> dict[str, Array]:
     return out
 
 
-def _independent(post: Posterior, rows: Rows, asked: Asked, rng: np.random.Generator) -> dict[str, Array]:
+def _independent(post: Posterior, rows: NewData, asked: Asked, rng: np.random.Generator) -> dict[str, Array]:
     sds = _unit_sds(post, rows, asked)
     parts = []
     step = max(1, CELLS // post.draws.size)
@@ -207,7 +207,7 @@ def _independent(post: Posterior, rows: Rows, asked: Asked, rng: np.random.Gener
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _unknown(post: Posterior, rows: Rows, part: slice, asked: Asked) -> Array:
+def _unknown(post: Posterior, rows: NewData, part: slice, asked: Asked) -> Array:
     """z'Dz (S, rows) of the terms whose level is not known, or of all terms for the population."""
     total = np.zeros((post.draws.size, len(rows.X[part])))
     if not asked.effects:
@@ -219,7 +219,7 @@ def _unknown(post: Posterior, rows: Rows, part: slice, asked: Asked) -> Array:
     return total
 
 
-def _unit_sds(post: Posterior, rows: Rows, asked: Asked) -> Array:
+def _unit_sds(post: Posterior, rows: NewData, asked: Asked) -> Array:
     """sd of a new error in units of the design's sigma."""
     design = post.design
     if asked.interval != "prediction":
@@ -229,7 +229,7 @@ def _unit_sds(post: Posterior, rows: Rows, asked: Asked) -> Array:
     name = design.spec.weights
     if name is None or name not in read_table(asked.newdata, ()).names:
         return np.full(len(rows.X), float(np.sqrt(design.weight_scale)))
-    weights = numbers(read_table(asked.newdata, (name,)).series(name), name).values
+    weights = series_numbers(read_table(asked.newdata, (name,)).series(name), name).values
     with np.errstate(divide="ignore"):
         return np.asarray(np.sqrt(design.weight_scale / weights))
 
@@ -237,7 +237,7 @@ def _unit_sds(post: Posterior, rows: Rows, asked: Asked) -> Array:
 # -- structured errors ---------------------------------------------------------------------------------------------------------------------
 
 
-def _structured(post: Posterior, rows: Rows, asked: Asked, rng: np.random.Generator) -> tuple[Rows, dict[str, Array]]:
+def _structured(post: Posterior, rows: NewData, asked: Asked, rng: np.random.Generator) -> tuple[NewData, dict[str, Array]]:
     """A normal distribution for each of some draws: alpha and beta integrated out, the subject's observed outcomes given."""
     chosen = np.unique(np.linspace(0, post.draws.size - 1, THINNED).astype(int))
     means, draws, missing = [], [], rows.missing
@@ -251,7 +251,7 @@ def _structured(post: Posterior, rows: Rows, asked: Asked, rng: np.random.Genera
     return replace(rows, missing=missing), found
 
 
-def _given_draws(post: Posterior, rows: Rows, asked: Asked, chosen: Codes) -> Iterator[tuple[Rows, Array, Array]]:
+def _given_draws(post: Posterior, rows: NewData, asked: Asked, chosen: Codes) -> Iterator[tuple[NewData, Array, Array]]:
     X, S = post.kernel_points
     nowhere = tuple(np.full(len(rows.X), -1) for _ in post.design.terms)
     Zs = rows.Zs or tuple(np.zeros((len(rows.X), term.Z.shape[1])) for term in post.design.terms)
@@ -264,7 +264,7 @@ def _given_draws(post: Posterior, rows: Rows, asked: Asked, chosen: Codes) -> It
         mean = rows.X @ alpha
         fit: Any = AtDraw(post, X[i])
         if place is None or post.density.layout.variance is not None:
-            place, gone = (own_place(fit), rows.missing) if asked.newdata is None else new_place(fit, asked.newdata, mean)
+            place, gone = (fit_residual_index(fit), rows.missing) if asked.newdata is None else new_residual_index(fit, asked.newdata, mean)
             own = replace(rows, missing=rows.missing | gone)
         at = place if asked.given else replace(place, subject=np.full(len(rows.X), -1))
         codes = (rows.codes or nowhere) if asked.given else nowhere
@@ -278,7 +278,7 @@ def _given_draws(post: Posterior, rows: Rows, asked: Asked, chosen: Codes) -> It
         yield own, mean, variance
 
 
-def _new_effects(post: Posterior, rows: Rows, asked: Asked, draw: int) -> Array:
+def _new_effects(post: Posterior, rows: NewData, asked: Asked, draw: int) -> Array:
     total = np.zeros(len(rows.X))
     phi = post.draws.phi[draw : draw + 1]
     for Z, codes, block in zip(rows.Zs, rows.codes, post.density.layout.terms, strict=bool(rows.Zs)):
@@ -298,15 +298,15 @@ def augment(post: Posterior, data: Any) -> pd.DataFrame:
     """The data with `fitted`, `fixed`, `resid`: posterior means."""
     if data is None:
         values = {"fitted": linear_predictor_mean(post), "fixed": fixed_mean(post)}
-        return beside(post.design.frame, values | {"resid": post.design.y - values["fitted"]})
-    frame = whole_frame(data)
+        return join_columns(post.design.frame, values | {"resid": post.design.y - values["fitted"]})
+    frame = as_pandas(data)
     columns: dict[str, Any] = {
         "fitted": post.predict(data, new_levels="population")["estimate"],
         "fixed": post.predict(data, level="population")["estimate"],
     }
     if set(post.design.encoding.response_atom.columns) <= set(map(str, frame.columns)):
         columns["resid"] = post.design.encoding.response(data) - columns["fitted"]
-    return beside(frame, columns)
+    return join_columns(frame, columns)
 
 
 def fixed_mean(post: Posterior) -> Array:

@@ -12,7 +12,7 @@ from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.bayes.posterior.posterior import Draws, Posterior
 from bayeslmm.errors import MismatchError
 from bayeslmm.likelihood.problem import build_problem
-from bayeslmm.results.store import Arrays, held_fitted, stored_model, told, untold, write_container
+from bayeslmm.results.store import Arrays, from_json, stored_model, to_json, weighting_fitted_values, write_archive
 
 AGREES = 1e-8
 """Largest difference, relative to its size, between a stored log density and the one evaluated on opening."""
@@ -22,13 +22,13 @@ def save_posterior(post: Posterior, path: Path) -> None:
     """Write a posterior to exactly this path. Errors: StoreError."""
     arrays: Arrays = {}
     content = stored_model(post.model, arrays)
-    held = held_fitted(post.problem)
+    held = weighting_fitted_values(post.problem)
     if held is not None:
         arrays["fitted"] = held
     content["posterior"] = {
         "chains": post.chains,
         "method": post.method,
-        "checks": told(list(post.checks.values())),
+        "checks": to_json(list(post.checks.values())),
         "elapsed": post.elapsed,
         "evidence": None if post.evidence is None else float(post.evidence),
         "interrupted": post.interrupted,
@@ -37,7 +37,7 @@ def save_posterior(post: Posterior, path: Path) -> None:
     arrays |= {"draws/phi": post.draws.phi, "draws/alpha": post.draws.alpha, "draws/log_density": post.draws.log_density}
     arrays |= {f"draws/beta/{i}": beta for i, beta in enumerate(post.draws.beta)}
     arrays |= {f"statistics/{name}": np.asarray(values) for name, values in post.statistics.items()}
-    write_container(path, content, arrays)
+    write_archive(path, content, arrays)
 
 
 def open_posterior(model: Any, content: dict[str, Any], arrays: Arrays, path: str) -> Posterior:
@@ -54,7 +54,7 @@ def open_posterior(model: Any, content: dict[str, Any], arrays: Arrays, path: st
         draws,
         chains=values["chains"],
         method=values["method"],
-        checks={check.name: check for check in untold(values["checks"])},
+        checks={check.name: check for check in from_json(values["checks"])},
         elapsed=values["elapsed"],
         evidence=values["evidence"],
         interrupted=values["interrupted"],

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import demand_one_of
+from bayeslmm._validation import require_one_of
 from bayeslmm.bayes._doors import optional, plot
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.named_draws import correlations, deviations, group_columns
@@ -24,7 +24,7 @@ from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.linear_functions import demand_estimable, linear_functions
 from bayeslmm.inference.means.multiplicity import family
 from bayeslmm.likelihood.structured.residual_covariance import one_sigma
-from bayeslmm.results.random_effects import INDEPENDENT, by_group
+from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.posterior import Posterior
@@ -62,7 +62,7 @@ def _upper(labels: list[str]) -> Iterator[tuple[str, str]]:
 
 def tidy(post: Posterior, effects: str, conf_level: float | None) -> pd.DataFrame:
     """Means, sds and limits, one row per parameter."""
-    demand_one_of(effects, ("fixed", "ran_pars", "ran_vals", "all"), "effects")
+    require_one_of(effects, ("fixed", "ran_pars", "ran_vals", "all"), "effects")
     rows: list[tuple[str, str | None, Any, str, Array]] = []
     if effects in ("fixed", "all"):
         rows += [("fixed", None, None, name, post.draws.alpha[:, j]) for j, name in enumerate(post.coef_names)]
@@ -81,13 +81,13 @@ def tidy(post: Posterior, effects: str, conf_level: float | None) -> pd.DataFram
 def parameter_draws(post: Posterior) -> Iterator[tuple[str, str, Array]]:
     """Group, name and draws (S,) of every covariance parameter, called as in the tidy table of a fit."""
     phi, terms = post.draws.phi, post.design.terms
-    for group, members in by_group(terms).items():
+    for group, members in terms_by_group(terms).items():
         for i in members:
             D = post.density.layout.terms[i].covariance(phi)
             sd, names = deviations(D), terms[i].columns
             for j, name in enumerate(names):
                 yield group, f"sd__{name}", sd[:, j]
-            if terms[i].covariance.name in INDEPENDENT:
+            if terms[i].covariance.name in DIAGONAL_STRUCTURES:
                 continue
             C = correlations(D)
             for a in range(len(names)):
@@ -101,7 +101,7 @@ def parameter_draws(post: Posterior) -> Iterator[tuple[str, str, Array]]:
 
 
 def _residual(post: Posterior, name: str) -> bool:
-    groups = by_group(post.design.terms)
+    groups = terms_by_group(post.design.terms)
     known = {"sigma", *(f"sd_{g}" for g in groups), *(f"corr_{g}" for g in groups)}
     return name not in known and not any(name.endswith(f" | {group}") for group in groups)
 
@@ -138,12 +138,12 @@ def varcorr(post: Posterior) -> pd.DataFrame:
     """`group, term1, term2, variance, sd, corr` as posterior means, the residual last."""
     rows: list[tuple[str, str | None, str | None, float, float, float]] = []
     phi, terms = post.draws.phi, post.design.terms
-    for group, members in by_group(terms).items():
+    for group, members in terms_by_group(terms).items():
         for i in members:
             D, names = post.density.layout.terms[i].covariance(phi), terms[i].columns
             sd, C = deviations(D), correlations(D)
             rows += [(group, n, None, float(D[:, j, j].mean()), float(sd[:, j].mean()), np.nan) for j, n in enumerate(names)]
-            if terms[i].covariance.name in INDEPENDENT:
+            if terms[i].covariance.name in DIAGONAL_STRUCTURES:
                 continue
             for a in range(len(names)):
                 for b in range(a + 1, len(names)):

@@ -31,7 +31,7 @@ from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_covariances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.residual_covariance import draw_errors
-from bayeslmm.results.random_effects import by_group
+from bayeslmm.results.random_effects import terms_by_group
 
 HALF = 0.5
 """A term is centred when its effects keep less than this share of their variance once the data are seen."""
@@ -57,7 +57,7 @@ def centred_terms(target: Density, phi: Array) -> list[bool]:
 def random_effects(problem: Problem, terms: Sequence[Matrix], centred: Sequence[bool]) -> list[TensorVariable]:
     """Z beta (n,) of every grouping factor; the effects are `beta_<group>` (levels, terms)."""
     design, found = problem.design, []
-    for group, members in by_group(design.terms).items():
+    for group, members in terms_by_group(design.terms).items():
         dims, alone = (group, f"{group}_term"), len(members) == 1
         parts = []
         for i in members:
@@ -156,7 +156,7 @@ class Builder:
     def terms(self) -> list[Matrix]:
         """D of every term, in the order of the formula."""
         design, found = self.problem.design, {}
-        for group, members in by_group(design.terms).items():
+        for group, members in terms_by_group(design.terms).items():
             columns, dim = group_columns(self.target)[group], f"{group}_term"
             sds = self._group_sds(group, members, columns)
             for i in members:

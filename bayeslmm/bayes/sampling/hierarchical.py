@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeslmm._arrays import Array, Codes, seeded
+from bayeslmm._arrays import Array, Codes, seed_sequence
 from bayeslmm.bayes._doors import hand_on, optional
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.priors import demand_proper_posterior
@@ -18,7 +18,7 @@ from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.covariance.unstructured import band_positions
 from bayeslmm.errors import Check, DependencyError, SamplingError, SpecificationError
-from bayeslmm.results.random_effects import by_group
+from bayeslmm.results.random_effects import terms_by_group
 
 SAMPLERS = ("auto", "nutpie", "pymc")
 WARM_UP = 1000
@@ -37,7 +37,7 @@ def sample_hierarchical(
     """
     if sampler not in SAMPLERS:
         raise SpecificationError(f"sampler is {sampler!r}", "sampler", "use one of " + ", ".join(SAMPLERS))
-    seeded(seed)  # what is no seed is refused before a graph is compiled
+    seed_sequence(seed)  # what is no seed is refused before a graph is compiled
     begin = time.perf_counter()
     target = density(model.problem, model.spec.priors)
     demand_proper_posterior(model.problem, target.priors)
@@ -92,7 +92,7 @@ def effects(target: Density, posterior: Any) -> tuple[Array, ...]:
     """beta of every term, (S, K, q)."""
     found: dict[int, Array] = {}
     terms = target.problem.design.terms
-    for group, members in by_group(terms).items():
+    for group, members in terms_by_group(terms).items():
         whole, begin = _flat(posterior, f"beta_{group}"), 0
         for i in members:
             end = begin + terms[i].Z.shape[1]
@@ -108,7 +108,7 @@ def target_phi(target: Density, posterior: Any, chain: int, draw: int) -> Array:
     """phi of one draw of a graph."""
     at = {str(name): np.asarray(variable.values[chain, draw], float) for name, variable in posterior.data_vars.items()}
     phi, terms = np.empty(target.size), target.problem.design.terms
-    for group, members in by_group(terms).items():
+    for group, members in terms_by_group(terms).items():
         begin = 0
         for i in members:
             block, end = target.layout.terms[i], begin + terms[i].Z.shape[1]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeslmm._arrays import Array, frozen
+from bayeslmm._arrays import Array, freeze
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.errors import Check, PriorError
 from bayeslmm.estimate.boundary import NULL_DIRECTION
@@ -156,14 +156,14 @@ def map_summary(problem: Problem, maximum: Maximum, elapsed: float) -> Estimate:
     criterion = point.value + problem.criterion.df(restricted=True) * (ratio - 1.0 - float(np.log(ratio)))
     return Estimate(
         method="MAP",
-        x=frozen(x),
-        theta=frozen(problem.theta(x)),
+        x=freeze(x),
+        theta=freeze(problem.theta(x)),
         sigma=float(np.sqrt(problem.sigma2(maximum.sigma**2))),
-        alpha=frozen(problem.alpha(maximum.solution.alpha[0])),
-        vcov=frozen(0.5 * (vcov + vcov.T)),
+        alpha=freeze(problem.alpha(maximum.solution.alpha[0])),
+        vcov=freeze(0.5 * (vcov + vcov.T)),
         criterion=criterion,
-        gradient=frozen(point.gradient),
-        hessian=None if point.hessian is None else frozen(point.hessian),
+        gradient=freeze(point.gradient),
+        hessian=None if point.hessian is None else freeze(point.hessian),
         path=tuple((at, 2.0 * value) for at, value in maximum.path),
         converged=maximum.converged,
         interrupted=maximum.interrupted,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Generator, generator
-from bayeslmm._validation import demand_count
+from bayeslmm._validation import require_count
 from bayeslmm.bayes._doors import optional, plot
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.priors import ModelPriors, ParameterPrior, improper, resolve
@@ -22,7 +22,7 @@ from bayeslmm.bayes.posterior.posterior import Draws, Posterior
 from bayeslmm.bayes.posterior.predict import errors_drawn, linear_predictor
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.errors import PriorError
-from bayeslmm.specification.priors import Prior, log_density, proper
+from bayeslmm.specification.priors import Prior, is_proper, log_density
 
 
 def prior_predictive(model: Any, draws: int = 500, seed: int | None = None) -> Any:
@@ -42,7 +42,7 @@ def prior_predictive(model: Any, draws: int = 500, seed: int | None = None) -> A
 
 def drawn(model: Any, draws: int, seed: int | None) -> tuple[Posterior, Array]:
     """Draws of all parameters from the priors, and of the errors given them, (draws, n)."""
-    demand_count(draws, "draws")
+    require_count(draws, "draws")
     target = density(model.problem, model.spec.priors)
     loose = improper(target.priors)
     if loose:
@@ -103,7 +103,7 @@ class ResolvedPriors:
     @property
     def frame(self) -> pd.DataFrame:
         """One row per parameter."""
-        rows = [(r.kind, r.group, r.term, described(r.prior), r.kind == "corr" or proper(r.prior), r.source) for r in self.priors.rows()]
+        rows = [(r.kind, r.group, r.term, described(r.prior), r.kind == "corr" or is_proper(r.prior), r.source) for r in self.priors.rows()]
         return pd.DataFrame(rows, columns=["parameter", "group", "term", "prior", "proper", "source"])
 
     def curves(self, points: int = POINTS) -> pd.DataFrame:
@@ -119,7 +119,7 @@ class ResolvedPriors:
                 # the marginal of one correlation of a 2 x 2 matrix
                 d = (1.0 - v**2) ** (prior.parameters[0] - 1.0)
                 yield row, v, d / (d.mean() * 2.0)
-            elif proper(prior):
+            elif is_proper(prior):
                 v = np.linspace(*_range(prior), points)
                 yield row, v, np.exp(log_density(prior, v))
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bayeslmm._arrays import Array, seeded
-from bayeslmm._validation import demand_count
+from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._validation import require_count
 from bayeslmm.bayes import _doors as doors
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.priors import demand_proper_posterior
@@ -73,7 +73,7 @@ def sample(
     Raises PriorError for an improper posterior, SpecificationError for arguments, SamplingError where nothing usable was drawn.
     """
     begin = time.perf_counter()
-    draws, chains = demand_count(draws, "draws"), demand_count(chains, "chains")
+    draws, chains = require_count(draws, "draws"), require_count(chains, "chains")
     if method not in METHODS:
         raise SpecificationError(f"method is {method!r}", "method", "use one of " + ", ".join(METHODS))
     if method == "hierarchical":
@@ -87,7 +87,7 @@ def sample(
     check_not_exact(problem)
     target = density(problem, model.spec.priors)
     demand_proper_posterior(problem, target.priors)
-    seeds = seeded(seed).spawn(3)
+    seeds = seed_sequence(seed).spawn(3)
     mode = find_mode(target)
     relative = relative_map(target) if method != "nuts" and expensive(target) else None
     rng = np.random.default_rng(seeds[2])

@@ -274,7 +274,7 @@ def level_space(levels: BlockedCholesky) -> LevelSpace:
     R: Blocks = []
     M22: Blocks = []
     if rest is not None:
-        G2 = rest.seen[0, :, :p]
+        G2 = rest.projected[0, :, :p]
         for block in rest.blocks:
             u, q = block.U[0], block.Q[0]
             remainder = np.eye(u.shape[-1]) - q @ u

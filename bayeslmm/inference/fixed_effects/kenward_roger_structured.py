@@ -99,7 +99,7 @@ class _Components:
         found = []
         for i, term in enumerate(kernel.random.terms):
             values = term.covariance.components(self.x[term.part])
-            found.append(self.state.random_movement(part, cut, i, term.covariance.component_derivatives(values)[1]))
+            found.append(self.state.random_derivative(part, cut, i, term.covariance.component_derivatives(values)[1]))
         residual = self._residual()
         found.append(part.R[cut][None] if residual is None else self._residual_blocks(residual, part, cut, 1))
         if kernel.variance.size:
@@ -139,7 +139,7 @@ class _Components:
             if not term.covariance.component_linear:
                 d2 = term.covariance.component_derivatives(term.covariance.components(self.x[term.part]))[2]
                 size = len(d2)
-                V = self.state.random_movement(part, cut, i, d2.reshape(size * size, *d2.shape[2:]))
+                V = self.state.random_derivative(part, cut, i, d2.reshape(size * size, *d2.shape[2:]))
                 second[term.part, term.part] += _sandwich(S, V).reshape(size, size, *second.shape[2:])
         begin = kernel.random.size
         if residual is not None and not residual.covariance.component_linear:

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, chained
+from bayeslmm._arrays import Array, Codes, concatenate_fields
 from bayeslmm.data.design import Design
 from bayeslmm.estimate.boundary import NULL_DIRECTION
 from bayeslmm.likelihood.criterion import Criterion, one_thread
@@ -51,7 +51,7 @@ def with_response(problem: Problem, design: Design) -> Problem:
         assert isinstance(kernel, BlockDiagonalKernel)
         Xy = kernel.data.Xy.copy()
         Xy[:, -1] = y
-        groups = [pool_by_pattern(problem.design, batch.rows, Xy[batch.rows]) for batch in kernel.data.behind]
+        groups = [pool_by_pattern(problem.design, batch.rows, Xy[batch.rows]) for batch in kernel.data.pooled_rows]
         data = replace(kernel.data, Xy=Xy, pooled=tuple(group for group in groups if group is not None))
         moved = replace(kernel, data=data)
     return replace(problem, design=design, criterion=replace(problem.criterion, kernel=moved))
@@ -201,7 +201,7 @@ def fit_many(problem: Problem, Y: Array, restricted: bool, start: Array) -> Many
         for begin in range(0, products.count, products.step):
             which = np.arange(begin, min(begin + products.step, products.count))
             parts.append(_descend(problem, products, which, restricted, start))
-    return chained(parts)
+    return concatenate_fields(parts)
 
 
 def off_boundary(parameters: RandomParameters, x: Array) -> Array:

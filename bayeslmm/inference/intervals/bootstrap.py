@@ -17,8 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from bayeslmm._arrays import Array, seeded
-from bayeslmm._validation import demand_count, demand_one_of
+from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._validation import require_count, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.errors import BayesLMMError, InferenceError
 from bayeslmm.estimate.estimate import Estimate, estimate
@@ -32,7 +32,7 @@ from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.results.render import html_of_frame
-from bayeslmm.results.simulate import responses
+from bayeslmm.results.simulate import simulate_responses
 
 Statistic = Callable[[Fit], Any]
 
@@ -62,7 +62,7 @@ class Parametric:
     def run(self, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Batch:
         """Draw and fit some replicates."""
         fit = self.fit
-        Y = responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, streams)
+        Y = simulate_responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, streams)
         if not self.together:
             return _one_by_one(numbers, self.names, [partial(self._alone, y) for y in Y.T])
         many = fit_many(fit.problem, conditioned(fit.problem, Y), fit.restricted, self.start)
@@ -229,7 +229,7 @@ class Bootstrap:
         >>> fit.bootstrap(50, seed=1).confint(0.9, "basic").columns.tolist()
         ['term', 'conf_low', 'conf_high']
         """
-        demand_one_of(interval, ("percentile", "basic", "bca"), "interval")
+        require_one_of(interval, ("percentile", "basic", "bca"), "interval")
         tails = np.array([0.5 * (1.0 - checked_level(level)), 0.5 * (1.0 + level)])
         values, center = self.frame.to_numpy(), self.estimate.to_numpy()
         if len(values) < 2:
@@ -293,14 +293,14 @@ def bootstrap(
     >>> len(boot.frame), boot.n_failed
     (100, 0)
     """
-    demand_count(n, "n")
-    demand_count(workers, "workers")
-    demand_one_of(kind, ("parametric", "case"), "kind")
+    require_count(n, "n")
+    require_count(workers, "workers")
+    require_one_of(kind, ("parametric", "case"), "kind")
     demand_likelihood(fit, "the bootstrap")
     center = own_values(fit, statistic)
     names = list(center.index)
     runner = Parametric(fit, statistic, names) if kind == "parametric" else Cases(fit, statistic, names, group)
-    streams = seeded(seed).spawn(int(n))
+    streams = seed_sequence(seed).spawn(int(n))
     batches, interrupted = _run(runner, streams, int(workers), progress)
     failures = {number: reason for batch in batches for number, reason in zip(batch.numbers, batch.reasons, strict=True) if reason}
     return Bootstrap(fit, kind, group, statistic, _frame(runner, batches), center, failures, interrupted)

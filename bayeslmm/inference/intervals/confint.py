@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from bayeslmm._validation import demand_one_of
+from bayeslmm._validation import require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.fixed_effects.information import curvature
 from bayeslmm.inference.intervals.bootstrap import bootstrap
@@ -71,7 +71,7 @@ def confint(fit: Fit, method: str = "wald", level: float = 0.95, *, terms: Seque
     >>> fit.confint("profile", terms=["Days"])[["conf_low", "conf_high"]].round(2).to_numpy().tolist()
     [[7.36, 13.58]]
     """
-    demand_one_of(method, ("wald", "profile", "bootstrap"), "method")
+    require_one_of(method, ("wald", "profile", "bootstrap"), "method")
     for name in options:
         if name not in OPTIONS[method]:
             remedy = f"method={method!r} takes " + (", ".join(map(repr, OPTIONS[method])) or "no further option")

@@ -18,7 +18,7 @@ from bayeslmm.data.design import Design
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import residual_parameters
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
-from bayeslmm.results.random_effects import INDEPENDENT, by_group
+from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
 Scale = Literal["log", "fisher", "plain"]
 
@@ -174,12 +174,12 @@ def covariance_parameters(problem: Problem) -> tuple[Parameter, ...]:
 
 
 def _random(design: Design) -> Iterator[Parameter]:
-    for group, members in by_group(design.terms).items():
+    for group, members in terms_by_group(design.terms).items():
         for i in members:
             term = design.terms[i]
             for a, name in enumerate(term.columns):
                 yield RandomSd(f"sd__{name}|{group}", i, a)
-            if term.covariance.name in INDEPENDENT:
+            if term.covariance.name in DIAGONAL_STRUCTURES:
                 continue
             for a in range(len(term.columns)):
                 for b in range(a + 1, len(term.columns)):

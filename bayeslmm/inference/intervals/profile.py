@@ -21,7 +21,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import demand_one_of
+from bayeslmm._validation import require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.inference import _doors as doors
@@ -339,7 +339,7 @@ def checked_level(level: float) -> float:
 
 def base_of(fit: Fit, criterion: str) -> Base:
     """The optimum of the criterion to be profiled: that of the fit, or a refit from where the fit ended."""
-    demand_one_of(criterion, ("ML", "REML"), "criterion")
+    require_one_of(criterion, ("ML", "REML"), "criterion")
     problem = fit.problem
     found = fit.estimate if fit.method == criterion else estimate(problem, "ML" if criterion == "ML" else "REML", start=_unstuck(fit))
     restricted = criterion == "REML"

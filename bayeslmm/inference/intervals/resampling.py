@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, frozen, frozen_codes
+from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
 from bayeslmm.data.design import Design
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import InferenceError
@@ -70,11 +70,11 @@ def _picked(design: Design, rows: Codes, copy: Codes, outer: Codes) -> Design:
             own = factor.codes[rows]
             key = own + copy * (int(factor.codes.max()) + 1) if is_nested(factor.codes, outer) else own
             first, codes = np.unique(key, return_index=True, return_inverse=True)[1:]
-            seen[factor.name] = replace(factor, levels=factor.levels[own[first]], codes=frozen_codes(codes.ravel()))
+            seen[factor.name] = replace(factor, levels=factor.levels[own[first]], codes=freeze_codes(codes.ravel()))
         return seen[factor.name]
 
     def part(values: Array | None) -> Array | None:
-        return None if values is None else frozen(values[rows])
+        return None if values is None else freeze(values[rows])
 
     terms = []
     for term in design.terms:
@@ -82,30 +82,30 @@ def _picked(design: Design, rows: Codes, copy: Codes, outer: Codes) -> Design:
         relationship = term.relationship
         if relationship is not None:
             known = np.searchsorted(np.arange(term.group.size), np.unique(term.group.codes[rows]))
-            relationship = frozen(relationship[np.ix_(known, known)])
-        terms.append(replace(term, group=group, Z=frozen(term.Z[rows]), relationship=relationship))
+            relationship = freeze(relationship[np.ix_(known, known)])
+        terms.append(replace(term, group=group, Z=freeze(term.Z[rows]), relationship=relationship))
     residual = design.residual
     if residual is not None:
         residual = replace(
             residual,
             subject=regrouped(residual.subject),
-            visit=None if residual.visit is None else frozen_codes(residual.visit[rows]),
+            visit=None if residual.visit is None else freeze_codes(residual.visit[rows]),
             coords=part(residual.coords),
-            group=None if residual.group is None else replace(residual.group, codes=frozen_codes(residual.group.codes[rows])),
+            group=None if residual.group is None else replace(residual.group, codes=freeze_codes(residual.group.codes[rows])),
         )
     variance = tuple(
-        replace(f, covariate=part(f.covariate), strata=None if f.strata is None else frozen_codes(f.strata[rows])) for f in design.variance
+        replace(f, covariate=part(f.covariate), strata=None if f.strata is None else freeze_codes(f.strata[rows])) for f in design.variance
     )
     return replace(
         design,
-        y=frozen(design.y[rows]),
-        X=frozen(design.X[rows]),
+        y=freeze(design.y[rows]),
+        X=freeze(design.X[rows]),
         weights=part(design.weights),
         offset=part(design.offset),
         terms=tuple(terms),
         residual=residual,
         variance=variance,
-        rows=frozen_codes(design.rows[rows]),
+        rows=freeze_codes(design.rows[rows]),
         index=design.index[rows],
         own_frame=replace(design.own_frame, copy=design.own_frame.copy.iloc[rows]),
         notes=(),

@@ -25,8 +25,8 @@ from bayeslmm._arrays import Array
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table
-from bayeslmm.data.model_matrix import Term, expand
-from bayeslmm.data.variables import FactorAtom, TrainedAtom
+from bayeslmm.data.model_matrix import Term, expand_text
+from bayeslmm.data.variables import EncodedVariable, FactorVariable
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import choose, fixed_effects
@@ -161,14 +161,14 @@ def hypotheses(design: Design, standardization: Standardization) -> Hypotheses:
     effects, parts, begin = [], [], 0
     X = (design.X - standardization.center) @ standardization.B
     gram = X.T @ X
-    for term in expand(design.spec.formula.fixed):
+    for term in expand_text(design.spec.formula.fixed):
         for key in term.atoms:
             if key not in columns:
                 columns[key] = _all_columns(block.atoms[key], source)
         own = _product(term, columns, design.nobs)
         # X'X_o at once: the overparameterised columns are never kept
         parts.append(np.linalg.solve(gram, X.T @ own))
-        factors = frozenset(key for key in term.atoms if isinstance(block.atoms[key], FactorAtom) and _complete(block.atoms[key]))
+        factors = frozenset(key for key in term.atoms if isinstance(block.atoms[key], FactorVariable) and _complete(block.atoms[key]))
         name = _name(term, design)
         widths = tuple((columns[key].shape[1], key in factors) for key in term.atoms)
         where = slice(begin, begin + own.shape[1])
@@ -195,9 +195,9 @@ def _name(term: Term, design: Design) -> str:
     return next((t for t in design.coef_terms if frozenset(t.split(":")) == wanted), term.name)
 
 
-def _complete(atom: TrainedAtom) -> bool:
+def _complete(atom: EncodedVariable) -> bool:
     """Whether a factor's own coding spans all its levels beside an intercept."""
-    if not isinstance(atom, FactorAtom):
+    if not isinstance(atom, FactorVariable):
         return False
     if atom.coding.matrix is None:
         return True
@@ -205,7 +205,7 @@ def _complete(atom: TrainedAtom) -> bool:
     return int(np.linalg.matrix_rank(np.column_stack([np.ones(K), atom.coding.matrix]))) == K
 
 
-def _all_columns(atom: TrainedAtom, source: Columns) -> Array:
+def _all_columns(atom: EncodedVariable, source: Columns) -> Array:
     """The columns of an atom: an indicator per level of a factor."""
     reduced = not _complete(atom)
     return np.column_stack([np.asarray(piece, float) for piece in atom.pieces(source, reduced=reduced)])

@@ -50,7 +50,7 @@ class BlockedCholesky:
     def _rest_scores(self) -> Array:
         """a = Z' V0^-1 (y - X alpha) of the remaining factors, (t, m)."""
         assert self.rest is not None
-        p, seen = self.cross.p, self.rest.seen
+        p, seen = self.cross.p, self.rest.projected
         return np.asarray(seen[..., p] - np.einsum("tmx,tx->tm", seen[..., :p], self.solution.alpha))
 
     def _first_residual(self, modes: Array | None) -> Array:
@@ -131,7 +131,7 @@ class BlockedCholesky:
             G = self._first_information(Qxx)
             out.append(2.0 * G @ self.Ts[0])
         if self.rest is not None:
-            Rx = self.rest.seen[..., :p]
+            Rx = self.rest.projected[..., :p]
             out += self.rest.logdet_gradients(Qxx, Rx, self.rest.solved_Xy(p))
         return out
 
@@ -170,26 +170,26 @@ class BlockedCholesky:
         Qxx = self.solution.information_inverse if restricted else np.zeros((t, p, p))
         out = [self._first_information(Qxx)] if self.cross.first is not None else []
         if self.rest is not None:
-            Rx = self.rest.seen[..., :p]
+            Rx = self.rest.projected[..., :p]
             out += [self.rest.information_blocks(f, Qxx, Rx) for f in range(len(self.rest.layout.spans))]
         return out
 
-    def average_information(self, movements: Sequence[Array]) -> Array:
+    def average_information(self, parameter_derivatives: Sequence[Array]) -> Array:
         """w_i' P w_j for working variates w = Z (dSigma x I) a, factor after factor; one theta only.
 
         movements : (k, q, q) for every factor, dSigma of each of its parameters
         """
-        if not movements:
+        if not parameter_derivatives:
             return np.zeros((0, 0))
         if self.rest is None:
-            return self._lone_information(movements[0])
+            return self._lone_information(parameter_derivatives[0])
         scores, p = self.scores, self.cross.p
         skip = int(self.cross.first is not None)
-        counts = [len(m) for m in movements]
+        counts = [len(m) for m in parameter_derivatives]
         mine, k = sum(counts[:skip]), sum(counts)
         flat = np.zeros((self.rest.layout.m, k - mine))
         begin = 0
-        for span, moves, a in zip(self.rest.layout.spans, movements[skip:], scores[skip:], strict=True):
+        for span, moves, a in zip(self.rest.layout.spans, parameter_derivatives[skip:], scores[skip:], strict=True):
             flat[span.offset : span.stop, begin : begin + len(moves)] = (moves @ a[:, 0]).transpose(2, 1, 0).reshape(-1, len(moves))
             begin += len(moves)
         Uc = self.rest.apply_U(flat[None])[0]
@@ -200,7 +200,7 @@ class BlockedCholesky:
         dR[:, mine:], dX[:, mine:] = Uc, Vx.T @ flat
         if mine:
             assert self.cross.first is not None and self.cross.coupling is not None
-            c = np.ascontiguousarray((movements[0] @ scores[0][:, 0]).transpose(1, 0, 2))
+            c = np.ascontiguousarray((parameter_derivatives[0] @ scores[0][:, 0]).transpose(1, 0, 2))
             e = self.unproject(c)
             A = self.cross.first.A
             total[:mine, :mine] = _products(c, A[0] * e if len(A) == 1 else np.einsum("abk,bsk->ask", A, e))

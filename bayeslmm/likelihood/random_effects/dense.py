@@ -120,7 +120,7 @@ class DenseCrossProducts:
         made = _steady if self.parameters.size <= KEPT_DERIVATIVES else _steady.__wrapped__
         return made(self.layout, tuple((term.covariance, places[i]) for i, term in enumerate(terms)))
 
-    def movements(self, x: Array) -> Array:
+    def parameter_derivatives(self, x: Array) -> Array:
         """dT of every parameter, (k, Q, Q)."""
         out = np.zeros((self.parameters.size, self.layout.width, self.layout.width))
         for f, own, part, dT in self.parameters.derivatives(x[None]):
@@ -227,7 +227,7 @@ class DenseFactor:
     @cached_property
     def dT(self) -> Array:
         steady = self.data.steady
-        return self.data.movements(self.x) if steady is None else steady[0]
+        return self.data.parameter_derivatives(self.x) if steady is None else steady[0]
 
     @cached_property
     def working(self) -> Array:

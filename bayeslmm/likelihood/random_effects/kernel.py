@@ -47,7 +47,7 @@ class RandomEffectsState:
         return self.parameters.chain(self.derivatives, self.levels.logdet_adjoints(restricted)), self._r2_slope
 
     @cached_property
-    def _movements(self) -> list[Array]:
+    def _parameter_derivatives(self) -> list[Array]:
         """dT of the parameters of every factor, (k, q, q), the matrices of the whole factor."""
         found: list[list[Array]] = [[] for _ in self.levels.Ts]
         for f, own, _, dT in self.derivatives:
@@ -62,7 +62,7 @@ class RandomEffectsState:
 
     def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
         # 2 (AI - AI_s AI_s' / AI_ss), the average information with sigma profiled out
-        halves = [dT @ T[0].T for dT, T in zip(self._movements, self.levels.Ts, strict=True)]
+        halves = [dT @ T[0].T for dT, T in zip(self._parameter_derivatives, self.levels.Ts, strict=True)]
         information = self.levels.average_information([half + half.swapaxes(-1, -2) for half in halves])
         order = self.parameters.order
         if order is not None:
@@ -84,7 +84,7 @@ class RandomEffectsState:
         """2 tr(G dT_i dT_j') with G the derivative of the criterion in Sigma: what the parameterisation adds."""
         out = np.zeros((self.x.shape[1], self.x.shape[1]))
         begin = 0
-        for G, dT in zip(self._factor_gradients(restricted, weight), self._movements, strict=True):
+        for G, dT in zip(self._factor_gradients(restricted, weight), self._parameter_derivatives, strict=True):
             part = slice(begin, begin + len(dT))
             out[part, part] = 2.0 * ((G @ dT).reshape(len(dT), -1) @ dT.reshape(len(dT), -1).T)
             begin = part.stop
@@ -147,7 +147,7 @@ class RandomEffectsKernel:
         return self.parameters.size
 
     @cached_property
-    def few(self) -> DenseCrossProducts | None:
+    def dense(self) -> DenseCrossProducts | None:
         return dense_cross_products(self.parameters, self.cross) if self.together else None
 
     def solve(self, x: Array) -> Solution:
@@ -158,8 +158,8 @@ class RandomEffectsKernel:
         return RandomEffectsState(self.parameters, x, evaluate_blocked(self.cross, self.parameters.blocks(x), derivatives))
 
     def evaluate(self, x: Array, derivatives: bool) -> RandomEffectsState:
-        if self.few is not None and derivatives and len(x) == 1:
-            point = self.few.evaluate(x[0])
+        if self.dense is not None and derivatives and len(x) == 1:
+            point = self.dense.evaluate(x[0])
             if point is not None:
                 return DenseState(self, point)
         return self.by_level(x, derivatives)

@@ -434,7 +434,7 @@ class SchurComplement:
         return np.concatenate([block.lower_Q() for block in self.blocks], axis=1)
 
     @cached_property
-    def seen(self) -> Array:
+    def projected(self) -> Array:
         """V - U Q V, [X y] seen through V0^-1, (t, m, r).
 
         Where variances are large this is a small difference of large numbers, but also Lambda'^-1 times what was solved for.

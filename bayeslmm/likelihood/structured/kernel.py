@@ -183,7 +183,7 @@ class SubjectData:
     log_weight_scale: Array | None
     rows: tuple[RowBatch, ...]
     pooled: tuple[PooledBatch, ...]
-    behind: tuple[RowBatch, ...]
+    pooled_rows: tuple[RowBatch, ...]
     n: int
 
     @property
@@ -264,7 +264,7 @@ class BlockDiagonalState:
         """All rows in their blocks, those of pooled subjects too."""
         log_scale = self.kernel.log_scale(self.x)[0]
         D = [term.covariance.matrix(self.x[term.part]) for term in self.kernel.random.terms]
-        return [*self.rows, *(self.kernel.factorised(batch, self.phi, D, log_scale)[0] for batch in self.kernel.data.behind)]
+        return [*self.rows, *(self.kernel.factorised(batch, self.phi, D, log_scale)[0] for batch in self.kernel.data.pooled_rows)]
 
     def residual_scores(self) -> list[Array]:
         """e = V0^-1 (y - X alpha) of the blocks of `row_states`, (B, k) in scaled rows."""
@@ -366,14 +366,14 @@ class BlockDiagonalState:
             step = max(1, DERIVATIVE_ELEMENTS // max(1, size * k * k))
             for begin in range(0, B, step):
                 part = slice(begin, begin + step)
-                M = state.inverse[part] @ self.movements(state, part)
+                M = state.inverse[part] @ self.parameter_derivatives(state, part)
                 count = state.batch.count[part] if isinstance(state, PooledBlockFactor) else np.ones(len(state.R[part]))
                 weighted = M * count[:, None, None]
                 trace += np.einsum("ibkk->i", weighted)
                 total += weighted.reshape(size, -1) @ M.swapaxes(-1, -2).reshape(size, -1).T
         return 0.5 * (total + total.T), trace
 
-    def movements(self, state: StructuredBlockFactor | PooledBlockFactor, part: slice) -> Array:
+    def parameter_derivatives(self, state: StructuredBlockFactor | PooledBlockFactor, part: slice) -> Array:
         """dV0/dx_i of a batch's blocks, (size, B, k, k), in scaled rows."""
         kernel = self.kernel
         B, k = state.R[part].shape[:2]
@@ -381,14 +381,14 @@ class BlockDiagonalState:
         if isinstance(state, StructuredBlockFactor):
             for i, term in enumerate(kernel.random.terms):
                 dS = term.covariance.matrix_derivative(self.x[term.part])
-                out[term.part] = self.random_movement(state, part, i, dS)
+                out[term.part] = self.random_derivative(state, part, i, dS)
             if kernel.variance.size:
                 slope = self.slopes[:, state.batch.rows[part]]
                 out[kernel.variance_part] = (slope[..., :, None] + slope[..., None, :]) * state.R[part]
         out[kernel.residual_part] = kernel.structure.derivatives(self.phi, state.batch.block.part(part))
         return out
 
-    def random_movement(self, state: StructuredBlockFactor, part: slice, term: int, dSigma: Array) -> Array:
+    def random_derivative(self, state: StructuredBlockFactor, part: slice, term: int, dSigma: Array) -> Array:
         """Z dSigma Z' of a term, (len(dSigma), B, k, k)."""
         Z = state.Z[term][part]
         return np.asarray(np.einsum("bka,iac,blc->ibkl", Z, dSigma, Z, optimize=True) * state.link[term][part])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, Generator
-from bayeslmm.covariance.spatial import Located
+from bayeslmm.covariance.spatial import SpatialCovariance
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import block_of, order_rows
@@ -112,7 +112,7 @@ def residual_parameters(problem: Problem, x: Array, sigma: float) -> list[tuple[
     if found is not None and residual is not None:
         covariance = found[0].covariance
         labels = [str(label) for label in residual.visit_levels]
-        names = covariance.natural_names if isinstance(covariance, Located) else covariance.natural_names_for(labels)
+        names = covariance.natural_names if isinstance(covariance, SpatialCovariance) else covariance.natural_names_for(labels)
         groups = [""] if residual.group is None else [f"|{label}" for label in residual.group.levels]
         for group, own in zip(groups, covariance.natural(found[1]), strict=True):
             rows += [(f"{name}{group}", float(value)) for name, value in zip(names, own, strict=True)]

@@ -15,7 +15,7 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.covariance.registry import make
-from bayeslmm.covariance.spatial import Located
+from bayeslmm.covariance.spatial import SpatialCovariance
 from bayeslmm.data.design import Design, ResidualDesign
 
 
@@ -144,8 +144,8 @@ class SpatialStructure(GroupedStructure):
     """A function of distances."""
 
     @property
-    def located(self) -> Located:
-        assert isinstance(self.covariance, Located)
+    def located(self) -> SpatialCovariance:
+        assert isinstance(self.covariance, SpatialCovariance)
         return self.covariance
 
     def matrices(self, phi: Array, block: BlockRows) -> Array:
@@ -181,7 +181,7 @@ def residual_structure(design: Design) -> ResidualStructure:
         return IndependentErrors()
     covariance = residual_covariance(design.residual)
     groups = 1 if design.residual.group is None else len(design.residual.group.levels)
-    return SpatialStructure(covariance, groups) if isinstance(covariance, Located) else VisitStructure(covariance, groups)
+    return SpatialStructure(covariance, groups) if isinstance(covariance, SpatialCovariance) else VisitStructure(covariance, groups)
 
 
 def residual_covariance(residual: ResidualDesign) -> Covariance:

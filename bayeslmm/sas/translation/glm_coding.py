@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, frozen, frozen_codes
+from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
 from bayeslmm.errors import DataError, SizeError
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.language.program import ClassVariable, Order
@@ -93,7 +93,7 @@ def class_levels(
     levels = _ordered({label: value for label, value, gone in zip(labels, raw, missing, strict=True) if not gone}, order, labels, known)
     levels = _reference_last(variable, levels)
     position = {label: i for i, label in enumerate(levels)}
-    return ClassLevels(variable.name, tuple(levels), frozen_codes([position.get(label, -1) for label in labels]))
+    return ClassLevels(variable.name, tuple(levels), freeze_codes([position.get(label, -1) for label in labels]))
 
 
 def _ordered(values: Mapping[str, Any], order: Order, labels: Sequence[str], known: Sequence[Any]) -> list[str]:
@@ -157,7 +157,7 @@ def glm_columns(
         X[rows, start + which[rows]] = np.broadcast_to(value, n)[rows]
         columns += [GLMColumn(k, combination, _labels(effect, combination, classes)) for combination in levels]
         blocks.append(slice(start, len(columns)))
-    return GLMLayout(found, tuple(columns), tuple(blocks), frozen(X))
+    return GLMLayout(found, tuple(columns), tuple(blocks), freeze(X))
 
 
 def _labels(effect: GLMEffect, combination: tuple[int, ...], classes: Mapping[str, ClassLevels]) -> tuple[str, ...]:
@@ -224,7 +224,7 @@ def row_space(X: Array) -> RowSpace:
             basis[:, len(kept)] = rest / size
             kept.append(j)
     C = _in_terms_of(R[:, kept], R) if kept else np.zeros((0, R.shape[1]))
-    return RowSpace(frozen_codes(kept), frozen(C))
+    return RowSpace(freeze_codes(kept), freeze(C))
 
 
 def _in_terms_of(basis: Array, columns: Array) -> Array:
@@ -260,7 +260,7 @@ def bridge(layout: GLMLayout, space: RowSpace, X: Array) -> Array:
             f"the columns in GLM coding (rank {space.rank}) and those of the fitted model ({X.shape[1]}) do not span the same space",
             remedy="scale the covariates of the MODEL statement: columns are nearly collinear",
         )
-    return frozen(T)
+    return freeze(T)
 
 
 def sas_solution(space: RowSpace, T: Array, alpha: Array) -> tuple[Array, NDArray[np.bool_]]:
@@ -282,4 +282,4 @@ def estimable(space: RowSpace, L: Array, tolerance: float = 1e-4) -> NDArray[np.
 
 def our_rows(space: RowSpace, T: Array, L: Array) -> Array:
     """Rows of L on SAS's columns (m, P), taken to our coefficients (m, p)."""
-    return frozen(L[:, space.kept] @ T)
+    return freeze(L[:, space.kept] @ T)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bayeslmm._arrays import Array, frozen
+from bayeslmm._arrays import Array, freeze
 from bayeslmm.errors import SpecificationError
 from bayeslmm.sas.language.effects import GLMEffect, contains
 from bayeslmm.sas.translation.glm_coding import ClassLevels, GLMColumn, GLMLayout, RowSpace
@@ -74,7 +74,7 @@ def lsmeans_rows(
             columns = layout.columns[block]
             shares = _observed_shares(other, columns, held, background, setting) if setting.margins else _equal_shares(other, columns, held)
             row[block] = parts[k] * shares
-    return tuple(cell.labels for cell in cells), frozen(rows)
+    return tuple(cell.labels for cell in cells), freeze(rows)
 
 
 def _covariate_parts(layout: GLMLayout, background: Background, setting: MeansSetting) -> list[float]:
@@ -169,7 +169,7 @@ def coefficient_row(layout: GLMLayout, given: Mapping[GLMEffect, Sequence[float]
     for k, effect in enumerate(layout.effects):
         if effect not in given and (source := _largest_contained(layout, effect, given)) is not None:
             row[layout.blocks[k]] = _spread(layout, k, source, row)
-    return frozen(row)
+    return freeze(row)
 
 
 def _largest_contained(layout: GLMLayout, effect: GLMEffect, given: Mapping[GLMEffect, Sequence[float]]) -> list[int] | None:
@@ -199,8 +199,8 @@ def hypothesis(layout: GLMLayout, space: RowSpace, effect: int, kind: int) -> Ar
     effect : position in `layout.effects`
     """
     if kind == 1:
-        return frozen(_type1(layout, space, effect))
-    return frozen(_type2(layout, effect) if kind == 2 else _type3(layout, space, effect))
+        return freeze(_type1(layout, space, effect))
+    return freeze(_type2(layout, effect) if kind == 2 else _type3(layout, space, effect))
 
 
 def _type1(layout: GLMLayout, space: RowSpace, effect: int) -> Array:

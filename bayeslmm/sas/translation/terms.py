@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bayeslmm.errors import SpecificationError
-from bayeslmm.formula.syntax import quoted
+from bayeslmm.formula.syntax import quote_name
 from bayeslmm.sas.language.covariance_types import VC, our_name
 from bayeslmm.sas.language.effects import Effect, GLMEffect, glm_effect
 from bayeslmm.sas.language.options import is_whole_data
@@ -19,7 +19,7 @@ WHOLE = "all rows"
 def product(variables: Sequence[str]) -> str:
     """Continuous variables multiplied: a power stands in I()."""
     powers = [(v, variables.count(v)) for v in dict.fromkeys(variables)]
-    return ":".join(quoted(v) if k == 1 else f"I({quoted(v)}**{k})" for v, k in powers)
+    return ":".join(quote_name(v) if k == 1 else f"I({quote_name(v)}**{k})" for v, k in powers)
 
 
 def effect_formula(effect: GLMEffect) -> str:
@@ -28,7 +28,7 @@ def effect_formula(effect: GLMEffect) -> str:
     >>> effect_formula(GLMEffect(("x", "x"), ("a",)))
     'I(x**2):a'
     """
-    parts = [product(effect.continuous)] * bool(effect.continuous) + [quoted(c) for c in effect.classes]
+    parts = [product(effect.continuous)] * bool(effect.continuous) + [quote_name(c) for c in effect.classes]
     return ":".join(parts) or "1"
 
 
@@ -129,7 +129,7 @@ def _left(effects: Sequence[GLMEffect], indicator: Derived | None) -> str:
     if indicator is None:
         terms = [effect_formula(e) for e in effects if e != GLMEffect()]
         return " + ".join(["1" if GLMEffect() in effects else "0", *terms])
-    name = quoted(indicator.name)
+    name = quote_name(indicator.name)
     return " + ".join(["0", *(name if e == GLMEffect() else f"{name}:{effect_formula(e)}" for e in effects)])
 
 
@@ -167,15 +167,15 @@ def residual_text(statement: Repeated, classes: Sequence[str]) -> tuple[str, tup
         columns = effect_columns(effect, classes)
         if len(columns) > 1:
             derived.append(Derived(effect.text, columns))
-        visits.append(quoted(columns[0] if len(columns) == 1 else effect.text))
-    before = ", ".join([*visits, *map(quoted, statement.type.coordinates)]) or "1"
+        visits.append(quote_name(columns[0] if len(columns) == 1 else effect.text))
+    before = ", ".join([*visits, *map(quote_name, statement.type.coordinates)]) or "1"
     behind = f"{_joined(group)} / {_joined(subject)}" if group else _joined(subject)
     tail = f", {order}" if order is not None else ""
     return f"{structure}({before} | {behind}{tail}){' + local' if statement.local else ''}", tuple(derived)
 
 
 def _joined(columns: Sequence[str]) -> str:
-    return ":".join(map(quoted, columns))
+    return ":".join(map(quote_name, columns))
 
 
 def check_repeated(statement: Repeated, classes: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 from bayeslmm.errors import DataError, SpecificationError
 from bayeslmm.formula.formula import VarianceFactor
 from bayeslmm.formula.parse import parse_formula, parse_residual
-from bayeslmm.formula.syntax import quoted
+from bayeslmm.formula.syntax import quote_name
 from bayeslmm.sas.language.covariance_types import VC
 from bayeslmm.sas.language.effects import INTERCEPT, Effect, GLMEffect, glm_effect
 from bayeslmm.sas.language.options import is_whole_data
@@ -142,7 +142,7 @@ def translate(program: str | MixedProgram, columns: Sequence[str] = (), levels: 
 
 def _formula_text(program: MixedProgram, effects: Iterable[GLMEffect], random: Sequence[str]) -> str:
     fixed = ["0" if program.model.noint else "1", *(effect_formula(e) for e in effects)]
-    return f"{quoted(program.model.response)} ~ {' + '.join([*fixed, *random])}"
+    return f"{quote_name(program.model.response)} ~ {' + '.join([*fixed, *random])}"
 
 
 def _residual(program: MixedProgram) -> tuple[str, tuple[Derived, ...]]:

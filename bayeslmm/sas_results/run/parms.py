@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from bayeslmm._arrays import Array, frozen
+from bayeslmm._arrays import Array, freeze
 from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
@@ -94,7 +94,7 @@ class Search:
 def fitted(model: LMM, translation: Translation, make: Callable[[], Listing]) -> Search:
     """Fit the model of a program, PARMS and all."""
     parms = translation.program.parms
-    model.design.demand_identified()
+    model.design.require_identified()
     if parms is None:
         problem, found = fit_reweighted(model.problem, translation.method)
         return Search(_warned(Fit(model, problem, found, found.elapsed)))
@@ -230,14 +230,14 @@ def _estimate_at(problem: Problem, found: Estimate, tau: Array) -> Estimate:
     value = _value(problem, tau, found.restricted)
     return replace(
         found,
-        x=frozen(tau[:-1]),
-        theta=frozen(problem.theta(tau[:-1])),
+        x=freeze(tau[:-1]),
+        theta=freeze(problem.theta(tau[:-1])),
         sigma=float(np.sqrt(problem.sigma2(sigma2))),
-        alpha=frozen(problem.alpha(solution.alpha[0])),
-        vcov=frozen(0.5 * (vcov + vcov.T)),
+        alpha=freeze(problem.alpha(solution.alpha[0])),
+        vcov=freeze(0.5 * (vcov + vcov.T)),
         criterion=value,
-        gradient=frozen(point.gradient),
-        path=((frozen(tau[:-1]), value),),
+        gradient=freeze(point.gradient),
+        path=((freeze(tau[:-1]), value),),
         singular=False,
         checks=(Check("convergence", "noted", "covariance parameters held by PARMS", None),),
     )

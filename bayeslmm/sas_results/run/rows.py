@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.data.columns import kind_of, numbers
+from bayeslmm.data.columns import kind_of, series_numbers
 from bayeslmm.data.frame import read_table
 from bayeslmm.errors import DataError, EmptyDataError
 from bayeslmm.sas.language.program import By, ClassVariable, MixedProgram
@@ -71,7 +71,7 @@ def selected(frame: pd.DataFrame, program: MixedProgram) -> pd.DataFrame:
 def _plain(series: pd.Series[Any]) -> NDArray[Any]:
     """Numbers as float64 with NaN, anything else as objects."""
     if kind_of(series) in ("number", "boolean"):
-        return np.asarray(numbers(series, str(series.name)).values)
+        return np.asarray(series_numbers(series, str(series.name)).values)
     return np.asarray(series.astype(object).where(series.notna(), None).to_numpy(), dtype=object)
 
 
@@ -146,7 +146,7 @@ def _numeric(data: pd.DataFrame, name: str) -> Array:
     if kind in ("text", "factor"):
         shown = ", ".join(map(str, list(dict.fromkeys(data[name].dropna().astype(str)))[:4]))
         raise DataError(f"{name} is text where PROC MIXED needs numbers", f"values {shown}", f"add {name} to the CLASS statement")
-    return np.array(numbers(data[name], name).values)
+    return np.array(series_numbers(data[name], name).values)
 
 
 def _check_contiguous(data: pd.DataFrame, names: Sequence[str]) -> None:

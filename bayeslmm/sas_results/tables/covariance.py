@@ -14,7 +14,7 @@ from bayeslmm._arrays import Array
 from bayeslmm.inference.fixed_effects.information import pseudo_inverse
 from bayeslmm.inference.fixed_effects.kenward_roger import covariance_pieces
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.results.estimates import Counts
+from bayeslmm.results.estimates import InformationCriteria
 from bayeslmm.sas_results.run.covariance_parameters import CovParm, tau_of
 from bayeslmm.sas_results.run.run import Run
 
@@ -122,7 +122,7 @@ def asymptotic_frame(run: Run, *, correlation: bool) -> pd.DataFrame:
 # -- what the criterion says ---------------------------------------------------------------------------------------------------------------
 
 
-def counts(run: Run) -> Counts:
+def counts(run: Run) -> InformationCriteria:
     """SAS counts the covariance parameters that are neither held nor at their bound."""
     return replace(run.fit.counts, covariance=int(free_parameters(run).sum()))
 

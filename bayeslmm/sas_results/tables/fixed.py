@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from bayeslmm._arrays import Array, chained
+from bayeslmm._arrays import Array, concatenate_fields
 from bayeslmm.inference.fixed_effects.tests import FTest, TTests
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.translation.glm_coding import class_variables
@@ -121,7 +121,7 @@ def solution(run: Run) -> pd.DataFrame:
         L = np.eye(len(names))[block]
         parts.append(run.effects(k).t(run.ours(L)))
     gone = ~np.isin(np.arange(len(names)), run.space.kept)
-    columns = t_columns(chained(parts), gone)
+    columns = t_columns(concatenate_fields(parts), gone)
     more = limits(columns, run.program.model.alpha) if run.program.model.cl else {}
     return bound({"Effect": names}, class_columns(fixed_classes(run), labels), columns, more)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm.results.render import visible
+from bayeslmm.results.render import escape_control
 from bayeslmm.sas.translation.glm_coding import format_level
 from bayeslmm.sas.translation.result import Translation
 
@@ -112,7 +112,7 @@ def listing_text(runs: Sequence[ListedRun]) -> str:
 
 
 def _centred(text: str, fill: str = " ") -> str:
-    shown = visible(text)
+    shown = escape_control(text)
     return f" {shown} ".center(WIDTH, fill) if fill != " " else shown.center(WIDTH)
 
 
@@ -202,7 +202,7 @@ def _column(table: str, name: str, series: pd.Series[Any]) -> _Column:
         head = "Pr Z"
     if not pd.api.types.is_numeric_dtype(series):
         # the values of a class may be many
-        return _Column(head, [visible(_short(str(value))) if pd.notna(value) else "" for value in series], left=True)
+        return _Column(head, [escape_control(_short(str(value))) if pd.notna(value) else "" for value in series], left=True)
     return _Column(head, [_number(table, name, float(value)) for value in series], left=False)
 
 
