@@ -28,25 +28,25 @@ from bayeslmm._arrays import Array, Codes, Generator, seed_sequence
 from bayeslmm._validation import require_count
 from bayeslmm.bayes._doors import plot
 from bayeslmm.bayes.log_posterior.density import Density, density
-from bayeslmm.bayes.log_posterior.priors import improper
-from bayeslmm.bayes.loo import over
-from bayeslmm.bayes.posterior.posterior import Draws, Posterior
-from bayeslmm.bayes.posterior.predict import errors_drawn, linear_predictor
+from bayeslmm.bayes.log_posterior.priors import improper_priors
+from bayeslmm.bayes.loo import on_other_problem
+from bayeslmm.bayes.posterior.posterior import Posterior, PosteriorDraws
+from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
 from bayeslmm.bayes.posterior.tables import parameter_draws
-from bayeslmm.bayes.sampling.importance import sample_importance, systematic
+from bayeslmm.bayes.sampling.importance import resample_systematically, sample_importance
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.bayes.sampling.nuts import sample_nuts
-from bayeslmm.bayes.sampling.prior_predictive import beta_drawn, phi_drawn
+from bayeslmm.bayes.sampling.prior_predictive import draw_beta, draw_phi
 from bayeslmm.bayes.sampling.random_effects import joint_draws
 from bayeslmm.errors import Check, PriorError, SamplingError
 from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.results.render import html_of_frame
 
-FINE = 1e-3
+TAIL_PRECISION = 1e-3
 """Relative precision of a tail."""
 
 
-def distribution(ranks: Codes, draws: int) -> Array:
+def rank_distribution(ranks: Codes, draws: int) -> Array:
     """Share of ranks below 1, 2, ..., `draws`."""
     counts = np.bincount(ranks, minlength=draws + 1)
     return np.asarray(np.cumsum(counts)[:-1] / len(ranks))
@@ -55,20 +55,20 @@ def distribution(ranks: Codes, draws: int) -> Array:
 def smallest_tail(ranks: Codes, draws: int) -> float:
     """Smallest two-sided binomial tail over the distribution of ranks."""
     n, x = len(ranks), np.arange(1, draws + 1) / (draws + 1)
-    counts = np.rint(distribution(ranks, draws) * n)
+    counts = np.rint(rank_distribution(ranks, draws) * n)
     return float(np.minimum(binom.cdf(counts, n, x), binom.sf(counts - 1, n, x)).min())
 
 
-def limits(tail: float, n: int, draws: int) -> tuple[Codes, Codes]:
+def binomial_limits(tail: float, n: int, draws: int) -> tuple[Codes, Codes]:
     """Smallest and largest counts of n ranks below 1, ..., `draws` with no binomial tail of `tail` or less."""
     x = np.arange(1, draws + 1) / (draws + 1)
     return np.asarray(binom.ppf(tail, n, x), np.int64), np.asarray(binom.isf(tail, n, x), np.int64)
 
 
-def chance(tail: float, n: int, draws: int) -> float:
+def tail_probability(tail: float, n: int, draws: int) -> float:
     """Probability that n uniform ranks have a smallest tail of `tail` or less."""
     # what is equal but for rounding counts as equal
-    low, high = limits(tail * (1.0 + 1e-9), n, draws)
+    low, high = binomial_limits(tail * (1.0 + 1e-9), n, draws)
     if np.any(low > high):
         return 1.0
     step = poisson.pmf(np.arange(n + 1), n / (draws + 1))
@@ -83,28 +83,28 @@ def chance(tail: float, n: int, draws: int) -> float:
     return float(np.clip(1.0 - stays, 0.0, min(1.0, 2.0 * draws * tail)))
 
 
-def simultaneous(level: float, n: int, draws: int) -> float:
+def simultaneous_tail(level: float, n: int, draws: int) -> float:
     """The largest tail that n uniform ranks stay above everywhere with a probability of at least 1 - `level`."""
 
     def excess(log_tail: float) -> float:
-        return chance(float(np.exp(log_tail)), n, draws) - level
+        return tail_probability(float(np.exp(log_tail)), n, draws) - level
 
     lowest, highest = float(np.log(level / (2.0 * draws))), float(np.log(level))
     if excess(highest) <= 0.0:
         return level
     # chance climbs in steps, since counts are whole: the foot of the step is meant
-    return float(np.exp(brentq(excess, lowest - FINE, highest, xtol=FINE) - FINE))
+    return float(np.exp(brentq(excess, lowest - TAIL_PRECISION, highest, xtol=TAIL_PRECISION) - TAIL_PRECISION))
 
 
-Sampler = Callable[[Density, int, Generator], Draws]
+Sampler = Callable[[Density, int, Generator], PosteriorDraws]
 
-WEIGHTED = 1000
+REPLICATION_DRAWS = 1000
 """Weighted draws of a replication."""
 
-THIN = 6
+NUTS_THINNING = 6
 """Steps of NUTS between draws kept."""
 
-LEVEL = 0.01
+CALIBRATION_LEVEL = 0.01
 """How often a right sampler may fail: all quantities of a calibration together."""
 
 
@@ -131,7 +131,7 @@ class Calibration:
         rows = []
         for name in self.ranks:
             own = self.ranks[name].to_numpy()
-            p = chance(smallest_tail(own, self.draws), len(own), self.draws)
+            p = tail_probability(smallest_tail(own, self.draws), len(own), self.draws)
             rows.append({"quantity": name, "mean_rank": float(own.mean()) / self.draws, "p_value": p})
         return pd.DataFrame(rows)
 
@@ -139,7 +139,7 @@ class Calibration:
     def checks(self) -> dict[str, Check]:
         """Whether the ranks of every quantity are uniform, all quantities together tested at 1 %, and whether replications were lost."""
         frame = self.frame
-        worst, limit = float(frame["p_value"].min()), LEVEL / len(frame)
+        worst, limit = float(frame["p_value"].min()), CALIBRATION_LEVEL / len(frame)
         name = str(frame["quantity"][int(frame["p_value"].argmin())])
         uniform = Check(
             "uniform", "passed" if worst >= limit else "failed", worst, limit, "" if worst >= limit else f"look at {name}: plot()"
@@ -158,13 +158,13 @@ class Calibration:
 
         >>> axes = model.calibrate(20, seed=1).plot()
         """
-        found = {name: distribution(self.ranks[name].to_numpy(), self.draws) for name in self.ranks}
+        found = {name: rank_distribution(self.ranks[name].to_numpy(), self.draws) for name in self.ranks}
         return plot("calibration_axes", found, self.band(), ax=ax)
 
     def band(self) -> tuple[Array, Array, Array]:
         """Places, lower and upper limits between which the distribution of uniform ranks lies everywhere, 95 times of 100."""
         n, x = len(self.ranks), np.arange(1, self.draws + 1) / (self.draws + 1)
-        low, high = limits(simultaneous(0.05, n, self.draws), n, self.draws)
+        low, high = binomial_limits(simultaneous_tail(0.05, n, self.draws), n, self.draws)
         return x, low / n, high / n
 
     def __repr__(self) -> str:
@@ -188,19 +188,19 @@ def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None
     require_count(draws, "draws")
     begin = time.perf_counter()
     target = density(model.problem, model.spec.priors)
-    loose = [row for row in improper(target.priors) if row.kind != "alpha"]
+    loose = [row for row in improper_priors(target.priors) if row.kind != "alpha"]
     if loose:
         names = ", ".join(row.label for row in loose[:6])
         raise PriorError(
             f"nothing can be drawn from improper priors: {names}", names, "give them proper priors, or leave them to the defaults"
         )
     streams = seed_sequence(seed).spawn(n)
-    chosen = collapsed if sampler is None else sampler
+    chosen = collapsed_draws if sampler is None else sampler
     rows = []
     for stream in streams:
         rng = np.random.default_rng(stream)
-        truth, y = simulated(model, target, rng)
-        found = replicated(model, target, truth, y, draws, rng, chosen)
+        truth, y = simulate_from_prior(model, target, rng)
+        found = replicate(model, target, truth, y, draws, rng, chosen)
         if found is not None:
             rows.append(found)
     if not rows:
@@ -208,36 +208,38 @@ def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None
     return Calibration(pd.DataFrame(rows), draws, n - len(rows), time.perf_counter() - begin)
 
 
-def simulated(model: Any, target: Density, rng: Generator) -> tuple[Draws, Array]:
+def simulate_from_prior(model: Any, target: Density, rng: Generator) -> tuple[PosteriorDraws, Array]:
     """One draw of all parameters from the priors, and a response."""
-    phi = phi_drawn(target, rng, 1)
+    phi = draw_phi(target, rng, 1)
     alpha = target.problem.standardization.alpha0.copy()
     for j, prior in enumerate(target.alpha.priors):
         if prior.family == "normal":
             alpha[j] = rng.normal(prior.parameters[0], prior.parameters[1])
-    truth = Draws(phi, alpha[None], beta_drawn(target, phi, rng), np.zeros(1))
+    truth = PosteriorDraws(phi, alpha[None], draw_beta(target, phi, rng), np.zeros(1))
     post = Posterior(model, target, truth, chains=1, method="prior", checks={}, elapsed=0.0)
-    return truth, (linear_predictor(post) + errors_drawn(post, np.arange(1), rng))[0]
+    return truth, (linear_predictor(post) + draw_posterior_errors(post, np.arange(1), rng))[0]
 
 
-def replicated(model: Any, target: Density, truth: Draws, y: Array, draws: int, rng: Generator, sampler: Sampler) -> dict[str, int] | None:
+def replicate(
+    model: Any, target: Density, truth: PosteriorDraws, y: Array, draws: int, rng: Generator, sampler: Sampler
+) -> dict[str, int] | None:
     """Ranks of the truth among draws of the posterior of y, by quantity; None where nothing could be drawn."""
-    own = over(target, build_problem(replace(target.problem.design, y=y)))
+    own = on_other_problem(target, build_problem(replace(target.problem.design, y=y)))
     try:
         found = sampler(own, draws, rng)
     except (np.linalg.LinAlgError, SamplingError):
         return None
-    both = Draws(
+    both = PosteriorDraws(
         np.concatenate([truth.phi, found.phi]),
         np.concatenate([truth.alpha, found.alpha]),
         tuple(np.concatenate(pair) for pair in zip(truth.beta, found.beta, strict=True)),
         np.zeros(1 + found.size),
     )
     post = Posterior(model, own, both, chains=1, method="calibration", checks={}, elapsed=0.0)
-    return {name: int(np.sum(values[1:] < values[0])) for name, values in quantities(post).items()}
+    return {name: int(np.sum(values[1:] < values[0])) for name, values in ranked_quantities(post).items()}
 
 
-def quantities(post: Posterior) -> dict[str, Array]:
+def ranked_quantities(post: Posterior) -> dict[str, Array]:
     """What is ranked: coefficients, covariance parameters, an effect of each grouping factor, the log likelihood, and one fitted row."""
     found = dict(zip(post.coef_names, post.draws.alpha.T, strict=True))
     for group, name, values in parameter_draws(post):
@@ -249,12 +251,12 @@ def quantities(post: Posterior) -> dict[str, Array]:
     return found
 
 
-def collapsed(target: Density, draws: int, rng: Generator) -> Draws:
+def collapsed_draws(target: Density, draws: int, rng: Generator) -> PosteriorDraws:
     """Draws as `LMM.sample` makes them: importance sampling, or NUTS where its weights are not to be trusted."""
     mode = find_mode(target)
-    found = sample_importance(target.values, mode, max(WEIGHTED, 4 * draws), rng)
+    found = sample_importance(target.values, mode, max(REPLICATION_DRAWS, 4 * draws), rng)
     if found.trusted:
-        phi = found.points[systematic(found.weights, draws, rng)]
+        phi = found.points[resample_systematically(found.weights, draws, rng)]
     else:
 
         def function(phi: Array) -> tuple[float, Array]:
@@ -262,6 +264,6 @@ def collapsed(target: Density, draws: int, rng: Generator) -> Draws:
             return at.value, at.gradient
 
         stream = np.random.SeedSequence(int(rng.integers(2**63)))
-        phi = sample_nuts(function, mode, THIN * draws, 1, [stream]).points[0, ::THIN]
+        phi = sample_nuts(function, mode, NUTS_THINNING * draws, 1, [stream]).points[0, ::NUTS_THINNING]
     joint = joint_draws(target, phi, rng)
-    return Draws(phi, joint.alpha, joint.beta, np.zeros(len(phi)))
+    return PosteriorDraws(phi, joint.alpha, joint.beta, np.zeros(len(phi)))

@@ -22,13 +22,13 @@ from bayeslmm._arrays import Array
 from bayeslmm.bayes._doors import comparison_report, plot
 from bayeslmm.bayes.loo import leave_one_out
 from bayeslmm.bayes.posterior.posterior import Posterior
-from bayeslmm.bayes.posterior.tables import limits, parameter_draws
+from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
 from bayeslmm.bayes.sampling.sample import sample
 from bayeslmm.errors import BayesLMMWarning, SpecificationError
 from bayeslmm.model.fit import Fit
 
-COLUMNS = ["source", "effect", "group", "term", "estimate", "std_error", "conf_low", "conf_high", "gap", "pull"]
-KEYS = ["effect", "group", "term"]
+COMPARISON_COLUMNS = ["source", "effect", "group", "term", "estimate", "std_error", "conf_low", "conf_high", "gap", "pull"]
+COMPARISON_KEYS = ["effect", "group", "term"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +78,7 @@ def compare(*sources: Any, conf_level: float = 0.95, conf_method: str = "wald", 
     pairs = [*((_label(source), source) for source in sources), *named.items()]
     if not pairs:
         raise SpecificationError("nothing to compare", "compare", "give fits and posteriors of one model")
-    _demand_same_model([source for _, source in pairs])
+    _require_same_model([source for _, source in pairs])
     own = dict(zip(_distinct([label for label, _ in pairs]), [source for _, source in pairs], strict=True))
     posteriors = [source for source in own.values() if isinstance(source, Posterior)]
     parts = []
@@ -90,7 +90,7 @@ def compare(*sources: Any, conf_level: float = 0.95, conf_method: str = "wald", 
     order = {key: i for i, key in enumerate(dict.fromkeys(_keys(frame)))}
     frame["order"] = [order[key] for key in _keys(frame)]
     frame = frame.sort_values("order", kind="stable", ignore_index=True)
-    return Comparison(frame.reindex(columns=COLUMNS), conf_level)
+    return Comparison(frame.reindex(columns=COMPARISON_COLUMNS), conf_level)
 
 
 def _label(source: Any) -> str:
@@ -103,7 +103,7 @@ def _distinct(labels: list[str]) -> list[str]:
     return [label if labels.count(label) == 1 else f"{label} {labels[: i + 1].count(label)}" for i, label in enumerate(labels)]
 
 
-def _demand_same_model(sources: list[Any]) -> None:
+def _require_same_model(sources: list[Any]) -> None:
     models = [source for source in sources if isinstance(source, Fit | Posterior)]
     for other in models[1:]:
         first = models[0]
@@ -133,8 +133,10 @@ def _rows(source: Any, conf_level: float, conf_method: str) -> pd.DataFrame:
 def _fit_rows(fit: Fit, conf_level: float, conf_method: str) -> pd.DataFrame:
     asked: dict[str, Any] = {"conf_int": True, "conf_level": conf_level, "df": "asymptotic", "conf_method": conf_method}
     parts = [fit.tidy(effects, **asked) for effects in ("fixed", "ran_pars")]
-    columns = {name: np.concatenate([part[name].to_numpy(object) for part in parts]) for name in [*KEYS, *COLUMNS[4:8]]}
-    frame = pd.DataFrame(columns).astype(dict.fromkeys(COLUMNS[4:8], float))
+    columns = {
+        name: np.concatenate([part[name].to_numpy(object) for part in parts]) for name in [*COMPARISON_KEYS, *COMPARISON_COLUMNS[4:8]]
+    }
+    frame = pd.DataFrame(columns).astype(dict.fromkeys(COMPARISON_COLUMNS[4:8], float))
     return frame.assign(pull=np.nan)
 
 
@@ -159,9 +161,9 @@ def prior_pull(post: Posterior, values: Array) -> Array:
 
 
 def _summed(rows: list[tuple[str, str | None, str]], values: Array, conf_level: float) -> pd.DataFrame:
-    low, high = limits(values, conf_level)
+    low, high = equal_tailed_limits(values, conf_level)
     columns = {"estimate": values.mean(0), "std_error": values.std(0, ddof=1), "conf_low": low, "conf_high": high}
-    return pd.DataFrame(rows, columns=KEYS).assign(**columns)
+    return pd.DataFrame(rows, columns=COMPARISON_KEYS).assign(**columns)
 
 
 def _tree_rows(tree: Any, conf_level: float) -> pd.DataFrame:
@@ -246,7 +248,7 @@ def _gap(frame: pd.DataFrame, reference: pd.DataFrame) -> Array:
     return out
 
 
-CRITERIA = ("aic", "bic", "loo", "logo", "evidence")
+RANKING_CRITERIA = ("aic", "bic", "loo", "logo", "evidence")
 
 
 def compare_models(models: Mapping[str, Any], by: str = "aic", *, group: str | None = None, seed: int = 0, **options: Any) -> pd.DataFrame:
@@ -265,11 +267,11 @@ def compare_models(models: Mapping[str, Any], by: str = "aic", *, group: str | N
     >>> blm.compare_models({"slope": model, "intercept": intercept}, by="aic")["model"].tolist()
     ['slope', 'intercept']
     """
-    if by not in CRITERIA:
-        raise SpecificationError(f"by is {by!r}", "compare_models", "use one of " + ", ".join(CRITERIA))
+    if by not in RANKING_CRITERIA:
+        raise SpecificationError(f"by is {by!r}", "compare_models", "use one of " + ", ".join(RANKING_CRITERIA))
     if not isinstance(models, Mapping) or not models:
         raise SpecificationError("no models were given", "compare_models", 'give a mapping: {"a": m1, "b": m2}')
-    _demand_same_response(models)
+    _require_same_response(models)
     if by in ("aic", "bic"):
         return _by_criterion(models, by)
     posteriors = {name: source if isinstance(source, Posterior) else _posterior(source, seed, options) for name, source in models.items()}
@@ -278,7 +280,7 @@ def compare_models(models: Mapping[str, Any], by: str = "aic", *, group: str | N
     return _by_prediction(posteriors, by, group, seed)
 
 
-def _demand_same_response(models: Mapping[str, Any]) -> None:
+def _require_same_response(models: Mapping[str, Any]) -> None:
     first: Any = None
     for name, source in models.items():
         design = getattr(source, "design", None)

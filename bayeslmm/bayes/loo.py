@@ -19,8 +19,8 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes, seed_sequence
 from bayeslmm.bayes._doors import optional
-from bayeslmm.bayes.log_posterior.density import Density, arranged, with_solution
-from bayeslmm.bayes.sampling.importance import limit_of_k, sample_importance, smooth
+from bayeslmm.bayes.log_posterior.density import Density, arrange_density, with_solution
+from bayeslmm.bayes.sampling.importance import limit_of_k, sample_importance, smooth_weights
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.data.design import Design, RandomTerm, ResidualDesign
 from bayeslmm.data.grouping import GroupingFactor
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.posterior import Posterior
 
 
-CONDITION = 1e-10
+COLLINEAR_CONDITION = 1e-10
 """Columns of X nearer to collinear than this are not told apart."""
 
 
-def without_rows(design: Design, out: Codes) -> Design:
+def drop_design_rows(design: Design, out: Codes) -> Design:
     """The design without the rows `out`: same columns, levels that no row has any more left out."""
     kept = np.ones(design.nobs, bool)
     kept[out] = False
@@ -85,14 +85,14 @@ def _residual(residual: ResidualDesign, kept: Array) -> ResidualDesign:
     )
 
 
-def without(target: Density, out: Codes, label: str) -> Density:
+def density_without(target: Density, out: Codes, label: str) -> Density:
     """The density given all rows but `out`.
 
     Raises InferenceError where the rows left do not determine alpha under a flat prior.
     """
     problem = target.problem
-    design = without_rows(problem.design, out)
-    _demand_rank(target, design, label)
+    design = drop_design_rows(problem.design, out)
+    _require_rank(target, design, label)
     kernel, fitted = problem.structured, None
     if kernel is not None and any(factor.covariate is None and factor.kind != "ident" for factor in problem.design.variance):
         whole = next(
@@ -104,23 +104,23 @@ def without(target: Density, out: Codes, label: str) -> Density:
     if kernel is not None and isinstance(own, BlockDiagonalKernel):
         # a spatial structure measures ranges in steps of the whole data
         less = replace(less, criterion=replace(less.criterion, kernel=replace(own, structure=kernel.structure)))
-    return over(target, less)
+    return on_other_problem(target, less)
 
 
-def over(target: Density, problem: Problem) -> Density:
+def on_other_problem(target: Density, problem: Problem) -> Density:
     """The same axes and priors over another problem of the same columns, which are standardized in another way."""
     terms = tuple(replace(block, term=term) for block, term in zip(target.layout.terms, problem.random.terms, strict=True))
-    return replace(arranged(problem, target.priors, replace(target.layout, terms=terms)), volume=target.volume)
+    return replace(arrange_density(problem, target.priors, replace(target.layout, terms=terms)), volume=target.volume)
 
 
-def _demand_rank(target: Density, design: Design, label: str) -> None:
+def _require_rank(target: Density, design: Design, label: str) -> None:
     loose = [i for i, prior in enumerate(target.alpha.priors) if prior.family == "flat"]
     if not loose:
         return
     X = design.X[:, loose]
     size = np.linalg.norm(X, axis=0)
     smallest = np.linalg.svd(X / np.where(size > 0, size, 1.0), compute_uv=False)[-1] if len(X) >= len(loose) else 0.0
-    if smallest < CONDITION or np.any(size == 0):
+    if smallest < COLLINEAR_CONDITION or np.any(size == 0):
         raise InferenceError(
             f"without {label} the coefficients are not determined, and under a flat prior nothing is predicted for it",
             label,
@@ -129,7 +129,7 @@ def _demand_rank(target: Density, design: Design, label: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class WithoutRows:
     """log p(y_out | y_in): by importance weights from the whole posterior, or exact, from a posterior given the rest.
 
     inside : log mean density over the whole posterior; k : Pareto shape of the weights; exact : it was refitted
@@ -141,7 +141,7 @@ class LeftOut:
     exact: bool
 
 
-def predictive(target: Density, less: Density, phi: Array, full: Array) -> Array:
+def predictive_densities(target: Density, less: Density, phi: Array, full: Array) -> Array:
     """log p(y_out | y_in, phi) of every phi; `full` is log p(y | phi)."""
     found = np.empty(len(phi))
     with one_thread(less.problem.criterion.width), np.errstate(invalid="ignore"):
@@ -151,7 +151,7 @@ def predictive(target: Density, less: Density, phi: Array, full: Array) -> Array
     return found
 
 
-def evidence(target: Density, begin: Array, draws: int, rng: np.random.Generator) -> tuple[float, bool]:
+def log_evidence_of(target: Density, begin: Array, draws: int, rng: np.random.Generator) -> tuple[float, bool]:
     """log of the integral of the density by importance weights, and whether they are trusted.
 
     The gap between that of the whole data and that of the rest is log p(y_out | y_in): unlike a mean of densities of y_out over draws given
@@ -175,16 +175,16 @@ def log_mean(values: Array, log_weights: Array) -> float:
     return top + float(np.log(np.exp(terms - top).sum())) if np.isfinite(top) else -np.inf
 
 
-THINNED = 1000
+LOO_DRAWS = 1000
 """Draws of the covariance parameters that weights are made from."""
 
-REFITTED = 2000
+REFIT_DRAWS = 2000
 """Weighted draws of a posterior given the rest."""
 
-FEW = 60
+EXACT_LEVELS = 60
 """The only grouping factor of a model with independent errors is refitted level by level when it has no more levels than this."""
 
-UNDETERMINED = 1e-9
+UNDETERMINED_LEVERAGE = 1e-9
 """A row with a leverage nearer to 1 than this fixes a coefficient by itself."""
 
 
@@ -203,7 +203,7 @@ def leave_one_out(post: Posterior, by: str = "observation", group: str | None = 
     """
     if by not in ("observation", "group"):
         raise SpecificationError(f"by is {by!r}", "loo", 'use by="observation" or by="group"')
-    chosen = np.unique(np.linspace(0, post.draws.size - 1, min(post.draws.size, THINNED)).astype(int))
+    chosen = np.unique(np.linspace(0, post.draws.size - 1, min(post.draws.size, LOO_DRAWS)).astype(int))
     phi = post.draws.phi[chosen]
     if by == "observation":
         values = conditional_densities(post, phi)
@@ -213,10 +213,10 @@ def leave_one_out(post: Posterior, by: str = "observation", group: str | None = 
         return _elpd(post, found, ("obs", list(range(post.design.nobs))), inside, len(phi))
     sets, labels, name = _levels(post, group)
     full = log_likelihoods(post.density, phi)
-    less = [without(post.density, out, f"{name} {label}") for out, label in zip(sets, labels, strict=True)]
-    values = np.stack([predictive(post.density, own, phi, full) for own in less], axis=1)
+    less = [density_without(post.density, out, f"{name} {label}") for out, label in zip(sets, labels, strict=True)]
+    values = np.stack([predictive_densities(post.density, own, phi, full) for own in less], axis=1)
     cheap = len(post.design.terms) == 1 and post.problem.structured is None
-    every = cheap and len(sets) <= FEW if exact is None else exact
+    every = cheap and len(sets) <= EXACT_LEVELS if exact is None else exact
     found = _by_weights(post, values, sets, [f"{name} {label}" for label in labels], every, seed)
     return _elpd(post, found, (name, labels), np.array([one.inside for one in found]), len(phi))
 
@@ -242,21 +242,21 @@ def _levels(post: Posterior, group: str | None) -> tuple[list[Codes], list[Any],
 # -- weights -------------------------------------------------------------------------------------------------------------------------------
 
 
-def _by_weights(post: Posterior, values: Array, sets: list[Codes], labels: list[str], every: bool, seed: int) -> list[LeftOut]:
+def _by_weights(post: Posterior, values: Array, sets: list[Codes], labels: list[str], every: bool, seed: int) -> list[WithoutRows]:
     """From log p(y_out | y_in, phi) (S, sets) of draws of the whole posterior; refitted where that cannot be trusted, or for every set."""
     limit, found = min(limit_of_k(len(values)), 0.7), []
     begin = post.draws.phi[int(np.argmax(post.draws.log_density))]
     streams = seed_sequence(seed).spawn(len(sets) + 1)
     even, whole = np.full(len(values), -np.log(len(values))), None
     for own, out, label, stream in zip(values.T, sets, labels, streams[1:], strict=True):
-        weights = smooth(-own)
-        one = LeftOut(log_mean(own, weights.log), log_mean(own, even), weights.k, False)
+        weights = smooth_weights(-own)
+        one = WithoutRows(log_mean(own, weights.log), log_mean(own, even), weights.k, False)
         if every or not weights.k <= limit:
             if whole is None:
-                whole = evidence(post.density, begin, 4 * REFITTED, np.random.default_rng(streams[0]))
-            rest = evidence(without(post.density, out, label), begin, REFITTED, np.random.default_rng(stream))
+                whole = log_evidence_of(post.density, begin, 4 * REFIT_DRAWS, np.random.default_rng(streams[0]))
+            rest = log_evidence_of(density_without(post.density, out, label), begin, REFIT_DRAWS, np.random.default_rng(stream))
             if whole[1] and rest[1]:
-                one = LeftOut(whole[0] - rest[0], one.inside, 0.0, True)
+                one = WithoutRows(whole[0] - rest[0], one.inside, 0.0, True)
         found.append(one)
     return found
 
@@ -267,7 +267,7 @@ def _log_means(values: Array) -> Array:
     return np.asarray(top + np.log(np.exp(values - top).mean(0)))
 
 
-def _elpd(post: Posterior, found: list[LeftOut], dim: tuple[str, list[Any]], inside: Array, draws: int) -> Any:
+def _elpd(post: Posterior, found: list[WithoutRows], dim: tuple[str, list[Any]], inside: Array, draws: int) -> Any:
     utils, xarray = optional("arviz_stats.utils"), optional("xarray")
     elpd, k = np.array([one.elpd for one in found]), np.array([one.k for one in found])
     limit = min(limit_of_k(draws), 0.7)
@@ -310,7 +310,7 @@ def _at_draw(post: Posterior, x: Array, s: float) -> Array:
     fixed = with_solution(state, found)
     point = CriterionPoint(x, np.nan, np.full(len(x), np.nan), None, s**2, fixed)
     precision, scores = _structured(post, fixed, s) if isinstance(fixed, BlockDiagonalState) else _independent(post, point)
-    if np.any(precision[1] < UNDETERMINED):
+    if np.any(precision[1] < UNDETERMINED_LEVERAGE):
         i = int(np.argmin(precision[1]))
         raise InferenceError(
             f"without row {i} the coefficients are not determined, and under a flat prior nothing is predicted for it",

@@ -17,7 +17,7 @@ from bayeslmm.bayes._doors import optional
 from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.bayes.loo import log_likelihoods
 from bayeslmm.bayes.posterior.tables import parameter_draws
-from bayeslmm.bayes.sampling.importance import Weights, smooth
+from bayeslmm.bayes.sampling.importance import Weights, smooth_weights
 from bayeslmm.errors import SamplingError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bayeslmm.specification.priors import Priors
 
 
-TRUSTED = 0.7
+TRUSTED_K = 0.7
 """Pareto k above which reweighting is refused."""
 
 
@@ -53,7 +53,7 @@ def sensitivity(post: Posterior, threshold: float = 0.05) -> pd.DataFrame:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reweighted:
+class ReweightedParameters:
     """Parameters under other priors.
 
     frame : `effect, group, term, estimate, std_error, shift`, the shift in sds of the posterior that was drawn
@@ -65,7 +65,7 @@ class Reweighted:
     ess: float
 
 
-def reweighted(post: Posterior, priors: Priors) -> Reweighted:
+def reweight(post: Posterior, priors: Priors) -> ReweightedParameters:
     """The posterior under other priors of the covariance parameters, by importance weights on the draws at hand.
 
     Raises SamplingError where the weights are not to be trusted: sample again then. Priors of alpha stay as they are.
@@ -73,13 +73,15 @@ def reweighted(post: Posterior, priors: Priors) -> Reweighted:
     other = density(post.problem, priors)
     if not np.allclose(other.kernel_points(post.draws.phi)[0], post.kernel_points[0]):
         raise SamplingError("the other priors bound a parameter that was free", "priors", "sample the model with these priors")
-    weights = smooth(other.log_prior(post.draws.phi) - post.density.log_prior(post.draws.phi))
-    if not weights.k <= TRUSTED:
+    weights = smooth_weights(other.log_prior(post.draws.phi) - post.density.log_prior(post.draws.phi))
+    if not weights.k <= TRUSTED_K:
         raise SamplingError(f"the weights of the other priors have k {weights.k:.2f}", "priors", "sample the model with these priors")
     rows: list[tuple[Any, ...]] = [("fixed", None, name, v) for name, v in zip(post.coef_names, post.draws.alpha.T, strict=True)]
     rows += [("ran_pars", group, name, v) for group, name, v in parameter_draws(post)]
     found = [(*row[:3], *_moments(row[3], weights)) for row in rows]
-    return Reweighted(pd.DataFrame(found, columns=["effect", "group", "term", "estimate", "std_error", "shift"]), weights.k, weights.ess)
+    return ReweightedParameters(
+        pd.DataFrame(found, columns=["effect", "group", "term", "estimate", "std_error", "shift"]), weights.k, weights.ess
+    )
 
 
 def _moments(values: Array, weights: Weights) -> tuple[float, float, float]:

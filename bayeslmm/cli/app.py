@@ -25,8 +25,8 @@ from bayeslmm.errors import BayesLMMError, BayesLMMWarning, ConvergenceError, Sa
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
-HELP = "Linear mixed models: REML, ML and the posterior of the same model."
-STEPS = """First steps:
+HELP_TEXT = "Linear mixed models: REML, ML and the posterior of the same model."
+FIRST_STEPS = """First steps:
 
 \b
   bayeslmm demo                            the trial example, into demo/:
@@ -43,7 +43,7 @@ In Python:
   print(fit.summary())
 
 Ends with 0; 1 when a check or a figure fails; 2 on input that cannot be used; 130 when interrupted."""
-SPEC = """A spec file is TOML; the least there is:
+SPEC_EXAMPLE = """A spec file is TOML; the least there is:
 
 \b
   [data]
@@ -54,12 +54,12 @@ SPEC = """A spec file is TOML; the least there is:
 [model] also takes residual, variance, weights and the other arguments of LMM, [priors] those of Priors. In Python,
 model.write("model.toml") writes such a file and blm.read_model("model.toml") reads it."""
 
-app = typer.Typer(help=HELP, epilog=STEPS, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
-shown = Console()
+app = typer.Typer(help=HELP_TEXT, epilog=FIRST_STEPS, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+shown_path = Console()
 aside = Console(stderr=True)
 
 
-class Method(StrEnum):
+class FitMethod(StrEnum):
     """How a model is estimated."""
 
     REML = "REML"
@@ -77,17 +77,17 @@ def demo(
         from bayeslmm.cli.demo import run_demo
 
         done = run_demo(data, out, step)
-    shown.print(Text(str(done.fit.summary())))
-    shown.print(frame_table("Fixed effects, 95% intervals", done.estimates[["term", "estimate", "conf_low", "conf_high", "p_value"]]))
+    shown_path.print(Text(str(done.fit.summary())))
+    shown_path.print(frame_table("Fixed effects, 95% intervals", done.estimates[["term", "estimate", "conf_low", "conf_high", "p_value"]]))
     for path in done.files:
-        shown.print(Text(f"wrote {path}"))
+        shown_path.print(Text(f"wrote {path}"))
     leave_by(done.fit)
 
 
-@app.command(epilog=SPEC, short_help="One model of a spec file.")
+@app.command(epilog=SPEC_EXAMPLE, short_help="One model of a spec file.")
 def fit(
     model: Annotated[Path, typer.Argument(help="A spec file, models/NAME.toml.")],
-    method: Annotated[Method, typer.Option(help="REML, ML or MAP.")] = Method.REML,
+    method: Annotated[FitMethod, typer.Option(help="REML, ML or MAP.")] = FitMethod.REML,
     sample: Annotated[bool, typer.Option("--sample", help="The posterior of the same model too.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of the posterior draws.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report as one HTML file.")] = None,
@@ -105,9 +105,9 @@ def fit(
             step("report")
             results[0].report(report, posterior=results[1] if sample else None, seed=seed)
     for result in results:
-        shown.print(Text(str(result.summary())))
+        shown_path.print(Text(str(result.summary())))
     if report is not None:
-        shown.print(Text(f"wrote {report}"))
+        shown_path.print(Text(f"wrote {report}"))
     leave_by(*results)
 
 
@@ -118,22 +118,24 @@ def verify(
 ) -> None:
     """Set every published figure beside ours."""
     with outcome():
-        from bayeslmm.cli.verify import Compared, compare_with_published, spec_files
+        from bayeslmm.cli.verify import ComparedSource, compare_with_published, spec_files
 
         files = spec_files(models)
-        compared: list[Compared] = []
+        compared: list[ComparedSource] = []
         with bar("verifying", len(files)) as advance:
             for path in files:
                 compared += compare_with_published(path)
                 advance(path.stem)
     if not (brief and all(one.agrees for one in compared)):
-        shown.print(figures_table(compared, brief=brief))
+        shown_path.print(figures_table(compared, brief=brief))
     count = sum(len(one.figures) for one in compared)
     wrong = len([figure for one in compared for figure in one.figures if not figure.agrees])
     broken = [one for one in compared if one.error is not None]
     for one in broken:
         aside.print(Text(f"{one.model}: {one.error}", style="red"))
-    shown.print(Text(f"{len(files)} models, {count} figures, {count - wrong} agree, {wrong} disagree, {len(broken)} could not be computed"))
+    shown_path.print(
+        Text(f"{len(files)} models, {count} figures, {count - wrong} agree, {wrong} disagree, {len(broken)} could not be computed")
+    )
     if wrong or broken:
         raise typer.Exit(FAILED)
 

@@ -16,7 +16,7 @@ from bayeslmm.datasets import simulate_trial
 from bayeslmm.errors import DataError, EmptyDataError
 from bayeslmm.model.fit import Fit
 from bayeslmm.reports.fit import fit_page
-from bayeslmm.reports.page import drawn, save_picture
+from bayeslmm.reports.page import draw_figure, save_picture
 
 FORMULA = "BCVA_CHG ~ VISITN + BCVA_BL + (1 | USUBJID)"
 NEEDED = ("BCVA_CHG", "VISITN", "BCVA_BL", "USUBJID")
@@ -63,7 +63,7 @@ def run_demo(data: Path | None, out: Path, step: Step = lambda _: None) -> Demo:
     estimates = fit.tidy("fixed", conf_int=True)
     predictions = fit.augment()
     step("figure")
-    lines = drawn(lambda ax: lines_over_visits(fit, ax), 8.0, 4.8)
+    lines = draw_figure(lambda ax: lines_over_visits(fit, ax), 8.0, 4.8)
     step("report")
     out.mkdir(parents=True, exist_ok=True)
     page = fit_page(fit, title="Change of visual acuity over visits")

@@ -20,7 +20,7 @@ from bayeslmm.specification.toml import read_references
 KeyPath = tuple[str, ...]
 
 ATTRIBUTES = ("criterion", "loglik", "aic", "aicc", "bic", "sigma", "nobs", "df_model")
-COLUMNS = {
+TABLE_COLUMNS = {
     "fixef": "estimate",
     "std_error": "std_error",
     "df": "df",
@@ -32,7 +32,7 @@ COLUMNS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class PublishedValue:
     """One number of a publication and ours.
 
     path : where it stands in the spec file: ("sd", "Subject", "Days")
@@ -83,7 +83,7 @@ def last_digit(text: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class FigureOptions:
     """What a set of figures belongs to: the options of the methods that give them."""
 
     df: str | None = None
@@ -103,12 +103,12 @@ class Source:
 
 
 @dataclass(slots=True)
-class Reader:
+class FitReader:
     """Reads figures off a fit; each table is asked for once."""
 
     fit: Any
     model: Any
-    source: Source
+    source: FigureOptions
     _tables: dict[str, Any] = field(default_factory=dict)
 
     def value(self, path: KeyPath) -> float:
@@ -127,7 +127,7 @@ class Reader:
         return self._tables[name]
 
 
-def _attribute(name: str) -> Callable[[Reader, KeyPath], Any]:
+def _attribute(name: str) -> Callable[[FitReader, KeyPath], Any]:
     # a closed list of names, spelled out: no attribute is looked up by a text that a file brings
     getters: dict[str, Callable[[Any], Any]] = {
         "criterion": lambda fit: fit.criterion,
@@ -142,8 +142,8 @@ def _attribute(name: str) -> Callable[[Reader, KeyPath], Any]:
     return lambda reader, _: getters[name](reader.fit)
 
 
-def _fixed(name: str, column: str) -> Callable[[Reader, KeyPath], Any]:
-    def read(reader: Reader, path: KeyPath) -> Any:
+def _fixed(name: str, column: str) -> Callable[[FitReader, KeyPath], Any]:
+    def read(reader: FitReader, path: KeyPath) -> Any:
         if name in ("fixef", "std_error") and reader.source.vcov is None and reader.source.df is None:
             # these two need no degrees of freedom
             coefficients = reader.fit.fixef.index
@@ -183,8 +183,8 @@ def _pair(text: str) -> tuple[str, str]:
     return first, second
 
 
-def _varcorr(column: str, *, of_pair: bool) -> Callable[[Reader, KeyPath], Any]:
-    def read(reader: Reader, path: KeyPath) -> Any:
+def _varcorr(column: str, *, of_pair: bool) -> Callable[[FitReader, KeyPath], Any]:
+    def read(reader: FitReader, path: KeyPath) -> Any:
         table = reader.fit.varcorr.fillna({"term1": "", "term2": ""})
         group, term = path
         if group == "Residual":
@@ -200,38 +200,38 @@ def _varcorr(column: str, *, of_pair: bool) -> Callable[[Reader, KeyPath], Any]:
     return read
 
 
-def _vcov(reader: Reader, path: KeyPath) -> Any:
+def _vcov(reader: FitReader, path: KeyPath) -> Any:
     first, second = _pair(path[0])
     return reader.fit.vcov.loc[first, second]
 
 
-def _theta(reader: Reader, path: KeyPath) -> Any:
+def _theta(reader: FitReader, path: KeyPath) -> Any:
     return reader.fit.theta[int(path[0])]
 
 
-def _groups(reader: Reader, path: KeyPath) -> Any:
+def _groups(reader: FitReader, path: KeyPath) -> Any:
     return reader.model.groups[path[0]]
 
 
-def _residual_cov(reader: Reader, path: KeyPath) -> Any:
+def _residual_cov(reader: FitReader, path: KeyPath) -> Any:
     *level, visits = path
     matrix = reader.fit.R[level[0]] if level else reader.fit.R
     first, second = _pair(visits)
     return matrix.set_axis(matrix.index.astype(str), axis=0).set_axis(matrix.columns.astype(str), axis=1).loc[first, second]
 
 
-def _residual_params(reader: Reader, path: KeyPath) -> Any:
+def _residual_params(reader: FitReader, path: KeyPath) -> Any:
     return reader.fit.residual_params[path[0]]
 
 
-def _anova(reader: Reader, path: KeyPath) -> Any:
+def _anova(reader: FitReader, path: KeyPath) -> Any:
     options = reader.source.inference()
     options.pop("vcov", None)
     table = reader.table("anova", lambda: reader.fit.anova(type=reader.source.anova_type, **options))
     return _row(table, term=path[0])[path[1]]
 
 
-def _means(reader: Reader) -> Any:
+def _means(reader: FitReader) -> Any:
     source = reader.source
     options = source.inference()
     return reader.table(
@@ -239,46 +239,46 @@ def _means(reader: Reader) -> Any:
     )
 
 
-def _emmeans(reader: Reader, path: KeyPath) -> Any:
+def _emmeans(reader: FitReader, path: KeyPath) -> Any:
     frame = _means(reader).frame
     factors = [*reader.source.emmeans, *(name for name in reader.source.by if name not in reader.source.emmeans)]
     labels = frame[factors].astype(str).agg(" ".join, axis=1)
     return frame.loc[labels == path[0]].iloc[0][path[1]]
 
 
-def _pairs(reader: Reader, path: KeyPath) -> Any:
+def _pairs(reader: FitReader, path: KeyPath) -> Any:
     frame = reader.table("pairs", lambda: _means(reader).pairs(adjust="none"))
     labels = frame[["contrast", *reader.source.by]].astype(str).agg(", ".join, axis=1)
     return frame.loc[labels == path[0]].iloc[0][path[1]]
 
 
-def _contrast(reader: Reader, path: KeyPath) -> Any:
+def _contrast(reader: FitReader, path: KeyPath) -> Any:
     table = reader.table("contrast " + path[0], lambda: reader.fit.contrast(path[0], **reader.source.inference()))
     return table.frame.iloc[0][path[1]]
 
 
-def _ranef(reader: Reader, path: KeyPath) -> Any:
+def _ranef(reader: FitReader, path: KeyPath) -> Any:
     frame = reader.fit.ranef()[path[0]]
     return frame.set_axis(frame.index.astype(str), axis=0).loc[path[1], path[2]]
 
 
-def _confint(reader: Reader, path: KeyPath) -> Any:
+def _confint(reader: FitReader, path: KeyPath) -> Any:
     source = reader.source
     table = reader.table("confint", lambda: reader.fit.confint(method=source.conf_method, level=source.conf_level))
     return _row(table, term=path[0])[path[1]]
 
 
-def _r2(reader: Reader, path: KeyPath) -> Any:
+def _r2(reader: FitReader, path: KeyPath) -> Any:
     return reader.table("r2", reader.fit.r2)[path[0]].iloc[0]
 
 
-def _icc(reader: Reader, path: KeyPath) -> Any:
+def _icc(reader: FitReader, path: KeyPath) -> Any:
     return reader.table("icc", reader.fit.icc)[path[0]].iloc[0]
 
 
-READERS: dict[str, Callable[[Reader, KeyPath], Any]] = {
+READERS: dict[str, Callable[[FitReader, KeyPath], Any]] = {
     **{name: _attribute(name) for name in ATTRIBUTES},
-    **{name: _fixed(name, column) for name, column in COLUMNS.items()},
+    **{name: _fixed(name, column) for name, column in TABLE_COLUMNS.items()},
     "groups": _groups,
     "vcov": _vcov,
     "sd": _varcorr("sd", of_pair=False),
@@ -300,13 +300,13 @@ READERS: dict[str, Callable[[Reader, KeyPath], Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparedSource:
     """The figures of one source in one spec file beside ours; or why there are none."""
 
     model: str
     source: str
     method: str
-    figures: tuple[Figure, ...]
+    figures: tuple[PublishedValue, ...]
     seconds: float
     error: BayesLMMError | None = None
 
@@ -326,7 +326,7 @@ def spec_files(path: Path) -> list[Path]:
     return found
 
 
-def compare_with_published(path: Path) -> Iterator[Compared]:
+def compare_with_published(path: Path) -> Iterator[ComparedSource]:
     """Fit a spec file once for each method its figures belong to, and set every figure beside ours."""
     references = read_references(path)
     if not references:
@@ -342,19 +342,19 @@ def compare_with_published(path: Path) -> Iterator[Compared]:
             error = None
         except BayesLMMError as failure:
             figures, error = (), failure
-        yield Compared(path.stem, reference.source, reference.method, figures, time.perf_counter() - start, error)
+        yield ComparedSource(path.stem, reference.source, reference.method, figures, time.perf_counter() - start, error)
 
 
-def figures_of(reference: Reference, fit: Any, model: Any) -> Iterator[Figure]:
+def figures_of(reference: Reference, fit: Any, model: Any) -> Iterator[PublishedValue]:
     """Each figure of a source beside ours."""
-    reader = Reader(fit, model, options_of(reference))
+    reader = FitReader(fit, model, options_of(reference))
     for path, published in reference.figures:
-        yield Figure(path, published, reader.value(path), reference.units)
+        yield PublishedValue(path, published, reader.value(path), reference.units)
 
 
-def options_of(reference: Reference) -> Source:
+def options_of(reference: Reference) -> FigureOptions:
     """What the figures of a source belong to."""
-    return Source(
+    return FigureOptions(
         df=reference.df,
         vcov=reference.vcov,
         information=reference.information,

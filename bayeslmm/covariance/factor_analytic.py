@@ -209,9 +209,9 @@ class FactorAnalytic(MatrixCovariance):
         count = self.size - self._own
         loadings = np.zeros((self.q, self.order))
         loadings[trapezoid(self.q, self.order)] = values[:count]
-        first, bend = loading_derivatives(loadings, self.order)
+        first, second_derivative = loading_derivatives(loadings, self.order)
         second = np.zeros((self.size, self.size, self.q, self.q))
-        second[:count, :count] = bend
+        second[:count, :count] = second_derivative
         units = self._own_units()
         sigma = loadings @ loadings.T + np.einsum("k,kij->ij", values[count:], units)
         return sigma, np.concatenate([first, units]), second

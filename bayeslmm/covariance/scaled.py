@@ -209,7 +209,7 @@ class Heterogeneous(Covariance):
         speed, rows = np.ones(self.size), np.arange(q)
         with np.errstate(divide="ignore", invalid="ignore"):
             speed[:q] = 0.5 / sd  # infinite where a variance is 0: there the family is not smooth in it
-            bend = -0.25 / sd**3
+            second_derivative = -0.25 / sd**3
             moved = hessian * speed[:, None, None, None] * speed[None, :, None, None]
-            moved[rows, rows] += bend[:, None, None] * gradient[:q]
+            moved[rows, rows] += second_derivative[:, None, None] * gradient[:q]
             return sigma, gradient * speed[:, None, None], moved

@@ -186,8 +186,8 @@ class IsotropicCorrelation(Spatial):
     def second_at(self, r: Array, distances: Array) -> Array:
         reach = align_to_distances(r[..., None], distances)
         u = distances / reach
-        _, slope, bend = self._curve(u)
-        return np.asarray((u * u * bend + 2.0 * u * slope) / reach**2)
+        _, slope, second_derivative = self._curve(u)
+        return np.asarray((u * u * second_derivative + 2.0 * u * slope) / reach**2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

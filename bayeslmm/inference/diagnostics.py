@@ -84,7 +84,7 @@ def icc(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame({"adjusted": [parts.random / (parts.random + parts.error)], "unadjusted": [parts.random / parts.total]})
 
 
-STEP = 1e-4
+CAIC_STEP = 1e-4
 """Step of the central differences in x: their error is of its square."""
 
 
@@ -103,11 +103,11 @@ def caic(fit: Fit) -> pd.DataFrame:
     sds = residual_sds(fit.problem, fit.point)
     loglik = -0.5 * float(np.sum((fit.residuals() / sds) ** 2) + 2.0 * np.log(sds).sum() + fit.nobs * np.log(2.0 * np.pi))
     known = float(leverage(fit).sum())
-    df = known + _through_parameters(fit)
+    df = known + _parameter_uncertainty(fit)
     return pd.DataFrame({"caic": [-2.0 * loglik + 2.0 * (df + 1.0)], "loglik": [loglik], "df": [df], "df_known": [known]})
 
 
-def _through_parameters(fit: Fit) -> float:
+def _parameter_uncertainty(fit: Fit) -> float:
     """sum_i (d y^_i / d theta)' (d theta / d y_i)."""
     size, x = fit.problem.size, fit.estimate.x
     if size == 0:
@@ -115,9 +115,9 @@ def _through_parameters(fit: Fit) -> float:
     moved, slopes, H = np.empty((size, fit.nobs)), np.empty((size, fit.nobs)), np.empty((size, size))
     for k in range(size):
         step = np.zeros(size)
-        step[k] = STEP
+        step[k] = CAIC_STEP
         up, down = _at(fit, x + step), _at(fit, x - step)
-        moved[k], slopes[k], H[k] = ((a - b) / (2.0 * STEP) for a, b in zip(up, down, strict=True))
+        moved[k], slopes[k], H[k] = ((a - b) / (2.0 * CAIC_STEP) for a, b in zip(up, down, strict=True))
     return -float(np.einsum("jn,jk,kn->", moved, pseudo_inverse(0.5 * (H + H.T)), slopes))
 
 
@@ -190,7 +190,7 @@ def simulated_residuals(fit: Fit, n: int = 250, seed: int | None = None) -> Simu
     return SimulatedResiduals(values, fit.fitted(level="population"), simulations, observed)
 
 
-BIG = 1e300
+LARGE_CRITERION = 1e300
 
 
 def allfit(fit: Fit, starts: int = 5, seed: int = 0) -> pd.DataFrame:
@@ -243,7 +243,7 @@ def allfit(fit: Fit, starts: int = 5, seed: int = 0) -> pd.DataFrame:
 
 def _value(fit: Fit, x: Array) -> float:
     value = float(fit.problem.criterion.values(x[None], fit.restricted)[0])
-    return value if np.isfinite(value) else BIG
+    return value if np.isfinite(value) else LARGE_CRITERION
 
 
 def _gradient(fit: Fit, x: Array) -> Array:

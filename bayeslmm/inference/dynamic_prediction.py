@@ -28,11 +28,11 @@ from bayeslmm.likelihood.prediction import conditional_modes, row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_rows
 from bayeslmm.model.fit import Fit
-from bayeslmm.results.predict import NewData, encode_new_rows, new_residual_index, prediction_frame, row_labels, t_quantile
+from bayeslmm.results.predict import NewData, encode_new_rows, new_residual_index, prediction_frame, row_labels, two_sided_quantile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Extended:
+class _ExtendedRows:
     """Rows to predict with codes among all levels, and the problem of the fit's rows and the observed new ones."""
 
     rows: NewData
@@ -57,19 +57,19 @@ def predict_dynamic(fit: Fit, newdata: Any, interval: str | None = None, conf_le
     """
     if interval is not None:
         require_one_of(interval, ("confidence", "prediction"), "interval")
-    _demand_possible(fit)
-    found = _extended(fit, newdata, offset)
+    _require_possible(fit)
+    found = _extend_rows(fit, newdata, offset)
     estimate, mean, outcome = _structured(found) if fit.problem.structured is not None else _independent(found)
-    unseen = _unseen(fit, found)
+    unseen = _new_subjects(fit, found)
     columns = {"estimate": estimate}
     if interval is not None:
         error = np.sqrt(np.maximum(mean if interval == "confidence" else outcome + unseen, 0.0))
-        half = t_quantile(conf_level) * error
+        half = two_sided_quantile(conf_level) * error
         columns |= {"std_error": error, "conf_low": estimate - half, "conf_high": estimate + half}
     return prediction_frame(columns, found.rows, 5)
 
 
-def _demand_possible(fit: Fit) -> None:
+def _require_possible(fit: Fit) -> None:
     residual = fit.design.residual
     if depends_on_fitted(fit.problem):
         raise PredictionError(
@@ -81,7 +81,7 @@ def _demand_possible(fit: Fit) -> None:
         raise PredictionError("new levels have no place in a relationship matrix", "relationship=", "fit again with a matrix that has them")
 
 
-def _independent(found: _Extended) -> tuple[Array, Array, Array]:
+def _independent(found: _ExtendedRows) -> tuple[Array, Array, Array]:
     rows, problem = found.rows, found.problem
     estimate = _mean(found)
     for Z, codes, modes in zip(rows.Zs, found.codes, conditional_modes(problem, found.point), strict=True):
@@ -90,20 +90,20 @@ def _independent(found: _Extended) -> tuple[Array, Array, Array]:
     return estimate, mean, mean + problem.sigma2(found.point.sigma2) / found.weights
 
 
-def _structured(found: _Extended) -> tuple[Array, Array, Array]:
+def _structured(found: _ExtendedRows) -> tuple[Array, Array, Array]:
     gained, outcome, mean = subject_rows(found.problem, found.point, found.rows.X, found.rows.Zs, found.codes, found.place)
     if found.problem.design.residual is None:
         mean = subject_rows(found.problem, found.point, found.rows.X, found.rows.Zs, found.codes, None)[1]
     return _mean(found) + gained, mean, outcome
 
 
-def _mean(found: _Extended) -> Array:
+def _mean(found: _ExtendedRows) -> Array:
     assert found.point.state is not None
     values = found.rows.X @ found.problem.alpha(found.point.state.solution.alpha[0])
     return values if found.rows.offset is None else values + found.rows.offset
 
 
-def _unseen(fit: Fit, found: _Extended) -> Array:
+def _new_subjects(fit: Fit, found: _ExtendedRows) -> Array:
     """z' D z of levels without any outcome."""
     total = np.zeros(len(found.rows.X))
     for Z, codes, D in zip(found.rows.Zs, found.codes, fit.covariances, strict=True):
@@ -114,7 +114,7 @@ def _unseen(fit: Fit, found: _Extended) -> Array:
 # -- the rows of the fit and those observed since ------------------------------------------------------------------------------------------
 
 
-def _extended(fit: Fit, newdata: Any, offset: Any) -> _Extended:
+def _extend_rows(fit: Fit, newdata: Any, offset: Any) -> _ExtendedRows:
     design = fit.design
     rows = encode_new_rows(fit, newdata, level="conditional" if design.terms else "population", new_levels="population", offset=offset)
     y = _outcomes(fit, newdata, len(rows.X))
@@ -129,10 +129,10 @@ def _extended(fit: Fit, newdata: Any, offset: Any) -> _Extended:
     without = rows.X @ fit.fixef_kept
     place, absent = new_residual_index(fit, newdata, without) if fit.problem.structured is not None else (None, np.zeros(len(y), bool))
     added = added[~absent[added]]
-    groups = [_grown(term.group, own, added) for term, own in zip(design.terms, labels, strict=True)]
-    residual = None if design.residual is None else _grown(design.residual.subject, subject, added)
+    groups = [_grow(term.group, own, added) for term, own in zip(design.terms, labels, strict=True)]
+    residual = None if design.residual is None else _grow(design.residual.subject, subject, added)
     weights = _weights(fit, newdata, len(y))
-    whole = _stacked(design, rows, y, weights, added, groups, residual, place)
+    whole = _stack(design, rows, y, weights, added, groups, residual, place)
     problem = build_problem(whole)
     x = problem.x(fit.estimate.theta)
     point = problem.criterion.at(x, fit.restricted, order=1)
@@ -140,7 +140,7 @@ def _extended(fit: Fit, newdata: Any, offset: Any) -> _Extended:
     codes = tuple(_codes(group, own) for group, own in zip(groups, labels, strict=True))
     if place is not None and residual is not None:
         place = replace(place, subject=_codes(residual, subject), log_scale=_relative(place.log_scale, fit.problem, problem))
-    return _Extended(replace(rows, missing=rows.missing | absent), codes, place, problem, point, weights)
+    return _ExtendedRows(replace(rows, missing=rows.missing | absent), codes, place, problem, point, weights)
 
 
 def _relative(log_scale: Array, before: Problem, after: Problem) -> Array:
@@ -163,7 +163,7 @@ def _subject_labels(fit: Fit, newdata: Any, n: int) -> NDArray[np.object_]:
     return found
 
 
-def _grown(factor: GroupingFactor, labels: NDArray[np.object_], added: Codes) -> GroupingFactor:
+def _grow(factor: GroupingFactor, labels: NDArray[np.object_], added: Codes) -> GroupingFactor:
     """The factor with the new levels of the rows added, and their codes behind its own."""
     known = {str(level): i for i, level in enumerate(factor.levels)}
     extra = []
@@ -191,7 +191,7 @@ def _weights(fit: Fit, newdata: Any, n: int) -> Array:
     return np.asarray(series_numbers(read_table(newdata, (name,)).series(name), name).values / fit.design.weight_scale)
 
 
-def _stacked(
+def _stack(
     design: Design,
     rows: NewData,
     y: Array,
@@ -216,7 +216,7 @@ def _stacked(
         residual = replace(
             residual,
             subject=subject,
-            visit=_joined(residual.visit, place.place, added),
+            visit=_join(residual.visit, place.place, added),
             coords=both(residual.coords, place.coords) if residual.visit is None else None,
             group=None if group is None else replace(group, codes=freeze_codes(np.concatenate([group.codes, place.group[added]]))),
         )
@@ -235,5 +235,5 @@ def _stacked(
     )
 
 
-def _joined(own: Codes | None, more: Codes | None, added: Codes) -> Codes | None:
+def _join(own: Codes | None, more: Codes | None, added: Codes) -> Codes | None:
     return None if own is None or more is None else freeze_codes(np.concatenate([own, more[added]]))

@@ -31,8 +31,8 @@ from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
 from bayeslmm.estimate.estimate import search
 from bayeslmm.inference import _doors as doors
-from bayeslmm.inference.intervals.batch_refit import off_boundary
-from bayeslmm.inference.intervals.parameters import parameter_names, parameter_table
+from bayeslmm.inference.intervals.batch_refit import lift_off_boundary
+from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
 from bayeslmm.inference.intervals.resampling import resampling_factor, without
 from bayeslmm.likelihood.case_deletion import DeletedProfile, DowndatedSums, delete_levels
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
@@ -73,7 +73,7 @@ def _block_leverage(part: StructuredBlockFactor, C: Array, p: int) -> Array:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Deletion:
+class CaseDeletion:
     """The fit without one level; NaN where the rest does not identify the model.
 
     x, and on the problem's standardized columns: sigma2, solved (p,) the coefficients, inverse (p, p) of X' V0^-1 X
@@ -101,16 +101,16 @@ class Deletion:
         """All of `confint`'s."""
         if not np.isfinite(self.sigma2):
             return np.full(len(parameter_names(self.problem)), np.nan)
-        return np.asarray(parameter_table(self.problem, self.x[None], np.array([self.sigma2]), self.solved[None])[0])
+        return np.asarray(parameter_values(self.problem, self.x[None], np.array([self.sigma2]), self.solved[None])[0])
 
 
-def demand_likelihood(fit: Fit, what: str) -> None:
+def require_likelihood(fit: Fit, what: str) -> None:
     """Refits here are by REML or ML: a posterior mode would lose its priors on the way."""
     if fit.method == "MAP":
         raise InferenceError(f"{what} refits by REML or ML, and this fit is a posterior mode", "fit('MAP')", "use fit('REML'), or sample()")
 
 
-def deletions(fit: Fit, factor: GroupingFactor | None, refit: bool) -> Iterator[Deletion]:
+def case_deletions(fit: Fit, factor: GroupingFactor | None, refit: bool) -> Iterator[CaseDeletion]:
     """One by one for the levels of a factor (for rows, without one).
 
     refit : estimate all parameters again; otherwise covariance parameters are held at those of the fit
@@ -120,12 +120,12 @@ def deletions(fit: Fit, factor: GroupingFactor | None, refit: bool) -> Iterator[
     if fit.problem.structured is not None:
         yield from _rebuilt(fit, codes, size, refit)
     elif refit:
-        start = off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
+        start = lift_off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
         sums = DowndatedSums.of(fit.problem)
         for rows in _rows_by_level(codes, size):
-            yield _searched(fit, sums.without(rows), start)
+            yield _search_each(fit, sums.without(rows), start)
     else:
-        yield from _held(fit, codes, size)
+        yield from _hold_parameters(fit, codes, size)
 
 
 def _rows_by_level(codes: Codes, size: int) -> Iterator[Codes]:
@@ -136,7 +136,7 @@ def _rows_by_level(codes: Codes, size: int) -> Iterator[Codes]:
         yield order[bounds[level] : bounds[level + 1]]
 
 
-def _searched(fit: Fit, problem: Problem | None, start: Array) -> Deletion:
+def _search_each(fit: Fit, problem: Problem | None, start: Array) -> CaseDeletion:
     if problem is None:
         return _nothing(fit)
     try:
@@ -148,22 +148,22 @@ def _searched(fit: Fit, problem: Problem | None, start: Array) -> Deletion:
     return _of_point(fit, problem, outcome.point)
 
 
-def _of_point(fit: Fit, problem: Problem, point: CriterionPoint) -> Deletion:
+def _of_point(fit: Fit, problem: Problem, point: CriterionPoint) -> CaseDeletion:
     if point.state is None or not np.isfinite(point.value):
         return _nothing(fit)
     solution = point.state.solution
-    return Deletion(problem, point.x, point.sigma2, solution.alpha[0], solution.information_inverse[0])
+    return CaseDeletion(problem, point.x, point.sigma2, solution.alpha[0], solution.information_inverse[0])
 
 
-def _nothing(fit: Fit) -> Deletion:
+def _nothing(fit: Fit) -> CaseDeletion:
     p = len(fit.fixef_kept)
-    return Deletion(fit.problem, fit.estimate.x, np.nan, np.full(p, np.nan), np.full((p, p), np.nan))
+    return CaseDeletion(fit.problem, fit.estimate.x, np.nan, np.full(p, np.nan), np.full((p, p), np.nan))
 
 
 # -- held covariance parameters ----------------------------------------------------------------------------------------------------------
 
 
-def _held(fit: Fit, codes: Codes, size: int) -> Iterator[Deletion]:
+def _hold_parameters(fit: Fit, codes: Codes, size: int) -> Iterator[CaseDeletion]:
     """From the inverse at the estimate; where that would be slow or lose digits, from the criterion of what is left."""
     problem, point, sums = fit.problem, fit.point, DowndatedSums.of(fit.problem)
     with one_thread():
@@ -176,21 +176,21 @@ def _held(fit: Fit, codes: Codes, size: int) -> Iterator[Deletion]:
             yield _nothing(fit) if left is None else _of_point(fit, left, left.criterion.at(fit.estimate.x, fit.restricted, order=0))
 
 
-def _of_profile(fit: Fit, found: DeletedProfile, n: int) -> Deletion:
+def _of_profile(fit: Fit, found: DeletedProfile, n: int) -> CaseDeletion:
     df = n - len(found.alpha) if fit.restricted else n
-    return Deletion(fit.problem, fit.estimate.x, found.r2 / df, found.alpha, found.inverse)
+    return CaseDeletion(fit.problem, fit.estimate.x, found.r2 / df, found.alpha, found.inverse)
 
 
 # -- structured errors -------------------------------------------------------------------------------------------------------------------
 
 
-def _rebuilt(fit: Fit, codes: Codes, size: int, refit: bool) -> Iterator[Deletion]:
+def _rebuilt(fit: Fit, codes: Codes, size: int, refit: bool) -> Iterator[CaseDeletion]:
     theta = fit.problem.theta(fit.estimate.x)
-    start = off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
+    start = lift_off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
     for level in range(size):
         problem = _laid_out(fit, codes == level)
         if problem is None or refit:
-            yield _searched(fit, problem, start)
+            yield _search_each(fit, problem, start)
         else:
             yield _of_point(fit, problem, problem.criterion.at(problem.x(theta), fit.restricted, order=0))
 
@@ -227,10 +227,10 @@ def influence(
     require_one_of(values, ("estimates", "dfbetas"), "values")
     if group is None:
         return _rows(fit)
-    demand_likelihood(fit, "influence of groups")
+    require_likelihood(fit, "influence of groups")
     factor = resampling_factor(fit.design, group)
     assert factor is not None
-    found = _gathered(fit, factor, refit, progress)
+    found = _gather(fit, factor, refit, progress)
     alpha = np.array([deletion.alpha for deletion in found])
     change = fit.fixef_kept - alpha
     errors = np.sqrt(np.array([np.diagonal(deletion.vcov) for deletion in found]))
@@ -244,13 +244,13 @@ def influence(
     return frame.assign(cooks_distance=distance)
 
 
-def _gathered(fit: Fit, factor: GroupingFactor, refit: bool, progress: bool | None) -> list[Deletion]:
+def _gather(fit: Fit, factor: GroupingFactor, refit: bool, progress: bool | None) -> list[CaseDeletion]:
     """Level by level, as far as one gets."""
-    found: list[Deletion] = []
-    source = deletions(fit, factor, refit)
+    found: list[CaseDeletion] = []
+    source = case_deletions(fit, factor, refit)
     with doors.progress_bar("influence", factor.size, progress) as advance:
         try:
-            for deletion in source if doors.bar_shown(progress) else _foretold(source, factor.size, refit):
+            for deletion in source if doors.bar_shown(progress) else _estimated_duration(source, factor.size, refit):
                 found.append(deletion)
                 advance(1)
         except KeyboardInterrupt:
@@ -261,7 +261,7 @@ def _gathered(fit: Fit, factor: GroupingFactor, refit: bool, progress: bool | No
     return found
 
 
-def _foretold(source: Iterator[Deletion], size: int, refit: bool) -> Iterator[Deletion]:
+def _estimated_duration(source: Iterator[CaseDeletion], size: int, refit: bool) -> Iterator[CaseDeletion]:
     """The same, with a warning once it is clear that all of them will take long."""
     begin, told = time.perf_counter(), False
     for done, deletion in enumerate(source, start=1):

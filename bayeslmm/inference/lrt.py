@@ -33,15 +33,15 @@ from bayeslmm.likelihood.criterion import Method, one_thread
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.results.simulate import simulate_frame
 
-DRAWS = 20_000
+CONE_DRAWS = 20_000
 """Draws for a cone of 3 x 3 matrices or larger."""
 
-HALVES = np.array([0.5, 0.5])
-TWO_BY_TWO = np.array([(1.0 - sqrt(0.5)) / 2.0, sqrt(0.125), sqrt(0.125), (1.0 - sqrt(0.5)) / 2.0])
+HALF_WEIGHTS = np.array([0.5, 0.5])
+CONE_WEIGHTS = np.array([(1.0 - sqrt(0.5)) / 2.0, sqrt(0.125), sqrt(0.125), (1.0 - sqrt(0.5)) / 2.0])
 
 
 @dataclass(frozen=True, slots=True)
-class Mixture:
+class ChiBarSquare:
     """blocks : sizes of the cones, one for each unstructured set of columns tested at 0; free : parameters tested inside their range."""
 
     blocks: tuple[int, ...]
@@ -53,7 +53,7 @@ class Mixture:
             return float("nan")
         if statistic <= 0.0:
             return 1.0
-        known = [HALVES if k == 1 else TWO_BY_TWO for k in self.blocks if k <= 2]
+        known = [HALF_WEIGHTS if k == 1 else CONE_WEIGHTS for k in self.blocks if k <= 2]
         weights: Array = reduce(np.convolve, known, np.ones(1))
         apart = sum((_cone_draws(k) for k in self.blocks if k > 2), start=np.zeros(1))
         tails = [w * np.mean(_tail(statistic - apart, j + self.free)) for j, w in enumerate(weights)]
@@ -68,13 +68,13 @@ def _tail(value: Array, df: int) -> Array:
 def _cone_draws(k: int) -> Array:
     """Squared length of a standard normal symmetric matrix projected on the positive semi-definite ones, (DRAWS,)."""
     rng = np.random.default_rng(k)
-    M = rng.standard_normal((DRAWS, k, k))
+    M = rng.standard_normal((CONE_DRAWS, k, k))
     # unit variance on the diagonal, one half off it: standard normal in the Frobenius norm
     values = np.linalg.eigvalsh((M + M.swapaxes(-1, -2)) / 2.0)
     return np.asarray(np.sum(np.maximum(values, 0.0) ** 2, axis=1))
 
 
-def mixture(null: Design, alternative: Design, added: int) -> Mixture | None:
+def chi_bar_square(null: Design, alternative: Design, added: int) -> ChiBarSquare | None:
     """What a likelihood ratio of two designs is compared with; None where no variance is tested at 0, or which ones cannot be told.
 
     added : parameters that the alternative has more
@@ -83,7 +83,7 @@ def mixture(null: Design, alternative: Design, added: int) -> Mixture | None:
     if not blocks:
         return None
     free = added - sum(k * (k + 1) // 2 for k in blocks)
-    return Mixture(tuple(blocks), free) if free >= 0 else None
+    return ChiBarSquare(tuple(blocks), free) if free >= 0 else None
 
 
 def added_columns(null: Design, alternative: Design) -> list[int]:
@@ -132,7 +132,7 @@ class Candidate:
         return self.criterion + float(np.log(self.design.nobs)) * self.npar
 
 
-def candidate(label: str, design: Design, found: Estimate) -> Candidate:
+def make_candidate(label: str, design: Design, found: Estimate) -> Candidate:
     """The likelihood of an estimate and what it counts."""
     return Candidate(label, design, len(found.alpha) + len(found.x) + 1, found.criterion)
 
@@ -156,17 +156,17 @@ def lrt(*fits: Fitted, boundary: bool = True) -> pd.DataFrame:
     for fit in fits:
         if not hasattr(fit, "estimate"):
             raise InferenceError(f"a {type(fit).__name__} is no fit", "lrt", "lrt(small, large), each made by LMM.fit")
-    demand_same_data(fits)
+    require_same_data(fits)
     method = common_method(fits)
     if any(fit.estimate.method != method for fit in fits):
         what = "models with different fixed effects, or fitted by different methods, are compared after refitting them by ML"
         warnings.warn(BayesLMMWarning(what, "lrt", "fit them by 'ML' yourself to be rid of this warning"), stacklevel=2)
-    return _table([_refitted(fit, method) for fit in fits], boundary)
+    return _table([_refit_by_ml(fit, method) for fit in fits], boundary)
 
 
-def _refitted(fit: Fitted, method: Method) -> Candidate:
+def _refit_by_ml(fit: Fitted, method: Method) -> Candidate:
     found = fit.estimate if fit.estimate.method == method else fit_reweighted(fit.problem, method)[1]
-    return candidate(fit.design.spec.formula.text, fit.design, found)
+    return make_candidate(fit.design.spec.formula.text, fit.design, found)
 
 
 def common_method(fits: Sequence[Fitted]) -> Method:
@@ -176,7 +176,7 @@ def common_method(fits: Sequence[Fitted]) -> Method:
     return "REML" if same and all(f.estimate.method == "REML" for f in fits) else "ML"
 
 
-def demand_same_data(fits: Sequence[Fitted]) -> None:
+def require_same_data(fits: Sequence[Fitted]) -> None:
     first = fits[0].design
     for fit in fits[1:]:
         own = fit.design
@@ -208,7 +208,7 @@ def p_value(null: Design, alternative: Design, statistic: float, df: int, bounda
     """From the mixture where a variance is tested at 0, else from chi-square."""
     if df <= 0:
         return float("nan")
-    mixed = mixture(null, alternative, df) if boundary else None
+    mixed = chi_bar_square(null, alternative, df) if boundary else None
     return mixed.p_value(statistic) if mixed is not None else float(stats.chi2.sf(statistic, df))
 
 
@@ -229,11 +229,11 @@ def ranova(fit: Fitted, boundary: bool = True) -> pd.DataFrame:
         raise InferenceError("a MAP fit maximises no likelihood", "ranova", "fit by 'REML' or 'ML'")
     if not fit.design.terms:
         raise InferenceError("the model has no random terms", "ranova", "compare models by lrt(small, large)")
-    full = candidate("<none>", fit.design, fit.estimate)
+    full = make_candidate("<none>", fit.design, fit.estimate)
     rows = [_ranova_row(full)]
     for label, design in reductions(fit.design):
         found = fit_reweighted(build_problem(design), method)[1]
-        one = candidate(label, design, found)
+        one = make_candidate(label, design, found)
         statistic, df = one.criterion - full.criterion, full.npar - one.npar
         rows.append(_ranova_row(one, statistic, float(df), p_value(design, fit.design, statistic, df, boundary)))
     return pd.DataFrame(rows)
@@ -251,14 +251,14 @@ def reductions(design: Design) -> list[tuple[str, Design]]:
         others = design.terms[:i], design.terms[i + 1 :]
         dropped = _droppable(term)
         if not dropped:
-            found.append((f"({shown(term)})", replace(design, terms=(*others[0], *others[1]))))
+            found.append((f"({term_label(term)})", replace(design, terms=(*others[0], *others[1]))))
         for gone in dropped:
-            kept = _without(design, i, gone)
-            found.append((f"{gone.name} in ({shown(term)})", replace(design, terms=(*others[0], *kept, *others[1]))))
+            kept = _drop_term(design, i, gone)
+            found.append((f"{gone.name} in ({term_label(term)})", replace(design, terms=(*others[0], *kept, *others[1]))))
     return found
 
 
-def shown(term: RandomTerm) -> str:
+def term_label(term: RandomTerm) -> str:
     """The term as people write it: `Days | Subject`, its intercept left out where something else is there."""
     text = term.spec.text
     return text.removeprefix("1 + ") if text.startswith("1 + ") else text
@@ -272,7 +272,7 @@ def _droppable(term: RandomTerm) -> list[Term]:
     return [t for t in own if not any(set(t.atoms) < set(o.atoms) for o in own)]
 
 
-def _without(design: Design, position: int, gone: Term) -> tuple[RandomTerm, ...]:
+def _drop_term(design: Design, position: int, gone: Term) -> tuple[RandomTerm, ...]:
     """The term without the columns of one variable; nothing if none are left."""
     term = design.terms[position]
     names = design.encoding.random_coders[position].block.terms
@@ -283,10 +283,10 @@ def _without(design: Design, position: int, gone: Term) -> tuple[RandomTerm, ...
     return (replace(term, Z=np.ascontiguousarray(term.Z[:, stay]), columns=columns, covariance=make(term.covariance.name, len(stay))),)
 
 
-CHUNK = 2_000_000
+NORMALS_AT_ONCE = 2_000_000
 """Squared normals held at once."""
 
-LARGEST = 6000
+MAX_EXACT_LEVELS = 6000
 """Levels beyond which the eigenvalues of the exact test are not computed."""
 
 
@@ -317,7 +317,7 @@ def bootstrap_lrt(small: Fitted, large: Fitted, n: int = 1000, seed: int | None 
     """
     if n < 1:
         raise SpecificationError(f"n is {n!r}", "n=", "the number of simulations, 1 or more")
-    demand_same_data([small, large])
+    require_same_data([small, large])
     method = common_method([small, large])
     found = [fit_reweighted(f.problem, method)[1] for f in (small, large)]
     observed = found[0].criterion - found[1].criterion
@@ -351,7 +351,7 @@ def exact_rlrt(fit: Fitted, n: int = 10_000, seed: int | None = None) -> Simulat
     >>> exact_rlrt(fit.update(". ~ . - (Days | Subject) + (1 | Subject)"), n=1000, seed=1).p_value
     0.0
     """
-    _demand_one_variance(fit)
+    _require_one_variance(fit)
     reml = fit.estimate.method != "ML"
     method: Method = "REML" if reml else "ML"
     null = fit_reweighted(build_problem(replace(fit.design, terms=())), method)[1]
@@ -365,7 +365,7 @@ def exact_rlrt(fit: Fitted, n: int = 10_000, seed: int | None = None) -> Simulat
     logs = np.log1p(ratios[:, None] * terms).sum(1)
     shrunk = 1.0 / (1.0 + ratios[:, None] * mu)
     draws = []
-    step = max(1, CHUNK // max(1, len(mu)))
+    step = max(1, NORMALS_AT_ONCE // max(1, len(mu)))
     with one_thread():
         for begin in range(0, n, step):
             w = rng.chisquare(1.0, size=(min(step, n - begin), len(mu)))
@@ -378,7 +378,7 @@ def exact_rlrt(fit: Fitted, n: int = 10_000, seed: int | None = None) -> Simulat
     return SimulatedTest(observed, p, values)
 
 
-def _demand_one_variance(fit: Fitted) -> None:
+def _require_one_variance(fit: Fitted) -> None:
     design = fit.design
     one = len(design.terms) == 1 and design.terms[0].Z.shape[1] == 1 and design.residual is None and not design.variance
     if not one or fit.estimate.method == "MAP":
@@ -387,7 +387,7 @@ def _demand_one_variance(fit: Fitted) -> None:
             fit.design.spec.formula.text,
             "use bootstrap_lrt(small, large), or ranova() with its mixture of chi-squares",
         )
-    if len(design.terms[0].group.levels) > LARGEST:
+    if len(design.terms[0].group.levels) > MAX_EXACT_LEVELS:
         raise InferenceError(
             f"the exact test needs the eigenvalues of a matrix over {len(design.terms[0].group.levels):,} levels",
             design.terms[0].group.name,

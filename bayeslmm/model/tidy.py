@@ -11,7 +11,7 @@ from scipy.special import ndtr
 
 from bayeslmm._validation import require_one_of
 from bayeslmm.model._fit_doors import coefficient_table, infer
-from bayeslmm.results.predict import t_quantile
+from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.results.random_effects import mode_frames, sd_frames, varcorr_rows
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def tidy_table(
 def _fixed(table: pd.DataFrame, conf_level: float | None) -> pd.DataFrame:
     out = table.assign(effect="fixed", group=None, level=None)
     if conf_level is not None:
-        half = t_quantile(conf_level, table["df"].to_numpy(float)) * table["std_error"].to_numpy(float)
+        half = two_sided_quantile(conf_level, table["df"].to_numpy(float)) * table["std_error"].to_numpy(float)
         out = out.assign(conf_low=table["estimate"] - half, conf_high=table["estimate"] + half)
     return out
 
@@ -119,6 +119,6 @@ def _values(fit: Estimates, conf_level: float | None) -> pd.DataFrame:
     out = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["group", "level", "term", "estimate", "std_error"])
     out = out.assign(effect="ran_vals")
     if conf_level is not None:
-        half = t_quantile(conf_level) * out["std_error"].to_numpy(float)
+        half = two_sided_quantile(conf_level) * out["std_error"].to_numpy(float)
         out = out.assign(conf_low=out["estimate"] - half, conf_high=out["estimate"] + half)
     return out

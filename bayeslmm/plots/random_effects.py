@@ -29,7 +29,7 @@ from bayeslmm.plots.style import (
     plain_axes,
     printable_name,
 )
-from bayeslmm.results.predict import t_quantile
+from bayeslmm.results.predict import two_sided_quantile
 
 
 def ranef_axes(fit: Fit, group: str | None = None, level: float = 0.95, sort: bool = True, ax: Any = None) -> list[Axes]:
@@ -40,7 +40,7 @@ def ranef_axes(fit: Fit, group: str | None = None, level: float = 0.95, sort: bo
     found = fit.ranef(se=True)
     name = _known(found, group)
     modes, sds = found[name]
-    half = float(t_quantile(level)) * sds
+    half = float(two_sided_quantile(level)) * sds
     return _panels(name, modes, modes - half, modes + half, sort, ax)
 
 

@@ -18,19 +18,19 @@ import pandas as pd
 from bayeslmm import bayes
 from bayeslmm.errors import BayesLMMError, SpecificationError
 from bayeslmm.formula.parse import variance_text
-from bayeslmm.reports.page import Page, Section, drawn
+from bayeslmm.reports.page import Page, Section, draw_figure
 
 if TYPE_CHECKING:
     from bayeslmm.model.fit import Fit
 
 
-PACKAGES = ("bayeslmm", "numpy", "scipy", "pandas", "formulaic")
-SAMPLING = ("pymc", "arviz", "nutpie")
+LISTED_PACKAGES = ("bayeslmm", "numpy", "scipy", "pandas", "formulaic")
+SAMPLING_PACKAGES = ("pymc", "arviz", "nutpie")
 
 
 def provenance_section(section: Section, fit: Fit, posterior: Any, seed: int | None) -> None:
     """What a second person needs to see the same numbers."""
-    section.code(call(fit))
+    section.code(call_text(fit))
     steps = len(fit.path)
     facts = [
         ("Criterion", f"{fit.criterion!r}"),
@@ -45,7 +45,7 @@ def provenance_section(section: Section, fit: Fit, posterior: Any, seed: int | N
     section.facts([*facts, *versions(sampling=posterior is not None)])
 
 
-def call(fit: Fit) -> str:
+def call_text(fit: Fit) -> str:
     """The call that makes the fit, but for its data and for arrays."""
     spec = fit.design.spec
     said: dict[str, Any] = {
@@ -73,7 +73,7 @@ def fingerprint(fit: Fit) -> str:
 
 def versions(*, sampling: bool = False) -> list[tuple[str, str]]:
     """Date, Python and packages."""
-    names = PACKAGES + (SAMPLING if sampling else ())
+    names = LISTED_PACKAGES + (SAMPLING_PACKAGES if sampling else ())
     told = ", ".join(f"{name} {found}" for name in names if (found := _version(name)))
     return [
         ("Date", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
@@ -96,12 +96,12 @@ def posterior_section(section: Section, fit: Fit, posterior: Any) -> None:
     section.facts(
         [("Sampler", str(posterior.method)), ("Draws", f"{posterior.draws.alpha.shape[0]:,}"), ("Seconds", f"{posterior.elapsed:.1f}")]
     )
-    comparison(section, bayes.compare(fit, posterior))
+    comparison_section(section, bayes.compare(fit, posterior))
     section.heading("Checks of the draws")
     section.checks(posterior.checks.values())
 
 
-def comparison(section: Section, compared: Any) -> None:
+def comparison_section(section: Section, compared: Any) -> None:
     """Table and forest of a comparison."""
     frame: pd.DataFrame = compared.frame
     table = frame.drop(columns=["effect", *(name for name in ("gap", "pull") if frame[name].isna().all())])
@@ -114,7 +114,7 @@ def comparison(section: Section, compared: Any) -> None:
     parameters = len(frame.drop_duplicates(["effect", "group", "term"]))
     height = 1.2 + 0.45 * parameters * max(1.0, frame["source"].nunique() / 3)
     section.figure(
-        drawn(lambda ax: compared.plot(ax), 7.5, min(height, 40.0)), "Each parameter on its own scale, around the posterior mean."
+        draw_figure(lambda ax: compared.plot(ax), 7.5, min(height, 40.0)), "Each parameter on its own scale, around the posterior mean."
     )
 
 
@@ -126,7 +126,7 @@ def comparison_report(compared: Any, path: str | Path | None = None, *, title: s
     """
     sources = list(dict.fromkeys(compared.frame["source"]))
     page = Page(title or "Comparison of " + ", ".join(sources), f"One model, {len(sources)} ways; intervals of {compared.conf_level:.0%}.")
-    comparison(page.section("Parameter by parameter"), compared)
+    comparison_section(page.section("Parameter by parameter"), compared)
     page.section("Where this comes from").facts(versions())
     if path is not None:
         page.save(path)

@@ -19,7 +19,7 @@ from bayeslmm._arrays import Array
 from bayeslmm.model.summary import DF_NAMES, TITLES
 from bayeslmm.plots.intervals import emmeans_axes, forest
 from bayeslmm.reports.comparison import posterior_section, provenance_section
-from bayeslmm.reports.page import Page, Section, drawn, number, panelled
+from bayeslmm.reports.page import Page, Section, draw_figure, draw_panels, five_digits
 from bayeslmm.results.render import format_signed
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from bayeslmm.model.fit import Fit
 
 
-LEVELS = 8
+LISTED_LEVELS = 8
 """Levels of a factor that are listed."""
 
-COLUMNS = 30
+DESCRIBED_COLUMNS = 30
 """Columns that are described."""
 
 
@@ -48,18 +48,18 @@ def data_section(section: Section, fit: Fit) -> None:
         section.text(
             "A row can lack several columns. Leaving rows out is right where what is missing does not depend on the value itself.", "note"
         )
-    section.attempt("Columns", lambda: columns(section, fit))
-    section.attempt("Groups", lambda: groups(section, fit))
+    section.attempt("Columns", lambda: describe_columns(section, fit))
+    section.attempt("Groups", lambda: group_counts(section, fit))
 
 
-def columns(section: Section, fit: Fit) -> None:
+def describe_columns(section: Section, fit: Fit) -> None:
     """One line for each column that the model reads."""
     frame = fit.design.frame
-    rows = [described_column(str(name), frame[name]) for name in frame.columns[:COLUMNS]]
+    rows = [describe_column(str(name), frame[name]) for name in frame.columns[:DESCRIBED_COLUMNS]]
     section.table(pd.DataFrame(rows, columns=["column", "kind", "what it holds"]), "Columns over the rows used")
 
 
-def described_column(name: str, values: pd.Series) -> tuple[str, str, str]:
+def describe_column(name: str, values: pd.Series) -> tuple[str, str, str]:
     """Name, kind, range or levels."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         numbers = values.to_numpy(dtype=float, na_value=np.nan)
@@ -67,12 +67,12 @@ def described_column(name: str, values: pd.Series) -> tuple[str, str, str]:
         return name, "numbers", told
     counts = values.value_counts(sort=False)
     counts = counts[counts > 0]
-    if len(counts) > LEVELS:
+    if len(counts) > LISTED_LEVELS:
         return name, "labels", f"{len(counts):,} levels"
     return name, "labels", ", ".join(f"{level} ({count:,})" for level, count in counts.items())
 
 
-def groups(section: Section, fit: Fit) -> None:
+def group_counts(section: Section, fit: Fit) -> None:
     """Levels of the grouping factors, and how many rows they have."""
     residual = fit.design.residual
     factors = {term.group.name: term.group for term in fit.design.terms}
@@ -93,10 +93,10 @@ def groups(section: Section, fit: Fit) -> None:
         seen = np.bincount(residual.visit, minlength=len(residual.visit_levels))
         names = [str(level) for level in residual.visit_levels]
         caption = f"Rows at each visit, of {residual.subject.size:,} levels of {residual.subject.name}."
-        section.figure(drawn(lambda ax: attendance(ax, names, seen, residual.subject.size), 7.0, 2.6), caption)
+        section.figure(draw_figure(lambda ax: attendance_axes(ax, names, seen, residual.subject.size), 7.0, 2.6), caption)
 
 
-def attendance(ax: Axes, names: list[str], seen: np.ndarray, subjects: int) -> None:
+def attendance_axes(ax: Axes, names: list[str], seen: np.ndarray, subjects: int) -> None:
     """How many subjects have a row at each visit."""
     ax.bar(np.arange(len(names)), seen, color="#0072B2", width=0.7)
     ax.axhline(subjects, color="#222222", linewidth=1)
@@ -107,20 +107,20 @@ def attendance(ax: Axes, names: list[str], seen: np.ndarray, subjects: int) -> N
     ax.spines[["top", "right"]].set_visible(False)
 
 
-FACTORS = 4
+SHOWN_FACTORS = 4
 """Factors, and pairs of factors, that are shown."""
 
-MOST_LEVELS = 30
+MEANS_LEVELS = 30
 """Levels of a factor up to which its means are shown."""
 
-PAIRED = 6
+PAIRED_LEVELS = 6
 """Levels up to which all pairs are shown."""
 
 
 def means_section(section: Section, fit: Fit, df: str) -> None:
     """Means, figure and pairs of every factor; of a factor within another where they interact."""
     levels = {name: len(found) for name, found in fit.design.encoding.levels.items()}
-    shown = [name for name, size in levels.items() if size <= MOST_LEVELS][:FACTORS]
+    shown = [name for name, size in levels.items() if size <= MEANS_LEVELS][:SHOWN_FACTORS]
     section.text(
         "What the model expects at each level, other factors weighted equally and covariates at their means. "
         "Pairs are adjusted by Tukey's method.",
@@ -128,7 +128,7 @@ def means_section(section: Section, fit: Fit, df: str) -> None:
     )
     for name in shown:
         section.attempt(f"Marginal means of {name}", _one(section, fit, name, levels[name], df))
-    for name, other in [pair for pair in combinations(shown, 2) if _interact(fit, *pair)][:FACTORS]:
+    for name, other in [pair for pair in combinations(shown, 2) if _interact(fit, *pair)][:SHOWN_FACTORS]:
         outer, inner = (name, other) if levels[name] >= levels[other] else (other, name)
         section.attempt(f"Marginal means of {inner} by {outer}", _within(section, fit, inner, outer, df))
     left = [name for name in levels if name not in shown]
@@ -149,7 +149,7 @@ def _one(section: Section, fit: Fit, name: str, size: int, df: str) -> Callable[
         section.heading(name)
         section.table(means.frame.drop(columns=["statistic", "p_value"], errors="ignore"))
         _picture(section, means, 1, size, f"Marginal means of {name} with 95% intervals.")
-        if 2 <= size <= PAIRED:
+        if 2 <= size <= PAIRED_LEVELS:
             section.table(means.pairs(), "Differences")
 
     return show
@@ -163,7 +163,7 @@ def _within(section: Section, fit: Fit, inner: str, outer: str, df: str) -> Call
         pairs = means.pairs()
         if sizes[outer] <= 12:
             _picture(section, means, sizes[outer], sizes[inner], f"Marginal means of {inner} at each level of {outer}.")
-        section.table(pairs if sizes[inner] <= PAIRED else means.frame.drop(columns=["statistic", "p_value"], errors="ignore"))
+        section.table(pairs if sizes[inner] <= PAIRED_LEVELS else means.frame.drop(columns=["statistic", "p_value"], errors="ignore"))
 
     return show
 
@@ -171,7 +171,7 @@ def _within(section: Section, fit: Fit, inner: str, outer: str, df: str) -> Call
 def _picture(section: Section, means: EMMeans, panels: int, levels: int, caption: str) -> None:
     height = 1.1 + 0.3 * levels if panels > 1 else 0.9 + 0.3 * levels
     section.figure(
-        panelled(lambda axes: _drawn(means, axes), panels, width=5.2 if panels == 1 else 3.4, height=height, alike=True), caption
+        draw_panels(lambda axes: _drawn(means, axes), panels, width=5.2 if panels == 1 else 3.4, height=height, alike=True), caption
     )
 
 
@@ -179,13 +179,13 @@ def _drawn(means: EMMeans, axes: object) -> None:
     emmeans_axes(means, ax=axes)
 
 
-MATRIX = 12
+MATRIX_VISITS = 12
 """Visits up to which a covariance matrix of the errors is shown."""
 
-PANELS = 6
+CATERPILLAR_PANELS = 6
 """Columns of random effects that get a caterpillar."""
 
-FORESTED = 40
+FOREST_COEFFICIENTS = 40
 """Fixed effects up to which their forest is drawn."""
 
 
@@ -246,7 +246,7 @@ def tiles(fit: Fit) -> list[tuple[str, str]]:
     found = [("rows", f"{fit.nobs:,}")]
     found += [(f"levels of {name}", f"{size:,}") for name, size in list(fit.design.groups.items())[:3]]
     found += [("-2 log REML" if fit.restricted else "-2 log likelihood", f"{fit.criterion:,.1f}"), ("AIC", f"{fit.aic:,.1f}")]
-    return [*found, ("residual sd", number(fit.sigma))] if np.isfinite(fit.sigma) else found
+    return [*found, ("residual sd", five_digits(fit.sigma))] if np.isfinite(fit.sigma) else found
 
 
 def model_section(section: Section, fit: Fit) -> None:
@@ -281,10 +281,10 @@ def fixed_section(section: Section, fit: Fit, df: str) -> None:
         section.table(table)
         section.text(f"Intervals of 95%; {DF_NAMES.get(df, df)}.", "note")
         own = table[(table["term"] != "Intercept") & np.isfinite(table["estimate"])].set_index("term")
-        if 0 < len(own) <= FORESTED:
+        if 0 < len(own) <= FOREST_COEFFICIENTS:
             height = 0.9 + 0.3 * len(own)
             section.figure(
-                drawn(lambda ax: forest(ax, own, "estimate with 95% interval"), 7.0, height),
+                draw_figure(lambda ax: forest(ax, own, "estimate with 95% interval"), 7.0, height),
                 "Fixed effects with 95% intervals; the line is 0.",
             )
 
@@ -325,10 +325,10 @@ def errors_tables(section: Section, fit: Fit) -> None:
     R, params = fit.R, fit.residual_params
     matrices = R if isinstance(R, dict) else {} if R is None else {"": R}
     free = sum(len(frame) * (len(frame) + 1) // 2 for frame in matrices.values())
-    if len(params) and (len(params) != free or any(len(frame) > MATRIX for frame in matrices.values())):
+    if len(params) and (len(params) != free or any(len(frame) > MATRIX_VISITS for frame in matrices.values())):
         section.table(params.rename_axis("name").reset_index(), "Parameters of the errors")
     for level, frame in matrices.items():
-        if len(frame) > MATRIX:
+        if len(frame) > MATRIX_VISITS:
             section.text(f"The covariance of the errors is {len(frame)} x {len(frame)}: see fit.R.", "note")
             continue
         sds = np.sqrt(np.diagonal(frame))
@@ -362,10 +362,10 @@ def row_figures(section: Section, fit: Fit) -> None:
     plot = fit.plot
     about_spread = "Residuals against fitted values: no trend, and a spread that does not change, is what the model assumes."
     about_tails = "Residuals against normal quantiles: points outside the band are larger, or smaller, than normal errors would be."
-    section.pair((drawn(lambda ax: plot.residuals(ax=ax)), about_spread), (drawn(lambda ax: plot.qq(ax=ax)), about_tails))
-    alone = (drawn(lambda ax: plot.fitted(level="population", ax=ax)), "Observed against what the fixed effects alone say.")
+    section.pair((draw_figure(lambda ax: plot.residuals(ax=ax)), about_spread), (draw_figure(lambda ax: plot.qq(ax=ax)), about_tails))
+    alone = (draw_figure(lambda ax: plot.fitted(level="population", ax=ax)), "Observed against what the fixed effects alone say.")
     if fit.design.terms:
-        both = (drawn(lambda ax: plot.fitted(ax=ax)), "Observed against fitted values, which include the random effects.")
+        both = (draw_figure(lambda ax: plot.fitted(ax=ax)), "Observed against fitted values, which include the random effects.")
         section.pair(both, alone)
     else:
         section.pair(alone)
@@ -374,12 +374,12 @@ def row_figures(section: Section, fit: Fit) -> None:
 def _caterpillar(section: Section, fit: Fit, group: str) -> Callable[[], None]:
     def draw() -> None:
         columns = sum(len(term.columns) for term in fit.design.terms if term.group.name == group)
-        if columns > PANELS:
+        if columns > CATERPILLAR_PANELS:
             section.text(f"{group} has {columns} random effects per level: see fit.plot.ranef({group!r}).", "note")
             return
         size = fit.design.groups[group]
         height = float(np.clip(0.17 * size + 1.0, 2.4, 8.0)) if size <= 60 else 4.2
         caption = f"Random effects of {group} with 95% intervals, in order of size; away from 0 in colour."
-        section.figure(panelled(lambda axes: fit.plot.ranef(group, ax=axes), columns, height=height), caption)
+        section.figure(draw_panels(lambda axes: fit.plot.ranef(group, ax=axes), columns, height=height), caption)
 
     return draw

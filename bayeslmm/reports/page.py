@@ -30,7 +30,7 @@ from bayeslmm._io import as_path, write_atomically
 from bayeslmm.errors import BayesLMMError, Check
 from bayeslmm.results.render import align_digits, check_value_text, escape_control, format_p, format_signed
 
-HEADINGS = {
+REPORT_HEADINGS = {
     "std_error": "std. error",
     "p_value": "p",
     "conf_low": "lower",
@@ -47,15 +47,15 @@ HEADINGS = {
 BESIDE_ERROR = ("estimate", "std_error", "conf_low", "conf_high")
 """Columns whose decimals go by the standard error of their row."""
 
-WIDE = frozenset({"remedy", "value"})
+WIDE_COLUMNS = frozenset({"remedy", "value"})
 
 
-def safe(value: Any) -> str:
+def escape_html(value: Any) -> str:
     """Text for HTML: escaped, control characters shown as escapes."""
     return escape(escape_control(str(value)))
 
 
-def cells(frame: pd.DataFrame) -> list[list[str]]:
+def cell_texts(frame: pd.DataFrame) -> list[list[str]]:
     """The rows of a table as text."""
     columns = [_column(frame, str(name)) for name in frame.columns]
     return [list(row) for row in zip(*columns, strict=True)]
@@ -76,7 +76,7 @@ def _column(frame: pd.DataFrame, name: str) -> list[str]:
         return ["" if np.isnan(value) else format_signed(value) for value in values]
     numbers = values.to_numpy(float)
     if name in BESIDE_ERROR and "std_error" in frame:
-        return [_beside(value, error) for value, error in zip(numbers, _errors(frame), strict=True)]
+        return [_by_error(value, error) for value, error in zip(numbers, _errors(frame), strict=True)]
     shown = iter(align_digits(numbers[np.isfinite(numbers)]))
     return [next(shown) if np.isfinite(value) else "" for value in numbers]
 
@@ -89,7 +89,7 @@ def _errors(frame: pd.DataFrame) -> Array:
     return np.asarray(errors.to_numpy(float))
 
 
-def _beside(value: float, error: float) -> str:
+def _by_error(value: float, error: float) -> str:
     """A number with the decimals that show three digits of its standard error."""
     if np.isnan(value):
         return ""
@@ -102,20 +102,20 @@ def _exact(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000 else str(value)
 
 
-def number(value: float) -> str:
+def five_digits(value: float) -> str:
     """One number to five digits."""
     return "–" if not np.isfinite(value) else align_digits([value])[0]
 
 
 def heading(name: str) -> str:
     """A column's heading."""
-    return HEADINGS.get(name, name)
+    return REPORT_HEADINGS.get(name, name)
 
 
 FONT: Any = {"font.size": 9.5, "axes.edgecolor": "#5b6570", "svg.fonttype": "path", "svg.hashsalt": "bayeslmm"}
 
 
-def drawn(draw: Callable[[Axes], Any], width: float = 5.6, height: float = 3.9) -> Figure:
+def draw_figure(draw: Callable[[Axes], Any], width: float = 5.6, height: float = 3.9) -> Figure:
     """A figure of one panel; `draw` is given its axes. Sizes are in inches."""
     with matplotlib.rc_context(FONT):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -123,7 +123,7 @@ def drawn(draw: Callable[[Axes], Any], width: float = 5.6, height: float = 3.9) 
     return figure
 
 
-def panelled(draw: Callable[[list[Axes]], Any], count: int, width: float = 3.6, height: float = 3.6, *, alike: bool = False) -> Figure:
+def draw_panels(draw: Callable[[list[Axes]], Any], count: int, width: float = 3.6, height: float = 3.6, *, alike: bool = False) -> Figure:
     """A figure of several panels; `draw` is given their axes. alike : on one common scale."""
     columns = min(3, count)
     rows = -(-count // columns)
@@ -136,7 +136,7 @@ def panelled(draw: Callable[[list[Axes]], Any], count: int, width: float = 3.6, 
     return figure
 
 
-def embedded(figure: Figure) -> str:
+def embed_figure(figure: Figure) -> str:
     """The figure as an address that holds it; the same figure gives the same text."""
     content = io.BytesIO()
     with matplotlib.rc_context(FONT):
@@ -204,37 +204,38 @@ class Section:
 
     def text(self, words: str, kind: str = "") -> None:
         """A paragraph; kind : "lead" or "note"."""
-        self.parts.append(f'<p class="{kind}">{safe(words)}</p>' if kind else f"<p>{safe(words)}</p>")
+        self.parts.append(f'<p class="{kind}">{escape_html(words)}</p>' if kind else f"<p>{escape_html(words)}</p>")
 
     def heading(self, words: str) -> None:
         """A heading within the section."""
-        self.parts.append(f"<h3>{safe(words)}</h3>")
+        self.parts.append(f"<h3>{escape_html(words)}</h3>")
 
     def facts(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Names and what they are."""
-        told = "".join(f"<dt>{safe(name)}</dt><dd>{safe(value)}</dd>" for name, value in pairs)
+        told = "".join(f"<dt>{escape_html(name)}</dt><dd>{escape_html(value)}</dd>" for name, value in pairs)
         self.parts.append(f"<dl>{told}</dl>")
 
     def code(self, text: str) -> None:
         """Text as it is typed."""
-        self.parts.append(f"<pre><code>{safe(text)}</code></pre>")
+        self.parts.append(f"<pre><code>{escape_html(text)}</code></pre>")
 
     def table(self, frame: pd.DataFrame, caption: str = "") -> None:
         """A frame; columns of numbers flush right."""
         names = [str(name) for name in frame.columns]
         left = [frame[name].dtype.kind not in "iuf" for name in frame.columns]
-        head = "".join(f'<th{_class(own)} scope="col">{safe(heading(name))}</th>' for name, own in zip(names, left, strict=True))
-        body = "".join(_row(row, names, left) for row in cells(frame.set_axis(names, axis=1)))
-        title = f"<caption>{safe(caption)}</caption>" if caption else ""
+        head = "".join(f'<th{_class(own)} scope="col">{escape_html(heading(name))}</th>' for name, own in zip(names, left, strict=True))
+        body = "".join(_row(row, names, left) for row in cell_texts(frame.set_axis(names, axis=1)))
+        title = f"<caption>{escape_html(caption)}</caption>" if caption else ""
         self.parts.append(f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
 
     def checks(self, checks: Iterable[Check]) -> None:
         """Verdicts, those that did not pass first."""
         order = ("failed", "noted", "passed")
         rows = "".join(
-            f'<tr><td class="name">{safe(check.name)}</td><td class="name verdict {check.verdict}">{check.verdict}</td>'
-            f'<td class="wide">{safe(check_value_text(check.value))}</td><td class="name">{safe(check_value_text(check.limit))}</td>'
-            f'<td class="wide">{safe(check.remedy)}</td></tr>'
+            f'<tr><td class="name">{escape_html(check.name)}</td><td class="name verdict {check.verdict}">{check.verdict}</td>'
+            f'<td class="wide">{escape_html(check_value_text(check.value))}</td>'
+            f'<td class="name">{escape_html(check_value_text(check.limit))}</td>'
+            f'<td class="wide">{escape_html(check.remedy)}</td></tr>'
             for check in sorted(checks, key=lambda check: order.index(check.verdict))
         )
         head = "".join(f'<th class="name" scope="col">{name}</th>' for name in ("check", "verdict", "value", "limit", "what to do"))
@@ -257,7 +258,7 @@ class Section:
 
     def html(self) -> str:
         """The section."""
-        return f'<section id="{self.name}"><h2>{safe(self.title)}</h2>\n' + "\n".join(self.parts) + "\n</section>"
+        return f'<section id="{self.name}"><h2>{escape_html(self.title)}</h2>\n' + "\n".join(self.parts) + "\n</section>"
 
 
 @dataclass(slots=True)
@@ -285,11 +286,13 @@ class Page:
         """The whole file."""
         head = (
             f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{safe(self.title)}</title><style>{STYLE}</style>'
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escape_html(self.title)}</title><style>{STYLE}</style>'
         )
-        links = "".join(f'<a href="#{section.name}">{safe(section.title)}</a>' for section in self.sections)
-        tiles = "".join(f'<div class="tile"><b>{safe(value)}</b><span>{safe(name)}</span></div>' for name, value in self.tiles)
-        top = [f"<h1>{safe(self.title)}</h1>", f'<p class="lead">{safe(self.lead)}</p>' if self.lead else ""]
+        links = "".join(f'<a href="#{section.name}">{escape_html(section.title)}</a>' for section in self.sections)
+        tiles = "".join(
+            f'<div class="tile"><b>{escape_html(value)}</b><span>{escape_html(name)}</span></div>' for name, value in self.tiles
+        )
+        top = [f"<h1>{escape_html(self.title)}</h1>", f'<p class="lead">{escape_html(self.lead)}</p>' if self.lead else ""]
         top += [
             f'<div class="tiles">{tiles}</div>' if tiles else "",
             f'<nav aria-label="sections">{links}</nav>' if len(self.sections) > 1 else "",
@@ -309,10 +312,12 @@ def _class(name: bool) -> str:
 
 
 def _row(row: list[str], names: list[str], left: list[bool]) -> str:
-    tags = [' class="wide"' if name in WIDE else _class(own) for name, own in zip(names, left, strict=True)]
-    return "<tr>" + "".join(f"<td{tag}>{safe(text)}</td>" for tag, text in zip(tags, row, strict=True)) + "</tr>"
+    tags = [' class="wide"' if name in WIDE_COLUMNS else _class(own) for name, own in zip(names, left, strict=True)]
+    return "<tr>" + "".join(f"<td{tag}>{escape_html(text)}</td>" for tag, text in zip(tags, row, strict=True)) + "</tr>"
 
 
 def picture(figure: Figure, caption: str) -> str:
     """A figure with its caption, which is also what a screen reader says."""
-    return f'<figure><img alt="{safe(caption)}" src="{embedded(figure)}"><figcaption>{safe(caption)}</figcaption></figure>'
+    return (
+        f'<figure><img alt="{escape_html(caption)}" src="{embed_figure(figure)}"><figcaption>{escape_html(caption)}</figcaption></figure>'
+    )

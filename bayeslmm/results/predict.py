@@ -289,7 +289,7 @@ def _new_variance(factor: VarianceDesign, newdata: Any) -> VarianceDesign:
     return replace(factor, covariate=covariate, strata=strata)
 
 
-def t_quantile(conf_level: float, df: Any = np.inf) -> Any:
+def two_sided_quantile(conf_level: float, df: Any = np.inf) -> Any:
     """The two-sided quantile of t with `df` degrees of freedom (normal where infinite)."""
     if isinstance(conf_level, bool) or not isinstance(conf_level, Real) or not 0.0 < conf_level < 1.0:
         raise SpecificationError(f"the confidence level is {conf_level!r}", "conf_level", "give a number between 0 and 1, such as 0.95")
@@ -327,7 +327,7 @@ def predict_rows(
     columns = {"estimate": found.estimate}
     if interval is not None:
         error = np.sqrt(np.maximum(found.mean if interval == "confidence" else found.outcome, 0.0))
-        half = t_quantile(conf_level) * error
+        half = two_sided_quantile(conf_level) * error
         columns |= {"std_error": error, "conf_low": found.estimate - half, "conf_high": found.estimate + half}
     return prediction_frame(columns, rows)
 

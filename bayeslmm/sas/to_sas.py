@@ -23,23 +23,23 @@ from bayeslmm.formula.terms import expand_summands, flat_items, has_intercept
 from bayeslmm.formula.tokens import Cursor
 from bayeslmm.model.lmm import LMM
 from bayeslmm.sas.language.covariance_types import VC, CovType, sas_type
-from bayeslmm.sas.language.effects import INTERCEPT, Effect
+from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, SASEffect
 from bayeslmm.sas.language.program import (
     DDFM,
     ClassVariable,
-    Contrast,
-    Estimate,
-    LSMeans,
+    CoefficientRow,
+    ContrastStatement,
+    EstimateStatement,
+    LSMeansStatement,
     MixedProgram,
-    Model,
-    Parms,
-    Proc,
-    Random,
-    Repeated,
-    Row,
+    ModelStatement,
+    ParmsStatement,
+    ProcStatement,
+    RandomStatement,
+    RepeatedStatement,
 )
-from bayeslmm.sas.language.where import Among, Column, Comparison, Condition, Constant, Junction, Negation
-from bayeslmm.sas.translation.terms import WHOLE
+from bayeslmm.sas.language.where import BooleanCondition, ColumnReference, Condition, ConstantValue, InList, Negation, WhereComparison
+from bayeslmm.sas.translation.terms import WHOLE_DATA
 from bayeslmm.specification.model_spec import ModelSpec
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w{0,31}\Z", re.ASCII)
@@ -114,8 +114,8 @@ def _number(value: float) -> str:
     return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
-def _effect(effect: Effect) -> str:
-    if effect == INTERCEPT:
+def _effect(effect: SASEffect) -> str:
+    if effect == INTERCEPT_EFFECT:
         return "intercept"
     nested = f"({' '.join(map(_name, effect.nested))})" if effect.nested else ""
     return "*".join(map(_name, effect.crossed)) + nested
@@ -141,7 +141,7 @@ def _limits(cl: bool, alpha: float) -> Iterator[str]:
     yield from [f"alpha={_number(alpha)}"] if alpha != 0.05 else []
 
 
-def _proc(proc: Proc) -> Iterator[str]:
+def _proc(proc: ProcStatement) -> Iterator[str]:
     if proc.data:
         where = f"(where=({condition_text(proc.data_where)}))" if proc.data_where else ""
         yield f"data={'.'.join(map(_name, proc.data.split('.')))}{where}"
@@ -169,7 +169,7 @@ def _proc(proc: Proc) -> Iterator[str]:
     yield from [f"{proc.criterion[0]}={_number(proc.criterion[1])}"] if proc.criterion else []
 
 
-def _model(model: Model) -> Iterator[str]:
+def _model(model: ModelStatement) -> Iterator[str]:
     yield from _flags(
         solution=model.solution,
         noint=model.noint,
@@ -192,7 +192,7 @@ def _model(model: Model) -> Iterator[str]:
     yield from (f"{key}={'.'.join(map(_name, value.split('.')))}" for key, value in (("outp", model.outp), ("outpm", model.outpm)) if value)
 
 
-def _structured(cov: CovType, subject: Effect | None, group: Effect | None) -> Iterator[str]:
+def _structured(cov: CovType, subject: SASEffect | None, group: SASEffect | None) -> Iterator[str]:
     yield from [_type(cov)] if cov != VC else []
     yield from [f"subject={_effect(subject)}"] if subject is not None else []
     yield from [f"group={_effect(group)}"] if group is not None else []
@@ -203,20 +203,20 @@ def _displays(names: Iterable[str], blocks: tuple[int, ...]) -> Iterator[str]:
     yield from (_DISPLAY[name] + ("" if "G" in name else numbers) for name in names)
 
 
-def _random_text(random: Random) -> Iterator[str]:
+def _random_text(random: RandomStatement) -> Iterator[str]:
     yield from _structured(random.type, random.subject, random.group)
     yield from _flags(solution=random.solution)
     yield from _displays(random.displays, random.v_blocks)
     yield from _limits(random.cl, random.alpha)
 
 
-def _repeated_text(repeated: Repeated) -> Iterator[str]:
+def _repeated_text(repeated: RepeatedStatement) -> Iterator[str]:
     yield from _structured(repeated.type, repeated.subject, repeated.group)
     yield from _flags(local=repeated.local)
     yield from _displays(repeated.displays, repeated.blocks)
 
 
-def _lsmeans(means: LSMeans) -> Iterator[str]:
+def _lsmeans(means: LSMeansStatement) -> Iterator[str]:
     if means.diff is not None:
         controls = f"({' '.join(map(_quote, means.controls))})" if means.controls else ""
         yield "diff" if means.diff == "all" else f"diff={means.diff}{controls}"
@@ -230,31 +230,31 @@ def _lsmeans(means: LSMeans) -> Iterator[str]:
     yield from _limits(means.cl, means.alpha)
 
 
-def _row(row: Row) -> str:
+def _row(row: CoefficientRow) -> str:
     parts = [" ".join(f"{_effect(c.effect)} {' '.join(map(_number, c.values))}" for c in side) for side in (row.fixed, row.random)]
     return f"{parts[0]} | {parts[1]}".strip() if row.random else parts[0]
 
 
-def _coefficient_options(statement: Estimate | Contrast) -> Iterator[str]:
+def _coefficient_options(statement: EstimateStatement | ContrastStatement) -> Iterator[str]:
     yield from _flags(e=statement.e)
     yield from [f"df={_number(statement.df)}"] if statement.df is not None else []
     for name, values in (("subject", statement.subject), ("group", statement.group)):
         yield from [f"{name} {' '.join(map(_number, values))}"] if values else []
 
 
-def _estimate(estimate: Estimate) -> Iterator[str]:
+def _estimate(estimate: EstimateStatement) -> Iterator[str]:
     yield from _coefficient_options(estimate)
     yield from [f"divisor={_number(estimate.divisor)}"] if estimate.divisor != 1 else []
     yield from [estimate.tail] if estimate.tail else []
     yield from _limits(estimate.cl, estimate.alpha)
 
 
-def _contrast(contrast: Contrast) -> Iterator[str]:
+def _contrast(contrast: ContrastStatement) -> Iterator[str]:
     yield from _coefficient_options(contrast)
     yield from _flags(chisq=contrast.chisq)
 
 
-def _parms(parms: Parms) -> Iterator[str]:
+def _parms(parms: ParmsStatement) -> Iterator[str]:
     yield from [f"hold={', '.join(map(str, parms.hold))}"] if parms.hold else []
     yield from _flags(noiter=parms.noiter)
 
@@ -262,18 +262,18 @@ def _parms(parms: Parms) -> Iterator[str]:
 def condition_text(condition: Condition) -> str:
     """A WHERE condition as SAS writes it, in parentheses wherever it has parts."""
     match condition:
-        case Comparison(op, left, right):
+        case WhereComparison(op, left, right):
             return f"{_operand(left)} {op} {_operand(right)}"
-        case Among(left, values):
-            return f"{_operand(left)} in ({', '.join(_operand(Constant(v)) for v in values)})"
+        case InList(left, values):
+            return f"{_operand(left)} in ({', '.join(_operand(ConstantValue(v)) for v in values)})"
         case Negation(part):
             return f"not ({condition_text(part)})"
-        case Junction(op, parts):
+        case BooleanCondition(op, parts):
             return f" {op} ".join(f"({condition_text(part)})" for part in parts)
 
 
-def _operand(operand: Column | Constant) -> str:
-    if isinstance(operand, Column):
+def _operand(operand: ColumnReference | ConstantValue) -> str:
+    if isinstance(operand, ColumnReference):
         return _name(operand.name)
     if operand.value is None:
         return "."
@@ -358,8 +358,8 @@ def mixed_program(
     random = tuple(_random(term, classes) for term in spec.formula.random)
     repeated = _repeated(spec, classes)
     classes.check()
-    proc = Proc(data=data, method="ml" if method == "ML" else "reml")
-    model = Model(
+    proc = ProcStatement(data=data, method="ml" if method == "ML" else "reml")
+    model = ModelStatement(
         response=_response(spec),
         effects=effects,
         noint=not intercept,
@@ -392,11 +392,11 @@ def _response(spec: ModelSpec) -> str:
     return response.name
 
 
-def _effects(text: str, classes: _Classes, where: str) -> tuple[bool, tuple[Effect, ...]]:
+def _effects(text: str, classes: _Classes, where: str) -> tuple[bool, tuple[SASEffect, ...]]:
     """Whether there is an intercept, and the effects, of a right-hand side."""
     cursor = Cursor(text, None)
     items = flat_items(cursor, read_sum(cursor))
-    found = [Effect(tuple(v for atom in term for v in _variables(atom, classes, where))) for term in expand_summands(items).values()]
+    found = [SASEffect(tuple(v for atom in term for v in _variables(atom, classes, where))) for term in expand_summands(items).values()]
     return has_intercept(items), tuple(found)
 
 
@@ -431,23 +431,23 @@ def _arithmetic(node: Node, classes: _Classes, where: str) -> Iterator[str]:
         _cannot(f"I({expression_text(node)})", where, "make a column of it")
 
 
-def _random(term: BarTerm, classes: _Classes) -> Random:
+def _random(term: BarTerm, classes: _Classes) -> RandomStatement:
     where = f"the random term ({term.text})"
     intercept, effects = _effects(term.left, classes, where)
-    group = () if term.group == (WHOLE,) else term.group
+    group = () if term.group == (WHOLE_DATA,) else term.group
     classes.add(group)
-    subject = Effect(group) if group else None
+    subject = SASEffect(group) if group else None
     effects = _indicator_effects(intercept, effects, term, classes)
     single = len(effects) == 1 and not any(v in classes.names for v in effects[0].crossed)
     if single and term.structure in {"us", "diag", "id"} and subject is not None:
-        return Random(effects, VC, subject)
+        return RandomStatement(effects, VC, subject)
     cov = sas_type(term.structure, term.order)
     if cov is None or cov.spatial or cov.kronecker:
         _cannot(f"the structure {term.structure} of a random term", where, "us, diag, cs, csh, ar1, ar1h, toep, toeph, adh, hf, fa, ...")
-    return Random(effects, cov, subject)
+    return RandomStatement(effects, cov, subject)
 
 
-def _indicator_effects(intercept: bool, effects: tuple[Effect, ...], term: BarTerm, classes: _Classes) -> tuple[Effect, ...]:
+def _indicator_effects(intercept: bool, effects: tuple[SASEffect, ...], term: BarTerm, classes: _Classes) -> tuple[SASEffect, ...]:
     """The effects with SAS's indicator columns: an unstructured (1 + f | g) of a factor f is that of (0 + f | g)."""
     plain = [e for e in effects if e.crossed and all(v in classes.names for v in e.crossed)]
     if len(plain) > 1:
@@ -455,39 +455,39 @@ def _indicator_effects(intercept: bool, effects: tuple[Effect, ...], term: BarTe
     if not intercept:
         return effects
     if not plain:
-        return (INTERCEPT, *effects)
+        return (INTERCEPT_EFFECT, *effects)
     if term.structure != "us":
         _cannot(f"{term.structure} over an intercept and the factor {plain[0].text}", f"({term.text})", f"write 0 + {plain[0].text}")
     return effects
 
 
-def _repeated(spec: ModelSpec, classes: _Classes) -> Repeated | None:
+def _repeated(spec: ModelSpec, classes: _Classes) -> RepeatedStatement | None:
     residual = spec.residual
     if spec.variance:
         factor = spec.variance[0]
         if residual is not None or len(spec.variance) > 1 or factor.kind != "ident" or factor.group:
             _cannot("this variance function", "variance", "ident(f) alone is REPEATED / GROUP=f")
         classes.add([factor.covariate])
-        return Repeated(group=Effect((factor.covariate,)))
+        return RepeatedStatement(group=SASEffect((factor.covariate,)))
     if residual is None:
         return None
     spatial = residual.structure.startswith("sp_") or residual.structure == "matern"
     cov: CovType | None = sas_type(residual.structure, residual.order, residual.visit if spatial else ())
     if cov is None:
         _cannot(f"the residual structure {residual.structure}", residual.text, "adh is SAS's ANTE(1)")
-    subject = () if residual.subject == (WHOLE,) else residual.subject
+    subject = () if residual.subject == (WHOLE_DATA,) else residual.subject
     visits = () if spatial else residual.visit
     classes.add((*visits, *subject, *residual.group))
-    return Repeated(
-        tuple(Effect((v,)) for v in visits),
+    return RepeatedStatement(
+        tuple(SASEffect((v,)) for v in visits),
         cov,
-        Effect(subject) if subject else None,
-        Effect(residual.group) if residual.group else None,
+        SASEffect(subject) if subject else None,
+        SASEffect(residual.group) if residual.group else None,
         residual.nugget,
     )
 
 
-REMEDY = "SAS reads columns of its data set: make a column, and name it"
+SAS_REMEDY = "SAS reads columns of its data set: make a column, and name it"
 
 
 def to_sas(model: LMM, *, data: str = "", method: Literal["REML", "ML"] = "REML", df: str | None = None) -> str:
@@ -504,7 +504,7 @@ def to_sas(model: LMM, *, data: str = "", method: Literal["REML", "ML"] = "REML"
     run;
     """
     if model.said.weights is not None and not isinstance(model.said.weights, str):
-        raise SpecificationError("weights given as an array are not in the data", "weights", REMEDY)
+        raise SpecificationError("weights given as an array are not in the data", "weights", SAS_REMEDY)
     if model.given_offset:
         raise SpecificationError("PROC MIXED cannot say an offset", "offset", "subtract it from the response")
     return program_of_spec(model.spec, _factors(model), data=data, method=method, df=df)
@@ -515,5 +515,5 @@ def _factors(model: LMM) -> tuple[str, ...]:
     levels = model.design.encoding.levels
     named = [name for name in columns_of(model.spec.formula) if name in levels]
     frame = model.design.frame
-    texts = [str(name) for name in frame.columns if name not in named and name != WHOLE and kind_of(frame[name]) in FACTOR_KINDS]
+    texts = [str(name) for name in frame.columns if name not in named and name != WHOLE_DATA and kind_of(frame[name]) in FACTOR_KINDS]
     return (*named, *texts)

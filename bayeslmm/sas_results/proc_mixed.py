@@ -18,8 +18,8 @@ from bayeslmm.sas.language.statements import parse_program
 from bayeslmm.sas.translation.glm_coding import class_levels
 from bayeslmm.sas.translation.result import Translation
 from bayeslmm.sas.translation.translate import translate
-from bayeslmm.sas_results.run.rows import by_groups, prepare, selected, whole_table
-from bayeslmm.sas_results.run.run import Run
+from bayeslmm.sas_results.run.rows import by_groups, prepare_rows, select_rows, whole_frame_of
+from bayeslmm.sas_results.run.run import ProgramRun
 from bayeslmm.sas_results.tables import (
     covariance as covariance_tables,
 )
@@ -36,7 +36,7 @@ from bayeslmm.sas_results.tables import (
     requests,
 )
 from bayeslmm.sas_results.tables.listing import ListedRun, listing_text
-from bayeslmm.sas_results.tables.predictions import predictions
+from bayeslmm.sas_results.tables.predictions import predictions_table
 
 
 class MissingTableError(SpecificationError, KeyError):
@@ -135,11 +135,11 @@ def proc_mixed(program: str, data: Any) -> MixedResult:
     """
     if not isinstance(program, str):
         raise SpecificationError(f"the program is a {type(program).__name__}", "proc_mixed", "give the text of the PROC MIXED step")
-    frame = whole_table(data)
+    frame = whole_frame_of(data)
     parsed = parse_program(program, tuple(map(str, frame.columns)))
     # every column named must be there, before its values are looked at
     _translated(parsed, frame)
-    runs = [_run(parsed, values, rows) for values, rows in by_groups(selected(frame, parsed), parsed.by)]
+    runs = [_run(parsed, values, rows) for values, rows in by_groups(select_rows(frame, parsed), parsed.by)]
     return MixedResult(tuple(runs))
 
 
@@ -153,26 +153,26 @@ def _translated(program: MixedProgram, rows: pd.DataFrame) -> Translation:
 
 def _run(program: MixedProgram, values: Mapping[str, Any], data: pd.DataFrame) -> ListedRun:
     translation = _translated(program, data)
-    run = Run(translation, prepare(data, translation))
+    run = ProgramRun(translation, prepare_rows(data, translation))
     tables = {name: _table(run, name) for name in translation.tables}
     if program.model.outp:
-        tables["OutP"] = predictions(run, conditional=True)
+        tables["OutP"] = predictions_table(run, conditional=True)
     if program.model.outpm:
-        tables["OutPM"] = predictions(run, conditional=False)
+        tables["OutPM"] = predictions_table(run, conditional=False)
     return ListedRun(dict(values), run.model, run.fit, translation, tables, _notes(run))
 
 
-def _table(run: Run, name: str) -> pd.DataFrame:
+def _table(run: ProgramRun, name: str) -> pd.DataFrame:
     if name in _TABLES:
         return _TABLES[name](run)
     return random_tables.matrix_table(run, name)
 
 
-def _coefficients(run: Run) -> pd.DataFrame:
-    return fixed_tables.coefficient_table([*fixed_tables.model_coefficients(run), *requests.row_coefficients(run)])
+def _coefficients(run: ProgramRun) -> pd.DataFrame:
+    return fixed_tables.coef_table([*fixed_tables.model_coefficients(run), *requests.row_coefficients(run)])
 
 
-_TABLES: Mapping[str, Callable[[Run], pd.DataFrame]] = {
+_TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
     "ModelInfo": head_tables.model_info,
     "ClassLevels": head_tables.class_level_table,
     "Dimensions": head_tables.dimensions,
@@ -186,24 +186,24 @@ _TABLES: Mapping[str, Callable[[Run], pd.DataFrame]] = {
     "FitStatistics": covariance_tables.fit_statistics,
     "InfoCrit": covariance_tables.information_criteria,
     "LRT": covariance_tables.null_test,
-    "SolutionF": fixed_tables.solution,
+    "SolutionF": fixed_tables.solution_table,
     "CovB": lambda run: fixed_tables.covariance_frame(run, "CovB"),
     "CorrB": lambda run: fixed_tables.covariance_frame(run, "CorrB"),
     "InvCovB": lambda run: fixed_tables.covariance_frame(run, "InvCovB"),
     "SolutionR": random_tables.random_solution,
-    "Tests1": lambda run: fixed_tables.tests(run, 1),
-    "Tests2": lambda run: fixed_tables.tests(run, 2),
-    "Tests3": lambda run: fixed_tables.tests(run, 3),
+    "Tests1": lambda run: fixed_tables.tests_table(run, 1),
+    "Tests2": lambda run: fixed_tables.tests_table(run, 2),
+    "Tests3": lambda run: fixed_tables.tests_table(run, 3),
     "Coef": _coefficients,
-    "Estimates": requests.estimates,
-    "Contrasts": requests.contrasts,
+    "Estimates": requests.estimates_table,
+    "Contrasts": requests.contrasts_table,
     "LSMeans": requests.least_squares_means,
     "Diffs": requests.mean_differences,
-    "Slices": requests.slices,
+    "Slices": requests.slice_tests,
 }
 
 
-def _notes(run: Run) -> tuple[str, ...]:
+def _notes(run: ProgramRun) -> tuple[str, ...]:
     told = [f"{check.name}: {check.remedy}" for check in run.fit.checks.values() if check.verdict == "failed"]
     if run.fit.singular:
         told.append("Estimated G matrix is not positive definite.")

@@ -12,7 +12,7 @@ from typing import Any
 import latex2mathml.converter
 from mkdocs.structure.files import File, Files
 
-from bayeslmm.cli.verify import Compared, compare_with_published, spec_files
+from bayeslmm.cli.verify import ComparedSource, compare_with_published, spec_files
 from bayeslmm.covariance.registry import STRUCTURES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +82,7 @@ def said(name: str) -> dict[str, Any]:
     return tomllib.loads((ROOT / "models" / f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def model_section(name: str, group: list[Compared]) -> list[str]:
+def model_section(name: str, group: list[ComparedSource]) -> list[str]:
     """One model: what it is, and its figures by source."""
     spec = said(name)
     lines = ["", f"## {name}", "", f"{spec.get('title', name)}: `{spec['model']['formula']}`"]

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 import bayeslmm as blm
-from bayeslmm.bayes.calibration import WEIGHTED, Calibration, calibrate, collapsed
+from bayeslmm.bayes.calibration import REPLICATION_DRAWS, Calibration, calibrate, collapsed_draws
 from bayeslmm.bayes.log_posterior.density import Density
-from bayeslmm.bayes.loo import over
-from bayeslmm.bayes.posterior.posterior import Draws
-from bayeslmm.bayes.sampling.importance import sample_importance, systematic
+from bayeslmm.bayes.loo import on_other_problem
+from bayeslmm.bayes.posterior.posterior import PosteriorDraws
+from bayeslmm.bayes.sampling.importance import resample_systematically, sample_importance
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.bayes.sampling.random_effects import joint_draws
 from bayeslmm.likelihood.problem import build_problem
@@ -50,29 +50,29 @@ def scenario(name: str, alpha: str = "normal") -> blm.LMM:
     return blm.LMM(formula, grouped(), priors=priors, check="warn", **more)
 
 
-def no_volume(target: Density, draws: int, rng: np.random.Generator) -> Draws:
+def no_volume(target: Density, draws: int, rng: np.random.Generator) -> PosteriorDraws:
     """The Jacobian of the axes is forgotten."""
     bare = target.without_volume()
     # by weights, trusted or not: where an sd may be 0 this density has no integral, and a Markov chain would wander for hours
-    found = sample_importance(bare.values, find_mode(bare), WEIGHTED, rng)
-    phi = found.points[systematic(found.weights, draws, rng)]
+    found = sample_importance(bare.values, find_mode(bare), REPLICATION_DRAWS, rng)
+    phi = found.points[resample_systematically(found.weights, draws, rng)]
     joint = joint_draws(target, phi, rng)
-    return Draws(phi, joint.alpha, joint.beta, np.zeros(draws))
+    return PosteriorDraws(phi, joint.alpha, joint.beta, np.zeros(draws))
 
 
-def narrow_alpha(target: Density, draws: int, rng: np.random.Generator) -> Draws:
+def narrow_alpha(target: Density, draws: int, rng: np.random.Generator) -> PosteriorDraws:
     """alpha is drawn with .7 of its sd."""
-    found = collapsed(target, draws, rng)
+    found = collapsed_draws(target, draws, rng)
     centre = found.alpha.mean(0)
     return replace(found, alpha=centre + 0.7 * (found.alpha - centre))
 
 
-def no_weights(target: Density, draws: int, rng: np.random.Generator) -> Draws:
+def no_weights(target: Density, draws: int, rng: np.random.Generator) -> PosteriorDraws:
     """The likelihood does not see the weights."""
-    return collapsed(over(target, build_problem(replace(target.problem.design, weights=None))), draws, rng)
+    return collapsed_draws(on_other_problem(target, build_problem(replace(target.problem.design, weights=None))), draws, rng)
 
 
-Sampler = Callable[[Density, int, np.random.Generator], Draws]
+Sampler = Callable[[Density, int, np.random.Generator], PosteriorDraws]
 PLANTED: dict[str, tuple[str, Sampler]] = {
     "no_volume": ("slopes", no_volume),
     "narrow_alpha": ("intercepts", narrow_alpha),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.calibration import Calibration, calibrate, chance, limits, simultaneous, smallest_tail
+from bayeslmm.bayes.calibration import Calibration, binomial_limits, calibrate, simultaneous_tail, smallest_tail, tail_probability
 from tests.bayes.calibration_suite import PLANTED, SCENARIOS, failing, narrow_alpha, run, run_planted, scenario
 from tests.bayes.designs import grouped
 
@@ -46,19 +46,19 @@ def test_the_plot_has_a_panel_for_every_quantity_and_a_band_that_holds_uniform_r
 
 def test_the_statistic_is_a_binomial_tail() -> None:
     assert smallest_tail(np.zeros(50, np.int64), 9) == pytest.approx(0.1**50)
-    assert chance(0.1**50, 50, 9) == pytest.approx(0.0, abs=1e-45)
+    assert tail_probability(0.1**50, 50, 9) == pytest.approx(0.0, abs=1e-45)
 
 
 def test_p_values_are_the_shares_of_all_sets_of_ranks() -> None:
     """Every set of 5 ranks among 3 draws, all 1,024 equally likely."""
     tails = np.array([smallest_tail(np.array(ranks), 3) for ranks in product(range(4), repeat=5)])
     for tail in np.unique(tails):
-        assert chance(float(tail), 5, 3) == pytest.approx(np.mean(tails <= tail * (1.0 + 1e-9)), abs=1e-12)
+        assert tail_probability(float(tail), 5, 3) == pytest.approx(np.mean(tails <= tail * (1.0 + 1e-9)), abs=1e-12)
 
 
 def test_p_values_of_uniform_ranks_are_uniform() -> None:
     rng = np.random.default_rng(3)
-    p = np.array([chance(smallest_tail(ranks, 99), 200, 99) for ranks in rng.integers(0, 100, (1000, 200))])
+    p = np.array([tail_probability(smallest_tail(ranks, 99), 200, 99) for ranks in rng.integers(0, 100, (1000, 200))])
     for level in (0.01, 0.05, 0.3):
         # 3.5 standard errors
         assert np.mean(p <= level) == pytest.approx(level, abs=3.5 * np.sqrt(level * (1.0 - level) / 1000))
@@ -66,9 +66,11 @@ def test_p_values_of_uniform_ranks_are_uniform() -> None:
 
 @pytest.mark.parametrize(("n", "draws"), [(20, 9), (200, 99), (1000, 99)])
 def test_the_band_is_as_narrow_as_its_level_allows(n: int, draws: int) -> None:
-    tail = simultaneous(0.05, n, draws)
-    assert 0.03 < chance(tail, n, draws) <= 0.05
-    assert chance(1.02 * tail, n, draws) > 0.05 or np.array_equal(limits(1.02 * tail, n, draws), limits(tail, n, draws))
+    tail = simultaneous_tail(0.05, n, draws)
+    assert 0.03 < tail_probability(tail, n, draws) <= 0.05
+    assert tail_probability(1.02 * tail, n, draws) > 0.05 or np.array_equal(
+        binomial_limits(1.02 * tail, n, draws), binomial_limits(tail, n, draws)
+    )
 
 
 def test_improper_priors_have_nothing_to_draw_from() -> None:

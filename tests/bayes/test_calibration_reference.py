@@ -13,9 +13,9 @@ import pytest
 from scipy.stats import norm
 
 from bayeslmm._arrays import Array
-from bayeslmm.bayes.calibration import calibrate, simulated
+from bayeslmm.bayes.calibration import calibrate, simulate_from_prior
 from bayeslmm.bayes.log_posterior.density import density
-from bayeslmm.bayes.posterior.named_draws import parameters
+from bayeslmm.bayes.posterior.named_draws import named_parameters
 from tests.bayes.calibration_suite import REPLICATIONS, SEED, scenario
 
 COVARIANCE = ("sd__Intercept|g", "sd__x|g", "cor__Intercept.x|g", "sd__Observation|Residual")
@@ -109,9 +109,9 @@ def reference_ranks(replications: int) -> Array:
     mean, sd = np.array([prior.parameters for prior in target.alpha.priors]).T
     rng, found = np.random.default_rng(0), []
     for stream in np.random.SeedSequence(SEED).spawn(replications):
-        truth, y = simulated(model, target, np.random.default_rng(stream))
+        truth, y = simulate_from_prior(model, target, np.random.default_rng(stream))
         own = Reference(Z, mean, sd, y[rows])
-        named = parameters(target, truth.phi)
+        named = named_parameters(target, truth.phi)
         sds, r, sigma = named["sd_g"].values[0], named["corr_g"].values[0, 0, 1], named["sigma"].values
         likelihood = own.log_likelihood(truth.alpha, truth.beta[0], sigma)
         true = [*truth.alpha[0], *sds, r, sigma[0], truth.beta[0][0, 0, 0], likelihood[0]]

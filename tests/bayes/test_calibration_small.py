@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.calibration import chance, smallest_tail
+from bayeslmm.bayes.calibration import smallest_tail, tail_probability
 from bayeslmm.bayes.log_posterior.density import density
-from bayeslmm.bayes.sampling.prior_predictive import drawn
+from bayeslmm.bayes.sampling.prior_predictive import draw_from_prior
 from tests.bayes.designs import grouped
 
 PRIORS = blm.Priors(
@@ -20,7 +20,7 @@ DRAWS = 100
 def ranks(replications: int, formula: str) -> dict[str, np.ndarray]:
     data = grouped(groups=6, each=5)
     base = blm.LMM(formula, data, priors=PRIORS)
-    truth, errors = drawn(base, replications, 11)
+    truth, errors = draw_from_prior(base, replications, 11)
     y = truth.draws.alpha @ base.X.T + errors
     for term, beta in zip(base.design.terms, truth.draws.beta, strict=True):
         y = y + np.einsum("snq,nq->sn", beta[:, term.group.codes], term.Z)
@@ -41,4 +41,4 @@ def test_ranks_are_uniform(replications: int) -> None:
     found = ranks(replications, "y ~ x + (x | g)")
     for name, values in found.items():
         # a false alarm in one of a thousand runs
-        assert chance(smallest_tail(values, DRAWS), len(values), DRAWS) > 1e-3 / len(found), name
+        assert tail_probability(smallest_tail(values, DRAWS), len(values), DRAWS) > 1e-3 / len(found), name

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.log_posterior.density import for_many
+from bayeslmm.bayes.log_posterior.density import kernel_for_many_points
 from bayeslmm.likelihood.kernel import ENTRYWISE_COLUMNS, ENTRYWISE_MATRICES, factor_and_inverse
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.random_effects.pooled import classify_levels, pool_levels
@@ -21,7 +21,7 @@ NAMES = ["intercepts", "slopes", "independent slopes", "crossed", "nested", "wei
 @pytest.mark.parametrize("name", NAMES)
 def test_classes_give_the_likelihood_of_levels(name: str) -> None:
     problem = model(name).problem
-    many = for_many(problem)
+    many = kernel_for_many_points(problem)
     assert isinstance(many, RandomEffectsKernel)
     pooled = pool_levels(many)
     assert pooled is not None

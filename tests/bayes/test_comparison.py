@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.sensitivity import reweighted
+from bayeslmm.bayes.sensitivity import reweight
 from tests.bayes import designs
 
 mpl.use("Agg")
@@ -108,7 +108,7 @@ def test_power_scaling_sees_a_prior_that_matters() -> None:
 
 def test_other_priors_by_reweighting_are_the_posterior_sampled_anew() -> None:
     other = blm.Priors(sd=("half_normal", 2.0), corr=("lkj", 1))
-    found, anew = reweighted(posterior(), other).frame, designs.model("slopes", other).sample(draws=2000, seed=2).tidy("ran_pars")
+    found, anew = reweight(posterior(), other).frame, designs.model("slopes", other).sample(draws=2000, seed=2).tidy("ran_pars")
     own = found[found["effect"] == "ran_pars"]
     # 2000 draws reweighted: three standard errors of a mean
     np.testing.assert_allclose(own["estimate"], anew["estimate"], atol=3 * 1.5 * float(anew["std_error"].max()) / np.sqrt(1000))

@@ -13,8 +13,8 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.bayes.log_posterior.density import density
-from bayeslmm.bayes.log_posterior.transforms import GeneralAxes
-from bayeslmm.bayes.posterior.named_draws import parameters
+from bayeslmm.bayes.log_posterior.transforms import GeneralTransform
+from bayeslmm.bayes.posterior.named_draws import named_parameters
 from bayeslmm.bayes.pymc_model import model as graph_effects
 from bayeslmm.bayes.pymc_model import model as graph_model
 from bayeslmm.bayes.sampling.nuts import ess
@@ -50,7 +50,7 @@ def points(name: str, count: int = 3) -> list[tuple[Any, np.ndarray, CriterionPo
 
 def at(graph: pm.Model, target: Any, phi: np.ndarray, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The point of a graph where its variables have the values that phi stands for."""
-    known = {name: v.values[0] for name, v in parameters(target, phi[None]).items()} | given | axes_of(target, phi)
+    known = {name: v.values[0] for name, v in named_parameters(target, phi[None]).items()} | given | axes_of(target, phi)
     known |= {f"{name}[all]": np.ravel(value)[0] for name, value in known.items() if name.startswith("sd_")}
     found = {}
     for variable in graph.free_RVs:
@@ -65,10 +65,10 @@ def axes_of(target: Any, phi: np.ndarray) -> dict[str, np.ndarray]:
     found = {}
     for block, term in zip(target.layout.terms, target.problem.design.terms, strict=True):
         own = phi[block.part]
-        found[f"axis | {term.group.name}"] = own if isinstance(block.axes, GeneralAxes) else own[block.axes.sds.size :]
+        found[f"axis | {term.group.name}"] = own if isinstance(block.axes, GeneralTransform) else own[block.axes.sds.size :]
     for block in target.layout.sets:
         own = phi[block.part]
-        found["axis_residual"] = own if isinstance(block.axes, GeneralAxes) else own[block.axes.sds.size :]
+        found["axis_residual"] = own if isinstance(block.axes, GeneralTransform) else own[block.axes.sds.size :]
     return found
 
 
@@ -120,7 +120,7 @@ def test_away_from_the_profile_the_marginal_density_falls_as_the_information_say
 @pytest.mark.parametrize("name", ["slopes", "ar1 errors", "variance function"])
 def test_the_hierarchical_graph_with_beta_integrated_is_the_kernel(name: str, centred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """log p(y) = log p(y, beta) - log p(beta | y) at any beta; here at the conditional modes, where the last is known from the kernel."""
-    monkeypatch.setattr(graph_model, "centred_terms", lambda target, phi: [centred] * len(target.layout.terms))
+    monkeypatch.setattr(graph_model, "choose_centred", lambda target, phi: [centred] * len(target.layout.terms))
     graph = model(name).to_pymc("hierarchical")
     seen = graph.compile_logp(vars=graph.observed_RVs, mode=PLAIN)
     effects = next(rv for rv in graph.free_RVs if rv.name.startswith("beta_"))
@@ -140,7 +140,7 @@ def test_terms_are_centred_where_the_data_inform_their_effects() -> None:
     weak = blm.LMM("y ~ x + (1 | g)", designs.grouped(each=2, sd=(0.1, 0.1), sigma=3.0), check="warn")
     for own, expected in ((strong, True), (weak, False)):
         target = density(own.problem, None)
-        assert graph_effects.centred_terms(target, graph_model.start(target)) == [expected]
+        assert graph_effects.choose_centred(target, graph_model.mode_start(target)) == [expected]
 
 
 @pytest.mark.filterwarnings("ignore:.*find_MAP.*:FutureWarning")

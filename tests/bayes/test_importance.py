@@ -9,7 +9,16 @@ from scipy import stats
 import bayeslmm as blm
 from bayeslmm._arrays import Array
 from bayeslmm.bayes.log_posterior.density import density
-from bayeslmm.bayes.sampling.importance import SplitT, Weights, fit_pareto, gate, sample_importance, smooth, systematic, weighted
+from bayeslmm.bayes.sampling.importance import (
+    SplitT,
+    Weights,
+    draw_weighted,
+    fit_pareto,
+    is_trusted,
+    resample_systematically,
+    sample_importance,
+    smooth_weights,
+)
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.bayes.sampling.nuts import ess, r_hat, sample_nuts
 from tests.bayes.designs import grouped, model
@@ -29,9 +38,9 @@ def test_the_gate_trips_on_a_proposal_that_is_too_narrow() -> None:
     mode = find_mode(target)
     values, axes = np.linalg.eigh(mode.precision)
     narrow = SplitT(mode.phi, axes, 0.3 / np.sqrt(values), 0.3 / np.sqrt(values), 1e6)
-    _, _, weights, _ = weighted(target.values, narrow, 8000, np.random.default_rng(0))
+    _, _, weights, _ = draw_weighted(target.values, narrow, 8000, np.random.default_rng(0))
     assert weights.k > 0.7
-    assert not gate(weights)
+    assert not is_trusted(weights)
 
 
 def test_the_gate_trips_on_a_proposal_in_the_wrong_place() -> None:
@@ -39,12 +48,12 @@ def test_the_gate_trips_on_a_proposal_in_the_wrong_place() -> None:
     mode = find_mode(target)
     axes = np.eye(target.size)
     away = SplitT(mode.phi + 3.0, axes, np.full(target.size, 0.5), np.full(target.size, 0.5), 30.0)
-    _, _, weights, _ = weighted(target.values, away, 8000, np.random.default_rng(0))
-    assert not gate(weights)
+    _, _, weights, _ = draw_weighted(target.values, away, 8000, np.random.default_rng(0))
+    assert not is_trusted(weights)
 
 
 def test_a_refused_sample_is_sampled_by_nuts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bayeslmm.bayes.sampling.importance.gate", lambda weights: False)
+    monkeypatch.setattr("bayeslmm.bayes.sampling.importance.is_trusted", lambda weights: False)
     post = model("intercepts").sample(draws=50, chains=2, seed=1)
     assert post.method == "nuts"
     assert "not trusted" in post.checks["method"].value
@@ -80,16 +89,16 @@ def test_the_gate_opens_for_the_adapted_proposal() -> None:
 def test_systematic_resampling_keeps_expectations() -> None:
     rng = np.random.default_rng(2)
     x = rng.standard_normal(4000)
-    weights = smooth(0.8 * x)
+    weights = smooth_weights(0.8 * x)
     expected = float(np.exp(weights.log) @ x)
-    found = [x[systematic(weights, 1000, np.random.default_rng(i))].mean() for i in range(40)]
+    found = [x[resample_systematically(weights, 1000, np.random.default_rng(i))].mean() for i in range(40)]
     assert np.mean(found) == pytest.approx(expected, abs=4.0 * np.std(found) / np.sqrt(40) + 1e-3)
 
 
 def test_no_point_is_drawn_twice_while_no_weight_is_large() -> None:
     log = np.log(np.random.default_rng(0).uniform(0.5, 1.5, 4000))
     weights = Weights(log - np.log(np.exp(log).sum()), 0.0, 0.0, 0.0)
-    assert len(np.unique(systematic(weights, 1000, np.random.default_rng(1)))) == 1000
+    assert len(np.unique(resample_systematically(weights, 1000, np.random.default_rng(1)))) == 1000
 
 
 def grid_posterior(target: object) -> tuple[Array, Array, Array, float]:

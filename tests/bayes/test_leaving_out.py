@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.loo import conditional_densities, log_likelihoods, predictive, without
+from bayeslmm.bayes.loo import conditional_densities, density_without, log_likelihoods, predictive_densities
 from tests.bayes import designs
 
 CHEAP = ["slopes", "crossed", "weights and offset", "related", "us errors", "ar1 errors", "spatial errors", "variance function"]
@@ -27,15 +27,15 @@ def test_one_observation_in_closed_form_is_the_gap_between_two_likelihoods(name:
     target, phi = post.density, post.draws.phi[:3]
     whole, closed = log_likelihoods(target, phi), conditional_densities(post, phi)
     for i in (0, 19, 47):
-        less = without(target, np.array([i]), f"row {i}")
-        np.testing.assert_allclose(closed[:, i], predictive(target, less, phi, whole), atol=1e-8)
+        less = density_without(target, np.array([i]), f"row {i}")
+        np.testing.assert_allclose(closed[:, i], predictive_densities(target, less, phi, whole), atol=1e-8)
 
 
 def test_a_group_left_out_is_what_the_dense_definition_says() -> None:
     post = posterior("weights and offset")
     target, design = post.density, post.design
     phi, out = post.draws.phi[:2], np.flatnonzero(design.terms[0].group.codes == 3)
-    found = predictive(target, without(target, out, "g3"), phi, log_likelihoods(target, phi))
+    found = predictive_densities(target, density_without(target, out, "g3"), phi, log_likelihoods(target, phi))
     kept = np.setdiff1d(np.arange(design.nobs), out)
     for value, own in zip(found, phi, strict=True):
         V = designs.dense_covariance(target, own)
@@ -113,6 +113,6 @@ def test_several_factors_ask_which() -> None:
 def test_a_density_over_other_rows_is_one_in_its_values_and_at_each_point(name: str) -> None:
     """What is laid out for many points belongs to the rows that are left."""
     post = posterior(name, draws=5)
-    less = without(post.density, np.arange(3), "rows")
+    less = density_without(post.density, np.arange(3), "rows")
     for phi in post.draws.phi[:2]:
         assert float(less.values(phi[None])[0]) == pytest.approx(less.at(phi).value, abs=1e-7)

@@ -8,7 +8,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.bayes.sampling.mode import find_mode
-from bayeslmm.bayes.sampling.random_effects import draw_alpha, krylov_beta
+from bayeslmm.bayes.sampling.random_effects import draw_alpha, draw_beta_by_cg
 from bayeslmm.bayes.sampling.surrogate import build_surrogate, relative_map
 from tests.bayes.designs import grouped, model, somewhere
 from tests.bayes.test_draws import closed_form
@@ -41,7 +41,7 @@ def test_draws_by_conjugate_gradients_follow_the_closed_form(name: str) -> None:
     rng = np.random.default_rng(3)
     x, s = target.kernel_points(np.tile(phi, (count, 1)))
     a = draw_alpha(target.alpha.integrate(target.kernel.solve(x[:1]), s**2), s, rng)
-    beta = krylov_beta(target, mode, np.tile(phi, (count, 1)), a, rng)
+    beta = draw_beta_by_cg(target, mode, np.tile(phi, (count, 1)), a, rng)
     c = target.problem.standardization
     alpha = c.alpha0 + c.y_scale * a @ c.back.T
     drawn = np.hstack([alpha, *(block.reshape(count, -1) for block in beta)])
@@ -54,7 +54,7 @@ def test_draws_by_conjugate_gradients_follow_the_closed_form(name: str) -> None:
 def test_a_model_taken_for_expensive_has_the_same_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
     built = blm.LMM("y ~ x + (1 | g) + (1 | h)", grouped(groups=40), priors=blm.Priors(alpha="normal"))
     plain = built.sample(seed=1)
-    monkeypatch.setattr("bayeslmm.bayes.sampling.sample.expensive", lambda density: True)
+    monkeypatch.setattr("bayeslmm.bayes.sampling.sample.is_expensive", lambda density: True)
     quick = built.sample(seed=1)
     assert quick.method == "surrogate"
     for name in ("sigma", "sd_g"):

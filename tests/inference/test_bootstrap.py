@@ -12,7 +12,7 @@ import pytest
 
 from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
 from bayeslmm.inference.intervals.bootstrap import bootstrap
-from bayeslmm.inference.intervals.resampling import resampled, without
+from bayeslmm.inference.intervals.resampling import resample_design, without
 from tests.inference.examples import fitted
 
 
@@ -63,7 +63,7 @@ def test_failed_refits_are_counted_and_kept_apart() -> None:
 
 
 def test_an_interruption_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["bayeslmm.inference.intervals.bootstrap"], "BATCH", 5)
+    monkeypatch.setattr(sys.modules["bayeslmm.inference.intervals.bootstrap"], "REPLICATES_AT_ONCE", 5)
     calls = []
 
     def statistic(fit: object) -> float:
@@ -97,7 +97,7 @@ def test_basic_limits_of_a_standard_deviation_are_not_negative() -> None:
 def test_cases_of_nested_factors_are_drawn_from_the_top_and_keep_their_rows() -> None:
     fit = fitted("nested")
     batch = fit.design.terms[-1].group if fit.design.terms[-1].group.name == "batch" else fit.design.terms[0].group
-    drawn = resampled(fit.design, batch, np.array([2, 2, 5]))
+    drawn = resample_design(fit.design, batch, np.array([2, 2, 5]))
     groups = {term.group.name: term.group for term in drawn.terms}
     assert groups["batch"].size == 3
     assert groups["batch:cask"].size == 9

@@ -17,8 +17,8 @@ import bayeslmm as blm
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMWarning
 from bayeslmm.estimate.estimate import search
-from bayeslmm.inference.influence import Deletion, deletions
-from bayeslmm.inference.intervals.parameters import parameter_table
+from bayeslmm.inference.influence import CaseDeletion, case_deletions
+from bayeslmm.inference.intervals.parameters import parameter_values
 from bayeslmm.inference.intervals.resampling import without
 from bayeslmm.likelihood import case_deletion as deleted
 from bayeslmm.likelihood import prediction
@@ -101,13 +101,13 @@ def laid_out(fit: Fit, factor: GroupingFactor, levels: int) -> Iterator[Problem]
         yield build_problem(without(fit.design, factor.codes == level))
 
 
-def agrees(found: Deletion, fit: Fit, problem: Problem, x: np.ndarray, rtol: float) -> None:
+def agrees(found: CaseDeletion, fit: Fit, problem: Problem, x: np.ndarray, rtol: float) -> None:
     """x : on the conditioned columns of the problem."""
     point = problem.criterion.at(x, fit.restricted, order=0)
     assert point.state is not None
     solution, c = point.state.solution, problem.standardization
     vcov = point.sigma2 * c.y_scale**2 * (c.back @ solution.information_inverse[0] @ c.back.T)
-    parameters = parameter_table(problem, x[None], np.array([point.sigma2]), solution.alpha)[0]
+    parameters = parameter_values(problem, x[None], np.array([point.sigma2]), solution.alpha)[0]
     np.testing.assert_allclose(found.alpha, problem.alpha(solution.alpha[0]), rtol=rtol, atol=rtol)
     np.testing.assert_allclose(found.vcov, vcov, rtol=rtol, atol=rtol * np.abs(vcov).max())
     np.testing.assert_allclose(found.parameters, parameters, rtol=rtol, atol=rtol)
@@ -143,7 +143,7 @@ def held_as_laid_out(fit: Fit, group: str, levels: int | None = None) -> None:
     factor = factor_of(fit, group)
     theta = fit.problem.theta(fit.estimate.x)
     count = factor.size if levels is None else levels
-    for found, problem in zip(islice(deletions(fit, factor, refit=False), count), laid_out(fit, factor, count), strict=True):
+    for found, problem in zip(islice(case_deletions(fit, factor, refit=False), count), laid_out(fit, factor, count), strict=True):
         agrees(found, fit, problem, problem.x(theta), 1e-8)
 
 
@@ -194,7 +194,7 @@ def test_variances_a_million_times_those_of_the_errors_keep_their_digits() -> No
 def test_refits_end_where_a_search_of_the_other_rows_does(name: str, group: str) -> None:
     fit = fitted(name)
     factor = factor_of(fit, group)
-    for found, problem in zip(islice(deletions(fit, factor, refit=True), 3), laid_out(fit, factor, 3), strict=True):
+    for found, problem in zip(islice(case_deletions(fit, factor, refit=True), 3), laid_out(fit, factor, 3), strict=True):
         best = search(problem, fit.restricted, problem.start)[0].point
         # searches end where a predicted decrease falls below 1e-12, a millionth in the parameters
         agrees(found, fit, problem, best.x, 2e-5)
@@ -213,8 +213,8 @@ def test_an_interruption_keeps_the_levels_done(monkeypatch: pytest.MonkeyPatch) 
     fit = fitted("crossed")
     whole = fit.influence("dept", refit=False)
 
-    def broken(*arguments: object) -> Iterator[Deletion]:
-        yield from islice(deletions(*arguments), 3)  # type: ignore[arg-type]
+    def broken(*arguments: object) -> Iterator[CaseDeletion]:
+        yield from islice(case_deletions(*arguments), 3)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "deletions", broken)

@@ -10,7 +10,7 @@ from scipy import stats
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMWarning, InferenceError
-from bayeslmm.inference.lrt import Mixture, added_columns, bootstrap_lrt, exact_rlrt, lrt
+from bayeslmm.inference.lrt import ChiBarSquare, added_columns, bootstrap_lrt, exact_rlrt, lrt
 from tests.inference.frames import blocks, unbalanced
 
 
@@ -60,16 +60,16 @@ def test_other_data_are_refused() -> None:
 
 
 def test_mixtures() -> None:
-    assert Mixture((1,), 0).p_value(0.0) == 1.0
-    assert Mixture((1,), 0).p_value(2.7055) == pytest.approx(0.05, rel=1e-3)
-    two = Mixture((1, 1), 0).p_value(3.0)
+    assert ChiBarSquare((1,), 0).p_value(0.0) == 1.0
+    assert ChiBarSquare((1,), 0).p_value(2.7055) == pytest.approx(0.05, rel=1e-3)
+    two = ChiBarSquare((1, 1), 0).p_value(3.0)
     assert two == pytest.approx(0.5 * stats.chi2.sf(3, 1) + 0.25 * stats.chi2.sf(3, 2))
     # the cone of 2 x 2 matrices, its weights against simulation of the same kind as for larger ones
     rng = np.random.default_rng(1)
     M = rng.standard_normal((100_000, 2, 2))
     lengths = np.sum(np.maximum(np.linalg.eigvalsh((M + M.swapaxes(1, 2)) / 2), 0) ** 2, axis=1)
-    assert Mixture((2,), 0).p_value(2.0) == pytest.approx(np.mean(lengths > 2.0), abs=0.004)
-    assert Mixture((3,), 2).p_value(9.0) < stats.chi2.sf(9.0, 8)
+    assert ChiBarSquare((2,), 0).p_value(2.0) == pytest.approx(np.mean(lengths > 2.0), abs=0.004)
+    assert ChiBarSquare((3,), 2).p_value(9.0) < stats.chi2.sf(9.0, 8)
 
 
 def test_which_variances_are_tested_is_read_off_the_designs() -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bayeslmm.inference.intervals.batch_refit import Products, conditioned, evaluate_many, fit_many, off_boundary, with_response
+from bayeslmm.inference.intervals.batch_refit import (
+    ResponseProducts,
+    evaluate_responses,
+    lift_off_boundary,
+    refit_many,
+    standardize_response,
+    with_response,
+)
 from tests.inference.examples import fitted
 
 MODELS = ["slope", "uncorrelated", "weighted", "crossed", "crossed_slope", "nested", "exchangeable"]
@@ -18,7 +25,9 @@ def test_a_response_of_many_has_the_criterion_and_gradient_that_it_has_alone(nam
     problem, rng = fit.problem, np.random.default_rng(0)
     Y = fit.simulate(5, seed=3).to_numpy()
     x = fit.estimate.x + rng.normal(scale=0.3, size=(5, problem.size))
-    together = evaluate_many(problem.criterion, Products.of(problem, conditioned(problem, Y)), np.arange(5), x, restricted)
+    together = evaluate_responses(
+        problem.criterion, ResponseProducts.of(problem, standardize_response(problem, Y)), np.arange(5), x, restricted
+    )
     for b in range(5):
         alone = with_response(problem, fit.model.with_response(Y[:, b]).design)
         point = alone.criterion.at(x[b], restricted, order=1)
@@ -45,7 +54,7 @@ def test_a_new_response_of_structured_errors_is_the_model_built_anew(name: str) 
 def test_fits_side_by_side_end_where_fits_one_by_one_end(name: str) -> None:
     fit = fitted(name)
     Y = fit.simulate(30, seed=5).to_numpy()
-    many = fit_many(fit.problem, conditioned(fit.problem, Y), True, off_boundary(fit.problem.random, fit.estimate.x))
+    many = refit_many(fit.problem, standardize_response(fit.problem, Y), True, lift_off_boundary(fit.problem.random, fit.estimate.x))
     assert many.settled.mean() > 0.8
     for b in np.flatnonzero(many.settled):
         # the stopping rule is a predicted decrease of 1e-9, BFGS's idea of curvature within a factor of a few

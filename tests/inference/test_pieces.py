@@ -8,7 +8,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm._arrays import Array
-from bayeslmm.inference.fixed_effects.kenward_roger import covariance_pieces
+from bayeslmm.inference.fixed_effects.kenward_roger import v_derivatives
 from bayeslmm.likelihood.problem import Problem
 
 FORMULAS = (
@@ -50,7 +50,7 @@ def V_moves(problem: Problem, x: Array) -> tuple[Array, list[Array]]:
 
 def check(problem: Problem, x: Array) -> None:
     point = problem.criterion.at(x, True)
-    pieces = covariance_pieces(point.state, problem, x)
+    pieces = v_derivatives(point.state, problem, x)
     V, moves = V_moves(problem, x)
     inverse = np.linalg.inv(V)
     X = (problem.design.X - problem.standardization.center) @ problem.standardization.B

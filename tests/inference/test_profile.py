@@ -12,9 +12,9 @@ from scipy.special import ndtri
 
 import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
-from bayeslmm.inference.intervals.parameters import covariance_parameters, gradient, value_of
-from bayeslmm.inference.intervals.profile import base_of, curves_of
-from bayeslmm.inference.intervals.profile_constraints import joint
+from bayeslmm.inference.intervals.parameters import covariance_parameters, parameter_gradient, parameter_value
+from bayeslmm.inference.intervals.profile import profile_curves, profile_origin
+from bayeslmm.inference.intervals.profile_constraints import joint_criterion
 from bayeslmm.likelihood.rotation import rotate_problem, rotated_x, rotation_towards
 from tests.inference.examples import fitted, subjects
 
@@ -30,13 +30,16 @@ def test_the_joint_criterion_is_the_profiled_one_at_its_own_sigma_and_has_the_gr
     x = fit.estimate.x + 0.1 * rng.normal(size=fit.problem.size)
     point = criterion.at(x, restricted)
     tau = np.append(x, 0.5 * np.log(point.sigma2))
-    at = joint(criterion, tau, restricted)
+    at = joint_criterion(criterion, tau, restricted)
     np.testing.assert_allclose(at.value, point.value, rtol=1e-12)
     np.testing.assert_allclose(at.gradient[:-1], point.gradient, rtol=1e-8, atol=1e-8)
     moved = tau + 0.05 * rng.normal(size=len(tau))
-    found = joint(criterion, moved, restricted)
+    found = joint_criterion(criterion, moved, restricted)
     step = 1e-5 * np.eye(len(tau))
-    difference = [(joint(criterion, moved + s, restricted).value - joint(criterion, moved - s, restricted).value) / 2e-5 for s in step]
+    difference = [
+        (joint_criterion(criterion, moved + s, restricted).value - joint_criterion(criterion, moved - s, restricted).value) / 2e-5
+        for s in step
+    ]
     np.testing.assert_allclose(found.gradient, difference, rtol=1e-5, atol=1e-5)
 
 
@@ -55,7 +58,7 @@ def test_turned_axes_hold_the_same_model() -> None:
 @pytest.mark.parametrize("criterion", ["ML", "REML"])
 def test_at_a_limit_the_criterion_has_risen_by_the_chi_square_quantile(name: str, criterion: str) -> None:
     fit = fitted(name)
-    curves = curves_of(fit, criterion, None)
+    curves = profile_curves(fit, criterion, None)
     inside = 0
     for curve in curves:
         for quantile in (-Q, Q):
@@ -73,18 +76,18 @@ def test_at_a_limit_the_criterion_has_risen_by_the_chi_square_quantile(name: str
 def test_a_slice_is_the_minimum_that_a_search_without_derivatives_finds(term: str, at: float) -> None:
     fit = fitted("slope", "ML")
     problem = fit.problem
-    base = base_of(fit, "ML")
-    curve = next(c for c in curves_of(fit, "ML", [term]))
+    base = profile_origin(fit, "ML")
+    curve = next(c for c in profile_curves(fit, "ML", [term]))
     parameter = next(p for p in covariance_parameters(problem) if p.term == term)
 
     def penalised(tau: np.ndarray) -> float:
-        return joint(problem.criterion, tau, False).value + 1e5 * (value_of(parameter, problem, tau) - at) ** 2
+        return joint_criterion(problem.criterion, tau, False).value + 1e5 * (parameter_value(parameter, problem, tau) - at) ** 2
 
     start = base.tau.copy()
     for _ in range(4):
         start = minimize(penalised, start, method="Nelder-Mead", options={"maxiter": 4000, "xatol": 1e-10, "fatol": 1e-10}).x
     # the penalty lets the parameter go by f' / 2e5; to first order that costs twice what it adds
-    lowest = joint(problem.criterion, start, False).value + 2e5 * (value_of(parameter, problem, start) - at) ** 2
+    lowest = joint_criterion(problem.criterion, start, False).value + 2e5 * (parameter_value(parameter, problem, start) - at) ** 2
     assert curve.at(at).value == pytest.approx(lowest, abs=1e-3)
 
 
@@ -92,7 +95,7 @@ def test_the_gradient_of_a_parameter_is_that_of_its_formula() -> None:
     fit = fitted("slope")
     tau = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2))
     sigma = next(p for p in covariance_parameters(fit.problem) if p.term == "sd__Observation")
-    np.testing.assert_allclose(gradient(sigma, fit.problem, tau), [0.0, 0.0, 0.0, 1.0], atol=1e-9)
+    np.testing.assert_allclose(parameter_gradient(sigma, fit.problem, tau), [0.0, 0.0, 0.0, 1.0], atol=1e-9)
 
 
 def test_profile_limits_do_not_depend_on_where_the_covariate_starts() -> None:

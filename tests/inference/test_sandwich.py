@@ -9,7 +9,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm._arrays import Array
 from bayeslmm.errors import InferenceError
-from bayeslmm.inference.fixed_effects.sandwich import POWERS, sandwich
+from bayeslmm.inference.fixed_effects.sandwich import LEVERAGE_POWERS, sandwich
 from tests.inference.frames import unbalanced
 
 
@@ -29,7 +29,7 @@ def dense(fit: blm.Fit, kind: str) -> tuple[Array, Array]:
     for k in np.unique(codes):
         own = np.ix_(codes == k, codes == k)
         values, vectors = np.linalg.eigh(np.eye((codes == k).sum()) - (Xw @ C @ Xw.T)[own])
-        A[own] = (vectors * values ** POWERS[kind]) @ vectors.T
+        A[own] = (vectors * values ** LEVERAGE_POWERS[kind]) @ vectors.T
     scores = np.stack([Xw[codes == k].T @ (A @ ew)[codes == k] for k in np.unique(codes)])
     m = len(scores)
     M = np.eye(len(V)) - Xw @ C @ Xw.T

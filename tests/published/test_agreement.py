@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayeslmm.cli.verify import Figure, agrees, last_digit
+from bayeslmm.cli.verify import PublishedValue, agrees, last_digit
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,6 @@ def test_what_is_not_a_number_agrees_with_none(ours: float) -> None:
 
 
 def test_a_figure_is_named_by_its_path() -> None:
-    figure = Figure(("sd", "Subject", "Days"), "5.922", 5.9221)
+    figure = PublishedValue(("sd", "Subject", "Days"), "5.922", 5.9221)
     assert figure.name == "sd.Subject.Days"
     assert figure.agrees

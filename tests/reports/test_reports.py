@@ -17,7 +17,7 @@ import bayeslmm as blm
 from bayeslmm.datasets import simulate_trial
 from bayeslmm.errors import StoreError
 from bayeslmm.reports.fit import fit_page
-from bayeslmm.reports.page import Page, cells
+from bayeslmm.reports.page import Page, cell_texts
 
 EVIL = "<script>document.title='taken'</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -163,7 +163,7 @@ def test_numbers_show_three_digits_of_their_standard_error() -> None:
     table = pd.DataFrame(
         {"term": ["a", "b"], "estimate": [251.40510, -0.0246], "std_error": [6.8246, 0.004657], "p_value": [1e-9, 0.04567]}
     )
-    assert cells(table) == [["a", "251.41", "6.82", "<0.0001"], ["b", "-0.02460", "0.00466", "0.0457"]]
+    assert cell_texts(table) == [["a", "251.41", "6.82", "<0.0001"], ["b", "-0.02460", "0.00466", "0.0457"]]
 
 
 def test_text_of_a_page_is_escaped() -> None:
@@ -215,4 +215,4 @@ def test_sources_of_a_parameter_are_shown_with_the_same_decimals() -> None:
             "std_error": [np.nan, 6.98, np.nan, 0.273],
         }
     )
-    assert [row[3] for row in cells(frame)] == ["24.74", "27.45", "0.066", "0.076"]
+    assert [row[3] for row in cell_texts(frame)] == ["24.74", "27.45", "0.066", "0.076"]

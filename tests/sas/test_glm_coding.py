@@ -18,8 +18,8 @@ from bayeslmm.sas.translation.glm_coding import (
     class_levels,
     estimable,
     glm_columns,
-    our_rows,
     row_space,
+    rows_on_our_columns,
     sas_solution,
 )
 from bayeslmm.sas.translation.hypotheses import (
@@ -128,7 +128,7 @@ def test_the_bridge_takes_rows_to_our_coefficients() -> None:
     alpha = np.linalg.lstsq(ours, data.y, rcond=None)[0]
     b, _ = sas_solution(space, T, alpha)
     L = hypothesis(layout, space, 3, 3)
-    np.testing.assert_allclose(our_rows(space, T, L) @ alpha, L @ b, rtol=1e-9)
+    np.testing.assert_allclose(rows_on_our_columns(space, T, L) @ alpha, L @ b, rtol=1e-9)
     np.testing.assert_allclose(layout.X @ b, ours @ alpha, rtol=1e-9)
 
 

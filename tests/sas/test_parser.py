@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bayeslmm.errors import BayesLMMError, FormulaError, FormulaLimitError
-from bayeslmm.sas.language.effects import Effect
+from bayeslmm.sas.language.effects import SASEffect
 from bayeslmm.sas.language.statements import parse_program
 
 
@@ -25,14 +25,14 @@ def test_comments_of_every_kind_are_left_out() -> None:
     program = parse_program("""* a comment; proc mixed /* data=x */ data=a; *another, 'with a quote;
         %* a macro comment; model y = x /* z */ / s; /* ; */ run;""")
     assert program.proc.data == "a"
-    assert program.model.effects == (Effect(("x",)),)
+    assert program.model.effects == (SASEffect(("x",)),)
     assert program.model.solution
 
 
 def test_the_case_of_keywords_and_names_does_not_matter() -> None:
     program = parse_program("PROC MIXED Data=A; CLASS Id; Model Y = X / S DdfM=Kr; RANDOM INT x / SUB=ID; RUN;")
-    assert program.random[0].subject == Effect(("Id",))
-    assert program.random[0].effects == (Effect(), Effect(("X",)))
+    assert program.random[0].subject == SASEffect(("Id",))
+    assert program.random[0].effects == (SASEffect(), SASEffect(("X",)))
 
 
 def test_crossing_nesting_and_bars() -> None:

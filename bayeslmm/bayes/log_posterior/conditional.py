@@ -15,10 +15,10 @@ from functools import cached_property
 import numpy as np
 
 from bayeslmm._arrays import Array, Generator
-from bayeslmm.bayes.log_posterior.density import AlphaPrior, Density, Integrated, with_solution
-from bayeslmm.bayes.log_posterior.layout import Layout, SetBlock, TermBlock, VarianceBlock
+from bayeslmm.bayes.log_posterior.density import AlphaPrior, Density, MarginalCoefficients, with_solution
+from bayeslmm.bayes.log_posterior.layout import MatrixBlock, ParameterLayout, TermBlock, VarianceBlock
 from bayeslmm.bayes.log_posterior.priors import ModelPriors, residual_sets
-from bayeslmm.bayes.log_posterior.transforms import PositiveAxes, positive_axes
+from bayeslmm.bayes.log_posterior.transforms import PositiveTransform, positive_transform
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Solution
@@ -31,7 +31,7 @@ NO_PRIORS = ModelPriors((), (), (), (), None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OwnAxes:
+class NaturalTransform:
     """A structure's own parameters taken as they are."""
 
     covariance: Covariance
@@ -59,27 +59,27 @@ class OwnAxes:
         return np.full((n, self.size), np.nan)
 
 
-def own_layout(problem: Problem) -> Layout:
+def natural_layout(problem: Problem) -> ParameterLayout:
     """The parameters of a model one after the other, each as its structure has them."""
     begin, terms, sets = 0, [], []
     for term in problem.random.terms:
-        terms.append(TermBlock(OwnAxes(term.covariance), slice(begin, begin + term.covariance.size), term))
+        terms.append(TermBlock(NaturalTransform(term.covariance), slice(begin, begin + term.covariance.size), term))
         begin += term.covariance.size
     for covariance, labels, group in residual_sets(problem):
-        sets.append(SetBlock(OwnAxes(covariance), slice(begin, begin + covariance.size), covariance, labels, group))
+        sets.append(MatrixBlock(NaturalTransform(covariance), slice(begin, begin + covariance.size), covariance, labels, group))
         begin += covariance.size
     variance, kernel = None, problem.structured
     if kernel is not None and kernel.variance.size:
         size = kernel.variance.size
         variance = VarianceBlock((Prior("flat"),) * size, np.zeros(size, np.int64), slice(begin, begin + size))
         begin += size
-    sigma: PositiveAxes | None = None
+    sigma: PositiveTransform | None = None
     if not sets:
-        sigma, begin = positive_axes((Prior("flat"),)), begin + 1
-    return Layout(tuple(terms), tuple(sets), variance, sigma, begin)
+        sigma, begin = positive_transform((Prior("flat"),)), begin + 1
+    return ParameterLayout(tuple(terms), tuple(sets), variance, sigma, begin)
 
 
-class GivenSolution(Solution):
+class ConditionalSolution(Solution):
     """A profile at an alpha that is given: nothing of alpha is left to be uncertain about."""
 
     @cached_property
@@ -88,7 +88,7 @@ class GivenSolution(Solution):
 
 
 @dataclass(frozen=True, eq=False)
-class GivenAlpha(AlphaPrior):
+class ConditionalAlpha(AlphaPrior):
     """alpha held at `value` (p,), on the user's scale."""
 
     value: Array
@@ -98,21 +98,21 @@ class GivenAlpha(AlphaPrior):
         c = self.problem.standardization
         return np.asarray(np.linalg.solve(c.back, self.value - c.alpha0) / c.y_scale) if len(self.value) else self.value
 
-    def integrate(self, solution: Solution, s2: Array) -> Integrated:
+    def integrate(self, solution: Solution, s2: Array) -> MarginalCoefficients:
         criterion, t = self.problem.criterion, len(s2)
         alpha = np.broadcast_to(self.conditioned, (t, len(self.conditioned)))
         away = np.einsum("tqp,tq->tp", solution.root, alpha - solution.alpha)
         r2 = solution.r2 + np.sum(away**2, axis=-1)
         value = solution.logdet + criterion.n * np.log(s2) + r2 / s2 + criterion.constant(False) - criterion.n
-        return Integrated(value, GivenSolution(solution.logdet, solution.Xy, solution.root, solution.logdet_X, alpha, r2))
+        return MarginalCoefficients(value, ConditionalSolution(solution.logdet, solution.Xy, solution.root, solution.logdet_X, alpha, r2))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Likelihood:
+class ConditionalLikelihood:
     """log p(y | alpha, covariance parameters) of a problem, with its gradient."""
 
     problem: Problem
-    layout: Layout
+    layout: ParameterLayout
 
     @property
     def size(self) -> int:
@@ -131,7 +131,7 @@ class Likelihood:
         return value, d_own, d_alpha
 
     def _at(self, own: Array, alpha: Array) -> tuple[float, Array, Array, tuple[BlockDiagonalState | None, float]]:
-        given = GivenAlpha(self.problem, (), np.asarray(alpha, float))
+        given = ConditionalAlpha(self.problem, (), np.asarray(alpha, float))
         density = Density(self.problem, NO_PRIORS, self.layout, given)
         x, s = density.kernel_points(np.asarray(own, float)[None])
         if not (np.isfinite(x).all() and s[0] > 0.0):
@@ -149,9 +149,9 @@ class Likelihood:
         return -0.5 * float(found.value[0]), d_own, d_alpha, (fixed if isinstance(fixed, BlockDiagonalState) else None, s2)
 
 
-def likelihood(problem: Problem) -> Likelihood:
+def conditional_likelihood(problem: Problem) -> ConditionalLikelihood:
     """The likelihood of a problem at given alpha."""
-    return Likelihood(problem, own_layout(problem))
+    return ConditionalLikelihood(problem, natural_layout(problem))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,7 +159,7 @@ class ErrorLikelihood:
     """log N(e | 0, R) of all errors at once, with its gradient: a residual structure seen by a graph that holds every beta."""
 
     whole: Problem
-    layout: Layout
+    layout: ParameterLayout
 
     def at(self, own: Array, errors: Array) -> tuple[float, Array, Array]:
         """Value, gradient in the parameters of R and in the errors (n,)."""
@@ -180,7 +180,7 @@ class ErrorLikelihood:
             data, Xy=np.asarray(errors, float)[:, None] / y_scale, rows=(*data.rows, *data.pooled_rows), pooled=(), pooled_rows=()
         )
         criterion = replace(self.whole.criterion, kernel=replace(kernel, data=rows), p=0)
-        value, d_own, _, (state, s2) = Likelihood(replace(self.whole, criterion=criterion), self.layout)._at(own, np.zeros(0))
+        value, d_own, _, (state, s2) = ConditionalLikelihood(replace(self.whole, criterion=criterion), self.layout)._at(own, np.zeros(0))
         assert state is not None
         d_errors = np.zeros(len(errors))
         for part, score in zip(state.rows, state.residual_scores(), strict=True):
@@ -200,4 +200,4 @@ def error_likelihood(problem: Problem) -> ErrorLikelihood:
         alone,
         criterion=replace(alone.criterion, kernel=BlockDiagonalKernel(RandomParameters((), ()), own.structure, own.variance, kernel.data)),
     )
-    return ErrorLikelihood(alone, own_layout(alone))
+    return ErrorLikelihood(alone, natural_layout(alone))

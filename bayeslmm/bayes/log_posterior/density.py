@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.bayes.log_posterior.layout import Layout, layout
+from bayeslmm.bayes.log_posterior.layout import ParameterLayout, lay_out_parameters
 from bayeslmm.bayes.log_posterior.priors import ModelPriors, resolve
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Kernel, Solution, State
@@ -38,7 +38,7 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Integrated:
+class MarginalCoefficients:
     """-2 log p(y | covariances) at some points, and what it says about alpha.
 
     value : (t,)
@@ -49,7 +49,7 @@ class Integrated:
     solution: Solution
 
 
-def repeated(solution: Solution, t: int) -> Solution:
+def repeat_solution(solution: Solution, t: int) -> Solution:
     """A solution at t points: a model without random effects is solved once for all of them."""
     if len(solution.r2) == t:
         return solution
@@ -99,14 +99,14 @@ class AlphaPrior:
         log_B = float(np.linalg.slogdet(self._B)[1]) if p else 0.0
         return float((k - p) * LOG_2PI - np.log(self.precision[known]).sum() - 2.0 * log_B)
 
-    def integrate(self, solution: Solution, s2: Array) -> Integrated:
+    def integrate(self, solution: Solution, s2: Array) -> MarginalCoefficients:
         """At some points with residual variance s2 (t,) on standardized columns."""
         criterion = self.problem.criterion
-        solution = repeated(solution, len(s2))
+        solution = repeat_solution(solution, len(s2))
         if self.flat:
             df = criterion.df(True)
             value = solution.logdet + solution.logdet_X + df * np.log(s2) + solution.r2 / s2 + criterion.constant(True) - df
-            return Integrated(value, solution)
+            return MarginalCoefficients(value, solution)
         p = len(self.precision)
         inner, linear, u = self._quadratic
         XX, Xy, yy = solution.Xy[:, :p, :p], solution.Xy[:, :p, p], solution.Xy[:, p, p]
@@ -118,9 +118,9 @@ class AlphaPrior:
         logdet = 2.0 * np.log(np.diagonal(root, axis1=-2, axis2=-1)).sum(-1)
         value = solution.logdet + criterion.n * np.log(s2) + r2 / s2 + (away**2) @ self.precision + logdet - p * np.log(s2)
         value = value + criterion.constant(False) - criterion.n + self._constant
-        return Integrated(value, Solution(solution.logdet, solution.Xy, root, logdet, mean, r2))
+        return MarginalCoefficients(value, Solution(solution.logdet, solution.Xy, root, logdet, mean, r2))
 
-    def log_sigma_slope(self, found: Integrated, s2: float) -> float:
+    def log_sigma_slope(self, found: MarginalCoefficients, s2: float) -> float:
         """d(-2 log p) / d log s at fixed covariances relative to s^2, one point."""
         solution, p = found.solution, len(self.precision)
         inverse = solution.information_inverse[0]
@@ -128,12 +128,12 @@ class AlphaPrior:
         return 2.0 * (self.problem.criterion.n - trace - float(solution.r2[0]) / s2)
 
 
-ELEMENTS = 125_000
+BATCH_ELEMENTS = 125_000
 """Array elements of one batch of points: the working set stays in cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evaluated:
+class DensityValue:
     """The density at one point, with its gradient."""
 
     value: float
@@ -150,7 +150,7 @@ class Density:
 
     problem: Problem
     priors: ModelPriors
-    layout: Layout
+    layout: ParameterLayout
     alpha: AlphaPrior
     volume: bool = True
     many: Kernel | None = None
@@ -222,7 +222,7 @@ class Density:
     def batch(self) -> int:
         """How many points to draw random effects for at once."""
         if isinstance(self.pooled, PooledSubjectsKernel):
-            return int(np.clip(ELEMENTS // self.pooled.draw_cells, 1, 1024))
+            return int(np.clip(BATCH_ELEMENTS // self.pooled.draw_cells, 1, 1024))
         assert isinstance(self.kernel, RandomEffectsKernel)
         cross = self.kernel.cross
         per_point = (cross.p + 1) ** 2
@@ -231,7 +231,7 @@ class Density:
             per_point += 3 * K * q if self.pooled is not None else K * q * (q + 2 * cross.p + 2)
         if cross.rest is not None:
             per_point += 6 * cross.rest.flat + cross.rest.m * 2 * (cross.p + 1)
-        return int(np.clip(ELEMENTS // max(per_point, 1), 1, 4096))
+        return int(np.clip(BATCH_ELEMENTS // max(per_point, 1), 1, 4096))
 
     @property
     def value_batch(self) -> int:
@@ -239,12 +239,12 @@ class Density:
         if self.pooled is None:
             return self.batch
         if isinstance(self.pooled, PooledSubjectsKernel):
-            return int(np.clip(ELEMENTS // self.pooled.cells, 1, 1024))
+            return int(np.clip(BATCH_ELEMENTS // self.pooled.cells, 1, 1024))
         cross, (q, _, C) = self.pooled.cross, self.pooled.A.shape
         per_point = 3 * q * q * C + 2 * (cross.p + 1) ** 2
         if cross.rest is not None:
             per_point += 6 * cross.rest.flat + cross.rest.m * 2 * (cross.p + 1)
-        return int(np.clip(ELEMENTS // per_point, 1, 4096))
+        return int(np.clip(BATCH_ELEMENTS // per_point, 1, 4096))
 
     def values(self, phi: Array) -> Array:
         """log posterior (t,) at phi (t, size), up to a constant unless every prior is proper; -inf where it does not exist."""
@@ -296,30 +296,30 @@ class Density:
 
     # -- one point with gradient ----------------------------------------------------------------------------------------------------------
 
-    def at(self, phi: Array) -> Evaluated:
+    def at(self, phi: Array) -> DensityValue:
         """Value and gradient at one phi (size,)."""
         phi = np.asarray(phi, float)
         try:
             with one_thread(self.problem.criterion.width), np.errstate(all="ignore"):
                 return self._at(phi)
         except np.linalg.LinAlgError:
-            return Evaluated(-np.inf, np.full(self.size, np.nan))
+            return DensityValue(-np.inf, np.full(self.size, np.nan))
 
-    def _at(self, phi: Array) -> Evaluated:
+    def _at(self, phi: Array) -> DensityValue:
         prior = float(self.log_prior(phi[None])[0])
         x, s = self.kernel_points(phi[None])
         if not np.isfinite(prior) or not np.isfinite(x).all() or not s[0] > 0:
-            return Evaluated(-np.inf, np.full(self.size, np.nan))
+            return DensityValue(-np.inf, np.full(self.size, np.nan))
         s2 = float(s[0]) ** 2
         state = self.problem.criterion.kernel.evaluate(x, derivatives=True)
         found = self.alpha.integrate(state.solution, s**2)
         value = prior - 0.5 * float(found.value[0])
         if not np.isfinite(value):
-            return Evaluated(-np.inf, np.full(self.size, np.nan))
+            return DensityValue(-np.inf, np.full(self.size, np.nan))
         gradient = self._prior_gradient(phi) - 0.5 * self.deviance_gradient(phi, x, s2, with_solution(state, found), found)
-        return Evaluated(value, gradient)
+        return DensityValue(value, gradient)
 
-    def deviance_gradient(self, phi: Array, x: Array, s2: float, state: State, found: Integrated) -> Array:
+    def deviance_gradient(self, phi: Array, x: Array, s2: float, state: State, found: MarginalCoefficients) -> Array:
         out = np.zeros(self.size)
         sigma_slope = self.alpha.log_sigma_slope(found, s2)
         unit2 = s2 * self.problem.standardization.y_scale**2
@@ -371,7 +371,7 @@ class Density:
         return replace(self, volume=False)
 
 
-def with_solution(state: State, found: Integrated) -> State:
+def with_solution(state: State, found: MarginalCoefficients) -> State:
     """The state as if its profile in alpha had been the penalised one: its adjoints are then those of the integrated likelihood."""
     if isinstance(state, RandomEffectsState):
         return RandomEffectsState(state.parameters, state.x, replace(state.levels, solution=found.solution))
@@ -379,7 +379,7 @@ def with_solution(state: State, found: Integrated) -> State:
     return BlockDiagonalState(state.kernel, state.x, found.solution, state.rows, state.pooled, state.slopes)
 
 
-def for_many(problem: Problem) -> Kernel:
+def kernel_for_many_points(problem: Problem) -> Kernel:
     """The kernel of a problem; small crossed designs with a factor eliminated first, which pays once many points share each call."""
     kernel = problem.criterion.kernel
     if not isinstance(kernel, RandomEffectsKernel):
@@ -396,13 +396,13 @@ def density(problem: Problem, priors: Priors | None = None) -> Density:
     Raises PriorError for names that the model does not have.
     """
     own = resolve(problem, priors)
-    return arranged(problem, own, layout(problem, own))
+    return arrange_density(problem, own, lay_out_parameters(problem, own))
 
 
-def arranged(problem: Problem, priors: ModelPriors, axes: Layout) -> Density:
+def arrange_density(problem: Problem, priors: ModelPriors, axes: ParameterLayout) -> Density:
     """The density of a problem on given axes, its kernels laid out for many points."""
     alpha = AlphaPrior(problem, tuple(row.prior for row in priors.alpha))
-    many = for_many(problem)
+    many = kernel_for_many_points(problem)
     if isinstance(many, RandomEffectsKernel):
         return Density(problem, priors, axes, alpha, many=many, pooled=pool_levels(many))
     assert isinstance(many, BlockDiagonalKernel)

@@ -10,8 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.bayes.log_posterior.priors import MatrixPriors, ModelPriors, residual_sets, unstructured
-from bayeslmm.bayes.log_posterior.transforms import Axes, GeneralAxes, PositiveAxes, ScaledAxes, UnstructuredAxes, positive_axes
+from bayeslmm.bayes.log_posterior.priors import MatrixPriors, ModelPriors, is_unstructured_with_sds, residual_sets
+from bayeslmm.bayes.log_posterior.transforms import (
+    GeneralTransform,
+    PositiveTransform,
+    ScaledTransform,
+    Transform,
+    UnstructuredTransform,
+    positive_transform,
+)
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.covariance.correlation import IdentityCorrelation
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
@@ -21,20 +28,22 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.specification.priors import Prior, draw_prior, log_density, log_density_slope
 
 
-def axes_of(covariance: Covariance, priors: MatrixPriors) -> Axes:
+def transform_of(covariance: Covariance, priors: MatrixPriors) -> Transform:
     """The axes of a structure under its priors."""
-    sds = positive_axes(tuple(row.prior for row in priors.sds))
+    sds = positive_transform(tuple(row.prior for row in priors.sds))
     shapes = tuple(row.prior for row in priors.shapes)
-    if unstructured(covariance):
-        return UnstructuredAxes(sds, priors.corr.prior.parameters[0] if priors.corr is not None and priors.corr.prior.parameters else 1.0)
+    if is_unstructured_with_sds(covariance):
+        return UnstructuredTransform(
+            sds, priors.corr.prior.parameters[0] if priors.corr is not None and priors.corr.prior.parameters else 1.0
+        )
     if isinstance(covariance, Diagonal):
-        return ScaledAxes(sds, IdentityCorrelation(covariance.q), ())
+        return ScaledTransform(sds, IdentityCorrelation(covariance.q), ())
     if isinstance(covariance, Homogeneous | Heterogeneous):
-        return ScaledAxes(sds, covariance.correlation_, shapes)
-    return GeneralAxes(covariance, shapes)
+        return ScaledTransform(sds, covariance.correlation_, shapes)
+    return GeneralTransform(covariance, shapes)
 
 
-def rotated(M: Array) -> Array:
+def rotate_to_triangle(M: Array) -> Array:
     """Lower triangular T with T T' = M M', by Givens rotations of the columns; M (t, q, q)."""
     T = np.array(M)
     q = T.shape[-1]
@@ -54,7 +63,7 @@ def rotated(M: Array) -> Array:
 class TermBlock:
     """A random term: its axes, its part of phi, its parameters within the kernel's x."""
 
-    axes: Axes
+    axes: Transform
     part: slice
     term: TermParameters
 
@@ -62,11 +71,11 @@ class TermBlock:
         """The term's part of x (t, size): D on standardized columns in units of unit^2."""
         covariance, A = self.term.covariance, self.term.map.inverse
         x = self.axes.values(phi[:, self.part])
-        if isinstance(self.axes, UnstructuredAxes):
+        if isinstance(self.axes, UnstructuredTransform):
             rows, columns = band_positions(covariance.q, covariance.q)
             T = np.zeros((len(x), covariance.q, covariance.q))
             T[:, rows, columns] = x
-            mapped = rotated(A @ T)[:, rows, columns]
+            mapped = rotate_to_triangle(A @ T)[:, rows, columns]
         elif covariance.invariance == "any":
             mapped = np.stack([covariance.mapped(row, A) for row in x])
         elif covariance.invariance == "diagonal":
@@ -97,10 +106,10 @@ class TermBlock:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SetBlock:
+class MatrixBlock:
     """One parameter set of R: labels of its rows, name of its group."""
 
-    axes: Axes
+    axes: Transform
     part: slice
     covariance: Covariance
     labels: tuple[str, ...]
@@ -140,17 +149,17 @@ class VarianceBlock:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layout:
+class ParameterLayout:
     """All blocks of a model; `sigma` None where R's first scale is sigma."""
 
     terms: tuple[TermBlock, ...]
-    sets: tuple[SetBlock, ...]
+    sets: tuple[MatrixBlock, ...]
     variance: VarianceBlock | None
-    sigma: PositiveAxes | None
+    sigma: PositiveTransform | None
     size: int
 
     @property
-    def matrices(self) -> tuple[TermBlock | SetBlock, ...]:
+    def matrices(self) -> tuple[TermBlock | MatrixBlock, ...]:
         """Every covariance matrix."""
         return (*self.terms, *self.sets)
 
@@ -159,16 +168,16 @@ class Layout:
         return slice(self.size - 1, self.size)
 
 
-def layout(problem: Problem, priors: ModelPriors) -> Layout:
+def lay_out_parameters(problem: Problem, priors: ModelPriors) -> ParameterLayout:
     """Lay the parameters of a model out on its axes."""
     begin, terms, sets = 0, [], []
     for term, own in zip(problem.random.terms, priors.terms, strict=True):
-        axes = axes_of(term.covariance, own)
+        axes = transform_of(term.covariance, own)
         terms.append(TermBlock(axes, slice(begin, begin + axes.size), term))
         begin += axes.size
     for (covariance, labels, group), own in zip(residual_sets(problem), priors.residual, strict=True):
-        axes = axes_of(covariance, own)
-        sets.append(SetBlock(axes, slice(begin, begin + axes.size), covariance, labels, group))
+        axes = transform_of(covariance, own)
+        sets.append(MatrixBlock(axes, slice(begin, begin + axes.size), covariance, labels, group))
         begin += axes.size
     variance, kernel = None, problem.structured
     if kernel is not None and kernel.variance.size:
@@ -178,6 +187,6 @@ def layout(problem: Problem, priors: ModelPriors) -> Layout:
         begin += size
     sigma = None
     if priors.sigma is not None:
-        sigma = positive_axes((priors.sigma.prior,))
+        sigma = positive_transform((priors.sigma.prior,))
         begin += 1
-    return Layout(tuple(terms), tuple(sets), variance, sigma, begin)
+    return ParameterLayout(tuple(terms), tuple(sets), variance, sigma, begin)

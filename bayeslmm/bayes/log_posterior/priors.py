@@ -31,7 +31,7 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
 from bayeslmm.specification.priors import Prior, Priors, is_proper
 
-WIDE = 2.5
+SCALE_FACTOR = 2.5
 """Default scales are this many times the size of the data."""
 
 
@@ -65,7 +65,7 @@ def sd_x(design: Design) -> Array:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Defaults:
+class PriorPreset:
     """Priors of one preset.
 
     sds(unit) : for an sd of effects whose column has size `unit`; eta : of LKJ
@@ -88,19 +88,19 @@ class Defaults:
         return [self.sd(float(unit)) for unit in units]
 
 
-def defaults(preset: str | None, design: Design) -> Defaults:
+def prior_preset(preset: str | None, design: Design) -> PriorPreset:
     """The defaults of a preset, scaled from the data."""
     spread = sd_y(design) or 1.0
     if preset == "brms":
         scale = max(2.5, round(mad_y(design), 1))
-        return Defaults("brms", "half_t", (3.0,), scale, False, Prior("half_t", (3.0, scale)), 1.0)
+        return PriorPreset("brms", "half_t", (3.0,), scale, False, Prior("half_t", (3.0, scale)), 1.0)
     if preset == "bambi":
-        return Defaults("bambi", "half_normal", (), WIDE * spread, True, Prior("half_t", (4.0, spread)), 1.0)
+        return PriorPreset("bambi", "half_normal", (), SCALE_FACTOR * spread, True, Prior("half_t", (4.0, spread)), 1.0)
     if preset == "blme":
-        return Defaults("blme", "gamma", (2.5, 0.0), 1.0, False, Prior("flat"), 1.75)
+        return PriorPreset("blme", "gamma", (2.5, 0.0), 1.0, False, Prior("flat"), 1.75)
     if preset == "reml":
-        return Defaults("reml", "flat", (), 1.0, False, Prior("flat"), 1.0)
-    return Defaults("default", "half_t", (3.0,), WIDE * spread, True, Prior("half_t", (3.0, WIDE * spread)), 2.0)
+        return PriorPreset("reml", "flat", (), 1.0, False, Prior("flat"), 1.0)
+    return PriorPreset("default", "half_t", (3.0,), SCALE_FACTOR * spread, True, Prior("half_t", (3.0, SCALE_FACTOR * spread)), 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class ModelPriors:
         return found if self.sigma is None else [*found, self.sigma]
 
 
-def unstructured(covariance: Covariance) -> bool:
+def is_unstructured_with_sds(covariance: Covariance) -> bool:
     """Whether a structure is explored through its sds and partial correlations."""
     return isinstance(covariance, Banded) and not isinstance(covariance, Diagonal) and covariance.order >= covariance.q
 
@@ -178,14 +178,14 @@ def shape_default(kind: str, correlation: Correlation | None, spread: float) -> 
         return Prior("uniform", limits)
     if kind == "range":
         reach = correlation.reach if isinstance(correlation, Spatial) else 1.0
-        return Prior("half_t", (3.0, WIDE * reach))
+        return Prior("half_t", (3.0, SCALE_FACTOR * reach))
     if kind == "nugget":
         return Prior("uniform", (0.0, 1.0))
     if kind == "nu":
         return Prior("gamma", (3.0, 2.0))
     if kind.startswith("loading"):
-        return Prior("normal", (0.0, WIDE * spread))
-    return Prior("half_t", (3.0, WIDE * spread))
+        return Prior("normal", (0.0, SCALE_FACTOR * spread))
+    return Prior("half_t", (3.0, SCALE_FACTOR * spread))
 
 
 def resolve(problem: Problem, priors: Priors | None) -> ModelPriors:
@@ -196,7 +196,7 @@ def resolve(problem: Problem, priors: Priors | None) -> ModelPriors:
     for term in design.terms:
         terms.setdefault(term.group.name, []).extend(term.columns)
     said.require_known([design.coef_names[i] for i in design.kept], terms, known)
-    base = defaults(said.preset, design)
+    base = prior_preset(said.preset, design)
     spread = sd_y(design) or 1.0
     residual = _residual(problem, said, base, spread)
     return ModelPriors(
@@ -208,14 +208,14 @@ def resolve(problem: Problem, priors: Priors | None) -> ModelPriors:
     )
 
 
-def _one(said: Prior | None, default: Prior, kind: str, group: str, term: str, base: Defaults) -> ParameterPrior:
+def _one(said: Prior | None, default: Prior, kind: str, group: str, term: str, base: PriorPreset) -> ParameterPrior:
     if said is None:
         return ParameterPrior(kind, group, term, default, base.name)
     scale = default.parameters[-1] if default.parameters and default.family.startswith("half") else 1.0
     return ParameterPrior(kind, group, term, said.scaled(scale), "given")
 
 
-def _alpha(design: Design, said: Priors, base: Defaults) -> tuple[ParameterPrior, ...]:
+def _alpha(design: Design, said: Priors, base: PriorPreset) -> tuple[ParameterPrior, ...]:
     names = [design.coef_names[i] for i in design.kept]
     spread, widths, found = sd_y(design) or 1.0, sd_x(design), []
     for name, width in zip(names, widths, strict=True):
@@ -225,14 +225,14 @@ def _alpha(design: Design, said: Priors, base: Defaults) -> tuple[ParameterPrior
         elif said.alpha == "normal":
             intercept = name == "Intercept"
             mean = float(np.mean(design.y)) if intercept else 0.0
-            prior = Prior("normal", (mean, WIDE * spread / (1.0 if intercept else float(width))))
+            prior = Prior("normal", (mean, SCALE_FACTOR * spread / (1.0 if intercept else float(width))))
             found.append(ParameterPrior("alpha", "", name, prior, base.name))
         else:
             found.append(ParameterPrior("alpha", "", name, Prior("flat"), base.name))
     return tuple(found)
 
 
-def _term(term: RandomTerm, said: Priors, base: Defaults, spread: float) -> MatrixPriors:
+def _term(term: RandomTerm, said: Priors, base: PriorPreset, spread: float) -> MatrixPriors:
     group, covariance = term.group.name, term.covariance
     if isinstance(covariance, Homogeneous):
         units, labels = np.array([rms_rows(term)]), [""]
@@ -248,14 +248,14 @@ def _matrix(
     covariance: Covariance,
     sds: list[ParameterPrior],
     said: Priors,
-    base: Defaults,
+    base: PriorPreset,
     spread: float,
     group: str,
     labels: Sequence[object],
     suffix: str,
 ) -> MatrixPriors:
     """The priors of one matrix from those of its sds; `suffix` ends the names of its other parameters."""
-    if unstructured(covariance):
+    if is_unstructured_with_sds(covariance):
         corr = None
         if covariance.q > 1:
             own = said.corr_of(group)
@@ -311,11 +311,11 @@ def residual_names(problem: Problem) -> list[str]:
     """
     names: list[str] = []
     for covariance, labels, group in residual_sets(problem):
-        sds = [f"sd[{label}]" for label in labels] if unstructured(covariance) else []
+        sds = [f"sd[{label}]" for label in labels] if is_unstructured_with_sds(covariance) else []
         own = [*sds, *covariance.natural_names_for(labels)]
         names += own if not group else [*own, *(f"{name} | {group}" for name in own)]
     for term in problem.design.terms:
-        if not unstructured(term.covariance):
+        if not is_unstructured_with_sds(term.covariance):
             names += [f"{name} | {term.group.name}" for name in term.covariance.natural_names_for(term.columns)]
     kernel = problem.structured
     if kernel is not None:
@@ -323,7 +323,7 @@ def residual_names(problem: Problem) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _residual(problem: Problem, said: Priors, base: Defaults, spread: float) -> tuple[MatrixPriors, ...]:
+def _residual(problem: Problem, said: Priors, base: PriorPreset, spread: float) -> tuple[MatrixPriors, ...]:
     found = []
     for covariance, labels, group in residual_sets(problem):
         suffix = f" | {group}" if group else ""
@@ -334,13 +334,13 @@ def _residual(problem: Problem, said: Priors, base: Defaults, spread: float) -> 
     return tuple(found)
 
 
-def _variance(problem: Problem, said: Priors, base: Defaults) -> tuple[ParameterPrior, ...]:
+def _variance(problem: Problem, said: Priors, base: PriorPreset) -> tuple[ParameterPrior, ...]:
     kernel = problem.structured
     if kernel is None or not kernel.variance.size:
         return ()
     found = []
     for name, kind, width in zip(kernel.variance.names, *_variance_kinds(problem), strict=True):
-        default = Prior("half_t", (3.0, WIDE)) if kind == "positive" else Prior("normal", (0.0, WIDE / width))
+        default = Prior("half_t", (3.0, SCALE_FACTOR)) if kind == "positive" else Prior("normal", (0.0, SCALE_FACTOR / width))
         found.append(_one(said.residual_of(name), default, "residual", "", name, base))
     return tuple(found)
 
@@ -356,54 +356,58 @@ def _variance_kinds(problem: Problem) -> tuple[list[str], list[float]]:
     return kinds, widths
 
 
-REMEDY = 'give it a proper prior, such as ("half_t", 3, scale), or leave it to the default'
+PRIOR_REMEDY = 'give it a proper prior, such as ("half_t", 3, scale), or leave it to the default'
 
 
-def improper(priors: ModelPriors) -> list[ParameterPrior]:
+def improper_priors(priors: ModelPriors) -> list[ParameterPrior]:
     """The priors that do not integrate to 1, alpha included."""
     return [row for row in priors.rows() if row.kind != "corr" and not is_proper(row.prior)]
 
 
-def demand_proper_posterior(problem: Problem, priors: ModelPriors) -> None:
+def require_proper_posterior(problem: Problem, priors: ModelPriors) -> None:
     """Raise PriorError with the reason where the posterior would not integrate."""
     design, p = problem.design, problem.criterion.p
     if design.nobs <= p and any(row.prior.family == "flat" for row in priors.alpha):
-        raise _refuse(
+        raise _prior_error(
             priors.alpha[0], f"there are {design.nobs} rows for {p} coefficients under a flat prior", 'use Priors(alpha="normal")'
         )
     for term, own in zip(design.terms, priors.terms, strict=True):
         levels, needed = term.group.size, term.Z.shape[1] + 2
         for row in own.sds:
             if row.prior.family == "gamma" and not is_proper(row.prior):
-                raise _refuse(row, "its density grows without limit: it keeps a mode off the boundary and is meant for fit('MAP')", REMEDY)
+                raise _prior_error(
+                    row, "its density grows without limit: it keeps a mode off the boundary and is meant for fit('MAP')", PRIOR_REMEDY
+                )
             if row.prior.family == "flat" and levels < needed:
-                raise _refuse(row, f"{levels} levels of {term.group.name} do not bound an sd under a flat prior ({needed} would)", REMEDY)
+                raise _prior_error(
+                    row, f"{levels} levels of {term.group.name} do not bound an sd under a flat prior ({needed} would)", PRIOR_REMEDY
+                )
             if row.prior.family == "flat" and design.unidentified:
-                raise _refuse(row, design.unidentified[0].what, REMEDY)
-        _demand_shapes(own.shapes)
+                raise _prior_error(row, design.unidentified[0].what, PRIOR_REMEDY)
+        _require_shapes(own.shapes)
     scales = [row for own in priors.residual for row in own.sds]
     scales += [] if priors.sigma is None else [priors.sigma]
     for row in scales:
         if not is_proper(row.prior) and (row.prior.family == "gamma" or design.nobs - p < 2 or design.unidentified):
-            raise _refuse(row, "the rows left over do not bound the residual sd", REMEDY)
+            raise _prior_error(row, "the rows left over do not bound the residual sd", PRIOR_REMEDY)
     for own in priors.residual:
-        _demand_shapes(own.shapes)
-    _demand_shapes(priors.variance)
+        _require_shapes(own.shapes)
+    _require_shapes(priors.variance)
 
 
-def _demand_shapes(rows: tuple[ParameterPrior, ...]) -> None:
+def _require_shapes(rows: tuple[ParameterPrior, ...]) -> None:
     for row in rows:
         if not is_proper(row.prior):
-            raise _refuse(row, "the likelihood does not bound it", "give it a proper prior")
+            raise _prior_error(row, "the likelihood does not bound it", "give it a proper prior")
 
 
-def _refuse(row: ParameterPrior, reason: str, remedy: str) -> PriorError:
+def _prior_error(row: ParameterPrior, reason: str, remedy: str) -> PriorError:
     return PriorError(f"the posterior of {row.label} under a {row.prior.family} prior is improper: {reason}", row.label, remedy)
 
 
-def demand_evidence(priors: ModelPriors) -> None:
+def require_evidence(priors: ModelPriors) -> None:
     """Raise PriorError unless every prior is proper."""
-    loose = improper(priors)
+    loose = improper_priors(priors)
     if loose:
         names = ", ".join(row.label for row in loose[:6])
         remedy = 'use proper priors: Priors(alpha="normal") and the defaults for the rest'

@@ -29,11 +29,11 @@ from bayeslmm.specification.priors import (
     partial_positions,
 )
 
-SMALLEST = 0.05
+SMALLEST_SD = 0.05
 """An sd of 0 starts at this fraction of a typical one: far down the log axis a density is a plain slope."""
 
 
-class Axes(Protocol):
+class Transform(Protocol):
     """One covariance matrix: phi (..., size) to the structure's x (..., size), and the prior of both."""
 
     @property
@@ -65,7 +65,7 @@ class Axes(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PositiveAxes:
+class PositiveTransform:
     """Positive numbers on log axes; between the two ends of a uniform prior on logit axes.
 
     priors : one for each; low, high : (k,) ends, high infinite for a log axis
@@ -125,7 +125,7 @@ class PositiveAxes:
         return np.asarray(out)
 
     def inverse(self, v: Array, typical: float) -> Array:
-        v = np.maximum(v, SMALLEST * typical)
+        v = np.maximum(v, SMALLEST_SD * typical)
         if not self._between.any():
             return np.log(v)
         share = np.clip((v - self.low) / np.where(self._between, self.high - self.low, 1.0), 0.02, 0.98)
@@ -138,7 +138,7 @@ class PositiveAxes:
             return np.where(self._between, np.log(share) - np.log1p(-share), np.log(np.maximum(v, 1e-300)))
 
 
-def positive_axes(priors: tuple[Prior, ...]) -> PositiveAxes:
+def positive_transform(priors: tuple[Prior, ...]) -> PositiveTransform:
     """Axes of positive numbers with these priors."""
     low, high, found = np.zeros(len(priors)), np.full(len(priors), np.inf), []
     for j, prior in enumerate(priors):
@@ -146,7 +146,7 @@ def positive_axes(priors: tuple[Prior, ...]) -> PositiveAxes:
             low[j], high[j] = max(prior.parameters[0], 0.0), prior.parameters[1]
             prior = Prior("uniform", (float(low[j]), float(high[j])))
         found.append(prior)
-    return PositiveAxes(tuple(found), low, high)
+    return PositiveTransform(tuple(found), low, high)
 
 
 FEW, ONCE = 3, 10
@@ -189,7 +189,7 @@ def partial_factor_derivative(z: Array, q: int) -> Array:
     return out
 
 
-def partial_axes(L: Array) -> Array:
+def partial_correlation_z(L: Array) -> Array:
     """z of the factor L of a correlation matrix; correlations of size 1 are drawn in a little."""
     q = len(L)
     rows, columns = partial_positions(q)
@@ -202,10 +202,10 @@ def partial_axes(L: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class UnstructuredAxes:
+class UnstructuredTransform:
     """us: log standard deviations, then partial correlations; LKJ(eta). x is the column-wise lower triangle of T = diag(sd) L."""
 
-    sds: PositiveAxes
+    sds: PositiveTransform
     eta: float
 
     @property
@@ -250,20 +250,20 @@ class UnstructuredAxes:
         L = T / safe[:, None]
         L[sd == 0] = np.eye(q)[sd == 0]
         L = L * np.where(np.diagonal(L) < 0, -1.0, 1.0)
-        return np.concatenate([self.sds.inverse(sd, typical), partial_axes(L)])
+        return np.concatenate([self.sds.inverse(sd, typical), partial_correlation_z(L)])
 
     def draws(self, rng: Generator, n: int) -> Array:
         return np.concatenate([self.sds.draws(rng, n), np.arctanh(lkj_draw(self.q, self.eta, rng, n))], axis=1)
 
 
-STEP = 1e-5
+PRIOR_STEP = 1e-5
 """Of central differences of a log prior."""
 
-TRIES = 200
+REJECTION_ROUNDS = 200
 """Rounds of rejection when parameters drawn one by one must together be a valid matrix."""
 
 
-def numeric_gradient(phi: Array, function: object, step: float = STEP) -> Array:
+def numeric_gradient(phi: Array, function: object, step: float = PRIOR_STEP) -> Array:
     """Central differences of a vectorised function at one phi."""
     assert callable(function)
     moved = phi + step * np.concatenate([np.eye(len(phi)), -np.eye(len(phi))])
@@ -272,13 +272,13 @@ def numeric_gradient(phi: Array, function: object, step: float = STEP) -> Array:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScaledAxes:
+class ScaledTransform:
     """S C(z) S: diag, id, cs, csh, ar1, toep, spatial, ...: sds of one row or of all, then z; priors on the natural correlations r(z).
 
     shapes : one prior for each entry of r
     """
 
-    sds: PositiveAxes
+    sds: PositiveTransform
     correlation: Correlation
     shapes: tuple[Prior, ...]
 
@@ -327,7 +327,7 @@ class ScaledAxes:
 
     def _drawn_shapes(self, rng: Generator, n: int) -> Array:
         z = np.full((n, self.correlation.size), np.nan)
-        for _ in range(TRIES):
+        for _ in range(REJECTION_ROUNDS):
             wrong = ~np.isfinite(z).all(axis=1)
             if not wrong.any():
                 break
@@ -338,7 +338,7 @@ class ScaledAxes:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GeneralAxes:
+class GeneralTransform:
     """Any other structure: its scales on log axes, the rest as it is; priors on its natural parameters, variances taken as sds.
 
     A covariance among the natural parameters is taken as a correlation. Jacobians are numerical.
@@ -391,10 +391,10 @@ class GeneralAxes:
         return np.where(valid & np.isfinite(total), total, -np.inf)
 
     def _reported_jacobian(self, phi: Array) -> Array:
-        step = STEP * np.eye(self.size)
+        step = PRIOR_STEP * np.eye(self.size)
         ahead = self.reported(phi[..., None, :] + step)
         behind = self.reported(phi[..., None, :] - step)
-        return np.asarray((ahead - behind) / (2.0 * STEP))
+        return np.asarray((ahead - behind) / (2.0 * PRIOR_STEP))
 
     def prior_gradient(self, phi: Array, volume: bool) -> Array:
         # a wider step: with volume, log_prior holds a numerical Jacobian itself
@@ -402,12 +402,12 @@ class GeneralAxes:
 
     def inverse(self, x: Array, typical: float) -> Array:
         phi = np.array(x, float)
-        phi[self._scales] = np.log(np.maximum(np.abs(phi[self._scales]), SMALLEST * typical))
+        phi[self._scales] = np.log(np.maximum(np.abs(phi[self._scales]), SMALLEST_SD * typical))
         return phi
 
     def draws(self, rng: Generator, n: int) -> Array:
         phi = np.full((n, self.size), np.nan)
-        for _ in range(TRIES):
+        for _ in range(REJECTION_ROUNDS):
             wrong = ~np.isfinite(phi).all(axis=1)
             if not wrong.any():
                 break

@@ -12,38 +12,38 @@ import numpy as np
 from bayeslmm._arrays import Array, generator
 from bayeslmm._validation import require_count
 from bayeslmm.bayes._doors import optional
-from bayeslmm.bayes.log_posterior.priors import improper
+from bayeslmm.bayes.log_posterior.priors import improper_priors
 from bayeslmm.bayes.posterior.named_draws import Variable, group_columns
-from bayeslmm.bayes.posterior.predict import errors_drawn, linear_predictor, log_likelihood
+from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor, log_likelihood
 from bayeslmm.results.random_effects import terms_by_group
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.posterior import Posterior
 
 
-POINTWISE = 100_000_000
+POINTWISE_ELEMENTS = 100_000_000
 """Draws x observations above which pointwise log likelihoods are not kept in the tree."""
 
 
 def build_tree(post: Posterior) -> Any:
     """Groups posterior, sample_stats, log_likelihood, observed_data, constant_data."""
     groups = {
-        "posterior": dataset(post, posterior_variables(post)),
-        "sample_stats": dataset(post, {name: Variable(v, (), {}) for name, v in _statistics(post).items()}),
-        "observed_data": observed(post),
-        "constant_data": constant(post),
+        "posterior": draws_dataset(post, posterior_variables(post)),
+        "sample_stats": draws_dataset(post, {name: Variable(v, (), {}) for name, v in _statistics(post).items()}),
+        "observed_data": observed_dataset(post),
+        "constant_data": constant_dataset(post),
     }
-    if post.draws.size * post.design.nobs <= POINTWISE:
+    if post.draws.size * post.design.nobs <= POINTWISE_ELEMENTS:
         rows = Variable(log_likelihood(post), ("obs",), {"obs": list(range(post.design.nobs))})
-        groups["log_likelihood"] = dataset(post, {response_name(post): rows})
+        groups["log_likelihood"] = draws_dataset(post, {response_label(post): rows})
     tree = optional("xarray").DataTree.from_dict(groups)
-    tree.attrs.update(attributes(post))
+    tree.attrs.update(tree_attributes(post))
     for name in ("posterior", "sample_stats"):
-        tree[name].attrs.update(attributes(post))
+        tree[name].attrs.update(tree_attributes(post))
     return tree
 
 
-def response_name(post: Posterior) -> str:
+def response_label(post: Posterior) -> str:
     """The left side of the formula."""
     return str(post.design.spec.formula.response)
 
@@ -51,11 +51,11 @@ def response_name(post: Posterior) -> str:
 def posterior_variables(post: Posterior) -> dict[str, Variable]:
     """alpha, the covariance parameters, and beta of every grouping factor."""
     found = {"alpha": Variable(post.draws.alpha, ("coef",), {"coef": post.coef_names}), **post.parameters}
-    found |= dict(random_effects(post))
+    found |= dict(random_effect_variables(post))
     return found
 
 
-def random_effects(post: Posterior) -> Iterator[tuple[str, Variable]]:
+def random_effect_variables(post: Posterior) -> Iterator[tuple[str, Variable]]:
     """`beta_<group>` (S, levels, columns), the terms of a grouping factor side by side."""
     terms, columns = post.design.terms, group_columns(post.density)
     for group, members in terms_by_group(terms).items():
@@ -64,7 +64,7 @@ def random_effects(post: Posterior) -> Iterator[tuple[str, Variable]]:
         yield f"beta_{group}", Variable(values, (group, f"{group}_term"), coords)
 
 
-def dataset(post: Posterior, variables: Mapping[str, Variable]) -> Any:
+def draws_dataset(post: Posterior, variables: Mapping[str, Variable]) -> Any:
     """A dataset over chains and draws."""
     coords: dict[str, Any] = {"chain": np.arange(post.chains), "draw": np.arange(post.draws.size // post.chains)}
     data = {}
@@ -79,12 +79,12 @@ def _statistics(post: Posterior) -> dict[str, Array]:
     return found | {name: values for name, values in post.statistics.items() if np.ndim(values) and len(values) == post.draws.size}
 
 
-def observed(post: Posterior) -> Any:
+def observed_dataset(post: Posterior) -> Any:
     y = post.design.y
-    return optional("xarray").Dataset({response_name(post): (("obs",), np.array(y))}, coords={"obs": np.arange(len(y))})
+    return optional("xarray").Dataset({response_label(post): (("obs",), np.array(y))}, coords={"obs": np.arange(len(y))})
 
 
-def constant(post: Posterior) -> Any:
+def constant_dataset(post: Posterior) -> Any:
     design = post.design
     data: dict[str, Any] = {"X": (("obs", "coef"), np.array(design.X))}
     if design.offset is not None:
@@ -96,7 +96,7 @@ def constant(post: Posterior) -> Any:
     return optional("xarray").Dataset(data, coords={"obs": np.arange(design.nobs), "coef": post.coef_names})
 
 
-def attributes(post: Posterior) -> dict[str, Any]:
+def tree_attributes(post: Posterior) -> dict[str, Any]:
     """How the draws were made."""
     found: dict[str, Any] = {
         "created_at": datetime.now(UTC).isoformat(),
@@ -112,7 +112,7 @@ def attributes(post: Posterior) -> dict[str, Any]:
     except PackageNotFoundError:
         found["creation_library_version"] = "unknown"
     found |= {name: float(post.checks[name].value) for name in ("pareto_k", "importance_ess") if name in post.checks}
-    if post.evidence is not None and not improper(post.density.priors):
+    if post.evidence is not None and not improper_priors(post.density.priors):
         found["log_evidence"] = float(post.evidence)
     return found
 
@@ -122,9 +122,9 @@ def add_predictive(post: Posterior, draws: int | None, seed: int | None) -> Any:
     rng, each = generator(seed), post.draws.size // post.chains
     kept = each if draws is None else min(require_count(draws, "draws"), each)
     chosen = (np.arange(post.chains)[:, None] * each + np.linspace(0, each - 1, kept).astype(int)).ravel()
-    y = linear_predictor(post, chosen) + errors_drawn(post, chosen, rng)
+    y = linear_predictor(post, chosen) + draw_posterior_errors(post, chosen, rng)
     coords = {"chain": np.arange(post.chains), "draw": np.arange(kept), "obs": np.arange(post.design.nobs)}
     values = y.reshape(post.chains, kept, -1)
-    found = optional("xarray").Dataset({response_name(post): (("chain", "draw", "obs"), values)}, coords=coords)
+    found = optional("xarray").Dataset({response_label(post): (("chain", "draw", "obs"), values)}, coords=coords)
     post.tree["posterior_predictive"] = optional("xarray").DataTree(found)
     return post.tree["posterior_predictive"]

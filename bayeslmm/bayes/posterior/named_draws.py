@@ -10,8 +10,8 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.bayes.log_posterior.density import Density
-from bayeslmm.bayes.log_posterior.layout import SetBlock
-from bayeslmm.bayes.log_posterior.transforms import UnstructuredAxes
+from bayeslmm.bayes.log_posterior.layout import MatrixBlock
+from bayeslmm.bayes.log_posterior.transforms import UnstructuredTransform
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
@@ -25,14 +25,14 @@ class Variable:
     coords: Mapping[str, list[Any]]
 
 
-def deviations(matrices: Array) -> Array:
+def matrix_sds(matrices: Array) -> Array:
     """sds (S, q) of covariance matrices (S, q, q)."""
     return np.sqrt(np.maximum(np.diagonal(matrices, axis1=-2, axis2=-1), 0.0))
 
 
-def correlations(matrices: Array) -> Array:
+def matrix_correlations(matrices: Array) -> Array:
     """Correlation matrices; 0 beside an sd of 0."""
-    sd = deviations(matrices)
+    sd = matrix_sds(matrices)
     scale = sd[..., :, None] * sd[..., None, :]
     out = np.where(scale > 0, matrices / np.where(scale > 0, scale, 1.0), 0.0)
     q = out.shape[-1]
@@ -65,16 +65,16 @@ def group_covariance(density: Density, phi: Array, group: str) -> Array:
     return whole
 
 
-def parameters(density: Density, phi: Array) -> dict[str, Variable]:
+def named_parameters(density: Density, phi: Array) -> dict[str, Variable]:
     """Every covariance parameter by name: `sigma`, `sd_<group>`, `corr_<group>`, then those of R and of the variance function."""
     found: dict[str, Variable] = {"sigma": Variable(density.sigma(phi), (), {})}
     terms = density.problem.design.terms
     for group, members in terms_by_group(terms).items():
         D, names = group_covariance(density, phi, group), group_columns(density)[group]
         dim = f"{group}_term"
-        found[f"sd_{group}"] = Variable(deviations(D), (dim,), {dim: names})
+        found[f"sd_{group}"] = Variable(matrix_sds(D), (dim,), {dim: names})
         if any(terms[i].covariance.name not in DIAGONAL_STRUCTURES and terms[i].covariance.q > 1 for i in members):
-            found[f"corr_{group}"] = Variable(correlations(D), (dim, f"{dim}_bis"), {dim: names, f"{dim}_bis": names})
+            found[f"corr_{group}"] = Variable(matrix_correlations(D), (dim, f"{dim}_bis"), {dim: names, f"{dim}_bis": names})
         for i in members:
             covariance = terms[i].covariance
             if isinstance(covariance, Homogeneous | Heterogeneous) and covariance.correlation_.size:
@@ -96,7 +96,7 @@ def _shapes(x: Array, covariance: Homogeneous | Heterogeneous, labels: list[str]
     return {names[j] + suffix: Variable(values[:, j], (), {}) for j in range(first, covariance.size)}
 
 
-def _residual(block: SetBlock, phi: Array) -> dict[str, Variable]:
+def _residual(block: MatrixBlock, phi: Array) -> dict[str, Variable]:
     """The parameters of one set of R: `sd_residual` by visit and `corr_residual` where each visit has its own, else by name."""
     suffix = f" | {block.group}" if block.group else ""
     covariance, x = block.covariance, block.axes.values(phi[:, block.part])
@@ -108,9 +108,9 @@ def _residual(block: SetBlock, phi: Array) -> dict[str, Variable]:
     labels = list(block.labels)
     if len(labels) == covariance.q:
         R, dim = covariance.matrix(x), "visit"
-        found[f"sd_residual{suffix}"] = Variable(deviations(R), (dim,), {dim: labels})
-        if isinstance(block.axes, UnstructuredAxes):
-            found[f"corr_residual{suffix}"] = Variable(correlations(R), (dim, f"{dim}_bis"), {dim: labels, f"{dim}_bis": labels})
+        found[f"sd_residual{suffix}"] = Variable(matrix_sds(R), (dim,), {dim: labels})
+        if isinstance(block.axes, UnstructuredTransform):
+            found[f"corr_residual{suffix}"] = Variable(matrix_correlations(R), (dim, f"{dim}_bis"), {dim: labels, f"{dim}_bis": labels})
             return found
     if isinstance(covariance, Heterogeneous):
         return found | _shapes(x, covariance, labels, suffix)

@@ -16,11 +16,11 @@ from bayeslmm._arrays import Array
 from bayeslmm._io import as_path
 from bayeslmm.bayes import _doors as doors
 from bayeslmm.bayes.log_posterior.density import Density
-from bayeslmm.bayes.log_posterior.priors import demand_evidence
+from bayeslmm.bayes.log_posterior.priors import require_evidence
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior import predict as posterior_rows
 from bayeslmm.bayes.posterior import tables as posterior_tables
-from bayeslmm.bayes.posterior.named_draws import Variable, parameters
+from bayeslmm.bayes.posterior.named_draws import Variable, named_parameters
 from bayeslmm.errors import Check, SamplingError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.results.render import describe_checks, html_of_frame
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from bayeslmm.data.design import Design
 
 
-ESTIMATES = ["estimate", "std_error", "conf_low", "conf_high"]
+ESTIMATE_COLUMNS = ["estimate", "std_error", "conf_low", "conf_high"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Draws:
+class PosteriorDraws:
     """S draws, ordered by chain.
 
     phi : (S, d) covariance parameters on the axes of the density; alpha : (S, p) of the columns kept
@@ -60,7 +60,7 @@ class Posterior:
         self,
         model: Any,
         density: Density,
-        draws: Draws,
+        draws: PosteriorDraws,
         *,
         chains: int,
         method: str,
@@ -107,7 +107,7 @@ class Posterior:
     @cached_property
     def parameters(self) -> dict[str, Variable]:
         """Draws of `sigma`, sds, correlations and the parameters of R, by name."""
-        return parameters(self.density, self.draws.phi)
+        return named_parameters(self.density, self.draws.phi)
 
     @cached_property
     def kernel_points(self) -> tuple[Array, Array]:
@@ -122,7 +122,7 @@ class Posterior:
         >>> bool(-893 < proper.sample(seed=1).log_evidence < -891)
         True
         """
-        demand_evidence(self.density.priors)
+        require_evidence(self.density.priors)
         if self.evidence is None:
             raise SamplingError("Markov chains give no evidence", self.method, 'use model.sample(method="importance")')
         return self.evidence
@@ -146,7 +146,7 @@ class Posterior:
         >>> post.summary().index.tolist()[:3]
         ['alpha[Intercept]', 'alpha[Days]', 'sigma']
         """
-        return posterior_tables.summary(self, options)
+        return posterior_tables.summarize_draws(self, options)
 
     def tidy(self, effects: str = "fixed", conf_int: bool = False, conf_level: float = 0.95) -> pd.DataFrame:
         """One row per parameter: `effect, group, level, term, estimate, std_error[, conf_low, conf_high]`: mean, sd, quantiles.
@@ -156,7 +156,7 @@ class Posterior:
         >>> post.tidy()["term"].tolist()
         ['Intercept', 'Days']
         """
-        return posterior_tables.tidy(self, effects, conf_level if conf_int else None)
+        return posterior_tables.tidy_draws(self, effects, conf_level if conf_int else None)
 
     @property
     def varcorr(self) -> pd.DataFrame:
@@ -165,7 +165,7 @@ class Posterior:
         >>> post.varcorr["group"].tolist()
         ['Subject', 'Subject', 'Subject', 'Residual']
         """
-        return posterior_tables.varcorr(self)
+        return posterior_tables.mean_varcorr(self)
 
     def ranef(self, se: bool = False) -> Any:
         """Posterior means of the random effects: grouping factor -> frame of levels x terms; with `se` a pair (means, sds) of each.
@@ -173,7 +173,7 @@ class Posterior:
         >>> post.ranef()["Subject"].shape
         (18, 2)
         """
-        return posterior_tables.ranef(self, se)
+        return posterior_tables.mean_ranef(self, se)
 
     @property
     def fixef(self) -> pd.Series[float]:
@@ -182,7 +182,7 @@ class Posterior:
         >>> post.fixef.index.tolist()
         ['Intercept', 'Days']
         """
-        return posterior_tables.fixef(self)
+        return posterior_tables.mean_fixef(self)
 
     # -- rows ------------------------------------------------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class Posterior:
         >>> post.predict({"Days": [10], "Subject": ["308"]})["estimate"].round(-1).tolist()
         [450.0]
         """
-        return posterior_rows.predict(
+        return posterior_rows.predict_posterior(
             self, newdata, level=level, interval=interval, conf_level=conf_level, new_levels=new_levels, offset=offset, seed=seed
         )
 
@@ -218,7 +218,7 @@ class Posterior:
         >>> post.augment().columns.tolist()[-3:]
         ['fitted', 'fixed', 'resid']
         """
-        return posterior_rows.augment(self, data)
+        return posterior_rows.augment_posterior(self, data)
 
     def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> Any:
         """Responses drawn from the posterior: a `DataTree` group, which `tree` gets too.
@@ -283,7 +283,7 @@ class Posterior:
         >>> post.r2().index.tolist()
         ['conditional', 'marginal']
         """
-        return posterior_tables.r2(self, conf_level)
+        return posterior_tables.r2_draws(self, conf_level)
 
     # -- figures and files -----------------------------------------------------------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class Posterior:
 
         >>> axes = post.plot.forest()
         """
-        return posterior_tables.figures(self)
+        return posterior_tables.draw_plots(self)
 
     def save(self, path: str | Path) -> None:
         """Write draws and model to one file at exactly this path; `blm.load(path)` opens it again. Raises StoreError.
@@ -310,7 +310,7 @@ class Posterior:
         return f"Posterior({self.formula}: {self.draws.size} draws by {self.method}{state})"
 
     def _repr_html_(self) -> str:
-        tables = [self.tidy(effects, conf_int=True)[["group", "term", *ESTIMATES]] for effects in ("fixed", "ran_pars")]
+        tables = [self.tidy(effects, conf_int=True)[["group", "term", *ESTIMATE_COLUMNS]] for effects in ("fixed", "ran_pars")]
         return html_of_frame(repr(self), pd.concat(tables, ignore_index=True), list(describe_checks(self.checks.values())))
 
     def shaped(self, values: Array) -> Array:

@@ -22,16 +22,24 @@ from bayeslmm.likelihood.structured.kernel import order_rows
 from bayeslmm.likelihood.structured.prediction import subject_rows
 from bayeslmm.likelihood.structured.residual_covariance import draw_errors, unit_covariances, unit_sds
 from bayeslmm.results.fitted import as_pandas, join_columns
-from bayeslmm.results.predict import NewData, encode_new_rows, fit_residual_index, fit_rows, list_rows, new_residual_index, t_quantile
+from bayeslmm.results.predict import (
+    NewData,
+    encode_new_rows,
+    fit_residual_index,
+    fit_rows,
+    list_rows,
+    new_residual_index,
+    two_sided_quantile,
+)
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.posterior import Posterior
 
 
-CELLS = 8_000_000
+DRAW_ELEMENTS = 8_000_000
 """Draws x rows worked on at once."""
 
-THINNED = 400
+PREDICTION_DRAWS = 400
 """Draws that predictions under structured errors are made from: each is a mean and a variance, not one number."""
 
 
@@ -69,7 +77,7 @@ def error_variance(post: Posterior) -> Array:
     return s2 * np.stack([unit_sds(post.problem, x) ** 2 for x in post.kernel_points[0]])
 
 
-def errors_drawn(post: Posterior, chosen: Codes, rng: np.random.Generator) -> Array:
+def draw_posterior_errors(post: Posterior, chosen: Codes, rng: np.random.Generator) -> Array:
     """A draw of all errors for each of some draws, (len(chosen), n)."""
     s, n = design_sigma(post)[chosen], post.design.nobs
     if post.problem.structured is None:
@@ -106,7 +114,7 @@ def _leave_one_out(post: Posterior, errors: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AtDraw:
+class DrawEstimates:
     """What encoding of new rows asks of a fit, at one draw."""
 
     post: Posterior
@@ -125,7 +133,7 @@ class AtDraw:
         return self.post.model
 
     @property
-    def estimate(self) -> AtDraw:
+    def estimate(self) -> DrawEstimates:
         return self
 
     @property
@@ -133,7 +141,7 @@ class AtDraw:
         return self.post.design.nobs
 
 
-def predict(
+def predict_posterior(
     post: Posterior, newdata: Any, *, level: str, interval: str | None, conf_level: float, new_levels: str, offset: Any, seed: int | None
 ) -> pd.DataFrame:
     """`estimate[, std_error, conf_low, conf_high]`, row for row."""
@@ -141,11 +149,11 @@ def predict(
     require_one_of(new_levels, ("error", "population", "sample"), "new_levels")
     if interval is not None:
         require_one_of(interval, ("confidence", "prediction"), "interval")
-        t_quantile(conf_level)  # which refuses what is no level
-    fit: Any = AtDraw(post, post.kernel_points[0][0])
+        two_sided_quantile(conf_level)  # which refuses what is no level
+    fit: Any = DrawEstimates(post, post.kernel_points[0][0])
     known = "error" if new_levels == "error" else "population"
     rows = fit_rows(fit) if newdata is None else encode_new_rows(fit, newdata, level=level, new_levels=known, offset=offset)
-    asked = Asked(newdata, level == "conditional", interval, new_levels == "sample" or interval == "prediction", conf_level)
+    asked = PredictionRequest(newdata, level == "conditional", interval, new_levels == "sample" or interval == "prediction", conf_level)
     rng = generator(seed)
     if post.problem.structured is not None and (level == "conditional" or interval == "prediction"):
         rows, columns = _structured(post, rows, asked, rng)
@@ -161,7 +169,7 @@ def predict(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class PredictionRequest:
     """What is to be predicted. effects : draw the effects of new levels from D."""
 
     newdata: Any
@@ -171,7 +179,7 @@ class Asked:
     conf_level: float
 
 
-def _summed(values: Array, asked: Asked) -> dict[str, Array]:
+def _summed(values: Array, asked: PredictionRequest) -> dict[str, Array]:
     """Of draws (S, n)."""
     out = {"estimate": values.mean(0)}
     if asked.interval is not None:
@@ -181,10 +189,10 @@ def _summed(values: Array, asked: Asked) -> dict[str, Array]:
     return out
 
 
-def _independent(post: Posterior, rows: NewData, asked: Asked, rng: np.random.Generator) -> dict[str, Array]:
+def _independent(post: Posterior, rows: NewData, asked: PredictionRequest, rng: np.random.Generator) -> dict[str, Array]:
     sds = _unit_sds(post, rows, asked)
     parts = []
-    step = max(1, CELLS // post.draws.size)
+    step = max(1, DRAW_ELEMENTS // post.draws.size)
     for begin in range(0, len(rows.X), step):
         part = slice(begin, begin + step)
         mean = post.draws.alpha @ rows.X[part].T
@@ -207,7 +215,7 @@ def _independent(post: Posterior, rows: NewData, asked: Asked, rng: np.random.Ge
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _unknown(post: Posterior, rows: NewData, part: slice, asked: Asked) -> Array:
+def _unknown(post: Posterior, rows: NewData, part: slice, asked: PredictionRequest) -> Array:
     """z'Dz (S, rows) of the terms whose level is not known, or of all terms for the population."""
     total = np.zeros((post.draws.size, len(rows.X[part])))
     if not asked.effects:
@@ -219,7 +227,7 @@ def _unknown(post: Posterior, rows: NewData, part: slice, asked: Asked) -> Array
     return total
 
 
-def _unit_sds(post: Posterior, rows: NewData, asked: Asked) -> Array:
+def _unit_sds(post: Posterior, rows: NewData, asked: PredictionRequest) -> Array:
     """sd of a new error in units of the design's sigma."""
     design = post.design
     if asked.interval != "prediction":
@@ -237,9 +245,9 @@ def _unit_sds(post: Posterior, rows: NewData, asked: Asked) -> Array:
 # -- structured errors ---------------------------------------------------------------------------------------------------------------------
 
 
-def _structured(post: Posterior, rows: NewData, asked: Asked, rng: np.random.Generator) -> tuple[NewData, dict[str, Array]]:
+def _structured(post: Posterior, rows: NewData, asked: PredictionRequest, rng: np.random.Generator) -> tuple[NewData, dict[str, Array]]:
     """A normal distribution for each of some draws: alpha and beta integrated out, the subject's observed outcomes given."""
-    chosen = np.unique(np.linspace(0, post.draws.size - 1, THINNED).astype(int))
+    chosen = np.unique(np.linspace(0, post.draws.size - 1, PREDICTION_DRAWS).astype(int))
     means, draws, missing = [], [], rows.missing
     with one_thread():
         for rows_at, mean, variance in _given_draws(post, rows, asked, chosen):
@@ -251,7 +259,7 @@ def _structured(post: Posterior, rows: NewData, asked: Asked, rng: np.random.Gen
     return replace(rows, missing=missing), found
 
 
-def _given_draws(post: Posterior, rows: NewData, asked: Asked, chosen: Codes) -> Iterator[tuple[NewData, Array, Array]]:
+def _given_draws(post: Posterior, rows: NewData, asked: PredictionRequest, chosen: Codes) -> Iterator[tuple[NewData, Array, Array]]:
     X, S = post.kernel_points
     nowhere = tuple(np.full(len(rows.X), -1) for _ in post.design.terms)
     Zs = rows.Zs or tuple(np.zeros((len(rows.X), term.Z.shape[1])) for term in post.design.terms)
@@ -262,7 +270,7 @@ def _given_draws(post: Posterior, rows: NewData, asked: Asked, chosen: Codes) ->
         assert point.state is not None
         alpha = post.problem.alpha(point.state.solution.alpha[0])
         mean = rows.X @ alpha
-        fit: Any = AtDraw(post, X[i])
+        fit: Any = DrawEstimates(post, X[i])
         if place is None or post.density.layout.variance is not None:
             place, gone = (fit_residual_index(fit), rows.missing) if asked.newdata is None else new_residual_index(fit, asked.newdata, mean)
             own = replace(rows, missing=rows.missing | gone)
@@ -278,7 +286,7 @@ def _given_draws(post: Posterior, rows: NewData, asked: Asked, chosen: Codes) ->
         yield own, mean, variance
 
 
-def _new_effects(post: Posterior, rows: NewData, asked: Asked, draw: int) -> Array:
+def _new_effects(post: Posterior, rows: NewData, asked: PredictionRequest, draw: int) -> Array:
     total = np.zeros(len(rows.X))
     phi = post.draws.phi[draw : draw + 1]
     for Z, codes, block in zip(rows.Zs, rows.codes, post.density.layout.terms, strict=bool(rows.Zs)):
@@ -294,7 +302,7 @@ def _point(post: Posterior, x: Array, s: float) -> CriterionPoint:
     return CriterionPoint(x, np.nan, np.full(len(x), np.nan), None, s**2, with_solution(state, found))
 
 
-def augment(post: Posterior, data: Any) -> pd.DataFrame:
+def augment_posterior(post: Posterior, data: Any) -> pd.DataFrame:
     """The data with `fitted`, `fixed`, `resid`: posterior means."""
     if data is None:
         values = {"fitted": linear_predictor_mean(post), "fixed": fixed_mean(post)}

@@ -9,12 +9,12 @@ import numpy as np
 
 from bayeslmm._arrays import readonly
 from bayeslmm.bayes.log_posterior.density import density
-from bayeslmm.bayes.posterior.posterior import Draws, Posterior
+from bayeslmm.bayes.posterior.posterior import Posterior, PosteriorDraws
 from bayeslmm.errors import MismatchError
 from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.results.store import Arrays, from_json, stored_model, to_json, weighting_fitted_values, write_archive
 
-AGREES = 1e-8
+DENSITY_AGREEMENT = 1e-8
 """Largest difference, relative to its size, between a stored log density and the one evaluated on opening."""
 
 
@@ -47,7 +47,7 @@ def open_posterior(model: Any, content: dict[str, Any], arrays: Arrays, path: st
     """
     values = content["posterior"]
     beta = tuple(readonly(arrays[f"draws/beta/{i}"]) for i in range(values["terms"]))
-    draws = Draws(readonly(arrays["draws/phi"]), readonly(arrays["draws/alpha"]), beta, readonly(arrays["draws/log_density"]))
+    draws = PosteriorDraws(readonly(arrays["draws/phi"]), readonly(arrays["draws/alpha"]), beta, readonly(arrays["draws/log_density"]))
     post = Posterior(
         model,
         density(build_problem(model.design, arrays.get("fitted")), model.spec.priors),
@@ -60,13 +60,13 @@ def open_posterior(model: Any, content: dict[str, Any], arrays: Arrays, path: st
         interrupted=values["interrupted"],
         statistics={name.removeprefix("statistics/"): array for name, array in arrays.items() if name.startswith("statistics/")},
     )
-    _demand_same_density(post, path)
+    _require_same_density(post, path)
     return post
 
 
-def _demand_same_density(post: Posterior, path: str) -> None:
+def _require_same_density(post: Posterior, path: str) -> None:
     stored, value = float(post.draws.log_density[0]), float(post.density.values(post.draws.phi[:1])[0])
-    if not abs(value - stored) <= AGREES * max(1.0, abs(stored)):
+    if not abs(value - stored) <= DENSITY_AGREEMENT * max(1.0, abs(stored)):
         raise MismatchError(
             f"the log density of the saved posterior is {stored:.6f}; evaluated again it is {value:.6f}", path, "sample again"
         )

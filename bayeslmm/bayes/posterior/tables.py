@@ -16,13 +16,13 @@ from bayeslmm._arrays import Array
 from bayeslmm._validation import require_one_of
 from bayeslmm.bayes._doors import optional, plot
 from bayeslmm.bayes.posterior import datatree as tree
-from bayeslmm.bayes.posterior.named_draws import correlations, deviations, group_columns
+from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds
 from bayeslmm.bayes.posterior.predict import error_variance, fixed_part
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.means.emmeans import EMMeans
 from bayeslmm.inference.means.emmeans import emmeans as means_of
-from bayeslmm.inference.means.linear_functions import demand_estimable, linear_functions
-from bayeslmm.inference.means.multiplicity import family
+from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
+from bayeslmm.inference.means.multiplicity import contrast_method
 from bayeslmm.likelihood.structured.residual_covariance import one_sigma
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.posterior import Posterior
 
 
-COLUMNS = ["effect", "group", "level", "term", "estimate", "std_error"]
+TIDY_COLUMNS = ["effect", "group", "level", "term", "estimate", "std_error"]
 
 
-def limits(values: Array, conf_level: float) -> tuple[Array, Array]:
+def equal_tailed_limits(values: Array, conf_level: float) -> tuple[Array, Array]:
     """Equal-tailed limits over the first axis."""
     if not 0.0 < conf_level < 1.0:
         raise SpecificationError(f"the level is {conf_level!r}", "conf_level", "give a number between 0 and 1, such as 0.95")
@@ -41,7 +41,7 @@ def limits(values: Array, conf_level: float) -> tuple[Array, Array]:
     return low, high
 
 
-def summary(post: Posterior, options: dict[str, Any]) -> pd.DataFrame:
+def summarize_draws(post: Posterior, options: dict[str, Any]) -> pd.DataFrame:
     """ArviZ's table of the coefficients and covariance parameters; a correlation once, never a 1."""
     stats, names = optional("arviz_stats"), ["alpha", *post.parameters]
     options = {"var_names": names} | options
@@ -60,7 +60,7 @@ def _upper(labels: list[str]) -> Iterator[tuple[str, str]]:
 # -- tidy ----------------------------------------------------------------------------------------------------------------------------------
 
 
-def tidy(post: Posterior, effects: str, conf_level: float | None) -> pd.DataFrame:
+def tidy_draws(post: Posterior, effects: str, conf_level: float | None) -> pd.DataFrame:
     """Means, sds and limits, one row per parameter."""
     require_one_of(effects, ("fixed", "ran_pars", "ran_vals", "all"), "effects")
     rows: list[tuple[str, str | None, Any, str, Array]] = []
@@ -70,11 +70,11 @@ def tidy(post: Posterior, effects: str, conf_level: float | None) -> pd.DataFram
         rows += [("ran_pars", group, None, name, values) for group, name, values in parameter_draws(post)]
     if effects in ("ran_vals", "all"):
         rows += _value_rows(post)
-    table = pd.DataFrame([row[:4] for row in rows], columns=COLUMNS[:4])
+    table = pd.DataFrame([row[:4] for row in rows], columns=TIDY_COLUMNS[:4])
     values = np.stack([row[4] for row in rows], axis=1) if rows else np.zeros((post.draws.size, 0))
     table["estimate"], table["std_error"] = values.mean(0), values.std(0, ddof=1)
     if conf_level is not None:
-        table["conf_low"], table["conf_high"] = limits(values, conf_level)
+        table["conf_low"], table["conf_high"] = equal_tailed_limits(values, conf_level)
     return table
 
 
@@ -84,12 +84,12 @@ def parameter_draws(post: Posterior) -> Iterator[tuple[str, str, Array]]:
     for group, members in terms_by_group(terms).items():
         for i in members:
             D = post.density.layout.terms[i].covariance(phi)
-            sd, names = deviations(D), terms[i].columns
+            sd, names = matrix_sds(D), terms[i].columns
             for j, name in enumerate(names):
                 yield group, f"sd__{name}", sd[:, j]
             if terms[i].covariance.name in DIAGONAL_STRUCTURES:
                 continue
-            C = correlations(D)
+            C = matrix_correlations(D)
             for a in range(len(names)):
                 for b in range(a + 1, len(names)):
                     yield group, f"cor__{names[a]}.{names[b]}", C[:, a, b]
@@ -124,7 +124,7 @@ def _flat(name: str, values: Array, dims: tuple[str, ...], coords: dict[str, lis
 
 def _value_rows(post: Posterior) -> list[tuple[str, str | None, Any, str, Array]]:
     rows: list[tuple[str, str | None, Any, str, Array]] = []
-    for name, variable in tree.random_effects(post):
+    for name, variable in tree.random_effect_variables(post):
         group, columns = name.removeprefix("beta_"), variable.coords[variable.dims[1]]
         for k, level in enumerate(variable.coords[variable.dims[0]]):
             rows += [("ran_vals", group, level, column, variable.values[:, k, j]) for j, column in enumerate(columns)]
@@ -134,14 +134,14 @@ def _value_rows(post: Posterior) -> list[tuple[str, str | None, Any, str, Array]
 # -- frames of a fit's shape ---------------------------------------------------------------------------------------------------------------
 
 
-def varcorr(post: Posterior) -> pd.DataFrame:
+def mean_varcorr(post: Posterior) -> pd.DataFrame:
     """`group, term1, term2, variance, sd, corr` as posterior means, the residual last."""
     rows: list[tuple[str, str | None, str | None, float, float, float]] = []
     phi, terms = post.draws.phi, post.design.terms
     for group, members in terms_by_group(terms).items():
         for i in members:
             D, names = post.density.layout.terms[i].covariance(phi), terms[i].columns
-            sd, C = deviations(D), correlations(D)
+            sd, C = matrix_sds(D), matrix_correlations(D)
             rows += [(group, n, None, float(D[:, j, j].mean()), float(sd[:, j].mean()), np.nan) for j, n in enumerate(names)]
             if terms[i].covariance.name in DIAGONAL_STRUCTURES:
                 continue
@@ -156,11 +156,11 @@ def varcorr(post: Posterior) -> pd.DataFrame:
     return frame
 
 
-def ranef(post: Posterior, se: bool) -> Any:
+def mean_ranef(post: Posterior, se: bool) -> Any:
     """Grouping factor -> frame of means, or (means, sds)."""
     found: dict[str, Any] = {}
     columns = group_columns(post.density)
-    for name, variable in tree.random_effects(post):
+    for name, variable in tree.random_effect_variables(post):
         group = name.removeprefix("beta_")
         index = pd.Index(list(variable.coords[group]), name=group)
         frames = [
@@ -171,14 +171,14 @@ def ranef(post: Posterior, se: bool) -> Any:
     return found
 
 
-def fixef(post: Posterior) -> pd.Series[float]:
+def mean_fixef(post: Posterior) -> pd.Series[float]:
     """Means by name, NaN where aliased."""
     values = np.full(len(post.design.coef_names), np.nan)
     values[list(post.design.kept)] = post.draws.alpha.mean(0)
     return pd.Series(values, index=list(post.design.coef_names), name="estimate")
 
 
-def r2(post: Posterior, conf_level: float) -> pd.DataFrame:
+def r2_draws(post: Posterior, conf_level: float) -> pd.DataFrame:
     """Nakagawa and Johnson's shares, draw by draw: var(X alpha) and mean z'Dz against them and the mean error variance."""
     fixed = fixed_part(post).var(axis=1)
     random = np.zeros(post.draws.size)
@@ -187,12 +187,12 @@ def r2(post: Posterior, conf_level: float) -> pd.DataFrame:
         random += np.einsum("sab,ab->s", block.covariance(post.draws.phi), second)
     total = fixed + random + error_variance(post).mean(axis=1)
     shares = np.stack([(fixed + random) / total, fixed / total], axis=1)
-    low, high = limits(shares, conf_level)
+    low, high = equal_tailed_limits(shares, conf_level)
     columns = {"estimate": shares.mean(0), "std_error": shares.std(0, ddof=1), "conf_low": low, "conf_high": high}
     return pd.DataFrame(columns, index=["conditional", "marginal"])
 
 
-def figures(post: Posterior) -> Any:
+def draw_plots(post: Posterior) -> Any:
     """The accessor behind `post.plot`: draws by name, the kind of each, and the label of its prior."""
     named: dict[str, Array] = {name: post.draws.alpha[:, j] for j, name in enumerate(post.coef_names)}
     kinds, priors = dict.fromkeys(named, "coefficient"), {name: f"alpha {name}" for name in named}
@@ -205,7 +205,7 @@ def figures(post: Posterior) -> Any:
     return plot("PosteriorPlots", post, {name: post.shaped(values) for name, values in named.items()}, kinds, priors)
 
 
-def described(draws: Array, conf_level: float, against: Array | float = 0.0) -> pd.DataFrame:
+def describe_draws(draws: Array, conf_level: float, against: Array | float = 0.0) -> pd.DataFrame:
     """`estimate, std_error, conf_low, conf_high, probability` of draws (S, m); NaN columns stay NaN."""
     tail = 0.5 - 0.5 * conf_level
     low, high = np.quantile(draws, [tail, 1.0 - tail], axis=0) if draws.shape[1] else (np.zeros(0), np.zeros(0))
@@ -231,9 +231,9 @@ class PosteriorContrast:
 def posterior_contrast(post: Posterior, L: Any, rhs: Any, conf_level: float) -> PosteriorContrast:
     """Draws of L alpha - rhs; `probability` is that of being above 0."""
     functions = linear_functions(L, post.design.coef_names, rhs)
-    rows = demand_estimable(functions, post.design)
+    rows = require_estimable(functions, post.design)
     draws = post.draws.alpha @ rows.T - functions.rhs
-    table = described(draws, conf_level)
+    table = describe_draws(draws, conf_level)
     table.insert(0, "term", list(functions.labels))
     return PosteriorContrast(table, draws)
 
@@ -255,8 +255,8 @@ class PosteriorMeans:
         """Contrasts of the means, within the levels of `by`: `contrast`, the `by` columns, and what `frame` says of means."""
         frames = []
         for rows in self.means._groups():
-            made = family(method, self.means._labels(rows), ref)
-            table = described(self.draws[:, rows] @ made.weights.T, self.conf_level)
+            made = contrast_method(method, self.means._labels(rows), ref)
+            table = describe_draws(self.draws[:, rows] @ made.weights.T, self.conf_level)
             for name in reversed(self.means.by):
                 table.insert(0, name, [self.frame[name].iloc[rows[0]]] * len(table))
             table.insert(0, "contrast", list(made.labels))
@@ -275,7 +275,7 @@ class PosteriorMeans:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Moments:
+class PosteriorMoments:
     """Mean and covariance of the coefficients where a fit has estimates."""
 
     post: Posterior
@@ -292,7 +292,7 @@ class Moments:
         return self.post.problem
 
     @property
-    def estimate(self) -> Moments:
+    def estimate(self) -> PosteriorMoments:
         return self
 
     @property
@@ -303,9 +303,9 @@ class Moments:
 def posterior_emmeans(post: Posterior, specs: Any, by: Any, at: Any, weights: str, conf_level: float) -> PosteriorMeans:
     """The rows of a fit's marginal means, applied to every draw."""
     alpha = post.draws.alpha
-    stand_in: Any = Moments(post, alpha.mean(0), np.atleast_2d(np.cov(alpha, rowvar=False)))
+    stand_in: Any = PosteriorMoments(post, alpha.mean(0), np.atleast_2d(np.cov(alpha, rowvar=False)))
     made = means_of(stand_in, specs, by, at, weights, df="asymptotic", vcov="asymptotic", conf_level=conf_level)
     draws = alpha @ made.L.T + made.offsets
-    table = described(draws, conf_level)
+    table = describe_draws(draws, conf_level)
     keys = made.frame[[*made.specs, *made.by]]
     return PosteriorMeans(pd.concat([keys, table.set_index(keys.index)], axis=1), draws, made, conf_level)

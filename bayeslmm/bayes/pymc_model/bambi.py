@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.bayes.log_posterior.density import density
-from bayeslmm.bayes.log_posterior.priors import ModelPriors, improper
+from bayeslmm.bayes.log_posterior.priors import ModelPriors, improper_priors
 from bayeslmm.data.design import Design, RandomTerm
 from bayeslmm.errors import SpecificationError
 from bayeslmm.specification.priors import Prior
 
-FAMILIES = {
+BAMBI_FAMILIES = {
     "half_t": ("HalfStudentT", ("nu", "sigma")),
     "half_normal": ("HalfNormal", ("sigma",)),
     "half_cauchy": ("HalfCauchy", ("beta",)),
@@ -39,9 +39,9 @@ def to_bambi(model: Any) -> bmb.Model:
     Formula('Reaction ~ 1 + Days + (1|Subject) + (0 + Days|Subject)')
     """
     design: Design = model.design
-    _demand_expressible(design)
+    _require_expressible(design)
     priors = density(model.problem, model.spec.priors).priors
-    demand_proper_scales(priors)
+    require_proper_scales(priors)
     columns: dict[str, Any] = {}
     response = _column(columns, design.spec.formula.response, design.y)
     parts, own = _fixed(design, priors, columns)
@@ -86,11 +86,11 @@ def _column(columns: dict[str, Any], name: str, values: Any) -> str:
 def _prior(prior: Prior) -> bmb.Prior:
     if prior.family == "flat":
         return bmb.Prior("Flat", auto_scale=False)
-    name, parameters = FAMILIES[prior.family]
+    name, parameters = BAMBI_FAMILIES[prior.family]
     return bmb.Prior(name, auto_scale=False, **dict(zip(parameters, prior.parameters, strict=True)))
 
 
-def _demand_expressible(design: Design) -> None:
+def _require_expressible(design: Design) -> None:
     for what, where in _beyond(design):
         raise SpecificationError(f"Bambi has no {what}", where, "use to_pymc(), or model.sample()")
 
@@ -121,8 +121,8 @@ def _beyond_term(term: RandomTerm) -> list[tuple[str, str]]:
     return found
 
 
-def demand_proper_scales(priors: ModelPriors) -> None:
+def require_proper_scales(priors: ModelPriors) -> None:
     """Raise SpecificationError for priors of scales that Bambi cannot hold: those that do not integrate."""
-    loose = [row.label for row in improper(priors) if row.kind != "alpha"]
+    loose = [row.label for row in improper_priors(priors) if row.kind != "alpha"]
     if loose:
         raise SpecificationError("Bambi has no improper priors of standard deviations", ", ".join(loose), "give proper priors")

@@ -17,9 +17,17 @@ import pytensor.tensor as pt
 from pytensor.tensor import TensorVariable
 
 from bayeslmm._arrays import Array
-from bayeslmm.bayes.log_posterior.transforms import Axes, ScaledAxes, UnstructuredAxes, positive_axes
-from bayeslmm.bayes.posterior.named_draws import correlations
-from bayeslmm.bayes.pymc_model.distributions import ArrayAndJacobian, Reported, ValueAndGradient, Volume, correlation, positive, same_family
+from bayeslmm.bayes.log_posterior.transforms import ScaledTransform, Transform, UnstructuredTransform, positive_transform
+from bayeslmm.bayes.posterior.named_draws import matrix_correlations
+from bayeslmm.bayes.pymc_model.distributions import (
+    ArrayAndJacobian,
+    LogJacobian,
+    ReportedArray,
+    ValueAndGradient,
+    lkj_correlation,
+    positive_variable,
+    same_family,
+)
 from bayeslmm.covariance.autoregressive import Autoregressive
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.covariance.correlation import Correlation
@@ -29,7 +37,7 @@ from bayeslmm.specification.priors import Prior
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Matrix:
+class GraphMatrix:
     """A covariance matrix in a graph: the structure, its own parameters x, its factor T, its sds (q,)."""
 
     covariance: Covariance
@@ -43,7 +51,7 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class MatrixNames:
     """What the variables of one matrix are called.
 
     sd, corr : of the vector of sds and of the correlation matrix; dim : of both; suffix : of shape parameters, as in `rho | Subject`
@@ -57,7 +65,7 @@ class Names:
     labels: tuple[str, ...]
 
 
-def factor(covariance: Covariance, x: TensorVariable) -> TensorVariable:
+def factor_op(covariance: Covariance, x: TensorVariable) -> TensorVariable:
     """T of any structure."""
 
     def both(values: Array) -> tuple[Array, Array]:
@@ -70,31 +78,31 @@ def factor(covariance: Covariance, x: TensorVariable) -> TensorVariable:
 def sd_vector(name: str, priors: Sequence[Prior], start: Array, dim: str, labels: Sequence[str]) -> TensorVariable:
     """sds (q,) as one variable where their priors are of one family, else each by its label."""
     if same_family(priors):
-        return positive(name, priors, start, (dim,))
-    parts = [positive(f"{name}[{label}]", [prior], value) for label, prior, value in zip(labels, priors, start, strict=True)]
+        return positive_variable(name, priors, start, (dim,))
+    parts = [positive_variable(f"{name}[{label}]", [prior], value) for label, prior, value in zip(labels, priors, start, strict=True)]
     return pm.Deterministic(name, pt.stack(parts), dims=(dim,))
 
 
-def unstructured(sds: TensorVariable, axes: UnstructuredAxes, covariance: Covariance, name: str, dim: str) -> Matrix:
+def unstructured_matrix(sds: TensorVariable, axes: UnstructuredTransform, covariance: Covariance, name: str, dim: str) -> GraphMatrix:
     """us: T = diag(sd) L with L L' the correlation matrix."""
     q = covariance.q
-    L = pt.ones((1, 1)) if q == 1 else pt.linalg.cholesky(correlation(name, q, axes.eta, (dim, f"{dim}_bis")))
+    L = pt.ones((1, 1)) if q == 1 else pt.linalg.cholesky(lkj_correlation(name, q, axes.eta, (dim, f"{dim}_bis")))
     T = sds[:, None] * L
-    return Matrix(covariance, T[band_positions(q, q)], T, sds)
+    return GraphMatrix(covariance, T[band_positions(q, q)], T, sds)
 
 
-def scaled(sds: TensorVariable, axes: ScaledAxes, covariance: Covariance, names: Names) -> Matrix:
+def scaled_matrix(sds: TensorVariable, axes: ScaledTransform, covariance: Covariance, names: MatrixNames) -> GraphMatrix:
     """S C(z) S: `sds` (1,) or (q,) as the structure has them."""
     every = pt.broadcast_to(sds, (covariance.q,)) if axes.sds.size == 1 else sds
     if isinstance(covariance, Diagonal):
-        return Matrix(covariance, sds, pt.diag(sds), every)
+        return GraphMatrix(covariance, sds, pt.diag(sds), every)
     z = shape_parameters(axes, covariance, names)
     x = sds if z is None else pt.concatenate([sds, z])
-    T = every[:, None] * pt.eye(covariance.q) if z is None else factor(covariance, x)
-    return Matrix(covariance, x, T, every)
+    T = every[:, None] * pt.eye(covariance.q) if z is None else factor_op(covariance, x)
+    return GraphMatrix(covariance, x, T, every)
 
 
-def shape_parameters(axes: ScaledAxes, covariance: Covariance, names: Names) -> TensorVariable | None:
+def shape_parameters(axes: ScaledTransform, covariance: Covariance, names: MatrixNames) -> TensorVariable | None:
     """z of a correlation structure, its natural parameters by name."""
     inner, k = axes.correlation, axes.sds.size
     if not inner.size:
@@ -102,10 +110,10 @@ def shape_parameters(axes: ScaledAxes, covariance: Covariance, names: Names) -> 
     called = [name + names.suffix for name in covariance.natural_names_for(names.labels)[k:]]
     if isinstance(inner, Autoregressive | Exchangeable) and _within(inner, axes.shapes[0]):
         return one_correlation(called[0], inner, axes.shapes[0])
-    shape_axes = ScaledAxes(positive_axes(()), inner, axes.shapes)
-    z = axis(f"axis{names.suffix}" if names.suffix else "axis_residual", shape_axes, inner.start())
+    shape_axes = ScaledTransform(positive_transform(()), inner, axes.shapes)
+    z = transformed_parameters(f"axis{names.suffix}" if names.suffix else "axis_residual", shape_axes, inner.start())
     for j, name in enumerate(called):
-        pm.Deterministic(name, Reported(partial(_entry, inner.natural, j), ())(z))
+        pm.Deterministic(name, ReportedArray(partial(_entry, inner.natural, j), ())(z))
     return z
 
 
@@ -126,7 +134,7 @@ def one_correlation(name: str, inner: Correlation, prior: Prior) -> TensorVariab
     return (0.5 * (pt.log1p((inner.q - 1) * rho) - pt.log1p(-rho)))[None]
 
 
-def axis(name: str, axes: Axes, start: Array) -> TensorVariable:
+def transformed_parameters(name: str, axes: Transform, start: Array) -> TensorVariable:
     """Parameters on unconstrained axes, with the prior of what they stand for; a sampler adds the volume, a mode does not."""
 
     def density(phi: Array, volume: bool) -> tuple[float, Array]:
@@ -151,24 +159,24 @@ def axis(name: str, axes: Axes, start: Array) -> TensorVariable:
         random=random,
         support_point=lambda rv, size, mark: pt.as_tensor_variable(start),
         signature="(k)->(k)",
-        transform=Volume(volume, axes.size),
+        transform=LogJacobian(volume, axes.size),
         initval=start,
     )
 
 
-def general(axes: Axes, covariance: Covariance, names: Names, start: Array) -> Matrix:
+def general_matrix(axes: Transform, covariance: Covariance, names: MatrixNames, start: Array) -> GraphMatrix:
     """Any other structure, wholly on its own axes."""
 
     def both(phi: Array) -> tuple[Array, Array]:
         return axes.values(phi[None])[0], axes.jacobian(phi).T
 
-    phi = axis(f"axis{names.suffix}" if names.suffix else "axis_residual", axes, start)
+    phi = transformed_parameters(f"axis{names.suffix}" if names.suffix else "axis_residual", axes, start)
     x = ArrayAndJacobian(both, axes.size, (covariance.size,))(phi)[0]
-    T = factor(covariance, x)
-    return Matrix(covariance, x, T, pt.sqrt(pt.sum(T**2, axis=1)))
+    T = factor_op(covariance, x)
+    return GraphMatrix(covariance, x, T, pt.sqrt(pt.sum(T**2, axis=1)))
 
 
-def report_correlations(name: str, matrices: Sequence[Matrix], dim: str) -> None:
+def report_correlations(name: str, matrices: Sequence[GraphMatrix], dim: str) -> None:
     """The correlations of block-diagonal matrices that are no variable themselves."""
     sizes = [m.covariance.size for m in matrices]
 
@@ -182,10 +190,10 @@ def report_correlations(name: str, matrices: Sequence[Matrix], dim: str) -> None
         for part in parts:
             whole[at : at + len(part), at : at + len(part)] = part
             at += len(part)
-        return correlations(whole)
+        return matrix_correlations(whole)
 
     q = sum(m.covariance.q for m in matrices)
-    pm.Deterministic(name, Reported(block, (q, q))(pt.concatenate([m.x for m in matrices])), dims=(dim, f"{dim}_bis"))
+    pm.Deterministic(name, ReportedArray(block, (q, q))(pt.concatenate([m.x for m in matrices])), dims=(dim, f"{dim}_bis"))
 
 
 def _entry(natural: object, j: int, z: Array) -> Array:
@@ -193,12 +201,12 @@ def _entry(natural: object, j: int, z: Array) -> Array:
     return np.asarray(natural(z)[j])
 
 
-def matrix(axes: Axes, covariance: Covariance, sds: TensorVariable | None, names: Names, start: Array) -> Matrix:
+def covariance_matrix(axes: Transform, covariance: Covariance, sds: TensorVariable | None, names: MatrixNames, start: Array) -> GraphMatrix:
     """The matrix of any structure; `sds` where the structure has them apart; `start` is phi to begin from."""
-    if isinstance(axes, UnstructuredAxes):
+    if isinstance(axes, UnstructuredTransform):
         assert sds is not None
-        return unstructured(sds, axes, covariance, names.corr, names.dim)
-    if isinstance(axes, ScaledAxes):
+        return unstructured_matrix(sds, axes, covariance, names.corr, names.dim)
+    if isinstance(axes, ScaledTransform):
         assert sds is not None
-        return scaled(sds, axes, covariance, names)
-    return general(axes, covariance, names, start)
+        return scaled_matrix(sds, axes, covariance, names)
+    return general_matrix(axes, covariance, names, start)

@@ -84,7 +84,7 @@ class ArrayAndJacobian(Op):  # type: ignore[misc]
         return [(outputs[1].reshape((self.size, -1)) @ cotangents[0].ravel()).reshape((self.size,))]
 
 
-class Reported(Op):  # type: ignore[misc]
+class ReportedArray(Op):  # type: ignore[misc]
     """An array read off a vector, for people and not for derivatives."""
 
     def __init__(self, function: Callable[[Array], Array], shape: tuple[int, ...]) -> None:
@@ -110,11 +110,11 @@ def _quietly(op: Any, node: Any = None, **options: Any) -> Any:
         return generate_fallback_impl(op, node, **options)
 
 
-for _node in (ValueAndGradient, ArrayAndJacobian, Reported):
+for _node in (ValueAndGradient, ArrayAndJacobian, ReportedArray):
     numba_funcify.register(_node)(_quietly)
 
 
-class ConditionedCoefficients(Transform):  # type: ignore[misc]
+class StandardizedCoefficients(Transform):  # type: ignore[misc]
     """alpha = origin + B a: a sampler sees coefficients of centred, orthogonal columns, wherever the covariates start."""
 
     name = "conditioned"
@@ -168,7 +168,7 @@ class PartialCorrelations(Transform):  # type: ignore[misc]
         return pt.sum(2.0 * lkj_shapes(self.q, 1.0) * log_sech(value), axis=-1)
 
 
-class Volume(Transform):  # type: ignore[misc]
+class LogJacobian(Transform):  # type: ignore[misc]
     """No change of the variable, an axis already; the volume that it has there of the parameters that its prior speaks of."""
 
     name = "volume"
@@ -193,7 +193,7 @@ def log_sech(z: TensorVariable) -> TensorVariable:
     return -(size + pt.log1p(pt.exp(-2.0 * size)) - np.log(2.0))
 
 
-POSITIVE: dict[str, tuple[Any, tuple[str, ...]]] = {
+POSITIVE_DISTRIBUTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "half_t": (pm.HalfStudentT, ("nu", "sigma")),
     "half_normal": (pm.HalfNormal, ("sigma",)),
     "half_cauchy": (pm.HalfCauchy, ("beta",)),
@@ -217,7 +217,7 @@ def same_family(priors: Sequence[Prior]) -> bool:
     return len({prior.family for prior in priors}) == 1
 
 
-def positive(name: str, priors: Sequence[Prior], start: Any, dims: tuple[str, ...] | None = None) -> TensorVariable:
+def positive_variable(name: str, priors: Sequence[Prior], start: Any, dims: tuple[str, ...] | None = None) -> TensorVariable:
     """A positive variable, or a vector of them under priors of one family; `start` is where a sampler begins."""
     family = priors[0].family
     size = {} if dims is None else {"dims": dims}
@@ -226,7 +226,7 @@ def positive(name: str, priors: Sequence[Prior], start: Any, dims: tuple[str, ..
         variable = pm.HalfFlat(name, initval=start, **size)
         pm.Potential(f"{name}_prior", pt.sum((shape - 1.0) * pt.log(variable)))
         return variable
-    distribution, names = POSITIVE[family]
+    distribution, names = POSITIVE_DISTRIBUTIONS[family]
     given = dict(zip(names, _columns(priors), strict=True))
     if family == "uniform":
         low, high = np.maximum(given["lower"], 0.0), given["upper"]
@@ -235,7 +235,7 @@ def positive(name: str, priors: Sequence[Prior], start: Any, dims: tuple[str, ..
     return distribution(name, **given, initval=start, **size)
 
 
-def real(name: str, prior: Prior) -> TensorVariable:
+def real_variable(name: str, prior: Prior) -> TensorVariable:
     """A number on the whole line or, for families of positive numbers, on the half of it."""
     if prior.family == "normal":
         return pm.Normal(name, *prior.parameters)
@@ -243,10 +243,10 @@ def real(name: str, prior: Prior) -> TensorVariable:
         return pm.Flat(name)
     if prior.family == "uniform":
         return pm.Uniform(name, *prior.parameters)
-    return positive(name, [prior], None)
+    return positive_variable(name, [prior], None)
 
 
-def correlation(name: str, q: int, eta: float, dims: tuple[str, str]) -> TensorVariable:
+def lkj_correlation(name: str, q: int, eta: float, dims: tuple[str, str]) -> TensorVariable:
     """A q x q correlation matrix, LKJ(eta): density proportional to |C|^(eta - 1)."""
     constant = lkj_log_constant(q, eta)
 

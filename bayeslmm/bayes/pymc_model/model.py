@@ -18,13 +18,19 @@ import pytensor.tensor as pt
 from pytensor.tensor import TensorVariable
 
 from bayeslmm._arrays import Array
-from bayeslmm.bayes.log_posterior.conditional import error_likelihood, likelihood
+from bayeslmm.bayes.log_posterior.conditional import conditional_likelihood, error_likelihood
 from bayeslmm.bayes.log_posterior.density import Density, density
-from bayeslmm.bayes.log_posterior.transforms import GeneralAxes, ScaledAxes, UnstructuredAxes
+from bayeslmm.bayes.log_posterior.transforms import GeneralTransform, ScaledTransform, UnstructuredTransform
 from bayeslmm.bayes.posterior.named_draws import group_columns
-from bayeslmm.bayes.pymc_model.covariance import Matrix, Names, matrix, report_correlations, sd_vector
-from bayeslmm.bayes.pymc_model.distributions import ArrayAndJacobian, ConditionedCoefficients, ValueAndGradient, positive, real
-from bayeslmm.bayes.sampling.mode import start
+from bayeslmm.bayes.pymc_model.covariance import GraphMatrix, MatrixNames, covariance_matrix, report_correlations, sd_vector
+from bayeslmm.bayes.pymc_model.distributions import (
+    ArrayAndJacobian,
+    StandardizedCoefficients,
+    ValueAndGradient,
+    positive_variable,
+    real_variable,
+)
+from bayeslmm.bayes.sampling.mode import mode_start
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.criterion import CriterionPoint
@@ -33,11 +39,11 @@ from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.residual_covariance import draw_errors
 from bayeslmm.results.random_effects import terms_by_group
 
-HALF = 0.5
+CENTRED_SHARE = 0.5
 """A term is centred when its effects keep less than this share of their variance once the data are seen."""
 
 
-def centred_terms(target: Density, phi: Array) -> list[bool]:
+def choose_centred(target: Density, phi: Array) -> list[bool]:
     """Whether each term is better sampled centred, judged at parameters near the mode."""
     problem = target.problem
     if not problem.design.terms:
@@ -50,11 +56,11 @@ def centred_terms(target: Density, phi: Array) -> list[bool]:
     for block, own in zip(target.layout.terms, left, strict=True):
         D = np.diagonal(block.covariance(phi[None])[0])
         kept = np.diagonal(own, axis1=1, axis2=2).mean(0) / np.where(D > 0, D, np.inf)
-        found.append(bool(np.all(D > 0) and kept.mean() < HALF))
+        found.append(bool(np.all(D > 0) and kept.mean() < CENTRED_SHARE))
     return found
 
 
-def random_effects(problem: Problem, terms: Sequence[Matrix], centred: Sequence[bool]) -> list[TensorVariable]:
+def random_effects_graph(problem: Problem, terms: Sequence[GraphMatrix], centred: Sequence[bool]) -> list[TensorVariable]:
     """Z beta (n,) of every grouping factor; the effects are `beta_<group>` (levels, terms)."""
     design, found = problem.design, []
     for group, members in terms_by_group(design.terms).items():
@@ -71,7 +77,7 @@ def random_effects(problem: Problem, terms: Sequence[Matrix], centred: Sequence[
     return found
 
 
-def _effects(problem: Problem, i: int, term: Matrix, name: str, centred: bool, dims: tuple[str, str] | None) -> TensorVariable:
+def _effects(problem: Problem, i: int, term: GraphMatrix, name: str, centred: bool, dims: tuple[str, str] | None) -> TensorVariable:
     design, q = problem.design.terms[i], term.covariance.q
     shape = (design.group.size, q)
     named = {"shape": shape} if dims is None else {"dims": dims}
@@ -85,7 +91,7 @@ def _effects(problem: Problem, i: int, term: Matrix, name: str, centred: bool, d
     return pm.Deterministic(name, own @ term.T.mT, dims=dims)
 
 
-FORMS = ("marginal", "hierarchical")
+GRAPH_FORMS = ("marginal", "hierarchical")
 
 
 def to_pymc(model: Any, form: str = "marginal") -> pm.Model:
@@ -96,15 +102,15 @@ def to_pymc(model: Any, form: str = "marginal") -> pm.Model:
     >>> sorted(variable.name for variable in to_pymc(model).free_RVs)
     ['alpha', 'corr_Subject', 'sd_Subject', 'sigma']
     """
-    if form not in FORMS:
-        raise SpecificationError(f"form is {form!r}", "to_pymc", "use one of " + ", ".join(FORMS))
+    if form not in GRAPH_FORMS:
+        raise SpecificationError(f"form is {form!r}", "to_pymc", "use one of " + ", ".join(GRAPH_FORMS))
     target = density(model.problem, model.spec.priors)
-    builder = Builder(target, start(target))
-    with pm.Model(coords=coordinates(target)) as graph:
+    builder = GraphBuilder(target, mode_start(target))
+    with pm.Model(coords=graph_coordinates(target)) as graph:
         return builder.marginal(graph) if form == "marginal" else builder.hierarchical(graph)
 
 
-def coordinates(target: Density) -> dict[str, list[Any]]:
+def graph_coordinates(target: Density) -> dict[str, list[Any]]:
     """The dims of a graph and their labels."""
     design = target.problem.design
     coords: dict[str, list[Any]] = {"coef": [design.coef_names[i] for i in design.kept], "obs": list(range(design.nobs))}
@@ -117,14 +123,14 @@ def coordinates(target: Density) -> dict[str, list[Any]]:
     return coords
 
 
-def response_name(problem: Problem, taken: list[str]) -> str:
+def response_variable(problem: Problem, taken: list[str]) -> str:
     """The variable of the response is named after it."""
     name = problem.design.spec.formula.response
     return f"{name} (response)" if name in taken else name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Builder:
+class GraphBuilder:
     """Puts the variables of a model into the graph on the context stack; `begin` is phi near the mode."""
 
     target: Density
@@ -141,7 +147,7 @@ class Builder:
         c, alpha = self.problem.standardization, self.target.alpha
         own = {"dims": ("coef",), "initval": c.alpha0}
         if len(c.alpha0):
-            own["default_transform"] = ConditionedCoefficients(c.alpha0, c.y_scale * c.back)
+            own["default_transform"] = StandardizedCoefficients(c.alpha0, c.y_scale * c.back)
         if alpha.flat:
             return pm.Flat("alpha", **own)
         if alpha.proper:
@@ -153,7 +159,7 @@ class Builder:
         )
         return value
 
-    def terms(self) -> list[Matrix]:
+    def terms(self) -> list[GraphMatrix]:
         """D of every term, in the order of the formula."""
         design, found = self.problem.design, {}
         for group, members in terms_by_group(design.terms).items():
@@ -163,8 +169,8 @@ class Builder:
                 block = self.target.layout.terms[i]
                 alone = len(members) == 1
                 corr = f"corr_{group}" if alone else f"corr_{group}[{members.index(i) + 1}]"
-                names = Names(f"sd_{group}", corr, dim, f" | {group}", design.terms[i].columns)
-                found[i] = matrix(block.axes, block.term.covariance, sds[i], names, self.begin[block.part])
+                names = MatrixNames(f"sd_{group}", corr, dim, f" | {group}", design.terms[i].columns)
+                found[i] = covariance_matrix(block.axes, block.term.covariance, sds[i], names, self.begin[block.part])
             own = [found[i] for i in members]
             known = [name for name in pm.modelcontext(None).named_vars if name in (f"sd_{group}", f"corr_{group}")]
             if f"sd_{group}" not in known:
@@ -181,7 +187,7 @@ class Builder:
         begin = {i: _sd_start(axes[i], self.begin[blocks[i].part]) for i in members}
         found: dict[int, TensorVariable | None] = {}
         if all(len(priors[i]) == blocks[i].term.covariance.q for i in members) and not any(
-            isinstance(a, GeneralAxes) for a in axes.values()
+            isinstance(a, GeneralTransform) for a in axes.values()
         ):
             flat = [prior for i in members for prior in priors[i]]
             whole = sd_vector(f"sd_{group}", flat, np.concatenate([begin[i] for i in members]), f"{group}_term", columns)
@@ -192,13 +198,13 @@ class Builder:
             return found
         for i in members:
             name = f"sd_{group}[{members.index(i) + 1}]" if len(members) > 1 else f"sd_{group}[all]"
-            if isinstance(axes[i], GeneralAxes):
+            if isinstance(axes[i], GeneralTransform):
                 found[i] = None
             elif len(priors[i]) == 1:
-                found[i] = positive(name, priors[i], float(begin[i][0]))[None]
+                found[i] = positive_variable(name, priors[i], float(begin[i][0]))[None]
             else:
                 parts = zip(self.problem.design.terms[i].columns, priors[i], begin[i], strict=True)
-                found[i] = pt.stack([positive(f"sd_{group}[{label}]", [prior], value) for label, prior, value in parts])
+                found[i] = pt.stack([positive_variable(f"sd_{group}[{label}]", [prior], value) for label, prior, value in parts])
         return found
 
     def residual(self) -> tuple[TensorVariable, TensorVariable | None]:
@@ -206,14 +212,14 @@ class Builder:
         parts: list[TensorVariable] = []
         for block, own in zip(self.target.layout.sets, self.target.priors.residual, strict=True):
             suffix = f" | {block.group}" if block.group else ""
-            names = Names(f"sd_residual{suffix}", f"corr_residual{suffix}", "visit", suffix, block.labels)
+            names = MatrixNames(f"sd_residual{suffix}", f"corr_residual{suffix}", "visit", suffix, block.labels)
             priors, begin = [row.prior for row in own.sds], _sd_start(block.axes, self.begin[block.part])
             sds: TensorVariable | None = None
             if isinstance(block.covariance, Homogeneous):
-                sds = positive(f"sd{suffix}" if suffix else "sigma", priors, float(begin[0]))[None]
-            elif not isinstance(block.axes, GeneralAxes):
+                sds = positive_variable(f"sd{suffix}" if suffix else "sigma", priors, float(begin[0]))[None]
+            elif not isinstance(block.axes, GeneralTransform):
                 sds = sd_vector(names.sd, priors, begin, "visit", block.labels)
-            parts.append(matrix(block.axes, block.covariance, sds, names, self.begin[block.part]).x)
+            parts.append(covariance_matrix(block.axes, block.covariance, sds, names, self.begin[block.part]).x)
         kernel = self.problem.structured
         if kernel is not None and kernel.variance.size:
             parts.append(self._variance())
@@ -221,7 +227,7 @@ class Builder:
             return pt.concatenate(parts), None
         assert self.target.priors.sigma is not None
         value = float(self.target.sigma(self.begin[None])[0])
-        sigma = positive("sigma", [self.target.priors.sigma.prior], value)
+        sigma = positive_variable("sigma", [self.target.priors.sigma.prior], value)
         return pt.concatenate([*parts, pt.log(sigma)[None]]), sigma
 
     def _variance(self) -> TensorVariable:
@@ -231,7 +237,7 @@ class Builder:
         assert block is not None
         found = []
         for name, prior, log_axis in zip(kernel.variance.names, block.priors, block.positive, strict=True):
-            found.append(pt.log(positive(name, [prior], 1.0)) if log_axis else real(name, prior))
+            found.append(pt.log(positive_variable(name, [prior], 1.0)) if log_axis else real_variable(name, prior))
         return pt.stack(found)
 
     # -- the two forms --------------------------------------------------------------------------------------------------------------------
@@ -245,7 +251,7 @@ class Builder:
         function = MarginalFunction(self.problem)
         node = ValueAndGradient(function, (function.size, self.problem.criterion.p))
         draw = ResponseDraw(self.problem)
-        name = response_name(self.problem, list(graph.named_vars))
+        name = response_variable(self.problem, list(graph.named_vars))
         design = self.problem.design
         mean = pt.as_tensor_variable(design.X) @ alpha + (0.0 if design.offset is None else design.offset)
         pm.CustomDist(
@@ -269,9 +275,9 @@ class Builder:
         terms = self.terms()
         if design.offset is not None:
             mu = mu + pm.Data("offset", design.offset, dims=("obs",))
-        mu = mu + sum(random_effects(self.problem, terms, centred_terms(self.target, self.begin)))
+        mu = mu + sum(random_effects_graph(self.problem, terms, choose_centred(self.target, self.begin)))
         behind, sigma = self.residual()
-        name = response_name(self.problem, list(graph.named_vars))
+        name = response_variable(self.problem, list(graph.named_vars))
         if design.residual is None:
             assert sigma is not None
             pm.Normal(name, mu, self._row_sds(sigma, behind), observed=design.y, dims=("obs",))
@@ -302,7 +308,7 @@ class Builder:
 
 def _sd_start(axes: Any, phi: Array) -> Array:
     """sds to begin from, away from 0."""
-    if isinstance(axes, UnstructuredAxes | ScaledAxes):
+    if isinstance(axes, UnstructuredTransform | ScaledTransform):
         value = axes.sds.values(phi[: axes.sds.size])
         return np.maximum(value, 1e-2 * value.max(initial=1e-8))
     return np.zeros(0)
@@ -312,13 +318,13 @@ class MarginalFunction:
     """log p(y | alpha, covariance parameters) for any y: cross-products are made anew only when y is another."""
 
     def __init__(self, problem: Problem) -> None:
-        self.likelihood = likelihood(problem)
+        self.likelihood = conditional_likelihood(problem)
         self.size = self.likelihood.size
 
     def __call__(self, own: Array, alpha: Array, y: Array) -> tuple[float, Array, Array]:
         design = self.likelihood.problem.design
         if y is not design.y and not np.array_equal(y, design.y):
-            self.likelihood = likelihood(build_problem(replace(design, y=np.array(y, float))))
+            self.likelihood = conditional_likelihood(build_problem(replace(design, y=np.array(y, float))))
         return self.likelihood.at(own, alpha)
 
 
@@ -358,7 +364,7 @@ class ResponseDraw:
 
 def kernel_errors(problem: Problem, own: Array) -> tuple[Array, float]:
     """x of the kernel and sigma, for drawing errors."""
-    layout = likelihood(problem).layout
+    layout = conditional_likelihood(problem).layout
     k, rest = problem.random.size, own[problem.random.size :]
     x = np.zeros(problem.size)
     if layout.sigma is not None:

@@ -10,9 +10,9 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes, seed_sequence
 from bayeslmm.bayes._doors import hand_on, optional
 from bayeslmm.bayes.log_posterior.density import Density, density
-from bayeslmm.bayes.log_posterior.priors import demand_proper_posterior
-from bayeslmm.bayes.log_posterior.transforms import GeneralAxes, ScaledAxes, UnstructuredAxes
-from bayeslmm.bayes.posterior.posterior import Draws, Posterior
+from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
+from bayeslmm.bayes.log_posterior.transforms import GeneralTransform, ScaledTransform, UnstructuredTransform
+from bayeslmm.bayes.posterior.posterior import Posterior, PosteriorDraws
 from bayeslmm.bayes.sampling.nuts import bfmi, ess, r_hat
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.scaled import Homogeneous
@@ -21,11 +21,18 @@ from bayeslmm.errors import Check, DependencyError, SamplingError, Specification
 from bayeslmm.results.random_effects import terms_by_group
 
 SAMPLERS = ("auto", "nutpie", "pymc")
-WARM_UP = 1000
+HIERARCHICAL_WARM_UP = 1000
 
 
 def sample_hierarchical(
-    model: Any, draws: int = 1000, chains: int = 4, seed: int | None = None, *, sampler: str = "auto", tune: int = WARM_UP, **options: Any
+    model: Any,
+    draws: int = 1000,
+    chains: int = 4,
+    seed: int | None = None,
+    *,
+    sampler: str = "auto",
+    tune: int = HIERARCHICAL_WARM_UP,
+    **options: Any,
 ) -> Posterior:
     """The posterior of a model by its hierarchical graph.
 
@@ -40,16 +47,16 @@ def sample_hierarchical(
     seed_sequence(seed)  # what is no seed is refused before a graph is compiled
     begin = time.perf_counter()
     target = density(model.problem, model.spec.priors)
-    demand_proper_posterior(model.problem, target.priors)
+    require_proper_posterior(model.problem, target.priors)
     graph = hand_on("to_pymc")(model, "hierarchical")
-    name, tree = drawn(graph, sampler, draws, chains, tune, seed, options)
+    name, tree = draw_graph(graph, sampler, draws, chains, tune, seed, options)
     posterior = tree["posterior"]
     shape = dict(posterior.sizes)
     c, n = int(shape["chain"]), int(shape["draw"])
     if c * n == 0:
         raise SamplingError("nothing was drawn", name, "sample again", tree)
     phi = np.stack([target_phi(target, posterior, i, j) for i in range(c) for j in range(n)])
-    found = Draws(phi, _flat(posterior, "alpha"), effects(target, posterior), target.values(phi))
+    found = PosteriorDraws(phi, _flat(posterior, "alpha"), effect_draws(target, posterior), target.values(phi))
     statistics = {key: np.asarray(tree["sample_stats"][key]).ravel() for key in ("diverging", "energy") if key in tree["sample_stats"]}
     checks = {check.name: check for check in (*_checks(name, phi.reshape(c, n, -1), statistics), *target.problem.design.notes)}
     return Posterior(
@@ -65,7 +72,7 @@ def sample_hierarchical(
     )
 
 
-def drawn(graph: Any, sampler: str, draws: int, chains: int, tune: int, seed: int | None, options: dict[str, Any]) -> tuple[str, Any]:
+def draw_graph(graph: Any, sampler: str, draws: int, chains: int, tune: int, seed: int | None, options: dict[str, Any]) -> tuple[str, Any]:
     """Name of the sampler and its tree."""
     if sampler != "pymc":
         try:
@@ -88,7 +95,7 @@ def _flat(posterior: Any, name: str) -> Array:
     return values.reshape(-1, *values.shape[2:])
 
 
-def effects(target: Density, posterior: Any) -> tuple[Array, ...]:
+def effect_draws(target: Density, posterior: Any) -> tuple[Array, ...]:
     """beta of every term, (S, K, q)."""
     found: dict[int, Array] = {}
     terms = target.problem.design.terms
@@ -130,14 +137,14 @@ def target_phi(target: Density, posterior: Any, chain: int, draw: int) -> Array:
 
 
 def _block(axes: Any, covariance: Any, at: dict[str, Array], sd: str, corr: str, own: Codes, suffix: str, labels: tuple[str, ...]) -> Array:
-    if isinstance(axes, GeneralAxes):
+    if isinstance(axes, GeneralTransform):
         return at[f"axis{suffix}" if suffix else "axis_residual"]
     sds = np.atleast_1d(at[sd])
     sds = sds[own] if len(sds) > 1 else sds
-    if isinstance(axes, UnstructuredAxes):
+    if isinstance(axes, UnstructuredTransform):
         L = np.eye(len(own)) if len(own) == 1 else cholesky(at[corr][np.ix_(own, own)])
         return axes.inverse((sds[:, None] * L)[band_positions(len(own), len(own))], 0.0)
-    assert isinstance(axes, ScaledAxes)
+    assert isinstance(axes, ScaledTransform)
     scales = axes.sds.inverse(sds[: axes.sds.size], 0.0)
     if not axes.correlation.size:
         return np.concatenate([scales, np.zeros(0)])

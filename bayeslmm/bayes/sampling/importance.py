@@ -18,9 +18,9 @@ import numpy as np
 from scipy.special import gammaln
 
 from bayeslmm._arrays import Array, Codes, Generator
-from bayeslmm.bayes.sampling.mode import Mode
+from bayeslmm.bayes.sampling.mode import PosteriorMode
 
-REACH = 1.5
+FALL_DISTANCE = 1.5
 """How many sds from the mode the fall of the density is measured."""
 
 UPPER_DECILE = {5: 1.4759, 3: 1.6377}
@@ -62,7 +62,7 @@ class SplitT:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mixture:
+class ProposalMixture:
     """A mixture; shares sum to 1."""
 
     parts: tuple[Proposal, ...]
@@ -79,38 +79,38 @@ class Mixture:
         return np.asarray(np.logaddexp.reduce(each, axis=0))
 
 
-def at_mode(mode: Mode, values: Callable[[Array], Array], df: float = 5.0) -> SplitT:
+def split_t_at_mode(mode: PosteriorMode, values: Callable[[Array], Array], df: float = 5.0) -> SplitT:
     """A split t at the mode: its scales from how far the density falls on either side of each axis of curvature."""
     curvature, axes = np.linalg.eigh(mode.precision)
     s = 1.0 / np.sqrt(np.maximum(np.abs(curvature), 0.05))
-    steps = REACH * (s * axes).T
+    steps = FALL_DISTANCE * (s * axes).T
     fall = mode.value - values(mode.phi + np.concatenate([-steps, steps]))
-    scale = np.clip(REACH / np.sqrt(2.0 * np.maximum(fall, 1e-3)), 0.4, 4.0).reshape(2, -1) * s
+    scale = np.clip(FALL_DISTANCE / np.sqrt(2.0 * np.maximum(fall, 1e-3)), 0.4, 4.0).reshape(2, -1) * s
     return SplitT(mode.phi, axes, scale[0], scale[1], df)
 
 
-def quantiles(values: Array, weights: Array, at: tuple[float, ...]) -> Array:
+def weighted_quantiles(values: Array, weights: Array, at: tuple[float, ...]) -> Array:
     """Weighted quantiles."""
     order = np.argsort(values)
     total = np.cumsum(weights[order])
     return np.asarray(np.interp(np.array(at) * total[-1], total, values[order]))
 
 
-def refitted(points: Array, weights: Array, df: float = 5.0) -> Mixture:
+def refit_proposal(points: Array, weights: Array, df: float = 5.0) -> ProposalMixture:
     """85 % split t with the medians and deciles of weighted points along their principal axes, 15 % a wide t with 3 degrees of freedom."""
     mean = weights @ points
     away = points - mean
     variances, axes = np.linalg.eigh((away * weights[:, None]).T @ away)
     along = away @ axes
     s = np.sqrt(np.maximum(variances, 1e-12) * (df - 2.0) / df)
-    low, middle, high = np.array([quantiles(column, weights, (0.1, 0.5, 0.9)) for column in along.T]).T
+    low, middle, high = np.array([weighted_quantiles(column, weights, (0.1, 0.5, 0.9)) for column in along.T]).T
     left = np.maximum((middle - low) / UPPER_DECILE[5], 0.4 * s)
     right = np.maximum((high - middle) / UPPER_DECILE[5], 0.4 * s)
     core = SplitT(mean + axes @ middle, axes, left, right, df)
-    return Mixture((core, core.widened(1.8, 3.0)), np.array([0.85, 0.15]))
+    return ProposalMixture((core, core.widened(1.8, 3.0)), np.array([0.85, 0.15]))
 
 
-def clustered(points: Array, weights: Array, base: Proposal, rng: Generator, parts: int, df: float = 6.0) -> Mixture:
+def cluster_proposal(points: Array, weights: Array, base: Proposal, rng: Generator, parts: int, df: float = 6.0) -> ProposalMixture:
     """90 % a mixture of t distributions fitted to weighted points by EM, 10 % `base`: for shapes that one split t does not follow."""
     n, d = points.shape
     mean = weights @ points
@@ -138,10 +138,10 @@ def clustered(points: Array, weights: Array, base: Proposal, rng: Generator, par
         values, axes = np.linalg.eigh(covariance)
         s = np.sqrt(np.maximum(values, 1e-12))
         found.append(SplitT(centre, axes, s, s, df))
-    return Mixture((*found, base), np.append(0.9 * shares, 0.1))
+    return ProposalMixture((*found, base), np.append(0.9 * shares, 0.1))
 
 
-SMALLEST_TAIL = 5
+SMALLEST_TAIL_DRAWS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +166,7 @@ class Weights:
         return float(np.exp(self.log.max()))
 
 
-def smooth(raw: Array) -> Weights:
+def smooth_weights(raw: Array) -> Weights:
     """Smooth the largest weights by the order statistics of a generalised Pareto distribution fitted to them."""
     n = len(raw)
     log = np.where(np.isfinite(raw), raw, -np.inf)
@@ -176,7 +176,7 @@ def smooth(raw: Array) -> Weights:
     evidence = top + float(np.log(np.exp(log - top).mean()))
     log, k = log - top, np.inf
     tail = int(np.ceil(min(0.2 * n, 3.0 * np.sqrt(n))))
-    if tail >= SMALLEST_TAIL:
+    if tail >= SMALLEST_TAIL_DRAWS:
         order = np.argsort(log)
         largest = order[-tail:]
         cutoff = max(float(log[order[-tail - 1]]), np.log(np.finfo(float).tiny))
@@ -218,7 +218,7 @@ def fit_pareto(excess: Array) -> tuple[float, float]:
     return (n * k + 10 * 0.5) / (n + 10), float(scale)
 
 
-def systematic(weights: Weights, draws: int, rng: np.random.Generator) -> Codes:
+def resample_systematically(weights: Weights, draws: int, rng: np.random.Generator) -> Codes:
     """Indices of `draws` points, each expected draws * w times: one only, as long as no weight exceeds 1/draws.
 
     Points are taken in random order at equal steps of the cumulated weights. Unlike sampling without replacement one by one, which prefers
@@ -233,18 +233,18 @@ def systematic(weights: Weights, draws: int, rng: np.random.Generator) -> Codes:
 
 Values = Callable[[Array], Array]
 
-ROUND = 500
+ROUND_DRAWS = 500
 """Draws of a round of adaptation, more with more dimensions."""
 
-ENOUGH = 0.5
-BOUNDED = 0.01
+TRUSTED_EFFICIENCY = 0.5
+LARGEST_WEIGHT = 0.01
 """Weights whose effective share is above ENOUGH and of which none exceeds BOUNDED are trusted whatever their tail index says: on axes of
 log sds the weights are bounded, and the fitted shape raises false alarms."""
 
-PIECE = 4096
+DRAWS_BETWEEN_CHECKS = 4096
 """Draws between which Ctrl-C is heeded with nothing lost."""
 
-LEAST = 100
+LEAST_DRAWS = 100
 """Fewer draws than this are not worth keeping."""
 
 LEAST_EFFICIENCY = 0.05
@@ -252,7 +252,7 @@ LEAST_EFFICIENCY = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sampled:
+class WeightedDraws:
     """Weighted draws of phi.
 
     points : (N, d); values : (N,) log density; weights : theirs; attempts : how many samples were taken; trusted : the verdict of the gate
@@ -273,53 +273,53 @@ def limit_of_k(n: int) -> float:
     return float(min(1.0 - 1.0 / np.log10(n), 0.7))
 
 
-def gate(weights: Weights) -> bool:
+def is_trusted(weights: Weights) -> bool:
     """Whether weighted draws can be trusted."""
     n = len(weights.log)
-    return bool(weights.k <= limit_of_k(n) or (weights.efficiency > ENOUGH and weights.largest < BOUNDED))
+    return bool(weights.k <= limit_of_k(n) or (weights.efficiency > TRUSTED_EFFICIENCY and weights.largest < LARGEST_WEIGHT))
 
 
-def weighted(values: Values, proposal: Proposal, n: int, rng: Generator) -> tuple[Array, Array, Weights, bool]:
+def draw_weighted(values: Values, proposal: Proposal, n: int, rng: Generator) -> tuple[Array, Array, Weights, bool]:
     """n draws of a proposal, the density there, smoothed weights; fewer, and True, after Ctrl-C."""
     points = proposal.draws(n, rng)
     found, interrupted = [], False
     try:
-        for begin in range(0, n, PIECE):
-            found.append(values(points[begin : begin + PIECE]))  # noqa: PERF401 what is there stays after Ctrl-C
+        for begin in range(0, n, DRAWS_BETWEEN_CHECKS):
+            found.append(values(points[begin : begin + DRAWS_BETWEEN_CHECKS]))  # noqa: PERF401 what is there stays after Ctrl-C
     except KeyboardInterrupt:
         interrupted = True
     done = sum(map(len, found))
-    if done < LEAST:
+    if done < LEAST_DRAWS:
         raise KeyboardInterrupt
     known = np.concatenate(found)
-    return points[:done], known, smooth(known - proposal.log_density(points[:done])), interrupted
+    return points[:done], known, smooth_weights(known - proposal.log_density(points[:done])), interrupted
 
 
-def sample_importance(values: Values, mode: Mode, n: int, rng: Generator, attempts: int = 2) -> Sampled:
+def sample_importance(values: Values, mode: PosteriorMode, n: int, rng: Generator, attempts: int = 2) -> WeightedDraws:
     """n weighted draws; when the gate stays shut, again with a better proposal and more draws."""
     d = len(mode.phi)
-    size = ROUND * max(1, -(-d // 4))
-    proposal: Proposal = at_mode(mode, values)
+    size = ROUND_DRAWS * max(1, -(-d // 4))
+    proposal: Proposal = split_t_at_mode(mode, values)
     evaluations = 2 * d
     for _ in range(2):
-        points, known, weights, stopped = weighted(values, proposal, size, rng)
+        points, known, weights, stopped = draw_weighted(values, proposal, size, rng)
         evaluations += size
         if stopped:
-            return Sampled(points, known, weights, gate(weights), 0, evaluations, True)
-        proposal = refitted(points, np.exp(weights.log))
-    points, known, weights, stopped = weighted(values, proposal, n, rng)
+            return WeightedDraws(points, known, weights, is_trusted(weights), 0, evaluations, True)
+        proposal = refit_proposal(points, np.exp(weights.log))
+    points, known, weights, stopped = draw_weighted(values, proposal, n, rng)
     evaluations += n
-    best, done = Sampled(points, known, weights, gate(weights), 1, evaluations, stopped), 1
+    best, done = WeightedDraws(points, known, weights, is_trusted(weights), 1, evaluations, stopped), 1
     while not best.interrupted and not (best.trusted and best.weights.efficiency > LEAST_EFFICIENCY) and done < attempts:
         done += 1
         try:
-            proposal = clustered(points, np.exp(weights.log), proposal, rng, max(2, d))
+            proposal = cluster_proposal(points, np.exp(weights.log), proposal, rng, max(2, d))
             more = 2 * n
-            points, known, weights, stopped = weighted(values, proposal, more, rng)
+            points, known, weights, stopped = draw_weighted(values, proposal, more, rng)
         except np.linalg.LinAlgError:
             break
         evaluations += more
-        better = weights.ess > best.weights.ess or (gate(weights) and not best.trusted)
-        kept = (points, known, weights, gate(weights)) if better else (best.points, best.values, best.weights, best.trusted)
-        best = Sampled(*kept, done, evaluations, stopped)
+        better = weights.ess > best.weights.ess or (is_trusted(weights) and not best.trusted)
+        kept = (points, known, weights, is_trusted(weights)) if better else (best.points, best.values, best.weights, best.trusted)
+        best = WeightedDraws(*kept, done, evaluations, stopped)
     return best

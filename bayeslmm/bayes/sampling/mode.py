@@ -26,7 +26,7 @@ from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 
-STEP = 2e-3
+VALUE_STEP = 2e-3
 """Of second differences of values, on axes where a posterior sd is .1 to 1."""
 
 GRADIENT_STEP = 1e-4
@@ -35,8 +35,8 @@ GRADIENT_STEP = 1e-4
 WORTH, FEW = 16, 12
 """With structured errors, values are taken where this many share a batch and dimensions are few: there are 2 d^2 of them."""
 
-ITERATIONS = 60
-TOLERANCE = 1e-9
+MODE_ITERATIONS = 60
+MODE_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +50,7 @@ class ModePoint:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mode:
+class PosteriorMode:
     """Where the density is highest.
 
     precision : (d, d) minus the Hessian of the log density; predicted : what another step could gain
@@ -70,7 +70,7 @@ class Mode:
         return len(self.path)
 
 
-def precision(density: Density, phi: Array) -> Array:
+def mode_precision(density: Density, phi: Array) -> Array:
     """Minus the Hessian of the log density: from values in one batch, or from gradients where a batch costs as much as its points."""
     d, many = density.size, density.value_batch
     if many > 1 and isinstance(density.problem.criterion.kernel, RandomEffectsKernel):
@@ -85,18 +85,18 @@ def precision(density: Density, phi: Array) -> Array:
 def _from_values(density: Density, phi: Array) -> Array:
     """Central second differences, 1 + 2 d + 2 d (d - 1) points at once."""
     d = len(phi)
-    E = STEP * np.eye(d)
+    E = VALUE_STEP * np.eye(d)
     rows, columns = np.tril_indices(d, -1)
     corners = [s * E[rows] + t * E[columns] for s in (1, -1) for t in (1, -1)]
     values = density.values(phi + np.concatenate([np.zeros((1, d)), E, -E, *corners]))
     centre, plus, minus = values[0], values[1 : d + 1], values[d + 1 : 2 * d + 1]
     pp, pm, mp, mm = values[2 * d + 1 :].reshape(4, -1)
-    H = np.diag((plus + minus - 2.0 * centre) / STEP**2)
-    H[rows, columns] = H[columns, rows] = (pp - pm - mp + mm) / (4.0 * STEP**2)
+    H = np.diag((plus + minus - 2.0 * centre) / VALUE_STEP**2)
+    H[rows, columns] = H[columns, rows] = (pp - pm - mp + mm) / (4.0 * VALUE_STEP**2)
     return -H
 
 
-def start(density: Density) -> Array:
+def mode_start(density: Density) -> Array:
     """phi of the REML estimate, variances of 0 lifted; of the kernel's own start where there is no estimate."""
     problem = density.problem
     outcome, _ = search(problem, True, problem.start)
@@ -108,27 +108,27 @@ def start(density: Density) -> Array:
     return density.phi_of(problem.start, 0.7)
 
 
-def find_mode(density: Density, begin: Array | None = None) -> Mode:
+def find_mode(density: Density, begin: Array | None = None) -> PosteriorMode:
     """Climb from `begin`, by default from the REML estimate."""
 
     def evaluate(phi: Array) -> ModePoint:
         found = density.at(phi)
         if not np.isfinite(found.value):
             return ModePoint(phi, np.inf, found.gradient, None)
-        return ModePoint(phi, -found.value, -found.gradient, precision(density, phi))
+        return ModePoint(phi, -found.value, -found.gradient, mode_precision(density, phi))
 
-    outcome = minimise(evaluate, evaluate(start(density) if begin is None else begin), TOLERANCE, ITERATIONS)
+    outcome = minimise(evaluate, evaluate(mode_start(density) if begin is None else begin), MODE_TOLERANCE, MODE_ITERATIONS)
     point = outcome.point
     H = np.eye(density.size) if point.hessian is None else point.hessian
-    return Mode(point.x, -point.value, -point.gradient, H, outcome.converged, outcome.predicted, outcome.path, outcome.interrupted)
+    return PosteriorMode(point.x, -point.value, -point.gradient, H, outcome.converged, outcome.predicted, outcome.path, outcome.interrupted)
 
 
-SMALL = 1e-4
+SINGULAR_MODE_SD = 1e-4
 """A relative sd below this, on standardized columns, counts as singular, as it does for REML."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Maximum:
+class PosteriorMaximum:
     """Where a posterior density is highest.
 
     x, sigma : on standardized columns; solution : the profile in alpha there, its prior included; value : log density
@@ -144,7 +144,7 @@ class Maximum:
     interrupted: bool
 
 
-def map_summary(problem: Problem, maximum: Maximum, elapsed: float) -> Estimate:
+def map_summary(problem: Problem, maximum: PosteriorMaximum, elapsed: float) -> Estimate:
     """What follows from the mode; `criterion` is the restricted criterion there, without the prior, as elsewhere."""
     c = problem.standardization
     x, singular = _vanished(problem, maximum.x)
@@ -179,14 +179,14 @@ def _vanished(problem: Problem, x: Array) -> tuple[Array, bool]:
     for term in problem.random.terms:
         T = term.covariance.factor(x[term.part])
         left, sizes, right = np.linalg.svd(T)
-        singular = singular or bool(sizes.min(initial=1.0) < SMALL)
-        if sizes.min(initial=1.0) < SMALL:
-            kept = (left * np.where(sizes < SMALL, 0.0, sizes)) @ right
+        singular = singular or bool(sizes.min(initial=1.0) < SINGULAR_MODE_SD)
+        if sizes.min(initial=1.0) < SINGULAR_MODE_SD:
+            kept = (left * np.where(sizes < SINGULAR_MODE_SD, 0.0, sizes)) @ right
             out[term.part] = term.covariance.from_matrix(kept @ kept.T)
     return out, singular
 
 
-def _convergence(maximum: Maximum) -> Check:
+def _convergence(maximum: PosteriorMaximum) -> Check:
     if maximum.interrupted:
         return Check("convergence", "failed", "interrupted", 1e-8, "the best point so far is kept; fit again to go on")
     if maximum.converged:
@@ -222,7 +222,7 @@ def map_estimate(model: Any) -> Estimate:
     x, s = target.kernel_points(mode.phi[None])
     found = target.alpha.integrate(problem.criterion.kernel.solve(x), s**2)
     path = tuple((phi, value) for phi, value in mode.path)
-    maximum = Maximum(x[0], float(s[0]), found.solution, mode.value, path, mode.converged, mode.predicted, mode.interrupted)
+    maximum = PosteriorMaximum(x[0], float(s[0]), found.solution, mode.value, path, mode.converged, mode.predicted, mode.interrupted)
     if not np.isfinite(mode.value):
         raise PriorError("the posterior density is 0 wherever it was tried", "priors", "widen the uniform priors")
     return map_summary(problem, maximum, time.perf_counter() - begin)

@@ -16,18 +16,18 @@ import numpy as np
 from scipy.special import ndtri
 
 from bayeslmm._arrays import Array, Generator
-from bayeslmm.bayes.sampling.mode import Mode
+from bayeslmm.bayes.sampling.mode import PosteriorMode
 
 LogDensity = Callable[[Array], tuple[float, Array]]
 
-WARM_UP = 300
-TARGET = 0.85
-DEEPEST = 9
-DIVERGED = 1000.0
+NUTS_WARM_UP = 300
+TARGET_ACCEPTANCE = 0.85
+MAX_TREE_DEPTH = 9
+DIVERGENT_ENERGY = 1000.0
 
 
 @dataclass(slots=True, eq=False)
-class State:
+class PhasePoint:
     """A point of phase space with value and gradient."""
 
     z: Array
@@ -41,12 +41,12 @@ class State:
 
 
 @dataclass(slots=True, eq=False)
-class Tree:
+class NutsTree:
     """A trajectory: its two ends, the point chosen from it, its log weight, and how it went."""
 
-    left: State
-    right: State
-    chosen: State
+    left: PhasePoint
+    right: PhasePoint
+    chosen: PhasePoint
     log_weight: float
     turning: bool
     diverged: bool
@@ -66,32 +66,32 @@ class Chains:
     interrupted: bool
 
 
-def leapfrog(function: LogDensity, state: State, step: float) -> State:
+def leapfrog(function: LogDensity, state: PhasePoint, step: float) -> PhasePoint:
     momentum = state.momentum + 0.5 * step * state.gradient
     z = state.z + step * momentum
     value, gradient = function(z)
-    return State(z, momentum + 0.5 * step * gradient, value, gradient)
+    return PhasePoint(z, momentum + 0.5 * step * gradient, value, gradient)
 
 
-def _turning(left: State, right: State) -> bool:
+def _turning(left: PhasePoint, right: PhasePoint) -> bool:
     gap = right.z - left.z
     return bool(gap @ left.momentum < 0 or gap @ right.momentum < 0)
 
 
-def grow(function: LogDensity, state: State, depth: int, step: float, start: float, rng: Generator) -> Tree:
+def grow_tree(function: LogDensity, state: PhasePoint, depth: int, step: float, start: float, rng: Generator) -> NutsTree:
     """A subtree of 2^depth leapfrog steps."""
     if depth == 0:
         new = leapfrog(function, state, step)
         gain = new.energy - start if np.isfinite(new.value) and np.isfinite(new.gradient).all() else -np.inf
-        return Tree(new, new, new, gain, False, gain < -DIVERGED, min(1.0, float(np.exp(min(gain, 0.0)))), 1)
-    first = grow(function, state, depth - 1, step, start, rng)
+        return NutsTree(new, new, new, gain, False, gain < -DIVERGENT_ENERGY, min(1.0, float(np.exp(min(gain, 0.0)))), 1)
+    first = grow_tree(function, state, depth - 1, step, start, rng)
     if first.turning or first.diverged:
         return first
-    second = grow(function, first.right if step > 0 else first.left, depth - 1, step, start, rng)
-    return _joined(first, second, step > 0, rng, biased=False)
+    second = grow_tree(function, first.right if step > 0 else first.left, depth - 1, step, start, rng)
+    return _join_trees(first, second, step > 0, rng, biased=False)
 
 
-def _joined(first: Tree, second: Tree, forward: bool, rng: Generator, *, biased: bool) -> Tree:
+def _join_trees(first: NutsTree, second: NutsTree, forward: bool, rng: Generator, *, biased: bool) -> NutsTree:
     """Two trajectories end to end; the new half is preferred in the outermost doubling (biased)."""
     left, right = (first.left, second.right) if forward else (second.left, first.right)
     total = float(np.logaddexp(first.log_weight, second.log_weight))
@@ -99,18 +99,18 @@ def _joined(first: Tree, second: Tree, forward: bool, rng: Generator, *, biased:
     take = not (second.turning or second.diverged) and np.log(rng.uniform()) < second.log_weight - against
     chosen = second.chosen if take else first.chosen
     broken = second.turning or _turning(left, right)
-    return Tree(left, right, chosen, total, broken, second.diverged, first.accepted + second.accepted, first.steps + second.steps)
+    return NutsTree(left, right, chosen, total, broken, second.diverged, first.accepted + second.accepted, first.steps + second.steps)
 
 
-def transition(function: LogDensity, state: State, step: float, rng: Generator) -> tuple[State, Tree, int]:
+def transition(function: LogDensity, state: PhasePoint, step: float, rng: Generator) -> tuple[PhasePoint, NutsTree, int]:
     """One draw, the tree it came from, and its depth."""
-    begin = State(state.z, rng.standard_normal(len(state.z)), state.value, state.gradient)
-    tree, depth = Tree(begin, begin, begin, 0.0, False, False, 0.0, 0), 0
-    while depth < DEEPEST and not (tree.turning or tree.diverged):
+    begin = PhasePoint(state.z, rng.standard_normal(len(state.z)), state.value, state.gradient)
+    tree, depth = NutsTree(begin, begin, begin, 0.0, False, False, 0.0, 0), 0
+    while depth < MAX_TREE_DEPTH and not (tree.turning or tree.diverged):
         forward = bool(rng.uniform() < 0.5)
         end = tree.right if forward else tree.left
-        new = grow(function, end, depth, step if forward else -step, begin.energy, rng)
-        tree = _joined(tree, new, forward, rng, biased=True)
+        new = grow_tree(function, end, depth, step if forward else -step, begin.energy, rng)
+        tree = _join_trees(tree, new, forward, rng, biased=True)
         depth += 1
     # the energy at which the draw left is that of its own momentum
     return tree.chosen, tree, depth
@@ -126,7 +126,7 @@ class StepSize:
     def update(self, acceptance: float) -> None:
         self.count += 1
         share = 1.0 / (self.count + 10.0)
-        self.gap = (1.0 - share) * self.gap + share * (TARGET - acceptance)
+        self.gap = (1.0 - share) * self.gap + share * (TARGET_ACCEPTANCE - acceptance)
         self.log = self.centre - np.sqrt(self.count) / 0.05 * self.gap
         weight = self.count**-0.75
         self.mean = weight * self.log + (1.0 - weight) * self.mean
@@ -140,17 +140,17 @@ class StepSize:
         return float(np.exp(self.mean))
 
 
-def whitening(mode: Mode) -> Array:
+def mode_whitening(mode: PosteriorMode) -> Array:
     """L with L L' the inverse of the curvature at the mode, weak directions held."""
     values, vectors = np.linalg.eigh(mode.precision)
     return np.asarray(vectors / np.sqrt(np.maximum(np.abs(values), 0.1)))
 
 
 def sample_nuts(
-    density: LogDensity, mode: Mode, draws: int, chains: int, seeds: list[np.random.SeedSequence], warm_up: int = WARM_UP
+    density: LogDensity, mode: PosteriorMode, draws: int, chains: int, seeds: list[np.random.SeedSequence], warm_up: int = NUTS_WARM_UP
 ) -> Chains:
     """Chains of draws, each from its own place around the mode. Ctrl-C keeps the chains that are whole, or what the first one has."""
-    L = whitening(mode)
+    L = mode_whitening(mode)
     shape = (chains, draws)
     points, values = np.empty((*shape, len(mode.phi))), np.empty(shape)
     diverged, depth, energy = np.zeros(shape, bool), np.zeros(shape), np.empty(shape)
@@ -164,7 +164,7 @@ def sample_nuts(
         for chain in range(chains):
             drawn = 0
             rng = np.random.default_rng(seeds[chain])
-            state, step = _warmed(function, len(mode.phi), rng, warm_up)
+            state, step = _warm_up(function, len(mode.phi), rng, warm_up)
             for i in range(draws):
                 state, tree, reached = transition(function, state, step, rng)
                 points[chain, i], values[chain, i] = mode.phi + L @ state.z, state.value
@@ -179,7 +179,7 @@ def sample_nuts(
     return Chains(points, values, diverged, depth, energy, False)
 
 
-def _warmed(function: LogDensity, d: int, rng: Generator, warm_up: int) -> tuple[State, float]:
+def _warm_up(function: LogDensity, d: int, rng: Generator, warm_up: int) -> tuple[PhasePoint, float]:
     """A start near the mode, and the step size after warm-up."""
     z = np.zeros(d)
     for _ in range(20):
@@ -189,20 +189,20 @@ def _warmed(function: LogDensity, d: int, rng: Generator, warm_up: int) -> tuple
             break
         z = np.zeros(d)
     value, gradient = function(z)
-    state, adapt = State(z, np.zeros(d), value, gradient), StepSize(0.5 / max(1.0, d**0.25))
+    state, adapt = PhasePoint(z, np.zeros(d), value, gradient), StepSize(0.5 / max(1.0, d**0.25))
     for _ in range(warm_up):
         state, tree, _ = transition(function, state, adapt.now, rng)
         adapt.update(tree.accepted / max(tree.steps, 1))
     return state, adapt.final
 
 
-def split(chains: Array) -> Array:
+def split_chains(chains: Array) -> Array:
     """Each chain in two halves: (2 c, n // 2) of (c, n)."""
     half = chains.shape[1] // 2
     return np.concatenate([chains[:, :half], chains[:, -half:]])
 
 
-def rank_normalised(chains: Array) -> Array:
+def rank_normalize(chains: Array) -> Array:
     """Normal scores of the ranks, ties sharing the mean of theirs."""
     _, place, count = np.unique(chains, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(count) - 0.5 * (count - 1.0))[place].reshape(chains.shape)
@@ -220,15 +220,15 @@ def r_hat(chains: Array) -> float:
     """The larger of the bulk and the tail R-hat of (c, n) draws; NaN for chains too short to say."""
     if chains.shape[1] < 4:
         return np.nan
-    halves = split(chains)
-    return max(_plain_r_hat(rank_normalised(halves)), _plain_r_hat(rank_normalised(np.abs(halves - np.median(halves)))))
+    halves = split_chains(chains)
+    return max(_plain_r_hat(rank_normalize(halves)), _plain_r_hat(rank_normalize(np.abs(halves - np.median(halves)))))
 
 
 def ess(chains: Array) -> float:
     """Bulk effective sample size of (c, n) draws, by Geyer's initial monotone sequence."""
     if chains.shape[1] < 8:
         return float(chains.size)
-    z = rank_normalised(split(chains))
+    z = rank_normalize(split_chains(chains))
     c, n = z.shape
     away = z - z.mean(axis=1, keepdims=True)
     spectrum = np.abs(np.fft.rfft(away, 2 * n, axis=1)) ** 2

@@ -16,10 +16,10 @@ from bayeslmm._arrays import Array, Generator, generator
 from bayeslmm._validation import require_count
 from bayeslmm.bayes._doors import optional, plot
 from bayeslmm.bayes.log_posterior.density import Density, density
-from bayeslmm.bayes.log_posterior.priors import ModelPriors, ParameterPrior, improper, resolve
+from bayeslmm.bayes.log_posterior.priors import ModelPriors, ParameterPrior, improper_priors, resolve
 from bayeslmm.bayes.posterior import datatree as tree
-from bayeslmm.bayes.posterior.posterior import Draws, Posterior
-from bayeslmm.bayes.posterior.predict import errors_drawn, linear_predictor
+from bayeslmm.bayes.posterior.posterior import Posterior, PosteriorDraws
+from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.errors import PriorError
 from bayeslmm.specification.priors import Prior, is_proper, log_density
@@ -30,39 +30,39 @@ def prior_predictive(model: Any, draws: int = 500, seed: int | None = None) -> A
 
     Raises PriorError where a prior is improper: nothing can be drawn from it.
     """
-    found, errors = drawn(model, draws, seed)
+    found, errors = draw_from_prior(model, draws, seed)
     whole = optional("xarray").DataTree
-    name = tree.response_name(found)
+    name = tree.response_label(found)
     coords = {"chain": [0], "draw": np.arange(draws), "obs": np.arange(model.design.nobs)}
     y = linear_predictor(found) + errors
     predictive = optional("xarray").Dataset({name: (("chain", "draw", "obs"), y[None])}, coords=coords)
-    groups = {"prior": tree.dataset(found, tree.posterior_variables(found)), "prior_predictive": predictive}
-    return whole.from_dict(groups | {"observed_data": tree.observed(found), "constant_data": tree.constant(found)})
+    groups = {"prior": tree.draws_dataset(found, tree.posterior_variables(found)), "prior_predictive": predictive}
+    return whole.from_dict(groups | {"observed_data": tree.observed_dataset(found), "constant_data": tree.constant_dataset(found)})
 
 
-def drawn(model: Any, draws: int, seed: int | None) -> tuple[Posterior, Array]:
+def draw_from_prior(model: Any, draws: int, seed: int | None) -> tuple[Posterior, Array]:
     """Draws of all parameters from the priors, and of the errors given them, (draws, n)."""
     require_count(draws, "draws")
     target = density(model.problem, model.spec.priors)
-    loose = improper(target.priors)
+    loose = improper_priors(target.priors)
     if loose:
         names = ", ".join(row.label for row in loose[:6])
         raise PriorError(
             f"nothing can be drawn from improper priors: {names}", names, 'use Priors(alpha="normal") and defaults for the rest'
         )
     rng = generator(seed)
-    phi = phi_drawn(target, rng, draws)
+    phi = draw_phi(target, rng, draws)
     alpha = rng.normal(
         [row.prior.parameters[0] for row in target.priors.alpha],
         [row.prior.parameters[1] for row in target.priors.alpha],
         (draws, len(target.priors.alpha)),
     )
-    found = Draws(phi, alpha, beta_drawn(target, phi, rng), target.log_prior(phi))
+    found = PosteriorDraws(phi, alpha, draw_beta(target, phi, rng), target.log_prior(phi))
     post = Posterior(model, target, found, chains=1, method="prior", checks={}, elapsed=0.0)
-    return post, errors_drawn(post, np.arange(draws), rng)
+    return post, draw_posterior_errors(post, np.arange(draws), rng)
 
 
-def phi_drawn(target: Density, rng: Generator, draws: int) -> Array:
+def draw_phi(target: Density, rng: Generator, draws: int) -> Array:
     """Covariance parameters (draws, d) from their priors."""
     layout = target.layout
     parts = [block.axes.draws(rng, draws) for block in layout.matrices]
@@ -73,7 +73,7 @@ def phi_drawn(target: Density, rng: Generator, draws: int) -> Array:
     return np.concatenate(parts, axis=1)
 
 
-def beta_drawn(target: Density, phi: Array, rng: Generator) -> tuple[Array, ...]:
+def draw_beta(target: Density, phi: Array, rng: Generator) -> tuple[Array, ...]:
     """Random effects of every term, (draws, K, q), given covariance parameters."""
     found = []
     for block, term in zip(target.layout.terms, target.problem.design.terms, strict=True):
@@ -83,7 +83,7 @@ def beta_drawn(target: Density, phi: Array, rng: Generator) -> tuple[Array, ...]
     return tuple(found)
 
 
-POINTS = 200
+CURVE_POINTS = 200
 
 
 def resolved_priors(model: Any) -> ResolvedPriors:
@@ -103,10 +103,12 @@ class ResolvedPriors:
     @property
     def frame(self) -> pd.DataFrame:
         """One row per parameter."""
-        rows = [(r.kind, r.group, r.term, described(r.prior), r.kind == "corr" or is_proper(r.prior), r.source) for r in self.priors.rows()]
+        rows = [
+            (r.kind, r.group, r.term, prior_text(r.prior), r.kind == "corr" or is_proper(r.prior), r.source) for r in self.priors.rows()
+        ]
         return pd.DataFrame(rows, columns=["parameter", "group", "term", "prior", "proper", "source"])
 
-    def curves(self, points: int = POINTS) -> pd.DataFrame:
+    def curves(self, points: int = CURVE_POINTS) -> pd.DataFrame:
         """Densities for a figure: `label, value, density`; improper priors are left out."""
         frames = [pd.DataFrame({"label": row.label, "value": v, "density": d}) for row, v, d in self._curves(points)]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["label", "value", "density"])
@@ -153,7 +155,7 @@ def _range(prior: Prior) -> tuple[float, float]:
     return 0.0, 4.0 * last
 
 
-def described(prior: Prior) -> str:
+def prior_text(prior: Prior) -> str:
     """`half_t(3, 0, 141)`: families with a location of 0 show it, as books do."""
     numbers = [f"{value:.4g}" for value in prior.parameters]
     if prior.family.startswith("half"):

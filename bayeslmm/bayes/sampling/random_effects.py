@@ -21,8 +21,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array, Codes, Generator
-from bayeslmm.bayes.log_posterior.density import Density, Integrated
-from bayeslmm.bayes.sampling.mode import Mode
+from bayeslmm.bayes.log_posterior.density import Density, MarginalCoefficients
+from bayeslmm.bayes.sampling.mode import PosteriorMode
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.errors import SamplingError
 from bayeslmm.likelihood.criterion import one_thread
@@ -56,7 +56,7 @@ def joint_draws(density: Density, phi: Array, rng: Generator) -> JointDraws:
             x, s = density.kernel_points(phi[part])
             kernel = density.kernel
             if isinstance(density.pooled, PooledSubjectsKernel):
-                found = _patterned(density, density.pooled, x, s, rng)
+                found = _draw_by_pattern(density, density.pooled, x, s, rng)
             elif isinstance(density.pooled, PooledLevelsKernel):
                 classes = density.pooled.state(x)
                 found = _independent(density, classes.solution, classes.W, classes.rest, s, rng)
@@ -75,7 +75,7 @@ def _parts(n: int, step: int) -> Iterator[slice]:
         yield slice(begin, min(begin + step, n))
 
 
-def draw_alpha(found: Integrated, s: Array, rng: Generator) -> Array:
+def draw_alpha(found: MarginalCoefficients, s: Array, rng: Generator) -> Array:
     """Conditioned alpha (t, p) from its normal distribution."""
     solution = found.solution
     t, p = solution.alpha.shape
@@ -108,7 +108,7 @@ def _independent(
     found = density.alpha.integrate(solution, s**2)
     a = draw_alpha(found, s, rng)
     v = np.concatenate([-a, np.ones((len(a), 1))], axis=1)
-    drawn = None if rest is None else draw_rest(rest, v, s, rng)
+    drawn = None if rest is None else draw_remaining(rest, v, s, rng)
     blocks = [] if W is None else [draw_first(kernel.cross, W, v, drawn, s, rng)]
     if rest is not None and drawn is not None:
         blocks += [drawn[:, span.offset : span.stop].reshape(len(a), span.K, span.q) for span in rest.layout.spans]
@@ -121,7 +121,7 @@ def _independent(
     return JointDraws(c.alpha0 + c.y_scale * a @ c.back.T, tuple(beta[i] for i in range(len(beta))))
 
 
-def draw_rest(rest: SchurComplement, v: Array, s: Array, rng: Generator) -> Array:
+def draw_remaining(rest: SchurComplement, v: Array, s: Array, rng: Generator) -> Array:
     """The remaining factors given alpha, (t, m): N(Q U v, s^2 Q)."""
     mean = np.einsum("tmr,tr->tm", rest.QV, v)
     out = np.empty_like(mean)
@@ -154,7 +154,7 @@ def draw_first(cross: CrossProducts, W: Array, v: Array, rest: Array | None, s: 
 # -- structured errors ---------------------------------------------------------------------------------------------------------------------
 
 
-def _patterned(density: Density, patterns: PooledSubjectsKernel, x: Array, s: Array, rng: Generator) -> JointDraws:
+def _draw_by_pattern(density: Density, patterns: PooledSubjectsKernel, x: Array, s: Array, rng: Generator) -> JointDraws:
     """All draws at once."""
     c, kernel = density.problem.standardization, patterns.kernel
     a = draw_alpha(density.alpha.integrate(patterns.solve(x), s**2), s, rng)
@@ -163,7 +163,7 @@ def _patterned(density: Density, patterns: PooledSubjectsKernel, x: Array, s: Ar
         return JointDraws(alpha, ())
     v = np.concatenate([-a, np.ones((len(a), 1))], axis=1)
     Ds = [term.covariance.matrix(x[:, term.part]) for term in kernel.random.terms]
-    prior = [_drawn_levels(D, term, s, rng) for D, term in zip(Ds, kernel.data.terms, strict=True)]
+    prior = [_draw_levels(D, term, s, rng) for D, term in zip(Ds, kernel.data.terms, strict=True)]
     scores = [np.zeros_like(own) for own in prior]
     for batch, kind in zip(kernel.data.rows, patterns.kinds, strict=True):
         rows, Zs, members = patterns.scaled(kind, x), scaled_columns(kernel, batch.rows), kind.members
@@ -192,17 +192,17 @@ def _by_kind(matrices: Array, vectors: Array, members: list[Codes]) -> Array:
     return out
 
 
-def _drawn_levels(D: Array, term: TermColumns, s: Array, rng: Generator) -> Array:
+def _draw_levels(D: Array, term: TermColumns, s: Array, rng: Generator) -> Array:
     """beta (t, K, q) of one term from its distribution."""
     free = s[:, None, None] * (rng.standard_normal((len(s), term.K, D.shape[-1])) @ cholesky(D).swapaxes(-1, -2))
     return free if term.relationship is None else np.einsum("kl,tlq->tkq", cholesky(term.relationship), free)
 
 
-BLOCK = 64
+SYSTEMS_AT_ONCE = 64
 """Draws solved side by side."""
 
-PRECISION = 1e-9
-STEPS = 200
+CG_TOLERANCE = 1e-9
+CG_STEPS = 200
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,7 +213,7 @@ class Preconditioner:
     U0: Array
 
 
-def preconditioner(density: Density, kernel: RandomEffectsKernel, mode: Mode) -> Preconditioner:
+def preconditioner(density: Density, kernel: RandomEffectsKernel, mode: PosteriorMode) -> Preconditioner:
     """One dense factor of what remains after the first factor."""
     cross, rest = kernel.cross, kernel.cross.rest
     assert rest is not None and cross.U0 is not None
@@ -251,7 +251,7 @@ def _lambda_rows(M: Array, roots: list[Array], cross: CrossProducts) -> Array:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class System:
+class ConjugateGradientSampler:
     """S of some draws: products with it, and with Lambda and its transpose; vectors are (t, m)."""
 
     cross: CrossProducts
@@ -292,8 +292,8 @@ class System:
         z = r @ before
         p, rz = z, np.sum(r * z, axis=1)
         size = np.sqrt(np.sum(c * (c @ before), axis=1))
-        for _ in range(STEPS):
-            if np.all(np.sqrt(np.maximum(rz, 0.0)) <= PRECISION * size):
+        for _ in range(CG_STEPS):
+            if np.all(np.sqrt(np.maximum(rz, 0.0)) <= CG_TOLERANCE * size):
                 return v
             Sp = self.times(p)
             step = rz / np.maximum(np.sum(p * Sp, axis=1), 1e-300)
@@ -306,7 +306,7 @@ class System:
         )
 
 
-def krylov_beta(density: Density, mode: Mode, phi: Array, alpha: Array, rng: Generator) -> tuple[Array, ...]:
+def draw_beta_by_cg(density: Density, mode: PosteriorMode, phi: Array, alpha: Array, rng: Generator) -> tuple[Array, ...]:
     """beta of every term (S, K, q), user's columns, given covariance parameters (S, d) and standardized alpha (S, p)."""
     kernel = density.kernel
     assert isinstance(kernel, RandomEffectsKernel)
@@ -315,8 +315,8 @@ def krylov_beta(density: Density, mode: Mode, phi: Array, alpha: Array, rng: Gen
     with one_thread(density.problem.criterion.width):
         before = preconditioner(density, kernel, mode)
         noise = _Noise(density, kernel)
-        for begin in range(0, len(phi), BLOCK):
-            part = slice(begin, min(begin + BLOCK, len(phi)))
+        for begin in range(0, len(phi), SYSTEMS_AT_ONCE):
+            part = slice(begin, min(begin + SYSTEMS_AT_ONCE, len(phi)))
             found = _block(density, kernel, before, noise, phi[part], alpha[part], rng)
             for whole, own in zip(out, found, strict=True):
                 whole[part] = own
@@ -358,7 +358,7 @@ def _block(
     Ts = kernel.parameters.blocks(x)
     skip = int(cross.first is not None)
     W = None if cross.first is None else cross.first.eliminate(Ts[0], derivatives=False).W
-    system = System(cross, W, tuple(Ts[skip:]), before.U0)
+    system = ConjugateGradientSampler(cross, W, tuple(Ts[skip:]), before.U0)
     v = np.concatenate([-alpha, np.ones((t, 1))], axis=1)
     # in units of sigma: prior draws of the effects, noise of the errors
     free = [rng.standard_normal((t, f.K, f.q)) @ T.swapaxes(-1, -2) for f, T in zip(cross.factors, Ts, strict=True)]

@@ -17,20 +17,27 @@ from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._validation import require_count
 from bayeslmm.bayes import _doors as doors
 from bayeslmm.bayes.log_posterior.density import Density, density
-from bayeslmm.bayes.log_posterior.priors import demand_proper_posterior
-from bayeslmm.bayes.posterior.posterior import Draws, Posterior
-from bayeslmm.bayes.sampling.importance import BOUNDED, ENOUGH, Sampled, limit_of_k, sample_importance, systematic
-from bayeslmm.bayes.sampling.mode import Mode, find_mode
-from bayeslmm.bayes.sampling.nuts import DEEPEST, Chains, bfmi, ess, r_hat, sample_nuts
-from bayeslmm.bayes.sampling.random_effects import JointDraws, draw_alpha, joint_draws, krylov_beta
-from bayeslmm.bayes.sampling.surrogate import SUFFICIENT, Surrogate, build_surrogate, expensive, relative_map
+from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
+from bayeslmm.bayes.posterior.posterior import Posterior, PosteriorDraws
+from bayeslmm.bayes.sampling.importance import (
+    LARGEST_WEIGHT,
+    TRUSTED_EFFICIENCY,
+    WeightedDraws,
+    limit_of_k,
+    resample_systematically,
+    sample_importance,
+)
+from bayeslmm.bayes.sampling.mode import PosteriorMode, find_mode
+from bayeslmm.bayes.sampling.nuts import MAX_TREE_DEPTH, Chains, bfmi, ess, r_hat, sample_nuts
+from bayeslmm.bayes.sampling.random_effects import JointDraws, draw_alpha, draw_beta_by_cg, joint_draws
+from bayeslmm.bayes.sampling.surrogate import SUFFICIENT_ERROR, Surrogate, build_surrogate, is_expensive, relative_map
 from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import check_not_exact
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 
-METHODS = ("auto", "collapsed", "hierarchical", "importance", "nuts")
+SAMPLING_METHODS = ("auto", "collapsed", "hierarchical", "importance", "nuts")
 
-WIDEST = 16
+IMPORTANCE_PARAMETERS = 16
 """Most covariance parameters for which importance sampling is tried."""
 
 OVERSAMPLE = 4
@@ -39,11 +46,11 @@ OVERSAMPLE = 4
 OVERSAMPLE_STRUCTURED = 2
 """Where a batch costs as much as its points."""
 
-FEW = 400
+FEW_EFFECTIVE_DRAWS = 400
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Run:
+class SamplingRun:
     """Draws of phi (S, d), ordered by chain, their log density, and what was found on the way."""
 
     phi: Array
@@ -74,8 +81,8 @@ def sample(
     """
     begin = time.perf_counter()
     draws, chains = require_count(draws, "draws"), require_count(chains, "chains")
-    if method not in METHODS:
-        raise SpecificationError(f"method is {method!r}", "method", "use one of " + ", ".join(METHODS))
+    if method not in SAMPLING_METHODS:
+        raise SpecificationError(f"method is {method!r}", "method", "use one of " + ", ".join(SAMPLING_METHODS))
     if method == "hierarchical":
         found: Posterior = doors.hand_on("sample_hierarchical")(model, draws=draws, chains=chains, seed=seed, **options)
         return found
@@ -86,19 +93,19 @@ def sample(
     problem = model.problem
     check_not_exact(problem)
     target = density(problem, model.spec.priors)
-    demand_proper_posterior(problem, target.priors)
+    require_proper_posterior(problem, target.priors)
     seeds = seed_sequence(seed).spawn(3)
     mode = find_mode(target)
-    relative = relative_map(target) if method != "nuts" and expensive(target) else None
+    relative = relative_map(target) if method != "nuts" and is_expensive(target) else None
     rng = np.random.default_rng(seeds[2])
     if relative is not None:
         stand_in = build_surrogate(target, mode, relative)
         run = _surrogate(stand_in, mode, draws, chains, np.random.default_rng(seeds[0]))
-        joint = _drawn_by_gradients(stand_in, mode, run.phi, rng)
+        joint = _draw_by_gradients(stand_in, mode, run.phi, rng)
     else:
         run = _run(target, mode, draws, chains, seeds, method)
         joint = joint_draws(target, run.phi, rng)
-    drawn = Draws(run.phi, joint.alpha, joint.beta, run.values)
+    drawn = PosteriorDraws(run.phi, joint.alpha, joint.beta, run.values)
     checks = {check.name: check for check in (_mode_check(mode), *run.checks, *problem.design.notes)}
     return Posterior(
         model,
@@ -114,11 +121,11 @@ def sample(
     )
 
 
-def _run(target: Density, mode: Mode, draws: int, chains: int, seeds: list[np.random.SeedSequence], method: str) -> Run:
+def _run(target: Density, mode: PosteriorMode, draws: int, chains: int, seeds: list[np.random.SeedSequence], method: str) -> SamplingRun:
     if method == "nuts":
         return _markov(target, mode, draws, chains, seeds[1], "asked for")
-    if target.size > WIDEST and method != "importance":
-        return _markov(target, mode, draws, chains, seeds[1], f"{target.size} covariance parameters, more than {WIDEST}")
+    if target.size > IMPORTANCE_PARAMETERS and method != "importance":
+        return _markov(target, mode, draws, chains, seeds[1], f"{target.size} covariance parameters, more than {IMPORTANCE_PARAMETERS}")
     rng = np.random.default_rng(seeds[0])
     structured = isinstance(target.problem.criterion.kernel, BlockDiagonalKernel)
     n = max((OVERSAMPLE_STRUCTURED if structured else OVERSAMPLE) * draws * chains, 1000)
@@ -126,16 +133,16 @@ def _run(target: Density, mode: Mode, draws: int, chains: int, seeds: list[np.ra
     if not found.trusted and method != "importance" and not found.interrupted:
         reason = f"importance weights not trusted: k {found.weights.k:.2f}, efficiency {found.weights.efficiency:.2f}"
         return _markov(target, mode, draws, chains, seeds[1], reason)
-    return _resampled(target, found, draws, chains, rng)
+    return _resample(target, found, draws, chains, rng)
 
 
 # -- importance sampling -------------------------------------------------------------------------------------------------------------------
 
 
-def _resampled(target: Density, found: Sampled, draws: int, chains: int, rng: np.random.Generator) -> Run:
+def _resample(target: Density, found: WeightedDraws, draws: int, chains: int, rng: np.random.Generator) -> SamplingRun:
     if found.interrupted:
         draws = int(np.clip(found.weights.ess / chains, 1, draws))
-    chosen = systematic(found.weights, draws * chains, rng)
+    chosen = resample_systematically(found.weights, draws * chains, rng)
     phi = found.points[chosen]
     k, limit = found.weights.k, limit_of_k(len(found.points))
     distinct = len(np.unique(chosen))
@@ -148,41 +155,46 @@ def _resampled(target: Density, found: Sampled, draws: int, chains: int, rng: np
             limit,
             "" if found.trusted else 'the proposal misses a part of the posterior: use method="nuts"',
         ),
-        Check("importance_ess", "passed" if found.weights.efficiency > 0.1 else "noted", found.weights.ess, ENOUGH * len(found.points)),
-        Check("largest_weight", "passed" if found.weights.largest < BOUNDED else "noted", found.weights.largest, BOUNDED),
+        Check(
+            "importance_ess",
+            "passed" if found.weights.efficiency > 0.1 else "noted",
+            found.weights.ess,
+            TRUSTED_EFFICIENCY * len(found.points),
+        ),
+        Check("largest_weight", "passed" if found.weights.largest < LARGEST_WEIGHT else "noted", found.weights.largest, LARGEST_WEIGHT),
         Check("distinct_draws", "passed" if distinct > 0.8 * len(chosen) else "noted", distinct, len(chosen)),
         *_common(draws * chains, found.interrupted),
     )
     statistics = {"log_weight": found.weights.log[chosen], "evaluations": np.array(float(found.evaluations))}
-    return Run(phi, found.values[chosen], chains, "importance", checks, statistics, found.weights.evidence, found.interrupted)
+    return SamplingRun(phi, found.values[chosen], chains, "importance", checks, statistics, found.weights.evidence, found.interrupted)
 
 
-def _surrogate(stand_in: Surrogate, mode: Mode, draws: int, chains: int, rng: np.random.Generator) -> Run:
+def _surrogate(stand_in: Surrogate, mode: PosteriorMode, draws: int, chains: int, rng: np.random.Generator) -> SamplingRun:
     """Importance sampling of the polynomials, whose error is a check of its own."""
     found = sample_importance(stand_in.values, mode, OVERSAMPLE * draws * chains, rng)
-    run = _resampled(stand_in.density, found, draws, chains, rng)
+    run = _resample(stand_in.density, found, draws, chains, rng)
     reason = "an evaluation is expensive: importance sampling of polynomials around the mode, random effects by conjugate gradients"
-    fine = stand_in.error < SUFFICIENT
+    fine = stand_in.error < SUFFICIENT_ERROR
     own = (
         Check("method", "passed", reason),
-        Check("surrogate", "passed" if fine else "failed", stand_in.error, SUFFICIENT, "" if fine else 'use method="nuts"'),
+        Check("surrogate", "passed" if fine else "failed", stand_in.error, SUFFICIENT_ERROR, "" if fine else 'use method="nuts"'),
     )
     return replace(run, method="surrogate", checks=(*own, *(check for check in run.checks if check.name != "method")))
 
 
-def _drawn_by_gradients(stand_in: Surrogate, mode: Mode, phi: Array, rng: np.random.Generator) -> JointDraws:
+def _draw_by_gradients(stand_in: Surrogate, mode: PosteriorMode, phi: Array, rng: np.random.Generator) -> JointDraws:
     """alpha from the polynomials' own moments, beta given it exactly."""
     target, c = stand_in.density, stand_in.density.problem.standardization
     s = target.sigma(phi) / target.sigma_unit
     alpha = draw_alpha(target.alpha.integrate(stand_in.solution(phi), s**2), s, rng)
-    beta = krylov_beta(target, mode, phi, alpha, rng)
+    beta = draw_beta_by_cg(target, mode, phi, alpha, rng)
     return JointDraws(c.alpha0 + c.y_scale * alpha @ c.back.T, beta)
 
 
 # -- NUTS ----------------------------------------------------------------------------------------------------------------------------------
 
 
-def _markov(target: Density, mode: Mode, draws: int, chains: int, seed: np.random.SeedSequence, reason: str) -> Run:
+def _markov(target: Density, mode: PosteriorMode, draws: int, chains: int, seed: np.random.SeedSequence, reason: str) -> SamplingRun:
     found = sample_nuts(_with_gradient(target), mode, draws, chains, seed.spawn(chains))
     c, n, d = found.points.shape
     statistics = {"diverging": found.diverged.ravel(), "tree_depth": found.depth.ravel(), "energy": found.energy.ravel()}
@@ -191,7 +203,7 @@ def _markov(target: Density, mode: Mode, draws: int, chains: int, seed: np.rando
         *_chain_checks(found),
         *_common(c * n, found.interrupted),
     )
-    return Run(found.points.reshape(c * n, d), found.values.ravel(), c, "nuts", checks, statistics, None, found.interrupted)
+    return SamplingRun(found.points.reshape(c * n, d), found.values.ravel(), c, "nuts", checks, statistics, None, found.interrupted)
 
 
 def _with_gradient(target: Density) -> Callable[[Array], tuple[float, Array]]:
@@ -207,7 +219,7 @@ def _chain_checks(found: Chains) -> tuple[Check, ...]:
     worst = max((r_hat(found.points[..., j]) for j in range(d)), default=np.nan)
     least = min((ess(found.points[..., j]) for j in range(d)), default=np.nan)
     more = "draw more"
-    divergences, deepest = int(found.diverged.sum()), float(np.mean(found.depth >= DEEPEST))
+    divergences, deepest = int(found.diverged.sum()), float(np.mean(found.depth >= MAX_TREE_DEPTH))
     fraction = bfmi(found.energy) if found.energy.shape[1] > 2 else np.nan
     return (
         _limited("r_hat", worst, 1.01, worst < 1.01, more),
@@ -226,13 +238,13 @@ def _limited(name: str, value: float, limit: float, fine: bool, remedy: str) -> 
 
 
 def _common(draws: int, interrupted: bool) -> tuple[Check, ...]:
-    found = [] if draws >= FEW else [Check("draws", "noted", draws, FEW, "few draws: quantiles are rough")]
+    found = [] if draws >= FEW_EFFECTIVE_DRAWS else [Check("draws", "noted", draws, FEW_EFFECTIVE_DRAWS, "few draws: quantiles are rough")]
     if interrupted:
         found.append(Check("interrupted", "failed", draws, None, "the draws so far are kept; sample again for the rest"))
     return tuple(found)
 
 
-def _mode_check(mode: Mode) -> Check:
+def _mode_check(mode: PosteriorMode) -> Check:
     fine = mode.converged
     return Check(
         "mode", "passed" if fine else "noted", mode.predicted, 1e-9, "" if fine else "the climb to the mode stopped early; the gate decides"

@@ -15,48 +15,50 @@ from scipy.special import ndtri
 
 from bayeslmm._arrays import Array
 from bayeslmm.bayes.log_posterior.density import Density
-from bayeslmm.bayes.log_posterior.transforms import ScaledAxes, UnstructuredAxes
-from bayeslmm.bayes.sampling.mode import Mode
+from bayeslmm.bayes.log_posterior.transforms import ScaledTransform, UnstructuredTransform
+from bayeslmm.bayes.sampling.mode import PosteriorMode
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Solution, solve_Xy
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 
-WORK = 1e8
+EXPENSIVE_MULTIPLICATIONS = 1e8
 """Multiplications of one evaluation above which it is expensive."""
 
-WIDEST = 3
+SURROGATE_PARAMETERS = 3
 """Most relative parameters of a surrogate."""
 
-REACH = 4.5
+SURROGATE_SDS = 4.5
 """Standard deviations around the mode where the surrogate is trusted; the density beyond is taken as 0."""
 
-NINE = (-4.2, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.2)
-FIVE = (-3.6, -1.8, 0.0, 1.8, 3.6)
+NINE_POINTS = (-4.2, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.2)
+FIVE_POINTS = (-3.6, -1.8, 0.0, 1.8, 3.6)
 
-SUFFICIENT = 0.01
+SUFFICIENT_ERROR = 0.01
 """Error of a log density with which a design is enough: weights are then wrong by 1 %."""
 
-TESTED = 6
+TEST_POINTS = 6
 
 
-def expensive(density: Density) -> bool:
+def is_expensive(density: Density) -> bool:
     """Whether importance sampling by the kernel itself would take too long, judged by the size of the problem alone."""
     kernel = density.kernel
     if not isinstance(kernel, RandomEffectsKernel) or kernel.cross.rest is None:
         return False
-    return bool(sum(batch.index.shape[0] * float(batch.index.shape[1]) ** 3 for batch in kernel.cross.rest.batches) > WORK)
+    return bool(
+        sum(batch.index.shape[0] * float(batch.index.shape[1]) ** 3 for batch in kernel.cross.rest.batches) > EXPENSIVE_MULTIPLICATIONS
+    )
 
 
 def relative_map(density: Density) -> Array | None:
     """(d - 1, d) matrix with psi = M phi; None where psi is not linear in phi or has too many entries."""
     layout = density.layout
-    if layout.sigma is None or layout.sets or layout.variance is not None or not 1 < density.size <= WIDEST + 1:
+    if layout.sigma is None or layout.sets or layout.variance is not None or not 1 < density.size <= SURROGATE_PARAMETERS + 1:
         return None
     if np.isfinite(layout.sigma.high).any():
         return None
     M = np.eye(density.size)[:-1]
     for block in layout.terms:
-        if not isinstance(block.axes, UnstructuredAxes | ScaledAxes) or np.isfinite(block.axes.sds.high).any():
+        if not isinstance(block.axes, UnstructuredTransform | ScaledTransform) or np.isfinite(block.axes.sds.high).any():
             return None
         M[block.part.start : block.part.start + block.axes.sds.size, -1] = -1.0
     return M
@@ -92,7 +94,7 @@ class Surrogate:
 
     def values(self, phi: Array) -> Array:
         """log density (t,), -inf outside the reach of the polynomials."""
-        near = np.abs(self.z(phi)).max(axis=1) < REACH
+        near = np.abs(self.z(phi)).max(axis=1) < SURROGATE_SDS
         out = np.full(len(phi), -np.inf)
         if near.any():
             inside = phi[near]
@@ -109,14 +111,17 @@ def monomials(z: Array, powers: Array) -> Array:
 def designs(k: int) -> list[tuple[Array, Array]]:
     """Places z (n, k) and powers of the polynomials, small designs first."""
     if k == 1:
-        return [(np.array(NINE)[:, None], _powers(1, 8, 8))]
+        return [(np.array(NINE_POINTS)[:, None], _powers(1, 8, 8))]
     if k == 2:
-        return [(np.array(list(product(FIVE, FIVE))), _powers(2, 5, 4)), (np.array(list(product(NINE, NINE))), _powers(2, 9, 8))]
-    z = np.concatenate([np.zeros((1, k)), np.clip(1.7 * ndtri(spread_out(512, k)), -REACH, REACH)])
+        return [
+            (np.array(list(product(FIVE_POINTS, FIVE_POINTS))), _powers(2, 5, 4)),
+            (np.array(list(product(NINE_POINTS, NINE_POINTS))), _powers(2, 9, 8)),
+        ]
+    z = np.concatenate([np.zeros((1, k)), np.clip(1.7 * ndtri(even_points(512, k)), -SURROGATE_SDS, SURROGATE_SDS)])
     return [(z[:90], _powers(k, 4, 4)), (z[:320], _powers(k, 6, 6))]
 
 
-def spread_out(n: int, k: int) -> Array:
+def even_points(n: int, k: int) -> Array:
     """n points that fill the unit cube (n, k) evenly: multiples of powers of 1 / g modulo 1, g^(k + 1) = g + 1."""
     g = 2.0
     for _ in range(60):
@@ -124,25 +129,25 @@ def spread_out(n: int, k: int) -> Array:
     return np.asarray((0.5 + np.arange(1, n + 1)[:, None] * g ** -np.arange(1.0, k + 1.0)) % 1.0)
 
 
-def build_surrogate(density: Density, mode: Mode, M: Array) -> Surrogate:
+def build_surrogate(density: Density, mode: PosteriorMode, M: Array) -> Surrogate:
     """Evaluate the kernel on a design around the mode and fit; on a larger one where that does not suffice."""
     values, vectors = np.linalg.eigh(M @ np.linalg.inv(mode.precision) @ M.T)
     root, centre, k = vectors * np.sqrt(values), M @ mode.phi, len(M)
-    places = back(mode.phi, M, centre + np.random.default_rng(1).standard_normal((TESTED, k)) @ root.T)
+    places = phi_of_psi(mode.phi, M, centre + np.random.default_rng(1).standard_normal((TEST_POINTS, k)) @ root.T)
     truth = density.values(places)
     best: Surrogate | None = None
     for z, powers in designs(k):
-        data = ingredients(density, back(mode.phi, M, centre + z @ root.T))
-        found = Surrogate(density, M, centre, root, powers, _fitted(z, powers, data), np.nan)
+        data = likelihood_ingredients(density, phi_of_psi(mode.phi, M, centre + z @ root.T))
+        found = Surrogate(density, M, centre, root, powers, _fit_polynomials(z, powers, data), np.nan)
         found = replace(found, error=float(np.abs(found.values(places) - truth).max()))
         best = found if best is None or found.error < best.error else best
-        if best.error < SUFFICIENT:
+        if best.error < SUFFICIENT_ERROR:
             break
     assert best is not None
     return best
 
 
-def _fitted(z: Array, powers: Array, data: Array) -> Array:
+def _fit_polynomials(z: Array, powers: Array, data: Array) -> Array:
     """Coefficients by least squares; near the mode, where the draws are, places count more."""
     offset = data[np.argmin(np.abs(z).sum(1))]
     weight = np.exp(-0.05 * (z**2).sum(1))[:, None]
@@ -156,14 +161,14 @@ def _powers(k: int, total: int, each: int) -> Array:
     return np.array(sorted(rows, key=sum))
 
 
-def back(phi: Array, M: Array, psi: Array) -> Array:
+def phi_of_psi(phi: Array, M: Array, psi: Array) -> Array:
     """phi with the given psi and the sigma of phi."""
     out = np.tile(phi, (len(psi), 1))
     out[:, :-1] = psi - phi[-1] * M[:, -1]
     return out
 
 
-def ingredients(density: Density, phi: Array) -> Array:
+def likelihood_ingredients(density: Density, phi: Array) -> Array:
     """log |V0| and the Cholesky factor of [X y], its diagonal as logs, (t, 1 + r (r + 1) / 2): what is fitted is always definite."""
     x, _ = density.kernel_points(phi)
     rows, columns = np.tril_indices(density.problem.criterion.p + 1)

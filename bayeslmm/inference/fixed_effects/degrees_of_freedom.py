@@ -19,7 +19,7 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.design import Design
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import InferenceError
-from bayeslmm.inference.fixed_effects.information import Curvature
+from bayeslmm.inference.fixed_effects.information import ObservedInformation
 from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger
 
 
@@ -36,7 +36,7 @@ class Degrees(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Constant:
+class ConstantDegrees:
     """The same for every contrast: n - p, or infinity."""
 
     value: float
@@ -49,7 +49,7 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ByCoefficient:
+class CoefficientDegrees:
     """Counted for each coefficient; a contrast has the smallest of those it involves.
 
     values : (p,)
@@ -76,7 +76,7 @@ class Satterthwaite:
     back : (p, p) from standardized columns to the user's; curvature : on standardized columns
     """
 
-    curvature: Curvature
+    curvature: ObservedInformation
     back: Array
 
     def rows(self, L: Array) -> Array:
@@ -110,10 +110,10 @@ def fai_cornelius(method: Degrees, L: Array, vcov: Array) -> tuple[float, float]
     if len(L) == 1:
         return 1.0, float(method.rows(L)[0])
     _, vectors = np.linalg.eigh(L @ vcov @ L.T)
-    return 1.0, combined(method.rows(vectors.T @ L))
+    return 1.0, combined_df(method.rows(vectors.T @ L))
 
 
-def combined(df: Array) -> float:
+def combined_df(df: Array) -> float:
     """Denominator degrees of freedom of the mean of squared t statistics: the F whose mean is theirs."""
     q = len(df)
     if np.all(np.abs(df - df[0]) <= 1e-8 * np.abs(df[0])):
@@ -195,7 +195,7 @@ def containment(design: Design) -> Array:
     X = design.X
     if not factors:
         return np.full(X.shape[1], float(design.nobs - X.shape[1]))
-    _refuse_crossed(factors)
+    _check_not_crossed(factors)
     constant = constant_columns(X)
     stratum = np.sum([varies_within(X, g.codes) for g in factors], axis=0)
     sizes = [int(constant.any()), *(len(g.levels) for g in factors), design.nobs]
@@ -204,7 +204,7 @@ def containment(design: Design) -> Array:
     return np.asarray(np.array(values, float)[stratum])
 
 
-def _refuse_crossed(factors: Sequence[GroupingFactor]) -> None:
+def _check_not_crossed(factors: Sequence[GroupingFactor]) -> None:
     for outer, inner in pairwise(factors):
         if not is_nested(inner.codes, outer.codes):
             raise InferenceError(

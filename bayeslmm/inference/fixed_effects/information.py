@@ -19,15 +19,15 @@ from bayeslmm._arrays import Array
 from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.likelihood.criterion import one_thread
 
-STEP = 1e-3
+INFORMATION_STEP = 1e-3
 """Step of the differences in standard errors of x: the error is of its square, far above rounding."""
 
-FLAT = 1e-8
+FLAT_CURVATURE = 1e-8
 """Curvature, relative to the largest, below which a direction of tau is not identified."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Curvature:
+class ObservedInformation:
     """Second-order facts at the optimum, on standardized columns and in units of sigma.
 
     C : (p, p) (X' V0^-1 X)^-1
@@ -41,7 +41,7 @@ class Curvature:
     covariance: Array
 
 
-def curvature(fit: Fitted) -> Curvature:
+def observed_information(fit: Fitted) -> ObservedInformation:
     """Differentiate the criterion of a fit around its optimum."""
     point, problem = fit.point, fit.problem
     assert point.state is not None
@@ -57,13 +57,13 @@ def curvature(fit: Fitted) -> Curvature:
     H[size, :size] = H[:size, size] = -2.0 * r2 / sigma2
     H[size, size] = 4.0 * float(point.state.solution.r2[0]) / sigma2 if df else 0.0
     slopes = np.concatenate([(covariances[:size] - covariances[size:]) / (2.0 * steps[:, None, None]), 2.0 * C[None]])
-    return Curvature(C, slopes, H, 2.0 * pseudo_inverse(H))
+    return ObservedInformation(C, slopes, H, 2.0 * pseudo_inverse(H))
 
 
 def pseudo_inverse(H: Array) -> Array:
     """The inverse over the eigenvectors with positive, not negligible eigenvalues."""
     values, vectors = np.linalg.eigh(H)
-    kept = values > FLAT * values.max(initial=0.0)
+    kept = values > FLAT_CURVATURE * values.max(initial=0.0)
     return np.asarray((vectors[:, kept] / values[kept]) @ vectors[:, kept].T)
 
 
@@ -76,7 +76,7 @@ def _steps(fit: Fitted) -> Array:
     diagonal = np.diagonal(hessian)
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.sqrt(2.0 / diagonal)
-    return np.clip(np.where(diagonal > 0, STEP * errors, 1e-4), 1e-7, 1e-2)
+    return np.clip(np.where(diagonal > 0, INFORMATION_STEP * errors, 1e-4), 1e-7, 1e-2)
 
 
 def _around(fit: Fitted, steps: Array, reml: bool) -> tuple[Array, Array]:

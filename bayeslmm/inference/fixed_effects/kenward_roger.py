@@ -23,12 +23,12 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.errors import InferenceError
-from bayeslmm.inference.fixed_effects.information import Curvature, pseudo_inverse
+from bayeslmm.inference.fixed_effects.information import ObservedInformation, pseudo_inverse
 from bayeslmm.likelihood.problem import Problem
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CovariancePieces:
+class VDerivatives:
     """Products of V_a = dV/dpsi_a, a = 1..k, sandwiched between V^-1.
 
     P : (k, p, p) X' V^-1 V_a V^-1 X
@@ -51,7 +51,7 @@ class CovariancePieces:
 
 
 @singledispatch
-def covariance_pieces(state: object, problem: Problem, x: Array) -> CovariancePieces:  # noqa: ARG001
+def v_derivatives(state: object, problem: Problem, x: Array) -> VDerivatives:  # noqa: ARG001
     """The pieces at an evaluation of a kernel; each kernel registers its own.
 
     x : (size,) where it was evaluated
@@ -63,7 +63,7 @@ def covariance_pieces(state: object, problem: Problem, x: Array) -> CovariancePi
     )
 
 
-EXACT = 1e-10
+ZERO_MOMENT = 1e-10
 """Below this a term of the moments is 0."""
 
 
@@ -113,14 +113,14 @@ def scale_and_df(A1: float, A2: float, q: int) -> tuple[float, float]:
     E = 1.0 / (1.0 - A2 / q)
     v0, v1, v2 = 1.0 + c1 * B, 1.0 - c2 * B, 1.0 - c3 * B
     # terms that vanish together in exact cases
-    v0 = 0.0 if abs(v0) < EXACT else v0
-    ratio = 1.0 if abs(v1) < EXACT and abs(1.0 - A2 / q) < EXACT else (1.0 - A2 / q) / v1
+    v0 = 0.0 if abs(v0) < ZERO_MOMENT else v0
+    ratio = 1.0 if abs(v1) < ZERO_MOMENT and abs(1.0 - A2 / q) < ZERO_MOMENT else (1.0 - A2 / q) / v1
     rho = (1.0 / q) * ratio**2 * v0 / v2
     m = 4.0 + (q + 2.0) / (q * rho - 1.0)
     return (1.0 if abs(m - 2.0) < 0.01 else float(m / (E * (m - 2.0)))), float(m)
 
 
-def kenward_roger(pieces: CovariancePieces, moved: Curvature, information: str, linear: bool) -> KenwardRoger:
+def kenward_roger(pieces: VDerivatives, moved: ObservedInformation, information: str, linear: bool) -> KenwardRoger:
     """Adjust the covariance of the fixed effects.
 
     information : "expected" or "observed"; linear : leave the second-order term out

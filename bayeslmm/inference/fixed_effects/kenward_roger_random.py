@@ -23,7 +23,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.covariance.base import Covariance, Derivatives
-from bayeslmm.inference.fixed_effects.kenward_roger import CovariancePieces, covariance_pieces
+from bayeslmm.inference.fixed_effects.kenward_roger import VDerivatives, v_derivatives
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.problem import Problem
@@ -172,13 +172,13 @@ class LevelSpace:
         assert self.B is not None
         q = len(self.B)
         flat = self.B.reshape(q * q, -1)
-        moments = _paired(flat @ flat.T, q)
+        moments = _pair_products(flat @ flat.T, q)
         e = np.stack([x.ravel() for x in E])
         total = e @ moments @ e.T
         if self.levels.rest is None:
             return total, []
         assert self.N is not None
-        mixed = _paired(flat @ self.N.reshape(q * q, -1).T, q)
+        mixed = _pair_products(flat @ self.N.reshape(q * q, -1).T, q)
         total -= e @ (mixed + mixed.T) @ e.T
         T = [self._seen(x) for x in E]
         QT = [[Q @ t for Q, t in zip(self.Q, blocks, strict=True)] for blocks in T]
@@ -238,7 +238,7 @@ class LevelSpace:
         return out
 
 
-def _paired(products: Array, q: int) -> Array:
+def _pair_products(products: Array, q: int) -> Array:
     """(q^2, q^2) sum_k X_k[a, b] Y_k[c, d] turned into the form of tr(X E Y E'): rows (b, c) of E, columns (d, a) of E'."""
     return products.reshape(q, q, q, q).transpose(1, 2, 3, 0).reshape(q * q, q * q)
 
@@ -310,7 +310,7 @@ class Components:
     curved: list[tuple[int, int, Direction]]
 
 
-def components(parameters: RandomParameters, x: Array) -> Components:
+def covariance_components(parameters: RandomParameters, x: Array) -> Components:
     """Components of every term at x. The directions of D of a term that is not linear in its components stand after all others."""
     found: list[Direction] = []
     extra: list[Direction] = []
@@ -359,13 +359,13 @@ def _natural(covariance: Covariance, x: Array) -> tuple[Array | None, Derivative
     return None, (covariance.matrix(x), covariance.matrix_derivative(x), np.zeros((size, size, q, q))), np.eye(size)
 
 
-@covariance_pieces.register
-def _(state: RandomEffectsState, problem: Problem, x: Array) -> CovariancePieces:
+@v_derivatives.register
+def _(state: RandomEffectsState, problem: Problem, x: Array) -> VDerivatives:
     with one_thread(problem.criterion.width):
-        return assemble(state, components(problem.random, x), problem.criterion.n)
+        return assemble_derivatives(state, covariance_components(problem.random, x), problem.criterion.n)
 
 
-def assemble(state: RandomEffectsState, parts: Components, n: int) -> CovariancePieces:
+def assemble_derivatives(state: RandomEffectsState, parts: Components, n: int) -> VDerivatives:
     """The pieces of all components, sigma^2 last: W^-1 = V0 - Z D Z'."""
     space = level_space(state.levels)
     p = state.levels.cross.p
@@ -389,7 +389,7 @@ def assemble(state: RandomEffectsState, parts: Components, n: int) -> Covariance
         second = np.zeros((k + 1, k + 1, p, p))
         for (a, b, _), value in zip(parts.curved, space.P([d for _, _, d in parts.curved]), strict=True):
             second[a, b] = value
-    return CovariancePieces(P_all, Q_all, t_all, parts.jacobian, second)
+    return VDerivatives(P_all, Q_all, t_all, parts.jacobian, second)
 
 
 def _single_traces(state: RandomEffectsState, directions: Sequence[Direction]) -> Array:

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.inference.fixed_effects.kenward_roger import CovariancePieces, covariance_pieces
+from bayeslmm.inference.fixed_effects.kenward_roger import VDerivatives, v_derivatives
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure, VisitStructure
 
-MEMORY = 20_000_000
+HELD_ELEMENTS = 20_000_000
 """Elements of derivative matrices held at once."""
 
 
-@covariance_pieces.register
-def _(state: BlockDiagonalState, problem: Problem, x: Array) -> CovariancePieces:  # noqa: ARG001
+@v_derivatives.register
+def _(state: BlockDiagonalState, problem: Problem, x: Array) -> VDerivatives:  # noqa: ARG001
     with one_thread():
         return _Components(state, x).pieces()
 
@@ -34,7 +34,7 @@ class _Components:
     state: BlockDiagonalState
     x: Array
 
-    def pieces(self) -> CovariancePieces:
+    def pieces(self) -> VDerivatives:
         p = self.state.kernel.data.r - 1
         jacobian = self.jacobian()
         k = len(jacobian)
@@ -42,7 +42,7 @@ class _Components:
         second = np.zeros((k, k, p, p)) if self.curved() else None
         for part in self.state.row_states:
             B, rows = part.batch.rows.shape
-            step = max(1, MEMORY // max(1, k * rows * (rows + p)))
+            step = max(1, HELD_ELEMENTS // max(1, k * rows * (rows + p)))
             for begin in range(0, B, step):
                 cut = slice(begin, begin + step)
                 V = self.first(part, cut)
@@ -57,7 +57,7 @@ class _Components:
                 traces += M.reshape(k, -1) @ M.swapaxes(-1, -2).reshape(k, -1).T
                 if second is not None:
                     self._add_second(second, part, cut, S)
-        return CovariancePieces(P, Q.reshape(k, p, k, p).transpose(0, 2, 1, 3), traces, jacobian, second)
+        return VDerivatives(P, Q.reshape(k, p, k, p).transpose(0, 2, 1, 3), traces, jacobian, second)
 
     # -- what psi is ---------------------------------------------------------------------------------------------------------------
 

@@ -25,13 +25,13 @@ from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.structured.kernel import order_rows
 from bayeslmm.likelihood.structured.residual_covariance import error_covariances
 
-POWERS = {"CR0": 0.0, "CR1": 0.0, "CR2": -0.5, "CR3": -1.0}
-LEVERAGE = 1e-10
+LEVERAGE_POWERS = {"CR0": 0.0, "CR1": 0.0, "CR2": -0.5, "CR3": -1.0}
+FULL_LEVERAGE = 1e-10
 """A direction in which a cluster determines its own fit to within this is left out of its adjustment."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class ClusterBatch:
     """Clusters of one size after whitening: X (B, k, p), e (B, k), and A_i as I + U_i M_i U_i' (U (B, k, p), M (B, p, p))."""
 
     X: Array
@@ -54,7 +54,7 @@ class Sandwich:
     C: Array
     back: Array
     vcov: Array
-    batches: tuple[Batch, ...]
+    batches: tuple[ClusterBatch, ...]
 
     def rows(self, L: Array) -> Array:
         """Bell and McCaffrey: (tr P)^2 / tr P^2, P the covariance of the clusters' parts of the contrast if the model holds."""
@@ -85,13 +85,13 @@ def sandwich(fit: Fitted, kind: str, cluster: str | None = None) -> Sandwich:
     Errors: `InferenceError` if some random effect links rows of different clusters.
     """
     factor = cluster_factor(fit.design, cluster)
-    _refuse_related(fit.design, factor)
+    _check_unrelated(fit.design, factor)
     back = fit.problem.standardization.back
     scale = fit.point.sigma2 * fit.problem.standardization.y_scale**2
     assert fit.point.state is not None
     C = scale * fit.point.state.solution.information_inverse[0]
     with one_thread():
-        batches = tuple(_adjusted(X, e, C, POWERS[kind]) for X, e in _whitened(fit, factor.codes))
+        batches = tuple(_adjust(X, e, C, LEVERAGE_POWERS[kind]) for X, e in _whiten_clusters(fit, factor.codes))
         meat = np.zeros_like(C)
         for batch in batches:
             scores = np.einsum("bkx,bk->bx", batch.X, batch.adjusted(batch.e[..., None])[..., 0])
@@ -121,7 +121,7 @@ def cluster_factor(design: Design, cluster: str | None) -> GroupingFactor:
     return factors[cluster]
 
 
-def _refuse_related(design: Design, cluster: GroupingFactor) -> None:
+def _check_unrelated(design: Design, cluster: GroupingFactor) -> None:
     """A known relationship matrix may tie clusters together."""
     for term in design.terms:
         if term.relationship is None:
@@ -136,18 +136,18 @@ def _refuse_related(design: Design, cluster: GroupingFactor) -> None:
             )
 
 
-def _adjusted(X: Array, e: Array, C: Array, power: float) -> Batch:
+def _adjust(X: Array, e: Array, C: Array, power: float) -> ClusterBatch:
     U = X @ np.linalg.cholesky(C)
     values, vectors = np.linalg.eigh(U.swapaxes(-1, -2) @ U)
     left = 1.0 - values
     with np.errstate(divide="ignore", invalid="ignore"):
         # where nothing is left the generalised inverse has 0; ((1 - h)^power - 1) / h tends to -power at h = 0
-        f = np.where(left > LEVERAGE, np.maximum(left, LEVERAGE) ** power, 0.0 if power else 1.0)
-        weights = np.where(values > LEVERAGE, (f - 1.0) / values, -power)
-    return Batch(X, e, U, (vectors * weights[:, None, :]) @ vectors.swapaxes(-1, -2))
+        f = np.where(left > FULL_LEVERAGE, np.maximum(left, FULL_LEVERAGE) ** power, 0.0 if power else 1.0)
+        weights = np.where(values > FULL_LEVERAGE, (f - 1.0) / values, -power)
+    return ClusterBatch(X, e, U, (vectors * weights[:, None, :]) @ vectors.swapaxes(-1, -2))
 
 
-def _whitened(fit: Fitted, codes: Codes) -> Iterator[tuple[Array, Array]]:
+def _whiten_clusters(fit: Fitted, codes: Codes) -> Iterator[tuple[Array, Array]]:
     """L^-1 X (B, k, p) and L^-1 (y - X alpha) (B, k) of all clusters of one size, on standardized columns of X."""
     design, c = fit.design, fit.problem.standardization
     X = (design.X - c.center) @ c.B

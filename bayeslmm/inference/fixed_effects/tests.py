@@ -22,25 +22,25 @@ from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.inference.fixed_effects import kenward_roger_random as level_pieces
 from bayeslmm.inference.fixed_effects import kenward_roger_structured as subject_pieces
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
-    ByCoefficient,
-    Constant,
+    CoefficientDegrees,
+    ConstantDegrees,
     Degrees,
     KenwardRogerDegrees,
     Satterthwaite,
     between_within,
     containment,
 )
-from bayeslmm.inference.fixed_effects.information import Curvature, curvature
-from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, covariance_pieces, kenward_roger
-from bayeslmm.inference.fixed_effects.sandwich import POWERS, Sandwich, sandwich
+from bayeslmm.inference.fixed_effects.information import ObservedInformation, observed_information
+from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, kenward_roger, v_derivatives
+from bayeslmm.inference.fixed_effects.sandwich import LEVERAGE_POWERS, Sandwich, sandwich
 
 Flags = NDArray[np.bool_]
-DF = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic")
-VCOV = ("asymptotic", "kenward-roger", "kenward-roger-linear", "CR0", "CR1", "CR2", "CR3")
-SYNONYMS = {"empirical": "CR0", "empirical-bias-reduced": "CR2", "empirical-jackknife": "CR3"}
-INFORMATION = ("expected", "observed")
+DF_METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic")
+VCOV_METHODS = ("asymptotic", "kenward-roger", "kenward-roger-linear", "CR0", "CR1", "CR2", "CR3")
+VCOV_SYNONYMS = {"empirical": "CR0", "empirical-bias-reduced": "CR2", "empirical-jackknife": "CR3"}
+INFORMATION_KINDS = ("expected", "observed")
 KERNELS = (level_pieces, subject_pieces)
-"""Where kernels answer `covariance_pieces`: importing them registers their answers."""
+"""Where kernels answer `v_derivatives`: importing them registers their answers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +104,7 @@ class FixedEffects:
         if q == 0:
             return FTest(0, np.nan, np.nan, np.nan)
         gap = L @ self.alpha - rhs
-        counted = own is not None and own.any() and isinstance(self.degrees, ByCoefficient)
+        counted = own is not None and own.any() and isinstance(self.degrees, CoefficientDegrees)
         scale, df = self.degrees.joint(np.atleast_2d(own).astype(float) if counted and own is not None else L)
         wald = float(gap @ np.linalg.solve(L @ self.vcov @ L.T, gap)) / q
         statistic = wald * scale if self.scaled else wald
@@ -133,7 +133,7 @@ def independent_rows(L: Array, rhs: Array | float) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class InferenceOptions:
     """df, vcov and information, checked; vcov None has become what belongs to df."""
 
     df: str
@@ -141,31 +141,31 @@ class Choice:
     information: str
 
 
-def choose(df: str = "satterthwaite", vcov: str | None = None, information: str = "expected") -> Choice:
+def check_options(df: str = "satterthwaite", vcov: str | None = None, information: str = "expected") -> InferenceOptions:
     """Check the three options of every test.
 
     Errors: `SpecificationError` for an unknown name, `InferenceError` for a robust covariance with Kenward-Roger.
     """
-    df = _named("df", _spelled(df), DF)
+    df = _name("df", _spell(df), DF_METHODS)
     if vcov is None:
         vcov = df if df.startswith("kenward") else "asymptotic"
-    spelled = _spelled(vcov)
-    vcov = _named("vcov", SYNONYMS.get(spelled, spelled.upper() if spelled.startswith("cr") else spelled), VCOV, SYNONYMS)
-    information = _named("information", _spelled(information), INFORMATION)
-    if vcov in POWERS and df.startswith("kenward"):
+    spelled = _spell(vcov)
+    vcov = _name("vcov", VCOV_SYNONYMS.get(spelled, spelled.upper() if spelled.startswith("cr") else spelled), VCOV_METHODS, VCOV_SYNONYMS)
+    information = _name("information", _spell(information), INFORMATION_KINDS)
+    if vcov in LEVERAGE_POWERS and df.startswith("kenward"):
         raise InferenceError(
             "a robust covariance has no Kenward-Roger degrees of freedom",
             f"df={df!r} with vcov={vcov!r}",
             "use df='satterthwaite', which is that of Bell and McCaffrey then",
         )
-    return Choice(df, vcov, information)
+    return InferenceOptions(df, vcov, information)
 
 
-def _spelled(name: str) -> str:
+def _spell(name: str) -> str:
     return str(name).strip().lower().replace("_", "-")
 
 
-def _named(option: str, name: str, known: tuple[str, ...], also: Any = ()) -> str:
+def _name(option: str, name: str, known: tuple[str, ...], also: Any = ()) -> str:
     if name in known:
         return name
     near = get_close_matches(name, [*known, *also], 1, 0.5)
@@ -182,8 +182,8 @@ class Inference:
         self._sandwiches: dict[str, Sandwich] = {}
 
     @cached_property
-    def curvature(self) -> Curvature:
-        return curvature(self.fit)
+    def curvature(self) -> ObservedInformation:
+        return observed_information(self.fit)
 
     def adjustment(self, information: str, linear: bool) -> KenwardRoger:
         """Kenward-Roger on standardized columns."""
@@ -192,7 +192,7 @@ class Inference:
         key = (information, linear)
         if key not in self._adjustments:
             assert self.fit.point.state is not None
-            pieces = covariance_pieces(self.fit.point.state, self.fit.problem, self.fit.point.x)
+            pieces = v_derivatives(self.fit.point.state, self.fit.problem, self.fit.point.x)
             self._adjustments[key] = kenward_roger(pieces, self.curvature, information, linear)
         return self._adjustments[key]
 
@@ -201,37 +201,37 @@ class Inference:
             self._sandwiches[kind] = sandwich(self.fit, kind, self.cluster)
         return self._sandwiches[kind]
 
-    def covariance(self, choice: Choice) -> Array:
+    def covariance(self, choice: InferenceOptions) -> Array:
         """(p, p) on the user's columns."""
         if choice.vcov == "asymptotic":
             return self.fit.estimate.vcov
-        if choice.vcov in POWERS:
+        if choice.vcov in LEVERAGE_POWERS:
             return self.robust(choice.vcov).vcov
         c = self.fit.problem.standardization
         adjusted = self.adjustment(choice.information, choice.vcov.endswith("linear")).adjusted
         return np.asarray(self.fit.point.sigma2 * c.y_scale**2 * (c.back @ adjusted @ c.back.T))
 
-    def degrees(self, choice: Choice) -> Degrees:
+    def degrees(self, choice: InferenceOptions) -> Degrees:
         makers: dict[str, Callable[[], Degrees]] = {
-            "asymptotic": lambda: Constant(float("inf")),
-            "residual": lambda: Constant(float(self.fit.nobs - len(self.fit.estimate.alpha))),
-            "between-within": lambda: ByCoefficient(between_within(self.fit.design)),
-            "containment": lambda: ByCoefficient(containment(self.fit.design)),
+            "asymptotic": lambda: ConstantDegrees(float("inf")),
+            "residual": lambda: ConstantDegrees(float(self.fit.nobs - len(self.fit.estimate.alpha))),
+            "between-within": lambda: CoefficientDegrees(between_within(self.fit.design)),
+            "containment": lambda: CoefficientDegrees(containment(self.fit.design)),
             "satterthwaite": lambda: self._satterthwaite(choice),
             "kenward-roger": lambda: self._kenward_roger(choice, linear=False),
             "kenward-roger-linear": lambda: self._kenward_roger(choice, linear=True),
         }
         return makers[choice.df]()
 
-    def _satterthwaite(self, choice: Choice) -> Degrees:
-        if choice.vcov in POWERS:
+    def _satterthwaite(self, choice: InferenceOptions) -> Degrees:
+        if choice.vcov in LEVERAGE_POWERS:
             return self.robust(choice.vcov)
         return Satterthwaite(self.curvature, self.fit.problem.standardization.back)
 
-    def _kenward_roger(self, choice: Choice, linear: bool) -> Degrees:
+    def _kenward_roger(self, choice: InferenceOptions, linear: bool) -> Degrees:
         return KenwardRogerDegrees(self.adjustment(choice.information, linear), self.fit.problem.standardization.back)
 
-    def fixed_effects(self, choice: Choice) -> FixedEffects:
+    def fixed_effects(self, choice: InferenceOptions) -> FixedEffects:
         design = self.fit.design
         return FixedEffects(
             design.coef_names,
@@ -245,7 +245,7 @@ class Inference:
 
 def fixed_effects(fit: Fitted, df: str, vcov: str | None, information: str, cluster: str | None = None) -> FixedEffects:
     """The fixed effects of a fit under a choice of options."""
-    return Inference(fit, cluster).fixed_effects(choose(df, vcov, information))
+    return Inference(fit, cluster).fixed_effects(check_options(df, vcov, information))
 
 
 def coefficient_table(
@@ -278,7 +278,7 @@ def covariance(fit: Fitted, vcov: str = "asymptotic", information: str = "expect
 
     vcov : "asymptotic", "kenward-roger", "kenward-roger-linear", "CR0" to "CR3"
     """
-    choice = choose(df="asymptotic", vcov=vcov, information=information)
+    choice = check_options(df="asymptotic", vcov=vcov, information=information)
     names, kept = fit.design.coef_names, list(fit.design.kept)
     whole = np.full((len(names), len(names)), np.nan)
     whole[np.ix_(kept, kept)] = Inference(fit, cluster).covariance(choice)

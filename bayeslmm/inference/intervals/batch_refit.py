@@ -27,11 +27,11 @@ from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, Rando
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, pool_by_pattern
 
-ELEMENTS = 4_000_000
+RESPONSE_ELEMENTS = 4_000_000
 """Entries of [Z' W y] held at once when many responses are evaluated together."""
 
 
-def conditioned(problem: Problem, Y: Array) -> Array:
+def standardize_response(problem: Problem, Y: Array) -> Array:
     """Responses (n, B) or (n,) on the standardized scale."""
     c, design = problem.standardization, problem.design
     mean = design.X @ c.alpha0
@@ -42,10 +42,10 @@ def conditioned(problem: Problem, Y: Array) -> Array:
 
 def with_response(problem: Problem, design: Design) -> Problem:
     """The problem of a design that differs in its response alone; X, Z and what depends on them are shared."""
-    y = conditioned(problem, design.y)
+    y = standardize_response(problem, design.y)
     kernel = problem.criterion.kernel
     if isinstance(kernel, RandomEffectsKernel):
-        products = Products.of(problem, y[:, None])
+        products = ResponseProducts.of(problem, y[:, None])
         moved: RandomEffectsKernel | BlockDiagonalKernel = replace(kernel, cross=products.one(0))
     else:
         assert isinstance(kernel, BlockDiagonalKernel)
@@ -58,7 +58,7 @@ def with_response(problem: Problem, design: Design) -> Problem:
 
 
 @dataclass(frozen=True, eq=False)
-class Products:
+class ResponseProducts:
     """What many responses share with the columns.
 
     Xy : (p, B), yy : (B,); first : (q, K, B) Z'Wy of the first factor, rest : (m, B) of the others
@@ -71,7 +71,7 @@ class Products:
     rest: Array | None
 
     @classmethod
-    def of(cls, problem: Problem, Y: Array) -> Products:
+    def of(cls, problem: Problem, Y: Array) -> ResponseProducts:
         """One pass over the rows; Y (n, B) standardized."""
         kernel, design, c = problem.criterion.kernel, problem.design, problem.standardization
         assert isinstance(kernel, RandomEffectsKernel)
@@ -106,7 +106,7 @@ class Products:
         cross = self.cross
         size = 0 if cross.first is None else cross.first.A.shape[0] * cross.first.K
         size += 0 if cross.rest is None else cross.rest.m + cross.rest.flat
-        return max(1, ELEMENTS // max(1, size * (cross.p + 1)))
+        return max(1, RESPONSE_ELEMENTS // max(1, size * (cross.p + 1)))
 
     def _crossed(self, which: Codes) -> CrossProducts:
         cross, p, t = self.cross, self.cross.p, len(which)
@@ -144,7 +144,7 @@ def _level_products(problem: Problem, factor: Factor, weighted: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ManyPoints:
+class BatchPoint:
     """The criterion of t responses, each at an x of its own: (t,), (t, size), (t,), (t, p)."""
 
     value: Array
@@ -154,7 +154,7 @@ class ManyPoints:
     state: RandomEffectsState
 
 
-def evaluate_many(criterion: Criterion, products: Products, which: Codes, x: Array, restricted: bool) -> ManyPoints:
+def evaluate_responses(criterion: Criterion, products: ResponseProducts, which: Codes, x: Array, restricted: bool) -> BatchPoint:
     """Value and gradient of the criterion for responses `which`, at x (t, size)."""
     kernel = criterion.kernel
     assert isinstance(kernel, RandomEffectsKernel)
@@ -168,22 +168,22 @@ def evaluate_many(criterion: Criterion, products: Products, which: Codes, x: Arr
             value = value + solution.logdet_X
     value = np.where(np.isfinite(value) & (solution.r2 > 0), value, np.inf)
     logdet, r2 = state.gradients(restricted)
-    return ManyPoints(value, logdet + r2 / sigma2[:, None], sigma2, solution.alpha, state)
+    return BatchPoint(value, logdet + r2 / sigma2[:, None], sigma2, solution.alpha, state)
 
 
-ITERATIONS = 40
-SETTLED = 1e-9
+BATCH_ITERATIONS = 40
+SETTLED_DECREASE = 1e-9
 """Predicted decrease of the criterion at which a replicate is done."""
 
-BUMP = 0.2
+LIFTED_SD = 0.2
 """Relative standard deviation put where the fit has 0: at 0 itself a gradient sees nothing."""
 
-REACH = 2.0
+LONGEST_STEP = 2.0
 """Longest step, in the norm of x."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ManyFits:
+class BatchRefit:
     """x (B, size), sigma^2 (B,) and alpha (B, p) on standardized columns, the criterion (B,); settled : (B,) to be believed."""
 
     x: Array
@@ -193,9 +193,9 @@ class ManyFits:
     settled: NDArray[np.bool_]
 
 
-def fit_many(problem: Problem, Y: Array, restricted: bool, start: Array) -> ManyFits:
+def refit_many(problem: Problem, Y: Array, restricted: bool, start: Array) -> BatchRefit:
     """Fit responses Y (n, B), standardized, from x = start."""
-    products = Products.of(problem, Y)
+    products = ResponseProducts.of(problem, Y)
     parts = []
     with one_thread(problem.criterion.width):
         for begin in range(0, products.count, products.step):
@@ -204,14 +204,14 @@ def fit_many(problem: Problem, Y: Array, restricted: bool, start: Array) -> Many
     return concatenate_fields(parts)
 
 
-def off_boundary(parameters: RandomParameters, x: Array) -> Array:
-    """x with the null directions of every term's T lifted to `BUMP`."""
+def lift_off_boundary(parameters: RandomParameters, x: Array) -> Array:
+    """x with the null directions of every term's T lifted to `LIFTED_SD`."""
     out = x.copy()
     for term in parameters.terms:
         T = term.covariance.factor(x[term.part])
         left, sizes, right = np.linalg.svd(T)
-        if sizes.min(initial=1.0) < BUMP * 1e-2:
-            lifted = (left * np.maximum(sizes, BUMP)) @ right
+        if sizes.min(initial=1.0) < LIFTED_SD * 1e-2:
+            lifted = (left * np.maximum(sizes, LIFTED_SD)) @ right
             out[term.part] = term.covariance.from_matrix(lifted @ lifted.T)
     return out
 
@@ -232,33 +232,33 @@ class _Search:
 
     x: Array
     inverse: Array
-    point: ManyPoints
+    point: BatchPoint
     length: Array
 
 
-def _descend(problem: Problem, products: Products, which: Codes, restricted: bool, start: Array) -> ManyFits:
+def _descend(problem: Problem, products: ResponseProducts, which: Codes, restricted: bool, start: Array) -> BatchRefit:
     criterion = problem.criterion
     B, size = len(which), len(start)
     x = np.tile(start, (B, 1))
     inverse = np.tile(_start_matrix(criterion, start, restricted), (B, 1, 1))
     length = np.ones(B)
 
-    def at(rows: Codes, where: Array) -> ManyPoints:
-        return evaluate_many(criterion, products, which[rows], where, restricted)
+    def at(rows: Codes, where: Array) -> BatchPoint:
+        return evaluate_responses(criterion, products, which[rows], where, restricted)
 
     first = at(np.arange(B), x)
     value, gradient, sigma2, alpha = first.value.copy(), first.gradient.copy(), first.sigma2.copy(), first.alpha.copy()
     done = np.zeros(B, bool) if size else np.ones(B, bool)
-    for _ in range(ITERATIONS):
+    for _ in range(BATCH_ITERATIONS):
         step = -np.einsum("bij,bj->bi", inverse, gradient)
         predicted = -0.5 * np.einsum("bi,bi->b", step, gradient)
-        done |= predicted < SETTLED
+        done |= predicted < SETTLED_DECREASE
         rows = np.flatnonzero(~done & np.isfinite(value))
         if len(rows) == 0:
             break
         move = step[rows] * length[rows, None]
         size_of = np.linalg.norm(move, axis=1)
-        move *= np.minimum(1.0, REACH / np.maximum(size_of, 1e-300))[:, None]
+        move *= np.minimum(1.0, LONGEST_STEP / np.maximum(size_of, 1e-300))[:, None]
         try:
             trial = at(rows, x[rows] + move)
         except np.linalg.LinAlgError:
@@ -274,8 +274,8 @@ def _descend(problem: Problem, products: Products, which: Codes, restricted: boo
         length[kept] *= 0.3
         done[kept[length[kept] < 1e-6]] = True
     settled = done & (length > 1e-5) & np.isfinite(value)
-    settled &= _certified(problem, products, which, x, restricted)
-    return ManyFits(x, sigma2, alpha, value, settled)
+    settled &= _are_optima(problem, products, which, x, restricted)
+    return BatchRefit(x, sigma2, alpha, value, settled)
 
 
 def _update(inverse: Array, rows: Codes, s: Array, y: Array) -> None:
@@ -289,7 +289,7 @@ def _update(inverse: Array, rows: Codes, s: Array, y: Array) -> None:
     inverse[rows] += (1.0 + yHy / sy)[:, None, None] * np.einsum("bi,bj->bij", s, s) / sy[:, None, None] - outer - outer.transpose(0, 2, 1)
 
 
-def _certified(problem: Problem, products: Products, which: Codes, x: Array, restricted: bool) -> NDArray[np.bool_]:
+def _are_optima(problem: Problem, products: ResponseProducts, which: Codes, x: Array, restricted: bool) -> NDArray[np.bool_]:
     """Whether each replicate's boundary, where it is at one, is an optimum: no null direction of Sigma along which the criterion falls."""
     parameters = problem.random
     singular = np.zeros(len(x), bool)
@@ -299,7 +299,7 @@ def _certified(problem: Problem, products: Products, which: Codes, x: Array, res
     rows = np.flatnonzero(singular)
     if len(rows) == 0:
         return good
-    point = evaluate_many(problem.criterion, products, which[rows], x[rows], restricted)
+    point = evaluate_responses(problem.criterion, products, which[rows], x[rows], restricted)
     information = point.state.levels.information(restricted)
     for f, (factor, T) in enumerate(zip(parameters.factors, point.state.levels.Ts, strict=True)):
         G = information[f] - point.state.levels.squares[f] / point.sigma2[:, None, None]

@@ -23,11 +23,11 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import BayesLMMError, InferenceError
 from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.inference import _doors as doors
-from bayeslmm.inference.influence import deletions, demand_likelihood
-from bayeslmm.inference.intervals.batch_refit import conditioned, fit_many, off_boundary, with_response
-from bayeslmm.inference.intervals.parameters import parameter_names, parameter_table
-from bayeslmm.inference.intervals.profile import checked_level
-from bayeslmm.inference.intervals.resampling import resampled, resampling_factor, without
+from bayeslmm.inference.influence import case_deletions, require_likelihood
+from bayeslmm.inference.intervals.batch_refit import lift_off_boundary, refit_many, standardize_response, with_response
+from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
+from bayeslmm.inference.intervals.profile import check_level
+from bayeslmm.inference.intervals.resampling import resample_design, resampling_factor, without
 from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.model.fit import Fit
@@ -38,7 +38,7 @@ Statistic = Callable[[Fit], Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class Replicates:
     """Replicates `numbers`: their values (B, parameters), NaN where a fit failed, and why it did."""
 
     numbers: tuple[int, ...]
@@ -46,34 +46,34 @@ class Batch:
     reasons: tuple[str, ...]
 
 
-class Parametric:
+class ParametricResampler:
     """Responses drawn from the fitted model."""
 
     def __init__(self, fit: Fit, statistic: Statistic | None, names: Sequence[str]) -> None:
         self.fit, self.statistic = fit, statistic
         self.names = list(names)
-        self.start = off_boundary(fit.problem.random, fit.estimate.x)
+        self.start = lift_off_boundary(fit.problem.random, fit.estimate.x)
 
     @property
     def together(self) -> bool:
         """Whether replicates go through the kernel side by side."""
         return self.statistic is None and self.fit.problem.structured is None and self.fit.problem.size > 0
 
-    def run(self, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Batch:
+    def run(self, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Replicates:
         """Draw and fit some replicates."""
         fit = self.fit
         Y = simulate_responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, streams)
         if not self.together:
             return _one_by_one(numbers, self.names, [partial(self._alone, y) for y in Y.T])
-        many = fit_many(fit.problem, conditioned(fit.problem, Y), fit.restricted, self.start)
-        values = parameter_table(fit.problem, many.x, many.sigma2, many.alpha)
+        many = refit_many(fit.problem, standardize_response(fit.problem, Y), fit.restricted, self.start)
+        values = parameter_values(fit.problem, many.x, many.sigma2, many.alpha)
         rest = np.flatnonzero(~many.settled)
         again = _one_by_one([numbers[int(b)] for b in rest], self.names, [partial(self._alone, Y[:, b]) for b in rest])
         values[rest] = again.values
         reasons = [""] * len(numbers)
         for b, reason in zip(rest, again.reasons, strict=True):
             reasons[b] = reason
-        return Batch(tuple(numbers), values, tuple(reasons))
+        return Replicates(tuple(numbers), values, tuple(reasons))
 
     def _alone(self, y: Array) -> Array:
         fit = self.fit
@@ -83,16 +83,16 @@ class Parametric:
         return _values(problem, estimate(problem, _method(fit), start=start), model, self.statistic)
 
 
-class Cases:
+class CaseResampler:
     """Levels of the top grouping factor drawn with replacement; rows where there is none."""
 
     def __init__(self, fit: Fit, statistic: Statistic | None, names: Sequence[str], group: str | None) -> None:
         self.fit, self.statistic = fit, statistic
         self.factor = resampling_factor(fit.design, group)
         self.names = list(names)
-        resampled(fit.design, self.factor, np.zeros(1, np.int64))
+        resample_design(fit.design, self.factor, np.zeros(1, np.int64))
 
-    def run(self, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Batch:
+    def run(self, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Replicates:
         """Draw and fit some replicates."""
         K = self.fit.nobs if self.factor is None else self.factor.size
         draws = [np.random.default_rng(stream).integers(0, K, K) for stream in streams]
@@ -100,15 +100,15 @@ class Cases:
 
     def _alone(self, drawn: NDArray[np.int64]) -> Array:
         fit = self.fit
-        design = resampled(fit.design, self.factor, drawn)
+        design = resample_design(fit.design, self.factor, drawn)
         if np.linalg.matrix_rank(design.X) < design.X.shape[1]:
             raise np.linalg.LinAlgError("columns of X are collinear in the rows drawn")
         problem = build_problem(design)
-        model = redesigned(fit.model, design)
+        model = with_design(fit.model, design)
         return _values(problem, estimate(problem, _method(fit)), model, self.statistic)
 
 
-def redesigned(model: Any, design: Design) -> Any:
+def with_design(model: Any, design: Design) -> Any:
     """The model of a fit with another design, for a statistic that asks a fit about its model."""
     moved = copy(model)
     moved.design = design
@@ -146,10 +146,10 @@ def _values(problem: Problem, found: Estimate, model: Any, statistic: Statistic 
     c = problem.standardization
     sigma2 = np.array([found.sigma**2 / problem.sigma2(1.0)])
     alpha = np.linalg.solve(c.back, (found.alpha - c.alpha0) / c.y_scale) if len(found.alpha) else found.alpha
-    return np.asarray(parameter_table(problem, found.x[None], sigma2, alpha[None])[0])
+    return np.asarray(parameter_values(problem, found.x[None], sigma2, alpha[None])[0])
 
 
-def _one_by_one(numbers: Sequence[int], names: Sequence[str], fits: Sequence[Callable[[], Array]]) -> Batch:
+def _one_by_one(numbers: Sequence[int], names: Sequence[str], fits: Sequence[Callable[[], Array]]) -> Replicates:
     values, reasons = np.full((len(fits), len(names)), np.nan), []
     for b, fit in enumerate(fits):
         try:
@@ -157,7 +157,7 @@ def _one_by_one(numbers: Sequence[int], names: Sequence[str], fits: Sequence[Cal
             reasons.append("")
         except (BayesLMMError, np.linalg.LinAlgError, FloatingPointError) as error:
             reasons.append(getattr(error, "what", str(error)) or type(error).__name__)
-    return Batch(tuple(numbers), values, tuple(reasons))
+    return Replicates(tuple(numbers), values, tuple(reasons))
 
 
 def jackknife(fit: Fit, group: str | None, statistic: Statistic | None) -> Array:
@@ -168,16 +168,16 @@ def jackknife(fit: Fit, group: str | None, statistic: Statistic | None) -> Array
         # crossed factors under a parametric bootstrap: the one with the fewest levels stands for independent parts of the data
         factor = min((term.group for term in fit.design.terms), key=lambda g: g.size)
     if statistic is None:
-        return np.array([deletion.parameters for deletion in deletions(fit, factor, refit=True)])
+        return np.array([deletion.parameters for deletion in case_deletions(fit, factor, refit=True)])
     codes = np.arange(fit.nobs) if factor is None else factor.codes
     found = []
     for level in range(int(codes.max()) + 1):
-        model = redesigned(fit.model, without(fit.design, codes == level))
+        model = with_design(fit.model, without(fit.design, codes == level))
         found.append(statistic_values(statistic(model.fit(fit.method))))
     return np.array(found)
 
 
-BATCH = 250
+REPLICATES_AT_ONCE = 250
 """Replicates between two looks at the clock and the keyboard."""
 
 
@@ -230,7 +230,7 @@ class Bootstrap:
         ['term', 'conf_low', 'conf_high']
         """
         require_one_of(interval, ("percentile", "basic", "bca"), "interval")
-        tails = np.array([0.5 * (1.0 - checked_level(level)), 0.5 * (1.0 + level)])
+        tails = np.array([0.5 * (1.0 - check_level(level)), 0.5 * (1.0 + level)])
         values, center = self.frame.to_numpy(), self.estimate.to_numpy()
         if len(values) < 2:
             raise InferenceError(f"there are {len(values)} replicates", "bootstrap", "draw more: 1000 for limits")
@@ -296,36 +296,36 @@ def bootstrap(
     require_count(n, "n")
     require_count(workers, "workers")
     require_one_of(kind, ("parametric", "case"), "kind")
-    demand_likelihood(fit, "the bootstrap")
-    center = own_values(fit, statistic)
+    require_likelihood(fit, "the bootstrap")
+    center = reported_values(fit, statistic)
     names = list(center.index)
-    runner = Parametric(fit, statistic, names) if kind == "parametric" else Cases(fit, statistic, names, group)
+    runner = ParametricResampler(fit, statistic, names) if kind == "parametric" else CaseResampler(fit, statistic, names, group)
     streams = seed_sequence(seed).spawn(int(n))
     batches, interrupted = _run(runner, streams, int(workers), progress)
     failures = {number: reason for batch in batches for number, reason in zip(batch.numbers, batch.reasons, strict=True) if reason}
     return Bootstrap(fit, kind, group, statistic, _frame(runner, batches), center, failures, interrupted)
 
 
-def own_values(fit: Fit, statistic: Statistic | None) -> pd.Series[float]:
+def reported_values(fit: Fit, statistic: Statistic | None) -> pd.Series[float]:
     """What a replicate reports, of the fit itself, by name."""
     if statistic is not None:
         value = statistic(fit)
         return pd.Series(statistic_values(value), index=statistic_names(value), name="estimate")
     c = fit.problem.standardization
     alpha = np.linalg.solve(c.back, (fit.fixef_kept - c.alpha0) / c.y_scale) if len(fit.fixef_kept) else fit.fixef_kept
-    values = parameter_table(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), alpha[None])[0]
+    values = parameter_values(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), alpha[None])[0]
     return pd.Series(values, index=parameter_names(fit.problem), name="estimate")
 
 
 def _run(
-    runner: Parametric | Cases, streams: Sequence[np.random.SeedSequence], workers: int, progress: bool | None
-) -> tuple[list[Batch], bool]:
+    runner: ParametricResampler | CaseResampler, streams: Sequence[np.random.SeedSequence], workers: int, progress: bool | None
+) -> tuple[list[Replicates], bool]:
     """All batches, or those done before Ctrl-C."""
-    size = min(BATCH, -(-len(streams) // workers))
+    size = min(REPLICATES_AT_ONCE, -(-len(streams) // workers))
     parts = [range(begin, min(begin + size, len(streams))) for begin in range(0, len(streams), size)]
-    done: list[Batch] = []
+    done: list[Replicates] = []
 
-    def one(part: range) -> Batch:
+    def one(part: range) -> Replicates:
         return runner.run(list(part), [streams[i] for i in part])
 
     with doors.progress_bar("bootstrap", len(streams), progress) as advance:
@@ -344,7 +344,7 @@ def _run(
     return done, False
 
 
-def _frame(runner: Parametric | Cases, batches: Sequence[Batch]) -> pd.DataFrame:
+def _frame(runner: ParametricResampler | CaseResampler, batches: Sequence[Replicates]) -> pd.DataFrame:
     """Replicates that succeeded."""
     numbers = [number for batch in batches for number in batch.numbers]
     values = np.concatenate([batch.values for batch in batches]) if batches else np.zeros((0, len(runner.names)))

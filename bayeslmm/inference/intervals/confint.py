@@ -14,10 +14,10 @@ from scipy.special import ndtri
 
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import SpecificationError
-from bayeslmm.inference.fixed_effects.information import curvature
+from bayeslmm.inference.fixed_effects.information import observed_information
 from bayeslmm.inference.intervals.bootstrap import bootstrap
-from bayeslmm.inference.intervals.parameters import covariance_parameters, from_scale, to_scale, value_of
-from bayeslmm.inference.intervals.profile import checked_level, profile_limits, standard_error
+from bayeslmm.inference.intervals.parameters import covariance_parameters, from_scale, parameter_value, to_scale
+from bayeslmm.inference.intervals.profile import check_level, profile_limits, standard_error
 from bayeslmm.model.fit import Fit
 
 
@@ -27,12 +27,12 @@ def wald_limits(fit: Fit, level: float = 0.95) -> pd.DataFrame:
     The covariance of the covariance parameters is that of the observed information of the fit's own criterion, sigma included. A parameter
     at the end of its range has no Wald interval: NaN, and a note in `attrs["notes"]`.
     """
-    quantile = -float(ndtri(0.5 * (1.0 - checked_level(level))))
+    quantile = -float(ndtri(0.5 * (1.0 - check_level(level))))
     terms, low, high, notes = [], [], [], []
     tau = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2))
-    found = curvature(fit).covariance
+    found = observed_information(fit).covariance
     for parameter in covariance_parameters(fit.problem):
-        value = value_of(parameter, fit.problem, tau)
+        value = parameter_value(parameter, fit.problem, tau)
         error = standard_error(parameter, fit.problem, tau, found)
         middle = to_scale(parameter.scale, value)
         usable = np.isfinite(error) and error > 0
@@ -54,7 +54,7 @@ def wald_limits(fit: Fit, level: float = 0.95) -> pd.DataFrame:
     return frame
 
 
-OPTIONS = {"wald": (), "profile": ("criterion",), "bootstrap": ("n", "seed", "kind", "interval", "workers", "progress")}
+METHOD_OPTIONS = {"wald": (), "profile": ("criterion",), "bootstrap": ("n", "seed", "kind", "interval", "workers", "progress")}
 
 
 def confint(fit: Fit, method: str = "wald", level: float = 0.95, *, terms: Sequence[str] | None = None, **options: Any) -> pd.DataFrame:
@@ -73,13 +73,13 @@ def confint(fit: Fit, method: str = "wald", level: float = 0.95, *, terms: Seque
     """
     require_one_of(method, ("wald", "profile", "bootstrap"), "method")
     for name in options:
-        if name not in OPTIONS[method]:
-            remedy = f"method={method!r} takes " + (", ".join(map(repr, OPTIONS[method])) or "no further option")
+        if name not in METHOD_OPTIONS[method]:
+            remedy = f"method={method!r} takes " + (", ".join(map(repr, METHOD_OPTIONS[method])) or "no further option")
             raise SpecificationError(f"confint has no option {name!r} for method={method!r}", name, remedy)
     if method == "profile":
         return profile_limits(fit, level, terms=terms, **options)
     frame = wald_limits(fit, level) if method == "wald" else _bootstrap_limits(fit, level, options)
-    return frame if terms is None else _picked(frame, terms)
+    return frame if terms is None else _pick_terms(frame, terms)
 
 
 def _bootstrap_limits(fit: Fit, level: float, options: dict[str, Any]) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def _bootstrap_limits(fit: Fit, level: float, options: dict[str, Any]) -> pd.Dat
     return bootstrap(fit, **options).confint(level, interval)
 
 
-def _picked(frame: pd.DataFrame, terms: Sequence[str]) -> pd.DataFrame:
+def _pick_terms(frame: pd.DataFrame, terms: Sequence[str]) -> pd.DataFrame:
     asked = [terms] if isinstance(terms, str) else list(terms)
     known = frame["term"].tolist()
     for term in asked:

@@ -22,10 +22,10 @@ from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
 Scale = Literal["log", "fisher", "plain"]
 
-STEP = 1e-6
+TAU_STEP = 1e-6
 """Step of the central differences of a parameter in tau: parameters are smooth and cost no evaluation of the criterion."""
 
-BY_KIND: dict[str, Scale] = {
+SCALE_BY_KIND: dict[str, Scale] = {
     "sd": "log",
     "var": "log",
     "unique": "log",
@@ -39,7 +39,7 @@ BY_KIND: dict[str, Scale] = {
 }
 
 
-class Parameter(Protocol):
+class CovarianceParameter(Protocol):
     """A covariance parameter of a model."""
 
     @property
@@ -90,7 +90,7 @@ class ErrorSd:
     scale: Scale = "log"
 
     def values(self, problem: Problem, tau: Array) -> Array:
-        return sigmas(problem, tau)
+        return sigma_of_tau(problem, tau)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class StructureParameter:
         covariance = kernel.structure.covariance
         phi = tau[:, :-1][:, kernel.residual_part]
         sets = np.concatenate([np.ones((len(tau), 1)), phi], axis=1).reshape(len(tau), kernel.structure.groups, covariance.size)
-        own = sets[:, self.group] * sigmas(problem, tau)[:, None] ** covariance.degrees
+        own = sets[:, self.group] * sigma_of_tau(problem, tau)[:, None] ** covariance.degrees
         return np.asarray(covariance.natural(own)[:, self.k])
 
 
@@ -126,7 +126,7 @@ class VarianceParameter:
         return np.array([kernel.variance.natural(row)[self.k] for row in tau[:, :-1][:, kernel.variance_part]])
 
 
-def sigmas(problem: Problem, tau: Array) -> Array:
+def sigma_of_tau(problem: Problem, tau: Array) -> Array:
     """sigma in the units of the data, as a fit reports it, (t,)."""
     unit = np.sqrt(problem.sigma2(1.0) * problem.design.weight_scale)
     return np.asarray(unit * np.exp(tau[:, -1]))
@@ -139,14 +139,14 @@ def _covariances(problem: Problem, position: int, tau: Array) -> Array:
     return np.asarray(scale[:, None, None] * (root @ root.swapaxes(-1, -2)))
 
 
-def value_of(parameter: Parameter, problem: Problem, tau: Array) -> float:
+def parameter_value(parameter: CovarianceParameter, problem: Problem, tau: Array) -> float:
     """The parameter at one tau."""
     return float(parameter.values(problem, tau[None])[0])
 
 
-def gradient(parameter: Parameter, problem: Problem, tau: Array) -> Array:
+def parameter_gradient(parameter: CovarianceParameter, problem: Problem, tau: Array) -> Array:
     """d(parameter on its scale)/d tau by central differences."""
-    steps = np.diag(STEP * np.maximum(1.0, np.abs(tau)))
+    steps = np.diag(TAU_STEP * np.maximum(1.0, np.abs(tau)))
     values = parameter.values(problem, np.concatenate([tau + steps, tau - steps]))
     with np.errstate(divide="ignore", invalid="ignore"):
         on_scale = np.log(values) if parameter.scale == "log" else np.arctanh(values) if parameter.scale == "fisher" else values
@@ -168,12 +168,12 @@ def from_scale(scale: Scale, value: float) -> float:
     return float(np.tanh(value)) if scale == "fisher" else float(value)
 
 
-def covariance_parameters(problem: Problem) -> tuple[Parameter, ...]:
+def covariance_parameters(problem: Problem) -> tuple[CovarianceParameter, ...]:
     """All of a model's, in the order of `tidy("ran_pars")`: standard deviations and correlations by term, then the errors."""
     return (*_random(problem.design), *_errors(problem))
 
 
-def _random(design: Design) -> Iterator[Parameter]:
+def _random(design: Design) -> Iterator[CovarianceParameter]:
     for group, members in terms_by_group(design.terms).items():
         for i in members:
             term = design.terms[i]
@@ -186,7 +186,7 @@ def _random(design: Design) -> Iterator[Parameter]:
                     yield RandomCorrelation(f"cor__{term.columns[a]}.{term.columns[b]}|{group}", i, (a, b))
 
 
-def _errors(problem: Problem) -> Iterator[Parameter]:
+def _errors(problem: Problem) -> Iterator[CovarianceParameter]:
     """Those of `residual_parameters`, in its order and by its names; sigma where there are none."""
     names = [name for name, _ in residual_parameters(problem, problem.start, 1.0)]
     kernel = problem.structured
@@ -198,11 +198,11 @@ def _errors(problem: Problem) -> Iterator[Parameter]:
         kinds = [parameter.kind for parameter in structure.covariance.natural_parameters]
         for g in range(structure.groups):
             for k, kind in enumerate(kinds):
-                yield StructureParameter(names.pop(0), g, k, BY_KIND.get(kind, "plain"))
+                yield StructureParameter(names.pop(0), g, k, SCALE_BY_KIND.get(kind, "plain"))
     if len(names) > kernel.variance.size:
         yield ErrorSd(names.pop(0))
     for k, name in enumerate(names):
-        yield VarianceParameter(name, k, BY_KIND.get(name.partition("[")[0], "plain"))
+        yield VarianceParameter(name, k, SCALE_BY_KIND.get(name.partition("[")[0], "plain"))
 
 
 def parameter_names(problem: Problem) -> list[str]:
@@ -211,7 +211,7 @@ def parameter_names(problem: Problem) -> list[str]:
     return [*(parameter.term for parameter in covariance_parameters(problem)), *(design.coef_names[k] for k in design.kept)]
 
 
-def parameter_table(problem: Problem, x: Array, sigma2: Array, alpha: Array) -> Array:
+def parameter_values(problem: Problem, x: Array, sigma2: Array, alpha: Array) -> Array:
     """(B, parameters) from x (B, size), sigma^2 (B,) and alpha (B, p) on standardized columns."""
     tau = np.column_stack([x, 0.5 * np.log(sigma2)])
     return np.column_stack([*(parameter.values(problem, tau) for parameter in covariance_parameters(problem)), problem.alpha(alpha)])

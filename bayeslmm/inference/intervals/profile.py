@@ -27,39 +27,39 @@ from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.inference import _doors as doors
 from bayeslmm.inference.fixed_effects.information import pseudo_inverse
 from bayeslmm.inference.intervals.parameters import (
-    Parameter,
+    CovarianceParameter,
     RandomCorrelation,
     RandomSd,
     Scale,
     covariance_parameters,
     from_scale,
-    gradient,
-    sigmas,
+    parameter_gradient,
+    parameter_value,
+    sigma_of_tau,
     to_scale,
-    value_of,
 )
-from bayeslmm.inference.intervals.profile_constraints import CoefficientSlice, Slice, joint, slice_of
+from bayeslmm.inference.intervals.profile_constraints import CoefficientConstraint, Constraint, constraint_of, joint_criterion
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.results.render import html_of_frame
 
-CLOSE = 3e-3
+ZETA_TOLERANCE = 3e-3
 """How near to a quantile zeta is brought by evaluations; the interpolation that follows adds three digits."""
 
-EVALUATIONS = 40
-LEFT = 0.6
+MAX_POINTS = 40
+VALLEY_SHARE = 0.6
 """Share of the quantile below which zeta at a Wald limit is a sign of another valley."""
 
-SHORT = 0.2
+CAREFUL_STEP = 0.2
 """Length of careful steps, in Wald intervals."""
 
-VAGUE = 3.0
+VAGUE_ERROR = 3.0
 """Standard error on a log or Fisher z scale from which on an estimate is as good as at the end of its range."""
 
-DEEP = 6.0
+DEEP_DISTANCE = 6.0
 """Distance on a log or Fisher z scale beyond which the end of the range itself is looked at."""
 
-FAR = 60.0
+MAX_STANDARD_ERRORS = 60.0
 """Standard errors beyond which no limit is looked for."""
 
 
@@ -74,7 +74,7 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class ProfileLimit:
     """A confidence limit; note says why it is an end of the range or missing."""
 
     value: float
@@ -82,14 +82,14 @@ class Limit:
 
 
 @dataclass(slots=True, eq=False)
-class Curve:
+class ProfileCurve:
     """zeta of one parameter; points are kept in order of t.
 
     estimate, error : t^ and its standard error on `scale`; low, high : ends of the range; unit : what counts as a large change of t
     """
 
     term: str
-    slice: Slice
+    slice: Constraint
     scale: Scale
     estimate: float
     error: float
@@ -126,10 +126,10 @@ class Curve:
         weights = [np.prod([(t - q.t) / (p.t - q.t) for q in near if q is not p]) for p in near]
         return np.asarray(sum(w * p.u for w, p in zip(weights, near, strict=True)))
 
-    def limit(self, quantile: float) -> Limit:
+    def limit(self, quantile: float) -> ProfileLimit:
         """The t at which zeta is `quantile` (negative for a lower limit), or the end of the range, or NaN with a note."""
         sign = 1.0 if quantile > 0 else -1.0
-        if not np.isfinite(self.error) or (self.scale != "plain" and self.error > VAGUE):
+        if not np.isfinite(self.error) or (self.scale != "plain" and self.error > VAGUE_ERROR):
             return self._by_doubling(quantile, sign)
         s0 = to_scale(self.scale, self.estimate)
         step = sign * abs(quantile) * self.error
@@ -138,10 +138,10 @@ class Curve:
         if outside is None and inside.t == self.estimate:
             note = self._first(s0 + step, quantile)
             inside, outside = self.points_around(quantile, sign)
-        for _ in range(EVALUATIONS):
+        for _ in range(MAX_POINTS):
             if outside is not None:
                 break
-            reach = self._beyond(inside, quantile, s0) if not note else to_scale(self.scale, inside.t) + SHORT * step
+            reach = self._beyond(inside, quantile, s0) if not note else to_scale(self.scale, inside.t) + CAREFUL_STEP * step
             if self._too_far(abs(reach - s0), abs(step), sign):
                 return self._from_end(quantile, sign)
             point = self.at(from_scale(self.scale, reach))
@@ -149,27 +149,27 @@ class Curve:
             if not np.isfinite(point.zeta):
                 return self._from_end(quantile, sign)
         if outside is None:
-            return Limit(float("nan"), f"{self.term}: the criterion does not rise far enough")
-        return Limit(self._between(inside, outside, quantile), note)
+            return ProfileLimit(float("nan"), f"{self.term}: the criterion does not rise far enough")
+        return ProfileLimit(self._between(inside, outside, quantile), note)
 
     def _too_far(self, reach: float, step: float, sign: float) -> bool:
-        return reach > FAR * self.error or (self._has_end(sign) and (reach > 4.0 * step or reach > DEEP))
+        return reach > MAX_STANDARD_ERRORS * self.error or (self._has_end(sign) and (reach > 4.0 * step or reach > DEEP_DISTANCE))
 
-    def _by_doubling(self, quantile: float, sign: float) -> Limit:
+    def _by_doubling(self, quantile: float, sign: float) -> ProfileLimit:
         """From an estimate near an end of its range, where its scale is of no use: steps of the parameter itself, each twice the last."""
         end, away = (self.high if sign > 0 else self.low), self.unit / 16.0
         if abs(end - self.estimate) < 1e-3 * self.unit:
             return self._from_end(quantile, sign)
-        for _ in range(EVALUATIONS):
+        for _ in range(MAX_POINTS):
             t = self.estimate + sign * away
             if sign * (t - end) >= 0:
                 return self._from_end(quantile, sign)
             self.at(t)
             inside, outside = self.points_around(quantile, sign)
             if outside is not None:
-                return Limit(self._between(inside, outside, quantile))
+                return ProfileLimit(self._between(inside, outside, quantile))
             away *= 2.0
-        return Limit(float("nan"), f"{self.term}: no {'upper' if sign > 0 else 'lower'} limit was found")
+        return ProfileLimit(float("nan"), f"{self.term}: no {'upper' if sign > 0 else 'lower'} limit was found")
 
     def _first(self, reach: float, quantile: float) -> str:
         """One step to where a Wald interval ends. A correlation whose criterion hardly rises there has left its valley.
@@ -177,10 +177,10 @@ class Curve:
         Where an sd may be 0 any correlation fits: a long step can end in that valley, although the criterion rises in the one of the
         estimate. Then the point is taken back, and the way is gone in short steps.
         """
-        if self.scale == "fisher" and abs(reach) > DEEP:
-            reach = float(np.copysign(DEEP, reach))
+        if self.scale == "fisher" and abs(reach) > DEEP_DISTANCE:
+            reach = float(np.copysign(DEEP_DISTANCE, reach))
         point = self.at(from_scale(self.scale, reach))
-        if self.scale != "fisher" or not np.isfinite(point.zeta) or abs(point.zeta) > LEFT * abs(quantile):
+        if self.scale != "fisher" or not np.isfinite(point.zeta) or abs(point.zeta) > VALLEY_SHARE * abs(quantile):
             return ""
         self.points.remove(point)
         return f"{self.term}: beyond the limit the criterion falls again, to {point.zeta**2:.2f} above the optimum, where an sd is near 0"
@@ -201,25 +201,25 @@ class Curve:
     def _has_end(self, sign: float) -> bool:
         return bool(np.isfinite(self.high if sign > 0 else self.low))
 
-    def _from_end(self, quantile: float, sign: float) -> Limit:
+    def _from_end(self, quantile: float, sign: float) -> ProfileLimit:
         end = self.high if sign > 0 else self.low
         if not np.isfinite(end):
-            return Limit(float("nan"), f"{self.term}: no {'upper' if sign > 0 else 'lower'} limit was found")
+            return ProfileLimit(float("nan"), f"{self.term}: no {'upper' if sign > 0 else 'lower'} limit was found")
         if self.estimate == end:
-            return Limit(end, f"{self.term}: the estimate is at the end of the range, {end:g}")
+            return ProfileLimit(end, f"{self.term}: the estimate is at the end of the range, {end:g}")
         point = self.at(end)
         if abs(point.zeta) < abs(quantile):
-            return Limit(end, f"{self.term}: the {'upper' if sign > 0 else 'lower'} limit is the end of the range, {end:g}")
+            return ProfileLimit(end, f"{self.term}: the {'upper' if sign > 0 else 'lower'} limit is the end of the range, {end:g}")
         inside, outside = self.points_around(quantile, sign)
-        return Limit(self._between(inside, outside or point, quantile))
+        return ProfileLimit(self._between(inside, outside or point, quantile))
 
     def _between(self, inside: CurvePoint, outside: CurvePoint, quantile: float) -> float:
         """The root between two points that bracket it: interpolation kept inside the bracket until a point is close, and once more."""
-        for _ in range(EVALUATIONS):
+        for _ in range(MAX_POINTS):
             near = inside if abs(inside.zeta - quantile) < abs(outside.zeta - quantile) else outside
             low, high = min(inside.t, outside.t), max(inside.t, outside.t)
             t = self._interpolated(inside, outside, quantile)
-            if abs(near.zeta - quantile) < CLOSE or high - low < 1e-12 * max(abs(low), abs(high)):
+            if abs(near.zeta - quantile) < ZETA_TOLERANCE or high - low < 1e-12 * max(abs(low), abs(high)):
                 return t
             if not low < t < high:
                 t = 0.5 * (low + high)
@@ -237,17 +237,17 @@ class Curve:
         secant = inside.t + slope * (quantile - inside.zeta)
         if third is None or min(abs(third.zeta - inside.zeta), abs(third.zeta - outside.zeta)) < 1e-6:
             return secant
-        bend = ((third.t - inside.t) / (third.zeta - inside.zeta) - slope) / (third.zeta - outside.zeta)
-        curved = secant + bend * (quantile - inside.zeta) * (quantile - outside.zeta)
+        second_derivative = ((third.t - inside.t) / (third.zeta - inside.zeta) - slope) / (third.zeta - outside.zeta)
+        curved = secant + second_derivative * (quantile - inside.zeta) * (quantile - outside.zeta)
         return curved if min(inside.t, outside.t) < curved < max(inside.t, outside.t) else secant
 
 
-STEP = 0.5
+ZETA_STEP = 0.5
 """Distance of neighbouring points of a profile, in zeta."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Base:
+class ProfileOrigin:
     """The optimum that a profile starts from: the problem, tau^, the criterion there, the covariance of tau."""
 
     problem: Problem
@@ -267,7 +267,7 @@ class Profile:
 
     frame: pd.DataFrame
     criterion: str
-    curves: tuple[Curve, ...]
+    curves: tuple[ProfileCurve, ...]
     notes: tuple[str, ...]
 
     def confint(self, level: float = 0.95) -> pd.DataFrame:
@@ -297,24 +297,24 @@ def profile(fit: Fit, criterion: str = "ML", terms: Sequence[str] | None = None,
     >>> fit.profile(terms=["Days"]).frame["term"].unique().tolist()
     ['Days']
     """
-    quantile = -float(ndtri(0.5 * (1.0 - checked_level(level))))
-    curves = curves_of(fit, criterion, terms)
+    quantile = -float(ndtri(0.5 * (1.0 - check_level(level))))
+    curves = profile_curves(fit, criterion, terms)
     notes: list[str] = []
     for curve in curves:
         for sign in (-1.0, 1.0):
-            notes += trace(curve, sign, quantile)
+            notes += trace_curve(curve, sign, quantile)
     frame = pd.concat([_points(curve) for curve in curves], ignore_index=True) if curves else _points(None)
     return Profile(frame, criterion, tuple(curves), tuple(dict.fromkeys(notes)))
 
 
 def profile_limits(fit: Fit, level: float = 0.95, criterion: str = "ML", terms: Sequence[str] | None = None) -> pd.DataFrame:
     """Profile confidence limits alone: only as many points of each profile as its two limits need."""
-    return limits_frame(curves_of(fit, criterion, terms), level, fit.design.aliased if terms is None else ())
+    return limits_frame(profile_curves(fit, criterion, terms), level, fit.design.aliased if terms is None else ())
 
 
-def limits_frame(curves: Sequence[Curve], level: float, aliased: Sequence[str] = ()) -> pd.DataFrame:
+def limits_frame(curves: Sequence[ProfileCurve], level: float, aliased: Sequence[str] = ()) -> pd.DataFrame:
     """`term, conf_low, conf_high`, notes in `attrs["notes"]`; aliased coefficients have none."""
-    quantile = -float(ndtri(0.5 * (1.0 - checked_level(level))))
+    quantile = -float(ndtri(0.5 * (1.0 - check_level(level))))
     found = [(curve.limit(-quantile), curve.limit(quantile)) for curve in curves]
     frame = pd.DataFrame(
         {
@@ -327,7 +327,7 @@ def limits_frame(curves: Sequence[Curve], level: float, aliased: Sequence[str] =
     return frame
 
 
-def checked_level(level: float) -> float:
+def check_level(level: float) -> float:
     """The level, if it is one."""
     if not (isinstance(level, int | float) and 0.0 < level < 1.0):
         raise SpecificationError(f"the confidence level is {level!r}", "level", "give a number between 0 and 1, such as 0.95")
@@ -337,7 +337,7 @@ def checked_level(level: float) -> float:
 # -- the curves of a fit ---------------------------------------------------------------------------------------------------------------
 
 
-def base_of(fit: Fit, criterion: str) -> Base:
+def profile_origin(fit: Fit, criterion: str) -> ProfileOrigin:
     """The optimum of the criterion to be profiled: that of the fit, or a refit from where the fit ended."""
     require_one_of(criterion, ("ML", "REML"), "criterion")
     problem = fit.problem
@@ -345,9 +345,9 @@ def base_of(fit: Fit, criterion: str) -> Base:
     restricted = criterion == "REML"
     point = problem.criterion.at(found.x, restricted, order=0)
     tau = np.append(found.x, 0.5 * np.log(point.sigma2))
-    hessian = joint(problem.criterion, tau, restricted).hessian
+    hessian = joint_criterion(problem.criterion, tau, restricted).hessian
     covariance = np.full((len(tau), len(tau)), np.nan) if hessian is None else 2.0 * pseudo_inverse(hessian)
-    return Base(problem, restricted, found, tau, covariance)
+    return ProfileOrigin(problem, restricted, found, tau, covariance)
 
 
 def _unstuck(fit: Fit) -> Array:
@@ -355,12 +355,12 @@ def _unstuck(fit: Fit) -> Array:
     return fit.problem.start if fit.singular else fit.estimate.x
 
 
-def curves_of(fit: Fit, criterion: str, terms: Sequence[str] | None) -> list[Curve]:
+def profile_curves(fit: Fit, criterion: str, terms: Sequence[str] | None) -> list[ProfileCurve]:
     """The curve of every parameter, covariance parameters first."""
-    base = base_of(fit, criterion)
+    base = profile_origin(fit, criterion)
     parameters = {parameter.term: parameter for parameter in covariance_parameters(base.problem)}
     coefficients = {fit.design.coef_names[k]: j for j, k in enumerate(fit.design.kept)}
-    chosen = _chosen(terms, [*parameters, *coefficients], fit.design.aliased)
+    chosen = _choose_terms(terms, [*parameters, *coefficients], fit.design.aliased)
     curves = []
     for term in chosen:
         if term in parameters:
@@ -370,7 +370,7 @@ def curves_of(fit: Fit, criterion: str, terms: Sequence[str] | None) -> list[Cur
     return curves
 
 
-def _chosen(terms: Sequence[str] | None, known: Sequence[str], aliased: Sequence[str]) -> list[str]:
+def _choose_terms(terms: Sequence[str] | None, known: Sequence[str], aliased: Sequence[str]) -> list[str]:
     if terms is None:
         return list(known)
     asked = [terms] if isinstance(terms, str) else list(terms)
@@ -382,30 +382,30 @@ def _chosen(terms: Sequence[str] | None, known: Sequence[str], aliased: Sequence
     return asked
 
 
-def _parameter_curve(base: Base, parameter: Parameter) -> Curve:
-    value = value_of(parameter, base.problem, base.tau)
+def _parameter_curve(base: ProfileOrigin, parameter: CovarianceParameter) -> ProfileCurve:
+    value = parameter_value(parameter, base.problem, base.tau)
     error = standard_error(parameter, base.problem, base.tau, base.covariance)
-    held: Slice = slice_of(base.problem, parameter, base.restricted, error if np.isfinite(error) and error > 0 else 1.0)
+    held: Constraint = constraint_of(base.problem, parameter, base.restricted, error if np.isfinite(error) and error > 0 else 1.0)
     low = 0.0 if isinstance(parameter, RandomSd) else -1.0 if isinstance(parameter, RandomCorrelation) else -np.inf
     high = 1.0 if isinstance(parameter, RandomCorrelation) else np.inf
-    unit = 1.0 if isinstance(parameter, RandomCorrelation) else max(abs(value), float(sigmas(base.problem, base.tau[None])[0]))
-    return Curve(parameter.term, held, parameter.scale, value, error, base.estimate.criterion, base.tau, low, high, unit)
+    unit = 1.0 if isinstance(parameter, RandomCorrelation) else max(abs(value), float(sigma_of_tau(base.problem, base.tau[None])[0]))
+    return ProfileCurve(parameter.term, held, parameter.scale, value, error, base.estimate.criterion, base.tau, low, high, unit)
 
 
-def _coefficient_curve(base: Base, term: str, j: int) -> Curve:
+def _coefficient_curve(base: ProfileOrigin, term: str, j: int) -> ProfileCurve:
     value, error = float(base.estimate.alpha[j]), float(np.sqrt(base.estimate.vcov[j, j]))
-    held = CoefficientSlice(base.problem, base.restricted, j)
+    held = CoefficientConstraint(base.problem, base.restricted, j)
     start = held.lowest(value, base.tau[:-1])
     # the integrated likelihood of a REML profile has a maximum of its own, near to the estimate but not at it
     best = start.value if base.restricted else base.estimate.criterion
-    return Curve(term, held, "plain", value, error, best, base.tau, -np.inf, np.inf, error)
+    return ProfileCurve(term, held, "plain", value, error, best, base.tau, -np.inf, np.inf, error)
 
 
-def standard_error(parameter: Parameter, problem: Problem, tau: Array, covariance: Array) -> float:
+def standard_error(parameter: CovarianceParameter, problem: Problem, tau: Array, covariance: Array) -> float:
     """Of a covariance parameter on its scale, by the delta method; NaN at the end of its range."""
-    if not np.isfinite(to_scale(parameter.scale, value_of(parameter, problem, tau))):
+    if not np.isfinite(to_scale(parameter.scale, parameter_value(parameter, problem, tau))):
         return float("nan")
-    slope = gradient(parameter, problem, tau)
+    slope = parameter_gradient(parameter, problem, tau)
     if not np.all(np.isfinite(slope)):
         return float("nan")
     return float(np.sqrt(max(float(slope @ covariance @ slope), 0.0)))
@@ -414,18 +414,18 @@ def standard_error(parameter: Parameter, problem: Problem, tau: Array, covarianc
 # -- tracing -----------------------------------------------------------------------------------------------------------------------------
 
 
-def trace(curve: Curve, sign: float, quantile: float) -> list[str]:
-    """Points about `STEP` apart in zeta until the quantile is passed; notes of an end of the range."""
-    limit: Limit = curve.limit(sign * quantile)
+def trace_curve(curve: ProfileCurve, sign: float, quantile: float) -> list[str]:
+    """Points about `ZETA_STEP` apart in zeta until the quantile is passed; notes of an end of the range."""
+    limit: ProfileLimit = curve.limit(sign * quantile)
     end = limit.value
     if np.isfinite(end):
-        for wanted in np.arange(STEP, quantile, STEP):
+        for wanted in np.arange(ZETA_STEP, quantile, ZETA_STEP):
             curve.at(_between_points(curve, sign * wanted, end))
         curve.at(end)
     return [limit.note] if limit.note else []
 
 
-def _between_points(curve: Curve, zeta: float, end: float) -> float:
+def _between_points(curve: ProfileCurve, zeta: float, end: float) -> float:
     """Where zeta is about what is wanted, by a line between the two points that have it between them."""
     points: list[CurvePoint] = [p for p in curve.points if np.isfinite(p.zeta)]
     place = np.interp(zeta, [p.zeta for p in points], [p.t for p in points])
@@ -433,7 +433,7 @@ def _between_points(curve: Curve, zeta: float, end: float) -> float:
     return float(np.clip(place, low, high))
 
 
-def _points(curve: Curve | None) -> pd.DataFrame:
+def _points(curve: ProfileCurve | None) -> pd.DataFrame:
     points = [] if curve is None else curve.points
     return pd.DataFrame(
         {

@@ -25,7 +25,15 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.estimate.newton import Evaluation, minimise
-from bayeslmm.inference.intervals.parameters import ErrorSd, Parameter, RandomCorrelation, RandomSd, gradient, to_scale, value_of
+from bayeslmm.inference.intervals.parameters import (
+    CovarianceParameter,
+    ErrorSd,
+    RandomCorrelation,
+    RandomSd,
+    parameter_gradient,
+    parameter_value,
+    to_scale,
+)
 from bayeslmm.likelihood.criterion import Criterion, one_thread
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
@@ -36,7 +44,7 @@ from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, PooledBat
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class JointPoint:
+class JointInformation:
     """f, its gradient and Newton matrix at tau; `x` is tau, as the minimiser calls it."""
 
     x: Array
@@ -45,9 +53,9 @@ class JointPoint:
     hessian: Array | None
 
 
-def joint(criterion: Criterion, tau: Array, restricted: bool) -> JointPoint:
+def joint_criterion(criterion: Criterion, tau: Array, restricted: bool) -> JointInformation:
     """Evaluate f; infinite where it does not exist."""
-    nowhere = JointPoint(tau, np.inf, np.full(len(tau), np.nan), None)
+    nowhere = JointInformation(tau, np.inf, np.full(len(tau), np.nan), None)
     if not np.all(np.isfinite(tau)) or abs(tau[-1]) > 300.0:
         return nowhere
     try:
@@ -58,7 +66,7 @@ def joint(criterion: Criterion, tau: Array, restricted: bool) -> JointPoint:
     return found if np.isfinite(found.value) else nowhere
 
 
-def _joint(criterion: Criterion, tau: Array, restricted: bool) -> JointPoint:
+def _joint(criterion: Criterion, tau: Array, restricted: bool) -> JointInformation:
     x, nu = tau[:-1], float(tau[-1])
     state = criterion.kernel.evaluate(x[None], derivatives=True)
     solution, df, sigma2 = state.solution, criterion.df(restricted), float(np.exp(2.0 * nu))
@@ -74,10 +82,10 @@ def _joint(criterion: Criterion, tau: Array, restricted: bool) -> JointPoint:
     H[:-1, :-1] = state.newton_matrix(restricted, sigma2, sys.maxsize)
     H[-1, :-1] = H[:-1, -1] = -2.0 * slope
     H[-1, -1] = 4.0 * r2
-    return JointPoint(tau, value, np.append(logdet + slope, 2.0 * (df - r2)), H)
+    return JointInformation(tau, value, np.append(logdet + slope, 2.0 * (df - r2)), H)
 
 
-def recombined(criterion: Criterion, M: Array) -> Criterion:
+def replace_Xy(criterion: Criterion, M: Array) -> Criterion:
     """The criterion of [X y] M, M (p + 1, s); the last of the s columns is the response."""
     kernel = criterion.kernel
     if isinstance(kernel, RandomEffectsKernel):
@@ -98,16 +106,16 @@ def _cross(cross: CrossProducts, M: Array) -> CrossProducts:
 
 
 def _rows(data: SubjectData, M: Array) -> SubjectData:
-    return replace(data, Xy=data.Xy @ M, pooled=tuple(_pooled(batch, M, data.r) for batch in data.pooled))
+    return replace(data, Xy=data.Xy @ M, pooled=tuple(_recombine_pooled(batch, M, data.r) for batch in data.pooled))
 
 
-def _pooled(batch: PooledBatch, M: Array, r: int) -> PooledBatch:
+def _recombine_pooled(batch: PooledBatch, M: Array, r: int) -> PooledBatch:
     B, kk = batch.G.shape[:2]
     G = M.T @ batch.G.reshape(B, kk, r, r) @ M
     return replace(batch, G=np.ascontiguousarray(G).reshape(B, kk, -1))
 
 
-def coefficient_held(problem: Problem, j: int, value: float) -> Criterion:
+def hold_coefficient(problem: Problem, j: int, value: float) -> Criterion:
     """The criterion over the other coefficients, coefficient j of the columns kept held at a value (user's scale)."""
     c = problem.standardization
     b = c.back[j]
@@ -119,35 +127,35 @@ def coefficient_held(problem: Problem, j: int, value: float) -> Criterion:
     M[:p, : p - 1] = others
     M[:p, p - 1] = -shift * b
     M[p, p - 1] = 1.0
-    return recombined(problem.criterion, M)
+    return replace_Xy(problem.criterion, M)
 
 
-PREDICTED = 3e-4
+LAST_STEP_DECREASE = 3e-4
 """Predicted decrease at which the last Newton step is taken without another evaluation; what is left is a small part of it."""
 
-NEARLY = {"log": (-30.0, 30.0), "fisher": (-7.0, 7.0), "plain": (-np.inf, np.inf)}
+RANGE_ENDS = {"log": (-30.0, 30.0), "fisher": (-7.0, 7.0), "plain": (-np.inf, np.inf)}
 """Where the end of a range is looked at on a scale on which it is infinitely far: a correlation of 1 - 2e-6."""
 
-ROUNDS = 15
+MULTIPLIER_ROUNDS = 15
 """Multiplier updates of the augmented Lagrangian."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
+class ConstrainedMinimum:
     """The minimum over a slice: what was free there, and the criterion."""
 
     u: Array
     value: float
 
 
-class Slice(Protocol):
+class Constraint(Protocol):
     """A parameter that can be held."""
 
     def start(self, tau: Array) -> Array:
         """The free coordinates of a point tau of the model."""
         ...
 
-    def lowest(self, value: float, start: Array) -> Held:
+    def lowest(self, value: float, start: Array) -> ConstrainedMinimum:
         """The minimum with the parameter at `value`, searched from free coordinates."""
         ...
 
@@ -162,7 +170,7 @@ class _Point:
     hessian: Array | None
 
 
-def _descend(function: Callable[[Array], Evaluation], start: Array, tolerance: float = PREDICTED) -> tuple[Array, float]:
+def _descend(function: Callable[[Array], Evaluation], start: Array, tolerance: float = LAST_STEP_DECREASE) -> tuple[Array, float]:
     """Where the minimum is and what it is, the last Newton step of a nearly converged search included."""
     outcome = minimise(function, function(start), tolerance)
     point = outcome.point
@@ -174,7 +182,7 @@ def _descend(function: Callable[[Array], Evaluation], start: Array, tolerance: f
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _OverX:
+class _ConstraintOverX:
     """A slice whose free coordinates are x: what is held is not among them, and takes sigma along."""
 
     problem: Problem
@@ -185,36 +193,36 @@ class _OverX:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CoefficientSlice(_OverX):
+class CoefficientConstraint(_ConstraintOverX):
     """A fixed effect: X loses a column and y what the held coefficient explains; j counts the columns kept."""
 
     j: int
 
-    def lowest(self, value: float, start: Array) -> Held:
-        criterion = coefficient_held(self.problem, self.j, value)
+    def lowest(self, value: float, start: Array) -> ConstrainedMinimum:
+        criterion = hold_coefficient(self.problem, self.j, value)
         x, lowest = _descend(lambda x: criterion.at(x, self.restricted), start)
-        return Held(x, lowest)
+        return ConstrainedMinimum(x, lowest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SigmaSlice(_OverX):
+class SigmaConstraint(_ConstraintOverX):
     """sigma of independent errors; unit : sigma in the units of the data at nu = 0."""
 
     unit: float
 
-    def lowest(self, value: float, start: Array) -> Held:
+    def lowest(self, value: float, start: Array) -> ConstrainedMinimum:
         nu = np.log(value / self.unit)
 
         def function(x: Array) -> _Point:
-            found = joint(self.problem.criterion, np.append(x, nu), self.restricted)
+            found = joint_criterion(self.problem.criterion, np.append(x, nu), self.restricted)
             return _Point(x, found.value, found.gradient[:-1], None if found.hessian is None else found.hessian[:-1, :-1])
 
         x, lowest = _descend(function, start)
-        return Held(x, lowest)
+        return ConstrainedMinimum(x, lowest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SdSlice:
+class SdConstraint:
     """sd = exp(nu) c |x_k|, on axes where it is one entry of x; position : the term that was turned, or None."""
 
     problem: Problem
@@ -230,10 +238,10 @@ class SdSlice:
     def _tau(self, u: Array, value: float) -> Array:
         return np.insert(u, self.k, value / (self.c * np.exp(u[-1])))
 
-    def lowest(self, value: float, start: Array) -> Held:
+    def lowest(self, value: float, start: Array) -> ConstrainedMinimum:
         def function(u: Array) -> _Point:
             tau = self._tau(u, value)
-            found = joint(self.problem.criterion, tau, self.restricted)
+            found = joint_criterion(self.problem.criterion, tau, self.restricted)
             if found.hessian is None:
                 return _Point(u, np.inf, found.gradient[:-1], None)
             J = np.insert(np.eye(len(u)), self.k, 0.0, axis=0)
@@ -244,11 +252,11 @@ class SdSlice:
             return _Point(u, found.value, J.T @ found.gradient, H)
 
         u, lowest = _descend(function, start)
-        return Held(u, lowest)
+        return ConstrainedMinimum(u, lowest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CorrelationSlice:
+class CorrelationConstraint:
     """A correlation of an unstructured term, sigma profiled out.
 
     On the turned axes row a of the user's factor is (c T_00, 0, ...) and row b is (d T_00 + e T_10, e T_11, 0, ...): with the correlation
@@ -286,7 +294,7 @@ class CorrelationSlice:
         B[k, j] = np.sqrt(max(1.0 - r * r, 0.0)) / self.e
         return B
 
-    def lowest(self, value: float, start: Array) -> Held:
+    def lowest(self, value: float, start: Array) -> ConstrainedMinimum:
         i, j, _ = self._places
 
         def function(u: Array) -> _Point:
@@ -295,41 +303,41 @@ class CorrelationSlice:
             return _Point(u, found.value, B.T @ found.gradient, None if found.hessian is None else B.T @ found.hessian @ B)
 
         u, lowest = _descend(function, start)
-        return Held(u, lowest)
+        return ConstrainedMinimum(u, lowest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ConstrainedSlice:
+class LagrangianConstraint:
     """Any other parameter, by an augmented Lagrangian on its scale; error : its standard error there."""
 
     problem: Problem
     restricted: bool
-    parameter: Parameter
+    parameter: CovarianceParameter
     error: float
 
     def start(self, tau: Array) -> Array:
         return tau
 
-    def lowest(self, value: float, start: Array) -> Held:
-        target = float(np.clip(to_scale(self.parameter.scale, value), *NEARLY[self.parameter.scale]))
+    def lowest(self, value: float, start: Array) -> ConstrainedMinimum:
+        target = float(np.clip(to_scale(self.parameter.scale, value), *RANGE_ENDS[self.parameter.scale]))
         weight, multiplier, tau = 1e3 / self.error**2, 0.0, start
-        for _ in range(ROUNDS):
+        for _ in range(MULTIPLIER_ROUNDS):
             tau = _descend(self._penalised(target, weight, multiplier), tau, 1e-8)[0]
             gap = self._gap(tau, target)
             multiplier += weight * gap
             if abs(gap) < 1e-6 * self.error:
                 break
-        return Held(tau, joint(self.problem.criterion, tau, self.restricted).value)
+        return ConstrainedMinimum(tau, joint_criterion(self.problem.criterion, tau, self.restricted).value)
 
     def _gap(self, tau: Array, target: float) -> float:
-        return to_scale(self.parameter.scale, value_of(self.parameter, self.problem, tau)) - target
+        return to_scale(self.parameter.scale, parameter_value(self.parameter, self.problem, tau)) - target
 
     def _penalised(self, target: float, weight: float, multiplier: float) -> Callable[[Array], _Point]:
         def function(tau: Array) -> _Point:
-            found: JointPoint = joint(self.problem.criterion, tau, self.restricted)
+            found: JointInformation = joint_criterion(self.problem.criterion, tau, self.restricted)
             if found.hessian is None:
                 return _Point(tau, np.inf, found.gradient, None)
-            gap, slope = self._gap(tau, target), gradient(self.parameter, self.problem, tau)
+            gap, slope = self._gap(tau, target), parameter_gradient(self.parameter, self.problem, tau)
             if not (np.isfinite(gap) and np.all(np.isfinite(slope))):
                 return _Point(tau, np.inf, found.gradient, None)
             value = found.value + multiplier * gap + 0.5 * weight * gap**2
@@ -339,20 +347,20 @@ class ConstrainedSlice:
         return function
 
 
-def slice_of(problem: Problem, parameter: Parameter, restricted: bool, error: float) -> Slice:
+def constraint_of(problem: Problem, parameter: CovarianceParameter, restricted: bool, error: float) -> Constraint:
     """How a covariance parameter is held."""
     if isinstance(parameter, ErrorSd):
-        return SigmaSlice(problem, restricted, value_of(parameter, problem, np.append(problem.start, 0.0)))
+        return SigmaConstraint(problem, restricted, parameter_value(parameter, problem, np.append(problem.start, 0.0)))
     if isinstance(parameter, RandomSd):
-        found = _sd_slice(problem, parameter, restricted)
+        found = _sd_constraint(problem, parameter, restricted)
         if found is not None:
             return found
     if isinstance(parameter, RandomCorrelation) and problem.random.terms[parameter.position].covariance.name == "us":
-        return _correlation_slice(problem, parameter, restricted)
-    return ConstrainedSlice(problem, restricted, parameter, error)
+        return _correlation_constraint(problem, parameter, restricted)
+    return LagrangianConstraint(problem, restricted, parameter, error)
 
 
-def _sd_slice(problem: Problem, parameter: RandomSd, restricted: bool) -> Slice | None:
+def _sd_constraint(problem: Problem, parameter: RandomSd, restricted: bool) -> Constraint | None:
     """On turned axes where the term is unstructured, on its own where the sd is an entry of x; None where it is neither."""
     position, a = parameter.position, parameter.column
     term = problem.random.terms[position]
@@ -360,17 +368,17 @@ def _sd_slice(problem: Problem, parameter: RandomSd, restricted: bool) -> Slice 
     row = term.map.whole[a]
     if covariance.name == "us" and covariance.q > 1:
         moved = rotate_problem(problem, position, rotation_towards([row]))
-        return SdSlice(moved, restricted, begin, unit * float(np.linalg.norm(row)), position)
+        return SdConstraint(moved, restricted, begin, unit * float(np.linalg.norm(row)), position)
     if covariance.q == 1 or covariance.name == "diag":
-        return SdSlice(problem, restricted, begin + a, unit * float(abs(row[a])), None)
+        return SdConstraint(problem, restricted, begin + a, unit * float(abs(row[a])), None)
     if covariance.homogeneous and list(covariance.scales) == [0] and "@" not in covariance.name:
-        return SdSlice(problem, restricted, begin, unit * float(abs(row[a])), None)
+        return SdConstraint(problem, restricted, begin, unit * float(abs(row[a])), None)
     return None
 
 
-def _correlation_slice(problem: Problem, parameter: RandomCorrelation, restricted: bool) -> Slice:
+def _correlation_constraint(problem: Problem, parameter: RandomCorrelation, restricted: bool) -> Constraint:
     a, b = parameter.columns
     whole = problem.random.terms[parameter.position].map.whole
     turn = rotation_towards([whole[a], whole[b]])
     d, e = (whole[b] @ turn)[:2]
-    return CorrelationSlice(rotate_problem(problem, parameter.position, turn), restricted, parameter.position, float(d), float(e))
+    return CorrelationConstraint(rotate_problem(problem, parameter.position, turn), restricted, parameter.position, float(d), float(e))

@@ -32,7 +32,7 @@ def resampling_factor(design: Design, group: str | None) -> GroupingFactor | Non
         raise InferenceError(error.what, error.where, "say which factor to draw from: group=" + " or ".join(map(repr, factors))) from None
 
 
-def resampled(design: Design, factor: GroupingFactor | None, drawn: Codes) -> Design:
+def resample_design(design: Design, factor: GroupingFactor | None, drawn: Codes) -> Design:
     """The design of levels `drawn` of a factor (of rows, without a factor), each as often as it occurs there."""
     if any(term.relationship is not None for term in design.terms):
         raise InferenceError(
@@ -42,13 +42,13 @@ def resampled(design: Design, factor: GroupingFactor | None, drawn: Codes) -> De
         )
     codes = np.arange(design.nobs) if factor is None else factor.codes
     rows, copy = _rows_of(codes, drawn)
-    return _picked(design, rows, copy, codes)
+    return _pick_levels(design, rows, copy, codes)
 
 
 def without(design: Design, rows: NDArray[np.bool_]) -> Design:
     """The design without some rows; levels that lose all of theirs are gone."""
     kept = np.flatnonzero(~rows)
-    return _picked(design, kept, np.zeros(len(kept), np.int64), np.zeros(design.nobs, np.int64))
+    return _pick_levels(design, kept, np.zeros(len(kept), np.int64), np.zeros(design.nobs, np.int64))
 
 
 def _rows_of(codes: Codes, drawn: Codes) -> tuple[Codes, Codes]:
@@ -61,7 +61,7 @@ def _rows_of(codes: Codes, drawn: Codes) -> tuple[Codes, Codes]:
     return order[starts[drawn][copy] + inside], copy
 
 
-def _picked(design: Design, rows: Codes, copy: Codes, outer: Codes) -> Design:
+def _pick_levels(design: Design, rows: Codes, copy: Codes, outer: Codes) -> Design:
     """Rows of a design with levels told apart by draw where their factor lies within the one drawn from."""
     seen: dict[str, GroupingFactor] = {}
 

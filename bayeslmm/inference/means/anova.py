@@ -29,15 +29,15 @@ from bayeslmm.data.model_matrix import Term, expand_text
 from bayeslmm.data.variables import EncodedVariable, FactorVariable
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
-from bayeslmm.inference.fixed_effects.tests import choose, fixed_effects
+from bayeslmm.inference.fixed_effects.tests import check_options, fixed_effects
 from bayeslmm.likelihood.standardize import Standardization
 
-RANK = 1e-8
+RANK_DIRECTION = 1e-8
 """Relative size below which a direction is 0."""
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class TermEffect:
     """A term with its factors and its covariates, as texts of atoms.
 
     where : its columns of T; free : positions of those in which no factor is at its first level
@@ -51,7 +51,7 @@ class Effect:
     free: tuple[int, ...]
     widths: tuple[tuple[int, bool], ...]
 
-    def contains(self, other: Effect) -> bool:
+    def contains(self, other: TermEffect) -> bool:
         """Whether `other` is marginal to this term."""
         return self.covariates == other.covariates and self.factors > other.factors
 
@@ -64,17 +64,17 @@ class Hypotheses:
     gram : (p, p) X~'X~ of standardized columns
     """
 
-    effects: tuple[Effect, ...]
+    effects: tuple[TermEffect, ...]
     T: Array
     unback: Array
     gram: Array
 
     @property
-    def tested(self) -> tuple[Effect, ...]:
+    def tested(self) -> tuple[TermEffect, ...]:
         """All but the intercept."""
         return tuple(e for e in self.effects if e.factors or e.covariates)
 
-    def rows(self, effect: Effect, kind: int, metric: Array | None = None) -> Array:
+    def rows(self, effect: TermEffect, kind: int, metric: Array | None = None) -> Array:
         """Independent rows of the hypothesis of a term, (q, p) over the coefficients kept.
 
         metric : (p, p) X' M X of standardized columns, by which types 1 and 2 are sequential; unweighted least squares by default
@@ -87,7 +87,7 @@ class Hypotheses:
             before = tuple(e for e in self.effects if e != effect and not e.contains(effect))
         return self._in_units(self._beyond(effect, before, self.gram if metric is None else metric), effect)
 
-    def _in_units(self, L: Array, effect: Effect) -> Array:
+    def _in_units(self, L: Array, effect: TermEffect) -> Array:
         """The same hypothesis with one row for each free level of the term: degrees of freedom by Satterthwaite depend on the rows."""
         own = L @ self.T[:, list(effect.free)]
         if not own.size:
@@ -96,13 +96,13 @@ class Hypotheses:
         for j in range(own.shape[1]):
             trial = own[:, [*chosen, j]]
             size = np.linalg.norm(trial, axis=0)
-            if size.min() > 0 and np.linalg.svd(trial / size, compute_uv=False).min() > RANK:
+            if size.min() > 0 and np.linalg.svd(trial / size, compute_uv=False).min() > RANK_DIRECTION:
                 chosen.append(j)
             if len(chosen) == len(L):
                 return np.linalg.solve(own[:, chosen], L)
         return L
 
-    def _about_the_mean(self, L: Array, effect: Effect) -> Array:
+    def _about_the_mean(self, L: Array, effect: TermEffect) -> Array:
         """Levels against the first become deviations of all levels but the last from their mean: the rows of sum contrasts."""
         if len(L) != len(effect.free):
             return L
@@ -111,11 +111,11 @@ class Hypotheses:
             units = np.asarray(np.kron(units, np.eye(width - 1, k=-1) - 1.0 / width if factor else np.eye(width)))
         return np.asarray(units @ L)
 
-    def _columns(self, effects: Sequence[Effect]) -> Array:
+    def _columns(self, effects: Sequence[TermEffect]) -> Array:
         empty = np.zeros((len(self.T), 0))
         return np.concatenate([empty, *(self.T[:, e.where] for e in effects)], axis=1)
 
-    def _beyond(self, effect: Effect, before: Sequence[Effect], metric: Array) -> Array:
+    def _beyond(self, effect: TermEffect, before: Sequence[TermEffect], metric: Array) -> Array:
         """X_F' (I - P_before) X as rows over the coefficients."""
         root = np.linalg.cholesky(metric).T @ self.unback
         own, others = root @ self._columns([effect]), root @ self._columns(before)
@@ -123,37 +123,37 @@ class Hypotheses:
         own = own[:, size > 0] / size[size > 0]
         if others.shape[1]:
             left, values, _ = np.linalg.svd(others / np.maximum(np.linalg.norm(others, axis=0), 1e-300), full_matrices=False)
-            span = left[:, values > RANK * values.max(initial=0.0)]
+            span = left[:, values > RANK_DIRECTION * values.max(initial=0.0)]
             own = own - span @ (span.T @ own)
         left, values, _ = np.linalg.svd(own, full_matrices=False)
-        basis = left[:, values > RANK]
+        basis = left[:, values > RANK_DIRECTION]
         return np.asarray(basis.T @ root)
 
-    def _type3(self, effect: Effect) -> Array:
+    def _type3(self, effect: TermEffect) -> Array:
         above = [e for e in self.effects if e.contains(effect)]
         outside = [e for e in self.effects if e != effect and e not in above]
-        free = left_null(self._columns(outside))
+        free = left_null_space(self._columns(outside))
         own, higher = free @ self._columns([effect]), free @ self._columns(above)
         scale = max(float(np.abs(own).max(initial=0.0)), float(np.abs(higher).max(initial=0.0)), 1e-300)
         own, higher = own / scale, higher / scale
-        alone = left_null(own)
+        alone = left_null_space(own)
         # rows of `alone` are functions of the containing terms only; the hypothesis is orthogonal to them
         inner = alone @ (higher @ higher.T)
-        chosen = left_null(inner.T)
+        chosen = left_null_space(inner.T)
         return np.asarray(chosen @ free)
 
 
-def left_null(M: Array) -> Array:
+def left_null_space(M: Array) -> Array:
     """Rows a (orthonormal) with a M = 0, (r, len(M))."""
     if M.shape[1] == 0 or not M.any():
         return np.eye(len(M))
     size = np.linalg.norm(M, axis=0)
     left, values, _ = np.linalg.svd(M[:, size > 0] / size[size > 0])
-    rank = int((values > RANK * values.max()).sum())
+    rank = int((values > RANK_DIRECTION * values.max()).sum())
     return np.asarray(left[:, rank:].T)
 
 
-def hypotheses(design: Design, standardization: Standardization) -> Hypotheses:
+def make_hypotheses(design: Design, standardization: Standardization) -> Hypotheses:
     """Write the design with all indicator columns and find T."""
     block = design.encoding.fixed_block
     source = Columns(read_table(design.frame, block.columns))
@@ -172,7 +172,7 @@ def hypotheses(design: Design, standardization: Standardization) -> Hypotheses:
         name = _name(term, design)
         widths = tuple((columns[key].shape[1], key in factors) for key in term.atoms)
         where = slice(begin, begin + own.shape[1])
-        effects.append(Effect(name, factors, frozenset(term.atoms) - factors, where, _free(widths, begin), widths))
+        effects.append(TermEffect(name, factors, frozenset(term.atoms) - factors, where, _free(widths, begin), widths))
         begin += own.shape[1]
     T = standardization.back @ np.concatenate(parts, axis=1) if parts else np.zeros((X.shape[1], 0))
     return Hypotheses(tuple(effects), T, np.linalg.inv(standardization.back), gram)
@@ -218,7 +218,7 @@ def _product(term: Term, columns: dict[str, Array], n: int) -> Array:
     return reduce(times, [columns[key] for key in term.atoms], np.ones((n, 1)))
 
 
-KINDS: dict[object, int] = {1: 1, 2: 2, 3: 3, "1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
+ANOVA_TYPES: dict[object, int] = {1: 1, 2: 2, 3: 3, "1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
 
 
 def anova(
@@ -239,18 +239,18 @@ def anova(
     >>> anova(fit)["num_df"].tolist()
     [1]
     """
-    if type not in KINDS:
+    if type not in ANOVA_TYPES:
         raise SpecificationError(f"unknown type of F tests {type!r}", "type=", "1 (sequential), 2 or 3 (marginal)")
-    choice = choose(df, vcov, information)
+    choice = check_options(df, vcov, information)
     effects = fixed_effects(fit, df, vcov, information, cluster)
-    asked = hypotheses(fit.design, fit.problem.standardization)
+    asked = make_hypotheses(fit.design, fit.problem.standardization)
     metric = None
     if choice.df in ("containment", "residual") and fit.point.state is not None:
         metric = np.linalg.inv(fit.point.state.solution.information_inverse[0])
     terms = np.array(fit.design.coef_terms)[list(fit.design.kept)]
     rows = []
     for effect in asked.tested:
-        L = asked.rows(effect, KINDS[type], metric if KINDS[type] == 1 else None)
+        L = asked.rows(effect, ANOVA_TYPES[type], metric if ANOVA_TYPES[type] == 1 else None)
         test = effects.f(L, own=terms == effect.name)
         sum_sq = test.statistic * fit.sigma**2 * test.num_df if choice.df == "satterthwaite" else np.nan
         rows.append((effect.name, sum_sq, test.num_df, test.den_df, test.statistic, test.p_value))

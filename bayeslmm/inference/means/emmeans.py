@@ -17,9 +17,9 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference import _doors as doors
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, fixed_effects
-from bayeslmm.inference.means.linear_functions import over_kept
-from bayeslmm.inference.means.multiplicity import Family, critical_values, demand_pairs, family, named, p_values
-from bayeslmm.inference.means.reference_grid import Grid, averages, known_variable, reference_grid
+from bayeslmm.inference.means.linear_functions import restrict_to_kept
+from bayeslmm.inference.means.multiplicity import ContrastFamily, adjustment_name, contrast_method, critical_values, p_values, require_pairs
+from bayeslmm.inference.means.reference_grid import ReferenceGrid, average_grid, check_variable, reference_grid
 
 TREND_STEP = 1e-4
 """Half the step of the slope of a covariate, as a fraction of its range."""
@@ -89,10 +89,10 @@ class EMMeans:
         return [" ".join(level_text(self.frame[name].iloc[i]) for name in self.specs) or "overall" for i in rows]
 
     def _family(self, rows: Any, method: Any, adjust: str | None, ref: Any) -> pd.DataFrame:
-        made: Family = family(method, self._labels(rows), ref)
-        name = named(adjust) if adjust is not None else made.adjust
-        demand_pairs(name, made.pairwise)
-        L, shift = _weighted(made.weights, self.L[rows]), _weighted(made.weights, self.offsets[rows][:, None])[:, 0]
+        made: ContrastFamily = contrast_method(method, self._labels(rows), ref)
+        name = adjustment_name(adjust) if adjust is not None else made.adjust
+        require_pairs(name, made.pairwise)
+        L, shift = _weighted_rows(made.weights, self.L[rows]), _weighted_rows(made.weights, self.offsets[rows][:, None])[:, 0]
         table = with_tests(self.effects, L, shift, self.conf_level, name, int(np.isfinite(self.L[rows]).all(axis=1).sum()))
         lead = {"contrast": list(made.labels)} | {name: [self.frame[name].iloc[rows[0]]] * len(made.labels) for name in self.by}
         return pd.concat([pd.DataFrame(lead, index=table.index), table], axis=1)
@@ -109,7 +109,7 @@ def level_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _weighted(weights: Array, rows: Array) -> Array:
+def _weighted_rows(weights: Array, rows: Array) -> Array:
     """weights @ rows, where NaN rows count only if they have a weight."""
     bad = ~np.isfinite(rows).all(axis=1)
     out = weights @ np.where(bad[:, None], 0.0, rows)
@@ -163,8 +163,8 @@ def emmeans(
     [251.41, 345.61]
     """
     grid = reference_grid(fit.design, at)
-    wanted, given = _wanted(specs, by, grid)
-    mean = averages(grid, (*wanted, *given), weights, fit.design)
+    wanted, given = _wanted_variables(specs, by, grid)
+    mean = average_grid(grid, (*wanted, *given), weights, fit.design)
     rows, offset = fit.design.encoding.fixed(grid.frame)[0], _offset(fit.design, grid)
     effects = fixed_effects(fit, df, vcov, information, cluster)
     notes = _interaction_note(fit.design, (*wanted, *given))
@@ -192,14 +192,14 @@ def emtrends(
     design = fit.design
     covariates = design.encoding.covariates
     if var not in covariates:
-        known_variable(var, (*covariates, *design.encoding.levels))
+        check_variable(var, (*covariates, *design.encoding.levels))
         where = f"covariates: {', '.join(covariates) or 'none'}"
         raise SpecificationError(f"{var!r} is a factor and has no slope", where, "use emmeans and its pairs")
     own = dict(at or {})
     own.setdefault(var, covariates[var].mean)
     grid = reference_grid(design, own)
-    wanted, given = _wanted(specs or (), by, grid)
-    mean = averages(grid, (*wanted, *given), weights, design)
+    wanted, given = _wanted_variables(specs or (), by, grid)
+    mean = average_grid(grid, (*wanted, *given), weights, design)
     step = TREND_STEP * ((covariates[var].high - covariates[var].low) or 1.0)
     ends = [grid.frame.assign(**{var: grid.frame[var].to_numpy(float) + sign * step}) for sign in (1.0, -1.0)]
     upper, lower = (design.encoding.fixed(frame)[0] for frame in ends)
@@ -213,7 +213,7 @@ def _made(
     effects: FixedEffects,
     L: Array,
     offset: Array,
-    grid: Grid,
+    grid: ReferenceGrid,
     places: Any,
     specs: tuple[str, ...],
     by: tuple[str, ...],
@@ -224,7 +224,7 @@ def _made(
     if not 0.0 < conf_level < 1.0:
         raise SpecificationError(f"a confidence level of {conf_level!r}", "conf_level=", "a number between 0 and 1, such as 0.95")
     empty = ~np.isfinite(L).all(axis=1)
-    own, estimable = over_kept(np.where(empty[:, None], 0.0, L), fit.design)
+    own, estimable = restrict_to_kept(np.where(empty[:, None], 0.0, L), fit.design)
     own = np.where((estimable & ~empty)[:, None], own, np.nan)
     columns = {name: _levels(grid, name, places[:, j]) for j, name in enumerate((*specs, *by))}
     table = with_tests(effects, own, offset, conf_level)
@@ -235,7 +235,7 @@ def _made(
     return EMMeans(frame, own, offset, specs, by, effects, conf_level, notes)
 
 
-def _levels(grid: Grid, name: str, places: Any) -> Any:
+def _levels(grid: ReferenceGrid, name: str, places: Any) -> Any:
     values = np.empty(len(grid.values[name]), dtype=object)
     values[:] = grid.values[name]
     found = values[places]
@@ -244,14 +244,14 @@ def _levels(grid: Grid, name: str, places: Any) -> Any:
     return found.astype(float)
 
 
-def _offset(design: Design, grid: Grid) -> Array:
+def _offset(design: Design, grid: ReferenceGrid) -> Array:
     offset = design.encoding.offset(grid.frame)
     if offset is None:
         return np.full(len(grid.frame), 0.0 if design.offset is None else float(design.offset.mean()))
     return offset
 
 
-def _wanted(specs: Any, by: Any, grid: Grid) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _wanted_variables(specs: Any, by: Any, grid: ReferenceGrid) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names before and after the bar."""
     given = _names(by, grid)
     if isinstance(specs, str) and specs not in grid.names:
@@ -261,14 +261,14 @@ def _wanted(specs: Any, by: Any, grid: Grid) -> tuple[tuple[str, ...], tuple[str
     return wanted, tuple(dict.fromkeys(given))
 
 
-def _names(given: Any, grid: Grid) -> tuple[str, ...]:
+def _names(given: Any, grid: ReferenceGrid) -> tuple[str, ...]:
     if given is None:
         return ()
     if isinstance(given, str):
         given = [given] if given in grid.names else [part.strip() for part in re.split(r"[*+:,]", given) if part.strip() not in ("", "1")]
     if not isinstance(given, Sequence):
         raise SpecificationError(f"{given!r} names no variables", "specs=", "a name, a list of names, or '~ a | b'")
-    return tuple(dict.fromkeys(known_variable(name, grid.names) for name in given))
+    return tuple(dict.fromkeys(check_variable(name, grid.names) for name in given))
 
 
 def _interaction_note(design: Design, kept: tuple[str, ...]) -> tuple[str, ...]:

@@ -21,14 +21,14 @@ from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
 
-COMPARISON = re.compile(r"[<>]=?|!=|[≤≥≠]")
-NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-TOLERANCE = 1e-8
+COMPARISON_SIGN = re.compile(r"[<>]=?|!=|[≤≥≠]")
+NUMBER_PATTERN = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+ESTIMABLE_TOLERANCE = 1e-8
 """Largest part, relative to its size, by which a function of the coefficients may miss the rows of the design."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Functions:
+class LinearFunctions:
     """L (r, all coefficients), what each row is compared with, and how it is called."""
 
     L: Array
@@ -36,7 +36,7 @@ class Functions:
     labels: tuple[str, ...]
 
 
-def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> Functions:
+def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> LinearFunctions:
     """L, from what the user gave.
 
     given : an array (r, p) or (p,) over all coefficients; {name: weight}; {label: any of these} ; an equation
@@ -58,7 +58,7 @@ def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> Function
         raise SpecificationError("rhs is not finite", f"rhs={rhs!r:.40}", "give one number, or one per row of L")
     right = np.broadcast_to(right, (len(L),))
     own = np.array([np.nan if v is None else v for v in values])
-    return Functions(L, np.where(np.isnan(own), right, own), tuple(labels))
+    return LinearFunctions(L, np.where(np.isnan(own), right, own), tuple(labels))
 
 
 def _rows(given: Any, names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
@@ -66,19 +66,19 @@ def _rows(given: Any, names: tuple[str, ...]) -> tuple[list[Array], list[float |
         row, value = parse_equation(given, names)
         return [row], [value], [" ".join(given.split())]
     if isinstance(given, Mapping):
-        return _mapped(given, names)
+        return _from_mapping(given, names)
     if isinstance(given, Sequence) and given and all(isinstance(part, str | Mapping) for part in given):
         parts = [_rows(part, names) for part in given]
         return [r for p in parts for r in p[0]], [v for p in parts for v in p[1]], [label for p in parts for label in p[2]]
     return _array(given, names)
 
 
-def _mapped(given: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
+def _from_mapping(given: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
     if all(isinstance(weight, int | float | np.number) for weight in given.values()):
         row = np.zeros(len(names))
         for name, weight in given.items():
-            row[position(str(name), names)] += float(weight)
-        return [row], [None], [label_of(row, names)]
+            row[coefficient_position(str(name), names)] += float(weight)
+        return [row], [None], [row_label(row, names)]
     rows, values, labels = [], [], []
     for label, part in given.items():
         r, v, _ = _rows(part, names)
@@ -101,10 +101,10 @@ def _array(given: Any, names: tuple[str, ...]) -> tuple[list[Array], list[float 
             f"coefficients: {', '.join(names)}",
             "give one weight per coefficient, in this order, or name the coefficients",
         )
-    return list(L), [None] * len(L), [label_of(row, names) for row in L]
+    return list(L), [None] * len(L), [row_label(row, names) for row in L]
 
 
-def label_of(row: Array, names: Sequence[str]) -> str:
+def row_label(row: Array, names: Sequence[str]) -> str:
     """A row as a sum: `ARMCD[T.TRT] - 2 * x`."""
     text = ""
     for weight, name in zip(row, names, strict=True):
@@ -116,7 +116,7 @@ def label_of(row: Array, names: Sequence[str]) -> str:
     return text or "0"
 
 
-def position(name: str, names: Sequence[str]) -> int:
+def coefficient_position(name: str, names: Sequence[str]) -> int:
     """Where a coefficient stands; the factors of an interaction may come in any order."""
     name = name.strip().strip("`")
     if name in names:
@@ -207,13 +207,13 @@ class _Equation:
         if rest.startswith("`") and "`" in rest[1:]:
             end = rest.index("`", 1)
             self.at += end + 1
-            return position(rest[1:end], self.names), 1.0
+            return coefficient_position(rest[1:end], self.names), 1.0
         for name in self.longest:
             for spelled in (name, name.replace(" ", "")):
                 if rest.startswith(spelled) and not _goes_on(rest, len(spelled)):
                     self.at += len(spelled)
                     return self.names.index(name), 1.0
-        found = NUMBER.match(rest)
+        found = NUMBER_PATTERN.match(rest)
         if found and not _goes_on(rest, found.end()):
             self.at += found.end()
             return None, float(found.group())
@@ -232,7 +232,7 @@ class _Equation:
 
     def _error(self) -> SpecificationError:
         rest = self.text[self.at :].strip()
-        comparison = COMPARISON.match(rest)
+        comparison = COMPARISON_SIGN.match(rest)
         if comparison:
             equation = f"{self.text[: self.at].strip()} = {rest[comparison.end() :].strip()}"
             return SpecificationError(
@@ -257,7 +257,7 @@ def _goes_on(text: str, end: int) -> bool:
 # -- what can be estimated ---------------------------------------------------------------------------------------------------------------
 
 
-def over_kept(L: Array, design: Design) -> tuple[Array, NDArray[np.bool_]]:
+def restrict_to_kept(L: Array, design: Design) -> tuple[Array, NDArray[np.bool_]]:
     """L over the coefficients kept (r, p), and which rows can be estimated (r,).
 
     Aliased columns are combinations X A of those kept, so L alpha is estimable just when its part on the aliased ones is (part kept) A.
@@ -268,15 +268,15 @@ def over_kept(L: Array, design: Design) -> tuple[Array, NDArray[np.bool_]]:
     gone = [i for i in range(len(design.coef_names)) if i not in design.kept]
     A = np.linalg.lstsq(design.X, design.encoding.fixed(design.frame)[0][:, gone], rcond=None)[0]
     gap = np.abs(L[:, gone] - L[:, kept] @ A).max(axis=1)
-    return L[:, kept], gap <= TOLERANCE * np.maximum(1.0, np.abs(L).max(axis=1))
+    return L[:, kept], gap <= ESTIMABLE_TOLERANCE * np.maximum(1.0, np.abs(L).max(axis=1))
 
 
-def demand_estimable(functions: Functions, design: Design) -> Array:
+def require_estimable(functions: LinearFunctions, design: Design) -> Array:
     """L over the coefficients kept.
 
     Errors: `InferenceError` naming the rows that are not estimable.
     """
-    L, estimable = over_kept(functions.L, design)
+    L, estimable = restrict_to_kept(functions.L, design)
     if not estimable.all():
         wrong = [label for label, fine in zip(functions.labels, estimable, strict=True) if not fine]
         raise InferenceError(
@@ -326,7 +326,7 @@ def contrast(
     [0.47]
     """
     functions = linear_functions(L, fit.design.coef_names, rhs)
-    rows = demand_estimable(functions, fit.design)
+    rows = require_estimable(functions, fit.design)
     effects = fixed_effects(fit, df, vcov, information, cluster)
     single, joint = effects.t(rows, functions.rhs), effects.f(rows, functions.rhs)
     frame = pd.DataFrame(

@@ -24,12 +24,12 @@ from scipy import optimize, special, stats
 from bayeslmm._arrays import Array, readonly
 from bayeslmm.errors import InferenceError, SpecificationError
 
-CONTRASTS = ("pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity")
+CONTRAST_METHODS = ("pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity")
 POLYNOMIALS = ("linear", "quadratic", "cubic", "quartic")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Family:
+class ContrastFamily:
     """weights : (r, m) over m means, one row per contrast; adjust : the adjustment that goes with it; pairwise : all pairs."""
 
     labels: tuple[str, ...]
@@ -38,7 +38,7 @@ class Family:
     pairwise: bool = False
 
 
-def family(method: Any, means: Sequence[str], ref: Any = None) -> Family:
+def contrast_method(method: Any, means: Sequence[str], ref: Any = None) -> ContrastFamily:
     """The contrasts of a method among m means with these labels.
 
     method : a name of METHODS, or {label: weights} or an array (r, m) of the user's own
@@ -53,27 +53,27 @@ def family(method: Any, means: Sequence[str], ref: Any = None) -> Family:
         "trt.vs.ctrl": lambda: _against(means, _reference(ref, means)),
         "consec": lambda: _pairs(means, [(i + 1, i) for i in range(m - 1)], "mvt"),
         "poly": lambda: _poly(m),
-        "effect": lambda: Family(tuple(f"{a} effect" for a in means), np.eye(m) - 1.0 / m, "fdr"),
-        "identity": lambda: Family(tuple(means), np.eye(m), "none"),
+        "effect": lambda: ContrastFamily(tuple(f"{a} effect" for a in means), np.eye(m) - 1.0 / m, "fdr"),
+        "identity": lambda: ContrastFamily(tuple(means), np.eye(m), "none"),
     }
     name = method.strip().lower().replace("_", ".").replace("eff", "effect").replace("effectect", "effect")
     if name not in makers:
-        near = get_close_matches(name, CONTRASTS, 1, 0.4)
+        near = get_close_matches(name, CONTRAST_METHODS, 1, 0.4)
         remedy = f"did you mean {near[0]!r}? " if near else ""
         raise SpecificationError(
-            f"unknown contrasts {method!r}", "method=", f"{remedy}one of {', '.join(CONTRASTS)}, or {{label: weights}}"
+            f"unknown contrasts {method!r}", "method=", f"{remedy}one of {', '.join(CONTRAST_METHODS)}, or {{label: weights}}"
         )
     return makers[name]()
 
 
-def _pairs(means: Sequence[str], pairs: Sequence[tuple[int, int]], adjust: str, pairwise: bool = False) -> Family:
+def _pairs(means: Sequence[str], pairs: Sequence[tuple[int, int]], adjust: str, pairwise: bool = False) -> ContrastFamily:
     weights = np.zeros((len(pairs), len(means)))
     for row, (i, j) in zip(weights, pairs, strict=True):
         row[i], row[j] = 1.0, -1.0
-    return Family(tuple(f"{means[i]} - {means[j]}" for i, j in pairs), weights, adjust, pairwise)
+    return ContrastFamily(tuple(f"{means[i]} - {means[j]}" for i, j in pairs), weights, adjust, pairwise)
 
 
-def _against(means: Sequence[str], control: int) -> Family:
+def _against(means: Sequence[str], control: int) -> ContrastFamily:
     return _pairs(means, [(i, control) for i in range(len(means)) if i != control], "dunnett")
 
 
@@ -87,13 +87,13 @@ def _reference(ref: Any, means: Sequence[str]) -> int:
     raise SpecificationError(f"{ref!r} is none of the means", f"means: {', '.join(means)}", "name the control, or give its position")
 
 
-def _poly(m: int) -> Family:
+def _poly(m: int) -> ContrastFamily:
     """Orthogonal polynomials with the smallest whole numbers where there are any."""
     scores = np.arange(m) - (m - 1) / 2
     q, r = np.linalg.qr(np.vander(scores, increasing=True))
     rows = (q * np.sign(np.diag(r))).T[1:]
     names = [POLYNOMIALS[d] if d < len(POLYNOMIALS) else f"degree {d + 1}" for d in range(m - 1)]
-    return Family(tuple(names), np.array([_whole(row) for row in rows]).reshape(-1, m), "none")
+    return ContrastFamily(tuple(names), np.array([_whole(row) for row in rows]).reshape(-1, m), "none")
 
 
 def _whole(row: Array) -> Array:
@@ -104,7 +104,7 @@ def _whole(row: Array) -> Array:
     return np.asarray(unit)
 
 
-def _custom(method: Any, means: Sequence[str]) -> Family:
+def _custom(method: Any, means: Sequence[str]) -> ContrastFamily:
     if isinstance(method, Mapping):
         labels, rows = tuple(map(str, method)), list(method.values())
     else:
@@ -117,20 +117,20 @@ def _custom(method: Any, means: Sequence[str]) -> Family:
             where = f"contrast {label!r}; means: {', '.join(means)}"
             raise SpecificationError(f"{len(values)} weights for {len(means)} means", where, "give one weight per mean")
         weights.append(values)
-    return Family(labels, np.array(weights).reshape(-1, len(means)), "none")
+    return ContrastFamily(labels, np.array(weights).reshape(-1, len(means)), "none")
 
 
-NODES = 96
-TAIL = 1e-15
+QUADRATURE_NODES = 96
+OMITTED_TAIL = 1e-15
 """Probability of the scale left out at either end."""
 
 
-def survival(q: Array, k: int, df: Array) -> Array:
+def studentized_range_sf(q: Array, k: int, df: Array) -> Array:
     """P(Q > q) for each q with its df; an infinite df has scale 1."""
     return np.array([_one(float(value), k, float(nu)) for value, nu in zip(q, df, strict=True)])
 
 
-def quantile(level: float, k: int, df: float) -> float:
+def studentized_range_quantile(level: float, k: int, df: float) -> float:
     """q with P(Q <= q) = level."""
     high = float(np.sqrt(2.0) * stats.t.isf((1.0 - level) / (k * (k - 1)), df))
     low = float(np.sqrt(2.0) * stats.t.isf((1.0 - level) / 2.0, df))
@@ -141,7 +141,7 @@ def quantile(level: float, k: int, df: float) -> float:
 
 @cache
 def _legendre() -> tuple[Array, Array]:
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = np.polynomial.legendre.leggauss(QUADRATURE_NODES)
     return readonly(nodes), readonly(weights)
 
 
@@ -164,7 +164,7 @@ def _one(q: float, k: int, df: float) -> float:
         return 1.0
     if not np.isfinite(df):
         return float(1.0 - _range_cdf(np.array([q]), k)[0])
-    low, high = (0.5 * np.log(stats.chi2.ppf(p, df) / df) for p in (TAIL, 1.0 - TAIL))
+    low, high = (0.5 * np.log(stats.chi2.ppf(p, df) / df) for p in (OMITTED_TAIL, 1.0 - OMITTED_TAIL))
     t, weights = _rule(float(low), float(high))
     s = np.exp(t)
     # density of log s, from that of the chi-square
@@ -172,24 +172,24 @@ def _one(q: float, k: int, df: float) -> float:
     return float((weights * density) @ (1.0 - _range_cdf(q * s, k)))
 
 
-METHODS = ("none", "tukey", "dunnett", "mvt", "holm", "bonferroni", "sidak", "fdr")
-POINTS = 15
+ADJUSTMENTS = ("none", "tukey", "dunnett", "mvt", "holm", "bonferroni", "sidak", "fdr")
+LOG2_DIRECTIONS = 15
 """Base-2 logarithm of the number of directions in the integration of the multivariate t."""
 
-SEED = 20_240_229
+DIRECTIONS_SEED = 20_240_229
 
-LARGE = 1e5
+INFINITE_DF = 1e5
 """Degrees of freedom from here on are infinite to the integrals."""
 
 
-def named(adjust: str) -> str:
+def adjustment_name(adjust: str) -> str:
     """The name of an adjustment, checked."""
     name = str(adjust).strip().lower()
-    if name in METHODS:
+    if name in ADJUSTMENTS:
         return name
-    near = get_close_matches(name, METHODS, 1, 0.5)
+    near = get_close_matches(name, ADJUSTMENTS, 1, 0.5)
     remedy = f"did you mean {near[0]!r}? " if near else ""
-    raise SpecificationError(f"unknown adjustment {adjust!r}", "adjust=", f"{remedy}one of {', '.join(METHODS)}")
+    raise SpecificationError(f"unknown adjustment {adjust!r}", "adjust=", f"{remedy}one of {', '.join(ADJUSTMENTS)}")
 
 
 def p_values(method: str, statistic: Array, df: Array, correlation: Array, means: int) -> Array:
@@ -206,9 +206,9 @@ def p_values(method: str, statistic: Array, df: Array, correlation: Array, means
     m = len(t)
     pairs = max(m, means * (means - 1) // 2)
     if method == "tukey":
-        out[member] = survival(t * np.sqrt(2.0), means, np.where(nu < LARGE, nu, np.inf))
+        out[member] = studentized_range_sf(t * np.sqrt(2.0), means, np.where(nu < INFINITE_DF, nu, np.inf))
     elif method in ("dunnett", "mvt"):
-        law = Multivariate.of(R, _common(nu))
+        law = MultivariateT.of(R, _common(nu))
         out[member] = [law.outside(value) for value in t]
     elif method == "none":
         out[member] = plain
@@ -229,18 +229,18 @@ def critical_values(method: str, level: float, df: Array, correlation: Array, me
     m, alpha = int(member.sum()), 1.0 - level
     if method == "tukey":
         out = np.full(len(df), np.nan)
-        out[member] = [quantile(level, means, nu) / np.sqrt(2.0) for nu in df[member]]
+        out[member] = [studentized_range_quantile(level, means, nu) / np.sqrt(2.0) for nu in df[member]]
         return out
     if method in ("dunnett", "mvt"):
         if not m:
             return np.full(len(df), np.nan)
-        law = Multivariate.of(correlation[np.ix_(member, member)], _common(df[member]))
+        law = MultivariateT.of(correlation[np.ix_(member, member)], _common(df[member]))
         return np.full(len(df), law.quantile(level, m))
     each = {"bonferroni": alpha / max(m, 1), "holm": alpha / max(m, 1), "sidak": -np.expm1(np.log1p(-alpha) / max(m, 1))}.get(method, alpha)
     return np.asarray(stats.t.isf(0.5 * each, df))
 
 
-def demand_pairs(method: str, pairwise: bool) -> None:
+def require_pairs(method: str, pairwise: bool) -> None:
     """Tukey's test is one of all pairs."""
     if method == "tukey" and not pairwise:
         remedy = "use adjust='mvt' (exact for any family), 'sidak' or 'holm'"
@@ -259,12 +259,12 @@ def _stepwise(method: str, p: Array) -> Array:
 
 def _common(df: Array) -> float:
     """One df for the joint distribution: the mean of those of the family."""
-    value = float(np.mean(np.minimum(df, LARGE)))
-    return np.inf if value >= LARGE else value
+    value = float(np.mean(np.minimum(df, INFINITE_DF)))
+    return np.inf if value >= INFINITE_DF else value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Multivariate:
+class MultivariateT:
     """The largest |T| of a multivariate t whose correlation matrix R = A A', of rank r, may be singular.
 
     T = A u rho with u uniform on the sphere of r dimensions and rho^2 / r ~ F(r, df), so that
@@ -278,11 +278,11 @@ class Multivariate:
     df: float
 
     @classmethod
-    def of(cls, R: Array, df: float) -> Multivariate:
+    def of(cls, R: Array, df: float) -> MultivariateT:
         values, vectors = np.linalg.eigh(0.5 * (R + R.T))
         kept = values > 1e-9 * values.max()
         A = vectors[:, kept] * np.sqrt(values[kept])
-        uniform = stats.qmc.Sobol(A.shape[1], rng=np.random.default_rng(SEED)).random_base2(POINTS)
+        uniform = stats.qmc.Sobol(A.shape[1], rng=np.random.default_rng(DIRECTIONS_SEED)).random_base2(LOG2_DIRECTIONS)
         z = special.ndtri(np.clip(uniform, 1e-12, 1.0 - 1e-12))
         u = z / np.linalg.norm(z, axis=1, keepdims=True)
         return cls(np.abs(u @ A.T).max(axis=1), A.shape[1], df)

@@ -14,16 +14,16 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.design import Design
 from bayeslmm.errors import InferenceError, SizeError, SpecificationError
 
-WEIGHTS = ("equal", "proportional", "outer", "cells", "flat")
-CELLS = 20_000_000
+WEIGHT_RULES = ("equal", "proportional", "outer", "cells", "flat")
+GRID_ELEMENTS = 20_000_000
 """Entries of the grid's design matrix beyond which averaging is refused."""
 
-KEPT = 2
+KEPT_VALUES = 2
 """A covariate with this many values or fewer is not averaged away before the model is applied to it: both its values are in the grid."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grid:
+class ReferenceGrid:
     """All combinations of values of the variables.
 
     values : variable -> its values, factors first; factors : those that are factors; frame : the combinations, the last variable fastest
@@ -42,7 +42,7 @@ class Grid:
         return tuple(self.values)
 
 
-def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
+def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> ReferenceGrid:
     """The grid of a design.
 
     at : variable -> a value or values in place of its levels or its mean
@@ -54,9 +54,9 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
     if at is not None and not isinstance(at, Mapping):
         raise SpecificationError(f"at is a {type(at).__name__}", "at=", 'give a mapping: {"x": [0, 1]}')
     for name, given in (at or {}).items():
-        values[known_variable(name, tuple(values))] = _given(name, given, levels.get(name))
+        values[check_variable(name, tuple(values))] = _given(name, given, levels.get(name))
     total = int(np.prod([len(v) for v in values.values()], dtype=np.float64))
-    if total * max(1, len(design.coef_names)) > CELLS:
+    if total * max(1, len(design.coef_names)) > GRID_ELEMENTS:
         raise SizeError(
             f"the reference grid has {total:,} rows",
             f"{len(values)} variables: {', '.join(values)}",
@@ -67,10 +67,10 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
     frame = pd.DataFrame(columns, index=pd.RangeIndex(total))
     for name in _other_columns(design, values):
         frame[name] = float(design.frame[name].to_numpy(float).mean())
-    return Grid(values, tuple(levels), frame)
+    return ReferenceGrid(values, tuple(levels), frame)
 
 
-def known_variable(name: str, known: Sequence[str]) -> str:
+def check_variable(name: str, known: Sequence[str]) -> str:
     """The name, if the fixed effects read such a column."""
     if name in known:
         return name
@@ -81,7 +81,7 @@ def known_variable(name: str, known: Sequence[str]) -> str:
 
 def _covariate_values(design: Design, name: str, mean: float) -> tuple[float, ...]:
     unique = np.unique(design.frame[name].to_numpy(float))
-    return tuple(map(float, unique)) if len(unique) <= KEPT else (mean,)
+    return tuple(map(float, unique)) if len(unique) <= KEPT_VALUES else (mean,)
 
 
 def _given(name: str, given: Any, levels: tuple[Any, ...] | None) -> tuple[Any, ...]:
@@ -124,7 +124,7 @@ def _other_columns(design: Design, values: Mapping[str, Any]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Averages:
+class GridAverages:
     """Which rows of the grid make up which mean, and with what weights.
 
     cell : (rows,) number of the mean; weight : (rows,) adding up to 1 in each, NaN where no row has weight
@@ -142,16 +142,16 @@ class Averages:
         return out
 
 
-def averages(grid: Grid, kept: Sequence[str], weights: str, design: Design) -> Averages:
+def average_grid(grid: ReferenceGrid, kept: Sequence[str], weights: str, design: Design) -> GridAverages:
     """How the grid is averaged over what is not kept.
 
     weights : "equal", "proportional" or "outer" (joint or single frequencies of what is averaged over), "cells" (frequencies of all
         variables), "flat" (equal, cells without data left out)
     """
-    if weights not in WEIGHTS:
-        near = get_close_matches(str(weights), WEIGHTS, 1, 0.4)
+    if weights not in WEIGHT_RULES:
+        near = get_close_matches(str(weights), WEIGHT_RULES, 1, 0.4)
         remedy = f"did you mean {near[0]!r}? " if near else ""
-        raise SpecificationError(f"unknown weights {weights!r}", "weights=", f"{remedy}one of {', '.join(WEIGHTS)}")
+        raise SpecificationError(f"unknown weights {weights!r}", "weights=", f"{remedy}one of {', '.join(WEIGHT_RULES)}")
     shape = grid.shape
     axes = [grid.names.index(name) for name in kept]
     density = _density(grid, weights, design, [i for i in range(len(shape)) if i not in axes]).ravel()
@@ -162,10 +162,10 @@ def averages(grid: Grid, kept: Sequence[str], weights: str, design: Design) -> A
     total = np.bincount(cell, density, size)
     weight = density / np.where(total > 0, total, np.nan)[cell]
     sizes = [shape[axis] for axis in axes]
-    return Averages(cell, weight, np.indices(sizes[::-1]).reshape(len(sizes), size)[::-1].T)
+    return GridAverages(cell, weight, np.indices(sizes[::-1]).reshape(len(sizes), size)[::-1].T)
 
 
-def _density(grid: Grid, weights: str, design: Design, others: Sequence[int]) -> Array:
+def _density(grid: ReferenceGrid, weights: str, design: Design, others: Sequence[int]) -> Array:
     """Unnormalised weights of the cells of the grid."""
     shape = grid.shape
     if weights == "equal":
@@ -185,7 +185,7 @@ def _density(grid: Grid, weights: str, design: Design, others: Sequence[int]) ->
     return out
 
 
-def _counts(grid: Grid, design: Design) -> Array:
+def _counts(grid: ReferenceGrid, design: Design) -> Array:
     """How many rows of the data lie in each cell; covariates with several values in the grid count by their nearest value."""
     key = np.zeros(design.nobs, np.int64)
     inside = np.ones(design.nobs, bool)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from bayeslmm.sas.language.tokens import Cursor
+from bayeslmm.sas.language.tokens import SASCursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def sas_type(name: str, order: int | None = None, coordinates: tuple[str, ...] =
     return CovType(known[name], order, coordinates) if name in known else None
 
 
-def parse_type(cursor: Cursor) -> CovType:
+def parse_type(cursor: SASCursor) -> CovType:
     """Read what follows `TYPE=`."""
     start = cursor.token
     name = cursor.word().upper()
@@ -132,7 +132,7 @@ def parse_type(cursor: Cursor) -> CovType:
     if name == "SP":
         return _spatial(cursor)
     if name in _REFUSED:
-        cursor.refuse_at(start, f"TYPE={name} is not supported", _REFUSED[name])
+        cursor.not_supported_at(start, f"TYPE={name} is not supported", _REFUSED[name])
     cov = _serial(cursor, name)
     if cov is None:
         near = get_close_matches(name, ["VC", "SP(POW)", *_FIXED, *_OPTIONAL, *_REQUIRED, *_PLAIN], 3)
@@ -146,7 +146,7 @@ def parse_type(cursor: Cursor) -> CovType:
     return CovType(f"UN@{second.text}")
 
 
-def _serial(cursor: Cursor, name: str) -> CovType | None:
+def _serial(cursor: SASCursor, name: str) -> CovType | None:
     """A structure whose name has been read, with what stands in its brackets; None if there is none of this name."""
     if name in _PLAIN:
         return CovType(name)
@@ -163,18 +163,18 @@ def _serial(cursor: Cursor, name: str) -> CovType | None:
     return None
 
 
-def _orders(cursor: Cursor) -> str:
+def _orders(cursor: SASCursor) -> str:
     orders = [cursor.integer()]
     while cursor.accept(","):
         orders.append(cursor.integer())
     return ",".join(map(str, orders))
 
 
-def _spatial(cursor: Cursor) -> CovType:
+def _spatial(cursor: SASCursor) -> CovType:
     start = cursor.token
     name = f"SP({cursor.bracketed(cursor.word).upper()})"
     if name in _REFUSED:
-        cursor.refuse_at(start, f"TYPE={name} is not supported", _REFUSED[name])
+        cursor.not_supported_at(start, f"TYPE={name} is not supported", _REFUSED[name])
     if name[3:-1] not in _SPATIAL:
         cursor.fail_at(start, f"TYPE={name} is not a covariance structure of PROC MIXED", f"one of {', '.join(sorted(_SPATIAL))}")
     if not cursor.sees("("):
@@ -182,7 +182,7 @@ def _spatial(cursor: Cursor) -> CovType:
     return CovType(name, None, cursor.bracketed(lambda: _coordinates(cursor)))
 
 
-def _coordinates(cursor: Cursor) -> tuple[str, ...]:
+def _coordinates(cursor: SASCursor) -> tuple[str, ...]:
     names = [cursor.name()]
     while not cursor.sees(")"):
         names.append(cursor.name())

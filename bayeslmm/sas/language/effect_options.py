@@ -7,83 +7,83 @@ from typing import Any
 
 from bayeslmm.sas.language.covariance_types import parse_type
 from bayeslmm.sas.language.options import (
-    Option,
-    Refused,
-    Table,
+    OptionTable,
+    RefusedOption,
+    StatementOption,
     after_equals,
-    block_numbers,
-    constant,
-    flag,
-    fraction,
-    listed,
-    nonzero,
-    number,
-    one_effect,
-    one_of,
-    positive,
-    slices,
-    whole,
+    constant_value,
+    read_block_numbers,
+    read_effect,
+    read_flag,
+    read_fraction,
+    read_many,
+    read_nonzero,
+    read_number_value,
+    read_one_of,
+    read_positive,
+    read_slices,
+    read_whole,
 )
-from bayeslmm.sas.language.tokens import Cursor
+from bayeslmm.sas.language.tokens import SASCursor
 
 _KNOWN_MATRIX = "a known matrix goes to LMM(..., relationship={name: matrix})"
 
-_SUBJECT: Table = {
-    "type": Option("type", after_equals(parse_type)),
-    "subject": Option("subject", after_equals(one_effect)),
-    "sub": Option("subject", after_equals(one_effect)),
-    "group": Option("group", after_equals(one_effect)),
-    "grp": Option("group", after_equals(one_effect)),
-    "ldata": Refused(_KNOWN_MATRIX),
+_SUBJECT: OptionTable = {
+    "type": StatementOption("type", after_equals(parse_type)),
+    "subject": StatementOption("subject", after_equals(read_effect)),
+    "sub": StatementOption("subject", after_equals(read_effect)),
+    "group": StatementOption("group", after_equals(read_effect)),
+    "grp": StatementOption("group", after_equals(read_effect)),
+    "ldata": RefusedOption(_KNOWN_MATRIX),
 }
 
 
-def _shown(**tables: str) -> Mapping[str, Option]:
+def _shown(**tables: str) -> Mapping[str, StatementOption]:
     """Options that show a matrix of some subjects; the value is (ODS table, numbers of the subjects)."""
 
-    def option(table: str) -> Option:
-        return Option("shown", lambda cursor: ((table, block_numbers(cursor)),), gather=True)
+    def option(table: str) -> StatementOption:
+        return StatementOption("shown", lambda cursor: ((table, read_block_numbers(cursor)),), gather=True)
 
     return {name: option(table) for name, table in tables.items()}
 
 
-def _whole_matrix(**tables: str) -> Mapping[str, Option]:
-    return {name: Option("shown", constant(((table, ()),)), gather=True) for name, table in tables.items()}
+def _whole_matrix(**tables: str) -> Mapping[str, StatementOption]:
+    return {name: StatementOption("shown", constant_value(((table, ()),)), gather=True) for name, table in tables.items()}
 
 
-RANDOM: Table = {
+RANDOM_OPTIONS: OptionTable = {
     **_SUBJECT,
     **_whole_matrix(g="G", gcorr="GCorr", gi="InvG", gc="CholG", gci="InvCholG"),
     **_shown(v="V", vcorr="VCorr", vi="InvV", vc="CholV", vci="InvCholV"),
-    "s": Option("solution", flag),
-    "solution": Option("solution", flag),
-    "cl": Option("cl", flag),
-    "alpha": Option("alpha", after_equals(fraction)),
-    "gdata": Refused(_KNOWN_MATRIX),
-    "nofullz": Refused("levels that do not occur get no random effect here"),
-    "ratios": Refused(_KNOWN_MATRIX),
+    "s": StatementOption("solution", read_flag),
+    "solution": StatementOption("solution", read_flag),
+    "cl": StatementOption("cl", read_flag),
+    "alpha": StatementOption("alpha", after_equals(read_fraction)),
+    "gdata": RefusedOption(_KNOWN_MATRIX),
+    "nofullz": RefusedOption("levels that do not occur get no random effect here"),
+    "ratios": RefusedOption(_KNOWN_MATRIX),
 }
 
 
-def _local(cursor: Cursor) -> bool:
+def _local(cursor: SASCursor) -> bool:
     token = cursor.token
     if cursor.accept("="):
         kind = cursor.word().upper()
         remedy = "LMM(..., variance='power(fitted)')" if kind == "POM" else "LMM(..., variance='exp(x)'), 'ident(a)' or a product of them"
-        cursor.refuse_at(token, f"LOCAL={kind}(...) is not supported", remedy)
+        cursor.not_supported_at(token, f"LOCAL={kind}(...) is not supported", remedy)
     return True
 
 
-REPEATED: Table = {
+REPEATED_OPTIONS: OptionTable = {
     **_SUBJECT,
     **_shown(r="R", rcorr="RCorr", ri="InvR", rc="CholR", rci="InvCholR"),
-    "local": Option("local", _local),
-    "hlm": Refused("use the tests of fixed effects with ddfm=kr"),
-    "hlps": Refused("use the tests of fixed effects with ddfm=kr"),
-    "localw": Refused("WEIGHT applies to the whole of R"),
-    "nolocalw": Refused("WEIGHT applies to the whole of R"),
-    "nonlocalw": Refused("WEIGHT applies to the whole of R"),
-    "sscp": Refused("leave it out"),
+    "local": StatementOption("local", _local),
+    "hlm": RefusedOption("use the tests of fixed effects with ddfm=kr"),
+    "hlps": RefusedOption("use the tests of fixed effects with ddfm=kr"),
+    "localw": RefusedOption("WEIGHT applies to the whole of R"),
+    "nolocalw": RefusedOption("WEIGHT applies to the whole of R"),
+    "nonlocalw": RefusedOption("WEIGHT applies to the whole of R"),
+    "sscp": RefusedOption("leave it out"),
 }
 
 _ADJUST = {
@@ -102,9 +102,9 @@ _ADJUST_REFUSED = {"nelson": "adjust=tukey, bon, sidak, scheffe, smm, simulate o
 _DIFFS = {"all": "all", "control": "control", "controll": "controll", "controlu": "controlu"}
 
 
-def _adjust(cursor: Cursor) -> str:
+def _adjust(cursor: SASCursor) -> str:
     """`=method`; what stands in brackets steers a simulation, where the integral is computed."""
-    method = str(after_equals(one_of(_ADJUST, _ADJUST_REFUSED))(cursor))
+    method = str(after_equals(read_one_of(_ADJUST, _ADJUST_REFUSED))(cursor))
     if cursor.accept("("):
         while not cursor.accept(")"):
             if cursor.at_end:
@@ -113,11 +113,11 @@ def _adjust(cursor: Cursor) -> str:
     return method
 
 
-def _diff(cursor: Cursor) -> tuple[str, tuple[str, ...]]:
+def _diff(cursor: SASCursor) -> tuple[str, tuple[str, ...]]:
     """Nothing, `=all`, `=control`, `=control('a' 'b')`."""
     if not cursor.accept("="):
         return "all", ()
-    kind = str(one_of(_DIFFS, {"anom": "compare each mean with CONTRAST"})(cursor))
+    kind = str(read_one_of(_DIFFS, {"anom": "compare each mean with CONTRAST"})(cursor))
     if kind == "all" or not cursor.accept("("):
         return kind, ()
     levels: list[str] = []
@@ -126,7 +126,7 @@ def _diff(cursor: Cursor) -> tuple[str, tuple[str, ...]]:
     return kind, tuple(levels)
 
 
-def _at(cursor: Cursor) -> tuple[tuple[str, float | None], ...]:
+def _at(cursor: SASCursor) -> tuple[tuple[str, float | None], ...]:
     """`MEANS`, `x=3`, or `(x z)=(1 2)`; MEANS is the pair ("", None)."""
     if cursor.sees_word("means"):
         cursor.take()
@@ -134,13 +134,13 @@ def _at(cursor: Cursor) -> tuple[tuple[str, float | None], ...]:
     start = cursor.token
     names = cursor.bracketed(lambda: _names(cursor)) if cursor.sees("(") else (cursor.name(),)
     cursor.expect("=")
-    values = listed(number)(cursor) if cursor.sees("(") else (cursor.number(),)
+    values = read_many(read_number_value)(cursor) if cursor.sees("(") else (cursor.number(),)
     if len(names) != len(values):
         cursor.fail_at(start, f"AT names {len(names)} covariates and gives {len(values)} values")
     return tuple(zip(names, values, strict=True))
 
 
-def _names(cursor: Cursor) -> tuple[str, ...]:
+def _names(cursor: SASCursor) -> tuple[str, ...]:
     names = [cursor.name()]
     while not cursor.sees(")"):
         cursor.accept(",")
@@ -148,79 +148,79 @@ def _names(cursor: Cursor) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _margins(cursor: Cursor) -> bool:
+def _margins(cursor: SASCursor) -> bool:
     token = cursor.token
     if cursor.accept("="):
         remedy = "OM alone takes the margins of the data that are analysed"
-        cursor.refuse_at(token, "the margins of another data set (OM=) are not supported", remedy)
+        cursor.not_supported_at(token, "the margins of another data set (OM=) are not supported", remedy)
     return True
 
 
-LSMEANS: Table = {
-    "diff": Option("diff", _diff),
-    "diffs": Option("diff", _diff),
-    "pdiff": Option("diff", _diff),
-    "adjust": Option("adjust", _adjust),
-    "adj": Option("adjust", _adjust),
-    "cl": Option("cl", flag),
-    "alpha": Option("alpha", after_equals(fraction)),
-    "at": Option("at", _at, gather=True),
-    "bylevel": Option("bylevel", flag),
-    "om": Option("om", _margins),
-    "obsmargins": Option("om", _margins),
-    "e": Option("e", flag),
-    "df": Option("df", after_equals(positive)),
-    "slice": Option("slice", slices, gather=True),
-    "cov": Option("cov", flag),
-    "corr": Option("corr", flag),
-    "adjdfe": Option("adjdfe", after_equals(one_of({"source": "source", "row": "row"}))),
-    "singular": Refused("leave it out"),
+LSMEANS_OPTIONS: OptionTable = {
+    "diff": StatementOption("diff", _diff),
+    "diffs": StatementOption("diff", _diff),
+    "pdiff": StatementOption("diff", _diff),
+    "adjust": StatementOption("adjust", _adjust),
+    "adj": StatementOption("adjust", _adjust),
+    "cl": StatementOption("cl", read_flag),
+    "alpha": StatementOption("alpha", after_equals(read_fraction)),
+    "at": StatementOption("at", _at, gather=True),
+    "bylevel": StatementOption("bylevel", read_flag),
+    "om": StatementOption("om", _margins),
+    "obsmargins": StatementOption("om", _margins),
+    "e": StatementOption("e", read_flag),
+    "df": StatementOption("df", after_equals(read_positive)),
+    "slice": StatementOption("slice", read_slices, gather=True),
+    "cov": StatementOption("cov", read_flag),
+    "corr": StatementOption("corr", read_flag),
+    "adjdfe": StatementOption("adjdfe", after_equals(read_one_of({"source": "source", "row": "row"}))),
+    "singular": RefusedOption("leave it out"),
 }
 
-_VALUES = after_equals(listed(number))
+_VALUES = after_equals(read_many(read_number_value))
 
 
-def _plain_list(cursor: Cursor) -> tuple[float, ...]:
+def _plain_list(cursor: SASCursor) -> tuple[float, ...]:
     """Numbers after SUBJECT or GROUP, with or without `=`."""
-    return tuple(_VALUES(cursor) if cursor.sees("=") else listed(number)(cursor))
+    return tuple(_VALUES(cursor) if cursor.sees("=") else read_many(read_number_value)(cursor))
 
 
-_COEFFICIENTS: Table = {
-    "df": Option("df", after_equals(positive)),
-    "e": Option("e", flag),
-    "subject": Option("subject", _plain_list),
-    "group": Option("group", _plain_list),
-    "grp": Option("group", _plain_list),
-    "singular": Refused("leave it out: estimability is judged at 1e-4, as in SAS"),
+_COEFFICIENTS: OptionTable = {
+    "df": StatementOption("df", after_equals(read_positive)),
+    "e": StatementOption("e", read_flag),
+    "subject": StatementOption("subject", _plain_list),
+    "group": StatementOption("group", _plain_list),
+    "grp": StatementOption("group", _plain_list),
+    "singular": RefusedOption("leave it out: estimability is judged at 1e-4, as in SAS"),
 }
 
-ESTIMATE: Table = {
+ESTIMATE_OPTIONS: OptionTable = {
     **_COEFFICIENTS,
-    "divisor": Option("divisor", after_equals(nonzero)),
-    "cl": Option("cl", flag),
-    "alpha": Option("alpha", after_equals(fraction)),
-    "lower": Option("tail", constant("lower")),
-    "lowertailed": Option("tail", constant("lower")),
-    "upper": Option("tail", constant("upper")),
-    "uppertailed": Option("tail", constant("upper")),
+    "divisor": StatementOption("divisor", after_equals(read_nonzero)),
+    "cl": StatementOption("cl", read_flag),
+    "alpha": StatementOption("alpha", after_equals(read_fraction)),
+    "lower": StatementOption("tail", constant_value("lower")),
+    "lowertailed": StatementOption("tail", constant_value("lower")),
+    "upper": StatementOption("tail", constant_value("upper")),
+    "uppertailed": StatementOption("tail", constant_value("upper")),
 }
 
-CONTRAST: Table = {**_COEFFICIENTS, "chisq": Option("chisq", flag)}
+CONTRAST_OPTIONS: OptionTable = {**_COEFFICIENTS, "chisq": StatementOption("chisq", read_flag)}
 
 _PARMS_BOUND = "variances stay at or above 0 and correlations below 1 by construction"
 
-PARMS: Table = {
-    "hold": Option("hold", after_equals(listed(whole))),
-    "eqcons": Option("hold", after_equals(listed(whole))),
-    "noiter": Option("noiter", flag),
-    "lowerb": Refused(_PARMS_BOUND),
-    "upperb": Refused(_PARMS_BOUND),
-    "nobound": Refused(_PARMS_BOUND),
-    "noprofile": Refused("leave it out"),
-    "ols": Refused("give the starting values"),
-    "parmsdata": Refused("write the values in the PARMS statement"),
-    "pdata": Refused("write the values in the PARMS statement"),
-    "ratios": Refused("give the variances themselves"),
+PARMS_OPTIONS: OptionTable = {
+    "hold": StatementOption("hold", after_equals(read_many(read_whole))),
+    "eqcons": StatementOption("hold", after_equals(read_many(read_whole))),
+    "noiter": StatementOption("noiter", read_flag),
+    "lowerb": RefusedOption(_PARMS_BOUND),
+    "upperb": RefusedOption(_PARMS_BOUND),
+    "nobound": RefusedOption(_PARMS_BOUND),
+    "noprofile": RefusedOption("leave it out"),
+    "ols": RefusedOption("give the starting values"),
+    "parmsdata": RefusedOption("write the values in the PARMS statement"),
+    "pdata": RefusedOption("write the values in the PARMS statement"),
+    "ratios": RefusedOption("give the variances themselves"),
 }
 
 

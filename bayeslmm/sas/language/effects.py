@@ -1,6 +1,6 @@
 """Effects of a linear model as SAS writes them: `a`, `a*b`, `b(a)`, `a|b|c@2`, `x1-x4`, `intercept`.
 
-`Effect` is what the program says. `GLMEffect` is the same effect once it is known which variables are classes: SAS then orders the
+`SASEffect` is what the program says. `GLMEffect` is the same effect once it is known which variables are classes: SAS then orders the
 class variables as the CLASS statement does, puts continuous variables in front, and varies the last one fastest.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from bayeslmm.errors import FormulaLimitError
-from bayeslmm.sas.language.tokens import Cursor
+from bayeslmm.sas.language.tokens import SASCursor
 
 MAX_EFFECTS = 10_000
 
@@ -20,7 +20,7 @@ _NUMBERED = re.compile(r"(.*?)(\d+)\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class SASEffect:
     """An effect as written: the variables that are crossed, and those in parentheses within which they are nested.
 
     The intercept is the effect of no variable.
@@ -40,7 +40,7 @@ class Effect:
         return effect_text(self.crossed, self.nested)
 
 
-INTERCEPT = Effect()
+INTERCEPT_EFFECT = SASEffect()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def effect_text(crossed: Sequence[str], nested: Sequence[str]) -> str:
     return ("*".join(crossed) or "Intercept") + inside
 
 
-def glm_effect(effect: Effect, classes: Sequence[str]) -> GLMEffect:
+def glm_effect(effect: SASEffect, classes: Sequence[str]) -> GLMEffect:
     """The effect with its variables sorted as SAS sorts them; `classes` are the variables of the CLASS statement, in its order.
 
     >>> glm_effect(Effect(("b", "x", "a")), ("a", "b")).name
@@ -94,9 +94,9 @@ def contains(outer: GLMEffect, inner: GLMEffect) -> bool:
     return sorted(outer.continuous) == sorted(inner.continuous) and set(outer.classes) > set(inner.classes)
 
 
-def parse_effects(cursor: Cursor, intercept: bool = False) -> tuple[Effect, ...]:
+def parse_effects(cursor: SASCursor, intercept: bool = False) -> tuple[SASEffect, ...]:
     """Effects up to `/`, `,`, `)` or the end, bars expanded, repeated effects dropped; `intercept` allows INTERCEPT and INT."""
-    found: dict[Effect, None] = {}
+    found: dict[SASEffect, None] = {}
     while not (cursor.at_options or cursor.sees(",") or cursor.sees(")")):
         for effect in _group(cursor, intercept):
             found.setdefault(effect)
@@ -106,20 +106,20 @@ def parse_effects(cursor: Cursor, intercept: bool = False) -> tuple[Effect, ...]
     return tuple(found)
 
 
-def parse_effect(cursor: Cursor, intercept: bool = False) -> Effect:
+def parse_effect(cursor: SASCursor, intercept: bool = False) -> SASEffect:
     """One effect without bars."""
     if intercept and cursor.sees_word("intercept", "int"):
         cursor.take()
-        return INTERCEPT
+        return INTERCEPT_EFFECT
     crossed = [cursor.name()]
     while cursor.accept("*"):
         crossed.append(cursor.name())
     nested = cursor.bracketed(lambda: _names(cursor)) if cursor.sees("(") else ()
     _check(cursor, crossed, nested)
-    return Effect(tuple(crossed), nested)
+    return SASEffect(tuple(crossed), nested)
 
 
-def _names(cursor: Cursor) -> tuple[str, ...]:
+def _names(cursor: SASCursor) -> tuple[str, ...]:
     names = [cursor.name()]
     while not cursor.sees(")"):
         cursor.accept("*")
@@ -127,12 +127,12 @@ def _names(cursor: Cursor) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _check(cursor: Cursor, crossed: Sequence[str], nested: Sequence[str]) -> None:
+def _check(cursor: SASCursor, crossed: Sequence[str], nested: Sequence[str]) -> None:
     if both := set(crossed) & set(nested):
         cursor.fail(f"{min(both)} is nested within itself", "a variable is either crossed or in the parentheses")
 
 
-def _group(cursor: Cursor, intercept: bool) -> list[Effect]:
+def _group(cursor: SASCursor, intercept: bool) -> list[SASEffect]:
     """`a | b | c @ 2`, a range `x1-x4`, or a single effect."""
     start = cursor.token
     first = parse_effect(cursor, intercept)
@@ -144,14 +144,14 @@ def _group(cursor: Cursor, intercept: bool) -> list[Effect]:
     most = cursor.integer() if cursor.accept("@") else None
     if 2 ** len(operands) > 4 * MAX_EFFECTS and most is None:
         raise FormulaLimitError(f"a bar of {len(operands)} effects has {2 ** len(operands) - 1} terms", cursor.here(), "limit it: a|b|c@2")
-    if len(operands) > 1 and first == INTERCEPT:
+    if len(operands) > 1 and first == INTERCEPT_EFFECT:
         cursor.fail_at(start, "the intercept cannot stand in a bar")
     return _bar(operands, most)
 
 
-def _bar(operands: Sequence[Effect], most: int | None) -> list[Effect]:
+def _bar(operands: Sequence[SASEffect], most: int | None) -> list[SASEffect]:
     """All crossings of the operands, from the left: a|b|c is a, b, a*b, c, a*c, b*c, a*b*c."""
-    effects: list[Effect] = []
+    effects: list[SASEffect] = []
     for operand in operands:
         crossings = (_cross(effect, operand) for effect in effects)
         effects += [e for e in chain((operand,), crossings) if e is not None and (most is None or len(e.crossed + e.nested) <= most)]
@@ -160,18 +160,20 @@ def _bar(operands: Sequence[Effect], most: int | None) -> list[Effect]:
     return effects
 
 
-def _cross(left: Effect, right: Effect) -> Effect | None:
+def _cross(left: SASEffect, right: SASEffect) -> SASEffect | None:
     """a*b of two effects; None (as in SAS) when a variable would be nested within itself: a|b(a) has no a*b(a)."""
     crossed = left.crossed + right.crossed
     nested = tuple(dict.fromkeys(left.nested + right.nested))
-    return None if set(crossed) & set(nested) else Effect(crossed, nested)
+    return None if set(crossed) & set(nested) else SASEffect(crossed, nested)
 
 
-def _range(cursor: Cursor, first: Effect) -> list[Effect]:
+def _range(cursor: SASCursor, first: SASEffect) -> list[SASEffect]:
     dash = cursor.take()
     last = cursor.name()
     if dash.text == "--":
-        cursor.refuse_at(dash, "a range by position (a--b) is not read: it depends on the order of the columns", "name the variables")
+        cursor.not_supported_at(
+            dash, "a range by position (a--b) is not read: it depends on the order of the columns", "name the variables"
+        )
     low, high = _NUMBERED.match(first.text), _NUMBERED.match(last)
     if low is None or high is None or low.group(1).lower() != high.group(1).lower() or int(low.group(2)) > int(high.group(2)):
         cursor.fail_at(dash, f"{first.text}-{last} is not a numbered range", "x1-x4 stands for x1 x2 x3 x4")
@@ -180,4 +182,4 @@ def _range(cursor: Cursor, first: Effect) -> list[Effect]:
         raise FormulaLimitError(what, cursor.here(), "name fewer variables")
     width = len(low.group(2)) if low.group(2).startswith("0") else 0
     names = (f"{low.group(1)}{i:0{width}d}" for i in range(int(low.group(2)), int(high.group(2)) + 1))
-    return [Effect((cursor.spelling(name),)) for name in names]
+    return [SASEffect((cursor.spelling(name),)) for name in names]

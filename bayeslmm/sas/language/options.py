@@ -1,7 +1,7 @@
 """Options after `/` (and those of the PROC statement): a table for each statement says what is read, what is refused, and why.
 
 A reader takes the cursor just after the option's name and returns a value. An option that SAS has and we do not is in the table as a
-`Refused` with the way out; an option that SAS does not have is an error that names the nearest ones.
+`RefusedOption` with the way out; an option that SAS does not have is an error that names the nearest ones.
 
 The options of PROC MIXED and of its MODEL statement.
 """
@@ -13,33 +13,33 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from bayeslmm.sas.language.effects import INTERCEPT, Effect, parse_effect
-from bayeslmm.sas.language.tokens import Cursor, Token
+from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, SASEffect, parse_effect
+from bayeslmm.sas.language.tokens import SASCursor, SASToken
 from bayeslmm.sas.language.where import Condition, parse_condition
 
-Reader = Callable[[Cursor], Any]
+ValueReader = Callable[[SASCursor], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class StatementOption:
     """An option that is read into the field; `gather` keeps the values of repeated options in a tuple."""
 
     field: str
-    read: Reader
+    read: ValueReader
     gather: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedOption:
     """An option of SAS that is not supported, with what to do instead."""
 
     remedy: str
 
 
-Table = Mapping[str, Option | Refused]
+OptionTable = Mapping[str, StatementOption | RefusedOption]
 
 
-def read_options(cursor: Cursor, table: Table) -> dict[str, Any]:
+def read_options(cursor: SASCursor, table: OptionTable) -> dict[str, Any]:
     """Options up to the end of the statement, as values by field."""
     values: dict[str, Any] = {}
     while not cursor.at_end:
@@ -58,23 +58,25 @@ def read_options(cursor: Cursor, table: Table) -> dict[str, Any]:
     return values
 
 
-def slash_options(cursor: Cursor, table: Table) -> dict[str, Any]:
+def slash_options(cursor: SASCursor, table: OptionTable) -> dict[str, Any]:
     """Options after a slash; none when the statement ends without one."""
     values = read_options(cursor, table) if cursor.accept("/") else {}
     cursor.finish()
     return values
 
 
-def _look_up(cursor: Cursor, start: Token, option: Option | Refused | None, table: Table) -> Option:
+def _look_up(cursor: SASCursor, start: SASToken, option: StatementOption | RefusedOption | None, table: OptionTable) -> StatementOption:
     if option is None:
         _unknown(cursor, start, table)
-    if isinstance(option, Refused):
-        cursor.refuse_at(start, f"the option {start.text.upper()} of the {cursor.statement} statement is not supported", option.remedy)
+    if isinstance(option, RefusedOption):
+        cursor.not_supported_at(
+            start, f"the option {start.text.upper()} of the {cursor.statement} statement is not supported", option.remedy
+        )
     return option
 
 
-def _unknown(cursor: Cursor, start: Token, table: Table) -> NoReturn:
-    known = [name for name, o in table.items() if isinstance(o, Option)]
+def _unknown(cursor: SASCursor, start: SASToken, table: OptionTable) -> NoReturn:
+    known = [name for name, o in table.items() if isinstance(o, StatementOption)]
     near = get_close_matches(start.lower, known, 3) or sorted(known)
     cursor.fail_at(
         start,
@@ -83,32 +85,32 @@ def _unknown(cursor: Cursor, start: Token, table: Table) -> NoReturn:
     )
 
 
-def flag(_cursor: Cursor) -> bool:
+def read_flag(_cursor: SASCursor) -> bool:
     """An option that is there or not."""
     return True
 
 
-def constant(value: Any) -> Reader:
+def constant_value(value: Any) -> ValueReader:
     """An option without a value of its own."""
     return lambda _cursor: value
 
 
-def after_equals(read: Reader) -> Reader:
+def after_equals(read: ValueReader) -> ValueReader:
     """`= value`."""
 
-    def reader(cursor: Cursor) -> Any:
+    def reader(cursor: SASCursor) -> Any:
         cursor.expect("=")
         return read(cursor)
 
     return reader
 
 
-def number(cursor: Cursor) -> float:
+def read_number_value(cursor: SASCursor) -> float:
     """A number."""
     return cursor.number()
 
 
-def positive(cursor: Cursor) -> float:
+def read_positive(cursor: SASCursor) -> float:
     """A number above 0."""
     token = cursor.token
     value = cursor.number()
@@ -117,7 +119,7 @@ def positive(cursor: Cursor) -> float:
     return value
 
 
-def nonzero(cursor: Cursor) -> float:
+def read_nonzero(cursor: SASCursor) -> float:
     """A number other than 0."""
     token = cursor.token
     value = cursor.number()
@@ -126,7 +128,7 @@ def nonzero(cursor: Cursor) -> float:
     return value
 
 
-def fraction(cursor: Cursor) -> float:
+def read_fraction(cursor: SASCursor) -> float:
     """A number between 0 and 1."""
     token = cursor.token
     value = cursor.number()
@@ -135,15 +137,15 @@ def fraction(cursor: Cursor) -> float:
     return value
 
 
-def whole(cursor: Cursor) -> int:
+def read_whole(cursor: SASCursor) -> int:
     """A whole number from 1 up."""
     return cursor.integer()
 
 
-def listed(read: Reader) -> Reader:
+def read_many(read: ValueReader) -> ValueReader:
     """One or more values, with commas or without, in parentheses or without."""
 
-    def reader(cursor: Cursor) -> tuple[Any, ...]:
+    def reader(cursor: SASCursor) -> tuple[Any, ...]:
         if cursor.accept("("):
             values = [read(cursor)]
             while not cursor.sees(")"):
@@ -159,14 +161,14 @@ def listed(read: Reader) -> Reader:
     return reader
 
 
-def one_of(choices: Mapping[str, Any], refused: Mapping[str, str] | None = None) -> Reader:
+def read_one_of(choices: Mapping[str, Any], refused: Mapping[str, str] | None = None) -> ValueReader:
     """One of a few words; `refused` are the words that SAS has besides, each with its remedy."""
 
-    def reader(cursor: Cursor) -> Any:
+    def reader(cursor: SASCursor) -> Any:
         token = cursor.token
         word = cursor.word()
         if refused and word in refused:
-            cursor.refuse_at(token, f"{token.text.upper()} is not supported in the {cursor.statement} statement", refused[word])
+            cursor.not_supported_at(token, f"{token.text.upper()} is not supported in the {cursor.statement} statement", refused[word])
         if word not in choices:
             near = ", ".join(dict.fromkeys(name.upper() for name in choices))
             cursor.fail_at(token, f"{token.text.upper()} is not a choice here", f"one of {near}")
@@ -175,41 +177,41 @@ def one_of(choices: Mapping[str, Any], refused: Mapping[str, str] | None = None)
     return reader
 
 
-def dataset(cursor: Cursor) -> str:
+def read_dataset(cursor: SASCursor) -> str:
     """The name of a data set: `name` or `library.name`."""
     name = cursor.take().text if cursor.token.kind in {"name", "string"} else cursor.name("the name of a data set")
     return f"{name}.{cursor.name('the name of a data set')}" if cursor.accept(".") else name
 
 
-def one_effect(cursor: Cursor) -> Effect:
+def read_effect(cursor: SASCursor) -> SASEffect:
     """An effect such as `id`, `a*b`, `site(region)`; INTERCEPT is the effect of no variable."""
     return parse_effect(cursor, intercept=True) if cursor.sees_word("intercept") else parse_effect(cursor)
 
 
-def block_numbers(cursor: Cursor) -> tuple[int, ...]:
+def read_block_numbers(cursor: SASCursor) -> tuple[int, ...]:
     """The optional `=1,3` of R, V and their kin: which subjects are shown; the first by default."""
-    return tuple(listed(whole)(cursor)) if cursor.accept("=") else (1,)
+    return tuple(read_many(read_whole)(cursor)) if cursor.accept("=") else (1,)
 
 
-def degrees(cursor: Cursor) -> float | None:
+def read_degrees(cursor: SASCursor) -> float | None:
     """A number of degrees of freedom; `.` keeps the default."""
-    return None if cursor.accept(".") else positive(cursor)
+    return None if cursor.accept(".") else read_positive(cursor)
 
 
-def slices(cursor: Cursor) -> tuple[Effect, ...]:
+def read_slices(cursor: SASCursor) -> tuple[SASEffect, ...]:
     """`=a` or `=(a b)`."""
     cursor.expect("=")
     if not cursor.accept("("):
-        return (one_effect(cursor),)
-    effects: list[Effect] = []
+        return (read_effect(cursor),)
+    effects: list[SASEffect] = []
     while not cursor.accept(")"):
-        effects.append(one_effect(cursor))
+        effects.append(read_effect(cursor))
     return tuple(effects)
 
 
-def is_whole_data(subject: Effect | None) -> bool:
+def is_whole_data(subject: SASEffect | None) -> bool:
     """Whether a SUBJECT= effect makes all rows one subject: none given, or INTERCEPT."""
-    return subject is None or subject == INTERCEPT
+    return subject is None or subject == INTERCEPT_EFFECT
 
 
 _ORDERS = {"formatted": "formatted", "internal": "internal", "data": "data", "freq": "freq"}
@@ -219,98 +221,98 @@ _METHODS_REFUSED = dict.fromkeys(("mivque0", "type1", "type2", "type3"), _OTHER_
 _DIAGNOSTIC = "the frames of result.fit hold what it is made of"
 
 
-def _data(cursor: Cursor) -> tuple[str, Condition | None]:
+def _data(cursor: SASCursor) -> tuple[str, Condition | None]:
     """`=name` or `=name(where=(condition))`."""
     cursor.expect("=")
-    name = dataset(cursor)
+    name = read_dataset(cursor)
     condition: Condition | None = None
     if cursor.accept("("):
         while not cursor.accept(")"):
             token = cursor.token
             if cursor.word() != "where":
                 remedy = "change the frame before the program is run"
-                cursor.refuse_at(token, f"the data set option {token.text.upper()}= is not supported", remedy)
+                cursor.not_supported_at(token, f"the data set option {token.text.upper()}= is not supported", remedy)
             cursor.expect("=")
             condition = cursor.bracketed(lambda: parse_condition(cursor))
     return name, condition
 
 
-def _empirical(cursor: Cursor) -> bool:
+def _empirical(cursor: SASCursor) -> bool:
     if cursor.accept("="):
         token = cursor.token
         if cursor.word() != "classical":
             remedy = "EMPIRICAL is the classical sandwich; fit.tidy(vcov='CR2') and 'CR3' are the bias-corrected ones"
-            cursor.refuse_at(token, f"EMPIRICAL={token.text.upper()} is not supported", remedy)
+            cursor.not_supported_at(token, f"EMPIRICAL={token.text.upper()} is not supported", remedy)
     return True
 
 
-def _listing_limit(cursor: Cursor) -> int:
+def _listing_limit(cursor: SASCursor) -> int:
     return cursor.integer() if cursor.accept("=") else 0
 
 
-def _optional_wald(cursor: Cursor) -> str:
-    return str(one_of({"wald": "wald"})(cursor)) if cursor.accept("=") else "default"
+def _optional_wald(cursor: SASCursor) -> str:
+    return str(read_one_of({"wald": "wald"})(cursor)) if cursor.accept("=") else "default"
 
 
-def _optional_count(cursor: Cursor) -> int:
+def _optional_count(cursor: SASCursor) -> int:
     return cursor.integer() if cursor.accept("=") else 1
 
 
-def _convergence(name: str) -> Option:
-    def reader(cursor: Cursor) -> tuple[str, float]:
-        return name, (positive(cursor) if cursor.accept("=") else 1e-8)
+def _convergence(name: str) -> StatementOption:
+    def reader(cursor: SASCursor) -> tuple[str, float]:
+        return name, (read_positive(cursor) if cursor.accept("=") else 1e-8)
 
-    return Option("criterion", reader)
+    return StatementOption("criterion", reader)
 
 
-def _plots(cursor: Cursor) -> bool:
+def _plots(cursor: SASCursor) -> bool:
     """PLOTS=NONE alone."""
     token = cursor.token
     if not (cursor.accept("=") and cursor.sees_word("none")):
         what = "the option PLOTS of the PROC MIXED statement is not supported"
-        cursor.refuse_at(token, what, "the figures of a fit are at result.fit.plot")
+        cursor.not_supported_at(token, what, "the figures of a fit are at result.fit.plot")
     cursor.take()
     return True
 
 
-PROC: Table = {
-    "data": Option("data", _data),
-    "method": Option("method", after_equals(one_of(_METHODS, _METHODS_REFUSED))),
-    "empirical": Option("empirical", _empirical),
-    "covtest": Option("covtest", flag),
-    "cl": Option("cl", _optional_wald),
-    "alpha": Option("alpha", after_equals(fraction)),
-    "noclprint": Option("noclprint", _listing_limit),
-    "noinfo": Option("noinfo", flag),
-    "info": Option("info", flag),
-    "noitprint": Option("noitprint", flag),
-    "itdetails": Option("itdetails", flag),
-    "ic": Option("ic", flag),
-    "infocrit": Option("ic", flag),
-    "asycov": Option("asycov", flag),
-    "asycorr": Option("asycorr", flag),
-    "ratio": Option("ratio", flag),
-    "noprofile": Option("noprofile", flag),
-    "dfbw": Option("dfbw", flag),
-    "order": Option("order", after_equals(one_of(_ORDERS))),
-    "maxiter": Option("maxiter", after_equals(whole)),
-    "maxfunc": Option("maxfunc", after_equals(whole)),
+PROC_OPTIONS: OptionTable = {
+    "data": StatementOption("data", _data),
+    "method": StatementOption("method", after_equals(read_one_of(_METHODS, _METHODS_REFUSED))),
+    "empirical": StatementOption("empirical", _empirical),
+    "covtest": StatementOption("covtest", read_flag),
+    "cl": StatementOption("cl", _optional_wald),
+    "alpha": StatementOption("alpha", after_equals(read_fraction)),
+    "noclprint": StatementOption("noclprint", _listing_limit),
+    "noinfo": StatementOption("noinfo", read_flag),
+    "info": StatementOption("info", read_flag),
+    "noitprint": StatementOption("noitprint", read_flag),
+    "itdetails": StatementOption("itdetails", read_flag),
+    "ic": StatementOption("ic", read_flag),
+    "infocrit": StatementOption("ic", read_flag),
+    "asycov": StatementOption("asycov", read_flag),
+    "asycorr": StatementOption("asycorr", read_flag),
+    "ratio": StatementOption("ratio", read_flag),
+    "noprofile": StatementOption("noprofile", read_flag),
+    "dfbw": StatementOption("dfbw", read_flag),
+    "order": StatementOption("order", after_equals(read_one_of(_ORDERS))),
+    "maxiter": StatementOption("maxiter", after_equals(read_whole)),
+    "maxfunc": StatementOption("maxfunc", after_equals(read_whole)),
     "convf": _convergence("convf"),
     "convg": _convergence("convg"),
     "convh": _convergence("convh"),
-    "scoring": Option("scoring", _optional_count),
-    "namelen": Option("namelen", after_equals(whole)),
-    "lognote": Option("lognote", flag),
-    "plots": Option("plots", _plots),
-    "plot": Option("plots", _plots),
-    "absolute": Refused("convergence is judged by the gradient and the Hessian: see result.fit.checks"),
-    "anovaf": Refused("F tests: ddfm=kr, satterth, contain, bw or residual"),
-    "mmeq": Refused(_DIAGNOSTIC),
-    "mmeqsol": Refused(_DIAGNOSTIC),
-    "nobound": Refused("a variance below 0 is a negative correlation: repeated / type=cs subject=... allows it"),
-    "ranks": Refused(_DIAGNOSTIC),
-    "sigiter": Refused(_DIAGNOSTIC),
-    "update": Refused("leave it out"),
+    "scoring": StatementOption("scoring", _optional_count),
+    "namelen": StatementOption("namelen", after_equals(read_whole)),
+    "lognote": StatementOption("lognote", read_flag),
+    "plots": StatementOption("plots", _plots),
+    "plot": StatementOption("plots", _plots),
+    "absolute": RefusedOption("convergence is judged by the gradient and the Hessian: see result.fit.checks"),
+    "anovaf": RefusedOption("F tests: ddfm=kr, satterth, contain, bw or residual"),
+    "mmeq": RefusedOption(_DIAGNOSTIC),
+    "mmeqsol": RefusedOption(_DIAGNOSTIC),
+    "nobound": RefusedOption("a variance below 0 is a negative correlation: repeated / type=cs subject=... allows it"),
+    "ranks": RefusedOption(_DIAGNOSTIC),
+    "sigiter": RefusedOption(_DIAGNOSTIC),
+    "update": RefusedOption("leave it out"),
 }
 
 _DDFM = {
@@ -338,71 +340,71 @@ _DDFM_REFUSED = {
 }
 
 
-def _ddfm(cursor: Cursor) -> tuple[str, bool]:
+def _ddfm(cursor: SASCursor) -> tuple[str, bool]:
     """`=method` or `=kr(firstorder)`."""
     cursor.expect("=")
-    method = str(one_of(_DDFM, _DDFM_REFUSED)(cursor))
+    method = str(read_one_of(_DDFM, _DDFM_REFUSED)(cursor))
     if method == "kenwardroger" and cursor.accept("("):
-        one_of({"firstorder": True, "linear": True})(cursor)
+        read_one_of({"firstorder": True, "linear": True})(cursor)
         cursor.expect(")")
         return method, True
     return method, False
 
 
-def _htypes(cursor: Cursor) -> tuple[int, ...]:
+def _htypes(cursor: SASCursor) -> tuple[int, ...]:
     cursor.expect("=")
     token = cursor.token
-    types = tuple(dict.fromkeys(listed(whole)(cursor)))
+    types = tuple(dict.fromkeys(read_many(read_whole)(cursor)))
     if not set(types) <= {1, 2, 3}:
         cursor.fail_at(token, "HTYPE= takes 1, 2 and 3")
     return types
 
 
-def _e(kind: int) -> Option:
-    return Option("e", constant((kind,)), gather=True)
+def _e(kind: int) -> StatementOption:
+    return StatementOption("e", constant_value((kind,)), gather=True)
 
 
 _INVERSE = "result.fit.vcov holds the covariance matrix of the fixed effects"
 
-MODEL: Table = {
-    "s": Option("solution", flag),
-    "solution": Option("solution", flag),
-    "noint": Option("noint", flag),
-    "ddfm": Option("ddfm", _ddfm),
-    "ddf": Option("ddf", after_equals(listed(degrees))),
-    "htype": Option("htype", _htypes),
+MODEL_OPTIONS: OptionTable = {
+    "s": StatementOption("solution", read_flag),
+    "solution": StatementOption("solution", read_flag),
+    "noint": StatementOption("noint", read_flag),
+    "ddfm": StatementOption("ddfm", _ddfm),
+    "ddf": StatementOption("ddf", after_equals(read_many(read_degrees))),
+    "htype": StatementOption("htype", _htypes),
     "e": _e(0),
     "e1": _e(1),
     "e2": _e(2),
     "e3": _e(3),
-    "intercept": Option("intercept", flag),
-    "int": Option("intercept", flag),
-    "notest": Option("notest", flag),
-    "chisq": Option("chisq", flag),
-    "cl": Option("cl", flag),
-    "alpha": Option("alpha", after_equals(fraction)),
-    "alphap": Option("alphap", after_equals(fraction)),
-    "covb": Option("covb", flag),
-    "covbi": Option("covbi", flag),
-    "corrb": Option("corrb", flag),
-    "outp": Option("outp", after_equals(dataset)),
-    "outpred": Option("outp", after_equals(dataset)),
-    "outpm": Option("outpm", after_equals(dataset)),
-    "outpredm": Option("outpm", after_equals(dataset)),
-    "residual": Option("residual", flag),
-    "residuals": Option("residual", flag),
-    "vciry": Option("vciry", flag),
-    "contain": Option("ddfm", constant(("contain", False))),
-    "fullx": Refused("columns of levels that do not occur carry no information"),
-    "influence": Refused("result.fit.influence(group) holds the diagnostics of deleting a subject"),
-    "lcomponents": Refused("test the rows one by one with ESTIMATE"),
-    "nocontain": Refused("name the method: ddfm=residual"),
-    "singchol": Refused("leave it out: the conditioning of the columns does not need it"),
-    "singres": Refused("leave it out: the conditioning of the columns does not need it"),
-    "singular": Refused("leave it out: dependent columns are found by their angle to the others"),
-    "xpvix": Refused(_INVERSE),
-    "xpvixi": Refused(_INVERSE),
-    "zeta": Refused("leave it out"),
+    "intercept": StatementOption("intercept", read_flag),
+    "int": StatementOption("intercept", read_flag),
+    "notest": StatementOption("notest", read_flag),
+    "chisq": StatementOption("chisq", read_flag),
+    "cl": StatementOption("cl", read_flag),
+    "alpha": StatementOption("alpha", after_equals(read_fraction)),
+    "alphap": StatementOption("alphap", after_equals(read_fraction)),
+    "covb": StatementOption("covb", read_flag),
+    "covbi": StatementOption("covbi", read_flag),
+    "corrb": StatementOption("corrb", read_flag),
+    "outp": StatementOption("outp", after_equals(read_dataset)),
+    "outpred": StatementOption("outp", after_equals(read_dataset)),
+    "outpm": StatementOption("outpm", after_equals(read_dataset)),
+    "outpredm": StatementOption("outpm", after_equals(read_dataset)),
+    "residual": StatementOption("residual", read_flag),
+    "residuals": StatementOption("residual", read_flag),
+    "vciry": StatementOption("vciry", read_flag),
+    "contain": StatementOption("ddfm", constant_value(("contain", False))),
+    "fullx": RefusedOption("columns of levels that do not occur carry no information"),
+    "influence": RefusedOption("result.fit.influence(group) holds the diagnostics of deleting a subject"),
+    "lcomponents": RefusedOption("test the rows one by one with ESTIMATE"),
+    "nocontain": RefusedOption("name the method: ddfm=residual"),
+    "singchol": RefusedOption("leave it out: the conditioning of the columns does not need it"),
+    "singres": RefusedOption("leave it out: the conditioning of the columns does not need it"),
+    "singular": RefusedOption("leave it out: dependent columns are found by their angle to the others"),
+    "xpvix": RefusedOption(_INVERSE),
+    "xpvixi": RefusedOption(_INVERSE),
+    "zeta": RefusedOption("leave it out"),
 }
 
 

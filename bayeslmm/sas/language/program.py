@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bayeslmm.sas.language.covariance_types import VC, CovType
-from bayeslmm.sas.language.effects import Effect
+from bayeslmm.sas.language.effects import SASEffect
 from bayeslmm.sas.language.where import Condition
 
 Order = Literal["formatted", "internal", "data", "freq"]
@@ -20,7 +20,7 @@ Adjust = Literal["none", "bonferroni", "dunnett", "scheffe", "sidak", "simulate"
 
 
 @dataclass(frozen=True, slots=True)
-class Proc:
+class ProcStatement:
     """PROC MIXED and its options.
 
     data : name of the data set, "" when none is given; data_where : condition of DATA=name(where=(...))
@@ -65,7 +65,7 @@ class ClassVariable:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelStatement:
     """MODEL response = effects / options.
 
     ddfm : "" when the program does not say; firstorder : DDFM=KR(FIRSTORDER)
@@ -73,7 +73,7 @@ class Model:
     """
 
     response: str
-    effects: tuple[Effect, ...] = ()
+    effects: tuple[SASEffect, ...] = ()
     noint: bool = False
     solution: bool = False
     ddfm: DDFM | Literal[""] = ""
@@ -98,17 +98,17 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Random:
-    """RANDOM effects / options; an `Effect` of no variable is the intercept.
+class RandomStatement:
+    """RANDOM effects / options; an `SASEffect` of no variable is the intercept.
 
     displays : ODS tables of G and V asked for: "G", "GCorr", "InvG", "CholG", "InvCholG", "V", "VCorr", "InvV", "CholV", "InvCholV"
     v_blocks : numbers of the subjects whose V is shown
     """
 
-    effects: tuple[Effect, ...]
+    effects: tuple[SASEffect, ...]
     type: CovType = VC
-    subject: Effect | None = None
-    group: Effect | None = None
+    subject: SASEffect | None = None
+    group: SASEffect | None = None
     solution: bool = False
     cl: bool = False
     alpha: float = 0.05
@@ -118,17 +118,17 @@ class Random:
 
 
 @dataclass(frozen=True, slots=True)
-class Repeated:
+class RepeatedStatement:
     """REPEATED effects / options: no effect (the order of the rows), one, or two for a product of structures.
 
     displays : ODS tables of R asked for: "R", "RCorr", "InvR", "CholR", "InvCholR"; blocks : numbers of the subjects shown
     local : a variance sigma^2 I is added to the structure
     """
 
-    effects: tuple[Effect, ...] = ()
+    effects: tuple[SASEffect, ...] = ()
     type: CovType = VC
-    subject: Effect | None = None
-    group: Effect | None = None
+    subject: SASEffect | None = None
+    group: SASEffect | None = None
     local: bool = False
     displays: tuple[str, ...] = ()
     blocks: tuple[int, ...] = (1,)
@@ -136,7 +136,7 @@ class Repeated:
 
 
 @dataclass(frozen=True, slots=True)
-class LSMeans:
+class LSMeansStatement:
     """LSMEANS effects / options.
 
     diff : None or which differences; controls : formatted levels of the control, one for each class variable of the effect
@@ -145,7 +145,7 @@ class LSMeans:
     slice : effects within whose levels the others are tested
     """
 
-    effects: tuple[Effect, ...]
+    effects: tuple[SASEffect, ...]
     diff: Diff | None = None
     controls: tuple[str, ...] = ()
     adjust: Adjust = "none"
@@ -158,7 +158,7 @@ class LSMeans:
     om: bool = False
     e: bool = False
     df: float | None = None
-    slice: tuple[Effect, ...] = ()
+    slice: tuple[SASEffect, ...] = ()
     cov: bool = False
     corr: bool = False
     spot: str = field(default="", compare=False)
@@ -168,12 +168,12 @@ class LSMeans:
 class Coefficients:
     """The numbers written after an effect in ESTIMATE or CONTRAST, in the order of the effect's columns."""
 
-    effect: Effect
+    effect: SASEffect
     values: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CoefficientRow:
     """One row of an ESTIMATE or CONTRAST: its fixed part and, after a bar, its random part."""
 
     fixed: tuple[Coefficients, ...]
@@ -181,11 +181,11 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class EstimateStatement:
     """ESTIMATE 'label' row / options; tail is "lower" or "upper" for a one-sided test."""
 
     label: str
-    row: Row
+    row: CoefficientRow
     divisor: float = 1.0
     cl: bool = False
     alpha: float = 0.05
@@ -198,11 +198,11 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
+class ContrastStatement:
     """CONTRAST 'label' row, row, ... / options."""
 
     label: str
-    rows: tuple[Row, ...]
+    rows: tuple[CoefficientRow, ...]
     chisq: bool = False
     df: float | None = None
     e: bool = False
@@ -212,7 +212,7 @@ class Contrast:
 
 
 @dataclass(frozen=True, slots=True)
-class Parms:
+class ParmsStatement:
     """PARMS (values) ... / options: candidates for each covariance parameter, in the order of the CovParms table.
 
     hold : numbers of the parameters (from 1) held at their value; noiter : all are
@@ -225,7 +225,7 @@ class Parms:
 
 
 @dataclass(frozen=True, slots=True)
-class By:
+class ByVariable:
     """A variable of the BY statement."""
 
     name: str
@@ -236,18 +236,18 @@ class By:
 class MixedProgram:
     """A whole PROC MIXED step; `titles` and `footnotes` are printed with the listing, `ods` holds the ODS statements, which are ignored."""
 
-    proc: Proc
-    model: Model
+    proc: ProcStatement
+    model: ModelStatement
     classes: tuple[ClassVariable, ...] = ()
-    random: tuple[Random, ...] = ()
-    repeated: Repeated | None = None
-    lsmeans: tuple[LSMeans, ...] = ()
-    estimates: tuple[Estimate, ...] = ()
-    contrasts: tuple[Contrast, ...] = ()
-    parms: Parms | None = None
+    random: tuple[RandomStatement, ...] = ()
+    repeated: RepeatedStatement | None = None
+    lsmeans: tuple[LSMeansStatement, ...] = ()
+    estimates: tuple[EstimateStatement, ...] = ()
+    contrasts: tuple[ContrastStatement, ...] = ()
+    parms: ParmsStatement | None = None
     weight: str = ""
     where: Condition | None = None
-    by: tuple[By, ...] = ()
+    by: tuple[ByVariable, ...] = ()
     id: tuple[str, ...] = ()
     titles: tuple[str, ...] = ()
     footnotes: tuple[str, ...] = ()

@@ -17,24 +17,24 @@ from typing import Any
 from bayeslmm.errors import FormulaLimitError
 from bayeslmm.sas.language import effect_options
 from bayeslmm.sas.language import options as proc_options
-from bayeslmm.sas.language.effects import Effect, parse_effect, parse_effects
+from bayeslmm.sas.language.effects import SASEffect, parse_effect, parse_effects
 from bayeslmm.sas.language.options import read_options, slash_options
 from bayeslmm.sas.language.program import (
-    By,
+    ByVariable,
     ClassVariable,
+    CoefficientRow,
     Coefficients,
-    Contrast,
-    Estimate,
-    LSMeans,
+    ContrastStatement,
+    EstimateStatement,
+    LSMeansStatement,
     MixedProgram,
-    Model,
-    Parms,
-    Proc,
-    Random,
-    Repeated,
-    Row,
+    ModelStatement,
+    ParmsStatement,
+    ProcStatement,
+    RandomStatement,
+    RepeatedStatement,
 )
-from bayeslmm.sas.language.tokens import Cursor, Token, syntax_error, tokenize
+from bayeslmm.sas.language.tokens import SASCursor, SASToken, syntax_error, tokenize_program
 from bayeslmm.sas.language.where import Condition, parse_condition
 
 MAX_PARMS = 100_000
@@ -42,13 +42,13 @@ MAX_PARMS = 100_000
 _REFERENCE_WORDS = {"first", "last"}
 
 
-def read_proc(cursor: Cursor) -> Proc:
+def read_proc(cursor: SASCursor) -> ProcStatement:
     """PROC MIXED, its name already read."""
     spot = cursor.here()
-    return Proc(**proc_options.proc_values(read_options(cursor, proc_options.PROC)), spot=spot)
+    return ProcStatement(**proc_options.proc_values(read_options(cursor, proc_options.PROC_OPTIONS)), spot=spot)
 
 
-def read_class(cursor: Cursor) -> tuple[ClassVariable, ...]:
+def read_class(cursor: SASCursor) -> tuple[ClassVariable, ...]:
     """CLASS a b(ref='x') / ref=first."""
     variables = list(cursor.until_options(lambda: _class_variable(cursor)))
     if not variables:
@@ -63,15 +63,17 @@ def read_class(cursor: Cursor) -> tuple[ClassVariable, ...]:
     return tuple(variables)
 
 
-def _class_variable(cursor: Cursor) -> ClassVariable:
+def _class_variable(cursor: SASCursor) -> ClassVariable:
     name = cursor.name()
     return ClassVariable(name, *cursor.bracketed(lambda: _class_option(cursor))) if cursor.sees("(") else ClassVariable(name)
 
 
-def _class_option(cursor: Cursor) -> tuple[Any, str]:
+def _class_option(cursor: SASCursor) -> tuple[Any, str]:
     token = cursor.token
     if cursor.word() != "ref":
-        cursor.refuse_at(token, f"the option {token.text.upper()} of the CLASS statement is not supported", "REF= is; levels are not cut")
+        cursor.not_supported_at(
+            token, f"the option {token.text.upper()} of the CLASS statement is not supported", "REF= is; levels are not cut"
+        )
     cursor.expect("=")
     value = cursor.take()
     if value.kind == "name" and value.lower in _REFERENCE_WORDS:
@@ -81,83 +83,85 @@ def _class_option(cursor: Cursor) -> tuple[Any, str]:
     return "value", value.text.strip()
 
 
-def read_model(cursor: Cursor) -> Model:
+def read_model_statement(cursor: SASCursor) -> ModelStatement:
     """MODEL response = effects / options."""
     spot = cursor.here()
     start = cursor.token
     response = cursor.name("the response")
     if cursor.token.kind == "name" or cursor.sees("("):
-        cursor.refuse_at(
+        cursor.not_supported_at(
             start, "MODEL has one response, a column as it is", "stack several responses in one column, with a class for which it is"
         )
     cursor.expect("=")
     effects = parse_effects(cursor)
-    return Model(response, effects, **proc_options.model_values(slash_options(cursor, proc_options.MODEL)), spot=spot)
+    return ModelStatement(response, effects, **proc_options.model_values(slash_options(cursor, proc_options.MODEL_OPTIONS)), spot=spot)
 
 
-def read_random(cursor: Cursor) -> Random:
+def read_random(cursor: SASCursor) -> RandomStatement:
     """RANDOM effects / options."""
     spot = cursor.here()
     effects = parse_effects(cursor, intercept=True)
     if not effects:
         cursor.fail("RANDOM names no effect", "random intercept / subject=id;")
-    values = effect_options.matrix_values(slash_options(cursor, effect_options.RANDOM), "v_blocks")
-    return Random(effects, **effect_options.limits_values(values), spot=spot)
+    values = effect_options.matrix_values(slash_options(cursor, effect_options.RANDOM_OPTIONS), "v_blocks")
+    return RandomStatement(effects, **effect_options.limits_values(values), spot=spot)
 
 
-def read_repeated(cursor: Cursor) -> Repeated:
+def read_repeated(cursor: SASCursor) -> RepeatedStatement:
     """REPEATED effect / options."""
     spot = cursor.here()
     effects = parse_effects(cursor)
-    values = effect_options.matrix_values(slash_options(cursor, effect_options.REPEATED), "blocks")
-    return Repeated(effects, **values, spot=spot)
+    values = effect_options.matrix_values(slash_options(cursor, effect_options.REPEATED_OPTIONS), "blocks")
+    return RepeatedStatement(effects, **values, spot=spot)
 
 
-def read_lsmeans(cursor: Cursor) -> LSMeans:
+def read_lsmeans(cursor: SASCursor) -> LSMeansStatement:
     """LSMEANS effects / options."""
     spot = cursor.here()
     effects = parse_effects(cursor)
     if not effects:
         cursor.fail("LSMEANS names no effect")
-    return LSMeans(effects, **effect_options.lsmeans_values(slash_options(cursor, effect_options.LSMEANS)), spot=spot)
+    return LSMeansStatement(effects, **effect_options.lsmeans_values(slash_options(cursor, effect_options.LSMEANS_OPTIONS)), spot=spot)
 
 
-def read_estimate(cursor: Cursor) -> Estimate:
+def read_estimate(cursor: SASCursor) -> EstimateStatement:
     """ESTIMATE 'label' effect values ... | effect values ... / options."""
     spot = cursor.here()
     label = cursor.label()
     row = _row(cursor)
     if cursor.sees(","):
         cursor.fail("ESTIMATE has one row", "several rows are a CONTRAST, or several ESTIMATE statements")
-    values = slash_options(cursor, effect_options.ESTIMATE)
-    return Estimate(label, row, **effect_options.limits_values(values), spot=spot)
+    values = slash_options(cursor, effect_options.ESTIMATE_OPTIONS)
+    return EstimateStatement(label, row, **effect_options.limits_values(values), spot=spot)
 
 
-def read_contrast(cursor: Cursor) -> Contrast:
+def read_contrast(cursor: SASCursor) -> ContrastStatement:
     """CONTRAST 'label' row, row, ... / options."""
     spot = cursor.here()
     label = cursor.label()
     rows = [_row(cursor)]
     while cursor.accept(","):
         rows.append(_row(cursor))
-    return Contrast(label, tuple(rows), **slash_options(cursor, effect_options.CONTRAST), spot=spot)
+    return ContrastStatement(label, tuple(rows), **slash_options(cursor, effect_options.CONTRAST_OPTIONS), spot=spot)
 
 
-def _row(cursor: Cursor) -> Row:
+def _row(cursor: SASCursor) -> CoefficientRow:
     fixed = _coefficients(cursor)
     random = _coefficients(cursor) if cursor.accept("|") else ()
     if not fixed and not random:
         cursor.fail("expected an effect and its coefficients here", "trt 1 -1 0")
-    return Row(fixed, random)
+    return CoefficientRow(fixed, random)
 
 
-def _coefficients(cursor: Cursor) -> tuple[Coefficients, ...]:
-    found: dict[Effect, Coefficients] = {}
+def _coefficients(cursor: SASCursor) -> tuple[Coefficients, ...]:
+    found: dict[SASEffect, Coefficients] = {}
     while not (cursor.at_options or cursor.sees("|") or cursor.sees(",")):
         start = cursor.token
         effect = parse_effect(cursor, intercept=True)
         if cursor.sees("[") or cursor.sees("{"):
-            cursor.refuse_at(cursor.token, "coefficients by level ([1, 2 3]) are not read", "give one number for each column, in order")
+            cursor.not_supported_at(
+                cursor.token, "coefficients by level ([1, 2 3]) are not read", "give one number for each column, in order"
+            )
         values: list[float] = []
         while cursor.sees_number():
             values.append(cursor.number())
@@ -169,17 +173,17 @@ def _coefficients(cursor: Cursor) -> tuple[Coefficients, ...]:
     return tuple(found.values())
 
 
-def read_parms(cursor: Cursor) -> Parms:
+def read_parms(cursor: SASCursor) -> ParmsStatement:
     """PARMS (values) (values) ... / options."""
     spot = cursor.here()
     values = cursor.until_options(lambda: cursor.bracketed(lambda: _candidates(cursor)))
-    options = slash_options(cursor, effect_options.PARMS)
+    options = slash_options(cursor, effect_options.PARMS_OPTIONS)
     if not values:
         cursor.fail("PARMS gives no values", "parms (1.5) (0.3) (1);")
-    return Parms(values, **options, spot=spot)
+    return ParmsStatement(values, **options, spot=spot)
 
 
-def _candidates(cursor: Cursor) -> tuple[float, ...]:
+def _candidates(cursor: SASCursor) -> tuple[float, ...]:
     """`1, 2, 5 to 6 by .5`."""
     found: list[float] = []
     while not cursor.sees(")"):
@@ -191,7 +195,7 @@ def _candidates(cursor: Cursor) -> tuple[float, ...]:
     return tuple(found)
 
 
-def _steps(cursor: Cursor, first: float) -> list[float]:
+def _steps(cursor: SASCursor, first: float) -> list[float]:
     start = cursor.take()
     last = cursor.number()
     step = 1.0
@@ -207,44 +211,46 @@ def _steps(cursor: Cursor, first: float) -> list[float]:
     return [round(first + i * step, 12) for i in range(count)]
 
 
-def read_condition(cursor: Cursor) -> Condition:
+def read_condition(cursor: SASCursor) -> Condition:
     """WHERE condition."""
     condition = parse_condition(cursor)
     cursor.finish()
     return condition
 
 
-def read_by(cursor: Cursor) -> tuple[By, ...]:
+def read_by(cursor: SASCursor) -> tuple[ByVariable, ...]:
     """BY a descending b."""
-    variables: list[By] = []
+    variables: list[ByVariable] = []
     while not cursor.at_end:
         token = cursor.token
         descending = cursor.sees_word("descending")
         if descending:
             cursor.take()
         if cursor.sees_word("notsorted", "groupformat"):
-            cursor.refuse_at(token, f"{cursor.token.text.upper()} in BY is not supported", "groups are formed by value, sorted or not")
-        variables.append(By(cursor.name(), descending))
+            cursor.not_supported_at(
+                token, f"{cursor.token.text.upper()} in BY is not supported", "groups are formed by value, sorted or not"
+            )
+        variables.append(ByVariable(cursor.name(), descending))
     if not variables:
         cursor.fail("BY names no variable")
     return tuple(variables)
 
 
-def read_names(cursor: Cursor) -> tuple[str, ...]:
+def read_names(cursor: SASCursor) -> tuple[str, ...]:
     """ID a b."""
     names = cursor.until_options(cursor.name)
     cursor.finish()
     return names
 
 
-def read_weight(cursor: Cursor) -> str:
+def read_weight(cursor: SASCursor) -> str:
     """WEIGHT w."""
     name = cursor.name()
     cursor.finish()
     return name
 
 
-def read_text(cursor: Cursor) -> str:
+def read_text(cursor: SASCursor) -> str:
     """TITLE and FOOTNOTE: the quoted text."""
     parts: list[str] = []
     while not cursor.at_end:
@@ -253,10 +259,10 @@ def read_text(cursor: Cursor) -> str:
 
 
 # What may be written once, what any number of times.
-ONCE: Mapping[str, tuple[str, Callable[[Cursor], Any]]] = {
+SINGLE_STATEMENTS: Mapping[str, tuple[str, Callable[[SASCursor], Any]]] = {
     "class": ("classes", read_class),
     "classes": ("classes", read_class),
-    "model": ("model", read_model),
+    "model": ("model", read_model_statement),
     "repeated": ("repeated", read_repeated),
     "parms": ("parms", read_parms),
     "parameters": ("parms", read_parms),
@@ -265,14 +271,14 @@ ONCE: Mapping[str, tuple[str, Callable[[Cursor], Any]]] = {
     "by": ("by", read_by),
     "id": ("id", read_names),
 }
-MANY: Mapping[str, tuple[str, Callable[[Cursor], Any]]] = {
+REPEATABLE_STATEMENTS: Mapping[str, tuple[str, Callable[[SASCursor], Any]]] = {
     "random": ("random", read_random),
     "lsmeans": ("lsmeans", read_lsmeans),
     "lsmean": ("lsmeans", read_lsmeans),
     "estimate": ("estimates", read_estimate),
     "contrast": ("contrasts", read_contrast),
 }
-REFUSED: Mapping[str, str] = {
+REFUSED_STATEMENTS: Mapping[str, str] = {
     "attrib": "name and convert the columns of the frame instead",
     "code": "fit.save(path) keeps the fit",
     "effect": "make the columns first, or give the model as a formula: bs(x), poly(x)",
@@ -330,7 +336,7 @@ def parse_program(program: str, columns: tuple[str, ...] = ()) -> MixedProgram:
     """
     step = _Step()
     names = _spellings(columns)
-    for tokens in _statements(program, tokenize(program)):
+    for tokens in _statements(program, tokenize_program(program)):
         _read(program, tokens, step, names)
     if "proc" not in step.fields:
         syntax_error(program, 0, "the program has no PROC MIXED statement", "proc mixed data=a; model y = x / solution; run;")
@@ -345,7 +351,7 @@ def _spellings(columns: tuple[str, ...]) -> dict[str, str]:
     return {c.lower(): c for c in columns if lower.count(c.lower()) == 1} | {c: c for c in columns}
 
 
-def _statements(program: str, tokens: tuple[Token, ...]) -> Iterator[tuple[Token, ...]]:
+def _statements(program: str, tokens: tuple[SASToken, ...]) -> Iterator[tuple[SASToken, ...]]:
     start = 0
     for index, token in enumerate(tokens):
         if token.kind == "end":
@@ -356,12 +362,12 @@ def _statements(program: str, tokens: tuple[Token, ...]) -> Iterator[tuple[Token
         syntax_error(program, tokens[-1].position + len(tokens[-1].text), "the last statement has no semicolon")
 
 
-def _read(program: str, tokens: tuple[Token, ...], step: _Step, names: dict[str, str]) -> None:
+def _read(program: str, tokens: tuple[SASToken, ...], step: _Step, names: dict[str, str]) -> None:
     head = tokens[0]
     if head.kind != "name":
         syntax_error(program, head.position, f"a statement cannot start with `{head.text}`")
     word = head.lower
-    cursor = Cursor(program, tokens[1:], word.upper(), names)
+    cursor = SASCursor(program, tokens[1:], word.upper(), names)
     if word == "proc":
         _read_proc(cursor, step)
     elif _is_global(word):
@@ -373,13 +379,15 @@ def _read(program: str, tokens: tuple[Token, ...], step: _Step, names: dict[str,
         _read_statement(cursor, head, step)
 
 
-def _read_proc(cursor: Cursor, step: _Step) -> None:
+def _read_proc(cursor: SASCursor, step: _Step) -> None:
     token = cursor.token
     procedure = cursor.word()
     if procedure != "mixed":
-        cursor.refuse_at(token, f"PROC {token.text.upper()} is not read", "give the PROC MIXED step alone; BY groups need no sorting")
+        cursor.not_supported_at(
+            token, f"PROC {token.text.upper()} is not read", "give the PROC MIXED step alone; BY groups need no sorting"
+        )
     if "proc" in step.fields:
-        cursor.refuse_at(token, "the program has two PROC MIXED steps", "run them one by one")
+        cursor.not_supported_at(token, "the program has two PROC MIXED steps", "run them one by one")
     cursor.statement = "PROC MIXED"
     step.fields["proc"] = read_proc(cursor)
 
@@ -389,7 +397,7 @@ def _is_global(word: str) -> bool:
     return word in {"ods", "options", "option"} or stem in {"title", "footnote"}
 
 
-def _read_global(cursor: Cursor, head: Token, step: _Step) -> None:
+def _read_global(cursor: SASCursor, head: SASToken, step: _Step) -> None:
     stem = head.lower.rstrip("0123456789")
     if stem in step.texts:
         step.texts[stem][head.lower[len(stem) :].zfill(2)] = read_text(cursor)
@@ -399,36 +407,36 @@ def _read_global(cursor: Cursor, head: Token, step: _Step) -> None:
         _read_page_options(cursor)
 
 
-def _read_page_options(cursor: Cursor) -> None:
+def _read_page_options(cursor: SASCursor) -> None:
     while not cursor.at_end:
         token = cursor.token
         name = cursor.word()
         if name not in _PAGE_OPTIONS:
-            cursor.refuse_at(token, f"the system option {token.text.upper()} is not supported", "leave it out")
+            cursor.not_supported_at(token, f"the system option {token.text.upper()} is not supported", "leave it out")
         if cursor.accept("="):
             cursor.take()
 
 
-def _read_statement(cursor: Cursor, head: Token, step: _Step) -> None:
+def _read_statement(cursor: SASCursor, head: SASToken, step: _Step) -> None:
     word = head.lower
-    if word in REFUSED:
-        cursor.refuse_at(head, f"the {head.text.upper()} statement is not supported", REFUSED[word])
-    if word not in ONCE and word not in MANY:
-        near = get_close_matches(word, [*ONCE, *MANY, "proc", "run"], 2)
+    if word in REFUSED_STATEMENTS:
+        cursor.not_supported_at(head, f"the {head.text.upper()} statement is not supported", REFUSED_STATEMENTS[word])
+    if word not in SINGLE_STATEMENTS and word not in REPEATABLE_STATEMENTS:
+        near = get_close_matches(word, [*SINGLE_STATEMENTS, *REPEATABLE_STATEMENTS, "proc", "run"], 2)
         remedy = f"did you mean {' or '.join(n.upper() for n in near)}?" if near else "a missing semicolon above makes one statement of two"
         cursor.fail_at(head, f"{head.text.upper()} is not a statement of PROC MIXED", remedy)
     _check_place(cursor, head, step)
-    if word in MANY:
-        name, read = MANY[word]
+    if word in REPEATABLE_STATEMENTS:
+        name, read = REPEATABLE_STATEMENTS[word]
         step.many.setdefault(name, []).append(read(cursor))
         return
-    name, read = ONCE[word]
+    name, read = SINGLE_STATEMENTS[word]
     if name in step.fields:
         cursor.fail_at(head, f"the {head.text.upper()} statement is given twice", "PROC MIXED takes it once")
     step.fields[name] = read(cursor)
 
 
-def _check_place(cursor: Cursor, head: Token, step: _Step) -> None:
+def _check_place(cursor: SASCursor, head: SASToken, step: _Step) -> None:
     if "proc" not in step.fields:
         cursor.fail_at(head, f"{head.text.upper()} stands before PROC MIXED", "start with: proc mixed data=a;")
     if step.finished:

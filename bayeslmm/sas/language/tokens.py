@@ -15,7 +15,7 @@ from typing import Literal, NoReturn
 
 from bayeslmm.errors import FormulaError, FormulaLimitError, SpecificationError
 
-Kind = Literal["name", "number", "string", "symbol", "end"]
+SASTokenKind = Literal["name", "number", "string", "symbol", "end"]
 
 MAX_LENGTH = 64 * 1024
 
@@ -27,10 +27,10 @@ _LITERAL_SUFFIX = re.compile(r"(dt|[ndtx])(?!\w)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class SASToken:
     """One token: what it is, its text (quotes removed), and where it stands in the program."""
 
-    kind: Kind
+    kind: SASTokenKind
     text: str
     position: int
 
@@ -44,7 +44,7 @@ class Token:
         return self.kind == "symbol" and self.text == text
 
 
-def spot(program: str, position: int) -> str:
+def program_spot(program: str, position: int) -> str:
     """Where a position is, for a person: line and column, the line itself, and a caret under the place."""
     position = min(position, len(program))
     start = program.rfind("\n", 0, position) + 1
@@ -57,15 +57,15 @@ def spot(program: str, position: int) -> str:
 
 def syntax_error(program: str, position: int, what: str, remedy: str = "") -> NoReturn:
     """Raise the error of a text that is not SAS."""
-    raise FormulaError(what, spot(program, position), remedy or "correct the program at the spot marked")
+    raise FormulaError(what, program_spot(program, position), remedy or "correct the program at the spot marked")
 
 
-def refuse(program: str, position: int, what: str, remedy: str = "") -> NoReturn:
+def not_supported(program: str, position: int, what: str, remedy: str = "") -> NoReturn:
     """Raise the error of valid SAS that is not supported here."""
-    raise SpecificationError(what, spot(program, position), remedy or "leave out what stands at the spot marked")
+    raise SpecificationError(what, program_spot(program, position), remedy or "leave out what stands at the spot marked")
 
 
-def tokenize(program: str) -> tuple[Token, ...]:
+def tokenize_program(program: str) -> tuple[SASToken, ...]:
     """The tokens of a program; statements end with a token of kind "end".
 
     Raises FormulaLimitError beyond 64 KB, FormulaError for an unfinished comment or quote and for a character that SAS has no use for,
@@ -76,12 +76,12 @@ def tokenize(program: str) -> tuple[Token, ...]:
     """
     if len(program) > MAX_LENGTH:
         raise FormulaLimitError(f"the program has more than {MAX_LENGTH} characters", remedy="give the PROC MIXED step alone")
-    tokens: list[Token] = []
+    tokens: list[SASToken] = []
     position = 0
     while (position := _skip(program, position, not tokens or tokens[-1].kind == "end")) < len(program):
         token, position = _next(program, position)
         if token.kind == "name" and (not tokens or tokens[-1].kind == "end"):
-            _refuse_data_step(program, token)
+            _check_no_data_step(program, token)
         tokens.append(token)
     return tuple(tokens)
 
@@ -107,30 +107,32 @@ def _after(program: str, position: int, mark: str, what: str, remedy: str) -> in
     return found + len(mark)
 
 
-def _next(program: str, position: int) -> tuple[Token, int]:
+def _next(program: str, position: int) -> tuple[SASToken, int]:
     character = program[position]
     if character == ";":
-        return Token("end", ";", position), position + 1
+        return SASToken("end", ";", position), position + 1
     if character in "'\"":
         return _quoted(program, position)
     if number := _NUMBER.match(program, position):
         return _number(program, number)
     if name := _NAME.match(program, position):
-        return Token("name", name.group(), position), name.end()
+        return SASToken("name", name.group(), position), name.end()
     if character == "%" or (character == "&" and _NAME.match(program, position + 1)):
-        refuse(program, position, "the macro language is not read", "write out what the macro produces (in SAS, `options mprint` shows it)")
+        not_supported(
+            program, position, "the macro language is not read", "write out what the macro produces (in SAS, `options mprint` shows it)"
+        )
     if symbol := _SYMBOL.match(program, position):
-        return Token("symbol", symbol.group(), position), symbol.end()
+        return SASToken("symbol", symbol.group(), position), symbol.end()
     syntax_error(program, position, f"the character {character!r} means nothing here")
 
 
-def _number(program: str, number: re.Match[str]) -> tuple[Token, int]:
+def _number(program: str, number: re.Match[str]) -> tuple[SASToken, int]:
     if _NAME.match(program, number.end()):
         syntax_error(program, number.start(), "a name cannot start with a digit", "write it as a name literal: '1st'n")
-    return Token("number", number.group(), number.start()), number.end()
+    return SASToken("number", number.group(), number.start()), number.end()
 
 
-def _quoted(program: str, position: int) -> tuple[Token, int]:
+def _quoted(program: str, position: int) -> tuple[SASToken, int]:
     """A quoted text, a doubled quote standing for one; followed by `n` it is a name."""
     quote = program[position]
     end = position + 1
@@ -147,15 +149,17 @@ def _quoted(program: str, position: int) -> tuple[Token, int]:
     text = quote.join(parts)
     suffix = _LITERAL_SUFFIX.match(program, end)
     if suffix is None:
-        return Token("string", text, position), end
+        return SASToken("string", text, position), end
     if suffix.group().lower() != "n":
-        refuse(program, position, f"the literal {program[position : suffix.end()]} is not read", "compare with a number or a text instead")
-    return Token("name", text, position), suffix.end()
+        not_supported(
+            program, position, f"the literal {program[position : suffix.end()]} is not read", "compare with a number or a text instead"
+        )
+    return SASToken("name", text, position), suffix.end()
 
 
-def _refuse_data_step(program: str, token: Token) -> None:
+def _check_no_data_step(program: str, token: SASToken) -> None:
     if token.lower in {"data", "datalines", "cards", "infile", "libname", "filename"}:
-        refuse(
+        not_supported(
             program,
             token.position,
             f"the {token.text.upper()} statement is not read: a program runs on a frame that is there already",
@@ -163,7 +167,7 @@ def _refuse_data_step(program: str, token: Token) -> None:
         )
 
 
-class Cursor:
+class SASCursor:
     """Reads the tokens of one statement from left to right; the last token is the semicolon.
 
     names : lower-case name -> its spelling, shared by all statements; a name in its own spelling stands for itself
@@ -171,7 +175,7 @@ class Cursor:
 
     __slots__ = ("_index", "_names", "_tokens", "program", "statement")
 
-    def __init__(self, program: str, tokens: tuple[Token, ...], statement: str, names: dict[str, str]) -> None:
+    def __init__(self, program: str, tokens: tuple[SASToken, ...], statement: str, names: dict[str, str]) -> None:
         self.program = program
         self.statement = statement
         self._tokens = tokens
@@ -179,12 +183,12 @@ class Cursor:
         self._index = 0
 
     @property
-    def token(self) -> Token:
+    def token(self) -> SASToken:
         """The token to be read next."""
         return self._tokens[self._index]
 
     @property
-    def ahead(self) -> Token:
+    def ahead(self) -> SASToken:
         """The token after the next one (the last one at the end)."""
         return self._tokens[min(self._index + 1, len(self._tokens) - 1)]
 
@@ -206,7 +210,7 @@ class Cursor:
         """Whether one of the words comes next (lower case)."""
         return self.token.kind == "name" and self.token.lower in words
 
-    def take(self) -> Token:
+    def take(self) -> SASToken:
         """The next token, read."""
         token = self.token
         if token.kind != "end":
@@ -220,7 +224,7 @@ class Cursor:
             self._index += 1
         return found
 
-    def expect(self, symbol: str) -> Token:
+    def expect(self, symbol: str) -> SASToken:
         """Read the symbol, which must come next."""
         if not self.sees(symbol):
             self.fail(f"expected `{symbol}` here")
@@ -296,16 +300,16 @@ class Cursor:
 
     def here(self) -> str:
         """The place of the next token, for a person."""
-        return spot(self.program, self.token.position)
+        return program_spot(self.program, self.token.position)
 
     def fail(self, what: str, remedy: str = "") -> NoReturn:
         """Raise for text that is not SAS at the next token."""
         syntax_error(self.program, self.token.position, what, remedy)
 
-    def fail_at(self, token: Token, what: str, remedy: str = "") -> NoReturn:
+    def fail_at(self, token: SASToken, what: str, remedy: str = "") -> NoReturn:
         """Raise for text that is not SAS at this token."""
         syntax_error(self.program, token.position, what, remedy)
 
-    def refuse_at(self, token: Token, what: str, remedy: str = "") -> NoReturn:
+    def not_supported_at(self, token: SASToken, what: str, remedy: str = "") -> NoReturn:
         """Raise for SAS that is not supported at this token."""
-        refuse(self.program, token.position, what, remedy)
+        not_supported(self.program, token.position, what, remedy)

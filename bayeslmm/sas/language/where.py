@@ -17,33 +17,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm.errors import DataError, FormulaLimitError
-from bayeslmm.sas.language.tokens import Cursor
+from bayeslmm.sas.language.tokens import SASCursor
 
 Mask = NDArray[np.bool_]
 Columns = Mapping[str, NDArray[Any]]
 
-MAX_DEPTH = 64
+MAX_CONDITION_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ColumnReference:
     """A variable."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Constant:
+class ConstantValue:
     """A number, a text, or the missing value (None)."""
 
     value: float | str | None
 
 
-Operand = Column | Constant
+Operand = ColumnReference | ConstantValue
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class WhereComparison:
     """left op right; op is one of = ^= < <= > >= contains like."""
 
     op: str
@@ -52,7 +52,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Among:
+class InList:
     """left IN (values)."""
 
     left: Operand
@@ -60,7 +60,7 @@ class Among:
 
 
 @dataclass(frozen=True, slots=True)
-class Junction:
+class BooleanCondition:
     """Conditions joined by "and" or "or"."""
 
     op: str
@@ -74,7 +74,7 @@ class Negation:
     part: Condition
 
 
-Condition = Comparison | Among | Junction | Negation
+Condition = WhereComparison | InList | BooleanCondition | Negation
 
 _WORDS = {"eq": "=", "ne": "^=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _SYMBOLS = {"=": "=", "^=": "^=", "~=": "^=", "<>": "^=", "<": "<", "<=": "<=", ">": ">", ">=": ">=", "?": "contains"}
@@ -88,27 +88,27 @@ _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def parse_condition(cursor: Cursor, depth: int = 0) -> Condition:
+def parse_condition(cursor: SASCursor, depth: int = 0) -> Condition:
     """Read a condition: OR of ANDs of NOTs of comparisons."""
-    if depth > MAX_DEPTH:
-        what = f"the condition is nested more than {MAX_DEPTH} deep"
+    if depth > MAX_CONDITION_DEPTH:
+        what = f"the condition is nested more than {MAX_CONDITION_DEPTH} deep"
         raise FormulaLimitError(what, cursor.here(), "simplify the condition")
     parts = [_conjunction(cursor, depth)]
     while cursor.sees_word("or") or cursor.sees("|"):
         cursor.take()
         parts.append(_conjunction(cursor, depth))
-    return parts[0] if len(parts) == 1 else Junction("or", tuple(parts))
+    return parts[0] if len(parts) == 1 else BooleanCondition("or", tuple(parts))
 
 
-def _conjunction(cursor: Cursor, depth: int) -> Condition:
+def _conjunction(cursor: SASCursor, depth: int) -> Condition:
     parts = [_negation(cursor, depth)]
     while cursor.sees_word("and") or cursor.sees("&"):
         cursor.take()
         parts.append(_negation(cursor, depth))
-    return parts[0] if len(parts) == 1 else Junction("and", tuple(parts))
+    return parts[0] if len(parts) == 1 else BooleanCondition("and", tuple(parts))
 
 
-def _negation(cursor: Cursor, depth: int) -> Condition:
+def _negation(cursor: SASCursor, depth: int) -> Condition:
     negative = False
     while cursor.sees_word("not") or cursor.sees("^") or cursor.sees("~"):
         cursor.take()
@@ -117,7 +117,7 @@ def _negation(cursor: Cursor, depth: int) -> Condition:
     return Negation(part) if negative else part
 
 
-def _comparison(cursor: Cursor) -> Condition:
+def _comparison(cursor: SASCursor) -> Condition:
     left = _operand(cursor)
     negative = False
     if cursor.sees_word("not"):
@@ -127,11 +127,11 @@ def _comparison(cursor: Cursor) -> Condition:
     return Negation(found) if negative else found
 
 
-def _predicate(cursor: Cursor, left: Operand) -> Condition:
+def _predicate(cursor: SASCursor, left: Operand) -> Condition:
     token = cursor.take()
     word = token.lower
     if word == "in":
-        return Among(left, cursor.bracketed(lambda: _values(cursor)))
+        return InList(left, cursor.bracketed(lambda: _values(cursor)))
     if word == "is":
         return _is_missing(cursor, left)
     if word == "between":
@@ -139,45 +139,45 @@ def _predicate(cursor: Cursor, left: Operand) -> Condition:
         if not cursor.sees_word("and"):
             cursor.fail("BETWEEN needs AND: x between 1 and 3")
         cursor.take()
-        return Junction("and", (Comparison(">=", left, low), Comparison("<=", left, _operand(cursor))))
+        return BooleanCondition("and", (WhereComparison(">=", left, low), WhereComparison("<=", left, _operand(cursor))))
     op = word if word in {"contains", "like"} else _WORDS.get(word) or _SYMBOLS.get(token.text)
     if op is None:
-        _refuse_operator(cursor, token.text)
+        _check_operator(cursor, token.text)
     right = _operand(cursor)
-    first = Comparison(op, left, right)
+    first = WhereComparison(op, left, right)
     if cursor.token.text in _SYMBOLS or cursor.token.lower in _WORDS:  # 8 <= age <= 12
-        return Junction("and", (first, _predicate(cursor, right)))
+        return BooleanCondition("and", (first, _predicate(cursor, right)))
     return first
 
 
-def _refuse_operator(cursor: Cursor, text: str) -> NoReturn:
+def _check_operator(cursor: SASCursor, text: str) -> NoReturn:
     if text in {"+", "-", "*", "/", "**", "||"}:
-        cursor.refuse_at(cursor.token, f"arithmetic (`{text}`) in a WHERE condition is not read", "make a column of it first")
+        cursor.not_supported_at(cursor.token, f"arithmetic (`{text}`) in a WHERE condition is not read", "make a column of it first")
     cursor.fail(f"`{text}` is not a comparison", "compare with = ^= < <= > >=, IN, BETWEEN, IS MISSING, CONTAINS or LIKE")
 
 
-def _is_missing(cursor: Cursor, left: Operand) -> Condition:
+def _is_missing(cursor: SASCursor, left: Operand) -> Condition:
     negative = cursor.sees_word("not")
     if negative:
         cursor.take()
     if not cursor.sees_word("missing", "null"):
         cursor.fail("IS is followed by MISSING or NULL")
     cursor.take()
-    found = Comparison("=", left, Constant(None))
+    found = WhereComparison("=", left, ConstantValue(None))
     return Negation(found) if negative else found
 
 
-def _operand(cursor: Cursor) -> Operand:
+def _operand(cursor: SASCursor) -> Operand:
     if cursor.token.kind == "name":
         start = cursor.token
         name = cursor.name()
         if cursor.sees("("):
-            cursor.refuse_at(start, f"the function {start.text}() in a WHERE condition is not read", "make a column of it first")
-        return Column(name)
-    return Constant(_value(cursor))
+            cursor.not_supported_at(start, f"the function {start.text}() in a WHERE condition is not read", "make a column of it first")
+        return ColumnReference(name)
+    return ConstantValue(_value(cursor))
 
 
-def _value(cursor: Cursor) -> float | str | None:
+def _value(cursor: SASCursor) -> float | str | None:
     if cursor.token.kind == "string":
         return cursor.take().text.rstrip() or None
     if cursor.accept("."):
@@ -185,7 +185,7 @@ def _value(cursor: Cursor) -> float | str | None:
     return cursor.number()
 
 
-def _values(cursor: Cursor) -> tuple[float | str | None, ...]:
+def _values(cursor: SASCursor) -> tuple[float | str | None, ...]:
     values = [_value(cursor)]
     while not cursor.sees(")"):
         cursor.accept(",")
@@ -196,13 +196,13 @@ def _values(cursor: Cursor) -> tuple[float | str | None, ...]:
 def columns_in(condition: Condition) -> tuple[str, ...]:
     """The variables that a condition reads, each once."""
     match condition:
-        case Comparison(_, left, right):
-            found = [o.name for o in (left, right) if isinstance(o, Column)]
-        case Among(left, _):
-            found = [left.name] if isinstance(left, Column) else []
+        case WhereComparison(_, left, right):
+            found = [o.name for o in (left, right) if isinstance(o, ColumnReference)]
+        case InList(left, _):
+            found = [left.name] if isinstance(left, ColumnReference) else []
         case Negation(part):
             found = list(columns_in(part))
-        case Junction(_, parts):
+        case BooleanCondition(_, parts):
             found = [name for part in parts for name in columns_in(part)]
     return tuple(dict.fromkeys(found))
 
@@ -216,15 +216,15 @@ def rows_where(condition: Condition, columns: Columns) -> Mask:
     match condition:
         case Negation(part):
             return ~rows_where(part, columns)
-        case Junction(op, parts):
-            return _joined(op, [rows_where(part, columns) for part in parts])
-        case Among(left, values):
-            return _joined("or", [_compare("=", left, Constant(value), columns) for value in values])
-        case Comparison(op, left, right):
+        case BooleanCondition(op, parts):
+            return _join_conditions(op, [rows_where(part, columns) for part in parts])
+        case InList(left, values):
+            return _join_conditions("or", [_compare("=", left, ConstantValue(value), columns) for value in values])
+        case WhereComparison(op, left, right):
             return _compare(op, left, right, columns)
 
 
-def _joined(op: str, masks: Sequence[Mask]) -> Mask:
+def _join_conditions(op: str, masks: Sequence[Mask]) -> Mask:
     return np.asarray(np.all(masks, axis=0) if op == "and" else np.any(masks, axis=0), dtype=np.bool_)
 
 
@@ -247,7 +247,7 @@ def _compare(op: str, left: Operand, right: Operand, columns: Columns) -> Mask:
 
 
 def _evaluate(operand: Operand, columns: Columns) -> Any:
-    return columns[operand.name] if isinstance(operand, Column) else operand.value
+    return columns[operand.name] if isinstance(operand, ColumnReference) else operand.value
 
 
 def _is_text(side: Any) -> bool:
@@ -277,7 +277,7 @@ def _like(text: str, pattern: str) -> bool:
 
 
 def _name(operand: Operand) -> str:
-    return operand.name if isinstance(operand, Column) else repr(operand.value)
+    return operand.name if isinstance(operand, ColumnReference) else repr(operand.value)
 
 
 def _kind(side: Any) -> str:

@@ -20,11 +20,11 @@ from bayeslmm.errors import DataError, SizeError
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.language.program import ClassVariable, Order
 
-MAX_ENTRIES = 200_000_000  # 1.6 GB
+MAX_GLM_ENTRIES = 200_000_000  # 1.6 GB
 
 # A column whose part not explained by the earlier ones is shorter than this, relative to the column itself, depends on them. With
 # columns of size 1 the rounding of the projection is about 1e-15; two covariates collinear to 1e-6 are still told apart.
-SINGULAR = 1e-9
+SINGULAR_COLUMN = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +145,7 @@ def glm_columns(
     found = (GLMEffect(),) * intercept + tuple(e for e in effects if e != GLMEffect())
     cells = [_cells(effect, classes, n, empty) for effect in found]
     width = sum(len(levels) for levels, _ in cells)
-    if n * width > MAX_ENTRIES:
+    if n * width > MAX_GLM_ENTRIES:
         raise SizeError(f"X would have {n} rows and {width} columns", remedy="make the class with the most levels a random effect")
     X = np.zeros((n, width))
     columns: list[GLMColumn] = []
@@ -220,7 +220,7 @@ def row_space(X: Array) -> RowSpace:
         for _ in range(2):  # once more, against the rounding of the first projection
             done = basis[:, : len(kept)]
             rest -= done @ (done.T @ rest)
-        if (size := float(np.linalg.norm(rest))) > SINGULAR * length[j]:
+        if (size := float(np.linalg.norm(rest))) > SINGULAR_COLUMN * length[j]:
             basis[:, len(kept)] = rest / size
             kept.append(j)
     C = _in_terms_of(R[:, kept], R) if kept else np.zeros((0, R.shape[1]))
@@ -280,6 +280,6 @@ def estimable(space: RowSpace, L: Array, tolerance: float = 1e-4) -> NDArray[np.
     return np.asarray((gap <= tolerance * size).all(axis=1), dtype=np.bool_)
 
 
-def our_rows(space: RowSpace, T: Array, L: Array) -> Array:
+def rows_on_our_columns(space: RowSpace, T: Array, L: Array) -> Array:
     """Rows of L on SAS's columns (m, P), taken to our coefficients (m, p)."""
     return freeze(L[:, space.kept] @ T)

@@ -214,7 +214,7 @@ def _type1(layout: GLMLayout, space: RowSpace, effect: int) -> Array:
 
 def _type2(layout: GLMLayout, effect: int) -> Array:
     """X_E' M [X_E X_F]: M projects on what the effects that do not contain E leave, X_F are the columns of those that contain it."""
-    others, containing = _sides(layout, effect)
+    others, containing = _split_sides(layout, effect)
     block = layout.blocks[effect]
     Q = _orthonormal(layout.X[:, others])
     mine = layout.X[:, block]
@@ -226,7 +226,7 @@ def _type2(layout: GLMLayout, effect: int) -> Array:
 
 
 def _type3(layout: GLMLayout, space: RowSpace, effect: int) -> Array:
-    others, containing = _sides(layout, effect)
+    others, containing = _split_sides(layout, effect)
     rows = space.C
     free = _left_null(rows[:, others]) @ rows
     if containing.any():
@@ -236,7 +236,7 @@ def _type3(layout: GLMLayout, space: RowSpace, effect: int) -> Array:
     return _hermite(_independent(free, 1.0), layout.blocks[effect])
 
 
-def _sides(layout: GLMLayout, effect: int) -> tuple[np.ndarray, np.ndarray]:
+def _split_sides(layout: GLMLayout, effect: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the columns of the other effects: those that do not contain this one, those that do."""
     others = np.zeros(len(layout.columns), dtype=np.bool_)
     containing = others.copy()

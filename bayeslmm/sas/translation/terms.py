@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.syntax import quote_name
 from bayeslmm.sas.language.covariance_types import VC, our_name
-from bayeslmm.sas.language.effects import Effect, GLMEffect, glm_effect
+from bayeslmm.sas.language.effects import GLMEffect, SASEffect, glm_effect
 from bayeslmm.sas.language.options import is_whole_data
-from bayeslmm.sas.language.program import Random, Repeated
+from bayeslmm.sas.language.program import RandomStatement, RepeatedStatement
 from bayeslmm.sas.translation.result import CovBlock, Derived, RandomEffect
 
-WHOLE = "all rows"
+WHOLE_DATA = "all rows"
 
 
-def product(variables: Sequence[str]) -> str:
+def product_text(variables: Sequence[str]) -> str:
     """Continuous variables multiplied: a power stands in I()."""
     powers = [(v, variables.count(v)) for v in dict.fromkeys(variables)]
     return ":".join(quote_name(v) if k == 1 else f"I({quote_name(v)}**{k})" for v, k in powers)
@@ -28,11 +28,11 @@ def effect_formula(effect: GLMEffect) -> str:
     >>> effect_formula(GLMEffect(("x", "x"), ("a",)))
     'I(x**2):a'
     """
-    parts = [product(effect.continuous)] * bool(effect.continuous) + [quote_name(c) for c in effect.classes]
+    parts = [product_text(effect.continuous)] * bool(effect.continuous) + [quote_name(c) for c in effect.classes]
     return ":".join(parts) or "1"
 
 
-def effect_columns(effect: Effect | None, classes: Sequence[str]) -> tuple[str, ...]:
+def effect_columns(effect: SASEffect | None, classes: Sequence[str]) -> tuple[str, ...]:
     """The columns whose combinations are the levels of a SUBJECT= or GROUP= effect, the nesting ones first."""
     if effect is None:
         return ()
@@ -51,7 +51,7 @@ class RandomPart:
     effects: list[RandomEffect] = field(default_factory=list)
     derived: dict[Derived, None] = field(default_factory=dict)
 
-    def add(self, statement: Random) -> None:
+    def add(self, statement: RandomStatement) -> None:
         """Add the terms of one statement."""
         if statement.type.spatial or statement.type.kronecker:
             raise SpecificationError(
@@ -65,7 +65,7 @@ class RandomPart:
             else:
                 self._add_joint(statement, effects, indicator)
 
-    def _indicators(self, statement: Random) -> list[Derived | None]:
+    def _indicators(self, statement: RandomStatement) -> list[Derived | None]:
         """The indicators of the levels of GROUP=, which the columns are multiplied by; [None] without it."""
         if statement.group is None:
             return [None]
@@ -80,7 +80,7 @@ class RandomPart:
         self.derived.update(dict.fromkeys(found))
         return list(found)
 
-    def _add_component(self, statement: Random, effect: GLMEffect, indicator: Derived | None) -> None:
+    def _add_component(self, statement: RandomStatement, effect: GLMEffect, indicator: Derived | None) -> None:
         """TYPE=VC: one variance for all levels of the effect within all subjects."""
         subject = effect_columns(statement.subject, self.classes)
         group = tuple(dict.fromkeys(subject + effect.classes))
@@ -93,18 +93,18 @@ class RandomPart:
         left = _left([GLMEffect(effect.continuous)], indicator)
         self._append(statement, [effect], f"({left} | {_joined(group)})", indicator)
 
-    def _add_joint(self, statement: Random, effects: Sequence[GLMEffect], indicator: Derived | None) -> None:
+    def _add_joint(self, statement: RandomStatement, effects: Sequence[GLMEffect], indicator: Derived | None) -> None:
         """A structure over all columns of the statement, within each subject."""
         _check_joint(statement, effects)
         group = effect_columns(statement.subject, self.classes)
         if not group:
-            self.derived[Derived(WHOLE)] = None
+            self.derived[Derived(WHOLE_DATA)] = None
         structure, order = our_name(statement.type)
-        inside = f"{_left(effects, indicator)} | {_joined(group or (WHOLE,))}"
+        inside = f"{_left(effects, indicator)} | {_joined(group or (WHOLE_DATA,))}"
         tail = f", {order}" if order is not None else ""
         self._append(statement, effects, f"({inside})" if structure == "us" else f"{structure}({inside}{tail})", indicator)
 
-    def _append(self, statement: Random, effects: Sequence[GLMEffect], text: str, indicator: Derived | None) -> None:
+    def _append(self, statement: RandomStatement, effects: Sequence[GLMEffect], text: str, indicator: Derived | None) -> None:
         term = len(self.texts)
         self.texts.append(text)
         subject = "" if is_whole_data(statement.subject) or statement.subject is None else statement.subject.text
@@ -133,7 +133,7 @@ def _left(effects: Sequence[GLMEffect], indicator: Derived | None) -> str:
     return " + ".join(["0", *(name if e == GLMEffect() else f"{name}:{effect_formula(e)}" for e in effects)])
 
 
-def _check_joint(statement: Random, effects: Sequence[GLMEffect]) -> None:
+def _check_joint(statement: RandomStatement, effects: Sequence[GLMEffect]) -> None:
     """Two class effects over the same covariate (the intercept among them) have linearly dependent columns: no joint structure of ours."""
     for i, one in enumerate(effects):
         for other in effects[i + 1 :]:
@@ -145,7 +145,7 @@ def _check_joint(statement: Random, effects: Sequence[GLMEffect]) -> None:
                 )
 
 
-def residual_text(statement: Repeated, classes: Sequence[str]) -> tuple[str, tuple[Derived, ...]]:
+def repeated_formula(statement: RepeatedStatement, classes: Sequence[str]) -> tuple[str, tuple[Derived, ...]]:
     """REPEATED as our `residual=`, `ar1(visit | arm / id)`, and the columns it needs; "" for independent errors (TYPE=VC).
 
     Several columns become one where our syntax has room for one: a visit of two classes; a subject that has the group among its columns.
@@ -157,8 +157,8 @@ def residual_text(statement: Repeated, classes: Sequence[str]) -> tuple[str, tup
     subject = effect_columns(statement.subject, classes)
     derived: list[Derived] = []
     if not subject:
-        derived.append(Derived(WHOLE))
-        subject = (WHOLE,)
+        derived.append(Derived(WHOLE_DATA))
+        subject = (WHOLE_DATA,)
     elif statement.subject is not None and set(group) & set(subject):
         derived.append(Derived(statement.subject.text, subject))
         subject = (statement.subject.text,)
@@ -178,7 +178,7 @@ def _joined(columns: Sequence[str]) -> str:
     return ":".join(map(quote_name, columns))
 
 
-def check_repeated(statement: Repeated, classes: Sequence[str]) -> None:
+def check_repeated(statement: RepeatedStatement, classes: Sequence[str]) -> None:
     """What SAS or we cannot do with a REPEATED statement."""
     wanted = (0, 1) if statement.type.spatial else (2,) if statement.type.kronecker else (0, 1)
     if len(statement.effects) not in wanted:

@@ -14,13 +14,13 @@ from bayeslmm.formula.formula import VarianceFactor
 from bayeslmm.formula.parse import parse_formula, parse_residual
 from bayeslmm.formula.syntax import quote_name
 from bayeslmm.sas.language.covariance_types import VC
-from bayeslmm.sas.language.effects import INTERCEPT, Effect, GLMEffect, glm_effect
+from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, GLMEffect, SASEffect, glm_effect
 from bayeslmm.sas.language.options import is_whole_data
-from bayeslmm.sas.language.program import Coefficients, MixedProgram, Row
+from bayeslmm.sas.language.program import CoefficientRow, Coefficients, MixedProgram
 from bayeslmm.sas.language.statements import parse_program
 from bayeslmm.sas.language.where import columns_in
 from bayeslmm.sas.translation.result import CovBlock, Derived, Translation
-from bayeslmm.sas.translation.terms import RandomPart, check_repeated, effect_columns, effect_formula, residual_text
+from bayeslmm.sas.translation.terms import RandomPart, check_repeated, effect_columns, effect_formula, repeated_formula
 from bayeslmm.specification.model_spec import ModelSpec
 
 
@@ -149,7 +149,7 @@ def _residual(program: MixedProgram) -> tuple[str, tuple[Derived, ...]]:
     if program.repeated is None:
         return "", ()
     check_repeated(program.repeated, program.class_names)
-    return residual_text(program.repeated, program.class_names)
+    return repeated_formula(program.repeated, program.class_names)
 
 
 def _variance(program: MixedProgram) -> tuple[tuple[VarianceFactor, ...], tuple[Derived, ...]]:
@@ -312,7 +312,7 @@ def _check_lsmeans(program: MixedProgram, effects: tuple[GLMEffect, ...]) -> Non
 def _check_rows(program: MixedProgram, effects: tuple[GLMEffect, ...]) -> None:
     known = {*effects, *([] if program.model.noint else [GLMEffect()])}
     random = {glm_effect(e, program.class_names) for s in program.random for e in s.effects}
-    rows: list[tuple[str, str, Row]] = [(f"ESTIMATE '{e.label}'", e.spot, e.row) for e in program.estimates]
+    rows: list[tuple[str, str, CoefficientRow]] = [(f"ESTIMATE '{e.label}'", e.spot, e.row) for e in program.estimates]
     rows += [(f"CONTRAST '{c.label}'", c.spot, row) for c in program.contrasts for row in c.rows]
     for where, spot, row in rows:
         _check_part(program, where, spot, row.fixed, known, "MODEL")
@@ -329,5 +329,5 @@ def _check_part(
             raise SpecificationError(f"{where}: {name} is not an effect of the {statement} statement", spot, f"its effects are {listed}")
 
 
-def _shown(effect: Effect) -> str:
-    return "the intercept" if effect == INTERCEPT else effect.text
+def _shown(effect: SASEffect) -> str:
+    return "the intercept" if effect == INTERCEPT_EFFECT else effect.text

@@ -32,7 +32,7 @@ from bayeslmm.sas.translation.result import CovBlock, Translation
 Parameters = tuple[tuple[str, float], ...]
 
 
-def factored(block: CovBlock) -> bool:
+def has_residual_scale(block: CovBlock) -> bool:
     """Whether the variance of the structure is printed as Residual."""
     return block.statement == "repeated" and not block.group and not block.local and block.type.name in _HOMOGENEOUS
 
@@ -42,7 +42,7 @@ def has_matrix_form(cov: CovType) -> bool:
     return cov.kronecker or cov.name in _READERS or cov.name in _HOMOGENEOUS
 
 
-def parameters(block: CovBlock, sigma: Array, outcomes: int = 0) -> Parameters:
+def block_parameters(block: CovBlock, sigma: Array, outcomes: int = 0) -> Parameters:
     """Names and values of the CovParms rows of one block, the Residual row of a factored structure last.
 
     sigma : (t, t) covariance of the block; for TYPE=VC (1, 1), one per effect
@@ -59,7 +59,7 @@ def parameters(block: CovBlock, sigma: Array, outcomes: int = 0) -> Parameters:
         return ((block.effects[0] if block.effects else "Residual", float(sigma[0, 0])),)
     if cov.name in _HOMOGENEOUS:
         variance, rest = _HOMOGENEOUS[cov.name](sigma, cov.order)
-        return (*rest, ("Residual", variance)) if factored(block) else (("Variance", variance), *rest)
+        return (*rest, ("Residual", variance)) if has_residual_scale(block) else (("Variance", variance), *rest)
     if cov.name not in _READERS:
         raise SpecificationError(f"the parameters of TYPE={cov.text} do not follow from a covariance matrix", remedy="use those of the fit")
     return _READERS[cov.name](sigma, cov.order)
@@ -167,10 +167,10 @@ def _kronecker(block: CovBlock, sigma: Array, outcomes: int) -> Parameters:
     correlation = _correlation(second, 1, 0) if visits > 1 else 0.0
     rest = _un(second, None) if inner.name == "UN" else ((inner.name, correlation),)
     names = [*block.effects, "", ""]
-    return (*_labelled(names[0], _un(first, None)), *_labelled(names[1], rest))
+    return (*_label_rows(names[0], _un(first, None)), *_label_rows(names[1], rest))
 
 
-def _labelled(effect: str, rows: Sequence[tuple[str, float]]) -> Parameters:
+def _label_rows(effect: str, rows: Sequence[tuple[str, float]]) -> Parameters:
     """The first row of each structure carries the name of its effect."""
     return tuple((f"{effect} {name}".strip() if i == 0 else name, value) for i, (name, value) in enumerate(rows))
 
@@ -209,11 +209,11 @@ def sas_parameters(covariance: Covariance, x: Array, *, grouped: bool = False) -
         return _homogeneous(covariance, x, grouped)
     if covariance.name in _NAMES:
         values, q = covariance.components(x), covariance.q
-        return (*_numbered("Var({})", values[:q]), *_numbered(_NAMES[covariance.name], values[q:]))
+        return (*_number_rows("Var({})", values[:q]), *_number_rows(_NAMES[covariance.name], values[q:]))
     return tuple(zip(covariance.component_names, covariance.components(x).tolist(), strict=True))
 
 
-def _numbered(pattern: str, values: Array) -> ParameterList:
+def _number_rows(pattern: str, values: Array) -> ParameterList:
     return tuple((pattern.format(k + 1), float(value)) for k, value in enumerate(values))
 
 
@@ -239,23 +239,23 @@ def _homogeneous(covariance: Homogeneous, x: Array, grouped: bool) -> ParameterL
 
 def _shape(covariance: Homogeneous, rest: Array, variance: float) -> ParameterList:
     if covariance.name == "cs":
-        return _numbered("CS", rest)
+        return _number_rows("CS", rest)
     if covariance.name == "arma":
         return (("Rho", float(rest[0])), ("Gamma", float(rest[1])))
     if covariance.name == "toep":
         return tuple((f"TOEP({lag + 2})", float(r) * variance) for lag, r in enumerate(rest))
     if covariance.name == "sp_lin":
-        return _numbered(_NAMES["sp_lin"], 1.0 / rest)
+        return _number_rows(_NAMES["sp_lin"], 1.0 / rest)
     if covariance.name == "matern":
         return tuple((f"SP(MATERN){suffix}", float(r)) for suffix, r in zip((" Range", " Smoothness"), rest, strict=False))
     if not rest.size:
         return ()
     if covariance.name not in _NAMES:
         raise SpecificationError(f"PROC MIXED has no structure '{covariance.name}'", remedy="use the names of `residual_params`")
-    return _numbered(_NAMES[covariance.name], rest)
+    return _number_rows(_NAMES[covariance.name], rest)
 
 
-STEP = 1e-6
+SAS_TAU_STEP = 1e-6
 """Step of the central differences in tau: the parameters are smooth and cost no evaluation of the criterion."""
 
 _OFF_DIAGONAL = re.compile(r"UN\((\d+),(\d+)\)\Z")
@@ -286,7 +286,7 @@ def tau_of(x: Array, sigma2: float) -> Array:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Listing:
+class CovarianceListing:
     """The covariance parameters of a program as functions of tau.
 
     orders : term -> where SAS's columns of its structure stand among those of the term
@@ -309,7 +309,7 @@ class Listing:
         columns = []
         for i in range(len(tau)):
             move = np.zeros(len(tau))
-            move[i] = STEP * max(1.0, abs(tau[i]))
+            move[i] = SAS_TAU_STEP * max(1.0, abs(tau[i]))
             columns.append((self.values(tau + move) - self.values(tau - move)) / (2.0 * move[i]))
         return np.stack(columns, axis=1)
 
@@ -318,7 +318,7 @@ class Listing:
         for block in blocks:
             yield from self._random_rows(block, tau) if block.statement == "random" else _repeated_rows(block, problem, tau)
         last = blocks[-1] if blocks else None
-        inside = last is not None and last.statement == "repeated" and (factored(last) or last.local or last.type.spatial)
+        inside = last is not None and last.statement == "repeated" and (has_residual_scale(last) or last.local or last.type.spatial)
         if self.translation.residual and not inside:
             yield CovParm("Residual", "", "", residual_variance(problem, tau))
 
@@ -329,7 +329,7 @@ class Listing:
         order = self.orders.get(term)
         if has_matrix_form(block.type) or block.type == VC:
             D = random_covariance(problem, term, tau)
-            found = parameters(block, D if order is None else D[np.ix_(order, order)])
+            found = block_parameters(block, D if order is None else D[np.ix_(order, order)])
         else:
             own = problem.random.terms[term]
             root = own.map.whole / np.sqrt(problem.standardization.weight_mean)
@@ -367,7 +367,7 @@ def _repeated_rows(block: CovBlock, problem: Problem, tau: Array) -> Iterator[Co
         plain = isinstance(structure, VisitStructure) and has_matrix_form(block.type) and not block.local
         if plain:
             outcomes = residual.shape[0] if block.type.kronecker else 0
-            found = parameters(block, structure.covariance.matrix(full), outcomes)
+            found = block_parameters(block, structure.covariance.matrix(full), outcomes)
         else:
             found = sas_parameters(structure.covariance, full, grouped=bool(label))
         for name, value in found:

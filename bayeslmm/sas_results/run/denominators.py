@@ -26,17 +26,17 @@ from bayeslmm.sas.language.covariance_types import VC
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.translation.glm_coding import GLMLayout, RowSpace
 from bayeslmm.sas.translation.result import RandomEffect, Translation
-from bayeslmm.sas_results.run.rows import Rows, class_of
+from bayeslmm.sas_results.run.rows import ProgramRows, class_of
 
-MAX_ENTRIES = 50_000_000
+MAX_BLOCK_ENTRIES = 50_000_000
 """Entries of the largest dense block: 0.4 GB."""
 
-SINGULAR = 1e-9
+SINGULAR_DIRECTION = 1e-9
 """A direction shorter than this, relative to its column, is not there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cells:
+class CellCounts:
     """Columns of Z: one for each level, with a value in the rows of the level.
 
     codes : (n,) levels; values : (n,)
@@ -46,16 +46,16 @@ class Cells:
     values: Array
 
 
-def ranks(X: Array, effects: Sequence[Cells]) -> tuple[int, ...]:
+def sequential_ranks(X: Array, effects: Sequence[CellCounts]) -> tuple[int, ...]:
     """The rank of X, of [X Z_1], of [X Z_1 Z_2], ...
 
     X : (n, p) of full column rank
     Raises SizeError where crossed effects have too many levels together.
     """
-    return (X.shape[1], *(rank(X, effects[: k + 1]) for k in range(len(effects))))
+    return (X.shape[1], *(total_rank(X, effects[: k + 1]) for k in range(len(effects))))
 
 
-def rank(X: Array, effects: Sequence[Cells]) -> int:
+def total_rank(X: Array, effects: Sequence[CellCounts]) -> int:
     """The rank of [X Z]: that of Z by blocks, and that of what Z leaves of X."""
     if not effects:
         return int(X.shape[1])
@@ -63,15 +63,15 @@ def rank(X: Array, effects: Sequence[Cells]) -> int:
     for rows in _blocks(effects, len(X)):
         Z = _dense(effects, rows)
         U, s, _ = np.linalg.svd(Z / np.maximum(np.sqrt((Z**2).sum(axis=0)), 1e-300), full_matrices=False)
-        Q = U[:, s > SINGULAR * max(1.0, s.max(initial=0.0))]
+        Q = U[:, s > SINGULAR_DIRECTION * max(1.0, s.max(initial=0.0))]
         total += int(Q.shape[1])
         left[rows] -= Q @ (Q.T @ left[rows])
     found = np.linalg.svd(np.linalg.qr(left, mode="r"), compute_uv=False) if left.size else np.zeros(0)
     # columns had length 1 before the projection
-    return total + int((found > SINGULAR * np.sqrt(max(1, X.shape[1]))).sum())
+    return total + int((found > SINGULAR_DIRECTION * np.sqrt(max(1, X.shape[1]))).sum())
 
 
-def _blocks(effects: Sequence[Cells], n: int) -> list[Codes]:
+def _blocks(effects: Sequence[CellCounts], n: int) -> list[Codes]:
     """Rows that are linked by levels that they share."""
     begin, rows, columns = n, [], []
     for effect in effects:
@@ -85,11 +85,11 @@ def _blocks(effects: Sequence[Cells], n: int) -> list[Codes]:
     return [np.asarray(part) for part in np.split(order, cuts)]
 
 
-def _dense(effects: Sequence[Cells], rows: Codes) -> Array:
+def _dense(effects: Sequence[CellCounts], rows: Codes) -> Array:
     parts = []
     for effect in effects:
         levels, local = np.unique(effect.codes[rows], return_inverse=True)
-        if len(rows) * len(levels) > MAX_ENTRIES:
+        if len(rows) * len(levels) > MAX_BLOCK_ENTRIES:
             raise SizeError(
                 f"the containment method needs the rank of {len(levels)} columns of Z over {len(rows)} rows",
                 "DDFM=CONTAIN",
@@ -102,14 +102,14 @@ def _dense(effects: Sequence[Cells], rows: Codes) -> Array:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Counted:
+class DenominatorDF:
     """effects : degrees of freedom of each effect of the layout, the intercept among them; rest : those of the residual."""
 
     effects: Array
     rest: float
 
 
-def counted(translation: Translation, rows: Rows, layout: GLMLayout, space: RowSpace) -> Counted:
+def denominator_df(translation: Translation, rows: ProgramRows, layout: GLMLayout, space: RowSpace) -> DenominatorDF:
     """What the program's counting method gives; the residual's for the methods that do not count."""
     X = np.ascontiguousarray(layout.X[:, space.kept])
     if translation.df == "containment":
@@ -117,23 +117,23 @@ def counted(translation: Translation, rows: Rows, layout: GLMLayout, space: RowS
     if translation.df == "between-within":
         return _between_within(translation, rows, layout, space)
     rest = float(len(X) - space.rank)
-    return Counted(np.full(len(layout.effects), rest), rest)
+    return DenominatorDF(np.full(len(layout.effects), rest), rest)
 
 
 # -- containment -------------------------------------------------------------------------------------------------------------------------
 
 
-def _containment(translation: Translation, rows: Rows, layout: GLMLayout, X: Array) -> Counted:
+def _containment(translation: Translation, rows: ProgramRows, layout: GLMLayout, X: Array) -> DenominatorDF:
     # GROUP= makes several terms of one random effect
     random = list({(effect.effect, effect.subject): effect for effect in translation.random}.values())
-    found = ranks(X, [_cells(rows, effect) for effect in random])
+    found = sequential_ranks(X, [_cells(rows, effect) for effect in random])
     share = np.diff(found)
     rest = float(len(X) - found[-1])
     values = []
     for effect in layout.effects:
         mine = [int(share[k]) for k, other in enumerate(random) if _contains(other, effect)]
         values.append(float(min(mine)) if mine else rest)
-    return Counted(np.array(values), rest)
+    return DenominatorDF(np.array(values), rest)
 
 
 def _contains(random: RandomEffect, fixed: GLMEffect) -> bool:
@@ -141,15 +141,15 @@ def _contains(random: RandomEffect, fixed: GLMEffect) -> bool:
     return sorted(random.effect.continuous) == sorted(fixed.continuous) and classes >= set(fixed.classes)
 
 
-def _cells(rows: Rows, random: RandomEffect) -> Cells:
+def _cells(rows: ProgramRows, random: RandomEffect) -> CellCounts:
     """The columns of a random effect over the rows used: a level of its classes within each subject."""
     names = tuple(dict.fromkeys((*random.subject, *random.effect.classes)))
     n = int(rows.used.sum())
     codes = class_of(rows, names).codes[rows.used] if names else np.zeros(n, dtype=np.int64)
-    return Cells(np.asarray(codes), _product(rows, random.effect.continuous))
+    return CellCounts(np.asarray(codes), _product(rows, random.effect.continuous))
 
 
-def _product(rows: Rows, names: Sequence[str]) -> Array:
+def _product(rows: ProgramRows, names: Sequence[str]) -> Array:
     out = np.ones(int(rows.used.sum()))
     for name in names:
         out = out * rows.frame[name].to_numpy(np.float64)[rows.used]
@@ -159,7 +159,7 @@ def _product(rows: Rows, names: Sequence[str]) -> Array:
 # -- between and within ------------------------------------------------------------------------------------------------------------------
 
 
-def _between_within(translation: Translation, rows: Rows, layout: GLMLayout, space: RowSpace) -> Counted:
+def _between_within(translation: Translation, rows: ProgramRows, layout: GLMLayout, space: RowSpace) -> DenominatorDF:
     if not translation.within:
         raise InferenceError(
             "DDFM=BETWITHIN needs subjects", "the program has no SUBJECT=", "add SUBJECT= to RANDOM or REPEATED, or use ddfm=contain"
@@ -173,12 +173,12 @@ def _between_within(translation: Translation, rows: Rows, layout: GLMLayout, spa
     between = float(subjects - len(outer))
     inner = float(n - subjects - (space.rank - len(outer)))
     if _is_unstructured(translation):
-        return Counted(np.full(len(layout.effects), between), inner)
+        return DenominatorDF(np.full(len(layout.effects), between), inner)
     values = np.where(within, inner, between)
     shared = _interactions(rows, layout, space, subject, within)
     for k, value in shared.items():
         values[k] = value
-    return Counted(values, inner)
+    return DenominatorDF(values, inner)
 
 
 def _is_unstructured(translation: Translation) -> bool:
@@ -186,7 +186,7 @@ def _is_unstructured(translation: Translation) -> bool:
     return not translation.random and repeated is not None and repeated.type.name == "UN" and repeated.type != VC
 
 
-def _interactions(rows: Rows, layout: GLMLayout, space: RowSpace, subject: Codes, within: NDArray[np.bool_]) -> dict[int, float]:
+def _interactions(rows: ProgramRows, layout: GLMLayout, space: RowSpace, subject: Codes, within: NDArray[np.bool_]) -> dict[int, float]:
     """Effect -> what the interaction of the subject with its classes contributes, where several sets of classes change within subjects."""
     own: dict[int, tuple[str, ...]] = {}
     for k, effect in enumerate(layout.effects):
@@ -197,13 +197,13 @@ def _interactions(rows: Rows, layout: GLMLayout, space: RowSpace, subject: Codes
         return {}
     X = np.ascontiguousarray(layout.X[:, space.kept])
     ones = np.ones(len(X))
-    effects, share, before = [Cells(subject, ones)], {}, rank(X, [Cells(subject, ones)])
+    effects, share, before = [CellCounts(subject, ones)], {}, total_rank(X, [CellCounts(subject, ones)])
     for names in sets:
         codes = subject
         for name in names:
             level = rows.at(name).codes
             codes = codes * (int(level.max()) + 1) + level
-        effects.append(Cells(np.unique(codes, return_inverse=True)[1].astype(np.int64), ones))
-        now = rank(X, effects)
+        effects.append(CellCounts(np.unique(codes, return_inverse=True)[1].astype(np.int64), ones))
+        now = total_rank(X, effects)
         share[names], before = float(now - before), now
     return {k: share[names] for k, names in own.items() if share[names] > 0}

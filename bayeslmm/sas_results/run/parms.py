@@ -22,19 +22,19 @@ from bayeslmm._arrays import Array, freeze
 from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
-from bayeslmm.inference.fixed_effects.information import Curvature, curvature, pseudo_inverse
+from bayeslmm.inference.fixed_effects.information import ObservedInformation, observed_information, pseudo_inverse
 from bayeslmm.inference.fixed_effects.tests import Inference
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
-from bayeslmm.sas.language.program import Parms
+from bayeslmm.sas.language.program import ParmsStatement
 from bayeslmm.sas.translation.result import Translation
-from bayeslmm.sas_results.run.covariance_parameters import Listing, tau_of
+from bayeslmm.sas_results.run.covariance_parameters import CovarianceListing, tau_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Free:
+class FreeParameters:
     """The directions of tau in which the parameters may move.
 
     basis : (size + 1, k) orthonormal; bend : (size + 1, size + 1) sum of multipliers times the curvature of what is held, which the
@@ -42,10 +42,10 @@ class Free:
     """
 
     basis: Array
-    bend: Array
+    second_derivative: Array
 
 
-class HeldFit(Fit):
+class FixedParameterFit(Fit):
     """A fit whose residual variance is not the one that its other parameters would have profiled out."""
 
     def __init__(self, model: LMM, problem: Problem, estimate: Estimate, sigma2: float) -> None:
@@ -58,46 +58,46 @@ class HeldFit(Fit):
         return replace(self.problem.criterion.at(self.estimate.x, self.restricted), sigma2=self._sigma2)
 
 
-class HeldInference(Inference):
+class FixedParameterInference(Inference):
     """`Inference` along the free directions; None where all are free."""
 
-    def __init__(self, fit: Fit, free: Free | None) -> None:
+    def __init__(self, fit: Fit, free: FreeParameters | None) -> None:
         super().__init__(fit)
         self.free = free
 
     @cached_property
-    def curvature(self) -> Curvature:
-        found = curvature(self.fit)
+    def curvature(self) -> ObservedInformation:
+        found = observed_information(self.fit)
         if self.free is None:
             return found
         N = self.free.basis
-        inner = 2.0 * pseudo_inverse(N.T @ (found.hessian - self.free.bend) @ N) if N.shape[1] else np.zeros((0, 0))
+        inner = 2.0 * pseudo_inverse(N.T @ (found.hessian - self.free.second_derivative) @ N) if N.shape[1] else np.zeros((0, 0))
         return replace(found, covariance=N @ inner @ N.T)
 
 
 MAX_CANDIDATES = 10_000
-REACHED = 1e-6
+REACHED_GAP = 1e-6
 """Largest gap, relative to the parameters, between those asked for and those of the point found."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Search:
+class ParmsSearch:
     """A fit, the directions of tau left free (None: all), and the candidates tried with their -2 log likelihoods."""
 
     fit: Fit
-    free: Free | None = None
+    free: FreeParameters | None = None
     held: tuple[int, ...] = ()
     candidates: tuple[tuple[float, ...], ...] = ()
     values: tuple[float, ...] = ()
 
 
-def fitted(model: LMM, translation: Translation, make: Callable[[], Listing]) -> Search:
+def fit_with_parms(model: LMM, translation: Translation, make: Callable[[], CovarianceListing]) -> ParmsSearch:
     """Fit the model of a program, PARMS and all."""
     parms = translation.program.parms
     model.design.require_identified()
     if parms is None:
         problem, found = fit_reweighted(model.problem, translation.method)
-        return Search(_warned(Fit(model, problem, found, found.elapsed)))
+        return ParmsSearch(_warn(Fit(model, problem, found, found.elapsed)))
     problem, restricted, listing = model.problem, translation.method == "REML", make()
     found = estimate(problem, translation.method)
     first = tau_of(found.x, _conditioned(problem, found))
@@ -107,16 +107,16 @@ def fitted(model: LMM, translation: Translation, make: Callable[[], Listing]) ->
     best = points[int(np.argmin(values))]
     held = tuple(range(len(candidates[0]))) if parms.noiter else tuple(k - 1 for k in parms.hold)
     if not held:
-        return Search(Fit(model, problem, found, found.elapsed), None, (), candidates, values)
+        return ParmsSearch(Fit(model, problem, found, found.elapsed), None, (), candidates, values)
     if max(held) >= len(candidates[0]):
         what = f"HOLD={max(held) + 1}: there are {len(candidates[0])} covariance parameters"
         raise SpecificationError(what, parms.spot, "number them as the CovParms table lists them")
     tau, free = _constrained(listing, best, held, restricted)
     estimates = _estimate_at(problem, found, tau)
-    return Search(HeldFit(model, problem, estimates, float(np.exp(2.0 * tau[-1]))), free, held, candidates, values)
+    return ParmsSearch(FixedParameterFit(model, problem, estimates, float(np.exp(2.0 * tau[-1]))), free, held, candidates, values)
 
 
-def _warned(fit: Fit) -> Fit:
+def _warn(fit: Fit) -> Fit:
     """A search that failed is worth a warning; columns that depend on others are how SAS codes classes."""
     warning = fit.warning()
     if warning is not None and any(check.verdict == "failed" for check in fit.checks.values()):
@@ -124,7 +124,7 @@ def _warned(fit: Fit) -> Fit:
     return fit
 
 
-def _candidates(parms: Parms, count: int) -> tuple[tuple[float, ...], ...]:
+def _candidates(parms: ParmsStatement, count: int) -> tuple[tuple[float, ...], ...]:
     if len(parms.values) != count:
         raise SpecificationError(
             f"PARMS gives values for {len(parms.values)} of {count} covariance parameters", parms.spot, "one list in parentheses for each"
@@ -160,7 +160,7 @@ def _joint(problem: Problem, tau: Array, restricted: bool) -> tuple[float, Array
     return value, np.append(logdet + slope / sigma2, 2.0 * (d - r2))
 
 
-def _point(listing: Listing, start: Array, wanted: Array) -> Array:
+def _point(listing: CovarianceListing, start: Array, wanted: Array) -> Array:
     """tau at which the covariance parameters have the values wanted."""
     scale = np.maximum(np.abs(wanted), 1e-3 * float(np.abs(wanted).max(initial=1e-300)))
 
@@ -173,7 +173,7 @@ def _point(listing: Listing, start: Array, wanted: Array) -> Array:
             gap, begin, jac=lambda tau: listing.jacobian(tau) / scale[:, None], xtol=1e-15, ftol=1e-15, gtol=1e-15
         )
         best = np.asarray(found.x)
-        if float(np.abs(found.fun).max(initial=0.0)) < REACHED:
+        if float(np.abs(found.fun).max(initial=0.0)) < REACHED_GAP:
             return best
     names = ", ".join(f"{row.name} = {value:g}" for row, value in zip(listing.rows(start), wanted, strict=True))
     raise SpecificationError(
@@ -181,7 +181,7 @@ def _point(listing: Listing, start: Array, wanted: Array) -> Array:
     )
 
 
-def _constrained(listing: Listing, start: Array, held: tuple[int, ...], restricted: bool) -> tuple[Array, Free]:
+def _constrained(listing: CovarianceListing, start: Array, held: tuple[int, ...], restricted: bool) -> tuple[Array, FreeParameters]:
     """The minimum along psi_held = const, and the directions left."""
     index, problem = list(held), listing.problem
     wanted = listing.values(start)[index]
@@ -206,10 +206,10 @@ def _constrained(listing: Listing, start: Array, held: tuple[int, ...], restrict
     _, s, Vt = np.linalg.svd(J)
     basis = np.ascontiguousarray(Vt[int((s > 1e-10 * s.max(initial=0.0)).sum()) :].T)
     multipliers = np.linalg.lstsq(J.T, _joint(problem, tau, restricted)[1], rcond=None)[0]
-    return tau, Free(basis, _bend(slopes, tau, multipliers))
+    return tau, FreeParameters(basis, _second_derivative(slopes, tau, multipliers))
 
 
-def _bend(slopes: Callable[[Array], Array], tau: Array, multipliers: Array) -> Array:
+def _second_derivative(slopes: Callable[[Array], Array], tau: Array, multipliers: Array) -> Array:
     """Second derivative of multipliers' psi, by central differences of its gradient."""
     columns = []
     for i in range(len(tau)):

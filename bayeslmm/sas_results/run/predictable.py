@@ -16,20 +16,20 @@ from scipy import linalg, stats
 
 from bayeslmm._arrays import Array
 from bayeslmm.errors import SizeError, SpecificationError
-from bayeslmm.inference.fixed_effects.degrees_of_freedom import combined
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import combined_df
 from bayeslmm.inference.fixed_effects.tests import FTest, TTests
 from bayeslmm.likelihood.definition import marginal_covariance
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas_results.run.covariance_parameters import random_covariance, tau_of
-from bayeslmm.sas_results.run.run import COUNTING, Run
+from bayeslmm.sas_results.run.run import COUNTING, ProgramRun
 
-MAX_ROWS = 5000
-STEP = 1e-4
+MAX_V_ROWS = 5000
+PREDICTABLE_STEP = 1e-4
 """Step in tau of the derivatives of the variances."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Equations:
+class MixedEquations:
     """G Z' M' and what belongs to one tau: k (n, m), MGM (m, m), V^-1 k, V^-1 X, C."""
 
     k: Array
@@ -44,16 +44,16 @@ class Equations:
         return np.asarray(self.prior - self.k.T @ self.solved_k + d @ self.C @ d.T)
 
 
-class Predictable:
+class PredictableFunctions:
     """The predictable functions of a run."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: ProgramRun) -> None:
         self.run = run
         n = run.fit.nobs
-        if n > MAX_ROWS:
+        if n > MAX_V_ROWS:
             raise SizeError(
                 f"functions of random effects need V of {n} rows as one matrix",
-                f"the limit is {MAX_ROWS} rows",
+                f"the limit is {MAX_V_ROWS} rows",
                 "leave out the part behind the bar",
             )
 
@@ -63,7 +63,7 @@ class Predictable:
         beta = np.array([fit.modes[c.term][c.level, c.column] for c in self.run.random])
         return np.asarray(L @ fit.fixef_kept + M @ beta)
 
-    def at(self, M: Array, tau: Array) -> Equations:
+    def at(self, M: Array, tau: Array) -> MixedEquations:
         """Solve at tau."""
         problem = self.run.fit.problem
         design = problem.design
@@ -82,7 +82,7 @@ class Predictable:
         factor = linalg.cho_factor(V, lower=True)
         X = design.X
         VX, Vk = linalg.cho_solve(factor, X), linalg.cho_solve(factor, k)
-        return Equations(k, prior, Vk, VX, np.linalg.inv(X.T @ VX))
+        return MixedEquations(k, prior, Vk, VX, np.linalg.inv(X.T @ VX))
 
     def _tau(self) -> Array:
         fit = self.run.fit
@@ -105,7 +105,7 @@ class Predictable:
         q = int(kept.sum())
         turned = vectors[:, kept].T
         statistic = float(((turned @ estimate) ** 2 / values[kept]).sum() / q)
-        den = combined(self.degrees(turned @ L, turned @ M, df)) if df is None else df
+        den = combined_df(self.degrees(turned @ L, turned @ M, df)) if df is None else df
         return FTest(q, den, statistic, float(stats.f.sf(statistic, q, den)))
 
     def degrees(self, L: Array, M: Array, df: float | None = None) -> Array:
@@ -117,7 +117,7 @@ class Predictable:
         slopes = []
         for i in range(len(tau)):
             move = np.zeros(len(tau))
-            move[i] = STEP * max(1.0, abs(tau[i]))
+            move[i] = PREDICTABLE_STEP * max(1.0, abs(tau[i]))
             ends = [np.diagonal(self.at(M, tau + sign * move).errors(L)) for sign in (1.0, -1.0)]
             slopes.append((ends[0] - ends[1]) / (2.0 * move[i]))
         g = np.stack(slopes, axis=1)
@@ -126,7 +126,7 @@ class Predictable:
             return np.asarray(2.0 * variance**2 / spread)
 
 
-def random_weights(run: Run, given: Mapping[GLMEffect, Sequence[float]], subject: Sequence[float], group: Sequence[float]) -> Array:
+def random_weights(run: ProgramRun, given: Mapping[GLMEffect, Sequence[float]], subject: Sequence[float], group: Sequence[float]) -> Array:
     """M (columns of Z,) of the part behind the bar.
 
     Numbers fill the columns of their effect in order, within each subject; SUBJECT gives each subject its coefficient, the first one 1

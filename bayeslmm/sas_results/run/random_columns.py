@@ -14,7 +14,7 @@ from bayeslmm.sas.language.covariance_types import VC
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.translation.glm_coding import format_level, glm_columns
 from bayeslmm.sas.translation.result import CovBlock, RandomEffect, Translation
-from bayeslmm.sas_results.run.rows import Rows
+from bayeslmm.sas_results.run.rows import ProgramRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class _Place:
     column: int
 
 
-def structure_orders(translation: Translation, rows: Rows, design: Design) -> dict[int, Codes]:
+def structure_orders(translation: Translation, rows: ProgramRows, design: Design) -> dict[int, Codes]:
     """Term -> positions of SAS's columns among those of the term, for structures over several columns."""
     found = {}
     for number, block in enumerate(translation.blocks):
@@ -54,7 +54,7 @@ def structure_orders(translation: Translation, rows: Rows, design: Design) -> di
     return found
 
 
-def random_columns(translation: Translation, rows: Rows, design: Design) -> tuple[RandomColumn, ...]:
+def sas_random_columns(translation: Translation, rows: ProgramRows, design: Design) -> tuple[RandomColumn, ...]:
     """All of them, statement by statement."""
     found: list[RandomColumn] = []
     begin = 0
@@ -83,7 +83,7 @@ def _subjects_in_order(columns: list[RandomColumn]) -> list[str]:
     return sorted(first, key=lambda subject: first[subject])
 
 
-def _of_block(translation: Translation, number: int, rows: Rows, design: Design) -> Iterator[RandomColumn]:
+def _of_block(translation: Translation, number: int, rows: ProgramRows, design: Design) -> Iterator[RandomColumn]:
     block = translation.blocks[number]
     term = design.terms[block.terms[0]]
     effect = _effects(translation, block)[0]
@@ -108,16 +108,16 @@ def _effects(translation: Translation, block: CovBlock) -> list[RandomEffect]:
     return [random for random in translation.random if random.term == block.terms[0]]
 
 
-def _label(rows: Rows, design: Design, names: tuple[str, ...], row: int, text: str) -> str:
+def _label(rows: ProgramRows, design: Design, names: tuple[str, ...], row: int, text: str) -> str:
     """`Person 1`: the subject as it is printed."""
     return f"{text} {' '.join(_level(rows, design, name, row) for name in names)}" if names else ""
 
 
-def _labels(rows: Rows, design: Design, effect: GLMEffect, row: int) -> dict[str, str]:
+def _labels(rows: ProgramRows, design: Design, effect: GLMEffect, row: int) -> dict[str, str]:
     return {name: _level(rows, design, name, row) for name in effect.classes}
 
 
-def _level(rows: Rows, design: Design, name: str, row: int) -> str:
+def _level(rows: ProgramRows, design: Design, name: str, row: int) -> str:
     at = int(design.rows[row])
     if name in rows.classes:
         found = rows.classes[name]
@@ -125,7 +125,7 @@ def _level(rows: Rows, design: Design, name: str, row: int) -> str:
     return format_level(rows.data[name].iloc[at])
 
 
-def _places(translation: Translation, number: int, rows: Rows, design: Design) -> list[_Place]:
+def _places(translation: Translation, number: int, rows: ProgramRows, design: Design) -> list[_Place]:
     """The columns of a structure in SAS's order, each found among the columns of the term by its values."""
     block = translation.blocks[number]
     term = design.terms[block.terms[0]]
@@ -142,7 +142,7 @@ def _places(translation: Translation, number: int, rows: Rows, design: Design) -
     return found
 
 
-def _indicator(block: CovBlock, rows: Rows, design: Design) -> Array:
+def _indicator(block: CovBlock, rows: ProgramRows, design: Design) -> Array:
     if not block.group:
         return np.ones(design.nobs)
     return rows.frame[f"{block.group}={block.level}"].to_numpy(np.float64)[design.rows]

@@ -14,7 +14,7 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.columns import kind_of, series_numbers
 from bayeslmm.data.frame import read_table
 from bayeslmm.errors import DataError, EmptyDataError
-from bayeslmm.sas.language.program import By, ClassVariable, MixedProgram
+from bayeslmm.sas.language.program import ByVariable, ClassVariable, MixedProgram
 from bayeslmm.sas.language.where import columns_in, rows_where
 from bayeslmm.sas.translation.glm_coding import ClassLevels, class_levels, format_level
 from bayeslmm.sas.translation.result import Derived, Translation
@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class ProgramRows:
     """The rows read by one run.
 
     frame : classes as ordered categories of formatted levels, covariates as numbers, derived columns
@@ -50,13 +50,13 @@ class Rows:
         return 1 if self.subjects is None else int(self.subjects.max(initial=-1)) + 1
 
 
-def whole_table(data: Any) -> pd.DataFrame:
+def whole_frame_of(data: Any) -> pd.DataFrame:
     """All columns of any frame."""
     names = read_table(data, ()).names
     return read_table(data, names).frame.reset_index(drop=True)
 
 
-def selected(frame: pd.DataFrame, program: MixedProgram) -> pd.DataFrame:
+def select_rows(frame: pd.DataFrame, program: MixedProgram) -> pd.DataFrame:
     """The rows of WHERE statements and WHERE= data set options."""
     keep = np.ones(len(frame), dtype=np.bool_)
     for condition in (program.proc.data_where, program.where):
@@ -75,7 +75,7 @@ def _plain(series: pd.Series[Any]) -> NDArray[Any]:
     return np.asarray(series.astype(object).where(series.notna(), None).to_numpy(), dtype=object)
 
 
-def by_groups(frame: pd.DataFrame, by: Sequence[By]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+def by_groups(frame: pd.DataFrame, by: Sequence[ByVariable]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Values of the BY variables and the rows that have them, sorted; a missing value is a group, before all others."""
     if not by:
         yield {}, frame
@@ -94,7 +94,7 @@ def _ranks(series: pd.Series[Any], *, descending: bool) -> Codes:
     return np.where(ranks < 0, len(levels.levels), len(levels.levels) - 1 - ranks) if descending else ranks
 
 
-def prepare(data: pd.DataFrame, translation: Translation) -> Rows:
+def prepare_rows(data: pd.DataFrame, translation: Translation) -> ProgramRows:
     """Classes, covariates and derived columns of the rows of one run.
 
     Raises DataError for a text covariate that CLASS does not name, and for a subject outside CLASS whose rows do not stand together.
@@ -117,7 +117,7 @@ def prepare(data: pd.DataFrame, translation: Translation) -> Rows:
         used = used & (weight > 0)
     if not used.any():
         raise EmptyDataError("no row has a value of every variable of the model", f"{len(frame)} rows read", "see which column is empty")
-    return Rows(frame, data, classes, used, _subjects(data, translation.subject, classes))
+    return ProgramRows(frame, data, classes, used, _subjects(data, translation.subject, classes))
 
 
 def categories(found: ClassLevels) -> Any:
@@ -171,10 +171,10 @@ def _derived(derived: Derived, data: pd.DataFrame, classes: Mapping[str, ClassLe
         codes = parts[0].codes
         indicator = (codes == parts[0].levels.index(derived.level)).astype(np.float64)
         return np.where(codes < 0, np.nan, indicator)
-    return categories(combined(derived.name, parts))
+    return categories(combine_classes(derived.name, parts))
 
 
-def combined(name: str, parts: Sequence[ClassLevels]) -> ClassLevels:
+def combine_classes(name: str, parts: Sequence[ClassLevels]) -> ClassLevels:
     """The combinations of some classes that occur, as one class; the first varies slowest."""
     codes = np.stack([part.codes for part in parts])
     present = (codes >= 0).all(axis=0)
@@ -189,10 +189,10 @@ def _levels(data: pd.DataFrame, name: str, classes: Mapping[str, ClassLevels]) -
     return classes[name] if name in classes else class_levels(ClassVariable(name), data[name].astype(object).tolist())
 
 
-def class_of(rows: Rows, names: Sequence[str]) -> ClassLevels:
+def class_of(rows: ProgramRows, names: Sequence[str]) -> ClassLevels:
     """The combinations of some columns as one class, over all rows read."""
     parts = [_levels(rows.data, name, rows.classes) for name in names]
-    return parts[0] if len(parts) == 1 else combined("*".join(names), parts)
+    return parts[0] if len(parts) == 1 else combine_classes("*".join(names), parts)
 
 
 def model_columns(translation: Translation, frame: pd.DataFrame) -> tuple[str, ...]:
@@ -211,4 +211,4 @@ def _subjects(data: pd.DataFrame, names: Sequence[str], classes: Mapping[str, Cl
     if not names:
         return None
     parts = [_levels(data, name, classes) for name in names]
-    return np.asarray((parts[0] if len(parts) == 1 else combined("", parts)).codes)
+    return np.asarray((parts[0] if len(parts) == 1 else combine_classes("", parts)).codes)

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.inference.fixed_effects.degrees_of_freedom import Constant, Degrees, Satterthwaite
-from bayeslmm.inference.fixed_effects.tests import Choice, FixedEffects, Inference
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import ConstantDegrees, Degrees, Satterthwaite
+from bayeslmm.inference.fixed_effects.tests import FixedEffects, Inference, InferenceOptions
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
 from bayeslmm.sas.language.effects import GLMEffect
@@ -22,32 +22,32 @@ from bayeslmm.sas.translation.glm_coding import (
     class_variables,
     covariate_names,
     glm_columns,
-    our_rows,
     row_space,
+    rows_on_our_columns,
 )
 from bayeslmm.sas.translation.hypotheses import Background
 from bayeslmm.sas.translation.result import Translation
-from bayeslmm.sas_results.run.covariance_parameters import CovParm, Listing, tau_of
-from bayeslmm.sas_results.run.denominators import Counted, counted
-from bayeslmm.sas_results.run.parms import HeldInference, Search, fitted
-from bayeslmm.sas_results.run.random_columns import RandomColumn, random_columns, structure_orders
-from bayeslmm.sas_results.run.rows import Rows, class_of, model_columns
+from bayeslmm.sas_results.run.covariance_parameters import CovarianceListing, CovParm, tau_of
+from bayeslmm.sas_results.run.denominators import DenominatorDF, denominator_df
+from bayeslmm.sas_results.run.parms import FixedParameterInference, ParmsSearch, fit_with_parms
+from bayeslmm.sas_results.run.random_columns import RandomColumn, sas_random_columns, structure_orders
+from bayeslmm.sas_results.run.rows import ProgramRows, class_of, model_columns
 from bayeslmm.specification.model_spec import ModelSpec
 
 COUNTING = ("containment", "between-within", "residual")
 
 
-class Run:
+class ProgramRun:
     """A fit, SAS's columns of X, and the tests that the program asks for.
 
     layout : X in GLM coding over the rows used; space : its estimable functions; T : (r, p) SAS's nonzero coefficients from ours
     """
 
-    def __init__(self, translation: Translation, rows: Rows) -> None:
+    def __init__(self, translation: Translation, rows: ProgramRows) -> None:
         self.translation, self.rows = translation, rows
         subjects = bic_subjects(translation, rows)
         self.model = LMM.from_spec(_spec(translation), rows.frame, counting="sas", subjects=subjects)
-        self.search: Search = fitted(self.model, translation, lambda: self.listing)
+        self.search: ParmsSearch = fit_with_parms(self.model, translation, lambda: self.listing)
         self.fit: Fit = self.search.fit
         self.layout: GLMLayout = _layout(translation, rows)
         self.space: RowSpace = row_space(self.layout.X)
@@ -61,12 +61,12 @@ class Run:
     @cached_property
     def random(self) -> tuple[RandomColumn, ...]:
         """The columns of Z as SAS orders them."""
-        return random_columns(self.translation, self.rows, self.model.design)
+        return sas_random_columns(self.translation, self.rows, self.model.design)
 
     @cached_property
-    def listing(self) -> Listing:
+    def listing(self) -> CovarianceListing:
         """The covariance parameters."""
-        return Listing(self.translation, self.model.problem, structure_orders(self.translation, self.rows, self.model.design))
+        return CovarianceListing(self.translation, self.model.problem, structure_orders(self.translation, self.rows, self.model.design))
 
     @cached_property
     def parameter_rows(self) -> tuple[CovParm, ...]:
@@ -83,21 +83,21 @@ class Run:
     @cached_property
     def inference(self) -> Inference:
         """What the library knows about the fit; parameters held by PARMS are known."""
-        return HeldInference(self.fit, self.search.free)
+        return FixedParameterInference(self.fit, self.search.free)
 
     @cached_property
-    def counted(self) -> Counted:
+    def counted(self) -> DenominatorDF:
         """Degrees of freedom by counting."""
-        return counted(self.translation, self.rows, self.layout, self.space)
+        return denominator_df(self.translation, self.rows, self.layout, self.space)
 
     @cached_property
     def base(self) -> FixedEffects:
         """alpha with the covariance that the program asks for, and degrees of freedom where they depend on the contrast."""
         t = self.translation
-        choice = Choice(t.df, t.vcov, t.information)
+        choice = InferenceOptions(t.df, t.vcov, t.information)
         degrees: Degrees
         if t.df in COUNTING:
-            degrees = Constant(self.counted.rest)
+            degrees = ConstantDegrees(self.counted.rest)
         elif t.df == "satterthwaite":
             # EMPIRICAL changes the covariance, not the degrees of freedom
             degrees = Satterthwaite(self.inference.curvature, self.fit.problem.standardization.back)
@@ -116,7 +116,7 @@ class Run:
             df = self._given.get(position)
         if df is None and self.translation.df in COUNTING:
             df = self.counted.rest if position is None else float(self.counted.effects[position])
-        return self.base if df is None else replace(self.base, degrees=Constant(df))
+        return self.base if df is None else replace(self.base, degrees=ConstantDegrees(df))
 
     @cached_property
     def _given(self) -> Mapping[int, float]:
@@ -126,7 +126,7 @@ class Run:
 
     def ours(self, L: Array) -> Array:
         """Rows on SAS's columns taken to our coefficients."""
-        return our_rows(self.space, self.T, np.atleast_2d(L))
+        return rows_on_our_columns(self.space, self.T, np.atleast_2d(L))
 
     @cached_property
     def background(self) -> Background:
@@ -143,17 +143,17 @@ def _spec(translation: Translation) -> ModelSpec:
     return replace(translation.spec, contrasts=tuple((name, "sas") for name in class_variables(translation.effects)))
 
 
-def _layout(translation: Translation, rows: Rows) -> GLMLayout:
+def _layout(translation: Translation, rows: ProgramRows) -> GLMLayout:
     classes = {name: rows.at(name) for name in class_variables(translation.effects)}
     n = int(rows.used.sum())
     return glm_columns(translation.effects, classes, _covariates(translation.effects, rows), n, intercept=translation.intercept)
 
 
-def _covariates(effects: tuple[GLMEffect, ...], rows: Rows) -> dict[str, Array]:
+def _covariates(effects: tuple[GLMEffect, ...], rows: ProgramRows) -> dict[str, Array]:
     return {name: rows.frame[name].to_numpy(np.float64)[rows.used] for name in covariate_names(effects)}
 
 
-def bic_subjects(translation: Translation, rows: Rows) -> int:
+def bic_subjects(translation: Translation, rows: ProgramRows) -> int:
     """What the logarithm in BIC is of: subjects read; else levels of the first random effect; else rows (REML: less the rank of X)."""
     if rows.subjects is not None:
         return rows.subject_count

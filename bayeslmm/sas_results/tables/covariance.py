@@ -12,13 +12,13 @@ from scipy import stats
 
 from bayeslmm._arrays import Array
 from bayeslmm.inference.fixed_effects.information import pseudo_inverse
-from bayeslmm.inference.fixed_effects.kenward_roger import covariance_pieces
+from bayeslmm.inference.fixed_effects.kenward_roger import v_derivatives
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.results.estimates import InformationCriteria
 from bayeslmm.sas_results.run.covariance_parameters import CovParm, tau_of
-from bayeslmm.sas_results.run.run import Run
+from bayeslmm.sas_results.run.run import ProgramRun
 
-NULL = 1e-10
+NULL_SPEC = 1e-10
 """A variance below this, relative to the largest, is 0."""
 
 
@@ -41,34 +41,34 @@ class CovarianceParameters:
         return np.where(self.free, np.sqrt(np.maximum(np.diagonal(self.covariance), 0.0)), np.nan)
 
 
-def covariance_parameters(run: Run) -> CovarianceParameters:
+def covariance_parameter_rows(run: ProgramRun) -> CovarianceParameters:
     """The rows of the table with their covariance, by the observed information or, with SCORING=, the expected one."""
     problem = run.fit.problem
     J = run.listing.jacobian(tau_of(run.fit.estimate.x, run.fit.point.sigma2))
     return CovarianceParameters(run.parameter_rows, J @ _tau_covariance(run, problem) @ J.T, free_parameters(run))
 
 
-def free_parameters(run: Run) -> NDArray[np.bool_]:
+def free_parameters(run: ProgramRun) -> NDArray[np.bool_]:
     """Which covariance parameters are neither held nor at their bound."""
     rows = run.parameter_rows
     values = np.array([row.value for row in rows])
-    zero = np.array([row.positive for row in rows]) & (values <= NULL * float(np.abs(values).max(initial=0.0)))
+    zero = np.array([row.positive for row in rows]) & (values <= NULL_SPEC * float(np.abs(values).max(initial=0.0)))
     return ~zero & ~np.isin(np.arange(len(rows)), run.search.held)
 
 
-def _tau_covariance(run: Run, problem: Problem) -> Array:
+def _tau_covariance(run: ProgramRun, problem: Problem) -> Array:
     if run.translation.information == "observed" or run.search.held:
         return run.inference.curvature.covariance
     assert run.fit.point.state is not None
-    pieces = covariance_pieces(run.fit.point.state, problem, run.fit.point.x)
+    pieces = v_derivatives(run.fit.point.state, problem, run.fit.point.x)
     information = pieces.expected_information(run.inference.curvature.C)
     # the information of tau follows from that of the components, psi(tau)
     return 2.0 * pseudo_inverse(pieces.jacobian.T @ information @ pieces.jacobian)
 
 
-def cov_parms_frame(run: Run) -> pd.DataFrame:
+def cov_parms_frame(run: ProgramRun) -> pd.DataFrame:
     """CovParm, Subject, Group, [Ratio,] Estimate, [StdErr, ZValue, ProbZ,] [Alpha, Lower, Upper]."""
-    found = covariance_parameters(run)
+    found = covariance_parameter_rows(run)
     proc, rows, values = run.program.proc, found.rows, found.values
     columns: dict[str, Any] = {"CovParm": [r.name for r in rows]}
     if any(r.subject for r in rows):
@@ -106,9 +106,9 @@ def _limits(found: CovarianceParameters, alpha: float, *, wald: bool) -> dict[st
     return {"Alpha": np.where(np.isfinite(errors), alpha, np.nan), "Lower": lower, "Upper": upper}
 
 
-def asymptotic_frame(run: Run, *, correlation: bool) -> pd.DataFrame:
+def asymptotic_frame(run: ProgramRun, *, correlation: bool) -> pd.DataFrame:
     """Row, CovParm, CovP1, CovP2, ..."""
-    found = covariance_parameters(run)
+    found = covariance_parameter_rows(run)
     matrix = np.where(np.outer(found.free, found.free), found.covariance, 0.0)
     if correlation:
         root = np.sqrt(np.maximum(np.diagonal(matrix), 0.0))
@@ -122,27 +122,27 @@ def asymptotic_frame(run: Run, *, correlation: bool) -> pd.DataFrame:
 # -- what the criterion says ---------------------------------------------------------------------------------------------------------------
 
 
-def counts(run: Run) -> InformationCriteria:
+def parameter_counts(run: ProgramRun) -> InformationCriteria:
     """SAS counts the covariance parameters that are neither held nor at their bound."""
     return replace(run.fit.counts, covariance=int(free_parameters(run).sum()))
 
 
-def criterion_name(run: Run) -> str:
+def criterion_name(run: ProgramRun) -> str:
     """As the tables of SAS call it."""
     return "-2 Res Log Likelihood" if run.fit.restricted else "-2 Log Likelihood"
 
 
-def fit_statistics(run: Run) -> pd.DataFrame:
+def fit_statistics(run: ProgramRun) -> pd.DataFrame:
     """Descr, Value."""
-    told = counts(run)
+    told = parameter_counts(run)
     smaller = "(Smaller is Better)"
     names = [criterion_name(run), f"AIC {smaller}", f"AICC {smaller}", f"BIC {smaller}"]
     return pd.DataFrame({"Descr": names, "Value": [run.fit.criterion, told.aic, told.aicc, told.bic]})
 
 
-def information_criteria(run: Run) -> pd.DataFrame:
+def information_criteria(run: ProgramRun) -> pd.DataFrame:
     """Neg2LogLike, Parms, AIC, AICC, HQIC, BIC, CAIC."""
-    told = counts(run)
+    told = parameter_counts(run)
     d, s, value = told.parameters, told.subjects, run.fit.criterion
     with np.errstate(divide="ignore", invalid="ignore"):
         hqic = value + 2.0 * d * float(np.log(np.log(s)))
@@ -150,10 +150,10 @@ def information_criteria(run: Run) -> pd.DataFrame:
     return pd.DataFrame([row | {"CAIC": value + d * (float(np.log(s)) + 1.0)}])
 
 
-def null_test(run: Run) -> pd.DataFrame:
+def null_test(run: ProgramRun) -> pd.DataFrame:
     """DF, ChiSq, ProbChiSq against independent errors with one variance."""
     chisq = max(null_criterion(run.fit.problem, run.fit.restricted) - run.fit.criterion, 0.0)
-    df = counts(run).covariance - 1
+    df = parameter_counts(run).covariance - 1
     p = float(stats.chi2.sf(chisq, df)) if df > 0 else 1.0
     return pd.DataFrame({"DF": [df], "ChiSq": [chisq], "ProbChiSq": [p]})
 

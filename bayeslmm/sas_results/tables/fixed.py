@@ -18,7 +18,7 @@ from bayeslmm.inference.fixed_effects.tests import FTest, TTests
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.translation.glm_coding import class_variables
 from bayeslmm.sas.translation.hypotheses import hypothesis
-from bayeslmm.sas_results.run.run import Run
+from bayeslmm.sas_results.run.run import ProgramRun
 
 Columns = dict[str, Any]
 Mask = NDArray[np.bool_]
@@ -36,7 +36,7 @@ def t_columns(tests: TTests, zero: Mask | None = None, error: str = "StdErr") ->
     return {"Estimate": np.where(gone, 0.0, tests.estimate)} | {k: np.where(gone, np.nan, v) for k, v in columns.items()}
 
 
-def limits(columns: Columns, alpha: float, error: str = "StdErr", tail: str = "") -> Columns:
+def limit_columns(columns: Columns, alpha: float, error: str = "StdErr", tail: str = "") -> Columns:
     """Alpha, Lower, Upper from the estimate, its standard error and its degrees of freedom."""
     estimate, se, df = (np.asarray(columns[name], float) for name in ("Estimate", error, "DF"))
     half = t_quantile(1.0 - alpha if tail else 1.0 - 0.5 * alpha, df) * se
@@ -79,7 +79,7 @@ def matrix_columns(matrix: Array) -> Columns:
     return {f"Col{j + 1}": matrix[:, j] for j in range(matrix.shape[1])}
 
 
-def bound(*parts: Mapping[str, Any]) -> pd.DataFrame:
+def bind_columns(*parts: Mapping[str, Any]) -> pd.DataFrame:
     """Columns side by side."""
     whole: Columns = {}
     for part in parts:
@@ -87,7 +87,7 @@ def bound(*parts: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(whole)
 
 
-def stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def stack_frames(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Frames below one another; columns that some lack are blank (texts) or missing (numbers)."""
     shown = [frame for frame in frames if len(frame)]
     if len(shown) <= 1:
@@ -99,7 +99,7 @@ def stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return whole
 
 
-def column_names(run: Run) -> tuple[list[str], list[dict[str, str]]]:
+def column_names(run: ProgramRun) -> tuple[list[str], list[dict[str, str]]]:
     """Effect of every column of X, and its levels by class variable."""
     layout = run.layout
     effects = [layout.effects[column.effect] for column in layout.columns]
@@ -107,13 +107,13 @@ def column_names(run: Run) -> tuple[list[str], list[dict[str, str]]]:
     return [e.name for e in effects], labels
 
 
-def fixed_classes(run: Run) -> list[str]:
+def fixed_classes(run: ProgramRun) -> list[str]:
     """The class variables of the fixed effects, in the order of CLASS."""
     used = set(class_variables(run.layout.effects))
     return [name for name in run.program.class_names if name in used]
 
 
-def solution(run: Run) -> pd.DataFrame:
+def solution_table(run: ProgramRun) -> pd.DataFrame:
     """Effect, classes, Estimate, StdErr, DF, tValue, Probt[, Alpha, Lower, Upper]; columns that depend on others are 0."""
     names, labels = column_names(run)
     parts = []
@@ -122,11 +122,11 @@ def solution(run: Run) -> pd.DataFrame:
         parts.append(run.effects(k).t(run.ours(L)))
     gone = ~np.isin(np.arange(len(names)), run.space.kept)
     columns = t_columns(concatenate_fields(parts), gone)
-    more = limits(columns, run.program.model.alpha) if run.program.model.cl else {}
-    return bound({"Effect": names}, class_columns(fixed_classes(run), labels), columns, more)
+    more = limit_columns(columns, run.program.model.alpha) if run.program.model.cl else {}
+    return bind_columns({"Effect": names}, class_columns(fixed_classes(run), labels), columns, more)
 
 
-def coefficient_covariance(run: Run) -> Array:
+def coefficient_covariance(run: ProgramRun) -> Array:
     """The covariance of SAS's coefficients, (P, P), 0 where a coefficient is 0."""
     L = np.eye(len(run.layout.columns))
     own = run.ours(L)
@@ -135,7 +135,7 @@ def coefficient_covariance(run: Run) -> Array:
     return np.where(np.outer(kept, kept), found, 0.0)
 
 
-def covariance_frame(run: Run, kind: str) -> pd.DataFrame:
+def covariance_frame(run: ProgramRun, kind: str) -> pd.DataFrame:
     """CovB, CorrB or InvCovB: Row, Effect, classes, Col1, ..."""
     matrix, kept = coefficient_covariance(run), run.space.kept
     if kind == "CorrB":
@@ -148,53 +148,53 @@ def covariance_frame(run: Run, kind: str) -> pd.DataFrame:
         matrix = inverse
     names, labels = column_names(run)
     head = {"Row": np.arange(1, len(names) + 1), "Effect": names}
-    return bound(head, class_columns(fixed_classes(run), labels), matrix_columns(matrix))
+    return bind_columns(head, class_columns(fixed_classes(run), labels), matrix_columns(matrix))
 
 
 # -- tests of the effects ------------------------------------------------------------------------------------------------------------------
 
 
-def tested(run: Run) -> Iterator[tuple[int, GLMEffect]]:
+def tested_effects(run: ProgramRun) -> Iterator[tuple[int, GLMEffect]]:
     """The effects of the tables of tests: position in the layout, effect."""
     for k, effect in enumerate(run.layout.effects):
         if effect != GLMEffect() or run.program.model.intercept:
             yield k, effect
 
 
-def effect_test(run: Run, position: int, kind: int) -> FTest:
+def effect_test(run: ProgramRun, position: int, kind: int) -> FTest:
     """The F test of one effect of the layout; NaN where nothing is left to test."""
     L = hypothesis(run.layout, run.space, position, kind)
     return run.effects(position).f(run.ours(L)) if len(L) else FTest(0, np.nan, np.nan, np.nan)
 
 
-def tests(run: Run, kind: int) -> pd.DataFrame:
+def tests_table(run: ProgramRun, kind: int) -> pd.DataFrame:
     """Effect, NumDF, DenDF, [ChiSq,] FValue, [ProbChiSq,] ProbF of the type 1, 2 or 3 hypotheses."""
     rows = []
-    for k, effect in tested(run):
+    for k, effect in tested_effects(run):
         rows.append({"Effect": effect.name} | f_row(effect_test(run, k, kind), run.program.model.chisq))
     names = ["Effect", *f_row(FTest(0, np.nan, np.nan, np.nan), run.program.model.chisq)]
     return pd.DataFrame(rows, columns=names)
 
 
-def coefficients(run: Run, title: str, L: Array) -> pd.DataFrame:
+def l_matrix(run: ProgramRun, title: str, L: Array) -> pd.DataFrame:
     """LMatrix, Effect, classes, Row1, Row2, ...: the rows of a hypothesis, column by column of X."""
     names, labels = column_names(run)
     rows = {f"Row{i + 1}": row for i, row in enumerate(np.atleast_2d(L))}
-    return bound({"LMatrix": [title] * len(names), "Effect": names}, class_columns(fixed_classes(run), labels), rows)
+    return bind_columns({"LMatrix": [title] * len(names), "Effect": names}, class_columns(fixed_classes(run), labels), rows)
 
 
-def model_coefficients(run: Run) -> list[pd.DataFrame]:
+def model_coefficients(run: ProgramRun) -> list[pd.DataFrame]:
     """What the E options of MODEL ask for: the general form of estimable functions is its basis, the rows of C."""
     found = []
     for kind in run.program.model.e:
         if kind == 0:
-            found.append(coefficients(run, "Estimable Functions", run.space.C))
+            found.append(l_matrix(run, "Estimable Functions", run.space.C))
             continue
-        for k, effect in tested(run):
-            found.append(coefficients(run, f"Type {kind} {effect.name}", hypothesis(run.layout, run.space, k, kind)))
+        for k, effect in tested_effects(run):
+            found.append(l_matrix(run, f"Type {kind} {effect.name}", hypothesis(run.layout, run.space, k, kind)))
     return found
 
 
-def coefficient_table(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def coef_table(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The Coef table."""
-    return stacked(frames)
+    return stack_frames(frames)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.sas.language.covariance_types import VC, CovType
-from bayeslmm.sas_results.run.run import Run
+from bayeslmm.sas_results.run.run import ProgramRun
 
 _LONG = {
     "VC": "Variance Components",
@@ -56,7 +56,7 @@ def _long(cov: CovType) -> str:
     return banded + _LONG.get(cov.name, cov.name) + order
 
 
-def model_info(run: Run) -> pd.DataFrame:
+def model_info(run: ProgramRun) -> pd.DataFrame:
     """Descr, Value."""
     program, t = run.program, run.translation
     structures = list(dict.fromkeys(_long(r.type) for r in program.random))
@@ -83,7 +83,7 @@ def model_info(run: Run) -> pd.DataFrame:
     return pd.DataFrame({"Descr": [d for d, _ in told], "Value": [v for _, v in told]})
 
 
-def class_level_table(run: Run) -> pd.DataFrame:
+def class_level_table(run: ProgramRun) -> pd.DataFrame:
     """Class, Levels, Values."""
     limit = run.program.proc.noclprint
     rows = []
@@ -94,7 +94,7 @@ def class_level_table(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def dimensions(run: Run) -> pd.DataFrame:
+def dimensions(run: ProgramRun) -> pd.DataFrame:
     """Descr, Value."""
     subjects = run.rows.subjects
     columns, longest = len(run.random), len(run.rows.data)
@@ -109,7 +109,7 @@ def dimensions(run: Run) -> pd.DataFrame:
     return pd.DataFrame({"Descr": [d for d, _ in rows], "Value": [v for _, v in rows]})
 
 
-def _columns_per_subject(run: Run) -> int:
+def _columns_per_subject(run: ProgramRun) -> int:
     """The most random coefficients that a subject has."""
     if not run.random or run.rows.subjects is None:
         return 0
@@ -123,14 +123,14 @@ def _columns_per_subject(run: Run) -> int:
     return int(counts.max(initial=0))
 
 
-def number_of_observations(run: Run) -> pd.DataFrame:
+def number_of_observations(run: ProgramRun) -> pd.DataFrame:
     """Label, N."""
     read, used = len(run.rows.data), run.fit.nobs
     labels = [f"Number of Observations {what}" for what in ("Read", "Used", "Not Used")]
     return pd.DataFrame({"Label": labels, "N": [read, used, read - used]})
 
 
-def iteration_history(run: Run) -> pd.DataFrame:
+def iteration_history(run: ProgramRun) -> pd.DataFrame:
     """Iteration, Evaluations, M2ResLogLike or M2LogLike, Criterion: the relative distance to the last value."""
     values = np.array([value for _, value in run.fit.path])
     name = "M2ResLogLike" if run.fit.restricted else "M2LogLike"
@@ -139,7 +139,7 @@ def iteration_history(run: Run) -> pd.DataFrame:
     return pd.DataFrame({"Iteration": steps, "Evaluations": np.ones(len(steps), dtype=np.int64), name: values, "Criterion": distance})
 
 
-def convergence_status(run: Run) -> pd.DataFrame:
+def convergence_status(run: ProgramRun) -> pd.DataFrame:
     """Reason, Status (0 is well), pdG, pdH."""
     fit = run.fit
     reason = "Convergence criteria met." if fit.converged else "Did not converge."
@@ -150,7 +150,7 @@ def convergence_status(run: Run) -> pd.DataFrame:
     return pd.DataFrame({"Reason": [reason], "Status": [int(not fit.converged)], "pdG": [int(not fit.singular)], "pdH": [int(definite)]})
 
 
-def parameter_search(run: Run) -> pd.DataFrame:
+def parameter_search(run: ProgramRun) -> pd.DataFrame:
     """CovP1, CovP2, ..., ResLogLike, M2ResLogLike (LogLike, M2LogLike by ML) of every candidate of PARMS."""
     res = "Res" if run.fit.restricted else ""
     columns: dict[str, object] = {f"CovP{k + 1}": list(column) for k, column in enumerate(zip(*run.search.candidates, strict=True))}

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from bayeslmm.model.lmm import LMM
 
 
-WIDTH = 120
+LISTING_WIDTH = 120
 
-TITLES = {
+LISTING_TITLES = {
     "ModelInfo": "Model Information",
     "ClassLevels": "Class Level Information",
     "Dimensions": "Dimensions",
@@ -51,7 +51,7 @@ TITLES = {
 }
 """ODS name -> title; matrices have titles of their own, and the output data sets are not printed."""
 
-HEADINGS = {
+LISTING_HEADINGS = {
     "CovParm": "Cov Parm",
     "StdErr": "Standard Error",
     "StdErrPred": "Std Err Pred",
@@ -106,22 +106,22 @@ def listing_text(runs: Sequence[ListedRun]) -> str:
             lines += ["", _centred(" ".join(f"{name}={format_level(value)}" for name, value in run.by.items()), "-")]
         for name in run.translation.tables:
             lines += ["", *_table(run, name)]
-        lines += [line for note in run.notes for line in ("", *textwrap.wrap(f"NOTE: {note}", WIDTH))]
+        lines += [line for note in run.notes for line in ("", *textwrap.wrap(f"NOTE: {note}", LISTING_WIDTH))]
     lines += ["", *(_centred(footnote) for footnote in program.footnotes)] if program.footnotes else []
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def _centred(text: str, fill: str = " ") -> str:
     shown = escape_control(text)
-    return f" {shown} ".center(WIDTH, fill) if fill != " " else shown.center(WIDTH)
+    return f" {shown} ".center(LISTING_WIDTH, fill) if fill != " " else shown.center(LISTING_WIDTH)
 
 
 def _table(run: ListedRun, name: str) -> list[str]:
     frame = run.tables[name]
     if name == "ConvergenceStatus":
         return [_centred(str(frame["Reason"].iloc[0]))]
-    lines = [_centred(TITLES.get(name) or _matrix_title(name)), ""]
-    hidden = name not in TITLES and "Index" in frame and frame["Index"].nunique() == 1
+    lines = [_centred(LISTING_TITLES.get(name) or _matrix_title(name)), ""]
+    hidden = name not in LISTING_TITLES and "Index" in frame and frame["Index"].nunique() == 1
     if hidden:
         lines[0] = _centred(f"{_matrix_title(name)} for Subject {frame['Index'].iloc[0]}")
     return lines + _grid(name, frame.drop(columns="Index") if hidden else frame)
@@ -167,7 +167,7 @@ def _blocks(columns: list[_Column]) -> list[list[_Column]]:
         lead.append(column)
     blocks, block = [], list(columns[:1])
     for column in columns[1:]:
-        if _width([*block, column]) > WIDTH and len(block) > len(lead):
+        if _width([*block, column]) > LISTING_WIDTH and len(block) > len(lead):
             blocks.append(block)
             block = list(lead)
         block.append(column)
@@ -183,7 +183,7 @@ def _placed(cell: str, width: int, left: bool) -> str:
 
 
 def _indented(line: str, longest: int) -> str:
-    return " " * max(0, (WIDTH - longest) // 2) + line
+    return " " * max(0, (LISTING_WIDTH - longest) // 2) + line
 
 
 def _heading(head: str, width: int) -> list[str]:
@@ -197,7 +197,7 @@ def _heading(head: str, width: int) -> list[str]:
 
 
 def _column(table: str, name: str, series: pd.Series[Any]) -> _Column:
-    head = HEADINGS.get(name, name)
+    head = LISTING_HEADINGS.get(name, name)
     if table == "CovParms" and name == "ProbZ" and (series > 0.5).any():
         head = "Pr Z"
     if not pd.api.types.is_numeric_dtype(series):
@@ -217,7 +217,7 @@ def _number(table: str, name: str, value: float) -> str:
     if name in formats:
         return formats[name](value)
     if name.startswith("Prob") or name == "Adjp":
-        return p_text(value)
+        return sas_p_text(value)
     if name in _WHOLE or (float(value).is_integer() and name == "Value" and table != "FitStatistics"):
         return f"{int(value)}"
     if table in ("FitStatistics", "InfoCrit"):
@@ -243,7 +243,7 @@ def _degrees(value: float) -> str:
     return f"{value:.0f}" if value >= 100 or abs(value - round(value)) < 1e-6 else f"{value:.3g}"
 
 
-def p_text(value: float) -> str:
+def sas_p_text(value: float) -> str:
     """`<.0001`, or four decimals."""
     return "<.0001" if value < 0.0001 else f"{value:.4f}"
 

@@ -18,12 +18,12 @@ from bayeslmm.likelihood.definition import marginal_covariance
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds, unit_covariances
 from bayeslmm.model.lmm import LMM
-from bayeslmm.sas_results.run.predictable import MAX_ROWS
-from bayeslmm.sas_results.run.run import COUNTING, Run
+from bayeslmm.sas_results.run.predictable import MAX_V_ROWS
+from bayeslmm.sas_results.run.run import COUNTING, ProgramRun
 from bayeslmm.sas_results.tables.fixed import t_quantile
 
 
-def predictions(run: Run, *, conditional: bool) -> pd.DataFrame:
+def predictions_table(run: ProgramRun, *, conditional: bool) -> pd.DataFrame:
     """The data (the ID variables alone where the program names some), Pred, StdErrPred, DF, Alpha, Lower, Upper, Resid, ..."""
     out = run.rows.data.copy()
     if run.program.id:
@@ -37,7 +37,7 @@ def predictions(run: Run, *, conditional: bool) -> pd.DataFrame:
     return out
 
 
-def _columns(run: Run, *, conditional: bool) -> dict[str, tuple[Codes, Array]]:
+def _columns(run: ProgramRun, *, conditional: bool) -> dict[str, tuple[Codes, Array]]:
     fit, model = run.fit, run.program.model
     design = fit.design
     pred = np.asarray(fit.fitted("conditional" if conditional else "population"))
@@ -66,11 +66,11 @@ def _columns(run: Run, *, conditional: bool) -> dict[str, tuple[Codes, Array]]:
     return columns
 
 
-def _degrees(run: Run, X: Array) -> Array:
+def _degrees(run: ProgramRun, X: Array) -> Array:
     return np.full(len(X), run.counted.rest) if run.translation.df in COUNTING else np.asarray(run.base.degrees.rows(X))
 
 
-def _absent(run: Run) -> Codes:
+def _absent(run: ProgramRun) -> Codes:
     """Rows that lack nothing but the response."""
     response = run.program.model.response
     frame = run.rows.frame
@@ -81,7 +81,7 @@ def _absent(run: Run) -> Codes:
     return np.flatnonzero(complete & frame[response].isna().to_numpy())
 
 
-def _unobserved(run: Run, absent: Codes, *, conditional: bool) -> tuple[Array, Array, Array]:
+def _unobserved(run: ProgramRun, absent: Codes, *, conditional: bool) -> tuple[Array, Array, Array]:
     """X, predicted value and variance of the rows without a response."""
     fit = run.fit
     X = fit.contrast_rows(run.rows.frame.iloc[absent])
@@ -89,9 +89,9 @@ def _unobserved(run: Run, absent: Codes, *, conditional: bool) -> tuple[Array, A
         return X, X @ fit.fixef_kept, np.einsum("np,pq,nq->n", X, run.base.vcov, X)
     used = np.asarray(fit.design.rows)
     rows = np.concatenate([used, absent])
-    if len(rows) > MAX_ROWS:
+    if len(rows) > MAX_V_ROWS:
         what = f"OUTP= of {len(absent)} rows without a response needs V of {len(rows)} rows as one matrix"
-        raise SizeError(what, f"the limit is {MAX_ROWS} rows", "use OUTPM=, or leave these rows out")
+        raise SizeError(what, f"the limit is {MAX_V_ROWS} rows", "use OUTPM=, or leave these rows out")
     V, R = _covariance_over(run, rows)
     n = len(used)
     c, Vo = V[:n, n:], V[:n, :n]
@@ -107,7 +107,7 @@ def _unobserved(run: Run, absent: Codes, *, conditional: bool) -> tuple[Array, A
     return X, pred, variance
 
 
-def _covariance_over(run: Run, rows: Codes) -> tuple[Array, Array]:
+def _covariance_over(run: ProgramRun, rows: Codes) -> tuple[Array, Array]:
     """V and R over rows with and without a response: those of the same model with any response in its place."""
     values = np.full(len(run.rows.frame), np.nan)
     values[rows] = np.random.default_rng(1).standard_normal(len(rows))
@@ -121,11 +121,13 @@ def _covariance_over(run: Run, rows: Codes) -> tuple[Array, Array]:
     return scale * V[np.ix_(own, own)], scale * R[np.ix_(own, own)]
 
 
-def _diagnostics(run: Run, residual: Array, *, conditional: bool) -> dict[str, Array]:
+def _diagnostics(run: ProgramRun, residual: Array, *, conditional: bool) -> dict[str, Array]:
     """StudentResid and PearsonResid; with VCIRY ScaledDep and ScaledResid, by the Cholesky factor of V."""
     fit, model = run.fit, run.program.model
-    if fit.nobs > MAX_ROWS:
-        raise SizeError(f"residual diagnostics need V of {fit.nobs} rows as one matrix", "RESIDUAL, VCIRY", f"the limit is {MAX_ROWS} rows")
+    if fit.nobs > MAX_V_ROWS:
+        raise SizeError(
+            f"residual diagnostics need V of {fit.nobs} rows as one matrix", "RESIDUAL, VCIRY", f"the limit is {MAX_V_ROWS} rows"
+        )
     scale = fit.problem.sigma2(fit.point.sigma2)
     V = scale * marginal_covariance(fit.problem, fit.estimate.x)
     X = fit.design.X

@@ -13,16 +13,16 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.fixed_effects.tests import TTests
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.residual_covariance import error_covariance
-from bayeslmm.sas.language.program import Random
+from bayeslmm.sas.language.program import RandomStatement
 from bayeslmm.sas_results.run.covariance_parameters import random_covariance, tau_of
-from bayeslmm.sas_results.run.predictable import MAX_ROWS, Predictable
+from bayeslmm.sas_results.run.predictable import MAX_V_ROWS, PredictableFunctions
 from bayeslmm.sas_results.run.random_columns import RandomColumn
 from bayeslmm.sas_results.run.rows import class_of
-from bayeslmm.sas_results.run.run import COUNTING, Run
-from bayeslmm.sas_results.tables.fixed import Columns, bound, class_columns, limits, matrix_columns, stacked, t_columns
+from bayeslmm.sas_results.run.run import COUNTING, ProgramRun
+from bayeslmm.sas_results.tables.fixed import Columns, bind_columns, class_columns, limit_columns, matrix_columns, stack_frames, t_columns
 
 
-def blocks_of(run: Run, statement: Random) -> list[int]:
+def blocks_of(run: ProgramRun, statement: RandomStatement) -> list[int]:
     """Positions of the covariance blocks of a RANDOM statement."""
     found, begin = [], 0
     for own in run.program.random:
@@ -33,7 +33,7 @@ def blocks_of(run: Run, statement: Random) -> list[int]:
     return found
 
 
-def _block_count(run: Run, statement: Random, begin: int) -> int:
+def _block_count(run: ProgramRun, statement: RandomStatement, begin: int) -> int:
     """How many blocks a statement has: one for each effect with TYPE=VC, one otherwise; as often as GROUP= has levels."""
     each = len(statement.effects) if statement.type.name == "VC" else 1
     if statement.group is None:
@@ -42,7 +42,7 @@ def _block_count(run: Run, statement: Random, begin: int) -> int:
     return each * len(levels)
 
 
-def random_classes(run: Run) -> list[str]:
+def random_classes(run: ProgramRun) -> list[str]:
     """The class variables of the random effects, in the order of CLASS."""
     used = {name for column in run.random for name in column.labels}
     return [name for name in run.program.class_names if name in used]
@@ -51,28 +51,28 @@ def random_classes(run: Run) -> list[str]:
 # -- the solution --------------------------------------------------------------------------------------------------------------------------
 
 
-def random_solution(run: Run) -> pd.DataFrame:
+def random_solution(run: ProgramRun) -> pd.DataFrame:
     """Effect, classes, Subject, Estimate, StdErrPred, DF, tValue, Probt[, Alpha, Lower, Upper]."""
     frames = []
     for statement in run.program.random:
         if statement.solution:
             mine = [i for i, column in enumerate(run.random) if column.block in blocks_of(run, statement)]
             frames.append(_solution(run, statement, mine))
-    return stacked(frames)
+    return stack_frames(frames)
 
 
-def _solution(run: Run, statement: Random, mine: Sequence[int]) -> pd.DataFrame:
+def _solution(run: ProgramRun, statement: RandomStatement, mine: Sequence[int]) -> pd.DataFrame:
     own = [run.random[i] for i in mine]
     tests = _tests(run, own, mine)
     columns = t_columns(tests, error="StdErrPred")
     head: Columns = {"Effect": [c.effect.name for c in own]} | class_columns(random_classes(run), [c.labels for c in own])
     if any(c.subject for c in own):
         head["Subject"] = [c.subject for c in own]
-    more = limits(columns, statement.alpha, "StdErrPred") if statement.cl else {}
-    return bound(head, columns, more)
+    more = limit_columns(columns, statement.alpha, "StdErrPred") if statement.cl else {}
+    return bind_columns(head, columns, more)
 
 
-def _tests(run: Run, own: Sequence[RandomColumn], mine: Sequence[int]) -> TTests:
+def _tests(run: ProgramRun, own: Sequence[RandomColumn], mine: Sequence[int]) -> TTests:
     fit = run.fit
     estimate = np.array([fit.modes[c.term][c.level, c.column] for c in own])
     Zs, codes = [], []
@@ -86,10 +86,10 @@ def _tests(run: Run, own: Sequence[RandomColumn], mine: Sequence[int]) -> TTests
     variance = row_variances(fit.problem, fit.point, np.zeros((len(own), fit.design.X.shape[1])), Zs, codes)
     se = np.sqrt(np.maximum(variance, 0.0))
     df = np.full(len(own), run.counted.rest)
-    if run.translation.df not in COUNTING and fit.nobs <= MAX_ROWS:
+    if run.translation.df not in COUNTING and fit.nobs <= MAX_V_ROWS:
         M = np.zeros((len(own), len(run.random)))
         M[np.arange(len(own)), list(mine)] = 1.0
-        df = Predictable(run).degrees(np.zeros((len(own), fit.design.X.shape[1])), M)
+        df = PredictableFunctions(run).degrees(np.zeros((len(own), fit.design.X.shape[1])), M)
     with np.errstate(divide="ignore", invalid="ignore"):
         t_value = np.where(se > 0, estimate / se, np.nan)
     return TTests(estimate, np.where(se > 0, se, np.nan), df, t_value, np.asarray(2.0 * stats.t.sf(np.abs(t_value), df)))
@@ -115,7 +115,7 @@ def _inverse(matrix: Array) -> Array:
     return np.asarray(np.linalg.pinv(matrix, hermitian=True))
 
 
-FORMS: Mapping[str, Callable[[Array], Array]] = {
+MATRIX_FORMS: Mapping[str, Callable[[Array], Array]] = {
     "": lambda matrix: matrix,
     "Corr": _correlation,
     "Inv": _inverse,
@@ -130,19 +130,19 @@ def form_of(table: str) -> tuple[str, str]:
     return matrix, table.replace(matrix, "", 1) if not table.startswith(matrix) else table[len(matrix) :]
 
 
-def matrix_table(run: Run, table: str) -> pd.DataFrame:
+def matrix_table(run: ProgramRun, table: str) -> pd.DataFrame:
     """One of the tables R, RCorr, ..., G, GCorr, ..., V, VCorr, ..."""
     matrix, form = form_of(table)
     if matrix == "R":
         assert run.program.repeated is not None
-        return _r_table(run, run.program.repeated.blocks, FORMS[form])
+        return _r_table(run, run.program.repeated.blocks, MATRIX_FORMS[form])
     statements = [statement for statement in run.program.random if table in statement.displays]
     if matrix == "G":
-        return stacked([_g_table(run, FORMS[form])])
-    return stacked([_v_table(run, statement, FORMS[form]) for statement in statements[:1]])
+        return stack_frames([_g_table(run, MATRIX_FORMS[form])])
+    return stack_frames([_v_table(run, statement, MATRIX_FORMS[form]) for statement in statements[:1]])
 
 
-def _r_table(run: Run, numbers: Sequence[int], form: Callable[[Array], Array]) -> pd.DataFrame:
+def _r_table(run: ProgramRun, numbers: Sequence[int], form: Callable[[Array], Array]) -> pd.DataFrame:
     residual = run.fit.design.residual
     codes = _subject_codes(run, run.translation.within)
     frames = []
@@ -155,30 +155,30 @@ def _r_table(run: Run, numbers: Sequence[int], form: Callable[[Array], Array]) -
     return _shown(frames, numbers)
 
 
-def _v_table(run: Run, statement: Random, form: Callable[[Array], Array]) -> pd.DataFrame:
+def _v_table(run: ProgramRun, statement: RandomStatement, form: Callable[[Array], Array]) -> pd.DataFrame:
     names = run.translation.subject
     codes = _subject_codes(run, names)
     frames = []
     for number in statement.v_blocks:
         rows = _rows_of(codes, number)
-        if len(rows) > MAX_ROWS:
+        if len(rows) > MAX_V_ROWS:
             raise SpecificationError(f"V of {len(rows)} rows would be shown", statement.spot, "give SUBJECT=, or leave V out")
         if len(rows):
-            frames.append(_numbered(number, form(marginal(run, rows))))
+            frames.append(_numbered(number, form(marginal_v(run, rows))))
     return _shown(frames, statement.v_blocks)
 
 
 def _numbered(number: int, matrix: Array) -> pd.DataFrame:
-    return bound({"Index": [number] * len(matrix), "Row": np.arange(1, len(matrix) + 1)}, matrix_columns(matrix))
+    return bind_columns({"Index": [number] * len(matrix), "Row": np.arange(1, len(matrix) + 1)}, matrix_columns(matrix))
 
 
 def _shown(frames: list[pd.DataFrame], numbers: Sequence[int]) -> pd.DataFrame:
     if not frames:
         raise SpecificationError(f"no subject has the number {numbers[0]}", "R= or V=", "subjects are numbered from 1 as they are sorted")
-    return stacked(frames)
+    return stack_frames(frames)
 
 
-def marginal(run: Run, rows: Codes) -> Array:
+def marginal_v(run: ProgramRun, rows: Codes) -> Array:
     """V over some rows."""
     fit = run.fit
     V = error_covariance(fit.problem, fit.point, rows)
@@ -188,7 +188,7 @@ def marginal(run: Run, rows: Codes) -> Array:
     return np.asarray(V)
 
 
-def _subject_codes(run: Run, names: Sequence[str]) -> Codes:
+def _subject_codes(run: ProgramRun, names: Sequence[str]) -> Codes:
     """The number of the subject of every row used, in the order of its levels; 0 where all rows are one."""
     if not names:
         return np.zeros(run.fit.nobs, dtype=np.int64)
@@ -199,7 +199,7 @@ def _rows_of(codes: Codes, number: int) -> Codes:
     return np.flatnonzero(codes == number - 1)
 
 
-def _g_table(run: Run, form: Callable[[Array], Array]) -> pd.DataFrame:
+def _g_table(run: ProgramRun, form: Callable[[Array], Array]) -> pd.DataFrame:
     """G of the first subject; of all columns of Z where a statement has none."""
     shown: list[RandomColumn] = []
     for number, block in enumerate(run.translation.blocks):
@@ -207,7 +207,7 @@ def _g_table(run: Run, form: Callable[[Array], Array]) -> pd.DataFrame:
         if own and block.subject:
             own = [column for column in own if column.level == own[0].level]
         shown += own
-    if len(shown) > MAX_ROWS:
+    if len(shown) > MAX_V_ROWS:
         raise SpecificationError(f"G of {len(shown)} columns would be shown", "the option G", "give SUBJECT=, or leave G out")
     tau = tau_of(run.fit.estimate.x, run.fit.point.sigma2)
     D = [random_covariance(run.fit.problem, t, tau) for t in range(len(run.fit.design.terms))]
@@ -220,4 +220,4 @@ def _g_table(run: Run, form: Callable[[Array], Array]) -> pd.DataFrame:
     head |= class_columns(random_classes(run), [c.labels for c in shown])
     if any(c.subject for c in shown):
         head["Subject"] = [c.subject for c in shown]
-    return bound(head, matrix_columns(form(G)))
+    return bind_columns(head, matrix_columns(form(G)))

@@ -13,23 +13,23 @@ from bayeslmm._arrays import Array
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.fixed_effects.tests import FTest, TTests
 from bayeslmm.sas.language.effects import GLMEffect, glm_effect
-from bayeslmm.sas.language.program import Coefficients, Contrast, Estimate, LSMeans, Row
+from bayeslmm.sas.language.program import CoefficientRow, Coefficients, ContrastStatement, EstimateStatement, LSMeansStatement
 from bayeslmm.sas.translation.glm_coding import class_variables, estimable
 from bayeslmm.sas.translation.hypotheses import Labels, MeansSetting, coefficient_row, differences, lsmeans_rows, slice_groups
-from bayeslmm.sas_results.run.predictable import Predictable, random_weights
-from bayeslmm.sas_results.run.run import Run
+from bayeslmm.sas_results.run.predictable import PredictableFunctions, random_weights
+from bayeslmm.sas_results.run.run import ProgramRun
 from bayeslmm.sas_results.tables.adjustments import adjusted, check_adjustment, one_sided
 from bayeslmm.sas_results.tables.fixed import (
     Columns,
     Mask,
-    bound,
+    bind_columns,
     class_columns,
-    coefficients,
     effect_test,
     f_row,
-    limits,
+    l_matrix,
+    limit_columns,
     matrix_columns,
-    stacked,
+    stack_frames,
     t_columns,
     where_known,
 )
@@ -40,21 +40,21 @@ NOT_ESTIMABLE = TTests(*(np.full(1, np.nan) for _ in range(5)))
 # -- ESTIMATE and CONTRAST -----------------------------------------------------------------------------------------------------------------
 
 
-def _given(run: Run, part: Sequence[Coefficients]) -> dict[GLMEffect, tuple[float, ...]]:
+def _given(run: ProgramRun, part: Sequence[Coefficients]) -> dict[GLMEffect, tuple[float, ...]]:
     return {glm_effect(c.effect, run.program.class_names): c.values for c in part}
 
 
-def _last(run: Run, row: Row) -> int | None:
+def _last(run: ProgramRun, row: CoefficientRow) -> int | None:
     """The effect that lends its degrees of freedom: the last one listed."""
     return run.layout.position(glm_effect(row.fixed[-1].effect, run.program.class_names)) if row.fixed else None
 
 
-def estimates(run: Run) -> pd.DataFrame:
+def estimates_table(run: ProgramRun) -> pd.DataFrame:
     """Label, Estimate, StdErr, DF, tValue, Probt[, Alpha, Lower, Upper]."""
-    return stacked([_estimate(run, statement) for statement in run.program.estimates])
+    return stack_frames([_estimate(run, statement) for statement in run.program.estimates])
 
 
-def _estimate(run: Run, statement: Estimate) -> pd.DataFrame:
+def _estimate(run: ProgramRun, statement: EstimateStatement) -> pd.DataFrame:
     L = coefficient_row(run.layout, _given(run, statement.row.fixed))[None] / statement.divisor
     tests = _tested(run, L, statement.row, statement.df, statement.divisor, statement.subject, statement.group)
     columns = t_columns(tests)
@@ -62,66 +62,68 @@ def _estimate(run: Run, statement: Estimate) -> pd.DataFrame:
         side = stats.t.cdf if statement.tail == "lower" else stats.t.sf
         columns["Probt"] = side(tests.statistic, tests.df)
     tail = {"lower": "lower", "upper": "upper"}.get(statement.tail, "")
-    more = limits(columns, statement.alpha, tail=tail) if statement.cl else {}
-    return bound({"Label": [statement.label]}, columns, more)
+    more = limit_columns(columns, statement.alpha, tail=tail) if statement.cl else {}
+    return bind_columns({"Label": [statement.label]}, columns, more)
 
 
-def _tested(run: Run, L: Array, row: Row, df: float | None, divisor: float, subject: Sequence[float], group: Sequence[float]) -> TTests:
+def _tested(
+    run: ProgramRun, L: Array, row: CoefficientRow, df: float | None, divisor: float, subject: Sequence[float], group: Sequence[float]
+) -> TTests:
     if not estimable(run.space, L).all():
         return NOT_ESTIMABLE
     if not row.random:
         return run.effects(_last(run, row), df).t(run.ours(L))
     weights = random_weights(run, _given(run, row.random), subject, group) / divisor
-    return Predictable(run).tests(run.ours(L), weights[None], df)
+    return PredictableFunctions(run).tests(run.ours(L), weights[None], df)
 
 
-def contrasts(run: Run) -> pd.DataFrame:
+def contrasts_table(run: ProgramRun) -> pd.DataFrame:
     """Label, NumDF, DenDF, [ChiSq,] FValue, [ProbChiSq,] ProbF."""
-    return stacked([_contrast(run, statement) for statement in run.program.contrasts])
+    return stack_frames([_contrast(run, statement) for statement in run.program.contrasts])
 
 
-def _contrast(run: Run, statement: Contrast) -> pd.DataFrame:
+def _contrast(run: ProgramRun, statement: ContrastStatement) -> pd.DataFrame:
     L = contrast_rows(run, statement)
     if not estimable(run.space, L).all():
         test = FTest(0, np.nan, np.nan, np.nan)
     elif any(row.random for row in statement.rows):
         weights = np.stack([random_weights(run, _given(run, row.random), statement.subject, statement.group) for row in statement.rows])
-        test = Predictable(run).joint(run.ours(L), weights, statement.df)
+        test = PredictableFunctions(run).joint(run.ours(L), weights, statement.df)
     else:
         test = run.effects(_last(run, statement.rows[-1]), statement.df).f(run.ours(L))
     return pd.DataFrame([{"Label": statement.label} | f_row(test, statement.chisq)])
 
 
-def contrast_rows(run: Run, statement: Contrast) -> Array:
+def contrast_rows(run: ProgramRun, statement: ContrastStatement) -> Array:
     """The rows of a CONTRAST on SAS's columns."""
     return np.stack([coefficient_row(run.layout, _given(run, row.fixed)) for row in statement.rows])
 
 
-def row_coefficients(run: Run) -> Iterator[pd.DataFrame]:
+def row_coefficients(run: ProgramRun) -> Iterator[pd.DataFrame]:
     """What the E options of ESTIMATE, CONTRAST and LSMEANS ask for."""
     for statement in run.program.estimates:
         if statement.e:
             L = coefficient_row(run.layout, _given(run, statement.row.fixed)) / statement.divisor
-            yield coefficients(run, statement.label, L)
+            yield l_matrix(run, statement.label, L)
     for contrast in run.program.contrasts:
         if contrast.e:
-            yield coefficients(run, contrast.label, contrast_rows(run, contrast))
-    for means in families(run):
+            yield l_matrix(run, contrast.label, contrast_rows(run, contrast))
+    for means in lsmeans_families(run):
         if means.statement.e:
-            yield coefficients(run, f"{means.effect.name} Least Squares Means", means.L)
+            yield l_matrix(run, f"{means.effect.name} Least Squares Means", means.L)
 
 
 # -- least-squares means -------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Family:
+class LSMeansFamily:
     """The least-squares means of one effect of one statement.
 
     labels : (m) one text for each class of the effect; L : (m, P) on SAS's columns; fine : (m,) which can be estimated
     """
 
-    statement: LSMeans
+    statement: LSMeansStatement
     effect: GLMEffect
     position: int
     labels: tuple[Labels, ...]
@@ -132,7 +134,7 @@ class Family:
         return dict(zip(self.effect.classes, self.labels[i], strict=True))
 
 
-def families(run: Run) -> Iterator[Family]:
+def lsmeans_families(run: ProgramRun) -> Iterator[LSMeansFamily]:
     """The effects of all LSMEANS statements."""
     for statement in run.program.lsmeans:
         product = statement.at_means or bool(statement.at)
@@ -142,32 +144,32 @@ def families(run: Run) -> Iterator[Family]:
             position = run.layout.position(effect)
             assert position is not None
             labels, L = lsmeans_rows(run.layout, effect, run.background, setting)
-            yield Family(statement, effect, position, labels, L, estimable(run.space, L))
+            yield LSMeansFamily(statement, effect, position, labels, L, estimable(run.space, L))
 
 
-def _names(run: Run) -> list[str]:
+def _names(run: ProgramRun) -> list[str]:
     """Class variables of all LSMEANS effects, in the order of CLASS."""
     used = set(class_variables([glm_effect(e, run.program.class_names) for s in run.program.lsmeans for e in s.effects]))
     return [name for name in run.program.class_names if name in used]
 
 
-def _row_tests(run: Run, family: Family, L: Array, fine: Mask) -> TTests:
+def _row_tests(run: ProgramRun, family: LSMeansFamily, L: Array, fine: Mask) -> TTests:
     """Tests of rows on SAS's columns; NaN where they are not estimable."""
     found = run.effects(family.position, family.statement.df).t(run.ours(L))
     return where_known(fine, found)
 
 
-def least_squares_means(run: Run) -> pd.DataFrame:
+def least_squares_means(run: ProgramRun) -> pd.DataFrame:
     """Effect, classes, [covariates,] Estimate, StdErr, DF, tValue, Probt[, Alpha, Lower, Upper][, Cov1, ...]."""
-    return stacked([_means(run, family) for family in families(run)])
+    return stack_frames([_means(run, family) for family in lsmeans_families(run)])
 
 
-def _means(run: Run, family: Family) -> pd.DataFrame:
+def _means(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
     statement, m = family.statement, len(family.labels)
     columns = t_columns(_row_tests(run, family, family.L, family.fine))
     head: Columns = {"Effect": [family.effect.name] * m} | class_columns(_names(run), [family.named(i) for i in range(m)])
     head |= {name: [value] * m for name, value in statement.at}
-    more = limits(columns, statement.alpha) if statement.cl else {}
+    more = limit_columns(columns, statement.alpha) if statement.cl else {}
     own = run.ours(family.L)
     matrix = np.where(np.outer(family.fine, family.fine), own @ run.base.vcov @ own.T, np.nan)
     if statement.cov:
@@ -175,15 +177,15 @@ def _means(run: Run, family: Family) -> pd.DataFrame:
     if statement.corr:
         root = np.sqrt(np.diagonal(matrix))
         more |= {name.replace("Col", "Corr"): values for name, values in matrix_columns(matrix / np.outer(root, root)).items()}
-    return bound(head, columns, more)
+    return bind_columns(head, columns, more)
 
 
-def mean_differences(run: Run) -> pd.DataFrame:
+def mean_differences(run: ProgramRun) -> pd.DataFrame:
     """Effect, classes, _classes, Estimate, StdErr, DF, tValue, Probt[, Adjustment, Adjp][, Alpha, Lower, Upper[, AdjLower, AdjUpper]]."""
-    return stacked([_differences(run, family) for family in families(run) if family.statement.diff])
+    return stack_frames([_differences(run, family) for family in lsmeans_families(run) if family.statement.diff])
 
 
-def _differences(run: Run, family: Family) -> pd.DataFrame:
+def _differences(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
     statement, diff = family.statement, family.statement.diff
     assert diff is not None
     pairs = differences(family.labels, None if diff == "all" else statement.controls)
@@ -204,13 +206,13 @@ def _differences(run: Run, family: Family) -> pd.DataFrame:
         found = adjusted(statement.adjust, tests, df, _correlation(run, L), len(family.labels), statement.alpha, tail)
         more |= {"Adjustment": [found.name] * len(pairs), "Adjp": found.p}
     if statement.cl:
-        more |= limits(columns, statement.alpha, tail=tail)
+        more |= limit_columns(columns, statement.alpha, tail=tail)
         if statement.adjust != "none":
             more |= {"AdjLower": tests.estimate - found.lower, "AdjUpper": tests.estimate + found.upper}
-    return bound(head, class_columns(_names(run), left), class_columns(_names(run), right, "_"), columns, more)
+    return bind_columns(head, class_columns(_names(run), left), class_columns(_names(run), right, "_"), columns, more)
 
 
-def _adjustment_df(run: Run, family: Family, tests: TTests) -> Array:
+def _adjustment_df(run: ProgramRun, family: LSMeansFamily, tests: TTests) -> Array:
     """Degrees of freedom of adjusted p values and limits: the effect's denominator in the table of Type 3 tests; ADJDFE=ROW the row's."""
     given = family.statement.df
     if family.statement.adjdfe == "row" or given is not None:
@@ -219,17 +221,17 @@ def _adjustment_df(run: Run, family: Family, tests: TTests) -> Array:
     return tests.df if np.isnan(source) else np.full(len(tests.df), source)
 
 
-def _correlation(run: Run, L: Array) -> Array:
+def _correlation(run: ProgramRun, L: Array) -> Array:
     own = run.ours(L)
     matrix = own @ run.base.vcov @ own.T
     root = np.sqrt(np.maximum(np.diagonal(matrix), 1e-300))
     return np.asarray(matrix / np.outer(root, root))
 
 
-def slices(run: Run) -> pd.DataFrame:
+def slice_tests(run: ProgramRun) -> pd.DataFrame:
     """Effect, classes, NumDF, DenDF, FValue, ProbF: within each level of the slice, all means tested equal."""
     rows: list[Columns] = []
-    for family in families(run):
+    for family in lsmeans_families(run):
         for given in family.statement.slice:
             by = glm_effect(given, run.program.class_names)
             for label, members in slice_groups(family.effect, family.labels, by):
@@ -237,7 +239,7 @@ def slices(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _slice(run: Run, family: Family, label: Mapping[str, str], members: Sequence[int]) -> Columns:
+def _slice(run: ProgramRun, family: LSMeansFamily, label: Mapping[str, str], members: Sequence[int]) -> Columns:
     first, *others = members
     L = np.stack([family.L[i] - family.L[first] for i in others]) if others else np.zeros((0, family.L.shape[1]))
     fine = L[estimable(run.space, L)] if len(L) else L

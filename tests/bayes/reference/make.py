@@ -18,7 +18,7 @@ import numpy as np
 from arviz_stats.base import array_stats
 
 from bayeslmm._arrays import Array
-from bayeslmm.bayes.sampling.hierarchical import drawn
+from bayeslmm.bayes.sampling.hierarchical import draw_graph
 from tests.bayes.reference.cases import CASES, PROBABILITIES, model, path, scalars
 
 CHAINS = 4
@@ -56,7 +56,7 @@ def run(name: str, draws: int, tune: int, target: float, seed: int) -> dict[str,
     begin = time.perf_counter()
     own = model(name)
     options = {"target_accept": target, "save_warmup": False, "cores": 2}
-    _, tree = drawn(own.to_pymc("hierarchical"), "nutpie", draws, CHAINS, tune, seed, options)
+    _, tree = draw_graph(own.to_pymc("hierarchical"), "nutpie", draws, CHAINS, tune, seed, options)
     posterior = tree["posterior"]
     wanted = [key for key in own_names(own) if key in posterior]
     return {
