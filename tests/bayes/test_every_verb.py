@@ -79,7 +79,7 @@ def test_every_verb_works_or_says_why_not_on_sums_over_parts(tmp_path: Path) -> 
 def test_the_models_reach_every_kernel() -> None:
     kernels = [make().problem.criterion.kernel for make in every_verb.MODELS.values()]
     random = [k for k in kernels if isinstance(k, RandomEffectsKernel) and k.cross.factors]
-    assert {k.few is None for k in random} == {True, False}
+    assert {k.dense is None for k in random} == {True, False}
     assert {(k.cross.first is None, k.cross.rest is None) for k in random} == {(True, False), (False, True), (False, False)}
     structured = [k for k in kernels if isinstance(k, BlockDiagonalKernel)]
     assert {bool(k.data.pooled) for k in structured} == {True, False}
