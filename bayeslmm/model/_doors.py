@@ -88,4 +88,5 @@ def write_model(model: Any, path: Any) -> None:
 
 def to_sas(model: Any, **options: Any) -> str:
     """The PROC MIXED program of a model."""
-    return str(import_module("bayeslmm.sas.to_sas").to_sas(model, **options))
+    arrays = [name for name in ("weights", "offset") if not isinstance(getattr(model.said, name), str | None)]
+    return str(import_module("bayeslmm.sas.to_sas").to_sas(model.design, model._data, arrays, **options))

@@ -8,11 +8,19 @@ A `MixedProgram` as SAS text; parsing the text gives the same program.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NoReturn
 
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Codes
+from bayeslmm.covariance.registry import needs_order
 from bayeslmm.data.columns import FACTOR_KINDS, kind_of
+from bayeslmm.data.design import Design, ResidualDesign
+from bayeslmm.data.frame import read_table, values_text
+from bayeslmm.data.variables import FactorVariable
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.expression import read_expression
 from bayeslmm.formula.formula import BarTerm
@@ -21,7 +29,6 @@ from bayeslmm.formula.parse import columns_of
 from bayeslmm.formula.syntax import Call, Chain, Name, Node, Power, Value, expression_text
 from bayeslmm.formula.terms import expand_summands, flat_items, has_intercept
 from bayeslmm.formula.tokens import Cursor
-from bayeslmm.model.lmm import LMM
 from bayeslmm.sas.language.covariance_types import VC, CovType, sas_type
 from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, SASEffect
 from bayeslmm.sas.language.program import (
@@ -33,12 +40,14 @@ from bayeslmm.sas.language.program import (
     LSMeansStatement,
     MixedProgram,
     ModelStatement,
+    Order,
     ParmsStatement,
     ProcStatement,
     RandomStatement,
     RepeatedStatement,
 )
 from bayeslmm.sas.language.where import BooleanCondition, ColumnReference, Condition, ConstantValue, InList, Negation, WhereComparison
+from bayeslmm.sas.translation.glm_coding import class_levels, format_level
 from bayeslmm.sas.translation.terms import WHOLE_DATA
 from bayeslmm.specification.model_spec import ModelSpec
 
@@ -490,9 +499,18 @@ def _repeated(spec: ModelSpec, classes: _Classes) -> RepeatedStatement | None:
 SAS_REMEDY = "SAS reads columns of its data set: make a column, and name it"
 
 
-def to_sas(model: LMM, *, data: str = "", method: Literal["REML", "ML"] = "REML", df: str | None = None) -> str:
+def to_sas(
+    design: Design,
+    read: Any,
+    arrays: Collection[str] = (),
+    *,
+    data: str = "",
+    method: Literal["REML", "ML"] = "REML",
+    df: str | None = None,
+) -> str:
     """The PROC MIXED program that fits the same model.
 
+    read : the data with the rows that the model leaves out, whose levels SAS knows; arrays : which of weights and offset are arrays
     data : name of the data set; df : method of the degrees of freedom, as `Fit` names it; None leaves SAS's default
     Raises SpecificationError for what SAS cannot say.
 
@@ -503,17 +521,111 @@ def to_sas(model: LMM, *, data: str = "", method: Literal["REML", "ML"] = "REML"
       random intercept Days / type=un subject=Subject;
     run;
     """
-    if model.said.weights is not None and not isinstance(model.said.weights, str):
+    if "weights" in arrays:
         raise SpecificationError("weights given as an array are not in the data", "weights", SAS_REMEDY)
-    if model.given_offset:
+    if "offset" in arrays:
         raise SpecificationError("PROC MIXED cannot say an offset", "offset", "subtract it from the response")
-    return program_of_spec(model.spec, _factors(model), data=data, method=method, df=df)
+    program = mixed_program(design.spec, _factors(design), data=data, method=method, df=df)
+    return program_text(replace(program, proc=replace(program.proc, order=_order(design, read))))
 
 
-def _factors(model: LMM) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class _Ordered:
+    """A class whose order is part of the model.
+
+    levels : those that rows have, as they are ordered here; places : where they stand, with a place for what no row has
+    steps : whether the covariance counts the places between two levels, or only which comes after which
+    """
+
+    column: str
+    structure: str
+    levels: tuple[Any, ...]
+    places: Codes
+    steps: bool
+
+
+def _order(design: Design, read: Any) -> Order:
+    """The ORDER= under which SAS sorts the levels as the model does.
+
+    Raises SpecificationError where there is none: SAS sorts numbers by value and texts by their letters, or takes the order of the rows,
+    and knows no level that does not occur.
+    """
+    names = tuple(name for name in design.frame.columns if isinstance(name, str))
+    frame = read_table(read, names).frame
+    ordered = [*_ordered_visits(design), *_ordered_effects(design, frame)]
+    if not ordered:
+        return "formatted"
+    orders: tuple[Order, ...] = ("formatted", "data")
+    for order in orders:
+        if all(_as_in_sas(found, frame, order) for found in ordered):
+            return order
+    failed = next(found for found in ordered if not _as_in_sas(found, frame, "formatted"))
+    sas = _sas_levels(frame, failed.column, "formatted")
+    if kind_of(frame[failed.column]) == "number":
+        remedy = f"SAS counts levels: sp_pow({failed.column} | ...) counts the distance, here and there"
+    else:
+        codes = f"data[{failed.column!r}].cat.remove_unused_categories().cat.codes"
+        remedy = f"let a numeric column be the visit, such as {codes}, or sort the rows; drop categories that no row has"
+    _cannot(
+        f"the order of the levels of {failed.column}, which matters to {failed.structure}",
+        f"here {values_text([format_level(v) for v in failed.levels])}; SAS would sort the levels that occur as {values_text(sas)}",
+        remedy,
+    )
+
+
+def _sas_levels(frame: pd.DataFrame, column: str, order: Order) -> tuple[str, ...]:
+    return class_levels(ClassVariable(column), frame[column].astype(object).tolist(), order).levels
+
+
+def _as_in_sas(found: _Ordered, frame: pd.DataFrame, order: Order) -> bool:
+    sas = _sas_levels(frame, found.column, order)
+    ranks = np.array([sas.index(format_level(level)) for level in found.levels])
+    steps, theirs = np.diff(found.places), np.diff(ranks)
+    return bool((theirs == steps).all() if found.steps else (theirs > 0).all())
+
+
+def _ordered_visits(design: Design) -> Iterator[_Ordered]:
+    residual = design.residual
+    if residual is None or residual.visit is None or not residual.spec.visit:
+        return
+    for k, (column, structure) in enumerate(zip(residual.spec.visit, _structures(residual), strict=True)):
+        if needs_order(structure):
+            levels = _levels_of(residual, k)
+            # of a product of structures every visit has its place
+            absent = residual.missing_visits if len(residual.spec.visit) == 1 else ()
+            used = [i for i in range(len(levels)) if i not in absent]
+            places = np.asarray(residual.positions or range(len(levels)), dtype=np.int64)
+            yield _Ordered(column, structure, tuple(levels[i] for i in used), places[used], structure not in ("ad", "adh"))
+
+
+def _structures(residual: ResidualDesign) -> list[str]:
+    """The structure over each visit column."""
+    parts = residual.name.split("@")
+    return parts if len(parts) == len(residual.spec.visit) else [residual.name] * len(residual.spec.visit)
+
+
+def _levels_of(residual: ResidualDesign, k: int) -> list[Any]:
+    """The levels of one of the visit columns, in order."""
+    if len(residual.spec.visit) == 1:
+        return list(residual.visit_levels)
+    return list(dict.fromkeys(str(level).split(":")[k] for level in residual.visit_levels))
+
+
+def _ordered_effects(design: Design, frame: pd.DataFrame) -> Iterator[_Ordered]:
+    for term, coder in zip(design.terms, design.encoding.random_coders, strict=True):
+        structure = term.spec.structure
+        factors = [atom for atom in coder.block.atoms.values() if isinstance(atom, FactorVariable)]
+        if needs_order(structure) and factors:
+            (atom,) = factors
+            there = {format_level(value) for value in frame[atom.column].dropna().astype(object)}
+            used = [i for i, level in enumerate(atom.levels) if format_level(level) in there]
+            yield _Ordered(atom.column, structure, tuple(atom.levels[i] for i in used), np.array(used), structure not in ("ad", "adh"))
+
+
+def _factors(design: Design) -> tuple[str, ...]:
     """The columns that are factors, in the order of the formula."""
-    levels = model.design.encoding.levels
-    named = [name for name in columns_of(model.spec.formula) if name in levels]
-    frame = model.design.frame
+    levels = design.encoding.levels
+    named = [name for name in columns_of(design.spec.formula) if name in levels]
+    frame = design.frame
     texts = [str(name) for name in frame.columns if name not in named and name != WHOLE_DATA and kind_of(frame[name]) in FACTOR_KINDS]
     return (*named, *texts)

@@ -24,7 +24,6 @@ UPWARD = {
     ("inference", "bayeslmm.model.fit"),
     ("plots", "bayeslmm.model.fit"),
     ("reports", "bayeslmm.model.summary"),
-    ("sas", "bayeslmm.model.lmm"),
 }
 """Imports that still go up; the set may only shrink."""
 

@@ -71,3 +71,57 @@ def test_mmrm_and_proc_mixed_are_the_same_model(trial: pd.DataFrame) -> None:
     program = """proc mixed data=trial; class USUBJID ARMCD AVISIT; model BCVA_CHG = BCVA_BL ARMCD|AVISIT;
                  repeated AVISIT / subject=USUBJID type=arh(1); run;"""
     assert blm.proc_mixed(program, trial).fit.criterion == pytest.approx(fit.criterion, abs=1e-6)
+
+
+LABELS: tuple[tuple[Any, ...], ...] = (
+    ("Week 2", "Week 4", "Week 8", "Week 10"),
+    ("baseline", "end", "follow-up", "last"),
+    (1, 5, 9, 20),
+    (20, 9, 5, 1),
+    ("z", "y", "x", "w"),
+)
+STRUCTURES = ("ar1", "ar1h", "toep", "toeph", "adh", "arma", "us", "cs", "un(t | id, 2)", "random")
+
+
+@pytest.mark.parametrize("labels", LABELS, ids=str)
+@pytest.mark.parametrize("rows", ["sorted", "shuffled", "one level gone", "one level without a response"])
+def test_a_program_keeps_the_order_of_categories_or_is_refused(labels: tuple[Any, ...], rows: str) -> None:
+    """SAS sorts levels; where their order is part of the model, the program must say so."""
+    rng = np.random.default_rng(len(str(labels)) + len(rows))
+    frame = pd.DataFrame({"id": np.repeat(np.arange(30), 4), "t": pd.Categorical(labels * 30, labels, ordered=True)})
+    frame["y"] = rng.normal(size=(30, 4)).cumsum(axis=1).ravel() + rng.normal(size=120)
+    if rows == "shuffled":
+        frame = frame.sample(frac=1, random_state=1).reset_index(drop=True)
+    if rows == "one level gone":
+        frame = frame[frame["t"] != labels[1]].reset_index(drop=True)
+    if rows == "one level without a response":
+        frame.loc[frame["t"] == labels[1], "y"] = np.nan
+    refused = {structure: message for structure in STRUCTURES if (message := refusal(frame, structure))}
+    assert not {"us", "cs"} & set(refused)
+    assert all("order of the levels of t" in message for message in refused.values())
+    if rows == "sorted":
+        assert not refused
+
+
+@pytest.mark.parametrize("times", [(1, 2, 3, 4), (0, 4, 8, 12), (0, 1, 2, 6), (2, 3, 5, 6)], ids=str)
+def test_a_program_keeps_the_distance_of_numeric_visits_or_is_refused(times: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(sum(times))
+    frame = pd.DataFrame({"id": np.repeat(np.arange(30), 4), "t": np.tile(times, 30)})
+    frame["y"] = rng.normal(size=(30, 4)).cumsum(axis=1).ravel() + rng.normal(size=120)
+    refused = {structure for structure in STRUCTURES if structure != "random" and refusal(frame, structure)}
+    assert not refused & {"us", "cs", "toep", "adh"}
+    if len(set(np.diff(times))) == 1:
+        assert not refused
+
+
+def refusal(frame: pd.DataFrame, structure: str) -> str:
+    """What `to_sas` says against a structure of visits; "" where its program fits the same model."""
+    random = structure == "random"
+    term = structure if "(" in structure else f"{structure}(t | id)"
+    model = blm.LMM("y ~ 1 + ar1(0 + t | id)" if random else "y ~ 1", frame, residual=None if random else term, check="warn")
+    try:
+        program = model.to_sas()
+    except SpecificationError as error:
+        return str(error)
+    assert blm.proc_mixed(program, frame).fit.criterion == pytest.approx(model.fit().criterion, abs=1e-5), program
+    return ""

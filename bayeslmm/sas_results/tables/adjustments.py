@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import optimize, stats
@@ -97,13 +98,15 @@ def _one_sided(method: str, tests: TTests, df: Array, correlation: Array, alpha:
     if method == "sidak":
         level = -np.expm1(np.log1p(-alpha) / max(m, 1))
         return np.asarray(-np.expm1(m * np.log1p(-plain))), np.asarray(stats.t.isf(level, df))
-    bounds = stats.t.isf(alpha, df), stats.t.isf(alpha / max(m, 1), df)
+    bounds = np.asarray(stats.t.isf(alpha, df)), np.asarray(stats.t.isf(alpha / max(m, 1), df))
     if m < 2:
         return plain, bounds[0]
     if method == "smm":
         p = _each(df, lambda i: modulus_sf(float(statistic[i]), float(df[i]), m, sides=1))
         return p, _each(df, lambda i: modulus_isf(alpha, float(df[i]), m, sides=1))
-    law = stats.multivariate_t(np.zeros(m), correlation[np.ix_(member, member)], df=float(df[member].mean()), allow_singular=True)
+    law: Any = stats.multivariate_t(  # type: ignore[call-overload]
+        np.zeros(m), correlation[np.ix_(member, member)], df=float(df[member].mean()), allow_singular=True
+    )
 
     def above(t: float) -> float:
         """P(max T > t)"""
