@@ -25,10 +25,12 @@ from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
 from bayeslmm.bayes.sampling.sample import sample
 from bayeslmm.errors import BayesLMMWarning, SpecificationError
+from bayeslmm.likelihood.structured.residual_covariance import sigma_name
 from bayeslmm.model.fit import Fit
 
 COMPARISON_COLUMNS = ["source", "effect", "group", "term", "estimate", "std_error", "conf_low", "conf_high", "gap", "pull"]
 COMPARISON_KEYS = ["effect", "group", "term"]
+ERROR_SD = "sd__Observation"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,8 +84,12 @@ def compare(*sources: Any, conf_level: float = 0.95, conf_method: str = "wald", 
     own = dict(zip(_distinct([label for label, _ in pairs]), [source for _, source in pairs], strict=True))
     posteriors = [source for source in own.values() if isinstance(source, Posterior)]
     parts = []
+    scale = next((sigma_name(source.problem) for source in own.values() if isinstance(source, Fit | Posterior)), "")
     for label, source in own.items():
-        parts.append(_rows(source, conf_level, conf_method).assign(source=label))
+        rows = _rows(source, conf_level, conf_method)
+        if scale:
+            rows["term"] = rows["term"].where((rows["group"] != "Residual") | (rows["term"] != ERROR_SD), scale)
+        parts.append(rows.assign(source=label))
     frame = pd.concat(parts, ignore_index=True)
     reference = posteriors[0] if posteriors else None
     frame["gap"] = np.nan if reference is None else _gap(frame, _draw_rows(reference, conf_level))
@@ -166,19 +172,26 @@ def _summed(rows: list[tuple[str, str | None, str]], values: Array, conf_level: 
     return pd.DataFrame(rows, columns=COMPARISON_KEYS).assign(**columns)
 
 
+Row = tuple[tuple[str, str | None, str], Array]
+
+
 def _tree_rows(tree: Any, conf_level: float) -> pd.DataFrame:
     """Draws of our graphs, of Bambi, or of anything that calls its parameters so."""
     posterior = tree["posterior"]
-    rows: list[tuple[str, str | None, str]] = []
-    values: list[Array] = []
     names = [str(name) for name in posterior.data_vars]
     own = "alpha" in names
+    found = _unstructured_rows(posterior) if own else []
+    behind = {f"sd_residual{name.removeprefix('corr_residual')}" for name in names if name.startswith("corr_residual")}
+    if any(name.startswith(("sd_residual", "sd|")) for name in names):
+        behind.add("sigma")  # the first sd of R, under its own name among the others
     for name in names:
+        if own and name in behind:
+            continue
         variable = posterior[name]
         flat = np.asarray(variable.values, float).reshape(-1, *variable.shape[2:])
         for row, draws in _own_variable(name, variable, flat) if own else _bambi_variable(name, variable, flat):
-            rows.append(row)
-            values.append(draws)
+            found.append((row, draws))
+    rows, values = [row for row, _ in found], [draws for _, draws in found]
     if not rows:
         raise SpecificationError(
             "the tree has no parameters that are known here", ", ".join(names[:8]), "give draws of to_pymc or to_bambi"
@@ -187,32 +200,42 @@ def _tree_rows(tree: Any, conf_level: float) -> pd.DataFrame:
     return _summed([rows[i] for i in order], np.stack([values[i] for i in order], axis=1), conf_level).assign(pull=np.nan)
 
 
-Row = tuple[tuple[str, str | None, str], Array]
-
-
 def _own_variable(name: str, variable: Any, flat: Array) -> list[Row]:
     labels = [[str(label) for label in variable.coords[dim].values] if dim in variable.coords else [] for dim in variable.dims[2:]]
     if name == "alpha":
         return [(("fixed", None, label), flat[:, j]) for j, label in enumerate(labels[0])]
     if name == "sigma":
-        return [(("ran_pars", "Residual", "sd__Observation"), flat)]
+        return [(("ran_pars", "Residual", ERROR_SD), flat)]
     stem, _, group = name.partition("_")
     if stem == "sd" and len(labels) == 1 and variable.dims[2] == f"{group}_term":
         return [(("ran_pars", group, f"sd__{label}"), flat[:, j]) for j, label in enumerate(labels[0])]
     if stem == "corr" and len(labels) == 2 and variable.dims[2] == f"{group}_term":
         pairs = [(a, b) for a in range(len(labels[0])) for b in range(a + 1, len(labels[0]))]
         return [(("ran_pars", group, f"cor__{labels[0][a]}.{labels[0][b]}"), flat[:, a, b]) for a, b in pairs]
-    if name == "sd_residual":
-        return [(("ran_pars", "Residual", f"sd[{label}]"), flat[:, j]) for j, label in enumerate(labels[0])]
-    if name == "corr_residual":
-        pairs = [(a, b) for a in range(len(labels[0])) for b in range(a + 1, len(labels[0]))]
-        return [(("ran_pars", "Residual", f"cor[{labels[0][a]},{labels[0][b]}]"), flat[:, a, b]) for a, b in pairs]
-    return [] if flat.ndim > 1 or "[" in name or " | " in name else [(("ran_pars", "Residual", name), flat)]
+    if name.partition("|")[0] == "sd_residual":
+        suffix = name.removeprefix("sd_residual")
+        return [(("ran_pars", "Residual", f"sd[{label}]{suffix}"), flat[:, j]) for j, label in enumerate(labels[0])]
+    # the shape of a D, `rho | Subject`, has no row in the table of a fit
+    return [] if flat.ndim > 1 or " | " in name else [(("ran_pars", "Residual", name), flat)]
+
+
+def _unstructured_rows(posterior: Any) -> list[Row]:
+    """Variances and covariances of an unstructured R, whose draws are sds and correlations."""
+    rows: list[Row] = []
+    for name in [str(name) for name in posterior.data_vars if str(name).partition("|")[0] == "corr_residual"]:
+        suffix, variable = name.removeprefix("corr_residual"), posterior[name]
+        corr = np.asarray(variable.values, float).reshape(-1, *variable.shape[2:])
+        sd = np.asarray(posterior[f"sd_residual{suffix}"].values, float).reshape(len(corr), -1)
+        labels = [str(label) for label in variable.coords[variable.dims[2]].values]
+        for b, a in zip(*np.triu_indices(len(labels)), strict=True):
+            term = f"var[{labels[a]}]" if a == b else f"cov[{labels[a]},{labels[b]}]"
+            rows.append((("ran_pars", "Residual", term + suffix), corr[:, a, b] * sd[:, a] * sd[:, b]))
+    return rows
 
 
 def _bambi_variable(name: str, variable: Any, flat: Array) -> list[Row]:
     if name == "sigma":
-        return [(("ran_pars", "Residual", "sd__Observation"), flat)]
+        return [(("ran_pars", "Residual", ERROR_SD), flat)]
     if name.endswith("_sigma") and "|" in name:
         term, _, group = name.removesuffix("_sigma").partition("|")
         label = "Intercept" if term == "1" else term

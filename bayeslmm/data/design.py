@@ -61,7 +61,7 @@ class ResidualDesign:
     missing_visits : positions in `visit_levels` of visits that no kept row has (kept where dropping them would change spacing)
     positions : where dropping a visit would change the spacing, but it has an sd of its own that no row bears on: the places of
         `visit_levels` among all visits; else empty
-    shape : number of levels of each visit column; their product is the number of visits of a Kronecker structure such as us@ar1
+    axes : levels of each visit column; a Kronecker structure such as us@ar1 has a visit for every combination of them
     """
 
     spec: ResidualTerm
@@ -75,7 +75,7 @@ class ResidualDesign:
     nugget: bool = False
     missing_visits: tuple[int, ...] = ()
     positions: tuple[int, ...] = ()
-    shape: tuple[int, ...] = ()
+    axes: tuple[tuple[Any, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -57,13 +57,13 @@ def outcomes_apart(residual: ResidualDesign, remedy: str) -> list[Identifiabilit
     """Two outcomes of a product such as us@ar1 that no subject has both of."""
     if not residual.name.startswith("us@") or residual.visit is None:
         return []
-    inner = residual.shape[1]
-    has = np.zeros((residual.subject.size, residual.shape[0]))
+    outer, inner = (len(levels) for levels in residual.axes)
+    has = np.zeros((residual.subject.size, outer))
     has[residual.subject.codes, residual.visit // inner] = 1.0
     absent = np.argwhere(np.tril(has.T @ has == 0, -1))
     if not len(absent):
         return []
-    a, b = (str(residual.visit_levels[int(i) * inner]).split(":", 1)[0] for i in absent[0][::-1])
+    a, b = (str(residual.axes[0][int(i)]) for i in absent[0][::-1])
     what = f"no subject has both {a!r} and {b!r} of {residual.spec.visit[0]!r}: their covariance has no data"
     return [IdentifiabilityError(what, residual.spec.text, remedy)]
 

@@ -30,7 +30,7 @@ class _Visits:
     missing: tuple[int, ...] = ()
     positions: tuple[int, ...] = ()
     values: Array | None = None
-    shape: tuple[int, ...] = ()
+    axes: tuple[tuple[Any, ...], ...] = ()
 
 
 def residual_design(term: ResidualTerm, source: Columns, rows: Codes) -> tuple[ResidualDesign, list[Check]]:
@@ -66,7 +66,7 @@ def _design(
         nugget=term.nugget,
         missing_visits=() if visits is None else visits.missing,
         positions=() if visits is None else visits.positions,
-        shape=() if visits is None else visits.shape,
+        axes=() if visits is None else visits.axes,
     )
 
 
@@ -109,8 +109,9 @@ def _visits(term: ResidualTerm, source: Columns) -> _Visits:
         levels = [f"{left}:{right}" for left in levels for right in part.levels]
     present = np.bincount(codes, minlength=len(levels)) > 0
     if "@" not in term.structure and not present.all():
-        return _Visits((np.cumsum(present) - 1)[codes], tuple(np.array(levels, dtype=object)[present]), shape=(int(present.sum()),))
-    return _Visits(codes, tuple(levels), tuple(np.flatnonzero(~present).tolist()), shape=tuple(len(part.levels) for part in parts))
+        occurring = tuple(np.array(levels, dtype=object)[present])
+        return _Visits((np.cumsum(present) - 1)[codes], occurring, axes=(occurring,))
+    return _Visits(codes, tuple(levels), tuple(np.flatnonzero(~present).tolist()), axes=tuple(part.levels for part in parts))
 
 
 def places_within(term: ResidualTerm, source: Columns) -> Codes:
@@ -173,7 +174,8 @@ def _visit_column(structure: str, source: Columns, column: str) -> _Visits:
     if kind == "number":
         values = source.numbers(column)
         levels, codes = np.unique(values, return_inverse=True)
-        return _Visits(codes.astype(np.int64), tuple(map(_plain, levels)), values=values[:, None], shape=(len(levels),))
+        times = tuple(map(_plain, levels))
+        return _Visits(codes.astype(np.int64), times, values=values[:, None], axes=(times,))
     if kind == "text" and needs_order(structure):
         raise DataError(
             f"the order of the visits matters to {structure!r}, and column {column!r} is text without an order",
@@ -195,10 +197,10 @@ def _compressed(structure: str, levels: tuple[Any, ...], codes: Codes) -> _Visit
         # what lies before the first visit or after the last changes no spacing
         levels, codes, present, seen = levels[seen[0] : seen[-1] + 1], codes - seen[0], present[seen[0] : seen[-1] + 1], seen - seen[0]
     if is_serial(structure) and not has_own_sds(structure):
-        return _Visits(codes, levels, tuple(np.flatnonzero(~present).tolist()), shape=(len(levels),))
+        return _Visits(codes, levels, tuple(np.flatnonzero(~present).tolist()), axes=(levels,))
     positions = tuple(seen.tolist()) if is_serial(structure) and not present.all() else ()
     kept = tuple(level for level, there in zip(levels, present.tolist(), strict=True) if there)
-    return _Visits((np.cumsum(present) - 1)[codes], kept, positions=positions, shape=(len(seen),))
+    return _Visits((np.cumsum(present) - 1)[codes], kept, positions=positions, axes=(kept,))
 
 
 def _plain(value: float) -> float | int:

@@ -17,7 +17,7 @@ import numpy as np
 from bayeslmm._arrays import Array, Generator
 from bayeslmm.bayes.log_posterior.density import AlphaPrior, Density, MarginalCoefficients, with_solution
 from bayeslmm.bayes.log_posterior.layout import MatrixBlock, ParameterLayout, TermBlock, VarianceBlock
-from bayeslmm.bayes.log_posterior.priors import ModelPriors, residual_sets
+from bayeslmm.bayes.log_posterior.priors import ModelPriors
 from bayeslmm.bayes.log_posterior.transforms import PositiveTransform, positive_transform
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.likelihood.criterion import one_thread
@@ -25,6 +25,7 @@ from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
+from bayeslmm.likelihood.structured.residual_covariance import residual_sets
 from bayeslmm.specification.priors import Prior
 
 NO_PRIORS = ModelPriors((), (), (), (), None)
@@ -65,9 +66,9 @@ def natural_layout(problem: Problem) -> ParameterLayout:
     for term in problem.random.terms:
         terms.append(TermBlock(NaturalTransform(term.covariance), slice(begin, begin + term.covariance.size), term))
         begin += term.covariance.size
-    for covariance, labels, group in residual_sets(problem):
-        sets.append(MatrixBlock(NaturalTransform(covariance), slice(begin, begin + covariance.size), covariance, labels, group))
-        begin += covariance.size
+    for one in residual_sets(problem):
+        sets.append(MatrixBlock(NaturalTransform(one.covariance), slice(begin, begin + one.covariance.size), one))
+        begin += one.covariance.size
     variance, kernel = None, problem.structured
     if kernel is not None and kernel.variance.size:
         size = kernel.variance.size

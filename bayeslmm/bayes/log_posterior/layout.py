@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.bayes.log_posterior.priors import MatrixPriors, ModelPriors, is_unstructured_with_sds, residual_sets
+from bayeslmm.bayes.log_posterior.priors import MatrixPriors, ModelPriors, is_unstructured_with_sds
 from bayeslmm.bayes.log_posterior.transforms import (
     GeneralTransform,
     PositiveTransform,
@@ -25,6 +25,7 @@ from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.covariance.unstructured import Diagonal, band_positions
 from bayeslmm.likelihood.parameters import TermParameters
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_covariance import ParameterSet, residual_sets
 from bayeslmm.specification.priors import Prior, draw_prior, log_density, log_density_slope
 
 
@@ -107,13 +108,16 @@ class TermBlock:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatrixBlock:
-    """One parameter set of R: labels of its rows, name of its group."""
+    """One parameter set of R on its axes."""
 
     axes: Transform
     part: slice
-    covariance: Covariance
-    labels: tuple[str, ...]
-    group: str
+    own: ParameterSet
+
+    @property
+    def covariance(self) -> Covariance:
+        """The structure."""
+        return self.own.covariance
 
     def matrix(self, phi: Array) -> Array:
         """R over all visits (t, m, m), before weights and variance function."""
@@ -175,9 +179,9 @@ def lay_out_parameters(problem: Problem, priors: ModelPriors) -> ParameterLayout
         axes = transform_of(term.covariance, own)
         terms.append(TermBlock(axes, slice(begin, begin + axes.size), term))
         begin += axes.size
-    for (covariance, labels, group), own in zip(residual_sets(problem), priors.residual, strict=True):
-        axes = transform_of(covariance, own)
-        sets.append(MatrixBlock(axes, slice(begin, begin + axes.size), covariance, labels, group))
+    for one, own in zip(residual_sets(problem), priors.residual, strict=True):
+        axes = transform_of(one.covariance, own)
+        sets.append(MatrixBlock(axes, slice(begin, begin + axes.size), one))
         begin += axes.size
     variance, kernel = None, problem.structured
     if kernel is not None and kernel.variance.size:

@@ -25,10 +25,10 @@ from bayeslmm.covariance.correlation import Correlation
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.covariance.spatial import Spatial
 from bayeslmm.covariance.unstructured import Banded, Diagonal
-from bayeslmm.data.design import Design, RandomTerm, ResidualDesign
+from bayeslmm.data.design import Design, RandomTerm
 from bayeslmm.errors import PriorError
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
+from bayeslmm.likelihood.structured.residual_covariance import ParameterSet, residual_sets, variance_names
 from bayeslmm.specification.priors import Prior, Priors, is_proper
 
 SCALE_FACTOR = 2.5
@@ -191,7 +191,7 @@ def shape_default(kind: str, correlation: Correlation | None, spread: float) -> 
 def resolve(problem: Problem, priors: Priors | None) -> ModelPriors:
     """What the user said and, for the rest, defaults. Raises PriorError for names that the model does not have."""
     design, said = problem.design, priors or Priors()
-    known = residual_names(problem)
+    known = known_names(problem)
     terms: dict[str, list[str]] = {}
     for term in design.terms:
         terms.setdefault(term.group.name, []).extend(term.columns)
@@ -283,55 +283,45 @@ def _matrix(
 # -- R -----------------------------------------------------------------------------------------------------------------------------------
 
 
-def visit_labels(residual: ResidualDesign) -> list[str]:
-    """Names of the rows of R: visits, for a Kronecker structure those of its two factors, for places their number."""
-    if "@" in residual.name:
-        outer, inner = residual.shape[:2]
-        pairs = [str(level).split(":", 1) for level in residual.visit_levels]
-        return [pairs[i * inner][0] for i in range(outer)] + [pairs[j][1] for j in range(inner)]
-    return [str(level) for level in residual.visit_levels] or ["1", "2"]
+def _own_names(own: ParameterSet) -> tuple[str, ...]:
+    """The parameters of one set of R that a prior can be about: an unstructured matrix has a prior of its sds and its correlations."""
+    if is_unstructured_with_sds(own.covariance):
+        return tuple(f"sd[{label}]{own.suffix}" for label in own.labels)
+    return own.names
 
 
-def residual_sets(problem: Problem) -> list[tuple[Covariance, tuple[str, ...], str]]:
-    """(structure, labels of its rows, name of the group or "") for every parameter set of R."""
-    kernel = problem.structured
-    if kernel is None or not isinstance(kernel.structure, GroupedStructure):
-        return []
-    residual = problem.design.residual
-    assert residual is not None
-    groups = [""] if residual.group is None else [str(level) for level in residual.group.levels]
-    labels = tuple(visit_labels(residual))
-    return [(kernel.structure.covariance, labels, group) for group in groups]
-
-
-def residual_names(problem: Problem) -> list[str]:
-    """Names of the parameters of R and of the variance function, sds included; those of a group as `name | group`, or `name` for all.
+def known_names(problem: Problem) -> list[str]:
+    """Names of the parameters of R and of the variance function, as a fit has them; without the ending `|A` they are said of all groups.
 
     Shape parameters of a term's D are known as `name | grouping factor`.
     """
     names: list[str] = []
-    for covariance, labels, group in residual_sets(problem):
-        sds = [f"sd[{label}]" for label in labels] if is_unstructured_with_sds(covariance) else []
-        own = [*sds, *covariance.natural_names_for(labels)]
-        names += own if not group else [*own, *(f"{name} | {group}" for name in own)]
+    for one in residual_sets(problem):
+        own = _own_names(one)
+        names += [*own, *(name.removesuffix(one.suffix) for name in own)]
     for term in problem.design.terms:
         if not is_unstructured_with_sds(term.covariance):
             names += [f"{name} | {term.group.name}" for name in term.covariance.natural_names_for(term.columns)]
-    kernel = problem.structured
-    if kernel is not None:
-        names += kernel.variance.names
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys([*names, *variance_names(problem)]))
 
 
 def _residual(problem: Problem, said: Priors, base: PriorPreset, spread: float) -> tuple[MatrixPriors, ...]:
     found = []
-    for covariance, labels, group in residual_sets(problem):
-        suffix = f" | {group}" if group else ""
-        names = ["sd"] if isinstance(covariance, Homogeneous) else [f"sd[{label}]" for label in labels]
-        own = [said.sigma_of(name + suffix) or said.sigma_of(name) or said.sigma_of() for name in names]
-        sds = [_one(o, base.sigma, "sigma", "", name + suffix, base) for o, name in zip(own, names, strict=True)]
-        found.append(_matrix(covariance, sds, said, base, spread, "", labels, suffix))
+    for one in residual_sets(problem):
+        names = ["sd"] if isinstance(one.covariance, Homogeneous) else [f"sd[{label}]" for label in one.labels]
+        own = [_of_error_sd(said, name, one.suffix) for name in names]
+        sds = [_one(o, base.sigma, "sigma", "", name + one.suffix, base) for o, name in zip(own, names, strict=True)]
+        found.append(_matrix(one.covariance, sds, said, base, spread, "", one.labels, one.suffix))
     return tuple(found)
+
+
+def _of_error_sd(said: Priors, name: str, suffix: str) -> Prior | None:
+    """What was said of an sd of R: of its group before all groups, by its name before all sds."""
+    for key in (name + suffix, name):
+        own = said.residual_of(key) or said.sigma_of(key)
+        if own is not None:
+            return own
+    return said.sigma_of()
 
 
 def _variance(problem: Problem, said: Priors, base: PriorPreset) -> tuple[ParameterPrior, ...]:

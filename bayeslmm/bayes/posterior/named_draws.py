@@ -13,6 +13,7 @@ from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.log_posterior.layout import MatrixBlock
 from bayeslmm.bayes.log_posterior.transforms import UnstructuredTransform
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
+from bayeslmm.likelihood.structured.residual_covariance import variance_names
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
 
@@ -83,9 +84,9 @@ def named_parameters(density: Density, phi: Array) -> dict[str, Variable]:
                 )
     for block in density.layout.sets:
         found |= _residual(block, phi)
-    if density.layout.variance is not None and density.problem.structured is not None:
+    if density.layout.variance is not None:
         values = density.layout.variance.natural(phi)
-        found |= {name: Variable(values[:, j], (), {}) for j, name in enumerate(density.problem.structured.variance.names)}
+        found |= {name: Variable(values[:, j], (), {}) for j, name in enumerate(variance_names(density.problem))}
     return found
 
 
@@ -96,23 +97,25 @@ def _shapes(x: Array, covariance: Homogeneous | Heterogeneous, labels: list[str]
     return {names[j] + suffix: Variable(values[:, j], (), {}) for j in range(first, covariance.size)}
 
 
+def residual_draws(block: MatrixBlock, phi: Array) -> dict[str, Array]:
+    """Draws (S,) of the parameters of one set of R, called as a fit calls them."""
+    values = block.covariance.natural(block.axes.values(phi[:, block.part]))
+    return {name: values[:, j] for j, name in enumerate(block.own.names)}
+
+
 def _residual(block: MatrixBlock, phi: Array) -> dict[str, Variable]:
     """The parameters of one set of R: `sd_residual` by visit and `corr_residual` where each visit has its own, else by name."""
-    suffix = f" | {block.group}" if block.group else ""
-    covariance, x = block.covariance, block.axes.values(phi[:, block.part])
+    suffix, covariance, x = block.own.suffix, block.covariance, block.axes.values(phi[:, block.part])
     found: dict[str, Variable] = {}
+    named = {name: Variable(values, (), {}) for name, values in residual_draws(block, phi).items()}
     if isinstance(covariance, Homogeneous):
-        if block.group:
-            found[f"sd{suffix}"] = Variable(np.abs(x[:, 0]), (), {})
-        return found | _shapes(x, covariance, list(block.labels), suffix)
-    labels = list(block.labels)
-    if len(labels) == covariance.q:
+        return named if suffix else {name: variable for name, variable in named.items() if name != block.own.names[0]}
+    labels = list(block.own.labels)
+    if block.own.by_visit:
         R, dim = covariance.matrix(x), "visit"
         found[f"sd_residual{suffix}"] = Variable(matrix_sds(R), (dim,), {dim: labels})
         if isinstance(block.axes, UnstructuredTransform):
             found[f"corr_residual{suffix}"] = Variable(matrix_correlations(R), (dim, f"{dim}_bis"), {dim: labels, f"{dim}_bis": labels})
             return found
-    if isinstance(covariance, Heterogeneous):
-        return found | _shapes(x, covariance, labels, suffix)
-    names, values = covariance.natural_names_for(labels), covariance.natural(x)
-    return found | {name + suffix: Variable(values[:, j], (), {}) for j, name in enumerate(names)}
+    sds = {f"sd[{label}]{suffix}" for label in labels} if found else set()
+    return found | {name: variable for name, variable in named.items() if name not in sds}

@@ -16,14 +16,14 @@ from bayeslmm._arrays import Array
 from bayeslmm._validation import require_one_of
 from bayeslmm.bayes._doors import optional, plot
 from bayeslmm.bayes.posterior import datatree as tree
-from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds
+from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds, residual_draws
 from bayeslmm.bayes.posterior.predict import error_variance, fixed_part
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.means.emmeans import EMMeans
 from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
 from bayeslmm.inference.means.multiplicity import contrast_method
-from bayeslmm.likelihood.structured.residual_covariance import one_sigma
+from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_name, variance_names
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
 if TYPE_CHECKING:
@@ -93,33 +93,12 @@ def parameter_draws(post: Posterior) -> Iterator[tuple[str, str, Array]]:
             for a in range(len(names)):
                 for b in range(a + 1, len(names)):
                     yield group, f"cor__{names[a]}.{names[b]}", C[:, a, b]
-    own = {name: v for name, v in post.parameters.items() if _residual(post, name)}
-    if not any(name.startswith("sd_residual") for name in own):
-        yield "Residual", "sd__Observation", post.parameters["sigma"].values
-    for name, variable in own.items():
-        yield from (("Residual", label, values) for label, values in _flat(name, variable.values, variable.dims, dict(variable.coords)))
-
-
-def _residual(post: Posterior, name: str) -> bool:
-    groups = terms_by_group(post.design.terms)
-    known = {"sigma", *(f"sd_{g}" for g in groups), *(f"corr_{g}" for g in groups)}
-    return name not in known and not any(name.endswith(f" | {group}") for group in groups)
-
-
-def _flat(name: str, values: Array, dims: tuple[str, ...], coords: dict[str, list[str]]) -> Iterator[tuple[str, Array]]:
-    """`sd[VIS1]`, `cor[VIS1,VIS2]`, or the name alone."""
-    stem, _, group = name.partition(" | ")
-    suffix = f" | {group}" if group else ""
-    short = {"sd_residual": "sd", "corr_residual": "cor"}.get(stem, stem)
-    labels = [coords[dim] for dim in dims]
-    if len(dims) == 0:
-        yield name, values
-    elif len(dims) == 1:
-        yield from ((f"{short}[{label}]{suffix}", values[:, j]) for j, label in enumerate(labels[0]))
-    else:
-        for a, first in enumerate(labels[0]):
-            for b in range(a + 1, len(labels[1])):
-                yield f"{short}[{first},{labels[1][b]}]{suffix}", values[:, a, b]
+    layout = post.density.layout
+    if not layout.sets:
+        yield "Residual", sigma_name(post.problem), post.parameters["sigma"].values
+    for block in layout.sets:
+        yield from (("Residual", name, values) for name, values in residual_draws(block, phi).items())
+    yield from (("Residual", name, post.parameters[name].values) for name in variance_names(post.problem))
 
 
 def _value_rows(post: Posterior) -> list[tuple[str, str | None, Any, str, Array]]:
@@ -196,12 +175,14 @@ def draw_plots(post: Posterior) -> Any:
     """The accessor behind `post.plot`: draws by name, the kind of each, and the label of its prior."""
     named: dict[str, Array] = {name: post.draws.alpha[:, j] for j, name in enumerate(post.coef_names)}
     kinds, priors = dict.fromkeys(named, "coefficient"), {name: f"alpha {name}" for name in named}
+    errors = {row.term: row.label for row in post.density.priors.rows() if row.kind in ("sigma", "residual")}
     for group, name, values in parameter_draws(post):
         label = name if group == "Residual" else f"{name}|{group}"
         named[label] = values
-        kinds[label] = "sd" if name.startswith("sd") else "correlation" if name.startswith("cor") else "parameter of the errors"
+        kinds[label] = "sd" if name.startswith(("sd", "sigma")) else "correlation" if name.startswith("cor") else "parameter of the errors"
         priors[label] = f"corr {group}" if name.startswith("cor__") else f"sd {group}/{name.removeprefix('sd__')}"
-        priors[label] = "sigma" if name == "sd__Observation" else priors[label]
+        if group == "Residual":
+            priors[label] = errors.get(name, "sigma")
     return plot("PosteriorPlots", post, {name: post.shaped(values) for name, values in named.items()}, kinds, priors)
 
 

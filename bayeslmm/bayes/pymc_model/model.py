@@ -118,8 +118,8 @@ def graph_coordinates(target: Density) -> dict[str, list[Any]]:
         coords[f"{group}_term"] = coords[f"{group}_term_bis"] = names
     for term in design.terms:
         coords[term.group.name] = [str(level) for level in term.group.levels]
-    if target.layout.sets:
-        coords["visit"] = coords["visit_bis"] = list(target.layout.sets[0].labels)
+    if target.layout.sets and target.layout.sets[0].own.by_visit:
+        coords["visit"] = coords["visit_bis"] = list(target.layout.sets[0].own.labels)
     return coords
 
 
@@ -211,14 +211,14 @@ class GraphBuilder:
         """The parameters behind the random terms in the order of the kernel, and sigma where R has no scale of its own."""
         parts: list[TensorVariable] = []
         for block, own in zip(self.target.layout.sets, self.target.priors.residual, strict=True):
-            suffix = f" | {block.group}" if block.group else ""
-            names = MatrixNames(f"sd_residual{suffix}", f"corr_residual{suffix}", "visit", suffix, block.labels)
+            suffix, labels = block.own.suffix, block.own.labels
+            names = MatrixNames(f"sd_residual{suffix}", f"corr_residual{suffix}", "visit", suffix, labels)
             priors, begin = [row.prior for row in own.sds], _sd_start(block.axes, self.begin[block.part])
             sds: TensorVariable | None = None
             if isinstance(block.covariance, Homogeneous):
                 sds = positive_variable(f"sd{suffix}" if suffix else "sigma", priors, float(begin[0]))[None]
             elif not isinstance(block.axes, GeneralTransform):
-                sds = sd_vector(names.sd, priors, begin, "visit", block.labels)
+                sds = sd_vector(names.sd, priors, begin, "visit", labels)
             parts.append(covariance_matrix(block.axes, block.covariance, sds, names, self.begin[block.part]).x)
         kernel = self.problem.structured
         if kernel is not None and kernel.variance.size:

@@ -124,10 +124,10 @@ def target_phi(target: Density, posterior: Any, chain: int, draw: int) -> Array:
             phi[block.part] = _block(block.axes, block.term.covariance, at, f"sd_{group}", f"corr_{group}", own, suffix, terms[i].columns)
             begin = end
     for one in target.layout.sets:
-        suffix = f" | {one.group}" if one.group else ""
+        suffix = one.own.suffix
         sd = (f"sd{suffix}" if suffix else "sigma") if isinstance(one.covariance, Homogeneous) else f"sd_residual{suffix}"
         every = np.arange(one.covariance.q)
-        phi[one.part] = _block(one.axes, one.covariance, at, sd, f"corr_residual{suffix}", every, suffix, one.labels)
+        phi[one.part] = _block(one.axes, one.covariance, at, sd, f"corr_residual{suffix}", every, suffix, one.own.labels)
     kernel = target.problem.structured
     if target.layout.variance is not None and kernel is not None:
         phi[target.layout.variance.part] = kernel.variance.free(np.array([float(at[name]) for name in kernel.variance.names]))

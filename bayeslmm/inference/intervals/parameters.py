@@ -16,7 +16,7 @@ import numpy as np
 from bayeslmm._arrays import Array
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.residual_covariance import residual_parameters
+from bayeslmm.likelihood.structured.residual_covariance import residual_sets, sigma_name
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
@@ -31,9 +31,6 @@ SCALE_BY_KIND: dict[str, Scale] = {
     "unique": "log",
     "range": "log",
     "nu": "log",
-    "ratio": "log",
-    "const": "log",
-    "sigma": "log",
     "rho": "fisher",
     "gamma": "fisher",
 }
@@ -187,22 +184,16 @@ def _random(design: Design) -> Iterator[CovarianceParameter]:
 
 
 def _errors(problem: Problem) -> Iterator[CovarianceParameter]:
-    """Those of `residual_parameters`, in its order and by its names; sigma where there are none."""
-    names = [name for name, _ in residual_parameters(problem, problem.start, 1.0)]
-    kernel = problem.structured
-    if not names or kernel is None:
-        yield ErrorSd()
-        return
-    structure = kernel.structure
-    if isinstance(structure, GroupedStructure):
-        kinds = [parameter.kind for parameter in structure.covariance.natural_parameters]
-        for g in range(structure.groups):
-            for k, kind in enumerate(kinds):
-                yield StructureParameter(names.pop(0), g, k, SCALE_BY_KIND.get(kind, "plain"))
-    if len(names) > kernel.variance.size:
-        yield ErrorSd(names.pop(0))
-    for k, name in enumerate(names):
-        yield VarianceParameter(name, k, SCALE_BY_KIND.get(name.partition("[")[0], "plain"))
+    """Those of `residual_parameters`, in its order; sigma where there are none."""
+    kernel, sets = problem.structured, residual_sets(problem)
+    for g, own in enumerate(sets):
+        for k, (name, parameter) in enumerate(zip(own.names, own.covariance.natural_parameters, strict=True)):
+            yield StructureParameter(name, g, k, SCALE_BY_KIND.get(parameter.kind, "plain"))
+    if not sets:
+        yield ErrorSd(sigma_name(problem))
+    if kernel is not None:
+        for k, (name, positive) in enumerate(zip(kernel.variance.names, kernel.variance.positive().tolist(), strict=True)):
+            yield VarianceParameter(name, k, "log" if positive else "plain")
 
 
 def parameter_names(problem: Problem) -> list[str]:

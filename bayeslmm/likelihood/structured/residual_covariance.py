@@ -5,10 +5,13 @@ The parameters of the errors as a person reads them: by name, and as matrices ov
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import chain
+
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, Generator
-from bayeslmm.covariance.spatial import SpatialCovariance
+from bayeslmm.covariance.base import Covariance
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import block_of, order_rows
@@ -104,23 +107,66 @@ def visit_covariances(problem: Problem, x: Array, sigma: float) -> Array | None:
     return found[0].covariance.matrix(found[1])
 
 
-def residual_parameters(problem: Problem, x: Array, sigma: float) -> list[tuple[str, float]]:
-    """Natural parameters of R, by group where there are several, then those of the variance function."""
+@dataclass(frozen=True, slots=True)
+class ParameterSet:
+    """One parameter set of R: its structure, the labels in its names, and the ending of its names, `|A` for the set of group A.
+
+    labels : of the visits; of a Kronecker structure those of its outcomes, then those of its visits
+    by_visit : whether they are the labels of the rows of R
+    """
+
+    covariance: Covariance
+    labels: tuple[str, ...]
+    suffix: str
+    by_visit: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its natural parameters are called: `sd`, `rho|A`, `var[dbp]`."""
+        return tuple(name + self.suffix for name in self.covariance.natural_names_for(self.labels))
+
+
+def residual_sets(problem: Problem) -> tuple[ParameterSet, ...]:
+    """The parameter sets of R, one for each group; empty where the errors are independent."""
     kernel, residual = problem.structured, problem.design.residual
-    rows: list[tuple[str, float]] = []
-    found = _parameter_sets(problem, x, sigma)
-    if found is not None and residual is not None:
-        covariance = found[0].covariance
-        labels = [str(label) for label in residual.visit_levels]
-        names = covariance.natural_names if isinstance(covariance, SpatialCovariance) else covariance.natural_names_for(labels)
-        groups = [""] if residual.group is None else [f"|{label}" for label in residual.group.levels]
-        for group, own in zip(groups, covariance.natural(found[1]), strict=True):
-            rows += [(f"{name}{group}", float(value)) for name, value in zip(names, own, strict=True)]
+    if kernel is None or residual is None or not isinstance(kernel.structure, GroupedStructure):
+        return ()
+    labels = tuple(map(str, chain.from_iterable(residual.axes)))
+    suffixes = [""] if residual.group is None else [f"|{level}" for level in residual.group.levels]
+    by_visit = len(residual.axes) == 1
+    return tuple(ParameterSet(kernel.structure.covariance, labels, suffix, by_visit) for suffix in suffixes)
+
+
+def variance_names(problem: Problem) -> tuple[str, ...]:
+    """Names of the parameters of the variance function."""
+    return () if problem.structured is None else problem.structured.variance.names
+
+
+def sigma_name(problem: Problem) -> str:
+    """What sigma is called among the parameters of the errors; "" where R has an sd for each visit or each group."""
+    sets = residual_sets(problem)
+    if not sets:
+        return "sigma" if variance_names(problem) else "sd__Observation"
+    return sets[0].names[0] if len(sets) == 1 and sets[0].covariance.homogeneous else ""
+
+
+def residual_names(problem: Problem) -> tuple[str, ...]:
+    """Names of the parameters of the errors: those of R, group by group, then of the variance function; empty if sigma alone is."""
+    sets, variance = residual_sets(problem), variance_names(problem)
+    own = tuple(name for one in sets for name in one.names)
+    return (*own, *variance) if sets or not variance else (sigma_name(problem), *variance)
+
+
+def residual_parameters(problem: Problem, x: Array, sigma: float) -> list[tuple[str, float]]:
+    """The parameters of the errors by `residual_names`, on the natural scale."""
+    kernel, found = problem.structured, _parameter_sets(problem, x, sigma)
+    values: list[float] = []
+    if found is not None:
+        values += found[0].covariance.natural(found[1]).ravel().tolist()
     if kernel is not None and kernel.variance.size:
-        if found is None:
-            rows.append(("sigma", sigma))
-        rows += list(zip(kernel.variance.names, map(float, kernel.variance.natural(x[kernel.variance_part])), strict=True))
-    return rows
+        values += [] if found is not None else [sigma]
+        values += kernel.variance.natural(x[kernel.variance_part]).tolist()
+    return list(zip(residual_names(problem), values, strict=True))
 
 
 def one_sigma(problem: Problem) -> bool:

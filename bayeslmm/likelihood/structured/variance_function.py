@@ -44,16 +44,18 @@ class VarianceFunction:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """As nlme calls them: ratios of standard deviations, `power`, `expon`, `const`."""
+        """As nlme calls them: ratios of standard deviations, `power`, `expon`, `const`, with `[stratum]`.
+
+        Where factors share a name they carry what they are a function of: `expon(x)`, `ratio(sex)[F]`.
+        """
+        stems = [{stem for stem, _ in _parameters(factor)} for factor in self.factors]
         found: list[str] = []
         for factor in self.factors:
-            labels = [""] if factor.strata is None else [f"[{label}]" for label in factor.labels]
-            if factor.kind == "ident":
-                found += [f"ratio{label}" for label in labels[1:]]
-            elif factor.kind == "const_power":
-                found += [f"const{label}" for label in labels] + [f"power{label}" for label in labels]
-            else:
-                found += [("expon" if factor.kind == "exp" else "power") + label for label in labels]
+            by = ":".join(factor.spec.group)
+            argument = factor.spec.covariate + (("" if not by else ":" if factor.kind == "ident" else "|") + by)
+            for stem, stratum in _parameters(factor):
+                shared = sum(stem in own for own in stems) > 1
+                found.append(stem + (f"({argument})" if shared else "") + stratum)
         return tuple(found)
 
     def positive(self) -> Array:
@@ -93,6 +95,15 @@ class VarianceFunction:
         for factor, value, size in zip(self.factors, self.values, self.sizes, strict=True):
             yield factor, value, slice(begin, begin + size)
             begin += size
+
+
+def _parameters(factor: VarianceDesign) -> list[tuple[str, str]]:
+    """Name and stratum of every parameter of one factor."""
+    strata = [""] if factor.strata is None else [f"[{label}]" for label in factor.labels]
+    if factor.kind == "ident":
+        return [("ratio", stratum) for stratum in strata[1:]]
+    stems = {"const_power": ("const", "power"), "exp": ("expon",), "power": ("power",)}[factor.kind]
+    return [(stem, stratum) for stem in stems for stratum in strata]
 
 
 def _n_strata(factor: VarianceDesign) -> int:
