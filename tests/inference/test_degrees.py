@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeslmm as blm
@@ -114,3 +115,20 @@ def test_the_moments_of_hotelling_are_exact() -> None:
     scale, df = scale_and_df(A1=2.0 * q / m, A2=q * (q + 1.0) / m, q=q)
     assert df == pytest.approx(m - q + 1, rel=1e-9)
     assert scale == pytest.approx((m - q + 1) / m, rel=1e-9)
+
+
+def test_degrees_of_freedom_beside_a_variance_near_zero_do_not_depend_on_the_step() -> None:
+    """Near 0 the criterion is a function of the variance: its curvature in the standard deviation changes over a short way."""
+    rng = np.random.default_rng(5)
+    g = np.repeat(np.arange(40), 5)
+    frame = pd.DataFrame({"g": g, "arm": np.where(g < 20, "a", "b"), "y": rng.normal(size=200)})
+    frame["y"] -= frame.groupby("g")["y"].transform("mean")
+    between = rng.normal(size=40)
+    between -= pd.Series(between).groupby(np.arange(40) < 20).transform("mean").to_numpy()
+    between /= np.sqrt((between**2).sum() / 38)
+    within = (frame["y"] ** 2).sum() / 160
+    for ratio in (1e-4, 1e-3, 1e-2):
+        data = frame.assign(y=frame["y"] + between[g] * np.sqrt(within * (1 / 5 + ratio)))
+        fit = blm.LMM("y ~ arm + (1 | g)", data).fit()
+        # balanced: the difference of the arms is known as the mean square of the groups is, with 38 degrees of freedom
+        assert fit.tidy()["df"].iloc[1] == pytest.approx(38.0, rel=1e-4), ratio

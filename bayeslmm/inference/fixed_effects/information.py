@@ -68,7 +68,10 @@ def pseudo_inverse(H: Array) -> Array:
 
 
 def _steps(fit: Fitted) -> Array:
-    """A small fraction of the standard error of each x, as the Newton matrix has it."""
+    """A small fraction of the standard error of each x, as the Newton matrix has it, and of the size of x.
+
+    Near a variance of 0 the criterion is a function of x^2: the standard error of x is far longer than the way on which it is a parabola.
+    """
     size = fit.problem.size
     hessian = fit.point.hessian if fit.point.hessian is not None else fit.estimate.hessian
     if hessian is None or not np.all(np.isfinite(hessian)):
@@ -76,7 +79,8 @@ def _steps(fit: Fitted) -> Array:
     diagonal = np.diagonal(hessian)
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.sqrt(2.0 / diagonal)
-    return np.clip(np.where(diagonal > 0, INFORMATION_STEP * errors, 1e-4), 1e-7, 1e-2)
+    near = INFORMATION_STEP * np.maximum(np.abs(fit.point.x), INFORMATION_STEP)
+    return np.clip(np.minimum(np.where(diagonal > 0, INFORMATION_STEP * errors, 1e-4), near), 1e-7, 1e-2)
 
 
 def _around(fit: Fitted, steps: Array, reml: bool) -> tuple[Array, Array]:
