@@ -7,20 +7,64 @@
     post = model.sample()
     blm.compare(fit, post)
 
-Importing the package imports nothing else: each name is handed on when it is first asked for.
+Importing the package imports nothing else: each name is imported when it is first used.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from bayeslmm.model import _doors as _doors
+if TYPE_CHECKING:
+    from bayeslmm import errors as errors
+    from bayeslmm.bayes.comparison import Comparison as Comparison
+    from bayeslmm.bayes.comparison import compare as compare
+    from bayeslmm.bayes.comparison import compare_models as compare_models
+    from bayeslmm.bayes.posterior.posterior import Posterior as Posterior
+    from bayeslmm.datasets import load_dataset as load_dataset
+    from bayeslmm.errors import Check as Check
+    from bayeslmm.inference.lrt import lrt as lrt
+    from bayeslmm.model.constructors import from_partitions as from_partitions
+    from bayeslmm.model.constructors import mmrm as mmrm
+    from bayeslmm.model.constructors import read_model as read_model
+    from bayeslmm.model.fit import Fit as Fit
+    from bayeslmm.model.lmm import LMM as LMM
+    from bayeslmm.model.load import load as load
+    from bayeslmm.model.sklearn import LMMRegressor as LMMRegressor
+    from bayeslmm.model.summary import Summary as Summary
+    from bayeslmm.sas_results.proc_mixed import MixedResult as MixedResult
+    from bayeslmm.sas_results.proc_mixed import proc_mixed as proc_mixed
+    from bayeslmm.specification.priors import Priors as Priors
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "Check": "bayeslmm.errors",
+    "Comparison": "bayeslmm.bayes.comparison",
+    "Fit": "bayeslmm.model.fit",
+    "LMM": "bayeslmm.model.lmm",
+    "LMMRegressor": "bayeslmm.model.sklearn",
+    "MixedResult": "bayeslmm.sas_results.proc_mixed",
+    "Posterior": "bayeslmm.bayes.posterior.posterior",
+    "Priors": "bayeslmm.specification.priors",
+    "Summary": "bayeslmm.model.summary",
+    "compare": "bayeslmm.bayes.comparison",
+    "compare_models": "bayeslmm.bayes.comparison",
+    "errors": "bayeslmm.errors",
+    "from_partitions": "bayeslmm.model.constructors",
+    "load": "bayeslmm.model.load",
+    "load_dataset": "bayeslmm.datasets",
+    "lrt": "bayeslmm.inference.lrt",
+    "mmrm": "bayeslmm.model.constructors",
+    "proc_mixed": "bayeslmm.sas_results.proc_mixed",
+    "read_model": "bayeslmm.model.constructors",
+}
+"""Public name -> module of the package that defines it."""
 
 __all__ = [
     "LMM",
     "Check",
     "Comparison",
     "Fit",
+    "LMMRegressor",
+    "MixedResult",
     "Posterior",
     "Priors",
     "Summary",
@@ -37,11 +81,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    value = _doors.hand_on(name)
-    globals()[name] = value
-    return value
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name in _MODULES:
+        module = import_module(_MODULES[name])
+        value: object = module if name == "errors" else module.__dict__[name]
+        globals()[name] = value
+        return value
+    from bayeslmm.model.foreign_names import hint
+
+    told = hint(name)
+    raise AttributeError(f"module 'bayeslmm' has no attribute {name!r}" + (f": {told}" if told else ""))
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]

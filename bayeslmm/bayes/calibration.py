@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,12 +26,11 @@ from scipy.stats import binom, poisson
 
 from bayeslmm._arrays import Array, Codes, Generator, seed_sequence
 from bayeslmm._validation import require_count
-from bayeslmm.bayes._doors import plot
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.priors import improper_priors
 from bayeslmm.bayes.loo import on_other_problem
-from bayeslmm.bayes.posterior.posterior import Posterior, PosteriorDraws
-from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
+from bayeslmm.bayes.posterior.data import PosteriorData, PosteriorDraws
+from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor, log_likelihood
 from bayeslmm.bayes.posterior.tables import parameter_draws
 from bayeslmm.bayes.sampling.importance import resample_systematically, sample_importance
 from bayeslmm.bayes.sampling.mode import find_mode
@@ -41,6 +40,11 @@ from bayeslmm.bayes.sampling.random_effects import joint_draws
 from bayeslmm.errors import Check, PriorError, SamplingError
 from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.results.render import html_of_frame
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bayeslmm._types import AxesLike
 
 TAIL_PRECISION = 1e-3
 """Relative precision of a tail."""
@@ -153,13 +157,15 @@ class Calibration:
         )
         return {"uniform": uniform, "lost": lost}
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: AxesLike = None) -> list[Axes]:
         """The distribution of the ranks minus that of uniform ones, with a simultaneous 95% band; a quantity that leaves it in red.
 
         >>> axes = model.calibrate(20, seed=1).plot()
         """
-        found = {name: rank_distribution(self.ranks[name].to_numpy(), self.draws) for name in self.ranks}
-        return plot("calibration_axes", found, self.band(), ax=ax)
+        found = {str(name): rank_distribution(self.ranks[name].to_numpy(), self.draws) for name in self.ranks}
+        from bayeslmm.plots.intervals import calibration_axes
+
+        return calibration_axes(found, self.band(), ax)
 
     def band(self) -> tuple[Array, Array, Array]:
         """Places, lower and upper limits between which the distribution of uniform ranks lies everywhere, 95 times of 100."""
@@ -216,7 +222,7 @@ def simulate_from_prior(model: Any, target: Density, rng: Generator) -> tuple[Po
         if prior.family == "normal":
             alpha[j] = rng.normal(prior.parameters[0], prior.parameters[1])
     truth = PosteriorDraws(phi, alpha[None], draw_beta(target, phi, rng), np.zeros(1))
-    post = Posterior(model, target, truth, chains=1, method="prior", checks={}, elapsed=0.0)
+    post = PosteriorData(model, target, truth, chains=1, method="prior", checks={}, elapsed=0.0)
     return truth, (linear_predictor(post) + draw_posterior_errors(post, np.arange(1), rng))[0]
 
 
@@ -235,18 +241,18 @@ def replicate(
         tuple(np.concatenate(pair) for pair in zip(truth.beta, found.beta, strict=True)),
         np.zeros(1 + found.size),
     )
-    post = Posterior(model, own, both, chains=1, method="calibration", checks={}, elapsed=0.0)
+    post = PosteriorData(model, own, both, chains=1, method="calibration", checks={}, elapsed=0.0)
     return {name: int(np.sum(values[1:] < values[0])) for name, values in ranked_quantities(post).items()}
 
 
-def ranked_quantities(post: Posterior) -> dict[str, Array]:
+def ranked_quantities(post: PosteriorData) -> dict[str, Array]:
     """What is ranked: coefficients, covariance parameters, an effect of each grouping factor, the log likelihood, and one fitted row."""
     found = dict(zip(post.coef_names, post.draws.alpha.T, strict=True))
     for group, name, values in parameter_draws(post):
         found[f"{name}|{group}"] = values
     for term, beta in zip(post.design.terms, post.draws.beta, strict=True):
         found[f"{term.columns[0]}|{term.group.name} {term.group.levels[0]}"] = beta[:, 0, 0]
-    found["log likelihood"] = post.log_likelihood().sum(axis=1)
+    found["log likelihood"] = log_likelihood(post).sum(axis=1)
     found["last row"] = linear_predictor(post)[:, -1]
     return found
 

@@ -13,20 +13,28 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm.bayes._doors import comparison_report, plot
 from bayeslmm.bayes.loo import leave_one_out
 from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
 from bayeslmm.bayes.sampling.sample import sample
 from bayeslmm.errors import BayesLMMWarning, SpecificationError
+from bayeslmm.inference.tidy import tidy_table
 from bayeslmm.likelihood.structured.residual_covariance import sigma_name
-from bayeslmm.model.fit import Fit
+from bayeslmm.results.estimates import Estimates, FittedModel
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+    from bayeslmm._types import ConfMethod, Effects, Ranking, SamplingMethod
+
+    Source = Estimates | Posterior | xarray.DataTree
 
 COMPARISON_COLUMNS = ["source", "effect", "group", "term", "estimate", "std_error", "conf_low", "conf_high", "gap", "pull"]
 COMPARISON_KEYS = ["effect", "group", "term"]
@@ -44,12 +52,14 @@ class Comparison:
     frame: pd.DataFrame
     conf_level: float
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """A forest: every parameter on its own scale of posterior sds around the reference, one mark per source.
 
         >>> axes = blm.compare(fit, post).plot()
         """
-        return plot("comparison_axes", self, ax=ax)
+        from bayeslmm.plots.intervals import comparison_axes
+
+        return comparison_axes(self.frame, ax)
 
     def report(self, path: str | Path | None = None, title: str | None = None) -> str:
         """The comparison as one HTML file that needs nothing else; written to `path` where one is given.
@@ -57,7 +67,9 @@ class Comparison:
         >>> "gap" in blm.compare(fit, post).report()
         True
         """
-        return comparison_report(self, path, title)
+        from bayeslmm.reports.comparison import comparison_report
+
+        return comparison_report(self, path, title=title)
 
     def __repr__(self) -> str:
         return str(self.frame.to_string(index=False))
@@ -66,10 +78,11 @@ class Comparison:
         return str(self.frame.to_html(index=False, escape=True))
 
 
-def compare(*sources: Any, conf_level: float = 0.95, conf_method: str = "wald", **named: Any) -> Comparison:
+def compare(*sources: Source | Mapping[str, Source], conf_level: float = 0.95, conf_method: ConfMethod = "wald") -> Comparison:
     """Estimates and posteriors of the same model in one table.
 
-    sources : fits (REML, ML, MAP), posteriors, and draws of `to_pymc` or Bambi as ArviZ trees, in any mix; `name=source` gives a name
+    sources : fits (REML, ML, MAP), posteriors, and draws of `to_pymc` or Bambi as ArviZ trees, in any mix; a mapping gives them names,
+        `{"REML": fit, "PyMC": tree}`
     conf_method : "wald", "profile" or "bootstrap", for the limits of fits
 
     Raises SpecificationError for sources of different models.
@@ -77,14 +90,19 @@ def compare(*sources: Any, conf_level: float = 0.95, conf_method: str = "wald", 
     >>> blm.compare(fit, post).frame["source"].unique().tolist()
     ['REML', 'posterior']
     """
-    pairs = [*((_label(source), source) for source in sources), *named.items()]
+    pairs: list[tuple[str, Any]] = []
+    for source in sources:
+        if isinstance(source, Mapping) and "posterior" not in source:
+            pairs += [(str(name), own) for name, own in source.items()]
+        else:
+            pairs.append((_label(source), source))
     if not pairs:
         raise SpecificationError("nothing to compare", "compare", "give fits and posteriors of one model")
     _require_same_model([source for _, source in pairs])
     own = dict(zip(_distinct([label for label, _ in pairs]), [source for _, source in pairs], strict=True))
     posteriors = [source for source in own.values() if isinstance(source, Posterior)]
     parts = []
-    scale = next((sigma_name(source.problem) for source in own.values() if isinstance(source, Fit | Posterior)), "")
+    scale = next((sigma_name(source.problem) for source in own.values() if isinstance(source, Estimates | Posterior)), "")
     for label, source in own.items():
         rows = _rows(source, conf_level, conf_method)
         if scale:
@@ -100,7 +118,7 @@ def compare(*sources: Any, conf_level: float = 0.95, conf_method: str = "wald", 
 
 
 def _label(source: Any) -> str:
-    if isinstance(source, Fit):
+    if isinstance(source, Estimates):
         return source.method
     return "posterior" if isinstance(source, Posterior) else "draws"
 
@@ -110,7 +128,7 @@ def _distinct(labels: list[str]) -> list[str]:
 
 
 def _require_same_model(sources: list[Any]) -> None:
-    models = [source for source in sources if isinstance(source, Fit | Posterior)]
+    models = [source for source in sources if isinstance(source, Estimates | Posterior)]
     for other in models[1:]:
         first = models[0]
         if other.design.spec.formula.text != first.design.spec.formula.text or not np.array_equal(other.design.y, first.design.y):
@@ -124,8 +142,8 @@ def _require_same_model(sources: list[Any]) -> None:
 # -- rows of a source ----------------------------------------------------------------------------------------------------------------------
 
 
-def _rows(source: Any, conf_level: float, conf_method: str) -> pd.DataFrame:
-    if isinstance(source, Fit):
+def _rows(source: Any, conf_level: float, conf_method: ConfMethod) -> pd.DataFrame:
+    if isinstance(source, Estimates):
         return _fit_rows(source, conf_level, conf_method)
     if isinstance(source, Posterior):
         return _draw_rows(source, conf_level)
@@ -136,9 +154,21 @@ def _rows(source: Any, conf_level: float, conf_method: str) -> pd.DataFrame:
     )
 
 
-def _fit_rows(fit: Fit, conf_level: float, conf_method: str) -> pd.DataFrame:
-    asked: dict[str, Any] = {"conf_int": True, "conf_level": conf_level, "df": "asymptotic", "conf_method": conf_method}
-    parts = [fit.tidy(effects, **asked) for effects in ("fixed", "ran_pars")]
+def _fit_rows(fit: Estimates, conf_level: float, conf_method: ConfMethod) -> pd.DataFrame:
+    whole: tuple[Effects, Effects] = ("fixed", "ran_pars")
+    parts = [
+        tidy_table(
+            fit,
+            effects,
+            conf_int=True,
+            conf_level=conf_level,
+            df="asymptotic",
+            vcov=None,
+            information="expected",
+            conf_method=conf_method,
+        )
+        for effects in whole
+    ]
     columns = {
         name: np.concatenate([part[name].to_numpy(object) for part in parts]) for name in [*COMPARISON_KEYS, *COMPARISON_COLUMNS[4:8]]
     }
@@ -274,14 +304,23 @@ def _gap(frame: pd.DataFrame, reference: pd.DataFrame) -> Array:
 RANKING_CRITERIA = ("aic", "bic", "loo", "logo", "evidence")
 
 
-def compare_models(models: Mapping[str, Any], by: str = "aic", *, group: str | None = None, seed: int = 0, **options: Any) -> pd.DataFrame:
+def compare_models(
+    models: Mapping[str, FittedModel | Estimates | Posterior],
+    by: Ranking = "aic",
+    *,
+    group: str | None = None,
+    seed: int = 0,
+    draws: int = 1000,
+    chains: int = 4,
+    method: SamplingMethod = "auto",
+) -> pd.DataFrame:
     """Models ranked, the best first.
 
     models : name -> `LMM`, `Fit` or `Posterior`, all of the same response over the same rows
     by : "aic", "bic" (`model, npar, loglik, aic, bic, difference, weight`); "loo", leaving out observations, or "logo", leaving out levels
         of a grouping factor (`model, elpd, se, difference, se_difference, p, weight`); "evidence" (`model, log_evidence, difference,
         weight`)
-    group : the grouping factor of "logo", where there are several; options : of `LMM.sample`
+    group : the grouping factor of "logo", where there are several; seed, draws, chains, method : of `LMM.sample`
 
     REML fits of different fixed effects are refitted by ML, and it says so: their criteria are not about the same data. Weights are those
     of AIC or BIC, posterior probabilities of equally likely models for "evidence", and pseudo-BMA weights for "loo" and "logo".
@@ -297,7 +336,10 @@ def compare_models(models: Mapping[str, Any], by: str = "aic", *, group: str | N
     _require_same_response(models)
     if by in ("aic", "bic"):
         return _by_criterion(models, by)
-    posteriors = {name: source if isinstance(source, Posterior) else _posterior(source, seed, options) for name, source in models.items()}
+    posteriors = {
+        name: source if isinstance(source, Posterior) else _posterior(source, draws, chains, seed, method)
+        for name, source in models.items()
+    }
     if by == "evidence":
         return _by_evidence(posteriors)
     return _by_prediction(posteriors, by, group, seed)
@@ -316,9 +358,9 @@ def _require_same_response(models: Mapping[str, Any]) -> None:
             )
 
 
-def _posterior(source: Any, seed: int, options: dict[str, Any]) -> Posterior:
-    model = source.model if isinstance(source, Fit) else source
-    return sample(model, seed=seed, **options)
+def _posterior(source: Any, draws: int, chains: int, seed: int, method: SamplingMethod) -> Posterior:
+    model = source.model if isinstance(source, Estimates) else source
+    return sample(model, draws, chains, seed, method)
 
 
 # -- what an estimate costs ----------------------------------------------------------------------------------------------------------------
@@ -326,7 +368,7 @@ def _posterior(source: Any, seed: int, options: dict[str, Any]) -> Posterior:
 
 def _by_criterion(models: Mapping[str, Any], by: str) -> pd.DataFrame:
     fits = {
-        name: source if isinstance(source, Fit) else (source.model if isinstance(source, Posterior) else source).fit("ML")
+        name: source if isinstance(source, Estimates) else (source.model if isinstance(source, Posterior) else source).fit("ML")
         for name, source in models.items()
     }
     own = list(fits.values())

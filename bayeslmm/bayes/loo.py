@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, seed_sequence
-from bayeslmm.bayes._doors import optional
+from bayeslmm._lazy import optional
 from bayeslmm.bayes.log_posterior.density import Density, arrange_density, with_solution
+from bayeslmm.bayes.posterior.predict import log_likelihood
 from bayeslmm.bayes.sampling.importance import limit_of_k, sample_importance, smooth_weights
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.data.design import Design, RandomTerm, ResidualDesign
@@ -32,7 +33,7 @@ from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
 
 if TYPE_CHECKING:
-    from bayeslmm.bayes.posterior.posterior import Posterior
+    from bayeslmm.bayes.posterior.data import PosteriorData
 
 
 COLLINEAR_CONDITION = 1e-10
@@ -188,7 +189,7 @@ UNDETERMINED_LEVERAGE = 1e-9
 """A row with a leverage nearer to 1 than this fixes a coefficient by itself."""
 
 
-def leave_one_out(post: Posterior, by: str = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> Any:
+def leave_one_out(post: PosteriorData, by: str = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> Any:
     """Expected log predictive density by leaving out, an ArviZ `ELPDData` with `elpd_i` and `pareto_k`.
 
     by : "observation", or "group": one level of a grouping factor with all its rows (the subjects of R where there are no random effects)
@@ -209,7 +210,7 @@ def leave_one_out(post: Posterior, by: str = "observation", group: str | None = 
         values = conditional_densities(post, phi)
         sets, labels = [np.array([i]) for i in range(post.design.nobs)], [f"row {i}" for i in range(post.design.nobs)]
         found = _by_weights(post, values, sets, labels, bool(exact), seed)
-        inside = _log_means(post.log_likelihood())
+        inside = _log_means(log_likelihood(post))
         return _elpd(post, found, ("obs", list(range(post.design.nobs))), inside, len(phi))
     sets, labels, name = _levels(post, group)
     full = log_likelihoods(post.density, phi)
@@ -221,7 +222,7 @@ def leave_one_out(post: Posterior, by: str = "observation", group: str | None = 
     return _elpd(post, found, (name, labels), np.array([one.inside for one in found]), len(phi))
 
 
-def _levels(post: Posterior, group: str | None) -> tuple[list[Codes], list[Any], str]:
+def _levels(post: PosteriorData, group: str | None) -> tuple[list[Codes], list[Any], str]:
     """Rows and labels of the levels of a grouping factor."""
     factors = {term.group.name: term.group for term in post.design.terms}
     if post.design.residual is not None:
@@ -242,7 +243,7 @@ def _levels(post: Posterior, group: str | None) -> tuple[list[Codes], list[Any],
 # -- weights -------------------------------------------------------------------------------------------------------------------------------
 
 
-def _by_weights(post: Posterior, values: Array, sets: list[Codes], labels: list[str], every: bool, seed: int) -> list[WithoutRows]:
+def _by_weights(post: PosteriorData, values: Array, sets: list[Codes], labels: list[str], every: bool, seed: int) -> list[WithoutRows]:
     """From log p(y_out | y_in, phi) (S, sets) of draws of the whole posterior; refitted where that cannot be trusted, or for every set."""
     limit, found = min(limit_of_k(len(values)), 0.7), []
     begin = post.draws.phi[int(np.argmax(post.draws.log_density))]
@@ -267,7 +268,7 @@ def _log_means(values: Array) -> Array:
     return np.asarray(top + np.log(np.exp(values - top).mean(0)))
 
 
-def _elpd(post: Posterior, found: list[WithoutRows], dim: tuple[str, list[Any]], inside: Array, draws: int) -> Any:
+def _elpd(post: PosteriorData, found: list[WithoutRows], dim: tuple[str, list[Any]], inside: Array, draws: int) -> Any:
     utils, xarray = optional("arviz_stats.utils"), optional("xarray")
     elpd, k = np.array([one.elpd for one in found]), np.array([one.k for one in found])
     limit = min(limit_of_k(draws), 0.7)
@@ -289,7 +290,7 @@ def _elpd(post: Posterior, found: list[WithoutRows], dim: tuple[str, list[Any]],
 # -- one observation, in closed form -------------------------------------------------------------------------------------------------------
 
 
-def conditional_densities(post: Posterior, phi: Array) -> Array:
+def conditional_densities(post: PosteriorData, phi: Array) -> Array:
     """log p(y_i | all other y, phi), alpha and beta integrated out, (S, n).
 
     With P = V^-1 - V^-1 X (X'V^-1 X + prior)^-1 X'V^-1 the density is normal with precision P_ii and error (P y)_i / P_ii; for independent
@@ -303,7 +304,7 @@ def conditional_densities(post: Posterior, phi: Array) -> Array:
     return out
 
 
-def _at_draw(post: Posterior, x: Array, s: float) -> Array:
+def _at_draw(post: PosteriorData, x: Array, s: float) -> Array:
     problem = post.problem
     state = problem.criterion.kernel.evaluate(x[None], derivatives=False)
     found = post.density.alpha.integrate(state.solution, np.array([s**2]))
@@ -320,7 +321,7 @@ def _at_draw(post: Posterior, x: Array, s: float) -> Array:
     return np.asarray(0.5 * (np.log(precision[0]) - np.log(2.0 * np.pi) - scores**2 / precision[0]))
 
 
-def _independent(post: Posterior, point: CriterionPoint) -> tuple[tuple[Array, Array], Array]:
+def _independent(post: PosteriorData, point: CriterionPoint) -> tuple[tuple[Array, Array], Array]:
     """P_ii with its share of the row's own precision, and (P y)_i."""
     problem, design = post.problem, post.design
     assert isinstance(point.state, RandomEffectsState)
@@ -336,7 +337,7 @@ def _independent(post: Posterior, point: CriterionPoint) -> tuple[tuple[Array, A
     return (w / sigma2 * share, share), w * e / sigma2
 
 
-def _structured(post: Posterior, state: BlockDiagonalState, s: float) -> tuple[tuple[Array, Array], Array]:
+def _structured(post: PosteriorData, state: BlockDiagonalState, s: float) -> tuple[tuple[Array, Array], Array]:
     p, y_scale = post.problem.criterion.p, post.problem.standardization.y_scale
     Q = state.solution.information_inverse[0]
     precision, share, scores = (np.empty(post.design.nobs) for _ in range(3))

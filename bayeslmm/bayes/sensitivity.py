@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm.bayes._doors import optional
+from bayeslmm._lazy import optional
 from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.bayes.loo import log_likelihoods
 from bayeslmm.bayes.posterior.tables import parameter_draws
@@ -21,7 +21,7 @@ from bayeslmm.bayes.sampling.importance import Weights, smooth_weights
 from bayeslmm.errors import SamplingError
 
 if TYPE_CHECKING:
-    from bayeslmm.bayes.posterior.posterior import Posterior
+    from bayeslmm.bayes.posterior.data import PosteriorData
     from bayeslmm.specification.priors import Priors
 
 
@@ -29,7 +29,7 @@ TRUSTED_K = 0.7
 """Pareto k above which reweighting is refused."""
 
 
-def sensitivity(post: Posterior, threshold: float = 0.05) -> pd.DataFrame:
+def sensitivity(post: PosteriorData, threshold: float = 0.05) -> pd.DataFrame:
     """`az.psense_summary` of the coefficients and covariance parameters: change of the posterior with a power of prior or likelihood.
 
     Prior: of the covariance parameters. Likelihood: of y given them, alpha and beta integrated out. Columns `prior, likelihood, diagnosis`.
@@ -65,7 +65,7 @@ class ReweightedParameters:
     ess: float
 
 
-def reweight(post: Posterior, priors: Priors) -> ReweightedParameters:
+def reweight(post: PosteriorData, priors: Priors) -> ReweightedParameters:
     """The posterior under other priors of the covariance parameters, by importance weights on the draws at hand.
 
     Raises SamplingError where the weights are not to be trusted: sample again then. Priors of alpha stay as they are.

@@ -97,18 +97,19 @@ def fit(
         step("reading")
         specified = blm.read_model(model)
         step(f"fitting by {method}")
-        results = [specified.fit(method.value)]
+        fit, posterior = specified.fit(method.value), None
         if sample:
             step("drawing from the posterior")
-            results.append(specified.sample(seed=seed))
+            posterior = specified.sample(seed=seed)
         if report is not None:
             step("report")
-            results[0].report(report, posterior=results[1] if sample else None, seed=seed)
-    for result in results:
-        shown_path.print(Text(str(result.summary())))
+            fit.report(report, posterior=posterior, seed=seed)
+    shown_path.print(Text(str(fit.summary())))
+    if posterior is not None:
+        shown_path.print(Text(str(posterior.summary())))
     if report is not None:
         shown_path.print(Text(f"wrote {report}"))
-    leave_by(*results)
+    leave_by(fit, *(() if posterior is None else (posterior,)))
 
 
 @app.command(short_help="Every published figure beside ours.")

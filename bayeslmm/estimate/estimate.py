@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from bayeslmm._arrays import Array, freeze
+from bayeslmm._types import FitMethod
 from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
@@ -93,7 +94,7 @@ class Estimate:
     hessian : of the criterion in x, where the search was not the usual one and kept it
     """
 
-    method: str
+    method: FitMethod
     x: Array
     theta: Array
     sigma: float
@@ -238,7 +239,9 @@ def _exact_error(what: str) -> BayesLMMError:
     )
 
 
-def make_estimate(problem: Problem, method: str, outcome: Outcome[CriterionPoint], certificate: BoundaryCheck, elapsed: float) -> Estimate:
+def make_estimate(
+    problem: Problem, method: FitMethod, outcome: Outcome[CriterionPoint], certificate: BoundaryCheck, elapsed: float
+) -> Estimate:
     """What follows from the best point."""
     point = outcome.point
     assert point.state is not None

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,13 +29,18 @@ from scipy.optimize import minimize
 from bayeslmm._arrays import Array, generator, seed_sequence
 from bayeslmm.errors import InferenceError
 from bayeslmm.estimate.estimate import search
-from bayeslmm.inference import _doors as doors
 from bayeslmm.inference.fixed_effects.information import pseudo_inverse
 from bayeslmm.inference.influence import leverage
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
-from bayeslmm.model.fit import Fit
-from bayeslmm.results.fitted import population_mean
+from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.fitted import population_mean, residuals
+from bayeslmm.results.simulate import simulate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bayeslmm._types import AxesLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class VarianceParts:
         return self.fixed + self.random + self.error
 
 
-def variance_parts(fit: Fit) -> VarianceParts:
+def variance_parts(fit: Estimates) -> VarianceParts:
     """What a new row's variance is made of: `var(X alpha)`, the mean of `z' D z`, the mean of `R_ii`."""
     design = fit.design
     fixed = population_mean(fit) - (0.0 if design.offset is None else design.offset)
@@ -64,7 +69,7 @@ def variance_parts(fit: Fit) -> VarianceParts:
     return VarianceParts(float(np.var(fixed, ddof=1)), random, float(np.mean(residual_sds(fit.problem, fit.point) ** 2)))
 
 
-def r2(fit: Fit) -> pd.DataFrame:
+def r2(fit: Estimates) -> pd.DataFrame:
     """Nakagawa's R2, one row: `conditional` (fixed and random part), `marginal` (fixed part); random slopes as Johnson (2014).
 
     >>> fit.r2().round(3).to_numpy().tolist()
@@ -74,7 +79,7 @@ def r2(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame({"conditional": [(parts.fixed + parts.random) / parts.total], "marginal": [parts.fixed / parts.total]})
 
 
-def icc(fit: Fit) -> pd.DataFrame:
+def icc(fit: Estimates) -> pd.DataFrame:
     """Intraclass correlation, one row: `adjusted` (of what the fixed part leaves), `unadjusted` (of the whole variance).
 
     >>> fit.icc().round(3).to_numpy().tolist()
@@ -88,7 +93,7 @@ CAIC_STEP = 1e-4
 """Step of the central differences in x: their error is of its square."""
 
 
-def caic(fit: Fit) -> pd.DataFrame:
+def caic(fit: Estimates) -> pd.DataFrame:
     """One row: `caic, loglik` (conditional), `df` (rho), `df_known` (the trace of the leverage, as if covariance parameters were known).
 
     Raises InferenceError for structured errors, under which an observed outcome is its own best prediction.
@@ -101,13 +106,13 @@ def caic(fit: Fit) -> pd.DataFrame:
             "the conditional AIC is not defined for structured errors", "residual= or variance=", "compare by aic, or by loo of a posterior"
         )
     sds = residual_sds(fit.problem, fit.point)
-    loglik = -0.5 * float(np.sum((fit.residuals() / sds) ** 2) + 2.0 * np.log(sds).sum() + fit.nobs * np.log(2.0 * np.pi))
+    loglik = -0.5 * float(np.sum((residuals(fit, "response") / sds) ** 2) + 2.0 * np.log(sds).sum() + fit.nobs * np.log(2.0 * np.pi))
     known = float(leverage(fit).sum())
     df = known + _parameter_uncertainty(fit)
     return pd.DataFrame({"caic": [-2.0 * loglik + 2.0 * (df + 1.0)], "loglik": [loglik], "df": [df], "df_known": [known]})
 
 
-def _parameter_uncertainty(fit: Fit) -> float:
+def _parameter_uncertainty(fit: Estimates) -> float:
     """sum_i (d y^_i / d theta)' (d theta / d y_i)."""
     size, x = fit.problem.size, fit.estimate.x
     if size == 0:
@@ -121,7 +126,7 @@ def _parameter_uncertainty(fit: Fit) -> float:
     return -float(np.einsum("jn,jk,kn->", moved, pseudo_inverse(0.5 * (H + H.T)), slopes))
 
 
-def _at(fit: Fit, x: Array) -> tuple[Array, Array, Array]:
+def _at(fit: Estimates, x: Array) -> tuple[Array, Array, Array]:
     """Fitted values, the derivative of the criterion in y, its gradient in x, at other covariance parameters."""
     problem, design = fit.problem, fit.design
     point = problem.criterion.at(x, fit.restricted, order=1)
@@ -169,12 +174,17 @@ class SimulatedResiduals:
             }
         )
 
-    def plot(self, **options: Any) -> Any:
-        """Uniform quantiles, and values against fitted ranks; see `bayeslmm.plots.simulated_axes`."""
-        return doors.plot("simulated_axes", self, **options)
+    def plot(self, ax: AxesLike = None) -> list[Axes]:
+        """Uniform quantiles, and values against fitted ranks.
+
+        >>> axes = simulated_residuals(fit, seed=1).plot()
+        """
+        from bayeslmm.plots.residuals import simulated_axes
+
+        return simulated_axes(self, ax)
 
 
-def simulated_residuals(fit: Fit, n: int = 250, seed: int | None = None) -> SimulatedResiduals:
+def simulated_residuals(fit: Estimates, n: int = 250, seed: int | None = None) -> SimulatedResiduals:
     """Rank every observation among n simulated ones; ties and gaps between ranks are filled at random.
 
     >>> simulated_residuals(fit, seed=1).values.shape
@@ -182,18 +192,18 @@ def simulated_residuals(fit: Fit, n: int = 250, seed: int | None = None) -> Simu
     """
     if isinstance(n, bool) or int(n) != n or n < 20:
         raise InferenceError(f"{n!r} simulations are too few to rank among", "n", "give 100 or more")
-    simulations = fit.simulate(int(n), seed=seed).to_numpy()
+    simulations = simulate(fit, int(n), seed).to_numpy()
     observed = fit.design.y
     below, upto = (simulations < observed[:, None]).sum(axis=1), (simulations <= observed[:, None]).sum(axis=1)
     jitter = np.random.default_rng(seed_sequence(seed).spawn(int(n) + 1)[-1]).uniform(size=len(observed))
     values = (below + jitter * (upto - below + 1)) / (n + 1)
-    return SimulatedResiduals(values, fit.fitted(level="population"), simulations, observed)
+    return SimulatedResiduals(values, population_mean(fit), simulations, observed)
 
 
 LARGE_CRITERION = 1e300
 
 
-def allfit(fit: Fit, starts: int = 5, seed: int = 0) -> pd.DataFrame:
+def allfit(fit: Estimates, starts: int = 5, seed: int = 0) -> pd.DataFrame:
     """One row per search: `search, criterion, excess, max_change, converged`, as lme4's allFit.
 
     Newton from the default start, from `starts` random ones, then L-BFGS-B, BFGS and Nelder-Mead of SciPy from the default start.
@@ -241,10 +251,10 @@ def allfit(fit: Fit, starts: int = 5, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _value(fit: Fit, x: Array) -> float:
+def _value(fit: Estimates, x: Array) -> float:
     value = float(fit.problem.criterion.values(x[None], fit.restricted)[0])
     return value if np.isfinite(value) else LARGE_CRITERION
 
 
-def _gradient(fit: Fit, x: Array) -> Array:
+def _gradient(fit: Estimates, x: Array) -> Array:
     return np.nan_to_num(fit.problem.criterion.at(x, fit.restricted, order=1).gradient)

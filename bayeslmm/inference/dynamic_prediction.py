@@ -27,7 +27,7 @@ from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_rows
-from bayeslmm.model.fit import Fit
+from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.predict import NewData, encode_new_rows, new_residual_index, prediction_frame, row_labels, two_sided_quantile
 
 
@@ -43,7 +43,9 @@ class _ExtendedRows:
     weights: Array
 
 
-def predict_dynamic(fit: Fit, newdata: Any, interval: str | None = None, conf_level: float = 0.95, *, offset: Any = None) -> pd.DataFrame:
+def predict_dynamic(
+    fit: Estimates, newdata: Any, interval: str | None = None, conf_level: float = 0.95, *, offset: Any = None
+) -> pd.DataFrame:
     """Predictions of new subjects given their observed outcomes, row for row: `estimate[, std_error, conf_low, conf_high]`.
 
     newdata : rows of any subjects with the columns of the model; the response where it was observed, missing where it is to come
@@ -69,7 +71,7 @@ def predict_dynamic(fit: Fit, newdata: Any, interval: str | None = None, conf_le
     return prediction_frame(columns, found.rows, 5)
 
 
-def _require_possible(fit: Fit) -> None:
+def _require_possible(fit: Estimates) -> None:
     residual = fit.design.residual
     if depends_on_fitted(fit.problem):
         raise PredictionError(
@@ -103,7 +105,7 @@ def _mean(found: _ExtendedRows) -> Array:
     return values if found.rows.offset is None else values + found.rows.offset
 
 
-def _new_subjects(fit: Fit, found: _ExtendedRows) -> Array:
+def _new_subjects(fit: Estimates, found: _ExtendedRows) -> Array:
     """z' D z of levels without any outcome."""
     total = np.zeros(len(found.rows.X))
     for Z, codes, D in zip(found.rows.Zs, found.codes, fit.covariances, strict=True):
@@ -114,7 +116,7 @@ def _new_subjects(fit: Fit, found: _ExtendedRows) -> Array:
 # -- the rows of the fit and those observed since ------------------------------------------------------------------------------------------
 
 
-def _extend_rows(fit: Fit, newdata: Any, offset: Any) -> _ExtendedRows:
+def _extend_rows(fit: Estimates, newdata: Any, offset: Any) -> _ExtendedRows:
     design = fit.design
     rows = encode_new_rows(fit, newdata, level="conditional" if design.terms else "population", new_levels="population", offset=offset)
     y = _outcomes(fit, newdata, len(rows.X))
@@ -148,13 +150,13 @@ def _relative(log_scale: Array, before: Problem, after: Problem) -> Array:
     return np.asarray(log_scale + 0.5 * np.log(after.standardization.weight_mean / before.standardization.weight_mean))
 
 
-def _outcomes(fit: Fit, newdata: Any, n: int) -> Array:
+def _outcomes(fit: Estimates, newdata: Any, n: int) -> Array:
     """The response of new rows, NaN where it is missing or there is no such column."""
     names = set(read_table(newdata, ()).names)
     return fit.design.encoding.response(newdata) if set(fit.design.encoding.response_atom.columns) <= names else np.full(n, np.nan)
 
 
-def _subject_labels(fit: Fit, newdata: Any, n: int) -> NDArray[np.object_]:
+def _subject_labels(fit: Estimates, newdata: Any, n: int) -> NDArray[np.object_]:
     residual = fit.design.residual
     if residual is None:
         return np.array([None] * n, dtype=object)
@@ -183,7 +185,7 @@ def _codes(factor: GroupingFactor, labels: NDArray[np.object_]) -> Codes:
     return np.array([known.get(str(label), -1) for label in labels], dtype=np.int64)
 
 
-def _weights(fit: Fit, newdata: Any, n: int) -> Array:
+def _weights(fit: Estimates, newdata: Any, n: int) -> Array:
     """Prior weights of new rows on the scale of the design; 1 where there are none."""
     name = fit.design.spec.weights
     if fit.design.weights is None or name is None or name not in read_table(newdata, ()).names:

@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -30,20 +31,24 @@ from bayeslmm._validation import require_one_of
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
 from bayeslmm.estimate.estimate import search
-from bayeslmm.inference import _doors as doors
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
 from bayeslmm.inference.intervals.resampling import resampling_factor, without
+from bayeslmm.inference.progress import bar_shown, progress_bar
 from bayeslmm.likelihood.case_deletion import DeletedProfile, DowndatedSums, delete_levels
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
 from bayeslmm.likelihood.structured.residual_covariance import unit_sds
-from bayeslmm.model.fit import Fit
+from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.fitted import residuals
+
+if TYPE_CHECKING:
+    from bayeslmm._types import InfluenceValues
 
 
-def leverage(fit: Fit) -> Array:
+def leverage(fit: Estimates) -> Array:
     """(nobs,) diagonal of the map from y to conditional fitted values."""
     design, problem = fit.design, fit.problem
     if problem.structured is not None:
@@ -53,7 +58,7 @@ def leverage(fit: Fit) -> Array:
     return np.asarray(variance / (fit.estimate.sigma * unit_sds(problem, fit.point.x)) ** 2)
 
 
-def _structured(fit: Fit) -> Array:
+def _structured(fit: Estimates) -> Array:
     """1 - diag(R V^-1) + diag(R V^-1 X C X' V^-1), block by block."""
     state = fit.point.state
     assert isinstance(state, BlockDiagonalState)
@@ -104,13 +109,13 @@ class CaseDeletion:
         return np.asarray(parameter_values(self.problem, self.x[None], np.array([self.sigma2]), self.solved[None])[0])
 
 
-def require_likelihood(fit: Fit, what: str) -> None:
+def require_likelihood(fit: Estimates, what: str) -> None:
     """Refits here are by REML or ML: a posterior mode would lose its priors on the way."""
     if fit.method == "MAP":
         raise InferenceError(f"{what} refits by REML or ML, and this fit is a posterior mode", "fit('MAP')", "use fit('REML'), or sample()")
 
 
-def case_deletions(fit: Fit, factor: GroupingFactor | None, refit: bool) -> Iterator[CaseDeletion]:
+def case_deletions(fit: Estimates, factor: GroupingFactor | None, refit: bool) -> Iterator[CaseDeletion]:
     """One by one for the levels of a factor (for rows, without one).
 
     refit : estimate all parameters again; otherwise covariance parameters are held at those of the fit
@@ -136,7 +141,7 @@ def _rows_by_level(codes: Codes, size: int) -> Iterator[Codes]:
         yield order[bounds[level] : bounds[level + 1]]
 
 
-def _search_each(fit: Fit, problem: Problem | None, start: Array) -> CaseDeletion:
+def _search_each(fit: Estimates, problem: Problem | None, start: Array) -> CaseDeletion:
     if problem is None:
         return _nothing(fit)
     try:
@@ -148,14 +153,14 @@ def _search_each(fit: Fit, problem: Problem | None, start: Array) -> CaseDeletio
     return _of_point(fit, problem, outcome.point)
 
 
-def _of_point(fit: Fit, problem: Problem, point: CriterionPoint) -> CaseDeletion:
+def _of_point(fit: Estimates, problem: Problem, point: CriterionPoint) -> CaseDeletion:
     if point.state is None or not np.isfinite(point.value):
         return _nothing(fit)
     solution = point.state.solution
     return CaseDeletion(problem, point.x, point.sigma2, solution.alpha[0], solution.information_inverse[0])
 
 
-def _nothing(fit: Fit) -> CaseDeletion:
+def _nothing(fit: Estimates) -> CaseDeletion:
     p = len(fit.fixef_kept)
     return CaseDeletion(fit.problem, fit.estimate.x, np.nan, np.full(p, np.nan), np.full((p, p), np.nan))
 
@@ -163,7 +168,7 @@ def _nothing(fit: Fit) -> CaseDeletion:
 # -- held covariance parameters ----------------------------------------------------------------------------------------------------------
 
 
-def _hold_parameters(fit: Fit, codes: Codes, size: int) -> Iterator[CaseDeletion]:
+def _hold_parameters(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDeletion]:
     """From the inverse at the estimate; where that would be slow or lose digits, from the criterion of what is left."""
     problem, point, sums = fit.problem, fit.point, DowndatedSums.of(fit.problem)
     with one_thread():
@@ -176,7 +181,7 @@ def _hold_parameters(fit: Fit, codes: Codes, size: int) -> Iterator[CaseDeletion
             yield _nothing(fit) if left is None else _of_point(fit, left, left.criterion.at(fit.estimate.x, fit.restricted, order=0))
 
 
-def _of_profile(fit: Fit, found: DeletedProfile, n: int) -> CaseDeletion:
+def _of_profile(fit: Estimates, found: DeletedProfile, n: int) -> CaseDeletion:
     df = n - len(found.alpha) if fit.restricted else n
     return CaseDeletion(fit.problem, fit.estimate.x, found.r2 / df, found.alpha, found.inverse)
 
@@ -184,7 +189,7 @@ def _of_profile(fit: Fit, found: DeletedProfile, n: int) -> CaseDeletion:
 # -- structured errors -------------------------------------------------------------------------------------------------------------------
 
 
-def _rebuilt(fit: Fit, codes: Codes, size: int, refit: bool) -> Iterator[CaseDeletion]:
+def _rebuilt(fit: Estimates, codes: Codes, size: int, refit: bool) -> Iterator[CaseDeletion]:
     theta = fit.problem.theta(fit.estimate.x)
     start = lift_off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
     for level in range(size):
@@ -195,7 +200,7 @@ def _rebuilt(fit: Fit, codes: Codes, size: int, refit: bool) -> Iterator[CaseDel
             yield _of_point(fit, problem, problem.criterion.at(problem.x(theta), fit.restricted, order=0))
 
 
-def _laid_out(fit: Fit, rows: NDArray[np.bool_]) -> Problem | None:
+def _laid_out(fit: Estimates, rows: NDArray[np.bool_]) -> Problem | None:
     design = without(fit.design, rows)
     if design.nobs <= design.X.shape[1] or np.linalg.matrix_rank(design.X) < design.X.shape[1]:
         return None
@@ -207,7 +212,7 @@ SURE, LONG = 3.0, 60.0
 
 
 def influence(
-    fit: Fit, group: str | None = None, *, values: str = "estimates", refit: bool = True, progress: bool | None = None
+    fit: Estimates, group: str | None = None, *, values: InfluenceValues = "estimates", refit: bool = True, progress: bool | None = None
 ) -> pd.DataFrame:
     """How much the fit rests on single observations, or on the levels of a grouping factor.
 
@@ -244,13 +249,13 @@ def influence(
     return frame.assign(cooks_distance=distance)
 
 
-def _gather(fit: Fit, factor: GroupingFactor, refit: bool, progress: bool | None) -> list[CaseDeletion]:
+def _gather(fit: Estimates, factor: GroupingFactor, refit: bool, progress: bool | None) -> list[CaseDeletion]:
     """Level by level, as far as one gets."""
     found: list[CaseDeletion] = []
     source = case_deletions(fit, factor, refit)
-    with doors.progress_bar("influence", factor.size, progress) as advance:
+    with progress_bar("influence", factor.size, progress) as advance:
         try:
-            for deletion in source if doors.bar_shown(progress) else _estimated_duration(source, factor.size, refit):
+            for deletion in source if bar_shown(progress) else _estimated_duration(source, factor.size, refit):
                 found.append(deletion)
                 advance(1)
         except KeyboardInterrupt:
@@ -283,13 +288,13 @@ def _share(K: int, p: int) -> float:
     return (K - p) / (K * p) if p else float("nan")
 
 
-def _rows(fit: Fit) -> pd.DataFrame:
+def _rows(fit: Estimates) -> pd.DataFrame:
     hat, p = leverage(fit), len(fit.fixef_kept)
     if p == 0:
         raise InferenceError(
             "a model without fixed effects has no Cook's distance", "influence", "name a grouping factor: influence('group')"
         )
-    pearson = fit.residuals("pearson")
+    pearson = residuals(fit, "pearson")
     with np.errstate(divide="ignore", invalid="ignore"):
         cooks = (pearson / (1.0 - hat)) ** 2 * hat / p
     return pd.DataFrame({"hat": hat, "cooks_distance": cooks}, index=fit.design.index)

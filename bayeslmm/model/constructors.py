@@ -1,4 +1,4 @@
-"""`read_model` and `LMM.write`: models in spec files.
+"""`read_model`: models in spec files.
 
 `from_partitions`: a model on rows that do not fit in memory.
 
@@ -8,15 +8,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bayeslmm.datasets import load_dataset
-from bayeslmm.errors import SpecificationError, StoreError
+from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.update import update_formula
 from bayeslmm.model.lmm import LMM
 from bayeslmm.partitions.partitions import Partitions
@@ -25,10 +25,13 @@ from bayeslmm.results.fitted import as_pandas
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 from bayeslmm.specification.spec_file import SpecFile
-from bayeslmm.specification.toml import mmrm_spec, read_spec, write_spec
+from bayeslmm.specification.toml import mmrm_spec, read_spec
+
+if TYPE_CHECKING:
+    from bayeslmm._types import CheckMode, Coding, Frame, Functions, Missing, Parts, RowValues
 
 
-def read_model(path: str | Path, data: Any = None, relationship: Mapping[str, Any] | None = None) -> LMM:
+def read_model(path: str | Path, data: Frame | None = None, relationship: Mapping[str, pd.DataFrame] | None = None) -> LMM:
     """The model of a spec file (TOML).
 
     data : a frame, in place of the data that the file names; needed where it names none
@@ -46,19 +49,6 @@ def read_model(path: str | Path, data: Any = None, relationship: Mapping[str, An
     model = LMM.from_spec(file.spec, frame, counting=file.dialect, relationship=matrices or None)
     model.file = file if data is None else replace(file, data=None)
     return model
-
-
-def write_model(model: LMM, path: str | Path) -> None:
-    """Write the spec of a model. Raises StoreError for what a file cannot say: arrays, matrices, functions given in Python."""
-    told, said = model.file, model.said
-    beside = {"weights": said.weights, "offset": said.offset}
-    for name, given in beside.items():
-        if given is not None and not isinstance(given, str):
-            raise StoreError(f"a file cannot hold {name} given as an array", name, "put them into the data as a column and name it")
-    if told is not None and told.spec == model.spec:
-        write_spec(path, replace(told, path=None))
-        return
-    write_spec(path, SpecFile(model.spec, dialect=model.counting))
 
 
 def _data(file: SpecFile) -> pd.DataFrame:
@@ -131,7 +121,7 @@ class PartitionedLMM(LMM):
         model.design = model.problem.design
         return model
 
-    def updated(self, formula: str | None = None, data: Any = None, changes: Mapping[str, Any] | None = None) -> LMM:
+    def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> LMM:
         """The model with another formula, data or arguments; other data are a frame, or partitions again."""
         text = self.said.formula if formula is None else update_formula(self.spec.formula, formula)
         said = self.said.changed(text, dict(changes or {}))
@@ -142,16 +132,16 @@ class PartitionedLMM(LMM):
 
 def from_partitions(
     formula: str,
-    partitions: Any,
+    partitions: Parts,
     *,
     weights: str | None = None,
     offset: str | None = None,
-    contrasts: Mapping[str, Any] | None = None,
-    relationship: Mapping[str, Any] | None = None,
+    contrasts: Mapping[str, Coding] | None = None,
+    relationship: Mapping[str, pd.DataFrame] | None = None,
     priors: Priors | None = None,
-    missing: str = "drop",
-    check: str = "error",
-    functions: Mapping[str, Callable[..., Any]] | None = None,
+    missing: Missing = "drop",
+    check: CheckMode = "error",
+    functions: Functions | None = None,
     rows: int | None = None,
 ) -> PartitionedLMM:
     """A model on rows that do not fit in memory: they are read in parts, twice, and added up into the same cross-products.
@@ -187,19 +177,16 @@ def from_partitions(
     return PartitionedLMM.reading(said, source)
 
 
-__all__ = ["PartitionedLMM", "from_partitions"]
-
-
 def mmrm(
     formula: str,
-    data: Any,
+    data: Frame,
     *,
-    weights: Any = None,
-    contrasts: Mapping[str, Any] | None = None,
+    weights: RowValues | None = None,
+    contrasts: Mapping[str, Coding] | None = None,
     priors: Priors | None = None,
-    missing: str = "drop",
-    check: str = "error",
-    functions: Mapping[str, Callable[..., Any]] | None = None,
+    missing: Missing = "drop",
+    check: CheckMode = "error",
+    functions: Functions | None = None,
 ) -> LMM:
     """A model for repeated measures in mmrm's formula: fixed effects and one covariance structure of the errors.
 

@@ -2,23 +2,75 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm.model import _fit_doors as doors
+from bayeslmm.errors import SpecificationError
 from bayeslmm.model.summary import Summary, summarise
-from bayeslmm.model.tidy import tidy_table
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import as_pandas, augment_columns, fitted_values, join_columns, residuals
+from bayeslmm.results.modes import coefficient_frames, mode_frames, sd_frames
 from bayeslmm.results.predict import predict_rows, require_outcomes
-from bayeslmm.results.random_effects import coefficient_frames, mode_frames, sd_frames
+from bayeslmm.results.simulate import simulate
 from bayeslmm.results.store import save
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Literal, overload
+
+    from bayeslmm._types import (
+        AnovaType,
+        ArrayLike,
+        BootstrapInterval,
+        BootstrapKind,
+        CheckMode,
+        Coding,
+        ConfMethod,
+        Criterion,
+        DfMethod,
+        Effects,
+        FitMethod,
+        Frame,
+        Functions,
+        GridWeights,
+        InfluenceValues,
+        Information,
+        IntervalKind,
+        Level,
+        LinearFunction,
+        Missing,
+        Names,
+        NewLevels,
+        ResidualKind,
+        RowValues,
+        StatisticValues,
+        Values,
+        VcovMethod,
+    )
+    from bayeslmm.bayes.posterior.posterior import Posterior
+    from bayeslmm.inference.intervals.bootstrap import Bootstrap
+    from bayeslmm.inference.intervals.profile import Profile
+    from bayeslmm.inference.means.emmeans import EMMeans
+    from bayeslmm.inference.means.linear_functions import Contrast
+    from bayeslmm.model.fit_plots import FitPlots
+    from bayeslmm.specification.priors import Priors
+
+
+class Unchanged(Enum):
+    """The value of an argument of `Fit.update` that is left as it was."""
+
+    KEEP = "keep"
+
+    def __repr__(self) -> str:
+        return "KEEP"
+
+
+KEEP: Final = Unchanged.KEEP
 
 
 class Fit(Estimates):
@@ -29,7 +81,7 @@ class Fit(Estimates):
 
     # -- tables --------------------------------------------------------------------------------------------------------------------------
 
-    def summary(self, df: str = "satterthwaite", vcov: str | None = None, *, information: str = "expected") -> Summary:
+    def summary(self, df: DfMethod = "satterthwaite", vcov: VcovMethod | None = None, *, information: Information = "expected") -> Summary:
         """What a person wants to see, as text and as HTML: criterion, random effects, errors, fixed effects, checks.
 
         >>> print(str(fit.summary(df="asymptotic")).splitlines()[0])
@@ -39,14 +91,14 @@ class Fit(Estimates):
 
     def tidy(
         self,
-        effects: str = "fixed",
+        effects: Effects = "fixed",
         conf_int: bool = False,
         conf_level: float = 0.95,
-        df: str = "satterthwaite",
-        vcov: str | None = None,
-        conf_method: str = "wald",
+        df: DfMethod = "satterthwaite",
+        vcov: VcovMethod | None = None,
+        conf_method: ConfMethod = "wald",
         *,
-        information: str = "expected",
+        information: Information = "expected",
     ) -> pd.DataFrame:
         """One row per parameter: `effect, group, level, term, estimate, std_error, df, statistic, p_value[, conf_low, conf_high]`.
 
@@ -57,6 +109,8 @@ class Fit(Estimates):
         >>> fit.tidy(df="asymptotic")[["term", "estimate"]].round(2).to_numpy().tolist()
         [['Intercept', 251.41], ['Days', 10.47]]
         """
+        from bayeslmm.inference.tidy import tidy_table
+
         return tidy_table(
             self, effects, conf_int=conf_int, conf_level=conf_level, df=df, vcov=vcov, information=information, conf_method=conf_method
         )
@@ -70,7 +124,7 @@ class Fit(Estimates):
         row = {"nobs": self.nobs, "sigma": self.sigma, "loglik": self.loglik, "aic": self.aic, "bic": self.bic}
         return pd.DataFrame([row | {"criterion": self.criterion, "df_residual": self.nobs - self.df_model}])
 
-    def augment(self, data: Any = None) -> pd.DataFrame:
+    def augment(self, data: Frame | None = None) -> pd.DataFrame:
         """The data with `fitted` (conditional), `fixed` (population), `resid`, `pearson` and what else the rows have.
 
         data : other data than those of the fit; levels that the fit does not know have the fitted value of the population
@@ -91,7 +145,14 @@ class Fit(Estimates):
 
     # -- random effects and rows ---------------------------------------------------------------------------------------------------------
 
-    def ranef(self, se: bool = False) -> Any:
+    if TYPE_CHECKING:
+
+        @overload
+        def ranef(self, se: Literal[False] = False) -> dict[str, pd.DataFrame]: ...
+        @overload
+        def ranef(self, se: Literal[True]) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]: ...
+
+    def ranef(self, se: bool = False) -> dict[str, pd.DataFrame] | dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
         """Conditional modes: grouping factor -> frame of levels x terms; with `se` a pair (modes, conditional sds) of each.
 
         >>> fit.ranef()["Subject"].loc["308"].round(3).tolist()
@@ -111,7 +172,7 @@ class Fit(Estimates):
         """
         return coefficient_frames(self)
 
-    def fitted(self, level: str = "conditional") -> Array:
+    def fitted(self, level: Level = "conditional") -> Array:
         """Fitted values, (nobs,): "conditional" on the random effects, or of the "population".
 
         >>> fit.fitted(level="population")[:2].round(2).tolist()
@@ -119,7 +180,7 @@ class Fit(Estimates):
         """
         return fitted_values(self, level)
 
-    def residuals(self, kind: str = "response") -> Array:
+    def residuals(self, kind: ResidualKind = "response") -> Array:
         """Residuals, (nobs,).
 
         kind : "response"; "pearson", divided by the fitted residual sd; "normalized", whitened by the Cholesky factor of each subject's R;
@@ -132,13 +193,13 @@ class Fit(Estimates):
 
     def predict(
         self,
-        newdata: Any = None,
-        level: str = "conditional",
-        interval: str | None = None,
+        newdata: Frame | None = None,
+        level: Level = "conditional",
+        interval: IntervalKind | None = None,
         conf_level: float = 0.95,
-        new_levels: str = "error",
+        new_levels: NewLevels = "error",
         *,
-        offset: Any = None,
+        offset: ArrayLike | None = None,
         observed: bool = False,
     ) -> pd.DataFrame:
         """Predictions row for row: `estimate`, and with an interval `std_error, conf_low, conf_high` (normal quantiles).
@@ -163,10 +224,12 @@ class Fit(Estimates):
         """
         if observed:
             require_outcomes(newdata, level)
-            return cast("pd.DataFrame", doors.infer("predict_dynamic", self, newdata, interval, conf_level, offset=offset))
+            from bayeslmm.inference.dynamic_prediction import predict_dynamic
+
+            return predict_dynamic(self, newdata, interval, conf_level, offset=offset)
         return predict_rows(self, newdata, level=level, interval=interval, conf_level=conf_level, new_levels=new_levels, offset=offset)
 
-    def contrast_rows(self, newdata: Any) -> Array:
+    def contrast_rows(self, newdata: Frame) -> Array:
         """X over the columns kept for new rows, (n, p).
 
         >>> fit.contrast_rows({"Days": [3]}).tolist()
@@ -184,9 +247,9 @@ class Fit(Estimates):
         >>> fit.simulate(2, seed=1).shape
         (180, 2)
         """
-        return self.model.simulated(self.fixef_kept, self.theta, self._sigma, nsim, seed)
+        return simulate(self, nsim, seed)
 
-    def refit(self, y: Any) -> Fit:
+    def refit(self, y: ArrayLike) -> Fit:
         """The same model, fitted by the same method to another response.
 
         y : (nobs,) or as long as the data; on the scale of the left side of the formula
@@ -194,21 +257,47 @@ class Fit(Estimates):
         >>> round(fit.refit(2 * sleepstudy["Reaction"]).sigma / fit.sigma, 6)
         2.0
         """
-        fit: Fit = self.model.with_response(y).fit(self.method)
-        return fit
+        return self._of(self.model.with_response(y).fit(self.method))
 
-    def update(self, formula: str | None = None, data: Any = None, **changes: Any) -> Fit:
-        """The model with another formula, data or argument, fitted by the same method.
+    def update(
+        self,
+        formula: str | None = None,
+        data: Frame | None = None,
+        *,
+        method: FitMethod | None = None,
+        residual: str | Unchanged | None = KEEP,
+        variance: str | Unchanged | None = KEEP,
+        weights: RowValues | Unchanged | None = KEEP,
+        offset: RowValues | Unchanged | None = KEEP,
+        contrasts: Mapping[str, Coding] | Unchanged | None = KEEP,
+        relationship: Mapping[str, pd.DataFrame] | Unchanged | None = KEEP,
+        priors: Priors | Unchanged | None = KEEP,
+        missing: Missing | Unchanged = KEEP,
+        check: CheckMode | Unchanged = KEEP,
+        functions: Functions | Unchanged | None = KEEP,
+    ) -> Fit:
+        """The model with another formula, data or argument, fitted by the same method or another.
 
         formula : a dot stands for what was there: `". ~ . + x"`, `". ~ . - (Days | Subject) + (1 | Subject)"`, `"log(.) ~ ."`
-        changes : arguments of `LMM`
+        The other arguments are those of `LMM`.
 
         >>> fit.update(". ~ . - (Days | Subject) + (1 | Subject)").df_model
         4
         """
-        method = changes.pop("method", self.method)
-        fit: Fit = self.model.updated(formula, data, changes).fit(method)
-        return fit
+        given = {
+            "residual": residual,
+            "variance": variance,
+            "weights": weights,
+            "offset": offset,
+            "contrasts": contrasts,
+            "relationship": relationship,
+            "priors": priors,
+            "missing": missing,
+            "check": check,
+            "functions": functions,
+        }
+        changes = {name: value for name, value in given.items() if value is not KEEP}
+        return self._of(self.model.updated(formula, data, changes).fit(self.method if method is None else method))
 
     def save(self, path: str | Path) -> None:
         """Write the fit to one file at exactly this path; `blm.load(path)` opens it again, equal to the bit.
@@ -221,116 +310,233 @@ class Fit(Estimates):
         """
         save(self, path)
 
-    # -- verbs that live in the rooms to the right -----------------------------------------------------------------------------------------
+    @staticmethod
+    def _of(fit: Estimates) -> Fit:
+        assert isinstance(fit, Fit)
+        return fit
 
-    def anova(self, type: int = 3, df: str = "satterthwaite", **options: Any) -> Any:  # noqa: A002
+    # -- inference -----------------------------------------------------------------------------------------------------------------------
+
+    def anova(
+        self,
+        type: AnovaType = 3,  # noqa: A002
+        df: DfMethod = "satterthwaite",
+        vcov: VcovMethod | None = None,
+        *,
+        information: Information = "expected",
+        cluster: str | None = None,
+    ) -> pd.DataFrame:
         """F tests of the terms: `term, sum_sq, num_df, den_df, statistic, p_value`; type 1, 2 or 3.
 
         >>> fit.anova()["num_df"].tolist()
         [1]
         """
-        return doors.infer("anova", self, type=type, df=df, **options)
+        from bayeslmm.inference.means.anova import anova
 
-    def contrast(self, L: Any, rhs: Any = 0, **options: Any) -> Any:
+        return anova(self, type, df, vcov, information, cluster)
+
+    def contrast(
+        self,
+        L: LinearFunction,
+        rhs: ArrayLike = 0,
+        df: DfMethod = "satterthwaite",
+        vcov: VcovMethod | None = None,
+        *,
+        information: Information = "expected",
+        cluster: str | None = None,
+    ) -> Contrast:
         """Tests of linear functions of the coefficients: rows one by one (`.frame`), and together (`.joint`).
 
         >>> fit.contrast("Days = 10").frame["estimate"].round(2).tolist()
         [0.47]
         """
-        return doors.infer("contrast", self, L, rhs=rhs, **options)
+        from bayeslmm.inference.means.linear_functions import contrast
 
-    def emmeans(self, specs: Any, by: Any = None, at: Any = None, **options: Any) -> Any:
+        return contrast(self, L, rhs, df, vcov, information, cluster)
+
+    def emmeans(
+        self,
+        specs: Names,
+        by: Names | None = None,
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        df: DfMethod = "satterthwaite",
+        vcov: VcovMethod | None = None,
+        *,
+        information: Information = "expected",
+        conf_level: float = 0.95,
+        cluster: str | None = None,
+    ) -> EMMeans:
         """Marginal means of the levels of factors.
 
         >>> fit.emmeans("Days", at={"Days": [0, 9]}).frame["estimate"].round(2).tolist()
         [251.41, 345.61]
         """
-        return doors.infer("emmeans", self, specs, by=by, at=at, **options)
+        from bayeslmm.inference.means.emmeans import emmeans
 
-    def emtrends(self, var: str, specs: Any = None, **options: Any) -> Any:
+        return emmeans(self, specs, by, at, weights, df, vcov, information, conf_level, cluster)
+
+    def emtrends(
+        self,
+        var: str,
+        specs: Names | None = None,
+        by: Names | None = None,
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        df: DfMethod = "satterthwaite",
+        vcov: VcovMethod | None = None,
+        *,
+        information: Information = "expected",
+        conf_level: float = 0.95,
+        cluster: str | None = None,
+    ) -> EMMeans:
         """Slopes of a covariate, by the levels of factors.
 
         >>> fit.emtrends("Days").frame["estimate"].round(2).tolist()
         [10.47]
         """
-        return doors.infer("emtrends", self, var, specs, **options)
+        from bayeslmm.inference.means.emmeans import emtrends
 
-    def confint(self, method: str = "wald", level: float = 0.95, **options: Any) -> Any:
+        return emtrends(self, var, specs, by, at, weights, df, vcov, information, conf_level, cluster)
+
+    def confint(
+        self,
+        method: ConfMethod = "wald",
+        level: float = 0.95,
+        *,
+        terms: Names | None = None,
+        criterion: Criterion | None = None,
+        n: int | None = None,
+        seed: int | None = None,
+        kind: BootstrapKind | None = None,
+        interval: BootstrapInterval | None = None,
+        workers: int | None = None,
+        progress: bool | None = None,
+    ) -> pd.DataFrame:
         """Confidence intervals: `term, conf_low, conf_high`; "wald", "profile" or "bootstrap".
 
         >>> fit.confint().columns.tolist()[-2:]
         ['conf_low', 'conf_high']
         """
-        return doors.infer("confint", self, method=method, level=level, **options)
+        from bayeslmm.inference.intervals.confint import confint
 
-    def profile(self, **options: Any) -> Any:
+        return confint(
+            self,
+            method,
+            level,
+            terms=terms,
+            criterion=criterion,
+            n=n,
+            seed=seed,
+            kind=kind,
+            interval=interval,
+            workers=workers,
+            progress=progress,
+        )
+
+    def profile(self, criterion: Criterion = "ML", terms: Names | None = None, level: float = 0.99) -> Profile:
         """The profiled likelihood of every parameter.
 
         >>> profile = fit.profile()
         """
-        return doors.infer("profile", self, **options)
+        from bayeslmm.inference.intervals.profile import profile
 
-    def bootstrap(self, n: int = 1000, seed: int | None = None, **options: Any) -> Any:
+        return profile(self, criterion, terms, level)
+
+    def bootstrap(
+        self,
+        n: int = 1000,
+        seed: int | None = None,
+        *,
+        kind: BootstrapKind = "parametric",
+        group: str | None = None,
+        statistic: Callable[[Fit], StatisticValues] | None = None,
+        workers: int = 1,
+        progress: bool | None = None,
+    ) -> Bootstrap:
         """Refits to simulated responses or to resampled groups.
 
         >>> replicates = fit.bootstrap(3, seed=1)
         """
-        return doors.infer("bootstrap", self, n, seed=seed, **options)
+        from bayeslmm.inference.intervals.bootstrap import bootstrap
 
-    def ranova(self, **options: Any) -> Any:
+        return bootstrap(self, n, seed, kind=kind, group=group, statistic=statistic, workers=workers, progress=progress)
+
+    def ranova(self, boundary: bool = True) -> pd.DataFrame:
         """Likelihood-ratio tests of the random terms: `term, npar, loglik, aic, statistic, df, p_value`.
 
         >>> fit.ranova()["term"].tolist()
         ['<none>', 'Days in (Days | Subject)']
         """
-        return doors.infer("ranova", self, **options)
+        from bayeslmm.inference.lrt import ranova
 
-    def r2(self, **options: Any) -> Any:
+        return ranova(self, boundary)
+
+    def r2(self) -> pd.DataFrame:
         """Shares of the variance explained: `conditional, marginal`.
 
         >>> fit.r2()["marginal"].round(2).item()
         0.28
         """
-        return doors.infer("r2", self, **options)
+        from bayeslmm.inference.diagnostics import r2
 
-    def icc(self, **options: Any) -> Any:
+        return r2(self)
+
+    def icc(self) -> pd.DataFrame:
         """Intraclass correlation: `adjusted, unadjusted`.
 
         >>> fit.icc()["adjusted"].round(2).item()
         0.72
         """
-        return doors.infer("icc", self, **options)
+        from bayeslmm.inference.diagnostics import icc
 
-    def influence(self, group: str | None = None, **options: Any) -> Any:
+        return icc(self)
+
+    def influence(
+        self,
+        group: str | None = None,
+        *,
+        values: InfluenceValues = "estimates",
+        refit: bool = True,
+        progress: bool | None = None,
+    ) -> pd.DataFrame:
         """Leverage and Cook's distance of every row, or the fit without each level of a grouping factor.
 
         >>> fit.influence().columns.tolist()
         ['hat', 'cooks_distance']
         """
-        return doors.infer("influence", self, group=group, **options)
+        from bayeslmm.inference.influence import influence
 
-    def covariance(self, vcov: str = "asymptotic", **options: Any) -> Any:
+        return influence(self, group, values=values, refit=refit, progress=progress)
+
+    def covariance(
+        self, vcov: VcovMethod = "asymptotic", information: Information = "expected", cluster: str | None = None
+    ) -> pd.DataFrame:
         """Covariance matrix of the fixed effects under an adjustment: "kenward-roger", "CR0" to "CR3", ...
 
         >>> fit.covariance(vcov="CR2").shape
         (2, 2)
         """
-        return doors.infer("covariance", self, vcov=vcov, **options)
+        from bayeslmm.inference.fixed_effects.tests import covariance
+
+        return covariance(self, vcov, information, cluster)
 
     def to_marginaleffects(self) -> Any:
         """The fit as the package marginaleffects takes models.
 
         >>> adapter = fit.to_marginaleffects()
         """
-        return doors.infer("to_marginaleffects", self)
+        from bayeslmm.model.interop import to_marginaleffects
+
+        return to_marginaleffects(self)
 
     def report(
         self,
         path: str | Path | None = None,
         title: str | None = None,
-        df: str = "satterthwaite",
+        df: DfMethod = "satterthwaite",
         *,
-        posterior: Any = None,
+        posterior: Posterior | None = None,
         seed: int | None = None,
     ) -> str:
         """One HTML file that needs nothing else: model, data, estimates, variances, checks, figures, marginal means, provenance.
@@ -341,22 +547,35 @@ class Fit(Estimates):
         >>> "Fixed effects" in fit.report(df="asymptotic")
         True
         """
-        return doors.report(self, path, title=title, df=df, posterior=posterior, seed=seed)
+        from bayeslmm.reports.fit import fit_report
+
+        if posterior is None:
+            return fit_report(self, path, title=title, df=df)
+        from bayeslmm.bayes.comparison import compare
+        from bayeslmm.bayes.posterior.posterior import Posterior
+
+        if not isinstance(posterior, Posterior):
+            what = f"posterior is a {type(posterior).__name__}"
+            raise SpecificationError(what, "posterior", "give what model.sample() returned")
+        return fit_report(self, path, title=title, df=df, posterior=posterior, comparison=compare(self, posterior), seed=seed)
 
     @property
-    def plot(self) -> Any:
+    def plot(self) -> FitPlots:
         """Figures, each with `ax=`: `plot.fitted()`, `.residuals()`, `.qq()`, `.ranef()`, `.lines(x, by)`, ...
 
         >>> axes = fit.plot.fitted()
         """
-        return doors.plots(self)
+        from bayeslmm.model.fit_plots import FitPlots
+
+        return FitPlots(self)
 
     # -- what the package maketables asks of a model ---------------------------------------------------------------------------------------
 
     @property
     def __maketables_coef_table__(self) -> pd.DataFrame:
-        table: pd.DataFrame = doors.infer("maketables_coefficients", self)
-        return table
+        from bayeslmm.model.interop import maketables_coefficients
+
+        return maketables_coefficients(self)
 
     @property
     def __maketables_depvar__(self) -> str:
@@ -366,8 +585,10 @@ class Fit(Estimates):
     def __maketables_default_stat_keys__(self) -> list[str]:
         return ["N", "groups", "sigma", "aic"]
 
-    def __maketables_stat__(self, key: str) -> Any:
-        return doors.infer("maketables_statistic", self, key)
+    def __maketables_stat__(self, key: str) -> float | str | None:
+        from bayeslmm.model.interop import maketables_statistic
+
+        return maketables_statistic(self, key)
 
     # -- how it looks --------------------------------------------------------------------------------------------------------------------
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
+from bayeslmm._types import VcovMethod
 from bayeslmm.errors import DependencyError
 from bayeslmm.formula.parse import columns_of
-from bayeslmm.inference import _doors as doors
 from bayeslmm.inference.diagnostics import r2
-from bayeslmm.model.fit import Fit
+from bayeslmm.inference.fixed_effects.tests import coefficient_table, covariance
+from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.predict import with_limits
 
 
-def to_marginaleffects(fit: Fit) -> Any:
+def to_marginaleffects(fit: Estimates) -> Any:
     """A model of the package marginaleffects, for `predictions`, `comparisons` and `slopes` of the population.
 
     Its `vcov=` takes every covariance of `fit.covariance`, as in `predictions(adapter, vcov="CR2")`; intervals use normal quantiles.
@@ -26,7 +29,7 @@ def to_marginaleffects(fit: Fit) -> Any:
     >>> effects = avg_slopes(fit.to_marginaleffects(), variables="Days")
     """
     try:
-        protocol, polars = doors.marginaleffects()
+        protocol, polars = import_module("marginaleffects.classes"), import_module("polars")
     except ImportError as error:
         raise DependencyError("the package marginaleffects is not installed", str(error), "pip install marginaleffects") from error
     return _adapter(protocol, polars)(fit)
@@ -36,7 +39,7 @@ def _adapter(protocol: Any, polars: Any) -> Any:
     class BayesLMMModel(protocol.ModelAbstract):  # type: ignore[misc]
         """A fit behind the protocol of marginaleffects."""
 
-        def __init__(self, fit: Fit) -> None:
+        def __init__(self, fit: Estimates) -> None:
             self._fit = fit
             frame = model_frame(fit)
             vault = protocol.ModelVault(
@@ -60,12 +63,11 @@ def _adapter(protocol: Any, polars: Any) -> Any:
         def get_exog(self, newdata: Any) -> Array:
             return self._matrices(newdata)[1]
 
-        def get_vcov(self, vcov: Any = True) -> Array | None:
+        def get_vcov(self, vcov: VcovMethod | bool | None = True) -> Array | None:
             if vcov is False or vcov is None:
                 return None
             kept = list(self._fit.design.kept)
-            name = "asymptotic" if vcov is True else vcov
-            return np.asarray(self._fit.covariance(vcov=name).to_numpy()[np.ix_(kept, kept)])
+            return np.asarray(covariance(self._fit, "asymptotic" if vcov is True else vcov).to_numpy()[np.ix_(kept, kept)])
 
         def get_predict(self, params: Array, newdata: Any) -> Any:
             rows = newdata if isinstance(newdata, np.ndarray) else self.get_exog(newdata)
@@ -75,14 +77,14 @@ def _adapter(protocol: Any, polars: Any) -> Any:
     return BayesLMMModel
 
 
-def rows_for(fit: Fit, newdata: pd.DataFrame) -> Array:
+def rows_for(fit: Estimates, newdata: pd.DataFrame) -> Array:
     """X of the columns kept and, last, the offset, (n, p + 1)."""
-    X = fit.contrast_rows(newdata)
+    X = fit.design.encoding.fixed(newdata)[0][:, list(fit.design.kept)]
     offset = fit.design.encoding.offset(newdata)
     return np.column_stack([X, np.zeros(len(X)) if offset is None else offset])
 
 
-def model_frame(fit: Fit) -> pd.DataFrame:
+def model_frame(fit: Estimates) -> pd.DataFrame:
     """The data of the fit, text columns as ordered levels."""
     frame = fit.design.frame.reset_index(drop=True)
     for name in frame.columns:
@@ -105,7 +107,7 @@ def _typed(frame: pd.DataFrame, polars: Any) -> Any:
 
 # -- maketables ------------------------------------------------------------------------------------------------------------------------
 
-STATISTICS: dict[str, Callable[[Fit], Any]] = {
+STATISTICS: dict[str, Callable[[Estimates], float | str]] = {
     "N": lambda fit: fit.nobs,
     "aic": lambda fit: fit.aic,
     "bic": lambda fit: fit.bic,
@@ -130,16 +132,16 @@ LABELS = {
 }
 
 
-def maketables_coefficients(fit: Fit) -> pd.DataFrame:
+def maketables_coefficients(fit: Estimates) -> pd.DataFrame:
     """`b, se, t, p` and 95% limits by coefficient, degrees of freedom by Satterthwaite."""
-    table = fit.tidy(conf_int=True).set_index("term")
+    table = with_limits(coefficient_table(fit), 0.95).set_index("term")
     names = {"estimate": "b", "std_error": "se", "statistic": "t", "p_value": "p", "conf_low": "ci95l", "conf_high": "ci95u"}
     out = table[list(names)].rename(columns=names)
     out.index.name = "Coefficient"
     return out
 
 
-def maketables_statistic(fit: Fit, key: str) -> Any:
+def maketables_statistic(fit: Estimates, key: str) -> float | str | None:
     """A statistic by its key, None for one that a mixed model does not have."""
     found = STATISTICS.get(key)
     return None if found is None else found(fit)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array
+from bayeslmm._lazy import optional_packages
 from bayeslmm._validation import require_one_of
 from bayeslmm.data.build import build_design
 from bayeslmm.data.design import Design
@@ -22,7 +24,6 @@ from bayeslmm.errors import ConvergenceError, SpecificationError
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.formula.update import update_formula
 from bayeslmm.likelihood.problem import Problem, build_problem
-from bayeslmm.model import _doors as doors
 from bayeslmm.model.fit import Fit
 from bayeslmm.results.estimates import CountingRule
 from bayeslmm.results.simulate import new_response, parameters_of, simulate_frame
@@ -31,11 +32,31 @@ from bayeslmm.specification.model_spec import ModelArguments
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
-    import scipy.sparse as sp
+    import bambi as bmb
+    import pymc as pm
+    import xarray
 
+    from bayeslmm._types import (
+        ArrayLike,
+        CheckMode,
+        Coding,
+        Criterion,
+        DfMethod,
+        FitMethod,
+        Frame,
+        Functions,
+        GraphForm,
+        Missing,
+        RowValues,
+        Sampler,
+        SamplingMethod,
+    )
+    from bayeslmm.bayes.calibration import Calibration
+    from bayeslmm.bayes.posterior.posterior import Posterior
+    from bayeslmm.bayes.sampling.prior_predictive import ResolvedPriors
     from bayeslmm.specification.model_spec import ModelSpec
     from bayeslmm.specification.priors import Priors
+    from bayeslmm.specification.spec_file import SpecFile
 
 
 def random_columns(design: Design) -> sp.csc_array:
@@ -77,18 +98,18 @@ class LMM:
     def __init__(
         self,
         formula: str,
-        data: Any,
+        data: Frame,
         *,
         residual: str | None = None,
         variance: str | None = None,
-        weights: Any = None,
-        offset: Any = None,
-        contrasts: Mapping[str, Any] | None = None,
-        relationship: Mapping[str, Any] | None = None,
+        weights: RowValues | None = None,
+        offset: RowValues | None = None,
+        contrasts: Mapping[str, Coding] | None = None,
+        relationship: Mapping[str, pd.DataFrame] | None = None,
         priors: Priors | None = None,
-        missing: str = "drop",
-        check: str = "error",
-        functions: Mapping[str, Callable[..., Any]] | None = None,
+        missing: Missing = "drop",
+        check: CheckMode = "error",
+        functions: Functions | None = None,
     ) -> None:
         self._start(
             ModelArguments(formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions),
@@ -98,7 +119,7 @@ class LMM:
         )
 
     @classmethod
-    def of(cls, said: ModelArguments, data: Any, counting: CountingRule = "lme4", subjects: int | None = None) -> LMM:
+    def of(cls, said: ModelArguments, data: Frame, counting: CountingRule = "lme4", subjects: int | None = None) -> LMM:
         """The model of what was said.
 
         counting : by whose rule `aic` and `bic` count, "lme4", "mmrm" or "sas"; subjects : how many `bic` counts, where not those with rows
@@ -114,13 +135,13 @@ class LMM:
     def from_spec(
         cls,
         spec: ModelSpec,
-        data: Any,
+        data: Frame,
         *,
         counting: CountingRule = "lme4",
-        weights: Any = None,
-        offset: Any = None,
-        relationship: Mapping[str, Any] | None = None,
-        functions: Mapping[str, Callable[..., Any]] | None = None,
+        weights: RowValues | None = None,
+        offset: RowValues | None = None,
+        relationship: Mapping[str, pd.DataFrame] | None = None,
+        functions: Functions | None = None,
         subjects: int | None = None,
     ) -> LMM:
         """The model of a spec; arrays, matrices and functions beside it.
@@ -135,15 +156,17 @@ class LMM:
 
     def _start(self, said: ModelArguments, data: Any, counting: CountingRule, subjects: int | None, spec: ModelSpec | None = None) -> None:
         self.said, self.counting, self.subjects, self._data = said, counting, subjects, data
-        self.file: Any = None
+        self.file: SpecFile | None = None
         self.design: Design = build_design(said.spec() if spec is None else spec, data, **said.arrays())
         if self.design.spec.priors is not None:
             # a prior of a parameter that the model does not have is an error now, not when it is sampled
-            doors.bayes("resolved_priors", self)
+            from bayeslmm.bayes.sampling.prior_predictive import resolved_priors
+
+            resolved_priors(self)
 
     # -- estimating ----------------------------------------------------------------------------------------------------------------------
 
-    def fit(self, method: str = "REML") -> Fit:
+    def fit(self, method: FitMethod = "REML") -> Fit:
         """Estimate by "REML", "ML", or "MAP" (the marginal posterior mode under the priors).
 
         Warns at most once, with everything that failed. Ctrl-C returns the best point so far, `fit.interrupted`.
@@ -157,7 +180,9 @@ class LMM:
         require_one_of(name, METHODS, "method")
         begin = time.perf_counter()
         if name == "MAP":
-            problem, found = self.problem, doors.bayes("map_estimate", self)
+            from bayeslmm.bayes.sampling.mode import map_estimate
+
+            problem, found = self.problem, map_estimate(self)
         else:
             self.design.require_identified()
             problem, found = fit_reweighted(self.problem, "REML" if name == "REML" else "ML")
@@ -175,7 +200,7 @@ class LMM:
         """The standardized design with its cross-products: the rows are read once, when this is first asked for."""
         return build_problem(self.design)
 
-    def criterion(self, theta: Any, method: str = "REML") -> float:
+    def criterion(self, theta: ArrayLike, method: Criterion = "REML") -> float:
         """The profiled criterion at theta: -2 log likelihood ("ML") or its restricted form ("REML").
 
         >>> abs(model.criterion(fit.theta) - fit.criterion) < 1e-8
@@ -184,7 +209,7 @@ class LMM:
         x = self.problem.x(self._theta(theta))
         return float(self.problem.criterion.values(x[None], _restricted(method))[0])
 
-    def gradient(self, theta: Any, method: str = "REML") -> Array:
+    def gradient(self, theta: ArrayLike, method: Criterion = "REML") -> Array:
         """Derivative of the criterion in theta.
 
         >>> bool(abs(model.gradient(fit.theta)).max() < 1e-3)
@@ -207,7 +232,7 @@ class LMM:
             )
         return values * np.sqrt(self.design.weight_scale) if self.design.weight_scale != 1.0 else values
 
-    def simulate(self, params: Mapping[str, Any], nsim: int = 1, seed: int | None = None) -> pd.DataFrame:
+    def simulate(self, params: Mapping[str, ArrayLike | Mapping[str, float]], nsim: int = 1, seed: int | None = None) -> pd.DataFrame:
         """Responses drawn at given parameters, one column per simulation.
 
         params : "alpha" (one number per coefficient, or a mapping by name), "theta", "sigma"
@@ -309,7 +334,7 @@ class LMM:
         """Whether an offset was given as an array."""
         return self.said.offset is not None and not isinstance(self.said.offset, str)
 
-    def with_response(self, y: Any) -> LMM:
+    def with_response(self, y: ArrayLike) -> LMM:
         """The same design with another response, on the scale of the left side of the formula.
 
         >>> model.with_response(2 * model.y).y[:2].tolist()
@@ -320,7 +345,7 @@ class LMM:
         model.design = new_response(self.design, y)
         return model
 
-    def updated(self, formula: str | None = None, data: Any = None, changes: Mapping[str, Any] | None = None) -> LMM:
+    def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> LMM:
         """The model with another formula (a dot stands for what was there), data or arguments.
 
         >>> model.updated(". ~ . + log1p(Days)").coef_names
@@ -330,32 +355,49 @@ class LMM:
         said = self.said.changed(text, dict(changes or {}))
         return LMM.of(said, self._data if data is None else data, self.counting, self.subjects)
 
-    # -- doors ---------------------------------------------------------------------------------------------------------------------------
+    # -- posterior and programs ------------------------------------------------------------------------------------------------------------
 
-    def sample(self, draws: int = 1000, chains: int = 4, seed: int | None = None, method: str = "auto", **options: Any) -> Any:
-        """The posterior of the model: `Posterior`.
+    def sample(
+        self,
+        draws: int = 1000,
+        chains: int = 4,
+        seed: int | None = None,
+        method: SamplingMethod = "auto",
+        *,
+        sampler: Sampler | None = None,
+        tune: int | None = None,
+        sampler_options: Mapping[str, object] | None = None,
+    ) -> Posterior:
+        """The posterior of the model.
 
         method : "auto", "collapsed" (random effects integrated out) or "hierarchical" (every random effect a variable)
+        sampler, tune, sampler_options : of "hierarchical": "nutpie" or "pymc", warm-up draws, and options of that sampler by name
 
         >>> post = model.sample(draws=200, seed=1)
         """
-        return doors.bayes("sample", self, draws=draws, chains=chains, seed=seed, method=method, **options)
+        from bayeslmm.bayes.sampling.sample import sample
 
-    def to_pymc(self, form: str = "marginal") -> Any:
+        return sample(self, draws, chains, seed, method, sampler=sampler, tune=tune, sampler_options=sampler_options)
+
+    def to_pymc(self, form: GraphForm = "marginal") -> pm.Model:
         """The `pymc.Model`, "marginal" or "hierarchical".
 
         >>> graph = model.to_pymc("hierarchical")
         """
-        return doors.bayes("to_pymc", self, form)
+        with optional_packages():
+            from bayeslmm.bayes.pymc_model.model import to_pymc
+        return to_pymc(self, form)
 
-    def to_bambi(self) -> Any:
+    def to_bambi(self) -> bmb.Model:
         """The equivalent `bambi.Model`; raises SpecificationError for what Bambi cannot express.
 
         >>> bambi_model = model.to_bambi()
         """
-        return doors.bayes("to_bambi", self)
+        with optional_packages():
+            from bayeslmm.bayes.pymc_model.bambi import to_bambi
+        return to_bambi(self)
 
-    def calibrate(self, n: int = 200, draws: int = 99, seed: int | None = None) -> Any:
+    def calibrate(self, n: int = 200, draws: int = 99, seed: int | None = None) -> Calibration:
         """Simulation-based calibration on this design: ranks of true parameters among draws, with a test and a plot.
 
         n : replications; draws : of each posterior
@@ -363,22 +405,28 @@ class LMM:
         >>> model.calibrate(20, seed=1).ranks.shape[0]
         20
         """
-        return doors.bayes("calibrate", self, n=n, draws=draws, seed=seed)
+        from bayeslmm.bayes.calibration import calibrate
 
-    def prior_predictive(self, draws: int = 500, seed: int | None = None) -> Any:
+        return calibrate(self, n, draws, seed)
+
+    def prior_predictive(self, draws: int = 500, seed: int | None = None) -> xarray.DataTree:
         """Parameters and responses drawn from the priors, as an ArviZ `DataTree`.
 
         >>> tree = model.prior_predictive(10, seed=1)
         """
-        return doors.bayes("prior_predictive", self, draws=draws, seed=seed)
+        from bayeslmm.bayes.sampling.prior_predictive import prior_predictive
+
+        return prior_predictive(self, draws, seed)
 
     @property
-    def priors(self) -> Any:
+    def priors(self) -> ResolvedPriors:
         """The priors in use, those not said scaled from the data.
 
         >>> resolved = model.priors
         """
-        return doors.bayes("resolved_priors", self)
+        from bayeslmm.bayes.sampling.prior_predictive import resolved_priors
+
+        return resolved_priors(self)
 
     def write(self, path: str | Path) -> None:
         """Write the spec as TOML; `blm.read_model(path, data)` reads it back.
@@ -386,9 +434,11 @@ class LMM:
         >>> model.write("sleepstudy.toml"); blm.read_model("sleepstudy.toml", sleepstudy).formula
         'Reaction ~ Days + (Days | Subject)'
         """
-        doors.write_model(self, path)
+        from bayeslmm.model.spec_files import write_model
 
-    def to_sas(self, data: str = "", method: str = "REML", df: str | None = None) -> str:
+        write_model(self.spec, self.said, self.file, self.counting, path)
+
+    def to_sas(self, data: str = "", method: Criterion = "REML", df: DfMethod | None = None) -> str:
         """The SAS PROC MIXED program of the model; raises SpecificationError for what SAS cannot say.
 
         data : name of the data set; df : method of the degrees of freedom as `Fit` names it, None leaves SAS's default
@@ -397,12 +447,23 @@ class LMM:
         random intercept Days / type=un subject=Subject;
         """
         require_one_of(method, ("REML", "ML"), "method")
-        return doors.to_sas(self, data=data, method=method, df=df)
+        from bayeslmm.sas.to_sas import to_sas
 
-    def stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        arrays = [name for name, given in self.said.by_row().items() if given is not None]
+        return to_sas(self.design, self._data, arrays, data=data, method=method, df=df)
+
+    def stored(self) -> tuple[dict[str, Any], dict[str, Array | pd.DataFrame]]:
         """What a file needs to build the model again: plain values, and arrays."""
-        plain, beside = self.said.stored(self.design)
-        return plain | {"counting": self.counting, "subjects": self.subjects}, beside
+        design = self.design
+        plain = self.said.stored() | {"contrasts": dict(design.spec.contrasts), "counting": self.counting, "subjects": self.subjects}
+        beside: dict[str, Array | pd.DataFrame] = {
+            name: np.asarray(given, float)[design.rows] for name, given in self.said.by_row().items() if given is not None
+        }
+        for term in design.terms:
+            if term.relationship is not None:
+                labels = term.group.levels.tolist()
+                beside[f"relationship/{term.group.name}"] = pd.DataFrame(term.relationship, index=labels, columns=labels)
+        return plain, beside
 
     def __repr__(self) -> str:
         groups = "".join(f", {name} {size}" for name, size in self.groups.items())

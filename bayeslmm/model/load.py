@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Codes
+from bayeslmm._arrays import Codes, readonly
 from bayeslmm._io import as_path
 from bayeslmm.data.residual import with_blank_rows
 from bayeslmm.errors import FormatError, StoreError
 from bayeslmm.likelihood.problem import build_problem
-from bayeslmm.model import _doors as doors
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
 from bayeslmm.results.store import Arrays, from_json, open_design, open_estimate, open_frame, read_archive, require_same_criterion
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 
+if TYPE_CHECKING:
+    from bayeslmm._types import Functions
+    from bayeslmm.bayes.posterior.posterior import Posterior
 
-def load(path: str | Path, functions: Mapping[str, Callable[..., Any]] | None = None) -> Any:
+
+def load(path: str | Path, functions: Functions | None = None) -> Fit | Posterior:
     """Open what `Fit.save` or `Posterior.save` wrote: equal to the bit, on the rows that it used.
 
     functions : the user's own functions of the formula, where it has any: code is never stored
@@ -41,7 +44,7 @@ def load(path: str | Path, functions: Mapping[str, Callable[..., Any]] | None = 
         raise FormatError(f"the file lacks a part of a fit: {type(error).__name__} {error}", str(path), "save the fit again") from error
 
 
-def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]], path: str) -> Any:
+def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]], path: str) -> Fit | Posterior:
     said = from_json(content["said"])
     absent = [name for name in said["functions"] if name not in functions]
     if absent:
@@ -56,7 +59,7 @@ def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callab
     model = LMM.of(whole, frame, said["counting"], said["subjects"])
     model.design = open_design(model.design, content, arrays)
     if "posterior" in content:
-        return doors.bayes("open_posterior", model, content, arrays, path)
+        return _open_posterior(model, content, arrays, path)
     estimate = open_estimate(content["estimate"], arrays)
     problem = build_problem(model.design, arrays.get("fitted"))
     require_same_criterion(problem, estimate, path)
@@ -70,6 +73,35 @@ def _with_blank_rows(frame: pd.DataFrame, said: ModelArguments, place: Codes) ->
     frame, row = with_blank_rows(frame, residual.subject, place)
     weights, offset = (given[row] if isinstance(given, np.ndarray) else given for given in (said.weights, said.offset))
     return frame, replace(said, weights=weights, offset=offset)
+
+
+def _open_posterior(model: LMM, content: dict[str, Any], arrays: Arrays, path: str) -> Posterior:
+    """The posterior that `save` wrote, its model built again.
+
+    Errors: MismatchError unless the density at the first draw is the stored one.
+    """
+    from bayeslmm.bayes.log_posterior.density import density
+    from bayeslmm.bayes.posterior.data import PosteriorDraws
+    from bayeslmm.bayes.posterior.posterior import Posterior
+    from bayeslmm.bayes.posterior.store import require_same_density
+
+    values = content["posterior"]
+    beta = tuple(readonly(arrays[f"draws/beta/{i}"]) for i in range(values["terms"]))
+    draws = PosteriorDraws(readonly(arrays["draws/phi"]), readonly(arrays["draws/alpha"]), beta, readonly(arrays["draws/log_density"]))
+    post = Posterior(
+        model,
+        density(build_problem(model.design, arrays.get("fitted")), model.spec.priors),
+        draws,
+        chains=values["chains"],
+        method=values["method"],
+        checks={check.name: check for check in from_json(values["checks"])},
+        elapsed=values["elapsed"],
+        evidence=values["evidence"],
+        interrupted=values["interrupted"],
+        statistics={name.removeprefix("statistics/"): array for name, array in arrays.items() if name.startswith("statistics/")},
+    )
+    require_same_density(post, path)
+    return post
 
 
 def _said(said: dict[str, Any], content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]]) -> ModelArguments:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from bayeslmm.model.lmm import LMM
 from bayeslmm.results.fitted import as_pandas
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from bayeslmm._types import ArrayLike, CheckMode, Coding, FitMethod, Frame, Functions, IntervalKind, Level, Missing, NewLevels
     from bayeslmm.model.fit import Fit
     from bayeslmm.specification.priors import Priors
 
@@ -28,7 +31,7 @@ try:
 except ImportError:
     raise DependencyError("LMMRegressor needs the package scikit-learn", "", "pip install bayeslmm[sklearn]") from None
 
-OUTPUTS = ("numpy", "pandas", "polars")
+Output = Literal["numpy", "pandas", "polars"]
 
 
 class UnfittedError(PredictionError, NotFittedError):  # type: ignore[misc]
@@ -59,17 +62,17 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self,
         formula: str = "y ~ 1",
         *,
-        method: str = "REML",
-        level: str = "conditional",
-        new_levels: str = "population",
+        method: FitMethod = "REML",
+        level: Level = "conditional",
+        new_levels: NewLevels = "population",
         residual: str | None = None,
         variance: str | None = None,
-        contrasts: Mapping[str, Any] | None = None,
-        relationship: Mapping[str, Any] | None = None,
+        contrasts: Mapping[str, Coding] | None = None,
+        relationship: Mapping[str, pd.DataFrame] | None = None,
         priors: Priors | None = None,
-        missing: str = "drop",
-        check: str = "error",
-        functions: Mapping[str, Callable[..., Any]] | None = None,
+        missing: Missing = "drop",
+        check: CheckMode = "error",
+        functions: Functions | None = None,
     ) -> None:
         # scikit-learn clones by these names: each is kept as it was given
         self.formula = formula
@@ -85,7 +88,7 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.check = check
         self.functions = functions
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Frame, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> Self:
         """Estimate the model.
 
         X : frame of n rows; y : (n,) the response, or None where X has the column that the left side names; sample_weight : (n,)
@@ -117,7 +120,21 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = len(self.feature_names_in_)
         return self
 
-    def predict(self, X: Any, *, interval: str | None = None, conf_level: float = 0.95, output: str = "numpy") -> Any:
+    @overload
+    def predict(
+        self, X: Frame, *, interval: IntervalKind | None = None, conf_level: float = 0.95, output: Literal["numpy"] = "numpy"
+    ) -> Array: ...
+    @overload
+    def predict(
+        self, X: Frame, *, interval: IntervalKind | None = None, conf_level: float = 0.95, output: Literal["pandas"]
+    ) -> pd.DataFrame: ...
+    @overload
+    def predict(
+        self, X: Frame, *, interval: IntervalKind | None = None, conf_level: float = 0.95, output: Literal["polars"]
+    ) -> pl.DataFrame: ...
+    def predict(
+        self, X: Frame, *, interval: IntervalKind | None = None, conf_level: float = 0.95, output: Output = "numpy"
+    ) -> Array | pd.DataFrame | pl.DataFrame:
         """Predictions row for row with X; NaN where X has missing values.
 
         interval : None, "confidence" or "prediction", which adds `std_error, conf_low, conf_high` to the columns
@@ -126,7 +143,7 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         >>> regressor.predict({"Days": [10], "Subject": ["308"]}).round(2).tolist()
         [450.33]
         """
-        require_one_of(output, OUTPUTS, "output")
+        require_one_of(output, get_args(Output), "output")
         if not hasattr(self, "fit_"):
             raise UnfittedError("this LMMRegressor has not been fitted", "predict", "call fit(X, y) first")
         table = self.fit_.predict(_named(X), self.level, interval, conf_level, self.new_levels)
@@ -175,9 +192,10 @@ def _column(y: Any, rows: int) -> Any:
     return values
 
 
-def _polars(table: pd.DataFrame) -> Any:
+def _polars(table: pd.DataFrame) -> pl.DataFrame:
     try:
         polars = import_module("polars")
     except ImportError:
         raise DependencyError("a polars frame needs the package polars", "output", "pip install polars") from None
-    return polars.DataFrame({str(name): table[name].to_numpy() for name in table.columns})
+    frame: pl.DataFrame = polars.DataFrame({str(name): table[name].to_numpy() for name in table.columns})
+    return frame

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayeslmm.model import _fit_doors as doors
-from bayeslmm.model.tidy import fixed_tests
+from bayeslmm.results.estimates import DF_TITLES, METHOD_TITLES
 from bayeslmm.results.fitted import residuals
 from bayeslmm.results.random_effects import VarCorrRow, varcorr_rows
-from bayeslmm.results.render import TextTable, align_digits, describe_checks, format_p, format_signed, html_of, text_of
+from bayeslmm.results.render import TextTable, align_digits, describe_checks, format_p, format_signed, html_of, renderable, text_of
 
 if TYPE_CHECKING:
+    from bayeslmm._types import DfMethod, Information, VcovMethod
     from bayeslmm.results.estimates import Estimates
 
 
@@ -83,17 +83,6 @@ def _squeezed(text: str, room: int) -> str:
 CORRELATIONS = 8
 """Coefficients up to which their correlations are shown."""
 
-DF_NAMES = {
-    "asymptotic": "z tests",
-    "satterthwaite": "t tests, Satterthwaite's degrees of freedom",
-    "kenward-roger": "t tests, Kenward-Roger degrees of freedom and standard errors",
-    "kenward-roger-linear": "t tests, Kenward-Roger (linear) degrees of freedom and standard errors",
-    "between-within": "t tests, between-within degrees of freedom",
-    "containment": "t tests, containment degrees of freedom",
-    "residual": "t tests, residual degrees of freedom",
-}
-TITLES = {"REML": "REML", "ML": "maximum likelihood", "MAP": "maximum a posteriori"}
-
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -117,23 +106,25 @@ class Summary:
         return html_of(self.title, self.facts, self.tables, self.notes)
 
     def __rich__(self) -> object:
-        return doors.terminal(self)
+        return renderable(self.title, self.facts, self.tables, self.notes)
 
 
-def summarise(fit: Estimates, df: str, vcov: str | None, information: str) -> Summary:
+def summarise(fit: Estimates, df: DfMethod, vcov: VcovMethod | None, information: Information) -> Summary:
     """The blocks of lme4's summary, the covariance of structured errors, and the checks that did not pass."""
+    from bayeslmm.inference.tidy import fixed_tests
+
     kind = "Linear mixed model" if fit.design.terms else "Linear model"
     tests = fixed_tests(fit, df, vcov, information)
     tables = [_criteria(fit), *([_scaled_residuals(fit)] if fit.design.in_memory else [])]
     if fit.design.terms or fit.design.residual is None:
         tables.append(_random_effects(fit))
     tables += _errors(fit)
-    heading = DF_NAMES.get(df, f"t tests, df {df}") + (f", covariance {vcov}" if vcov not in (None, "asymptotic") else "")
+    heading = DF_TITLES.get(df, f"t tests, df {df}") + (f", covariance {vcov}" if vcov not in (None, "asymptotic") else "")
     if len(tests):
         tables.append(_fixed_effects(tests, heading))
     if 1 < len(fit.design.kept) <= CORRELATIONS:
         tables.append(_correlations(fit))
-    return Summary(f"{kind} fit by {TITLES[fit.method]}", _facts(fit), tuple(tables), tuple(describe_checks(fit.checks.values())))
+    return Summary(f"{kind} fit by {METHOD_TITLES[fit.method]}", _facts(fit), tuple(tables), tuple(describe_checks(fit.checks.values())))
 
 
 def _facts(fit: Estimates) -> tuple[tuple[str, str], ...]:

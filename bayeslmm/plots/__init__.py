@@ -1,12 +1,9 @@
 """Figures: tidy tables in, Matplotlib axes out."""
 
-from bayeslmm.plots.accessors import FitPlots, PosteriorPlots
 from bayeslmm.plots.intervals import bootstrap_axes, calibration_axes, comparison_axes, emmeans_axes, forest_axes, priors_axes, profile_axes
 from bayeslmm.plots.residuals import simulated_axes
 
 __all__ = [
-    "FitPlots",
-    "PosteriorPlots",
     "bootstrap_axes",
     "calibration_axes",
     "comparison_axes",

@@ -19,7 +19,6 @@ from scipy.special import ndtri
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import SpecificationError
-from bayeslmm.model.fit import Fit
 from bayeslmm.plots.style import (
     BLUE,
     GREEN,
@@ -40,6 +39,7 @@ from bayeslmm.plots.style import (
     plain_axes,
     printable_name,
 )
+from bayeslmm.results.estimates import Estimates
 
 METHOD_NAMES = {"wald": "Wald"}
 PROFILE_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -73,11 +73,8 @@ def profile_axes(profile: Any, absolute: bool = False, ax: Any = None) -> list[A
     return axes
 
 
-def forest_axes(
-    fit: Fit, method: str = "wald", level: float = 0.95, intercept: bool = False, ax: Axes | None = None, **options: Any
-) -> Axes:
-    """Fixed effects with their limits, first at the top; the line is 0."""
-    limits = fit.confint(method, level, **options)
+def forest_axes(fit: Estimates, limits: pd.DataFrame, method: str, level: float, intercept: bool = False, ax: Axes | None = None) -> Axes:
+    """Fixed effects with their limits by a method of `confint`, first at the top; the line is 0."""
     names = [name for name in fit.design.coef_names if intercept or name != "Intercept"] or list(fit.design.coef_names)
     table = limits.set_index("term").reindex(names).assign(estimate=fit.fixef.reindex(names))
     return forest(
@@ -119,9 +116,8 @@ SOURCE_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (SKY, "v
 PARAMETER_KEYS = ["effect", "group", "term"]
 
 
-def comparison_axes(comparison: Any, ax: Axes | None = None) -> Axes:
-    """A forest: every parameter on its own scale of posterior sds around the reference, a mark for each source."""
-    frame: pd.DataFrame = comparison.frame
+def comparison_axes(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """A forest of a comparison: every parameter on its own scale of posterior sds around the reference, a mark for each source."""
     sources = list(dict.fromkeys(frame["source"]))
     parameters = frame[PARAMETER_KEYS].fillna("").apply(tuple, axis=1)
     keys = list(dict.fromkeys(parameters))

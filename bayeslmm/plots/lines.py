@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bayeslmm._arrays import Array
-from bayeslmm.model.fit import Fit
+from bayeslmm.data.design import Design
 from bayeslmm.plots.residuals import PlotColumn, boxes, column_of
 from bayeslmm.plots.style import (
     BLUE,
@@ -32,41 +33,45 @@ SHOWN_LINES = 60
 GRID_POINTS = 60
 
 
-def conditional_fitted(fit: Any) -> Array:
-    """Fitted values of the rows: of a fit, or the means of a posterior."""
-    return np.asarray(fit.fitted() if isinstance(fit, Fit) else fit.predict()["estimate"], dtype=float)
-
-
-def lines_axes(fit: Any, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
+def lines_axes(
+    design: Design,
+    fitted: Callable[[], Array],
+    population: Callable[[pd.DataFrame], pd.DataFrame],
+    x: str,
+    by: str | None = None,
+    *,
+    levels: bool = True,
+    level: float = 0.95,
+    ax: Axes | None = None,
+) -> Axes:
     """Rows against x, the population line with its band, and a thin line for each level of the first grouping factor.
 
-    fit : a fit or a posterior
+    fitted : the fitted values (n,) given the random effects; population : of new rows, `estimate, conf_low, conf_high` at `level`
     by : a factor of the fixed part (one population line for each of its levels) or a grouping factor (whose levels get the thin lines)
     levels : draw the thin lines; other variables are at their means, factors at their most frequent level
     """
     ax = axes_for(ax, 7.0, 4.6)
-    across = column_of(fit, x, "x")
-    groups = {term.group.name: term for term in fit.design.terms}
-    split = column_of(fit, by, "by") if by is not None and by not in groups else None
+    across = column_of(design, x, "x")
+    groups = {term.group.name: term for term in design.terms}
+    split = column_of(design, by, "by") if by is not None and by not in groups else None
     group = by if by in groups else next(iter(groups), None)
-    _points(ax, fit, across, split)
+    _points(ax, design.y, across, split)
     if levels and group is not None:
-        _thin_lines(ax, fit, across, column_of(fit, group, "by"), split)
-    if x in fit.design.frame.columns:
-        _population(ax, fit, across, split, level)
+        _thin_lines(ax, fitted(), across, column_of(design, group, "by"), split)
+    if x in design.frame.columns:
+        _population(ax, design, population, across, split, level)
     if across.levels is not None:
         named_ticks(ax, across.levels, vertical=False)
     if split is not None or (levels and group is not None):
         legend_above(ax, title=None if split is None else printable_name(split.name))
-    return plain_axes(ax, x, bare(fit.design.spec.formula.response))
+    return plain_axes(ax, x, bare(design.spec.formula.response))
 
 
 def _color(split: PlotColumn | None, i: int) -> str:
     return BLUE if split is None else PALETTE[i % len(PALETTE)]
 
 
-def _points(ax: Axes, fit: Any, across: PlotColumn, split: PlotColumn | None) -> None:
-    y = fit.design.y
+def _points(ax: Axes, y: Array, across: PlotColumn, split: PlotColumn | None) -> None:
     if across.levels is not None and len(y) > HISTOGRAM_POINTS:
         boxes(ax, [y[across.codes == k] for k in range(len(across.levels))], GREY)
     elif split is None:
@@ -77,9 +82,9 @@ def _points(ax: Axes, fit: Any, across: PlotColumn, split: PlotColumn | None) ->
             cloud(ax, spread(across.values[rows]), y[rows], _color(split, i))
 
 
-def _thin_lines(ax: Axes, fit: Any, across: PlotColumn, group: PlotColumn, split: PlotColumn | None) -> None:
+def _thin_lines(ax: Axes, fitted: Array, across: PlotColumn, group: PlotColumn, split: PlotColumn | None) -> None:
     """Conditional fitted values of a level, joined along x (averaged where several rows share an x)."""
-    fitted, codes = conditional_fitted(fit), group.codes
+    codes = group.codes
     chosen = np.unique(codes)
     if len(chosen) > SHOWN_LINES:
         chosen = chosen[np.linspace(0, len(chosen) - 1, SHOWN_LINES).astype(int)]
@@ -96,13 +101,20 @@ def _thin_lines(ax: Axes, fit: Any, across: PlotColumn, group: PlotColumn, split
             ax.plot(places, mean, color=color, alpha=0.35, linewidth=0.8, zorder=1.5)
 
 
-def _population(ax: Axes, fit: Any, across: PlotColumn, split: PlotColumn | None, level: float) -> None:
+def _population(
+    ax: Axes,
+    design: Design,
+    population: Callable[[pd.DataFrame], pd.DataFrame],
+    across: PlotColumn,
+    split: PlotColumn | None,
+    level: float,
+) -> None:
     """The fitted line of the population, one for each level of `split`, with its band."""
     for i, value in enumerate((None,) if split is None else split.labels):
-        grid = reference_rows(fit, across)
+        grid = reference_rows(design, across)
         if split is not None:
-            grid[split.name] = _as_in(fit, split.name, [value] * len(grid))
-        line = fit.predict(grid, level="population", interval="confidence", conf_level=level)
+            grid[split.name] = _as_in(design, split.name, [value] * len(grid))
+        line = population(grid)
         place = np.arange(len(grid), dtype=float) if across.levels is not None else grid[across.name].to_numpy(float)
         color = _color(split, i)
         ax.fill_between(place, line["conf_low"].to_numpy(), line["conf_high"].to_numpy(), color=color, alpha=0.22, linewidth=0, zorder=2)
@@ -116,11 +128,11 @@ def _population(ax: Axes, fit: Any, across: PlotColumn, split: PlotColumn | None
         )
 
 
-def reference_rows(fit: Any, across: PlotColumn) -> pd.DataFrame:
+def reference_rows(design: Design, across: PlotColumn) -> pd.DataFrame:
     """Rows along x with everything else at its mean or its most frequent level."""
-    frame = fit.design.frame
+    frame = design.frame
     if across.levels is not None:
-        values: Any = _as_in(fit, across.name, list(across.levels))
+        values: Any = _as_in(design, across.name, list(across.levels))
     else:
         values = np.linspace(np.nanmin(across.values), np.nanmax(across.values), GRID_POINTS)
     grid = pd.DataFrame({across.name: values})
@@ -130,13 +142,13 @@ def reference_rows(fit: Any, across: PlotColumn) -> pd.DataFrame:
         column = frame[name]
         numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
         typical = float(column.mean()) if numeric else column.mode().iloc[0]
-        grid[name] = typical if numeric else _as_in(fit, str(name), [typical] * len(grid))
+        grid[name] = typical if numeric else _as_in(design, str(name), [typical] * len(grid))
     return grid
 
 
-def _as_in(fit: Any, name: str, values: list[Any]) -> Any:
+def _as_in(design: Design, name: str, values: list[Any]) -> Any:
     """Values of the type that the column has in the data of the fit."""
-    column = fit.design.frame[name]
+    column = design.frame[name]
     if isinstance(column.dtype, pd.CategoricalDtype):
         return pd.Categorical(values, categories=column.cat.categories, ordered=column.cat.ordered)
     return pd.Series(values).astype(column.dtype).to_numpy() if not pd.api.types.is_numeric_dtype(column) else values

@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 
 from bayeslmm._arrays import Array
 from bayeslmm.errors import SpecificationError
-from bayeslmm.model.fit import Fit
 from bayeslmm.plots.style import (
     BLUE,
     GREY,
@@ -29,26 +28,26 @@ from bayeslmm.plots.style import (
     plain_axes,
     printable_name,
 )
+from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.modes import mode_frames, sd_frames
 from bayeslmm.results.predict import two_sided_quantile
 
 
-def ranef_axes(fit: Fit, group: str | None = None, level: float = 0.95, sort: bool = True, ax: Any = None) -> list[Axes]:
+def ranef_axes(fit: Estimates, group: str | None = None, level: float = 0.95, sort: bool = True, ax: Any = None) -> list[Axes]:
     """One panel per random column of a grouping factor: modes with `level` intervals.
 
     group : the factor, the first by default; sort : by the mode in each panel, otherwise in the order of the levels
     """
-    found = fit.ranef(se=True)
+    found = mode_frames(fit)
     name = _known(found, group)
-    modes, sds = found[name]
+    modes, sds = found[name], sd_frames(fit)[name]
     half = float(two_sided_quantile(level)) * sds
     return _panels(name, modes, modes - half, modes + half, sort, ax)
 
 
-def ranef_of_draws(post: Any, group: str | None, level: float, sort: bool, ax: Any) -> list[Axes]:
-    """The same of a posterior: means and quantiles."""
-    means = post.ranef()
+def ranef_of_draws(means: Mapping[str, pd.DataFrame], table: pd.DataFrame, group: str | None, sort: bool, ax: Any) -> list[Axes]:
+    """The same of a posterior: means, and a tidy table of them with quantiles."""
     name = _known(means, group)
-    table = post.tidy("ran_vals", conf_int=True, conf_level=level)
     table = table[table["group"] == name]
     shape = means[name].shape
     ends = [table[column].to_numpy(float).reshape(shape) for column in ("conf_low", "conf_high")]
@@ -98,20 +97,12 @@ def caterpillar(ax: Axes, modes: Array, low: Array, high: Array, labels: list[An
     ax.set_ylim(-0.8, len(modes) - 0.2)
 
 
-REFITTED_LEVELS = 300
-"""Levels up to which covariance parameters are estimated again without each."""
-
 NAMED_LEVELS = 8
 """Levels that are named where there are too many to name all."""
 
 
-def influence_axes(fit: Fit, group: str, ax: Axes | None = None, *, refit: bool | None = None) -> Axes:
-    """Cook's distance of the levels, largest at the top; many levels in their order, the largest named. 4 / levels is a rule of thumb.
-
-    refit : covariance parameters estimated again without each level; None does so up to a few hundred levels
-    """
-    levels = fit.design.groups.get(group, 0)
-    found = fit.influence(group, refit=levels <= REFITTED_LEVELS if refit is None else refit)
+def influence_axes(found: pd.DataFrame, group: str, ax: Axes | None = None) -> Axes:
+    """Cook's distance of the levels, largest at the top; many levels in their order, the largest named. 4 / levels is a rule of thumb."""
     limit = 4.0 / len(found)
     return _few(found, group, limit, ax) if len(found) <= LABELLED_LEVELS else _many(found, group, limit, ax)
 

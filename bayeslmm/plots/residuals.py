@@ -21,8 +21,9 @@ from matplotlib.ticker import MaxNLocator
 from scipy.special import ndtri
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._types import Level, ResidualKind
+from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
-from bayeslmm.model.fit import Fit
 from bayeslmm.plots.style import (
     BLUE,
     GREY,
@@ -42,6 +43,8 @@ from bayeslmm.plots.style import (
     printable_name,
     spread,
 )
+from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.fitted import fitted_values, residuals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,15 +66,15 @@ class PlotColumn:
         return tuple(np.unique(self.values).tolist()) if self.levels is None else self.levels
 
 
-def column_of(fit: Any, name: str, argument: str) -> PlotColumn:
+def column_of(design: Design, name: str, argument: str) -> PlotColumn:
     """A column that the model of a fit or a posterior reads, or one of its grouping factors (`batch:cask` too).
 
     Raises SpecificationError for another name.
     """
-    for term in fit.design.terms:
+    for term in design.terms:
         if term.group.name == name:
             return PlotColumn(name, term.group.codes.astype(float), tuple(term.group.levels.tolist()))
-    frame = fit.design.own_frame.copy
+    frame = design.own_frame.copy
     if name not in frame.columns:
         near = get_close_matches(str(name), [str(c) for c in frame.columns], 1)
         remedy = f"did you mean {near[0]!r}?" if near else "use one of " + ", ".join(map(str, frame.columns[:12]))
@@ -100,10 +103,10 @@ RESIDUAL_LABELS = {
 }
 
 
-def fitted_axes(fit: Fit, level: str = "conditional", ax: Axes | None = None) -> Axes:
+def fitted_axes(fit: Estimates, level: Level = "conditional", ax: Axes | None = None) -> Axes:
     """Observed against fitted values, with the line where they agree."""
     ax = axes_for(ax, 5.2, 5.0)
-    values, y = fit.fitted(level), fit.design.y
+    values, y = fitted_values(fit, level), fit.design.y
     cloud(ax, values, y)
     ends = [min(values.min(), y.min()), max(values.max(), y.max())]
     ax.plot(ends, ends, color=INK, linewidth=1, zorder=3, label="observed = fitted")
@@ -111,26 +114,26 @@ def fitted_axes(fit: Fit, level: str = "conditional", ax: Axes | None = None) ->
     return plain_axes(ax, f"fitted value ({level})", bare(fit.design.spec.formula.response))
 
 
-def residual_axes(fit: Fit, kind: str = "pearson", against: str | None = None, ax: Axes | None = None) -> Axes:
+def residual_axes(fit: Estimates, kind: ResidualKind = "pearson", against: str | None = None, ax: Axes | None = None) -> Axes:
     """Residuals against fitted values, or against a column of the data, with a local mean that should stay near 0."""
     ax = axes_for(ax)
-    residuals = fit.residuals(kind)
+    errors = residuals(fit, kind)
     ax.axhline(0.0, color=INK, linewidth=1, zorder=2)
     if against is None:
-        x, label = fit.fitted("population" if kind == "marginal" else "conditional"), "fitted value"
+        x, label = fitted_values(fit, "population" if kind == "marginal" else "conditional"), "fitted value"
     else:
-        column = column_of(fit, against, "against")
+        column = column_of(fit.design, against, "against")
         if column.levels is not None and len(column.levels) > LABELLED_LEVELS:
-            _many_levels(ax, residuals, column.codes, len(column.levels))
+            _many_levels(ax, errors, column.codes, len(column.levels))
             return plain_axes(ax, f"{len(column.levels):,} levels of {against}, by their medians", RESIDUAL_LABELS[kind])
         if column.levels is not None:
-            boxes(ax, [residuals[column.codes == k] for k in range(len(column.levels))])
+            boxes(ax, [errors[column.codes == k] for k in range(len(column.levels))])
             named_ticks(ax, column.levels, vertical=False)
             return plain_axes(ax, against, RESIDUAL_LABELS[kind])
         x, label = column.values, against
-    cloud(ax, spread(x), residuals)
+    cloud(ax, spread(x), errors)
     if len(np.unique(x)) > 5:
-        ax.plot(*local_line(x, residuals), color=RED, linewidth=1.8, zorder=3, label="local mean")
+        ax.plot(*local_line(x, errors), color=RED, linewidth=1.8, zorder=3, label="local mean")
         legend_above(ax)
     return plain_axes(ax, label, RESIDUAL_LABELS[kind])
 
@@ -166,10 +169,10 @@ def boxes(ax: Axes, parts: Sequence[Array], color: str = BLUE) -> None:
     )
 
 
-def qq_axes(fit: Fit, kind: str = "normalized", ax: Axes | None = None) -> Axes:
+def qq_axes(fit: Estimates, kind: ResidualKind = "normalized", ax: Axes | None = None) -> Axes:
     """Ordered residuals against normal quantiles, with the band that 95% of samples of this size stay in at each place."""
     ax = axes_for(ax, 5.2, 5.0)
-    return normal_quantiles(ax, fit.residuals(kind), RESIDUAL_LABELS[kind])
+    return normal_quantiles(ax, residuals(fit, kind), RESIDUAL_LABELS[kind])
 
 
 def normal_quantiles(ax: Axes, values: Array, label: str) -> Axes:
@@ -192,34 +195,34 @@ def normal_quantiles(ax: Axes, values: Array, label: str) -> Axes:
     return plain_axes(ax, "normal quantile", label)
 
 
-def leverage_axes(fit: Fit, ax: Axes | None = None, label: int = 5) -> Axes:
-    """Pearson residuals against leverage; the rows with the largest Cook's distance are named by their index."""
+def leverage_axes(fit: Estimates, found: pd.DataFrame, ax: Axes | None = None, label: int = 5) -> Axes:
+    """Pearson residuals against leverage; the rows with the largest Cook's distance are named by their index.
+
+    found : `hat, cooks_distance` of every row
+    """
     ax = axes_for(ax)
-    found = fit.influence()
     hat, distance = found["hat"].to_numpy(), found["cooks_distance"].to_numpy()
-    residuals = fit.residuals("pearson")
+    errors = residuals(fit, "pearson")
     ax.axhline(0.0, color=INK, linewidth=1, zorder=2)
-    cloud(ax, hat, residuals)
+    cloud(ax, hat, errors)
     top = np.argsort(distance)[::-1][:label]
-    ax.scatter(
-        hat[top], residuals[top], s=34, facecolors="none", edgecolors=ORANGE, linewidths=1.5, zorder=3, label="largest Cook's distance"
-    )
+    ax.scatter(hat[top], errors[top], s=34, facecolors="none", edgecolors=ORANGE, linewidths=1.5, zorder=3, label="largest Cook's distance")
     for row in top:
         ax.annotate(
-            printable_name(str(found.index[row])), (hat[row], residuals[row]), xytext=(5, 4), textcoords="offset points", fontsize="small"
+            printable_name(str(found.index[row])), (hat[row], errors[row]), xytext=(5, 4), textcoords="offset points", fontsize="small"
         )
     legend_above(ax)
     return plain_axes(ax, "leverage", RESIDUAL_LABELS["pearson"])
 
 
-def acf_axes(fit: Fit, kind: str = "normalized", lags: int | None = None, ax: Axes | None = None) -> Axes:
+def acf_axes(fit: Estimates, kind: ResidualKind = "normalized", lags: int | None = None, ax: Axes | None = None) -> Axes:
     """Autocorrelation of the residuals within subjects by lag, with the band of 95% of white noise; nlme's `plot(ACF(fit))`.
 
     Subjects are those of the residual structure, else the levels of the innermost grouping factor; their rows follow one another in the
     order of the visits, else in that of the data.
     """
     order, codes = _rows_of_subjects(fit)
-    values, pairs = autocorrelation(fit.residuals(kind)[order], codes[order], lags)
+    values, pairs = autocorrelation(residuals(fit, kind)[order], codes[order], lags)
     ax = axes_for(ax)
     at = np.arange(len(values))
     half = 1.96 / np.sqrt(pairs[1:])
@@ -247,7 +250,7 @@ def autocorrelation(values: Array, codes: Codes, lags: int | None = None) -> tup
     return (sums / pairs) / (sums[0] / pairs[0]), pairs
 
 
-def _rows_of_subjects(fit: Fit) -> tuple[Codes, Codes]:
+def _rows_of_subjects(fit: Estimates) -> tuple[Codes, Codes]:
     design = fit.design
     if design.residual is not None:
         codes, visit = design.residual.subject.codes, design.residual.visit

@@ -7,28 +7,51 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-from bayeslmm import bayes
-from bayeslmm.errors import BayesLMMError, SpecificationError
+from bayeslmm.errors import BayesLMMError, Check
 from bayeslmm.formula.parse import variance_text
+from bayeslmm.plots.intervals import comparison_axes
 from bayeslmm.reports.page import Page, Section, draw_figure
 
 if TYPE_CHECKING:
-    from bayeslmm.model.fit import Fit
+    from bayeslmm.results.estimates import Estimates
+
+
+class Sampled(Protocol):
+    """What a report says about a posterior: how it was draw_figure, and whether the draws can be trusted."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def elapsed(self) -> float: ...
+    @property
+    def checks(self) -> Mapping[str, Check]: ...
+
+
+class Compared(Protocol):
+    """A comparison of sources: one row per parameter and source, and its forest."""
+
+    @property
+    def frame(self) -> pd.DataFrame: ...
+    @property
+    def conf_level(self) -> float: ...
 
 
 LISTED_PACKAGES = ("bayeslmm", "numpy", "scipy", "pandas", "formulaic")
 SAMPLING_PACKAGES = ("pymc", "arviz", "nutpie")
 
 
-def provenance_section(section: Section, fit: Fit, posterior: Any, seed: int | None) -> None:
+def provenance_section(section: Section, fit: Estimates, posterior: Sampled | None, seed: int | None) -> None:
     """What a second person needs to see the same numbers."""
     section.code(call_text(fit))
     steps = len(fit.path)
@@ -45,7 +68,7 @@ def provenance_section(section: Section, fit: Fit, posterior: Any, seed: int | N
     section.facts([*facts, *versions(sampling=posterior is not None)])
 
 
-def call_text(fit: Fit) -> str:
+def call_text(fit: Estimates) -> str:
     """The call that makes the fit, but for its data and for arrays."""
     spec = fit.design.spec
     said: dict[str, Any] = {
@@ -60,7 +83,7 @@ def call_text(fit: Fit) -> str:
     return f"blm.LMM({fit.formula!r}, data{options}).fit({method})"
 
 
-def fingerprint(fit: Fit) -> str:
+def fingerprint(fit: Estimates) -> str:
     """The beginning of a digest of response, X and levels of the rows used: equal where a second person has the same rows."""
     digest = hashlib.sha256()
     try:
@@ -89,21 +112,17 @@ def _version(name: str) -> str:
         return ""
 
 
-def posterior_section(section: Section, fit: Fit, posterior: Any) -> None:
+def posterior_section(section: Section, posterior: Sampled, compared: Compared) -> None:
     """Estimates and posterior parameter by parameter, and whether the draws can be trusted."""
-    if not isinstance(posterior, bayes.Posterior):
-        raise SpecificationError(f"posterior is a {type(posterior).__name__}", "posterior", "give what model.sample() returned")
-    section.facts(
-        [("Sampler", str(posterior.method)), ("Draws", f"{posterior.draws.alpha.shape[0]:,}"), ("Seconds", f"{posterior.elapsed:.1f}")]
-    )
-    comparison_section(section, bayes.compare(fit, posterior))
+    section.facts([("Sampler", posterior.method), ("Draws", f"{posterior.size:,}"), ("Seconds", f"{posterior.elapsed:.1f}")])
+    comparison_section(section, compared)
     section.heading("Checks of the draws")
     section.checks(posterior.checks.values())
 
 
-def comparison_section(section: Section, compared: Any) -> None:
+def comparison_section(section: Section, compared: Compared) -> None:
     """Table and forest of a comparison."""
-    frame: pd.DataFrame = compared.frame
+    frame = compared.frame
     table = frame.drop(columns=["effect", *(name for name in ("gap", "pull") if frame[name].isna().all())])
     section.table(table[["term", "group", "source", *(name for name in table.columns if name not in ("term", "group", "source"))]])
     section.text(
@@ -114,11 +133,12 @@ def comparison_section(section: Section, compared: Any) -> None:
     parameters = len(frame.drop_duplicates(["effect", "group", "term"]))
     height = 1.2 + 0.45 * parameters * max(1.0, frame["source"].nunique() / 3)
     section.figure(
-        draw_figure(lambda ax: compared.plot(ax), 7.5, min(height, 40.0)), "Each parameter on its own scale, around the posterior mean."
+        draw_figure(lambda ax: comparison_axes(compared.frame, ax), 7.5, min(height, 40.0)),
+        "Each parameter on its own scale, around the posterior mean.",
     )
 
 
-def comparison_report(compared: Any, path: str | Path | None = None, *, title: str | None = None) -> str:
+def comparison_report(compared: Compared, path: str | Path | None = None, *, title: str | None = None) -> str:
     """The report of a comparison as HTML; written to `path` where one is given.
 
     >>> "gap" in blm.compare(fit, post).report()

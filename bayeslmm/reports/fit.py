@@ -10,23 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm.model.summary import DF_NAMES, TITLES
+from bayeslmm._types import DfMethod
+from bayeslmm.inference.diagnostics import icc, r2
+from bayeslmm.inference.fixed_effects.tests import coefficient_table
+from bayeslmm.inference.means.anova import anova
+from bayeslmm.inference.means.emmeans import EMMeans, emmeans
 from bayeslmm.plots.intervals import emmeans_axes, forest
-from bayeslmm.reports.comparison import posterior_section, provenance_section
+from bayeslmm.plots.random_effects import ranef_axes
+from bayeslmm.plots.residuals import fitted_axes, qq_axes, residual_axes
+from bayeslmm.reports.comparison import Compared, Sampled, posterior_section, provenance_section
 from bayeslmm.reports.page import Page, Section, draw_figure, draw_panels, five_digits
+from bayeslmm.results.estimates import DF_TITLES, METHOD_TITLES, Estimates
+from bayeslmm.results.predict import with_limits
 from bayeslmm.results.render import format_signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from bayeslmm.inference.means.emmeans import EMMeans
-    from bayeslmm.model.fit import Fit
 
 
 LISTED_LEVELS = 8
@@ -36,7 +41,7 @@ DESCRIBED_COLUMNS = 30
 """Columns that are described."""
 
 
-def data_section(section: Section, fit: Fit) -> None:
+def data_section(section: Section, fit: Estimates) -> None:
     """Rows, missing values, columns, groups."""
     design = fit.design
     read = f"{design.n_read:,} rows were read, {design.nobs:,} are used"
@@ -52,7 +57,7 @@ def data_section(section: Section, fit: Fit) -> None:
     section.attempt("Groups", lambda: group_counts(section, fit))
 
 
-def describe_columns(section: Section, fit: Fit) -> None:
+def describe_columns(section: Section, fit: Estimates) -> None:
     """One line for each column that the model reads."""
     frame = fit.design.frame
     rows = [describe_column(str(name), frame[name]) for name in frame.columns[:DESCRIBED_COLUMNS]]
@@ -72,7 +77,7 @@ def describe_column(name: str, values: pd.Series) -> tuple[str, str, str]:
     return name, "labels", ", ".join(f"{level} ({count:,})" for level, count in counts.items())
 
 
-def group_counts(section: Section, fit: Fit) -> None:
+def group_counts(section: Section, fit: Estimates) -> None:
     """Levels of the grouping factors, and how many rows they have."""
     residual = fit.design.residual
     factors = {term.group.name: term.group for term in fit.design.terms}
@@ -117,7 +122,7 @@ PAIRED_LEVELS = 6
 """Levels up to which all pairs are shown."""
 
 
-def means_section(section: Section, fit: Fit, df: str) -> None:
+def means_section(section: Section, fit: Estimates, df: DfMethod) -> None:
     """Means, figure and pairs of every factor; of a factor within another where they interact."""
     levels = {name: len(found) for name, found in fit.design.encoding.levels.items()}
     shown = [name for name, size in levels.items() if size <= MEANS_LEVELS][:SHOWN_FACTORS]
@@ -136,16 +141,16 @@ def means_section(section: Section, fit: Fit, df: str) -> None:
         section.text(f"Not shown: {', '.join(left)}; see fit.emmeans().", "note")
 
 
-def _interact(fit: Fit, name: str, other: str) -> bool:
+def _interact(fit: Estimates, name: str, other: str) -> bool:
     """Whether a term of the fixed effects has both factors."""
     atoms = {key: atom.column for key, atom in fit.design.encoding.factors.items()}
     terms = [{atoms.get(part, "") for part in term.split(":")} for term in fit.design.coef_terms]
     return any({name, other} <= term for term in terms)
 
 
-def _one(section: Section, fit: Fit, name: str, size: int, df: str) -> Callable[[], None]:
+def _one(section: Section, fit: Estimates, name: str, size: int, df: DfMethod) -> Callable[[], None]:
     def show() -> None:
-        means = fit.emmeans(name, df=df)
+        means = emmeans(fit, name, df=df)
         section.heading(name)
         section.table(means.frame.drop(columns=["statistic", "p_value"], errors="ignore"))
         _picture(section, means, 1, size, f"Marginal means of {name} with 95% intervals.")
@@ -155,9 +160,9 @@ def _one(section: Section, fit: Fit, name: str, size: int, df: str) -> Callable[
     return show
 
 
-def _within(section: Section, fit: Fit, inner: str, outer: str, df: str) -> Callable[[], None]:
+def _within(section: Section, fit: Estimates, inner: str, outer: str, df: DfMethod) -> Callable[[], None]:
     def show() -> None:
-        means = fit.emmeans(inner, by=outer, df=df)
+        means = emmeans(fit, inner, by=outer, df=df)
         sizes = {name: len(found) for name, found in fit.design.encoding.levels.items()}
         section.heading(f"{inner} by {outer}")
         pairs = means.pairs()
@@ -190,33 +195,43 @@ FOREST_COEFFICIENTS = 40
 
 
 def fit_report(
-    fit: Fit,
+    fit: Estimates,
     path: str | Path | None = None,
     *,
     title: str | None = None,
-    df: str = "satterthwaite",
-    posterior: Any = None,
+    df: DfMethod = "satterthwaite",
+    posterior: Sampled | None = None,
+    comparison: Compared | None = None,
     seed: int | None = None,
 ) -> str:
     """The report as HTML; written to `path` where one is given.
 
-    df : degrees of freedom of the tests; posterior : of the same model, to stand beside the estimates; seed : that its draws were made with
+    df : degrees of freedom of the tests; posterior, comparison : of the same model, and of it with the fit
+    seed : that the draws of the posterior were made with
 
     Raises StoreError where the file cannot be written. What a model does not have, or cannot be had of it, the report says in a line.
 
     >>> "Fixed effects" in fit.report()
     True
     """
-    page = fit_page(fit, title=title, df=df, posterior=posterior, seed=seed)
+    page = fit_page(fit, title=title, df=df, posterior=posterior, comparison=comparison, seed=seed)
     if path is not None:
         page.save(path)
     return page.html()
 
 
-def fit_page(fit: Fit, *, title: str | None = None, df: str = "satterthwaite", posterior: Any = None, seed: int | None = None) -> Page:
+def fit_page(
+    fit: Estimates,
+    *,
+    title: str | None = None,
+    df: DfMethod = "satterthwaite",
+    posterior: Sampled | None = None,
+    comparison: Compared | None = None,
+    seed: int | None = None,
+) -> Page:
     """The report of a fit as a page, to which more can be added."""
     kind = "Linear mixed model" if fit.design.terms or fit.design.residual is not None else "Linear model"
-    lead = f"{kind} fitted by {TITLES[fit.method]}" + (f": {fit.formula}" if title else "") + ". " + verdict(fit)
+    lead = f"{kind} fitted by {METHOD_TITLES[fit.method]}" + (f": {fit.formula}" if title else "") + ". " + verdict(fit)
     page = Page(title or fit.formula, lead, tiles(fit))
     model_section(page.section("Model"), fit)
     data_section(page.section("Data and missing values"), fit)
@@ -226,13 +241,13 @@ def fit_page(fit: Fit, *, title: str | None = None, df: str = "satterthwaite", p
     diagnostics_section(page.section("Diagnostics"), fit)
     if fit.design.encoding.factors:
         means_section(page.section("Marginal means"), fit, df)
-    if posterior is not None:
-        posterior_section(page.section("Posterior beside the estimates"), fit, posterior)
+    if posterior is not None and comparison is not None:
+        posterior_section(page.section("Posterior beside the estimates"), posterior, comparison)
     provenance_section(page.section("Where this comes from"), fit, posterior, seed)
     return page
 
 
-def verdict(fit: Fit) -> str:
+def verdict(fit: Estimates) -> str:
     """What the checks say, in a sentence."""
     counts = {name: sum(check.verdict == name for check in fit.checks.values()) for name in ("failed", "noted", "passed")}
     told = [f"{count} {name}" for name, count in counts.items() if count]
@@ -241,7 +256,7 @@ def verdict(fit: Fit) -> str:
     return "Checks: " + ", ".join(told) + "."
 
 
-def tiles(fit: Fit) -> list[tuple[str, str]]:
+def tiles(fit: Estimates) -> list[tuple[str, str]]:
     """The numbers that one looks for first."""
     found = [("rows", f"{fit.nobs:,}")]
     found += [(f"levels of {name}", f"{size:,}") for name, size in list(fit.design.groups.items())[:3]]
@@ -249,7 +264,7 @@ def tiles(fit: Fit) -> list[tuple[str, str]]:
     return [*found, ("residual sd", five_digits(fit.sigma))] if np.isfinite(fit.sigma) else found
 
 
-def model_section(section: Section, fit: Fit) -> None:
+def model_section(section: Section, fit: Estimates) -> None:
     """What was fitted: formula, structures, method, sizes."""
     design, spec = fit.design, fit.design.spec
     section.code(fit.formula)
@@ -269,17 +284,17 @@ def model_section(section: Section, fit: Fit) -> None:
     section.facts([*facts, *((name, f"{value:,.3f}") for name, value in criteria.items())])
 
 
-def _terms(fit: Fit) -> list[str]:
+def _terms(fit: Estimates) -> list[str]:
     return list(dict.fromkeys(fit.design.coef_terms))
 
 
-def fixed_section(section: Section, fit: Fit, df: str) -> None:
+def fixed_section(section: Section, fit: Estimates, df: DfMethod) -> None:
     """Estimates with intervals, their forest, tests of whole terms."""
 
     def estimates() -> None:
-        table = fit.tidy(conf_int=True, df=df).drop(columns=["effect", "group", "level"])
+        table = with_limits(coefficient_table(fit, df), 0.95)
         section.table(table)
-        section.text(f"Intervals of 95%; {DF_NAMES.get(df, df)}.", "note")
+        section.text(f"Intervals of 95%; {DF_TITLES.get(df, df)}.", "note")
         own = table[(table["term"] != "Intercept") & np.isfinite(table["estimate"])].set_index("term")
         if 0 < len(own) <= FOREST_COEFFICIENTS:
             height = 0.9 + 0.3 * len(own)
@@ -290,7 +305,7 @@ def fixed_section(section: Section, fit: Fit, df: str) -> None:
 
     def tests() -> None:
         section.heading("Tests of terms")
-        section.table(fit.anova(df=df).drop(columns="sum_sq"))
+        section.table(anova(fit, df=df).drop(columns="sum_sq"))
 
     if not fit.design.coef_names:
         section.text("The model has no fixed effects.")
@@ -300,18 +315,18 @@ def fixed_section(section: Section, fit: Fit, df: str) -> None:
         section.attempt("Tests of terms", tests)
 
 
-def variance_section(section: Section, fit: Fit) -> None:
+def variance_section(section: Section, fit: Estimates) -> None:
     """D, R, what the variances are shares of."""
     table = fit.varcorr.dropna(subset="variance")
     if len(table):
         section.table(table.drop(columns=[name for name in ("term2", "corr") if table[name].isna().all()]))
 
     def shares() -> None:
-        r2, icc = fit.r2(), fit.icc()
+        explained = r2(fit)
         found = {
-            "R², fixed and random effects": r2["conditional"],
-            "R², fixed effects": r2["marginal"],
-            "Intraclass correlation, adjusted": icc["adjusted"],
+            "R², fixed and random effects": explained["conditional"],
+            "R², fixed effects": explained["marginal"],
+            "Intraclass correlation, adjusted": icc(fit)["adjusted"],
         }
         section.facts([(name, format_signed(float(value.iloc[0]), 3)) for name, value in found.items()])
 
@@ -320,7 +335,7 @@ def variance_section(section: Section, fit: Fit) -> None:
     errors_tables(section, fit)
 
 
-def errors_tables(section: Section, fit: Fit) -> None:
+def errors_tables(section: Section, fit: Estimates) -> None:
     """Parameters and covariance of structured errors; of an unstructured one the matrix says it all."""
     R, params = fit.R, fit.residual_params
     matrices = R if isinstance(R, dict) else {} if R is None else {"": R}
@@ -344,34 +359,35 @@ def _matrix(frame: pd.DataFrame, values: Array) -> pd.DataFrame:
     return table
 
 
-def checks_section(section: Section, fit: Fit) -> None:
+def checks_section(section: Section, fit: Estimates) -> None:
     """Verdicts with what to do about them."""
     section.checks(fit.checks.values())
     section.text("Passed: as it should be. Noted: worth knowing. Failed: do not trust the numbers before a look.", "note")
 
 
-def diagnostics_section(section: Section, fit: Fit) -> None:
+def diagnostics_section(section: Section, fit: Estimates) -> None:
     """Residuals, quantiles, agreement, random effects."""
     section.attempt("Figures of the rows", lambda: row_figures(section, fit))
     for group in fit.design.groups:
         section.attempt(f"Random effects of {group}", _caterpillar(section, fit, group))
 
 
-def row_figures(section: Section, fit: Fit) -> None:
+def row_figures(section: Section, fit: Estimates) -> None:
     """Residuals against fitted values and quantiles, observed against fitted values."""
-    plot = fit.plot
     about_spread = "Residuals against fitted values: no trend, and a spread that does not change, is what the model assumes."
     about_tails = "Residuals against normal quantiles: points outside the band are larger, or smaller, than normal errors would be."
-    section.pair((draw_figure(lambda ax: plot.residuals(ax=ax)), about_spread), (draw_figure(lambda ax: plot.qq(ax=ax)), about_tails))
-    alone = (draw_figure(lambda ax: plot.fitted(level="population", ax=ax)), "Observed against what the fixed effects alone say.")
+    section.pair(
+        (draw_figure(lambda ax: residual_axes(fit, ax=ax)), about_spread), (draw_figure(lambda ax: qq_axes(fit, ax=ax)), about_tails)
+    )
+    alone = (draw_figure(lambda ax: fitted_axes(fit, "population", ax)), "Observed against what the fixed effects alone say.")
     if fit.design.terms:
-        both = (draw_figure(lambda ax: plot.fitted(ax=ax)), "Observed against fitted values, which include the random effects.")
+        both = (draw_figure(lambda ax: fitted_axes(fit, ax=ax)), "Observed against fitted values, which include the random effects.")
         section.pair(both, alone)
     else:
         section.pair(alone)
 
 
-def _caterpillar(section: Section, fit: Fit, group: str) -> Callable[[], None]:
+def _caterpillar(section: Section, fit: Estimates, group: str) -> Callable[[], None]:
     def draw() -> None:
         columns = sum(len(term.columns) for term in fit.design.terms if term.group.name == group)
         if columns > CATERPILLAR_PANELS:
@@ -380,6 +396,6 @@ def _caterpillar(section: Section, fit: Fit, group: str) -> Callable[[], None]:
         size = fit.design.groups[group]
         height = float(np.clip(0.17 * size + 1.0, 2.4, 8.0)) if size <= 60 else 4.2
         caption = f"Random effects of {group} with 95% intervals, in order of size; away from 0 in colour."
-        section.figure(draw_panels(lambda axes: fit.plot.ranef(group, ax=axes), columns, height=height), caption)
+        section.figure(draw_panels(lambda axes: ranef_axes(fit, group, ax=axes), columns, height=height), caption)
 
     return draw

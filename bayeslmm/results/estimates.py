@@ -21,6 +21,7 @@ from bayeslmm.likelihood.structured.residual_covariance import error_covariance,
 from bayeslmm.results.random_effects import merge_covariances, varcorr_frame, varcorr_rows
 
 if TYPE_CHECKING:
+    from bayeslmm._types import ArrayLike, FitMethod, Frame
     from bayeslmm.data.design import Design
     from bayeslmm.estimate.estimate import Estimate
     from bayeslmm.likelihood.criterion import CriterionPoint
@@ -28,6 +29,20 @@ if TYPE_CHECKING:
 
 
 CountingRule = Literal["lme4", "mmrm", "sas"]
+
+METHOD_TITLES = {"REML": "REML", "ML": "maximum likelihood", "MAP": "maximum a posteriori"}
+"""What a method of estimation is called in a heading."""
+
+DF_TITLES = {
+    "asymptotic": "z tests",
+    "satterthwaite": "t tests, Satterthwaite's degrees of freedom",
+    "kenward-roger": "t tests, Kenward-Roger degrees of freedom and standard errors",
+    "kenward-roger-linear": "t tests, Kenward-Roger (linear) degrees of freedom and standard errors",
+    "between-within": "t tests, between-within degrees of freedom",
+    "containment": "t tests, containment degrees of freedom",
+    "residual": "t tests, residual degrees of freedom",
+}
+"""What tests under a choice of degrees of freedom are called in a heading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +107,12 @@ class FittedModel(Protocol):
     def design(self) -> Design: ...
     @property
     def given_offset(self) -> bool: ...
-    def fit(self, method: str = "REML") -> Any: ...
-    def with_response(self, y: Any) -> FittedModel: ...
-    def updated(self, formula: str | None, data: Any, changes: Mapping[str, Any]) -> FittedModel: ...
-    def stored(self) -> tuple[dict[str, Any], dict[str, Any]]: ...
+    def fit(self, method: FitMethod = "REML") -> Estimates: ...
+    def with_response(self, y: ArrayLike) -> FittedModel: ...
+    def updated(
+        self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None
+    ) -> FittedModel: ...
+    def stored(self) -> tuple[dict[str, Any], dict[str, Array | pd.DataFrame]]: ...
     def simulated(self, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame: ...
 
 
@@ -131,7 +148,7 @@ class Estimates:
         return self.estimate.restricted
 
     @property
-    def method(self) -> str:
+    def method(self) -> FitMethod:
         """ "REML", "ML" or "MAP"."""
         return self.estimate.method
 

@@ -298,6 +298,12 @@ def two_sided_quantile(conf_level: float, df: Any = np.inf) -> Any:
         return np.where(np.isinf(df), ndtri(tail), stdtrit(np.where(np.isinf(df), 1.0, df), tail))
 
 
+def with_limits(table: pd.DataFrame, conf_level: float) -> pd.DataFrame:
+    """A table of `estimate, std_error, df` with `conf_low, conf_high` by quantiles of t."""
+    half = two_sided_quantile(conf_level, table["df"].to_numpy(float)) * table["std_error"].to_numpy(float)
+    return table.assign(conf_low=table["estimate"] - half, conf_high=table["estimate"] + half)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """Estimates, the variance of the estimated mean, and that of a new observation about it, (n,) each."""

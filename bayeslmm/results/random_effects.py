@@ -16,7 +16,7 @@ from bayeslmm._arrays import Array
 from bayeslmm.data.design import RandomTerm
 
 if TYPE_CHECKING:
-    from bayeslmm.results.estimates import Estimates
+    pass
 
 
 DIAGONAL_STRUCTURES = frozenset({"diag", "id"})
@@ -90,36 +90,3 @@ def varcorr_frame(found: Sequence[VarCorrRow], sigma: float) -> pd.DataFrame:
             "corr": [row.corr for row in rows],
         }
     )
-
-
-def mode_frames(fit: Estimates) -> dict[str, pd.DataFrame]:
-    """Grouping factor -> conditional modes, levels x columns of all its terms."""
-    return _frames(fit, fit.modes)
-
-
-def sd_frames(fit: Estimates) -> dict[str, pd.DataFrame]:
-    """Grouping factor -> conditional standard deviations of the same shape."""
-    return _frames(fit, [np.sqrt(np.maximum(np.diagonal(C, axis1=1, axis2=2), 0.0)) for C in fit.mode_covariances])
-
-
-def _frames(fit: Estimates, values: Sequence[Array]) -> dict[str, pd.DataFrame]:
-    terms, frames = fit.design.terms, {}
-    for group, members in terms_by_group(terms).items():
-        levels = pd.Index(terms[members[0]].group.levels.tolist(), name=group)
-        names = [name for i in members for name in terms[i].columns]
-        frames[group] = pd.DataFrame(np.hstack([values[i] for i in members]), index=levels, columns=names)
-    return frames
-
-
-def coefficient_frames(fit: Estimates) -> dict[str, pd.DataFrame]:
-    """Grouping factor -> fixed effects plus conditional modes, levels x coefficients; a random column without a fixed one stands alone."""
-    fixed, frames = fit.fixef, {}
-    for group, modes in mode_frames(fit).items():
-        own = [name for name in modes.columns if name not in fixed.index]
-        names = [*fixed.index, *dict.fromkeys(own)]
-        start = np.array([fixed.get(name, 0.0) for name in names])
-        values = np.tile(start, (len(modes), 1))
-        for position, name in enumerate(modes.columns):
-            values[:, names.index(name)] += modes.to_numpy()[:, position]
-        frames[group] = pd.DataFrame(values, index=modes.index, columns=names)
-    return frames

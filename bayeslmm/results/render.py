@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.console import Group
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from bayeslmm.errors import Check
 
 if TYPE_CHECKING:
-    from bayeslmm.model.summary import Summary
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
 
 
 SIGNIFICANT_DIGITS = 5
@@ -220,16 +218,23 @@ def _safe(text: str) -> str:
 VERDICT_COLOURS = {"failed": "red", "noted": "yellow"}
 
 
-def renderable(summary: Summary) -> Group:
+def renderable(title: str, facts: Sequence[tuple[str, str]], tables: Sequence[TextTable], notes: Sequence[str]) -> Group:
     """Title, facts, tables, checks; texts are never read as markup."""
-    parts: list[Text | RichTable] = [Text(escape_control(summary.title), style="bold")]
-    parts += [Text.assemble((f"{name}: ", "dim"), escape_control(value)) for name, value in summary.facts]
-    parts += [_rich_table(table) for table in summary.tables]
-    parts += [Text(escape_control(note), style=VERDICT_COLOURS.get(note.partition(":")[0], "")) for note in summary.notes]
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Text | RichTable] = [Text(escape_control(title), style="bold")]
+    parts += [Text.assemble((f"{name}: ", "dim"), escape_control(value)) for name, value in facts]
+    parts += [_rich_table(table) for table in tables]
+    parts += [Text(escape_control(note), style=VERDICT_COLOURS.get(note.partition(":")[0], "")) for note in notes]
     return Group(*parts)
 
 
 def _rich_table(table: TextTable) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
     out = RichTable(
         title=Text(escape_control(table.title), style="bold") if table.title else None, title_justify="left", box=box.SIMPLE_HEAD
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,10 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import DataError, NonFiniteError, SizeError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import draw_errors
+
+if TYPE_CHECKING:
+    from bayeslmm.results.estimates import Estimates
+
 
 MAX_NUMBERS = 1 << 31
 """Numbers simulated at once: 17 GB."""
@@ -50,6 +54,11 @@ def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple
     if not (np.isfinite(sigma) and sigma >= 0):
         raise SpecificationError(f"sigma is {sigma}", "sigma", "give a standard deviation")
     return alpha, theta, sigma
+
+
+def simulate(fit: Estimates, nsim: int, seed: int | None) -> pd.DataFrame:
+    """Responses drawn from the fitted model, one column per simulation."""
+    return fit.model.simulated(fit.fixef_kept, fit.theta, fit._sigma, nsim, seed)
 
 
 def simulate_frame(problem: Problem, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame:

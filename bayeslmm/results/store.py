@@ -303,7 +303,8 @@ def stored_model(model: FittedModel, arrays: Arrays) -> dict[str, Any]:
     content = {
         "said": to_json(said),
         "beside": {
-            name: store_frame(value, f"beside/{name}", arrays) if hasattr(value, "columns") else None for name, value in beside.items()
+            name: store_frame(value, f"beside/{name}", arrays) if isinstance(value, pd.DataFrame) else None
+            for name, value in beside.items()
         },
         "frame": store_frame(design.frame, "frame", arrays),
         "index": store_index(design.index, "index", arrays),
@@ -312,7 +313,7 @@ def stored_model(model: FittedModel, arrays: Arrays) -> dict[str, Any]:
         "notes": to_json(list(design.notes)),
     }
     for name, value in beside.items():
-        if not hasattr(value, "columns"):
+        if not isinstance(value, pd.DataFrame):
             arrays[f"beside/{name}"] = np.asarray(value, float)
     arrays["rows"], arrays["y"], arrays["X"] = design.rows, design.y, design.X
     places = None if design.residual is None else row_places(design.residual)

@@ -12,16 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import numpy as np
-import pandas as pd
-
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.formula import Formula, ResidualTerm, VarianceFactor
 from bayeslmm.formula.parse import columns_of, parse_formula, parse_residual, parse_variance, variance_text
 from bayeslmm.specification.priors import Priors
 
 if TYPE_CHECKING:
-    from bayeslmm.data.design import Design
+    pass
 
 
 Missing = Literal["drop", "raise"]
@@ -243,14 +240,14 @@ class ModelArguments:
 
     def arrays(self) -> dict[str, Any]:
         """What stands beside the spec, as keywords of `build_design`."""
-        return self._by_row() | {"relationship": self.relationship or None, "functions": self.functions or None}
+        return self.by_row() | {"relationship": self.relationship or None, "functions": self.functions or None}
 
     def _named(self) -> dict[str, Any]:
         """The arguments by name, without arrays over the rows."""
         told = {field.name: getattr(self, field.name) for field in fields(self)}
-        return told | {name: None for name, given in self._by_row().items() if given is not None}
+        return told | {name: None for name, given in self.by_row().items() if given is not None}
 
-    def _by_row(self) -> dict[str, Any]:
+    def by_row(self) -> dict[str, Any]:
         """What may be an array over the rows in place of the name of a column, where it is one."""
         given = {"weights": self.weights, "offset": self.offset}
         return {name: None if isinstance(value, str) else value for name, value in given.items()}
@@ -263,22 +260,12 @@ class ModelArguments:
                 raise SpecificationError(f"LMM has no argument {name!r}", "update", "use one of " + ", ".join(known))
         return replace(self, formula=formula, **changes)
 
-    def stored(self, design: Design) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Plain values for a file, and arrays over the rows used or labelled frames."""
-        plain = self._named() | {
-            "contrasts": dict(design.spec.contrasts),
-            "priors": None if self.priors is None else self.priors.as_dict(),
-            "functions": sorted(self.functions or ()),
-        }
+    def stored(self) -> dict[str, Any]:
+        """Plain values for a file; what is no plain value stands beside them."""
+        priors = None if self.priors is None else self.priors.as_dict()
+        plain = self._named() | {"priors": priors, "functions": sorted(self.functions or ())}
         del plain["relationship"]
-        beside: dict[str, Any] = {
-            name: np.asarray(given, float)[design.rows] for name, given in self._by_row().items() if given is not None
-        }
-        for term in design.terms:
-            if term.relationship is not None:
-                labels = term.group.levels.tolist()
-                beside[f"relationship/{term.group.name}"] = pd.DataFrame(term.relationship, index=labels, columns=labels)
-        return plain, beside
+        return plain
 
 
 def _names(given: Any, argument: str) -> tuple[str, ...]:

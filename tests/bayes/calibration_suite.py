@@ -16,7 +16,7 @@ import bayeslmm as blm
 from bayeslmm.bayes.calibration import REPLICATION_DRAWS, Calibration, calibrate, collapsed_draws
 from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.loo import on_other_problem
-from bayeslmm.bayes.posterior.posterior import PosteriorDraws
+from bayeslmm.bayes.posterior.data import PosteriorDraws
 from bayeslmm.bayes.sampling.importance import resample_systematically, sample_importance
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.bayes.sampling.random_effects import joint_draws

@@ -28,7 +28,7 @@ def posterior() -> Any:
 
 def test_one_row_per_parameter_and_source() -> None:
     reml, ml, mode = slopes().fit(), slopes().fit("ML"), designs.model("slopes", blm.Priors(preset="blme")).fit("MAP")
-    table = blm.compare(reml, ml, posterior(), mode=mode).frame
+    table = blm.compare(reml, ml, posterior(), {"mode": mode}).frame
     assert list(dict.fromkeys(table["source"])) == ["REML", "ML", "posterior", "mode"]
     assert table.groupby("source").size().tolist() == [6, 6, 6, 6]
     own = table[table["source"] == "posterior"]
@@ -60,7 +60,7 @@ def test_draws_of_a_graph_and_of_bambi_are_read_by_their_names() -> None:
     drawn = {"Intercept": post.draws.alpha[:, 0], "x": post.draws.alpha[:, 1], "sigma": post.parameters["sigma"].values}
     drawn |= {"1|g_sigma": post.parameters["sd_g"].values[:, 0], "x|g_sigma": post.parameters["sd_g"].values[:, 1]}
     bambi = xarray.DataTree.from_dict({"posterior": xarray.Dataset({k: (shape, post.shaped(v)) for k, v in drawn.items()})})
-    table = blm.compare(post, graph=post.tree, bambi=bambi).frame
+    table = blm.compare(post, {"graph": post.tree, "bambi": bambi}).frame
     assert np.nanmax(np.abs(table["gap"])) < 1e-9
     assert table.groupby("source", sort=False).size().to_dict() == {"posterior": 6, "graph": 6, "bambi": 5}
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-# From the ground up; the rooms of one tuple stand side by side and do not import one another.
+# From the ground up; the folders of one tuple stand side by side and do not import one another.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("_arrays", "_io", "_validation"),
+    ("_arrays", "_io", "_validation", "_lazy", "_types"),
     ("covariance",),
     ("formula",),
     ("specification",),
@@ -23,8 +23,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("results",),
     ("plots",),
     ("inference",),
-    ("bayes",),
     ("reports",),
+    ("bayes",),
     ("sas",),
     ("model",),
     ("sas_results",),
@@ -52,13 +52,10 @@ class Import:
 
 
 def layer_of(module: str) -> Layer:
-    """The room of a module by its second name; files at the top of the package that are no room of their own are the front door."""
+    """The folder of a module; the package itself hands on names, above everything but the command line. KeyError for an unknown folder."""
     parts = module.split(".")
     room = parts[1] if len(parts) > 1 else "front"
-    for height, rooms in enumerate(LAYERS):
-        if room in rooms:
-            return Layer(room, height)
-    return Layer("front", len(LAYERS) - 2)
+    return Layer(room, {name: height for height, names in enumerate(LAYERS) for name in names}[room])
 
 
 def module_name(path: Path, package: Path) -> str:
@@ -68,7 +65,7 @@ def module_name(path: Path, package: Path) -> str:
 
 @cache
 def imports_of(path: Path, package: Path) -> tuple[Import, ...]:
-    """Every import of a file with its place; relative ones resolved, those for the type checker alone marked."""
+    """Every import of a file with its place; relative ones resolved, those for the type checker alone marked, modules named in text too."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return tuple(_walk(tree, module_name(path, package), path.name == "__init__.py", package, inside=False, typing=False))
 
@@ -80,11 +77,20 @@ def _walk(node: ast.AST, here: str, is_package: bool, package: Path, *, inside: 
                 yield Import(name.name, child.lineno, inside, typing)
         elif isinstance(child, ast.ImportFrom):
             yield from (Import(name, child.lineno, inside, typing) for name in _sources(child, here, is_package, package))
+        elif isinstance(child, ast.Constant) and names_module(child.value, package):
+            yield Import(child.value, child.lineno, inside, typing)
         elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
             yield from _walk(child, here, is_package, package, inside=inside, typing=True)
         else:
             deeper = inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             yield from _walk(child, here, is_package, package, inside=deeper, typing=typing)
+
+
+def names_module(text: object, package: Path) -> bool:
+    """Whether a text names a module of the package, as `import_module` takes it."""
+    if not isinstance(text, str) or not text.startswith(f"{package.name}."):
+        return False
+    return all(part.isidentifier() for part in text.split(".")) and is_module(package.parent.joinpath(*text.split(".")))
 
 
 def _sources(node: ast.ImportFrom, here: str, is_package: bool, package: Path) -> list[str]:
@@ -93,11 +99,40 @@ def _sources(node: ast.ImportFrom, here: str, is_package: bool, package: Path) -
         parts = here.split(".")
         kept = parts[: len(parts) - node.level + (1 if is_package else 0)]
         base = ".".join([*kept, *([node.module] if node.module else [])])
-    if base != package.name:
+    folder = package.parent.joinpath(*base.split("."))
+    if not (base == package.name or base.startswith(f"{package.name}.")) or not folder.is_dir():
         return [base]
-    # `from bayeslmm import errors` reaches the module; `from bayeslmm import LMM` the front door.
-    return [f"{base}.{name.name}" if is_module(package / name.name) else base for name in node.names]
+    # `from bayeslmm import errors` reaches the module; `from bayeslmm import LMM` the package itself.
+    return list(dict.fromkeys(f"{base}.{name.name}" if is_module(folder / name.name) else base for name in node.names))
 
 
 def is_module(path: Path) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
+    """Sets of modules that import one another, the strongly connected components of more than one."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        index[module] = low[module] = len(index)
+        stack.append(module)
+        for other in sorted(imports.get(module, ())):
+            if other not in index:
+                visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], index[other])
+        if low[module] == index[module]:
+            own = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(own) > 1:
+                found.append(sorted(own))
+
+    for module in imports:
+        if module not in index:
+            visit(module)
+    return found

@@ -1,4 +1,4 @@
-"""The house holds: each room imports only from those below it, and nothing runs text or loads code."""
+"""The layers hold: each folder imports only from those below it, and nothing runs text or loads code."""
 
 from __future__ import annotations
 
@@ -10,22 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.imports import Import, imports_of, layer_of, module_name
+from tests.contract.imports import Import, circles, imports_of, layer_of, module_name
 
 PACKAGE = Path(__file__).resolve().parents[2] / "bayeslmm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 BAYESIAN = {"pymc", "arviz", "arviz_base", "arviz_stats", "arviz_plots", "bambi", "nutpie", "pytensor", "xarray"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
-
-
-UPWARD = {
-    ("bayes", "bayeslmm.model.fit"),
-    ("inference", "bayeslmm.model.fit"),
-    ("plots", "bayeslmm.model.fit"),
-    ("reports", "bayeslmm.model.summary"),
-}
-"""Imports that still go up; the set may only shrink."""
 
 
 def every_import() -> Iterator[tuple[Path, Import]]:
@@ -38,15 +29,26 @@ def lies(path: Path, line: int) -> str:
     return f"{path.relative_to(PACKAGE.parent)}:{line}"
 
 
-def test_a_room_imports_only_from_the_rooms_below_it() -> None:
+def test_a_folder_imports_only_from_the_folders_below_it() -> None:
     wrong = []
     for path, found in every_import():
-        if not found.module.startswith("bayeslmm") or found.typing_only or is_lazy_door(path):
+        if found.root != "bayeslmm":
             continue
         here, there = layer_of(module_name(path, PACKAGE)), layer_of(found.module)
-        if not (there.height < here.height or there.room == here.room or (here.room, found.module) in UPWARD):
+        if not (there.height < here.height or there.room == here.room):
             wrong.append(f"{lies(path, found.line)}: {here.room} imports {found.module} ({there.room})")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_modules_import_one_another() -> None:
+    """Imports for the type checker, inside functions and by name in a text count; a package may be imported by what lies in it."""
+    modules = {module_name(path, PACKAGE) for path in FILES}
+    imports: dict[str, set[str]] = {name: set() for name in modules}
+    for path, found in every_import():
+        here = module_name(path, PACKAGE)
+        if found.module in modules and found.module != here:
+            imports[here].add(found.module)
+    assert circles(imports) == []
 
 
 def test_nothing_below_bayes_imports_pymc_or_arviz() -> None:
@@ -71,12 +73,19 @@ def test_only_plots_and_the_front_door_import_matplotlib() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_imports_inside_functions_are_the_lazy_doors_only() -> None:
-    """An import hidden in a function is a layer nobody sees; the command line, above all layers, imports what a command needs."""
+LATE = ("bayeslmm.plots", "bayeslmm.reports", "bayeslmm.bayes.posterior.plots", "bayeslmm.bayes.pymc_model")
+"""What loads Matplotlib or PyMC: imported anywhere only by what draws, reports or builds a graph."""
+
+FACADES = {"front", "model", "cli"}
+"""Where a method imports what it calls: whoever fits never waits for what draws posteriors."""
+
+
+def test_imports_inside_functions_are_those_of_facades_and_of_heavy_packages() -> None:
     wrong = [
         f"{lies(path, found.line)}: {found.module}"
         for path, found in every_import()
-        if found.inside_function and found.module.startswith("bayeslmm") and not is_lazy_door(path) and "cli" not in path.parts
+        if found.inside_function and found.root == "bayeslmm" and not found.typing_only
+        if layer_of(module_name(path, PACKAGE)).room not in FACADES and not found.module.startswith(LATE)
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -98,9 +107,7 @@ def test_no_text_is_ever_run_as_code(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_attributes_are_not_looked_up_by_a_text(path: Path) -> None:
-    """`getattr` with a name that is not a literal is how a formula reaches code; the lazy doors look up names of a closed table."""
-    if is_lazy_door(path):
-        return
+    """`getattr` with a name that is not a literal is how a formula reaches code."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     wrong = [
         lies(path, node.lineno)
@@ -121,11 +128,6 @@ def test_importing_the_package_imports_no_numpy() -> None:
     code = f"import sys, bayeslmm; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def is_lazy_door(path: Path) -> bool:
-    """The doors, whose work it is to import what lies above when a name is asked for."""
-    return path.name in {"doors.py", "door.py", "_doors.py", "_fit_doors.py"} or path == PACKAGE / "__init__.py"
 
 
 def is_false(node: ast.expr) -> bool:

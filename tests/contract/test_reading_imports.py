@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.imports import imports_of, layer_of
+from tests.contract.imports import circles, imports_of, layer_of
 
 
 @pytest.fixture
@@ -40,8 +40,23 @@ def test_imports_for_the_type_checker_and_inside_functions_are_marked(package: P
     assert not modules["bayeslmm.errors"].inside_function
 
 
+def test_modules_named_in_a_text_and_submodules_are_imports(package: Path) -> None:
+    (package / "data" / "doors.py").write_text(
+        "from bayeslmm import data\nfrom bayeslmm.data import frames\nload('bayeslmm.data.frames')\nprint('bayeslmm.data.absent')\n"
+    )
+    found = [(found.module, found.line) for found in imports_of(package / "data" / "doors.py", package)]
+    assert found == [("bayeslmm.data", 1), ("bayeslmm.data.frames", 2), ("bayeslmm.data.frames", 3)]
+
+
+def test_circles_are_found_and_chains_are_not() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
 def test_rooms_stand_in_their_order() -> None:
     assert layer_of("bayeslmm.formula.parser").height < layer_of("bayeslmm.data.design").height
     assert layer_of("bayeslmm.model.lmm").height > layer_of("bayeslmm.sas.to_sas").height
+    with pytest.raises(KeyError):
+        layer_of("bayeslmm.shed.tools")
     assert layer_of("bayeslmm").height < layer_of("bayeslmm.cli.app").height
     assert layer_of("bayeslmm.bayes").height > layer_of("bayeslmm.plots").height

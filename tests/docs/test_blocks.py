@@ -14,8 +14,9 @@ import matplotlib as mpl
 import pytest
 from typer.testing import CliRunner
 
+from bayeslmm.bayes.posterior.plots import PosteriorPlots
 from bayeslmm.cli.app import app
-from bayeslmm.plots.accessors import FitPlots, PosteriorPlots
+from bayeslmm.model.fit_plots import FitPlots
 from tests.docs.blocks import blocks_of, cells_of, difference, pages, run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from bayeslmm.errors import DependencyError
-from bayeslmm.inference import _doors as doors
 from bayeslmm.model.interop import rows_for, to_marginaleffects
 from tests.inference.examples import fitted, subjects
 
@@ -41,9 +42,6 @@ def test_marginaleffects_gives_our_slopes() -> None:
 
 
 def test_without_the_package_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent() -> None:
-        raise ImportError("No module named 'marginaleffects'")
-
-    monkeypatch.setattr(doors, "marginaleffects", absent)
+    monkeypatch.setitem(sys.modules, "marginaleffects.classes", None)
     with pytest.raises(DependencyError, match="pip install marginaleffects"):
         to_marginaleffects(fitted("slope"))

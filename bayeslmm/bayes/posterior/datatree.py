@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeslmm._arrays import Array, generator
+from bayeslmm._lazy import optional
 from bayeslmm._validation import require_count
-from bayeslmm.bayes._doors import optional
 from bayeslmm.bayes.log_posterior.priors import improper_priors
 from bayeslmm.bayes.posterior.named_draws import Variable, group_columns
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor, log_likelihood
 from bayeslmm.results.random_effects import terms_by_group
 
 if TYPE_CHECKING:
-    from bayeslmm.bayes.posterior.posterior import Posterior
+    import xarray
+
+    from bayeslmm.bayes.posterior.data import PosteriorData
 
 
 POINTWISE_ELEMENTS = 100_000_000
 """Draws x observations above which pointwise log likelihoods are not kept in the tree."""
 
 
-def build_tree(post: Posterior) -> Any:
+def build_tree(post: PosteriorData) -> xarray.DataTree:
     """Groups posterior, sample_stats, log_likelihood, observed_data, constant_data."""
     groups = {
         "posterior": draws_dataset(post, posterior_variables(post)),
@@ -36,26 +38,26 @@ def build_tree(post: Posterior) -> Any:
     if post.draws.size * post.design.nobs <= POINTWISE_ELEMENTS:
         rows = Variable(log_likelihood(post), ("obs",), {"obs": list(range(post.design.nobs))})
         groups["log_likelihood"] = draws_dataset(post, {response_label(post): rows})
-    tree = optional("xarray").DataTree.from_dict(groups)
+    tree: xarray.DataTree = optional("xarray").DataTree.from_dict(groups)
     tree.attrs.update(tree_attributes(post))
     for name in ("posterior", "sample_stats"):
         tree[name].attrs.update(tree_attributes(post))
     return tree
 
 
-def response_label(post: Posterior) -> str:
+def response_label(post: PosteriorData) -> str:
     """The left side of the formula."""
     return str(post.design.spec.formula.response)
 
 
-def posterior_variables(post: Posterior) -> dict[str, Variable]:
+def posterior_variables(post: PosteriorData) -> dict[str, Variable]:
     """alpha, the covariance parameters, and beta of every grouping factor."""
     found = {"alpha": Variable(post.draws.alpha, ("coef",), {"coef": post.coef_names}), **post.parameters}
     found |= dict(random_effect_variables(post))
     return found
 
 
-def random_effect_variables(post: Posterior) -> Iterator[tuple[str, Variable]]:
+def random_effect_variables(post: PosteriorData) -> Iterator[tuple[str, Variable]]:
     """`beta_<group>` (S, levels, columns), the terms of a grouping factor side by side."""
     terms, columns = post.design.terms, group_columns(post.density)
     for group, members in terms_by_group(terms).items():
@@ -64,7 +66,7 @@ def random_effect_variables(post: Posterior) -> Iterator[tuple[str, Variable]]:
         yield f"beta_{group}", Variable(values, (group, f"{group}_term"), coords)
 
 
-def draws_dataset(post: Posterior, variables: Mapping[str, Variable]) -> Any:
+def draws_dataset(post: PosteriorData, variables: Mapping[str, Variable]) -> Any:
     """A dataset over chains and draws."""
     coords: dict[str, Any] = {"chain": np.arange(post.chains), "draw": np.arange(post.draws.size // post.chains)}
     data = {}
@@ -74,17 +76,17 @@ def draws_dataset(post: Posterior, variables: Mapping[str, Variable]) -> Any:
     return optional("xarray").Dataset(data, coords=coords)
 
 
-def _statistics(post: Posterior) -> dict[str, Array]:
+def _statistics(post: PosteriorData) -> dict[str, Array]:
     found = {"lp": post.draws.log_density}
     return found | {name: values for name, values in post.statistics.items() if np.ndim(values) and len(values) == post.draws.size}
 
 
-def observed_dataset(post: Posterior) -> Any:
+def observed_dataset(post: PosteriorData) -> Any:
     y = post.design.y
     return optional("xarray").Dataset({response_label(post): (("obs",), np.array(y))}, coords={"obs": np.arange(len(y))})
 
 
-def constant_dataset(post: Posterior) -> Any:
+def constant_dataset(post: PosteriorData) -> Any:
     design = post.design
     data: dict[str, Any] = {"X": (("obs", "coef"), np.array(design.X))}
     if design.offset is not None:
@@ -96,7 +98,7 @@ def constant_dataset(post: Posterior) -> Any:
     return optional("xarray").Dataset(data, coords={"obs": np.arange(design.nobs), "coef": post.coef_names})
 
 
-def tree_attributes(post: Posterior) -> dict[str, Any]:
+def tree_attributes(post: PosteriorData) -> dict[str, Any]:
     """How the draws were made."""
     found: dict[str, Any] = {
         "created_at": datetime.now(UTC).isoformat(),
@@ -117,14 +119,20 @@ def tree_attributes(post: Posterior) -> dict[str, Any]:
     return found
 
 
-def add_predictive(post: Posterior, draws: int | None, seed: int | None) -> Any:
-    """y drawn given alpha, beta and the covariance parameters of each draw; joins the tree as `posterior_predictive`."""
-    rng, each = generator(seed), post.draws.size // post.chains
+def predictive_draws(post: PosteriorData, draws: int | None, seed: int | None) -> Array:
+    """y (chains, draws, n) drawn given alpha, beta and the covariance parameters of some draws of each chain, all by default."""
+    rng, each = generator(seed), post.size // post.chains
     kept = each if draws is None else min(require_count(draws, "draws"), each)
     chosen = (np.arange(post.chains)[:, None] * each + np.linspace(0, each - 1, kept).astype(int)).ravel()
     y = linear_predictor(post, chosen) + draw_posterior_errors(post, chosen, rng)
-    coords = {"chain": np.arange(post.chains), "draw": np.arange(kept), "obs": np.arange(post.design.nobs)}
-    values = y.reshape(post.chains, kept, -1)
+    return np.asarray(y.reshape(post.chains, kept, -1))
+
+
+def add_predictive(post: PosteriorData, tree: xarray.DataTree, draws: int | None, seed: int | None) -> xarray.DataTree:
+    """Responses drawn from the posterior, as the group `posterior_predictive` of its tree."""
+    values = predictive_draws(post, draws, seed)
+    coords = {"chain": np.arange(post.chains), "draw": np.arange(values.shape[1]), "obs": np.arange(post.design.nobs)}
     found = optional("xarray").Dataset({response_label(post): (("chain", "draw", "obs"), values)}, coords=coords)
-    post.tree["posterior_predictive"] = optional("xarray").DataTree(found)
-    return post.tree["posterior_predictive"]
+    group: xarray.DataTree = optional("xarray").DataTree(found)
+    tree["posterior_predictive"] = group
+    return tree.children["posterior_predictive"]

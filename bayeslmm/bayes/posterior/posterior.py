@@ -3,116 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
 from bayeslmm._io import as_path
-from bayeslmm.bayes import _doors as doors
-from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.log_posterior.priors import require_evidence
-from bayeslmm.bayes.posterior import datatree as tree
+from bayeslmm.bayes.loo import leave_one_out
+from bayeslmm.bayes.posterior import datatree
 from bayeslmm.bayes.posterior import predict as posterior_rows
 from bayeslmm.bayes.posterior import tables as posterior_tables
-from bayeslmm.bayes.posterior.named_draws import Variable, named_parameters
-from bayeslmm.errors import Check, SamplingError
-from bayeslmm.likelihood.problem import Problem
+from bayeslmm.bayes.posterior.data import PosteriorData
+from bayeslmm.bayes.posterior.store import save_posterior
+from bayeslmm.bayes.sensitivity import sensitivity
+from bayeslmm.errors import SamplingError
 from bayeslmm.results.render import describe_checks, html_of_frame
 
 if TYPE_CHECKING:
-    from bayeslmm.data.design import Design
+    import xarray
+
+    from bayeslmm._types import (
+        ArrayLike,
+        Effects,
+        Frame,
+        GridWeights,
+        IntervalKind,
+        LeaveOut,
+        Level,
+        LinearFunction,
+        Names,
+        PosteriorNewLevels,
+        SummaryKind,
+        Values,
+    )
+    from bayeslmm.bayes.posterior.plots import PosteriorPlots
+    from bayeslmm.bayes.posterior.tables import PosteriorContrast, PosteriorMeans
 
 
 ESTIMATE_COLUMNS = ["estimate", "std_error", "conf_low", "conf_high"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PosteriorDraws:
-    """S draws, ordered by chain.
-
-    phi : (S, d) covariance parameters on the axes of the density; alpha : (S, p) of the columns kept
-    beta : (S, K, q) for every random term in the order of the formula; log_density : (S,) of phi
-    """
-
-    phi: Array
-    alpha: Array
-    beta: tuple[Array, ...]
-    log_density: Array
-
-    @property
-    def size(self) -> int:
-        return len(self.phi)
-
-
-class Posterior:
+class Posterior(PosteriorData):
     """Draws of every parameter of a model: fixed effects, covariance parameters, random effects.
 
     Made by `LMM.sample`; examples take `post = blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy).sample(seed=1)`.
     """
-
-    def __init__(
-        self,
-        model: Any,
-        density: Density,
-        draws: PosteriorDraws,
-        *,
-        chains: int,
-        method: str,
-        checks: Mapping[str, Check],
-        elapsed: float,
-        evidence: float | None = None,
-        interrupted: bool = False,
-        statistics: Mapping[str, Array] | None = None,
-    ) -> None:
-        self.model = model
-        self.density = density
-        self.draws = draws
-        self.chains = chains
-        self.method = method
-        self.checks: Mapping[str, Check] = MappingProxyType(dict(checks))
-        self.elapsed = elapsed
-        self.interrupted = interrupted
-        self.statistics = dict(statistics or {})
-        self.evidence = evidence
-        """log p(y) from importance weights, known or not to be of proper priors; see `log_evidence`."""
-
-    # -- what was drawn --------------------------------------------------------------------------------------------------------------------
-
-    @property
-    def design(self) -> Design:
-        """The design of the model."""
-        return self.density.problem.design
-
-    @property
-    def problem(self) -> Problem:
-        """The standardized design that was sampled."""
-        return self.density.problem
-
-    @property
-    def formula(self) -> str:
-        """The formula as given."""
-        return str(self.model.formula)
-
-    @property
-    def coef_names(self) -> list[str]:
-        """Names of the coefficients drawn: aliased ones are left out."""
-        return [self.design.coef_names[i] for i in self.design.kept]
-
-    @cached_property
-    def parameters(self) -> dict[str, Variable]:
-        """Draws of `sigma`, sds, correlations and the parameters of R, by name."""
-        return named_parameters(self.density, self.draws.phi)
-
-    @cached_property
-    def kernel_points(self) -> tuple[Array, Array]:
-        """x (S, size) and sigma (S,) of the kernel, both on standardized columns."""
-        return self.density.kernel_points(self.draws.phi)
 
     @property
     def log_evidence(self) -> float:
@@ -128,27 +66,49 @@ class Posterior:
         return self.evidence
 
     @cached_property
-    def tree(self) -> Any:
+    def tree(self) -> xarray.DataTree:
         """An ArviZ `DataTree`: posterior, sample_stats, log_likelihood, observed_data, constant_data.
 
         >>> sorted(post.tree.posterior.data_vars)[:3]
         ['alpha', 'beta_Subject', 'corr_Subject']
         """
-        return tree.build_tree(self)
+        return datatree.build_tree(self)
 
     # -- tables ----------------------------------------------------------------------------------------------------------------------------
 
-    def summary(self, **options: Any) -> pd.DataFrame:
+    def summary(
+        self,
+        var_names: Names | None = None,
+        *,
+        filter_vars: Literal["like", "regex"] | None = None,
+        coords: Mapping[str, Values] | None = None,
+        kind: SummaryKind = "all",
+        ci_prob: float | None = None,
+        ci_kind: Literal["eti", "hdi"] | None = None,
+        round_to: int | Literal["auto", "none"] | None = "auto",
+        skipna: bool = False,
+    ) -> pd.DataFrame:
         """ArviZ's summary of coefficients and covariance parameters: mean, sd, interval, ess, r_hat.
 
-        options : those of `arviz.summary`, such as `ci_prob=`, `var_names=`
+        The arguments are those of `arviz.summary`; `var_names` are all coefficients and covariance parameters unless given.
 
         >>> post.summary().index.tolist()[:3]
         ['alpha[Intercept]', 'alpha[Days]', 'sigma']
         """
-        return posterior_tables.summarize_draws(self, options)
+        return posterior_tables.summarize_draws(
+            self,
+            self.tree,
+            var_names,
+            filter_vars=filter_vars,
+            coords=coords,
+            kind=kind,
+            ci_prob=ci_prob,
+            ci_kind=ci_kind,
+            round_to=round_to,
+            skipna=skipna,
+        )
 
-    def tidy(self, effects: str = "fixed", conf_int: bool = False, conf_level: float = 0.95) -> pd.DataFrame:
+    def tidy(self, effects: Effects = "fixed", conf_int: bool = False, conf_level: float = 0.95) -> pd.DataFrame:
         """One row per parameter: `effect, group, level, term, estimate, std_error[, conf_low, conf_high]`: mean, sd, quantiles.
 
         effects : "fixed", "ran_pars", "ran_vals" or "all"
@@ -167,13 +127,17 @@ class Posterior:
         """
         return posterior_tables.mean_varcorr(self)
 
-    def ranef(self, se: bool = False) -> Any:
+    @overload
+    def ranef(self, se: Literal[False] = False) -> dict[str, pd.DataFrame]: ...
+    @overload
+    def ranef(self, se: Literal[True]) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]: ...
+    def ranef(self, se: bool = False) -> dict[str, pd.DataFrame] | dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
         """Posterior means of the random effects: grouping factor -> frame of levels x terms; with `se` a pair (means, sds) of each.
 
         >>> post.ranef()["Subject"].shape
         (18, 2)
         """
-        return posterior_tables.mean_ranef(self, se)
+        return posterior_tables.ranef_with_sds(self) if se else posterior_tables.mean_ranef(self)
 
     @property
     def fixef(self) -> pd.Series[float]:
@@ -188,13 +152,13 @@ class Posterior:
 
     def predict(
         self,
-        newdata: Any = None,
-        level: str = "conditional",
-        interval: str | None = None,
+        newdata: Frame | None = None,
+        level: Level = "conditional",
+        interval: IntervalKind | None = None,
         conf_level: float = 0.95,
-        new_levels: str = "error",
+        new_levels: PosteriorNewLevels = "error",
         *,
-        offset: Any = None,
+        offset: ArrayLike | None = None,
         seed: int | None = None,
     ) -> pd.DataFrame:
         """Posterior means row for row: `estimate`, and with an interval `std_error, conf_low, conf_high` (quantiles).
@@ -212,7 +176,7 @@ class Posterior:
             self, newdata, level=level, interval=interval, conf_level=conf_level, new_levels=new_levels, offset=offset, seed=seed
         )
 
-    def augment(self, data: Any = None) -> pd.DataFrame:
+    def augment(self, data: Frame | None = None) -> pd.DataFrame:
         """The data with `fitted` (posterior mean), `fixed`, `resid`.
 
         >>> post.augment().columns.tolist()[-3:]
@@ -220,7 +184,7 @@ class Posterior:
         """
         return posterior_rows.augment_posterior(self, data)
 
-    def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> Any:
+    def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> xarray.DataTree:
         """Responses drawn from the posterior: a `DataTree` group, which `tree` gets too.
 
         draws : of each chain; all by default. New errors, the same random effects.
@@ -228,7 +192,7 @@ class Posterior:
         >>> post.posterior_predictive(10, seed=1)["Reaction"].shape
         (4, 10, 180)
         """
-        return tree.add_predictive(self, draws, seed)
+        return datatree.add_predictive(self, self.tree, draws, seed)
 
     def log_likelihood(self) -> Array:
         """(S, n) log density of every observation given alpha, beta and, with structured errors, the subject's other observations.
@@ -238,7 +202,7 @@ class Posterior:
         """
         return posterior_rows.log_likelihood(self)
 
-    def loo(self, by: str = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> Any:
+    def loo(self, by: LeaveOut = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> Any:
         """Expected log predictive density by leaving out, random effects integrated out: an ArviZ `ELPDData`.
 
         by : "observation", or "group", a level of a grouping factor with all its rows; group : which factor, where there are several
@@ -247,7 +211,7 @@ class Posterior:
         >>> post.loo(by="group").n_data_points
         18
         """
-        return doors.hand_on("leave_one_out")(self, by, group, exact, seed)
+        return leave_one_out(self, by, group, exact, seed)
 
     def sensitivity(self) -> pd.DataFrame:
         """How the posterior answers to a power of its priors or of the likelihood: `prior, likelihood, diagnosis`, one row per parameter.
@@ -255,11 +219,11 @@ class Posterior:
         >>> post.sensitivity().columns.tolist()
         ['prior', 'likelihood', 'diagnosis']
         """
-        return pd.DataFrame(doors.hand_on("sensitivity")(self))
+        return sensitivity(self)
 
     # -- functions of the coefficients -----------------------------------------------------------------------------------------------------
 
-    def contrast(self, L: Any, rhs: Any = 0, conf_level: float = 0.95) -> Any:
+    def contrast(self, L: LinearFunction, rhs: ArrayLike = 0, conf_level: float = 0.95) -> PosteriorContrast:
         """Linear functions of the coefficients: `term, estimate, std_error, conf_low, conf_high, probability` (that it is above rhs).
 
         L : array, mapping of names or strings, as in `Fit.contrast`
@@ -267,15 +231,22 @@ class Posterior:
         >>> post.contrast("Days = 10").frame.columns.tolist()
         ['term', 'estimate', 'std_error', 'conf_low', 'conf_high', 'probability']
         """
-        return doors.hand_on("posterior_contrast")(self, L, rhs, conf_level)
+        return posterior_tables.posterior_contrast(self, L, rhs, conf_level)
 
-    def emmeans(self, specs: Any, by: Any = None, at: Any = None, weights: str = "equal", conf_level: float = 0.95) -> Any:
+    def emmeans(
+        self,
+        specs: Names,
+        by: Names | None = None,
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        conf_level: float = 0.95,
+    ) -> PosteriorMeans:
         """Marginal means of the levels of factors: `.frame`, `.pairs()`, `.draws`.
 
         >>> post.emmeans("Days", at={"Days": [0, 9]}).frame["estimate"].round(-1).tolist()
         [250.0, 350.0]
         """
-        return doors.hand_on("posterior_emmeans")(self, specs, by, at, weights, conf_level)
+        return posterior_tables.posterior_emmeans(self, specs, by, at, weights, conf_level)
 
     def r2(self, conf_level: float = 0.95) -> pd.DataFrame:
         """Shares of the variance explained, draw by draw: rows `conditional`, `marginal`; `estimate, std_error, conf_low, conf_high`.
@@ -288,12 +259,14 @@ class Posterior:
     # -- figures and files -----------------------------------------------------------------------------------------------------------------
 
     @property
-    def plot(self) -> Any:
+    def plot(self) -> PosteriorPlots:
         """Figures, each with `ax=`: `plot.forest()`, `.dist()`, `.trace()`, `.rank()`, `.pairs()`, `.predictive()`, `.ranef()`, ...
 
         >>> axes = post.plot.forest()
         """
-        return posterior_tables.draw_plots(self)
+        from bayeslmm.bayes.posterior.plots import PosteriorPlots
+
+        return PosteriorPlots(self)
 
     def save(self, path: str | Path) -> None:
         """Write draws and model to one file at exactly this path; `blm.load(path)` opens it again. Raises StoreError.
@@ -301,7 +274,7 @@ class Posterior:
         >>> post.save("sleepstudy.post"); blm.load("sleepstudy.post").tidy().equals(post.tidy())
         True
         """
-        doors.hand_on("save_posterior")(self, as_path(path))
+        save_posterior(self, as_path(path))
 
     def __repr__(self) -> str:
         state = ", interrupted" if self.interrupted else ""
@@ -312,7 +285,3 @@ class Posterior:
     def _repr_html_(self) -> str:
         tables = [self.tidy(effects, conf_int=True)[["group", "term", *ESTIMATE_COLUMNS]] for effects in ("fixed", "ran_pars")]
         return html_of_frame(repr(self), pd.concat(tables, ignore_index=True), list(describe_checks(self.checks.values())))
-
-    def shaped(self, values: Array) -> Array:
-        """(S, ...) as (chains, draws, ...)."""
-        return np.asarray(values).reshape(self.chains, -1, *np.shape(values)[1:])

@@ -33,7 +33,7 @@ from bayeslmm.results.predict import (
 )
 
 if TYPE_CHECKING:
-    from bayeslmm.bayes.posterior.posterior import Posterior
+    from bayeslmm.bayes.posterior.data import PosteriorData
 
 
 DRAW_ELEMENTS = 8_000_000
@@ -46,12 +46,12 @@ PREDICTION_DRAWS = 400
 # -- the rows of the model -----------------------------------------------------------------------------------------------------------------
 
 
-def fixed_part(post: Posterior) -> Array:
+def fixed_part(post: PosteriorData) -> Array:
     """X alpha (S, n), without offset."""
     return np.asarray(post.draws.alpha @ post.design.X.T)
 
 
-def linear_predictor(post: Posterior, chosen: Codes | None = None) -> Array:
+def linear_predictor(post: PosteriorData, chosen: Codes | None = None) -> Array:
     """X alpha + offset + Z beta (S, n) of all or some draws."""
     which = slice(None) if chosen is None else chosen
     values = post.draws.alpha[which] @ post.design.X.T
@@ -64,12 +64,12 @@ def linear_predictor(post: Posterior, chosen: Codes | None = None) -> Array:
     return values
 
 
-def design_sigma(post: Posterior) -> Array:
+def design_sigma(post: PosteriorData) -> Array:
     """sigma (S,) as the design's weights count it."""
     return np.asarray(post.parameters["sigma"].values / np.sqrt(post.design.weight_scale))
 
 
-def error_variance(post: Posterior) -> Array:
+def error_variance(post: PosteriorData) -> Array:
     """Variance of every error, (S, n), or (S, 1) where all are alike."""
     s2 = design_sigma(post)[:, None] ** 2
     if post.problem.structured is None:
@@ -77,7 +77,7 @@ def error_variance(post: Posterior) -> Array:
     return s2 * np.stack([unit_sds(post.problem, x) ** 2 for x in post.kernel_points[0]])
 
 
-def draw_posterior_errors(post: Posterior, chosen: Codes, rng: np.random.Generator) -> Array:
+def draw_posterior_errors(post: PosteriorData, chosen: Codes, rng: np.random.Generator) -> Array:
     """A draw of all errors for each of some draws, (len(chosen), n)."""
     s, n = design_sigma(post)[chosen], post.design.nobs
     if post.problem.structured is None:
@@ -87,7 +87,7 @@ def draw_posterior_errors(post: Posterior, chosen: Codes, rng: np.random.Generat
     return np.stack([draw_errors(post.problem, row, float(sigma), rng) for row, sigma in zip(x, s, strict=True)])
 
 
-def log_likelihood(post: Posterior) -> Array:
+def log_likelihood(post: PosteriorData) -> Array:
     """log p(y_i | alpha, beta, R, the other observations of i's subject), (S, n): with independent errors that of y_i alone."""
     errors = post.design.y - linear_predictor(post)
     if post.design.residual is None:
@@ -96,7 +96,7 @@ def log_likelihood(post: Posterior) -> Array:
     return _leave_one_out(post, errors)
 
 
-def _leave_one_out(post: Posterior, errors: Array) -> Array:
+def _leave_one_out(post: PosteriorData, errors: Array) -> Array:
     """With C = R^-1 and g = C e: the density of e_i given the others is normal with precision C_ii and error g_i / C_ii."""
     assert post.design.residual is not None
     out = np.empty_like(errors)
@@ -117,7 +117,7 @@ def _leave_one_out(post: Posterior, errors: Array) -> Array:
 class DrawEstimates:
     """What encoding of new rows asks of a fit, at one draw."""
 
-    post: Posterior
+    post: PosteriorData
     x: Array
 
     @property
@@ -142,7 +142,15 @@ class DrawEstimates:
 
 
 def predict_posterior(
-    post: Posterior, newdata: Any, *, level: str, interval: str | None, conf_level: float, new_levels: str, offset: Any, seed: int | None
+    post: PosteriorData,
+    newdata: Any,
+    *,
+    level: str,
+    interval: str | None,
+    conf_level: float,
+    new_levels: str,
+    offset: Any,
+    seed: int | None,
 ) -> pd.DataFrame:
     """`estimate[, std_error, conf_low, conf_high]`, row for row."""
     require_one_of(level, ("conditional", "population"), "level")
@@ -189,7 +197,7 @@ def _summed(values: Array, asked: PredictionRequest) -> dict[str, Array]:
     return out
 
 
-def _independent(post: Posterior, rows: NewData, asked: PredictionRequest, rng: np.random.Generator) -> dict[str, Array]:
+def _independent(post: PosteriorData, rows: NewData, asked: PredictionRequest, rng: np.random.Generator) -> dict[str, Array]:
     sds = _unit_sds(post, rows, asked)
     parts = []
     step = max(1, DRAW_ELEMENTS // post.draws.size)
@@ -215,7 +223,7 @@ def _independent(post: Posterior, rows: NewData, asked: PredictionRequest, rng: 
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _unknown(post: Posterior, rows: NewData, part: slice, asked: PredictionRequest) -> Array:
+def _unknown(post: PosteriorData, rows: NewData, part: slice, asked: PredictionRequest) -> Array:
     """z'Dz (S, rows) of the terms whose level is not known, or of all terms for the population."""
     total = np.zeros((post.draws.size, len(rows.X[part])))
     if not asked.effects:
@@ -227,7 +235,7 @@ def _unknown(post: Posterior, rows: NewData, part: slice, asked: PredictionReque
     return total
 
 
-def _unit_sds(post: Posterior, rows: NewData, asked: PredictionRequest) -> Array:
+def _unit_sds(post: PosteriorData, rows: NewData, asked: PredictionRequest) -> Array:
     """sd of a new error in units of the design's sigma."""
     design = post.design
     if asked.interval != "prediction":
@@ -245,7 +253,7 @@ def _unit_sds(post: Posterior, rows: NewData, asked: PredictionRequest) -> Array
 # -- structured errors ---------------------------------------------------------------------------------------------------------------------
 
 
-def _structured(post: Posterior, rows: NewData, asked: PredictionRequest, rng: np.random.Generator) -> tuple[NewData, dict[str, Array]]:
+def _structured(post: PosteriorData, rows: NewData, asked: PredictionRequest, rng: np.random.Generator) -> tuple[NewData, dict[str, Array]]:
     """A normal distribution for each of some draws: alpha and beta integrated out, the subject's observed outcomes given."""
     chosen = np.unique(np.linspace(0, post.draws.size - 1, PREDICTION_DRAWS).astype(int))
     means, draws, missing = [], [], rows.missing
@@ -259,7 +267,7 @@ def _structured(post: Posterior, rows: NewData, asked: PredictionRequest, rng: n
     return replace(rows, missing=missing), found
 
 
-def _given_draws(post: Posterior, rows: NewData, asked: PredictionRequest, chosen: Codes) -> Iterator[tuple[NewData, Array, Array]]:
+def _given_draws(post: PosteriorData, rows: NewData, asked: PredictionRequest, chosen: Codes) -> Iterator[tuple[NewData, Array, Array]]:
     X, S = post.kernel_points
     nowhere = tuple(np.full(len(rows.X), -1) for _ in post.design.terms)
     Zs = rows.Zs or tuple(np.zeros((len(rows.X), term.Z.shape[1])) for term in post.design.terms)
@@ -286,7 +294,7 @@ def _given_draws(post: Posterior, rows: NewData, asked: PredictionRequest, chose
         yield own, mean, variance
 
 
-def _new_effects(post: Posterior, rows: NewData, asked: PredictionRequest, draw: int) -> Array:
+def _new_effects(post: PosteriorData, rows: NewData, asked: PredictionRequest, draw: int) -> Array:
     total = np.zeros(len(rows.X))
     phi = post.draws.phi[draw : draw + 1]
     for Z, codes, block in zip(rows.Zs, rows.codes, post.density.layout.terms, strict=bool(rows.Zs)):
@@ -295,35 +303,40 @@ def _new_effects(post: Posterior, rows: NewData, asked: PredictionRequest, draw:
     return total
 
 
-def _point(post: Posterior, x: Array, s: float) -> CriterionPoint:
+def _point(post: PosteriorData, x: Array, s: float) -> CriterionPoint:
     """The criterion's point at a draw, alpha's prior in it."""
     state = post.problem.criterion.kernel.evaluate(x[None], derivatives=False)
     found = post.density.alpha.integrate(state.solution, np.array([s**2]))
     return CriterionPoint(x, np.nan, np.full(len(x), np.nan), None, s**2, with_solution(state, found))
 
 
-def augment_posterior(post: Posterior, data: Any) -> pd.DataFrame:
+def augment_posterior(post: PosteriorData, data: Any) -> pd.DataFrame:
     """The data with `fitted`, `fixed`, `resid`: posterior means."""
     if data is None:
         values = {"fitted": linear_predictor_mean(post), "fixed": fixed_mean(post)}
         return join_columns(post.design.frame, values | {"resid": post.design.y - values["fitted"]})
     frame = as_pandas(data)
     columns: dict[str, Any] = {
-        "fitted": post.predict(data, new_levels="population")["estimate"],
-        "fixed": post.predict(data, level="population")["estimate"],
+        "fitted": _means(post, data, "conditional", "population"),
+        "fixed": _means(post, data, "population", "error"),
     }
     if set(post.design.encoding.response_atom.columns) <= set(map(str, frame.columns)):
         columns["resid"] = post.design.encoding.response(data) - columns["fitted"]
     return join_columns(frame, columns)
 
 
-def fixed_mean(post: Posterior) -> Array:
+def _means(post: PosteriorData, data: Any, level: str, new_levels: str) -> Any:
+    found = predict_posterior(post, data, level=level, interval=None, conf_level=0.95, new_levels=new_levels, offset=None, seed=None)
+    return found["estimate"]
+
+
+def fixed_mean(post: PosteriorData) -> Array:
     """Mean of X alpha + offset, (n,)."""
     values = post.design.X @ post.draws.alpha.mean(0)
     return np.asarray(values if post.design.offset is None else values + post.design.offset)
 
 
-def linear_predictor_mean(post: Posterior) -> Array:
+def linear_predictor_mean(post: PosteriorData) -> Array:
     """Mean of X alpha + offset + Z beta, (n,)."""
     values = fixed_mean(post)
     for term, beta in zip(post.design.terms, post.draws.beta, strict=True):

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bayeslmm._arrays import readonly
-from bayeslmm.bayes.log_posterior.density import density
-from bayeslmm.bayes.posterior.posterior import Posterior, PosteriorDraws
+from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.errors import MismatchError
-from bayeslmm.likelihood.problem import build_problem
-from bayeslmm.results.store import Arrays, from_json, stored_model, to_json, weighting_fitted_values, write_archive
+from bayeslmm.results.store import Arrays, stored_model, to_json, weighting_fitted_values, write_archive
 
 DENSITY_AGREEMENT = 1e-8
 """Largest difference, relative to its size, between a stored log density and the one evaluated on opening."""
 
 
-def save_posterior(post: Posterior, path: Path) -> None:
+def save_posterior(post: PosteriorData, path: Path) -> None:
     """Write a posterior to exactly this path. Errors: StoreError."""
     arrays: Arrays = {}
     content = stored_model(post.model, arrays)
@@ -40,31 +36,7 @@ def save_posterior(post: Posterior, path: Path) -> None:
     write_archive(path, content, arrays)
 
 
-def open_posterior(model: Any, content: dict[str, Any], arrays: Arrays, path: str) -> Posterior:
-    """The posterior that `save` wrote, its model built again.
-
-    Errors: MismatchError unless the density at the first draw is the stored one.
-    """
-    values = content["posterior"]
-    beta = tuple(readonly(arrays[f"draws/beta/{i}"]) for i in range(values["terms"]))
-    draws = PosteriorDraws(readonly(arrays["draws/phi"]), readonly(arrays["draws/alpha"]), beta, readonly(arrays["draws/log_density"]))
-    post = Posterior(
-        model,
-        density(build_problem(model.design, arrays.get("fitted")), model.spec.priors),
-        draws,
-        chains=values["chains"],
-        method=values["method"],
-        checks={check.name: check for check in from_json(values["checks"])},
-        elapsed=values["elapsed"],
-        evidence=values["evidence"],
-        interrupted=values["interrupted"],
-        statistics={name.removeprefix("statistics/"): array for name, array in arrays.items() if name.startswith("statistics/")},
-    )
-    _require_same_density(post, path)
-    return post
-
-
-def _require_same_density(post: Posterior, path: str) -> None:
+def require_same_density(post: PosteriorData, path: str) -> None:
     stored, value = float(post.draws.log_density[0]), float(post.density.values(post.draws.phi[:1])[0])
     if not abs(value - stored) <= DENSITY_AGREEMENT * max(1.0, abs(stored)):
         raise MismatchError(

@@ -1,11 +1,11 @@
-"""Tables of a posterior: summary, tidy rows, variances, random effects, shares of variance; and the door to its figures.
+"""Tables of a posterior: summary, tidy rows, variances, random effects, shares of variance.
 
 Linear functions of the coefficients, draw by draw: contrasts and marginal means, on the grid and under the names of inference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
+from bayeslmm._lazy import optional
 from bayeslmm._validation import require_one_of
-from bayeslmm.bayes._doors import optional, plot
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds, residual_draws
 from bayeslmm.bayes.posterior.predict import error_variance, fixed_part
@@ -27,7 +27,11 @@ from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
 if TYPE_CHECKING:
-    from bayeslmm.bayes.posterior.posterior import Posterior
+    import xarray
+    from matplotlib.axes import Axes
+
+    from bayeslmm._types import ArrayLike, AxesLike, ContrastMethod, GridWeights, LinearFunction, Names, Values
+    from bayeslmm.bayes.posterior.data import PosteriorData
 
 
 TIDY_COLUMNS = ["effect", "group", "level", "term", "estimate", "std_error"]
@@ -41,12 +45,14 @@ def equal_tailed_limits(values: Array, conf_level: float) -> tuple[Array, Array]
     return low, high
 
 
-def summarize_draws(post: Posterior, options: dict[str, Any]) -> pd.DataFrame:
-    """ArviZ's table of the coefficients and covariance parameters; a correlation once, never a 1."""
-    stats, names = optional("arviz_stats"), ["alpha", *post.parameters]
-    options = {"var_names": names} | options
+def summarize_draws(post: PosteriorData, tree: xarray.DataTree, var_names: Names | None, **options: object) -> pd.DataFrame:
+    """ArviZ's table of the coefficients and covariance parameters; a correlation once, never a 1.
+
+    options : of `arviz_stats.summary`
+    """
+    names = ["alpha", *post.parameters] if var_names is None else var_names
     with np.errstate(invalid="ignore", divide="ignore"):
-        table: pd.DataFrame = stats.summary(post.tree, **options)
+        table: pd.DataFrame = optional("arviz_stats").summary(tree, var_names=names, **options)
     dull = {f"{name}[{a}, {b}]" for name, v in post.parameters.items() if len(v.dims) == 2 for a, b in _upper(v.coords[v.dims[0]])}
     return table.loc[[label not in dull for label in table.index]]
 
@@ -60,7 +66,7 @@ def _upper(labels: list[str]) -> Iterator[tuple[str, str]]:
 # -- tidy ----------------------------------------------------------------------------------------------------------------------------------
 
 
-def tidy_draws(post: Posterior, effects: str, conf_level: float | None) -> pd.DataFrame:
+def tidy_draws(post: PosteriorData, effects: str, conf_level: float | None) -> pd.DataFrame:
     """Means, sds and limits, one row per parameter."""
     require_one_of(effects, ("fixed", "ran_pars", "ran_vals", "all"), "effects")
     rows: list[tuple[str, str | None, Any, str, Array]] = []
@@ -78,7 +84,7 @@ def tidy_draws(post: Posterior, effects: str, conf_level: float | None) -> pd.Da
     return table
 
 
-def parameter_draws(post: Posterior) -> Iterator[tuple[str, str, Array]]:
+def parameter_draws(post: PosteriorData) -> Iterator[tuple[str, str, Array]]:
     """Group, name and draws (S,) of every covariance parameter, called as in the tidy table of a fit."""
     phi, terms = post.draws.phi, post.design.terms
     for group, members in terms_by_group(terms).items():
@@ -101,7 +107,7 @@ def parameter_draws(post: Posterior) -> Iterator[tuple[str, str, Array]]:
     yield from (("Residual", name, post.parameters[name].values) for name in variance_names(post.problem))
 
 
-def _value_rows(post: Posterior) -> list[tuple[str, str | None, Any, str, Array]]:
+def _value_rows(post: PosteriorData) -> list[tuple[str, str | None, Any, str, Array]]:
     rows: list[tuple[str, str | None, Any, str, Array]] = []
     for name, variable in tree.random_effect_variables(post):
         group, columns = name.removeprefix("beta_"), variable.coords[variable.dims[1]]
@@ -113,7 +119,7 @@ def _value_rows(post: Posterior) -> list[tuple[str, str | None, Any, str, Array]
 # -- frames of a fit's shape ---------------------------------------------------------------------------------------------------------------
 
 
-def mean_varcorr(post: Posterior) -> pd.DataFrame:
+def mean_varcorr(post: PosteriorData) -> pd.DataFrame:
     """`group, term1, term2, variance, sd, corr` as posterior means, the residual last."""
     rows: list[tuple[str, str | None, str | None, float, float, float]] = []
     phi, terms = post.draws.phi, post.design.terms
@@ -135,29 +141,31 @@ def mean_varcorr(post: Posterior) -> pd.DataFrame:
     return frame
 
 
-def mean_ranef(post: Posterior, se: bool) -> Any:
-    """Grouping factor -> frame of means, or (means, sds)."""
-    found: dict[str, Any] = {}
+def mean_ranef(post: PosteriorData) -> dict[str, pd.DataFrame]:
+    """Grouping factor -> frame of means, levels x columns of all its terms."""
+    return {group: means for group, (means, _) in ranef_with_sds(post).items()}
+
+
+def ranef_with_sds(post: PosteriorData) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    """Grouping factor -> frames of means and of standard matrix_sds."""
+    found: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}
     columns = group_columns(post.density)
     for name, variable in tree.random_effect_variables(post):
         group = name.removeprefix("beta_")
         index = pd.Index(list(variable.coords[group]), name=group)
-        frames = [
-            pd.DataFrame(values, index=index, columns=columns[group])
-            for values in (variable.values.mean(0), variable.values.std(0, ddof=1))
-        ]
-        found[group] = (frames[0], frames[1]) if se else frames[0]
+        means, sds = variable.values.mean(0), variable.values.std(0, ddof=1)
+        found[group] = (pd.DataFrame(means, index, columns[group]), pd.DataFrame(sds, index, columns[group]))
     return found
 
 
-def mean_fixef(post: Posterior) -> pd.Series[float]:
+def mean_fixef(post: PosteriorData) -> pd.Series[float]:
     """Means by name, NaN where aliased."""
     values = np.full(len(post.design.coef_names), np.nan)
     values[list(post.design.kept)] = post.draws.alpha.mean(0)
     return pd.Series(values, index=list(post.design.coef_names), name="estimate")
 
 
-def r2_draws(post: Posterior, conf_level: float) -> pd.DataFrame:
+def r2_draws(post: PosteriorData, conf_level: float) -> pd.DataFrame:
     """Nakagawa and Johnson's shares, draw by draw: var(X alpha) and mean z'Dz against them and the mean error variance."""
     fixed = fixed_part(post).var(axis=1)
     random = np.zeros(post.draws.size)
@@ -169,21 +177,6 @@ def r2_draws(post: Posterior, conf_level: float) -> pd.DataFrame:
     low, high = equal_tailed_limits(shares, conf_level)
     columns = {"estimate": shares.mean(0), "std_error": shares.std(0, ddof=1), "conf_low": low, "conf_high": high}
     return pd.DataFrame(columns, index=["conditional", "marginal"])
-
-
-def draw_plots(post: Posterior) -> Any:
-    """The accessor behind `post.plot`: draws by name, the kind of each, and the label of its prior."""
-    named: dict[str, Array] = {name: post.draws.alpha[:, j] for j, name in enumerate(post.coef_names)}
-    kinds, priors = dict.fromkeys(named, "coefficient"), {name: f"alpha {name}" for name in named}
-    errors = {row.term: row.label for row in post.density.priors.rows() if row.kind in ("sigma", "residual")}
-    for group, name, values in parameter_draws(post):
-        label = name if group == "Residual" else f"{name}|{group}"
-        named[label] = values
-        kinds[label] = "sd" if name.startswith(("sd", "sigma")) else "correlation" if name.startswith("cor") else "parameter of the errors"
-        priors[label] = f"corr {group}" if name.startswith("cor__") else f"sd {group}/{name.removeprefix('sd__')}"
-        if group == "Residual":
-            priors[label] = errors.get(name, "sigma")
-    return plot("PosteriorPlots", post, {name: post.shaped(values) for name, values in named.items()}, kinds, priors)
 
 
 def describe_draws(draws: Array, conf_level: float, against: Array | float = 0.0) -> pd.DataFrame:
@@ -209,7 +202,7 @@ class PosteriorContrast:
         return self.frame.to_html(index=False)
 
 
-def posterior_contrast(post: Posterior, L: Any, rhs: Any, conf_level: float) -> PosteriorContrast:
+def posterior_contrast(post: PosteriorData, L: LinearFunction, rhs: ArrayLike, conf_level: float) -> PosteriorContrast:
     """Draws of L alpha - rhs; `probability` is that of being above 0."""
     functions = linear_functions(L, post.design.coef_names, rhs)
     rows = require_estimable(functions, post.design)
@@ -232,7 +225,7 @@ class PosteriorMeans:
         """All differences of two means, within the levels of `by`."""
         return self.contrast("revpairwise" if reverse else "pairwise")
 
-    def contrast(self, method: Any = "effect", ref: Any = None) -> pd.DataFrame:
+    def contrast(self, method: ContrastMethod = "effect", ref: str | float | None = None) -> pd.DataFrame:
         """Contrasts of the means, within the levels of `by`: `contrast`, the `by` columns, and what `frame` says of means."""
         frames = []
         for rows in self.means._groups():
@@ -244,9 +237,9 @@ class PosteriorMeans:
             frames.append(table)
         return pd.concat(frames, ignore_index=True)
 
-    def plot(self, **options: Any) -> Any:
+    def plot(self, x: str | None = None, ax: AxesLike = None) -> list[Axes]:
         """Posterior means with their intervals; along the variable `x` as joined lines. Matplotlib axes."""
-        return replace(self.means, frame=self.frame, conf_level=self.conf_level).plot(**options)
+        return replace(self.means, frame=self.frame, conf_level=self.conf_level).plot(x=x, ax=ax)
 
     def __repr__(self) -> str:
         return "\n".join([self.frame.to_string(index=False), *self.means.notes])
@@ -259,7 +252,7 @@ class PosteriorMeans:
 class PosteriorMoments:
     """Mean and covariance of the coefficients where a fit has estimates."""
 
-    post: Posterior
+    post: PosteriorData
     alpha: Array
     vcov: Array
     method: str = "REML"
@@ -281,7 +274,9 @@ class PosteriorMoments:
         return self.post.design.nobs
 
 
-def posterior_emmeans(post: Posterior, specs: Any, by: Any, at: Any, weights: str, conf_level: float) -> PosteriorMeans:
+def posterior_emmeans(
+    post: PosteriorData, specs: Names, by: Names | None, at: Mapping[str, Values] | None, weights: GridWeights, conf_level: float
+) -> PosteriorMeans:
     """The rows of a fit's marginal means, applied to every draw."""
     alpha = post.draws.alpha
     stand_in: Any = PosteriorMoments(post, alpha.mean(0), np.atleast_2d(np.cov(alpha, rowvar=False)))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, seed_sequence
-from bayeslmm.bayes._doors import hand_on, optional
+from bayeslmm._lazy import optional, optional_packages
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
 from bayeslmm.bayes.log_posterior.transforms import GeneralTransform, ScaledTransform, UnstructuredTransform
-from bayeslmm.bayes.posterior.posterior import Posterior, PosteriorDraws
+from bayeslmm.bayes.posterior.data import PosteriorDraws
+from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.sampling.nuts import bfmi, ess, r_hat
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.scaled import Homogeneous
@@ -20,19 +22,15 @@ from bayeslmm.covariance.unstructured import band_positions
 from bayeslmm.errors import Check, DependencyError, SamplingError, SpecificationError
 from bayeslmm.results.random_effects import terms_by_group
 
+if TYPE_CHECKING:
+    from bayeslmm._types import Sampler
+
 SAMPLERS = ("auto", "nutpie", "pymc")
 HIERARCHICAL_WARM_UP = 1000
 
 
 def sample_hierarchical(
-    model: Any,
-    draws: int = 1000,
-    chains: int = 4,
-    seed: int | None = None,
-    *,
-    sampler: str = "auto",
-    tune: int = HIERARCHICAL_WARM_UP,
-    **options: Any,
+    model: Any, draws: int, chains: int, seed: int | None, *, sampler: Sampler, tune: int, options: Mapping[str, object]
 ) -> Posterior:
     """The posterior of a model by its hierarchical graph.
 
@@ -48,7 +46,9 @@ def sample_hierarchical(
     begin = time.perf_counter()
     target = density(model.problem, model.spec.priors)
     require_proper_posterior(model.problem, target.priors)
-    graph = hand_on("to_pymc")(model, "hierarchical")
+    with optional_packages():
+        from bayeslmm.bayes.pymc_model.model import to_pymc
+    graph = to_pymc(model, "hierarchical")
     name, tree = draw_graph(graph, sampler, draws, chains, tune, seed, options)
     posterior = tree["posterior"]
     shape = dict(posterior.sizes)
@@ -72,7 +72,9 @@ def sample_hierarchical(
     )
 
 
-def draw_graph(graph: Any, sampler: str, draws: int, chains: int, tune: int, seed: int | None, options: dict[str, Any]) -> tuple[str, Any]:
+def draw_graph(
+    graph: Any, sampler: str, draws: int, chains: int, tune: int, seed: int | None, options: Mapping[str, object]
+) -> tuple[str, Any]:
     """Name of the sampler and its tree."""
     if sampler != "pymc":
         try:
@@ -82,10 +84,10 @@ def draw_graph(graph: Any, sampler: str, draws: int, chains: int, tune: int, see
                 raise
         else:
             compiled = nutpie.compile_pymc_model(graph)
-            own = {"progress_bar": False} | options
+            own = {"progress_bar": False, **options}
             return "nutpie", nutpie.sample(compiled, draws=draws, tune=tune, chains=chains, seed=seed, **own)
     # left to itself, PyMC takes nutpie where that is installed
-    own = {"progressbar": False, "compute_convergence_checks": False, "nuts_sampler": "pymc"} | options
+    own = {"progressbar": False, "compute_convergence_checks": False, "nuts_sampler": "pymc", **options}
     with graph:
         return "pymc", optional("pymc").sample(draws=draws, tune=tune, chains=chains, random_seed=seed, **own)
 

@@ -7,40 +7,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Generator, generator
+from bayeslmm._lazy import optional
 from bayeslmm._validation import require_count
-from bayeslmm.bayes._doors import optional, plot
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.priors import ModelPriors, ParameterPrior, improper_priors, resolve
 from bayeslmm.bayes.posterior import datatree as tree
-from bayeslmm.bayes.posterior.posterior import Posterior, PosteriorDraws
+from bayeslmm.bayes.posterior.data import PosteriorData, PosteriorDraws
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.errors import PriorError
 from bayeslmm.specification.priors import Prior, is_proper, log_density
 
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
 
-def prior_predictive(model: Any, draws: int = 500, seed: int | None = None) -> Any:
+    from bayeslmm._types import AxesLike
+
+
+def prior_predictive(model: Any, draws: int = 500, seed: int | None = None) -> xarray.DataTree:
     """A `DataTree` with groups prior, prior_predictive, observed_data, constant_data; one chain.
 
     Raises PriorError where a prior is improper: nothing can be drawn from it.
     """
     found, errors = draw_from_prior(model, draws, seed)
-    whole = optional("xarray").DataTree
     name = tree.response_label(found)
     coords = {"chain": [0], "draw": np.arange(draws), "obs": np.arange(model.design.nobs)}
     y = linear_predictor(found) + errors
     predictive = optional("xarray").Dataset({name: (("chain", "draw", "obs"), y[None])}, coords=coords)
     groups = {"prior": tree.draws_dataset(found, tree.posterior_variables(found)), "prior_predictive": predictive}
-    return whole.from_dict(groups | {"observed_data": tree.observed_dataset(found), "constant_data": tree.constant_dataset(found)})
+    groups |= {"observed_data": tree.observed_dataset(found), "constant_data": tree.constant_dataset(found)}
+    made: xarray.DataTree = optional("xarray").DataTree.from_dict(groups)
+    return made
 
 
-def draw_from_prior(model: Any, draws: int, seed: int | None) -> tuple[Posterior, Array]:
+def draw_from_prior(model: Any, draws: int, seed: int | None) -> tuple[PosteriorData, Array]:
     """Draws of all parameters from the priors, and of the errors given them, (draws, n)."""
     require_count(draws, "draws")
     target = density(model.problem, model.spec.priors)
@@ -58,7 +65,7 @@ def draw_from_prior(model: Any, draws: int, seed: int | None) -> tuple[Posterior
         (draws, len(target.priors.alpha)),
     )
     found = PosteriorDraws(phi, alpha, draw_beta(target, phi, rng), target.log_prior(phi))
-    post = Posterior(model, target, found, chains=1, method="prior", checks={}, elapsed=0.0)
+    post = PosteriorData(model, target, found, chains=1, method="prior", checks={}, elapsed=0.0)
     return post, draw_posterior_errors(post, np.arange(draws), rng)
 
 
@@ -125,12 +132,14 @@ class ResolvedPriors:
                 v = np.linspace(*_range(prior), points)
                 yield row, v, np.exp(log_density(prior, v))
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: AxesLike = None) -> list[Axes]:
         """The density of every proper prior, a panel each: Matplotlib axes; `curves` has the numbers.
 
         >>> axes = model.priors.plot()
         """
-        return plot("priors_axes", self, ax=ax)
+        from bayeslmm.plots.intervals import priors_axes
+
+        return priors_axes(self, ax)
 
     def __repr__(self) -> str:
         return self.frame.to_string(index=False)

@@ -7,18 +7,19 @@ exactly. Importance sampling from the mode as long as its gate is passed and the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._validation import require_count
-from bayeslmm.bayes import _doors as doors
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
-from bayeslmm.bayes.posterior.posterior import Posterior, PosteriorDraws
+from bayeslmm.bayes.posterior.data import PosteriorDraws
+from bayeslmm.bayes.posterior.posterior import Posterior
+from bayeslmm.bayes.sampling.hierarchical import HIERARCHICAL_WARM_UP, sample_hierarchical
 from bayeslmm.bayes.sampling.importance import (
     LARGEST_WEIGHT,
     TRUSTED_EFFICIENCY,
@@ -34,6 +35,9 @@ from bayeslmm.bayes.sampling.surrogate import SUFFICIENT_ERROR, Surrogate, build
 from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import check_not_exact
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
+
+if TYPE_CHECKING:
+    from bayeslmm._types import Sampler, SamplingMethod
 
 SAMPLING_METHODS = ("auto", "collapsed", "hierarchical", "importance", "nuts")
 
@@ -68,14 +72,18 @@ def sample(
     draws: int = 1000,
     chains: int = 4,
     seed: int | None = None,
-    method: str = "auto",
-    **options: Any,
+    method: SamplingMethod = "auto",
+    *,
+    sampler: Sampler | None = None,
+    tune: int | None = None,
+    sampler_options: Mapping[str, object] | None = None,
 ) -> Posterior:
     """The posterior of a model under its priors.
 
     draws : for each of the `chains`; draws of importance sampling are independent, and chains only a shape that tools expect
     seed : same seed, same draws, whatever the number of cores
     method : "auto" or "collapsed"; "importance" and "nuts" insist on one way; "hierarchical" samples every random effect
+    sampler, tune, sampler_options : of "hierarchical": "nutpie" or "pymc", warm-up draws, and options of that sampler by name
 
     Raises PriorError for an improper posterior, SpecificationError for arguments, SamplingError where nothing usable was drawn.
     """
@@ -84,12 +92,19 @@ def sample(
     if method not in SAMPLING_METHODS:
         raise SpecificationError(f"method is {method!r}", "method", "use one of " + ", ".join(SAMPLING_METHODS))
     if method == "hierarchical":
-        found: Posterior = doors.hand_on("sample_hierarchical")(model, draws=draws, chains=chains, seed=seed, **options)
-        return found
-    if options:
-        raise SpecificationError(
-            f"unknown options: {', '.join(sorted(options))}", method, "the collapsed sampler takes draws, chains, seed, method"
+        return sample_hierarchical(
+            model,
+            draws,
+            chains,
+            seed,
+            sampler=sampler or "auto",
+            tune=HIERARCHICAL_WARM_UP if tune is None else tune,
+            options=sampler_options or {},
         )
+    given = [name for name, value in {"sampler": sampler, "tune": tune, "sampler_options": sampler_options}.items() if value is not None]
+    if given:
+        remedy = 'the collapsed sampler takes draws, chains, seed, method; use method="hierarchical"'
+        raise SpecificationError(f"options of the hierarchical sampler: {', '.join(given)}", method, remedy)
     problem = model.problem
     check_not_exact(problem)
     target = density(problem, model.spec.priors)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,9 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
 from bayeslmm.inference.fixed_effects.information import ObservedInformation, observed_information
 from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, kenward_roger, v_derivatives
 from bayeslmm.inference.fixed_effects.sandwich import LEVERAGE_POWERS, Sandwich, sandwich
+
+if TYPE_CHECKING:
+    from bayeslmm._types import DfMethod, Information, VcovMethod
 
 Flags = NDArray[np.bool_]
 DF_METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic")
@@ -243,13 +246,17 @@ class Inference:
         )
 
 
-def fixed_effects(fit: Fitted, df: str, vcov: str | None, information: str, cluster: str | None = None) -> FixedEffects:
+def fixed_effects(fit: Fitted, df: DfMethod, vcov: VcovMethod | None, information: Information, cluster: str | None = None) -> FixedEffects:
     """The fixed effects of a fit under a choice of options."""
     return Inference(fit, cluster).fixed_effects(check_options(df, vcov, information))
 
 
 def coefficient_table(
-    fit: Fitted, df: str = "satterthwaite", vcov: str | None = None, information: str = "expected", cluster: str | None = None
+    fit: Fitted,
+    df: DfMethod = "satterthwaite",
+    vcov: VcovMethod | None = None,
+    information: Information = "expected",
+    cluster: str | None = None,
 ) -> pd.DataFrame:
     """t tests of all coefficients: `term, estimate, std_error, df, statistic, p_value`; NaN in the rows of aliased ones.
 
@@ -273,7 +280,9 @@ def coefficient_table(
     return pd.DataFrame(table)
 
 
-def covariance(fit: Fitted, vcov: str = "asymptotic", information: str = "expected", cluster: str | None = None) -> pd.DataFrame:
+def covariance(
+    fit: Fitted, vcov: VcovMethod = "asymptotic", information: Information = "expected", cluster: str | None = None
+) -> pd.DataFrame:
     """The covariance of the fixed effects under an adjustment; rows and columns of aliased coefficients are NaN.
 
     vcov : "asymptotic", "kenward-roger", "kenward-roger-linear", "CR0" to "CR3"

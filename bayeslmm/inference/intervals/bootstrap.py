@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,23 +18,30 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._types import StatisticValues
 from bayeslmm._validation import require_count, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.errors import BayesLMMError, InferenceError
 from bayeslmm.estimate.estimate import Estimate, estimate
-from bayeslmm.inference import _doors as doors
 from bayeslmm.inference.influence import case_deletions, require_likelihood
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary, refit_many, standardize_response, with_response
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
 from bayeslmm.inference.intervals.profile import check_level
 from bayeslmm.inference.intervals.resampling import resample_design, resampling_factor, without
+from bayeslmm.inference.progress import progress_bar
 from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.problem import Problem, build_problem
-from bayeslmm.model.fit import Fit
+from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.render import html_of_frame
 from bayeslmm.results.simulate import simulate_responses
 
-Statistic = Callable[[Fit], Any]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bayeslmm._types import AxesLike, BootstrapInterval, BootstrapKind
+
+Statistic = Callable[[Any], StatisticValues]
+"""A function of a fit, of the class that the bootstrap was given."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +56,7 @@ class Replicates:
 class ParametricResampler:
     """Responses drawn from the fitted model."""
 
-    def __init__(self, fit: Fit, statistic: Statistic | None, names: Sequence[str]) -> None:
+    def __init__(self, fit: Estimates, statistic: Statistic | None, names: Sequence[str]) -> None:
         self.fit, self.statistic = fit, statistic
         self.names = list(names)
         self.start = lift_off_boundary(fit.problem.random, fit.estimate.x)
@@ -80,13 +87,13 @@ class ParametricResampler:
         model = fit.model.with_response(y)
         problem = with_response(fit.problem, model.design)
         start = self.start if fit.problem.size else None
-        return _values(problem, estimate(problem, _method(fit), start=start), model, self.statistic)
+        return _values(problem, estimate(problem, _method(fit), start=start), model, self.statistic, type(fit))
 
 
 class CaseResampler:
     """Levels of the top grouping factor drawn with replacement; rows where there is none."""
 
-    def __init__(self, fit: Fit, statistic: Statistic | None, names: Sequence[str], group: str | None) -> None:
+    def __init__(self, fit: Estimates, statistic: Statistic | None, names: Sequence[str], group: str | None) -> None:
         self.fit, self.statistic = fit, statistic
         self.factor = resampling_factor(fit.design, group)
         self.names = list(names)
@@ -105,7 +112,7 @@ class CaseResampler:
             raise np.linalg.LinAlgError("columns of X are collinear in the rows drawn")
         problem = build_problem(design)
         model = with_design(fit.model, design)
-        return _values(problem, estimate(problem, _method(fit)), model, self.statistic)
+        return _values(problem, estimate(problem, _method(fit)), model, self.statistic, type(fit))
 
 
 def with_design(model: Any, design: Design) -> Any:
@@ -116,7 +123,7 @@ def with_design(model: Any, design: Design) -> Any:
     return moved
 
 
-def _method(fit: Fit) -> Method:
+def _method(fit: Estimates) -> Method:
     return "ML" if fit.method == "ML" else "REML"
 
 
@@ -136,13 +143,13 @@ def statistic_values(value: Any) -> Array:
     return np.asarray(np.atleast_1d(np.asarray(value, float)).ravel())
 
 
-def _values(problem: Problem, found: Estimate, model: Any, statistic: Statistic | None) -> Array:
+def _values(problem: Problem, found: Estimate, model: Any, statistic: Statistic | None, kind: type[Estimates]) -> Array:
     if found.interrupted:
         raise KeyboardInterrupt
     if not found.converged:
         raise BayesLMMError("the search did not converge", "a replicate", "its failure is counted; see Bootstrap.failures")
     if statistic is not None:
-        return statistic_values(statistic(Fit(model, problem, found, 0.0)))
+        return statistic_values(statistic(kind(model, problem, found, 0.0)))
     c = problem.standardization
     sigma2 = np.array([found.sigma**2 / problem.sigma2(1.0)])
     alpha = np.linalg.solve(c.back, (found.alpha - c.alpha0) / c.y_scale) if len(found.alpha) else found.alpha
@@ -160,7 +167,7 @@ def _one_by_one(numbers: Sequence[int], names: Sequence[str], fits: Sequence[Cal
     return Replicates(tuple(numbers), values, tuple(reasons))
 
 
-def jackknife(fit: Fit, group: str | None, statistic: Statistic | None) -> Array:
+def jackknife(fit: Estimates, group: str | None, statistic: Statistic | None) -> Array:
     """All parameters, or a statistic, without each level of the top grouping factor (each row, without groups); (K, values)."""
     try:
         factor = resampling_factor(fit.design, group)
@@ -190,7 +197,7 @@ class Bootstrap:
     estimate : the same values of the fit itself; failures : replicate -> why its fit failed; interrupted : Ctrl-C ended it early
     """
 
-    fit: Fit
+    fit: Estimates
     kind: str
     group: str | None
     statistic: Statistic | None
@@ -220,7 +227,7 @@ class Bootstrap:
             }
         )
 
-    def confint(self, level: float = 0.95, interval: str = "percentile") -> pd.DataFrame:
+    def confint(self, level: float = 0.95, interval: BootstrapInterval = "percentile") -> pd.DataFrame:
         """Limits: `term, conf_low, conf_high`.
 
         interval : "percentile"; "basic", the percentiles mirrored at the estimate; "bca", percentiles shifted for bias and for the change
@@ -256,9 +263,14 @@ class Bootstrap:
         z = shift + ndtri(tails)
         return np.asarray(ndtr(shift + z / (1.0 - self.acceleration[:, None] * z)))
 
-    def plot(self, **options: Any) -> Any:
-        """Histograms of the replicates with the estimate; see `bayeslmm.plots.bootstrap_axes`."""
-        return doors.plot("bootstrap_axes", self, **options)
+    def plot(self, level: float = 0.95, ax: AxesLike = None) -> list[Axes]:
+        """A histogram of the replicates of every parameter, with the estimate and percentile limits.
+
+        >>> axes = fit.bootstrap(50, seed=1).plot()
+        """
+        from bayeslmm.plots.intervals import bootstrap_axes
+
+        return bootstrap_axes(self, level, ax)
 
     def __repr__(self) -> str:
         failed = f", {self.n_failed} failed" if self.failures else ""
@@ -269,11 +281,11 @@ class Bootstrap:
 
 
 def bootstrap(
-    fit: Fit,
+    fit: Estimates,
     n: int = 1000,
     seed: int | None = None,
     *,
-    kind: str = "parametric",
+    kind: BootstrapKind = "parametric",
     group: str | None = None,
     statistic: Statistic | None = None,
     workers: int = 1,
@@ -306,7 +318,7 @@ def bootstrap(
     return Bootstrap(fit, kind, group, statistic, _frame(runner, batches), center, failures, interrupted)
 
 
-def reported_values(fit: Fit, statistic: Statistic | None) -> pd.Series[float]:
+def reported_values(fit: Estimates, statistic: Statistic | None) -> pd.Series[float]:
     """What a replicate reports, of the fit itself, by name."""
     if statistic is not None:
         value = statistic(fit)
@@ -328,7 +340,7 @@ def _run(
     def one(part: range) -> Replicates:
         return runner.run(list(part), [streams[i] for i in part])
 
-    with doors.progress_bar("bootstrap", len(streams), progress) as advance:
+    with progress_bar("bootstrap", len(streams), progress) as advance:
         try:
             if workers == 1:
                 for part in parts:

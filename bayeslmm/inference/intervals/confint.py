@@ -5,8 +5,7 @@ Wald intervals: fixed effects on their own scale, covariance parameters on the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,10 +17,13 @@ from bayeslmm.inference.fixed_effects.information import observed_information
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.parameters import covariance_parameters, from_scale, parameter_value, to_scale
 from bayeslmm.inference.intervals.profile import check_level, profile_limits, standard_error
-from bayeslmm.model.fit import Fit
+from bayeslmm.results.estimates import Estimates
+
+if TYPE_CHECKING:
+    from bayeslmm._types import BootstrapInterval, BootstrapKind, ConfMethod, Criterion, Names
 
 
-def wald_limits(fit: Fit, level: float = 0.95) -> pd.DataFrame:
+def wald_limits(fit: Estimates, level: float = 0.95) -> pd.DataFrame:
     """`term, conf_low, conf_high` with normal quantiles; log scale for standard deviations, Fisher's z for correlations.
 
     The covariance of the covariance parameters is that of the observed information of the fit's own criterion, sigma included. A parameter
@@ -54,16 +56,26 @@ def wald_limits(fit: Fit, level: float = 0.95) -> pd.DataFrame:
     return frame
 
 
-METHOD_OPTIONS = {"wald": (), "profile": ("criterion",), "bootstrap": ("n", "seed", "kind", "interval", "workers", "progress")}
-
-
-def confint(fit: Fit, method: str = "wald", level: float = 0.95, *, terms: Sequence[str] | None = None, **options: Any) -> pd.DataFrame:
+def confint(
+    fit: Estimates,
+    method: ConfMethod = "wald",
+    level: float = 0.95,
+    *,
+    terms: Names | None = None,
+    criterion: Criterion | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    kind: BootstrapKind | None = None,
+    interval: BootstrapInterval | None = None,
+    workers: int | None = None,
+    progress: bool | None = None,
+) -> pd.DataFrame:
     """Confidence limits: `term, conf_low, conf_high`; covariance parameters are called `sd__Days|Subject`, `cor__Intercept.Days|Subject`.
 
     method : "wald" (normal quantiles; covariance parameters on the log or Fisher z scale), "profile" (the criterion rises by the
         chi-square quantile; `criterion=` "ML", as lme4, or "REML"), or "bootstrap" (`n=`, `seed=`, `kind=`, `interval=` "percentile",
         "basic" or "bca")
-    level : of confidence; terms : some parameters only
+    level : of confidence; terms : some parameters only; an option of another method is refused
 
     A limit that is the end of a parameter's range (an sd of 0, a correlation of 1 in size) is that end; one that does not exist is NaN;
     both are said in `attrs["notes"]`.
@@ -72,22 +84,30 @@ def confint(fit: Fit, method: str = "wald", level: float = 0.95, *, terms: Seque
     [[7.36, 13.58]]
     """
     require_one_of(method, ("wald", "profile", "bootstrap"), "method")
-    for name in options:
-        if name not in METHOD_OPTIONS[method]:
-            remedy = f"method={method!r} takes " + (", ".join(map(repr, METHOD_OPTIONS[method])) or "no further option")
+    own = {"n": n, "seed": seed, "kind": kind, "interval": interval, "workers": workers, "progress": progress}
+    applies: dict[str, tuple[str, ...]] = {"wald": (), "profile": ("criterion",), "bootstrap": tuple(own)}
+    for name, value in (own | {"criterion": criterion}).items():
+        if value is not None and name not in applies[method]:
+            remedy = f"method={method!r} takes " + (", ".join(map(repr, applies[method])) or "no further option")
             raise SpecificationError(f"confint has no option {name!r} for method={method!r}", name, remedy)
     if method == "profile":
-        return profile_limits(fit, level, terms=terms, **options)
-    frame = wald_limits(fit, level) if method == "wald" else _bootstrap_limits(fit, level, options)
+        return profile_limits(fit, level, "ML" if criterion is None else criterion, terms)
+    if method == "wald":
+        frame = wald_limits(fit, level)
+    else:
+        replicates = bootstrap(
+            fit,
+            1000 if n is None else n,
+            seed,
+            kind="parametric" if kind is None else kind,
+            workers=1 if workers is None else workers,
+            progress=progress,
+        )
+        frame = replicates.confint(level, "percentile" if interval is None else interval)
     return frame if terms is None else _pick_terms(frame, terms)
 
 
-def _bootstrap_limits(fit: Fit, level: float, options: dict[str, Any]) -> pd.DataFrame:
-    interval = options.pop("interval", "percentile")
-    return bootstrap(fit, **options).confint(level, interval)
-
-
-def _pick_terms(frame: pd.DataFrame, terms: Sequence[str]) -> pd.DataFrame:
+def _pick_terms(frame: pd.DataFrame, terms: Names) -> pd.DataFrame:
     asked = [terms] if isinstance(terms, str) else list(terms)
     known = frame["term"].tolist()
     for term in asked:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,6 @@ from bayeslmm._arrays import Array
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate
-from bayeslmm.inference import _doors as doors
 from bayeslmm.inference.fixed_effects.information import pseudo_inverse
 from bayeslmm.inference.intervals.parameters import (
     CovarianceParameter,
@@ -40,8 +39,13 @@ from bayeslmm.inference.intervals.parameters import (
 )
 from bayeslmm.inference.intervals.profile_constraints import CoefficientConstraint, Constraint, constraint_of, joint_criterion
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.model.fit import Fit
+from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.render import html_of_frame
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bayeslmm._types import AxesLike, Criterion, Names
 
 ZETA_TOLERANCE = 3e-3
 """How near to a quantile zeta is brought by evaluations; the interpolation that follows adds three digits."""
@@ -278,9 +282,16 @@ class Profile:
         """
         return limits_frame(self.curves, level)
 
-    def plot(self, **options: Any) -> Any:
-        """zeta of every parameter against its value; see `bayeslmm.plots.profile_axes`."""
-        return doors.plot("profile_axes", self, **options)
+    def plot(self, absolute: bool = False, ax: AxesLike = None) -> list[Axes]:
+        """zeta of every parameter against its value: a straight line where a Wald interval is right.
+
+        absolute : the size of zeta, as a valley
+
+        >>> axes = fit.profile(terms=["Days"]).plot()
+        """
+        from bayeslmm.plots.intervals import profile_axes
+
+        return profile_axes(self, absolute, ax)
 
     def __repr__(self) -> str:
         return f"Profile({self.criterion}: {len(self.curves)} parameters, {len(self.frame)} points)"
@@ -289,7 +300,7 @@ class Profile:
         return html_of_frame(repr(self), self.confint())
 
 
-def profile(fit: Fit, criterion: str = "ML", terms: Sequence[str] | None = None, level: float = 0.99) -> Profile:
+def profile(fit: Estimates, criterion: Criterion = "ML", terms: Names | None = None, level: float = 0.99) -> Profile:
     """Trace the profiled criterion of every parameter until a limit of `level` is passed on both sides.
 
     criterion : "ML" (lme4's choice, for REML fits too) or "REML"; terms : some parameters only, as `confint` names them
@@ -307,7 +318,7 @@ def profile(fit: Fit, criterion: str = "ML", terms: Sequence[str] | None = None,
     return Profile(frame, criterion, tuple(curves), tuple(dict.fromkeys(notes)))
 
 
-def profile_limits(fit: Fit, level: float = 0.95, criterion: str = "ML", terms: Sequence[str] | None = None) -> pd.DataFrame:
+def profile_limits(fit: Estimates, level: float = 0.95, criterion: Criterion = "ML", terms: Names | None = None) -> pd.DataFrame:
     """Profile confidence limits alone: only as many points of each profile as its two limits need."""
     return limits_frame(profile_curves(fit, criterion, terms), level, fit.design.aliased if terms is None else ())
 
@@ -337,7 +348,7 @@ def check_level(level: float) -> float:
 # -- the curves of a fit ---------------------------------------------------------------------------------------------------------------
 
 
-def profile_origin(fit: Fit, criterion: str) -> ProfileOrigin:
+def profile_origin(fit: Estimates, criterion: Criterion) -> ProfileOrigin:
     """The optimum of the criterion to be profiled: that of the fit, or a refit from where the fit ended."""
     require_one_of(criterion, ("ML", "REML"), "criterion")
     problem = fit.problem
@@ -350,12 +361,12 @@ def profile_origin(fit: Fit, criterion: str) -> ProfileOrigin:
     return ProfileOrigin(problem, restricted, found, tau, covariance)
 
 
-def _unstuck(fit: Fit) -> Array:
+def _unstuck(fit: Estimates) -> Array:
     """x of a fit; where it is singular the derivative in theta vanishes, and the search starts afresh."""
     return fit.problem.start if fit.singular else fit.estimate.x
 
 
-def profile_curves(fit: Fit, criterion: str, terms: Sequence[str] | None) -> list[ProfileCurve]:
+def profile_curves(fit: Estimates, criterion: Criterion, terms: Names | None) -> list[ProfileCurve]:
     """The curve of every parameter, covariance parameters first."""
     base = profile_origin(fit, criterion)
     parameters = {parameter.term: parameter for parameter in covariance_parameters(base.problem)}
@@ -370,7 +381,7 @@ def profile_curves(fit: Fit, criterion: str, terms: Sequence[str] | None) -> lis
     return curves
 
 
-def _choose_terms(terms: Sequence[str] | None, known: Sequence[str], aliased: Sequence[str]) -> list[str]:
+def _choose_terms(terms: Names | None, known: Sequence[str], aliased: Sequence[str]) -> list[str]:
     if terms is None:
         return list(known)
     asked = [terms] if isinstance(terms, str) else list(terms)

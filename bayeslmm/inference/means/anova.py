@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,9 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import check_options, fixed_effects
 from bayeslmm.likelihood.standardize import Standardization
+
+if TYPE_CHECKING:
+    from bayeslmm._types import AnovaType, DfMethod, Information, VcovMethod
 
 RANK_DIRECTION = 1e-8
 """Relative size below which a direction is 0."""
@@ -223,10 +227,10 @@ ANOVA_TYPES: dict[object, int] = {1: 1, 2: 2, 3: 3, "1": 1, "2": 2, "3": 3, "I":
 
 def anova(
     fit: Fitted,
-    type: int | str = 3,  # noqa: A002
-    df: str = "satterthwaite",
-    vcov: str | None = None,
-    information: str = "expected",
+    type: AnovaType = 3,  # noqa: A002
+    df: DfMethod = "satterthwaite",
+    vcov: VcovMethod | None = None,
+    information: Information = "expected",
     cluster: str | None = None,
 ) -> pd.DataFrame:
     """F tests of the terms: `term, sum_sq, num_df, den_df, statistic, p_value`.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,15 @@ from bayeslmm._arrays import Array
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
-from bayeslmm.inference import _doors as doors
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, fixed_effects
 from bayeslmm.inference.means.linear_functions import restrict_to_kept
 from bayeslmm.inference.means.multiplicity import ContrastFamily, adjustment_name, contrast_method, critical_values, p_values, require_pairs
 from bayeslmm.inference.means.reference_grid import ReferenceGrid, average_grid, check_variable, reference_grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bayeslmm._types import Adjustment, AxesLike, ContrastMethod, DfMethod, GridWeights, Information, Names, Values, VcovMethod
 
 TREND_STEP = 1e-4
 """Half the step of the slope of a covariate, as a fraction of its range."""
@@ -43,7 +47,7 @@ class EMMeans:
     conf_level: float
     notes: tuple[str, ...]
 
-    def pairs(self, adjust: str | None = None, reverse: bool = False) -> pd.DataFrame:
+    def pairs(self, adjust: Adjustment | None = None, reverse: bool = False) -> pd.DataFrame:
         """All differences of two means, within the levels of `by`.
 
         Returns `contrast`, the `by` columns, `estimate, std_error, df, conf_low, conf_high, statistic, p_value`.
@@ -54,7 +58,7 @@ class EMMeans:
         """
         return self.contrast("revpairwise" if reverse else "pairwise", adjust)
 
-    def contrast(self, method: Any = "effect", adjust: str | None = None, ref: Any = None) -> pd.DataFrame:
+    def contrast(self, method: ContrastMethod = "effect", adjust: Adjustment | None = None, ref: str | float | None = None) -> pd.DataFrame:
         """Contrasts of the means, within the levels of `by`; columns as in `pairs`.
 
         method : "pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity", {label: weights} or an array
@@ -75,9 +79,17 @@ class EMMeans:
             rows.append(key | {"num_df": test.num_df, "den_df": test.den_df, "statistic": test.statistic, "p_value": test.p_value})
         return pd.DataFrame(rows)
 
-    def plot(self, **options: Any) -> Any:
-        """Means with their intervals, and comparison arrows on request; Matplotlib axes."""
-        return doors.plot("emmeans_axes", self, **options)
+    def plot(self, comparisons: bool = False, adjust: Adjustment = "tukey", x: str | None = None, ax: AxesLike = None) -> list[Axes]:
+        """Means with their intervals, a panel for each level of `by`; or joined lines along one of the variables.
+
+        comparisons : also arrows whose overlap says which pairs do not differ under `adjust`
+        x : the variable that goes along the axis in one panel
+
+        >>> axes = emmeans(fit, "Days", at={"Days": [0, 9]}).plot()
+        """
+        from bayeslmm.plots.intervals import emmeans_axes
+
+        return emmeans_axes(self, comparisons, adjust, x, ax)
 
     def _groups(self) -> list[Any]:
         """Rows of the frame for every combination of the `by` columns."""
@@ -143,13 +155,13 @@ def with_tests(effects: FixedEffects, L: Array, shift: Array, level: float, adju
 
 def emmeans(
     fit: Fitted,
-    specs: Any,
-    by: Any = None,
-    at: Mapping[str, Any] | None = None,
-    weights: str = "equal",
-    df: str = "satterthwaite",
-    vcov: str | None = None,
-    information: str = "expected",
+    specs: Names,
+    by: Names | None = None,
+    at: Mapping[str, Values] | None = None,
+    weights: GridWeights = "equal",
+    df: DfMethod = "satterthwaite",
+    vcov: VcovMethod | None = None,
+    information: Information = "expected",
     conf_level: float = 0.95,
     cluster: str | None = None,
 ) -> EMMeans:
@@ -174,13 +186,13 @@ def emmeans(
 def emtrends(
     fit: Fitted,
     var: str,
-    specs: Any = None,
-    by: Any = None,
-    at: Mapping[str, Any] | None = None,
-    weights: str = "equal",
-    df: str = "satterthwaite",
-    vcov: str | None = None,
-    information: str = "expected",
+    specs: Names | None = None,
+    by: Names | None = None,
+    at: Mapping[str, Values] | None = None,
+    weights: GridWeights = "equal",
+    df: DfMethod = "satterthwaite",
+    vcov: VcovMethod | None = None,
+    information: Information = "expected",
     conf_level: float = 0.95,
     cluster: str | None = None,
 ) -> EMMeans:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
+
+if TYPE_CHECKING:
+    from bayeslmm._types import ArrayLike, DfMethod, Information, LinearFunction, VcovMethod
 
 COMPARISON_SIGN = re.compile(r"[<>]=?|!=|[≤≥≠]")
 NUMBER_PATTERN = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -309,11 +312,11 @@ class Contrast:
 
 def contrast(
     fit: Fitted,
-    L: Any,
-    rhs: Any = 0,
-    df: str = "satterthwaite",
-    vcov: str | None = None,
-    information: str = "expected",
+    L: LinearFunction,
+    rhs: ArrayLike = 0,
+    df: DfMethod = "satterthwaite",
+    vcov: VcovMethod | None = None,
+    information: Information = "expected",
     cluster: str | None = None,
 ) -> Contrast:
     """Test linear functions of the coefficients.

@@ -10,11 +10,14 @@ import pandas as pd
 from scipy.special import ndtr
 
 from bayeslmm._validation import require_one_of
-from bayeslmm.model._fit_doors import coefficient_table, infer
-from bayeslmm.results.predict import two_sided_quantile
-from bayeslmm.results.random_effects import mode_frames, sd_frames, varcorr_rows
+from bayeslmm.inference.fixed_effects.tests import coefficient_table
+from bayeslmm.inference.intervals.confint import confint
+from bayeslmm.results.modes import mode_frames, sd_frames
+from bayeslmm.results.predict import two_sided_quantile, with_limits
+from bayeslmm.results.random_effects import varcorr_rows
 
 if TYPE_CHECKING:
+    from bayeslmm._types import ConfMethod, DfMethod, Effects, Information, VcovMethod
     from bayeslmm.results.estimates import Estimates
 
 
@@ -30,24 +33,23 @@ def normal_tests(names: Sequence[str], estimate: Any, std_error: Any) -> pd.Data
     return pd.DataFrame(columns | {"statistic": z, "p_value": 2.0 * ndtr(-np.abs(z))})
 
 
-def fixed_tests(fit: Estimates, df: str, vcov: str | None, information: str) -> pd.DataFrame:
+def fixed_tests(fit: Estimates, df: DfMethod, vcov: VcovMethod | None, information: Information) -> pd.DataFrame:
     """t tests of the coefficients: `term, estimate, std_error, df, statistic, p_value`."""
     if df == "asymptotic" and vcov in (None, "asymptotic"):
         return normal_tests(fit.design.coef_names, fit.fixef.to_numpy(), np.sqrt(np.diagonal(fit.vcov.to_numpy())))
-    table: pd.DataFrame = coefficient_table(fit, df, vcov, information)
-    return table
+    return coefficient_table(fit, df, vcov, information)
 
 
 def tidy_table(
     fit: Estimates,
-    effects: str,
+    effects: Effects,
     *,
     conf_int: bool,
     conf_level: float,
-    df: str,
-    vcov: str | None,
-    information: str,
-    conf_method: str,
+    df: DfMethod,
+    vcov: VcovMethod | None,
+    information: Information,
+    conf_method: ConfMethod,
 ) -> pd.DataFrame:
     """The tables asked for, one under the other."""
     require_one_of(effects, EFFECTS, "effects")
@@ -58,7 +60,7 @@ def tidy_table(
     if effects in ("ran_pars", "all"):
         parts.append(parameter_table(fit))
     if conf_int and conf_method != "wald":
-        parts = [_with_limits(part, infer("confint", fit, method=conf_method, level=conf_level)) for part in parts]
+        parts = [_with_limits(part, confint(fit, conf_method, conf_level)) for part in parts]
     if effects in ("ran_vals", "all"):
         parts.append(_values(fit, conf_level if conf_int else None))
     columns = [*COLUMNS, *(("conf_low", "conf_high") if conf_int else ())]
@@ -70,10 +72,7 @@ def tidy_table(
 
 def _fixed(table: pd.DataFrame, conf_level: float | None) -> pd.DataFrame:
     out = table.assign(effect="fixed", group=None, level=None)
-    if conf_level is not None:
-        half = two_sided_quantile(conf_level, table["df"].to_numpy(float)) * table["std_error"].to_numpy(float)
-        out = out.assign(conf_low=table["estimate"] - half, conf_high=table["estimate"] + half)
-    return out
+    return out if conf_level is None else with_limits(out, conf_level)
 
 
 def parameter_table(fit: Estimates) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Doors that are opened only when somebody goes through: from results to their figures, and to the bar of a long run."""
+"""A progress bar on the terminal for refits that take a while."""
 
 from __future__ import annotations
 
@@ -6,15 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
-
-FIGURES = frozenset({"bootstrap_axes", "emmeans_axes", "profile_axes", "simulated_axes"})
-
-
-def plot(figure: str, value: Any, **options: Any) -> Any:
-    """Draw a result by a function of the room of plots."""
-    assert figure in FIGURES
-    return getattr(import_module("bayeslmm.plots"), figure)(value, **options)
 
 
 def bar_shown(shown: bool | None) -> bool:
@@ -32,8 +23,3 @@ def progress_bar(name: str, total: int, shown: bool | None) -> Iterator[Callable
     with import_module("rich.progress").Progress(console=console, transient=True) as bar:
         task = bar.add_task(name, total=total)
         yield lambda more: bar.advance(task, more)
-
-
-def marginaleffects() -> tuple[Any, Any]:
-    """The model protocol of marginaleffects, and polars, in which it thinks; raises ImportError where they are absent."""
-    return import_module("marginaleffects.classes"), import_module("polars")

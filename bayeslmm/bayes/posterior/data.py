@@ -1,0 +1,109 @@
+"""Draws of a posterior with the model that they are of: what every table, figure and file of a posterior is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayeslmm._arrays import Array
+from bayeslmm.bayes.log_posterior.density import Density
+from bayeslmm.bayes.posterior.named_draws import Variable, named_parameters
+from bayeslmm.errors import Check
+from bayeslmm.likelihood.problem import Problem
+
+if TYPE_CHECKING:
+    from bayeslmm.data.design import Design
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PosteriorDraws:
+    """S draws, ordered by chain.
+
+    phi : (S, d) covariance parameters on the axes of the density; alpha : (S, p) of the columns kept
+    beta : (S, K, q) for every random term in the order of the formula; log_density : (S,) of phi
+    """
+
+    phi: Array
+    alpha: Array
+    beta: tuple[Array, ...]
+    log_density: Array
+
+    @property
+    def size(self) -> int:
+        return len(self.phi)
+
+
+class PosteriorData:
+    """Draws, their model and density, and how they were made."""
+
+    def __init__(
+        self,
+        model: Any,
+        density: Density,
+        draws: PosteriorDraws,
+        *,
+        chains: int,
+        method: str,
+        checks: Mapping[str, Check],
+        elapsed: float,
+        evidence: float | None = None,
+        interrupted: bool = False,
+        statistics: Mapping[str, Array] | None = None,
+    ) -> None:
+        self.model = model
+        self.density = density
+        self.draws = draws
+        self.chains = chains
+        self.method = method
+        self.checks: Mapping[str, Check] = MappingProxyType(dict(checks))
+        self.elapsed = elapsed
+        self.interrupted = interrupted
+        self.statistics = dict(statistics or {})
+        self.evidence = evidence
+        """log p(y) from importance weights, known or not to be of proper priors; see `log_evidence`."""
+
+    # -- what was drawn --------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def design(self) -> Design:
+        """The design of the model."""
+        return self.density.problem.design
+
+    @property
+    def problem(self) -> Problem:
+        """The conditioned design that was sampled."""
+        return self.density.problem
+
+    @property
+    def formula(self) -> str:
+        """The formula as given."""
+        return str(self.model.formula)
+
+    @property
+    def coef_names(self) -> list[str]:
+        """Names of the coefficients drawn: aliased ones are left out."""
+        return [self.design.coef_names[i] for i in self.design.kept]
+
+    @cached_property
+    def parameters(self) -> dict[str, Variable]:
+        """Draws of `sigma`, sds, correlations and the parameters of R, by name."""
+        return named_parameters(self.density, self.draws.phi)
+
+    @cached_property
+    def kernel_points(self) -> tuple[Array, Array]:
+        """x (S, size) and sigma (S,) of the kernel, both on conditioned columns."""
+        return self.density.kernel_points(self.draws.phi)
+
+    @property
+    def size(self) -> int:
+        """Number of draws, of all chains."""
+        return self.draws.size
+
+    def shaped(self, values: Array) -> Array:
+        """(S, ...) as (chains, draws, ...)."""
+        return np.asarray(values).reshape(self.chains, -1, *np.shape(values)[1:])

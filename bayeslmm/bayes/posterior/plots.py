@@ -1,0 +1,165 @@
+"""`post.plot`: every figure of a posterior, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from bayeslmm._arrays import Array
+from bayeslmm.bayes.posterior import tables
+from bayeslmm.bayes.posterior.data import PosteriorData
+from bayeslmm.bayes.posterior.datatree import predictive_draws
+from bayeslmm.bayes.posterior.predict import predict_posterior
+from bayeslmm.bayes.posterior.tables import parameter_draws
+from bayeslmm.bayes.sampling.prior_predictive import resolved_priors
+from bayeslmm.plots import draws as figures
+from bayeslmm.plots.lines import lines_axes
+from bayeslmm.plots.random_effects import ranef_of_draws
+from bayeslmm.plots.style import bare
+
+if TYPE_CHECKING:
+    from bayeslmm._types import AxesLike, GridWeights, Names, Values
+
+
+class PosteriorPlots:
+    """Figures of a posterior. Each takes `ax=` and returns Matplotlib axes; those of several panels take and return a list of them.
+
+    The figures of arviz-plots take the same draws: `arviz.plot_forest(post.tree)`.
+    """
+
+    def __init__(self, post: PosteriorData) -> None:
+        """Draws by the names of the tidy table, the kind of each, and the label that its prior has among the curves of `model.priors`."""
+        self._post = post
+        named: dict[str, Array] = {name: post.draws.alpha[:, j] for j, name in enumerate(post.coef_names)}
+        self._kinds, self._priors = dict.fromkeys(named, "coefficient"), {name: f"alpha {name}" for name in named}
+        errors = {row.term: row.label for row in post.density.priors.rows() if row.kind in ("sigma", "residual")}
+        for group, name, values in parameter_draws(post):
+            label = name if group == "Residual" else f"{name}|{group}"
+            named[label] = values
+            is_sd, is_correlation = name.startswith(("sd", "sigma")), name.startswith("cor")
+            self._kinds[label] = "sd" if is_sd else "correlation" if is_correlation else "parameter of the errors"
+            self._priors[label] = f"corr {group}" if name.startswith("cor__") else f"sd {group}/{name.removeprefix('sd__')}"
+            if group == "Residual":
+                self._priors[label] = errors.get(name, "sigma")
+        self._draws: figures.DrawTable = {name: post.shaped(values) for name, values in named.items()}
+
+    def __call__(self, ax: AxesLike = None) -> list[Axes]:
+        """What to look at first: the densities of all parameters, and their priors.
+
+        >>> axes = post.plot()
+        """
+        return self.dist(ax=ax)
+
+    def _chosen(self, terms: Names | None, most: int = figures.PARAMETER_PANELS) -> dict[str, Array]:
+        return {name: self._draws[name] for name in figures.choose_parameters(self._draws, terms, most)}
+
+    def _of_how_many(self, terms: Names | None) -> int:
+        return len(self._draws) if terms is None else 0
+
+    def forest(self, terms: Names | None = None, *, conf_level: float = 0.95, intercept: bool = False, ax: AxesLike = None) -> list[Axes]:
+        """Intervals of coefficients, of sds, of correlations and other parameters: a panel for each kind.
+
+        intercept : show it too, though its scale may dwarf the others'
+
+        >>> axes = post.plot.forest()
+        """
+        found = self._chosen(terms, len(self._draws))
+        if terms is None and not intercept and sum(self._kinds[name] == "coefficient" for name in found) > 1:
+            found.pop("Intercept", None)
+        return figures.forest_of_draws(found, self._kinds, conf_level, ax)
+
+    def dist(self, terms: Names | None = None, *, conf_level: float = 0.95, prior: bool = True, ax: AxesLike = None) -> list[Axes]:
+        """The density of every parameter, and dashed that of its prior.
+
+        >>> axes = post.plot.dist(["sd__Days|Subject"])
+        """
+        found = self._chosen(terms)
+        return figures.density_axes(found, self._curves(list(found)) if prior else {}, conf_level, self._of_how_many(terms), ax)
+
+    def _curves(self, names: list[str]) -> dict[str, tuple[Array, Array]]:
+        curves = resolved_priors(self._post.model).curves()
+        own = {label: (part["value"].to_numpy(float), part["density"].to_numpy(float)) for label, part in curves.groupby("label")}
+        return {name: own[self._priors[name]] for name in names if self._priors.get(name) in own}
+
+    def trace(self, terms: Names | None = None, ax: AxesLike = None) -> list[Axes]:
+        """Draws in their order, a colour for each chain.
+
+        >>> axes = post.plot.trace(["Days", "sd__Days|Subject"])
+        """
+        return figures.trace_axes(self._chosen(terms), self._of_how_many(terms), ax)
+
+    def rank(self, terms: Names | None = None, ax: AxesLike = None) -> list[Axes]:
+        """Whether the chains agree: ranks of each chain's draws among all, against uniform ones.
+
+        >>> axes = post.plot.rank(["Days"])
+        """
+        return figures.rank_axes(self._chosen(terms), self._of_how_many(terms), ax)
+
+    def pairs(self, terms: Names | None = None, ax: AxesLike = None) -> list[Axes]:
+        """Every two parameters against each other; the covariance parameters unless others are named.
+
+        >>> axes = post.plot.pairs(["sd__Intercept|Subject", "sd__Days|Subject"])
+        """
+        if terms is None:
+            terms = [name for name in self._draws if self._kinds[name] != "coefficient"][: figures.PAIRED_PARAMETERS]
+        return figures.pair_axes(self._chosen(terms), ax)
+
+    def predictive(self, draws: int = 50, seed: int | None = 0, ax: Axes | None = None) -> Axes:
+        """Responses drawn from the posterior against the response.
+
+        >>> axes = post.plot.predictive(20)
+        """
+        chains = self._post.chains
+        design = self._post.design
+        values = predictive_draws(self._post, max(1, draws // chains), seed)
+        return figures.predictive_axes(values.reshape(-1, values.shape[-1])[:draws], design.y, bare(design.spec.formula.response), ax)
+
+    def ranef(self, group: str | None = None, level: float = 0.95, sort: bool = True, ax: AxesLike = None) -> list[Axes]:
+        """The caterpillar of a grouping factor: posterior means and quantiles, one panel per random column.
+
+        >>> axes = post.plot.ranef()
+        """
+        return ranef_of_draws(tables.mean_ranef(self._post), tables.tidy_draws(self._post, "ran_vals", level), group, sort, ax)
+
+    def lines(self, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
+        """The data against x with the posterior mean line of the population, its band, and a thin line for each level.
+
+        >>> axes = post.plot.lines("Days")
+        """
+        post = self._post
+
+        def population(rows: pd.DataFrame) -> pd.DataFrame:
+            return predict_posterior(
+                post, rows, level="population", interval="confidence", conf_level=level, new_levels="error", offset=None, seed=None
+            )
+
+        def fitted() -> Array:
+            found = predict_posterior(
+                post, None, level="conditional", interval=None, conf_level=level, new_levels="error", offset=None, seed=None
+            )
+            return found["estimate"].to_numpy(float)
+
+        return lines_axes(post.design, fitted, population, x, by, levels=levels, level=level, ax=ax)
+
+    def emmeans(
+        self,
+        specs: Names,
+        by: Names | None = None,
+        x: str | None = None,
+        ax: AxesLike = None,
+        *,
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        conf_level: float = 0.95,
+    ) -> list[Axes]:
+        """Marginal means, along the variable `x` as joined lines; the other arguments are those of `post.emmeans`.
+
+        >>> axes = post.plot.emmeans("Days", at={"Days": [0, 9]})
+        """
+        return tables.posterior_emmeans(self._post, specs, by, at, weights, conf_level).plot(x=x, ax=ax)
+
+    def __repr__(self) -> str:
+        return f"figures of {self._post!r}: dist, emmeans, forest, lines, pairs, predictive, rank, ranef, trace"

@@ -1,0 +1,226 @@
+"""`fit.plot`: every figure of a fit, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from bayeslmm.inference.influence import influence
+from bayeslmm.inference.intervals.bootstrap import bootstrap
+from bayeslmm.inference.intervals.confint import confint
+from bayeslmm.inference.intervals.profile import profile
+from bayeslmm.inference.means.emmeans import emmeans
+from bayeslmm.plots.intervals import bootstrap_axes, emmeans_axes, forest_axes, profile_axes
+from bayeslmm.plots.lines import lines_axes
+from bayeslmm.plots.random_effects import influence_axes, ranef_axes
+from bayeslmm.plots.residuals import acf_axes, fitted_axes, leverage_axes, qq_axes, residual_axes
+from bayeslmm.plots.style import panels
+from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.fitted import fitted_values
+from bayeslmm.results.predict import predict_rows
+
+if TYPE_CHECKING:
+    from bayeslmm._types import (
+        AxesLike,
+        BootstrapInterval,
+        BootstrapKind,
+        ConfMethod,
+        Criterion,
+        DfMethod,
+        GridWeights,
+        Information,
+        Level,
+        Names,
+        ResidualKind,
+        StatisticValues,
+        Values,
+        VcovMethod,
+    )
+
+
+REFITTED = 300
+"""Levels up to which a figure of influence estimates covariance parameters again without each."""
+
+
+class FitPlots:
+    """Figures of a fit. Each takes `ax=` and returns Matplotlib axes; those of several panels take and return a list of them."""
+
+    def __init__(self, fit: Estimates) -> None:
+        self._fit = fit
+
+    def __call__(self, ax: AxesLike = None) -> list[Axes]:
+        """The four figures to look at first: observed against fitted, residuals, their quantiles, the largest influence of rows.
+
+        >>> axes = fit.plot()
+        """
+        axes = panels(ax, 4, width=4.6, height=3.6)
+        first, second, third, fourth = axes
+        return [self.fitted(ax=first), self.residuals(ax=second), self.qq(ax=third), self.leverage(ax=fourth)]
+
+    def lines(self, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
+        """The data against x with the fitted line of the population and a thin one for each level.
+
+        >>> axes = fit.plot.lines("Days", by="Subject")
+        """
+        fit = self._fit
+
+        def population(rows: pd.DataFrame) -> pd.DataFrame:
+            return predict_rows(fit, rows, level="population", interval="confidence", conf_level=level, new_levels="error", offset=None)
+
+        return lines_axes(fit.design, lambda: fitted_values(fit, "conditional"), population, x, by, levels=levels, level=level, ax=ax)
+
+    def fitted(self, level: Level = "conditional", ax: Axes | None = None) -> Axes:
+        """Observed against fitted values.
+
+        >>> axes = fit.plot.fitted()
+        """
+        return fitted_axes(self._fit, level, ax)
+
+    def residuals(self, kind: ResidualKind = "pearson", against: str | None = None, ax: Axes | None = None) -> Axes:
+        """Residuals against fitted values, or against a column.
+
+        >>> axes = fit.plot.residuals(against="Days")
+        """
+        return residual_axes(self._fit, kind, against, ax)
+
+    def qq(self, kind: ResidualKind = "normalized", ax: Axes | None = None) -> Axes:
+        """Normal quantiles of the residuals.
+
+        >>> axes = fit.plot.qq()
+        """
+        return qq_axes(self._fit, kind, ax)
+
+    def acf(self, kind: ResidualKind = "normalized", lags: int | None = None, ax: Axes | None = None) -> Axes:
+        """Autocorrelation of the residuals within subjects: what a structure of the errors leaves over.
+
+        >>> axes = fit.plot.acf()
+        """
+        return acf_axes(self._fit, kind, lags, ax)
+
+    def ranef(self, group: str | None = None, level: float = 0.95, sort: bool = True, ax: AxesLike = None) -> list[Axes]:
+        """The caterpillar of a grouping factor, one panel per random column.
+
+        >>> axes = fit.plot.ranef()
+        """
+        return ranef_axes(self._fit, group, level, sort, ax)
+
+    def leverage(self, ax: Axes | None = None) -> Axes:
+        """Residuals against leverage, the most influential rows named.
+
+        >>> axes = fit.plot.leverage()
+        """
+        return leverage_axes(self._fit, influence(self._fit), ax)
+
+    def influence(self, group: str, ax: Axes | None = None, *, refit: bool | None = None) -> Axes:
+        """Cook's distance of the levels of a grouping factor.
+
+        refit : covariance parameters estimated again without each level; None does so up to a few hundred levels
+
+        >>> axes = fit.plot.influence("Subject")
+        """
+        few = self._fit.design.groups.get(group, 0) <= REFITTED
+        return influence_axes(influence(self._fit, group, refit=few if refit is None else refit), group, ax)
+
+    def profile(
+        self,
+        absolute: bool = False,
+        ax: AxesLike = None,
+        *,
+        criterion: Criterion = "ML",
+        terms: Names | None = None,
+        level: float = 0.99,
+    ) -> list[Axes]:
+        """zeta of every parameter; `criterion`, `terms` and `level` as in `fit.profile`.
+
+        >>> axes = fit.plot.profile(terms=["Days"])
+        """
+        return profile_axes(profile(self._fit, criterion, terms, level), absolute, ax)
+
+    def confint(
+        self,
+        method: ConfMethod = "wald",
+        level: float = 0.95,
+        ax: Axes | None = None,
+        *,
+        intercept: bool = False,
+        terms: Names | None = None,
+        criterion: Criterion | None = None,
+        n: int | None = None,
+        seed: int | None = None,
+        kind: BootstrapKind | None = None,
+        interval: BootstrapInterval | None = None,
+        workers: int | None = None,
+        progress: bool | None = None,
+    ) -> Axes:
+        """Fixed effects with their limits; the other arguments are those of `fit.confint`.
+
+        intercept : show it too, though its scale may dwarf the others'
+
+        >>> axes = fit.plot.confint()
+        """
+        limits = confint(
+            self._fit,
+            method,
+            level,
+            terms=terms,
+            criterion=criterion,
+            n=n,
+            seed=seed,
+            kind=kind,
+            interval=interval,
+            workers=workers,
+            progress=progress,
+        )
+        return forest_axes(self._fit, limits, method, level, intercept, ax)
+
+    def bootstrap(
+        self,
+        n: int = 1000,
+        seed: int | None = None,
+        level: float = 0.95,
+        ax: AxesLike = None,
+        *,
+        kind: BootstrapKind = "parametric",
+        group: str | None = None,
+        statistic: Callable[[Any], StatisticValues] | None = None,
+        workers: int = 1,
+        progress: bool | None = None,
+    ) -> list[Axes]:
+        """Histograms of bootstrap replicates; the other arguments are those of `fit.bootstrap`.
+
+        >>> axes = fit.plot.bootstrap(50, seed=1)
+        """
+        found = bootstrap(self._fit, n, seed, kind=kind, group=group, statistic=statistic, workers=workers, progress=progress)
+        return bootstrap_axes(found, level, ax)
+
+    def emmeans(
+        self,
+        specs: Names,
+        by: Names | None = None,
+        comparisons: bool = False,
+        x: str | None = None,
+        ax: AxesLike = None,
+        *,
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        df: DfMethod = "satterthwaite",
+        vcov: VcovMethod | None = None,
+        information: Information = "expected",
+        conf_level: float = 0.95,
+        cluster: str | None = None,
+    ) -> list[Axes]:
+        """Marginal means, with comparison arrows on request; along the variable `x` as joined lines.
+
+        The other arguments are those of `fit.emmeans`.
+
+        >>> axes = fit.plot.emmeans("Days", at={"Days": [0, 9]})
+        """
+        means = emmeans(self._fit, specs, by, at, weights, df, vcov, information, conf_level, cluster)
+        return emmeans_axes(means, comparisons, x=x, ax=ax)
+
+    def __repr__(self) -> str:
+        names = "acf, bootstrap, confint, emmeans, fitted, influence, leverage, lines, profile, qq, ranef, residuals"
+        return f"figures of {self._fit!r}: {names}"
