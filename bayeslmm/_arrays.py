@@ -1,7 +1,4 @@
-"""Shape aliases and read-only arrays.
-
-Seeds: what a user gives, made into a source of random numbers or refused.
-"""
+"""Shape aliases, read-only arrays, and seeds made into random generators."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Checks of options: one of several words, a whole number."""
+
 from __future__ import annotations
 
 from numbers import Integral

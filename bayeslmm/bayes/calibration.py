@@ -4,8 +4,6 @@ Parameters drawn from the priors, a response from them, a posterior of that resp
 if, and almost only if, prior, likelihood and sampler belong together. Priors keep the scale of the data given. A flat alpha has no prior
 to draw from, but nothing depends on where it lies, so it is held at the least-squares estimate.
 
-Whether ranks are uniform: the smallest pointwise binomial tail of their distribution, and its exact probability under uniformity.
-
 Säilynoja, Bürkner and Vehtari (2022) hold the whole distribution of ranks against simultaneous limits. Counts of uniform ranks are
 multinomial, so independent Poisson counts given their sum: the probability that the distribution stays within limits everywhere is a
 chain of convolutions, exact, where simulated sets of ranks would give no p value below one over their number.

@@ -1,10 +1,8 @@
-"""`compare`: estimates and posteriors of one model side by side, parameter by parameter.
+"""`compare`: estimates beside posteriors of one model; `compare_models`: different models of one response, ranked.
 
 gap : distance from the posterior mean of the reference (the first posterior given) in its posterior sds
 pull : how far the priors of the covariance parameters draw a posterior mean, in its sds: the derivative of the mean in the power of that
     prior, cov(parameter, log prior) / sd; to first order, taking the prior away would undo this shift
-
-`compare_models`: different models of one response, ranked by what they predict or by what they cost.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ Importance weights are over the few covariance parameters only, since for each o
 observation or a level whose weights cannot be trusted, or every level where that is cheap, is answered by a posterior given the rest.
 Priors stay at the scale of the whole data.
 
-A model without some of its rows, on the axes and under the priors of the whole: what leaving out needs, for any design.
-
 For every draw of the covariance parameters  log p(y_out | y_in, phi) = log p(y | phi) - log p(y_in | phi),  both by the kernel, alpha and
 beta integrated out; so no covariance matrix of rows is ever formed, and crossed factors are as easy as one.
 """

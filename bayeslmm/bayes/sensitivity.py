@@ -1,4 +1,4 @@
-"""How much the posterior depends on its priors and on the data: power-scaling, and other priors by reweighting the draws at hand.
+"""Sensitivity of a posterior to its priors and to the data: power-scaling, and other priors by reweighting draws.
 
 The density of phi is a prior times a likelihood with alpha and beta integrated out, so both powers are exact for the covariance
 parameters; alpha follows them through its conditional mean.

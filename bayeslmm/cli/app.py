@@ -1,4 +1,4 @@
-"""The command line: the demo, one model of a spec file, the gallery, the benchmark.
+"""The command line: the demo, the model of a spec file, the published models, the benchmark.
 
 Exit codes: 0 all well, 1 a check or a figure failed, 2 the input cannot be used, 130 interrupted.
 """

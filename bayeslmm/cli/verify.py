@@ -1,7 +1,4 @@
-"""The gallery: spec files with published figures, and the comparison of each figure with ours.
-
-Published figures against ours: what a figure of a spec file names in a fit, and whether the two agree to the digits printed.
-"""
+"""Published values of spec files compared with ours, to the digits printed."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Antedependence: one correlation for each pair of neighbours (`ad`, `adh`)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

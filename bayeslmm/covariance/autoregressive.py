@@ -1,3 +1,5 @@
+"""First-order autoregressive and ARMA(1, 1) correlations (`ar1`, `ar1h`, `arma`)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

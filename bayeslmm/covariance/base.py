@@ -1,9 +1,4 @@
-"""What every covariance structure can say: one protocol for D (random effects) and R (residuals over visits).
-
-Names of covariance parameters: what a number is about, before anybody says how the visits or columns are called.
-
-Structures that are given by Sigma itself; their factor is computed from it.
-"""
+"""The protocol of covariance structures for D and R, the names of their parameters, and structures given by Sigma itself."""
 
 from __future__ import annotations
 

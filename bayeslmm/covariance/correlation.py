@@ -1,3 +1,5 @@
+"""The base class of correlation structures, and the identity."""
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod

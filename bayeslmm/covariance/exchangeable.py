@@ -1,3 +1,5 @@
+"""Compound symmetry: one correlation for every pair (`cs`, `csh`)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

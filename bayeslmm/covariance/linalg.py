@@ -1,7 +1,4 @@
-"""Lower triangular factors of positive (semi-)definite matrices, and how they move with the matrix.
-
-Closest members of a structure: damped least squares on the free parameters, for structures without a closed form.
-"""
+"""Factors of positive (semi-)definite matrices with their derivatives, and damped least squares for closest members."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A nugget: part of the variance that is not shared even at distance 0.
-
-A correlation structure of which some rows are never seen: the rest keep their distances.
-"""
+"""A nugget on a correlation, and a correlation seen at some of its rows only."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Correlations that fall with distance: exponential, Gaussian, power, spherical, linear, rational.
-
-Spatial structures: a scale and a correlation of distances, also for subjects with places of their own.
-"""
+"""Spatial covariances: functions of distance (exponential, Gaussian, power, spherical, linear, rational) times a variance."""
 
 from __future__ import annotations
 

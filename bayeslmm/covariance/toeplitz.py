@@ -1,3 +1,5 @@
+"""Toeplitz correlations: one for each lag, up to a number of bands (`toep`, `toeph`)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

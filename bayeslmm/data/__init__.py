@@ -1,4 +1,4 @@
-"""From any frame to checked columns to a `Design`: y, X, grouping factors as codes, and the encoding that new data go through."""
+"""Data frames made into a `Design`: y, X, grouping factors as codes, and the encoding for new data."""
 
 from bayeslmm.data.build import build_design
 from bayeslmm.data.design import Covariate, Design, Encoding, RandomTerm, ResidualDesign, VarianceDesign

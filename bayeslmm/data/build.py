@@ -1,4 +1,4 @@
-"""From a spec and any frame to a `Design`."""
+"""Build the `Design` of a specification and a data frame."""
 
 from __future__ import annotations
 

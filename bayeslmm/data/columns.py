@@ -1,11 +1,7 @@
-"""A column as numbers or as a factor: what kind it is by nature, and every reason to refuse it.
+"""Columns of a frame as numbers or as factor codes, and every reason to refuse one.
 
 Numbers, factors and times are told apart by dtype alone (text, categories, booleans and enumerations are factors; integers are numbers),
 so that a model does not change its meaning with the values that happen to be there.
-
-Integers as codes over those that occur.
-
-Columns as the model reads them: each read once, over all rows first (to see what is missing), then over the rows kept.
 """
 
 from __future__ import annotations

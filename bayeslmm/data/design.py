@@ -1,8 +1,6 @@
-"""The design of a model: what is left of a data frame once a formula has read it.
+"""The design of a model: y, X, random terms, residual design, and the encoding of new data.
 
 Rows are those kept (no missing value, weight above 0), in the order of the data. Every array is read-only.
-
-What new data go through: the encoding learnt from the rows of the fit, which learns nothing more.
 """
 
 from __future__ import annotations

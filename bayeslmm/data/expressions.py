@@ -1,8 +1,6 @@
-"""What stands between the operators of a formula: a column, an expression over columns, a coding of a factor, a stateful transform.
+"""Evaluation of the atoms of a formula: columns, arithmetic, codings, stateful transforms.
 
 An expression is evaluated by a walk over its syntax tree with a closed table of functions: a formula is data, never code.
-
-Stateful transforms through formulaic, one atom at a time: what `poly`, `bs`, `cr`, `center`, ... learn is kept and applied to new rows.
 
 Columns go in under plain names, so that no name of the data can collide with one of formulaic's.
 """

@@ -1,9 +1,7 @@
-"""Any frame becomes a `ColumnTable`: a pandas frame whose columns can be asked for by name, checked as a whole.
+"""Data frames of any library as one `ColumnTable`, checked as a whole; rows and names as error messages spell them.
 
 pandas frames are taken as they are; polars, pyarrow and whatever else narwhals reads, and mappings of columns, are turned into one column
 by column, the used ones only. narwhals is imported when such a frame arrives.
-
-How rows, names and levels are spelled in an error: a few of them, and how many there are.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Grouping factors: columns, or interactions of columns, as contiguous integer codes over the levels that occur.
-
-Known relationship matrices: labelled, symmetric, positive semi-definite, brought into the order of the levels.
-"""
+"""Grouping factors as contiguous integer codes over the levels that occur, and known relationship matrices among levels."""
 
 from __future__ import annotations
 

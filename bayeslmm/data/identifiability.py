@@ -1,15 +1,9 @@
-"""What too few complete subjects leave unsaid about R: lags without a pair of visits, visits that few subjects have together.
-
-Random terms that the fixed effects contain, strata of a variance function with one row, columns too large or too small to be squared.
-
-Random terms whose covariance parameters repeat one another: different parameters, the same distribution of the data.
+"""Rank of X, covariance parameters that the data do not identify, and columns beyond floating-point range.
 
 A level with as many independent rows as its terms have columns tells every parameter of any structure. Where no level has, as in
 `(1 | g) + (0 + f | g)`, whose second term contains the first, or where terms of a nested factor stand beside, as in
 `(0 + f | g) + (1 | g:f)`, the derivatives of `sum Z Sigma Z'` in the parameters are compared over the levels: dependent ones say that
 parameters can be moved together without anything to be seen.
-
-Which columns of X depend on earlier ones: decided on centred and scaled columns, so that units and origins do not matter.
 """
 
 from __future__ import annotations

@@ -1,14 +1,10 @@
-"""The right-hand side of a formula as a list of terms: the algebra of `+ - : * / ^ %in%`, as formulaic expands it.
+"""Model matrices: the terms of a right-hand side, the columns each needs for full rank, encoded for any rows.
 
 The text comes from `bayeslmm.formula`, which has walked and limited it; what stands between the operators (a column, `log(x)`,
 `poly(x, 2)`) is an atom and is left to `bayeslmm.data.atoms`.
 
-Which columns of a factor each term needs, so that the terms together have structural full rank.
-
 A factor spans the intercept, so a term `A:B` spans {1, A-, B-, A-:B-}, where A- is A coded beside an intercept. What earlier terms
 span is taken off, and what is left is merged by the rule `t + t:A- = t:A`. This is the rule of R, patsy and formulaic.
-
-A right-hand side as columns: trained once, encoded for any rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is worth knowing about a design, and why the likelihood alone would not identify its parameters."""
+"""Notes about a design, and the reasons why the likelihood alone would not identify its parameters."""
 
 from __future__ import annotations
 

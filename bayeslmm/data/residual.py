@@ -1,7 +1,4 @@
-"""Where each row stands in the residual covariance: subject, visit or place, and group of parameters; and what cannot stand there.
-
-The covariates and strata of a variance function.
-"""
+"""The residual design: each row's subject, visit or coordinates, and parameter group; strata and covariates of a variance function."""
 
 from __future__ import annotations
 

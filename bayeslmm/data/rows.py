@@ -1,9 +1,4 @@
-"""Which rows a model keeps: no missing value in a column that it reads, and weight above 0.
-
-Weights and offsets: a column's name, an array or a Series, checked, as long as the data.
-
-What a spec will ask of a data frame, known before there is one: its atoms, its columns, and how each column is read.
-"""
+"""The rows used: complete cases with positive weight; weights, offsets, and the columns that a specification reads."""
 
 from __future__ import annotations
 

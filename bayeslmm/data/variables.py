@@ -1,7 +1,4 @@
-"""Trained atoms: what a column, an expression, a coded factor or a stateful transform has learnt from the rows of the fit.
-
-Codings of a factor: the columns that stand for its levels beside an intercept, named as formulaic names them.
-"""
+"""Variables encoded as columns: numbers, coded factors, expressions, stateful transforms; and the contrasts of factors."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From a problem to its optimum: a Newton method that needs no bounds, the certificate of a boundary, and checks as values."""
+"""The optimum of a criterion: Newton's method without bounds, the check of a boundary, convergence checks as values."""

@@ -1,4 +1,4 @@
-"""The certificate of a boundary: is a variance of 0 an optimum, or only a point where the derivative in theta vanishes?
+"""The KKT check of a boundary: is a variance of 0 an optimum, or only a point where the derivative in theta vanishes?
 
 At Sigma = T T' with null space N, stationarity in T says G T = 0 for G = d criterion / d Sigma; Sigma is then a minimum over all positive
 semi-definite matrices near by just when N' G N has no negative eigenvalue. If it has one, adding a little of its eigenvector to Sigma goes

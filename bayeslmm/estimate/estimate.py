@@ -1,9 +1,4 @@
-"""Estimates: the optimum of a criterion and what follows from it at once.
-
-What can be said about an optimum, as values with a verdict, a limit and a remedy.
-
-What the rooms of inference read of a fit: a protocol that `Fit` meets, and that a test can meet with four attributes.
-"""
+"""The optimum of a criterion, with its convergence checks and what follows from it at once."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
-"""A trust-region Newton method on sign-free axes.
+"""A trust-region Newton method on sign-free parameters, with pivoted unstructured terms.
 
 A relative standard deviation and its negative give the same model, so no axis has a bound; a variance of 0 is an ordinary point where the
 derivative vanishes. The matrix is the average information plus the curvature of the parameterisation; where it is not positive definite
 its eigenvalues are taken by their size.
-
-Newton's method with the columns of unstructured terms in the order of their pivots.
 
 Where the first pivot of T is small and the rows below it are not, as in `T = [[0, 0], [a, b]]`, the entries of a row may be turned into
 one another without a change of Sigma = T T': the criterion is level along a circle, and no quadratic model follows that. With the largest
@@ -44,13 +42,13 @@ MEASURE_AFTER = 30
 """Evaluations, more where parameters are more, after which the matrix is measured: differences of gradients cost one each."""
 
 STALLED_DECREASE = 1.0
-"""Predicted decrease below which a long search is held up by its matrix, not by the distance it has to go."""
+"""Predicted decrease (of -2 log likelihood) below which a long search is stalled by a poor Hessian, which is then measured."""
 
 DIFFERENCE_STEP = 1e-5
 """Step of those differences, relative to 1 + |x|."""
 
 SECANT_DISAGREEMENT = 0.05
-"""Share by which a gain must differ from the one foretold before secants, which cost as much as a small evaluation, are looked at."""
+"""Relative difference of the actual from the predicted decrease above which a secant update of the Hessian is tried."""
 
 
 type Test = Callable[[Array], bool]
@@ -291,10 +289,10 @@ def minimise[E: Evaluation](
 
 
 PIVOT_SHARE = 0.3
-"""Share of the largest variance left, given the columns before, below which a pivot stands too early."""
+"""A pivot is exchanged when its conditional variance is below this share of the largest conditional variance."""
 
 NEGLIGIBLE_VARIANCE = 1e-3
-"""Relative variance, on standardized columns, that is not worth an order."""
+"""Relative variances on standardized columns below this are not pivoted."""
 
 MAX_REORDERINGS = 6
 """How often an order is chosen anew."""

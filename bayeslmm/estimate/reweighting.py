@@ -1,8 +1,6 @@
-"""A variance function of the fitted value: the fit depends on the weights, the weights on the fit, until they settle (as nlme does).
+"""Iterative reweighting for variance functions of the fitted value, and centred starts for variance covariates.
 
 Within a round the fitted values are held; the criterion of the last round is the one reported.
-
-Where to start a search under a variance function whose covariate lies far from 0, or is very large or small.
 
 sigma is the sd where `exp(v)` has v = 0 and `power(v)` v = 1. Where all values lie far from there, as years do, the exponent and the
 relative variances hang together along a curve that no search follows. The same model with v counted from its mean, in units of its spread,
@@ -78,7 +76,7 @@ def _centred_covariate(factor: VarianceDesign) -> _CentredCovariate:
 MAX_ROUNDS = 60
 
 MAX_FAILED_ROUNDS = 5
-"""Rounds one after the other whose search does not end: what is left is a valley without a bottom."""
+"""Rounds in a row whose search does not converge, after which the objective is taken to have no minimum."""
 
 SETTLED_CHANGE = 1e-9
 """Largest change of a fitted value, relative to their size, between two rounds."""

@@ -1,9 +1,4 @@
-"""Arithmetic and calls: what stands between the operators of a formula. Reading is the allow-list: nothing else has a form here.
-
-`C(g)`, `C(g, Sum)`, `C(g, Treatment("b"))`, `C(g, contr.sum)`, `C(g, levels=["b", "a"])`: a factor and its coding.
-
-Numbers, strings and lists: what an expression may hold beside columns.
-"""
+"""The grammar of expressions: arithmetic, calls, codings and constants. What it does not read has no form here."""
 
 from __future__ import annotations
 

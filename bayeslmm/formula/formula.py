@@ -1,4 +1,4 @@
-"""What a formula says, as frozen values: fixed part, bar terms, residual structure, variance function."""
+"""The parts of a formula as frozen values: fixed part, bar terms, residual structure, variance function."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""From text to `Formula` and back.
-
-Covariance of the errors and variance functions: `us(AVISIT | ARMCD / USUBJID)`, `ident(Sex) * power(age)`.
-"""
+"""Parsing: text to `Formula`, residual structure or variance function, and their canonical texts."""
 
 from __future__ import annotations
 

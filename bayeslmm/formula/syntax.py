@@ -1,7 +1,4 @@
-"""The syntax tree of a formula. Chains are flat, so that the depth of a tree is the depth of its brackets.
-
-From a syntax tree back to text: the one form in which a term, an expression or a grouping factor is written.
-"""
+"""The syntax tree of a formula and its text. Chains are flat: a tree is as deep as its brackets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the algebra of terms amounts to: how many terms, which, with or without an intercept. Counted before anything is expanded.
-
-Bar terms: `||`, `a/b` and `a*b` expanded, and the laws that hold between the terms of a formula.
-"""
+"""Expansion of `*`, `/`, `^` and bars to terms, counted before anything is expanded."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""A formula as tokens, each with its place in the text. Nothing outside the closed list of tokens gets through.
-
-Errors that show the text with the spot marked.
-
-A walk over tokens, with errors that mark the spot.
-"""
+"""A formula as tokens from a closed list, each with its place in the text, and errors that mark the place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shares of the variance: Nakagawa's R2 and the intraclass correlation.
+"""Diagnostics of a fit: R2 and ICC, conditional AIC, simulated residuals, other optimisers (`allfit`).
 
 The conditional AIC: for predictions of the groups at hand, where the marginal AIC is for groups yet to come.
 
@@ -7,11 +7,8 @@ The conditional AIC: for predictions of the groups at hand, where the marginal A
 rho is the trace of the leverage plus what y moves through the covariance parameters (Greven and Kneib 2010), found by the implicit
 function theorem: theta moves with y by `-H^-1 d2f / dtheta dy`, f the profiled criterion, whose derivative in y is `2 d / r2 V0^-1 e`.
 
-Residuals on a scale that needs no theory: where each observation stands among responses simulated from the fit (as DHARMa).
-
-Under a right model they are uniform, whatever the model. Simulations draw new random effects and new errors.
-
-Does it matter how the optimum was looked for? The same criterion from other starts and by other methods.
+Simulated residuals rank each observation among responses simulated from the fit (as DHARMa), with new random effects and new errors:
+under a right model they are uniform.
 """
 
 from __future__ import annotations

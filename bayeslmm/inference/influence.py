@@ -1,14 +1,10 @@
-"""Influence: of single observations by leverage, of whole groups by leaving them out.
-
-Leverage: how much an observation's fitted value moves with the observation itself, from the factor that the fit has already made.
+"""Leverage, Cook's distance, and the fit without each row or each level of a grouping factor.
 
 The conditional fit is linear in y at fixed covariance parameters, y^ = H y, and H has the diagonal
 
     h_i = w_i var(x'(alpha^ - alpha) + z'(beta^ - beta)) / sigma^2
 
 as lme4's hatvalues. With structured errors H = I - R V^-1 (I - X (X' V^-1 X)^-1 X' V^-1).
-
-The fit without each level of a grouping factor: its cross-products are taken off, and the search goes on from the estimate.
 
 Held covariance parameters need no search, and no criterion either: what a deletion changes follows from the inverse at the estimate.
 Structured errors are the exception. Their rows are laid out anew.

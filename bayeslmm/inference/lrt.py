@@ -1,13 +1,9 @@
-"""Likelihood-ratio tests of nested models, and of the random terms of one.
-
-The distribution of a likelihood ratio when variances are tested at 0, the edge of what they can be.
+"""Likelihood-ratio tests: nested models, random terms, variances at 0 (chi-bar-square), exact and bootstrap versions.
 
 A column added to a random term brings a variance that cannot be negative, and covariances with the other columns that are free. One column:
 half chi2(d - 1), half chi2(d) with d the parameters added (Self and Liang 1987; Stram and Lee 1994). Several columns in terms of their own:
 binomial weights. k columns in one unstructured term: the cone of positive semi-definite k x k matrices, whose weights are known for k = 2
 and simulated for more. Weights are those of an identity information: exact for one column, an approximation for several.
-
-Likelihood-ratio tests by simulation: the parametric bootstrap, and the exact distribution for a single variance.
 """
 
 from __future__ import annotations

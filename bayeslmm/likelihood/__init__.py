@@ -1,1 +1,1 @@
-"""The Gaussian likelihood: standardization, cross-products, typed blocks, one criterion, and the dense definition that judges it."""
+"""The Gaussian likelihood: standardization, cross-products, kernels, one criterion, and the dense definition that judges it."""

@@ -1,4 +1,4 @@
-"""What a deletion of rows changes while covariance parameters are held: exact, from the inverse that the criterion has already made.
+"""Case deletion at held covariance parameters: down-dating by rows or levels, and cross-products less some rows.
 
 With `P = V0^-1 - V0^-1 X C X' V0^-1`, C the inverse of X' V0^-1 X, and S the covariance of the predictors of the rows I, as `prediction`
 finds it, `P_II = W (W^-1 - S) W`. So with R = (W^-1 - S)^-1 of the deleted rows alone, D = W^-1 V0^-1 X of them and e their residuals,
@@ -6,8 +6,6 @@ finds it, `P_II = W (W^-1 - S) W`. So with R = (W^-1 - S)^-1 of the deleted rows
     alpha_(I) = alpha - C D' R e,    C_(I) = C + C D' R D C,    r2_(I) = r2 - e' R e.
 
 No matrix here is larger than the deleted rows by the columns that they touch.
-
-A problem less some of its rows: their cross-products are taken off the sums, and the columns stay standardized as they are.
 
 The criterion does not depend on how columns are standardized, so nothing else is looked at again. A level that loses all of its rows stays
 behind with zeros: it changes no estimate.

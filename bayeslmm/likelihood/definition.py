@@ -1,4 +1,4 @@
-"""The definition: V as one n x n matrix on the user's columns. Slow, obvious, and the judge of everything else here.
+"""The dense definition: V as one n x n matrix on the user's columns, by which every kernel is judged.
 
 -2 l = log |V0| [+ log |X' V0^-1 X|] + d (1 + log(2 pi r2 / d)),   V0 = Z (D / sigma^2) Z' + R0
 """

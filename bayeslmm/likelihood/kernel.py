@@ -1,3 +1,5 @@
+"""The protocols `Kernel` and `State`, and the generalised least-squares `Solution`."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""From a vector of parameters to the blocks T of every factor, and from derivatives in T back to the parameters.
+"""The map from the parameter vector to the blocks T of every factor, and its derivatives.
 
 x is on the optimiser's axes and on standardized columns: the parameters of each term's structure one after the other, terms in the order of
 the formula. `theta` is what users see: the relative covariance factor on their own columns, column-wise lower triangle for an unstructured

@@ -1,4 +1,4 @@
-"""What is known about the random effects once theta is: conditional modes, their covariances, and the variance of any linear predictor.
+"""Conditional modes of the random effects (BLUPs), their covariances, and the variance of any linear predictor.
 
 All of it comes from the factor that the criterion has already made. With `H_k = T M_k^-1 T'` for level k of the first factor, E_k and C_k
 its cross-products with the remaining columns and with X, and Q the inverse of what remains after it (joint over those and X),

@@ -33,7 +33,7 @@ from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, 
 from bayeslmm.likelihood.structured.variance_function import variance_function
 
 CORRELATION_LIMIT = 4.5
-"""tanh of this is 0.9998."""
+"""Largest |z| of a correlation tanh(z): beyond it (0.9998) the correlation counts as 1."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""The same model seen from other axes, so that what a profile holds fixed is an entry of x.
+"""The same model on rotated coordinates, in which what a profile holds fixed is one entry of x.
 
 An unstructured T may be multiplied by any orthogonal matrix from the left if the columns of Z are turned with it. Turned so that the row of
 `whole` that belongs to a column of the user's comes first, `sd_a = sigma |w_a| |T_00|`, and zero is a point like any other.

@@ -1,4 +1,4 @@
-"""Columns brought to a scale and an origin at which arithmetic is exact, and the way back.
+"""Standardization: columns brought to a scale and an origin at which arithmetic is exact, and the way back.
 
 A REML criterion cannot depend on where x starts, nor on its unit. So X is centred and orthogonalised, y replaced by its least-squares
 residual in units of its own size, and the columns of each random term changed as far as the term's covariance structure is closed under

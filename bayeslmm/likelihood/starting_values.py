@@ -1,4 +1,4 @@
-"""Where the search for variances starts when levels are many: moments of what each level adds up to.
+"""Starting values: moments of level sums, one MIVQUE step, moments of residuals, a grid of ranges.
 
 With H_k = (A_k + I)^-1, `s_k = H_k Z_k' e` of the least-squares residuals e has for its expected product
 
@@ -7,16 +7,12 @@ With H_k = (A_k + I)^-1, `s_k = H_k Z_k' e` of the least-squares residuals e has
 linear in the variances. One such equation for each factor, summed over its levels, and one for e'e are solved together. Several levels'
 worth of data make this an estimate within a few per cent, which saves evaluations; a poor one costs nothing but those.
 
-Where the search for variances starts when columns are few: one step of Fisher's scoring in the covariances themselves.
-
 At relative covariances of 1, V0 = Z Z' + I, the expected values of y'P V_i P y are linear in sigma^2 and the entries s of every D,
 
     sum_j tr(P V_i P V_j) s_j = y'P V_i P y,    V_0 = I,  V_i = Z S_i Z',
 
 which is MIVQUE(1) of Rao (1971). In balanced data its solution is the REML estimate itself, in others it is near (Searle, Casella and
 McCulloch 1992, chapter 11). With G = Z'P Z, and P V0 P = P, nothing is left of the rows.
-
-Where the search for a residual structure starts: the moments of the least-squares residuals.
 """
 
 from __future__ import annotations
@@ -202,7 +198,7 @@ def x_from_covariances(parameters: RandomParameters, relative: list[Array]) -> A
 
 
 def moment_start(parameters: RandomParameters, cross: CrossProducts) -> Array | None:
-    """x at which relative covariances have the moments of the data; None where that is not worth it, or says nothing.
+    """x at which relative covariances have the moments of the data; None where the equations cost more than they save, or have no solution.
 
     Unstructured, diagonal and common variances only: other structures have a start of their own.
     """
@@ -225,7 +221,7 @@ SCORING_PARAMETERS = 28
 
 
 def scoring_start(few: DenseCrossProducts, residual_df: int) -> Array | None:
-    """x at which covariances are those of one scoring step; None where that says nothing. residual_df : n - p.
+    """x at which covariances are those of one scoring step; None where its equations have no solution. residual_df : n - p.
 
     Unstructured, diagonal and common variances only: other structures have a start of their own.
     """

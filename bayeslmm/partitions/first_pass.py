@@ -1,9 +1,7 @@
-"""The first pass: which levels there are, which rows show them, and what the rows amount to.
+"""The first pass over partitions: levels, the rows that first show them, ranges of columns.
 
 A row is kept for every level, and every combination of levels, that was not seen before; these few rows, in memory, teach the model its
 columns and levels as all rows would.
-
-One partition as the model reads it: checked columns, the rows kept, what was dropped; and its rows as a design.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where partitions come from: frames that can be gone through again, a function that makes them anew, files, a Dask data frame."""
+"""Sources of partitions: lists of frames, a function that makes them anew, files, a Dask data frame."""
 
 from __future__ import annotations
 

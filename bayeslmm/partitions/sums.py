@@ -1,14 +1,10 @@
-"""Two passes over partitions: the first learns levels and finds the change of columns, the second adds up the cross-products.
+"""Cross-products summed over partitions, the incremental QR that standardizes them, and the design without rows.
 
 A pass more is read where a level of a factor of the fixed effects, or of the left side of a bar, first shows itself after the first
 partition with rows: its column must be known before columns can be measured.
 
-The triangle R of a QR factorisation, rows coming in part by part; and a few rows that stand for all of them.
-
 Means, lengths and angles of the columns, hence their rank, their least-squares fit and the change of columns that conditions them, are
 those of `R`. Columns are counted from the first row, so that an origin far away costs no digits and a constant column is exactly one.
-
-A design without its rows: everything that a fit needs once they have been added up, and a clear refusal of the rest.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""Figures of intervals: profiles, forests of limits, histograms of replicates.
-
-Figures of several sources, of priors, of a calibration.
-
-Marginal means with their intervals and, on request, arrows whose overlap says which pairs differ.
-"""
+"""Figures of intervals: profiles, forests, bootstrap histograms, comparisons, priors, calibrations, marginal means."""
 
 from __future__ import annotations
 

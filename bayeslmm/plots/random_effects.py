@@ -1,7 +1,4 @@
-"""The caterpillar: conditional modes of every level with their intervals, in order of size.
-
-Which levels of a grouping factor the fixed effects rest on.
-"""
+"""Caterpillar plots of random effects, and the influence of levels."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""Figures of the rows: observed against fitted, residuals, quantiles, leverage.
-
-Residuals along a subject: the autocorrelation that is left in them.
-
-Columns of the data as a figure takes them: numbers, or levels at places 0, 1, 2, ...
-
-Simulated residuals: should be uniform, everywhere.
-"""
+"""Figures of residuals: against fitted values, quantiles, leverage, autocorrelation, simulated residuals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all figures have in common: colours that everyone can tell apart, axes made when none are given, points that stay readable."""
+"""The common style of figures: a colour-blind palette, axes made when none are given, thinned points."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A posterior beside estimates, and a comparison as a report of its own.
-
-Where a report comes from: versions, date, seed, the criterion to the last digit, a fingerprint of the rows.
-"""
+"""The report of a comparison, the section of a posterior, and where a report comes from."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""The report of a fit: model, data, estimates, variances, checks, figures, marginal means, the posterior, and where it all comes from.
-
-What the model was given: rows read and lost, the columns it reads, the sizes of groups.
-
-Marginal means of the factors of the fixed effects, with their pairs; where two factors interact, of one within the other.
-"""
+"""The report of a fit: model, data, estimates, variances, checks, figures, marginal means, the posterior, and where it all comes from."""
 
 from __future__ import annotations
 

@@ -1,13 +1,4 @@
-"""A page made of sections; every text that enters it is escaped, and nothing in it asks the network for anything.
-
-Values as a person reads them, safe in HTML.
-
-Figures for a page: made without the state of pyplot, drawn by the room of plots, embedded as SVG images.
-
-As images they can neither run a script nor take part in the page's own names.
-
-How a report looks: black on white, tables whose digits line up, figures as wide as the page, and a form for paper.
-"""
+"""An HTML page of sections, escaped tables and embedded figures, which asks the network for nothing."""
 
 from __future__ import annotations
 

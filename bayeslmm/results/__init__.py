@@ -1,1 +1,1 @@
-"""`Fit`: estimates, tables, text and HTML, predictions, and the file that a fit is kept in."""
+"""The numbers of a fit: estimates, random effects, fitted values, predictions, and the file it is kept in."""

@@ -1,7 +1,4 @@
-"""`Estimates`: the numbers of a fit, each made when it is asked for.
-
-Information criteria, by the counts of lme4, of mmrm or of SAS.
-"""
+"""`Estimates`: every number of a fit, made when it is asked for; information criteria as lme4, mmrm or SAS count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fit says about its own rows: fitted values, residuals, and the data with both beside them."""
+"""Fitted values and residuals of a fit's own rows, and the data with both joined to them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Predictions for any rows: of the population, or given what the fit knows of their levels and subjects.
-
-Rows to predict, encoded as the fit encoded its own.
-
-Where new rows stand in the errors: subject, visit or coordinates, group of parameters, and what multiplies sigma.
-"""
+"""Predictions for any rows: of the population, or given the levels and subjects that the fit knows."""
 
 from __future__ import annotations
 

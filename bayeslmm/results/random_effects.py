@@ -1,7 +1,4 @@
-"""D, one frame per grouping factor, and `varcorr`, one row per variance and per covariance.
-
-Frames of the random effects: conditional modes, their standard deviations, coefficients by level.
-"""
+"""`varcorr`, D by grouping factor, conditional modes and coefficients by level."""
 
 from __future__ import annotations
 

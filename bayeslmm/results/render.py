@@ -1,11 +1,4 @@
-"""Tables of text cells, and numbers as a person reads them.
-
-Tables as plain text that fits a terminal of eighty columns.
-
-Tables as HTML for notebooks; every text is escaped.
-
-A summary as rich draws it.
-"""
+"""Tables and numbers as text, as HTML and for rich."""
 
 from __future__ import annotations
 

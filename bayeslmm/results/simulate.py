@@ -1,7 +1,4 @@
-"""Responses drawn from a model at given parameters.
-
-The same design with another response.
-"""
+"""Responses simulated from a model at given parameters, and a design with another response."""
 
 from __future__ import annotations
 

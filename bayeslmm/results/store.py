@@ -1,13 +1,7 @@
-"""The file that a fit is kept in: a zip of one JSON text and plain arrays, no compression, no code, and a checksum of every byte.
+"""The file of a fit: a zip of one JSON text and plain arrays, no compression, no code, a checksum of every byte.
 
 The archive comment ends with the SHA-256 of all bytes before it, so that nothing is read of a file that was altered or cut short. Sizes are
 compared with what is there before anything is allocated.
-
-Values as JSON can hold them, and back: tuples, mappings, dates and numbers that are not finite keep their nature.
-
-Frames as plain arrays and JSON: numbers as they are, labels as codes and a list.
-
-What a saved fit holds: the model as it was said, the rows it used, and its estimates to the bit.
 """
 
 from __future__ import annotations
@@ -141,7 +135,7 @@ def _array(data: bytes, where: str) -> NDArray[Any]:
 
 
 def to_json(value: Any) -> Any:
-    """A value as JSON holds it. Errors: StoreError for one that it cannot."""
+    """Convert a value to JSON types. Errors: StoreError for a type that has none."""
     if isinstance(value, np.generic):
         value = value.item() if not isinstance(value, np.datetime64 | np.timedelta64) else pd.Series([value])[0]
     if value is None or isinstance(value, bool | str | int):

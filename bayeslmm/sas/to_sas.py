@@ -1,9 +1,4 @@
-"""`to_sas`: the PROC MIXED program of a model.
-
-The PROC MIXED program of a model specification, where SAS can say it.
-
-A `MixedProgram` as SAS text; parsing the text gives the same program.
-"""
+"""`to_sas`: the PROC MIXED program of a model specification, as values and as text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`proc_mixed`: a SAS PROC MIXED program, run.
-
-What a PROC MIXED program gives back: its tables by ODS name, the listing, the objects behind them.
-"""
+"""`proc_mixed`: a SAS PROC MIXED program, run; its tables by ODS name, its listing, its model and fit."""
 
 from __future__ import annotations
 

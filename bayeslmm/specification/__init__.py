@@ -1,4 +1,4 @@
-"""What a user can say about a model, as frozen values, and the dialects that translate into them."""
+"""Model specifications as frozen values, their priors, and the files that hold them."""
 
 from bayeslmm.specification.model_spec import ModelSpec, make_spec
 from bayeslmm.specification.priors import Prior, Priors

@@ -1,9 +1,4 @@
-"""`ModelSpec`: everything that a user can say about a model, as one frozen value.
-
-From what a user types to a checked `ModelSpec`.
-
-What a user said about a model: the arguments of `LMM`, as a value that can be changed, stored and turned into a spec.
-"""
+"""`ModelSpec`: a checked specification; `ModelArguments`: the arguments of `LMM` as given."""
 
 from __future__ import annotations
 

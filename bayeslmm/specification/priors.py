@@ -1,8 +1,4 @@
-"""Prior families: what their parameters are called and which values they may take.
-
-`Priors`: what a user says about priors, checked and frozen. Densities live where they are used.
-
-Log densities of the prior families, their derivatives and draws from them; LKJ on partial correlations.
+"""Prior families with their densities, slopes and draws; `Priors`, the priors that a user gives; LKJ.
 
 Densities are on the scale that a user speaks of: standard deviations, correlations, coefficients. Axes and Jacobians are the business of
 whoever calls. An improper family has density 1 (flat) or a power (gamma with rate 0), known up to a constant.

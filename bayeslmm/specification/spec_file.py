@@ -1,11 +1,4 @@
-"""`SpecFile`: a model, where its data are, and what was published about it.
-
-Files that a spec file names: inside its own folder, regular, not too large, unchanged.
-
-Published figures of a model: `[[reference]]` tables of a spec file, digits kept as printed.
-
-A table of a spec file that is read key by key: what is asked for is checked, what is left over is an error with its key path.
-"""
+"""Spec files: the model, its data files, and published values with the digits printed."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""Spec files: TOML in and out. Nothing in a file is run; an unknown key is an error with its path.
-
-Plain values as TOML text: tables, arrays, strings, numbers as printed.
-
-Writing a spec file.
-
-mmrm's formula: fixed effects and one covariance term, `FEV1 ~ RACE + ARMCD * AVISIT + us(AVISIT | USUBJID)`.
-"""
+"""TOML in and out for spec files, and mmrm's formula. Nothing in a file is run; an unknown key is an error with its path."""
 
 from __future__ import annotations
 

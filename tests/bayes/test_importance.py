@@ -66,7 +66,7 @@ def test_a_bad_proposal_planted_in_the_sampler_never_reaches_a_posterior(monkeyp
     mode = find_mode(density(built.problem, built.spec.priors))
     values, axes = np.linalg.eigh(mode.precision)
     narrow = SplitT(mode.phi, axes, 0.3 / np.sqrt(values), 0.3 / np.sqrt(values), 1e6)
-    for name in ("at_mode", "refitted", "clustered"):
+    for name in ("split_t_at_mode", "refit_proposal", "cluster_proposal"):
         monkeypatch.setattr(f"bayeslmm.bayes.sampling.importance.{name}", lambda *_: narrow)
     forced = built.sample(draws=300, seed=1, method="importance")
     assert forced.checks["pareto_k"].verdict == "failed"

@@ -1,4 +1,4 @@
-"""The likelihood at given alpha, beta integrated out, in the parameters that a graph holds; and that of given errors.
+"""The log likelihood at given coefficients, random effects integrated out, and that of given errors.
 
     log p(y | alpha, D, R) = -1/2 [ log|V0| + n log(2 pi sigma^2) + (y - X alpha)' V0^-1 (y - X alpha) / sigma^2 ]
 

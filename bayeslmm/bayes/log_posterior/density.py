@@ -1,11 +1,9 @@
-"""The posterior density of the covariance parameters, alpha and beta integrated out, by the criterion's own kernel.
+"""The log posterior density of the covariance parameters, alpha and beta integrated out, by the criterion's own kernel.
 
     log p(phi | y) = log p(y | phi) + log p(phi) + constant,   p(y | phi) = integral of N(y | X alpha, V(phi)) p(alpha) d alpha
 
 One function over a leading axis of points serves importance sampling; one with gradient serves the mode and NUTS. There is no second
 likelihood: structures, weights, relationship matrices and variance functions are whatever the kernel knows.
-
-alpha integrated out of the likelihood: flat as in REML, or under a normal prior, from [X y]' V0^-1 [X y] alone.
 
 With standardized alpha = alpha0 + B a and prior precision L (0 where flat), u = prior mean - alpha0:
 

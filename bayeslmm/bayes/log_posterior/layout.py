@@ -1,4 +1,4 @@
-"""Where each parameter lies on the axes of a posterior, and the way from there to the kernel's own x.
+"""The layout of the parameter vector phi in blocks, and the map from phi to the kernel's x.
 
 phi = (random terms in the order of the formula, parameter sets of R, variance function, log sigma where R has no scale of its own)
 """

@@ -1,15 +1,9 @@
-"""Priors in use: what the user said, and defaults scaled from the data for the rest.
-
-What is taken for priors that are not said: our defaults, or those of another package by name.
+"""The priors of a model: those given, the others by a preset scaled from the data; and whether the posterior is proper.
 
 brms : half-t(3, 0, max(2.5, mad y)) for every sd, LKJ(1), flat slopes; its t prior of the intercept is left flat: alpha is integrated out
 bambi : N(0, 2.5 sd(y)/sd(x)) for alpha, half-normal sds of the same sizes, half-t(4, 0, sd(y)) for sigma, LKJ(1)
 blme : sd^1.5, which is Wishart(q + 2.5) for a covariance matrix, |D|^0.75: keeps a mode off the boundary; for `fit("MAP")` only
 reml : flat everywhere: the mode is the REML estimate; for `fit("MAP")` only
-
-The sizes that default priors are scaled by: sd(y), sd(x), rms(z), as given by the data and by nothing else.
-
-Is there a posterior? Priors that are improper are refused where the likelihood does not make up for them.
 """
 
 from __future__ import annotations

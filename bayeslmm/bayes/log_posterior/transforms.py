@@ -1,10 +1,8 @@
-"""Axes that a posterior is explored on: standard deviations on a log (or logit) axis, correlations through partial correlations.
+"""Transforms of covariance matrices to unconstrained parameters: log sds, partial correlations; with priors and Jacobians.
 
 For each covariance matrix, D of a random term or R of a group, `phi` is unconstrained and `x` is the structure's own parameter vector on
 the user's columns and in the user's units. Priors are stated for standard deviations and correlations; `volume=True` adds the log Jacobian,
 which makes the density one of phi (for sampling); without it the mode is that of the density of the parameters a user speaks of (for MAP).
-
-Axes of structures other than the unstructured one: a few scales, and shape parameters on the structure's own unconstrained axes.
 """
 
 from __future__ import annotations

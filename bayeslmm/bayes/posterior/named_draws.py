@@ -1,4 +1,4 @@
-"""What draws are about: sigma, standard deviations, correlations and shape parameters under the names that users know."""
+"""Draws of sigma, standard deviations, correlations and shape parameters under the names that users know."""
 
 from __future__ import annotations
 

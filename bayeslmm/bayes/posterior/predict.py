@@ -1,4 +1,4 @@
-"""What draws say about rows: linear predictors, errors, densities of the observations, and predictions for any rows."""
+"""Linear predictors, errors, pointwise densities and predictions for any rows, draw by draw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a saved posterior holds: the model as it was said, the rows it used, and every draw to the bit."""
+"""The file of a posterior: the model's arguments, the rows it used, and every draw to the bit."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Prior families as distributions of PyMC.
-
-Axes for the variables of a graph: each changes what a sampler moves along, none changes the variable that a user sees.
-
-The kernel as nodes of a PyTensor graph: value and derivative come out of one evaluation, as two outputs.
+"""Prior families as PyMC distributions, transforms of variables, and the kernel as PyTensor ops.
 
 No node has `__props__`: two nodes are equal only if they are one and the same object, so no cache can take the data of one model for
 those of another.

@@ -2,8 +2,6 @@
 
 marginal : alpha and the covariance parameters are variables, the random effects are integrated out by the kernel
 hierarchical : every random effect is a variable
-
-Random effects as variables of a graph: centred where the data say more about an effect than its distribution does, else not.
 """
 
 from __future__ import annotations

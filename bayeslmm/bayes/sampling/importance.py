@@ -2,10 +2,6 @@
 
 A split t at the mode, two rounds of refitting to weighted draws, then one large sample whose weights are Pareto-smoothed. A gate says
 whether the weights can be trusted; if not, a mixture fitted by EM and more draws are tried before the caller turns to a Markov chain.
-
-Proposal densities of importance sampling: t distributions with their own width on either side of every axis, and mixtures of them.
-
-Pareto-smoothed importance weights (Vehtari, Simpson, Gelman, Yao and Gabry), and resampling by them.
 """
 
 from __future__ import annotations

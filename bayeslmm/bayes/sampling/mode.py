@@ -1,8 +1,4 @@
-"""The mode of a posterior density and its curvature, by the same trust-region Newton method as REML.
-
-`fit("MAP")`: the marginal posterior mode under a model's priors.
-
-The marginal posterior mode as an estimate: alpha and beta integrated out, priors on sds and correlations as a user states them.
+"""The posterior mode and its curvature, by the same trust-region Newton method as REML; the MAP estimate.
 
 The mode is that of the density of (sds, correlations, sigma), without the Jacobian of any axis: under flat priors it is the REML estimate,
 and blme's sd^1.5 keeps it off the boundary.

@@ -1,10 +1,8 @@
-"""NUTS on the collapsed density: few dimensions, an exact gradient, and a metric known beforehand from the mode.
+"""NUTS on the collapsed density, with R-hat and effective sample sizes (Vehtari, Gelman, Simpson, Carpenter and Buerkner).
 
 phi = mode + L z with L L' the inverse curvature at the mode makes the target nearly standard normal, so only the step size is adapted.
 Written here in full because one gradient of the kernel costs more than a step of the sampler: nothing would be won by compiling it, and
 importing a sampler costs seconds. Every chain has a random stream of its own, so draws do not depend on how chains are run.
-
-R-hat and effective sample size of Markov chains (Vehtari, Gelman, Simpson, Carpenter and Buerkner), for the verdict on a run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Parameters, random effects and responses drawn from the priors.
-
-`model.priors`: the priors in use, as a table and as curves.
-"""
+"""Draws of parameters, random effects and responses from the priors; the table of priors in use."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ Independent errors: alpha from its normal distribution, the remaining factors fr
 both; the factor that the kernel has made for the density is all that is needed, and draws run along its leading axis.
 Structured errors: `beta + D Z'V^-1 (y - X alpha - Z beta - e)` for beta, e drawn from D and R, which is exact for any D and R.
 
-Exact draws of beta for large crossed designs: a draw from the prior, pulled to the data by conjugate gradients.
-
 Given alpha and theta, `beta = beta* + D Z'V^-1 (y - X alpha - Z beta* - e*)` is an exact draw when beta*, e* come from D and R. After the
 first factor is eliminated, what must be solved is S v = c with S = Lambda'U Lambda + I for the remaining columns, for each draw its own
 Lambda; one factor at the mode preconditions all of them, so a handful of products with sparse cross-products takes the place of a

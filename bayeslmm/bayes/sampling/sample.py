@@ -1,4 +1,4 @@
-"""From a model to its posterior: which way to sample, why, and what can be said about the result.
+"""`sample`: the choice of a sampling method, its draws and their checks.
 
 "collapsed": the random effects and alpha are integrated out, the few covariance parameters are sampled, and alpha and beta are then drawn
 exactly. Importance sampling from the mode as long as its gate is passed and there are few dimensions; NUTS on the same density otherwise.
@@ -80,7 +80,7 @@ def sample(
 ) -> Posterior:
     """The posterior of a model under its priors.
 
-    draws : for each of the `chains`; draws of importance sampling are independent, and chains only a shape that tools expect
+    draws : for each of the `chains`; draws of importance sampling are independent; chains are then for display only
     seed : same seed, same draws, whatever the number of cores
     method : "auto" or "collapsed"; "importance" and "nuts" insist on one way; "hierarchical" samples every random effect
     sampler, tune, sampler_options : of "hierarchical": "nutpie" or "pymc", warm-up draws, and options of that sampler by name

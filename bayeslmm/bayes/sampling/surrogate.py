@@ -1,4 +1,4 @@
-"""When one evaluation is expensive: the likelihood's ingredients as polynomials around the mode, so that draws cost nothing.
+"""A polynomial surrogate of the likelihood around the mode, for models whose evaluation is expensive.
 
 With relative covariances psi (log sds minus log sigma, correlations as they are) the likelihood needs log |V0| and [X y]'V0^-1 [X y] at psi
 only; sigma, alpha and the priors are then exact. Those few smooth functions are evaluated on a small design around the mode and fitted by

@@ -1,8 +1,6 @@
-"""Denominator degrees of freedom: one protocol for single contrasts and for several at once.
+"""Denominator degrees of freedom: Satterthwaite, Kenward-Roger, between-within (mmrm), containment (nlme), residual.
 
 L is on the user's columns, one row per contrast, columns those kept.
-
-Degrees of freedom by counting: between and within subjects (mmrm), containment (nlme).
 """
 
 from __future__ import annotations

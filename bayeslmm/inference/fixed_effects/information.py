@@ -1,4 +1,4 @@
-"""The covariance parameters as tau = (x, log sigma): how well they are known, and how the covariance of alpha moves with them.
+"""The observed information of the covariance parameters tau = (x, log sigma), and d vcov(alpha) / d tau.
 
 The criterion before sigma is profiled out is
 

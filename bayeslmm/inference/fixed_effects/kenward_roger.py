@@ -8,8 +8,6 @@ W is twice the inverse of the expected information (as pbkrtest has it), or of t
 term ("linear") the result does not depend on how the covariance is parameterised; where V is linear in psi there is no R term.
 Kenward and Roger (1997), Biometrics 53, 983-997.
 
-What Kenward and Roger need of V = V(psi), whatever kernel holds it: a value, and one function that a kernel answers.
-
 psi are the components of the covariance: variances and covariances of every random term and of the errors wherever V is linear in them,
 and sigma^2 last. All is on standardized columns of X and in units of sigma (V0 = V / sigma^2, psi_k = 1).
 """

@@ -1,9 +1,7 @@
-"""The pieces of Kenward and Roger for random effects with independent errors.
+"""Derivatives of V for Kenward-Roger: random effects with independent errors.
 
 A component moves D alone: V_a = Z S_a Z' with S_a = I x E_a on the columns of one factor, so that P_a = G' S_a G, Q_ab = G' S_a M S_b G and
 tr(V^-1 V_a V^-1 V_b) = tr(M S_a M S_b), in the space of levels. The errors come through Euler's identity, W^-1 = V0 - Z D Z'.
-
-Products with V0^-1 for random effects with independent errors, from cross-products by level alone.
 
 With Z = [Z_1 Z_2] (first factor, the rest), Y = Z_1' V_1^-1 Z_2 = F E, and U, Q of the rest as the likelihood has them,
 

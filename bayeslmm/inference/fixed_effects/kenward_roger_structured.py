@@ -1,4 +1,4 @@
-"""What Kenward and Roger need of structured errors: V moves block by block.
+"""Derivatives of V for Kenward-Roger: structured errors, block by block.
 
 psi are the components of every random term, of every parameter set of R (its variances included), and the parameters of the variance
 function; sigma^2 comes on its own only where nothing else is a scale of R.

@@ -1,7 +1,4 @@
-"""The fixed effects of a fit under one choice of covariance and degrees of freedom: what every t and F test of the room reads.
-
-t tests of the coefficients, and the covariance of the fixed effects under any adjustment.
-"""
+"""t and F tests of the fixed effects under one choice of covariance and degrees of freedom."""
 
 from __future__ import annotations
 

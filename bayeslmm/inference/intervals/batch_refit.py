@@ -1,9 +1,7 @@
-"""Many fits of one model to many responses, side by side.
+"""Refits of one model to many responses, side by side.
 
 Every replicate starts at the estimate of the fit with its Newton matrix and goes on by BFGS; an iteration evaluates all that are not done
 in one call of the kernel. What has not settled, or has settled on a boundary that is none, is fitted by itself.
-
-Other responses on the same rows: only what the cross-products know of y is made anew, for one response or for many at once.
 """
 
 from __future__ import annotations

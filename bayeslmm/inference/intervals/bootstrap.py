@@ -1,7 +1,4 @@
-"""The bootstrap: refits to responses drawn from the model, or to levels of the top grouping factor drawn anew.
-
-Replicates of a bootstrap: what each of them draws, and its fit. Every replicate has a stream of random numbers of its own.
-"""
+"""The bootstrap: refits to responses drawn from the model, or to levels of the top grouping factor drawn anew."""
 
 from __future__ import annotations
 

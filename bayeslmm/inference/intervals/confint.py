@@ -1,7 +1,4 @@
-"""Confidence intervals of all parameters by one of three methods.
-
-Wald intervals: fixed effects on their own scale, covariance parameters on the scale where their estimates are nearest to normal.
-"""
+"""Confidence intervals of all parameters: Wald, profile, bootstrap."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Covariance parameters as a report names them: `sd__Intercept|Subject`, `cor__Intercept.Days|Subject`, `sd__Observation`, `rho`.
+"""Covariance parameters by name (`sd__Intercept|Subject`, `rho`, ...) as functions of tau, each on its own scale.
 
 Each is a function of tau = (x, nu), nu = log sigma on standardized columns, and says on which scale its estimate is nearest to normal.
-
-All parameters of many fits of one model: a column for each, named as `confint` names them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Profile likelihood: how far the criterion rises as one parameter after the other is held away from its estimate.
+"""Profile likelihood: the signed root of the profiled criterion along each parameter, and its limits.
 
 As lme4, fits by REML are profiled by their ML criterion unless asked otherwise. Under "REML" a fixed effect is profiled by the likelihood
 with the other fixed effects integrated out (the restricted likelihood itself does not see fixed effects).
-
-The signed root of the profiled criterion along one parameter, zeta(t) = sign(t - t^) sqrt(f(t) - f^), found where it is asked for.
 
 Every point starts from what its neighbours found. Where the criterion does not reach a limit before the end of the parameter's range
 (an sd of 0, a correlation of 1 in size), the end is the limit.
@@ -52,7 +50,7 @@ ZETA_TOLERANCE = 3e-3
 
 MAX_POINTS = 40
 VALLEY_SHARE = 0.6
-"""Share of the quantile below which zeta at a Wald limit is a sign of another valley."""
+"""Share of the quantile below which zeta at a Wald limit suggests another local minimum."""
 
 CAREFUL_STEP = 0.2
 """Length of careful steps, in Wald intervals."""

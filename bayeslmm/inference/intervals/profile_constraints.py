@@ -1,4 +1,4 @@
-"""The lowest criterion with one parameter held at a value: a slice through the model for each kind of parameter.
+"""The lowest criterion with one parameter held at a value.
 
 Wherever it can be, what is held becomes an entry of x (`rotate_problem`), so that an sd of 0 and a correlation of 1 are ordinary points
 and the rest is a search without constraints. What has no such axes goes by an augmented Lagrangian.
@@ -8,8 +8,6 @@ The criterion before sigma is profiled out: a function of tau = (x, nu), nu = lo
     f(x, nu) = log |V0| [+ log |X' V0^-1 X|] + d (log 2 pi + 2 nu) + r2(x) exp(-2 nu)
 
 Its minimum over nu is the profiled criterion. What is held fixed in a profile, an sd say, involves both.
-
-The same cross-products with other columns of [X y]: combinations of them, another response, many responses at once.
 
 Only the part of [X y] in the cross-products knows of X and y; the blocks of the random effects stay as they are.
 """
@@ -78,7 +76,7 @@ def _joint(criterion: Criterion, tau: Array, restricted: bool) -> JointInformati
     slope = slope / sigma2
     k = len(tau)
     H = np.empty((k, k))
-    # with endless degrees of freedom nothing is taken off for a sigma that is profiled out
+    # sigma is a parameter here, not profiled out: the degrees of freedom do not enter
     H[:-1, :-1] = state.newton_matrix(restricted, sigma2, sys.maxsize)
     H[-1, :-1] = H[:-1, -1] = -2.0 * slope
     H[-1, -1] = 4.0 * r2

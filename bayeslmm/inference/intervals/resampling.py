@@ -1,4 +1,4 @@
-"""Rows drawn anew, level by level of a grouping factor: the design of a resampled data set, built from the one that is there.
+"""Resampled designs: levels of a grouping factor, or rows, drawn anew.
 
 A level that is drawn twice becomes two levels, and so do the levels of every factor nested in it; factors that cross it keep theirs.
 """

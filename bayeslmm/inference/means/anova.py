@@ -1,6 +1,4 @@
-"""F tests of the terms of the fixed effects.
-
-The hypotheses of type 1, 2 and 3 F tests, as rows over the coefficients in use.
+"""F tests of the terms of the fixed effects, types 1 to 3.
 
 Every term is written with all its indicator columns (overparameterised), X_o = X T with T (p, all columns). A function of those columns is
 estimable just when it is a row a T, and then it is the function a of the coefficients in use: so the tests do not depend on the coding.

@@ -1,7 +1,4 @@
-"""Linear functions of the coefficients as people write them: arrays, dicts of names, equations; and whether they can be estimated.
-
-Tests of linear functions of the coefficients: one by one, and together.
-"""
+"""Linear functions of the coefficients from arrays, names or equations: estimability, tests, limits."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Families of contrasts among means: pairs, against a control, polynomials, neighbours, effects, the user's own.
-
-p values and confidence limits of families of tests: Tukey, Dunnett, multivariate t, Holm, Bonferroni, Sidak, false discovery rate.
+"""Contrasts among means and their multiplicity adjustments: Tukey, Dunnett, multivariate t, Holm, Bonferroni, Sidak, FDR.
 
 The studentized range (Tukey): the largest difference of k independent means over their estimated standard error.
 

@@ -1,10 +1,8 @@
-"""`[Z X y]' W [Z X y]`, added up over the rows once: all that the Gaussian likelihood will ever see of them.
+"""`[Z X y]' W [Z X y]`, added up over the rows once: all that the Gaussian likelihood needs of them.
 
 Random terms with the same grouping factor are one *factor* with their columns side by side. The factor with the most columns in all comes
 first and is block diagonal by level; a factor with a known relationship matrix never comes first, its columns are those of Z (L x I).
 Cross-products are accumulated by level codes; no n x levels matrix exists.
-
-Sums over rows by level, and by pair of levels, while rows are coming in.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Random effects of few columns in all: one Cholesky factorisation of `[Z Lambda, X, y]' W [Z Lambda, X, y] + [I, 0, 0]` tells everything.
+"""One dense Cholesky factor of `[Z Lambda, X, y]' W [Z Lambda, X, y] + [I, 0, 0]`, for random effects of few columns.
 
 Where the columns of every factor fit in one small dense matrix, looking for structure costs more than arithmetic. With K the inverse of
 the factor L, the last row of L and K holds the halves of alpha-hat and of the modes, and `A = [U Lambda, V] K'` gives

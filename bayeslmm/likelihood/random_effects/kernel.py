@@ -1,4 +1,4 @@
-"""What the criterion asks of a kernel, and the kernel for random effects with independent errors."""
+"""The kernel of random effects with independent errors: value, gradient, Newton matrix."""
 
 from __future__ import annotations
 

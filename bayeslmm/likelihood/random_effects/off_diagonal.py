@@ -1,4 +1,4 @@
-"""How the first factor touches the others: `E`, the cross-products between its levels and the remaining columns.
+"""The off-diagonal blocks E between the first factor and the remaining columns, sparse or dense.
 
 The Schur complement of the first factor is `U = A_rest - sum_k E_k' H_k E_k`: linear in the entries of the H_k. When each level meets
 few of the others, the coefficients are kept as a sparse matrix over (entry of U) x (level), one for each entry of H: a Schur complement

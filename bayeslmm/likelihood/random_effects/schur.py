@@ -1,17 +1,11 @@
-"""The factors that remain after the first: a Schur complement S kept as dense blocks, one for each connected component.
+"""The Schur complement of the first factor, in dense blocks by connected component.
 
 Two levels belong to the same component when some level of the first factor meets both. Nested factors give thousands of small blocks
 (worked on in batches of equal shape), crossed factors one large block (LAPACK).
 With `S = Lambda' U Lambda + I`, everything that follows needs `Q = Lambda S^-1 Lambda'`, so a singular Lambda is no special case.
 
-One large block of the Schur complement, every factor in it of one column: triangles, worked on by LAPACK where they lie.
-
-Thousands of crossed levels are one block of hundreds of megabytes. It is written twice, U and the factor of S, and the factor becomes Q in
-its own place when derivatives are asked for: a value alone needs no inverse.
-
-Which of the remaining columns make up which dense block: one for each connected component, or one for all.
-
-Two levels belong to the same component when some level of the first factor meets both.
+A large component is kept as packed triangles. Thousands of crossed levels are one block of hundreds of megabytes. It is written twice, U
+and the factor of S, and the factor becomes Q in its own place when derivatives are asked for: a value alone needs no inverse.
 """
 
 from __future__ import annotations
@@ -277,7 +271,7 @@ BATCHED_COLUMNS = 48
 """Blocks up to this size are factorised in batches; larger ones one at a time by LAPACK."""
 
 DENSE_ALL_FACTORS = 96
-"""Columns of all factors up to which they are one dense block: looking for structure among so few costs more than arithmetic."""
+"""Random-effect columns of all factors up to which they are one dense block; with so few, finding components costs more than arithmetic."""
 
 
 def scale_columns(M: Array, local: list[tuple[int, slice]], spans: Sequence[FactorColumns], Ts: Sequence[Array]) -> Array:

@@ -5,8 +5,6 @@
 Rows are divided by S (variance function, weights) first; every derivative is the contraction of one adjoint of V0 with what a parameter
 does to V0. Blocks without random effects are pooled by pattern of visits, and then the cost does not depend on the number of subjects.
 
-Rows gathered into independent blocks: one for each subject, or for each set of subjects that share a level of a random term.
-
 Blocks of one size are worked on together. When a block's V depends only on which visits were seen (no random effects, weights or variance
 function), subjects with the same pattern are added up once: `G = sum_i x_ia x_ib'`, and no row is needed again.
 """
@@ -175,7 +173,7 @@ class SubjectData:
     """Conditioned rows and their blocks.
 
     Xy : (n, r) [X y] not yet divided by anything; log_weight_scale : (n,) -log(w)/2, or None
-    behind : the blocks that were pooled, for what is asked of rows after a fit
+    pooled_rows : the rows of the pooled blocks, for residuals and predictions
     """
 
     Xy: Array

@@ -1,4 +1,4 @@
-"""Structured errors at many x at once: the blocks of every batch for all x in one Cholesky, pooled patterns in one matrix product.
+"""Structured errors at many x at once: one Cholesky factor for each kind of block.
 
 With random effects too, blocks that are alike (the same visits, Z, weights and covariates of a variance function) have one and the same V0:
 it is factorised once for all of them, and what they observed is added up. Values and draws only. A variance function, whose rows would

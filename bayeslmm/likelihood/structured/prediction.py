@@ -1,4 +1,4 @@
-"""What structured errors leave known: conditional modes, their covariances, and rows given all outcomes that were observed.
+"""Conditional modes under structured errors, their covariances, and predictions given all observed outcomes.
 
 For a new row with covariance c to the observed outcomes (through shared levels of random terms and, within a subject, through R)
 

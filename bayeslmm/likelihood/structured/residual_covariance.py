@@ -1,7 +1,4 @@
-"""What the rows' errors look like: their standard deviations, their whitening, their covariance, and draws of them.
-
-The parameters of the errors as a person reads them: by name, and as matrices over visits.
-"""
+"""The residual covariance R: standard deviations, whitening, matrices, draws, and its parameters by name."""
 
 from __future__ import annotations
 

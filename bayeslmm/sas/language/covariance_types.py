@@ -1,4 +1,4 @@
-"""TYPE= of RANDOM and REPEATED: how SAS writes a covariance structure, and which of ours it is.
+"""TYPE= of RANDOM and REPEATED: SAS's covariance structures and ours.
 
 | SAS | ours | | SAS | ours |
 |---|---|---|---|---|

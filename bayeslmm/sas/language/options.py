@@ -1,9 +1,7 @@
-"""Options after `/` (and those of the PROC statement): a table for each statement says what is read, what is refused, and why.
+"""Options after `/` and of the PROC statement: what is read, what is refused, and why.
 
 A reader takes the cursor just after the option's name and returns a value. An option that SAS has and we do not is in the table as a
 `RefusedOption` with the way out; an option that SAS does not have is an error that names the nearest ones.
-
-The options of PROC MIXED and of its MODEL statement.
 """
 
 from __future__ import annotations

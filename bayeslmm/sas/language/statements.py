@@ -1,6 +1,4 @@
-"""One reader for each statement of PROC MIXED.
-
-A PROC MIXED program, text in, `MixedProgram` out.
+"""The parser of PROC MIXED: one reader for each statement, program text in, `MixedProgram` out.
 
 Around the step the text may hold comments, `run; quit;`, ODS statements (ignored: every table comes back as a frame), TITLE and
 FOOTNOTE (printed with the listing) and OPTIONS that only lay out pages. All else is refused by name.

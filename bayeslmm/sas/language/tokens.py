@@ -1,8 +1,6 @@
-"""The text of a SAS program as tokens: comments dropped, quoted labels and name literals read, every token with its place.
+"""The tokens of a SAS program, each with its place, and the cursor that reads them.
 
 What is refused here, by name: DATA steps and their lines, macro language (`%let`, `&name`), date and hexadecimal literals.
-
-A reader over the tokens of one statement, and the errors it raises.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""Rows of coefficients on the columns of GLM coding: least-squares means, their differences and slices, ESTIMATE and CONTRAST.
+"""Rows of coefficients on the columns of GLM coding: least-squares means, types 1 to 3, ESTIMATE and CONTRAST.
 
 A least-squares mean of an effect gives each column the product of a covariate part (means of the data, or AT values) and a class part:
 the classes of the effect are held at their levels, the columns that agree with them share the weight equally (OM: as often as they
 occur).
-
-Hypothesis matrices of types 1, 2 and 3 on the columns of GLM coding, as SAS builds them.
 
 Type 1 tests an effect adjusted for those before it; type 2 for all that do not contain it; type 3 by estimable functions that do not
 involve effects that do not contain it, and that are orthogonal to those that involve only effects containing it (SAS/STAT, "The Four

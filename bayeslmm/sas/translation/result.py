@@ -1,4 +1,4 @@
-"""What a PROC MIXED program asks for, in our terms: a model specification, and what to compute of its fit.
+"""The translation of a PROC MIXED program: a model specification, and what to compute of its fit.
 
 The run takes these steps, each from values that stand here or in the modules beside this one.
 

@@ -1,7 +1,4 @@
-"""A PROC MIXED program into our terms.
-
-Which ODS tables a program prints, in the order of the listing.
-"""
+"""Translation of a PROC MIXED program: its model, its requests, the ODS tables it prints."""
 
 from __future__ import annotations
 

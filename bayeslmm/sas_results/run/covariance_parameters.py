@@ -1,13 +1,9 @@
-"""Covariance parameters in the order, by the names and on the scale of SAS's table, as functions of tau = (x, log sigma).
-
-The parameters of SAS's covariance structures, by name, from a covariance matrix.
+"""SAS's covariance parameters: names, order and scale of the CovParms table, as functions of tau = (x, log sigma).
 
 PROC MIXED prints its own parameters: UN(2,1) is a covariance, CS a covariance, AR(1) a correlation, TOEP(2) a covariance, TOEPH(1) a
 correlation, HF the lambda of Huynh and Feldt. A homogeneous structure of REPEATED without GROUP= and LOCAL hands its variance to the
 row Residual ("factored"); anywhere else the variance is a row of its own, Variance. All of them are smooth functions of the matrix, so
 that their standard errors follow by differentiating along the parameters of the fit.
-
-The covariance parameters of a structure as PROC MIXED lists them: its names, its order, its scale.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ their names; n - rank [X Z] where none does. BETWITHIN: an effect that does not 
 subjects - rank of all that do not, any other n - subjects - rank of those that do; where several combinations of classes change within
 subjects, what their interactions with the subject contribute. With REPEATED / TYPE=UN and no RANDOM all have the former.
 (SAS/STAT User's Guide, The MIXED Procedure, MODEL statement.)
-
-Ranks of [X Z] for counting degrees of freedom, block by block of rows that share a random effect.
 """
 
 from __future__ import annotations

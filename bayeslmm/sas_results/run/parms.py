@@ -1,9 +1,7 @@
-"""PARMS: candidates for the covariance parameters, the best of which the search starts from; some or all held at their values.
+"""PARMS: candidate starting values of the covariance parameters, and parameters held at their values.
 
 SAS's parameters are functions psi(tau), tau = (x, log sigma); a point with given psi is found by Gauss-Newton, so every structure has one
 without an inverse of its own. With some held the criterion before sigma is profiled out is minimised along psi_held = const.
-
-Covariance parameters that PARMS holds at their values: only the free ones are uncertain.
 """
 
 from __future__ import annotations

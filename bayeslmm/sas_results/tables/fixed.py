@@ -1,7 +1,4 @@
-"""SolutionF, CovB and its kin, Tests1 to Tests3, Coef.
-
-Frames with ODS columns: class columns of effects, t and F tests, confidence limits.
-"""
+"""ODS tables of the fixed effects: SolutionF, CovB and its kin, Tests1 to Tests3, Coef."""
 
 from __future__ import annotations
 

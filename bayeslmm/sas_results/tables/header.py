@@ -1,4 +1,4 @@
-"""What the listing starts with: ModelInfo, ClassLevels, Dimensions, NObs, IterHistory, ConvergenceStatus, ParmSearch."""
+"""ODS tables at the head of a listing: ModelInfo, ClassLevels, Dimensions, NObs, IterHistory, ConvergenceStatus, ParmSearch."""
 
 from __future__ import annotations
 
