@@ -1,9 +1,4 @@
-"""`read_model`: models in spec files.
-
-`from_partitions`: a model on rows that do not fit in memory.
-
-`mmrm`: a model by mmrm's formula.
-"""
+"""Models from spec files, from partitioned rows, and from mmrm's formula."""
 
 from __future__ import annotations
 

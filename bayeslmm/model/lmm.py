@@ -1,7 +1,4 @@
-"""`LMM`: a formula and data made into a model that can be fitted, sampled, simulated and written down.
-
-Z as one sparse matrix, for a person who wants to see it; nothing in the package computes with it.
-"""
+"""`LMM`: a formula and data made into a model that can be fitted, sampled, simulated and written down."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The summary of a fit as values; its text, its HTML and its form in a terminal are made from them.
-
-Names of coefficients short enough to head a column of correlations, as lme4 shortens them, and never two alike.
-"""
+"""The summary of a fit as values; its text, its HTML and its form in a terminal are made from them."""
 
 from __future__ import annotations
 

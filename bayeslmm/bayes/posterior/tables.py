@@ -1,7 +1,4 @@
-"""Tables of a posterior: summary, tidy rows, variances, random effects, shares of variance.
-
-Linear functions of the coefficients, draw by draw: contrasts and marginal means, on the grid and under the names of inference.
-"""
+"""Tables of a posterior: summary, tidy rows, variances, random effects, R2, contrasts and marginal means."""
 
 from __future__ import annotations
 
