@@ -260,7 +260,7 @@ def _contrast(contrast: ContrastStatement) -> Iterator[str]:
 
 def _parms(parms: ParmsStatement) -> Iterator[str]:
     yield from [f"hold={', '.join(map(str, parms.hold))}"] if parms.hold else []
-    yield from _flags(noiter=parms.noiter)
+    yield from _flags(noiter=parms.noiter, noprofile=parms.noprofile)
 
 
 def condition_text(condition: Condition) -> str:

@@ -31,3 +31,11 @@ def schools() -> pd.DataFrame:
     return joined.assign(cses=joined["SES"] - joined["MEANSES"], sector=(joined["Sector"] == "Catholic").astype(float)).drop(
         columns="Sector"
     )
+
+
+@cache
+def hemmerle_hartley() -> pd.DataFrame:
+    """A two-way mixed model with unequal cells, whose likelihood the documentation of PROC MIXED plots (Hemmerle and Hartley 1973)."""
+    y = {(1, 1): (237, 254, 246), (1, 2): (178, 179), (2, 1): (208, 178, 187), (2, 2): (146, 145, 141), (3, 1): (186, 183)}
+    y[3, 2] = (142, 125, 136)
+    return pd.DataFrame([(a, b, value) for (a, b), values in y.items() for value in values], columns=["a", "b", "y"])

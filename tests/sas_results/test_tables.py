@@ -8,7 +8,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import DataError, EmptyDataError, InferenceError, SpecificationError
-from tests.sas_results.sets import data
+from tests.sas_results.sets import data, hemmerle_hartley
 
 INTERCEPT = "proc mixed {}; class Subject; model Reaction = Days / s {}; random int / sub=Subject; {} run;"
 
@@ -254,17 +254,56 @@ def test_parameters_held_stay_and_the_others_are_the_best() -> None:
     best = float(result["FitStatistics"]["Value"][0])
     _, b, c = table["Estimate"]
     for b_, c_ in ((b * 1.05, c), (b * 0.95, c), (b, c * 1.05), (b, c * 0.95)):
-        assert criterion(f"parms (400) ({b_}) ({c_}) / noiter;") > best
+        assert criterion(f"parms (400) ({b_}) ({c_}) / noiter noprofile;") > best
     assert best > criterion("")
 
 
 def test_noiter_evaluates_and_a_grid_is_listed() -> None:
-    result = blm.proc_mixed(BLOCKS.format("parms (200 210) (100) (150 160) / noiter;"), oats())
+    result = blm.proc_mixed(BLOCKS.format("parms (200 210) (100) (150 160) / noiter noprofile;"), oats())
     search = result["ParmSearch"]
     assert len(search) == 4
     best = search.loc[search["M2ResLogLike"].idxmin()]
     assert result["CovParms"]["Estimate"].tolist() == pytest.approx(best[["CovP1", "CovP2", "CovP3"]].tolist())
     assert result["FitStatistics"]["Value"][0] == pytest.approx(best["M2ResLogLike"], abs=1e-7)
+
+
+GRID = "proc mixed {}; class a b; model y = a; random b a*b; parms (17 to 20 by .1) (.3 to .4 by .005) (1.0) {}; run;"
+
+
+def test_a_grid_profiles_the_residual_variance_as_the_manual_prints_it() -> None:
+    """Figures of the documentation of PROC MIXED, "Plotting the Likelihood"."""
+    result = blm.proc_mixed(GRID.format("", ""), hemmerle_hartley())
+    search = result["ParmSearch"]
+    assert search.columns.tolist() == ["CovP1", "CovP2", "CovP3", "Variance", "ResLogLike", "M2ResLogLike"]
+    assert len(search) == 31 * 21
+    assert search.iloc[0].round(4).tolist() == [17.0, 0.3, 1.0, 80.14, -52.4699, 104.9399]
+    best = search.loc[search["M2ResLogLike"].idxmin()]
+    assert best["M2ResLogLike"] == pytest.approx(result.fit.criterion, abs=1e-4)
+
+
+@pytest.mark.parametrize("proc_option", ["", "method=ml"])
+def test_a_grid_without_profiling_takes_the_residual_variance_given(proc_option: str) -> None:
+    frame = hemmerle_hartley()
+    for options in (("noprofile " + proc_option, ""), (proc_option, "/ noprofile")):
+        assert "Variance" not in blm.proc_mixed(GRID.format(*options), frame)["ParmSearch"]
+    profiled = blm.proc_mixed(GRID.format(proc_option, ""), frame)["ParmSearch"]
+    row, last = profiled.iloc[5], profiled.columns[-1]
+    values = [float(row[f"CovP{k}"] * row["Variance"]) for k in (1, 2, 3)]
+    text = " ".join(f"({value!r})" for value in values)
+    held = f"proc mixed noprofile {proc_option}; class a b; model y = a; random b a*b; parms {text} / noiter; run;"
+    again = blm.proc_mixed(held, frame)
+    assert again["ParmSearch"][last].iloc[0] == pytest.approx(row[last], abs=1e-8)
+    for factor in (0.98, 1.02):  # the profiled variance is the best
+        text = " ".join(f"({factor * value!r})" for value in values)
+        worse = f"proc mixed {proc_option}; class a b; model y = a; random b a*b; parms {text} / noiter noprofile; run;"
+        assert blm.proc_mixed(worse, frame)["ParmSearch"][last].iloc[0] > row[last]
+
+
+def test_noiter_keeps_ratios_and_profiles_their_scale() -> None:
+    frame = hemmerle_hartley()
+    result = blm.proc_mixed("proc mixed; class a b; model y = a; random b a*b; parms (17) (.3) (1.0) / noiter; run;", frame)
+    assert result["CovParms"]["Estimate"].tolist() == pytest.approx([17 * 80.14, 0.3 * 80.14, 80.14], rel=1e-4)
+    assert result.fit.criterion == pytest.approx(104.9399, abs=1e-4)
 
 
 def test_parms_that_no_covariance_has_are_refused() -> None:

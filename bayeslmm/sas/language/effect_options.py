@@ -216,7 +216,7 @@ PARMS_OPTIONS: OptionTable = {
     "lowerb": RefusedOption(_PARMS_BOUND),
     "upperb": RefusedOption(_PARMS_BOUND),
     "nobound": RefusedOption(_PARMS_BOUND),
-    "noprofile": RefusedOption("leave it out"),
+    "noprofile": StatementOption("noprofile", read_flag),
     "ols": RefusedOption("give the starting values"),
     "parmsdata": RefusedOption("write the values in the PARMS statement"),
     "pdata": RefusedOption("write the values in the PARMS statement"),

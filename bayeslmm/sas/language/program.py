@@ -216,11 +216,13 @@ class ParmsStatement:
     """PARMS (values) ... / options: candidates for each covariance parameter, in the order of the CovParms table.
 
     hold : numbers of the parameters (from 1) held at their value; noiter : all are
+    noprofile : the residual variance is the one given, and not the best one beside the others
     """
 
     values: tuple[tuple[float, ...], ...]
     hold: tuple[int, ...] = ()
     noiter: bool = False
+    noprofile: bool = False
     spot: str = field(default="", compare=False)
 
 

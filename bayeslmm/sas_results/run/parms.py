@@ -28,7 +28,7 @@ from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
 from bayeslmm.sas.language.program import ParmsStatement
 from bayeslmm.sas.translation.result import Translation
-from bayeslmm.sas_results.run.covariance_parameters import CovarianceListing, tau_of
+from bayeslmm.sas_results.run.covariance_parameters import CovarianceListing, residual_variance, tau_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,13 +80,17 @@ REACHED_GAP = 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParmsSearch:
-    """A fit, the directions of tau left free (None: all), and the candidates tried with their -2 log likelihoods."""
+    """A fit, the directions of tau left free (None: all), and the candidates tried with their -2 log likelihoods.
+
+    variances : the residual variance that is best beside each candidate; () where the variance given is taken
+    """
 
     fit: Fit
     free: FreeParameters | None = None
     held: tuple[int, ...] = ()
     candidates: tuple[tuple[float, ...], ...] = ()
     values: tuple[float, ...] = ()
+    variances: tuple[float, ...] = ()
 
 
 def fit_with_parms(model: LMM, translation: Translation, make: Callable[[], CovarianceListing]) -> ParmsSearch:
@@ -100,18 +104,37 @@ def fit_with_parms(model: LMM, translation: Translation, make: Callable[[], Cova
     found = estimate(problem, translation.method)
     first = tau_of(found.x, _conditioned(problem, found))
     candidates = _candidates(parms, len(listing.rows(first)))
-    points = [_point(listing, first, np.array(c)) for c in candidates]
+    points: list[Array] = []
+    for candidate in candidates:  # neighbours in the grid lead to one another
+        points.append(_point(listing, points[-1] if points else first, first, np.array(candidate)))
+    variances: tuple[float, ...] = ()
+    if profiles_residual(translation):
+        points = [_profiled(problem, tau, restricted) for tau in points]
+        variances = tuple(residual_variance(problem, tau) for tau in points)
     values = tuple(_value(problem, tau, restricted) for tau in points)
     best = points[int(np.argmin(values))]
     held = tuple(range(len(candidates[0]))) if parms.noiter else tuple(k - 1 for k in parms.hold)
     if not held:
-        return ParmsSearch(Fit(model, problem, found, found.elapsed), None, (), candidates, values)
+        return ParmsSearch(Fit(model, problem, found, found.elapsed), None, (), candidates, values, variances)
     if max(held) >= len(candidates[0]):
         what = f"HOLD={max(held) + 1}: there are {len(candidates[0])} covariance parameters"
         raise SpecificationError(what, parms.spot, "number them as the CovParms table lists them")
     tau, free = _constrained(listing, best, held, restricted)
     estimates = _estimate_at(problem, found, tau)
-    return ParmsSearch(FixedParameterFit(model, problem, estimates, float(np.exp(2.0 * tau[-1]))), free, held, candidates, values)
+    fit = FixedParameterFit(model, problem, estimates, float(np.exp(2.0 * tau[-1])))
+    return ParmsSearch(fit, free, held, candidates, values, variances)
+
+
+def profiles_residual(translation: Translation) -> bool:
+    """Whether the residual variance is profiled out: PARMS then give the others relative to it, unless some are held at their values."""
+    parms = translation.program.parms
+    kept = translation.program.proc.noprofile or (parms is not None and (parms.noprofile or bool(parms.hold)))
+    return translation.residual and not kept
+
+
+def _profiled(problem: Problem, tau: Array, restricted: bool) -> Array:
+    """The same covariance but for its scale, which is the best one."""
+    return tau_of(tau[:-1], problem.criterion.at(tau[:-1], restricted).sigma2)
 
 
 def _warn(fit: Fit) -> Fit:
@@ -158,25 +181,42 @@ def _joint(problem: Problem, tau: Array, restricted: bool) -> tuple[float, Array
     return value, np.append(logdet + slope / sigma2, 2.0 * (d - r2))
 
 
-def _point(listing: CovarianceListing, start: Array, wanted: Array) -> Array:
-    """tau at which the covariance parameters have the values wanted."""
+def _point(listing: CovarianceListing, near: Array, start: Array, wanted: Array) -> Array:
+    """tau at which the covariance parameters have the values wanted: by Newton from a point nearby, else by a search from afar."""
     scale = np.maximum(np.abs(wanted), 1e-3 * float(np.abs(wanted).max(initial=1e-300)))
 
     def gap(tau: Array) -> Array:
         return np.asarray((listing.values(tau) - wanted) / scale)
 
-    best = start
+    def slopes(tau: Array) -> Array:
+        return listing.jacobian(tau) / scale[:, None]
+
+    found = _newton(gap, slopes, near)
+    if found is not None:
+        return found
     for begin in (start, np.append(listing.problem.start, start[-1])):
-        found = optimize.least_squares(
-            gap, begin, jac=lambda tau: listing.jacobian(tau) / scale[:, None], xtol=1e-15, ftol=1e-15, gtol=1e-15
-        )
-        best = np.asarray(found.x)
-        if float(np.abs(found.fun).max(initial=0.0)) < REACHED_GAP:
-            return best
+        search = optimize.least_squares(gap, begin, jac=slopes, xtol=1e-15, ftol=1e-15, gtol=1e-15)
+        if float(np.abs(search.fun).max(initial=0.0)) < REACHED_GAP:
+            return np.asarray(search.x)
     names = ", ".join(f"{row.name} = {value:g}" for row, value in zip(listing.rows(start), wanted, strict=True))
     raise SpecificationError(
         f"PARMS: no covariance of this model has {names}", "PARMS", "variances above 0, correlations below 1, in the order of the table"
     )
+
+
+def _newton(gap: Callable[[Array], Array], slopes: Callable[[Array], Array], near: Array) -> Array | None:
+    """The root near a point; None where a few steps do not get there."""
+    tau = near
+    with np.errstate(all="ignore"):
+        for _ in range(8):
+            miss = gap(tau)
+            if float(np.abs(miss).max(initial=0.0)) < 1e-13:
+                return tau
+            step = np.linalg.lstsq(slopes(tau), miss, rcond=None)[0]
+            if not np.isfinite(step).all():
+                return None
+            tau = tau - step
+    return tau if float(np.abs(gap(tau)).max(initial=0.0)) < 1e-12 else None
 
 
 def _constrained(listing: CovarianceListing, start: Array, held: tuple[int, ...], restricted: bool) -> tuple[Array, FreeParameters]:

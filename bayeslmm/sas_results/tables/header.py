@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.sas.language.covariance_types import VC, CovType
+from bayeslmm.sas_results.run.parms import profiles_residual
 from bayeslmm.sas_results.run.run import ProgramRun
 
 _LONG = {
@@ -75,7 +76,7 @@ def model_info(run: ProgramRun) -> pd.DataFrame:
         ("Subject Effect" if len(set(subjects)) < 2 else "Subject Effects", ", ".join(dict.fromkeys(subjects))),
         ("Group Effect" if len(groups) < 2 else "Group Effects", ", ".join(groups)),
         ("Estimation Method", t.method),
-        ("Residual Variance Method", "Profile" if t.residual and not program.proc.noprofile and program.parms is None else "None"),
+        ("Residual Variance Method", "Profile" if profiles_residual(t) else "None"),
         ("Fixed Effects SE Method", _SE[t.vcov]),
         ("Degrees of Freedom Method", _DF[t.df]),
     ]
@@ -151,8 +152,10 @@ def convergence_status(run: ProgramRun) -> pd.DataFrame:
 
 
 def parameter_search(run: ProgramRun) -> pd.DataFrame:
-    """CovP1, CovP2, ..., ResLogLike, M2ResLogLike (LogLike, M2LogLike by ML) of every candidate of PARMS."""
+    """CovP1, CovP2, ..., [Variance,] ResLogLike, M2ResLogLike (LogLike, M2LogLike by ML) of every candidate of PARMS."""
     res = "Res" if run.fit.restricted else ""
     columns: dict[str, object] = {f"CovP{k + 1}": list(column) for k, column in enumerate(zip(*run.search.candidates, strict=True))}
+    if run.search.variances:
+        columns["Variance"] = list(run.search.variances)
     values = np.array(run.search.values)
     return pd.DataFrame(columns | {f"{res}LogLike": -0.5 * values, f"M2{res}LogLike": values})
