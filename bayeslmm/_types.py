@@ -126,6 +126,9 @@ RowValues = str | ArrayLike
 Coding = str | ArrayLike | pd.DataFrame | Sequence[str]
 """The contrasts of a factor: the name of a coding, or a matrix of levels by columns."""
 
+Seed = int | Sequence[int]
+"""A seed: a whole number of 0 or more, or several."""
+
 Functions = Mapping[str, Callable[..., Any]]
 """A user's functions for the formula, by name."""
 

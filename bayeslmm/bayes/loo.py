@@ -31,6 +31,9 @@ from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
 
 if TYPE_CHECKING:
+    from arviz_stats.utils import ELPDData
+
+    from bayeslmm._types import LeaveOut
     from bayeslmm.bayes.posterior.data import PosteriorData
 
 
@@ -187,7 +190,9 @@ UNDETERMINED_LEVERAGE = 1e-9
 """A row with a leverage nearer to 1 than this fixes a coefficient by itself."""
 
 
-def leave_one_out(post: PosteriorData, by: str = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> Any:
+def leave_one_out(
+    post: PosteriorData, by: LeaveOut = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0
+) -> ELPDData:
     """Expected log predictive density by leaving out, an ArviZ `ELPDData` with `elpd_i` and `pareto_k`.
 
     by : "observation", or "group": one level of a grouping factor with all its rows (the subjects of R where there are no random effects)
@@ -266,12 +271,12 @@ def _log_means(values: Array) -> Array:
     return np.asarray(top + np.log(np.exp(values - top).mean(0)))
 
 
-def _elpd(post: PosteriorData, found: list[WithoutRows], dim: tuple[str, list[Any]], inside: Array, draws: int) -> Any:
+def _elpd(post: PosteriorData, found: list[WithoutRows], dim: tuple[str, list[Any]], inside: Array, draws: int) -> ELPDData:
     utils, xarray = optional("arviz_stats.utils"), optional("xarray")
     elpd, k = np.array([one.elpd for one in found]), np.array([one.k for one in found])
     limit = min(limit_of_k(draws), 0.7)
     coords = {dim[0]: dim[1]}
-    return utils.ELPDDataLOO(
+    made: ELPDData = utils.ELPDDataLOO(
         elpd=float(elpd.sum()),
         se=float(np.sqrt(len(elpd) * elpd.var())),
         p=float(inside.sum() - elpd.sum()),
@@ -283,6 +288,7 @@ def _elpd(post: PosteriorData, found: list[WithoutRows], dim: tuple[str, list[An
         elpd_i=xarray.DataArray(elpd, dims=dim[:1], coords=coords, name=str(post.design.spec.formula.response)),
         pareto_k=xarray.DataArray(k, dims=dim[:1], coords=coords),
     )
+    return made
 
 
 # -- one observation, in closed form -------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -185,7 +185,7 @@ class FitPlots:
         *,
         kind: BootstrapKind = "parametric",
         group: str | None = None,
-        statistic: Callable[[Any], StatisticValues] | None = None,
+        statistic: Callable[[Estimates], StatisticValues] | None = None,
         workers: int = 1,
         progress: bool | None = None,
     ) -> list[Axes]:

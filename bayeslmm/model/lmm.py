@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         RowValues,
         Sampler,
         SamplingMethod,
+        Seed,
     )
     from bayeslmm.bayes.calibration import Calibration
     from bayeslmm.bayes.posterior.posterior import Posterior
@@ -240,8 +241,12 @@ class LMM:
         alpha, theta, sigma = parameters_of(params, self.design, self.problem.size)
         return self.simulated(alpha, theta, sigma, nsim, seed)
 
-    def simulated(self, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame:
-        """`simulate` with the parameters of the columns kept, as a fit has them."""
+    def simulated(self, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Seed | None) -> pd.DataFrame:
+        """`simulate` with the parameters of the columns kept, as a fit has them.
+
+        >>> model.simulated(fit.fixef_kept, fit.theta, fit.sigma, 2, seed=1).shape
+        (180, 2)
+        """
         scale = np.sqrt(self.design.weight_scale)
         return simulate_frame(self.problem, alpha, theta * scale, sigma / scale, nsim, seed)
 
@@ -449,8 +454,12 @@ class LMM:
         arrays = [name for name, given in self.said.by_row().items() if given is not None]
         return to_sas(self.design, self._data, arrays, data=data, method=method, df=df)
 
-    def stored(self) -> tuple[dict[str, Any], dict[str, Array | pd.DataFrame]]:
-        """What a file needs to build the model again: plain values, and arrays."""
+    def stored(self) -> tuple[dict[str, object], dict[str, Array | pd.DataFrame]]:
+        """What a file needs to build the model again: plain values, and arrays.
+
+        >>> model.stored()[0]["formula"]
+        'Reaction ~ Days + (Days | Subject)'
+        """
         design = self.design
         plain = self.said.stored() | {"contrasts": dict(design.spec.contrasts), "counting": self.counting, "subjects": self.subjects}
         beside: dict[str, Array | pd.DataFrame] = {

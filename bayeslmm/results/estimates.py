@@ -18,7 +18,7 @@ from bayeslmm.likelihood.structured.residual_covariance import error_covariance,
 from bayeslmm.results.random_effects import merge_covariances, varcorr_frame, varcorr_rows
 
 if TYPE_CHECKING:
-    from bayeslmm._types import ArrayLike, FitMethod, Frame
+    from bayeslmm._types import ArrayLike, FitMethod, Frame, Seed
     from bayeslmm.data.design import Design
     from bayeslmm.estimate.estimate import Estimate
     from bayeslmm.likelihood.criterion import CriterionPoint
@@ -109,8 +109,8 @@ class FittedModel(Protocol):
     def updated(
         self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None
     ) -> FittedModel: ...
-    def stored(self) -> tuple[dict[str, Any], dict[str, Array | pd.DataFrame]]: ...
-    def simulated(self, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame: ...
+    def stored(self) -> tuple[dict[str, object], dict[str, Array | pd.DataFrame]]: ...
+    def simulated(self, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Seed | None) -> pd.DataFrame: ...
 
 
 class Estimates:
@@ -268,7 +268,7 @@ class Estimates:
             [value for _, value in found], index=pd.Index([name for name, _ in found], dtype="str"), name="estimate", dtype=float
         )
 
-    def marginal_cov(self, level: Any) -> pd.DataFrame:
+    def marginal_cov(self, level: str | float) -> pd.DataFrame:
         """V over the rows of one subject: a level of the residual structure's subject, or of the first grouping factor.
 
         Raises PredictionError for a level that the data do not have.

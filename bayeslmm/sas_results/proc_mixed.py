@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -34,6 +34,9 @@ from bayeslmm.sas_results.tables import (
 )
 from bayeslmm.sas_results.tables.listing import ListedRun, listing_text
 from bayeslmm.sas_results.tables.predictions import predictions_table
+
+if TYPE_CHECKING:
+    from bayeslmm._types import Frame
 
 
 class MissingTableError(SpecificationError, KeyError):
@@ -116,7 +119,7 @@ class MixedResult(Mapping[str, pd.DataFrame]):
         return f"<pre>{escape(self.listing)}</pre>"
 
 
-def proc_mixed(program: str, data: Any) -> MixedResult:
+def proc_mixed(program: str, data: Frame) -> MixedResult:
     """Run a SAS PROC MIXED program on any frame.
 
     program : the step as SAS has it; columns may be written in any case, and what is not supported is refused by name

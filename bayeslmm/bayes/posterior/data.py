@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.posterior.named_draws import Variable, named_parameters
 from bayeslmm.errors import Check
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.results.estimates import FittedModel
 
 if TYPE_CHECKING:
     from bayeslmm.data.design import Design
@@ -43,7 +44,7 @@ class PosteriorData:
 
     def __init__(
         self,
-        model: Any,
+        model: FittedModel,
         density: Density,
         draws: PosteriorDraws,
         *,

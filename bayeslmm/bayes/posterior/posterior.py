@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import pandas as pd
 
@@ -24,6 +24,7 @@ from bayeslmm.results.render import describe_checks, html_of_frame
 
 if TYPE_CHECKING:
     import xarray
+    from arviz_stats.utils import ELPDData
 
     from bayeslmm._types import (
         ArrayLike,
@@ -202,7 +203,7 @@ class Posterior(PosteriorData):
         """
         return posterior_rows.log_likelihood(self)
 
-    def loo(self, by: LeaveOut = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> Any:
+    def loo(self, by: LeaveOut = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> ELPDData:
         """Expected log predictive density by leaving out, random effects integrated out: an ArviZ `ELPDData`.
 
         by : "observation", or "group", a level of a grouping factor with all its rows; group : which factor, where there are several
