@@ -14,6 +14,7 @@ from bayeslmm.errors import SpecificationError
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 Generator = np.random.Generator
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 FitMethod = Literal["REML", "ML", "MAP"]
 """How a model is estimated."""
 
-Criterion = Literal["REML", "ML"]
+LikelihoodKind = Literal["REML", "ML"]
 """A likelihood: restricted, or full."""
 
 DfMethod = Literal["satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic"]

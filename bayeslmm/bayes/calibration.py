@@ -98,7 +98,7 @@ def simultaneous_tail(level: float, n: int, draws: int) -> float:
     return float(np.exp(brentq(excess, lowest - TAIL_PRECISION, highest, xtol=TAIL_PRECISION) - TAIL_PRECISION))
 
 
-Sampler = Callable[[Density, int, Generator], PosteriorDraws]
+PosteriorSampler = Callable[[Density, int, Generator], PosteriorDraws]
 
 REPLICATION_DRAWS = 1000
 """Weighted draws of a replication."""
@@ -178,7 +178,7 @@ class Calibration:
         return html_of_frame(repr(self), self.frame)
 
 
-def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None, sampler: Sampler | None = None) -> Calibration:
+def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None, sampler: PosteriorSampler | None = None) -> Calibration:
     """Simulation-based calibration of a model's design, priors and sampler.
 
     n : replications; draws : of each posterior; sampler : (density, draws, rng) -> Draws, the collapsed one by default
@@ -225,7 +225,7 @@ def simulate_from_prior(model: Any, target: Density, rng: Generator) -> tuple[Po
 
 
 def replicate(
-    model: Any, target: Density, truth: PosteriorDraws, y: Array, draws: int, rng: Generator, sampler: Sampler
+    model: Any, target: Density, truth: PosteriorDraws, y: Array, draws: int, rng: Generator, sampler: PosteriorSampler
 ) -> dict[str, int] | None:
     """Ranks of the truth among draws of the posterior of y, by quantity; None where nothing could be drawn."""
     own = on_other_problem(target, build_problem(replace(target.problem.design, y=y)))

@@ -59,7 +59,7 @@ shown_path = Console()
 aside = Console(stderr=True)
 
 
-class FitMethod(StrEnum):
+class MethodOption(StrEnum):
     """How a model is estimated."""
 
     REML = "REML"
@@ -87,7 +87,7 @@ def demo(
 @app.command(epilog=SPEC_EXAMPLE, short_help="One model of a spec file.")
 def fit(
     model: Annotated[Path, typer.Argument(help="A spec file, models/NAME.toml.")],
-    method: Annotated[FitMethod, typer.Option(help="REML, ML or MAP.")] = FitMethod.REML,
+    method: Annotated[MethodOption, typer.Option(help="REML, ML or MAP.")] = MethodOption.REML,
     sample: Annotated[bool, typer.Option("--sample", help="The posterior of the same model too.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of the posterior draws.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report as one HTML file.")] = None,

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, Mask
 from bayeslmm.data.frame import ColumnTable, rows_text, values_text
 from bayeslmm.errors import DataError, NonFiniteError
 
@@ -42,7 +42,6 @@ def compact_codes(key: Codes, space: int) -> tuple[Codes, Codes]:
 
 
 ColumnKind = Literal["number", "factor", "text", "boolean", "time", "complex", "object"]
-Mask = NDArray[np.bool_]
 
 _EXACT = 2**53
 _FEW_TEXTS = 500  # rows up to which setting up a hash table takes longer than a dictionary

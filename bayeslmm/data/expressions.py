@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from bayeslmm._arrays import Array
 from bayeslmm.data.columns import Columns
 from bayeslmm.errors import DataError, FormulaError, PredictionError
+from bayeslmm.formula.functions import CODINGS
 
 
 def atom_name(atom: str) -> str:
@@ -38,8 +39,7 @@ AtomKind = Literal["column", "expression", "coding", "stateful"]
 UserFunctions = Mapping[str, Callable[..., Any]]
 
 STATEFUL = frozenset({"poly", "bs", "cr", "cc", "center", "scale", "standardize"})
-CODINGS = frozenset({"C", "factor"})
-CONSTANTS: Mapping[str, float] = {"pi": float(np.pi)}
+CONSTANT_VALUES: Mapping[str, float] = {"pi": float(np.pi)}
 STATELESS: UserFunctions = {
     "I": lambda x: x,
     "abs": np.abs,
@@ -132,7 +132,7 @@ def _names(node: ast.expr) -> list[str]:
         for part in [*inside, *(keyword.value for keyword in node.keywords if keyword.arg != "levels")]:
             found += _names(part)
     elif isinstance(node, ast.Name):
-        found += [node.id] if node.id not in CONSTANTS else []
+        found += [node.id] if node.id not in CONSTANT_VALUES else []
     else:
         for child in ast.iter_child_nodes(node):
             found += _names(child) if isinstance(child, ast.expr) else []
@@ -211,8 +211,8 @@ class _Walk:
         raise FormulaError(f"{ast.unparse(node)!r} cannot be evaluated in a formula", self.atom.name, "compute the column beforehand")
 
     def _named(self, name: str) -> Any:
-        if name in CONSTANTS and name not in self.atom.aliases:
-            return CONSTANTS[name]
+        if name in CONSTANT_VALUES and name not in self.atom.aliases:
+            return CONSTANT_VALUES[name]
         return self.source.numbers(self.atom.aliases.get(name, name))
 
     def _number(self, node: ast.expr) -> Any:
@@ -224,7 +224,7 @@ class _Walk:
 
     def _any(self, node: ast.expr) -> Any:
         """Either side of a comparison: a factor may be compared with a label."""
-        if isinstance(node, ast.Name) and not (node.id in CONSTANTS and node.id not in self.atom.aliases):
+        if isinstance(node, ast.Name) and not (node.id in CONSTANT_VALUES and node.id not in self.atom.aliases):
             return self.source.values(self.atom.aliases.get(node.id, node.id))
         return self.value(node)
 
@@ -289,7 +289,7 @@ def train_stateful(atom: Atom, source: Columns, functions: UserFunctions) -> Sta
     renamed = {name: f"column_{i}" for i, name in enumerate(atom.columns)}
     text = ast.unparse(_Renamed(atom, renamed).visit(ast.parse(ast.unparse(atom.node), mode="eval")))
     names = {plain: name for name, plain in renamed.items()}
-    context = {**STATELESS, **CONSTANTS, **functions}
+    context = {**STATELESS, **CONSTANT_VALUES, **functions}
     frame, _ = _inputs(names, source)
     formulaic = import_module("formulaic")
     try:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, Mask
 from bayeslmm.covariance.registry import is_spatial
-from bayeslmm.data.columns import Columns, Mask, series_numbers
+from bayeslmm.data.columns import Columns, series_numbers
 from bayeslmm.data.expressions import Atom, read_atom
 from bayeslmm.data.frame import ColumnTable, rows_text
 from bayeslmm.data.model_matrix import atoms_of

@@ -22,7 +22,7 @@ _POLYNOMIAL = {1: ".L", 2: ".Q", 3: ".C"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Coding:
+class FactorCoding:
     """How the K levels of a factor become columns.
 
     fields : names of the r columns beside an intercept: ("T.TRT",)
@@ -37,7 +37,7 @@ class Coding:
     full: tuple[str, ...]
 
 
-def coding(factor: str, levels: Sequence[Any], contrast: ContrastArgument = "treatment", base: Any = None) -> Coding:
+def coding(factor: str, levels: Sequence[Any], contrast: ContrastArgument = "treatment", base: Any = None) -> FactorCoding:
     """The coding of a factor with these levels (K >= 1).
 
     base : the reference level of a treatment coding; None is the first (the last for "sas")
@@ -49,13 +49,13 @@ def coding(factor: str, levels: Sequence[Any], contrast: ContrastArgument = "tre
     if contrast in ("treatment", "sas"):
         reference = _reference(factor, list(levels), contrast, base)
         kept = tuple(i for i in range(len(labels)) if i != reference)
-        return Coding(tuple(f"T.{labels[i]}" for i in kept), None, kept, labels)
+        return FactorCoding(tuple(f"T.{labels[i]}" for i in kept), None, kept, labels)
     if contrast not in CONTRAST_CODINGS:
         raise SpecificationError(
             f"unknown contrasts {contrast!r} for {factor!r}", "", f"one of {', '.join(CONTRAST_CODINGS)}, or a matrix with a row per level"
         )
     fields, matrix = _NAMED[contrast](labels)
-    return Coding(tuple(fields), freeze(matrix), (), labels)
+    return FactorCoding(tuple(fields), freeze(matrix), (), labels)
 
 
 def _reference(factor: str, levels: list[Any], contrast: str, base: Any) -> int:
@@ -68,7 +68,7 @@ def _reference(factor: str, levels: list[Any], contrast: str, base: Any) -> int:
     return levels.index(base)
 
 
-def _custom(factor: str, labels: tuple[str, ...], rows: Sequence[Sequence[float]]) -> Coding:
+def _custom(factor: str, labels: tuple[str, ...], rows: Sequence[Sequence[float]]) -> FactorCoding:
     matrix = np.atleast_2d(np.asarray(rows, dtype=np.float64))
     if matrix.ndim != 2 or matrix.shape[0] != len(labels) or not np.isfinite(matrix).all():
         shape = " x ".join(map(str, matrix.shape))
@@ -77,7 +77,7 @@ def _custom(factor: str, labels: tuple[str, ...], rows: Sequence[Sequence[float]
             f"matrix {shape}; levels {values_text(labels)}",
             "give one finite row per level that occurs, one column per contrast",
         )
-    return Coding(tuple(str(i + 1) for i in range(matrix.shape[1])), freeze(matrix), (), labels)
+    return FactorCoding(tuple(str(i + 1) for i in range(matrix.shape[1])), freeze(matrix), (), labels)
 
 
 def _sum(labels: tuple[str, ...]) -> tuple[list[str], Array]:
@@ -155,7 +155,7 @@ class FactorVariable:
     name: str
     column: str
     levels: tuple[Any, ...]
-    coding: Coding
+    coding: FactorCoding
 
     @property
     def columns(self) -> tuple[str, ...]:

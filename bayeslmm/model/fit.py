@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         CheckMode,
         Coding,
         ConfMethod,
-        Criterion,
         DfMethod,
         Effects,
         FitMethod,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
         Information,
         IntervalKind,
         Level,
+        LikelihoodKind,
         LinearFunction,
         Missing,
         Names,
@@ -405,7 +405,7 @@ class Fit(Estimates):
         level: float = 0.95,
         *,
         terms: Names | None = None,
-        criterion: Criterion | None = None,
+        criterion: LikelihoodKind | None = None,
         n: int | None = None,
         seed: int | None = None,
         kind: BootstrapKind | None = None,
@@ -434,7 +434,7 @@ class Fit(Estimates):
             progress=progress,
         )
 
-    def profile(self, criterion: Criterion = "ML", terms: Names | None = None, level: float = 0.99) -> Profile:
+    def profile(self, criterion: LikelihoodKind = "ML", terms: Names | None = None, level: float = 0.99) -> Profile:
         """The profiled likelihood of every parameter.
 
         >>> profile = fit.profile()

@@ -5,7 +5,7 @@ from __future__ import annotations
 NOT_LINEAR = frozenset({"glmer", "glm", "nlmer", "nlme"})
 """Functions for models that are not linear, or whose errors are not normal."""
 
-FUNCTIONS = {
+FOREIGN_FUNCTIONS = {
     **dict.fromkeys(("lmer", "lme", "MixedLM", "mixedlm", "Lmer"), "LMM(formula, data).fit()"),
     **dict.fromkeys(("gls", "Gls"), "LMM(formula, data, residual=..., variance=...).fit()"),
     **dict.fromkeys(("brm", "Model"), "LMM(formula, data).sample()"),
@@ -37,4 +37,4 @@ def hint(name: str) -> str | None:
     """What to do about a name that the package does not have; None where it is unknown."""
     if name in NOT_LINEAR:
         return "models here are linear, with normal errors"
-    return f"write {FUNCTIONS[name]}" if name in FUNCTIONS else None
+    return f"write {FOREIGN_FUNCTIONS[name]}" if name in FOREIGN_FUNCTIONS else None

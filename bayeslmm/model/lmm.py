@@ -37,12 +37,12 @@ if TYPE_CHECKING:
         ArrayLike,
         CheckMode,
         Coding,
-        Criterion,
         DfMethod,
         FitMethod,
         Frame,
         Functions,
         GraphForm,
+        LikelihoodKind,
         Missing,
         RowValues,
         Sampler,
@@ -198,7 +198,7 @@ class LMM:
         """The standardized design with its cross-products: the rows are read once, when this is first asked for."""
         return build_problem(self.design)
 
-    def criterion(self, theta: ArrayLike, method: Criterion = "REML") -> float:
+    def criterion(self, theta: ArrayLike, method: LikelihoodKind = "REML") -> float:
         """The profiled criterion at theta: -2 log likelihood ("ML") or its restricted form ("REML").
 
         >>> abs(model.criterion(fit.theta) - fit.criterion) < 1e-8
@@ -207,7 +207,7 @@ class LMM:
         x = self.problem.x(self._theta(theta))
         return float(self.problem.criterion.values(x[None], _restricted(method))[0])
 
-    def gradient(self, theta: ArrayLike, method: Criterion = "REML") -> Array:
+    def gradient(self, theta: ArrayLike, method: LikelihoodKind = "REML") -> Array:
         """Derivative of the criterion in theta.
 
         >>> bool(abs(model.gradient(fit.theta)).max() < 1e-3)
@@ -440,7 +440,7 @@ class LMM:
 
         write_model(self.spec, self.said, self.file, self.counting, path)
 
-    def to_sas(self, data: str = "", method: Criterion = "REML", df: DfMethod | None = None) -> str:
+    def to_sas(self, data: str = "", method: LikelihoodKind = "REML", df: DfMethod | None = None) -> str:
         """The SAS PROC MIXED program of the model; raises SpecificationError for what SAS cannot say.
 
         data : name of the data set; df : method of the degrees of freedom as `Fit` names it, None leaves SAS's default

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,6 @@ from bayeslmm.likelihood.structured.residual_covariance import residual_sds, whi
 
 if TYPE_CHECKING:
     from bayeslmm.results.estimates import Estimates
-
-
-PredictionLevel = Literal["conditional", "population"]
-ResidualKind = Literal["response", "pearson", "normalized", "marginal"]
 
 
 def population_mean(fit: Estimates) -> Array:

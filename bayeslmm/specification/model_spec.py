@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from bayeslmm._types import CheckMode, Missing
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.formula import Formula, ResidualTerm, VarianceFactor
 from bayeslmm.formula.parse import columns_of, parse_formula, parse_residual, parse_variance, variance_text
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     pass
 
 
-Missing = Literal["drop", "raise"]
-Checking = Literal["error", "warn"]
 ContrastSpec = str | tuple[tuple[float, ...], ...]
 
 
@@ -45,7 +44,7 @@ class ModelSpec:
     relationship: tuple[str, ...] = ()
     priors: Priors | None = None
     missing: Missing = "drop"
-    check: Checking = "error"
+    check: CheckMode = "error"
 
     def __post_init__(self) -> None:
         # Two specs that say the same are equal, in whatever order it was said.
@@ -104,7 +103,7 @@ def make_spec(
         relationship=_relationship(relationship, parsed) if relationship else (),
         priors=_priors(priors),
         missing=cast(Missing, _one_of(missing, MISSING, "missing")),
-        check=cast(Checking, _one_of(check, CHECKING, "check")),
+        check=cast(CheckMode, _one_of(check, CHECKING, "check")),
     )
 
 

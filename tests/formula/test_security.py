@@ -129,7 +129,7 @@ def test_what_is_read_holds_only_calls_of_the_closed_table(text: str) -> None:
 def test_the_evaluator_knows_the_functions_of_the_table_and_no_other() -> None:
     assert set(FUNCTIONS) == set(expressions.STATELESS) | set(expressions.STATEFUL)
     assert CODINGS == expressions.CODINGS
-    assert set(expressions.CONSTANTS) == CONSTANTS
+    assert set(expressions.CONSTANT_VALUES) == CONSTANTS
 
 
 def test_reading_imports_no_evaluator() -> None:

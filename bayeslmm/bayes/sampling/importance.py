@@ -227,7 +227,7 @@ def resample_systematically(weights: Weights, draws: int, rng: np.random.Generat
     return np.asarray(rng.permutation(chosen), np.int64)
 
 
-Values = Callable[[Array], Array]
+LogDensityValues = Callable[[Array], Array]
 
 ROUND_DRAWS = 500
 """Draws of a round of adaptation, more with more dimensions."""
@@ -275,7 +275,7 @@ def is_trusted(weights: Weights) -> bool:
     return bool(weights.k <= limit_of_k(n) or (weights.efficiency > TRUSTED_EFFICIENCY and weights.largest < LARGEST_WEIGHT))
 
 
-def draw_weighted(values: Values, proposal: Proposal, n: int, rng: Generator) -> tuple[Array, Array, Weights, bool]:
+def draw_weighted(values: LogDensityValues, proposal: Proposal, n: int, rng: Generator) -> tuple[Array, Array, Weights, bool]:
     """n draws of a proposal, the density there, smoothed weights; fewer, and True, after Ctrl-C."""
     points = proposal.draws(n, rng)
     found, interrupted = [], False
@@ -291,7 +291,7 @@ def draw_weighted(values: Values, proposal: Proposal, n: int, rng: Generator) ->
     return points[:done], known, smooth_weights(known - proposal.log_density(points[:done])), interrupted
 
 
-def sample_importance(values: Values, mode: PosteriorMode, n: int, rng: Generator, attempts: int = 2) -> WeightedDraws:
+def sample_importance(values: LogDensityValues, mode: PosteriorMode, n: int, rng: Generator, attempts: int = 2) -> WeightedDraws:
     """n weighted draws; when the gate stays shut, again with a better proposal and more draws."""
     d = len(mode.phi)
     size = ROUND_DRAWS * max(1, -(-d // 4))

@@ -11,9 +11,8 @@ from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, Mask
 from bayeslmm.data.design import Design
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import InferenceError
@@ -122,9 +121,6 @@ def combined_df(df: Array) -> float:
     return float(2.0 * mean / (mean - q)) if mean > q else float("inf")
 
 
-Flags = NDArray[np.bool_]
-
-
 def grouping_factors(design: Design) -> list[GroupingFactor]:
     """Grouping factors of the random terms, and the subject of a residual structure, once each, fewest levels first."""
     found: dict[str, GroupingFactor] = {}
@@ -142,14 +138,14 @@ def is_nested(inner: Codes, outer: Codes) -> bool:
     return bool(np.array_equal(first[inner], outer))
 
 
-def varies_within(X: Array, codes: Codes) -> Flags:
+def varies_within(X: Array, codes: Codes) -> Mask:
     """Which columns of X change within some level, (p,) of bool."""
     first = np.zeros(int(codes.max()) + 1, np.int64)
     first[codes[::-1]] = np.arange(len(codes))[::-1]
     return np.asarray(np.any(X[first[codes]] != X, axis=0))
 
 
-def constant_columns(X: Array) -> Flags:
+def constant_columns(X: Array) -> Mask:
     """Which columns hold one value other than 0."""
     return np.asarray(np.all(X[:1] == X, axis=0) & (X[0] != 0))
 

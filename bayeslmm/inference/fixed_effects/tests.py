@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Mask
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.inference.fixed_effects import kenward_roger_random as level_pieces
@@ -34,7 +33,6 @@ from bayeslmm.inference.fixed_effects.sandwich import LEVERAGE_POWERS, Sandwich,
 if TYPE_CHECKING:
     from bayeslmm._types import DfMethod, Information, VcovMethod
 
-Flags = NDArray[np.bool_]
 DF_METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic")
 VCOV_METHODS = ("asymptotic", "kenward-roger", "kenward-roger-linear", "CR0", "CR1", "CR2", "CR3")
 VCOV_SYNONYMS = {"empirical": "CR0", "empirical-bias-reduced": "CR2", "empirical-jackknife": "CR3"}
@@ -94,7 +92,7 @@ class FixedEffects:
             statistic = (estimate - rhs) / se
         return TTests(estimate, se, df, statistic, np.asarray(2.0 * stats.t.sf(np.abs(statistic), df)))
 
-    def f(self, L: Array, rhs: Array | float = 0.0, own: Flags | None = None) -> FTest:
+    def f(self, L: Array, rhs: Array | float = 0.0, own: Mask | None = None) -> FTest:
         """The F test of L alpha = rhs; redundant rows are left out.
 
         own : (p,) of bool, the coefficients of the term tested: methods that count take its degrees of freedom from those

@@ -17,7 +17,7 @@ from bayeslmm.inference.intervals.profile import check_level, profile_limits, st
 from bayeslmm.results.estimates import Estimates
 
 if TYPE_CHECKING:
-    from bayeslmm._types import BootstrapInterval, BootstrapKind, ConfMethod, Criterion, Names
+    from bayeslmm._types import BootstrapInterval, BootstrapKind, ConfMethod, LikelihoodKind, Names
 
 
 def wald_limits(fit: Estimates, level: float = 0.95) -> pd.DataFrame:
@@ -59,7 +59,7 @@ def confint(
     level: float = 0.95,
     *,
     terms: Names | None = None,
-    criterion: Criterion | None = None,
+    criterion: LikelihoodKind | None = None,
     n: int | None = None,
     seed: int | None = None,
     kind: BootstrapKind | None = None,

@@ -43,7 +43,7 @@ from bayeslmm.results.render import html_of_frame
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from bayeslmm._types import AxesLike, Criterion, Names
+    from bayeslmm._types import AxesLike, LikelihoodKind, Names
 
 ZETA_TOLERANCE = 3e-3
 """How near to a quantile zeta is brought by evaluations; the interpolation that follows adds three digits."""
@@ -298,7 +298,7 @@ class Profile:
         return html_of_frame(repr(self), self.confint())
 
 
-def profile(fit: Estimates, criterion: Criterion = "ML", terms: Names | None = None, level: float = 0.99) -> Profile:
+def profile(fit: Estimates, criterion: LikelihoodKind = "ML", terms: Names | None = None, level: float = 0.99) -> Profile:
     """Trace the profiled criterion of every parameter until a limit of `level` is passed on both sides.
 
     criterion : "ML" (lme4's choice, for REML fits too) or "REML"; terms : some parameters only, as `confint` names them
@@ -316,7 +316,7 @@ def profile(fit: Estimates, criterion: Criterion = "ML", terms: Names | None = N
     return Profile(frame, criterion, tuple(curves), tuple(dict.fromkeys(notes)))
 
 
-def profile_limits(fit: Estimates, level: float = 0.95, criterion: Criterion = "ML", terms: Names | None = None) -> pd.DataFrame:
+def profile_limits(fit: Estimates, level: float = 0.95, criterion: LikelihoodKind = "ML", terms: Names | None = None) -> pd.DataFrame:
     """Profile confidence limits alone: only as many points of each profile as its two limits need."""
     return limits_frame(profile_curves(fit, criterion, terms), level, fit.design.aliased if terms is None else ())
 
@@ -346,7 +346,7 @@ def check_level(level: float) -> float:
 # -- the curves of a fit ---------------------------------------------------------------------------------------------------------------
 
 
-def profile_origin(fit: Estimates, criterion: Criterion) -> ProfileOrigin:
+def profile_origin(fit: Estimates, criterion: LikelihoodKind) -> ProfileOrigin:
     """The optimum of the criterion to be profiled: that of the fit, or a refit from where the fit ended."""
     require_one_of(criterion, ("ML", "REML"), "criterion")
     problem = fit.problem
@@ -364,7 +364,7 @@ def _unstuck(fit: Estimates) -> Array:
     return fit.problem.start if fit.singular else fit.estimate.x
 
 
-def profile_curves(fit: Estimates, criterion: Criterion, terms: Names | None) -> list[ProfileCurve]:
+def profile_curves(fit: Estimates, criterion: LikelihoodKind, terms: Names | None) -> list[ProfileCurve]:
     """The curve of every parameter, covariance parameters first."""
     base = profile_origin(fit, criterion)
     parameters = {parameter.term: parameter for parameter in covariance_parameters(base.problem)}

@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from bayeslmm._arrays import Mask
 from bayeslmm.errors import DataError, FormulaLimitError
 from bayeslmm.sas.language.tokens import SASCursor
 
-Mask = NDArray[np.bool_]
-Columns = Mapping[str, NDArray[Any]]
+ConditionColumns = Mapping[str, NDArray[Any]]
 
 MAX_CONDITION_DEPTH = 64
 
@@ -207,7 +207,7 @@ def columns_in(condition: Condition) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def rows_where(condition: Condition, columns: Columns) -> Mask:
+def rows_where(condition: Condition, columns: ConditionColumns) -> Mask:
     """Which rows satisfy a condition.
 
     columns : the variables by name, (n,) each, numbers or texts
@@ -228,7 +228,7 @@ def _join_conditions(op: str, masks: Sequence[Mask]) -> Mask:
     return np.asarray(np.all(masks, axis=0) if op == "and" else np.any(masks, axis=0), dtype=np.bool_)
 
 
-def _compare(op: str, left: Operand, right: Operand, columns: Columns) -> Mask:
+def _compare(op: str, left: Operand, right: Operand, columns: ConditionColumns) -> Mask:
     a, b = _evaluate(left, columns), _evaluate(right, columns)
     text = next((_is_text(side) for side in (a, b) if side is not None), False)
     n = next((len(c) for c in columns.values()), 0)
@@ -246,7 +246,7 @@ def _compare(op: str, left: Operand, right: Operand, columns: Columns) -> Mask:
     return np.fromiter((test(x, y) for x, y in zip(a, b, strict=True)), dtype=np.bool_, count=n)
 
 
-def _evaluate(operand: Operand, columns: Columns) -> Any:
+def _evaluate(operand: Operand, columns: ConditionColumns) -> Any:
     return columns[operand.name] if isinstance(operand, ColumnReference) else operand.value
 
 

@@ -56,7 +56,7 @@ from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.specification.model_spec import ModelSpec
 
-Columns = tuple[str, ...]
+ColumnNames = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Derived:
     """
 
     name: str
-    of: Columns = ()
+    of: ColumnNames = ()
     level: str | None = None
 
 
@@ -103,8 +103,8 @@ class RandomEffect:
     """
 
     effect: GLMEffect
-    subject: Columns
-    group: Columns
+    subject: ColumnNames
+    group: ColumnNames
     term: int
 
 
@@ -139,9 +139,9 @@ class Translation:
     blocks: tuple[CovBlock, ...]
     residual: bool
     random: tuple[RandomEffect, ...]
-    subject: Columns
-    within: Columns
-    contiguous: Columns
+    subject: ColumnNames
+    within: ColumnNames
+    contiguous: ColumnNames
     tables: tuple[str, ...]
     notes: tuple[str, ...]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, Mask
 from bayeslmm.data.columns import kind_of, series_numbers
 from bayeslmm.data.frame import read_table
 from bayeslmm.errors import DataError, EmptyDataError
@@ -18,8 +18,6 @@ from bayeslmm.sas.language.program import ByVariable, ClassVariable, MixedProgra
 from bayeslmm.sas.language.where import columns_in, rows_where
 from bayeslmm.sas.translation.glm_coding import ClassLevels, class_levels, format_level
 from bayeslmm.sas.translation.result import Derived, Translation
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

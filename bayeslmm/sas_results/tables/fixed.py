@@ -7,33 +7,31 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
-from bayeslmm._arrays import Array, concatenate_fields
+from bayeslmm._arrays import Array, Mask, concatenate_fields
 from bayeslmm.inference.fixed_effects.tests import FTest, TTests
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.translation.glm_coding import class_variables
 from bayeslmm.sas.translation.hypotheses import hypothesis
 from bayeslmm.sas_results.run.run import ProgramRun
 
-Columns = dict[str, Any]
-Mask = NDArray[np.bool_]
+TableColumns = dict[str, Any]
 
 
-def class_columns(names: Sequence[str], rows: Sequence[Mapping[str, str]], prefix: str = "") -> Columns:
+def class_columns(names: Sequence[str], rows: Sequence[Mapping[str, str]], prefix: str = "") -> TableColumns:
     """A column for each class variable, blank where a row does not have it."""
     return {prefix + name: [row.get(name, "") for row in rows] for name in names}
 
 
-def t_columns(tests: TTests, zero: Mask | None = None, error: str = "StdErr") -> Columns:
+def t_columns(tests: TTests, zero: Mask | None = None, error: str = "StdErr") -> TableColumns:
     """Estimate, StdErr, DF, tValue, Probt; rows where `zero` have the estimate 0 and no more."""
     gone = np.zeros(len(tests.estimate), dtype=np.bool_) if zero is None else np.asarray(zero, dtype=np.bool_)
     columns = {error: tests.std_error, "DF": tests.df, "tValue": tests.statistic, "Probt": tests.p_value}
     return {"Estimate": np.where(gone, 0.0, tests.estimate)} | {k: np.where(gone, np.nan, v) for k, v in columns.items()}
 
 
-def limit_columns(columns: Columns, alpha: float, error: str = "StdErr", tail: str = "") -> Columns:
+def limit_columns(columns: TableColumns, alpha: float, error: str = "StdErr", tail: str = "") -> TableColumns:
     """Alpha, Lower, Upper from the estimate, its standard error and its degrees of freedom."""
     estimate, se, df = (np.asarray(columns[name], float) for name in ("Estimate", error, "DF"))
     half = t_quantile(1.0 - alpha if tail else 1.0 - 0.5 * alpha, df) * se
@@ -60,9 +58,9 @@ def where_known(known: Mask, tests: TTests) -> TTests:
     return TTests(*(np.where(known, column, np.nan) for column in columns))
 
 
-def f_row(test: FTest, chisq: bool) -> Columns:
+def f_row(test: FTest, chisq: bool) -> TableColumns:
     """NumDF, DenDF, [ChiSq,] FValue, [ProbChiSq,] ProbF of one test."""
-    row: Columns = {"NumDF": test.num_df, "DenDF": test.den_df}
+    row: TableColumns = {"NumDF": test.num_df, "DenDF": test.den_df}
     if chisq:
         row["ChiSq"] = test.statistic * test.num_df
     row["FValue"] = test.statistic
@@ -71,14 +69,14 @@ def f_row(test: FTest, chisq: bool) -> Columns:
     return row | {"ProbF": test.p_value}
 
 
-def matrix_columns(matrix: Array) -> Columns:
+def matrix_columns(matrix: Array) -> TableColumns:
     """Col1, Col2, ..."""
     return {f"Col{j + 1}": matrix[:, j] for j in range(matrix.shape[1])}
 
 
 def bind_columns(*parts: Mapping[str, Any]) -> pd.DataFrame:
     """Columns side by side."""
-    whole: Columns = {}
+    whole: TableColumns = {}
     for part in parts:
         whole |= part
     return pd.DataFrame(whole)

@@ -19,7 +19,15 @@ from bayeslmm.sas_results.run.predictable import MAX_V_ROWS, PredictableFunction
 from bayeslmm.sas_results.run.random_columns import RandomColumn
 from bayeslmm.sas_results.run.rows import class_of
 from bayeslmm.sas_results.run.run import COUNTING, ProgramRun
-from bayeslmm.sas_results.tables.fixed import Columns, bind_columns, class_columns, limit_columns, matrix_columns, stack_frames, t_columns
+from bayeslmm.sas_results.tables.fixed import (
+    TableColumns,
+    bind_columns,
+    class_columns,
+    limit_columns,
+    matrix_columns,
+    stack_frames,
+    t_columns,
+)
 
 
 def blocks_of(run: ProgramRun, statement: RandomStatement) -> list[int]:
@@ -65,7 +73,7 @@ def _solution(run: ProgramRun, statement: RandomStatement, mine: Sequence[int]) 
     own = [run.random[i] for i in mine]
     tests = _tests(run, own, mine)
     columns = t_columns(tests, error="StdErrPred")
-    head: Columns = {"Effect": [c.effect.name for c in own]} | class_columns(random_classes(run), [c.labels for c in own])
+    head: TableColumns = {"Effect": [c.effect.name for c in own]} | class_columns(random_classes(run), [c.labels for c in own])
     if any(c.subject for c in own):
         head["Subject"] = [c.subject for c in own]
     more = limit_columns(columns, statement.alpha, "StdErrPred") if statement.cl else {}
@@ -216,7 +224,7 @@ def _g_table(run: ProgramRun, form: Callable[[Array], Array]) -> pd.DataFrame:
         for j, other in enumerate(shown):
             if one.term == other.term and one.level == other.level:
                 G[i, j] = D[one.term][one.column, other.column]
-    head: Columns = {"Row": np.arange(1, len(shown) + 1), "Effect": [c.effect.name for c in shown]}
+    head: TableColumns = {"Row": np.arange(1, len(shown) + 1), "Effect": [c.effect.name for c in shown]}
     head |= class_columns(random_classes(run), [c.labels for c in shown])
     if any(c.subject for c in shown):
         head["Subject"] = [c.subject for c in shown]

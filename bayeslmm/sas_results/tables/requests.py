@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Mask
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.fixed_effects.tests import FTest, TTests
 from bayeslmm.sas.language.effects import GLMEffect, glm_effect
@@ -20,8 +20,7 @@ from bayeslmm.sas_results.run.predictable import PredictableFunctions, random_we
 from bayeslmm.sas_results.run.run import ProgramRun
 from bayeslmm.sas_results.tables.adjustments import adjusted, check_adjustment, one_sided
 from bayeslmm.sas_results.tables.fixed import (
-    Columns,
-    Mask,
+    TableColumns,
     bind_columns,
     class_columns,
     effect_test,
@@ -167,7 +166,7 @@ def least_squares_means(run: ProgramRun) -> pd.DataFrame:
 def _means(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
     statement, m = family.statement, len(family.labels)
     columns = t_columns(_row_tests(run, family, family.L, family.fine))
-    head: Columns = {"Effect": [family.effect.name] * m} | class_columns(_names(run), [family.named(i) for i in range(m)])
+    head: TableColumns = {"Effect": [family.effect.name] * m} | class_columns(_names(run), [family.named(i) for i in range(m)])
     head |= {name: [value] * m for name, value in statement.at}
     more = limit_columns(columns, statement.alpha) if statement.cl else {}
     own = run.ours(family.L)
@@ -199,7 +198,7 @@ def _differences(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
         columns["Probt"] = one_sided(tests, tail)
     head = {"Effect": [family.effect.name] * len(pairs)}
     left, right = ([family.named(pair[side]) for pair in pairs] for side in (0, 1))
-    more: Columns = {}
+    more: TableColumns = {}
     if statement.adjust != "none":
         check_adjustment(statement.adjust, diff)
         df = _adjustment_df(run, family, tests)
@@ -230,7 +229,7 @@ def _correlation(run: ProgramRun, L: Array) -> Array:
 
 def slice_tests(run: ProgramRun) -> pd.DataFrame:
     """Effect, classes, NumDF, DenDF, FValue, ProbF: within each level of the slice, all means tested equal."""
-    rows: list[Columns] = []
+    rows: list[TableColumns] = []
     for family in lsmeans_families(run):
         for given in family.statement.slice:
             by = glm_effect(given, run.program.class_names)
@@ -239,10 +238,10 @@ def slice_tests(run: ProgramRun) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _slice(run: ProgramRun, family: LSMeansFamily, label: Mapping[str, str], members: Sequence[int]) -> Columns:
+def _slice(run: ProgramRun, family: LSMeansFamily, label: Mapping[str, str], members: Sequence[int]) -> TableColumns:
     first, *others = members
     L = np.stack([family.L[i] - family.L[first] for i in others]) if others else np.zeros((0, family.L.shape[1]))
     fine = L[estimable(run.space, L)] if len(L) else L
     test = run.effects(family.position, family.statement.df).f(run.ours(fine)) if len(fine) else FTest(0, np.nan, np.nan, np.nan)
-    head: Columns = {"Effect": family.effect.name} | {name: label.get(name, "") for name in _names(run)}
+    head: TableColumns = {"Effect": family.effect.name} | {name: label.get(name, "") for name in _names(run)}
     return head | f_row(test, chisq=False)
