@@ -214,12 +214,11 @@ def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None
 
 def simulate_from_prior(model: Any, target: Density, rng: Generator) -> tuple[PosteriorDraws, Array]:
     """One draw of all parameters from the priors, and a response."""
-    phi = draw_phi(target, rng, 1)
-    alpha = target.problem.standardization.alpha0.copy()
-    for j, prior in enumerate(target.alpha.priors):
-        if prior.family == "normal":
-            alpha[j] = rng.normal(prior.parameters[0], prior.parameters[1])
-    truth = PosteriorDraws(phi, alpha[None], draw_beta(target, phi, rng), np.zeros(1))
+    drawn = target.alpha.draws(rng, 1)
+    # a flat prior says nothing: the estimate of least squares stands in, and nothing is ranked against it
+    alpha = np.where(np.isnan(drawn), target.problem.standardization.alpha0, drawn)
+    phi = draw_phi(target, alpha, rng)
+    truth = PosteriorDraws(phi, alpha, draw_beta(target, phi, rng), np.zeros(1))
     post = PosteriorData(model, target, truth, chains=1, method="prior", checks={}, elapsed=0.0)
     return truth, (linear_predictor(post) + draw_posterior_errors(post, np.arange(1), rng))[0]
 

@@ -304,14 +304,14 @@ def conditional_densities(post: PosteriorData, phi: Array) -> Array:
     out = np.empty((len(phi), post.design.nobs))
     with one_thread(post.problem.criterion.width):
         for i, (x, sigma) in enumerate(zip(X, s, strict=True)):
-            out[i] = _at_draw(post, x, float(sigma))
+            out[i] = _at_draw(post, x, float(sigma), phi[i])
     return out
 
 
-def _at_draw(post: PosteriorData, x: Array, s: float) -> Array:
+def _at_draw(post: PosteriorData, x: Array, s: float, phi: Array) -> Array:
     problem = post.problem
     state = problem.criterion.kernel.evaluate(x[None], derivatives=False)
-    found = post.density.alpha.integrate(state.solution, np.array([s**2]))
+    found = post.density.integrate(state.solution, np.array([s**2]), phi[None])
     fixed = with_solution(state, found)
     point = CriterionPoint(x, np.nan, np.full(len(x), np.nan), None, s**2, fixed)
     precision, scores = _structured(post, fixed, s) if isinstance(fixed, BlockDiagonalState) else _independent(post, point)

@@ -1,73 +1,25 @@
-"""Prior families with their densities, slopes and draws; `Priors`, the priors that a user gives; LKJ.
-
-Densities are on the scale that a user speaks of: standard deviations, correlations, coefficients. Axes and Jacobians are the business of
-whoever calls. An improper family has density 1 (flat) or a power (gamma with rate 0), known up to a constant.
-"""
+"""`Priors`: the priors that a user gives, checked and frozen; `prior_families` has the densities."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
-from scipy.special import gammaln
-
-from bayeslmm._arrays import Array, Codes, Generator, readonly
 from bayeslmm.errors import PriorError
+from bayeslmm.specification.prior_families import (
+    COEFFICIENT_FAMILIES,
+    CORRELATION_FAMILIES,
+    FAMILIES,
+    SCALE_FAMILIES,
+    SHAPE_FAMILIES,
+    Prior,
+)
 
-# Parameters that must be > 0 are marked "+", those that must be >= 0 with "0", the rest may be any finite number.
-# A trailing "?" is a scale that may be left out: it is then taken from the data.
-FAMILY_PARAMETERS: dict[str, tuple[str, ...]] = {
-    "half_t": ("df+", "scale+?"),
-    "half_normal": ("scale+?",),
-    "half_cauchy": ("scale+?",),
-    "exponential": ("rate+?",),
-    "gamma": ("shape+", "rate0"),
-    "inverse_gamma": ("shape+", "scale+"),
-    "uniform": ("lower", "upper"),
-    "flat": (),
-    "normal": ("mean", "sd+"),
-    "lkj": ("eta+",),
-}
-SCALE_FAMILIES = ("half_t", "half_normal", "half_cauchy", "exponential", "gamma", "inverse_gamma", "uniform", "flat")
-COEFFICIENT_FAMILIES = ("normal", "flat")
-CORRELATION_FAMILIES = ("lkj", "flat")
-SHAPE_FAMILIES = (*SCALE_FAMILIES, "normal")
-
-
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """A family and its parameters: `Prior("half_t", (3.0, 10.0))`.
-
-    half_t(df, scale), half_normal(scale), half_cauchy(scale), exponential(rate), gamma(shape, rate), inverse_gamma(shape, scale),
-    uniform(lower, upper), normal(mean, sd), lkj(eta), flat(). A scale (or rate) left out is taken from the data.
-    """
-
-    family: str
-    parameters: tuple[float, ...] = ()
-
-    @property
-    def autoscaled(self) -> bool:
-        """Whether the last parameter was left to the data."""
-        return len(self.parameters) < len(FAMILY_PARAMETERS[self.family])
-
-    def scaled(self, scale: float) -> Prior:
-        """The same prior with the scale filled in where it was left to the data (the rate of an exponential is 1/scale).
-
-        >>> Prior("half_t", (3.0,)).scaled(2.5)
-        Prior(family='half_t', parameters=(3.0, 2.5))
-        """
-        if not self.autoscaled:
-            return self
-        return Prior(self.family, (*self.parameters, 1.0 / scale if self.family == "exponential" else scale))
-
-    def as_dict(self) -> list[str | float]:
-        """The form that a user types: ["half_t", 3.0, 10.0]."""
-        return [self.family, *self.parameters]
+HALVES = {"student_t": "half_t", "cauchy": "half_cauchy", "normal": "half_normal"}
+"""brms' words for the prior of an sd, which it cuts off at 0."""
 
 
 def read_prior(given: Any, allowed: Sequence[str], name: str) -> Prior:
@@ -80,14 +32,35 @@ def read_prior(given: Any, allowed: Sequence[str], name: str) -> Prior:
         raise PriorError(
             f"the prior of {name} is not (family, *parameters)", f"{name}: {given!r:.80}", 'write it as ("half_t", 3, 10) or as "flat"'
         )
-    family = given[0]
+    family, rest = given[0], given[1:]
+    if family in HALVES and allowed is SCALE_FAMILIES:
+        family, rest = _half(family, rest, name)
     if family not in allowed:
         raise PriorError(f"the prior family {family!r} cannot be used for {name}", name, "use one of " + ", ".join(allowed))
-    numbers = _numbers(given[1:], family, name)
-    if family == "half_t" and len(numbers) == 3 and numbers[1] == 0.0:
-        numbers = (numbers[0], numbers[2])  # the way it is written in books: half-t(3, 0, scale)
-    _require_valid(family, numbers, name)
+    numbers = _numbers(rest, family, name)
+    declared = len(FAMILIES[family].parameters)
+    if family.startswith("half") and len(numbers) == declared + 1 and numbers[-2] == 0.0:
+        numbers = (*numbers[:-2], numbers[-1])  # the way it is written in books: half-t(3, 0, scale)
+    _require_valid(family, numbers, name, positive=allowed is SCALE_FAMILIES)
     return Prior(family, numbers)
+
+
+def _half(family: str, rest: Sequence[Any], name: str) -> tuple[str, Sequence[Any]]:
+    """The part above 0 of a family of the whole line, as brms reads it."""
+    full = FAMILIES[family]
+    numbers = _numbers(rest, family, name)
+    if len(numbers) != len(full.parameters):
+        raise PriorError(f"the prior of {name} has {len(numbers)} parameters", f"{name}: {family}{numbers}", _usage(family))
+    location = numbers[-2]
+    if location == 0.0:
+        return HALVES[family], (*numbers[:-2], numbers[-1])
+    if family == "normal":
+        return "truncated_normal", numbers
+    raise PriorError(
+        f"the prior of {name} is a {family} around {location:g}, cut off at 0",
+        f"{name}: {family}{numbers}",
+        "centre it at 0, or use normal",
+    )
 
 
 def _numbers(given: Sequence[Any], family: str, name: str) -> tuple[float, ...]:
@@ -97,8 +70,8 @@ def _numbers(given: Sequence[Any], family: str, name: str) -> tuple[float, ...]:
     return tuple(float(value) for value in given)
 
 
-def _require_valid(family: str, numbers: tuple[float, ...], name: str) -> None:
-    declared = FAMILY_PARAMETERS[family]
+def _require_valid(family: str, numbers: tuple[float, ...], name: str, *, positive: bool) -> None:
+    declared = FAMILIES[family].parameters
     required = sum(not parameter.endswith("?") for parameter in declared)
     if not required <= len(numbers) <= len(declared):
         raise PriorError(f"the prior of {name} has {len(numbers)} parameters", f"{name}: {family}{numbers}", _usage(family))
@@ -106,19 +79,42 @@ def _require_valid(family: str, numbers: tuple[float, ...], name: str) -> None:
         if ("+" in parameter and value <= 0) or ("0" in parameter and value < 0):
             word = parameter.strip("+0?")
             raise PriorError(f"the {word} of the prior of {name} is {value:g}", f"{name}: {family}{numbers}", f"give a {word} above 0")
-    if family == "uniform" and numbers[0] >= numbers[1]:
+    if family != "uniform":
+        return
+    lower, upper = numbers
+    if lower >= upper:
+        raise PriorError(f"the uniform prior of {name} is empty", f"{name}: lower {lower:g}, upper {upper:g}", "give lower below upper")
+    if positive and upper <= 0.0:
         raise PriorError(
-            f"the uniform prior of {name} is empty", f"{name}: lower {numbers[0]:g}, upper {numbers[1]:g}", "give lower below upper"
+            f"the uniform prior of {name} has no positive number", f"{name}: lower {lower:g}, upper {upper:g}", "give an upper end above 0"
         )
 
 
 def _usage(family: str) -> str:
-    names = [parameter.strip("+0?") for parameter in FAMILY_PARAMETERS[family]]
-    return f"write {family}({', '.join(names)})"
+    return f"write {family}({', '.join(FAMILIES[family].names)})"
 
 
-PRESETS = ("brms", "bambi", "blme", "reml")
+PRESETS = ("brms", "rstanarm", "bambi", "blme", "reml")
 Named = tuple[tuple[str, Prior], ...]
+
+SLOPES = ("slopes", "b")
+"""Keys that mean every coefficient but the intercept: ours, and brms' class."""
+
+
+def same_term(name: str) -> str:
+    """A name by which `z:x` is `x:z`: its factors in order, colons within brackets left alone.
+
+    >>> same_term("z:x[a:b]")
+    'x[a:b]:z'
+    """
+    parts, depth = [""], 0
+    for letter in name:
+        depth += (letter in "([") - (letter in ")]")
+        if letter == ":" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return ":".join(sorted(parts))
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -126,13 +122,16 @@ class Priors:
     """Priors of a model; what is not said is scaled from the data.
 
     alpha : "flat"; "normal" (N(mean(y), 2.5 sd(y)) for the intercept, N(0, 2.5 sd(y)/sd(x)) for the others); or
-        {coefficient: ("normal", mean, sd)}
-    sd : `(family, *parameters)` for every random-effect sd, or {"Subject": ..., "Subject/Days": ...}
+        {coefficient: (family, *parameters)} with normal, student_t, cauchy, laplace, flat; the key "slopes" means every coefficient but
+        the intercept, and `z:x` is `x:z`
+    sd : `(family, *parameters)` for every random-effect sd, or {"Subject": ..., "Subject/Days": ...}; half_t, half_normal, half_cauchy,
+        exponential, gamma, inverse_gamma, lognormal, truncated_normal, uniform, flat, flat_log, fixed; brms' student_t, cauchy and
+        normal are read as their halves
     corr : ("lkj", eta), or {"Subject": ("lkj", eta)}
-    sigma : `(family, *parameters)`, or by name where the residual structure has several sds
+    sigma : `(family, *parameters)`, or by name where the residual structure has several sds; ("fixed", 1) where it is known
     residual : parameters of the residual structure or variance function by name: {"rho": ("uniform", 0, 1)}; plain names may be given
         as keywords, `Priors(rho=("uniform", 0, 1))`
-    preset : "brms", "bambi", "blme" or "reml": the defaults of that package for all that is not said
+    preset : "brms", "rstanarm", "bambi", "blme" or "reml": the defaults of that package for all that is not said
 
     Raises PriorError, which names the parameter.
 
@@ -141,6 +140,7 @@ class Priors:
     """
 
     alpha: str | Named
+    alpha_given: bool
     sd: Prior | Named | None
     corr: Prior | Named | None
     sigma: Prior | Named | None
@@ -161,7 +161,8 @@ class Priors:
         if preset is not None and preset not in PRESETS:
             raise PriorError(f"there is no preset {preset!r}", "preset", "use one of " + ", ".join(PRESETS))
         put = object.__setattr__
-        put(self, "alpha", _read_alpha(alpha, preset))
+        put(self, "alpha", _default_alpha(preset) if alpha is None else _read_alpha(alpha))
+        put(self, "alpha_given", alpha is not None and (preset is not None or alpha != "flat"))
         put(self, "sd", _read(sd, SCALE_FAMILIES, "sd"))
         put(self, "corr", _read(corr, CORRELATION_FAMILIES, "corr"))
         put(self, "sigma", _read(sigma, SCALE_FAMILIES, "sigma"))
@@ -169,8 +170,12 @@ class Priors:
         put(self, "preset", preset)
 
     def alpha_of(self, coefficient: str) -> Prior | None:
-        """The prior said for one coefficient; None where only "flat" or "normal" was said for all."""
-        return None if isinstance(self.alpha, str) else dict(self.alpha).get(coefficient)
+        """The prior said for one coefficient, by its name before that of all slopes; None where nothing was said for it."""
+        if isinstance(self.alpha, str):
+            return None
+        said = {same_term(name): prior for name, prior in self.alpha}
+        keys = (same_term(coefficient), *(SLOPES if coefficient != "Intercept" else ()))
+        return next((said[key] for key in keys if key in said), None)
 
     def sd_of(self, group: str, term: str) -> Prior | None:
         """The prior said for the sd of a term of a group: `group/term` before `group` before the one for all; None if nothing was said."""
@@ -192,17 +197,20 @@ class Priors:
         """Raise PriorError for a name that the model does not have; `terms` maps group -> its terms, `residual` names R's parameters."""
         groups = list(terms)
         parameters = list(residual)
-        _require_known("alpha", self.alpha, list(coefficients))
+        own = list(coefficients)
+        if not isinstance(self.alpha, str):
+            known = {same_term(name) for name in own} | (set(SLOPES) if set(own) - {"Intercept"} else set())
+            _require_known("alpha", tuple(pair for pair in self.alpha if same_term(pair[0]) not in known), own)
         _require_known("sd", self.sd, [*groups, *(f"{group}/{term}" for group in groups for term in terms[group])])
         _require_known("corr", self.corr, groups)
         _require_known("sigma", self.sigma, ["sigma", *parameters])
         _require_known("residual", self.residual, parameters)
 
     def as_dict(self) -> dict[str, Any]:
-        """What was said, as plain values: `Priors(**priors.told()) == priors`."""
+        """What was said, as plain values: `Priors(**priors.as_dict()) == priors`."""
         alpha: Any = self.alpha if isinstance(self.alpha, str) else _plain(self.alpha)
         said = {"sd": self.sd, "corr": self.corr, "sigma": self.sigma, "residual": self.residual}
-        out: dict[str, Any] = {} if alpha == _default_alpha(self.preset) else {"alpha": alpha}
+        out: dict[str, Any] = {"alpha": alpha} if self.alpha_given else {}
         out.update({key: _plain(value) for key, value in said.items() if value})
         if self.preset is not None:
             out["preset"] = self.preset
@@ -210,13 +218,11 @@ class Priors:
 
 
 def _default_alpha(preset: str | None) -> str:
-    return "normal" if preset == "bambi" else "flat"
+    return "normal" if preset in ("bambi", "rstanarm") else "flat"
 
 
-def _read_alpha(given: Any, preset: str | None) -> str | Named:
-    if given is None:
-        return _default_alpha(preset)
-    if isinstance(given, str) and given in COEFFICIENT_FAMILIES:
+def _read_alpha(given: Any) -> str | Named:
+    if isinstance(given, str) and given in ("flat", "normal"):
         return given
     if isinstance(given, Mapping) or _is_named(given):
         return _named(dict(given), COEFFICIENT_FAMILIES, "alpha")
@@ -267,139 +273,3 @@ def _plain(said: Prior | Named | None) -> Any:
     if isinstance(said, Prior):
         return said.as_dict()
     return {name: prior.as_dict() for name, prior in said or ()}
-
-
-HALF_FAMILIES = frozenset({"half_t", "half_normal", "half_cauchy", "exponential", "gamma", "inverse_gamma"})
-"""Families of positive numbers."""
-
-
-def _student(df: float, scale: float, v: Array) -> Array:
-    constant = gammaln(0.5 * (df + 1.0)) - gammaln(0.5 * df) - 0.5 * np.log(df * np.pi) - np.log(scale)
-    return np.asarray(constant - 0.5 * (df + 1.0) * np.log1p((v / scale) ** 2 / df))
-
-
-def _student_slope(df: float, scale: float, v: Array) -> Array:
-    return -(df + 1.0) * v / (df * scale**2 + v**2)
-
-
-def _normal(mean: float, sd: float, v: Array) -> Array:
-    return np.asarray(-0.5 * np.log(2.0 * np.pi) - np.log(sd) - 0.5 * ((v - mean) / sd) ** 2)
-
-
-def _gamma(shape: float, rate: float, v: Array) -> Array:
-    constant = shape * np.log(rate) - gammaln(shape) if rate > 0 else 0.0
-    return np.asarray(constant + (shape - 1.0) * np.log(v) - rate * v)
-
-
-def _inverse_gamma(shape: float, scale: float, v: Array) -> Array:
-    return np.asarray(shape * np.log(scale) - gammaln(shape) - (shape + 1.0) * np.log(v) - scale / v)
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyFunctions:
-    """log p(v), its derivative, and draws; each takes the parameters first."""
-
-    log_density: Callable[..., Array]
-    slope: Callable[..., Array]
-    draw: Callable[..., Array]
-
-
-DENSITIES: dict[str, FamilyFunctions] = {
-    "half_t": FamilyFunctions(
-        lambda df, s, v: np.log(2.0) + _student(df, s, v),
-        _student_slope,
-        lambda df, s, rng, n: np.abs(s * rng.standard_t(df, n)),
-    ),
-    "half_cauchy": FamilyFunctions(
-        lambda s, v: np.log(2.0) + _student(1.0, s, v),
-        lambda s, v: _student_slope(1.0, s, v),
-        lambda s, rng, n: np.abs(s * rng.standard_cauchy(n)),
-    ),
-    "half_normal": FamilyFunctions(
-        lambda s, v: np.log(2.0) + _normal(0.0, s, v),
-        lambda s, v: -v / s**2,
-        lambda s, rng, n: np.abs(s * rng.standard_normal(n)),
-    ),
-    "exponential": FamilyFunctions(
-        lambda r, v: np.log(r) - r * v, lambda r, v: np.full_like(v, -r), lambda r, rng, n: rng.exponential(1.0 / r, n)
-    ),
-    "gamma": FamilyFunctions(_gamma, lambda a, r, v: (a - 1.0) / v - r, lambda a, r, rng, n: rng.gamma(a, 1.0 / r, n)),
-    "inverse_gamma": FamilyFunctions(
-        _inverse_gamma,
-        lambda a, s, v: -(a + 1.0) / v + s / v**2,
-        lambda a, s, rng, n: s / rng.gamma(a, 1.0, n),
-    ),
-    "uniform": FamilyFunctions(
-        lambda a, b, v: np.full_like(v, -np.log(b - a)),
-        lambda a, b, v: np.zeros_like(v),
-        lambda a, b, rng, n: rng.uniform(a, b, n),
-    ),
-    "flat": FamilyFunctions(lambda v: np.zeros_like(v), lambda v: np.zeros_like(v), lambda rng, n: np.full(n, np.nan)),
-    "normal": FamilyFunctions(_normal, lambda m, s, v: -(v - m) / s**2, lambda m, s, rng, n: rng.normal(m, s, n)),
-}
-
-
-def log_density(prior: Prior, values: Array) -> Array:
-    """log p(v), -inf outside the support; values of any shape.
-
-    >>> float(log_density(Prior("exponential", (2.0,)), np.array(0.0)).round(4))
-    0.6931
-    """
-    v = np.asarray(values, float)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        out = DENSITIES[prior.family].log_density(*prior.parameters, v)
-    return np.where(in_support(prior, v), out, -np.inf)
-
-
-def log_density_slope(prior: Prior, values: Array) -> Array:
-    """d log p / dv."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return np.asarray(DENSITIES[prior.family].slope(*prior.parameters, np.asarray(values, float)))
-
-
-def in_support(prior: Prior, values: Array) -> Array:
-    """Where the density is positive."""
-    if prior.family == "uniform":
-        return np.asarray((values >= prior.parameters[0]) & (values <= prior.parameters[1]))
-    if prior.family in HALF_FAMILIES:
-        return np.asarray(values >= 0.0)
-    return np.ones(np.shape(values), bool)
-
-
-def draw_prior(prior: Prior, rng: Generator, n: int) -> Array:
-    """n draws; NaN from an improper prior."""
-    if not is_proper(prior):
-        return np.full(n, np.nan)
-    return np.asarray(DENSITIES[prior.family].draw(*prior.parameters, rng, n))
-
-
-def is_proper(prior: Prior) -> bool:
-    """Whether the density integrates to 1."""
-    return prior.family != "flat" and not (prior.family == "gamma" and prior.parameters[1] == 0.0)
-
-
-# -- LKJ ---------------------------------------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=64)
-def partial_positions(q: int) -> tuple[Codes, Codes]:
-    """Row and column of every canonical partial correlation, row by row."""
-    rows, columns = np.tril_indices(q, -1)
-    return readonly(rows), readonly(columns)
-
-
-def lkj_shapes(q: int, eta: float) -> Array:
-    """b of every partial correlation z, (z + 1)/2 ~ Beta(b, b), when the correlation matrix is LKJ(eta)."""
-    return np.asarray(eta + 0.5 * (q - 2 - partial_positions(q)[1]))
-
-
-def lkj_log_constant(q: int, eta: float) -> float:
-    """Minus the log normalising constant of LKJ in terms of its partial correlations on (-1, 1)."""
-    b = lkj_shapes(q, eta)
-    return float(np.sum(2.0 * gammaln(b) - gammaln(2.0 * b) + (2.0 * b - 1.0) * np.log(2.0)))
-
-
-def lkj_draw(q: int, eta: float, rng: Generator, n: int) -> Array:
-    """Partial correlations of n draws, (n, q (q - 1) / 2)."""
-    b = lkj_shapes(q, eta)
-    return np.asarray(2.0 * rng.beta(b, b, (n, len(b))) - 1.0)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from bayeslmm.specification.priors import (
+from bayeslmm.specification.prior_families import (
+    FAMILIES,
     Prior,
     draw_prior,
+    is_mixture,
     is_proper,
     lkj_draw,
     lkj_log_constant,
@@ -26,6 +28,11 @@ PROPER = [
     Prior("inverse_gamma", (3.0, 2.0)),
     Prior("uniform", (0.5, 4.0)),
     Prior("normal", (1.0, 2.0)),
+    Prior("lognormal", (0.3, 0.8)),
+    Prior("truncated_normal", (-0.5, 1.5)),
+    Prior("student_t", (4.0, 0.5, 1.5)),
+    Prior("cauchy", (0.5, 1.5)),
+    Prior("laplace", (0.5, 1.5)),
 ]
 REFERENCE = {
     "half_t": lambda p: stats.t(p[0], scale=p[1]),
@@ -36,6 +43,11 @@ REFERENCE = {
     "inverse_gamma": lambda p: stats.invgamma(p[0], scale=p[1]),
     "uniform": lambda p: stats.uniform(p[0], p[1] - p[0]),
     "normal": lambda p: stats.norm(p[0], p[1]),
+    "lognormal": lambda p: stats.lognorm(p[1], scale=np.exp(p[0])),
+    "truncated_normal": lambda p: stats.truncnorm(-p[0] / p[1], np.inf, p[0], p[1]),
+    "student_t": lambda p: stats.t(p[0], p[1], p[2]),
+    "cauchy": lambda p: stats.cauchy(p[0], p[1]),
+    "laplace": lambda p: stats.laplace(p[0], p[1]),
 }
 
 
@@ -81,3 +93,25 @@ def test_lkj_1_is_uniform_over_correlation_matrices() -> None:
     assert np.exp(lkj_log_constant(3, 1.0)) == pytest.approx(np.pi**2 / 2, rel=1e-10)
     z = lkj_draw(3, 1.0, np.random.default_rng(1), 20_000)
     assert np.allclose(z.var(0), 1.0 / (2.0 * lkj_shapes(3, 1.0) + 1.0), atol=0.01)
+
+
+def test_every_family_that_can_be_drawn_from_is_held_to_scipy() -> None:
+    held = {prior.family for prior in PROPER}
+    assert held == set(FAMILIES) - {"flat", "flat_log", "fixed", "lkj"}
+
+
+@pytest.mark.parametrize("prior", [p for p in PROPER if is_mixture(p)], ids=lambda prior: prior.family)
+def test_a_mixture_of_normals_is_the_density(prior: Prior) -> None:
+    mixture = FAMILIES[prior.family].mixture
+    assert mixture is not None
+
+    def given(u: float, v: float) -> float:
+        variance, _ = mixture(*prior.parameters, np.array(u))
+        return float(stats.norm.pdf(u) * stats.norm.pdf(v, prior.location, np.sqrt(variance)))
+
+    for v in (-2.0, 0.6, 4.0):
+        total = integrate.quad(given, -9.0, 9.0, args=(v,), limit=400)[0]
+        assert np.log(total) == pytest.approx(float(log_density(prior, np.array(v))), abs=1e-6)
+    u, h = np.array([-6.0, -1.0, 0.3, 2.0, 6.0]), 1e-5
+    ahead, behind = (np.log(mixture(*prior.parameters, u + s * h)[0]) for s in (1, -1))
+    np.testing.assert_allclose(mixture(*prior.parameters, u)[1], (ahead - behind) / (2 * h), rtol=1e-6)

@@ -9,7 +9,8 @@ import pickle
 import pytest
 
 from bayeslmm.errors import PriorError
-from bayeslmm.specification.priors import Prior, Priors
+from bayeslmm.specification.prior_families import Prior
+from bayeslmm.specification.priors import Priors
 
 
 def test_without_a_word_everything_is_left_to_the_data() -> None:
@@ -108,7 +109,10 @@ def test_priors_cannot_be_changed() -> None:
         ({"sd": ("half_normal", 1, 2)}, "2 parameters"),
         ({"sd": ("half_t", 3, 1, 2)}, "3 parameters"),
         ({"sd": ("inverse_gamma", 1)}, "1 parameters"),
-        ({"sd": ("normal", 0, 1)}, "cannot be used for sd"),
+        ({"sd": ("laplace", 0, 1)}, "cannot be used for sd"),
+        ({"sd": ("student_t", 3, 1, 2)}, "around 1"),
+        ({"sd": ("uniform", -3, -1)}, "no positive number"),
+        ({"sd": {"Subject": ("fixed", -1)}}, "value of the prior of sd 'Subject' is -1"),
         ({"sd": 3}, "not (family"),
         ({"sd": ()}, "not (family"),
         ({"sd": {"Subject/Days": ("half_normal", -1)}}, "sd 'Subject/Days'"),
@@ -149,3 +153,31 @@ def test_priors_of_parameters_that_the_model_has_are_let_through() -> None:
         alpha={"Days": "flat"}, sd={"Subject": "flat", "Subject/Days": "flat"}, corr={"Subject": ("lkj", 1)}, rho=("uniform", -1, 1)
     )
     priors.require_known(["Intercept", "Days"], TERMS, ["rho"])
+
+
+def test_the_words_of_brms_are_read_as_their_halves() -> None:
+    words = {"student_t": (3, 0, 2.5), "cauchy": (0, 2.0), "normal": (0, 4.0)}
+    halves = {"student_t": ("half_t", (3.0, 2.5)), "cauchy": ("half_cauchy", (2.0,)), "normal": ("half_normal", (4.0,))}
+    for word, numbers in words.items():
+        assert Priors(sd=(word, *numbers)).sd_of("g", "Intercept") == Prior(*halves[word])
+        assert Priors(sigma=(word, *numbers)).sigma_of() == Prior(*halves[word])
+        assert Priors(residual={"expon": (word, *numbers)}).residual_of("expon") == Prior(word, tuple(map(float, numbers)))
+    assert Priors(sigma=("normal", 1, 2)).sigma_of() == Prior("truncated_normal", (1.0, 2.0))
+
+
+@pytest.mark.parametrize("said", ["x:z", "z:x"])
+def test_an_interaction_is_the_same_in_either_order(said: str) -> None:
+    priors = Priors(alpha={said: ("cauchy", 0, 1)})
+    priors.require_known(["Intercept", "x", "z", "x:z"], {})
+    assert priors.alpha_of("x:z") == priors.alpha_of("z:x") == Prior("cauchy", (0.0, 1.0))
+
+
+@pytest.mark.parametrize("key", ["slopes", "b"])
+def test_one_prior_for_all_slopes_leaves_the_intercept_and_named_ones(key: str) -> None:
+    priors = Priors(alpha={key: ("laplace", 0, 1), "z": ("normal", 0, 3)})
+    priors.require_known(["Intercept", "x", "z"], {})
+    assert priors.alpha_of("x") == Prior("laplace", (0.0, 1.0))
+    assert priors.alpha_of("z") == Prior("normal", (0.0, 3.0))
+    assert priors.alpha_of("Intercept") is None
+    with pytest.raises(PriorError):
+        priors.require_known(["Intercept"], {})

@@ -26,7 +26,7 @@ from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
 from bayeslmm.likelihood.structured.residual_covariance import residual_sets
-from bayeslmm.specification.priors import Prior
+from bayeslmm.specification.prior_families import Prior
 
 NO_PRIORS = ModelPriors((), (), (), (), None)
 
@@ -75,9 +75,10 @@ def natural_layout(problem: Problem) -> ParameterLayout:
         variance = VarianceBlock((Prior("flat"),) * size, np.zeros(size, np.int64), slice(begin, begin + size))
         begin += size
     sigma: PositiveTransform | None = None
+    size = begin
     if not sets:
-        sigma, begin = positive_transform((Prior("flat"),)), begin + 1
-    return ParameterLayout(tuple(terms), tuple(sets), variance, sigma, begin)
+        sigma, size = positive_transform((Prior("flat"),)), begin + 1
+    return ParameterLayout(tuple(terms), tuple(sets), variance, sigma, slice(begin, size), None, size)
 
 
 class ConditionalSolution(Solution):
@@ -99,7 +100,7 @@ class ConditionalAlpha(AlphaPrior):
         c = self.problem.standardization
         return np.asarray(np.linalg.solve(c.back, self.value - c.alpha0) / c.y_scale) if len(self.value) else self.value
 
-    def integrate(self, solution: Solution, s2: Array) -> MarginalCoefficients:
+    def integrate(self, solution: Solution, s2: Array, variances: Array | None = None) -> MarginalCoefficients:
         criterion, t = self.problem.criterion, len(s2)
         alpha = np.broadcast_to(self.conditioned, (t, len(self.conditioned)))
         away = np.einsum("tqp,tq->tp", solution.root, alpha - solution.alpha)
@@ -132,7 +133,7 @@ class ConditionalLikelihood:
         return value, d_own, d_alpha
 
     def _at(self, own: Array, alpha: Array) -> tuple[float, Array, Array, tuple[BlockDiagonalState | None, float]]:
-        given = ConditionalAlpha(self.problem, (), np.asarray(alpha, float))
+        given = ConditionalAlpha(self.problem, (), None, np.asarray(alpha, float))
         density = Density(self.problem, NO_PRIORS, self.layout, given)
         x, s = density.kernel_points(np.asarray(own, float)[None])
         if not (np.isfinite(x).all() and s[0] > 0.0):

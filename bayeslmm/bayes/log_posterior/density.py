@@ -19,7 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm.bayes.log_posterior.layout import ParameterLayout, lay_out_parameters
 from bayeslmm.bayes.log_posterior.priors import ModelPriors, resolve
 from bayeslmm.likelihood.criterion import one_thread
@@ -30,7 +30,8 @@ from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, Rando
 from bayeslmm.likelihood.random_effects.pooled import PooledLevelsKernel, pool_levels
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, pool_subjects
-from bayeslmm.specification.priors import Prior, Priors
+from bayeslmm.specification.prior_families import Prior, draw_prior, is_mixture, log_density
+from bayeslmm.specification.priors import Priors
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 
@@ -57,70 +58,124 @@ def repeat_solution(solution: Solution, t: int) -> Solution:
 
 @dataclass(frozen=True, eq=False)
 class AlphaPrior:
-    """Independent normal or flat priors of the coefficients kept."""
+    """Independent priors of the coefficients kept: flat, normal, or normal given a scale of each one's own.
+
+    means : (p,) of the columns, where the prior of the intercept is that of centred columns, else None
+    """
 
     problem: Problem
     priors: tuple[Prior, ...]
+    means: Array | None
 
     @cached_property
     def flat(self) -> bool:
         return all(prior.family == "flat" for prior in self.priors)
 
     @cached_property
-    def proper(self) -> bool:
-        return all(prior.family == "normal" for prior in self.priors)
-
-    @cached_property
     def mean(self) -> Array:
-        return np.array([prior.parameters[0] if prior.family == "normal" else 0.0 for prior in self.priors])
+        return np.array([prior.location for prior in self.priors])
 
     @cached_property
-    def precision(self) -> Array:
+    def mixed(self) -> Codes:
+        """Positions of the coefficients that have a scale of their own."""
+        return np.flatnonzero([is_mixture(prior) for prior in self.priors])
+
+    @cached_property
+    def _known(self) -> Array:
+        return np.array([prior.family != "flat" for prior in self.priors], bool)
+
+    @cached_property
+    def _precision(self) -> Array:
+        """(p,) of the normal priors; 0 for the others."""
         return np.array([prior.parameters[1] ** -2 if prior.family == "normal" else 0.0 for prior in self.priors])
+
+    def precision(self, variances: Array | None) -> Array:
+        """(1, p), or (t, p) at variances (t, m) of the mixed ones."""
+        if variances is None:
+            return self._precision[None]
+        out = np.broadcast_to(self._precision, (len(variances), len(self._precision))).copy()
+        out[:, self.mixed] = 1.0 / variances
+        return out
+
+    def stated(self, alpha: Array) -> Array:
+        """The coefficients (.., p) as their priors speak of them: the intercept that of centred columns where that is meant."""
+        if self.means is None:
+            return alpha
+        return np.concatenate([alpha[..., :1] + alpha[..., 1:] @ self.means[1:, None], alpha[..., 1:]], axis=-1)
+
+    def log_density(self, alpha: Array) -> Array:
+        """log p of every coefficient (S, p); 0 for a flat one."""
+        stated = self.stated(alpha)
+        return np.stack([log_density(prior, stated[:, j]) for j, prior in enumerate(self.priors)], axis=1) if self.priors else stated
+
+    def draws(self, rng: Generator, n: int) -> Array:
+        """alpha (n, p) from the priors."""
+        stated = np.stack([draw_prior(prior, rng, n) for prior in self.priors], axis=1) if self.priors else np.zeros((n, 0))
+        if self.means is not None:
+            stated[:, 0] -= stated[:, 1:] @ self.means[1:]
+        return stated
 
     @cached_property
     def _B(self) -> Array:
-        return self.problem.standardization.y_scale * self.problem.standardization.back
+        """d (coefficients as stated) / d (coefficients on standardized columns)."""
+        B = self.problem.standardization.y_scale * self.problem.standardization.back
+        return np.asarray(self.stated(B.T).T)
 
     @cached_property
-    def _quadratic(self) -> tuple[Array, Array, Array]:
-        """B'LB, B'Lu and u."""
-        u = self.mean - self.problem.standardization.alpha0
-        LB = self.precision[:, None] * self._B
-        return self._B.T @ LB, LB.T @ u, u
+    def _offset(self) -> Array:
+        """Prior means less the coefficients at the origin of standardized columns."""
+        return np.asarray(self.mean - self.stated(self.problem.standardization.alpha0))
+
+    @cached_property
+    def _quadratic(self) -> tuple[Array, Array]:
+        """B'LB and B'Lu of the normal priors."""
+        LB = self._precision[:, None] * self._B
+        return self._B.T @ LB, LB.T @ self._offset
 
     @cached_property
     def _constant(self) -> float:
-        """log|L_k| - k log 2 pi + p log 2 pi + 2 log|B|, with the sign that -2 log p needs."""
-        known = self.precision > 0
-        k, p = int(known.sum()), len(self.precision)
+        """p log 2 pi - k log 2 pi + 2 log|B|, with the sign that -2 log p needs."""
+        k, p = int(self._known.sum()), len(self._known)
         log_B = float(np.linalg.slogdet(self._B)[1]) if p else 0.0
-        return float((k - p) * LOG_2PI - np.log(self.precision[known]).sum() - 2.0 * log_B)
+        return float((k - p) * LOG_2PI - 2.0 * log_B)
 
-    def integrate(self, solution: Solution, s2: Array) -> MarginalCoefficients:
-        """At some points with residual variance s2 (t,) on standardized columns."""
+    def integrate(self, solution: Solution, s2: Array, variances: Array | None = None) -> MarginalCoefficients:
+        """At some points with residual variance s2 (t,) on standardized columns; variances : (t, m) of the mixed priors."""
         criterion = self.problem.criterion
         solution = repeat_solution(solution, len(s2))
         if self.flat:
-            df = criterion.df(True)
-            value = solution.logdet + solution.logdet_X + df * np.log(s2) + solution.r2 / s2 + criterion.constant(True) - df
+            df = criterion.df(restricted=True)
+            value = solution.logdet + solution.logdet_X + df * np.log(s2) + solution.r2 / s2 + criterion.constant(restricted=True) - df
             return MarginalCoefficients(value, solution)
-        p = len(self.precision)
-        inner, linear, u = self._quadratic
+        p = len(self.priors)
+        inner, linear = self._quadratic
+        precision = self.precision(variances)
+        if variances is not None:
+            own, u = self._B[self.mixed], self._offset[self.mixed]
+            inner = inner + (own.T / variances[:, None, :]) @ own
+            linear = linear + (u / variances) @ own
         XX, Xy, yy = solution.Xy[:, :p, :p], solution.Xy[:, :p, p], solution.Xy[:, p, p]
         root = np.linalg.cholesky(XX + s2[:, None, None] * inner)
         half = np.linalg.solve(root, (Xy + s2[:, None] * linear)[..., None])
         mean = np.linalg.solve(root.swapaxes(-1, -2), half)[..., 0]
         r2 = yy - 2.0 * np.einsum("tp,tp->t", Xy, mean) + np.einsum("tp,tpq,tq->t", mean, XX, mean)
-        away = mean @ self._B.T - u
+        away = mean @ self._B.T - self._offset
         logdet = 2.0 * np.log(np.diagonal(root, axis1=-2, axis2=-1)).sum(-1)
-        value = solution.logdet + criterion.n * np.log(s2) + r2 / s2 + (away**2) @ self.precision + logdet - p * np.log(s2)
-        value = value + criterion.constant(False) - criterion.n + self._constant
+        value = solution.logdet + criterion.n * np.log(s2) + r2 / s2 + (away**2 * precision).sum(-1) + logdet - p * np.log(s2)
+        value = value - np.log(precision[:, self._known]).sum(-1)
+        value = value + criterion.constant(restricted=False) - criterion.n + self._constant
         return MarginalCoefficients(value, Solution(solution.logdet, solution.Xy, root, logdet, mean, r2))
+
+    def log_variance_slope(self, found: MarginalCoefficients, s2: float, variances: Array) -> Array:
+        """d(-2 log p) / d log variance of every mixed prior, (m,), one point."""
+        own = self._B[self.mixed]
+        away = own @ found.solution.alpha[0] - self._offset[self.mixed]
+        spread = s2 * np.einsum("ma,ab,mb->m", own, found.solution.information_inverse[0], own)
+        return np.asarray(1.0 - (spread + away**2) / variances[0])
 
     def log_sigma_slope(self, found: MarginalCoefficients, s2: float) -> float:
         """d(-2 log p) / d log s at fixed covariances relative to s^2, one point."""
-        solution, p = found.solution, len(self.precision)
+        solution, p = found.solution, len(self.priors)
         inverse = solution.information_inverse[0]
         trace = float(np.sum(inverse * solution.Xy[0, :p, :p])) if p else 0.0
         return 2.0 * (self.problem.criterion.n - trace - float(solution.r2[0]) / s2)
@@ -200,19 +255,26 @@ class Density:
             size = np.linalg.norm(block.term.map.whole, axis=1).max()
             parts.append(block.from_kernel(x[block.term.part], sigma * y_scale, sigma * y_scale * float(size)))
         user = sigma * self.sigma_unit
-        begin = sum(block.axes.size for block in self.layout.terms)
+        begin = sum(block.term.covariance.size for block in self.layout.terms)
         if self.layout.sets:
-            full = np.concatenate([[1.0], x[begin : begin + sum(b.axes.size for b in self.layout.sets) - 1]])
+            full = np.concatenate([[1.0], x[begin : begin + sum(b.covariance.size for b in self.layout.sets) - 1]])
             offset = 0
             for residual in self.layout.sets:
-                own = full[offset : offset + residual.axes.size]
+                own = full[offset : offset + residual.covariance.size]
                 parts.append(residual.axes.inverse(residual.covariance.rescale(own, user), user))
-                offset += residual.axes.size
+                offset += residual.covariance.size
         if self.layout.variance is not None:
             parts.append(x[len(x) - len(self.layout.variance.priors) :])
         if self.layout.sigma is not None:
             parts.append(self.layout.sigma.inverse(np.array([user]), user))
+        if self.layout.mixing is not None:
+            parts.append(np.zeros(len(self.layout.mixing.priors)))
         return np.concatenate(parts)
+
+    def integrate(self, solution: Solution, s2: Array, phi: Array) -> MarginalCoefficients:
+        """alpha integrated out at phi (t, size), under its priors there."""
+        mixing = self.layout.mixing
+        return self.alpha.integrate(solution, s2, None if mixing is None else mixing.variances(phi))
 
     # -- values ---------------------------------------------------------------------------------------------------------------------------
 
@@ -269,7 +331,7 @@ class Density:
             return out
         try:
             solution = self.kernel.solve(x) if self.pooled is None else self.pooled.solve(x)
-            return self.alpha.integrate(solution, s**2).value
+            return self.integrate(solution, s**2, phi).value
         except np.linalg.LinAlgError:
             if len(phi) == 1:
                 return np.array([np.inf])
@@ -285,6 +347,8 @@ class Density:
             total = total + self.layout.variance.log_prior(phi, self.volume)
         if self.layout.sigma is not None:
             total = total + self.layout.sigma.log_prior(phi[:, self.layout.sigma_part], self.volume)
+        if self.layout.mixing is not None:
+            total = total + self.layout.mixing.log_prior(phi)
         return total
 
     def log_likelihood(self, phi: Array) -> Array:
@@ -310,7 +374,7 @@ class Density:
             return DensityValue(-np.inf, np.full(self.size, np.nan))
         s2 = float(s[0]) ** 2
         state = self.problem.criterion.kernel.evaluate(x, derivatives=True)
-        found = self.alpha.integrate(state.solution, s**2)
+        found = self.integrate(state.solution, s**2, phi[None])
         value = prior - 0.5 * float(found.value[0])
         if not np.isfinite(value):
             return DensityValue(-np.inf, np.full(self.size, np.nan))
@@ -331,7 +395,11 @@ class Density:
             self._residual_gradient(phi, x[0], s2, state, sigma_slope, out)
         if self.layout.sigma is not None:
             u = phi[self.layout.sigma_part]
-            out[self.layout.sigma_part] = sigma_slope * self.layout.sigma.jacobian(u) / self.layout.sigma.values(u)
+            jacobian = self.layout.sigma.jacobian(u)
+            out[self.layout.sigma_part] = sigma_slope * jacobian / self.layout.sigma.values(u)[: len(jacobian)]
+        if self.layout.mixing is not None:
+            variances = self.layout.mixing.variances(phi[None])
+            out[self.layout.mixing.part] = self.alpha.log_variance_slope(found, s2, variances) * self.layout.mixing.log_slopes(phi)
         return out
 
     def _residual_gradient(self, phi: Array, x: Array, s2: float, state: State, sigma_slope: float, out: Array) -> None:
@@ -350,7 +418,7 @@ class Density:
         full, offset = own / lead**degrees, 0
         full[0] += (sigma_slope - float(np.sum(own * degrees * relative))) / lead
         for block in self.layout.sets:
-            size = block.axes.size
+            size = block.covariance.size
             out[block.part] += full[offset : offset + size] @ block.axes.jacobian(phi[block.part])
             offset += size
 
@@ -362,6 +430,8 @@ class Density:
             out[self.layout.variance.part] = self.layout.variance.prior_gradient(phi, self.volume)
         if self.layout.sigma is not None:
             out[self.layout.sigma_part] = self.layout.sigma.prior_gradient(phi[self.layout.sigma_part], self.volume)
+        if self.layout.mixing is not None:
+            out[self.layout.mixing.part] = -phi[self.layout.mixing.part]
         return out
 
     def without_volume(self) -> Density:
@@ -397,9 +467,16 @@ def density(problem: Problem, priors: Priors | None = None) -> Density:
     return arrange_density(problem, own, lay_out_parameters(problem, own))
 
 
+def alpha_prior(problem: Problem, priors: ModelPriors) -> AlphaPrior:
+    """The priors of alpha; an intercept of centred columns is the first of them."""
+    centred = any(row.centred for row in priors.alpha)
+    means = problem.design.X.mean(axis=0) if centred else None
+    return AlphaPrior(problem, tuple(row.prior for row in priors.alpha), means)
+
+
 def arrange_density(problem: Problem, priors: ModelPriors, axes: ParameterLayout) -> Density:
     """The density of a problem on given axes, its kernels laid out for many points."""
-    alpha = AlphaPrior(problem, tuple(row.prior for row in priors.alpha))
+    alpha = alpha_prior(problem, priors)
     many = kernel_for_many_points(problem)
     if isinstance(many, RandomEffectsKernel):
         return Density(problem, priors, axes, alpha, many=many, pooled=pool_levels(many))

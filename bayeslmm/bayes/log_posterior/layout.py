@@ -1,6 +1,7 @@
 """The layout of the parameter vector phi in blocks, and the map from phi to the kernel's x.
 
-phi = (random terms in the order of the formula, parameter sets of R, variance function, log sigma where R has no scale of its own)
+phi = (random terms in the order of the formula, parameter sets of R, variance function, log sigma where R has no scale of its own,
+scales of coefficients whose prior is a mixture of normals)
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import gammaincc, ndtri
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm.bayes.log_posterior.priors import MatrixPriors, ModelPriors, is_unstructured_with_sds
 from bayeslmm.bayes.log_posterior.transforms import (
     GeneralTransform,
@@ -26,7 +28,7 @@ from bayeslmm.covariance.unstructured import Diagonal, band_positions
 from bayeslmm.likelihood.parameters import TermParameters
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import ParameterSet, residual_sets
-from bayeslmm.specification.priors import Prior, draw_prior, log_density, log_density_slope
+from bayeslmm.specification.prior_families import FAMILIES, Prior, draw_prior, is_mixture, log_density, log_density_slope
 
 
 def transform_of(covariance: Covariance, priors: MatrixPriors) -> Transform:
@@ -153,6 +155,52 @@ class VarianceBlock:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class MixingBlock:
+    """Scales of the coefficients whose priors are mixtures of normals: the normals' variances at standard normal quantiles u."""
+
+    priors: tuple[Prior, ...]
+    part: slice
+
+    def _each(self, phi: Array) -> list[tuple[Array, Array]]:
+        u = phi[..., self.part]
+        with np.errstate(all="ignore"):
+            return [_mixture(prior, u[..., j]) for j, prior in enumerate(self.priors)]
+
+    def variances(self, phi: Array) -> Array:
+        """(t, m) at phi (t, size)."""
+        return np.stack([variance for variance, _ in self._each(phi)], axis=-1)
+
+    def log_slopes(self, phi: Array) -> Array:
+        """d log variance / du, (m,), at one phi."""
+        return np.stack([own for _, own in self._each(phi)], axis=-1)
+
+    def log_prior(self, phi: Array) -> Array:
+        u = phi[..., self.part]
+        return np.asarray(-0.5 * (u**2 + np.log(2.0 * np.pi)).sum(-1))
+
+    def given(self, stated: Array, rng: Generator) -> Array:
+        """u (S, m) drawn given the coefficients (S, m)."""
+        return np.stack([_quantile_given(prior, stated[:, j], rng) for j, prior in enumerate(self.priors)], axis=1)
+
+
+def _mixture(prior: Prior, u: Array) -> tuple[Array, Array]:
+    mixture = FAMILIES[prior.family].mixture
+    assert mixture is not None
+    return mixture(*prior.parameters, u)
+
+
+def _quantile_given(prior: Prior, alpha: Array, rng: Generator) -> Array:
+    """u of the scale of one coefficient given its value: gamma for a t, inverse Gaussian for a laplace."""
+    away, scale = np.abs(alpha - prior.location), prior.parameters[-1]
+    if prior.family == "laplace":
+        e = 0.5 / (scale**2 * rng.wald(1.0 / np.maximum(scale * away, 1e-12 * scale**2), scale**-2.0))
+        return np.asarray(-ndtri(np.exp(-e)))
+    df = prior.parameters[0] if prior.family == "student_t" else 1.0
+    g = rng.gamma(0.5 * (df + 1.0), 2.0 / (df + (away / scale) ** 2))
+    return np.asarray(ndtri(gammaincc(0.5 * df, 0.5 * df * g)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ParameterLayout:
     """All blocks of a model; `sigma` None where R's first scale is sigma."""
 
@@ -160,16 +208,14 @@ class ParameterLayout:
     sets: tuple[MatrixBlock, ...]
     variance: VarianceBlock | None
     sigma: PositiveTransform | None
+    sigma_part: slice
+    mixing: MixingBlock | None
     size: int
 
     @property
     def matrices(self) -> tuple[TermBlock | MatrixBlock, ...]:
         """Every covariance matrix."""
         return (*self.terms, *self.sets)
-
-    @property
-    def sigma_part(self) -> slice:
-        return slice(self.size - 1, self.size)
 
 
 def lay_out_parameters(problem: Problem, priors: ModelPriors) -> ParameterLayout:
@@ -189,8 +235,8 @@ def lay_out_parameters(problem: Problem, priors: ModelPriors) -> ParameterLayout
         positive = (kernel.variance.natural(np.zeros(size)) == 1.0).astype(np.int64)
         variance = VarianceBlock(tuple(row.prior for row in priors.variance), positive, slice(begin, begin + size))
         begin += size
-    sigma = None
-    if priors.sigma is not None:
-        sigma = positive_transform((priors.sigma.prior,))
-        begin += 1
-    return ParameterLayout(tuple(terms), tuple(sets), variance, sigma, begin)
+    sigma = None if priors.sigma is None else positive_transform((priors.sigma.prior,))
+    sigma_part = slice(begin, begin + (0 if sigma is None else sigma.size))
+    scales = tuple(row.prior for row in priors.alpha if is_mixture(row.prior))
+    mixing = MixingBlock(scales, slice(sigma_part.stop, sigma_part.stop + len(scales))) if scales else None
+    return ParameterLayout(tuple(terms), tuple(sets), variance, sigma, sigma_part, mixing, sigma_part.stop + len(scales))

@@ -1,15 +1,18 @@
 """The priors of a model: those given, the others by a preset scaled from the data; and whether the posterior is proper.
 
-brms : half-t(3, 0, max(2.5, mad y)) for every sd, LKJ(1), flat slopes; its t prior of the intercept is left flat: alpha is integrated out
-bambi : N(0, 2.5 sd(y)/sd(x)) for alpha, half-normal sds of the same sizes, half-t(4, 0, sd(y)) for sigma, LKJ(1)
+brms : t(3, median y, s) for the intercept of centred columns, flat slopes, half-t(3, 0, s) for every sd with s = max(2.5, mad y), LKJ(1)
+rstanarm : N(mean y, 2.5 sd(y)) for the intercept of centred columns, N(0, 2.5 sd(y)/sd(x)) for slopes, exponential(1/sd(y)) for
+    sigma, LKJ(1); its decov prior makes an sd exponential in units of sigma: here in units of sd(y)
+bambi : N(mean y, .) for the intercept of centred columns, N(0, 2.5 sd(y)/sd(x)) for slopes, half-normal sds of the same sizes, half-t(4, 0,
+    sd(y)) for sigma, sds with divisor n, LKJ(1)
 blme : sd^1.5, which is Wishart(q + 2.5) for a covariance matrix, |D|^0.75: keeps a mode off the boundary; for `fit("MAP")` only
 reml : flat everywhere: the mode is the REML estimate; for `fit("MAP")` only
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,7 +26,8 @@ from bayeslmm.data.design import Design, RandomTerm
 from bayeslmm.errors import PriorError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import ParameterSet, residual_sets, variance_names
-from bayeslmm.specification.priors import Prior, Priors, is_proper
+from bayeslmm.specification.prior_families import FAMILIES, Prior, is_proper
+from bayeslmm.specification.priors import Priors
 
 SCALE_FACTOR = 2.5
 """Default scales are this many times the size of the data."""
@@ -62,39 +66,91 @@ def sd_x(design: Design) -> Array:
 class PriorPreset:
     """Priors of one preset.
 
-    sds(unit) : for an sd of effects whose column has size `unit`; eta : of LKJ
+    intercept, slopes : of alpha, `slopes` one for each column kept; centred : whether the intercept meant is that of centred columns
+    sds : family and parameters but the scale of the sd of effects, and the scale for a column of size 1; sizes : of the columns of a term
+    eta : of LKJ
     """
 
     name: str
-    sd_family: str
-    sd_parameters: tuple[float, ...]
-    sd_scale: float
-    by_column: bool
+    intercept: Prior
+    slopes: tuple[Prior, ...]
+    centred: bool
+    family: Prior
+    sizes: Callable[[RandomTerm], Array]
     sigma: Prior
     eta: float
 
     def sd(self, unit: float) -> Prior:
-        if self.sd_family in ("flat", "gamma"):
-            return Prior(self.sd_family, self.sd_parameters)
-        return Prior(self.sd_family, (*self.sd_parameters, self.sd_scale / (unit if self.by_column else 1.0)))
+        if self.family.family in ("flat", "gamma"):
+            return self.family
+        *shape, scale = self.family.parameters
+        return Prior(self.family.family, (*shape, scale * unit if self.family.family == "exponential" else scale / unit))
 
     def sds(self, units: Array) -> list[Prior]:
         return [self.sd(float(unit)) for unit in units]
 
 
-def prior_preset(preset: str | None, design: Design) -> PriorPreset:
-    """The defaults of a preset, scaled from the data."""
-    spread = sd_y(design) or 1.0
+def alike(term: RandomTerm) -> Array:
+    """Every column of a term as of size 1."""
+    return np.ones(term.Z.shape[1])
+
+
+def prior_preset(preset: str | None, design: Design, alpha: str = "preset") -> PriorPreset:
+    """The defaults of a preset, scaled from the data; `alpha` is "flat" or "normal" where that was said of the coefficients."""
+    spread, widths = sd_y(design) or 1.0, sd_x(design)
+    flat = (Prior("flat"),) * len(widths)
+    normal = tuple(Prior("normal", (0.0, SCALE_FACTOR * spread / float(width))) for width in widths)
+    mean = float(np.mean(design.y))
     if preset == "brms":
         scale = max(2.5, round(mad_y(design), 1))
-        return PriorPreset("brms", "half_t", (3.0,), scale, False, Prior("half_t", (3.0, scale)), 1.0)
-    if preset == "bambi":
-        return PriorPreset("bambi", "half_normal", (), SCALE_FACTOR * spread, True, Prior("half_t", (4.0, spread)), 1.0)
-    if preset == "blme":
-        return PriorPreset("blme", "gamma", (2.5, 0.0), 1.0, False, Prior("flat"), 1.75)
-    if preset == "reml":
-        return PriorPreset("reml", "flat", (), 1.0, False, Prior("flat"), 1.0)
-    return PriorPreset("default", "half_t", (3.0,), SCALE_FACTOR * spread, True, Prior("half_t", (3.0, SCALE_FACTOR * spread)), 2.0)
+        of_intercept = Prior("student_t", (3.0, round(float(np.median(design.y)), 1), scale))
+        found = PriorPreset("brms", of_intercept, flat, True, Prior("half_t", (3.0, scale)), alike, Prior("half_t", (3.0, scale)), 1.0)
+    elif preset == "rstanarm":
+        of_intercept, one = Prior("normal", (mean, SCALE_FACTOR * spread)), Prior("exponential", (1.0 / spread,))
+        found = PriorPreset("rstanarm", of_intercept, normal, True, one, alike, one, 1.0)
+    elif preset == "bambi":
+        found = _bambi(design, mean)
+    elif preset == "blme":
+        found = PriorPreset("blme", Prior("flat"), flat, False, Prior("gamma", (2.5, 0.0)), alike, Prior("flat"), 1.75)
+    elif preset == "reml":
+        found = PriorPreset("reml", Prior("flat"), flat, False, Prior("flat"), alike, Prior("flat"), 1.0)
+    else:
+        own = Prior("half_t", (3.0, SCALE_FACTOR * spread))
+        found = PriorPreset("default", Prior("flat"), flat, False, own, rms, own, 2.0)
+    if alpha == "flat":
+        return replace(found, intercept=Prior("flat"), slopes=flat, centred=False)
+    if alpha == "normal":
+        return replace(found, intercept=Prior("normal", (mean, SCALE_FACTOR * spread)), slopes=normal, centred=False)
+    return found
+
+
+def _bambi(design: Design, mean: float) -> PriorPreset:
+    """Bambi's: divisors n; the intercept's sd grows with those of the slopes times the means of their columns."""
+    spread = float(np.std(design.y)) or 1.0
+    widths = _widths(design.X)
+    slopes = np.where(np.all(design.X == 1.0, axis=0), 0.0, SCALE_FACTOR * spread / widths)
+    of_intercept = float(np.sqrt((SCALE_FACTOR * spread) ** 2 + slopes**2 @ design.X.mean(axis=0) ** 2))
+
+    def sizes(term: RandomTerm) -> Array:
+        constant = np.all(term.Z == 1.0, axis=0)
+        return np.where(constant, SCALE_FACTOR * spread / of_intercept, _widths(term.Z))
+
+    return PriorPreset(
+        "bambi",
+        Prior("normal", (mean, of_intercept)),
+        tuple(Prior("normal", (0.0, SCALE_FACTOR * spread / float(width))) for width in widths),
+        True,
+        Prior("half_normal", (SCALE_FACTOR * spread,)),
+        sizes,
+        Prior("half_t", (4.0, spread)),
+        1.0,
+    )
+
+
+def _widths(columns: Array) -> Array:
+    """sd of columns with divisor n; their size where they do not vary."""
+    sd, size = np.std(columns, axis=0), np.sqrt(np.mean(columns**2, axis=0))
+    return np.where(sd > 1e-12 * size, sd, np.where(size > 0, size, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +158,7 @@ class ParameterPrior:
     """One row of the table of priors.
 
     kind : "alpha", "sd", "corr", "sigma" or "residual"; group, term : where it belongs; source : "given", "default" or the preset
+    centred : whether it is of the intercept of centred columns
     """
 
     kind: str
@@ -109,6 +166,7 @@ class ParameterPrior:
     term: str
     prior: Prior
     source: str
+    centred: bool = False
 
     @property
     def label(self) -> str:
@@ -165,21 +223,44 @@ def shape_limits(correlation: Correlation) -> tuple[float, float]:
     return float(ends.min()), float(ends.max())
 
 
+def shape_range(kind: str, correlation: Correlation | None) -> tuple[float, float]:
+    """Where a shape parameter can be."""
+    if kind in ("rho", "gamma", "cov", "inner_rho", "inner_cov"):
+        return shape_limits(correlation) if correlation is not None and correlation.size == 1 else (-1.0, 1.0)
+    if kind == "nugget":
+        return 0.0, 1.0
+    return (-np.inf, np.inf) if kind.startswith("loading") else (0.0, np.inf)
+
+
 def shape_default(kind: str, correlation: Correlation | None, spread: float) -> Prior:
     """Correlations uniform over their range; ranges, shares, smoothness and loadings weakly informed by the data's scale."""
-    if kind in ("rho", "gamma", "cov", "inner_rho", "inner_cov"):
-        limits = shape_limits(correlation) if correlation is not None and correlation.size == 1 else (-1.0, 1.0)
-        return Prior("uniform", limits)
+    low, high = shape_range(kind, correlation)
+    if np.isfinite(high):
+        return Prior("uniform", (low, high))
     if kind == "range":
         reach = correlation.reach if isinstance(correlation, Spatial) else 1.0
         return Prior("half_t", (3.0, SCALE_FACTOR * reach))
-    if kind == "nugget":
-        return Prior("uniform", (0.0, 1.0))
     if kind == "nu":
         return Prior("gamma", (3.0, 2.0))
     if kind.startswith("loading"):
         return Prior("normal", (0.0, SCALE_FACTOR * spread))
     return Prior("half_t", (3.0, SCALE_FACTOR * spread))
+
+
+def demand_possible(row: ParameterPrior, limits: tuple[float, float]) -> ParameterPrior:
+    """Raise PriorError for a prior that has no possible value of its parameter."""
+    low, high = limits
+    if row.prior.family == "fixed":
+        raise PriorError(f"{row.term} cannot be held", row.label, "only standard deviations can be held at a value")
+    support = FAMILIES[row.prior.family].support
+    ends = row.prior.parameters if support == "interval" else (0.0 if support == "positive" else -np.inf, np.inf)
+    if ends[1] <= low or ends[0] >= high:
+        raise PriorError(
+            f"the prior of {row.term} has no possible value",
+            f"{row.label}: {row.prior.as_dict()}",
+            f"give it values between {low:g} and {high:g}",
+        )
+    return row
 
 
 def resolve(problem: Problem, priors: Priors | None) -> ModelPriors:
@@ -190,7 +271,7 @@ def resolve(problem: Problem, priors: Priors | None) -> ModelPriors:
     for term in design.terms:
         terms.setdefault(term.group.name, []).extend(term.columns)
     said.require_known([design.coef_names[i] for i in design.kept], terms, known)
-    base = prior_preset(said.preset, design)
+    base = prior_preset(said.preset, design, said.alpha if said.alpha_given and isinstance(said.alpha, str) else "preset")
     spread = sd_y(design) or 1.0
     residual = _residual(problem, said, base, spread)
     return ModelPriors(
@@ -206,32 +287,29 @@ def _one(said: Prior | None, default: Prior, kind: str, group: str, term: str, b
     if said is None:
         return ParameterPrior(kind, group, term, default, base.name)
     scale = default.parameters[-1] if default.parameters and default.family.startswith("half") else 1.0
+    scale = 1.0 / default.parameters[0] if default.family == "exponential" else scale
     return ParameterPrior(kind, group, term, said.scaled(scale), "given")
 
 
 def _alpha(design: Design, said: Priors, base: PriorPreset) -> tuple[ParameterPrior, ...]:
-    names = [design.coef_names[i] for i in design.kept]
-    spread, widths, found = sd_y(design) or 1.0, sd_x(design), []
-    for name, width in zip(names, widths, strict=True):
-        own = said.alpha_of(name)
+    found = []
+    for j, i in enumerate(design.kept):
+        name, own = design.coef_names[i], said.alpha_of(design.coef_names[i])
         if own is not None:
             found.append(ParameterPrior("alpha", "", name, own, "given"))
-        elif said.alpha == "normal":
-            intercept = name == "Intercept"
-            mean = float(np.mean(design.y)) if intercept else 0.0
-            prior = Prior("normal", (mean, SCALE_FACTOR * spread / (1.0 if intercept else float(width))))
-            found.append(ParameterPrior("alpha", "", name, prior, base.name))
+        elif name == "Intercept":
+            found.append(ParameterPrior("alpha", "", name, base.intercept, base.name, base.centred and j == 0))
         else:
-            found.append(ParameterPrior("alpha", "", name, Prior("flat"), base.name))
+            found.append(ParameterPrior("alpha", "", name, base.slopes[j], base.name))
     return tuple(found)
 
 
 def _term(term: RandomTerm, said: Priors, base: PriorPreset, spread: float) -> MatrixPriors:
     group, covariance = term.group.name, term.covariance
     if isinstance(covariance, Homogeneous):
-        units, labels = np.array([rms_rows(term)]), [""]
+        units, labels = np.array([rms_rows(term) if base.sizes is rms else base.sizes(term).mean()]), [""]
     else:
-        units, labels = rms(term), list(term.columns)
+        units, labels = base.sizes(term), list(term.columns)
     scales = base.sds(units)
     own = [said.sd_of(group, label or term.columns[0]) for label in labels]
     sds = [_one(o, s, "sd", group, label, base) for o, s, label in zip(own, scales, labels, strict=True)]
@@ -268,9 +346,8 @@ def _matrix(
         default = shape_default(parameter.kind, inner, spread)
         if parameter.kind in ("sd", "var", "unique") and parameter.rows and parameter.rows[0] < len(sds):
             default = sds[parameter.rows[0]].prior
-        shapes.append(
-            _one(said.residual_of(full) or said.residual_of(name), default, "residual" if group == "" else "corr", group, full, base)
-        )
+        row = _one(said.residual_of(full) or said.residual_of(name), default, "residual" if group == "" else "corr", group, full, base)
+        shapes.append(demand_possible(row, shape_range(parameter.kind, inner)))
     return MatrixPriors(kept, None, tuple(shapes))
 
 
@@ -325,7 +402,8 @@ def _variance(problem: Problem, said: Priors, base: PriorPreset) -> tuple[Parame
     found = []
     for name, kind, width in zip(kernel.variance.names, *_variance_kinds(problem), strict=True):
         default = Prior("half_t", (3.0, SCALE_FACTOR)) if kind == "positive" else Prior("normal", (0.0, SCALE_FACTOR / width))
-        found.append(_one(said.residual_of(name), default, "residual", "", name, base))
+        limits = (0.0, np.inf) if kind == "positive" else (-np.inf, np.inf)
+        found.append(demand_possible(_one(said.residual_of(name), default, "residual", "", name, base), limits))
     return tuple(found)
 
 
@@ -362,6 +440,8 @@ def require_proper_posterior(problem: Problem, priors: ModelPriors) -> None:
                 raise _prior_error(
                     row, "its density grows without limit: it keeps a mode off the boundary and is meant for fit('MAP')", PRIOR_REMEDY
                 )
+            if row.prior.family == "flat_log":
+                raise _prior_error(row, "its density grows without limit towards 0, where the likelihood does not vanish", PRIOR_REMEDY)
             if row.prior.family == "flat" and levels < needed:
                 raise _prior_error(
                     row, f"{levels} levels of {term.group.name} do not bound an sd under a flat prior ({needed} would)", PRIOR_REMEDY

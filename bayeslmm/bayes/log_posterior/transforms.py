@@ -16,7 +16,7 @@ from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.covariance.correlation import Correlation
 from bayeslmm.covariance.unstructured import band_positions
-from bayeslmm.specification.priors import (
+from bayeslmm.specification.prior_families import (
     Prior,
     draw_prior,
     lkj_draw,
@@ -64,18 +64,26 @@ class Transform(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PositiveTransform:
-    """Positive numbers on log axes; between the two ends of a uniform prior on logit axes.
+    """Positive numbers on log axes; between the two ends of a uniform prior on logit axes; those with a fixed value on none.
 
-    priors : one for each; low, high : (k,) ends, high infinite for a log axis
+    priors : one for each free one; low, high : their ends, high infinite for a log axis
+    held : (count,) every number, NaN where it is free; free : positions of the free ones
     """
 
     priors: tuple[Prior, ...]
     low: Array
     high: Array
+    held: Array
+    free: Codes
 
     @property
     def size(self) -> int:
         return len(self.priors)
+
+    @property
+    def count(self) -> int:
+        """How many numbers there are, fixed ones included."""
+        return len(self.held)
 
     @property
     def _between(self) -> Array:
@@ -85,13 +93,22 @@ class PositiveTransform:
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * u)))
 
     def values(self, u: Array) -> Array:
+        """All numbers (..., count) of u (..., size)."""
+        free = self._free_values(u)
+        if self.count == self.size:
+            return free
+        out = np.broadcast_to(self.held, (*u.shape[:-1], self.count)).copy()
+        out[..., self.free] = free
+        return out
+
+    def _free_values(self, u: Array) -> Array:
         if not self._between.any():
             return np.exp(u)
         width = np.where(self._between, self.high - self.low, 1.0)
         return np.where(self._between, self.low + width * self._share(u), np.exp(np.where(self._between, 0.0, u)))
 
     def jacobian(self, u: Array) -> Array:
-        """d value / du."""
+        """d value / du of the free ones."""
         if not self._between.any():
             return np.exp(u)
         s = self._share(u)
@@ -105,14 +122,14 @@ class PositiveTransform:
         return np.where(self._between, np.log(width) - 2.0 * np.log(2.0 * np.cosh(np.clip(0.5 * u, -350.0, 350.0))), u)
 
     def log_prior(self, u: Array, volume: bool) -> Array:
-        v = self.values(u)
+        v = self._free_values(u)
         total = np.zeros(u.shape[:-1])
         for j, prior in enumerate(self.priors):
             total = total + log_density(prior, v[..., j])
         return total + self.log_jacobian(u).sum(-1) if volume else total
 
     def prior_gradient(self, u: Array, volume: bool) -> Array:
-        v = self.values(u)
+        v = self._free_values(u)
         own = np.array([float(log_density_slope(prior, v[j])) for j, prior in enumerate(self.priors)])
         out = np.zeros(self.size)
         if self.size:
@@ -123,7 +140,8 @@ class PositiveTransform:
         return np.asarray(out)
 
     def inverse(self, v: Array, typical: float) -> Array:
-        v = np.maximum(v, SMALLEST_SD * typical)
+        """u (size,) of all numbers (count,)."""
+        v = np.maximum(v[self.free], SMALLEST_SD * typical)
         if not self._between.any():
             return np.log(v)
         share = np.clip((v - self.low) / np.where(self._between, self.high - self.low, 1.0), 0.02, 0.98)
@@ -138,13 +156,16 @@ class PositiveTransform:
 
 def positive_transform(priors: tuple[Prior, ...]) -> PositiveTransform:
     """Axes of positive numbers with these priors."""
-    low, high, found = np.zeros(len(priors)), np.full(len(priors), np.inf), []
-    for j, prior in enumerate(priors):
+    held = np.array([prior.parameters[0] if prior.family == "fixed" else np.nan for prior in priors])
+    free = np.flatnonzero(np.isnan(held))
+    low, high, found = np.zeros(len(free)), np.full(len(free), np.inf), []
+    for j, position in enumerate(free):
+        prior = priors[position]
         if prior.family == "uniform":
             low[j], high[j] = max(prior.parameters[0], 0.0), prior.parameters[1]
             prior = Prior("uniform", (float(low[j]), float(high[j])))
         found.append(prior)
-    return PositiveTransform(tuple(found), low, high)
+    return PositiveTransform(tuple(found), low, high, held, free)
 
 
 FEW, ONCE = 3, 10
@@ -208,36 +229,36 @@ class UnstructuredTransform:
 
     @property
     def q(self) -> int:
-        return self.sds.size
+        return self.sds.count
 
     @property
     def size(self) -> int:
-        return self.q * (self.q + 1) // 2
+        return self.sds.size + self.q * (self.q - 1) // 2
 
     def values(self, phi: Array) -> Array:
-        q = self.q
-        T = self.sds.values(phi[..., :q])[..., None] * partial_factor(phi[..., q:], q)
+        q, k = self.q, self.sds.size
+        T = self.sds.values(phi[..., :k])[..., None] * partial_factor(phi[..., k:], q)
         rows, columns = band_positions(q, q)
         return np.asarray(T[..., rows, columns])
 
     def jacobian(self, phi: Array) -> Array:
-        q = self.q
-        L, sd = partial_factor(phi[q:], q), self.sds.values(phi[:q])
-        own = np.eye(q)[:, :, None] * (self.sds.jacobian(phi[:q])[:, None] * L)[None]
-        shape = sd[:, None] * partial_factor_derivative(phi[q:], q)
+        q, k = self.q, self.sds.size
+        L, sd = partial_factor(phi[k:], q), self.sds.values(phi[:k])
+        own = np.eye(q)[self.sds.free][:, :, None] * L * self.sds.jacobian(phi[:k])[:, None, None]
+        shape = sd[:, None] * partial_factor_derivative(phi[k:], q)
         rows, columns = band_positions(q, q)
         return np.concatenate([own, shape])[:, rows, columns].T
 
     def log_prior(self, phi: Array, volume: bool) -> Array:
-        q = self.q
-        b = lkj_shapes(q, self.eta) if volume else np.full(self.size - q, self.eta - 1.0)
-        log_left = -2.0 * np.log(np.cosh(np.clip(phi[..., q:], -300.0, 300.0)))
-        return np.asarray(self.sds.log_prior(phi[..., :q], volume) + log_left @ b - lkj_log_constant(q, self.eta))
+        q, k = self.q, self.sds.size
+        b = lkj_shapes(q, self.eta) if volume else np.full(self.size - k, self.eta - 1.0)
+        log_left = -2.0 * np.log(np.cosh(np.clip(phi[..., k:], -300.0, 300.0)))
+        return np.asarray(self.sds.log_prior(phi[..., :k], volume) + log_left @ b - lkj_log_constant(q, self.eta))
 
     def prior_gradient(self, phi: Array, volume: bool) -> Array:
-        q = self.q
-        b = lkj_shapes(q, self.eta) if volume else np.full(self.size - q, self.eta - 1.0)
-        return np.concatenate([self.sds.prior_gradient(phi[:q], volume), -2.0 * b * np.tanh(phi[q:])])
+        k = self.sds.size
+        b = lkj_shapes(self.q, self.eta) if volume else np.full(self.size - k, self.eta - 1.0)
+        return np.concatenate([self.sds.prior_gradient(phi[:k], volume), -2.0 * b * np.tanh(phi[k:])])
 
     def inverse(self, x: Array, typical: float) -> Array:
         q = self.q
@@ -289,9 +310,10 @@ class ScaledTransform:
         return np.concatenate([self.sds.values(phi[..., :k]), phi[..., k:]], axis=-1)
 
     def jacobian(self, phi: Array) -> Array:
-        out = np.eye(self.size)
-        k = self.sds.size
-        out[np.arange(k), np.arange(k)] = self.sds.jacobian(phi[:k])
+        k, count = self.sds.size, self.sds.count
+        out = np.zeros((count + self.correlation.size, self.size))
+        out[self.sds.free, np.arange(k)] = self.sds.jacobian(phi[:k])
+        out[count:, k:] = np.eye(self.correlation.size)
         return out
 
     def _shape_prior(self, z: Array, volume: bool) -> Array:
@@ -316,7 +338,7 @@ class ScaledTransform:
         return np.concatenate([self.sds.prior_gradient(phi[:k], volume), shape])
 
     def inverse(self, x: Array, typical: float) -> Array:
-        k = self.sds.size
+        k = self.sds.count
         z = np.clip(np.nan_to_num(x[k:]), -4.0, 4.0)
         return np.concatenate([self.sds.inverse(np.abs(x[:k]), typical), z])
 

@@ -268,13 +268,13 @@ def _structured(post: PosteriorData, rows: NewData, asked: PredictionRequest, rn
 
 
 def _given_draws(post: PosteriorData, rows: NewData, asked: PredictionRequest, chosen: Codes) -> Iterator[tuple[NewData, Array, Array]]:
-    X, S = post.kernel_points
+    X = post.kernel_points[0]
     nowhere = tuple(np.full(len(rows.X), -1) for _ in post.design.terms)
     Zs = rows.Zs or tuple(np.zeros((len(rows.X), term.Z.shape[1])) for term in post.design.terms)
     own = rows
     place: Any = None
     for i in chosen:
-        point = _point(post, X[i], float(S[i]))
+        point = _point(post, int(i))
         assert point.state is not None
         alpha = post.problem.alpha(point.state.solution.alpha[0])
         mean = rows.X @ alpha
@@ -303,10 +303,11 @@ def _new_effects(post: PosteriorData, rows: NewData, asked: PredictionRequest, d
     return total
 
 
-def _point(post: PosteriorData, x: Array, s: float) -> CriterionPoint:
+def _point(post: PosteriorData, draw: int) -> CriterionPoint:
     """The criterion's point at a draw, alpha's prior in it."""
+    x, s = post.kernel_points[0][draw], float(post.kernel_points[1][draw])
     state = post.problem.criterion.kernel.evaluate(x[None], derivatives=False)
-    found = post.density.alpha.integrate(state.solution, np.array([s**2]))
+    found = post.density.integrate(state.solution, np.array([s**2]), post.draws.phi[draw : draw + 1])
     return CriterionPoint(x, np.nan, np.full(len(x), np.nan), None, s**2, with_solution(state, found))
 
 

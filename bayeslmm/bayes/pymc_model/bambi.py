@@ -16,18 +16,7 @@ from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.bayes.log_posterior.priors import ModelPriors, improper_priors
 from bayeslmm.data.design import Design, RandomTerm
 from bayeslmm.errors import SpecificationError
-from bayeslmm.specification.priors import Prior
-
-BAMBI_FAMILIES = {
-    "half_t": ("HalfStudentT", ("nu", "sigma")),
-    "half_normal": ("HalfNormal", ("sigma",)),
-    "half_cauchy": ("HalfCauchy", ("beta",)),
-    "exponential": ("Exponential", ("lam",)),
-    "gamma": ("Gamma", ("alpha", "beta")),
-    "inverse_gamma": ("InverseGamma", ("alpha", "beta")),
-    "uniform": ("Uniform", ("lower", "upper")),
-    "normal": ("Normal", ("mu", "sigma")),
-}
+from bayeslmm.specification.prior_families import FAMILIES, Prior
 
 
 def to_bambi(model: Any) -> bmb.Model:
@@ -57,7 +46,9 @@ def to_bambi(model: Any) -> bmb.Model:
     assert priors.sigma is not None
     own["sigma"] = _prior(priors.sigma.prior)
     formula = f"{response} ~ {' + '.join(parts)}"
-    return bmb.Model(formula, pd.DataFrame(columns), priors=own, center_predictors=False, auto_scale=False)
+    return bmb.Model(
+        formula, pd.DataFrame(columns), priors=own, center_predictors=any(row.centred for row in priors.alpha), auto_scale=False
+    )
 
 
 def _fixed(design: Design, priors: ModelPriors, columns: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
@@ -83,11 +74,16 @@ def _column(columns: dict[str, Any], name: str, values: Any) -> str:
     return name if name.isidentifier() else f"`{name}`"
 
 
-def _prior(prior: Prior) -> bmb.Prior:
+def _prior(prior: Prior) -> bmb.Prior | float:
+    if prior.family == "fixed":
+        return prior.parameters[0]
     if prior.family == "flat":
         return bmb.Prior("Flat", auto_scale=False)
-    name, parameters = BAMBI_FAMILIES[prior.family]
-    return bmb.Prior(name, auto_scale=False, **dict(zip(parameters, prior.parameters, strict=True)))
+    name, parameters = FAMILIES[prior.family].graph
+    own = dict(zip(parameters, prior.parameters, strict=False)) | ({"lower": 0.0} if prior.family == "truncated_normal" else {})
+    if not name:
+        raise SpecificationError(f"Bambi has no {prior.family} prior", prior.family, "use to_pymc(), or model.sample()")
+    return bmb.Prior(name, auto_scale=False, **own)
 
 
 def _require_expressible(design: Design) -> None:

@@ -33,7 +33,7 @@ from bayeslmm.covariance.base import Covariance
 from bayeslmm.covariance.correlation import Correlation
 from bayeslmm.covariance.exchangeable import Exchangeable
 from bayeslmm.covariance.unstructured import Diagonal, band_positions
-from bayeslmm.specification.priors import Prior
+from bayeslmm.specification.prior_families import Prior
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,11 +75,11 @@ def factor_op(covariance: Covariance, x: TensorVariable) -> TensorVariable:
     return ArrayAndJacobian(both, covariance.size, (covariance.q, covariance.q))(x)[0]
 
 
-def sd_vector(name: str, priors: Sequence[Prior], start: Array, dim: str, labels: Sequence[str]) -> TensorVariable:
+def sd_vector(name: str, priors: Sequence[Prior], dim: str, labels: Sequence[str]) -> TensorVariable:
     """sds (q,) as one variable where their priors are of one family, else each by its label."""
     if same_family(priors):
-        return positive_variable(name, priors, start, (dim,))
-    parts = [positive_variable(f"{name}[{label}]", [prior], value) for label, prior, value in zip(labels, priors, start, strict=True)]
+        return positive_variable(name, priors, (dim,))
+    parts = [positive_variable(f"{name}[{label}]", [prior]) for label, prior in zip(labels, priors, strict=True)]
     return pm.Deterministic(name, pt.stack(parts), dims=(dim,))
 
 
@@ -93,7 +93,7 @@ def unstructured_matrix(sds: TensorVariable, axes: UnstructuredTransform, covari
 
 def scaled_matrix(sds: TensorVariable, axes: ScaledTransform, covariance: Covariance, names: MatrixNames) -> GraphMatrix:
     """S C(z) S: `sds` (1,) or (q,) as the structure has them."""
-    every = pt.broadcast_to(sds, (covariance.q,)) if axes.sds.size == 1 else sds
+    every = pt.broadcast_to(sds, (covariance.q,)) if axes.sds.count == 1 else sds
     if isinstance(covariance, Diagonal):
         return GraphMatrix(covariance, sds, pt.diag(sds), every)
     z = shape_parameters(axes, covariance, names)
@@ -104,7 +104,7 @@ def scaled_matrix(sds: TensorVariable, axes: ScaledTransform, covariance: Covari
 
 def shape_parameters(axes: ScaledTransform, covariance: Covariance, names: MatrixNames) -> TensorVariable | None:
     """z of a correlation structure, its natural parameters by name."""
-    inner, k = axes.correlation, axes.sds.size
+    inner, k = axes.correlation, axes.sds.count
     if not inner.size:
         return None
     called = [name + names.suffix for name in covariance.natural_names_for(names.labels)[k:]]
@@ -160,7 +160,6 @@ def transformed_parameters(name: str, axes: Transform, start: Array) -> TensorVa
         support_point=lambda rv, size, mark: pt.as_tensor_variable(start),
         signature="(k)->(k)",
         transform=LogJacobian(volume, axes.size),
-        initval=start,
     )
 
 

@@ -21,8 +21,10 @@ from pytensor.link.numba.dispatch.basic import generate_fallback_impl, numba_fun
 from pytensor.tensor import TensorVariable
 
 from bayeslmm._arrays import Array
+from bayeslmm.bayes.log_posterior.density import AlphaPrior
 from bayeslmm.bayes.log_posterior.transforms import partial_factor
-from bayeslmm.specification.priors import Prior, lkj_draw, lkj_log_constant, lkj_shapes, partial_positions
+from bayeslmm.errors import PriorError
+from bayeslmm.specification.prior_families import FAMILIES, Prior, lkj_draw, lkj_log_constant, lkj_shapes, partial_positions
 
 Outputs = list[list[Any]]
 
@@ -189,19 +191,6 @@ def log_sech(z: TensorVariable) -> TensorVariable:
     return -(size + pt.log1p(pt.exp(-2.0 * size)) - np.log(2.0))
 
 
-POSITIVE_DISTRIBUTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "half_t": (pm.HalfStudentT, ("nu", "sigma")),
-    "half_normal": (pm.HalfNormal, ("sigma",)),
-    "half_cauchy": (pm.HalfCauchy, ("beta",)),
-    "exponential": (pm.Exponential, ("lam",)),
-    "gamma": (pm.Gamma, ("alpha", "beta")),
-    "inverse_gamma": (pm.InverseGamma, ("alpha", "beta")),
-    "uniform": (pm.Uniform, ("lower", "upper")),
-    "flat": (pm.HalfFlat, ()),
-}
-"""Families of positive numbers: the distribution, and what it calls its parameters."""
-
-
 def _columns(priors: Sequence[Prior]) -> list[Any]:
     """The parameters of several priors of one family: an array each, or one number for one prior."""
     found = np.array([prior.parameters for prior in priors], float).T
@@ -213,33 +202,80 @@ def same_family(priors: Sequence[Prior]) -> bool:
     return len({prior.family for prior in priors}) == 1
 
 
-def positive_variable(name: str, priors: Sequence[Prior], start: Any, dims: tuple[str, ...] | None = None) -> TensorVariable:
-    """A positive variable, or a vector of them under priors of one family; `start` is where a sampler begins."""
+def positive_variable(name: str, priors: Sequence[Prior], dims: tuple[str, ...] | None = None) -> TensorVariable:
+    """A positive variable, or a vector of them under priors of one family; one that is held is no variable."""
     family = priors[0].family
     size = {} if dims is None else {"dims": dims}
-    if family == "gamma" and any(prior.parameters[1] == 0.0 for prior in priors):
-        shape = np.array([prior.parameters[0] for prior in priors])
-        variable = pm.HalfFlat(name, initval=start, **size)
-        pm.Potential(f"{name}_prior", pt.sum((shape - 1.0) * pt.log(variable)))
+    if family == "fixed":
+        return pm.Deterministic(name, pt.as_tensor_variable(_columns(priors)[0]), **size)
+    powers = [_power(prior) for prior in priors]
+    if any(power is not None for power in powers):
+        variable = pm.HalfFlat(name, **size)
+        power = np.array([0.0 if value is None else value for value in powers])
+        if power.any():
+            pm.Potential(f"{name}_prior", pt.sum(power * pt.log(variable)))
         return variable
-    distribution, names = POSITIVE_DISTRIBUTIONS[family]
-    given = dict(zip(names, _columns(priors), strict=True))
+    given = parameters(priors)
     if family == "uniform":
-        low, high = np.maximum(given["lower"], 0.0), given["upper"]
-        given = {"lower": low, "upper": high}
-        start = np.clip(start, low + 0.05 * (high - low), high - 0.05 * (high - low))
-    return distribution(name, **given, initval=start, **size)
+        given["lower"] = np.maximum(given["lower"], 0.0)
+    if family == "truncated_normal":
+        given["lower"] = 0.0
+    return getattr(pm, FAMILIES[family].graph[0])(name, **given, **size)
+
+
+def _power(prior: Prior) -> float | None:
+    """c of an improper density v^c; None of a proper one."""
+    if prior.family == "gamma" and prior.parameters[1] == 0.0:
+        return prior.parameters[0] - 1.0
+    return {"flat": 0.0, "flat_log": -1.0}.get(prior.family)
+
+
+def parameters(priors: Sequence[Prior]) -> dict[str, Any]:
+    """What PyMC calls the parameters of priors of one family."""
+    return dict(zip(FAMILIES[priors[0].family].graph[1], _columns(priors), strict=True))
 
 
 def real_variable(name: str, prior: Prior) -> TensorVariable:
     """A number on the whole line or, for families of positive numbers, on the half of it."""
-    if prior.family == "normal":
-        return pm.Normal(name, *prior.parameters)
-    if prior.family == "flat":
-        return pm.Flat(name)
-    if prior.family == "uniform":
-        return pm.Uniform(name, *prior.parameters)
-    return positive_variable(name, [prior], None)
+    family = FAMILIES[prior.family]
+    if family.support in ("real", "interval"):
+        return getattr(pm, family.graph[0])(name, **parameters([prior]))
+    return positive_variable(name, [prior])
+
+
+def coefficients(name: str, alpha: AlphaPrior, dims: tuple[str, ...]) -> TensorVariable:
+    """alpha under its priors: one distribution where they are of one family, else a flat one and what each adds."""
+    c = alpha.problem.standardization
+    own: dict[str, Any] = {"dims": dims}
+    if len(c.alpha0):
+        own["default_transform"] = StandardizedCoefficients(c.alpha0, c.y_scale * c.back)
+    if alpha.means is None and alpha.priors and same_family(alpha.priors) and not alpha.flat:
+        given = {key: np.atleast_1d(column) for key, column in parameters(alpha.priors).items()}
+        return getattr(pm, FAMILIES[alpha.priors[0].family].graph[0])(name, **given, **own)
+
+    def nothing(mark: Array, rng: Any = None, size: Any = None) -> Array:  # noqa: ARG001
+        raise PriorError("nothing can be drawn from flat priors of alpha", name, 'use Priors(alpha="normal")')
+
+    if own.get("default_transform") is not None:
+        own["transform"] = own.pop("default_transform")
+    value = pm.CustomDist(
+        name,
+        np.array(c.alpha0),
+        logp=lambda value, mark: pt.zeros_like(value).sum(axis=-1) + 0.0 * mark.sum(),
+        random=nothing,
+        support_point=lambda rv, size, mark: mark,
+        signature="(p)->(p)",
+        **own,
+    )
+    stated = value if alpha.means is None else pt.concatenate([value[:1] + value[1:] @ pt.as_tensor_variable(alpha.means[1:]), value[1:]])
+    parts = [
+        pm.logp(getattr(pm, FAMILIES[prior.family].graph[0]).dist(**parameters([prior])), stated[j])
+        for j, prior in enumerate(alpha.priors)
+        if prior.family != "flat"
+    ]
+    if parts:
+        pm.Potential(f"{name}_prior", pt.sum(pt.stack(parts)))
+    return value
 
 
 def lkj_correlation(name: str, q: int, eta: float, dims: tuple[str, str]) -> TensorVariable:

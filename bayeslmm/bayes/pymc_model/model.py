@@ -18,16 +18,10 @@ from pytensor.tensor import TensorVariable
 from bayeslmm._arrays import Array
 from bayeslmm.bayes.log_posterior.conditional import conditional_likelihood, error_likelihood
 from bayeslmm.bayes.log_posterior.density import Density, density
-from bayeslmm.bayes.log_posterior.transforms import GeneralTransform, ScaledTransform, UnstructuredTransform
+from bayeslmm.bayes.log_posterior.transforms import GeneralTransform
 from bayeslmm.bayes.posterior.named_draws import group_columns
 from bayeslmm.bayes.pymc_model.covariance import GraphMatrix, MatrixNames, covariance_matrix, report_correlations, sd_vector
-from bayeslmm.bayes.pymc_model.distributions import (
-    ArrayAndJacobian,
-    StandardizedCoefficients,
-    ValueAndGradient,
-    positive_variable,
-    real_variable,
-)
+from bayeslmm.bayes.pymc_model.distributions import ArrayAndJacobian, ValueAndGradient, coefficients, positive_variable, real_variable
 from bayeslmm.bayes.sampling.mode import mode_start
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.errors import SpecificationError
@@ -142,20 +136,7 @@ class GraphBuilder:
 
     def alpha(self) -> TensorVariable:
         """alpha, moved on standardized axes."""
-        c, alpha = self.problem.standardization, self.target.alpha
-        own = {"dims": ("coef",), "initval": c.alpha0}
-        if len(c.alpha0):
-            own["default_transform"] = StandardizedCoefficients(c.alpha0, c.y_scale * c.back)
-        if alpha.flat:
-            return pm.Flat("alpha", **own)
-        if alpha.proper:
-            return pm.Normal("alpha", alpha.mean, alpha.precision**-0.5, **own)
-        value = pm.Flat("alpha", **own)
-        known = alpha.precision > 0
-        pm.Potential(
-            "alpha_prior", pm.logp(pm.Normal.dist(alpha.mean[known], alpha.precision[known] ** -0.5), value[np.flatnonzero(known)]).sum()
-        )
-        return value
+        return coefficients("alpha", self.target.alpha, ("coef",))
 
     def terms(self) -> list[GraphMatrix]:
         """D of every term, in the order of the formula."""
@@ -182,13 +163,12 @@ class GraphBuilder:
         blocks = {i: self.target.layout.terms[i] for i in members}
         axes = {i: block.axes for i, block in blocks.items()}
         priors = {i: [row.prior for row in self.target.priors.terms[i].sds] for i in members}
-        begin = {i: _sd_start(axes[i], self.begin[blocks[i].part]) for i in members}
         found: dict[int, TensorVariable | None] = {}
         if all(len(priors[i]) == blocks[i].term.covariance.q for i in members) and not any(
             isinstance(a, GeneralTransform) for a in axes.values()
         ):
             flat = [prior for i in members for prior in priors[i]]
-            whole = sd_vector(f"sd_{group}", flat, np.concatenate([begin[i] for i in members]), f"{group}_term", columns)
+            whole = sd_vector(f"sd_{group}", flat, f"{group}_term", columns)
             at = 0
             for i in members:
                 found[i] = whole[at : at + len(priors[i])]
@@ -199,10 +179,10 @@ class GraphBuilder:
             if isinstance(axes[i], GeneralTransform):
                 found[i] = None
             elif len(priors[i]) == 1:
-                found[i] = positive_variable(name, priors[i], float(begin[i][0]))[None]
+                found[i] = positive_variable(name, priors[i])[None]
             else:
-                parts = zip(self.problem.design.terms[i].columns, priors[i], begin[i], strict=True)
-                found[i] = pt.stack([positive_variable(f"sd_{group}[{label}]", [prior], value) for label, prior, value in parts])
+                parts = zip(self.problem.design.terms[i].columns, priors[i], strict=True)
+                found[i] = pt.stack([positive_variable(f"sd_{group}[{label}]", [prior]) for label, prior in parts])
         return found
 
     def residual(self) -> tuple[TensorVariable, TensorVariable | None]:
@@ -211,12 +191,12 @@ class GraphBuilder:
         for block, own in zip(self.target.layout.sets, self.target.priors.residual, strict=True):
             suffix, labels = block.own.suffix, block.own.labels
             names = MatrixNames(f"sd_residual{suffix}", f"corr_residual{suffix}", "visit", suffix, labels)
-            priors, begin = [row.prior for row in own.sds], _sd_start(block.axes, self.begin[block.part])
+            priors = [row.prior for row in own.sds]
             sds: TensorVariable | None = None
             if isinstance(block.covariance, Homogeneous):
-                sds = positive_variable(f"sd{suffix}" if suffix else "sigma", priors, float(begin[0]))[None]
+                sds = positive_variable(f"sd{suffix}" if suffix else "sigma", priors)[None]
             elif not isinstance(block.axes, GeneralTransform):
-                sds = sd_vector(names.sd, priors, begin, "visit", labels)
+                sds = sd_vector(names.sd, priors, "visit", labels)
             parts.append(covariance_matrix(block.axes, block.covariance, sds, names, self.begin[block.part]).x)
         kernel = self.problem.structured
         if kernel is not None and kernel.variance.size:
@@ -224,8 +204,7 @@ class GraphBuilder:
         if self.target.layout.sigma is None:
             return pt.concatenate(parts), None
         assert self.target.priors.sigma is not None
-        value = float(self.target.sigma(self.begin[None])[0])
-        sigma = positive_variable("sigma", [self.target.priors.sigma.prior], value)
+        sigma = positive_variable("sigma", [self.target.priors.sigma.prior])
         return pt.concatenate([*parts, pt.log(sigma)[None]]), sigma
 
     def _variance(self) -> TensorVariable:
@@ -235,7 +214,7 @@ class GraphBuilder:
         assert block is not None
         found = []
         for name, prior, log_axis in zip(kernel.variance.names, block.priors, block.positive, strict=True):
-            found.append(pt.log(positive_variable(name, [prior], 1.0)) if log_axis else real_variable(name, prior))
+            found.append(pt.log(positive_variable(name, [prior])) if log_axis else real_variable(name, prior))
         return pt.stack(found)
 
     # -- the two forms --------------------------------------------------------------------------------------------------------------------
@@ -297,19 +276,13 @@ class GraphBuilder:
     def _row_sds(self, sigma: TensorVariable, behind: TensorVariable) -> TensorVariable:
         """The residual sd of every row of independent errors."""
         design, kernel = self.problem.design, self.problem.structured
-        sd = sigma if design.weights is None else sigma / np.sqrt(design.weights * design.weight_scale)
+        sd = sigma
+        if design.weights is not None:
+            sd = sigma / pt.sqrt(pm.Data("weights", design.weights * design.weight_scale, dims=("obs",)))
         if kernel is None or not kernel.variance.size:
             return sd
         node = ArrayAndJacobian(kernel.variance.log_multiplier, kernel.variance.size, (design.nobs,))
         return sd * pt.exp(node(behind[: kernel.variance.size])[0])
-
-
-def _sd_start(axes: Any, phi: Array) -> Array:
-    """sds to begin from, away from 0."""
-    if isinstance(axes, UnstructuredTransform | ScaledTransform):
-        value = axes.sds.values(phi[: axes.sds.size])
-        return np.maximum(value, 1e-2 * value.max(initial=1e-8))
-    return np.zeros(0)
 
 
 class MarginalFunction:

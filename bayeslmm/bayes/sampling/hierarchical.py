@@ -56,7 +56,10 @@ def sample_hierarchical(
     if c * n == 0:
         raise SamplingError("nothing was drawn", name, "sample again", tree)
     phi = np.stack([target_phi(target, posterior, i, j) for i in range(c) for j in range(n)])
-    found = PosteriorDraws(phi, _flat(posterior, "alpha"), effect_draws(target, posterior), target.values(phi))
+    alpha, mixing = _flat(posterior, "alpha"), target.layout.mixing
+    if mixing is not None:
+        phi[:, mixing.part] = mixing.given(target.alpha.stated(alpha)[:, target.alpha.mixed], np.random.default_rng(seed_sequence(seed)))
+    found = PosteriorDraws(phi, alpha, effect_draws(target, posterior), target.values(phi))
     statistics = {key: np.asarray(tree["sample_stats"][key]).ravel() for key in ("diverging", "energy") if key in tree["sample_stats"]}
     checks = {check.name: check for check in (*_checks(name, phi.reshape(c, n, -1), statistics), *target.problem.design.notes)}
     return Posterior(
@@ -147,13 +150,13 @@ def _block(axes: Any, covariance: Any, at: dict[str, Array], sd: str, corr: str,
         L = np.eye(len(own)) if len(own) == 1 else cholesky(at[corr][np.ix_(own, own)])
         return axes.inverse((sds[:, None] * L)[band_positions(len(own), len(own))], 0.0)
     assert isinstance(axes, ScaledTransform)
-    scales = axes.sds.inverse(sds[: axes.sds.size], 0.0)
+    scales = axes.sds.inverse(sds[: axes.sds.count], 0.0)
     if not axes.correlation.size:
         return np.concatenate([scales, np.zeros(0)])
     name = f"axis{suffix}" if suffix else "axis_residual"
     if name in at:
         return np.concatenate([scales, at[name]])
-    k = axes.sds.size
+    k = axes.sds.count
     r = np.array([float(at[n + suffix]) for n in covariance.natural_names_for(labels)[k:]])
     return np.concatenate([scales, axes.correlation.from_natural(r)])
 

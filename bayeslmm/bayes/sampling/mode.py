@@ -216,7 +216,7 @@ def map_estimate(model: Any) -> Estimate:
         raise PriorError(problem.design.unidentified[0].what, loose[0].label, "give it a proper prior, or leave it to the default")
     mode = find_mode(target)
     x, s = target.kernel_points(mode.phi[None])
-    found = target.alpha.integrate(problem.criterion.kernel.solve(x), s**2)
+    found = target.integrate(problem.criterion.kernel.solve(x), s**2, mode.phi[None])
     path = tuple((phi, value) for phi, value in mode.path)
     maximum = PosteriorMaximum(x[0], float(s[0]), found.solution, mode.value, path, mode.converged, mode.predicted, mode.interrupted)
     if not np.isfinite(mode.value):

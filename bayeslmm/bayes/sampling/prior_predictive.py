@@ -19,7 +19,7 @@ from bayeslmm.bayes.posterior.data import PosteriorData, PosteriorDraws
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.errors import PriorError
-from bayeslmm.specification.priors import Prior, is_proper, log_density
+from bayeslmm.specification.prior_families import Prior, is_proper, log_density
 
 if TYPE_CHECKING:
     import xarray
@@ -55,25 +55,23 @@ def draw_from_prior(model: Any, draws: int, seed: int | None) -> tuple[Posterior
             f"nothing can be drawn from improper priors: {names}", names, 'use Priors(alpha="normal") and defaults for the rest'
         )
     rng = generator(seed)
-    phi = draw_phi(target, rng, draws)
-    alpha = rng.normal(
-        [row.prior.parameters[0] for row in target.priors.alpha],
-        [row.prior.parameters[1] for row in target.priors.alpha],
-        (draws, len(target.priors.alpha)),
-    )
+    alpha = target.alpha.draws(rng, draws)
+    phi = draw_phi(target, alpha, rng)
     found = PosteriorDraws(phi, alpha, draw_beta(target, phi, rng), target.log_prior(phi))
     post = PosteriorData(model, target, found, chains=1, method="prior", checks={}, elapsed=0.0)
     return post, draw_posterior_errors(post, np.arange(draws), rng)
 
 
-def draw_phi(target: Density, rng: Generator, draws: int) -> Array:
-    """Covariance parameters (draws, d) from their priors."""
-    layout = target.layout
+def draw_phi(target: Density, alpha: Array, rng: Generator) -> Array:
+    """Covariance parameters (draws, d) from their priors, and the scales of mixed priors of alpha (draws, p) given it."""
+    layout, draws = target.layout, len(alpha)
     parts = [block.axes.draws(rng, draws) for block in layout.matrices]
     if layout.variance is not None:
         parts.append(layout.variance.draws(rng, draws))
     if layout.sigma is not None:
         parts.append(layout.sigma.draws(rng, draws))
+    if layout.mixing is not None:
+        parts.append(layout.mixing.given(target.alpha.stated(alpha)[:, target.alpha.mixed], rng))
     return np.concatenate(parts, axis=1)
 
 

@@ -54,14 +54,14 @@ def joint_draws(density: Density, phi: Array, rng: Generator) -> JointDraws:
             x, s = density.kernel_points(phi[part])
             kernel = density.kernel
             if isinstance(density.pooled, PooledSubjectsKernel):
-                found = _draw_by_pattern(density, density.pooled, x, s, rng)
+                found = _draw_by_pattern(density, density.pooled, x, s, phi[part], rng)
             elif isinstance(density.pooled, PooledLevelsKernel):
                 classes = density.pooled.state(x)
-                found = _independent(density, classes.solution, classes.W, classes.rest, s, rng)
+                found = _independent(density, classes.solution, classes.W, classes.rest, s, phi[part], rng)
             else:
                 state = kernel.evaluate(x, derivatives=False)
                 assert isinstance(state, RandomEffectsState)
-                found = _independent(density, state.solution, _by_level(state.levels), state.levels.rest, s, rng)
+                found = _independent(density, state.solution, _by_level(state.levels), state.levels.rest, s, phi[part], rng)
             alpha[part] = found.alpha
             for whole, own in zip(beta, found.beta, strict=True):
                 whole[part] = own
@@ -99,11 +99,11 @@ def _by_level(levels: BlockedCholesky) -> Array | None:
 
 
 def _independent(
-    density: Density, solution: Solution, W: Array | None, rest: SchurComplement | None, s: Array, rng: Generator
+    density: Density, solution: Solution, W: Array | None, rest: SchurComplement | None, s: Array, phi: Array, rng: Generator
 ) -> JointDraws:
     kernel = density.kernel
     assert isinstance(kernel, RandomEffectsKernel)
-    found = density.alpha.integrate(solution, s**2)
+    found = density.integrate(solution, s**2, phi)
     a = draw_alpha(found, s, rng)
     v = np.concatenate([-a, np.ones((len(a), 1))], axis=1)
     drawn = None if rest is None else draw_remaining(rest, v, s, rng)
@@ -152,10 +152,10 @@ def draw_first(cross: CrossProducts, W: Array, v: Array, rest: Array | None, s: 
 # -- structured errors ---------------------------------------------------------------------------------------------------------------------
 
 
-def _draw_by_pattern(density: Density, patterns: PooledSubjectsKernel, x: Array, s: Array, rng: Generator) -> JointDraws:
+def _draw_by_pattern(density: Density, patterns: PooledSubjectsKernel, x: Array, s: Array, phi: Array, rng: Generator) -> JointDraws:
     """All draws at once."""
     c, kernel = density.problem.standardization, patterns.kernel
-    a = draw_alpha(density.alpha.integrate(patterns.solve(x), s**2), s, rng)
+    a = draw_alpha(density.integrate(patterns.solve(x), s**2, phi), s, rng)
     alpha = c.alpha0 + c.y_scale * a @ c.back.T
     if not kernel.random.terms:
         return JointDraws(alpha, ())

@@ -201,7 +201,7 @@ def _draw_by_gradients(stand_in: Surrogate, mode: PosteriorMode, phi: Array, rng
     """alpha from the polynomials' own moments, beta given it exactly."""
     target, c = stand_in.density, stand_in.density.problem.standardization
     s = target.sigma(phi) / target.sigma_unit
-    alpha = draw_alpha(target.alpha.integrate(stand_in.solution(phi), s**2), s, rng)
+    alpha = draw_alpha(target.integrate(stand_in.solution(phi), s**2, phi), s, rng)
     beta = draw_beta_by_cg(target, mode, phi, alpha, rng)
     return JointDraws(c.alpha0 + c.y_scale * alpha @ c.back.T, beta)
 

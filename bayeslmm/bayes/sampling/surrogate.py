@@ -54,11 +54,15 @@ def relative_map(density: Density) -> Array | None:
     layout = density.layout
     if layout.sigma is None or layout.sets or layout.variance is not None or not 1 < density.size <= SURROGATE_PARAMETERS + 1:
         return None
-    if np.isfinite(layout.sigma.high).any():
+    if layout.mixing is not None or layout.sigma.size == 0 or np.isfinite(layout.sigma.high).any():
         return None
     M = np.eye(density.size)[:-1]
     for block in layout.terms:
-        if not isinstance(block.axes, UnstructuredTransform | ScaledTransform) or np.isfinite(block.axes.sds.high).any():
+        if (
+            not isinstance(block.axes, UnstructuredTransform | ScaledTransform)
+            or np.isfinite(block.axes.sds.high).any()
+            or block.axes.sds.size < block.axes.sds.count
+        ):
             return None
         M[block.part.start : block.part.start + block.axes.sds.size, -1] = -1.0
     return M
@@ -100,7 +104,7 @@ class Surrogate:
             inside = phi[near]
             s = self.density.sigma(inside) / self.density.sigma_unit
             with np.errstate(all="ignore"):
-                out[near] = self.density.log_prior(inside) - 0.5 * self.density.alpha.integrate(self.solution(inside), s**2).value
+                out[near] = self.density.log_prior(inside) - 0.5 * self.density.integrate(self.solution(inside), s**2, inside).value
         return np.where(np.isfinite(out), out, -np.inf)
 
 

@@ -1,0 +1,72 @@
+"""Priors of presets, held to what the packages themselves say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.bayes.log_posterior.density import density
+from tests.bayes import designs
+
+bambi = pytest.importorskip("bambi")
+
+FORMULAS = {
+    "intercepts": ("y ~ x + (1 | g)", "y ~ x + (1 | g)"),
+    "two covariates": ("y ~ x + w + (1 | g)", "y ~ x + w + (1 | g)"),
+    "independent slopes": ("y ~ x + (x || g)", "y ~ x + (1 | g) + (0 + x | g)"),
+    "crossed": ("y ~ x * w + (1 | g) + (1 | h)", "y ~ x * w + (1 | g) + (1 | h)"),
+    "a factor": ("y ~ x + h + (1 | g)", "y ~ x + h + (1 | g)"),
+}
+
+
+def frame() -> pd.DataFrame:
+    return designs.grouped().assign(x=lambda d: 3.0 * d["x"] + 7.0, y=lambda d: 20.0 + 4.0 * d["y"])
+
+
+@pytest.mark.parametrize("name", list(FORMULAS))
+def test_the_bambi_preset_is_what_bambi_builds(name: str) -> None:
+    ours, theirs = FORMULAS[name]
+    data = frame()
+    rows = density(blm.LMM(ours, data).problem, blm.Priors(preset="bambi")).priors
+    built = bambi.Model(theirs, data)
+    built.build()
+    mean = built.parameters["mu"]
+    found = [mean.intercept_term.prior.args, *(term.prior.args for term in mean.common_terms.values())]
+    flat = np.concatenate([np.stack(np.broadcast_arrays(*map(np.atleast_1d, (a["mu"], a["sigma"])))).T for a in found])
+    np.testing.assert_allclose([row.prior.parameters for row in rows.alpha], flat, rtol=1e-9)
+    scales = [np.atleast_1d(term.prior.args["sigma"].args["sigma"]) for term in mean.group_specific_terms.values()]
+    np.testing.assert_allclose([row.prior.parameters[-1] for own in rows.terms for row in own.sds], np.concatenate(scales), rtol=1e-9)
+    sigma = built.parameters["sigma"].prior
+    assert rows.sigma is not None
+    np.testing.assert_allclose(rows.sigma.prior.parameters, [sigma.args["nu"], sigma.args["sigma"]], rtol=1e-9)
+
+
+PRINTED: dict[str, dict[str, dict[str, Any]]] = {
+    "brms": {
+        "alpha Intercept": {"family": "student_t", "parameters": (3.0, 288.7, 59.3)},
+        "alpha Days": {"family": "flat", "parameters": ()},
+        "sd Subject/Intercept": {"family": "half_t", "parameters": (3.0, 59.3)},
+        "sd Subject/Days": {"family": "half_t", "parameters": (3.0, 59.3)},
+        "corr Subject": {"family": "lkj", "parameters": (1.0,)},
+        "sigma": {"family": "half_t", "parameters": (3.0, 59.3)},
+    },
+    "rstanarm": {
+        "alpha Intercept": {"family": "normal", "parameters": (298.51, 140.82)},
+        "alpha Days": {"family": "normal", "parameters": (0.0, 48.89)},
+        "sigma": {"family": "exponential", "parameters": (0.01775,)},
+    },
+}
+"""sleepstudy: `brms::default_prior` and `rstanarm::prior_summary` of `Reaction ~ Days + (Days | Subject)`."""
+
+
+@pytest.mark.parametrize("preset", list(PRINTED))
+def test_the_presets_of_stan_packages_are_what_these_print(preset: str) -> None:
+    model = blm.LMM("Reaction ~ Days + (Days | Subject)", blm.load_dataset("sleepstudy"))
+    rows = {row.label: row.prior for row in density(model.problem, blm.Priors(preset=preset)).priors.rows()}
+    for label, printed in PRINTED[preset].items():
+        assert rows[label].family == printed["family"]
+        np.testing.assert_allclose(rows[label].parameters, printed["parameters"], rtol=1e-3)
