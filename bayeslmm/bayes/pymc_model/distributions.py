@@ -191,6 +191,28 @@ def log_sech(z: TensorVariable) -> TensorVariable:
     return -(size + pt.log1p(pt.exp(-2.0 * size)) - np.log(2.0))
 
 
+DISTRIBUTIONS: dict[str, Any] = {
+    distribution.__name__: distribution
+    for distribution in (
+        pm.HalfStudentT,
+        pm.HalfNormal,
+        pm.HalfCauchy,
+        pm.Exponential,
+        pm.Gamma,
+        pm.InverseGamma,
+        pm.LogNormal,
+        pm.TruncatedNormal,
+        pm.Uniform,
+        pm.Flat,
+        pm.Normal,
+        pm.StudentT,
+        pm.Cauchy,
+        pm.Laplace,
+    )
+}
+"""PyMC's distributions by the names that the families have for them."""
+
+
 def _columns(priors: Sequence[Prior]) -> list[Any]:
     """The parameters of several priors of one family: an array each, or one number for one prior."""
     found = np.array([prior.parameters for prior in priors], float).T
@@ -220,7 +242,7 @@ def positive_variable(name: str, priors: Sequence[Prior], dims: tuple[str, ...] 
         given["lower"] = np.maximum(given["lower"], 0.0)
     if family == "truncated_normal":
         given["lower"] = 0.0
-    return getattr(pm, FAMILIES[family].graph[0])(name, **given, **size)
+    return DISTRIBUTIONS[FAMILIES[family].graph[0]](name, **given, **size)
 
 
 def _power(prior: Prior) -> float | None:
@@ -239,7 +261,7 @@ def real_variable(name: str, prior: Prior) -> TensorVariable:
     """A number on the whole line or, for families of positive numbers, on the half of it."""
     family = FAMILIES[prior.family]
     if family.support in ("real", "interval"):
-        return getattr(pm, family.graph[0])(name, **parameters([prior]))
+        return DISTRIBUTIONS[family.graph[0]](name, **parameters([prior]))
     return positive_variable(name, [prior])
 
 
@@ -251,7 +273,7 @@ def coefficients(name: str, alpha: AlphaPrior, dims: tuple[str, ...]) -> TensorV
         own["default_transform"] = StandardizedCoefficients(c.alpha0, c.y_scale * c.back)
     if alpha.means is None and alpha.priors and same_family(alpha.priors) and not alpha.flat:
         given = {key: np.atleast_1d(column) for key, column in parameters(alpha.priors).items()}
-        return getattr(pm, FAMILIES[alpha.priors[0].family].graph[0])(name, **given, **own)
+        return DISTRIBUTIONS[FAMILIES[alpha.priors[0].family].graph[0]](name, **given, **own)
 
     def nothing(mark: Array, rng: Any = None, size: Any = None) -> Array:  # noqa: ARG001
         raise PriorError("nothing can be drawn from flat priors of alpha", name, 'use Priors(alpha="normal")')
@@ -269,7 +291,7 @@ def coefficients(name: str, alpha: AlphaPrior, dims: tuple[str, ...]) -> TensorV
     )
     stated = value if alpha.means is None else pt.concatenate([value[:1] + value[1:] @ pt.as_tensor_variable(alpha.means[1:]), value[1:]])
     parts = [
-        pm.logp(getattr(pm, FAMILIES[prior.family].graph[0]).dist(**parameters([prior])), stated[j])
+        pm.logp(DISTRIBUTIONS[FAMILIES[prior.family].graph[0]].dist(**parameters([prior])), stated[j])
         for j, prior in enumerate(alpha.priors)
         if prior.family != "flat"
     ]
