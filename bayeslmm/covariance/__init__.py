@@ -1,7 +1,7 @@
 """Covariance structures: one object each, for D (random effects) and R (residuals over visits) alike."""
 
-from bayeslmm.covariance.base import Covariance, Parameter, UnitScale
-from bayeslmm.covariance.registry import STRUCTURES, Structure, description, make, structure
+from bayeslmm.covariance.base import Covariance, Parameter, Structure, UnitScale
+from bayeslmm.covariance.registry import STRUCTURES, description, make, register, structure
 from bayeslmm.covariance.spatial import PinnedLocated, SpatialCovariance, distance_matrix, typical_distance
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "description",
     "distance_matrix",
     "make",
+    "register",
     "structure",
     "typical_distance",
 ]

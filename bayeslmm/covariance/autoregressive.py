@@ -13,9 +13,13 @@ from bayeslmm.covariance.correlation import LARGEST_CORRELATION, Correlation, la
 
 @dataclass(frozen=True, slots=True)
 class Autoregressive(Correlation):
-    """rho^|i-j|, rho = tanh(z). L[i, j] = rho^(i-j) sqrt(1 - rho^2), first column rho^i."""
+    """rho^|p_i - p_j|, rho = tanh(z), at whole places p. L[i, j] = rho^(p_i - p_j) sqrt(1 - rho^(2 gap_j)), first column rho^(p_i - p_0).
+
+    positions : increasing places of the rows; empty for 0, 1, 2, ...
+    """
 
     q: int
+    positions: tuple[int, ...] = ()
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -34,33 +38,47 @@ class Autoregressive(Correlation):
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.arctanh(r)
 
+    def _lags(self) -> Array:
+        places = np.array(self.positions or range(self.q), dtype=np.float64)
+        return np.abs(np.subtract.outer(places, places))
+
     def matrix(self, r: Array) -> Array:
-        return np.asarray(r[..., None] ** lag_matrix(self.q))
+        return np.asarray(r[..., None] ** self._lags())
 
     def first(self, r: Array) -> Array:
-        lag = lag_matrix(self.q)
+        lag = self._lags()
         return np.asarray(lag * r[..., None, None] ** np.maximum(lag - 1.0, 0.0))
 
     def second(self, r: Array) -> Array:
-        lag = lag_matrix(self.q)
+        lag = self._lags()
         return np.asarray(lag * (lag - 1.0) * r[..., None, None, None] ** np.maximum(lag - 2.0, 0.0))
 
     def closest(self, matrix: Array) -> Array:
-        return np.array([np.clip(mean_or(np.diagonal(matrix, -1), 0.0), -LARGEST_CORRELATION, LARGEST_CORRELATION)])
+        lag = self._lags()
+        odd = lag[lag % 2.0 == 1.0]  # an even power hides the sign
+        near = float(odd.min() if odd.size else np.min(lag[lag > 0.0], initial=np.inf))
+        power = mean_or(matrix[np.tril(lag) == near], 0.0)
+        rho = np.sign(power) * np.abs(power) ** (1.0 / near)
+        return np.array([np.clip(rho, -LARGEST_CORRELATION, LARGEST_CORRELATION)])
+
+    def _innovations(self, z: Array) -> tuple[Array, Array]:
+        """Variances 1 - rho^(2 gap) of the rows given those before, the first 1; and the gaps (q,), that of the first 0."""
+        gap = np.diff(self.positions or range(self.q), prepend=(self.positions or (0,))[0]).astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            longer = -np.expm1(gap * np.log1p(-sech2(z)))
+        return np.where(gap == 0.0, 1.0, np.where(gap == 1.0, sech2(z), longer)), gap
 
     def factor(self, z: Array) -> Array:
-        first = np.arange(self.q) == 0
-        innovation = np.where(first, 1.0, np.sqrt(sech2(z)))
-        return np.asarray(np.tril(np.tanh(z)[..., None] ** lag_matrix(self.q)) * innovation[..., None, :])
+        variance = self._innovations(z)[0]
+        return np.asarray(np.tril(np.tanh(z)[..., None] ** self._lags()) * np.sqrt(variance)[..., None, :])
 
     def factor_derivative(self, z: Array) -> Array:
-        first = np.arange(self.q) == 0
-        rho, speed, lag = np.tanh(z), sech2(z), lag_matrix(self.q)
-        innovation = np.where(first, 1.0, np.sqrt(speed))
+        rho, speed, lag = np.tanh(z), sech2(z), self._lags()
+        variance, gap = self._innovations(z)
         power = rho[..., None] ** lag
         moved = (speed[..., None] * lag) * rho[..., None] ** np.maximum(lag - 1.0, 0.0)
-        slowed = np.where(first, 0.0, -rho * np.sqrt(speed))
-        result = np.tril(moved * innovation[..., None, :] + power * slowed[..., None, :])
+        slowed = -gap * rho ** np.maximum(2.0 * gap - 1.0, 0.0) * np.sqrt(speed) * np.sqrt(speed / variance)
+        result = np.tril(moved * np.sqrt(variance)[..., None, :] + power * slowed[..., None, :])
         return np.asarray(result[..., None, :, :])
 
 

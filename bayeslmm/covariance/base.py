@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -322,3 +322,62 @@ class MatrixCovariance(Covariance):
 
     def factor_derivative(self, x: Array) -> Array:
         return factor_tangent(self.factor(x), self.sigma_derivative(x))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What `make` was asked for, checked; see there."""
+
+    name: str
+    q: int
+    order: int | None
+    distances: Array | None
+    reach: float | None
+    dims: tuple[int, int] | None
+    matrices: Array | None
+    nu: float | None
+    nugget: bool
+    positions: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """One row of the registry: all that formulas, data checks, D, R, SAS and PyMC know of a structure by its name.
+
+    count : number of parameters in terms of the dimension t and the order q, as PROC MIXED's manual writes it
+    build : the structure of a request
+    takes : "" or which extra argument of `make` it takes: "order", "places", "times", "dims", "matrices"
+    needs_order : whether the order of the rows matters, so that visits that are text without an order are refused
+    serial : whether it counts the steps between rows, so that a visit which no row has may not be dropped
+    homogeneous : whether all rows have one variance, so that a nugget may be added
+    minimum : smallest dimension at which its parameters can be told apart
+    formula : where a formula may name it: "both" for D and R, "R" for R alone, "" for none
+    has_nugget : whether a nugget beside it is not identified, since its diagonal is free
+    inner : whether it may be the right factor of a product us@...
+    sas : TYPE= of PROC MIXED, "" where it has none; sas_row : what CovParms calls what is not a variance, {} being a number
+    """
+
+    name: str
+    description: str
+    count: str
+    build: Callable[[Request], Covariance]
+    takes: str = ""
+    needs_order: bool = False
+    serial: bool = False
+    homogeneous: bool = False
+    minimum: int = 1
+    formula: str = "both"
+    has_nugget: bool = False
+    inner: bool = False
+    sas: str = ""
+    sas_row: str = ""
+
+    @property
+    def spatial(self) -> bool:
+        """A function of distances between coordinates."""
+        return self.takes == "places"
+
+    @property
+    def by_distance(self) -> bool:
+        """R is a function of distances between the rows, whose places or times may be any numbers."""
+        return self.takes in ("places", "times")

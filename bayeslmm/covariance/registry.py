@@ -1,14 +1,9 @@
-"""The list of structures, and the one door that builds them by name.
-
-Names of covariance structures, and what their syntax allows.
-
-What the data must know of a covariance structure, by name: whether its rows have an order, or a place.
-"""
+"""The registry of covariance structures: one row each, the function that builds them by name, and what a name says before that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
 
@@ -18,7 +13,8 @@ from numpy.typing import ArrayLike
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.covariance.antedependence import AnteDependent
 from bayeslmm.covariance.autoregressive import ARMA11, Autoregressive
-from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.base import Covariance, Request, Structure
+from bayeslmm.covariance.car1 import CAR1
 from bayeslmm.covariance.correlation import Correlation, IdentityCorrelation
 from bayeslmm.covariance.exchangeable import Exchangeable
 from bayeslmm.covariance.factor_analytic import FactorAnalytic, FactorAnalytic0
@@ -40,48 +36,7 @@ from bayeslmm.covariance.toeplitz import Toeplitz
 from bayeslmm.covariance.unstructured import Banded, Diagonal
 from bayeslmm.errors import SpecificationError
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What `make` was asked for, checked."""
-
-    name: str
-    q: int
-    order: int | None
-    distances: Array | None
-    reach: float | None
-    dims: tuple[int, int] | None
-    matrices: Array | None
-    nu: float | None
-    nugget: bool
-    positions: tuple[int, ...] = ()
-
-
 Builder = Callable[[Request], Covariance]
-
-
-@dataclass(frozen=True, slots=True)
-class Structure:
-    """What can be said of a structure before its dimension is known.
-
-    count : number of parameters in terms of the dimension t and the order q, as PROC MIXED's manual writes it
-    takes : "" or which extra argument of `make` it takes: "order", "places", "dims", "matrices"
-    minimum : smallest dimension at which its parameters can be told apart
-    """
-
-    name: str
-    description: str
-    count: str
-    build: Builder
-    takes: str = ""
-    needs_order: bool = False
-    homogeneous: bool = False
-    minimum: int = 1
-
-    @property
-    def spatial(self) -> bool:
-        """A function of distances."""
-        return self.takes == "places"
 
 
 def _not_available(what: str, remedy: str) -> SpecificationError:
@@ -100,10 +55,10 @@ def _pair(correlation: Callable[[Request], Correlation]) -> tuple[Builder, Build
     """The homogeneous and the heterogeneous structure around a correlation."""
 
     def placed(request: Request) -> Correlation:
-        if not request.positions:
+        if not request.positions or request.name.startswith("ar1"):
             return correlation(request)
-        whole = correlation(replace(request, q=request.positions[-1] + 1, positions=()))
-        return SelectedRows(request.q, whole, request.positions)
+        at = tuple(int(place) for place in request.positions)
+        return SelectedRows(request.q, correlation(replace(request, q=at[-1] + 1, positions=())), at)
 
     return (lambda request: _scaled(request, placed(request), False)), (lambda request: _scaled(request, placed(request), True))
 
@@ -140,7 +95,9 @@ def _kronecker(request: Request) -> Covariance:
             f"'{request.name}' needs the dimensions of its two factors, with product {request.q}", "give dims=(outcomes, visits)"
         )
     outer, inner = request.dims
-    return Kronecker(request.name, request.q, Banded("us", outer, outer), make(request.name.split("@")[1], inner))
+    return Kronecker(
+        request.name, request.q, Banded("us", outer, outer), make(request.name.split("@")[1], inner, positions=request.positions)
+    )
 
 
 def _matrices(request: Request) -> Array:
@@ -161,44 +118,250 @@ def _known(request: Request) -> Covariance:
 
 _ID = _pair(lambda request: IdentityCorrelation(request.q))
 _CS = _pair(lambda request: Exchangeable(request.q))
-_AR = _pair(lambda request: Autoregressive(request.q))
+_AR = _pair(lambda request: Autoregressive(request.q, tuple(int(place) for place in request.positions)))
 _AD = _pair(lambda request: AnteDependent(request.q))
 _TOEP = _pair(lambda request: Toeplitz(request.q, _order(request) - 1) if _order(request) > 1 else IdentityCorrelation(request.q))
 _ARMA = _pair(lambda request: ARMA11(request.q))
 
-_ALL = (
-    Structure("us", "unstructured: every variance and covariance free", "t(t+1)/2", lambda r: Banded(r.name, r.q, _order(r))),
-    Structure("un", "the first q bands of an unstructured matrix", "q(2t-q+1)/2", lambda r: Banded(r.name, r.q, _order(r)), "order", True),
-    Structure("diag", "independent, one variance each", "t", lambda r: Diagonal(r.name, r.q, 1)),
-    Structure("id", "independent, one variance", "1", _ID[0], homogeneous=True),
-    Structure("cs", "compound symmetry: one variance, one correlation down to -1/(t-1)", "2", _CS[0], homogeneous=True),
-    Structure("csh", "heterogeneous compound symmetry: t variances, one correlation", "t+1", _CS[1]),
-    Structure("ar1", "first-order autoregressive: one variance, correlation rho^|i-j|", "2", _AR[0], "", True, True),
-    Structure("ar1h", "heterogeneous autoregressive: t variances, correlation rho^|i-j|", "t+1", _AR[1], "", True),
-    Structure("ad", "ante-dependence: one variance, a correlation for each pair of neighbours", "t", _AD[0], "", True, True),
-    Structure("adh", "heterogeneous ante-dependence (ANTE(1)): t variances, t-1 correlations", "2t-1", _AD[1], "", True),
-    Structure("toep", "Toeplitz: one variance, a correlation for each lag (of the first q bands)", "q", _TOEP[0], "order", True, True),
-    Structure("toeph", "heterogeneous Toeplitz: t variances, a correlation for each lag", "t+q-1", _TOEP[1], "order", True),
-    Structure("arma", "ARMA(1,1): one variance, correlation gamma rho^(|i-j|-1)", "3", _ARMA[0], "", True, True, 3),
-    Structure("hf", "Huynh-Feldt: t variances, covariance (v_i + v_j)/2 - lambda", "t+1", lambda r: huynh_feldt(r.name, r.q), minimum=2),
-    Structure("fa", "q common factors and t own variances", "q(2t-q+1)/2+t", _factor_analytic, "order"),
-    Structure("fa0", "q common factors only, of rank q", "q(2t-q+1)/2", lambda r: FactorAnalytic0(r.name, r.q, _factors(r)), "order"),
-    Structure("fa1", "q common factors and one own variance", "q(2t-q+1)/2+1", _factor_analytic, "order"),
-    Structure("us@ar1", "unstructured between outcomes, autoregressive within", "t1(t1+1)/2+1", _kronecker, "dims", True),
-    Structure("us@cs", "unstructured between outcomes, compound symmetry within", "t1(t1+1)/2+1", _kronecker, "dims", True),
-    Structure("us@us", "unstructured between outcomes and within", "t1(t1+1)/2+t2(t2+1)/2-1", _kronecker, "dims", True),
-    Structure("lin", "a sum of known matrices, each times a coefficient", "q", lambda r: Linear(r.name, r.q, _matrices(r)), "matrices"),
-    Structure("known", "one known matrix times a variance", "1", _known, "matrices"),
-    Structure("sp_exp", "spatial exponential: exp(-d/range)", "2", _located, "places", homogeneous=True),
-    Structure("sp_gau", "spatial Gaussian: exp(-(d/range)^2)", "2", _located, "places", homogeneous=True),
-    Structure("sp_pow", "spatial power: rho^d", "2", _located, "places", homogeneous=True),
-    Structure("sp_sph", "spatial spherical: 1 - 1.5 d/range + 0.5 (d/range)^3 within the range", "2", _located, "places", homogeneous=True),
-    Structure("sp_lin", "spatial linear: 1 - d/range within the range", "2", _located, "places", homogeneous=True),
-    Structure("sp_ratio", "spatial rational quadratic: 1/(1 + (d/range)^2)", "2", _located, "places", homogeneous=True),
-    Structure("matern", "Matern with range and smoothness nu (given, or free)", "3", _located, "places", homogeneous=True),
-)
+_ROWS: dict[str, Structure] = {}
 
-STRUCTURES: Mapping[str, Structure] = MappingProxyType({structure.name: structure for structure in _ALL})
+
+def register(row: Structure) -> Structure:
+    """Make a structure known to formulas, data checks, D, R, SAS and PyMC.
+
+    Raises SpecificationError where the name is taken by another.
+    """
+    if row.name in _ROWS:
+        raise _not_available(f"there is a covariance structure '{row.name}' already", "give it another name")
+    _ROWS[row.name] = row
+    return row
+
+
+for _row in (
+    Structure(
+        "us",
+        "unstructured: every variance and covariance free",
+        "t(t+1)/2",
+        lambda r: Banded(r.name, r.q, _order(r)),
+        has_nugget=True,
+        inner=True,
+        sas="UN",
+    ),
+    Structure(
+        "un",
+        "the first q bands of an unstructured matrix",
+        "q(2t-q+1)/2",
+        lambda r: Banded(r.name, r.q, _order(r)),
+        takes="order",
+        needs_order=True,
+        has_nugget=True,
+        sas="UN(q)",
+    ),
+    Structure("diag", "independent, one variance each", "t", lambda r: Diagonal(r.name, r.q, 1), has_nugget=True, sas="UN(1)"),
+    Structure("id", "independent, one variance", "1", _ID[0], homogeneous=True, has_nugget=True, sas="TOEP(1)"),
+    Structure(
+        "cs",
+        "compound symmetry: one variance, one correlation down to -1/(t-1)",
+        "2",
+        _CS[0],
+        homogeneous=True,
+        has_nugget=True,
+        inner=True,
+        sas="CS",
+        sas_row="CS",
+    ),
+    Structure(
+        "csh", "heterogeneous compound symmetry: t variances, one correlation", "t+1", _CS[1], has_nugget=True, sas="CSH", sas_row="CSH"
+    ),
+    Structure(
+        "ar1",
+        "first-order autoregressive: one variance, correlation rho^|i-j|",
+        "2",
+        _AR[0],
+        needs_order=True,
+        serial=True,
+        homogeneous=True,
+        inner=True,
+        sas="AR(1)",
+        sas_row="AR(1)",
+    ),
+    Structure(
+        "ar1h",
+        "heterogeneous autoregressive: t variances, correlation rho^|i-j|",
+        "t+1",
+        _AR[1],
+        needs_order=True,
+        serial=True,
+        sas="ARH(1)",
+        sas_row="ARH(1)",
+    ),
+    Structure(
+        "ad",
+        "ante-dependence: one variance, a correlation for each pair of neighbours",
+        "t",
+        _AD[0],
+        needs_order=True,
+        homogeneous=True,
+        sas_row="Rho({})",
+    ),
+    Structure(
+        "adh",
+        "heterogeneous ante-dependence (ANTE(1)): t variances, t-1 correlations",
+        "2t-1",
+        _AD[1],
+        needs_order=True,
+        sas="ANTE(1)",
+        sas_row="Rho({})",
+    ),
+    Structure(
+        "toep",
+        "Toeplitz: one variance, a correlation for each lag (of the first q bands)",
+        "q",
+        _TOEP[0],
+        takes="order",
+        needs_order=True,
+        serial=True,
+        homogeneous=True,
+        sas="TOEP",
+        sas_row="TOEP({})",
+    ),
+    Structure(
+        "toeph",
+        "heterogeneous Toeplitz: t variances, a correlation for each lag",
+        "t+q-1",
+        _TOEP[1],
+        takes="order",
+        needs_order=True,
+        serial=True,
+        sas="TOEPH",
+        sas_row="TOEPH({})",
+    ),
+    Structure(
+        "arma",
+        "ARMA(1,1): one variance, correlation gamma rho^(|i-j|-1)",
+        "3",
+        _ARMA[0],
+        needs_order=True,
+        serial=True,
+        homogeneous=True,
+        minimum=3,
+        sas="ARMA(1,1)",
+    ),
+    Structure(
+        "hf",
+        "Huynh-Feldt: t variances, covariance (v_i + v_j)/2 - lambda",
+        "t+1",
+        lambda r: huynh_feldt(r.name, r.q),
+        minimum=2,
+        has_nugget=True,
+        sas="HF",
+        sas_row="HF",
+    ),
+    Structure("fa", "q common factors and t own variances", "q(2t-q+1)/2+t", _factor_analytic, takes="order", has_nugget=True, sas="FA"),
+    Structure(
+        "fa0",
+        "q common factors only, of rank q",
+        "q(2t-q+1)/2",
+        lambda r: FactorAnalytic0(r.name, r.q, _factors(r)),
+        takes="order",
+        sas="FA0",
+    ),
+    Structure("fa1", "q common factors and one own variance", "q(2t-q+1)/2+1", _factor_analytic, takes="order", has_nugget=True, sas="FA1"),
+    Structure(
+        "us@ar1",
+        "unstructured between outcomes, autoregressive within",
+        "t1(t1+1)/2+1",
+        _kronecker,
+        takes="dims",
+        needs_order=True,
+        serial=True,
+        formula="R",
+        sas="UN@AR(1)",
+    ),
+    Structure(
+        "us@cs",
+        "unstructured between outcomes, compound symmetry within",
+        "t1(t1+1)/2+1",
+        _kronecker,
+        takes="dims",
+        formula="R",
+        sas="UN@CS",
+    ),
+    Structure(
+        "us@us", "unstructured between outcomes and within", "t1(t1+1)/2+t2(t2+1)/2-1", _kronecker, takes="dims", formula="R", sas="UN@UN"
+    ),
+    Structure(
+        "lin",
+        "a sum of known matrices, each times a coefficient",
+        "q",
+        lambda r: Linear(r.name, r.q, _matrices(r)),
+        takes="matrices",
+        formula="",
+    ),
+    Structure("known", "one known matrix times a variance", "1", _known, takes="matrices", formula=""),
+    Structure(
+        "sp_exp",
+        "spatial exponential: exp(-d/range)",
+        "2",
+        _located,
+        takes="places",
+        homogeneous=True,
+        formula="R",
+        sas="SP(EXP)",
+        sas_row="SP(EXP)",
+    ),
+    Structure(
+        "sp_gau",
+        "spatial Gaussian: exp(-(d/range)^2)",
+        "2",
+        _located,
+        takes="places",
+        homogeneous=True,
+        formula="R",
+        sas="SP(GAU)",
+        sas_row="SP(GAU)",
+    ),
+    Structure(
+        "sp_pow", "spatial power: rho^d", "2", _located, takes="places", homogeneous=True, formula="R", sas="SP(POW)", sas_row="SP(POW)"
+    ),
+    Structure(
+        "sp_sph",
+        "spatial spherical: 1 - 1.5 d/range + 0.5 (d/range)^3 within the range",
+        "2",
+        _located,
+        takes="places",
+        homogeneous=True,
+        formula="R",
+        sas="SP(SPH)",
+        sas_row="SP(SPH)",
+    ),
+    Structure(
+        "sp_lin",
+        "spatial linear: 1 - d/range within the range",
+        "2",
+        _located,
+        takes="places",
+        homogeneous=True,
+        formula="R",
+        sas="SP(LIN)",
+        sas_row="SP(LIN)",
+    ),
+    Structure("sp_ratio", "spatial rational quadratic: 1/(1 + (d/range)^2)", "2", _located, takes="places", homogeneous=True, formula="R"),
+    Structure(
+        "matern",
+        "Matern with range and smoothness nu (given, or free)",
+        "3",
+        _located,
+        takes="places",
+        homogeneous=True,
+        formula="R",
+        sas="SP(MATERN)",
+    ),
+    CAR1,
+):
+    register(_row)
+
+STRUCTURES: Mapping[str, Structure] = MappingProxyType(_ROWS)
 
 
 def structure(name: str) -> Structure:
@@ -232,7 +395,7 @@ def make(
     matrices: Sequence[ArrayLike] | ArrayLike | None = None,
     nu: float | None = None,
     nugget: bool = False,
-    positions: Sequence[int] = (),
+    positions: Sequence[float] = (),
 ) -> Covariance:
     """The covariance structure `name` of dimension q.
 
@@ -242,7 +405,7 @@ def make(
     dims : (q1, q2) for Kronecker structures, q = q1 q2
     matrices : (k, q, q) for lin, (1, q, q) for known
     nu : a fixed smoothness for matern
-    positions : increasing places of the q rows among more, for serial structures that count steps; by default 0, 1, ..., q - 1
+    positions : increasing places of the q rows, for serial structures that count steps, or times for car1; by default 0, 1, ..., q - 1
     nugget : adds a share of variance that is not correlated at any distance (homogeneous structures)
     Raises SpecificationError.
 
@@ -269,14 +432,18 @@ def make(
     return found.build(Request(name, q, order, given, reach, dims, known, nu, nugget, tuple(positions)))
 
 
-SPATIAL = ("sp_exp", "sp_gau", "sp_pow", "sp_sph", "sp_lin", "sp_ratio", "matern")
-ORDERED = ("un", "toep", "toeph", "fa", "fa0", "fa1")  # take a number of bands or factors after the bar
-PLAIN = ("us", "un", "diag", "id", "cs", "csh", "ar1", "ar1h", "toep", "toeph", "ad", "adh", "arma", "hf", "fa", "fa0", "fa1")
-NAMES = (*PLAIN, *SPATIAL)
-KRONECKER = ("us", "cs", "ar1")  # factors of a product over outcomes and visits
-# Structures with a free diagonal, or a free first band, already contain sigma^2 I: a nugget beside them is not identified.
-FULL = ("us", "un", "diag", "id", "cs", "csh", "hf", "fa", "fa1")
 MAX_ORDER = 1000
+
+
+def names(where: str = "") -> tuple[str, ...]:
+    """The structures that a formula may name for D ("D"), or for D or R (""); products apart."""
+    allowed = ("both",) if where == "D" else ("both", "R")
+    return tuple(name for name, row in STRUCTURES.items() if row.formula in allowed and "@" not in name)
+
+
+def _row_of(name: str) -> Structure:
+    """The row of a structure; of a product, that of its right factor, whose steps and order count."""
+    return STRUCTURES[name.rpartition("@")[2]]
 
 
 def is_structure(name: str) -> bool:
@@ -287,8 +454,8 @@ def is_structure(name: str) -> bool:
     """
     if "@" in name:
         left, _, right = name.partition("@")
-        return left in ("us", "un") and right in KRONECKER
-    return name in NAMES
+        return left in ("us", "un") and right in STRUCTURES and STRUCTURES[right].inner
+    return name in STRUCTURES and STRUCTURES[name].formula != ""
 
 
 def canonical(name: str, order: int | None) -> str:
@@ -299,43 +466,63 @@ def canonical(name: str, order: int | None) -> str:
 
 def nearest_structures(name: str) -> str:
     """A remedy for a name that is none."""
-    near = get_close_matches(name, NAMES, n=3, cutoff=0.5)
-    return ("did you mean " + " or ".join(near) + "?") if near else "use one of " + ", ".join(NAMES)
+    near = get_close_matches(name, names(), n=3, cutoff=0.5)
+    return ("did you mean " + " or ".join(near) + "?") if near else "use one of " + ", ".join(names())
 
 
-_SERIAL = frozenset({"ar1", "ar1h", "toep", "toeph", "arma"})
-_ORDERED = _SERIAL | {"ad", "adh", "un"}
-_FREE = frozenset({"us", "un"})
+def takes_order(name: str) -> bool:
+    """Whether a number of bands or factors may stand after the bar."""
+    return STRUCTURES[name].takes == "order"
+
+
+def takes_coordinates(name: str) -> bool:
+    """Whether several coordinates may stand before the bar."""
+    return "@" not in name and STRUCTURES[name].spatial
 
 
 def is_spatial(name: str) -> bool:
-    """Whether the covariance is a function of coordinates."""
-    return name.startswith("sp_") or name == "matern"
+    """Whether R is a function of coordinates or of real times."""
+    return "@" not in name and STRUCTURES[name].by_distance
+
+
+def takes_times(name: str) -> bool:
+    """Whether its rows stand at real times."""
+    return "@" not in name and STRUCTURES[name].takes == "times"
 
 
 def is_serial(name: str) -> bool:
     """Whether the covariance counts steps, so that a level which no row has may not be dropped."""
-    return not _SERIAL.isdisjoint(name.split("@"))
-
-
-def sheds_visits(name: str) -> bool:
-    """Whether a serial structure has parameters of a visit, or of a lag, that vanish with the visit."""
-    return name in ("toep", "toeph", "ar1h")
+    return _row_of(name).serial
 
 
 def has_own_sds(name: str) -> bool:
     """Whether a serial structure has an sd for each visit."""
-    return name in ("toeph", "ar1h")
+    return "@" not in name and is_serial(name) and not STRUCTURES[name].homogeneous
+
+
+def sheds_visits(name: str) -> bool:
+    """Whether a serial structure has parameters of a visit, or of a lag, that vanish with the visit."""
+    return has_own_sds(name) or ("@" not in name and is_serial(name) and takes_order(name))
+
+
+def keeps_distance(name: str) -> bool:
+    """Whether whole-number times keep their distance: a serial structure without a parameter of its own for each lag."""
+    return is_serial(name) and not takes_order(name.rpartition("@")[2])
 
 
 def needs_order(name: str) -> bool:
     """Whether the order of the visits matters."""
-    return not _ORDERED.isdisjoint(name.split("@"))
+    return _row_of(name).needs_order
+
+
+def has_nugget(name: str) -> bool:
+    """Whether its diagonal is free, so that a nugget beside it is not identified."""
+    return "@" not in name and STRUCTURES[name].has_nugget
 
 
 def is_unstructured(name: str, order: int | None) -> bool:
     """Whether every pair of visits has a covariance of its own."""
-    return name in _FREE and order is None
+    return name in ("us", "un") and order is None
 
 
 def absorbs_identity(name: str) -> bool:

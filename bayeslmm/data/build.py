@@ -13,7 +13,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, freeze, readonly
 from bayeslmm.covariance.base import Covariance
-from bayeslmm.covariance.registry import is_serial, make
+from bayeslmm.covariance.registry import is_serial, keeps_distance, make, takes_times
 from bayeslmm.data import notes as checks
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Covariate, Design, Encoding, OwnFrame, RandomCoder, RandomTerm
@@ -29,7 +29,7 @@ from bayeslmm.data.identifiability import (
     undetermined_terms,
 )
 from bayeslmm.data.model_matrix import DesignBlock, train_block
-from bayeslmm.data.residual import residual_design, variance_design
+from bayeslmm.data.residual import residual_design, steps, variance_design
 from bayeslmm.data.rows import (
     ColumnPlan,
     check_finite_offset,
@@ -40,7 +40,8 @@ from bayeslmm.data.rows import (
     scale_weights,
 )
 from bayeslmm.data.variables import EncodedVariable, FactorVariable, NumericVariable, Training, encode_variable
-from bayeslmm.errors import Check, DesignError, RankError, SpecificationError
+from bayeslmm.errors import Check, DataError, DesignError, RankError, SpecificationError
+from bayeslmm.formula.formula import BarTerm
 from bayeslmm.specification.model_spec import ModelSpec
 
 _SMALL = 200_000  # cells of a frame up to which copying all of it costs less than picking columns
@@ -191,7 +192,7 @@ class Assembly:
     # ------------------------------------------------------------------------------------------------------- the columns
 
     def _block(self, text: str, structure: str = "") -> tuple[DesignBlock, Array]:
-        key = (text, is_serial(structure))
+        key = (text, bool(structure) and is_serial(structure))
         if key not in self._blocks:
             training = Training(self.training.contrasts, self.training.functions, key[1])
             block = train_block(text, self.read.source, training)
@@ -226,7 +227,7 @@ class Assembly:
             coder = self._groups[bar.group]
             if bar.name in self.relationship and bar.name not in matrices:
                 matrices[bar.name] = align_relationship(bar.name, self.relationship[bar.name], coder.factor)
-            covariance = _structure(bar.structure, len(block.names), bar.order)
+            covariance = _structure(bar.structure, len(block.names), bar.order, _places(bar, block, self.read.source))
             terms.append(RandomTerm(coder.factor, Z, block.names, bar, covariance, matrices.get(bar.name)))
             coders.append(RandomCoder(block, coder))
         return tuple(terms), tuple(coders)
@@ -302,8 +303,31 @@ class Assembly:
 
 
 @lru_cache(maxsize=256)
-def _structure(name: str, size: int, order: int | None) -> Covariance:
-    return make(name, size, order)
+def _structure(name: str, size: int, order: int | None, positions: tuple[float, ...]) -> Covariance:
+    return make(name, size, order, positions=positions)
+
+
+def _places(bar: BarTerm, block: DesignBlock, source: Columns) -> tuple[float, ...]:
+    """Where the columns of `ar1(0 + C(t) | g)` and `car1(0 + f | g)` stand: at the numbers t, or the numbers that label f.
+
+    Errors: `DataError` for car1 over columns that have no times.
+    """
+    timed = takes_times(bar.structure)
+    if not timed and not keeps_distance(bar.structure):
+        return ()
+    factors = [atom for atom in block.atoms.values() if isinstance(atom, FactorVariable)]
+    whole = len(factors) == 1 and len(block.atoms) == 1 and len(factors[0].levels) == len(block.names)
+    if whole and (timed or source.kind(factors[0].column) == "number"):
+        times = pd.to_numeric(pd.Series([str(level) for level in factors[0].levels]), errors="coerce").to_numpy(np.float64)
+        if np.isfinite(times).all() and (np.diff(times) > 0).all():
+            return tuple(times.tolist()) if timed else steps(bar.structure, times, factors[0].column)
+    if timed:
+        raise DataError(
+            f"the columns of {bar.structure}({bar.text}) have no times",
+            ", ".join(block.names[:6]),
+            f"write {bar.structure}(0 + C(time) | {bar.name}) with a column of numbers, or a factor whose labels are increasing numbers",
+        )
+    return ()
 
 
 def check_response_varies(name: str, y: Array) -> None:

@@ -57,8 +57,8 @@ class ResidualDesign:
     name, order : the structure and its order, as in toep(3)
     nugget : an independent part beside a spatial structure
     missing_visits : positions in `visit_levels` of visits that no kept row has (kept where dropping them would change spacing)
-    positions : where dropping a visit would change the spacing, but it has an sd of its own that no row bears on: the places of
-        `visit_levels` among all visits; else empty
+    positions : places of the visits of a structure that counts steps, of the second factor of a product, where they are not 0, 1, 2, ...:
+        whole-number times in units of their greatest common divisor, or visits beside some that no row has
     axes : levels of each visit column; a Kronecker structure such as us@ar1 has a visit for every combination of them
     """
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
-from bayeslmm.covariance.registry import has_own_sds, is_serial, is_spatial, needs_order, sheds_visits
+from bayeslmm.covariance.registry import has_own_sds, is_serial, is_spatial, keeps_distance, needs_order, sheds_visits
 from bayeslmm.data.columns import Columns, compact_codes
 from bayeslmm.data.design import ResidualDesign, VarianceDesign
 from bayeslmm.data.frame import rows_text, values_text
@@ -108,7 +108,8 @@ def _visits(term: ResidualTerm, source: Columns) -> _Visits:
     if "@" not in term.structure and not present.all():
         occurring = tuple(np.array(levels, dtype=object)[present])
         return _Visits((np.cumsum(present) - 1)[codes], occurring, axes=(occurring,))
-    return _Visits(codes, tuple(levels), tuple(np.flatnonzero(~present).tolist()), axes=tuple(part.levels for part in parts))
+    at = parts[-1].positions if "@" in term.structure else ()
+    return _Visits(codes, tuple(levels), tuple(np.flatnonzero(~present).tolist()), at, axes=tuple(part.levels for part in parts))
 
 
 def places_within(term: ResidualTerm, source: Columns) -> Codes:
@@ -172,7 +173,8 @@ def _visit_column(structure: str, source: Columns, column: str) -> _Visits:
         values = source.numbers(column)
         levels, codes = np.unique(values, return_inverse=True)
         times = tuple(map(_plain, levels))
-        return _Visits(codes.astype(np.int64), times, values=values[:, None], axes=(times,))
+        at = steps(structure, levels, column) if keeps_distance(structure) else ()
+        return _Visits(codes.astype(np.int64), times, positions=at, values=values[:, None], axes=(times,))
     if kind == "text" and needs_order(structure):
         raise DataError(
             f"the order of the visits matters to {structure!r}, and column {column!r} is text without an order",
@@ -180,6 +182,24 @@ def _visit_column(structure: str, source: Columns, column: str) -> _Visits:
             f"give an ordered factor: pandas.Categorical(data[{column!r}], categories=[...])",
         )
     return _factor_visits(source, column, structure)
+
+
+def steps(structure: str, times: Array, column: str) -> tuple[int, ...]:
+    """Places of increasing times in units of their greatest common divisor; empty where they are 0, 1, 2, ... in any unit.
+
+    Errors: `DataError` for fractions with unequal gaps, whose unit cannot be told.
+    """
+    gaps = np.diff(times)
+    if not unequal_gaps(times):
+        return ()
+    if not (np.isfinite(times).all() and (times == np.round(times)).all()):
+        raise DataError(
+            f"the times in {column!r} have unequal gaps and are not whole numbers, and {structure!r} counts steps",
+            f"gaps from {gaps.min():g} to {gaps.max():g}",
+            f"use car1({column} | ...), which takes any times, or a factor of the visits",
+        )
+    unit = np.gcd.reduce(gaps.astype(np.int64))
+    return tuple(np.concatenate([[0], np.cumsum(gaps.astype(np.int64) // unit)]).tolist())
 
 
 def _factor_visits(source: Columns, column: str, structure: str) -> _Visits:
@@ -242,13 +262,14 @@ def _visit_notes(term: ResidualTerm, visits: _Visits, source: Columns) -> list[C
     if visits.missing:
         levels = tuple(visits.levels[i] for i in visits.missing)
         notes.append(Check("visits_without_rows", "noted", value=levels, remedy="kept, since dropping a visit would change the spacing"))
-    if visits.values is not None and is_serial(term.structure) and _unequal_gaps(visits.levels):
-        remedy = f"the gaps between visits are unequal; {term.structure} counts visits: sp_pow({', '.join(term.visit)} | ...) counts time"
+    if visits.values is not None and needs_order(term.structure) and not keeps_distance(term.structure) and unequal_gaps(visits.levels):
+        remedy = f"the gaps between visits are unequal; {term.structure} counts visits: car1({', '.join(term.visit)} | ...) counts time"
         notes.append(Check("unequal_gaps", "noted", value=visits.levels, remedy=remedy))
     return notes
 
 
-def _unequal_gaps(levels: tuple[Any, ...]) -> bool:
+def unequal_gaps(levels: Sequence[Any] | Array) -> bool:
+    """Whether increasing numbers stand at unequal distances."""
     gaps = np.diff(np.asarray(levels, dtype=np.float64))
     return bool(len(gaps) > 1 and gaps.max() - gaps.min() > 1e-9 * gaps.max())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bayeslmm.covariance.registry import MAX_ORDER, ORDERED, is_structure, nearest_structures
+from bayeslmm.covariance.registry import MAX_ORDER, is_structure, nearest_structures, takes_order
 from bayeslmm.errors import FormulaLimitError
 from bayeslmm.formula.expression import read_expression, read_named
 from bayeslmm.formula.functions import CODINGS
@@ -220,7 +220,7 @@ def _order(cursor: Cursor, structure: str) -> int:
         cursor.next()
         cursor.next()
     token = cursor.next()
-    if structure not in ORDERED:
+    if "@" in structure or not takes_order(structure):
         raise cursor.error(token, f"{structure} has no order", f"write {structure}(x | g)")
     if token.kind != "number" or not token.text.isdecimal() or int(token.text) < 1:
         raise cursor.error(token, f"the order of {structure} is not a whole number above 0", f"write {structure}(x | g, 2)")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import cast
 
-from bayeslmm.covariance.registry import FULL, SPATIAL, canonical
+from bayeslmm.covariance.registry import canonical, has_nugget, takes_coordinates
 from bayeslmm.errors import FormulaError, FormulaLimitError
 from bayeslmm.formula.expression import read_expression
 from bayeslmm.formula.formula import BarTerm, Formula, ResidualTerm, VarianceFactor, VarianceKind
@@ -200,7 +200,7 @@ def residual_term(cursor: Cursor, bar: Bar, nugget: bool) -> ResidualTerm:
         raise cursor.error_between(bar.start, bar.end, what, "visit, group and subject are different columns")
     if len(names) > MAX_COORDINATES:
         raise cursor.error_between(bar.start, bar.end, f"{len(names)} columns", f"the limit is {MAX_COORDINATES}", FormulaLimitError)
-    if nugget and structure in FULL:
+    if nugget and has_nugget(structure):
         what = f"a nugget beside {structure}, which contains one"
         raise cursor.error_between(bar.start, bar.end, what, "leave out + local")
     term = ResidualTerm(structure, bar.order, visit, subject, group, nugget, "")
@@ -218,14 +218,16 @@ def residual_text(term: ResidualTerm) -> str:
 def _visit(cursor: Cursor, bar: Bar, structure: str) -> tuple[str, ...]:
     columns_before = [_bare(cursor, left) for left in bar.lefts]
     visit = tuple(name for name in columns_before if name is not None)
-    most = MAX_COORDINATES if structure in SPATIAL else 1
+    most = MAX_COORDINATES if takes_coordinates(structure) else 1
     if "@" in structure:
         if len(visit) != 2 or len(bar.lefts) != 2:
             remedy = f"write {structure}(outcome, visit | subject)"
             raise cursor.error_between(bar.start, bar.end, "a product structure takes an outcome and a visit", remedy)
     elif len(visit) not in (0, len(bar.lefts)) or len(bar.lefts) > most:
-        what = f"{structure} takes coordinates, or 1 alone" if structure in SPATIAL else f"{structure} takes one visit"
-        raise cursor.error_between(bar.start, bar.end, what, f"write {structure}({'x, y' if structure in SPATIAL else 'visit'} | subject)")
+        what = f"{structure} takes coordinates, or 1 alone" if takes_coordinates(structure) else f"{structure} takes one visit"
+        raise cursor.error_between(
+            bar.start, bar.end, what, f"write {structure}({'x, y' if takes_coordinates(structure) else 'visit'} | subject)"
+        )
     return visit
 
 

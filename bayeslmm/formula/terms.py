@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from math import comb
 
-from bayeslmm.covariance.registry import PLAIN, canonical
+from bayeslmm.covariance.registry import canonical, names
 from bayeslmm.errors import FormulaLimitError
 from bayeslmm.formula.formula import BarTerm
 from bayeslmm.formula.functions import CONSTANTS
@@ -231,8 +231,8 @@ def bar_terms(cursor: Cursor, bars: list[Bar]) -> tuple[BarTerm, ...]:
 
 def _require_random(cursor: Cursor, bar: Bar) -> str:
     name = bar.structure or "us"
-    if len(bar.lefts) > 1 or name not in PLAIN:
-        what = "coordinates of a spatial structure" if name not in PLAIN and "@" not in name else "several lists before the bar"
+    if len(bar.lefts) > 1 or name not in names("D"):
+        what = "coordinates of a spatial structure" if name not in names("D") and "@" not in name else "several lists before the bar"
         remedy = "a residual covariance is given by residual=; a random term is (x + z | g)"
         raise cursor.error_between(bar.start, bar.end, f"{what} in a random term", remedy)
     return canonical(name, bar.order)

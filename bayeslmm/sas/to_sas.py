@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Codes
-from bayeslmm.covariance.registry import needs_order
+from bayeslmm.covariance.registry import is_spatial, needs_order
 from bayeslmm.data.columns import FACTOR_KINDS, kind_of
 from bayeslmm.data.design import Design, ResidualDesign
 from bayeslmm.data.frame import read_table, values_text
@@ -475,7 +475,7 @@ def _repeated(spec: ModelSpec, classes: _Classes) -> RepeatedStatement | None:
         return RepeatedStatement(group=SASEffect((factor.covariate,)))
     if residual is None:
         return None
-    spatial = residual.structure.startswith("sp_") or residual.structure == "matern"
+    spatial = is_spatial(residual.structure)
     cov: CovType | None = sas_type(residual.structure, residual.order, residual.visit if spatial else ())
     if cov is None:
         _cannot(f"the residual structure {residual.structure}", residual.text, "adh is SAS's ANTE(1)")
@@ -557,7 +557,7 @@ def _order(design: Design, read: Any) -> Order:
     failed = next(found for found in ordered if not _as_in_sas(found, frame, "formatted"))
     sas = _sas_levels(frame, failed.column, "formatted")
     if kind_of(frame[failed.column]) == "number":
-        remedy = f"SAS counts levels: sp_pow({failed.column} | ...) counts the distance, here and there"
+        remedy = f"SAS counts levels: car1({failed.column} | ...) counts the distance, here and there"
     else:
         codes = f"data[{failed.column!r}].cat.remove_unused_categories().cat.codes"
         remedy = f"let a numeric column be the visit, such as {codes}, or sort the rows; drop categories that no row has"

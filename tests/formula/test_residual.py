@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bayeslmm.covariance.registry import NAMES, ORDERED, SPATIAL, STRUCTURES, is_structure
+from bayeslmm.covariance.registry import STRUCTURES, is_structure, names
 from bayeslmm.errors import FormulaError
 from bayeslmm.formula.formula import ResidualTerm, VarianceFactor
 from bayeslmm.formula.parse import columns_of, parse_residual, parse_variance
@@ -129,7 +129,5 @@ def test_an_unreadable_variance_function_is_refused(text: str) -> None:
 
 def test_the_structures_that_a_formula_names_are_those_that_there_are() -> None:
     made = set(STRUCTURES) - {"lin", "known"}  # made from matrices, which no text can hold
-    assert {name for name in made if "@" not in name} == set(NAMES)
-    assert {name for name in made if "@" in name} == {name for name in (f"us@{inner}" for inner in NAMES) if is_structure(name)}
-    assert {name for name, structure in STRUCTURES.items() if structure.spatial} == set(SPATIAL)
-    assert {name for name, structure in STRUCTURES.items() if structure.takes == "order"} == set(ORDERED)
+    assert {name for name in made if "@" not in name} == set(names())
+    assert {name for name in made if "@" in name} == {name for name in (f"us@{inner}" for inner in names()) if is_structure(name)}

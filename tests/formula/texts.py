@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from bayeslmm.covariance.registry import PLAIN, SPATIAL
+from bayeslmm.covariance.registry import names, takes_coordinates
 from bayeslmm.formula.syntax import quote_name
 
 COLUMNS = ("x", "z", "age", "log.radon", "größe", "two words", "a`b", "class", "lambda", "pi", "Intercept", "1", "_u", "名")
@@ -55,7 +55,7 @@ sides = st.tuples(intercepts, st.lists(terms, min_size=1, max_size=3)).map(lambd
 factors = st.one_of(groups, st.tuples(groups, st.sampled_from([":", "/", " * "]), groups).map("".join))
 bars = st.one_of(
     st.tuples(st.one_of(st.just("1"), sides), st.sampled_from(["|", " | ", "||"]), factors).map(lambda parts: f"({''.join(parts)})"),
-    st.tuples(st.sampled_from(PLAIN), columns, factors).map(lambda parts: f"{parts[0]}(0 + {parts[1]} | {parts[2]})"),
+    st.tuples(st.sampled_from(names("D")), columns, factors).map(lambda parts: f"{parts[0]}(0 + {parts[1]} | {parts[2]})"),
     st.tuples(st.sampled_from(["toep", "un", "fa"]), columns, groups).map(lambda parts: f"{parts[0]}(0 + {parts[1]} | {parts[2]}, 2)"),
 )
 responses = st.sampled_from(["y", "log(y)", "`the y`", "y / 2", "sqrt(y + 1)"])
@@ -63,8 +63,12 @@ formulas = st.tuples(responses, sides, st.lists(arithmetic.map("offset({})".form
     lambda parts: f"{parts[0]} ~ {' + '.join([parts[1], *parts[2], *parts[3]])}"
 )
 residuals = st.one_of(
-    st.tuples(st.sampled_from(PLAIN), st.one_of(st.just("1"), columns), groups).map(lambda parts: f"{parts[0]}({parts[1]}|{parts[2]})"),
-    st.tuples(st.sampled_from(SPATIAL), columns, groups, st.sampled_from(["", "+local"])).map(lambda p: f"{p[0]}({p[1]} | {p[2]}){p[3]}"),
+    st.tuples(st.sampled_from(names("D")), st.one_of(st.just("1"), columns), groups).map(
+        lambda parts: f"{parts[0]}({parts[1]}|{parts[2]})"
+    ),
+    st.tuples(st.sampled_from([name for name in names() if takes_coordinates(name)]), columns, groups, st.sampled_from(["", "+local"])).map(
+        lambda p: f"{p[0]}({p[1]} | {p[2]}){p[3]}"
+    ),
     st.tuples(columns, groups).map(lambda parts: f"us({parts[0]} | arm / {parts[1]})"),
     st.tuples(columns, groups).map(lambda parts: f"toep({parts[0]} | arm:sex / {parts[1]}, 3)"),
     st.tuples(columns, groups).map(lambda parts: f"us@ar1(outcome, {parts[0]} | {parts[1]})"),

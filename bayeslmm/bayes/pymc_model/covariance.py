@@ -17,6 +17,7 @@ import pytensor.tensor as pt
 from pytensor.tensor import TensorVariable
 
 from bayeslmm._arrays import Array
+from bayeslmm.bayes.log_posterior.priors import shape_limits
 from bayeslmm.bayes.log_posterior.transforms import ScaledTransform, Transform, UnstructuredTransform, positive_transform
 from bayeslmm.bayes.posterior.named_draws import matrix_correlations
 from bayeslmm.bayes.pymc_model.distributions import (
@@ -28,10 +29,8 @@ from bayeslmm.bayes.pymc_model.distributions import (
     positive_variable,
     same_family,
 )
-from bayeslmm.covariance.autoregressive import Autoregressive
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.covariance.correlation import Correlation
-from bayeslmm.covariance.exchangeable import Exchangeable
 from bayeslmm.covariance.unstructured import Diagonal, band_positions
 from bayeslmm.specification.prior_families import Prior
 
@@ -108,7 +107,7 @@ def shape_parameters(axes: ScaledTransform, covariance: Covariance, names: Matri
     if not inner.size:
         return None
     called = [name + names.suffix for name in covariance.natural_names_for(names.labels)[k:]]
-    if isinstance(inner, Autoregressive | Exchangeable) and _within(inner, axes.shapes[0]):
+    if inner.size == 1 and inner.parameters[0].kind == "rho" and _within(inner, axes.shapes[0]):
         return one_correlation(called[0], inner, axes.shapes[0])
     shape_axes = ScaledTransform(positive_transform(()), inner, axes.shapes)
     z = transformed_parameters(f"axis{names.suffix}" if names.suffix else "axis_residual", shape_axes, inner.start())
@@ -117,21 +116,22 @@ def shape_parameters(axes: ScaledTransform, covariance: Covariance, names: Matri
     return z
 
 
-def _lowest(inner: Correlation) -> float:
-    return -1.0 if isinstance(inner, Autoregressive) else -1.0 / (inner.q - 1)
-
-
 def _within(inner: Correlation, prior: Prior) -> bool:
     """Whether a prior is uniform over possible correlations."""
-    return prior.family == "uniform" and prior.parameters[0] >= _lowest(inner) - 1e-9 and prior.parameters[1] <= 1.0
+    low, high = shape_limits(inner)
+    return prior.family == "uniform" and prior.parameters[0] >= low - 1e-9 and prior.parameters[1] <= high
 
 
 def one_correlation(name: str, inner: Correlation, prior: Prior) -> TensorVariable:
-    """z (1,) of the one correlation of ar1 or cs, a variable by its own name."""
+    """z (1,) of a structure with one correlation, such as ar1 or cs, which is a variable by its own name."""
     rho = pm.Uniform(name, *prior.parameters)
-    if isinstance(inner, Autoregressive):
-        return pt.arctanh(rho)[None]
-    return (0.5 * (pt.log1p((inner.q - 1) * rho) - pt.log1p(-rho)))[None]
+
+    def both(r: Array) -> tuple[Array, Array]:
+        with np.errstate(all="ignore"):
+            z = inner.from_natural(r)
+            return z, 1.0 / inner.natural_jacobian(z)
+
+    return ArrayAndJacobian(both, 1, (1,))(rho[None])[0]
 
 
 def transformed_parameters(name: str, axes: Transform, start: Array) -> TensorVariable:

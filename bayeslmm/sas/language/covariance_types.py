@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from bayeslmm.covariance.registry import STRUCTURES
 from bayeslmm.sas.language.tokens import SASCursor
 
 
@@ -53,32 +54,16 @@ class CovType:
 
 VC = CovType()
 
-# The name before any bracket -> ours. A structure of order 1 is simpler than its name.
-_OURS: Mapping[str, str] = {
-    "UN": "us",
-    "UNR": "us",
-    "CS": "cs",
-    "CSH": "csh",
-    "AR(1)": "ar1",
-    "ARH(1)": "ar1h",
-    "ARMA(1,1)": "arma",
-    "ANTE(1)": "adh",
-    "TOEP": "toep",
-    "TOEPH": "toeph",
-    "HF": "hf",
-    "FA": "fa",
-    "FA0": "fa0",
-    "FA1": "fa1",
-    "SP(EXP)": "sp_exp",
-    "SP(GAU)": "sp_gau",
-    "SP(POW)": "sp_pow",
-    "SP(SPH)": "sp_sph",
-    "SP(LIN)": "sp_lin",
-    "SP(MATERN)": "matern",
-    "UN@AR(1)": "us@ar1",
-    "UN@CS": "us@cs",
-    "UN@UN": "us@us",
-}
+
+def _ours() -> dict[str, str]:
+    """The name before any bracket of an order -> ours, from the registry. A structure of order 1 is simpler than its name."""
+    found = {"UNR": "us"}
+    for name, row in STRUCTURES.items():
+        if row.sas and name not in _SPECIAL:
+            found.setdefault(row.sas, name)
+    return found
+
+
 _OF_ORDER: Mapping[str, str] = {"UN": "un", "UNR": "un"}
 _OF_ORDER_ONE: Mapping[str, str] = {"UN": "diag", "UNR": "diag", "TOEP": "id", "TOEPH": "diag"}
 
@@ -86,8 +71,17 @@ _OF_ORDER_ONE: Mapping[str, str] = {"UN": "diag", "UNR": "diag", "TOEP": "id", "
 _FIXED: Mapping[str, str] = {"AR": "1", "ARH": "1", "ANTE": "1", "ARMA": "1,1"}
 _OPTIONAL = frozenset({"UN", "UNR", "TOEP", "TOEPH"})
 _REQUIRED = frozenset({"FA", "FA0", "FA1"})
-_PLAIN = frozenset({"CS", "CSH", "HF"})
-_SPATIAL = frozenset({"EXP", "GAU", "POW", "SPH", "LIN", "MATERN"})
+_SPECIAL = frozenset({"un", "diag", "id"})  # which SAS writes as another structure of an order
+
+
+def _plain() -> set[str]:
+    """Types without a bracket and without an order."""
+    return {name for name in _ours() if "(" not in name and "@" not in name and name not in _OPTIONAL | _REQUIRED}
+
+
+def _spatial_kinds() -> set[str]:
+    return {name[3:-1] for name in _ours() if name.startswith("SP(")}
+
 
 _REFUSED: Mapping[str, str] = {
     "LIN": "a known matrix belongs to a random effect: give it to LMM(..., relationship={...})",
@@ -110,8 +104,8 @@ def our_name(cov: CovType) -> tuple[str, int | None]:
     if cov.order == 1 and cov.name in _OF_ORDER_ONE:
         return _OF_ORDER_ONE[cov.name], None
     if cov.order is not None:
-        return _OF_ORDER.get(cov.name, _OURS[cov.name]), cov.order
-    return _OURS[cov.name], None
+        return _OF_ORDER.get(cov.name, _ours()[cov.name]), cov.order
+    return _ours()[cov.name], None
 
 
 def sas_type(name: str, order: int | None = None, coordinates: tuple[str, ...] = ()) -> CovType | None:
@@ -119,8 +113,8 @@ def sas_type(name: str, order: int | None = None, coordinates: tuple[str, ...] =
     special = {"diag": CovType("UN", 1), "id": CovType("TOEP", 1), "un": CovType("UN", order)}
     if name in special:
         return special[name]
-    known = {ours: sas for sas, ours in _OURS.items() if sas != "UNR"}
-    return CovType(known[name], order, coordinates) if name in known else None
+    sas = STRUCTURES[name].sas
+    return CovType(sas, order, coordinates) if sas else None
 
 
 def parse_type(cursor: SASCursor) -> CovType:
@@ -135,7 +129,7 @@ def parse_type(cursor: SASCursor) -> CovType:
         cursor.not_supported_at(start, f"TYPE={name} is not supported", _REFUSED[name])
     cov = _serial(cursor, name)
     if cov is None:
-        near = get_close_matches(name, ["VC", "SP(POW)", *_FIXED, *_OPTIONAL, *_REQUIRED, *_PLAIN], 3)
+        near = get_close_matches(name, ["VC", "SP(POW)", *_FIXED, *_OPTIONAL, *_REQUIRED, *_plain()], 3)
         cursor.fail_at(start, f"TYPE={start.text} is not a covariance structure of PROC MIXED", f"near: {', '.join(near)}" if near else "")
     if not cursor.accept("@"):
         return cov
@@ -148,7 +142,7 @@ def parse_type(cursor: SASCursor) -> CovType:
 
 def _serial(cursor: SASCursor, name: str) -> CovType | None:
     """A structure whose name has been read, with what stands in its brackets; None if there is none of this name."""
-    if name in _PLAIN:
+    if name in _plain():
         return CovType(name)
     if name in _FIXED:
         token = cursor.token
@@ -175,8 +169,8 @@ def _spatial(cursor: SASCursor) -> CovType:
     name = f"SP({cursor.bracketed(cursor.word).upper()})"
     if name in _REFUSED:
         cursor.not_supported_at(start, f"TYPE={name} is not supported", _REFUSED[name])
-    if name[3:-1] not in _SPATIAL:
-        cursor.fail_at(start, f"TYPE={name} is not a covariance structure of PROC MIXED", f"one of {', '.join(sorted(_SPATIAL))}")
+    if name[3:-1] not in _spatial_kinds():
+        cursor.fail_at(start, f"TYPE={name} is not a covariance structure of PROC MIXED", f"one of {', '.join(sorted(_spatial_kinds()))}")
     if not cursor.sees("("):
         cursor.fail(f"TYPE={name} needs its coordinates", f"type={name.lower()}(time)")
     return CovType(name, None, cursor.bracketed(lambda: _coordinates(cursor)))

@@ -17,6 +17,7 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.covariance.kronecker import Kronecker
+from bayeslmm.covariance.registry import STRUCTURES
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.covariance.unstructured import Banded
 from bayeslmm.errors import SpecificationError
@@ -173,22 +174,6 @@ def _label_rows(effect: str, rows: Sequence[tuple[str, float]]) -> Parameters:
 
 ParameterList = tuple[tuple[str, float], ...]
 
-# the names of what is not a variance; {} is the lag or the serial number
-_NAMES = {
-    "csh": "CSH",
-    "ar1": "AR(1)",
-    "ar1h": "ARH(1)",
-    "ad": "Rho({})",
-    "adh": "Rho({})",
-    "toeph": "TOEPH({})",
-    "hf": "HF",
-    "sp_exp": "SP(EXP)",
-    "sp_gau": "SP(GAU)",
-    "sp_pow": "SP(POW)",
-    "sp_sph": "SP(SPH)",
-    "sp_lin": "SP(LIN)",
-}
-
 
 def sas_parameters(covariance: Covariance, x: Array, *, grouped: bool = False) -> ParameterList:
     """Names and estimates of the CovParms table, without subject and group.
@@ -203,9 +188,9 @@ def sas_parameters(covariance: Covariance, x: Array, *, grouped: bool = False) -
         return _unstructured(covariance, x)
     if isinstance(covariance, Homogeneous):
         return _homogeneous(covariance, x, grouped)
-    if covariance.name in _NAMES:
+    if STRUCTURES[covariance.name].sas_row:
         values, q = covariance.components(x), covariance.q
-        return (*_number_rows("Var({})", values[:q]), *_number_rows(_NAMES[covariance.name], values[q:]))
+        return (*_number_rows("Var({})", values[:q]), *_number_rows(STRUCTURES[covariance.name].sas_row, values[q:]))
     return tuple(zip(covariance.component_names, covariance.components(x).tolist(), strict=True))
 
 
@@ -241,14 +226,15 @@ def _shape(covariance: Homogeneous, rest: Array, variance: float) -> ParameterLi
     if covariance.name == "toep":
         return tuple((f"TOEP({lag + 2})", float(r) * variance) for lag, r in enumerate(rest))
     if covariance.name == "sp_lin":
-        return _number_rows(_NAMES["sp_lin"], 1.0 / rest)
+        return _number_rows("SP(LIN)", 1.0 / rest)
     if covariance.name == "matern":
         return tuple((f"SP(MATERN){suffix}", float(r)) for suffix, r in zip((" Range", " Smoothness"), rest, strict=False))
     if not rest.size:
         return ()
-    if covariance.name not in _NAMES:
+    row = STRUCTURES[covariance.name].sas_row
+    if not row:
         raise SpecificationError(f"PROC MIXED has no structure '{covariance.name}'", remedy="use the names of `residual_params`")
-    return _number_rows(_NAMES[covariance.name], rest)
+    return _number_rows(row, rest)
 
 
 SAS_TAU_STEP = 1e-6
