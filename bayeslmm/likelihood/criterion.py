@@ -20,11 +20,9 @@ from threadpoolctl import ThreadpoolController
 from bayeslmm._arrays import Array
 from bayeslmm.likelihood.kernel import Kernel, Solution, State
 from bayeslmm.likelihood.standardize import Standardization
+from bayeslmm.likelihood.tuning import TUNING
 
 Method = Literal["REML", "ML"]
-
-ONE_THREAD_COLUMNS = 1500
-"""Dense blocks smaller than this are slower with several BLAS threads than with one."""
 
 
 @cache
@@ -65,7 +63,7 @@ def one_thread(m: int = 0) -> _Limit:
     time, so the user may change their threads between two calls; and a Python thread that came while another had set the limit leaves it
     to that one to undo.
     """
-    if m >= ONE_THREAD_COLUMNS:
+    if m >= TUNING.one_thread_columns:
         return _NOTHING
     found = [(set_threads, before) for threads, set_threads in _libraries() if (before := threads() or 1) != 1]
     return _Limit(found) if found else _NOTHING

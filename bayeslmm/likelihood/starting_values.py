@@ -31,11 +31,12 @@ from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFactor
-from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, UNROLLED_COLUMNS, factor_unrolled, gram
+from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, factor_unrolled, gram
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import FactorColumns
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, ResidualStructure, SpatialStructure, VisitStructure
+from bayeslmm.likelihood.tuning import TUNING
 
 ROWS, LEVELS = 1000, 64
 """Rows, and levels of the first factor, from which moments are worth their time."""
@@ -203,7 +204,8 @@ def moment_start(parameters: RandomParameters, cross: CrossProducts) -> Array | 
     Unstructured, diagonal and common variances only: other structures have a start of their own.
     """
     first = cross.first
-    if first is None or first.K < LEVELS or cross.n < ROWS or any(f.root is not None or f.q > UNROLLED_COLUMNS for f in cross.factors):
+    tied = any(f.root is not None or f.q > TUNING.unrolled_columns for f in cross.factors)
+    if first is None or first.K < LEVELS or cross.n < ROWS or tied:
         return None
     if not linear_in_variances(parameters):
         return None

@@ -25,7 +25,7 @@ from bayeslmm.likelihood import prediction
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
-from bayeslmm.likelihood.random_effects.schur import PACKED_COLUMNS
+from bayeslmm.likelihood.tuning import TUNING
 from bayeslmm.model.fit import Fit
 from tests.inference.examples import fitted as example
 
@@ -165,7 +165,7 @@ def test_the_models_take_every_form_of_cross_products() -> None:
     assert cross["components"].rest is not None
     assert len(cross["components"].rest.batches) > 1
     assert cross["wide"].rest is not None
-    assert cross["wide"].rest.m >= PACKED_COLUMNS
+    assert cross["wide"].rest.m >= TUNING.packed_columns
     assert cross["crossed_slope"].first is None
     assert cross["alone"].rest is None
     assert fitted("singular").singular

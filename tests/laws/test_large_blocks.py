@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,8 @@ from bayeslmm.likelihood.prediction import conditional_covariances, conditional_
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects import off_diagonal as coupling
 from bayeslmm.likelihood.random_effects import schur as rest
-from bayeslmm.likelihood.random_effects.schur import PACKED_COLUMNS, PackedBlock
+from bayeslmm.likelihood.random_effects.schur import PackedBlock
+from bayeslmm.likelihood.tuning import TUNING
 
 FORMULAS = ("y ~ x + (1 | a) + (1 | b)", "y ~ x + (x | a) + (1 | b)", "y ~ x + (1 | a) + (1 | b) + (1 | c)")
 POINTS = ((0.8, 0.4, 0.5, 0.6), (0.6, 0.0, 0.3, 0.0), (0.7, 1e-5, 1e-6, 1e-7))
@@ -21,7 +24,7 @@ POINTS = ((0.8, 0.4, 0.5, 0.6), (0.6, 0.0, 0.3, 0.0), (0.7, 1e-5, 1e-6, 1e-7))
 
 def crossed_frame() -> pd.DataFrame:
     rng = np.random.default_rng(5)
-    n, sizes = 1500, {"a": PACKED_COLUMNS + 60, "b": PACKED_COLUMNS + 20, "c": 30}
+    n, sizes = 1500, {"a": TUNING.packed_columns + 60, "b": TUNING.packed_columns + 20, "c": 30}
     codes = {name: rng.integers(0, size, n) for name, size in sizes.items()}
     x = rng.normal(size=n)
     y = 1 + x + sum(rng.normal(size=size)[codes[name]] for name, size in sizes.items()) + rng.normal(size=n)
@@ -48,7 +51,7 @@ def test_a_large_block_equals_the_definition(formula: str, restricted: bool) -> 
         x = np.array(start)[: problem.size]
         point = problem.criterion.at(x, restricted)
         judge = define(problem, x, restricted)
-        assert len(large_block(point).lower) >= PACKED_COLUMNS
+        assert len(large_block(point).lower) >= TUNING.packed_columns
         assert point.value == pytest.approx(judge.value, rel=1e-12)
         assert problem.sigma2(point.sigma2) == pytest.approx(judge.sigma2, rel=1e-9)
 
@@ -59,7 +62,7 @@ def test_derivatives_and_effects_equal_those_of_whole_blocks(formula: str, monke
     xs = [np.array(start)[: problem.size] for start in POINTS]
     large = [problem.criterion.at(x, restricted) for x in xs for restricted in (True, False)]
     effects = [(conditional_modes(problem, point), conditional_covariances(problem, point)) for point in large]
-    monkeypatch.setattr(rest, "PACKED_COLUMNS", 10**6)
+    monkeypatch.setattr(rest, "TUNING", replace(TUNING, packed_columns=10**6))
     whole = [problem.criterion.at(x, restricted) for x in xs for restricted in (True, False)]
     for a, b, (modes, covariances) in zip(large, whole, effects, strict=True):
         assert not any(isinstance(block, PackedBlock) for block in b.state.levels.rest.blocks)

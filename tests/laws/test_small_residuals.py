@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.likelihood.random_effects.schur import PACKED_COLUMNS, PackedBlock
+from bayeslmm.likelihood.random_effects.schur import PackedBlock
+from bayeslmm.likelihood.tuning import TUNING
 
-SIZES = {"blocks": (200, 50, 2000), "large": (400, PACKED_COLUMNS + 44, 4000), "components": (120, 30, 1500)}
+SIZES = {"blocks": (200, 50, 2000), "large": (400, TUNING.packed_columns + 44, 4000), "components": (120, 30, 1500)}
 
 
 def data(sizes: tuple[int, int, int], sd: float, apart: bool) -> pd.DataFrame:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from bayeslmm.likelihood.criterion import ONE_THREAD_COLUMNS, one_thread
+from bayeslmm.likelihood.criterion import one_thread
+from bayeslmm.likelihood.tuning import TUNING
 
 LIBRARIES = ThreadpoolController().select(user_api="blas")
 
@@ -49,7 +50,7 @@ def test_a_user_may_change_the_threads_between_calls() -> None:
 
 @pytest.mark.usefixtures("two")
 def test_large_work_keeps_all_threads() -> None:
-    with one_thread(ONE_THREAD_COLUMNS):
+    with one_thread(TUNING.one_thread_columns):
         assert threads() == {2}
 
 

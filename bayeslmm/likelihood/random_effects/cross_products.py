@@ -18,17 +18,14 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
 from bayeslmm.likelihood.random_effects.off_diagonal import (
-    SPARSE_PRODUCTS,
     DenseOffDiagonal,
     OffDiagonalBlock,
     count_products,
     sparse_off_diagonal,
 )
-from bayeslmm.likelihood.random_effects.schur import BATCHED_COLUMNS, DENSE_ALL_FACTORS, ComponentLayout, FactorColumns, lay_out_components
+from bayeslmm.likelihood.random_effects.schur import ComponentLayout, FactorColumns, lay_out_components
 from bayeslmm.likelihood.standardize import ColumnMap, Standardization, row_pieces
-
-WHOLE_TABLE_PAIRS = 1 << 15
-"""Tables of this many pairs of levels are kept whole: sparse bookkeeping would cost more than the arithmetic."""
+from bayeslmm.likelihood.tuning import TUNING
 
 WAITING_ENTRIES = 1 << 20
 """Entries of sparse pieces that wait to be added up: memory is that of the pairs that occur, not of the rows."""
@@ -48,7 +45,7 @@ class PairSums:
 
     def __init__(self, K: int, L: int) -> None:
         self.shape, self.pieces, self.full = (K, L), list[sp.coo_array](), WAITING_ENTRIES
-        self.table = np.zeros(K * L) if K * L <= WHOLE_TABLE_PAIRS else None
+        self.table = np.zeros(K * L) if TUNING.table_pairs >= K * L else None
 
     def add(self, row: Codes, column: Codes, values: Array) -> None:
         if self.table is not None:
@@ -175,13 +172,6 @@ def _owner(inner: Codes, outer: Codes, K: int) -> Codes | None:
 def _constant(column: Array) -> float | None:
     first = column[0]
     return float(first) if column[-1] == first and (column == first).all() else None
-
-
-DENSE_MEMORY = 1 << 28
-"""Elements that a dense coupling may hold."""
-
-REMAINING_ELEMENTS = 1 << 30
-"""Elements that the block of all levels but the first factor's may hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -320,7 +310,7 @@ class Accumulator:
         )
 
     def finish(self, *, small: bool = True) -> CrossProducts:
-        """small : keep a few crossed levels in one dense block"""
+        """small : one theta at a time is to be evaluated, so that a few crossed levels stay in one dense block"""
         for block, with_Xy, shared in zip(self.diagonal, self.with_Xy, self.shared, strict=True):
             for a in range(len(block)):
                 for b in range(a):
@@ -331,8 +321,7 @@ class Accumulator:
         if not self.factors:
             return CrossProducts(self.n, self.r - 1, (), Xy, None, None, None, None, None)
         total = sum(factor.K * factor.q for factor in self.factors)
-        # for one theta, a few crossed levels are one small dense block: eliminating a factor first would save nothing
-        has_first = self.factors[0].root is None and (len(self.factors) == 1 or total > DENSE_ALL_FACTORS or not small)
+        has_first = TUNING.eliminates_first(len(self.factors), total, self.factors[0].root is not None, small)
         first = BlockDiagonal(self.diagonal[0], self.with_Xy[0]) if has_first else None
         if len(self.factors) == int(has_first):
             return CrossProducts(self.n, self.r - 1, self.factors, Xy, first, None, None, None, None)
@@ -352,10 +341,10 @@ class Accumulator:
             self._first_entries(rest, spans) if skip else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0)))
         )
         K = self.factors[0].K
-        small = offset <= BATCHED_COLUMNS and K * offset * len(values) <= WHOLE_TABLE_PAIRS
+        small = TUNING.is_one_component(offset, K * offset * len(values))
         links = (rows, columns) if skip and not related and not small else None
         where = lay_out_components(spans, links)
-        if where.flat > REMAINING_ELEMENTS:
+        if where.flat > TUNING.remaining_elements:
             what = f"the crossed grouping factors need a dense block of {where.flat:,} numbers, {8e-9 * where.flat:,.0f} GB"
             sizes = ", ".join(f"{factor.K:,} levels" for factor in self.factors)
             raise SizeError(what, sizes, "leave out the smaller term, or fit a subset: crossing so many levels has no sparse factor")
@@ -369,8 +358,8 @@ class Accumulator:
         V0 = np.concatenate([self.with_Xy[f].transpose(2, 0, 1).reshape(-1, self.r) for f in rest])
         coupling: OffDiagonalBlock | None = None
         if skip:
-            fits = len(where.batches) == 1 and K * offset * len(values) < DENSE_MEMORY
-            crowded = small or (fits and count_products(rows, K) > SPARSE_PRODUCTS)
+            fits = len(where.batches) == 1 and K * offset * len(values) < TUNING.dense_off_diagonal
+            crowded = small or (fits and count_products(rows, K) > TUNING.sparse_products)
             if related or crowded:
                 E = np.zeros((len(values), K, offset))
                 E[:, rows, columns] = values

@@ -23,10 +23,7 @@ from bayeslmm.covariance.base import Covariance
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
-from bayeslmm.likelihood.random_effects.schur import DENSE_ALL_FACTORS
-
-DENSE_ONE_FACTOR = 64
-"""Columns of a single factor up to which they are one matrix; more are done level by level. Several factors: `rest.TOGETHER`."""
+from bayeslmm.likelihood.tuning import TUNING
 
 KEPT_DERIVATIVES = 30
 """Parameters up to which movements of T, the same for all data of one layout, are kept for the next fit: two megabytes at most."""
@@ -279,7 +276,7 @@ def dense_cross_products(parameters: RandomParameters, cross: CrossProducts) -> 
 def _one_factor(cross: CrossProducts) -> tuple[Array, Array] | None:
     """U and V of a single factor."""
     first = cross.first
-    if first is None or first.K * first.q > DENSE_ONE_FACTOR or first.C.ndim != 3:
+    if first is None or not TUNING.is_dense(first.K * first.q, eliminated=True) or first.C.ndim != 3:
         return None
     m, level = first.K * first.q, np.arange(first.K)
     U = np.zeros((first.K, first.q, first.K, first.q))
@@ -291,7 +288,7 @@ def _all_factors(cross: CrossProducts) -> tuple[Array, Array] | None:
     """U and V of factors kept in one block."""
     assert cross.rest is not None and cross.U0 is not None and cross.V0 is not None
     m = cross.rest.m
-    if m > DENSE_ALL_FACTORS or len(cross.rest.batches) != 1:
+    if not TUNING.is_dense(m, eliminated=False) or len(cross.rest.batches) != 1:
         return None
     lower = cross.U0.reshape(m, m)  # zeros above the diagonal
     U = lower + lower.T

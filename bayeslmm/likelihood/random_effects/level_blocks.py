@@ -15,12 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array
-
-UNROLLED_COLUMNS = 6
-"""Largest q for which the Cholesky factorisation is written out over vectors of levels; above it, batched LAPACK is faster."""
-
-BATCHED_LEVELS = 256
-"""Levels (times thetas) up to which batched matrices cost less than vectors of levels: the calls, not the numbers, take the time."""
+from bayeslmm.likelihood.tuning import TUNING
 
 GENERAL_PRODUCT_ROWS = 5
 """Rows up to which a general product is faster than a symmetric one."""
@@ -157,9 +152,9 @@ class BlockDiagonal:
     def part(self, part: slice, T: Array, derivatives: bool) -> BlockFactor:
         """Eliminate some levels."""
         A, C = self.A[:, :, part], self.C[..., part]
-        if C.ndim == 3 and A.shape[2] * len(T) <= BATCHED_LEVELS:
+        if C.ndim == 3 and A.shape[2] * len(T) <= TUNING.batched_levels:
             return _eliminate_batched(A, C, T, derivatives)
-        logdet, W = _eliminate_unrolled(A, T) if self.q <= UNROLLED_COLUMNS else _factor_batched(A, T)
+        logdet, W = _eliminate_unrolled(A, T) if self.q <= TUNING.unrolled_columns else _factor_batched(A, T)
         Y = _times(W, C)
         Xy = gram(Y).sum(0)
         stacked = np.array(W)

@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, symmetric
 
-SPARSE_PRODUCTS = 60_000_000
-"""Largest number of pairwise products kept as a sparse map (12 bytes each for every entry of H)."""
-
 PRODUCTS_AT_ONCE = 1 << 16
 """Pairwise products made at once: what they pass through stays in cache, and on the heap."""
 

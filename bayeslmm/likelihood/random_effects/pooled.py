@@ -20,15 +20,13 @@ from bayeslmm.likelihood.kernel import Solution, solve_Xy
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.random_effects.level_blocks import UNROLLED_COLUMNS, factor_unrolled
+from bayeslmm.likelihood.random_effects.level_blocks import factor_unrolled
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, OffDiagonalBlock, lower_entries
 from bayeslmm.likelihood.random_effects.schur import SchurComplement, factorise
+from bayeslmm.likelihood.tuning import TUNING
 
 LEVEL_DECIMALS = 12
 """Decimals, in units of their largest, to which cross-products of two levels must agree to share a class."""
-
-POOLED_ELEMENTS = 8_000_000
-"""Elements that pooled cross-products may hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,12 +87,12 @@ class PooledLevelsKernel:
 def pool_levels(kernel: RandomEffectsKernel) -> PooledLevelsKernel | None:
     """A kernel's classes; None where pooled cross-products would be larger than levels are worth."""
     cross, first = kernel.cross, kernel.cross.first
-    if first is None or first.C.ndim != 3 or first.q > UNROLLED_COLUMNS or (cross.rest is not None and cross.coupling is None):
+    if first is None or first.C.ndim != 3 or first.q > TUNING.unrolled_columns or (cross.rest is not None and cross.coupling is None):
         return None
     classes = classify_levels(first.A)
     C, q, r = int(classes.max()) + 1, first.q, cross.p + 1
     held = C * q * q * (r * r + (0 if cross.rest is None else cross.rest.flat + cross.rest.m * r))
-    if held > POOLED_ELEMENTS:
+    if held > TUNING.pooled_elements:
         return None
     pool = sp.csr_array((np.ones(first.K), (classes, np.arange(first.K))), shape=(C, first.K))
     count = np.bincount(classes, minlength=C).astype(float)

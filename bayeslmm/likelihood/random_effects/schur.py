@@ -20,9 +20,7 @@ from scipy.linalg import blas, lapack
 from scipy.sparse.csgraph import connected_components
 
 from bayeslmm._arrays import Array, Codes, readonly, symmetric
-
-PACKED_COLUMNS = 256
-"""Columns from which a block of one theta is kept as triangles."""
+from bayeslmm.likelihood.tuning import TUNING
 
 SINGLE_VECTORS = 8
 """Products with up to this many vectors go one by one: a matrix product would first copy the triangle into a form of its own."""
@@ -267,12 +265,6 @@ def lay_out_components(spans: Sequence[FactorColumns], links: tuple[Codes, Codes
 DIVISIBLE_RATIO = 1e3
 """Ratio of the entries of a factor above which it is not divided by."""
 
-BATCHED_COLUMNS = 48
-"""Blocks up to this size are factorised in batches; larger ones one at a time by LAPACK."""
-
-DENSE_ALL_FACTORS = 96
-"""Random-effect columns of all factors up to which they are one dense block; with so few, finding components costs more than arithmetic."""
-
 
 def scale_columns(M: Array, local: list[tuple[int, slice]], spans: Sequence[FactorColumns], Ts: Sequence[Array]) -> Array:
     """M Lambda over the last axis; M (t, B, i, s), Ts[f] (t, q, q)."""
@@ -296,7 +288,7 @@ def _inverse(S: Array) -> tuple[Array, Array]:
     t, B, s = S.shape[:3]
     if s == 1:
         return np.log(S[..., 0, 0]), 1.0 / S
-    if s <= BATCHED_COLUMNS:
+    if s <= TUNING.batched_columns:
         L = np.linalg.cholesky(S)
         Li = np.linalg.inv(L)
         return 2.0 * np.log(L.diagonal(axis1=-2, axis2=-1)).sum(-1), _transpose(Li) @ Li
@@ -514,7 +506,7 @@ def _factorise_batch(
     t, (B, s) = len(uflat), batch.index.shape
     local = where.local(batch)
     lower = uflat.reshape(t, B, s, s)
-    if t == B == 1 and s >= PACKED_COLUMNS and all(where.spans[f].q == 1 for f, _ in local):
+    if t == B == 1 and s >= TUNING.packed_columns and all(where.spans[f].q == 1 for f, _ in local):
         scale = np.concatenate([np.full(part.stop - part.start, Ts[f][0, 0, 0]) for f, part in local])
         large = factorise_packed(lower[0, 0], scale, local, v[0, 0])
         return large, large.logdet

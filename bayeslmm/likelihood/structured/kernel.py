@@ -25,12 +25,7 @@ from bayeslmm.likelihood.kernel import Solution, solve_Xy, stack_solutions
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.structured.residual_structure import BlockRows, ResidualStructure
 from bayeslmm.likelihood.structured.variance_function import VarianceFunction
-
-POOLED_SUMS = 100_000
-"""Sums that may be kept whatever the number of rows."""
-
-LARGEST_BLOCK = 8000
-"""Rows of one block beyond which V would not fit."""
+from bayeslmm.likelihood.tuning import TUNING
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +74,7 @@ def order_rows(design: Design, cluster: Codes) -> list[Codes]:
         visit = design.residual.visit
     order = np.lexsort((np.arange(len(cluster)), visit, subject, cluster))
     sizes = np.bincount(cluster)
-    if sizes.max() > LARGEST_BLOCK:
+    if sizes.max() > TUNING.structured_rows:
         raise SizeError(
             f"a residual structure ties {sizes.max():,} rows together",
             where="random effects on factors that cross the subjects",
@@ -131,15 +126,10 @@ def pool_by_pattern(design: Design, rows: Codes, Xy: Array) -> PooledBatch | Non
     _, first, pattern = np.unique(key, axis=0, return_index=True, return_inverse=True)
     pattern = pattern.ravel()
     B, k, r = Xy.shape
-    if not pooling_pays(B, len(first), k, r):
+    if not TUNING.pools_patterns(B, len(first), k, r):
         return None
     G = sum_by_pattern(Xy, pattern, len(first))
     return PooledBatch(np.bincount(pattern).astype(float), G, block_of(design, rows[first]))
-
-
-def pooling_pays(blocks: int, kinds: int, k: int, r: int) -> bool:
-    """Whether sums by kind cost less than the blocks."""
-    return kinds <= blocks // 3 and kinds * (k * r) ** 2 <= max(POOLED_SUMS, 20 * blocks * k * (k + r))
 
 
 def sum_by_pattern(Xy: Array, pattern: Codes, count: int) -> Array:

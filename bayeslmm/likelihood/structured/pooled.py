@@ -13,8 +13,9 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.likelihood.kernel import Solution, solve_Xy
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, RowBatch, level_mask, pooling_pays, sum_by_pattern
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, RowBatch, level_mask, sum_by_pattern
 from bayeslmm.likelihood.structured.residual_structure import BlockRows, GroupedStructure, ResidualStructure, SpatialStructure
+from bayeslmm.likelihood.tuning import TUNING
 
 BLOCK_DECIMALS = 12
 """Decimals, in units of the largest, to which two blocks must agree to be alike."""
@@ -75,7 +76,7 @@ def find_identical(kernel: BlockDiagonalKernel, batch: RowBatch) -> IdenticalSub
         kind = np.arange(B)
     count = np.bincount(kind)
     first = np.unique(kind, return_index=True)[1]
-    G = sum_by_pattern(scaled_Xy(kernel, batch.rows), kind, len(first)) if pooling_pays(B, len(first), k, kernel.data.r) else None
+    G = sum_by_pattern(scaled_Xy(kernel, batch.rows), kind, len(first)) if TUNING.pools_patterns(B, len(first), k, kernel.data.r) else None
     return IdenticalSubjects(batch.rows[first], batch.block.part(first), kind.astype(np.int64), count.astype(float), G)
 
 
