@@ -25,6 +25,9 @@ SINGULAR_SD = 1e-4
 """Relative standard deviation below which a fit is called singular: the limit of lme4's isSingular."""
 
 
+MAX_RESTARTS = 8
+"""How often a search may be taken off a false boundary."""
+
 TRIED_SDS = (0.3, 1.0, 3.0)
 """Relative standard deviations at which a direction that is 0 is tried."""
 

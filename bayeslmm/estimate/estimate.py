@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,8 +13,10 @@ from bayeslmm._types import FitMethod
 from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
-from bayeslmm.estimate.boundary import NULL_DIRECTION, BoundaryCheck, check_boundary, step_beyond, step_off, typical_sd
-from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Outcome, minimise_criterion
+from bayeslmm.estimate.boundary import MAX_RESTARTS, NULL_DIRECTION, BoundaryCheck, check_boundary, step_beyond, step_off, typical_sd
+from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interrupted, Outcome, minimise_criterion
+from bayeslmm.estimate.other_starts import crowded, descended, plain_points, trial_points
+from bayeslmm.estimate.unbounded import unbounded
 from bayeslmm.likelihood.criterion import CriterionPoint, Method, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem
@@ -24,18 +26,18 @@ PREDICTED_DECREASE = 1e-8
 """Largest predicted decrease of the criterion at an optimum."""
 
 
-def estimate_checks(problem: Problem, outcome: Outcome[CriterionPoint], certificate: BoundaryCheck) -> tuple[Check, ...]:
+def estimate_checks(problem: Problem, outcome: Outcome[CriterionPoint], certificate: BoundaryCheck, interrupted: bool) -> tuple[Check, ...]:
     """Convergence, the boundary, and what the design had to say."""
     return (
-        _convergence(outcome),
+        _convergence(outcome, interrupted),
         *_boundary(problem, outcome, certificate),
         *problem.design.notes,
     )
 
 
-def _convergence(outcome: Outcome[CriterionPoint]) -> Check:
+def _convergence(outcome: Outcome[CriterionPoint], interrupted: bool) -> Check:
     predicted = outcome.predicted
-    if outcome.interrupted:
+    if interrupted:
         return Check("convergence", "failed", "interrupted", PREDICTED_DECREASE, "the best point so far is kept; fit again to go on")
     if outcome.converged:
         return Check("convergence", "passed", predicted, PREDICTED_DECREASE)
@@ -60,9 +62,6 @@ def _boundary(problem: Problem, outcome: Outcome[CriterionPoint], certificate: B
         found.append(Check(label, "noted" if certified else "failed", slope, 0.0, remedy))
     return found
 
-
-MAX_RESTARTS = 8
-"""How often the search may step off a false boundary."""
 
 EXACT_VARIANCE = 1e-18
 """Residual variance, relative to the least-squares one, below which the fit is exact and the likelihood unbounded."""
@@ -111,21 +110,28 @@ class Estimate:
         return self.method != "ML"
 
 
-def estimate(problem: Problem, method: Method = "REML", start: Array | None = None) -> Estimate:
+def estimate(problem: Problem, method: Method = "REML", start: Array | None = None, *, kept: bool = False) -> Estimate:
     """Minimise the criterion.
 
-    method : "REML" or "ML"; start : x, by default where the problem says
-    Raises DesignError when the residual variance is 0 at the optimum.
+    method : "REML" or "ML"; start : x, by default where the problem says; kept : Ctrl-C gives the best point so far, marked
+    Raises DesignError when the residual variance is 0 at the optimum, KeyboardInterrupt where nothing is kept.
     """
     with one_thread(problem.criterion.width):
-        return _estimate(problem, method, start)
+        return _estimate(problem, method, start, kept)
 
 
-def _estimate(problem: Problem, method: Method, start: Array | None) -> Estimate:
+def _estimate(problem: Problem, method: Method, start: Array | None, kept: bool) -> Estimate:
     begin = time.perf_counter()
-    restricted = method == "REML"
+    restricted, interrupted = method == "REML", False
     check_not_exact(problem)
-    outcome, certificate = _search(problem, restricted, problem.start if start is None else start)
+    bounds = demand_bounded(problem, restricted)
+    try:
+        outcome, certificate = _search(problem, restricted, start)
+    except Interrupted as stopped:
+        if not kept:
+            raise
+        interrupted = True
+        outcome, certificate = _best_so_far(problem, restricted, stopped)
     point = outcome.point
     if not np.isfinite(point.value) or point.state is None:
         raise DesignError("the likelihood does not exist at any point tried", remedy="look for a term that explains every observation")
@@ -134,9 +140,19 @@ def _estimate(problem: Problem, method: Method, start: Array | None) -> Estimate
         raise _exact_error("the random effects reproduce the response exactly, or so nearly that its residuals are lost in rounding")
     if problem.structured is not None and not outcome.converged and _is_degenerate(problem, point, restricted):
         raise _exact_error("the response is constant within subjects, or exact: the errors are perfectly correlated")
-    if not (outcome.converged or outcome.interrupted) and problem.design.spec.check == "error":
+    if not (outcome.converged or interrupted) and problem.design.spec.check == "error":
         _check_bounded(problem)
-    return make_estimate(problem, method, outcome, certificate, time.perf_counter() - begin)
+    found = make_estimate(problem, method, outcome, certificate, time.perf_counter() - begin, interrupted)
+    return replace(found, checks=(*found.checks, *bounds)) if bounds else found
+
+
+def _best_so_far(problem: Problem, restricted: bool, stopped: Interrupted) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
+    """The lowest point of a search that was broken off."""
+    x, value = min(stopped.path, key=lambda evaluation: evaluation[1])
+    if not np.isfinite(value):
+        raise stopped
+    point = problem.criterion.at(x, restricted)
+    return Outcome(point, False, np.nan, stopped.path), check_boundary(problem, point, restricted)
 
 
 def _check_bounded(problem: Problem) -> None:
@@ -171,20 +187,48 @@ def _is_degenerate(problem: Problem, point: CriterionPoint, restricted: bool) ->
     return generalised < float(np.log(VANISHED_VARIANCE))
 
 
-def search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
-    """Newton's method, and again from beyond every boundary that is none, or that has a lower point behind it."""
+def search(problem: Problem, restricted: bool, start: Array | None = None) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
+    """The lowest point that Newton's method finds from `start`, by default where the problem says, and from what looks better elsewhere."""
     with one_thread(problem.criterion.width):
         return _search(problem, restricted, start)
 
 
-def _search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
+AT_ONCE = 2
+"""Evaluations in which a search ends that began at the optimum: linear equations of the moments of all rows have no second solution."""
+
+ENDS = 3
+"""How many lower ends of searches side by side are gone on from."""
+
+
+def _search(problem: Problem, restricted: bool, start: Array | None) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
     # a criterion of n rows is known to about n roundings: what is left to gain below that could not be seen, and moves no parameter
     tolerance = max(DECREASE_TOLERANCE, 2.0 * MACHINE_EPSILON * problem.criterion.n)
-    outcome = minimise_criterion(problem, restricted, start, tolerance)
-    path = list(outcome.path)
+    path: tuple[tuple[Array, float], ...] = ()
+    outcome = minimise_criterion(problem, restricted, problem.start if start is None else start, tolerance)
+    at_once = start is None and len(outcome.path) <= AT_ONCE
+    try:
+        outcome, certificate = _off_boundary(problem, restricted, outcome, tolerance)
+        path = outcome.path
+        if problem.random.size and not at_once:
+            for lower in _elsewhere(problem, restricted, outcome.point):
+                found, seen = _off_boundary(problem, restricted, minimise_criterion(problem, restricted, lower.x, tolerance), tolerance)
+                path += found.path
+                if found.point.value < outcome.point.value:
+                    outcome, certificate = found, seen
+    except Interrupted as stopped:
+        raise Interrupted((path or outcome.path) + stopped.path) from None
+    point = snap_to_boundary(problem, outcome.point, restricted) if certificate.singular else outcome.point
+    return Outcome(point, outcome.converged, outcome.predicted, path), certificate
+
+
+def _off_boundary(
+    problem: Problem, restricted: bool, outcome: Outcome[CriterionPoint], tolerance: float
+) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
+    """From beyond every boundary that is none, or that has a lower point behind it, once more."""
+    path = outcome.path
     certificate = check_boundary(problem, outcome.point, restricted)
     for _ in range(MAX_RESTARTS):
-        if outcome.interrupted or not certificate.singular:
+        if not certificate.singular:
             break
         downhill = certificate.worst < -1e-6 * max(1.0, abs(outcome.point.value))
         lower = (step_off if downhill else step_beyond)(problem, outcome.point, certificate, restricted)
@@ -193,8 +237,18 @@ def _search(problem: Problem, restricted: bool, start: Array) -> tuple[Outcome[C
         outcome = minimise_criterion(problem, restricted, lower.x, tolerance)
         path += outcome.path
         certificate = check_boundary(problem, outcome.point, restricted)
-    point = snap_to_boundary(problem, outcome.point, restricted) if certificate.singular else outcome.point
-    return Outcome(point, outcome.converged, outcome.predicted, tuple(path), outcome.interrupted), certificate
+    return replace(outcome, path=path), certificate
+
+
+def _elsewhere(problem: Problem, restricted: bool, point: CriterionPoint) -> list[CriterionPoint]:
+    """Lower points away from the end of a search; those of other minima that are lower too where rows are few."""
+    below = point.value - 1e-9 * max(1.0, abs(point.value))
+    few = crowded(problem)
+    trial = trial_points(problem, point.x, typical_sd(problem, point.x)) if few else plain_points(problem, point.x)
+    values = problem.criterion.values(trial, restricted)
+    if few:
+        trial, values = descended(problem, restricted, point.value, trial, values)
+    return [problem.criterion.bare(trial[i], restricted) for i in np.argsort(values)[:ENDS] if values[i] < below]
 
 
 def snap_to_boundary(problem: Problem, point: CriterionPoint, restricted: bool) -> CriterionPoint:
@@ -219,6 +273,20 @@ def _unit_variance(problem: Problem, x: Array) -> float:
     return float(np.mean(unit_sds(problem, x) ** 2)) * problem.standardization.weight_mean
 
 
+def demand_bounded(problem: Problem, restricted: bool) -> list[Check]:
+    """Refuse a likelihood that grows without end; a check that fails where it may."""
+    found = unbounded(problem, restricted)
+    if found is None:
+        return []
+    (what, surely), method = found, "restricted likelihood" if restricted else "likelihood"
+    remedy = "use a simpler random part" + ("" if restricted else ", or REML") + '; or give priors and use fit("MAP") or sample()'
+    if surely and problem.design.spec.check == "error":
+        reason = f"{what} reproduce any response: the {method} grows without end as sigma goes to 0"
+        raise IdentifiabilityError(reason, problem.design.spec.formula.text, remedy + '; or check="warn" to go on')
+    verb = "reproduce any response" if surely else "can reproduce a response"
+    return [Check("bounded", "failed", f"{what} {verb}, the {method} then grows without end as sigma goes to 0", None, remedy)]
+
+
 def check_not_exact(problem: Problem) -> None:
     """A response that the fixed effects reproduce has no residual variance."""
     largest, spread, left = problem.design.response_size
@@ -235,7 +303,12 @@ def _exact_error(what: str) -> BayesLMMError:
 
 
 def make_estimate(
-    problem: Problem, method: FitMethod, outcome: Outcome[CriterionPoint], certificate: BoundaryCheck, elapsed: float
+    problem: Problem,
+    method: FitMethod,
+    outcome: Outcome[CriterionPoint],
+    certificate: BoundaryCheck,
+    elapsed: float,
+    interrupted: bool = False,
 ) -> Estimate:
     """What follows from the best point."""
     point = outcome.point
@@ -246,7 +319,7 @@ def make_estimate(
     inverse = solution.information_inverse[0]
     vcov = point.sigma2 * c.y_scale**2 * (c.back @ inverse @ c.back.T)
     theta = problem.theta(point.x)
-    checks = estimate_checks(problem, outcome, certificate)
+    checks = estimate_checks(problem, outcome, certificate, interrupted)
     return Estimate(
         method=method,
         x=freeze(point.x),
@@ -258,7 +331,7 @@ def make_estimate(
         gradient=freeze(point.gradient),
         path=outcome.path,
         converged=outcome.converged,
-        interrupted=outcome.interrupted,
+        interrupted=interrupted,
         singular=certificate.singular or certificate.nearly,
         checks=checks,
         elapsed=elapsed,

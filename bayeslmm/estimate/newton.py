@@ -47,6 +47,12 @@ STALLED_DECREASE = 1.0
 DIFFERENCE_STEP = 1e-5
 """Step of those differences, relative to 1 + |x|."""
 
+SADDLE = 2e-6
+"""Negative curvature, relative to 1 and to the value, at which a stationary point is no minimum: half of it is a slope in Sigma."""
+
+AWAY = 0.3
+"""Length of the first step away from such a point; five times shorter until the value falls."""
+
 SECANT_DISAGREEMENT = 0.05
 """Relative difference of the actual from the predicted decrease above which a secant update of the Hessian is tried."""
 
@@ -88,8 +94,15 @@ class Outcome[E: Evaluation]:
     converged: bool
     predicted: float
     path: tuple[tuple[Array, float], ...]
-    interrupted: bool = False
     left: bool = False
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a search, with every evaluation (x, value) so far: for the verb that promises to keep what it has."""
+
+    def __init__(self, path: tuple[tuple[Array, float], ...]) -> None:
+        super().__init__()
+        self.path = path
 
 
 def _length(v: Array) -> float:
@@ -178,10 +191,10 @@ class _Search[E: Evaluation]:
         self.radius, self.predicted, self.stalled, self.surprised = 1.0, np.inf, 0, False
         self.model = _QuadraticModel(len(start.x))
         self.axes: tuple[Array, Array] | None = None
-        self.measured = 0
+        self.measured, self.definite = 0, True
 
-    def outcome(self, converged: bool, *, interrupted: bool = False, left: bool = False) -> Outcome[E]:
-        return Outcome(self.point, converged, self.predicted, tuple(self.path), interrupted, left)
+    def outcome(self, converged: bool, *, left: bool = False) -> Outcome[E]:
+        return Outcome(self.point, converged, self.predicted, tuple(self.path), left)
 
     def _gain(self, values: Array, vectors: Array) -> float:
         slope = vectors.T @ self.point.gradient
@@ -202,8 +215,10 @@ class _Search[E: Evaluation]:
             if self.surprised:
                 self.model.learn(self.before, point, point.hessian)
             self.before = None
+        self.definite = False
         if not self.model.corrected:
             left = _decrease(point.hessian, point.gradient)
+            self.definite = left is not None
             if left is not None and left <= self.tolerance:
                 self.predicted = left
                 return self.outcome(True)
@@ -213,6 +228,24 @@ class _Search[E: Evaluation]:
             return self.outcome(True)
         far = self.predicted <= DIVERGED_DECREASE and self.diverging is not None and self.diverging(point.x)
         return self.outcome(True) if far else None
+
+    def escape(self) -> bool:
+        """Whether a stationary point was a saddle, and is left: a variance of 0 has no slope in theta, whatever is behind it."""
+        hessian, value = self.point.hessian, self.point.value
+        if self.definite or hessian is None or not _finite(hessian):
+            return False
+        signed, vectors = np.linalg.eigh(hessian)
+        if signed[0] >= -SADDLE * max(1.0, abs(value)):
+            return False
+        for size in AWAY * 0.2 ** np.arange(6.0):
+            for step in (size * vectors[:, 0], -size * vectors[:, 0]):
+                trial = self.function(self.point.x + step)
+                self.path.append((trial.x, trial.value))
+                if trial.value < value - 8.0 * MACHINE_EPSILON * abs(value):
+                    self.point, self.before, self.axes = trial, None, None
+                    self.radius, self.stalled = max(self.radius, 1.0), 0
+                    return True
+        return False
 
     def _measure(self, hessian: Array) -> None:
         """What the matrix lacks at the point, by differences of the gradient: where it is far from the truth secants learn too slowly."""
@@ -274,17 +307,17 @@ def minimise[E: Evaluation](
 
     Stops when the predicted decrease is below `tolerance`, or below the rounding error of the value, or below `DIVERGED_DECREASE`
     where the optimum lies at infinity (`diverging(x)`: a correlation on its way to 1). A point with `leaving(x)` is handed back at once.
-    Ctrl-C returns the best point so far.
+    A stationary point along which the criterion falls, a variance of 0 that ought not to be, is left again. Ctrl-C raises `Interrupted`.
     """
     search = _Search(function, start, tolerance, diverging, leaving)
     del start  # what the search has left behind is let go, the start as well
     try:
         for _ in range(iterations):
             found = search.settled() or search.advance()
-            if found is not None:
+            if found is not None and not (found.converged and search.escape()):
                 return found
     except KeyboardInterrupt:
-        return search.outcome(False, interrupted=True)
+        raise Interrupted(tuple(search.path)) from None
     return search.outcome(False)
 
 
@@ -306,13 +339,20 @@ def minimise_criterion(problem: Problem, restricted: bool, start: Array, toleran
     for left in range(MAX_REORDERINGS, -1, -1):
         if left and needs_pivoting(moved, own, x):
             moved, x = _pivot(problem, own, unrotated_x(moved, x))
-        outcome = _search_rotated(moved, problem, restricted, x, tolerance, own if left else ())
-        path += outcome.path if moved is problem else tuple((unrotated_x(moved, at), value) for at, value in outcome.path)
+        try:
+            outcome = _search_rotated(moved, problem, restricted, x, tolerance, own if left else ())
+        except Interrupted as stopped:
+            raise Interrupted(path + _unturned(moved, problem, stopped.path)) from None
+        path += _unturned(moved, problem, outcome.path)
         x = outcome.point.x
         if not outcome.left:
             break
     point = outcome.point if moved is problem else problem.criterion.bare(unrotated_x(moved, x), restricted)
-    return Outcome(point, outcome.converged, outcome.predicted, path, outcome.interrupted)
+    return Outcome(point, outcome.converged, outcome.predicted, path)
+
+
+def _unturned(moved: Problem, problem: Problem, path: tuple[tuple[Array, float], ...]) -> tuple[tuple[Array, float], ...]:
+    return path if moved is problem else tuple((unrotated_x(moved, at), value) for at, value in path)
 
 
 def _search_rotated(

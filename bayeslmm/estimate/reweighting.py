@@ -87,16 +87,19 @@ def depends_on_fitted(problem: Problem) -> bool:
     return any(factor.covariate is None and factor.kind != "ident" for factor in problem.design.variance)
 
 
-def fit_reweighted(problem: Problem, method: Method) -> tuple[Problem, Estimate]:
-    """Estimate, round after round where the variance depends on the fitted value; the problem returned is that of the last round."""
-    found = estimate(problem, method, start=start_centred(problem, method) if problem.design.variance else None)
+def fit_reweighted(problem: Problem, method: Method, *, kept: bool = False) -> tuple[Problem, Estimate]:
+    """Estimate, round after round where the variance depends on the fitted value; the problem returned is that of the last round.
+
+    kept : Ctrl-C gives the best point so far, marked as interrupted
+    """
+    found = estimate(problem, method, start=start_centred(problem, method) if problem.design.variance else None, kept=kept)
     if not depends_on_fitted(problem) or found.interrupted:
         return problem, found
     before, elapsed, path = weighted_fit_values(problem, found), found.elapsed, found.path
     change, lost = np.inf, 0
     for _ in range(MAX_ROUNDS):
         problem = build_problem(problem.design, before)
-        found = estimate(problem, method, start=found.x)
+        found = estimate(problem, method, start=found.x, kept=kept)
         elapsed, path = elapsed + found.elapsed, path + found.path
         now = weighted_fit_values(problem, found)
         change = float(np.abs(now - before).max() / max(float(np.abs(before).max()), 1e-300))

@@ -115,7 +115,6 @@ def case_deletions(fit: Estimates, factor: GroupingFactor | None, refit: bool) -
     """One by one for the levels of a factor (for rows, without one).
 
     refit : estimate all parameters again; otherwise covariance parameters are held at those of the fit
-    Raises KeyboardInterrupt where a search was interrupted.
     """
     codes, size = (np.arange(fit.nobs), fit.nobs) if factor is None else (factor.codes, factor.size)
     if fit.problem.structured is not None:
@@ -144,8 +143,6 @@ def _search_each(fit: Estimates, problem: Problem | None, start: Array) -> CaseD
         outcome = search(problem, fit.restricted, start)[0]
     except (BayesLMMError, np.linalg.LinAlgError):
         return _nothing(fit)
-    if outcome.interrupted:
-        raise KeyboardInterrupt
     return _of_point(fit, problem, outcome.point)
 
 
@@ -220,7 +217,7 @@ def influence(
     refit : estimate covariance parameters again without each level; False holds them, which is quick and usually near
     progress : a bar on the terminal; by default where there is one. A long run without a bar warns of how long it will be
 
-    Levels without which the model is not identified have NaN. Ctrl-C keeps the levels that are done, with a warning.
+    Levels without which the model is not identified have NaN. Ctrl-C raises KeyboardInterrupt.
 
     >>> fit.influence("Subject").columns.tolist()
     ['level', 'Intercept', 'Days', 'cooks_distance']
@@ -246,19 +243,13 @@ def influence(
 
 
 def _gather(fit: Estimates, factor: GroupingFactor, refit: bool, progress: bool | None) -> list[CaseDeletion]:
-    """Level by level, as far as one gets."""
+    """Level by level."""
     found: list[CaseDeletion] = []
     source = case_deletions(fit, factor, refit)
     with progress_bar("influence", factor.size, progress) as advance:
-        try:
-            for deletion in source if bar_shown(progress) else _estimated_duration(source, factor.size, refit):
-                found.append(deletion)
-                advance(1)
-        except KeyboardInterrupt:
-            if not found:
-                raise
-            what = f"interrupted after {len(found):,} of {factor.size:,} levels"
-            warnings.warn(BayesLMMWarning(what, factor.name, "the levels done are kept, the others left out"), stacklevel=5)
+        for deletion in source if bar_shown(progress) else _estimated_duration(source, factor.size, refit):
+            found.append(deletion)
+            advance(1)
     return found
 
 
@@ -271,8 +262,8 @@ def _estimated_duration(source: Iterator[CaseDeletion], size: int, refit: bool) 
             told, total = True, elapsed / done * size
             if total > LONG:
                 what = f"leaving out each of {size:,} levels will take about {_duration(total)}"
-                remedy = "refit=False holds covariance parameters and is quick; Ctrl-C keeps" if refit else "Ctrl-C keeps"
-                warnings.warn(BayesLMMWarning(what, "influence", f"{remedy} the levels done; progress=True shows a bar"), stacklevel=6)
+                remedy = "refit=False holds covariance parameters and is quick; " if refit else ""
+                warnings.warn(BayesLMMWarning(what, "influence", f"{remedy}progress=True shows a bar"), stacklevel=6)
         yield deletion
 
 

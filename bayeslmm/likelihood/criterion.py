@@ -131,6 +131,20 @@ class Criterion:
                 value = value + solution.logdet_X
         return np.where(np.isfinite(value) & (solution.r2 > 0), value, np.inf)
 
+    def slopes(self, x: Array, restricted: bool) -> tuple[Array, Array]:
+        """Values (t,) and gradients (t, size) at many x; inf and NaN where the criterion does not exist."""
+        try:
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                state = self.kernel.evaluate_many(x)
+                value = self._values(state.solution, restricted)
+                logdet, r2 = state.gradients(restricted)
+                return value, logdet + r2 * (self.df(restricted) / state.solution.r2)[:, None]
+        except np.linalg.LinAlgError:
+            if len(x) == 1:
+                return np.array([np.inf]), np.full(x.shape, np.nan)
+            each = [self.slopes(row[None], restricted) for row in x]
+            return np.concatenate([value for value, _ in each]), np.concatenate([slope for _, slope in each])
+
     def at(self, x: Array, restricted: bool, order: int = 2) -> CriterionPoint:
         """Value, gradient (order 1) and Newton matrix (order 2) at one x."""
         with one_thread(self.width):

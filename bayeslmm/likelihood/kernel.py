@@ -83,8 +83,8 @@ def factor_and_inverse(M: Array) -> tuple[Array, Array]:
     return L.transpose(2, 0, 1), K.transpose(2, 0, 1)
 
 
-class State(Protocol):
-    """One evaluation of a kernel at some parameters x (t, size)."""
+class Slopes(Protocol):
+    """An evaluation of a kernel at some parameters x (t, size): the profile and its derivatives."""
 
     @property
     def solution(self) -> Solution: ...
@@ -92,6 +92,10 @@ class State(Protocol):
     def gradients(self, restricted: bool) -> tuple[Array, Array]:
         """d(log determinants)/dx and d r2/dx, (t, size) each."""
         ...
+
+
+class State(Slopes, Protocol):
+    """One evaluation of a kernel, with all that is asked of one x."""
 
     def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
         """Average or expected information of x with sigma profiled out, plus the curvature of the parameters; one x only."""
@@ -110,6 +114,10 @@ class Kernel(Protocol):
 
     def solve(self, x: Array) -> Solution:
         """The profile in alpha at many x (t, size)."""
+        ...
+
+    def evaluate_many(self, x: Array) -> Slopes:
+        """The profile and its derivatives at many x (t, size)."""
         ...
 
     def evaluate(self, x: Array, derivatives: bool) -> State:

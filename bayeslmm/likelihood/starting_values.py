@@ -13,11 +13,13 @@ At relative covariances of 1, V0 = Z Z' + I, the expected values of y'P V_i P y 
 
 which is MIVQUE(1) of Rao (1971). In balanced data its solution is the REML estimate itself, in others it is near (Searle, Casella and
 McCulloch 1992, chapter 11). With G = Z'P Z, and P V0 P = P, nothing is left of the rows.
+
+Where separate terms of one grouping factor may start: the moments of each level's own least-squares line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -34,7 +36,7 @@ from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFa
 from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, factor_unrolled, gram
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import FactorColumns
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, SubjectData
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, ResidualStructure, SpatialStructure, VisitStructure
 from bayeslmm.likelihood.tuning import TUNING
 
@@ -257,6 +259,56 @@ def scoring_equations(point: DenseFactor, residual_df: int) -> tuple[Array, Arra
     M[0, 0] = residual_df - traces @ half - M[0, 1:] @ half
     right[0] = float(point.L[-1, -1]) ** 2 - right[1:] @ half
     return M, right
+
+
+CLEAR = 1e-10
+"""Relative eigenvalue of a level's Z'WZ below which the level has no line of its own."""
+
+
+def separate(parameters: RandomParameters) -> list[int]:
+    """Factors with several columns whose covariance is not left free: `||`, `diag`, several terms."""
+    return [
+        f
+        for f, factor in enumerate(parameters.factors)
+        if factor.q > 1 and factor.root is None and (len(factor.terms) > 1 or parameters.terms[factor.terms[0]].covariance.name != "us")
+    ]
+
+
+def line_moments(levels: _LevelSums, squares: float, residual_df: int) -> list[Array]:
+    """Relative covariances (q, q) of the levels' own lines, what their errors add left in and taken out; none where there are no lines.
+
+    squares : sum of squares of the least-squares residuals; residual_df : n - p
+    """
+    A, c = levels.A.transpose(2, 0, 1), levels.c.T
+    values = np.linalg.eigvalsh(A)
+    own = values[:, 0] > CLEAR * values[:, -1]
+    if own.sum() < 2:
+        return []
+    inverse = np.linalg.inv(A[own])
+    lines = np.einsum("kab,kb->ka", inverse, c[own])
+    left = residual_df - levels.q * int(own.sum())
+    within = (squares - float((lines * c[own]).sum())) / left if left > 0 else 0.0
+    if within <= CLEAR * squares:
+        within = squares / max(residual_df, 1)
+    spread = lines.T @ lines / len(lines) / within
+    return [spread, np.diag(np.maximum(np.diagonal(spread - inverse.mean(axis=0)), SMALLEST**2))]
+
+
+def levels_of(cross: CrossProducts, f: int) -> _LevelSums:
+    """One factor of the cross-products by level."""
+    if cross.first is None:
+        assert cross.rest is not None
+        return _by_level(cross, cross.rest.spans[f])
+    return _factors(cross)[f] if f else _LevelSums(cross.first.A, cross.first.C[:, cross.p])
+
+
+def levels_of_rows(data: SubjectData, terms: Sequence[int]) -> _LevelSums:
+    """The terms of one factor by level, from rows."""
+    own = [data.terms[i] for i in terms]
+    Z, codes, K = np.concatenate([term.Z for term in own], axis=1), own[0].codes, own[0].K
+    q, y = Z.shape[1], data.Xy[:, -1]
+    A = np.array([[np.bincount(codes, Z[:, a] * Z[:, b], K) for b in range(q)] for a in range(q)])
+    return _LevelSums(A, np.array([np.bincount(codes, Z[:, a] * y, K) for a in range(q)]))
 
 
 SHRINK_CORRELATIONS = 0.9

@@ -183,7 +183,7 @@ class LMM:
             problem, found = self.problem, map_estimate(self)
         else:
             self.design.require_identified()
-            problem, found = fit_reweighted(self.problem, "REML" if name == "REML" else "ML")
+            problem, found = fit_reweighted(self.problem, "REML" if name == "REML" else "ML", kept=True)
         fit = Fit(self, problem, found, time.perf_counter() - begin)
         if not np.isfinite(found.criterion):
             what = "the search found no point where the likelihood exists"

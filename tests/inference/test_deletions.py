@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from itertools import islice
@@ -22,6 +21,7 @@ from bayeslmm.inference.intervals.parameters import parameter_values
 from bayeslmm.inference.intervals.resampling import without
 from bayeslmm.likelihood import case_deletion as deleted
 from bayeslmm.likelihood import prediction
+from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
@@ -209,28 +209,16 @@ def test_a_coefficient_that_one_level_alone_tells_is_missing_without_it() -> Non
     assert found.drop(index="3").notna().all(axis=None)
 
 
-def test_an_interruption_keeps_the_levels_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = fitted("crossed")
-    whole = fit.influence("dept", refit=False)
-
-    def broken(*arguments: object) -> Iterator[CaseDeletion]:
-        yield from islice(case_deletions(*arguments), 3)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "deletions", broken)
-    with pytest.warns(BayesLMMWarning, match="after 3 of 5 levels"):
-        found = fit.influence("dept", refit=False)
-    pd.testing.assert_frame_equal(found, whole.iloc[:3])
-
-
 def test_an_interrupted_search_is_no_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit, real = fitted("crossed"), deleting.search
+    fit, whole, calls = fitted("crossed"), Criterion.bare, []
 
-    def interrupted(*arguments: Any) -> Any:
-        outcome, certificate = real(*arguments)
-        return replace(outcome, interrupted=True), certificate
+    def pressed(self: Criterion, x: np.ndarray, restricted: bool, order: int = 2) -> object:
+        calls.append(1)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return whole(self, x, restricted, order)
 
-    monkeypatch.setattr(deleting, "search", interrupted)
+    monkeypatch.setattr(Criterion, "bare", pressed)
     with pytest.raises(KeyboardInterrupt):
         fit.influence("dept")
 

@@ -92,11 +92,11 @@ def test_an_interrupted_fit_keeps_the_best_point_and_is_marked(sleepstudy: pd.Da
     model = blm.LMM("Reaction ~ Days + (Days | Subject)", unbalanced)
     whole, calls = Criterion.bare, []
 
-    def pressed(self: Criterion, x: np.ndarray, restricted: bool) -> object:
+    def pressed(self: Criterion, x: np.ndarray, restricted: bool, order: int = 2) -> object:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return whole(self, x, restricted)
+        return whole(self, x, restricted, order)
 
     monkeypatch.setattr(Criterion, "bare", pressed)
     with pytest.warns(BayesLMMWarning, match="interrupted"):

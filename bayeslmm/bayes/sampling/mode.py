@@ -17,7 +17,7 @@ from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.errors import Check, PriorError
 from bayeslmm.estimate.boundary import NULL_DIRECTION
 from bayeslmm.estimate.estimate import EXACT_VARIANCE, Estimate, check_not_exact, search
-from bayeslmm.estimate.newton import minimise
+from bayeslmm.estimate.newton import Interrupted, minimise
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
@@ -59,7 +59,6 @@ class PosteriorMode:
     converged: bool
     predicted: float
     path: tuple[tuple[Array, float], ...]
-    interrupted: bool
 
     @property
     def evaluations(self) -> int:
@@ -95,7 +94,7 @@ def _from_values(density: Density, phi: Array) -> Array:
 def mode_start(density: Density) -> Array:
     """phi of the REML estimate, variances of 0 lifted; of the kernel's own start where there is no estimate."""
     problem = density.problem
-    outcome, _ = search(problem, True, problem.start)
+    outcome, _ = search(problem, True)
     point = outcome.point
     if np.isfinite(point.value) and point.sigma2 > EXACT_VARIANCE:
         phi = density.phi_of(point.x, float(np.sqrt(point.sigma2)))
@@ -105,7 +104,7 @@ def mode_start(density: Density) -> Array:
 
 
 def find_mode(density: Density, begin: Array | None = None) -> PosteriorMode:
-    """Climb from `begin`, by default from the REML estimate."""
+    """Climb from `begin`, by default from the REML estimate. Ctrl-C raises `Interrupted`, with points of this density alone."""
 
     def evaluate(phi: Array) -> ModePoint:
         found = density.at(phi)
@@ -113,10 +112,14 @@ def find_mode(density: Density, begin: Array | None = None) -> PosteriorMode:
             return ModePoint(phi, np.inf, found.gradient, None)
         return ModePoint(phi, -found.value, -found.gradient, mode_precision(density, phi))
 
-    outcome = minimise(evaluate, evaluate(mode_start(density) if begin is None else begin), MODE_TOLERANCE, MODE_ITERATIONS)
+    try:
+        begin = mode_start(density) if begin is None else begin
+    except Interrupted:
+        raise KeyboardInterrupt from None
+    outcome = minimise(evaluate, evaluate(begin), MODE_TOLERANCE, MODE_ITERATIONS)
     point = outcome.point
     H = np.eye(density.size) if point.hessian is None else point.hessian
-    return PosteriorMode(point.x, -point.value, -point.gradient, H, outcome.converged, outcome.predicted, outcome.path, outcome.interrupted)
+    return PosteriorMode(point.x, -point.value, -point.gradient, H, outcome.converged, outcome.predicted, outcome.path)
 
 
 SINGULAR_MODE_SD = 1e-4
@@ -214,11 +217,16 @@ def map_estimate(model: Any) -> Estimate:
     loose = [row for row in scales if row.prior.family == "flat"]
     if problem.design.unidentified and loose:
         raise PriorError(problem.design.unidentified[0].what, loose[0].label, "give it a proper prior, or leave it to the default")
-    mode = find_mode(target)
-    x, s = target.kernel_points(mode.phi[None])
-    found = target.integrate(problem.criterion.kernel.solve(x), s**2, mode.phi[None])
-    path = tuple((phi, value) for phi, value in mode.path)
-    maximum = PosteriorMaximum(x[0], float(s[0]), found.solution, mode.value, path, mode.converged, mode.predicted, mode.interrupted)
-    if not np.isfinite(mode.value):
+    try:
+        mode = find_mode(target)
+        phi, value, path, converged, predicted, interrupted = mode.phi, mode.value, mode.path, mode.converged, mode.predicted, False
+    except Interrupted as stopped:
+        path, converged, predicted, interrupted = stopped.path, False, np.nan, True
+        phi, value = min(path, key=lambda evaluation: evaluation[1])
+        value = -value
+    x, s = target.kernel_points(phi[None])
+    found = target.integrate(problem.criterion.kernel.solve(x), s**2, phi[None])
+    maximum = PosteriorMaximum(x[0], float(s[0]), found.solution, value, path, converged, predicted, interrupted)
+    if not np.isfinite(value):
         raise PriorError("the posterior density is 0 wherever it was tried", "priors", "widen the uniform priors")
     return map_summary(problem, maximum, time.perf_counter() - begin)

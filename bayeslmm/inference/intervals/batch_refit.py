@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, concatenate_fields
 from bayeslmm.data.design import Design
+from bayeslmm.estimate.batch_descent import descend_together
 from bayeslmm.estimate.boundary import NULL_DIRECTION
 from bayeslmm.likelihood.criterion import Criterion, one_thread
 from bayeslmm.likelihood.parameters import RandomParameters
@@ -169,15 +170,8 @@ def evaluate_responses(criterion: Criterion, products: ResponseProducts, which: 
     return BatchPoint(value, logdet + r2 / sigma2[:, None], sigma2, solution.alpha, state)
 
 
-BATCH_ITERATIONS = 40
-SETTLED_DECREASE = 1e-9
-"""Predicted decrease of the criterion at which a replicate is done."""
-
 LIFTED_SD = 0.2
 """Relative standard deviation put where the fit has 0: at 0 itself a gradient sees nothing."""
-
-LONGEST_STEP = 2.0
-"""Longest step, in the norm of x."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,67 +218,19 @@ def _start_matrix(criterion: Criterion, x: Array, restricted: bool) -> Array:
     return np.asarray((vectors / values) @ vectors.T)
 
 
-@dataclass(slots=True, eq=False)
-class _Search:
-    """The state of all replicates of a batch."""
-
-    x: Array
-    inverse: Array
-    point: BatchPoint
-    length: Array
-
-
 def _descend(problem: Problem, products: ResponseProducts, which: Codes, restricted: bool, start: Array) -> BatchRefit:
     criterion = problem.criterion
-    B, size = len(which), len(start)
-    x = np.tile(start, (B, 1))
-    inverse = np.tile(_start_matrix(criterion, start, restricted), (B, 1, 1))
-    length = np.ones(B)
+    x = np.tile(start, (len(which), 1))
+    inverse = np.tile(_start_matrix(criterion, start, restricted), (len(which), 1, 1))
 
-    def at(rows: Codes, where: Array) -> BatchPoint:
-        return evaluate_responses(criterion, products, which[rows], where, restricted)
+    def at(rows: Codes, where: Array) -> tuple[Array, Array]:
+        found = evaluate_responses(criterion, products, which[rows], where, restricted)
+        return found.value, found.gradient
 
-    first = at(np.arange(B), x)
-    value, gradient, sigma2, alpha = first.value.copy(), first.gradient.copy(), first.sigma2.copy(), first.alpha.copy()
-    done = np.zeros(B, bool) if size else np.ones(B, bool)
-    for _ in range(BATCH_ITERATIONS):
-        step = -np.einsum("bij,bj->bi", inverse, gradient)
-        predicted = -0.5 * np.einsum("bi,bi->b", step, gradient)
-        done |= predicted < SETTLED_DECREASE
-        rows = np.flatnonzero(~done & np.isfinite(value))
-        if len(rows) == 0:
-            break
-        move = step[rows] * length[rows, None]
-        size_of = np.linalg.norm(move, axis=1)
-        move *= np.minimum(1.0, LONGEST_STEP / np.maximum(size_of, 1e-300))[:, None]
-        try:
-            trial = at(rows, x[rows] + move)
-        except np.linalg.LinAlgError:
-            length[rows] *= 0.5
-            continue
-        lower = trial.value < value[rows] + 1e-4 * np.einsum("bi,bi->b", gradient[rows], move) + 1e-11 * np.abs(value[rows])
-        taken, kept = rows[lower], rows[~lower]
-        _update(inverse, taken, move[lower], trial.gradient[lower] - gradient[taken])
-        x[taken] += move[lower]
-        value[taken], gradient[taken] = trial.value[lower], trial.gradient[lower]
-        sigma2[taken], alpha[taken] = trial.sigma2[lower], trial.alpha[lower]
-        length[taken] = 1.0
-        length[kept] *= 0.3
-        done[kept[length[kept] < 1e-6]] = True
-    settled = done & (length > 1e-5) & np.isfinite(value)
-    settled &= _are_optima(problem, products, which, x, restricted)
-    return BatchRefit(x, sigma2, alpha, value, settled)
-
-
-def _update(inverse: Array, rows: Codes, s: Array, y: Array) -> None:
-    """BFGS on the inverse matrices of some replicates, left as they are where the curvature is not positive."""
-    sy = np.einsum("bi,bi->b", s, y)
-    Hy = np.einsum("bij,bj->bi", inverse[rows], y)
-    yHy = np.einsum("bi,bi->b", y, Hy)
-    good = sy > 1e-10 * np.sqrt(np.maximum(np.einsum("bi,bi->b", s, s) * np.einsum("bi,bi->b", y, y), 1e-300))
-    rows, s, Hy, sy, yHy = rows[good], s[good], Hy[good], sy[good], yHy[good]
-    outer = np.einsum("bi,bj->bij", s, Hy) / sy[:, None, None]
-    inverse[rows] += (1.0 + yHy / sy)[:, None, None] * np.einsum("bi,bj->bij", s, s) / sy[:, None, None] - outer - outer.transpose(0, 2, 1)
+    ends = descend_together(at, x, inverse)
+    point = evaluate_responses(criterion, products, which, ends.x, restricted)
+    settled = ends.settled & _are_optima(problem, products, which, ends.x, restricted)
+    return BatchRefit(ends.x, point.sigma2, point.alpha, ends.value, settled)
 
 
 def _are_optima(problem: Problem, products: ResponseProducts, which: Codes, x: Array, restricted: bool) -> NDArray[np.bool_]:

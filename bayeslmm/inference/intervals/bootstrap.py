@@ -141,8 +141,6 @@ def statistic_values(value: Any) -> Array:
 
 
 def _values(problem: Problem, found: Estimate, model: Any, statistic: Statistic | None, kind: type[Estimates]) -> Array:
-    if found.interrupted:
-        raise KeyboardInterrupt
     if not found.converged:
         raise BayesLMMError("the search did not converge", "a replicate", "its failure is counted; see Bootstrap.failures")
     if statistic is not None:

@@ -131,6 +131,8 @@ class ProfileCurve:
     def limit(self, quantile: float) -> ProfileLimit:
         """The t at which zeta is `quantile` (negative for a lower limit), or the end of the range, or NaN with a note."""
         sign = 1.0 if quantile > 0 else -1.0
+        if not np.isfinite(self.estimate):
+            return ProfileLimit(float("nan"), f"{self.term}: there is no estimate, an sd is 0")
         if not np.isfinite(self.error) or (self.scale != "plain" and self.error > VAGUE_ERROR):
             return self._by_doubling(quantile, sign)
         s0 = to_scale(self.scale, self.estimate)
@@ -350,18 +352,13 @@ def profile_origin(fit: Estimates, criterion: LikelihoodKind) -> ProfileOrigin:
     """The optimum of the criterion to be profiled: that of the fit, or a refit from where the fit ended."""
     require_one_of(criterion, ("ML", "REML"), "criterion")
     problem = fit.problem
-    found = fit.estimate if fit.method == criterion else estimate(problem, "ML" if criterion == "ML" else "REML", start=_unstuck(fit))
+    found = fit.estimate if fit.method == criterion else estimate(problem, "ML" if criterion == "ML" else "REML", start=fit.estimate.x)
     restricted = criterion == "REML"
     point = problem.criterion.at(found.x, restricted, order=0)
     tau = np.append(found.x, 0.5 * np.log(point.sigma2))
     hessian = joint_criterion(problem.criterion, tau, restricted).hessian
     covariance = np.full((len(tau), len(tau)), np.nan) if hessian is None else 2.0 * pseudo_inverse(hessian)
     return ProfileOrigin(problem, restricted, found, tau, covariance)
-
-
-def _unstuck(fit: Estimates) -> Array:
-    """x of a fit; where it is singular the derivative in theta vanishes, and the search starts afresh."""
-    return fit.problem.start if fit.singular else fit.estimate.x
 
 
 def profile_curves(fit: Estimates, criterion: LikelihoodKind, terms: Names | None) -> list[ProfileCurve]:

@@ -22,7 +22,9 @@ from typing import Protocol
 import numpy as np
 
 from bayeslmm._arrays import Array
+from bayeslmm.estimate.boundary import MAX_RESTARTS, NULL_DIRECTION, TRIED_SDS, typical_sd
 from bayeslmm.estimate.newton import Evaluation, minimise
+from bayeslmm.estimate.other_starts import crowded, trial_points
 from bayeslmm.inference.intervals.parameters import (
     CovarianceParameter,
     ErrorSd,
@@ -32,7 +34,7 @@ from bayeslmm.inference.intervals.parameters import (
     parameter_value,
     to_scale,
 )
-from bayeslmm.likelihood.criterion import Criterion, one_thread
+from bayeslmm.likelihood.criterion import Criterion, CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
@@ -171,12 +173,30 @@ class _Point:
 def _descend(function: Callable[[Array], Evaluation], start: Array, tolerance: float = LAST_STEP_DECREASE) -> tuple[Array, float]:
     """Where the minimum is and what it is, the last Newton step of a nearly converged search included."""
     outcome = minimise(function, function(start), tolerance)
+    for _ in range(MAX_RESTARTS):
+        lower = _beyond_zeros(function, outcome.point)
+        if lower is None:
+            break
+        outcome = minimise(function, lower, tolerance)
     point = outcome.point
     if not (outcome.converged and point.hessian is not None and 1e-12 < outcome.predicted <= tolerance):
         return point.x, point.value
     values, vectors = np.linalg.eigh(point.hessian)
     values = np.maximum(np.abs(values), 1e-9 * float(np.abs(values).max()))
     return point.x - vectors @ (vectors.T @ point.gradient / values), point.value - outcome.predicted
+
+
+def _beyond_zeros(function: Callable[[Array], Evaluation], point: Evaluation) -> Evaluation | None:
+    """A lower point far from a coordinate that is 0, as for the optimum itself: a variance of 0 may be one minimum of several."""
+    below = point.value - 1e-9 * max(1.0, abs(point.value))
+    for i in np.flatnonzero(np.abs(point.x) < NULL_DIRECTION):
+        for size in TRIED_SDS:
+            x = point.x.copy()
+            x[i] = size
+            trial = function(x)
+            if trial.value < below:
+                return trial
+    return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,7 +218,17 @@ class CoefficientConstraint(_ConstraintOverX):
 
     def lowest(self, value: float, start: Array) -> ConstrainedMinimum:
         criterion = hold_coefficient(self.problem, self.j, value)
-        x, lowest = _descend(lambda x: criterion.at(x, self.restricted), start)
+
+        def function(x: Array) -> CriterionPoint:
+            return criterion.at(x, self.restricted)
+
+        x, lowest = _descend(function, start)
+        if crowded(self.problem):
+            trial = trial_points(self.problem, x, typical_sd(self.problem, x))
+            values = criterion.values(trial, self.restricted)
+            best = int(np.argmin(values))
+            if values[best] < lowest:
+                x, lowest = _descend(function, trial[best])
         return ConstrainedMinimum(x, lowest)
 
 

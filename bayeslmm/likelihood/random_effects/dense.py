@@ -149,6 +149,22 @@ class DenseCrossProducts:
         moved = self.products @ lam
         return self._factorised(x, lam, moved, lam.T @ moved)
 
+    def evaluate_many(self, x: Array) -> FewPoints | None:
+        """The profile at x (t, size) and its slopes; None where T is not linear in x. Raises LinAlgError."""
+        if self.steady is None:
+            return None
+        t, m = len(x), self.m
+        dT = self.steady[0]
+        lam = np.zeros((t, self.products.size))
+        lam[:, self.layout.corner] = 1.0
+        lam[:, self.layout.wide] = (x @ dT.reshape(len(dT), -1))[:, self.layout.entries]
+        lam = lam.reshape(t, *self.products.shape)
+        moved = self.products[:m] @ lam
+        matrix = lam.swapaxes(1, 2) @ (self.products @ lam)
+        matrix[:, np.arange(m), np.arange(m)] += 1.0
+        L = np.linalg.cholesky(matrix)
+        return FewPoints(self, moved, L, np.linalg.inv(L))
+
     def at_unit(self, x: Array) -> DenseFactor | None:
         """`evaluate` where x is known to make every T an identity matrix."""
         return self._factorised(x, np.eye(self.m), self.products, self.products.copy())
@@ -259,6 +275,50 @@ class DenseFactor:
         G = self.data.layout.gathered(U - taken @ taken.T)
         curved = (G @ dT).reshape(len(dT), -1) @ dT.reshape(len(dT), -1).T
         return np.asarray(average / sigma2 - slope[:, None] * (slope / df) + 2.0 * curved)
+
+
+@dataclass(frozen=True, eq=False)
+class FewPoints:
+    """Evaluations at many x: moved (t, m, m + r), L and K (t, m + r, m + r) as in `DenseFactor`; values and gradients."""
+
+    data: DenseCrossProducts
+    moved: Array
+    L: Array
+    K: Array
+
+    @cached_property
+    def solution(self) -> Solution:
+        m, p = self.data.m, self.data.p
+        logs = 2.0 * np.log(self.L.diagonal(axis1=1, axis2=2))
+        corner, last = self.L[:, m:, m:], self.L[:, -1, -1]
+        return Solution(
+            logdet=logs[:, :m].sum(1),
+            Xy=corner @ corner.swapaxes(1, 2),
+            root=corner[:, :p, :p],
+            logdet_X=logs[:, m : m + p].sum(1),
+            alpha=-last[:, None] * self.K[:, -1, m:-1],
+            r2=last * last,
+            root_inverse=self.K[:, m:-1, m:-1],
+        )
+
+    def _slopes(self, M: Array) -> Array:
+        """sum dLambda_i * M for every parameter, (t, k); M (t, m, m)."""
+        layout = self.data.layout
+        t, square = len(M), layout.width**2
+        place = layout.entries + square * np.arange(t)[:, None]
+        gathered = np.bincount(place.ravel(), M.reshape(t, -1)[:, layout.cells].ravel(), t * square)
+        assert self.data.steady is not None
+        dT = self.data.steady[0]
+        return np.asarray(gathered.reshape(t, -1) @ dT.reshape(len(dT), -1).T)
+
+    def gradients(self, restricted: bool) -> tuple[Array, Array]:
+        """d(log determinants)/dx and d r2/dx, (t, size) each."""
+        m, last = self.data.m, self.L[:, -1, -1, None]
+        A = self.moved @ self.K.swapaxes(1, 2)
+        k = A.shape[2] - 1 if restricted else m
+        logdet = 2.0 * self._slopes(A[:, :, :k] @ self.K[:, :k, :m])
+        scores, spherical = last * A[:, :, -1], -last * self.K[:, -1, :m]
+        return logdet, -2.0 * self._slopes(scores[:, :, None] * spherical[:, None, :])
 
 
 def dense_cross_products(parameters: RandomParameters, cross: CrossProducts) -> DenseCrossProducts | None:

@@ -8,11 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.likelihood.kernel import Solution
+from bayeslmm.likelihood.kernel import Solution, solve_Xy
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky, evaluate_blocked
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
-from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFactor, dense_cross_products
+from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFactor, FewPoints, dense_cross_products
 
 SINGULAR_VALUE = 1e-8
 """Singular values of T below this are not divided by."""
@@ -151,11 +151,17 @@ class RandomEffectsKernel:
         return dense_cross_products(self.parameters, self.cross) if self.together else None
 
     def solve(self, x: Array) -> Solution:
+        if len(x) == 1 and not x.any():
+            return solve_Xy(np.zeros(1), self.cross.Xy[None])
         return self.by_level(x, derivatives=False).solution
 
     def by_level(self, x: Array, derivatives: bool) -> RandomEffectsState:
         """The profile at x (t, size), level by level."""
         return RandomEffectsState(self.parameters, x, evaluate_blocked(self.cross, self.parameters.blocks(x), derivatives))
+
+    def evaluate_many(self, x: Array) -> FewPoints | RandomEffectsState:
+        found = self.dense.evaluate_many(x) if self.dense is not None else None
+        return self.by_level(x, derivatives=True) if found is None else found
 
     def evaluate(self, x: Array, derivatives: bool) -> RandomEffectsState:
         if self.dense is not None and derivatives and len(x) == 1:

@@ -444,6 +444,9 @@ class BlockDiagonalKernel:
             return self._one(x[0])
         return BlockDiagonalStates(tuple(self._one(row) for row in x))
 
+    def evaluate_many(self, x: Array) -> BlockDiagonalStates:
+        return BlockDiagonalStates(tuple(self._one(row) for row in x))
+
     def log_scale(self, x: Array) -> tuple[Array | None, Array]:
         """log of what rows are divided by, (n,), and its derivatives in the variance parameters."""
         if not self.variance.size:

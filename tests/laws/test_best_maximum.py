@@ -1,0 +1,107 @@
+"""No fit of few rows is above the best of many starts: random designs, separate terms of one group, likelihoods without a bound."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import minimize
+
+import bayeslmm as blm
+from bayeslmm.errors import DesignError, IdentifiabilityError
+from bayeslmm.likelihood.problem import Problem
+from benchmarks.random_designs import random_design
+
+
+def best_of_many(problem: Problem, restricted: bool, starts: int, seed: int) -> float:
+    """The lowest criterion of L-BFGS from starts far and wide."""
+    rng, best = np.random.default_rng(seed), np.inf
+
+    def function(x: np.ndarray) -> tuple[float, np.ndarray]:
+        point = problem.criterion.at(x, restricted, order=1)
+        return (point.value, point.gradient) if np.isfinite(point.value) else (1e10, np.zeros(len(x)))
+
+    for _ in range(starts):
+        start = rng.normal(size=problem.size) * 10.0 ** rng.uniform(-1.3, 1.5, problem.size)
+        best = min(best, minimize(function, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).fun)
+    return float(best)
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("seed", range(40))
+def test_no_start_ends_lower_than_the_fit(seed: int) -> None:
+    design = random_design(seed)
+    method = "REML" if design.reml else "ML"
+    try:
+        model = blm.LMM(design.formula, design.data, weights=design.weights, offset=design.offset)
+        fit = model.fit(method)
+    except IdentifiabilityError:
+        return
+    if "bounded" in fit.checks:
+        return
+    assert fit.criterion <= best_of_many(model.problem, design.reml, 10, seed) + 1e-4
+    assert fit.criterion <= model.criterion(np.zeros(model.problem.size), method) + 1e-9
+
+
+@pytest.mark.parametrize("shift", [0.0, 10.0, -200.0])
+@pytest.mark.parametrize("text", ["(x || g)", "(1 | g) + (0 + x | g)", "diag(x | g)"])
+@pytest.mark.parametrize("levels", [10, 80])
+def test_separate_terms_start_from_each_level_s_own_line(levels: int, text: str, shift: float) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        g = np.repeat(np.arange(levels), 10)
+        data = pd.DataFrame({"g": g.astype(str), "x": shift + rng.normal(size=len(g))})
+        data["y"] = 2 * rng.normal(size=levels)[g] * (data["x"] - shift) + rng.normal(size=len(g))
+        model = blm.LMM(f"y ~ x + {text}", data)
+        grid = [model.criterion([a, b]) for a in (0.0, 2.0 * abs(shift) + 0.1) for b in (0.0, 0.5, 2.0)]
+        assert model.fit().criterion <= min(grid) + 1e-7
+
+
+def saturated(seed: int) -> pd.DataFrame:
+    """Rows of nearly as many cells, and fixed effects for the rest."""
+    rng = np.random.default_rng(seed)
+    g, n = np.repeat(np.arange(8), 3), 24
+    h = np.tile([0, 1, 2], 8)
+    h[:2] = 0
+    return pd.DataFrame({"y": rng.normal(size=n), "x": rng.normal(size=n), "g": g.astype(str), "h": h.astype(str)})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_likelihood_without_a_bound_is_refused_by_name(seed: int) -> None:
+    data = saturated(seed)
+    with pytest.raises(IdentifiabilityError, match="grows without end as sigma goes to 0"):
+        blm.LMM("y ~ x + (1 | g/h)", data).fit("ML")
+    assert "bounded" not in blm.LMM("y ~ x + (1 | g/h)", data).fit("REML").checks
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+def test_a_likelihood_that_is_fitted_all_the_same_fails_a_check() -> None:
+    with contextlib.suppress(DesignError):  # where the search went on until nothing was left of sigma
+        for seed in range(5):
+            fit = blm.LMM("y ~ x + (1 | g/h)", saturated(seed), check="warn").fit("ML")
+            assert fit.checks["bounded"].verdict == "failed"
+
+
+@pytest.fixture
+def quiet_profile() -> Callable[[pd.DataFrame, str, str], pd.Series]:
+    def limits(data: pd.DataFrame, random: str, method: str) -> pd.Series:
+        fit = blm.LMM(f"y ~ t + {random}", data).fit(method)
+        table = fit.confint("profile", terms=["t"]).set_index("term")
+        ends = table.loc["t", ["conf_low", "conf_high"]].astype(float)
+        ml = blm.LMM(f"y ~ t + {random}", data).fit("ML").criterion
+        return pd.Series([blm.LMM(f"y ~ 1 + {random}", data.assign(y=data["y"] - v * data["t"])).fit("ML").criterion - ml for v in ends])
+
+    return limits
+
+
+@pytest.mark.parametrize("random", ["(1 | g)", "(0 + s | g)", "(1 | g) + (1 | h)"])
+@pytest.mark.parametrize("method", ["ML", "REML"])
+def test_a_limit_is_where_a_refit_says(quiet_profile: Callable[..., pd.Series], method: str, random: str) -> None:
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        data = pd.DataFrame({"g": np.repeat(list("abcdef"), 8), "t": np.repeat([0.0, 1, 0, 1, 0, 1], 8)})
+        data["h"], data["s"], data["y"] = np.tile(list("uvwz"), 12), rng.normal(size=48), rng.normal(size=48)
+        np.testing.assert_allclose(quiet_profile(data, random, method), 3.841459, atol=5e-3)
