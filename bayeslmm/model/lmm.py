@@ -20,6 +20,7 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import ConvergenceError, SpecificationError
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.formula.update import update_formula
+from bayeslmm.likelihood.description import KernelDescription, describe_problem
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.results.estimates import CountingRule
@@ -197,6 +198,21 @@ class LMM:
     def problem(self) -> Problem:
         """The standardized design with its cross-products: the rows are read once, when this is first asked for."""
         return build_problem(self.design)
+
+    def describe(self) -> KernelDescription:
+        """How the likelihood is evaluated: the factorisation, its blocks, and what one evaluation costs.
+
+        Returns
+        -------
+        KernelDescription
+            Prints as a few lines; `factorisation`, `blocks`, `off_diagonal`, `multiplications`, `memory` (bytes) are its fields.
+
+        Examples
+        --------
+        >>> model.describe().factorisation
+        'dense Cholesky'
+        """
+        return describe_problem(self.problem)
 
     def criterion(self, theta: ArrayLike, method: LikelihoodKind = "REML") -> float:
         """The profiled criterion at theta: -2 log likelihood ("ML") or its restricted form ("REML").

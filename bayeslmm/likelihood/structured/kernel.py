@@ -160,7 +160,7 @@ class TermColumns:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SubjectData:
-    """Conditioned rows and their blocks.
+    """Standardized rows and their blocks.
 
     Xy : (n, r) [X y] not yet divided by anything; log_weight_scale : (n,) -log(w)/2, or None
     pooled_rows : the rows of the pooled blocks, for residuals and predictions
