@@ -1,0 +1,387 @@
+"""Many fits of one model of visits side by side: to weighted subjects (jackknife, bootstrap) or to other responses (simulation).
+
+Subjects with the same visits are added up once, so a replicate is a few small sums: a leave-one-out is the whole sample's less one
+subject's, a bootstrap sample a weighted sum. All replicates start at the estimate of the whole sample and go on together by BFGS; what
+does not settle is fitted by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayeslmm._arrays import Array, Codes, concatenate_fields
+from bayeslmm.errors import BayesLMMError
+from bayeslmm.estimate.estimate import search
+from bayeslmm.likelihood.criterion import Criterion
+from bayeslmm.likelihood.kernel import solve_Xy
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.kernel import PooledBatch
+from bayeslmm.likelihood.structured.pooled import many_matrices
+from bayeslmm.likelihood.structured.residual_structure import BlockRows, VisitStructure
+
+ELEMENTS = 4_000_000
+"""Sums held at once."""
+
+ITERATIONS = 100
+SETTLED = 1e-17
+"""Predicted decrease of the criterion at which a replicate is done: a parameter is then known to 1e-8 of its standard error."""
+
+NOISE = 1e-11
+"""Change of the criterion, relative to its size, that may be rounding; the gradient decides below it."""
+
+SINGULAR = 1e-11
+"""Ratio of the eigenvalues of (X' V0^-1 X)^-1 below which the columns count as dependent: they were orthonormal in the whole sample."""
+
+REACH = 1.0
+"""Longest step, in the norm of x."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kinds:
+    """Subjects with the same visits and group of parameters: C kinds of k visits.
+
+    count : (B, C) subjects; XX : (B, C, k k, p p), or (1, C, k k, p p) where replicates share it; XY : (B, C, k k, p); YY : (B, C, k k)
+    """
+
+    block: BlockRows
+    count: Array
+    XX: Array
+    XY: Array
+    YY: Array
+
+    def part(self, which: Codes) -> Kinds:
+        """Some replicates."""
+        XX = self.XX if len(self.XX) == 1 else self.XX[which]
+        return Kinds(self.block, self.count[which], XX, self.XY[which], self.YY[which])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replicates:
+    """The sums of B replicates and their numbers of rows (B,)."""
+
+    kinds: tuple[Kinds, ...]
+    rows: Array
+
+    @property
+    def size(self) -> int:
+        return len(self.rows)
+
+    def part(self, which: Codes) -> Replicates:
+        """Some of them."""
+        if len(which) == self.size and np.array_equal(which, np.arange(self.size)):
+            return self
+        return Replicates(tuple(kind.part(which) for kind in self.kinds), self.rows[which])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Points:
+    """The criterion of replicates, each at an x of its own; C : (B, p, p) (X' V0^-1 X)^-1 on conditioned columns.
+
+    logdet : (B, size) and r2 : (B, size) parts of the gradient
+    """
+
+    value: Array
+    gradient: Array
+    sigma2: Array
+    alpha: Array
+    C: Array
+    r2_gradient: Array
+    r2: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fits:
+    """x (B, size), sigma^2 (B,), alpha (B, p) on conditioned columns, and whether each is settled."""
+
+    x: Array
+    sigma2: Array
+    alpha: Array
+    value: Array
+    settled: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubjectGroup:
+    """Subjects of k visits by kind: subjects (n,), kind (n,), Xy (n, k, r), block of the C kinds."""
+
+    subjects: Codes
+    kind: Codes
+    Xy: Array
+    block: BlockRows
+
+    @property
+    def cells(self) -> int:
+        """Array elements of one replicate."""
+        C, k = self.block.shape
+        return int(C * (k * self.Xy.shape[2]) ** 2)
+
+
+def poolable(problem: Problem) -> bool:
+    """Whether V depends on the visits seen alone, and is a structure over visits."""
+    kernel = problem.structured
+    if kernel is None or not isinstance(kernel.structure, VisitStructure):
+        return False
+    return not problem.design.terms and not kernel.variance.size and kernel.data.log_weight_scale is None
+
+
+def subject_groups(problem: Problem) -> tuple[SubjectGroup, ...]:
+    """The subjects of a problem, by number of visits and by kind."""
+    kernel, residual = problem.structured, problem.design.residual
+    assert kernel is not None and residual is not None and residual.visit is not None
+    found = []
+    for batch in (*kernel.data.rows, *kernel.data.pooled_rows):
+        key = np.column_stack([residual.visit[batch.rows], batch.block.group[:, 0]])
+        _, first, kind = np.unique(key, axis=0, return_index=True, return_inverse=True)
+        subjects = residual.subject.codes[batch.rows[:, 0]]
+        found.append(SubjectGroup(subjects, kind.ravel().astype(np.int64), kernel.data.Xy[batch.rows], batch.block.part(first)))
+    return tuple(found)
+
+
+def _products(Xy: Array) -> Array:
+    """x_a x_b' of every subject (n, k k, r r)."""
+    n, k, r = Xy.shape
+    flat = Xy.reshape(n, k * r)
+    return np.asarray((flat[:, :, None] * flat[:, None, :]).reshape(n, k, r, k, r).transpose(0, 1, 3, 2, 4).reshape(n, k * k, r * r))
+
+
+def _split(block: BlockRows, count: Array, G: Array) -> Kinds:
+    """Sums of [X y] (B, C, k k, r r) taken apart."""
+    B, C, K, rr = G.shape
+    r, k = round(rr**0.5), block.shape[1]
+    whole = G.reshape(B, C, K, r, r)
+    XY = whole[..., :-1, -1].reshape(B, C, k, k, r - 1)
+    XY = 0.5 * (XY + XY.swapaxes(2, 3)).reshape(B, C, K, r - 1)
+    XX = np.ascontiguousarray(whole[..., :-1, :-1]).reshape(B, C, K, (r - 1) ** 2)
+    return Kinds(block, count, XX, XY, np.ascontiguousarray(whole[..., -1, -1]))
+
+
+def weighted(groups: tuple[SubjectGroup, ...], weights: Array) -> Replicates:
+    """Sums of replicates in which subject i counts weights[b, i] times; weights (B, subjects)."""
+    kinds, rows = [], np.zeros(len(weights))
+    for group in groups:
+        C, k = group.block.shape
+        own, G = weights[:, group.subjects], []
+        count = np.zeros((len(weights), C))
+        for c in range(C):
+            members = np.flatnonzero(group.kind == c)
+            flat = _products(group.Xy[members]).reshape(len(members), -1)
+            G.append((own[:, members] @ flat).reshape(len(weights), k * k, -1))
+            count[:, c] = own[:, members].sum(axis=1)
+        kinds.append(_split(group.block, count, np.stack(G, axis=1)))
+        rows += k * own.sum(axis=1)
+    return Replicates(tuple(kinds), rows)
+
+
+def without_each(groups: tuple[SubjectGroup, ...], subjects: Codes) -> Replicates:
+    """Sums without each of some subjects: the whole sample's less the subject's own."""
+    size = 1 + max(int(group.subjects.max()) for group in groups)
+    whole = weighted(groups, np.ones((1, size)))
+    B, kinds, rows = len(subjects), [], np.full(len(subjects), whole.rows[0])
+    place = np.full(size, -1)
+    place[subjects] = np.arange(B)
+    for group, total in zip(groups, whole.kinds, strict=True):
+        members = np.flatnonzero(place[group.subjects] >= 0)
+        b, c = place[group.subjects[members]], group.kind[members]
+        own = _split(group.block.part(c), np.ones((1, len(c))), _products(group.Xy[members])[None])
+        count, XX, XY, YY = (np.repeat(part, B, axis=0) for part in (total.count, total.XX, total.XY, total.YY))
+        count[b, c] -= 1.0
+        XX[b, c] -= own.XX[0]
+        XY[b, c] -= own.XY[0]
+        YY[b, c] -= own.YY[0]
+        kinds.append(Kinds(group.block, count, XX, XY, YY))
+        rows[b] -= group.block.shape[1]
+    return Replicates(tuple(kinds), rows)
+
+
+# -- the criterion -------------------------------------------------------------------------------------------------------------------------
+
+
+def evaluate(problem: Problem, replicates: Replicates, x: Array, restricted: bool) -> Points:
+    """Value and gradient of the criterion of each replicate at its x (B, size); the value is inf where it does not exist."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return _evaluate(problem, replicates, x, restricted)
+    except np.linalg.LinAlgError:
+        B, size, p = len(x), x.shape[1], problem.criterion.p
+        if B == 1:
+            nan = np.full(1, np.nan)
+            lost = np.full((1, size), np.nan)
+            return Points(np.full(1, np.inf), lost, nan, np.full((1, p), np.nan), np.full((1, p, p), np.nan), lost, nan)
+        half = np.arange(B // 2), np.arange(B // 2, B)
+        return concatenate_fields([evaluate(problem, replicates.part(part), x[part], restricted) for part in half])
+
+
+def _evaluate(problem: Problem, replicates: Replicates, x: Array, restricted: bool) -> Points:
+    kernel, p, B = problem.structured, problem.criterion.p, len(x)
+    assert kernel is not None and isinstance(kernel.structure, VisitStructure)
+    structure = kernel.structure
+    logdet, Xy, inverses = np.zeros(B), np.zeros((B, p + 1, p + 1)), []
+    for kind in replicates.kinds:
+        C, k = kind.block.shape
+        L = np.linalg.cholesky(many_matrices(structure, x, kind.block))
+        Li = np.linalg.inv(L)
+        W = Li.swapaxes(-1, -2) @ Li
+        inverses.append(W)
+        logdet += 2.0 * (kind.count * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1)).sum(-1)
+        flat = W.reshape(B, C, k * k)
+        Xy[:, :p, :p] += _over_cells(flat, kind.XX).reshape(B, p, p)
+        Xy[:, p, :p] += np.einsum("bck,bckp->bp", flat, kind.XY)
+        Xy[:, p, p] += np.einsum("bck,bck->b", flat, kind.YY)
+    Xy[:, :p, p] = Xy[:, p, :p]
+    solution = solve_Xy(logdet, Xy)
+    df = replicates.rows - (p if restricted else 0)
+    sigma2, C_x = solution.r2 / df, solution.information_inverse
+    value = logdet + df * np.log(sigma2) + (solution.logdet_X if restricted else 0.0)
+    value = np.where(np.isfinite(value) & (solution.r2 > 0), value, np.inf)
+    G, m, size = structure.groups, structure.covariance.q, structure.covariance.size
+    logdets, squares = np.zeros((B, G, m, m)), np.zeros((B, G, m, m))
+    alpha = solution.alpha
+    outer = (alpha[:, :, None] * alpha[:, None, :]).reshape(B, p * p)
+    for kind, W in zip(replicates.kinds, inverses, strict=True):
+        C, k = kind.block.shape
+        h = _over_columns(outer, kind.XX) - 2.0 * np.einsum("bckp,bp->bck", kind.XY, alpha) + kind.YY
+        square = W @ h.reshape(B, C, k, k) @ W
+        own = kind.count[:, :, None, None] * W
+        if restricted:
+            own -= W @ _over_columns(C_x.reshape(B, p * p), kind.XX).reshape(B, C, k, k) @ W
+        assert kind.block.place is not None
+        for c, (place, group) in enumerate(zip(kind.block.place, kind.block.group[:, 0], strict=True)):
+            where = np.ix_(np.arange(B), [group], place, place)
+            logdets[where] += own[:, c][:, None]
+            squares[where] += square[:, c][:, None]
+    sets = np.concatenate([np.ones((B, 1)), x], axis=1).reshape(B, G, size)
+    dR = structure.covariance.matrix_derivative(sets)
+    slopes = [(dR * part[:, :, None]).sum((-1, -2)).reshape(B, G * size)[:, 1:] for part in (logdets, squares)]
+    return Points(value, slopes[0] - slopes[1] / sigma2[:, None], sigma2, alpha, C_x, -slopes[1], solution.r2)
+
+
+def _over_cells(W: Array, XX: Array) -> Array:
+    """sum over kinds and cells of W (B, C, K) times XX: (B, p p)."""
+    if len(XX) == 1:
+        return np.asarray(W.reshape(len(W), -1) @ XX.reshape(-1, XX.shape[-1]))
+    return np.asarray((W[:, :, None] @ XX).sum((1, 2)))
+
+
+def _over_columns(Q: Array, XX: Array) -> Array:
+    """XX times vec Q (B, p p): (B, C, K)."""
+    if len(XX) == 1:
+        return np.asarray((Q @ XX.reshape(-1, XX.shape[-1]).T).reshape(len(Q), *XX.shape[1:3]))
+    return np.asarray((XX @ Q[:, None, :, None])[..., 0])
+
+
+# -- the search ----------------------------------------------------------------------------------------------------------------------------
+
+
+def descend(problem: Problem, replicates: Replicates, start: Array, restricted: bool, tolerance: float = SETTLED) -> Fits:
+    """Fit all replicates from x = start; those that do not settle are fitted by themselves."""
+    B, size = replicates.size, len(start)
+    x = np.tile(start, (B, 1))
+    inverse = np.tile(_start_matrix(problem.criterion, start, restricted), (B, 1, 1))
+    length, stalled = np.ones(B), np.zeros(B, np.int64)
+    at = evaluate(problem, replicates, x, restricted)
+    value, gradient, sigma2, alpha = at.value.copy(), at.gradient.copy(), at.sigma2.copy(), at.alpha.copy()
+    lost = _without_rank(at.C)
+    done = np.full(B, size == 0) | lost
+    for _ in range(ITERATIONS):
+        step = -np.einsum("bij,bj->bi", inverse, gradient)
+        predicted = -0.5 * np.einsum("bi,bi->b", step, gradient)
+        done |= np.abs(predicted) < tolerance
+        rows = np.flatnonzero(~done & np.isfinite(value) & (stalled < 8))
+        if len(rows) == 0:
+            break
+        move = step[rows] * length[rows, None]
+        move *= np.minimum(1.0, REACH / np.maximum(np.linalg.norm(move, axis=1), 1e-300))[:, None]
+        trial = evaluate(problem, replicates.part(rows), x[rows] + move, restricted)
+        slope = np.einsum("bi,bi->b", gradient[rows], move)
+        noise = NOISE * np.abs(value[rows])
+        small = np.abs(slope) < noise
+        with np.errstate(invalid="ignore"):
+            falls = trial.value < value[rows] + 1e-4 * slope
+            level = small & (np.abs(trial.value - value[rows]) <= 4.0 * noise)
+            level &= np.linalg.norm(trial.gradient, axis=1) < np.linalg.norm(gradient[rows], axis=1)
+        taken = np.where(small, level, falls)
+        _update(inverse, rows[taken], move[taken], trial.gradient[taken] - gradient[rows[taken]])
+        own = rows[taken]
+        x[own] += move[taken]
+        value[own], gradient[own], sigma2[own], alpha[own] = (
+            part[taken] for part in (trial.value, trial.gradient, trial.sigma2, trial.alpha)
+        )
+        length[own], stalled[own] = 1.0, 0
+        length[rows[~taken]] *= 0.3
+        stalled[rows[~taken]] += 1
+    step = np.einsum("bij,bj->bi", inverse, gradient)
+    with np.errstate(invalid="ignore"):
+        settled = done | (np.einsum("bi,bi->b", step, gradient) < 1e4 * tolerance)
+    found = Fits(x, sigma2, alpha, value, settled & np.isfinite(value) & ~lost)
+    return _alone(problem, replicates, found, np.flatnonzero(~found.settled & ~lost), start, restricted)
+
+
+def _without_rank(C: Array) -> NDArray[np.bool_]:
+    """Replicates whose columns are not independent: what is left of a direction is the rounding of sums that were taken away."""
+    if not C.shape[-1]:
+        return np.zeros(len(C), bool)
+    finite = np.isfinite(C).all((1, 2))
+    values = np.linalg.eigvalsh(np.where(finite[:, None, None], C, np.eye(C.shape[-1])))
+    return ~finite | (values[:, 0] <= SINGULAR * values[:, -1])
+
+
+def _start_matrix(criterion: Criterion, x: Array, restricted: bool) -> Array:
+    hessian = criterion.at(x, restricted).hessian
+    if hessian is None or not np.all(np.isfinite(hessian)) or not len(x):
+        return np.eye(len(x))
+    values, vectors = np.linalg.eigh(hessian)
+    values = np.maximum(np.abs(values), 1e-6 * float(np.abs(values).max(initial=1e-300)))
+    return np.asarray((vectors / values) @ vectors.T)
+
+
+def _update(inverse: Array, rows: Codes, s: Array, y: Array) -> None:
+    """BFGS on the inverse matrices of some replicates, left as they are where the curvature is not positive."""
+    sy = np.einsum("bi,bi->b", s, y)
+    Hy = np.einsum("bij,bj->bi", inverse[rows], y)
+    yHy = np.einsum("bi,bi->b", y, Hy)
+    good = sy > 1e-10 * np.sqrt(np.maximum(np.einsum("bi,bi->b", s, s) * np.einsum("bi,bi->b", y, y), 1e-300))
+    rows, s, Hy, sy, yHy = rows[good], s[good], Hy[good], sy[good], yHy[good]
+    outer = np.einsum("bi,bj->bij", s, Hy) / sy[:, None, None]
+    inverse[rows] += (1.0 + yHy / sy)[:, None, None] * np.einsum("bi,bj->bij", s, s) / sy[:, None, None] - outer - outer.transpose(0, 2, 1)
+
+
+def _alone(problem: Problem, replicates: Replicates, found: Fits, rows: Codes, start: Array, restricted: bool) -> Fits:
+    """Replicates that have not settled, by Newton's method each."""
+    x, sigma2, alpha, value, settled = found.x, found.sigma2, found.alpha, found.value, found.settled
+    for b in rows:
+        try:
+            outcome, _ = search(_problem_of(problem, replicates.part(np.array([b]))), restricted, start)
+        except (BayesLMMError, np.linalg.LinAlgError):
+            continue
+        point = outcome.point
+        if outcome.converged and point.state is not None and np.isfinite(point.value):
+            x[b], sigma2[b], alpha[b], value[b], settled[b] = point.x, point.sigma2, point.state.solution.alpha[0], point.value, True
+    return Fits(x, sigma2, alpha, value, settled)
+
+
+def _problem_of(problem: Problem, one: Replicates) -> Problem:
+    """The problem of a single replicate."""
+    kernel, p = problem.structured, problem.criterion.p
+    assert kernel is not None
+    pooled = []
+    for kind in one.kinds:
+        C, k = kind.block.shape
+        G = np.empty((C, k * k, p + 1, p + 1))
+        G[..., :p, :p] = kind.XX[0].reshape(C, k * k, p, p)
+        G[..., p, :p] = G[..., :p, p] = kind.XY[0]
+        G[..., p, p] = kind.YY[0]
+        pooled.append(PooledBatch(kind.count[0], G.reshape(C, k * k, -1), kind.block))
+    data = replace(kernel.data, rows=(), pooled=tuple(pooled), pooled_rows=())
+    criterion = replace(problem.criterion, n=round(float(one.rows[0])), kernel=replace(kernel, data=data))
+    return replace(problem, criterion=criterion)
+
+
+def parts(B: int, cells: int) -> Iterator[Codes]:
+    """Replicates in parts that fit in memory together."""
+    step = max(1, ELEMENTS // max(1, cells))
+    for begin in range(0, B, step):
+        yield np.arange(begin, min(begin + step, B))
