@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from bayeslmm.sas_results.proc_mixed import MixedResult as MixedResult
     from bayeslmm.sas_results.proc_mixed import proc_mixed as proc_mixed
     from bayeslmm.specification.priors import Priors as Priors
+    from bayeslmm.trials.imputation import impute as impute
+    from bayeslmm.trials.imputations import Imputations as Imputations
+    from bayeslmm.trials.imputations import imputations as imputations
 
 __version__ = "0.1.0"
 
@@ -39,6 +42,7 @@ _MODULES = {
     "Check": "bayeslmm.errors",
     "Comparison": "bayeslmm.bayes.comparison",
     "Fit": "bayeslmm.model.fit",
+    "Imputations": "bayeslmm.trials.imputations",
     "LMM": "bayeslmm.model.lmm",
     "LMMRegressor": "bayeslmm.model.sklearn",
     "MixedResult": "bayeslmm.sas_results.proc_mixed",
@@ -49,6 +53,8 @@ _MODULES = {
     "compare_models": "bayeslmm.bayes.comparison",
     "errors": "bayeslmm.errors",
     "from_partitions": "bayeslmm.model.constructors",
+    "imputations": "bayeslmm.trials.imputations",
+    "impute": "bayeslmm.trials.imputation",
     "load": "bayeslmm.model.load",
     "load_dataset": "bayeslmm.datasets",
     "lrt": "bayeslmm.inference.lrt",
@@ -63,6 +69,7 @@ __all__ = [
     "Check",
     "Comparison",
     "Fit",
+    "Imputations",
     "LMMRegressor",
     "MixedResult",
     "Posterior",
@@ -72,6 +79,8 @@ __all__ = [
     "compare_models",
     "errors",
     "from_partitions",
+    "imputations",
+    "impute",
     "load",
     "load_dataset",
     "lrt",

@@ -319,6 +319,16 @@ class LMM:
         return self.design.y
 
     @property
+    def data(self) -> Frame:
+        """The data as given, rows that are not used included.
+
+        >>> len(model.data)
+        180
+        """
+        given: Frame = self._data
+        return given
+
+    @property
     def X(self) -> Array:
         """(n, p) the columns of the fixed effects, without aliased ones.
 

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("reports",),
     ("bayes",),
     ("sas",),
+    ("trials",),
     ("model",),
     ("sas_results",),
     ("front",),

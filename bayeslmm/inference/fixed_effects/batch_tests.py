@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.inference.intervals.batch_structured import Fits, Kinds, Points, Replicates, SubjectGroup, evaluate
+from bayeslmm.inference.intervals.batch_structured import Fits, Kinds, Points, ReplicateSums, SubjectGroup, evaluate
 from bayeslmm.likelihood.problem import Problem
 
 STEP = 1e-3
@@ -27,7 +27,7 @@ class FunctionTests:
     df: Array
 
 
-def responses(groups: tuple[SubjectGroup, ...], subject_y: Array, weights: Array | None = None) -> Replicates:
+def responses(groups: tuple[SubjectGroup, ...], subject_y: Array, weights: Array | None = None) -> ReplicateSums:
     """Sums of replicates that differ in their responses.
 
     subject_y : one array (B, n, k) for each group of subjects would not be of one shape: (B, rows) on the conditioned scale, rows in the
@@ -57,7 +57,7 @@ def responses(groups: tuple[SubjectGroup, ...], subject_y: Array, weights: Array
         count = np.broadcast_to(counted.sum(axis=1), (B, C))
         kinds.append(Kinds(group.block, count, shared, XY, YY))
         rows += k * own.sum(axis=1)
-    return Replicates(tuple(kinds), rows)
+    return ReplicateSums(tuple(kinds), rows)
 
 
 def grouped_rows(problem: Problem) -> Codes:
@@ -67,7 +67,7 @@ def grouped_rows(problem: Problem) -> Codes:
     return np.concatenate([batch.rows.ravel() for batch in (*kernel.data.rows, *kernel.data.pooled_rows)])
 
 
-def function_tests(problem: Problem, replicates: Replicates, fits: Fits, restricted: bool, L: Array, df: str) -> FunctionTests:
+def function_tests(problem: Problem, replicates: ReplicateSums, fits: Fits, restricted: bool, L: Array, df: str) -> FunctionTests:
     """Tests of L (1 or B, q, p) on the user's columns; df : "satterthwaite", "residual" or "asymptotic"."""
     point = evaluate(problem, replicates, fits.x, restricted)
     c = problem.standardization
@@ -83,7 +83,7 @@ def function_tests(problem: Problem, replicates: Replicates, fits: Fits, restric
     return FunctionTests(estimate, std_error, satterthwaite(problem, replicates, fits.x, point, restricted, own, unit))
 
 
-def satterthwaite(problem: Problem, replicates: Replicates, x: Array, point: Points, restricted: bool, own: Array, unit: Array) -> Array:
+def satterthwaite(problem: Problem, replicates: ReplicateSums, x: Array, point: Points, restricted: bool, own: Array, unit: Array) -> Array:
     """Degrees of freedom (B, q) of functions own (B, q, p) of conditioned coefficients, whose variance over sigma^2 is unit (B, q)."""
     B, size = x.shape
     steps = _steps(problem, x)

@@ -26,8 +26,8 @@ from bayeslmm.likelihood.structured.residual_structure import BlockRows, VisitSt
 ELEMENTS = 4_000_000
 """Sums held at once."""
 
-ITERATIONS = 100
-SETTLED = 1e-17
+ROUNDS_OF_DESCENT = 100
+EXACT_DECREASE = 1e-17
 """Predicted decrease of the criterion at which a replicate is done: a parameter is then known to 1e-8 of its standard error."""
 
 NOISE = 1e-11
@@ -36,7 +36,7 @@ NOISE = 1e-11
 SINGULAR = 1e-11
 """Ratio of the eigenvalues of (X' V0^-1 X)^-1 below which the columns count as dependent: they were orthonormal in the whole sample."""
 
-REACH = 1.0
+LONGEST_STEP = 1.0
 """Longest step, in the norm of x."""
 
 
@@ -60,7 +60,7 @@ class Kinds:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Replicates:
+class ReplicateSums:
     """The sums of B replicates and their numbers of rows (B,)."""
 
     kinds: tuple[Kinds, ...]
@@ -70,11 +70,11 @@ class Replicates:
     def size(self) -> int:
         return len(self.rows)
 
-    def part(self, which: Codes) -> Replicates:
+    def part(self, which: Codes) -> ReplicateSums:
         """Some of them."""
         if len(which) == self.size and np.array_equal(which, np.arange(self.size)):
             return self
-        return Replicates(tuple(kind.part(which) for kind in self.kinds), self.rows[which])
+        return ReplicateSums(tuple(kind.part(which) for kind in self.kinds), self.rows[which])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,7 +159,7 @@ def _split(block: BlockRows, count: Array, G: Array) -> Kinds:
     return Kinds(block, count, XX, XY, np.ascontiguousarray(whole[..., -1, -1]))
 
 
-def weighted(groups: tuple[SubjectGroup, ...], weights: Array) -> Replicates:
+def weighted(groups: tuple[SubjectGroup, ...], weights: Array) -> ReplicateSums:
     """Sums of replicates in which subject i counts weights[b, i] times; weights (B, subjects)."""
     kinds, rows = [], np.zeros(len(weights))
     for group in groups:
@@ -173,10 +173,10 @@ def weighted(groups: tuple[SubjectGroup, ...], weights: Array) -> Replicates:
             count[:, c] = own[:, members].sum(axis=1)
         kinds.append(_split(group.block, count, np.stack(G, axis=1)))
         rows += k * own.sum(axis=1)
-    return Replicates(tuple(kinds), rows)
+    return ReplicateSums(tuple(kinds), rows)
 
 
-def without_each(groups: tuple[SubjectGroup, ...], subjects: Codes) -> Replicates:
+def without_each(groups: tuple[SubjectGroup, ...], subjects: Codes) -> ReplicateSums:
     """Sums without each of some subjects: the whole sample's less the subject's own."""
     size = 1 + max(int(group.subjects.max()) for group in groups)
     whole = weighted(groups, np.ones((1, size)))
@@ -194,13 +194,13 @@ def without_each(groups: tuple[SubjectGroup, ...], subjects: Codes) -> Replicate
         YY[b, c] -= own.YY[0]
         kinds.append(Kinds(group.block, count, XX, XY, YY))
         rows[b] -= group.block.shape[1]
-    return Replicates(tuple(kinds), rows)
+    return ReplicateSums(tuple(kinds), rows)
 
 
 # -- the criterion -------------------------------------------------------------------------------------------------------------------------
 
 
-def evaluate(problem: Problem, replicates: Replicates, x: Array, restricted: bool) -> Points:
+def evaluate(problem: Problem, replicates: ReplicateSums, x: Array, restricted: bool) -> Points:
     """Value and gradient of the criterion of each replicate at its x (B, size); the value is inf where it does not exist."""
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -215,7 +215,7 @@ def evaluate(problem: Problem, replicates: Replicates, x: Array, restricted: boo
         return concatenate_fields([evaluate(problem, replicates.part(part), x[part], restricted) for part in half])
 
 
-def _evaluate(problem: Problem, replicates: Replicates, x: Array, restricted: bool) -> Points:
+def _evaluate(problem: Problem, replicates: ReplicateSums, x: Array, restricted: bool) -> Points:
     kernel, p, B = problem.structured, problem.criterion.p, len(x)
     assert kernel is not None and isinstance(kernel.structure, VisitStructure)
     structure = kernel.structure
@@ -276,7 +276,7 @@ def _over_columns(Q: Array, XX: Array) -> Array:
 # -- the search ----------------------------------------------------------------------------------------------------------------------------
 
 
-def descend(problem: Problem, replicates: Replicates, start: Array, restricted: bool, tolerance: float = SETTLED) -> Fits:
+def descend(problem: Problem, replicates: ReplicateSums, start: Array, restricted: bool, tolerance: float = EXACT_DECREASE) -> Fits:
     """Fit all replicates from x = start; those that do not settle are fitted by themselves."""
     B, size = replicates.size, len(start)
     x = np.tile(start, (B, 1))
@@ -286,7 +286,7 @@ def descend(problem: Problem, replicates: Replicates, start: Array, restricted: 
     value, gradient, sigma2, alpha = at.value.copy(), at.gradient.copy(), at.sigma2.copy(), at.alpha.copy()
     lost = _without_rank(at.C)
     done = np.full(B, size == 0) | lost
-    for _ in range(ITERATIONS):
+    for _ in range(ROUNDS_OF_DESCENT):
         step = -np.einsum("bij,bj->bi", inverse, gradient)
         predicted = -0.5 * np.einsum("bi,bi->b", step, gradient)
         done |= np.abs(predicted) < tolerance
@@ -294,7 +294,7 @@ def descend(problem: Problem, replicates: Replicates, start: Array, restricted: 
         if len(rows) == 0:
             break
         move = step[rows] * length[rows, None]
-        move *= np.minimum(1.0, REACH / np.maximum(np.linalg.norm(move, axis=1), 1e-300))[:, None]
+        move *= np.minimum(1.0, LONGEST_STEP / np.maximum(np.linalg.norm(move, axis=1), 1e-300))[:, None]
         trial = evaluate(problem, replicates.part(rows), x[rows] + move, restricted)
         slope = np.einsum("bi,bi->b", gradient[rows], move)
         noise = NOISE * np.abs(value[rows])
@@ -321,7 +321,7 @@ def descend(problem: Problem, replicates: Replicates, start: Array, restricted: 
 
 
 def _without_rank(C: Array) -> NDArray[np.bool_]:
-    """Replicates whose columns are not independent: what is left of a direction is the rounding of sums that were taken away."""
+    """ReplicateSums whose columns are not independent: what is left of a direction is the rounding of sums that were taken away."""
     if not C.shape[-1]:
         return np.zeros(len(C), bool)
     finite = np.isfinite(C).all((1, 2))
@@ -349,8 +349,8 @@ def _update(inverse: Array, rows: Codes, s: Array, y: Array) -> None:
     inverse[rows] += (1.0 + yHy / sy)[:, None, None] * np.einsum("bi,bj->bij", s, s) / sy[:, None, None] - outer - outer.transpose(0, 2, 1)
 
 
-def _alone(problem: Problem, replicates: Replicates, found: Fits, rows: Codes, start: Array, restricted: bool) -> Fits:
-    """Replicates that have not settled, by Newton's method each."""
+def _alone(problem: Problem, replicates: ReplicateSums, found: Fits, rows: Codes, start: Array, restricted: bool) -> Fits:
+    """ReplicateSums that have not settled, by Newton's method each."""
     x, sigma2, alpha, value, settled = found.x, found.sigma2, found.alpha, found.value, found.settled
     for b in rows:
         try:
@@ -363,7 +363,7 @@ def _alone(problem: Problem, replicates: Replicates, found: Fits, rows: Codes, s
     return Fits(x, sigma2, alpha, value, settled)
 
 
-def _problem_of(problem: Problem, one: Replicates) -> Problem:
+def _problem_of(problem: Problem, one: ReplicateSums) -> Problem:
     """The problem of a single replicate."""
     kernel, p = problem.structured, problem.criterion.p
     assert kernel is not None
@@ -381,7 +381,7 @@ def _problem_of(problem: Problem, one: Replicates) -> Problem:
 
 
 def parts(B: int, cells: int) -> Iterator[Codes]:
-    """Replicates in parts that fit in memory together."""
+    """ReplicateSums in parts that fit in memory together."""
     step = max(1, ELEMENTS // max(1, cells))
     for begin in range(0, B, step):
         yield np.arange(begin, min(begin + step, B))

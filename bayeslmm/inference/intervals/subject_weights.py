@@ -15,7 +15,7 @@ from bayeslmm._arrays import Array, Codes, concatenate_fields
 from bayeslmm.errors import BayesLMMError
 from bayeslmm.estimate.estimate import search
 from bayeslmm.inference.intervals.batch_structured import (
-    Replicates,
+    ReplicateSums,
     SubjectGroup,
     descend,
     parts,
@@ -32,7 +32,7 @@ from bayeslmm.likelihood.structured.residual_structure import BlockRows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parameters:
+class VisitParameters:
     """B sets of parameters on the user's scale.
 
     alpha : (B, p) of the columns kept; R : (B, G, m, m) covariance over the visits by group of parameters
@@ -47,18 +47,18 @@ class Parameters:
     def size(self) -> int:
         return len(self.alpha)
 
-    def take(self, which: Codes | NDArray[np.bool_]) -> Parameters:
+    def take(self, which: Codes | NDArray[np.bool_]) -> VisitParameters:
         """Some sets, in an order."""
-        return Parameters(self.alpha[which], self.R[which], self.settled[which])
+        return VisitParameters(self.alpha[which], self.R[which], self.settled[which])
 
 
-def parameters(problem: Problem, x: Array, sigma2: Array, alpha: Array, settled: NDArray[np.bool_] | None = None) -> Parameters:
+def visit_parameters(problem: Problem, x: Array, sigma2: Array, alpha: Array, settled: NDArray[np.bool_] | None = None) -> VisitParameters:
     """Parameters on the user's scale from x (B, size), sigma^2 and alpha on conditioned columns."""
     kernel, residual = problem.structured, problem.design.residual
     assert kernel is not None and residual is not None
     R0 = many_matrices(kernel.structure, x[:, kernel.residual_part], visit_block(problem))
     scale = np.array([problem.sigma2(float(s)) for s in sigma2])
-    return Parameters(problem.alpha(alpha), scale[:, None, None, None] * R0, np.ones(len(x), bool) if settled is None else settled)
+    return VisitParameters(problem.alpha(alpha), scale[:, None, None, None] * R0, np.ones(len(x), bool) if settled is None else settled)
 
 
 def visit_block(problem: Problem) -> BlockRows:
@@ -76,7 +76,7 @@ def visit_block(problem: Problem) -> BlockRows:
     return BlockRows(None, np.tile(distances, (groups, 1, 1)), np.repeat(np.arange(groups)[:, None], m, axis=1), None)
 
 
-def leave_one_out(problem: Problem, start: Array, restricted: bool, progress: Callable[[int], None] | None = None) -> Parameters:
+def refit_without_each(problem: Problem, start: Array, restricted: bool, progress: Callable[[int], None] | None = None) -> VisitParameters:
     """The fit without each subject of the design, in the order of its levels."""
     residual = problem.design.residual
     assert residual is not None
@@ -89,7 +89,7 @@ def leave_one_out(problem: Problem, start: Array, restricted: bool, progress: Ca
 
 def reweighted(
     problem: Problem, start: Array, restricted: bool, weights: Array, progress: Callable[[int], None] | None = None
-) -> Parameters:
+) -> VisitParameters:
     """The fits in which subject i counts weights[b, i] times."""
     if not poolable(problem):
         return _one_by_one(problem, start, restricted, weights, progress)
@@ -101,22 +101,24 @@ def _in_parts(
     problem: Problem,
     groups: tuple[SubjectGroup, ...],
     B: int,
-    sums: Callable[[Codes], Replicates],
+    sums: Callable[[Codes], ReplicateSums],
     start: Array,
     restricted: bool,
     progress: Callable[[int], None] | None,
-) -> Parameters:
+) -> VisitParameters:
     found = []
     with one_thread():
         for part in parts(B, sum(group.cells for group in groups)):
             fits = descend(problem, sums(part), start, restricted)
-            found.append(parameters(problem, fits.x, fits.sigma2, fits.alpha, fits.settled))
+            found.append(visit_parameters(problem, fits.x, fits.sigma2, fits.alpha, fits.settled))
             if progress is not None:
                 progress(int(part[-1]) + 1)
     return concatenate_fields(found)
 
 
-def _one_by_one(problem: Problem, start: Array, restricted: bool, weights: Array, progress: Callable[[int], None] | None) -> Parameters:
+def _one_by_one(
+    problem: Problem, start: Array, restricted: bool, weights: Array, progress: Callable[[int], None] | None
+) -> VisitParameters:
     design = problem.design
     assert design.residual is not None
     found = []
@@ -127,13 +129,13 @@ def _one_by_one(problem: Problem, start: Array, restricted: bool, weights: Array
             outcome, _ = search(other, restricted, start)
             point = outcome.point
             assert point.state is not None
-            one = parameters(
+            one = visit_parameters(
                 problem, point.x[None], np.array([other.sigma2(point.sigma2) / problem.sigma2(1.0)]), point.state.solution.alpha
             )
-            found.append(Parameters(other.alpha(point.state.solution.alpha), one.R, np.array([outcome.converged])))
+            found.append(VisitParameters(other.alpha(point.state.solution.alpha), one.R, np.array([outcome.converged])))
         except (BayesLMMError, np.linalg.LinAlgError, AssertionError):
-            lost = parameters(problem, start[None], np.ones(1), np.zeros((1, problem.criterion.p)))
-            found.append(Parameters(np.full_like(lost.alpha, np.nan), np.full_like(lost.R, np.nan), np.zeros(1, bool)))
+            lost = visit_parameters(problem, start[None], np.ones(1), np.zeros((1, problem.criterion.p)))
+            found.append(VisitParameters(np.full_like(lost.alpha, np.nan), np.full_like(lost.R, np.nan), np.zeros(1, bool)))
         if progress is not None:
             progress(b + 1)
     return concatenate_fields(found)

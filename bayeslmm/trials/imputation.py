@@ -1,0 +1,468 @@
+"""Multiple imputation of a trial's missing outcomes under estimands: conditional means and random draws under each subject's strategy."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array, Codes, Generator, concatenate_fields, generator, seed_sequence
+from bayeslmm._validation import require_count, require_one_of
+from bayeslmm.data.frame import read_table
+from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, SpecificationError
+from bayeslmm.inference.intervals.subject_weights import VisitParameters, refit_without_each, reweighted, visit_parameters
+from bayeslmm.results.predict import row_labels
+from bayeslmm.trials.imputations import Imputations
+from bayeslmm.trials.layout import Events, Flags, Layout, TrialColumns, check_events, check_strategy, read_events, read_layout, with_arm
+from bayeslmm.trials.pooling import Replication
+from bayeslmm.trials.strategies import REFERENCE_BASED, Strategy, own_law, strategy_covariance, strategy_mean
+
+if TYPE_CHECKING:
+    from bayeslmm._types import FitMethod, Frame
+    from bayeslmm.data.design import Design
+
+ImputationMethod = Literal["conditional-mean", "bayes", "approximate-bayes", "bootstrap-mi"]
+IMPUTATION_METHODS = ("conditional-mean", "bayes", "approximate-bayes", "bootstrap-mi")
+DEFAULT_N: dict[str, int] = {"bootstrap": 200, "bayes": 100, "approximate-bayes": 100}
+THIN = 4
+"""Draws of a Markov chain for each one kept."""
+
+
+class VisitModel(Protocol):
+    """What imputation asks of an `LMM`."""
+
+    @property
+    def design(self) -> Design: ...
+    @property
+    def formula(self) -> str: ...
+    @property
+    def given_offset(self) -> bool: ...
+    @property
+    def data(self) -> Frame: ...
+    def fit(self, method: FitMethod = "REML") -> Any: ...
+    def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> VisitModel: ...
+
+
+def impute(
+    model: VisitModel,
+    *,
+    treatment: str,
+    reference: Mapping[Hashable, Hashable] | None = None,
+    events: Frame | None = None,
+    strategy: Strategy = "MAR",
+    method: ImputationMethod = "conditional-mean",
+    resampling: Literal["jackknife", "bootstrap"] | None = "jackknife",
+    criterion: Literal["REML", "ML"] = "REML",
+    n: int | tuple[int, int] | None = None,
+    seed: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Imputations:
+    """Impute the missing outcomes of a trial under the strategies of its estimand.
+
+    The model of the visits is fitted to all outcomes but those after an intercurrent event that is not handled as missing at random. What
+    is missing is then imputed given all outcomes of the subject, from the law that the subject's strategy says.
+
+    Parameters
+    ----------
+    model
+        An `LMM` whose residual structure goes over visits, `us(VISIT | PATIENT)` or, with a covariance for each arm,
+        `us(VISIT | ARM / PATIENT)`. Its data have one row per subject and visit, the outcome missing where it is.
+    treatment
+        Column of the arms.
+    reference
+        Arm -> its reference arm; a reference arm maps to itself. Needed by JR, CR and CIR.
+    events
+        Intercurrent events: a frame with the subject column, the visit column (first visit affected) and perhaps `strategy`; at most one
+        row a subject. Subjects without a row are missing at random.
+    strategy
+        Of events without one of their own: "MAR", "JR", "CR", "CIR", "LMCF", or a function
+        `(mean, covariance, reference_mean, reference_covariance, first) -> (mean, covariance)`, `first` the position of the first visit
+        affected.
+    method
+        "conditional-mean"; "bayes", parameters from the posterior; "approximate-bayes", from fits to bootstrap samples; "bootstrap-mi",
+        `n=(B, D)`: D imputations of each of B bootstrap samples.
+    resampling
+        Of conditional means: "jackknife", "bootstrap", or None (point estimates only).
+    criterion
+        "REML" or "ML", of every fit.
+    n
+        Number of imputations or bootstrap samples.
+    seed
+        Same seed, same imputations.
+    progress
+        Called with the number of refits done.
+
+    Returns
+    -------
+    Imputations
+        Completed data sets, to be analysed and pooled.
+
+    Raises
+    ------
+    BayesLMMError
+        For data, events, references, strategies and options that cannot be used, each with what, where and remedy.
+
+    Examples
+    --------
+    >>> imp = blm.impute(trial_model, treatment="arm", reference={"drug": "placebo"}, events=trial_events, strategy="JR")
+    >>> imp.analyse("change ~ arm + base").pool().columns.tolist()[:5]
+    ['visit', 'parameter', 'arm', 'estimate', 'std_error']
+    """
+    require_one_of(method, IMPUTATION_METHODS, "method")
+    require_one_of(criterion, ("REML", "ML"), "criterion")
+    if resampling is not None:
+        require_one_of(resampling, ("jackknife", "bootstrap"), "resampling")
+    number = _number(method, resampling, n)
+    trial = read_imputation_model(model, treatment, reference, events, strategy, criterion)
+    if method == "conditional-mean":
+        return _conditional_means(trial, resampling, number[0], seed, progress)
+    if method == "bayes":
+        return _bayes(trial, number[0], seed)
+    return _bootstrapped(trial, method, number, seed, progress)
+
+
+def _number(method: str, resampling: str | None, n: Any) -> tuple[int, int]:
+    """How many samples, and imputations of each."""
+    if method == "bootstrap-mi":
+        pair = (100, 2) if n is None else n
+        if not (isinstance(pair, tuple | list) and len(pair) == 2):
+            raise SpecificationError(f"n is {n!r}", "n", 'give n=(B, D) with method="bootstrap-mi": bootstrap samples, imputations of each')
+        B, D = require_count(pair[0], "n"), require_count(pair[1], "n")
+        if B < 2 or D < 2:
+            raise SpecificationError(f"n is {n!r}", "n", "give two or more of both: variances between and within samples are needed")
+        return B, D
+    if method == "conditional-mean" and resampling != "bootstrap":
+        if n is not None:
+            raise SpecificationError(f"n is {n!r}, and nothing is drawn", "n", 'leave it out, or use resampling="bootstrap"')
+        return 1, 1
+    found = DEFAULT_N["bootstrap" if method == "conditional-mean" else method] if n is None else require_count(n, "n")
+    if found < 2:
+        raise SpecificationError(f"n is {n}", "n", "give 2 or more: a variance between imputations is needed")
+    return found, 1
+
+
+# -- the trial and its model ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Law:
+    """What the imputation model says of every subject: columns of the mean, own arm and reference arm, (N, m, p); offset (N, m).
+
+    group, reference_group : (N,) group of parameters of R
+    """
+
+    X: Array
+    X_reference: Array
+    offset: Array
+    group: Codes
+    reference_group: Codes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """Subjects whose imputation is the same linear map: what they observed, what is missing, and under what."""
+
+    subjects: Codes
+    observed: Codes
+    missing: Codes
+    strategy: Strategy
+    first: int
+    group: int
+    reference_group: int
+
+
+@dataclass(frozen=True, eq=False)
+class TrialModel:
+    """A trial, its events, the fit of its imputation model, and what that says of every subject.
+
+    fitted_subject : (N,) position of each subject among those of the fit, -1 where nothing of it is in the fit
+    """
+
+    layout: Layout
+    events: Events
+    fit: Any
+    law: Law
+    fitted_subject: Codes
+
+    @cached_property
+    def whole(self) -> VisitParameters:
+        """The parameters estimated."""
+        fit = self.fit
+        return visit_parameters(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), fit.point.state.solution.alpha)
+
+    def with_events(self, strategy: Strategy | None, events: Any) -> TrialModel:
+        """The trial under other strategies, where they leave the same outcomes out of the fit."""
+        layout, before = self.layout, self.events
+        if events is None:
+            chosen: list[Strategy] = ["MAR"] * len(before.first)
+            for i in np.flatnonzero(before.first < len(layout.visits)):
+                chosen[i] = check_strategy(strategy)
+            found = Events(before.first, tuple(chosen))
+            check_events(layout, found)
+        else:
+            found = read_events(layout, events, "MAR" if strategy is None else strategy)
+        if not np.array_equal(left_out(layout, found), left_out(layout, before)):
+            what = "these strategies leave other outcomes out of the imputation model"
+            raise SpecificationError(what, "outcomes after an event are in its fit under MAR alone", "impute anew with blm.impute")
+        return replace(self, events=found, law=_law(layout, found, self.fit))
+
+    def tasks(self, at_random: bool = False) -> list[Task]:
+        """What is to be imputed."""
+        layout, law = self.layout, self.law
+        found: dict[Any, list[int]] = {}
+        for i in np.flatnonzero(layout.imputed.any(axis=1)):
+            name: Strategy = "MAR" if at_random else self.events.strategy[i]
+            first = -1 if name == "MAR" else int(self.events.first[i])
+            groups = int(law.group[i]), int(law.reference_group[i])
+            found.setdefault((layout.imputed[i].tobytes(), name, first, groups), []).append(int(i))
+        out = []
+        for (_, name, first, (group, reference)), members in found.items():
+            lost = layout.imputed[members[0]]
+            out.append(Task(np.array(members), np.flatnonzero(~lost), np.flatnonzero(lost), name, first, group, reference))
+        return out
+
+    def complete(self, given: VisitParameters, rng: Generator | None = None, at_random: bool = False) -> Array:
+        """Completed outcomes (B, N, m) at B sets of parameters: conditional means, or draws; at_random: MAR whatever the strategies."""
+        y, law = self.layout.y, self.law
+        out = np.repeat(y[None], given.size, axis=0)
+        for task in self.tasks(at_random):
+            i = task.subjects
+            mean = np.tensordot(given.alpha, law.X[i], (1, 2)) + law.offset[i]
+            reference = np.tensordot(given.alpha, law.X_reference[i], (1, 2)) + law.offset[i]
+            own, other = given.R[:, task.group], given.R[:, task.reference_group]
+            if callable(task.strategy):
+                mean, S = _own_laws(task, mean, own, reference, other)
+            else:
+                mean = strategy_mean(task.strategy, mean, reference, task.first)
+                S = strategy_covariance(task.strategy, own, other, task.first)[:, None]
+            out[:, i[:, None], task.missing] = _imputed(mean, S, y[i], task, rng)
+        return out
+
+
+def _own_laws(task: Task, mean: Array, own: Array, reference: Array, other: Array) -> tuple[Array, Array]:
+    """Laws by a user's function, subject by subject: (B, n, m) and (B, n, m, m)."""
+    assert callable(task.strategy)
+    B, n, m = mean.shape
+    means, covariances = np.empty((B, n, m)), np.empty((B, n, m, m))
+    for b in range(B):
+        for i in range(n):
+            law = (mean[b, i], own[b], reference[b, i], other[b])
+            means[b, i], covariances[b, i] = own_law(task.strategy, law, task.first)
+    return means, covariances
+
+
+def _imputed(mean: Array, S: Array, y: Array, task: Task, rng: Generator | None) -> Array:
+    """Missing outcomes (B, n, missing) given the observed ones; S (B, 1 or n, m, m)."""
+    o, u = task.observed, task.missing
+    found, left = mean[..., u], S[..., u[:, None], u]
+    if len(o):
+        A = np.linalg.solve(S[..., o[:, None], o], S[..., o[:, None], u]).swapaxes(-1, -2)
+        found = found + (A @ (y[:, o] - mean[..., o])[..., None])[..., 0]
+        left = left - A @ S[..., o[:, None], u]
+    if rng is None:
+        return found
+    root = np.linalg.cholesky(0.5 * (left + left.swapaxes(-1, -2)))
+    return np.asarray(found + (root @ rng.standard_normal(found.shape)[..., None])[..., 0])
+
+
+def read_imputation_model(
+    model: Any, treatment: str, reference: Mapping[Any, Any] | None, events: Any, strategy: Strategy, criterion: str
+) -> TrialModel:
+    """Read the trial of a model, and fit the imputation model.
+
+    Errors: `SpecificationError` for models that are none of visits, `DataError` for what the data lack.
+    """
+    design = model.design
+    residual = design.residual
+    if residual is None or not residual.spec.subject or len(residual.spec.visit) != 1 or len(residual.spec.subject) != 1:
+        what = "the imputation model has no residual structure over the visits of its subjects"
+        raise SpecificationError(what, f"model {model.formula}", 'write residual="us(VISIT | PATIENT)", with one column each')
+    if design.terms or design.variance or design.weights is not None:
+        what = "random effects, variance functions and weights have no place in an imputation model"
+        raise SpecificationError(what, f"model {model.formula}", "leave the covariance of the visits to the residual structure")
+    if model.given_offset:
+        raise SpecificationError("the offset was given as an array", "offset", "give it as a column, which rows without outcome have too")
+    columns = TrialColumns(design.spec.formula.response, residual.spec.subject[0], residual.spec.visit[0], treatment)
+    data = model.data
+    frame = read_table(data, ()).frame
+    if columns.outcome not in frame.columns:
+        what = f"the outcome {columns.outcome!r} is an expression"
+        raise SpecificationError(what, f"model {model.formula}", "make it a column of the data: imputed values are on its scale")
+    layout = _read(frame, columns, reference, residual)
+    found = read_events(layout, events, strategy)
+    if events is not None and len(found.first) and (found.first < len(layout.visits)).any():
+        _demand_order(layout)
+    _demand_arms(layout)
+    fit = _fitted(model, layout, found, criterion)
+    labels = {str(label): i for i, label in enumerate(fit.design.residual.subject.levels)}
+    place = np.array([labels.get(str(label), -1) for label in layout.subjects])
+    return TrialModel(layout, found, fit, _law(layout, found, fit), place)
+
+
+def _read(frame: pd.DataFrame, columns: TrialColumns, reference: Mapping[Any, Any] | None, residual: Any) -> Layout:
+    if residual.visit is not None:
+        return read_layout(frame, columns, reference, residual.visit_levels)
+    return read_layout(frame, columns, reference, [int(v) if v.is_integer() else v for v in np.unique(residual.coords).tolist()])
+
+
+def _demand_order(layout: Layout) -> None:
+    column = layout.frame[layout.columns.visit]
+    if not isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(column.dtype):
+        what = f"an event says which visits it affects, and column {layout.columns.visit!r} is text without an order"
+        where = f"visits: {', '.join(map(str, layout.visits))}"
+        raise DataError(what, where, "give an ordered factor: pandas.Categorical(..., categories=[...])")
+
+
+def _demand_arms(layout: Layout) -> None:
+    for code, arm in enumerate(layout.arms):
+        own = ~layout.imputed[layout.arm == code]
+        if not own.any():
+            what = f"no outcome is observed in arm {arm!r}"
+            raise DataError(what, "its means cannot be estimated", "drop the arm")
+
+
+def left_out(layout: Layout, events: Events) -> Flags:
+    """(N, m) outcomes that the imputation model is not fitted to: those after events that are not missing at random."""
+    lost = events.affected(len(layout.visits)) & ~layout.imputed
+    return np.asarray(lost & np.array([name != "MAR" for name in events.strategy])[:, None])
+
+
+def _fitted(model: Any, layout: Layout, events: Events, criterion: str) -> Any:
+    """The fit without outcomes after events that are not missing at random."""
+    lost = left_out(layout, events)
+    if lost.any():
+        y = np.where(lost, np.nan, layout.y)
+        subject, visit = layout.order
+        model = model.updated(None, layout.frame.assign(**{layout.columns.outcome: y[subject, visit]}), {})
+    fit = model.fit(criterion)
+    if not fit.converged:
+        what = "the imputation model did not converge"
+        raise ConvergenceError(what, f"fit of {model.formula}", "use a structure with fewer parameters", fit)
+    return fit
+
+
+def _law(layout: Layout, events: Events, fit: Any) -> Law:
+    design, frame, name = fit.design, layout.frame, layout.columns.treatment
+    reads_arm = name in design.encoding.fixed_block.columns
+    used = [s for s, first in zip(events.strategy, events.first, strict=True) if first < len(layout.visits)]
+    if not reads_arm and any(callable(s) or s in REFERENCE_BASED for s in used):
+        what = f"the fixed effects do not read the arm {name!r}, so that no reference differs from any arm"
+        remedy = f"put {name} into the formula, with the visit: {name} * {layout.columns.visit}"
+        raise SpecificationError(what, f"model {fit.formula}", remedy)
+    other = np.where(layout.reference >= 0, layout.reference, np.arange(len(layout.arms)))[layout.arm]
+    moved = frame.assign(**{name: with_arm(frame[name], layout.arms, other[layout.order[0]])})
+    X, offset, group = _encoded(layout, fit, frame)
+    X_reference, _, reference_group = _encoded(layout, fit, moved)
+    return Law(X, X_reference, offset, group, reference_group)
+
+
+def _encoded(layout: Layout, fit: Any, frame: pd.DataFrame) -> tuple[Array, Array, Codes]:
+    """TrialColumns of the mean (N, m, p), offset (N, m) and group of parameters (N,)."""
+    design, rows = fit.design, layout.rows
+    whole = design.encoding.fixed(frame)[0][:, list(design.kept)]
+    offset = design.encoding.offset(frame)
+    lost = np.isnan(whole).any(axis=1) | (False if offset is None else np.isnan(offset))
+    if lost.any():
+        which = [c for c in design.encoding.fixed_block.columns if frame[c].isna().any()]
+        what = f"covariates are missing in {int(lost.sum())} rows: {', '.join(which) or 'offset'}"
+        shown = ", ".join(map(str, np.flatnonzero(lost)[:5]))
+        raise DataError(what, f"rows {shown}", "an outcome is imputed from its covariates: fill them in, or drop these subjects")
+    group = np.zeros(len(rows), np.int64)
+    if design.residual.group is not None:
+        names = design.residual.spec.group
+        known = {label: i for i, label in enumerate(design.residual.group.levels)}
+        labels = row_labels(read_table(frame, names), names, len(frame))
+        unknown = sorted({str(label) for label in labels if label not in known})
+        if unknown:
+            what = f"the covariance of {', '.join(unknown)} cannot be estimated: no outcome of it is in the fit"
+            raise DataError(what, ", ".join(names), "use one covariance for all arms")
+        group = np.array([known[label] for label in labels])[rows[:, 0]]
+    return whole[rows], np.zeros(rows.shape) if offset is None else offset[rows], group
+
+
+# -- methods -------------------------------------------------------------------------------------------------------------------------------
+
+
+def _conditional_means(
+    trial: TrialModel, resampling: Literal["jackknife", "bootstrap"] | None, n: int, seed: Any, progress: Callable[[int], None] | None
+) -> Imputations:
+    whole, fit, N = trial.whole, trial.fit, len(trial.layout.subjects)
+    start, restricted = fit.estimate.x, fit.restricted
+    if resampling is None:
+        return Imputations(trial.layout, trial.complete(whole), Replication("single"), trial, whole, seed=seed)
+    if resampling == "jackknife":
+        out = refit_without_each(fit.problem, start, restricted, progress)
+        order = np.where(trial.fitted_subject >= 0, 1 + trial.fitted_subject, 0)
+        every = concatenate_fields([whole, out]).take(order)
+        weights = 1.0 - np.eye(N)
+        names = tuple(f"without {label}" for label in trial.layout.subjects)
+    else:
+        weights = stratified(trial.layout, n, generator(seed))
+        every = _reweighted(trial, weights, progress)
+        names = tuple(f"sample {b + 1}" for b in range(n))
+    every, weights, failed = _kept(every, weights, names)
+    both = concatenate_fields([whole, every])
+    weights = np.concatenate([np.ones((1, N)), weights])
+    return Imputations(trial.layout, trial.complete(both), Replication(resampling, weights), trial, both, failed, seed=seed)
+
+
+def stratified(layout: Layout, n: int, rng: Generator) -> Array:
+    """How often each subject occurs in n bootstrap samples drawn within the arms, (n, N)."""
+    weights = np.zeros((n, len(layout.subjects)))
+    for code in range(len(layout.arms)):
+        members = np.flatnonzero(layout.arm == code)
+        weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1.0 / len(members)), n)
+    return weights
+
+
+def _reweighted(trial: TrialModel, weights: Array, progress: Callable[[int], None] | None) -> VisitParameters:
+    inside = trial.fitted_subject >= 0
+    own = np.zeros((len(weights), int(inside.sum())))
+    own[:, trial.fitted_subject[inside]] = weights[:, inside]
+    return reweighted(trial.fit.problem, trial.fit.estimate.x, trial.fit.restricted, own, progress)
+
+
+def _kept(every: VisitParameters, weights: Array, names: tuple[str, ...]) -> tuple[VisitParameters, Array, tuple[str, ...]]:
+    """ReplicateSums whose refit settled; the others are named, with a warning."""
+    good = every.settled & np.isfinite(every.alpha).all(axis=1)
+    failed = tuple(names[b] for b in np.flatnonzero(~good))
+    if good.sum() < 2:
+        what = f"{len(failed)} of {len(names)} refits failed"
+        raise ConvergenceError(what, "the imputation model", "use a structure with fewer parameters, or drop covariates")
+    if failed:
+        shown = ", ".join(failed[:5]) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
+        what = f"{len(failed)} of {len(names)} refits failed and are left out: {shown}"
+        warnings.warn(BayesLMMWarning(what, "the imputation model", "see `imputations.failed`"), stacklevel=4)
+    return every.take(good), weights[good], failed
+
+
+def _bayes(trial: TrialModel, n: int, seed: Any) -> Imputations:
+    seeds = seed_sequence(seed).spawn(2)
+    chains = 4
+    post = trial.fit.model.sample(draws=-(-n // chains) * THIN, chains=chains, seed=seeds[0])
+    step = max(1, post.draws.size // n)
+    pick = np.arange(0, step * n, step)
+    x, s = post.density.kernel_points(post.draws.phi[pick])
+    given = visit_parameters(trial.fit.problem, x, s**2, np.zeros((n, trial.fit.problem.criterion.p)))
+    given = VisitParameters(post.draws.alpha[pick], given.R, given.settled)
+    values = trial.complete(given, generator(seeds[1]))
+    return Imputations(trial.layout, values, Replication("rubin"), trial, given, method="bayes", seed=seed)
+
+
+def _bootstrapped(
+    trial: TrialModel, method: str, number: tuple[int, int], seed: Any, progress: Callable[[int], None] | None
+) -> Imputations:
+    (B, D), rng = number, generator(seed)
+    weights = stratified(trial.layout, B, rng)
+    every, weights, failed = _kept(_reweighted(trial, weights, progress), weights, tuple(f"sample {b + 1}" for b in range(B)))
+    if method == "approximate-bayes":
+        values = trial.complete(every, rng)
+        return Imputations(trial.layout, values, Replication("rubin"), trial, every, failed, method=method, seed=seed)
+    each = every.take(np.repeat(np.arange(every.size), D))
+    replication = Replication("bootstrap-mi", np.repeat(weights, D, axis=0), D)
+    return Imputations(trial.layout, trial.complete(each, rng), replication, trial, each, failed, method=method, seed=seed)

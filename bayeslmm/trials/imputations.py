@@ -1,0 +1,336 @@
+"""`Imputations`: completed data sets of a trial, and what is done with them: look, add a delta, analyse, find the tipping point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array, generator, seed_sequence
+from bayeslmm.errors import DataError, SpecificationError
+from bayeslmm.results.fitted import as_pandas
+from bayeslmm.trials.analyses import Analyses, ImputationModel, analyse
+from bayeslmm.trials.ancova import MeanWeights
+from bayeslmm.trials.layout import Layout, TrialColumns, read_layout, resampled_frame
+from bayeslmm.trials.pooling import Alternative, Replication
+from bayeslmm.trials.strategies import Strategy
+from bayeslmm.trials.tipping import Tipping, delta_frame, tipping
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bayeslmm._types import Frame
+    from bayeslmm.inference.intervals.subject_weights import VisitParameters
+
+
+@dataclass(frozen=True, eq=False)
+class Imputations:
+    """Completed data sets of one trial, made by `blm.impute` or given to `blm.imputations`.
+
+    values : (K, N, m) completed outcomes, subjects by visits; with resampling the whole sample comes first
+    trial : the imputation model; None for frames imputed elsewhere. failed : refits that are left out
+
+    Examples take `imp = blm.impute(trial_model, treatment="arm", reference={"drug": "placebo"}, events=trial_events, strategy="JR")`.
+    """
+
+    layout: Layout
+    values: Array
+    replication: Replication
+    trial: ImputationModel | None = None
+    parameters: VisitParameters | None = None
+    failed: tuple[str, ...] = ()
+    method: str = "conditional-mean"
+    seed: Any = field(default=None, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Number of completed data sets.
+
+        >>> imp.size == 1 + len(imp.subjects)
+        True
+        """
+        return len(self.values)
+
+    @property
+    def subjects(self) -> pd.DataFrame:
+        """Who was imputed and why: `subject, arm, event, strategy, observed, imputed, observed_after_event`.
+
+        >>> imp.subjects.columns.tolist()[:4]
+        ['subject', 'arm', 'event', 'strategy']
+        """
+        layout = self.layout
+        N, m = layout.size
+        first = np.full(N, m) if self.trial is None else self.trial.events.first
+        strategy = ["" for _ in range(N)] if self.trial is None else [_name(s) for s in self.trial.events.strategy]
+        after = (np.arange(m) >= first[:, None]) & ~layout.imputed
+        return pd.DataFrame(
+            {
+                "subject": list(layout.subjects),
+                "arm": [layout.arms[a] for a in layout.arm],
+                "event": [layout.visits[t] if t < m else None for t in first],
+                "strategy": strategy,
+                "observed": (~layout.imputed).sum(axis=1),
+                "imputed": layout.imputed.sum(axis=1),
+                "observed_after_event": after.sum(axis=1),
+            }
+        )
+
+    def data(self, k: int | None = None) -> pd.DataFrame:
+        """A completed data set, or all of them one under the other with a column `imputation`.
+
+        Ids, order and types are those of the data; `imputed` says which outcomes were missing. With resampling 0 is the whole sample and
+        the others are the resample_design ones: without a subject, or with subjects drawn several times, whose further copies get a number.
+
+        >>> bool(imp.data(0)["imputed"].sum() == imp.subjects["imputed"].sum())
+        True
+        """
+        if k is None:
+            found = [self.data(i) for i in range(self.size)]
+            return pd.concat([frame.assign(imputation=i) for i, frame in enumerate(found)], ignore_index=True)
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 <= k < self.size:
+            raise SpecificationError(f"there is no completed data set {k!r}", "k", f"give a number from 0 to {self.size - 1}, or None")
+        frame = self.layout.completed(self.values[k])
+        weights = self.replication.weights
+        return frame if weights is None else resampled_frame(self.layout, frame, weights[k])
+
+    def under(self, strategy: Strategy | None = None, *, events: Any = None) -> Imputations:
+        """The same trial under other strategies, without fitting anything again.
+
+        Parameters
+        ----------
+        strategy
+            Of all events, or of those without one of their own in `events`.
+        events
+            Other strategies of the same events.
+
+        Raises
+        ------
+        SpecificationError
+            Where the imputation model would be fitted to other outcomes: those after an event are in it under MAR alone.
+
+        >>> imp.under("CR").subjects["strategy"].unique().tolist() == ["MAR", "CR"]
+        True
+        """
+        if self.trial is None or self.parameters is None:
+            raise SpecificationError("frames imputed elsewhere have no imputation model", "under", "impute with blm.impute")
+        trial = self.trial.with_events(strategy, events)
+        rng = None if self.method == "conditional-mean" else generator(seed_sequence(self.seed).spawn(2)[1])
+        return replace(self, values=trial.complete(self.parameters, rng), trial=trial)
+
+    def delta(
+        self,
+        delta: Mapping[Any, float] | Sequence[float],
+        lag: Sequence[float] | None = None,
+        *,
+        missing_only: bool = True,
+        after_event: bool = False,
+    ) -> pd.DataFrame:
+        """Amounts to be added to outcomes after imputation, row for row: subject, visit, `delta`.
+
+        Parameters
+        ----------
+        delta
+            Arm -> amount, added to imputed outcomes of the arm; or one number per visit, which accumulates from the event on.
+        lag
+            MeanWeights of the amounts by visit since the event: the k-th visit after the event gets the sum of the first k of lag times the
+            amounts of these visits.
+        missing_only
+            False adds to observed outcomes after the event too.
+        after_event
+            True leaves imputed outcomes before the event, and of subjects without one, as they are.
+
+        >>> float(imp.delta({"drug": 2.0})["delta"].max())
+        2.0
+        """
+        return delta_frame(self, delta, lag, missing_only=missing_only, after_event=after_event)
+
+    def analyse(
+        self,
+        analysis: str | Callable[[pd.DataFrame], Any] | None = None,
+        *,
+        by: str | EllipsisType | None = ...,
+        covariates: Sequence[str] = (),
+        delta: Any = None,
+        weights: MeanWeights | str = "counterfactual",
+        control: Any = None,
+        residual: str | None = None,
+    ) -> Analyses:
+        """Analyse every completed data set.
+
+        Parameters
+        ----------
+        analysis
+            A formula for the ANCOVA of each visit, `"change ~ arm + base"` (None: the arm and `covariates`); with `residual` the formula
+            of an MMRM; or a function of a completed frame that returns `{name: (estimate, std_error[, df])}`.
+        by
+            The column by whose levels a function is called, by default the visit; None: once for the whole frame.
+        covariates
+            Added to a formula that is not given.
+        delta
+            What `delta` makes, or any frame with subject, visit and `delta`.
+        weights
+            Of the means: "counterfactual" (every subject in every arm), "equal" or "proportional" over the levels of factors.
+        control
+            The arm that others are compared with; by default the references of the imputation, or the first arm.
+        residual
+            Structure of an MMRM over all visits.
+
+        >>> imp.analyse("change ~ arm + base").frame.columns.tolist()
+        ['imputation', 'visit', 'parameter', 'arm', 'estimate', 'std_error', 'df']
+        """
+        return analyse(self, analysis, by=by, covariates=covariates, delta=delta, weights=weights, control=control, residual=residual)
+
+    def tipping(
+        self,
+        grid: Any,
+        analysis: str | None = None,
+        *,
+        covariates: Sequence[str] = (),
+        visit: Any = None,
+        arms: Sequence[Any] | None = None,
+        after_event: bool = False,
+        weights: MeanWeights | str = "counterfactual",
+        control: Any = None,
+        conf_level: float = 0.95,
+        alternative: Alternative = "two-sided",
+    ) -> Tipping:
+        """The pooled difference when amounts of a grid are added to imputed outcomes: where does the conclusion tip?
+
+        Nothing is imputed again: estimates are linear in the amounts, and so are residuals.
+
+        Parameters
+        ----------
+        grid
+            Numbers, added to all arms but the controls; or arm -> numbers, one or two arms, crossed.
+        analysis, covariates, weights, control
+            As in `analyse`.
+        visit
+            One visit or several; by default the last.
+        arms
+            With a grid of numbers, the arms that get them.
+        after_event
+            True adds to imputed outcomes on and after the event only.
+        conf_level, alternative
+            As in `pool`.
+
+        >>> imp.tipping([0, 1, 2], "change ~ arm + base").frame["delta_drug"].tolist()
+        [0.0, 1.0, 2.0]
+        """
+        return tipping(
+            self,
+            grid,
+            analysis,
+            covariates=covariates,
+            visit=visit,
+            arms=arms,
+            after_event=after_event,
+            weights=weights,
+            control=control,
+            conf_level=conf_level,
+            alternative=alternative,
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Mean profiles by arm and pattern: observed means of those who stayed and who left, and the imputed means.
+
+        >>> axes = imp.plot()
+        """
+        from bayeslmm.trials.report import profiles_figure
+
+        return profiles_figure(self.layout, self.values, self.replication.weights, ax)
+
+    def report(self, path: Any = None, *, title: str | None = None, analysis: str | None = None, covariates: Sequence[str] = ()) -> str:
+        """One HTML page: who was imputed, why, under what, and what it does to the estimate.
+
+        path : where to write it; without one the text is only returned. analysis, covariates : as in `analyse`
+
+        >>> "Who was imputed" in imp.report(analysis="change ~ arm + base")
+        True
+        """
+        from bayeslmm.trials.report import imputation_report
+
+        return imputation_report(self, path, title=title, analysis=analysis, covariates=covariates)
+
+    def __repr__(self) -> str:
+        cells = int(self.layout.imputed.sum())
+        N = self.layout.size[0]
+        what = f"{self.method}, {self.replication.rule}" if self.trial is not None else "given"
+        return f"Imputations({what}: {self.size} data sets, {N} subjects, {cells} outcomes imputed)"
+
+
+def _name(strategy: Any) -> str:
+    return str(getattr(strategy, "__name__", strategy))
+
+
+def imputations(
+    frames: Sequence[Frame],
+    *,
+    outcome: str,
+    visit: str,
+    subject: str,
+    treatment: str,
+    reference: Mapping[Hashable, Hashable] | None = None,
+) -> Imputations:
+    """Completed data sets made elsewhere, to be analysed and pooled by Rubin's rules.
+
+    Parameters
+    ----------
+    frames
+        Two or more frames with the same subjects and visits, one row each. A column `imputed` marks imputed outcomes; without one, those
+        that differ between frames.
+    outcome, visit, subject, treatment
+        TrialColumns.
+    reference
+        Arm -> the arm that it is compared with.
+
+    Raises
+    ------
+    DataError
+        For frames that do not belong together, or that are not complete.
+
+    >>> given = blm.imputations([imp.data(0), imp.data(0)], outcome="change", visit="week", subject="id", treatment="arm")
+    >>> given.size
+    2
+    """
+    if isinstance(frames, pd.DataFrame) or not isinstance(frames, Sequence) or len(frames) < 2:
+        raise DataError(
+            "imputations are a list of two or more frames", "frames", 'split one long frame: [f for _, f in d.groupby("imputation")]'
+        )
+    columns = TrialColumns(outcome, subject, visit, treatment)
+    first = read_layout(frames[0], columns, reference)
+    found, flags = [first.y], [_flags(frames[0], first)]
+    for k, frame in enumerate(frames[1:], start=1):
+        other = read_layout(frame, columns, reference)
+        same = (other.subjects, other.visits, other.arms) == (first.subjects, first.visits, first.arms)
+        if not same or not np.array_equal(other.arm, first.arm):
+            raise DataError(f"frame {k} has other subjects, visits or arms than frame 0", "frames", "give completed data of one trial")
+        found.append(other.y)
+        flags.append(_flags(frame, other))
+    values = np.stack(found)
+    if np.isnan(values).any():
+        k = int(np.argwhere(np.isnan(values))[0][0])
+        raise DataError(f"outcomes are missing in frame {k}", outcome, "give completed data")
+    known = [flag for flag in flags if flag is not None]
+    imputed = np.logical_or.reduce(known) if known else (values != values[0]).any(axis=0)
+    layout = Layout(
+        first.frame,
+        columns,
+        first.subjects,
+        first.visits,
+        first.arms,
+        first.rows,
+        np.where(imputed, np.nan, first.y),
+        imputed,
+        first.arm,
+        first.reference,
+    )
+    return Imputations(layout, values, Replication("rubin"), method="given")
+
+
+def _flags(frame: Any, layout: Layout) -> Any:
+    whole = as_pandas(frame)
+    return whole["imputed"].to_numpy(bool)[layout.rows] if "imputed" in whole.columns else None

@@ -1,0 +1,310 @@
+"""A trial as subjects by visits: outcomes, arms, reference arms, intercurrent events and the strategy of each subject."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.errors import DataError, SpecificationError
+from bayeslmm.results.fitted import as_pandas
+from bayeslmm.trials.strategies import REFERENCE_BASED, STRATEGIES, Strategy
+
+Flags = NDArray[np.bool_]
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TrialColumns:
+    """Names of the columns that a trial is read from."""
+
+    outcome: str
+    subject: str
+    visit: str
+    treatment: str
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """N subjects by m visits.
+
+    frame : the data as given, one row per subject and visit; rows : (N, m) position of each cell in it
+    y : (N, m) outcomes, NaN where missing; imputed : (N, m) cells that are missing in the data
+    arm : (N,) code among `arms`; reference : (arms,) code of each arm's reference
+    """
+
+    frame: pd.DataFrame
+    columns: TrialColumns
+    subjects: tuple[Any, ...]
+    visits: tuple[Any, ...]
+    arms: tuple[Any, ...]
+    rows: Codes
+    y: Array
+    imputed: Flags
+    arm: Codes
+    reference: Codes
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """N and m."""
+        return len(self.subjects), len(self.visits)
+
+    @cached_property
+    def order(self) -> tuple[Codes, Codes]:
+        """Subject and visit of every row of the frame."""
+        n = self.rows.size
+        subject, visit = np.empty(n, np.int64), np.empty(n, np.int64)
+        N, m = self.size
+        subject[self.rows.ravel()] = np.repeat(np.arange(N), m)
+        visit[self.rows.ravel()] = np.tile(np.arange(m), N)
+        return subject, visit
+
+    def completed(self, y: Array) -> pd.DataFrame:
+        """The data with outcomes y (N, m) and a column `imputed`."""
+        subject, visit = self.order
+        frame = self.frame.copy()
+        frame[self.columns.outcome] = y[subject, visit]
+        frame["imputed"] = self.imputed[subject, visit]
+        return frame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Events:
+    """Intercurrent events: first : (N,) first visit affected, m where there is none; strategy : of every subject."""
+
+    first: Codes
+    strategy: tuple[Strategy, ...]
+
+    def affected(self, m: int) -> Flags:
+        """(N, m) visits on and after the event."""
+        return np.asarray(np.arange(m) >= self.first[:, None])
+
+
+def read_layout(data: Any, columns: TrialColumns, reference: Mapping[Any, Any] | None, visits: Sequence[Any] | None = None) -> Layout:
+    """Read a trial.
+
+    visits : the visits in order, where something else than the column knows it
+    Errors: `DataError` for absent columns, duplicated or absent rows, subjects without arm or in two; `SpecificationError` for references.
+    """
+    frame = as_pandas(data)
+    for role, name in (
+        ("outcome", columns.outcome),
+        ("subject", columns.subject),
+        ("visit", columns.visit),
+        ("treatment", columns.treatment),
+    ):
+        if name not in frame.columns:
+            raise DataError(f"the data have no column {name!r}", role, f"columns: {', '.join(map(str, frame.columns[:20]))}")
+        if role != "outcome" and frame[name].isna().any():
+            lost = np.flatnonzero(frame[name].isna())
+            what = "subjects without arm" if role == "treatment" else f"rows without {role}"
+            raise DataError(f"{what}: column {name!r} is missing", f"rows {_listed(lost.tolist())}", "fill it in, or drop these subjects")
+    if "imputed" in frame.columns and columns.outcome != "imputed":
+        frame = frame.drop(columns="imputed")
+    subjects, subject = ordered_labels(frame[columns.subject])
+    levels, visit = ordered_labels(frame[columns.visit])
+    if visits is not None:
+        levels, visit = _ordered_as(levels, visit, visits)
+    arms, arm_of_row = ordered_labels(frame[columns.treatment])
+    rows = _cells(subject, visit, subjects, levels)
+    arm = arm_of_row[rows[:, 0]]
+    moved = (arm_of_row[rows] != arm[:, None]).any(axis=1)
+    if moved.any():
+        who = [subjects[i] for i in np.flatnonzero(moved)]
+        raise DataError(f"{int(moved.sum())} subjects are in two arms", f"subjects {_listed(who)}", "give each subject one arm")
+    y = _numbers(frame[columns.outcome], columns.outcome)[rows]
+    return Layout(frame, columns, subjects, levels, arms, rows, y, np.isnan(y), arm, _references(arms, reference))
+
+
+def read_events(layout: Layout, events: Any, default: Strategy) -> Events:
+    """The first visit affected and the strategy of each subject; subjects without a row have no event and are MAR.
+
+    Errors: `DataError` for two events of a subject, unknown subjects and visits; `SpecificationError` for unknown strategies.
+    """
+    N, m = layout.size
+    first, strategy = np.full(N, m), list[Strategy](["MAR"] * N)
+    check_strategy(default)
+    if events is None:
+        if default != "MAR":
+            what = "a strategy without intercurrent events would change nothing"
+            raise SpecificationError(what, f"strategy={default!r}, events=None", "give events: a frame of subject and first visit affected")
+        return Events(first, tuple(strategy))
+    frame, c = as_pandas(events), layout.columns
+    for name in (c.subject, c.visit):
+        if name not in frame.columns:
+            raise DataError(f"the events have no column {name!r}", "events", "give one row per event: subject, first visit affected")
+    who = {str(label): i for i, label in enumerate(layout.subjects)}
+    when = {str(label): j for j, label in enumerate(layout.visits)}
+    own = frame["strategy"].tolist() if "strategy" in frame.columns else [None] * len(frame)
+    for subject, visit, given in zip(_plain(frame[c.subject]), _plain(frame[c.visit]), own, strict=True):
+        chosen = default if _absent(given) else given
+        check_strategy(chosen)
+        if str(subject) not in who:
+            raise DataError(f"the events name subject {subject!r}, which the data do not have", "events", "drop the row, or mend the label")
+        i = who[str(subject)]
+        if _absent(visit):
+            what = f"subject {subject!r} has a strategy but no visit of an event"
+            raise DataError(what, "events", "give the first visit affected, or leave the row out: such a subject is MAR")
+        if str(visit) not in when:
+            where = f"visits: {', '.join(map(str, layout.visits))}"
+            raise DataError(f"the event of subject {subject!r} is at visit {visit!r}, which does not exist", where, "use one of the visits")
+        if first[i] < m:
+            raise DataError(f"subject {subject!r} has two events", "events", "keep one row per subject: the first visit affected")
+        first[i], strategy[i] = when[str(visit)], chosen
+    found = Events(first, tuple(strategy))
+    check_events(layout, found)
+    return found
+
+
+def check_strategy(strategy: Any) -> Strategy:
+    """The strategy; refuse what is none."""
+    if not (callable(strategy) or (isinstance(strategy, str) and strategy in STRATEGIES)):
+        known = ", ".join(map(repr, STRATEGIES))
+        raise SpecificationError(f"{strategy!r} is no strategy", "strategy", f"use one of {known}, or a function")
+    chosen: Strategy = strategy
+    return chosen
+
+
+def check_events(layout: Layout, events: Events) -> None:
+    """Refuse strategies that a subject's event or arm does not allow."""
+    for i in np.flatnonzero(events.first < len(layout.visits)):
+        name, subject, arm = events.strategy[i], layout.subjects[i], layout.arms[layout.arm[i]]
+        if (callable(name) or name in REFERENCE_BASED) and layout.reference[layout.arm[i]] < 0:
+            what = f"strategy {name!r} of subject {subject!r} needs a reference for arm {arm!r}"
+            raise SpecificationError(what, "reference", f"give reference={{{arm!r}: ...}}")
+        if name == "LMCF" and events.first[i] == 0:
+            what = f"LMCF carries the last mean forward, and subject {subject!r} has the event at the first visit"
+            raise SpecificationError(what, "events", "use another strategy for this subject, such as 'CIR' or 'JR'")
+
+
+def _references(arms: tuple[Any, ...], reference: Mapping[Any, Any] | None) -> Codes:
+    out = np.full(len(arms), -1)
+    if reference is None:
+        return out
+    if not isinstance(reference, Mapping):
+        what = f"reference is a {type(reference).__name__}"
+        raise SpecificationError(what, "reference", "give a mapping from each arm to its reference, such as {'DRUG': 'PLACEBO'}")
+    code = {str(arm): i for i, arm in enumerate(arms)}
+    for arm, other in reference.items():
+        for label in (arm, other):
+            if str(label) not in code:
+                raise SpecificationError(f"reference names arm {label!r}", f"arms: {', '.join(map(str, arms))}", "use the arms of the data")
+        out[code[str(arm)]] = code[str(other)]
+    for other in reference.values():
+        if out[code[str(other)]] < 0:
+            out[code[str(other)]] = code[str(other)]
+    lacking = [arms[i] for i in np.flatnonzero(out < 0)]
+    if lacking:
+        what = f"reference lacks arm {', '.join(map(repr, lacking))}"
+        raise SpecificationError(what, "reference", f"add {lacking[0]!r}: the arm that it is compared with")
+    return out
+
+
+def control_arms(layout: Layout, control: Any) -> Codes:
+    """(arms,) the arm that each is compared with."""
+    if control is None:
+        first = np.zeros(len(layout.arms), np.int64)
+        return np.where(layout.reference >= 0, layout.reference, first) if (layout.reference >= 0).any() else first
+    known = {str(arm): i for i, arm in enumerate(layout.arms)}
+    if str(control) not in known:
+        raise SpecificationError(f"{control!r} is no arm", f"arms: {', '.join(map(str, layout.arms))}", "give one of the arms as control")
+    return np.full(len(layout.arms), known[str(control)])
+
+
+def with_arm(column: pd.Series[Any], arms: tuple[Any, ...], codes: Codes) -> Any:
+    """The column of the arms with other arms, of the same type."""
+    labels = pd.Series(arms, dtype=object).to_numpy()[codes]
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return pd.Categorical(labels, categories=column.cat.categories, ordered=column.cat.ordered)
+    return pd.Series(labels, index=column.index).astype(column.dtype)
+
+
+def resampled_frame(layout: Layout, frame: pd.DataFrame, weights: Array) -> pd.DataFrame:
+    """Rows of the subjects of a sample; further copies of a subject are told apart by a number behind its label."""
+    counts = np.asarray(weights, np.int64)[layout.order[0]]
+    if counts.max() <= 1:
+        return frame[counts > 0]
+    parts = []
+    for copy in range(1, int(counts.max()) + 1):
+        part = frame[counts >= copy]
+        if copy > 1:
+            name = layout.columns.subject
+            part = part.assign(**{name: [f"{label} ({copy})" for label in part[name]]})
+        else:
+            part = part.astype({layout.columns.subject: object})
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def ordered_labels(column: pd.Series[Any]) -> tuple[tuple[Any, ...], Codes]:
+    """Labels in order (categories where there are some, those that occur) and the code of each row."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes = np.asarray(column.cat.codes, np.int64)
+        seen = np.unique(codes)
+        return tuple(column.cat.categories[i] for i in seen), np.searchsorted(seen, codes)
+    values = np.empty(len(column), object)
+    values[:] = _plain(column)
+    try:
+        labels, codes = np.unique(values, return_inverse=True)
+    except TypeError:
+        where = f"column {column.name!r}"
+        raise DataError("labels of different kinds cannot be put in order", where, "make them all text or all numbers") from None
+    return tuple(labels.tolist()), codes.astype(np.int64).ravel()
+
+
+def _ordered_as(levels: tuple[Any, ...], codes: Codes, wanted: Sequence[Any]) -> tuple[tuple[Any, ...], Codes]:
+    place = {str(label): i for i, label in enumerate(wanted)}
+    lost = [label for label in levels if str(label) not in place]
+    if lost:
+        what = f"no outcome is observed at visit {', '.join(map(str, lost))}"
+        raise DataError(what, "the law of its outcomes cannot be estimated", "drop the visit")
+    order = np.argsort([place[str(label)] for label in levels])
+    rank = np.empty(len(levels), np.int64)
+    rank[order] = np.arange(len(levels))
+    return tuple(levels[i] for i in order), rank[codes]
+
+
+def _cells(subject: Codes, visit: Codes, subjects: tuple[Any, ...], visits: tuple[Any, ...]) -> Codes:
+    N, m = len(subjects), len(visits)
+    count = np.bincount(subject * m + visit, minlength=N * m).reshape(N, m)
+    if (count > 1).any():
+        i, j = np.argwhere(count > 1)[0]
+        what = f"{int((count > 1).sum())} cells have several rows, the first of subject {subjects[i]!r} at visit {visits[j]!r}"
+        raise DataError(what, "", "keep one row per subject and visit")
+    if (count == 0).any():
+        i, j = np.argwhere(count == 0)[0]
+        what = f"{int((count == 0).sum())} cells have no row, the first of subject {subjects[i]!r} at visit {visits[j]!r}"
+        raise DataError(what, "", "add rows with the outcome missing and the covariates filled in")
+    rows = np.empty((N, m), np.int64)
+    rows[subject, visit] = np.arange(N * m)
+    return rows
+
+
+def _numbers(column: pd.Series[Any], name: str) -> Array:
+    try:
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise DataError(f"the outcome {name!r} is not numbers", f"dtype {column.dtype}", "make it numbers: pd.to_numeric") from None
+    if np.isinf(values).any():
+        raise DataError(f"the outcome {name!r} is infinite", f"rows {_listed(np.flatnonzero(np.isinf(values)).tolist())}", "mend it")
+    return np.asarray(values)
+
+
+def _plain(column: pd.Series[Any]) -> list[Any]:
+    """Labels, whole numbers as integers."""
+    return [int(v) if isinstance(v, float) and v.is_integer() else v for v in column.tolist()]
+
+
+def _absent(value: Any) -> bool:
+    return value is None or (not callable(value) and bool(pd.isna(value)))
+
+
+def _listed(labels: Sequence[Any]) -> str:
+    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    return ", ".join(map(str, labels[:SHOWN])) + more

@@ -1,0 +1,200 @@
+"""Figures of imputations, and the page that says who was imputed, why, under what, and what it does to the estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
+
+from bayeslmm._arrays import Array
+from bayeslmm.plots.style import GREY, INK, LIGHT, PALETTE, axes_for, legend_above, level_label, plain_axes, printable_name
+from bayeslmm.reports.comparison import versions
+from bayeslmm.reports.page import Page, Section, draw_figure
+from bayeslmm.trials.analyses import CompletedTrial, analyse
+from bayeslmm.trials.strategies import LONG_NAMES
+
+if TYPE_CHECKING:
+    from bayeslmm.trials.layout import Layout
+
+
+# -- figures -------------------------------------------------------------------------------------------------------------------------------
+
+
+def profiles_figure(layout: Layout, values: Array, counts: Array | None, ax: Axes | None) -> Axes:
+    """Mean profiles by arm: subjects observed throughout as a full line, the others observed (dashed) and completed (dotted, open).
+
+    values : (K, N, m) completed outcomes; with `counts` the first are the whole sample, else their mean is drawn
+    """
+    ax = axes_for(ax, 7.2, 4.6)
+    completed = values[0] if counts is not None else values.mean(axis=0)
+    m, partly = layout.size[1], layout.imputed.any(axis=1)
+    x = np.arange(m)
+    for a, arm in enumerate(layout.arms):
+        color, own = PALETTE[a % len(PALETTE)], layout.arm == a
+        label = printable_name(level_label(arm))
+        stayed, left = own & ~partly, own & partly
+        if stayed.any():
+            ax.plot(
+                x, completed[stayed].mean(axis=0), color=color, lw=2.0, marker="o", ms=4, label=f"{label}, complete ({int(stayed.sum())})"
+            )
+        if not left.any():
+            continue
+        seen = ~layout.imputed[left]
+        observed = np.array([completed[left][seen[:, j], j].mean() if seen[:, j].any() else np.nan for j in x])
+        imputed = np.array([completed[left][~seen[:, j], j].mean() if (~seen[:, j]).any() else np.nan for j in x])
+        ax.plot(x, observed, color=color, lw=1.4, ls="--", marker="s", ms=4, label=f"{label}, incomplete ({int(left.sum())}): observed")
+        ax.plot(x, imputed, color=color, lw=1.4, ls=":", marker="s", ms=5, mfc="white", label=f"{label}, incomplete: imputed")
+    ax.set_xticks(x, [printable_name(level_label(v)) for v in layout.visits])
+    legend_above(ax)
+    return plain_axes(ax, layout.columns.visit, f"mean {layout.columns.outcome}")
+
+
+def tipping_figure(frame: pd.DataFrame, axes: tuple[str, ...], conf_level: float, ax: Axes | None) -> Axes:
+    """The difference along one amount, or p over two."""
+    ax = axes_for(ax, 6.6, 4.6)
+    groups = list(frame.groupby(["visit", "arm"], observed=True, sort=False))
+    limit = 1.0 - conf_level
+    if len(axes) == 2:
+        return _surface(ax, groups[-1], axes, limit)
+    for i, ((visit, arm), own) in enumerate(groups):
+        color, x = PALETTE[i % len(PALETTE)], own[axes[0]].to_numpy(float)
+        low, high = (_finite(own[name].to_numpy(float), own["estimate"]) for name in ("conf_low", "conf_high"))
+        ax.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
+        ax.plot(x, own["estimate"], color=color, lw=2.0, label=printable_name(f"{arm} at {level_label(visit)}"))
+        significant = own["p_value"].to_numpy(float) < limit
+        ax.scatter(x[significant], own["estimate"][significant], s=28, color=color, zorder=3, label=f"p < {limit:.2g}" if not i else None)
+        ax.scatter(
+            x[~significant],
+            own["estimate"][~significant],
+            s=28,
+            fc="white",
+            ec=color,
+            zorder=3,
+            label=f"p ≥ {limit:.2g}" if not i else None,
+        )
+    ax.axhline(0.0, color=GREY, lw=1.0, ls="--")
+    legend_above(ax)
+    return plain_axes(ax, _amount_of(axes[0]), f"pooled difference, {conf_level:.0%} limits")
+
+
+def _finite(values: Array, estimate: Any) -> Array:
+    """One-sided limits end at the estimate."""
+    return np.where(np.isfinite(values), values, np.asarray(estimate, float))
+
+
+def _amount_of(name: str) -> str:
+    return f"added to imputed outcomes of {name.removeprefix('delta_')}"
+
+
+def _surface(ax: Axes, group: Any, axes: tuple[str, ...], limit: float) -> Axes:
+    (visit, arm), own = group
+    table = own.pivot(index=axes[1], columns=axes[0], values="p_value")
+    x, y, p = table.columns.to_numpy(float), table.index.to_numpy(float), table.to_numpy(float)
+    levels = np.unique([0.0, 0.001, 0.01, limit, 0.1, 0.2, 0.5, 1.0])
+    filled = ax.contourf(x, y, p, levels=levels, cmap="cividis", norm=BoundaryNorm(levels, 256))
+    if (p < limit).any() and (p > limit).any():
+        ax.contour(x, y, p, levels=[limit], colors="white", linewidths=2.4)
+    figure: Any = ax.get_figure()
+    bar = figure.colorbar(filled, ax=ax, label=f"p value; white line: {limit:.2g}")
+    bar.ax.tick_params(colors=INK)
+    if x.min() <= 0 <= x.max() and y.min() <= 0 <= y.max():
+        ax.plot(0.0, 0.0, marker="+", ms=11, mew=2, color="white")
+    ax.grid(color=LIGHT, lw=0.3)
+    return plain_axes(ax, _amount_of(axes[0]), _amount_of(axes[1]), f"{arm} at {level_label(visit)}")
+
+
+# -- the page ------------------------------------------------------------------------------------------------------------------------------
+
+
+def imputation_report(
+    imputations: CompletedTrial, path: Any = None, *, title: str | None = None, analysis: str | None = None, covariates: Sequence[str] = ()
+) -> str:
+    """The page as HTML; written to `path` where one is given."""
+    layout = imputations.layout
+    N, m = layout.size
+    cells = int(layout.imputed.sum())
+    tiles = [
+        ("subjects", str(N)),
+        ("subjects with imputed outcomes", str(int(layout.imputed.any(axis=1).sum()))),
+        ("outcomes imputed", f"{cells} of {N * m}"),
+        ("completed data sets", str(imputations.size)),
+    ]
+    page = Page(title or f"Imputation of {layout.columns.outcome}", _method_text(imputations), tiles)
+    _who_section(page.section("Who was imputed, and why"), imputations)
+    own = page.section("Observed and imputed means")
+    own.figure(
+        draw_figure(lambda ax: profiles_figure(layout, imputations.values, imputations.replication.weights, ax), 8.0, 4.8),
+        "Means by arm: subjects observed at every visit (full line); of the others what is observed (dashed) and imputed (dotted, open).",
+    )
+    effect = page.section("What it does to the estimate")
+    effect.attempt("The analysis", lambda: _effect_section(effect, imputations, analysis, covariates))
+    if imputations.trial is not None:
+        model = page.section("The imputation model")
+        fit = imputations.trial.fit
+        model.facts(
+            [("Formula", str(fit.formula)), ("Residual structure", str(fit.design.spec.residual.text)), ("Criterion", str(fit.method))]
+        )
+        model.checks(fit.checks.values())
+    where = page.section("Where this comes from")
+    where.facts([("Seed", "none" if imputations.seed is None else str(imputations.seed)), *versions()])
+    if imputations.failed:
+        where.text(f"Refits that failed and are left out: {', '.join(imputations.failed)}.", "note")
+    if path is not None:
+        page.save(path)
+    return page.html()
+
+
+def _method_text(imputations: CompletedTrial) -> str:
+    rules = {
+        "single": "one data set, without standard errors",
+        "jackknife": "standard errors by the jackknife over subjects",
+        "bootstrap": "standard errors by the bootstrap of subjects within arms",
+        "rubin": "pooled by Rubin's rules",
+        "bootstrap-mi": "variance components between and within bootstrap samples",
+    }
+    return f"ImputationMethod {imputations.method}; {rules[imputations.replication.rule]}."
+
+
+def _who_section(section: Section, imputations: CompletedTrial) -> None:
+    subjects = imputations.subjects
+    partly = subjects[subjects["imputed"] > 0]
+    if partly.empty:
+        section.text("No outcome is missing.")
+        return
+    keys = ["arm", "strategy", "event"] if imputations.trial is not None else ["arm"]
+    counted = partly.assign(event=partly["event"].map(lambda v: "none" if v is None else str(v)))
+    table = counted.groupby(keys, observed=True).agg(subjects=("subject", "size"), outcomes=("imputed", "sum")).reset_index()
+    section.table(table, "Subjects with imputed outcomes by arm, strategy and first visit affected by an intercurrent event.")
+    used = [name for name in dict.fromkeys(partly["strategy"]) if name in LONG_NAMES]
+    if used:
+        section.facts([(name, LONG_NAMES[name]) for name in used])
+    after = int(subjects["observed_after_event"].sum())
+    if after:
+        section.text(f"{after} outcomes were observed after an event; they are analysed as they are, and what is imputed is given them.")
+
+
+def _effect_section(section: Section, imputations: CompletedTrial, analysis: str | None, covariates: Sequence[str]) -> None:
+    single = imputations.replication.rule == "single"
+    options: dict[str, Any] = {"by": ..., "delta": None, "weights": "counterfactual", "control": None, "residual": None}
+    analyses = analyse(imputations, analysis, covariates=covariates, **options)
+    if single:
+        section.text("Point estimates only: nothing was resample_design.", "note")
+    pooled = analyses.pool(information_anchored=analyses.anchored is not None)
+    last = pooled["visit"].iloc[-1]
+    section.table(pooled[pooled["parameter"] == "difference"], "Differences between arms at each visit.")
+    section.table(pooled[(pooled["parameter"] == "mean") & (pooled["visit"] == last)], "Means of the arms at the last visit.")
+    trial, given = imputations.trial, imputations.parameters
+    if trial is None or given is None:
+        return
+    random = trial.complete(given.take(np.arange(1)), at_random=True)
+    own = trial.complete(given.take(np.arange(1)))
+    rows = []
+    for a, arm in enumerate(imputations.layout.arms):
+        members = imputations.layout.arm == a
+        rows.append((arm, random[0, members, -1].mean(), own[0, members, -1].mean()))
+    table = pd.DataFrame(rows, columns=["arm", "missing at random", "under the strategies"])
+    section.table(table.assign(shift=table.iloc[:, 2] - table.iloc[:, 1]), "Unadjusted means of conditional means at the last visit.")

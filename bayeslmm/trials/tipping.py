@@ -1,0 +1,238 @@
+"""Delta adjustment: amounts added to imputed outcomes, and the amount at which the conclusion of a trial tips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm._validation import require_one_of
+from bayeslmm.errors import DataError, InferenceError, SpecificationError
+from bayeslmm.results.predict import two_sided_quantile
+from bayeslmm.results.render import html_of_frame
+from bayeslmm.trials.analyses import Cells, CompletedTrial, analysis_formula, ancova_cells, pooled_by_rule, pooled_table
+from bayeslmm.trials.layout import Layout, control_arms
+from bayeslmm.trials.pooling import ALTERNATIVES, Alternative, Pooled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+MOST = 100_000
+"""Points of a grid."""
+
+
+def delta_frame(
+    imputations: CompletedTrial, delta: Any, lag: Sequence[float] | None, *, missing_only: bool, after_event: bool
+) -> pd.DataFrame:
+    """`Imputations.delta`."""
+    layout = imputations.layout
+    for name, value in (("missing_only", missing_only), ("after_event", after_event)):
+        if not isinstance(value, bool):
+            raise SpecificationError(f"{name} is {value!r}", name, "give True or False")
+    values = _by_arm(imputations, delta, after_event, missing_only) if isinstance(delta, Mapping) else None
+    if values is not None and lag is not None:
+        raise SpecificationError("lag goes with one amount per visit", "lag", "leave it out: amounts by arm do not accumulate")
+    if values is None:
+        values = _accumulated(imputations, delta, lag, missing_only=missing_only)
+    subject, visit = layout.order
+    c = layout.columns
+    return layout.frame[[c.subject, c.visit]].assign(delta=values[subject, visit])
+
+
+def _first(imputations: CompletedTrial) -> Codes:
+    N, m = imputations.layout.size
+    return np.full(N, m) if imputations.trial is None else imputations.trial.events.first
+
+
+def _by_arm(imputations: CompletedTrial, delta: Mapping[Any, float], after_event: bool, missing_only: bool) -> Array:
+    layout = imputations.layout
+    amounts = np.zeros(len(layout.arms))
+    known = {str(arm): i for i, arm in enumerate(layout.arms)}
+    for arm, amount in delta.items():
+        if str(arm) not in known:
+            raise SpecificationError(f"delta names arm {arm!r}", f"arms: {', '.join(map(str, layout.arms))}", "use the arms of the data")
+        amounts[known[str(arm)]] = _amount(amount)
+    return np.asarray(amounts[layout.arm][:, None] * _touched(imputations, after_event, missing_only))
+
+
+def _touched(imputations: CompletedTrial, after_event: bool, missing_only: bool = True) -> Array:
+    """(N, m) 1 where an amount is added."""
+    layout = imputations.layout
+    after = np.arange(layout.size[1]) >= _first(imputations)[:, None]
+    cells = layout.imputed & after if after_event else layout.imputed
+    return np.asarray(cells if missing_only else cells | after, float)
+
+
+def _accumulated(imputations: CompletedTrial, delta: Any, lag: Any, *, missing_only: bool) -> Array:
+    layout = imputations.layout
+    N, m = layout.size
+    amounts, weights = _per_visit(delta, m, "delta"), _per_visit([1.0] + [0.0] * (m - 1) if lag is None else lag, m, "lag")
+    out = np.zeros((N, m))
+    for i, first in enumerate(_first(imputations)):
+        if first < m:
+            out[i, first:] = np.cumsum(weights[: m - first] * amounts[first:])
+    return np.where(layout.imputed, out, 0.0) if missing_only else out
+
+
+def _per_visit(values: Any, m: int, name: str) -> Array:
+    try:
+        out = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise SpecificationError(f"{name} is not numbers", name, "give one number per visit, or a mapping from arms to numbers") from None
+    if out.shape != (m,):
+        raise DataError(f"{name} has shape {out.shape}, and there are {m} visits", name, "give one number per visit")
+    if not np.isfinite(out).all():
+        raise DataError(f"{name} has values that are not finite", name, "give numbers")
+    return out
+
+
+def _amount(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise SpecificationError(f"the amount {value!r} is no number", "delta", "give one number per arm") from None
+    if not np.isfinite(number):
+        raise SpecificationError(f"the amount is {number}", "delta", "give a finite number")
+    return number
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tipping:
+    """Pooled differences over a grid of amounts added to imputed outcomes.
+
+    frame : `delta_<arm>` for each arm of the grid, then `visit, arm, estimate, std_error, df, statistic, p_value, conf_low, conf_high`
+    Examples take `table = imp.tipping(range(6), "change ~ arm + base")`.
+    """
+
+    frame: pd.DataFrame
+    axes: tuple[str, ...]
+    conf_level: float
+
+    @property
+    def points(self) -> pd.DataFrame:
+        """Where the conclusion changes along the first amount: `visit, arm`, the other amount, and the amount between the points of the
+        grid at which p is 1 - conf_level (p linear between them).
+
+        >>> table.points.columns.tolist()
+        ['visit', 'arm', 'delta_drug', 'from_significant']
+        """
+        name, others = self.axes[0], list(self.axes[1:])
+        limit, rows = 1.0 - self.conf_level, []
+        for keys, own in self.frame.groupby(["visit", "arm", *others], observed=True, sort=False):
+            x, p = own[name].to_numpy(float), own["p_value"].to_numpy(float)
+            for a in np.flatnonzero((p[:-1] < limit) != (p[1:] < limit)):
+                at = x[a] + (limit - p[a]) / (p[a + 1] - p[a]) * (x[a + 1] - x[a])
+                rows.append((*keys, at, bool(p[a] < limit)))
+        return pd.DataFrame(rows, columns=["visit", "arm", *others, name, "from_significant"])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """One amount: the difference and its limits along it; two: the p value over both, with the border of significance.
+
+        >>> axes = table.plot()
+        """
+        from bayeslmm.trials.report import tipping_figure
+
+        return tipping_figure(self.frame, self.axes, self.conf_level, ax)
+
+    def _repr_html_(self) -> str:
+        return html_of_frame("Tipping point", self.frame)
+
+    def __repr__(self) -> str:
+        return f"Tipping({len(self.frame)} points over {', '.join(self.axes)})\n{self.frame.to_string(max_rows=20)}"
+
+
+def tipping(
+    imputations: CompletedTrial,
+    grid: Any,
+    analysis: str | None,
+    *,
+    covariates: Sequence[str],
+    visit: Any,
+    arms: Sequence[Any] | None,
+    after_event: bool,
+    weights: str,
+    control: Any,
+    conf_level: float,
+    alternative: Alternative,
+) -> Tipping:
+    """`Imputations.tipping`."""
+    layout = imputations.layout
+    require_one_of(alternative, ALTERNATIVES, "alternative")
+    two_sided_quantile(conf_level)
+    if imputations.replication.rule == "single":
+        what = "one data set of conditional means has no p value to tip"
+        raise InferenceError(what, "tipping", 'impute with resampling="jackknife"')
+    compared = control_arms(layout, control)
+    groups, numbers = _grid(layout, grid, arms, compared)
+    formula = analysis_formula(layout, analysis, covariates)
+    touched = _touched(imputations, after_event)
+    shifts = np.stack([np.isin(layout.arm, group)[:, None] * touched for group in groups])
+    amounts = np.array(list(product(*numbers)))
+    visits = _visits(layout, visit)
+    names = tuple("delta_" + "_".join(str(layout.arms[a]) for a in group) for group in groups)
+    cells = ancova_cells(imputations, imputations.values, formula, visits, shifts, amounts, weights, compared)
+    chosen = [i for i, label in enumerate(cells.labels) if label[1] == "difference"]
+    part = Cells(tuple(cells.labels[i] for i in chosen), cells.estimate[..., chosen], cells.std_error[..., chosen], cells.df[:, chosen])
+    pooled = pooled_by_rule(imputations, part)
+    frame = pooled_table(list(part.labels) * len(amounts), _flat(pooled), conf_level, alternative)
+    frame = frame.drop(columns=["parameter", "mcse"])
+    for i, name in reversed(list(enumerate(names))):
+        frame.insert(0, name, np.repeat(amounts[:, i], len(chosen)))
+    return Tipping(frame, names, conf_level)
+
+
+def _flat(pooled: Pooled) -> Pooled:
+    draws = None if pooled.draws is None else pooled.draws.reshape(len(pooled.draws), -1)
+    df = np.broadcast_to(pooled.df, pooled.estimate.shape)
+    return Pooled(pooled.estimate.ravel(), pooled.std_error.ravel(), df.ravel(), pooled.mcse.ravel(), draws)
+
+
+def _grid(layout: Layout, grid: Any, arms: Sequence[Any] | None, control: Codes) -> tuple[list[Codes], list[Array]]:
+    """Arms that share an amount, and the amounts."""
+    known = {str(arm): i for i, arm in enumerate(layout.arms)}
+
+    def codes(labels: Sequence[Any]) -> Codes:
+        unknown = [label for label in labels if str(label) not in known]
+        if unknown:
+            what = f"the grid names arm {unknown[0]!r}"
+            raise SpecificationError(what, f"arms: {', '.join(map(str, layout.arms))}", "use the arms of the data")
+        return np.array([known[str(label)] for label in labels], np.int64)
+
+    if isinstance(grid, Mapping):
+        if not 1 <= len(grid) <= 2 or arms is not None:
+            what = "a grid of amounts by arm takes one or two arms" if arms is None else "arms go with a grid of numbers"
+            raise SpecificationError(what, "grid", "give {arm: amounts} for one or two arms")
+        groups, numbers = [codes([arm]) for arm in grid], [_amounts(values) for values in grid.values()]
+    else:
+        treated = [layout.arms[a] for a in range(len(layout.arms)) if control[a] != a]
+        groups, numbers = [codes(treated if arms is None else arms)], [_amounts(grid)]
+    if int(np.prod([len(n) for n in numbers])) > MOST:
+        raise SpecificationError(f"the grid has more than {MOST} points", "grid", "give fewer amounts")
+    return groups, numbers
+
+
+def _amounts(values: Any) -> Array:
+    try:
+        out = np.atleast_1d(np.asarray(list(values) if isinstance(values, range) else values, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise SpecificationError("the amounts of a grid are not numbers", "grid", "give numbers") from None
+    if out.ndim != 1 or not len(out) or not np.isfinite(out).all():
+        raise SpecificationError("a grid is a list of finite numbers", "grid", "give numbers, such as range(-5, 6)")
+    return out
+
+
+def _visits(layout: Layout, visit: Any) -> Codes:
+    if visit is None:
+        return np.array([layout.size[1] - 1])
+    wanted = [visit] if isinstance(visit, str) or not isinstance(visit, Sequence) else list(visit)
+    known = {str(label): j for j, label in enumerate(layout.visits)}
+    unknown = [label for label in wanted if str(label) not in known]
+    if unknown:
+        raise SpecificationError(f"there is no visit {unknown[0]!r}", f"visits: {', '.join(map(str, layout.visits))}", "use one of them")
+    return np.array([known[str(label)] for label in wanted])
