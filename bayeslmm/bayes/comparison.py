@@ -22,6 +22,7 @@ from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
 from bayeslmm.bayes.sampling.sample import sample
 from bayeslmm.errors import BayesLMMWarning, SpecificationError
+from bayeslmm.estimate.estimate import uninterrupted
 from bayeslmm.inference.tidy import tidy_table
 from bayeslmm.likelihood.structured.residual_covariance import sigma_name
 from bayeslmm.results.estimates import Estimates, FittedModel
@@ -364,9 +365,13 @@ def _posterior(source: Any, draws: int, chains: int, seed: int, method: Sampling
 # -- what an estimate costs ----------------------------------------------------------------------------------------------------------------
 
 
+def _refitted(model: Any) -> Any:
+    return uninterrupted(model.fit("ML"))
+
+
 def _by_criterion(models: Mapping[str, Any], by: str) -> pd.DataFrame:
     fits = {
-        name: source if isinstance(source, Estimates) else (source.model if isinstance(source, Posterior) else source).fit("ML")
+        name: source if isinstance(source, Estimates) else _refitted(source.model if isinstance(source, Posterior) else source)
         for name, source in models.items()
     }
     own = list(fits.values())
@@ -379,7 +384,7 @@ def _by_criterion(models: Mapping[str, Any], by: str) -> pd.DataFrame:
             ),
             stacklevel=3,
         )
-        fits = {name: fit if fit.method == "ML" else fit.model.fit("ML") for name, fit in fits.items()}
+        fits = {name: fit if fit.method == "ML" else _refitted(fit.model) for name, fit in fits.items()}
     table = pd.DataFrame(
         [{"model": n, "npar": f.df_model, "loglik": f.loglik, "aic": f.aic, "bic": f.bic} for n, f in fits.items()]
     ).sort_values(by, kind="stable", ignore_index=True)

@@ -358,3 +358,10 @@ class Fitted(Protocol):
 def is_restricted(fit: Fitted) -> bool:
     """Whether the criterion is the restricted one: REML, and MAP, which integrates a flat alpha out as well."""
     return fit.estimate.method != "ML"
+
+
+def uninterrupted[F: Fitted](fit: F) -> F:
+    """The fit that a verb goes on from; KeyboardInterrupt where Ctrl-C ended it early."""
+    if fit.estimate.interrupted:
+        raise KeyboardInterrupt
+    return fit

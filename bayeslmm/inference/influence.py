@@ -263,7 +263,7 @@ def _estimated_duration(source: Iterator[CaseDeletion], size: int, refit: bool) 
             if total > LONG:
                 what = f"leaving out each of {size:,} levels will take about {_duration(total)}"
                 remedy = "refit=False holds covariance parameters and is quick; " if refit else ""
-                warnings.warn(BayesLMMWarning(what, "influence", f"{remedy}progress=True shows a bar"), stacklevel=6)
+                warnings.warn(BayesLMMWarning(what, "influence", f"{remedy}progress=True shows a bar"), stacklevel=7)
         yield deletion
 
 

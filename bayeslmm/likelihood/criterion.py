@@ -26,7 +26,7 @@ Method = Literal["REML", "ML"]
 
 
 @cache
-def _libraries() -> tuple[tuple[Callable[[], int], Callable[[int], object]], ...]:
+def blas_libraries() -> tuple[tuple[Callable[[], int], Callable[[int], object]], ...]:
     """How to ask every BLAS for its threads, and how to set them.
 
     threadpoolctl lets one Python thread at a time set those of OpenBLAS, and keeps an account of whose turn it is that costs more than the
@@ -65,7 +65,7 @@ def one_thread(m: int = 0) -> _Limit:
     """
     if m >= TUNING.one_thread_columns:
         return _NOTHING
-    found = [(set_threads, before) for threads, set_threads in _libraries() if (before := threads() or 1) != 1]
+    found = [(set_threads, before) for threads, set_threads in blas_libraries() if (before := threads() or 1) != 1]
     return _Limit(found) if found else _NOTHING
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array
 from bayeslmm.errors import SpecificationError
+from bayeslmm.likelihood.state import restoring
 from bayeslmm.model.summary import Summary, summarise
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import as_pandas, augment_columns, fitted_values, join_columns, residuals
@@ -81,6 +82,7 @@ class Fit(Estimates):
 
     # -- tables --------------------------------------------------------------------------------------------------------------------------
 
+    @restoring
     def summary(self, df: DfMethod = "satterthwaite", vcov: VcovMethod | None = None, *, information: Information = "expected") -> Summary:
         """What a person wants to see, as text and as HTML: criterion, random effects, errors, fixed effects, checks.
 
@@ -89,6 +91,7 @@ class Fit(Estimates):
         """
         return summarise(self, df, vcov, information)
 
+    @restoring
     def tidy(
         self,
         effects: Effects = "fixed",
@@ -249,6 +252,7 @@ class Fit(Estimates):
         """
         return simulate(self, nsim, seed)
 
+    @restoring
     def refit(self, y: ArrayLike) -> Fit:
         """The same model, fitted by the same method to another response.
 
@@ -317,6 +321,7 @@ class Fit(Estimates):
 
     # -- inference -----------------------------------------------------------------------------------------------------------------------
 
+    @restoring
     def anova(
         self,
         type: AnovaType = 3,  # noqa: A002
@@ -335,6 +340,7 @@ class Fit(Estimates):
 
         return anova(self, type, df, vcov, information, cluster)
 
+    @restoring
     def contrast(
         self,
         L: LinearFunction,
@@ -354,6 +360,7 @@ class Fit(Estimates):
 
         return contrast(self, L, rhs, df, vcov, information, cluster)
 
+    @restoring
     def emmeans(
         self,
         specs: Names,
@@ -376,6 +383,7 @@ class Fit(Estimates):
 
         return emmeans(self, specs, by, at, weights, df, vcov, information, conf_level, cluster)
 
+    @restoring
     def emtrends(
         self,
         var: str,
@@ -399,6 +407,7 @@ class Fit(Estimates):
 
         return emtrends(self, var, specs, by, at, weights, df, vcov, information, conf_level, cluster)
 
+    @restoring
     def confint(
         self,
         method: ConfMethod = "wald",
@@ -434,6 +443,7 @@ class Fit(Estimates):
             progress=progress,
         )
 
+    @restoring
     def profile(self, criterion: LikelihoodKind = "ML", terms: Names | None = None, level: float = 0.99) -> Profile:
         """The profiled likelihood of every parameter.
 
@@ -443,6 +453,7 @@ class Fit(Estimates):
 
         return profile(self, criterion, terms, level)
 
+    @restoring
     def bootstrap(
         self,
         n: int = 1000,
@@ -462,6 +473,7 @@ class Fit(Estimates):
 
         return bootstrap(self, n, seed, kind=kind, group=group, statistic=statistic, workers=workers, progress=progress)
 
+    @restoring
     def ranova(self, boundary: bool = True) -> pd.DataFrame:
         """Likelihood-ratio tests of the random terms: `term, npar, loglik, aic, statistic, df, p_value`.
 
@@ -472,6 +484,7 @@ class Fit(Estimates):
 
         return ranova(self, boundary)
 
+    @restoring
     def r2(self) -> pd.DataFrame:
         """Shares of the variance explained: `conditional, marginal`.
 
@@ -482,6 +495,7 @@ class Fit(Estimates):
 
         return r2(self)
 
+    @restoring
     def icc(self) -> pd.DataFrame:
         """Intraclass correlation: `adjusted, unadjusted`.
 
@@ -492,6 +506,7 @@ class Fit(Estimates):
 
         return icc(self)
 
+    @restoring
     def influence(
         self,
         group: str | None = None,

@@ -22,6 +22,7 @@ from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.formula.update import update_formula
 from bayeslmm.likelihood.description import KernelDescription, describe_problem
 from bayeslmm.likelihood.problem import Problem, build_problem
+from bayeslmm.likelihood.state import restoring
 from bayeslmm.model.fit import Fit
 from bayeslmm.results.estimates import CountingRule
 from bayeslmm.results.simulate import new_response, parameters_of, simulate_frame
@@ -165,6 +166,7 @@ class LMM:
 
     # -- estimating ----------------------------------------------------------------------------------------------------------------------
 
+    @restoring
     def fit(self, method: FitMethod = "REML") -> Fit:
         """Estimate by "REML", "ML", or "MAP" (the marginal posterior mode under the priors).
 
@@ -191,7 +193,7 @@ class LMM:
             raise ConvergenceError(what, f"fit of {self.formula}", "simplify the model", fit)
         warning = fit.warning()
         if warning is not None:
-            warnings.warn(warning, stacklevel=2)
+            warnings.warn(warning, stacklevel=3)
         return fit
 
     @cached_property
@@ -385,6 +387,7 @@ class LMM:
 
     # -- posterior and programs ------------------------------------------------------------------------------------------------------------
 
+    @restoring
     def sample(
         self,
         draws: int = 1000,

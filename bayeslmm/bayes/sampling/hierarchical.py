@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,7 +65,11 @@ def sample_hierarchical(
         phi[:, mixing.part] = mixing.given(target.alpha.stated(alpha)[:, target.alpha.mixed], np.random.default_rng(seed_sequence(seed)))
     found = PosteriorDraws(phi, alpha, effect_draws(target, posterior), target.values(phi))
     statistics = {key: np.asarray(tree["sample_stats"][key]).ravel() for key in ("diverging", "energy") if key in tree["sample_stats"]}
+    interrupted = n < draws or c < chains
     checks = {check.name: check for check in (*_checks(name, phi.reshape(c, n, -1), statistics), *target.problem.design.notes)}
+    if interrupted:
+        remedy = "the draws so far are kept; sample again for the rest"
+        checks["interrupted"] = Check("interrupted", "failed", c * n, draws * chains, remedy)
     return Posterior(
         model,
         target,
@@ -70,7 +78,7 @@ def sample_hierarchical(
         method=f"hierarchical ({name})",
         checks=checks,
         elapsed=time.perf_counter() - begin,
-        interrupted=n < draws or c < chains,
+        interrupted=interrupted,
         statistics=statistics,
     )
 
@@ -88,11 +96,37 @@ def draw_graph(
         else:
             compiled = nutpie.compile_pymc_model(graph)
             own = {"progress_bar": False, **options}
-            return "nutpie", nutpie.sample(compiled, draws=draws, tune=tune, chains=chains, seed=seed, **own)
+            with interrupts_as_themselves():
+                return "nutpie", nutpie.sample(compiled, draws=draws, tune=tune, chains=chains, seed=seed, **own)
     # left to itself, PyMC takes nutpie where that is installed
     own = {"progressbar": False, "compute_convergence_checks": False, "nuts_sampler": "pymc", **options}
-    with graph:
+    with graph, interrupts_as_themselves():
         return "pymc", optional("pymc").sample(draws=draws, tune=tune, chains=chains, random_seed=seed, **own)
+
+
+@contextmanager
+def interrupts_as_themselves() -> Iterator[None]:
+    """Ctrl-C in a sampler of others, which some turn into an error about what is missing, comes out as KeyboardInterrupt."""
+    pressed = False
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    except Exception as error:
+        if pressed:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _flat(posterior: Any, name: str) -> Array:

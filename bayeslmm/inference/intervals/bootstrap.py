@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -18,8 +19,8 @@ from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._types import StatisticValues
 from bayeslmm._validation import require_count, require_one_of
 from bayeslmm.data.design import Design
-from bayeslmm.errors import BayesLMMError, InferenceError
-from bayeslmm.estimate.estimate import Estimate, estimate
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
+from bayeslmm.estimate.estimate import Estimate, estimate, uninterrupted
 from bayeslmm.inference.influence import case_deletions, require_likelihood
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary, refit_many, standardize_response, with_response
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
@@ -175,7 +176,7 @@ def jackknife(fit: Estimates, group: str | None, statistic: Statistic | None) ->
     found = []
     for level in range(int(codes.max()) + 1):
         model = with_design(fit.model, without(fit.design, codes == level))
-        found.append(statistic_values(statistic(model.fit(fit.method))))
+        found.append(statistic_values(statistic(uninterrupted(model.fit(fit.method)))))
     return np.array(found)
 
 
@@ -294,7 +295,7 @@ def bootstrap(
     workers : threads that share the replicates; results do not depend on it
     progress : a bar on the terminal; by default where there is one
 
-    Refits that fail are counted and kept apart; Ctrl-C keeps what is done.
+    Refits that fail are counted and kept apart; Ctrl-C keeps what is done, with a warning, or raises where nothing is.
 
     >>> boot = fit.bootstrap(100, seed=1)
     >>> len(boot.frame), boot.n_failed
@@ -309,6 +310,12 @@ def bootstrap(
     runner = ParametricResampler(fit, statistic, names) if kind == "parametric" else CaseResampler(fit, statistic, names, group)
     streams = seed_sequence(seed).spawn(int(n))
     batches, interrupted = _run(runner, streams, int(workers), progress)
+    if interrupted:
+        done = sum(len(batch.numbers) for batch in batches)
+        if not done:
+            raise KeyboardInterrupt
+        what = f"interrupted after {done:,} of {int(n):,} replicates"
+        warnings.warn(BayesLMMWarning(what, "bootstrap", "what follows is from these alone; draw again for the rest"), stacklevel=4)
     failures = {number: reason for batch in batches for number, reason in zip(batch.numbers, batch.reasons, strict=True) if reason}
     return Bootstrap(fit, kind, group, statistic, _frame(runner, batches), center, failures, interrupted)
 
@@ -343,9 +350,13 @@ def _run(
                     advance(len(part))
                 return done, False
             with ThreadPoolExecutor(workers) as pool:
-                for batch in pool.map(one, parts):
-                    done.append(batch)
-                    advance(len(batch.numbers))
+                try:
+                    for batch in pool.map(one, parts):
+                        done.append(batch)
+                        advance(len(batch.numbers))
+                except KeyboardInterrupt:
+                    pool.shutdown(cancel_futures=True)
+                    raise
         except KeyboardInterrupt:
             return done, True
     return done, False

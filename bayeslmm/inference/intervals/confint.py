@@ -101,6 +101,8 @@ def confint(
             progress=progress,
         )
         frame = replicates.confint(level, "percentile" if interval is None else interval)
+        if replicates.interrupted:
+            frame.attrs["notes"] = (f"interrupted: from {len(replicates.frame):,} replicates",)
     return frame if terms is None else _pick_terms(frame, terms)
 
 

@@ -1,0 +1,139 @@
+"""Ctrl-C at any moment: KeyboardInterrupt, the full numbers, or a result that is marked; NumPy, BLAS and Matplotlib are as before."""
+
+from __future__ import annotations
+
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from threadpoolctl import threadpool_info
+
+import bayeslmm as blm
+from bayeslmm.errors import BayesLMMError, InferenceError
+
+Verb = Callable[[], Any]
+
+
+@pytest.fixture(scope="module")
+def fit() -> blm.Fit:
+    return blm.LMM("Reaction ~ Days + (Days | Subject)", blm.load_dataset("lme4/sleepstudy").drop(index=range(0, 180, 7))).fit()
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """A timer that stands for the key."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def verbs(fit: blm.Fit) -> dict[str, Verb]:
+    return {
+        "fit": fit.model.fit,
+        "profile": lambda: fit.confint("profile", terms=["Days", "sd__Days|Subject"]),
+        "bootstrap": lambda: fit.bootstrap(600, seed=1),
+        "bootstrap limits": lambda: fit.confint("bootstrap", n=600, seed=1),
+        "influence": lambda: fit.influence("Subject"),
+        "anova": lambda: fit.anova(),
+        "ranova": lambda: fit.ranova(),
+        "sample": lambda: fit.model.sample(draws=200, seed=1),
+        "plot": lambda: fit.plot.residuals(),
+    }
+
+
+def state() -> tuple[Any, ...]:
+    threads = [(one["filepath"], one["num_threads"]) for one in threadpool_info() if one["user_api"] == "blas"]
+    return np.geterr(), np.geterrcall(), threads, signal.getsignal(signal.SIGINT), plt.get_fignums()
+
+
+def same(found: Any, whole: Any) -> bool:
+    if isinstance(whole, pd.DataFrame):
+        return bool(found.equals(whole))
+    if isinstance(whole, blm.Fit):
+        return bool(found.criterion == whole.criterion)
+    if isinstance(whole, blm.Posterior):
+        return bool(found.tidy().equals(whole.tidy()))
+    return bool(found.frame.equals(whole.frame)) if hasattr(whole, "frame") else True
+
+
+def marked(found: Any) -> bool:
+    if isinstance(found, pd.DataFrame):
+        return any("interrupted" in note for note in found.attrs.get("notes", ()))
+    shown = any("interrupted" in str(check.value) or check.name == "interrupted" for check in getattr(found, "checks", {}).values())
+    return bool(getattr(found, "interrupted", False)) and (shown or hasattr(found, "frame"))
+
+
+def pressed(verb: Verb, seconds: float) -> tuple[Any, int]:
+    """What a verb gives when the key is pressed so long after its begin, None for KeyboardInterrupt; and how often it warned of it."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        try:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            found = verb()
+        except KeyboardInterrupt:
+            found = None
+        except InferenceError:  # too few replicates for limits
+            found = None
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    return found, sum("interrupted" in str(one.message) for one in seen)
+
+
+def check_interrupts(fit: blm.Fit, name: str, moments: int) -> None:
+    verb = verbs(fit)[name]
+    whole = verb()
+    plt.close("all")
+    begin = time.perf_counter()
+    verb()
+    length = time.perf_counter() - begin
+    plt.close("all")
+    before = state()
+    for k in range(moments):
+        found, told = pressed(verb, max(length * (k + 0.5) / moments, 1e-5))
+        if found is None:
+            assert state() == before
+            continue
+        if name == "plot":
+            plt.close("all")
+        assert state() == before
+        assert (told == 1 and marked(found)) if told else same(found, whole)
+
+
+NAMES = ["fit", "profile", "bootstrap", "bootstrap limits", "influence", "anova", "ranova", "sample", "plot"]
+
+
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("name", NAMES)
+def test_an_interrupt_leaves_full_numbers_or_a_mark(fit: blm.Fit, name: str) -> None:
+    check_interrupts(fit, name, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hundred_interrupts(fit: blm.Fit, name: str) -> None:
+    check_interrupts(fit, name, 100)
+
+
+def test_nothing_done_is_an_interrupt(fit: blm.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bayeslmm.inference.intervals.bootstrap.ParametricResampler.run", press)
+    with pytest.raises(KeyboardInterrupt):
+        fit.bootstrap(10, seed=1)
+
+
+def test_a_refused_plot_leaves_no_figure(fit: blm.Fit) -> None:
+    plt.close("all")
+    for refused in (lambda: fit.plot.residuals(against="nothing"), lambda: fit.plot.lines("nothing")):
+        with pytest.raises(BayesLMMError):
+            refused()
+    assert plt.get_fignums() == []
