@@ -17,7 +17,7 @@ from bayeslmm.plots.intervals import bootstrap_axes, emmeans_axes, forest_axes, 
 from bayeslmm.plots.lines import lines_axes
 from bayeslmm.plots.random_effects import influence_axes, ranef_axes
 from bayeslmm.plots.residuals import acf_axes, fitted_axes, leverage_axes, qq_axes, residual_axes
-from bayeslmm.plots.style import panels
+from bayeslmm.plots.style import closes_on_error, panels
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import fitted_values
 from bayeslmm.results.predict import predict_rows
@@ -51,6 +51,7 @@ class FitPlots:
     def __init__(self, fit: Estimates) -> None:
         self._fit = fit
 
+    @closes_on_error
     def __call__(self, ax: AxesLike = None) -> list[Axes]:
         """The four figures to look at first: observed against fitted, residuals, their quantiles, the largest influence of rows.
 
@@ -60,6 +61,7 @@ class FitPlots:
         first, second, third, fourth = axes
         return [self.fitted(ax=first), self.residuals(ax=second), self.qq(ax=third), self.leverage(ax=fourth)]
 
+    @closes_on_error
     def lines(self, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
         """The data against x with the fitted line of the population and a thin one for each level.
 
@@ -72,6 +74,7 @@ class FitPlots:
 
         return lines_axes(fit.design, lambda: fitted_values(fit, "conditional"), population, x, by, levels=levels, level=level, ax=ax)
 
+    @closes_on_error
     def fitted(self, level: Level = "conditional", ax: Axes | None = None) -> Axes:
         """Observed against fitted values.
 
@@ -79,6 +82,7 @@ class FitPlots:
         """
         return fitted_axes(self._fit, level, ax)
 
+    @closes_on_error
     def residuals(self, kind: ResidualKind = "pearson", against: str | None = None, ax: Axes | None = None) -> Axes:
         """Residuals against fitted values, or against a column.
 
@@ -86,6 +90,7 @@ class FitPlots:
         """
         return residual_axes(self._fit, kind, against, ax)
 
+    @closes_on_error
     def qq(self, kind: ResidualKind = "normalized", ax: Axes | None = None) -> Axes:
         """Normal quantiles of the residuals.
 
@@ -93,6 +98,7 @@ class FitPlots:
         """
         return qq_axes(self._fit, kind, ax)
 
+    @closes_on_error
     def acf(self, kind: ResidualKind = "normalized", lags: int | None = None, ax: Axes | None = None) -> Axes:
         """Autocorrelation of the residuals within subjects: what a structure of the errors leaves over.
 
@@ -100,6 +106,7 @@ class FitPlots:
         """
         return acf_axes(self._fit, kind, lags, ax)
 
+    @closes_on_error
     def ranef(self, group: str | None = None, level: float = 0.95, sort: bool = True, ax: AxesLike = None) -> list[Axes]:
         """The caterpillar of a grouping factor, one panel per random column.
 
@@ -107,6 +114,7 @@ class FitPlots:
         """
         return ranef_axes(self._fit, group, level, sort, ax)
 
+    @closes_on_error
     def leverage(self, ax: Axes | None = None) -> Axes:
         """Residuals against leverage, the most influential rows named.
 
@@ -114,6 +122,7 @@ class FitPlots:
         """
         return leverage_axes(self._fit, influence(self._fit), ax)
 
+    @closes_on_error
     def influence(self, group: str, ax: Axes | None = None, *, refit: bool | None = None) -> Axes:
         """Cook's distance of the levels of a grouping factor.
 
@@ -124,6 +133,7 @@ class FitPlots:
         few = self._fit.design.groups.get(group, 0) <= REFITTED
         return influence_axes(influence(self._fit, group, refit=few if refit is None else refit), group, ax)
 
+    @closes_on_error
     def profile(
         self,
         absolute: bool = False,
@@ -139,6 +149,7 @@ class FitPlots:
         """
         return profile_axes(profile(self._fit, criterion, terms, level), absolute, ax)
 
+    @closes_on_error
     def confint(
         self,
         method: ConfMethod = "wald",
@@ -176,6 +187,7 @@ class FitPlots:
         )
         return forest_axes(self._fit, limits, method, level, intercept, ax)
 
+    @closes_on_error
     def bootstrap(
         self,
         n: int = 1000,
@@ -196,6 +208,7 @@ class FitPlots:
         found = bootstrap(self._fit, n, seed, kind=kind, group=group, statistic=statistic, workers=workers, progress=progress)
         return bootstrap_axes(found, level, ax)
 
+    @closes_on_error
     def emmeans(
         self,
         specs: Names,
@@ -221,6 +234,7 @@ class FitPlots:
         means = emmeans(self._fit, specs, by, at, weights, df, vcov, information, conf_level, cluster)
         return emmeans_axes(means, comparisons, x=x, ax=ax)
 
+    @closes_on_error
     def __repr__(self) -> str:
         names = "acf, bootstrap, confint, emmeans, fitted, influence, leverage, lines, profile, qq, ranef, residuals"
         return f"figures of {self._fit!r}: {names}"

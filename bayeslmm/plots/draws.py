@@ -20,6 +20,7 @@ from bayeslmm.plots.style import (
     ORANGE,
     PALETTE,
     axes_for,
+    closes_on_error,
     few_ticks,
     legend_above,
     legend_of_panels,
@@ -90,6 +91,7 @@ def forest_of_draws(draws: DrawTable, kinds: Mapping[str, str], conf_level: floa
     return axes
 
 
+@closes_on_error
 def density_axes(draws: DrawTable, priors: Mapping[str, tuple[Array, Array]], conf_level: float, total: int, ax: Any = None) -> list[Axes]:
     """A panel for each parameter: the density of its draws, its interval, its mean; dashed its prior, where it is proper."""
     axes = panels(ax, len(draws), width=3.2, height=2.5)
@@ -131,6 +133,7 @@ def kernel_density(values: Array, points: int = 160) -> tuple[Array, Array]:
     return grid, np.asarray(kernel(grid) + kernel(-grid) if begin == 0.0 else kernel(grid))
 
 
+@closes_on_error
 def trace_axes(draws: DrawTable, total: int, ax: Any = None) -> list[Axes]:
     """Draws in their order, a colour for each chain: level bands without steps or slow waves."""
     axes = panels(ax, len(draws), width=3.8, height=2.0)
@@ -143,6 +146,7 @@ def trace_axes(draws: DrawTable, total: int, ax: Any = None) -> list[Axes]:
     return axes
 
 
+@closes_on_error
 def rank_axes(draws: DrawTable, total: int, ax: Any = None) -> list[Axes]:
     """Whether chains agree: the distribution of each chain's ranks among all draws, minus a uniform one, with a pointwise 95% band."""
     axes = panels(ax, len(draws), width=3.2, height=2.2, sharey=True)
@@ -162,6 +166,7 @@ def rank_axes(draws: DrawTable, total: int, ax: Any = None) -> list[Axes]:
     return axes
 
 
+@closes_on_error
 def pair_axes(draws: DrawTable, ax: Any = None) -> list[Axes]:
     """Every two parameters against each other below the diagonal, densities on it."""
     names = list(draws)
@@ -190,6 +195,7 @@ def pair_axes(draws: DrawTable, ax: Any = None) -> list[Axes]:
     return axes
 
 
+@closes_on_error
 def predictive_axes(replicated: Array, y: Array, name: str, ax: Axes | None = None) -> Axes:
     """Densities of responses drawn from the posterior (S, n), and that of the response."""
     ax = axes_for(ax, 6.0, 3.8)

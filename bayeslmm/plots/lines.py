@@ -19,6 +19,7 @@ from bayeslmm.plots.style import (
     PALETTE,
     axes_for,
     bare,
+    closes_on_error,
     cloud,
     legend_above,
     named_ticks,
@@ -33,6 +34,7 @@ SHOWN_LINES = 60
 GRID_POINTS = 60
 
 
+@closes_on_error
 def lines_axes(
     design: Design,
     fitted: Callable[[], Array],

@@ -19,6 +19,7 @@ from bayeslmm.plots.style import (
     LIGHT,
     ORANGE,
     axes_for,
+    closes_on_error,
     legend_above,
     named_ticks,
     panels,
@@ -30,6 +31,7 @@ from bayeslmm.results.modes import mode_frames, sd_frames
 from bayeslmm.results.predict import two_sided_quantile
 
 
+@closes_on_error
 def ranef_axes(fit: Estimates, group: str | None = None, level: float = 0.95, sort: bool = True, ax: Any = None) -> list[Axes]:
     """One panel per random column of a grouping factor: modes with `level` intervals.
 
@@ -98,6 +100,7 @@ NAMED_LEVELS = 8
 """Levels that are named where there are too many to name all."""
 
 
+@closes_on_error
 def influence_axes(found: pd.DataFrame, group: str, ax: Axes | None = None) -> Axes:
     """Cook's distance of the levels, largest at the top; many levels in their order, the largest named. 4 / levels is a rule of thumb."""
     limit = 4.0 / len(found)

@@ -27,6 +27,7 @@ from bayeslmm.plots.style import (
     RED,
     axes_for,
     bare,
+    closes_on_error,
     cloud,
     legend_above,
     local_line,
@@ -96,6 +97,7 @@ RESIDUAL_LABELS = {
 }
 
 
+@closes_on_error
 def fitted_axes(fit: Estimates, level: Level = "conditional", ax: Axes | None = None) -> Axes:
     """Observed against fitted values, with the line where they agree."""
     ax = axes_for(ax, 5.2, 5.0)
@@ -107,6 +109,7 @@ def fitted_axes(fit: Estimates, level: Level = "conditional", ax: Axes | None = 
     return plain_axes(ax, f"fitted value ({level})", bare(fit.design.spec.formula.response))
 
 
+@closes_on_error
 def residual_axes(fit: Estimates, kind: ResidualKind = "pearson", against: str | None = None, ax: Axes | None = None) -> Axes:
     """Residuals against fitted values, or against a column of the data, with a local mean that should stay near 0."""
     ax = axes_for(ax)
@@ -162,6 +165,7 @@ def boxes(ax: Axes, parts: Sequence[Array], color: str = BLUE) -> None:
     )
 
 
+@closes_on_error
 def qq_axes(fit: Estimates, kind: ResidualKind = "normalized", ax: Axes | None = None) -> Axes:
     """Ordered residuals against normal quantiles, with the band that 95% of samples of this size stay in at each place."""
     ax = axes_for(ax, 5.2, 5.0)
@@ -188,6 +192,7 @@ def normal_quantiles(ax: Axes, values: Array, label: str) -> Axes:
     return plain_axes(ax, "normal quantile", label)
 
 
+@closes_on_error
 def leverage_axes(fit: Estimates, found: pd.DataFrame, ax: Axes | None = None, label: int = 5) -> Axes:
     """Pearson residuals against leverage; the rows with the largest Cook's distance are named by their index.
 
@@ -208,6 +213,7 @@ def leverage_axes(fit: Estimates, found: pd.DataFrame, ax: Axes | None = None, l
     return plain_axes(ax, "leverage", RESIDUAL_LABELS["pearson"])
 
 
+@closes_on_error
 def acf_axes(fit: Estimates, kind: ResidualKind = "normalized", lags: int | None = None, ax: Axes | None = None) -> Axes:
     """Autocorrelation of the residuals within subjects by lag, with the band of 95% of white noise; nlme's `plot(ACF(fit))`.
 
@@ -255,6 +261,7 @@ def _rows_of_subjects(fit: Estimates) -> tuple[Codes, Codes]:
     return np.lexsort((along, codes)), np.asarray(codes)
 
 
+@closes_on_error
 def simulated_axes(found: Any, ax: Any = None) -> list[Axes]:
     """Left: ordered values against uniform quantiles. Right: values against the rank of the fitted value; their local mean is near 0.5."""
     left, right = panels(ax, 2, width=4.4, height=4.0)

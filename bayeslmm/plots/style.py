@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -35,6 +36,22 @@ LABELLED_LEVELS = 60
 
 HISTOGRAM_POINTS = 20_000
 """Points beyond which a scatter would be a blot: a two-dimensional histogram takes its place."""
+
+
+def closes_on_error[**P, T](draw: Callable[P, T]) -> Callable[P, T]:
+    """A function that draws, and leaves no open figure of its own where an argument is refused or Ctrl-C breaks it off."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
+        before = set(plt.get_fignums())
+        try:
+            return draw(*args, **kwargs)
+        except BaseException:
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
+            raise
+
+    return drawn
 
 
 def axes_for(ax: Axes | None, width: float = 6.4, height: float = 4.4) -> Axes:
@@ -120,6 +137,7 @@ def local_line(x: Array, y: Array, points: int = 60) -> tuple[Array, Array]:
     return grid, out
 
 
+@closes_on_error
 def plain_axes(ax: Axes, xlabel: str, ylabel: str, title: str = "") -> Axes:
     """Labels on, what carries no information off."""
     ax.set_xlabel(printable_name(xlabel))
