@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from bayeslmm.datasets import load_dataset as load_dataset
     from bayeslmm.errors import Check as Check
     from bayeslmm.inference.lrt import lrt as lrt
+    from bayeslmm.model.constructors import fit_by as fit_by
     from bayeslmm.model.constructors import from_partitions as from_partitions
     from bayeslmm.model.constructors import mmrm as mmrm
     from bayeslmm.model.constructors import read_model as read_model
     from bayeslmm.model.fit import Fit as Fit
     from bayeslmm.model.lmm import LMM as LMM
     from bayeslmm.model.load import load as load
+    from bayeslmm.model.many_fits import ManyFits as ManyFits
     from bayeslmm.model.sklearn import LMMRegressor as LMMRegressor
     from bayeslmm.model.summary import Summary as Summary
     from bayeslmm.sas_results.proc_mixed import MixedResult as MixedResult
@@ -45,6 +47,7 @@ _MODULES = {
     "Imputations": "bayeslmm.trials.imputations",
     "LMM": "bayeslmm.model.lmm",
     "LMMRegressor": "bayeslmm.model.sklearn",
+    "ManyFits": "bayeslmm.model.many_fits",
     "MixedResult": "bayeslmm.sas_results.proc_mixed",
     "Posterior": "bayeslmm.bayes.posterior.posterior",
     "Priors": "bayeslmm.specification.priors",
@@ -52,6 +55,7 @@ _MODULES = {
     "compare": "bayeslmm.bayes.comparison",
     "compare_models": "bayeslmm.bayes.comparison",
     "errors": "bayeslmm.errors",
+    "fit_by": "bayeslmm.model.constructors",
     "from_partitions": "bayeslmm.model.constructors",
     "imputations": "bayeslmm.trials.imputations",
     "impute": "bayeslmm.trials.imputation",
@@ -71,6 +75,7 @@ __all__ = [
     "Fit",
     "Imputations",
     "LMMRegressor",
+    "ManyFits",
     "MixedResult",
     "Posterior",
     "Priors",
@@ -78,6 +83,7 @@ __all__ = [
     "compare",
     "compare_models",
     "errors",
+    "fit_by",
     "from_partitions",
     "imputations",
     "impute",

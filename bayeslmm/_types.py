@@ -75,6 +75,9 @@ GridWeights = Literal["equal", "proportional", "outer", "cells", "flat"]
 Adjustment = Literal["tukey", "holm", "bonferroni", "sidak", "dunnett", "mvt", "fdr", "none"]
 """Adjustments for several contrasts."""
 
+ResponseAdjustment = Literal["bh", "holm", "bonferroni", "none"]
+"""Adjustments of the p values of one term over many fits."""
+
 InfluenceValues = Literal["estimates", "dfbetas"]
 """What is shown of the coefficients without a level."""
 

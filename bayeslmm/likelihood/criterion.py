@@ -117,13 +117,14 @@ class Criterion:
         """The criterion at many x (t, size) by the same code; inf where it does not exist."""
         try:
             with one_thread(self.width), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                return self._values(self.kernel.solve(x), restricted)
+                return self.of_solution(self.kernel.solve(x), restricted)
         except np.linalg.LinAlgError:
             if len(x) == 1:
                 return np.array([np.inf])
             return np.concatenate([self.values(row[None], restricted) for row in x])
 
-    def _values(self, solution: Solution, restricted: bool) -> Array:
+    def of_solution(self, solution: Solution, restricted: bool) -> Array:
+        """The criterion (t,) where the kernel has been solved at t points; inf where it does not exist."""
         df = self.df(restricted)
         with np.errstate(invalid="ignore", divide="ignore"):
             value = solution.logdet + df * np.log(solution.r2 / df) + self.constant(restricted)

@@ -1,19 +1,26 @@
-"""Models from spec files, from partitioned rows, and from mmrm's formula."""
+"""Models from spec files, from partitioned rows, from mmrm's formula, and one for each group of rows."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
+from bayeslmm._validation import require_one_of
 from bayeslmm.datasets import load_dataset
-from bayeslmm.errors import SpecificationError
+from bayeslmm.errors import DataError, SpecificationError
 from bayeslmm.formula.update import update_formula
+from bayeslmm.inference.progress import progress_bar
+from bayeslmm.model.fit import Fit
+from bayeslmm.model.fit_batches import attempt_fit, warn_of_failures
 from bayeslmm.model.lmm import LMM
+from bayeslmm.model.many_fits import ManyFits
 from bayeslmm.partitions.partitions import Partitions
 from bayeslmm.partitions.sums import sum_partitions
 from bayeslmm.results.fitted import as_pandas
@@ -23,7 +30,7 @@ from bayeslmm.specification.spec_file import SpecFile
 from bayeslmm.specification.toml import mmrm_spec, read_spec
 
 if TYPE_CHECKING:
-    from bayeslmm._types import CheckMode, Coding, Frame, Functions, Missing, Parts, RowValues
+    from bayeslmm._types import CheckMode, Coding, Frame, Functions, LikelihoodKind, Missing, Parts, RowValues
 
 
 def read_model(path: str | Path, data: Frame | None = None, relationship: Mapping[str, pd.DataFrame] | None = None) -> LMM:
@@ -196,3 +203,88 @@ def mmrm(
     options = {"weights": column, "contrasts": contrasts, "priors": priors, "missing": missing, "check": check}
     spec = mmrm_spec(formula, functions=frozenset(functions or ()), **options)
     return LMM.from_spec(spec, data, counting="mmrm", weights=None if column else weights, functions=functions)
+
+
+def fit_by(
+    formula: str,
+    data: Frame,
+    *,
+    by: str | Sequence[str],
+    method: LikelihoodKind = "REML",
+    residual: str | None = None,
+    variance: str | None = None,
+    weights: str | None = None,
+    offset: str | None = None,
+    contrasts: Mapping[str, Coding] | None = None,
+    relationship: Mapping[str, pd.DataFrame] | None = None,
+    priors: Priors | None = None,
+    missing: Missing = "drop",
+    check: CheckMode = "error",
+    functions: Functions | None = None,
+    progress: bool | None = None,
+) -> ManyFits:
+    """Fit one formula to each group of rows.
+
+    Parameters
+    ----------
+    formula, residual, variance, contrasts, relationship, priors, missing, check, functions
+        As in `LMM`.
+    data
+        Any frame; a group whose column of `by` is missing is left out.
+    by
+        One or several columns: one fit for each combination of their values that occurs.
+    method
+        "REML" or "ML".
+    weights, offset
+        Names of columns.
+    progress
+        Whether to show a bar; by default where there is a terminal.
+
+    Returns
+    -------
+    ManyFits
+        The columns of `by` lead its tables. A group that cannot be fitted is counted and named in `failed`; the others stay.
+
+    Raises
+    ------
+    SpecificationError, DataError
+        For columns that there are not, and where no group can be fitted.
+
+    >>> fits = blm.fit_by("distance ~ age + (1 | Subject)", blm.load_dataset("nlme/Orthodont"), by="Sex")
+    >>> fits.tidy()[["Sex", "term"]].to_numpy().tolist()
+    [['Male', 'Intercept'], ['Male', 'age'], ['Female', 'Intercept'], ['Female', 'age']]
+    """
+    require_one_of(method, ("REML", "ML"), "method")
+    frame = as_pandas(data)
+    columns = [by] if isinstance(by, str) else list(by) if isinstance(by, Sequence) else [by]
+    absent = [column for column in columns if not isinstance(column, str) or column not in frame.columns]
+    if not columns or absent:
+        what = f"there is no column {absent[0]!r:.60}" if absent else "no column is named"
+        raise SpecificationError(what, "by=", "use columns of the data: " + ", ".join(map(repr, list(frame.columns)[:8])))
+    for name, value in (("weights", weights), ("offset", offset)):
+        if value is not None and not isinstance(value, str):
+            raise SpecificationError(f"{name} is not the name of a column", f"{name}=", "put it into the data, and name its column")
+    said = ModelArguments(formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions)
+    groups = frame.groupby(columns, sort=True, observed=True, dropna=True).indices
+    fits: dict[int, Fit] = {}
+    failures: dict[int, str] = {}
+    with progress_bar("groups", len(groups), progress) as advance:
+        for i, rows in enumerate(groups.values()):
+            fitted = attempt_fit(partial(_fit_rows, said, frame.take(np.asarray(rows)), method))
+            if isinstance(fitted, str):
+                failures[i] = fitted
+            else:
+                fits[i] = fitted
+            advance(1)
+    if not fits:
+        what = f"none of {len(groups)} groups can be fitted"
+        raise DataError(
+            what, f"by={by!r}; the first: {next(iter(failures.values()), 'there are no groups')}", "look at one group by itself"
+        )
+    warn_of_failures(failures, len(groups), "groups")
+    labels = [name if isinstance(name, tuple) else (name,) for name in groups]
+    return ManyFits(pd.DataFrame(labels, columns=columns), method, (), fits, failures, fits.__getitem__)
+
+
+def _fit_rows(said: ModelArguments, frame: pd.DataFrame, method: LikelihoodKind) -> Fit:
+    return LMM.of(said, frame).fit(method)

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from bayeslmm.bayes.calibration import Calibration
     from bayeslmm.bayes.posterior.posterior import Posterior
     from bayeslmm.bayes.sampling.prior_predictive import ResolvedPriors
+    from bayeslmm.model.many_fits import ManyFits
     from bayeslmm.specification.model_spec import ModelSpec
     from bayeslmm.specification.priors import Priors
     from bayeslmm.specification.spec_file import SpecFile
@@ -195,6 +196,36 @@ class LMM:
         if warning is not None:
             warnings.warn(warning, stacklevel=3)
         return fit
+
+    def fit_many(self, Y: Frame | ArrayLike, method: LikelihoodKind = "REML", progress: bool | None = None) -> ManyFits:
+        """Fit the same design to every column of Y.
+
+        Parameters
+        ----------
+        Y
+            (n, B) a frame or an array, one response a column, on the scale of the left side of the formula; rows as the data of the model.
+            Missing values are left out, response by response; responses with the same missing rows share their sums.
+        method
+            "REML" or "ML".
+        progress
+            Whether to show a bar; by default where there is a terminal.
+
+        Returns
+        -------
+        ManyFits
+            What could not be fitted is counted, named and left out of its tables.
+
+        Raises
+        ------
+        DataError
+            For another number of rows, columns that are not numbers, names that stand twice.
+
+        >>> model.fit_many(pd.DataFrame({"a": model.y, "b": 2 * model.y})).varcorr["sd"].round(2).tolist()[:2]
+        [24.74, 5.92]
+        """
+        from bayeslmm.model.fit_batches import fit_many
+
+        return fit_many(self, Y, method, progress)
 
     @cached_property
     def problem(self) -> Problem:
@@ -370,9 +401,17 @@ class LMM:
         >>> model.with_response(2 * model.y).y[:2].tolist()
         [499.12, 517.4094]
         """
+        return self.with_design(new_response(self.design, y))
+
+    def with_design(self, design: Design) -> LMM:
+        """The same arguments on another design: other responses, or fewer rows.
+
+        >>> model.with_design(model.design).nobs
+        180
+        """
         model = LMM.__new__(LMM)
         model.said, model.counting, model.subjects, model._data, model.file = self.said, self.counting, self.subjects, self._data, None
-        model.design = new_response(self.design, y)
+        model.design = design
         return model
 
     def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> LMM:

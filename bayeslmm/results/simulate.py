@@ -94,7 +94,8 @@ def _root(matrix: Array) -> Array:
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
 
 
-def _permute(given: pd.Index[Any], own: pd.Index[Any]) -> bool:
+def is_permuted(given: pd.Index[Any], own: pd.Index[Any]) -> bool:
+    """Whether an index holds the labels of another in another order."""
     return len(given) == len(own) and not given.equals(own) and given.is_unique and bool(given.isin(own).all())
 
 
@@ -104,7 +105,7 @@ def new_response(design: Design, y: Any) -> Design:
     y : one number per row used, or per row of the data (those not used are passed over)
     Raises DataError for another length, NonFiniteError for values that are missing or infinite.
     """
-    if isinstance(y, pd.Series) and _permute(y.index, design.index):
+    if isinstance(y, pd.Series) and is_permuted(y.index, design.index):
         what = "the new response is a Series whose rows are in another order than those of the fit"
         raise DataError(what, f"its index begins {y.index[0]!r}", "sort it, or give y.to_numpy() if the order is right")
     try:

@@ -89,6 +89,12 @@ class ResponseProducts:
     def count(self) -> int:
         return len(self.yy)
 
+    def some(self, which: Codes) -> ResponseProducts:
+        """The products of some of the responses."""
+        first = None if self.first is None else self.first[..., which]
+        rest = None if self.rest is None else self.rest[:, which]
+        return ResponseProducts(self.cross, self.Xy[:, which], self.yy[which], first, rest)
+
     def one(self, b: int) -> CrossProducts:
         """The cross-products of one response."""
         found = self._crossed(np.array([b]))
@@ -159,15 +165,18 @@ def evaluate_responses(criterion: Criterion, products: ResponseProducts, which: 
     assert isinstance(kernel, RandomEffectsKernel)
     levels = evaluate_blocked(products.together(which), kernel.parameters.blocks(x))
     state = RandomEffectsState(kernel.parameters, x, levels)
-    solution, df = state.solution, criterion.df(restricted)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sigma2 = solution.r2 / df
-        value = solution.logdet + df * np.log(sigma2) + criterion.constant(restricted)
-        if restricted:
-            value = value + solution.logdet_X
-    value = np.where(np.isfinite(value) & (solution.r2 > 0), value, np.inf)
+    sigma2 = state.solution.r2 / criterion.df(restricted)
     logdet, r2 = state.gradients(restricted)
-    return BatchPoint(value, logdet + r2 / sigma2[:, None], sigma2, solution.alpha, state)
+    value = criterion.of_solution(state.solution, restricted)
+    return BatchPoint(value, logdet + r2 / sigma2[:, None], sigma2, state.solution.alpha, state)
+
+
+def evaluate_values(criterion: Criterion, products: ResponseProducts, which: Codes, x: Array, restricted: bool) -> Array:
+    """The criterion alone, (t,), for responses `which`, at x (t, size)."""
+    kernel = criterion.kernel
+    assert isinstance(kernel, RandomEffectsKernel)
+    levels = evaluate_blocked(products.together(which), kernel.parameters.blocks(x), derivatives=False)
+    return criterion.of_solution(RandomEffectsState(kernel.parameters, x, levels).solution, restricted)
 
 
 LIFTED_SD = 0.2
@@ -192,7 +201,8 @@ def refit_many(problem: Problem, Y: Array, restricted: bool, start: Array) -> Ba
     with one_thread(problem.criterion.width):
         for begin in range(0, products.count, products.step):
             which = np.arange(begin, min(begin + products.step, products.count))
-            parts.append(_descend(problem, products, which, restricted, start))
+            inverse = np.tile(inverse_newton_matrix(problem.criterion, start, restricted), (len(which), 1, 1))
+            parts.append(descend_responses(problem, products, which, restricted, np.tile(start, (len(which), 1)), inverse))
     return concatenate_fields(parts)
 
 
@@ -208,7 +218,7 @@ def lift_off_boundary(parameters: RandomParameters, x: Array) -> Array:
     return out
 
 
-def _start_matrix(criterion: Criterion, x: Array, restricted: bool) -> Array:
+def inverse_newton_matrix(criterion: Criterion, x: Array, restricted: bool) -> Array:
     """The inverse Newton matrix at the start, made positive definite."""
     hessian = criterion.at(x, restricted).hessian
     if hessian is None or not np.all(np.isfinite(hessian)):
@@ -218,10 +228,12 @@ def _start_matrix(criterion: Criterion, x: Array, restricted: bool) -> Array:
     return np.asarray((vectors / values) @ vectors.T)
 
 
-def _descend(problem: Problem, products: ResponseProducts, which: Codes, restricted: bool, start: Array) -> BatchRefit:
+def descend_responses(
+    problem: Problem, products: ResponseProducts, which: Codes, restricted: bool, start: Array, inverse: Array
+) -> BatchRefit:
+    """BFGS for responses `which` side by side, from x = start (B, size) with inverse Newton matrices (B, size, size)."""
     criterion = problem.criterion
-    x = np.tile(start, (len(which), 1))
-    inverse = np.tile(_start_matrix(criterion, start, restricted), (len(which), 1, 1))
+    x, inverse = start.copy(), inverse.copy()
 
     def at(rows: Codes, where: Array) -> tuple[Array, Array]:
         found = evaluate_responses(criterion, products, which[rows], where, restricted)

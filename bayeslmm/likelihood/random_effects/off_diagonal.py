@@ -20,6 +20,13 @@ PRODUCTS_AT_ONCE = 1 << 16
 """Pairwise products made at once: what they pass through stays in cache, and on the heap."""
 
 
+TOGETHER = 8
+"""Thetas evaluated at once from which the products of a level's entries are made once for all of them."""
+
+PAIR_PRODUCTS = 1 << 22
+"""Most products of a level's entries that are kept while many thetas are evaluated."""
+
+
 def lower_entries(q: int) -> list[tuple[int, int]]:
     return [(a, b) for a in range(q) for b in range(a + 1)]
 
@@ -104,8 +111,20 @@ class DenseOffDiagonal:
     def flat(self) -> int:
         return int(self.E.shape[2]) ** 2
 
+    def _pairs(self, t: int) -> list[Array] | None:
+        """For each entry a >= b of H the products E_a E_b' of every level, (K, m * m); None where they cost more than they save."""
+        q, K, m = self.E.shape
+        if t < TOGETHER or q * q * K * m * m > PAIR_PRODUCTS:
+            return None
+        found = [np.einsum("ki,kj->kij", self.E[a], self.E[b]) for a, b in lower_entries(q)]
+        return [(M if a == b else M + M.transpose(0, 2, 1)).reshape(K, m * m) for (a, b), M in zip(lower_entries(q), found, strict=True)]
+
     def schur(self, W: Array) -> Array:
         q, t, m = self.q, W.shape[2], self.E.shape[2]
+        pairs = self._pairs(t)
+        if pairs is not None:
+            H = [np.einsum("ctk,ctk->tk", W[:, a], W[:, b]) for a, b in lower_entries(q)]
+            return np.asarray(sum(h @ M for h, M in zip(H, pairs, strict=True)))
         out = np.zeros((t, m, m))
         for i in range(t):
             for a in range(q):
@@ -116,6 +135,13 @@ class DenseOffDiagonal:
     def gather(self, Q: Array) -> Array:
         q, t, K, m = self.q, len(Q), self.E.shape[1], self.E.shape[2]
         out = np.empty((q, q, t, K))
+        pairs = self._pairs(t)
+        if pairs is not None:
+            all_full = symmetric(Q.reshape(t, m, m)).reshape(t, m * m)
+            for (a, b), M in zip(lower_entries(q), pairs, strict=True):
+                out[a, b] = (all_full @ M.T) * (1.0 if a == b else 0.5)
+                out[b, a] = out[a, b]
+            return out
         for i in range(t):
             full = symmetric(Q[i].reshape(m, m))
             for a, b in lower_entries(q):
