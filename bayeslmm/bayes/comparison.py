@@ -8,7 +8,7 @@ pull : how far the priors of the covariance parameters draw a posterior mean, in
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array
-from bayeslmm.bayes.loo import leave_one_out
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.bayes.loo import leave_one_out, level_sets
+from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
 from bayeslmm.bayes.sampling.sample import sample
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bayeslmm._types import ConfMethod, Effects, Ranking, SamplingMethod
+    from bayeslmm.data.design import Design
 
     Source = Estimates | Posterior | xarray.DataTree
 
@@ -130,12 +132,45 @@ def _require_same_model(sources: list[Any]) -> None:
     models = [source for source in sources if isinstance(source, Estimates | Posterior)]
     for other in models[1:]:
         first = models[0]
-        if other.design.spec.formula.text != first.design.spec.formula.text or not np.array_equal(other.design.y, first.design.y):
+        what = _difference(first.design, other.design)
+        if what:
             raise SpecificationError(
-                "the sources are of different models or data",
+                f"the sources are of different models or data: they differ in {what}",
                 f"{first.design.spec.formula.text} and {other.design.spec.formula.text}",
                 "use blm.compare_models for different models",
             )
+
+
+def _difference(one: Design, other: Design) -> str:
+    """What two designs differ in, priors left aside; empty where they are the same model of the same data."""
+    if one.spec.formula.text != other.spec.formula.text:
+        return "the formula"
+    if not (one.in_memory and other.in_memory):
+        return "" if one.nobs == other.nobs else "the rows"
+    if one.coef_names != other.coef_names or not _alike((one.y, one.X, one.offset), (other.y, other.X, other.offset)):
+        return "the response or the fixed effects"
+    weights = [None if d.weights is None else d.weights * d.weight_scale for d in (one, other)]
+    if not _alike(weights[:1], weights[1:]):
+        return "weights or a held sigma"
+    terms = [[(t.Z, t.group.codes, t.relationship) for t in d.terms] for d in (one, other)]
+    if len(terms[0]) != len(terms[1]) or not all(_alike(a, b) for a, b in zip(*terms, strict=True)):
+        return "the random effects"
+    errors = [d.spec.residual for d in (one, other)], [d.spec.variance for d in (one, other)]
+    if any(a != b for a, b in errors):
+        return "the structure of the errors"
+    places: list[Sequence[Array | Codes | None]] = [
+        () if d.residual is None else (d.residual.subject.codes, d.residual.visit, d.residual.coords) for d in (one, other)
+    ]
+    covariates: list[Sequence[Array | Codes | None]] = [
+        [array for v in d.variance for array in (v.covariate, v.strata)] for d in (one, other)
+    ]
+    return "" if _alike(*places) and _alike(*covariates) else "the structure of the errors"
+
+
+def _alike(one: Sequence[Array | Codes | None], other: Sequence[Array | Codes | None]) -> bool:
+    return len(one) == len(other) and all(
+        (a is None) == (b is None) and (a is None or b is None or np.array_equal(a, b)) for a, b in zip(one, other, strict=True)
+    )
 
 
 # -- rows of a source ----------------------------------------------------------------------------------------------------------------------
@@ -186,8 +221,8 @@ def _draw_rows(post: Posterior, conf_level: float) -> pd.DataFrame:
 
 
 def prior_pull(post: Posterior, values: Array) -> Array:
-    """cov(value, log prior) / sd of each column of draws (S, k); the prior is that of the covariance parameters on the user's scale."""
-    log_prior = post.density.without_volume().log_prior(post.draws.phi)
+    """cov(value, log prior) / sd of each column of draws (S, k); the prior is that of all parameters on the user's scale."""
+    log_prior = joint_log_prior(post)
     if not np.isfinite(log_prior).all():
         return np.full(values.shape[1], np.nan)
     away = values - values.mean(0)
@@ -409,13 +444,24 @@ def _by_evidence(posteriors: Mapping[str, Posterior]) -> pd.DataFrame:
     return table
 
 
+def _partition(post: Posterior, group: str | None) -> Array:
+    """For every row the number of its hold-out, numbered by their first rows, whatever the factor is called."""
+    sets, _, _ = level_sets(post, group)
+    labels = np.empty(post.design.nobs, np.int64)
+    for k, rows in enumerate(sets):
+        labels[rows] = k
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse])
+
+
 def _by_prediction(posteriors: Mapping[str, Posterior], by: str, group: str | None, seed: int) -> pd.DataFrame:
     found = {
         name: leave_one_out(post, "group" if by == "logo" else "observation", group if by == "logo" else None, seed=seed)
         for name, post in posteriors.items()
     }
     sizes = {elpd.n_data_points for elpd in found.values()}
-    if len(sizes) > 1:
+    held_out = [_partition(post, group) for post in posteriors.values()] if by == "logo" else []
+    if len(sizes) > 1 or any(not np.array_equal(held_out[0], other) for other in held_out[1:]):
         raise SpecificationError(
             "the models leave out different things", ", ".join(map(str, sizes)), 'name the same factor: group="Subject"'
         )

@@ -215,7 +215,7 @@ def leave_one_out(
         found = _by_weights(post, values, sets, labels, bool(exact), seed)
         inside = _log_means(log_likelihood(post))
         return _elpd(post, found, ("obs", list(range(post.design.nobs))), inside, len(phi))
-    sets, labels, name = _levels(post, group)
+    sets, labels, name = level_sets(post, group)
     full = log_likelihoods(post.density, phi)
     less = [density_without(post.density, out, f"{name} {label}") for out, label in zip(sets, labels, strict=True)]
     values = np.stack([predictive_densities(post.density, own, phi, full) for own in less], axis=1)
@@ -225,7 +225,7 @@ def leave_one_out(
     return _elpd(post, found, (name, labels), np.array([one.inside for one in found]), len(phi))
 
 
-def _levels(post: PosteriorData, group: str | None) -> tuple[list[Codes], list[Any], str]:
+def level_sets(post: PosteriorData, group: str | None) -> tuple[list[Codes], list[Any], str]:
     """Rows and labels of the levels of a grouping factor."""
     factors = {term.group.name: term.group for term in post.design.terms}
     if post.design.residual is not None:

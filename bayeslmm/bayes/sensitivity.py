@@ -1,7 +1,7 @@
 """Sensitivity of a posterior to its priors and to the data: power-scaling, and other priors by reweighting draws.
 
-The density of phi is a prior times a likelihood with alpha and beta integrated out, so both powers are exact for the covariance
-parameters; alpha follows them through its conditional mean.
+The draws are joint ones of alpha and the covariance parameters, beta integrated out: a power of the priors is one of all of them, alpha's
+included, and a power of the likelihood is one of p(y | alpha, covariance parameters).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from bayeslmm._arrays import Array
 from bayeslmm._lazy import optional
 from bayeslmm.bayes.log_posterior.density import density
-from bayeslmm.bayes.loo import log_likelihoods
+from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.tables import parameter_draws
 from bayeslmm.bayes.sampling.importance import Weights, smooth_weights
 from bayeslmm.errors import SamplingError
@@ -32,15 +32,15 @@ TRUSTED_K = 0.7
 def sensitivity(post: PosteriorData, threshold: float = 0.05) -> pd.DataFrame:
     """`az.psense_summary` of the coefficients and covariance parameters: change of the posterior with a power of prior or likelihood.
 
-    Prior: of the covariance parameters. Likelihood: of y given them, alpha and beta integrated out. Columns `prior, likelihood, diagnosis`.
+    Prior: of alpha and the covariance parameters. Likelihood: of y given both, beta integrated out. Columns `prior, likelihood, diagnosis`.
 
     >>> sensitivity(post).columns.tolist()
     ['prior', 'likelihood', 'diagnosis']
     """
     xarray = optional("xarray")
     dims, coords = ("chain", "draw"), {"chain": np.arange(post.chains), "draw": np.arange(post.draws.size // post.chains)}
-    prior = post.density.without_volume().log_prior(post.draws.phi)
-    likelihood = log_likelihoods(post.density, post.draws.phi)
+    prior = joint_log_prior(post)
+    likelihood = post.density.log_likelihood_given(post.draws.phi, post.draws.alpha)
     values = dict(zip(post.coef_names, post.draws.alpha.T, strict=True))
     values |= {f"{name}|{group}": draws for group, name, draws in parameter_draws(post)}
     groups = {

@@ -11,6 +11,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.bayes.sensitivity import reweight
+from bayeslmm.errors import SpecificationError
 from tests.bayes import designs
 
 mpl.use("Agg")
@@ -127,3 +128,26 @@ def test_bambi_gets_what_it_can_express() -> None:
         with pytest.raises(blm.errors.SpecificationError) as caught:
             designs.model(name).to_bambi()
         assert what in caught.value.what
+
+
+@pytest.mark.parametrize("what", ["x", "weights", "variance", "residual", "group", "offset"])
+def test_sources_of_one_formula_and_other_data_are_not_compared(what: str) -> None:
+    frame = designs.grouped()
+    own = blm.LMM("y ~ x + (1 | g)", frame).fit()
+    options: dict[str, Any] = {"weights": {"weights": "w"}, "variance": {"variance": "exp(x)"}, "residual": {"residual": "ar1(visit | g)"}}
+    options["offset"] = {"offset": "o"}
+    moved = {"x": frame.assign(x=frame["x"] ** 3), "group": frame.assign(g=np.roll(frame["g"], 3))}
+    other = blm.LMM("y ~ x + (1 | g)", moved.get(what, frame), **options.get(what, {})).fit()
+    with pytest.raises(SpecificationError, match="differ in"):
+        blm.compare(own, other)
+    assert len(blm.compare(own, blm.LMM("y ~ x + (1 | g)", frame).fit()).frame)
+
+
+def test_hold_outs_of_other_factors_are_not_paired() -> None:
+    frame = designs.grouped(groups=6, each=6).assign(k=lambda d: [f"k{i}" for i in np.tile(np.arange(6), 6)])
+    models = {name: blm.LMM(f"y ~ x + (1 | {name})", frame) for name in ("g", "k")}
+    with pytest.raises(SpecificationError, match="leave out different things"):
+        blm.compare_models(models, by="logo", draws=50)
+    same = frame.assign(k=frame["g"].str.upper())
+    table = blm.compare_models({"g": models["g"], "k": blm.LMM("y ~ x + (1 | k)", same)}, by="logo", draws=50)
+    assert table["difference"].abs().max() < 0.5

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import bayeslmm as blm
-from bayeslmm.errors import BayesLMMError, MismatchError, PriorError, SpecificationError
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, MismatchError, PriorError, SpecificationError
 from tests.bayes.designs import MODELS, grouped, model
 
 
@@ -227,14 +227,15 @@ def test_contrasts_and_means_are_functions_of_the_draws(post: blm.Posterior) -> 
 
 def test_posterior_predictive_draws_join_the_tree(post: blm.Posterior) -> None:
     found = post.posterior_predictive(draws=200, seed=1)
-    y = found["y"].values.reshape(-1, 48)
+    y = found["posterior_predictive"]["y"].values.reshape(-1, 48)
     assert np.abs(y.mean(0) - post.predict()["estimate"]).max() < 6 * 0.9 / np.sqrt(800) + 0.1
     assert "posterior_predictive" in post.tree.children
 
 
-def test_prior_predictive_needs_proper_priors() -> None:
-    with pytest.raises(PriorError, match="alpha"):
-        model("slopes").prior_predictive(10)
+def test_prior_predictive_draws_from_proper_priors_and_says_what_stands_in() -> None:
+    with pytest.warns(BayesLMMWarning, match="alpha x"):
+        stood_in = model("slopes").prior_predictive(10, seed=1)
+    assert np.isfinite(stood_in["prior_predictive"]["y"]).all()
     tree = model("slopes", blm.Priors(alpha="normal")).prior_predictive(300, seed=1)
     assert tree["prior_predictive"]["y"].shape == (1, 300, 48)
     assert np.median(tree["prior"]["sigma"]) == pytest.approx(0.765 * 2.5 * grouped()["y"].std(), rel=0.25)

@@ -351,6 +351,30 @@ class Density:
             total = total + self.layout.mixing.log_prior(phi)
         return total
 
+    def log_priors(self, phi: Array) -> dict[str, Array]:
+        """log prior (t,) of the covariance parameters of every grouping factor by its name, and of those of the errors as "residual"."""
+        parts: dict[str, Array] = {}
+        for block in self.layout.terms:
+            group = self.problem.design.terms[self.layout.terms.index(block)].group.name
+            parts[group] = parts.get(group, 0.0) + block.axes.log_prior(phi[:, block.part], self.volume)
+        errors = self.log_prior(phi) - sum(parts.values(), np.zeros(len(phi)))
+        return parts | {"residual": errors if self.layout.mixing is None else errors - self.layout.mixing.log_prior(phi)}
+
+    def log_likelihood_given(self, phi: Array, alpha: Array) -> Array:
+        """log p(y | alpha, phi), beta integrated out, (t,); alpha (t, p) on the user's scale."""
+        criterion, c = self.problem.criterion, self.problem.standardization
+        out, step, p = np.empty(len(phi)), self.value_batch, alpha.shape[1]
+        with one_thread(criterion.width), np.errstate(all="ignore"):
+            for begin in range(0, len(phi), step):
+                part = slice(begin, begin + step)
+                x, s = self.kernel_points(phi[part])
+                solution = repeat_solution(self.kernel.solve(x) if self.pooled is None else self.pooled.solve(x), len(x))
+                a = np.linalg.solve(c.back, (alpha[part] - c.alpha0).T).T / c.y_scale if p else alpha[part]
+                v = np.concatenate([-a, np.ones((len(a), 1))], axis=1)
+                r2 = np.einsum("tx,txy,ty->t", v, solution.Xy, v)
+                out[part] = solution.logdet + criterion.n * np.log(s**2) + r2 / s**2 + criterion.constant(restricted=False) - criterion.n
+        return -0.5 * out
+
     def log_likelihood(self, phi: Array) -> Array:
         """log p(y | phi), alpha and beta integrated out, (t,)."""
         with np.errstate(all="ignore"):

@@ -426,6 +426,33 @@ def improper_priors(priors: ModelPriors) -> list[ParameterPrior]:
     return [row for row in priors.rows() if row.kind != "corr" and not is_proper(row.prior)]
 
 
+def with_stand_ins(problem: Problem, priors: ModelPriors) -> tuple[ModelPriors, list[str]]:
+    """The priors with a default in the place of each that nothing can be drawn from, and the labels of those."""
+    default = resolve(problem, Priors(alpha="normal"))
+    replaced: list[str] = []
+
+    def one(own: ParameterPrior, other: ParameterPrior) -> ParameterPrior:
+        if own.kind == "corr" or is_proper(own.prior):
+            return own
+        replaced.append(own.label)
+        return other
+
+    def each(own: tuple[ParameterPrior, ...], other: tuple[ParameterPrior, ...]) -> tuple[ParameterPrior, ...]:
+        return tuple(one(a, b) for a, b in zip(own, other, strict=True))
+
+    def matrices(own: tuple[MatrixPriors, ...], other: tuple[MatrixPriors, ...]) -> tuple[MatrixPriors, ...]:
+        return tuple(MatrixPriors(each(a.sds, b.sds), a.corr, each(a.shapes, b.shapes)) for a, b in zip(own, other, strict=True))
+
+    found = ModelPriors(
+        each(priors.alpha, default.alpha),
+        matrices(priors.terms, default.terms),
+        matrices(priors.residual, default.residual),
+        each(priors.variance, default.variance),
+        None if priors.sigma is None or default.sigma is None else one(priors.sigma, default.sigma),
+    )
+    return found, replaced
+
+
 def require_proper_posterior(problem: Problem, priors: ModelPriors) -> None:
     """Raise PriorError with the reason where the posterior would not integrate."""
     design, p = problem.design, problem.criterion.p

@@ -13,7 +13,7 @@ from bayeslmm._arrays import Array, generator
 from bayeslmm._lazy import optional
 from bayeslmm._validation import require_count
 from bayeslmm.bayes.log_posterior.priors import improper_priors
-from bayeslmm.bayes.posterior.named_draws import Variable, group_columns
+from bayeslmm.bayes.posterior.named_draws import Variable, group_columns, plain_name, tree_names
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor, log_likelihood
 from bayeslmm.results.random_effects import terms_by_group
 
@@ -28,10 +28,11 @@ POINTWISE_ELEMENTS = 100_000_000
 
 
 def build_tree(post: PosteriorData) -> xarray.DataTree:
-    """Groups posterior, sample_stats, log_likelihood, observed_data, constant_data."""
+    """Groups posterior, sample_stats, log_prior, log_likelihood, observed_data, constant_data."""
     groups = {
         "posterior": draws_dataset(post, posterior_variables(post)),
         "sample_stats": draws_dataset(post, {name: Variable(v, (), {}) for name, v in _statistics(post).items()}),
+        "log_prior": draws_dataset(post, log_priors(post)),
         "observed_data": observed_dataset(post),
         "constant_data": constant_dataset(post),
     }
@@ -45,25 +46,47 @@ def build_tree(post: PosteriorData) -> xarray.DataTree:
     return tree
 
 
+def parameter_tree(post: PosteriorData) -> xarray.DataTree:
+    """The group `posterior` alone: what a table of parameters needs, without a density of every observation."""
+    tree: xarray.DataTree = optional("xarray").DataTree.from_dict({"posterior": draws_dataset(post, posterior_variables(post))})
+    return tree
+
+
 def response_label(post: PosteriorData) -> str:
     """The left side of the formula."""
-    return str(post.design.spec.formula.response)
+    return tree_names(post.problem).response
+
+
+def log_priors(post: PosteriorData) -> dict[str, Variable]:
+    """Log prior densities of the coefficients (0 where flat) and of the covariance parameters, each of what a user speaks of."""
+    found = {"alpha": Variable(post.density.alpha.log_density(post.draws.alpha), ("coef",), {"coef": post.coef_names})}
+    called = tree_names(post.problem).groups
+    parts = post.density.without_volume().log_priors(post.draws.phi)
+    for group, own in parts.items():
+        found[f"covariance_{called.get(group, group)}"] = Variable(own, (), {})
+    return found
+
+
+def joint_log_prior(post: PosteriorData) -> Array:
+    """log p(alpha, covariance parameters) of every draw, (S,), up to a constant where a prior is flat."""
+    return np.asarray(sum(v.values if v.values.ndim == 1 else v.values.sum(axis=1) for v in log_priors(post).values()))
 
 
 def posterior_variables(post: PosteriorData) -> dict[str, Variable]:
     """alpha, the covariance parameters, and beta of every grouping factor."""
     found = {"alpha": Variable(post.draws.alpha, ("coef",), {"coef": post.coef_names}), **post.parameters}
-    found |= dict(random_effect_variables(post))
+    found |= {name: variable for _, name, variable in random_effect_variables(post)}
     return found
 
 
-def random_effect_variables(post: PosteriorData) -> Iterator[tuple[str, Variable]]:
-    """`beta_<group>` (S, levels, columns), the terms of a grouping factor side by side."""
-    terms, columns = post.design.terms, group_columns(post.density)
+def random_effect_variables(post: PosteriorData) -> Iterator[tuple[str, str, Variable]]:
+    """Grouping factor, `beta_<group>` and its draws (S, levels, columns), the terms of a factor side by side."""
+    terms, columns, called = post.design.terms, group_columns(post.density), tree_names(post.problem).groups
     for group, members in terms_by_group(terms).items():
         values = np.concatenate([post.draws.beta[i] for i in members], axis=2)
-        coords: dict[str, list[Any]] = {group: terms[members[0]].group.levels.tolist(), f"{group}_term": columns[group]}
-        yield f"beta_{group}", Variable(values, (group, f"{group}_term"), coords)
+        label = called[group]
+        coords: dict[str, list[Any]] = {label: terms[members[0]].group.levels.tolist(), f"{label}_term": columns[group]}
+        yield group, f"beta_{label}", Variable(values, (label, f"{label}_term"), coords)
 
 
 def draws_dataset(post: PosteriorData, variables: Mapping[str, Variable]) -> Any:
@@ -71,9 +94,17 @@ def draws_dataset(post: PosteriorData, variables: Mapping[str, Variable]) -> Any
     coords: dict[str, Any] = {"chain": np.arange(post.chains), "draw": np.arange(post.draws.size // post.chains)}
     data = {}
     for name, variable in variables.items():
-        coords.update(variable.coords)
-        data[name] = (("chain", "draw", *variable.dims), post.shaped(variable.values))
+        coords.update({dim: [_coordinate(label) for label in labels] for dim, labels in variable.coords.items()})
+        # not to be written to: the tree shows the posterior's own draws
+        values = post.shaped(variable.values).view()
+        values.flags.writeable = False
+        data[plain_name(name)] = (("chain", "draw", *variable.dims), values)
     return optional("xarray").Dataset(data, coords=coords)
+
+
+def _coordinate(label: Any) -> Any:
+    """A label that any store can hold: an interval, a tuple or a list as its text."""
+    return label if isinstance(label, str | int | float | np.generic) else str(label)
 
 
 def _statistics(post: PosteriorData) -> dict[str, Array]:
@@ -87,14 +118,14 @@ def observed_dataset(post: PosteriorData) -> Any:
 
 
 def constant_dataset(post: PosteriorData) -> Any:
-    design = post.design
+    design, called = post.design, tree_names(post.problem).groups
     data: dict[str, Any] = {"X": (("obs", "coef"), np.array(design.X))}
     if design.offset is not None:
         data["offset"] = (("obs",), np.array(design.offset))
     if design.weights is not None:
         data["weights"] = (("obs",), design.weights * design.weight_scale)
     for term in design.terms:
-        data[f"index_{term.group.name}"] = (("obs",), np.array(term.group.codes))
+        data[f"index_{called[term.group.name]}"] = (("obs",), np.array(term.group.codes))
     return optional("xarray").Dataset(data, coords={"obs": np.arange(design.nobs), "coef": post.coef_names})
 
 
@@ -129,10 +160,9 @@ def predictive_draws(post: PosteriorData, draws: int | None, seed: int | None) -
 
 
 def add_predictive(post: PosteriorData, tree: xarray.DataTree, draws: int | None, seed: int | None) -> xarray.DataTree:
-    """Responses drawn from the posterior, as the group `posterior_predictive` of its tree."""
+    """The tree with responses drawn from the posterior as its group `posterior_predictive`."""
     values = predictive_draws(post, draws, seed)
     coords = {"chain": np.arange(post.chains), "draw": np.arange(values.shape[1]), "obs": np.arange(post.design.nobs)}
     found = optional("xarray").Dataset({response_label(post): (("chain", "draw", "obs"), values)}, coords=coords)
-    group: xarray.DataTree = optional("xarray").DataTree(found)
-    tree["posterior_predictive"] = group
-    return tree.children["posterior_predictive"]
+    tree["posterior_predictive"] = optional("xarray").DataTree(found)
+    return tree

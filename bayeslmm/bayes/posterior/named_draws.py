@@ -13,7 +13,8 @@ from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.log_posterior.layout import MatrixBlock
 from bayeslmm.bayes.log_posterior.transforms import UnstructuredTransform
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
-from bayeslmm.likelihood.structured.residual_covariance import variance_names
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_covariance import residual_names, variance_names
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
 
@@ -66,21 +67,59 @@ def group_covariance(density: Density, phi: Array, group: str) -> Array:
     return whole
 
 
+RESERVED = ("chain", "draw", "coef", "obs", "visit", "visit_bis", "alpha", "alpha_prior", "sigma", "X", "offset", "weights")
+"""Dims and variables that every tree and graph may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeNames:
+    """What trees and graphs call the grouping factors and the response: by their names, another where that is taken or holds a slash."""
+
+    groups: Mapping[str, str]
+    response: str
+
+
+def tree_names(problem: Problem) -> TreeNames:
+    """Names that no dim, coordinate or variable has twice: a dim called as another relabels it without a word."""
+    design, found = problem.design, {}
+    taken = {*RESERVED, *residual_names(problem)}
+    for group in terms_by_group(design.terms):
+        label = plain_name(group)
+        while taken & (own := _made_of(label)):
+            label += "_group"
+        found[group] = label
+        taken |= own
+    response = plain_name(str(design.spec.formula.response))
+    return TreeNames(found, f"{response} (response)" if response in taken else response)
+
+
+def _made_of(group: str) -> set[str]:
+    """The dims and variables of a grouping factor."""
+    dims = {group, f"{group}_term", f"{group}_term_bis"}
+    return dims | {f"{stem}_{group}" for stem in ("sd", "corr", "beta", "Z", "index", "covariance")}
+
+
+def plain_name(name: str) -> str:
+    """A name without the slash, which parts the groups of a tree."""
+    return name.replace("/", "_per_")
+
+
 def named_parameters(density: Density, phi: Array) -> dict[str, Variable]:
     """Every covariance parameter by name: `sigma`, `sd_<group>`, `corr_<group>`, then those of R and of the variance function."""
     found: dict[str, Variable] = {"sigma": Variable(density.sigma(phi), (), {})}
-    terms = density.problem.design.terms
+    terms, called = density.problem.design.terms, tree_names(density.problem).groups
     for group, members in terms_by_group(terms).items():
         D, names = group_covariance(density, phi, group), group_columns(density)[group]
-        dim = f"{group}_term"
-        found[f"sd_{group}"] = Variable(matrix_sds(D), (dim,), {dim: names})
+        label = called[group]
+        dim = f"{label}_term"
+        found[f"sd_{label}"] = Variable(matrix_sds(D), (dim,), {dim: names})
         if any(terms[i].covariance.name not in DIAGONAL_STRUCTURES and terms[i].covariance.q > 1 for i in members):
-            found[f"corr_{group}"] = Variable(matrix_correlations(D), (dim, f"{dim}_bis"), {dim: names, f"{dim}_bis": names})
+            found[f"corr_{label}"] = Variable(matrix_correlations(D), (dim, f"{dim}_bis"), {dim: names, f"{dim}_bis": names})
         for i in members:
             covariance = terms[i].covariance
             if isinstance(covariance, Homogeneous | Heterogeneous) and covariance.correlation_.size:
                 found |= _shapes(
-                    density.layout.terms[i].axes.values(phi[:, density.layout.terms[i].part]), covariance, names, f" | {group}"
+                    density.layout.terms[i].axes.values(phi[:, density.layout.terms[i].part]), covariance, names, f" | {label}"
                 )
     for block in density.layout.sets:
         found |= _residual(block, phi)

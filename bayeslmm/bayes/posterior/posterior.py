@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 
 import pandas as pd
 
@@ -17,6 +17,7 @@ from bayeslmm.bayes.posterior import datatree
 from bayeslmm.bayes.posterior import predict as posterior_rows
 from bayeslmm.bayes.posterior import tables as posterior_tables
 from bayeslmm.bayes.posterior.data import PosteriorData
+from bayeslmm.bayes.posterior.hypotheses import judge_hypotheses, rope_shares
 from bayeslmm.bayes.posterior.store import save_posterior
 from bayeslmm.bayes.sensitivity import sensitivity
 from bayeslmm.errors import SamplingError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         LinearFunction,
         Names,
         PosteriorNewLevels,
+        SamplingMethod,
         SummaryKind,
         Values,
     )
@@ -45,6 +47,12 @@ if TYPE_CHECKING:
 
 
 ESTIMATE_COLUMNS = ["estimate", "std_error", "conf_low", "conf_high"]
+
+
+class SampledModel(Protocol):
+    """A model that can be sampled."""
+
+    def sample(self, draws: int, chains: int, seed: int | None, method: SamplingMethod) -> Posterior: ...
 
 
 class Posterior(PosteriorData):
@@ -68,7 +76,9 @@ class Posterior(PosteriorData):
 
     @cached_property
     def tree(self) -> xarray.DataTree:
-        """An ArviZ `DataTree`: posterior, sample_stats, log_likelihood, observed_data, constant_data.
+        """An ArviZ `DataTree`: posterior, sample_stats, log_prior, log_likelihood, observed_data, constant_data.
+
+        Draws in it are not to be written to: they are the posterior's own.
 
         >>> sorted(post.tree.posterior.data_vars)[:3]
         ['alpha', 'beta_Subject', 'corr_Subject']
@@ -98,7 +108,7 @@ class Posterior(PosteriorData):
         """
         return posterior_tables.summarize_draws(
             self,
-            self.tree,
+            datatree.parameter_tree(self),
             var_names,
             filter_vars=filter_vars,
             coords=coords,
@@ -186,11 +196,11 @@ class Posterior(PosteriorData):
         return posterior_rows.augment_posterior(self, data)
 
     def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> xarray.DataTree:
-        """Responses drawn from the posterior: a `DataTree` group, which `tree` gets too.
+        """`tree` with responses drawn from the posterior as its group `posterior_predictive`, as `az.plot_ppc_dist` takes it.
 
         draws : of each chain; all by default. New errors, the same random effects.
 
-        >>> post.posterior_predictive(10, seed=1)["Reaction"].shape
+        >>> post.posterior_predictive(10, seed=1)["posterior_predictive"]["Reaction"].shape
         (4, 10, 180)
         """
         return datatree.add_predictive(self, self.tree, draws, seed)
@@ -248,6 +258,78 @@ class Posterior(PosteriorData):
         [250.0, 350.0]
         """
         return posterior_tables.posterior_emmeans(self, specs, by, at, weights, conf_level)
+
+    def emtrends(
+        self,
+        var: str,
+        specs: Names | None = None,
+        by: Names | None = None,
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        conf_level: float = 0.95,
+    ) -> PosteriorMeans:
+        """Slopes of a covariate, by the levels of factors: `.frame`, `.pairs()`, `.draws`.
+
+        >>> post.emtrends("Days").frame["estimate"].round(0).tolist()
+        [10.0]
+        """
+        return posterior_tables.posterior_emtrends(self, var, specs, by, at, weights, conf_level)
+
+    def hypothesis(self, statements: Names, conf_level: float = 0.95) -> pd.DataFrame:
+        """Statements about the coefficients: `hypothesis, estimate, std_error, conf_low, conf_high, probability, bayes_factor`.
+
+        statements : such as "Days > 0", "a - b < 2" or "Days = 10", one or several
+        probability : of the statement; of a point, at even odds a priori
+        bayes_factor : posterior over prior odds; of a point, the posterior density there over the prior's; NaN under a flat prior
+
+        >>> post.hypothesis("Days > 0")["probability"].tolist()
+        [1.0]
+        """
+        return judge_hypotheses(self, [statements] if isinstance(statements, str) else list(statements), conf_level)
+
+    def rope(self, low: float, high: float, terms: Names | None = None, conf_level: float = 0.95) -> pd.DataFrame:
+        """Share of each coefficient's posterior within a region of practical equivalence to none, and of its central interval.
+
+        >>> post.rope(-1, 1, "Days")["probability"].tolist()
+        [0.0]
+        """
+        return rope_shares(self, low, high, [terms] if isinstance(terms, str) else None if terms is None else list(terms), conf_level)
+
+    def coef(self) -> dict[str, pd.DataFrame]:
+        """Posterior means of the coefficients of every level: fixed effects plus random effects.
+
+        >>> post.coef()["Subject"].shape
+        (18, 2)
+        """
+        return posterior_tables.coefficient_draws(self)
+
+    def icc(self, conf_level: float = 0.95) -> pd.DataFrame:
+        """Intraclass correlations, draw by draw: rows `adjusted`, `unadjusted`; `estimate, std_error, conf_low, conf_high`.
+
+        >>> post.icc().index.tolist()
+        ['adjusted', 'unadjusted']
+        """
+        return posterior_tables.icc_draws(self, conf_level)
+
+    def update(
+        self,
+        formula: str | None = None,
+        data: Frame | None = None,
+        *,
+        draws: int = 1000,
+        chains: int = 4,
+        seed: int | None = None,
+        method: SamplingMethod = "auto",
+    ) -> Posterior:
+        """The posterior of the model with another formula or other data, under the same priors.
+
+        formula : a dot stands for what was there: `". ~ . - (Days | Subject) + (1 | Subject)"`
+
+        >>> post.update(". ~ . - (Days | Subject) + (1 | Subject)", seed=1).formula
+        'Reaction ~ 1 + Days + (1 | Subject)'
+        """
+        model = cast("SampledModel", self.model.updated(formula, data))
+        return model.sample(draws, chains, seed, method)
 
     def r2(self, conf_level: float = 0.95) -> pd.DataFrame:
         """Shares of the variance explained, draw by draw: rows `conditional`, `marginal`; `estimate, std_error, conf_low, conf_high`.

@@ -14,10 +14,11 @@ from bayeslmm._lazy import optional
 from bayeslmm._validation import require_one_of
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds, residual_draws
-from bayeslmm.bayes.posterior.predict import error_variance, fixed_part
+from bayeslmm.bayes.posterior.predict import error_variance
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.means.emmeans import EMMeans
 from bayeslmm.inference.means.emmeans import emmeans as means_of
+from bayeslmm.inference.means.emmeans import emtrends as trends_of
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
 from bayeslmm.inference.means.multiplicity import contrast_method
 from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_name, variance_names
@@ -106,8 +107,8 @@ def parameter_draws(post: PosteriorData) -> Iterator[tuple[str, str, Array]]:
 
 def _value_rows(post: PosteriorData) -> list[tuple[str, str | None, Any, str, Array]]:
     rows: list[tuple[str, str | None, Any, str, Array]] = []
-    for name, variable in tree.random_effect_variables(post):
-        group, columns = name.removeprefix("beta_"), variable.coords[variable.dims[1]]
+    for group, _, variable in tree.random_effect_variables(post):
+        columns = variable.coords[variable.dims[1]]
         for k, level in enumerate(variable.coords[variable.dims[0]]):
             rows += [("ran_vals", group, level, column, variable.values[:, k, j]) for j, column in enumerate(columns)]
     return rows
@@ -147,9 +148,8 @@ def ranef_with_sds(post: PosteriorData) -> dict[str, tuple[pd.DataFrame, pd.Data
     """Grouping factor -> frames of means and of standard matrix_sds."""
     found: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}
     columns = group_columns(post.density)
-    for name, variable in tree.random_effect_variables(post):
-        group = name.removeprefix("beta_")
-        index = pd.Index(list(variable.coords[group]), name=group)
+    for group, _, variable in tree.random_effect_variables(post):
+        index = pd.Index(list(variable.coords[variable.dims[0]]), name=group)
         means, sds = variable.values.mean(0), variable.values.std(0, ddof=1)
         found[group] = (pd.DataFrame(means, index, columns[group]), pd.DataFrame(sds, index, columns[group]))
     return found
@@ -162,18 +162,28 @@ def mean_fixef(post: PosteriorData) -> pd.Series[float]:
     return pd.Series(values, index=list(post.design.coef_names), name="estimate")
 
 
-def r2_draws(post: PosteriorData, conf_level: float) -> pd.DataFrame:
-    """Nakagawa and Johnson's shares, draw by draw: var(X alpha) and mean z'Dz against them and the mean error variance."""
-    fixed = fixed_part(post).var(axis=1)
+def variance_draws(post: PosteriorData) -> tuple[Array, Array, Array]:
+    """var(X alpha), mean z'Dz and the mean error variance of every draw, (S,) each."""
+    spread = np.atleast_2d(np.cov(post.design.X, rowvar=False, bias=True))
+    fixed = np.einsum("sp,pq,sq->s", post.draws.alpha, spread, post.draws.alpha) if post.draws.alpha.shape[1] else np.zeros(post.size)
     random = np.zeros(post.draws.size)
     for block, term in zip(post.density.layout.terms, post.design.terms, strict=True):
         second = term.Z.T @ term.Z / len(term.Z)
         random += np.einsum("sab,ab->s", block.covariance(post.draws.phi), second)
-    total = fixed + random + error_variance(post).mean(axis=1)
-    shares = np.stack([(fixed + random) / total, fixed / total], axis=1)
+    return fixed, random, error_variance(post).mean(axis=1)
+
+
+def r2_draws(post: PosteriorData, conf_level: float) -> pd.DataFrame:
+    """Nakagawa and Johnson's shares, draw by draw: var(X alpha) and mean z'Dz against them and the mean error variance."""
+    fixed, random, error = variance_draws(post)
+    total = fixed + random + error
+    return _share_table(np.stack([(fixed + random) / total, fixed / total], axis=1), conf_level, ["conditional", "marginal"])
+
+
+def _share_table(shares: Array, conf_level: float, names: list[str]) -> pd.DataFrame:
     low, high = equal_tailed_limits(shares, conf_level)
     columns = {"estimate": shares.mean(0), "std_error": shares.std(0, ddof=1), "conf_low": low, "conf_high": high}
-    return pd.DataFrame(columns, index=["conditional", "marginal"])
+    return pd.DataFrame(columns, index=names)
 
 
 def describe_draws(draws: Array, conf_level: float, against: Array | float = 0.0) -> pd.DataFrame:
@@ -271,14 +281,54 @@ class PosteriorMoments:
         return self.post.design.nobs
 
 
+def icc_draws(post: PosteriorData, conf_level: float) -> pd.DataFrame:
+    """Intraclass correlations, draw by draw: rows `adjusted` (of what the fixed part leaves), `unadjusted` (of the whole variance)."""
+    fixed, random, error = variance_draws(post)
+    shares = np.stack([random / (random + error), random / (fixed + random + error)], axis=1)
+    return _share_table(shares, conf_level, ["adjusted", "unadjusted"])
+
+
+def coefficient_draws(post: PosteriorData) -> dict[str, pd.DataFrame]:
+    """Posterior means of the coefficients of every level: fixed effects plus random effects."""
+    fixed, found = mean_fixef(post), {}
+    for group, effects in mean_ranef(post).items():
+        names = [*fixed.index, *(name for name in effects.columns if name not in fixed.index)]
+        own = pd.DataFrame(0.0, index=effects.index, columns=names)
+        own[list(fixed.index)] = fixed.to_numpy()
+        own[list(effects.columns)] += effects
+        found[group] = own
+    return found
+
+
+def posterior_emtrends(
+    post: PosteriorData,
+    var: str,
+    specs: Names | None,
+    by: Names | None,
+    at: Mapping[str, Values] | None,
+    weights: GridWeights,
+    conf_level: float,
+) -> PosteriorMeans:
+    """The rows of a fit's slopes, applied to every draw."""
+    made = trends_of(_moments_of(post), var, specs, by, at, weights, df="asymptotic", vcov="asymptotic", conf_level=conf_level)
+    return _means_of_draws(post, made, conf_level)
+
+
 def posterior_emmeans(
     post: PosteriorData, specs: Names, by: Names | None, at: Mapping[str, Values] | None, weights: GridWeights, conf_level: float
 ) -> PosteriorMeans:
     """The rows of a fit's marginal means, applied to every draw."""
+    made = means_of(_moments_of(post), specs, by, at, weights, df="asymptotic", vcov="asymptotic", conf_level=conf_level)
+    return _means_of_draws(post, made, conf_level)
+
+
+def _moments_of(post: PosteriorData) -> Any:
     alpha = post.draws.alpha
-    stand_in: Any = PosteriorMoments(post, alpha.mean(0), np.atleast_2d(np.cov(alpha, rowvar=False)))
-    made = means_of(stand_in, specs, by, at, weights, df="asymptotic", vcov="asymptotic", conf_level=conf_level)
-    draws = alpha @ made.L.T + made.offsets
+    return PosteriorMoments(post, alpha.mean(0), np.atleast_2d(np.cov(alpha, rowvar=False)))
+
+
+def _means_of_draws(post: PosteriorData, made: EMMeans, conf_level: float) -> PosteriorMeans:
+    draws = post.draws.alpha @ made.L.T + made.offsets
     table = describe_draws(draws, conf_level)
     keys = made.frame[[*made.specs, *made.by]]
     return PosteriorMeans(pd.concat([keys, table.set_index(keys.index)], axis=1), draws, made, conf_level)

@@ -19,7 +19,7 @@ from bayeslmm._arrays import Array
 from bayeslmm.bayes.log_posterior.conditional import conditional_likelihood, error_likelihood
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.transforms import GeneralTransform
-from bayeslmm.bayes.posterior.named_draws import group_columns
+from bayeslmm.bayes.posterior.named_draws import group_columns, tree_names
 from bayeslmm.bayes.pymc_model.covariance import GraphMatrix, MatrixNames, covariance_matrix, report_correlations, sd_vector
 from bayeslmm.bayes.pymc_model.distributions import ArrayAndJacobian, ValueAndGradient, coefficients, positive_variable, real_variable
 from bayeslmm.bayes.sampling.mode import mode_start
@@ -55,7 +55,9 @@ def choose_centred(target: Density, phi: Array) -> list[bool]:
 def random_effects_graph(problem: Problem, terms: Sequence[GraphMatrix], centred: Sequence[bool]) -> list[TensorVariable]:
     """Z beta (n,) of every grouping factor; the effects are `beta_<group>` (levels, terms)."""
     design, found = problem.design, []
-    for group, members in terms_by_group(design.terms).items():
+    called = tree_names(problem).groups
+    for given, members in terms_by_group(design.terms).items():
+        group = called[given]
         dims, alone = (group, f"{group}_term"), len(members) == 1
         parts = []
         for i in members:
@@ -106,10 +108,11 @@ def graph_coordinates(target: Density) -> dict[str, list[Any]]:
     """The dims of a graph and their labels."""
     design = target.problem.design
     coords: dict[str, list[Any]] = {"coef": [design.coef_names[i] for i in design.kept], "obs": list(range(design.nobs))}
+    called = tree_names(target.problem).groups
     for group, names in group_columns(target).items():
-        coords[f"{group}_term"] = coords[f"{group}_term_bis"] = names
+        coords[f"{called[group]}_term"] = coords[f"{called[group]}_term_bis"] = names
     for term in design.terms:
-        coords[term.group.name] = [str(level) for level in term.group.levels]
+        coords[called[term.group.name]] = [str(level) for level in term.group.levels]
     if target.layout.sets and target.layout.sets[0].own.by_visit:
         coords["visit"] = coords["visit_bis"] = list(target.layout.sets[0].own.labels)
     return coords
@@ -117,7 +120,7 @@ def graph_coordinates(target: Density) -> dict[str, list[Any]]:
 
 def response_variable(problem: Problem, taken: list[str]) -> str:
     """The variable of the response is named after it."""
-    name = problem.design.spec.formula.response
+    name = tree_names(problem).response
     return f"{name} (response)" if name in taken else name
 
 
@@ -141,8 +144,10 @@ class GraphBuilder:
     def terms(self) -> list[GraphMatrix]:
         """D of every term, in the order of the formula."""
         design, found = self.problem.design, {}
-        for group, members in terms_by_group(design.terms).items():
-            columns, dim = group_columns(self.target)[group], f"{group}_term"
+        called = tree_names(self.problem).groups
+        for given, members in terms_by_group(design.terms).items():
+            group, columns = called[given], group_columns(self.target)[given]
+            dim = f"{group}_term"
             sds = self._group_sds(group, members, columns)
             for i in members:
                 block = self.target.layout.terms[i]

@@ -18,6 +18,7 @@ from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
 from bayeslmm.bayes.log_posterior.transforms import GeneralTransform, ScaledTransform, UnstructuredTransform
 from bayeslmm.bayes.posterior.data import PosteriorDraws
+from bayeslmm.bayes.posterior.named_draws import tree_names
 from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.sampling.nuts import bfmi, ess, r_hat
 from bayeslmm.covariance.linalg import cholesky
@@ -137,9 +138,9 @@ def _flat(posterior: Any, name: str) -> Array:
 def effect_draws(target: Density, posterior: Any) -> tuple[Array, ...]:
     """beta of every term, (S, K, q)."""
     found: dict[int, Array] = {}
-    terms = target.problem.design.terms
+    terms, called = target.problem.design.terms, tree_names(target.problem).groups
     for group, members in terms_by_group(terms).items():
-        whole, begin = _flat(posterior, f"beta_{group}"), 0
+        whole, begin = _flat(posterior, f"beta_{called[group]}"), 0
         for i in members:
             end = begin + terms[i].Z.shape[1]
             found[i] = whole[:, :, begin:end]
@@ -153,14 +154,15 @@ def effect_draws(target: Density, posterior: Any) -> tuple[Array, ...]:
 def target_phi(target: Density, posterior: Any, chain: int, draw: int) -> Array:
     """phi of one draw of a graph."""
     at = {str(name): np.asarray(variable.values[chain, draw], float) for name, variable in posterior.data_vars.items()}
-    phi, terms = np.empty(target.size), target.problem.design.terms
+    phi, terms, called = np.empty(target.size), target.problem.design.terms, tree_names(target.problem).groups
     for group, members in terms_by_group(terms).items():
         begin = 0
         for i in members:
             block, end = target.layout.terms[i], begin + terms[i].Z.shape[1]
             own = np.arange(begin, end)
-            suffix = f" | {group}"
-            phi[block.part] = _block(block.axes, block.term.covariance, at, f"sd_{group}", f"corr_{group}", own, suffix, terms[i].columns)
+            label = called[group]
+            names = (f"sd_{label}", f"corr_{label}")
+            phi[block.part] = _block(block.axes, block.term.covariance, at, *names, own, f" | {label}", terms[i].columns)
             begin = end
     for one in target.layout.sets:
         suffix = one.own.suffix

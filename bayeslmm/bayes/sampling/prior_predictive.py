@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,14 @@ import pandas as pd
 from bayeslmm._arrays import Array, Generator, generator
 from bayeslmm._lazy import optional
 from bayeslmm._validation import require_count
-from bayeslmm.bayes.log_posterior.density import Density, density
-from bayeslmm.bayes.log_posterior.priors import ModelPriors, ParameterPrior, improper_priors, resolve
+from bayeslmm.bayes.log_posterior.density import Density, arrange_density
+from bayeslmm.bayes.log_posterior.layout import lay_out_parameters
+from bayeslmm.bayes.log_posterior.priors import ModelPriors, ParameterPrior, resolve, with_stand_ins
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.data import PosteriorData, PosteriorDraws
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
 from bayeslmm.covariance.linalg import cholesky
-from bayeslmm.errors import PriorError
+from bayeslmm.errors import BayesLMMWarning
 from bayeslmm.specification.prior_families import Prior, is_proper, log_density
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 def prior_predictive(model: Any, draws: int = 500, seed: int | None = None) -> xarray.DataTree:
     """A `DataTree` with groups prior, prior_predictive, observed_data, constant_data; one chain.
 
-    Raises PriorError where a prior is improper: nothing can be drawn from it.
+    Improper priors, of which nothing can be drawn, are stood in for by normal and half-t ones at the scale of the data, with a warning.
     """
     found, errors = draw_from_prior(model, draws, seed)
     name = tree.response_label(found)
@@ -47,13 +49,18 @@ def prior_predictive(model: Any, draws: int = 500, seed: int | None = None) -> x
 def draw_from_prior(model: Any, draws: int, seed: int | None) -> tuple[PosteriorData, Array]:
     """Draws of all parameters from the priors, and of the errors given them, (draws, n)."""
     require_count(draws, "draws")
-    target = density(model.problem, model.spec.priors)
-    loose = improper_priors(target.priors)
-    if loose:
-        names = ", ".join(row.label for row in loose[:6])
-        raise PriorError(
-            f"nothing can be drawn from improper priors: {names}", names, 'use Priors(alpha="normal") and defaults for the rest'
+    priors, replaced = with_stand_ins(model.problem, resolve(model.problem, model.spec.priors))
+    if replaced:
+        names = ", ".join(replaced[:6])
+        warnings.warn(
+            BayesLMMWarning(
+                f"nothing can be drawn from improper priors; proper ones at the scale of the data stand in: {names}",
+                names,
+                'say which you mean, such as Priors(alpha="normal")',
+            ),
+            stacklevel=3,
         )
+    target = arrange_density(model.problem, priors, lay_out_parameters(model.problem, priors))
     rng = generator(seed)
     alpha = target.alpha.draws(rng, draws)
     phi = draw_phi(target, alpha, rng)

@@ -137,6 +137,8 @@ def sample(
 
 
 def _run(target: Density, mode: PosteriorMode, draws: int, chains: int, seeds: list[np.random.SeedSequence], method: str) -> SamplingRun:
+    if target.size == 0:
+        return _exact(target, draws, chains)
     if method == "nuts":
         return _markov(target, mode, draws, chains, seeds[1], "asked for")
     if target.size > IMPORTANCE_PARAMETERS and method != "importance":
@@ -149,6 +151,14 @@ def _run(target: Density, mode: PosteriorMode, draws: int, chains: int, seeds: l
         reason = f"importance weights not trusted: k {found.weights.k:.2f}, efficiency {found.weights.efficiency:.2f}"
         return _markov(target, mode, draws, chains, seeds[1], reason)
     return _resample(target, found, draws, chains, rng)
+
+
+def _exact(target: Density, draws: int, chains: int) -> SamplingRun:
+    """Every covariance parameter is held: nothing is left to explore, and alpha and beta are drawn exactly."""
+    phi = np.zeros((draws * chains, 0))
+    values = np.repeat(target.values(phi[:1]), len(phi))
+    checks = (Check("method", "passed", "exact: every covariance parameter is held"), *_common(len(phi), interrupted=False))
+    return SamplingRun(phi, values, chains, "exact", checks, {}, float(values[0]), False)
 
 
 # -- importance sampling -------------------------------------------------------------------------------------------------------------------

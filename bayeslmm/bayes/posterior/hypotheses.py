@@ -1,0 +1,123 @@
+"""What draws say of statements about the coefficients: probabilities, Bayes factors, shares within a region of practical equivalence."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr
+
+from bayeslmm._arrays import Array, generator
+from bayeslmm.bayes.posterior.data import PosteriorData
+from bayeslmm.bayes.posterior.tables import equal_tailed_limits
+from bayeslmm.errors import SpecificationError
+from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
+from bayeslmm.likelihood.criterion import one_thread
+from bayeslmm.specification.prior_families import FAMILIES, is_mixture
+
+SIGNS = re.compile(r"(<=|>=|==|=|<|>)")
+
+DENSITY_DRAWS = 1000
+"""Draws whose conditional densities are averaged."""
+
+PRIOR_DRAWS = 20_000
+"""Draws of the scales of mixed priors that a prior probability is averaged over."""
+
+
+def judge_hypotheses(post: PosteriorData, statements: list[str], conf_level: float) -> pd.DataFrame:
+    """One row per statement `left > right`, `left < right` or `left = right`, both sides linear in the coefficients."""
+    rows = []
+    for text in statements:
+        parts = SIGNS.split(text)
+        if len(parts) != 3:
+            raise SpecificationError(f"{text!r} is no statement about coefficients", "hypothesis", 'write it as "x > 0" or "a - b = 0"')
+        left, sign, right = (part.strip() for part in parts)
+        functions = linear_functions([f"{left} = {right}"], post.design.coef_names, 0)
+        L = require_estimable(functions, post.design)[0]
+        draws = post.draws.alpha @ L - functions.rhs[0]
+        low, high = equal_tailed_limits(draws, conf_level)
+        at = float(functions.rhs[0])
+        probability, factor = _point(post, L, at) if sign in ("=", "==") else _half(post, L, at, draws, sign)
+        rows.append((text, draws.mean(), draws.std(ddof=1), low, high, probability, factor))
+    return pd.DataFrame(rows, columns=["hypothesis", "estimate", "std_error", "conf_low", "conf_high", "probability", "bayes_factor"])
+
+
+def _half(post: PosteriorData, L: Array, rhs: float, draws: Array, sign: str) -> tuple[float, float]:
+    """Posterior probability of one side, and its posterior odds over its prior odds."""
+    above = sign.startswith(">")
+    inside = float(np.mean(draws > 0 if above else draws < 0))
+    prior = _prior_normals(post, L)
+    if prior is None:
+        return inside, np.nan
+    mean, sd = prior
+    before = float(ndtr((mean - rhs) / sd if above else (rhs - mean) / sd).mean())
+    odds = inside / (1.0 - inside) if inside < 1.0 else np.inf
+    return inside, odds * (1.0 - before) / before
+
+
+def _point(post: PosteriorData, L: Array, rhs: float) -> tuple[float, float]:
+    """Savage and Dickey's ratio: the posterior density over the prior density at the point, and the probability at even prior odds."""
+    prior = _prior_normals(post, L)
+    if prior is None:
+        return np.nan, np.nan
+    chosen = np.unique(np.linspace(0, post.draws.size - 1, min(post.draws.size, DENSITY_DRAWS)).astype(int))
+    means, sds = _posterior_normals(post, L, chosen)
+    factor = float(_density(rhs, means, sds).mean() / _density(rhs, *prior).mean())
+    return factor / (1.0 + factor), factor
+
+
+def _density(at: float, mean: Array, sd: Array) -> Array:
+    return np.asarray(np.exp(-0.5 * ((at - mean) / sd) ** 2) / (sd * np.sqrt(2.0 * np.pi)))
+
+
+def _posterior_normals(post: PosteriorData, L: Array, chosen: Array) -> tuple[Array, Array]:
+    """Mean and sd of L alpha given the covariance parameters of some draws: its distribution there is normal."""
+    target, phi, c = post.density, post.draws.phi[chosen], post.problem.standardization
+    means, sds = np.empty(len(phi)), np.empty(len(phi))
+    row = c.y_scale * c.back.T @ L
+    with one_thread(post.problem.criterion.width):
+        for begin in range(0, len(phi), target.value_batch):
+            part = slice(begin, begin + target.value_batch)
+            x, s = target.kernel_points(phi[part])
+            solution = target.kernel.solve(x) if target.pooled is None else target.pooled.solve(x)
+            found = target.integrate(solution, s**2, phi[part]).solution
+            means[part] = L @ c.alpha0 + found.alpha @ row
+            sds[part] = s * np.sqrt(np.einsum("a,tab,b->t", row, found.information_inverse, row))
+    return means, sds
+
+
+def _prior_normals(post: PosteriorData, L: Array) -> tuple[Array, Array] | None:
+    """L alpha a priori as a mixture of normals, means and sds; None where a coefficient in it has a flat prior."""
+    alpha = post.density.alpha
+    own = L.copy()
+    if alpha.means is not None:
+        own[1:] -= L[0] * alpha.means[1:]
+    used = np.flatnonzero(own)
+    if any(alpha.priors[j].family == "flat" for j in used):
+        return None
+    u = generator(0).standard_normal((PRIOR_DRAWS, len(used)))
+    variance = np.zeros(PRIOR_DRAWS)
+    for column, j in enumerate(used):
+        prior, mixture = alpha.priors[j], FAMILIES[alpha.priors[j].family].mixture
+        spread = mixture(*prior.parameters, u[:, column])[0] if mixture is not None and is_mixture(prior) else prior.parameters[1] ** 2
+        variance += own[j] ** 2 * spread
+    return np.full(PRIOR_DRAWS, own @ alpha.mean), np.sqrt(variance)
+
+
+def rope_shares(post: PosteriorData, low: float, high: float, terms: list[str] | None, conf_level: float) -> pd.DataFrame:
+    """Share of the posterior of each coefficient within [low, high], and of its central interval."""
+    if not low < high:
+        raise SpecificationError(f"the region from {low:g} to {high:g} is empty", "rope", "give low below high")
+    names = post.coef_names if terms is None else terms
+    unknown = [name for name in names if name not in post.coef_names]
+    if unknown:
+        raise SpecificationError(f"there is no coefficient {unknown[0]!r}", "rope", "use one of " + ", ".join(post.coef_names))
+    rows = []
+    for name in names:
+        draws = post.draws.alpha[:, post.coef_names.index(name)]
+        first, last = equal_tailed_limits(draws, conf_level)
+        inside = (draws >= low) & (draws <= high)
+        central = (draws >= first) & (draws <= last)
+        rows.append((name, draws.mean(), first, last, inside.mean(), (inside & central).sum() / central.sum()))
+    return pd.DataFrame(rows, columns=["term", "estimate", "conf_low", "conf_high", "probability", "of_interval"])
