@@ -18,7 +18,7 @@ from bayeslmm.specification.prior_families import FAMILIES, is_mixture
 
 SIGNS = re.compile(r"(<=|>=|==|=|<|>)")
 
-DENSITY_DRAWS = 1000
+CONDITIONAL_DRAWS = 1000
 """Draws whose conditional densities are averaged."""
 
 PRIOR_DRAWS = 20_000
@@ -61,7 +61,7 @@ def _point(post: PosteriorData, L: Array, rhs: float) -> tuple[float, float]:
     prior = _prior_normals(post, L)
     if prior is None:
         return np.nan, np.nan
-    chosen = np.unique(np.linspace(0, post.draws.size - 1, min(post.draws.size, DENSITY_DRAWS)).astype(int))
+    chosen = np.unique(np.linspace(0, post.draws.size - 1, min(post.draws.size, CONDITIONAL_DRAWS)).astype(int))
     means, sds = _posterior_normals(post, L, chosen)
     factor = float(_density(rhs, means, sds).mean() / _density(rhs, *prior).mean())
     return factor / (1.0 + factor), factor

@@ -67,7 +67,7 @@ def group_covariance(density: Density, phi: Array, group: str) -> Array:
     return whole
 
 
-RESERVED = ("chain", "draw", "coef", "obs", "visit", "visit_bis", "alpha", "alpha_prior", "sigma", "X", "offset", "weights")
+RESERVED_NAMES = ("chain", "draw", "coef", "obs", "visit", "visit_bis", "alpha", "alpha_prior", "sigma", "X", "offset", "weights")
 """Dims and variables that every tree and graph may have."""
 
 
@@ -82,7 +82,7 @@ class TreeNames:
 def tree_names(problem: Problem) -> TreeNames:
     """Names that no dim, coordinate or variable has twice: a dim called as another relabels it without a word."""
     design, found = problem.design, {}
-    taken = {*RESERVED, *residual_names(problem)}
+    taken = {*RESERVED_NAMES, *residual_names(problem)}
     for group in terms_by_group(design.terms):
         label = plain_name(group)
         while taken & (own := _made_of(label)):
