@@ -17,7 +17,7 @@ import numpy as np
 from bayeslmm._arrays import Array
 from bayeslmm.likelihood.kernel import Solution, solve_Xy
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
-from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, BlockFactor, LevelSums, gram
+from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, BlockFactor, LevelSums, gram, is_large
 from bayeslmm.likelihood.random_effects.schur import SchurComplement, factorise
 
 
@@ -242,6 +242,9 @@ class BlockedCholesky:
 
 def evaluate_blocked(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True) -> BlockedCholesky:
     """Evaluate at some thetas; Ts[f] : (t, q, q) lower triangular for each factor in the order of `cross.factors`."""
+    if len(Ts) == 1 and len(Ts[0]) == 1 and cross.first is not None and cross.first.C.ndim == 3 and is_large(Ts[0][0]):
+        factor, net = cross.first.large(cross.Xy, Ts[0])
+        return BlockedCholesky(cross, tuple(Ts), solve_Xy(factor.logdet, net), None, factor, None)
     t = len(Ts[0]) if Ts else 1
     Xy = cross.Xy + np.zeros((t, 1, 1))
     logdet = np.zeros(t)

@@ -8,11 +8,12 @@ from functools import cached_property
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.likelihood.kernel import Solution, solve_Xy
+from bayeslmm.likelihood.kernel import Solution, solve_Xy, stack_solutions
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky, evaluate_blocked
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFactor, FewPoints, dense_cross_products
+from bayeslmm.likelihood.random_effects.level_blocks import LARGE_SD
 
 SINGULAR_VALUE = 1e-8
 """Singular values of T below this are not divided by."""
@@ -153,7 +154,13 @@ class RandomEffectsKernel:
     def solve(self, x: Array) -> Solution:
         if len(x) == 1 and not x.any():
             return solve_Xy(np.zeros(1), self.cross.Xy[None])
+        if len(x) > 1 and self._large(x):
+            return stack_solutions([self.solve(row[None]) for row in x])
         return self.by_level(x, derivatives=False).solution
+
+    def _large(self, x: Array) -> bool:
+        """Whether a single factor's T may be so large that levels are better evaluated one x at a time."""
+        return len(self.cross.factors) == 1 and float(np.abs(x).max(initial=0.0)) >= LARGE_SD
 
     def by_level(self, x: Array, derivatives: bool) -> RandomEffectsState:
         """The profile at x (t, size), level by level."""
@@ -164,7 +171,7 @@ class RandomEffectsKernel:
         return self.by_level(x, derivatives=True) if found is None else found
 
     def evaluate(self, x: Array, derivatives: bool) -> RandomEffectsState:
-        if self.dense is not None and derivatives and len(x) == 1:
+        if self.dense is not None and derivatives and len(x) == 1 and not self._large(x):
             point = self.dense.evaluate(x[0])
             if point is not None:
                 return DenseState(self, point)

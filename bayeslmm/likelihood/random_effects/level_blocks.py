@@ -85,6 +85,22 @@ def _whiten(M: list[list[Array]], T: Array, q: int) -> tuple[Array, list[list[Ar
     return det, W
 
 
+LARGE_SD = 1e3
+"""Relative standard deviations, in every direction, from which differences with A H are written without subtracting."""
+
+LARGE_RATIO = 1e3
+"""Ratio of the entries of T up to which its inverse keeps digits."""
+
+WITHIN_LEVELS = 1e-12
+"""Share of a column's sum of squares, left when every level has its own coefficients, that is rounding."""
+
+
+def is_large(T: Array) -> bool:
+    """Whether one T (q, q) is large in every direction."""
+    smallest = float(np.abs(np.diagonal(T)).min())
+    return smallest >= LARGE_SD and float(np.abs(T).max()) <= LARGE_RATIO * smallest
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockDiagonal:
     """Cross-products of the first factor.
@@ -125,6 +141,31 @@ class BlockDiagonal:
             if projected is not None and B is not None:
                 projected[..., part], B[..., part] = state.projected, state.B
         return BlockFactor(logdet, Xy, W, projected, B)
+
+    def large(self, Xy: Array, T: Array) -> tuple[BlockFactor, Array]:
+        """The levels at one large T (1, q, q), and what the border is without them, (1, r, r), in sums of like sign alone.
+
+        With b_k = A_k^- C_k the coefficients of each level's own least squares,
+
+            [X y]'W[X y] - sum C' H C = ([X y]'W[X y] - sum C' b) + sum b' F C,    F C = Sigma^-1 H C;
+
+        the bracket does not depend on T, and is exactly 0 for columns of X that are constant within levels.
+        """
+        A, C = self.A.transpose(2, 0, 1), self.C.transpose(2, 0, 1)
+        own = np.linalg.pinv(A, rcond=WITHIN_LEVELS, hermitian=True) @ C
+        within = Xy - np.einsum("kar,kas->rs", C, own)
+        none = np.diagonal(within) <= WITHIN_LEVELS * np.diagonal(Xy)
+        within[none] = within[:, none] = 0.0
+        state = self.part(slice(0, self.K), T, derivatives=True)
+        inverse = np.linalg.inv(T[0])
+        precision = inverse.T @ inverse
+        W = state.W[:, :, 0]
+        H = np.einsum("cak,cbk->abk", W, W)
+        projected = np.einsum("ab,bck,crk->ark", precision, H, self.C)
+        B = np.einsum("ab,bck,cdk->adk", precision, H, self.A)
+        net = within + np.einsum("kar,ask->rs", own, projected)
+        factor = BlockFactor(state.logdet, state.Xy, state.W, projected[:, None], 0.5 * (B + B.swapaxes(0, 1))[:, :, None])
+        return factor, (0.5 * (net + net.T))[None]
 
     def pieces(self, t: int) -> Iterator[slice]:
         """Levels in pieces that stay in cache."""

@@ -16,11 +16,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.likelihood.kernel import Solution, solve_Xy
+from bayeslmm.likelihood.kernel import Solution, solve_Xy, stack_solutions
 from bayeslmm.likelihood.parameters import RandomParameters
+from bayeslmm.likelihood.random_effects.blocked import evaluate_blocked
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.random_effects.level_blocks import factor_unrolled
+from bayeslmm.likelihood.random_effects.level_blocks import factor_unrolled, is_large
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, OffDiagonalBlock, lower_entries
 from bayeslmm.likelihood.random_effects.schur import SchurComplement, factorise
 from bayeslmm.likelihood.tuning import TUNING
@@ -58,6 +59,8 @@ class PooledLevelsKernel:
 
     def solve(self, x: Array) -> Solution:
         """The profile in alpha at x (t, size)."""
+        if self.cross.rest is None and any(is_large(T) for T in self.parameters.blocks(x)[0]):
+            return stack_solutions([evaluate_blocked(self.cross, self.parameters.blocks(row[None]), False).solution for row in x])
         return self._solve(x)[0]
 
     def state(self, x: Array) -> PooledLevelsState:

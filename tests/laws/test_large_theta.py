@@ -1,0 +1,72 @@
+"""The criterion keeps its digits where relative standard deviations are very large: closed forms of balanced groups."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.random_effects.pooled import pool_levels
+
+THETAS = (1.0, 1e2, 1e4, 1e6, 1e7, 1e8, 1e9)
+
+
+def balanced(levels: int, rows: int, seed: int) -> pd.DataFrame:
+    """y and x of groups of one size, x with the same mean in each."""
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(levels), rows)
+    x = rng.normal(size=len(g))
+    x -= (np.bincount(g, x) / rows)[g]
+    return pd.DataFrame({"y": rng.normal(size=len(g)) + rng.normal(size=levels)[g] + x, "x": x, "g": [f"s{i}" for i in g]})
+
+
+def closed_form(data: pd.DataFrame, theta: float, restricted: bool, slope: bool) -> tuple[float, float]:
+    """The profiled criterion and its derivative times theta, by the analysis of variance."""
+    means = data.groupby("g")["y"].transform("mean")
+    levels, n = data["g"].nunique(), len(data)
+    rows = n // levels
+    within, between = float(((data["y"] - means) ** 2).sum()), float(((means - data["y"].mean()) ** 2).sum())
+    squares = float((data["x"] ** 2).sum())
+    if slope:
+        within -= float((data["x"] @ data["y"]) ** 2) / squares
+    ratio = 1.0 + rows * theta**2
+    df = n - (1 + slope) * restricted
+    r2 = within + between / ratio
+    value = levels * np.log(ratio) + df * (1.0 + np.log(2.0 * np.pi * r2 / df))
+    if restricted:
+        value += np.log(n) - np.log(ratio) + slope * np.log(squares)
+    change = 2.0 * (ratio - 1.0) / ratio
+    return float(value), float(change * (levels - restricted - df * between / ratio / r2))
+
+
+@pytest.mark.parametrize("method", ["REML", "ML"])
+@pytest.mark.parametrize("fixed", ["1", "x"])
+@pytest.mark.parametrize(("levels", "rows"), [(3, 2), (12, 8), (40, 3), (100, 5), (9000, 2)])
+def test_value_and_slope_at_large_relative_sds(levels: int, rows: int, fixed: str, method: str) -> None:
+    data = balanced(levels, rows, seed=levels)
+    model = blm.LMM(f"y ~ {fixed} + (1 | g)", data)
+    kernel = model.problem.criterion.kernel
+    assert isinstance(kernel, RandomEffectsKernel)
+    pooled = pool_levels(kernel)
+    assert pooled is not None
+    for theta in THETAS:
+        value, slope = closed_form(data, theta, method == "REML", fixed == "x")
+        assert model.criterion([theta], method) == pytest.approx(value, rel=1e-11)
+        assert theta * model.gradient([theta], method)[0] == pytest.approx(slope, rel=1e-7)
+        x = model.problem.x(np.array([theta]))
+        together = model.problem.criterion.values(np.array([x, 2.0 * x]), method == "REML")
+        assert together[0] == pytest.approx(value, rel=1e-11)
+        solved, direct = pooled.solve(x[None]), kernel.solve(x[None])
+        np.testing.assert_allclose(solved.r2, direct.r2, rtol=1e-9)
+        np.testing.assert_allclose(solved.logdet_X, direct.logdet_X, rtol=1e-9)
+
+
+@pytest.mark.parametrize("levels", [8, 90])
+def test_slopes_at_large_relative_sds_are_nearly_those_of_each_level(levels: int) -> None:
+    """Far out the criterion falls with the log of theta alone: one value foretells the others."""
+    data = balanced(levels, 6, seed=1)
+    model = blm.LMM("y ~ x + (x | g)", data)
+    values = [model.criterion([theta, 0.3 * theta, theta]) - (4 * levels - 4) * np.log(theta) for theta in (1e6, 1e7, 1e8, 1e9)]
+    np.testing.assert_allclose(values, values[0], rtol=1e-9)
