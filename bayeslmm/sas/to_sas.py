@@ -162,6 +162,7 @@ def _proc(proc: ProcStatement) -> Iterator[str]:
         ratio=proc.ratio,
         noprofile=proc.noprofile,
         dfbw=proc.dfbw,
+        plots=proc.plots,
     )
     yield from ["cl=wald" if proc.cl == "wald" else "cl"] if proc.cl else []
     yield from [f"alpha={_number(proc.alpha)}"] if proc.alpha != 0.05 else []
@@ -193,7 +194,14 @@ def _model(model: ModelStatement) -> Iterator[str]:
     yield from ("e" if kind == 0 else f"e{kind}" for kind in model.e)
     yield from _limits(model.cl, model.alpha)
     yield from [f"alphap={_number(model.alphap)}"] if model.alphap != 0.05 else []
-    yield from (f"{key}={'.'.join(map(_name, value.split('.')))}" for key, value in (("outp", model.outp), ("outpm", model.outpm)) if value)
+    yield from _output("outp", model.outp, model.outp_keep, model.outp_drop)
+    yield from _output("outpm", model.outpm, model.outpm_keep, model.outpm_drop)
+
+
+def _output(option: str, name: str, keep: Sequence[str], drop: Sequence[str]) -> Iterator[str]:
+    if name:
+        named = [f"{word}={' '.join(map(_name, names))}" for word, names in (("keep", keep), ("drop", drop)) if names]
+        yield f"{option}={'.'.join(map(_name, name.split('.')))}" + (f"({' '.join(named)})" if named else "")
 
 
 def _structured(cov: CovType, subject: SASEffect | None, group: SASEffect | None) -> Iterator[str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from bayeslmm.errors import SpecificationError
+from bayeslmm._validation import require_one_of
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, SpecificationError
 from bayeslmm.sas.language.program import MixedProgram
-from bayeslmm.sas.language.statements import parse_program
-from bayeslmm.sas.translation.glm_coding import class_levels
+from bayeslmm.sas.language.statements import parse_programs
+from bayeslmm.sas.translation.glm_coding import class_levels, format_level
 from bayeslmm.sas.translation.result import Translation
 from bayeslmm.sas.translation.translate import translate
 from bayeslmm.sas_results.run.rows import by_groups, prepare_rows, select_rows, whole_frame_of
@@ -33,7 +36,7 @@ from bayeslmm.sas_results.tables import (
     requests,
 )
 from bayeslmm.sas_results.tables.listing import ListedRun, listing_text
-from bayeslmm.sas_results.tables.predictions import predictions_table
+from bayeslmm.sas_results.tables.predictions import kept_columns, predictions_table
 
 if TYPE_CHECKING:
     from bayeslmm._types import Frame
@@ -55,13 +58,16 @@ class MixedResult(Mapping[str, pd.DataFrame]):
     [1378.18, 960.46]
     """
 
-    def __init__(self, runs: tuple[ListedRun, ...]) -> None:
-        self.runs = runs
+    def __init__(self, runs: tuple[ListedRun, ...], failures: tuple[FailedGroup, ...] = ()) -> None:
+        self.runs, self.failures = runs, failures
         self._names = {name.lower(): name for run in runs for name in run.tables}
         model = runs[0].translation.program.model
         for given, name in ((model.outp, "OutP"), (model.outpm, "OutPM")):
             if given:
                 self._names.setdefault(given.lower(), name)
+        for name, table in runs[0].translation.program.ods_names.items():
+            if table.lower() in self._names:
+                self._names.setdefault(name, self._names[table.lower()])
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         found = self._names.get(name.lower()) if isinstance(name, str) else None
@@ -102,12 +108,18 @@ class MixedResult(Mapping[str, pd.DataFrame]):
     @property
     def notes(self) -> tuple[str, ...]:
         """What was done in a slightly different way, and what the log of SAS would say."""
-        return tuple(dict.fromkeys(note for run in self.runs for note in run.notes))
+        told = (note for run in self.runs for note in run.notes)
+        return tuple(dict.fromkeys((*told, *(failure.text for failure in self.failures))))
+
+    @property
+    def title(self) -> str:
+        """The first title line of the step; "" where it has none."""
+        return next(iter(self.runs[0].translation.program.titles), "")
 
     @property
     def listing(self) -> str:
         """The printed tables as one text."""
-        return listing_text(self.runs)
+        return listing_text(self.runs, [failure.text for failure in self.failures])
 
     def __repr__(self) -> str:
         return f"MixedResult({', '.join(self)})"
@@ -119,14 +131,17 @@ class MixedResult(Mapping[str, pd.DataFrame]):
         return f"<pre>{escape(self.listing)}</pre>"
 
 
-def proc_mixed(program: str, data: Frame) -> MixedResult:
+def proc_mixed(program: str, data: Frame, *, check: Literal["error", "warn"] = "error") -> MixedResult | list[MixedResult]:
     """Run a SAS PROC MIXED program on any frame.
 
-    program : the step as SAS has it; columns may be written in any case, and what is not supported is refused by name
+    program : the step as SAS has it; columns may be written in any case, and what is not supported is refused by name. Several steps are
+        run one after another, `%let` is read, and what stands around the steps is left out with a note
     data : pandas, polars or pyarrow frame, or a mapping of columns; what DATA= says is a name for the listing
+    check : "warn" fits what the data do not identify, as SAS does; "error" refuses it
 
     Returns a mapping: ODS name -> frame with SAS's columns; `listing` the printed text, `model` and `fit` the objects, `notes` what was
-    done in a slightly different way. With BY the by-variables lead the columns, and `model` and `fit` are dicts by their values.
+    done in a slightly different way. With BY the by-variables lead the columns, and `model` and `fit` are dicts by their values; a group
+    that cannot be fitted is named in `notes` and left out, the others are there. Several steps give a list, each with its `title`.
     Raises FormulaError and SpecificationError with the spot of the program, DataError for what the data do not have.
 
     >>> result = blm.proc_mixed("proc mixed; class Subject; model Reaction = Days / s; random int / sub=Subject; run;", sleepstudy)
@@ -135,12 +150,52 @@ def proc_mixed(program: str, data: Frame) -> MixedResult:
     """
     if not isinstance(program, str):
         raise SpecificationError(f"the program is a {type(program).__name__}", "proc_mixed", "give the text of the PROC MIXED step")
+    require_one_of(check, ("error", "warn"), "check")
     frame = whole_frame_of(data)
-    parsed = parse_program(program, tuple(map(str, frame.columns)))
+    results = [_run_step(step, frame, check) for step in parse_programs(program, tuple(map(str, frame.columns)))]
+    return results[0] if len(results) == 1 else results
+
+
+@dataclass(frozen=True, slots=True)
+class FailedGroup:
+    """A BY group that could not be fitted, and why."""
+
+    by: Mapping[str, Any]
+    error: BayesLMMError
+
+    @property
+    def name(self) -> str:
+        """`site=3`"""
+        return " ".join(f"{name}={format_level(value)}" for name, value in self.by.items())
+
+    @property
+    def text(self) -> str:
+        """For the log."""
+        return f"{self.name} is left out: {self.error.what}"
+
+
+def _run_step(program: MixedProgram, frame: pd.DataFrame, check: Literal["error", "warn"]) -> MixedResult:
+    """One step, its BY groups one after another: a group that fails loses only itself."""
     # every column named must be there, before its values are looked at
-    _translated(parsed, frame)
-    runs = [_run(parsed, values, rows) for values, rows in by_groups(select_rows(frame, parsed), parsed.by)]
-    return MixedResult(tuple(runs))
+    _translated(program, frame)
+    runs: list[ListedRun] = []
+    failures: list[FailedGroup] = []
+    for values, rows in by_groups(select_rows(frame, program), program.by):
+        try:
+            runs.append(_run(program, values, rows, check))
+        except BayesLMMError as error:
+            if not program.by:
+                raise
+            failures.append(FailedGroup(dict(values), error))
+    if not runs:
+        first = failures[0]
+        where = f"BY {first.name}" + (f": {first.error.where}" if first.error.where else "")
+        raise type(first.error)(first.error.what, where, first.error.remedy)
+    if failures:
+        total = len(runs) + len(failures)
+        what = f"{len(failures)} of {total} BY groups could not be fitted: {'; '.join(failure.name for failure in failures[:6])}"
+        warnings.warn(BayesLMMWarning(what, "BY", "see result.notes"), stacklevel=3)
+    return MixedResult(tuple(runs), tuple(failures))
 
 
 def _translated(program: MixedProgram, rows: pd.DataFrame) -> Translation:
@@ -151,14 +206,14 @@ def _translated(program: MixedProgram, rows: pd.DataFrame) -> Translation:
     return translate(program, tuple(map(str, rows.columns)), levels)
 
 
-def _run(program: MixedProgram, values: Mapping[str, Any], data: pd.DataFrame) -> ListedRun:
+def _run(program: MixedProgram, values: Mapping[str, Any], data: pd.DataFrame, check: Literal["error", "warn"]) -> ListedRun:
     translation = _translated(program, data)
-    run = ProgramRun(translation, prepare_rows(data, translation))
+    run = ProgramRun(translation, prepare_rows(data, translation), check)
     tables = {name: _table(run, name) for name in translation.tables}
     if program.model.outp:
-        tables["OutP"] = predictions_table(run, conditional=True)
+        tables["OutP"] = kept_columns(predictions_table(run, conditional=True), program.model.outp_keep, program.model.outp_drop)
     if program.model.outpm:
-        tables["OutPM"] = predictions_table(run, conditional=False)
+        tables["OutPM"] = kept_columns(predictions_table(run, conditional=False), program.model.outpm_keep, program.model.outpm_drop)
     return ListedRun(dict(values), run.model, run.fit, translation, tables, _notes(run))
 
 

@@ -11,11 +11,7 @@ from bayeslmm.sas.translation.translate import translate
 HEAD = "proc mixed; class a b id v; model y = a x"
 
 UNSUPPORTED = {
-    "DATA": "data a; set b; run; proc mixed; model y=x; run;",
-    "macro": "%let x = 1; proc mixed; model y=x; run;",
-    "macro language": "proc mixed data=&d; model y=x; run;",
-    "PROC SORT": "proc sort data=a; by b; run; proc mixed; model y=x; run;",
-    "two PROC MIXED": "proc mixed; model y=x; run; proc mixed; model y=z; run;",
+    "macro variable": "proc mixed data=&d; model y=x; run;",
     "MIVQUE0": "proc mixed method=mivque0; model y=x; run;",
     "TYPE3": "proc mixed method=type3; model y=x; run;",
     "NOBOUND": "proc mixed nobound; model y=x; run;",
@@ -39,9 +35,7 @@ UNSUPPORTED = {
     "coefficients by level": f"{HEAD}; estimate 'a' a [1, 2] [-1, 3]; run;",
     "LSMESTIMATE": f"{HEAD}; lsmestimate a 1 -1; run;",
     "SLICE": f"{HEAD}; slice a / sliceby=a; run;",
-    "STORE": f"{HEAD}; store out; run;",
     "PRIOR": f"{HEAD}; prior / out=p; run;",
-    "FORMAT": f"{HEAD}; format a $f.; run;",
     "NOTSORTED": f"{HEAD}; by b notsorted; run;",
     "LOWERB": f"{HEAD}; parms (1) / lowerb=0; run;",
     "arithmetic": f"{HEAD}; where x + 1 > 2; run;",
@@ -49,7 +43,6 @@ UNSUPPORTED = {
     "literal": f"{HEAD}; where x > '01jan2020'd; run;",
     "x--z": f"{HEAD}; random x--z / type=toep(1); run;",
     "OBS": "options obs=100; proc mixed; model y=x; run;",
-    "PLOTS": "proc mixed plots=all; model y=x; run;",
 }
 
 

@@ -264,13 +264,16 @@ def _convergence(name: str) -> StatementOption:
 
 
 def _plots(cursor: SASCursor) -> bool:
-    """PLOTS=NONE alone."""
-    token = cursor.token
-    if not (cursor.accept("=") and cursor.sees_word("none")):
-        what = "the option PLOTS of the PROC MIXED statement is not supported"
-        cursor.not_supported_at(token, what, "the figures of a fit are at result.fit.plot")
-    cursor.take()
-    return True
+    """Whether figures are asked for: `plots`, `plots=none`, `plots(only)=(a(x) b)`."""
+    if cursor.sees("("):
+        cursor.take_value()
+    if not cursor.accept("="):
+        return True
+    asked = not cursor.sees_word("none")
+    cursor.take_value()
+    if cursor.sees("("):
+        cursor.take_value()
+    return asked
 
 
 PROC_OPTIONS: OptionTable = {
@@ -312,6 +315,25 @@ PROC_OPTIONS: OptionTable = {
     "sigiter": RefusedOption(_DIAGNOSTIC),
     "update": RefusedOption("leave it out"),
 }
+
+
+def _output_data(cursor: SASCursor) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """`=name` or `=name(keep=a b drop=c)`."""
+    cursor.expect("=")
+    name = read_dataset(cursor)
+    named: dict[str, tuple[str, ...]] = {"keep": (), "drop": ()}
+    if cursor.accept("("):
+        while not cursor.accept(")"):
+            token = cursor.token
+            option = cursor.word()
+            if option not in named:
+                remedy = "KEEP= and DROP= are; change the frame that comes back"
+                cursor.not_supported_at(token, f"the data set option {token.text.upper()}= is not supported", remedy)
+            cursor.expect("=")
+            while cursor.token.kind == "name" and not cursor.ahead.is_symbol("="):
+                named[option] += (cursor.name(),)
+    return name, named["keep"], named["drop"]
+
 
 _DDFM = {
     "contain": "contain",
@@ -385,10 +407,10 @@ MODEL_OPTIONS: OptionTable = {
     "covb": StatementOption("covb", read_flag),
     "covbi": StatementOption("covbi", read_flag),
     "corrb": StatementOption("corrb", read_flag),
-    "outp": StatementOption("outp", after_equals(read_dataset)),
-    "outpred": StatementOption("outp", after_equals(read_dataset)),
-    "outpm": StatementOption("outpm", after_equals(read_dataset)),
-    "outpredm": StatementOption("outpm", after_equals(read_dataset)),
+    "outp": StatementOption("outp", _output_data),
+    "outpred": StatementOption("outp", _output_data),
+    "outpm": StatementOption("outpm", _output_data),
+    "outpredm": StatementOption("outpm", _output_data),
     "residual": StatementOption("residual", read_flag),
     "residuals": StatementOption("residual", read_flag),
     "vciry": StatementOption("vciry", read_flag),
@@ -407,8 +429,8 @@ MODEL_OPTIONS: OptionTable = {
 
 
 def proc_values(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `Proc` from its options: DATA= gives two; INFO, LOGNOTE and PLOTS=NONE ask for what is so anyway."""
-    for name in ("info", "lognote", "plots"):
+    """The fields of `Proc` from its options: DATA= gives two; INFO and LOGNOTE ask for what is so anyway."""
+    for name in ("info", "lognote"):
         values.pop(name, None)
     if "data" in values:
         values["data"], values["data_where"] = values["data"]
@@ -418,7 +440,10 @@ def proc_values(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_values(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `Model` from its options: DDFM= gives two."""
+    """The fields of `ModelStatement` from its options: DDFM= gives two, OUTP= and OUTPM= three."""
+    for name in ("outp", "outpm"):
+        if name in values:
+            values[name], values[f"{name}_keep"], values[f"{name}_drop"] = values[name]
     if "ddfm" in values:
         values["ddfm"], values["firstorder"] = values["ddfm"]
     if "alpha" in values:

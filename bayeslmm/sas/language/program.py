@@ -6,12 +6,16 @@ when two programs are compared.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from bayeslmm.sas.language.covariance_types import VC, CovType
 from bayeslmm.sas.language.effects import SASEffect
 from bayeslmm.sas.language.where import Condition
+
+_ODS_PAIR = re.compile(r"(\w+)\s*(?:\([^)]*\)\s*)?=\s*(\w+(?:\s*\.\s*\w+)?)")
 
 Order = Literal["formatted", "internal", "data", "freq"]
 DDFM = Literal["contain", "betwithin", "residual", "satterthwaite", "kenwardroger"]
@@ -52,6 +56,7 @@ class ProcStatement:
     criterion: tuple[str, float] | None = None
     scoring: int | None = None
     namelen: int | None = None
+    plots: bool = False
     spot: str = field(default="", compare=False)
 
 
@@ -70,6 +75,7 @@ class ModelStatement:
 
     ddfm : "" when the program does not say; firstorder : DDFM=KR(FIRSTORDER)
     ddf : degrees of freedom given effect by effect, None for a `.`
+    outp, outpm : names of the data sets of predictions, with the columns that their KEEP= and DROP= name
     """
 
     response: str
@@ -92,6 +98,10 @@ class ModelStatement:
     corrb: bool = False
     outp: str = ""
     outpm: str = ""
+    outp_keep: tuple[str, ...] = ()
+    outp_drop: tuple[str, ...] = ()
+    outpm_keep: tuple[str, ...] = ()
+    outpm_drop: tuple[str, ...] = ()
     residual: bool = False
     vciry: bool = False
     spot: str = field(default="", compare=False)
@@ -236,7 +246,11 @@ class ByVariable:
 
 @dataclass(frozen=True, slots=True)
 class MixedProgram:
-    """A whole PROC MIXED step; `titles` and `footnotes` are printed with the listing, `ods` holds the ODS statements, which are ignored."""
+    """A whole PROC MIXED step.
+
+    titles, footnotes : printed with the listing; ods : the ODS statements, of which OUTPUT gives tables another name
+    notes : what was left out of the program; they do not count when two programs are compared
+    """
 
     proc: ProcStatement
     model: ModelStatement
@@ -254,6 +268,13 @@ class MixedProgram:
     titles: tuple[str, ...] = ()
     footnotes: tuple[str, ...] = ()
     ods: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def ods_names(self) -> Mapping[str, str]:
+        """Names that ODS OUTPUT gives to tables, in lower case: its name -> the table's."""
+        pairs = [pair for text in self.ods if text.lower().startswith("output") for pair in _ODS_PAIR.findall(text)]
+        return {name.lower().rpartition(".")[2].strip(): table for table, name in pairs}
 
     @property
     def class_names(self) -> tuple[str, ...]:

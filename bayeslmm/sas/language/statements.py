@@ -1,18 +1,18 @@
 """The parser of PROC MIXED: one reader for each statement, program text in, `MixedProgram` out.
 
-Around the step the text may hold comments, `run; quit;`, ODS statements (ignored: every table comes back as a frame), TITLE and
-FOOTNOTE (printed with the listing) and OPTIONS that only lay out pages. All else is refused by name.
+Around the steps the text may hold comments, `run; quit;`, ODS statements (every table comes back as a frame; ODS OUTPUT gives it
+another name), TITLE and FOOTNOTE (printed with the listing), and what `surroundings` leaves out. All else is refused by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from bayeslmm.errors import FormulaLimitError
+from bayeslmm.errors import FormulaLimitError, SpecificationError
 from bayeslmm.sas.language import effect_options
 from bayeslmm.sas.language import options as proc_options
 from bayeslmm.sas.language.effects import SASEffect, parse_effect, parse_effects
@@ -32,6 +32,7 @@ from bayeslmm.sas.language.program import (
     RandomStatement,
     RepeatedStatement,
 )
+from bayeslmm.sas.language.surroundings import prepare_text
 from bayeslmm.sas.language.tokens import SASCursor, SASToken, syntax_error, tokenize_program
 from bayeslmm.sas.language.where import Condition, parse_condition
 
@@ -276,22 +277,24 @@ REPEATABLE_STATEMENTS: Mapping[str, tuple[str, Callable[[SASCursor], Any]]] = {
     "estimate": ("estimates", read_estimate),
     "contrast": ("contrasts", read_contrast),
 }
+IGNORED_STATEMENTS: Mapping[str, str] = {
+    "attrib": "levels are the values of the frame, and columns are printed by name",
+    "format": "levels are the values of the frame; convert the column where the format makes other groups",
+    "informat": "the columns of the frame have been read",
+    "label": "columns are printed by name",
+    "nloptions": "the optimiser has its own limits",
+    "performance": "it changes no number",
+    "store": "result.fit.save(path) keeps the fit",
+}
 REFUSED_STATEMENTS: Mapping[str, str] = {
-    "attrib": "name and convert the columns of the frame instead",
     "code": "fit.save(path) keeps the fit",
     "effect": "make the columns first, or give the model as a formula: bs(x), poly(x)",
-    "format": "class levels are the values of the frame: convert the column instead",
     "freq": "repeat the rows",
-    "informat": "convert the columns of the frame instead",
-    "label": "columns are printed by name",
     "lsmestimate": "write the ESTIMATE or CONTRAST statement, or use fit.emmeans(...).contrast(...)",
     "means": "LSMEANS; raw means are data.groupby(...).mean()",
-    "nloptions": "leave it out",
     "output": "MODEL ... / outp=name outpm=name",
-    "performance": "leave it out",
     "prior": "the posterior is result.model.sample()",
     "slice": "LSMEANS effect / slice=factor",
-    "store": "result.fit.save(path)",
     "test": "F tests are printed for every effect; others are a CONTRAST",
 }
 
@@ -308,38 +311,74 @@ class _Step:
 
     fields: dict[str, Any] = field(default_factory=dict)
     many: dict[str, list[Any]] = field(default_factory=dict)
-    texts: dict[str, dict[str, str]] = field(default_factory=lambda: {"title": {}, "footnote": {}})
+    texts: dict[str, dict[int, str]] = field(default_factory=lambda: {"title": {}, "footnote": {}})
     ods: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     finished: bool = False
+
+    def following(self) -> _Step:
+        """The next step, under the same titles and footnotes."""
+        return _Step(texts={stem: dict(numbered) for stem, numbered in self.texts.items()})
 
     def program(self) -> MixedProgram:
         read: dict[str, Any] = dict(self.fields)
         read |= {name: tuple(values) for name, values in self.many.items()}
         read |= {f"{name}s": tuple(text for _, text in sorted(numbered.items())) for name, numbered in self.texts.items()}
-        return MixedProgram(**read, ods=tuple(self.ods))
+        return MixedProgram(**read, ods=tuple(self.ods), notes=tuple(dict.fromkeys(self.notes)))
 
 
 @lru_cache(maxsize=64)
-def parse_program(program: str, columns: tuple[str, ...] = ()) -> MixedProgram:
-    """Read a PROC MIXED program.
+def parse_programs(program: str, columns: tuple[str, ...] = ()) -> tuple[MixedProgram, ...]:
+    """Read the PROC MIXED steps of a program; each has the titles, footnotes and ODS statements that hold when it is run.
 
     columns : names of the data's columns; the program may write them in any case. Without them the first spelling of a name is kept.
 
     Raises FormulaError for text that is not SAS, SpecificationError for SAS that is not supported (the statement or option is named),
     FormulaLimitError for a text that is too long or has too many effects. Each error shows the spot.
 
+    >>> text = "title 'A'; proc mixed; model y = x; run; title 'B'; proc mixed; model y = z; run;"
+    >>> [p.titles for p in parse_programs(text)]
+    [('A',), ('B',)]
+    """
+    prepared = prepare_text(program)
+    text, step, names = prepared.text, _Step(), _spellings(columns)
+    steps: list[MixedProgram] = []
+    between: list[tuple[SASToken, ...]] = []  # what stands behind a step is for the next one, if there is one
+    for tokens in _statements(text, tokenize_program(text)):
+        if step.finished and _is_global(tokens[0].lower):
+            between.append(tokens)
+            continue
+        if "proc" in step.fields and tokens[0].lower == "proc":
+            steps.append(_finished(text, step))
+            step = step.following()
+            for waiting in between:
+                _read(text, waiting, step, names)
+            between.clear()
+        _read(text, tokens, step, names)
+    for waiting in between:
+        _read(text, waiting, step, names)
+    steps.append(_finished(text, step))
+    return tuple(replace(found, notes=(*prepared.notes, *found.notes)) for found in steps)
+
+
+def parse_program(program: str, columns: tuple[str, ...] = ()) -> MixedProgram:
+    """Read a program of one PROC MIXED step; see `parse_programs`.
+
     >>> p = parse_program("proc mixed data=a; class id; model y = x / s; random int / sub=id; run;")
     >>> p.model.response, p.class_names, p.random[0].subject.text
     ('y', ('id',), 'id')
     """
-    step = _Step()
-    names = _spellings(columns)
-    for tokens in _statements(program, tokenize_program(program)):
-        _read(program, tokens, step, names)
+    steps = parse_programs(program, columns)
+    if len(steps) > 1:
+        raise SpecificationError(f"the program has {len(steps)} PROC MIXED steps", "", "give them one by one, or to proc_mixed together")
+    return steps[0]
+
+
+def _finished(text: str, step: _Step) -> MixedProgram:
     if "proc" not in step.fields:
-        syntax_error(program, 0, "the program has no PROC MIXED statement", "proc mixed data=a; model y = x / solution; run;")
+        syntax_error(text, 0, "the program has no PROC MIXED statement", "proc mixed data=a; model y = x / solution; run;")
     if "model" not in step.fields:
-        syntax_error(program, len(program), "the program has no MODEL statement", "model y = x / solution;")
+        syntax_error(text, len(text), "the program has no MODEL statement", "model y = x / solution;")
     return step.program()
 
 
@@ -378,14 +417,7 @@ def _read(program: str, tokens: tuple[SASToken, ...], step: _Step, names: dict[s
 
 
 def _read_proc(cursor: SASCursor, step: _Step) -> None:
-    token = cursor.token
-    procedure = cursor.word()
-    if procedure != "mixed":
-        cursor.not_supported_at(
-            token, f"PROC {token.text.upper()} is not read", "give the PROC MIXED step alone; BY groups need no sorting"
-        )
-    if "proc" in step.fields:
-        cursor.not_supported_at(token, "the program has two PROC MIXED steps", "run them one by one")
+    cursor.word()  # every other procedure is left out before
     cursor.statement = "PROC MIXED"
     step.fields["proc"] = read_proc(cursor)
 
@@ -398,25 +430,35 @@ def _is_global(word: str) -> bool:
 def _read_global(cursor: SASCursor, head: SASToken, step: _Step) -> None:
     stem = head.lower.rstrip("0123456789")
     if stem in step.texts:
-        step.texts[stem][head.lower[len(stem) :].zfill(2)] = read_text(cursor)
+        number = int(head.lower[len(stem) :] or 1)
+        # a title takes away those below it
+        step.texts[stem] = {k: text for k, text in step.texts[stem].items() if k < number}
+        if text := read_text(cursor):
+            step.texts[stem][number] = text
     elif stem == "ods":
         step.ods.append(read_text(cursor))
     else:
-        _read_page_options(cursor)
+        _read_system_options(cursor, step)
 
 
-def _read_page_options(cursor: SASCursor) -> None:
+def _read_system_options(cursor: SASCursor, step: _Step) -> None:
+    """Those that lay out pages change nothing here; others are left out with a note, but for those that leave out rows."""
     while not cursor.at_end:
-        token = cursor.token
-        name = cursor.word()
+        token = cursor.take()
+        name = token.lower
+        if name in {"obs", "firstobs"}:
+            cursor.not_supported_at(token, f"the system option {token.text.upper()} is not supported", "take the rows of the frame")
         if name not in _PAGE_OPTIONS:
-            cursor.not_supported_at(token, f"the system option {token.text.upper()} is not supported", "leave it out")
+            step.notes.append(f"OPTIONS {token.text.upper()} is left out")
         if cursor.accept("="):
-            cursor.take()
+            cursor.take_value()
 
 
 def _read_statement(cursor: SASCursor, head: SASToken, step: _Step) -> None:
     word = head.lower
+    if word in IGNORED_STATEMENTS:
+        step.notes.append(f"{head.text.upper()} is left out: {IGNORED_STATEMENTS[word]}")
+        return
     if word in REFUSED_STATEMENTS:
         cursor.not_supported_at(head, f"the {head.text.upper()} statement is not supported", REFUSED_STATEMENTS[word])
     if word not in SINGLE_STATEMENTS and word not in REPEATABLE_STATEMENTS:

@@ -1,6 +1,6 @@
 """The tokens of a SAS program, each with its place, and the cursor that reads them.
 
-What is refused here, by name: DATA steps and their lines, macro language (`%let`, `&name`), date and hexadecimal literals.
+What is refused here, by name: macro language beyond %LET, date and hexadecimal literals.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def tokenize_program(program: str) -> tuple[SASToken, ...]:
     """The tokens of a program; statements end with a token of kind "end".
 
     Raises FormulaLimitError beyond 64 KB, FormulaError for an unfinished comment or quote and for a character that SAS has no use for,
-    SpecificationError for a DATA step or macro language.
+    SpecificationError for macro language.
 
     >>> [t.text for t in tokenize("class id; /* subjects */ model y = x;")]
     ['class', 'id', ';', 'model', 'y', '=', 'x', ';']
@@ -78,8 +78,6 @@ def tokenize_program(program: str) -> tuple[SASToken, ...]:
     position = 0
     while (position := _skip(program, position, not tokens or tokens[-1].kind == "end")) < len(program):
         token, position = _next(program, position)
-        if token.kind == "name" and (not tokens or tokens[-1].kind == "end"):
-            _check_no_data_step(program, token)
         tokens.append(token)
     return tuple(tokens)
 
@@ -155,16 +153,6 @@ def _quoted(program: str, position: int) -> tuple[SASToken, int]:
     return SASToken("name", text, position), suffix.end()
 
 
-def _check_no_data_step(program: str, token: SASToken) -> None:
-    if token.lower in {"data", "datalines", "cards", "infile", "libname", "filename"}:
-        not_supported(
-            program,
-            token.position,
-            f"the {token.text.upper()} statement is not read: a program runs on a frame that is there already",
-            "prepare the data in Python and give the PROC MIXED step alone",
-        )
-
-
 class SASCursor:
     """Reads the tokens of one statement from left to right; the last token is the semicolon.
 
@@ -214,6 +202,16 @@ class SASCursor:
         if token.kind != "end":
             self._index += 1
         return token
+
+    def take_value(self) -> None:
+        """Read past a value: a token, or what stands in brackets."""
+        if not self.accept("("):
+            self.take()
+            return
+        while not self.accept(")"):
+            if self.at_end:
+                self.fail("this bracket is not closed")
+            self.take_value()
 
     def accept(self, symbol: str) -> bool:
         """Read the symbol if it comes next."""

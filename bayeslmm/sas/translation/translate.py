@@ -231,7 +231,9 @@ def _contiguous(program: MixedProgram) -> tuple[str, ...]:
 
 def _notes(program: MixedProgram) -> tuple[str, ...]:
     proc = program.proc
-    notes: list[str] = []
+    notes = list(program.notes)
+    if proc.plots:
+        notes.append("PLOTS: the figures of a fit are at result.fit.plot")
     if proc.criterion is not None:
         notes.append(f"{proc.criterion[0].upper()}={proc.criterion[1]:g}: the optimiser stops by its own, tighter criterion")
     if proc.maxiter is not None or proc.maxfunc is not None:

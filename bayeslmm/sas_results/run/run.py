@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -43,10 +44,10 @@ class ProgramRun:
     layout : X in GLM coding over the rows used; space : its estimable functions; T : (r, p) SAS's nonzero coefficients from ours
     """
 
-    def __init__(self, translation: Translation, rows: ProgramRows) -> None:
+    def __init__(self, translation: Translation, rows: ProgramRows, check: Literal["error", "warn"] = "error") -> None:
         self.translation, self.rows = translation, rows
         subjects = bic_subjects(translation, rows)
-        self.model = LMM.from_spec(_spec(translation), rows.frame, counting="sas", subjects=subjects)
+        self.model = LMM.from_spec(replace(_spec(translation), check=check), rows.frame, counting="sas", subjects=subjects)
         self.search: ParmsSearch = fit_with_parms(self.model, translation, lambda: self.listing)
         self.fit: Fit = self.search.fit
         self.layout: GLMLayout = _layout(translation, rows)

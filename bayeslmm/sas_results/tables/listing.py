@@ -97,8 +97,8 @@ class ListedRun:
         return values[0] if len(values) == 1 else values
 
 
-def listing_text(runs: Sequence[ListedRun]) -> str:
-    """The whole listing."""
+def listing_text(runs: Sequence[ListedRun], failures: Sequence[str] = ()) -> str:
+    """The whole listing; failures : what is said of BY groups that are not in it."""
     program = runs[0].translation.program
     lines = [_centred(title) for title in program.titles] + [_centred("The Mixed Procedure")]
     for run in runs:
@@ -107,6 +107,7 @@ def listing_text(runs: Sequence[ListedRun]) -> str:
         for name in run.translation.tables:
             lines += ["", *_table(run, name)]
         lines += [line for note in run.notes for line in ("", *textwrap.wrap(f"NOTE: {note}", LISTING_WIDTH))]
+    lines += [line for text in failures for line in ("", *textwrap.wrap(f"ERROR: {text}", LISTING_WIDTH))]
     lines += ["", *(_centred(footnote) for footnote in program.footnotes)] if program.footnotes else []
     return "\n".join(line.rstrip() for line in lines) + "\n"
 

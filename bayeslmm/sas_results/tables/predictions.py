@@ -6,6 +6,7 @@ x' alpha + c' V^-1 (y - X alpha).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 from scipy import linalg
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.errors import SizeError
+from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.likelihood.definition import marginal_covariance
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds, unit_covariances
@@ -35,6 +36,18 @@ def predictions_table(run: ProgramRun, *, conditional: bool) -> pd.DataFrame:
         whole[rows] = values
         out[name] = whole
     return out
+
+
+def kept_columns(frame: pd.DataFrame, keep: Sequence[str], drop: Sequence[str]) -> pd.DataFrame:
+    """The columns that KEEP= names, in the order of the frame, without those that DROP= names; in any case."""
+    names = {str(name).lower(): str(name) for name in frame.columns}
+    for option, given in (("KEEP=", keep), ("DROP=", drop)):
+        if strange := next((name for name in given if name.lower() not in names), None):
+            raise SpecificationError(
+                f"{option} names {strange}, which is no column of the output", "", f"its columns are {', '.join(names.values())}"
+            )
+    wanted = {name.lower() for name in keep} or set(names)
+    return frame[[name for lower, name in names.items() if lower in wanted - {name.lower() for name in drop}]]
 
 
 def _columns(run: ProgramRun, *, conditional: bool) -> dict[str, tuple[Codes, Array]]:

@@ -1,0 +1,123 @@
+"""Whole programs: macro variables, what stands around PROC MIXED, several steps, BY groups that fail, names of ODS OUTPUT, KEEP=."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.errors import BayesLMMWarning, DesignError, FormulaError, IdentifiabilityError, SpecificationError
+from bayeslmm.sas.language.surroundings import prepare_text
+from tests.sas_results.sets import data
+
+STEP = "proc mixed {}; class Subject; model distance = age {}; random int / sub=Subject; {} run;"
+
+WHOLE = """
+options nodate fullstimer; libname x 'c:/y';
+%let y = distance; %let right=Sex
+   age;
+data two; set one; if x = 1 then delete; datalines;
+1 2 it's ; 3
+;
+run;
+proc sort data=two; by Subject; run;
+title 'first &y'; title2 "second &y";
+ods output Tests3=t3 SolutionF=work.sf;
+* it's a comment with &nothing;
+proc mixed data=two plots=(residualpanel(a=1) box); class Subject Sex; model &y = &right / s outp=p(keep=Subject age pred);
+  random int / sub=Subject; label distance='mm'; format Sex $f.; store abc; run;
+proc print data=t3; run;
+title 'other';
+proc mixed data=two method=ml plots(only)=all; class Subject; model &y.=age; random int/subject=Subject; run; quit;
+proc means data=p; var pred; run;
+ods _all_ close;
+"""
+
+
+def growth() -> pd.DataFrame:
+    return data("nlme", "Orthodont")
+
+
+def test_a_whole_program_gives_a_result_for_each_step() -> None:
+    results = blm.proc_mixed(WHOLE, growth())
+    assert isinstance(results, list)
+    first, second = results
+    assert [r.title for r in results] == ["first &y", "other"]
+    assert first.runs[0].translation.program.titles == ("first &y", "second distance")
+    alone = blm.proc_mixed("proc mixed; class Subject Sex; model distance = Sex age / s; random int / sub=Subject; run;", growth())
+    assert first["t3"].equals(alone["Tests3"])
+    assert first["SF"].equals(alone["SolutionF"])
+    assert first["p"].columns.tolist() == ["age", "Subject", "Pred"]
+    notes = " ".join(first.notes)
+    for word in ("LIBNAME", "DATA two", "PROC SORT", "PROC PRINT", "PROC MEANS", "FULLSTIMER", "LABEL", "FORMAT", "STORE", "PLOTS"):
+        assert word in notes
+    assert second.fit.criterion == pytest.approx(blm.LMM("distance ~ age + (1 | Subject)", growth()).fit("ML").criterion, abs=1e-7)
+
+
+def test_what_is_left_out_keeps_the_lines_of_errors() -> None:
+    with pytest.raises(FormulaError, match="line 5"):
+        blm.proc_mixed("data a;\n set b;\nrun;\nproc mixed;\n modle y = x;\nrun;", growth())
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("%let a = b; %let c = &a.d; z &c;", "z bd;"),
+        (" " * 5000 + "/* a */" * 500, "/* a */" * 500),
+        ("%LET A=1;y &a &A;", "y 1 1;"),
+        ("y '&a';", "y '&a';"),
+        ("data q; input x; cards4;\n1;\n;;;;\nrun; z;", "z;"),
+        ("proc glm; model y = x; title 'T'; quit; z;", "title 'T'; z;"),
+        ("/* data a; */ z;", "/* data a; */ z;"),
+    ],
+)
+def test_surroundings(text: str, kept: str) -> None:
+    assert " ".join(prepare_text(text).text.split()) == kept
+
+
+def test_a_macro_variable_without_a_value_is_named() -> None:
+    for program in ("proc mixed; model distance = &age; run;", "proc mixed; where age > 3 &age < 9; model distance = age; run;"):
+        with pytest.raises(SpecificationError, match="macro variable age has no value"):
+            blm.proc_mixed(program, growth())
+    with pytest.raises(SpecificationError, match="macro language"):
+        blm.proc_mixed("%macro a; proc mixed; model distance = age; run; %mend;", growth())
+    with pytest.raises(FormulaError, match="no PROC MIXED"):
+        blm.proc_mixed("proc sort data=a; run;", growth())
+
+
+@pytest.mark.parametrize("bad", ["first", "last"])
+def test_a_by_group_that_cannot_be_fitted_loses_only_itself(bad: str) -> None:
+    frame = growth().assign(site=lambda d: np.where(d["Sex"] == "Male", "b", "c"), distance=lambda d: d["distance"].astype(float))
+    spoilt = frame[frame["Subject"].isin(["M01", "F01"])].assign(site="a" if bad == "first" else "d", distance=3.0)
+    program = STEP.format("", "", "by site;")
+    with pytest.warns(BayesLMMWarning, match="1 of 3 BY groups could not be fitted: site="):
+        result = blm.proc_mixed(program, pd.concat([frame, spoilt]))
+    alone = blm.proc_mixed(program, frame)
+    assert result["CovParms"].equals(alone["CovParms"])
+    assert set(result.fit) == {"b", "c"}
+    name = spoilt["site"].iloc[0]
+    assert any(f"site={name} is left out" in note and "constant" in note for note in result.notes)
+    assert f"ERROR: site={name}" in result.listing
+    with pytest.raises(DesignError, match="constant") as caught:
+        blm.proc_mixed(program, spoilt)
+    assert f"site={name}" in caught.value.where
+
+
+def test_what_is_not_identified_is_fitted_on_request() -> None:
+    frame = growth().groupby("Subject", observed=True).head(1)
+    program = STEP.format("", "", "")
+    with pytest.raises(IdentifiabilityError):
+        blm.proc_mixed(program, frame)
+    with pytest.warns(BayesLMMWarning):
+        result = blm.proc_mixed(program, frame, check="warn")
+    assert result["CovParms"]["Estimate"].sum() > 0
+    with pytest.raises(SpecificationError, match="check"):
+        blm.proc_mixed(program, frame, check="no")  # type: ignore[arg-type]
+
+
+def test_output_columns_that_are_not_there_are_named() -> None:
+    with pytest.raises(SpecificationError, match="KEEP= names nope"):
+        blm.proc_mixed(STEP.format("", "/ outp=p(keep=nope)", ""), growth())
+    table = blm.proc_mixed(STEP.format("", "/ outpm=p(drop=pred sex)", ""), growth())["p"]
+    assert "Pred" not in table and "Sex" not in table and "Resid" in table
