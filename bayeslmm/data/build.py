@@ -41,7 +41,7 @@ from bayeslmm.data.rows import (
 )
 from bayeslmm.data.variables import EncodedVariable, FactorVariable, NumericVariable, Training, encode_variable
 from bayeslmm.errors import Check, DataError, DesignError, RankError, SpecificationError
-from bayeslmm.formula.formula import BarTerm
+from bayeslmm.formula.formula import BarTerm, Terms
 from bayeslmm.specification.model_spec import ModelSpec
 
 _SMALL = 200_000  # cells of a frame up to which copying all of it costs less than picking columns
@@ -137,7 +137,7 @@ class Assembly:
     training: Training
     labelled: bool
     relationship: dict[str, Any]
-    _blocks: dict[tuple[str, bool], tuple[DesignBlock, Array]] = field(default_factory=dict)
+    _blocks: dict[tuple[Terms, bool], tuple[DesignBlock, Array]] = field(default_factory=dict)
     _groups: dict[tuple[str, ...], GroupCoder] = field(default_factory=dict)
 
     def design(self) -> Design:
@@ -183,7 +183,7 @@ class Assembly:
     def learnt(self) -> EncodedColumns:
         """What these rows teach, whether or not they are all that there are."""
         response, y = self._response()
-        fixed, everything = self._block(self.spec.formula.fixed)
+        fixed, everything = self._block(self.spec.formula.terms)
         terms, coders = self._terms()
         self._check_contrasts_used()
         offset, atoms = self._offset()
@@ -191,11 +191,11 @@ class Assembly:
 
     # ------------------------------------------------------------------------------------------------------- the columns
 
-    def _block(self, text: str, structure: str = "") -> tuple[DesignBlock, Array]:
-        key = (text, bool(structure) and is_serial(structure))
+    def _block(self, terms: Terms, structure: str = "") -> tuple[DesignBlock, Array]:
+        key = (terms, bool(structure) and is_serial(structure))
         if key not in self._blocks:
             training = Training(self.training.contrasts, self.training.functions, key[1])
-            block = train_block(text, self.read.source, training)
+            block = train_block(terms, self.read.source, training)
             columns = readonly(block.encode(self.read.source))
             check_not_extreme(columns, block.names)
             self._blocks[key] = block, columns
@@ -219,7 +219,7 @@ class Assembly:
         matrices: dict[str, Array] = {}
         terms, coders = [], []
         for bar in self.spec.formula.random:
-            block, Z = self._block(bar.left, bar.structure)
+            block, Z = self._block(bar.terms, bar.structure)
             if not block.names:
                 raise DesignError(f"({bar.text}) has no columns", "", f"write (1 | {bar.name}) for a random intercept")
             if bar.group not in self._groups:

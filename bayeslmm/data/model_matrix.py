@@ -1,7 +1,7 @@
-"""Model matrices: the terms of a right-hand side, the columns each needs for full rank, encoded for any rows.
+"""Model matrices: the columns that each term of a right-hand side needs for full rank, encoded for any rows.
 
-The text comes from `bayeslmm.formula`, which has walked and limited it; what stands between the operators (a column, `log(x)`,
-`poly(x, 2)`) is an atom and is left to `bayeslmm.data.atoms`.
+Terms come from `bayeslmm.formula`, expanded and limited; their atoms (a column, `log(x)`, `poly(x, 2)`) are left to
+`bayeslmm.data.expressions`.
 
 A factor spans the intercept, so a term `A:B` spans {1, A-, B-, A-:B-}, where A- is A coded beside an intercept. What earlier terms
 span is taken off, and what is left is merged by the rule `t + t:A- = t:A`. This is the rule of R, patsy and formulaic.
@@ -9,9 +9,9 @@ span is taken off, and what is left is merged by the rule `t + t:A- = t:A`. This
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import lru_cache
 from itertools import product
 from math import prod
 from types import MappingProxyType
@@ -24,18 +24,8 @@ from bayeslmm._arrays import Array
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.expressions import Atom, atom_name, read_atom
 from bayeslmm.data.variables import EncodedVariable, FactorVariable, Training, encode_variable
-from bayeslmm.errors import FormulaError, SizeError
-
-_POWER: dict[str, tuple[int, bool]] = {  # operator -> (binding power, right associative)
-    "+": (1, False),
-    "-": (1, False),
-    "*": (2, False),
-    "/": (2, False),
-    "%in%": (2, False),
-    ":": (3, False),
-    "^": (4, True),
-    "**": (4, True),
-}
+from bayeslmm.errors import SizeError
+from bayeslmm.formula.formula import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,179 +45,6 @@ class Term:
     def __hash__(self) -> int:
         return hash(frozenset(self.atoms))
 
-    def __mul__(self, other: Term) -> Term:
-        return Term(tuple(dict.fromkeys((*self.atoms, *other.atoms))))
-
-
-@lru_cache(maxsize=1024)
-def expand_text(text: str) -> tuple[Term, ...]:
-    """The terms of a right-hand side, by degree, an implicit intercept first unless the text removes it.
-
-    >>> [term.name for term in expand("0 + a * b")]
-    ['a', 'b', 'a:b']
-    """
-    parser = _Parser(split_text(text), text)
-    terms = parser.parse()
-    return tuple(sorted(terms, key=lambda term: len(term.atoms)))
-
-
-TermSequence = dict[Term, None]  # an ordered set
-INTERCEPT_TERM = Term(())
-
-
-class _Parser:
-    """Precedence climbing over the tokens; sums know about `0` and `1`."""
-
-    def __init__(self, words: list[str], text: str) -> None:
-        self.words, self.text, self.at = [*words, ""], text, 0
-
-    def parse(self) -> TermSequence:
-        terms = self._sum(dict.fromkeys([INTERCEPT_TERM]))
-        if self.words[self.at]:
-            raise self._error(f"{self.words[self.at]!r} is out of place")
-        return terms
-
-    def _sum(self, terms: TermSequence) -> TermSequence:
-        sign = "+"
-        while True:
-            while self.words[self.at] in ("+", "-"):
-                sign = "-" if (self._next() == "-") != (sign == "-") else "+"
-            terms = self._add(terms, sign)
-            if self.words[self.at] not in ("+", "-"):
-                return terms
-            sign = self._next()
-
-    def _add(self, terms: TermSequence, sign: str) -> TermSequence:
-        if self.words[self.at] in ("0", "1") and self.words[self.at + 1] in ("+", "-", ")", ""):
-            keep = (self._next() == "1") == (sign == "+")
-            rest = {term: None for term in terms if term != INTERCEPT_TERM}
-            return {INTERCEPT_TERM: None, **rest} if keep else rest
-        operand = self._product(2)
-        return {**terms, **operand} if sign == "+" else {term: None for term in terms if term not in operand}
-
-    def _product(self, least: int) -> TermSequence:
-        left = self._operand()
-        while (operator := self.words[self.at]) in _POWER and _POWER[operator][0] >= least:
-            power, right_first = _POWER[self._next()]
-            combine = _COMBINE.get(operator)
-            left = self._raise_to(left) if combine is None else combine(left, self._product(power + (not right_first)))
-        return left
-
-    def _raise_to(self, base: TermSequence) -> TermSequence:
-        exponent = self._next()
-        if not exponent.isdecimal() or int(exponent) < 1:
-            raise self._error("an exponent is a positive integer; arithmetic goes inside I()")
-        # Step by step, repetitions dropped on the way: ten terms to the eighth are 1,012 terms but 10^8 products.
-        return reduce(_interact, [base] * int(exponent))
-
-    def _operand(self) -> TermSequence:
-        word = self._next()
-        if word == "(":
-            inside = self._sum({})
-            if self._next() != ")":
-                raise self._error("a bracket is not closed")
-            return inside
-        if word == "1":
-            return {INTERCEPT_TERM: None}
-        if not word or word in _POWER or word == ")" or word[0].isdigit():
-            raise self._error(f"a term is missing before {word!r}" if word else "a term is missing at the end")
-        return {Term((word,)): None}
-
-    def _next(self) -> str:
-        word = self.words[self.at]
-        self.at += bool(word)
-        return word
-
-    def _error(self, what: str) -> FormulaError:
-        return FormulaError(f"the right-hand side cannot be read: {what}", self.text, "see the formula syntax of lme4")
-
-
-def _interact(left: Iterable[Term], right: Iterable[Term]) -> TermSequence:
-    return dict.fromkeys(a * b for a in left for b in right)
-
-
-def _cross(left: TermSequence, right: TermSequence) -> TermSequence:
-    return {**left, **right, **_interact(left, right)}
-
-
-def _nest(left: TermSequence, right: TermSequence) -> TermSequence:
-    parent = reduce(Term.__mul__, left)
-    return {**left, **_interact([parent], right)}
-
-
-_COMBINE: dict[str, Callable[[TermSequence, TermSequence], TermSequence]] = {
-    "*": _cross,
-    "/": _nest,
-    ":": _interact,
-    "%in%": lambda nested, parents: _nest(parents, nested),
-}
-
-
-# ----------------------------------------------------------------------------------------------------------------- words
-
-
-def split_text(text: str) -> list[str]:
-    """Operators, brackets of the algebra, and atoms (a call is one atom, with its brackets)."""
-    words: list[str] = []
-    at = 0
-    while at < len(text):
-        letter = text[at]
-        if letter.isspace():
-            at += 1
-            continue
-        end = _operator_end(text, at) or _atom_end(text, at)
-        words.append(text[at:end].strip())
-        at = end
-    return words
-
-
-def _operator_end(text: str, at: int) -> int:
-    for operator in ("%in%", "**"):
-        if text.startswith(operator, at):
-            return at + len(operator)
-    return at + 1 if text[at] in "+-:*/^()" else 0
-
-
-def _atom_end(text: str, at: int) -> int:
-    """The end of a name, a name in backticks, a number, or a name with its bracket."""
-    end = at
-    if text[at] == "`":
-        end = _quote_end(text, at)
-    else:
-        while end < len(text) and (text[end].isalnum() or text[end] in "_." or text[end] > "\x7f"):
-            end += 1
-    if end == at:
-        raise FormulaError(f"{text[at]!r} cannot be read in a right-hand side", text, "quote strange column names in backticks")
-    if end < len(text) and text[end] == "(":
-        end = _bracket_end(text, end)
-    return end
-
-
-def _quote_end(text: str, at: int) -> int:
-    mark, end = text[at], at + 1
-    while end < len(text):
-        if text[end] == mark:
-            if mark == "`" and text.startswith("``", end):
-                end += 2
-                continue
-            return end + 1
-        end += 1
-    raise FormulaError("a quotation is not closed", text[at:], f"close it with {mark}")
-
-
-def _bracket_end(text: str, at: int) -> int:
-    depth, end = 0, at
-    while end < len(text):
-        letter = text[end]
-        if letter in "`'\"":
-            end = _quote_end(text, end)
-            continue
-        depth += (letter in "([") - (letter in ")]")
-        end += 1
-        if depth == 0:
-            return end
-    raise FormulaError("a bracket is not closed", text[at:], "close it")
-
 
 @dataclass(frozen=True, slots=True)
 class TermPart:
@@ -240,17 +57,12 @@ class TermPart:
 Scope = tuple[TermPart, ...]  # a product of parts; () is the intercept
 
 
-def scopes(terms: tuple[Term, ...], factors: frozenset[str]) -> tuple[tuple[Scope, ...], ...]:
+@lru_cache(maxsize=1024)
+def scopes(terms: Terms, factors: frozenset[str]) -> tuple[tuple[Scope, ...], ...]:
     """For every term the products of parts whose columns it contributes.
 
     factors : the atoms that are factors; all others are numeric
     """
-    # Kept by the atoms as written: `a:b` and `b:a` are equal terms, but their columns have other names.
-    return _scopes(tuple(term.atoms for term in terms), factors)
-
-
-@lru_cache(maxsize=1024)
-def _scopes(terms: tuple[tuple[str, ...], ...], factors: frozenset[str]) -> tuple[tuple[Scope, ...], ...]:
     spanned: set[frozenset[TermPart]] = set()
     result: list[tuple[Scope, ...]] = []
     for term in terms:
@@ -291,9 +103,9 @@ MATRIX_BYTES_LIMIT = 8 * 2**30  # bytes of one dense matrix of columns
 
 
 @lru_cache(maxsize=1024)
-def atoms_of(text: str) -> Mapping[str, Atom]:
-    """The atoms of a right-hand side, by their text."""
-    return MappingProxyType({text: read_atom(text) for term in expand_text(text) for text in term.atoms})
+def atoms_of(terms: Terms) -> Mapping[str, Atom]:
+    """The atoms of some terms, by their text."""
+    return MappingProxyType({text: read_atom(text) for term in terms for text in term})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -340,13 +152,13 @@ def _multiply(out: NDArray[np.float64], factors: Sequence[NDArray[Any]]) -> None
         out *= values
 
 
-def train_block(text: str, source: Columns, training: Training) -> DesignBlock:
-    """The right-hand side as these rows teach it.
+def train_block(terms: Terms, source: Columns, training: Training) -> DesignBlock:
+    """The columns of a right-hand side as these rows teach them.
 
     Errors: those of its atoms; `SizeError` before anything large is built.
     """
-    atoms = {key: encode_variable(atom, source, training) for key, atom in atoms_of(text).items()}
-    layout = _layout(text, frozenset([key for key, atom in atoms.items() if isinstance(atom, FactorVariable)]))
+    atoms = {key: encode_variable(atom, source, training) for key, atom in atoms_of(terms).items()}
+    layout = _layout(terms, frozenset([key for key, atom in atoms.items() if isinstance(atom, FactorVariable)]))
     _check_size(layout, atoms, len(source))
     names = [_names(scope, atoms) for scope in layout.scopes]
     return DesignBlock(
@@ -367,11 +179,11 @@ class _Layout:
 
 
 @lru_cache(maxsize=1024)
-def _layout(text: str, factors: frozenset[str]) -> _Layout:
-    terms, atoms = expand_text(text), atoms_of(text)
+def _layout(terms: Terms, factors: frozenset[str]) -> _Layout:
+    atoms = atoms_of(terms)
     flat = [(scope, term) for term, group in zip(terms, scopes(terms, factors), strict=True) for scope in group]
-    names = tuple(":".join(atoms[key].name for key in term.atoms) or "Intercept" for _, term in flat)
-    return _Layout(tuple(scope for scope, _ in flat), tuple(term for _, term in flat), names)
+    names = tuple(":".join(atoms[key].name for key in term) or "Intercept" for _, term in flat)
+    return _Layout(tuple(scope for scope, _ in flat), tuple(Term(term) for _, term in flat), names)
 
 
 def _names(scope: Scope, atoms: Mapping[str, EncodedVariable]) -> list[str]:

@@ -192,7 +192,7 @@ def plan_columns(
     """
     response = read_atom(formula.response.strip())
     offsets = tuple(read_atom(text.strip()) for text in formula.offsets)
-    atoms = [atom for text in (formula.fixed, *(term.left for term in formula.random)) for atom in atoms_of(text).values()]
+    atoms = [atom for terms in (formula.terms, *(term.terms for term in formula.random)) for atom in atoms_of(terms).values()]
     natural = _unique(name for atom in (*atoms, *offsets) if atom.kind != "coding" for name in atom.columns)
     coded = [name for atom in atoms if atom.kind == "coding" for name in atom.columns]
     grouped = [name for term in formula.random for name in term.group]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Terms = tuple[tuple[str, ...], ...]
+"""The terms of a right-hand side by degree, the factors of each as text; () is the intercept."""
+
 VarianceKind = Literal["ident", "power", "exp", "const_power"]
 
 
@@ -17,6 +20,7 @@ class BarTerm:
     left : right-hand-side text of the columns, in formulaic's syntax: "1 + Days", "0 + Machine"
     group : columns whose interaction is the grouping factor, bare names: ("batch", "cask")
     text : the term as lme4 would print it: "1 + Days | Subject"
+    terms : the terms of `left` by degree, the factors of each as text: ((), ("Days",)); () is the intercept
     """
 
     structure: str
@@ -24,6 +28,7 @@ class BarTerm:
     left: str
     group: tuple[str, ...]
     text: str
+    terms: Terms
 
     @property
     def name(self) -> str:
@@ -40,6 +45,7 @@ class Formula:
     random : the bar terms, in the order written
     offsets : the expressions inside `offset(...)`
     text : the formula as given, runs of white space made one
+    terms : the terms of `fixed` by degree, the factors of each as text: ((), ("x",), ("x", "log(z)")); () is the intercept
     """
 
     response: str
@@ -47,6 +53,7 @@ class Formula:
     random: tuple[BarTerm, ...]
     offsets: tuple[str, ...]
     text: str
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True)

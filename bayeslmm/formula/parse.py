@@ -14,7 +14,7 @@ from bayeslmm.formula.formula import BarTerm, Formula, ResidualTerm, VarianceFac
 from bayeslmm.formula.functions import LITERALS, RESERVED
 from bayeslmm.formula.grammar import read_sides, read_sum, read_wrapper
 from bayeslmm.formula.syntax import Bar, Chain, Name, Node, Offset, Sum, Value, expression_text, group_text, quote_name
-from bayeslmm.formula.terms import Items, bar_terms, columns_read, count_terms, flat_items, side_text, without_intercept
+from bayeslmm.formula.terms import Items, bar_terms, columns_read, count_terms, flat_items, side_terms, side_text, without_intercept
 from bayeslmm.formula.tokens import Cursor, describe_token
 
 _SPACE = re.compile(r"(`[^`]*`|\"[^\"]*\"|'[^']*')|\s+")
@@ -62,6 +62,7 @@ def build_formula(cursor: Cursor, response: Node, items: Items) -> Formula:
         random=bar_terms(cursor, bars),
         offsets=tuple(expression_text(node.expression) for node in offsets),
         text=normalize_spaces(cursor.text),
+        terms=side_terms(fixed),
     )
 
 

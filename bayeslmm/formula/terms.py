@@ -7,7 +7,7 @@ from math import comb
 
 from bayeslmm.covariance.registry import canonical, names
 from bayeslmm.errors import FormulaLimitError
-from bayeslmm.formula.formula import BarTerm
+from bayeslmm.formula.formula import BarTerm, Terms
 from bayeslmm.formula.functions import CONSTANTS
 from bayeslmm.formula.syntax import Bar, Call, Chain, ListLiteral, Name, Node, Offset, Power, Sum, Unary, Value, group_text, term_text
 from bayeslmm.formula.tokens import Cursor
@@ -111,29 +111,36 @@ def _width(node: Node) -> int:
 
 # ----------------------------------------------------------------------------------------------------------------- expand
 
-Terms = dict[frozenset[str], tuple[str, ...]]  # the atoms of a term, unordered and ordered
+TermTable = dict[frozenset[str], tuple[str, ...]]  # the atoms of a term, unordered and ordered
 
 
-def expand_summands(items: Items) -> Terms:
+def expand_summands(items: Items) -> TermTable:
     """The terms of counted summands, by degree; the intercept is not among them."""
-    terms: Terms = {}
+    return dict(sorted(_expand_sum(items).items(), key=lambda pair: len(pair[1])))
+
+
+def side_terms(items: Items) -> Terms:
+    """The terms of a right-hand side as tuples of atoms, the intercept () first where there is one."""
+    return ((),) * has_intercept(items) + tuple(expand_summands(items).values())
+
+
+def _expand_sum(items: Items) -> TermTable:
+    """The same in the order written, which is the order of the atoms of products."""
+    terms: TermTable = {}
     for sign, node in without_intercept(items):
-        if sign == "+":
-            terms.update({key: term for key, term in _expand(node).items() if key not in terms})
-        else:
-            for key in _expand(node):
-                terms.pop(key, None)
-    return dict(sorted(terms.items(), key=lambda pair: len(pair[1])))
+        found = _expand(node)
+        terms = _union(terms, found) if sign == "+" else {key: term for key, term in terms.items() if key not in found}
+    return terms
 
 
-def _expand(node: Node) -> Terms:
+def _expand(node: Node) -> TermTable:
     if isinstance(node, Sum):
-        return expand_summands(node.items)
+        return _expand_sum(node.items)
     if isinstance(node, Power):
         base = _expand(node.base)
         found = base
         for _ in range(int(node.exponent.text) - 1 if isinstance(node.exponent, Value) else 0):
-            found = {**found, **_interact(found, base)}
+            found = _interact(found, base)  # a term times itself is the term, so lower powers stay
         return found
     if isinstance(node, Chain):
         found = _expand(node.first)
@@ -144,18 +151,27 @@ def _expand(node: Node) -> Terms:
     return {frozenset([text]): (text,)}
 
 
-def _combine(operator: str, left: Terms, right: Terms) -> Terms:
+def _combine(operator: str, left: TermTable, right: TermTable) -> TermTable:
     if operator == ":":
         return _interact(left, right)
     if operator == "*":
-        return {**left, **right, **_interact(left, right)}
+        return _union(left, right, _interact(left, right))
     parents, nested = (right, left) if operator == "%in%" else (left, right)
     together = tuple(dict.fromkeys(atom for term in parents.values() for atom in term))
-    return {**parents, **_interact({frozenset(together): together}, nested)}
+    return _union(parents, _interact({frozenset(together): together}, nested))
 
 
-def _interact(left: Terms, right: Terms) -> Terms:
-    found: Terms = {}
+def _union(*parts: TermTable) -> TermTable:
+    """TermTable in order; one that comes again stays as it was first written."""
+    found: TermTable = {}
+    for terms in parts:
+        for key, term in terms.items():
+            found.setdefault(key, term)
+    return found
+
+
+def _interact(left: TermTable, right: TermTable) -> TermTable:
+    found: TermTable = {}
     for first in left.values():
         for second in right.values():
             term = tuple(dict.fromkeys((*first, *second)))
@@ -218,14 +234,15 @@ def bar_terms(cursor: Cursor, bars: list[Bar]) -> tuple[BarTerm, ...]:
             what = f"the random terms expand to {total:,} terms" if total < 10**12 else "the random terms expand to more than 10^12 terms"
             raise cursor.error_between(bar.start, bar.end, what, f"the limit is {MAX_TERMS:,}", FormulaLimitError)
         _require_shallow(cursor, bar)
-        terms = set(expand_summands(items)) | ({frozenset[str]()} if has_intercept(items) else set())
+        expanded = side_terms(items)
+        terms = {frozenset(term) for term in expanded}
         if not terms:
             raise cursor.error_between(bar.start, bar.end, "a random term without columns", "write (1 | g) or (0 + x | g)")
-        lefts = _split(items) if bar.double else (side_text(items),)
+        lefts = _split(expanded) if bar.double else ((side_text(items), expanded),)
         for group in _groups(bar.group):
             _require_sides_apart(cursor, bar, group)
             _require_new(cursor, bar, terms, seen.setdefault(frozenset(group), set()))
-            found.extend(BarTerm(structure, bar.order, left, group, f"{left} | {group_text(group)}") for left in lefts)
+            found.extend(BarTerm(structure, bar.order, left, group, f"{left} | {group_text(group)}", own) for left, own in lefts)
     return tuple(found)
 
 
@@ -246,10 +263,9 @@ def _require_shallow(cursor: Cursor, bar: Bar) -> None:
         raise cursor.error_between(bar.start, bar.end, what, f"the limit is {MAX_INTERACTION}", FormulaLimitError)
 
 
-def _split(items: Items) -> tuple[str, ...]:
-    """The left sides that `||` stands for: one for each additive component, as in lme4."""
-    slopes = tuple(f"0 + {':'.join(term)}" for term in expand_summands(items).values())
-    return ("1", *slopes) if has_intercept(items) else slopes
+def _split(terms: Terms) -> tuple[tuple[str, Terms], ...]:
+    """The left sides that `||` stands for, text and term: one for each additive component, as in lme4."""
+    return tuple((f"0 + {':'.join(term)}" if term else "1", (term,)) for term in terms)
 
 
 def _require_sides_apart(cursor: Cursor, bar: Bar, group: Group) -> None:

@@ -21,7 +21,7 @@ from scipy import stats
 from bayeslmm._arrays import Array, freeze, generator
 from bayeslmm.covariance.registry import make
 from bayeslmm.data.design import Design, RandomTerm
-from bayeslmm.data.model_matrix import Term, expand_text
+from bayeslmm.data.model_matrix import Term
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
@@ -264,7 +264,7 @@ def _droppable(term: RandomTerm) -> list[Term]:
     """Variables that can leave a term: those in no interaction with others there; none where the structure needs all its columns."""
     if term.covariance.name not in ("us", "un", "diag"):
         return []
-    own = [t for t in expand_text(term.spec.left) if t.atoms]
+    own = [Term(atoms) for atoms in term.spec.terms if atoms]
     return [t for t in own if not any(set(t.atoms) < set(o.atoms) for o in own)]
 
 

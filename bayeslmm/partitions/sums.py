@@ -357,7 +357,8 @@ def _columns(learnt: EncodedColumns) -> list[Any]:
 
 def _check_no_learning(spec: ModelSpec, asked: ColumnPlan) -> None:
     """Refuse terms that learn from all rows: they would learn something else in each partition."""
-    atoms = [atom for text in (spec.formula.fixed, *(term.left for term in spec.formula.random)) for atom in atoms_of(text).values()]
+    formula = spec.formula
+    atoms = [atom for terms in (formula.terms, *(term.terms for term in formula.random)) for atom in atoms_of(terms).values()]
     for atom in (*atoms, asked.response, *asked.offsets):
         if atom.kind == "stateful":
             raise FormulaError(

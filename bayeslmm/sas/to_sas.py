@@ -18,11 +18,9 @@ from bayeslmm.data.frame import read_table, values_text
 from bayeslmm.data.variables import FactorVariable
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.expression import read_expression
-from bayeslmm.formula.formula import BarTerm
-from bayeslmm.formula.grammar import read_sum
+from bayeslmm.formula.formula import BarTerm, Terms
 from bayeslmm.formula.parse import columns_of
 from bayeslmm.formula.syntax import Call, Chain, Name, Node, Power, Value, expression_text
-from bayeslmm.formula.terms import expand_summands, flat_items, has_intercept
 from bayeslmm.formula.tokens import Cursor
 from bayeslmm.sas.language.covariance_types import VC, CovType, sas_type
 from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, SASEffect
@@ -366,7 +364,7 @@ def mixed_program(
     """The same as values: what `to_sas` writes."""
     _check(spec, df)
     classes = _Classes(tuple(factors))
-    intercept, effects = _effects(spec.formula.fixed, classes, "the fixed effects")
+    intercept, effects = _effects(spec.formula.terms, classes, "the fixed effects")
     random = tuple(_random(term, classes) for term in spec.formula.random)
     repeated = _repeated(spec, classes)
     classes.check()
@@ -404,12 +402,10 @@ def _response(spec: ModelSpec) -> str:
     return response.name
 
 
-def _effects(text: str, classes: _Classes, where: str) -> tuple[bool, tuple[SASEffect, ...]]:
+def _effects(terms: Terms, classes: _Classes, where: str) -> tuple[bool, tuple[SASEffect, ...]]:
     """Whether there is an intercept, and the effects, of a right-hand side."""
-    cursor = Cursor(text, None)
-    items = flat_items(cursor, read_sum(cursor))
-    found = [SASEffect(tuple(v for atom in term for v in _variables(atom, classes, where))) for term in expand_summands(items).values()]
-    return has_intercept(items), tuple(found)
+    found = [SASEffect(tuple(v for atom in term for v in _variables(atom, classes, where))) for term in terms if term]
+    return () in terms, tuple(found)
 
 
 def _variables(atom: str, classes: _Classes, where: str) -> Iterator[str]:
@@ -445,7 +441,7 @@ def _arithmetic(node: Node, classes: _Classes, where: str) -> Iterator[str]:
 
 def _random(term: BarTerm, classes: _Classes) -> RandomStatement:
     where = f"the random term ({term.text})"
-    intercept, effects = _effects(term.left, classes, where)
+    intercept, effects = _effects(term.terms, classes, where)
     group = () if term.group == (WHOLE_DATA,) else term.group
     classes.add(group)
     subject = SASEffect(group) if group else None

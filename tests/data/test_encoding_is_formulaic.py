@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.frame import read_table
-from bayeslmm.data.model_matrix import DesignBlock, expand_text, train_block
+from bayeslmm.data.model_matrix import DesignBlock, Term, train_block
 from bayeslmm.data.variables import Training
+from bayeslmm.formula.formula import Terms
+from bayeslmm.formula.parse import parse_formula
 from tests.generated import examples
 
 ATOMS = ("x", "z", "k", "f", "g", "h", "`z a`", "C(k)", "I(x ** 2)", "log(u)", "poly(x, 2)", "center(z)", "bs(u, df=4)", "C(f, Sum)")
@@ -35,9 +37,13 @@ def frame(rows: int = 90, seed: int = 0) -> pd.DataFrame:
     )
 
 
+def terms(text: str) -> Terms:
+    return parse_formula(f"response ~ {text}", frozenset(FUNCTIONS)).terms
+
+
 def ours(text: str, data: pd.DataFrame) -> tuple[DesignBlock, np.ndarray]:
     source = Columns(read_table(data, ()))
-    block = train_block(text, source, Training())
+    block = train_block(terms(text), source, Training())
     return block, block.encode(source)
 
 
@@ -87,6 +93,8 @@ def test_new_rows_are_encoded_by_what_the_old_ones_taught(text: str) -> None:
         "1 + f:g",
         "0 + x:f",
         "1 + (f + g + h) ** 2",
+        "1 + (g:f + f) ** 2",
+        "1 + (x + g) * (g:x + f)",
         "1 + f / g",
         "1 + f * x - x",
         "1 + g %in% f",
@@ -95,7 +103,7 @@ def test_new_rows_are_encoded_by_what_the_old_ones_taught(text: str) -> None:
 )
 def test_terms_are_expanded_as_formulaic_expands_them(text: str) -> None:
     names = [":".join(factor.expr for factor in term.factors) for term in formulaic.Formula(text)]
-    assert [term.name if term.atoms else "1" for term in expand_text(text)] == names
+    assert [term.name if term.atoms else "1" for term in map(Term, terms(text))] == names
     assert list(ours(text, frame())[0].names) == list(theirs(text, frame()).columns)
 
 
@@ -104,7 +112,7 @@ def test_contrasts_are_those_of_formulaic(contrast: str) -> None:
     data = frame()
     expected = theirs(f"C(f, contr.{contrast}) * x", data)
     source = Columns(read_table(data, ()))
-    block = train_block("1 + f * x", source, Training(contrasts={"f": contrast.lower()}))
+    block = train_block(terms("1 + f * x"), source, Training(contrasts={"f": contrast.lower()}))
     assert list(block.names) == [name.replace(f"C(f, contr.{contrast})", "f") for name in expected.columns]
     np.testing.assert_allclose(block.encode(source), expected.to_numpy(dtype=float), atol=1e-12)
 

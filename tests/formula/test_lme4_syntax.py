@@ -41,7 +41,7 @@ def test_the_fixed_part_has_its_intercept_spelled(text: str, fixed: str) -> None
 
 def test_a_correlated_slope_is_one_term() -> None:
     formula = parse_formula("Reaction ~ Days + (Days | Subject)")
-    assert formula.random == (BarTerm("us", None, "1 + Days", ("Subject",), "1 + Days | Subject"),)
+    assert formula.random == (BarTerm("us", None, "1 + Days", ("Subject",), "1 + Days | Subject", ((), ("Days",))),)
 
 
 def test_a_double_bar_is_a_term_for_each_component() -> None:

@@ -24,7 +24,7 @@ from bayeslmm._arrays import Array
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table
-from bayeslmm.data.model_matrix import Term, expand_text
+from bayeslmm.data.model_matrix import Term
 from bayeslmm.data.variables import EncodedVariable, FactorVariable
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
@@ -163,7 +163,7 @@ def make_hypotheses(design: Design, standardization: Standardization) -> Hypothe
     effects, parts, begin = [], [], 0
     X = (design.X - standardization.center) @ standardization.B
     gram = X.T @ X
-    for term in expand_text(design.spec.formula.fixed):
+    for term in map(Term, design.spec.formula.terms):
         for key in term.atoms:
             if key not in columns:
                 columns[key] = _all_columns(block.atoms[key], source)
