@@ -137,7 +137,7 @@ class Criterion:
         try:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 state = self.kernel.evaluate_many(x)
-                value = self._values(state.solution, restricted)
+                value = self.of_solution(state.solution, restricted)
                 logdet, r2 = state.gradients(restricted)
                 return value, logdet + r2 * (self.df(restricted) / state.solution.r2)[:, None]
         except np.linalg.LinAlgError:
