@@ -75,6 +75,11 @@ class ResidualDesign:
     positions: tuple[int, ...] = ()
     axes: tuple[tuple[Any, ...], ...] = ()
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of levels of each visit column."""
+        return tuple(len(levels) for levels in self.axes)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VarianceDesign:

@@ -51,7 +51,7 @@ def outcomes_apart(residual: ResidualDesign, remedy: str) -> list[Identifiabilit
     """Two outcomes of a product such as us@ar1 that no subject has both of."""
     if not residual.name.startswith("us@") or residual.visit is None:
         return []
-    outer, inner = (len(levels) for levels in residual.axes)
+    outer, inner = residual.shape
     has = np.zeros((residual.subject.size, outer))
     has[residual.subject.codes, residual.visit // inner] = 1.0
     absent = np.argwhere(np.tril(has.T @ has == 0, -1))
@@ -246,7 +246,7 @@ def _missing(terms: Sequence[RandomTerm], *, free_errors: bool) -> int:
     moves = _parameter_moves(terms, Z.shape[1])
     size = len(moves) + free_errors
     R = np.zeros((0, size))
-    for rows in _levels(codes, counts):
+    for rows in _levels(codes, counts, [own for own in within if own is not None]):
         own = Z[rows]
         V = np.einsum("ia,kab,jb->kij", own, moves, own)
         begin = 0
@@ -262,13 +262,19 @@ def _missing(terms: Sequence[RandomTerm], *, free_errors: bool) -> int:
     return size - _rank(R)
 
 
-def _levels(codes: Codes, counts: Codes) -> Iterator[Codes]:
-    """The rows of the levels, those with many rows first; of each as many rows as settle the matter."""
-    order = np.argsort(codes, kind="stable")
+def _levels(codes: Codes, counts: Codes, inner: Sequence[Codes]) -> Iterator[Codes]:
+    """The rows of the levels, those with many rows first; of each as many rows as settle the matter, by whole levels of inner factors."""
+    order = np.lexsort((*inner, codes))
     starts = np.concatenate([[0], np.cumsum(counts)])
     for level in np.argsort(-counts, kind="stable")[:_LEVELS]:
         rows = order[starts[level] : starts[level + 1]]
-        yield rows if len(rows) <= 40 else rows[np.linspace(0, len(rows) - 1, 40).astype(np.int64)]
+        if len(rows) <= 40:
+            yield rows
+        elif not inner:
+            yield rows[np.linspace(0, len(rows) - 1, 40).astype(np.int64)]
+        else:
+            few = rows[np.linspace(0, len(rows) - 1, 20).astype(np.int64)]
+            yield np.unique(np.concatenate([few, rows[np.isin(inner[0][rows], np.unique(inner[0][rows])[:10])][:40]]))
 
 
 def _parameter_moves(terms: Sequence[RandomTerm], width: int) -> Array:

@@ -186,12 +186,15 @@ def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Ar
         what = f"grouping factor {group.name!r} has one level, {group.levels[0]!r}: the sd of {name} cannot be estimated"
         return [IdentifiabilityError(what, f"{rows} rows", f"drop the term; or {_PRIORS}")]
     free_errors = residual is None and term.relationship is None
-    if rows <= group.size * q and free_errors and absorbs_identity(term.spec.structure):
+    effects = group.size * q
+    if rows <= effects and free_errors and q > 1:  # a column that is 0 in all rows of a level has no effect there
+        effects = sum(len(np.unique(group.codes[column != 0.0])) for column in term.Z.T)
+    if rows <= effects and free_errors and absorbs_identity(term.spec.structure):
         if group.size == rows:
             what = f"every level of {group.name!r} has one row: its sd and the residual sd cannot be told apart"
         else:
             what = f"{name} has as many random effects as there are rows, or more: they cannot be told from the residuals"
-        where = f"{rows} rows, {group.size} levels x {q} columns = {group.size * q} random effects"
+        where = f"{rows} rows, {group.size} levels x {q} columns = {effects} random effects"
         return [IdentifiabilityError(what, where, f"simplify the term; or {_PRIORS}")]
     empty = [first == 0.0 and not column.any() for first, column in zip(term.Z[0].tolist(), term.Z.T, strict=True)]
     if q > 1 and any(empty) and not (is_serial(term.spec.structure) and not has_own_sds(term.spec.structure)):

@@ -13,6 +13,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, freeze, readonly
 from bayeslmm.errors import BayesLMMWarning, Check, PredictionError
+from bayeslmm.likelihood.identification import undetermined_parameters
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import error_covariance, one_sigma, residual_parameters, visit_covariances
 from bayeslmm.results.random_effects import merge_covariances, varcorr_frame, varcorr_rows
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from bayeslmm.estimate.estimate import Estimate
     from bayeslmm.likelihood.criterion import CriterionPoint
     from bayeslmm.likelihood.problem import Problem
-
 
 CountingRule = Literal["lme4", "mmrm", "sas"]
 
@@ -439,7 +439,7 @@ class Estimates:
         'passed'
         """
         found: dict[str, Check] = {}
-        for check in self.estimate.checks:
+        for check in (*self.estimate.checks, *undetermined_parameters(self.problem)):
             name, number = check.name, 2
             while name in found:
                 name, number = f"{check.name} ({number})", number + 1
@@ -448,7 +448,7 @@ class Estimates:
 
     def warning(self) -> BayesLMMWarning | None:
         """The one warning of this fit, or None when nothing failed."""
-        told = [c for c in self.estimate.checks if c.verdict == "failed" or (c.verdict == "noted" and c.name in WARNED_NOTES)]
+        told = [c for c in self.checks.values() if c.verdict == "failed" or (c.verdict == "noted" and c.name in WARNED_NOTES)]
         if not told:
             return None
         what = "; ".join(f"{check.name}: {_shown_value(check.value)}" for check in told)

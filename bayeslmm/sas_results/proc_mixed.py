@@ -260,6 +260,7 @@ _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
 
 def _notes(run: ProgramRun) -> tuple[str, ...]:
     told = [f"{check.name}: {check.remedy}" for check in run.fit.checks.values() if check.verdict == "failed"]
+    told += [f"{check.value}; {check.remedy}" for check in run.fit.checks.values() if check.name == "repeated_parameters"]
     if run.fit.singular:
         told.append("Estimated G matrix is not positive definite.")
     return (*run.translation.notes, *told)

@@ -27,10 +27,12 @@ def test_numeric_visits_are_their_sorted_values() -> None:
     assert design.coords[:2, 0].tolist() == [5.0, 4.0]
 
 
-def test_unequal_gaps_are_noted_for_serial_structures_only() -> None:
+def test_unequal_gaps_are_noted_where_an_ordered_structure_goes_by_rank() -> None:
     data = days().assign(day=lambda d: d["day"] ** 2)
-    assert notes(build("y ~ x", data, residual="ar1(day | g)"))["unequal_gaps"].verdict == "noted"
-    assert "unequal_gaps" not in notes(build("y ~ x", data, residual="us(day | g)"))
+    for structure in ("toep", "ad"):
+        assert notes(build("y ~ x", data, residual=f"{structure}(day | g)"))["unequal_gaps"].verdict == "noted"
+    for structure in ("us", "ar1", "car1"):
+        assert "unequal_gaps" not in notes(build("y ~ x", data, residual=f"{structure}(day | g)"))
     assert "unequal_gaps" not in notes(build("y ~ x", days(), residual="ar1(day | g)"))
 
 

@@ -188,7 +188,7 @@ def residual_covariance(residual: ResidualDesign) -> Covariance:
     """The structure object of a residual design."""
     if residual.visit is None and residual.coords is not None:
         return make(residual.name, 2, residual.order, reach=_step(residual), nugget=residual.nugget)
-    dims = (len(residual.axes[0]), len(residual.axes[1])) if "@" in residual.name else None
+    dims = (residual.shape[0], residual.shape[1]) if "@" in residual.name else None
     levels = len(residual.visit_levels)
     return make(residual.name, levels, residual.order, dims=dims, nugget=residual.nugget, positions=residual.positions)
 

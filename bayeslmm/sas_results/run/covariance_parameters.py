@@ -348,7 +348,7 @@ def _repeated_rows(block: CovBlock, problem: Problem, tau: Array) -> Iterator[Co
         full = structure.covariance.rescale(own, float(np.sqrt(sigma2)))
         plain = isinstance(structure, VisitStructure) and has_matrix_form(block.type) and not block.local
         if plain:
-            outcomes = len(residual.axes[0]) if block.type.kronecker else 0
+            outcomes = residual.shape[0] if block.type.kronecker else 0
             found = block_parameters(block, structure.covariance.matrix(full), outcomes)
         else:
             found = sas_parameters(structure.covariance, full, grouped=bool(label))
