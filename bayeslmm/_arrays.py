@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral
 from typing import Any, cast
@@ -16,6 +16,27 @@ Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Generator = np.random.Generator
+
+
+class FrozenMapping[Key, Value](Mapping[Key, Value]):
+    """A mapping that is not changed; unlike a mapping proxy it can be copied and pickled."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[Key, Value]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, key: Key) -> Value:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
 
 
 def freeze(values: ArrayLike) -> Array:

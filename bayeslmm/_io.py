@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import secrets
+import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bayeslmm.errors import StoreError
+
+if sys.platform == "win32":
+    fcntl = None
+else:
+    import fcntl
 
 
 def as_path(given: Any) -> Path:
@@ -22,16 +30,21 @@ def as_path(given: Any) -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file through a temporary one beside it: new or untouched, never half.
 
+    A file that is there keeps its mode, a new one has that of the umask; of a symbolic link the file that it names is replaced. Temporary
+    files that a killed process left behind are removed.
+
     Errors: StoreError with the bytes needed when the folder is missing, full or closed to writing.
     """
     if not path.name:
         raise StoreError("the path names a folder", str(path), "name a file in it")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
+        path = path.resolve() if path.is_symlink() else path
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         if path.exists() and not path.is_file() and not path.is_dir():
             raise StoreError("there is a device or a pipe of that name", str(path), "name a file")
-        _write_new(temporary, content)
-        os.replace(temporary, path)
+        _remove_leftovers(path)
+        _replace(path, temporary, content)
         _sync_folder(path.parent)
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
@@ -43,16 +56,49 @@ def write_atomically(path: Path, content: bytes) -> None:
             temporary.unlink()
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def _replace(path: Path, temporary: Path, content: bytes) -> None:
+    """Write the temporary file and give it the name; it stays locked until then, which tells it from what a killed process left."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     if sys.platform == "win32":
         flags |= os.O_BINARY
     else:
         flags |= os.O_NOFOLLOW
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+    with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else 0o600), "wb") as file:
+        _lock(file.fileno())
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+        if mode is not None and sys.platform != "win32":
+            os.fchmod(file.fileno(), mode)
+        if sys.platform != "win32":
+            os.replace(temporary, path)
+    if sys.platform == "win32":
+        os.replace(temporary, path)
+
+
+def _lock(handle: int) -> bool:
+    """Whether the file is ours now: a lock ends with its process. True where files cannot be locked."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files for the same name that no process holds."""
+    if fcntl is None:
+        return
+    for found in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if re.fullmatch(r"[0-9a-f]{16}", found.name.rpartition(".")[2]) and found.is_file() and not found.is_symlink():
+            with suppress(OSError), found.open("rb") as file:
+                if _lock(file.fileno()):
+                    found.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

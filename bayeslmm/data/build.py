@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, Codes, freeze, readonly
+from bayeslmm._arrays import Array, Codes, FrozenMapping, freeze, readonly
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.covariance.registry import is_serial, keeps_distance, make, takes_times
 from bayeslmm.data import notes as checks
@@ -172,8 +171,9 @@ class Assembly:
             rows=rows,
             n_read=len(source.table),
             n_dropped=len(source.table) - len(rows),
-            dropped=MappingProxyType(self.read.dropped),
+            dropped=FrozenMapping(self.read.dropped),
             index=self._index(),
+            labelled=self.labelled,
             own_frame=self._own_frame(),
             notes=tuple(notes if spec.check == "error" else [*notes, *checks.identification_check(problems)]),
             encoding=learnt.encoding,
@@ -285,7 +285,7 @@ class Assembly:
         source = self.read.source
         factors = {atom.column: atom.levels for atom in fixed.atoms.values() if isinstance(atom, FactorVariable)}
         covariates = {name: _covariate(source, name) for name in fixed.columns if name not in factors and not source.is_factor(name)}
-        return Encoding(fixed, coders, offsets, self.spec.offset, response, MappingProxyType(factors), MappingProxyType(covariates))
+        return Encoding(fixed, coders, offsets, self.spec.offset, response, FrozenMapping(factors), FrozenMapping(covariates))
 
     def _index(self) -> pd.Index[Any]:
         source = self.read.source

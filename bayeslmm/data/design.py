@@ -124,6 +124,7 @@ class Design:
     dropped : column (or "weights") -> rows that it cost
     own_frame : copy of the data over the rows kept; `frame` is its columns that the model reads
     notes : what is worth knowing; verdict "failed" only under `check="warn"`
+    labelled : whether the data had an index of their own, as pandas frames do
     unidentified : why REML or ML would not be identified (empty: it is); priors make it fine, see `require_identified`
     """
 
@@ -148,6 +149,7 @@ class Design:
     notes: tuple[Check, ...]
     encoding: Encoding
     weight_scale: float = 1.0
+    labelled: bool = True
     unidentified: tuple[IdentifiabilityError, ...] = field(default=())
 
     @property

@@ -40,8 +40,15 @@ UserFunctions = Mapping[str, Callable[..., Any]]
 
 STATEFUL = frozenset({"poly", "bs", "cr", "cc", "center", "scale", "standardize"})
 CONSTANT_VALUES: Mapping[str, float] = {"pi": float(np.pi)}
+
+
+def _as_it_is(x: Any) -> Any:
+    """What stands within `I()`."""
+    return x
+
+
 STATELESS: UserFunctions = {
-    "I": lambda x: x,
+    "I": _as_it_is,
     "abs": np.abs,
     "acos": np.arccos,
     "asin": np.arcsin,

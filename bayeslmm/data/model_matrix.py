@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from math import prod
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, FrozenMapping
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.expressions import Atom, atom_name, read_atom
 from bayeslmm.data.variables import EncodedVariable, FactorVariable, Training, encode_variable
@@ -105,7 +104,7 @@ MATRIX_BYTES_LIMIT = 8 * 2**30  # bytes of one dense matrix of columns
 @lru_cache(maxsize=1024)
 def atoms_of(terms: Terms) -> Mapping[str, Atom]:
     """The atoms of some terms, by their text."""
-    return MappingProxyType({text: read_atom(text) for term in terms for text in term})
+    return FrozenMapping({text: read_atom(text) for term in terms for text in term})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from bayeslmm.data.expressions import Atom, Stateful, UserFunctions, evaluate_at
 from bayeslmm.data.frame import rows_text, values_text
 from bayeslmm.errors import DataError, FormulaError, NonFiniteError, PredictionError, SpecificationError
 
-ContrastArgument = str | tuple[tuple[float, ...], ...]
+ContrastArgument = str | tuple[str, str | float] | tuple[tuple[float, ...], ...]
 CONTRAST_CODINGS = ("treatment", "sum", "helmert", "poly", "diff", "sas")
 _POLYNOMIAL = {1: ".L", 2: ".Q", 3: ".C"}
 
@@ -44,6 +44,8 @@ def coding(factor: str, levels: Sequence[Any], contrast: ContrastArgument = "tre
     Errors: `SpecificationError` for an unknown name, an unknown base, a matrix without a row per level.
     """
     labels = tuple(str(level) for level in levels)
+    if not isinstance(contrast, str) and isinstance(contrast[0], str):
+        contrast, base = contrast[0], contrast[1] if base is None else base
     if not isinstance(contrast, str):
         return _custom(factor, labels, contrast)
     if contrast in ("treatment", "sas"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -302,6 +302,22 @@ def _exact_error(what: str) -> BayesLMMError:
     )
 
 
+def estimates_at(problem: Problem, point: CriterionPoint) -> dict[str, Any]:
+    """What follows from a point alone: x, theta, sigma, alpha, vcov, the criterion and its gradient."""
+    assert point.state is not None
+    solution, c = point.state.solution, problem.standardization
+    vcov = point.sigma2 * c.y_scale**2 * (c.back @ solution.information_inverse[0] @ c.back.T)
+    return {
+        "x": freeze(point.x),
+        "theta": freeze(problem.theta(point.x)),
+        "sigma": float(np.sqrt(problem.sigma2(point.sigma2))),
+        "alpha": freeze(problem.alpha(solution.alpha[0])),
+        "vcov": freeze(0.5 * (vcov + vcov.T)),
+        "criterion": point.value,
+        "gradient": freeze(point.gradient),
+    }
+
+
 def make_estimate(
     problem: Problem,
     method: FitMethod,
@@ -310,30 +326,15 @@ def make_estimate(
     elapsed: float,
     interrupted: bool = False,
 ) -> Estimate:
-    """What follows from the best point."""
-    point = outcome.point
-    assert point.state is not None
-    solution = point.state.solution
-    sigma2 = problem.sigma2(point.sigma2)
-    c = problem.standardization
-    inverse = solution.information_inverse[0]
-    vcov = point.sigma2 * c.y_scale**2 * (c.back @ inverse @ c.back.T)
-    theta = problem.theta(point.x)
-    checks = estimate_checks(problem, outcome, certificate, interrupted)
+    """What follows from the best point and from how it was found."""
     return Estimate(
         method=method,
-        x=freeze(point.x),
-        theta=freeze(theta),
-        sigma=float(np.sqrt(sigma2)),
-        alpha=freeze(problem.alpha(solution.alpha[0])),
-        vcov=freeze(0.5 * (vcov + vcov.T)),
-        criterion=point.value,
-        gradient=freeze(point.gradient),
+        **estimates_at(problem, outcome.point),
         path=outcome.path,
         converged=outcome.converged,
         interrupted=interrupted,
         singular=certificate.singular or certificate.nearly,
-        checks=checks,
+        checks=estimate_checks(problem, outcome, certificate, interrupted),
         elapsed=elapsed,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from bayeslmm.errors import FormatError, StoreError
 from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
-from bayeslmm.results.store import Arrays, from_json, open_design, open_estimate, open_frame, read_archive, require_same_criterion
+from bayeslmm.results.store import Arrays, from_json, open_design, open_estimate, open_frame, read_archive, require_same_estimates
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 
@@ -62,8 +63,8 @@ def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callab
         return _open_posterior(model, content, arrays, path)
     estimate = open_estimate(content["estimate"], arrays)
     problem = build_problem(model.design, arrays.get("fitted"))
-    require_same_criterion(problem, estimate, path)
-    return Fit(model, problem, estimate, content["elapsed"])
+    require_same_estimates(problem, estimate, path)
+    return Fit(model, problem, estimate, content.get("elapsed", math.nan))
 
 
 def _with_blank_rows(frame: pd.DataFrame, said: ModelArguments, place: Codes) -> tuple[pd.DataFrame, ModelArguments]:
@@ -95,7 +96,7 @@ def _open_posterior(model: LMM, content: dict[str, Any], arrays: Arrays, path: s
         chains=values["chains"],
         method=values["method"],
         checks={check.name: check for check in from_json(values["checks"])},
-        elapsed=values["elapsed"],
+        elapsed=values.get("elapsed", math.nan),
         evidence=values["evidence"],
         interrupted=values["interrupted"],
         statistics={name.removeprefix("statistics/"): array for name, array in arrays.items() if name.startswith("statistics/")},

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, freeze, freeze_codes
+from bayeslmm._arrays import Array, FrozenMapping, freeze, freeze_codes
 from bayeslmm.data import notes as checks
 from bayeslmm.data.build import Assembly, ColumnReader, EncodedColumns, check_response_varies, require_rank
 from bayeslmm.data.design import Design, Encoding, OwnFrame, RandomTerm
@@ -414,11 +413,11 @@ def _template(
         rows=freeze_codes(np.arange(len(y))),
         n_read=survey.read,
         n_dropped=survey.read - survey.kept,
-        dropped=MappingProxyType(survey.dropped),
+        dropped=FrozenMapping(survey.dropped),
         index=pd.RangeIndex(len(y)),
         own_frame=OwnFrame(pd.DataFrame(), asked.columns),
         notes=tuple(checks.design_notes(found, names, terms, None)),
-        encoding=replace(learnt.encoding, covariates=MappingProxyType(covariates)),
+        encoding=replace(learnt.encoding, covariates=FrozenMapping(covariates)),
         weight_scale=scale,
     )
 

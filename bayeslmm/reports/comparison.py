@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -55,7 +56,11 @@ def provenance_section(section: Section, fit: Estimates, posterior: Sampled | No
     facts = [
         ("Criterion", f"{fit.criterion!r}"),
         ("Largest derivative of it", f"{float(np.abs(fit.estimate.gradient).max(initial=0.0)):.2g}"),
-        ("Search", f"{'converged' if fit.converged else 'not converged'} after {steps} evaluations, {fit.elapsed:.2g} s"),
+        (
+            "Search",
+            f"{'converged' if fit.converged else 'not converged'} after {steps} evaluations"
+            + (f", {fit.elapsed:.2g} s" if math.isfinite(fit.elapsed) else ""),
+        ),
         ("Rows", f"{fit.nobs:,} of {fit.design.n_read:,}; fingerprint {fingerprint(fit)}"),
     ]
     if posterior is not None:
@@ -111,7 +116,13 @@ def _version(name: str) -> str:
 
 def posterior_section(section: Section, posterior: Sampled, compared: Compared) -> None:
     """Estimates and posterior parameter by parameter, and whether the draws can be trusted."""
-    section.facts([("Sampler", posterior.method), ("Draws", f"{posterior.size:,}"), ("Seconds", f"{posterior.elapsed:.1f}")])
+    section.facts(
+        [
+            ("Sampler", posterior.method),
+            ("Draws", f"{posterior.size:,}"),
+            ("Seconds", f"{posterior.elapsed:.1f}" if math.isfinite(posterior.elapsed) else "not known"),
+        ]
+    )
     comparison_section(section, compared)
     section.heading("Checks of the draws")
     section.checks(posterior.checks.values())

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, Codes, freeze, readonly
+from bayeslmm._arrays import Array, Codes, FrozenMapping, freeze, readonly
 from bayeslmm.errors import BayesLMMWarning, Check, PredictionError
 from bayeslmm.likelihood.identification import undetermined_parameters
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
@@ -444,7 +443,7 @@ class Estimates:
             while name in found:
                 name, number = f"{check.name} ({number})", number + 1
             found[name] = check
-        return MappingProxyType(found)
+        return FrozenMapping(found)
 
     def warning(self) -> BayesLMMWarning | None:
         """The one warning of this fit, or None when nothing failed."""

@@ -13,7 +13,7 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from decimal import Decimal
 from pathlib import Path
@@ -28,7 +28,7 @@ from bayeslmm._io import as_path, write_atomically
 from bayeslmm.data.design import Design
 from bayeslmm.data.residual import row_places
 from bayeslmm.errors import Check, FormatError, MismatchError, StoreError
-from bayeslmm.estimate.estimate import Estimate
+from bayeslmm.estimate.estimate import Estimate, estimates_at
 from bayeslmm.likelihood.problem import Problem
 
 if TYPE_CHECKING:
@@ -272,6 +272,9 @@ def open_frame(told_of: dict[str, Any], name: str, arrays: Arrays, rows: int) ->
 CRITERION_AGREEMENT = 1e-8
 """Largest difference, relative to its size, between a stored criterion and the one evaluated on opening: BLAS libraries differ by less."""
 
+ESTIMATE_AGREEMENT = 1e-6
+"""The same of an estimate, in standard errors or relative to its size."""
+
 
 def save(fit: Estimates, path: str | Path) -> None:
     """Write a fit to exactly this path. Errors: StoreError."""
@@ -283,7 +286,7 @@ def stored_fit(fit: Estimates) -> tuple[dict[str, Any], Arrays]:
     """A fit as JSON values and arrays."""
     arrays: Arrays = {}
     content = stored_model(fit.model, arrays)
-    content |= {"estimate": _store_estimate(fit.estimate, arrays), "elapsed": fit.elapsed}
+    content["estimate"] = _store_estimate(fit.estimate, arrays)
     held = weighting_fitted_values(fit.problem)
     if held is not None:
         arrays["fitted"] = held
@@ -302,6 +305,7 @@ def stored_model(model: FittedModel, arrays: Arrays) -> dict[str, Any]:
         },
         "frame": store_frame(design.frame, "frame", arrays),
         "index": store_index(design.index, "index", arrays),
+        "labelled": design.labelled,
         "rows": [design.n_read, to_json(dict(design.dropped))],
         "coefficients": list(design.coef_names),
         "notes": to_json(list(design.notes)),
@@ -328,6 +332,8 @@ def _store_estimate(estimate: Estimate, arrays: Arrays) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for field in fields(estimate):
         value = getattr(estimate, field.name)
+        if field.name == "elapsed":
+            continue  # equal fits are equal files
         if field.name == "path":
             arrays["path/x"] = np.array([x for x, _ in value]).reshape(len(value), len(estimate.x))
             arrays["path/value"] = np.array([v for _, v in value], float)
@@ -340,7 +346,7 @@ def _store_estimate(estimate: Estimate, arrays: Arrays) -> dict[str, Any]:
 
 def open_estimate(plain: dict[str, Any], arrays: Arrays) -> Estimate:
     """The estimates of a saved fit."""
-    values: dict[str, Any] = {name: from_json(value) for name, value in plain.items()}
+    values: dict[str, Any] = {"elapsed": math.nan} | {name: from_json(value) for name, value in plain.items()}
     values |= {name.removeprefix("estimate/"): freeze(array) for name, array in arrays.items() if name.startswith("estimate/")}
     values["path"] = tuple(zip(map(freeze, arrays["path/x"]), map(float, arrays["path/value"]), strict=True))
     return Estimate(**values)
@@ -370,6 +376,7 @@ def open_design(design: Design, content: dict[str, Any], arrays: Arrays) -> Desi
         n_dropped=n_read - design.nobs,
         dropped=from_json(dropped),
         index=open_index(content["index"], "index", arrays),
+        labelled=content.get("labelled", True),
         notes=tuple(from_json(content["notes"])),
         unidentified=(),
     )
@@ -380,12 +387,35 @@ def _columns_agree(X: Array, stored: Array) -> bool:
     return X.shape == stored.shape and bool(np.allclose(X, stored, rtol=1e-9, atol=1e-9 * float(np.abs(stored).max(initial=0.0))))
 
 
-def require_same_criterion(problem: Problem, estimate: Estimate, path: str) -> None:
-    """Raise MismatchError unless the criterion at the stored optimum is the stored one. That of MAP holds priors and is not evaluated."""
+def require_same_estimates(problem: Problem, estimate: Estimate, path: str) -> None:
+    """Raise unless what follows from the rows and x is what is stored: shapes, and for REML and ML every estimate; MAP has priors as well.
+
+    Errors: FormatError for another shape, MismatchError for other numbers.
+    """
+    p, size = len(problem.design.kept), problem.size
+    shapes = {"x": (size,), "theta": problem.theta(problem.start).shape, "alpha": (p,), "vcov": (p, p), "gradient": (size,)}
+    values = {"x": estimate.x, "theta": estimate.theta, "alpha": estimate.alpha, "vcov": estimate.vcov, "gradient": estimate.gradient}
+    for name, shape in shapes.items():
+        if values[name].shape != shape:
+            raise FormatError(f"{name} has shape {values[name].shape}, the model {shape}", path, "fit the model again")
     if estimate.method not in ("REML", "ML"):
         return
-    value = float(problem.criterion.values(estimate.x[None], estimate.restricted)[0])
-    if not abs(value - estimate.criterion) <= CRITERION_AGREEMENT * max(1.0, abs(estimate.criterion)):
-        raise MismatchError(
-            f"the criterion of the saved fit is {estimate.criterion:.6f}; evaluated again it is {value:.6f}", path, "fit the model again"
-        )
+    again = estimates_at(problem, problem.criterion.at(estimate.x, estimate.restricted))
+    for name, stored, value, allowed in _compared(estimate, again):
+        if not np.all(np.abs(np.asarray(stored) - np.asarray(value)) <= allowed):
+            what = f"{name} of the saved fit is {_listed(stored)}; evaluated again it is {_listed(value)}"
+            raise MismatchError(what, path, "fit the model again")
+
+
+def _compared(stored: Estimate, again: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any, Any]]:
+    """Estimates with the same evaluated again, and the difference that is allowed: in standard errors for coefficients."""
+    errors, share = np.sqrt(np.diagonal(again["vcov"])), ESTIMATE_AGREEMENT
+    yield "the criterion", stored.criterion, again["criterion"], CRITERION_AGREEMENT * max(1.0, abs(again["criterion"]))
+    yield "sigma", stored.sigma, again["sigma"], share * again["sigma"]
+    yield "theta", stored.theta, again["theta"], share * np.maximum(1.0, np.abs(again["theta"]))
+    yield "alpha", stored.alpha, again["alpha"], share * errors
+    yield "vcov", stored.vcov, again["vcov"], share * np.outer(errors, errors)
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(f"{number:.6g}" for number in np.ravel(value)[:6])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     pass
 
 
-ContrastSpec = str | tuple[tuple[float, ...], ...]
+ContrastSpec = str | tuple[str, str | float] | tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,10 @@ def _contrast(factor: str, given: Any) -> ContrastSpec:
     where = f"contrasts[{factor!r}]"
     if isinstance(given, str):
         return _one_of(given.lower(), CONTRAST_NAMES, where)
+    if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], str):
+        if given[0].lower() != "treatment" or not isinstance(given[1], str | int | float):
+            raise SpecificationError(f"{tuple(given)!r} is no coding", where, 'name a coding, or ("treatment", the reference level)')
+        return "treatment", given[1]
     labels: Any = getattr(given, "index", None)
     if hasattr(labels, "tolist") and labels.tolist() != list(range(len(given))):
         what = f"the contrasts of {factor!r} have row labels, which are not matched to levels"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, FrozenMapping
 from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.posterior.named_draws import Variable, named_parameters
 from bayeslmm.errors import Check
@@ -61,7 +60,7 @@ class PosteriorData:
         self.draws = draws
         self.chains = chains
         self.method = method
-        self.checks: Mapping[str, Check] = MappingProxyType(dict(checks))
+        self.checks: Mapping[str, Check] = FrozenMapping(dict(checks))
         self.elapsed = elapsed
         self.interrupted = interrupted
         self.statistics = dict(statistics or {})

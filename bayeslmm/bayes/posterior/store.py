@@ -25,7 +25,6 @@ def save_posterior(post: PosteriorData, path: Path) -> None:
         "chains": post.chains,
         "method": post.method,
         "checks": to_json(list(post.checks.values())),
-        "elapsed": post.elapsed,
         "evidence": None if post.evidence is None else float(post.evidence),
         "interrupted": post.interrupted,
         "terms": len(post.draws.beta),
