@@ -104,10 +104,11 @@ def __getattr__(name: str) -> object:
         value: object = module if name == "errors" else module.__dict__[name]
         globals()[name] = value
         return value
-    from bayeslmm.model.foreign_names import hint
+    from bayeslmm.errors import ForeignNameError
+    from bayeslmm.results.foreign_names import hint
 
-    told = hint(name)
-    raise AttributeError(f"module 'bayeslmm' has no attribute {name!r}" + (f": {told}" if told else ""))
+    told, what = hint(name), f"module 'bayeslmm' has no attribute {name!r}"
+    raise ForeignNameError(f"{what}: {told}", name, told) if told else AttributeError(what)
 
 
 def __dir__() -> list[str]:

@@ -19,8 +19,19 @@ FitMethod = Literal["REML", "ML", "MAP"]
 LikelihoodKind = Literal["REML", "ML"]
 """A likelihood: restricted, or full."""
 
-DfMethod = Literal["satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic"]
-"""Degrees of freedom of tests of fixed effects."""
+DfMethod = Literal[
+    "satterthwaite",
+    "kenward-roger",
+    "kenward-roger-linear",
+    "between-within",
+    "containment",
+    "residual",
+    "asymptotic",
+    "kr",
+    "KR",
+    "bw",
+]
+"""Degrees of freedom of tests of fixed effects; "kr" is short for Kenward-Roger, "bw" for between-within."""
 
 VcovMethod = Literal[
     "asymptotic",
@@ -60,7 +71,7 @@ NewLevels = Literal["error", "population"]
 PosteriorNewLevels = Literal["error", "population", "sample"]
 """The same of a posterior, which can draw the effects of a new level."""
 
-AnovaType = Literal[1, 2, 3]
+AnovaType = Literal[1, 2, 3, "I", "II", "III"]
 """Type of the hypotheses about terms."""
 
 BootstrapKind = Literal["parametric", "case"]

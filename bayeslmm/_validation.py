@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
@@ -12,6 +13,22 @@ def require_one_of(value: str, allowed: tuple[str, ...], argument: str) -> None:
     """Raise SpecificationError unless the value of an option is one of those it may have."""
     if value not in allowed:
         raise SpecificationError(f"{argument} is {value!r}", argument, "use one of " + ", ".join(map(repr, allowed)))
+
+
+def spell(value: Any) -> str:
+    """A word as options are compared: small letters, hyphens between its parts."""
+    return "-".join(str(value).strip().lower().replace("_", "-").split())
+
+
+def find_word[Word: str](value: Any, allowed: tuple[Word, ...], argument: str, synonyms: Mapping[str, Word] | None = None) -> Word:
+    """The word that a value means, whatever its letters' size and its hyphens, or what it is called elsewhere.
+
+    Errors: SpecificationError for a word that is none.
+    """
+    known = {spell(word): word for word in allowed} | dict(synonyms or {})
+    if not isinstance(value, str) or spell(value) not in known:
+        raise SpecificationError(f"{argument} is {value!r}", argument, "use one of " + ", ".join(map(repr, allowed)))
+    return known[spell(value)]
 
 
 def require_count(value: Any, argument: str) -> int:

@@ -78,6 +78,14 @@ class SpecificationError(BayesLMMError):
     """A model specification, an option or an argument that is not valid."""
 
 
+class UnknownArgumentError(SpecificationError, TypeError):
+    """A keyword argument that a verb does not have."""
+
+
+class ForeignNameError(BayesLMMError, AttributeError):
+    """An attribute that is a name of another package."""
+
+
 class PriorError(SpecificationError):
     """A prior with a wrong name, a wrong scale, or an improper posterior."""
 

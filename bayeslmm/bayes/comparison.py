@@ -339,7 +339,7 @@ RANKING_CRITERIA = ("aic", "bic", "loo", "logo", "evidence")
 
 
 def compare_models(
-    models: Mapping[str, FittedModel | Estimates | Posterior],
+    models: Mapping[str, FittedModel | Estimates | Posterior] | Sequence[FittedModel | Estimates | Posterior],
     by: Ranking = "aic",
     *,
     group: str | None = None,
@@ -350,7 +350,7 @@ def compare_models(
 ) -> pd.DataFrame:
     """Models ranked, the best first.
 
-    models : name -> `LMM`, `Fit` or `Posterior`, all of the same response over the same rows
+    models : name -> `LMM`, `Fit` or `Posterior`, or a list of them, named by their formulas; all of the same response over the same rows
     by : "aic", "bic" (`model, npar, loglik, aic, bic, difference, weight`); "loo", leaving out observations, or "logo", leaving out levels
         of a grouping factor (`model, elpd, se, difference, se_difference, p, weight`); "evidence" (`model, log_evidence, difference,
         weight`)
@@ -365,6 +365,8 @@ def compare_models(
     """
     if by not in RANKING_CRITERIA:
         raise SpecificationError(f"by is {by!r}", "compare_models", "use one of " + ", ".join(RANKING_CRITERIA))
+    if isinstance(models, Sequence) and not isinstance(models, str):
+        models = dict(zip(_distinct([str(getattr(model, "formula", type(model).__name__)) for model in models]), models, strict=True))
     if not isinstance(models, Mapping) or not models:
         raise SpecificationError("no models were given", "compare_models", 'give a mapping: {"a": m1, "b": m2}')
     _require_same_response(models)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
-from bayeslmm._validation import require_one_of
+from bayeslmm._types import ConfMethod
+from bayeslmm._validation import find_word, require_one_of, spell
 from bayeslmm.inference.fixed_effects.tests import coefficient_table
 from bayeslmm.inference.intervals.confint import confint
 from bayeslmm.results.modes import mode_frames, sd_frames
@@ -17,7 +18,7 @@ from bayeslmm.results.predict import two_sided_quantile, with_limits
 from bayeslmm.results.random_effects import varcorr_rows
 
 if TYPE_CHECKING:
-    from bayeslmm._types import ConfMethod, DfMethod, Effects, Information, VcovMethod
+    from bayeslmm._types import DfMethod, Effects, Information, VcovMethod
     from bayeslmm.results.estimates import Estimates
 
 
@@ -35,7 +36,7 @@ def normal_tests(names: Sequence[str], estimate: Any, std_error: Any) -> pd.Data
 
 def fixed_tests(fit: Estimates, df: DfMethod, vcov: VcovMethod | None, information: Information) -> pd.DataFrame:
     """t tests of the coefficients: `term, estimate, std_error, df, statistic, p_value`."""
-    if df == "asymptotic" and vcov in (None, "asymptotic"):
+    if spell(df) == "asymptotic" and vcov in (None, "asymptotic"):
         return normal_tests(fit.design.coef_names, fit.fixef.to_numpy(), np.sqrt(np.diagonal(fit.vcov.to_numpy())))
     return coefficient_table(fit, df, vcov, information)
 
@@ -53,7 +54,7 @@ def tidy_table(
 ) -> pd.DataFrame:
     """The tables asked for, one under the other."""
     require_one_of(effects, EFFECTS, "effects")
-    require_one_of(conf_method, ("wald", "profile", "bootstrap"), "conf_method")
+    conf_method = find_word(conf_method, get_args(ConfMethod), "conf_method")
     parts = []
     if effects in ("fixed", "all"):
         parts.append(_fixed(fixed_tests(fit, df, vcov, information), conf_level if conf_int else None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,10 @@ from bayeslmm._arrays import Array
 from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.state import restoring
 from bayeslmm.model.summary import Summary, summarise
+from bayeslmm.results import foreign_names
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import as_pandas, augment_columns, fitted_values, join_columns, residuals
+from bayeslmm.results.foreign_names import known_arguments, no_attribute
 from bayeslmm.results.modes import coefficient_frames, mode_frames, sd_frames
 from bayeslmm.results.predict import predict_rows, require_outcomes
 from bayeslmm.results.simulate import simulate
@@ -74,6 +76,7 @@ class Unchanged(Enum):
 KEEP: Final = Unchanged.KEEP
 
 
+@known_arguments
 class Fit(Estimates):
     """A fitted model: estimates as attributes (see `Estimates`), everything else as verbs.
 
@@ -175,16 +178,18 @@ class Fit(Estimates):
         """
         return coefficient_frames(self)
 
-    def fitted(self, level: Level = "conditional") -> Array:
-        """Fitted values, (nobs,): "conditional" on the random effects, or of the "population".
+    def fitted(self, level: Level = "conditional") -> pd.Series[float] | Array:
+        """Fitted values, (nobs,), with the index of the rows used; an array where the data have no index.
+
+        level : "conditional" on the random effects, or of the "population"
 
         >>> fit.fitted(level="population")[:2].round(2).tolist()
         [251.41, 261.87]
         """
-        return fitted_values(self, level)
+        return self._by_row(fitted_values(self, level), "fitted")
 
-    def residuals(self, kind: ResidualKind = "response") -> Array:
-        """Residuals, (nobs,).
+    def residuals(self, kind: ResidualKind = "response") -> pd.Series[float] | Array:
+        """Residuals, (nobs,), with the index of the rows used; an array where the data have no index.
 
         kind : "response"; "pearson", divided by the fitted residual sd; "normalized", whitened by the Cholesky factor of each subject's R;
             "marginal", from the population
@@ -192,7 +197,10 @@ class Fit(Estimates):
         >>> fit.residuals()[:2].round(3).tolist()
         [-4.104, -14.625]
         """
-        return residuals(self, kind)
+        return self._by_row(residuals(self, kind), "residual")
+
+    def _by_row(self, values: Array, name: str) -> pd.Series[float] | Array:
+        return pd.Series(values, index=self.design.index, name=name) if self.design.labelled else values
 
     def predict(
         self,
@@ -413,6 +421,7 @@ class Fit(Estimates):
         method: ConfMethod = "wald",
         level: float = 0.95,
         *,
+        conf_level: float | None = None,
         terms: Names | None = None,
         criterion: LikelihoodKind | None = None,
         n: int | None = None,
@@ -432,7 +441,7 @@ class Fit(Estimates):
         return confint(
             self,
             method,
-            level,
+            level if conf_level is None else conf_level,
             terms=terms,
             criterion=criterion,
             n=n,
@@ -444,14 +453,16 @@ class Fit(Estimates):
         )
 
     @restoring
-    def profile(self, criterion: LikelihoodKind = "ML", terms: Names | None = None, level: float = 0.99) -> Profile:
+    def profile(
+        self, criterion: LikelihoodKind = "ML", terms: Names | None = None, level: float = 0.99, *, conf_level: float | None = None
+    ) -> Profile:
         """The profiled likelihood of every parameter.
 
         >>> profile = fit.profile()
         """
         from bayeslmm.inference.intervals.profile import profile
 
-        return profile(self, criterion, terms, level)
+        return profile(self, criterion, terms, level if conf_level is None else conf_level)
 
     @restoring
     def bootstrap(
@@ -606,6 +617,11 @@ class Fit(Estimates):
         return maketables_statistic(self, key)
 
     # -- how it looks --------------------------------------------------------------------------------------------------------------------
+
+    if not TYPE_CHECKING:  # a type checker knows every name that there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name, foreign_names.FIT_ATTRIBUTES)
 
     def __repr__(self) -> str:
         state = "" if self.converged else ", interrupted" if self.interrupted else ", not converged"

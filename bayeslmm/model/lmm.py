@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,8 @@ import scipy.sparse as sp
 
 from bayeslmm._arrays import Array
 from bayeslmm._lazy import optional_packages
-from bayeslmm._validation import require_one_of
+from bayeslmm._types import FitMethod
+from bayeslmm._validation import find_word, require_one_of, spell
 from bayeslmm.data.build import build_design
 from bayeslmm.data.design import Design
 from bayeslmm.errors import ConvergenceError, SpecificationError
@@ -24,7 +25,9 @@ from bayeslmm.likelihood.description import KernelDescription, describe_problem
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.state import restoring
 from bayeslmm.model.fit import Fit
+from bayeslmm.results import foreign_names
 from bayeslmm.results.estimates import CountingRule
+from bayeslmm.results.foreign_names import known_arguments, no_attribute
 from bayeslmm.results.simulate import new_response, parameters_of, simulate_frame
 from bayeslmm.specification.model_spec import ModelArguments
 
@@ -40,7 +43,6 @@ if TYPE_CHECKING:
         CheckMode,
         Coding,
         DfMethod,
-        FitMethod,
         Frame,
         Functions,
         GraphForm,
@@ -70,9 +72,13 @@ def random_columns(design: Design) -> sp.csc_array:
     return sp.csc_array(sp.hstack(blocks)) if blocks else sp.csc_array((n, 0))
 
 
-METHODS = ("REML", "ML", "MAP")
+METHODS: tuple[FitMethod, ...] = ("REML", "ML", "MAP")
+
+SEARCHES = frozenset({"lbfgs", "l-bfgs-b", "bfgs", "cg", "powell", "nm", "nelder-mead", "newton", "basinhopping", "bobyqa", "nloptwrap"})
+"""What other packages call methods of optimisation."""
 
 
+@known_arguments
 class LMM:
     """A linear mixed model `y = X alpha + Z beta + eps`, `beta ~ N(0, D)`, `eps ~ N(0, R)`: spec and design. Nothing is estimated yet.
 
@@ -178,8 +184,10 @@ class LMM:
         >>> round(model.fit("ML").criterion, 4)
         1751.9393
         """
-        name = method.upper() if isinstance(method, str) else method
-        require_one_of(name, METHODS, "method")
+        if not isinstance(method, str) or spell(method) in SEARCHES:
+            what = f"method is {method!r}: it says what is maximised, not how it is searched for"
+            raise SpecificationError(what, "method", 'leave it out, or give "REML", "ML" or "MAP"')
+        name = find_word(method, METHODS, "method")
         begin = time.perf_counter()
         if name == "MAP":
             from bayeslmm.bayes.sampling.mode import map_estimate
@@ -538,6 +546,11 @@ class LMM:
                 labels = term.group.levels.tolist()
                 beside[f"relationship/{term.group.name}"] = pd.DataFrame(term.relationship, index=labels, columns=labels)
         return plain, beside
+
+    if not TYPE_CHECKING:  # a type checker knows every name that there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name, foreign_names.MODEL_ATTRIBUTES)
 
     def __repr__(self) -> str:
         groups = "".join(f", {name} {size}" for name, size in self.groups.items())

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import pandas as pd
 
+from bayeslmm.results import foreign_names
 from bayeslmm.results.estimates import DF_TITLES, METHOD_TITLES
 from bayeslmm.results.fitted import residuals
+from bayeslmm.results.foreign_names import no_attribute
 from bayeslmm.results.random_effects import VarCorrRow, varcorr_rows
 from bayeslmm.results.render import TextTable, align_digits, describe_checks, format_p, format_signed, html_of, renderable, text_of
 
@@ -93,6 +95,11 @@ class Summary:
     tables: tuple[TextTable, ...]
     notes: tuple[str, ...]
 
+    if not TYPE_CHECKING:  # a type checker knows every name that there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name, foreign_names.SUMMARY_ATTRIBUTES)
+
     def __str__(self) -> str:
         return text_of(self.title, self.facts, self.tables, self.notes)
 
@@ -108,6 +115,7 @@ class Summary:
 
 def summarise(fit: Estimates, df: DfMethod, vcov: VcovMethod | None, information: Information) -> Summary:
     """The blocks of lme4's summary, the covariance of structured errors, and the checks that did not pass."""
+    from bayeslmm.inference.fixed_effects.tests import check_options
     from bayeslmm.inference.tidy import fixed_tests
 
     kind = "Linear mixed model" if fit.design.terms else "Linear model"
@@ -116,7 +124,7 @@ def summarise(fit: Estimates, df: DfMethod, vcov: VcovMethod | None, information
     if fit.design.terms or fit.design.residual is None:
         tables.append(_random_effects(fit))
     tables += _errors(fit)
-    heading = DF_TITLES.get(df, f"t tests, df {df}") + (f", covariance {vcov}" if vcov not in (None, "asymptotic") else "")
+    heading = DF_TITLES[check_options(df, vcov, information).df] + (f", covariance {vcov}" if vcov not in (None, "asymptotic") else "")
     if len(tests):
         tables.append(_fixed_effects(tests, heading))
     if 1 < len(fit.design.kept) <= CORRELATIONS:

@@ -13,7 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array
 from bayeslmm._types import DfMethod
 from bayeslmm.inference.diagnostics import icc, r2
-from bayeslmm.inference.fixed_effects.tests import coefficient_table
+from bayeslmm.inference.fixed_effects.tests import check_options, coefficient_table
 from bayeslmm.inference.means.anova import anova
 from bayeslmm.inference.means.emmeans import EMMeans, emmeans
 from bayeslmm.plots.intervals import emmeans_axes, forest
@@ -289,7 +289,7 @@ def fixed_section(section: Section, fit: Estimates, df: DfMethod) -> None:
     def estimates() -> None:
         table = with_limits(coefficient_table(fit, df), 0.95)
         section.table(table)
-        section.text(f"Intervals of 95%; {DF_TITLES.get(df, df)}.", "note")
+        section.text(f"Intervals of 95%; {DF_TITLES[check_options(df).df]}.", "note")
         own = table[(table["term"] != "Intercept") & np.isfinite(table["estimate"])].set_index("term")
         if 0 < len(own) <= FOREST_COEFFICIENTS:
             height = 0.9 + 0.3 * len(own)

@@ -1,36 +1,162 @@
-"""Names of other packages, and what they are called here."""
+"""Names of other packages, and what they are called here: the answer to a known foreign name is the right words, never a bare error."""
 
 from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any
+
+from bayeslmm.errors import ForeignNameError, UnknownArgumentError
 
 NOT_LINEAR = frozenset({"glmer", "glm", "nlmer", "nlme"})
 """Functions for models that are not linear, or whose errors are not normal."""
 
+_VERBS = ("confint", "contrast", "emmeans", "fixef", "icc", "influence", "plot", "predict", "ranef", "ranova", "sigma", "simulate")
+
 FOREIGN_FUNCTIONS = {
-    **dict.fromkeys(("lmer", "lme", "MixedLM", "mixedlm", "Lmer"), "LMM(formula, data).fit()"),
+    **dict.fromkeys(("lmer", "lme", "MixedLM", "mixedlm", "Lmer", "MixedModel", "LinearMixedModel"), "LMM(formula, data).fit()"),
     **dict.fromkeys(("gls", "Gls"), "LMM(formula, data, residual=..., variance=...).fit()"),
     **dict.fromkeys(("brm", "Model"), "LMM(formula, data).sample()"),
     "blmer": 'LMM(formula, data, priors=Priors(preset="blme")).fit("MAP")',
     "anova": "lrt(fit, other), or fit.anova()",
     "PROC": "proc_mixed(program, data)",
-    **{
-        name: f"fit.{name}"
-        for name in (
-            "confint",
-            "contrast",
-            "emmeans",
-            "fixef",
-            "icc",
-            "influence",
-            "plot",
-            "predict",
-            "ranef",
-            "ranova",
-            "sigma",
-            "simulate",
-        )
-    },
+    **{name: f"fit.{name}" for name in _VERBS},
 }
 """Function or class of another package -> what to write here."""
+
+_CRITERIA = {
+    **dict.fromkeys(("llf", "logLik", "loglikelihood", "log_likelihood_"), "fit.loglik"),
+    **dict.fromkeys(("deviance", "REMLcrit", "objective"), "fit.criterion"),
+    "AIC": "fit.aic",
+    "BIC": "fit.bic",
+    "AICc": "fit.aicc",
+    **dict.fromkeys(("df_resid", "df_residual", "dof_residual"), 'fit.glance()["df_residual"]'),
+    **dict.fromkeys(("dof", "df_modelwc", "npar"), "fit.df_model"),
+    **dict.fromkeys(("n_obs", "nobs_", "N"), "fit.nobs"),
+}
+
+_COEFFICIENTS = {
+    **dict.fromkeys(("params", "fe_params", "coefs", "coef_", "beta", "betas"), "fit.fixef"),
+    **dict.fromkeys(("bse", "bse_fe", "stderror", "std_errors"), 'fit.tidy()["std_error"]'),
+    **dict.fromkeys(("tvalues", "zvalues"), 'fit.tidy()["statistic"]'),
+    "pvalues": 'fit.tidy()["p_value"]',
+    **dict.fromkeys(("coeftable", "coef_table", "result_fit", "params_table"), "fit.tidy()"),
+    **dict.fromkeys(("conf_int", "confidence_intervals"), "fit.confint()"),
+    **dict.fromkeys(("cov_params", "vcov_", "normalized_cov_params"), "fit.vcov, or fit.covariance(vcov=...)"),
+    **dict.fromkeys(("t_test", "wald_test", "f_test", "wald_test_terms"), "fit.contrast(L), or fit.anova() for whole terms"),
+    "post_hoc": "fit.emmeans(specs).pairs()",
+}
+
+_RANDOM = {
+    **dict.fromkeys(("random_effects", "raneftables", "b", "u"), "fit.ranef()"),
+    **dict.fromkeys(("random_effects_cov", "condVar"), "fit.ranef(se=True)"),
+    **dict.fromkeys(("cov_re", "cov_re_unscaled", "ranef_corr"), "fit.D"),
+    **dict.fromkeys(("vcomp", "VarCorr", "ranef_var", "sigmas", "sigmarhos"), "fit.varcorr"),
+    "bse_re": 'fit.tidy("ran_vals")["std_error"]',
+    "scale": "fit.sigma ** 2",
+    "lambda_": "fit.theta",
+    "profile_re": "fit.profile()",
+    **dict.fromkeys(("isSingular", "issingular"), "fit.singular"),
+    **dict.fromkeys(("rePCA", "PCA"), "fit.varcorr and fit.checks"),
+    "ngrps": "fit.model.groups",
+}
+
+_ROWS = {
+    **dict.fromkeys(("fittedvalues", "fits"), "fit.fitted()"),
+    **dict.fromkeys(("resid", "resids", "resid_pearson"), "fit.residuals()"),
+    **dict.fromkeys(("leverage", "hatvalues", "cooks_distance", "get_influence"), "fit.influence()"),
+    **dict.fromkeys(("parametricbootstrap", "bootMer"), "fit.bootstrap(n, seed)"),
+    **dict.fromkeys(("design_matrix", "modelmatrix", "model_matrix"), "fit.model.X"),
+    **dict.fromkeys(("response", "endog"), "fit.model.y"),
+    "getME": "fit.model.X, fit.model.Z, fit.model.y, fit.theta or fit.sigma",
+    **dict.fromkeys(("model_frame", "data"), "fit.augment()"),
+    **dict.fromkeys(("optsum", "optinfo", "hist", "warnings"), "fit.checks, and fit.path for the search"),
+    **dict.fromkeys(("load_pickle", "remove_data"), "blm.load(path)"),
+    **dict.fromkeys(("as_latex", "as_html", "to_latex"), "fit.summary() in a notebook, or fit.tidy().to_latex()"),
+}
+
+FIT_ATTRIBUTES = _CRITERIA | _COEFFICIENTS | _RANDOM | _ROWS
+"""Attribute of a fit in statsmodels, lme4, pymer4 or MixedModels.jl -> what to write here."""
+
+MODEL_ATTRIBUTES = {
+    **dict.fromkeys(("exog", "modelmatrix", "design_matrix"), "model.X"),
+    "exog_re": "model.Z",
+    **dict.fromkeys(("endog", "response"), "model.y"),
+    "exog_names": "model.coef_names",
+    "endog_names": "model.spec.formula.response",
+    **dict.fromkeys(("n_groups", "ngrps", "group_labels"), "model.groups"),
+    **dict.fromkeys(("loglike", "objective", "deviance"), "model.criterion(theta)"),
+    "score": "model.gradient(theta)",
+    "from_formula": "blm.LMM(formula, data)",
+    **dict.fromkeys(("fit_regularized", "set_priors"), "blm.LMM(..., priors=blm.Priors(...))"),
+    **dict.fromkeys(("build", "backend", "graph"), "model.to_pymc(), or model.to_bambi()"),
+    "plot_priors": "model.priors.plot()",
+    **dict.fromkeys(("components", "terms"), "model.design.terms"),
+    **{name: f"fit = model.fit(), then {told}" for name, told in FIT_ATTRIBUTES.items() if told.startswith("fit.") and name != "data"},
+}
+MODEL_ATTRIBUTES |= {"exog": "model.X", "endog": "model.y", "response": "model.y", "modelmatrix": "model.X", "design_matrix": "model.X"}
+"""Attribute of a model in statsmodels, Bambi or pymer4 -> what to write here."""
+
+POSTERIOR_ATTRIBUTES = {
+    **dict.fromkeys(("posterior", "sample_stats", "observed_data", "constant_data", "log_prior"), "post.tree, an ArviZ DataTree"),
+    **dict.fromkeys(("plot_trace", "traceplot"), "post.plot.trace()"),
+    **dict.fromkeys(("plot_posterior", "plot_dist", "mcmc_plot"), "post.plot.dist()"),
+    "plot_forest": "post.plot.forest()",
+    **dict.fromkeys(("pp_check", "plot_ppc"), "post.plot.predictive()"),
+    **dict.fromkeys(("posterior_predict", "posterior_epred"), "post.posterior_predictive(), or post.predict(newdata)"),
+    **dict.fromkeys(("to_netcdf", "to_zarr"), "post.save(path), or post.tree.to_netcdf(path)"),
+    **dict.fromkeys(("extract", "get_draws", "as_draws"), "post.draws, or post.tree.posterior"),
+    **dict.fromkeys(("rhat", "ess", "diagnose"), "post.summary() and post.checks"),
+    "waic": "post.loo()",
+    **{name: told.replace("fit.", "post.") for name, told in FIT_ATTRIBUTES.items() if told in ("fit.fixef", "fit.ranef()", "fit.varcorr")},
+}
+"""Attribute of draws in Bambi, ArviZ, brms or rstanarm -> what to write here."""
+
+SUMMARY_ATTRIBUTES = {
+    **dict.fromkeys(("as_text", "as_csv"), "str(fit.summary()), or fit.tidy().to_csv()"),
+    **dict.fromkeys(("as_latex", "as_html", "to_html", "to_latex"), "fit.tidy().to_latex(), or fit.report(path) for HTML"),
+    **dict.fromkeys(("coefficients", "coefs", "params"), "fit.tidy()"),
+    "varcor": "fit.varcorr",
+}
+"""Attribute of a summary in statsmodels or lme4 -> what to write here."""
+
+FOREIGN_KEYWORDS: dict[str, str] = {
+    **dict.fromkeys(("groups", "group_var"), "name the groups in the formula: y ~ x + (1 | g)"),
+    **dict.fromkeys(("re_formula", "exog_re", "vc_formula", "random"), "write random effects into the formula: y ~ x + (x | g)"),
+    **dict.fromkeys(("reml", "REML", "use_reml"), 'fit("REML"), or fit("ML")'),
+    **dict.fromkeys(("correlation", "corr_struct"), 'residual="ar1(visit | g)"'),
+    **dict.fromkeys(("family", "link"), "models here are linear, with normal errors: leave it out"),
+    **dict.fromkeys(
+        ("maxiter", "max_iter", "start_params", "start", "optimizer", "control", "disp", "full_output", "gtol", "ftol"),
+        "the search needs no settings: leave it out; fit.checks and fit.path tell how it went",
+    ),
+    **dict.fromkeys(("cov_type", "use_t"), 'choose by df= and vcov= where you ask: fit.tidy(vcov="CR2")'),
+    **dict.fromkeys(("subset", "dropna"), "give the rows that you want, or missing="),
+    **dict.fromkeys(("na_action", "na"), 'missing="drop" or missing="raise"'),
+    **dict.fromkeys(("prior", "auto_scale", "priors_cor"), "priors=blm.Priors(...)"),
+    **dict.fromkeys(("random_seed", "rng", "random_state"), "seed="),
+    **dict.fromkeys(("inference_method", "nuts_sampler"), 'method=, and sampler= with method="hierarchical"'),
+    **dict.fromkeys(("target_accept", "cores", "iter", "warmup", "init"), 'method="hierarchical", tune= and sampler_options={...}'),
+    **dict.fromkeys(("exog", "newx", "data_new", "X_new"), "newdata="),
+    **dict.fromkeys(("re_form", "use_rfx", "include_group_specific"), 'level="conditional" or level="population"'),
+    **dict.fromkeys(("allow_new_levels", "sample_new_groups"), 'new_levels="population"'),
+    "skip_data_vars": "leave it out",
+    "alpha": "conf_level=, which is 1 - alpha",
+    **dict.fromkeys(("parm", "param"), "terms="),
+    **dict.fromkeys(("nsim", "R", "B", "nreps"), "n="),
+    **dict.fromkeys(("boot_type", "ci_type"), "interval="),
+    **dict.fromkeys(("ddf", "mode", "lmer_df", "ddfm"), "df="),
+    **dict.fromkeys(("typ", "ss_type"), "type="),
+    **dict.fromkeys(("condVar", "postVar"), "se=True"),
+    **dict.fromkeys(("adjust", "padjust", "p_adjust"), "fit.emmeans(...).pairs(adjust=...)"),
+    **dict.fromkeys(("scaled", "residual_type"), 'kind="pearson"'),
+    "use_u": "leave it out: random effects are drawn anew",
+    "summarize": "fit.summary()",
+    **dict.fromkeys(("draws", "chains", "tune"), "model.sample(draws=, chains=) draws from the posterior"),
+}
+"""Keyword argument of another package -> what to write here."""
 
 
 def hint(name: str) -> str | None:
@@ -38,3 +164,43 @@ def hint(name: str) -> str | None:
     if name in NOT_LINEAR:
         return "models here are linear, with normal errors"
     return f"write {FOREIGN_FUNCTIONS[name]}" if name in FOREIGN_FUNCTIONS else None
+
+
+def no_attribute(owner: object, name: str, table: dict[str, str]) -> AttributeError:
+    """The error for an attribute that an object does not have: what other packages call so is named."""
+    kind = type(owner).__name__
+    if name in table:
+        return ForeignNameError(f"{kind} has no {name!r}: it is a name of another package", name, f"write {table[name]}")
+    return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=owner)
+
+
+def known_arguments[Made: type](owner: Made) -> Made:
+    """Let every verb of a class answer a keyword that it does not have by the right one."""
+    for name, value in list(vars(owner).items()):
+        if inspect.isfunction(value) and (not name.startswith("_") or name == "__init__"):
+            setattr(owner, name, answering(value, owner.__name__ if name == "__init__" else name))
+    return owner
+
+
+def answering[**P, Result](function: Callable[P, Result], name: str) -> Callable[P, Result]:
+    """The function, with an error that names the right argument where a keyword is not one of its own."""
+    known = frozenset(inspect.signature(function).parameters) - {"self", "cls"}
+
+    @wraps(function)
+    def verb(*args: P.args, **options: P.kwargs) -> Result:
+        if not known.issuperset(options):
+            raise _unknown_argument(name, next(option for option in options if option not in known), known)
+        return function(*args, **options)
+
+    return verb
+
+
+def _unknown_argument(verb: str, option: Any, known: frozenset[str]) -> UnknownArgumentError:
+    near = get_close_matches(option, known, 1)
+    if option in FOREIGN_KEYWORDS:
+        remedy = FOREIGN_KEYWORDS[option]
+    elif near:
+        remedy = f"did you mean {near[0]}=?"
+    else:
+        remedy = f"use one of {', '.join(sorted(known))}" if known else "leave it out"
+    return UnknownArgumentError(f"{verb} has no argument {option!r}", verb, remedy)

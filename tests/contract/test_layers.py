@@ -140,6 +140,9 @@ def is_frame_method(call: ast.Call) -> bool:
 
 
 def over_own_fields(tree: ast.Module, call: ast.Call) -> bool:
-    """`getattr(value, field.name)` over `dataclasses.fields(value)`: the names are the class's own."""
+    """`getattr(value, field.name)` over `dataclasses.fields(value)`, or names of a loop over `vars(owner)`: they are the class's own."""
     name = call.args[1]
+    if isinstance(name, ast.Name):
+        loops = [node for node in ast.walk(tree) if isinstance(node, ast.For) and call in ast.walk(node)]
+        return any(name.id in ast.unparse(loop.target).split(", ")[0] and "vars(owner)" in ast.unparse(loop.iter) for loop in loops)
     return isinstance(name, ast.Attribute) and name.attr == "name" and isinstance(name.value, ast.Name) and "field" in name.value.id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol, cast, overload
 
 import pandas as pd
 
@@ -21,6 +21,8 @@ from bayeslmm.bayes.posterior.hypotheses import judge_hypotheses, rope_shares
 from bayeslmm.bayes.posterior.store import save_posterior
 from bayeslmm.bayes.sensitivity import sensitivity
 from bayeslmm.errors import SamplingError
+from bayeslmm.results import foreign_names
+from bayeslmm.results.foreign_names import known_arguments, no_attribute
 from bayeslmm.results.render import describe_checks, html_of_frame
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class SampledModel(Protocol):
     def sample(self, draws: int, chains: int, seed: int | None, method: SamplingMethod) -> Posterior: ...
 
 
+@known_arguments
 class Posterior(PosteriorData):
     """Draws of every parameter of a model: fixed effects, covariance parameters, random effects.
 
@@ -358,6 +361,11 @@ class Posterior(PosteriorData):
         True
         """
         save_posterior(self, as_path(path))
+
+    if not TYPE_CHECKING:  # a type checker knows every name that there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name, foreign_names.POSTERIOR_ATTRIBUTES)
 
     def __repr__(self) -> str:
         state = ", interrupted" if self.interrupted else ""

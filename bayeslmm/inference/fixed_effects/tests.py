@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from bayeslmm._arrays import Array, Mask
+from bayeslmm._validation import spell
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.inference.fixed_effects import kenward_roger_random as level_pieces
@@ -35,7 +36,23 @@ if TYPE_CHECKING:
 
 DF_METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic")
 VCOV_METHODS = ("asymptotic", "kenward-roger", "kenward-roger-linear", "CR0", "CR1", "CR2", "CR3")
-VCOV_SYNONYMS = {"empirical": "CR0", "empirical-bias-reduced": "CR2", "empirical-jackknife": "CR3"}
+DF_SYNONYMS = {
+    **dict.fromkeys(("kr", "kenwardroger", "kenward"), "kenward-roger"),
+    **dict.fromkeys(("kr-linear", "kenward-roger-lin", "kr-lin"), "kenward-roger-linear"),
+    **dict.fromkeys(("satterth", "satt", "sat"), "satterthwaite"),
+    **dict.fromkeys(("bw", "betwithin", "between"), "between-within"),
+    "contain": "containment",
+    **dict.fromkeys(("z", "normal", "none"), "asymptotic"),
+}
+"""What SAS, mmrm, emmeans and pbkrtest call degrees of freedom."""
+
+VCOV_SYNONYMS = {
+    "kr": "kenward-roger",
+    "kr-linear": "kenward-roger-linear",
+    "empirical": "CR0",
+    "empirical-bias-reduced": "CR2",
+    "empirical-jackknife": "CR3",
+}
 INFORMATION_KINDS = ("expected", "observed")
 KERNELS = (level_pieces, subject_pieces)
 """Where kernels answer `v_derivatives`: importing them registers their answers."""
@@ -144,12 +161,12 @@ def check_options(df: str = "satterthwaite", vcov: str | None = None, informatio
 
     Errors: `SpecificationError` for an unknown name, `InferenceError` for a robust covariance with Kenward-Roger.
     """
-    df = _name("df", _spell(df), DF_METHODS)
+    df = _name("df", DF_SYNONYMS.get(spell(df), spell(df)), DF_METHODS, DF_SYNONYMS)
     if vcov is None:
         vcov = df if df.startswith("kenward") else "asymptotic"
-    spelled = _spell(vcov)
+    spelled = spell(vcov)
     vcov = _name("vcov", VCOV_SYNONYMS.get(spelled, spelled.upper() if spelled.startswith("cr") else spelled), VCOV_METHODS, VCOV_SYNONYMS)
-    information = _name("information", _spell(information), INFORMATION_KINDS)
+    information = _name("information", spell(information), INFORMATION_KINDS)
     if vcov in LEVERAGE_POWERS and df.startswith("kenward"):
         raise InferenceError(
             "a robust covariance has no Kenward-Roger degrees of freedom",
@@ -157,10 +174,6 @@ def check_options(df: str = "satterthwaite", vcov: str | None = None, informatio
             "use df='satterthwaite', which is that of Bell and McCaffrey then",
         )
     return InferenceOptions(df, vcov, information)
-
-
-def _spell(name: str) -> str:
-    return str(name).strip().lower().replace("_", "-")
 
 
 def _name(option: str, name: str, known: tuple[str, ...], also: Any = ()) -> str:

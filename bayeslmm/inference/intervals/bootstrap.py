@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from bayeslmm._arrays import Array, seed_sequence
-from bayeslmm._types import StatisticValues
-from bayeslmm._validation import require_count, require_one_of
+from bayeslmm._types import BootstrapInterval, StatisticValues
+from bayeslmm._validation import find_word, require_count, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
 from bayeslmm.estimate.estimate import Estimate, estimate, uninterrupted
@@ -36,7 +36,7 @@ from bayeslmm.results.simulate import simulate_responses
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from bayeslmm._types import AxesLike, BootstrapInterval, BootstrapKind
+    from bayeslmm._types import AxesLike, BootstrapKind
 
 Statistic = Callable[[Any], StatisticValues]
 """A function of a fit, of the class that the bootstrap was given."""
@@ -223,7 +223,19 @@ class Bootstrap:
             }
         )
 
-    def confint(self, level: float = 0.95, interval: BootstrapInterval = "percentile") -> pd.DataFrame:
+    def tidy(self, conf_int: bool = False, conf_level: float = 0.95, interval: BootstrapInterval = "percentile") -> pd.DataFrame:
+        """One row per parameter: `term, estimate, bias, std_error[, conf_low, conf_high]`.
+
+        >>> fit.bootstrap(20, seed=1).tidy(conf_int=True).columns.tolist()
+        ['term', 'estimate', 'bias', 'std_error', 'conf_low', 'conf_high']
+        """
+        table = self.summary()
+        if not conf_int:
+            return table
+        limits = self.confint(conf_level, interval)
+        return table.assign(conf_low=limits["conf_low"], conf_high=limits["conf_high"])
+
+    def confint(self, level: float = 0.95, interval: BootstrapInterval = "percentile", *, conf_level: float | None = None) -> pd.DataFrame:
         """Limits: `term, conf_low, conf_high`.
 
         interval : "percentile"; "basic", the percentiles mirrored at the estimate; "bca", percentiles shifted for bias and for the change
@@ -232,7 +244,8 @@ class Bootstrap:
         >>> fit.bootstrap(50, seed=1).confint(0.9, "basic").columns.tolist()
         ['term', 'conf_low', 'conf_high']
         """
-        require_one_of(interval, ("percentile", "basic", "bca"), "interval")
+        interval = find_word(interval, get_args(BootstrapInterval), "interval")
+        level = level if conf_level is None else conf_level
         tails = np.array([0.5 * (1.0 - check_level(level)), 0.5 * (1.0 + level)])
         values, center = self.frame.to_numpy(), self.estimate.to_numpy()
         if len(values) < 2:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from bayeslmm._validation import require_one_of
+from bayeslmm._types import ConfMethod
+from bayeslmm._validation import find_word
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.fixed_effects.information import observed_information
 from bayeslmm.inference.intervals.bootstrap import bootstrap
@@ -17,7 +18,7 @@ from bayeslmm.inference.intervals.profile import check_level, profile_limits, st
 from bayeslmm.results.estimates import Estimates
 
 if TYPE_CHECKING:
-    from bayeslmm._types import BootstrapInterval, BootstrapKind, ConfMethod, LikelihoodKind, Names
+    from bayeslmm._types import BootstrapInterval, BootstrapKind, LikelihoodKind, Names
 
 
 def wald_limits(fit: Estimates, level: float = 0.95) -> pd.DataFrame:
@@ -80,7 +81,7 @@ def confint(
     >>> fit.confint("profile", terms=["Days"])[["conf_low", "conf_high"]].round(2).to_numpy().tolist()
     [[7.36, 13.58]]
     """
-    require_one_of(method, ("wald", "profile", "bootstrap"), "method")
+    method = find_word(method, get_args(ConfMethod), "method")
     own = {"n": n, "seed": seed, "kind": kind, "interval": interval, "workers": workers, "progress": progress}
     applies: dict[str, tuple[str, ...]] = {"wald": (), "profile": ("criterion",), "bootstrap": tuple(own)}
     for name, value in (own | {"criterion": criterion}).items():

@@ -274,13 +274,13 @@ class Profile:
     curves: tuple[ProfileCurve, ...]
     notes: tuple[str, ...]
 
-    def confint(self, level: float = 0.95) -> pd.DataFrame:
+    def confint(self, level: float = 0.95, *, conf_level: float | None = None) -> pd.DataFrame:
         """Limits at which zeta is a normal quantile: `term, conf_low, conf_high`; notes in `attrs["notes"]`.
 
         >>> fit.profile().confint().columns.tolist()
         ['term', 'conf_low', 'conf_high']
         """
-        return limits_frame(self.curves, level)
+        return limits_frame(self.curves, level if conf_level is None else conf_level)
 
     def plot(self, absolute: bool = False, ax: AxesLike = None) -> list[Axes]:
         """zeta of every parameter against its value: a straight line where a Wald interval is right.

@@ -1,0 +1,135 @@
+"""A known name of another package is answered by the right words; a word of an option by whatever spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.errors import BayesLMMError, ForeignNameError, SpecificationError, UnknownArgumentError
+from bayeslmm.results import foreign_names
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame({"g": np.repeat([f"g{i}" for i in range(10)], 6), "x": rng.normal(size=60), "arm": np.tile(["a", "b"], 30)})
+    frame["y"] = frame["x"] + rng.normal(size=10)[frame["g"].str[1:].astype(int)] + rng.normal(size=60)
+    frame.index = pd.Index([f"row {i}" for i in range(60)])
+    frame.loc["row 7", "x"] = np.nan
+    return frame
+
+
+@pytest.fixture(scope="module")
+def fit(rows: pd.DataFrame) -> blm.Fit:
+    return blm.LMM("y ~ x + arm + (1 | g)", rows).fit()
+
+
+@pytest.mark.parametrize("name", foreign_names.FIT_ATTRIBUTES)
+def test_a_fit_answers_foreign_attributes_with_words_that_run(fit: blm.Fit, name: str) -> None:
+    with pytest.raises(ForeignNameError) as caught:
+        getattr(fit, name)
+    assert caught.value.remedy
+    assert not hasattr(fit, name)
+
+
+RUN: dict[str, Callable[[blm.Fit], object]] = {
+    "fit.fixef": lambda f: f.fixef,
+    'fit.tidy()["std_error"]': lambda f: f.tidy()["std_error"],
+    'fit.glance()["df_residual"]': lambda f: f.glance()["df_residual"],
+    'fit.tidy("ran_vals")["std_error"]': lambda f: f.tidy("ran_vals")["std_error"],
+    "fit.ranef(se=True)": lambda f: f.ranef(se=True),
+    "fit.model.groups": lambda f: f.model.design.groups,
+    "fit.emmeans(specs).pairs()": lambda f: f.emmeans("arm").pairs(),
+}
+
+
+@pytest.mark.parametrize("words", RUN)
+def test_what_is_said_instead_exists(fit: blm.Fit, words: str) -> None:
+    assert words in foreign_names.FIT_ATTRIBUTES.values()
+    assert RUN[words](fit) is not None
+
+
+def test_models_posteriors_and_summaries_answer_too(rows: pd.DataFrame, fit: blm.Fit) -> None:
+    model = blm.LMM("y ~ x + (1 | g)", rows)
+    post = model.sample(draws=20, seed=1)
+    for owner, table in (
+        (model, foreign_names.MODEL_ATTRIBUTES),
+        (post, foreign_names.POSTERIOR_ATTRIBUTES),
+        (fit.summary(), foreign_names.SUMMARY_ATTRIBUTES),
+    ):
+        for name in table:
+            with pytest.raises(ForeignNameError):
+                getattr(owner, name)
+    with pytest.raises(AttributeError):
+        _ = fit.nothing_of_the_kind
+
+
+CALLS: dict[str, Callable[[pd.DataFrame, blm.Fit], object]] = {
+    "groups": lambda d, f: blm.LMM("y ~ x", d, groups="g"),  # type: ignore[call-arg]
+    "re_formula": lambda d, f: blm.LMM("y ~ x", d, re_formula="~x"),  # type: ignore[call-arg]
+    "reml": lambda d, f: blm.LMM("y ~ x", d).fit(reml=False),  # type: ignore[call-arg]
+    "maxiter": lambda d, f: blm.LMM("y ~ x", d).fit(maxiter=9),  # type: ignore[call-arg]
+    "random_seed": lambda d, f: blm.LMM("y ~ x", d).sample(random_seed=1),  # type: ignore[call-arg]
+    "exog": lambda d, f: f.predict(exog=d),  # type: ignore[call-arg]
+    "parm": lambda d, f: f.confint(parm="x"),  # type: ignore[call-arg]
+    "nsim": lambda d, f: f.bootstrap(nsim=9),  # type: ignore[call-arg]
+    "ddf": lambda d, f: f.anova(ddf="kr"),  # type: ignore[call-arg]
+    "adjust": lambda d, f: f.emmeans("arm", adjust="holm"),  # type: ignore[call-arg]
+    "condVar": lambda d, f: f.ranef(condVar=True),  # type: ignore[call-overload]
+    "colour": lambda d, f: f.update(colour="red"),  # type: ignore[call-arg]
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_foreign_argument_is_answered_by_ours(rows: pd.DataFrame, fit: blm.Fit, name: str) -> None:
+    with pytest.raises(UnknownArgumentError, match=name) as caught:
+        CALLS[name](rows, fit)
+    assert caught.value.remedy
+    assert isinstance(caught.value, TypeError)
+    assert name == "colour" or caught.value.remedy == foreign_names.FOREIGN_KEYWORDS[name]
+
+
+@pytest.mark.parametrize("method", ["lbfgs", ["lbfgs"], "L-BFGS-B"])
+def test_methods_of_optimisation_are_no_methods_of_estimation(rows: pd.DataFrame, method: object) -> None:
+    with pytest.raises(SpecificationError, match="not how it is searched for"):
+        blm.LMM("y ~ x", rows).fit(method)  # type: ignore[arg-type]
+
+
+def test_words_are_read_in_the_spellings_of_others(rows: pd.DataFrame, fit: blm.Fit) -> None:
+    known = fit.tidy(df="kenward-roger")
+    for spelling in ("kr", "KR", "kenward roger", "Kenward_Roger", "KENWARD-ROGER"):
+        assert fit.tidy(df=spelling).equals(known)  # type: ignore[arg-type]
+        assert str(fit.summary(df=spelling)) == str(fit.summary(df="kenward-roger"))  # type: ignore[arg-type]
+        assert fit.emmeans("arm", df=spelling).frame.equals(fit.emmeans("arm", df="kenward-roger").frame)  # type: ignore[arg-type]
+    assert fit.anova(df="bw").equals(fit.anova(df="between-within"))
+    assert fit.anova(type="III").equals(fit.anova(type=3))
+    assert fit.tidy(conf_int=True, conf_method="Wald").equals(fit.tidy(conf_int=True))  # type: ignore[arg-type]
+    assert fit.confint("Wald", conf_level=0.9).equals(fit.confint(level=0.9))  # type: ignore[arg-type]
+    assert blm.LMM("y ~ x", rows).fit("ml").method == "ML"  # type: ignore[arg-type]
+    profile = fit.profile(terms=["x"])
+    assert profile.confint(conf_level=0.8).equals(profile.confint(0.8))
+    with pytest.raises(BayesLMMError, match="krr"):
+        fit.tidy(df="krr")  # type: ignore[arg-type]
+
+
+def test_values_of_rows_go_back_into_the_frame(rows: pd.DataFrame, fit: blm.Fit) -> None:
+    back = rows.assign(residual=fit.residuals(), fitted=fit.fitted("population"))
+    assert back["residual"].isna().tolist() == rows["x"].isna().tolist()
+    used = rows.iloc[fit.rows]
+    np.testing.assert_allclose(back["fitted"][used.index], fit.predict(used, level="population")["estimate"], rtol=1e-12)
+    bare = blm.LMM("y ~ x", {name: rows[name].to_numpy() for name in ("y", "x")}).fit()
+    assert isinstance(bare.residuals(), np.ndarray)
+
+
+def test_replicates_have_a_tidy_table_and_models_can_be_listed(fit: blm.Fit) -> None:
+    boot = fit.bootstrap(12, seed=1)
+    table = boot.tidy(conf_int=True, conf_level=0.8)
+    assert table.drop(columns=["conf_low", "conf_high"]).equals(boot.summary())
+    assert table[["term", "conf_low", "conf_high"]].equals(boot.confint(0.8))
+    other = fit.update(". ~ . - arm")
+    listed = blm.compare_models([fit.model.fit("ML"), other.model.fit("ML")])
+    assert set(listed["model"]) == {fit.formula, other.formula}
