@@ -6,7 +6,7 @@ ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 JOBS ?= 2
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 
-.PHONY: help demo test lint format verify bench posteriors docs notebooks coverage sbc fuzz slow clean
+.PHONY: help demo test lint format verify bench posteriors docs notebooks coverage sbc fuzz slow optimum clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ notebooks: .venv/.docs ## run the notebooks in place
 
 slow: .venv/.dev ## the tests that take minutes
 	$(PYTEST) -n $(JOBS) -m slow
+
+optimum: .venv/.dev ## 2,000 random designs against many starts, and lme4 where R is at hand (half an hour)
+	.venv/bin/python -m benchmarks.optimum --write
 
 coverage: .venv/.dev ## simulated coverage of intervals and size of tests
 	$(PYTEST) -n $(JOBS) -m coverage
