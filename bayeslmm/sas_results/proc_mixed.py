@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,7 @@ from bayeslmm.sas.language.statements import parse_programs
 from bayeslmm.sas.translation.glm_coding import class_levels, format_level
 from bayeslmm.sas.translation.result import Translation
 from bayeslmm.sas.translation.translate import translate
-from bayeslmm.sas_results.run.rows import by_groups, prepare_rows, select_rows, whole_frame_of
+from bayeslmm.sas_results.run.rows import by_groups, prepare_rows, select_rows, whole_frame_of, without_transport_zeros
 from bayeslmm.sas_results.run.run import ProgramRun
 from bayeslmm.sas_results.tables import (
     covariance as covariance_tables,
@@ -152,7 +152,10 @@ def proc_mixed(program: str, data: Frame, *, check: Literal["error", "warn"] = "
         raise SpecificationError(f"the program is a {type(program).__name__}", "proc_mixed", "give the text of the PROC MIXED step")
     require_one_of(check, ("error", "warn"), "check")
     frame = whole_frame_of(data)
-    results = [_run_step(step, frame, check) for step in parse_programs(program, tuple(map(str, frame.columns)))]
+    frame, zeros = without_transport_zeros(frame)
+    told = (f"5.397605e-79, which is how readers of SAS transport files give its 0, is 0 in {', '.join(zeros)}",) if zeros else ()
+    steps = parse_programs(program, tuple(map(str, frame.columns)))
+    results = [_run_step(replace(step, notes=(*step.notes, *told)), frame, check) for step in steps]
     return results[0] if len(results) == 1 else results
 
 
@@ -261,6 +264,6 @@ _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
 def _notes(run: ProgramRun) -> tuple[str, ...]:
     told = [f"{check.name}: {check.remedy}" for check in run.fit.checks.values() if check.verdict == "failed"]
     told += [f"{check.value}; {check.remedy}" for check in run.fit.checks.values() if check.name == "repeated_parameters"]
-    if run.fit.singular:
+    if not head_tables.definite_g(run):
         told.append("Estimated G matrix is not positive definite.")
-    return (*run.translation.notes, *told)
+    return (*run.translation.notes, *requests.excess_coefficients(run), *told)

@@ -154,7 +154,7 @@ CASES = (
            repeated / subject=intercept type=sp(sph)(latitude longitude) local;
            parms (10) (60) (10); lsmeans entry; run;""",
         "`yield` ~ 1 + entry",
-        "residual",
+        "between-within",
         residual="sp_sph(latitude, longitude | `all rows`) + local",
     ),
     Case(

@@ -188,7 +188,7 @@ def _df(program: MixedProgram) -> str:
         return "between-within"
     if program.random:
         return "containment"
-    return "between-within" if program.repeated is not None and not is_whole_data(program.repeated.subject) else "residual"
+    return "between-within" if program.repeated is not None else "residual"
 
 
 def _vcov(program: MixedProgram) -> str:

@@ -241,6 +241,7 @@ SAS_TAU_STEP = 1e-6
 """Step of the central differences in tau: the parameters are smooth and cost no evaluation of the criterion."""
 
 _OFF_DIAGONAL = re.compile(r"UN\((\d+),(\d+)\)\Z")
+_CORRELATION = re.compile(r"(CSH|AR\(1\)|ARH\(1\)|TOEPH\(\d+\)|Corr\(.*|Rho.*)\Z")
 _SIGNED = re.compile(r"(CS|CSH|AR\(1\)|ARH\(1\)|Rho.*|Gamma|TOEPH?\(\d+\)|HF|Corr\(.*|FA\(\d+,\d+\)|SP\(POW\)|SP\(LIN\))\Z")
 
 
@@ -252,6 +253,11 @@ class CovParm:
     subject: str
     group: str
     value: float
+
+    @property
+    def correlation(self) -> bool:
+        """Whether the parameter is a correlation, whose bounds are -1 and 1."""
+        return bool(_CORRELATION.match(self.name.rsplit(" ", 1)[-1]))
 
     @property
     def positive(self) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.errors import InferenceError, SizeError
+from bayeslmm.errors import SizeError
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import varies_within
 from bayeslmm.sas.language.covariance_types import VC
 from bayeslmm.sas.language.effects import GLMEffect
@@ -159,9 +159,9 @@ def _product(rows: ProgramRows, names: Sequence[str]) -> Array:
 
 def _between_within(translation: Translation, rows: ProgramRows, layout: GLMLayout, space: RowSpace) -> DenominatorDF:
     if not translation.within:
-        raise InferenceError(
-            "DDFM=BETWITHIN needs subjects", "the program has no SUBJECT=", "add SUBJECT= to RANDOM or REPEATED, or use ddfm=contain"
-        )
+        # without a subject every row is one
+        rest = float(len(layout.X) - space.rank)
+        return DenominatorDF(np.full(len(layout.effects), rest), rest)
     subject = np.asarray(class_of(rows, translation.within).codes[rows.used])
     n, subjects = len(layout.X), len(np.unique(subject))
     changing = varies_within(layout.X, subject)

@@ -54,6 +54,17 @@ def whole_frame_of(data: Any) -> pd.DataFrame:
     return read_table(data, names).frame.reset_index(drop=True)
 
 
+TRANSPORT_ZERO = 2.0**-260
+"""What readers of SAS transport files make of its zero: 5.397605e-79."""
+
+
+def without_transport_zeros(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The frame with the zeros of SAS transport files as 0, and the columns that had some."""
+    found = [name for name in frame.columns if frame[name].dtype.kind == "f" and bool((frame[name].abs() == TRANSPORT_ZERO).any())]
+    zeros = {name: frame[name].where(frame[name].abs() != TRANSPORT_ZERO, 0.0) for name in found}
+    return frame.assign(**zeros) if found else frame, tuple(map(str, found))
+
+
 def select_rows(frame: pd.DataFrame, program: MixedProgram) -> pd.DataFrame:
     """The rows of WHERE statements and WHERE= data set options."""
     keep = np.ones(len(frame), dtype=np.bool_)
@@ -103,14 +114,14 @@ def prepare_rows(data: pd.DataFrame, translation: Translation) -> ProgramRows:
     for name, found in classes.items():
         frame[name] = categories(found)
     for name in _covariates(translation):
-        frame[name] = _numeric(data, name)
+        frame[name] = _numeric(data, name, as_class=name != program.model.response)
     _check_contiguous(data, translation.contiguous)
     for derived in translation.derived:
         frame[derived.name] = _derived(derived, data, classes)
     used = np.asarray(frame[list(model_columns(translation, frame))].notna().all(axis=1), dtype=np.bool_)
     if program.weight:
         # a weight that is missing or not above 0 leaves its row out
-        weight = np.asarray(_numeric(data, program.weight))
+        weight = np.asarray(_numeric(data, program.weight, as_class=False))
         frame[program.weight] = np.where(weight > 0, weight, 0.0)
         used = used & (weight > 0)
     if not used.any():
@@ -139,11 +150,15 @@ def _covariates(translation: Translation) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _numeric(data: pd.DataFrame, name: str) -> Array:
+def _numeric(data: pd.DataFrame, name: str, *, as_class: bool) -> Array:
+    """A column of numbers; as_class : whether it could be a class instead, which a response and a weight cannot."""
     kind = kind_of(data[name])
     if kind in ("text", "factor"):
         shown = ", ".join(map(str, list(dict.fromkeys(data[name].dropna().astype(str)))[:4]))
-        raise DataError(f"{name} is text where PROC MIXED needs numbers", f"values {shown}", f"add {name} to the CLASS statement")
+        remedy = (
+            f"add {name} to the CLASS statement" if as_class else f"give it as numbers: data[{name!r}] = pandas.to_numeric(data[{name!r}])"
+        )
+        raise DataError(f"{name} is text where PROC MIXED needs numbers", f"values {shown}", remedy)
     return np.array(series_numbers(data[name], name).values)
 
 

@@ -22,6 +22,10 @@ NULL_SPEC = 1e-10
 """A variance below this, relative to the largest, is 0."""
 
 
+AT_ONE = 1e-7
+"""A correlation nearer than this to 1 or -1 is at its bound."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CovarianceParameters:
     """The covariance parameters of a run, and their covariance matrix; NaN for those held and those at 0."""
@@ -53,7 +57,8 @@ def free_parameters(run: ProgramRun) -> NDArray[np.bool_]:
     rows = run.parameter_rows
     values = np.array([row.value for row in rows])
     zero = np.array([row.positive for row in rows]) & (values <= NULL_SPEC * float(np.abs(values).max(initial=0.0)))
-    return ~zero & ~np.isin(np.arange(len(rows)), run.search.held)
+    one = np.array([row.correlation for row in rows]) & (np.abs(values) >= 1.0 - AT_ONE)
+    return ~zero & ~one & ~np.isin(np.arange(len(rows)), run.search.held)
 
 
 def _tau_covariance(run: ProgramRun, problem: Problem) -> Array:

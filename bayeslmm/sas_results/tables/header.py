@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from bayeslmm._arrays import Array
 from bayeslmm.sas.language.covariance_types import VC, CovType
 from bayeslmm.sas_results.run.parms import profiles_residual
 from bayeslmm.sas_results.run.run import ProgramRun
+from bayeslmm.sas_results.tables.covariance import free_parameters
 
 _LONG = {
     "VC": "Variance Components",
@@ -140,15 +142,46 @@ def iteration_history(run: ProgramRun) -> pd.DataFrame:
     return pd.DataFrame({"Iteration": steps, "Evaluations": np.ones(len(steps), dtype=np.int64), name: values, "Criterion": distance})
 
 
+DEFINITE = 1e-8
+"""Smallest eigenvalue, of a matrix with ones on its diagonal, that is not rounding."""
+
+
 def convergence_status(run: ProgramRun) -> pd.DataFrame:
     """Reason, Status (0 is well), pdG, pdH."""
-    fit = run.fit
-    reason = "Convergence criteria met." if fit.converged else "Did not converge."
-    if fit.converged and fit.singular:
-        reason = "Convergence criteria met but final G matrix is not positive definite."
-    hessian = fit.point.hessian
-    definite = hessian is None or hessian.size == 0 or bool(np.linalg.eigvalsh(hessian).min() > 0)
-    return pd.DataFrame({"Reason": [reason], "Status": [int(not fit.converged)], "pdG": [int(not fit.singular)], "pdH": [int(definite)]})
+    converged, g, h = run.fit.converged, definite_g(run), _definite_hessian(run)
+    bad = " and ".join(name for name, definite in (("final G matrix", g), ("final Hessian", h)) if not definite)
+    reason = "Convergence criteria met." if converged else "Did not converge."
+    if converged and bad:
+        reason = f"Convergence criteria met but {bad} {'are' if ' and ' in bad else 'is'} not positive definite."
+    return pd.DataFrame({"Reason": [reason], "Status": [int(not converged)], "pdG": [int(g)], "pdH": [int(h)]})
+
+
+def definite_g(run: ProgramRun) -> bool:
+    """Whether the covariance matrix of every random term is positive definite: no variance of 0, no correlation of 1."""
+    return all(_definite(D) for D in run.fit.covariances)
+
+
+def _definite_hessian(run: ProgramRun) -> bool:
+    """Whether the Hessian at the estimates is positive definite in the parameters that are neither held nor at their bound."""
+    if run.search.held:
+        return True
+    hessian = run.inference.curvature.hessian
+    at_bound = not free_parameters(run).all()
+    # a parameter at its bound leaves directions in which nothing moves
+    moving = np.diagonal(hessian) > DEFINITE * np.diagonal(hessian).max(initial=0.0)
+    if not at_bound and not moving.all():
+        return False
+    return _definite(hessian[np.ix_(moving, moving)])
+
+
+def _definite(matrix: Array) -> bool:
+    variances = np.diagonal(matrix)
+    if not len(variances):
+        return True
+    if not (variances > 0).all():
+        return False
+    root = np.sqrt(variances)
+    return bool(np.linalg.eigvalsh(matrix / np.outer(root, root)).min() > DEFINITE)
 
 
 def parameter_search(run: ProgramRun) -> pd.DataFrame:

@@ -151,13 +151,10 @@ def matrix_table(run: ProgramRun, table: str) -> pd.DataFrame:
 
 
 def _r_table(run: ProgramRun, numbers: Sequence[int], form: Callable[[Array], Array]) -> pd.DataFrame:
-    residual = run.fit.design.residual
     codes = _subject_codes(run, run.translation.within)
     frames = []
     for number in numbers:
         rows = _rows_of(codes, number)
-        if residual is not None and residual.visit is not None:
-            rows = rows[np.argsort(residual.visit[rows], kind="stable")]
         if len(rows):
             frames.append(_numbered(number, form(error_covariance(run.fit.problem, run.fit.point, rows))))
     return _shown(frames, numbers)

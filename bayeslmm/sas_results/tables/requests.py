@@ -48,6 +48,20 @@ def _last(run: ProgramRun, row: CoefficientRow) -> int | None:
     return run.layout.position(glm_effect(row.fixed[-1].effect, run.program.class_names)) if row.fixed else None
 
 
+def excess_coefficients(run: ProgramRun) -> Iterator[str]:
+    """What the log says of coefficients beyond the columns of their effect, which are left out."""
+    program = run.program
+    rows = [(f"ESTIMATE '{e.label}'", e.row) for e in program.estimates]
+    rows += [(f"CONTRAST '{c.label}'", row) for c in program.contrasts for row in c.rows]
+    for where, row in rows:
+        for effect, values in _given(run, row.fixed).items():
+            position = run.layout.position(effect)
+            assert position is not None
+            block = run.layout.blocks[position]
+            if (columns := block.stop - block.start) < len(values):
+                yield f"{where}: {effect.name} has {columns} columns and {len(values)} coefficients; those beyond are left out"
+
+
 def estimates_table(run: ProgramRun) -> pd.DataFrame:
     """Label, Estimate, StdErr, DF, tValue, Probt[, Alpha, Lower, Upper]."""
     return stack_frames([_estimate(run, statement) for statement in run.program.estimates])
