@@ -243,6 +243,12 @@ class Encoding:
         source = _source(frame, tuple(dict.fromkeys(columns)))
         return tuple((coder.block.encode(source), coder.group.codes(source)) for coder in self.random_coders)
 
+    def random_columns(self, frame: Any) -> tuple[Array, ...]:
+        """Per term its Z (n, q), whatever the levels: the grouping columns are not read."""
+        columns = tuple(dict.fromkeys(name for coder in self.random_coders for name in coder.block.columns))
+        source = _source(frame, columns)
+        return tuple(coder.block.encode(source) for coder in self.random_coders)
+
     def labels(self, frame: Any, term: int) -> NDArray[np.object_]:
         """(n,) labels of the levels of a term, new ones too; None where missing."""
         coder = self.random_coders[term].group

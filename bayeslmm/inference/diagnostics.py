@@ -57,9 +57,10 @@ def variance_parts(fit: Estimates) -> VarianceParts:
     """What a new row's variance is made of: `var(X alpha)`, the mean of `z' D z`, the mean of `R_ii`."""
     design = fit.design
     fixed = population_mean(fit) - (0.0 if design.offset is None else design.offset)
-    random = 0.0
-    for term, D in zip(design.terms, fit.covariances, strict=True):
-        own = np.einsum("na,ab,nb->n", term.Z, D, term.Z)
+    problem, random = fit.problem, 0.0
+    for term, parameters in zip(design.terms, problem.random.terms, strict=True):
+        root = parameters.root(fit.estimate.x, term.Z, problem.standardization.weight_mean)
+        own = fit.sigma**2 * np.einsum("nq,nq->n", root, root)
         if term.relationship is not None:
             own = own * np.diagonal(term.relationship)[term.group.codes]
         random += float(own.mean())

@@ -28,7 +28,15 @@ from bayeslmm.likelihood.prediction import conditional_modes, row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_rows
 from bayeslmm.results.estimates import Estimates
-from bayeslmm.results.predict import NewData, encode_new_rows, new_residual_index, prediction_frame, row_labels, two_sided_quantile
+from bayeslmm.results.predict import (
+    NewData,
+    encode_new_rows,
+    new_effects,
+    new_residual_index,
+    prediction_frame,
+    row_labels,
+    two_sided_quantile,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,10 +115,7 @@ def _mean(found: _ExtendedRows) -> Array:
 
 def _new_subjects(fit: Estimates, found: _ExtendedRows) -> Array:
     """z' D z of levels without any outcome."""
-    total = np.zeros(len(found.rows.X))
-    for Z, codes, D in zip(found.rows.Zs, found.codes, fit.covariances, strict=True):
-        total += np.where(codes < 0, np.einsum("na,ab,nb->n", Z, D, Z), 0.0)
-    return total
+    return new_effects(fit, replace(found.rows, codes=found.codes), given=True)
 
 
 # -- the rows of the fit and those observed since ------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from bayeslmm.inference.intervals.resampling import resampling_factor, without
 from bayeslmm.inference.progress import bar_shown, progress_bar
 from bayeslmm.likelihood.case_deletion import DeletedProfile, DowndatedSums, delete_levels
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
+from bayeslmm.likelihood.estimability import full_rank
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
@@ -195,9 +196,7 @@ def _rebuilt(fit: Estimates, codes: Codes, size: int, refit: bool) -> Iterator[C
 
 def _laid_out(fit: Estimates, rows: NDArray[np.bool_]) -> Problem | None:
     design = without(fit.design, rows)
-    if design.nobs <= design.X.shape[1] or np.linalg.matrix_rank(design.X) < design.X.shape[1]:
-        return None
-    return build_problem(design)
+    return build_problem(design) if full_rank(design.X) else None
 
 
 SURE, LONG = 3.0, 60.0
@@ -234,7 +233,11 @@ def influence(
     errors = np.sqrt(np.array([np.diagonal(deletion.vcov) for deletion in found]))
     shown = alpha if values == "estimates" else change / errors
     p = len(fit.fixef_kept)
-    distance = np.einsum("kx,xy,ky->k", change, np.linalg.inv(fit.vcov_kept), change) * _share(factor.size, p)
+    assert fit.point.state is not None
+    c = fit.problem.standardization
+    moved = c.coefficients(change) / (np.sqrt(fit.point.sigma2) * c.y_scale)
+    inverse = np.linalg.inv(fit.point.state.solution.information_inverse[0])
+    distance = np.einsum("kx,xy,ky->k", moved, inverse, moved) * _share(factor.size, p)
     columns = np.full((len(found), len(fit.design.coef_names)), np.nan)
     columns[:, list(fit.design.kept)] = shown
     frame = pd.DataFrame(columns, columns=list(fit.design.coef_names))

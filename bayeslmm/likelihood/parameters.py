@@ -67,6 +67,21 @@ class TermParameters:
         root = self.map.whole @ self.covariance.factor(x) / np.sqrt(weight_mean)
         return np.asarray(root @ root.T)
 
+    def conditioned(self, x: Array, weight_mean: float) -> Array:
+        """D / sigma^2 on standardized columns.
+
+        x : all parameters
+        """
+        root = self.covariance.factor(x[self.part])
+        return np.asarray(root @ root.T / weight_mean)
+
+    def root(self, x: Array, Z: Array, weight_mean: float) -> Array:
+        """Rows Z (n, q) times a root of D / sigma^2: their squared length is z' D z / sigma^2, found without D of far origins.
+
+        x : all parameters
+        """
+        return np.asarray(Z @ self.map.whole @ self.covariance.factor(x[self.part]) / np.sqrt(weight_mean))
+
     def theta_derivative(self, theta: Array) -> Array:
         """d(D / sigma^2) / d theta on the user's columns, (size, q, q)."""
         if self.covariance.name == "us":

@@ -74,7 +74,9 @@ def row_variances(problem: Problem, point: CriterionPoint, X: Array, Zs: Sequenc
     with one_thread(problem.criterion.width):
         step = rows_at_once(state.levels)
         for part in (slice(begin, min(begin + step, len(X))) for begin in range(0, len(X), step)):
-            rows = PredictorRows(problem, state, X[part] @ problem.standardization.back, [Z[part] for Z in Zs], [c[part] for c in codes])
+            rows = PredictorRows(
+                problem, state, problem.standardization.functions(X[part]), [Z[part] for Z in Zs], [c[part] for c in codes]
+            )
             out[part] = scale * rows.variances()
     return out
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import lapack, solve_triangular
 
 from bayeslmm._arrays import Array, readonly
 from bayeslmm.data.design import Design, RandomTerm
@@ -63,8 +63,9 @@ class Standardization:
     """The change of columns of a design.
 
     center : (p,) subtracted from the columns of X; B : (p, p) then applied, so that X_tilde = (X - 1 c') B
-    back : (p, p) alpha = alpha0 + y_scale * back @ alpha_tilde
-    alpha0 : (p,) least squares
+    before : (p, p) moves the constant column so that X - 1 c' = X before
+    back : (p, p) = before B, alpha = alpha0 + y_scale * back @ alpha_tilde
+    alpha0 : (p,) least squares; least_squares : (p,) the same on standardized columns, alpha0 = back @ least_squares
     y_scale : y_tilde = (y - offset - X alpha0) / y_scale
     weight_mean : R_tilde = 1 / (w / weight_mean)
     logdet_X : log |R'R|, what log |X' V^-1 X| gains on the way back
@@ -72,13 +73,29 @@ class Standardization:
 
     center: Array
     B: Array
+    before: Array
     back: Array
     alpha0: Array
+    least_squares: Array
     y_scale: float
     weight_mean: float
     logdet_X: float
     logdet_weights: float
     maps: tuple[ColumnMap, ...]
+
+    def functions(self, L: Array) -> Array:
+        """Functions of the user's coefficients (r, p) as functions of standardized ones; origins are taken off before anything is added."""
+        return np.asarray((L @ self.before) @ self.B)
+
+    def user_functions(self, own: Array) -> Array:
+        """The inverse of `functions`."""
+        moved = solve_triangular(self.B, own.T, trans="T", check_finite=False).T if len(self.B) else own
+        return np.asarray(moved @ (2.0 * np.eye(len(self.B)) - self.before))
+
+    def coefficients(self, alpha: Array) -> Array:
+        """Conditioned coefficients (..., p) of the user's: the inverse of `back`."""
+        moved = alpha @ (2.0 * np.eye(len(self.B)) - self.before).T
+        return np.asarray(solve_triangular(self.B, moved.T, check_finite=False).T) if len(self.B) else moved
 
     def weights(self, design: Design, part: slice) -> Array | None:
         return None if design.weights is None else design.weights[part] / self.weight_mean
@@ -269,4 +286,5 @@ def standardize_rows(design: Design) -> tuple[Standardization, Array | None]:
     logdet_X = 2.0 * sum(math.log(abs(v) / scale) for v in white.R.diagonal().tolist())
     logdet_weights = 0.0 if relative is None else float(np.log(relative).sum())
     maps = tuple(_column_map(term, root, white if term.Z is X else None) for term in design.terms)
-    return Standardization(white.center, B, back, alpha0, y_scale, weight_mean, logdet_X, logdet_weights, maps), Xy
+    found = Standardization(white.center, B, white.before, back, alpha0, alpha / n, y_scale, weight_mean, logdet_X, logdet_weights, maps)
+    return found, Xy

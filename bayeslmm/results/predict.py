@@ -21,6 +21,7 @@ from bayeslmm.data.frame import ColumnTable, read_table, values_text
 from bayeslmm.data.residual import place_within
 from bayeslmm.data.rows import numbers_by_position
 from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError
+from bayeslmm.likelihood.estimability import Aliases
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_rows
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
@@ -34,15 +35,12 @@ if TYPE_CHECKING:
 SHOWN_LABELS = 8
 """Levels and rows that a message lists."""
 
-ESTIMABLE_DIFFERENCE = 1e-7
-"""Largest difference, relative to the column's size, between an aliased column and its combination of kept ones."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewData:
     """Rows to predict.
 
-    X : (n, p) columns kept; offset : (n,) or None; Zs, codes : per term, empty where the rows have no grouping columns
+    X : (n, p) columns kept; offset : (n,) or None; Zs, codes : per term, empty where nothing is asked of them
     codes are -1 where a level is new or missing; `missing` marks rows that cannot be predicted: their values are 0
     """
 
@@ -61,8 +59,11 @@ def fit_rows(fit: Estimates) -> NewData:
     return NewData(design.index, design.X, design.offset, Zs, codes, np.zeros(design.nobs, bool))
 
 
-def encode_new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str, offset: Any) -> NewData:
-    """Rows of any frame. Raises PredictionError for what the fit does not know."""
+def encode_new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str, offset: Any, spread: bool = False) -> NewData:
+    """Rows of any frame. Raises PredictionError for what the fit does not know.
+
+    spread : whether the variance of random effects is asked for: of the population it needs Z, not the grouping columns
+    """
     encoding, design = fit.design.encoding, fit.design
     table = read_table(newdata, ())
     index = table.frame.index if isinstance(newdata, pd.DataFrame) else pd.RangeIndex(len(table))
@@ -77,23 +78,19 @@ def encode_new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str
         missing |= np.isnan(shift)
     Zs: tuple[Array, ...] = ()
     codes: tuple[Codes, ...] = ()
-    if design.terms and (level == "conditional" or _has_levels(table, fit)):
+    if design.terms and level == "conditional":
         Zs, codes = zip(*encoding.random(newdata), strict=True)
-        for Z in Zs:
-            missing |= np.isnan(Z).any(axis=1)
-        if level == "conditional":
-            missing |= _settle_levels(fit, newdata, codes, new_levels)
+        missing |= _settle_levels(fit, newdata, codes, new_levels)
+    elif design.terms and spread:
+        Zs = encoding.random_columns(newdata)
+        codes = tuple(np.full(len(table), -1) for _ in Zs)
+    for Z in Zs:
+        missing |= np.isnan(Z).any(axis=1)
     zero = missing[:, None]
     X = np.where(zero, 0.0, X_all[:, list(design.kept)])
     return NewData(
         index, X, None if shift is None else np.where(missing, 0.0, shift), tuple(np.where(zero, 0.0, Z) for Z in Zs), codes, missing
     )
-
-
-def _has_levels(table: ColumnTable, fit: Estimates) -> bool:
-    """Predictions of the population need no grouping columns; a prediction interval takes Z where it can be had."""
-    coders = fit.design.encoding.random_coders
-    return all(name in table.names for coder in coders for name in (*coder.block.columns, *coder.group.factor.columns))
 
 
 def _settle_levels(fit: Estimates, newdata: Any, codes: Sequence[Codes], new_levels: str) -> NDArray[np.bool_]:
@@ -129,14 +126,9 @@ def _given_offset(offset: Any, table: ColumnTable, shift: Array | None) -> Array
 
 def _require_estimable(fit: Estimates, X: Array, missing: NDArray[np.bool_]) -> None:
     """Raise for rows in which an aliased column is not the combination of kept columns that it was in the data of the fit."""
-    design = fit.design
-    trained, names = design.encoding.fixed(design.frame)
-    kept = list(design.kept)
-    lost = [i for i in range(len(names)) if i not in set(kept)]
-    weights = np.linalg.lstsq(trained[:, kept], trained[:, lost], rcond=None)[0]
-    gap = np.abs(X[:, lost] - X[:, kept] @ weights)
-    size = np.abs(X[:, lost]) + np.abs(X[:, kept]) @ np.abs(weights)
-    bad = (gap > ESTIMABLE_DIFFERENCE * np.maximum(size, 1e-300)).any(axis=1) & ~missing
+    design, standardization = fit.design, fit.problem.standardization
+    rows = np.where(missing[:, None], 0.0, X)
+    bad = ~Aliases.of(design, standardization).estimable(rows, standardization.functions(rows[:, list(design.kept)])) & ~missing
     if bad.any():
         raise PredictionError(
             f"{int(bad.sum())} rows are not estimable: the data of the fit could not tell {', '.join(design.aliased)} from others",
@@ -320,7 +312,11 @@ def predict_rows(
         what = "offset= is for new data of a model whose offset was given as an array"
         remedy = "leave it out: the offset is known" if newdata is None else "leave it out, or put it into the formula"
         raise SpecificationError(what, "offset", remedy)
-    rows = fit_rows(fit) if newdata is None else encode_new_rows(fit, newdata, level=level, new_levels=new_levels, offset=offset)
+    rows = (
+        fit_rows(fit)
+        if newdata is None
+        else encode_new_rows(fit, newdata, level=level, new_levels=new_levels, offset=offset, spread=interval == "prediction")
+    )
     if fit.problem.structured is not None:
         rows, found = _structured(fit, rows, newdata, level=level, interval=interval)
     else:
@@ -371,7 +367,7 @@ def _independent(fit: Estimates, rows: NewData, newdata: Any, *, level: str, int
     else:
         mean = _population_variance(fit, rows)
     sds = residual_sds(fit.problem, fit.point) if newdata is None else _new_sds(fit, newdata, len(rows.X))
-    return Prediction(estimate, mean, mean + _new_effects(fit, rows, given=given) + sds**2)
+    return Prediction(estimate, mean, mean + new_effects(fit, rows, given=given) + sds**2)
 
 
 def _mean(fit: Estimates, rows: NewData) -> Array:
@@ -388,16 +384,20 @@ def _through_modes(fit: Estimates, rows: NewData) -> Array:
 
 
 def _population_variance(fit: Estimates, rows: NewData) -> Array:
-    return np.asarray(np.einsum("np,pq,nq->n", rows.X, fit.vcov_kept, rows.X))
+    assert fit.point.state is not None
+    c, own = fit.problem.standardization, fit.problem.standardization.functions(rows.X)
+    inverse = fit.point.state.solution.information_inverse[0]
+    return np.asarray(fit.point.sigma2 * c.y_scale**2 * np.einsum("np,pq,nq->n", own, inverse, own))
 
 
-def _new_effects(fit: Estimates, rows: NewData, *, given: bool) -> Array:
+def new_effects(fit: Estimates, rows: NewData, *, given: bool) -> Array:
     """z' D z of the terms whose level is new, or of all terms where none is given."""
     total = np.zeros(len(rows.X))
-    for Z, codes, D in zip(rows.Zs, rows.codes, fit.covariances, strict=bool(rows.Zs)):
+    for i, (Z, codes) in enumerate(zip(rows.Zs, rows.codes, strict=True)):
         new = codes < 0 if given else np.ones(len(codes), bool)
-        total += np.where(new, np.einsum("na,ab,nb->n", Z, D, Z), 0.0)
-    return total
+        root = fit.problem.random.terms[i].root(fit.estimate.x, Z, fit.problem.standardization.weight_mean)
+        total += np.where(new, np.einsum("nq,nq->n", root, root), 0.0)
+    return fit.problem.sigma2(fit.point.sigma2) * total
 
 
 def _new_sds(fit: Estimates, newdata: Any, n: int) -> Array:
@@ -425,11 +425,11 @@ def _structured(fit: Estimates, rows: NewData, newdata: Any, *, level: str, inte
         nowhere = tuple(np.full(len(rows.X), -1) for _ in known)
         alone = replace(place, subject=np.full(len(rows.X), -1))
         outcome = subject_rows(fit.problem, fit.point, rows.X, Zs, nowhere, alone)[1]
-        return rows, Prediction(_mean(fit, rows), _population_variance(fit, rows), outcome + _new_effects(fit, rows, given=False))
+        return rows, Prediction(_mean(fit, rows), _population_variance(fit, rows), outcome + new_effects(fit, rows, given=False))
     gained, outcome, mean = subject_rows(fit.problem, fit.point, rows.X, Zs, known, place)
     if fit.design.residual is None and interval == "confidence":
         mean = subject_rows(fit.problem, fit.point, rows.X, Zs, known, None)[1]
-    return rows, Prediction(_mean(fit, rows) + gained, mean, outcome + _new_effects(fit, rows, given=True))
+    return rows, Prediction(_mean(fit, rows) + gained, mean, outcome + new_effects(fit, rows, given=True))
 
 
 def _with_residual_index(fit: Estimates, rows: NewData, newdata: Any) -> tuple[ResidualIndex, NewData]:

@@ -74,7 +74,7 @@ def simulate_responses(problem: Problem, alpha: Array, theta: Array, sigma: floa
     design = problem.design
     x = problem.x(theta)
     mean = design.X @ alpha + (0.0 if design.offset is None else design.offset)
-    roots = [_root(sigma**2 * matrix) for matrix in problem.relative_covariances(x)]
+    roots = [term.map.whole @ _root(sigma**2 * term.conditioned(x, problem.standardization.weight_mean)) for term in problem.random.terms]
     known = {id(term.relationship): _root(term.relationship) for term in design.terms if term.relationship is not None}
     out = np.empty((design.nobs, len(streams)), order="F")
     for column, stream in zip(out.T, streams, strict=True):

@@ -160,8 +160,12 @@ def predict_posterior(
         two_sided_quantile(conf_level)  # which refuses what is no level
     fit: Any = DrawEstimates(post, post.kernel_points[0][0])
     known = "error" if new_levels == "error" else "population"
-    rows = fit_rows(fit) if newdata is None else encode_new_rows(fit, newdata, level=level, new_levels=known, offset=offset)
     asked = PredictionRequest(newdata, level == "conditional", interval, new_levels == "sample" or interval == "prediction", conf_level)
+    rows = (
+        fit_rows(fit)
+        if newdata is None
+        else encode_new_rows(fit, newdata, level=level, new_levels=known, offset=offset, spread=asked.effects)
+    )
     rng = generator(seed)
     if post.problem.structured is not None and (level == "conditional" or interval == "prediction"):
         rows, columns = _structured(post, rows, asked, rng)

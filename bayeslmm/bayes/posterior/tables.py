@@ -212,7 +212,7 @@ class PosteriorContrast:
 def posterior_contrast(post: PosteriorData, L: LinearFunction, rhs: ArrayLike, conf_level: float) -> PosteriorContrast:
     """Draws of L alpha - rhs; `probability` is that of being above 0."""
     functions = linear_functions(L, post.design.coef_names, rhs)
-    rows = require_estimable(functions, post.design)
+    rows = require_estimable(functions, post.design, post.problem.standardization)
     draws = post.draws.alpha @ rows.T - functions.rhs
     table = describe_draws(draws, conf_level)
     table.insert(0, "term", list(functions.labels))
@@ -256,12 +256,38 @@ class PosteriorMeans:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class StandardizedMoments:
+    """alpha (1, p) and information_inverse (1, p, p): what a solution of the mixed model equations has, at sigma2 = 1."""
+
+    alpha: Array
+    information_inverse: Array
+    sigma2: float = 1.0
+
+    @property
+    def state(self) -> StandardizedMoments:
+        return self
+
+    @property
+    def solution(self) -> StandardizedMoments:
+        return self
+
+    @classmethod
+    def of(cls, post: PosteriorData) -> StandardizedMoments:
+        """Mean and covariance of the draws."""
+        c = post.problem.standardization
+        draws = c.coefficients((post.draws.alpha - c.alpha0) / c.y_scale)
+        return cls(draws.mean(axis=0)[None], np.atleast_2d(np.cov(draws, rowvar=False))[None])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PosteriorMoments:
-    """Mean and covariance of the coefficients where a fit has estimates."""
+    """Mean and covariance of the coefficients where a fit has estimates.
+
+    moments : those of standardized coefficients, where a fit has the point of its optimum
+    """
 
     post: PosteriorData
-    alpha: Array
-    vcov: Array
+    moments: StandardizedMoments
     method: str = "REML"
 
     @property
@@ -275,6 +301,10 @@ class PosteriorMoments:
     @property
     def estimate(self) -> PosteriorMoments:
         return self
+
+    @property
+    def point(self) -> StandardizedMoments:
+        return self.moments
 
     @property
     def nobs(self) -> int:
@@ -323,8 +353,7 @@ def posterior_emmeans(
 
 
 def _moments_of(post: PosteriorData) -> Any:
-    alpha = post.draws.alpha
-    return PosteriorMoments(post, alpha.mean(0), np.atleast_2d(np.cov(alpha, rowvar=False)))
+    return PosteriorMoments(post, StandardizedMoments.of(post))
 
 
 def _means_of_draws(post: PosteriorData, made: EMMeans, conf_level: float) -> PosteriorMeans:

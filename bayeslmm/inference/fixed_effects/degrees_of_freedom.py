@@ -1,6 +1,9 @@
 """Denominator degrees of freedom: Satterthwaite, Kenward-Roger, between-within (mmrm), containment (nlme), residual.
 
-L is on the user's columns, one row per contrast, columns those kept.
+L is over standardized coefficients, one row per contrast, columns those kept.
+
+Degrees of freedom by counting: between and within subjects (mmrm), containment (nlme). They belong to terms: a term has those of the
+innermost stratum within whose levels any of its indicator columns changes, so that no coding and no order of levels counts.
 """
 
 from __future__ import annotations
@@ -15,9 +18,15 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes, Mask
 from bayeslmm.data.design import Design
 from bayeslmm.data.grouping import GroupingFactor
+from bayeslmm.data.model_matrix import Term
 from bayeslmm.errors import InferenceError
 from bayeslmm.inference.fixed_effects.information import ObservedInformation
-from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger
+from bayeslmm.inference.fixed_effects.terms import IndicatorTerms, column_products, indicator_columns, indicator_terms
+from bayeslmm.likelihood.estimability import DEPENDENT_ROWS, left_null_space
+from bayeslmm.likelihood.standardize import Standardization
+
+INVOLVED = 1e-9
+"""Share of a column by which a contrast changes with it that is more than rounding."""
 
 
 class Degrees(Protocol):
@@ -46,13 +55,18 @@ class ConstantDegrees:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CoefficientDegrees:
-    """Counted for each coefficient; a contrast has the smallest of those it involves.
+class ByTerm:
+    """Counted for each term of the fixed effects; a contrast has the smallest of the terms that it involves.
 
-    values : (p,)
+    values : of every effect of `terms`, the intercept too; coefficients : (p,) of every coefficient kept, those of its term
+
+    A contrast involves a term when it changes with one of the term's indicator columns. Where a covariate starts does not count: what
+    involves a factor involves its products with covariates.
     """
 
+    terms: IndicatorTerms
     values: Array
+    coefficients: Array
 
     def rows(self, L: Array) -> Array:
         return np.array([self._smallest(row[None]) for row in L])
@@ -60,46 +74,51 @@ class CoefficientDegrees:
     def joint(self, L: Array) -> tuple[float, float]:
         return 1.0, self._smallest(L)
 
+    def of_term(self, name: str) -> float:
+        """Of a term by its name."""
+        return float(next(value for effect, value in zip(self.terms.effects, self.values, strict=True) if effect.name == name))
+
+    def of_mean(self, variables: frozenset[str]) -> float:
+        """Of a mean over all but these variables: of the term that has just them, or the smallest of the terms that they make up."""
+        effects = self.terms.effects
+        same = [e.variables == variables for e in effects]
+        inside = [e.variables <= variables and not (e.is_intercept and variables) for e in effects]
+        around = [e.variables >= variables for e in effects]
+        chosen = next(np.flatnonzero(found) for found in (same, inside, around, [True] * len(effects)) if any(found))
+        return float(self.values[chosen].min())
+
     def _smallest(self, L: Array) -> float:
-        size = np.abs(L).max(axis=0, initial=0.0)
-        involved = size > 1e-10 * size.max(initial=0.0)
-        return float(self.values[involved].min(initial=np.inf)) if involved.any() else np.nan
+        effects = self.terms.effects
+        touched = {(e.factors, e.covariates) for e, changes in zip(effects, self._changes(L), strict=True) if changes}
+        involved = [any(factors == e.factors and some <= e.covariates for factors, some in touched) for e in effects]
+        return float(self.values[involved].min(initial=np.inf)) if any(involved) else np.nan
+
+    def _changes(self, L: Array) -> list[bool]:
+        """For every effect whether some row changes with one of its columns."""
+        size = np.linalg.norm(L, axis=1)
+        unit = L[size > 0] / size[size > 0][:, None]
+        found = []
+        for effect in self.terms.effects:
+            columns = self.terms.columns([effect], self.terms.effects)
+            found.append(bool(np.any(np.abs(unit @ columns) > INVOLVED * np.linalg.norm(columns, axis=0))))
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Satterthwaite:
-    """Moments of the estimated variance of a contrast: df = 2 v^2 / var(v), var(v) by the delta method.
-
-    back : (p, p) from standardized columns to the user's; curvature : on standardized columns
-    """
+    """Moments of the estimated variance of a contrast: df = 2 v^2 / var(v), var(v) by the delta method."""
 
     curvature: ObservedInformation
-    back: Array
 
     def rows(self, L: Array) -> Array:
-        own = L @ self.back
-        variance = np.einsum("rx,xy,ry->r", own, self.curvature.C, own)
-        slopes = np.einsum("rx,txy,ry->rt", own, self.curvature.slopes, own, optimize=True)
+        variance = np.einsum("rx,xy,ry->r", L, self.curvature.C, L)
+        slopes = np.einsum("rx,txy,ry->rt", L, self.curvature.slopes, L, optimize=True)
         spread = np.einsum("rt,ts,rs->r", slopes, self.curvature.covariance, slopes)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(2.0 * variance**2 / spread)
 
     def joint(self, L: Array) -> tuple[float, float]:
-        return fai_cornelius(self, L, self.back @ self.curvature.C @ self.back.T)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class KenwardRogerDegrees:
-    """Kenward and Roger's, on the user's columns."""
-
-    adjustment: KenwardRoger
-    back: Array
-
-    def rows(self, L: Array) -> Array:
-        return self.adjustment.rows(L @ self.back)
-
-    def joint(self, L: Array) -> tuple[float, float]:
-        return self.adjustment.joint(L @ self.back)
+        return fai_cornelius(self, L, self.curvature.C)
 
 
 def fai_cornelius(method: Degrees, L: Array, vcov: Array) -> tuple[float, float]:
@@ -145,11 +164,6 @@ def varies_within(X: Array, codes: Codes) -> Mask:
     return np.asarray(np.any(X[first[codes]] != X, axis=0))
 
 
-def constant_columns(X: Array) -> Mask:
-    """Which columns hold one value other than 0."""
-    return np.asarray(np.all(X[:1] == X, axis=0) & (X[0] != 0))
-
-
 def top_factor(design: Design, what: str) -> GroupingFactor:
     """The factor within whose levels all others lie."""
     factors = grouping_factors(design)
@@ -166,36 +180,53 @@ def top_factor(design: Design, what: str) -> GroupingFactor:
     return top
 
 
-def between_within(design: Design) -> Array:
-    """subjects - 1 - columns constant within them for those columns; rows - subjects - columns that vary for the others and the intercept.
+def between_within(design: Design, standardization: Standardization) -> ByTerm:
+    """subjects - 1 - rank of the terms constant within them for those; rows - subjects - rank of the others for these and the intercept.
 
     This is mmrm's count, and SAS's DDFM=BETWITHIN but for TYPE=UN.
     """
-    subject = top_factor(design, "df='between-within'")
-    X = design.X
-    constant, within = constant_columns(X), varies_within(X, subject.codes)
-    has_intercept = int(constant.any())
-    outer = len(subject.levels) - int((~within & ~constant).sum()) - has_intercept
-    inner = design.nobs - len(subject.levels) - int(within.sum())
-    return np.where(within | constant, float(inner), float(outer))
+    return _counted(design, standardization, [top_factor(design, "df='between-within'")])
 
 
-def containment(design: Design) -> Array:
-    """nlme's rule: a column belongs to the innermost stratum in which it varies, and the intercept to the last.
+def containment(design: Design, standardization: Standardization) -> ByTerm:
+    """nlme's rule: a term belongs to the innermost stratum in which it varies, and the intercept to the last.
 
     Stratum i of groups nested in one another has m_i - m_(i-1) - p_i degrees of freedom, m_0 = 1 with an intercept, the rows last.
     """
     factors = [g for g in grouping_factors(design) if any(t.group.name == g.name for t in design.terms)]
-    X = design.X
-    if not factors:
-        return np.full(X.shape[1], float(design.nobs - X.shape[1]))
     _check_not_crossed(factors)
-    constant = constant_columns(X)
-    stratum = np.sum([varies_within(X, g.codes) for g in factors], axis=0)
-    sizes = [int(constant.any()), *(len(g.levels) for g in factors), design.nobs]
-    values = [sizes[i + 1] - sizes[i] - int(((stratum == i) & ~constant).sum()) for i in range(len(sizes) - 1)]
-    stratum[constant] = len(factors)
-    return np.asarray(np.array(values, float)[stratum])
+    return _counted(design, standardization, factors)
+
+
+def _counted(design: Design, standardization: Standardization, factors: Sequence[GroupingFactor]) -> ByTerm:
+    """What the terms of every stratum leave of its levels.
+
+    factors : each nested in the one before it
+    """
+    terms = indicator_terms(design, standardization)
+    strata = np.array([_stratum(term, columns, design.nobs, factors) for term, _, columns in indicator_columns(design)], int)
+    X = (design.X - standardization.center) @ standardization.B
+    ones = np.linalg.solve(terms.gram, X.sum(axis=0))
+    has_constant = bool(abs(float(ones @ terms.gram @ ones) - design.nobs) < DEPENDENT_ROWS * design.nobs)
+    begin = ones[:, None] if has_constant else np.zeros((len(ones), 0))
+    sizes = [int(has_constant), *(len(g.levels) for g in factors), design.nobs]
+    spent, values = int(has_constant), []
+    for i in range(len(sizes) - 1):
+        inside = [e for e, own in zip(terms.effects, strata, strict=True) if own <= i and not e.is_intercept]
+        columns = np.concatenate([begin, terms.columns(inside, terms.effects)], axis=1)
+        together = len(columns) - len(left_null_space(columns, np.linalg.norm(columns, axis=0)))
+        values.append(float(sizes[i + 1] - sizes[i] - (together - spent)))
+        spent = together
+    strata[[e.is_intercept for e in terms.effects]] = len(factors)
+    of_effect = np.array(values)[strata]
+    by_name = {e.name: value for e, value in zip(terms.effects, of_effect, strict=True)}
+    return ByTerm(terms, of_effect, np.array([by_name[design.coef_terms[k]] for k in design.kept]))
+
+
+def _stratum(term: Term, columns: dict[str, Array], n: int, factors: Sequence[GroupingFactor]) -> int:
+    """How many of the factors the term varies within."""
+    every = column_products(term, columns, n)
+    return sum(bool(varies_within(every, g.codes).any()) for g in factors)
 
 
 def _check_not_crossed(factors: Sequence[GroupingFactor]) -> None:

@@ -46,19 +46,18 @@ class ClusterBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sandwich:
-    """A robust covariance on the user's columns, and what its degrees of freedom need.
+    """A robust covariance on standardized columns, and what its degrees of freedom need.
 
-    C : (p, p) model-based and back : (p, p), both for standardized columns; vcov : (p, p) robust, the user's columns
+    C : (p, p) model-based; vcov : (p, p) robust
     """
 
     C: Array
-    back: Array
     vcov: Array
     batches: tuple[ClusterBatch, ...]
 
     def rows(self, L: Array) -> Array:
         """Bell and McCaffrey: (tr P)^2 / tr P^2, P the covariance of the clusters' parts of the contrast if the model holds."""
-        own = self.C @ (L @ self.back).T
+        own = self.C @ L.T
         p, r = own.shape
         trace, square, S = np.zeros(r), np.zeros(r), np.zeros((r, p, p))
         for batch in self.batches:
@@ -86,7 +85,6 @@ def sandwich(fit: Fitted, kind: str, cluster: str | None = None) -> Sandwich:
     """
     factor = cluster_factor(fit.design, cluster)
     _check_unrelated(fit.design, factor)
-    back = fit.problem.standardization.back
     scale = fit.point.sigma2 * fit.problem.standardization.y_scale**2
     assert fit.point.state is not None
     C = scale * fit.point.state.solution.information_inverse[0]
@@ -98,9 +96,8 @@ def sandwich(fit: Fitted, kind: str, cluster: str | None = None) -> Sandwich:
             meat += scores.T @ scores
     m = len(factor.levels)
     c = m / (m - 1.0) if kind == "CR1" and m > 1 else 1.0
-    half = back @ C
-    vcov = c * half @ meat @ half.T
-    return Sandwich(C, back, 0.5 * (vcov + vcov.T), batches)
+    vcov = c * C @ meat @ C
+    return Sandwich(C, 0.5 * (vcov + vcov.T), batches)
 
 
 def cluster_factor(design: Design, cluster: str | None) -> GroupingFactor:
@@ -164,9 +161,9 @@ def _marginal(fit: Fitted, rows: Codes) -> Array:
     problem, design = fit.problem, fit.design
     sigma2 = problem.sigma2(fit.point.sigma2)
     V = error_covariances(problem, fit.point, rows)
-    for term, D in zip(design.terms, problem.relative_covariances(fit.point.x), strict=True):
-        Z, code = term.Z[rows], term.group.codes[rows]
+    for term, parameters in zip(design.terms, problem.random.terms, strict=True):
+        root, code = parameters.root(fit.point.x, term.Z[rows], problem.standardization.weight_mean), term.group.codes[rows]
         left, right = code[:, :, None], code[:, None, :]
         link = (left == right).astype(float) if term.relationship is None else term.relationship[left, right]
-        V += sigma2 * (Z @ D @ Z.swapaxes(-1, -2)) * link
+        V += sigma2 * (root @ root.swapaxes(-1, -2)) * link
     return V

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,9 @@ from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.inference.fixed_effects import kenward_roger_random as level_pieces
 from bayeslmm.inference.fixed_effects import kenward_roger_structured as subject_pieces
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
-    CoefficientDegrees,
+    ByTerm,
     ConstantDegrees,
     Degrees,
-    KenwardRogerDegrees,
     Satterthwaite,
     between_within,
     containment,
@@ -30,6 +29,9 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
 from bayeslmm.inference.fixed_effects.information import ObservedInformation, observed_information
 from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, kenward_roger, v_derivatives
 from bayeslmm.inference.fixed_effects.sandwich import LEVERAGE_POWERS, Sandwich, sandwich
+from bayeslmm.inference.fixed_effects.terms import column_units
+from bayeslmm.likelihood.estimability import DEPENDENT_ROWS, ROUNDED, basis
+from bayeslmm.likelihood.standardize import Standardization
 
 if TYPE_CHECKING:
     from bayeslmm._types import DfMethod, Information, VcovMethod
@@ -86,14 +88,23 @@ class FTest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FixedEffects:
-    """alpha, its covariance and its degrees of freedom, over the coefficients kept.
+    """The fixed effects on standardized columns, their covariance and their degrees of freedom, over the coefficients kept.
 
     names : of all coefficients, aliased ones too; kept : positions of the p kept among them
+    alpha, vcov : on standardized columns, in the units of the response
+    units : (p,) typical size of the user's columns; slopes : (p,) which of them have a covariate; factorial : terms that have a factor
     scaled : whether F is scaled by the method of the degrees of freedom
+
+    L below is over the coefficients kept, as the user has them. Means far from where a covariate starts lose no digits: origins are taken
+    off before anything is added.
     """
 
     names: tuple[str, ...]
     kept: tuple[int, ...]
+    standardization: Standardization
+    units: Array
+    slopes: Mask
+    factorial: frozenset[str]
     alpha: Array
     vcov: Array
     degrees: Degrees
@@ -102,46 +113,87 @@ class FixedEffects:
     def t(self, L: Array, rhs: Array | float = 0.0) -> TTests:
         """t tests of the rows of L (r, p)."""
         L = np.atleast_2d(L)
-        estimate = L @ self.alpha
-        se = np.sqrt(np.maximum(np.einsum("rx,xy,ry->r", L, self.vcov, L), 0.0))
-        df = self.degrees.rows(L) if len(L) else np.zeros(0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            statistic = (estimate - rhs) / se
-        return TTests(estimate, se, df, statistic, np.asarray(2.0 * stats.t.sf(np.abs(statistic), df)))
+        own = self.standardization.functions(L)
+        estimate = own @ self.alpha
+        se = np.sqrt(self.variances(L))
+        df = self.degrees.rows(own) if len(own) else np.zeros(0)
+        return _t_tests(estimate, se, df, rhs)
 
-    def f(self, L: Array, rhs: Array | float = 0.0, own: Mask | None = None) -> FTest:
-        """The F test of L alpha = rhs; redundant rows are left out.
+    def coefficients(self) -> TTests:
+        """t tests of the coefficients; where degrees of freedom are counted, each has those of its term."""
+        found = self.t(np.eye(len(self.alpha)))
+        if not isinstance(self.degrees, ByTerm):
+            return found
+        return _t_tests(found.estimate, found.std_error, self.degrees.coefficients, 0.0)
 
-        own : (p,) of bool, the coefficients of the term tested: methods that count take its degrees of freedom from those
+    def of_mean(self, variables: frozenset[str]) -> FixedEffects:
+        """The same for means over all but these variables: degrees of freedom that are counted become those of their term."""
+        return replace(self, degrees=ConstantDegrees(self.degrees.of_mean(variables))) if isinstance(self.degrees, ByTerm) else self
+
+    def denominators(self, L: Array) -> Array:
+        """Degrees of freedom of the rows of L (r, p)."""
+        return self.degrees.rows(self.standardization.functions(L))
+
+    def covariance(self, L: Array) -> Array:
+        """(r, r) of the estimates of the rows of L."""
+        own = self.standardization.functions(L)
+        return np.asarray(own @ self.vcov @ own.T)
+
+    def variances(self, L: Array) -> Array:
+        """(r,) of the estimates of the rows of L."""
+        own = self.standardization.functions(L)
+        return np.asarray(np.maximum(np.einsum("rx,xy,ry->r", own, self.vcov, own), 0.0))
+
+    def joint(self, L: Array, rhs: Array | float = 0.0) -> FTest:
+        """The F test of L alpha = rhs; redundant rows are left out."""
+        return self.f(self.standardization.functions(np.atleast_2d(L)), rhs)
+
+    def f(self, own: Array, rhs: Array | float = 0.0, term: str | None = None) -> FTest:
+        """The F test of rows over standardized coefficients.
+
+        term : the term tested: methods that count take its degrees of freedom
         """
-        L, rhs = independent_rows(L, rhs)
-        q = len(L)
+        size = np.linalg.norm(own, axis=1)
+        real = size > 0
+        unit, right = own[real] / size[real][:, None], np.broadcast_to(np.asarray(rhs, float), (len(own),))[real] / size[real]
+        rows, turn = basis(unit)
+        q = len(rows)
         if q == 0:
             return FTest(0, np.nan, np.nan, np.nan)
-        gap = L @ self.alpha - rhs
-        counted = own is not None and own.any() and isinstance(self.degrees, CoefficientDegrees)
-        scale, df = self.degrees.joint(np.atleast_2d(own).astype(float) if counted and own is not None else L)
-        wald = float(gap @ np.linalg.solve(L @ self.vcov @ L.T, gap)) / q
+        if q < len(unit):
+            _demand_agreement(right, turn)
+        gap = rows @ self.alpha - turn @ right
+        wald = float(gap @ np.linalg.solve(rows @ self.vcov @ rows.T, gap)) / q
+        if term is not None and isinstance(self.degrees, ByTerm):
+            scale, df = 1.0, self.degrees.of_term(term)
+        else:
+            scale, df = self.degrees.joint(rows if q < len(unit) else self._in_common_units(own[real], term))
         statistic = wald * scale if self.scaled else wald
         return FTest(q, df, statistic, float(stats.f.sf(statistic, q, df)) if np.isfinite(df) else float(stats.chi2.sf(q * statistic, q)))
 
+    def _in_common_units(self, own: Array, term: str | None) -> Array:
+        """Slopes for a typical change of their columns: degrees of freedom of several rows do not depend on the units of covariates.
 
-def independent_rows(L: Array, rhs: Array | float) -> tuple[Array, Array]:
-    """An orthonormal basis of the rows of L where they are dependent, L itself where they are not."""
-    L = np.atleast_2d(L)
-    rhs = np.broadcast_to(np.asarray(rhs, float), (len(L),))
-    size = np.linalg.norm(L, axis=1)
-    unit = L / np.where(size > 0, size, 1.0)[:, None]
-    left, values, _ = np.linalg.svd(unit, full_matrices=False)
-    rank = int((values > 1e-8 * values.max(initial=0.0)).sum()) if values.size else 0
-    if rank == len(L):
-        return L, rhs
-    basis = left[:, :rank].T
-    right = rhs / np.where(size > 0, size, 1.0)
-    if np.any(np.abs(right - basis.T @ (basis @ right)) > 1e-8 * max(1.0, float(np.abs(right).max(initial=0.0)))):
+        term : the rows of a term that has factors have one unit
+        """
+        if term in self.factorial:
+            return own
+        change = np.abs(self.standardization.user_functions(own)) / self.units
+        largest = change.max(axis=1, initial=0.0)[:, None]
+        return own / np.where((change > ROUNDED * largest)[:, ~self.slopes].any(axis=1, keepdims=True), 1.0, largest)
+
+
+def _t_tests(estimate: Array, se: Array, df: Array, rhs: Array | float) -> TTests:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = (estimate - rhs) / se
+    return TTests(estimate, se, df, statistic, np.asarray(2.0 * stats.t.sf(np.abs(statistic), df)))
+
+
+def _demand_agreement(right: Array, turn: Array) -> None:
+    """Right-hand sides of dependent rows must depend on one another as the rows do."""
+    if np.any(np.abs(right - turn.T @ (turn @ right)) > DEPENDENT_ROWS * np.abs(right).max(initial=0.0)):
         where = "dependent rows of L with different right-hand sides"
         raise InferenceError("the contrasts contradict one another", where, "leave the redundant rows out")
-    return basis @ unit, basis @ right
 
 
 # -- choices ---------------------------------------------------------------------------------------------------------------------------
@@ -213,45 +265,42 @@ class Inference:
         return self._sandwiches[kind]
 
     def covariance(self, choice: InferenceOptions) -> Array:
-        """(p, p) on the user's columns."""
-        if choice.vcov == "asymptotic":
-            return self.fit.estimate.vcov
+        """(p, p) on standardized columns, in the units of the response."""
         if choice.vcov in LEVERAGE_POWERS:
             return self.robust(choice.vcov).vcov
-        c = self.fit.problem.standardization
-        adjusted = self.adjustment(choice.information, choice.vcov.endswith("linear")).adjusted
-        return np.asarray(self.fit.point.sigma2 * c.y_scale**2 * (c.back @ adjusted @ c.back.T))
+        if choice.vcov == "asymptotic":
+            assert self.fit.point.state is not None
+            own = self.fit.point.state.solution.information_inverse[0]
+        else:
+            own = self.adjustment(choice.information, choice.vcov.endswith("linear")).adjusted
+        return np.asarray(own * (self.fit.point.sigma2 * self.fit.problem.standardization.y_scale**2))
 
     def degrees(self, choice: InferenceOptions) -> Degrees:
         makers: dict[str, Callable[[], Degrees]] = {
             "asymptotic": lambda: ConstantDegrees(float("inf")),
             "residual": lambda: ConstantDegrees(float(self.fit.nobs - len(self.fit.estimate.alpha))),
-            "between-within": lambda: CoefficientDegrees(between_within(self.fit.design)),
-            "containment": lambda: CoefficientDegrees(containment(self.fit.design)),
+            "between-within": lambda: between_within(self.fit.design, self.fit.problem.standardization),
+            "containment": lambda: containment(self.fit.design, self.fit.problem.standardization),
             "satterthwaite": lambda: self._satterthwaite(choice),
-            "kenward-roger": lambda: self._kenward_roger(choice, linear=False),
-            "kenward-roger-linear": lambda: self._kenward_roger(choice, linear=True),
+            "kenward-roger": lambda: self.adjustment(choice.information, linear=False),
+            "kenward-roger-linear": lambda: self.adjustment(choice.information, linear=True),
         }
         return makers[choice.df]()
 
     def _satterthwaite(self, choice: InferenceOptions) -> Degrees:
         if choice.vcov in LEVERAGE_POWERS:
             return self.robust(choice.vcov)
-        return Satterthwaite(self.curvature, self.fit.problem.standardization.back)
-
-    def _kenward_roger(self, choice: InferenceOptions, linear: bool) -> Degrees:
-        return KenwardRogerDegrees(self.adjustment(choice.information, linear), self.fit.problem.standardization.back)
+        return Satterthwaite(self.curvature)
 
     def fixed_effects(self, choice: InferenceOptions) -> FixedEffects:
-        design = self.fit.design
-        return FixedEffects(
-            design.coef_names,
-            design.kept,
-            self.fit.estimate.alpha,
-            self.covariance(choice),
-            self.degrees(choice),
-            choice.vcov == choice.df,
-        )
+        return self.of(self.covariance(choice), self.degrees(choice), choice.vcov == choice.df)
+
+    def of(self, covariance: Array, degrees: Degrees, scaled: bool) -> FixedEffects:
+        """The fixed effects with a covariance (p, p) on standardized columns."""
+        design, c = self.fit.design, self.fit.problem.standardization
+        assert self.fit.point.state is not None
+        alpha = c.least_squares + c.y_scale * self.fit.point.state.solution.alpha[0]
+        return FixedEffects(design.coef_names, design.kept, c, *column_units(design, c), alpha, covariance, degrees, scaled)
 
 
 def fixed_effects(fit: Fitted, df: DfMethod, vcov: VcovMethod | None, information: Information, cluster: str | None = None) -> FixedEffects:
@@ -271,7 +320,7 @@ def coefficient_table(
     df, vcov, information : as everywhere; cluster : the grouping factor that a robust covariance clusters by
     """
     effects = fixed_effects(fit, df, vcov, information, cluster)
-    tests = effects.t(np.eye(len(effects.alpha)))
+    tests = effects.coefficients()
     columns = {
         "estimate": tests.estimate,
         "std_error": tests.std_error,
@@ -298,5 +347,6 @@ def covariance(
     choice = check_options(df="asymptotic", vcov=vcov, information=information)
     names, kept = fit.design.coef_names, list(fit.design.kept)
     whole = np.full((len(names), len(names)), np.nan)
-    whole[np.ix_(kept, kept)] = Inference(fit, cluster).covariance(choice)
+    back = fit.problem.standardization.back
+    whole[np.ix_(kept, kept)] = back @ Inference(fit, cluster).covariance(choice) @ back.T
     return pd.DataFrame(whole, index=list(names), columns=list(names))

@@ -28,6 +28,7 @@ from bayeslmm.inference.intervals.profile import check_level
 from bayeslmm.inference.intervals.resampling import resample_design, resampling_factor, without
 from bayeslmm.inference.progress import progress_bar
 from bayeslmm.likelihood.criterion import Method
+from bayeslmm.likelihood.estimability import full_rank
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.render import html_of_frame
@@ -106,7 +107,7 @@ class CaseResampler:
     def _alone(self, drawn: NDArray[np.int64]) -> Array:
         fit = self.fit
         design = resample_design(fit.design, self.factor, drawn)
-        if np.linalg.matrix_rank(design.X) < design.X.shape[1]:
+        if not full_rank(design.X):
             raise np.linalg.LinAlgError("columns of X are collinear in the rows drawn")
         problem = build_problem(design)
         model = with_design(fit.model, design)
@@ -148,7 +149,7 @@ def _values(problem: Problem, found: Estimate, model: Any, statistic: Statistic 
         return statistic_values(statistic(kind(model, problem, found, 0.0)))
     c = problem.standardization
     sigma2 = np.array([found.sigma**2 / problem.sigma2(1.0)])
-    alpha = np.linalg.solve(c.back, (found.alpha - c.alpha0) / c.y_scale) if len(found.alpha) else found.alpha
+    alpha = c.coefficients((found.alpha - c.alpha0) / c.y_scale)
     return np.asarray(parameter_values(problem, found.x[None], sigma2, alpha[None])[0])
 
 
@@ -339,7 +340,7 @@ def reported_values(fit: Estimates, statistic: Statistic | None) -> pd.Series[fl
         value = statistic(fit)
         return pd.Series(statistic_values(value), index=statistic_names(value), name="estimate")
     c = fit.problem.standardization
-    alpha = np.linalg.solve(c.back, (fit.fixef_kept - c.alpha0) / c.y_scale) if len(fit.fixef_kept) else fit.fixef_kept
+    alpha = c.coefficients((fit.fixef_kept - c.alpha0) / c.y_scale)
     values = parameter_values(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), alpha[None])[0]
     return pd.Series(values, index=parameter_names(fit.problem), name="estimate")
 

@@ -1,223 +1,189 @@
-"""F tests of the terms of the fixed effects, types 1 to 3.
-
-Every term is written with all its indicator columns (overparameterised), X_o = X T with T (p, all columns). A function of those columns is
-estimable just when it is a row a T, and then it is the function a of the coefficients in use: so the tests do not depend on the coding.
+"""F tests of the terms of the fixed effects, and the hypotheses that they are about.
 
 type 1 : a term beyond the terms before it; type 2 : beyond all terms that do not contain it; both by least squares in a metric
 type 3 : SAS's: functions of the term and of the terms that contain it, orthogonal to those of the containing terms alone
 
 A term is contained in another when both have the same covariates and the other has all its factors and more (SAS, lmerTest, mmrm): in
 `f * x` the covariate x is contained in f:x, the factor f is not, and types 2 and 3 test it where x is 0.
+
+Hypotheses are rows over standardized coefficients, found from all indicator columns of the terms: they do not depend on the coding. What
+they span is what a test is about; degrees of freedom by Satterthwaite depend on the rows too, and these are lmerTest's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm.data.columns import Columns
-from bayeslmm.data.design import Design
-from bayeslmm.data.frame import read_table
-from bayeslmm.data.model_matrix import Term
-from bayeslmm.data.variables import EncodedVariable, FactorVariable
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
+from bayeslmm.inference.fixed_effects.terms import IndicatorTerms, TermEffect, indicator_terms
 from bayeslmm.inference.fixed_effects.tests import check_options, fixed_effects
-from bayeslmm.likelihood.standardize import Standardization
+from bayeslmm.likelihood.criterion import one_thread
+from bayeslmm.likelihood.estimability import ROUNDED, left_null_space
 
 if TYPE_CHECKING:
     from bayeslmm._types import AnovaType, DfMethod, Information, VcovMethod
 
-RANK_DIRECTION = 1e-8
-"""Relative size below which a direction is 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class TermEffect:
-    """A term with its factors and its covariates, as texts of atoms.
-
-    where : its columns of T; free : positions of those in which no factor is at its first level
-    widths : for every atom how many columns it has, and whether these are the levels of a factor
-    """
-
-    name: str
-    factors: frozenset[str]
-    covariates: frozenset[str]
-    where: slice
-    free: tuple[int, ...]
-    widths: tuple[tuple[int, bool], ...]
-
-    def contains(self, other: TermEffect) -> bool:
-        """Whether `other` is marginal to this term."""
-        return self.covariates == other.covariates and self.factors > other.factors
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hypotheses:
-    """Effects in the order of the formula (the intercept too), T (p, all columns), and the inverse of `back`.
+    """The terms of a model, and what is tested of each.
 
-    unback : (p, p) coefficients of standardized columns from those of the user's
-    gram : (p, p) X~'X~ of standardized columns
+    own : effect name -> rows (q, p) of the coefficients of the term itself, as functions of standardized ones
+    mixed : whether there are random terms: rows are lmerTest's then, mmrm's without
     """
 
-    effects: tuple[TermEffect, ...]
-    T: Array
-    unback: Array
-    gram: Array
+    terms: IndicatorTerms
+    own: Mapping[str, Array]
+    mixed: bool
 
     @property
     def tested(self) -> tuple[TermEffect, ...]:
         """All but the intercept."""
-        return tuple(e for e in self.effects if e.factors or e.covariates)
+        return tuple(e for e in self.terms.effects if not e.is_intercept)
 
-    def rows(self, effect: TermEffect, kind: int, metric: Array | None = None) -> Array:
-        """Independent rows of the hypothesis of a term, (q, p) over the coefficients kept.
+    def rows(self, kind: int, metric: Array | None = None) -> list[Array]:
+        """Independent rows of the hypothesis of every term tested, (q, p) over standardized coefficients.
 
-        metric : (p, p) X' M X of standardized columns, by which types 1 and 2 are sequential; unweighted least squares by default
+        metric : (p, p) X~' M X~, by which types 1 and 2 are sequential; unweighted least squares by default
         """
-        if kind == 3:
-            return self._about_the_mean(self._in_units(self._type3(effect), effect), effect)
+        metric = self.terms.gram if metric is None else metric
         if kind == 1:
-            before = self.effects[: self.effects.index(effect)]
-        else:
-            before = tuple(e for e in self.effects if e != effect and not e.contains(effect))
-        return self._in_units(self._beyond(effect, before, self.gram if metric is None else metric), effect)
+            return self._sequential(metric)
+        return [self._of(effect, kind, metric) for effect in self.tested]
 
-    def _in_units(self, L: Array, effect: TermEffect) -> Array:
-        """The same hypothesis with one row for each free level of the term: degrees of freedom by Satterthwaite depend on the rows."""
-        own = L @ self.T[:, list(effect.free)]
-        if not own.size:
-            return L
-        chosen: list[int] = []
-        for j in range(own.shape[1]):
-            trial = own[:, [*chosen, j]]
-            size = np.linalg.norm(trial, axis=0)
-            if size.min() > 0 and np.linalg.svd(trial / size, compute_uv=False).min() > RANK_DIRECTION:
-                chosen.append(j)
-            if len(chosen) == len(L):
-                return np.linalg.solve(own[:, chosen], L)
-        return L
+    def _of(self, effect: TermEffect, kind: int, metric: Array) -> Array:
+        effects = self.terms.effects
+        above = [e for e in effects if e.contains(effect)]
+        outside = [e for e in effects if e != effect and e not in above]
+        if not above:
+            # what the term has beyond all others: its own coefficients, where those leave the columns of the others alone
+            rows, columns = self.own[effect.name], self.terms.columns(outside)
+            size = np.linalg.norm(rows, axis=1)[:, None] * np.linalg.norm(columns, axis=0)
+            if len(rows) and bool(np.all(np.abs(rows @ columns) <= ROUNDED * size)):
+                rows = self._in_units(rows, effect, outside)
+                return rows if self.mixed or kind == 2 else _about_the_mean(rows, effect)
+        if kind == 3:
+            rows = self._in_units(self._type3(effect, above, outside), effect, outside)
+            return rows if self.mixed else _about_the_mean(rows, effect)
+        root = np.linalg.cholesky(metric).T
+        return self._beyond(effect, outside, root, _span(root @ self.terms.columns(outside)), self.mixed)
 
-    def _about_the_mean(self, L: Array, effect: TermEffect) -> Array:
-        """Levels against the first become deviations of all levels but the last from their mean: the rows of sum contrasts."""
-        if len(L) != len(effect.free):
-            return L
-        units: Array = np.eye(1)
-        for width, factor in effect.widths:
-            units = np.asarray(np.kron(units, np.eye(width - 1, k=-1) - 1.0 / width if factor else np.eye(width)))
-        return np.asarray(units @ L)
+    def _sequential(self, metric: Array) -> list[Array]:
+        """Every term beyond those before it; what they span grows term by term."""
+        root = np.linalg.cholesky(metric).T
+        span = np.zeros((len(root), 0))
+        before: list[TermEffect] = []
+        found: list[Array] = []
+        for effect in self.terms.effects:
+            if not effect.is_intercept:
+                found.append(self._beyond(effect, before, root, span))
+            columns = root @ self.terms.columns([effect], before)
+            span = np.concatenate([span, _span(_without(columns, span), np.linalg.norm(columns, axis=0))], axis=1)
+            before.append(effect)
+        return found
 
-    def _columns(self, effects: Sequence[TermEffect]) -> Array:
-        empty = np.zeros((len(self.T), 0))
-        return np.concatenate([empty, *(self.T[:, e.where] for e in effects)], axis=1)
+    def _beyond(self, effect: TermEffect, before: Sequence[TermEffect], root: Array, span: Array, eliminated: bool = True) -> Array:
+        """X_F' (I - P_before) X as rows over the coefficients; eliminated, each is free of the columns of the term before its own."""
+        columns = root @ self.terms.columns([effect], before)
+        basis = _span(_without(columns, span), np.linalg.norm(columns, axis=0))
+        rows = self._in_units(basis.T @ root, effect, before)
+        if not eliminated:
+            return rows
+        free = _without(root @ self._free(effect, before), span)
+        chosen = _independent(free, np.linalg.norm(root @ self._free(effect, before), axis=0), len(rows))
+        if len(chosen) < len(rows):
+            return rows
+        upper = np.linalg.qr(free[:, chosen], mode="r")
+        return np.asarray((upper / np.diagonal(upper)[:, None]) @ rows)
 
-    def _beyond(self, effect: TermEffect, before: Sequence[TermEffect], metric: Array) -> Array:
-        """X_F' (I - P_before) X as rows over the coefficients."""
-        root = np.linalg.cholesky(metric).T @ self.unback
-        own, others = root @ self._columns([effect]), root @ self._columns(before)
-        size = np.linalg.norm(own, axis=0)
-        own = own[:, size > 0] / size[size > 0]
-        if others.shape[1]:
-            left, values, _ = np.linalg.svd(others / np.maximum(np.linalg.norm(others, axis=0), 1e-300), full_matrices=False)
-            span = left[:, values > RANK_DIRECTION * values.max(initial=0.0)]
-            own = own - span @ (span.T @ own)
-        left, values, _ = np.linalg.svd(own, full_matrices=False)
-        basis = left[:, values > RANK_DIRECTION]
-        return np.asarray(basis.T @ root)
-
-    def _type3(self, effect: TermEffect) -> Array:
-        above = [e for e in self.effects if e.contains(effect)]
-        outside = [e for e in self.effects if e != effect and e not in above]
-        free = left_null_space(self._columns(outside))
-        own, higher = free @ self._columns([effect]), free @ self._columns(above)
-        scale = max(float(np.abs(own).max(initial=0.0)), float(np.abs(higher).max(initial=0.0)), 1e-300)
-        own, higher = own / scale, higher / scale
-        alone = left_null_space(own)
+    def _type3(self, effect: TermEffect, above: Sequence[TermEffect], outside: Sequence[TermEffect]) -> Array:
+        columns = self.terms.columns(outside)
+        free = left_null_space(columns, np.linalg.norm(columns, axis=0))
+        own, higher = (self.terms.columns(part, outside) for part in ([effect], above))
+        alone = left_null_space(free @ own, np.linalg.norm(own, axis=0))
         # rows of `alone` are functions of the containing terms only; the hypothesis is orthogonal to them
-        inner = alone @ (higher @ higher.T)
-        chosen = left_null_space(inner.T)
-        return np.asarray(chosen @ free)
+        pulled = free @ higher
+        inner = pulled @ (alone @ pulled).T
+        return np.asarray(left_null_space(inner, np.linalg.norm(inner, axis=0)) @ free)
+
+    def _free(self, effect: TermEffect, beside: Sequence[TermEffect]) -> Array:
+        """The columns of the term in which no factor is at its first level."""
+        given = {(e.factors, e.covariates) for e in beside}
+        return self.terms.own(effect, given)[:, list(effect.free)]
+
+    def _in_units(self, L: Array, effect: TermEffect, beside: Sequence[TermEffect]) -> Array:
+        """The same hypothesis with one row for each free level of the term."""
+        own = L @ self._free(effect, beside)
+        chosen = _independent(own, np.linalg.norm(self._free(effect, beside), axis=0), len(L))
+        return np.linalg.solve(own[:, chosen], L) if len(chosen) == len(L) else L
 
 
-def left_null_space(M: Array) -> Array:
-    """Rows a (orthonormal) with a M = 0, (r, len(M))."""
-    if M.shape[1] == 0 or not M.any():
-        return np.eye(len(M))
-    size = np.linalg.norm(M, axis=0)
-    left, values, _ = np.linalg.svd(M[:, size > 0] / size[size > 0])
-    rank = int((values > RANK_DIRECTION * values.max()).sum())
-    return np.asarray(left[:, rank:].T)
+def _about_the_mean(L: Array, effect: TermEffect) -> Array:
+    """Levels against the first become deviations of all levels but the last from their mean: the rows of sum contrasts."""
+    if len(L) != len(effect.free):
+        return L
+    units: Array = np.eye(1)
+    for width, factor in effect.widths:
+        # the first factor is fastest
+        units = np.asarray(np.kron(np.eye(width - 1, k=-1) - 1.0 / width if factor else np.eye(width), units))
+    return np.asarray(units @ L)
 
 
-def make_hypotheses(design: Design, standardization: Standardization) -> Hypotheses:
-    """Write the design with all indicator columns and find T."""
-    block = design.encoding.fixed_block
-    source = Columns(read_table(design.frame, block.columns))
-    columns: dict[str, Array] = {}
-    effects, parts, begin = [], [], 0
-    X = (design.X - standardization.center) @ standardization.B
-    gram = X.T @ X
-    for term in map(Term, design.spec.formula.terms):
-        for key in term.atoms:
-            if key not in columns:
-                columns[key] = _all_columns(block.atoms[key], source)
-        own = _product(term, columns, design.nobs)
-        # X'X_o at once: the overparameterised columns are never kept
-        parts.append(np.linalg.solve(gram, X.T @ own))
-        factors = frozenset(key for key in term.atoms if isinstance(block.atoms[key], FactorVariable) and _complete(block.atoms[key]))
-        name = _name(term, design)
-        widths = tuple((columns[key].shape[1], key in factors) for key in term.atoms)
-        where = slice(begin, begin + own.shape[1])
-        effects.append(TermEffect(name, factors, frozenset(term.atoms) - factors, where, _free(widths, begin), widths))
-        begin += own.shape[1]
-    T = standardization.back @ np.concatenate(parts, axis=1) if parts else np.zeros((X.shape[1], 0))
-    return Hypotheses(tuple(effects), T, np.linalg.inv(standardization.back), gram)
+def _without(columns: Array, span: Array) -> Array:
+    """What of the columns lies outside an orthonormal span; taken off twice."""
+    for _ in range(2):
+        columns = columns - span @ (span.T @ columns)
+    return columns
 
 
-def _free(widths: Sequence[tuple[int, bool]], begin: int) -> tuple[int, ...]:
-    """Columns of a product in which no factor is at its first level."""
-    shape = [width for width, _ in widths]
-    factor = np.array([is_factor for _, is_factor in widths], bool)
-    index = np.indices(shape).reshape(len(shape), int(np.prod(shape)))
-    fine = np.all((index > 0) | ~factor[:, None], axis=0)
-    return tuple(int(i) + begin for i in np.flatnonzero(fine))
+def _span(columns: Array, size: Array | None = None) -> Array:
+    """An orthonormal basis of columns; what rounding left of columns of this size is nothing."""
+    size = np.linalg.norm(columns, axis=0) if size is None else size
+    length = np.linalg.norm(columns, axis=0)
+    real = length > ROUNDED * size
+    if not real.any():
+        return np.zeros((len(columns), 0))
+    left, values, _ = np.linalg.svd(columns[:, real] / length[real], full_matrices=False)
+    return np.asarray(left[:, values > _cut(length[real] / size[real]) * values.max()])
 
 
-def _name(term: Term, design: Design) -> str:
-    """The term as `coef_terms` calls it."""
-    if not term.atoms:
-        return "Intercept"
-    wanted = frozenset(term.name.split(":"))
-    return next((t for t in design.coef_terms if frozenset(t.split(":")) == wanted), term.name)
+def _cut(share: Array) -> float:
+    """Rounding of columns of which a share is left, relative to what is left."""
+    return min(1e-3, ROUNDED / float(share.min(initial=1.0)))
 
 
-def _complete(atom: EncodedVariable) -> bool:
-    """Whether a factor's own coding spans all its levels beside an intercept."""
-    if not isinstance(atom, FactorVariable):
-        return False
-    if atom.coding.matrix is None:
-        return True
-    K = len(atom.levels)
-    return int(np.linalg.matrix_rank(np.column_stack([np.ones(K), atom.coding.matrix]))) == K
+def _independent(columns: Array, size: Array, wanted: int) -> list[int]:
+    """The first columns that do not depend on those before them, as many as wanted."""
+    chosen: list[int] = []
+    basis = np.zeros((len(columns), 0))
+    for j in range(columns.shape[1]):
+        if len(chosen) == wanted:
+            break
+        length = float(np.linalg.norm(columns[:, j]))
+        if length <= ROUNDED * size[j]:
+            continue
+        rest = _without(columns[:, [j]] / length, basis)
+        left = float(np.linalg.norm(rest))
+        if left > _cut(np.array([length / size[j]])):
+            chosen.append(j)
+            basis = np.concatenate([basis, rest / left], axis=1)
+    return chosen
 
 
-def _all_columns(atom: EncodedVariable, source: Columns) -> Array:
-    """The columns of an atom: an indicator per level of a factor."""
-    reduced = not _complete(atom)
-    return np.column_stack([np.asarray(piece, float) for piece in atom.pieces(source, reduced=reduced)])
-
-
-def _product(term: Term, columns: dict[str, Array], n: int) -> Array:
-    def times(left: Array, right: Array) -> Array:
-        return (left[:, :, None] * right[:, None, :]).reshape(len(left), -1)
-
-    return reduce(times, [columns[key] for key in term.atoms], np.ones((n, 1)))
+def make_hypotheses(fit: Fitted) -> Hypotheses:
+    """What is tested of the terms of a fit."""
+    design, standardization = fit.design, fit.problem.standardization
+    coefficients = standardization.functions(np.eye(design.X.shape[1]))
+    names = np.array(design.coef_terms)[list(design.kept)]
+    terms = indicator_terms(design, standardization)
+    return Hypotheses(terms, {e.name: coefficients[names == e.name] for e in terms.effects}, bool(design.terms))
 
 
 ANOVA_TYPES: dict[object, int] = {1: 1, 2: 2, 3: 3, "1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
@@ -244,16 +210,15 @@ def anova(
     if type not in ANOVA_TYPES:
         raise SpecificationError(f"unknown type of F tests {type!r}", "type=", "1 (sequential), 2 or 3 (marginal)")
     choice = check_options(df, vcov, information)
-    effects = fixed_effects(fit, df, vcov, information, cluster)
-    asked = make_hypotheses(fit.design, fit.problem.standardization)
-    metric = None
-    if choice.df in ("containment", "residual") and fit.point.state is not None:
-        metric = np.linalg.inv(fit.point.state.solution.information_inverse[0])
-    terms = np.array(fit.design.coef_terms)[list(fit.design.kept)]
+    with one_thread():
+        effects = fixed_effects(fit, df, vcov, information, cluster)
+        asked = make_hypotheses(fit)
+        metric = None
+        if ANOVA_TYPES[type] == 1 and choice.df in ("containment", "residual") and fit.point.state is not None:
+            metric = np.linalg.inv(fit.point.state.solution.information_inverse[0])
+        tests = [effects.f(L, term=e.name) for e, L in zip(asked.tested, asked.rows(ANOVA_TYPES[type], metric), strict=True)]
     rows = []
-    for effect in asked.tested:
-        L = asked.rows(effect, ANOVA_TYPES[type], metric if ANOVA_TYPES[type] == 1 else None)
-        test = effects.f(L, own=terms == effect.name)
+    for effect, test in zip(asked.tested, tests, strict=True):
         sum_sq = test.statistic * fit.sigma**2 * test.num_df if choice.df == "satterthwaite" else np.nan
         rows.append((effect.name, sum_sq, test.num_df, test.den_df, test.statistic, test.p_value))
     return pd.DataFrame(rows, columns=["term", "sum_sq", "num_df", "den_df", "statistic", "p_value"])

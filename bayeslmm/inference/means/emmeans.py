@@ -74,7 +74,7 @@ class EMMeans:
         for group in self._groups():
             fine = group[np.isfinite(self.L[group]).all(axis=1)]
             L = self.L[fine[1:]] - self.L[fine[:1]]
-            test = self.effects.f(L, self.offsets[fine[:1]] - self.offsets[fine[1:]])
+            test = self.effects.joint(L, self.offsets[fine[:1]] - self.offsets[fine[1:]])
             key = {name: self.frame[name].iloc[group[0]] for name in self.by}
             rows.append(key | {"num_df": test.num_df, "den_df": test.den_df, "statistic": test.statistic, "p_value": test.p_value})
         return pd.DataFrame(rows)
@@ -140,9 +140,8 @@ def with_tests(effects: FixedEffects, L: Array, shift: Array, level: float, adju
         out["p_value"][fine] = t.p_value
         crosses = critical_values("none", level, t.df, np.eye(len(t.df)), means)
     else:
-        V = L[fine] @ effects.vcov @ L[fine].T
         with np.errstate(invalid="ignore", divide="ignore"):
-            R = V / np.outer(t.std_error, t.std_error)
+            R = effects.covariance(L[fine]) / np.outer(t.std_error, t.std_error)
         out["p_value"][fine] = p_values(adjust, t.statistic, t.df, R, means)
         crosses = critical_values(adjust, level, t.df, R, means)
     out["conf_low"][fine] = out["estimate"][fine] - crosses * t.std_error
@@ -178,7 +177,7 @@ def emmeans(
     wanted, given = _wanted_variables(specs, by, grid)
     mean = average_grid(grid, (*wanted, *given), weights, fit.design)
     rows, offset = fit.design.encoding.fixed(grid.frame)[0], _offset(fit.design, grid)
-    effects = fixed_effects(fit, df, vcov, information, cluster)
+    effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given)))
     notes = _interaction_note(fit.design, (*wanted, *given))
     return _made(fit, effects, mean.of(rows), mean.of(offset), grid, mean.places, wanted, given, conf_level, notes)
 
@@ -215,7 +214,7 @@ def emtrends(
     step = TREND_STEP * ((covariates[var].high - covariates[var].low) or 1.0)
     ends = [grid.frame.assign(**{var: grid.frame[var].to_numpy(float) + sign * step}) for sign in (1.0, -1.0)]
     upper, lower = (design.encoding.fixed(frame)[0] for frame in ends)
-    effects = fixed_effects(fit, df, vcov, information, cluster)
+    effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given, var)))
     L = mean.of((upper - lower) / (2.0 * step))
     return _made(fit, effects, L, np.zeros(len(L)), grid, mean.places, wanted, given, conf_level, (f"slopes of {var}",))
 
@@ -236,7 +235,7 @@ def _made(
     if not 0.0 < conf_level < 1.0:
         raise SpecificationError(f"a confidence level of {conf_level!r}", "conf_level=", "a number between 0 and 1, such as 0.95")
     empty = ~np.isfinite(L).all(axis=1)
-    own, estimable = restrict_to_kept(np.where(empty[:, None], 0.0, L), fit.design)
+    own, estimable = restrict_to_kept(np.where(empty[:, None], 0.0, L), fit.design, fit.problem.standardization)
     own = np.where((estimable & ~empty)[:, None], own, np.nan)
     columns = {name: _levels(grid, name, places[:, j]) for j, name in enumerate((*specs, *by))}
     table = with_tests(effects, own, offset, conf_level)

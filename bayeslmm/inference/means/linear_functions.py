@@ -17,14 +17,14 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
+from bayeslmm.likelihood.estimability import Aliases
+from bayeslmm.likelihood.standardize import Standardization
 
 if TYPE_CHECKING:
     from bayeslmm._types import ArrayLike, DfMethod, Information, LinearFunction, VcovMethod
 
 COMPARISON_SIGN = re.compile(r"[<>]=?|!=|[≤≥≠]")
 NUMBER_PATTERN = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-ESTIMABLE_TOLERANCE = 1e-8
-"""Largest part, relative to its size, by which a function of the coefficients may miss the rows of the design."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,26 +257,20 @@ def _goes_on(text: str, end: int) -> bool:
 # -- what can be estimated ---------------------------------------------------------------------------------------------------------------
 
 
-def restrict_to_kept(L: Array, design: Design) -> tuple[Array, NDArray[np.bool_]]:
-    """L over the coefficients kept (r, p), and which rows can be estimated (r,).
-
-    Aliased columns are combinations X A of those kept, so L alpha is estimable just when its part on the aliased ones is (part kept) A.
-    """
-    kept = list(design.kept)
+def restrict_to_kept(L: Array, design: Design, standardization: Standardization) -> tuple[Array, NDArray[np.bool_]]:
+    """L over the coefficients kept (r, p), and which rows can be estimated (r,)."""
+    own = L[:, list(design.kept)]
     if not design.aliased:
-        return L[:, kept], np.ones(len(L), bool)
-    gone = [i for i in range(len(design.coef_names)) if i not in design.kept]
-    A = np.linalg.lstsq(design.X, design.encoding.fixed(design.frame)[0][:, gone], rcond=None)[0]
-    gap = np.abs(L[:, gone] - L[:, kept] @ A).max(axis=1)
-    return L[:, kept], gap <= ESTIMABLE_TOLERANCE * np.maximum(1.0, np.abs(L).max(axis=1))
+        return own, np.ones(len(L), bool)
+    return own, Aliases.of(design, standardization).estimable(L, standardization.functions(own))
 
 
-def require_estimable(functions: LinearFunctions, design: Design) -> Array:
+def require_estimable(functions: LinearFunctions, design: Design, standardization: Standardization) -> Array:
     """L over the coefficients kept.
 
     Errors: `InferenceError` naming the rows that are not estimable.
     """
-    L, estimable = restrict_to_kept(functions.L, design)
+    L, estimable = restrict_to_kept(functions.L, design, standardization)
     if not estimable.all():
         wrong = [label for label, fine in zip(functions.labels, estimable, strict=True) if not fine]
         raise InferenceError(
@@ -326,9 +320,9 @@ def contrast(
     [0.47]
     """
     functions = linear_functions(L, fit.design.coef_names, rhs)
-    rows = require_estimable(functions, fit.design)
+    rows = require_estimable(functions, fit.design, fit.problem.standardization)
     effects = fixed_effects(fit, df, vcov, information, cluster)
-    single, joint = effects.t(rows, functions.rhs), effects.f(rows, functions.rhs)
+    single, joint = effects.t(rows, functions.rhs), effects.joint(rows, functions.rhs)
     frame = pd.DataFrame(
         {
             "term": list(functions.labels),

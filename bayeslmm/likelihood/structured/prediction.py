@@ -111,7 +111,7 @@ def subject_rows(
     if place is not None:
         residual, variance = _through_errors(problem, state, place)
         C, own = C + residual, own + variance
-    gained, left, d = _given_observed(state, sp.csr_array(C), X @ c.back, own)
+    gained, left, d = _given_observed(state, sp.csr_array(C), c.functions(X), own)
     through_alpha = np.einsum("nx,xz,nz->n", d, state.solution.information_inverse[0], d)
     unit, variance = point.sigma2 * c.y_scale**2, left + through_alpha
     # an outcome that was observed has no variance left: what the differences leave of it is rounding

@@ -101,12 +101,10 @@ class ProgramRun:
             degrees = ConstantDegrees(self.counted.rest)
         elif t.df == "satterthwaite":
             # EMPIRICAL changes the covariance, not the degrees of freedom
-            degrees = Satterthwaite(self.inference.curvature, self.fit.problem.standardization.back)
+            degrees = Satterthwaite(self.inference.curvature)
         else:
             degrees = self.inference.degrees(choice)
-        design = self.fit.design
-        covariance = self.inference.covariance(choice)
-        return FixedEffects(design.coef_names, design.kept, self.fit.fixef_kept, covariance, degrees, choice.vcov == choice.df)
+        return self.inference.of(self.inference.covariance(choice), degrees, choice.vcov == choice.df)
 
     def effects(self, position: int | None, df: float | None = None) -> FixedEffects:
         """The fixed effects as tested for one effect of the layout.

@@ -125,7 +125,7 @@ def coefficient_covariance(run: ProgramRun) -> Array:
     """The covariance of SAS's coefficients, (P, P), 0 where a coefficient is 0."""
     L = np.eye(len(run.layout.columns))
     own = run.ours(L)
-    found = own @ run.base.vcov @ own.T
+    found = run.base.covariance(own)
     kept = np.isin(np.arange(len(L)), run.space.kept)
     return np.where(np.outer(kept, kept), found, 0.0)
 
@@ -159,7 +159,7 @@ def tested_effects(run: ProgramRun) -> Iterator[tuple[int, GLMEffect]]:
 def effect_test(run: ProgramRun, position: int, kind: int) -> FTest:
     """The F test of one effect of the layout; NaN where nothing is left to test."""
     L = hypothesis(run.layout, run.space, position, kind)
-    return run.effects(position).f(run.ours(L)) if len(L) else FTest(0, np.nan, np.nan, np.nan)
+    return run.effects(position).joint(run.ours(L)) if len(L) else FTest(0, np.nan, np.nan, np.nan)
 
 
 def tests_table(run: ProgramRun, kind: int) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def _columns(run: ProgramRun, *, conditional: bool) -> dict[str, tuple[Codes, Ar
         Zs, codes = [t.Z for t in design.terms], [t.group.codes for t in design.terms]
         variance = row_variances(fit.problem, fit.point, X, Zs, codes)
     else:
-        variance = np.einsum("np,pq,nq->n", X, run.base.vcov, X)
+        variance = run.base.variances(X)
     rows = np.asarray(design.rows)
     df = _degrees(run, X)
     absent = _absent(run)
@@ -80,7 +80,7 @@ def _columns(run: ProgramRun, *, conditional: bool) -> dict[str, tuple[Codes, Ar
 
 
 def _degrees(run: ProgramRun, X: Array) -> Array:
-    return np.full(len(X), run.counted.rest) if run.translation.df in COUNTING else np.asarray(run.base.degrees.rows(X))
+    return np.full(len(X), run.counted.rest) if run.translation.df in COUNTING else np.asarray(run.base.denominators(X))
 
 
 def _absent(run: ProgramRun) -> Codes:
@@ -99,7 +99,7 @@ def _unobserved(run: ProgramRun, absent: Codes, *, conditional: bool) -> tuple[A
     fit = run.fit
     X = fit.contrast_rows(run.rows.frame.iloc[absent])
     if not conditional:
-        return X, X @ fit.fixef_kept, np.einsum("np,pq,nq->n", X, run.base.vcov, X)
+        return X, X @ fit.fixef_kept, run.base.variances(X)
     used = np.asarray(fit.design.rows)
     rows = np.concatenate([used, absent])
     if len(rows) > MAX_V_ROWS:

@@ -103,7 +103,7 @@ def _contrast(run: ProgramRun, statement: ContrastStatement) -> pd.DataFrame:
         weights = np.stack([random_weights(run, _given(run, row.random), statement.subject, statement.group) for row in statement.rows])
         test = PredictableFunctions(run).joint(run.ours(L), weights, statement.df)
     else:
-        test = run.effects(_last(run, statement.rows[-1]), statement.df).f(run.ours(L))
+        test = run.effects(_last(run, statement.rows[-1]), statement.df).joint(run.ours(L))
     return pd.DataFrame([{"Label": statement.label} | f_row(test, statement.chisq)])
 
 
@@ -184,7 +184,7 @@ def _means(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
     head |= {name: [value] * m for name, value in statement.at}
     more = limit_columns(columns, statement.alpha) if statement.cl else {}
     own = run.ours(family.L)
-    matrix = np.where(np.outer(family.fine, family.fine), own @ run.base.vcov @ own.T, np.nan)
+    matrix = np.where(np.outer(family.fine, family.fine), run.base.covariance(own), np.nan)
     if statement.cov:
         more |= {name.replace("Col", "Cov"): values for name, values in matrix_columns(matrix).items()}
     if statement.corr:
@@ -236,7 +236,7 @@ def _adjustment_df(run: ProgramRun, family: LSMeansFamily, tests: TTests) -> Arr
 
 def _correlation(run: ProgramRun, L: Array) -> Array:
     own = run.ours(L)
-    matrix = own @ run.base.vcov @ own.T
+    matrix = run.base.covariance(own)
     root = np.sqrt(np.maximum(np.diagonal(matrix), 1e-300))
     return np.asarray(matrix / np.outer(root, root))
 
@@ -256,6 +256,6 @@ def _slice(run: ProgramRun, family: LSMeansFamily, label: Mapping[str, str], mem
     first, *others = members
     L = np.stack([family.L[i] - family.L[first] for i in others]) if others else np.zeros((0, family.L.shape[1]))
     fine = L[estimable(run.space, L)] if len(L) else L
-    test = run.effects(family.position, family.statement.df).f(run.ours(fine)) if len(fine) else FTest(0, np.nan, np.nan, np.nan)
+    test = run.effects(family.position, family.statement.df).joint(run.ours(fine)) if len(fine) else FTest(0, np.nan, np.nan, np.nan)
     head: TableColumns = {"Effect": family.effect.name} | {name: label.get(name, "") for name in _names(run)}
     return head | f_row(test, chisq=False)

@@ -1,0 +1,172 @@
+"""The terms of the fixed effects with all indicator columns of their factors, over standardized coefficients: what no coding changes.
+
+Every term is written with all its indicator columns (overparameterised), X_o = X~ T with T (p, all columns). A function of those columns is
+estimable just when it is a row a T, and then it is the function a of the standardized coefficients.
+
+A covariate's columns are held about their means too (`centred`): where a term without the covariate is there to take the mean up, they span
+the same and are far from collinear with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayeslmm._arrays import Array
+from bayeslmm.data.columns import Columns
+from bayeslmm.data.design import Design
+from bayeslmm.data.frame import read_table
+from bayeslmm.data.identifiability import column_rank
+from bayeslmm.data.model_matrix import Term
+from bayeslmm.data.variables import EncodedVariable, FactorVariable
+from bayeslmm.likelihood.standardize import Standardization
+
+
+@dataclass(frozen=True, slots=True)
+class TermEffect:
+    """A term with its factors and its covariates, as texts of atoms.
+
+    where : its columns of T; free : positions of those in which no factor is at its first level
+    variables : columns of the data that it reads
+    widths : for every atom how many columns it has, and whether these are the levels of a factor
+    """
+
+    name: str
+    factors: frozenset[str]
+    covariates: frozenset[str]
+    where: slice
+    free: tuple[int, ...]
+    variables: frozenset[str]
+    widths: tuple[tuple[int, bool], ...]
+
+    def contains(self, other: TermEffect) -> bool:
+        """Whether `other` is marginal to this term."""
+        return self.covariates == other.covariates and self.factors > other.factors
+
+    @property
+    def is_intercept(self) -> bool:
+        return not (self.factors or self.covariates)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndicatorTerms:
+    """Effects in the order of the formula (the intercept too), T and its centred form (p, all columns), and X~'X~ (p, p)."""
+
+    effects: tuple[TermEffect, ...]
+    T: Array
+    centred: Array
+    gram: Array
+
+    def columns(self, effects: Sequence[TermEffect], beside: Sequence[TermEffect] | None = None) -> Array:
+        """Columns of T of some effects.
+
+        beside : effects whose span is taken off or is among the columns: a covariate is centred where they take its mean up
+        """
+        given = {(e.factors, e.covariates) for e in (effects if beside is None else beside)}
+        return np.concatenate([np.zeros((len(self.T), 0)), *(self.own(e, given)[:, e.where] for e in effects)], axis=1)
+
+    def own(self, effect: TermEffect, given: set[tuple[frozenset[str], frozenset[str]]]) -> Array:
+        """T, or its centred form where the effect is there without each of its covariates."""
+        covariates = tuple(effect.covariates)
+        fewer = (frozenset(some) for k in range(len(covariates)) for some in combinations(covariates, k))
+        return self.centred if all((effect.factors, some) in given for some in fewer) else self.T
+
+
+def indicator_terms(design: Design, standardization: Standardization) -> IndicatorTerms:
+    """Write the design with all indicator columns and find T."""
+    X = (design.X - standardization.center) @ standardization.B
+    gram = X.T @ X
+    raw, about, effects, begin = [], [], [], 0
+    for term, factors, columns in indicator_columns(design):
+        widths = tuple((columns[key].shape[1], key in factors) for key in term.atoms)
+        # X'X_o at once: the overparameterised columns are never kept
+        own = column_products(term, columns, design.nobs)
+        moved = {key: values if key in factors else values - values.mean(axis=0) for key, values in columns.items()}
+        raw.append(X.T @ own)
+        about.append(raw[-1] if len(factors) == len(term.atoms) else X.T @ column_products(term, moved, design.nobs))
+        variables = frozenset(name for key in term.atoms for name in design.encoding.fixed_block.atoms[key].columns)
+        where = slice(begin, begin + own.shape[1])
+        effects.append(
+            TermEffect(_name(term, design), factors, frozenset(term.atoms) - factors, where, _free(widths, begin), variables, widths)
+        )
+        begin = where.stop
+    empty = np.zeros((len(gram), 0))
+    T, centred = (np.linalg.solve(gram, np.concatenate([empty, *parts], axis=1)) for parts in (raw, about))
+    return IndicatorTerms(tuple(effects), T, centred, gram)
+
+
+def indicator_columns(design: Design) -> Iterator[tuple[Term, frozenset[str], dict[str, Array]]]:
+    """Every term, which of its atoms are factors, and the columns of its atoms: an indicator per level of a factor."""
+    block = design.encoding.fixed_block
+    source = Columns(read_table(design.frame, block.columns))
+    for term in map(Term, design.spec.formula.terms):
+        factors = frozenset(key for key in term.atoms if is_complete(block.atoms[key]))
+        yield term, factors, {key: _all_columns(block.atoms[key], source) for key in term.atoms}
+
+
+def _free(widths: Sequence[tuple[int, bool]], begin: int) -> tuple[int, ...]:
+    """Columns of a product in which no factor is at its first level, the first factor fastest as R has them."""
+    shape = [width for width, _ in widths]
+    place = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
+    inner = place[tuple(slice(int(is_factor), None) for _, is_factor in widths)]
+    return tuple(int(i) + begin for i in inner.ravel(order="F"))
+
+
+def _name(term: Term, design: Design) -> str:
+    """The term as `coef_terms` calls it."""
+    if not term.atoms:
+        return "Intercept"
+    wanted = frozenset(term.name.split(":"))
+    return next((t for t in design.coef_terms if frozenset(t.split(":")) == wanted), term.name)
+
+
+def is_complete(atom: EncodedVariable) -> bool:
+    """Whether an atom is a factor whose own coding spans all its levels beside an intercept."""
+    if not isinstance(atom, FactorVariable):
+        return False
+    if atom.coding.matrix is None:
+        return True
+    K = len(atom.levels)
+    return len(column_rank(np.column_stack([np.ones(K), atom.coding.matrix]), intercept=True).kept) == K
+
+
+def _all_columns(atom: EncodedVariable, source: Columns) -> Array:
+    """The columns of an atom: an indicator per level of a factor."""
+    reduced = not is_complete(atom)
+    return np.column_stack([np.asarray(piece, float) for piece in atom.pieces(source, reduced=reduced)])
+
+
+def column_products(term: Term, columns: dict[str, Array], n: int) -> Array:
+    """All columns of a term over the rows, (n, width)."""
+
+    def times(left: Array, right: Array) -> Array:
+        return (left[:, :, None] * right[:, None, :]).reshape(len(left), -1)
+
+    return reduce(times, [columns[key] for key in term.atoms], np.ones((n, 1)))
+
+
+def column_units(design: Design, standardization: Standardization) -> tuple[Array, NDArray[np.bool_], frozenset[str]]:
+    """Typical size (p,) of what is outside the columns before each of those kept, and which belong to terms with a covariate.
+
+    Third, the names of the terms that have a factor.
+
+    The products of covariates with a factor have one size.
+    """
+    size = 1.0 / np.abs(np.diagonal(standardization.B))
+    names, slopes = np.array(design.coef_terms)[list(design.kept)], np.zeros(len(size), bool)
+    factorial = set()
+    for term in map(Term, design.spec.formula.terms):
+        factors = [is_complete(design.encoding.fixed_block.atoms[key]) for key in term.atoms]
+        name = _name(term, design)
+        own = names == name
+        if any(factors):
+            factorial.add(name)
+        slopes |= own & (not all(factors))
+        if own.any() and any(factors) and not all(factors):
+            size[own] = size[own].max()
+    return size, slopes, frozenset(factorial)

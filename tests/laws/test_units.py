@@ -1,0 +1,143 @@
+"""No figure of inference depends on where a covariate starts or in what unit it is, but as theory says; estimability least of all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+
+START, UNIT = 2.0**30, 2.0**36
+"""1.07e9 and 6.9e10: powers of two, so that the moved column holds the same numbers to the last digit."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """x' = (x + start) * unit."""
+
+    start: float
+    unit: float
+
+    def __call__(self, x: Any) -> Any:
+        return (x + self.start) * self.unit
+
+
+MOVES = {
+    "later": Move(START, 1.0),
+    "large": Move(0.0, UNIT),
+    "tiny": Move(0.0, 1.0 / UNIT),
+    "later and large": Move(START, UNIT),
+    "later and tiny": Move(START, 1 / UNIT),
+}
+FIXED = {
+    "crossed": "y ~ a * b + x + (1 | g)",
+    "slopes": "y ~ a * x + b + (x | g)",
+    "empty cell": "y ~ a * b + x + (1 | g)",
+    "products": "y ~ a * x + b * x + (1 | g)",
+}
+
+
+def trial(seed: int, design: str) -> pd.DataFrame:
+    """Twelve groups with two factors and a covariate of exact binary fractions."""
+    rng = np.random.default_rng(seed)
+    n = 144
+    g = np.arange(n) % 12
+    data = pd.DataFrame(
+        {"g": g.astype(str), "a": rng.choice(list("pqr"), n), "b": rng.choice(list("uv"), n), "visit": (np.arange(n) // 12).astype(str)}
+    )
+    data["x"] = np.round(rng.normal(size=n) * 256) / 256
+    data["y"] = (
+        (data["a"] == "q")
+        + 0.7 * data["x"] * (1 + (data["a"] == "r"))
+        + rng.normal(size=12)[g]
+        + rng.normal(size=12)[g] * data["x"]
+        + rng.normal(size=n)
+    )
+    return data[~((data["a"] == "r") & (data["b"] == "v"))].reset_index(drop=True) if design == "empty cell" else data
+
+
+def fitted(data: pd.DataFrame, design: str, **options: Any) -> Any:
+    return blm.LMM(FIXED[design], data, **options).fit()
+
+
+def agree(ours: Any, theirs: Any, rtol: float = 1e-4) -> None:
+    """Numbers as near as a second search for the same optimum comes; what is not estimable is so in both."""
+    ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
+    np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs))
+    np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=rtol * float(np.nanmax(np.abs(ours), initial=0.0)) * 0.05)
+
+
+COUNTED = ["satterthwaite", "kenward-roger", "containment", "between-within", "residual"]
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES.keys())
+@pytest.mark.parametrize("design", FIXED)
+def test_tests_and_means_do_not_know_the_unit(design: str, move: Move) -> None:
+    data = trial(3, design)
+    moved = data.assign(x=move(data["x"]))
+    ours, theirs = fitted(data, design), fitted(moved, design)
+    at = {"x": [0.25, 1.0]}
+    moved_at = {"x": [move(v) for v in at["x"]]}
+    same_origin = move.start == 0.0
+    for df in COUNTED:
+        one, two = ours.tidy(df=df), theirs.tidy(df=df)
+        slope = one["term"].str.contains("x").to_numpy()
+        here = slope if not same_origin else np.ones(len(slope), bool)
+        agree(one["df"][here], two["df"][here])
+        agree(one["statistic"][here].abs(), two["statistic"][here].abs())
+        for kind in (1, 2, 3):
+            left, right = (f.anova(type=kind, df=df).set_index("term") for f in (ours, theirs))
+            assert left["num_df"].tolist() == right["num_df"].tolist()
+            # the test of a factor beside its product with x is one at x = 0
+            terms = [t for t in left.index if same_origin or kind == 1 or "x" in t or f"{t}:x" not in left.index]
+            agree(left.loc[terms, ["den_df", "statistic", "p_value"]], right.loc[terms, ["den_df", "statistic", "p_value"]])
+        for specs, by in (("a", None), ("a", "b"), ("b", None)):
+            left, right = ours.emmeans(specs, by=by, df=df), theirs.emmeans(specs, by=by, df=df)
+            agree(left.frame.select_dtypes("number"), right.frame.select_dtypes("number"))
+            agree(left.pairs("holm").select_dtypes("number"), right.pairs("holm").select_dtypes("number"))
+        left, right = ours.emmeans(["a", "x"], at=at, df=df), theirs.emmeans(["a", "x"], at=moved_at, df=df)
+        for name in ("estimate", "std_error", "df", "conf_low", "p_value"):
+            agree(left.frame[name], right.frame[name])
+        agree(left.joint()[["num_df", "den_df", "statistic"]], right.joint()[["num_df", "den_df", "statistic"]])
+    left, right = ours.emtrends("x", "a").frame, theirs.emtrends("x", "a").frame
+    agree(left["estimate"], right["estimate"] * move.unit)
+    agree(left[["df", "statistic"]], right[["df", "statistic"]])
+    slopes = ["x = 0"] + [f"{name} = 0" for name in ours.model.coef_names if name.endswith(":x")]
+    left, right = ours.contrast(slopes).joint, theirs.contrast(slopes).joint
+    agree(left, right)
+    for kind in ("CR0", "CR1", "CR2", "CR3"):
+        left, right = (f.emmeans("a", vcov=kind).frame.select_dtypes("number") for f in (ours, theirs))
+        agree(left, right)
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES.keys())
+@pytest.mark.parametrize("design", ["slopes", "empty cell"])
+def test_predictions_and_deletions_do_not_know_the_unit(design: str, move: Move) -> None:
+    data = trial(5, design)
+    moved = data.assign(x=move(data["x"]))
+    ours, theirs = fitted(data, design), fitted(moved, design)
+    new, moved_new = data.iloc[::7], moved.iloc[::7]
+    for level in ("population", "conditional"):
+        for interval in ("confidence", "prediction"):
+            agree(ours.predict(new, level=level, interval=interval), theirs.predict(moved_new, level=level, interval=interval))
+    agree(ours.ranova()[["statistic", "p_value"]], theirs.ranova()[["statistic", "p_value"]], 1e-4)
+    agree(ours.r2(), theirs.r2())
+    agree(ours.icc(), theirs.icc(), 1e-4) if design == "empty cell" else None
+    for refit in (True, False):
+        left, right = ours.influence("g", refit=refit), theirs.influence("g", refit=refit)
+        agree(left["cooks_distance"], right["cooks_distance"], 1e-3)
+        agree(left["x"], right["x"] * move.unit, 1e-4)
+    agree(ours.influence()["hat"], theirs.influence()["hat"])
+    for kind in ("case", "parametric"):
+        left, right = (f.bootstrap(8, seed=1, kind=kind).frame for f in (ours, theirs))
+        assert len(left) == len(right) == 8
+        agree(left["x"], right["x"] * move.unit, 1e-3)
+    left, right = (f.confint("profile", terms=["x", "sd__Observation"]) for f in (ours, theirs))
+    agree(left.iloc[0, 1:], right.iloc[0, 1:] * move.unit, 1e-3)
+    agree(left.iloc[1, 1:], right.iloc[1, 1:], 1e-3)
