@@ -21,8 +21,7 @@ from bayeslmm.bayes.log_posterior.density import Density, arrange_density, with_
 from bayeslmm.bayes.posterior.predict import log_likelihood
 from bayeslmm.bayes.sampling.importance import limit_of_k, sample_importance, smooth_weights
 from bayeslmm.bayes.sampling.mode import find_mode
-from bayeslmm.data.design import Design, RandomTerm, ResidualDesign
-from bayeslmm.data.grouping import GroupingFactor
+from bayeslmm.data.design import Design
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
@@ -41,59 +40,13 @@ COLLINEAR_CONDITION = 1e-10
 """Columns of X nearer to collinear than this are not told apart."""
 
 
-def drop_design_rows(design: Design, out: Codes) -> Design:
-    """The design without the rows `out`: same columns, levels that no row has any more left out."""
-    kept = np.ones(design.nobs, bool)
-    kept[out] = False
-    return replace(
-        design,
-        y=design.y[kept],
-        X=design.X[kept],
-        weights=None if design.weights is None else design.weights[kept],
-        offset=None if design.offset is None else design.offset[kept],
-        terms=tuple(_term(term, kept) for term in design.terms),
-        residual=None if design.residual is None else _residual(design.residual, kept),
-        variance=tuple(
-            replace(
-                factor,
-                covariate=None if factor.covariate is None else factor.covariate[kept],
-                strata=None if factor.strata is None else factor.strata[kept],
-            )
-            for factor in design.variance
-        ),
-        rows=design.rows[kept],
-    )
-
-
-def _factor(factor: GroupingFactor, kept: Array) -> tuple[GroupingFactor, Codes]:
-    own, codes = np.unique(factor.codes[kept], return_inverse=True)
-    return replace(factor, levels=factor.levels[own], codes=codes.astype(np.int64)), own
-
-
-def _term(term: RandomTerm, kept: Array) -> RandomTerm:
-    group, own = _factor(term.group, kept)
-    relationship = None if term.relationship is None else term.relationship[np.ix_(own, own)]
-    return replace(term, group=group, Z=term.Z[kept], relationship=relationship)
-
-
-def _residual(residual: ResidualDesign, kept: Array) -> ResidualDesign:
-    # the groups of parameters stay as they are, even where one is left without rows
-    return replace(
-        residual,
-        subject=_factor(residual.subject, kept)[0],
-        visit=None if residual.visit is None else residual.visit[kept],
-        coords=None if residual.coords is None else residual.coords[kept],
-        group=None if residual.group is None else replace(residual.group, codes=residual.group.codes[kept]),
-    )
-
-
 def density_without(target: Density, out: Codes, label: str) -> Density:
     """The density given all rows but `out`.
 
     Raises InferenceError where the rows left do not determine alpha under a flat prior.
     """
     problem = target.problem
-    design = drop_design_rows(problem.design, out)
+    design = problem.design.take(np.setdiff1d(np.arange(problem.design.nobs), out))
     _require_rank(target, design, label)
     kernel, fitted = problem.structured, None
     if kernel is not None and any(factor.covariate is None and factor.kind != "ident" for factor in problem.design.variance):

@@ -6,14 +6,14 @@ Rows are those kept (no missing value, weight above 0), in the order of the data
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
 from bayeslmm.data.columns import Columns, FactorColumn, Numbers
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.grouping import GroupCoder, GroupingFactor
@@ -178,6 +178,53 @@ class Design:
     def groups(self) -> dict[str, int]:
         """Grouping factor -> number of levels."""
         return {term.group.name: term.group.size for term in self.terms}
+
+    def take(self, rows: Codes, keys: Callable[[GroupingFactor], Codes] | None = None) -> Design:
+        """The design of the rows at some positions, each as often as it is named; levels that no row has are gone.
+
+        keys : (rows,) what tells the levels of a factor apart, by default their codes. Notes are those of all rows and are left out.
+        """
+        found: dict[str, GroupingFactor] = {}
+
+        def regroup(factor: GroupingFactor) -> GroupingFactor:
+            if factor.name not in found:
+                own = factor.codes[rows]
+                first, codes = np.unique(own if keys is None else keys(factor), return_index=True, return_inverse=True)[1:]
+                found[factor.name] = replace(factor, levels=factor.levels[own[first]], codes=freeze_codes(codes.ravel()))
+            return found[factor.name]
+
+        def part(values: Array | None) -> Array | None:
+            return None if values is None else freeze(values[rows])
+
+        def place(codes: Codes | None) -> Codes | None:
+            return None if codes is None else freeze_codes(codes[rows])
+
+        terms = []
+        for term in self.terms:
+            known = np.unique(term.group.codes[rows])
+            relationship = None if term.relationship is None else freeze(term.relationship[np.ix_(known, known)])
+            terms.append(replace(term, group=regroup(term.group), Z=freeze(term.Z[rows]), relationship=relationship))
+        residual = self.residual
+        if residual is not None:
+            # groups of parameters stay, even one that is left without rows
+            group = None if residual.group is None else replace(residual.group, codes=freeze_codes(residual.group.codes[rows]))
+            visit, coords = place(residual.visit), part(residual.coords)
+            residual = replace(residual, subject=regroup(residual.subject), visit=visit, coords=coords, group=group)
+        return replace(
+            self,
+            y=freeze(self.y[rows]),
+            X=freeze(self.X[rows]),
+            weights=part(self.weights),
+            offset=part(self.offset),
+            terms=tuple(terms),
+            residual=residual,
+            variance=tuple(replace(f, covariate=part(f.covariate), strata=place(f.strata)) for f in self.variance),
+            rows=freeze_codes(self.rows[rows]),
+            index=self.index[rows],
+            own_frame=replace(self.own_frame, copy=self.own_frame.copy.iloc[rows]),
+            notes=(),
+            unidentified=(),
+        )
 
     def require_identified(self) -> None:
         """Raise the first reason why the likelihood alone does not identify the parameters; what `fit("REML")` and `fit("ML")` call."""

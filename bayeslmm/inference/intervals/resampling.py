@@ -5,12 +5,10 @@ A level that is drawn twice becomes two levels, and so do the levels of every fa
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
+from bayeslmm._arrays import Codes
 from bayeslmm.data.design import Design
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import InferenceError
@@ -42,13 +40,17 @@ def resample_design(design: Design, factor: GroupingFactor | None, drawn: Codes)
         )
     codes = np.arange(design.nobs) if factor is None else factor.codes
     rows, copy = _rows_of(codes, drawn)
-    return _pick_levels(design, rows, copy, codes)
+
+    def keys(own: GroupingFactor) -> Codes:
+        """Levels are told apart by draw where their factor lies within the one drawn from."""
+        return own.codes[rows] + copy * (int(own.codes.max()) + 1) if is_nested(own.codes, codes) else own.codes[rows]
+
+    return design.take(rows, keys)
 
 
 def without(design: Design, rows: NDArray[np.bool_]) -> Design:
     """The design without some rows; levels that lose all of theirs are gone."""
-    kept = np.flatnonzero(~rows)
-    return _pick_levels(design, kept, np.zeros(len(kept), np.int64), np.zeros(design.nobs, np.int64))
+    return design.take(np.flatnonzero(~rows))
 
 
 def _rows_of(codes: Codes, drawn: Codes) -> tuple[Codes, Codes]:
@@ -59,55 +61,3 @@ def _rows_of(codes: Codes, drawn: Codes) -> tuple[Codes, Codes]:
     copy = np.repeat(np.arange(len(drawn)), counts)
     inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return order[starts[drawn][copy] + inside], copy
-
-
-def _pick_levels(design: Design, rows: Codes, copy: Codes, outer: Codes) -> Design:
-    """Rows of a design with levels told apart by draw where their factor lies within the one drawn from."""
-    seen: dict[str, GroupingFactor] = {}
-
-    def regrouped(factor: GroupingFactor) -> GroupingFactor:
-        if factor.name not in seen:
-            own = factor.codes[rows]
-            key = own + copy * (int(factor.codes.max()) + 1) if is_nested(factor.codes, outer) else own
-            first, codes = np.unique(key, return_index=True, return_inverse=True)[1:]
-            seen[factor.name] = replace(factor, levels=factor.levels[own[first]], codes=freeze_codes(codes.ravel()))
-        return seen[factor.name]
-
-    def part(values: Array | None) -> Array | None:
-        return None if values is None else freeze(values[rows])
-
-    terms = []
-    for term in design.terms:
-        group = regrouped(term.group)
-        relationship = term.relationship
-        if relationship is not None:
-            known = np.searchsorted(np.arange(term.group.size), np.unique(term.group.codes[rows]))
-            relationship = freeze(relationship[np.ix_(known, known)])
-        terms.append(replace(term, group=group, Z=freeze(term.Z[rows]), relationship=relationship))
-    residual = design.residual
-    if residual is not None:
-        residual = replace(
-            residual,
-            subject=regrouped(residual.subject),
-            visit=None if residual.visit is None else freeze_codes(residual.visit[rows]),
-            coords=part(residual.coords),
-            group=None if residual.group is None else replace(residual.group, codes=freeze_codes(residual.group.codes[rows])),
-        )
-    variance = tuple(
-        replace(f, covariate=part(f.covariate), strata=None if f.strata is None else freeze_codes(f.strata[rows])) for f in design.variance
-    )
-    return replace(
-        design,
-        y=freeze(design.y[rows]),
-        X=freeze(design.X[rows]),
-        weights=part(design.weights),
-        offset=part(design.offset),
-        terms=tuple(terms),
-        residual=residual,
-        variance=variance,
-        rows=freeze_codes(design.rows[rows]),
-        index=design.index[rows],
-        own_frame=replace(design.own_frame, copy=design.own_frame.copy.iloc[rows]),
-        notes=(),
-        unidentified=(),
-    )
