@@ -6,7 +6,10 @@ ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 JOBS ?= 2
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 
-.PHONY: help demo test lint format verify bench posteriors docs notebooks coverage sbc fuzz slow optimum clean
+# The laws that take a minute: kernels against the definition, the optimum, names, invariance.
+QUICK := tests/contract tests/laws/test_kernel_is_the_definition.py tests/laws/test_optimum.py tests/laws/test_residual_names.py
+
+.PHONY: help demo check test lint format verify bench posteriors docs notebooks coverage sbc fuzz slow optimum clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +25,12 @@ help:
 
 demo: .venv/.demo ## the trial example: fit, tables, figure and report in the folder demo/
 	@$(BIN)/bayeslmm demo --out demo
+
+check: .venv/.dev ## in two minutes: ruff, mypy, the contract tests and the laws of a minute
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) -n $(JOBS) -q $(QUICK)
 
 test: .venv/.dev ## the tests
 	$(PYTEST) -n $(JOBS)
