@@ -157,3 +157,34 @@ def test_predicting_leaves_no_warning_behind(fit: blm.Fit, sleepstudy: pd.DataFr
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit.predict(sleepstudy, interval="prediction")
+
+
+def test_the_population_needs_no_grouping_column_for_its_spread() -> None:
+    """z' D z needs Z, not the levels: with and without the grouping columns, nested ones too, the interval is the same."""
+    rng = np.random.default_rng(1)
+    g = np.repeat(np.arange(20), 10)
+    data = pd.DataFrame({"g": g, "h": np.tile([0, 1], 100), "x": rng.normal(size=200)})
+    data["y"] = data["x"] + 3 * rng.normal(size=20)[g] + rng.normal(size=40)[2 * g + data["h"]] + rng.normal(size=200)
+    fit = blm.LMM("y ~ x + (1 | g / h)", data).fit()
+    own, without = (fit.predict(new, level="population", interval="prediction") for new in ({"x": [0.0], "g": [0], "h": [0]}, {"x": [0.0]}))
+    pd.testing.assert_frame_equal(own, without)
+    assert own["std_error"].item() > 3.0
+
+
+def test_the_population_does_not_read_a_slope_that_it_does_not_need() -> None:
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({"g": np.repeat(np.arange(15), 8), "x": rng.normal(size=120), "z": rng.normal(size=120)})
+    data["y"] = data["x"] + rng.normal(size=15)[data["g"]] * data["z"] + rng.normal(size=120)
+    fit = blm.LMM("y ~ x + (0 + z | g)", data).fit()
+    assert np.isfinite(fit.predict({"x": [0.0], "z": [np.nan]}, level="population")["estimate"].item())
+
+
+@pytest.mark.filterwarnings("ignore:aliased_columns")
+def test_rows_of_the_fit_are_estimable_beside_nested_and_empty_cells() -> None:
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"g": np.arange(160) % 10, "a": rng.choice(list("pqrs"), 160), "b": rng.choice(list("uv"), 160)})
+    data["h"], data["y"] = data["a"].isin(["p", "q"]).astype(str), rng.normal(size=160)
+    data = data[~((data["a"] == "r") & (data["b"] == "v"))]
+    for fixed in ("h + a", "a * b"):
+        fit = blm.LMM(f"y ~ {fixed} + (1 | g)", data).fit()
+        np.testing.assert_allclose(fit.predict(data)["estimate"], fit.fitted(), rtol=1e-8, atol=1e-10)
