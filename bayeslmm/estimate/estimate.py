@@ -218,6 +218,9 @@ def _search(problem: Problem, restricted: bool, start: Array | None) -> tuple[Ou
     except Interrupted as stopped:
         raise Interrupted((path or outcome.path) + stopped.path) from None
     point = snap_to_boundary(problem, outcome.point, restricted) if certificate.singular else outcome.point
+    bare = without_nugget(problem, point, restricted)
+    if bare is not None:
+        point, certificate = bare, replace(certificate, nearly=True)
     return Outcome(point, outcome.converged, outcome.predicted, path), certificate
 
 
@@ -249,6 +252,25 @@ def _elsewhere(problem: Problem, restricted: bool, point: CriterionPoint) -> lis
     if few:
         trial, values = descended(problem, restricted, point.value, trial, values)
     return [problem.criterion.bare(trial[i], restricted) for i in np.argsort(values)[:ENDS] if values[i] < below]
+
+
+NO_NUGGET = -80.0
+"""A nugget's free parameter at which its share is exactly 0."""
+
+
+def without_nugget(problem: Problem, point: CriterionPoint, restricted: bool) -> CriterionPoint | None:
+    """The point with nuggets that have fallen to nothing at exactly 0, where that is no worse; None where there are none."""
+    x = point.x.copy()
+    at = problem.nuggets[x[problem.nuggets] < SMALL_NUGGET]
+    if not len(at):
+        return None
+    x[at] = NO_NUGGET
+    trial = problem.criterion.at(x, restricted)
+    return trial if np.isfinite(trial.value) and trial.value <= point.value + 16 * MACHINE_EPSILON * abs(point.value) else None
+
+
+SMALL_NUGGET = -7.0
+"""A nugget's free parameter, the logit of its share, below which 0 is tried."""
 
 
 def snap_to_boundary(problem: Problem, point: CriterionPoint, restricted: bool) -> CriterionPoint:

@@ -70,6 +70,16 @@ class Problem:
         return bool(np.any(np.abs(x[self.shapes]) > CORRELATION_LIMIT))
 
     @cached_property
+    def nuggets(self) -> Codes:
+        """Positions in x of the shares of variance that R's `+ local` adds."""
+        kernel = self.structured
+        if kernel is None or not isinstance(kernel.structure, GroupedStructure):
+            return np.zeros(0, np.int64)
+        parameters, size = kernel.structure.covariance.natural_parameters, kernel.structure.covariance.size
+        own = np.array([k for k, parameter in enumerate(parameters) if parameter.kind == "nugget"], dtype=np.int64)
+        return np.concatenate([kernel.residual_part.start - 1 + g * size + own for g in range(kernel.structure.groups)])
+
+    @cached_property
     def shapes(self) -> Codes:
         """Positions in x of parameters that are neither scales nor entries of a factor."""
         found = [term.part.start + _shapes(term.covariance) for term in self.random.terms]
