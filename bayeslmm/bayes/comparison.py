@@ -150,7 +150,7 @@ def _difference(one: Design, other: Design) -> str:
     if one.coef_names != other.coef_names or not _alike((one.y, one.X, one.offset), (other.y, other.X, other.offset)):
         return "the response or the fixed effects"
     weights = [None if d.weights is None else d.weights * d.weight_scale for d in (one, other)]
-    if not _alike(weights[:1], weights[1:]):
+    if not _alike(weights[:1], weights[1:]) or one.spec.sigma != other.spec.sigma:
         return "weights or a held sigma"
     terms = [[(t.Z, t.group.codes, t.relationship) for t in d.terms] for d in (one, other)]
     if len(terms[0]) != len(terms[1]) or not all(_alike(a, b) for a, b in zip(*terms, strict=True)):

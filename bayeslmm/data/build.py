@@ -150,9 +150,8 @@ class Assembly:
         visit_notes += few_complete(residual, X)
         scaled, scale = scale_weights(self.read.weights)
         variance = tuple(variance_design(factor, source, rows) for factor in spec.variance)
-        problems = (
-            checks.identification_problems(terms, residual, len(y), everything) + lost_in_fixed(terms, X) + single_row_strata(variance)
-        )
+        problems = checks.identification_problems(terms, residual, len(y), everything, held=spec.sigma is not None)
+        problems += lost_in_fixed(terms, X) + single_row_strata(variance)
         notes = self._notes(fixed, found, terms, residual, visit_notes)
         return Design(
             spec=spec,

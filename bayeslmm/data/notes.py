@@ -166,26 +166,28 @@ def identification_problems(
     rows: int,
     X: Array,
     alike: Callable[[GroupingFactor, GroupingFactor], bool] | None = None,
+    held: bool = False,
 ) -> tuple[IdentifiabilityError, ...]:
     """The reasons why REML or ML would not identify the covariance parameters; empty where there are none.
 
+    held : whether the residual sd is known
     alike : whether two factors of as many levels divide the rows alike, where the factors have no rows to tell it from
     """
     found: list[IdentifiabilityError] = []
     for term in terms:
-        found += _of_term(term, residual, rows, X)
+        found += _of_term(term, residual, rows, X, held)
     found += _confounded(terms, alike or _same_partition)
     if residual is not None:
         found += _of_residual(residual, terms)
     return tuple(found)
 
 
-def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Array) -> list[IdentifiabilityError]:
+def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Array, held: bool) -> list[IdentifiabilityError]:
     group, q, name = term.group, len(term.columns), f"({term.spec.text})"
     if group.size == 1:
         what = f"grouping factor {group.name!r} has one level, {group.levels[0]!r}: the sd of {name} cannot be estimated"
         return [IdentifiabilityError(what, f"{rows} rows", f"drop the term; or {_PRIORS}")]
-    free_errors = residual is None and term.relationship is None
+    free_errors = residual is None and term.relationship is None and not held
     effects = group.size * q
     if rows <= effects and free_errors and q > 1:  # a column that is 0 in all rows of a level has no effect there
         effects = sum(len(np.unique(group.codes[column != 0.0])) for column in term.Z.T)

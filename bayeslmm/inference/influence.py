@@ -26,7 +26,7 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_one_of
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
-from bayeslmm.estimate.estimate import search
+from bayeslmm.estimate.estimate import require_estimated_sigma, search
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
 from bayeslmm.inference.intervals.resampling import resampling_factor, without
@@ -110,6 +110,7 @@ def require_likelihood(fit: Estimates, what: str) -> None:
     """Refits here are by REML or ML: a posterior mode would lose its priors on the way."""
     if fit.method == "MAP":
         raise InferenceError(f"{what} refits by REML or ML, and this fit is a posterior mode", "fit('MAP')", "use fit('REML'), or sample()")
+    require_estimated_sigma(fit, what)
 
 
 def case_deletions(fit: Estimates, factor: GroupingFactor | None, refit: bool) -> Iterator[CaseDeletion]:

@@ -9,6 +9,7 @@ changed are put back, so its value is that of the data as given.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -99,6 +100,7 @@ class Criterion:
     kernel: Kernel
     width: int = 0
     fixed_logdet: float = 0.0
+    held: float | None = None
 
     @property
     def size(self) -> int:
@@ -127,10 +129,18 @@ class Criterion:
         """The criterion (t,) where the kernel has been solved at t points; inf where it does not exist."""
         df = self.df(restricted)
         with np.errstate(invalid="ignore", divide="ignore"):
-            value = solution.logdet + df * np.log(solution.r2 / df) + self.constant(restricted)
+            value = solution.logdet + self._of_errors(solution.r2, df) + self.constant(restricted)
             if restricted:
                 value = value + solution.logdet_X
         return np.where(np.isfinite(value) & (solution.r2 > 0), value, np.inf)
+
+    def _sigma2(self, r2: Array, df: int) -> Array:
+        """sigma^2 (t,) at residual sums of squares (t,): profiled out, or as it is held."""
+        return r2 / df if self.held is None else np.full_like(r2, self.held)
+
+    def _of_errors(self, r2: Array, df: int) -> Array:
+        """df log sigma^2 + r2 / sigma^2 - df, (t,)."""
+        return df * np.log(r2 / df) if self.held is None else df * (math.log(self.held) - 1.0) + r2 / self.held
 
     def slopes(self, x: Array, restricted: bool) -> tuple[Array, Array]:
         """Values (t,) and gradients (t, size) at many x; inf and NaN where the criterion does not exist."""
@@ -139,7 +149,7 @@ class Criterion:
                 state = self.kernel.evaluate_many(x)
                 value = self.of_solution(state.solution, restricted)
                 logdet, r2 = state.gradients(restricted)
-                return value, logdet + r2 * (self.df(restricted) / state.solution.r2)[:, None]
+                return value, logdet + r2 / self._sigma2(state.solution.r2, self.df(restricted))[:, None]
         except np.linalg.LinAlgError:
             if len(x) == 1:
                 return np.array([np.inf]), np.full(x.shape, np.nan)
@@ -166,15 +176,19 @@ class Criterion:
         state = self.kernel.evaluate(x[None], derivatives=order > 0)
         solution, df = state.solution, self.df(restricted)
         r2_now = float(solution.r2[0])
-        value = float(solution.logdet[0]) + df * math.log(r2_now / df) + self.constant(restricted) if r2_now > 0 else math.inf
+        value = math.inf
+        if r2_now > 0:
+            value = float(solution.logdet[0]) + float(self._of_errors(solution.r2, df)[0]) + self.constant(restricted)
         if restricted:
             value += float(solution.logdet_X[0])
         if not math.isfinite(value):
             return CriterionPoint(x, math.inf, np.full(len(x), np.nan), None, np.nan, None)
+        sigma2 = float(self._sigma2(solution.r2, df)[0])
         if order == 0:
-            return CriterionPoint(x, value, np.full(len(x), np.nan), None, r2_now / df, state)
-        sigma2 = r2_now / df
+            return CriterionPoint(x, value, np.full(len(x), np.nan), None, sigma2, state)
         logdet, r2 = (g[0] for g in state.gradients(restricted))
         gradient = logdet + r2 / sigma2
-        newton = partial(state.newton_matrix, restricted, sigma2, df) if order > 1 else None
+        # a sigma that is held is not profiled out: the degrees of freedom do not enter
+        profiled = df if self.held is None else sys.maxsize
+        newton = partial(state.newton_matrix, restricted, sigma2, profiled) if order > 1 else None
         return CriterionPoint(x, value, gradient, newton, sigma2, state)

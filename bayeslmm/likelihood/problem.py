@@ -167,12 +167,21 @@ def build_problem(design: Design, fitted: Array | None = None) -> Problem:
         return problem_from_sums(design, standardization, cross_products(design, standardization, Xy))
 
 
+def held_sigma2(design: Design, standardization: Standardization) -> float | None:
+    """sigma^2 on standardized columns where the spec holds it."""
+    if design.spec.sigma is None:
+        return None
+    unit = standardization.y_scale**2 * standardization.weight_mean * design.weight_scale
+    return float(design.spec.sigma**2 / unit)
+
+
 def problem_from_sums(design: Design, standardization: Standardization, cross: CrossProducts) -> Problem:
     """The problem of a design whose rows have been added up; the rows are not looked at again."""
     parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, standardization.maps, strict=True)], cross.factors)
     width = max((b.index.shape[1] for b in cross.rest.batches), default=0) if cross.rest is not None else 0
     kernel = RandomEffectsKernel(parameters, cross)
-    criterion = Criterion(cross.n, cross.p, standardization, kernel, width, -standardization.logdet_weights)
+    held = held_sigma2(design, standardization)
+    criterion = Criterion(cross.n, cross.p, standardization, kernel, width, -standardization.logdet_weights, held)
     return Problem(design, standardization, criterion, parameters, partial(_start, kernel))
 
 
@@ -209,7 +218,7 @@ def _structured_problem(design: Design, standardization: Standardization, fitted
             variance.start(),
         ]
     )
-    criterion = Criterion(n, p, standardization, kernel)
+    criterion = Criterion(n, p, standardization, kernel, held=held_sigma2(design, standardization))
     return Problem(design, standardization, criterion, parameters, partial(range_start, criterion, kernel, start))
 
 

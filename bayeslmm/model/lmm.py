@@ -87,6 +87,7 @@ class LMM:
     residual : structure of R in mmrm's syntax, `"us(AVISIT | USUBJID)"`; None is independent errors
     variance : variance function of the errors, `"ident(Sex) * power(age)"`
     weights : column, array or Series of prior weights (the residual variance is sigma^2 / w); 0 leaves a row out
+    sigma : the residual sd where it is known, and not estimated: known standard errors are `weights=1/se**2, sigma=1.0`
     offset : column or array added to the linear predictor
     contrasts : factor -> "treatment", "sum", "helmert", "poly" or a matrix
     relationship : grouping factor -> labelled frame of the known covariance of its levels
@@ -117,9 +118,10 @@ class LMM:
         missing: Missing = "drop",
         check: CheckMode = "error",
         functions: Functions | None = None,
+        sigma: float | None = None,
     ) -> None:
         self._start(
-            ModelArguments(formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions),
+            ModelArguments(formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions, sigma),
             data,
             "lme4",
             None,

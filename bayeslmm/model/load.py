@@ -119,6 +119,7 @@ def _said(said: dict[str, Any], content: dict[str, Any], arrays: Arrays, functio
         said["missing"],
         said["check"],
         functions,
+        said.get("sigma"),
     )
     beside = {}
     for name, told_of in content["beside"].items():

@@ -335,7 +335,7 @@ class Estimates:
         counted = design.nobs if subject is None else subject.size
         subjects = counted if self.model.subjects is None else self.model.subjects
         return InformationCriteria(
-            self.model.counting, self.restricted, self.criterion, self.nobs, len(design.kept), self.problem.size + 1, subjects
+            self.model.counting, self.restricted, self.criterion, self.nobs, len(design.kept), self.df_model - len(design.kept), subjects
         )
 
     @property
@@ -381,7 +381,7 @@ class Estimates:
         >>> fit.df_model
         6
         """
-        return len(self.design.kept) + self.problem.size + 1
+        return len(self.design.kept) + self.problem.size + (self.problem.criterion.held is None)
 
     @property
     def rows(self) -> Codes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
 from bayeslmm._types import CheckMode, Missing
@@ -31,6 +32,7 @@ class ModelSpec:
     contrasts : pairs (factor, coding); a coding is a name or a matrix as rows
     relationship : names of the grouping factors with a known matrix (the matrices are carried beside the spec)
     priors : None is the defaults
+    sigma : the residual sd where it is known, times 1/sqrt(weights); None estimates it
     missing : "drop" or "raise"
     check : "error" or "warn"
     """
@@ -43,6 +45,7 @@ class ModelSpec:
     contrasts: tuple[tuple[str, ContrastSpec], ...] = ()
     relationship: tuple[str, ...] = ()
     priors: Priors | None = None
+    sigma: float | None = None
     missing: Missing = "drop"
     check: CheckMode = "error"
 
@@ -72,6 +75,7 @@ def make_spec(
     missing: str = "drop",
     check: str = "error",
     functions: Iterable[str] = frozenset(),
+    sigma: float | None = None,
 ) -> ModelSpec:
     """The spec of a model from the arguments of `LMM`; texts are parsed, names and options checked against each other.
 
@@ -102,9 +106,21 @@ def make_spec(
         contrasts=_contrasts(contrasts, parsed) if contrasts else (),
         relationship=_relationship(relationship, parsed) if relationship else (),
         priors=_priors(priors),
+        sigma=_held(sigma, errors),
         missing=cast(Missing, _one_of(missing, MISSING, "missing")),
         check=cast(CheckMode, _one_of(check, CHECKING, "check")),
     )
+
+
+def _held(sigma: float | None, errors: ResidualTerm | None) -> float | None:
+    """A residual sd that is known."""
+    if sigma is None:
+        return None
+    if isinstance(sigma, bool) or not isinstance(sigma, Real) or not (math.isfinite(sigma) and sigma > 0.0):
+        raise SpecificationError(f"sigma is {sigma!r:.40}", "sigma", "give the residual sd, a number above 0")
+    if errors is not None:
+        raise SpecificationError("sigma cannot be held under a residual structure", "sigma, residual", "leave one of them out")
+    return float(sigma)
 
 
 def _require_no_response(formula: Formula, residual: ResidualTerm | None, variance: tuple[VarianceFactor, ...]) -> None:
@@ -202,6 +218,7 @@ class ModelArguments:
     missing: str = "drop"
     check: str = "error"
     functions: Mapping[str, Any] | None = None
+    sigma: float | None = None
 
     @classmethod
     def of_spec(cls, spec: ModelSpec, **beside: Any) -> ModelArguments:
@@ -217,6 +234,7 @@ class ModelArguments:
             spec.priors,
             spec.missing,
             spec.check,
+            sigma=spec.sigma,
         )
         return replace(told, **{name: value for name, value in beside.items() if value is not None})
 
@@ -234,6 +252,7 @@ class ModelArguments:
             missing=self.missing,
             check=self.check,
             functions=_names(self.functions, "functions"),
+            sigma=self.sigma,
         )
 
     def arrays(self) -> dict[str, Any]:

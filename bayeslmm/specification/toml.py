@@ -264,6 +264,7 @@ def _model(top: Entries) -> tuple[ModelSpec, Dialect, tuple[tuple[str, str], ...
     names, matrices = _relationship(table)
     options: dict[str, Any] = {key: table.text(key) or None for key in ("residual", "variance", "weights", "offset")}
     options |= {key: value for key in ("missing", "check") if (value := table.text(key))}
+    options["sigma"] = plain_value(table.take("sigma"))
     contrasts = table.tables("contrasts")
     options["contrasts"] = {name: plain_value(contrasts.take(name)) for name in contrasts.names()} if contrasts else None
     priors = _priors(top)
@@ -363,7 +364,7 @@ def _model_table(file: SpecFile) -> dict[str, Any]:
         out["residual"] = spec.residual.text
     if spec.variance:
         out["variance"] = variance_text(spec.variance)
-    out |= {key: value for key, value in (("weights", spec.weights), ("offset", spec.offset)) if value is not None}
+    out |= {key: value for key, value in (("weights", spec.weights), ("offset", spec.offset), ("sigma", spec.sigma)) if value is not None}
     out |= {key: value for key, value in (("missing", spec.missing), ("check", spec.check)) if value not in ("drop", "error")}
     if spec.contrasts:
         out["contrasts"] = {factor: _coding_value(coding) for factor, coding in spec.contrasts}

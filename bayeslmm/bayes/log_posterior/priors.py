@@ -279,8 +279,18 @@ def resolve(problem: Problem, priors: Priors | None) -> ModelPriors:
         tuple(_term(term, said, base, spread) for term in design.terms),
         residual,
         _variance(problem, said, base),
-        None if residual else _one(said.sigma_of(), base.sigma, "sigma", "", "", base),
+        None if residual else _sigma(design, said, base),
     )
+
+
+def _sigma(design: Design, said: Priors, base: PriorPreset) -> ParameterPrior:
+    """The prior of sigma; where the model holds it, it is that."""
+    held, own = design.spec.sigma, said.sigma_of()
+    if held is None:
+        return _one(own, base.sigma, "sigma", "", "", base)
+    if own is not None and own != Prior("fixed", (held,)):
+        raise PriorError("sigma is held by the model and has a prior", f"sigma={held:g}, prior {own.as_dict()}", "leave one of them out")
+    return ParameterPrior("sigma", "", "", Prior("fixed", (held,)), "given")
 
 
 def _one(said: Prior | None, default: Prior, kind: str, group: str, term: str, base: PriorPreset) -> ParameterPrior:

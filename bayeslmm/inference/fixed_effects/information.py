@@ -56,6 +56,8 @@ def observed_information(fit: Fitted) -> ObservedInformation:
     H[:size, :size] = 0.5 * (H[:size, :size] + H[:size, :size].T)
     H[size, :size] = H[:size, size] = -2.0 * r2 / sigma2
     H[size, size] = 4.0 * float(point.state.solution.r2[0]) / sigma2 if df else 0.0
+    if problem.criterion.held is not None:
+        H[size] = H[:, size] = 0.0  # a sigma that is held is no direction
     slopes = np.concatenate([(covariances[:size] - covariances[size:]) / (2.0 * steps[:, None, None]), 2.0 * C[None]])
     return ObservedInformation(C, slopes, H, 2.0 * pseudo_inverse(H))
 

@@ -15,7 +15,7 @@ from scipy import stats
 from bayeslmm._arrays import Array, Mask
 from bayeslmm._validation import spell
 from bayeslmm.errors import InferenceError, SpecificationError
-from bayeslmm.estimate.estimate import Fitted, is_restricted
+from bayeslmm.estimate.estimate import Fitted, is_restricted, require_estimated_sigma
 from bayeslmm.inference.fixed_effects import kenward_roger_random as level_pieces
 from bayeslmm.inference.fixed_effects import kenward_roger_structured as subject_pieces
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
@@ -252,6 +252,7 @@ class Inference:
         """Kenward-Roger on standardized columns."""
         if not is_restricted(self.fit):
             raise InferenceError("Kenward-Roger is defined for REML fits", "this fit is by ML", "fit('REML'), or df='satterthwaite'")
+        require_estimated_sigma(self.fit, "Kenward-Roger")
         key = (information, linear)
         if key not in self._adjustments:
             assert self.fit.point.state is not None

@@ -21,7 +21,7 @@ from scipy.special import ndtri
 from bayeslmm._arrays import Array
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import SpecificationError
-from bayeslmm.estimate.estimate import Estimate, estimate
+from bayeslmm.estimate.estimate import Estimate, estimate, require_estimated_sigma
 from bayeslmm.inference.fixed_effects.information import pseudo_inverse
 from bayeslmm.inference.intervals.parameters import (
     CovarianceParameter,
@@ -351,6 +351,7 @@ def check_level(level: float) -> float:
 def profile_origin(fit: Estimates, criterion: LikelihoodKind) -> ProfileOrigin:
     """The optimum of the criterion to be profiled: that of the fit, or a refit from where the fit ended."""
     require_one_of(criterion, ("ML", "REML"), "criterion")
+    require_estimated_sigma(fit, "the profile")
     problem = fit.problem
     found = fit.estimate if fit.method == criterion else estimate(problem, "ML" if criterion == "ML" else "REML", start=fit.estimate.x)
     restricted = criterion == "REML"
