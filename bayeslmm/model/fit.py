@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -24,7 +24,7 @@ from bayeslmm.results.store import save
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Literal, overload
+    from typing import Literal, NoReturn, overload
 
     from bayeslmm._types import (
         AnovaType,
@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from bayeslmm.inference.means.linear_functions import Contrast
     from bayeslmm.model.fit_plots import FitPlots
     from bayeslmm.specification.priors import Priors
+    from bayeslmm.trials.inference_check import InferenceCheck
+    from bayeslmm.trials.power import PowerCurve
 
 
 class Unchanged(Enum):
@@ -259,6 +261,110 @@ class Fit(Estimates):
         (180, 2)
         """
         return simulate(self, nsim, seed)
+
+    def with_params(
+        self,
+        *,
+        alpha: float | Sequence[float] | Mapping[str, float] | Array | None = None,
+        sd: float | Sequence[float] | Mapping[str, float] | Mapping[str, Sequence[float]] | None = None,
+        corr: float | Array | Mapping[str, float | Array] | None = None,
+        sigma: float | None = None,
+        R: Array | Sequence[Sequence[float]] | pd.DataFrame | None = None,
+    ) -> Fit:
+        """The same design at other parameters, without outcome: for `power` and `simulate`.
+
+        alpha : coefficients by name (the others stay), or all of them
+        sd, corr : of the random effects, by grouping factor; sigma : of the errors; R : covariance of the errors over visits
+
+        >>> fit.with_params(alpha={"Days": 5.0}).fixef["Days"].round(6).item()
+        5.0
+        """
+        from bayeslmm.trials.assumed import estimates_with
+
+        found = estimates_with(self, alpha=alpha, sd=sd, corr=corr, sigma=sigma, R=R)
+        return AssumedFit(found.model, found.problem, found.estimate, 0.0)
+
+    def power(
+        self,
+        test: LinearFunction,
+        *,
+        alpha: float = 0.05,
+        nsim: int = 1000,
+        n: int | Sequence[int] | None = None,
+        along: str | None = None,
+        df: DfMethod = "satterthwaite",
+        method: Literal["simulation", "analytic"] = "simulation",
+        seed: int | None = None,
+        side: Literal["two-sided", "greater", "less"] = "two-sided",
+        delta: float = 0.0,
+        equivalence: float | None = None,
+        dropout: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+    ) -> PowerCurve:
+        """Power of a test at the parameters of this fit: the share of simulated data sets in which it rejects, or analytically.
+
+        Parameters
+        ----------
+        test
+            A coefficient, a contrast, or a term of `anova`.
+        alpha
+            Level of the test.
+        nsim
+            Simulated data sets for each size.
+        n, along
+            Sizes to try, and the grouping factor that is extended to each.
+        df
+            Degrees of freedom of the test.
+        method
+            "simulation"; or "analytic": noncentral t or F with the expected information and the degrees of freedom of the method.
+        seed
+            Same seed, same power.
+        side, delta
+            "greater" or "less" for one-sided tests, about a margin (non-inferiority: `side="greater", delta=-margin`).
+        equivalence
+            Two one-sided tests within plus and minus this.
+        dropout
+            Share of subjects gone by each visit, of all, or by the levels of a factor (the arm).
+
+        >>> round(fit.power("Days", method="analytic").frame["power"].item(), 3)
+        1.0
+        """
+        from bayeslmm.trials.power import power
+
+        return power(
+            self,
+            test,
+            alpha=alpha,
+            nsim=nsim,
+            n=n,
+            along=along,
+            df=df,
+            method=method,
+            seed=seed,
+            side=side,
+            delta=delta,
+            equivalence=equivalence,
+            dropout=dropout,
+        )
+
+    def check_inference(
+        self,
+        n: int = 2000,
+        seed: int | None = None,
+        methods: Sequence[str] = ("wald", "satterthwaite"),
+        *,
+        conf_level: float = 0.95,
+    ) -> InferenceCheck:
+        """Can inference be trusted in this very design? Data simulated from the fit, refitted: coverage, size, bias, singular fits.
+
+        n : simulated data sets; methods : "wald", "satterthwaite", "residual" (refitted side by side), "kenward-roger", "sandwich",
+            "profile", "bootstrap" (one after the other, of which at most 200 are run)
+
+        >>> fit.check_inference(50, seed=1).frame.columns.tolist()[:3]
+        ['method', 'term', 'coverage']
+        """
+        from bayeslmm.trials.inference_check import check_inference
+
+        return check_inference(self, n, seed, methods, conf_level)
 
     @restoring
     def refit(self, y: ArrayLike) -> Fit:
@@ -629,3 +735,33 @@ class Fit(Estimates):
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
+
+
+class AssumedFit(Fit):
+    """A `Fit` whose parameters were assumed: what needs an outcome is refused, everything else works.
+
+    >>> blm.assume("y ~ x + (1 | g)", {"x": [0, 1] * 6, "g": list("aabbccddeeff")}, alpha=[0, 1], sd=1, sigma=1).fixef.tolist()
+    [0.0, 1.0]
+    """
+
+    @staticmethod
+    def _refuse(what: str) -> NoReturn:
+        from bayeslmm.errors import InferenceError
+
+        raise InferenceError(f"{what} needs an outcome, and this fit has assumed parameters", "assume", "fit a model to data")
+
+    @property
+    def criterion(self) -> float:
+        """Not a number: there is no outcome."""
+        return float("nan")
+
+    def ranef(self, se: bool = False) -> NoReturn:
+        """Refused: there is no outcome."""
+        self._refuse("ranef")
+
+    def residuals(self, kind: str = "response") -> NoReturn:
+        """Refused: there is no outcome."""
+        self._refuse("residuals")
+
+    def __repr__(self) -> str:
+        return f"Fit({self.formula} at assumed parameters: nobs {self.nobs})"

@@ -18,7 +18,7 @@ from bayeslmm.estimate.estimate import estimate
 from bayeslmm.formula import parse_formula
 from bayeslmm.formula.parse import parse_residual
 from bayeslmm.inference.fixed_effects.batch_tests import FunctionTests, function_tests, grouped_rows, responses
-from bayeslmm.inference.intervals.batch_structured import descend, parts, poolable, subject_groups
+from bayeslmm.inference.intervals.batch_structured import descend, parts, points_of_sums, poolable, subject_groups
 from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.specification.model_spec import ModelSpec
 from bayeslmm.trials.layout import Layout, with_arm
@@ -208,7 +208,8 @@ def analyse_repeated(
         if not fits.settled.all():
             what = f"the analysis of {int((~fits.settled).sum())} data sets did not converge"
             raise ConvergenceError(what, formula, "use a structure with fewer parameters")
-        tests.append(function_tests(problem, replicates, fits, True, L if len(L) == 1 else L[part], "satterthwaite"))
+        own = L if len(L) == 1 else L[part]
+        tests.append(function_tests(problem, points_of_sums(problem, replicates, True), fits.x, replicates.rows, own, "satterthwaite"))
     whole = FunctionTests(*(np.concatenate(own) for own in zip(*((t.estimate, t.std_error, t.df) for t in tests), strict=True)))
     return labels, whole
 

@@ -107,6 +107,35 @@ def _surface(ax: Axes, group: Any, axes: tuple[str, ...], limit: float) -> Axes:
     return plain_axes(ax, _amount_of(axes[0]), _amount_of(axes[1]), f"{arm} at {level_label(visit)}")
 
 
+def power_figure(frame: pd.DataFrame, along: str, test: str, alpha: float, ax: Axes | None) -> Axes:
+    """Power along n with its Monte Carlo band, and the level."""
+    ax = axes_for(ax, 6.4, 4.2)
+    x = frame["n"].to_numpy(float)
+    ax.fill_between(x, frame["conf_low"], frame["conf_high"], color=PALETTE[0], alpha=0.2, lw=0)
+    ax.plot(x, frame["power"], color=PALETTE[0], lw=2.0, marker="o", ms=4)
+    for level in (0.8, 0.9):
+        ax.axhline(level, color=LIGHT, lw=1.0)
+    ax.axhline(alpha, color=GREY, lw=1.0, ls=":")
+    ax.set_ylim(0.0, 1.02)
+    return plain_axes(ax, f"levels of {along}", "power", f"test of {test}, level {alpha:g}")
+
+
+def coverage_figure(frame: pd.DataFrame, conf_level: float, ax: Axes | None) -> Axes:
+    """Coverage of every coefficient, one mark for each method."""
+    terms, methods = list(dict.fromkeys(frame["term"])), list(dict.fromkeys(frame["method"]))
+    ax = axes_for(ax, 6.8, 1.4 + 0.35 * len(terms))
+    for m, method in enumerate(methods):
+        own = frame[frame["method"] == method].set_index("term").loc[terms]
+        y = np.arange(len(terms)) + 0.6 * ((m + 0.5) / len(methods) - 0.5)
+        ax.hlines(y, own["conf_low"], own["conf_high"], color=PALETTE[m % len(PALETTE)], lw=1.6)
+        ax.plot(own["coverage"], y, color=PALETTE[m % len(PALETTE)], marker="o", ls="", label=method)
+    ax.axvline(conf_level, color=GREY, lw=1.0, ls="--")
+    ax.set_yticks(np.arange(len(terms)), [printable_name(term) for term in terms])
+    ax.invert_yaxis()
+    legend_above(ax)
+    return plain_axes(ax, f"coverage of {conf_level:.0%} intervals", "")
+
+
 # -- the page ------------------------------------------------------------------------------------------------------------------------------
 
 

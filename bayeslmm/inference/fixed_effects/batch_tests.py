@@ -6,12 +6,14 @@ analytic gradient, var(v) of the variance v of a function by the delta method, d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.inference.intervals.batch_structured import Fits, Kinds, Points, ReplicateSums, SubjectGroup, evaluate
+from bayeslmm.inference.intervals.batch_refit import ResponseProducts, evaluate_responses
+from bayeslmm.inference.intervals.batch_structured import Kinds, Points, ReplicateSums, SubjectGroup
 from bayeslmm.likelihood.problem import Problem
 
 STEP = 1e-3
@@ -67,31 +69,50 @@ def grouped_rows(problem: Problem) -> Codes:
     return np.concatenate([batch.rows.ravel() for batch in (*kernel.data.rows, *kernel.data.pooled_rows)])
 
 
-def function_tests(problem: Problem, replicates: ReplicateSums, fits: Fits, restricted: bool, L: Array, df: str) -> FunctionTests:
-    """Tests of L (1 or B, q, p) on the user's columns; df : "satterthwaite", "residual" or "asymptotic"."""
-    point = evaluate(problem, replicates, fits.x, restricted)
+type PointsAt = Callable[[Array], Points]
+"""The criterion of every replicate at x (B, size) of its own."""
+
+
+def points_of_responses(problem: Problem, products: ResponseProducts, restricted: bool) -> PointsAt:
+    """The points of a model of random effects for many responses."""
+
+    def at(x: Array) -> Points:
+        found = evaluate_responses(problem.criterion, products, np.arange(len(x)), x, restricted)
+        solution = found.state.solution
+        r2 = found.state.gradients(restricted)[1]
+        return Points(found.value, found.gradient, found.sigma2, found.alpha, solution.information_inverse, r2, solution.r2)
+
+    return at
+
+
+def function_tests(problem: Problem, at: PointsAt, x: Array, rows: Array | float, L: Array, df: str) -> FunctionTests:
+    """Tests of L (1 or B, q, p) on the user's columns at the estimates x (B, size).
+
+    rows : numbers of rows, for df="residual"; df : "satterthwaite", "residual" or "asymptotic"
+    """
+    point = at(x)
     c = problem.standardization
-    own = np.broadcast_to(L @ c.back, (len(fits.x), L.shape[1], L.shape[2]))
+    own = np.broadcast_to(L @ c.back, (len(x), L.shape[1], L.shape[2]))
     unit = np.einsum("bqp,bpr,bqr->bq", own, point.C, own, optimize=True)
-    estimate = np.einsum("bqp,bp->bq", np.broadcast_to(L, own.shape), problem.alpha(fits.alpha))
-    std_error = np.sqrt(np.maximum(unit * point.sigma2[:, None], 0.0)) * c.y_scale
+    estimate = np.einsum("bqp,bp->bq", np.broadcast_to(L, own.shape), problem.alpha(point.alpha))
+    std_error = np.sqrt(np.maximum(unit * point.sigma2[:, None], 0.0)) * c.y_scale * np.sqrt(c.weight_mean)
     if df == "asymptotic":
         return FunctionTests(estimate, std_error, np.full_like(unit, np.inf))
     if df == "residual":
-        left = replicates.rows - problem.criterion.p
+        left = np.broadcast_to(rows, (len(x),)) - problem.criterion.p
         return FunctionTests(estimate, std_error, np.broadcast_to(left[:, None], unit.shape))
-    return FunctionTests(estimate, std_error, satterthwaite(problem, replicates, fits.x, point, restricted, own, unit))
+    return FunctionTests(estimate, std_error, satterthwaite_df(problem, at, x, point, own, unit))
 
 
-def satterthwaite(problem: Problem, replicates: ReplicateSums, x: Array, point: Points, restricted: bool, own: Array, unit: Array) -> Array:
-    """Degrees of freedom (B, q) of functions own (B, q, p) of conditioned coefficients, whose variance over sigma^2 is unit (B, q)."""
+def satterthwaite_df(problem: Problem, at: PointsAt, x: Array, point: Points, own: Array, unit: Array) -> Array:
+    """Degrees of freedom (B, q) of functions own (B, q, p) of standardized coefficients, whose variance over sigma^2 is unit (B, q)."""
     B, size = x.shape
     steps = _steps(problem, x)
     H, slopes = np.zeros((B, size + 1, size + 1)), np.zeros((B, unit.shape[1], size + 1))
     for i in range(size):
         move = np.zeros_like(x)
         move[:, i] = steps[:, i]
-        sides = [evaluate(problem, replicates, x + sign * move, restricted) for sign in (1.0, -1.0)]
+        sides = [at(x + sign * move) for sign in (1.0, -1.0)]
         gradient = [s.gradient - s.r2_gradient / s.sigma2[:, None] + s.r2_gradient / point.sigma2[:, None] for s in sides]
         H[:, i, :size] = (gradient[0] - gradient[1]) / (2.0 * steps[:, i : i + 1])
         moved = [np.einsum("bqp,bpr,bqr->bq", own, s.C, own, optimize=True) for s in sides]

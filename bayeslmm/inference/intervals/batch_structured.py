@@ -7,8 +7,9 @@ does not settle is fitted by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,6 +214,15 @@ def evaluate(problem: Problem, replicates: ReplicateSums, x: Array, restricted: 
             return Points(np.full(1, np.inf), lost, nan, np.full((1, p), np.nan), np.full((1, p, p), np.nan), lost, nan)
         half = np.arange(B // 2), np.arange(B // 2, B)
         return concatenate_fields([evaluate(problem, replicates.part(part), x[part], restricted) for part in half])
+
+
+def points_of_sums(problem: Problem, replicates: ReplicateSums, restricted: bool) -> Callable[[Array], Points]:
+    """The criterion of every replicate at an x of its own, as a function of x (B, size)."""
+    return partial(_at, problem, replicates, restricted)
+
+
+def _at(problem: Problem, replicates: ReplicateSums, restricted: bool, x: Array) -> Points:
+    return evaluate(problem, replicates, x, restricted)
 
 
 def _evaluate(problem: Problem, replicates: ReplicateSums, x: Array, restricted: bool) -> Points:

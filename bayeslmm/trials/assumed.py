@@ -1,0 +1,206 @@
+"""Estimates at assumed parameters: a response is made whose estimates, given the assumed covariance, are the assumed ones exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm.errors import DesignError, SpecificationError
+from bayeslmm.estimate.estimate import Estimate
+from bayeslmm.likelihood.problem import Problem, build_problem
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, residual_natural
+from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.simulate import simulate_responses
+
+type Numbers = float | Sequence[float] | Mapping[str, float] | Array
+"""One number, several in order, or by name."""
+
+SEED = 20_261_130
+"""Of the one response that is made; no result depends on it."""
+
+
+def assumed_response(problem: Problem, alpha: Array, theta: Array, sigma: float, restricted: bool) -> Array:
+    """(n,) a response whose generalised least squares at theta give alpha and sigma."""
+    design = problem.design
+    y = simulate_responses(problem, alpha, theta, sigma, seed_sequence(SEED).spawn(1))[:, 0]
+    mean = design.X @ alpha + (0.0 if design.offset is None else design.offset)
+    own = build_problem(replace(design, y=y))
+    point = own.criterion.at(own.x(theta), restricted)
+    if point.state is None or not np.isfinite(point.value):
+        raise DesignError("the likelihood does not exist at the assumed parameters", "assume", "give variances above 0")
+    found = own.alpha(point.state.solution.alpha[0])
+    size = sigma / float(np.sqrt(own.sigma2(point.sigma2)))
+    return np.asarray(mean + size * (y - mean - design.X @ (found - alpha)))
+
+
+def estimate_at(problem: Problem, theta: Array, method: str) -> Estimate:
+    """The estimate that a problem has where its covariance parameters are held at theta."""
+    restricted = method != "ML"
+    point = problem.criterion.at(problem.x(theta), restricted)
+    assert point.state is not None
+    solution, c = point.state.solution, problem.standardization
+    vcov = point.sigma2 * c.y_scale**2 * (c.back @ solution.information_inverse[0] @ c.back.T)
+    return Estimate(
+        method="ML" if method == "ML" else "REML",
+        x=point.x,
+        theta=np.asarray(theta),
+        sigma=float(np.sqrt(problem.sigma2(point.sigma2))),
+        alpha=problem.alpha(solution.alpha[0]),
+        vcov=0.5 * (vcov + vcov.T),
+        criterion=float("nan"),
+        gradient=np.full(len(point.x), np.nan),
+        path=(),
+        converged=True,
+        interrupted=False,
+        singular=False,
+        checks=(),
+        elapsed=0.0,
+    )
+
+
+def assumed_estimates(model: Any, alpha: Array, theta: Array, sigma: float, method: str) -> Estimates:
+    """Estimates of a model at parameters on the user's scale; the response of the model is replaced."""
+    scale = float(np.sqrt(model.design.weight_scale))
+    y = assumed_response(model.problem, alpha, theta * scale, sigma / scale, method != "ML")
+    own = model.with_response(y)
+    return Estimates(own, own.problem, estimate_at(own.problem, theta * scale, method), 0.0)
+
+
+def estimates_with(
+    fit: Estimates,
+    *,
+    alpha: Numbers | None = None,
+    sd: Numbers | Mapping[str, Numbers] | None = None,
+    corr: float | Array | Mapping[str, float | Array] | None = None,
+    sigma: float | None = None,
+    R: Array | Sequence[Sequence[float]] | pd.DataFrame | None = None,
+) -> Estimates:
+    """Estimates of the same model at other parameters; what is not given stays."""
+    model: Any = fit.model
+    coefficients: Any = fit.fixef_kept
+    if isinstance(alpha, Mapping):
+        unknown = [name for name in alpha if name not in fit.design.coef_names]
+        if unknown:
+            raise SpecificationError(f"{unknown[0]!r} is no coefficient", "alpha", "use one of " + ", ".join(fit.design.coef_names))
+        coefficients = fit.fixef.to_dict() | dict(alpha)
+    elif alpha is not None:
+        coefficients = alpha
+    sds, corrs = _current(fit, sd, corr)
+    kept = R if R is not None else (fit.R if isinstance(fit.R, pd.DataFrame) else None)
+    return estimates_of(model, coefficients, sds, corrs, fit._sigma if sigma is None else sigma, kept, fit.method)
+
+
+def _current(fit: Estimates, sd: Any, corr: Any) -> tuple[Any, Any]:
+    """Standard deviations and correlations of the terms, those of the fit where not given."""
+    terms = fit.design.terms
+    sds = [np.sqrt(np.diagonal(D)) for D in fit.covariances]
+    corrs = []
+    for D, own in zip(fit.covariances, sds, strict=True):
+        scale = np.where(own > 0, own, 1.0)
+        C = D / scale / scale[:, None]
+        np.fill_diagonal(C, 1.0)
+        corrs.append(C)
+    given_sd = [_of_term(sd, term, i, len(terms), "sd") for i, term in enumerate(terms)]
+    given_corr = [_of_term(corr, term, i, len(terms), "corr") for i, term in enumerate(terms)]
+    return (
+        [own if given is None else given for own, given in zip(sds, given_sd, strict=True)],
+        [own if given is None else given for own, given in zip(corrs, given_corr, strict=True)],
+    )
+
+
+def _of_term(given: Any, term: Any, i: int, count: int, what: str) -> Any:
+    """What was given for one random term."""
+    if given is None:
+        return None
+    if isinstance(given, Mapping) and not set(given) <= set(term.columns):
+        return given.get(term.group.name)
+    if count > 1 and not isinstance(given, list):
+        raise SpecificationError(f"{what} is one value, and there are {count} random terms", what, f"give {{{term.group.name!r}: ...}}")
+    return given[i] if count > 1 else given
+
+
+def estimates_of(model: Any, alpha: Any, sd: Any, corr: Any, sigma: Any, R: Any, method: str) -> Estimates:
+    problem, design = model.problem, model.design
+    if isinstance(alpha, Mapping | pd.Series):
+        unknown = [name for name in alpha.keys() if name not in design.coef_names]  # noqa: SIM118
+        missing = [name for name in design.coef_names if name not in alpha]
+        if unknown or missing:
+            what = f"alpha names {unknown[0]!r}" if unknown else f"alpha lacks {missing[0]!r}"
+            raise SpecificationError(what, "alpha", "coefficients: " + ", ".join(design.coef_names))
+        alpha = [alpha[design.coef_names[i]] for i in design.kept]
+    coefficients = _numbers(alpha, len(design.kept), "alpha")
+    phi, scale = _errors(problem, sigma, R)
+    theta = []
+    terms = design.terms
+    for i, (term, own) in enumerate(zip(terms, problem.random.terms, strict=True)):
+        several = isinstance(sd, list) and isinstance(corr, list) and len(sd) == len(terms)
+        given, rho = (sd[i], corr[i]) if several else (_of_term(sd, term, i, len(terms), "sd"), _of_term(corr, term, i, len(terms), "corr"))
+        if given is None:
+            raise SpecificationError(f"the sds of {term.group.name} are not given", "sd", f"give sd={{{term.group.name!r}: ...}}")
+        if isinstance(given, Mapping):
+            given = [given[name] for name in term.columns]
+        D = _covariance(_numbers(given, len(term.columns), "sd"), rho) / scale**2
+        x = own.covariance.from_matrix(D)
+        theta.append(_lower(D) if own.covariance.name == "us" else own.covariance.natural(x))
+    whole = np.concatenate([*theta, phi, np.zeros(0)])
+    return assumed_estimates(model, coefficients, whole, scale, method)
+
+
+def _lower(D: Array) -> Array:
+    """The lower triangle of a root of D, column by column; D may be singular."""
+    values, vectors = np.linalg.eigh(D)
+    T = np.linalg.qr((vectors * np.sqrt(np.maximum(values, 0.0))).T)[1].T
+    T = T * np.where(np.diagonal(T) < 0, -1.0, 1.0)
+    columns, rows = np.triu_indices(len(D))
+    return np.asarray(T[rows, columns])
+
+
+def _covariance(sd: Array, corr: Any) -> Array:
+    q = len(sd)
+    if np.any(sd < 0):
+        raise SpecificationError("a standard deviation is negative", "sd", "give numbers of 0 or more")
+    C = np.eye(q) if corr is None else np.array(corr, float)
+    if C.ndim == 0:
+        C = np.where(np.eye(q) > 0, 1.0, float(C))
+    if C.shape != (q, q) or not np.allclose(C, C.T) or np.linalg.eigvalsh(C)[0] < -1e-10:
+        raise SpecificationError("corr is no correlation matrix of the term", "corr", f"give one number, or a {q} x {q} matrix")
+    return np.asarray(sd[:, None] * C * sd)
+
+
+def _numbers(values: Any, count: int, name: str) -> Array:
+    try:
+        out = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise SpecificationError(f"{name} is not numbers", name, f"give {count} numbers") from None
+    if out.shape != (count,) or not np.isfinite(out).all():
+        raise SpecificationError(f"{name} has shape {out.shape}", name, f"give {count} finite numbers")
+    return out
+
+
+def _errors(problem: Problem, sigma: Any, R: Any) -> tuple[Array, float]:
+    """Parameters of the errors as theta has them, and sigma."""
+    kernel = problem.structured
+    if kernel is None or not isinstance(kernel.structure, GroupedStructure):
+        if R is not None:
+            raise SpecificationError("R is given, and the model has no residual structure", "R", "give residual=, or leave R out")
+        if sigma is None or not float(sigma) > 0:
+            raise SpecificationError(f"sigma is {sigma!r}", "sigma", "give the residual standard deviation, above 0")
+        return np.zeros(0), float(sigma)
+    structure = kernel.structure
+    if R is None:
+        what = f"the covariance of the errors is not given for {structure.covariance.name!r}"
+        raise SpecificationError(what, "R", f"give R, a {structure.covariance.q} x {structure.covariance.q} matrix over the visits")
+    matrix, q = np.asarray(R, float), structure.covariance.q
+    if matrix.shape != (q, q) or not np.allclose(matrix, matrix.T) or np.linalg.eigvalsh(matrix)[0] <= 0:
+        raise SpecificationError("R is no covariance matrix of the visits", "R", f"give a positive definite {q} x {q} matrix")
+    full = np.tile(structure.covariance.from_matrix(matrix), (structure.groups, 1))
+    scale, phi = structure.unpadded(full)
+    if not np.allclose(structure.covariance.matrix(full[0]), matrix, rtol=1e-6, atol=1e-9 * float(matrix.max())):
+        what = f"R is not of the structure {structure.covariance.name!r}"
+        raise SpecificationError(what, "R", "give a matrix of this structure, or residual='us(...)'")
+    return residual_natural(structure, phi), scale

@@ -1,0 +1,176 @@
+"""Whether intervals and tests hold their level in a fit's own design: data simulated from the fit, refitted and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._validation import require_count, require_one_of
+from bayeslmm.errors import BayesLMMError, SpecificationError
+from bayeslmm.inference.fixed_effects.tests import fixed_effects
+from bayeslmm.inference.intervals.confint import confint
+from bayeslmm.likelihood.structured.residual_covariance import visit_covariances
+from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.predict import two_sided_quantile
+from bayeslmm.results.simulate import simulate_responses
+from bayeslmm.trials.power import SimulatedFits, batchable, simulate_fits, singular_fits
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SIDE_BY_SIDE = {"wald": "asymptotic", "satterthwaite": "satterthwaite", "residual": "residual"}
+ONE_BY_ONE = ("kenward-roger", "sandwich", "profile", "bootstrap")
+SLOW = 200
+"""Simulated data sets of methods that are run one after the other."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InferenceCheck:
+    """Coverage and size by method and coefficient, bias of variances, and what follows.
+
+    frame : `method, term, coverage, conf_low, conf_high, size, n`; size is the share of tests of the true value that reject
+    variances : `parameter, true, mean, bias`, bias relative to the true value; singular, failed : shares of the refits
+    Examples take `check = fit.check_inference(50, seed=1)`.
+    """
+
+    frame: pd.DataFrame
+    variances: pd.DataFrame
+    singular: float
+    failed: float
+    n: int
+    conf_level: float
+
+    @property
+    def advice(self) -> str:
+        """One sentence: which method to use here, and how far it can be trusted.
+
+        >>> check.advice.startswith("Use")
+        True
+        """
+        gaps = (self.frame["coverage"] - self.conf_level).abs().groupby(self.frame["method"], sort=False).max()
+        best = str(gaps.idxmin())
+        own = self.frame[self.frame["method"] == best]
+        low, high = own["coverage"].min(), own["coverage"].max()
+        noise = 2.0 * float(np.sqrt(self.conf_level * (1.0 - self.conf_level) / own["n"].min()))
+        fine = float(gaps.min()) <= noise
+        verdict = "within the error of this simulation" if fine else f"off its level of {self.conf_level:.0%} by up to {gaps.min():.1%}"
+        tail = f"; {self.singular:.0%} of the refits were singular" if self.singular > 0.01 else ""
+        return f"Use {best}: its intervals cover {low:.1%} to {high:.1%} in this design, {verdict}{tail}."
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Coverage of every method and coefficient with its Monte Carlo limits.
+
+        >>> axes = check.plot()
+        """
+        from bayeslmm.trials.report import coverage_figure
+
+        return coverage_figure(self.frame, self.conf_level, ax)
+
+    def __repr__(self) -> str:
+        return f"{self.advice}\n{self.frame.round(4).to_string(index=False)}"
+
+
+def check_inference(fit: Estimates, n: int, seed: int | None, methods: Sequence[str], conf_level: float) -> InferenceCheck:
+    """`Fit.check_inference`."""
+    n = require_count(n, "n")
+    two_sided_quantile(conf_level)
+    if isinstance(methods, str) or not len(methods):
+        raise SpecificationError(f"methods is {methods!r}", "methods", 'give a list, such as ["satterthwaite"]')
+    for method in methods:
+        require_one_of(method, (*SIDE_BY_SIDE, *ONE_BY_ONE), "methods")
+    p = len(fit.fixef_kept)
+    names = [fit.design.coef_names[i] for i in fit.design.kept]
+    seeds = seed_sequence(seed)
+    rows: list[pd.DataFrame] = []
+    base: SimulatedFits | None = None
+    together = batchable(fit, "satterthwaite")
+    if together:
+        base = simulate_fits(fit, np.eye(p), n, seeds, "satterthwaite" if "satterthwaite" in methods else "asymptotic")
+    slow = [m for m in methods if base is None or m not in SIDE_BY_SIDE]
+    one_by_one = _one_by_one(fit, slow, min(n, SLOW), seeds, conf_level) if slow else {}
+    for method in methods:
+        if base is not None and method in SIDE_BY_SIDE:
+            df: Any = {"wald": np.inf, "residual": float(fit.nobs - p)}.get(method, base.tests.df)
+            half = stats.t.ppf(0.5 + 0.5 * conf_level, df) * base.tests.std_error
+            inside = (np.abs(base.tests.estimate - fit.fixef_kept) <= half)[base.settled]
+        else:
+            inside = one_by_one[method]
+        rows.append(_coverage(method, names, inside))
+    singular, failed, variances = _spread(fit, base)
+    return InferenceCheck(pd.concat(rows, ignore_index=True), variances, singular, failed, n, conf_level)
+
+
+def _coverage(method: str, names: list[str], inside: Any) -> pd.DataFrame:
+    count = len(inside)
+    hits = inside.sum(axis=0)
+    low = np.where(hits > 0, stats.beta.ppf(0.025, hits, count - hits + 1.0), 0.0)
+    high = np.where(hits < count, stats.beta.ppf(0.975, hits + 1.0, count - hits), 1.0)
+    share = hits / count
+    return pd.DataFrame(
+        {"method": method, "term": names, "coverage": share, "conf_low": low, "conf_high": high, "size": 1.0 - share, "n": count}
+    )
+
+
+def _one_by_one(fit: Estimates, methods: Sequence[str], n: int, seeds: Any, level: float) -> dict[str, Any]:
+    """Whether each interval covers, (fits, p) by method."""
+    Y = simulate_responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, seeds.spawn(n))
+    ways: dict[str, Callable[[Any], tuple[Array, Array]]] = {
+        "wald": lambda own: fixed_effects(own, "asymptotic", None, "expected").t(np.eye(len(own.fixef_kept))).limits(level),
+        "residual": lambda own: fixed_effects(own, "residual", None, "expected").t(np.eye(len(own.fixef_kept))).limits(level),
+        "satterthwaite": lambda own: fixed_effects(own, "satterthwaite", None, "expected").t(np.eye(len(own.fixef_kept))).limits(level),
+        "kenward-roger": lambda own: fixed_effects(own, "kenward-roger", None, "expected").t(np.eye(len(own.fixef_kept))).limits(level),
+        "sandwich": lambda own: fixed_effects(own, "satterthwaite", "CR2", "expected").t(np.eye(len(own.fixef_kept))).limits(level),
+        "profile": lambda own: _interval(own, "profile", level),
+        "bootstrap": lambda own: _interval(own, "bootstrap", level),
+    }
+    found: dict[str, list[Any]] = {method: [] for method in methods}
+    for y in Y.T:
+        try:
+            own = fit.model.with_response(y).fit(fit.method)
+            limits = {method: ways[method](own) for method in methods}
+        except BayesLMMError:
+            continue
+        for method, (low, high) in limits.items():
+            found[method].append((low <= fit.fixef_kept) & (fit.fixef_kept <= high))
+    if not all(found.values()):
+        raise SpecificationError("no simulated data set could be fitted by these methods", ", ".join(methods), "use other methods")
+    return {method: np.array(inside) for method, inside in found.items()}
+
+
+def _interval(own: Any, method: Any, level: float) -> tuple[Array, Array]:
+    names = [own.design.coef_names[i] for i in own.design.kept]
+    options: dict[str, Any] = {"terms": names} if method == "profile" else {"n": 200, "seed": 1}
+    table = confint(own, method, level, **options).set_index("term").loc[names]
+    return table["conf_low"].to_numpy(float), table["conf_high"].to_numpy(float)
+
+
+def _spread(fit: Estimates, base: SimulatedFits | None) -> tuple[float, float, pd.DataFrame]:
+    """Shares of singular and failed refits, and the bias of the variances."""
+    if base is None:
+        return float("nan"), float("nan"), pd.DataFrame(columns=["parameter", "true", "mean", "bias"])
+    x, s2 = base.x[base.settled], base.sigma2[base.settled]
+    scale = np.array([fit.problem.sigma2(float(v)) for v in s2])
+    rows: list[tuple[str, float, float]] = []
+    draws = [fit.problem.relative_covariances(row) for row in x]
+    for i, (term, true) in enumerate(zip(fit.design.terms, fit.covariances, strict=True)):
+        found = np.mean([s * np.diagonal(own[i]) for s, own in zip(scale, draws, strict=True)], axis=0)
+        rows += [
+            (f"{name} | {term.group.name}", float(t), float(f)) for name, t, f in zip(term.columns, np.diagonal(true), found, strict=True)
+        ]
+    R = visit_covariances(fit.problem, fit.estimate.x, fit._sigma)
+    if R is None:
+        rows.append(("Residual", fit._sigma**2, float(scale.mean())))
+    else:
+        each = [visit_covariances(fit.problem, row, float(np.sqrt(s))) for row, s in zip(x, scale, strict=True)]
+        mean = np.mean([own for own in each if own is not None], axis=0)
+        for g in range(len(R)):
+            labels = fit.design.residual.visit_levels if fit.design.residual is not None else ()
+            rows += [(f"R[{label}]", float(R[g, j, j]), float(mean[g, j, j])) for j, label in enumerate(labels)]
+    frame = pd.DataFrame(rows, columns=["parameter", "true", "mean"])
+    return float(singular_fits(fit, x).mean()), 1.0 - float(base.settled.mean()), frame.assign(bias=frame["mean"] / frame["true"] - 1.0)

@@ -1,0 +1,185 @@
+"""Power against textbooks, against itself by simulation, and batches of tests against fits one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import bayeslmm as blm
+from bayeslmm._arrays import seed_sequence
+from bayeslmm.errors import BayesLMMError
+from bayeslmm.trials.power import simulate_fits
+
+VISITS = 4
+
+
+def two_arms(N: int) -> pd.DataFrame:
+    """N clusters of 3 rows in each of two arms."""
+    g = np.arange(2 * N)
+    return pd.DataFrame({"g": np.repeat(g, 3), "arm": np.repeat(np.where(g % 2 == 0, "a", "b"), 3)})
+
+
+def mmrm_skeleton(N: int) -> pd.DataFrame:
+    i = np.repeat(np.arange(N), VISITS)
+    return pd.DataFrame(
+        {"id": [f"p{k}" for k in i], "visit": np.tile(np.arange(1, VISITS + 1), N), "arm": np.where(i % 2 == 0, "ctl", "trt")}
+    )
+
+
+def mmrm(N: int, effect: float, structure: str = "us") -> blm.Fit:
+    R = 4.0 * 0.6 ** np.abs(np.subtract.outer(np.arange(VISITS), np.arange(VISITS)))
+    alpha = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, effect]
+    return blm.assume("y ~ C(visit) * arm", mmrm_skeleton(N), alpha=alpha, residual=f"{structure}(visit | id)", R=R)
+
+
+LAST = {"arm[T.trt]": 1.0, "C(visit)[T.4]:arm[T.trt]": 1.0}
+
+
+@pytest.mark.parametrize("N", [5, 12])
+@pytest.mark.parametrize("effect", [0.0, 1.0, 2.5])
+def test_the_textbook_of_two_arms_of_clusters(N: int, effect: float) -> None:
+    """Means of clusters are two samples with variance sd^2 + sigma^2 / 3: a noncentral F with 2 N - 2 degrees of freedom."""
+    plan = blm.assume("y ~ arm + (1 | g)", two_arms(N), alpha=[0.0, effect], sd=1.2, sigma=0.9)
+    got = plan.power("arm[T.b]", method="analytic").frame["power"].item()
+    noncentral = effect**2 / (2.0 / N * (1.2**2 + 0.9**2 / 3))
+    limit = stats.f.ppf(0.95, 1, 2 * N - 2)
+    want = stats.ncf.sf(limit, 1, 2 * N - 2, noncentral) if effect else 0.05
+    assert got == pytest.approx(want, rel=1e-6)
+    assert plan.power("arm", method="analytic").frame["power"].item() == pytest.approx(want, rel=1e-6)
+
+
+def test_analytic_power_is_that_of_simulation_in_balanced_designs() -> None:
+    for plan, test in (
+        (mmrm(60, 1.2), LAST),
+        (blm.assume("y ~ arm + (1 | g)", two_arms(10), alpha=[0, 1.4], sd=1.0, sigma=1.0), "arm[T.b]"),
+    ):
+        simulated = plan.power(test, nsim=4000, seed=3).frame
+        analytic = plan.power(test, method="analytic").frame
+        assert abs(simulated["power"].item() - analytic["power"].item()) < 0.02
+        assert abs(simulated["estimate_bias"].item()) < 0.05
+        assert simulated["failed"].item() == 0
+
+
+def test_power_without_an_effect_is_the_level() -> None:
+    frame = mmrm(40, 0.0).power(LAST, nsim=4000, seed=5, alpha=0.1).frame
+    assert frame["conf_low"].item() < 0.1 < frame["conf_high"].item()
+
+
+@pytest.mark.parametrize("which", ["visits", "clusters", "slopes"])
+def test_batched_tests_are_those_of_fits_one_by_one(which: str) -> None:
+    fit = {
+        "visits": lambda: mmrm(24, 1.0),
+        "clusters": lambda: blm.assume("y ~ arm + (1 | g)", two_arms(8), alpha=[0, 1], sd=1.0, sigma=1.0),
+        "slopes": lambda: blm.LMM("Reaction ~ Days + (Days | Subject)", blm.load_dataset("sleepstudy")).fit(),
+    }[which]()
+    p = len(fit.fixef)
+    found = simulate_fits(fit, np.eye(p), 6, seed_sequence(2), "satterthwaite")
+    Y = fit.model.simulated(fit.fixef_kept, fit.theta, fit._sigma, 6, seed_sequence(2))
+    for b in range(6):
+        own = fit.model.with_response(Y.iloc[:, b].to_numpy()).fit()
+        if own.singular:
+            continue
+        table = own.tidy(df="satterthwaite")
+        np.testing.assert_allclose(found.tests.estimate[b], table["estimate"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found.tests.std_error[b], table["std_error"], rtol=1e-4)
+        np.testing.assert_allclose(found.tests.df[b], table["df"], rtol=2e-3)
+
+
+def test_assumed_parameters_are_those_of_the_fit() -> None:
+    plan = mmrm(20, 1.5)
+    np.testing.assert_allclose(plan.R.to_numpy()[0], 4.0 * 0.6 ** np.arange(4), rtol=1e-10)
+    assert plan.fixef.iloc[-1] == pytest.approx(1.5)
+    assert plan.predict(level="population")["estimate"].iloc[7] == pytest.approx(1.5)
+    assert plan.simulate(2, seed=1).shape == (80, 2)
+    other = plan.with_params(alpha={"arm[T.trt]": 0.5})
+    assert other.fixef["arm[T.trt]"] == pytest.approx(0.5) and other.fixef.iloc[-1] == pytest.approx(1.5)
+    with pytest.raises(BayesLMMError, match="outcome"):
+        plan.residuals()
+
+
+def test_curves_rise_and_say_what_is_required() -> None:
+    power = mmrm(20, 1.0).power(LAST, n=[20, 60, 120, 200], along="id", method="analytic")
+    assert power.frame["power"].is_monotonic_increasing
+    n = power.required(0.9)
+    assert 60 < n < 200
+    near = mmrm(20, 1.0).power(LAST, n=[n - 4, n + 4], along="id", method="analytic").frame["power"]
+    assert near.iloc[0] < 0.905 and near.iloc[1] > 0.895
+    assert power.plot().get_ylabel() == "power"
+
+
+def test_one_sided_and_equivalence_tests() -> None:
+    plan = mmrm(60, 1.2)
+    power: Any = {side: plan.power(LAST, method="analytic", side=side).frame["power"].item() for side in ("two-sided", "greater", "less")}
+    assert power["greater"] > power["two-sided"] > 0.1 > power["less"]
+    margin = mmrm(60, 0.0)
+    for options in ({"side": "greater", "delta": -1.5}, {"equivalence": 1.8}):
+        analytic = margin.power(LAST, method="analytic", **options).frame["power"].item()
+        simulated = margin.power(LAST, nsim=3000, seed=1, **options).frame["power"].item()
+        assert abs(analytic - simulated) < 0.03, options
+
+
+def test_drop_out_costs_power() -> None:
+    plan = mmrm(40, 1.6)
+    full = plan.power(LAST, nsim=60, seed=1, df="kenward-roger").frame
+    lost = plan.power(LAST, nsim=60, seed=1, dropout={"ctl": [0, 0.2, 0.4, 0.6], "trt": [0, 0.2, 0.4, 0.6]}).frame
+    assert lost["power"].item() < full["power"].item() - 0.1
+
+
+def test_a_design_is_checked_for_what_inference_does_in_it() -> None:
+    fit = blm.assume("y ~ arm + (1 | g)", two_arms(4), alpha=[0, 1], sd=1.0, sigma=1.0)
+    check = fit.check_inference(1500, seed=1, methods=["wald", "satterthwaite"])
+    coverage = check.frame.groupby("method")["coverage"].mean()
+    assert coverage["wald"] < 0.93 < coverage["satterthwaite"]
+    assert check.advice.startswith("Use satterthwaite")
+    assert check.plot().get_xlabel() == "coverage of 95% intervals"
+    slow = fit.check_inference(20, seed=1, methods=["kenward-roger", "sandwich"])
+    assert set(slow.frame["method"]) == {"kenward-roger", "sandwich"}
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "an unknown coefficient": {"test": "armm"},
+    "a level beyond 1": {"alpha": 5},
+    "no data sets": {"nsim": 0},
+    "n without along": {"n": [10]},
+    "an unknown factor": {"n": [10], "along": "site"},
+    "fewer levels than the design needs": {"n": [1], "along": "id"},
+    "an unknown method": {"method": "exact"},
+    "an unknown side": {"side": "up"},
+    "a direction of a term": {"test": "C(visit):arm", "side": "greater"},
+    "drop-out that falls": {"dropout": [0.5, 0.4, 0.3, 0.2]},
+    "drop-out of the wrong length": {"dropout": [0.1]},
+    "drop-out of arms that are none": {"dropout": {"x": [0, 0, 0, 0]}},
+    "a limit of equivalence below 0": {"equivalence": -1.0},
+    "equivalence with a side": {"equivalence": 1.0, "side": "less"},
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_power_that_cannot_be_computed(what: str) -> None:
+    options = {"test": LAST, "nsim": 5} | BAD[what]
+    with pytest.raises(BayesLMMError) as caught:
+        mmrm(20, 1.0).power(options.pop("test"), **options)
+    assert caught.value.what and caught.value.remedy
+
+
+ASSUMED: dict[str, dict[str, Any]] = {
+    "coefficients of the wrong number": {"alpha": [1.0]},
+    "an unknown coefficient": {"alpha": {"x": 1.0}},
+    "no sds": {"sd": None},
+    "a negative sd": {"sd": -1.0},
+    "no sigma": {"sigma": None},
+    "R without structure": {"R": np.eye(3)},
+    "a matrix that is no correlation": {"corr": [[1.0, 2.0], [2.0, 1.0]]},
+}
+
+
+@pytest.mark.parametrize("what", ASSUMED)
+def test_assumptions_that_cannot_be_read(what: str) -> None:
+    options = {"alpha": [0, 1], "sd": 1.0, "sigma": 1.0} | ASSUMED[what]
+    with pytest.raises(BayesLMMError) as caught:
+        blm.assume("y ~ arm + (1 | g)", two_arms(5), **options)
+    assert caught.value.what and caught.value.remedy
