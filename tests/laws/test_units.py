@@ -71,12 +71,23 @@ def agree(ours: Any, theirs: Any, rtol: float = 1e-4) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=rtol * float(np.nanmax(np.abs(ours), initial=0.0)) * 0.05)
 
 
+QUICK = {("slopes", "later"), ("empty cell", "later and tiny"), ("empty cell", "large")}
+
+
+def cases(designs: list[str]) -> list[Any]:
+    """Designs by moves, all but a few of them slow."""
+    return [
+        pytest.param(design, move, id=f"{design}-{name}", marks=() if (design, name) in QUICK else pytest.mark.slow)
+        for design in designs
+        for name, move in MOVES.items()
+    ]
+
+
 COUNTED = ["satterthwaite", "kenward-roger", "containment", "between-within", "residual"]
 
 
 @pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
-@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES.keys())
-@pytest.mark.parametrize("design", FIXED)
+@pytest.mark.parametrize(("design", "move"), cases(list(FIXED)))
 def test_tests_and_means_do_not_know_the_unit(design: str, move: Move) -> None:
     data = trial(3, design)
     moved = data.assign(x=move(data["x"]))
@@ -116,8 +127,7 @@ def test_tests_and_means_do_not_know_the_unit(design: str, move: Move) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
-@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES.keys())
-@pytest.mark.parametrize("design", ["slopes", "empty cell"])
+@pytest.mark.parametrize(("design", "move"), cases(["slopes", "empty cell"]))
 def test_predictions_and_deletions_do_not_know_the_unit(design: str, move: Move) -> None:
     data = trial(5, design)
     moved = data.assign(x=move(data["x"]))
