@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from bayeslmm.likelihood.criterion import blas_libraries
 
+Verb = TypeVar("Verb", bound=Callable[..., Any])
 
-def restoring[**P, T](verb: Callable[P, T]) -> Callable[P, T]:
+
+def restoring(verb: Verb) -> Verb:  # noqa: UP047 - editors complete what a decorator of this form gives, not of the newer one
     """A verb after which threads and error handling are as before, where Ctrl-C may have hit a context that sets or unsets them.
 
     Each such context puts back what it found. An interrupt on its way in or out can keep it from doing so; none is left here then.
     """
 
     @wraps(verb)
-    def kept(*args: P.args, **kwargs: P.kwargs) -> T:
+    def kept(*args: Any, **kwargs: Any) -> Any:
         threads = [(set_threads, get_threads()) for get_threads, set_threads in blas_libraries()]
         errors, call = np.geterr(), np.geterrcall()
         broken = True
@@ -35,4 +38,4 @@ def restoring[**P, T](verb: Callable[P, T]) -> Callable[P, T]:
                 np.seterr(**errors)
                 np.seterrcall(call)
 
-    return kept
+    return cast(Verb, kept)

@@ -78,7 +78,6 @@ class Unchanged(Enum):
 KEEP: Final = Unchanged.KEEP
 
 
-@known_arguments
 class Fit(Estimates):
     """A fitted model: estimates as attributes (see `Estimates`), everything else as verbs.
 
@@ -735,6 +734,10 @@ class Fit(Estimates):
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
+
+
+# a call and no decorator: editors complete the verbs of an undecorated class
+known_arguments(Fit)
 
 
 class AssumedFit(Fit):

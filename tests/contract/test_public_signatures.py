@@ -131,3 +131,14 @@ def test_a_type_checker_knows_the_package(tmp_path: Path) -> None:
     assert 'Argument "conf_method"' in told[13]
     assert "Unexpected keyword argument" in told[14]
     assert set(told) == set(range(7, 15))
+
+
+def test_an_editor_completes_a_verb_and_its_options() -> None:
+    jedi = pytest.importorskip("jedi")
+    project = jedi.Project(str(Path(inspect.getfile(blm)).parents[1]))
+    text = 'import bayeslmm as blm\nblm.LMM("y ~ x", {}).fit().em'
+    script = jedi.Script(text, path=project.path / "script.py", project=project)
+    assert "emmeans" in [found.name for found in script.complete(2, len(text.split("\n")[1]))]
+    text = text + "means("
+    (signature,) = jedi.Script(text, path=project.path / "script.py", project=project).get_signatures(2, len(text.split("\n")[1]))
+    assert [option.name for option in signature.params] == list(inspect.signature(blm.Fit.emmeans).parameters)[1:]

@@ -57,7 +57,6 @@ class SampledModel(Protocol):
     def sample(self, draws: int, chains: int, seed: int | None, method: SamplingMethod) -> Posterior: ...
 
 
-@known_arguments
 class Posterior(PosteriorData):
     """Draws of every parameter of a model: fixed effects, covariance parameters, random effects.
 
@@ -376,3 +375,7 @@ class Posterior(PosteriorData):
     def _repr_html_(self) -> str:
         tables = [self.tidy(effects, conf_int=True)[["group", "term", *ESTIMATE_COLUMNS]] for effects in ("fixed", "ran_pars")]
         return html_of_frame(repr(self), pd.concat(tables, ignore_index=True), list(describe_checks(self.checks.values())))
+
+
+# a call and no decorator: editors complete the verbs of an undecorated class
+known_arguments(Posterior)
