@@ -18,7 +18,6 @@ from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._validation import require_count, require_one_of
 from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
 from bayeslmm.inference.fixed_effects.batch_tests import FunctionTests, function_tests, grouped_rows, points_of_responses, responses
-from bayeslmm.inference.fixed_effects.degrees_of_freedom import KenwardRogerDegrees
 from bayeslmm.inference.fixed_effects.tests import Inference, fixed_effects
 from bayeslmm.inference.intervals.batch_refit import ResponseProducts, refit_many, standardize_response
 from bayeslmm.inference.intervals.batch_structured import descend, parts, points_of_sums, poolable, subject_groups
@@ -250,17 +249,17 @@ def analytic_power(fit: Estimates, test: PowerTest, alpha: float, df: str) -> fl
     """The power at the parameters of the fit."""
     if df in ("satterthwaite", "kenward-roger", "kenward-roger-linear") and fit.restricted:
         # with the expected information both methods have the same degrees of freedom of a single contrast
-        degrees: Any = KenwardRogerDegrees(Inference(fit).adjustment("expected", False), fit.problem.standardization.back)
+        degrees: Any = Inference(fit).adjustment("expected", False)
     else:
         degrees = fixed_effects(fit, df, None, "expected").degrees  # type: ignore[arg-type]
     V = fit.vcov_kept
     gap = test.L @ fit.fixef_kept - test.rhs
     if len(test.L) > 1:
         q = len(test.L)
-        nu = float(degrees.joint(test.L)[1])
+        nu = float(degrees.joint(test.L @ fit.problem.standardization.back)[1])
         noncentral = float(gap @ np.linalg.solve(test.L @ V @ test.L.T, gap))
         return _noncentral_f(alpha, q, nu, noncentral)
-    nu, se = float(degrees.rows(test.L)[0]), float(np.sqrt(test.L @ V @ test.L.T)[0, 0])
+    nu, se = float(degrees.rows(test.L @ fit.problem.standardization.back)[0]), float(np.sqrt(test.L @ V @ test.L.T)[0, 0])
     if test.equivalence is not None:
         t = stats.t.ppf(1.0 - alpha, nu)
         low, high = (float(gap[0]) + test.equivalence) / se, (float(gap[0]) - test.equivalence) / se
