@@ -34,7 +34,7 @@ def judge_hypotheses(post: PosteriorData, statements: list[str], conf_level: flo
             raise SpecificationError(f"{text!r} is no statement about coefficients", "hypothesis", 'write it as "x > 0" or "a - b = 0"')
         left, sign, right = (part.strip() for part in parts)
         functions = linear_functions([f"{left} = {right}"], post.design.coef_names, 0)
-        L = require_estimable(functions, post.design)[0]
+        L = require_estimable(functions, post.design, post.problem.standardization)[0]
         draws = post.draws.alpha @ L - functions.rhs[0]
         low, high = equal_tailed_limits(draws, conf_level)
         at = float(functions.rhs[0])
