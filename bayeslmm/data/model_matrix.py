@@ -125,6 +125,17 @@ class DesignBlock:
         """The columns of the data that it reads."""
         return tuple(dict.fromkeys(name for atom in self.atoms.values() for name in atom.columns))
 
+    def indicators(self) -> int | None:
+        """The first column of those that are one indicator for every level and add up to 1; None where an intercept is there, or no such set."""
+        if () in self.scopes:
+            return None
+        at = 0
+        for scope in self.scopes:
+            if all(isinstance(self.atoms[part.atom], FactorVariable) and not part.reduced for part in scope):
+                return at
+            at += prod([_width(self.atoms[part.atom], part) for part in scope])
+        return None
+
     def encode(self, source: Columns) -> Array:
         """(n, p) float64; NaN where a missing value is felt."""
         out = np.empty((len(source), len(self.names)))

@@ -21,7 +21,7 @@ from scipy import stats
 from bayeslmm._arrays import Array, freeze, generator
 from bayeslmm.covariance.registry import make
 from bayeslmm.data.design import Design, RandomTerm
-from bayeslmm.data.model_matrix import Term
+from bayeslmm.data.model_matrix import DesignBlock, Term
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
@@ -225,19 +225,38 @@ def ranova(fit: Fitted, boundary: bool = True) -> pd.DataFrame:
         raise InferenceError("a MAP fit maximises no likelihood", "ranova", "fit by 'REML' or 'ML'")
     if not fit.design.terms:
         raise InferenceError("the model has no random terms", "ranova", "compare models by lrt(small, large)")
-    full = make_candidate("<none>", fit.design, fit.estimate)
+    full = make_candidate("<none>", with_intercepts(fit.design), fit.estimate)
     rows = [_ranova_row(full)]
-    for label, design in reductions(fit.design):
+    for label, design in reductions(full.design):
         found = fit_reweighted(build_problem(design), method)[1]
         one = make_candidate(label, design, found)
         statistic, df = one.criterion - full.criterion, full.npar - one.npar
-        rows.append(_ranova_row(one, statistic, float(df), p_value(design, fit.design, statistic, df, boundary)))
+        rows.append(_ranova_row(one, statistic, float(df), p_value(design, full.design, statistic, df, boundary)))
     return pd.DataFrame(rows)
 
 
 def _ranova_row(one: Candidate, statistic: float = np.nan, df: float = np.nan, p: float = np.nan) -> dict[str, object]:
     row: dict[str, object] = {"term": one.label, "npar": one.npar, "loglik": -0.5 * one.criterion, "aic": one.aic}
     return row | {"statistic": statistic, "df": df, "p_value": p}
+
+
+def with_intercepts(design: Design) -> Design:
+    """The same model, in which a term that has one free effect for every level of a factor has an intercept among its columns.
+
+    The indicators of all levels add up to 1, so that `(0 + f | g)` is `(f | g)`: what is left without f is `(1 | g)` in both.
+    """
+    blocks = [coder.block for coder in design.encoding.random_coders]
+    terms = [_with_intercept(term, block) for term, block in zip(design.terms, blocks, strict=True)]
+    return replace(design, terms=tuple(terms))
+
+
+def _with_intercept(term: RandomTerm, block: DesignBlock) -> RandomTerm:
+    at = block.indicators()
+    if term.covariance.name not in ("us", "un") or at is None:
+        return term
+    others = [j for j in range(len(term.columns)) if j != at]
+    Z = np.column_stack([np.ones(len(term.Z)), term.Z[:, others]])
+    return replace(term, Z=Z, columns=("Intercept", *(term.columns[j] for j in others)))
 
 
 def reductions(design: Design) -> list[tuple[str, Design]]:
@@ -271,8 +290,9 @@ def _droppable(term: RandomTerm) -> list[Term]:
 def _drop_term(design: Design, position: int, gone: Term) -> tuple[RandomTerm, ...]:
     """The term without the columns of one variable; nothing if none are left."""
     term = design.terms[position]
-    names = design.encoding.random_coders[position].block.terms
-    stay = [j for j, name in enumerate(names) if frozenset(name.split(":")) != frozenset(gone.name.split(":"))]
+    block = design.encoding.random_coders[position].block
+    owner = dict(zip(block.names, block.terms, strict=True))
+    stay = [j for j, column in enumerate(term.columns) if frozenset(owner.get(column, "").split(":")) != frozenset(gone.name.split(":"))]
     if not stay:
         return ()
     columns = tuple(term.columns[j] for j in stay)

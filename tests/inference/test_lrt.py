@@ -123,3 +123,26 @@ def test_the_bootstrap_is_seeded_and_counts_what_fails() -> None:
     assert one.failed == 0
     assert one.p_value == (1 + np.sum(one.draws >= one.statistic)) / 13
     assert (one.draws > -1e-6).all()
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize(
+    ("without", "with_intercept"), [("0 + a", "a"), ("0 + b + x", "b + x"), ("0 + a:b", "a:b"), ("0 + a + b", "a + b"), ("0 + x", None)]
+)
+def test_ranova_is_the_same_however_a_factor_is_coded(without: str, with_intercept: str | None, shift: int) -> None:
+    data = unbalanced(seed=3 + shift, rows=300)
+    data["x"] -= 20
+    fit = blm.LMM(f"y ~ x + ({without} | g)", data).fit()
+    table = fit.ranova()
+    if with_intercept is None:  # a slope alone has no margin: the term goes whole
+        assert table["npar"].tolist() == [4, 3]
+        return
+    if with_intercept == "a:b":  # no reduced coding of the product alone: the reduction is the random intercept
+        small = blm.LMM("y ~ x + (1 | g)", data).fit()
+        assert table["loglik"].tolist()[1] == pytest.approx(small.loglik, abs=1e-5)
+        assert table["npar"].tolist()[1] == 4
+        return
+    other = blm.LMM(f"y ~ x + ({with_intercept} | g)", data).fit().ranova()
+    assert table["npar"].tolist() == other["npar"].tolist()
+    assert table["loglik"].to_numpy() == pytest.approx(other["loglik"].to_numpy(), abs=1e-4)
+    assert table["p_value"].to_numpy() == pytest.approx(other["p_value"].to_numpy(), rel=1e-2, nan_ok=True)
