@@ -293,7 +293,7 @@ class ManyFits:
         frames = []
         for batch in self._batches:
             functions = linear_functions(L, batch.model.design.coef_names, rhs)
-            rows = require_estimable(functions, batch.model.design)
+            rows = require_estimable(functions, batch.model.design, batch.model.problem.standardization)
             tests = self._batch_tests(batch, rows, functions.rhs, df)
             frames.append(self._long(batch, functions.labels, list(range(len(rows))), tests))
         for i, fit in self._fits.items():
