@@ -126,7 +126,7 @@ class DesignBlock:
         return tuple(dict.fromkeys(name for atom in self.atoms.values() for name in atom.columns))
 
     def indicators(self) -> int | None:
-        """The first of the columns that are an indicator of every level, adding up to 1; None beside an intercept, or without such a set."""
+        """The first of the columns that indicate every level and add up to 1; None beside an intercept, or without such a set."""
         if () in self.scopes:
             return None
         at = 0
