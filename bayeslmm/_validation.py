@@ -1,18 +1,20 @@
-"""Checks of options: one of several words, a whole number."""
+"""Checks of options: one of several words, a level of confidence, a whole number."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from bayeslmm.errors import SpecificationError
 
 
 def require_one_of(value: str, allowed: tuple[str, ...], argument: str) -> None:
     """Raise SpecificationError unless the value of an option is one of those it may have."""
-    if value not in allowed:
-        raise SpecificationError(f"{argument} is {value!r}", argument, "use one of " + ", ".join(map(repr, allowed)))
+    if not isinstance(value, str) or value not in allowed:
+        raise SpecificationError(f"{argument} is {value!r:.60}", argument, "use one of " + ", ".join(map(repr, allowed)))
 
 
 def spell(value: Any) -> str:
@@ -36,3 +38,12 @@ def require_count(value: Any, argument: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise SpecificationError(f"{argument} is {value!r}", argument, "give a whole number, 1 or more")
     return int(value)
+
+
+def require_level(value: Any, argument: str = "conf_level") -> float:
+    """The level of confidence as a float. Raise SpecificationError unless it is one number between 0 and 1."""
+    level = float(value) if isinstance(value, Real) and not isinstance(value, bool) else np.nan
+    if 0.0 < level < 1.0:
+        return level
+    meant = f"; did you mean {level / 100.0:.15g}?" if 1.0 < level < 100.0 else ""
+    raise SpecificationError(f"the confidence level is {value!r:.60}", argument, f"give a number between 0 and 1, such as 0.95{meant}")

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._validation import require_level
 from bayeslmm.bayes.loo import leave_one_out, level_sets
 from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.posterior import Posterior
@@ -91,6 +92,7 @@ def compare(*sources: Source | Mapping[str, Source], conf_level: float = 0.95, c
     >>> blm.compare(fit, post).frame["source"].unique().tolist()
     ['REML', 'posterior']
     """
+    require_level(conf_level)
     pairs: list[tuple[str, Any]] = []
     for source in sources:
         if isinstance(source, Mapping) and "posterior" not in source:

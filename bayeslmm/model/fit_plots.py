@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from matplotlib.axes import Axes
 
+from bayeslmm._validation import require_level
 from bayeslmm.inference.influence import influence
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.confint import confint
@@ -205,6 +206,7 @@ class FitPlots:
 
         >>> axes = fit.plot.bootstrap(50, seed=1)
         """
+        level = require_level(level, "level")
         found = bootstrap(self._fit, n, seed, kind=kind, group=group, statistic=statistic, workers=workers, progress=progress)
         return bootstrap_axes(found, level, ax)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import require_one_of
+from bayeslmm._validation import require_level, require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.fixed_effects.tests import Inference, check_options, fixed_effects
 from bayeslmm.inference.many_responses import ResponseFits, ResponseProblem, fit_responses, satterthwaite_rows
@@ -253,6 +253,7 @@ class ManyFits:
         ['response', 'effect', 'group', 'level', 'term']
         """
         require_one_of(adjust, RESPONSE_ADJUSTMENTS, "adjust")
+        require_level(conf_level)
         check_options(df)
         frames = []
         for batch in self._batches:
@@ -289,6 +290,7 @@ class ManyFits:
         ['Days = 10', 'Days = 10']
         """
         require_one_of(adjust, RESPONSE_ADJUSTMENTS, "adjust")
+        require_level(conf_level)
         check_options(df)
         frames = []
         for batch in self._batches:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import require_one_of
+from bayeslmm._validation import require_level, require_one_of
 from bayeslmm.data.columns import Columns, series_numbers
 from bayeslmm.data.design import ResidualDesign, VarianceDesign
 from bayeslmm.data.frame import ColumnTable, read_table, values_text
@@ -278,9 +277,7 @@ def _new_variance(factor: VarianceDesign, newdata: Any) -> VarianceDesign:
 
 def two_sided_quantile(conf_level: float, df: Any = np.inf) -> Any:
     """The two-sided quantile of t with `df` degrees of freedom (normal where infinite)."""
-    if isinstance(conf_level, bool) or not isinstance(conf_level, Real) or not 0.0 < conf_level < 1.0:
-        raise SpecificationError(f"the confidence level is {conf_level!r}", "conf_level", "give a number between 0 and 1, such as 0.95")
-    tail, df = 0.5 + 0.5 * conf_level, np.asarray(df, float)
+    tail, df = 0.5 + 0.5 * require_level(conf_level), np.asarray(df, float)
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(df), ndtri(tail), stdtrit(np.where(np.isinf(df), 1.0, df), tail))
 

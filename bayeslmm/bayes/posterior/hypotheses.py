@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.special import ndtr
 
 from bayeslmm._arrays import Array, generator
+from bayeslmm._validation import require_level
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits
 from bayeslmm.errors import SpecificationError
@@ -27,7 +28,7 @@ PRIOR_DRAWS = 20_000
 
 def judge_hypotheses(post: PosteriorData, statements: list[str], conf_level: float) -> pd.DataFrame:
     """One row per statement `left > right`, `left < right` or `left = right`, both sides linear in the coefficients."""
-    rows = []
+    rows, conf_level = [], require_level(conf_level)
     for text in statements:
         parts = SIGNS.split(text)
         if len(parts) != 3:

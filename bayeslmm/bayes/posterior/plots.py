@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bayeslmm._arrays import Array
+from bayeslmm._validation import require_level
 from bayeslmm.bayes.posterior import tables
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.datatree import predictive_draws
@@ -66,7 +67,7 @@ class PosteriorPlots:
 
         >>> axes = post.plot.forest()
         """
-        found = self._chosen(terms, len(self._draws))
+        found, conf_level = self._chosen(terms, len(self._draws)), require_level(conf_level)
         if terms is None and not intercept and sum(self._kinds[name] == "coefficient" for name in found) > 1:
             found.pop("Intercept", None)
         return figures.forest_of_draws(found, self._kinds, conf_level, ax)
@@ -76,7 +77,7 @@ class PosteriorPlots:
 
         >>> axes = post.plot.dist(["sd__Days|Subject"])
         """
-        found = self._chosen(terms)
+        found, conf_level = self._chosen(terms), require_level(conf_level)
         return figures.density_axes(found, self._curves(list(found)) if prior else {}, conf_level, self._of_how_many(terms), ax)
 
     def _curves(self, names: list[str]) -> dict[str, tuple[Array, Array]]:
@@ -122,7 +123,9 @@ class PosteriorPlots:
 
         >>> axes = post.plot.ranef()
         """
-        return ranef_of_draws(tables.mean_ranef(self._post), tables.tidy_draws(self._post, "ran_vals", level), group, sort, ax)
+        return ranef_of_draws(
+            tables.mean_ranef(self._post), tables.tidy_draws(self._post, "ran_vals", require_level(level, "level")), group, sort, ax
+        )
 
     def lines(self, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
         """The data against x with the posterior mean line of the population, its band, and a thin line for each level.

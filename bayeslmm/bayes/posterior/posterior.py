@@ -11,6 +11,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array
 from bayeslmm._io import as_path
+from bayeslmm._validation import require_level
 from bayeslmm.bayes.log_posterior.priors import require_evidence
 from bayeslmm.bayes.loo import leave_one_out
 from bayeslmm.bayes.posterior import datatree
@@ -129,7 +130,7 @@ class Posterior(PosteriorData):
         >>> post.tidy()["term"].tolist()
         ['Intercept', 'Days']
         """
-        return posterior_tables.tidy_draws(self, effects, conf_level if conf_int else None)
+        return posterior_tables.tidy_draws(self, effects, require_level(conf_level) if conf_int else None)
 
     @property
     def varcorr(self) -> pd.DataFrame:

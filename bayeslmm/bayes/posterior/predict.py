@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, generator
-from bayeslmm._validation import require_one_of
+from bayeslmm._validation import require_level, require_one_of
 from bayeslmm.bayes.log_posterior.density import with_solution
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
@@ -29,7 +29,6 @@ from bayeslmm.results.predict import (
     fit_rows,
     list_rows,
     new_residual_index,
-    two_sided_quantile,
 )
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ def predict_posterior(
     require_one_of(new_levels, ("error", "population", "sample"), "new_levels")
     if interval is not None:
         require_one_of(interval, ("confidence", "prediction"), "interval")
-        two_sided_quantile(conf_level)  # which refuses what is no level
+        require_level(conf_level)
     fit: Any = DrawEstimates(post, post.kernel_points[0][0])
     known = "error" if new_levels == "error" else "population"
     asked = PredictionRequest(newdata, level == "conditional", interval, new_levels == "sample" or interval == "prediction", conf_level)

@@ -11,11 +11,10 @@ import pandas as pd
 
 from bayeslmm._arrays import Array
 from bayeslmm._lazy import optional
-from bayeslmm._validation import require_one_of
+from bayeslmm._validation import require_level, require_one_of
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds, residual_draws
 from bayeslmm.bayes.posterior.predict import error_variance
-from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.means.emmeans import EMMeans
 from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.emmeans import emtrends as trends_of
@@ -37,9 +36,8 @@ TIDY_COLUMNS = ["effect", "group", "level", "term", "estimate", "std_error"]
 
 def equal_tailed_limits(values: Array, conf_level: float) -> tuple[Array, Array]:
     """Equal-tailed limits over the first axis."""
-    if not 0.0 < conf_level < 1.0:
-        raise SpecificationError(f"the level is {conf_level!r}", "conf_level", "give a number between 0 and 1, such as 0.95")
-    low, high = np.quantile(values, [0.5 - 0.5 * conf_level, 0.5 + 0.5 * conf_level], axis=0)
+    half = 0.5 * require_level(conf_level)
+    low, high = np.quantile(values, [0.5 - half, 0.5 + half], axis=0) if values.size else (np.zeros(0), np.zeros(0))
     return low, high
 
 
@@ -188,8 +186,7 @@ def _share_table(shares: Array, conf_level: float, names: list[str]) -> pd.DataF
 
 def describe_draws(draws: Array, conf_level: float, against: Array | float = 0.0) -> pd.DataFrame:
     """`estimate, std_error, conf_low, conf_high, probability` of draws (S, m); NaN columns stay NaN."""
-    tail = 0.5 - 0.5 * conf_level
-    low, high = np.quantile(draws, [tail, 1.0 - tail], axis=0) if draws.shape[1] else (np.zeros(0), np.zeros(0))
+    low, high = equal_tailed_limits(draws, conf_level)
     above = np.where(np.isnan(draws).any(0), np.nan, (draws > against).mean(0))
     columns = {"estimate": draws.mean(0), "std_error": draws.std(0, ddof=1), "conf_low": low, "conf_high": high, "probability": above}
     return pd.DataFrame(columns)

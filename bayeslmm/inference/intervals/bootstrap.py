@@ -17,14 +17,13 @@ from scipy.special import ndtr, ndtri
 
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._types import BootstrapInterval, StatisticValues
-from bayeslmm._validation import find_word, require_count, require_one_of
+from bayeslmm._validation import find_word, require_count, require_level, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
 from bayeslmm.estimate.estimate import Estimate, estimate, uninterrupted
 from bayeslmm.inference.influence import case_deletions, require_likelihood
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary, refit_many, standardize_response, with_response
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
-from bayeslmm.inference.intervals.profile import check_level
 from bayeslmm.inference.intervals.resampling import resample_design, resampling_factor, without
 from bayeslmm.inference.progress import progress_bar
 from bayeslmm.likelihood.criterion import Method
@@ -230,7 +229,7 @@ class Bootstrap:
         >>> fit.bootstrap(20, seed=1).tidy(conf_int=True).columns.tolist()
         ['term', 'estimate', 'bias', 'std_error', 'conf_low', 'conf_high']
         """
-        table = self.summary()
+        table, conf_level = self.summary(), require_level(conf_level)
         if not conf_int:
             return table
         limits = self.confint(conf_level, interval)
@@ -246,8 +245,8 @@ class Bootstrap:
         ['term', 'conf_low', 'conf_high']
         """
         interval = find_word(interval, get_args(BootstrapInterval), "interval")
-        level = level if conf_level is None else conf_level
-        tails = np.array([0.5 * (1.0 - check_level(level)), 0.5 * (1.0 + level)])
+        level = require_level(level, "level") if conf_level is None else require_level(conf_level)
+        tails = np.array([0.5 * (1.0 - level), 0.5 * (1.0 + level)])
         values, center = self.frame.to_numpy(), self.estimate.to_numpy()
         if len(values) < 2:
             raise InferenceError(f"there are {len(values)} replicates", "bootstrap", "draw more: 1000 for limits")

@@ -9,12 +9,12 @@ import pandas as pd
 from scipy.special import ndtri
 
 from bayeslmm._types import ConfMethod
-from bayeslmm._validation import find_word
+from bayeslmm._validation import find_word, require_level
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.fixed_effects.information import observed_information
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.parameters import covariance_parameters, from_scale, parameter_value, to_scale
-from bayeslmm.inference.intervals.profile import check_level, profile_limits, standard_error
+from bayeslmm.inference.intervals.profile import profile_limits, standard_error
 from bayeslmm.results.estimates import Estimates
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def wald_limits(fit: Estimates, level: float = 0.95) -> pd.DataFrame:
     The covariance of the covariance parameters is that of the observed information of the fit's own criterion, sigma included. A parameter
     at the end of its range has no Wald interval: NaN, and a note in `attrs["notes"]`.
     """
-    quantile = -float(ndtri(0.5 * (1.0 - check_level(level))))
+    quantile = -float(ndtri(0.5 * (1.0 - require_level(level, "level"))))
     terms, low, high, notes = [], [], [], []
     tau = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2))
     found = observed_information(fit).covariance
@@ -81,7 +81,7 @@ def confint(
     >>> fit.confint("profile", terms=["Days"])[["conf_low", "conf_high"]].round(2).to_numpy().tolist()
     [[7.36, 13.58]]
     """
-    method = find_word(method, get_args(ConfMethod), "method")
+    method, level = find_word(method, get_args(ConfMethod), "method"), require_level(level, "level")
     own = {"n": n, "seed": seed, "kind": kind, "interval": interval, "workers": workers, "progress": progress}
     applies: dict[str, tuple[str, ...]] = {"wald": (), "profile": ("criterion",), "bootstrap": tuple(own)}
     for name, value in (own | {"criterion": criterion}).items():

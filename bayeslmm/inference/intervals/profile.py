@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import require_one_of
+from bayeslmm._validation import require_level, require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate, require_estimated_sigma
 from bayeslmm.inference.fixed_effects.information import pseudo_inverse
@@ -308,7 +308,7 @@ def profile(fit: Estimates, criterion: LikelihoodKind = "ML", terms: Names | Non
     >>> fit.profile(terms=["Days"]).frame["term"].unique().tolist()
     ['Days']
     """
-    quantile = -float(ndtri(0.5 * (1.0 - check_level(level))))
+    quantile = -float(ndtri(0.5 * (1.0 - require_level(level, "level"))))
     curves = profile_curves(fit, criterion, terms)
     notes: list[str] = []
     for curve in curves:
@@ -325,7 +325,7 @@ def profile_limits(fit: Estimates, level: float = 0.95, criterion: LikelihoodKin
 
 def limits_frame(curves: Sequence[ProfileCurve], level: float, aliased: Sequence[str] = ()) -> pd.DataFrame:
     """`term, conf_low, conf_high`, notes in `attrs["notes"]`; aliased coefficients have none."""
-    quantile = -float(ndtri(0.5 * (1.0 - check_level(level))))
+    quantile = -float(ndtri(0.5 * (1.0 - require_level(level, "level"))))
     found = [(curve.limit(-quantile), curve.limit(quantile)) for curve in curves]
     frame = pd.DataFrame(
         {
@@ -336,13 +336,6 @@ def limits_frame(curves: Sequence[ProfileCurve], level: float, aliased: Sequence
     )
     frame.attrs["notes"] = tuple(limit.note for pair in found for limit in pair if limit.note)
     return frame
-
-
-def check_level(level: float) -> float:
-    """The level, if it is one."""
-    if not (isinstance(level, int | float) and 0.0 < level < 1.0):
-        raise SpecificationError(f"the confidence level is {level!r}", "level", "give a number between 0 and 1, such as 0.95")
-    return float(level)
 
 
 # -- the curves of a fit ---------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
+from bayeslmm._validation import require_level
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
@@ -232,8 +233,7 @@ def _made(
     notes: tuple[str, ...],
 ) -> EMMeans:
     """Assemble means: rows that are not estimable are NaN, and it is said."""
-    if not 0.0 < conf_level < 1.0:
-        raise SpecificationError(f"a confidence level of {conf_level!r}", "conf_level=", "a number between 0 and 1, such as 0.95")
+    conf_level = require_level(conf_level)
     empty = ~np.isfinite(L).all(axis=1)
     own, estimable = restrict_to_kept(np.where(empty[:, None], 0.0, L), fit.design, fit.problem.standardization)
     own = np.where((estimable & ~empty)[:, None], own, np.nan)
