@@ -9,6 +9,7 @@ span is taken off, and what is left is merged by the rule `t + t:A- = t:A`. This
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -174,7 +175,7 @@ def train_block(terms: Terms, source: Columns, training: Training) -> DesignBloc
     return DesignBlock(
         layout.scopes,
         atoms,
-        _distinguish_names([name for group in names for name in group]),
+        tuple([name for group in names for name in group]),
         tuple([name for name, group in zip(layout.names, names, strict=True) for _ in group]),
     )
 
@@ -199,16 +200,27 @@ def _layout(terms: Terms, factors: frozenset[str]) -> _Layout:
 def _names(scope: Scope, atoms: Mapping[str, EncodedVariable]) -> list[str]:
     if not scope:
         return ["Intercept"]
-    fields = [atoms[part.atom].fields(reduced=part.reduced) for part in scope]
+    fields = [[_quote(atoms[part.atom], name) for name in atoms[part.atom].fields(reduced=part.reduced)] for part in scope]
     return [":".join(choice) for choice in _choices(fields)]
 
 
-def _distinguish_names(names: Iterable[str]) -> tuple[str, ...]:
-    """A column that is called as something else is already, such as `Intercept`, appears in backticks."""
-    seen: dict[str, None] = {}
-    for name in names:
-        seen[f"`{name}`" if name in seen else name] = None
-    return tuple(seen)
+def _quote(variable: EncodedVariable, name: str) -> str:
+    """A bare column that would be read as something else, such as one called `Intercept` or `a:b`, stands in backticks."""
+    column = variable.columns[0] if len(variable.columns) == 1 else ""
+    odd = column == "Intercept" or ":" in column
+    return f"`{column}`{name.removeprefix(column)}" if odd and name.startswith(column) else name
+
+
+NAME_PART = re.compile(r"`[^`]*`|\[[^\]]*\]|\([^)]*\)|[^:]")
+
+
+def name_parts(name: str) -> tuple[str, ...]:
+    """The factors of an interaction in one order, without spaces: `x:z` and `z:x` are one; what stands in backticks is one part."""
+    parts, begin = [], 0
+    for found in re.finditer(r":", NAME_PART.sub(lambda m: "_" * len(m.group()), name)):
+        parts.append(name[begin : found.start()])
+        begin = found.end()
+    return tuple(sorted(part.replace(" ", "") for part in (*parts, name[begin:])))
 
 
 def _check_size(layout: _Layout, atoms: Mapping[str, EncodedVariable], rows: int) -> None:

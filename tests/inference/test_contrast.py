@@ -97,3 +97,26 @@ def test_what_the_data_cannot_say_is_refused_by_name() -> None:
     assert isinstance(caught.value, BayesLMMError)
     assert "a[T.z]:b[T.q]" in caught.value.where
     assert np.isfinite(fit.contrast("a[T.y]:b[T.q] = 0").frame["p_value"].item())
+
+
+OWN_COEFFICIENTS = {"`p:q`": "other", "`Intercept`": "more", "p:q": "p:q", "q:p": "q:p", "Intercept": "Intercept", "p": "p"}
+
+
+@pytest.mark.parametrize("right", ["p * q + `p:q` + Intercept", "`p:q` + Intercept + q * p", "Intercept + q:p + p + `p:q`"])
+def test_a_column_called_as_something_else_keeps_its_own_coefficient(right: str) -> None:
+    rng = np.random.default_rng(5)
+    data = unbalanced().assign(**{name: rng.normal(size=150) for name in ("p", "q", "p:q", "Intercept")})
+    plain = data.rename(columns={"p:q": "other", "Intercept": "more"})
+    fit = blm.LMM(f"y ~ {right} + (1 | g)", data).fit()
+    renamed = blm.LMM(f"y ~ {right} + (1 | g)".replace("`p:q`", "other").replace("Intercept", "more"), plain).fit()
+    for quoted, own in OWN_COEFFICIENTS.items():
+        expected = renamed.contrast({own: 1.0}).frame["estimate"].item()
+        assert fit.contrast({quoted: 1.0}).frame["estimate"].item() == pytest.approx(expected, rel=1e-6)
+        assert fit.contrast(f"2 * {quoted} = 0").frame["estimate"].item() == pytest.approx(2 * expected, rel=1e-6)
+
+
+def test_a_random_column_called_intercept_is_not_added_to_the_intercept() -> None:
+    data = unbalanced().assign(Intercept=np.random.default_rng(5).normal(size=150))
+    found = blm.LMM("y ~ 0 + Intercept + (1 | g)", data).fit().coef()["g"]
+    assert list(found.columns) == ["`Intercept`", "Intercept"]
+    assert found["`Intercept`"].nunique() == 1

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array
 from bayeslmm.data.design import Design
+from bayeslmm.data.model_matrix import name_parts
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 COMPARISON_SIGN = re.compile(r"[<>]=?|!=|[≤≥≠]")
 NUMBER_PATTERN = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+PARTS_REORDERED = 4
+"""Factors of an interaction up to which an equation may write them in any order."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,21 +123,17 @@ def row_label(row: Array, names: Sequence[str]) -> str:
 
 def coefficient_position(name: str, names: Sequence[str]) -> int:
     """Where a coefficient stands; the factors of an interaction may come in any order."""
-    name = name.strip().strip("`")
+    name = name.strip()
+    plain = name.strip("`")
     if name in names:
         return list(names).index(name)
-    wanted = _parts(name.replace("(Intercept)", "Intercept"))
-    for i, own in enumerate(names):
-        if _parts(own) == wanted:
-            return i
+    for wanted in (name_parts(name), name_parts(plain.replace("(Intercept)", "Intercept")), (f"`{plain}`",)):
+        for i, own in enumerate(names):
+            if name_parts(own) == wanted:
+                return i
     near = get_close_matches(name, names, 1, 0.4)
     remedy = f"did you mean {near[0]!r}? " if near else ""
     raise SpecificationError(f"{name!r} is not a coefficient", f"coefficients: {', '.join(names)}", remedy + "see fit.fixef")
-
-
-def _parts(name: str) -> list[str]:
-    """The factors of an interaction in one order, without spaces."""
-    return sorted(name.replace(" ", "").split(":"))
 
 
 # -- equations -------------------------------------------------------------------------------------------------------------------------
@@ -143,14 +144,25 @@ def parse_equation(text: str, names: Sequence[str]) -> tuple[Array, float | None
 
     A coefficient is written as it is called, whatever its name holds: the longest name that fits is taken first.
     """
-    return _Equation(text, sorted(names, key=len, reverse=True), list(names)).parse()
+    return _Equation(text, _spellings(names), list(names)).parse()
+
+
+def _spellings(names: Sequence[str]) -> dict[str, int]:
+    """Ways to write each coefficient, the longest first: with or without spaces, the factors of an interaction in any order."""
+    found = {name: i for i, name in enumerate(names)}
+    for i, name in enumerate(names):
+        parts = name_parts(name)
+        orders = permutations(parts) if len(parts) <= PARTS_REORDERED else [parts]
+        for spelled in (name.replace(" ", ""), *(":".join(order) for order in orders)):
+            found.setdefault(spelled, i)
+    return dict(sorted(found.items(), key=lambda item: len(item[0]), reverse=True))
 
 
 class _Equation:
     """Sums of products of a number and a coefficient, on both sides."""
 
-    def __init__(self, text: str, longest: list[str], names: list[str]) -> None:
-        self.text, self.longest, self.names, self.at = text, longest, names, 0
+    def __init__(self, text: str, spellings: dict[str, int], names: list[str]) -> None:
+        self.text, self.spellings, self.names, self.at = text, spellings, names, 0
 
     def parse(self) -> tuple[Array, float | None]:
         weights, constant = self._sum()
@@ -204,15 +216,14 @@ class _Equation:
     def _factor(self) -> tuple[int | None, float]:
         self._space()
         rest = self.text[self.at :]
+        for spelled, position in self.spellings.items():
+            if rest.startswith(spelled) and not _goes_on(rest, len(spelled)):
+                self.at += len(spelled)
+                return position, 1.0
         if rest.startswith("`") and "`" in rest[1:]:
             end = rest.index("`", 1)
             self.at += end + 1
-            return coefficient_position(rest[1:end], self.names), 1.0
-        for name in self.longest:
-            for spelled in (name, name.replace(" ", "")):
-                if rest.startswith(spelled) and not _goes_on(rest, len(spelled)):
-                    self.at += len(spelled)
-                    return self.names.index(name), 1.0
+            return coefficient_position(rest[: end + 1], self.names), 1.0
         found = NUMBER_PATTERN.match(rest)
         if found and not _goes_on(rest, found.end()):
             self.at += found.end()
