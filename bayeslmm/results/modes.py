@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
+from bayeslmm.data.model_matrix import name_parts
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.random_effects import terms_by_group
 
@@ -33,13 +34,15 @@ def _frames(fit: Estimates, values: Sequence[Array]) -> dict[str, pd.DataFrame]:
 
 def coefficient_frames(fit: Estimates) -> dict[str, pd.DataFrame]:
     """Grouping factor -> fixed effects plus conditional modes, levels x coefficients; a random column without a fixed one stands alone."""
-    fixed, frames = fit.fixef, {}
-    for group, modes in mode_frames(fit).items():
-        own = [name for name in modes.columns if name not in fixed.index]
-        names = [*fixed.index, *dict.fromkeys(own)]
-        start = np.array([fixed.get(name, 0.0) for name in names])
-        values = np.tile(start, (len(modes), 1))
-        for position, name in enumerate(modes.columns):
-            values[:, names.index(name)] += modes.to_numpy()[:, position]
-        frames[group] = pd.DataFrame(values, index=modes.index, columns=names)
-    return frames
+    return {group: add_fixed(modes, fit.fixef) for group, modes in mode_frames(fit).items()}
+
+
+def add_fixed(modes: pd.DataFrame, fixed: pd.Series[float]) -> pd.DataFrame:
+    """Fixed effects plus the random effects of the same columns; the factors of an interaction may come in another order there."""
+    own = {name_parts(name): name for name in fixed.index}
+    columns = [own.get(name_parts(name), name) for name in modes.columns]
+    names = [*fixed.index, *dict.fromkeys(name for name in columns if name not in fixed.index)]
+    values = np.tile([fixed.get(name, 0.0) for name in names], (len(modes), 1))
+    for name, effects in zip(columns, modes.to_numpy().T, strict=True):
+        values[:, names.index(name)] += effects
+    return pd.DataFrame(values, index=modes.index, columns=names)

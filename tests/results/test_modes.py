@@ -85,3 +85,19 @@ def test_coef_is_the_fixed_part_plus_the_mode(fit: blm.Fit) -> None:
 def test_a_random_column_without_a_fixed_one_stands_alone_in_coef(sleepstudy: pd.DataFrame) -> None:
     coef = blm.LMM("Reaction ~ 1 + (Days | Subject)", sleepstudy).fit().coef()["Subject"]
     assert coef.columns.tolist() == ["Intercept", "Days"]
+
+
+@pytest.mark.parametrize(("fixed", "random"), [("x * z", "z * x"), ("x * f", "f * x"), ("f * z * x", "x:z:f + x"), ("x", "z:x")])
+def test_coefficients_of_an_interaction_are_sums_in_any_order(fixed: str, random: str) -> None:
+    rng = np.random.default_rng(2)
+    g, f = np.repeat(np.arange(15), 12), np.tile(list("ab"), 90)
+    data = pd.DataFrame({"g": g, "f": f, "x": rng.normal(size=180), "z": rng.normal(size=180)})
+    data["y"] = rng.normal(size=180) + rng.normal(size=15)[g] * (1 + data.x * data.z)
+    fit = blm.LMM(f"y ~ {fixed} + (1 + {random} || g)", data).fit()
+    alike = {frozenset(name.split(":")): name for name in fit.fixef.index}
+    modes, found = fit.ranef()["g"], fit.coef()["g"]
+    alone = [name for name in modes if frozenset(name.split(":")) not in alike]
+    assert list(found) == [*fit.fixef.index, *alone]
+    for name in modes:
+        own = alike.get(frozenset(name.split(":")), name)
+        assert found[own].to_numpy() == pytest.approx(modes[name].to_numpy() + fit.fixef.get(own, 0.0))

@@ -21,6 +21,7 @@ from bayeslmm.inference.means.emmeans import emtrends as trends_of
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
 from bayeslmm.inference.means.multiplicity import contrast_method
 from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_name, variance_names
+from bayeslmm.results.modes import add_fixed
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
 if TYPE_CHECKING:
@@ -317,14 +318,8 @@ def icc_draws(post: PosteriorData, conf_level: float) -> pd.DataFrame:
 
 def coefficient_draws(post: PosteriorData) -> dict[str, pd.DataFrame]:
     """Posterior means of the coefficients of every level: fixed effects plus random effects."""
-    fixed, found = mean_fixef(post), {}
-    for group, effects in mean_ranef(post).items():
-        names = [*fixed.index, *(name for name in effects.columns if name not in fixed.index)]
-        own = pd.DataFrame(0.0, index=effects.index, columns=names)
-        own[list(fixed.index)] = fixed.to_numpy()
-        own[list(effects.columns)] += effects
-        found[group] = own
-    return found
+    fixed = mean_fixef(post)
+    return {group: add_fixed(effects, fixed) for group, effects in mean_ranef(post).items()}
 
 
 def posterior_emtrends(
