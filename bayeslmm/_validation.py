@@ -47,3 +47,17 @@ def require_level(value: Any, argument: str = "conf_level") -> float:
         return level
     meant = f"; did you mean {level / 100.0:.15g}?" if 1.0 < level < 100.0 else ""
     raise SpecificationError(f"the confidence level is {value!r:.60}", argument, f"give a number between 0 and 1, such as 0.95{meant}")
+
+
+def require_flag(value: Any, argument: str) -> bool:
+    """The switch as a bool. Raise SpecificationError for all but True and False: a word or a number says something by its truth alone."""
+    if not isinstance(value, bool | np.bool_):
+        raise SpecificationError(f"{argument} is {value!r:.60}", argument, "use True or False")
+    return bool(value)
+
+
+def require_name(value: Any, argument: str) -> str:
+    """One name of a column or a factor. Raise SpecificationError for what is no text."""
+    if not isinstance(value, str):
+        raise SpecificationError(f"{argument} is {value!r:.60}", argument, "give one name, as text")
+    return value

@@ -17,6 +17,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes, seed_sequence
 from bayeslmm._lazy import optional
+from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.bayes.log_posterior.density import Density, arrange_density, with_solution
 from bayeslmm.bayes.posterior.predict import log_likelihood
 from bayeslmm.bayes.sampling.importance import limit_of_k, sample_importance, smooth_weights
@@ -158,8 +159,9 @@ def leave_one_out(
     >>> post.loo(by="group").n_data_points
     18
     """
-    if by not in ("observation", "group"):
-        raise SpecificationError(f"by is {by!r}", "loo", 'use by="observation" or by="group"')
+    require_one_of(by, ("observation", "group"), "by")
+    if exact is not None:
+        require_flag(exact, "exact")
     chosen = np.unique(np.linspace(0, post.draws.size - 1, min(post.draws.size, LOO_DRAWS)).astype(int))
     phi = post.draws.phi[chosen]
     if by == "observation":

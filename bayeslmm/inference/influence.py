@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import require_one_of
+from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
 from bayeslmm.estimate.estimate import require_estimated_sigma, search
@@ -223,6 +223,7 @@ def influence(
     ['level', 'Intercept', 'Days', 'cooks_distance']
     """
     require_one_of(values, ("estimates", "dfbetas"), "values")
+    require_flag(refit, "refit")
     if group is None:
         return _rows(fit)
     require_likelihood(fit, "influence of groups")

@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from bayeslmm._arrays import Array, freeze, generator
+from bayeslmm._validation import require_flag
 from bayeslmm.covariance.registry import make
 from bayeslmm.data.design import Design, RandomTerm
 from bayeslmm.data.model_matrix import DesignBlock, Term
@@ -147,6 +148,7 @@ def lrt(*fits: Fitted, boundary: bool = True) -> pd.DataFrame:
     >>> lrt(fit.update(". ~ . - (Days | Subject) + (1 | Subject)"), fit)["df"].tolist()[1:]
     [2.0]
     """
+    require_flag(boundary, "boundary")
     if len(fits) < 2:
         raise InferenceError("a likelihood-ratio test compares two fits or more", f"{len(fits)} given", "lrt(small, large)")
     for fit in fits:
@@ -220,6 +222,7 @@ def ranova(fit: Fitted, boundary: bool = True) -> pd.DataFrame:
     >>> ranova(fit)["term"].tolist()
     ['<none>', 'Days in (Days | Subject)']
     """
+    require_flag(boundary, "boundary")
     method: Method = "ML" if fit.estimate.method == "ML" else "REML"
     if fit.estimate.method == "MAP":
         raise InferenceError("a MAP fit maximises no likelihood", "ranova", "fit by 'REML' or 'ML'")

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
+from bayeslmm._validation import require_flag
+
 
 def bar_shown(shown: bool | None) -> bool:
     """Whether there is a bar: where there is a terminal, unless told otherwise."""
-    return sys.stderr.isatty() if shown is None else shown
+    return sys.stderr.isatty() if shown is None else require_flag(shown, "progress")
 
 
 @contextmanager

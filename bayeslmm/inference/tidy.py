@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import ndtr
 
 from bayeslmm._types import ConfMethod
-from bayeslmm._validation import find_word, require_level, require_one_of, spell
+from bayeslmm._validation import find_word, require_flag, require_level, require_one_of, spell
 from bayeslmm.inference.fixed_effects.tests import coefficient_table
 from bayeslmm.inference.intervals.confint import confint
 from bayeslmm.results.modes import mode_frames, sd_frames
@@ -54,6 +54,7 @@ def tidy_table(
 ) -> pd.DataFrame:
     """The tables asked for, one under the other."""
     require_one_of(effects, EFFECTS, "effects")
+    require_flag(conf_int, "conf_int")
     conf_method, conf_level = find_word(conf_method, get_args(ConfMethod), "conf_method"), require_level(conf_level)
     parts = []
     if effects in ("fixed", "all"):

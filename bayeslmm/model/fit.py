@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
+from bayeslmm._validation import require_flag
 from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.state import restoring
 from bayeslmm.model.summary import Summary, summarise
@@ -166,7 +167,7 @@ class Fit(Estimates):
         [2.259, 9.199]
         """
         modes = mode_frames(self)
-        if not se:
+        if not require_flag(se, "se"):
             return modes
         sds = sd_frames(self)
         return {group: (modes[group], sds[group]) for group in modes}
@@ -234,7 +235,7 @@ class Fit(Estimates):
         >>> fit.predict(new, observed=True)["estimate"].round(1).tolist()
         [283.4, 295.1, 388.8]
         """
-        if observed:
+        if require_flag(observed, "observed"):
             require_outcomes(newdata, level)
             from bayeslmm.inference.dynamic_prediction import predict_dynamic
 

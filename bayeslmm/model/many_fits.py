@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import require_level, require_one_of
+from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.fixed_effects.tests import Inference, check_options, fixed_effects
 from bayeslmm.inference.many_responses import ResponseFits, ResponseProblem, fit_responses, satterthwaite_rows
@@ -254,6 +254,7 @@ class ManyFits:
         """
         require_one_of(adjust, RESPONSE_ADJUSTMENTS, "adjust")
         require_level(conf_level)
+        require_flag(conf_int, "conf_int")
         check_options(df)
         frames = []
         for batch in self._batches:
@@ -291,6 +292,7 @@ class ManyFits:
         """
         require_one_of(adjust, RESPONSE_ADJUSTMENTS, "adjust")
         require_level(conf_level)
+        require_flag(conf_int, "conf_int")
         check_options(df)
         frames = []
         for batch in self._batches:

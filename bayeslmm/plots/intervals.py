@@ -13,6 +13,7 @@ from scipy.optimize import nnls
 from scipy.special import ndtri
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._validation import require_flag
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.style import (
     BLUE,
@@ -47,6 +48,7 @@ def profile_axes(profile: Any, absolute: bool = False, ax: Any = None) -> list[A
 
     absolute : the size of zeta, as a valley
     """
+    require_flag(absolute, "absolute")
     terms = list(dict.fromkeys(profile.frame["term"]))
     axes = panels(ax, len(terms))
     for place, term in zip(axes, terms, strict=True):
@@ -73,7 +75,9 @@ def profile_axes(profile: Any, absolute: bool = False, ax: Any = None) -> list[A
 @closes_on_error
 def forest_axes(fit: Estimates, limits: pd.DataFrame, method: str, level: float, intercept: bool = False, ax: Axes | None = None) -> Axes:
     """Fixed effects with their limits by a method of `confint`, first at the top; the line is 0."""
-    names = [name for name in fit.design.coef_names if intercept or name != "Intercept"] or list(fit.design.coef_names)
+    names = [name for name in fit.design.coef_names if require_flag(intercept, "intercept") or name != "Intercept"] or list(
+        fit.design.coef_names
+    )
     table = limits.set_index("term").reindex(names).assign(estimate=fit.fixef.reindex(names))
     return forest(
         axes_for(ax, 6.4, 0.8 + 0.32 * max(len(names), 3)), table, f"estimate with {level:.0%} limits ({METHOD_NAMES.get(method, method)})"
@@ -200,6 +204,7 @@ def emmeans_axes(means: Any, comparisons: bool = False, adjust: str = "tukey", x
 
     The lengths of arrows agree best with the pairwise limits under `adjust`; confidence intervals alone say nothing of pairs.
     """
+    require_flag(comparisons, "comparisons")
     if x is not None:
         return [_along(means, x, ax)]
     frame = means.frame

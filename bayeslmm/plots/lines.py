@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bayeslmm._arrays import Array
+from bayeslmm._validation import require_flag
 from bayeslmm.data.design import Design
 from bayeslmm.plots.residuals import PlotColumn, boxes, column_of
 from bayeslmm.plots.style import (
@@ -52,6 +53,7 @@ def lines_axes(
     by : a factor of the fixed part (one population line for each of its levels) or a grouping factor (whose levels get the thin lines)
     levels : draw the thin lines; other variables are at their means, factors at their most frequent level
     """
+    require_flag(levels, "levels")
     ax = axes_for(ax, 7.0, 4.6)
     across = column_of(design, x, "x")
     groups = {term.group.name: term for term in design.terms}

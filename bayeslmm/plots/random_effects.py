@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bayeslmm._arrays import Array
+from bayeslmm._validation import require_flag
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.style import (
     BLUE,
@@ -65,6 +66,7 @@ def _known(found: Mapping[str, Any], group: str | None) -> str:
 
 
 def _panels(name: str, modes: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame, sort: bool, ax: Any) -> list[Axes]:
+    require_flag(sort, "sort")
     few = len(modes) <= LABELLED_LEVELS
     height = float(np.clip(0.2 * len(modes) + 0.9, 2.8, 12.0)) if few else 5.0
     axes = panels(ax, modes.shape[1], width=3.8, height=height)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, Generator
-from bayeslmm._validation import require_one_of
+from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.errors import BayesLMMWarning, DataError, InferenceError, SpecificationError
 from bayeslmm.inference.intervals.subject_weights import VisitParameters
 from bayeslmm.results.predict import two_sided_quantile
@@ -144,6 +144,7 @@ class Analyses:
         """
         require_one_of(alternative, ALTERNATIVES, "alternative")
         two_sided_quantile(conf_level)
+        require_flag(information_anchored, "information_anchored")
         rule = self.imputations.replication.rule
         if rule == "single":
             what = "one data set of conditional means has no standard error: estimates alone are given"

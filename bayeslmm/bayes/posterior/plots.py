@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import require_level
+from bayeslmm._validation import require_flag, require_level
 from bayeslmm.bayes.posterior import tables
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.datatree import predictive_draws
@@ -68,7 +68,7 @@ class PosteriorPlots:
         >>> axes = post.plot.forest()
         """
         found, conf_level = self._chosen(terms, len(self._draws)), require_level(conf_level)
-        if terms is None and not intercept and sum(self._kinds[name] == "coefficient" for name in found) > 1:
+        if terms is None and not require_flag(intercept, "intercept") and sum(self._kinds[name] == "coefficient" for name in found) > 1:
             found.pop("Intercept", None)
         return figures.forest_of_draws(found, self._kinds, conf_level, ax)
 
@@ -78,7 +78,9 @@ class PosteriorPlots:
         >>> axes = post.plot.dist(["sd__Days|Subject"])
         """
         found, conf_level = self._chosen(terms), require_level(conf_level)
-        return figures.density_axes(found, self._curves(list(found)) if prior else {}, conf_level, self._of_how_many(terms), ax)
+        return figures.density_axes(
+            found, self._curves(list(found)) if require_flag(prior, "prior") else {}, conf_level, self._of_how_many(terms), ax
+        )
 
     def _curves(self, names: list[str]) -> dict[str, tuple[Array, Array]]:
         curves = resolved_priors(self._post.model).curves()

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array
 from bayeslmm._io import as_path
-from bayeslmm._validation import require_level
+from bayeslmm._validation import require_flag, require_level
 from bayeslmm.bayes.log_posterior.priors import require_evidence
 from bayeslmm.bayes.loo import leave_one_out
 from bayeslmm.bayes.posterior import datatree
@@ -130,7 +130,7 @@ class Posterior(PosteriorData):
         >>> post.tidy()["term"].tolist()
         ['Intercept', 'Days']
         """
-        return posterior_tables.tidy_draws(self, effects, require_level(conf_level) if conf_int else None)
+        return posterior_tables.tidy_draws(self, effects, require_level(conf_level) if require_flag(conf_int, "conf_int") else None)
 
     @property
     def varcorr(self) -> pd.DataFrame:
@@ -151,7 +151,7 @@ class Posterior(PosteriorData):
         >>> post.ranef()["Subject"].shape
         (18, 2)
         """
-        return posterior_tables.ranef_with_sds(self) if se else posterior_tables.mean_ranef(self)
+        return posterior_tables.ranef_with_sds(self) if require_flag(se, "se") else posterior_tables.mean_ranef(self)
 
     @property
     def fixef(self) -> pd.Series[float]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array
 from bayeslmm._lazy import optional
-from bayeslmm._validation import require_level, require_one_of
+from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds, residual_draws
 from bayeslmm.bayes.posterior.predict import error_variance
@@ -228,7 +228,7 @@ class PosteriorMeans:
 
     def pairs(self, reverse: bool = False) -> pd.DataFrame:
         """All differences of two means, within the levels of `by`."""
-        return self.contrast("revpairwise" if reverse else "pairwise")
+        return self.contrast("revpairwise" if require_flag(reverse, "reverse") else "pairwise")
 
     def contrast(self, method: ContrastMethod = "effect", ref: str | float | None = None) -> pd.DataFrame:
         """Contrasts of the means, within the levels of `by`: `contrast`, the `by` columns, and what `frame` says of means."""

@@ -17,7 +17,7 @@ from scipy.special import ndtr, ndtri
 
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._types import BootstrapInterval, StatisticValues
-from bayeslmm._validation import find_word, require_count, require_level, require_one_of
+from bayeslmm._validation import find_word, require_count, require_flag, require_level, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
 from bayeslmm.estimate.estimate import Estimate, estimate, uninterrupted
@@ -230,7 +230,7 @@ class Bootstrap:
         ['term', 'estimate', 'bias', 'std_error', 'conf_low', 'conf_high']
         """
         table, conf_level = self.summary(), require_level(conf_level)
-        if not conf_int:
+        if not require_flag(conf_int, "conf_int"):
             return table
         limits = self.confint(conf_level, interval)
         return table.assign(conf_low=limits["conf_low"], conf_high=limits["conf_high"])

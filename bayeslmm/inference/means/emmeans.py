@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import require_level
+from bayeslmm._validation import require_flag, require_level
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
@@ -57,7 +57,7 @@ class EMMeans:
         >>> emmeans(fit, "Days", at={"Days": [0, 9]}).pairs()["contrast"].tolist()
         ['0 - 9']
         """
-        return self.contrast("revpairwise" if reverse else "pairwise", adjust)
+        return self.contrast("revpairwise" if require_flag(reverse, "reverse") else "pairwise", adjust)
 
     def contrast(self, method: ContrastMethod = "effect", adjust: Adjustment | None = None, ref: str | float | None = None) -> pd.DataFrame:
         """Contrasts of the means, within the levels of `by`; columns as in `pairs`.
