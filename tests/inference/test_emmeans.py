@@ -178,3 +178,16 @@ def test_degrees_of_freedom_and_covariance_are_those_asked_for(fit: blm.Fit) -> 
         pair = frame.pairs(adjust="none").iloc[0]
         assert pair["std_error"] == pytest.approx(table["std_error"], rel=1e-6)
         assert pair["df"] == pytest.approx(table["df"], rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["text", "category", "boolean"])
+def test_a_factor_that_only_an_expression_reads_is_in_the_grid(kind: str) -> None:
+    data = unbalanced()
+    data["k"] = {"text": data["b"], "category": data["b"].astype("category"), "boolean": data["b"] == "q"}[kind]
+    expression = "I(k * 1)" if kind == "boolean" else "I(k == 'q')"
+    inside = blm.LMM(f"y ~ {expression} + a + (1 | g)", data).fit()
+    coded = blm.LMM("y ~ b + a + (1 | g)", data).fit()
+    for weights in ("equal", "proportional"):
+        expected = coded.emmeans("a", weights=weights).frame["estimate"].to_numpy()
+        assert inside.emmeans("a", weights=weights).frame["estimate"].to_numpy() == pytest.approx(expected, rel=1e-6)
+    assert inside.emmeans("k").frame["estimate"].to_numpy() == pytest.approx(coded.emmeans("b").frame["estimate"].to_numpy(), rel=1e-6)

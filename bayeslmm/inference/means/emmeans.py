@@ -19,7 +19,7 @@ from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, fixed_effects
 from bayeslmm.inference.means.linear_functions import restrict_to_kept
 from bayeslmm.inference.means.multiplicity import ContrastFamily, adjustment_name, contrast_method, critical_values, p_values, require_pairs
-from bayeslmm.inference.means.reference_grid import ReferenceGrid, average_grid, check_variable, reference_grid
+from bayeslmm.inference.means.reference_grid import ReferenceGrid, average_grid, check_variable, grid_factors, reference_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -204,7 +204,7 @@ def emtrends(
     design = fit.design
     covariates = design.encoding.covariates
     if var not in covariates:
-        check_variable(var, (*covariates, *design.encoding.levels))
+        check_variable(var, (*covariates, *grid_factors(design)))
         where = f"covariates: {', '.join(covariates) or 'none'}"
         raise SpecificationError(f"{var!r} is a factor and has no slope", where, "use emmeans and its pairs")
     own = dict(at or {})

@@ -48,7 +48,7 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Refer
     at : variable -> a value or values in place of its levels or its mean
     Errors: `SpecificationError` for names that are no variables, `InferenceError` for levels that the fit has not seen, `SizeError`.
     """
-    levels, covariates = design.encoding.levels, design.encoding.covariates
+    levels, covariates = grid_factors(design), design.encoding.covariates
     values: dict[str, tuple[Any, ...]] = {name: tuple(found) for name, found in levels.items()}
     values |= {name: _covariate_values(design, name, c.mean) for name, c in covariates.items()}
     if at is not None and not isinstance(at, Mapping):
@@ -68,6 +68,14 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Refer
     for name in _other_columns(design, values):
         frame[name] = float(design.frame[name].to_numpy(float).mean())
     return ReferenceGrid(values, tuple(levels), frame)
+
+
+def grid_factors(design: Design) -> dict[str, tuple[Any, ...]]:
+    """Factor columns of the fixed effects with their levels: those coded, then those that only an expression reads, as `I(f == "b")`."""
+    encoding = design.encoding
+    read = [name for name in encoding.fixed_block.columns if name not in encoding.levels and name not in encoding.covariates]
+    inside = {name: tuple(pd.Categorical(design.frame[name]).remove_unused_categories().categories) for name in read}
+    return {**encoding.levels, **inside}
 
 
 def check_variable(name: str, known: Sequence[str]) -> str:
