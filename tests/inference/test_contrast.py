@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeslmm as blm
@@ -120,3 +121,44 @@ def test_a_random_column_called_intercept_is_not_added_to_the_intercept() -> Non
     found = blm.LMM("y ~ 0 + Intercept + (1 | g)", data).fit().coef()["g"]
     assert list(found.columns) == ["`Intercept`", "Intercept"]
     assert found["`Intercept`"].nunique() == 1
+
+
+def test_labelled_rows_are_matched_by_their_labels(fit: blm.Fit) -> None:
+    rng = np.random.default_rng(0)
+    names = list(fit.fixef.index)
+    L, rhs = rng.normal(size=(3, len(names))), np.array([1.0, 2.0, 3.0])
+    expected = fit.contrast(L, rhs=rhs).frame["estimate"].to_numpy()
+    for _ in range(4):
+        columns = rng.permutation(len(names))
+        frame = pd.DataFrame(L[:, columns], columns=[names[i] for i in columns], index=["u", "v", "w"])
+        shuffled = pd.Series(rhs, index=["u", "v", "w"])[["w", "u", "v"]]
+        assert fit.contrast(frame, rhs=shuffled).frame["estimate"].to_numpy() == pytest.approx(expected)
+        assert fit.contrast([row for _, row in frame.iterrows()], rhs=rhs).frame["estimate"].to_numpy() == pytest.approx(expected)
+        assert fit.contrast(frame.loc["v"], rhs=2.0).frame["estimate"].item() == pytest.approx(expected[1])
+    assert fit.contrast(pd.DataFrame(L), rhs=pd.Series(rhs)).frame["estimate"].to_numpy() == pytest.approx(expected)
+
+
+def test_labels_that_cannot_be_matched_are_refused(fit: blm.Fit) -> None:
+    with pytest.raises(SpecificationError, match="'nope' is not a coefficient"):
+        fit.contrast(pd.Series({"x": 1.0, "nope": 0.0}))
+    with pytest.raises(SpecificationError, match="stands twice"):
+        fit.contrast(pd.Series([1.0, 1.0], index=["x", "x"]))
+    with pytest.raises(SpecificationError, match="none of the labels"):
+        fit.contrast({"u": "x", "v": "x = 1"}, rhs=pd.Series({"u": 1.0, "other": 2.0}))
+    with pytest.raises(SpecificationError, match="no value for 'v'"):
+        fit.contrast({"u": "x", "v": "x = 1"}, rhs=pd.Series({"u": 1.0}))
+    with pytest.raises(SpecificationError, match="none of the labels"):
+        fit.emmeans("a").contrast(pd.Series({"x": 1.0, "nope": -1.0}))
+
+
+def test_labelled_weights_of_means_are_matched_by_their_levels(fit: blm.Fit) -> None:
+    means = fit.emmeans("a")
+    weights = pd.Series({"z": 1.0, "x": -1.0, "y": 0.0})
+    expected = means.contrast([[-1.0, 0.0, 1.0]])["estimate"].item()
+    for method in (weights, weights.to_frame().T, {"z - x": weights}, weights[["z", "x"]], pd.Series([-1.0, 0.0, 1.0])):
+        assert means.contrast(method)["estimate"].item() == pytest.approx(expected)
+    two = fit.emmeans(["a", "b"])
+    own = pd.Series(0.0, index=pd.MultiIndex.from_frame(two.frame[["a", "b"]].astype(str)))
+    own[("z", "q")], own[("x", "q")] = 1.0, -1.0
+    table = two.frame.set_index(["a", "b"])["estimate"]
+    assert two.contrast(own[::-1])["estimate"].item() == pytest.approx(table["z", "q"] - table["x", "q"])

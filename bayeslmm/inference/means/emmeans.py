@@ -17,7 +17,7 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, fixed_effects
-from bayeslmm.inference.means.linear_functions import restrict_to_kept
+from bayeslmm.inference.means.linear_functions import label_text, restrict_to_kept
 from bayeslmm.inference.means.multiplicity import ContrastFamily, adjustment_name, contrast_method, critical_values, p_values, require_pairs
 from bayeslmm.inference.means.reference_grid import ReferenceGrid, average_grid, check_variable, grid_factors, reference_grid
 
@@ -99,7 +99,7 @@ class EMMeans:
         return [np.asarray(rows) for rows in self.frame.groupby(list(self.by), sort=False, observed=True).indices.values()]
 
     def _labels(self, rows: Any) -> list[str]:
-        return [" ".join(level_text(self.frame[name].iloc[i]) for name in self.specs) or "overall" for i in rows]
+        return [" ".join(label_text(self.frame[name].iloc[i]) for name in self.specs) or "overall" for i in rows]
 
     def _family(self, rows: Any, method: Any, adjust: str | None, ref: Any) -> pd.DataFrame:
         made: ContrastFamily = contrast_method(method, self._labels(rows), ref)
@@ -115,11 +115,6 @@ class EMMeans:
 
     def _repr_html_(self) -> str:
         return self.frame.to_html(index=False) + "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-
-
-def level_text(value: Any) -> str:
-    """A level in a label: whole numbers without their decimal point."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _weighted_rows(weights: Array, rows: Array) -> Array:

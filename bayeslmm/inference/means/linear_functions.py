@@ -53,6 +53,8 @@ def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> LinearFu
     L = np.array(rows, float).reshape(-1, len(names))
     if not len(L) or not np.all(np.isfinite(L)):
         raise SpecificationError("a contrast needs finite weights", f"L = {given!r}", "give one row of numbers per contrast")
+    if isinstance(rhs, pd.Series) and not isinstance(rhs.index, pd.RangeIndex):
+        rhs = align_labels(rhs, labels, "rhs=", whole=True)
     try:
         right = np.asarray(rhs, float)
     except (TypeError, ValueError):
@@ -70,12 +72,59 @@ def _rows(given: Any, names: tuple[str, ...]) -> tuple[list[Array], list[float |
     if isinstance(given, str):
         row, value = parse_equation(given, names)
         return [row], [value], [" ".join(given.split())]
+    if isinstance(given, pd.Series | pd.DataFrame):
+        given = _by_label(given)
     if isinstance(given, Mapping):
         return _from_mapping(given, names)
-    if isinstance(given, Sequence) and given and all(isinstance(part, str | Mapping) for part in given):
+    if isinstance(given, Sequence) and given and all(isinstance(part, str | Mapping | pd.Series) for part in given):
         parts = [_rows(part, names) for part in given]
         return [r for p in parts for r in p[0]], [v for p in parts for v in p[1]], [label for p in parts for label in p[2]]
     return _array(given, names)
+
+
+def _by_label(given: pd.Series[Any] | pd.DataFrame) -> Any:
+    """A labelled row or table as mappings of its labels; one that only counts its columns is an array."""
+    labels = given.columns if isinstance(given, pd.DataFrame) else given.index
+    if isinstance(labels, pd.RangeIndex):
+        return given.to_numpy()
+    _require_distinct(labels, "L")
+    if isinstance(given, pd.Series):
+        return given.to_dict()
+    rows = [dict(zip(labels, row, strict=True)) for row in given.to_numpy()]
+    if isinstance(given.index, pd.RangeIndex):
+        return rows
+    _require_distinct(given.index, "L")
+    return dict(zip(given.index, rows, strict=True))
+
+
+def _require_distinct(labels: pd.Index[Any], where: str) -> None:
+    if not labels.is_unique:
+        twice = str(labels[labels.duplicated()][0])
+        raise SpecificationError(f"the label {twice!r} stands twice", where, "give every label once, or an array without labels")
+
+
+def align_labels(given: pd.Series[Any], labels: Sequence[str], where: str, whole: bool = False) -> Array:
+    """Values in the order of these labels, 0 where one is not given; `whole` asks for all of them. Values that are only counted stay.
+
+    Errors: `SpecificationError` for a label that is none of these, or stands twice.
+    """
+    if isinstance(given.index, pd.RangeIndex):
+        return given.to_numpy(float)
+    found = pd.Series(given.to_numpy(), index=[label_text(label) for label in given.index])
+    _require_distinct(found.index, where)
+    unknown = [label for label in found.index if label not in labels]
+    absent = [label for label in labels if label not in found.index] if whole else []
+    if unknown or absent:
+        what = f"{unknown[0]!r} is none of the labels" if unknown else f"there is no value for {absent[0]!r}"
+        raise SpecificationError(what, f"{where}; labels: {', '.join(labels)}", "label the values so, or give an array in this order")
+    return found.reindex(list(labels), fill_value=0.0).to_numpy(float)
+
+
+def label_text(value: Any) -> str:
+    """A level in a label: whole numbers without their decimal point, the levels of several factors side by side."""
+    if isinstance(value, tuple):
+        return " ".join(map(label_text, value))
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _from_mapping(given: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:

@@ -17,10 +17,12 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import optimize, special, stats
 
 from bayeslmm._arrays import Array, readonly
 from bayeslmm.errors import InferenceError, SpecificationError
+from bayeslmm.inference.means.linear_functions import align_labels
 
 CONTRAST_METHODS = ("pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity")
 POLYNOMIALS = ("linear", "quadratic", "cubic", "quartic")
@@ -103,14 +105,19 @@ def _whole(row: Array) -> Array:
 
 
 def _custom(method: Any, means: Sequence[str]) -> ContrastFamily:
-    if isinstance(method, Mapping):
+    if isinstance(method, pd.DataFrame):
+        rows = [row for _, row in method.iterrows()]
+        counted = isinstance(method.index, pd.RangeIndex)
+        labels = tuple(f"contrast {i + 1}" if counted else str(label) for i, label in enumerate(method.index))
+    elif isinstance(method, Mapping):
         labels, rows = tuple(map(str, method)), list(method.values())
     else:
-        rows = list(np.atleast_2d(np.asarray(method, float)))
+        rows = [method] if isinstance(method, pd.Series) else list(np.atleast_2d(np.asarray(method, float)))
         labels = tuple(f"contrast {i + 1}" for i in range(len(rows)))
     weights = []
     for label, row in zip(labels, rows, strict=True):
-        values = np.asarray(row, float).ravel()
+        own = align_labels(row, means, f"contrast {label!r}") if isinstance(row, pd.Series) else row
+        values = np.asarray(own, float).ravel()
         if len(values) != len(means) or not np.all(np.isfinite(values)):
             where = f"contrast {label!r}; means: {', '.join(means)}"
             raise SpecificationError(f"{len(values)} weights for {len(means)} means", where, "give one weight per mean")
