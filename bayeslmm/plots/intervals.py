@@ -75,9 +75,8 @@ def profile_axes(profile: Any, absolute: bool = False, ax: Any = None) -> list[A
 @closes_on_error
 def forest_axes(fit: Estimates, limits: pd.DataFrame, method: str, level: float, intercept: bool = False, ax: Axes | None = None) -> Axes:
     """Fixed effects with their limits by a method of `confint`, first at the top; the line is 0."""
-    names = [name for name in fit.design.coef_names if require_flag(intercept, "intercept") or name != "Intercept"] or list(
-        fit.design.coef_names
-    )
+    require_flag(intercept, "intercept")
+    names = [name for name in fit.design.coef_names if intercept or name != "Intercept"] or list(fit.design.coef_names)
     table = limits.set_index("term").reindex(names).assign(estimate=fit.fixef.reindex(names))
     return forest(
         axes_for(ax, 6.4, 0.8 + 0.32 * max(len(names), 3)), table, f"estimate with {level:.0%} limits ({METHOD_NAMES.get(method, method)})"

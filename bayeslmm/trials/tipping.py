@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import require_one_of
+from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.errors import DataError, InferenceError, SpecificationError
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.results.render import html_of_frame
@@ -33,8 +33,7 @@ def delta_frame(
     """`Imputations.delta`."""
     layout = imputations.layout
     for name, value in (("missing_only", missing_only), ("after_event", after_event)):
-        if not isinstance(value, bool):
-            raise SpecificationError(f"{name} is {value!r}", name, "give True or False")
+        require_flag(value, name)
     values = _by_arm(imputations, delta, after_event, missing_only) if isinstance(delta, Mapping) else None
     if values is not None and lag is not None:
         raise SpecificationError("lag goes with one amount per visit", "lag", "leave it out: amounts by arm do not accumulate")
@@ -165,6 +164,7 @@ def tipping(
     layout = imputations.layout
     require_one_of(alternative, ALTERNATIVES, "alternative")
     two_sided_quantile(conf_level)
+    require_flag(after_event, "after_event")
     if imputations.replication.rule == "single":
         what = "one data set of conditional means has no p value to tip"
         raise InferenceError(what, "tipping", 'impute with resampling="jackknife"')

@@ -68,7 +68,7 @@ class PosteriorPlots:
         >>> axes = post.plot.forest()
         """
         found, conf_level = self._chosen(terms, len(self._draws)), require_level(conf_level)
-        if terms is None and not require_flag(intercept, "intercept") and sum(self._kinds[name] == "coefficient" for name in found) > 1:
+        if not require_flag(intercept, "intercept") and terms is None and sum(self._kinds[name] == "coefficient" for name in found) > 1:
             found.pop("Intercept", None)
         return figures.forest_of_draws(found, self._kinds, conf_level, ax)
 
