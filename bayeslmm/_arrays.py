@@ -63,6 +63,11 @@ def concatenate_fields[Value](parts: Sequence[Value]) -> Value:
     return cast(Value, kind(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(kind))))
 
 
+def unmasked(values: Any) -> Any:
+    """A masked array as numbers, NaN where it is masked; anything else as it is."""
+    return values.astype(np.float64).filled(np.nan) if isinstance(values, np.ma.MaskedArray) else values
+
+
 def symmetric(lower: Array) -> Array:
     """The symmetric matrix whose lower triangle is given (last two axes)."""
     if lower.shape[-1] == 1:

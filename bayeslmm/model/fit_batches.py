@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, unmasked
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, SpecificationError
 from bayeslmm.inference.intervals.resampling import without
@@ -92,7 +92,7 @@ def _responses(model: BatchModel, Y: Any) -> tuple[pd.DataFrame, Array]:
     design = model.design
     if not design.in_memory:
         raise SpecificationError("a model of partitions has no rows to put responses beside", "fit_many", "make the model of a frame")
-    frame = pd.DataFrame(np.asarray(Y)) if isinstance(Y, np.ndarray | list | tuple) else as_pandas(Y)
+    frame = pd.DataFrame(np.asarray(unmasked(Y))) if isinstance(Y, np.ndarray | list | tuple) else as_pandas(Y)
     if frame.shape[1] == 0:
         raise DataError("there are no responses", "Y", "give one column for each")
     if frame.columns.has_duplicates:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, unmasked
 from bayeslmm._lazy import optional_packages
 from bayeslmm._types import FitMethod
 from bayeslmm._validation import find_word, require_one_of, spell
@@ -276,7 +276,7 @@ class LMM:
 
     def _theta(self, theta: Any) -> Array:
         try:
-            values = np.atleast_1d(np.asarray(theta, float))
+            values = np.atleast_1d(np.asarray(unmasked(theta), float))
         except (TypeError, ValueError):
             where = f"theta: {type(theta).__name__}"
             raise SpecificationError("theta is not numbers", where, f"give {self.problem.size} numbers") from None

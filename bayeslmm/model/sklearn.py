@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, unmasked
 from bayeslmm._validation import require_one_of
 from bayeslmm.data.expressions import read_atom
 from bayeslmm.errors import DataError, DependencyError, PredictionError, SpecificationError
@@ -107,7 +107,7 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             frame,
             residual=self.residual,
             variance=self.variance,
-            weights=None if sample_weight is None else np.asarray(sample_weight, dtype=float),
+            weights=None if sample_weight is None else np.asarray(unmasked(sample_weight), dtype=float),
             contrasts=self.contrasts,
             relationship=self.relationship,
             priors=self.priors,

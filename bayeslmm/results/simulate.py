@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, freeze, seed_sequence
+from bayeslmm._arrays import Array, freeze, seed_sequence, unmasked
 from bayeslmm.data.design import Design
 from bayeslmm.errors import DataError, NonFiniteError, SizeError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
@@ -40,7 +40,7 @@ def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple
             raise SpecificationError(f"coefficients missing: {', '.join(missing)}", "alpha", "give one number per coefficient")
         alpha = [alpha[design.coef_names[i]] for i in design.kept]
     try:
-        alpha, theta = np.asarray(alpha, float), np.atleast_1d(np.asarray(params.get("theta", ()), float))
+        alpha, theta = np.asarray(unmasked(alpha), float), np.atleast_1d(np.asarray(unmasked(params.get("theta", ())), float))
         sigma = float(params["sigma"])
     except (TypeError, ValueError) as error:
         raise SpecificationError(f"a parameter is not numbers: {error}", "params", "give numbers") from None
@@ -111,7 +111,7 @@ def new_response(design: Design, y: Any) -> Design:
     try:
         if np.iscomplexobj(y):
             raise TypeError
-        values = np.array(y, dtype=np.float64)
+        values = np.array(unmasked(y), dtype=np.float64)
     except (TypeError, ValueError):
         raise DataError("the new response is not numbers", f"got {type(y).__name__}", "give an array of numbers") from None
     if values.ndim != 1 or len(values) not in (design.nobs, design.n_read):

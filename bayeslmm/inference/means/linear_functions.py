@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, unmasked
 from bayeslmm.data.design import Design
 from bayeslmm.data.model_matrix import name_parts
 from bayeslmm.errors import InferenceError, SpecificationError
@@ -56,7 +56,7 @@ def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> LinearFu
     if isinstance(rhs, pd.Series) and not isinstance(rhs.index, pd.RangeIndex):
         rhs = align_labels(rhs, labels, "rhs=", whole=True)
     try:
-        right = np.asarray(rhs, float)
+        right = np.asarray(unmasked(rhs), float)
     except (TypeError, ValueError):
         raise SpecificationError(f"rhs is {rhs!r:.40}", "rhs=", "give one number, or one per row of L") from None
     if right.ndim > 1 or right.size not in (1, len(L)):
@@ -144,7 +144,7 @@ def _from_mapping(given: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[lis
 
 def _array(given: Any, names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
     try:
-        L = np.atleast_2d(np.asarray(given, float))
+        L = np.atleast_2d(np.asarray(unmasked(given), float))
     except (TypeError, ValueError):
         raise SpecificationError(
             "a contrast is an array, a dict of coefficients or an equation", f"L = {given!r}", f'write it as "{names[-1]} = 0"'
