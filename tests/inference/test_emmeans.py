@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import InferenceError, SpecificationError
+from bayeslmm.errors import InferenceError, PredictionError, SpecificationError
 from tests.inference.frames import split_plot, unbalanced
 
 
@@ -191,3 +191,25 @@ def test_a_factor_that_only_an_expression_reads_is_in_the_grid(kind: str) -> Non
         expected = coded.emmeans("a", weights=weights).frame["estimate"].to_numpy()
         assert inside.emmeans("a", weights=weights).frame["estimate"].to_numpy() == pytest.approx(expected, rel=1e-6)
     assert inside.emmeans("k").frame["estimate"].to_numpy() == pytest.approx(coded.emmeans("b").frame["estimate"].to_numpy(), rel=1e-6)
+
+
+@pytest.mark.parametrize("term", ["bs(x, df=5)", "cr(x, df=4)", "poly(x, 3)", "x", "a * bs(x, df=4)"])
+@pytest.mark.parametrize("unit", [1.0, 1e5])
+def test_slopes_reach_both_ends_of_the_range(term: str, unit: float) -> None:
+    data = unbalanced()
+    data["x"] *= unit
+    fit = blm.LMM(f"y ~ {term} + b + (1 | g)", data).fit()
+    low, high = data["x"].min(), data["x"].max()
+    h = 1e-4 * (high - low)
+    slopes = fit.emtrends("x", "x", at={"x": [low, high]}).frame["estimate"].to_numpy()
+    for slope, inner in zip(slopes, [[low, low + h, low + 2 * h], [high, high - h, high - 2 * h]], strict=True):
+        means = fit.emmeans("x", at={"x": inner}).frame["estimate"].to_numpy()
+        expected = means @ [-1.5, 2.0, -0.5] / (inner[1] - inner[0])
+        assert slope == pytest.approx(expected, rel=1e-3, abs=1e-3 / unit)
+
+
+def test_beyond_a_spline_the_column_is_named() -> None:
+    data = unbalanced()
+    fit = blm.LMM("y ~ bs(x, df=5) + (1 | g)", data).fit()
+    with pytest.raises(PredictionError, match=r"bs\(x, df=5\)"):
+        fit.emtrends("x", at={"x": data["x"].max() + 1})

@@ -207,12 +207,24 @@ def emtrends(
     grid = reference_grid(design, own)
     wanted, given = _wanted_variables(specs or (), by, grid)
     mean = average_grid(grid, (*wanted, *given), weights, design)
-    step = TREND_STEP * ((covariates[var].high - covariates[var].low) or 1.0)
-    ends = [grid.frame.assign(**{var: grid.frame[var].to_numpy(float) + sign * step}) for sign in (1.0, -1.0)]
-    upper, lower = (design.encoding.fixed(frame)[0] for frame in ends)
+    slopes = _derivative(design, grid.frame, var)
     effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given, var)))
-    L = mean.of((upper - lower) / (2.0 * step))
+    L = mean.of(slopes)
     return _made(fit, effects, L, np.zeros(len(L)), grid, mean.places, wanted, given, conf_level, (f"slopes of {var}",))
+
+
+def _derivative(design: Design, frame: pd.DataFrame, var: str) -> Array:
+    """Rows of the fixed effects differentiated along a covariate, by three points; at an end of its range, within it: splines end there."""
+    covariate = design.encoding.covariates[var]
+    low, high = covariate.low, covariate.high
+    step = TREND_STEP * ((high - low) or 1.0)
+    at = frame[var].to_numpy(float)
+    inside = (low <= at) & (at <= high) & (low < high)
+    side = np.where(inside & (at - step < low), 1.0, np.where(inside & (at + step > high), -1.0, 0.0))
+    places = np.where(side == 0.0, np.array([[-1.0], [0.0], [1.0]]), side * np.array([[0.0], [1.0], [2.0]]))
+    weights = np.where(side == 0.0, np.array([[-0.5], [0.0], [0.5]]), side * np.array([[-1.5], [2.0], [-0.5]]))
+    rows = [design.encoding.fixed(frame.assign(**{var: at + step * place}))[0] for place in places]
+    return np.asarray(sum(weight[:, None] * row for weight, row in zip(weights, rows, strict=True)) / step)
 
 
 def _made(
