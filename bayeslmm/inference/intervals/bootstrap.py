@@ -226,7 +226,7 @@ class Bootstrap:
     def tidy(self, conf_int: bool = False, conf_level: float = 0.95, interval: BootstrapInterval = "percentile") -> pd.DataFrame:
         """One row per parameter: `term, estimate, bias, std_error[, conf_low, conf_high]`.
 
-        >>> fit.bootstrap(20, seed=1).tidy(conf_int=True).columns.tolist()
+        >>> fit.bootstrap(50, seed=1).tidy(conf_int=True).columns.tolist()
         ['term', 'estimate', 'bias', 'std_error', 'conf_low', 'conf_high']
         """
         table, conf_level = self.summary(), require_level(conf_level)
@@ -252,9 +252,21 @@ class Bootstrap:
             raise InferenceError(f"there are {len(values)} replicates", "bootstrap", "draw more: 1000 for limits")
         shares = self._shifted(tails) if interval == "bca" else np.tile(tails, (values.shape[1], 1))
         limits = np.array([_quantiles(column, own) for column, own in zip(values.T, shares, strict=True)])
+        self._warn_of_ends(level, shares)
         if interval == "basic":
             limits = _within_range(list(self.frame.columns), 2.0 * center[:, None] - limits[:, ::-1])
         return pd.DataFrame({"term": self.frame.columns, "conf_low": limits[:, 0], "conf_high": limits[:, 1]})
+
+    def _warn_of_ends(self, level: float, shares: Array) -> None:
+        """Warn where a limit lies beyond the outermost replicate: the k-th of n stands for the share k / (n + 1)."""
+        count = np.isfinite(self.frame.to_numpy()).sum(axis=0)
+        place = np.minimum(shares, 1.0 - shares).min(axis=1) * (count + 1.0)
+        beyond = (place < 1.0 - 1e-9) & (count > 1)
+        if beyond.any():
+            names, need = list(self.frame.columns[beyond]), int(np.ceil(2.0 / (1.0 - level)))
+            what = f"limits at {level:.15g} lie beyond the outermost of {int(count[beyond].min()):,} replicates, which stand in for them"
+            where = ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
+            warnings.warn(BayesLMMWarning(what, where, f"draw {max(need, 2 * len(self.frame)):,} replicates or more"), stacklevel=3)
 
     @cached_property
     def acceleration(self) -> Array:
