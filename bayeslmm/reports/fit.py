@@ -209,6 +209,7 @@ def fit_report(
     >>> "Fixed effects" in fit.report()
     True
     """
+    check_options(df)
     page = fit_page(fit, title=title, df=df, posterior=posterior, comparison=comparison, seed=seed)
     if path is not None:
         page.save(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,12 @@ def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple
         raise SpecificationError(what, "params", 'give {"alpha": ..., "theta": ..., "sigma": ...}')
     alpha = params["alpha"]
     if isinstance(alpha, Mapping | pd.Series):
+        alpha = dict(alpha)
+        extra = [str(name) for name in alpha if name not in design.coef_names]
+        if extra:
+            near = get_close_matches(extra[0], design.coef_names, 1, 0.4)
+            remedy = f"did you mean {near[0]!r}?" if near else f"coefficients: {', '.join(design.coef_names)}"
+            raise SpecificationError(f"there are no coefficients {', '.join(extra)}", "alpha", remedy)
         missing = [name for name in design.coef_names if name not in alpha and name not in design.aliased]
         if missing:
             raise SpecificationError(f"coefficients missing: {', '.join(missing)}", "alpha", "give one number per coefficient")

@@ -51,6 +51,8 @@ def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> LinearFu
     """
     rows, values, labels = _rows(given, tuple(names))
     L = np.array(rows, float).reshape(-1, len(names))
+    if not np.any(L, axis=1).all():
+        raise SpecificationError("a contrast without a coefficient says nothing of the model", f"L = {given!r:.60}", "name a coefficient")
     if not len(L) or not np.all(np.isfinite(L)):
         raise SpecificationError("a contrast needs finite weights", f"L = {given!r}", "give one row of numbers per contrast")
     if isinstance(rhs, pd.Series) and not isinstance(rhs.index, pd.RangeIndex):
@@ -65,6 +67,8 @@ def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> LinearFu
         raise SpecificationError("rhs is not finite", f"rhs={rhs!r:.40}", "give one number, or one per row of L")
     right = np.broadcast_to(right, (len(L),))
     own = np.array([np.nan if v is None else v for v in values])
+    if np.isinf(own).any():
+        raise SpecificationError("an equation has an infinite right-hand side", f"L = {given!r:.60}", "compare with a finite number")
     return LinearFunctions(L, np.where(np.isnan(own), right, own), tuple(labels))
 
 
