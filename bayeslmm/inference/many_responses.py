@@ -306,9 +306,8 @@ def _is_singular(problem: Problem, x: Array) -> NDArray[np.bool_]:
 
 
 def satterthwaite_rows(responses: ResponseProblem, fits: ResponseFits, L: Array, restricted: bool) -> Array:
-    """(B, r) degrees of freedom of the rows of L (r, p), on the user's columns, for every response."""
+    """(B, r) degrees of freedom of the rows of L (r, p), on standardized columns, for every response."""
     problem, products = responses.problem, responses.products
-    own = L @ problem.standardization.back
 
     def work(which: Codes) -> Array:
         x = fits.x[which]
@@ -316,8 +315,8 @@ def satterthwaite_rows(responses: ResponseProblem, fits: ResponseFits, L: Array,
         values, vectors = np.linalg.eigh(np.where(np.isfinite(expansion.hessian), expansion.hessian, 0.0))
         kept = values > NEGLIGIBLE_CURVATURE * values.max(axis=1, keepdims=True, initial=0.0)
         covariance = 2.0 * (vectors * np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)[:, None, :]) @ vectors.transpose(0, 2, 1)
-        variance = np.einsum("rx,bxy,ry->br", own, expansion.C, own, optimize=True)
-        slopes = np.einsum("rx,btxy,ry->brt", own, expansion.slopes, own, optimize=True)
+        variance = np.einsum("rx,bxy,ry->br", L, expansion.C, L, optimize=True)
+        slopes = np.einsum("rx,btxy,ry->brt", L, expansion.slopes, L, optimize=True)
         spread = np.einsum("brt,bts,brs->br", slopes, covariance, slopes, optimize=True)
         return np.asarray(2.0 * variance**2 / spread)
 

@@ -15,7 +15,7 @@ from scipy import special
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.errors import SpecificationError
-from bayeslmm.inference.fixed_effects.tests import Inference, check_options, fixed_effects
+from bayeslmm.inference.fixed_effects.tests import check_options, fixed_effects
 from bayeslmm.inference.many_responses import ResponseFits, ResponseProblem, fit_responses, satterthwaite_rows
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
 from bayeslmm.model.fit import Fit
@@ -84,19 +84,22 @@ class ResponseBatch:
         fits = ResponseFits(*(getattr(self.fits, field.name)[kept] for field in fields(ResponseFits)))
         return replace(self, members=self.members[kept], Y=self.Y[:, kept], fits=fits, responses=self.responses.some(np.flatnonzero(kept)))
 
-    def tests(self, L: Array, rhs: Array | float, df: DfMethod) -> dict[str, Array]:
-        """t tests of the rows of L (r, p), each (B, r)."""
+    def tests(self, L: Array | None, rhs: Array | float, df: DfMethod) -> dict[str, Array]:
+        """t tests of the coefficients, or of the rows of L (r, p), each (B, r)."""
         c = self.model.problem.standardization
-        own = L @ c.back
+        rows = np.eye(len(self.model.design.kept)) if L is None else L
+        own = c.functions(rows)
         scale = self.fits.sigma**2 / c.weight_mean
         error = np.sqrt(scale[:, None] * np.einsum("rx,bxy,ry->br", own, self.fits.C, own, optimize=True))
-        estimate = self.fits.alpha @ L.T - rhs
+        estimate = self.fits.alpha @ rows.T - rhs
         if check_options(df).df == "satterthwaite":
-            degrees = satterthwaite_rows(self.responses, self.fits, L, self.restricted)
+            degrees = satterthwaite_rows(self.responses, self.fits, own, self.restricted)
         else:
             # counted from the design: the same for every response
             fit = self.model.with_response(self.Y[:, 0]).fit("REML" if self.restricted else "ML")
-            degrees = np.broadcast_to(Inference(fit).degrees(check_options(df)).rows(L), estimate.shape)
+            effects = fixed_effects(fit, df, None, "expected")
+            counted = effects.coefficients().df if L is None else effects.denominators(L)
+            degrees = np.broadcast_to(counted, estimate.shape)
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = estimate / error
         return dict(zip(TESTS, (estimate, error, degrees, statistic, _two_sided(statistic, degrees)), strict=True))
@@ -259,8 +262,7 @@ class ManyFits:
         frames = []
         for batch in self._batches:
             design = batch.model.design
-            L = np.eye(len(design.kept))
-            frames.append(self._long(batch, design.coef_names, list(design.kept), self._batch_tests(batch, L, 0.0, df)))
+            frames.append(self._long(batch, design.coef_names, list(design.kept), self._batch_tests(batch, None, 0.0, df)))
         for i, fit in self._fits.items():
             table = fit.tidy(df=df)
             frames.append(table.assign(_fit=i, _row=np.arange(len(table)))[["_fit", "_row", "term", *TESTS]])
@@ -305,10 +307,11 @@ class ManyFits:
             frames.append(table.assign(_fit=i, _row=np.arange(len(table)))[["_fit", "_row", "term", *TESTS]])
         return self._finished(self._ordered(frames), conf_int, conf_level, adjust)
 
-    def _batch_tests(self, batch: ResponseBatch, L: Array, rhs: Array | float, df: DfMethod) -> dict[str, Array]:
+    def _batch_tests(self, batch: ResponseBatch, L: Array | None, rhs: Array | float, df: DfMethod) -> dict[str, Array]:
         if not check_options(df).df.startswith("kenward"):
             return batch.tests(L, rhs, df)
-        found = [fixed_effects(self._source(int(i)), df, None, "expected").t(L, rhs) for i in batch.members]
+        effects = [fixed_effects(self._source(int(i)), df, None, "expected") for i in batch.members]
+        found = [one.coefficients() if L is None else one.t(L, rhs) for one in effects]
         rows = [(one.estimate - rhs, one.std_error, one.df, one.statistic, one.p_value) for one in found]
         return dict(zip(TESTS, (np.array(column) for column in zip(*rows, strict=True)), strict=True))
 

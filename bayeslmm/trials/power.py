@@ -180,7 +180,7 @@ def read_test(fit: Estimates, test: Any, side: Side, delta: float, equivalence: 
     """
     design, names = fit.design, list(fit.design.coef_names)
     if isinstance(test, str) and test not in names:
-        hypotheses = make_hypotheses(design, fit.problem.standardization)
+        hypotheses = make_hypotheses(fit)
         for effect, rows in zip(hypotheses.tested, hypotheses.rows(3), strict=True):
             if effect.name == test:
                 L = np.atleast_2d(rows) @ np.linalg.inv(fit.problem.standardization.back)
@@ -408,7 +408,7 @@ def _one_by_one(
             own = other.fit(fit.method)
             effects = fixed_effects(own, df, None, "expected")  # type: ignore[arg-type]
             if len(test.L) > 1:
-                rejected.append(effects.f(test.L, test.rhs).p_value < alpha)
+                rejected.append(effects.joint(test.L, test.rhs).p_value < alpha)
                 estimates.append(0.0)
             else:
                 t = effects.t(test.L)
