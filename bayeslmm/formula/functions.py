@@ -58,7 +58,7 @@ FUNCTIONS: dict[str, Signature] = {
 }
 # What people of other languages type, and what it is here.
 _ELSEWHERE = {
-    "ns": "cr(x, df=3)",
+    "ns": "cr(x, df=3, constraints='center')",
     "s": "bs(x, df=4)",
     "te": "bs(x, df=4)",
     "ifelse": "a comparison inside I(): I(x > 3)",

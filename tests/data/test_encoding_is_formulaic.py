@@ -13,6 +13,7 @@ from bayeslmm.data.columns import Columns
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.model_matrix import DesignBlock, Term, train_block
 from bayeslmm.data.variables import Training
+from bayeslmm.errors import FormulaError
 from bayeslmm.formula.formula import Terms
 from bayeslmm.formula.parse import parse_formula
 from tests.generated import examples
@@ -127,3 +128,14 @@ def test_a_column_called_intercept_keeps_its_values() -> None:
     block, X = ours("1 + Intercept", pd.DataFrame({"Intercept": [1.0, 5.0, 2.0]}))
     assert block.names == ("Intercept", "`Intercept`")
     assert X[:, 1].tolist() == [1, 5, 2]
+
+
+def test_the_remedy_for_a_natural_spline_has_its_columns() -> None:
+    frame = pd.DataFrame({"x": np.random.default_rng(1).normal(size=60)})
+    with pytest.raises(FormulaError) as caught:
+        ours("1 + ns(x, 3)", frame)
+    remedy = caught.value.remedy.removeprefix("write ")
+    X, other = ours(f"1 + {remedy}", frame)[1], ours("1 + cr(x, df=4)", frame)[1]
+    assert X.shape[1] == 4
+    assert np.linalg.matrix_rank(X) == np.linalg.matrix_rank(other) == 4
+    np.testing.assert_allclose(X @ np.linalg.lstsq(X, other, rcond=None)[0], other, atol=1e-8)
