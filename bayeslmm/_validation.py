@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -61,3 +61,11 @@ def require_name(value: Any, argument: str) -> str:
     if not isinstance(value, str):
         raise SpecificationError(f"{argument} is {value!r:.60}", argument, "give one name, as text")
     return value
+
+
+def require_names(value: Any, argument: str) -> list[str]:
+    """One name or several, as a list. Raise SpecificationError for what is no text, and for no name at all."""
+    names = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise SpecificationError(f"{argument} is {value!r:.60}", argument, "give a name, or a list of names")
+    return names

@@ -17,7 +17,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes, seed_sequence
 from bayeslmm._lazy import optional
-from bayeslmm._validation import require_flag, require_one_of
+from bayeslmm._validation import require_flag, require_name, require_one_of
 from bayeslmm.bayes.log_posterior.density import Density, arrange_density, with_solution
 from bayeslmm.bayes.posterior.predict import log_likelihood
 from bayeslmm.bayes.sampling.importance import limit_of_k, sample_importance, smooth_weights
@@ -189,7 +189,7 @@ def level_sets(post: PosteriorData, group: str | None) -> tuple[list[Codes], lis
         raise InferenceError("the model has no grouping factor", "loo", 'use by="observation"')
     if group is None and len(factors) > 1:
         raise SpecificationError("the model has several grouping factors", ", ".join(factors), f'say which: group="{next(iter(factors))}"')
-    name = next(iter(factors)) if group is None else group
+    name = next(iter(factors)) if group is None else require_name(group, "group")
     if name not in factors:
         raise SpecificationError(f"there is no grouping factor {name!r}", "group", "use one of " + ", ".join(factors))
     factor = factors[name]

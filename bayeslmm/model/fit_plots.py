@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bayeslmm._validation import require_level
+from bayeslmm._validation import require_level, require_name
 from bayeslmm.inference.influence import influence
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.confint import confint
@@ -131,7 +131,7 @@ class FitPlots:
 
         >>> axes = fit.plot.influence("Subject")
         """
-        few = self._fit.design.groups.get(group, 0) <= REFITTED
+        few = self._fit.design.groups.get(require_name(group, "group"), 0) <= REFITTED
         return influence_axes(influence(self._fit, group, refit=few if refit is None else refit), group, ax)
 
     @closes_on_error

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import gaussian_kde
 
 from bayeslmm._arrays import Array
+from bayeslmm._validation import require_names
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.style import (
     BLUE,
@@ -47,7 +48,7 @@ def choose_parameters(draws: DrawTable, terms: Sequence[str] | str | None, most:
     """The parameters asked for, or the first ones. Raises SpecificationError for a name that is none."""
     if terms is None:
         return list(draws)[:most]
-    names = [terms] if isinstance(terms, str) else list(terms)
+    names = require_names(terms, "terms")
     for name in names:
         if name not in draws:
             raise SpecificationError(

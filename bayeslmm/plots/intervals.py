@@ -13,7 +13,7 @@ from scipy.optimize import nnls
 from scipy.special import ndtri
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import require_flag
+from bayeslmm._validation import require_flag, require_name
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.style import (
     BLUE,
@@ -205,7 +205,7 @@ def emmeans_axes(means: Any, comparisons: bool = False, adjust: str = "tukey", x
     """
     require_flag(comparisons, "comparisons")
     if x is not None:
-        return [_along(means, x, ax)]
+        return [_along(means, require_name(x, "x"), ax)]
     frame = means.frame
     if means.by:
         parts = [

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import require_flag
+from bayeslmm._validation import require_flag, require_name
 from bayeslmm.data.design import Design
 from bayeslmm.plots.residuals import PlotColumn, boxes, column_of
 from bayeslmm.plots.style import (
@@ -54,6 +54,8 @@ def lines_axes(
     levels : draw the thin lines; other variables are at their means, factors at their most frequent level
     """
     require_flag(levels, "levels")
+    if by is not None:
+        require_name(by, "by")
     ax = axes_for(ax, 7.0, 4.6)
     across = column_of(design, x, "x")
     groups = {term.group.name: term for term in design.terms}

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import require_flag
+from bayeslmm._validation import require_flag, require_name
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.style import (
     BLUE,
@@ -59,7 +59,7 @@ def _known(found: Mapping[str, Any], group: str | None) -> str:
     """The factor asked for, or the first. Raises SpecificationError where there is none."""
     if not found:
         raise SpecificationError("the model has no random effects", "plot.ranef", "use plot.residuals() or plot.lines()")
-    name = next(iter(found)) if group is None else group
+    name = next(iter(found)) if group is None else require_name(group, "group")
     if name not in found:
         raise SpecificationError(f"there is no grouping factor {name!r}", "group", "use one of " + ", ".join(map(repr, found)))
     return name

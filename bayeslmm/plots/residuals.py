@@ -15,6 +15,7 @@ from scipy.special import ndtri
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._types import Level, ResidualKind
+from bayeslmm._validation import require_count, require_name
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.style import (
@@ -65,6 +66,7 @@ def column_of(design: Design, name: str, argument: str) -> PlotColumn:
 
     Raises SpecificationError for another name.
     """
+    require_name(name, argument)
     for term in design.terms:
         if term.group.name == name:
             return PlotColumn(name, term.group.codes.astype(float), tuple(term.group.levels.tolist()))
@@ -240,7 +242,7 @@ def autocorrelation(values: Array, codes: Codes, lags: int | None = None) -> tup
     values : (n,) in order along subjects; codes : (n,) subject of each, rows of a subject together
     """
     longest = int(np.bincount(codes).max())
-    most = min(longest - 1, int(10 * np.log10(longest))) if lags is None else min(lags, longest - 1)
+    most = min(longest - 1, int(10 * np.log10(longest))) if lags is None else min(require_count(lags, "lags"), longest - 1)
     sums, pairs = np.zeros(most + 1), np.zeros(most + 1, dtype=np.int64)
     for lag in range(most + 1):
         together = codes[lag:] == codes[: len(codes) - lag]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -108,8 +109,8 @@ def _prior_normals(post: PosteriorData, L: Array) -> tuple[Array, Array] | None:
 
 def rope_shares(post: PosteriorData, low: float, high: float, terms: list[str] | None, conf_level: float) -> pd.DataFrame:
     """Share of the posterior of each coefficient within [low, high], and of its central interval."""
-    if not low < high:
-        raise SpecificationError(f"the region from {low:g} to {high:g} is empty", "rope", "give low below high")
+    if not (isinstance(low, Real) and isinstance(high, Real) and float(low) < float(high)):
+        raise SpecificationError(f"the region from {low!r:.40} to {high!r:.40} is empty", "rope", "give low below high")
     names = post.coef_names if terms is None else terms
     unknown = [name for name in names if name not in post.coef_names]
     if unknown:

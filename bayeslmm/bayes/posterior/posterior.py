@@ -11,7 +11,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array
 from bayeslmm._io import as_path
-from bayeslmm._validation import require_flag, require_level
+from bayeslmm._validation import require_flag, require_level, require_names
 from bayeslmm.bayes.log_posterior.priors import require_evidence
 from bayeslmm.bayes.loo import leave_one_out
 from bayeslmm.bayes.posterior import datatree
@@ -288,7 +288,7 @@ class Posterior(PosteriorData):
         >>> bool(post.hypothesis("Days > 0")["probability"].item() > 0.99)
         True
         """
-        return judge_hypotheses(self, [statements] if isinstance(statements, str) else list(statements), conf_level)
+        return judge_hypotheses(self, require_names(statements, "statements"), conf_level)
 
     def rope(self, low: float, high: float, terms: Names | None = None, conf_level: float = 0.95) -> pd.DataFrame:
         """Share of each coefficient's posterior within a region of practical equivalence to none, and of its central interval.
@@ -296,7 +296,7 @@ class Posterior(PosteriorData):
         >>> post.rope(-1, 1, "Days")["probability"].tolist()
         [0.0]
         """
-        return rope_shares(self, low, high, [terms] if isinstance(terms, str) else None if terms is None else list(terms), conf_level)
+        return rope_shares(self, low, high, None if terms is None else require_names(terms, "terms"), conf_level)
 
     def coef(self) -> dict[str, pd.DataFrame]:
         """Posterior means of the coefficients of every level: fixed effects plus random effects.

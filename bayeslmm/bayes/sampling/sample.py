@@ -89,7 +89,7 @@ def sample(
     """
     begin = time.perf_counter()
     draws, chains = require_count(draws, "draws"), require_count(chains, "chains")
-    if method not in SAMPLING_METHODS:
+    if not isinstance(method, str) or method not in SAMPLING_METHODS:
         raise SpecificationError(f"method is {method!r}", "method", "use one of " + ", ".join(SAMPLING_METHODS))
     if method == "hierarchical":
         return sample_hierarchical(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._validation import require_name
 from bayeslmm.data.design import Design
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import InferenceError
@@ -105,7 +106,7 @@ def cluster_factor(design: Design, cluster: str | None) -> GroupingFactor:
     if cluster is None:
         return top_factor(design, "a robust covariance")
     factors = {g.name: g for g in grouping_factors(design)}
-    if cluster not in factors:
+    if require_name(cluster, "cluster") not in factors:
         where = f"grouping factors: {', '.join(factors) or 'none'}"
         raise InferenceError(f"{cluster!r} is not a grouping factor of the model", where, "name one of them")
     for other in factors.values():

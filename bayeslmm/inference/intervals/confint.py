@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from bayeslmm._types import ConfMethod
-from bayeslmm._validation import find_word, require_level
+from bayeslmm._validation import find_word, require_level, require_names
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.fixed_effects.information import observed_information
 from bayeslmm.inference.intervals.bootstrap import bootstrap
@@ -108,7 +108,7 @@ def confint(
 
 
 def _pick_terms(frame: pd.DataFrame, terms: Names) -> pd.DataFrame:
-    asked = [terms] if isinstance(terms, str) else list(terms)
+    asked = require_names(terms, "terms")
     known = frame["term"].tolist()
     for term in asked:
         if term not in known:

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import require_level, require_one_of
+from bayeslmm._validation import require_level, require_names, require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate, require_estimated_sigma
 from bayeslmm.inference.fixed_effects.information import pseudo_inverse
@@ -373,7 +373,7 @@ def profile_curves(fit: Estimates, criterion: LikelihoodKind, terms: Names | Non
 def _choose_terms(terms: Names | None, known: Sequence[str], aliased: Sequence[str]) -> list[str]:
     if terms is None:
         return list(known)
-    asked = [terms] if isinstance(terms, str) else list(terms)
+    asked = require_names(terms, "terms")
     for term in asked:
         if term in aliased:
             raise SpecificationError(f"{term!r} is aliased and has no interval", "terms", "name a coefficient that was estimated")

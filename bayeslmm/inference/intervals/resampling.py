@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Codes
+from bayeslmm._validation import require_name
 from bayeslmm.data.design import Design
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import InferenceError
@@ -19,7 +20,7 @@ def resampling_factor(design: Design, group: str | None) -> GroupingFactor | Non
     """The factor whose levels are drawn: the one named, the top one, or None where the model has no groups (rows are drawn then)."""
     factors = {factor.name: factor for factor in grouping_factors(design)}
     if group is not None:
-        if group not in factors:
+        if require_name(group, "group") not in factors:
             raise InferenceError(f"the model has no grouping factor {group!r}", "group", "use one of " + ", ".join(map(repr, factors)))
         return factors[group]
     if not factors:

@@ -207,7 +207,7 @@ def anova(
     >>> anova(fit)["num_df"].tolist()
     [1]
     """
-    if type not in ANOVA_TYPES:
+    if not isinstance(type, str | int | float) or type not in ANOVA_TYPES:
         raise SpecificationError(f"unknown type of F tests {type!r}", "type=", "1 (sequential), 2 or 3 (marginal)")
     choice = check_options(df, vcov, information)
     with one_thread():

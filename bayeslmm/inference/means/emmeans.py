@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import require_flag, require_level
+from bayeslmm._validation import require_flag, require_level, require_name
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
@@ -198,7 +198,7 @@ def emtrends(
     """
     design = fit.design
     covariates = design.encoding.covariates
-    if var not in covariates:
+    if require_name(var, "var") not in covariates:
         check_variable(var, (*covariates, *grid_factors(design)))
         where = f"covariates: {', '.join(covariates) or 'none'}"
         raise SpecificationError(f"{var!r} is a factor and has no slope", where, "use emmeans and its pairs")

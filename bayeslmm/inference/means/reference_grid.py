@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._validation import require_name
 from bayeslmm.data.design import Design
 from bayeslmm.errors import InferenceError, SizeError, SpecificationError
 
@@ -80,7 +81,7 @@ def grid_factors(design: Design) -> dict[str, tuple[Any, ...]]:
 
 def check_variable(name: str, known: Sequence[str]) -> str:
     """The name, if the fixed effects read such a column."""
-    if name in known:
+    if require_name(name, "the name of a variable") in known:
         return name
     near = get_close_matches(str(name), known, 1, 0.4)
     remedy = f"did you mean {near[0]!r}?" if near else "name a column that the fixed effects read"
@@ -156,7 +157,7 @@ def average_grid(grid: ReferenceGrid, kept: Sequence[str], weights: str, design:
     weights : "equal", "proportional" or "outer" (joint or single frequencies of what is averaged over), "cells" (frequencies of all
         variables), "flat" (equal, cells without data left out)
     """
-    if weights not in WEIGHT_RULES:
+    if not isinstance(weights, str) or weights not in WEIGHT_RULES:
         near = get_close_matches(str(weights), WEIGHT_RULES, 1, 0.4)
         remedy = f"did you mean {near[0]!r}? " if near else ""
         raise SpecificationError(f"unknown weights {weights!r}", "weights=", f"{remedy}one of {', '.join(WEIGHT_RULES)}")
