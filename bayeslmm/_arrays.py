@@ -87,7 +87,7 @@ def seed_sequence(seed: Any) -> np.random.SeedSequence:
 
     Errors: SpecificationError for what is no seed.
 
-    >>> seeded(1).entropy
+    >>> seed_sequence(1).entropy
     1
     """
     if isinstance(seed, np.random.SeedSequence):

@@ -122,7 +122,7 @@ _UNARY, _POWER, _ATOM = 3, 4, 5
 def quote_name(name: str) -> str:
     """A column's name as a formula writes it: in backticks unless it is a plain identifier.
 
-    >>> quoted("Days"), quoted("log.radon"), quoted("a`b")
+    >>> quote_name("Days"), quote_name("log.radon"), quote_name("a`b")
     ('Days', '`log.radon`', '`a``b`')
     """
     plain = name.isidentifier() and not keyword.iskeyword(name) and name not in LITERALS and name not in RESERVED

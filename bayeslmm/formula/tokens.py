@@ -18,7 +18,7 @@ SHOWN_CHARACTERS = 100  # characters of a long formula shown around the spot
 def error_at(text: str, start: int, end: int, what: str, remedy: str = "", kind: type[FormulaError] = FormulaError) -> FormulaError:
     """A FormulaError whose `where` is the text with characters start..end-1 underlined.
 
-    >>> print(spotted("y ~ x + + z", 8, 9, "a term is missing before '+'").where)
+    >>> print(error_at("y ~ x + + z", 8, 9, "a term is missing before '+'").where)
     <BLANKLINE>
         y ~ x + + z
                 ^

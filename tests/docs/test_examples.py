@@ -27,8 +27,15 @@ SLOW = {"bayeslmm.bayes.sampling.hierarchical.sample_hierarchical"}
 NEEDS = {"bayeslmm.model.interop.to_marginaleffects": "marginaleffects", "bayeslmm.model.fit.Fit.to_marginaleffects": "marginaleffects"}
 SCALAR = re.compile(r"\bnp\.(?:float64|int64|str_)\((.*?)\)|\bnp\.(True|False)_")
 
-ELSEWHERE = ("bayeslmm.results", "bayeslmm.model.lmm", "bayeslmm.model.constructors", "bayeslmm.model.load", "bayeslmm.cli.app")
-"""Run beside the tests of fits, or without examples."""
+ELSEWHERE = (
+    "bayeslmm.results",
+    "bayeslmm.model.lmm",
+    "bayeslmm.model.constructors",
+    "bayeslmm.model.load",
+    "bayeslmm.cli.app",
+    "bayeslmm.trials",
+)
+"""Run beside the tests of fits and of imputation, or without examples."""
 
 
 class Checker(doctest.OutputChecker):

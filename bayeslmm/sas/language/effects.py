@@ -75,7 +75,7 @@ def effect_text(crossed: Sequence[str], nested: Sequence[str]) -> str:
 def glm_effect(effect: SASEffect, classes: Sequence[str]) -> GLMEffect:
     """The effect with its variables sorted as SAS sorts them; `classes` are the variables of the CLASS statement, in its order.
 
-    >>> glm_effect(Effect(("b", "x", "a")), ("a", "b")).name
+    >>> glm_effect(SASEffect(("b", "x", "a")), ("a", "b")).name
     'x*a*b'
     """
     crossed, nested = set(effect.crossed), set(effect.nested)

@@ -69,7 +69,7 @@ def tokenize_program(program: str) -> tuple[SASToken, ...]:
     Raises FormulaLimitError beyond 64 KB, FormulaError for an unfinished comment or quote and for a character that SAS has no use for,
     SpecificationError for macro language.
 
-    >>> [t.text for t in tokenize("class id; /* subjects */ model y = x;")]
+    >>> [t.text for t in tokenize_program("class id; /* subjects */ model y = x;")]
     ['class', 'id', ';', 'model', 'y', '=', 'x', ';']
     """
     if len(program) > MAX_LENGTH:

@@ -46,7 +46,7 @@ def block_parameters(block: CovBlock, sigma: Array, outcomes: int = 0) -> Parame
     outcomes : number of levels of the first effect of a product of structures
     Raises SpecificationError for structures that have no matrix form.
 
-    >>> parameters(CovBlock("repeated", CovType("AR(1)")), np.array([[4.0, 2.0], [2.0, 4.0]]))
+    >>> block_parameters(CovBlock("repeated", CovType("AR(1)")), np.array([[4.0, 2.0], [2.0, 4.0]]))
     (('AR(1)', 0.5), ('Residual', 4.0))
     """
     cov = block.type
