@@ -65,7 +65,7 @@ def concatenate_fields[Value](parts: Sequence[Value]) -> Value:
 
 def unmasked(values: Any) -> Any:
     """A masked array as numbers, NaN where it is masked; anything else as it is."""
-    return values.astype(np.float64).filled(np.nan) if isinstance(values, np.ma.MaskedArray) else values
+    return np.ma.filled(values.astype(np.float64), np.nan) if isinstance(values, np.ma.MaskedArray) else values
 
 
 def symmetric(lower: Array) -> Array:

@@ -296,9 +296,9 @@ def _rank(R: Array) -> int:
     return int((values > _DEPENDENT * values[0]).sum()) if len(values) and values[0] > 0 else 0
 
 
-# A column whose part outside the earlier ones is below this fraction of its length is a combination of them: above rounding (1e-15), and
-# below what is left of a factor's product with a covariate that starts 1e9 of its standard deviations away.
-RANK_TOLERANCE = 1e-12
+# A column whose part outside the earlier ones is below this fraction of its length is a combination of them: above what ten printed digits
+# leave (1e-10), and below what is left of a factor's product with a covariate that starts 1e9 of its standard deviations away (8e-10).
+RANK_TOLERANCE = 2e-10
 CONDITION_LIMIT = 1e5
 _SAFE = 1e-6  # squared fraction above which the cross-products, which square the condition, still decide
 _CONSTANT = 1e-14  # a column that moves less than this about its mean is constant to rounding

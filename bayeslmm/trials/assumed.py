@@ -92,7 +92,9 @@ def estimates_with(
         coefficients = alpha
     sds, corrs = _current(fit, sd, corr)
     kept = R if R is not None else (fit.R if isinstance(fit.R, pd.DataFrame) else None)
-    return estimates_of(model, coefficients, sds, corrs, fit._sigma if sigma is None else sigma, kept, fit.method)
+    structured = fit.problem.structured
+    variance = None if structured is None else np.asarray(fit.theta)[structured.variance_part]
+    return estimates_of(model, coefficients, sds, corrs, fit._sigma if sigma is None else sigma, kept, fit.method, variance)
 
 
 def _current(fit: Estimates, sd: Any, corr: Any) -> tuple[Any, Any]:
@@ -124,8 +126,12 @@ def _of_term(given: Any, term: Any, i: int, count: int, what: str) -> Any:
     return given[i] if count > 1 else given
 
 
-def estimates_of(model: Any, alpha: Any, sd: Any, corr: Any, sigma: Any, R: Any, method: str) -> Estimates:
+def estimates_of(model: Any, alpha: Any, sd: Any, corr: Any, sigma: Any, R: Any, method: str, variance: Array | None = None) -> Estimates:
+    """Estimates of a model at parameters that are all given; `variance` are those of its variance function."""
     problem, design = model.problem, model.design
+    if design.variance and variance is None:
+        what = "the parameters of a variance function cannot be assumed"
+        raise SpecificationError(what, "variance=", "fit the model to data, and change the other parameters by fit.with_params(...)")
     if isinstance(alpha, Mapping | pd.Series):
         unknown = [name for name in alpha.keys() if name not in design.coef_names]  # noqa: SIM118
         missing = [name for name in design.coef_names if name not in alpha]
@@ -147,7 +153,7 @@ def estimates_of(model: Any, alpha: Any, sd: Any, corr: Any, sigma: Any, R: Any,
         D = _covariance(_numbers(given, len(term.columns), "sd"), rho) / scale**2
         x = own.covariance.from_matrix(D)
         theta.append(_lower(D) if own.covariance.name == "us" else own.covariance.natural(x))
-    whole = np.concatenate([*theta, phi, np.zeros(0)])
+    whole = np.concatenate([*theta, phi, np.zeros(0) if variance is None else variance])
     return assumed_estimates(model, coefficients, whole, scale, method)
 
 
