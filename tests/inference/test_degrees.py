@@ -102,7 +102,7 @@ def test_kenward_roger_wants_reml() -> None:
 def test_options_are_checked_and_the_nearest_is_told() -> None:
     fit = blm.LMM("y ~ treatment + (1 | block)", blocks()).fit()
     with pytest.raises(SpecificationError, match="kenward-roger"):
-        fit.tidy(df="kenwardroger")
+        fit.tidy(df="kenward-rogers")
     with pytest.raises(SpecificationError, match="CR2"):
         fit.tidy(vcov="CR9")
     with pytest.raises(InferenceError, match="robust"):
