@@ -35,8 +35,9 @@ def undetermined_parameters(problem: Problem) -> list[Check]:
     if problem.structured is None or parts < 2 or problem.size >= MAX_PARAMETERS or not design.in_memory:
         return []
     rows = occurring_pairs(_factors(problem), design.nobs)
-    tau = np.append(problem.start, 0.0) + 0.1 * np.random.default_rng(0).uniform(0.5, 1.5, problem.size + 1)
-    steps = TAU_DIFFERENCE * np.eye(len(tau))
+    scale = _parameter_scale(problem)
+    tau = np.append(problem.start, 0.0) + 0.1 * scale * np.random.default_rng(0).uniform(0.5, 1.5, problem.size + 1)
+    steps = TAU_DIFFERENCE * np.diag(scale)
     moves = [_elements(problem, tau + h, rows) - _elements(problem, tau - h, rows) for h in steps]
     derivative = np.stack(moves, axis=1) / (2.0 * TAU_DIFFERENCE)
     if not np.isfinite(derivative).all():
@@ -48,13 +49,23 @@ def undetermined_parameters(problem: Problem) -> list[Check]:
     flat = right[values <= DEPENDENT * values[0]] / np.where(size > 0.0, size, 1.0)
     if not len(flat):
         return []
-    names = _moved(problem, tau, flat)
+    names = _moved(problem, tau, flat * scale)
     value = f"{', '.join(names)}: {len(flat)} of {len(tau)} parameters cannot be told from the others"
     remedy = (
         "only what these parameters add up to in V is identified, and their own values are one of many with the same likelihood; fixed "
         "effects and their standard errors are right: give a prior, or leave out the term or the strata that repeat another"
     )
     return [Check("repeated_parameters", "noted", value, remedy=remedy)]
+
+
+def _parameter_scale(problem: Problem) -> Array:
+    """(size + 1,) what a move of about 1 is for each parameter: those of a variance function are in the units of its covariate."""
+    kernel, scale = problem.structured, np.ones(problem.size + 1)
+    if kernel is not None and problem.design.variance:
+        slopes = kernel.variance.log_multiplier(problem.start[kernel.variance_part])[1]
+        largest = np.abs(slopes).max(axis=1)
+        scale[:-1][kernel.variance_part] = 1.0 / np.where(largest > 0.0, largest, 1.0)
+    return scale
 
 
 def _factors(problem: Problem) -> list[Codes]:
