@@ -95,7 +95,7 @@ def compare(*sources: Source | Mapping[str, Source], conf_level: float = 0.95, c
     require_level(conf_level)
     pairs: list[tuple[str, Any]] = []
     for source in sources:
-        if isinstance(source, Mapping) and "posterior" not in source:
+        if isinstance(source, Mapping) and not _is_tree(source):
             pairs += [(str(name), own) for name, own in source.items()]
         else:
             pairs.append((_label(source), source))
@@ -178,12 +178,17 @@ def _alike(one: Sequence[Array | Codes | None], other: Sequence[Array | Codes | 
 # -- rows of a source ----------------------------------------------------------------------------------------------------------------------
 
 
+def _is_tree(source: Any) -> bool:
+    """Whether a source is draws in groups; a mapping of sources may have one called "posterior"."""
+    return hasattr(source, "posterior") or (isinstance(source, Mapping) and hasattr(source.get("posterior"), "data_vars"))
+
+
 def _rows(source: Any, conf_level: float, conf_method: ConfMethod) -> pd.DataFrame:
     if isinstance(source, Estimates):
         return _fit_rows(source, conf_level, conf_method)
     if isinstance(source, Posterior):
         return _draw_rows(source, conf_level)
-    if hasattr(source, "posterior") or (isinstance(source, Mapping) and "posterior" in source):
+    if _is_tree(source):
         return _tree_rows(source, conf_level)
     raise SpecificationError(
         f"a {type(source).__name__} cannot be compared", "compare", "give fits, posteriors, or ArviZ trees with a posterior group"

@@ -131,7 +131,7 @@ def test_draws_of_a_graph_pair_with_the_fit() -> None:
     frame = data(6)
     model = blm.LMM("y ~ 1", frame, residual="us(vis | arm / id)", check="warn")
     fit, post = model.fit(), model.sample(draws=200, chains=2, seed=1)
-    table = blm.compare(post, tree=post.tree, fit=fit).frame
+    table = blm.compare({"posterior": post, "tree": post.tree, "fit": fit}).frame
     table = table[table["group"] == "Residual"]
     assert set(table.groupby("term").size()) == {3}
     own, tree = (table[table["source"] == source].set_index("term")["estimate"] for source in ("posterior", "tree"))

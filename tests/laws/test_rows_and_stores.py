@@ -60,7 +60,7 @@ def test_any_rows_of_the_data_are_predicted_as_they_were_fitted(model: blm.LMM, 
     size = 1e-9 * (1 + np.abs(fit.fitted()).max())
     rows = random.choices(range(len(data)), k=random.randint(1, 2 * len(data)))
     for level in ("conditional", "population"):
-        own = fit.fitted(level)
+        own = fit.fitted(level).to_numpy()
         np.testing.assert_allclose(fit.predict(level=level)["estimate"], own, rtol=0, atol=size)
         some = fit.predict(data.iloc[rows].assign(unused="z", another=1), level=level)
         np.testing.assert_allclose(some["estimate"], own[rows], rtol=0, atol=size)

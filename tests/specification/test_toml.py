@@ -284,14 +284,16 @@ def test_any_text_is_a_spec_or_an_error_of_ours(text: str) -> None:
 # ------------------------------------------------------------------------------------------------------- writing, reading
 
 
-def test_a_file_is_private_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+def test_a_file_has_the_mode_of_the_umask_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "model.toml"
     write_spec(path, make_spec("y ~ x"))
     write_spec(path, make_spec("y ~ z"))
     assert read_spec(path).spec == make_spec("y ~ z")
     assert [file.name for file in tmp_path.iterdir()] == ["model.toml"]
     if os.name == "posix":
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        umask = os.umask(0)
+        os.umask(umask)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,13 +315,13 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         write_spec(tmp_path / "absent" / "model.toml", make_spec("y ~ x"))
 
 
-def test_a_link_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:
+def test_of_a_link_the_file_that_it_names_is_replaced(tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "model.toml"
     target.write_text("mine")
     link.symlink_to(target)
     write_spec(link, make_spec("y ~ x"))
-    assert target.read_text() == "mine"
-    assert not link.is_symlink()
+    assert link.is_symlink()
+    assert read_spec(target).spec == make_spec("y ~ x")
 
 
 def test_data_are_read_from_beside_the_file(tmp_path: Path) -> None:
