@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bayeslmm.datasets import load_dataset as load_dataset
     from bayeslmm.errors import Check as Check
     from bayeslmm.inference.lrt import lrt as lrt
-    from bayeslmm.model.assumptions import assume as assume
+    from bayeslmm.model.constructors import assume as assume
     from bayeslmm.model.constructors import fit_by as fit_by
     from bayeslmm.model.constructors import from_partitions as from_partitions
     from bayeslmm.model.constructors import mmrm as mmrm
@@ -53,7 +53,7 @@ _MODULES = {
     "Posterior": "bayeslmm.bayes.posterior.posterior",
     "Priors": "bayeslmm.specification.priors",
     "Summary": "bayeslmm.model.summary",
-    "assume": "bayeslmm.model.assumptions",
+    "assume": "bayeslmm.model.constructors",
     "compare": "bayeslmm.bayes.comparison",
     "compare_models": "bayeslmm.bayes.comparison",
     "errors": "bayeslmm.errors",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayeslmm.covariance.base import Covariance, Request, Structure
-from bayeslmm.covariance.modifiers import WithNugget
+from bayeslmm.covariance.composed import WithNugget
 from bayeslmm.covariance.spatial import PowerCorrelation, Spatial, SpatialCovariance, typical_distance
 
 

@@ -1,4 +1,4 @@
-"""The base class of correlation structures, and the identity."""
+"""The base class of correlation structures, the identity, and compound symmetry (`cs`, `csh`)."""
 
 from __future__ import annotations
 
@@ -147,3 +147,91 @@ class IdentityCorrelation(Correlation):
 
     def factor_derivative(self, z: Array) -> Array:
         return self.first(z)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchangeable(Correlation):
+    """One correlation for every pair, -1/(q-1) < rho < 1.
+
+    z = log sqrt((1 + (q-1) rho) / (1 - rho)), half the log ratio of the two eigenvalues: 0 at rho = 0, atanh(rho) for q = 2.
+    The factor is written out, since it stays finite at both ends: with a_j = 1 + j rho,
+    L[j, j]^2 = (1 - rho) a_j / a_(j-1) and L[i, j]^2 = rho^2 (1 - rho) / (a_(j-1) a_j).
+    """
+
+    q: int
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return (Parameter("rho"),)
+
+    @property
+    def needs_order(self) -> bool:
+        return False
+
+    @property
+    def linear(self) -> bool:
+        return True
+
+    def start(self) -> Array:
+        return self.from_natural(np.array([0.1]))
+
+    def _eigenvalues(self, z: Array) -> tuple[Array, Array]:
+        """1 - rho and 1 + (q-1) rho, each without cancellation."""
+        odds = np.exp(np.clip(2.0 * z, -600.0, 600.0))
+        total = odds + (self.q - 1)
+        return self.q / total, self.q * (odds / total)
+
+    def natural(self, z: Array) -> Array:
+        small, large = self._eigenvalues(z)
+        return (large - small) / self.q
+
+    def natural_jacobian(self, z: Array) -> Array:
+        small, large = self._eigenvalues(z)
+        return (2.0 / self.q * small * large)[..., None]
+
+    def from_natural(self, r: Array) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(0.5 * np.log((1.0 + (self.q - 1) * r) / (1.0 - r)))
+
+    def matrix(self, r: Array) -> Array:
+        eye = np.eye(self.q)
+        return eye + r[..., None] * (1.0 - eye)
+
+    def first(self, r: Array) -> Array:
+        return np.broadcast_to(1.0 - np.eye(self.q), (*r.shape, self.q, self.q))
+
+    def second(self, r: Array) -> Array:
+        return np.zeros((*r.shape, 1, self.q, self.q))
+
+    def closest(self, matrix: Array) -> Array:
+        rho = mean_or(matrix[np.tril_indices(self.q, -1)], 0.0)
+        return np.array([np.clip(rho, -LARGEST_CORRELATION / (self.q - 1), LARGEST_CORRELATION)])
+
+    def _columns(self, z: Array) -> tuple[Array, Array, Array, Array]:
+        """rho, 1 - rho, a_(j-1) and a_j by column (..., q)."""
+        small, large = self._eigenvalues(z)
+        rho, j = (large - small) / self.q, np.arange(self.q)
+        # a_(-1) and a_(q-1) are the eigenvalues, known without cancellation
+        return rho, small, np.where(j == 0, small, 1.0 + (j - 1) * rho), np.where(j == self.q - 1, large, 1.0 + j * rho)
+
+    def factor(self, z: Array) -> Array:
+        rho, small, before, now = self._columns(z)
+        diagonal = np.sqrt(small * now / before)
+        below = rho * np.sqrt(small / (before * np.where(now > 0, now, 1.0)))
+        strict = np.tri(self.q, k=-1)
+        return np.asarray(strict * below[..., None, :] + np.eye(self.q) * diagonal[..., None, :])
+
+    def factor_derivative(self, z: Array) -> Array:
+        rho, small, before, now = self._columns(z)
+        large = now[..., -1:]
+        speed = 2.0 / self.q * small * large
+        j = np.arange(self.q)
+        # d log of each factor times d rho / dz, the last a_j being the eigenvalue that cancels with the speed
+        log_small = -2.0 / self.q * large
+        log_now = np.where(j == self.q - 1, (self.q - 1) * 2.0 / self.q * small, j * speed / np.where(now > 0, now, 1.0))
+        log_before = (j - 1) * speed / before
+        diagonal = np.sqrt(small * now / before) * 0.5 * (log_small + log_now - log_before)
+        root = np.sqrt(small / (before * np.where(now > 0, now, 1.0)))
+        below = root * (speed + 0.5 * rho * (log_small - log_now - log_before))
+        result = np.tri(self.q, k=-1) * below[..., None, :] + np.eye(self.q) * diagonal[..., None, :]
+        return np.asarray(result[..., None, :, :])

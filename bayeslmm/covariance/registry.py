@@ -11,21 +11,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bayeslmm._arrays import Array, freeze
-from bayeslmm.covariance.antedependence import AnteDependent
-from bayeslmm.covariance.autoregressive import ARMA11, Autoregressive
+from bayeslmm.covariance.autoregressive import ARMA11, AnteDependent, Autoregressive
 from bayeslmm.covariance.base import Covariance, Request, Structure
 from bayeslmm.covariance.car1 import CAR1
-from bayeslmm.covariance.correlation import Correlation, IdentityCorrelation
-from bayeslmm.covariance.exchangeable import Exchangeable
+from bayeslmm.covariance.composed import Kronecker, SelectedRows, WithNugget
+from bayeslmm.covariance.correlation import Correlation, Exchangeable, IdentityCorrelation
 from bayeslmm.covariance.factor_analytic import FactorAnalytic, FactorAnalytic0
 from bayeslmm.covariance.huynh_feldt import Given, Known, Linear, huynh_feldt
-from bayeslmm.covariance.kronecker import Kronecker
 from bayeslmm.covariance.linalg import cholesky
-from bayeslmm.covariance.matern import Matern
-from bayeslmm.covariance.modifiers import SelectedRows, WithNugget
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.covariance.spatial import (
     IsotropicCorrelation,
+    Matern,
     PowerCorrelation,
     Spatial,
     SpatialCovariance,

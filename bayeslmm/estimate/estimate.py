@@ -13,10 +13,18 @@ from bayeslmm._types import FitMethod
 from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError, InferenceError
-from bayeslmm.estimate.boundary import MAX_RESTARTS, NULL_DIRECTION, BoundaryCheck, check_boundary, step_beyond, step_off, typical_sd
+from bayeslmm.estimate.boundary import (
+    MAX_RESTARTS,
+    NULL_DIRECTION,
+    BoundaryCheck,
+    check_boundary,
+    step_beyond,
+    step_off,
+    typical_sd,
+    unbounded,
+)
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interrupted, Outcome, minimise_criterion
 from bayeslmm.estimate.other_starts import crowded, descended, plain_points, trial_points
-from bayeslmm.estimate.unbounded import unbounded
 from bayeslmm.likelihood.criterion import CriterionPoint, Method, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem

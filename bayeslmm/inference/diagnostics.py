@@ -26,7 +26,7 @@ from scipy.optimize import minimize
 from bayeslmm._arrays import Array, generator, seed_sequence
 from bayeslmm.errors import InferenceError
 from bayeslmm.estimate.estimate import search
-from bayeslmm.inference.fixed_effects.information import pseudo_inverse
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import pseudo_inverse
 from bayeslmm.inference.influence import leverage
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds

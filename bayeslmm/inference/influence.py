@@ -30,16 +30,16 @@ from bayeslmm.estimate.estimate import require_estimated_sigma, search
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
 from bayeslmm.inference.intervals.resampling import resampling_factor, without
-from bayeslmm.inference.progress import bar_shown, progress_bar
 from bayeslmm.likelihood.case_deletion import DeletedProfile, DowndatedSums, delete_levels
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
-from bayeslmm.likelihood.estimability import full_rank
+from bayeslmm.likelihood.identification import full_rank
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
 from bayeslmm.likelihood.structured.residual_covariance import unit_sds
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import residuals
+from bayeslmm.results.render import bar_shown, progress_bar
 
 if TYPE_CHECKING:
     from bayeslmm._types import InfluenceValues

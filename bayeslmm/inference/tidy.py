@@ -13,7 +13,7 @@ from bayeslmm._types import ConfMethod
 from bayeslmm._validation import find_word, require_flag, require_level, require_one_of, spell
 from bayeslmm.inference.fixed_effects.tests import coefficient_table
 from bayeslmm.inference.intervals.confint import confint
-from bayeslmm.results.modes import mode_frames, sd_frames
+from bayeslmm.results.fitted import mode_frames, sd_frames
 from bayeslmm.results.predict import two_sided_quantile, with_limits
 from bayeslmm.results.random_effects import varcorr_rows
 

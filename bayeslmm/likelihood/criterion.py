@@ -1,6 +1,6 @@
 """The criterion: -2 log likelihood, or its restricted form, with sigma and alpha profiled out.
 
-    f = log |V0| [+ log |X' V0^-1 X|] + d (1 + log(2 pi r2 / d)),   d = n [- p]
+f = log |V0| [+ log |X' V0^-1 X|] + d (1 + log(2 pi r2 / d)),   d = n [- p]
 
 Every estimate, profile, bootstrap and posterior calls this one object. It works on standardized columns; constants that the standardization
 changed are put back, so its value is that of the data as given.
@@ -12,8 +12,8 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
-from typing import Literal
+from functools import cache, cached_property, partial, wraps
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -192,3 +192,34 @@ class Criterion:
         profiled = df if self.held is None else sys.maxsize
         newton = partial(state.newton_matrix, restricted, sigma2, profiled) if order > 1 else None
         return CriterionPoint(x, value, gradient, newton, sigma2, state)
+
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+def restoring(verb: Verb) -> Verb:  # noqa: UP047 - editors complete what a decorator of this form gives, not of the newer one
+    """A verb after which threads and error handling are as before, where Ctrl-C may have hit a context that sets or unsets them.
+
+    Each such context puts back what it found. An interrupt on its way in or out can keep it from doing so; none is left here then.
+    """
+
+    @wraps(verb)
+    def kept(*args: Any, **kwargs: Any) -> Any:
+        threads = [(set_threads, get_threads()) for get_threads, set_threads in blas_libraries()]
+        errors, call = np.geterr(), np.geterrcall()
+        broken = True
+        try:
+            found = verb(*args, **kwargs)
+            broken = bool(getattr(found, "interrupted", False))
+            return found
+        except Exception:
+            broken = False
+            raise
+        finally:
+            if broken:
+                for set_threads, before in threads:
+                    set_threads(before or 1)
+                np.seterr(**errors)
+                np.seterrcall(call)
+
+    return cast(Verb, kept)

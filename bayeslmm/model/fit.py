@@ -12,13 +12,21 @@ import pandas as pd
 from bayeslmm._arrays import Array
 from bayeslmm._validation import require_flag
 from bayeslmm.errors import SpecificationError
-from bayeslmm.likelihood.state import restoring
+from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.summary import Summary, summarise
 from bayeslmm.results import foreign_names
 from bayeslmm.results.estimates import Estimates
-from bayeslmm.results.fitted import as_pandas, augment_columns, fitted_values, join_columns, residuals
+from bayeslmm.results.fitted import (
+    as_pandas,
+    augment_columns,
+    coefficient_frames,
+    fitted_values,
+    join_columns,
+    mode_frames,
+    residuals,
+    sd_frames,
+)
 from bayeslmm.results.foreign_names import known_arguments, no_attribute
-from bayeslmm.results.modes import coefficient_frames, mode_frames, sd_frames
 from bayeslmm.results.predict import predict_rows, require_outcomes
 from bayeslmm.results.simulate import simulate
 from bayeslmm.results.store import save

@@ -15,11 +15,11 @@ from bayeslmm._arrays import Array, Codes, unmasked
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, SpecificationError
 from bayeslmm.inference.intervals.resampling import without
-from bayeslmm.inference.progress import progress_bar
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.many_fits import BatchModel, ManyFits, ResponseBatch
 from bayeslmm.results.fitted import as_pandas
+from bayeslmm.results.render import progress_bar
 from bayeslmm.results.simulate import is_permuted
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import ConvergenceError, SpecificationError
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.formula.update import update_formula
-from bayeslmm.likelihood.description import KernelDescription, describe_problem
-from bayeslmm.likelihood.problem import Problem, build_problem
-from bayeslmm.likelihood.state import restoring
+from bayeslmm.likelihood.criterion import restoring
+from bayeslmm.likelihood.problem import KernelDescription, Problem, build_problem, describe_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.results import foreign_names
 from bayeslmm.results.estimates import CountingRule
@@ -513,7 +512,7 @@ class LMM:
         >>> model.write("sleepstudy.toml"); blm.read_model("sleepstudy.toml", sleepstudy).formula
         'Reaction ~ Days + (Days | Subject)'
         """
-        from bayeslmm.model.spec_files import write_model
+        from bayeslmm.specification.toml import write_model
 
         write_model(self.spec, self.said, self.file, self.counting, path)
 

@@ -82,9 +82,8 @@ def _open_posterior(model: LMM, content: dict[str, Any], arrays: Arrays, path: s
     Errors: MismatchError unless the density at the first draw is the stored one.
     """
     from bayeslmm.bayes.log_posterior.density import density
-    from bayeslmm.bayes.posterior.data import PosteriorDraws
+    from bayeslmm.bayes.posterior.data import PosteriorDraws, require_same_density
     from bayeslmm.bayes.posterior.posterior import Posterior
-    from bayeslmm.bayes.posterior.store import require_same_density
 
     values = content["posterior"]
     beta = tuple(readonly(arrays[f"draws/beta/{i}"]) for i in range(values["terms"]))

@@ -28,7 +28,7 @@ from bayeslmm.plots.style import (
     printable_name,
 )
 from bayeslmm.results.estimates import Estimates
-from bayeslmm.results.modes import mode_frames, sd_frames
+from bayeslmm.results.fitted import mode_frames, sd_frames
 from bayeslmm.results.predict import two_sided_quantile
 
 

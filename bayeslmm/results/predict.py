@@ -20,7 +20,7 @@ from bayeslmm.data.frame import ColumnTable, read_table, values_text
 from bayeslmm.data.residual import place_within
 from bayeslmm.data.rows import numbers_by_position
 from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError
-from bayeslmm.likelihood.estimability import Aliases
+from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_rows
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds

@@ -1,16 +1,20 @@
-"""Tables and numbers as text, as HTML and for rich."""
+"""Tables and numbers as text, as HTML and for rich; the progress of long computations."""
 
 from __future__ import annotations
 
+import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from bayeslmm._validation import require_flag
 from bayeslmm.errors import Check
 
 if TYPE_CHECKING:
@@ -236,3 +240,20 @@ def _rich_table(table: TextTable) -> RichTable:
     for row in table.rows:
         out.add_row(*(Text(escape_control(cell)) for cell in row))
     return out
+
+
+def bar_shown(shown: bool | None) -> bool:
+    """Whether there is a bar: where there is a terminal, unless told otherwise."""
+    return sys.stderr.isatty() if shown is None else require_flag(shown, "progress")
+
+
+@contextmanager
+def progress_bar(name: str, total: int, shown: bool | None) -> Iterator[Callable[[int], None]]:
+    """A function that is told how many more are done; shows a bar where there is a terminal, unless told otherwise."""
+    if not bar_shown(shown):
+        yield lambda _: None
+        return
+    console = import_module("rich.console").Console(stderr=True)
+    with import_module("rich.progress").Progress(console=console, transient=True) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda more: bar.advance(task, more)

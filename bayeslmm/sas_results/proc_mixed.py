@@ -18,25 +18,11 @@ from bayeslmm.sas.language.statements import parse_programs
 from bayeslmm.sas.translation.glm_coding import class_levels, format_level
 from bayeslmm.sas.translation.result import Translation
 from bayeslmm.sas.translation.translate import translate
-from bayeslmm.sas_results.run.rows import by_groups, prepare_rows, select_rows, whole_frame_of, without_transport_zeros
-from bayeslmm.sas_results.run.run import ProgramRun
-from bayeslmm.sas_results.tables import (
-    covariance as covariance_tables,
-)
-from bayeslmm.sas_results.tables import (
-    fixed as fixed_tables,
-)
-from bayeslmm.sas_results.tables import (
-    header as head_tables,
-)
-from bayeslmm.sas_results.tables import (
-    random as random_tables,
-)
-from bayeslmm.sas_results.tables import (
-    requests,
-)
-from bayeslmm.sas_results.tables.listing import ListedRun, listing_text
-from bayeslmm.sas_results.tables.predictions import kept_columns, predictions_table
+from bayeslmm.sas_results import fixed_tables, model_tables, random_tables, requests
+from bayeslmm.sas_results.listing import ListedRun, listing_text
+from bayeslmm.sas_results.predictions import kept_columns, predictions_table
+from bayeslmm.sas_results.rows import by_groups, prepare_rows, select_rows, whole_frame_of, without_transport_zeros
+from bayeslmm.sas_results.run import ProgramRun
 
 if TYPE_CHECKING:
     from bayeslmm._types import Frame
@@ -231,19 +217,19 @@ def _coefficients(run: ProgramRun) -> pd.DataFrame:
 
 
 _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
-    "ModelInfo": head_tables.model_info,
-    "ClassLevels": head_tables.class_level_table,
-    "Dimensions": head_tables.dimensions,
-    "NObs": head_tables.number_of_observations,
-    "ParmSearch": head_tables.parameter_search,
-    "IterHistory": head_tables.iteration_history,
-    "ConvergenceStatus": head_tables.convergence_status,
-    "CovParms": covariance_tables.cov_parms_frame,
-    "AsyCov": lambda run: covariance_tables.asymptotic_frame(run, correlation=False),
-    "AsyCorr": lambda run: covariance_tables.asymptotic_frame(run, correlation=True),
-    "FitStatistics": covariance_tables.fit_statistics,
-    "InfoCrit": covariance_tables.information_criteria,
-    "LRT": covariance_tables.null_test,
+    "ModelInfo": model_tables.model_info,
+    "ClassLevels": model_tables.class_level_table,
+    "Dimensions": model_tables.dimensions,
+    "NObs": model_tables.number_of_observations,
+    "ParmSearch": model_tables.parameter_search,
+    "IterHistory": model_tables.iteration_history,
+    "ConvergenceStatus": model_tables.convergence_status,
+    "CovParms": model_tables.cov_parms_frame,
+    "AsyCov": lambda run: model_tables.asymptotic_frame(run, correlation=False),
+    "AsyCorr": lambda run: model_tables.asymptotic_frame(run, correlation=True),
+    "FitStatistics": model_tables.fit_statistics,
+    "InfoCrit": model_tables.information_criteria,
+    "LRT": model_tables.null_test,
     "SolutionF": fixed_tables.solution_table,
     "CovB": lambda run: fixed_tables.covariance_frame(run, "CovB"),
     "CorrB": lambda run: fixed_tables.covariance_frame(run, "CorrB"),
@@ -264,6 +250,6 @@ _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
 def _notes(run: ProgramRun) -> tuple[str, ...]:
     told = [f"{check.name}: {check.remedy}" for check in run.fit.checks.values() if check.verdict == "failed"]
     told += [f"{check.value}; {check.remedy}" for check in run.fit.checks.values() if check.name == "repeated_parameters"]
-    if not head_tables.definite_g(run):
+    if not model_tables.definite_g(run):
         told.append("Estimated G matrix is not positive definite.")
     return (*run.translation.notes, *requests.excess_coefficients(run), *told)

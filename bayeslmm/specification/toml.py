@@ -19,7 +19,7 @@ from bayeslmm.formula.parse import build_formula, formula_text, parse_formula, r
 from bayeslmm.formula.syntax import Bar
 from bayeslmm.formula.terms import flat_items
 from bayeslmm.formula.tokens import Cursor
-from bayeslmm.specification.model_spec import ContrastSpec, ModelSpec, make_spec
+from bayeslmm.specification.model_spec import ContrastSpec, ModelArguments, ModelSpec, make_spec
 from bayeslmm.specification.spec_file import (
     DataSource,
     Dialect,
@@ -318,6 +318,17 @@ def write_spec(path: str | os.PathLike[str], content: SpecFile | ModelSpec) -> N
     """
     file = content if isinstance(content, SpecFile) else SpecFile(content)
     write_atomically(as_path(path), spec_text(file).encode())
+
+
+def write_model(spec: ModelSpec, arguments: ModelArguments, file: SpecFile | None, dialect: Dialect, path: str | Path) -> None:
+    """Write a spec, or again the file that it was read from. Raises StoreError for what a file cannot say: arrays given in Python."""
+    for name, given in {"weights": arguments.weights, "offset": arguments.offset}.items():
+        if given is not None and not isinstance(given, str):
+            raise StoreError(f"a file cannot hold {name} given as an array", name, "put them into the data as a column and name it")
+    if file is not None and file.spec == spec:
+        write_spec(path, replace(file, path=None))
+    else:
+        write_spec(path, SpecFile(spec, dialect=dialect))
 
 
 def spec_text(file: SpecFile) -> str:

@@ -14,10 +14,10 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.errors import BayesLMMWarning, DataError, InferenceError, SpecificationError
-from bayeslmm.inference.intervals.subject_weights import VisitParameters
+from bayeslmm.inference.intervals.resampling import VisitParameters
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.trials.ancova import analyse_repeated, contrasts, solve, visit_design
-from bayeslmm.trials.layout import Events, Layout, control_arms, resampled_frame
+from bayeslmm.trials.layout import Events, Layout, Strategy, control_arms, resampled_frame
 from bayeslmm.trials.pooling import (
     ALTERNATIVES,
     Alternative,
@@ -29,7 +29,6 @@ from bayeslmm.trials.pooling import (
     pool_jackknife,
     pool_rubin,
 )
-from bayeslmm.trials.strategies import Strategy
 
 Label = tuple[Any, str, Any]
 

@@ -15,12 +15,26 @@ from bayeslmm._arrays import Array, Codes, Generator, concatenate_fields, genera
 from bayeslmm._validation import require_count, require_one_of
 from bayeslmm.data.frame import read_table
 from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, SpecificationError
-from bayeslmm.inference.intervals.subject_weights import VisitParameters, refit_without_each, reweighted, visit_parameters
+from bayeslmm.inference.intervals.resampling import VisitParameters, refit_without_each, reweighted, visit_parameters
 from bayeslmm.results.predict import row_labels
 from bayeslmm.trials.imputations import Imputations
-from bayeslmm.trials.layout import Events, Flags, Layout, TrialColumns, check_events, check_strategy, read_events, read_layout, with_arm
+from bayeslmm.trials.layout import (
+    REFERENCE_BASED,
+    Events,
+    Flags,
+    Layout,
+    Strategy,
+    TrialColumns,
+    check_events,
+    check_strategy,
+    own_law,
+    read_events,
+    read_layout,
+    strategy_covariance,
+    strategy_mean,
+    with_arm,
+)
 from bayeslmm.trials.pooling import Replication
-from bayeslmm.trials.strategies import REFERENCE_BASED, Strategy, own_law, strategy_covariance, strategy_mean
 
 if TYPE_CHECKING:
     from bayeslmm._types import FitMethod, Frame

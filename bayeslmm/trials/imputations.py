@@ -15,16 +15,15 @@ from bayeslmm.errors import DataError, SpecificationError
 from bayeslmm.results.fitted import as_pandas
 from bayeslmm.trials.analyses import Analyses, ImputationModel, analyse
 from bayeslmm.trials.ancova import MeanWeights
-from bayeslmm.trials.layout import Layout, TrialColumns, read_layout, resampled_frame
+from bayeslmm.trials.layout import Layout, Strategy, TrialColumns, read_layout, resampled_frame
 from bayeslmm.trials.pooling import Alternative, Replication
-from bayeslmm.trials.strategies import Strategy
 from bayeslmm.trials.tipping import Tipping, delta_frame, tipping
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bayeslmm._types import Frame
-    from bayeslmm.inference.intervals.subject_weights import VisitParameters
+    from bayeslmm.inference.intervals.resampling import VisitParameters
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from bayeslmm.plots.style import GREY, INK, LIGHT, PALETTE, axes_for, legend_abo
 from bayeslmm.reports.comparison import versions
 from bayeslmm.reports.page import Page, Section, draw_figure
 from bayeslmm.trials.analyses import CompletedTrial, analyse
-from bayeslmm.trials.strategies import LONG_NAMES
+from bayeslmm.trials.layout import LONG_NAMES
 
 if TYPE_CHECKING:
     from bayeslmm.trials.layout import Layout

@@ -9,8 +9,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.bayes.log_posterior.density import kernel_for_many_points
 from bayeslmm.likelihood.kernel import ENTRYWISE_COLUMNS, ENTRYWISE_MATRICES, factor_and_inverse
-from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.random_effects.pooled import classify_levels, pool_levels
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, classify_levels, pool_levels
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 from bayeslmm.likelihood.structured.pooled import pool_subjects
 from tests.bayes.designs import grouped, model

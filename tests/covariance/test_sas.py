@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bayeslmm.covariance.registry import make
-from bayeslmm.sas_results.run.covariance_parameters import sas_parameters
+from bayeslmm.sas_results.covariance_parameters import sas_parameters
 
 SIGMA = np.array([[4.0, 1.0, 0.5], [1.0, 4.0, 1.0], [0.5, 1.0, 4.0]])
 

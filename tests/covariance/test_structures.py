@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from scipy.special import gamma, kv
 
 from bayeslmm.covariance.linalg import cholesky
-from bayeslmm.covariance.matern import matern_curve
 from bayeslmm.covariance.registry import STRUCTURES, description, make
-from bayeslmm.covariance.spatial import PinnedLocated, SpatialCovariance, distance_matrix, typical_distance
+from bayeslmm.covariance.spatial import PinnedLocated, SpatialCovariance, distance_matrix, matern_curve, typical_distance
 from bayeslmm.covariance.toeplitz import autocorrelations, partial_autocorrelations
 from bayeslmm.errors import SpecificationError
 

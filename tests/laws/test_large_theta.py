@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.random_effects.pooled import pool_levels
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, pool_levels
 
 THETAS = (1.0, 1e2, 1e4, 1e6, 1e7, 1e8, 1e9)
 

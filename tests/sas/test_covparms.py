@@ -11,7 +11,7 @@ import pytest
 from bayeslmm.errors import SpecificationError
 from bayeslmm.sas.language.covariance_types import CovType, sas_type
 from bayeslmm.sas.translation.result import CovBlock
-from bayeslmm.sas_results.run.covariance_parameters import block_parameters, has_matrix_form
+from bayeslmm.sas_results.covariance_parameters import block_parameters, has_matrix_form
 
 LISTINGS = (
     "sas_us_simple_reml",

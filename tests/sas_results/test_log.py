@@ -8,7 +8,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import DataError
-from bayeslmm.sas_results.run.rows import TRANSPORT_ZERO
+from bayeslmm.sas_results.rows import TRANSPORT_ZERO
 from tests.sas_results.sets import data
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMWarning, DesignError, FormulaError, IdentifiabilityError, SpecificationError
-from bayeslmm.sas.language.surroundings import prepare_text
+from bayeslmm.sas.language.tokens import prepare_text
 from tests.sas_results.sets import data
 
 STEP = "proc mixed {}; class Subject; model distance = age {}; random int / sub=Subject; {} run;"

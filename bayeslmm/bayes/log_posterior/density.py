@@ -26,8 +26,7 @@ from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Kernel, Solution, State
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.cross_products import cross_products
-from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
-from bayeslmm.likelihood.random_effects.pooled import PooledLevelsKernel, pool_levels
+from bayeslmm.likelihood.random_effects.kernel import PooledLevelsKernel, RandomEffectsKernel, RandomEffectsState, pool_levels
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, pool_subjects
 from bayeslmm.specification.prior_families import Prior, draw_prior, is_mixture, log_density

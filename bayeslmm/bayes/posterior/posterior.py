@@ -17,9 +17,8 @@ from bayeslmm.bayes.loo import leave_one_out
 from bayeslmm.bayes.posterior import datatree
 from bayeslmm.bayes.posterior import predict as posterior_rows
 from bayeslmm.bayes.posterior import tables as posterior_tables
-from bayeslmm.bayes.posterior.data import PosteriorData
+from bayeslmm.bayes.posterior.data import PosteriorData, save_posterior
 from bayeslmm.bayes.posterior.hypotheses import judge_hypotheses, rope_shares
-from bayeslmm.bayes.posterior.store import save_posterior
 from bayeslmm.bayes.sensitivity import sensitivity
 from bayeslmm.errors import SamplingError
 from bayeslmm.results import foreign_names

@@ -21,7 +21,7 @@ from bayeslmm.inference.means.emmeans import emtrends as trends_of
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
 from bayeslmm.inference.means.multiplicity import contrast_method
 from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_name, variance_names
-from bayeslmm.results.modes import add_fixed
+from bayeslmm.results.fitted import add_fixed
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
 if TYPE_CHECKING:

@@ -27,8 +27,7 @@ from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
-from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
-from bayeslmm.likelihood.random_effects.pooled import PooledLevelsKernel
+from bayeslmm.likelihood.random_effects.kernel import PooledLevelsKernel, RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.random_effects.schur import SchurComplement
 from bayeslmm.likelihood.structured.kernel import TermColumns
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, scaled_columns, scaled_Xy

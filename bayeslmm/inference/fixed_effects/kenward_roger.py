@@ -1,4 +1,4 @@
-"""Kenward and Roger's covariance of the fixed effects, and their approximate F test.
+"""Kenward and Roger's covariance of the fixed effects, their approximate F test, and the derivatives of V under structured errors.
 
 With C = (X' V^-1 X)^-1 and W the covariance of the components psi,
 
@@ -10,6 +10,9 @@ Kenward and Roger (1997), Biometrics 53, 983-997.
 
 psi are the components of the covariance: variances and covariances of every random term and of the errors wherever V is linear in them,
 and sigma^2 last. All is on standardized columns of X and in units of sigma (V0 = V / sigma^2, psi_k = 1).
+
+Under structured errors psi are the components of every random term, of every parameter set of R (its variances included), and the
+parameters of the variance function; sigma^2 comes on its own only where nothing else is a scale of R.
 """
 
 from __future__ import annotations
@@ -21,8 +24,11 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.errors import InferenceError
-from bayeslmm.inference.fixed_effects.information import ObservedInformation, pseudo_inverse
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, pseudo_inverse
+from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure, VisitStructure
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,3 +139,172 @@ def kenward_roger(pieces: VDerivatives, moved: ObservedInformation, information:
         inner -= 0.25 * np.einsum("ab,abxy->xy", W, pieces.second)
     adjusted = C + 2.0 * C @ inner @ C
     return KenwardRoger(C, 0.5 * (adjusted + adjusted.T), pieces.P, W)
+
+
+HELD_ELEMENTS = 20_000_000
+"""Elements of derivative matrices held at once."""
+
+
+@v_derivatives.register
+def _(state: BlockDiagonalState, problem: Problem, x: Array) -> VDerivatives:  # noqa: ARG001
+    with one_thread():
+        return _Components(state, x).pieces()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Components:
+    """The components of a structured model at x, sigma = 1."""
+
+    state: BlockDiagonalState
+    x: Array
+
+    def pieces(self) -> VDerivatives:
+        p = self.state.kernel.data.r - 1
+        jacobian = self.jacobian()
+        k = len(jacobian)
+        P, Q, traces = np.zeros((k, p, p)), np.zeros((k * p, k * p)), np.zeros((k, k))
+        second = np.zeros((k, k, p, p)) if self.curved() else None
+        for part in self.state.row_states:
+            B, rows = part.batch.rows.shape
+            step = max(1, HELD_ELEMENTS // max(1, k * rows * (rows + p)))
+            for begin in range(0, B, step):
+                cut = slice(begin, begin + step)
+                V = self.first(part, cut)
+                inverse = part.inverse[cut]
+                S = inverse @ part.U[cut][..., :p]
+                Y = V @ S
+                P += np.einsum("bkx,ibkz->ixz", S, Y, optimize=True)
+                root = np.linalg.cholesky(inverse).swapaxes(-1, -2)
+                half = (root @ Y).transpose(1, 2, 0, 3).reshape(-1, k * p)
+                Q += half.T @ half
+                M = inverse @ V
+                traces += M.reshape(k, -1) @ M.swapaxes(-1, -2).reshape(k, -1).T
+                if second is not None:
+                    self._add_second(second, part, cut, S)
+        return VDerivatives(P, Q.reshape(k, p, k, p).transpose(0, 2, 1, 3), traces, jacobian, second)
+
+    # -- what psi is ---------------------------------------------------------------------------------------------------------------
+
+    def _residual(self) -> GroupedStructure | None:
+        structure = self.state.kernel.structure
+        return structure if isinstance(structure, GroupedStructure) else None
+
+    def jacobian(self) -> Array:
+        """dpsi / d(x, log sigma), (k, size + 1)."""
+        kernel, x = self.state.kernel, self.x
+        residual = self._residual()
+        k_R = 1 if residual is None else residual.groups * residual.covariance.size
+        k = kernel.random.size + k_R + kernel.variance.size
+        out = np.zeros((k, kernel.size + 1))
+        for term in kernel.random.terms:
+            J = term.covariance.component_jacobian(x[term.part])
+            out[term.part, term.part] = J
+            out[term.part, -1] = J @ (term.covariance.degrees * x[term.part])
+        begin = kernel.random.size
+        if residual is None:
+            out[begin, -1] = 2.0
+        else:
+            full = residual.padded(x[kernel.residual_part])
+            s = residual.covariance.size
+            columns = np.arange(kernel.residual_part.start - 1, kernel.residual_part.stop)
+            for g, own in enumerate(full):
+                J = residual.covariance.component_jacobian(own)
+                rows = slice(begin + g * s, begin + (g + 1) * s)
+                mine = columns[g * s : (g + 1) * s]
+                free = mine[1:] if g == 0 else mine
+                out[rows, free] = J[:, 1:] if g == 0 else J
+                out[rows, -1] = J @ (residual.covariance.degrees * own)
+        out[begin + k_R :, kernel.variance_part] = np.eye(kernel.variance.size)
+        return out
+
+    def first(self, part: StructuredBlockFactor, cut: slice) -> Array:
+        """dV0/dpsi of some blocks, (k, B, rows, rows), in scaled rows."""
+        kernel = self.state.kernel
+        found = []
+        for i, term in enumerate(kernel.random.terms):
+            values = term.covariance.components(self.x[term.part])
+            found.append(self.state.random_derivative(part, cut, i, term.covariance.component_derivatives(values)[1]))
+        residual = self._residual()
+        found.append(part.R[cut][None] if residual is None else self._residual_blocks(residual, part, cut, 1))
+        if kernel.variance.size:
+            slope = self.state.slopes[:, part.batch.rows[cut]]
+            found.append((slope[..., :, None] + slope[..., None, :]) * part.R[cut])
+        return np.concatenate(found)
+
+    def _residual_blocks(self, residual: GroupedStructure, part: StructuredBlockFactor, cut: slice, order: int) -> Array:
+        """First (groups x size) or second (groups x size x size) derivatives of R0 in its components, over blocks."""
+        block = part.batch.block.part(cut)
+        s, full = residual.covariance.size, residual.padded(self.state.phi)
+        found = []
+        for g, own in enumerate(full):
+            if isinstance(residual, VisitStructure):
+                assert block.place is not None
+                derivative = residual.covariance.component_derivatives(residual.covariance.components(own))[order]
+                values = derivative.reshape(-1, *derivative.shape[-2:])[:, block.place[:, :, None], block.place[:, None, :]]
+            else:
+                assert isinstance(residual, SpatialStructure) and block.distances is not None
+                values = _spatial_derivatives(residual, own, block.distances, order)
+            if residual.groups > 1:
+                values = values * (block.group[:, :, None] == g)
+            found.append(values if block.same is None else values * block.same)
+        return np.stack(found) if order == 2 else np.concatenate(found).reshape(residual.groups * s, *found[0].shape[1:])
+
+    # -- second order --------------------------------------------------------------------------------------------------------------
+
+    def curved(self) -> bool:
+        """Whether V is not linear in psi."""
+        kernel, residual = self.state.kernel, self._residual()
+        random = any(not term.covariance.component_linear for term in kernel.random.terms)
+        return random or kernel.variance.size > 0 or (residual is not None and not residual.covariance.component_linear)
+
+    def _add_second(self, second: Array, part: StructuredBlockFactor, cut: slice, S: Array) -> None:
+        kernel, residual = self.state.kernel, self._residual()
+        for i, term in enumerate(kernel.random.terms):
+            if not term.covariance.component_linear:
+                d2 = term.covariance.component_derivatives(term.covariance.components(self.x[term.part]))[2]
+                size = len(d2)
+                V = self.state.random_derivative(part, cut, i, d2.reshape(size * size, *d2.shape[2:]))
+                second[term.part, term.part] += _sandwich(S, V).reshape(size, size, *second.shape[2:])
+        begin = kernel.random.size
+        if residual is not None and not residual.covariance.component_linear:
+            s = residual.covariance.size
+            for g, V in enumerate(self._residual_blocks(residual, part, cut, 2)):
+                rows = slice(begin + g * s, begin + (g + 1) * s)
+                second[rows, rows] += _sandwich(S, V).reshape(s, s, *second.shape[2:])
+        if kernel.variance.size:
+            self._add_variance_second(second, part, cut, S)
+
+    def _add_variance_second(self, second: Array, part: StructuredBlockFactor, cut: slice, S: Array) -> None:
+        """S R0 S with log S linear in its parameters: d2V_ij = (a_i + a_j)(b_i + b_j) R_ij, and d2V = (a_i + a_j) dR_ij with those of R."""
+        kernel = self.state.kernel
+        slope = self.state.slopes[:, part.batch.rows[cut]]
+        both = slope[..., :, None] + slope[..., None, :]
+        begin = len(second) - kernel.variance.size
+        residual = self._residual()
+        dR = part.R[cut][None] if residual is None else self._residual_blocks(residual, part, cut, 1)
+        for a in range(kernel.variance.size):
+            second[begin + a, begin:] += _sandwich(S, both[a] * both * part.R[cut])
+            cross = _sandwich(S, both[a] * dR)
+            inner = slice(kernel.random.size, kernel.random.size + len(dR))
+            second[begin + a, inner] += cross
+            second[inner, begin + a] += cross
+
+
+def _sandwich(S: Array, V: Array) -> Array:
+    """S' V S summed over blocks, (i, p, p)."""
+    return np.asarray(np.einsum("bkx,ibkl,blz->ixz", S, V, S, optimize=True))
+
+
+def _spatial_derivatives(residual: SpatialStructure, x: Array, distances: Array, order: int) -> Array:
+    """Derivatives of v C(r) in the components (v, r) over blocks, the indices of psi flattened."""
+    curve = residual.located.curve
+    values = residual.covariance.components(x)
+    v, r = values[0], curve.natural(x[1:])
+    C, first = curve.matrix_at(r, distances), curve.first_at(r, distances)
+    if order == 1:
+        return np.concatenate([C[None], v * first])
+    s = len(values)
+    out = np.zeros((s, s, *C.shape))
+    out[0, 1:] = out[1:, 0] = first
+    out[1:, 1:] = v * curve.second_at(r, distances)
+    return out.reshape(s * s, *C.shape)

@@ -16,21 +16,21 @@ from bayeslmm._arrays import Array, Mask
 from bayeslmm._validation import spell
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted, is_restricted, require_estimated_sigma
-from bayeslmm.inference.fixed_effects import kenward_roger_random as level_pieces
-from bayeslmm.inference.fixed_effects import kenward_roger_structured as subject_pieces
+from bayeslmm.inference.fixed_effects import kenward_roger_random
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
     ByTerm,
     ConstantDegrees,
     Degrees,
+    ObservedInformation,
     Satterthwaite,
     between_within,
     containment,
+    observed_information,
 )
-from bayeslmm.inference.fixed_effects.information import ObservedInformation, observed_information
 from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, kenward_roger, v_derivatives
 from bayeslmm.inference.fixed_effects.sandwich import LEVERAGE_POWERS, Sandwich, sandwich
 from bayeslmm.inference.fixed_effects.terms import column_units
-from bayeslmm.likelihood.estimability import DEPENDENT_ROWS, ROUNDED, basis
+from bayeslmm.likelihood.identification import DEPENDENT_ROWS, ROUNDED, basis
 from bayeslmm.likelihood.standardize import Standardization
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ VCOV_SYNONYMS = {
     "empirical-jackknife": "CR3",
 }
 INFORMATION_KINDS = ("expected", "observed")
-KERNELS = (level_pieces, subject_pieces)
-"""Where kernels answer `v_derivatives`: importing them registers their answers."""
+KERNELS = (kenward_roger_random,)
+"""Where kernels answer `v_derivatives` outside its own module: importing them registers their answers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,12 +25,11 @@ from bayeslmm.inference.influence import case_deletions, require_likelihood
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary, refit_many, standardize_response, with_response
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
 from bayeslmm.inference.intervals.resampling import resample_design, resampling_factor, without
-from bayeslmm.inference.progress import progress_bar
 from bayeslmm.likelihood.criterion import Method
-from bayeslmm.likelihood.estimability import full_rank
+from bayeslmm.likelihood.identification import full_rank
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.results.estimates import Estimates
-from bayeslmm.results.render import html_of_frame
+from bayeslmm.results.render import html_of_frame, progress_bar
 from bayeslmm.results.simulate import simulate_responses
 
 if TYPE_CHECKING:

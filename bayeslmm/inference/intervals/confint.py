@@ -11,7 +11,7 @@ from scipy.special import ndtri
 from bayeslmm._types import ConfMethod
 from bayeslmm._validation import find_word, require_level, require_names
 from bayeslmm.errors import SpecificationError
-from bayeslmm.inference.fixed_effects.information import observed_information
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import observed_information
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.parameters import covariance_parameters, from_scale, parameter_value, to_scale
 from bayeslmm.inference.intervals.profile import profile_limits, standard_error

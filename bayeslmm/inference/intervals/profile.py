@@ -22,7 +22,7 @@ from bayeslmm._arrays import Array
 from bayeslmm._validation import require_level, require_names, require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate, require_estimated_sigma
-from bayeslmm.inference.fixed_effects.information import pseudo_inverse
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import pseudo_inverse
 from bayeslmm.inference.intervals.parameters import (
     CovarianceParameter,
     RandomCorrelation,

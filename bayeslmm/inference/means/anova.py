@@ -25,7 +25,7 @@ from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.terms import IndicatorTerms, TermEffect, indicator_terms
 from bayeslmm.inference.fixed_effects.tests import check_options, fixed_effects
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.estimability import ROUNDED, left_null_space
+from bayeslmm.likelihood.identification import ROUNDED, left_null_space
 
 if TYPE_CHECKING:
     from bayeslmm._types import AnovaType, DfMethod, Information, VcovMethod

@@ -19,7 +19,7 @@ from bayeslmm.data.model_matrix import name_parts
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
-from bayeslmm.likelihood.estimability import Aliases
+from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.standardize import Standardization
 
 if TYPE_CHECKING:

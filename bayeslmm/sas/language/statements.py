@@ -1,7 +1,7 @@
 """The parser of PROC MIXED: one reader for each statement, program text in, `MixedProgram` out.
 
 Around the steps the text may hold comments, `run; quit;`, ODS statements (every table comes back as a frame; ODS OUTPUT gives it
-another name), TITLE and FOOTNOTE (printed with the listing), and what `surroundings` leaves out. All else is refused by name.
+another name), TITLE and FOOTNOTE (printed with the listing), and what `tokens` leaves out. All else is refused by name.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ from bayeslmm.sas.language.program import (
     RandomStatement,
     RepeatedStatement,
 )
-from bayeslmm.sas.language.surroundings import prepare_text
-from bayeslmm.sas.language.tokens import SASCursor, SASToken, syntax_error, tokenize_program
+from bayeslmm.sas.language.tokens import SASCursor, SASToken, prepare_text, syntax_error, tokenize_program
 from bayeslmm.sas.language.where import Condition, parse_condition
 
 MAX_PARMS = 100_000

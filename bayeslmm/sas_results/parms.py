@@ -20,7 +20,7 @@ from bayeslmm._arrays import Array, freeze
 from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
-from bayeslmm.inference.fixed_effects.information import ObservedInformation, observed_information, pseudo_inverse
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, observed_information, pseudo_inverse
 from bayeslmm.inference.fixed_effects.tests import Inference
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
@@ -28,7 +28,7 @@ from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
 from bayeslmm.sas.language.program import ParmsStatement
 from bayeslmm.sas.translation.result import Translation
-from bayeslmm.sas_results.run.covariance_parameters import CovarianceListing, residual_variance, tau_of
+from bayeslmm.sas_results.covariance_parameters import CovarianceListing, residual_variance, tau_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

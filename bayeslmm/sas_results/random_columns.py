@@ -14,7 +14,7 @@ from bayeslmm.sas.language.covariance_types import VC
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.translation.glm_coding import format_level, glm_columns
 from bayeslmm.sas.translation.result import CovBlock, RandomEffect, Translation
-from bayeslmm.sas_results.run.rows import ProgramRows
+from bayeslmm.sas_results.rows import ProgramRows
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,8 @@ from bayeslmm.inference.fixed_effects.tests import TTests
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.residual_covariance import error_covariance
 from bayeslmm.sas.language.program import RandomStatement
-from bayeslmm.sas_results.run.covariance_parameters import random_covariance, tau_of
-from bayeslmm.sas_results.run.predictable import MAX_V_ROWS, PredictableFunctions
-from bayeslmm.sas_results.run.random_columns import RandomColumn
-from bayeslmm.sas_results.run.rows import class_of
-from bayeslmm.sas_results.run.run import COUNTING, ProgramRun
-from bayeslmm.sas_results.tables.fixed import (
+from bayeslmm.sas_results.covariance_parameters import random_covariance, tau_of
+from bayeslmm.sas_results.fixed_tables import (
     TableColumns,
     bind_columns,
     class_columns,
@@ -28,6 +24,10 @@ from bayeslmm.sas_results.tables.fixed import (
     stack_frames,
     t_columns,
 )
+from bayeslmm.sas_results.predictions import MAX_V_ROWS, PredictableFunctions
+from bayeslmm.sas_results.random_columns import RandomColumn
+from bayeslmm.sas_results.rows import class_of
+from bayeslmm.sas_results.run import COUNTING, ProgramRun
 
 
 def blocks_of(run: ProgramRun, statement: RandomStatement) -> list[int]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.base import Covariance
-from bayeslmm.covariance.kronecker import Kronecker
+from bayeslmm.covariance.composed import Kronecker
 from bayeslmm.covariance.registry import STRUCTURES
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.covariance.unstructured import Banded

@@ -14,7 +14,7 @@ from bayeslmm.inference.fixed_effects.tests import FTest, TTests
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.translation.glm_coding import class_variables
 from bayeslmm.sas.translation.hypotheses import hypothesis
-from bayeslmm.sas_results.run.run import ProgramRun
+from bayeslmm.sas_results.run import ProgramRun
 
 TableColumns = dict[str, Any]
 
