@@ -271,7 +271,7 @@ class Assembly:
         source = self.read.source
         coded = [atom.column for atom in fixed.atoms.values() if isinstance(atom, FactorVariable)]
         visits = [name for name in self.asked.natural if source.is_factor(name)]
-        notes = checks.column_notes(source, (*self.asked.factors, *coded, *visits), fixed)
+        notes = checks.column_notes(source, (*self.asked.factors, *coded, *visits), fixed, (block for block, _ in self._blocks.values()))
         notes += checks.design_notes(found, fixed.names, terms, residual)
         if not any(note.name == "labels_in_several_groups" for note in notes):
             notes += checks.nesting_note(source, terms, self.asked.columns)

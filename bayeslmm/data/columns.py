@@ -224,8 +224,14 @@ def mixed_objects_error(series: pd.Series[Any], name: str) -> DataError:
     return DataError(f"column {name!r} is a column of objects ({', '.join(types)})", f"dtype {series.dtype}", remedy)
 
 
-def spoilt_numbers_error(series: pd.Series[Any], name: str) -> DataError | None:
-    """The error for a text column most of whose values are numbers: a spoilt number, not a factor. None for honest text."""
+def spoilt_numbers_error(series: pd.Series[Any], name: str, rows_in_all: int = 0) -> DataError | None:
+    """The error for text that reads as numbers and is no factor; None for honest text and for codes.
+
+    Labels most of which are numbers while some cannot be read are a spoilt number. Labels that are all numbers are the codes of a factor,
+    unless there are nearly as many as rows: then they are a covariate that came in as text.
+
+    rows_in_all : how many rows the series stands for, where that is more than it has
+    """
     present = series.dropna()
     if not len(present):
         return None
@@ -235,14 +241,21 @@ def spoilt_numbers_error(series: pd.Series[Any], name: str) -> DataError | None:
     if 2 * counts.to_numpy()[unreadable].sum() >= len(present):
         return None
     bad = labels[unreadable]
+    if not len(bad) and 2 * len(labels) <= max(len(present), rows_in_all):
+        return None
     rows = np.flatnonzero(series.isin(bad).to_numpy()) if len(bad) else np.array([], dtype=np.int64)
     told = (
         f"{len(rows)} values cannot be read as numbers: {values_text(bad)}; {rows_text(rows)}"
         if len(bad)
-        else "every value reads as a number"
+        else f"every value reads as a number, and {len(labels)} of {len(present)} are different"
     )
-    remedy = f"data[{name!r}] = pandas.to_numeric(data[{name!r}], errors='coerce'); for a factor: .astype('category')"
+    remedy = f"data[{name!r}] = pandas.to_numeric(data[{name!r}], errors='coerce'); for a factor: C({name}) or .astype('category')"
     return DataError(f"column {name!r} is text, but most of its values are numbers", told, remedy)
+
+
+def are_codes(levels: NDArray[np.object_]) -> bool:
+    """Whether labels of text are all numbers to the eye: "0", "5", "10"."""
+    return len(levels) > 0 and all(isinstance(level, str) and _is_number(level) for level in levels)
 
 
 def _is_number(label: Any) -> bool:
@@ -380,10 +393,12 @@ class Columns:
     """The columns of a table, read at most once each.
 
     rows : positions kept; None is all of them. `missing` masks are over all rows of the table, values over those kept
+    rows_in_all : how many rows the table stands for, where it holds some of them
     """
 
     table: ColumnTable
     rows: Codes | None = None
+    rows_in_all: int = 0
     _kinds: dict[str, ColumnKind] = field(default_factory=dict)
     _numbers: dict[str, Numbers] = field(default_factory=dict)
     _factors: dict[str, FactorColumn] = field(default_factory=dict)
@@ -460,6 +475,6 @@ class Columns:
             raise mixed_objects_error(series, name)
         if kind != "text":
             raise not_numbers_error(series, name, kind)
-        spoilt = spoilt_numbers_error(series, name)
+        spoilt = spoilt_numbers_error(series, name, self.rows_in_all)
         if spoilt is not None:
             raise spoilt

@@ -10,13 +10,13 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.registry import absorbs_constant, absorbs_identity, has_own_sds, is_serial, is_unstructured
-from bayeslmm.data.columns import Columns
+from bayeslmm.data.columns import Columns, are_codes
 from bayeslmm.data.design import RandomTerm, ResidualDesign
 from bayeslmm.data.frame import skeleton
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.data.identifiability import CONDITION_LIMIT, Rank, column_rank, lag_without_pairs, outcomes_apart
 from bayeslmm.data.model_matrix import DesignBlock
-from bayeslmm.data.variables import NumericVariable
+from bayeslmm.data.variables import FactorVariable, NumericVariable
 from bayeslmm.errors import Check, IdentifiabilityError
 
 _PRIORS = 'give priors and use fit("MAP") or sample(); or check="warn" to go on'
@@ -27,9 +27,12 @@ _FEW_LABELS = 50
 # ----------------------------------------------------------------------------------------------------------------- notes
 
 
-def column_notes(source: Columns, factors: Iterable[str], fixed: DesignBlock) -> list[Check]:
-    """Notes about single columns: unused levels, near twins, empty labels, integers that may be labels."""
+def column_notes(source: Columns, factors: Iterable[str], fixed: DesignBlock, random: Iterable[DesignBlock] = ()) -> list[Check]:
+    """Notes about single columns: unused levels, near twins, empty labels, integers that may be labels, text that may be numbers."""
     unused, twins, empty = {}, {}, []
+    atoms = [atom for block in (fixed, *random) for atom in block.atoms.values()]
+    bare = dict.fromkeys(atom.column for atom in atoms if isinstance(atom, FactorVariable) and atom.name == atom.column)
+    codes = tuple(name for name in bare if _holds_codes(source, name))
     for name in dict.fromkeys(factors):
         column = source.read_factor(name)
         if column.kind == "factor" and (absent := source.absent(name)) is not None:
@@ -60,9 +63,15 @@ def column_notes(source: Columns, factors: Iterable[str], fixed: DesignBlock) ->
             None,
             "the empty text is a level of its own beside missing labels: make it missing if it means that",
         ),
+        ("numbers_as_text", codes, None, "text is a factor, also where it reads as numbers: pandas.to_numeric makes a covariate of it"),
         ("few_integer_values", few, _FEW_VALUES, "integers are numbers: write C(x) if they are labels"),
     )
     return [Check(name, "noted", value, limit, remedy) for name, value, limit, remedy in told if value]
+
+
+def _holds_codes(source: Columns, name: str) -> bool:
+    column = source.read_factor(name)
+    return column.kind == "text" and are_codes(column.levels)
 
 
 def near_twins(levels: Sequence[Any]) -> tuple[tuple[str, ...], ...]:

@@ -216,7 +216,7 @@ class FirstPass:
     def roster(self) -> Columns:
         """The rows kept so far, as the columns of a frame."""
         frame = pd.concat(self.shown, ignore_index=True)
-        return Columns(ColumnTable(frame, tuple(map(str, frame.columns))))
+        return Columns(ColumnTable(frame, tuple(map(str, frame.columns))), rows_in_all=self.kept)
 
     def covariate(self, name: str) -> Covariate:
         """Mean and range of a column of numbers over all rows kept."""

@@ -434,7 +434,8 @@ def _standardization_of(design: Design, survey: FirstPass, scale: float) -> Stan
 def _notes(design: Design, learnt: EncodedColumns, survey: FirstPass, problems: Any) -> tuple[Check, ...]:
     source = survey.roster()
     coded = [atom.column for atom in learnt.fixed.atoms.values() if isinstance(atom, FactorVariable)]
-    about = checks.column_notes(source, (*survey.asked.factors, *coded), learnt.fixed)
+    blocks = (coder.block for coder in learnt.encoding.random_coders)
+    about = checks.column_notes(source, (*survey.asked.factors, *coded), learnt.fixed, blocks)
     # the rows kept show every level, not every number
     notes = [*(note for note in about if note.name != "few_integer_values"), *design.notes]
     return tuple(notes if design.spec.check == "error" else [*notes, *checks.identification_check(problems)])

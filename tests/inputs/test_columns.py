@@ -11,6 +11,8 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bayeslmm.errors import DataError, DesignError, EmptyDataError, MissingDataError, NonFiniteError, RankError, SizeError
 from tests.data.designs import build, days, notes
@@ -65,6 +67,31 @@ def test_numbers_spoilt_by_a_mark_are_not_a_factor(mark: str, column: str) -> No
 def test_numbers_stored_as_text_are_refused() -> None:
     with pytest.raises(DataError, match="'y'"):
         build(MODEL, days().assign(y=lambda d: d["y"].astype(str)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    codes=st.lists(st.one_of(st.integers(-9, 99).map(str), st.sampled_from(["1.5", "2e3", "007"])), min_size=2, max_size=6, unique=True),
+    seed=st.integers(0, 99),
+)
+def test_repeated_codes_of_text_are_a_factor_and_noted(codes: list[str], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [*codes, *codes, *rng.choice(codes, 30).tolist()]
+    data = pd.DataFrame({"y": rng.normal(size=len(rows)), "k": rows, "g": rng.integers(0, 5, len(rows))})
+    design = build("y ~ k + (1 | g)", data)
+    coded = build("y ~ C(k) + (1 | g)", data)
+    assert design.coef_names == ("Intercept", *(f"k[T.{code}]" for code in sorted(codes)[1:]))
+    assert np.array_equal(design.X, coded.X)
+    assert notes(design)["numbers_as_text"].value == ("k",)
+    assert "numbers_as_text" not in notes(coded), "C() says that it is a factor"
+    assert notes(build("y ~ 1 + (k | g)", data, check="warn"))["numbers_as_text"].value == ("k",)
+    spoilt = data.assign(k=data["k"].where(data.index != 3, "."))
+    with pytest.raises(DataError, match="1 values cannot be read"):
+        build("y ~ k + (1 | g)", spoilt)
+    assert build("y ~ C(k) + (1 | g)", spoilt).coef_names[-1].startswith("C(k)[T.")
+    unique = data.assign(k=[f"{value:.6f}" for value in rng.normal(size=len(data))])
+    with pytest.raises(DataError, match="most of its values are numbers"):
+        build("y ~ k + (1 | g)", unique)
 
 
 def test_levels_that_look_like_numbers_are_fine_behind_the_bar_and_as_categories() -> None:
