@@ -118,7 +118,7 @@ def _object_kind(series: pd.Series[Any]) -> ColumnKind:
         return "text"
     if inferred == "boolean":
         return "boolean"
-    if inferred in ("decimal", "empty"):
+    if inferred in ("integer", "decimal", "empty"):  # integers are what `explode` leaves
         return "number"
     if inferred == "complex":
         return "complex"
@@ -130,8 +130,8 @@ def _object_kind(series: pd.Series[Any]) -> ColumnKind:
 def _all_enum(values: NDArray[Any]) -> bool:
     if len(values) and type(values[0]) is str:
         return False
-    first = next((value for value in values if isinstance(value, Enum) or not pd.isna(value)), None)
-    return isinstance(first, Enum) and all(isinstance(value, Enum) for value in values[~pd.isna(values)])
+    present = values[~pd.isna(values)]
+    return len(present) > 0 and all(isinstance(value, Enum) for value in present)
 
 
 # --------------------------------------------------------------------------------------------------------------- numbers
@@ -160,11 +160,15 @@ def series_numbers(series: pd.Series[Any], name: str) -> Numbers:
     kind = kind_of(series)
     if kind not in ("number", "boolean"):
         raise not_numbers_error(series, name, kind)
-    integer = getattr(dtype, "kind", "O") in "iub"
+    integer = getattr(dtype, "kind", "O") in "iub" or (dtype == np.dtype(object) and _all_integers(series))
     if integer and kind == "number":
-        _check_exact(series.dropna().to_numpy(dtype=object), name)
+        _check_exact(series.to_numpy(dtype=object, na_value=0), name)
     values = _object_floats(series) if dtype == np.dtype(object) else series.to_numpy(dtype=np.float64, na_value=np.nan)
     return _check_finite(values, name, integer=integer)
+
+
+def _all_integers(series: pd.Series[Any]) -> bool:
+    return pd.api.types.infer_dtype(series.to_numpy(), skipna=True) == "integer"
 
 
 def _object_floats(series: pd.Series[Any]) -> Array:
@@ -204,7 +208,7 @@ def not_numbers_error(series: pd.Series[Any], name: str, kind: ColumnKind) -> Da
     """Why a column is not numbers, and what turns it into numbers."""
     where = f"column {name!r}, dtype {series.dtype}"
     if kind == "time":
-        remedy = f"convert to a number first, for example (data[{name!r}] - data[{name!r}].min()).dt.days"
+        remedy = f"convert to a number first: {_time_as_number(series, f'data[{name!r}]')}"
         return DataError(f"column {name!r} holds times, which have no unit in a linear model", where, remedy)
     if kind == "complex":
         return DataError(f"column {name!r} holds complex numbers", where, "take the real part, or model the parts apart")
@@ -215,6 +219,18 @@ def not_numbers_error(series: pd.Series[Any], name: str, kind: ColumnKind) -> Da
     if kind == "factor":
         return DataError(f"column {name!r} is a factor where numbers are needed", where, f"convert it: data[{name!r}].astype(float)")
     return mixed_objects_error(series, name)
+
+
+def _time_as_number(series: pd.Series[Any], column: str) -> str:
+    """The expression that makes numbers of a column of times: days, hours of the day, or the count of a period."""
+    found = pd.api.types.infer_dtype(series.astype(object), skipna=True)
+    if found == "period":
+        return f"pandas.PeriodIndex({column}).astype('int64')"
+    if found == "time":
+        return f"pandas.to_timedelta({column}.astype(str)) / pandas.Timedelta(hours=1)"
+    if found.startswith("timedelta"):
+        return f"pandas.to_timedelta({column}) / pandas.Timedelta(days=1)"
+    return f"(pandas.to_datetime({column}) - pandas.to_datetime({column}).min()) / pandas.Timedelta(days=1)"
 
 
 def mixed_objects_error(series: pd.Series[Any], name: str) -> DataError:

@@ -1,7 +1,7 @@
 """Data frames of any library as one `ColumnTable`, checked as a whole; rows and names as error messages spell them.
 
-pandas frames are taken as they are; polars, pyarrow and whatever else narwhals reads, and mappings of columns, are turned into one column
-by column, the used ones only. narwhals is imported when such a frame arrives.
+pandas frames are taken as they are; polars, pyarrow, relations of DuckDB and whatever else narwhals reads, and mappings of columns, are
+turned into one column by column, the used ones only. narwhals is imported when such a frame arrives.
 """
 
 from __future__ import annotations
@@ -220,6 +220,8 @@ def _one_column(name: str, values: Any) -> Any:
     if isinstance(values, pd.Series | pd.Index):
         return values.array  # by position: an index of its own would be aligned
     if _is_foreign_series(values):
+        if hasattr(values, "type") and not hasattr(values, "chunks"):  # an Array of pyarrow: a column of its tables is chunked
+            values = import_module("pyarrow").chunked_array([values])
         return _foreign_column(import_module("narwhals.stable.v1").from_native(values, series_only=True))
     if isinstance(values, pd.api.extensions.ExtensionArray):
         return values
@@ -256,6 +258,8 @@ def _foreign_table(data: Any, used: Sequence[str]) -> ColumnTable:
             raise absent_column_error(name, names)
     _check_look_alikes(used, names)
     chosen = list(used or names)
+    if narwhals.get_level(frame) == "interchange":  # a relation of DuckDB, a table of Ibis: the engine hands its rows over
+        return ColumnTable(frame.select(chosen).to_pandas(), names)
     eager = frame.select(chosen).collect() if isinstance(frame, narwhals.LazyFrame) else frame
     return ColumnTable(pd.DataFrame({name: _foreign_column(eager[name]) for name in chosen}), names)
 
@@ -265,20 +269,30 @@ def _foreign_column(series: Any) -> Any:
     dtype = series.dtype
     if dtype.is_decimal():
         series = series.cast(import_module("narwhals.stable.v1").Float64)
+    kind = str(dtype)
+    if kind.endswith("Int128"):  # numpy has none
+        return _as_objects(series.to_list())
     if dtype.is_numeric() and series.null_count() == 0:
         return series.to_numpy()
     if dtype.is_integer():
         return pd.array(series.to_list(), dtype="UInt64" if dtype.is_unsigned_integer() else "Int64")
     if dtype.is_numeric():
         return series.to_numpy().astype(np.float64)
-    kind = str(dtype)
     if kind.startswith(("Enum", "Categorical")):
         return _foreign_categorical(series, kind)
     if kind == "Boolean":
         return pd.array(series.to_list(), dtype="boolean")
     if kind.startswith(("Datetime", "Date", "Duration")):
         return pd.Series(pd.to_datetime(series.to_list()) if kind.startswith("Date") else pd.to_timedelta(series.to_list())).array
-    return pd.array(series.to_list(), dtype="str" if kind == "String" else "object")
+    return pd.array(series.to_list(), dtype="str") if kind == "String" else _as_objects(series.to_list())
+
+
+def _as_objects(values: list[Any]) -> NDArray[np.object_]:
+    """One object per row, also where rows are lists of one length, of which numpy would make a matrix."""
+    column = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):
+        column[row] = value
+    return column
 
 
 def _foreign_categorical(series: Any, kind: str) -> pd.Categorical:
