@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 from scipy import stats
 
 import bayeslmm as blm
+from bayeslmm.bayes.posterior.predict import linear_predictor
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, MismatchError, PriorError, SpecificationError
 from tests.bayes.designs import MODELS, grouped, model
 
@@ -223,6 +225,34 @@ def test_contrasts_and_means_are_functions_of_the_draws(post: blm.Posterior) -> 
     means = post.emmeans("x", at={"x": [-1, 1]})
     assert np.allclose(means.draws[:, 1] - means.draws[:, 0], 2 * post.draws.alpha[:, 1])
     assert means.pairs()["estimate"].item() == pytest.approx(-2 * post.draws.alpha[:, 1].mean())
+
+
+@pytest.mark.parametrize("interval", [None, "confidence", "prediction"])
+def test_draws_of_predictions_have_the_moments_and_quantiles_of_their_table(post: blm.Posterior, interval: Any) -> None:
+    rows = post.design.frame.iloc[[0, 7, 30]].set_axis(["a", "b", "c"])
+    drawn = post.predict(rows, interval=interval, draws=True, seed=3)
+    assert drawn.shape == (3, post.size)
+    assert drawn.index.tolist() == ["a", "b", "c"]
+    assert drawn.columns.names == ["chain", "draw"]
+    table = post.predict(rows, interval=interval or "confidence", seed=3)
+    np.testing.assert_allclose(drawn.std(axis=1), table["std_error"])
+    np.testing.assert_allclose(drawn.quantile([0.025, 0.975], axis=1).T, table[["conf_low", "conf_high"]])
+    if interval != "prediction":
+        np.testing.assert_allclose(drawn.mean(axis=1), table["estimate"])
+
+
+def test_a_predicted_mean_is_the_mean_of_the_linear_predictor_over_all_draws(post: blm.Posterior) -> None:
+    np.testing.assert_allclose(post.predict()["estimate"], linear_predictor(post).mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(post.predict(level="population")["estimate"], (post.draws.alpha @ post.design.X.T).mean(axis=0), rtol=1e-12)
+
+
+def test_draws_given_a_subjects_other_outcomes_are_some_of_all_draws() -> None:
+    post = model("ar1 errors").sample(draws=200, seed=1)
+    drawn = post.predict(draws=True, seed=1)
+    assert drawn.shape == (post.design.nobs, 400)
+    # an observed outcome is known
+    np.testing.assert_allclose(drawn, np.repeat(post.design.y[:, None], 400, axis=1))
+    assert drawn.columns.is_unique
 
 
 def test_posterior_predictive_draws_join_the_tree(post: blm.Posterior) -> None:

@@ -173,6 +173,7 @@ class Posterior(PosteriorData):
         *,
         offset: ArrayLike | None = None,
         seed: int | None = None,
+        draws: bool = False,
     ) -> pd.DataFrame:
         """Posterior means row for row: `estimate`, and with an interval `std_error, conf_low, conf_high` (quantiles).
 
@@ -181,12 +182,22 @@ class Posterior(PosteriorData):
         new_levels : "error"; "population": the effects of a level that the model does not know are 0, and drawn from D in a prediction
             interval; "sample": drawn from D in every interval
         seed : of the errors and new effects of intervals
+        draws : instead, rows by draws, columns labelled by (chain, draw): of the mean, or with `interval="prediction"` of new observations;
+            400 of them given the other outcomes of structured errors
 
         >>> post.predict({"Days": [10], "Subject": ["308"]})["estimate"].round(-1).tolist()
         [450.0]
         """
         return posterior_rows.predict_posterior(
-            self, newdata, level=level, interval=interval, conf_level=conf_level, new_levels=new_levels, offset=offset, seed=seed
+            self,
+            newdata,
+            level=level,
+            interval=interval,
+            conf_level=conf_level,
+            new_levels=new_levels,
+            offset=offset,
+            seed=seed,
+            draws=draws,
         )
 
     def augment(self, data: Frame | None = None) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, generator
-from bayeslmm._validation import require_level, require_one_of
+from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.bayes.log_posterior.density import with_solution
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
@@ -150,18 +150,22 @@ def predict_posterior(
     new_levels: str,
     offset: Any,
     seed: int | None,
+    draws: bool = False,
 ) -> pd.DataFrame:
-    """`estimate[, std_error, conf_low, conf_high]`, row for row."""
+    """`estimate[, std_error, conf_low, conf_high]`, row for row; with `draws` a column for each draw, labelled by chain and draw."""
     require_one_of(level, ("conditional", "population"), "level")
     require_one_of(new_levels, ("error", "population", "sample"), "new_levels")
     if interval is not None:
         require_one_of(interval, ("confidence", "prediction"), "interval")
         require_level(conf_level)
+    # one draw of a mean given the other outcomes is uncertain, as they are
+    kind = "confidence" if require_flag(draws, "draws") and interval is None else interval
     fit: Any = DrawEstimates(post, post.kernel_points[0][0])
     known = "error" if new_levels == "error" else "population"
-    asked = PredictionRequest(newdata, level == "conditional", interval, new_levels == "sample" or interval == "prediction", conf_level)
+    spread = new_levels == "sample" or interval == "prediction"
+    asked = PredictionRequest(newdata, level == "conditional", kind, spread, conf_level, draws)
     rows = (
-        fit_rows(fit)
+        rows_of_model(post)
         if newdata is None
         else encode_new_rows(fit, newdata, level=level, new_levels=known, offset=offset, spread=asked.effects)
     )
@@ -170,7 +174,7 @@ def predict_posterior(
         rows, columns = _structured(post, rows, asked, rng)
     else:
         columns = _independent(post, rows, asked, rng)
-    out = pd.DataFrame(columns, index=rows.index)
+    out = pd.DataFrame(columns, index=rows.index) if isinstance(columns, dict) else _draw_frame(post, columns, rows.index)
     if rows.missing.any():
         out.iloc[np.flatnonzero(rows.missing)] = np.nan
         what = f"{int(rows.missing.sum())} rows have missing values and are predicted as NaN"
@@ -181,13 +185,28 @@ def predict_posterior(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictionRequest:
-    """What is to be predicted. effects : draw the effects of new levels from D."""
+    """What is to be predicted. effects : draw the effects of new levels from D; draws : every draw, not what they say together."""
 
     newdata: Any
     given: bool
     interval: str | None
     effects: bool
     conf_level: float
+    draws: bool
+
+
+def _draw_frame(post: PosteriorData, drawn: RowDraws, index: pd.Index[Any]) -> pd.DataFrame:
+    """Rows by draws."""
+    chains = np.divmod(drawn.chosen, post.size // post.chains)
+    return pd.DataFrame(drawn.values.T, index, pd.MultiIndex.from_arrays(chains, names=["chain", "draw"]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowDraws:
+    """values (len(chosen), rows) of some draws."""
+
+    values: Array
+    chosen: Codes
 
 
 def _summed(values: Array, asked: PredictionRequest) -> dict[str, Array]:
@@ -200,9 +219,11 @@ def _summed(values: Array, asked: PredictionRequest) -> dict[str, Array]:
     return out
 
 
-def _independent(post: PosteriorData, rows: NewData, asked: PredictionRequest, rng: np.random.Generator) -> dict[str, Array]:
+def _independent(post: PosteriorData, rows: NewData, asked: PredictionRequest, rng: np.random.Generator) -> dict[str, Array] | RowDraws:
+    if asked.interval is None:
+        return {"estimate": mean_predictor(post, rows, asked.given)}
     sds = _unit_sds(post, rows, asked)
-    parts = []
+    parts, drawn = [], []
     step = max(1, DRAW_ELEMENTS // post.draws.size)
     for begin in range(0, len(rows.X), step):
         part = slice(begin, begin + step)
@@ -214,13 +235,18 @@ def _independent(post: PosteriorData, rows: NewData, asked: PredictionRequest, r
                 for a in range(Z.shape[1]):
                     mean += np.where(codes[part] >= 0, beta[:, np.maximum(codes[part], 0), a] * Z[part, a], 0.0)
         values = mean
-        if asked.interval is not None:
+        if asked.effects:
             values = mean + np.sqrt(_unknown(post, rows, part, asked)) * rng.standard_normal(mean.shape)
-            if asked.interval == "prediction":
-                values = values + design_sigma(post)[:, None] * sds[part] * rng.standard_normal(mean.shape)
+        if asked.interval == "prediction":
+            values = values + design_sigma(post)[:, None] * sds[part] * rng.standard_normal(mean.shape)
+        if asked.draws:
+            drawn.append(values)
+            continue
         found = _summed(values, asked)
         found["estimate"] = mean.mean(0)
         parts.append(found)
+    if asked.draws:
+        return RowDraws(np.concatenate([np.zeros((post.size, 0)), *drawn], axis=1), np.arange(post.size))
     if not parts:
         return _summed(np.zeros((2, 0)), asked)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -256,7 +282,9 @@ def _unit_sds(post: PosteriorData, rows: NewData, asked: PredictionRequest) -> A
 # -- structured errors ---------------------------------------------------------------------------------------------------------------------
 
 
-def _structured(post: PosteriorData, rows: NewData, asked: PredictionRequest, rng: np.random.Generator) -> tuple[NewData, dict[str, Array]]:
+def _structured(
+    post: PosteriorData, rows: NewData, asked: PredictionRequest, rng: np.random.Generator
+) -> tuple[NewData, dict[str, Array] | RowDraws]:
     """A normal distribution for each of some draws: alpha and beta integrated out, the subject's observed outcomes given."""
     chosen = np.unique(np.linspace(0, post.draws.size - 1, PREDICTION_DRAWS).astype(int))
     means, draws, missing = [], [], rows.missing
@@ -265,6 +293,8 @@ def _structured(post: PosteriorData, rows: NewData, asked: PredictionRequest, rn
             missing = missing | rows_at.missing
             means.append(mean)
             draws.append(mean + np.sqrt(np.maximum(variance, 0.0)) * rng.standard_normal(len(mean)))
+    if asked.draws:
+        return replace(rows, missing=missing), RowDraws(np.stack(draws), chosen)
     found = _summed(np.stack(draws), asked)
     found["estimate"] = np.mean(means, axis=0)
     return replace(rows, missing=missing), found
@@ -336,13 +366,27 @@ def _means(post: PosteriorData, data: Any, level: str, new_levels: str) -> Any:
 
 def fixed_mean(post: PosteriorData) -> Array:
     """Mean of X alpha + offset, (n,)."""
-    values = post.design.X @ post.draws.alpha.mean(0)
-    return np.asarray(values if post.design.offset is None else values + post.design.offset)
+    return mean_predictor(post, rows_of_model(post), given=False)
 
 
 def linear_predictor_mean(post: PosteriorData) -> Array:
     """Mean of X alpha + offset + Z beta, (n,)."""
-    values = fixed_mean(post)
-    for term, beta in zip(post.design.terms, post.draws.beta, strict=True):
-        values = values + np.einsum("nq,nq->n", term.Z, beta.mean(0)[term.group.codes])
+    return mean_predictor(post, rows_of_model(post), given=True)
+
+
+def rows_of_model(post: PosteriorData) -> NewData:
+    """The rows that the model was sampled on."""
+    fit: Any = post
+    return fit_rows(fit)
+
+
+def mean_predictor(post: PosteriorData, rows: NewData, given: bool) -> Array:
+    """Posterior mean of X alpha + offset (+ Z beta, given the levels), (n,): that of alpha and beta, no draws x rows."""
+    values = np.asarray(rows.X @ post.draws.alpha.mean(0))
+    if rows.offset is not None:
+        values = values + rows.offset
+    if given:
+        for Z, codes, beta in zip(rows.Zs, rows.codes, post.draws.beta, strict=bool(rows.Zs)):
+            known = codes >= 0
+            values = values + np.where(known, np.einsum("nq,nq->n", Z, beta.mean(0)[np.where(known, codes, 0)]), 0.0)
     return values
