@@ -101,6 +101,9 @@ CheckMode = Literal["error", "warn"]
 SamplingMethod = Literal["auto", "collapsed", "hierarchical", "importance", "nuts"]
 """How a posterior is sampled."""
 
+PredictiveKind = Literal["density", "stat", "intervals"]
+"""What is shown of responses drawn from a posterior."""
+
 Sampler = Literal["auto", "nutpie", "pymc"]
 """Which program samples the hierarchical model."""
 
@@ -157,6 +160,9 @@ LinearFunction = str | ArrayLike | Mapping[str, Any] | Sequence[Any] | pd.DataFr
 
 ContrastMethod = ContrastName | Mapping[str, ArrayLike] | ArrayLike
 """A family of contrasts, or weights of the means: by label, or one row each."""
+
+PredictiveStatistic = Literal["mean", "median", "sd", "min", "max"] | Callable[[NDArray[np.float64]], float]
+"""A number said of responses: by name, or a function of an array."""
 
 StatisticValues = ArrayLike | Mapping[str, float]
 """What a bootstrap statistic gives: numbers, by name or in order."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from scipy.stats import gaussian_kde
 from bayeslmm._arrays import Array
 from bayeslmm._validation import require_names
 from bayeslmm.errors import SpecificationError
+from bayeslmm.plots.residuals import PlotColumn
 from bayeslmm.plots.style import (
     BLUE,
     GREY,
+    HISTOGRAM_POINTS,
     INK,
     LIGHT,
     ORANGE,
@@ -25,10 +28,10 @@ from bayeslmm.plots.style import (
     few_ticks,
     legend_above,
     legend_of_panels,
+    level_label,
     named_ticks,
     panels,
     plain_axes,
-    printable_name,
 )
 
 DrawTable = Mapping[str, Array]
@@ -57,11 +60,11 @@ def choose_parameters(draws: DrawTable, terms: Sequence[str] | str | None, most:
     return names
 
 
-def note_truncation(axes: list[Axes], drawn: int, of: int) -> None:
-    """Where not all parameters are drawn, the last panel says so."""
+def note_truncation(axes: list[Axes], drawn: int, of: int, what: str = "parameters: name others by terms=") -> None:
+    """Where not all are drawn, the last panel says so."""
     if drawn < of:
         axes[-1].annotate(
-            f"{drawn} of {of} parameters: name others by terms=",
+            f"{drawn} of {of} {what}",
             (1.0, -0.42),
             xycoords="axes fraction",
             ha="right",
@@ -196,16 +199,86 @@ def pair_axes(draws: DrawTable, ax: Any = None) -> list[Axes]:
     return axes
 
 
+PREDICTIVE_STATISTICS: Mapping[str, Callable[[Array], Any]] = {
+    "mean": np.mean,
+    "median": np.median,
+    "sd": lambda values: np.std(values, ddof=1),
+    "min": np.min,
+    "max": np.max,
+}
+"""Statistics of responses by name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replicated:
+    """Responses drawn from a posterior (S, n), the response (n,) and its name."""
+
+    draws: Array
+    y: Array
+    name: str
+
+    def of_rows(self, rows: Array) -> Replicated:
+        """Those of some rows."""
+        return Replicated(self.draws[:, rows], self.y[rows], self.name)
+
+
 @closes_on_error
-def predictive_axes(replicated: Array, y: Array, name: str, ax: Axes | None = None) -> Axes:
-    """Densities of responses drawn from the posterior (S, n), and that of the response."""
-    ax = axes_for(ax, 6.0, 3.8)
-    label = f"{len(replicated)} drawn from the posterior"
-    for row in replicated:
+def predictive_panels(
+    found: Replicated, draw: Callable[[Axes, Replicated], None], by: PlotColumn | None, axis: tuple[str, str], ax: Any = None
+) -> list[Axes]:
+    """What `draw` shows of all rows, or a panel for those of each level of a column."""
+    if by is None:
+        place = axes_for(ax, 6.0, 3.8)
+        draw(place, found)
+        legend_above(place)
+        return [plain_axes(place, *axis)]
+    codes = by.codes
+    chosen = range(min(len(by.labels), PARAMETER_PANELS))
+    axes = panels(ax, len(chosen), width=3.2, height=2.6)
+    for place, k in zip(axes, chosen, strict=True):
+        draw(place, found.of_rows(codes == k))
+        plain_axes(place, axis[0], axis[1] if place is axes[0] else "", level_label(by.labels[k]))
+    legend_of_panels(axes, ax)
+    note_truncation(axes, len(chosen), len(by.labels), "levels")
+    return axes
+
+
+def draw_densities(ax: Axes, found: Replicated) -> None:
+    """Densities of responses drawn from the posterior, and that of the response."""
+    label = f"{len(found.draws)} drawn from the posterior"
+    for row in found.draws:
         ax.plot(*kernel_density(row), color=BLUE, linewidth=0.7, alpha=0.3, label=label)
         label = "_"
-    ax.plot(*kernel_density(y), color=INK, linewidth=2.0, label="observed")
+    ax.plot(*kernel_density(found.y), color=INK, linewidth=2.0, label="observed")
     ax.set_ylim(bottom=0.0)
     ax.set_yticks([])
-    legend_above(ax)
-    return plain_axes(ax, printable_name(name), "density")
+
+
+def draw_statistic(statistic: Callable[[Array], Any]) -> Callable[[Axes, Replicated], None]:
+    """A histogram of a statistic of the responses drawn, and its value for the response."""
+
+    def draw(ax: Axes, found: Replicated) -> None:
+        own = float(statistic(found.y))
+        values = np.array([float(statistic(row)) for row in found.draws])
+        ax.hist(values, bins=30, color=BLUE, alpha=0.35, label=f"{len(values)} drawn from the posterior")
+        ax.axvline(own, color=INK, linewidth=2.0, label="observed")
+        ax.annotate(
+            f"share above: {np.mean(values > own):.2f}", (1.0, 1.0), xycoords="axes fraction", ha="right", va="top", fontsize="small"
+        )
+        ax.set_yticks([])
+
+    return draw
+
+
+def draw_intervals(conf_level: float) -> Callable[[Axes, Replicated], None]:
+    """The central interval of every response drawn, in the order of their means, and the response."""
+
+    def draw(ax: Axes, found: Replicated) -> None:
+        order = np.argsort(found.draws.mean(axis=0), kind="stable")
+        at = np.arange(len(order))
+        for share, width, label in ((conf_level, 1.0, f"{conf_level:.0%} of those drawn"), (0.5, 2.4, "50%")):
+            low, high = np.quantile(found.draws[:, order], [0.5 - 0.5 * share, 0.5 + 0.5 * share], axis=0)
+            ax.vlines(at, low, high, color=BLUE, alpha=0.5, linewidth=width, label=label, rasterized=len(at) > HISTOGRAM_POINTS)
+        ax.plot(at, found.y[order], ".", color=INK, markersize=3, label="observed", rasterized=len(at) > HISTOGRAM_POINTS)
+
+    return draw

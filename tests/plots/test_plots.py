@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 import bayeslmm as blm
+from bayeslmm.bayes.posterior.datatree import predictive_draws
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.diagnostics import simulated_residuals
 from bayeslmm.model.fit import Fit
@@ -82,7 +83,10 @@ POSTERIOR: dict[str, Callable[[Any], Any]] = {
     "trace": lambda post: post.plot.trace(["t"]),
     "rank": lambda post: post.plot.rank(["t", "sd__Intercept|id"]),
     "pairs": lambda post: post.plot.pairs(),
-    "predictive": lambda post: post.plot.predictive(12),
+    "predictive": lambda post: post.plot.predictive(draws=12),
+    "predictive by a factor": lambda post: post.plot.predictive(by="arm", draws=12),
+    "a statistic": lambda post: post.plot.predictive("stat", stat="max", draws=40),
+    "intervals by a factor": lambda post: post.plot.predictive("intervals", by="arm", draws=40),
     "ranef": lambda post: post.plot.ranef(),
     "lines": lambda post: post.plot.lines("t", by="arm"),
     "emmeans": lambda post: post.plot.emmeans("arm"),
@@ -110,6 +114,38 @@ def test_intervals_of_draws_are_their_quantiles() -> None:
     place = post.plot.forest(["t"], conf_level=0.9)[0]
     thin = place.collections[0].get_segments()[0]
     np.testing.assert_allclose(thin[:, 0], np.quantile(post.draws.alpha[:, post.coef_names.index("t")], [0.05, 0.95]))
+
+
+def test_a_statistic_of_replicates_is_that_of_each_and_of_each_level() -> None:
+    post = sampled()
+    replicates = predictive_draws(post, 25, 0).reshape(100, -1)
+    (place,) = [post.plot.predictive("stat", stat=np.ptp, draws=100)]
+    heights = [patch.get_height() for patch in place.patches]
+    assert heights == np.histogram(np.ptp(replicates, axis=1), bins=30)[0].tolist()
+    assert place.lines[0].get_xdata()[0] == pytest.approx(np.ptp(post.design.y))
+    for place, level in zip(post.plot.predictive("stat", by="arm", draws=100), sorted(post.design.frame["arm"].unique()), strict=True):
+        own = post.design.frame["arm"].to_numpy() == level
+        assert place.lines[0].get_xdata()[0] == pytest.approx(post.design.y[own].mean())
+        assert f"share above: {np.mean(replicates[:, own].mean(axis=1) > post.design.y[own].mean()):.2f}" in [
+            t.get_text() for t in place.texts
+        ]
+
+
+def test_intervals_of_replicates_are_their_quantiles() -> None:
+    post = sampled()
+    replicates = predictive_draws(post, 25, 0).reshape(100, -1)
+    place = post.plot.predictive("intervals", draws=100, conf_level=0.8)
+    ends = np.array([segment[:, 1] for segment in place.collections[0].get_segments()])
+    order = np.argsort(replicates.mean(axis=0), kind="stable")
+    np.testing.assert_allclose(ends.T, np.quantile(replicates[:, order], [0.1, 0.9], axis=0))
+    np.testing.assert_allclose(place.lines[0].get_ydata(), post.design.y[order])
+
+
+def test_options_of_predictive_figures_that_do_not_apply_are_refused() -> None:
+    post = sampled()
+    for arguments in ({"kind": "densities"}, {"stat": "mean"}, {"kind": "stat", "stat": "mode"}, {"by": "nobody"}, {"draws": 0}):
+        with pytest.raises(SpecificationError):
+            post.plot.predictive(**arguments)
 
 
 def test_what_is_drawn_of_the_draws_can_be_named() -> None:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, overload
 
 import pandas as pd
 from matplotlib.axes import Axes
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import require_flag, require_level
+from bayeslmm._validation import require_count, require_flag, require_level, require_one_of
 from bayeslmm.bayes.posterior import tables
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.datatree import predictive_draws
 from bayeslmm.bayes.posterior.predict import predict_posterior
 from bayeslmm.bayes.posterior.tables import parameter_draws
 from bayeslmm.bayes.sampling.prior_predictive import resolved_priors
+from bayeslmm.errors import SpecificationError
 from bayeslmm.plots import draws as figures
 from bayeslmm.plots.lines import lines_axes
 from bayeslmm.plots.random_effects import ranef_of_draws
+from bayeslmm.plots.residuals import column_of
 from bayeslmm.plots.style import bare
 
 if TYPE_CHECKING:
-    from bayeslmm._types import AxesLike, GridWeights, Names, Values
+    from bayeslmm._types import AxesLike, GridWeights, Names, PredictiveKind, PredictiveStatistic, Values
 
 
 class PosteriorPlots:
@@ -110,15 +112,75 @@ class PosteriorPlots:
             terms = [name for name in self._draws if self._kinds[name] != "coefficient"][: figures.PAIRED_PARAMETERS]
         return figures.pair_axes(self._chosen(terms), ax)
 
-    def predictive(self, draws: int = 50, seed: int | None = 0, ax: Axes | None = None) -> Axes:
-        """Responses drawn from the posterior against the response.
+    @overload
+    def predictive(
+        self,
+        kind: PredictiveKind = "density",
+        by: None = None,
+        stat: PredictiveStatistic | None = None,
+        *,
+        draws: int | None = None,
+        conf_level: float = 0.95,
+        seed: int | None = 0,
+        ax: Axes | None = None,
+    ) -> Axes: ...
+    @overload
+    def predictive(
+        self,
+        kind: PredictiveKind = "density",
+        by: str = ...,
+        stat: PredictiveStatistic | None = None,
+        *,
+        draws: int | None = None,
+        conf_level: float = 0.95,
+        seed: int | None = 0,
+        ax: AxesLike = None,
+    ) -> list[Axes]: ...
+    def predictive(
+        self,
+        kind: PredictiveKind = "density",
+        by: str | None = None,
+        stat: PredictiveStatistic | None = None,
+        *,
+        draws: int | None = None,
+        conf_level: float = 0.95,
+        seed: int | None = 0,
+        ax: AxesLike = None,
+    ) -> Axes | list[Axes]:
+        """Responses drawn from the posterior against the response: axes, with `by` a list of them.
 
-        >>> axes = post.plot.predictive(20)
+        kind : "density" of all of them; "stat": a statistic of each replicate, and the share of replicates above the observed one;
+            "intervals" of every observation, in the order of their means
+        by : a column or grouping factor, a panel for each of its levels
+        stat : "mean", "median", "sd", "min", "max", or a function of an array that gives a number
+        draws : replicates, 50 densities and 1,000 of the others unless given; conf_level : of the intervals
+
+        >>> axes = post.plot.predictive("stat", stat="max", draws=200)
         """
-        chains = self._post.chains
-        design = self._post.design
-        values = predictive_draws(self._post, max(1, draws // chains), seed)
-        return figures.predictive_axes(values.reshape(-1, values.shape[-1])[:draws], design.y, bare(design.spec.formula.response), ax)
+        require_one_of(kind, ("density", "stat", "intervals"), "kind")
+        if stat is not None and kind != "stat":
+            raise SpecificationError(f"stat does not apply to kind={kind!r}", "stat", 'use kind="stat"')
+        post, design = self._post, self._post.design
+        own: str | PredictiveStatistic = "mean" if stat is None else stat
+        if not callable(own):
+            require_one_of(own, tuple(figures.PREDICTIVE_STATISTICS), "stat")
+        count = (50 if kind == "density" else 1000) if draws is None else require_count(draws, "draws")
+        values = predictive_draws(post, -(-count // post.chains), seed)
+        found = figures.Replicated(values.reshape(-1, values.shape[-1])[:count], design.y, bare(design.spec.formula.response))
+        panel: tuple[Callable[[Axes, figures.Replicated], None], tuple[str, str]]
+        if kind == "density":
+            panel = figures.draw_densities, (found.name, "density")
+        elif kind == "stat":
+            named = getattr(own, "__name__", "statistic") if callable(own) else own
+            panel = (
+                figures.draw_statistic(own if callable(own) else figures.PREDICTIVE_STATISTICS[own]),
+                (f"{named} of {found.name}", "replicates"),
+            )
+        else:
+            panel = figures.draw_intervals(require_level(conf_level)), ("observations by predicted mean", found.name)
+        split = None if by is None else column_of(design, by, "by")
+        axes = figures.predictive_panels(found, panel[0], split, panel[1], ax)
+        return axes[0] if split is None else axes
 
     def ranef(self, group: str | None = None, level: float = 0.95, sort: bool = True, ax: AxesLike = None) -> list[Axes]:
         """The caterpillar of a grouping factor: posterior means and quantiles, one panel per random column.
