@@ -7,7 +7,7 @@ The conditional fit is linear in y at fixed covariance parameters, y^ = H y, and
 as lme4's hatvalues. With structured errors H = I - R V^-1 (I - X (X' V^-1 X)^-1 X' V^-1).
 
 Held covariance parameters need no search, and no criterion either: what a deletion changes follows from the inverse at the estimate.
-Structured errors are the exception. Their rows are laid out anew.
+Refits of a model of visits without each subject go side by side, from sums less the subject's; other structured errors are laid out anew.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
 from bayeslmm.estimate.estimate import require_estimated_sigma, search
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import is_nested
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary
+from bayeslmm.inference.intervals.batch_structured import poolable
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
-from bayeslmm.inference.intervals.resampling import resampling_factor, without
-from bayeslmm.likelihood.case_deletion import DeletedProfile, DowndatedSums, delete_levels
+from bayeslmm.inference.intervals.resampling import fits_without_each, resampling_factor, without
+from bayeslmm.likelihood.case_deletion import DeletedProfile, DowndatedSums, delete_block_levels, delete_levels
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.identification import full_rank
 from bayeslmm.likelihood.prediction import row_variances
@@ -120,7 +122,7 @@ def case_deletions(fit: Estimates, factor: GroupingFactor | None, refit: bool) -
     """
     codes, size = (np.arange(fit.nobs), fit.nobs) if factor is None else (factor.codes, factor.size)
     if fit.problem.structured is not None:
-        yield from _rebuilt(fit, codes, size, refit)
+        yield from (_structured_refits if refit else _hold_structured)(fit, codes, size)
     elif refit:
         start = lift_off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
         sums = DowndatedSums.of(fit.problem)
@@ -184,15 +186,38 @@ def _of_profile(fit: Estimates, found: DeletedProfile, n: int) -> CaseDeletion:
 # -- structured errors -------------------------------------------------------------------------------------------------------------------
 
 
-def _rebuilt(fit: Estimates, codes: Codes, size: int, refit: bool) -> Iterator[CaseDeletion]:
-    theta = fit.problem.theta(fit.estimate.x)
+def _hold_structured(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDeletion]:
+    """From the sums at the estimate less the level's; where they would lose digits, from what is left laid out anew."""
+    problem, counts = fit.problem, np.bincount(codes, minlength=size)
+    theta = problem.theta(fit.estimate.x)
+    with one_thread():
+        for level, found in enumerate(delete_block_levels(fit.point, codes, size)):
+            n = fit.nobs - int(counts[level])
+            if found is not None and n > problem.criterion.p:
+                yield _of_profile(fit, found, n)
+                continue
+            left = _laid_out(fit, codes == level)
+            yield _nothing(fit) if left is None else _of_point(fit, left, left.criterion.at(left.x(theta), fit.restricted, order=0))
+
+
+def _structured_refits(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDeletion]:
+    """Side by side where levels are whole subjects of a model of visits; one by one otherwise."""
     start = lift_off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
-    for level in range(size):
-        problem = _laid_out(fit, codes == level)
-        if problem is None or refit:
-            yield _search_each(fit, problem, start)
-        else:
-            yield _of_point(fit, problem, problem.criterion.at(problem.x(theta), fit.restricted, order=0))
+    subject = None if fit.design.residual is None else fit.design.residual.subject
+    if subject is None or not poolable(fit.problem) or not is_nested(subject.codes, codes):
+        for level in range(size):
+            yield _search_each(fit, _laid_out(fit, codes == level), start)
+        return
+    level_of = np.zeros(subject.size, np.int64)
+    level_of[subject.codes] = codes
+    level = 0
+    for fits, inverse in fits_without_each(fit.problem, level_of, size, start, fit.restricted):
+        for b, settled in enumerate(fits.settled):
+            if settled:
+                yield CaseDeletion(fit.problem, fits.x[b], float(fits.sigma2[b]), fits.alpha[b], inverse[b])
+            else:
+                yield _search_each(fit, _laid_out(fit, codes == level), start)
+            level += 1
 
 
 def _laid_out(fit: Estimates, rows: NDArray[np.bool_]) -> Problem | None:
@@ -229,10 +254,8 @@ def influence(
     require_likelihood(fit, "influence of groups")
     factor = resampling_factor(fit.design, group)
     assert factor is not None
-    found = _gather(fit, factor, refit, progress)
-    alpha = np.array([deletion.alpha for deletion in found])
+    alpha, errors = _gather(fit, factor, refit, progress)
     change = fit.fixef_kept - alpha
-    errors = np.sqrt(np.array([np.diagonal(deletion.vcov) for deletion in found]))
     shown = alpha if values == "estimates" else change / errors
     p = len(fit.fixef_kept)
     assert fit.point.state is not None
@@ -240,22 +263,22 @@ def influence(
     moved = c.coefficients(change) / (np.sqrt(fit.point.sigma2) * c.y_scale)
     inverse = np.linalg.inv(fit.point.state.solution.information_inverse[0])
     distance = np.einsum("kx,xy,ky->k", moved, inverse, moved) * _share(factor.size, p)
-    columns = np.full((len(found), len(fit.design.coef_names)), np.nan)
+    columns = np.full((len(alpha), len(fit.design.coef_names)), np.nan)
     columns[:, list(fit.design.kept)] = shown
     frame = pd.DataFrame(columns, columns=list(fit.design.coef_names))
-    frame.insert(0, "level", factor.levels[: len(found)].tolist())
+    frame.insert(0, "level", factor.levels[: len(alpha)].tolist())
     return frame.assign(cooks_distance=distance)
 
 
-def _gather(fit: Estimates, factor: GroupingFactor, refit: bool, progress: bool | None) -> list[CaseDeletion]:
-    """Level by level."""
-    found: list[CaseDeletion] = []
+def _gather(fit: Estimates, factor: GroupingFactor, refit: bool, progress: bool | None) -> tuple[Array, Array]:
+    """Coefficients without each level and their standard errors, (K, p) each."""
+    alpha, errors = np.empty((2, factor.size, len(fit.fixef_kept)))
     source = case_deletions(fit, factor, refit)
     with progress_bar("influence", factor.size, progress) as advance:
-        for deletion in source if bar_shown(progress) else _estimated_duration(source, factor.size, refit):
-            found.append(deletion)
+        for k, deletion in enumerate(source if bar_shown(progress) else _estimated_duration(source, factor.size, refit)):
+            alpha[k], errors[k] = deletion.alpha, np.sqrt(np.diagonal(deletion.vcov))
             advance(1)
-    return found
+    return alpha, errors
 
 
 def _estimated_duration(source: Iterator[CaseDeletion], size: int, refit: bool) -> Iterator[CaseDeletion]:

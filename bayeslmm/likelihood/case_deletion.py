@@ -7,6 +7,10 @@ finds it, `P_II = W (W^-1 - S) W`. So with R = (W^-1 - S)^-1 of the deleted rows
 
 No matrix here is larger than the deleted rows by the columns that they touch.
 
+Structured errors: V0 is block diagonal, so what rows I take with them is a sum over blocks b of (p + 1, p + 1) matrices,
+
+    G_(I) = G - sum_b U_b' B_b^-1 U_b,   G = [X y]' V0^-1 [X y],   U_b = (V0^-1 [X y])_I,   B_b = (V0^-1)_II of the block.
+
 The criterion does not depend on how columns are standardized, so nothing else is looked at again. A level that loses all of its rows stays
 behind with zeros: it changes no estimate.
 """
@@ -21,12 +25,14 @@ from scipy.linalg import lapack
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.likelihood.criterion import CriterionPoint
+from bayeslmm.likelihood.kernel import factor_and_inverse, solve_Xy
 from bayeslmm.likelihood.prediction import PredictorRows, ProjectedRows, rows_at_once
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import Accumulator, add_rows, summands
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.random_effects.schur import SchurComplement
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
 
 DIRECT_ROWS = 1024
 """Rows up to which R is made; for more, taking their cross-products off costs less."""
@@ -152,6 +158,85 @@ class _Inverse:
             return np.asarray(self.flat[lower])
         same = self.component[i] == self.component[j]
         return np.where(same, self.flat[np.where(same, lower, 0)], 0.0)
+
+
+# -- structured errors -------------------------------------------------------------------------------------------------------------------
+
+ELEMENTS_AT_ONCE = 4_000_000
+"""Elements of the matrices of levels that are worked on together."""
+
+
+def delete_block_levels(point: CriterionPoint, codes: Codes, size: int) -> Iterator[DeletedProfile | None]:
+    """The same where errors are structured: V0 is held as it stands, and every level takes its share of the sums off."""
+    state = point.state
+    assert isinstance(state, BlockDiagonalState)
+    solution = state.solution
+    r = solution.Xy.shape[-1]
+    pairs = [_level_parts(factor, codes) for factor in state.row_states]
+    step = max(1, ELEMENTS_AT_ONCE // (r * r))
+    for begin in range(0, size, step):
+        stop = min(begin + step, size)
+        taken = np.zeros((stop - begin, r, r))
+        for factor, parts in zip(state.row_states, pairs, strict=True):
+            for level, block, rows in parts:
+                own = slice(*np.searchsorted(level, (begin, stop)))
+                _add_shares(taken, factor, level[own] - begin, block[own], rows[own])
+        yield from _without(solution.Xy[0] - taken, solution.root[0])
+
+
+def _level_parts(factor: StructuredBlockFactor, codes: Codes) -> list[tuple[Codes, Codes, Codes]]:
+    """The rows of each level in each block, by their number c: level (m,) in order, block (m,), rows (m, c) within the block."""
+    own = codes[factor.batch.rows]
+    B, k = own.shape
+    if k == 0 or B == 0:
+        return []
+    block, row = np.repeat(np.arange(B), k), np.tile(np.arange(k), B)
+    order = np.lexsort((row, block, own.ravel()))
+    level, block, row = own.ravel()[order], block[order], row[order]
+    first = np.flatnonzero(np.concatenate([[True], (level[1:] != level[:-1]) | (block[1:] != block[:-1])]))
+    counts = np.diff(np.append(first, len(level)))
+    found = []
+    for c in np.unique(counts):
+        starts = first[counts == c]
+        found.append((level[starts], block[starts], row[starts[:, None] + np.arange(c)]))
+    return found
+
+
+def _add_shares(taken: Array, factor: StructuredBlockFactor, level: Codes, block: Codes, rows: Codes) -> None:
+    """U' B^-1 U of some rows of blocks, added to their levels."""
+    k, c, r = factor.U.shape[1], rows.shape[1], factor.U.shape[2]
+    step = max(1, ELEMENTS_AT_ONCE // max(1, k * (k + r)))
+    for begin in range(0, len(level), step):
+        part = slice(begin, begin + step)
+        at, inside = block[part], rows[part]
+        half = factor.inverse[at] @ factor.U[at]
+        if c == k:
+            share = factor.U[at].swapaxes(-1, -2) @ half
+        else:
+            half = np.take_along_axis(half, inside[..., None], axis=1)
+            B = factor.inverse[at[:, None, None], inside[:, :, None], inside[:, None, :]]
+            left = factor_and_inverse(B)[1] @ half
+            share = left.swapaxes(-1, -2) @ left
+        np.add.at(taken, level[part], share)
+
+
+def _without(Xy: Array, root: Array) -> Iterator[DeletedProfile | None]:
+    """The profiles of what is left of the sums (K, r, r); None where columns lean on what was taken. root : of X' V0^-1 X of all rows"""
+    p = len(root)
+    keeps = np.ones(len(Xy), bool)
+    if p:
+        inverse = np.linalg.inv(root)
+        shares = np.linalg.eigvalsh(inverse @ Xy[:, :p, :p] @ inverse.T)
+        keeps = shares[:, 0] > SMALLEST_PIVOT
+    keeps &= Xy[:, p, p] > 0
+    solved = solve_Xy(np.zeros(int(keeps.sum())), Xy[keeps])
+    found = iter(zip(solved.alpha, solved.information_inverse, solved.r2, strict=True))
+    for kept in keeps:
+        if not kept:
+            yield None
+            continue
+        alpha, C, r2 = next(found)
+        yield DeletedProfile(alpha, C, float(r2)) if r2 > 0 else None
 
 
 COLLINEAR_EIGENVALUE = 1e-10

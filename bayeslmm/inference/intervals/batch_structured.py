@@ -42,10 +42,27 @@ LONGEST_STEP = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LeftOut:
+    """Subjects that replicates do without: replicate (m,), kind (m,), Xy (m, k, r)."""
+
+    replicate: Codes
+    kind: Codes
+    Xy: Array
+
+    def part(self, which: Codes, size: int) -> LeftOut:
+        """Those of some of `size` replicates."""
+        place = np.full(size, -1)
+        place[which] = np.arange(len(which))
+        own = place[self.replicate] >= 0
+        return LeftOut(place[self.replicate[own]], self.kind[own], self.Xy[own])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Kinds:
     """Subjects with the same visits and group of parameters: C kinds of k visits.
 
-    count : (B, C) subjects; XX : (B, C, k k, p p), or (1, C, k k, p p) where replicates share it; XY : (B, C, k k, p); YY : (B, C, k k)
+    count : (B, C) subjects; XX : (B, C, k k, p p); XY : (B, C, k k, p); YY : (B, C, k k); the sums (1, ...) where replicates share them
+    left_out : what shared sums have too much
     """
 
     block: BlockRows
@@ -53,11 +70,24 @@ class Kinds:
     XX: Array
     XY: Array
     YY: Array
+    left_out: LeftOut | None = None
 
     def part(self, which: Codes) -> Kinds:
         """Some replicates."""
-        XX = self.XX if len(self.XX) == 1 else self.XX[which]
-        return Kinds(self.block, self.count[which], XX, self.XY[which], self.YY[which])
+        sums = (own if len(own) == 1 else own[which] for own in (self.XX, self.XY, self.YY))
+        left_out = None if self.left_out is None else self.left_out.part(which, len(self.count))
+        return Kinds(self.block, self.count[which], *sums, left_out)
+
+    def alone(self) -> Kinds:
+        """The same of one replicate with nothing left to take off."""
+        if self.left_out is None:
+            return self
+        out, block = self.left_out, self.block.part(self.left_out.kind)
+        taken = _split(block, np.ones((1, len(out.kind))), _products(out.Xy)[None])
+        sums = tuple(own.copy() for own in (self.XX, self.XY, self.YY))
+        for left, own in zip(sums, (taken.XX, taken.XY, taken.YY), strict=True):
+            np.subtract.at(left, (out.replicate, out.kind), own[0])
+        return Kinds(self.block, self.count, *sums)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,24 +207,20 @@ def weighted(groups: tuple[SubjectGroup, ...], weights: Array) -> ReplicateSums:
     return ReplicateSums(tuple(kinds), rows)
 
 
-def without_each(groups: tuple[SubjectGroup, ...], subjects: Codes) -> ReplicateSums:
-    """Sums without each of some subjects: the whole sample's less the subject's own."""
-    size = 1 + max(int(group.subjects.max()) for group in groups)
-    whole = weighted(groups, np.ones((1, size)))
-    B, kinds, rows = len(subjects), [], np.full(len(subjects), whole.rows[0])
-    place = np.full(size, -1)
-    place[subjects] = np.arange(B)
+def without_each(groups: tuple[SubjectGroup, ...], levels: Codes, level_of: Codes) -> ReplicateSums:
+    """Sums without each of some levels of subjects: the whole sample's less their own. level_of : (subjects,) the level of each."""
+    whole = weighted(groups, np.ones((1, len(level_of))))
+    B, kinds, rows = len(levels), [], np.full(len(levels), whole.rows[0])
+    replicate = np.full(1 + max(int(level_of.max()), int(levels.max())), -1)
+    replicate[levels] = np.arange(B)
+    place = replicate[level_of]
     for group, total in zip(groups, whole.kinds, strict=True):
         members = np.flatnonzero(place[group.subjects] >= 0)
-        b, c = place[group.subjects[members]], group.kind[members]
-        own = _split(group.block.part(c), np.ones((1, len(c))), _products(group.Xy[members])[None])
-        count, XX, XY, YY = (np.repeat(part, B, axis=0) for part in (total.count, total.XX, total.XY, total.YY))
-        count[b, c] -= 1.0
-        XX[b, c] -= own.XX[0]
-        XY[b, c] -= own.XY[0]
-        YY[b, c] -= own.YY[0]
-        kinds.append(Kinds(group.block, count, XX, XY, YY))
-        rows[b] -= group.block.shape[1]
+        out = LeftOut(place[group.subjects[members]], group.kind[members], group.Xy[members])
+        count = np.repeat(total.count, B, axis=0)
+        np.subtract.at(count, (out.replicate, out.kind), 1.0)
+        np.subtract.at(rows, out.replicate, group.block.shape[1])
+        kinds.append(replace(total, count=count, left_out=out))
     return ReplicateSums(tuple(kinds), rows)
 
 
@@ -239,8 +265,12 @@ def _evaluate(problem: Problem, replicates: ReplicateSums, x: Array, restricted:
         logdet += 2.0 * (kind.count * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1)).sum(-1)
         flat = W.reshape(B, C, k * k)
         Xy[:, :p, :p] += _over_cells(flat, kind.XX).reshape(B, p, p)
-        Xy[:, p, :p] += np.einsum("bck,bckp->bp", flat, kind.XY)
-        Xy[:, p, p] += np.einsum("bck,bck->b", flat, kind.YY)
+        Xy[:, p, :p] += _over_cells(flat, kind.XY)
+        Xy[:, p, p] += _over_cells(flat, kind.YY[..., None])[:, 0]
+        if kind.left_out is not None:
+            out = kind.left_out
+            own = out.Xy.swapaxes(-1, -2) @ W[out.replicate, out.kind] @ out.Xy
+            np.subtract.at(Xy, out.replicate, own)
     Xy[:, :p, p] = Xy[:, p, :p]
     solution = solve_Xy(logdet, Xy)
     df = replicates.rows - (p if restricted else 0)
@@ -253,11 +283,19 @@ def _evaluate(problem: Problem, replicates: ReplicateSums, x: Array, restricted:
     outer = (alpha[:, :, None] * alpha[:, None, :]).reshape(B, p * p)
     for kind, W in zip(replicates.kinds, inverses, strict=True):
         C, k = kind.block.shape
-        h = _over_columns(outer, kind.XX) - 2.0 * np.einsum("bckp,bp->bck", kind.XY, alpha) + kind.YY
-        square = W @ h.reshape(B, C, k, k) @ W
+        h = (_over_columns(outer, kind.XX) - 2.0 * _over_columns(alpha, kind.XY) + kind.YY).reshape(B, C, k, k)
+        g = _over_columns(C_x.reshape(B, p * p), kind.XX).reshape(B, C, k, k) if restricted else None
+        if kind.left_out is not None:
+            out = kind.left_out
+            X, at = out.Xy[..., :p], (out.replicate, out.kind)
+            e = out.Xy[..., p] - (X @ alpha[out.replicate][..., None])[..., 0]
+            np.subtract.at(h, at, e[:, :, None] * e[:, None, :])
+            if g is not None:
+                np.subtract.at(g, at, X @ C_x[out.replicate] @ X.swapaxes(-1, -2))
+        square = W @ h @ W
         own = kind.count[:, :, None, None] * W
-        if restricted:
-            own -= W @ _over_columns(C_x.reshape(B, p * p), kind.XX).reshape(B, C, k, k) @ W
+        if g is not None:
+            own -= W @ g @ W
         assert kind.block.place is not None
         for c, (place, group) in enumerate(zip(kind.block.place, kind.block.group[:, 0], strict=True)):
             where = np.ix_(np.arange(B), [group], place, place)
@@ -270,14 +308,14 @@ def _evaluate(problem: Problem, replicates: ReplicateSums, x: Array, restricted:
 
 
 def _over_cells(W: Array, XX: Array) -> Array:
-    """sum over kinds and cells of W (B, C, K) times XX: (B, p p)."""
+    """sum over kinds and cells of W (B, C, K) times XX (B or 1, C, K, z): (B, z)."""
     if len(XX) == 1:
         return np.asarray(W.reshape(len(W), -1) @ XX.reshape(-1, XX.shape[-1]))
     return np.asarray((W[:, :, None] @ XX).sum((1, 2)))
 
 
 def _over_columns(Q: Array, XX: Array) -> Array:
-    """XX times vec Q (B, p p): (B, C, K)."""
+    """XX (B or 1, C, K, z) times Q (B, z): (B, C, K)."""
     if len(XX) == 1:
         return np.asarray((Q @ XX.reshape(-1, XX.shape[-1]).T).reshape(len(Q), *XX.shape[1:3]))
     return np.asarray((XX @ Q[:, None, :, None])[..., 0])
@@ -378,7 +416,7 @@ def _problem_of(problem: Problem, one: ReplicateSums) -> Problem:
     kernel, p = problem.structured, problem.criterion.p
     assert kernel is not None
     pooled = []
-    for kind in one.kinds:
+    for kind in (kind.alone() for kind in one.kinds):
         C, k = kind.block.shape
         G = np.empty((C, k * k, p + 1, p + 1))
         G[..., :p, :p] = kind.XX[0].reshape(C, k * k, p, p)

@@ -7,7 +7,7 @@ Structures over visits are refitted side by side from sums; structures over plac
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +21,11 @@ from bayeslmm.errors import BayesLMMError, InferenceError
 from bayeslmm.estimate.estimate import search
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import grouping_factors, is_nested, top_factor
 from bayeslmm.inference.intervals.batch_structured import (
+    Fits,
     ReplicateSums,
     SubjectGroup,
     descend,
+    evaluate,
     parts,
     poolable,
     subject_groups,
@@ -137,7 +139,21 @@ def refit_without_each(problem: Problem, start: Array, restricted: bool, progres
     if not poolable(problem):
         return _one_by_one(problem, start, restricted, 1.0 - np.eye(N), progress)
     groups = subject_groups(problem)
-    return _in_parts(problem, groups, N, lambda part: without_each(groups, part), start, restricted, progress)
+    return _in_parts(problem, groups, N, lambda part: without_each(groups, part, np.arange(N)), start, restricted, progress)
+
+
+def fits_without_each(problem: Problem, level_of: Codes, size: int, start: Array, restricted: bool) -> Iterator[tuple[Fits, Array]]:
+    """The fits without each of the levels 0 .. size - 1, in parts, with their (X' V0^-1 X)^-1 (b, p, p), on conditioned columns.
+
+    level_of : (subjects,) the level of each subject of a problem that is `poolable`
+    """
+    groups = subject_groups(problem)
+    for part in parts(size, sum(group.cells for group in groups)):
+        with one_thread():
+            sums = without_each(groups, part, level_of)
+            fits = descend(problem, sums, start, restricted)
+            C = evaluate(problem, sums, fits.x, restricted).C
+        yield fits, C
 
 
 def reweighted(
