@@ -18,7 +18,7 @@ from bayeslmm.errors import BayesLMMWarning
 from bayeslmm.estimate.estimate import search
 from bayeslmm.inference.influence import CaseDeletion, case_deletions
 from bayeslmm.inference.intervals.parameters import parameter_values
-from bayeslmm.inference.intervals.resampling import without
+from bayeslmm.inference.intervals.resampling import resampling_factor, without
 from bayeslmm.likelihood import case_deletion as deleted
 from bayeslmm.likelihood import prediction
 from bayeslmm.likelihood.criterion import Criterion
@@ -64,6 +64,18 @@ def kinship(levels: int) -> pd.DataFrame:
     return pd.DataFrame(K, index=names, columns=names)
 
 
+def visits(subjects: int, seed: int = 7) -> pd.DataFrame:
+    """Subjects of sites with up to four visits, some missing, and a covariate and weights of each row."""
+    rng = np.random.default_rng(seed)
+    i, t = np.divmod(np.arange(4 * subjects), 4)
+    frame = pd.DataFrame(
+        {"id": i.astype(str), "t": pd.Categorical(t), "site": (i % 9).astype(str), "arm": np.array(["a", "b", "c"])[i % 3]}
+    )
+    frame["x"], frame["w"] = rng.normal(size=len(i)), rng.uniform(0.4, 2.0, len(i))
+    frame["y"] = rng.normal(size=subjects)[i] + 0.4 * t + 0.3 * frame["x"] + np.exp(0.2 * frame["x"]) * rng.normal(size=len(i))
+    return frame[rng.uniform(size=len(i)) > 0.15]
+
+
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "crossed": ("y ~ x + (1 | s) + (1 | d) + (1 | dept)", "few", {}),
     "weighted": ("y ~ x + (x | s) + (1 | d)", "few", {"weights": "w", "offset": "o"}),
@@ -74,6 +86,11 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "nested": ("y ~ k + (1 | taster / batch / cask)", "casks", {}),
     "components": ("y ~ k + (1 | taster / batch / cask)", "many casks", {}),
     "wide": ("y ~ x + (1 | s) + (1 | d)", "many", {}),
+    "pooled": ("y ~ arm * t + x", "visits", {"residual": "us(t | id)"}),
+    "by arm": ("y ~ arm + t", "visits", {"residual": "ar1h(t | arm / id)"}),
+    "weighted visits": ("y ~ arm + x", "visits", {"residual": "ar1(t | id)", "weights": "w"}),
+    "sites": ("y ~ arm + t + (1 | site)", "visits", {"residual": "ar1(t | id)"}),
+    "spread": ("y ~ arm + x + (1 | id)", "visits", {"variance": "exp(x)"}),
 }
 
 
@@ -82,6 +99,7 @@ FRAMES = {
     "many": lambda: ratings(420, 300, 1500),
     "casks": lambda: casks(30),
     "many casks": lambda: casks(330),
+    "visits": lambda: visits(45),
 }
 
 
@@ -114,7 +132,9 @@ def agrees(found: CaseDeletion, fit: Fit, problem: Problem, x: np.ndarray, rtol:
 
 
 def factor_of(fit: Fit, group: str) -> GroupingFactor:
-    return next(term.group for term in fit.design.terms if term.group.name == group)
+    found = resampling_factor(fit.design, group)
+    assert found is not None
+    return found
 
 
 CASES = [
@@ -135,6 +155,12 @@ CASES = [
     ("crossed_slope", "sample"),
     ("exchangeable", "rater"),
     ("mixed_serial", "id"),
+    ("pooled", "id"),
+    ("by arm", "id"),
+    ("weighted visits", "id"),
+    ("sites", "site"),
+    ("sites", "id"),
+    ("spread", "id"),
 ]
 """Models with many levels and with few, and what is left out of them."""
 
@@ -198,6 +224,30 @@ def test_refits_end_where_a_search_of_the_other_rows_does(name: str, group: str)
         best = search(problem, fit.restricted, problem.start)[0].point
         # searches end where a predicted decrease falls below 1e-12, a millionth in the parameters
         agrees(found, fit, problem, best.x, 2e-5)
+
+
+def test_levels_within_a_block_are_left_out_of_its_covariance() -> None:
+    """Visits cross the subjects: a level takes a row of every block, whose others stay correlated."""
+    fit = fitted("sites")
+    codes = np.arange(fit.nobs) % 7
+    theta = fit.problem.theta(fit.estimate.x)
+    for level, found in enumerate(deleted.delete_block_levels(fit.point, codes, 7)):
+        problem = build_problem(without(fit.design, codes == level))
+        point = problem.criterion.at(problem.x(theta), fit.restricted, order=0)
+        assert found is not None and point.state is not None
+        np.testing.assert_allclose(fit.problem.alpha(found.alpha), problem.alpha(point.state.solution.alpha[0]), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("group", ["id", "site"])
+def test_refits_side_by_side_end_where_each_search_does(group: str) -> None:
+    """Whole subjects, and sites of several, of a model of visits."""
+    frame = visits(45)
+    fit = blm.LMM("y ~ arm + t + x", frame, residual="toeph(t | id)").fit()
+    codes = pd.factorize(frame[group], sort=True)[0]
+    refits = deleting._structured_refits(fit, codes, int(codes.max()) + 1)
+    for level, found in enumerate(islice(refits, 12)):
+        problem = build_problem(without(fit.design, codes == level))
+        agrees(found, fit, problem, search(problem, fit.restricted)[0].point.x, 1e-5)
 
 
 def test_a_coefficient_that_one_level_alone_tells_is_missing_without_it() -> None:

@@ -20,7 +20,7 @@ from bayeslmm.estimate.estimate import search
 from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.kernel import solve_Xy
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.kernel import PooledBatch
+from bayeslmm.likelihood.structured.kernel import PooledBatch, sum_by_pattern
 from bayeslmm.likelihood.structured.pooled import many_matrices
 from bayeslmm.likelihood.structured.residual_structure import BlockRows, VisitStructure
 
@@ -146,9 +146,15 @@ class SubjectGroup:
 
     @property
     def cells(self) -> int:
-        """Array elements of one replicate."""
+        """Array elements of one replicate's sums."""
         C, k = self.block.shape
         return int(C * (k * self.Xy.shape[2]) ** 2)
+
+    @property
+    def matrix_cells(self) -> int:
+        """Array elements of one replicate whose sums are shared: a few matrices of each kind."""
+        C, k = self.block.shape
+        return int(8 * C * k * k)
 
 
 def poolable(problem: Problem) -> bool:
@@ -207,9 +213,18 @@ def weighted(groups: tuple[SubjectGroup, ...], weights: Array) -> ReplicateSums:
     return ReplicateSums(tuple(kinds), rows)
 
 
-def without_each(groups: tuple[SubjectGroup, ...], levels: Codes, level_of: Codes) -> ReplicateSums:
+def whole_sample(groups: tuple[SubjectGroup, ...]) -> ReplicateSums:
+    """Sums of all subjects once, as one replicate."""
+    kinds = []
+    for group in groups:
+        C = len(group.block.group)
+        count = np.bincount(group.kind, minlength=C).astype(float)
+        kinds.append(_split(group.block, count[None], sum_by_pattern(group.Xy, group.kind, C)[None]))
+    return ReplicateSums(tuple(kinds), np.array([float(sum(group.Xy.shape[0] * group.Xy.shape[1] for group in groups))]))
+
+
+def without_each(groups: tuple[SubjectGroup, ...], whole: ReplicateSums, levels: Codes, level_of: Codes) -> ReplicateSums:
     """Sums without each of some levels of subjects: the whole sample's less their own. level_of : (subjects,) the level of each."""
-    whole = weighted(groups, np.ones((1, len(level_of))))
     B, kinds, rows = len(levels), [], np.full(len(levels), whole.rows[0])
     replicate = np.full(1 + max(int(level_of.max()), int(levels.max())), -1)
     replicate[levels] = np.arange(B)

@@ -23,13 +23,13 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import grouping_factors
 from bayeslmm.inference.intervals.batch_structured import (
     Fits,
     ReplicateSums,
-    SubjectGroup,
     descend,
     evaluate,
     parts,
     poolable,
     subject_groups,
     weighted,
+    whole_sample,
     without_each,
 )
 from bayeslmm.likelihood.criterion import one_thread
@@ -139,7 +139,8 @@ def refit_without_each(problem: Problem, start: Array, restricted: bool, progres
     if not poolable(problem):
         return _one_by_one(problem, start, restricted, 1.0 - np.eye(N), progress)
     groups = subject_groups(problem)
-    return _in_parts(problem, groups, N, lambda part: without_each(groups, part, np.arange(N)), start, restricted, progress)
+    whole, cells = whole_sample(groups), sum(group.matrix_cells for group in groups)
+    return _in_parts(problem, cells, N, lambda part: without_each(groups, whole, part, np.arange(N)), start, restricted, progress)
 
 
 def fits_without_each(problem: Problem, level_of: Codes, size: int, start: Array, restricted: bool) -> Iterator[tuple[Fits, Array]]:
@@ -148,9 +149,10 @@ def fits_without_each(problem: Problem, level_of: Codes, size: int, start: Array
     level_of : (subjects,) the level of each subject of a problem that is `poolable`
     """
     groups = subject_groups(problem)
-    for part in parts(size, sum(group.cells for group in groups)):
+    whole = whole_sample(groups)
+    for part in parts(size, sum(group.matrix_cells for group in groups)):
         with one_thread():
-            sums = without_each(groups, part, level_of)
+            sums = without_each(groups, whole, part, level_of)
             fits = descend(problem, sums, start, restricted)
             C = evaluate(problem, sums, fits.x, restricted).C
         yield fits, C
@@ -163,12 +165,13 @@ def reweighted(
     if not poolable(problem):
         return _one_by_one(problem, start, restricted, weights, progress)
     groups = subject_groups(problem)
-    return _in_parts(problem, groups, len(weights), lambda part: weighted(groups, weights[part]), start, restricted, progress)
+    cells = sum(group.cells for group in groups)
+    return _in_parts(problem, cells, len(weights), lambda part: weighted(groups, weights[part]), start, restricted, progress)
 
 
 def _in_parts(
     problem: Problem,
-    groups: tuple[SubjectGroup, ...],
+    cells: int,
     B: int,
     sums: Callable[[Codes], ReplicateSums],
     start: Array,
@@ -177,7 +180,7 @@ def _in_parts(
 ) -> VisitParameters:
     found = []
     with one_thread():
-        for part in parts(B, sum(group.cells for group in groups)):
+        for part in parts(B, cells):
             fits = descend(problem, sums(part), start, restricted)
             found.append(visit_parameters(problem, fits.x, fits.sigma2, fits.alpha, fits.settled))
             if progress is not None:
