@@ -12,7 +12,7 @@ import pytest
 
 import bayeslmm as blm
 
-MODULES = ("imputation", "imputations", "analyses", "strategies", "pooling", "tipping")
+MODULES = ("imputation", "imputations", "analyses", "layout", "pooling", "tipping")
 VERBS = frozenset({"analyse", "data", "delta", "impute", "imputations", "plot", "pool", "points", "report", "tipping"})
 
 
