@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.estimate.batch_descent import Ends, descend_together
+from bayeslmm.estimate.batch_descent import BatchDescent, BatchValues, DescentRule, descend_together
 from bayeslmm.estimate.newton import minimise_criterion
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
@@ -97,27 +97,27 @@ def descended(problem: Problem, restricted: bool, known: float, trial: Array, va
     columns = sum(len(t.group.levels) * t.covariance.q for t in problem.design.terms)
     if problem.structured is None and columns <= SMALL and problem.size > 2 and problem.criterion.n < BARE * problem.size:
         ends = _from_far(problem, restricted, known)
-        found, lowest = [*found, *ends.x], [*lowest, *ends.value]
+        found, lowest = [*found, *ends.x], [*lowest, *ends.point.value]
     return np.array(found), np.array(lowest)
 
 
-def _from_far(problem: Problem, restricted: bool, known: float) -> Ends:
+def _from_far(problem: Problem, restricted: bool, known: float) -> BatchDescent[BatchValues]:
     rng, size = np.random.default_rng(0), problem.size
     start = rng.normal(size=(WIDE, size)) * 10.0 ** rng.uniform(*SPREAD, (WIDE, size))
 
-    def at(_: Codes, x: Array) -> tuple[Array, Array]:
-        return problem.criterion.slopes(x, restricted)
+    def at(_: Codes, x: Array) -> BatchValues:
+        return BatchValues(*problem.criterion.slopes(x, restricted))
 
     # a step in proportion to the point: far out the criterion is nearly level
     inverse = np.einsum("bi,ij->bij", (0.05 + start**2) / problem.criterion.n, np.eye(size))
-    ends = Ends(start, np.zeros(WIDE), np.zeros(WIDE, bool), inverse)
+    ends = BatchDescent(start, BatchValues(np.zeros(WIDE), np.zeros_like(start)), np.zeros(WIDE, bool), inverse)
     for count, steps in HEATS:
         # what has come to where the search ended already goes no further
-        apart = np.flatnonzero((np.abs(ends.value - known) > NEAR * max(1.0, abs(known))) & ~ends.settled)
-        leading = apart[np.argsort(ends.value[apart], kind="stable")[:count]]
+        apart = np.flatnonzero((np.abs(ends.point.value - known) > NEAR * max(1.0, abs(known))) & ~ends.done)
+        leading = apart[np.argsort(ends.point.value[apart], kind="stable")[:count]]
         if not len(leading):
             break
-        ends = descend_together(at, ends.x[leading], ends.inverse[leading], steps)
+        ends = descend_together(at, ends.x[leading], ends.inverse[leading], DescentRule(iterations=steps))
     return ends
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, concatenate_fields
+from bayeslmm.estimate.batch_descent import inverse_newton_matrix
 from bayeslmm.estimate.boundary import NULL_DIRECTION
 from bayeslmm.inference.intervals.batch_refit import (
     BatchPoint,
@@ -24,7 +25,6 @@ from bayeslmm.inference.intervals.batch_refit import (
     descend_responses,
     evaluate_responses,
     evaluate_values,
-    inverse_newton_matrix,
 )
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem, problem_from_sums

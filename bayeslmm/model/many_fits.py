@@ -18,6 +18,7 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.fixed_effects.tests import check_options, fixed_effects
 from bayeslmm.inference.many_responses import ResponseFits, ResponseProblem, fit_responses, satterthwaite_rows
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
+from bayeslmm.inference.means.multiplicity import adjust_p_values
 from bayeslmm.model.fit import Fit
 from bayeslmm.results.random_effects import varcorr_frame, varcorr_rows
 
@@ -137,25 +138,6 @@ def _quantile(df: Array, conf_level: float) -> Array:
     p = 0.5 + 0.5 * conf_level
     finite = special.stdtrit(np.where(np.isfinite(df), df, 1.0), p)
     return np.asarray(np.where(np.isfinite(df), finite, np.where(np.isnan(df), np.nan, special.ndtri(p))))
-
-
-def _adjusted(p: Array, method: str) -> Array:
-    """p values of one family adjusted; NaN are no members."""
-    out, member = np.full(len(p), np.nan), np.isfinite(p)
-    own, m = p[member], int(member.sum())
-    if method == "bonferroni":
-        out[member] = np.minimum(1.0, own * m)
-    elif method == "none" or m == 0:
-        out[member] = own
-    else:
-        order = np.argsort(own, kind="stable")
-        found = np.empty(m)
-        if method == "holm":
-            found[order] = np.maximum.accumulate((m - np.arange(m)) * own[order])
-        else:
-            found[order[::-1]] = np.minimum.accumulate((m / np.arange(m, 0, -1)) * own[order[::-1]])
-        out[member] = np.minimum(1.0, found)
-    return out
 
 
 class ManyFits:
@@ -343,7 +325,8 @@ class ManyFits:
         p = found["p_value"].to_numpy(float)
         adjusted = np.full(len(p), np.nan)
         for rows in found.groupby("term", sort=False).indices.values():
-            adjusted[rows] = _adjusted(p[rows], adjust)
+            members = rows[np.isfinite(p[rows])]
+            adjusted[members] = adjust_p_values(adjust, p[members])
         found["adjusted_p"] = adjusted
         return self._keyed(found)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, concatenate_fields
 from bayeslmm.data.design import Design
-from bayeslmm.estimate.batch_descent import descend_together
+from bayeslmm.estimate.batch_descent import BatchFits, BatchValues, DescentRule, descend_together, inverse_newton_matrix
 from bayeslmm.estimate.boundary import NULL_DIRECTION
 from bayeslmm.likelihood.criterion import Criterion, one_thread
 from bayeslmm.likelihood.parameters import RandomParameters
@@ -183,18 +183,7 @@ LIFTED_SD = 0.2
 """Relative standard deviation put where the fit has 0: at 0 itself a gradient sees nothing."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BatchRefit:
-    """x (B, size), sigma^2 (B,) and alpha (B, p) on standardized columns, the criterion (B,); settled : (B,) to be believed."""
-
-    x: Array
-    sigma2: Array
-    alpha: Array
-    value: Array
-    settled: NDArray[np.bool_]
-
-
-def refit_many(problem: Problem, Y: Array, restricted: bool, start: Array) -> BatchRefit:
+def refit_many(problem: Problem, Y: Array, restricted: bool, start: Array) -> BatchFits:
     """Fit responses Y (n, B), standardized, from x = start."""
     products = ResponseProducts.of(problem, Y)
     parts = []
@@ -218,31 +207,20 @@ def lift_off_boundary(parameters: RandomParameters, x: Array) -> Array:
     return out
 
 
-def inverse_newton_matrix(criterion: Criterion, x: Array, restricted: bool) -> Array:
-    """The inverse Newton matrix at the start, made positive definite."""
-    hessian = criterion.at(x, restricted).hessian
-    if hessian is None or not np.all(np.isfinite(hessian)):
-        return np.eye(len(x))
-    values, vectors = np.linalg.eigh(hessian)
-    values = np.maximum(np.abs(values), 1e-4 * float(np.abs(values).max(initial=1e-300)))
-    return np.asarray((vectors / values) @ vectors.T)
-
-
 def descend_responses(
     problem: Problem, products: ResponseProducts, which: Codes, restricted: bool, start: Array, inverse: Array
-) -> BatchRefit:
+) -> BatchFits:
     """BFGS for responses `which` side by side, from x = start (B, size) with inverse Newton matrices (B, size, size)."""
     criterion = problem.criterion
-    x, inverse = start.copy(), inverse.copy()
 
-    def at(rows: Codes, where: Array) -> tuple[Array, Array]:
+    def at(rows: Codes, where: Array) -> BatchValues:
         found = evaluate_responses(criterion, products, which[rows], where, restricted)
-        return found.value, found.gradient
+        return BatchValues(found.value, found.gradient)
 
-    ends = descend_together(at, x, inverse)
+    ends = descend_together(at, start, inverse, DescentRule())
     point = evaluate_responses(criterion, products, which, ends.x, restricted)
-    settled = ends.settled & _are_optima(problem, products, which, ends.x, restricted)
-    return BatchRefit(ends.x, point.sigma2, point.alpha, ends.value, settled)
+    settled = ends.done & _are_optima(problem, products, which, ends.x, restricted)
+    return BatchFits(ends.x, point.sigma2, point.alpha, ends.point.value, settled)
 
 
 def _are_optima(problem: Problem, products: ResponseProducts, which: Codes, x: Array, restricted: bool) -> NDArray[np.bool_]:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, concatenate_fields
 from bayeslmm.errors import BayesLMMError
+from bayeslmm.estimate.batch_descent import BatchFits, BatchValues, DescentRule, descend_together, inverse_newton_matrix
 from bayeslmm.estimate.estimate import search
-from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.kernel import solve_Xy
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import PooledBatch, sum_by_pattern
@@ -27,18 +27,16 @@ from bayeslmm.likelihood.structured.residual_structure import BlockRows, VisitSt
 ELEMENTS = 4_000_000
 """Sums held at once."""
 
-ROUNDS_OF_DESCENT = 100
 EXACT_DECREASE = 1e-17
 """Predicted decrease of the criterion at which a replicate is done: a parameter is then known to 1e-8 of its standard error."""
 
-NOISE = 1e-11
-"""Change of the criterion, relative to its size, that may be rounding; the gradient decides below it."""
+RULE = DescentRule(EXACT_DECREASE, iterations=100, longest=1.0, relative=False, shortest=1e-4, gradient_decides=True)
+
+FLATTEST = 1e-6
+"""Curvature of a direction at the start, relative to the steepest, below which it counts as this."""
 
 SINGULAR = 1e-11
 """Ratio of the eigenvalues of (X' V0^-1 X)^-1 below which the columns count as dependent: they were orthonormal in the whole sample."""
-
-LONGEST_STEP = 1.0
-"""Longest step, in the norm of x."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,30 +107,17 @@ class ReplicateSums:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Points:
+class Points(BatchValues):
     """The criterion of replicates, each at an x of its own; C : (B, p, p) (X' V0^-1 X)^-1 on conditioned columns.
 
     logdet : (B, size) and r2 : (B, size) parts of the gradient
     """
 
-    value: Array
-    gradient: Array
     sigma2: Array
     alpha: Array
     C: Array
     r2_gradient: Array
     r2: Array
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fits:
-    """x (B, size), sigma^2 (B,), alpha (B, p) on conditioned columns, and whether each is settled."""
-
-    x: Array
-    sigma2: Array
-    alpha: Array
-    value: Array
-    settled: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -339,47 +324,27 @@ def _over_columns(Q: Array, XX: Array) -> Array:
 # -- the search ----------------------------------------------------------------------------------------------------------------------------
 
 
-def descend(problem: Problem, replicates: ReplicateSums, start: Array, restricted: bool, tolerance: float = EXACT_DECREASE) -> Fits:
+def descend(problem: Problem, replicates: ReplicateSums, start: Array, restricted: bool, tolerance: float = EXACT_DECREASE) -> BatchFits:
     """Fit all replicates from x = start; those that do not settle are fitted by themselves."""
-    B, size = replicates.size, len(start)
+    B = replicates.size
     x = np.tile(start, (B, 1))
-    inverse = np.tile(_start_matrix(problem.criterion, start, restricted), (B, 1, 1))
-    length, stalled = np.ones(B), np.zeros(B, np.int64)
-    at = evaluate(problem, replicates, x, restricted)
-    value, gradient, sigma2, alpha = at.value.copy(), at.gradient.copy(), at.sigma2.copy(), at.alpha.copy()
-    lost = _without_rank(at.C)
-    done = np.full(B, size == 0) | lost
-    for _ in range(ROUNDS_OF_DESCENT):
-        step = -np.einsum("bij,bj->bi", inverse, gradient)
-        predicted = -0.5 * np.einsum("bi,bi->b", step, gradient)
-        done |= np.abs(predicted) < tolerance
-        rows = np.flatnonzero(~done & np.isfinite(value) & (stalled < 8))
-        if len(rows) == 0:
-            break
-        move = step[rows] * length[rows, None]
-        move *= np.minimum(1.0, LONGEST_STEP / np.maximum(np.linalg.norm(move, axis=1), 1e-300))[:, None]
-        trial = evaluate(problem, replicates.part(rows), x[rows] + move, restricted)
-        slope = np.einsum("bi,bi->b", gradient[rows], move)
-        noise = NOISE * np.abs(value[rows])
-        small = np.abs(slope) < noise
-        with np.errstate(invalid="ignore"):
-            falls = trial.value < value[rows] + 1e-4 * slope
-            level = small & (np.abs(trial.value - value[rows]) <= 4.0 * noise)
-            level &= np.linalg.norm(trial.gradient, axis=1) < np.linalg.norm(gradient[rows], axis=1)
-        taken = np.where(small, level, falls)
-        _update(inverse, rows[taken], move[taken], trial.gradient[taken] - gradient[rows[taken]])
-        own = rows[taken]
-        x[own] += move[taken]
-        value[own], gradient[own], sigma2[own], alpha[own] = (
-            part[taken] for part in (trial.value, trial.gradient, trial.sigma2, trial.alpha)
-        )
-        length[own], stalled[own] = 1.0, 0
-        length[rows[~taken]] *= 0.3
-        stalled[rows[~taken]] += 1
-    step = np.einsum("bij,bj->bi", inverse, gradient)
+    inverse = np.tile(inverse_newton_matrix(problem.criterion, start, restricted, FLATTEST), (B, 1, 1))
+    lost = np.zeros(B, bool)
+
+    def at(rows: Codes, where: Array) -> Points:
+        return evaluate(problem, replicates.part(rows), where, restricted)
+
+    def hopeless(point: Points) -> NDArray[np.bool_]:
+        lost[:] = _without_rank(point.C)
+        return lost
+
+    ends = descend_together(at, x, inverse, replace(RULE, decrease=tolerance), hopeless)
+    point = ends.point
+    # what has stalled, or used up its steps, is believed where next to nothing can be gained
+    step = np.einsum("bij,bj->bi", ends.inverse, point.gradient)
     with np.errstate(invalid="ignore"):
-        settled = done | (np.einsum("bi,bi->b", step, gradient) < 1e4 * tolerance)
-    found = Fits(x, sigma2, alpha, value, settled & np.isfinite(value) & ~lost)
+        settled = ends.done | (np.isfinite(point.value) & (np.einsum("bi,bi->b", step, point.gradient) < 1e4 * tolerance))
+    found = BatchFits(ends.x, point.sigma2, point.alpha, point.value, settled & ~lost)
     return _alone(problem, replicates, found, np.flatnonzero(~found.settled & ~lost), start, restricted)
 
 
@@ -392,27 +357,7 @@ def _without_rank(C: Array) -> NDArray[np.bool_]:
     return ~finite | (values[:, 0] <= SINGULAR * values[:, -1])
 
 
-def _start_matrix(criterion: Criterion, x: Array, restricted: bool) -> Array:
-    hessian = criterion.at(x, restricted).hessian
-    if hessian is None or not np.all(np.isfinite(hessian)) or not len(x):
-        return np.eye(len(x))
-    values, vectors = np.linalg.eigh(hessian)
-    values = np.maximum(np.abs(values), 1e-6 * float(np.abs(values).max(initial=1e-300)))
-    return np.asarray((vectors / values) @ vectors.T)
-
-
-def _update(inverse: Array, rows: Codes, s: Array, y: Array) -> None:
-    """BFGS on the inverse matrices of some replicates, left as they are where the curvature is not positive."""
-    sy = np.einsum("bi,bi->b", s, y)
-    Hy = np.einsum("bij,bj->bi", inverse[rows], y)
-    yHy = np.einsum("bi,bi->b", y, Hy)
-    good = sy > 1e-10 * np.sqrt(np.maximum(np.einsum("bi,bi->b", s, s) * np.einsum("bi,bi->b", y, y), 1e-300))
-    rows, s, Hy, sy, yHy = rows[good], s[good], Hy[good], sy[good], yHy[good]
-    outer = np.einsum("bi,bj->bij", s, Hy) / sy[:, None, None]
-    inverse[rows] += (1.0 + yHy / sy)[:, None, None] * np.einsum("bi,bj->bij", s, s) / sy[:, None, None] - outer - outer.transpose(0, 2, 1)
-
-
-def _alone(problem: Problem, replicates: ReplicateSums, found: Fits, rows: Codes, start: Array, restricted: bool) -> Fits:
+def _alone(problem: Problem, replicates: ReplicateSums, found: BatchFits, rows: Codes, start: Array, restricted: bool) -> BatchFits:
     """ReplicateSums that have not settled, by Newton's method each."""
     x, sigma2, alpha, value, settled = found.x, found.sigma2, found.alpha, found.value, found.settled
     for b in rows:
@@ -423,7 +368,7 @@ def _alone(problem: Problem, replicates: ReplicateSums, found: Fits, rows: Codes
         point = outcome.point
         if outcome.converged and point.state is not None and np.isfinite(point.value):
             x[b], sigma2[b], alpha[b], value[b], settled[b] = point.x, point.sigma2, point.state.solution.alpha[0], point.value, True
-    return Fits(x, sigma2, alpha, value, settled)
+    return BatchFits(x, sigma2, alpha, value, settled)
 
 
 def _problem_of(problem: Problem, one: ReplicateSums) -> Problem:

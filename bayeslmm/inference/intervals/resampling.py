@@ -18,10 +18,10 @@ from bayeslmm._validation import require_name
 from bayeslmm.data.design import Design
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, InferenceError
+from bayeslmm.estimate.batch_descent import BatchFits
 from bayeslmm.estimate.estimate import search
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import grouping_factors, is_nested, top_factor
 from bayeslmm.inference.intervals.batch_structured import (
-    Fits,
     ReplicateSums,
     descend,
     evaluate,
@@ -143,7 +143,7 @@ def refit_without_each(problem: Problem, start: Array, restricted: bool, progres
     return _in_parts(problem, cells, N, lambda part: without_each(groups, whole, part, np.arange(N)), start, restricted, progress)
 
 
-def fits_without_each(problem: Problem, level_of: Codes, size: int, start: Array, restricted: bool) -> Iterator[tuple[Fits, Array]]:
+def fits_without_each(problem: Problem, level_of: Codes, size: int, start: Array, restricted: bool) -> Iterator[tuple[BatchFits, Array]]:
     """The fits without each of the levels 0 .. size - 1, in parts, with their (X' V0^-1 X)^-1 (b, p, p), on conditioned columns.
 
     level_of : (subjects,) the level of each subject of a problem that is `poolable`

@@ -215,14 +215,10 @@ def p_values(method: str, statistic: Array, df: Array, correlation: Array, means
     elif method in ("dunnett", "mvt"):
         law = MultivariateT.of(R, _common(nu))
         out[member] = [law.outside(value) for value in t]
-    elif method == "none":
-        out[member] = plain
-    elif method == "bonferroni":
-        out[member] = m * plain
     elif method == "sidak":
         out[member] = -np.expm1(m * np.log1p(-plain))
     else:
-        out[member] = _stepwise(method, plain)
+        out[member] = adjust_p_values(method, plain)
     # no adjustment leaves the range from the plain p value to Bonferroni's, whatever the rounding of its integral
     out[member] = np.clip(out[member], plain, np.minimum(1.0, pairs * plain))
     return out
@@ -252,10 +248,15 @@ def require_pairs(method: str, pairwise: bool) -> None:
         raise InferenceError("Tukey's adjustment is for all pairs of means", "adjust='tukey'", remedy)
 
 
-def _stepwise(method: str, p: Array) -> Array:
-    m, order = len(p), np.argsort(p)
+def adjust_p_values(method: str, p: Array) -> Array:
+    """p values of one family, adjusted by what needs nothing else: "none", "bonferroni", "holm", "fdr" or "bh" (Benjamini-Hochberg)."""
+    m, order = len(p), np.argsort(p, kind="stable")
     out = np.empty(m)
-    if method == "holm":
+    if method == "none":
+        return p
+    if method == "bonferroni":
+        out[:] = m * p
+    elif method == "holm":
         out[order] = np.maximum.accumulate((m - np.arange(m)) * p[order])
     else:
         out[order[::-1]] = np.minimum.accumulate((m / np.arange(m, 0, -1)) * p[order[::-1]])
