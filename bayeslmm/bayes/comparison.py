@@ -18,7 +18,8 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_level
-from bayeslmm.bayes.loo import leave_one_out, level_sets
+from bayeslmm.bayes.jacobian import outcome_jacobians, with_jacobian
+from bayeslmm.bayes.loo import held_out, leave_one_out, level_sets
 from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-    from bayeslmm._types import ConfMethod, Effects, Ranking, SamplingMethod
+    from bayeslmm._types import ConfMethod, Effects, LeaveOut, Ranking, SamplingMethod
     from bayeslmm.data.design import Design
 
     Source = Estimates | Posterior | xarray.DataTree
@@ -357,12 +358,13 @@ def compare_models(
 ) -> pd.DataFrame:
     """Models ranked, the best first.
 
-    models : name -> `LMM`, `Fit` or `Posterior`, or a list of them, named by their formulas; all of the same response over the same rows
+    models : name -> `LMM`, `Fit` or `Posterior`, or a list of them, named by their formulas; all of one outcome over the same rows
     by : "aic", "bic" (`model, npar, loglik, aic, bic, difference, weight`); "loo", leaving out observations, or "logo", leaving out levels
         of a grouping factor (`model, elpd, se, difference, se_difference, p, weight`); "evidence" (`model, log_evidence, difference,
         weight`)
     group : the grouping factor of "logo", where there are several; seed, draws, chains, method : of `LMM.sample`
 
+    Of responses that are functions of one column, such as y and log(y), everything is of that column: log |dg/dy| of every row is added.
     REML fits of different fixed effects are refitted by ML, and it says so: their criteria are not about the same data. Weights are those
     of AIC or BIC, posterior probabilities of equally likely models for "evidence", and pseudo-BMA weights for "loo" and "logo".
     Raises SpecificationError for models of different responses, PriorError where the evidence would need proper priors.
@@ -376,29 +378,35 @@ def compare_models(
         models = dict(zip(_distinct([str(getattr(model, "formula", type(model).__name__)) for model in models]), models, strict=True))
     if not isinstance(models, Mapping) or not models:
         raise SpecificationError("no models were given", "compare_models", 'give a mapping: {"a": m1, "b": m2}')
-    _require_same_response(models)
+    jacobians = _on_one_outcome(models)
     if by in ("aic", "bic"):
-        return _by_criterion(models, by)
+        return _by_criterion(models, by, jacobians)
     posteriors = {
         name: source if isinstance(source, Posterior) else _posterior(source, draws, chains, seed, method)
         for name, source in models.items()
     }
     if by == "evidence":
-        return _by_evidence(posteriors)
-    return _by_prediction(posteriors, by, group, seed)
+        return _by_evidence(posteriors, jacobians)
+    return _by_prediction(posteriors, by, group, seed, jacobians)
 
 
-def _require_same_response(models: Mapping[str, Any]) -> None:
-    first: Any = None
+def _on_one_outcome(models: Mapping[str, Any]) -> dict[str, Array]:
+    """log |dg/dy| of every model's response g(y), (n,), 0 where all have the same response.
+
+    Raises SpecificationError for models whose responses are no functions of one outcome over the same rows.
+    """
     for name, source in models.items():
-        design = getattr(source, "design", None)
-        if design is None:
+        if getattr(source, "design", None) is None:
             raise SpecificationError(f"{name} is a {type(source).__name__}", name, "give an LMM, a Fit or a Posterior")
-        first = design if first is None else first
-        if len(design.y) != len(first.y) or not np.array_equal(design.y, first.y) or not np.array_equal(design.rows, first.rows):
-            raise SpecificationError(
-                "the models are of different responses or rows", name, "fit them to the same rows: drop missing values first"
-            )
+    found = outcome_jacobians({name: source.design for name, source in models.items()})
+    if found is None:
+        texts = ", ".join(dict.fromkeys(str(source.design.spec.formula.response) for source in models.values()))
+        raise SpecificationError(
+            f"the models are of different responses or rows: {texts}",
+            ", ".join(models),
+            "fit them to the same rows (drop missing values first), their responses functions of one column, such as y and log(y)",
+        )
+    return found
 
 
 def _posterior(source: Any, draws: int, chains: int, seed: int, method: SamplingMethod) -> Posterior:
@@ -413,13 +421,15 @@ def _refitted(model: Any) -> Any:
     return uninterrupted(model.fit("ML"))
 
 
-def _by_criterion(models: Mapping[str, Any], by: str) -> pd.DataFrame:
+def _by_criterion(models: Mapping[str, Any], by: str, jacobians: Mapping[str, Array]) -> pd.DataFrame:
     fits = {
         name: source if isinstance(source, Estimates) else _refitted(source.model if isinstance(source, Posterior) else source)
         for name, source in models.items()
     }
     own = list(fits.values())
     same = all(fit.design.X.shape == own[0].design.X.shape and np.array_equal(fit.design.X, own[0].design.X) for fit in own)
+    # a restricted likelihood is one of differences of the response: no Jacobian takes it to another scale
+    same = same and not any(values.any() for values in jacobians.values())
     mixed = len({fit.method for fit in own}) > 1
     if any(fit.method != "ML" for fit in own) and (mixed or not same):
         warnings.warn(
@@ -429,8 +439,12 @@ def _by_criterion(models: Mapping[str, Any], by: str) -> pd.DataFrame:
             stacklevel=3,
         )
         fits = {name: fit if fit.method == "ML" else _refitted(fit.model) for name, fit in fits.items()}
+    more = {name: float(values.sum()) for name, values in jacobians.items()}
     table = pd.DataFrame(
-        [{"model": n, "npar": f.df_model, "loglik": f.loglik, "aic": f.aic, "bic": f.bic} for n, f in fits.items()]
+        [
+            {"model": n, "npar": f.df_model, "loglik": f.loglik + more[n], "aic": f.aic - 2.0 * more[n], "bic": f.bic - 2.0 * more[n]}
+            for n, f in fits.items()
+        ]
     ).sort_values(by, kind="stable", ignore_index=True)
     table["difference"] = table[by] - table[by].iloc[0]
     table["weight"] = _weights(-0.5 * table["difference"])
@@ -445,8 +459,9 @@ def _weights(log: Any) -> Any:
 # -- what a posterior predicts -------------------------------------------------------------------------------------------------------------
 
 
-def _by_evidence(posteriors: Mapping[str, Posterior]) -> pd.DataFrame:
-    table = pd.DataFrame([{"model": name, "log_evidence": post.log_evidence} for name, post in posteriors.items()])
+def _by_evidence(posteriors: Mapping[str, Posterior], jacobians: Mapping[str, Array]) -> pd.DataFrame:
+    rows = [{"model": name, "log_evidence": post.log_evidence + float(jacobians[name].sum())} for name, post in posteriors.items()]
+    table = pd.DataFrame(rows)
     table = table.sort_values("log_evidence", ascending=False, kind="stable", ignore_index=True)
     table["difference"] = table["log_evidence"] - table["log_evidence"].iloc[0]
     table["weight"] = _weights(table["difference"])
@@ -463,14 +478,18 @@ def _partition(post: Posterior, group: str | None) -> Array:
     return np.asarray(np.argsort(np.argsort(first))[inverse])
 
 
-def _by_prediction(posteriors: Mapping[str, Posterior], by: str, group: str | None, seed: int) -> pd.DataFrame:
-    found = {
-        name: leave_one_out(post, "group" if by == "logo" else "observation", group if by == "logo" else None, seed=seed)
-        for name, post in posteriors.items()
-    }
+def _by_prediction(
+    posteriors: Mapping[str, Posterior], by: str, group: str | None, seed: int, jacobians: Mapping[str, Array]
+) -> pd.DataFrame:
+    found = {}
+    for name, post in posteriors.items():
+        kind: LeaveOut = "group" if by == "logo" else "observation"
+        factor = group if by == "logo" else None
+        sets = held_out(post, kind, factor)[0]
+        found[name] = with_jacobian(leave_one_out(post, kind, factor, seed=seed), np.array([jacobians[name][rows].sum() for rows in sets]))
     sizes = {elpd.n_data_points for elpd in found.values()}
-    held_out = [_partition(post, group) for post in posteriors.values()] if by == "logo" else []
-    if len(sizes) > 1 or any(not np.array_equal(held_out[0], other) for other in held_out[1:]):
+    partitions = [_partition(post, group) for post in posteriors.values()] if by == "logo" else []
+    if len(sizes) > 1 or any(not np.array_equal(partitions[0], other) for other in partitions[1:]):
         raise SpecificationError(
             "the models leave out different things", ", ".join(map(str, sizes)), 'name the same factor: group="Subject"'
         )

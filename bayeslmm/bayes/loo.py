@@ -10,6 +10,7 @@ beta integrated out; so no covariance matrix of rows is ever formed, and crossed
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes, seed_sequence
 from bayeslmm._lazy import optional
 from bayeslmm._validation import require_flag, require_name, require_one_of
+from bayeslmm.bayes.jacobian import log_jacobian, with_jacobian
+from bayeslmm.bayes.level_densities import DowndatedDensity, independent_level_densities
 from bayeslmm.bayes.log_posterior.density import Density, arrange_density, with_solution
 from bayeslmm.bayes.posterior.predict import log_likelihood
 from bayeslmm.bayes.sampling.importance import limit_of_k, sample_importance, smooth_weights
@@ -27,8 +30,9 @@ from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
-from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
+from bayeslmm.results.render import progress_bar
 
 if TYPE_CHECKING:
     from arviz_stats.utils import ELPDData
@@ -55,7 +59,14 @@ def density_without(target: Density, out: Codes, label: str) -> Density:
             v for f, v in zip(kernel.variance.factors, kernel.variance.values, strict=True) if f.covariate is None and v is not None
         )
         fitted = np.delete(whole, out)
-    less = build_problem(design, fitted)
+    try:
+        less = build_problem(design, fitted)
+    except np.linalg.LinAlgError:
+        raise InferenceError(
+            f"without {label} columns of X are collinear, and the rest cannot be sampled by itself",
+            label,
+            "leave the column out, use exact=False, or folds that keep every level of a factor",
+        ) from None
     own = less.criterion.kernel
     if kernel is not None and isinstance(own, BlockDiagonalKernel):
         # a spatial structure measures ranges in steps of the whole data
@@ -66,7 +77,9 @@ def density_without(target: Density, out: Codes, label: str) -> Density:
 def on_other_problem(target: Density, problem: Problem) -> Density:
     """The same axes and priors over another problem of the same columns, which are standardized in another way."""
     terms = tuple(replace(block, term=term) for block, term in zip(target.layout.terms, problem.random.terms, strict=True))
-    return replace(arrange_density(problem, target.priors, replace(target.layout, terms=terms)), volume=target.volume)
+    found = arrange_density(problem, target.priors, replace(target.layout, terms=terms))
+    # a prior of the intercept of centred columns stays that of the columns of all rows
+    return replace(found, volume=target.volume, alpha=replace(target.alpha, problem=problem))
 
 
 def _require_rank(target: Density, design: Design, label: str) -> None:
@@ -88,11 +101,10 @@ def _require_rank(target: Density, design: Design, label: str) -> None:
 class WithoutRows:
     """log p(y_out | y_in): by importance weights from the whole posterior, or exact, from a posterior given the rest.
 
-    inside : log mean density over the whole posterior; k : Pareto shape of the weights; exact : it was refitted
+    k : Pareto shape of the weights; exact : it was refitted
     """
 
     elpd: float
-    inside: float
     k: float
     exact: bool
 
@@ -131,8 +143,11 @@ def log_mean(values: Array, log_weights: Array) -> float:
     return top + float(np.log(np.exp(terms - top).sum())) if np.isfinite(top) else -np.inf
 
 
-LOO_DRAWS = 1000
-"""Draws of the covariance parameters that weights are made from."""
+LOO_DRAWS, FEWEST_DRAWS = 1000, 250
+"""Draws of the covariance parameters that weights are made from; fewer where very much is left out in turn."""
+
+LEFT_OUT_ELEMENTS = 40_000_000
+"""Draws x units whose densities are kept."""
 
 REFIT_DRAWS = 2000
 """Weighted draws of a posterior given the rest."""
@@ -145,7 +160,14 @@ UNDETERMINED_LEVERAGE = 1e-9
 
 
 def leave_one_out(
-    post: PosteriorData, by: LeaveOut = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0
+    post: PosteriorData,
+    by: LeaveOut = "observation",
+    group: str | None = None,
+    exact: bool | None = None,
+    seed: int = 0,
+    *,
+    jacobian: bool = False,
+    progress: bool | None = None,
 ) -> ELPDData:
     """Expected log predictive density by leaving out, an ArviZ `ELPDData` with `elpd_i` and `pareto_k`.
 
@@ -153,31 +175,76 @@ def leave_one_out(
     group : which grouping factor, where there are several
     exact : True refits for each; None refits for each of at most 60 levels of the only factor of a model with independent errors, and,
         as False does, where weights are not to be trusted
+    jacobian : of the outcome rather than of its transformation: log |dg/dy| of a response g(y) is added
 
     Raises InferenceError where the rest would not determine alpha under its flat prior.
 
     >>> post.loo(by="group").n_data_points
     18
     """
-    require_one_of(by, ("observation", "group"), "by")
+    sets, labels, dim = held_out(post, by, group)
     if exact is not None:
         require_flag(exact, "exact")
-    chosen = np.unique(np.linspace(0, post.draws.size - 1, min(post.draws.size, LOO_DRAWS)).astype(int))
+    shift = log_jacobian(post.design) if require_flag(jacobian, "jacobian") else None
+    alone = by == "observation"
+    names = [f"row {i}" for i in labels] if alone else [f"{dim} {label}" for label in labels]
+    most = max(FEWEST_DRAWS, min(LOO_DRAWS, LEFT_OUT_ELEMENTS // len(sets)))
+    chosen = np.unique(np.linspace(0, post.draws.size - 1, min(post.draws.size, most)).astype(int))
     phi = post.draws.phi[chosen]
-    if by == "observation":
-        values = conditional_densities(post, phi)
-        sets, labels = [np.array([i]) for i in range(post.design.nobs)], [f"row {i}" for i in range(post.design.nobs)]
-        found = _by_weights(post, values, sets, labels, bool(exact), seed)
-        inside = _log_means(log_likelihood(post))
-        return _elpd(post, found, ("obs", list(range(post.design.nobs))), inside, len(phi))
-    sets, labels, name = level_sets(post, group)
-    full = log_likelihoods(post.density, phi)
-    less = [density_without(post.density, out, f"{name} {label}") for out, label in zip(sets, labels, strict=True)]
-    values = np.stack([predictive_densities(post.density, own, phi, full) for own in less], axis=1)
-    cheap = len(post.design.terms) == 1 and post.problem.structured is None
+    with progress_bar("leaving out", len(phi) if alone else len(sets), progress) as advance:
+        values = conditional_densities(post, phi, advance) if alone else held_out_densities(post, phi, sets, names, advance)
+    cheap = not alone and len(post.design.terms) == 1 and post.problem.structured is None
     every = cheap and len(sets) <= EXACT_LEVELS if exact is None else exact
-    found = _by_weights(post, values, sets, [f"{name} {label}" for label in labels], every, seed)
-    return _elpd(post, found, (name, labels), np.array([one.inside for one in found]), len(phi))
+    with progress_bar("sampling without each", len(sets), progress if every else False) as advance:
+        found = _by_weights(post, values, sets, names, every, seed, advance)
+    inside = conditional_log_means(post) if alone else mean_densities(values)
+    elpd = _elpd(post, found, (dim, labels), inside, len(phi))
+    return elpd if shift is None else with_jacobian(elpd, np.array([shift[rows].sum() for rows in sets]))
+
+
+def held_out(post: PosteriorData, by: str, group: str | None) -> tuple[list[Codes], list[Any], str]:
+    """Rows and labels of what is left out, one after the other, and what it is called."""
+    require_one_of(by, ("observation", "group"), "by")
+    if by == "group":
+        return level_sets(post, group)
+    if group is not None:
+        raise SpecificationError("group does not apply to observations", "group", 'use by="group"')
+    return [np.array([i]) for i in range(post.design.nobs)], list(range(post.design.nobs)), "obs"
+
+
+def held_out_densities(post: PosteriorData, phi: Array, sets: list[Codes], names: list[str], advance: Callable[[int], None]) -> Array:
+    """log p(y_out | y_in, phi) (S, sets) of levels of a grouping factor."""
+    target, codes = post.density, np.empty(post.design.nobs, np.int64)
+    for k, rows in enumerate(sets):
+        codes[rows] = k
+    found = independent_level_densities(target, phi, codes, len(sets), advance)
+    if found is not None:
+        values, deficient = found
+        for k in deficient:
+            _require_rank(target, post.design.take(np.setdiff1d(np.arange(post.design.nobs), sets[k])), names[k])
+        return values
+    values, full = np.empty((len(phi), len(sets))), log_likelihoods(target, phi)
+    fast = DowndatedDensity(target, target.kernel) if isinstance(target.kernel, RandomEffectsKernel) else None
+    for k, (rows, name) in enumerate(zip(sets, names, strict=True)):
+        less = None if fast is None else fast.without(rows)
+        values[:, k] = predictive_densities(target, density_without(target, rows, name) if less is None else less, phi, full)
+        advance(1)
+    return values
+
+
+def conditional_log_means(post: PosteriorData) -> Array:
+    """log of the mean density of every observation given its effects, over draws of the whole posterior, (n,)."""
+    step, total = max(1, LEFT_OUT_ELEMENTS // (4 * post.design.nobs)), np.full(post.design.nobs, -np.inf)
+    for begin in range(0, post.size, step):
+        own = log_likelihood(post, np.arange(begin, min(begin + step, post.size)))
+        total = np.logaddexp(total, np.logaddexp.reduce(own, axis=0))
+    return np.asarray(total - np.log(post.size))
+
+
+def mean_densities(values: Array) -> Array:
+    """log of the mean over the first axis of exponentials (S, units)."""
+    even = np.full(len(values), -np.log(len(values)))
+    return np.array([log_mean(own, even) for own in values.T])
 
 
 def level_sets(post: PosteriorData, group: str | None) -> tuple[list[Codes], list[Any], str]:
@@ -201,29 +268,36 @@ def level_sets(post: PosteriorData, group: str | None) -> tuple[list[Codes], lis
 # -- weights -------------------------------------------------------------------------------------------------------------------------------
 
 
-def _by_weights(post: PosteriorData, values: Array, sets: list[Codes], labels: list[str], every: bool, seed: int) -> list[WithoutRows]:
+def _by_weights(
+    post: PosteriorData,
+    values: Array,
+    sets: list[Codes],
+    labels: list[str],
+    every: bool,
+    seed: int,
+    advance: Callable[[int], None],
+) -> list[WithoutRows]:
     """From log p(y_out | y_in, phi) (S, sets) of draws of the whole posterior; refitted where that cannot be trusted, or for every set."""
     limit, found = min(limit_of_k(len(values)), 0.7), []
     begin = post.draws.phi[int(np.argmax(post.draws.log_density))]
     streams = seed_sequence(seed).spawn(len(sets) + 1)
-    even, whole = np.full(len(values), -np.log(len(values))), None
+    whole: tuple[float, bool] | None = None
     for own, out, label, stream in zip(values.T, sets, labels, streams[1:], strict=True):
         weights = smooth_weights(-own)
-        one = WithoutRows(log_mean(own, weights.log), log_mean(own, even), weights.k, False)
+        one = WithoutRows(log_mean(own, weights.log), weights.k, False)
+        advance(1)
         if every or not weights.k <= limit:
             if whole is None:
                 whole = log_evidence_of(post.density, begin, 4 * REFIT_DRAWS, np.random.default_rng(streams[0]))
-            rest = log_evidence_of(density_without(post.density, out, label), begin, REFIT_DRAWS, np.random.default_rng(stream))
+            try:
+                rest = log_evidence_of(density_without(post.density, out, label), begin, REFIT_DRAWS, np.random.default_rng(stream))
+            except InferenceError:
+                # its density is known by weights alone, and k says how well
+                rest = np.nan, False
             if whole[1] and rest[1]:
-                one = WithoutRows(whole[0] - rest[0], one.inside, 0.0, True)
+                one = WithoutRows(whole[0] - rest[0], 0.0, True)
         found.append(one)
     return found
-
-
-def _log_means(values: Array) -> Array:
-    """log mean exp over the first axis."""
-    top = values.max(0)
-    return np.asarray(top + np.log(np.exp(values - top).mean(0)))
 
 
 def _elpd(post: PosteriorData, found: list[WithoutRows], dim: tuple[str, list[Any]], inside: Array, draws: int) -> ELPDData:
@@ -249,7 +323,7 @@ def _elpd(post: PosteriorData, found: list[WithoutRows], dim: tuple[str, list[An
 # -- one observation, in closed form -------------------------------------------------------------------------------------------------------
 
 
-def conditional_densities(post: PosteriorData, phi: Array) -> Array:
+def conditional_densities(post: PosteriorData, phi: Array, advance: Callable[[int], None] = lambda _: None) -> Array:
     """log p(y_i | all other y, phi), alpha and beta integrated out, (S, n).
 
     With P = V^-1 - V^-1 X (X'V^-1 X + prior)^-1 X'V^-1 the density is normal with precision P_ii and error (P y)_i / P_ii; for independent
@@ -260,6 +334,7 @@ def conditional_densities(post: PosteriorData, phi: Array) -> Array:
     with one_thread(post.problem.criterion.width):
         for i, (x, sigma) in enumerate(zip(X, s, strict=True)):
             out[i] = _at_draw(post, x, float(sigma), phi[i])
+            advance(1)
     return out
 
 

@@ -83,6 +83,12 @@ def members(source: Any) -> Iterator[tuple[str, bool]]:
 
 NEW = pd.DataFrame({"x": [0.3, -1.0], "arm": ["a", "b"], "s": ["s1", "s2"], "i": ["i1", "i9"], "visit": [0, 1], "w": 1.0, "o": 0.0})
 
+
+def left_out(post: Any) -> str:
+    """What a posterior's folds are of."""
+    return "group" if post.design.terms or post.design.residual is not None else "observation"
+
+
 Arguments = dict[str, Callable[[Any], Any]]
 """How a verb that cannot be called bare, or would take long, is called."""
 
@@ -106,6 +112,7 @@ POSTERIOR: Arguments = {
     "emmeans": lambda post: post.emmeans("arm"),
     "emtrends": lambda post: post.emtrends("x", "arm"),
     "hypothesis": lambda post: post.hypothesis(f"{post.coef_names[-1]} > 0"),
+    "kfold": lambda post: post.kfold(k=2, by=left_out(post), group=None if left_out(post) == "observation" else "s"),
     "rope": lambda post: post.rope(-0.1, 0.1),
     "shaped": lambda post: post.shaped(post.draws.alpha),
     "update": lambda post: post.update(draws=50, chains=2, seed=1),
@@ -118,7 +125,7 @@ REFUSED = {"to_marginaleffects", "log_evidence"}
 NO_RANDOM_EFFECTS = {"ranova", "marginal_cov", "icc", "coef"}
 """What may have nothing to say where there are no random effects."""
 
-LONG = {"profile", "report", "bootstrap", "check_inference", "power"}
+LONG = {"profile", "report", "bootstrap", "check_inference", "power", "kfold"}
 """Verbs that take a second each."""
 
 VARIATIONS: dict[str, list[tuple[str, Callable[[Any], Any]]]] = {
@@ -143,6 +150,8 @@ VARIATIONS: dict[str, list[tuple[str, Callable[[Any], Any]]]] = {
         ("ranef se", lambda post: post.ranef(se=True)),
         *((f"predict {i}", lambda post, i=i: post.predict(interval=i, seed=1)) for i in ("confidence", "prediction")),
         ("predict new", lambda post: post.predict(NEW, interval="prediction", new_levels="sample", seed=1, **offset_of(post))),
+        *((f"draws of {i}", lambda post, i=i: post.predict(interval=i, draws=True, seed=1)) for i in (None, "prediction")),
+        *((f"predictive {kind}", lambda post, kind=kind: post.plot.predictive(kind, by="arm", draws=20)) for kind in ("stat", "intervals")),
         ("loo by s", lambda post: post.loo(by="group", group="s")),
         ("pairs", lambda post: post.emmeans("arm").pairs()),
         *((f"plot {kind}", lambda post, kind=kind: getattr(post.plot, kind)()) for kind in ("forest", "predictive", "ranef")),

@@ -12,6 +12,7 @@ import pandas as pd
 from bayeslmm._arrays import Array
 from bayeslmm._io import as_path
 from bayeslmm._validation import require_flag, require_level, require_names
+from bayeslmm.bayes.kfold import cross_validate
 from bayeslmm.bayes.log_posterior.priors import require_evidence
 from bayeslmm.bayes.loo import leave_one_out
 from bayeslmm.bayes.posterior import datatree
@@ -226,16 +227,46 @@ class Posterior(PosteriorData):
         """
         return posterior_rows.log_likelihood(self)
 
-    def loo(self, by: LeaveOut = "observation", group: str | None = None, exact: bool | None = None, seed: int = 0) -> ELPDData:
+    def loo(
+        self,
+        by: LeaveOut = "observation",
+        group: str | None = None,
+        exact: bool | None = None,
+        seed: int = 0,
+        *,
+        jacobian: bool = False,
+        progress: bool | None = None,
+    ) -> ELPDData:
         """Expected log predictive density by leaving out, random effects integrated out: an ArviZ `ELPDData`.
 
         by : "observation", or "group", a level of a grouping factor with all its rows; group : which factor, where there are several
         exact : True samples the posterior given the rest for each; None does so where it is cheap and where weights are not to be trusted
+        jacobian : of the outcome rather than of its transformation: log |dg/dy| of a response g(y) is added
 
         >>> post.loo(by="group").n_data_points
         18
         """
-        return leave_one_out(self, by, group, exact, seed)
+        return leave_one_out(self, by, group, exact, seed, jacobian=jacobian, progress=progress)
+
+    def kfold(
+        self,
+        k: int = 10,
+        by: str = "observation",
+        group: str | None = None,
+        seed: int = 0,
+        *,
+        jacobian: bool = False,
+        progress: bool | None = None,
+    ) -> ELPDData:
+        """Expected log predictive density by k random folds, each predicted by the posterior given the others: an ArviZ `ELPDData`.
+
+        by : "observation", "group", a level of a grouping factor with all its rows, or the name of that factor
+        jacobian : as in `loo`
+
+        >>> post.kfold(k=3, by="Subject").n_data_points
+        18
+        """
+        return cross_validate(self, k, by, group, seed, jacobian=jacobian, progress=progress)
 
     def sensitivity(self) -> pd.DataFrame:
         """How the posterior answers to a power of its priors or of the likelihood: `prior, likelihood, diagnosis`, one row per parameter.

@@ -68,12 +68,13 @@ def design_sigma(post: PosteriorData) -> Array:
     return np.asarray(post.parameters["sigma"].values / np.sqrt(post.design.weight_scale))
 
 
-def error_variance(post: PosteriorData) -> Array:
-    """Variance of every error, (S, n), or (S, 1) where all are alike."""
-    s2 = design_sigma(post)[:, None] ** 2
+def error_variance(post: PosteriorData, chosen: Codes | None = None) -> Array:
+    """Variance of every error, (S, n), or (S, 1) where all are alike, of all or some draws."""
+    which = slice(None) if chosen is None else chosen
+    s2 = design_sigma(post)[which, None] ** 2
     if post.problem.structured is None:
         return s2 if post.design.weights is None else s2 / post.design.weights
-    return s2 * np.stack([unit_sds(post.problem, x) ** 2 for x in post.kernel_points[0]])
+    return s2 * np.stack([unit_sds(post.problem, x) ** 2 for x in post.kernel_points[0][which]])
 
 
 def draw_posterior_errors(post: PosteriorData, chosen: Codes, rng: np.random.Generator) -> Array:
@@ -86,21 +87,24 @@ def draw_posterior_errors(post: PosteriorData, chosen: Codes, rng: np.random.Gen
     return np.stack([draw_errors(post.problem, row, float(sigma), rng) for row, sigma in zip(x, s, strict=True)])
 
 
-def log_likelihood(post: PosteriorData) -> Array:
-    """log p(y_i | alpha, beta, R, the other observations of i's subject), (S, n): with independent errors that of y_i alone."""
-    errors = post.design.y - linear_predictor(post)
+def log_likelihood(post: PosteriorData, chosen: Codes | None = None) -> Array:
+    """log p(y_i | alpha, beta, R, the other observations of i's subject), (S, n): with independent errors that of y_i alone.
+
+    chosen : some of the draws
+    """
+    errors = post.design.y - linear_predictor(post, chosen)
     if post.design.residual is None:
-        v = error_variance(post)
+        v = error_variance(post, chosen)
         return np.asarray(-0.5 * (np.log(2.0 * np.pi * v) + errors**2 / v))
-    return _leave_one_out(post, errors)
+    return _leave_one_out(post, errors, np.arange(post.size) if chosen is None else chosen)
 
 
-def _leave_one_out(post: PosteriorData, errors: Array) -> Array:
+def _leave_one_out(post: PosteriorData, errors: Array, chosen: Codes) -> Array:
     """With C = R^-1 and g = C e: the density of e_i given the others is normal with precision C_ii and error g_i / C_ii."""
     assert post.design.residual is not None
     out = np.empty_like(errors)
     blocks = order_rows(post.design, post.design.residual.subject.codes)
-    for i, (x, s) in enumerate(zip(post.kernel_points[0], design_sigma(post), strict=True)):
+    for i, (x, s) in enumerate(zip(post.kernel_points[0][chosen], design_sigma(post)[chosen], strict=True)):
         for rows in blocks:
             C = np.linalg.inv(s**2 * unit_covariances(post.problem, x, rows))
             g = (C @ errors[i, rows][..., None])[..., 0]

@@ -1,0 +1,212 @@
+"""log p(y of a level | all other y, phi) of every level of a grouping factor, alpha and beta integrated out.
+
+Where V is block diagonal by level, log |V0| and [X y]'V0^-1 [X y] are sums over levels, so what is left without one is a difference: an
+r x r matrix for each level and draw, and no other design, density or row is looked at. Where levels are tied together (crossed and nested
+factors, relationship matrices) cross-products less those of the level give the density of the rest, one level at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.bayes.log_posterior.density import Density, repeat_solution
+from bayeslmm.likelihood.case_deletion import COLLINEAR_EIGENVALUE, DowndatedSums
+from bayeslmm.likelihood.criterion import one_thread
+from bayeslmm.likelihood.kernel import Solution, solve_Xy
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, pool_levels
+from bayeslmm.likelihood.random_effects.level_blocks import factor_unrolled
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
+from bayeslmm.likelihood.tuning import TUNING
+
+PIECE_ELEMENTS = 1_000_000
+"""Draws x levels x r^2 worked on at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelShares:
+    """What some levels add at some draws: log |V0| (t, k) and [X y]'V0^-1 [X y] (t, k, r, r)."""
+
+    draws: slice
+    levels: slice
+    logdet: Array
+    Xy: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelRows:
+    """The rows by level.
+
+    order : positions of the rows, sorted by level; bounds : (K + 1,) where each level begins; Xy : (n, r) standardized, in that order
+    weights : (n,) in that order, or None
+    """
+
+    codes: Codes
+    order: Codes
+    bounds: Codes
+    Xy: Array
+    weights: Array | None
+
+    @classmethod
+    def of(cls, target: Density, codes: Codes, size: int) -> LevelRows:
+        design, c = target.problem.design, target.problem.standardization
+        order = np.argsort(codes, kind="stable")
+        everything = slice(0, design.nobs)
+        weights = c.weights(design, everything)
+        bounds = np.searchsorted(codes[order], np.arange(size + 1))
+        return cls(codes, order, bounds, c.Xy(design, everything)[order], None if weights is None else weights[order])
+
+    @property
+    def size(self) -> int:
+        return len(self.bounds) - 1
+
+    def squares(self, levels: slice) -> Array:
+        """[X y]'W[X y] of some levels, (k, r, r)."""
+        begin, end = self.bounds[levels.start], self.bounds[levels.stop]
+        rows = self.Xy[begin:end]
+        left = rows if self.weights is None else rows * self.weights[begin:end, None]
+        r = rows.shape[1]
+        starts = self.bounds[levels.start : levels.stop] - begin
+        return np.asarray(np.add.reduceat((left[:, :, None] * rows[:, None, :]).reshape(-1, r * r), starts).reshape(-1, r, r))
+
+    def log_weights(self) -> Array:
+        """Sum of log weights of every level, (K,)."""
+        return np.zeros(self.size) if self.weights is None else np.add.reduceat(np.log(self.weights), self.bounds[:-1])
+
+
+def level_pieces(target: Density, rows: LevelRows, x: Array) -> Iterator[LevelShares] | None:
+    """What every level adds at x (t, size), piece by piece; None where levels are not independent."""
+    kernel = target.kernel
+    if isinstance(kernel, RandomEffectsKernel):
+        cross = kernel.cross
+        if cross.first is None or cross.rest is not None or cross.first.C.ndim != 3 or cross.factors[0].root is not None:
+            return None
+        codes = target.problem.design.terms[cross.factors[0].terms[0]].group.codes
+        if cross.first.q > TUNING.unrolled_columns or not np.array_equal(codes, rows.codes):
+            return None
+        return _independent_pieces(kernel, rows, x)
+    assert isinstance(kernel, BlockDiagonalKernel)
+    batches = [*kernel.data.rows, *kernel.data.pooled_rows]
+    if any((rows.codes[batch.rows] != rows.codes[batch.rows[:, :1]]).any() for batch in batches):
+        return None
+    return _structured_pieces(kernel, rows, x)
+
+
+def _independent_pieces(kernel: RandomEffectsKernel, rows: LevelRows, x: Array) -> Iterator[LevelShares]:
+    first = kernel.cross.first
+    assert first is not None
+    r = rows.Xy.shape[1]
+    few = max(1, PIECE_ELEMENTS // (r * r * len(x)))
+    T = kernel.parameters.blocks(x)[0]
+    for begin in range(0, rows.size, few):
+        levels = slice(begin, min(begin + few, rows.size))
+        squares = rows.squares(levels)
+        step = max(1, PIECE_ELEMENTS // (r * r * (levels.stop - levels.start)))
+        for at in range(0, len(x), step):
+            draws = slice(at, min(at + step, len(x)))
+            det, W = factor_unrolled(first.A[..., levels], T[draws])
+            Y = [sum(W[a][b][:, None] * first.C[b, :, levels] for b in range(first.q)) for a in range(first.q)]
+            lost = sum(np.einsum("trk,tsk->tkrs", own, own) for own in Y)
+            yield LevelShares(draws, levels, np.log(det), squares - lost)
+
+
+def _structured_pieces(kernel: BlockDiagonalKernel, rows: LevelRows, x: Array) -> Iterator[LevelShares]:
+    r = rows.Xy.shape[1]
+    for i in range(len(x)):
+        state = kernel.evaluate(x[i : i + 1], derivatives=False)
+        assert isinstance(state, BlockDiagonalState)
+        logdet, Xy = np.zeros(rows.size), np.zeros((rows.size, r, r))
+        for block in state.row_states:
+            level = rows.codes[block.batch.rows[:, 0]]
+            own = 2.0 * np.log(block.scale).sum(-1) - np.linalg.slogdet(block.inverse)[1]
+            np.add.at(logdet, level, own)
+            np.add.at(Xy, level, block.U.swapaxes(-1, -2) @ block.inverse @ block.U)
+        yield LevelShares(slice(i, i + 1), slice(0, rows.size), logdet[None], Xy[None])
+
+
+def independent_level_densities(
+    target: Density, phi: Array, codes: Codes, size: int, done: Callable[[int], None]
+) -> tuple[Array, Codes] | None:
+    """(S, K), and the levels without which columns of X are collinear; None where levels are tied together.
+
+    Where every coefficient is flat nothing is predicted for those levels: NaN. done : told how many more are finished
+    """
+    rows = LevelRows.of(target, codes, size)
+    problem, (x, s) = target.problem, target.kernel_points(phi)
+    pieces = level_pieces(target, rows, x)
+    if pieces is None:
+        return None
+    whole = _solved(target, x)
+    before = target.integrate(whole, s**2, phi).value
+    deficient = _deficient(rows)
+    c, counted = problem.standardization, isinstance(target.kernel, BlockDiagonalKernel)
+    each = np.diff(rows.bounds) * (np.log(2.0 * np.pi) + 2.0 * np.log(c.y_scale)) - (0.0 if counted else rows.log_weights())
+    fine = np.setdiff1d(np.arange(size), deficient) if target.alpha.flat else np.arange(size)
+    found, finished = np.full((len(phi), size), np.nan), 0.0
+    with one_thread(problem.criterion.width), np.errstate(all="ignore"):
+        for piece in pieces:
+            kept = np.flatnonzero(np.isin(np.arange(piece.levels.start, piece.levels.stop), fine))
+            t, k, r = len(piece.logdet), len(kept), rows.Xy.shape[1]
+            if k:
+                logdet = (whole.logdet[piece.draws, None] - piece.logdet[:, kept]).ravel()
+                Xy = (whole.Xy[piece.draws, None] - piece.Xy[:, kept]).reshape(t * k, r, r)
+                # a prior makes up for columns that are collinear without the level, and only the sums are looked at
+                rest = solve_Xy(logdet, Xy) if target.alpha.flat else Solution(logdet, Xy, Xy[:, :0, :0], logdet, Xy[:, :0, 0], logdet)
+                s2 = np.repeat(s[piece.draws] ** 2, k)
+                after = target.integrate(rest, s2, np.repeat(phi[piece.draws], k, axis=0)).value.reshape(t, k)
+                at = piece.levels.start + kept
+                own = each[at] + np.diff(rows.bounds)[at] * np.log(s[piece.draws, None] ** 2)
+                found[piece.draws, at] = -0.5 * (before[piece.draws, None] - after + own)
+            more = len(piece.logdet) * piece.logdet.shape[1] / len(phi)
+            done(int(finished + more) - int(finished))
+            finished += more
+    return found, deficient
+
+
+def _solved(target: Density, x: Array) -> Solution:
+    """The profile at all x, in batches."""
+    step, parts = target.value_batch, []
+    with one_thread(target.problem.criterion.width):
+        for begin in range(0, len(x), step):
+            own = x[begin : begin + step]
+            parts.append(repeat_solution(target.kernel.solve(own) if target.pooled is None else target.pooled.solve(own), len(own)))
+    logdets, products = [part.logdet for part in parts], [part.Xy for part in parts]
+    return solve_Xy(np.concatenate(logdets), np.concatenate(products))
+
+
+def _deficient(rows: LevelRows) -> Codes:
+    """Levels without which the columns of X are not independent."""
+    p, r = rows.Xy.shape[1] - 1, rows.Xy.shape[1]
+    left = rows.Xy if rows.weights is None else rows.Xy * rows.weights[:, None]
+    total, found = left[:, :p].T @ rows.Xy[:, :p], []
+    step = max(1, PIECE_ELEMENTS // (r * r))
+    for begin in range(0, rows.size if p else 0, step):
+        levels = slice(begin, min(begin + step, rows.size))
+        rest = total - rows.squares(levels)[:, :p, :p]
+        smallest = np.linalg.eigvalsh(rest)[:, 0]
+        found.append(begin + np.flatnonzero(smallest < COLLINEAR_EIGENVALUE * np.trace(rest, axis1=1, axis2=2) / p))
+    return np.concatenate([np.zeros(0, np.int64), *found]).astype(np.int64)
+
+
+class DowndatedDensity:
+    """The density of all rows but some, from sums over all rows less theirs; made once for many sets of rows."""
+
+    def __init__(self, target: Density, kernel: RandomEffectsKernel) -> None:
+        problem = target.problem
+        self.target = target
+        self.sums = DowndatedSums.of(replace(problem, criterion=replace(problem.criterion, kernel=kernel)))
+
+    def without(self, out: Codes) -> Density | None:
+        """None where the rest does not tell the columns of X apart."""
+        problem = self.sums.without(out)
+        if problem is None:
+            return None
+        taken = 0.0 if self.sums.weights is None else float(np.log(self.sums.weights[out]).sum())
+        criterion = replace(problem.criterion, fixed_logdet=problem.criterion.fixed_logdet + taken)
+        less = replace(problem, criterion=criterion)
+        kernel = criterion.kernel
+        assert isinstance(kernel, RandomEffectsKernel)
+        return replace(self.target, problem=less, alpha=replace(self.target.alpha, problem=less), many=None, pooled=pool_levels(kernel))
