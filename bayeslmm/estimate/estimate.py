@@ -23,6 +23,7 @@ from bayeslmm.estimate.boundary import (
     typical_sd,
     unbounded,
 )
+from bayeslmm.estimate.monte_carlo import determinant_check
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interrupted, Outcome, minimise_criterion
 from bayeslmm.estimate.other_starts import crowded, descended, plain_points, trial_points
 from bayeslmm.likelihood.criterion import CriterionPoint, Method, one_thread
@@ -39,6 +40,7 @@ def estimate_checks(problem: Problem, outcome: Outcome[CriterionPoint], certific
     return (
         _convergence(outcome, interrupted),
         *_boundary(problem, outcome, certificate),
+        *determinant_check(problem, outcome.point),
         *problem.design.notes,
     )
 

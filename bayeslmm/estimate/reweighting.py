@@ -17,6 +17,7 @@ from bayeslmm._arrays import Array, freeze
 from bayeslmm.data.design import VarianceDesign
 from bayeslmm.errors import Check
 from bayeslmm.estimate.estimate import Estimate, estimate
+from bayeslmm.estimate.monte_carlo import DETERMINANT_CHECK, with_fewer_errors
 from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.prediction import subject_modes
@@ -93,6 +94,7 @@ def fit_reweighted(problem: Problem, method: Method, *, kept: bool = False) -> t
     kept : Ctrl-C gives the best point so far, marked as interrupted
     """
     found = estimate(problem, method, start=start_centred(problem, method) if problem.design.variance else None, kept=kept)
+    problem, found = _with_enough_probes(problem, found, method, kept)
     if not depends_on_fitted(problem) or found.interrupted:
         return problem, found
     before, elapsed, path = weighted_fit_values(problem, found), found.elapsed, found.path
@@ -117,6 +119,21 @@ def fit_reweighted(problem: Problem, method: Method, *, kept: bool = False) -> t
     return problem, replace(
         found, elapsed=elapsed, path=path, converged=found.converged and change < SETTLED_CHANGE, checks=(*found.checks, verdict)
     )
+
+
+MOST_ENLARGEMENTS = 3
+"""How often probes are made more."""
+
+
+def _with_enough_probes(problem: Problem, found: Estimate, method: Method, kept: bool) -> tuple[Problem, Estimate]:
+    """Estimated again from more probes while their Monte Carlo error is too large a share of the standard errors."""
+    for _ in range(MOST_ENLARGEMENTS):
+        if found.interrupted or not any(check.name == DETERMINANT_CHECK and check.verdict == "failed" for check in found.checks):
+            break
+        problem = with_fewer_errors(problem, problem.criterion.at(found.x, method == "REML"))
+        again = estimate(problem, method, start=found.x, kept=kept)
+        found = replace(again, elapsed=found.elapsed + again.elapsed, path=found.path + again.path)
+    return problem, found
 
 
 def weighted_fit_values(problem: Problem, found: Estimate) -> Array:

@@ -30,6 +30,7 @@ from bayeslmm.likelihood.prediction import PredictorRows, ProjectedRows, rows_at
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import Accumulator, add_rows, summands
+from bayeslmm.likelihood.random_effects.iterative import IterativeSchur
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.random_effects.schur import SchurComplement
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
@@ -126,7 +127,7 @@ def _profile(state: RandomEffectsState, products: Array) -> DeletedProfile:
 class _Inverse:
     """Q of the remaining columns, looked up where it is needed."""
 
-    def __init__(self, rest: SchurComplement) -> None:
+    def __init__(self, rest: SchurComplement | IterativeSchur) -> None:
         self.rest = rest
         self.flat = rest.flat_Q()[0]
         self.component = np.empty(rest.layout.m, np.int64)

@@ -140,8 +140,11 @@ class RandomParameters:
         return out
 
     def chain(self, derivatives: Sequence[tuple[int, slice, slice, Array]], adjoints: Sequence[Array]) -> Array:
-        """sum gT * dT for every parameter, (t, size); derivatives as `derivatives` gives them, adjoints[f] (t, q, q)."""
-        out = np.zeros((len(derivatives[0][3]) if derivatives else 1, self.size))
+        """sum gT * dT for every parameter, (t, size); derivatives as `derivatives` gives them, adjoints[f] (t, q, q).
+
+        Several adjoints may share the derivatives of one point.
+        """
+        out = np.zeros((len(adjoints[0]) if derivatives else 1, self.size))
         for f, own, part, dT in derivatives:
             out[:, part] = (adjoints[f][:, None, own, own] * dT).sum((-1, -2))
         return out

@@ -19,8 +19,9 @@ from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import Factor
+from bayeslmm.likelihood.random_effects.iterative import IterativeSchur
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
-from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, UnpairedOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import FactorColumns, SchurComplement
 from bayeslmm.likelihood.structured.prediction import subject_mode_covariances, subject_modes, subject_rows
 
@@ -89,7 +90,9 @@ def _state(point: CriterionPoint) -> RandomEffectsState:
 def rows_at_once(levels: BlockedCholesky) -> int:
     """How many rows may be seen by all remaining columns at once."""
     m = 1
-    if levels.rest is not None:
+    if isinstance(levels.rest, IterativeSchur):
+        m = levels.rest.layout.m
+    elif levels.rest is not None:
         # only a component worked on densely asks for memory
         m = max(batch.index.shape[1] for batch in levels.rest.layout.batches)
     return max(1, BLOCK_ELEMENTS // m)
@@ -101,9 +104,13 @@ def rows_at_once(levels: BlockedCholesky) -> int:
 def _inverse_blocks(levels: BlockedCholesky) -> list[Array]:
     """(K, q, q) diagonal blocks of Lambda (Lambda'Z'WZ Lambda + I)^-1 Lambda' of every factor, on standardized columns."""
     found = []
+    if isinstance(levels.rest, IterativeSchur):
+        own, inner = levels.rest.inverse_blocks()
+        H = levels.rest.H
+        return [np.ascontiguousarray((H + np.einsum("abk,bck,cdk->adk", H, inner, H)).transpose(2, 0, 1)), *own]
     if levels.first is not None:
         H = np.einsum("catk,cbtk->abtk", levels.first.W, levels.first.W)
-        if levels.rest is not None and levels.cross.coupling is not None:
+        if levels.rest is not None and levels.cross.coupling is not None and not isinstance(levels.cross.coupling, UnpairedOffDiagonal):
             inner = levels.cross.coupling.gather(levels.rest.flat_Q())
             H = H + np.einsum("abtk,bctk,cdtk->adtk", H, inner, H)
         found.append(np.ascontiguousarray(H[:, :, 0].transpose(2, 0, 1)))
@@ -191,7 +198,8 @@ class PredictorRows:
         if seen.first is not None:
             total += np.einsum("an,an->n", seen.first, seen.first)
         if seen.rest is not None and levels.rest is not None:
-            total += _quadratic(levels.rest, seen.rest)
+            rest = levels.rest
+            total += rest.quadratic_forms(seen.rest) if isinstance(rest, IterativeSchur) else _quadratic(rest, seen.rest)
         return np.asarray(total)
 
     def _through_first(self, levels: BlockedCholesky) -> tuple[Array, Array, Array]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
 
@@ -15,8 +16,9 @@ from bayeslmm.covariance.base import Covariance
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.criterion import Criterion, one_thread
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
-from bayeslmm.likelihood.random_effects.cross_products import CrossProducts, cross_products, factors_of
-from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.random_effects.cross_products import CrossProducts, cross_products, dense_remaining, factors_of
+from bayeslmm.likelihood.random_effects.iterative import RemainingColumns, draw_probes
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
 from bayeslmm.likelihood.standardize import Standardization, standardize_rows
 from bayeslmm.likelihood.starting_values import moment_start, range_start, residual_start, scoring_start
@@ -34,6 +36,7 @@ from bayeslmm.likelihood.structured.kernel import (
 )
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, residual_free, residual_natural, residual_structure
 from bayeslmm.likelihood.structured.variance_function import variance_function
+from bayeslmm.likelihood.tuning import TUNING
 
 CORRELATION_LIMIT = 4.5
 """Largest |z| of a correlation tanh(z): beyond it (0.9998) the correlation counts as 1."""
@@ -134,6 +137,8 @@ class Problem:
         w = self.standardization.weight_mean
         if point.state is None:
             return np.full(len(theta), np.nan)
+        if isinstance(point.state, RandomEffectsState) and point.state.has_own_derivatives:
+            return np.asarray(np.linalg.lstsq(self._jacobian(x, slice(0, self.size)).T, point.gradient, rcond=None)[0])
         out = np.zeros(len(theta))
         G = point.state.sigma_gradients(restricted, point.sigma2)
         for term, g in zip(self.random.terms, G, strict=True):
@@ -141,13 +146,13 @@ class Problem:
             out[term.part] = np.einsum("ab,iab->i", user, term.theta_derivative(np.asarray(theta[term.part], float)))
         if self.structured is not None:
             errors = slice(self.random.size, self.size)
-            out[errors] = np.linalg.lstsq(self._errors_jacobian(x, errors).T, point.gradient[errors], rcond=None)[0]
+            out[errors] = np.linalg.lstsq(self._jacobian(x, errors).T, point.gradient[errors], rcond=None)[0]
         return out
 
-    def _errors_jacobian(self, x: Array, errors: slice) -> Array:
-        """d theta / d x of the parameters of the errors, by differences of the fourth order: a smooth map of each structure's own."""
-        step = 1e-3 * np.eye(len(x))[errors]
-        near, far = ([self.theta(x + s * h)[errors] - self.theta(x - s * h)[errors] for h in step] for s in (1.0, 2.0))
+    def _jacobian(self, x: Array, part: slice) -> Array:
+        """d theta / d x of some parameters, by differences of the fourth order: a smooth map of each structure's own."""
+        step = 1e-3 * np.eye(len(x))[part]
+        near, far = ([self.theta(x + s * h)[part] - self.theta(x - s * h)[part] for h in step] for s in (1.0, 2.0))
         return np.asarray((8.0 * np.array(near) - np.array(far)) / 12e-3).reshape(len(step), len(step)).T
 
 
@@ -181,11 +186,47 @@ def held_sigma2(design: Design, standardization: Standardization) -> float | Non
 def problem_from_sums(design: Design, standardization: Standardization, cross: CrossProducts) -> Problem:
     """The problem of a design whose rows have been added up; the rows are not looked at again."""
     parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, standardization.maps, strict=True)], cross.factors)
-    width = max((b.index.shape[1] for b in cross.rest.batches), default=0) if cross.rest is not None else 0
     kernel = RandomEffectsKernel(parameters, cross)
+    begin: Callable[[], Array] = partial(_start, kernel)
+    if cross.remaining is not None:
+        start = begin()
+        kernel, begin = _enough_probes(kernel, start), partial(np.copy, start)
+        cross = kernel.cross
+    width = max((b.index.shape[1] for b in cross.rest.batches), default=0) if cross.rest is not None else 0
     held = held_sigma2(design, standardization)
     criterion = Criterion(cross.n, cross.p, standardization, kernel, width, -standardization.logdet_weights, held)
-    return Problem(design, standardization, criterion, parameters, partial(_start, kernel))
+    return Problem(design, standardization, criterion, parameters, begin)
+
+
+def _enough_probes(kernel: RandomEffectsKernel, start: Array) -> RandomEffectsKernel:
+    """The kernel with as many probes as the start asks for, found from the first few; dense blocks where so many would cost more."""
+    cross = kernel.cross
+    try:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            state = kernel.evaluate(start[None], derivatives=True)
+            sigma2 = float(state.solution.r2[0]) / (cross.n - cross.p)
+            error = state.monte_carlo()
+            share = error.share(state.newton_matrix(True, sigma2, cross.n - cross.p)) if error is not None and sigma2 > 0.0 else 0.0
+    except np.linalg.LinAlgError:
+        return kernel
+    if share <= PROBE_TARGET:
+        return replace(kernel, known=state)
+    more = with_more_probes(cross, share / PROBE_TARGET)
+    assert more.probes is not None and cross.remaining is not None
+    vectors = more.probes.exact.shape[1] + more.probes.count
+    dense = TUNING.prefers_dense(cross.remaining.layout.m, vectors * cross.remaining.multiplications)
+    return replace(kernel, cross=dense_remaining(cross) if dense else more)
+
+
+PROBE_TARGET = 0.005
+"""Monte Carlo error of an estimate, as a share of its standard error, for which probes are drawn."""
+
+
+def with_more_probes(cross: CrossProducts, times: float) -> CrossProducts:
+    """So many that the Monte Carlo error falls by a factor."""
+    assert cross.remaining is not None and cross.probes is not None
+    count = math.ceil(max(cross.probes.count, 1) * times**2)
+    return replace(cross, probes=draw_probes(cross.remaining, count))
 
 
 def _start(kernel: RandomEffectsKernel) -> Array:
@@ -239,7 +280,7 @@ def _blocks(design: Design, Xy: Array) -> tuple[tuple[RowBatch, ...], tuple[Pool
     return tuple(rows), tuple(groups), tuple(behind)
 
 
-Factorisation = Literal["least squares", "dense Cholesky", "blocked Cholesky", "block-diagonal Cholesky"]
+Factorisation = Literal["least squares", "dense Cholesky", "blocked Cholesky", "conjugate gradients", "block-diagonal Cholesky"]
 
 Kept = Array | csr_array | csc_array | None
 
@@ -247,6 +288,7 @@ FACTORISATIONS: dict[Factorisation, str] = {
     "least squares": "no random effects: one factor of X'WX",
     "dense Cholesky": "all columns of Z, X and y in one dense factor",
     "blocked Cholesky": "the first grouping factor level by level, the others by their Schur complement",
+    "conjugate gradients": "the first grouping factor level by level, the others by sparse products and conjugate gradients",
     "block-diagonal Cholesky": "V subject by subject, or pattern of visits by pattern",
 }
 
@@ -275,15 +317,17 @@ class KernelDescription:
     Attributes
     ----------
     factorisation : str
-        "least squares", "dense Cholesky", "blocked Cholesky" or "block-diagonal Cholesky".
+        "least squares", "dense Cholesky", "blocked Cholesky", "conjugate gradients" or "block-diagonal Cholesky".
     blocks : tuple of BlockDescription
-        The blocks that are factorised.
+        The blocks that are factorised; of "conjugate gradients" they are also its preconditioner.
     off_diagonal : str
         How the first factor meets the others: "sparse", "dense", or "" where nothing does.
     multiplications : float
         Multiplications of one value of the criterion, to leading order; a gradient takes about three times as many.
     memory : int
         Bytes that are kept between evaluations: cross-products, or the rows in blocks.
+    probes : int
+        Random vectors from which a determinant is estimated, the same at every theta; 0 where it is exact.
     """
 
     factorisation: Factorisation
@@ -291,11 +335,13 @@ class KernelDescription:
     off_diagonal: str
     multiplications: float
     memory: int
+    probes: int = 0
 
     def __str__(self) -> str:
         lines = [f"{self.factorisation}: {FACTORISATIONS[self.factorisation]}"]
         lines += [f"  {block.count:,} x {block.what}, {block.size:,} x {block.size:,}" for block in self.blocks]
         lines += [f"  {self.off_diagonal} blocks between the first factor and the others"] if self.off_diagonal else []
+        lines += [f"  the determinant from {self.probes:,} probes: see checks['log_determinant'] of a fit"] if self.probes else []
         return "\n".join([*lines, f"  one value: about {self.multiplications:,.0f} multiplications; kept: {self.memory / 1e6:,.3f} MB"])
 
     __repr__ = __str__
@@ -323,6 +369,8 @@ def _blocked(cross: CrossProducts, memory: int) -> KernelDescription:
         K, q = cross.first.K, cross.first.q
         blocks.append(BlockDescription(f"level of {cross.factors[0].name}", K, q))
         total += K * (_cholesky(q, r) + q * r * r)
+    if cross.remaining is not None:
+        return _iterative(cross, cross.remaining, tuple(blocks), total, memory)
     others = " and ".join(factor.name for factor in cross.rest_factors)
     for batch in cross.rest.batches if cross.rest is not None else ():
         count, size = batch.index.shape
@@ -336,6 +384,18 @@ def _blocked(cross: CrossProducts, memory: int) -> KernelDescription:
         q, K, m = cross.coupling.E.shape
         kind, total = "dense", total + float(K) * q * m * (m + q)
     return KernelDescription("blocked Cholesky", tuple(blocks), kind, total, memory)
+
+
+def _iterative(
+    cross: CrossProducts, remaining: RemainingColumns, blocks: tuple[BlockDescription, ...], total: float, memory: int
+) -> KernelDescription:
+    assert cross.probes is not None
+    for factor in cross.rest_factors:
+        blocks += (BlockDescription(f"level of {factor.name}", factor.K, factor.q),)
+    vectors = cross.probes.exact.shape[1] + cross.probes.count + cross.p + 1
+    return KernelDescription(
+        "conjugate gradients", blocks, "sparse", total + vectors * remaining.multiplications, memory, cross.probes.count
+    )
 
 
 def _block_diagonal(kernel: BlockDiagonalKernel) -> KernelDescription:
@@ -365,8 +425,13 @@ def _arrays_of(cross: CrossProducts) -> list[Kept]:
     if isinstance(cross.coupling, DenseOffDiagonal):
         found.append(cross.coupling.E)
     elif cross.coupling is not None:
-        own = cross.coupling
-        found += [*own.columns, *own.transposed, *own.products, *own.gathers, *own.squares]
+        found += [*cross.coupling.columns, *cross.coupling.transposed]
+    if isinstance(cross.coupling, SparseOffDiagonal):
+        found += [*cross.coupling.products, *cross.coupling.gathers, *cross.coupling.squares]
+    if cross.remaining is not None:
+        found += [*cross.remaining.blocks, cross.remaining.pairs, *(M for squares in cross.remaining.squares for M in squares.values())]
+    if cross.probes is not None:
+        found += [cross.probes.exact, cross.probes.random]
     return found
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import scipy.sparse as sp
 from scipy.linalg import lapack
 
 from bayeslmm._arrays import Array, Codes
@@ -34,7 +35,7 @@ from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFactor
 from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, factor_unrolled, gram
-from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import FactorColumns
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, SubjectData
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, ResidualStructure, SpatialStructure, VisitStructure
@@ -73,13 +74,17 @@ class _LevelSums:
 
 def _by_level(cross: CrossProducts, span: FactorColumns) -> _LevelSums:
     """A factor of the remaining columns."""
-    assert cross.rest is not None and cross.U0 is not None and cross.V0 is not None
+    assert cross.rest is not None and cross.V0 is not None
+    c = cross.V0[span.offset : span.stop, cross.p].reshape(span.K, span.q).T
+    if cross.remaining is not None:
+        return _LevelSums(np.ascontiguousarray(cross.remaining.blocks[cross.rest.spans.index(span)].transpose(1, 2, 0)), c)
+    assert cross.U0 is not None
     level = span.offset + np.arange(span.K) * span.q
     A = np.empty((span.q, span.q, span.K))
     for a in range(span.q):
         for b in range(a + 1):
             A[a, b] = A[b, a] = cross.U0[cross.rest.target[level + a] + cross.rest.stride[level + b]]
-    return _LevelSums(A, cross.V0[span.offset : span.stop, cross.p].reshape(span.K, span.q).T)
+    return _LevelSums(A, c)
 
 
 def _factors(cross: CrossProducts) -> list[_LevelSums]:
@@ -98,24 +103,33 @@ def _crossed_levels(cross: CrossProducts, span: FactorColumns) -> tuple[Codes, C
         whole = E.reshape(q, K, span.K, span.q)
         k, j = np.nonzero(whole.any(axis=(0, 3)))
         return k, j, np.ascontiguousarray(whole[:, k, j].swapaxes(1, 2))
-    assert isinstance(coupling, SparseOffDiagonal)
-    pattern = coupling.columns[0]
+    return _level_pairs(coupling.columns, span, span.q)
+
+
+def _level_pairs(matrices: Sequence[sp.csr_array], span: FactorColumns, q: int) -> tuple[Codes, Codes, Array]:
+    """Levels of the rows and of the columns of a span that meet, and their cross-products (len(matrices), q, P)."""
+    pattern = matrices[0]
     rows = np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.indptr))
     if span.offset == 0 and span.stop == pattern.shape[1]:
-        values, columns = np.stack([E.data for E in coupling.columns]), pattern.indices
+        values, columns = np.stack([E.data for E in matrices]), pattern.indices
     else:
         own = (pattern.indices >= span.offset) & (pattern.indices < span.stop)
-        values, columns, rows = np.stack([E.data[own] for E in coupling.columns]), pattern.indices[own], rows[own]
+        values, columns, rows = np.stack([E.data[own] for E in matrices]), pattern.indices[own], rows[own]
     # the columns of a level lie side by side
-    N = values.reshape(len(values), -1, span.q).swapaxes(1, 2)
-    level = (columns[:: span.q].astype(np.int64) - span.offset) // span.q
-    return rows[:: span.q].astype(np.int64), level, np.asarray(N, float)
+    N = values.reshape(len(values), -1, q).swapaxes(1, 2)
+    level = (columns[::q].astype(np.int64) - span.offset) // q
+    return rows[::q].astype(np.int64), level, np.asarray(N, float)
 
 
 def _crossed_remaining(cross: CrossProducts, f: int, g: int) -> tuple[Codes, Codes, Array]:
     """Pairs of levels of two remaining factors, f before g: k of g (P,), j of f (P,), N (q_g, q_f, P)."""
-    assert cross.rest is not None and cross.U0 is not None
+    assert cross.rest is not None
     spans, found = cross.rest.spans, []
+    if cross.remaining is not None:
+        assert cross.remaining.pairs is not None
+        own = cross.remaining.pairs[spans[g].offset : spans[g].stop]
+        return _level_pairs([own[a :: spans[g].q] for a in range(spans[g].q)], spans[f], spans[f].q)
+    assert cross.U0 is not None
     for batch in cross.rest.batches:
         local = dict(cross.rest.local(batch))
         if f not in local or g not in local:

@@ -18,6 +18,9 @@ class Tuning:
     table_pairs : pairs of levels up to which their cross-products are a whole table; sparse bookkeeping would cost more
     dense_off_diagonal : elements that a dense block between the first factor and the rest may hold (2 GB)
     sparse_products : pairwise products up to which that block is a sparse map (12 bytes each for every entry of a level's matrix)
+    component_columns : columns of a component of crossed levels beyond which it is solved iteratively, by sparse products, not factorised
+    probes : probes from which the determinant of such a component is first estimated
+    dense_speed : multiplications of a dense factor in the time of one that a sparse product makes
     remaining_elements : elements of the block of all levels but the first factor's, beyond which a model is refused (8 GB)
     unrolled_columns : columns of a level up to which its Cholesky factor is written out over vectors of levels; LAPACK above
     batched_levels : levels (times parameter points) up to which batches of small matrices beat vectors of levels: calls take the time
@@ -34,6 +37,9 @@ class Tuning:
     table_pairs: int = 1 << 15
     dense_off_diagonal: int = 1 << 28
     sparse_products: int = 60_000_000
+    component_columns: int = 4000
+    probes: int = 8
+    dense_speed: float = 20.0
     remaining_elements: int = 1 << 30
     unrolled_columns: int = 6
     batched_levels: int = 256
@@ -56,6 +62,10 @@ class Tuning:
     def is_one_component(self, columns: int, elements: int) -> bool:
         """Whether the remaining columns are one dense block unlooked at. elements : of what ties them to the first factor."""
         return columns <= self.batched_columns and elements <= self.table_pairs
+
+    def prefers_dense(self, columns: int, multiplications: float) -> bool:
+        """Whether a dense factor of so many columns fits, and costs less than an iterative evaluation of so many multiplications."""
+        return columns**2 <= self.remaining_elements and float(columns) ** 3 < self.dense_speed * multiplications
 
     def pools_patterns(self, blocks: int, patterns: int, k: int, r: int) -> bool:
         """Whether sums by pattern cost less than the blocks, of k rows and r columns of [X y] each."""

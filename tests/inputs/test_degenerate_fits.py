@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from bayeslmm.errors import (
     RankError,
     SizeError,
 )
+from bayeslmm.likelihood.random_effects import cross_products
+from bayeslmm.likelihood.tuning import TUNING
 from tests.inputs.frames import MODEL, fit, least_squares, noted, refused, visits, warned
 
 NUMBER = visits()["g"].str[1:].astype(float)
@@ -109,10 +112,12 @@ def test_going_on_regardless_warns_once(formula: str) -> None:
     assert "identifiability" in warnings[0].what
 
 
-def test_crossed_factors_of_a_hundred_thousand_levels_are_refused_before_memory_is() -> None:
+def test_a_relationship_matrix_crossed_with_too_many_levels_is_refused_before_memory_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_products, "TUNING", replace(TUNING, remaining_elements=1 << 14))
     rng = np.random.default_rng(0)
-    data = {"y": rng.normal(size=400_000), "a": rng.integers(0, 100_000, 400_000), "b": rng.integers(0, 100_000, 400_000)}
-    refused(lambda: fit("y ~ 1 + (1 | a) + (1 | b)", data), SizeError, "GB")
+    data = {"y": rng.normal(size=2000), "a": rng.integers(0, 300, 2000), "b": rng.integers(0, 200, 2000)}
+    known = pd.DataFrame(np.eye(300), index=np.arange(300), columns=np.arange(300))
+    refused(lambda: fit("y ~ 1 + (1 | a) + (1 | b)", data, relationship={"a": known}), SizeError, "GB")
 
 
 def test_a_million_levels_of_one_factor_are_fine() -> None:

@@ -27,6 +27,7 @@ from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
+from bayeslmm.likelihood.random_effects.iterative import IterativeSchur
 from bayeslmm.likelihood.random_effects.kernel import PooledLevelsKernel, RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.random_effects.schur import SchurComplement
 from bayeslmm.likelihood.structured.kernel import TermColumns
@@ -98,7 +99,13 @@ def _by_level(levels: BlockedCholesky) -> Array | None:
 
 
 def _independent(
-    density: Density, solution: Solution, W: Array | None, rest: SchurComplement | None, s: Array, phi: Array, rng: Generator
+    density: Density,
+    solution: Solution,
+    W: Array | None,
+    rest: SchurComplement | IterativeSchur | None,
+    s: Array,
+    phi: Array,
+    rng: Generator,
 ) -> JointDraws:
     kernel = density.kernel
     assert isinstance(kernel, RandomEffectsKernel)
@@ -118,7 +125,7 @@ def _independent(
     return JointDraws(c.alpha0 + c.y_scale * a @ c.back.T, tuple(beta[i] for i in range(len(beta))))
 
 
-def draw_remaining(rest: SchurComplement, v: Array, s: Array, rng: Generator) -> Array:
+def draw_remaining(rest: SchurComplement | IterativeSchur, v: Array, s: Array, rng: Generator) -> Array:
     """The remaining factors given alpha, (t, m): N(Q U v, s^2 Q)."""
     mean = np.einsum("tmr,tr->tm", rest.QV, v)
     out = np.empty_like(mean)

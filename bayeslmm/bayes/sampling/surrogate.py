@@ -44,6 +44,8 @@ def is_expensive(density: Density) -> bool:
     kernel = density.kernel
     if not isinstance(kernel, RandomEffectsKernel) or kernel.cross.rest is None:
         return False
+    if kernel.cross.remaining is not None:
+        return True
     return bool(
         sum(batch.index.shape[0] * float(batch.index.shape[1]) ** 3 for batch in kernel.cross.rest.batches) > EXPENSIVE_MULTIPLICATIONS
     )

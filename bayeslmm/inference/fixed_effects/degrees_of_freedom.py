@@ -5,8 +5,10 @@ The criterion before sigma is profiled out is
     f(x, sigma) = log |V0| [+ log |X' V0^-1 X|] + d log(2 pi sigma^2) + r2(x) / sigma^2.
 
 Its second derivatives in sigma are exact at the optimum; those in x are central differences of the analytic gradient at fixed sigma, so
-that any kernel will do. The covariance of tau is twice the inverse of the Hessian over the directions in which f curves at all: at a
-variance of 0 the axis of its standard deviation is a direction in which the covariance of alpha does not move, and it drops out.
+that any kernel will do. Where evaluations are many sparse products each, the average information takes the place of the differences.
+
+The covariance of tau is twice the inverse of the Hessian over the directions in which f curves at all: at a variance of 0 the axis of its
+standard deviation is a direction in which the covariance of alpha does not move, and it drops out.
 
 L is over standardized coefficients, one row per contrast, columns those kept.
 
@@ -32,6 +34,7 @@ from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.inference.fixed_effects.terms import IndicatorTerms, column_products, indicator_columns, indicator_terms
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.identification import DEPENDENT_ROWS, left_null_space
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
 from bayeslmm.likelihood.standardize import Standardization
 
 INFORMATION_STEP = 1e-3
@@ -64,17 +67,25 @@ def observed_information(fit: Fitted) -> ObservedInformation:
     sigma2, df = point.sigma2, problem.criterion.df(reml)
     C = point.state.solution.information_inverse[0]
     _, r2 = (g[0] for g in point.state.gradients(reml))
-    steps = _steps(fit)
-    gradients, covariances = _around(fit, steps, reml)
+    found = point.state.average_derivatives(reml, sigma2) if isinstance(point.state, RandomEffectsState) else None
+    inner, moved = _by_differences(fit, reml) if found is None else found
     H = np.zeros((size + 1, size + 1))
-    H[:size, :size] = (gradients[:size] - gradients[size:]) / (2.0 * steps[:, None])
-    H[:size, :size] = 0.5 * (H[:size, :size] + H[:size, :size].T)
+    H[:size, :size] = inner
     H[size, :size] = H[:size, size] = -2.0 * r2 / sigma2
     H[size, size] = 4.0 * float(point.state.solution.r2[0]) / sigma2 if df else 0.0
     if problem.criterion.held is not None:
         H[size] = H[:, size] = 0.0  # a sigma that is held is no direction
-    slopes = np.concatenate([(covariances[:size] - covariances[size:]) / (2.0 * steps[:, None, None]), 2.0 * C[None]])
+    slopes = np.concatenate([moved, 2.0 * C[None]])
     return ObservedInformation(C, slopes, H, 2.0 * pseudo_inverse(H))
+
+
+def _by_differences(fit: Fitted, reml: bool) -> tuple[Array, Array]:
+    """Second derivatives in x (size, size), and d C / d x (size, p, p)."""
+    steps = _steps(fit)
+    size = len(steps)
+    gradients, covariances = _around(fit, steps, reml)
+    H = (gradients[:size] - gradients[size:]) / (2.0 * steps[:, None])
+    return 0.5 * (H + H.T), (covariances[:size] - covariances[size:]) / (2.0 * steps[:, None, None])
 
 
 def pseudo_inverse(H: Array) -> Array:

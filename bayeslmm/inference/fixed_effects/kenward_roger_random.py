@@ -27,7 +27,7 @@ from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
-from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, OffDiagonalBlock, lower_entries
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, FactorisedOffDiagonal, UnpairedOffDiagonal, lower_entries
 
 Blocks = list[Array]
 """One (B, s, s) array for each batch of components of the remaining factors."""
@@ -194,6 +194,7 @@ class LevelSpace:
         assert self.levels.cross.coupling is not None
         assert self.levels.rest is not None
         H = np.einsum("cak,cd,dbk->abk", self.F, E, self.F, optimize=True)
+        assert not isinstance(self.levels.cross.coupling, UnpairedOffDiagonal)
         flat = quadratic_form(self.levels.cross.coupling, H)
         found = []
         for batch in self.levels.rest.layout.batches:
@@ -255,7 +256,7 @@ def _own_blocks(M: Array, q: int) -> Array:
     return np.asarray(np.einsum("blilj->ij", tiles))
 
 
-def quadratic_form(coupling: OffDiagonalBlock, H: Array) -> Array:
+def quadratic_form(coupling: FactorisedOffDiagonal, H: Array) -> Array:
     """sum_k E_k' H_k E_k in flat storage (lower entries) for symmetric H (q, q, K)."""
     if isinstance(coupling, DenseOffDiagonal):
         total = sum((coupling.E[a] * H[a, b][:, None]).T @ coupling.E[b] for a in range(len(H)) for b in range(len(H)))
@@ -288,6 +289,7 @@ def level_space(levels: BlockedCholesky) -> LevelSpace:
         if rest is not None and levels.cross.coupling is not None:
             coupling = levels.cross.coupling
             G1 = G1 - np.einsum("abk,bsk->ask", F, coupling.times(np.ascontiguousarray(rest.QV[..., :p]))[:, 0])
+            assert not isinstance(coupling, UnpairedOffDiagonal)
             inner = coupling.gather(rest.flat_Q())[:, :, 0]
             N = np.einsum("ack,cdk,bdk->abk", F, inner, F, optimize=True)
     return LevelSpace(levels, F, B, G1, G2, N, U, Q, R, M22)

@@ -17,7 +17,9 @@ import numpy as np
 from bayeslmm._arrays import Array
 from bayeslmm.likelihood.kernel import Solution, solve_Xy
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
+from bayeslmm.likelihood.random_effects.iterative import IterativeSchur, factorise_iteratively
 from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, BlockFactor, LevelSums, gram, is_large
+from bayeslmm.likelihood.random_effects.off_diagonal import UnpairedOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import SchurComplement, factorise
 
 
@@ -30,7 +32,7 @@ class BlockedCholesky:
     solution: Solution
     sums: LevelSums | None
     eliminated: BlockFactor | None
-    rest: SchurComplement | None
+    rest: SchurComplement | IterativeSchur | None
 
     @cached_property
     def first(self) -> BlockFactor | None:
@@ -154,7 +156,12 @@ class BlockedCholesky:
         coupling = self.cross.coupling
         assert coupling is not None and self.cross.first is not None
         QVx = self.rest.QV[..., :p]
-        inner = coupling.gather(self.rest.flat_Q())
+        if isinstance(self.rest, IterativeSchur):
+            G = G - self.rest.first_trace()
+            inner = np.zeros_like(first.B)
+        else:
+            assert not isinstance(coupling, UnpairedOffDiagonal)
+            inner = coupling.gather(self.rest.flat_Q())
         if p:
             seen = self.cross.first.fixed(p)[:, None] - coupling.times(QVx)
             inner += np.einsum("atxk,btxk->abtk", np.matmul(Qxx, seen), seen)
@@ -177,12 +184,17 @@ class BlockedCholesky:
     def average_information(self, parameter_derivatives: Sequence[Array]) -> Array:
         """w_i' P w_j for working variates w = Z (dSigma x I) a, factor after factor; one theta only.
 
-        movements : (k, q, q) for every factor, dSigma of each of its parameters
+        parameter_derivatives : (k, q, q) for every factor, dSigma of each of its parameters
         """
         if not parameter_derivatives:
             return np.zeros((0, 0))
         if self.rest is None:
             return self._lone_information(parameter_derivatives[0])
+        return self._without_fixed(*self.working_products(parameter_derivatives))
+
+    def working_products(self, parameter_derivatives: Sequence[Array]) -> tuple[Array, Array]:
+        """w_i' V0^-1 w_j (k, k) and X' V0^-1 w_j (p, k) of the working variates, where factors remain after the first."""
+        assert self.rest is not None
         scores, p = self.scores, self.cross.p
         skip = int(self.cross.first is not None)
         counts = [len(m) for m in parameter_derivatives]
@@ -210,7 +222,7 @@ class BlockedCholesky:
             total[mine:, :mine] = total[:mine, mine:].T
         QdR = self.rest.apply_Q(dR[None])[0]
         total -= dR.T @ QdR
-        return self._without_fixed(total, dX - Vx.T @ QdR)
+        return total, dX - Vx.T @ QdR
 
     def _without_fixed(self, total: Array, dX: Array) -> Array:
         if self.cross.p:
@@ -235,6 +247,25 @@ class BlockedCholesky:
                 dX += seen[:, :p].transpose(1, 0, 2).reshape(p, -1) @ flat.T
         return self._without_fixed(total, dX)
 
+    def fixed_products(self, parameter_derivatives: Sequence[Array]) -> Array:
+        """X' V0^-1 dV0 V0^-1 X of every parameter, (k, p, p), where factors remain after the first; one theta only."""
+        assert self.rest is not None
+        p, found = self.cross.p, []
+        blocks = []
+        if self.first is not None and self.first.projected is not None and self.cross.coupling is not None:
+            seen = self.first.projected[:, :, :p] - self._projected_columns(self.cross.coupling.times(self.rest.QV[..., :p]))
+            blocks.append(seen[:, 0])
+        for span in self.rest.layout.spans:
+            rows = self.rest.projected[0, span.offset : span.stop, :p]
+            blocks.append(rows.reshape(span.K, span.q, p).transpose(1, 2, 0))
+        for moves, R in zip(parameter_derivatives, blocks, strict=True):
+            found += [np.einsum("axk,ab,byk->xy", R, move, R, optimize=True) for move in moves]
+        return np.array(found).reshape(-1, p, p)
+
+    def _projected_columns(self, M: Array) -> Array:
+        """F_k M_k for M (q, t, s, K)."""
+        return np.stack([self.project(np.ascontiguousarray(M[:, :, j])) for j in range(M.shape[2])], axis=2) if M.shape[2] else M
+
     def modes(self) -> list[Array]:
         """Conditional modes beta of every factor, (q, t, K), on the standardized columns (before L of a relationship matrix)."""
         return [np.einsum("tab,tcb,ctk->atk", T, T, a) for T, a in zip(self.Ts, self.scores, strict=True)]
@@ -249,7 +280,7 @@ def evaluate_blocked(cross: CrossProducts, Ts: Sequence[Array], derivatives: boo
     Xy = cross.Xy + np.zeros((t, 1, 1))
     logdet = np.zeros(t)
     first: BlockFactor | None = None
-    rest: SchurComplement | None = None
+    rest: SchurComplement | IterativeSchur | None = None
     sums: LevelSums | None = None
     if cross.first is not None and cross.rest is None and (not derivatives or cross.first.K > CHUNK_ELEMENTS):
         sums = cross.first.sums(Ts[0], derivatives)
@@ -259,18 +290,33 @@ def evaluate_blocked(cross: CrossProducts, Ts: Sequence[Array], derivatives: boo
         first = cross.first.eliminate(Ts[0], derivatives)
         Xy -= first.Xy
         logdet += first.logdet
-    if cross.rest is not None and cross.U0 is not None and cross.V0 is not None:
-        U = cross.U0[None] if t == 1 else np.broadcast_to(cross.U0, (t, len(cross.U0)))
-        V = cross.V0.reshape(1, *cross.V0.shape[-2:]) if t == 1 else np.broadcast_to(cross.V0, (t, *cross.V0.shape[-2:]))
-        if first is not None and cross.coupling is not None and cross.first is not None:
-            eliminated = cross.coupling.schur(first.W)
-            U = np.subtract(U, eliminated, out=eliminated)
-            V = V - cross.coupling.transpose_times(_apply_inverse(first.W, cross.first.C))
-        rest = factorise(cross.rest, U, np.ascontiguousarray(V), Ts[int(first is not None) :])
+    if cross.rest is not None:
+        rest = _factorise_rest(cross, first, Ts, derivatives)
         Xy -= rest.Xy
         logdet += rest.logdet
     solution = solve_Xy(logdet, Xy)
     return BlockedCholesky(cross, tuple(Ts), solution, sums, first, rest)
+
+
+def _factorise_rest(
+    cross: CrossProducts, first: BlockFactor | None, Ts: Sequence[Array], derivatives: bool
+) -> SchurComplement | IterativeSchur:
+    """What remains after the first factor, at some thetas; at one where it is solved iteratively."""
+    assert cross.rest is not None and cross.V0 is not None
+    t = len(Ts[0])
+    V = cross.V0.reshape(1, *cross.V0.shape[-2:]) if t == 1 else np.broadcast_to(cross.V0, (t, *cross.V0.shape[-2:]))
+    if first is None or cross.first is None or cross.coupling is None:
+        assert cross.U0 is not None
+        U = cross.U0[None] if t == 1 else np.broadcast_to(cross.U0, (t, len(cross.U0)))
+        return factorise(cross.rest, U, np.ascontiguousarray(V), Ts)
+    V = np.ascontiguousarray(V - cross.coupling.transpose_times(_apply_inverse(first.W, cross.first.C)))
+    if isinstance(cross.coupling, UnpairedOffDiagonal):
+        assert cross.remaining is not None and cross.probes is not None
+        return factorise_iteratively(cross.remaining, cross.coupling, first.W[:, :, 0], cross.first.A, V, Ts[1:], cross.probes, derivatives)
+    assert cross.U0 is not None
+    U = cross.U0[None] if t == 1 else np.broadcast_to(cross.U0, (t, len(cross.U0)))
+    eliminated = cross.coupling.schur(first.W)
+    return factorise(cross.rest, np.subtract(U, eliminated, out=eliminated), V, Ts[1:])
 
 
 def _products(left: Array, right: Array) -> Array:

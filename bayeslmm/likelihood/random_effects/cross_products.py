@@ -16,14 +16,19 @@ import scipy.sparse as sp
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
+from bayeslmm.likelihood.random_effects.iterative import Probes, RemainingColumns, draw_probes
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
 from bayeslmm.likelihood.random_effects.off_diagonal import (
     DenseOffDiagonal,
     OffDiagonalBlock,
+    UnpairedOffDiagonal,
     count_products,
+    interleave,
+    largest_component,
+    level_squares,
     sparse_off_diagonal,
 )
-from bayeslmm.likelihood.random_effects.schur import ComponentLayout, FactorColumns, lay_out_components
+from bayeslmm.likelihood.random_effects.schur import ComponentLayout, FactorColumns, lay_out_components, lay_out_implicitly
 from bayeslmm.likelihood.standardize import ColumnMap, Standardization, row_pieces
 from bayeslmm.likelihood.tuning import TUNING
 
@@ -71,6 +76,13 @@ class PairSums:
         """All pieces as one matrix, entries that cancel kept: patterns must stay alike."""
         row, column = (np.concatenate([piece.coords[axis] for piece in self.pieces]) for axis in (0, 1))
         return sp.coo_array((np.concatenate([piece.data for piece in self.pieces]), (row, column)), shape=self.shape).tocsr()
+
+    def whole(self) -> sp.csr_array:
+        """All sums as one matrix, every pair of a whole table included."""
+        if self.table is None:
+            return self._whole() if self.pieces else sp.csr_array(self.shape)
+        K, L = self.shape
+        return sp.csr_array((self.table, np.tile(np.arange(L), K), np.arange(0, K * L + 1, L)), shape=self.shape)
 
     def entries(self) -> tuple[Codes, Codes, Array]:
         """Row, column and sum of every pair, those of a whole table that never met included; sorted by row and column.
@@ -127,6 +139,17 @@ def row_products(Xy: Array, weighted: Array) -> Array:
         for j in range(i + 1):
             out[i, j] = out[j, i] = (column * weighted[j]).sum()
     return out
+
+
+def pair_matrices(table: Sequence[Sequence[PairSums]]) -> list[list[sp.csr_array]]:
+    """The sums of two factors, column by column of each, as matrices of one pattern: that of the pairs that met."""
+    found = [[pairs.whole() for pairs in row] for row in table]
+    if table[0][0].table is None:
+        return found
+    met = np.any([[M.data != 0.0 for M in row] for row in found], axis=(0, 1))
+    first = found[0][0]
+    indptr = np.concatenate([[0], np.cumsum(met)])[first.indptr]
+    return [[sp.csr_array((M.data[met], M.indices[met], indptr), shape=M.shape) for M in row] for row in found]
 
 
 type RowPieces = tuple[list[Codes], list[list[Array]], Array | None, Array]
@@ -227,6 +250,7 @@ class CrossProducts:
     Xy : (r, r) [X y]'W[X y]
     first : the first factor by level, or None
     rest : layout of the other factors' m columns, or None; U0 (flat,) their lower cross-products, V0 (m, r) those with [X y]
+    remaining, probes : in the place of U0 where its dense blocks would be too large
     """
 
     n: int
@@ -238,6 +262,8 @@ class CrossProducts:
     U0: Array | None
     V0: Array | None
     coupling: OffDiagonalBlock | None
+    remaining: RemainingColumns | None = None
+    probes: Probes | None = None
 
     @property
     def rest_factors(self) -> tuple[Factor, ...]:
@@ -249,6 +275,7 @@ class Accumulator:
     """Cross-products while rows are coming in; pieces may come from anywhere.
 
     shared : for each factor, the columns of X that are columns of the factor too, and which: they are added up once
+    signs : (q,) for each factor, those that standardization gave its columns: rows in another order may turn them
     """
 
     factors: tuple[Factor, ...]
@@ -258,6 +285,7 @@ class Accumulator:
     with_Xy: list[Array]
     pairs: dict[tuple[int, int], list[list[PairSums]]]
     shared: list[dict[int, int]]
+    signs: list[Array]
     n: int = 0
 
     @classmethod
@@ -275,7 +303,8 @@ class Accumulator:
             for i, f in enumerate(factors)
             for j, g in enumerate(factors[i + 1 :], start=i + 1)
         }
-        return cls(factors, r, np.zeros((r, r)), diagonal, with_Xy, pairs, shared)
+        signs = [np.concatenate([np.where(np.diagonal(maps[i].whole) < 0.0, -1.0, 1.0) for i in f.terms]) for f in factors]
+        return cls(factors, r, np.zeros((r, r)), diagonal, with_Xy, pairs, shared, signs)
 
     def add(self, codes: list[Codes], Z: list[list[Array]], Xy: Array, weights: Array | None) -> None:
         """A piece of rows: level codes and columns of every factor, [X y] column by column (r, rows), weights."""
@@ -325,16 +354,66 @@ class Accumulator:
         first = BlockDiagonal(self.diagonal[0], self.with_Xy[0]) if has_first else None
         if len(self.factors) == int(has_first):
             return CrossProducts(self.n, self.r - 1, self.factors, Xy, first, None, None, None, None)
+        if first is not None and all(factor.root is None for factor in self.factors):
+            met = self._large_component()
+            if met is not None:
+                return self._implicit(first, met)
         where, U0, V0, coupling = self._rest(int(has_first))
         return CrossProducts(self.n, self.r - 1, self.factors, Xy, first, where, U0, V0, coupling)
 
-    def _rest(self, skip: int) -> tuple[ComponentLayout, Array, Array, OffDiagonalBlock | None]:
-        rest = range(skip, len(self.factors))
+    def _spans(self, rest: range) -> list[FactorColumns]:
         spans, offset = [], 0
         for f in rest:
             factor = self.factors[f]
             spans.append(FactorColumns(offset, factor.K, factor.q))
             offset += factor.K * factor.q
+        return spans
+
+    def _V0(self, rest: range) -> Array:
+        return np.concatenate([self.with_Xy[f].transpose(2, 0, 1).reshape(-1, self.r) for f in rest])
+
+    def _large_component(self) -> list[list[list[sp.csr_array]]] | None:
+        """How the first factor meets each other one, where some connected component of these is too large for a dense block."""
+        rest = range(1, len(self.factors))
+        if self._spans(rest)[-1].stop <= TUNING.component_columns:
+            return None
+        met = [pair_matrices(self.pairs[(0, f)]) for f in rest]
+        size = largest_component([(own[0][0], self.factors[f].q) for f, own in zip(rest, met, strict=True)], TUNING.component_columns)
+        return met if size > TUNING.component_columns else None
+
+    def _implicit(self, first: BlockDiagonal, met: list[list[list[sp.csr_array]]]) -> CrossProducts:
+        """The remaining columns by sparse products alone."""
+        rest = range(1, len(self.factors))
+        spans, q = self._spans(rest), self.factors[0].q
+        columns = tuple(sp.csr_array(sp.hstack([interleave(own[a]) for own in met], format="csr")) for a in range(q))
+        squares = tuple(level_squares(own) for own in met)
+        between: list[list[sp.sparray | None]] = [[None] * len(rest) for _ in rest]
+        for f, g in self._rest_pairs(rest):
+            whole = sp.vstack([interleave(row) for row in pair_matrices(self.pairs[(f, g)])], format="csr")
+            # row a K + k of what was stacked is column a of level k
+            order = np.arange(whole.shape[0]).reshape(self.factors[f].q, self.factors[f].K).T.ravel()
+            between[f - 1][g - 1] = sp.csr_array(whole[order])
+            between[g - 1][f - 1] = sp.csr_array(whole[order].T)
+        for i, span in enumerate(spans):
+            between[i][i] = sp.csr_array((span.K * span.q,) * 2)
+        remaining = RemainingColumns(
+            lay_out_implicitly(spans),
+            tuple(np.ascontiguousarray(self.diagonal[f].transpose(2, 0, 1)) for f in rest),
+            sp.csr_array(sp.block_array(between, format="csr")) if len(spans) > 1 else None,
+            squares,
+            np.concatenate([np.tile(self.signs[f], self.factors[f].K) for f in rest]),
+        )
+        coupling = UnpairedOffDiagonal(columns, tuple(sp.csr_array(E.T) for E in columns))
+        probes = draw_probes(remaining, TUNING.probes)
+        Xy = 0.5 * (self.Xy + self.Xy.T)
+        return CrossProducts(
+            self.n, self.r - 1, self.factors, Xy, first, remaining.layout, None, self._V0(rest), coupling, remaining, probes
+        )
+
+    def _rest(self, skip: int) -> tuple[ComponentLayout, Array, Array, OffDiagonalBlock | None]:
+        rest = range(skip, len(self.factors))
+        spans = self._spans(rest)
+        offset = spans[-1].stop
         roots = [self.factors[f].root for f in rest]
         related = any(root is not None for root in roots)
         rows, columns, values = (
@@ -355,7 +434,7 @@ class Accumulator:
             for lower_rows, lower_columns, lower_values in self._lower_entries(rest, spans):
                 # no entry comes twice
                 U0[where.target[lower_rows] + where.stride[lower_columns]] = lower_values
-        V0 = np.concatenate([self.with_Xy[f].transpose(2, 0, 1).reshape(-1, self.r) for f in rest])
+        V0 = self._V0(rest)
         coupling: OffDiagonalBlock | None = None
         if skip:
             fits = len(where.batches) == 1 and K * offset * len(values) < TUNING.dense_off_diagonal
@@ -419,6 +498,29 @@ class Accumulator:
                 for b, pairs in enumerate(line):
                     row, column, data = pairs.entries()
                     yield other.offset + column * other.q + b, one.offset + row * one.q + a, data
+
+
+def dense_remaining(cross: CrossProducts) -> CrossProducts:
+    """The same with the remaining columns as one dense block, where they were left to sparse products."""
+    remaining, coupling = cross.remaining, cross.coupling
+    assert remaining is not None and isinstance(coupling, UnpairedOffDiagonal) and cross.first is not None
+    spans = remaining.layout.spans
+    where = lay_out_components(spans, None)
+    U = np.zeros((where.m, where.m)) if remaining.pairs is None else remaining.pairs.toarray()
+    for span, block in zip(spans, remaining.blocks, strict=True):
+        level = span.offset + np.arange(span.K) * span.q
+        for a in range(span.q):
+            for b in range(span.q):
+                U[level + a, level + b] = block[:, a, b]
+    E = coupling.columns
+    rows = np.repeat(np.arange(coupling.K), np.diff(E[0].indptr))
+    if count_products(rows, coupling.K) > TUNING.sparse_products and coupling.K * where.m * coupling.q < TUNING.dense_off_diagonal:
+        met: OffDiagonalBlock = DenseOffDiagonal(np.stack([M.toarray() for M in E]))
+    else:
+        values = np.stack([M.data for M in E])
+        columns = E[0].indices.astype(np.int64)
+        met = sparse_off_diagonal(rows, columns, values, coupling.K, where.m, where.target, where.stride, where.flat)
+    return replace(cross, rest=where, U0=np.tril(U).ravel(), coupling=met, remaining=None, probes=None)
 
 
 def _related(M: Array, spans: list[FactorColumns], roots: list[Array | None]) -> Array:

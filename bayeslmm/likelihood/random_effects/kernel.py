@@ -17,18 +17,22 @@ import numpy as np
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.likelihood.kernel import Solution, solve_Xy, stack_solutions
+from bayeslmm.likelihood.kernel import Slopes, Solution, solve_Xy, stack_solutions
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky, evaluate_blocked
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
-from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFactor, FewPoints, dense_cross_products
+from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFactor, dense_cross_products
+from bayeslmm.likelihood.random_effects.iterative import IterativeSchur
 from bayeslmm.likelihood.random_effects.level_blocks import LARGE_SD, factor_unrolled, is_large
-from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, OffDiagonalBlock, lower_entries
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, FactorisedOffDiagonal, UnpairedOffDiagonal, lower_entries
 from bayeslmm.likelihood.random_effects.schur import SchurComplement, factorise
 from bayeslmm.likelihood.tuning import TUNING
 
 SINGULAR_VALUE = 1e-8
 """Singular values of T below this are not divided by."""
+
+SMALLEST_REGULAR = 3e-3
+"""Entries of T's diagonal that differences in x do not step over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +77,58 @@ class RandomEffectsState:
             found[f].append(whole)
         return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in found]
 
+    @cached_property
+    def _sigma_derivatives(self) -> list[Array]:
+        """dSigma of the parameters of every factor, (k, q, q)."""
+        halves = [dT @ T[0].T for dT, T in zip(self._parameter_derivatives, self.levels.Ts, strict=True)]
+        return [half + half.swapaxes(-1, -2) for half in halves]
+
+    @cached_property
+    def _average_information(self) -> Array:
+        information = self.levels.average_information(self._sigma_derivatives)
+        order = self.parameters.order
+        return information if order is None else information[order[:, None], order]
+
     def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
         # 2 (AI - AI_s AI_s' / AI_ss), the average information with sigma profiled out
-        halves = [dT @ T[0].T for dT, T in zip(self._parameter_derivatives, self.levels.Ts, strict=True)]
-        information = self.levels.average_information([half + half.swapaxes(-1, -2) for half in halves])
-        order = self.parameters.order
-        if order is not None:
-            information = information[order[:, None], order]
+        information = self._average_information
         slope = self._r2_slope[0] / sigma2
         return np.asarray(information / sigma2 - slope[:, None] * slope / df + self.curvature(restricted, 1.0 / sigma2))
+
+    @property
+    def has_own_derivatives(self) -> bool:
+        """Whether the gradient in x is that of an estimated determinant, which G = d criterion / d Sigma follows up to its error only.
+
+        Not where T is singular: there G says more than the gradient.
+        """
+        regular = all(float(np.abs(T[0].diagonal()).min(initial=np.inf)) > SMALLEST_REGULAR for T in self.levels.Ts)
+        return isinstance(self.levels.rest, IterativeSchur) and regular
+
+    def monte_carlo(self) -> MonteCarlo | None:
+        """The error of the determinant where probes estimate it; None where it is exact."""
+        rest = self.levels.rest
+        if not isinstance(rest, IterativeSchur):
+            return None
+        count, size = rest.probes.count, self.x.shape[1]
+        _, dX = self.levels.working_products(self._sigma_derivatives)
+        slopes = -(self.levels.solution.information_inverse[0] @ dX).T
+        order = self.parameters.order
+        slopes = slopes if order is None else slopes[order]
+        if count < 2:
+            return MonteCarlo(count, 0.0, np.zeros((size, size)), slopes)
+        samples = self.parameters.chain(self.derivatives, rest.probe_slopes(self.levels.Ts[0][0]))
+        samples = samples - samples.mean(0)
+        criterion = float(rest.logdet_samples.std(ddof=1)) / np.sqrt(count)
+        return MonteCarlo(count, criterion, samples.T @ samples / (count * (count - 1)), slopes)
+
+    def average_derivatives(self, restricted: bool, sigma2: float) -> tuple[Array, Array] | None:
+        """Average information of x at fixed sigma (size, size), and d (X' V0^-1 X)^-1 / d x (size, p, p); None where others are cheap."""
+        if not isinstance(self.levels.rest, IterativeSchur):
+            return None
+        C, order = self.levels.solution.information_inverse[0], self.parameters.order
+        moved = self.levels.fixed_products(self._sigma_derivatives)
+        information = self._average_information / sigma2 + self.curvature(restricted, 1.0 / sigma2)
+        return information, C @ (moved if order is None else moved[order]) @ C
 
     def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
         """G = d criterion / d(Sigma) of every term, in the order of the formula."""
@@ -115,6 +162,43 @@ class RandomEffectsState:
         return [g - weight * square[0] for g, square in zip(halves, self.levels.squares, strict=True)]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MonteCarlo:
+    """The error that probes leave at one x.
+
+    probes : how many; criterion : standard deviation of its error; gradient : (size, size) covariance of the error of its gradient
+    alpha_slopes : (size, p) d alpha / d x, on standardized columns
+    """
+
+    probes: int
+    criterion: float
+    gradient: Array
+    alpha_slopes: Array
+
+    def covariance(self, hessian: Array) -> Array:
+        """(size, size) of the error of the optimum; hessian : of the criterion."""
+        inverse = symmetric_inverse(hessian)
+        return np.asarray(inverse @ self.gradient @ inverse)
+
+    def share(self, hessian: Array) -> float:
+        """The largest error of any function of x at the optimum, as a share of its standard error."""
+        values, vectors = np.linalg.eigh(hessian)
+        kept = values > FLAT * values.max(initial=0.0)
+        root = vectors[:, kept] / np.sqrt(values[kept])
+        return float(np.sqrt(0.5 * max(np.linalg.eigvalsh(root.T @ self.gradient @ root).max(initial=0.0), 0.0)))
+
+
+FLAT = 1e-10
+"""Curvature, relative to the largest, below which the criterion is level in a direction."""
+
+
+def symmetric_inverse(hessian: Array) -> Array:
+    """The inverse over the directions in which a criterion is curved upwards."""
+    values, vectors = np.linalg.eigh(hessian)
+    kept = values > FLAT * values.max(initial=0.0)
+    return np.asarray((vectors[:, kept] / values[kept]) @ vectors[:, kept].T)
+
+
 class DenseState(RandomEffectsState):
     """An evaluation of few columns as one matrix; what is asked of levels is found level by level when it is first asked for."""
 
@@ -144,16 +228,33 @@ class DenseState(RandomEffectsState):
         return self.point.newton_matrix(restricted, sigma2, df)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SeparateStates:
+    """Evaluations at several points, made one by one."""
+
+    states: list[RandomEffectsState]
+
+    @property
+    def solution(self) -> Solution:
+        return stack_solutions([state.solution for state in self.states])
+
+    def gradients(self, restricted: bool) -> tuple[Array, Array]:
+        logdet, r2 = zip(*(state.gradients(restricted) for state in self.states), strict=True)
+        return np.concatenate(logdet), np.concatenate(r2)
+
+
 @dataclass(frozen=True, eq=False)
 class RandomEffectsKernel:
     """Random effects with independent errors.
 
     together : one x at a time may be evaluated with all columns as one matrix, where they are few
+    known : an evaluation that has been made already
     """
 
     parameters: RandomParameters
     cross: CrossProducts
     together: bool = True
+    known: RandomEffectsState | None = None
 
     @property
     def size(self) -> int:
@@ -166,7 +267,7 @@ class RandomEffectsKernel:
     def solve(self, x: Array) -> Solution:
         if len(x) == 1 and not x.any():
             return solve_Xy(np.zeros(1), self.cross.Xy[None])
-        if len(x) > 1 and self._large(x):
+        if len(x) > 1 and (self._large(x) or self.cross.remaining is not None):
             return stack_solutions([self.solve(row[None]) for row in x])
         return self.by_level(x, derivatives=False).solution
 
@@ -176,9 +277,14 @@ class RandomEffectsKernel:
 
     def by_level(self, x: Array, derivatives: bool) -> RandomEffectsState:
         """The profile at x (t, size), level by level."""
+        known = self.known
+        if known is not None and known.levels.cross is self.cross and np.array_equal(x, known.x):
+            return known
         return RandomEffectsState(self.parameters, x, evaluate_blocked(self.cross, self.parameters.blocks(x), derivatives))
 
-    def evaluate_many(self, x: Array) -> FewPoints | RandomEffectsState:
+    def evaluate_many(self, x: Array) -> Slopes:
+        if self.cross.remaining is not None:
+            return SeparateStates([self.by_level(row[None], derivatives=True) for row in x])
         found = self.dense.evaluate_many(x) if self.dense is not None else None
         return self.by_level(x, derivatives=True) if found is None else found
 
@@ -254,7 +360,7 @@ class PooledLevelsKernel:
 def pool_levels(kernel: RandomEffectsKernel) -> PooledLevelsKernel | None:
     """A kernel's classes; None where pooled cross-products would be larger than levels are worth."""
     cross, first = kernel.cross, kernel.cross.first
-    if first is None or first.C.ndim != 3 or first.q > TUNING.unrolled_columns or (cross.rest is not None and cross.coupling is None):
+    if first is None or first.C.ndim != 3 or first.q > TUNING.unrolled_columns or (cross.rest is not None and cross.U0 is None):
         return None
     classes = classify_levels(first.A)
     C, q, r = int(classes.max()) + 1, first.q, cross.p + 1
@@ -265,7 +371,7 @@ def pool_levels(kernel: RandomEffectsKernel) -> PooledLevelsKernel | None:
     count = np.bincount(classes, minlength=C).astype(float)
     A = np.stack([np.stack([pool @ first.A[a, b] / count for b in range(q)]) for a in range(q)])
     U, V = None, None
-    if cross.coupling is not None:
+    if cross.coupling is not None and not isinstance(cross.coupling, UnpairedOffDiagonal):
         U = _pooled_products(cross.coupling, pool, classes)
         V = _pooled_with_Xy(cross.coupling, first.C, classes, C)
     return PooledLevelsKernel(kernel.parameters, cross, classes, A, count, _pooled_Xy(first.C, classes, C), U, V)
@@ -293,7 +399,7 @@ def _pooled_Xy(C: Array, classes: Codes, count: int) -> Array:
     return np.array(out).reshape(-1, r * r)
 
 
-def _pooled_products(coupling: OffDiagonalBlock, pool: sp.csr_array, classes: Codes) -> Array:
+def _pooled_products(coupling: FactorisedOffDiagonal, pool: sp.csr_array, classes: Codes) -> Array:
     """The Schur complement's coefficients by class, (e C, flat)."""
     if isinstance(coupling, DenseOffDiagonal):
         return _dense_products(coupling, classes, pool.shape[0])
@@ -310,7 +416,7 @@ def _dense_products(coupling: DenseOffDiagonal, classes: Codes, count: int) -> A
     return np.array(out)
 
 
-def _pooled_with_Xy(coupling: OffDiagonalBlock, C: Array, classes: Codes, count: int) -> Array:
+def _pooled_with_Xy(coupling: FactorisedOffDiagonal, C: Array, classes: Codes, count: int) -> Array:
     """sum over the levels of a class of E_a' C_b, (q q count, m r)."""
     columns: Sequence[Array | sp.csr_array] = list(coupling.E) if isinstance(coupling, DenseOffDiagonal) else list(coupling.columns)
     out = []

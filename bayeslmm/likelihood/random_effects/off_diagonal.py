@@ -7,12 +7,13 @@ and its pull-back are then sparse products. When most meet most, a dense E and B
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from bayeslmm._arrays import Array, Codes, symmetric
 
@@ -32,26 +33,61 @@ def lower_entries(q: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SparseOffDiagonal:
+class _ByLevel:
+    """E by level in compressed rows.
+
+    columns : (q,) list of (K, m) sparse matrices with a common pattern; transposed : their transposes
+    """
+
+    columns: tuple[sp.csr_array, ...]
+    transposed: tuple[sp.csc_array | sp.csr_array, ...]
+
+    @property
+    def q(self) -> int:
+        return len(self.columns)
+
+    @property
+    def K(self) -> int:
+        return int(self.columns[0].shape[0])
+
+    def times(self, V: Array) -> Array:
+        """E_k V: V (t, m, s) -> (q, t, s, K)."""
+        t, m, s = V.shape
+        flat = np.ascontiguousarray(V.transpose(1, 0, 2)).reshape(m, t * s)
+        if self.q == 1:
+            return (self.columns[0] @ flat).reshape(1, -1, t, s).transpose(0, 2, 3, 1)
+        return np.stack([(E @ flat).reshape(-1, t, s).transpose(1, 2, 0) for E in self.columns])
+
+    def transpose_times(self, V: Array) -> Array:
+        """sum_k E_k' V_k: V (q, t, s, K) -> (t, m, s)."""
+        q, t, s, K = V.shape
+        total: Array | None = None
+        for a in range(q):
+            part = self.transposed[a] @ np.ascontiguousarray(V[a].reshape(t * s, K).T)
+            total = part if total is None else total + part
+        assert total is not None
+        return np.ascontiguousarray(total.reshape(-1, t, s).transpose(1, 0, 2))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnpairedOffDiagonal(_ByLevel):
+    """E by level in compressed rows, for products with vectors alone."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseOffDiagonal(_ByLevel):
     """E by level in compressed rows, and the map from H to the flat entries of U.
 
-    columns : (q,) list of (K, m) sparse matrices with a common pattern; transposed : their transposes, the same numbers
     products : for each entry a >= b of H, the (flat, K) sparse matrix of coefficients; only lower entries of U are targets
     gathers : the transposes of `products`; squares : for each entry a >= b, the (K, m) products E_a E_b of a level with itself
     own : (m,) where the diagonal entry of a column lies in flat storage
     """
 
-    columns: tuple[sp.csr_array, ...]
-    transposed: tuple[sp.csc_array, ...]
     products: tuple[sp.csc_array, ...]
     gathers: tuple[sp.csr_array, ...]
     squares: tuple[sp.csr_array, ...]
     own: Codes
     flat: int
-
-    @property
-    def q(self) -> int:
-        return len(self.columns)
 
     def schur(self, W: Array) -> Array:
         """sum_k E_k' H_k E_k in flat storage (lower entries): (t, flat)."""
@@ -74,24 +110,6 @@ class SparseOffDiagonal:
                 out[a, b, i] = (gather @ Q[i]) * (2.0 if a == b else 1.0) - square @ Q[i, self.own]
             out[b, a] = out[a, b]
         return out
-
-    def times(self, V: Array) -> Array:
-        """E_k V: V (t, m, s) -> (q, t, s, K)."""
-        t, m, s = V.shape
-        flat = np.ascontiguousarray(V.transpose(1, 0, 2)).reshape(m, t * s)
-        if self.q == 1:
-            return (self.columns[0] @ flat).reshape(1, -1, t, s).transpose(0, 2, 3, 1)
-        return np.stack([(E @ flat).reshape(-1, t, s).transpose(1, 2, 0) for E in self.columns])
-
-    def transpose_times(self, V: Array) -> Array:
-        """sum_k E_k' V_k: V (q, t, s, K) -> (t, m, s)."""
-        q, t, s, K = V.shape
-        total: Array | None = None
-        for a in range(q):
-            part = self.transposed[a] @ np.ascontiguousarray(V[a].reshape(t * s, K).T)
-            total = part if total is None else total + part
-        assert total is not None
-        return np.ascontiguousarray(total.reshape(-1, t, s).transpose(1, 0, 2))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,7 +175,8 @@ class DenseOffDiagonal:
         return np.asarray(total)
 
 
-OffDiagonalBlock = SparseOffDiagonal | DenseOffDiagonal
+FactorisedOffDiagonal = SparseOffDiagonal | DenseOffDiagonal
+OffDiagonalBlock = FactorisedOffDiagonal | UnpairedOffDiagonal
 
 
 def sparse_off_diagonal(
@@ -192,6 +211,54 @@ def sparse_off_diagonal(
     squares = tuple(sp.csr_array((values[a] * values[b], E[0].indices, E[0].indptr), shape=(K, m)) for a, b in lower_entries(q))
     transposed = tuple(sp.csc_array((e.data, e.indices, e.indptr), shape=(m, K)) for e in E)
     return SparseOffDiagonal(E, transposed, products, gathers, squares, target + stride, flat)
+
+
+def interleave(columns: Sequence[sp.csr_array]) -> sp.csr_array:
+    """(K, L q) with the q matrices (K, L) of a common pattern as columns of each level, side by side."""
+    q, first = len(columns), columns[0]
+    if q == 1:
+        return first
+    data = np.stack([M.data for M in columns], axis=1).ravel()
+    index = (first.indices[:, None].astype(np.int64) * q + np.arange(q)).ravel()
+    return sp.csr_array((data, index, first.indptr.astype(np.int64) * q), shape=(first.shape[0], first.shape[1] * q))
+
+
+def level_squares(met: Sequence[Sequence[sp.csr_array]]) -> dict[tuple[int, int, int, int], sp.csr_array]:
+    """E_ac E_bd + E_bc E_ad by level of the other factor and the first, (L, K), for a >= b and c >= d; met[a][c] (K, L) of one pattern."""
+    pattern = met[0][0]
+    # one transpose of positions serves all
+    order = sp.csr_array((np.arange(pattern.nnz), pattern.indices, pattern.indptr), shape=pattern.shape).T.tocsr()
+    found = {}
+    for a, b in lower_entries(len(met)):
+        for c, d in lower_entries(len(met[0])):
+            values = met[a][c].data * met[b][d].data + met[b][c].data * met[a][d].data
+            found[a, b, c, d] = sp.csr_array((values[order.data], order.indices, order.indptr), shape=order.shape)
+    return found
+
+
+def largest_component(met: Sequence[tuple[sp.csr_array, int]], enough: int) -> int:
+    """Columns of the largest connected component: levels of the other factors are connected where one level of the first meets both.
+
+    met : for each other factor (K, L) which levels meet, and its columns; enough : columns beyond which none larger is looked for. A few
+        pairs of each level tell most often.
+    """
+    few = _component([(_thin(M), q) for M, q in met])
+    return few if few > enough else _component(met)
+
+
+def _thin(M: sp.csr_array) -> sp.csr_array:
+    """The first and the last entry of every row."""
+    some = np.flatnonzero(np.diff(M.indptr))
+    at = np.concatenate([M.indptr[some], M.indptr[some + 1] - 1])
+    return sp.coo_array((np.ones(2 * len(some)), (np.tile(some, 2), M.indices[at])), shape=M.shape).tocsr()
+
+
+def _component(met: Sequence[tuple[sp.csr_array, int]]) -> int:
+    K = met[0][0].shape[0]
+    whole = sp.hstack([M for M, _ in met], format="csr")
+    graph = sp.block_array([[None, whole], [whole.T, None]], format="csr")
+    labels = connected_components(graph, directed=False)[1][K:]
+    return int(np.bincount(labels, np.concatenate([np.full(M.shape[1], q) for M, q in met])).max())
 
 
 def _portions(bounds: Codes) -> Iterator[slice]:

@@ -217,6 +217,12 @@ def _level_components(span: FactorColumns) -> ComponentLayout:
     return ComponentLayout((span,), (ComponentBatch(np.arange(m).reshape(K, q), (1,), 0),), m, m * q, target, np.tile(place, K))
 
 
+def lay_out_implicitly(spans: Sequence[FactorColumns]) -> ComponentLayout:
+    """Columns of which no block is stored."""
+    none = readonly(np.zeros(0, np.int64))
+    return ComponentLayout(tuple(spans), (), spans[-1].stop, 0, none, none)
+
+
 def lay_out_components(spans: Sequence[FactorColumns], links: tuple[Codes, Codes] | None) -> ComponentLayout:
     """Components of the remaining columns.
 
@@ -347,7 +353,7 @@ class SchurBlock:
             q = T.shape[-1]
             X = self.X[..., part]
             total = np.empty((len(T), q, q))
-            if _is_divisible(T):
+            if is_divisible(T):
                 # U Lambda S^-1 = Lambda'^-1 (I - S^-1)
                 for a in range(q):
                     for b in range(q):
@@ -366,7 +372,7 @@ class SchurBlock:
         return found
 
 
-def _is_divisible(T: Array) -> bool:
+def is_divisible(T: Array) -> bool:
     """Whether a factor is large in every direction: dividing by it loses nothing, and what it multiplies would lose digits."""
     size = np.abs(np.diagonal(T, axis1=-2, axis2=-1)).min()
     return bool(size >= 1.0 and np.abs(T).max() <= DIVISIBLE_RATIO * size)
@@ -430,7 +436,7 @@ class SchurComplement:
             whole: Array | None = None
             for f, part in self.layout.local(batch):
                 index = batch.index[:, part]
-                if _is_divisible(self.Ts[f]):
+                if is_divisible(self.Ts[f]):
                     out[:, index] = _divide(block.solved_rows(part), self.Ts[f])
                 else:
                     v = self.V[:, batch.index]
