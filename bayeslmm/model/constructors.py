@@ -113,26 +113,26 @@ class PartitionedLMM(LMM):
     `predict(newdata)`. What needs the rows themselves (`residuals`, `simulate`, `refit`, robust covariances, ...) raises InferenceError.
     """
 
-    @classmethod
-    def reading(cls, said: ModelArguments, partitions: Partitions) -> PartitionedLMM:
-        """Read the partitions and add them up."""
-        model = cls.__new__(cls)
-        model.said, model.counting, model.subjects, model._data, model.file = said, "lme4", None, partitions, None
-        for name, given in (("weights", said.weights), ("offset", said.offset)):
-            if given is not None and not isinstance(given, str):
-                raise SpecificationError(f"{name} are given as an array", name, f"put them into the partitions and give {name}='column'")
-        beside = said.arrays()
-        model.problem = sum_partitions(said.spec(), partitions, relationship=beside["relationship"], functions=beside["functions"])
-        model.design = model.problem.design
-        return model
-
     def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> LMM:
         """The model with another formula, data or arguments; other data are a frame, or partitions again."""
         text = self.said.formula if formula is None else update_formula(self.spec.formula, formula)
         said = self.said.changed(text, dict(changes or {}))
         if data is None or isinstance(data, Partitions):
-            return PartitionedLMM.reading(said, self._data if data is None else data)
+            return _read_partitions(said, self._data if data is None else data)
         return LMM.of(said, data)
+
+
+def _read_partitions(said: ModelArguments, partitions: Partitions) -> PartitionedLMM:
+    """Read the partitions and add them up."""
+    model = PartitionedLMM.__new__(PartitionedLMM)
+    model.said, model.counting, model.subjects, model._data, model.file = said, "lme4", None, partitions, None
+    for name, given in (("weights", said.weights), ("offset", said.offset)):
+        if given is not None and not isinstance(given, str):
+            raise SpecificationError(f"{name} are given as an array", name, f"put them into the partitions and give {name}='column'")
+    beside = said.arrays()
+    model.problem = sum_partitions(said.spec(), partitions, relationship=beside["relationship"], functions=beside["functions"])
+    model.design = model.problem.design
+    return model
 
 
 def from_partitions(
@@ -179,7 +179,7 @@ def from_partitions(
     """
     said = ModelArguments(formula, None, None, weights, offset, contrasts, relationship, priors, missing, check, functions)
     source = Partitions(partitions) if rows is None else Partitions(partitions, rows)
-    return PartitionedLMM.reading(said, source)
+    return _read_partitions(said, source)
 
 
 def mmrm(

@@ -396,7 +396,7 @@ class Posterior(PosteriorData):
         return PosteriorPlots(self)
 
     def save(self, path: str | Path) -> None:
-        """Write draws and model to one file at exactly this path; `blm.load(path)` opens it again. Raises StoreError.
+        """Write draws and model to one file at exactly this path; `blm.load(path)` opens it again. Raises StoreError where it cannot be written.
 
         >>> post.save("sleepstudy.post"); blm.load("sleepstudy.post").tidy().equals(post.tidy())
         True
