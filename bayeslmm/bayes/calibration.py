@@ -158,6 +158,18 @@ class Calibration:
     def plot(self, ax: AxesLike = None) -> list[Axes]:
         """The distribution of the ranks minus that of uniform ones, with a simultaneous 95% band; a quantity that leaves it in red.
 
+        Parameters
+        ----------
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = model.calibrate(20, seed=1).plot()
         """
         found = {str(name): rank_distribution(self.ranks[name].to_numpy(), self.draws) for name in self.ranks}
@@ -166,7 +178,19 @@ class Calibration:
         return calibration_axes(found, self.band(), ax)
 
     def band(self) -> tuple[Array, Array, Array]:
-        """Places, lower and upper limits between which the distribution of uniform ranks lies everywhere, 95 times of 100."""
+        """Places, lower and upper limits between which the distribution of uniform ranks lies everywhere, 95 times of 100.
+
+        Returns
+        -------
+        tuple of ndarray, ndarray, ndarray
+            Three arrays of one length.
+
+        Examples
+        --------
+        >>> places, low, high = model.calibrate(20, seed=1).band()
+        >>> len(places) == len(low) == len(high)
+        True
+        """
         n, x = len(self.ranks), np.arange(1, self.draws + 1) / (self.draws + 1)
         low, high = binomial_limits(simultaneous_tail(0.05, n, self.draws), n, self.draws)
         return x, low / n, high / n

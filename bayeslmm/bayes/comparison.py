@@ -58,6 +58,18 @@ class Comparison:
     def plot(self, ax: Axes | None = None) -> Axes:
         """A forest: every parameter on its own scale of posterior sds around the reference, one mark per source.
 
+        Parameters
+        ----------
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = blm.compare(fit, post).plot()
         """
         from bayeslmm.plots.intervals import comparison_axes
@@ -67,6 +79,20 @@ class Comparison:
     def report(self, path: str | Path | None = None, title: str | None = None) -> str:
         """The comparison as one HTML file that needs nothing else; written to `path` where one is given.
 
+        Parameters
+        ----------
+        path : str or Path, optional
+            File to write.
+        title : str, optional
+            Title of the page; by default one made from the model.
+
+        Returns
+        -------
+        str
+            The page.
+
+        Examples
+        --------
         >>> "gap" in blm.compare(fit, post).report()
         True
         """
@@ -84,12 +110,28 @@ class Comparison:
 def compare(*sources: Source | Mapping[str, Source], conf_level: float = 0.95, conf_method: ConfMethod = "wald") -> Comparison:
     """Estimates and posteriors of the same model in one table.
 
-    sources : fits (REML, ML, MAP), posteriors, and draws of `to_pymc` or Bambi as ArviZ trees, in any mix; a mapping gives them names,
-        `{"REML": fit, "PyMC": tree}`
-    conf_method : "wald", "profile" or "bootstrap", for the limits of fits
+    Parameters
+    ----------
+    *sources : Source or Mapping of str to Source
+        Fits (REML, ML, MAP), posteriors, and draws of `to_pymc` or Bambi as ArviZ trees, in any mix; a mapping gives them names, `{"REML":
+        fit, "PyMC": tree}`.
+    conf_level : float, default 0.95
+        Level of the limits, between 0 and 1.
+    conf_method : {"wald", "profile", "bootstrap"}, default "wald"
+        "wald", "profile" or "bootstrap", for the limits of fits.
 
-    Raises SpecificationError for sources of different models.
+    Returns
+    -------
+    Comparison
+        The table, with the figure and the report of it.
 
+    Raises
+    ------
+    SpecificationError
+        For sources of different models.
+
+    Examples
+    --------
     >>> blm.compare(fit, post).frame["source"].unique().tolist()
     ['REML', 'posterior']
     """
@@ -358,17 +400,43 @@ def compare_models(
 ) -> pd.DataFrame:
     """Models ranked, the best first.
 
-    models : name -> `LMM`, `Fit` or `Posterior`, or a list of them, named by their formulas; all of one outcome over the same rows
-    by : "aic", "bic" (`model, npar, loglik, aic, bic, difference, weight`); "loo", leaving out observations, or "logo", leaving out levels
-        of a grouping factor (`model, elpd, se, difference, se_difference, p, weight`); "evidence" (`model, log_evidence, difference,
-        weight`)
-    group : the grouping factor of "logo", where there are several; seed, draws, chains, method : of `LMM.sample`
-
     Of responses that are functions of one column, such as y and log(y), everything is of that column: log |dg/dy| of every row is added.
     REML fits of different fixed effects are refitted by ML, and it says so: their criteria are not about the same data. Weights are those
     of AIC or BIC, posterior probabilities of equally likely models for "evidence", and pseudo-BMA weights for "loo" and "logo".
-    Raises SpecificationError for models of different responses, PriorError where the evidence would need proper priors.
 
+    Parameters
+    ----------
+    models : Mapping of str to LMM, Fit or Posterior, or sequence of these
+        Name -> `LMM`, `Fit` or `Posterior`, or a list of them, named by their formulas; all of one outcome over the same rows.
+    by : {"aic", "bic", "loo", "logo", "evidence"}, default "aic"
+        "aic", "bic" (`model, npar, loglik, aic, bic, difference, weight`); "loo", leaving out observations, or "logo", leaving out levels
+        of a grouping factor (`model, elpd, se, difference, se_difference, p, weight`); "evidence" (`model, log_evidence, difference,
+        weight`).
+    group : str, optional
+        Grouping factor of "logo", where there are several.
+    seed : int, default 0
+        Of `LMM.sample`.
+    draws : int, default 1000
+        Of `LMM.sample`.
+    chains : int, default 4
+        Of `LMM.sample`.
+    method : {"auto", "collapsed", "hierarchical", "importance", "nuts"}, default "auto"
+        Of `LMM.sample`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each model.
+
+    Raises
+    ------
+    SpecificationError
+        For models of different responses.
+    PriorError
+        Where the evidence would need proper priors.
+
+    Examples
+    --------
     >>> blm.compare_models({"slope": model, "intercept": intercept}, by="aic")["model"].tolist()
     ['slope', 'intercept']
     """

@@ -141,10 +141,26 @@ def lrt(*fits: Fitted, boundary: bool = True) -> pd.DataFrame:
     """Compare nested models: `model, npar, aic, bic, loglik, statistic, df, p_value`, each row against the one before it.
 
     Models stand in the order of their number of parameters. REML fits with different fixed effects are refitted by ML, with one warning.
-    boundary : p values of variances tested at 0 from their mixture of chi-squares; False gives the plain chi-square
 
-    Errors: `InferenceError` for fewer than two fits, or fits to different data.
+    Parameters
+    ----------
+    *fits : Fitted
+        Two fits or more of the same data.
+    boundary : bool, default True
+        P values of variances tested at 0 from their mixture of chi-squares; False gives the plain chi-square.
 
+    Returns
+    -------
+    DataFrame
+        One row for each model.
+
+    Raises
+    ------
+    InferenceError
+        For fewer than two fits, or fits to different data.
+
+    Examples
+    --------
     >>> lrt(fit.update(". ~ . - (Days | Subject) + (1 | Subject)"), fit)["df"].tolist()[1:]
     [2.0]
     """

@@ -39,11 +39,27 @@ if TYPE_CHECKING:
 def read_model(path: str | Path, data: Frame | None = None, relationship: Mapping[str, pd.DataFrame] | None = None) -> LMM:
     """The model of a spec file (TOML).
 
-    data : a frame, in place of the data that the file names; needed where it names none
-    relationship : grouping factor -> labelled frame, in place of the files that it names
+    Parameters
+    ----------
+    path : str or Path
+        Spec file (TOML).
+    data : DataFrame or Mapping, optional
+        A frame, in place of the data that the file names; needed where it names none.
+    relationship : Mapping of str to DataFrame, optional
+        Grouping factor -> labelled frame, in place of the files that it names.
 
-    Raises SpecificationError with file and key path.
+    Returns
+    -------
+    LMM
+        The model.
 
+    Raises
+    ------
+    SpecificationError
+        With file and key path.
+
+    Examples
+    --------
     >>> model.write("sleepstudy.toml"); blm.read_model("sleepstudy.toml", sleepstudy).nobs
     180
     """
@@ -114,7 +130,28 @@ class PartitionedLMM(LMM):
     """
 
     def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> LMM:
-        """The model with another formula, data or arguments; other data are a frame, or partitions again."""
+        """The model with another formula, data or arguments; other data are a frame, or partitions again.
+
+        Parameters
+        ----------
+        formula : str, optional
+            New formula, in which a dot stands for what was there.
+        data : DataFrame or Mapping, optional
+            A frame, or partitions again.
+        changes : Mapping of str to object, optional
+            Arguments of `LMM` to put in place of the model's, by name.
+
+        Returns
+        -------
+        LMM
+            The model.
+
+        Examples
+        --------
+        >>> parts = [sleepstudy[:90], sleepstudy[90:]]
+        >>> blm.from_partitions("Reaction ~ Days + (1 | Subject)", parts).updated("Reaction ~ 1 + (1 | Subject)", parts).formula
+        'Reaction ~ 1 + (1 | Subject)'
+        """
         text = self.said.formula if formula is None else update_formula(self.spec.formula, formula)
         said = self.said.changed(text, dict(changes or {}))
         if data is None or isinstance(data, Partitions):
@@ -151,9 +188,6 @@ def from_partitions(
 ) -> PartitionedLMM:
     """A model on rows that do not fit in memory: they are read in parts, twice, and added up into the same cross-products.
 
-    partitions : a list of frames; a function without arguments that returns an iterator of frames; the path, or a list of paths, of CSV
-        or parquet files; a Dask data frame
-    weights, offset : columns; rows : of a file that are read at once
     The other arguments are those of `LMM`. A fit equals that of the rows in memory, however they are divided and in whatever order.
 
     A year of daily files, 10^8 rows:
@@ -169,9 +203,46 @@ def from_partitions(
 
         fit = blm.from_partitions("y ~ x + (1 | patient)", chunks).fit()
 
-    Raises SpecificationError for structured errors and for partitions that can be read only once, FormulaError for terms that learn from
-    all rows at once (`poly`, `bs`, `scale`, ...), and what `LMM` raises, with the number of the partition.
+    Parameters
+    ----------
+    formula : str
+        lme4's syntax, `"y ~ x + (x | g)"`.
+    partitions : sequence, callable or path
+        A list of frames; a function without arguments that returns an iterator of frames; the path, or a list of paths, of CSV or parquet
+        files; a Dask data frame.
+    weights : str, optional
+        Column of prior weights.
+    offset : str, optional
+        Column added to the linear predictor.
+    contrasts : Mapping of str to str or array_like, optional
+        Factor -> "treatment", "sum", "helmert", "poly", a pair of coding and reference level, or a matrix.
+    relationship : Mapping of str to DataFrame, optional
+        Grouping factor -> labelled frame of the known covariance of its levels.
+    priors : Priors, optional
+        Priors of the parameters, for MAP estimates and posteriors.
+    missing : {"drop", "raise"}, default "drop"
+        "drop" leaves rows with missing values out, "raise" refuses them.
+    check : {"error", "warn"}, default "error"
+        "error" refuses a design that cannot identify its parameters; "warn" goes on.
+    functions : Mapping of str to callable, optional
+        The user's own functions of the formula, by name.
+    rows : int, optional
+        Rows of a file that are read at once.
 
+    Returns
+    -------
+    PartitionedLMM
+        A model without rows in memory: everything that needs none.
+
+    Raises
+    ------
+    SpecificationError
+        For structured errors and for partitions that can be read only once.
+    FormulaError
+        For terms that learn from all rows at once (`poly`, `bs`, `scale`, ...), and what `LMM` raises, with the number of the partition.
+
+    Examples
+    --------
     >>> parts = [sleepstudy.iloc[:100], sleepstudy.iloc[100:]]
     >>> fit = blm.from_partitions("Reaction ~ Days + (Days | Subject)", parts).fit()
     >>> round(fit.criterion, 4), fit.nobs
@@ -198,6 +269,32 @@ def mmrm(
     The other arguments are those of `LMM`. `aic` and `bic` of its fits count as mmrm does: covariance parameters only under REML, subjects
     in `bic`.
 
+    Parameters
+    ----------
+    formula : str
+        mmrm's formula: fixed effects and one structure, `"y ~ arm * visit + us(visit | id)"`.
+    data : DataFrame or Mapping
+        Data, in any frame with named columns.
+    weights : str or array_like, optional
+        Column, array or Series of prior weights; the residual variance is sigma^2 / w, and 0 leaves a row out.
+    contrasts : Mapping of str to str or array_like, optional
+        Factor -> "treatment", "sum", "helmert", "poly", a pair of coding and reference level, or a matrix.
+    priors : Priors, optional
+        Priors of the parameters, for MAP estimates and posteriors.
+    missing : {"drop", "raise"}, default "drop"
+        "drop" leaves rows with missing values out, "raise" refuses them.
+    check : {"error", "warn"}, default "error"
+        "error" refuses a design that cannot identify its parameters; "warn" goes on.
+    functions : Mapping of str to callable, optional
+        The user's own functions of the formula, by name.
+
+    Returns
+    -------
+    LMM
+        The model.
+
+    Examples
+    --------
     >>> trial = blm.load_dataset("trial")
     >>> blm.mmrm("BCVA_CHG ~ BCVA_BL + ARMCD * AVISIT + cs(AVISIT | USUBJID)", trial).spec.residual.text
     'cs(AVISIT | USUBJID)'
@@ -230,17 +327,35 @@ def fit_by(
 
     Parameters
     ----------
-    formula, residual, variance, contrasts, relationship, priors, missing, check, functions
+    formula : str
         As in `LMM`.
-    data
+    data : DataFrame or Mapping
         Any frame; a group whose column of `by` is missing is left out.
-    by
+    by : str or sequence of str
         One or several columns: one fit for each combination of their values that occurs.
-    method
+    method : {"REML", "ML"}, default "REML"
         "REML" or "ML".
-    weights, offset
+    residual : str, optional
+        As in `LMM`.
+    variance : str, optional
+        As in `LMM`.
+    weights : str, optional
         Names of columns.
-    progress
+    offset : str, optional
+        Names of columns.
+    contrasts : Mapping of str to str or array_like, optional
+        As in `LMM`.
+    relationship : Mapping of str to DataFrame, optional
+        As in `LMM`.
+    priors : Priors, optional
+        As in `LMM`.
+    missing : {"drop", "raise"}, default "drop"
+        As in `LMM`.
+    check : {"error", "warn"}, default "error"
+        As in `LMM`.
+    functions : Mapping of str to callable, optional
+        As in `LMM`.
+    progress : bool, optional
         Whether to show a bar; by default where there is a terminal.
 
     Returns
@@ -253,6 +368,8 @@ def fit_by(
     SpecificationError, DataError
         For columns that there are not, and where no group can be fitted.
 
+    Examples
+    --------
     >>> fits = blm.fit_by("distance ~ age + (1 | Subject)", blm.load_dataset("nlme/Orthodont"), by="Sex")
     >>> fits.tidy()[["Sex", "term"]].to_numpy().tolist()
     [['Male', 'Intercept'], ['Male', 'age'], ['Female', 'Intercept'], ['Female', 'age']]
@@ -309,21 +426,23 @@ def assume(
 
     Parameters
     ----------
-    formula
+    formula : str
         As of `LMM`; the outcome need not be in the skeleton.
-    skeleton
+    skeleton : DataFrame or Mapping
         One row per planned observation: groups, visits, covariates.
-    alpha
+    alpha : float, sequence or Mapping
         Coefficients in their order, or by name.
-    sd
+    sd : float, sequence or Mapping or Mapping of str to float, sequence or Mapping, optional
         Standard deviations of the random effects: numbers of the only term, or grouping factor -> numbers.
-    corr
+    corr : float or ndarray or Mapping of str to float or ndarray, optional
         Their correlations: one number, a matrix, or grouping factor -> these; 0 where not given.
-    sigma
+    sigma : float, optional
         Residual standard deviation.
-    residual, R
+    residual : str, optional
         Structure of the errors over visits, and their covariance matrix; a structure with one sd may take `sigma` alone.
-    method
+    R : ndarray or sequence of sequence of float or DataFrame, optional
+        Structure of the errors over visits, and their covariance matrix; a structure with one sd may take `sigma` alone.
+    method : {"REML", "ML"}, default "REML"
         What simulated data will be fitted by.
 
     Returns
@@ -331,6 +450,8 @@ def assume(
     Fit
         With `predict`, `marginal_cov`, `simulate`, `power` and all that needs no outcome.
 
+    Examples
+    --------
     >>> plan = blm.assume("y ~ x + (1 | g)", {"x": [0, 1] * 6, "g": list("aabbccddeeff")}, alpha=[0, 1], sd=1, sigma=1)
     >>> round(plan.power("x", method="analytic").frame["power"].item(), 3)
     0.291

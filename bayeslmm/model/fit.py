@@ -99,6 +99,24 @@ class Fit(Estimates):
     def summary(self, df: DfMethod = "satterthwaite", vcov: VcovMethod | None = None, *, information: Information = "expected") -> Summary:
         """What a person wants to see, as text and as HTML: criterion, random effects, errors, fixed effects, checks.
 
+        Parameters
+        ----------
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        vcov : str, optional
+            Covariance matrix of the fixed effects: that of the model, "kenward-roger", or cluster-robust "CR0" to "CR3"; by default what
+            `df` asks for.
+        information : {"expected", "observed"}, default "expected"
+            Information of the covariance parameters: "expected" or "observed".
+
+        Returns
+        -------
+        Summary
+            A value that prints itself.
+
+        Examples
+        --------
         >>> print(str(fit.summary(df="asymptotic")).splitlines()[0])
         Linear mixed model fit by REML
         """
@@ -118,10 +136,32 @@ class Fit(Estimates):
     ) -> pd.DataFrame:
         """One row per parameter: `effect, group, level, term, estimate, std_error, df, statistic, p_value[, conf_low, conf_high]`.
 
-        effects : "fixed", "ran_pars", "ran_vals" or "all"
-        df : degrees of freedom of the tests; "asymptotic" is the normal distribution
-        conf_method : "wald", "profile" or "bootstrap"
+        Parameters
+        ----------
+        effects : {"fixed", "ran_pars", "ran_vals", "all"}, default "fixed"
+            Which parameters: "fixed", "ran_pars" (variances), "ran_vals" (random effects) or "all".
+        conf_int : bool, default False
+            Whether to give limits.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        vcov : str, optional
+            Covariance matrix of the fixed effects: that of the model, "kenward-roger", or cluster-robust "CR0" to "CR3"; by default what
+            `df` asks for.
+        conf_method : {"wald", "profile", "bootstrap"}, default "wald"
+            How limits are made: "wald", "profile" or "bootstrap".
+        information : {"expected", "observed"}, default "expected"
+            Information of the covariance parameters: "expected" or "observed".
 
+        Returns
+        -------
+        DataFrame
+            One row for each parameter.
+
+        Examples
+        --------
         >>> fit.tidy(df="asymptotic")[["term", "estimate"]].round(2).to_numpy().tolist()
         [['Intercept', 251.41], ['Days', 10.47]]
         """
@@ -134,6 +174,13 @@ class Fit(Estimates):
     def glance(self) -> pd.DataFrame:
         """One row: `nobs, sigma, loglik, aic, bic, criterion, df_residual`.
 
+        Returns
+        -------
+        DataFrame
+            One row.
+
+        Examples
+        --------
         >>> fit.glance()["df_residual"].item()
         174
         """
@@ -143,8 +190,18 @@ class Fit(Estimates):
     def augment(self, data: Frame | None = None) -> pd.DataFrame:
         """The data with `fitted` (conditional), `fixed` (population), `resid`, `pearson` and what else the rows have.
 
-        data : other data than those of the fit; levels that the fit does not know have the fitted value of the population
+        Parameters
+        ----------
+        data : DataFrame or Mapping, optional
+            Other data than those of the fit; levels that the fit does not know have the fitted value of the population.
 
+        Returns
+        -------
+        DataFrame
+            The columns of the data and those.
+
+        Examples
+        --------
         >>> fit.augment().columns.tolist()
         ['Reaction', 'Days', 'Subject', 'fitted', 'fixed', 'resid', 'pearson']
         """
@@ -171,6 +228,18 @@ class Fit(Estimates):
     def ranef(self, se: bool = False) -> dict[str, pd.DataFrame] | dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
         """Conditional modes: grouping factor -> frame of levels x terms; with `se` a pair (modes, conditional sds) of each.
 
+        Parameters
+        ----------
+        se : bool, default False
+            Whether standard deviations come too.
+
+        Returns
+        -------
+        dict of str to DataFrame or dict of str to tuple of DataFrame, DataFrame
+            Frames by grouping factor.
+
+        Examples
+        --------
         >>> fit.ranef()["Subject"].loc["308"].round(3).tolist()
         [2.259, 9.199]
         """
@@ -183,6 +252,13 @@ class Fit(Estimates):
     def coef(self) -> dict[str, pd.DataFrame]:
         """Coefficients of every level: fixed effects plus conditional modes.
 
+        Returns
+        -------
+        dict of str to DataFrame
+            Grouping factor -> frame of levels x coefficients.
+
+        Examples
+        --------
         >>> fit.coef()["Subject"].loc["308"].round(3).tolist()
         [253.664, 19.666]
         """
@@ -191,8 +267,18 @@ class Fit(Estimates):
     def fitted(self, level: Level = "conditional") -> pd.Series[float] | Array:
         """Fitted values, (nobs,), with the index of the rows used; an array where the data have no index.
 
-        level : "conditional" on the random effects, or of the "population"
+        Parameters
+        ----------
+        level : {"conditional", "population"}, default "conditional"
+            "conditional" on the random effects, or of the "population".
 
+        Returns
+        -------
+        Series or ndarray
+            (nobs,) values.
+
+        Examples
+        --------
         >>> fit.fitted(level="population")[:2].round(2).tolist()
         [251.41, 261.87]
         """
@@ -201,9 +287,19 @@ class Fit(Estimates):
     def residuals(self, kind: ResidualKind = "response") -> pd.Series[float] | Array:
         """Residuals, (nobs,), with the index of the rows used; an array where the data have no index.
 
-        kind : "response"; "pearson", divided by the fitted residual sd; "normalized", whitened by the Cholesky factor of each subject's R;
-            "marginal", from the population
+        Parameters
+        ----------
+        kind : {"response", "pearson", "normalized", "marginal"}, default "response"
+            "response"; "pearson", divided by the fitted residual sd; "normalized", whitened by the Cholesky factor of each subject's R;
+            "marginal", from the population.
 
+        Returns
+        -------
+        Series or ndarray
+            (nobs,) values.
+
+        Examples
+        --------
         >>> fit.residuals()[:2].round(3).tolist()
         [-4.104, -14.625]
         """
@@ -225,18 +321,38 @@ class Fit(Estimates):
     ) -> pd.DataFrame:
         """Predictions row for row: `estimate`, and with an interval `std_error, conf_low, conf_high` (normal quantiles).
 
-        newdata : any frame; None for the rows of the fit. Rows with missing values are NaN, with a warning
-        level : "conditional" on the random effects, or of the "population"
-        interval : "confidence", of the mean; "prediction", of a new observation, whose sd is then the `std_error`
-        new_levels : "error", or "population": a level that the fit does not know has its expected effect, 0, and its variance enters the
-            prediction interval
-        offset : one number per row, where the offset of the model was given as an array
-        observed : True learns from the outcomes that newdata have of levels that the fit does not know: their random effects, the
-            outcomes of theirs that are missing, and the fixed effects are what they are given all outcomes together; covariance parameters
-            stay. Without, such outcomes are not read
+        Parameters
+        ----------
+        newdata : DataFrame or Mapping, optional
+            Any frame; None for the rows of the fit. Rows with missing values are NaN, with a warning.
+        level : {"conditional", "population"}, default "conditional"
+            "conditional" on the random effects, or of the "population".
+        interval : {"confidence", "prediction"}, optional
+            "confidence", of the mean; "prediction", of a new observation, whose sd is then the `std_error`.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        new_levels : {"error", "population"}, default "error"
+            "error", or "population": a level that the fit does not know has its expected effect, 0, and its variance enters the prediction
+            interval.
+        offset : array_like, optional
+            One number per row, where the offset of the model was given as an array.
+        observed : bool, default False
+            True learns from the outcomes that newdata have of levels that the fit does not know: their random effects, the outcomes of
+            theirs that are missing, and the fixed effects are what they are given all outcomes together; covariance parameters stay.
+            Without, such outcomes are not read.
 
-        Raises PredictionError for absent columns, levels that the fit does not know, and rows that are not estimable.
+        Returns
+        -------
+        DataFrame
+            One row for each row of the data.
 
+        Raises
+        ------
+        PredictionError
+            For absent columns, levels that the fit does not know, and rows that are not estimable.
+
+        Examples
+        --------
         >>> fit.predict({"Days": [10], "Subject": ["308"]}).round(2).to_numpy().tolist()
         [[450.33]]
         >>> new = {"Days": [0, 1, 9], "Subject": ["new"] * 3, "Reaction": [300.0, 310.0, None]}
@@ -253,6 +369,18 @@ class Fit(Estimates):
     def contrast_rows(self, newdata: Frame) -> Array:
         """X over the columns kept for new rows, (n, p).
 
+        Parameters
+        ----------
+        newdata : DataFrame or Mapping
+            New rows, in any frame.
+
+        Returns
+        -------
+        ndarray
+            (n, p) rows.
+
+        Examples
+        --------
         >>> fit.contrast_rows({"Days": [3]}).tolist()
         [[1.0, 3.0]]
         """
@@ -265,6 +393,20 @@ class Fit(Estimates):
 
         The columns do not depend on `nsim`: the first is the same for any number.
 
+        Parameters
+        ----------
+        nsim : int, default 1
+            Number of simulated responses.
+        seed : int, optional
+            Seed of the random numbers, 0 or more; None draws a new one.
+
+        Returns
+        -------
+        DataFrame
+            (nobs, nsim) responses.
+
+        Examples
+        --------
         >>> fit.simulate(2, seed=1).shape
         (180, 2)
         """
@@ -281,9 +423,26 @@ class Fit(Estimates):
     ) -> Fit:
         """The same design at other parameters, without outcome: for `power` and `simulate`.
 
-        alpha : coefficients by name (the others stay), or all of them
-        sd, corr : of the random effects, by grouping factor; sigma : of the errors; R : covariance of the errors over visits
+        Parameters
+        ----------
+        alpha : float or sequence of float or Mapping of str to float or ndarray, optional
+            Coefficients by name (the others stay), or all of them.
+        sd : float or sequence of float or Mapping of str to float or Mapping of str to sequence of float, optional
+            Standard deviations of the random effects, by grouping factor.
+        corr : float or ndarray or Mapping of str to float or ndarray, optional
+            Their correlations, by grouping factor.
+        sigma : float, optional
+            Residual standard deviation.
+        R : ndarray or sequence of sequence of float or DataFrame, optional
+            Covariance matrix of the errors over visits.
 
+        Returns
+        -------
+        Fit
+            A fit whose parameters are those.
+
+        Examples
+        --------
         >>> fit.with_params(alpha={"Days": 5.0}).fixef["Days"].round(6).item()
         5.0
         """
@@ -312,27 +471,38 @@ class Fit(Estimates):
 
         Parameters
         ----------
-        test
+        test : array_like, Mapping, str or sequence of str
             A coefficient, a contrast, or a term of `anova`.
-        alpha
+        alpha : float, default 0.05
             Level of the test.
-        nsim
+        nsim : int, default 1000
             Simulated data sets for each size.
-        n, along
+        n : int or sequence of int, optional
             Sizes to try, and the grouping factor that is extended to each.
-        df
+        along : str, optional
+            Sizes to try, and the grouping factor that is extended to each.
+        df : str, default "satterthwaite"
             Degrees of freedom of the test.
-        method
+        method : {"simulation", "analytic"}, default "simulation"
             "simulation"; or "analytic": noncentral t or F with the expected information and the degrees of freedom of the method.
-        seed
+        seed : int, optional
             Same seed, same power.
-        side, delta
+        side : {"two-sided", "greater", "less"}, default "two-sided"
             "greater" or "less" for one-sided tests, about a margin (non-inferiority: `side="greater", delta=-margin`).
-        equivalence
+        delta : float, default 0.0
+            "greater" or "less" for one-sided tests, about a margin (non-inferiority: `side="greater", delta=-margin`).
+        equivalence : float, optional
             Two one-sided tests within plus and minus this.
-        dropout
+        dropout : sequence of float or Mapping of str to sequence of float, optional
             Share of subjects gone by each visit, of all, or by the levels of a factor (the arm).
 
+        Returns
+        -------
+        PowerCurve
+            Power with its Monte Carlo limits, one row for each size; with a figure and a report.
+
+        Examples
+        --------
         >>> round(fit.power("Days", method="analytic").frame["power"].item(), 3)
         1.0
         """
@@ -364,9 +534,25 @@ class Fit(Estimates):
     ) -> InferenceCheck:
         """Can inference be trusted in this very design? Data simulated from the fit, refitted: coverage, size, bias, singular fits.
 
-        n : simulated data sets; methods : "wald", "satterthwaite", "residual" (refitted side by side), "kenward-roger", "sandwich",
-            "profile", "bootstrap" (one after the other, of which at most 200 are run)
+        Parameters
+        ----------
+        n : int, default 2000
+            Simulated data sets.
+        seed : int, optional
+            Seed of the random numbers, 0 or more; None draws a new one.
+        methods : sequence of str, default ("wald", "satterthwaite")
+            "wald", "satterthwaite", "residual" (refitted side by side), "kenward-roger", "sandwich", "profile", "bootstrap" (one after the
+            other, of which at most 200 are run).
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
 
+        Returns
+        -------
+        InferenceCheck
+            Coverage, size, bias, and what follows from them.
+
+        Examples
+        --------
         >>> fit.check_inference(50, seed=1).frame.columns.tolist()[:3]
         ['method', 'term', 'coverage']
         """
@@ -378,8 +564,18 @@ class Fit(Estimates):
     def refit(self, y: ArrayLike) -> Fit:
         """The same model, fitted by the same method to another response.
 
-        y : (nobs,) or as long as the data; on the scale of the left side of the formula
+        Parameters
+        ----------
+        y : array_like
+            (nobs,) or as long as the data; on the scale of the left side of the formula.
 
+        Returns
+        -------
+        Fit
+            The new fit.
+
+        Examples
+        --------
         >>> round(fit.refit(2 * sleepstudy["Reaction"]).sigma / fit.sigma, 6)
         2.0
         """
@@ -404,9 +600,44 @@ class Fit(Estimates):
     ) -> Fit:
         """The model with another formula, data or argument, fitted by the same method or another.
 
-        formula : a dot stands for what was there: `". ~ . + x"`, `". ~ . - (Days | Subject) + (1 | Subject)"`, `"log(.) ~ ."`
         The other arguments are those of `LMM`.
 
+        Parameters
+        ----------
+        formula : str, optional
+            A dot stands for what was there: `". ~ . + x"`, `". ~ . - (Days | Subject) + (1 | Subject)"`, `"log(.) ~ ."`.
+        data : DataFrame or Mapping, optional
+            New data; those of the fit by default.
+        method : {"REML", "ML", "MAP"}, optional
+            "REML", "ML" or "MAP"; that of the fit by default.
+        residual : str, optional
+            Structure of R in mmrm's syntax, `"us(AVISIT | USUBJID)"`; None is independent errors.
+        variance : str, optional
+            Variance function of the errors, `"ident(Sex) * power(age)"`.
+        weights : str or array_like, optional
+            Column, array or Series of prior weights; the residual variance is sigma^2 / w, and 0 leaves a row out.
+        offset : str or array_like, optional
+            Column or array added to the linear predictor.
+        contrasts : Mapping of str to str or array_like, optional
+            Factor -> "treatment", "sum", "helmert", "poly", a pair of coding and reference level, or a matrix.
+        relationship : Mapping of str to DataFrame, optional
+            Grouping factor -> labelled frame of the known covariance of its levels.
+        priors : Priors, optional
+            Priors of the parameters, for MAP estimates and posteriors.
+        missing : {"drop", "raise"}, optional
+            "drop" leaves rows with missing values out, "raise" refuses them.
+        check : {"error", "warn"}, optional
+            "error" refuses a design that cannot identify its parameters; "warn" goes on.
+        functions : Mapping of str to callable, optional
+            The user's own functions of the formula, by name.
+
+        Returns
+        -------
+        Fit
+            The new fit.
+
+        Examples
+        --------
         >>> fit.update(". ~ . - (Days | Subject) + (1 | Subject)").df_model
         4
         """
@@ -429,8 +660,19 @@ class Fit(Estimates):
         """Write the fit to one file at exactly this path; `blm.load(path)` opens it again, equal to the bit.
 
         The file is a zip of JSON and .npy members with checksums; it replaces an older one only when it is complete.
-        Raises StoreError where it cannot be written, or where the model cannot be told (user functions are named, not stored).
 
+        Parameters
+        ----------
+        path : str or Path
+            File to write.
+
+        Raises
+        ------
+        StoreError
+            Where it cannot be written, or where the model cannot be told (user functions are named, not stored).
+
+        Examples
+        --------
         >>> fit.save("sleepstudy.fit"); blm.load("sleepstudy.fit").criterion == fit.criterion
         True
         """
@@ -455,6 +697,28 @@ class Fit(Estimates):
     ) -> pd.DataFrame:
         """F tests of the terms: `term, sum_sq, num_df, den_df, statistic, p_value`; type 1, 2 or 3.
 
+        Parameters
+        ----------
+        type : {1, 2, 3, "I", "II", "III"}, default 3
+            Type of the hypotheses: 1 sequential, 2 by marginality, 3 every term given all others.
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        vcov : str, optional
+            Covariance matrix of the fixed effects: that of the model, "kenward-roger", or cluster-robust "CR0" to "CR3"; by default what
+            `df` asks for.
+        information : {"expected", "observed"}, default "expected"
+            Information of the covariance parameters: "expected" or "observed".
+        cluster : str, optional
+            Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+
+        Returns
+        -------
+        DataFrame
+            One row for each term.
+
+        Examples
+        --------
         >>> fit.anova()["num_df"].tolist()
         [1]
         """
@@ -475,6 +739,30 @@ class Fit(Estimates):
     ) -> Contrast:
         """Tests of linear functions of the coefficients: rows one by one (`.frame`), and together (`.joint`).
 
+        Parameters
+        ----------
+        L : array_like, Mapping, str or sequence of str
+            Weights of the coefficients, a row each: an array in the order of the coefficients, a mapping by name, or equations as text.
+        rhs : array_like, default 0
+            Values that the linear functions are tested against, one for each row or one for all.
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        vcov : str, optional
+            Covariance matrix of the fixed effects: that of the model, "kenward-roger", or cluster-robust "CR0" to "CR3"; by default what
+            `df` asks for.
+        information : {"expected", "observed"}, default "expected"
+            Information of the covariance parameters: "expected" or "observed".
+        cluster : str, optional
+            Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+
+        Returns
+        -------
+        Contrast
+            The tests, with `.frame` and `.joint`.
+
+        Examples
+        --------
         >>> fit.contrast("Days = 10").frame["estimate"].round(2).tolist()
         [0.47]
         """
@@ -498,6 +786,36 @@ class Fit(Estimates):
     ) -> EMMeans:
         """Marginal means of the levels of factors.
 
+        Parameters
+        ----------
+        specs : str or sequence of str
+            Factors whose levels, or combinations of levels, have a mean each.
+        by : str or sequence of str, optional
+            Factors within whose levels means are compared.
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held in the reference grid; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of what a mean averages over: "equal", "proportional", "outer", "cells" or "flat".
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        vcov : str, optional
+            Covariance matrix of the fixed effects: that of the model, "kenward-roger", or cluster-robust "CR0" to "CR3"; by default what
+            `df` asks for.
+        information : {"expected", "observed"}, default "expected"
+            Information of the covariance parameters: "expected" or "observed".
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        cluster : str, optional
+            Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+
+        Returns
+        -------
+        EMMeans
+            The means, with their contrasts and figure.
+
+        Examples
+        --------
         >>> fit.emmeans("Days", at={"Days": [0, 9]}).frame["estimate"].round(2).tolist()
         [251.41, 345.61]
         """
@@ -522,6 +840,38 @@ class Fit(Estimates):
     ) -> EMMeans:
         """Slopes of a covariate, by the levels of factors.
 
+        Parameters
+        ----------
+        var : str
+            Numeric covariate whose slopes are asked for.
+        specs : str or sequence of str, optional
+            Factors whose levels, or combinations of levels, have a mean each.
+        by : str or sequence of str, optional
+            Factors within whose levels means are compared.
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held in the reference grid; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of what a slope averages over.
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        vcov : str, optional
+            Covariance matrix of the fixed effects: that of the model, "kenward-roger", or cluster-robust "CR0" to "CR3"; by default what
+            `df` asks for.
+        information : {"expected", "observed"}, default "expected"
+            Information of the covariance parameters: "expected" or "observed".
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        cluster : str, optional
+            Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+
+        Returns
+        -------
+        EMMeans
+            The slopes, with their contrasts and figure.
+
+        Examples
+        --------
         >>> fit.emtrends("Days").frame["estimate"].round(2).tolist()
         [10.47]
         """
@@ -547,6 +897,38 @@ class Fit(Estimates):
     ) -> pd.DataFrame:
         """Confidence intervals: `term, conf_low, conf_high`; "wald", "profile" or "bootstrap".
 
+        Parameters
+        ----------
+        method : {"wald", "profile", "bootstrap"}, default "wald"
+            "wald", "profile" or "bootstrap".
+        level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        conf_level : float, optional
+            Level of the limits, between 0 and 1.
+        terms : str or sequence of str, optional
+            Names of parameters; all of them by default.
+        criterion : {"REML", "ML"}, optional
+            Likelihood that is profiled, "REML" or "ML"; for intervals by default that of the fit.
+        n : int, optional
+            Replicates of the bootstrap, 1000 by default.
+        seed : int, optional
+            Seed of the bootstrap.
+        kind : {"parametric", "case"}, optional
+            Of the bootstrap: "parametric", or "case" for resampled groups.
+        interval : {"percentile", "basic", "bca"}, optional
+            Limits of the bootstrap: "percentile", "basic" or "bca".
+        workers : int, optional
+            Processes of the bootstrap.
+        progress : bool, optional
+            Whether to show a bar; None does where there is a terminal and it takes long.
+
+        Returns
+        -------
+        DataFrame
+            One row for each parameter.
+
+        Examples
+        --------
         >>> fit.confint().columns.tolist()[-2:]
         ['conf_low', 'conf_high']
         """
@@ -572,6 +954,24 @@ class Fit(Estimates):
     ) -> Profile:
         """The profiled likelihood of every parameter.
 
+        Parameters
+        ----------
+        criterion : {"REML", "ML"}, default "ML"
+            Likelihood that is profiled, "REML" or "ML"; for intervals by default that of the fit.
+        terms : str or sequence of str, optional
+            Names of parameters; all of them by default.
+        level : float, default 0.99
+            Level of the limits, between 0 and 1.
+        conf_level : float, optional
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        Profile
+            The curves, with their limits and figure.
+
+        Examples
+        --------
         >>> profile = fit.profile()
         """
         from bayeslmm.inference.intervals.profile import profile
@@ -592,6 +992,30 @@ class Fit(Estimates):
     ) -> Bootstrap:
         """Refits to simulated responses or to resampled groups.
 
+        Parameters
+        ----------
+        n : int, default 1000
+            Number of replicates.
+        seed : int, optional
+            Seed of the random numbers, 0 or more; None draws a new one.
+        kind : {"parametric", "case"}, default "parametric"
+            "parametric" simulates responses, "case" draws groups anew.
+        group : str, optional
+            Grouping factor whose levels are drawn; the top one by default.
+        statistic : callable, optional
+            What is computed of each refit: a function of a fit that gives numbers, by name or in order.
+        workers : int, default 1
+            Number of processes; 1 works in this one.
+        progress : bool, optional
+            Whether to show a bar; None does where there is a terminal and it takes long.
+
+        Returns
+        -------
+        Bootstrap
+            The replicates, with their limits and figure.
+
+        Examples
+        --------
         >>> replicates = fit.bootstrap(3, seed=1)
         """
         from bayeslmm.inference.intervals.bootstrap import bootstrap
@@ -602,6 +1026,18 @@ class Fit(Estimates):
     def ranova(self, boundary: bool = True) -> pd.DataFrame:
         """Likelihood-ratio tests of the random terms: `term, npar, loglik, aic, statistic, df, p_value`.
 
+        Parameters
+        ----------
+        boundary : bool, default True
+            Whether p values of variances tested at 0 are those of a mixture of chi-squares; False gives the plain chi-square.
+
+        Returns
+        -------
+        DataFrame
+            One row for each random term.
+
+        Examples
+        --------
         >>> fit.ranova()["term"].tolist()
         ['<none>', 'Days in (Days | Subject)']
         """
@@ -613,6 +1049,13 @@ class Fit(Estimates):
     def r2(self) -> pd.DataFrame:
         """Shares of the variance explained: `conditional, marginal`.
 
+        Returns
+        -------
+        DataFrame
+            One row.
+
+        Examples
+        --------
         >>> fit.r2()["marginal"].round(2).item()
         0.28
         """
@@ -624,6 +1067,13 @@ class Fit(Estimates):
     def icc(self) -> pd.DataFrame:
         """Intraclass correlation: `adjusted, unadjusted`.
 
+        Returns
+        -------
+        DataFrame
+            One row.
+
+        Examples
+        --------
         >>> fit.icc()["adjusted"].round(2).item()
         0.72
         """
@@ -642,6 +1092,24 @@ class Fit(Estimates):
     ) -> pd.DataFrame:
         """Leverage and Cook's distance of every row, or the fit without each level of a grouping factor.
 
+        Parameters
+        ----------
+        group : str, optional
+            Grouping factor whose levels are left out; None is about rows.
+        values : {"estimates", "dfbetas"}, default "estimates"
+            "estimates", the coefficients without each level, or "dfbetas", their changes in standard errors.
+        refit : bool, default True
+            Whether covariance parameters are estimated again without each level.
+        progress : bool, optional
+            Whether to show a bar; None does where there is a terminal and it takes long.
+
+        Returns
+        -------
+        DataFrame
+            One row for each row or level.
+
+        Examples
+        --------
         >>> fit.influence().columns.tolist()
         ['hat', 'cooks_distance']
         """
@@ -654,6 +1122,23 @@ class Fit(Estimates):
     ) -> pd.DataFrame:
         """Covariance matrix of the fixed effects under an adjustment: "kenward-roger", "CR0" to "CR3", ...
 
+        Parameters
+        ----------
+        vcov : str, default "asymptotic"
+            Covariance matrix of the fixed effects: that of the model, "kenward-roger", or cluster-robust "CR0" to "CR3"; by default what
+            `df` asks for.
+        information : {"expected", "observed"}, default "expected"
+            Information of the covariance parameters: "expected" or "observed".
+        cluster : str, optional
+            Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+
+        Returns
+        -------
+        DataFrame
+            (p, p) labelled by coefficient.
+
+        Examples
+        --------
         >>> fit.covariance(vcov="CR2").shape
         (2, 2)
         """
@@ -664,6 +1149,13 @@ class Fit(Estimates):
     def to_marginaleffects(self) -> Any:
         """The fit as the package marginaleffects takes models.
 
+        Returns
+        -------
+        object
+            What `marginaleffects` takes as a model.
+
+        Examples
+        --------
         >>> adapter = fit.to_marginaleffects()
         """
         from bayeslmm.model.interop import to_marginaleffects
@@ -681,9 +1173,27 @@ class Fit(Estimates):
     ) -> str:
         """One HTML file that needs nothing else: model, data, estimates, variances, checks, figures, marginal means, provenance.
 
-        path : where to write it; without one, the text is only returned
-        posterior : of the same model, to stand beside the estimates; seed : that its draws were made with
+        Parameters
+        ----------
+        path : str or Path, optional
+            Where to write it; without one, the text is only returned.
+        title : str, optional
+            Title of the page; by default one made from the model.
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        posterior : Posterior, optional
+            Of the same model, to stand beside the estimates.
+        seed : int, optional
+            Seed that the draws were made with.
 
+        Returns
+        -------
+        str
+            The page.
+
+        Examples
+        --------
         >>> "Fixed effects" in fit.report(df="asymptotic")
         True
         """

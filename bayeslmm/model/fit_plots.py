@@ -56,6 +56,18 @@ class FitPlots:
     def __call__(self, ax: AxesLike = None) -> list[Axes]:
         """The four figures to look at first: observed against fitted, residuals, their quantiles, the largest influence of rows.
 
+        Parameters
+        ----------
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot()
         """
         axes = panels(ax, 4, width=4.6, height=3.6)
@@ -66,6 +78,26 @@ class FitPlots:
     def lines(self, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
         """The data against x with the fitted line of the population and a thin one for each level.
 
+        Parameters
+        ----------
+        x : str
+            Variable along the horizontal axis.
+        by : str, optional
+            Factor that tells lines apart.
+        levels : bool, default True
+            Levels drawn: names, how many, or all.
+        level : float, default 0.95
+            "conditional" or "population".
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot.lines("Days", by="Subject")
         """
         fit = self._fit
@@ -79,6 +111,20 @@ class FitPlots:
     def fitted(self, level: Level = "conditional", ax: Axes | None = None) -> Axes:
         """Observed against fitted values.
 
+        Parameters
+        ----------
+        level : {"conditional", "population"}, default "conditional"
+            "conditional" on the random effects, or of the "population".
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot.fitted()
         """
         return fitted_axes(self._fit, level, ax)
@@ -87,6 +133,22 @@ class FitPlots:
     def residuals(self, kind: ResidualKind = "pearson", against: str | None = None, ax: Axes | None = None) -> Axes:
         """Residuals against fitted values, or against a column.
 
+        Parameters
+        ----------
+        kind : {"response", "pearson", "normalized", "marginal"}, default "pearson"
+            "response", "pearson", "normalized" or "marginal".
+        against : str, optional
+            Column along the horizontal axis; the fitted values by default.
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot.residuals(against="Days")
         """
         return residual_axes(self._fit, kind, against, ax)
@@ -95,6 +157,20 @@ class FitPlots:
     def qq(self, kind: ResidualKind = "normalized", ax: Axes | None = None) -> Axes:
         """Normal quantiles of the residuals.
 
+        Parameters
+        ----------
+        kind : {"response", "pearson", "normalized", "marginal"}, default "normalized"
+            "response", "pearson", "normalized" or "marginal".
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot.qq()
         """
         return qq_axes(self._fit, kind, ax)
@@ -103,6 +179,22 @@ class FitPlots:
     def acf(self, kind: ResidualKind = "normalized", lags: int | None = None, ax: Axes | None = None) -> Axes:
         """Autocorrelation of the residuals within subjects: what a structure of the errors leaves over.
 
+        Parameters
+        ----------
+        kind : {"response", "pearson", "normalized", "marginal"}, default "normalized"
+            "response", "pearson", "normalized" or "marginal".
+        lags : int, optional
+            Longest lag.
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot.acf()
         """
         return acf_axes(self._fit, kind, lags, ax)
@@ -111,6 +203,24 @@ class FitPlots:
     def ranef(self, group: str | None = None, level: float = 0.95, sort: bool = True, ax: AxesLike = None) -> list[Axes]:
         """The caterpillar of a grouping factor, one panel per random column.
 
+        Parameters
+        ----------
+        group : str, optional
+            Grouping factor.
+        level : float, default 0.95
+            Level of the limits.
+        sort : bool, default True
+            Whether levels are sorted by their mode.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot.ranef()
         """
         return ranef_axes(self._fit, group, level, sort, ax)
@@ -119,6 +229,18 @@ class FitPlots:
     def leverage(self, ax: Axes | None = None) -> Axes:
         """Residuals against leverage, the most influential rows named.
 
+        Parameters
+        ----------
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot.leverage()
         """
         return leverage_axes(self._fit, influence(self._fit), ax)
@@ -127,8 +249,22 @@ class FitPlots:
     def influence(self, group: str, ax: Axes | None = None, *, refit: bool | None = None) -> Axes:
         """Cook's distance of the levels of a grouping factor.
 
-        refit : covariance parameters estimated again without each level; None does so up to a few hundred levels
+        Parameters
+        ----------
+        group : str
+            Grouping factor whose levels are left out.
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+        refit : bool, optional
+            Covariance parameters estimated again without each level; None does so up to a few hundred levels.
 
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot.influence("Subject")
         """
         few = self._fit.design.groups.get(require_name(group, "group"), 0) <= REFITTED
@@ -146,6 +282,26 @@ class FitPlots:
     ) -> list[Axes]:
         """zeta of every parameter; `criterion`, `terms` and `level` as in `fit.profile`.
 
+        Parameters
+        ----------
+        absolute : bool, default False
+            Whether the size of zeta is drawn, as a valley.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+        criterion : {"REML", "ML"}, default "ML"
+            Likelihood that is profiled, "REML" or "ML"; for intervals by default that of the fit.
+        terms : str or sequence of str, optional
+            Names of parameters; all of them by default.
+        level : float, default 0.99
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot.profile(terms=["Days"])
         """
         return profile_axes(profile(self._fit, criterion, terms, level), absolute, ax)
@@ -169,8 +325,40 @@ class FitPlots:
     ) -> Axes:
         """Fixed effects with their limits; the other arguments are those of `fit.confint`.
 
-        intercept : show it too, though its scale may dwarf the others'
+        Parameters
+        ----------
+        method : {"wald", "profile", "bootstrap"}, default "wald"
+            "wald", "profile" or "bootstrap".
+        level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+        intercept : bool, default False
+            Show it too, though its scale may dwarf the others'.
+        terms : str or sequence of str, optional
+            Names of parameters; all of them by default.
+        criterion : {"REML", "ML"}, optional
+            Of `fit.confint`.
+        n : int, optional
+            Of `fit.confint`.
+        seed : int, optional
+            Of `fit.confint`.
+        kind : {"parametric", "case"}, optional
+            Of `fit.confint`.
+        interval : {"percentile", "basic", "bca"}, optional
+            Of `fit.confint`.
+        workers : int, optional
+            Of `fit.confint`.
+        progress : bool, optional
+            Whether to show a bar; None does where there is a terminal and it takes long.
 
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot.confint()
         """
         limits = confint(
@@ -204,6 +392,34 @@ class FitPlots:
     ) -> list[Axes]:
         """Histograms of bootstrap replicates; the other arguments are those of `fit.bootstrap`.
 
+        Parameters
+        ----------
+        n : int, default 1000
+            Number of replicates.
+        seed : int, optional
+            Seed of the random numbers, 0 or more; None draws a new one.
+        level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+        kind : {"parametric", "case"}, default "parametric"
+            Of `fit.bootstrap`.
+        group : str, optional
+            Of `fit.bootstrap`.
+        statistic : callable, optional
+            What is computed of each refit: a function of a fit that gives numbers, by name or in order.
+        workers : int, default 1
+            Number of processes; 1 works in this one.
+        progress : bool, optional
+            Whether to show a bar; None does where there is a terminal and it takes long.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot.bootstrap(50, seed=1)
         """
         level = require_level(level, "level")
@@ -231,6 +447,42 @@ class FitPlots:
 
         The other arguments are those of `fit.emmeans`.
 
+        Parameters
+        ----------
+        specs : str or sequence of str
+            Factors whose levels, or combinations of levels, have a mean each.
+        by : str or sequence of str, optional
+            Factors with a panel for each level.
+        comparisons : bool, default False
+            Whether arrows are drawn whose overlap says which pairs do not differ under `adjust`.
+        x : str, optional
+            Variable along the horizontal axis.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held in the reference grid; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of what a mean averages over.
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        vcov : str, optional
+            Covariance matrix of the fixed effects: that of the model, "kenward-roger", or cluster-robust "CR0" to "CR3"; by default what
+            `df` asks for.
+        information : {"expected", "observed"}, default "expected"
+            Information of the covariance parameters: "expected" or "observed".
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        cluster : str, optional
+            Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.plot.emmeans("Days", at={"Days": [0, 9]})
         """
         means = emmeans(self._fit, specs, by, at, weights, df, vcov, information, conf_level, cluster)

@@ -80,22 +80,48 @@ SEARCHES = frozenset({"lbfgs", "l-bfgs-b", "bfgs", "cg", "powell", "nm", "nelder
 class LMM:
     """A linear mixed model `y = X alpha + Z beta + eps`, `beta ~ N(0, D)`, `eps ~ N(0, R)`: spec and design. Nothing is estimated yet.
 
-    formula : lme4's syntax, `"y ~ x + (x | g)"`; a random term may be wrapped in a structure for D, `cs(0 + visit | g)`
-    data : pandas, polars or pyarrow frame, or a mapping of columns; copied as far as it is used
-    residual : structure of R in mmrm's syntax, `"us(AVISIT | USUBJID)"`; None is independent errors
-    variance : variance function of the errors, `"ident(Sex) * power(age)"`
-    weights : column, array or Series of prior weights (the residual variance is sigma^2 / w); 0 leaves a row out
-    sigma : the residual sd where it is known, and not estimated: known standard errors are `weights=1/se**2, sigma=1.0`
-    offset : column or array added to the linear predictor
-    contrasts : factor -> "treatment", "sum", "helmert", "poly" or a matrix
-    relationship : grouping factor -> labelled frame of the known covariance of its levels
-    priors : `Priors`, for `fit("MAP")` and `sample()`
-    missing : "drop" or "raise"
-    check : "error" refuses a design that cannot identify its parameters; "warn" goes on
-    functions : name -> callable, for the formula
+    Parameters
+    ----------
+    formula : str
+        lme4's syntax, `"y ~ x + (x | g)"`; a random term may be wrapped in a structure for D, `cs(0 + visit | g)`.
+    data : DataFrame or Mapping
+        Pandas, polars or pyarrow frame, or a mapping of columns; copied as far as it is used.
+    residual : str, optional
+        Structure of R in mmrm's syntax, `"us(AVISIT | USUBJID)"`; None is independent errors.
+    variance : str, optional
+        Variance function of the errors, `"ident(Sex) * power(age)"`.
+    weights : str or array_like, optional
+        Column, array or Series of prior weights (the residual variance is sigma^2 / w); 0 leaves a row out.
+    offset : str or array_like, optional
+        Column or array added to the linear predictor.
+    contrasts : Mapping of str to str or array_like, optional
+        Factor -> "treatment", "sum", "helmert", "poly" or a matrix.
+    relationship : Mapping of str to DataFrame, optional
+        Grouping factor -> labelled frame of the known covariance of its levels.
+    priors : Priors, optional
+        `Priors`, for `fit("MAP")` and `sample()`.
+    missing : {"drop", "raise"}, default "drop"
+        "drop" leaves rows with missing values out, "raise" refuses them.
+    check : {"error", "warn"}, default "error"
+        "error" refuses a design that cannot identify its parameters; "warn" goes on.
+    functions : Mapping of str to callable, optional
+        Name -> callable, for the formula.
+    sigma : float, optional
+        The residual sd where it is known, and not estimated: known standard errors are `weights=1/se**2, sigma=1.0`.
 
-    Raises FormulaError, DataError, DesignError or SpecificationError, each with what, where and remedy.
+    Raises
+    ------
+    FormulaError
+        Each with what, where and remedy.
+    DataError
+        Each with what, where and remedy.
+    DesignError
+        Each with what, where and remedy.
+    SpecificationError
+        Each with what, where and remedy.
 
+    Examples
+    --------
     >>> model = blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy)
     >>> model.nobs, model.groups
     (180, {'Subject': 18})
@@ -129,8 +155,24 @@ class LMM:
     def of(cls, said: ModelArguments, data: Frame, counting: CountingRule = "lme4", subjects: int | None = None) -> LMM:
         """The model of what was said.
 
-        counting : by whose rule `aic` and `bic` count, "lme4", "mmrm" or "sas"; subjects : how many `bic` counts, where not those with rows
+        Parameters
+        ----------
+        said : ModelArguments
+            Arguments of `LMM` as given.
+        data : DataFrame or Mapping
+            Data, in any frame with named columns.
+        counting : {"lme4", "mmrm", "sas"}, default "lme4"
+            By whose rule `aic` and `bic` count, "lme4", "mmrm" or "sas".
+        subjects : int, optional
+            How many `bic` counts, where not those with rows.
 
+        Returns
+        -------
+        LMM
+            The model.
+
+        Examples
+        --------
         >>> blm.LMM.of(model.said, sleepstudy).nobs
         180
         """
@@ -153,6 +195,32 @@ class LMM:
     ) -> LMM:
         """The model of a spec; arrays, matrices and functions beside it.
 
+        Parameters
+        ----------
+        spec : ModelSpec
+            Model specification.
+        data : DataFrame or Mapping
+            Data, in any frame with named columns.
+        counting : {"lme4", "mmrm", "sas"}, default "lme4"
+            By whose rule `aic` and `bic` count.
+        weights : str or array_like, optional
+            Column, array or Series of prior weights; the residual variance is sigma^2 / w, and 0 leaves a row out.
+        offset : str or array_like, optional
+            Column or array added to the linear predictor.
+        relationship : Mapping of str to DataFrame, optional
+            Grouping factor -> labelled frame of the known covariance of its levels.
+        functions : Mapping of str to callable, optional
+            The user's own functions of the formula, by name.
+        subjects : int, optional
+            Number that `bic` counts; by default that of those with rows.
+
+        Returns
+        -------
+        LMM
+            The model.
+
+        Examples
+        --------
         >>> blm.LMM.from_spec(model.spec, sleepstudy).fit().criterion == fit.criterion
         True
         """
@@ -178,9 +246,28 @@ class LMM:
         """Estimate by "REML", "ML", or "MAP" (the marginal posterior mode under the priors).
 
         Warns at most once, with everything that failed. Ctrl-C returns the best point so far, `fit.interrupted`.
-        Raises IdentifiabilityError where the data say nothing about a parameter, DesignError where the likelihood is unbounded,
-        ConvergenceError when there is nothing usable.
 
+        Parameters
+        ----------
+        method : {"REML", "ML", "MAP"}, default "REML"
+            "REML", "ML", or "MAP" (the marginal posterior mode under the priors).
+
+        Returns
+        -------
+        Fit
+            The estimates; with everything that failed in one warning.
+
+        Raises
+        ------
+        IdentifiabilityError
+            Where the data say nothing about a parameter.
+        DesignError
+            Where the likelihood is unbounded.
+        ConvergenceError
+            When there is nothing usable.
+
+        Examples
+        --------
         >>> round(model.fit("ML").criterion, 4)
         1751.9393
         """
@@ -210,12 +297,12 @@ class LMM:
 
         Parameters
         ----------
-        Y
+        Y : DataFrame or Mapping or array_like
             (n, B) a frame or an array, one response a column, on the scale of the left side of the formula; rows as the data of the model.
             Missing values are left out, response by response; responses with the same missing rows share their sums.
-        method
+        method : {"REML", "ML"}, default "REML"
             "REML" or "ML".
-        progress
+        progress : bool, optional
             Whether to show a bar; by default where there is a terminal.
 
         Returns
@@ -228,6 +315,8 @@ class LMM:
         DataError
             For another number of rows, columns that are not numbers, names that stand twice.
 
+        Examples
+        --------
         >>> model.fit_many(pd.DataFrame({"a": model.y, "b": 2 * model.y})).varcorr["sd"].round(2).tolist()[:2]
         [24.74, 5.92]
         """
@@ -258,6 +347,20 @@ class LMM:
     def criterion(self, theta: ArrayLike, method: LikelihoodKind = "REML") -> float:
         """The profiled criterion at theta: -2 log likelihood ("ML") or its restricted form ("REML").
 
+        Parameters
+        ----------
+        theta : array_like
+            (n_theta,) relative Cholesky factors of D by column, then the parameters of the errors.
+        method : {"REML", "ML"}, default "REML"
+            "REML" or "ML".
+
+        Returns
+        -------
+        float
+            The criterion.
+
+        Examples
+        --------
         >>> abs(model.criterion(fit.theta) - fit.criterion) < 1e-8
         True
         """
@@ -267,6 +370,20 @@ class LMM:
     def gradient(self, theta: ArrayLike, method: LikelihoodKind = "REML") -> Array:
         """Derivative of the criterion in theta.
 
+        Parameters
+        ----------
+        theta : array_like
+            (n_theta,) relative Cholesky factors of D by column, then the parameters of the errors.
+        method : {"REML", "ML"}, default "REML"
+            "REML" or "ML".
+
+        Returns
+        -------
+        ndarray
+            (n_theta,) derivatives.
+
+        Examples
+        --------
         >>> bool(abs(model.gradient(fit.theta)).max() < 1e-3)
         True
         """
@@ -290,8 +407,22 @@ class LMM:
     def simulate(self, params: Mapping[str, ArrayLike | Mapping[str, float]], nsim: int = 1, seed: int | None = None) -> pd.DataFrame:
         """Responses drawn at given parameters, one column per simulation.
 
-        params : "alpha" (one number per coefficient, or a mapping by name), "theta", "sigma"
+        Parameters
+        ----------
+        params : Mapping of str to array_like or Mapping of str to float
+            "alpha" (one number per coefficient, or a mapping by name), "theta", "sigma".
+        nsim : int, default 1
+            Number of simulated responses.
+        seed : int, optional
+            Seed of the random numbers, 0 or more; None draws a new one.
 
+        Returns
+        -------
+        DataFrame
+            (nobs, nsim) responses.
+
+        Examples
+        --------
         >>> model.simulate({"alpha": [250, 10], "theta": [1, 0, 0.2], "sigma": 25}, nsim=2, seed=1).shape
         (180, 2)
         """
@@ -301,6 +432,26 @@ class LMM:
     def simulated(self, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Seed | None) -> pd.DataFrame:
         """`simulate` with the parameters of the columns kept, as a fit has them.
 
+        Parameters
+        ----------
+        alpha : ndarray
+            (p,) coefficients of the columns kept.
+        theta : ndarray
+            (n_theta,) relative Cholesky factors of D by column, then the parameters of the errors.
+        sigma : float
+            Residual standard deviation.
+        nsim : int
+            Number of simulated responses.
+        seed : int or sequence of int or None
+            Seed of the random numbers, 0 or more; None draws a new one.
+
+        Returns
+        -------
+        DataFrame
+            (nobs, nsim) responses.
+
+        Examples
+        --------
         >>> model.simulated(fit.fixef_kept, fit.theta, fit.sigma, 2, seed=1).shape
         (180, 2)
         """
@@ -406,6 +557,18 @@ class LMM:
     def with_response(self, y: ArrayLike) -> LMM:
         """The same design with another response, on the scale of the left side of the formula.
 
+        Parameters
+        ----------
+        y : array_like
+            (n,) response on the scale of the left side of the formula.
+
+        Returns
+        -------
+        LMM
+            The model.
+
+        Examples
+        --------
         >>> model.with_response(2 * model.y).y[:2].tolist()
         [499.12, 517.4094]
         """
@@ -414,6 +577,18 @@ class LMM:
     def with_design(self, design: Design) -> LMM:
         """The same arguments on another design: other responses, or fewer rows.
 
+        Parameters
+        ----------
+        design : Design
+            Design to put in place of the model's.
+
+        Returns
+        -------
+        LMM
+            The model.
+
+        Examples
+        --------
         >>> model.with_design(model.design).nobs
         180
         """
@@ -425,6 +600,22 @@ class LMM:
     def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> LMM:
         """The model with another formula (a dot stands for what was there), data or arguments.
 
+        Parameters
+        ----------
+        formula : str, optional
+            New formula, in which a dot stands for what was there.
+        data : DataFrame or Mapping, optional
+            New data; those of the model by default.
+        changes : Mapping of str to object, optional
+            Arguments of `LMM` to put in place of the model's, by name.
+
+        Returns
+        -------
+        LMM
+            The model.
+
+        Examples
+        --------
         >>> model.updated(". ~ . + log1p(Days)").coef_names
         ['Intercept', 'Days', 'log1p(Days)']
         """
@@ -448,9 +639,30 @@ class LMM:
     ) -> Posterior:
         """The posterior of the model.
 
-        method : "auto", "collapsed" (random effects integrated out) or "hierarchical" (every random effect a variable)
-        sampler, tune, sampler_options : of "hierarchical": "nutpie" or "pymc", warm-up draws, and options of that sampler by name
+        Parameters
+        ----------
+        draws : int, default 1000
+            Draws of each chain.
+        chains : int, default 4
+            Number of chains.
+        seed : int, optional
+            Seed of the random numbers, 0 or more; None draws a new one.
+        method : {"auto", "collapsed", "hierarchical", "importance", "nuts"}, default "auto"
+            "auto", "collapsed" (random effects integrated out) or "hierarchical" (every random effect a variable).
+        sampler : {"auto", "nutpie", "pymc"}, optional
+            Program that samples the hierarchical model, "nutpie" or "pymc".
+        tune : int, optional
+            Warm-up draws of each chain of the hierarchical model.
+        sampler_options : Mapping of str to object, optional
+            Options of that program, by name.
 
+        Returns
+        -------
+        Posterior
+            The draws, with their checks.
+
+        Examples
+        --------
         >>> post = model.sample(draws=200, seed=1)
         """
         from bayeslmm.bayes.sampling.sample import sample
@@ -460,6 +672,18 @@ class LMM:
     def to_pymc(self, form: GraphForm = "marginal") -> pm.Model:
         """The `pymc.Model`, "marginal" or "hierarchical".
 
+        Parameters
+        ----------
+        form : {"marginal", "hierarchical"}, default "marginal"
+            "marginal", random effects integrated out, or "hierarchical", every random effect a variable.
+
+        Returns
+        -------
+        pm.Model
+            The model, ready to be sampled.
+
+        Examples
+        --------
         >>> graph = model.to_pymc("hierarchical")
         """
         with optional_packages():
@@ -467,8 +691,20 @@ class LMM:
         return to_pymc(self, form)
 
     def to_bambi(self) -> bmb.Model:
-        """The equivalent `bambi.Model`; raises SpecificationError for what Bambi cannot express.
+        """The equivalent `bambi.Model`.
 
+        Returns
+        -------
+        bmb.Model
+            The model, with the same priors.
+
+        Raises
+        ------
+        SpecificationError
+            For what Bambi cannot express.
+
+        Examples
+        --------
         >>> bambi_model = model.to_bambi()
         """
         with optional_packages():
@@ -478,8 +714,22 @@ class LMM:
     def calibrate(self, n: int = 200, draws: int = 99, seed: int | None = None) -> Calibration:
         """Simulation-based calibration on this design: ranks of true parameters among draws, with a test and a plot.
 
-        n : replications; draws : of each posterior
+        Parameters
+        ----------
+        n : int, default 200
+            Replications.
+        draws : int, default 99
+            Draws of each posterior.
+        seed : int, optional
+            Seed of the random numbers, 0 or more; None draws a new one.
 
+        Returns
+        -------
+        Calibration
+            Ranks, their test and their figure.
+
+        Examples
+        --------
         >>> model.calibrate(20, seed=1).ranks.shape[0]
         20
         """
@@ -490,6 +740,20 @@ class LMM:
     def prior_predictive(self, draws: int = 500, seed: int | None = None) -> xarray.DataTree:
         """Parameters and responses drawn from the priors, as an ArviZ `DataTree`.
 
+        Parameters
+        ----------
+        draws : int, default 500
+            Number of draws.
+        seed : int, optional
+            Seed of the random numbers, 0 or more; None draws a new one.
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups `prior` and `prior_predictive`.
+
+        Examples
+        --------
         >>> tree = model.prior_predictive(10, seed=1)
         """
         from bayeslmm.bayes.sampling.prior_predictive import prior_predictive
@@ -509,6 +773,13 @@ class LMM:
     def write(self, path: str | Path) -> None:
         """Write the spec as TOML; `blm.read_model(path, data)` reads it back.
 
+        Parameters
+        ----------
+        path : str or Path
+            File to write.
+
+        Examples
+        --------
         >>> model.write("sleepstudy.toml"); blm.read_model("sleepstudy.toml", sleepstudy).formula
         'Reaction ~ Days + (Days | Subject)'
         """
@@ -517,10 +788,29 @@ class LMM:
         write_model(self.spec, self.said, self.file, self.counting, path)
 
     def to_sas(self, data: str = "", method: LikelihoodKind = "REML", df: DfMethod | None = None) -> str:
-        """The SAS PROC MIXED program of the model; raises SpecificationError for what SAS cannot say.
+        """The SAS PROC MIXED program of the model.
 
-        data : name of the data set; df : method of the degrees of freedom as `Fit` names it, None leaves SAS's default
+        Parameters
+        ----------
+        data : str, default ""
+            Name of the data set in the program.
+        method : {"REML", "ML"}, default "REML"
+            "REML" or "ML".
+        df : str, optional
+            Method of the degrees of freedom as `Fit` names it; None leaves SAS's default.
 
+        Returns
+        -------
+        str
+            The program.
+
+        Raises
+        ------
+        SpecificationError
+            For what SAS cannot say.
+
+        Examples
+        --------
         >>> print(model.to_sas("sleepstudy").splitlines()[3].strip())
         random intercept Days / type=un subject=Subject;
         """
@@ -533,6 +823,13 @@ class LMM:
     def stored(self) -> tuple[dict[str, object], dict[str, Array | pd.DataFrame]]:
         """What a file needs to build the model again: plain values, and arrays.
 
+        Returns
+        -------
+        tuple of dict of str to object, dict of str to ndarray or DataFrame
+            Plain values, and arrays by name.
+
+        Examples
+        --------
         >>> model.stored()[0]["formula"]
         'Reaction ~ Days + (Days | Subject)'
         """

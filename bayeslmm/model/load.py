@@ -30,11 +30,29 @@ if TYPE_CHECKING:
 def load(path: str | Path, functions: Functions | None = None) -> Fit | Posterior:
     """Open what `Fit.save` or `Posterior.save` wrote: equal to the bit, on the rows that it used.
 
-    functions : the user's own functions of the formula, where it has any: code is never stored
+    Parameters
+    ----------
+    path : str or Path
+        File that was written.
+    functions : Mapping of str to callable, optional
+        The user's own functions of the formula, where it has any: code is never stored.
 
-    Raises StoreError for a file that cannot be read, FormatError for one that is no saved fit or was cut short, MismatchError for one that
-    was altered, is newer than the package, or whose criterion is another when it is evaluated again.
+    Returns
+    -------
+    Fit or Posterior
+        What was saved.
 
+    Raises
+    ------
+    StoreError
+        For a file that cannot be read.
+    FormatError
+        For one that is no saved fit or was cut short.
+    MismatchError
+        For one that was altered, is newer than the package, or whose criterion is another when it is evaluated again.
+
+    Examples
+    --------
     >>> fit.save("sleepstudy.fit"); blm.load("sleepstudy.fit").fixef.equals(fit.fixef)
     True
     """

@@ -192,14 +192,21 @@ class ManyFits:
 
         Parameters
         ----------
-        name
+        name : object
             A response, or a level of `by` (a tuple where `by` has several columns).
+
+        Returns
+        -------
+        Fit
+            The fit, with all its tables.
 
         Raises
         ------
         SpecificationError
             For a name that there is not, or whose fit failed.
 
+        Examples
+        --------
         >>> many.fit("a").criterion == fit.criterion
         True
         """
@@ -222,11 +229,13 @@ class ManyFits:
 
         Parameters
         ----------
-        df
+        df : str, default "satterthwaite"
             Degrees of freedom, as in `Fit.tidy`; Kenward-Roger's are found fit by fit.
-        conf_int, conf_level
+        conf_int : bool, default False
             Whether to give confidence limits, and at which level.
-        adjust
+        conf_level : float, default 0.95
+            Whether to give confidence limits, and at which level.
+        adjust : {"bh", "holm", "bonferroni", "none"}, default "bh"
             How `adjusted_p` is made of the p values of one term over all fits: "bh" (Benjamini and Hochberg), "holm", "bonferroni", "none".
 
         Returns
@@ -234,6 +243,8 @@ class ManyFits:
         DataFrame
             The names, then the columns of `Fit.tidy`, then `adjusted_p`.
 
+        Examples
+        --------
         >>> many.tidy(df="asymptotic").columns.tolist()[:5]
         ['response', 'effect', 'group', 'level', 'term']
         """
@@ -266,11 +277,26 @@ class ManyFits:
 
         Parameters
         ----------
-        L, rhs
+        L : array_like, Mapping, str or sequence of str
             As in `Fit.contrast`: an equation, a mapping of coefficients, an array, or several of these.
-        df, conf_int, conf_level, adjust
+        rhs : array_like, default 0.0
+            As in `Fit.contrast`: an equation, a mapping of coefficients, an array, or several of these.
+        df : str, default "satterthwaite"
+            As in `tidy`.
+        conf_int : bool, default False
+            As in `tidy`.
+        conf_level : float, default 0.95
+            As in `tidy`.
+        adjust : {"bh", "holm", "bonferroni", "none"}, default "bh"
             As in `tidy`.
 
+        Returns
+        -------
+        DataFrame
+            One row for each fit and function.
+
+        Examples
+        --------
         >>> many.contrast("Days = 10")["term"].tolist()
         ['Days = 10', 'Days = 10']
         """
@@ -349,6 +375,13 @@ class ManyFits:
     def glance(self) -> pd.DataFrame:
         """One row for each fit, as `Fit.glance` has it.
 
+        Returns
+        -------
+        DataFrame
+            One row for each fit.
+
+        Examples
+        --------
         >>> many.glance()["nobs"].tolist()
         [180, 180]
         """

@@ -41,18 +41,47 @@ class UnfittedError(PredictionError, NotFittedError):  # type: ignore[misc]
 class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """A linear mixed model that scikit-learn can clone, search over, put into a pipeline and cross-validate.
 
-    formula : as of `LMM`; its left side is the name under which `y` goes in: `"Reaction ~ Days + (Days | Subject)"`
-    method : "REML", "ML" or "MAP"
-    level : predictions "conditional" on the random effects, or of the "population"
-    new_levels : "population" gives levels that were not fitted their expected effect, 0, as grouped cross-validation needs; or "error"
     The other arguments are those of `LMM`.
 
     X is a frame with named columns, pandas or polars, the grouping columns among them: folds that must not share a group are made by
     `GroupKFold` with `groups=X["Subject"]`. After `fit`, `fit_` is the `Fit` with all its tables.
 
-    Raises SpecificationError where the left side is an expression (transform y, or wrap the estimator in TransformedTargetRegressor),
-    DataError for X without names, and what `LMM` raises.
+    Parameters
+    ----------
+    formula : str, default "y ~ 1"
+        As of `LMM`; its left side is the name under which `y` goes in: `"Reaction ~ Days + (Days | Subject)"`.
+    method : {"REML", "ML", "MAP"}, default "REML"
+        "REML", "ML" or "MAP".
+    level : {"conditional", "population"}, default "conditional"
+        Predictions "conditional" on the random effects, or of the "population".
+    new_levels : {"error", "population"}, default "population"
+        "population" gives levels that were not fitted their expected effect, 0, as grouped cross-validation needs; or "error".
+    residual : str, optional
+        Structure of R in mmrm's syntax, `"us(AVISIT | USUBJID)"`; None is independent errors.
+    variance : str, optional
+        Variance function of the errors, `"ident(Sex) * power(age)"`.
+    contrasts : Mapping of str to str or array_like, optional
+        Factor -> "treatment", "sum", "helmert", "poly", a pair of coding and reference level, or a matrix.
+    relationship : Mapping of str to DataFrame, optional
+        Grouping factor -> labelled frame of the known covariance of its levels.
+    priors : Priors, optional
+        Priors of the parameters, for MAP estimates and posteriors.
+    missing : {"drop", "raise"}, default "drop"
+        "drop" leaves rows with missing values out, "raise" refuses them.
+    check : {"error", "warn"}, default "error"
+        "error" refuses a design that cannot identify its parameters; "warn" goes on.
+    functions : Mapping of str to callable, optional
+        The user's own functions of the formula, by name.
 
+    Raises
+    ------
+    SpecificationError
+        Where the left side is an expression (transform y, or wrap the estimator in TransformedTargetRegressor).
+    DataError
+        For X without names, and what `LMM` raises.
+
+    Examples
+    --------
     >>> regressor = blm.LMMRegressor("Reaction ~ Days + (Days | Subject)").fit(sleepstudy[["Days", "Subject"]], sleepstudy["Reaction"])
     >>> round(regressor.score(sleepstudy, sleepstudy["Reaction"]), 3)
     0.826
@@ -91,8 +120,22 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Frame, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> Self:
         """Estimate the model.
 
-        X : frame of n rows; y : (n,) the response, or None where X has the column that the left side names; sample_weight : (n,)
+        Parameters
+        ----------
+        X : DataFrame or Mapping
+            Frame of n rows.
+        y : array_like, optional
+            (n,) response, or None where X has the column that the left side names.
+        sample_weight : array_like, optional
+            (n,) prior weights.
 
+        Returns
+        -------
+        LMMRegressor
+            The estimator itself.
+
+        Examples
+        --------
         >>> blm.LMMRegressor("Reaction ~ Days + (1 | Subject)").fit(sleepstudy).fit_.df_model
         4
         """
@@ -137,9 +180,24 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Array | pd.DataFrame | pl.DataFrame:
         """Predictions row for row with X; NaN where X has missing values.
 
-        interval : None, "confidence" or "prediction", which adds `std_error, conf_low, conf_high` to the columns
-        output : "numpy" gives (n,), or (n, 4) with an interval; "pandas" and "polars" a frame with `estimate` first
+        Parameters
+        ----------
+        X : DataFrame or Mapping
+            Frame of n rows.
+        interval : {"confidence", "prediction"}, optional
+            None, "confidence" or "prediction", which adds `std_error, conf_low, conf_high` to the columns.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        output : {"numpy", "pandas", "polars"}, default "numpy"
+            "numpy" gives (n,), or (n, 4) with an interval; "pandas" and "polars" a frame with `estimate` first.
 
+        Returns
+        -------
+        ndarray or DataFrame or pl.DataFrame
+            One value or row for each row of X.
+
+        Examples
+        --------
         >>> regressor.predict({"Days": [10], "Subject": ["308"]}).round(2).tolist()
         [450.33]
         """

@@ -166,7 +166,23 @@ class Estimates:
         return self.estimate.vcov
 
     def expanded(self, values: Array) -> Array:
-        """Values of the columns kept put among all the coefficients, NaN where a column was aliased; matrices in both directions."""
+        """Values of the columns kept put among all the coefficients, NaN where a column was aliased; matrices in both directions.
+
+        Parameters
+        ----------
+        values : ndarray
+            (p, ...) values of the columns kept.
+
+        Returns
+        -------
+        ndarray
+            (p_all, ...) values.
+
+        Examples
+        --------
+        >>> fit.expanded(fit.contrast_rows(sleepstudy)[0]).tolist()
+        [1.0, 0.0]
+        """
         p, kept = len(self.design.coef_names), list(self.design.kept)
         out = np.full((p,) * np.ndim(values), np.nan)
         out[np.ix_(*[kept] * np.ndim(values))] = values
@@ -270,8 +286,23 @@ class Estimates:
     def marginal_cov(self, level: str | float) -> pd.DataFrame:
         """V over the rows of one subject: a level of the residual structure's subject, or of the first grouping factor.
 
-        Raises PredictionError for a level that the data do not have.
+        Parameters
+        ----------
+        level : str or float
+            Level of the subject of the residual structure, or of the first grouping factor.
 
+        Returns
+        -------
+        DataFrame
+            V, labelled by row.
+
+        Raises
+        ------
+        PredictionError
+            For a level that the data do not have.
+
+        Examples
+        --------
         >>> fit.marginal_cov("308").shape
         (10, 10)
         """
@@ -446,7 +477,18 @@ class Estimates:
         return FrozenMapping(found)
 
     def warning(self) -> BayesLMMWarning | None:
-        """The one warning of this fit, or None when nothing failed."""
+        """The one warning of this fit, or None when nothing failed.
+
+        Returns
+        -------
+        BayesLMMWarning or None
+            The warning.
+
+        Examples
+        --------
+        >>> fit.warning() is None
+        True
+        """
         told = [c for c in self.checks.values() if c.verdict == "failed" or (c.verdict == "noted" and c.name in WARNED_NOTES)]
         if not told:
             return None

@@ -120,16 +120,34 @@ class MixedResult(Mapping[str, pd.DataFrame]):
 def proc_mixed(program: str, data: Frame, *, check: Literal["error", "warn"] = "error") -> MixedResult | list[MixedResult]:
     """Run a SAS PROC MIXED program on any frame.
 
-    program : the step as SAS has it; columns may be written in any case, and what is not supported is refused by name. Several steps are
-        run one after another, `%let` is read, and what stands around the steps is left out with a note
-    data : pandas, polars or pyarrow frame, or a mapping of columns; what DATA= says is a name for the listing
-    check : "warn" fits what the data do not identify, as SAS does; "error" refuses it
+    Parameters
+    ----------
+    program : str
+        The step as SAS has it; columns may be written in any case, and what is not supported is refused by name. Several steps are run one
+        after another, `%let` is read, and what stands around the steps is left out with a note.
+    data : DataFrame or Mapping
+        Pandas, polars or pyarrow frame, or a mapping of columns; what DATA= says is a name for the listing.
+    check : {"error", "warn"}, default "error"
+        "warn" fits what the data do not identify, as SAS does; "error" refuses it.
 
-    Returns a mapping: ODS name -> frame with SAS's columns; `listing` the printed text, `model` and `fit` the objects, `notes` what was
-    done in a slightly different way. With BY the by-variables lead the columns, and `model` and `fit` are dicts by their values; a group
-    that cannot be fitted is named in `notes` and left out, the others are there. Several steps give a list, each with its `title`.
-    Raises FormulaError and SpecificationError with the spot of the program, DataError for what the data do not have.
+    Returns
+    -------
+    MixedResult or list of MixedResult
+        A mapping: ODS name -> frame with SAS's columns; `listing` the printed text, `model` and `fit` the objects, `notes` what was done in
+        a slightly different way. With BY the by-variables lead the columns, and `model` and `fit` are dicts by their values; a group that
+        cannot be fitted is named in `notes` and left out, the others are there. Several steps give a list, each with its `title`.
 
+    Raises
+    ------
+    FormulaError
+        With the spot of the program.
+    SpecificationError
+        With the spot of the program.
+    DataError
+        For what the data do not have.
+
+    Examples
+    --------
     >>> result = blm.proc_mixed("proc mixed; class Subject; model Reaction = Days / s; random int / sub=Subject; run;", sleepstudy)
     >>> result["SolutionF"]["Estimate"].round(4).tolist()
     [251.4051, 10.4673]

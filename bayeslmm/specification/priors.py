@@ -121,20 +121,35 @@ def same_term(name: str) -> str:
 class Priors:
     """Priors of a model; what is not said is scaled from the data.
 
-    alpha : "flat"; "normal" (N(mean(y), 2.5 sd(y)) for the intercept, N(0, 2.5 sd(y)/sd(x)) for the others); or
-        {coefficient: (family, *parameters)} with normal, student_t, cauchy, laplace, flat; the key "slopes" means every coefficient but
-        the intercept, and `z:x` is `x:z`
-    sd : `(family, *parameters)` for every random-effect sd, or {"Subject": ..., "Subject/Days": ...}; half_t, half_normal, half_cauchy,
-        exponential, gamma, inverse_gamma, lognormal, truncated_normal, uniform, flat, flat_log, fixed; brms' student_t, cauchy and
-        normal are read as their halves
-    corr : ("lkj", eta), or {"Subject": ("lkj", eta)}
-    sigma : `(family, *parameters)`, or by name where the residual structure has several sds; ("fixed", 1) where it is known
-    residual : parameters of the residual structure or variance function by name: {"rho": ("uniform", 0, 1)}; plain names may be given
-        as keywords, `Priors(rho=("uniform", 0, 1))`
-    preset : "brms", "rstanarm", "bambi", "blme" or "reml": the defaults of that package for all that is not said
+    Parameters
+    ----------
+    alpha : str, Prior or Mapping of str to tuple, optional
+        "flat"; "normal" (N(mean(y), 2.5 sd(y)) for the intercept, N(0, 2.5 sd(y)/sd(x)) for the others); or {coefficient: (family,
+        *parameters)} with normal, student_t, cauchy, laplace, flat; the key "slopes" means every coefficient but the intercept, and `z:x`
+        is `x:z`.
+    sd : tuple or Mapping of str to tuple, optional
+        `(family, *parameters)` for every random-effect sd, or {"Subject": ..., "Subject/Days": ...}; half_t, half_normal, half_cauchy,
+        exponential, gamma, inverse_gamma, lognormal, truncated_normal, uniform, flat, flat_log, fixed; brms' student_t, cauchy and normal
+        are read as their halves.
+    corr : tuple or Mapping of str to tuple, optional
+        ("lkj", eta), or {"Subject": ("lkj", eta)}.
+    sigma : tuple or Mapping of str to tuple, optional
+        `(family, *parameters)`, or by name where the residual structure has several sds; ("fixed", 1) where it is known.
+    preset : str, optional
+        "brms", "rstanarm", "bambi", "blme" or "reml": the defaults of that package for all that is not said.
+    residual : Mapping of str to tuple, optional
+        Parameters of the residual structure or variance function by name: {"rho": ("uniform", 0, 1)}; plain names may be given as keywords,
+        `Priors(rho=("uniform", 0, 1))`.
+    **named : tuple
+        Parameters of the residual structure or variance function, by plain names: `Priors(rho=("uniform", 0, 1))`.
 
-    Raises PriorError, which names the parameter.
+    Raises
+    ------
+    PriorError
+        Which names the parameter.
 
+    Examples
+    --------
     >>> Priors(sd={"Subject/Days": ("half_normal", 10)}, corr=("lkj", 2)).sd_of("Subject", "Days")
     Prior(family='half_normal', parameters=(10.0,))
     """
@@ -170,7 +185,23 @@ class Priors:
         put(self, "preset", preset)
 
     def alpha_of(self, coefficient: str) -> Prior | None:
-        """The prior said for one coefficient, by its name before that of all slopes; None where nothing was said for it."""
+        """The prior said for one coefficient, by its name before that of all slopes; None where nothing was said for it.
+
+        Parameters
+        ----------
+        coefficient : str
+            Name of a coefficient.
+
+        Returns
+        -------
+        Prior or None
+            The prior, if any.
+
+        Examples
+        --------
+        >>> blm.Priors(alpha={"Days": ("normal", 0, 5)}).alpha_of("Days")
+        Prior(family='normal', parameters=(0.0, 5.0))
+        """
         if isinstance(self.alpha, str):
             return None
         said = {same_term(name): prior for name, prior in self.alpha}
@@ -178,23 +209,103 @@ class Priors:
         return next((said[key] for key in keys if key in said), None)
 
     def sd_of(self, group: str, term: str) -> Prior | None:
-        """The prior said for the sd of a term of a group: `group/term` before `group` before the one for all; None if nothing was said."""
+        """The prior said for the sd of a term of a group: `group/term` before `group` before the one for all; None if nothing was said.
+
+        Parameters
+        ----------
+        group : str
+            Grouping factor.
+        term : str
+            Name of a random column.
+
+        Returns
+        -------
+        Prior or None
+            The prior, if any.
+
+        Examples
+        --------
+        >>> blm.Priors(sd=("half_normal", 10)).sd_of("Subject", "Days")
+        Prior(family='half_normal', parameters=(10.0,))
+        """
         return _lookup(self.sd, (f"{group}/{term}", group))
 
     def corr_of(self, group: str) -> Prior | None:
-        """The prior said for the correlation matrix of a group; None if nothing was said."""
+        """The prior said for the correlation matrix of a group; None if nothing was said.
+
+        Parameters
+        ----------
+        group : str
+            Grouping factor.
+
+        Returns
+        -------
+        Prior or None
+            The prior, if any.
+
+        Examples
+        --------
+        >>> blm.Priors(corr=("lkj", 2)).corr_of("Subject")
+        Prior(family='lkj', parameters=(2.0,))
+        """
         return _lookup(self.corr, (group,))
 
     def sigma_of(self, name: str = "sigma") -> Prior | None:
-        """The prior said for a residual sd; None if nothing was said."""
+        """The prior said for a residual sd; None if nothing was said.
+
+        Parameters
+        ----------
+        name : str, default "sigma"
+            Name of a residual sd.
+
+        Returns
+        -------
+        Prior or None
+            The prior, if any.
+
+        Examples
+        --------
+        >>> blm.Priors(sigma=("half_normal", 30)).sigma_of("sigma")
+        Prior(family='half_normal', parameters=(30.0,))
+        """
         return _lookup(self.sigma, (name,))
 
     def residual_of(self, name: str) -> Prior | None:
-        """The prior said for a parameter of the residual structure or variance function; None if nothing was said."""
+        """The prior said for a parameter of the residual structure or variance function; None if nothing was said.
+
+        Parameters
+        ----------
+        name : str
+            Name of a parameter of the errors.
+
+        Returns
+        -------
+        Prior or None
+            The prior, if any.
+
+        Examples
+        --------
+        >>> blm.Priors(rho=("uniform", 0, 1)).residual_of("rho")
+        Prior(family='uniform', parameters=(0.0, 1.0))
+        """
         return dict(self.residual).get(name)
 
     def require_known(self, coefficients: Iterable[str], terms: Mapping[str, Sequence[str]], residual: Iterable[str] = ()) -> None:
-        """Raise PriorError for a name that the model does not have; `terms` maps group -> its terms, `residual` names R's parameters."""
+        """Raise PriorError for a name that the model does not have; `terms` maps group -> its terms, `residual` names R's parameters.
+
+        Parameters
+        ----------
+        coefficients : iterable of str
+            Coefficients of the model.
+        terms : Mapping of str to sequence of str
+            Group -> its random columns.
+        residual : iterable of str, default ()
+            Parameters of R.
+
+        Examples
+        --------
+        >>> blm.Priors(sd={"Subject": ("half_normal", 10)}).require_known([], {"Subject": ["Days"]}, [])
+        """
         groups = list(terms)
         parameters = list(residual)
         own = list(coefficients)
@@ -207,7 +318,18 @@ class Priors:
         _require_known("residual", self.residual, parameters)
 
     def as_dict(self) -> dict[str, Any]:
-        """What was said, as plain values: `Priors(**priors.as_dict()) == priors`."""
+        """What was said, as plain values: `Priors(**priors.as_dict()) == priors`.
+
+        Returns
+        -------
+        dict of str to object
+            Arguments of `Priors`.
+
+        Examples
+        --------
+        >>> blm.Priors(**blm.Priors(corr=("lkj", 2)).as_dict()) == blm.Priors(corr=("lkj", 2))
+        True
+        """
         alpha: Any = self.alpha if isinstance(self.alpha, str) else _plain(self.alpha)
         said = {"sd": self.sd, "corr": self.corr, "sigma": self.sigma, "residual": self.residual}
         out: dict[str, Any] = {"alpha": alpha} if self.alpha_given else {}

@@ -121,22 +121,29 @@ class Analyses:
 
         Parameters
         ----------
-        conf_level
+        conf_level : float, default 0.95
             Level of the confidence limits.
-        alternative
+        alternative : {"two-sided", "less", "greater"}, default "two-sided"
             "two-sided", "less" or "greater"; one-sided limits bound the quantity on the side of the alternative: "greater" from below.
-        df
+        df : str, default "barnard-rubin"
             Of Rubin's rules: "barnard-rubin", or "rubin" for those of 1987.
-        interval
+        interval : str, default "percentile"
             Of the bootstrap: "percentile" or "normal".
-        information_anchored
+        information_anchored : bool, default False
             Adds standard error and limits that keep the share of information lost at that under missing at random, beside the
             frequentist ones of the resampling.
+
+        Returns
+        -------
+        DataFrame
+            One row for each coefficient.
 
         Notes
         -----
         `mcse` is the Monte Carlo standard error of the estimate; 0 where nothing is random.
 
+        Examples
+        --------
         >>> pooled = analyses.pool()
         >>> pooled["parameter"].unique().tolist()
         ['difference', 'mean']
@@ -164,6 +171,22 @@ class Analyses:
     ) -> pd.DataFrame:
         """Monte Carlo standard errors of what Rubin's rules give, by the jackknife over the imputations.
 
+        Parameters
+        ----------
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        alternative : {"two-sided", "less", "greater"}, default "two-sided"
+            "two-sided", "less" or "greater".
+        df : str, default "barnard-rubin"
+            Degrees of freedom of Rubin's rules: "barnard-rubin" or "rubin".
+
+        Returns
+        -------
+        DataFrame
+            One row for each coefficient.
+
+        Examples
+        --------
         >>> a, b = imp.data(0), imp.data(0).assign(change=imp.data(0)["change"] + 1)
         >>> given = blm.imputations([a, b, a], outcome="change", visit="week", subject="id", treatment="arm")
         >>> given.analyse("change ~ arm + base").monte_carlo_errors().columns.tolist()[3:]

@@ -83,32 +83,32 @@ def impute(
 
     Parameters
     ----------
-    model
+    model : LMM or Fit
         An `LMM` whose residual structure goes over visits, `us(VISIT | PATIENT)` or, with a covariance for each arm,
         `us(VISIT | ARM / PATIENT)`. Its data have one row per subject and visit, the outcome missing where it is.
-    treatment
+    treatment : str
         Column of the arms.
-    reference
+    reference : Mapping of Hashable to Hashable, optional
         Arm -> its reference arm; a reference arm maps to itself. Needed by JR, CR and CIR.
-    events
+    events : DataFrame or Mapping, optional
         Intercurrent events: a frame with the subject column, the visit column (first visit affected) and perhaps `strategy`; at most one
         row a subject. Subjects without a row are missing at random.
-    strategy
+    strategy : str or Mapping, default "MAR"
         Of events without one of their own: "MAR", "JR", "CR", "CIR", "LMCF", or a function
         `(mean, covariance, reference_mean, reference_covariance, first) -> (mean, covariance)`, `first` the position of the first visit
         affected.
-    method
+    method : str, default "conditional-mean"
         "conditional-mean"; "bayes", parameters from the posterior; "approximate-bayes", from fits to bootstrap samples; "bootstrap-mi",
         `n=(B, D)`: D imputations of each of B bootstrap samples.
-    resampling
+    resampling : {"jackknife", "bootstrap"} or None, default "jackknife"
         Of conditional means: "jackknife", "bootstrap", or None (point estimates only).
-    criterion
+    criterion : {"REML", "ML"}, default "REML"
         "REML" or "ML", of every fit.
-    n
+    n : int or tuple of int, int, optional
         Number of imputations or bootstrap samples.
-    seed
+    seed : int, optional
         Same seed, same imputations.
-    progress
+    progress : callable, optional
         Called with the number of refits done.
 
     Returns

@@ -84,6 +84,18 @@ class Imputations:
         Ids, order and types are those of the data; `imputed` says which outcomes were missing. With resampling 0 is the whole sample and
         the others are the resample_design ones: without a subject, or with subjects drawn several times, whose further copies get a number.
 
+        Parameters
+        ----------
+        k : int, optional
+            Number of the completed data set, from 1; None gives all of them, one under the other.
+
+        Returns
+        -------
+        DataFrame
+            The completed data.
+
+        Examples
+        --------
         >>> bool(imp.data(0)["imputed"].sum() == imp.subjects["imputed"].sum())
         True
         """
@@ -101,16 +113,23 @@ class Imputations:
 
         Parameters
         ----------
-        strategy
+        strategy : str or Mapping, optional
             Of all events, or of those without one of their own in `events`.
-        events
+        events : object, optional
             Other strategies of the same events.
+
+        Returns
+        -------
+        Imputations
+            The same draws under another strategy.
 
         Raises
         ------
         SpecificationError
             Where the imputation model would be fitted to other outcomes: those after an event are in it under MAR alone.
 
+        Examples
+        --------
         >>> imp.under("CR").subjects["strategy"].unique().tolist() == ["MAR", "CR"]
         True
         """
@@ -132,16 +151,23 @@ class Imputations:
 
         Parameters
         ----------
-        delta
+        delta : Mapping of object to float or sequence of float
             Arm -> amount, added to imputed outcomes of the arm; or one number per visit, which accumulates from the event on.
-        lag
+        lag : sequence of float, optional
             MeanWeights of the amounts by visit since the event: the k-th visit after the event gets the sum of the first k of lag times the
             amounts of these visits.
-        missing_only
+        missing_only : bool, default True
             False adds to observed outcomes after the event too.
-        after_event
+        after_event : bool, default False
             True leaves imputed outcomes before the event, and of subjects without one, as they are.
 
+        Returns
+        -------
+        DataFrame
+            The completed data with the amounts added.
+
+        Examples
+        --------
         >>> float(imp.delta({"drug": 2.0})["delta"].max())
         2.0
         """
@@ -162,22 +188,29 @@ class Imputations:
 
         Parameters
         ----------
-        analysis
+        analysis : str or callable, optional
             A formula for the ANCOVA of each visit, `"change ~ arm + base"` (None: the arm and `covariates`); with `residual` the formula
             of an MMRM; or a function of a completed frame that returns `{name: (estimate, std_error[, df])}`.
-        by
+        by : str or EllipsisType or None, default ...
             The column by whose levels a function is called, by default the visit; None: once for the whole frame.
-        covariates
+        covariates : sequence of str, default ()
             Added to a formula that is not given.
-        delta
+        delta : object, optional
             What `delta` makes, or any frame with subject, visit and `delta`.
-        weights
+        weights : MeanWeights or str, default "counterfactual"
             Of the means: "counterfactual" (every subject in every arm), "equal" or "proportional" over the levels of factors.
-        control
+        control : object, optional
             The arm that others are compared with; by default the references of the imputation, or the first arm.
-        residual
+        residual : str, optional
             Structure of an MMRM over all visits.
 
+        Returns
+        -------
+        Analyses
+            One estimate for each data set and coefficient, and their pooling.
+
+        Examples
+        --------
         >>> imp.analyse("change ~ arm + base").frame.columns.tolist()
         ['imputation', 'visit', 'parameter', 'arm', 'estimate', 'std_error', 'df']
         """
@@ -203,19 +236,34 @@ class Imputations:
 
         Parameters
         ----------
-        grid
+        grid : object
             Numbers, added to all arms but the controls; or arm -> numbers, one or two arms, crossed.
-        analysis, covariates, weights, control
+        analysis : str, optional
             As in `analyse`.
-        visit
+        covariates : sequence of str, default ()
+            As in `analyse`.
+        visit : object, optional
             One visit or several; by default the last.
-        arms
+        arms : sequence of object, optional
             With a grid of numbers, the arms that get them.
-        after_event
+        after_event : bool, default False
             True adds to imputed outcomes on and after the event only.
-        conf_level, alternative
+        weights : MeanWeights or str, default "counterfactual"
+            As in `analyse`.
+        control : object, optional
+            As in `analyse`.
+        conf_level : float, default 0.95
+            As in `pool`.
+        alternative : {"two-sided", "less", "greater"}, default "two-sided"
             As in `pool`.
 
+        Returns
+        -------
+        Tipping
+            The estimate at every amount, and where the conclusion turns; with a figure.
+
+        Examples
+        --------
         >>> imp.tipping([0, 1, 2], "change ~ arm + base").frame["delta_drug"].tolist()
         [0.0, 1.0, 2.0]
         """
@@ -236,6 +284,18 @@ class Imputations:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Mean profiles by arm and pattern: observed means of those who stayed and who left, and the imputed means.
 
+        Parameters
+        ----------
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = imp.plot()
         """
         from bayeslmm.trials.report import profiles_figure
@@ -245,8 +305,24 @@ class Imputations:
     def report(self, path: Any = None, *, title: str | None = None, analysis: str | None = None, covariates: Sequence[str] = ()) -> str:
         """One HTML page: who was imputed, why, under what, and what it does to the estimate.
 
-        path : where to write it; without one the text is only returned. analysis, covariates : as in `analyse`
+        Parameters
+        ----------
+        path : object, optional
+            Where to write it; without one the text is only returned.
+        title : str, optional
+            Title of the page; by default one made from the model.
+        analysis : str, optional
+            As in `analyse`.
+        covariates : sequence of str, default ()
+            As in `analyse`.
 
+        Returns
+        -------
+        str
+            The page.
+
+        Examples
+        --------
         >>> "Who was imputed" in imp.report(analysis="change ~ arm + base")
         True
         """
@@ -278,19 +354,32 @@ def imputations(
 
     Parameters
     ----------
-    frames
+    frames : sequence of DataFrame or Mapping
         Two or more frames with the same subjects and visits, one row each. A column `imputed` marks imputed outcomes; without one, those
         that differ between frames.
-    outcome, visit, subject, treatment
+    outcome : str
         TrialColumns.
-    reference
+    visit : str
+        TrialColumns.
+    subject : str
+        TrialColumns.
+    treatment : str
+        TrialColumns.
+    reference : Mapping of Hashable to Hashable, optional
         Arm -> the arm that it is compared with.
+
+    Returns
+    -------
+    Imputations
+        The data sets, ready to be analysed.
 
     Raises
     ------
     DataError
         For frames that do not belong together, or that are not complete.
 
+    Examples
+    --------
     >>> given = blm.imputations([imp.data(0), imp.data(0)], outcome="change", visit="week", subject="id", treatment="arm")
     >>> given.size
     2

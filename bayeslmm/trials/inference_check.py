@@ -66,6 +66,18 @@ class InferenceCheck:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Coverage of every method and coefficient with its Monte Carlo limits.
 
+        Parameters
+        ----------
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = check.plot()
         """
         from bayeslmm.trials.report import coverage_figure

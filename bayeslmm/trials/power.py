@@ -81,8 +81,23 @@ class PowerCurve:
     def required(self, power: float = 0.9) -> int:
         """The smallest n whose power is at least this, between the sizes tried along a curve that does not fall.
 
-        Errors: `InferenceError` where no size tried has this power.
+        Parameters
+        ----------
+        power : float, default 0.9
+            Power to be reached.
 
+        Returns
+        -------
+        int
+            The size.
+
+        Raises
+        ------
+        InferenceError
+            Where no size tried has this power.
+
+        Examples
+        --------
         >>> power.required(0.5) >= 6
         True
         """
@@ -103,6 +118,18 @@ class PowerCurve:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Power along n with its Monte Carlo band.
 
+        Parameters
+        ----------
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = power.plot()
         """
         from bayeslmm.trials.report import power_figure

@@ -133,6 +133,18 @@ class Tipping:
     def plot(self, ax: Axes | None = None) -> Axes:
         """One amount: the difference and its limits along it; two: the p value over both, with the border of significance.
 
+        Parameters
+        ----------
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = table.plot()
         """
         from bayeslmm.trials.report import tipping_figure

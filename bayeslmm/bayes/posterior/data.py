@@ -107,7 +107,23 @@ class PosteriorData:
         return self.draws.size
 
     def shaped(self, values: Array) -> Array:
-        """(S, ...) as (chains, draws, ...)."""
+        """(S, ...) as (chains, draws, ...).
+
+        Parameters
+        ----------
+        values : ndarray
+            (S, ...) values, a row for each draw.
+
+        Returns
+        -------
+        ndarray
+            (chains, draws, ...) values.
+
+        Examples
+        --------
+        >>> post.shaped(np.zeros((4000, 2))).shape
+        (4, 1000, 2)
+        """
         return np.asarray(values).reshape(self.chains, -1, *np.shape(values)[1:])
 
 

@@ -52,6 +52,18 @@ class PosteriorPlots:
     def __call__(self, ax: AxesLike = None) -> list[Axes]:
         """What to look at first: the densities of all parameters, and their priors.
 
+        Parameters
+        ----------
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = post.plot()
         """
         return self.dist(ax=ax)
@@ -65,8 +77,24 @@ class PosteriorPlots:
     def forest(self, terms: Names | None = None, *, conf_level: float = 0.95, intercept: bool = False, ax: AxesLike = None) -> list[Axes]:
         """Intervals of coefficients, of sds, of correlations and other parameters: a panel for each kind.
 
-        intercept : show it too, though its scale may dwarf the others'
+        Parameters
+        ----------
+        terms : str or sequence of str, optional
+            Names of parameters; all of them by default.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        intercept : bool, default False
+            Show it too, though its scale may dwarf the others'.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
 
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = post.plot.forest()
         """
         found, conf_level = self._chosen(terms, len(self._draws)), require_level(conf_level)
@@ -77,6 +105,24 @@ class PosteriorPlots:
     def dist(self, terms: Names | None = None, *, conf_level: float = 0.95, prior: bool = True, ax: AxesLike = None) -> list[Axes]:
         """The density of every parameter, and dashed that of its prior.
 
+        Parameters
+        ----------
+        terms : str or sequence of str, optional
+            Names of parameters; all of them by default.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        prior : bool, default True
+            Whether densities of priors are drawn too.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = post.plot.dist(["sd__Days|Subject"])
         """
         found, conf_level = self._chosen(terms), require_level(conf_level)
@@ -92,6 +138,20 @@ class PosteriorPlots:
     def trace(self, terms: Names | None = None, ax: AxesLike = None) -> list[Axes]:
         """Draws in their order, a colour for each chain.
 
+        Parameters
+        ----------
+        terms : str or sequence of str, optional
+            Names of parameters; all of them by default.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = post.plot.trace(["Days", "sd__Days|Subject"])
         """
         return figures.trace_axes(self._chosen(terms), self._of_how_many(terms), ax)
@@ -99,6 +159,20 @@ class PosteriorPlots:
     def rank(self, terms: Names | None = None, ax: AxesLike = None) -> list[Axes]:
         """Whether the chains agree: ranks of each chain's draws among all, against uniform ones.
 
+        Parameters
+        ----------
+        terms : str or sequence of str, optional
+            Names of parameters; all of them by default.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = post.plot.rank(["Days"])
         """
         return figures.rank_axes(self._chosen(terms), self._of_how_many(terms), ax)
@@ -106,6 +180,20 @@ class PosteriorPlots:
     def pairs(self, terms: Names | None = None, ax: AxesLike = None) -> list[Axes]:
         """Every two parameters against each other; the covariance parameters unless others are named.
 
+        Parameters
+        ----------
+        terms : str or sequence of str, optional
+            Names of parameters; all of them by default.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = post.plot.pairs(["sd__Intercept|Subject", "sd__Days|Subject"])
         """
         if terms is None:
@@ -149,12 +237,31 @@ class PosteriorPlots:
     ) -> Axes | list[Axes]:
         """Responses drawn from the posterior against the response: axes, with `by` a list of them.
 
-        kind : "density" of all of them; "stat": a statistic of each replicate, and the share of replicates above the observed one;
-            "intervals" of every observation, in the order of their means
-        by : a column or grouping factor, a panel for each of its levels
-        stat : "mean", "median", "sd", "min", "max", or a function of an array that gives a number
-        draws : replicates, 50 densities and 1,000 of the others unless given; conf_level : of the intervals
+        Parameters
+        ----------
+        kind : {"density", "stat", "intervals"}, default "density"
+            "density" of all of them; "stat": a statistic of each replicate, and the share of replicates above the observed one; "intervals"
+            of every observation, in the order of their means.
+        by : str, optional
+            A column or grouping factor, a panel for each of its levels.
+        stat : str or callable, optional
+            "mean", "median", "sd", "min", "max", or a function of an array that gives a number.
+        draws : int, optional
+            Replicates, 50 densities and 1,000 of the others unless given.
+        conf_level : float, default 0.95
+            Level of the intervals.
+        seed : int or None, default 0
+            Seed of the random numbers, 0 or more; None draws a new one.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
 
+        Returns
+        -------
+        Axes or list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = post.plot.predictive("stat", stat="max", draws=200)
         """
         require_one_of(kind, ("density", "stat", "intervals"), "kind")
@@ -185,6 +292,24 @@ class PosteriorPlots:
     def ranef(self, group: str | None = None, level: float = 0.95, sort: bool = True, ax: AxesLike = None) -> list[Axes]:
         """The caterpillar of a grouping factor: posterior means and quantiles, one panel per random column.
 
+        Parameters
+        ----------
+        group : str, optional
+            Grouping factor.
+        level : float, default 0.95
+            Level of the quantiles.
+        sort : bool, default True
+            Whether levels are sorted by their mode.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = post.plot.ranef()
         """
         return ranef_of_draws(
@@ -194,6 +319,26 @@ class PosteriorPlots:
     def lines(self, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
         """The data against x with the posterior mean line of the population, its band, and a thin line for each level.
 
+        Parameters
+        ----------
+        x : str
+            Variable along the horizontal axis.
+        by : str, optional
+            Factor that tells lines apart.
+        levels : bool, default True
+            Levels drawn: names, how many, or all.
+        level : float, default 0.95
+            Level of the band.
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = post.plot.lines("Days")
         """
         post = self._post
@@ -224,6 +369,30 @@ class PosteriorPlots:
     ) -> list[Axes]:
         """Marginal means, along the variable `x` as joined lines; the other arguments are those of `post.emmeans`.
 
+        Parameters
+        ----------
+        specs : str or sequence of str
+            Factors whose levels, or combinations of levels, have a mean each.
+        by : str or sequence of str, optional
+            Factors with a panel for each level.
+        x : str, optional
+            Variable along the horizontal axis.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held in the reference grid; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of what a mean averages over.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = post.plot.emmeans("Days", at={"Days": [0, 9]})
         """
         return tables.posterior_emmeans(self._post, specs, by, at, weights, conf_level).plot(x=x, ax=ax)

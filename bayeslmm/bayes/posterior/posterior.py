@@ -106,6 +106,32 @@ class Posterior(PosteriorData):
 
         The arguments are those of `arviz.summary`; `var_names` are all coefficients and covariance parameters unless given.
 
+        Parameters
+        ----------
+        var_names : str or sequence of str, optional
+            Parameters; all coefficients and covariance parameters by default.
+        filter_vars : {"like", "regex"}, optional
+            How names are matched, as in ArviZ.
+        coords : Mapping of str to value or sequence of values, optional
+            Dimension -> its labels shown.
+        kind : {"all", "stats", "diagnostics"}, default "all"
+            Which columns.
+        ci_prob : float, optional
+            Probability of the intervals.
+        ci_kind : {"eti", "hdi"}, optional
+            "eti", quantiles, or "hdi", the highest density.
+        round_to : int or {"auto", "none"} or None, default "auto"
+            Digits, as in ArviZ.
+        skipna : bool, default False
+            Whether NaN draws are passed over.
+
+        Returns
+        -------
+        DataFrame
+            One row for each parameter.
+
+        Examples
+        --------
         >>> post.summary().index.tolist()[:3]
         ['alpha[Intercept]', 'alpha[Days]', 'sigma']
         """
@@ -125,8 +151,22 @@ class Posterior(PosteriorData):
     def tidy(self, effects: Effects = "fixed", conf_int: bool = False, conf_level: float = 0.95) -> pd.DataFrame:
         """One row per parameter: `effect, group, level, term, estimate, std_error[, conf_low, conf_high]`: mean, sd, quantiles.
 
-        effects : "fixed", "ran_pars", "ran_vals" or "all"
+        Parameters
+        ----------
+        effects : {"fixed", "ran_pars", "ran_vals", "all"}, default "fixed"
+            Which parameters: "fixed", "ran_pars" (variances), "ran_vals" (random effects) or "all".
+        conf_int : bool, default False
+            Whether to give limits.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
 
+        Returns
+        -------
+        DataFrame
+            One row for each parameter.
+
+        Examples
+        --------
         >>> post.tidy()["term"].tolist()
         ['Intercept', 'Days']
         """
@@ -148,6 +188,18 @@ class Posterior(PosteriorData):
     def ranef(self, se: bool = False) -> dict[str, pd.DataFrame] | dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
         """Posterior means of the random effects: grouping factor -> frame of levels x terms; with `se` a pair (means, sds) of each.
 
+        Parameters
+        ----------
+        se : bool, default False
+            Whether standard deviations come too.
+
+        Returns
+        -------
+        dict of str to DataFrame or dict of str to tuple of DataFrame, DataFrame
+            Frames by grouping factor.
+
+        Examples
+        --------
         >>> post.ranef()["Subject"].shape
         (18, 2)
         """
@@ -178,14 +230,34 @@ class Posterior(PosteriorData):
     ) -> pd.DataFrame:
         """Posterior means row for row: `estimate`, and with an interval `std_error, conf_low, conf_high` (quantiles).
 
-        level : "conditional" on the random effects (and, with structured errors, on the subject's observed outcomes) or "population"
-        interval : "confidence", of the mean; "prediction", of a new observation
-        new_levels : "error"; "population": the effects of a level that the model does not know are 0, and drawn from D in a prediction
-            interval; "sample": drawn from D in every interval
-        seed : of the errors and new effects of intervals
-        draws : instead, rows by draws, columns labelled by (chain, draw): of the mean, or with `interval="prediction"` of new observations;
-            400 of them given the other outcomes of structured errors
+        Parameters
+        ----------
+        newdata : DataFrame or Mapping, optional
+            Any frame; None for the rows of the model. Rows with missing values are NaN, with a warning.
+        level : {"conditional", "population"}, default "conditional"
+            "conditional" on the random effects (and, with structured errors, on the subject's observed outcomes) or "population".
+        interval : {"confidence", "prediction"}, optional
+            "confidence", of the mean; "prediction", of a new observation.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        new_levels : {"error", "population", "sample"}, default "error"
+            "error"; "population": the effects of a level that the model does not know are 0, and drawn from D in a prediction interval;
+            "sample": drawn from D in every interval.
+        offset : array_like, optional
+            One number per row, where the offset of the model was given as an array.
+        seed : int, optional
+            Of the errors and new effects of intervals.
+        draws : bool, default False
+            Instead, rows by draws, columns labelled by (chain, draw): of the mean, or with `interval="prediction"` of new observations; 400
+            of them given the other outcomes of structured errors.
 
+        Returns
+        -------
+        DataFrame
+            One row for each row of the data.
+
+        Examples
+        --------
         >>> post.predict({"Days": [10], "Subject": ["308"]})["estimate"].round(-1).tolist()
         [450.0]
         """
@@ -204,6 +276,18 @@ class Posterior(PosteriorData):
     def augment(self, data: Frame | None = None) -> pd.DataFrame:
         """The data with `fitted` (posterior mean), `fixed`, `resid`.
 
+        Parameters
+        ----------
+        data : DataFrame or Mapping, optional
+            Data, in any frame with named columns.
+
+        Returns
+        -------
+        DataFrame
+            The columns of the data and those.
+
+        Examples
+        --------
         >>> post.augment().columns.tolist()[-3:]
         ['fitted', 'fixed', 'resid']
         """
@@ -212,8 +296,20 @@ class Posterior(PosteriorData):
     def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> xarray.DataTree:
         """`tree` with responses drawn from the posterior as its group `posterior_predictive`, as `az.plot_ppc_dist` takes it.
 
-        draws : of each chain; all by default. New errors, the same random effects.
+        Parameters
+        ----------
+        draws : int, optional
+            Draws of each chain; all of them by default. New errors, the same random effects.
+        seed : int, optional
+            Seed of the random numbers, 0 or more; None draws a new one.
 
+        Returns
+        -------
+        xarray.DataTree
+            The draws as ArviZ has them.
+
+        Examples
+        --------
         >>> post.posterior_predictive(10, seed=1)["posterior_predictive"]["Reaction"].shape
         (4, 10, 180)
         """
@@ -222,6 +318,13 @@ class Posterior(PosteriorData):
     def log_likelihood(self) -> Array:
         """(S, n) log density of every observation given alpha, beta and, with structured errors, the subject's other observations.
 
+        Returns
+        -------
+        ndarray
+            (S, n) log densities.
+
+        Examples
+        --------
         >>> post.log_likelihood().shape
         (4000, 180)
         """
@@ -239,10 +342,28 @@ class Posterior(PosteriorData):
     ) -> ELPDData:
         """Expected log predictive density by leaving out, random effects integrated out: an ArviZ `ELPDData`.
 
-        by : "observation", or "group", a level of a grouping factor with all its rows; group : which factor, where there are several
-        exact : True samples the posterior given the rest for each; None does so where it is cheap and where weights are not to be trusted
-        jacobian : of the outcome rather than of its transformation: log |dg/dy| of a response g(y) is added
+        Parameters
+        ----------
+        by : {"observation", "group"}, default "observation"
+            "observation", or "group", a level of a grouping factor with all its rows.
+        group : str, optional
+            Grouping factor of "group", where there are several.
+        exact : bool, optional
+            True samples the posterior given the rest for each; None does so where it is cheap and where weights are not to be trusted.
+        seed : int, default 0
+            Seed of the random numbers, 0 or more; None draws a new one.
+        jacobian : bool, default False
+            Of the outcome rather than of its transformation: log |dg/dy| of a response g(y) is added.
+        progress : bool, optional
+            Whether to show a bar; None does where there is a terminal and it takes long.
 
+        Returns
+        -------
+        ELPDData
+            As ArviZ has it.
+
+        Examples
+        --------
         >>> post.loo(by="group").n_data_points
         18
         """
@@ -260,9 +381,28 @@ class Posterior(PosteriorData):
     ) -> ELPDData:
         """Expected log predictive density by k random folds, each predicted by the posterior given the others: an ArviZ `ELPDData`.
 
-        by : "observation", "group", a level of a grouping factor with all its rows, or the name of that factor
-        jacobian : as in `loo`
+        Parameters
+        ----------
+        k : int, default 10
+            Number of folds.
+        by : str, default "observation"
+            "observation", "group", a level of a grouping factor with all its rows, or the name of that factor.
+        group : str, optional
+            Grouping factor.
+        seed : int, default 0
+            Seed of the random numbers, 0 or more; None draws a new one.
+        jacobian : bool, default False
+            As in `loo`.
+        progress : bool, optional
+            Whether to show a bar; None does where there is a terminal and it takes long.
 
+        Returns
+        -------
+        ELPDData
+            As ArviZ has it.
+
+        Examples
+        --------
         >>> post.kfold(k=3, by="Subject").n_data_points
         18
         """
@@ -271,6 +411,13 @@ class Posterior(PosteriorData):
     def sensitivity(self) -> pd.DataFrame:
         """How the posterior answers to a power of its priors or of the likelihood: `prior, likelihood, diagnosis`, one row per parameter.
 
+        Returns
+        -------
+        DataFrame
+            One row for each parameter.
+
+        Examples
+        --------
         >>> post.sensitivity().columns.tolist()
         ['prior', 'likelihood', 'diagnosis']
         """
@@ -281,8 +428,22 @@ class Posterior(PosteriorData):
     def contrast(self, L: LinearFunction, rhs: ArrayLike = 0, conf_level: float = 0.95) -> PosteriorContrast:
         """Linear functions of the coefficients: `term, estimate, std_error, conf_low, conf_high, probability` (that it is above rhs).
 
-        L : array, mapping of names or strings, as in `Fit.contrast`
+        Parameters
+        ----------
+        L : array_like, Mapping, str or sequence of str
+            Array, mapping of names or strings, as in `Fit.contrast`.
+        rhs : array_like, default 0
+            Values that the linear functions are tested against, one for each row or one for all.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
 
+        Returns
+        -------
+        PosteriorContrast
+            The functions, with `.frame` and `.draws`.
+
+        Examples
+        --------
         >>> post.contrast("Days = 10").frame.columns.tolist()
         ['term', 'estimate', 'std_error', 'conf_low', 'conf_high', 'probability']
         """
@@ -298,6 +459,26 @@ class Posterior(PosteriorData):
     ) -> PosteriorMeans:
         """Marginal means of the levels of factors: `.frame`, `.pairs()`, `.draws`.
 
+        Parameters
+        ----------
+        specs : str or sequence of str
+            Factors whose levels, or combinations of levels, have a mean each.
+        by : str or sequence of str, optional
+            Factors within whose levels means are compared.
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held in the reference grid; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of what a mean averages over.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        PosteriorMeans
+            The means.
+
+        Examples
+        --------
         >>> post.emmeans("Days", at={"Days": [0, 9]}).frame["estimate"].round(-1).tolist()
         [250.0, 350.0]
         """
@@ -314,6 +495,28 @@ class Posterior(PosteriorData):
     ) -> PosteriorMeans:
         """Slopes of a covariate, by the levels of factors: `.frame`, `.pairs()`, `.draws`.
 
+        Parameters
+        ----------
+        var : str
+            Numeric covariate whose slopes are asked for.
+        specs : str or sequence of str, optional
+            Factors whose levels, or combinations of levels, have a mean each.
+        by : str or sequence of str, optional
+            Factors within whose levels means are compared.
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held in the reference grid; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of what a slope averages over.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        PosteriorMeans
+            The slopes.
+
+        Examples
+        --------
         >>> post.emtrends("Days").frame["estimate"].round(0).tolist()
         [10.0]
         """
@@ -322,10 +525,24 @@ class Posterior(PosteriorData):
     def hypothesis(self, statements: Names, conf_level: float = 0.95) -> pd.DataFrame:
         """Statements about the coefficients: `hypothesis, estimate, std_error, conf_low, conf_high, probability, bayes_factor`.
 
-        statements : such as "Days > 0", "a - b < 2" or "Days = 10", one or several
-        probability : of the statement; of a point, at even odds a priori
-        bayes_factor : posterior over prior odds; of a point, the posterior density there over the prior's; NaN under a flat prior
+        `probability`: Of the statement; of a point, at even odds a priori.
 
+        `bayes_factor`: Posterior over prior odds; of a point, the posterior density there over the prior's; NaN under a flat prior.
+
+        Parameters
+        ----------
+        statements : str or sequence of str
+            Such as "Days > 0", "a - b < 2" or "Days = 10", one or several.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            One row for each statement.
+
+        Examples
+        --------
         >>> bool(post.hypothesis("Days > 0")["probability"].item() > 0.99)
         True
         """
@@ -334,6 +551,24 @@ class Posterior(PosteriorData):
     def rope(self, low: float, high: float, terms: Names | None = None, conf_level: float = 0.95) -> pd.DataFrame:
         """Share of each coefficient's posterior within a region of practical equivalence to none, and of its central interval.
 
+        Parameters
+        ----------
+        low : float
+            Lower limit of the region.
+        high : float
+            Upper limit of the region.
+        terms : str or sequence of str, optional
+            Names of parameters; all of them by default.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            One row for each coefficient.
+
+        Examples
+        --------
         >>> post.rope(-1, 1, "Days")["probability"].tolist()
         [0.0]
         """
@@ -342,6 +577,13 @@ class Posterior(PosteriorData):
     def coef(self) -> dict[str, pd.DataFrame]:
         """Posterior means of the coefficients of every level: fixed effects plus random effects.
 
+        Returns
+        -------
+        dict of str to DataFrame
+            Grouping factor -> frame of levels x coefficients.
+
+        Examples
+        --------
         >>> post.coef()["Subject"].shape
         (18, 2)
         """
@@ -350,6 +592,18 @@ class Posterior(PosteriorData):
     def icc(self, conf_level: float = 0.95) -> pd.DataFrame:
         """Intraclass correlations, draw by draw: rows `adjusted`, `unadjusted`; `estimate, std_error, conf_low, conf_high`.
 
+        Parameters
+        ----------
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            Two rows.
+
+        Examples
+        --------
         >>> post.icc().index.tolist()
         ['adjusted', 'unadjusted']
         """
@@ -367,8 +621,28 @@ class Posterior(PosteriorData):
     ) -> Posterior:
         """The posterior of the model with another formula or other data, under the same priors.
 
-        formula : a dot stands for what was there: `". ~ . - (Days | Subject) + (1 | Subject)"`
+        Parameters
+        ----------
+        formula : str, optional
+            A dot stands for what was there: `". ~ . - (Days | Subject) + (1 | Subject)"`.
+        data : DataFrame or Mapping, optional
+            New data; those of the model by default.
+        draws : int, default 1000
+            Draws of each chain.
+        chains : int, default 4
+            Number of chains.
+        seed : int, optional
+            Seed of the random numbers, 0 or more; None draws a new one.
+        method : {"auto", "collapsed", "hierarchical", "importance", "nuts"}, default "auto"
+            As in `LMM.sample`.
 
+        Returns
+        -------
+        Posterior
+            The new posterior.
+
+        Examples
+        --------
         >>> post.update(". ~ . - (Days | Subject) + (1 | Subject)", seed=1).formula
         'Reaction ~ 1 + Days + (1 | Subject)'
         """
@@ -378,6 +652,18 @@ class Posterior(PosteriorData):
     def r2(self, conf_level: float = 0.95) -> pd.DataFrame:
         """Shares of the variance explained, draw by draw: rows `conditional`, `marginal`; `estimate, std_error, conf_low, conf_high`.
 
+        Parameters
+        ----------
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            Two rows.
+
+        Examples
+        --------
         >>> post.r2().index.tolist()
         ['conditional', 'marginal']
         """
@@ -396,8 +682,20 @@ class Posterior(PosteriorData):
         return PosteriorPlots(self)
 
     def save(self, path: str | Path) -> None:
-        """Write draws and model to one file at exactly this path; `blm.load(path)` opens it again. Raises StoreError where it cannot be written.
+        """Write draws and model to one file at exactly this path; `blm.load(path)` opens it again.
 
+        Parameters
+        ----------
+        path : str or Path
+            File to write.
+
+        Raises
+        ------
+        StoreError
+            Where it cannot be written.
+
+        Examples
+        --------
         >>> post.save("sleepstudy.post"); blm.load("sleepstudy.post").tidy().equals(post.tidy())
         True
         """

@@ -227,11 +227,45 @@ class PosteriorMeans:
     conf_level: float
 
     def pairs(self, reverse: bool = False) -> pd.DataFrame:
-        """All differences of two means, within the levels of `by`."""
+        """All differences of two means, within the levels of `by`.
+
+        Parameters
+        ----------
+        reverse : bool, default False
+            Whether differences are taken the other way round.
+
+        Returns
+        -------
+        DataFrame
+            One row for each pair.
+
+        Examples
+        --------
+        >>> len(post.emmeans("Days", at={"Days": [0, 9]}).pairs())
+        1
+        """
         return self.contrast("revpairwise" if require_flag(reverse, "reverse") else "pairwise")
 
     def contrast(self, method: ContrastMethod = "effect", ref: str | float | None = None) -> pd.DataFrame:
-        """Contrasts of the means, within the levels of `by`: `contrast`, the `by` columns, and what `frame` says of means."""
+        """Contrasts of the means, within the levels of `by`: `contrast`, the `by` columns, and what `frame` says of means.
+
+        Parameters
+        ----------
+        method : str, Mapping or array_like, default "effect"
+            Family of contrasts, a mapping of label to weights, or an array of a row each.
+        ref : str or float, optional
+            The reference of "trt.vs.ctrl": a mean's label or its place, from 1.
+
+        Returns
+        -------
+        DataFrame
+            One row for each contrast.
+
+        Examples
+        --------
+        >>> len(post.emmeans("Days", at={"Days": [0, 5, 9]}).contrast("pairwise"))
+        3
+        """
         frames = []
         for rows in self.means._groups():
             made = contrast_method(method, self.means._labels(rows), ref)
@@ -243,7 +277,24 @@ class PosteriorMeans:
         return pd.concat(frames, ignore_index=True)
 
     def plot(self, x: str | None = None, ax: AxesLike = None) -> list[Axes]:
-        """Posterior means with their intervals; along the variable `x` as joined lines. Matplotlib axes."""
+        """Posterior means with their intervals; along the variable `x` as joined lines. Matplotlib axes.
+
+        Parameters
+        ----------
+        x : str, optional
+            Variable along the horizontal axis.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
+        >>> (axes,) = post.emmeans("Days", at={"Days": [0, 9]}).plot()
+        """
         return replace(self.means, frame=self.frame, conf_level=self.conf_level).plot(x=x, ax=ax)
 
     def __repr__(self) -> str:

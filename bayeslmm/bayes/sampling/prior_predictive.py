@@ -118,7 +118,23 @@ class ResolvedPriors:
         return pd.DataFrame(rows, columns=["parameter", "group", "term", "prior", "proper", "source"])
 
     def curves(self, points: int = CURVE_POINTS) -> pd.DataFrame:
-        """Densities for a figure: `label, value, density`; improper priors are left out."""
+        """Densities for a figure: `label, value, density`; improper priors are left out.
+
+        Parameters
+        ----------
+        points : int, default CURVE_POINTS
+            Points of each curve.
+
+        Returns
+        -------
+        DataFrame
+            Points of every curve.
+
+        Examples
+        --------
+        >>> model.priors.curves(50).columns.tolist()
+        ['label', 'value', 'density']
+        """
         frames = [pd.DataFrame({"label": row.label, "value": v, "density": d}) for row, v, d in self._curves(points)]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["label", "value", "density"])
 
@@ -137,6 +153,18 @@ class ResolvedPriors:
     def plot(self, ax: AxesLike = None) -> list[Axes]:
         """The density of every proper prior, a panel each: Matplotlib axes; `curves` has the numbers.
 
+        Parameters
+        ----------
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = model.priors.plot()
         """
         from bayeslmm.plots.intervals import priors_axes

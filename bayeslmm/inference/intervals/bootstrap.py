@@ -209,6 +209,13 @@ class Bootstrap:
     def summary(self) -> pd.DataFrame:
         """`term, estimate, bias, std_error`.
 
+        Returns
+        -------
+        DataFrame
+            One row for each parameter.
+
+        Examples
+        --------
         >>> fit.bootstrap(20, seed=1).summary().columns.tolist()
         ['term', 'estimate', 'bias', 'std_error']
         """
@@ -225,6 +232,22 @@ class Bootstrap:
     def tidy(self, conf_int: bool = False, conf_level: float = 0.95, interval: BootstrapInterval = "percentile") -> pd.DataFrame:
         """One row per parameter: `term, estimate, bias, std_error[, conf_low, conf_high]`.
 
+        Parameters
+        ----------
+        conf_int : bool, default False
+            Whether to give limits.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        interval : {"percentile", "basic", "bca"}, default "percentile"
+            Kind of limits.
+
+        Returns
+        -------
+        DataFrame
+            One row for each parameter.
+
+        Examples
+        --------
         >>> fit.bootstrap(50, seed=1).tidy(conf_int=True).columns.tolist()
         ['term', 'estimate', 'bias', 'std_error', 'conf_low', 'conf_high']
         """
@@ -237,9 +260,23 @@ class Bootstrap:
     def confint(self, level: float = 0.95, interval: BootstrapInterval = "percentile", *, conf_level: float | None = None) -> pd.DataFrame:
         """Limits: `term, conf_low, conf_high`.
 
-        interval : "percentile"; "basic", the percentiles mirrored at the estimate; "bca", percentiles shifted for bias and for the change
-            of the standard error with the parameter (the acceleration is a jackknife over the groups)
+        Parameters
+        ----------
+        level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        interval : {"percentile", "basic", "bca"}, default "percentile"
+            "percentile"; "basic", the percentiles mirrored at the estimate; "bca", percentiles shifted for bias and for the change of the
+            standard error with the parameter (the acceleration is a jackknife over the groups).
+        conf_level : float, optional
+            Level of the limits, between 0 and 1.
 
+        Returns
+        -------
+        DataFrame
+            One row for each parameter.
+
+        Examples
+        --------
         >>> fit.bootstrap(50, seed=1).confint(0.9, "basic").columns.tolist()
         ['term', 'conf_low', 'conf_high']
         """
@@ -286,6 +323,20 @@ class Bootstrap:
     def plot(self, level: float = 0.95, ax: AxesLike = None) -> list[Axes]:
         """A histogram of the replicates of every parameter, with the estimate and percentile limits.
 
+        Parameters
+        ----------
+        level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.bootstrap(50, seed=1).plot()
         """
         from bayeslmm.plots.intervals import bootstrap_axes

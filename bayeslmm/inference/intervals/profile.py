@@ -277,6 +277,20 @@ class Profile:
     def confint(self, level: float = 0.95, *, conf_level: float | None = None) -> pd.DataFrame:
         """Limits at which zeta is a normal quantile: `term, conf_low, conf_high`; notes in `attrs["notes"]`.
 
+        Parameters
+        ----------
+        level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        conf_level : float, optional
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            One row for each parameter.
+
+        Examples
+        --------
         >>> fit.profile().confint().columns.tolist()
         ['term', 'conf_low', 'conf_high']
         """
@@ -285,8 +299,20 @@ class Profile:
     def plot(self, absolute: bool = False, ax: AxesLike = None) -> list[Axes]:
         """zeta of every parameter against its value: a straight line where a Wald interval is right.
 
-        absolute : the size of zeta, as a valley
+        Parameters
+        ----------
+        absolute : bool, default False
+            The size of zeta, as a valley.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
 
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = fit.profile(terms=["Days"]).plot()
         """
         from bayeslmm.plots.intervals import profile_axes

@@ -51,9 +51,20 @@ class EMMeans:
     def pairs(self, adjust: Adjustment | None = None, reverse: bool = False) -> pd.DataFrame:
         """All differences of two means, within the levels of `by`.
 
-        Returns `contrast`, the `by` columns, `estimate, std_error, df, conf_low, conf_high, statistic, p_value`.
-        adjust : "tukey" (default), "holm", "bonferroni", "sidak", "dunnett", "mvt", "fdr" or "none"
+        Parameters
+        ----------
+        adjust : {"tukey", "holm", "bonferroni", "sidak", "dunnett", "mvt", "fdr", "none"}, optional
+            "tukey" (default), "holm", "bonferroni", "sidak", "dunnett", "mvt", "fdr" or "none".
+        reverse : bool, default False
+            Whether differences are taken the other way round.
 
+        Returns
+        -------
+        DataFrame
+            `contrast`, the `by` columns, `estimate, std_error, df, conf_low, conf_high, statistic, p_value`.
+
+        Examples
+        --------
         >>> emmeans(fit, "Days", at={"Days": [0, 9]}).pairs()["contrast"].tolist()
         ['0 - 9']
         """
@@ -62,15 +73,41 @@ class EMMeans:
     def contrast(self, method: ContrastMethod = "effect", adjust: Adjustment | None = None, ref: str | float | None = None) -> pd.DataFrame:
         """Contrasts of the means, within the levels of `by`; columns as in `pairs`.
 
-        method : "pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity", {label: weights} or an array
-        adjust : what goes with the method by default ("tukey" for pairs, "dunnett" against a control, "mvt" for neighbours)
-        ref : the control of "trt.vs.ctrl"
+        Parameters
+        ----------
+        method : str, Mapping or array_like, default "effect"
+            "pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity", {label: weights} or an array.
+        adjust : {"tukey", "holm", "bonferroni", "sidak", "dunnett", "mvt", "fdr", "none"}, optional
+            What goes with the method by default ("tukey" for pairs, "dunnett" against a control, "mvt" for neighbours).
+        ref : str or float, optional
+            The control of "trt.vs.ctrl".
+
+        Returns
+        -------
+        DataFrame
+            One row for each contrast.
+
+        Examples
+        --------
+        >>> fit.emmeans("Days", at={"Days": [0, 9]}).contrast("revpairwise")["estimate"].round(2).tolist()
+        [94.21]
         """
         frames = [self._family(rows, method, adjust, ref) for rows in self._groups()]
         return pd.concat(frames, ignore_index=True)
 
     def joint(self) -> pd.DataFrame:
-        """F tests that the means are all equal, one row for each level of `by`: `num_df, den_df, statistic, p_value`."""
+        """F tests that the means are all equal, one row for each level of `by`: `num_df, den_df, statistic, p_value`.
+
+        Returns
+        -------
+        DataFrame
+            One row for each level of `by`.
+
+        Examples
+        --------
+        >>> fit.emmeans("Days", at={"Days": [0, 9]}).joint()["num_df"].tolist()
+        [1]
+        """
         rows = []
         for group in self._groups():
             fine = group[np.isfinite(self.L[group]).all(axis=1)]
@@ -83,9 +120,24 @@ class EMMeans:
     def plot(self, comparisons: bool = False, adjust: Adjustment = "tukey", x: str | None = None, ax: AxesLike = None) -> list[Axes]:
         """Means with their intervals, a panel for each level of `by`; or joined lines along one of the variables.
 
-        comparisons : also arrows whose overlap says which pairs do not differ under `adjust`
-        x : the variable that goes along the axis in one panel
+        Parameters
+        ----------
+        comparisons : bool, default False
+            Also arrows whose overlap says which pairs do not differ under `adjust`.
+        adjust : {"tukey", "holm", "bonferroni", "sidak", "dunnett", "mvt", "fdr", "none"}, default "tukey"
+            Adjustment of p values and limits for several comparisons.
+        x : str, optional
+            The variable that goes along the axis in one panel.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
 
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
         >>> axes = emmeans(fit, "Days", at={"Days": [0, 9]}).plot()
         """
         from bayeslmm.plots.intervals import emmeans_axes
