@@ -461,8 +461,33 @@ def canonical(name: str, order: int | None) -> str:
     return "us" if name == "un" and order is None else name
 
 
+_ELSEWHERE = {
+    "zerocorr": "diag(x | g), or (x || g)",
+    "fulldummy": "(0 + f | g)",
+    "corAR1": "ar1(t | g) as residual=, for corAR1(form = ~ t | g)",
+    "corCAR1": "car1(t | g) as residual=",
+    "corARMA": "arma(t | g) as residual=",
+    "corCompSymm": "cs(t | g) as residual=",
+    "corSymm": "us(t | g) as residual=, which is corSymm with varIdent(form = ~ 1 | t)",
+    "corExp": "sp_exp(x, y | g) as residual=",
+    "corGaus": "sp_gau(x, y | g) as residual=",
+    "corSpher": "sp_sph(x, y | g) as residual=",
+    "pdDiag": "diag(x | g), or (x || g)",
+    "pdIdent": "id(x | g)",
+    "pdCompSymm": "cs(x | g)",
+    "pdSymm": "(x | g)",
+    "pdBlocked": "a term for each block: (1 | g) + (0 + x | g)",
+    "gr": "(1 | g), and relationship={'g': A} for a known matrix",
+    "ar": "ar1(time | g) as residual=",
+    "un": "us(t | g)",
+}
+"""Names of structures in nlme, brms and MixedModels.jl -> what is written here."""
+
+
 def nearest_structures(name: str) -> str:
     """A remedy for a name that is none."""
+    if name in _ELSEWHERE:
+        return f"write {_ELSEWHERE[name]}"
     near = get_close_matches(name, names(), n=3, cutoff=0.5)
     return ("did you mean " + " or ".join(near) + "?") if near else "use one of " + ", ".join(names())
 

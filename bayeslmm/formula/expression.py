@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from bayeslmm.errors import FormulaLimitError
 from bayeslmm.formula.functions import (
@@ -16,6 +17,7 @@ from bayeslmm.formula.functions import (
     OptionKind,
     Signature,
     function_remedy,
+    own_name,
 )
 from bayeslmm.formula.syntax import Call, Chain, ListLiteral, Name, Node, Power, Unary, Value
 from bayeslmm.formula.terms import columns_read
@@ -145,6 +147,8 @@ def _called(cursor: Cursor, token: Token) -> Call:
     cursor.next()
     given: tuple[Node, ...] = ()
     options: tuple[tuple[str, Node], ...] = ()
+    if cursor.token.kind == "name" and cursor.token.text == "omit" and cursor.ahead().says("="):
+        raise cursor.error(cursor.token, "the level left out is the last", "put it last: C(f, Sum, levels=[...])")
     if cursor.token.kind == "name" and cursor.token.text in ("base", "reference") and cursor.ahead().says("="):
         key = cursor.next().text
         cursor.next()
@@ -157,7 +161,7 @@ def _called(cursor: Cursor, token: Token) -> Call:
 
 MAX_OPERATIONS = 100  # in one expression: `x + x + ...` nests as deep as it is long once it is evaluated
 MAX_NUMBER_EXPONENT = 64
-_COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
 _LEVELS: tuple[tuple[str, ...], ...] = (("+", "-"), ("*", "/", "//", "%"))
 
 
@@ -165,7 +169,7 @@ def read_expression(cursor: Cursor) -> Node:
     """An expression over columns: arithmetic, at most one comparison, calls of the closed table."""
     cursor.deeper()
     left = _chain(cursor, 0)
-    if (token := cursor.take(*_COMPARISONS)) is not None:
+    if (token := cursor.take(*COMPARISONS)) is not None:
         right = read_string(cursor) if cursor.token.kind == "string" else _chain(cursor, 0)
         left = Chain(left, ((token.text, right),), left.start, right.end)
     cursor.depth -= 1
@@ -258,6 +262,7 @@ def _not_indexed(cursor: Cursor, node: Node) -> Node:
 
 
 def _call(cursor: Cursor, name: Token) -> Node:
+    name = replace(name, text=own_name(name.text))
     if name.text in CODINGS:
         return read_coding(cursor, name)
     own = cursor.functions is None or name.text in cursor.functions

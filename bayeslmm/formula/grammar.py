@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bayeslmm.covariance.registry import MAX_ORDER, is_structure, nearest_structures, takes_order
 from bayeslmm.errors import FormulaLimitError
-from bayeslmm.formula.expression import read_expression, read_named
-from bayeslmm.formula.functions import CODINGS
+from bayeslmm.formula.expression import COMPARISONS, read_expression, read_named
+from bayeslmm.formula.functions import CODINGS, own_name
 from bayeslmm.formula.syntax import Bar, Chain, Name, Node, Offset, Power, Sum, Value
 from bayeslmm.formula.tokens import Cursor, Token, describe_token
 
 MAX_TERM_EXPONENT = 8
-_PRODUCTS: tuple[tuple[str, ...], ...] = (("*", "/", "%in%"), (":",))
+_PRODUCTS: tuple[tuple[str, ...], ...] = (("*", "/"), ("%in%",), (":",))
 
 
 def read_sides(cursor: Cursor) -> tuple[Node, Sum]:
@@ -20,6 +20,10 @@ def read_sides(cursor: Cursor) -> tuple[Node, Sum]:
     if cursor.token.says("~"):
         raise cursor.error(cursor.token, "the left side is empty", "write response ~ terms")
     response = read_expression(cursor)
+    if cursor.token.says("|"):
+        raise cursor.error(
+            cursor.token, "a response has no addition behind a bar", "known standard errors are weights=1/se**2 and sigma=1.0"
+        )
     cursor.expect("~", f"'~' is missing before {describe_token(cursor.token)}", "write response ~ terms")
     if cursor.token.says("~"):
         raise cursor.error(cursor.token, "a second '~'", "write response ~ terms")
@@ -129,6 +133,10 @@ def _bracket(cursor: Cursor) -> Node:
         group = read_group(cursor)
         end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in a grouping factor", _GROUP).end
         return Bar(None, (inner,), double, group, None, opening.start, end)
+    if cursor.token.says(*COMPARISONS):
+        raise cursor.error(
+            cursor.token, "a comparison is no term by itself", f"write I(x {cursor.token.text} ...), which is 1 where it holds"
+        )
     end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place", "separate terms by an operator such as +").end
     return Sum(inner.items, opening.start, end)
 
@@ -257,7 +265,7 @@ def _grouping_column(cursor: Cursor) -> Name | Node:
         cursor.depth -= 1
         cursor.expect(")", f"{describe_token(cursor.token)} is out of place in a grouping factor", _GROUP)
         return inner
-    if token.kind == "name" and token.text in CODINGS and cursor.ahead().says("("):
+    if token.kind == "name" and own_name(token.text) in CODINGS and cursor.ahead().says("("):
         cursor.next()  # a grouping factor is a factor anyway
         cursor.next()
         column = cursor.column("a grouping factor")

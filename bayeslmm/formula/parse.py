@@ -154,6 +154,14 @@ def _expression_columns(text: str) -> tuple[str, ...]:
 VARIANCE_KINDS = ("ident", "power", "exp", "const_power")
 MAX_COORDINATES = 64
 FITTED_VALUE = "fitted"
+_NLME_VARIANCES = {
+    "varIdent": "ident(g) for varIdent(form = ~ 1 | g)",
+    "varPower": "power(x), or power(fitted)",
+    "varExp": "exp(x), or exp(fitted)",
+    "varConstPower": "const_power(x)",
+    "varFixed": "weights=1/x as an argument of the model",
+    "varComb": "a product: ident(g) * power(x)",
+}
 
 
 def parse_residual(text: str) -> ResidualTerm:
@@ -299,16 +307,24 @@ def _read_variance(cursor: Cursor) -> tuple[VarianceFactor, ...]:
 def _factor(cursor: Cursor) -> VarianceFactor:
     name = cursor.next()
     usage = "write ident(group), power(x), exp(x) or const_power(x), with | group for parameters by group"
+    if name.text in _NLME_VARIANCES:
+        raise cursor.error(name, f"{name.text} is nlme's name", f"write {_NLME_VARIANCES[name.text]}")
     if name.kind != "name" or name.text not in VARIANCE_KINDS:
         what = "a variance function is missing" if name.kind == "end" else f"there is no variance function {describe_token(name)}"
         raise cursor.error(name, what, usage)
     cursor.expect("(", f"'(' is missing before {describe_token(cursor.token)}", usage)
+    if name.text == "ident" and cursor.token.kind == "number":
+        raise cursor.error(cursor.token, "ident() takes a factor, without 1 |", "write ident(g)")
     covariate = cursor.column("a covariate")
     group = []
     if cursor.take(":" if name.text == "ident" else "|", "|") is not None:
         group = [cursor.column("a grouping column").name]
         while cursor.take(":") is not None:
             group.append(cursor.column("a grouping column").name)
+    if name.text == "ident" and cursor.token.says("*", "+", "/", ","):
+        other = cursor.ahead()
+        told = f"one sd for each combination is ident({quote_name(covariate.name)}:{quote_name(other.text) if other.text else 'g'})"
+        raise cursor.error(cursor.token, f"{describe_token(cursor.token)} is out of place in ident()", told)
     end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in {name.text}()", usage)
     if name.text == "ident" and covariate.name == FITTED_VALUE and not covariate.quoted:
         raise cursor.error(end, "the fitted value has no levels", "write power(fitted) or exp(fitted)")

@@ -172,7 +172,7 @@ def _at_least(node: Node, least: int) -> str:
     return f"({text})" if _precedence(node) < least else text
 
 
-_TERMS = {"*": 1, "/": 1, "%in%": 1, ":": 2}
+_TERMS = {"*": 1, "/": 1, "%in%": 2, ":": 3}
 
 
 def term_text(node: Node) -> str:

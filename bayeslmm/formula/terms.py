@@ -92,6 +92,8 @@ def _count_chain(node: Chain) -> tuple[int, int]:
             count, order = count + here + count * here, order + longest
         elif operator == ":":
             count, order = count * here, order + longest
+        elif operator == "%in%":
+            order += _width(operand)
         else:
             count, order = count + here, width + longest
         width += _width(operand)
@@ -158,7 +160,8 @@ def _combine(operator: str, left: TermTable, right: TermTable) -> TermTable:
         return _union(left, right, _interact(left, right))
     parents, nested = (right, left) if operator == "%in%" else (left, right)
     together = tuple(dict.fromkeys(atom for term in parents.values() for atom in term))
-    return _union(parents, _interact({frozenset(together): together}, nested))
+    whole = {frozenset(together): together}
+    return _interact(nested, whole) if operator == "%in%" else _union(parents, _interact(whole, nested))
 
 
 def _union(*parts: TermTable) -> TermTable:

@@ -9,7 +9,7 @@ from typing import Literal
 from unicodedata import category
 
 from bayeslmm.errors import FormulaError, FormulaLimitError
-from bayeslmm.formula.functions import RESERVED
+from bayeslmm.formula.functions import RESERVED, column_remedy
 from bayeslmm.formula.syntax import Name
 
 SHOWN_CHARACTERS = 100  # characters of a long formula shown around the spot
@@ -82,6 +82,7 @@ _SEMANTICS = {
     "`": ("a backtick is not closed", "close it; a backtick inside a name is doubled"),
     '"': ("a string is not closed", "close it on the same line; strings have no backslashes"),
     "'": ("a string is not closed", "close it on the same line; strings have no backslashes"),
+    "&": ("'&' joins nothing here", "an interaction is written a:b"),
     "#": ("a comment is not part of a formula", "leave it out"),
     ";": ("a formula is one formula", "leave out the semicolon"),
 }
@@ -176,6 +177,22 @@ def _unknown(text: str, at: int) -> FormulaError:
     return error_at(text, at, at + 1, what, remedy)
 
 
+def _with_quotations(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+    """`Q("strange name")`, as patsy has it, as the name in backticks that it is."""
+    found: list[Token] = []
+    at = 0
+    while at < len(tokens):
+        name, *rest = tokens[at : at + 4]
+        quotes = len(rest) == 3 and rest[0].says("(") and rest[1].kind == "string" and rest[2].says(")")
+        if quotes and name.kind == "name" and name.text == "Q" and rest[1].text:
+            found.append(Token("quoted", rest[1].text, name.start, rest[2].end))
+            at += 4
+        else:
+            found.append(name)
+            at += 1
+    return tuple(found)
+
+
 def describe_token(token: Token) -> str:
     """A token as an error names it."""
     return "the end" if token.kind == "end" else repr(token.text)
@@ -190,6 +207,8 @@ class Cursor:
         """functions : the user's own; None lets every name be called (for a text that has been checked before)."""
         self.text = text
         self.tokens = tokenize(text)
+        if functions is not None and "Q" not in functions:
+            self.tokens = _with_quotations(self.tokens)
         self.functions = functions
         self.at = 0
         self.depth = 0
@@ -226,7 +245,7 @@ class Cursor:
         if token.kind not in ("name", "quoted"):
             raise self.error(token, f"{role} is missing before {describe_token(token)}", "name a column")
         if self.token.says("("):
-            raise self.error(token, f"{role} is a function of columns here", "compute the column beforehand and name it")
+            raise self.error(token, f"{role} is a function of columns here", column_remedy(token.text))
         if token.kind == "name" and token.text in RESERVED:
             raise self.error(token, f"{token.text!r} is a word of Python", f"a column of this name is quoted: `{token.text}`")
         return Name(token.text, token.kind == "quoted", token.start, token.end)

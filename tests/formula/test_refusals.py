@@ -104,8 +104,8 @@ def test_an_error_of_a_long_formula_shows_its_surroundings_only() -> None:
 def test_an_unknown_function_says_how_to_bring_ones_own() -> None:
     with pytest.raises(FormulaError, match="functions="):
         parse_formula("y ~ f(x)")
-    with pytest.raises(FormulaError, match=r"log\(\.\.\.\)"):
-        parse_formula("y ~ np.log(x)")
+    with pytest.raises(FormulaError, match=r"there are log, exp, sqrt"):
+        parse_formula("y ~ qzx(x)")
 
 
 @pytest.mark.parametrize("given", [None, 3, b"y ~ x", ["y ~ x"], {"y": "x"}])

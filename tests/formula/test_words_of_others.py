@@ -1,0 +1,175 @@
+"""Words that users of R, Julia, patsy and brms type: read where they say one thing, else answered by what is written here."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.errors import BayesLMMError, DataError, FormulaError
+from bayeslmm.formula.functions import FUNCTIONS
+from bayeslmm.formula.parse import parse_formula, parse_residual, parse_variance
+
+UNARY = [name for name, signature in FUNCTIONS.items() if signature.most == 1 and not signature.options and hasattr(np, name)]
+
+
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    n = 120
+    data = pd.DataFrame({"x": rng.uniform(0.1, 0.9, n), "v": np.tile(np.arange(6.0), 20), "g": np.repeat(np.arange(20), 6)})
+    data["b"] = np.tile(list("pqr"), 40)
+    data["y"] = rng.normal(size=n) + data["x"] + rng.normal(size=20)[data["g"]]
+    return data
+
+
+@pytest.mark.parametrize("module", ["np", "numpy", "math"])
+@pytest.mark.parametrize("name", UNARY)
+def test_a_module_before_a_function_says_nothing(module: str, name: str) -> None:
+    text = "{0}(y) ~ {0}(x):z + ({0}(x) | g) + offset({0}(w))"
+    assert parts(text.format(f"{module}.{name}")) == parts(text.format(name))
+
+
+def parts(text: str) -> tuple[object, ...]:
+    """What a formula says, whatever its spelling."""
+    formula = parse_formula(text)
+    return formula.response, formula.fixed, formula.random, formula.offsets, formula.terms
+
+
+QUOTED = [
+    "y ~ {0} + (1 | g)",
+    "{0} ~ x + (1 | g)",
+    "y ~ x + (1 | {0})",
+    "y ~ x + (1 | h / {0})",
+    "y ~ C({0}) + (1 | g)",
+    "y ~ log({0}) * x + ({0} | g)",
+    "y ~ offset({0}) + cs(0 + {0} | g)",
+    "y ~ x + (1 | factor({0}))",
+]
+
+
+@pytest.mark.parametrize("text", QUOTED)
+@pytest.mark.parametrize("name", ["a b", "a.b", "1st", "pi", "in", "`"])
+def test_q_is_backticks_everywhere(text: str, name: str) -> None:
+    ticked = "`" + name.replace("`", "``") + "`"
+    assert parts(text.format(f'Q("{name}")')) == parts(text.format(ticked))
+
+
+def test_q_is_read_in_structures_of_the_errors() -> None:
+    assert parse_residual("ar1(Q('a b') | Q('the g'))") == parse_residual("ar1(`a b` | `the g`)")
+    assert parse_variance("ident(Q('a b')) * power(Q('x y'))") == parse_variance("ident(`a b`) * power(`x y`)")
+
+
+REMEDIES = [
+    ("y ~ np.square(x)", "I(x**2)"),
+    ("y ~ pow(x, 2)", "I(x**2)"),
+    ("y ~ np.where(x > 2, 1, 0)", "I(x > 3)"),
+    ("y ~ (x > 2) + z", "I(x > "),
+    ("y ~ pd.Categorical(a)", "C(x)"),
+    ("y ~ z.abs()", "abs(z)"),
+    ("y ~ lgo(x)", "log"),
+    ("y ~ I(x - mean(x))", "center(x)"),
+    ("y ~ np.mean(x)", "center(x)"),
+    ("y ~ scipy.stats.zscore(x)", "standardize(x)"),
+    ("y ~ as.numeric(x)", "x alone"),
+    ("y ~ x & z", "a:b"),
+    ("y ~ mo(x)", "C(x)"),
+    ("y ~ me(x, s)", "not here"),
+    ("y ~ x + ar(time, g)", "ar1(time | g)"),
+    ("y ~ x + (1 | gr(g, cov = A))", "relationship="),
+    ("y ~ x + zerocorr(1 + x | g)", "diag(x | g)"),
+    ("y ~ x + zerocorr((1 + x | g))", "diag(x | g)"),
+    ("y | se(s) ~ x", "weights=1/se**2"),
+    ("y ~ C(f, Sum(omit=1))", "levels="),
+    ("y ~ x + (1 | mm(a, b))", "not here"),
+]
+
+
+@pytest.mark.parametrize(("text", "word"), REMEDIES, ids=[text for text, _ in REMEDIES])
+def test_a_foreign_word_is_answered_by_ours(text: str, word: str) -> None:
+    with pytest.raises(FormulaError) as caught:
+        parse_formula(text)
+    assert word in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("ident(a * b)", "ident(a:b)"), ("ident(a + b)", "ident(a:b)"), ("ident(1 | a)", "ident(g)"), ("varPower(x)", "power(x)")],
+)
+def test_variance_functions_of_nlme_are_answered(text: str, word: str) -> None:
+    with pytest.raises(FormulaError) as caught:
+        parse_variance(text)
+    assert word in caught.value.remedy
+
+
+@pytest.mark.parametrize(("text", "word"), [("corAR1(t | g)", "ar1(t | g)"), ("corCompSymm(t | g)", "cs(t | g)")])
+def test_structures_of_nlme_are_answered(text: str, word: str) -> None:
+    with pytest.raises(FormulaError) as caught:
+        parse_residual(text)
+    assert word in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["factor", "as.factor", "C"])
+def test_a_grouping_factor_is_a_factor_anyway(name: str) -> None:
+    data = frame()
+    assert blm.LMM(f"y ~ x + (1 | {name}(g))", data).fit().criterion == blm.LMM("y ~ x + (1 | g)", data).fit().criterion
+    assert blm.LMM(f"y ~ {name}(v) + (1 | g)", data).spec.formula.fixed.endswith("(v)")
+
+
+def test_columns_that_are_not_there_are_answered() -> None:
+    data = frame()
+    with pytest.raises(DataError, match="leave out Intercept"):
+        blm.LMM("y ~ 0 + Intercept + x + (1 | g)", data)
+    with pytest.raises(DataError, match="reset_index"):
+        blm.LMM("y ~ x + (1 | g)", data.set_index("g"))
+    with pytest.raises(BayesLMMError, match="not counted: 'q'"):
+        blm.LMM("y ~ C(b, Treatment(1)) + (1 | g)", data)
+
+
+def test_the_remedy_for_a_date_of_text_is_an_expression_that_makes_numbers() -> None:
+    data = frame().assign(when=lambda d: pd.date_range("2024-01-01", periods=len(d), freq="7D").astype(str))
+    with pytest.raises(DataError) as caught:
+        blm.LMM("y ~ x", data, residual="sp_exp(when | g)")
+    days = eval(caught.value.remedy.removeprefix("convert it to a number first: "), {"data": data, "pandas": pd})  # noqa: S307
+    assert days.tolist() == [7.0 * i for i in range(len(data))]
+
+
+def test_powers_are_counted_from_one() -> None:
+    fit = blm.LMM("y ~ poly(x, 3, raw=True) + poly(v, 2) + (1 | g)", frame()).fit()
+    assert fit.fixef.index.tolist()[1:] == [*(f"poly(x, 3, raw=True)[{i}]" for i in (1, 2, 3)), "poly(v, 2)[1]", "poly(v, 2)[2]"]
+    assert fit.predict(frame(), level="population")["estimate"].to_numpy() == pytest.approx(np.asarray(fit.fitted(level="population")))
+
+
+# what `attr(terms(y ~ ...), "term.labels")` prints in R 4.2
+IN = {
+    "x %in% a": ["x:a"],
+    "a + b %in% a": ["a", "b:a"],
+    "x * b %in% a": ["x", "b:a", "x:b:a"],
+    "(x + b) %in% a": ["x:a", "b:a"],
+    "x %in% (a + b)": ["x:a:b"],
+    "a / b %in% c": ["a", "a:b:c"],
+    "x:b %in% a": ["x:b:a"],
+    "a + x %in% a - a": ["x:a"],
+}
+
+
+@pytest.mark.parametrize("text", IN)
+def test_in_is_read_as_r_reads_it(text: str) -> None:
+    found = [":".join(term) for term in parse_formula(f"y ~ {text}").terms if term]
+    assert found == IN[text]
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="no R")
+def test_formulas_with_in_have_the_terms_of_r() -> None:
+    texts = list(IN)
+    texts += [f"{p} {q} {r}" for p, q, r in itertools.product(["a", "(a + b)", "a:b"], ["%in%", "+ c %in%", "* c %in%"], ["d", "(d + e)"])]
+    program = "; ".join(f'cat(attr(terms(y ~ {text}), "term.labels"), "\\n")' for text in texts)
+    printed = subprocess.run(["Rscript", "-e", program], capture_output=True, text=True, check=True).stdout.splitlines()
+    for text, line in zip(texts, printed, strict=True):
+        ours = {frozenset(term) for term in parse_formula(f"y ~ {text}").terms if term}
+        assert ours == {frozenset(re.split("[:]", label)) for label in line.split()}, text
