@@ -6,6 +6,8 @@ so that a model does not change its meaning with the values that happen to be th
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
@@ -213,12 +215,21 @@ def not_numbers_error(series: pd.Series[Any], name: str, kind: ColumnKind) -> Da
     if kind == "complex":
         return DataError(f"column {name!r} holds complex numbers", where, "take the real part, or model the parts apart")
     if kind == "text":
+        column = f"data[{name!r}]"
+        remedy = _time_as_number(series, column) if _reads_as_dates(series) else f"pandas.to_numeric({column})"
         return spoilt_numbers_error(series, name) or DataError(
-            f"column {name!r} is text where numbers are needed", where, f"convert it with pandas.to_numeric(data[{name!r}])"
+            f"column {name!r} is text where numbers are needed", where, f"convert it to a number first: {remedy}"
         )
     if kind == "factor":
         return DataError(f"column {name!r} is a factor where numbers are needed", where, f"convert it: data[{name!r}].astype(float)")
     return mixed_objects_error(series, name)
+
+
+def _reads_as_dates(series: pd.Series[Any]) -> bool:
+    present = series.dropna().unique()[:_FEW_TEXTS]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return len(present) > 0 and bool(pd.notna(pd.to_datetime(pd.Series(present), errors="coerce")).all())
 
 
 def _time_as_number(series: pd.Series[Any], column: str) -> str:
@@ -399,6 +410,30 @@ def _mixed_labels(levels: Any, name: str) -> DataError:
         first.setdefault(type(level).__name__, level)
     told = ", ".join(f"{value!r} ({kind})" for kind, value in first.items())
     return DataError(f"column {name!r} holds labels of several types", told, f"make them one type: data[{name!r}].astype(str)")
+
+
+def level_places(levels: Sequence[Any]) -> Callable[[Any], int]:
+    """Where a label stands among levels, -1 where it is none of them.
+
+    A number and its text are one label where the other is not there: 308 is found among "308", "309", and "308" among 308, 309.
+    """
+    exact = {level: i for i, level in enumerate(levels)}
+    as_text = {_label_text(level): i for level, i in exact.items()}
+    if len(as_text) < len(exact):
+        return lambda label: exact.get(label, -1)
+
+    def place(label: Any) -> int:
+        found = exact.get(label, -1)
+        return found if found >= 0 or isinstance(label, bool) else as_text.get(_label_text(label), -1)
+
+    return place
+
+
+def _label_text(label: Any) -> Any:
+    """Text of a number or of text; other labels as they are, which only equal themselves."""
+    if isinstance(label, bool) or not isinstance(label, int | float | np.number | str):
+        return label
+    return label if isinstance(label, str) else str(int(label)) if float(label).is_integer() else repr(float(label))
 
 
 FACTOR_KINDS: frozenset[ColumnKind] = frozenset({"factor", "text", "boolean"})

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bayeslmm._arrays import Array
 from bayeslmm.data.columns import Columns
 from bayeslmm.errors import DataError, FormulaError, PredictionError
-from bayeslmm.formula.functions import CODINGS
+from bayeslmm.formula.functions import CODINGS, REMEMBERED
 
 
 def atom_name(atom: str) -> str:
@@ -262,6 +262,95 @@ class _Walk:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _SomeRows:
+    """Some rows of a source."""
+
+    source: ColumnSource
+    rows: NDArray[np.int64]
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        values = self.source.numbers(name)[self.rows]
+        values.flags.writeable = False
+        return values
+
+    def values(self, name: str) -> NDArray[Any]:
+        values = self.source.values(name)[self.rows]
+        values.flags.writeable = False
+        return values
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+_ROUNDING = 1e-8  # of the largest value of a function: vectorised arithmetic differs in last digits with the place of a row
+
+
+def require_row_by_row(atom: Atom, source: ColumnSource, functions: UserFunctions) -> None:
+    """Refuse a function of the user's that gives a row another value when other rows stand beside it.
+
+    New data are other rows: a function that looks at all of them, such as `x - mean(x)`, would predict another value for the same row
+    among one, two or a hundred. Single rows, those with the extremes of each column among them, every other row, and all rows backwards are
+    computed again.
+    """
+    calls = [node for node in ast.walk(atom.node) if isinstance(node, ast.Call) and getattr(node.func, "id", "") in functions]
+    if len(source) < 2:
+        return
+    for call in calls:
+        with np.errstate(all="ignore"):
+            whole = _by_row(_Walk(atom, source, functions).value(call), len(source))
+        if whole is None:
+            continue  # refused by its shape, where the whole expression is computed
+        largest = float(np.max(np.abs(whole), where=np.isfinite(whole), initial=0.0))
+        for rows in _parts_of_rows(atom, source, whole):
+            found = _of_part(call, atom, _SomeRows(source, rows), functions)
+            if (
+                found is None
+                or found.shape != whole[rows].shape
+                or not np.allclose(found, whole[rows], rtol=0.0, atol=_ROUNDING * largest, equal_nan=True)
+            ):
+                raise _depends_on_rows(call, atom, rows, whole, found)
+
+
+def _by_row(value: Any, rows: int) -> Array | None:
+    """(n, k) values of a function; None where they are not one, or one row, per row."""
+    array = np.asarray(value, dtype=np.float64)
+    array = np.broadcast_to(array, rows) if array.ndim == 0 else array
+    return array.reshape(rows, -1) if array.ndim in (1, 2) and len(array) == rows else None
+
+
+def _of_part(call: ast.Call, atom: Atom, part: _SomeRows, functions: UserFunctions) -> Array | None:
+    """The values of a function over some rows; None where it cannot do without the others."""
+    try:
+        with np.errstate(all="ignore"):
+            return _by_row(_Walk(atom, part, functions).value(call), len(part))
+    except FormulaError:
+        return None
+
+
+def _parts_of_rows(atom: Atom, source: ColumnSource, whole: Array) -> list[NDArray[np.int64]]:
+    n = len(source)
+    columns = [values for name in atom.columns if (values := source.values(name)).dtype.kind == "f"]
+    extremes = [place(values) for values in (*columns, whole[:, 0]) for place in (np.nanargmin, np.nanargmax) if not np.isnan(values).all()]
+    singles = dict.fromkeys([0, n // 2, n - 1, *map(int, extremes)])
+    return [np.array([row]) for row in singles] + [np.arange(0, n, 2), np.arange(n)[::-1]]
+
+
+def _depends_on_rows(call: ast.Call, atom: Atom, rows: NDArray[np.int64], whole: Array, found: Array | None) -> FormulaError:
+    name = getattr(call.func, "id", "")
+    what = f"the function {name!r} gives a row another value when other rows stand beside it, so that new data cannot be predicted"
+    beside = "it fails" if found is None or found.shape != whole[rows].shape else _first_gap(rows, whole, found)
+    where = f"{_name(call, atom.aliases)}: {beside}"
+    return FormulaError(what, where, f"{REMEMBERED}; or compute the column beforehand")
+
+
+def _first_gap(rows: NDArray[np.int64], whole: Array, found: Array) -> str:
+    gap = np.where(np.isnan(found) == np.isnan(whole[rows]), np.abs(found - whole[rows]), np.inf)
+    row, column = np.unravel_index(int(np.nanargmax(gap)), gap.shape)
+    alone = "alone" if len(rows) == 1 else f"among {len(rows)}, in another order" if len(rows) == len(whole) else f"among {len(rows)}"
+    return f"row {rows[row]} is {whole[rows[row], column]:.6g} among {len(whole)} rows, {found[row, column]:.6g} {alone}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Stateful:
     """A trained transform.
 
@@ -307,7 +396,10 @@ def train_stateful(atom: Atom, source: Columns, functions: UserFunctions) -> Sta
         raise DataError(f"{atom.name!r} cannot be computed: {_last_line(error)}", "", "check its arguments") from error
     if not np.isfinite(result.to_numpy()).all():
         raise DataError(f"{atom.name!r} is not finite", "", "check its arguments: a constant column cannot be scaled")
-    return Stateful(result.model_spec, tuple(str(name).removeprefix(text) for name in result.columns), names, context)
+    suffixes = tuple(str(name).removeprefix(text) for name in result.columns)
+    if suffixes and suffixes[0] == "[0]" and "poly" in text:  # formulaic counts raw powers from 0, orthogonal ones from 1
+        suffixes = tuple(f"[{i + 1}]" for i in range(len(suffixes)))
+    return Stateful(result.model_spec, suffixes, names, context)
 
 
 def _inputs(names: dict[str, str], source: Columns) -> tuple[pd.DataFrame, Any]:

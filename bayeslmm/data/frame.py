@@ -78,6 +78,8 @@ def absent_name(name: str, names: Sequence[str]) -> tuple[str, str]:
             f"column {twin!r} looks the same but is spelled with other characters ({odd})",
             f"rename the column, or copy its name: {twin!r}",
         )
+    if name in ("Intercept", "(Intercept)", "const") and not near:
+        return "", f"a formula has an intercept by itself: leave out {name}, and 0 with it; priors name it Intercept"
     listed = ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")
     remedy = "did you mean " + " or ".join(map(repr, near)) + "?" if near else "add the column to the data, or correct the formula"
     return f"columns of the data: {listed or 'none'}", remedy
@@ -175,6 +177,9 @@ def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> ColumnTable:
         return _pandas_table(data.set_axis(list(names), axis=1), used)
     for name in used:
         if name not in data.columns:
+            if name in data.index.names:
+                where = f"{name!r} is a level of the index"
+                raise DataError(f"the data have no column {name!r}", where, "make it one: data.reset_index()")
             raise absent_column_error(name, names)
     _check_look_alikes(used, names)
     taken: Any = data.items() if len(names) <= _FEW_COLUMNS else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, freeze, freeze_codes, readonly
-from bayeslmm.data.columns import Columns, compact_codes
+from bayeslmm.data.columns import Columns, compact_codes, level_places
 from bayeslmm.data.frame import nearest_names, values_text
 from bayeslmm.errors import DataError, NonFiniteError, SpecificationError
 
@@ -52,20 +52,20 @@ class GroupCoder:
     combinations: Codes | None
 
     @cached_property
-    def places(self) -> tuple[dict[Any, int], ...]:
+    def places(self) -> tuple[Callable[[Any], int], ...]:
         """For each column, label -> position among the levels of the fit; made when new rows come."""
-        return tuple({level: i for i, level in enumerate(levels.tolist())} for levels in self.levels)
+        return tuple(level_places(levels.tolist()) for levels in self.levels)
 
     def codes(self, source: Columns) -> Codes:
         """(n,) codes into the levels of the fit; -1 for a level that the fit has not seen or a missing label."""
         key = np.zeros(len(source), dtype=np.int64)
         known = np.ones(len(source), dtype=bool)
-        for column, place in zip(self.factor.columns, self.places, strict=True):
+        for column, place, levels in zip(self.factor.columns, self.places, self.levels, strict=True):
             here = source.read_factor(column).levels
-            table = np.array([place.get(level, -1) for level in here] + [-1], dtype=np.int64)
+            table = np.array([place(level) for level in here] + [-1], dtype=np.int64)
             part = table[source.codes(column)]
             known &= part >= 0
-            key = key * len(place) + part
+            key = key * len(levels) + part
         if self.combinations is not None:
             found = np.minimum(np.searchsorted(self.combinations, key), len(self.combinations) - 1)
             known &= self.combinations[found] == key

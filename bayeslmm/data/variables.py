@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, freeze
-from bayeslmm.data.columns import Columns
-from bayeslmm.data.expressions import Atom, Stateful, UserFunctions, evaluate_atom, train_stateful
+from bayeslmm.data.columns import Columns, level_places
+from bayeslmm.data.expressions import Atom, Stateful, UserFunctions, evaluate_atom, require_row_by_row, train_stateful
 from bayeslmm.data.frame import rows_text, values_text
 from bayeslmm.errors import DataError, FormulaError, NonFiniteError, PredictionError, SpecificationError
 
@@ -64,9 +64,9 @@ def _reference(factor: str, levels: list[Any], contrast: str, base: Any) -> int:
     if base is None:
         return len(levels) - 1 if contrast == "sas" else 0
     if base not in levels:
-        raise SpecificationError(
-            f"{base!r} is not a level of {factor!r}", f"levels {values_text(levels)}", "name one of them as the reference"
-        )
+        counted = type(base) is int and 0 <= base < len(levels)  # patsy and formulaic count levels from 0
+        remedy = f"a level is named, not counted: {levels[base]!r}" if counted else "name one of them as the reference"
+        raise SpecificationError(f"{base!r} is not a level of {factor!r}", f"levels {values_text(levels)}", remedy)
     return levels.index(base)
 
 
@@ -192,8 +192,8 @@ def factor_codes(source: Columns, column: str, levels: tuple[Any, ...]) -> NDArr
     codes = source.codes(column)
     if len(here) == len(levels) and tuple(here) == levels:
         return codes
-    place = {level: i for i, level in enumerate(levels)}
-    table = np.array([place.get(level, -2) for level in here] + [-1], dtype=np.int64)
+    place = level_places(levels)
+    table = np.array([at if (at := place(level)) >= 0 else -2 for level in here] + [-1], dtype=np.int64)
     mapped: NDArray[Any] = table[codes]
     if (mapped == -2).any():
         unseen = [level for i, level in enumerate(here) if table[i] == -2 and (codes == i).any()]
@@ -276,6 +276,8 @@ def encode_variable(atom: Atom, source: Columns, training: Training) -> EncodedV
         return NumericVariable(name)
     if atom.kind == "coding":
         return _coded_atom(atom, source, training)
+    if training.functions:
+        require_row_by_row(atom, source, training.functions)
     if atom.kind == "stateful":
         return StatefulVariable(atom, train_stateful(atom, source, training.functions))
     values = evaluate_atom(atom, source, training.functions)

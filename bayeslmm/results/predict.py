@@ -78,6 +78,7 @@ def encode_new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str
     Zs: tuple[Array, ...] = ()
     codes: tuple[Codes, ...] = ()
     if design.terms and level == "conditional":
+        _require_groups(fit, newdata, table)
         Zs, codes = zip(*encoding.random(newdata), strict=True)
         missing |= _settle_levels(fit, newdata, codes, new_levels)
     elif design.terms and spread:
@@ -90,6 +91,16 @@ def encode_new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str
     return NewData(
         index, X, None if shift is None else np.where(missing, 0.0, shift), tuple(np.where(zero, 0.0, Z) for Z in Zs), codes, missing
     )
+
+
+def _require_groups(fit: Estimates, newdata: Any, table: ColumnTable) -> None:
+    """Refuse new data without a grouping column by what can be done without it."""
+    for coder in fit.design.encoding.random_coders:
+        absent = [name for name in coder.group.factor.columns if name not in table.names]
+        if absent and not (isinstance(newdata, pd.DataFrame) and absent[0] in newdata.index.names):
+            what = f"newdata have no column {absent[0]!r}, whose levels conditional predictions are given"
+            remedy = 'level="population" predicts without it; or add the column'
+            raise PredictionError(what, f"columns of the data: {', '.join(map(repr, table.names[:SHOWN_LABELS]))}", remedy)
 
 
 def _settle_levels(fit: Estimates, newdata: Any, codes: Sequence[Codes], new_levels: str) -> NDArray[np.bool_]:
