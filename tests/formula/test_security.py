@@ -50,7 +50,6 @@ ATTACKS = [
     "I(x if z else w)",
     "I(x and z)",
     "I(not x)",
-    "np.log(x)",
     "np.savetxt('PATH', x)",
     "os.mknod('PATH')",
     "Q('x')",
