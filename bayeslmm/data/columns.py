@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, Mask
+from bayeslmm._arrays import Array, Codes, Mask, label_text
 from bayeslmm.data.frame import ColumnTable, rows_text, values_text
 from bayeslmm.errors import DataError, NonFiniteError
 
@@ -418,22 +418,19 @@ def level_places(levels: Sequence[Any]) -> Callable[[Any], int]:
     A number and its text are one label where the other is not there: 308 is found among "308", "309", and "308" among 308, 309.
     """
     exact = {level: i for i, level in enumerate(levels)}
-    as_text = {_label_text(level): i for level, i in exact.items()}
+    as_text = {label_text(level): i for level, i in exact.items() if _is_number_or_text(level)}
     if len(as_text) < len(exact):
         return lambda label: exact.get(label, -1)
 
     def place(label: Any) -> int:
         found = exact.get(label, -1)
-        return found if found >= 0 or isinstance(label, bool) else as_text.get(_label_text(label), -1)
+        return as_text.get(label_text(label), -1) if found < 0 and _is_number_or_text(label) else found
 
     return place
 
 
-def _label_text(label: Any) -> Any:
-    """Text of a number or of text; other labels as they are, which only equal themselves."""
-    if isinstance(label, bool) or not isinstance(label, int | float | np.number | str):
-        return label
-    return label if isinstance(label, str) else str(int(label)) if float(label).is_integer() else repr(float(label))
+def _is_number_or_text(label: Any) -> bool:
+    return isinstance(label, int | float | np.number | str) and not isinstance(label, bool)
 
 
 FACTOR_KINDS: frozenset[ColumnKind] = frozenset({"factor", "text", "boolean"})

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, freeze
+from bayeslmm._arrays import Array, freeze, label_text
 from bayeslmm.data.columns import Columns, level_places
 from bayeslmm.data.expressions import Atom, Stateful, UserFunctions, evaluate_atom, require_row_by_row, train_stateful
 from bayeslmm.data.frame import rows_text, values_text
 from bayeslmm.errors import DataError, FormulaError, NonFiniteError, PredictionError, SpecificationError
+from bayeslmm.specification.model_spec import ContrastMatrix, ContrastSpec
 
-ContrastArgument = str | tuple[str, str | float] | tuple[tuple[float, ...], ...]
 CONTRAST_CODINGS = ("treatment", "sum", "helmert", "poly", "diff", "sas")
 _POLYNOMIAL = {1: ".L", 2: ".Q", 3: ".C"}
 
@@ -37,13 +37,15 @@ class FactorCoding:
     full: tuple[str, ...]
 
 
-def coding(factor: str, levels: Sequence[Any], contrast: ContrastArgument = "treatment", base: Any = None) -> FactorCoding:
+def coding(factor: str, levels: Sequence[Any], contrast: ContrastSpec = "treatment", base: Any = None) -> FactorCoding:
     """The coding of a factor with these levels (K >= 1).
 
     base : the reference level of a treatment coding; None is the first (the last for "sas")
     Errors: `SpecificationError` for an unknown name, an unknown base, a matrix without a row per level.
     """
     labels = tuple(str(level) for level in levels)
+    if isinstance(contrast, ContrastMatrix):
+        return _labelled(factor, tuple(map(label_text, levels)), contrast, labels)
     if not isinstance(contrast, str) and isinstance(contrast[0], str):
         contrast, base = contrast[0], contrast[1] if base is None else base
     if not isinstance(contrast, str):
@@ -68,6 +70,19 @@ def _reference(factor: str, levels: list[Any], contrast: str, base: Any) -> int:
         remedy = f"a level is named, not counted: {levels[base]!r}" if counted else "name one of them as the reference"
         raise SpecificationError(f"{base!r} is not a level of {factor!r}", f"levels {values_text(levels)}", remedy)
     return levels.index(base)
+
+
+def _labelled(factor: str, keys: tuple[str, ...], contrast: ContrastMatrix, labels: tuple[str, ...]) -> FactorCoding:
+    """Rows found by the levels, whatever their order; rows of levels that do not occur are left out."""
+    rows: Sequence[Sequence[float]] = contrast.rows
+    if contrast.levels:
+        absent = [key for key in keys if key not in contrast.levels]
+        if absent:
+            what = f"the contrast matrix of {factor!r} has no row for {values_text(absent)}"
+            raise SpecificationError(what, f"rows {values_text(contrast.levels)}", "label the rows by the levels")
+        rows = [contrast.rows[contrast.levels.index(key)] for key in keys]
+    coded = _custom(factor, labels, rows)
+    return replace(coded, fields=contrast.names)
 
 
 def _custom(factor: str, labels: tuple[str, ...], rows: Sequence[Sequence[float]]) -> FactorCoding:
@@ -257,7 +272,7 @@ class Training:
     keep_unused : levels that no row has are kept, since dropping them would change the spacing of an order-dependent structure
     """
 
-    contrasts: Mapping[str, ContrastArgument] = field(default_factory=dict)
+    contrasts: Mapping[str, ContrastSpec] = field(default_factory=dict)
     functions: UserFunctions = field(default_factory=dict)
     keep_unused: bool = False
 
@@ -312,7 +327,7 @@ def levels_in_use(source: Columns, column: str) -> tuple[Any, ...]:
 
 
 def _factor_atom(
-    name: str, column: str, source: Columns, training: Training, contrast: ContrastArgument, base: Any = None, levels: Any = None
+    name: str, column: str, source: Columns, training: Training, contrast: ContrastSpec, base: Any = None, levels: Any = None
 ) -> FactorVariable:
     found = tuple(source.read_factor(column).levels) if training.keep_unused else levels_in_use(source, column)
     if levels is not None:
@@ -323,7 +338,7 @@ def _factor_atom(
     return FactorVariable(name, column, found, coding(column, found, contrast, base))
 
 
-_NAMED_CONTRASTS = {"treatment": "treatment", "sum": "sum", "helmert": "helmert", "poly": "poly", "diff": "diff", "sas": "sas"}
+_NAMED_CONTRASTS = {name: name for name in CONTRAST_CODINGS} | {"sdif": "diff"}
 
 
 def _coded_atom(atom: Atom, source: Columns, training: Training) -> FactorVariable:
@@ -332,7 +347,7 @@ def _coded_atom(atom: Atom, source: Columns, training: Training) -> FactorVariab
     if not isinstance(call, ast.Call) or not call.args or not isinstance(call.args[0], ast.Name):
         raise FormulaError("C() takes a column", atom.name, "compute the column beforehand, then code it")
     column = atom.columns[0]
-    contrast: ContrastArgument = training.contrasts.get(column, "treatment")
+    contrast: ContrastSpec = training.contrasts.get(column, "treatment")
     base = levels = None
     if len(call.args) > 1:
         contrast, base = _named_contrast(call.args[1], atom)
@@ -344,7 +359,7 @@ def _coded_atom(atom: Atom, source: Columns, training: Training) -> FactorVariab
     return _factor_atom(atom.name, column, source, training, contrast, base, levels)
 
 
-def _named_contrast(node: ast.expr, atom: Atom) -> tuple[ContrastArgument, Any]:
+def _named_contrast(node: ast.expr, atom: Atom) -> tuple[ContrastSpec, Any]:
     base = None
     if isinstance(node, ast.Call):
         given = [*node.args, *(keyword.value for keyword in node.keywords)]

@@ -28,7 +28,7 @@ from bayeslmm.results import foreign_names
 from bayeslmm.results.estimates import CountingRule
 from bayeslmm.results.foreign_names import known_arguments, no_attribute
 from bayeslmm.results.simulate import new_response, parameters_of, simulate_frame
-from bayeslmm.specification.model_spec import ModelArguments
+from bayeslmm.specification.model_spec import ModelArguments, plain_coding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +95,8 @@ class LMM:
     offset : str or array_like, optional
         Column or array added to the linear predictor.
     contrasts : Mapping of str to str or array_like, optional
-        Factor -> "treatment", "sum", "helmert", "poly" or a matrix.
+        Factor -> "treatment", ("treatment", reference level), "sum", "helmert", "poly", "diff" (each level against the one before), or a
+        matrix: a labelled frame matches its rows to levels, and its columns name the coefficients.
     relationship : Mapping of str to DataFrame, optional
         Grouping factor -> labelled frame of the known covariance of its levels.
     priors : Priors, optional
@@ -105,7 +106,7 @@ class LMM:
     check : {"error", "warn"}, default "error"
         "error" refuses a design that cannot identify its parameters; "warn" goes on.
     functions : Mapping of str to callable, optional
-        Name -> callable, for the formula.
+        Name -> callable of the row's own values, for the formula.
     sigma : float, optional
         The residual sd where it is known, and not estimated: known standard errors are `weights=1/se**2, sigma=1.0`.
 
@@ -834,7 +835,11 @@ class LMM:
         'Reaction ~ Days + (Days | Subject)'
         """
         design = self.design
-        plain = self.said.stored() | {"contrasts": dict(design.spec.contrasts), "counting": self.counting, "subjects": self.subjects}
+        plain = self.said.stored() | {
+            "contrasts": {name: plain_coding(coding) for name, coding in design.spec.contrasts},
+            "counting": self.counting,
+            "subjects": self.subjects,
+        }
         beside: dict[str, Array | pd.DataFrame] = {
             name: np.asarray(given, float)[design.rows] for name, given in self.said.by_row().items() if given is not None
         }

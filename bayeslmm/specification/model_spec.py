@@ -6,19 +6,41 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import pandas as pd
+
+from bayeslmm._arrays import label_text
 from bayeslmm._types import CheckMode, Missing
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.formula import Formula, ResidualTerm, VarianceFactor
 from bayeslmm.formula.parse import columns_of, parse_formula, parse_residual, parse_variance, variance_text
 from bayeslmm.specification.priors import Priors
 
-if TYPE_CHECKING:
-    pass
+
+@dataclass(frozen=True, slots=True)
+class ContrastMatrix:
+    """A contrast matrix with labels: coefficients are named by its columns, rows are found by the levels.
+
+    levels : labels of the rows as text; empty where the rows stand in the order of the levels
+    names : of the columns; rows : the matrix
+    """
+
+    levels: tuple[str, ...]
+    names: tuple[str, ...]
+    rows: tuple[tuple[float, ...], ...]
 
 
-ContrastSpec = str | tuple[str, str | float] | tuple[tuple[float, ...], ...]
+ContrastSpec = str | tuple[str, str | float] | tuple[tuple[float, ...], ...] | ContrastMatrix
+
+
+def plain_coding(coding: ContrastSpec) -> Any:
+    """A coding in texts, lists and numbers, as files hold it."""
+    if isinstance(coding, str):
+        return coding
+    if isinstance(coding, ContrastMatrix):
+        return {"levels": list(coding.levels), "names": list(coding.names), "rows": [list(row) for row in coding.rows]}
+    return [list(part) if isinstance(part, tuple) else part for part in coding]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +79,7 @@ class ModelSpec:
             object.__setattr__(self, "relationship", tuple(sorted(set(self.relationship))))
 
 
-CONTRAST_NAMES = ("treatment", "sum", "helmert", "poly", "diff", "sas")
+CONTRAST_NAMES = ("treatment", "sum", "helmert", "poly", "diff", "sdif", "sas")
 MISSING = ("drop", "raise")
 CHECKING = ("error", "warn")
 
@@ -168,16 +190,44 @@ def _contrasts(given: Mapping[str, Any], formula: Formula) -> tuple[tuple[str, C
 def _contrast(factor: str, given: Any) -> ContrastSpec:
     where = f"contrasts[{factor!r}]"
     if isinstance(given, str):
-        return _one_of(given.lower(), CONTRAST_NAMES, where)
+        word = _one_of(given.lower().removeprefix("contr."), CONTRAST_NAMES, where)
+        return "diff" if word == "sdif" else word
+    if isinstance(given, ContrastMatrix | Mapping):
+        return _labelled(factor, given if isinstance(given, Mapping) else plain_coding(given), where)
     if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], str):
         if given[0].lower() != "treatment" or not isinstance(given[1], str | int | float):
             raise SpecificationError(f"{tuple(given)!r} is no coding", where, 'name a coding, or ("treatment", the reference level)')
         return "treatment", given[1]
-    labels: Any = getattr(given, "index", None)
-    if hasattr(labels, "tolist") and labels.tolist() != list(range(len(given))):
-        what = f"the contrasts of {factor!r} have row labels, which are not matched to levels"
-        raise SpecificationError(what, where, "order the rows as the levels, and give .to_numpy()")
+    if isinstance(given, pd.DataFrame) and not (_is_counted(given.index) and _is_counted(given.columns)):
+        levels = [] if _is_counted(given.index) else given.index.tolist()
+        names = [i + 1 for i in range(given.shape[1])] if _is_counted(given.columns) else given.columns.tolist()
+        return _labelled(factor, {"levels": levels, "names": names, "rows": given.to_numpy().tolist()}, where)
     rows = given.to_numpy().tolist() if hasattr(given, "to_numpy") else given.tolist() if hasattr(given, "tolist") else given
+    return _matrix(factor, rows, where)
+
+
+def _is_counted(labels: pd.Index[Any]) -> bool:
+    """Whether the labels are the positions."""
+    return labels.tolist() == list(range(len(labels)))
+
+
+def _labelled(factor: str, given: Mapping[str, Any], where: str) -> ContrastMatrix:
+    absent = sorted({"levels", "names", "rows"} - set(given))
+    if absent:
+        raise SpecificationError(f"the contrasts of {factor!r} lack {', '.join(absent)}", where, "give a labelled frame")
+    rows = _matrix(factor, given["rows"], where)
+    levels, names = tuple(map(label_text, given["levels"])), tuple(map(label_text, given["names"]))
+    for labels, count, what in ((levels, len(rows), "row"), (names, len(rows[0]), "column")):
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None:
+            raise SpecificationError(f"the contrasts of {factor!r} have two {what}s called {twice!r}", where, f"label each {what} once")
+        if labels and len(labels) != count:
+            told = f"the contrasts of {factor!r} have {len(labels)} labels for {count} {what}s"
+            raise SpecificationError(told, where, f"label each {what} once")
+    return ContrastMatrix(levels, names, rows)
+
+
+def _matrix(factor: str, rows: Any, where: str) -> tuple[tuple[float, ...], ...]:
     try:
         matrix = tuple(tuple(float(value) for value in row) for row in rows)
     except (TypeError, ValueError):

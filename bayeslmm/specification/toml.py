@@ -19,7 +19,7 @@ from bayeslmm.formula.parse import build_formula, formula_text, parse_formula, r
 from bayeslmm.formula.syntax import Bar
 from bayeslmm.formula.terms import flat_items
 from bayeslmm.formula.tokens import Cursor
-from bayeslmm.specification.model_spec import ContrastSpec, ModelArguments, ModelSpec, make_spec
+from bayeslmm.specification.model_spec import ModelArguments, ModelSpec, make_spec, plain_coding
 from bayeslmm.specification.spec_file import (
     DataSource,
     Dialect,
@@ -360,11 +360,6 @@ def _content(file: SpecFile) -> dict[str, Any]:
     return out
 
 
-def _coding_value(coding: ContrastSpec) -> Any:
-    """A name, a name with its reference level, or rows of a matrix."""
-    return coding if isinstance(coding, str) else [list(part) if isinstance(part, tuple) else part for part in coding]
-
-
 def _model_table(file: SpecFile) -> dict[str, Any]:
     spec = file.spec
     mmrm = file.dialect == "mmrm"
@@ -378,7 +373,7 @@ def _model_table(file: SpecFile) -> dict[str, Any]:
     out |= {key: value for key, value in (("weights", spec.weights), ("offset", spec.offset), ("sigma", spec.sigma)) if value is not None}
     out |= {key: value for key, value in (("missing", spec.missing), ("check", spec.check)) if value not in ("drop", "error")}
     if spec.contrasts:
-        out["contrasts"] = {factor: _coding_value(coding) for factor, coding in spec.contrasts}
+        out["contrasts"] = {factor: plain_coding(coding) for factor, coding in spec.contrasts}
     if spec.relationship:
         out["relationship"] = dict(file.relationship_files) or list(spec.relationship)
     return out

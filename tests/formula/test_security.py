@@ -52,7 +52,6 @@ ATTACKS = [
     "I(not x)",
     "np.savetxt('PATH', x)",
     "os.mknod('PATH')",
-    "Q('x')",
     "I('x')",
     "log(*x)",
     "log(**x)",

@@ -125,7 +125,7 @@ def test_a_structure_that_is_no_text_is_refused(name: str, value: Any) -> None:
         {"arm": None},
         {"arm": 3},
         {"arm": [["a"], ["b"]]},
-        {"arm": pd.DataFrame([[1.0], [-1.0]], index=["TRT", "CTL"])},
+        {"arm": pd.DataFrame([[1.0], [-1.0]], index=["TRT", "nobody"])},
         ["arm"],
         "sum",
     ],
