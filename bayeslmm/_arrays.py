@@ -112,9 +112,11 @@ def _whole(value: Any) -> bool:
 
 
 def label_text(label: Any) -> str:
-    """A label as text: whole numbers without their point, whatever missing values have made of their column.
+    """A label as text: whole numbers without their point, whatever missing values have made of their column; several side by side.
 
     >>> label_text(308.0), label_text(2.5), label_text("a")
     ('308', '2.5', 'a')
     """
+    if isinstance(label, tuple):
+        return " ".join(map(label_text, label))
     return str(int(label)) if isinstance(label, float | np.floating) and float(label).is_integer() else str(label)

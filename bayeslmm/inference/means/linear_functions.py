@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, unmasked
+from bayeslmm._arrays import Array, label_text, unmasked
 from bayeslmm.data.design import Design
 from bayeslmm.data.model_matrix import name_parts
 from bayeslmm.errors import InferenceError, SpecificationError
@@ -122,13 +122,6 @@ def align_labels(given: pd.Series[Any], labels: Sequence[str], where: str, whole
         what = f"{unknown[0]!r} is none of the labels" if unknown else f"there is no value for {absent[0]!r}"
         raise SpecificationError(what, f"{where}; labels: {', '.join(labels)}", "label the values so, or give an array in this order")
     return found.reindex(list(labels), fill_value=0.0).to_numpy(float)
-
-
-def label_text(value: Any) -> str:
-    """A level in a label: whole numbers without their decimal point, the levels of several factors side by side."""
-    if isinstance(value, tuple):
-        return " ".join(map(label_text, value))
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _from_mapping(given: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
