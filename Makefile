@@ -9,7 +9,7 @@ PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 # The laws that take a minute: kernels against the definition, the optimum, names, invariance.
 QUICK := tests/contract tests/laws/test_kernel_is_the_definition.py tests/laws/test_optimum.py tests/laws/test_residual_names.py
 
-.PHONY: help demo check test lint format verify bench posteriors docs notebooks coverage sbc fuzz slow optimum clean
+.PHONY: help demo check test lint format verify bench bench-scale posteriors docs notebooks coverage sbc fuzz slow optimum clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ verify: .venv/.dev ## every published figure of the gallery against ours
 bench: .venv-bench/.peers ## whole fits against the other libraries on this machine
 	.venv-bench/bin/bayeslmm bench
 	.venv-bench/bin/python -m benchmarks.visits
+
+bench-scale: .venv/.dev ## large designs: time, memory and Monte Carlo errors (ten minutes, 4 GB)
+	$(BIN)/python -m benchmarks.scale --write
 
 posteriors: .venv/.dev ## effective draws a second against PyMC, nutpie and Bambi (25 minutes)
 	$(BIN)/python -m benchmarks.posterior --again

@@ -173,6 +173,16 @@ def test_a_dense_block_takes_over_where_so_many_probes_would_cost_more(monkeypat
             np.testing.assert_allclose(b.gradient, a.gradient, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
+def test_a_posterior_is_that_of_dense_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (model(monkeypatch, 0, probes).sample(400, seed=3) for probes in (None, TUNING.probes))
+    a, b = (post.tidy("all") for post in (one, other))
+    np.testing.assert_allclose(b["estimate"], a["estimate"], atol=0.35 * float(a["std_error"].max()))
+    np.testing.assert_allclose(b["std_error"], a["std_error"], rtol=0.35)
+    for group, modes in one.ranef().items():
+        np.testing.assert_allclose(other.ranef()[group], modes, atol=0.6 * float(modes.to_numpy().std()))
+
+
 def test_what_needs_an_inverse_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = model(monkeypatch, 1, TUNING.probes).fit()
     with pytest.raises(InferenceError, match="crossed columns"):

@@ -27,8 +27,9 @@ from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
-from bayeslmm.likelihood.random_effects.iterative import IterativeSchur
+from bayeslmm.likelihood.random_effects.iterative import IterativeSchur, factorise_iteratively
 from bayeslmm.likelihood.random_effects.kernel import PooledLevelsKernel, RandomEffectsKernel, RandomEffectsState
+from bayeslmm.likelihood.random_effects.off_diagonal import UnpairedOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import SchurComplement
 from bayeslmm.likelihood.structured.kernel import TermColumns
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, scaled_columns, scaled_Xy
@@ -261,7 +262,7 @@ class ConjugateGradientSampler:
     cross: CrossProducts
     W: Array | None
     Ts: tuple[Array, ...]
-    U0: Array
+    U0: Array | None
 
     def scaled(self, v: Array, *, transposed: bool = False) -> Array:
         """Lambda v, or Lambda' v."""
@@ -277,9 +278,16 @@ class ConjugateGradientSampler:
         assert self.W is not None
         return np.asarray(np.einsum("catk,ctk->atk", self.W, np.einsum("abtk,btk->atk", self.W, c)))
 
+    def unreduced(self, u: Array) -> Array:
+        """U0 u, the cross-products of the remaining columns themselves."""
+        if self.U0 is not None:
+            return np.asarray(u @ self.U0)
+        assert self.cross.remaining is not None
+        return np.ascontiguousarray(self.cross.remaining.times(np.ascontiguousarray(u.T)).T)
+
     def reduced(self, u: Array) -> Array:
         """U u = (U0 - E'HE) u."""
-        out = u @ self.U0
+        out = self.unreduced(u)
         if self.cross.coupling is not None and self.W is not None:
             inner = self.through(self.cross.coupling.times(u[..., None])[:, :, 0])
             out -= self.cross.coupling.transpose_times(inner[:, :, None])[..., 0]
@@ -288,6 +296,23 @@ class ConjugateGradientSampler:
     def times(self, v: Array) -> Array:
         """S v."""
         return v + self.scaled(self.reduced(self.scaled(v)), transposed=True)
+
+    def solve_reduced(self, c: Array, before: Preconditioner | None) -> Array:
+        """Q c = Lambda S^-1 Lambda' c; before : None where each draw has a preconditioner of its own."""
+        if before is not None:
+            return self.scaled(self.solve(self.scaled(c, transposed=True), before.inverse))
+        cross = self.cross
+        assert cross.remaining is not None and cross.probes is not None and cross.first is not None and self.W is not None
+        assert isinstance(cross.coupling, UnpairedOffDiagonal)
+        out = np.empty_like(c)
+        for i, right in enumerate(c):
+            Ts = [T[i : i + 1] for T in self.Ts]
+            V = np.zeros((1, len(right), 0))
+            schur = factorise_iteratively(
+                cross.remaining, cross.coupling, self.W[:, :, i], cross.first.A, V, Ts, cross.probes, derivatives=False
+            )
+            out[i] = schur.apply_Q(right[None, :, None])[0, :, 0]
+        return out
 
     def solve(self, c: Array, before: Array) -> Array:
         """S^-1 c by conjugate gradients, all draws at once; before : (m, m) an approximate inverse."""
@@ -317,7 +342,7 @@ def draw_beta_by_cg(density: Density, mode: PosteriorMode, phi: Array, alpha: Ar
     terms = density.problem.design.terms
     out = tuple(np.empty((len(phi), term.group.size, term.Z.shape[1])) for term in terms)
     with one_thread(density.problem.criterion.width):
-        before = preconditioner(density, kernel, mode)
+        before = None if kernel.cross.remaining is not None else preconditioner(density, kernel, mode)
         noise = _Noise(density, kernel)
         for begin in range(0, len(phi), SYSTEMS_AT_ONCE):
             part = slice(begin, min(begin + SYSTEMS_AT_ONCE, len(phi)))
@@ -354,7 +379,13 @@ class _Noise:
 
 
 def _block(
-    density: Density, kernel: RandomEffectsKernel, before: Preconditioner, noise: _Noise, phi: Array, alpha: Array, rng: Generator
+    density: Density,
+    kernel: RandomEffectsKernel,
+    before: Preconditioner | None,
+    noise: _Noise,
+    phi: Array,
+    alpha: Array,
+    rng: Generator,
 ) -> list[Array]:
     cross, c, t = kernel.cross, density.problem.standardization, len(phi)
     assert cross.rest is not None and cross.V0 is not None
@@ -362,13 +393,15 @@ def _block(
     Ts = kernel.parameters.blocks(x)
     skip = int(cross.first is not None)
     W = None if cross.first is None else cross.first.eliminate(Ts[0], derivatives=False).W
-    system = ConjugateGradientSampler(cross, W, tuple(Ts[skip:]), before.U0)
+    system = ConjugateGradientSampler(cross, W, tuple(Ts[skip:]), None if before is None else before.U0)
     v = np.concatenate([-alpha, np.ones((t, 1))], axis=1)
     # in units of sigma: prior draws of the effects, noise of the errors
     free = [rng.standard_normal((t, f.K, f.q)) @ T.swapaxes(-1, -2) for f, T in zip(cross.factors, Ts, strict=True)]
     ze = noise.draw(t, rng)
     rest_prior = np.concatenate([own.reshape(t, -1) for own in free[skip:]], axis=1)
-    c_rest = (v @ cross.V0.T) / s[:, None] - np.concatenate([own.reshape(t, -1) for own in ze[skip:]], axis=1) - rest_prior @ before.U0
+    c_rest = (
+        (v @ cross.V0.T) / s[:, None] - np.concatenate([own.reshape(t, -1) for own in ze[skip:]], axis=1) - system.unreduced(rest_prior)
+    )
     found: list[Array] = []
     if cross.first is not None and cross.coupling is not None:
         first = free[0].transpose(2, 0, 1)
@@ -376,11 +409,11 @@ def _block(
         c_first -= np.einsum("abk,btk->atk", cross.first.A, first) + cross.coupling.times(rest_prior[..., None])[:, :, 0]
         c_rest -= cross.coupling.transpose_times(first[:, :, None])[..., 0]
         reduced = c_rest - cross.coupling.transpose_times(system.through(c_first)[:, :, None])[..., 0]
-        u = system.scaled(system.solve(system.scaled(reduced, transposed=True), before.inverse))
+        u = system.solve_reduced(reduced, before)
         b = first + system.through(c_first - cross.coupling.times(u[..., None])[:, :, 0])
         found.append(s[:, None, None] * b.transpose(1, 2, 0))
     else:
-        u = system.scaled(system.solve(system.scaled(c_rest, transposed=True), before.inverse))
+        u = system.solve_reduced(c_rest, before)
     whole = s[:, None] * (rest_prior + u)
     found += [whole[:, span.offset : span.stop].reshape(t, span.K, span.q) for span in cross.rest.spans]
     beta: dict[int, Array] = {}
