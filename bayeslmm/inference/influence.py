@@ -69,6 +69,25 @@ def _structured(fit: Estimates) -> Array:
     return out
 
 
+def _structured_distances(fit: Estimates) -> Array:
+    """d' vcov^-1 d / p for d, the change of alpha without one row of a subject, V held: (Py)_i^2 / P_ii^2 (V^-1 - P)_ii / (p sigma^2).
+
+    A leverage beside correlated errors may be negative; this never is.
+    """
+    state = fit.point.state
+    assert isinstance(state, BlockDiagonalState)
+    C, p = state.solution.information_inverse[0], fit.problem.criterion.p
+    out = np.empty(fit.nobs)
+    for part in state.row_states:
+        ViX = part.inverse @ part.U[..., :p]
+        Py = np.einsum("bkl,bl->bk", part.inverse, part.U @ state.v)  # V^-1 (y - X alpha)
+        explained = np.einsum("bkx,xz,bkz->bk", ViX, C, ViX)
+        P = np.diagonal(part.inverse, axis1=1, axis2=2) - explained
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out[part.batch.rows] = (Py / P) ** 2 * explained / (p * fit.point.sigma2)
+    return out
+
+
 def _block_leverage(part: StructuredBlockFactor, C: Array, p: int) -> Array:
     ViX = part.inverse @ part.U[..., :p]
     RVi, RViX = part.R @ part.inverse, part.R @ ViX
@@ -234,7 +253,8 @@ def influence(
 ) -> pd.DataFrame:
     """How much the fit rests on single observations, or on the levels of a grouping factor.
 
-    Without `group`: `hat` (leverage) and `cooks_distance` of every row, `h / (1 - h)^2 r^2 / p` with the Pearson residual r, as lme4.
+    Without `group`: `hat` (leverage) and `cooks_distance` of every row, `h / (1 - h)^2 r^2 / p` with the Pearson residual r, as lme4;
+    beside structured errors, where a leverage may be negative, `d' vcov^-1 d / p` for the change d of the coefficients without the row.
     With it: `level`, one column per coefficient, `cooks_distance`, `(K - p) / K (a - a_k)' vcov^-1 (a - a_k) / p` for the coefficients a_k
     without level k of K, as lme4.
 
@@ -309,7 +329,10 @@ def _rows(fit: Estimates) -> pd.DataFrame:
         raise InferenceError(
             "a model without fixed effects has no Cook's distance", "influence", "name a grouping factor: influence('group')"
         )
-    pearson = residuals(fit, "pearson")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cooks = (pearson / (1.0 - hat)) ** 2 * hat / p
+    if fit.problem.structured is not None:
+        cooks = _structured_distances(fit)
+    else:
+        pearson = residuals(fit, "pearson")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cooks = (pearson / (1.0 - hat)) ** 2 * hat / p
     return pd.DataFrame({"hat": hat, "cooks_distance": cooks}, index=fit.design.index)

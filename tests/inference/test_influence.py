@@ -44,6 +44,24 @@ def test_leverage_under_structured_errors_is_that_of_the_definition(name: str) -
     np.testing.assert_allclose(fit.influence()["hat"], np.diag(np.eye(fit.nobs) - R @ P), rtol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["serial", "mixed_serial"])
+def test_the_distance_of_a_row_under_structured_errors_is_that_of_its_deletion(name: str) -> None:
+    fit = fitted(name)
+    found, rows = fit.influence()["cooks_distance"].to_numpy(), fit.design.residual.subject.codes  # type: ignore[union-attr]
+    V = np.zeros((fit.nobs, fit.nobs))
+    for k, level in enumerate(fit.design.residual.subject.levels):  # type: ignore[union-attr]
+        V[np.ix_(rows == k, rows == k)] = fit.marginal_cov(level).to_numpy()
+    X, y = fit.design.X, fit.design.y
+    information = X.T @ np.linalg.solve(V, X)
+    whole = np.linalg.solve(information, X.T @ np.linalg.solve(V, y))
+    for i in range(0, fit.nobs, 7):
+        own = np.arange(fit.nobs) != i
+        inverse = np.linalg.inv(V[np.ix_(own, own)])
+        change = whole - np.linalg.solve(X[own].T @ inverse @ X[own], X[own].T @ inverse @ y[own])
+        np.testing.assert_allclose(found[i], change @ information @ change / X.shape[1], rtol=1e-6)
+    assert (found >= 0).all()
+
+
 @pytest.mark.parametrize(
     ("name", "group"), [("slope", "id"), ("weighted", "id"), ("crossed_slope", "sample"), ("nested", "batch"), ("serial", "id")]
 )
