@@ -169,6 +169,11 @@ def _label(source: Any) -> str:
     return "posterior" if isinstance(source, Posterior) else "draws"
 
 
+def _title(model: Any) -> str:
+    design = getattr(model, "design", None)
+    return type(model).__name__ if design is None else str(design.spec.title)
+
+
 def _distinct(labels: list[str]) -> list[str]:
     return [label if labels.count(label) == 1 else f"{label} {labels[: i + 1].count(label)}" for i, label in enumerate(labels)]
 
@@ -443,7 +448,7 @@ def compare_models(
     if by not in RANKING_CRITERIA:
         raise SpecificationError(f"by is {by!r}", "compare_models", "use one of " + ", ".join(RANKING_CRITERIA))
     if isinstance(models, Sequence) and not isinstance(models, str):
-        models = dict(zip(_distinct([str(getattr(model, "formula", type(model).__name__)) for model in models]), models, strict=True))
+        models = dict(zip(_distinct([_title(model) for model in models]), models, strict=True))
     if not isinstance(models, Mapping) or not models:
         raise SpecificationError("no models were given", "compare_models", 'give a mapping: {"a": m1, "b": m2}')
     jacobians = _on_one_outcome(models)

@@ -180,7 +180,7 @@ def lrt(*fits: Fitted, boundary: bool = True) -> pd.DataFrame:
 
 def _refit_by_ml(fit: Fitted, method: Method) -> Candidate:
     found = fit.estimate if fit.estimate.method == method else fit_reweighted(fit.problem, method)[1]
-    return make_candidate(fit.design.spec.formula.text, fit.design, found)
+    return make_candidate(fit.design.spec.title, fit.design, found)
 
 
 def common_method(fits: Sequence[Fitted]) -> Method:

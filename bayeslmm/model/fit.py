@@ -1249,7 +1249,7 @@ class Fit(Estimates):
 
     def __repr__(self) -> str:
         state = "" if self.converged else ", interrupted" if self.interrupted else ", not converged"
-        return f"Fit({self.method} of {self.formula}: criterion {self.criterion:.4f}, nobs {self.nobs}{state})"
+        return f"Fit({self.method} of {self.design.spec.title}: criterion {self.criterion:.4f}, nobs {self.nobs}{state})"
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
@@ -1286,4 +1286,4 @@ class AssumedFit(Fit):
         self._refuse("residuals")
 
     def __repr__(self) -> str:
-        return f"Fit({self.formula} at assumed parameters: nobs {self.nobs})"
+        return f"Fit({self.design.spec.title} at assumed parameters: nobs {self.nobs})"

@@ -856,7 +856,7 @@ class LMM:
 
     def __repr__(self) -> str:
         groups = "".join(f", {name} {size}" for name, size in self.groups.items())
-        return f"LMM({self.formula}: {self.nobs} rows, {len(self.design.kept)} coefficients{groups})"
+        return f"LMM({self.spec.title}: {self.nobs} rows, {len(self.design.kept)} coefficients{groups})"
 
 
 # a call and no decorator: editors complete the verbs of an undecorated class

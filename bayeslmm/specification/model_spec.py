@@ -71,6 +71,20 @@ class ModelSpec:
     missing: Missing = "drop"
     check: CheckMode = "error"
 
+    @property
+    def title(self) -> str:
+        """The formula and whatever makes another model of it: `y ~ t, residual ar1(t | g), variance ident(Sex)`."""
+        said = {
+            "residual": None if self.residual is None else self.residual.text,
+            "variance": variance_text(self.variance) if self.variance else None,
+            "weights": self.weights,
+            "offset": self.offset,
+            "contrasts": ", ".join(f"{factor}: {coding}" for factor, coding in self.contrasts if isinstance(coding, str)) or None,
+            "relationship": ", ".join(self.relationship) or None,
+            "sigma": None if self.sigma is None else f"{self.sigma:g}",
+        }
+        return ", ".join([self.formula.text, *(f"{name} {value}" for name, value in said.items() if value is not None)])
+
     def __post_init__(self) -> None:
         # Two specs that say the same are equal, in whatever order it was said.
         if self.contrasts != ():
