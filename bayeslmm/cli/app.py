@@ -67,6 +67,19 @@ class MethodOption(StrEnum):
     MAP = "MAP"
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"bayeslmm {blm.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")] = False,
+) -> None:
+    """What stands before a command."""
+
+
 @app.command(short_help="The trial example: tables, a figure, a report.")
 def demo(
     data: Annotated[Path | None, typer.Option(help="A CSV with the columns of the trial; the bundled trial without it.")] = None,

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import bayeslmm as blm
 from bayeslmm.cli.app import app
 from bayeslmm.cli.verify import gallery_file
 from bayeslmm.datasets import simulate_trial
@@ -63,6 +64,16 @@ def test_a_model_of_the_gallery_is_fitted_and_reported(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "251.4" in done.output
     assert "<table" in (tmp_path / "sleep.html").read_text(encoding="utf-8")
+
+
+def test_the_version_is_printed() -> None:
+    done = run(app, ["--version"])
+    assert (done.exit_code, done.output.strip()) == (0, f"bayeslmm {blm.__version__}")
+
+
+def test_the_package_is_a_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "bayeslmm", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, f"bayeslmm {blm.__version__}")
 
 
 def test_an_absent_spec_file_is_an_input_error(tmp_path: Path) -> None:
