@@ -18,7 +18,7 @@ help:
 	@.ci/setup $@ --editable .
 
 .venv/.dev: pyproject.toml
-	@.ci/setup $@ --editable '.[bayes,datasets,scale,sklearn]' --group dev
+	@.ci/setup $@ --editable '.[bayes,datasets,pymc,scale,sklearn]' --group dev
 
 .venv/.docs: pyproject.toml .venv/.dev
 	@.ci/setup $@ --group docs

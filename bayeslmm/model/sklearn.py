@@ -29,7 +29,7 @@ try:
     from sklearn.base import BaseEstimator, RegressorMixin
     from sklearn.exceptions import NotFittedError
 except ImportError:
-    raise DependencyError("LMMRegressor needs the package scikit-learn", "", "pip install bayeslmm[sklearn]") from None
+    raise DependencyError("LMMRegressor needs the package scikit-learn", "", "pip install 'bayeslmm[sklearn]'") from None
 
 Output = Literal["numpy", "pandas", "polars"]
 

@@ -124,4 +124,4 @@ def _pyarrow_parquet(path: Path) -> ModuleType:
     try:
         return import_module("pyarrow.parquet")
     except ImportError:
-        raise DependencyError("a parquet file needs the package pyarrow", str(path), "pip install bayeslmm[scale]") from None
+        raise DependencyError("a parquet file needs the package pyarrow", str(path), "pip install 'bayeslmm[scale]'") from None

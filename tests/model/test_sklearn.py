@@ -129,7 +129,7 @@ def test_without_scikit_learn_the_name_says_what_to_install() -> None:
         "except blm.errors.DependencyError as error: print(error.remedy)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "pip install bayeslmm[sklearn]"
+    assert done.stdout.strip() == "pip install 'bayeslmm[sklearn]'"
 
 
 def test_importing_the_package_and_fitting_import_no_scikit_learn() -> None:

