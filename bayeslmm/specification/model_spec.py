@@ -79,7 +79,6 @@ class ModelSpec:
             "variance": variance_text(self.variance) if self.variance else None,
             "weights": self.weights,
             "offset": self.offset,
-            "contrasts": ", ".join(f"{factor}: {coding}" for factor, coding in self.contrasts if isinstance(coding, str)) or None,
             "relationship": ", ".join(self.relationship) or None,
             "sigma": None if self.sigma is None else f"{self.sigma:g}",
         }

@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sas_results",),
     ("front",),
     ("cli",),
+    ("__main__",),
 )
 
 

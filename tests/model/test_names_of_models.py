@@ -27,7 +27,6 @@ OPTIONS: list[dict[str, object]] = [
     {"weights": "w"},
     {"offset": "w"},
     {"sigma": 1.5},
-    {"contrasts": {"s": "sum"}},
 ]
 
 
