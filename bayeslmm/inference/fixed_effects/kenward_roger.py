@@ -27,7 +27,7 @@ from bayeslmm.errors import InferenceError
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, pseudo_inverse
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, PooledBlockFactor, StructuredBlockFactor
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure, VisitStructure
 
 
@@ -164,7 +164,9 @@ class _Components:
         k = len(jacobian)
         P, Q, traces = np.zeros((k, p, p)), np.zeros((k * p, k * p)), np.zeros((k, k))
         second = np.zeros((k, k, p, p)) if self.curved() else None
-        for part in self.state.row_states:
+        for pool in self.state.pooled:
+            self._add_pooled(pool, P, Q, traces, second)
+        for part in self.state.rows:
             B, rows = part.batch.rows.shape
             step = max(1, HELD_ELEMENTS // max(1, k * rows * (rows + p)))
             for begin in range(0, B, step):
@@ -182,6 +184,32 @@ class _Components:
                 if second is not None:
                     self._add_second(second, part, cut, S)
         return VDerivatives(P, Q.reshape(k, p, k, p).transpose(0, 2, 1, 3), traces, jacobian, second)
+
+    def _add_pooled(self, pool: PooledBlockFactor, P: Array, Q: Array, traces: Array, second: Array | None) -> None:
+        """Patterns of visits: products between V^-1 contract with the summed products of rows of X, whatever the number of subjects."""
+        residual, p, inverse = self._residual(), P.shape[-1], pool.inverse
+        assert residual is not None
+        B, rows, k = len(inverse), inverse.shape[-1], len(P)
+        XX = pool.batch.G.reshape(B, rows * rows, p + 1, p + 1)[..., :p, :p].reshape(B, rows * rows, p * p)
+        dR = self._residual_blocks(residual, pool, slice(0, B), 1)
+        within = second is not None and not residual.covariance.component_linear
+        d2R = self._residual_blocks(residual, pool, slice(0, B), 2) if within else None
+        for b, (W, count) in enumerate(zip(inverse, pool.batch.count, strict=True)):
+            WV = W @ dR[:, b]
+            WVW = WV @ W
+            P += (WVW.reshape(k, -1) @ XX[b]).reshape(k, p, p)
+            products = np.concatenate([(own @ WVW).reshape(k, -1) for own in WV])
+            Q += (products @ XX[b]).reshape(k, k, p, p).transpose(0, 2, 1, 3).reshape(k * p, k * p)
+            traces += count * (WV.reshape(k, -1) @ WV.swapaxes(-1, -2).reshape(k, -1).T)
+            if d2R is not None and second is not None:
+                for rows_of, V in zip(self._parts_of_sets(residual), d2R[:, :, b], strict=True):
+                    own = (W @ V @ W).reshape(len(V), -1) @ XX[b]
+                    second[rows_of, rows_of] += own.reshape(rows_of.stop - rows_of.start, -1, p, p)
+
+    def _parts_of_sets(self, residual: GroupedStructure) -> list[slice]:
+        """Where the components of each parameter set of R stand in psi."""
+        begin, s = self.state.kernel.random.size, residual.covariance.size
+        return [slice(begin + g * s, begin + (g + 1) * s) for g in range(residual.groups)]
 
     # -- what psi is ---------------------------------------------------------------------------------------------------------------
 
@@ -231,7 +259,9 @@ class _Components:
             found.append((slope[..., :, None] + slope[..., None, :]) * part.R[cut])
         return np.concatenate(found)
 
-    def _residual_blocks(self, residual: GroupedStructure, part: StructuredBlockFactor, cut: slice, order: int) -> Array:
+    def _residual_blocks(
+        self, residual: GroupedStructure, part: StructuredBlockFactor | PooledBlockFactor, cut: slice, order: int
+    ) -> Array:
         """First (groups x size) or second (groups x size x size) derivatives of R0 in its components, over blocks."""
         block = part.batch.block.part(cut)
         s, full = residual.covariance.size, residual.padded(self.state.phi)
@@ -265,11 +295,9 @@ class _Components:
                 size = len(d2)
                 V = self.state.random_derivative(part, cut, i, d2.reshape(size * size, *d2.shape[2:]))
                 second[term.part, term.part] += _sandwich(S, V).reshape(size, size, *second.shape[2:])
-        begin = kernel.random.size
         if residual is not None and not residual.covariance.component_linear:
             s = residual.covariance.size
-            for g, V in enumerate(self._residual_blocks(residual, part, cut, 2)):
-                rows = slice(begin + g * s, begin + (g + 1) * s)
+            for rows, V in zip(self._parts_of_sets(residual), self._residual_blocks(residual, part, cut, 2), strict=True):
                 second[rows, rows] += _sandwich(S, V).reshape(s, s, *second.shape[2:])
         if kernel.variance.size:
             self._add_variance_second(second, part, cut, S)
