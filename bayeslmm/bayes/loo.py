@@ -375,7 +375,7 @@ def _structured(post: PosteriorData, state: BlockDiagonalState, s: float) -> tup
     p, y_scale = post.problem.criterion.p, post.problem.standardization.y_scale
     Q = state.solution.information_inverse[0]
     precision, share, scores = (np.empty(post.design.nobs) for _ in range(3))
-    for rows, e in zip(state.row_states, state.residual_scores(), strict=True):
+    for rows, e in zip(state.row_states, state.residual_scores, strict=True):
         own = np.diagonal(rows.inverse, axis1=-2, axis2=-1)
         ViX = rows.inverse @ rows.U[..., :p]
         left = own - np.einsum("bkp,pq,bkq->bk", ViX, Q, ViX)

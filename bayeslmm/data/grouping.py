@@ -18,7 +18,7 @@ from bayeslmm.data.frame import nearest_names, values_text
 from bayeslmm.errors import DataError, NonFiniteError, SpecificationError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class GroupingFactor:
     """A grouping factor as integer codes.
 
@@ -37,6 +37,17 @@ class GroupingFactor:
     def size(self) -> int:
         """K, the number of levels."""
         return len(self.levels)
+
+    @cached_property
+    def places(self) -> dict[Any, int]:
+        """Label -> code; made when new rows come."""
+        return {level: i for i, level in enumerate(self.levels.tolist())}
+
+    @cached_property
+    def sorted_rows(self) -> tuple[Codes, Codes]:
+        """Rows in the order of their levels (n,), and where each level begins (K + 1,)."""
+        order = np.argsort(self.codes, kind="stable")
+        return order, np.searchsorted(self.codes[order], np.arange(self.size + 1))
 
 
 @dataclass(frozen=True, eq=False)

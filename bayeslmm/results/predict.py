@@ -180,7 +180,8 @@ def new_residual_index(fit: Estimates, newdata: Any, fitted: Array) -> tuple[Res
         return ResidualIndex(np.full(n, -1), None, None, np.zeros(n, np.int64), log_scale), missing
     term = residual.spec
     table = read_table(newdata, (*term.visit, *term.subject, *term.group))
-    subject = _codes(row_labels(table, term.subject, n), residual.subject.levels)
+    known = residual.subject.places
+    subject = np.array([known.get(label, -1) for label in row_labels(table, term.subject, n)], dtype=np.int64)
     group = np.zeros(n, np.int64)
     if residual.group is not None:
         group = _require_labels(row_labels(table, term.group, n), residual.group.levels, residual.group.name, missing)
@@ -228,13 +229,9 @@ def row_labels(table: ColumnTable, columns: Sequence[str], n: int) -> list[Any]:
     return [None if None in row else ":".join(map(str, row)) for row in zip(*parts, strict=True)]
 
 
-def _codes(labels: Sequence[Any], levels: Iterable[Any]) -> Codes:
-    known = {level: i for i, level in enumerate(levels)}
-    return np.array([known.get(label, -1) for label in labels], dtype=np.int64)
-
-
 def _require_labels(labels: Sequence[Any], levels: Iterable[Any], name: str, missing: NDArray[np.bool_]) -> Codes:
-    codes = _codes(labels, levels)
+    known = {level: i for i, level in enumerate(levels)}
+    codes = np.array([known.get(label, -1) for label in labels], dtype=np.int64)
     absent = np.array([label is None for label in labels], dtype=bool)
     unseen = (codes < 0) & ~absent
     if unseen.any():

@@ -185,7 +185,7 @@ class ErrorLikelihood:
         value, d_own, _, (state, s2) = ConditionalLikelihood(replace(self.whole, criterion=criterion), self.layout)._at(own, np.zeros(0))
         assert state is not None
         d_errors = np.zeros(len(errors))
-        for part, score in zip(state.rows, state.residual_scores(), strict=True):
+        for part, score in zip(state.rows, state.residual_scores, strict=True):
             d_errors[part.batch.rows.ravel()] = -(score / part.scale).ravel() / (s2 * y_scale)
         return value, d_own, d_errors
 

@@ -254,6 +254,16 @@ class BlockDiagonalState:
         D = [term.covariance.matrix(self.x[term.part]) for term in self.kernel.random.terms]
         return [*self.rows, *(self.kernel.factorised(batch, self.phi, D, log_scale)[0] for batch in self.kernel.data.pooled_rows)]
 
+    @cached_property
+    def positions(self) -> tuple[Codes, Codes]:
+        """The batch of `row_states` that each row is in and its position there, block after block, (n,) each."""
+        batch, position = np.empty((2, self.kernel.data.n), np.int64)
+        for number, state in enumerate(self.row_states):
+            rows = state.batch.rows.ravel()
+            batch[rows], position[rows] = number, np.arange(len(rows))
+        return batch, position
+
+    @cached_property
     def residual_scores(self) -> list[Array]:
         """e = V0^-1 (y - X alpha) of the blocks of `row_states`, (B, k) in scaled rows."""
         return [(state.inverse @ (state.U @ self.v)[..., None])[..., 0] for state in self.row_states]
@@ -384,7 +394,7 @@ class BlockDiagonalState:
     def scores(self) -> list[Array]:
         """a = Z' V0^-1 (y - X alpha) by level of every term, (q, K), before any relationship matrix."""
         found = [np.zeros((t.Z.shape[1], t.K)) for t in self.kernel.data.terms]
-        for state, e in zip(self.row_states, self.residual_scores(), strict=True):
+        for state, e in zip(self.row_states, self.residual_scores, strict=True):
             for i, term in enumerate(self.kernel.data.terms):
                 codes = term.codes[state.batch.rows].ravel()
                 for a in range(term.Z.shape[1]):

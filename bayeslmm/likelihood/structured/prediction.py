@@ -107,7 +107,8 @@ def subject_rows(
         level = np.maximum(codes[i], 0)
         size = np.ones(data.K) if data.relationship is None else np.diagonal(data.relationship)
         own += np.einsum("na,ab,nb->n", z, D, z) * size[level]
-        C = C + _through_levels(z @ D, level, data.Z / scale[:, None], data.codes, data.K, data.relationship)
+        rows = problem.design.terms[i].group.sorted_rows
+        C = C + _through_levels(z @ D, level, data.Z, scale, rows, data.relationship)
     if place is not None:
         residual, variance = _through_errors(problem, state, place)
         C, own = C + residual, own + variance
@@ -118,17 +119,20 @@ def subject_rows(
     return c.y_scale * gained, unit * np.where(variance > ROUNDING_VARIANCE * own, variance, 0.0), unit * through_alpha
 
 
-def _through_levels(zD: Array, level: Codes, Z: Array, codes: Codes, K: int, relationship: Array | None) -> sp.csr_array:
-    """z' D Z' over shared levels, (N, n) sparse."""
-    n, total = len(Z), None
-    for a in range(Z.shape[1]):
-        columns = sp.csr_array((Z[:, a], (codes, np.arange(n))), shape=(K, n))
-        if relationship is not None:
-            columns = sp.csr_array(sp.csr_array(relationship) @ columns)
-        part = sp.csr_array(sp.diags_array(zD[:, a]) @ columns[level])
-        total = part if total is None else total + part
-    assert total is not None
-    return sp.csr_array(total)
+def _through_levels(zD: Array, level: Codes, Z: Array, scale: Array, rows: tuple[Codes, Codes], relationship: Array | None) -> sp.csr_array:
+    """z' D Z' over shared or related levels, (N, n) sparse; rows : of every level, in order, and where each level begins."""
+    order, starts = rows
+    if relationship is None:
+        new, other, share = np.arange(len(level)), level, np.ones(len(level))
+    else:
+        related = relationship[level]
+        new, other = np.nonzero(related)
+        share = related[new, other]
+    counts = starts[other + 1] - starts[other]
+    pair = np.repeat(np.arange(len(other)), counts)
+    old = order[np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts) + starts[other][pair]]
+    values = share[pair] * np.einsum("na,na->n", zD[new[pair]], Z[old]) / scale[old]
+    return sp.csr_array((values, (new[pair], old)), shape=(len(level), len(Z)))
 
 
 def _through_errors(problem: Problem, state: BlockDiagonalState, place: ResidualIndex) -> tuple[sp.csr_array, Array]:
@@ -139,9 +143,7 @@ def _through_errors(problem: Problem, state: BlockDiagonalState, place: Residual
     if not isinstance(structure, GroupedStructure) or design.residual is None:
         return sp.csr_array((N, n)), s**2
     own = structure.matrices(state.phi, _points(place))[:, 0, 0]
-    subject = design.residual.subject.codes
-    order = np.argsort(subject, kind="stable")
-    starts = np.searchsorted(subject[order], np.arange(len(design.residual.subject.levels) + 1))
+    order, starts = design.residual.subject.sorted_rows
     known = np.flatnonzero(place.subject >= 0)
     counts = starts[place.subject[known] + 1] - starts[place.subject[known]]
     new = np.repeat(known, counts)
@@ -179,15 +181,21 @@ def _pairs(place: ResidualIndex, new: Codes, problem: Problem, old: Codes) -> Bl
 def _given_observed(state: BlockDiagonalState, C: sp.csr_array, X: Array, own: Array) -> tuple[Array, Array, Array]:
     """c' V^-1 (y - X alpha), v - c' V^-1 c and x - X' V^-1 c of every row of C."""
     gained, left, d = np.zeros(len(own)), own.copy(), X.copy()
-    by_column = C.tocsc()
     p = X.shape[1]
-    for part, e in zip(state.row_states, state.residual_scores(), strict=True):
-        B, k = part.batch.rows.shape
-        block = sp.csr_array(by_column[:, part.batch.rows.ravel()])
-        gained += block @ e.ravel()
-        d -= block @ (part.inverse @ part.U[..., :p]).reshape(B * k, p)
-        inverse = sp.bsr_array((part.inverse, np.arange(B), np.arange(B + 1)), shape=(B * k, B * k))
-        left -= np.asarray(block.multiply(block @ inverse).sum(axis=1)).ravel()
+    new, (batch, position) = np.repeat(np.arange(len(own)), np.diff(C.indptr)), state.positions
+    batch, position = batch[C.indices], position[C.indices]
+    for number in np.unique(batch):
+        part, e, mine = state.row_states[number], state.residual_scores[number], batch == number
+        k = part.batch.rows.shape[1]
+        # only blocks that the new rows meet
+        blocks, local = np.unique(position[mine] // k, return_inverse=True)
+        b = len(blocks)
+        met = sp.csr_array((C.data[mine], (new[mine], local * k + position[mine] % k)), shape=(len(own), b * k))
+        inverse = part.inverse[blocks]
+        gained += met @ e[blocks].ravel()
+        d -= met @ (inverse @ part.U[blocks, :, :p]).reshape(b * k, p)
+        within = sp.bsr_array((inverse, np.arange(b), np.arange(b + 1)), shape=(b * k, b * k))
+        left -= np.asarray(met.multiply(met @ within).sum(axis=1)).ravel()
     return gained, left, d
 
 
