@@ -9,7 +9,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm._arrays import Array
 from bayeslmm.errors import InferenceError
-from bayeslmm.inference.fixed_effects.sandwich import LEVERAGE_POWERS, sandwich
+from bayeslmm.inference.fixed_effects.sandwich import LEVERAGE_POWERS, _from_rows, cluster_factor, cluster_products, sandwich
 from tests.inference.frames import unbalanced
 
 
@@ -53,12 +53,23 @@ def test_it_is_the_definition(kind: str, weights: str | None) -> None:
 def test_CR2_is_unbiased_if_the_model_holds() -> None:
     """A_i (I - H_ii) A_i = I, so that the expected meat is X'V^-1 X."""
     robust = sandwich(blm.LMM("y ~ a * x + (x | g)", unbalanced()).fit(), "CR2")
-    meat = np.zeros_like(robust.C)
-    for batch in robust.batches:
-        AX = batch.adjusted(batch.X)
-        left = AX - batch.U @ (batch.U.swapaxes(-1, -2) @ AX)
-        meat += np.einsum("bkx,bky->xy", AX, left)
+    G, E = robust.products.G, robust.E
+    left = (G @ E) - G @ robust.C @ (G @ E)
+    meat = (E.swapaxes(-1, -2) @ left).sum(0)
     np.testing.assert_allclose(meat @ robust.C, np.eye(len(meat)), atol=1e-9)
+
+
+@pytest.mark.parametrize("formula", ["y ~ a + x + (x | g)", "y ~ a * x + (1 | g) + (0 + x | g)", "y ~ x + (1 | g) + (1 | h)"])
+@pytest.mark.parametrize("options", [{}, {"weights": "w"}, {"residual": "ar1(t | g)"}, {"variance": "exp(x)"}])
+def test_products_of_clusters_are_those_of_whitened_rows(formula: str, options: dict[str, str]) -> None:
+    """However they are found: from sums, from blocks, or from the rows themselves."""
+    data = unbalanced()
+    data["h"], data["t"] = data["g"] + "_" + data["b"], data.groupby("g").cumcount()
+    fit = blm.LMM(formula, data, check="warn", **options).fit()
+    factor = cluster_factor(fit.design, None)
+    found, rows = cluster_products(fit, factor), _from_rows(fit, factor)
+    np.testing.assert_allclose(found.G, rows.G, rtol=0, atol=1e-9 * np.abs(rows.G).max())
+    np.testing.assert_allclose(found.s, rows.s, rtol=0, atol=1e-9 * np.abs(rows.s).max())
 
 
 def test_names_of_mmrm_are_understood() -> None:

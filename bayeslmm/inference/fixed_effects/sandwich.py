@@ -1,16 +1,18 @@
 """Cluster-robust covariances of the fixed effects, CR0 to CR3, with the degrees of freedom of Bell and McCaffrey.
 
 Rows of a cluster are whitened by the lower Cholesky factor of its V, so that with U_i = L_i^-1 X_i C^(1/2) the hat matrix of the cluster is
-U_i U_i', of rank p: every power of I - U_i U_i' comes from a p x p eigenproblem, and no n x n matrix exists.
+U_i U_i', of rank p, and every power of I - U_i U_i' comes from a p x p eigenproblem:
 
     C_CR = c C { sum_i X~_i' A_i e~_i e~_i' A_i X~_i } C,   A_i = I (CR0, CR1), (I - H_ii)^(-1/2) (CR2), (I - H_ii)^-1 (CR3)
+
+With A_i = I + X~_i N_i X~_i', nothing of a cluster is needed but G_i = X_i' V_i^-1 X_i and s_i = X_i' V_i^-1 e_i: rows of the whitened
+matrices are never formed where the random effects of a cluster are few or its V^-1 is at hand.
 
 Pustejovsky and Tipton (2018), Journal of Business & Economic Statistics 36, 672-683.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +25,7 @@ from bayeslmm.errors import InferenceError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import fai_cornelius, grouping_factors, is_nested, top_factor
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.structured.kernel import order_rows
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, order_rows
 from bayeslmm.likelihood.structured.residual_covariance import error_covariances
 
 LEVERAGE_POWERS = {"CR0": 0.0, "CR1": 0.0, "CR2": -0.5, "CR3": -1.0}
@@ -32,47 +34,35 @@ FULL_LEVERAGE = 1e-10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ClusterBatch:
-    """Clusters of one size after whitening: X (B, k, p), e (B, k), and A_i as I + U_i M_i U_i' (U (B, k, p), M (B, p, p))."""
+class ClusterProducts:
+    """G (K, p, p) X_i' V_i^-1 X_i and s (K, p) X_i' V_i^-1 e_i of every cluster, on standardized columns of X."""
 
-    X: Array
-    e: Array
-    U: Array
-    M: Array
-
-    def adjusted(self, R: Array) -> Array:
-        """A_i R_i for (B, k, s)."""
-        return np.asarray(R + self.U @ (self.M @ (self.U.swapaxes(-1, -2) @ R)))
+    G: Array
+    s: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sandwich:
     """A robust covariance on standardized columns, and what its degrees of freedom need.
 
-    C : (p, p) model-based; vcov : (p, p) robust
+    C : (p, p) model-based; vcov : (p, p) robust; products : of the clusters; E : (K, p, p) I + N_i G_i, so that A_i X~_i = X~_i E_i
     """
 
     C: Array
     vcov: Array
-    batches: tuple[ClusterBatch, ...]
+    products: ClusterProducts
+    E: Array
 
     def rows(self, L: Array) -> Array:
         """Bell and McCaffrey: (tr P)^2 / tr P^2, P the covariance of the clusters' parts of the contrast if the model holds."""
-        own = self.C @ L.T
-        p, r = own.shape
-        trace, square, S = np.zeros(r), np.zeros(r), np.zeros((r, p, p))
-        for batch in self.batches:
-            a = batch.adjusted(batch.X @ own)
-            u = np.einsum("bkx,bkr->brx", batch.X, a)
-            length = np.einsum("bkr,bkr->br", a, a)
-            pulled = np.einsum("brx,xy,bry->br", u, self.C, u, optimize=True)
-            trace += (length - pulled).sum(0)
-            square += (length**2 - 2.0 * length * pulled).sum(0)
-            S += np.einsum("brx,bry->rxy", u, u)
-        CS = self.C @ S
-        square += np.einsum("rxy,ryx->r", CS, CS)
+        moved = self.E @ (self.C @ L.T)
+        u = self.products.G @ moved
+        length = np.einsum("kxr,kxr->kr", moved, u)
+        pulled = np.einsum("kxr,xy,kyr->kr", u, self.C, u, optimize=True)
+        CS = self.C @ np.einsum("kxr,kyr->rxy", u, u)
+        square = (length**2 - 2.0 * length * pulled).sum(0) + np.einsum("rxy,ryx->r", CS, CS)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(trace**2 / square)
+            return np.asarray((length - pulled).sum(0) ** 2 / square)
 
     def joint(self, L: Array) -> tuple[float, float]:
         return fai_cornelius(self, L, self.vcov)
@@ -90,15 +80,14 @@ def sandwich(fit: Fitted, kind: str, cluster: str | None = None) -> Sandwich:
     assert fit.point.state is not None
     C = scale * fit.point.state.solution.information_inverse[0]
     with one_thread():
-        batches = tuple(_adjust(X, e, C, LEVERAGE_POWERS[kind]) for X, e in _whiten_clusters(fit, factor.codes))
-        meat = np.zeros_like(C)
-        for batch in batches:
-            scores = np.einsum("bkx,bk->bx", batch.X, batch.adjusted(batch.e[..., None])[..., 0])
-            meat += scores.T @ scores
+        products = cluster_products(fit, factor)
+        E = _adjustment(products.G, C, LEVERAGE_POWERS[kind])
+        scores = np.einsum("kxy,kx->ky", E, products.s)
+        meat = scores.T @ scores
     m = len(factor.levels)
     c = m / (m - 1.0) if kind == "CR1" and m > 1 else 1.0
     vcov = c * C @ meat @ C
-    return Sandwich(C, 0.5 * (vcov + vcov.T), batches)
+    return Sandwich(C, 0.5 * (vcov + vcov.T), products, E)
 
 
 def cluster_factor(design: Design, cluster: str | None) -> GroupingFactor:
@@ -134,27 +123,110 @@ def _check_unrelated(design: Design, cluster: GroupingFactor) -> None:
             )
 
 
-def _adjust(X: Array, e: Array, C: Array, power: float) -> ClusterBatch:
-    U = X @ np.linalg.cholesky(C)
-    values, vectors = np.linalg.eigh(U.swapaxes(-1, -2) @ U)
+def _adjustment(G: Array, C: Array, power: float) -> Array:
+    """I + N_i G_i of every cluster, (K, p, p)."""
+    if power == 0.0:
+        return np.broadcast_to(np.eye(len(C)), G.shape)
+    root = np.linalg.cholesky(C)
+    values, vectors = np.linalg.eigh(root.T @ G @ root)
     left = 1.0 - values
     with np.errstate(divide="ignore", invalid="ignore"):
         # where nothing is left the generalised inverse has 0; ((1 - h)^power - 1) / h tends to -power at h = 0
-        f = np.where(left > FULL_LEVERAGE, np.maximum(left, FULL_LEVERAGE) ** power, 0.0 if power else 1.0)
+        f = np.where(left > FULL_LEVERAGE, np.maximum(left, FULL_LEVERAGE) ** power, 0.0)
         weights = np.where(values > FULL_LEVERAGE, (f - 1.0) / values, -power)
-    return ClusterBatch(X, e, U, (vectors * weights[:, None, :]) @ vectors.swapaxes(-1, -2))
+    half = root @ vectors
+    return np.asarray(np.eye(len(C)) + (half * weights[:, None, :]) @ half.swapaxes(-1, -2) @ G)
 
 
-def _whiten_clusters(fit: Fitted, codes: Codes) -> Iterator[tuple[Array, Array]]:
-    """L^-1 X (B, k, p) and L^-1 (y - X alpha) (B, k) of all clusters of one size, on standardized columns of X."""
+# -- the products of clusters ------------------------------------------------------------------------------------------------------------
+
+CLUSTER_ELEMENTS = 4_000_000
+"""Elements of the rows of clusters that are worked on together."""
+
+LARGEST_RATIO = 1e8
+"""Variance of the random effects of a cluster against that of its errors, beyond which their difference would lose digits."""
+
+
+def cluster_products(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
+    """From the blocks of V^-1 under structured errors, from sums over rows where all random effects belong to the clusters, else dense."""
+    if fit.problem.structured is not None:
+        return _from_blocks(fit, factor)
+    terms = fit.design.terms
+    if all(term.relationship is None and np.array_equal(term.group.codes, factor.codes) for term in terms):
+        found = _from_sums(fit, factor)
+        if found is not None:
+            return found
+    return _from_rows(fit, factor)
+
+
+def _from_blocks(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
+    state, scale = fit.point.state, fit.problem.standardization.y_scale
+    assert isinstance(state, BlockDiagonalState)
+    p = fit.problem.criterion.p
+    G, s = np.zeros((factor.size, p, p)), np.zeros((factor.size, p))
+    for part, e in zip(state.row_states, state.residual_scores, strict=True):
+        level, X = factor.codes[part.batch.rows[:, 0]], part.U[..., :p]
+        np.add.at(G, level, X.swapaxes(-1, -2) @ part.inverse @ X)
+        np.add.at(s, level, np.einsum("bkx,bk->bx", X, e))
+    unit = fit.point.sigma2 * scale**2
+    return ClusterProducts(G / unit, s * scale / unit)
+
+
+def _from_sums(fit: Fitted, factor: GroupingFactor) -> ClusterProducts | None:
+    """V_i^-1 = W - W Z T (I + T' Z' W Z T)^-1 T' Z' W of every cluster, D = T T' in units of sigma."""
+    design, problem = fit.design, fit.problem
+    columns, e = _columns(fit)
+    roots = [
+        parameters.root(fit.point.x, term.Z, problem.standardization.weight_mean)
+        for term, parameters in zip(design.terms, problem.random.terms, strict=True)
+    ]
+    both = np.column_stack([*roots, columns, e])
+    if design.weights is not None:
+        both *= np.sqrt(design.weights)[:, None]
+    p, q = columns.shape[1], both.shape[1] - columns.shape[1] - 1
+    products = np.empty((factor.size, both.shape[1], both.shape[1]))
+    order, starts = factor.sorted_rows
+    sizes = np.diff(starts)
+    for k in np.unique(sizes):
+        same = np.flatnonzero(sizes == k)
+        step = max(1, CLUSTER_ELEMENTS // (int(k) * both.shape[1]))
+        for begin in range(0, len(same), step):
+            own = same[begin : begin + step]
+            rows = both[order[starts[own][:, None] + np.arange(k)]]
+            products[own] = rows.swapaxes(-1, -2) @ rows
+    sums = products[:, q:, q:]
+    if q:
+        inner = products[:, :q, :q]
+        if float(np.trace(inner, axis1=-2, axis2=-1).max()) > LARGEST_RATIO:
+            return None
+        half = np.linalg.solve(np.linalg.cholesky(np.eye(q) + inner), products[:, :q, q:])
+        sums = sums - half.swapaxes(-1, -2) @ half
+    unit = problem.sigma2(fit.point.sigma2)
+    return ClusterProducts(sums[:, :p, :p] / unit, sums[:, :p, p] / unit)
+
+
+def _from_rows(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
+    """Clusters of one size together: their V, and the rows whitened by it."""
+    columns, e = _columns(fit)
+    both, p = np.column_stack([columns, e]), columns.shape[1]
+    G, s = np.empty((factor.size, p, p)), np.empty((factor.size, p))
+    for rows in order_rows(fit.design, factor.codes):
+        k = rows.shape[1]
+        step = max(1, CLUSTER_ELEMENTS // (k * (k + p)))
+        for begin in range(0, len(rows), step):
+            own = rows[begin : begin + step]
+            white = np.linalg.solve(np.linalg.cholesky(_marginal(fit, own)), both[own])
+            level = factor.codes[own[:, 0]]
+            G[level] = white[..., :p].swapaxes(-1, -2) @ white[..., :p]
+            s[level] = np.einsum("bkx,bk->bx", white[..., :p], white[..., p])
+    return ClusterProducts(G, s)
+
+
+def _columns(fit: Fitted) -> tuple[Array, Array]:
+    """Standardized columns of X (n, p) and y - X alpha (n,)."""
     design, c = fit.design, fit.problem.standardization
     X = (design.X - c.center) @ c.B
-    e = design.y - design.X @ fit.estimate.alpha - (0.0 if design.offset is None else design.offset)
-    both = np.column_stack([X, e])
-    for rows in order_rows(design, codes):
-        L = np.linalg.cholesky(_marginal(fit, rows))
-        white = np.linalg.solve(L, both[rows])
-        yield white[..., :-1], white[..., -1]
+    return X, design.y - design.X @ fit.estimate.alpha - (0.0 if design.offset is None else design.offset)
 
 
 def _marginal(fit: Fitted, rows: Codes) -> Array:
