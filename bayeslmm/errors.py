@@ -33,6 +33,10 @@ class BayesLMMError(Exception):
         super().__init__(_message(what, where, remedy))
         self.what, self.where, self.remedy = what, where, remedy
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # one message is made of three texts: what unpickles it, in another process, needs these
+        return type(self), (self.what, self.where, self.remedy), self.__dict__
+
 
 class FormulaError(BayesLMMError):
     """A formula, a covariance wrapper or a program text that cannot be read."""
