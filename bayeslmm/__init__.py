@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from bayeslmm.inference.lrt import lrt as lrt
     from bayeslmm.model.constructors import assume as assume
     from bayeslmm.model.constructors import fit_by as fit_by
-    from bayeslmm.model.constructors import from_partitions as from_partitions
     from bayeslmm.model.constructors import mmrm as mmrm
     from bayeslmm.model.constructors import read_model as read_model
     from bayeslmm.model.fit import Fit as Fit
     from bayeslmm.model.lmm import LMM as LMM
     from bayeslmm.model.load import load as load
     from bayeslmm.model.many_fits import ManyFits as ManyFits
+    from bayeslmm.model.partitioned import from_partitions as from_partitions
     from bayeslmm.model.sklearn import LMMRegressor as LMMRegressor
     from bayeslmm.model.summary import Summary as Summary
     from bayeslmm.sas_results.proc_mixed import MixedResult as MixedResult
@@ -58,7 +58,7 @@ _MODULES = {
     "compare_models": "bayeslmm.bayes.comparison",
     "errors": "bayeslmm.errors",
     "fit_by": "bayeslmm.model.constructors",
-    "from_partitions": "bayeslmm.model.constructors",
+    "from_partitions": "bayeslmm.model.partitioned",
     "imputations": "bayeslmm.trials.imputations",
     "impute": "bayeslmm.trials.imputation",
     "load": "bayeslmm.model.load",

@@ -352,5 +352,4 @@ def require_rank(fixed: DesignBlock, X: Array, rows: int) -> Rank:
 
 
 def _covariate(source: Columns, name: str) -> Covariate:
-    values = source.numbers(name)
-    return Covariate(float(values.mean()), float(values.min()), float(values.max()), source.read_numbers(name).integer)
+    return Covariate.of(source.numbers(name), integer=source.read_numbers(name).integer)

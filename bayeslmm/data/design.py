@@ -45,6 +45,32 @@ class RandomTerm:
     covariance: Covariance
     relationship: Array | None = None
 
+    @property
+    def moment_rows(self) -> Array:
+        """Rows whose mean products are those of all rows of Z: all of them."""
+        return self.Z
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MomentRows:
+    """Rows whose means and mean products are those of all rows, weights left aside: all of them, or a few that stand for all.
+
+    columns : (m, all coefficients), aliased ones too; X : (m, p) those kept; y : (m,); offset : (m,), or None without one
+    """
+
+    columns: Array
+    X: Array
+    y: Array
+    offset: Array | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CountedCells:
+    """Combinations of values of columns with the number of rows of each; `counts` is None where each row of the frame is one."""
+
+    frame: pd.DataFrame
+    counts: Array | None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResidualDesign:
@@ -175,6 +201,35 @@ class Design:
         return self.own_frame.picked()
 
     @property
+    def moments(self) -> MomentRows:
+        """Rows that have the moments of all rows: these."""
+        columns = self.X if not self.aliased else self.encoding.fixed(self.frame)[0]
+        return MomentRows(columns, self.X, self.y, self.offset)
+
+    @property
+    def spanning_frame(self) -> pd.DataFrame:
+        """Rows of the data on which the columns kept are as independent as on all rows: all of them."""
+        return self.frame
+
+    @property
+    def cells(self) -> CountedCells:
+        """How many rows have which values of the columns that the fixed effects read: row by row."""
+        return CountedCells(self.frame, None)
+
+    @property
+    def mean_inverse_weight(self) -> float:
+        """The mean of 1 / w."""
+        return 1.0 if self.weights is None else float(np.mean(1.0 / self.weights))
+
+    def column_mean(self, name: str) -> float:
+        """The mean of a column of numbers that the model reads."""
+        return float(self.frame[name].to_numpy(float).mean())
+
+    def variable_means(self, key: str, values: Array) -> Array:
+        """Means of the columns of a variable of the fixed effects over all rows. values : the columns on `spanning_frame`"""
+        return np.asarray(values.mean(axis=0))
+
+    @property
     def groups(self) -> dict[str, int]:
         """Grouping factor -> number of levels."""
         return {term.group.name: term.group.size for term in self.terms}
@@ -234,12 +289,21 @@ class Design:
 
 @dataclass(frozen=True, slots=True)
 class Covariate:
-    """A column of numbers that the fixed effects read, over the rows kept."""
+    """A column of numbers that the fixed effects read, over the rows kept. binary : whether it has no value but `low` and `high`"""
 
     mean: float
     low: float
     high: float
     integer: bool
+    binary: bool
+
+    @classmethod
+    def of(cls, values: Array, *, integer: bool) -> Covariate:
+        """That of a column."""
+        low, high = float(values.min()), float(values.max())
+        # the first rows say it of nearly every column
+        binary = all(bool(((some == low) | (some == high)).all()) for some in (values[:64], values))
+        return cls(float(values.mean()), low, high, integer, binary)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

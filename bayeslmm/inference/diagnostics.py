@@ -56,15 +56,22 @@ class VarianceParts:
 def variance_parts(fit: Estimates) -> VarianceParts:
     """What a new row's variance is made of: `var(X alpha)`, the mean of `z' D z`, the mean of `R_ii`."""
     design = fit.design
-    fixed = population_mean(fit) - (0.0 if design.offset is None else design.offset)
+    fixed = design.moments.X @ fit.fixef_kept
     problem, random = fit.problem, 0.0
     for term, parameters in zip(design.terms, problem.random.terms, strict=True):
-        root = parameters.root(fit.estimate.x, term.Z, problem.standardization.weight_mean)
+        root = parameters.root(fit.estimate.x, term.moment_rows, problem.standardization.weight_mean)
         own = fit.sigma**2 * np.einsum("nq,nq->n", root, root)
-        if term.relationship is not None:
-            own = own * np.diagonal(term.relationship)[term.group.codes]
+        related = None if term.relationship is None else np.diagonal(term.relationship)
+        if related is not None and not (related == related[0]).all():
+            own = own * related[term.group.codes]
+        elif related is not None:
+            own = own * related[0]
         random += float(own.mean())
-    return VarianceParts(float(np.var(fixed, ddof=1)), random, float(np.mean(residual_sds(fit.problem, fit.point) ** 2)))
+    if problem.structured is None:
+        error = fit.sigma**2 / problem.design.weight_scale * problem.design.mean_inverse_weight
+    else:
+        error = float(np.mean(residual_sds(problem, fit.point) ** 2))
+    return VarianceParts(float(np.var(fixed)) * design.nobs / (design.nobs - 1), random, error)
 
 
 def r2(fit: Estimates) -> pd.DataFrame:

@@ -201,13 +201,14 @@ class Aliases:
         """Those of a design."""
         kept = list(design.kept)
         gone = tuple(i for i in range(len(design.coef_names)) if i not in set(kept))
-        every = design.encoding.fixed(design.frame)[0]
+        rows = design.moments
+        every = rows.columns
         columns = every[:, list(gone)]
         flat = [j for j, i in enumerate(kept) if every[0, i] == 1.0 and bool((every[:, i] == 1.0).all())]
         constant = flat[0] if flat else None
         center = columns.mean(axis=0) if constant is not None else np.zeros(len(gone))
         columns = columns - center
-        X = (design.X - standardization.center) @ standardization.B
+        X = (rows.X - standardization.center) @ standardization.B
         size = np.sqrt(np.mean(columns**2, axis=0))
         # an empty cell has a column of zeros: the other columns of its term say how large it would be
         terms = [design.coef_terms[i] for i in range(len(design.coef_names))]

@@ -16,7 +16,7 @@ from bayeslmm.covariance.base import Covariance
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.criterion import Criterion, one_thread
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
-from bayeslmm.likelihood.random_effects.cross_products import CrossProducts, cross_products, dense_remaining, factors_of
+from bayeslmm.likelihood.random_effects.cross_products import Accumulator, CrossProducts, cross_products, dense_remaining, factors_of
 from bayeslmm.likelihood.random_effects.iterative import RemainingColumns, draw_probes
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
@@ -47,6 +47,7 @@ class Problem:
     """Everything that estimation and sampling need of a design, its rows read once.
 
     x is on the optimiser's axes, theta on the user's columns; both run over the terms in the order of the formula.
+    sums : the cross-products as they were added up, where the rows were not kept: they can be laid out anew
     """
 
     design: Design
@@ -54,6 +55,7 @@ class Problem:
     criterion: Criterion
     random: RandomParameters
     begin: Callable[[], Array]
+    sums: Accumulator | None = None
 
     @cached_property
     def start(self) -> Array:
@@ -64,6 +66,12 @@ class Problem:
     @property
     def size(self) -> int:
         return self.criterion.size
+
+    def cross_products_for_many(self) -> CrossProducts:
+        """The cross-products laid out for many theta at once."""
+        if self.sums is not None:
+            return self.sums.finish(small=False)
+        return cross_products(self.design, self.standardization, small=False)
 
     @property
     def structured(self) -> BlockDiagonalKernel | None:
@@ -183,8 +191,11 @@ def held_sigma2(design: Design, standardization: Standardization) -> float | Non
     return float(design.spec.sigma**2 / unit)
 
 
-def problem_from_sums(design: Design, standardization: Standardization, cross: CrossProducts) -> Problem:
-    """The problem of a design whose rows have been added up; the rows are not looked at again."""
+def problem_from_sums(design: Design, standardization: Standardization, cross: CrossProducts, sums: Accumulator | None = None) -> Problem:
+    """The problem of a design whose rows have been added up; the rows are not looked at again.
+
+    sums : the same before they were laid out, where the design has no rows to add up again
+    """
     parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, standardization.maps, strict=True)], cross.factors)
     kernel = RandomEffectsKernel(parameters, cross)
     begin: Callable[[], Array] = partial(_start, kernel)
@@ -195,7 +206,7 @@ def problem_from_sums(design: Design, standardization: Standardization, cross: C
     width = max((b.index.shape[1] for b in cross.rest.batches), default=0) if cross.rest is not None else 0
     held = held_sigma2(design, standardization)
     criterion = Criterion(cross.n, cross.p, standardization, kernel, width, -standardization.logdet_weights, held)
-    return Problem(design, standardization, criterion, parameters, begin)
+    return Problem(design, standardization, criterion, parameters, begin, sums)
 
 
 def _enough_probes(kernel: RandomEffectsKernel, start: Array) -> RandomEffectsKernel:

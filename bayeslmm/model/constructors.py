@@ -1,4 +1,4 @@
-"""Models from spec files, from partitioned rows, from mmrm's formula, one for each group of rows, and a fit at assumed parameters."""
+"""Models from spec files, from mmrm's formula, one for each group of rows, and a fit at assumed parameters."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ from bayeslmm._validation import require_one_of
 from bayeslmm.datasets import load_dataset
 from bayeslmm.errors import DataError, DesignError, SpecificationError
 from bayeslmm.formula import parse_formula
-from bayeslmm.formula.update import update_formula
 from bayeslmm.model.fit import AssumedFit, Fit
 from bayeslmm.model.fit_batches import attempt_fit, warn_of_failures
 from bayeslmm.model.lmm import LMM
 from bayeslmm.model.many_fits import ManyFits
-from bayeslmm.partitions.partitions import Partitions
-from bayeslmm.partitions.sums import sum_partitions
 from bayeslmm.results.fitted import as_pandas
 from bayeslmm.results.render import progress_bar
 from bayeslmm.specification.model_spec import ModelArguments
@@ -33,7 +30,7 @@ from bayeslmm.specification.toml import mmrm_spec, read_spec
 from bayeslmm.trials.assumed import Numbers, estimates_of
 
 if TYPE_CHECKING:
-    from bayeslmm._types import CheckMode, Coding, Frame, Functions, LikelihoodKind, Missing, Parts, RowValues
+    from bayeslmm._types import CheckMode, Coding, Frame, Functions, LikelihoodKind, Missing, RowValues
 
 
 def read_model(path: str | Path, data: Frame | None = None, relationship: Mapping[str, pd.DataFrame] | None = None) -> LMM:
@@ -120,137 +117,6 @@ def _factor(values: pd.Series[Any], levels: Sequence[Any] | None, where: str) ->
         shown = ", ".join(repr(label) for label in lost.unique()[:8])
         raise SpecificationError(f"the data have levels that the file does not list: {shown}", where, "list every level")
     return found
-
-
-class PartitionedLMM(LMM):
-    """A linear mixed model whose rows were read in parts and added up; made by `from_partitions`.
-
-    What follows from the sums is all there: `fit`, `criterion`, `gradient`, and of a fit its estimates, covariances, tests, `ranef`,
-    `predict(newdata)`. What needs the rows themselves (`residuals`, `simulate`, `refit`, robust covariances, ...) raises InferenceError.
-    """
-
-    def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> LMM:
-        """The model with another formula, data or arguments; other data are a frame, or partitions again.
-
-        Parameters
-        ----------
-        formula : str, optional
-            New formula, in which a dot stands for what was there.
-        data : DataFrame or Mapping, optional
-            A frame, or partitions again.
-        changes : Mapping of str to object, optional
-            Arguments of `LMM` to put in place of the model's, by name.
-
-        Returns
-        -------
-        LMM
-            The model.
-
-        Examples
-        --------
-        >>> parts = [sleepstudy[:90], sleepstudy[90:]]
-        >>> blm.from_partitions("Reaction ~ Days + (1 | Subject)", parts).updated("Reaction ~ 1 + (1 | Subject)", parts).formula
-        'Reaction ~ 1 + (1 | Subject)'
-        """
-        text = self.said.formula if formula is None else update_formula(self.spec.formula, formula)
-        said = self.said.changed(text, dict(changes or {}))
-        if data is None or isinstance(data, Partitions):
-            return _read_partitions(said, self._data if data is None else data)
-        return LMM.of(said, data)
-
-
-def _read_partitions(said: ModelArguments, partitions: Partitions) -> PartitionedLMM:
-    """Read the partitions and add them up."""
-    model = PartitionedLMM.__new__(PartitionedLMM)
-    model.said, model.counting, model.subjects, model._data, model.file = said, "lme4", None, partitions, None
-    for name, given in (("weights", said.weights), ("offset", said.offset)):
-        if given is not None and not isinstance(given, str):
-            raise SpecificationError(f"{name} are given as an array", name, f"put them into the partitions and give {name}='column'")
-    beside = said.arrays()
-    model.problem = sum_partitions(said.spec(), partitions, relationship=beside["relationship"], functions=beside["functions"])
-    model.design = model.problem.design
-    return model
-
-
-def from_partitions(
-    formula: str,
-    partitions: Parts,
-    *,
-    weights: str | None = None,
-    offset: str | None = None,
-    contrasts: Mapping[str, Coding] | None = None,
-    relationship: Mapping[str, pd.DataFrame] | None = None,
-    priors: Priors | None = None,
-    missing: Missing = "drop",
-    check: CheckMode = "error",
-    functions: Functions | None = None,
-    rows: int | None = None,
-) -> PartitionedLMM:
-    """A model on rows that do not fit in memory: they are read in parts, twice, and added up into the same cross-products.
-
-    The other arguments are those of `LMM`. A fit equals that of the rows in memory, however they are divided and in whatever order.
-
-    A year of daily files, 10^8 rows:
-
-        files = sorted(Path("visits").glob("*.parquet"))
-        fit = blm.from_partitions("y ~ x + arm + (1 + x | patient)", files).fit()
-        fit.summary()
-
-    Frames that a function makes, or a database hands out in chunks:
-
-        def chunks():
-            return pd.read_sql(query, connection, chunksize=200_000)
-
-        fit = blm.from_partitions("y ~ x + (1 | patient)", chunks).fit()
-
-    Parameters
-    ----------
-    formula : str
-        lme4's syntax, `"y ~ x + (x | g)"`.
-    partitions : sequence, callable or path
-        A list of frames; a function without arguments that returns an iterator of frames; the path, or a list of paths, of CSV or parquet
-        files; a Dask data frame.
-    weights : str, optional
-        Column of prior weights.
-    offset : str, optional
-        Column added to the linear predictor.
-    contrasts : Mapping of str to str or array_like, optional
-        Factor -> "treatment", "sum", "helmert", "poly", a pair of coding and reference level, or a matrix.
-    relationship : Mapping of str to DataFrame, optional
-        Grouping factor -> labelled frame of the known covariance of its levels.
-    priors : Priors, optional
-        Priors of the parameters, for MAP estimates and posteriors.
-    missing : {"drop", "raise"}, default "drop"
-        "drop" leaves rows with missing values out, "raise" refuses them.
-    check : {"error", "warn"}, default "error"
-        "error" refuses a design that cannot identify its parameters; "warn" goes on.
-    functions : Mapping of str to callable, optional
-        The user's own functions of the formula, by name.
-    rows : int, optional
-        Rows of a file that are read at once.
-
-    Returns
-    -------
-    PartitionedLMM
-        A model without rows in memory: everything that needs none.
-
-    Raises
-    ------
-    SpecificationError
-        For structured errors and for partitions that can be read only once.
-    FormulaError
-        For terms that learn from all rows at once (`poly`, `bs`, `scale`, ...), and what `LMM` raises, with the number of the partition.
-
-    Examples
-    --------
-    >>> parts = [sleepstudy.iloc[:100], sleepstudy.iloc[100:]]
-    >>> fit = blm.from_partitions("Reaction ~ Days + (Days | Subject)", parts).fit()
-    >>> round(fit.criterion, 4), fit.nobs
-    (1743.6283, 180)
-    """
-    said = ModelArguments(formula, None, None, weights, offset, contrasts, relationship, priors, missing, check, functions)
-    source = Partitions(partitions) if rows is None else Partitions(partitions, rows)
-    return _read_partitions(said, source)
 
 
 def mmrm(

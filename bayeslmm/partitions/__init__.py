@@ -1,6 +1,6 @@
 """Rows that do not fit in memory: read in parts, added up into the same cross-products."""
 
 from bayeslmm.partitions.partitions import Partitions
-from bayeslmm.partitions.sums import PartitionedDesign, sum_partitions
+from bayeslmm.partitions.sums import PartitionedDesign, SummedRows, problem_of_sums, sum_partitions
 
-__all__ = ["PartitionedDesign", "Partitions", "sum_partitions"]
+__all__ = ["PartitionedDesign", "Partitions", "SummedRows", "problem_of_sums", "sum_partitions"]

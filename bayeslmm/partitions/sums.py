@@ -1,16 +1,14 @@
-"""Cross-products summed over partitions, the incremental QR that standardizes them, and the design without rows.
+"""Cross-products summed over partitions, and the design without rows that stands for them.
 
 A pass more is read where a level of a factor of the fixed effects, or of the left side of a bar, first shows itself after the first
 partition with rows: its column must be known before columns can be measured.
-
-Means, lengths and angles of the columns, hence their rank, their least-squares fit and the change of columns that conditions them, are
-those of `R`. Columns are counted from the first row, so that an origin far away costs no digits and a constant column is exactly one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, FrozenMapping, freeze, freeze_codes
 from bayeslmm.data import notes as checks
 from bayeslmm.data.build import Assembly, ColumnReader, EncodedColumns, check_response_varies, require_rank
-from bayeslmm.data.design import Design, Encoding, OwnFrame, RandomTerm
+from bayeslmm.data.design import CountedCells, Design, Encoding, MomentRows, OwnFrame, RandomTerm
 from bayeslmm.data.expressions import UserFunctions
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.data.model_matrix import atoms_of
@@ -28,56 +26,14 @@ from bayeslmm.data.variables import FactorVariable, Training
 from bayeslmm.errors import Check, EmptyDataError, FormulaError, InferenceError, PredictionError, SpecificationError
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem, problem_from_sums
-from bayeslmm.likelihood.random_effects.cross_products import Accumulator, add_rows, factors_of
-from bayeslmm.likelihood.standardize import Standardization, find_standardization, row_pieces
-from bayeslmm.partitions.first_pass import EncodedPart, FirstPass, PartRows, encode_part, in_partition, read_parts, rows_design
+from bayeslmm.likelihood.random_effects.cross_products import Factor, factors_of
+from bayeslmm.likelihood.standardize import Standardization, find_standardization
+from bayeslmm.partitions.first_pass import COUNT, FirstPass, PartRows, encode_part, in_partition, read_parts, rows_design
+from bayeslmm.partitions.level_sums import CoincidingFactors, SumsByLevel
+from bayeslmm.partitions.moments import ColumnMoments, SpanningRows
 from bayeslmm.partitions.partitions import Partitions
+from bayeslmm.partitions.reduction import require_importable
 from bayeslmm.specification.model_spec import ModelSpec
-
-
-@dataclass(slots=True, eq=False)
-class IncrementalQR:
-    """R of [1, M - first row], rows times the roots of their weights."""
-
-    origin: Array | None = None
-    R: Array | None = None
-
-    def add(self, M: Array, root: Array | None) -> None:
-        """Rows (n, k) of the matrix, and the roots of their weights (n,) where they have any."""
-        if not len(M):
-            return
-        if self.origin is None or self.R is None:
-            self.origin, self.R = M[0].copy(), np.zeros((0, M.shape[1] + 1))
-        for part in row_pieces(len(M)):
-            block = np.empty((part.stop - part.start, M.shape[1] + 1))
-            block[:, 0] = 1.0
-            np.subtract(M[part], self.origin, out=block[:, 1:])
-            if root is not None:
-                block *= root[part, None]
-            self.R = np.linalg.qr(np.vstack([self.R, block]), mode="r")
-
-    def rows(self) -> Array:
-        """k + 1 rows without weights whose means are those of all rows, and whose squares and products are, per row, theirs.
-
-        (H R_1..k) sqrt((k + 1) / W) + origin, with H orthogonal, its first column constant, and W the sum of the weights.
-        """
-        assert self.origin is not None and self.R is not None
-        m = len(self.origin) + 1
-        R = np.zeros((m, m))
-        R[: len(self.R)] = self.R
-        total = R[0, 0]
-        if total < 0:
-            R[0] *= -1.0
-        return np.asarray(_constant_first(m) @ R[:, 1:] * (np.sqrt(m) / abs(total)) + self.origin)
-
-
-def _constant_first(m: int) -> Array:
-    """An orthogonal matrix whose first column is constant: the reflection of the first axis to it."""
-    normal = np.full(m, -1.0 / np.sqrt(m))
-    normal[0] += 1.0
-    square = float(normal @ normal)
-    return np.eye(m) if square == 0.0 else np.eye(m) - 2.0 * np.outer(normal, normal) / square
-
 
 ROW_ARRAYS = {
     "y": "the response",
@@ -111,18 +67,43 @@ class _Factor(GroupingFactor):
 
 
 class _Term(RandomTerm):
-    __slots__ = ()
+    __slots__ = ("_moment_rows",)
+    _moment_rows: Array
 
     def __getattr__(self, name: str) -> Any:
         raise _absent(name)
+
+    @property
+    def moment_rows(self) -> Array:
+        """Rows whose mean products are those of all rows of Z."""
+        return self._moment_rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowSummary:
+    """What is kept of the rows of a design beside cross-products by level.
+
+    moments, Zs : rows with the moments of all rows, of X, y and the offset, and of every Z; spanning : rows on which X has full rank
+    cells : None where they were too many; variable_means : of variables of the fixed effects; column_means : of columns of numbers
+    response_size : as of a design in memory
+    """
+
+    nobs: int
+    response_size: tuple[float, float, float]
+    moments: MomentRows
+    Zs: tuple[Array, ...]
+    spanning: pd.DataFrame
+    cells: pd.DataFrame | None
+    variable_means: Mapping[str, Array]
+    column_means: Mapping[str, float]
+    mean_inverse_weight: float
 
 
 class PartitionedDesign(Design):
     """The design of a model whose rows were read in parts: arrays over the rows are absent, and asking for one says so."""
 
-    __slots__ = ("_nobs", "_response_size")
-    _nobs: int
-    _response_size: tuple[float, float, float]
+    __slots__ = ("summary",)
+    summary: RowSummary
 
     def __getattr__(self, name: str) -> Any:
         raise _absent(name)
@@ -130,7 +111,7 @@ class PartitionedDesign(Design):
     @property
     def nobs(self) -> int:
         """n, the number of rows added up."""
-        return self._nobs
+        return self.summary.nobs
 
     @property
     def in_memory(self) -> bool:
@@ -140,19 +121,70 @@ class PartitionedDesign(Design):
     @property
     def response_size(self) -> tuple[float, float, float]:
         """As of a design in memory."""
-        return self._response_size
+        return self.summary.response_size
+
+    @property
+    def moments(self) -> MomentRows:
+        """A few rows that have the moments of all rows."""
+        return self.summary.moments
+
+    @property
+    def spanning_frame(self) -> pd.DataFrame:
+        """Rows of the data on which the columns kept are as independent as on all rows: as many as there are columns."""
+        return self.summary.spanning
+
+    @property
+    def cells(self) -> CountedCells:
+        """How many rows have which values of factors, and of columns of two values."""
+        cells = self.summary.cells
+        if cells is None:
+            raise InferenceError(
+                "the factors of the fixed effects have too many combinations of levels to be counted in parts",
+                "a model from partitions",
+                'use weights="equal"',
+            )
+        return CountedCells(_Cells(cells.drop(columns=COUNT)), cells[COUNT].to_numpy(np.float64))
+
+    @property
+    def mean_inverse_weight(self) -> float:
+        """The mean of 1 / w."""
+        return self.summary.mean_inverse_weight
+
+    def column_mean(self, name: str) -> float:
+        """The mean of a column of numbers that the model reads."""
+        return self.summary.column_means[name]
+
+    def variable_means(self, key: str, values: Array) -> Array:
+        """Means of the columns of a variable of the fixed effects over all rows."""
+        return self.summary.variable_means[key]
 
 
-def drop_row_arrays(design: Design, nobs: int, response_size: tuple[float, float, float], known: Mapping[str, Any]) -> PartitionedDesign:
+class _Cells(pd.DataFrame):
+    """Values of cells; a column of more than two numbers has none."""
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str) and key not in self.columns:
+            raise InferenceError(
+                f"{key!r} has more than two values: its rows were added up in parts and not counted by them",
+                "a model from partitions",
+                'use weights="equal", or fit the model on a frame in memory',
+            )
+        return super().__getitem__(key)
+
+
+def drop_row_arrays(design: Design, summary: RowSummary, known: Mapping[str, Any]) -> PartitionedDesign:
     """The design with its arrays over rows left out.
 
     design : of rows that stand for all; known : fields that differ from it. `weights` and `offset` are absent, or None where there are none
     """
     absent = {name for name in ROW_ARRAYS if not (name in ("weights", "offset") and known.get(name, 0) is None)}
-    terms = {"terms": tuple(_copy(_Term, term, absent, {"group": _copy(_Factor, term.group, absent, {})}) for term in design.terms)}
-    made: PartitionedDesign = _copy(PartitionedDesign, design, absent, {**known, **terms})
-    object.__setattr__(made, "_nobs", nobs)
-    object.__setattr__(made, "_response_size", response_size)
+    terms = []
+    for term, rows in zip(design.terms, summary.Zs, strict=True):
+        moved = _copy(_Term, term, absent, {"group": _copy(_Factor, term.group, absent, {})})
+        object.__setattr__(moved, "_moment_rows", rows)
+        terms.append(moved)
+    made: PartitionedDesign = _copy(PartitionedDesign, design, absent, {**known, "terms": tuple(terms)})
+    object.__setattr__(made, "summary", summary)
     return made
 
 
@@ -167,14 +199,29 @@ def _copy(kind: type[Any], value: Any, absent: set[str], changed: Mapping[str, A
     return made
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SummedRows:
+    """All that the passes over the rows leave of them: what a problem is made of, and what a file keeps.
+
+    scale : what the weights were divided by
+    """
+
+    survey: FirstPass
+    moments: ColumnMoments
+    scale: float
+    sums: SumsByLevel
+    coinciding: CoincidingFactors
+    spanning: SpanningRows
+
+
 def sum_partitions(
     spec: ModelSpec,
     partitions: Partitions,
     *,
     relationship: Mapping[str, Any] | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
-) -> Problem:
-    """The problem of a model whose rows are read in parts; its design is without rows.
+) -> SummedRows:
+    """The rows of a model, read in parts and added up.
 
     Criterion, estimates and everything that follows from cross-products are those of the rows in memory, whatever their order and however
     they are divided. Memory is that of one partition, of the levels, and of the pairs of levels that occur.
@@ -184,164 +231,179 @@ def sum_partitions(
 
     >>> from bayeslmm.formula import parse_formula
     >>> rows = [{"y": [1.0, 2.5, 2.0], "x": [0, 1, 2], "g": ["a"] * 3}, {"y": [4.0, 3.0, 5.5], "x": [0, 1, 2], "g": ["b"] * 3}]
-    >>> problem = sum_partitions(ModelSpec(parse_formula("y ~ x + (1 | g)")), Partitions(rows))
-    >>> problem.design.nobs, problem.design.groups
-    (6, {'g': 2})
+    >>> sum_partitions(ModelSpec(parse_formula("y ~ x + (1 | g)")), Partitions(rows)).survey.kept
+    6
     """
-    _check_errors_independent(spec)
-    beside = tuple(name for name in (spec.weights, spec.offset) if name is not None)
-    asked = plan_columns(spec.formula, None, (), beside)
-    _check_no_learning(spec, asked)
-    reading = _Reading(spec, asked, partitions, dict(relationship or {}), dict(functions or {}))
+    learning = Learning.of(spec, relationship, functions)
+    check_no_learning(spec, learning.asked)
+    if partitions.workers is not None and partitions.workers > 1:
+        require_importable(learning.functions)
+    asked = learning.asked
     with one_thread():
-        return reading.problem()
+        scale = 1.0
+        early: EncodedColumns | None = None
+        begun = partitions.first(partial(_first_rows, learning), asked.columns)
+        if begun is not None:
+            first, scale = begun
+            early = learning.learnt(first, all_groups=False)
+        task = partial(_look, learning, None if early is None else early.encoding, scale)
+        looked = partitions.reduce(task, _merge_looks, asked.columns)
+        if looked is None or early is None:
+            raise (
+                EmptyDataError("the partitions have no rows", "", "give data with at least one row per parameter")
+                if looked is None or not looked[0].dropped
+                else no_rows_error(looked[0].dropped, looked[0].read)
+            )
+        survey, moments = looked
+        learnt = learning.learnt(survey)
+        if moments is None or _columns(early) != _columns(learnt):
+            moments = partitions.reduce(partial(_measure, spec, asked, learnt.encoding, scale), ColumnMoments.merge, asked.columns)
+            assert moments is not None
+        design, standardization = _template(learning, survey, learnt, moments, scale)
+        add = partial(_add_up, asked, design, standardization, factors_of(design), scale)
+        total = partitions.reduce(add, partial(_merge_sums, standardization), asked.columns)
+    assert total is not None
+    return SummedRows(survey, moments, scale, *total)
 
 
-def _check_errors_independent(spec: ModelSpec) -> None:
-    if spec.residual is not None or spec.variance:
-        raise SpecificationError(
-            "rows in parts are added up for independent errors only",
-            "residual" if spec.residual is not None else "variance",
-            "express the correlation by random effects, or fit the model on a frame in memory",
-        )
+def problem_of_sums(
+    spec: ModelSpec,
+    rows: SummedRows,
+    *,
+    relationship: Mapping[str, Any] | None = None,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> Problem:
+    """The problem of rows that were added up; its design is without rows."""
+    learning = Learning.of(spec, relationship, functions)
+    survey, moments = rows.survey, rows.moments
+    with one_thread():
+        learnt = learning.learnt(survey)
+        design, standardization = _template(learning, survey, learnt, moments, rows.scale)
+        problems = checks.identification_problems(design.terms, None, survey.kept, design.X, rows.coinciding.alike)
+        notes = _notes(design, learnt, survey, problems)
+        known: dict[str, Any] = {"notes": notes, "unidentified": problems if spec.check == "error" else ()}
+        known |= {} if spec.weights is not None else {"weights": None}
+        known |= {} if spec.offset is not None or spec.formula.offsets else {"offset": None}
+        rowless = drop_row_arrays(design, _summary(design, rows), known)
+        return problem_from_sums(rowless, standardization, rows.sums.sums.finish(), rows.sums.sums)
 
 
-@dataclass(slots=True, eq=False)
-class _ColumnTriangles:
-    """What the columns measure: triangles of [X y] and of every Z, the range of the response."""
-
-    Xy: IncrementalQR = field(default_factory=IncrementalQR)
-    blocks: dict[int, IncrementalQR] = field(default_factory=dict)
-    largest: float = 0.0
-    left: float = 0.0
-    low: float = np.inf
-    high: float = -np.inf
-
-    def add(self, columns: EncodedPart) -> None:
-        Xy, root = columns.Xy, columns.root
-        self.Xy.add(Xy, root)
-        for i, Z in enumerate(columns.Zs):
-            self.blocks.setdefault(i, IncrementalQR()).add(Z, root)
-        self.largest = max(self.largest, float(np.abs(columns.y).max()))
-        self.left = max(self.left, float(np.abs(Xy[:, -1]).max()))
-        self.low, self.high = min(self.low, float(columns.y.min())), max(self.high, float(columns.y.max()))
+# -- what rows teach ---------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, eq=False)
-class _Reading:
-    """The passes over the partitions of one model."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Learning:
+    """How a model learns its columns and levels from rows."""
 
     spec: ModelSpec
     asked: ColumnPlan
-    partitions: Partitions
-    relationship: dict[str, Any]
+    relationship: Mapping[str, Any]
     functions: UserFunctions
-    scale: float = 1.0
 
-    def problem(self) -> Problem:
-        survey, learnt, measured = self._first_pass()
-        design = _template(self.spec, self.asked, survey, learnt, measured, self.scale)
-        standardization = _standardization_of(design, survey, self.scale)
-        total, alike = self._sums(design, standardization)
-        problems = checks.identification_problems(design.terms, None, survey.kept, design.X, alike)
-        notes = _notes(design, learnt, survey, problems)
-        known: dict[str, Any] = {"notes": notes, "unidentified": problems if self.spec.check == "error" else ()}
-        known |= {} if self.spec.weights is not None else {"weights": None}
-        known |= {} if self.spec.offset is not None or self.spec.formula.offsets else {"offset": None}
-        spread = float(np.std(design.y))
-        rowless = drop_row_arrays(design, survey.kept, (measured.largest, spread, measured.left), known)
-        return problem_from_sums(rowless, standardization, total.finish())
-
-    def _parts(self) -> Any:
-        return read_parts(self.partitions, self.spec, self.asked)
-
-    # -- the first pass ------------------------------------------------------------------------------------------------------------------
-
-    def _first_pass(self) -> tuple[FirstPass, EncodedColumns, _ColumnTriangles]:
-        survey = FirstPass(self.asked, tuple(dict.fromkeys(term.group for term in self.spec.formula.random)))
-        early: EncodedColumns | None = None
-        measured: _ColumnTriangles | None = _ColumnTriangles()
-        unproven = bool(self.functions)
-        for part in self._parts():
-            survey.add(part)
-            if not len(part):
-                continue
-            if early is None:
-                self.scale = scale_weights(part.weights)[1]
-                early = self._learnt(survey, all_groups=False)
-            if measured is not None and not self._measure(measured, part, early):
-                measured = None
-            if unproven and measured is not None and len(part) > 1:
-                _check_row_by_row(early.encoding, part, self.functions)
-                unproven = False
-        if early is None:
-            raise (
-                no_rows_error(survey.dropped, survey.read)
-                if survey.dropped
-                else EmptyDataError("the partitions have no rows", "", "give data with at least one row per parameter")
+    @classmethod
+    def of(cls, spec: ModelSpec, relationship: Mapping[str, Any] | None, functions: Mapping[str, Callable[..., Any]] | None) -> Learning:
+        """Errors: SpecificationError for structured errors."""
+        if spec.residual is not None or spec.variance:
+            raise SpecificationError(
+                "rows in parts are added up for independent errors only",
+                "residual" if spec.residual is not None else "variance",
+                "express the correlation by random effects, or fit the model on a frame in memory",
             )
-        learnt = self._learnt(survey, all_groups=True)
-        if measured is None or _columns(early) != _columns(learnt):
-            measured = _ColumnTriangles()
-            for part in self._parts():
-                if len(part):
-                    with in_partition(part.number):
-                        measured.add(encode_part(part, learnt.encoding, self.scale))
-        return survey, learnt, measured
+        beside = tuple(name for name in (spec.weights, spec.offset) if name is not None)
+        return cls(spec, plan_columns(spec.formula, None, (), beside), dict(relationship or {}), dict(functions or {}))
 
-    def _measure(self, measured: _ColumnTriangles, part: PartRows, early: EncodedColumns) -> bool:
-        """Whether the columns are known for all rows of the part."""
-        with in_partition(part.number):
-            try:
-                measured.add(encode_part(part, early.encoding, self.scale))
-            except PredictionError:
-                return False
-        return True
-
-    def _learnt(self, survey: FirstPass, *, all_groups: bool) -> EncodedColumns:
+    def learnt(self, survey: FirstPass, *, all_groups: bool = True) -> EncodedColumns:
+        """What the rows shown so far teach. all_groups : whether every level has been shown, as a known relationship needs"""
         source = survey.roster()
         rows = freeze_codes(np.arange(len(source)))
-        known = self.relationship if all_groups else {}
         training = Training(dict(self.spec.contrasts), self.functions)
         spec = self.spec if all_groups else replace(self.spec, relationship=())
+        known = dict(self.relationship) if all_groups else {}
         return Assembly(spec, self.asked, ColumnReader(source, rows, {}, None, None), training, False, known).learnt()
 
-    # -- the second pass -----------------------------------------------------------------------------------------------------------------
 
-    def _sums(
-        self, design: Design, standardization: Standardization
-    ) -> tuple[Accumulator, Callable[[GroupingFactor, GroupingFactor], bool]]:
-        total = Accumulator.empty(factors_of(design), len(design.kept) + 1, standardization.maps)
-        together = _CoincidingFactors()
-        for part in self._parts():
-            if len(part):
-                with in_partition(part.number):
-                    rows = rows_design(design, part, encode_part(part, design.encoding, self.scale))
-                add_rows(total, rows, standardization)
-                together.add(rows)
-        return total, together.alike
+def _first_rows(learning: Learning, number: int, frames: Iterable[Any]) -> tuple[FirstPass, float] | None:
+    """What the first frame with rows shows, and what its weights are divided by."""
+    spec, asked = learning.spec, learning.asked
+    for part in read_parts(number, frames, spec, asked):
+        if len(part):
+            survey = FirstPass.of(spec, asked)
+            survey.add(part)
+            return survey, scale_weights(part.weights)[1]
+    return None
 
 
-@dataclass(slots=True, eq=False)
-class _CoincidingFactors:
-    """Which grouping factors with as many levels have divided all rows alike so far."""
+# -- what is made of a partition -----------------------------------------------------------------------------------------------------------
 
-    partners: dict[tuple[str, str], Any] = field(default_factory=dict)
+type Look = tuple[FirstPass, ColumnMoments | None]
+"""What was seen, and the moments where all columns were known."""
 
-    def add(self, rows: Design) -> None:
-        groups = list({term.group.name: term.group for term in rows.terms}.values())
-        for i, a in enumerate(groups):
-            for b in groups[i + 1 :]:
-                if a.size == b.size and self.partners.get((a.name, b.name), 0) is not None:
-                    partner = self.partners.setdefault((a.name, b.name), np.full(a.size, -1))
-                    known = partner[a.codes]
-                    partner[a.codes] = np.where(known < 0, b.codes, known)
-                    if (partner[a.codes] != b.codes).any():
-                        self.partners[(a.name, b.name)] = None
 
-    def alike(self, a: GroupingFactor, b: GroupingFactor) -> bool:
-        pair = (a.name, b.name) if (a.name, b.name) in self.partners else (b.name, a.name)
-        return self.partners.get(pair) is not None
+def _look(learning: Learning, early: Encoding | None, scale: float, number: int, frames: Iterable[Any]) -> Look:
+    survey, moments = FirstPass.of(learning.spec, learning.asked), None if early is None else ColumnMoments()
+    unproven = bool(learning.functions)
+    for part in read_parts(number, frames, learning.spec, learning.asked):
+        survey.add(part)
+        if moments is None or early is None or not len(part):
+            continue
+        with in_partition(number):
+            try:
+                moments.add(encode_part(part, early, scale), early.fixed_block, part.source)
+                if unproven and len(part) > 1:
+                    _check_row_by_row(early, part, learning.functions)
+                    unproven = False
+            except PredictionError:
+                # a level that the first rows did not have: its column is measured in a pass of its own
+                moments = None
+    return survey, moments
+
+
+def _merge_looks(one: Look, later: Look) -> Look:
+    moments = None if one[1] is None or later[1] is None else one[1].merge(later[1])
+    return one[0].merge(later[0]), moments
+
+
+def _measure(spec: ModelSpec, asked: ColumnPlan, encoding: Encoding, scale: float, number: int, frames: Iterable[Any]) -> ColumnMoments:
+    moments = ColumnMoments()
+    for part in read_parts(number, frames, spec, asked):
+        if len(part):
+            with in_partition(number):
+                moments.add(encode_part(part, encoding, scale), encoding.fixed_block, part.source)
+    return moments
+
+
+type Sums = tuple[SumsByLevel, CoincidingFactors, SpanningRows]
+
+
+def _add_up(
+    asked: ColumnPlan,
+    design: Design,
+    standardization: Standardization,
+    factors: tuple[Factor, ...],
+    scale: float,
+    number: int,
+    frames: Iterable[Any],
+) -> Sums:
+    total: SumsByLevel | None = None
+    coinciding, spanning = CoincidingFactors(), SpanningRows(design.encoding.fixed_block.columns)
+    for part in read_parts(number, frames, design.spec, asked):
+        if not len(part):
+            continue
+        with in_partition(number):
+            rows = rows_design(design, part, encode_part(part, design.encoding, scale))
+        found = SumsByLevel.of(factors, rows, standardization)
+        total = found if total is None else total.merge(found, standardization)
+        coinciding.add(rows)
+        spanning.add(_standardized(rows, standardization), partial(part.frame, columns=spanning.columns))
+    return SumsByLevel.of_nothing(factors, design, standardization) if total is None else total, coinciding, spanning
+
+
+def _standardized(rows: Design, standardization: Standardization) -> Array:
+    return np.asarray((rows.X - standardization.center) @ standardization.B)
+
+
+def _merge_sums(standardization: Standardization, one: Sums, later: Sums) -> Sums:
+    return one[0].merge(later[0], standardization), one[1].merge(later[1]), one[2].merge(later[2])
 
 
 # -- what the first pass amounts to ------------------------------------------------------------------------------------------------------
@@ -354,7 +416,7 @@ def _columns(learnt: EncodedColumns) -> list[Any]:
     return [[block.names for block in blocks], levels]
 
 
-def _check_no_learning(spec: ModelSpec, asked: ColumnPlan) -> None:
+def check_no_learning(spec: ModelSpec, asked: ColumnPlan) -> None:
     """Refuse terms that learn from all rows: they would learn something else in each partition."""
     formula = spec.formula
     atoms = [atom for terms in (formula.terms, *(term.terms for term in formula.random)) for atom in atoms_of(terms).values()]
@@ -370,7 +432,8 @@ def _check_no_learning(spec: ModelSpec, asked: ColumnPlan) -> None:
 def _check_row_by_row(encoding: Encoding, part: PartRows, functions: UserFunctions) -> None:
     """Refuse functions of the user's whose values depend on other rows."""
     half = replace(part, source=_first_half(part), weights=None)
-    if not np.array_equal(encode_part(part, encoding).Xy[: len(half)], encode_part(half, encoding).Xy):
+    whole, some = encode_part(part, encoding), encode_part(half, encoding)
+    if not (np.array_equal(whole.X[: len(half)], some.X) and np.array_equal(whole.y[: len(half)], some.y)):
         raise FormulaError(
             "a function of the formula depends on other rows, which are read in parts",
             ", ".join(functions),
@@ -384,21 +447,22 @@ def _first_half(part: PartRows) -> Any:
 
 
 def _template(
-    spec: ModelSpec, asked: ColumnPlan, survey: FirstPass, learnt: EncodedColumns, measured: _ColumnTriangles, scale: float
-) -> Design:
-    """A design of a few rows that stand for all: their means, squares and products are those of all rows."""
-    columns = measured.Xy.rows()
-    everything, y = columns[:, :-1], columns[:, -1]
-    check_response_varies(asked.response.name, np.array([measured.low, measured.high]))
+    learning: Learning, survey: FirstPass, learnt: EncodedColumns, moments: ColumnMoments, scale: float
+) -> tuple[Design, Standardization]:
+    """A design of a few rows that stand for all: their means, squares and products are those of all rows; and its change of columns."""
+    width = len(learnt.fixed.names)
+    columns = moments.columns.rows()
+    everything, y = columns[:, :width], columns[:, width] - columns[:, width + 1 :].sum(axis=1)
+    check_response_varies(learning.asked.response.name, np.array([moments.low, moments.high]))
     found = require_rank(learnt.fixed, everything, survey.kept)
     kept, names = found.kept, learnt.fixed.names
     terms = tuple(
-        replace(term, Z=freeze(measured.blocks[i].rows()), group=replace(term.group, codes=freeze_codes(np.zeros(0, np.int64))))
-        for i, term in enumerate(learnt.terms)
+        replace(term, Z=freeze(block.rows()), group=replace(term.group, codes=freeze_codes(np.zeros(0, np.int64))))
+        for term, block in zip(learnt.terms, moments.blocks, strict=True)
     )
     covariates = {name: survey.covariate(name) for name in learnt.encoding.covariates if name in survey.ranges}
-    return Design(
-        spec=spec,
+    design = Design(
+        spec=learning.spec,
         y=freeze(y.copy()),
         X=freeze(everything[:, list(kept)]),
         coef_names=names,
@@ -415,10 +479,31 @@ def _template(
         n_dropped=survey.read - survey.kept,
         dropped=FrozenMapping(survey.dropped),
         index=pd.RangeIndex(len(y)),
-        own_frame=OwnFrame(pd.DataFrame(), asked.columns),
+        own_frame=OwnFrame(pd.DataFrame(), learning.asked.columns),
         notes=tuple(checks.design_notes(found, names, terms, None)),
         encoding=replace(learnt.encoding, covariates=FrozenMapping(covariates)),
         weight_scale=scale,
+    )
+    return design, _standardization_of(design, survey, scale)
+
+
+def _summary(design: Design, rows: SummedRows) -> RowSummary:
+    survey, moments = rows.survey, rows.moments
+    plain, blocks = moments.unweighted
+    columns, width = plain.rows(), len(design.coef_names)
+    everything, y, offset = columns[:, :width], columns[:, width], columns[:, width + 1 :]
+    assert rows.spanning.frame is not None
+    inverse = 1.0 if design.spec.weights is None else survey.inverse_weights * rows.scale / survey.kept
+    return RowSummary(
+        nobs=survey.kept,
+        response_size=(moments.largest, float(np.std(y)), moments.left),
+        moments=MomentRows(everything, everything[:, list(design.kept)], y, offset[:, 0] if offset.shape[1] else None),
+        Zs=tuple(block.rows() for block in blocks),
+        spanning=rows.spanning.frame,
+        cells=survey.cells,
+        variable_means={key: total / survey.kept for key, total in moments.sums.items()},
+        column_means={name: survey.covariate(name).mean for name in survey.ranges},
+        mean_inverse_weight=inverse,
     )
 
 

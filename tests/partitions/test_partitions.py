@@ -14,7 +14,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, DataError, EmptyDataError, FormulaError, InferenceError, NonFiniteError, SpecificationError
-from bayeslmm.partitions.sums import IncrementalQR
+from bayeslmm.partitions.moments import IncrementalQR
 from tests.laws.designs import frame
 
 # Sums in another order differ by rounding; the search stops at a predicted decrease of 1e-8, so estimates differ by its square root at

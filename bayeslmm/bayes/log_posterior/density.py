@@ -25,7 +25,6 @@ from bayeslmm.bayes.log_posterior.priors import ModelPriors, resolve
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Kernel, Solution, State
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.random_effects.cross_products import cross_products
 from bayeslmm.likelihood.random_effects.kernel import PooledLevelsKernel, RandomEffectsKernel, RandomEffectsState, pool_levels
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, pool_subjects
@@ -478,7 +477,7 @@ def kernel_for_many_points(problem: Problem) -> Kernel:
     cross = kernel.cross
     if cross.first is not None or cross.rest is None or cross.factors[0].root is not None:
         return kernel
-    return RandomEffectsKernel(kernel.parameters, cross_products(problem.design, problem.standardization, small=False))
+    return RandomEffectsKernel(kernel.parameters, problem.cross_products_for_many())
 
 
 def density(problem: Problem, priors: Priors | None = None) -> Density:
@@ -493,7 +492,7 @@ def density(problem: Problem, priors: Priors | None = None) -> Density:
 def alpha_prior(problem: Problem, priors: ModelPriors) -> AlphaPrior:
     """The priors of alpha; an intercept of centred columns is the first of them."""
     centred = any(row.centred for row in priors.alpha)
-    means = problem.design.X.mean(axis=0) if centred else None
+    means = problem.design.moments.X.mean(axis=0) if centred else None
     return AlphaPrior(problem, tuple(row.prior for row in priors.alpha), means)
 
 

@@ -11,6 +11,7 @@ reml : flat everywhere: the mode is the REML estimate; for `fit("MAP")` only
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,7 +36,8 @@ SCALE_FACTOR = 2.5
 
 def sd_y(design: Design) -> float:
     """sd(y), divisor n - 1, over the rows used; offset and weights left aside."""
-    return float(np.std(design.y, ddof=1)) if design.nobs > 1 else 1.0
+    n = design.nobs
+    return float(np.std(design.moments.y)) * math.sqrt(n / (n - 1)) if n > 1 else 1.0
 
 
 def mad_y(design: Design) -> float:
@@ -45,20 +47,21 @@ def mad_y(design: Design) -> float:
 
 def rms(term: RandomTerm) -> Array:
     """sqrt(mean z^2) of every column of a term, (q,)."""
-    size = np.sqrt(np.mean(term.Z**2, axis=0))
+    size = np.sqrt(np.mean(term.moment_rows**2, axis=0))
     return np.where(size > 0, size, 1.0)
 
 
 def rms_rows(term: RandomTerm) -> float:
     """sqrt of the mean squared length of a term's rows: 1 for indicators of levels. For structures with one variance."""
-    size = float(np.sqrt(np.mean(np.sum(term.Z**2, axis=1))))
+    size = float(np.sqrt(np.mean(np.sum(term.moment_rows**2, axis=1))))
     return size if size > 0 else 1.0
 
 
 def sd_x(design: Design) -> Array:
     """sd(x) of the columns kept, (p,); the size of the column where it does not vary."""
-    spread = np.std(design.X, axis=0, ddof=1) if design.nobs > 1 else np.ones(design.X.shape[1])
-    size = np.sqrt(np.mean(design.X**2, axis=0))
+    n, X = design.nobs, design.moments.X
+    spread = np.std(X, axis=0) * math.sqrt(n / (n - 1)) if n > 1 else np.ones(X.shape[1])
+    size = np.sqrt(np.mean(X**2, axis=0))
     return np.where(spread > 1e-12 * np.maximum(size, 1e-300), spread, np.where(size > 0, size, 1.0))
 
 
@@ -92,7 +95,7 @@ class PriorPreset:
 
 def alike(term: RandomTerm) -> Array:
     """Every column of a term as of size 1."""
-    return np.ones(term.Z.shape[1])
+    return np.ones(len(term.columns))
 
 
 def prior_preset(preset: str | None, design: Design, alpha: str = "preset") -> PriorPreset:
@@ -100,7 +103,7 @@ def prior_preset(preset: str | None, design: Design, alpha: str = "preset") -> P
     spread, widths = sd_y(design) or 1.0, sd_x(design)
     flat = (Prior("flat"),) * len(widths)
     normal = tuple(Prior("normal", (0.0, SCALE_FACTOR * spread / float(width))) for width in widths)
-    mean = float(np.mean(design.y))
+    mean = float(np.mean(design.moments.y))
     if preset == "brms":
         scale = max(2.5, round(mad_y(design), 1))
         of_intercept = Prior("student_t", (3.0, round(float(np.median(design.y)), 1), scale))
@@ -126,14 +129,15 @@ def prior_preset(preset: str | None, design: Design, alpha: str = "preset") -> P
 
 def _bambi(design: Design, mean: float) -> PriorPreset:
     """Bambi's: divisors n; the intercept's sd grows with those of the slopes times the means of their columns."""
-    spread = float(np.std(design.y)) or 1.0
-    widths = _widths(design.X)
-    slopes = np.where(np.all(design.X == 1.0, axis=0), 0.0, SCALE_FACTOR * spread / widths)
-    of_intercept = float(np.sqrt((SCALE_FACTOR * spread) ** 2 + slopes**2 @ design.X.mean(axis=0) ** 2))
+    rows = design.moments
+    spread = float(np.std(rows.y)) or 1.0
+    widths = _widths(rows.X)
+    slopes = np.where(np.all(rows.X == 1.0, axis=0), 0.0, SCALE_FACTOR * spread / widths)
+    of_intercept = float(np.sqrt((SCALE_FACTOR * spread) ** 2 + slopes**2 @ rows.X.mean(axis=0) ** 2))
 
     def sizes(term: RandomTerm) -> Array:
-        constant = np.all(term.Z == 1.0, axis=0)
-        return np.where(constant, SCALE_FACTOR * spread / of_intercept, _widths(term.Z))
+        constant = np.all(term.moment_rows == 1.0, axis=0)
+        return np.where(constant, SCALE_FACTOR * spread / of_intercept, _widths(term.moment_rows))
 
     return PriorPreset(
         "bambi",
@@ -471,7 +475,7 @@ def require_proper_posterior(problem: Problem, priors: ModelPriors) -> None:
             priors.alpha[0], f"there are {design.nobs} rows for {p} coefficients under a flat prior", 'use Priors(alpha="normal")'
         )
     for term, own in zip(design.terms, priors.terms, strict=True):
-        levels, needed = term.group.size, term.Z.shape[1] + 2
+        levels, needed = term.group.size, len(term.columns) + 2
         for row in own.sds:
             if row.prior.family == "gamma" and not is_proper(row.prior):
                 raise _prior_error(

@@ -28,15 +28,15 @@ POINTWISE_ELEMENTS = 100_000_000
 
 
 def build_tree(post: PosteriorData) -> xarray.DataTree:
-    """Groups posterior, sample_stats, log_prior, log_likelihood, observed_data, constant_data."""
+    """Groups posterior, sample_stats, log_prior, log_likelihood, observed_data, constant_data; the last three need rows."""
     groups = {
         "posterior": draws_dataset(post, posterior_variables(post)),
         "sample_stats": draws_dataset(post, {name: Variable(v, (), {}) for name, v in _statistics(post).items()}),
         "log_prior": draws_dataset(post, log_priors(post)),
-        "observed_data": observed_dataset(post),
-        "constant_data": constant_dataset(post),
     }
-    if post.draws.size * post.design.nobs <= POINTWISE_ELEMENTS:
+    if post.design.in_memory:
+        groups |= {"observed_data": observed_dataset(post), "constant_data": constant_dataset(post)}
+    if post.design.in_memory and post.draws.size * post.design.nobs <= POINTWISE_ELEMENTS:
         rows = Variable(log_likelihood(post), ("obs",), {"obs": list(range(post.design.nobs))})
         groups["log_likelihood"] = draws_dataset(post, {response_label(post): rows})
     tree: xarray.DataTree = optional("xarray").DataTree.from_dict(groups)

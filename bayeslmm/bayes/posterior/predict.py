@@ -58,7 +58,7 @@ def linear_predictor(post: PosteriorData, chosen: Codes | None = None) -> Array:
         values = values + post.design.offset
     for term, beta in zip(post.design.terms, post.draws.beta, strict=True):
         own = beta[which]
-        for a in range(term.Z.shape[1]):
+        for a in range(len(term.columns)):
             values += own[:, term.group.codes, a] * term.Z[:, a]
     return values
 
@@ -307,7 +307,7 @@ def _structured(
 def _given_draws(post: PosteriorData, rows: NewData, asked: PredictionRequest, chosen: Codes) -> Iterator[tuple[NewData, Array, Array]]:
     X = post.kernel_points[0]
     nowhere = tuple(np.full(len(rows.X), -1) for _ in post.design.terms)
-    Zs = rows.Zs or tuple(np.zeros((len(rows.X), term.Z.shape[1])) for term in post.design.terms)
+    Zs = rows.Zs or tuple(np.zeros((len(rows.X), len(term.columns))) for term in post.design.terms)
     own = rows
     place: Any = None
     for i in chosen:

@@ -14,7 +14,7 @@ from bayeslmm._lazy import optional
 from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds, residual_draws
-from bayeslmm.bayes.posterior.predict import error_variance
+from bayeslmm.bayes.posterior.predict import design_sigma, error_variance
 from bayeslmm.inference.means.emmeans import EMMeans
 from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.emmeans import emtrends as trends_of
@@ -163,12 +163,15 @@ def mean_fixef(post: PosteriorData) -> pd.Series[float]:
 
 def variance_draws(post: PosteriorData) -> tuple[Array, Array, Array]:
     """var(X alpha), mean z'Dz and the mean error variance of every draw, (S,) each."""
-    spread = np.atleast_2d(np.cov(post.design.X, rowvar=False, bias=True))
+    spread = np.atleast_2d(np.cov(post.design.moments.X, rowvar=False, bias=True))
     fixed = np.einsum("sp,pq,sq->s", post.draws.alpha, spread, post.draws.alpha) if post.draws.alpha.shape[1] else np.zeros(post.size)
     random = np.zeros(post.draws.size)
     for block, term in zip(post.density.layout.terms, post.design.terms, strict=True):
-        second = term.Z.T @ term.Z / len(term.Z)
+        rows = term.moment_rows
+        second = rows.T @ rows / len(rows)
         random += np.einsum("sab,ab->s", block.covariance(post.draws.phi), second)
+    if post.problem.structured is None:
+        return fixed, random, design_sigma(post) ** 2 * post.design.mean_inverse_weight
     return fixed, random, error_variance(post).mean(axis=1)
 
 

@@ -87,7 +87,7 @@ def draw_beta(target: Density, phi: Array, rng: Generator) -> tuple[Array, ...]:
     found = []
     for block, term in zip(target.layout.terms, target.problem.design.terms, strict=True):
         root = cholesky(block.covariance(phi))
-        z = rng.standard_normal((len(phi), term.group.size, term.Z.shape[1])) @ root.swapaxes(-1, -2)
+        z = rng.standard_normal((len(phi), term.group.size, len(term.columns))) @ root.swapaxes(-1, -2)
         found.append(z if term.relationship is None else np.einsum("kl,slq->skq", cholesky(term.relationship), z))
     return tuple(found)
 

@@ -49,7 +49,7 @@ def joint_draws(density: Density, phi: Array, rng: Generator) -> JointDraws:
     terms = problem.design.terms
     S, p = len(phi), problem.criterion.p
     alpha = np.empty((S, p))
-    beta = tuple(np.empty((S, len(term.group.levels), term.Z.shape[1])) for term in terms)
+    beta = tuple(np.empty((S, len(term.group.levels), len(term.columns))) for term in terms)
     with one_thread(problem.criterion.width):
         for part in _parts(S, density.batch):
             x, s = density.kernel_points(phi[part])
@@ -340,7 +340,7 @@ def draw_beta_by_cg(density: Density, mode: PosteriorMode, phi: Array, alpha: Ar
     kernel = density.kernel
     assert isinstance(kernel, RandomEffectsKernel)
     terms = density.problem.design.terms
-    out = tuple(np.empty((len(phi), term.group.size, term.Z.shape[1])) for term in terms)
+    out = tuple(np.empty((len(phi), term.group.size, len(term.columns))) for term in terms)
     with one_thread(density.problem.criterion.width):
         before = None if kernel.cross.remaining is not None else preconditioner(density, kernel, mode)
         noise = _Noise(density, kernel)

@@ -306,7 +306,8 @@ def _counted(design: Design, standardization: Standardization, factors: Sequence
     factors : each nested in the one before it
     """
     terms = indicator_terms(design, standardization)
-    strata = np.array([_stratum(term, columns, design.nobs, factors) for term, _, columns in indicator_columns(design)], int)
+    rows = indicator_columns(design, design.frame)
+    strata = np.array([_stratum(term, columns, design.nobs, factors) for term, _, columns in rows], int)
     X = (design.X - standardization.center) @ standardization.B
     ones = np.linalg.solve(terms.gram, X.sum(axis=0))
     has_constant = bool(abs(float(ones @ terms.gram @ ones) - design.nobs) < DEPENDENT_ROWS * design.nobs)

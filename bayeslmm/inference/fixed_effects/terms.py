@@ -15,6 +15,7 @@ from functools import reduce
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array
@@ -79,16 +80,17 @@ class IndicatorTerms:
 
 def indicator_terms(design: Design, standardization: Standardization) -> IndicatorTerms:
     """Write the design with all indicator columns and find T."""
-    X = (design.X - standardization.center) @ standardization.B
+    frame = design.spanning_frame
+    X = (design.encoding.fixed(frame)[0][:, list(design.kept)] - standardization.center) @ standardization.B
     gram = X.T @ X
     raw, about, effects, begin = [], [], [], 0
-    for term, factors, columns in indicator_columns(design):
+    for term, factors, columns in indicator_columns(design, frame):
         widths = tuple((columns[key].shape[1], key in factors) for key in term.atoms)
         # X'X_o at once: the overparameterised columns are never kept
-        own = column_products(term, columns, design.nobs)
-        moved = {key: values if key in factors else values - values.mean(axis=0) for key, values in columns.items()}
+        own = column_products(term, columns, len(X))
+        moved = {key: values if key in factors else values - design.variable_means(key, values) for key, values in columns.items()}
         raw.append(X.T @ own)
-        about.append(raw[-1] if len(factors) == len(term.atoms) else X.T @ column_products(term, moved, design.nobs))
+        about.append(raw[-1] if len(factors) == len(term.atoms) else X.T @ column_products(term, moved, len(X)))
         variables = frozenset(name for key in term.atoms for name in design.encoding.fixed_block.atoms[key].columns)
         where = slice(begin, begin + own.shape[1])
         effects.append(
@@ -97,13 +99,16 @@ def indicator_terms(design: Design, standardization: Standardization) -> Indicat
         begin = where.stop
     empty = np.zeros((len(gram), 0))
     T, centred = (np.linalg.solve(gram, np.concatenate([empty, *parts], axis=1)) for parts in (raw, about))
+    if not design.in_memory:
+        rows = (design.moments.X - standardization.center) @ standardization.B
+        gram = rows.T @ rows * (design.nobs / len(rows))
     return IndicatorTerms(tuple(effects), T, centred, gram)
 
 
-def indicator_columns(design: Design) -> Iterator[tuple[Term, frozenset[str], dict[str, Array]]]:
-    """Every term, which of its atoms are factors, and the columns of its atoms: an indicator per level of a factor."""
+def indicator_columns(design: Design, frame: pd.DataFrame) -> Iterator[tuple[Term, frozenset[str], dict[str, Array]]]:
+    """Every term, which of its atoms are factors, and the columns of its atoms over a frame: an indicator per level of a factor."""
     block = design.encoding.fixed_block
-    source = Columns(read_table(design.frame, block.columns))
+    source = Columns(read_table(frame, block.columns))
     for term in map(Term, design.spec.formula.terms):
         factors = frozenset(key for key in term.atoms if is_complete(block.atoms[key]))
         yield term, factors, {key: _all_columns(block.atoms[key], source) for key in term.atoms}

@@ -180,7 +180,7 @@ def _independent(columns: Array, size: Array, wanted: int) -> list[int]:
 def make_hypotheses(fit: Fitted) -> Hypotheses:
     """What is tested of the terms of a fit."""
     design, standardization = fit.design, fit.problem.standardization
-    coefficients = standardization.functions(np.eye(design.X.shape[1]))
+    coefficients = standardization.functions(np.eye(len(design.kept)))
     names = np.array(design.coef_terms)[list(design.kept)]
     terms = indicator_terms(design, standardization)
     return Hypotheses(terms, {e.name: coefficients[names == e.name] for e in terms.effects}, bool(design.terms))

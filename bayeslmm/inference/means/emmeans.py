@@ -317,7 +317,8 @@ def _levels(grid: ReferenceGrid, name: str, places: Any) -> Any:
 def _offset(design: Design, grid: ReferenceGrid) -> Array:
     offset = design.encoding.offset(grid.frame)
     if offset is None:
-        return np.full(len(grid.frame), 0.0 if design.offset is None else float(design.offset.mean()))
+        given = design.moments.offset
+        return np.full(len(grid.frame), 0.0 if given is None else float(given.mean()))
     return offset
 
 

@@ -12,15 +12,12 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_name
-from bayeslmm.data.design import Design
+from bayeslmm.data.design import Covariate, Design
 from bayeslmm.errors import InferenceError, SizeError, SpecificationError
 
 WEIGHT_RULES = ("equal", "proportional", "outer", "cells", "flat")
 GRID_ELEMENTS = 20_000_000
 """Entries of the grid's design matrix beyond which averaging is refused."""
-
-KEPT_VALUES = 2
-"""A covariate with this many values or fewer is not averaged away before the model is applied to it: both its values are in the grid."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +48,7 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Refer
     """
     levels, covariates = grid_factors(design), design.encoding.covariates
     values: dict[str, tuple[Any, ...]] = {name: tuple(found) for name, found in levels.items()}
-    values |= {name: _covariate_values(design, name, c.mean) for name, c in covariates.items()}
+    values |= {name: _covariate_values(c) for name, c in covariates.items()}
     if at is not None and not isinstance(at, Mapping):
         raise SpecificationError(f"at is a {type(at).__name__}", "at=", 'give a mapping: {"x": [0, 1]}')
     for name, given in (at or {}).items():
@@ -67,7 +64,7 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Refer
     columns = {name: _column(found, i, name in levels) for (name, found), i in zip(values.items(), index, strict=True)}
     frame = pd.DataFrame(columns, index=pd.RangeIndex(total))
     for name in _other_columns(design, values):
-        frame[name] = float(design.frame[name].to_numpy(float).mean())
+        frame[name] = design.column_mean(name)
     return ReferenceGrid(values, tuple(levels), frame)
 
 
@@ -75,7 +72,8 @@ def grid_factors(design: Design) -> dict[str, tuple[Any, ...]]:
     """Factor columns of the fixed effects with their levels: those coded, then those that only an expression reads, as `I(f == "b")`."""
     encoding = design.encoding
     read = [name for name in encoding.fixed_block.columns if name not in encoding.levels and name not in encoding.covariates]
-    inside = {name: tuple(pd.Categorical(design.frame[name]).remove_unused_categories().categories) for name in read}
+    frame = design.cells.frame if read else pd.DataFrame()
+    inside = {name: tuple(pd.Categorical(frame[name]).remove_unused_categories().categories) for name in read}
     return {**encoding.levels, **inside}
 
 
@@ -88,9 +86,9 @@ def check_variable(name: str, known: Sequence[str]) -> str:
     raise SpecificationError(f"{name!r} is not a variable of the fixed effects", f"variables: {', '.join(known) or 'none'}", remedy)
 
 
-def _covariate_values(design: Design, name: str, mean: float) -> tuple[float, ...]:
-    unique = np.unique(design.frame[name].to_numpy(float))
-    return tuple(map(float, unique)) if len(unique) <= KEPT_VALUES else (mean,)
+def _covariate_values(covariate: Covariate) -> tuple[float, ...]:
+    """Both values of a column that has two, which is not averaged away before the model is applied to it; else its mean."""
+    return tuple(dict.fromkeys((covariate.low, covariate.high))) if covariate.binary else (covariate.mean,)
 
 
 def _given(name: str, given: Any, levels: tuple[Any, ...] | None) -> tuple[Any, ...]:
@@ -196,10 +194,12 @@ def _density(grid: ReferenceGrid, weights: str, design: Design, others: Sequence
 
 def _counts(grid: ReferenceGrid, design: Design) -> Array:
     """How many rows of the data lie in each cell; covariates with several values in the grid count by their nearest value."""
-    key = np.zeros(design.nobs, np.int64)
-    inside = np.ones(design.nobs, bool)
+    cells = design.cells
+    key, inside = np.zeros(len(cells.frame), np.int64), np.ones(len(cells.frame), bool)
     for name, values in grid.values.items():
-        column = design.frame[name]
+        if len(values) == 1 and name not in grid.factors:
+            continue
+        column = cells.frame[name]
         if name in grid.factors:
             place = {str(v): i for i, v in enumerate(values)}
             code = column.astype(object).map(lambda v, place=place: place.get(str(v), -1)).to_numpy(np.int64)
@@ -207,4 +207,5 @@ def _counts(grid: ReferenceGrid, design: Design) -> Array:
             code = np.abs(column.to_numpy(float)[:, None] - np.array(values, float)).argmin(axis=1)
         inside &= code >= 0
         key = key * len(values) + np.maximum(code, 0)
-    return np.bincount(key[inside], minlength=int(np.prod(grid.shape))).astype(float).reshape(grid.shape)
+    weights = None if cells.counts is None else cells.counts[inside]
+    return np.bincount(key[inside], weights, int(np.prod(grid.shape))).astype(float).reshape(grid.shape)
