@@ -221,7 +221,7 @@ def _enough_probes(kernel: RandomEffectsKernel, start: Array) -> RandomEffectsKe
     except np.linalg.LinAlgError:
         return kernel
     if share <= PROBE_TARGET:
-        return replace(kernel, known=state)
+        return kernel
     more = with_more_probes(cross, share / PROBE_TARGET)
     assert more.probes is not None and cross.remaining is not None
     vectors = more.probes.exact.shape[1] + more.probes.count

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, Mask
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
 from bayeslmm.likelihood.random_effects.iterative import Probes, RemainingColumns, draw_probes
@@ -455,15 +455,23 @@ class Accumulator:
         rows, columns, values = [], [], []
         for f, span in zip(rest, spans, strict=True):
             for b in range(span.q):
-                blocks = [self.pairs[(0, f)][a][b].entries() for a in range(q)]
-                rows.append(blocks[0][0])
-                columns.append(span.offset + blocks[0][1] * span.q + b)
-                values.append(np.stack([data for _, _, data in blocks]))
+                row, column, _ = self.pairs[(0, f)][0][b].entries()
+                own = np.stack([self.pairs[(0, f)][a][b].entries()[2] for a in range(q)])
+                met = self._met(f)
+                rows.append(row if met is None else row[met])
+                columns.append(span.offset + (column if met is None else column[met]) * span.q + b)
+                values.append(own if met is None else own[:, met])
         if len(rows) == 1:
             return rows[0], columns[0], values[0]
         row, column = np.concatenate(rows), np.concatenate(columns)
         order = np.argsort(row * (int(column.max()) + 1) + column, kind="stable")
         return row[order], column[order], np.concatenate(values, axis=1)[:, order]
+
+    def _met(self, f: int) -> Mask | None:
+        """Which pairs of a whole table have met, for any of the columns; None where only those that have are kept."""
+        if self.pairs[(0, f)][0][0].table is None:
+            return None
+        return np.any([[pairs.table != 0.0 for pairs in row] for row in self.pairs[(0, f)]], axis=(0, 1))
 
     @staticmethod
     def _rest_pairs(rest: range) -> list[tuple[int, int]]:

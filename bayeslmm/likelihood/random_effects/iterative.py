@@ -32,7 +32,7 @@ BASIS_ELEMENTS = 1 << 25
 
 EXPECTED_STEPS = 12
 
-MOST_TOGETHER = 8
+MOST_TOGETHER = 12
 """Probes worked on at once: products with more columns do not get faster."""
 
 PROBE_SEED = 20250511
@@ -395,18 +395,16 @@ class IterativeSchur:
     def _traces(self) -> tuple[Array, Array, TraceDerivatives | None]:
         """Values of the exact directions (k,) and of the probes (s,), and what derivatives are made of."""
         adjoint = _Adjoint(self) if self.derivatives else None
-        values: list[list[Array]] = [[], []]
-        for which, vectors in enumerate((self.probes.exact, self.probes.random)):
-            for part in _portions(vectors.shape[1], self._together):
-                z = vectors[:, part]
-                found = quadrature(self.operator, z, keep=adjoint is not None)
-                values[which].append(found.values)
-                if adjoint is not None:
-                    sizes = np.einsum("ms,ms->s", z, z)
-                    for s in range(z.shape[1]):
-                        adjoint.add(found, s, sizes[s], None if which == 0 else part.start + s)
-        exact, random = (np.concatenate(part) if part else np.zeros(0) for part in values)
-        return exact, random, adjoint.finish() if adjoint is not None else None
+        exact, vectors = self.probes.exact.shape[1], np.concatenate([self.probes.exact, self.probes.random], axis=1)
+        values = np.zeros(vectors.shape[1])
+        for part in _portions(vectors.shape[1], self._together):
+            z = np.ascontiguousarray(vectors[:, part])
+            found = quadrature(self.operator, z, keep=adjoint is not None)
+            values[part] = found.values
+            if adjoint is not None:
+                for s, size in enumerate(np.einsum("ms,ms->s", z, z)):
+                    adjoint.add(found, s, float(size), max(part.start + s - exact + 1, 0))
+        return values[:exact], values[exact:], adjoint.finish() if adjoint is not None else None
 
     @property
     def _together(self) -> int:
@@ -524,9 +522,9 @@ class _Adjoint:
             if a != b:
                 self.first[slot, b, a] += part
 
-    def add(self, found: Quadrature, s: int, size: float, probe: int | None) -> None:
-        """The share of the column s of a quadrature; probe : its number, None where the direction is exact."""
-        schur, slot = self.schur, 0 if probe is None else 1 + probe
+    def add(self, found: Quadrature, s: int, size: float, slot: int) -> None:
+        """The share of the column s of a quadrature; slot : 0 of an exact direction, from 1 on those of the probes."""
+        schur = self.schur
         spans, F = schur.layout.spans, schur.F
         R, signs = found.weights(s)
         signed = size * signs

@@ -248,13 +248,11 @@ class RandomEffectsKernel:
     """Random effects with independent errors.
 
     together : one x at a time may be evaluated with all columns as one matrix, where they are few
-    known : an evaluation that has been made already
     """
 
     parameters: RandomParameters
     cross: CrossProducts
     together: bool = True
-    known: RandomEffectsState | None = None
 
     @property
     def size(self) -> int:
@@ -277,10 +275,18 @@ class RandomEffectsKernel:
 
     def by_level(self, x: Array, derivatives: bool) -> RandomEffectsState:
         """The profile at x (t, size), level by level."""
-        known = self.known
-        if known is not None and known.levels.cross is self.cross and np.array_equal(x, known.x):
-            return known
-        return RandomEffectsState(self.parameters, x, evaluate_blocked(self.cross, self.parameters.blocks(x), derivatives))
+        for known in self._recent:
+            if np.array_equal(x, known.x):
+                return known
+        state = RandomEffectsState(self.parameters, x, evaluate_blocked(self.cross, self.parameters.blocks(x), derivatives))
+        if derivatives and self.cross.remaining is not None:
+            self._recent[:] = [*self._recent[-1:], state]
+        return state
+
+    @cached_property
+    def _recent(self) -> list[RandomEffectsState]:
+        """The last two evaluations with derivatives where each takes many sparse products: a search ends at one of them."""
+        return []
 
     def evaluate_many(self, x: Array) -> Slopes:
         if self.cross.remaining is not None:

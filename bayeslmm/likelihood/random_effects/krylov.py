@@ -21,13 +21,13 @@ from bayeslmm._arrays import Array
 MAX_STEPS = 1000
 """Steps after which an operator counts as too ill-conditioned."""
 
-SOLVE_TOLERANCE = 1e-13
+SOLVE_TOLERANCE = 1e-12
 """Residual, relative to the right-hand side, of a solution: quadratic forms of it are then exact to rounding."""
 
 QUADRATURE_TOLERANCE = 1e-13
 """Change of a quadrature, relative to itself and to the trace of a unit matrix, at which it counts as found."""
 
-BASIS_TOLERANCE = 1e-10
+BASIS_TOLERANCE = 1e-9
 """Residual, relative to the solution, of A x = z in the basis of the steps at which that is large enough for derivatives."""
 
 CHECK_SHARE = 0.1
