@@ -79,6 +79,12 @@ class Problem:
         kernel = self.criterion.kernel
         return kernel if isinstance(kernel, BlockDiagonalKernel) else None
 
+    @property
+    def is_iterative(self) -> bool:
+        """Whether one theta and one response is evaluated at a time, by sparse products."""
+        kernel = self.criterion.kernel
+        return isinstance(kernel, RandomEffectsKernel) and kernel.cross.remaining is not None
+
     def diverging(self, x: Array) -> bool:
         """Whether a shape parameter on an unconstrained axis has left for infinity: a correlation at its bound, to four digits."""
         return bool(np.any(np.abs(x[self.shapes]) > CORRELATION_LIMIT))

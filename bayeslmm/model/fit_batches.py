@@ -45,7 +45,7 @@ def fit_many(model: BatchModel, Y: Frame | ArrayLike, method: LikelihoodKind = "
             try:
                 own = _with_rows(model, rows)
                 together = len(members) > 1 and isinstance(own.problem.criterion.kernel, RandomEffectsKernel)
-                together = together and own.problem.criterion.held is None
+                together = together and own.problem.criterion.held is None and not own.problem.is_iterative
             except BayesLMMError as error:
                 failures |= dict.fromkeys(members.tolist(), str(error))
                 advance(len(members))

@@ -350,8 +350,8 @@ def simulate_fits(fit: Estimates, L: Array, nsim: int, seed: Any, df: str) -> Si
 
 def batchable(fit: Estimates, df: str) -> bool:
     """Whether simulated responses can be refitted side by side, and tested."""
-    kernel = fit.problem.criterion.kernel
-    return df in BATCH_DF and fit.method != "MAP" and (poolable(fit.problem) or isinstance(kernel, RandomEffectsKernel))
+    side_by_side = isinstance(fit.problem.criterion.kernel, RandomEffectsKernel) and not fit.problem.is_iterative
+    return df in BATCH_DF and fit.method != "MAP" and (poolable(fit.problem) or side_by_side)
 
 
 def singular_fits(fit: Estimates, x: Array) -> Any:

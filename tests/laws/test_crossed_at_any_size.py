@@ -160,6 +160,35 @@ def test_what_follows_from_a_fit(seed: int, monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(other.confint(method="wald").iloc[:, 1:], one.confint(method="wald").iloc[:, 1:], rtol=0.05, atol=0.02)
 
 
+def test_points_and_responses_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = model(monkeypatch, 0, TUNING.probes).fit()
+    x = np.array([fit.estimate.x, 1.1 * fit.estimate.x])
+    criterion = fit.problem.criterion
+    values, gradients = criterion.slopes(x, True)
+    np.testing.assert_allclose(values, criterion.values(x, True), rtol=1e-10)
+    np.testing.assert_allclose(gradients[1], criterion.at(x[1], True).gradient, rtol=1e-6)
+    found = fit.confint(method="bootstrap", n=40, seed=1)
+    assert np.isfinite(found.iloc[:, 1:].to_numpy()).all()
+    with pytest.raises(InferenceError, match="one by one"):
+        criterion.kernel.by_level(x, derivatives=True)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_pairs_that_never_met_are_no_entries(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(seed)
+    n, K, L = 700, 150, 90
+    data = pd.DataFrame({"y": rng.normal(size=n), "x": rng.normal(size=n), "g": rng.integers(K, size=n), "h": rng.integers(L, size=n)})
+    formula = ("y ~ x + (1 | g) + (1 | h)", "y ~ x + (x | g) + (x | h)")[seed]
+    found = blm.LMM(formula, data).problem
+    monkeypatch.setattr(cross_products, "TUNING", replace(TUNING, table_pairs=0))
+    sparse = blm.LMM(formula, data).problem
+    met = len(data[["g", "h"]].drop_duplicates())
+    for problem in (found, sparse):
+        assert {E.nnz for E in problem.criterion.kernel.cross.coupling.columns} == {met * (1 + seed)}
+    x = points(found, seed)[1]
+    assert found.criterion.at(x, True).value == pytest.approx(sparse.criterion.at(x, True).value, rel=1e-12)
+
+
 def test_a_dense_block_takes_over_where_so_many_probes_would_cost_more(monkeypatch: pytest.MonkeyPatch) -> None:
     formula, data, weights = design(2)
     exact = built(monkeypatch, 2, None)

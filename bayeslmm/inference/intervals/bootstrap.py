@@ -61,7 +61,8 @@ class ParametricResampler:
     @property
     def together(self) -> bool:
         """Whether replicates go through the kernel side by side."""
-        return self.statistic is None and self.fit.problem.structured is None and self.fit.problem.size > 0
+        problem = self.fit.problem
+        return self.statistic is None and problem.structured is None and problem.size > 0 and not problem.is_iterative
 
     def run(self, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Replicates:
         """Draw and fit some replicates."""

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from bayeslmm._arrays import Array
+from bayeslmm.errors import InferenceError
 from bayeslmm.likelihood.kernel import Solution, solve_Xy
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.iterative import IterativeSchur, factorise_iteratively
@@ -312,6 +313,9 @@ def _factorise_rest(
     V = np.ascontiguousarray(V - cross.coupling.transpose_times(_apply_inverse(first.W, cross.first.C)))
     if isinstance(cross.coupling, UnpairedOffDiagonal):
         assert cross.remaining is not None and cross.probes is not None
+        if t > 1 or cross.V0.ndim == 3:
+            what = "several thetas or responses are not evaluated at once with crossed factors that are solved iteratively"
+            raise InferenceError(what, f"{cross.rest.m:,} crossed columns", "fit the responses one by one")
         return factorise_iteratively(cross.remaining, cross.coupling, first.W[:, :, 0], cross.first.A, V, Ts[1:], cross.probes, derivatives)
     assert cross.U0 is not None
     U = cross.U0[None] if t == 1 else np.broadcast_to(cross.U0, (t, len(cross.U0)))
