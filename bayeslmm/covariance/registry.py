@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bayeslmm._arrays import Array, freeze
-from bayeslmm.covariance.autoregressive import ARMA11, AnteDependent, Autoregressive
 from bayeslmm.covariance.base import Covariance, Request, Structure
 from bayeslmm.covariance.car1 import CAR1
 from bayeslmm.covariance.composed import Kronecker, SelectedRows, WithNugget
@@ -20,6 +19,7 @@ from bayeslmm.covariance.factor_analytic import FactorAnalytic, FactorAnalytic0
 from bayeslmm.covariance.huynh_feldt import Given, Known, Linear, huynh_feldt
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
+from bayeslmm.covariance.serial import ARMA11, AnteDependent, Autoregressive, Toeplitz
 from bayeslmm.covariance.spatial import (
     IsotropicCorrelation,
     Matern,
@@ -29,7 +29,6 @@ from bayeslmm.covariance.spatial import (
     distance_matrix,
     typical_distance,
 )
-from bayeslmm.covariance.toeplitz import Toeplitz
 from bayeslmm.covariance.unstructured import Banded, Diagonal
 from bayeslmm.errors import SpecificationError
 

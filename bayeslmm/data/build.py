@@ -40,7 +40,7 @@ from bayeslmm.data.rows import (
 )
 from bayeslmm.data.variables import EncodedVariable, FactorVariable, NumericVariable, Training, encode_variable
 from bayeslmm.errors import Check, DataError, DesignError, RankError, SpecificationError
-from bayeslmm.formula.formula import BarTerm, Terms
+from bayeslmm.formula.syntax import BarTerm, Terms
 from bayeslmm.specification.model_spec import ModelSpec
 
 _SMALL = 200_000  # cells of a frame up to which copying all of it costs less than picking columns

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bayeslmm.covariance.base import Covariance
-    from bayeslmm.formula.formula import BarTerm, ResidualTerm, VarianceFactor
+    from bayeslmm.formula.syntax import BarTerm, ResidualTerm, VarianceFactor
     from bayeslmm.specification.model_spec import ModelSpec
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bayeslmm._arrays import Array
 from bayeslmm.data.columns import Columns
 from bayeslmm.errors import DataError, FormulaError, PredictionError
-from bayeslmm.formula.functions import CODINGS, REMEMBERED
+from bayeslmm.formula.syntax import CODINGS, REMEMBERED
 
 
 def atom_name(atom: str) -> str:

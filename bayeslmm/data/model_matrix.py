@@ -25,7 +25,7 @@ from bayeslmm.data.columns import Columns
 from bayeslmm.data.expressions import Atom, atom_name, read_atom
 from bayeslmm.data.variables import EncodedVariable, FactorVariable, Training, encode_variable
 from bayeslmm.errors import SizeError
-from bayeslmm.formula.formula import Terms
+from bayeslmm.formula.syntax import Terms
 
 
 @dataclass(frozen=True, slots=True)

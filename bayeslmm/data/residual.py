@@ -17,7 +17,7 @@ from bayeslmm.data.design import ResidualDesign, VarianceDesign
 from bayeslmm.data.frame import rows_text, values_text
 from bayeslmm.data.grouping import GroupingFactor, group_coder
 from bayeslmm.errors import Check, DataError, SpecificationError
-from bayeslmm.formula.formula import ResidualTerm, VarianceFactor
+from bayeslmm.formula.syntax import ResidualTerm, VarianceFactor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ from bayeslmm.data.expressions import Atom, read_atom
 from bayeslmm.data.frame import ColumnTable, rows_text
 from bayeslmm.data.model_matrix import atoms_of
 from bayeslmm.errors import DataError, EmptyDataError, MissingDataError, NonFiniteError
-from bayeslmm.formula.formula import Formula, ResidualTerm, VarianceFactor
+from bayeslmm.formula.syntax import Formula, ResidualTerm, VarianceFactor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

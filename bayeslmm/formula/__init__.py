@@ -1,6 +1,5 @@
 """Formulas as data: our own reading of bars and covariance wrappers, and the list of what an expression may say."""
 
-from bayeslmm.formula.formula import BarTerm, Formula, ResidualTerm, VarianceFactor
 from bayeslmm.formula.parse import (
     bar_text,
     columns_of,
@@ -11,7 +10,7 @@ from bayeslmm.formula.parse import (
     residual_text,
     variance_text,
 )
-from bayeslmm.formula.syntax import quote_name
+from bayeslmm.formula.syntax import BarTerm, Formula, ResidualTerm, VarianceFactor, quote_name
 
 __all__ = [
     "BarTerm",

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from bayeslmm.errors import FormulaLimitError
-from bayeslmm.formula.functions import (
+from bayeslmm.formula.syntax import (
     CODINGS,
     CONTRASTS,
     FUNCTIONS,
@@ -14,12 +14,19 @@ from bayeslmm.formula.functions import (
     MAX_BASIS_COLUMNS,
     OWN_FUNCTION,
     RESERVED,
+    Call,
+    Chain,
+    ListLiteral,
+    Name,
+    Node,
     OptionKind,
+    Power,
     Signature,
+    Unary,
+    Value,
     function_remedy,
     own_name,
 )
-from bayeslmm.formula.syntax import Call, Chain, ListLiteral, Name, Node, Power, Unary, Value
 from bayeslmm.formula.terms import columns_read
 from bayeslmm.formula.tokens import Cursor, Token, describe_token
 

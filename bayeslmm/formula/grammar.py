@@ -5,8 +5,7 @@ from __future__ import annotations
 from bayeslmm.covariance.registry import MAX_ORDER, is_structure, nearest_structures, takes_order
 from bayeslmm.errors import FormulaLimitError
 from bayeslmm.formula.expression import COMPARISONS, read_expression, read_named
-from bayeslmm.formula.functions import CODINGS, own_name
-from bayeslmm.formula.syntax import Bar, Chain, Name, Node, Offset, Power, Sum, Value
+from bayeslmm.formula.syntax import CODINGS, Bar, Chain, Name, Node, Offset, Power, Sum, Value, own_name
 from bayeslmm.formula.tokens import Cursor, Token, describe_token
 
 MAX_TERM_EXPONENT = 8

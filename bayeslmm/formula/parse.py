@@ -10,10 +10,26 @@ from typing import cast
 from bayeslmm.covariance.registry import canonical, has_nugget, takes_coordinates
 from bayeslmm.errors import FormulaError, FormulaLimitError
 from bayeslmm.formula.expression import read_expression
-from bayeslmm.formula.formula import BarTerm, Formula, ResidualTerm, VarianceFactor, VarianceKind
-from bayeslmm.formula.functions import LITERALS, RESERVED
 from bayeslmm.formula.grammar import read_sides, read_sum, read_wrapper
-from bayeslmm.formula.syntax import Bar, Chain, Name, Node, Offset, Sum, Value, expression_text, group_text, quote_name
+from bayeslmm.formula.syntax import (
+    LITERALS,
+    RESERVED,
+    Bar,
+    BarTerm,
+    Chain,
+    Formula,
+    Name,
+    Node,
+    Offset,
+    ResidualTerm,
+    Sum,
+    Value,
+    VarianceFactor,
+    VarianceKind,
+    expression_text,
+    group_text,
+    quote_name,
+)
 from bayeslmm.formula.terms import Items, bar_terms, columns_read, count_terms, flat_items, side_terms, side_text, without_intercept
 from bayeslmm.formula.tokens import Cursor, describe_token
 

@@ -7,9 +7,24 @@ from math import comb
 
 from bayeslmm.covariance.registry import canonical, names
 from bayeslmm.errors import FormulaLimitError
-from bayeslmm.formula.formula import BarTerm, Terms
-from bayeslmm.formula.functions import CONSTANTS
-from bayeslmm.formula.syntax import Bar, Call, Chain, ListLiteral, Name, Node, Offset, Power, Sum, Unary, Value, group_text, term_text
+from bayeslmm.formula.syntax import (
+    CONSTANTS,
+    Bar,
+    BarTerm,
+    Call,
+    Chain,
+    ListLiteral,
+    Name,
+    Node,
+    Offset,
+    Power,
+    Sum,
+    Terms,
+    Unary,
+    Value,
+    group_text,
+    term_text,
+)
 from bayeslmm.formula.tokens import Cursor
 
 MAX_TERMS = 10_000

@@ -9,8 +9,7 @@ from typing import Literal
 from unicodedata import category
 
 from bayeslmm.errors import FormulaError, FormulaLimitError
-from bayeslmm.formula.functions import RESERVED, column_remedy
-from bayeslmm.formula.syntax import Name
+from bayeslmm.formula.syntax import RESERVED, Name, column_remedy
 
 SHOWN_CHARACTERS = 100  # characters of a long formula shown around the spot
 

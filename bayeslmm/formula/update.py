@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from bayeslmm.errors import FormulaError
-from bayeslmm.formula.formula import BarTerm, Formula
 from bayeslmm.formula.parse import bar_text, parse_formula
+from bayeslmm.formula.syntax import BarTerm, Formula
 
 _DOT = re.compile(r"(?<![\w.`])\.(?![\w.`(])")
 _QUOTES = "`'\""

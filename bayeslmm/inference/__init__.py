@@ -5,12 +5,12 @@ from bayeslmm.inference.dynamic_prediction import predict_dynamic
 from bayeslmm.inference.fixed_effects.tests import coefficient_table, covariance
 from bayeslmm.inference.influence import influence
 from bayeslmm.inference.intervals.bootstrap import Bootstrap, bootstrap
-from bayeslmm.inference.intervals.confint import confint
 from bayeslmm.inference.intervals.profile import Profile, profile
 from bayeslmm.inference.lrt import SimulatedTest, bootstrap_lrt, exact_rlrt, lrt, ranova
 from bayeslmm.inference.means.anova import anova
 from bayeslmm.inference.means.emmeans import EMMeans, emmeans, emtrends
 from bayeslmm.inference.means.linear_functions import Contrast, contrast
+from bayeslmm.inference.tidy import confint
 
 __all__ = [
     "Bootstrap",

@@ -31,8 +31,7 @@ from bayeslmm.inference.influence import leverage
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
 from bayeslmm.results.estimates import Estimates
-from bayeslmm.results.fitted import population_mean, residuals
-from bayeslmm.results.simulate import simulate
+from bayeslmm.results.fitted import population_mean, residuals, simulate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -28,7 +28,7 @@ from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.likelihood.criterion import Method, one_thread
 from bayeslmm.likelihood.problem import Problem, build_problem
-from bayeslmm.results.simulate import simulate_frame
+from bayeslmm.results.fitted import simulate_frame
 
 CONE_DRAWS = 20_000
 """Draws for a cone of 3 x 3 matrices or larger."""

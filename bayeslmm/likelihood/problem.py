@@ -34,8 +34,13 @@ from bayeslmm.likelihood.structured.kernel import (
     order_rows,
     pool_by_pattern,
 )
-from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, residual_free, residual_natural, residual_structure
-from bayeslmm.likelihood.structured.variance_function import variance_function
+from bayeslmm.likelihood.structured.residual_structure import (
+    GroupedStructure,
+    residual_free,
+    residual_natural,
+    residual_structure,
+    variance_function,
+)
 from bayeslmm.likelihood.tuning import TUNING
 
 CORRELATION_LIMIT = 4.5

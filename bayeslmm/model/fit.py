@@ -25,10 +25,10 @@ from bayeslmm.results.fitted import (
     mode_frames,
     residuals,
     sd_frames,
+    simulate,
 )
 from bayeslmm.results.foreign_names import known_arguments, no_attribute
 from bayeslmm.results.predict import predict_rows, require_outcomes
-from bayeslmm.results.simulate import simulate
 from bayeslmm.results.store import save
 
 if TYPE_CHECKING:
@@ -932,7 +932,7 @@ class Fit(Estimates):
         >>> fit.confint().columns.tolist()[-2:]
         ['conf_low', 'conf_high']
         """
-        from bayeslmm.inference.intervals.confint import confint
+        from bayeslmm.inference.tidy import confint
 
         return confint(
             self,

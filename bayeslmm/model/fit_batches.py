@@ -18,9 +18,8 @@ from bayeslmm.inference.intervals.resampling import without
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.many_fits import BatchModel, ManyFits, ResponseBatch
-from bayeslmm.results.fitted import as_pandas
+from bayeslmm.results.fitted import as_pandas, is_permuted
 from bayeslmm.results.render import progress_bar
-from bayeslmm.results.simulate import is_permuted
 
 if TYPE_CHECKING:
     from bayeslmm._types import ArrayLike, Frame, LikelihoodKind

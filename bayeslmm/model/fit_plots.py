@@ -11,12 +11,11 @@ from matplotlib.axes import Axes
 from bayeslmm._validation import require_level, require_name
 from bayeslmm.inference.influence import influence
 from bayeslmm.inference.intervals.bootstrap import bootstrap
-from bayeslmm.inference.intervals.confint import confint
 from bayeslmm.inference.intervals.profile import profile
 from bayeslmm.inference.means.emmeans import emmeans
+from bayeslmm.inference.tidy import confint
 from bayeslmm.plots.intervals import bootstrap_axes, emmeans_axes, forest_axes, profile_axes
-from bayeslmm.plots.lines import lines_axes
-from bayeslmm.plots.random_effects import influence_axes, ranef_axes
+from bayeslmm.plots.levels import influence_axes, lines_axes, ranef_axes
 from bayeslmm.plots.residuals import acf_axes, fitted_axes, leverage_axes, qq_axes, residual_axes
 from bayeslmm.plots.style import closes_on_error, panels
 from bayeslmm.results.estimates import Estimates

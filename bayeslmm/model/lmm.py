@@ -26,8 +26,8 @@ from bayeslmm.likelihood.problem import KernelDescription, Problem, build_proble
 from bayeslmm.model.fit import Fit
 from bayeslmm.results import foreign_names
 from bayeslmm.results.estimates import CountingRule
+from bayeslmm.results.fitted import new_response, parameters_of, simulate_frame
 from bayeslmm.results.foreign_names import known_arguments, no_attribute
-from bayeslmm.results.simulate import new_response, parameters_of, simulate_frame
 from bayeslmm.specification.model_spec import ModelArguments, plain_coding
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from bayeslmm.inference.fixed_effects.tests import check_options, coefficient_ta
 from bayeslmm.inference.means.anova import anova
 from bayeslmm.inference.means.emmeans import EMMeans, emmeans
 from bayeslmm.plots.intervals import emmeans_axes, forest
-from bayeslmm.plots.random_effects import ranef_axes
+from bayeslmm.plots.levels import ranef_axes
 from bayeslmm.plots.residuals import fitted_axes, qq_axes, residual_axes
 from bayeslmm.reports.comparison import Compared, Sampled, posterior_section, provenance_section
 from bayeslmm.reports.page import Page, Section, draw_figure, draw_panels, five_digits

@@ -1,18 +1,24 @@
-"""Fitted values, residuals and conditional modes of a fit's own rows and levels."""
+"""Fitted values, residuals and conditional modes of a fit's own rows and levels, and responses simulated for them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, freeze, seed_sequence, unmasked
 from bayeslmm._validation import require_one_of
+from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.model_matrix import name_parts
-from bayeslmm.likelihood.structured.residual_covariance import residual_sds, whiten_errors
+from bayeslmm.errors import DataError, NonFiniteError, SizeError, SpecificationError
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_covariance import draw_errors, residual_sds, whiten_errors
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.random_effects import terms_by_group
 
@@ -113,3 +119,116 @@ def add_fixed(modes: pd.DataFrame, fixed: pd.Series[float]) -> pd.DataFrame:
     for name, effects in zip(columns, modes.to_numpy().T, strict=True):
         values[:, names.index(name)] += effects
     return pd.DataFrame(values, index=modes.index, columns=names)
+
+
+MAX_NUMBERS = 1 << 31
+"""Numbers simulated at once: 17 GB."""
+
+
+def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple[Array, Array, float]:
+    """alpha (p,) of the columns kept, theta and sigma from a mapping; coefficients may be given by name."""
+    if not isinstance(params, Mapping):
+        raise SpecificationError(f"params is a {type(params).__name__}", "params", 'give {"alpha": ..., "theta": ..., "sigma": ...}')
+    unknown = set(params) - {"alpha", "theta", "sigma"}
+    absent = {"alpha", "theta", "sigma"} - set(params) - ({"theta"} if size == 0 else set())
+    if unknown or absent:
+        what = f"parameters unknown: {', '.join(sorted(unknown))}" if unknown else f"parameters missing: {', '.join(sorted(absent))}"
+        raise SpecificationError(what, "params", 'give {"alpha": ..., "theta": ..., "sigma": ...}')
+    alpha = params["alpha"]
+    if isinstance(alpha, Mapping | pd.Series):
+        alpha = dict(alpha)
+        extra = [str(name) for name in alpha if name not in design.coef_names]
+        if extra:
+            near = get_close_matches(extra[0], design.coef_names, 1, 0.4)
+            remedy = f"did you mean {near[0]!r}?" if near else f"coefficients: {', '.join(design.coef_names)}"
+            raise SpecificationError(f"there are no coefficients {', '.join(extra)}", "alpha", remedy)
+        missing = [name for name in design.coef_names if name not in alpha and name not in design.aliased]
+        if missing:
+            raise SpecificationError(f"coefficients missing: {', '.join(missing)}", "alpha", "give one number per coefficient")
+        alpha = [alpha[design.coef_names[i]] for i in design.kept]
+    try:
+        alpha, theta = np.asarray(unmasked(alpha), float), np.atleast_1d(np.asarray(unmasked(params.get("theta", ())), float))
+        sigma = float(params["sigma"])
+    except (TypeError, ValueError) as error:
+        raise SpecificationError(f"a parameter is not numbers: {error}", "params", "give numbers") from None
+    for name, values, length in (("alpha", alpha, len(design.kept)), ("theta", theta, size)):
+        if values.shape != (length,) or not np.all(np.isfinite(values)):
+            what = f"{name} is not {length} finite numbers"
+            raise SpecificationError(what, f"{name}, of shape {values.shape}", f"give {length} numbers")
+    if not (np.isfinite(sigma) and sigma >= 0):
+        raise SpecificationError(f"sigma is {sigma}", "sigma", "give a standard deviation")
+    return alpha, theta, sigma
+
+
+def simulate(fit: Estimates, nsim: int, seed: int | None) -> pd.DataFrame:
+    """Responses drawn from the fitted model, one column per simulation."""
+    return fit.model.simulated(fit.fixef_kept, fit.theta, fit._sigma, nsim, seed)
+
+
+def simulate_frame(problem: Problem, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame:
+    """`sim_1`, `sim_2`, ... over the rows used; each column has a stream of its own, so that it does not depend on how many there are."""
+    if isinstance(nsim, bool) or not isinstance(nsim, Integral) or nsim < 1:
+        raise SpecificationError(f"nsim is {nsim!r}", "nsim", "give the number of simulations, 1 or more")
+    if nsim * problem.design.nobs > MAX_NUMBERS:
+        what = f"{nsim} simulations of {problem.design.nobs} rows would take {8e-9 * float(nsim) * problem.design.nobs:.3g} GB"
+        raise SizeError(what, "nsim", "simulate in parts, each with a seed of its own")
+    drawn = simulate_responses(problem, alpha, theta, sigma, seed_sequence(seed).spawn(int(nsim)))
+    return pd.DataFrame(drawn, index=problem.design.index, columns=[f"sim_{number + 1}" for number in range(int(nsim))])
+
+
+def simulate_responses(problem: Problem, alpha: Array, theta: Array, sigma: float, streams: Sequence[np.random.SeedSequence]) -> Array:
+    """One response for every stream of random numbers, (n, len(streams))."""
+    design = problem.design
+    x = problem.x(theta)
+    mean = design.X @ alpha + (0.0 if design.offset is None else design.offset)
+    roots = [term.map.whole @ _root(sigma**2 * term.conditioned(x, problem.standardization.weight_mean)) for term in problem.random.terms]
+    known = {id(term.relationship): _root(term.relationship) for term in design.terms if term.relationship is not None}
+    out = np.empty((design.nobs, len(streams)), order="F")
+    for column, stream in zip(out.T, streams, strict=True):
+        rng = np.random.default_rng(stream)
+        column[:] = mean + draw_errors(problem, x, sigma, rng)
+        for term, root in zip(design.terms, roots, strict=True):
+            beta = rng.standard_normal((term.group.size, len(root))) @ root.T
+            if term.relationship is not None:
+                beta = known[id(term.relationship)] @ beta
+            column += np.einsum("nq,nq->n", term.Z, beta[term.group.codes])
+    return out
+
+
+def _root(matrix: Array) -> Array:
+    """A square root of a positive semi-definite matrix, which does not change where it is singular by rounding only."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+
+
+def is_permuted(given: pd.Index[Any], own: pd.Index[Any]) -> bool:
+    """Whether an index holds the labels of another in another order."""
+    return len(given) == len(own) and not given.equals(own) and given.is_unique and bool(given.isin(own).all())
+
+
+def new_response(design: Design, y: Any) -> Design:
+    """A design with another response.
+
+    y : one number per row used, or per row of the data (those not used are passed over)
+    Raises DataError for another length, NonFiniteError for values that are missing or infinite.
+    """
+    if isinstance(y, pd.Series) and is_permuted(y.index, design.index):
+        what = "the new response is a Series whose rows are in another order than those of the fit"
+        raise DataError(what, f"its index begins {y.index[0]!r}", "sort it, or give y.to_numpy() if the order is right")
+    try:
+        if np.iscomplexobj(y):
+            raise TypeError
+        values = np.array(unmasked(y), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError("the new response is not numbers", f"got {type(y).__name__}", "give an array of numbers") from None
+    if values.ndim != 1 or len(values) not in (design.nobs, design.n_read):
+        shape = " x ".join(map(str, values.shape))
+        where = f"{design.nobs} rows are used, {design.n_read} were read"
+        raise DataError(f"the new response has shape {shape}", where, "give one number per row")
+    if len(values) != design.nobs:
+        values = values[design.rows]
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        what = "the new response has values that are missing or infinite"
+        raise NonFiniteError(what, f"{len(bad)} rows, the first is {bad[0]}", "fill them in")
+    return replace(design, y=freeze(values))

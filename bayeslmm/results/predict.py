@@ -24,7 +24,7 @@ from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_rows
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
-from bayeslmm.likelihood.structured.variance_function import VarianceFunction
+from bayeslmm.likelihood.structured.residual_structure import VarianceFunction
 from bayeslmm.results.fitted import conditional_mean, population_mean
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.sas.language.statements import parse_program
 from bayeslmm.sas.to_sas import program_of_spec as to_sas
-from bayeslmm.sas.translation.result import Translation
-from bayeslmm.sas.translation.translate import translate
+from bayeslmm.sas.translate import translate
+from bayeslmm.sas.translation import Translation
 
 __all__ = ["MixedProgram", "Translation", "parse_program", "to_sas", "translate"]

@@ -18,10 +18,10 @@ from bayeslmm.data.frame import read_table, values_text
 from bayeslmm.data.variables import FactorVariable
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.expression import read_expression
-from bayeslmm.formula.formula import BarTerm, Terms
 from bayeslmm.formula.parse import columns_of
-from bayeslmm.formula.syntax import Call, Chain, Name, Node, Power, Value, expression_text
+from bayeslmm.formula.syntax import BarTerm, Call, Chain, Name, Node, Power, Terms, Value, expression_text
 from bayeslmm.formula.tokens import Cursor
+from bayeslmm.sas.glm_coding import class_levels, format_level
 from bayeslmm.sas.language.covariance_types import VC, CovType, sas_type
 from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, SASEffect
 from bayeslmm.sas.language.program import (
@@ -40,8 +40,7 @@ from bayeslmm.sas.language.program import (
     RepeatedStatement,
 )
 from bayeslmm.sas.language.where import BooleanCondition, ColumnReference, Condition, ConstantValue, InList, Negation, WhereComparison
-from bayeslmm.sas.translation.glm_coding import class_levels, format_level
-from bayeslmm.sas.translation.terms import WHOLE_DATA
+from bayeslmm.sas.random_terms import WHOLE_DATA
 from bayeslmm.specification.model_spec import ModelSpec
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w{0,31}\Z", re.ASCII)

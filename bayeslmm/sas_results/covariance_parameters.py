@@ -24,7 +24,7 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, VisitStructure
 from bayeslmm.sas.language.covariance_types import VC, CovType
-from bayeslmm.sas.translation.result import CovBlock, Translation
+from bayeslmm.sas.translation import CovBlock, Translation
 
 Parameters = tuple[tuple[str, float], ...]
 

@@ -11,9 +11,9 @@ from scipy import stats
 
 from bayeslmm._arrays import Array, Mask, concatenate_fields
 from bayeslmm.inference.fixed_effects.tests import FTest, TTests
+from bayeslmm.sas.glm_coding import class_variables
+from bayeslmm.sas.hypotheses import hypothesis
 from bayeslmm.sas.language.effects import GLMEffect
-from bayeslmm.sas.translation.glm_coding import class_variables
-from bayeslmm.sas.translation.hypotheses import hypothesis
 from bayeslmm.sas_results.run import ProgramRun
 
 TableColumns = dict[str, Any]

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.results.render import escape_control
-from bayeslmm.sas.translation.glm_coding import format_level
-from bayeslmm.sas.translation.result import Translation
+from bayeslmm.sas.glm_coding import format_level
+from bayeslmm.sas.translation import Translation
 
 if TYPE_CHECKING:
     from bayeslmm.model.fit import Fit

@@ -27,7 +27,7 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
 from bayeslmm.sas.language.program import ParmsStatement
-from bayeslmm.sas.translation.result import Translation
+from bayeslmm.sas.translation import Translation
 from bayeslmm.sas_results.covariance_parameters import CovarianceListing, residual_variance, tau_of
 
 

@@ -13,11 +13,11 @@ import pandas as pd
 
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, SpecificationError
+from bayeslmm.sas.glm_coding import class_levels, format_level
 from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.sas.language.statements import parse_programs
-from bayeslmm.sas.translation.glm_coding import class_levels, format_level
-from bayeslmm.sas.translation.result import Translation
-from bayeslmm.sas.translation.translate import translate
+from bayeslmm.sas.translate import translate
+from bayeslmm.sas.translation import Translation
 from bayeslmm.sas_results import fixed_tables, model_tables, random_tables, requests
 from bayeslmm.sas_results.listing import ListedRun, listing_text
 from bayeslmm.sas_results.predictions import kept_columns, predictions_table

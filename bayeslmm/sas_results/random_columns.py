@@ -10,10 +10,10 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.design import Design, RandomTerm
 from bayeslmm.errors import DataError
+from bayeslmm.sas.glm_coding import format_level, glm_columns
 from bayeslmm.sas.language.covariance_types import VC
 from bayeslmm.sas.language.effects import GLMEffect
-from bayeslmm.sas.translation.glm_coding import format_level, glm_columns
-from bayeslmm.sas.translation.result import CovBlock, RandomEffect, Translation
+from bayeslmm.sas.translation import CovBlock, RandomEffect, Translation
 from bayeslmm.sas_results.rows import ProgramRows
 
 

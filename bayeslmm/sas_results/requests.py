@@ -14,10 +14,10 @@ from bayeslmm._arrays import Array, Mask
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.fixed_effects.tests import FTest, TTests
 from bayeslmm.inference.means.multiplicity import critical_values, p_values
+from bayeslmm.sas.glm_coding import class_variables, estimable
+from bayeslmm.sas.hypotheses import Labels, MeansSetting, coefficient_row, differences, lsmeans_rows, slice_groups
 from bayeslmm.sas.language.effects import GLMEffect, glm_effect
 from bayeslmm.sas.language.program import CoefficientRow, Coefficients, ContrastStatement, EstimateStatement, LSMeansStatement
-from bayeslmm.sas.translation.glm_coding import class_variables, estimable
-from bayeslmm.sas.translation.hypotheses import Labels, MeansSetting, coefficient_row, differences, lsmeans_rows, slice_groups
 from bayeslmm.sas_results.fixed_tables import (
     TableColumns,
     bind_columns,

@@ -14,10 +14,10 @@ from bayeslmm._arrays import Array, Codes, Mask
 from bayeslmm.data.columns import kind_of, series_numbers
 from bayeslmm.data.frame import read_table
 from bayeslmm.errors import DataError, EmptyDataError
+from bayeslmm.sas.glm_coding import ClassLevels, class_levels, format_level
 from bayeslmm.sas.language.program import ByVariable, ClassVariable, MixedProgram
 from bayeslmm.sas.language.where import columns_in, rows_where
-from bayeslmm.sas.translation.glm_coding import ClassLevels, class_levels, format_level
-from bayeslmm.sas.translation.result import Derived, Translation
+from bayeslmm.sas.translation import Derived, Translation
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,10 +25,7 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import ConstantDegrees,
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, Inference, InferenceOptions
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
-from bayeslmm.sas.language.covariance_types import VC
-from bayeslmm.sas.language.effects import GLMEffect
-from bayeslmm.sas.language.program import MixedProgram
-from bayeslmm.sas.translation.glm_coding import (
+from bayeslmm.sas.glm_coding import (
     GLMLayout,
     RowSpace,
     bridge,
@@ -38,8 +35,11 @@ from bayeslmm.sas.translation.glm_coding import (
     row_space,
     rows_on_our_columns,
 )
-from bayeslmm.sas.translation.hypotheses import Background
-from bayeslmm.sas.translation.result import RandomEffect, Translation
+from bayeslmm.sas.hypotheses import Background
+from bayeslmm.sas.language.covariance_types import VC
+from bayeslmm.sas.language.effects import GLMEffect
+from bayeslmm.sas.language.program import MixedProgram
+from bayeslmm.sas.translation import RandomEffect, Translation
 from bayeslmm.sas_results.covariance_parameters import CovarianceListing, CovParm, tau_of
 from bayeslmm.sas_results.parms import FixedParameterInference, ParmsSearch, fit_with_parms
 from bayeslmm.sas_results.random_columns import RandomColumn, sas_random_columns, structure_orders

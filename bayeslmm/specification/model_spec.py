@@ -13,8 +13,8 @@ import pandas as pd
 from bayeslmm._arrays import label_text
 from bayeslmm._types import CheckMode, Missing
 from bayeslmm.errors import SpecificationError
-from bayeslmm.formula.formula import Formula, ResidualTerm, VarianceFactor
 from bayeslmm.formula.parse import columns_of, parse_formula, parse_residual, parse_variance, variance_text
+from bayeslmm.formula.syntax import Formula, ResidualTerm, VarianceFactor
 from bayeslmm.specification.priors import Priors
 
 

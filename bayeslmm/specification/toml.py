@@ -13,10 +13,9 @@ from typing import Any, cast
 
 from bayeslmm._io import as_path, write_atomically
 from bayeslmm.errors import BayesLMMError, SpecificationError, StoreError
-from bayeslmm.formula.formula import Formula, ResidualTerm
 from bayeslmm.formula.grammar import read_sides
 from bayeslmm.formula.parse import build_formula, formula_text, parse_formula, require_own_sides, residual_term, variance_text
-from bayeslmm.formula.syntax import Bar
+from bayeslmm.formula.syntax import Bar, Formula, ResidualTerm
 from bayeslmm.formula.terms import flat_items
 from bayeslmm.formula.tokens import Cursor
 from bayeslmm.specification.model_spec import ModelArguments, ModelSpec, make_spec, plain_coding

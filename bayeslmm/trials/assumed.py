@@ -15,7 +15,7 @@ from bayeslmm.estimate.estimate import Estimate
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, residual_natural
 from bayeslmm.results.estimates import Estimates
-from bayeslmm.results.simulate import simulate_responses
+from bayeslmm.results.fitted import simulate_responses
 
 type Numbers = float | Sequence[float] | Mapping[str, float] | Array
 """One number, several in order, or by name."""

@@ -14,11 +14,11 @@ from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._validation import require_count, require_one_of
 from bayeslmm.errors import BayesLMMError, SpecificationError
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
-from bayeslmm.inference.intervals.confint import confint
+from bayeslmm.inference.tidy import confint
 from bayeslmm.likelihood.structured.residual_covariance import visit_covariances
 from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.fitted import simulate_responses
 from bayeslmm.results.predict import two_sided_quantile
-from bayeslmm.results.simulate import simulate_responses
 from bayeslmm.trials.power import SimulatedFits, batchable, simulate_fits, singular_fits
 
 if TYPE_CHECKING:

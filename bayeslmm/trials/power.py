@@ -25,8 +25,7 @@ from bayeslmm.inference.means.anova import make_hypotheses
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.results.estimates import Estimates
-from bayeslmm.results.fitted import as_pandas
-from bayeslmm.results.simulate import simulate_responses
+from bayeslmm.results.fitted import as_pandas, simulate_responses
 from bayeslmm.trials.assumed import assumed_estimates
 
 if TYPE_CHECKING:

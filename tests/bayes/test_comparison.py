@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.sensitivity import reweight
+from bayeslmm.bayes.posterior.hypotheses import reweight
 from bayeslmm.errors import SpecificationError
 from tests.bayes import designs
 

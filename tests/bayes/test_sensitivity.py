@@ -9,7 +9,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.bayes.posterior.datatree import joint_log_prior
-from bayeslmm.bayes.sensitivity import sensitivity
+from bayeslmm.bayes.posterior.hypotheses import sensitivity
 from bayeslmm.specification.prior_families import log_density
 from tests.bayes import designs
 

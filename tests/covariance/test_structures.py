@@ -10,8 +10,8 @@ from scipy.special import gamma, kv
 
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.registry import STRUCTURES, description, make
+from bayeslmm.covariance.serial import autocorrelations, partial_autocorrelations
 from bayeslmm.covariance.spatial import PinnedLocated, SpatialCovariance, distance_matrix, matern_curve, typical_distance
-from bayeslmm.covariance.toeplitz import autocorrelations, partial_autocorrelations
 from bayeslmm.errors import SpecificationError
 
 Q = 4

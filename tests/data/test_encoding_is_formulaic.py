@@ -14,8 +14,8 @@ from bayeslmm.data.frame import read_table
 from bayeslmm.data.model_matrix import DesignBlock, Term, train_block
 from bayeslmm.data.variables import Training
 from bayeslmm.errors import FormulaError
-from bayeslmm.formula.formula import Terms
 from bayeslmm.formula.parse import parse_formula
+from bayeslmm.formula.syntax import Terms
 from tests.generated import examples
 
 ATOMS = ("x", "z", "k", "f", "g", "h", "`z a`", "C(k)", "I(x ** 2)", "log(u)", "poly(x, 2)", "center(z)", "bs(u, df=4)", "C(f, Sum)")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bayeslmm.formula.formula import BarTerm
 from bayeslmm.formula.parse import columns_of, parse_formula
+from bayeslmm.formula.syntax import BarTerm
 
 
 def said(text: str) -> list[tuple[str, str]]:

@@ -6,8 +6,8 @@ import pytest
 
 from bayeslmm.covariance.registry import STRUCTURES, is_structure, names
 from bayeslmm.errors import FormulaError
-from bayeslmm.formula.formula import ResidualTerm, VarianceFactor
 from bayeslmm.formula.parse import columns_of, parse_residual, parse_variance
+from bayeslmm.formula.syntax import ResidualTerm, VarianceFactor
 
 
 def test_visit_and_subject() -> None:

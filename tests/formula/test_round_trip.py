@@ -8,9 +8,9 @@ from dataclasses import replace
 from hypothesis import assume, given
 
 from bayeslmm.errors import FormulaError
-from bayeslmm.formula.formula import Formula
 from bayeslmm.formula.grammar import read_sum
 from bayeslmm.formula.parse import columns_of, formula_text, parse_formula, parse_residual, parse_variance, variance_text
+from bayeslmm.formula.syntax import Formula
 from bayeslmm.formula.terms import count_terms, expand_summands, flat_items, side_terms, without_intercept
 from bayeslmm.formula.tokens import Cursor
 from tests.formula import texts

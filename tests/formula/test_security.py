@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 import bayeslmm.formula
 from bayeslmm.data import expressions
 from bayeslmm.errors import BayesLMMError, FormulaError, FormulaLimitError
-from bayeslmm.formula.functions import CODINGS, CONSTANTS, FUNCTIONS
 from bayeslmm.formula.parse import columns_of, parse_formula, parse_residual, parse_variance
+from bayeslmm.formula.syntax import CODINGS, CONSTANTS, FUNCTIONS
 from tests.formula import texts
 
 ATTACKS = [

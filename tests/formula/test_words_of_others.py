@@ -13,8 +13,8 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, DataError, FormulaError
-from bayeslmm.formula.functions import FUNCTIONS
 from bayeslmm.formula.parse import parse_formula, parse_residual, parse_variance
+from bayeslmm.formula.syntax import FUNCTIONS
 
 UNARY = [name for name, signature in FUNCTIONS.items() if signature.most == 1 and not signature.options and hasattr(np, name)]
 

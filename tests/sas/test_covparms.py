@@ -10,7 +10,7 @@ import pytest
 
 from bayeslmm.errors import SpecificationError
 from bayeslmm.sas.language.covariance_types import CovType, sas_type
-from bayeslmm.sas.translation.result import CovBlock
+from bayeslmm.sas.translation import CovBlock
 from bayeslmm.sas_results.covariance_parameters import block_parameters, has_matrix_form
 
 LISTINGS = (

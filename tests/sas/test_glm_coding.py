@@ -9,9 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bayeslmm.errors import DataError, SpecificationError
-from bayeslmm.sas.language.effects import GLMEffect
-from bayeslmm.sas.language.program import ClassVariable
-from bayeslmm.sas.translation.glm_coding import (
+from bayeslmm.sas.glm_coding import (
     ClassLevels,
     GLMLayout,
     bridge,
@@ -22,7 +20,7 @@ from bayeslmm.sas.translation.glm_coding import (
     rows_on_our_columns,
     sas_solution,
 )
-from bayeslmm.sas.translation.hypotheses import (
+from bayeslmm.sas.hypotheses import (
     Background,
     MeansSetting,
     coefficient_row,
@@ -31,6 +29,8 @@ from bayeslmm.sas.translation.hypotheses import (
     lsmeans_rows,
     slice_groups,
 )
+from bayeslmm.sas.language.effects import GLMEffect
+from bayeslmm.sas.language.program import ClassVariable
 
 Array = NDArray[np.float64]
 

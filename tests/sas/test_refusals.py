@@ -6,7 +6,7 @@ import pytest
 
 from bayeslmm.errors import DataError, FormulaError, SpecificationError
 from bayeslmm.sas.language.statements import parse_program
-from bayeslmm.sas.translation.translate import translate
+from bayeslmm.sas.translate import translate
 
 HEAD = "proc mixed; class a b id v; model y = a x"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bayeslmm.errors import SpecificationError
-from bayeslmm.formula.formula import BarTerm, ResidualTerm
 from bayeslmm.formula.parse import parse_formula, parse_residual, parse_variance
+from bayeslmm.formula.syntax import BarTerm, ResidualTerm
 from bayeslmm.sas.to_sas import program_of_spec as to_sas
-from bayeslmm.sas.translation.translate import translate
+from bayeslmm.sas.translate import translate
 from bayeslmm.specification.model_spec import ModelSpec
 from bayeslmm.specification.priors import Priors
 from tests.sas.programs import CASES, Case

@@ -18,8 +18,7 @@ from bayeslmm.bayes.posterior.tables import parameter_draws
 from bayeslmm.bayes.sampling.prior_predictive import resolved_priors
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots import draws as figures
-from bayeslmm.plots.lines import lines_axes
-from bayeslmm.plots.random_effects import ranef_of_draws
+from bayeslmm.plots.levels import lines_axes, ranef_of_draws
 from bayeslmm.plots.residuals import column_of
 from bayeslmm.plots.style import bare
 

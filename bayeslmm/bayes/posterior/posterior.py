@@ -19,8 +19,7 @@ from bayeslmm.bayes.posterior import datatree
 from bayeslmm.bayes.posterior import predict as posterior_rows
 from bayeslmm.bayes.posterior import tables as posterior_tables
 from bayeslmm.bayes.posterior.data import PosteriorData, save_posterior
-from bayeslmm.bayes.posterior.hypotheses import judge_hypotheses, rope_shares
-from bayeslmm.bayes.sensitivity import sensitivity
+from bayeslmm.bayes.posterior.hypotheses import judge_hypotheses, rope_shares, sensitivity
 from bayeslmm.errors import SamplingError
 from bayeslmm.results import foreign_names
 from bayeslmm.results.foreign_names import known_arguments, no_attribute

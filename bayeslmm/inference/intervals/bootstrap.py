@@ -29,8 +29,8 @@ from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.identification import full_rank
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.fitted import simulate_responses
 from bayeslmm.results.render import html_of_frame, progress_bar
-from bayeslmm.results.simulate import simulate_responses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,8 +23,7 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
 from bayeslmm.likelihood.kernel import Solution, solve_Xy, stack_solutions
 from bayeslmm.likelihood.parameters import RandomParameters
-from bayeslmm.likelihood.structured.residual_structure import BlockRows, ResidualStructure
-from bayeslmm.likelihood.structured.variance_function import VarianceFunction
+from bayeslmm.likelihood.structured.residual_structure import BlockRows, ResidualStructure, VarianceFunction
 from bayeslmm.likelihood.tuning import TUNING
 
 

@@ -11,7 +11,7 @@ from bayeslmm.sas.language.covariance_types import VC, our_name
 from bayeslmm.sas.language.effects import GLMEffect, SASEffect, glm_effect
 from bayeslmm.sas.language.options import is_whole_data
 from bayeslmm.sas.language.program import RandomStatement, RepeatedStatement
-from bayeslmm.sas.translation.result import CovBlock, Derived, RandomEffect
+from bayeslmm.sas.translation import CovBlock, Derived, RandomEffect
 
 WHOLE_DATA = "all rows"
 

@@ -7,17 +7,16 @@ from difflib import get_close_matches
 from typing import Literal
 
 from bayeslmm.errors import DataError, SpecificationError
-from bayeslmm.formula.formula import VarianceFactor
 from bayeslmm.formula.parse import parse_formula, parse_residual
-from bayeslmm.formula.syntax import quote_name
+from bayeslmm.formula.syntax import VarianceFactor, quote_name
 from bayeslmm.sas.language.covariance_types import VC
 from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, GLMEffect, SASEffect, glm_effect
 from bayeslmm.sas.language.options import is_whole_data
 from bayeslmm.sas.language.program import CoefficientRow, Coefficients, MixedProgram
 from bayeslmm.sas.language.statements import parse_program
 from bayeslmm.sas.language.where import columns_in
-from bayeslmm.sas.translation.result import CovBlock, Derived, Translation
-from bayeslmm.sas.translation.terms import RandomPart, check_repeated, effect_columns, effect_formula, repeated_formula
+from bayeslmm.sas.random_terms import RandomPart, check_repeated, effect_columns, effect_formula, repeated_formula
+from bayeslmm.sas.translation import CovBlock, Derived, Translation
 from bayeslmm.specification.model_spec import ModelSpec
 
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.errors import SpecificationError
+from bayeslmm.sas.glm_coding import ClassLevels, GLMColumn, GLMLayout, RowSpace
 from bayeslmm.sas.language.effects import GLMEffect, contains
-from bayeslmm.sas.translation.glm_coding import ClassLevels, GLMColumn, GLMLayout, RowSpace
 
 Labels = tuple[str, ...]
 
