@@ -72,9 +72,9 @@ class Kinds:
 
     def part(self, which: Codes) -> Kinds:
         """Some replicates."""
-        sums = (own if len(own) == 1 else own[which] for own in (self.XX, self.XY, self.YY))
+        XX, XY, YY = (own if len(own) == 1 else own[which] for own in (self.XX, self.XY, self.YY))
         left_out = None if self.left_out is None else self.left_out.part(which, len(self.count))
-        return Kinds(self.block, self.count[which], *sums, left_out)
+        return Kinds(self.block, self.count[which], XX, XY, YY, left_out)
 
     def alone(self) -> Kinds:
         """The same of one replicate with nothing left to take off."""
@@ -82,10 +82,10 @@ class Kinds:
             return self
         out, block = self.left_out, self.block.part(self.left_out.kind)
         taken = _split(block, np.ones((1, len(out.kind))), _products(out.Xy)[None])
-        sums = tuple(own.copy() for own in (self.XX, self.XY, self.YY))
-        for left, own in zip(sums, (taken.XX, taken.XY, taken.YY), strict=True):
+        XX, XY, YY = (own.copy() for own in (self.XX, self.XY, self.YY))
+        for left, own in zip((XX, XY, YY), (taken.XX, taken.XY, taken.YY), strict=True):
             np.subtract.at(left, (out.replicate, out.kind), own[0])
-        return Kinds(self.block, self.count, *sums)
+        return Kinds(self.block, self.count, XX, XY, YY)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
