@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -60,12 +60,21 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Refer
             f"{len(values)} variables: {', '.join(values)}",
             "fix some of them: at={'factor': ['level']}",
         )
-    index = np.indices([len(v) for v in values.values()]).reshape(len(values), total)
-    columns = {name: _column(found, i, name in levels) for (name, found), i in zip(values.items(), index, strict=True)}
+    places = _places([len(v) for v in values.values()])
+    columns = {name: _column(found, next(places), name in levels) for name, found in values.items()}
     frame = pd.DataFrame(columns, index=pd.RangeIndex(total))
     for name in _other_columns(design, values):
         frame[name] = design.column_mean(name)
     return ReferenceGrid(values, tuple(levels), frame)
+
+
+def _places(sizes: Sequence[int]) -> Iterator[Codes]:
+    """Per variable the position of its value in every row of the grid, the last variable fastest; any number of variables."""
+    total = int(np.prod(sizes, dtype=np.int64))
+    repeats = total
+    for size in sizes:
+        repeats //= size
+        yield np.tile(np.repeat(np.arange(size), repeats), total // (size * repeats))
 
 
 def grid_factors(design: Design) -> dict[str, tuple[Any, ...]]:
@@ -159,41 +168,44 @@ def average_grid(grid: ReferenceGrid, kept: Sequence[str], weights: str, design:
         near = get_close_matches(str(weights), WEIGHT_RULES, 1, 0.4)
         remedy = f"did you mean {near[0]!r}? " if near else ""
         raise SpecificationError(f"unknown weights {weights!r}", "weights=", f"{remedy}one of {', '.join(WEIGHT_RULES)}")
-    shape = grid.shape
-    axes = [grid.names.index(name) for name in kept]
-    density = _density(grid, weights, design, [i for i in range(len(shape)) if i not in axes]).ravel()
-    index = np.indices(shape).reshape(len(shape), len(grid.frame))
-    cell, size = np.zeros(index.shape[1], np.int64), 1
-    for axis in axes:
-        cell, size = cell + index[axis] * size, size * shape[axis]
+    sizes = [len(grid.values[name]) for name in kept]
+    index = dict(zip(grid.names, _places(grid.shape), strict=True))
+    cell, size = np.zeros(len(grid.frame), np.int64), 1
+    for name, own in zip(kept, sizes, strict=True):
+        cell, size = cell + index[name] * size, size * own
+    density = _density(grid, weights, design, [index[name] for name in grid.names if name not in kept])
     total = np.bincount(cell, density, size)
     weight = density / np.where(total > 0, total, np.nan)[cell]
-    sizes = [shape[axis] for axis in axes]
-    return GridAverages(cell, weight, np.indices(sizes[::-1]).reshape(len(sizes), size)[::-1].T)
+    places = list(_places(sizes[::-1]))[::-1]
+    return GridAverages(cell, weight, np.array(places, np.int64).reshape(len(sizes), size).T)
 
 
-def _density(grid: ReferenceGrid, weights: str, design: Design, others: Sequence[int]) -> Array:
-    """Unnormalised weights of the cells of the grid."""
-    shape = grid.shape
+def _density(grid: ReferenceGrid, weights: str, design: Design, others: Sequence[Codes]) -> Array:
+    """Unnormalised weights of the rows of the grid.
+
+    others : for each variable that is averaged over, the position of its value in each row
+    """
+    rows = len(grid.frame)
     if weights == "equal":
-        return np.ones(shape)
+        return np.ones(rows)
     counts = _counts(grid, design)
     if weights == "cells":
         return counts
     if weights == "flat":
         return (counts > 0).astype(float)
-    averaged = tuple(i for i in range(len(shape)) if i not in others)
-    margin = counts.sum(axis=averaged, keepdims=True)
     if weights == "proportional":
-        return np.broadcast_to(margin, shape)
-    out = np.ones(shape)
-    for i in others:
-        out = out * counts.sum(axis=tuple(j for j in range(len(shape)) if j != i), keepdims=True)
+        joint = np.zeros(rows, np.int64)
+        for place in others:
+            joint = joint * (int(place.max()) + 1) + place
+        return np.bincount(joint, counts)[joint]
+    out = np.ones(rows)
+    for place in others:
+        out = out * np.bincount(place, counts)[place]
     return out
 
 
 def _counts(grid: ReferenceGrid, design: Design) -> Array:
-    """How many rows of the data lie in each cell; covariates with several values in the grid count by their nearest value."""
+    """How many rows of the data lie in each row of the grid; covariates with several values in the grid count by their nearest value."""
     cells = design.cells
     key, inside = np.zeros(len(cells.frame), np.int64), np.ones(len(cells.frame), bool)
     for name, values in grid.values.items():
@@ -208,4 +220,4 @@ def _counts(grid: ReferenceGrid, design: Design) -> Array:
         inside &= code >= 0
         key = key * len(values) + np.maximum(code, 0)
     weights = None if cells.counts is None else cells.counts[inside]
-    return np.bincount(key[inside], weights, int(np.prod(grid.shape))).astype(float).reshape(grid.shape)
+    return np.bincount(key[inside], weights, len(grid.frame)).astype(float)
