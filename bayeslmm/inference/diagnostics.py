@@ -28,6 +28,7 @@ from bayeslmm.errors import InferenceError
 from bayeslmm.estimate.estimate import search
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import pseudo_inverse
 from bayeslmm.inference.influence import leverage
+from bayeslmm.inference.variance_parts import variance_parts
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
 from bayeslmm.results.estimates import Estimates
@@ -37,40 +38,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bayeslmm._types import AxesLike
-
-
-@dataclass(frozen=True, slots=True)
-class VarianceParts:
-    """Variance of the fixed part over the rows, mean variance of the random part, mean variance of the errors."""
-
-    fixed: float
-    random: float
-    error: float
-
-    @property
-    def total(self) -> float:
-        return self.fixed + self.random + self.error
-
-
-def variance_parts(fit: Estimates) -> VarianceParts:
-    """What a new row's variance is made of: `var(X alpha)`, the mean of `z' D z`, the mean of `R_ii`."""
-    design = fit.design
-    fixed = design.moments.X @ fit.fixef_kept
-    problem, random = fit.problem, 0.0
-    for term, parameters in zip(design.terms, problem.random.terms, strict=True):
-        root = parameters.root(fit.estimate.x, term.moment_rows, problem.standardization.weight_mean)
-        own = fit.sigma**2 * np.einsum("nq,nq->n", root, root)
-        related = None if term.relationship is None else np.diagonal(term.relationship)
-        if related is not None and not (related == related[0]).all():
-            own = own * related[term.group.codes]
-        elif related is not None:
-            own = own * related[0]
-        random += float(own.mean())
-    if problem.structured is None:
-        error = fit.sigma**2 / problem.design.weight_scale * problem.design.mean_inverse_weight
-    else:
-        error = float(np.mean(residual_sds(problem, fit.point) ** 2))
-    return VarianceParts(float(np.var(fixed)) * design.nobs / (design.nobs - 1), random, error)
 
 
 def r2(fit: Estimates) -> pd.DataFrame:
