@@ -122,6 +122,12 @@ SummaryKind = Literal["all", "stats", "diagnostics"]
 ContrastName = Literal["pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity"]
 """Families of contrasts of marginal means."""
 
+ResponseType = Literal["link", "response"]
+"""The response as the model has it, or taken back from its transformation."""
+
+Side = Literal["two-sided", "greater", "less"]
+"""Which way a test looks."""
+
 # -- objects -----------------------------------------------------------------------------------------------------------------------------
 
 

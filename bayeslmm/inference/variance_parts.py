@@ -8,11 +8,11 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.estimate.estimate import Fitted
-from bayeslmm.inference.fixed_effects.information import observed_information
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import observed_information
 from bayeslmm.likelihood.structured.residual_covariance import unit_sds
 from bayeslmm.results.estimates import Estimates
 
-GRADIENT_STEP = 1e-5
+LOG_VARIANCE_STEP = 1e-5
 """Step of the central differences of the log variance in the covariance parameters."""
 
 
@@ -40,7 +40,7 @@ def unit_variances(fit: Fitted, x: Array) -> Array:
     """Mean variance of the random part and of the errors over the rows, in units of sigma^2, at parameters x."""
     design = fit.problem.design
     if fit.problem.structured is None:
-        error = design.mean_inverse_weight / design.weight_scale
+        error = design.mean_inverse_weight
     else:
         error = float(np.mean(unit_sds(fit.problem, x) ** 2))
     return np.array([sum(term_variances(fit, x)), error])
@@ -85,8 +85,8 @@ def _estimated_sd(fit: Fitted, weights: Array) -> EstimatedSd:
     slopes[-1] = 0.0 if fit.problem.criterion.held is not None else 1.0
     for k in range(len(x)):
         step = np.zeros(len(x))
-        step[k] = GRADIENT_STEP
+        step[k] = LOG_VARIANCE_STEP
         up, down = (float(np.log(weights @ unit_variances(fit, x + move))) for move in (step, -step))
-        slopes[k] = 0.25 * (up - down) / GRADIENT_STEP
+        slopes[k] = 0.25 * (up - down) / LOG_VARIANCE_STEP
     covariance = observed_information(fit).covariance
     return EstimatedSd(float(np.sqrt(sigma2 * (weights @ unit_variances(fit, x)))), float(slopes @ covariance @ slopes))

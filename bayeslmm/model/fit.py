@@ -59,7 +59,9 @@ if TYPE_CHECKING:
         Names,
         NewLevels,
         ResidualKind,
+        ResponseType,
         RowValues,
+        Side,
         StatisticValues,
         Values,
         VcovMethod,
@@ -736,6 +738,10 @@ class Fit(Estimates):
         *,
         information: Information = "expected",
         cluster: str | None = None,
+        side: Side = "two-sided",
+        delta: float = 0.0,
+        equivalence: float | None = None,
+        conf_level: float = 0.95,
     ) -> Contrast:
         """Tests of linear functions of the coefficients: rows one by one (`.frame`), and together (`.joint`).
 
@@ -755,6 +761,14 @@ class Fit(Estimates):
             Information of the covariance parameters: "expected" or "observed".
         cluster : str, optional
             Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+        side : {"two-sided", "greater", "less"}, default "two-sided"
+            One-sided tests and limits: `side="greater", delta=-margin` is non-inferiority.
+        delta : float, default 0
+            What the estimate minus `rhs` is compared with.
+        equivalence : float, optional
+            Two one-sided tests that the estimate minus `rhs` lies within plus and minus this.
+        conf_level : float, default 0.95
+            Level of confidence.
 
         Returns
         -------
@@ -768,7 +782,7 @@ class Fit(Estimates):
         """
         from bayeslmm.inference.means.linear_functions import contrast
 
-        return contrast(self, L, rhs, df, vcov, information, cluster)
+        return contrast(self, L, rhs, df, vcov, information, cluster, side, delta, equivalence, conf_level)
 
     @restoring
     def emmeans(
@@ -783,8 +797,10 @@ class Fit(Estimates):
         information: Information = "expected",
         conf_level: float = 0.95,
         cluster: str | None = None,
+        type: ResponseType = "link",  # noqa: A002
+        bias_adjust: bool | float = False,
     ) -> EMMeans:
-        """Marginal means of the levels of factors.
+        """Marginal means of the levels of factors; `type="response"` takes `log(y)`, `sqrt(y)`, ... back to y.
 
         Parameters
         ----------
@@ -808,6 +824,10 @@ class Fit(Estimates):
             Level of the limits, between 0 and 1.
         cluster : str, optional
             Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+        type : {"link", "response"}, default "link"
+            The response as the model has it, or taken back from `log(y)`, `sqrt(y)`, ...: pairs of logarithms are ratios then.
+        bias_adjust : bool or float, default False
+            Whether means taken back are adjusted for the curvature by half the variance of responses; a number is the sd to take.
 
         Returns
         -------
@@ -821,7 +841,7 @@ class Fit(Estimates):
         """
         from bayeslmm.inference.means.emmeans import emmeans
 
-        return emmeans(self, specs, by, at, weights, df, vcov, information, conf_level, cluster)
+        return emmeans(self, specs, by, at, weights, df, vcov, information, conf_level, cluster, type, bias_adjust)
 
     @restoring
     def emtrends(

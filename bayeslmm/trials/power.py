@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,8 @@ from bayeslmm.trials.assumed import assumed_estimates
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Side = Literal["two-sided", "greater", "less"]
+    from bayeslmm._types import Side
+
 BATCH_DF = frozenset({"satterthwaite", "residual", "asymptotic"})
 PREDICTED = 1e-12
 """Predicted decrease of the criterion at which a simulated trial is fitted."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         LinearFunction,
         Names,
         PosteriorNewLevels,
+        ResponseType,
         SamplingMethod,
         SummaryKind,
         Values,
@@ -455,8 +456,11 @@ class Posterior(PosteriorData):
         at: Mapping[str, Values] | None = None,
         weights: GridWeights = "equal",
         conf_level: float = 0.95,
+        *,
+        type: ResponseType = "link",  # noqa: A002
+        bias_adjust: bool | float = False,
     ) -> PosteriorMeans:
-        """Marginal means of the levels of factors: `.frame`, `.pairs()`, `.draws`.
+        """Marginal means of the levels of factors: `.frame`, `.pairs()`, `.draws`; `type="response"` takes every draw back.
 
         Parameters
         ----------
@@ -470,6 +474,10 @@ class Posterior(PosteriorData):
             Weights of what a mean averages over.
         conf_level : float, default 0.95
             Level of the limits, between 0 and 1.
+        type : {"link", "response"}, default "link"
+            The response as the model has it, or taken back from `log(y)`, `sqrt(y)`, ...: pairs of logarithms are ratios then.
+        bias_adjust : bool or float, default False
+            Whether means taken back are adjusted for the curvature by half the variance of responses; a number is the sd to take.
 
         Returns
         -------
@@ -481,7 +489,7 @@ class Posterior(PosteriorData):
         >>> post.emmeans("Days", at={"Days": [0, 9]}).frame["estimate"].round(-1).tolist()
         [250.0, 350.0]
         """
-        return posterior_tables.posterior_emmeans(self, specs, by, at, weights, conf_level)
+        return posterior_tables.posterior_emmeans(self, specs, by, at, weights, conf_level, type, bias_adjust)
 
     def emtrends(
         self,

@@ -15,20 +15,21 @@ from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds, residual_draws
 from bayeslmm.bayes.posterior.predict import design_sigma, error_variance
-from bayeslmm.inference.means.emmeans import EMMeans
+from bayeslmm.inference.means.emmeans import EMMeans, response_options
 from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.emmeans import emtrends as trends_of
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
 from bayeslmm.inference.means.multiplicity import contrast_method
 from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_name, variance_names
 from bayeslmm.results.fitted import add_fixed
+from bayeslmm.results.noted_frame import noted
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-    from bayeslmm._types import ArrayLike, AxesLike, ContrastMethod, GridWeights, LinearFunction, Names, Values
+    from bayeslmm._types import ArrayLike, AxesLike, ContrastMethod, GridWeights, LinearFunction, Names, ResponseType, Values
     from bayeslmm.bayes.posterior.data import PosteriorData
 
 
@@ -252,6 +253,8 @@ class PosteriorMeans:
     def contrast(self, method: ContrastMethod = "effect", ref: str | float | None = None) -> pd.DataFrame:
         """Contrasts of the means, within the levels of `by`: `contrast`, the `by` columns, and what `frame` says of means.
 
+        Means that were taken back from a logarithm have ratios, whose `probability` is that of being above 1.
+
         Parameters
         ----------
         method : str, Mapping or array_like, default "effect"
@@ -262,22 +265,30 @@ class PosteriorMeans:
         Returns
         -------
         DataFrame
-            One row for each contrast.
+            One row for each contrast, with `notes`.
 
         Examples
         --------
         >>> len(post.emmeans("Days", at={"Days": [0, 5, 9]}).contrast("pairwise"))
         3
         """
-        frames = []
+        frames, scale, notes = [], self.means.scale, self.means.notes
         for rows in self.means._groups():
             made = contrast_method(method, self.means._labels(rows), ref)
-            table = describe_draws(self.draws[:, rows] @ made.weights.T, self.conf_level)
+            draws, labels, none = made.of(self.draws[:, rows].T).T, list(made.labels), 0.0
+            if scale is not None and scale.base is not None and made.comparisons:
+                draws, none = scale.ratio(draws), 1.0
+                labels = [label.replace(" - ", " / ", 1) if made.differences is not None else label for label in labels]
+                about = f"{'odds ratios' if scale.odds else 'ratios'} of {scale.inner}"
+            else:
+                about = "" if scale is None else f"contrasts are on the scale of {scale.name}"
+            table = describe_draws(draws, self.conf_level, none)
             for name in reversed(self.means.by):
                 table.insert(0, name, [self.frame[name].iloc[rows[0]]] * len(table))
-            table.insert(0, "contrast", list(made.labels))
+            table.insert(0, "contrast", labels)
             frames.append(table)
-        return pd.concat(frames, ignore_index=True)
+            notes = (*self.means.notes, about) if about else self.means.notes
+        return noted(pd.concat(frames, ignore_index=True), notes)
 
     def plot(self, x: str | None = None, ax: AxesLike = None) -> list[Axes]:
         """Posterior means with their intervals; along the variable `x` as joined lines. Matplotlib axes.
@@ -298,13 +309,13 @@ class PosteriorMeans:
         --------
         >>> (axes,) = post.emmeans("Days", at={"Days": [0, 9]}).plot()
         """
-        return replace(self.means, frame=self.frame, conf_level=self.conf_level).plot(x=x, ax=ax)
+        return replace(self.means, frame=self.frame, conf_level=self.conf_level, df_note="").plot(x=x, ax=ax)
 
     def __repr__(self) -> str:
-        return "\n".join([self.frame.to_string(index=False), *self.means.notes])
+        return repr(noted(self.frame, self.means.notes))
 
     def _repr_html_(self) -> str:
-        return self.frame.to_html(index=False)
+        return noted(self.frame, self.means.notes)._repr_html_()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -391,19 +402,30 @@ def posterior_emtrends(
 
 
 def posterior_emmeans(
-    post: PosteriorData, specs: Names, by: Names | None, at: Mapping[str, Values] | None, weights: GridWeights, conf_level: float
+    post: PosteriorData,
+    specs: Names,
+    by: Names | None,
+    at: Mapping[str, Values] | None,
+    weights: GridWeights,
+    conf_level: float,
+    type: ResponseType = "link",  # noqa: A002
+    bias_adjust: bool | float = False,
 ) -> PosteriorMeans:
     """The rows of a fit's marginal means, applied to every draw."""
-    made = means_of(_moments_of(post), specs, by, at, weights, df="asymptotic", vcov="asymptotic", conf_level=conf_level)
-    return _means_of_draws(post, made, conf_level)
+    moments = _moments_of(post)
+    if bias_adjust is True and type == "response":
+        _, random, error = variance_draws(post)
+        bias_adjust = float(np.sqrt((random + error).mean()))
+    made = means_of(moments, specs, by, at, weights, "asymptotic", "asymptotic", conf_level=conf_level, type=type, bias_adjust=bias_adjust)
+    return _means_of_draws(post, made, conf_level, response_options(moments, type, bias_adjust)[1])
 
 
 def _moments_of(post: PosteriorData) -> Any:
     return PosteriorMoments(post, StandardizedMoments.of(post))
 
 
-def _means_of_draws(post: PosteriorData, made: EMMeans, conf_level: float) -> PosteriorMeans:
+def _means_of_draws(post: PosteriorData, made: EMMeans, conf_level: float, sd: float = 0.0) -> PosteriorMeans:
     draws = post.draws.alpha @ made.L.T + made.offsets
-    table = describe_draws(draws, conf_level)
-    keys = made.frame[[*made.specs, *made.by]]
-    return PosteriorMeans(pd.concat([keys, table.set_index(keys.index)], axis=1), draws, made, conf_level)
+    table = describe_draws(draws if made.scale is None else made.scale.moments(draws, sd)[0], conf_level)
+    keys = pd.DataFrame(made.frame[[*made.specs, *made.by]])
+    return PosteriorMeans(noted(pd.concat([keys, table.set_index(keys.index)], axis=1), made.notes), draws, made, conf_level)

@@ -4,27 +4,51 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, label_text
-from bayeslmm._validation import require_flag, require_level, require_name
+from bayeslmm._validation import require_flag, require_level, require_name, require_names, require_one_of
 from bayeslmm.data.design import Design
-from bayeslmm.errors import SpecificationError
+from bayeslmm.data.response_scale import ResponseScale, response_scale, transformed_response
+from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted
-from bayeslmm.inference.fixed_effects.tests import FixedEffects, fixed_effects
+from bayeslmm.inference.fixed_effects.tests import FixedEffects, check_options, fixed_effects
+from bayeslmm.inference.means.hypothesis import ADJUSTMENT_NAMES, NEEDS_CORRELATION, Hypothesis
+from bayeslmm.inference.means.letters import compact_letters
 from bayeslmm.inference.means.linear_functions import restrict_to_kept
-from bayeslmm.inference.means.multiplicity import ContrastFamily, adjustment_name, contrast_method, critical_values, p_values, require_pairs
+from bayeslmm.inference.means.multiplicity import (
+    ContrastFamily,
+    adjustment_name,
+    contrast_method,
+    critical_values,
+    p_values,
+    require_pairs,
+)
 from bayeslmm.inference.means.reference_grid import ReferenceGrid, average_grid, check_variable, grid_factors, reference_grid
+from bayeslmm.inference.variance_parts import EstimatedSd, residual_sd, total_sd, unit_variances
+from bayeslmm.results.noted_frame import noted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from bayeslmm._types import Adjustment, AxesLike, ContrastMethod, DfMethod, GridWeights, Information, Names, Values, VcovMethod
+    from bayeslmm._types import (
+        Adjustment,
+        AxesLike,
+        ContrastMethod,
+        DfMethod,
+        GridWeights,
+        Information,
+        Names,
+        ResponseType,
+        Side,
+        Values,
+        VcovMethod,
+    )
 
 TREND_STEP = 1e-4
 """Half the step of the slope of a covariate, as a fraction of its range."""
@@ -37,6 +61,7 @@ class EMMeans:
     frame : the factor columns, then `estimate, std_error, df, conf_low, conf_high, statistic, p_value`; NaN where not estimable
     L : (m, p) rows over the coefficients kept; NaN rows are not estimable
     offsets : (m,) what the offset adds; notes : what a reader should know
+    scale : of the response, where the means were taken back to it; df_note : where degrees of freedom come from
     """
 
     frame: pd.DataFrame
@@ -47,9 +72,21 @@ class EMMeans:
     effects: FixedEffects
     conf_level: float
     notes: tuple[str, ...]
+    fit: Fitted
+    scale: ResponseScale | None = None
+    df_note: str = ""
 
-    def pairs(self, adjust: Adjustment | None = None, reverse: bool = False) -> pd.DataFrame:
-        """All differences of two means, within the levels of `by`.
+    def pairs(
+        self,
+        adjust: Adjustment | None = None,
+        reverse: bool = False,
+        *,
+        by: Names | None = None,
+        side: Side = "two-sided",
+        delta: float = 0.0,
+        equivalence: float | None = None,
+    ) -> pd.DataFrame:
+        """All differences of two means, within the levels of `by`; ratios of means that were taken back from a logarithm.
 
         Parameters
         ----------
@@ -57,21 +94,40 @@ class EMMeans:
             "tukey" (default), "holm", "bonferroni", "sidak", "dunnett", "mvt", "fdr" or "none".
         reverse : bool, default False
             Whether differences are taken the other way round.
+        by : str or sequence of str, optional
+            Variables within whose levels to compare, in place of those of the means.
+        side : {"two-sided", "greater", "less"}, default "two-sided"
+            "greater" and "less" are one-sided tests and limits: `side="greater", delta=-margin` is non-inferiority.
+        delta : float, default 0
+            What is compared with, on the scale of the model.
+        equivalence : float, optional
+            Two one-sided tests that the difference lies within plus and minus this; limits are those that agree with them.
 
         Returns
         -------
         DataFrame
-            `contrast`, the `by` columns, `estimate, std_error, df, conf_low, conf_high, statistic, p_value`.
+            `contrast`, the `by` columns, `estimate, std_error, df, conf_low, conf_high, statistic, p_value`; with `notes`.
 
         Examples
         --------
         >>> emmeans(fit, "Days", at={"Days": [0, 9]}).pairs()["contrast"].tolist()
         ['0 - 9']
         """
-        return self.contrast("revpairwise" if require_flag(reverse, "reverse") else "pairwise", adjust)
+        method: ContrastMethod = "revpairwise" if require_flag(reverse, "reverse") else "pairwise"
+        return self.contrast(method, adjust, by=by, side=side, delta=delta, equivalence=equivalence)
 
-    def contrast(self, method: ContrastMethod = "effect", adjust: Adjustment | None = None, ref: str | float | None = None) -> pd.DataFrame:
-        """Contrasts of the means, within the levels of `by`; columns as in `pairs`.
+    def contrast(
+        self,
+        method: ContrastMethod = "effect",
+        adjust: Adjustment | None = None,
+        ref: str | float | None = None,
+        *,
+        by: Names | None = None,
+        side: Side = "two-sided",
+        delta: float = 0.0,
+        equivalence: float | None = None,
+    ) -> pd.DataFrame:
+        """Contrasts of the means, within the levels of `by`; columns and options as in `pairs`.
 
         Parameters
         ----------
@@ -81,6 +137,113 @@ class EMMeans:
             What goes with the method by default ("tukey" for pairs, "dunnett" against a control, "mvt" for neighbours).
         ref : str or float, optional
             The control of "trt.vs.ctrl".
+        by : str or sequence of str, optional
+            Variables within whose levels to compare, in place of those of the means.
+        side : {"two-sided", "greater", "less"}, default "two-sided"
+            "greater" and "less" are one-sided tests and limits: `side="greater", delta=-margin` is non-inferiority.
+        delta : float, default 0
+            What is compared with, on the scale of the model.
+        equivalence : float, optional
+            Two one-sided tests that the difference lies within plus and minus this; limits are those that agree with them.
+
+        Returns
+        -------
+        DataFrame
+            One row for each contrast, with `notes`.
+
+        Examples
+        --------
+        >>> fit.emmeans("Days", at={"Days": [0, 9]}).contrast("revpairwise")["estimate"].round(2).tolist()
+        [94.21]
+        """
+        if by is not None:
+            return self.within(by).contrast(method, adjust, ref, side=side, delta=delta, equivalence=equivalence)
+        hypothesis = Hypothesis.read(side, delta, equivalence)
+        frames, notes = [], self.notes
+        for rows in self._groups():
+            made = contrast_method(method, self._labels(rows), ref)
+            name = adjustment_name(adjust) if adjust is not None else made.adjust
+            require_pairs(name, made.pairwise)
+            name, of_side = hypothesis.adjustment(name)
+            frames.append(self._family(rows, made, name, hypothesis))
+            notes = (*self.notes, *self._about(made, name, rows, hypothesis), *(of_side if len(made.labels) > 1 else ()))
+        return noted(pd.concat(frames, ignore_index=True), (*notes, *((self.df_note,) if self.df_note else ())))
+
+    def within(self, by: Names) -> EMMeans:
+        """The same means with other variables kept apart.
+
+        Parameters
+        ----------
+        by : str or sequence of str
+            Variables of the means within whose levels to compare.
+
+        Returns
+        -------
+        EMMeans
+            The same means, grouped so.
+
+        Examples
+        --------
+        >>> fit.emmeans("Days", at={"Days": [0, 9]}).within("Days").by
+        ('Days',)
+        """
+        names = (*self.specs, *self.by)
+        given = tuple(dict.fromkeys(require_names(by, "by")))
+        for name in given:
+            if name not in names:
+                raise SpecificationError(f"the means have no variable {name!r}", "by", "use one of " + ", ".join(map(repr, names)))
+        return replace(self, specs=tuple(name for name in names if name not in given), by=given)
+
+    def letters(self, alpha: float = 0.05, adjust: Adjustment | None = None, *, by: Names | None = None) -> pd.DataFrame:
+        """The means with letters: two that share one do not differ at `alpha`; "a" has the smallest mean.
+
+        Parameters
+        ----------
+        alpha : float, default 0.05
+            Level of the tests.
+        adjust : {"tukey", "holm", "bonferroni", "sidak", "dunnett", "mvt", "fdr", "none"}, optional
+            "tukey" (default), "holm", "bonferroni", "sidak", "dunnett", "mvt", "fdr" or "none".
+        by : str or sequence of str, optional
+            Variables within whose levels to compare, in place of those of the means.
+
+        Returns
+        -------
+        DataFrame
+            The means with a column `letters`.
+
+        Examples
+        --------
+        >>> emmeans(fit, "Days", at={"Days": [0, 9]}).letters()["letters"].tolist()
+        ['a', 'b']
+        """
+        if by is not None:
+            return self.within(by).letters(alpha, adjust)
+        level = require_level(alpha, "alpha")
+        letters = np.full(len(self.frame), "", dtype=object)
+        shown: tuple[str, ...] = ()
+        for rows in self._groups():
+            made = contrast_method("pairwise", self._labels(rows))
+            name = adjustment_name(adjust) if adjust is not None else made.adjust
+            p = self._family(rows, made, name, Hypothesis())["p_value"].to_numpy(float)
+            means = self.frame["estimate"].to_numpy(float)[rows]
+            letters[rows] = compact_letters(means, made.differences, p < level)
+            shown = self._about(made, name, rows, Hypothesis())
+        notes = (*self.notes, f"means that share a letter do not differ at the level {level:g}", *shown)
+        return noted(pd.DataFrame(self.frame).assign(letters=letters), (*notes, *((self.df_note,) if self.df_note else ())))
+
+    def effect_size(
+        self, sigma: Literal["residual", "total"] | float = "residual", method: ContrastMethod = "pairwise", *, by: Names | None = None
+    ) -> pd.DataFrame:
+        """Differences in standard deviations (Cohen's d): `contrast`, the `by` columns, `estimate, std_error, df, conf_low, conf_high`.
+
+        Parameters
+        ----------
+        sigma : {"residual", "total"} or float, default "residual"
+            The sd around one's own group; with the random effects; or a number, taken as known. The standard error has its uncertainty.
+        method : str, Mapping or array_like, default "pairwise"
+            Family of contrasts, a mapping of label to weights, or an array of a row each.
+        by : str or sequence of str, optional
+            Variables within whose levels to compare, in place of those of the means.
 
         Returns
         -------
@@ -89,11 +252,31 @@ class EMMeans:
 
         Examples
         --------
-        >>> fit.emmeans("Days", at={"Days": [0, 9]}).contrast("revpairwise")["estimate"].round(2).tolist()
-        [94.21]
+        >>> emmeans(fit, "Days", at={"Days": [0, 9]}).effect_size()["estimate"].round(2).tolist()
+        [-3.68]
         """
-        frames = [self._family(rows, method, adjust, ref) for rows in self._groups()]
-        return pd.concat(frames, ignore_index=True)
+        if by is not None:
+            return self.within(by).effect_size(sigma, method)
+        sd = self._sd(sigma)
+        link = replace(self, scale=None)
+        frames = []
+        for rows in self._groups():
+            table = link._family(rows, contrast_method(method, self._labels(rows)), "none", Hypothesis())
+            estimate = table["estimate"] / sd.value
+            se = np.sqrt((table["std_error"] / sd.value) ** 2 + estimate**2 * sd.log_variance)
+            half = critical_values("none", self.conf_level, table["df"].to_numpy(float), None, 0) * se
+            lead = table[["contrast", *self.by]]
+            frames.append(lead.assign(estimate=estimate, std_error=se, df=table["df"], conf_low=estimate - half, conf_high=estimate + half))
+        kind = f"the {sigma} sd" if isinstance(sigma, str) else "a given sd"
+        notes = [note for note in self.notes if "scale of" not in note and "taken back" not in note]
+        return noted(pd.concat(frames, ignore_index=True), (*notes, f"differences over {kind}, {sd.value:.4g}"))
+
+    def _sd(self, sigma: Any) -> EstimatedSd:
+        if isinstance(sigma, Real) and not isinstance(sigma, bool) and np.isfinite(float(sigma)) and float(sigma) > 0:
+            return EstimatedSd(float(sigma), 0.0)
+        if sigma not in ("residual", "total"):
+            raise SpecificationError(f"sigma is {sigma!r:.40}", "sigma", 'use "residual", "total" or a number above 0')
+        return residual_sd(self.fit) if sigma == "residual" else total_sd(self.fit)
 
     def joint(self) -> pd.DataFrame:
         """F tests that the means are all equal, one row for each level of `by`: `num_df, den_df, statistic, p_value`.
@@ -153,47 +336,81 @@ class EMMeans:
     def _labels(self, rows: Any) -> list[str]:
         return [" ".join(label_text(self.frame[name].iloc[i]) for name in self.specs) or "overall" for i in rows]
 
-    def _family(self, rows: Any, method: Any, adjust: str | None, ref: Any) -> pd.DataFrame:
-        made: ContrastFamily = contrast_method(method, self._labels(rows), ref)
-        name = adjustment_name(adjust) if adjust is not None else made.adjust
-        require_pairs(name, made.pairwise)
-        L, shift = _weighted_rows(made.weights, self.L[rows]), _weighted_rows(made.weights, self.offsets[rows][:, None])[:, 0]
-        table = with_tests(self.effects, L, shift, self.conf_level, name, int(np.isfinite(self.L[rows]).all(axis=1).sum()))
-        lead = {"contrast": list(made.labels)} | {name: [self.frame[name].iloc[rows[0]]] * len(made.labels) for name in self.by}
+    def _family(self, rows: Any, made: ContrastFamily, adjust: str, hypothesis: Hypothesis) -> pd.DataFrame:
+        means = int(np.isfinite(self.L[rows]).all(axis=1).sum())
+        table = family_tests(self.effects, made, self.L[rows], self.offsets[rows], self.conf_level, adjust, means, hypothesis)
+        labels = list(made.labels)
+        if self.scale is not None and self.scale.base is not None and made.comparisons:
+            table = _ratios(table, self.scale)
+            labels = [label.replace(" - ", " / ", 1) if made.differences is not None else label for label in labels]
+        lead = {"contrast": labels} | {name: [self.frame[name].iloc[rows[0]]] * len(labels) for name in self.by}
         return pd.concat([pd.DataFrame(lead, index=table.index), table], axis=1)
 
+    def _about(self, made: ContrastFamily, adjust: str, rows: Any, hypothesis: Hypothesis) -> tuple[str, ...]:
+        """What a reader of contrasts should know."""
+        found = list(hypothesis.notes)
+        if adjust != "none" and len(made.labels) > 1:
+            of = f"{len(rows)} means" if adjust == "tukey" else f"{len(made.labels)} contrasts"
+            found.append(f"p values and limits adjusted by {ADJUSTMENT_NAMES[adjust]} for {of}")
+        if self.scale is not None:
+            if self.scale.base is not None and made.comparisons:
+                kind = "odds ratios" if self.scale.odds else "ratios"
+                found.append(f"{kind} of {self.scale.inner}; tests are on the scale of {self.scale.name}")
+            else:
+                found.append(f"contrasts are on the scale of {self.scale.name}")
+        return tuple(found)
+
     def __repr__(self) -> str:
-        return "\n".join([self.frame.to_string(index=False), *self.notes])
+        return repr(noted(self.frame, getattr(self.frame, "notes", self.notes)))
 
     def _repr_html_(self) -> str:
-        return self.frame.to_html(index=False) + "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return noted(self.frame, getattr(self.frame, "notes", self.notes))._repr_html_()
 
 
-def _weighted_rows(weights: Array, rows: Array) -> Array:
-    """weights @ rows, where NaN rows count only if they have a weight."""
-    bad = ~np.isfinite(rows).all(axis=1)
-    out = weights @ np.where(bad[:, None], 0.0, rows)
-    out[(np.abs(weights[:, bad]) > 0).any(axis=1)] = np.nan
-    return np.asarray(out)
+def _ratios(table: pd.DataFrame, scale: ResponseScale) -> pd.DataFrame:
+    """Differences of logarithms as ratios; tests stay."""
+    assert scale.base is not None
+    ratio = scale.ratio(table["estimate"].to_numpy(float))
+    limits = {name: scale.ratio(table[name].to_numpy(float)) for name in ("conf_low", "conf_high")}
+    return table.assign(estimate=ratio, std_error=np.log(scale.base) * ratio * table["std_error"], **limits)
 
 
-def with_tests(effects: FixedEffects, L: Array, shift: Array, level: float, adjust: str = "none", means: int = 0) -> pd.DataFrame:
-    """Estimates with limits and tests against 0, NaN where L is."""
-    fine = np.isfinite(L).all(axis=1)
-    out = {name: np.full(len(L), np.nan) for name in ("estimate", "std_error", "df", "conf_low", "conf_high", "statistic", "p_value")}
-    t = effects.t(L[fine], -shift[fine])
-    for name, values in {"estimate": t.estimate + shift[fine], "std_error": t.std_error, "df": t.df, "statistic": t.statistic}.items():
-        out[name][fine] = values
-    if adjust == "none":
-        out["p_value"][fine] = t.p_value
-        crosses = critical_values("none", level, t.df, np.eye(len(t.df)), means)
-    else:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            R = effects.covariance(L[fine]) / np.outer(t.std_error, t.std_error)
-        out["p_value"][fine] = p_values(adjust, t.statistic, t.df, R, means)
-        crosses = critical_values(adjust, level, t.df, R, means)
-    out["conf_low"][fine] = out["estimate"][fine] - crosses * t.std_error
-    out["conf_high"][fine] = out["estimate"][fine] + crosses * t.std_error
+TESTED_AT_ONCE = 2_000_000
+"""Entries of the rows of contrasts that are tested at once."""
+
+LARGEST_FAMILY = 5_000
+"""Contrasts beyond which an adjustment by their correlations is refused."""
+
+
+def family_tests(
+    effects: FixedEffects, made: ContrastFamily, L: Array, shift: Array, level: float, adjust: str, means: int, hypothesis: Hypothesis
+) -> pd.DataFrame:
+    """Estimates of contrasts of the rows of L, with limits and tests, NaN where L is; never more rows at once than memory has room for."""
+    count = len(made.labels)
+    names = ("estimate", "std_error", "df", "conf_low", "conf_high", "statistic", "p_value")
+    out = {name: np.full(count, np.nan) for name in names}
+    if adjust in NEEDS_CORRELATION and count > LARGEST_FAMILY:
+        raise SizeError(
+            f"the correlations of {count:,} contrasts are {count:,} x {count:,} numbers",
+            f"adjust={adjust!r}",
+            'use adjust="sidak" or "holm"',
+        )
+    block = count if adjust in NEEDS_CORRELATION else max(1, TESTED_AT_ONCE // max(L.shape[1], 1))
+    R = None
+    for start in range(0, count, block):
+        rows, own = made.of(L, start, start + block), made.of(shift, start, start + block)
+        fine = np.isfinite(rows).all(axis=1)
+        t = effects.t(rows[fine], -own[fine])
+        place = start + np.flatnonzero(fine)
+        out["estimate"][place], out["std_error"][place], out["df"][place] = t.estimate + own[fine], t.std_error, t.df
+        if adjust in NEEDS_CORRELATION:
+            R = np.eye(count)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                R[np.ix_(place, place)] = effects.covariance(rows[fine]) / np.outer(t.std_error, t.std_error)
+    out["statistic"] = hypothesis.statistic(out["estimate"], out["std_error"])
+    out["p_value"] = p_values(adjust, out["statistic"], out["df"], R, means, hypothesis.tail)
+    half = critical_values(adjust, level, out["df"], R, means, hypothesis.tail) * out["std_error"]
+    out["conf_low"], out["conf_high"] = hypothesis.limits(out["estimate"], half)
     return pd.DataFrame(out)
 
 
@@ -211,23 +428,68 @@ def emmeans(
     information: Information = "expected",
     conf_level: float = 0.95,
     cluster: str | None = None,
+    type: ResponseType = "link",  # noqa: A002
+    bias_adjust: bool | float = False,
 ) -> EMMeans:
     """Marginal means: the model's predictions over a grid of all factor levels, covariates at their means, averaged over what is not asked.
 
     specs : a variable or variables, also as "~ ARMCD | AVISIT"; by : variables whose levels are kept apart
     at : variable -> values in place of its levels or its mean
     weights : "equal", "proportional" (to the frequencies of what is averaged over), "outer", "cells" or "flat" (cells that have data)
+    type : "link", as the model has the response; "response", taken back from `log(y)`, `sqrt(y)`, ...: pairs of logarithms are ratios then
+    bias_adjust : with "response", True adds half the curvature times the variance of a response about its mean, so that means are of
+        responses; a number is the sd to take
 
     >>> emmeans(fit, "Days", at={"Days": [0, 9]}).frame["estimate"].round(2).tolist()
     [251.41, 345.61]
     """
+    scale, sd = response_options(fit, type, bias_adjust)
     grid = reference_grid(fit.design, at)
     wanted, given = _wanted_variables(specs, by, grid)
     mean = average_grid(grid, (*wanted, *given), weights, fit.design)
     rows, offset = fit.design.encoding.fixed(grid.frame)[0], _offset(fit.design, grid)
     effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given)))
-    notes = _interaction_note(fit.design, (*wanted, *given))
-    return _made(fit, effects, mean.of(rows), mean.of(offset), grid, mean.places, wanted, given, conf_level, notes)
+    notes = (*_averaging_note(grid, (*wanted, *given), weights), *_interaction_note(fit.design, (*wanted, *given)))
+    notes = (*notes, *_scale_notes(fit.design, scale, sd))
+    made = _made(fit, effects, mean.of(rows), mean.of(offset), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
+    return made if scale is None else _on_response(made, scale, sd)
+
+
+def response_options(fit: Fitted, type: Any, bias_adjust: Any) -> tuple[ResponseScale | None, float]:  # noqa: A002
+    """The scale to go back to, None to stay, and the sd of responses that means are adjusted by."""
+    require_one_of(type, ("link", "response"), "type")
+    number = isinstance(bias_adjust, Real) and not isinstance(bias_adjust, bool | np.bool_)
+    if number and not (np.isfinite(float(bias_adjust)) and float(bias_adjust) > 0):
+        raise SpecificationError(f"bias_adjust is {bias_adjust!r}", "bias_adjust", "use True, False or a standard deviation")
+    wanted = number or require_flag(bias_adjust, "bias_adjust")
+    if type == "link":
+        if wanted:
+            raise SpecificationError("bias is adjusted for on the scale of the response", "bias_adjust", 'add type="response"')
+        return None, 0.0
+    scale = response_scale(fit.design)
+    if scale is None or not wanted:
+        return scale, 0.0
+    if number:
+        return scale, float(bias_adjust)
+    return scale, float(np.sqrt(unit_variances(fit, fit.point.x).sum() * fit.problem.sigma2(fit.point.sigma2)))
+
+
+def _scale_notes(design: Design, scale: ResponseScale | None, sd: float) -> tuple[str, ...]:
+    if scale is None:
+        name = transformed_response(design)
+        return () if name is None else (f"on the scale of {name}, not of the response",)
+    adjusted = (f"adjusted for bias with the sd {sd:.4g}",) if sd else ()
+    return (f"taken back from the scale of {scale.name}", *adjusted)
+
+
+def _on_response(means: EMMeans, scale: ResponseScale, sd: float) -> EMMeans:
+    """Means and limits taken back; standard errors by the delta method; tests stay."""
+    frame = pd.DataFrame(means.frame)
+    value, slope = scale.moments(frame["estimate"].to_numpy(float), sd)
+    low, high = scale.limits(frame["conf_low"].to_numpy(float), frame["conf_high"].to_numpy(float), sd)
+    table = frame.assign(estimate=value, std_error=np.abs(slope) * frame["std_error"], conf_low=low, conf_high=high)
+    notes = getattr(means.frame, "notes", ())
+    return replace(means, frame=noted(table, notes), scale=scale)
 
 
 def emtrends(
@@ -262,7 +524,8 @@ def emtrends(
     slopes = _derivative(design, grid.frame, var)
     effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given, var)))
     L = mean.of(slopes)
-    return _made(fit, effects, L, np.zeros(len(L)), grid, mean.places, wanted, given, conf_level, (f"slopes of {var}",))
+    notes = (f"slopes of {var}", *_averaging_note(grid, (*wanted, *given), weights), *_scale_notes(design, None, 0.0))
+    return _made(fit, effects, L, np.zeros(len(L)), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
 
 
 def _derivative(design: Design, frame: pd.DataFrame, var: str) -> Array:
@@ -290,6 +553,8 @@ def _made(
     by: tuple[str, ...],
     conf_level: float,
     notes: tuple[str, ...],
+    df: Any,
+    vcov: Any,
 ) -> EMMeans:
     """Assemble means: rows that are not estimable are NaN, and it is said."""
     conf_level = require_level(conf_level)
@@ -297,12 +562,15 @@ def _made(
     own, estimable = restrict_to_kept(np.where(empty[:, None], 0.0, L), fit.design, fit.problem.standardization)
     own = np.where((estimable & ~empty)[:, None], own, np.nan)
     columns = {name: _levels(grid, name, places[:, j]) for j, name in enumerate((*specs, *by))}
-    table = with_tests(effects, own, offset, conf_level)
+    identity = contrast_method("identity", [""] * len(own))
+    table = family_tests(effects, identity, own, offset, conf_level, "none", 0, Hypothesis())
     frame = pd.concat([pd.DataFrame(columns, index=table.index), table], axis=1)
     if not estimable.all():
         how_many = f"{int((~estimable).sum())} of {len(estimable)} means are not estimable"
         notes = (*notes, f"{how_many}: the data have no rows in some cells that they average")
-    return EMMeans(frame, own, offset, specs, by, effects, conf_level, notes)
+    choice = check_options(df, vcov)
+    about = f"degrees of freedom: {choice.df}" + (f"; covariance {choice.vcov}" if choice.vcov.startswith("CR") else "")
+    return EMMeans(noted(frame, (*notes, about)), own, offset, specs, by, effects, conf_level, notes, fit, None, about)
 
 
 def _levels(grid: ReferenceGrid, name: str, places: Any) -> Any:
@@ -340,6 +608,12 @@ def _names(given: Any, grid: ReferenceGrid) -> tuple[str, ...]:
     if not isinstance(given, Sequence):
         raise SpecificationError(f"{given!r} names no variables", "specs=", "a name, a list of names, or '~ a | b'")
     return tuple(dict.fromkeys(check_variable(name, grid.names) for name in given))
+
+
+def _averaging_note(grid: ReferenceGrid, kept: tuple[str, ...], weights: str) -> tuple[str, ...]:
+    """What is averaged over, where that is of consequence."""
+    others = [name for name in grid.factors if name not in kept and len(grid.values[name]) > 1]
+    return (f"averaged over {', '.join(others)} (weights: {weights})",) if others else ()
 
 
 def _interaction_note(design: Design, kept: tuple[str, ...]) -> tuple[str, ...]:

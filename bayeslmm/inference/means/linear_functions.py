@@ -14,16 +14,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, label_text, unmasked
+from bayeslmm._validation import require_level
 from bayeslmm.data.design import Design
 from bayeslmm.data.model_matrix import name_parts
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
+from bayeslmm.inference.means.hypothesis import Hypothesis
 from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.standardize import Standardization
+from bayeslmm.results.noted_frame import NotedFrame, noted
 
 if TYPE_CHECKING:
-    from bayeslmm._types import ArrayLike, DfMethod, Information, LinearFunction, VcovMethod
+    from bayeslmm._types import ArrayLike, DfMethod, Information, LinearFunction, Side, VcovMethod
 
 COMPARISON_SIGN = re.compile(r"[<>]=?|!=|[≤≥≠]")
 NUMBER_PATTERN = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -342,20 +345,20 @@ def require_estimable(functions: LinearFunctions, design: Design, standardizatio
 class Contrast:
     """What the data say of linear functions of the coefficients.
 
-    frame : one row per contrast, `term, estimate, std_error, df, statistic, p_value`
+    frame : one row per contrast, `term, estimate, std_error, df, statistic, p_value, conf_low, conf_high`
     joint : one row, `num_df, den_df, statistic, p_value`
 
     `estimate` is the left side minus the right side.
     """
 
-    frame: pd.DataFrame
+    frame: NotedFrame
     joint: pd.DataFrame
 
     def __repr__(self) -> str:
-        return f"{self.frame.to_string(index=False)}\n\njointly:\n{self.joint.to_string(index=False)}"
+        return f"{self.frame!r}\n\njointly:\n{self.joint.to_string(index=False)}"
 
     def _repr_html_(self) -> str:
-        return f"{self.frame.to_html(index=False)}\n{self.joint.to_html(index=False)}"
+        return f"{self.frame._repr_html_()}\n{self.joint.to_html(index=False)}"
 
 
 def contrast(
@@ -366,29 +369,38 @@ def contrast(
     vcov: VcovMethod | None = None,
     information: Information = "expected",
     cluster: str | None = None,
+    side: Side = "two-sided",
+    delta: float = 0.0,
+    equivalence: float | None = None,
+    conf_level: float = 0.95,
 ) -> Contrast:
     """Test linear functions of the coefficients.
 
     L : an array with one weight per coefficient, a dict {coefficient: weight}, an equation "ARMCD[T.TRT] - 2 * x = 0",
         or a list or dict of these
     rhs : what the rows of L are compared with, unless an equation says it
+    side, delta, equivalence : one-sided tests, margins and two one-sided tests of the estimate minus rhs
 
     >>> contrast(fit, "Days = 10").frame["estimate"].round(2).tolist()
     [0.47]
     """
+    hypothesis, level = Hypothesis.read(side, delta, equivalence), require_level(conf_level)
     functions = linear_functions(L, fit.design.coef_names, rhs)
     rows = require_estimable(functions, fit.design, fit.problem.standardization)
     effects = fixed_effects(fit, df, vcov, information, cluster)
     single, joint = effects.t(rows, functions.rhs), effects.joint(rows, functions.rhs)
-    frame = pd.DataFrame(
-        {
-            "term": list(functions.labels),
-            "estimate": single.estimate - functions.rhs,
-            "std_error": single.std_error,
-            "df": single.df,
-            "statistic": single.statistic,
-            "p_value": single.p_value,
-        }
-    )
+    estimate = single.estimate - functions.rhs
+    statistic = hypothesis.statistic(estimate, single.std_error)
+    low, high = hypothesis.limits(estimate, hypothesis.critical(level, single.df) * single.std_error)
+    columns = {
+        "term": list(functions.labels),
+        "estimate": estimate,
+        "std_error": single.std_error,
+        "df": single.df,
+        "statistic": statistic,
+        "p_value": hypothesis.p(statistic, single.df),
+        "conf_low": low,
+        "conf_high": high,
+    }
     together = {"num_df": joint.num_df, "den_df": joint.den_df, "statistic": joint.statistic, "p_value": joint.p_value}
-    return Contrast(frame, pd.DataFrame([together]))
+    return Contrast(noted(pd.DataFrame(columns), hypothesis.notes), pd.DataFrame([together]))

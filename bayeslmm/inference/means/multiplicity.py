@@ -1,28 +1,22 @@
-"""Contrasts among means and their multiplicity adjustments: Tukey, Dunnett, multivariate t, Holm, Bonferroni, Sidak, FDR.
-
-The studentized range (Tukey): the largest difference of k independent means over their estimated standard error.
-
-    P(Q > q) = 1 - int f(s) k int phi(z) [Phi(z) - Phi(z - q s)]^(k - 1) dz ds,   df s^2 ~ chi2(df)
-
-Both integrals are smooth and taken by Gauss-Legendre rules, for many q at once; absolute error below 1e-10 for df >= 2.
-"""
+"""Contrasts among means and their multiplicity adjustments: Tukey, Dunnett, multivariate t, Holm, Bonferroni, Sidak, FDR."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special, stats
+from scipy import special
 
-from bayeslmm._arrays import Array, readonly
+from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import InferenceError, SpecificationError
+from bayeslmm.inference.means.hypothesis import NEEDS_CORRELATION
 from bayeslmm.inference.means.linear_functions import align_labels
+from bayeslmm.inference.means.studentized_range import studentized_range_quantile, studentized_range_sf
 
 CONTRAST_METHODS = ("pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity")
 POLYNOMIALS = ("linear", "quadratic", "cubic", "quartic")
@@ -30,12 +24,34 @@ POLYNOMIALS = ("linear", "quadratic", "cubic", "quartic")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ContrastFamily:
-    """weights : (r, m) over m means, one row per contrast; adjust : the adjustment that goes with it; pairwise : all pairs."""
+    """Contrasts of m means and the adjustment that goes with them.
+
+    weights : (r, m), one row per contrast; None where each is a difference of two
+    differences : (r, 2) positions of those two; pairwise : they are all pairs
+    """
 
     labels: tuple[str, ...]
-    weights: Array
+    weights: Array | None
     adjust: str
     pairwise: bool = False
+    differences: Codes | None = None
+
+    @property
+    def comparisons(self) -> bool:
+        """Whether every contrast compares: its weights add up to 0."""
+        return self.weights is None or bool(np.all(np.abs(self.weights.sum(axis=1)) <= 1e-6 * np.abs(self.weights).max(axis=1)))
+
+    def of(self, values: Array, start: int = 0, stop: int | None = None) -> Array:
+        """The contrasts (r, ...) of values of the means (m, ...), or some of them; NaN where one with a weight is NaN."""
+        if self.differences is not None:
+            first, second = self.differences[start:stop].T
+            return np.asarray(values[first] - values[second])
+        assert self.weights is not None
+        weights, flat = self.weights[start:stop], values.reshape(len(values), -1)
+        bad = ~np.isfinite(flat).all(axis=1)
+        out = weights @ np.where(bad[:, None], 0.0, flat)
+        out[(np.abs(weights[:, bad]) > 0).any(axis=1)] = np.nan
+        return np.asarray(out.reshape(-1, *values.shape[1:]))
 
 
 def contrast_method(method: Any, means: Sequence[str], ref: Any = None) -> ContrastFamily:
@@ -67,10 +83,8 @@ def contrast_method(method: Any, means: Sequence[str], ref: Any = None) -> Contr
 
 
 def _pairs(means: Sequence[str], pairs: Sequence[tuple[int, int]], adjust: str, pairwise: bool = False) -> ContrastFamily:
-    weights = np.zeros((len(pairs), len(means)))
-    for row, (i, j) in zip(weights, pairs, strict=True):
-        row[i], row[j] = 1.0, -1.0
-    return ContrastFamily(tuple(f"{means[i]} - {means[j]}" for i, j in pairs), weights, adjust, pairwise)
+    labels = tuple(f"{means[i]} - {means[j]}" for i, j in pairs)
+    return ContrastFamily(labels, None, adjust, pairwise, np.array(pairs, np.int64).reshape(-1, 2))
 
 
 def _against(means: Sequence[str], control: int) -> ContrastFamily:
@@ -125,58 +139,6 @@ def _custom(method: Any, means: Sequence[str]) -> ContrastFamily:
     return ContrastFamily(labels, np.array(weights).reshape(-1, len(means)), "none")
 
 
-QUADRATURE_NODES = 96
-OMITTED_TAIL = 1e-15
-"""Probability of the scale left out at either end."""
-
-
-def studentized_range_sf(q: Array, k: int, df: Array) -> Array:
-    """P(Q > q) for each q with its df; an infinite df has scale 1."""
-    return np.array([_one(float(value), k, float(nu)) for value, nu in zip(q, df, strict=True)])
-
-
-def studentized_range_quantile(level: float, k: int, df: float) -> float:
-    """q with P(Q <= q) = level."""
-    high = float(np.sqrt(2.0) * stats.t.isf((1.0 - level) / (k * (k - 1)), df))
-    low = float(np.sqrt(2.0) * stats.t.isf((1.0 - level) / 2.0, df))
-    if k == 2:
-        return low
-    return float(optimize.brentq(lambda q: _one(q, k, df) - (1.0 - level), 0.99 * low, 1.01 * high, xtol=1e-9))
-
-
-@cache
-def _legendre() -> tuple[Array, Array]:
-    nodes, weights = np.polynomial.legendre.leggauss(QUADRATURE_NODES)
-    return readonly(nodes), readonly(weights)
-
-
-def _rule(low: float, high: float) -> tuple[Array, Array]:
-    nodes, weights = _legendre()
-    return 0.5 * (high - low) * nodes + 0.5 * (high + low), 0.5 * (high - low) * weights
-
-
-def _range_cdf(w: Array, k: int) -> Array:
-    """P(range of k standard normals < w)."""
-    z, weights = _rule(-8.5, 8.5)
-    # z is the largest of the k: the others lie between z - w and z
-    inside = special.ndtr(z) - special.ndtr(z - w[:, None])
-    density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
-    return np.asarray(k * (inside ** (k - 1)) @ (weights * density))
-
-
-def _one(q: float, k: int, df: float) -> float:
-    if q <= 0.0:
-        return 1.0
-    if not np.isfinite(df):
-        return float(1.0 - _range_cdf(np.array([q]), k)[0])
-    low, high = (0.5 * np.log(stats.chi2.ppf(p, df) / df) for p in (OMITTED_TAIL, 1.0 - OMITTED_TAIL))
-    t, weights = _rule(float(low), float(high))
-    s = np.exp(t)
-    # density of log s, from that of the chi-square
-    density = 2.0 * df * s**2 * stats.chi2.pdf(df * s**2, df)
-    return float((weights * density) @ (1.0 - _range_cdf(q * s, k)))
-
-
 ADJUSTMENTS = ("none", "tukey", "dunnett", "mvt", "holm", "bonferroni", "sidak", "fdr")
 LOG2_DIRECTIONS = 15
 """Base-2 logarithm of the number of directions in the integration of the multivariate t."""
@@ -197,26 +159,30 @@ def adjustment_name(adjust: str) -> str:
     raise SpecificationError(f"unknown adjustment {adjust!r}", "adjust=", f"{remedy}one of {', '.join(ADJUSTMENTS)}")
 
 
-def p_values(method: str, statistic: Array, df: Array, correlation: Array, means: int) -> Array:
-    """Adjusted two-sided p values of a family of t statistics; NaN rows (not estimable) are no members.
+def p_values(method: str, statistic: Array, df: Array, correlation: Array | None, means: int, side: str = "two-sided") -> Array:
+    """Adjusted p values of a family of t statistics; NaN rows (not estimable) are no members.
 
-    correlation : (r, r) of the estimates; means : how many means the pairs of Tukey's test come from
+    correlation : (r, r) of the estimates, for Dunnett's test and the multivariate t; means : how many means Tukey's pairs come from
+    side : "greater" or "less" for one tail
     """
     member = np.isfinite(statistic)
     out = np.full(len(statistic), np.nan)
     if not member.any():
         return out
-    t, nu, R = np.abs(statistic[member]), df[member], correlation[np.ix_(member, member)]
-    plain = np.asarray(2.0 * stats.t.sf(t, nu))
+    t, nu = -statistic[member] if side == "less" else statistic[member], df[member]
+    t = np.abs(t) if side == "two-sided" else t
+    plain = np.asarray((2.0 if side == "two-sided" else 1.0) * special.stdtr(nu, -t))
     m = len(t)
     pairs = max(m, means * (means - 1) // 2)
     if method == "tukey":
         out[member] = studentized_range_sf(t * np.sqrt(2.0), means, np.where(nu < INFINITE_DF, nu, np.inf))
-    elif method in ("dunnett", "mvt"):
-        law = MultivariateT.of(R, _common(nu))
+    elif method in NEEDS_CORRELATION:
+        assert correlation is not None
+        law = MultivariateT.of(correlation[np.ix_(member, member)], _common(nu), side == "two-sided")
         out[member] = [law.outside(value) for value in t]
     elif method == "sidak":
-        out[member] = -np.expm1(m * np.log1p(-plain))
+        with np.errstate(divide="ignore"):
+            out[member] = -np.expm1(m * np.log1p(-plain))
     else:
         out[member] = adjust_p_values(method, plain)
     # no adjustment leaves the range from the plain p value to Bonferroni's, whatever the rounding of its integral
@@ -224,21 +190,24 @@ def p_values(method: str, statistic: Array, df: Array, correlation: Array, means
     return out
 
 
-def critical_values(method: str, level: float, df: Array, correlation: Array, means: int) -> Array:
+def critical_values(method: str, level: float, df: Array, correlation: Array | None, means: int, side: str = "two-sided") -> Array:
     """By how many standard errors simultaneous limits stand off; stepwise methods have Bonferroni's limits, "fdr" plain ones."""
     member = ~np.isnan(df)
     m, alpha = int(member.sum()), 1.0 - level
     if method == "tukey":
         out = np.full(len(df), np.nan)
-        out[member] = [studentized_range_quantile(level, means, nu) / np.sqrt(2.0) for nu in df[member]]
+        if m:
+            finite = np.where(df[member] < INFINITE_DF, df[member], np.inf)
+            out[member] = studentized_range_quantile(level, means, finite) / np.sqrt(2.0)
         return out
-    if method in ("dunnett", "mvt"):
+    if method in NEEDS_CORRELATION:
         if not m:
             return np.full(len(df), np.nan)
-        law = MultivariateT.of(correlation[np.ix_(member, member)], _common(df[member]))
+        assert correlation is not None
+        law = MultivariateT.of(correlation[np.ix_(member, member)], _common(df[member]), side == "two-sided")
         return np.full(len(df), law.quantile(level, m))
     each = {"bonferroni": alpha / max(m, 1), "holm": alpha / max(m, 1), "sidak": -np.expm1(np.log1p(-alpha) / max(m, 1))}.get(method, alpha)
-    return np.asarray(stats.t.isf(0.5 * each, df))
+    return np.asarray(-special.stdtrit(df, (0.5 if side == "two-sided" else 1.0) * each))
 
 
 def require_pairs(method: str, pairwise: bool) -> None:
@@ -271,37 +240,53 @@ def _common(df: Array) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MultivariateT:
-    """The largest |T| of a multivariate t whose correlation matrix R = A A', of rank r, may be singular.
+    """The largest T, or |T|, of a multivariate t whose correlation matrix R = A A', of rank r, may be singular.
 
     T = A u rho with u uniform on the sphere of r dimensions and rho^2 / r ~ F(r, df), so that
     P(max |T| > t) = E_u P(rho > t / max |A u|): one smooth average over directions, accurate far out in the tail.
 
-    reach : (POINTS,) max |A u| over quasi-random directions
+    reach : (POINTS,) max |A u|, or max A u for one side, over quasi-random directions
     """
 
     reach: Array
     rank: int
     df: float
+    two_sided: bool = True
 
     @classmethod
-    def of(cls, R: Array, df: float) -> MultivariateT:
+    def of(cls, R: Array, df: float, two_sided: bool = True) -> MultivariateT:
+        from scipy.stats.qmc import Sobol
+
         values, vectors = np.linalg.eigh(0.5 * (R + R.T))
         kept = values > 1e-9 * values.max()
         A = vectors[:, kept] * np.sqrt(values[kept])
-        uniform = stats.qmc.Sobol(A.shape[1], rng=np.random.default_rng(DIRECTIONS_SEED)).random_base2(LOG2_DIRECTIONS)
+        uniform = Sobol(A.shape[1], rng=np.random.default_rng(DIRECTIONS_SEED)).random_base2(LOG2_DIRECTIONS)
         z = special.ndtri(np.clip(uniform, 1e-12, 1.0 - 1e-12))
         u = z / np.linalg.norm(z, axis=1, keepdims=True)
-        return cls(np.abs(u @ A.T).max(axis=1), A.shape[1], df)
+        T = u @ A.T
+        return cls((np.abs(T) if two_sided else T).max(axis=1), A.shape[1], df, two_sided)
 
     def outside(self, t: float) -> float:
-        """P(max |T| > t)."""
-        radius = (t / self.reach) ** 2
-        tail = stats.chi2.sf(radius, self.rank) if np.isinf(self.df) else stats.f.sf(radius / self.rank, self.rank, self.df)
+        """P(max |T| > t), or P(max T > t)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            tail = self._beyond((t / self.reach) ** 2)
+        if not self.two_sided:
+            # a direction that leads down leaves only what is below 0, and one that leads up is always above
+            tail = np.where(self.reach > 0, tail, 0.0) if t >= 0 else np.where(self.reach < 0, 1.0 - tail, 1.0)
         return float(np.mean(tail))
+
+    def _beyond(self, radius: Array) -> Array:
+        """P(rho^2 > radius)."""
+        if np.isinf(self.df):
+            return np.asarray(special.chdtrc(self.rank, radius))
+        return np.asarray(special.fdtrc(self.rank, self.df, radius / self.rank))
 
     def quantile(self, level: float, members: int) -> float:
         """t with P(max |T| <= t) = level."""
-        low, high = float(stats.t.ppf(0.5 + 0.5 * level, self.df)), float(stats.t.isf(0.5 * (1.0 - level) / members, self.df))
-        if self.rank == 1:
+        from scipy.optimize import brentq
+
+        tails = 2.0 if self.two_sided else 1.0
+        low, high = (float(-special.stdtrit(self.df, (1.0 - level) / tails / number)) for number in (1, members))
+        if self.rank == 1 and (self.two_sided or members == 1):
             return low
-        return float(optimize.brentq(lambda t: self.outside(t) - (1.0 - level), 0.99 * low, 1.01 * high, xtol=1e-9))
+        return float(brentq(lambda t: self.outside(t) - (1.0 - level), 0.99 * low - 0.01, 1.01 * high + 0.01, xtol=1e-9))
