@@ -39,10 +39,7 @@ def variance_parts(fit: Estimates) -> VarianceParts:
 def unit_variances(fit: Fitted, x: Array) -> Array:
     """Mean variance of the random part and of the errors over the rows, in units of sigma^2, at parameters x."""
     design = fit.problem.design
-    if fit.problem.structured is None:
-        error = design.mean_inverse_weight
-    else:
-        error = float(np.mean(unit_sds(fit.problem, x) ** 2))
+    error = design.mean_inverse_weight if fit.problem.structured is None else float(np.mean(unit_sds(fit.problem, x) ** 2))
     return np.array([sum(term_variances(fit, x)), error])
 
 
