@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,7 +22,7 @@ from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import Factor
 from bayeslmm.likelihood.random_effects.iterative import IterativeSchur
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
-from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, UnpairedOffDiagonal
+from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal, UnpairedOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import FactorColumns, SchurComplement
 from bayeslmm.likelihood.structured.prediction import subject_mode_covariances, subject_modes, subject_rows
 
@@ -73,6 +74,9 @@ def row_variances(problem: Problem, point: CriterionPoint, X: Array, Zs: Sequenc
     scale = point.sigma2 * problem.standardization.y_scale**2
     out = np.empty(len(X))
     with one_thread(problem.criterion.width):
+        if _shares_levels(state.levels, len(X)):
+            rows = PredictorRows(problem, state, problem.standardization.functions(X), Zs, codes)
+            return np.asarray(scale * rows.variances_by_level())
         step = rows_at_once(state.levels)
         for part in (slice(begin, min(begin + step, len(X))) for begin in range(0, len(X), step)):
             rows = PredictorRows(
@@ -85,6 +89,16 @@ def row_variances(problem: Problem, point: CriterionPoint, X: Array, Zs: Sequenc
 def _state(point: CriterionPoint) -> RandomEffectsState:
     assert isinstance(point.state, RandomEffectsState)
     return point.state
+
+
+def _shares_levels(levels: BlockedCholesky, n: int) -> bool:
+    """Whether n rows are so many that products of each level of the first factor with one dense Q are made once, and looked up."""
+    rest, coupling = levels.rest, levels.cross.coupling
+    if not isinstance(rest, SchurComplement) or levels.first is None or levels.cross.first is None or coupling is None:
+        return False
+    dense = len(rest.layout.batches) == 1 and len(rest.layout.batches[0].index) == 1
+    plain = not isinstance(coupling, UnpairedOffDiagonal) and all(factor.root is None for factor in levels.cross.rest_factors)
+    return dense and plain and n > 2 * levels.cross.first.K
 
 
 def rows_at_once(levels: BlockedCholesky) -> int:
@@ -202,6 +216,49 @@ class PredictorRows:
             total += rest.quadratic_forms(seen.rest) if isinstance(rest, IterativeSchur) else _quadratic(rest, seen.rest)
         return np.asarray(total)
 
+    def variances_by_level(self) -> Array:
+        """The same where `_shares_levels`: with r = z_rest, d = r - sum_a h_a E_a of the level, so that d' Q d needs E_a Q of each level.
+
+        d' Q d = r' Q r - 2 sum_a h_a (E_a Q) r + sum_ab h_a h_b E_a Q E_b'
+        """
+        levels = self.levels
+        rest, coupling = levels.rest, levels.cross.coupling
+        assert isinstance(rest, SchurComplement) and coupling is not None
+        h, first, X = self._through_first(levels)
+        index = rest.layout.batches[0].index[0]
+        Q, QV = rest.blocks[0].Q[0, 0], rest.QV[0, :, : X.shape[1]]
+        place = np.empty(len(index), np.int64)
+        place[index] = np.arange(len(index))
+        columns, z = self._rest_entries()
+        total = np.einsum("an,an->n", first, first)
+        own = place[columns]
+        for a, left in enumerate(z.T):
+            X = X - left[:, None] * QV[columns[:, a]]
+            for b, right in enumerate(z.T):
+                total += left * right * Q[own[:, a], own[:, b]]
+        order = np.argsort(self.codes[0], kind="stable")
+        step = max(1, BLOCK_ELEMENTS // (len(index) * coupling.q))
+        K = int(self.codes[0].max()) + 1
+        bounds = np.searchsorted(self.codes[0][order], np.append(np.arange(0, K, step), K))
+        for number, (begin, stop) in enumerate(pairwise(bounds)):
+            rows, low = order[begin:stop], number * step
+            k, above = self.codes[0][rows] - low, min(low + step, K)
+            E = [_dense_rows(coupling, a, slice(low, above))[:, index] for a in range(coupling.q)]
+            for a, Ea in enumerate(E):
+                EQ = Ea @ Q
+                total[rows] -= 2.0 * h[rows, a] * np.einsum("nw,nw->n", z[rows], EQ[k[:, None], own[rows]])
+                X[rows] += h[rows, a, None] * (Ea @ QV[index])[k]
+                for b, Eb in enumerate(E):
+                    total[rows] += h[rows, a] * h[rows, b] * np.einsum("km,km->k", EQ, Eb)[k]
+        return np.asarray(total + np.einsum("nx,nx->n", X @ levels.solution.information_inverse[0], X))
+
+    def _rest_entries(self) -> tuple[Codes, Array]:
+        """Columns (n, w) of z_rest that are not 0 and their values (n, w)."""
+        assert self.levels.rest is not None
+        spans = self.levels.rest.layout.spans
+        columns = [span.offset + k[:, None] * span.q + np.arange(span.q) for span, k in zip(spans, self.codes[1:], strict=True)]
+        return np.concatenate(columns, axis=1), np.concatenate(self.z[1:], axis=1)
+
     def _through_first(self, levels: BlockedCholesky) -> tuple[Array, Array, Array]:
         """h = H_k z0 (n, q), L^-1 T' z0 (q, n), and x - C_k' h."""
         assert levels.first is not None
@@ -236,6 +293,11 @@ class PredictorRows:
                 )
                 out = sp.csr_array(out - sp.diags_array(h[:, a]) @ E)
         return out
+
+
+def _dense_rows(coupling: DenseOffDiagonal | SparseOffDiagonal, a: int, levels: slice) -> Array:
+    """E_a of some levels of the first factor, (k, m)."""
+    return coupling.E[a][levels] if isinstance(coupling, DenseOffDiagonal) else coupling.columns[a][levels].toarray()
 
 
 def _quadratic(rest: SchurComplement, d: sp.csr_array) -> Array:

@@ -18,7 +18,7 @@ from bayeslmm.data.frame import read_table
 from bayeslmm.data.model_matrix import name_parts
 from bayeslmm.errors import DataError, NonFiniteError, SizeError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.residual_covariance import draw_errors, residual_sds, whiten_errors
+from bayeslmm.likelihood.structured.residual_covariance import ErrorDraws, residual_sds, whiten_errors
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.random_effects import terms_by_group
 
@@ -183,10 +183,11 @@ def simulate_responses(problem: Problem, alpha: Array, theta: Array, sigma: floa
     mean = design.X @ alpha + (0.0 if design.offset is None else design.offset)
     roots = [term.map.whole @ _root(sigma**2 * term.conditioned(x, problem.standardization.weight_mean)) for term in problem.random.terms]
     known = {id(term.relationship): _root(term.relationship) for term in design.terms if term.relationship is not None}
+    errors = ErrorDraws.at(problem, x)
     out = np.empty((design.nobs, len(streams)), order="F")
     for column, stream in zip(out.T, streams, strict=True):
         rng = np.random.default_rng(stream)
-        column[:] = mean + draw_errors(problem, x, sigma, rng)
+        column[:] = mean + errors.draw(sigma, rng)
         for term, root in zip(design.terms, roots, strict=True):
             beta = rng.standard_normal((term.group.size, len(root))) @ root.T
             if term.relationship is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import InferenceError
 from bayeslmm.inference.diagnostics import allfit, caic, simulated_residuals
+from bayeslmm.likelihood import prediction
 from tests.inference.examples import DATA, FORMULAS, fitted
 
 MODELS = ["slope", "uncorrelated", "weighted", "crossed_slope", "nested", "serial", "mixed_serial", "plain"]
@@ -138,3 +140,19 @@ def test_simulated_residuals_are_uniform_under_the_model_and_not_under_another()
     assert (good.tests()["p_value"] > 0.001).all()
     heavy = blm.LMM("y ~ time + arm", DATA["subjects"]().assign(y=lambda d: np.exp(d["y"] / 4))).fit()
     assert simulated_residuals(heavy, seed=1).tests()["p_value"].min() < 0.05
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (1 | s) + (1 | i)", "y ~ x + (x | s) + (x | i) + (1 | h)", "y ~ x + (1 | s) + (0 + x | i)"])
+def test_variances_by_level_are_those_row_by_row(formula: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many rows share their level's products with Q; the answer may not depend on it. Unseen levels, too."""
+    rng = np.random.default_rng(3)
+    n = 900
+    data = pd.DataFrame({"s": rng.integers(0, 60, n), "i": rng.integers(0, 45, n), "h": rng.integers(0, 5, n), "x": rng.normal(size=n)})
+    data["y"] = data["x"] + rng.normal(size=60)[data["s"]] + rng.normal(size=45)[data["i"]] * data["x"] + rng.normal(size=n)
+    fit = blm.LMM(formula, data).fit()
+    assert prediction._shares_levels(fit.point.state.levels, n)
+    new = data.assign(i=np.where(np.arange(n) % 9 == 0, 999, data["i"]))
+    options = {"interval": "prediction", "new_levels": "population"}
+    shared = fit.predict(new, **options)["std_error"]
+    monkeypatch.setattr(prediction, "_shares_levels", lambda *_: False)
+    np.testing.assert_allclose(shared, fit.predict(new, **options)["std_error"], rtol=1e-12)

@@ -20,7 +20,7 @@ from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import order_rows
 from bayeslmm.likelihood.structured.prediction import subject_rows
-from bayeslmm.likelihood.structured.residual_covariance import draw_errors, unit_covariances, unit_sds
+from bayeslmm.likelihood.structured.residual_covariance import ErrorDraws, unit_covariances, unit_sds
 from bayeslmm.results.fitted import as_pandas, join_columns
 from bayeslmm.results.predict import (
     NewData,
@@ -84,7 +84,7 @@ def draw_posterior_errors(post: PosteriorData, chosen: Codes, rng: np.random.Gen
         z = rng.standard_normal((len(chosen), n)) * s[:, None]
         return z if post.design.weights is None else z / np.sqrt(post.design.weights)
     x = post.kernel_points[0][chosen]
-    return np.stack([draw_errors(post.problem, row, float(sigma), rng) for row, sigma in zip(x, s, strict=True)])
+    return np.stack([ErrorDraws.at(post.problem, row).draw(float(sigma), rng) for row, sigma in zip(x, s, strict=True)])
 
 
 def log_likelihood(post: PosteriorData, chosen: Codes | None = None) -> Array:

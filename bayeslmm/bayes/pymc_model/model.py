@@ -28,7 +28,7 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_covariances
 from bayeslmm.likelihood.problem import Problem, build_problem
-from bayeslmm.likelihood.structured.residual_covariance import draw_errors
+from bayeslmm.likelihood.structured.residual_covariance import ErrorDraws
 from bayeslmm.results.random_effects import terms_by_group
 
 CENTRED_SHARE = 0.5
@@ -316,7 +316,8 @@ class ErrorDraw:
         own = np.concatenate([np.zeros(k), behind])
         x, sigma = kernel_errors(self.problem, own)
         count = int(np.prod(size)) if size is not None and len(size) else 1
-        found = np.stack([mu + draw_errors(self.problem, x, sigma, generator) for _ in range(count)])
+        errors = ErrorDraws.at(self.problem, x)
+        found = np.stack([mu + errors.draw(sigma, generator) for _ in range(count)])
         return found.reshape((*size, len(mu))) if size is not None and len(size) else found[0]
 
 

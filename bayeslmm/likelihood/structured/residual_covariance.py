@@ -65,16 +65,32 @@ def whiten_errors(problem: Problem, point: CriterionPoint, errors: Array) -> Arr
     return out
 
 
-def draw_errors(problem: Problem, x: Array, sigma: float, rng: Generator) -> Array:
-    """A draw of the errors of all rows at the parameters x, (n,)."""
-    z = rng.standard_normal(problem.design.nobs)
-    if problem.design.residual is None:
-        return sigma * unit_sds(problem, x) * z
-    out = np.empty_like(z)
-    for rows in _by_subject(problem):
-        L = np.linalg.cholesky(unit_covariances(problem, x, rows))
-        out[rows] = sigma * (L @ z[rows][..., None])[..., 0]
-    return out
+@dataclass(frozen=True, slots=True, eq=False)
+class ErrorDraws:
+    """Draws of the errors of n rows: their sds (n,) in units of sigma where they are independent, else L (B, k, k) of blocks of rows."""
+
+    sds: Array | None
+    blocks: tuple[tuple[Codes, Array], ...]
+    n: int
+
+    @classmethod
+    def at(cls, problem: Problem, x: Array) -> ErrorDraws:
+        """At the parameters x."""
+        n = problem.design.nobs
+        if problem.design.residual is None:
+            return cls(unit_sds(problem, x), (), n)
+        blocks = tuple((rows, np.linalg.cholesky(unit_covariances(problem, x, rows))) for rows in _by_subject(problem))
+        return cls(None, blocks, n)
+
+    def draw(self, sigma: float, rng: Generator) -> Array:
+        """One of them, (n,)."""
+        z = rng.standard_normal(self.n)
+        if self.sds is not None:
+            return sigma * self.sds * z
+        out = np.empty_like(z)
+        for rows, L in self.blocks:
+            out[rows] = sigma * (L @ z[rows][..., None])[..., 0]
+        return out
 
 
 def _by_subject(problem: Problem) -> list[Codes]:
