@@ -42,14 +42,18 @@ def determinant_check(problem: Problem, point: CriterionPoint) -> list[Check]:
         f"the determinant is estimated from {what}: the Monte Carlo error of the criterion is {error.criterion:.2g}, "
         f"that of a covariance parameter at most {100 * covariance:.2g} % of its standard error, of a fixed effect {100 * fixed:.2g} %"
     )
+    if verdict == "failed":
+        text += f", more than {100 * LARGEST_SHARE:g} %; leave out a factor whose levels few others meet or that holds levels of another"
     return [Check(DETERMINANT_CHECK, verdict, error.criterion, None, text)]
 
 
-def with_fewer_errors(problem: Problem, point: CriterionPoint) -> Problem:
-    """The same problem with as many probes as leave no estimate an error of more than half of what is allowed."""
+def with_fewer_errors(problem: Problem, point: CriterionPoint) -> Problem | None:
+    """The same problem with as many probes as leave no estimate an error of more than half of what is allowed; None where it has them."""
     found, kernel = monte_carlo_shares(problem, point), problem.criterion.kernel
     if found is None or not isinstance(kernel, RandomEffectsKernel):
-        return problem
+        return None
     times = max(1.0, 2.0 * max(found[1:]) / LARGEST_SHARE)
     more = replace(kernel, cross=with_more_probes(kernel.cross, times))
+    if more.cross.probes is None or more.cross.probes.count == found[0].probes:
+        return None
     return replace(problem, criterion=replace(problem.criterion, kernel=more))

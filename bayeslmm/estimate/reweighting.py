@@ -130,7 +130,10 @@ def _with_enough_probes(problem: Problem, found: Estimate, method: Method, kept:
     for _ in range(MOST_ENLARGEMENTS):
         if found.interrupted or not any(check.name == DETERMINANT_CHECK and check.verdict == "failed" for check in found.checks):
             break
-        problem = with_fewer_errors(problem, problem.criterion.at(found.x, method == "REML"))
+        more = with_fewer_errors(problem, problem.criterion.at(found.x, method == "REML"))
+        if more is None:
+            break
+        problem = more
         again = estimate(problem, method, start=found.x, kept=kept)
         found = replace(again, elapsed=found.elapsed + again.elapsed, path=found.path + again.path)
     return problem, found

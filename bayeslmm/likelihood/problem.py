@@ -233,11 +233,11 @@ def _enough_probes(kernel: RandomEffectsKernel, start: Array) -> RandomEffectsKe
         return kernel
     if share <= PROBE_TARGET:
         return kernel
-    more = with_more_probes(cross, share / PROBE_TARGET)
-    assert more.probes is not None and cross.remaining is not None
-    vectors = more.probes.exact.shape[1] + more.probes.count
-    dense = TUNING.prefers_dense(cross.remaining.layout.m, vectors * cross.remaining.multiplications)
-    return replace(kernel, cross=dense_remaining(cross) if dense else more)
+    assert cross.probes is not None and cross.remaining is not None
+    needed = cross.probes.exact.shape[1] + max(cross.probes.count, 1) * (share / PROBE_TARGET) ** 2
+    if TUNING.prefers_dense(cross.remaining.layout.m, needed * cross.remaining.multiplications):
+        return replace(kernel, cross=dense_remaining(cross))
+    return replace(kernel, cross=with_more_probes(cross, share / PROBE_TARGET))
 
 
 PROBE_TARGET = 0.005
@@ -245,9 +245,9 @@ PROBE_TARGET = 0.005
 
 
 def with_more_probes(cross: CrossProducts, times: float) -> CrossProducts:
-    """So many that the Monte Carlo error falls by a factor."""
+    """So many that the Monte Carlo error falls by a factor, or as many as are ever taken."""
     assert cross.remaining is not None and cross.probes is not None
-    count = math.ceil(max(cross.probes.count, 1) * times**2)
+    count = min(math.ceil(max(cross.probes.count, 1) * times**2), max(TUNING.most_probes, cross.probes.count))
     return replace(cross, probes=draw_probes(cross.remaining, count))
 
 

@@ -20,6 +20,7 @@ class Tuning:
     sparse_products : pairwise products up to which that block is a sparse map (12 bytes each for every entry of a level's matrix)
     component_columns : columns of a component of crossed levels beyond which it is solved iteratively, by sparse products, not factorised
     probes : probes from which the determinant of such a component is first estimated
+    most_probes : probes at most; what is left of the Monte Carlo error then is said
     dense_speed : multiplications of a dense factor in the time of one that a sparse product makes
     remaining_elements : elements of the block of all levels but the first factor's, beyond which a model is refused (8 GB)
     unrolled_columns : columns of a level up to which its Cholesky factor is written out over vectors of levels; LAPACK above
@@ -39,6 +40,7 @@ class Tuning:
     sparse_products: int = 60_000_000
     component_columns: int = 4000
     probes: int = 8
+    most_probes: int = 512
     dense_speed: float = 20.0
     remaining_elements: int = 1 << 30
     unrolled_columns: int = 6

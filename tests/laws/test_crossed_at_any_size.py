@@ -13,8 +13,10 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import InferenceError
+from bayeslmm.estimate import monte_carlo
 from bayeslmm.estimate.estimate import estimate
 from bayeslmm.estimate.monte_carlo import LARGEST_SHARE, monte_carlo_shares
+from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.likelihood import problem as problem_module
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects import cross_products, dense
@@ -158,6 +160,18 @@ def test_what_follows_from_a_fit(seed: int, monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(other.predict(new, interval="confidence"), one.predict(new, interval="confidence"), atol=0.02)
     np.testing.assert_allclose(other.anova()["statistic"], one.anova()["statistic"], rtol=0.02)
     np.testing.assert_allclose(other.confint(method="wald").iloc[:, 1:], one.confint(method="wald").iloc[:, 1:], rtol=0.05, atol=0.02)
+
+
+def test_probes_are_made_more_until_the_error_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = built(monkeypatch, 7, TUNING.probes)
+    shares = monte_carlo_shares(few, few.criterion.at(estimate(few, "REML").x, True))
+    allowed = max(shares[1:]) / 1.2
+    monkeypatch.setattr(monte_carlo, "LARGEST_SHARE", allowed)
+    problem, found = fit_reweighted(few, "REML")
+    before, after = (own.criterion.kernel.cross.probes for own in (few, problem))
+    assert after.exact.shape[1] + after.count > before.exact.shape[1] + before.count
+    assert max(monte_carlo_shares(problem, problem.criterion.at(found.x, True))[1:]) <= allowed
+    assert next(check for check in found.checks if check.name == "log_determinant").verdict == "noted"
 
 
 def test_points_and_responses_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
