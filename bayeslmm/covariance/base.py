@@ -132,6 +132,10 @@ class Covariance(ABC):
     def start(self) -> Array:
         """(size,) unit scales, correlations a little off 0 where 0 would be a saddle."""
 
+    def other_starts(self) -> Array:
+        """x (t, size), of unit scales, from which a search begins besides, where a likelihood often has several maxima."""
+        return np.empty((0, self.size))
+
     @abstractmethod
     def factor(self, x: Array) -> Array:
         """T (..., q, q), lower triangular, of x (..., size)."""
@@ -324,6 +328,17 @@ class MatrixCovariance(Covariance):
         return factor_tangent(self.factor(x), self.sigma_derivative(x))
 
 
+Order = int | tuple[int, int]
+"""The number of bands or factors of a structure, or the two orders of arma(p, q)."""
+
+
+def order_text(order: Order | None) -> str:
+    """An order as it follows in the brackets: `, 2`, `, 2, 1`, or nothing."""
+    if order is None:
+        return ""
+    return "".join(f", {number}" for number in (order if isinstance(order, tuple) else (order,)))
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What `make` was asked for, checked; see there."""
@@ -338,6 +353,7 @@ class Request:
     nu: float | None
     nugget: bool
     positions: tuple[float, ...] = ()
+    lags: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +362,7 @@ class Structure:
 
     count : number of parameters in terms of the dimension t and the order q, as PROC MIXED's manual writes it
     build : the structure of a request
-    takes : "" or which extra argument of `make` it takes: "order", "places", "times", "dims", "matrices"
+    takes : "" or which extra argument of `make` it takes: "order", "orders" (two of them), "places", "times", "dims", "matrices"
     needs_order : whether the order of the rows matters, so that visits that are text without an order are refused
     serial : whether it counts the steps between rows, so that a visit which no row has may not be dropped
     homogeneous : whether all rows have one variance, so that a nugget may be added
@@ -354,6 +370,7 @@ class Structure:
     formula : where a formula may name it: "both" for D and R, "R" for R alone, "" for none
     has_nugget : whether a nugget beside it is not identified, since its diagonal is free
     inner : whether it may be the right factor of a product us@...
+    series : whether one series of rows can tell its parameters, whose number does not grow with the rows
     sas : TYPE= of PROC MIXED, "" where it has none; sas_row : what CovParms calls what is not a variance, {} being a number
     """
 
@@ -369,6 +386,7 @@ class Structure:
     formula: str = "both"
     has_nugget: bool = False
     inner: bool = False
+    series: bool = False
     sas: str = ""
     sas_row: str = ""
 

@@ -31,6 +31,7 @@ CAR1 = Structure(
     build,
     takes="times",
     homogeneous=True,
+    series=True,
     sas="SP(POW)",
     sas_row="SP(POW)",
 )

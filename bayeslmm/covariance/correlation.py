@@ -52,9 +52,18 @@ class Correlation(ABC):
         """C is linear in r."""
         return False
 
+    @property
+    def definite(self) -> bool:
+        """C is positive definite at every z, and less is to compute for it than for its factor."""
+        return False
+
     @abstractmethod
     def start(self) -> Array:
         """z (size,)."""
+
+    def other_starts(self) -> Array:
+        """z (t, size) from which a search begins besides, where a likelihood often has several maxima in these parameters."""
+        return np.empty((0, self.size))
 
     @abstractmethod
     def natural(self, z: Array) -> Array:

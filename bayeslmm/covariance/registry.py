@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bayeslmm._arrays import Array, freeze
-from bayeslmm.covariance.base import Covariance, Request, Structure
+from bayeslmm.covariance.arma import ARMA
+from bayeslmm.covariance.base import Covariance, Order, Request, Structure
 from bayeslmm.covariance.car1 import CAR1
 from bayeslmm.covariance.composed import Kronecker, SelectedRows, WithNugget
 from bayeslmm.covariance.correlation import Correlation, Exchangeable, IdentityCorrelation
@@ -51,7 +52,7 @@ def _pair(correlation: Callable[[Request], Correlation]) -> tuple[Builder, Build
     """The homogeneous and the heterogeneous structure around a correlation."""
 
     def placed(request: Request) -> Correlation:
-        if not request.positions or request.name.startswith("ar1"):
+        if not request.positions or request.name.startswith("ar1") or request.lags:
             return correlation(request)
         at = tuple(int(place) for place in request.positions)
         return SelectedRows(request.q, correlation(replace(request, q=at[-1] + 1, positions=())), at)
@@ -112,12 +113,16 @@ def _known(request: Request) -> Covariance:
     return Known(request.name, request.q, Given(request.q, matrix, freeze(root)))
 
 
+def _steps(request: Request) -> tuple[int, ...]:
+    return tuple(int(place) for place in request.positions)
+
+
 _ID = _pair(lambda request: IdentityCorrelation(request.q))
 _CS = _pair(lambda request: Exchangeable(request.q))
-_AR = _pair(lambda request: Autoregressive(request.q, tuple(int(place) for place in request.positions)))
+_AR = _pair(lambda request: Autoregressive(request.q, _steps(request)))
 _AD = _pair(lambda request: AnteDependent(request.q))
 _TOEP = _pair(lambda request: Toeplitz(request.q, _order(request) - 1) if _order(request) > 1 else IdentityCorrelation(request.q))
-_ARMA = _pair(lambda request: ARMA11(request.q))
+_ARMA = _pair(lambda request: ARMA(request.q, *request.lags, _steps(request)) if request.lags else ARMA11(request.q))
 
 _ROWS: dict[str, Structure] = {}
 
@@ -178,6 +183,7 @@ for _row in (
         serial=True,
         homogeneous=True,
         inner=True,
+        series=True,
         sas="AR(1)",
         sas_row="AR(1)",
     ),
@@ -234,13 +240,15 @@ for _row in (
     ),
     Structure(
         "arma",
-        "ARMA(1,1): one variance, correlation gamma rho^(|i-j|-1)",
-        "3",
+        "ARMA(p, q), by default (1, 1): one variance, correlation gamma rho^(|i-j|-1)",
+        "p+q+1",
         _ARMA[0],
+        takes="orders",
         needs_order=True,
         serial=True,
         homogeneous=True,
         minimum=3,
+        series=True,
         sas="ARMA(1,1)",
     ),
     Structure(
@@ -272,6 +280,7 @@ for _row in (
         needs_order=True,
         serial=True,
         formula="R",
+        series=True,
         sas="UN@AR(1)",
     ),
     Structure(
@@ -303,6 +312,7 @@ for _row in (
         takes="places",
         homogeneous=True,
         formula="R",
+        series=True,
         sas="SP(EXP)",
         sas_row="SP(EXP)",
     ),
@@ -314,11 +324,21 @@ for _row in (
         takes="places",
         homogeneous=True,
         formula="R",
+        series=True,
         sas="SP(GAU)",
         sas_row="SP(GAU)",
     ),
     Structure(
-        "sp_pow", "spatial power: rho^d", "2", _located, takes="places", homogeneous=True, formula="R", sas="SP(POW)", sas_row="SP(POW)"
+        "sp_pow",
+        "spatial power: rho^d",
+        "2",
+        _located,
+        takes="places",
+        homogeneous=True,
+        formula="R",
+        series=True,
+        sas="SP(POW)",
+        sas_row="SP(POW)",
     ),
     Structure(
         "sp_sph",
@@ -328,6 +348,7 @@ for _row in (
         takes="places",
         homogeneous=True,
         formula="R",
+        series=True,
         sas="SP(SPH)",
         sas_row="SP(SPH)",
     ),
@@ -339,10 +360,20 @@ for _row in (
         takes="places",
         homogeneous=True,
         formula="R",
+        series=True,
         sas="SP(LIN)",
         sas_row="SP(LIN)",
     ),
-    Structure("sp_ratio", "spatial rational quadratic: 1/(1 + (d/range)^2)", "2", _located, takes="places", homogeneous=True, formula="R"),
+    Structure(
+        "sp_ratio",
+        "spatial rational quadratic: 1/(1 + (d/range)^2)",
+        "2",
+        _located,
+        takes="places",
+        homogeneous=True,
+        formula="R",
+        series=True,
+    ),
     Structure(
         "matern",
         "Matern with range and smoothness nu (given, or free)",
@@ -351,6 +382,7 @@ for _row in (
         takes="places",
         homogeneous=True,
         formula="R",
+        series=True,
         sas="SP(MATERN)",
     ),
     CAR1,
@@ -382,7 +414,7 @@ def description(name: str) -> str:
 def make(
     name: str,
     q: int,
-    order: int | None = None,
+    order: Order | None = None,
     *,
     coords: ArrayLike | None = None,
     distances: ArrayLike | None = None,
@@ -395,7 +427,7 @@ def make(
 ) -> Covariance:
     """The covariance structure `name` of dimension q.
 
-    order : bands of un, toep, toeph (all of them if None); factors of fa, fa0, fa1 (1 if None)
+    order : bands of un, toep, toeph (all of them if None); factors of fa, fa0, fa1 (1 if None); (p, q) of arma ((1, 1) if None)
     coords, distances : (q, d) places, or (q, q) distances between them, for spatial structures; without, all distances are 1
     reach : a typical distance, where the range of a spatial structure starts; from the distances if None
     dims : (q1, q2) for Kronecker structures, q = q1 q2
@@ -409,11 +441,15 @@ def make(
     ('sd', 'rho')
     """
     found = structure(name)
-    if q < found.minimum:
-        raise _not_available(f"'{name}' needs at least {found.minimum} rows, not {q}", "use us, cs or diag for so few")
-    if order is not None and (found.takes != "order" and name != "us"):
-        raise _not_available(f"'{name}' takes no order", f"write {name}(...) without ({order}; ...)")
-    if order is not None and order < 1:
+    lags = (order if isinstance(order, tuple) else (1, 1)) if found.takes == "orders" else None
+    minimum = found.minimum if lags is None else sum(lags) + 1
+    if q < minimum:
+        raise _not_available(f"'{name}' needs at least {minimum} rows, not {q}", "use us, cs or diag for so few")
+    if order is not None and not _order_fits(found, order):
+        raise _not_available(f"'{name}' takes {_ORDERS.get(found.takes, 'no order')}", f"write {name}(...) without ({order}; ...)")
+    if lags is not None and (min(lags) < 0 or sum(lags) < 1):
+        raise _not_available(f"the orders of '{name}' are {lags[0]} and {lags[1]}", "give orders of 0 or more, one of them above 0")
+    if isinstance(order, int) and order < 1:
         raise _not_available(f"the order of '{name}' is {order}", "give an order of 1 or more")
     if nugget and not found.homogeneous:
         raise _not_available(f"'{name}' has variances of its own and takes no nugget", "drop `+ local`")
@@ -425,7 +461,19 @@ def make(
         raise _not_available(f"{given.shape[0]} places for {q} rows", "give one row of coordinates for each row of the matrix")
     known = None if matrices is None else freeze(np.asarray(matrices, dtype=np.float64))
     known = known[None] if known is not None and known.ndim == 2 else known
-    return found.build(Request(name, q, order, given, reach, dims, known, nu, nugget, tuple(positions)))
+    bands = order if isinstance(order, int) else None
+    own_lags = None if lags == (1, 1) else lags
+    return found.build(Request(name, q, bands, given, reach, dims, known, nu, nugget, tuple(positions), own_lags))
+
+
+_ORDERS: Mapping[str, str] = {"order": "one order", "orders": "two orders, p and q"}
+
+
+def _order_fits(found: Structure, order: Order) -> bool:
+    """Whether a structure has an order of this kind."""
+    if isinstance(order, tuple):
+        return found.takes == "orders"
+    return found.takes == "order" or found.name == "us"
 
 
 MAX_ORDER = 1000
@@ -454,7 +502,7 @@ def is_structure(name: str) -> bool:
     return name in STRUCTURES and STRUCTURES[name].formula != ""
 
 
-def canonical(name: str, order: int | None) -> str:
+def canonical(name: str, order: Order | None) -> str:
     """`un` without a number of bands is `us`."""
     name = "us" + name[2:] if name.startswith("un@") else name
     return "us" if name == "un" and order is None else name
@@ -494,6 +542,23 @@ def nearest_structures(name: str) -> str:
 def takes_order(name: str) -> bool:
     """Whether a number of bands or factors may stand after the bar."""
     return STRUCTURES[name].takes == "order"
+
+
+def takes_orders(name: str) -> bool:
+    """Whether two orders, p and q, may stand after the bar."""
+    return STRUCTURES[name].takes == "orders"
+
+
+def fits_series(name: str, order: Order | None) -> bool:
+    """Whether one series of rows can tell its parameters: their number does not grow with the rows."""
+    if "@" in name:
+        return STRUCTURES[name].series
+    return STRUCTURES[name].series or (STRUCTURES[name].serial and STRUCTURES[name].homogeneous and order is not None)
+
+
+def goes_on(name: str, order: Order | None) -> bool:
+    """Whether the same parameters say the covariance at further steps."""
+    return "@" not in name and is_serial(name) and not has_own_sds(name) and (not takes_order(name) or order is not None)
 
 
 def takes_coordinates(name: str) -> bool:
@@ -541,7 +606,7 @@ def has_nugget(name: str) -> bool:
     return "@" not in name and STRUCTURES[name].has_nugget
 
 
-def is_unstructured(name: str, order: int | None) -> bool:
+def is_unstructured(name: str, order: Order | None) -> bool:
     """Whether every pair of visits has a covariance of its own."""
     return name in ("us", "un") and order is None
 
@@ -551,6 +616,6 @@ def absorbs_identity(name: str) -> bool:
     return not (is_spatial(name) or name in ("ar1", "ar1h", "arma") or "@" in name)
 
 
-def absorbs_constant(name: str, order: int | None) -> bool:
+def absorbs_constant(name: str, order: Order | None) -> bool:
     """Whether adding one number to all entries stays in the family, so that it cannot be told from a random intercept."""
     return order is None and name in ("us", "un", "cs", "toep", "hf")

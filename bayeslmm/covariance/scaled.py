@@ -67,6 +67,10 @@ class Homogeneous(Covariance):
     def start(self) -> Array:
         return np.concatenate([[1.0], self.correlation_.start()])
 
+    def other_starts(self) -> Array:
+        z = self.correlation_.other_starts()
+        return np.concatenate([np.ones((len(z), 1)), z], axis=1)
+
     def factor(self, x: Array) -> Array:
         return np.asarray(x[..., :1, None] * self.correlation_.factor(x[..., 1:]))
 
@@ -75,6 +79,19 @@ class Homogeneous(Covariance):
         scale = self.correlation_.factor(z)[..., None, :, :]
         shape = x[..., :1, None, None] * self.correlation_.factor_derivative(z)
         return np.concatenate([scale, shape], axis=-3)
+
+    def matrix(self, x: Array) -> Array:
+        if not self.correlation_.definite:
+            return super(Homogeneous, self).matrix(x)
+        return np.asarray(x[..., :1, None] ** 2 * self.correlation_.matrix(self.correlation_.natural(x[..., 1:])))
+
+    def matrix_derivative(self, x: Array) -> Array:
+        if not self.correlation_.definite:
+            return super(Homogeneous, self).matrix_derivative(x)
+        sd, z = x[..., :1, None, None], x[..., 1:]
+        r = self.correlation_.natural(z)
+        moved = np.einsum("...rz,...rij->...zij", self.correlation_.natural_jacobian(z), self.correlation_.first(r))
+        return np.concatenate([2.0 * sd * self.correlation_.matrix(r)[..., None, :, :], sd**2 * moved], axis=-3)
 
     def from_matrix(self, sigma: Array) -> Array:
         variance = max(float(np.trace(sigma)) / self.q, 0.0)

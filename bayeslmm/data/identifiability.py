@@ -38,7 +38,7 @@ def lag_without_pairs(residual: ResidualDesign, remedy: str) -> list[Identifiabi
         if not together.any():
             break
         seen[(place[ahead:] - place[:-ahead])[together]] = True
-    bands = min(residual.order or span, span)
+    bands = min(residual.order if isinstance(residual.order, int) else span, span)
     absent = [lag for lag in range(1, bands) if not seen[lag]]
     if not absent:
         return []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.covariance.registry import absorbs_constant, absorbs_identity, has_own_sds, is_serial, is_unstructured
+from bayeslmm.covariance.registry import absorbs_constant, absorbs_identity, fits_series, has_own_sds, is_serial, is_unstructured
 from bayeslmm.data.columns import Columns, are_codes
 from bayeslmm.data.design import RandomTerm, ResidualDesign
 from bayeslmm.data.frame import skeleton
@@ -244,7 +244,11 @@ def _same_partition(a: GroupingFactor, b: GroupingFactor) -> bool:
 def _of_residual(residual: ResidualDesign, terms: tuple[RandomTerm, ...]) -> list[IdentifiabilityError]:
     found: list[IdentifiabilityError] = []
     name, text = residual.name, residual.spec.text
-    if name not in ("id", "diag") and residual.subject.size == len(residual.subject.codes):
+    if residual.subject.size == 1 and name != "id" and not fits_series(name, residual.order):
+        what = f"{text!r} has a parameter for each visit or lag, or one that the mean contains, and the rows are one series"
+        remedy = f"name the subjects, {name}(visit | subject), or use ar1, car1, arma, toep of few bands or a spatial structure"
+        found.append(IdentifiabilityError(what, f"{len(residual.subject.codes)} rows, one subject", f"{remedy}; or {_PRIORS}"))
+    elif name not in ("id", "diag") and residual.subject.size == len(residual.subject.codes):
         found.append(
             IdentifiabilityError(
                 f"no subject of {text!r} has two rows: no covariance can be estimated", "", f"use diag or no structure; or {_PRIORS}"

@@ -25,7 +25,7 @@ from bayeslmm.estimate.boundary import (
 )
 from bayeslmm.estimate.monte_carlo import determinant_check
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interrupted, Outcome, minimise_criterion
-from bayeslmm.estimate.other_starts import crowded, descended, plain_points, trial_points
+from bayeslmm.estimate.other_starts import crowded, descended, plain_points, residual_points, trial_points
 from bayeslmm.likelihood.criterion import CriterionPoint, Method, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem
@@ -210,6 +210,10 @@ ENDS = 3
 """How many lower ends of searches side by side are gone on from."""
 
 
+BESIDE = 2
+"""How many searches begin besides where the structure of the errors calls for it."""
+
+
 def _search(problem: Problem, restricted: bool, start: Array | None) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
     # a criterion of n rows is known to about n roundings: what is left to gain below that could not be seen, and moves no parameter
     tolerance = max(DECREASE_TOLERANCE, 2.0 * MACHINE_EPSILON * problem.criterion.n)
@@ -219,12 +223,14 @@ def _search(problem: Problem, restricted: bool, start: Array | None) -> tuple[Ou
     try:
         outcome, certificate = _off_boundary(problem, restricted, outcome, tolerance)
         path = outcome.path
-        if problem.random.size and not at_once:
-            for lower in _elsewhere(problem, restricted, outcome.point):
-                found, seen = _off_boundary(problem, restricted, minimise_criterion(problem, restricted, lower.x, tolerance), tolerance)
-                path += found.path
-                if found.point.value < outcome.point.value:
-                    outcome, certificate = found, seen
+        starts = [lower.x for lower in _elsewhere(problem, restricted, outcome.point)] if problem.random.size and not at_once else []
+        if start is None:
+            starts += _of_errors(problem, restricted, outcome.point)
+        for x in starts:
+            found, seen = _off_boundary(problem, restricted, minimise_criterion(problem, restricted, x, tolerance), tolerance)
+            path += found.path
+            if found.point.value < outcome.point.value:
+                outcome, certificate = found, seen
     except Interrupted as stopped:
         raise Interrupted((path or outcome.path) + stopped.path) from None
     point = snap_to_boundary(problem, outcome.point, restricted) if certificate.singular else outcome.point
@@ -232,6 +238,15 @@ def _search(problem: Problem, restricted: bool, start: Array | None) -> tuple[Ou
     if bare is not None:
         point, certificate = bare, replace(certificate, nearly=True)
     return Outcome(point, outcome.converged, outcome.predicted, path), certificate
+
+
+def _of_errors(problem: Problem, restricted: bool, point: CriterionPoint) -> list[Array]:
+    """Where a search begins besides, because of the structure of the errors."""
+    trial = residual_points(problem, point.x)
+    if not len(trial):
+        return []
+    values = problem.criterion.values(trial, restricted)
+    return [trial[i] for i in np.argsort(values, kind="stable")[:BESIDE] if np.isfinite(values[i])]
 
 
 def _off_boundary(

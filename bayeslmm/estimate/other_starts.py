@@ -19,6 +19,7 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.starting_values import levels_of, levels_of_rows, line_moments, separate
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
 
 CROWDED = 24
 """Rows for each covariance parameter below which a criterion often has several minima: the best of these points are searched from."""
@@ -65,6 +66,21 @@ def plain_points(problem: Problem, x: Array) -> Array:
     zero = x.copy()
     zero[: problem.random.size] = 0.0
     return np.array([zero, *_lines(problem)])
+
+
+def residual_points(problem: Problem, x: Array) -> Array:
+    """Points (t, size) of errors whose likelihood often has several maxima, x otherwise: every set of parameters at the same one."""
+    kernel = problem.structured
+    structure = None if kernel is None else kernel.structure
+    if kernel is None or not isinstance(structure, GroupedStructure):
+        return np.empty((0, problem.size))
+    shapes = structure.covariance.other_starts()
+    found = np.tile(x, (len(shapes), 1))
+    for moved, shape in zip(found, shapes, strict=True):
+        sets = structure.padded(x[kernel.residual_part]).copy()
+        sets[:, 1:] = shape[1:]
+        moved[kernel.residual_part] = sets.ravel()[1:]
+    return found
 
 
 def trial_points(problem: Problem, x: Array, unit: float) -> Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bayeslmm.covariance.registry import MAX_ORDER, is_structure, nearest_structures, takes_order
+from bayeslmm.covariance.base import Order
+from bayeslmm.covariance.registry import MAX_ORDER, is_structure, nearest_structures, takes_order, takes_orders
 from bayeslmm.errors import FormulaLimitError
 from bayeslmm.formula.expression import COMPARISONS, read_expression, read_named
 from bayeslmm.formula.syntax import CODINGS, Bar, Chain, Name, Node, Offset, Power, Sum, Value, own_name
@@ -148,7 +149,7 @@ def _require_plain(cursor: Cursor, inner: Sum) -> None:
 def _called(cursor: Cursor) -> Node:
     """`name(...)`: a wrapper when there is a bar in its bracket, an offset, or a function of columns."""
     name = cursor.token
-    if _has_bar(cursor, 1) or cursor.ahead().says("@") or (is_structure(name.text) and _has_bar(cursor, 2)):
+    if has_bar(cursor, 1) or cursor.ahead().says("@") or (is_structure(name.text) and has_bar(cursor, 2)):
         return read_wrapper(cursor)
     if name.text == "offset":
         cursor.next()
@@ -161,7 +162,7 @@ def _called(cursor: Cursor) -> Node:
     return read_named(cursor)
 
 
-def _has_bar(cursor: Cursor, within: int) -> bool:
+def has_bar(cursor: Cursor, within: int) -> bool:
     """Whether a bar stands in the bracket that opens after the name ahead, `within` brackets deep."""
     depth = 0
     for token in cursor.tokens[cursor.at + 1 :]:
@@ -184,7 +185,7 @@ _GROUP = "a grouping factor is a column, or columns joined by ':' or '/'"
 def read_wrapper(cursor: Cursor) -> Bar:
     """`us(x | g)`, `toep(0 + visit | g, 2)`, `sp_exp(x, y | id)`, `us@ar1(outcome, visit | id)`, `us((x | g))`."""
     start = cursor.token
-    doubled = not cursor.ahead().says("@") and not _has_bar(cursor, 1)
+    doubled = not cursor.ahead().says("@") and not has_bar(cursor, 1)
     structure = _structure(cursor)
     cursor.expect("(", f"'(' is missing before {describe_token(cursor.token)}", f"write {structure}(x | g)")
     if doubled:
@@ -222,15 +223,41 @@ def _structure(cursor: Cursor) -> str:
     return name
 
 
-def _order(cursor: Cursor, structure: str) -> int:
-    if cursor.token.kind == "name" and cursor.token.text in ("order", "q") and cursor.ahead().says("="):
-        cursor.next()
-        cursor.next()
-    token = cursor.next()
+def read_series(cursor: Cursor) -> Bar:
+    """A residual structure without a bar, all rows one series: `ar1(Year)`, `arma(Year, 2, 1)`, `toep(1, 3)`, `sp_exp(x, y)`."""
+    start = cursor.token
+    structure = _structure(cursor)
+    cursor.expect("(", f"'(' is missing before {describe_token(cursor.token)}", f"write {structure}(time)")
+    lefts, order = [_left(cursor)], None
+    while cursor.take(",") is not None:
+        if cursor.token.kind == "number" or cursor.ahead().says("="):
+            order = _order(cursor, structure)
+            break
+        lefts.append(_left(cursor))
+    end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in {structure}()", f"write {structure}(time | subject)").end
+    return Bar(structure, tuple(lefts), False, Sum((), end, end), order, start.start, end)
+
+
+def _order(cursor: Cursor, structure: str) -> Order | None:
+    """What follows the grouping factor: a number of bands or factors; of arma p and q, None for (1, 1), which it has without."""
+    if "@" not in structure and takes_orders(structure):
+        orders = _number(cursor, structure, "p"), _number(cursor, structure, "q") if cursor.take(",") is not None else 0
+        if orders == (0, 0):
+            raise cursor.error(cursor.tokens[cursor.at - 1], f"both orders of {structure} are 0", "leave the structure out")
+        return None if orders == (1, 1) else orders
     if "@" in structure or not takes_order(structure):
-        raise cursor.error(token, f"{structure} has no order", f"write {structure}(x | g)")
-    if token.kind != "number" or not token.text.isdecimal() or int(token.text) < 1:
-        raise cursor.error(token, f"the order of {structure} is not a whole number above 0", f"write {structure}(x | g, 2)")
+        raise cursor.error(cursor.next(), f"{structure} has no order", f"write {structure}(x | g)")
+    return _number(cursor, structure, "order")
+
+
+def _number(cursor: Cursor, structure: str, word: str) -> int:
+    if cursor.token.kind == "name" and cursor.token.text in {word, "q"} and cursor.ahead().says("="):
+        cursor.next()
+        cursor.next()
+    token, least = cursor.next(), 1 if word == "order" else 0
+    if token.kind != "number" or not token.text.isdecimal() or int(token.text) < least:
+        remedy = f"write {structure}(x | g, 2)" if least else f"write {structure}(x | g, 2, 1)"
+        raise cursor.error(token, f"the order of {structure} is not a whole number {'above 0' if least else 'of 0 or more'}", remedy)
     if int(token.text) > MAX_ORDER:
         raise cursor.error(token, f"an order of {token.text}", f"the limit is {MAX_ORDER:,}", FormulaLimitError)
     return int(token.text)

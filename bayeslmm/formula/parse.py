@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import cast
 
+from bayeslmm.covariance.base import order_text
 from bayeslmm.covariance.registry import canonical, has_nugget, takes_coordinates
 from bayeslmm.errors import FormulaError, FormulaLimitError
 from bayeslmm.formula.expression import read_expression
-from bayeslmm.formula.grammar import read_sides, read_sum, read_wrapper
+from bayeslmm.formula.grammar import has_bar, read_series, read_sides, read_sum, read_wrapper
 from bayeslmm.formula.syntax import (
     LITERALS,
     RESERVED,
@@ -113,7 +114,7 @@ def bar_text(term: BarTerm) -> str:
     """A random term as a formula writes it: `(1 | g)`, `toep(0 + visit | g, 2)`."""
     if term.structure == "us":
         return f"({term.text})"
-    return f"{term.structure}({term.text}{'' if term.order is None else f', {term.order}'})"
+    return f"{term.structure}({term.text}{order_text(term.order)})"
 
 
 def columns_of(source: Formula | BarTerm | ResidualTerm | VarianceFactor | str) -> tuple[str, ...]:
@@ -185,7 +186,8 @@ def parse_residual(text: str) -> ResidualTerm:
 
     The part before the bar is the visit, the coordinates (`sp_exp(x, y | id)`), the outcome and the visit of a product
     (`us@ar1(outcome, visit | id)`), or 1, the order of the rows. Behind it the subject, or `group / subject` for parameters of their own
-    in each group. A number of bands or factors follows a comma: `toep(visit | id, 2)`; `+ local` adds a nugget.
+    in each group; without a bar the rows are one series: `ar1(Year)`. A number of bands or factors follows a comma, `toep(visit | id, 2)`,
+    or the two orders of `arma(1 | id, 2, 1)`; `+ local` adds a nugget.
     Errors: FormulaError with the spot marked.
 
     >>> parse_residual("us(AVISIT | ARMCD / USUBJID)").group
@@ -205,7 +207,7 @@ def read_residual(cursor: Cursor) -> ResidualTerm:
         raise cursor.error(cursor.token, "a residual structure is empty", "write us(visit | subject)")
     if not cursor.ahead().says("(", "@"):
         raise cursor.error(cursor.token, "a covariance structure is missing", "write us(visit | subject)")
-    bar = read_wrapper(cursor)
+    bar = read_wrapper(cursor) if has_bar(cursor, 1) or has_bar(cursor, 2) else read_series(cursor)
     nugget = cursor.take("+") is not None
     if nugget and cursor.next().text not in ("local", "nugget"):
         raise cursor.error(cursor.tokens[cursor.at - 1], "only a nugget is added to a residual structure", "write + local")
@@ -236,8 +238,8 @@ def residual_text(term: ResidualTerm) -> str:
     """The canonical text of a residual structure."""
     before = ", ".join(map(quote_name, term.visit)) or "1"
     behind = f"{group_text(term.group)} / {group_text(term.subject)}" if term.group else group_text(term.subject)
-    order = "" if term.order is None else f", {term.order}"
-    return f"{term.structure}({before} | {behind}{order}){' + local' if term.nugget else ''}"
+    within = f" | {behind}" if behind else ""
+    return f"{term.structure}({before}{within}{order_text(term.order)}){' + local' if term.nugget else ''}"
 
 
 def _visit(cursor: Cursor, bar: Bar, structure: str) -> tuple[str, ...]:
@@ -269,7 +271,9 @@ def _bare(cursor: Cursor, left: Sum) -> str | None:
 
 
 def _subject(cursor: Cursor, node: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The columns of `group / subject`; no group without a slash."""
+    """The columns of `group / subject`; no group without a slash, nor a subject without a bar."""
+    if isinstance(node, Sum):
+        return (), ()
     if not isinstance(node, Chain) or node.rest[0][0] == ":":
         return (), _interaction(cursor, node)
     if len(node.rest) == 1 and node.rest[0][0] == "/":

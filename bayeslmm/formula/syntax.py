@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
+from bayeslmm.covariance.base import Order
+
 OptionKind = Literal["count", "number", "numbers", "flag", "word"]
 MAX_BASIS_COLUMNS = 1000  # a poly or spline with more columns than this is a slip of the keyboard
 
@@ -228,14 +230,14 @@ class Sum:
 class Bar:
     """`(left | group)`, `(left || group)`, or either in a wrapper with its structure and order.
 
-    lefts : what stands before the bar, split at its commas
+    lefts : what stands before the bar, split at its commas; group : empty for a residual structure without a bar
     """
 
     structure: str | None
     lefts: tuple[Sum, ...]
     double: bool
     group: Node
-    order: int | None
+    order: Order | None
     start: int
     end: int
 
@@ -353,7 +355,7 @@ class BarTerm:
     """One random-effects term `(left | group)`, after `||`, `/` and `*` have been expanded.
 
     structure : covariance of the term's columns: "us" unless a wrapper says otherwise, e.g. "diag", "cs", "ar1", "us@ar1"
-    order : number of bands or factors, as in `toep(0 + visit | g, 2)`; None when the structure has none
+    order : number of bands or factors, as in `toep(0 + visit | g, 2)`, or p and q of arma; None when the structure has none
     left : right-hand-side text of the columns, in formulaic's syntax: "1 + Days", "0 + Machine"
     group : columns whose interaction is the grouping factor, bare names: ("batch", "cask")
     text : the term as lme4 would print it: "1 + Days | Subject"
@@ -361,7 +363,7 @@ class BarTerm:
     """
 
     structure: str
-    order: int | None
+    order: Order | None
     left: str
     group: tuple[str, ...]
     text: str
@@ -398,16 +400,16 @@ class ResidualTerm:
     """A covariance structure of the errors within a subject: `us(AVISIT | ARMCD / USUBJID)`.
 
     structure : "us", "ar1", "sp_exp", "us@ar1", ...
-    order : number of bands or factors, as in `toep(VISIT | ID, 2)`; None when the structure has none
+    order : number of bands or factors, as in `toep(VISIT | ID, 2)`, or p and q of `arma(1 | ID, 2, 1)`; None when the structure has none
     visit : columns before the bar (visits, coordinates, or outcome and visit); () is the literal 1: the order of the rows
-    subject : columns whose interaction is the subject
+    subject : columns whose interaction is the subject; () when all rows are one series, as in `ar1(Year)`
     group : columns whose levels have parameters of their own; () when all subjects share them
     nugget : True for `... + local`: sigma^2 I is added
     text : the canonical text
     """
 
     structure: str
-    order: int | None
+    order: Order | None
     visit: tuple[str, ...]
     subject: tuple[str, ...]
     group: tuple[str, ...]

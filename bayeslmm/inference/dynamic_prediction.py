@@ -146,7 +146,7 @@ def _extend_rows(fit: Estimates, newdata: Any, offset: Any) -> _ExtendedRows:
     point = replace(point, sigma2=fit.estimate.sigma**2 / problem.sigma2(1.0))
     codes = tuple(_codes(group, own) for group, own in zip(groups, labels, strict=True))
     if place is not None and residual is not None:
-        place = replace(place, subject=_codes(residual, subject), log_scale=_relative(place.log_scale, fit.problem, problem))
+        place = replace(place, later=None, subject=_codes(residual, subject), log_scale=_relative(place.log_scale, fit.problem, problem))
     return _ExtendedRows(replace(rows, missing=rows.missing | absent), codes, place, problem, point, weights)
 
 
@@ -219,6 +219,7 @@ def _stack(
     )
     residual = design.residual
     if residual is not None and subject is not None and place is not None:
+        residual = residual if place.later is None else place.later.residual(residual)
         group = residual.group
         residual = replace(
             residual,

@@ -14,15 +14,16 @@ from scipy.special import ndtri, stdtrit
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_level, require_one_of
+from bayeslmm.covariance.registry import goes_on, keeps_distance
 from bayeslmm.data.columns import Columns, series_numbers
 from bayeslmm.data.design import ResidualDesign, VarianceDesign
 from bayeslmm.data.frame import ColumnTable, read_table, values_text
-from bayeslmm.data.residual import place_within
+from bayeslmm.data.residual import place_within, unequal_gaps
 from bayeslmm.data.rows import numbers_by_position
 from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError
 from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.prediction import row_variances
-from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_rows
+from bayeslmm.likelihood.structured.prediction import LaterVisits, ResidualIndex, subject_rows
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
 from bayeslmm.likelihood.structured.residual_structure import VarianceFunction
 from bayeslmm.results.fitted import conditional_mean, population_mean
@@ -180,36 +181,66 @@ def new_residual_index(fit: Estimates, newdata: Any, fitted: Array) -> tuple[Res
         return ResidualIndex(np.full(n, -1), None, None, np.zeros(n, np.int64), log_scale), missing
     term = residual.spec
     table = read_table(newdata, (*term.visit, *term.subject, *term.group))
-    known = residual.subject.places
-    subject = np.array([known.get(label, -1) for label in row_labels(table, term.subject, n)], dtype=np.int64)
+    subjects, known = row_labels(table, term.subject, n), residual.subject.places
+    subject = np.array([known.get(label, -1) for label in subjects], dtype=np.int64)
     group = np.zeros(n, np.int64)
     if residual.group is not None:
         group = _require_labels(row_labels(table, term.group, n), residual.group.levels, residual.group.name, missing)
-    visit, coords = None, None
+    visit, coords, later = None, None, None
     if residual.visit is not None:
-        visit = _visits(residual, table, subject, missing)
+        visit, later = _visits(residual, table, subjects, missing)
     elif residual.coords is not None:
         coords = np.column_stack([series_numbers(table.series(name), name).values for name in term.visit])
         missing |= np.isnan(coords).any(axis=1)
         coords = np.nan_to_num(coords)
     log_scale = np.where(np.isnan(log_scale), 0.0, log_scale)
-    return ResidualIndex(subject, visit, coords, group, log_scale), missing
+    return ResidualIndex(subject, visit, coords, group, log_scale, later), missing
 
 
-def _visits(residual: ResidualDesign, table: ColumnTable, subject: Codes, missing: NDArray[np.bool_]) -> Codes:
+def _visits(
+    residual: ResidualDesign, table: ColumnTable, subjects: Sequence[Any], missing: NDArray[np.bool_]
+) -> tuple[Codes, LaterVisits | None]:
+    """The visit of each row; and all visits, where the structure goes on at times that the fit does not have."""
+    name = ", ".join(residual.spec.visit)
     if residual.spec.visit:
-        labels = row_labels(table, residual.spec.visit, len(subject))
-        return _require_labels(labels, residual.visit_levels, ", ".join(residual.spec.visit), missing)
-    # the visits are the order of the rows of a subject, 1, 2, ...
-    place = place_within(subject)
-    index = np.full(max(int(place.max(initial=0)) + 1, int(residual.visit_levels[-1])), -1, dtype=np.int64)
-    index[np.asarray(residual.visit_levels) - 1] = np.arange(len(residual.visit_levels))
-    visit = index[place]
-    if (visit < 0).any():
-        known = values_text(residual.visit_levels)
-        what = f"the fit knows no row number {int(place[visit < 0][0]) + 1} of a subject: it has the numbers {known}"
-        raise PredictionError(what, f"rows {list_rows(np.flatnonzero(visit < 0))}", "name a column for the visit in the residual structure")
-    return visit
+        labels = row_labels(table, residual.spec.visit, len(subjects))
+    else:
+        labels = (
+            place_within(_codes(subjects, dict.fromkeys(subjects))) + 1
+        ).tolist()  # the visits are the order of the rows of a subject, 1, 2, ...
+    unknown = {label for label in labels if label is not None} - set(residual.visit_levels)
+    if unknown and _goes_on(residual):
+        later = _later(residual, sorted(unknown), name)
+        return _require_labels(labels, later.levels, name, missing), later
+    if unknown and not residual.spec.visit:
+        wrong = np.array([label in unknown for label in labels])
+        what = f"the fit knows no row number {min(unknown)} of a subject: it has the numbers {values_text(residual.visit_levels)}"
+        raise PredictionError(what, f"rows {list_rows(np.flatnonzero(wrong))}", "name a column for the visit in the residual structure")
+    return _require_labels(labels, residual.visit_levels, name, missing), None
+
+
+def _goes_on(residual: ResidualDesign) -> bool:
+    """Whether the covariance is known at other times: a structure that counts steps of numbers, without parameters of single visits."""
+    numbers = residual.coords is not None or not residual.spec.visit
+    if not numbers or not goes_on(residual.name, residual.order):
+        return False
+    return keeps_distance(residual.name) or not unequal_gaps(residual.visit_levels)
+
+
+def _later(residual: ResidualDesign, unknown: list[float], name: str) -> LaterVisits:
+    """The visits of the fit and unknown ones. Raises PredictionError for times between the steps."""
+    known = np.asarray(residual.visit_levels, dtype=np.float64)
+    steps = np.asarray(residual.positions or range(len(known)), dtype=np.float64)
+    unit = (known[-1] - known[0]) / steps[-1] if len(known) > 1 else 1.0
+    levels = tuple(sorted({*residual.visit_levels, *unknown}))
+    at = (np.asarray(levels, dtype=np.float64) - known[0]) / unit
+    between = np.abs(at - np.round(at)) > 1e-9 * np.maximum(np.abs(at), 1.0)
+    if between.any():
+        shown = values_text([level for level, off in zip(levels, between, strict=True) if off])
+        what = f"{residual.name} counts steps of {unit:g} in {name!r}, and new times lie between them: {shown}"
+        raise PredictionError(what, f"{name!r}", f"use car1({name} | ...), which takes any times")
+    whole = np.round(at).astype(np.int64)
+    return LaterVisits(levels, tuple((whole - whole[0]).tolist()), np.searchsorted(np.asarray(levels, dtype=np.float64), known))
 
 
 def row_labels(table: ColumnTable, columns: Sequence[str], n: int) -> list[Any]:

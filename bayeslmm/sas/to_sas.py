@@ -481,7 +481,8 @@ def _repeated(spec: ModelSpec, classes: _Classes) -> RepeatedStatement | None:
     spatial = is_spatial(residual.structure)
     cov: CovType | None = sas_type(residual.structure, residual.order, residual.visit if spatial else ())
     if cov is None:
-        _cannot(f"the residual structure {residual.structure}", residual.text, "adh is SAS's ANTE(1)")
+        orders = "SAS has ARMA(1,1) and, as AR(1), ar1" if isinstance(residual.order, tuple) else "adh is SAS's ANTE(1)"
+        _cannot(f"the residual structure {residual.structure}", residual.text, orders)
     subject = () if residual.subject == (WHOLE_DATA,) else residual.subject
     visits = () if spatial else residual.visit
     classes.add((*visits, *subject, *residual.group))

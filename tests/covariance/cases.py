@@ -80,6 +80,9 @@ def _of_dimension(name: str, q: int) -> Iterator[Case]:
         return
     if structure.takes != "order":
         yield Case(f"{name}/{q}", lambda: make(name, q), count(name, q, q))
+        for orders in ((1, 0), (0, 1), (2, 0), (0, 2), (2, 2)) if structure.takes == "orders" else ():
+            if sum(orders) < q:
+                yield Case(f"{name}{orders}/{q}", lambda orders=orders: make(name, q, orders), 1 + sum(orders))  # type: ignore[misc]
         return
     full = q if name.startswith(("toep", "un")) else 1
     yield Case(f"{name}/{q}", lambda: make(name, q), count(name, q, full))

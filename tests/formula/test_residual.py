@@ -60,7 +60,13 @@ def test_columns_come_visit_first() -> None:
     [
         ("", "empty"),
         ("us", "missing"),
-        ("us(v)", "bar is missing"),
+        ("us()", "missing"),
+        ("us(v", "not closed"),
+        ("arma(v | g, 0, 0)", "both orders of arma are 0"),
+        ("arma(v | g, 1.5)", "whole number of 0 or more"),
+        ("arma(v | g, 2, 1, 1)", "out of place"),
+        ("ar1(v, 2)", "has no order"),
+        ("toep(v, 0)", "whole number above 0"),
         ("foo(v | g)", "no covariance structure"),
         ("us(v | a/b/c)", "group / subject"),
         ("us(v | a*b)", "group / subject"),
@@ -131,3 +137,32 @@ def test_the_structures_that_a_formula_names_are_those_that_there_are() -> None:
     made = set(STRUCTURES) - {"lin", "known"}  # made from matrices, which no text can hold
     assert {name for name in made if "@" not in name} == set(names())
     assert {name for name in made if "@" in name} == {name for name in (f"us@{inner}" for inner in names()) if is_structure(name)}
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical", "visit", "order"),
+    [
+        ("ar1(Year)", "ar1(Year)", ("Year",), None),
+        ("ar1(1)", "ar1(1)", (), None),
+        ("arma(Year, 2, 1)", "arma(Year, 2, 1)", ("Year",), (2, 1)),
+        ("arma(Year, p=0, q=2)", "arma(Year, 0, 2)", ("Year",), (0, 2)),
+        ("arma(1, 1, 1)", "arma(1)", (), None),
+        ("toep(Year, 3) + local", "toep(Year, 3) + local", ("Year",), 3),
+        ("sp_exp(x, y)", "sp_exp(x, y)", ("x", "y"), None),
+        ("us@ar1(out, Year)", "us@ar1(out, Year)", ("out", "Year"), None),
+    ],
+)
+def test_a_structure_without_a_bar_is_one_series(text: str, canonical: str, visit: tuple[str, ...], order: object) -> None:
+    term = parse_residual(text)
+    assert (term.text, term.visit, term.order, term.subject, term.group) == (canonical, visit, order, (), ())
+    assert parse_residual(term.text) == term
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [("arma(v | g)", None), ("arma(v | g, 1, 1)", None), ("arma(v | g, 2, 2)", (2, 2)), ("arma(v | a / g, 3)", (3, 0))],
+)
+def test_arma_takes_two_orders(text: str, order: object) -> None:
+    term = parse_residual(text)
+    assert term.order == order
+    assert parse_residual(term.text) == term

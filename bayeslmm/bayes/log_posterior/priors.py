@@ -14,11 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import comb
 
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.base import Covariance, Parameter
 from bayeslmm.covariance.correlation import Correlation
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.covariance.spatial import Spatial
@@ -227,8 +228,13 @@ def shape_limits(correlation: Correlation) -> tuple[float, float]:
     return float(ends.min()), float(ends.max())
 
 
-def shape_range(kind: str, correlation: Correlation | None) -> tuple[float, float]:
+def shape_range(parameter: Parameter, correlation: Correlation | None) -> tuple[float, float]:
     """Where a shape parameter can be."""
+    kind = parameter.kind
+    if kind in ("phi", "theta") and correlation is not None:
+        # the coefficients of a polynomial whose roots all lie outside the unit circle
+        most = float(comb(sum(other.kind == kind for other in correlation.parameters), parameter.number))
+        return -most, most
     if kind in ("rho", "gamma", "cov", "inner_rho", "inner_cov"):
         return shape_limits(correlation) if correlation is not None and correlation.size == 1 else (-1.0, 1.0)
     if kind == "nugget":
@@ -236,9 +242,10 @@ def shape_range(kind: str, correlation: Correlation | None) -> tuple[float, floa
     return (-np.inf, np.inf) if kind.startswith("loading") else (0.0, np.inf)
 
 
-def shape_default(kind: str, correlation: Correlation | None, spread: float) -> Prior:
+def shape_default(parameter: Parameter, correlation: Correlation | None, spread: float) -> Prior:
     """Correlations uniform over their range; ranges, shares, smoothness and loadings weakly informed by the data's scale."""
-    low, high = shape_range(kind, correlation)
+    kind = parameter.kind
+    low, high = shape_range(parameter, correlation)
     if np.isfinite(high):
         return Prior("uniform", (low, high))
     if kind == "range":
@@ -357,11 +364,11 @@ def _matrix(
     shapes = []
     for parameter, name in zip(parameters, names, strict=True):
         full = name + suffix
-        default = shape_default(parameter.kind, inner, spread)
+        default = shape_default(parameter, inner, spread)
         if parameter.kind in ("sd", "var", "unique") and parameter.rows and parameter.rows[0] < len(sds):
             default = sds[parameter.rows[0]].prior
         row = _one(said.residual_of(full) or said.residual_of(name), default, "residual" if group == "" else "corr", group, full, base)
-        shapes.append(demand_possible(row, shape_range(parameter.kind, inner)))
+        shapes.append(demand_possible(row, shape_range(parameter, inner)))
     return MatrixPriors(kept, None, tuple(shapes))
 
 

@@ -10,16 +10,25 @@ All in units of sigma on rows divided by S; c is sparse, V^-1 block diagonal.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, freeze_codes
+from bayeslmm.data.design import ResidualDesign
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState
-from bayeslmm.likelihood.structured.residual_structure import BlockRows, GroupedStructure
+from bayeslmm.likelihood.structured.residual_structure import (
+    BlockRows,
+    GroupedStructure,
+    VisitStructure,
+    residual_covariance,
+    residual_free,
+    residual_natural,
+)
 
 ROUNDING_VARIANCE = 1e-14
 """Variance of what is predicted given the data, relative to its variance without them, that stands for none."""
@@ -32,6 +41,7 @@ class ResidualIndex:
     subject : (n,) code among the subjects observed, -1 for none of them
     place : (n,) visit index, or None; coords : (n, d), or None
     group : (n,) number of the parameter set; log_scale : (n,) log of S (variance function and weights, as the kernel has it)
+    later : visits beside those of the fit, to which `place` points then; None where there are none
     """
 
     subject: Codes
@@ -39,6 +49,24 @@ class ResidualIndex:
     coords: Array | None
     group: Codes
     log_scale: Array
+    later: LaterVisits | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LaterVisits:
+    """The visits of the fit and others of a structure that counts steps, in order.
+
+    levels : their labels; steps : their places, the first 0; known : (m,) where those of the fit are among them
+    """
+
+    levels: tuple[Any, ...]
+    steps: tuple[int, ...]
+    known: Codes
+
+    def residual(self, residual: ResidualDesign) -> ResidualDesign:
+        """A residual design over all of them."""
+        visit = None if residual.visit is None else freeze_codes(self.known[residual.visit])
+        return replace(residual, visit=visit, visit_levels=self.levels, positions=self.steps, axes=(self.levels,), missing_visits=())
 
 
 def subject_modes(problem: Problem, point: CriterionPoint) -> list[Array]:
@@ -139,18 +167,22 @@ def _through_errors(problem: Problem, state: BlockDiagonalState, place: Residual
     """Covariances (N, n) of new errors with those observed, these divided by S, and the new errors' variances."""
     n, N = state.kernel.data.n, len(place.subject)
     s = np.exp(place.log_scale)
-    structure, design = state.kernel.structure, problem.design
-    if not isinstance(structure, GroupedStructure) or design.residual is None:
+    structure, residual, phi = state.kernel.structure, problem.design.residual, state.phi
+    if not isinstance(structure, GroupedStructure) or residual is None:
         return sp.csr_array((N, n)), s**2
-    own = structure.matrices(state.phi, _points(place))[:, 0, 0]
-    order, starts = design.residual.subject.sorted_rows
+    if place.later is not None:
+        natural, residual = residual_natural(structure, phi), place.later.residual(residual)
+        structure = VisitStructure(residual_covariance(residual), structure.groups)
+        phi = residual_free(structure, natural)
+    own = structure.matrices(phi, _points(place))[:, 0, 0]
+    order, starts = residual.subject.sorted_rows
     known = np.flatnonzero(place.subject >= 0)
     counts = starts[place.subject[known] + 1] - starts[place.subject[known]]
     new = np.repeat(known, counts)
     offset = np.cumsum(counts) - counts
     old = order[np.arange(counts.sum()) - np.repeat(offset, counts) + np.repeat(starts[place.subject[known]], counts)]
-    pairs = _pairs(place, new, problem, old)
-    values = structure.matrices(state.phi, pairs)[:, 0, 1] * s[new]
+    pairs = _pairs(place, new, residual, old)
+    values = structure.matrices(phi, pairs)[:, 0, 1] * s[new]
     return sp.csr_array((values, (new, old)), shape=(N, n)), own * s**2
 
 
@@ -164,10 +196,8 @@ def _points(place: ResidualIndex) -> BlockRows:
     )
 
 
-def _pairs(place: ResidualIndex, new: Codes, problem: Problem, old: Codes) -> BlockRows:
+def _pairs(place: ResidualIndex, new: Codes, residual: ResidualDesign, old: Codes) -> BlockRows:
     """Blocks of two rows: a new one and an observed one of its subject."""
-    residual = problem.design.residual
-    assert residual is not None
     group = np.repeat(place.group[new][:, None], 2, axis=1)
     if residual.visit is not None and place.place is not None:
         return BlockRows(np.column_stack([place.place[new], residual.visit[old]]), None, group, None)

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from bayeslmm.covariance.base import Order
 from bayeslmm.covariance.registry import STRUCTURES
 from bayeslmm.sas.language.tokens import SASCursor
 
@@ -108,8 +109,10 @@ def our_name(cov: CovType) -> tuple[str, int | None]:
     return _ours()[cov.name], None
 
 
-def sas_type(name: str, order: int | None = None, coordinates: tuple[str, ...] = ()) -> CovType | None:
+def sas_type(name: str, order: Order | None = None, coordinates: tuple[str, ...] = ()) -> CovType | None:
     """The TYPE= of one of our structures; None when SAS has no such structure."""
+    if isinstance(order, tuple):
+        return None
     special = {"diag": CovType("UN", 1), "id": CovType("TOEP", 1), "un": CovType("UN", order)}
     if name in special:
         return special[name]
