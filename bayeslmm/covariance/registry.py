@@ -606,6 +606,11 @@ def has_nugget(name: str) -> bool:
     return "@" not in name and STRUCTURES[name].has_nugget
 
 
+def is_one_variance(name: str) -> bool:
+    """Whether all that it is over a single visit is the variance of that visit."""
+    return "@" not in name and STRUCTURES[name].minimum == 1 and not is_spatial(name) and make(name, 1).size == 1
+
+
 def is_unstructured(name: str, order: Order | None) -> bool:
     """Whether every pair of visits has a covariance of its own."""
     return name in ("us", "un") and order is None

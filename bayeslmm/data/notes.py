@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.covariance.registry import absorbs_constant, absorbs_identity, fits_series, has_own_sds, is_serial, is_unstructured
+from bayeslmm.covariance.registry import (
+    absorbs_constant,
+    absorbs_identity,
+    fits_series,
+    has_own_sds,
+    is_one_variance,
+    is_serial,
+    is_unstructured,
+)
 from bayeslmm.data.columns import Columns, are_codes
 from bayeslmm.data.design import RandomTerm, ResidualDesign
 from bayeslmm.data.frame import skeleton
@@ -244,6 +252,8 @@ def _same_partition(a: GroupingFactor, b: GroupingFactor) -> bool:
 def _of_residual(residual: ResidualDesign, terms: tuple[RandomTerm, ...]) -> list[IdentifiabilityError]:
     found: list[IdentifiabilityError] = []
     name, text = residual.name, residual.spec.text
+    if residual.visit is not None and len(residual.visit_levels) == 1 and is_one_variance(name):
+        return []
     if residual.subject.size == 1 and name != "id" and not fits_series(name, residual.order):
         what = f"{text!r} has a parameter for each visit or lag, or one that the mean contains, and the rows are one series"
         remedy = f"name the subjects, {name}(visit | subject), or use ar1, car1, arma, toep of few bands or a spatial structure"

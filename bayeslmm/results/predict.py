@@ -205,9 +205,9 @@ def _visits(
     if residual.spec.visit:
         labels = row_labels(table, residual.spec.visit, len(subjects))
     else:
-        labels = (
-            place_within(_codes(subjects, dict.fromkeys(subjects))) + 1
-        ).tolist()  # the visits are the order of the rows of a subject, 1, 2, ...
+        # the visits are the order of the rows of a subject, 1, 2, ...
+        number = {subject: i for i, subject in enumerate(dict.fromkeys(subjects))}
+        labels = (place_within(np.array([number[subject] for subject in subjects], dtype=np.int64)) + 1).tolist()
     unknown = {label for label in labels if label is not None} - set(residual.visit_levels)
     if unknown and _goes_on(residual):
         later = _later(residual, sorted(unknown), name)
