@@ -29,7 +29,7 @@ _FIRST = (-0.7, -0.2, 0.3, 0.8)  # first partial autocorrelations of either side
 _SECOND = (-0.5, 0.5)  # and second ones, where there are any
 
 
-def coefficients(partial: Array) -> Array:
+def ar_coefficients(partial: Array) -> Array:
     """Autoregressive coefficients (..., m) of partial autocorrelations (..., m)."""
     phi = partial[..., :1]
     for n in range(1, partial.shape[-1]):
@@ -38,7 +38,7 @@ def coefficients(partial: Array) -> Array:
     return phi
 
 
-def coefficient_slopes(partial: Array) -> Array:
+def ar_coefficient_slopes(partial: Array) -> Array:
     """Their derivatives in the partial autocorrelations, (..., m, m)."""
     m = partial.shape[-1]
     phi, dphi = partial[..., :0], np.zeros((*partial.shape[:-1], 0, m))
@@ -54,7 +54,7 @@ def coefficient_slopes(partial: Array) -> Array:
 
 
 def partials(phi: Array) -> Array:
-    """The inverse of `coefficients`; outside (-1, 1), or NaN, where the polynomial is not stationary."""
+    """The inverse of `ar_coefficients`; outside (-1, 1), or NaN, where the polynomial is not stationary."""
     m = phi.shape[-1]
     found, left = np.empty_like(phi), phi
     for n in range(m - 1, -1, -1):
@@ -175,13 +175,13 @@ class ARMA(Correlation):
 
     def natural(self, z: Array) -> Array:
         partial = np.tanh(z)
-        return np.concatenate([coefficients(partial[..., : self.ar]), -coefficients(partial[..., self.ar :])], axis=-1)
+        return np.concatenate([ar_coefficients(partial[..., : self.ar]), -ar_coefficients(partial[..., self.ar :])], axis=-1)
 
     def natural_jacobian(self, z: Array) -> Array:
         partial, ar = np.tanh(z), self.ar
         jacobian = np.zeros((*z.shape, z.shape[-1]))
-        jacobian[..., :ar, :ar] = coefficient_slopes(partial[..., :ar])
-        jacobian[..., ar:, ar:] = -coefficient_slopes(partial[..., ar:])
+        jacobian[..., :ar, :ar] = ar_coefficient_slopes(partial[..., :ar])
+        jacobian[..., ar:, ar:] = -ar_coefficient_slopes(partial[..., ar:])
         return np.asarray(jacobian * sech2(z)[..., None, :])
 
     def from_natural(self, r: Array) -> Array:

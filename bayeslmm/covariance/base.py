@@ -328,11 +328,11 @@ class MatrixCovariance(Covariance):
         return factor_tangent(self.factor(x), self.sigma_derivative(x))
 
 
-Order = int | tuple[int, int]
+StructureOrder = int | tuple[int, int]
 """The number of bands or factors of a structure, or the two orders of arma(p, q)."""
 
 
-def order_text(order: Order | None) -> str:
+def order_text(order: StructureOrder | None) -> str:
     """An order as it follows in the brackets: `, 2`, `, 2, 1`, or nothing."""
     if order is None:
         return ""

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.covariance.arma import ARMA
-from bayeslmm.covariance.base import Covariance, Order, Request, Structure
+from bayeslmm.covariance.base import Covariance, Request, Structure, StructureOrder
 from bayeslmm.covariance.car1 import CAR1
 from bayeslmm.covariance.composed import Kronecker, SelectedRows, WithNugget
 from bayeslmm.covariance.correlation import Correlation, Exchangeable, IdentityCorrelation
@@ -414,7 +414,7 @@ def description(name: str) -> str:
 def make(
     name: str,
     q: int,
-    order: Order | None = None,
+    order: StructureOrder | None = None,
     *,
     coords: ArrayLike | None = None,
     distances: ArrayLike | None = None,
@@ -469,7 +469,7 @@ def make(
 _ORDERS: Mapping[str, str] = {"order": "one order", "orders": "two orders, p and q"}
 
 
-def _order_fits(found: Structure, order: Order) -> bool:
+def _order_fits(found: Structure, order: StructureOrder) -> bool:
     """Whether a structure has an order of this kind."""
     if isinstance(order, tuple):
         return found.takes == "orders"
@@ -502,7 +502,7 @@ def is_structure(name: str) -> bool:
     return name in STRUCTURES and STRUCTURES[name].formula != ""
 
 
-def canonical(name: str, order: Order | None) -> str:
+def canonical(name: str, order: StructureOrder | None) -> str:
     """`un` without a number of bands is `us`."""
     name = "us" + name[2:] if name.startswith("un@") else name
     return "us" if name == "un" and order is None else name
@@ -549,14 +549,14 @@ def takes_orders(name: str) -> bool:
     return STRUCTURES[name].takes == "orders"
 
 
-def fits_series(name: str, order: Order | None) -> bool:
+def fits_series(name: str, order: StructureOrder | None) -> bool:
     """Whether one series of rows can tell its parameters: their number does not grow with the rows."""
     if "@" in name:
         return STRUCTURES[name].series
     return STRUCTURES[name].series or (STRUCTURES[name].serial and STRUCTURES[name].homogeneous and order is not None)
 
 
-def goes_on(name: str, order: Order | None) -> bool:
+def goes_on(name: str, order: StructureOrder | None) -> bool:
     """Whether the same parameters say the covariance at further steps."""
     return "@" not in name and is_serial(name) and not has_own_sds(name) and (not takes_order(name) or order is not None)
 
@@ -611,7 +611,7 @@ def is_one_variance(name: str) -> bool:
     return "@" not in name and STRUCTURES[name].minimum == 1 and not is_spatial(name) and make(name, 1).size == 1
 
 
-def is_unstructured(name: str, order: Order | None) -> bool:
+def is_unstructured(name: str, order: StructureOrder | None) -> bool:
     """Whether every pair of visits has a covariance of its own."""
     return name in ("us", "un") and order is None
 
@@ -621,6 +621,6 @@ def absorbs_identity(name: str) -> bool:
     return not (is_spatial(name) or name in ("ar1", "ar1h", "arma") or "@" in name)
 
 
-def absorbs_constant(name: str, order: Order | None) -> bool:
+def absorbs_constant(name: str, order: StructureOrder | None) -> bool:
     """Whether adding one number to all entries stays in the family, so that it cannot be told from a random intercept."""
     return order is None and name in ("us", "un", "cs", "toep", "hf")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, FrozenMapping, freeze, readonly
-from bayeslmm.covariance.base import Covariance, Order
+from bayeslmm.covariance.base import Covariance, StructureOrder
 from bayeslmm.covariance.registry import is_serial, keeps_distance, make, takes_times
 from bayeslmm.data import notes as checks
 from bayeslmm.data.columns import Columns
@@ -302,7 +302,7 @@ class Assembly:
 
 
 @lru_cache(maxsize=256)
-def _structure(name: str, size: int, order: Order | None, positions: tuple[float, ...]) -> Covariance:
+def _structure(name: str, size: int, order: StructureOrder | None, positions: tuple[float, ...]) -> Covariance:
     return make(name, size, order, positions=positions)
 
 

@@ -24,7 +24,7 @@ from bayeslmm.errors import Check, DataError, IdentifiabilityError, PredictionEr
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bayeslmm.covariance.base import Covariance, Order
+    from bayeslmm.covariance.base import Covariance, StructureOrder
     from bayeslmm.formula.syntax import BarTerm, ResidualTerm, VarianceFactor
     from bayeslmm.specification.model_spec import ModelSpec
 
@@ -95,7 +95,7 @@ class ResidualDesign:
     coords: Array | None
     group: GroupingFactor | None
     name: str
-    order: Order | None = None
+    order: StructureOrder | None = None
     nugget: bool = False
     missing_visits: tuple[int, ...] = ()
     positions: tuple[int, ...] = ()

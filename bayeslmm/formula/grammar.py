@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bayeslmm.covariance.base import Order
+from bayeslmm.covariance.base import StructureOrder
 from bayeslmm.covariance.registry import MAX_ORDER, is_structure, nearest_structures, takes_order, takes_orders
 from bayeslmm.errors import FormulaLimitError
 from bayeslmm.formula.expression import COMPARISONS, read_expression, read_named
@@ -238,7 +238,7 @@ def read_series(cursor: Cursor) -> Bar:
     return Bar(structure, tuple(lefts), False, Sum((), end, end), order, start.start, end)
 
 
-def _order(cursor: Cursor, structure: str) -> Order | None:
+def _order(cursor: Cursor, structure: str) -> StructureOrder | None:
     """What follows the grouping factor: a number of bands or factors; of arma p and q, None for (1, 1), which it has without."""
     if "@" not in structure and takes_orders(structure):
         orders = _number(cursor, structure, "p"), _number(cursor, structure, "q") if cursor.take(",") is not None else 0

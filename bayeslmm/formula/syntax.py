@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-from bayeslmm.covariance.base import Order
+from bayeslmm.covariance.base import StructureOrder
 
 OptionKind = Literal["count", "number", "numbers", "flag", "word"]
 MAX_BASIS_COLUMNS = 1000  # a poly or spline with more columns than this is a slip of the keyboard
@@ -237,7 +237,7 @@ class Bar:
     lefts: tuple[Sum, ...]
     double: bool
     group: Node
-    order: Order | None
+    order: StructureOrder | None
     start: int
     end: int
 
@@ -363,7 +363,7 @@ class BarTerm:
     """
 
     structure: str
-    order: Order | None
+    order: StructureOrder | None
     left: str
     group: tuple[str, ...]
     text: str
@@ -409,7 +409,7 @@ class ResidualTerm:
     """
 
     structure: str
-    order: Order | None
+    order: StructureOrder | None
     visit: tuple[str, ...]
     subject: tuple[str, ...]
     group: tuple[str, ...]

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from bayeslmm.covariance.base import Order
+from bayeslmm.covariance.base import StructureOrder
 from bayeslmm.covariance.registry import STRUCTURES
 from bayeslmm.sas.language.tokens import SASCursor
 
@@ -109,7 +109,7 @@ def our_name(cov: CovType) -> tuple[str, int | None]:
     return _ours()[cov.name], None
 
 
-def sas_type(name: str, order: Order | None = None, coordinates: tuple[str, ...] = ()) -> CovType | None:
+def sas_type(name: str, order: StructureOrder | None = None, coordinates: tuple[str, ...] = ()) -> CovType | None:
     """The TYPE= of one of our structures; None when SAS has no such structure."""
     if isinstance(order, tuple):
         return None
