@@ -366,12 +366,14 @@ def _is_named(given: Any) -> bool:
     return isinstance(given, tuple) and bool(given) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in given)
 
 
-def _named(given: Mapping[Any, Any], allowed: Sequence[str], room: str) -> Named:
+def _named(given: Mapping[Any, Any], allowed: Sequence[str], argument: str) -> Named:
     for key in given:
         if not isinstance(key, str) or not key:
-            raise PriorError(f"a prior of {room} has no name", f"{room}: {key!r:.80}", "name the parameter by a string")
+            raise PriorError(f"a prior of {argument} has no name", f"{argument}: {key!r:.80}", "name the parameter by a string")
     # Sorted, so that two sets of priors that say the same are equal.
-    return tuple(sorted(((key, read_prior(value, allowed, f"{room} {key!r}")) for key, value in given.items()), key=lambda pair: pair[0]))
+    return tuple(
+        sorted(((key, read_prior(value, allowed, f"{argument} {key!r}")) for key, value in given.items()), key=lambda pair: pair[0])
+    )
 
 
 def _lookup(said: Prior | Named | None, names: Sequence[str]) -> Prior | None:
@@ -381,14 +383,14 @@ def _lookup(said: Prior | Named | None, names: Sequence[str]) -> Prior | None:
     return next((table[name] for name in names if name in table), None)
 
 
-def _require_known(room: str, said: str | Prior | Named | None, known: list[str]) -> None:
+def _require_known(argument: str, said: str | Prior | Named | None, known: list[str]) -> None:
     if said is None or isinstance(said, str | Prior):
         return
     for name, _ in said:
         if name not in known:
             near = get_close_matches(name, known, n=3, cutoff=0.5) or known[:10]
-            remedy = "the model has " + ", ".join(near) if near else f"leave it out: the model has no such parameters of {room}"
-            raise PriorError(f"the model has no parameter {name!r} for a prior of {room}", f"{room}: {name}", remedy)
+            remedy = "the model has " + ", ".join(near) if near else f"leave it out: the model has no such parameters of {argument}"
+            raise PriorError(f"the model has no parameter {name!r} for a prior of {argument}", f"{argument}: {name}", remedy)
 
 
 def _plain(said: Prior | Named | None) -> Any:

@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    room: str
+    folder: str
     height: int
 
 
@@ -56,8 +56,8 @@ class Import:
 def layer_of(module: str) -> Layer:
     """The folder of a module; the package itself hands on names, above everything but the command line. KeyError for an unknown folder."""
     parts = module.split(".")
-    room = parts[1] if len(parts) > 1 else "front"
-    return Layer(room, {name: height for height, names in enumerate(LAYERS) for name in names}[room])
+    folder = parts[1] if len(parts) > 1 else "front"
+    return Layer(folder, {name: height for height, names in enumerate(LAYERS) for name in names}[folder])
 
 
 def module_name(path: Path, package: Path) -> str:

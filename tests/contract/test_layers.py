@@ -35,8 +35,8 @@ def test_a_folder_imports_only_from_the_folders_below_it() -> None:
         if found.root != "bayeslmm":
             continue
         here, there = layer_of(module_name(path, PACKAGE)), layer_of(found.module)
-        if not (there.height < here.height or there.room == here.room):
-            wrong.append(f"{lies(path, found.line)}: {here.room} imports {found.module} ({there.room})")
+        if not (there.height < here.height or there.folder == here.folder):
+            wrong.append(f"{lies(path, found.line)}: {here.folder} imports {found.module} ({there.folder})")
     assert not wrong, "\n".join(wrong)
 
 
@@ -68,7 +68,7 @@ def test_only_plots_and_the_front_door_import_matplotlib() -> None:
         for path, found in every_import()
         if found.root == "matplotlib" and not found.typing_only
         for layer in [layer_of(module_name(path, PACKAGE))]
-        if layer.height < plots.height or (layer.height == plots.height and layer.room != "plots")
+        if layer.height < plots.height or (layer.height == plots.height and layer.folder != "plots")
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -85,7 +85,7 @@ def test_imports_inside_functions_are_those_of_facades_and_of_heavy_packages() -
         f"{lies(path, found.line)}: {found.module}"
         for path, found in every_import()
         if found.inside_function and found.root == "bayeslmm" and not found.typing_only
-        if layer_of(module_name(path, PACKAGE)).room not in FACADES and not found.module.startswith(LATE)
+        if layer_of(module_name(path, PACKAGE)).folder not in FACADES and not found.module.startswith(LATE)
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -11,11 +11,11 @@ from tests.contract.imports import circles, imports_of, layer_of
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    room = tmp_path / "bayeslmm" / "data"
-    room.mkdir(parents=True)
+    folder = tmp_path / "bayeslmm" / "data"
+    folder.mkdir(parents=True)
     (tmp_path / "bayeslmm" / "errors.py").write_text("")
-    (room / "__init__.py").write_text("from .frames import read\n")
-    (room / "frames.py").write_text(
+    (folder / "__init__.py").write_text("from .frames import read\n")
+    (folder / "frames.py").write_text(
         "from typing import TYPE_CHECKING\n"
         "from .. import errors\n"
         "from ..likelihood.blocks import Blocks\n"
@@ -41,10 +41,10 @@ def test_imports_for_the_type_checker_and_inside_functions_are_marked(package: P
 
 
 def test_modules_named_in_a_text_and_submodules_are_imports(package: Path) -> None:
-    (package / "data" / "doors.py").write_text(
+    (package / "data" / "lazy.py").write_text(
         "from bayeslmm import data\nfrom bayeslmm.data import frames\nload('bayeslmm.data.frames')\nprint('bayeslmm.data.absent')\n"
     )
-    found = [(found.module, found.line) for found in imports_of(package / "data" / "doors.py", package)]
+    found = [(found.module, found.line) for found in imports_of(package / "data" / "lazy.py", package)]
     assert found == [("bayeslmm.data", 1), ("bayeslmm.data.frames", 2), ("bayeslmm.data.frames", 3)]
 
 
@@ -53,7 +53,7 @@ def test_circles_are_found_and_chains_are_not() -> None:
     assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_rooms_stand_in_their_order() -> None:
+def test_folders_stand_in_their_order() -> None:
     assert layer_of("bayeslmm.formula.parser").height < layer_of("bayeslmm.data.design").height
     assert layer_of("bayeslmm.model.lmm").height > layer_of("bayeslmm.sas.to_sas").height
     with pytest.raises(KeyError):

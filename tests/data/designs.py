@@ -1,4 +1,4 @@
-"""Small designs for the tests of the data room."""
+"""Small designs for the tests of `data`."""
 
 from __future__ import annotations
 

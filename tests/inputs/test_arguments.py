@@ -320,8 +320,8 @@ NO_PATHS: list[Any] = [None, 3, "", "a\0b", ["a"]]
 
 @pytest.mark.parametrize("path", NO_PATHS, ids=repr)
 def test_what_is_no_path_is_refused_by_every_door(found: blm.Fit, path: Any) -> None:
-    for door in (found.save, found.model.write, blm.load, blm.read_model):
-        refused(lambda door=door: door(path), BayesLMMError)
+    for verb in (found.save, found.model.write, blm.load, blm.read_model):
+        refused(lambda verb=verb: verb(path), BayesLMMError)
 
 
 def test_a_device_or_a_pipe_is_not_replaced_by_a_file(found: blm.Fit, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""No text that a user gives is ever code, whichever door it comes through; and none takes long (rows 47 to 50, 81, 82)."""
+"""No text that a user gives is ever code, whatever function takes it; and none takes long (rows 47 to 50, 81, 82)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def toml(text: str, folder: Path) -> Any:
     return blm.read_model(folder / "model.toml", visits())
 
 
-DOORS: dict[str, Callable[[str, Path], Any]] = {
+TAKERS: dict[str, Callable[[str, Path], Any]] = {
     "fixed": lambda text, _: fit(f"y ~ {text} + (1 | g)"),
     "left": lambda text, _: fit(f"{text} ~ x + (1 | g)"),
     "random": lambda text, _: fit(f"y ~ x + ({text} | g)"),
@@ -55,12 +55,12 @@ DOORS: dict[str, Callable[[str, Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_no_text_is_run(door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("taker", TAKERS)
+def test_no_text_is_run(taker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names = {"*x", "**x"} if door == "emmeans" else set()  # joined by a star, names are a list there
+    names = {"*x", "**x"} if taker == "emmeans" else set()  # joined by a star, names are a list there
     for text in (text for text in CODE if text not in names):
-        refused(lambda text=text: DOORS[door](text, tmp_path), BayesLMMError)
+        refused(lambda text=text: TAKERS[taker](text, tmp_path), BayesLMMError)
     assert set(os.listdir(tmp_path)) <= {"model.toml"}
 
 

@@ -12,7 +12,7 @@ import pytest
 import bayeslmm as blm
 from tests.conftest import shared_folder
 
-READ = "SAS counts every subject read, the mmrm door (as mmrm) those with a response; through proc_mixed the printed BIC is met"
+READ = "SAS counts every subject read, `mmrm` (as in R) those with a response; through proc_mixed the printed BIC is met"
 EARLY = (
     "SAS stops before the optimum; mmrm and the dense algebra agree with us to 1e-7, and the printed integer is on the other side of a half"
 )

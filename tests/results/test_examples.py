@@ -24,7 +24,7 @@ ELSEWHERE = frozenset(
     {"bootstrap", "confint", "icc", "influence", "plot", "prior_predictive", "priors", "profile", "r2", "sample"}
     | {"to_bambi", "to_marginaleffects", "to_pymc"}
 )
-"""Verbs whose examples are run with the room that they live in."""
+"""Verbs whose examples are run with the folder that they live in."""
 
 
 def examples() -> Iterator[doctest.DocTest]:

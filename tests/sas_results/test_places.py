@@ -1,4 +1,4 @@
-"""Visits that are the order of the rows: a row without a response keeps its place, in every door, as if a column named the visit."""
+"""Visits that are the order of the rows: a row without a response keeps its place, wherever it comes in, as if a column named the visit."""
 
 from __future__ import annotations
 
