@@ -179,6 +179,18 @@ def _fixed(table: pd.DataFrame, conf_level: float | None) -> pd.DataFrame:
     return out if conf_level is None else with_limits(out, conf_level)
 
 
+def parameter_errors(fit: Estimates) -> dict[str, float]:
+    """Standard errors of the covariance parameters, by name: the delta method from the observed information; NaN at the end of a range."""
+    problem, found = fit.problem, {}
+    tau = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2))
+    covariance = observed_information(fit).covariance
+    for parameter in covariance_parameters(problem):
+        value, error = parameter_value(parameter, problem, tau), standard_error(parameter, problem, tau, covariance)
+        speed = value if parameter.scale == "log" else 1.0 - value**2 if parameter.scale == "fisher" else 1.0
+        found[parameter.term] = speed * error if error > 0 else np.nan
+    return found
+
+
 def parameter_table(fit: Estimates) -> pd.DataFrame:
     """Standard deviations, correlations and the parameters of the errors: `sd__Intercept`, `cor__Intercept.Days`, `sd__Observation`."""
     rows: list[tuple[str, str, float]] = []
@@ -193,7 +205,9 @@ def parameter_table(fit: Estimates) -> pd.DataFrame:
     else:
         rows.append(("Residual", "sd__Observation", fit.sigma))
     groups, terms, values = zip(*rows, strict=True)
-    return pd.DataFrame({"effect": "ran_pars", "group": groups, "level": None, "term": terms, "estimate": values})
+    known = parameter_errors(fit)
+    errors = [known.get(f"{term}|{group}", known.get(term, np.nan)) for group, term, _ in rows]
+    return pd.DataFrame({"effect": "ran_pars", "group": groups, "level": None, "term": terms, "estimate": values, "std_error": errors})
 
 
 def _with_limits(table: pd.DataFrame, limits: pd.DataFrame) -> pd.DataFrame:

@@ -138,6 +138,9 @@ class Fit(Estimates):
     ) -> pd.DataFrame:
         """One row per parameter: `effect, group, level, term, estimate, std_error, df, statistic, p_value[, conf_low, conf_high]`.
 
+        Standard errors of "ran_pars" are of standard deviations and correlations, by the delta method from the observed information; that
+        of a variance, as PROC MIXED prints it, is `2 * estimate * std_error`. A parameter at its boundary has none.
+
         Parameters
         ----------
         effects : {"fixed", "ran_pars", "ran_vals", "all"}, default "fixed"
