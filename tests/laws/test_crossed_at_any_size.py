@@ -163,7 +163,7 @@ def test_what_follows_from_a_fit(seed: int, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_probes_are_made_more_until_the_error_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = built(monkeypatch, 7, TUNING.probes)
+    few = built(monkeypatch, 9, TUNING.probes)
     shares = monte_carlo_shares(few, few.criterion.at(estimate(few, "REML").x, True))
     allowed = max(shares[1:]) / 1.2
     monkeypatch.setattr(monte_carlo, "LARGEST_SHARE", allowed)

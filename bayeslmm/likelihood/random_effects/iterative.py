@@ -79,7 +79,7 @@ def draw_probes(columns: RemainingColumns, count: int) -> Probes:
     if count >= m:
         return Probes(np.eye(m), np.zeros((m, 0)), columns.signs)
     known = Probes(columns.leading_directions(), np.zeros((m, 0)), columns.signs)
-    return replace(known, random=known.more(np.random.default_rng(PROBE_SEED), count))
+    return known if known.complete else replace(known, random=known.more(np.random.default_rng(PROBE_SEED), count))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
