@@ -1,14 +1,23 @@
-"""Checks of options: one of several words, a level of confidence, a whole number."""
+"""Checks of arguments where they enter: words, names, numbers, counts, switches, mappings, functions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bayeslmm._arrays import unmasked
 from bayeslmm.errors import SpecificationError
+
+MAX_COUNT = 2**31 - 1
+"""Of anything that is counted: more than this is a slip."""
+
+MAX_SIZE = 1e300
+"""Of one number that a user gives: whole numbers may be beyond floats."""
 
 
 def require_one_of(value: str, allowed: tuple[str, ...], argument: str) -> None:
@@ -36,8 +45,44 @@ def find_word[Word: str](value: Any, allowed: tuple[Word, ...], argument: str, s
 def require_count(value: Any, argument: str) -> int:
     """Raise SpecificationError unless the value is a whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise SpecificationError(f"{argument} is {value!r}", argument, "give a whole number, 1 or more")
+        raise SpecificationError(f"{argument} is {value!r:.60}", argument, "give a whole number, 1 or more")
+    if value > MAX_COUNT:
+        raise SpecificationError(f"{argument} is {value!r:.60}", argument, f"give a whole number, {MAX_COUNT:,} at most")
     return int(value)
+
+
+def require_number(value: Any, argument: str, *, above: float = -math.inf, below: float = math.inf) -> float:
+    """One finite number between two others, as a float. Raise SpecificationError for anything else."""
+    numeric = isinstance(value, Real) and not isinstance(value, bool | np.bool_) and -MAX_SIZE < value < MAX_SIZE
+    number = float(value) if numeric else math.nan
+    if above < number < below:
+        return number
+    wanted = [f"above {above:g}"] * (above > -math.inf) + [f"below {below:g}"] * (below < math.inf)
+    raise SpecificationError(f"{argument} is {value!r:.60}", argument, " ".join(["give a number", " and ".join(wanted)]).strip())
+
+
+def require_mapping(value: Any, argument: str, example: str) -> dict[Any, Any]:
+    """A mapping as a dict, empty for None. Raise SpecificationError for anything else."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise SpecificationError(f"{argument} is {value!r:.60}", argument, f"give a mapping: {example}")
+    return dict(value)
+
+
+def numbers_of(values: Any, argument: str) -> NDArray[np.float64]:
+    """Numbers of any shape as an array, NaN where they are masked. Raise SpecificationError for what is no numbers."""
+    try:
+        return np.array(unmasked(values), dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise SpecificationError(f"{argument} is {values!r:.60}", argument, "give numbers") from None
+
+
+def require_function(value: Any, argument: str) -> Callable[..., Any]:
+    """A function. Raise SpecificationError for anything else."""
+    if not callable(value):
+        raise SpecificationError(f"{argument} is {value!r:.60}", argument, "give a function")
+    return cast("Callable[..., Any]", value)
 
 
 def require_level(value: Any, argument: str = "conf_level") -> float:

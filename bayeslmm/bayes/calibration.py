@@ -23,8 +23,9 @@ from scipy.optimize import brentq
 from scipy.stats import binom, poisson
 
 from bayeslmm._arrays import Array, Codes, Generator, seed_sequence
+from bayeslmm._memory import STREAM_NUMBERS, require_memory
 from bayeslmm._validation import require_count
-from bayeslmm.bayes.log_posterior.density import Density, density
+from bayeslmm.bayes.log_posterior.density import Density, density, require_room_for_draws
 from bayeslmm.bayes.log_posterior.priors import improper_priors
 from bayeslmm.bayes.loo import on_other_problem
 from bayeslmm.bayes.posterior.data import PosteriorData, PosteriorDraws
@@ -216,6 +217,8 @@ def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None
     require_count(draws, "draws")
     begin = time.perf_counter()
     target = density(model.problem, model.spec.priors)
+    require_room_for_draws(target, float(draws) + n, f"{n:,} replications of {draws:,} draws")
+    require_memory("draws", float(n) * STREAM_NUMBERS, f"{n:,} replications", "ask for fewer replications")
     loose = [row for row in improper_priors(target.priors) if row.kind != "alpha"]
     if loose:
         names = ", ".join(row.label for row in loose[:6])

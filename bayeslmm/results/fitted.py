@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, freeze, seed_sequence, unmasked
-from bayeslmm._validation import require_one_of
+from bayeslmm._memory import require_memory
+from bayeslmm._validation import require_count, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.model_matrix import name_parts
-from bayeslmm.errors import DataError, NonFiniteError, SizeError, SpecificationError
+from bayeslmm.errors import DataError, NonFiniteError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import ErrorDraws, residual_sds, whiten_errors
 from bayeslmm.results.estimates import Estimates
@@ -121,8 +121,8 @@ def add_fixed(modes: pd.DataFrame, fixed: pd.Series[float]) -> pd.DataFrame:
     return pd.DataFrame(values, index=modes.index, columns=names)
 
 
-MAX_NUMBERS = 1 << 31
-"""Numbers simulated at once: 17 GB."""
+STREAM_NUMBERS = 64
+"""What a stream of random numbers of its own takes, in numbers."""
 
 
 def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple[Array, Array, float]:
@@ -167,13 +167,11 @@ def simulate(fit: Estimates, nsim: int, seed: int | None) -> pd.DataFrame:
 
 def simulate_frame(problem: Problem, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Any) -> pd.DataFrame:
     """`sim_1`, `sim_2`, ... over the rows used; each column has a stream of its own, so that it does not depend on how many there are."""
-    if isinstance(nsim, bool) or not isinstance(nsim, Integral) or nsim < 1:
-        raise SpecificationError(f"nsim is {nsim!r}", "nsim", "give the number of simulations, 1 or more")
-    if nsim * problem.design.nobs > MAX_NUMBERS:
-        what = f"{nsim} simulations of {problem.design.nobs} rows would take {8e-9 * float(nsim) * problem.design.nobs:.3g} GB"
-        raise SizeError(what, "nsim", "simulate in parts, each with a seed of its own")
-    drawn = simulate_responses(problem, alpha, theta, sigma, seed_sequence(seed).spawn(int(nsim)))
-    return pd.DataFrame(drawn, index=problem.design.index, columns=[f"sim_{number + 1}" for number in range(int(nsim))])
+    nsim, n = require_count(nsim, "nsim"), problem.design.nobs
+    what = f"{nsim:,} simulations of {n:,} rows"
+    require_memory("simulated responses", float(nsim) * (3 * n + STREAM_NUMBERS), what, "simulate in parts, each with a seed of its own")
+    drawn = simulate_responses(problem, alpha, theta, sigma, seed_sequence(seed).spawn(nsim))
+    return pd.DataFrame(drawn, index=problem.design.index, columns=[f"sim_{number + 1}" for number in range(nsim)])
 
 
 def simulate_responses(problem: Problem, alpha: Array, theta: Array, sigma: float, streams: Sequence[np.random.SeedSequence]) -> Array:

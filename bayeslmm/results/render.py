@@ -101,6 +101,11 @@ def escape_control(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def printable_text(text: str) -> str:
+    """Lines whose control characters are escapes: a name or a level of the data cannot drive a terminal."""
+    return "\n".join(map(escape_control, text.split("\n")))
+
+
 def text_of(title: str, facts: Sequence[tuple[str, str]], tables: Sequence[TextTable], notes: Sequence[str]) -> str:
     """The whole summary."""
     parts = [escape_control(title)]

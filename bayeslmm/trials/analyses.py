@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, Generator
-from bayeslmm._validation import require_flag, require_one_of
+from bayeslmm._validation import require_flag, require_names, require_one_of
 from bayeslmm.errors import BayesLMMWarning, DataError, InferenceError, SpecificationError
 from bayeslmm.inference.intervals.resampling import VisitParameters
 from bayeslmm.results.predict import two_sided_quantile
@@ -211,6 +211,8 @@ class Analyses:
 def pooled_by_rule(imputations: CompletedTrial, cells: Cells, df: str = "barnard-rubin", interval: str = "percentile") -> Pooled:
     """Pool estimates (K, ...) as the data sets ask for."""
     replication, estimate = imputations.replication, cells.estimate
+    require_one_of(df, ("barnard-rubin", "rubin"), "df")
+    require_one_of(interval, ("percentile", "normal"), "interval")
     if replication.rule == "jackknife":
         return pool_jackknife(estimate)
     if replication.rule == "bootstrap":
@@ -267,9 +269,9 @@ def analyse(
         counts, moved = imputations.replication.weights, imputations.values + shift
         labels, tests = analyse_repeated(layout, moved, counts, formula, residual, compared)
         return Analyses(imputations, tuple(labels), tests.estimate, tests.std_error, tests.df)
-    if not isinstance(by, EllipsisType) and by != layout.columns.visit:
+    if not isinstance(by, EllipsisType) and not (isinstance(by, str) and by == layout.columns.visit):
         raise SpecificationError(
-            f"by is {by!r}", "by", f"a formula is fitted at each {layout.columns.visit}; give a function, or residual="
+            f"by is {by!r:.60}", "by", f"a formula is fitted at each {layout.columns.visit}; give a function, or residual="
         )
     amounts, every = np.ones((1, 1)), np.arange(layout.size[1])
     cells = ancova_cells(imputations, imputations.values, formula, every, shift[None], amounts, weights, compared)
@@ -284,6 +286,7 @@ def analysis_formula(layout: Layout, analysis: str | None, covariates: Sequence[
     """The formula of an analysis: given, or the arm and covariates."""
     if isinstance(covariates, str):
         raise SpecificationError(f"covariates is {covariates!r}", "covariates", f"give a list: [{covariates!r}]")
+    covariates = require_names(covariates, "covariates") if not isinstance(covariates, Sequence) or len(covariates) else ()
     if analysis is None:
         return f"{layout.columns.outcome} ~ " + " + ".join([layout.columns.treatment, *covariates])
     if not isinstance(analysis, str):

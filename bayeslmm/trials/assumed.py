@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._validation import numbers_of, require_number
 from bayeslmm.errors import DesignError, SpecificationError
 from bayeslmm.estimate.estimate import Estimate
 from bayeslmm.likelihood.problem import Problem, build_problem
@@ -107,20 +108,25 @@ def _current(fit: Estimates, sd: Any, corr: Any) -> tuple[Any, Any]:
         C = D / scale / scale[:, None]
         np.fill_diagonal(C, 1.0)
         corrs.append(C)
-    given_sd = [_of_term(sd, term, i, len(terms), "sd") for i, term in enumerate(terms)]
-    given_corr = [_of_term(corr, term, i, len(terms), "corr") for i, term in enumerate(terms)]
+    groups = [term.group.name for term in terms]
+    given_sd = [_of_term(sd, term, i, groups, "sd") for i, term in enumerate(terms)]
+    given_corr = [_of_term(corr, term, i, groups, "corr") for i, term in enumerate(terms)]
     return (
         [own if given is None else given for own, given in zip(sds, given_sd, strict=True)],
         [own if given is None else given for own, given in zip(corrs, given_corr, strict=True)],
     )
 
 
-def _of_term(given: Any, term: Any, i: int, count: int, what: str) -> Any:
+def _of_term(given: Any, term: Any, i: int, groups: Sequence[str], what: str) -> Any:
     """What was given for one random term."""
     if given is None:
         return None
     if isinstance(given, Mapping) and not set(given) <= set(term.columns):
+        unknown = [name for name in given if name not in groups]
+        if unknown:
+            raise SpecificationError(f"{what} names {unknown[0]!r:.40}", what, "use a grouping factor: " + ", ".join(groups))
         return given.get(term.group.name)
+    count = len(groups)
     if count > 1 and not isinstance(given, list):
         raise SpecificationError(f"{what} is one value, and there are {count} random terms", what, f"give {{{term.group.name!r}: ...}}")
     return given[i] if count > 1 else given
@@ -143,13 +149,14 @@ def estimates_of(model: Any, alpha: Any, sd: Any, corr: Any, sigma: Any, R: Any,
     phi, scale = _errors(problem, sigma, R)
     theta = []
     terms = design.terms
+    groups = [term.group.name for term in terms]
     for i, (term, own) in enumerate(zip(terms, problem.random.terms, strict=True)):
         several = isinstance(sd, list) and isinstance(corr, list) and len(sd) == len(terms)
-        given, rho = (sd[i], corr[i]) if several else (_of_term(sd, term, i, len(terms), "sd"), _of_term(corr, term, i, len(terms), "corr"))
+        given, rho = (sd[i], corr[i]) if several else (_of_term(sd, term, i, groups, "sd"), _of_term(corr, term, i, groups, "corr"))
         if given is None:
             raise SpecificationError(f"the sds of {term.group.name} are not given", "sd", f"give sd={{{term.group.name!r}: ...}}")
         if isinstance(given, Mapping):
-            given = [given[name] for name in term.columns]
+            given = [given.get(name) for name in term.columns]
         D = _covariance(_numbers(given, len(term.columns), "sd"), rho) / scale**2
         x = own.covariance.from_matrix(D)
         theta.append(_lower(D) if own.covariance.name == "us" else own.covariance.natural(x))
@@ -170,19 +177,18 @@ def _covariance(sd: Array, corr: Any) -> Array:
     q = len(sd)
     if np.any(sd < 0):
         raise SpecificationError("a standard deviation is negative", "sd", "give numbers of 0 or more")
-    C = np.eye(q) if corr is None else np.array(corr, float)
+    C = np.eye(q) if corr is None else numbers_of(corr, "corr")
+    if not np.all(np.abs(C) <= 1.0):
+        raise SpecificationError(f"corr is {corr!r:.60}", "corr", "give numbers from -1 to 1")
     if C.ndim == 0:
         C = np.where(np.eye(q) > 0, 1.0, float(C))
-    if C.shape != (q, q) or not np.allclose(C, C.T) or np.linalg.eigvalsh(C)[0] < -1e-10:
+    if C.shape != (q, q) or not np.isfinite(C).all() or not np.allclose(C, C.T) or np.linalg.eigvalsh(C)[0] < -1e-10:
         raise SpecificationError("corr is no correlation matrix of the term", "corr", f"give one number, or a {q} x {q} matrix")
     return np.asarray(sd[:, None] * C * sd)
 
 
 def _numbers(values: Any, count: int, name: str) -> Array:
-    try:
-        out = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    except (TypeError, ValueError):
-        raise SpecificationError(f"{name} is not numbers", name, f"give {count} numbers") from None
+    out = np.atleast_1d(numbers_of(values, name))
     if out.shape != (count,) or not np.isfinite(out).all():
         raise SpecificationError(f"{name} has shape {out.shape}", name, f"give {count} finite numbers")
     return out
@@ -194,15 +200,13 @@ def _errors(problem: Problem, sigma: Any, R: Any) -> tuple[Array, float]:
     if kernel is None or not isinstance(kernel.structure, GroupedStructure):
         if R is not None:
             raise SpecificationError("R is given, and the model has no residual structure", "R", "give residual=, or leave R out")
-        if sigma is None or not float(sigma) > 0:
-            raise SpecificationError(f"sigma is {sigma!r}", "sigma", "give the residual standard deviation, above 0")
-        return np.zeros(0), float(sigma)
+        return np.zeros(0), require_number(sigma, "sigma", above=0.0)
     structure = kernel.structure
     if R is None:
         what = f"the covariance of the errors is not given for {structure.covariance.name!r}"
         raise SpecificationError(what, "R", f"give R, a {structure.covariance.q} x {structure.covariance.q} matrix over the visits")
-    matrix, q = np.asarray(R, float), structure.covariance.q
-    if matrix.shape != (q, q) or not np.allclose(matrix, matrix.T) or np.linalg.eigvalsh(matrix)[0] <= 0:
+    matrix, q = numbers_of(R, "R"), structure.covariance.q
+    if matrix.shape != (q, q) or not np.isfinite(matrix).all() or not np.allclose(matrix, matrix.T) or np.linalg.eigvalsh(matrix)[0] <= 0:
         raise SpecificationError("R is no covariance matrix of the visits", "R", f"give a positive definite {q} x {q} matrix")
     full = np.tile(structure.covariance.from_matrix(matrix), (structure.groups, 1))
     scale, phi = structure.unpadded(full)

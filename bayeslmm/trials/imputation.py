@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, Generator, concatenate_fields, generator, seed_sequence
-from bayeslmm._validation import require_count, require_one_of
+from bayeslmm._validation import require_count, require_function, require_one_of
 from bayeslmm.data.frame import read_table
 from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, SpecificationError
 from bayeslmm.inference.intervals.resampling import VisitParameters, refit_without_each, reweighted, visit_parameters
@@ -132,6 +132,9 @@ def impute(
     if resampling is not None:
         require_one_of(resampling, ("jackknife", "bootstrap"), "resampling")
     number = _number(method, resampling, n)
+    seed_sequence(seed)
+    if progress is not None:
+        require_function(progress, "progress")
     trial = read_imputation_model(model, treatment, reference, events, strategy, criterion)
     if method == "conditional-mean":
         return _conditional_means(trial, resampling, number[0], seed, progress)
@@ -212,6 +215,8 @@ class TrialModel:
     def with_events(self, strategy: Strategy | None, events: Any) -> TrialModel:
         """The trial under other strategies, where they leave the same outcomes out of the fit."""
         layout, before = self.layout, self.events
+        if strategy is not None:
+            check_strategy(strategy)
         if events is None:
             chosen: list[Strategy] = ["MAR"] * len(before.first)
             for i in np.flatnonzero(before.first < len(layout.visits)):
@@ -291,6 +296,8 @@ def read_imputation_model(
 
     Errors: `SpecificationError` for models that are none of visits, `DataError` for what the data lack.
     """
+    if not hasattr(model, "design") or not hasattr(model, "data"):
+        raise SpecificationError(f"model is {model!r:.60}", "model", 'give an LMM of the visits, with residual="us(VISIT | PATIENT)"')
     design = model.design
     residual = design.residual
     if residual is None or not residual.spec.subject or len(residual.spec.visit) != 1 or len(residual.spec.subject) != 1:

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from bayeslmm._arrays import Array, seed_sequence
-from bayeslmm._validation import require_count, require_one_of
+from bayeslmm._validation import require_count, require_names, require_one_of
 from bayeslmm.errors import BayesLMMError, SpecificationError
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
 from bayeslmm.inference.tidy import confint
@@ -19,6 +19,7 @@ from bayeslmm.likelihood.structured.residual_covariance import visit_covariances
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import simulate_responses
 from bayeslmm.results.predict import two_sided_quantile
+from bayeslmm.results.render import printable_text
 from bayeslmm.trials.power import SimulatedFits, batchable, simulate_fits, singular_fits
 
 if TYPE_CHECKING:
@@ -85,15 +86,14 @@ class InferenceCheck:
         return coverage_figure(self.frame, self.conf_level, ax)
 
     def __repr__(self) -> str:
-        return f"{self.advice}\n{self.frame.round(4).to_string(index=False)}"
+        return printable_text(f"{self.advice}\n{self.frame.round(4).to_string(index=False)}")
 
 
 def check_inference(fit: Estimates, n: int, seed: int | None, methods: Sequence[str], conf_level: float) -> InferenceCheck:
     """`Fit.check_inference`."""
     n = require_count(n, "n")
     two_sided_quantile(conf_level)
-    if isinstance(methods, str) or not len(methods):
-        raise SpecificationError(f"methods is {methods!r}", "methods", 'give a list, such as ["satterthwaite"]')
+    methods = require_names(methods, "methods")
     for method in methods:
         require_one_of(method, (*SIDE_BY_SIDE, *ONE_BY_ONE), "methods")
     p = len(fit.fixef_kept)

@@ -24,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._validation import require_name
 from bayeslmm.errors import DataError, SpecificationError
 from bayeslmm.results.fitted import as_pandas
 
@@ -110,7 +111,7 @@ def read_layout(data: Any, columns: TrialColumns, reference: Mapping[Any, Any] |
         ("visit", columns.visit),
         ("treatment", columns.treatment),
     ):
-        if name not in frame.columns:
+        if require_name(name, role) not in frame.columns:
             raise DataError(f"the data have no column {name!r}", role, f"columns: {', '.join(map(str, frame.columns[:20]))}")
         if role != "outcome" and frame[name].isna().any():
             lost = np.flatnonzero(frame[name].isna())

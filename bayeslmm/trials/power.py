@@ -15,7 +15,8 @@ import pandas as pd
 from scipy import stats
 
 from bayeslmm._arrays import Array, seed_sequence
-from bayeslmm._validation import require_count, require_one_of
+from bayeslmm._memory import STREAM_NUMBERS, require_memory
+from bayeslmm._validation import require_count, require_name, require_number, require_one_of
 from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
 from bayeslmm.inference.fixed_effects.batch_tests import FunctionTests, function_tests, grouped_rows, points_of_responses, responses
 from bayeslmm.inference.fixed_effects.tests import Inference, fixed_effects
@@ -26,6 +27,7 @@ from bayeslmm.inference.means.linear_functions import linear_functions, require_
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import as_pandas, simulate_responses
+from bayeslmm.results.render import printable_text
 from bayeslmm.trials.assumed import assumed_estimates
 
 if TYPE_CHECKING:
@@ -101,8 +103,7 @@ class PowerCurve:
         >>> power.required(0.5) >= 6
         True
         """
-        if isinstance(power, bool) or not 0.0 < power < 1.0:
-            raise SpecificationError(f"power is {power!r}", "power", "give a number between 0 and 1, such as 0.9")
+        power = require_number(power, "power", above=0.0, below=1.0)
         n = self.frame["n"].to_numpy(float)
         curve = np.maximum.accumulate(self.frame["power"].to_numpy(float))
         if curve[-1] < power:
@@ -137,7 +138,7 @@ class PowerCurve:
         return power_figure(self.frame, self.along, self.test, self.alpha, ax)
 
     def __repr__(self) -> str:
-        return f"Power of {self.test} at level {self.alpha:g} ({self.method})\n{self.frame.to_string(index=False)}"
+        return printable_text(f"Power of {self.test} at level {self.alpha:g} ({self.method})\n{self.frame.to_string(index=False)}")
 
 
 def power(
@@ -159,13 +160,12 @@ def power(
     """`Fit.power`."""
     require_one_of(method, ("simulation", "analytic"), "method")
     require_one_of(side, ("two-sided", "greater", "less"), "side")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0.0 < alpha < 1.0:
-        raise SpecificationError(f"alpha is {alpha!r}", "alpha", "give a level between 0 and 1, such as 0.05")
+    alpha, delta = require_number(alpha, "alpha", above=0.0, below=1.0), require_number(delta, "delta")
     nsim = require_count(nsim, "nsim")
     if (side != "two-sided" or delta != 0.0) and equivalence is not None:
         raise SpecificationError("equivalence has two sides of its own", "equivalence", "leave side and delta out")
-    if equivalence is not None and not equivalence > 0:
-        raise SpecificationError(f"equivalence is {equivalence!r}", "equivalence", "give the limit, a number above 0")
+    if equivalence is not None:
+        equivalence = require_number(equivalence, "equivalence", above=0.0)
     if dropout is not None and method == "analytic":
         raise SpecificationError(
             "drop-out is simulated", "dropout", 'use method="simulation", or a skeleton without the rows expected to be lost'
@@ -232,7 +232,7 @@ def _factor(fit: Estimates, along: str | None) -> str:
         names.append(fit.design.residual.subject.name)
     if along is None:
         return names[0] if names else "row"
-    if along not in names:
+    if require_name(along, "along") not in names:
         raise SpecificationError(
             f"along is {along!r}", "along", "use a grouping factor: " + (", ".join(dict.fromkeys(names)) or "the model has none")
         )
@@ -324,6 +324,8 @@ class SimulatedFits:
 def simulate_fits(fit: Estimates, L: Array, nsim: int, seed: Any, df: str) -> SimulatedFits:
     """Simulate from a fit and refit, many side by side."""
     problem, restricted = fit.problem, fit.restricted
+    numbers = float(nsim) * (problem.size + 4 * len(L) + STREAM_NUMBERS)
+    require_memory("replicates", numbers, f"{nsim:,} simulations", "simulate fewer: 10,000 are plenty")
     theta = fit.estimate.theta
     found, groups = [], subject_groups(problem) if poolable(problem) else ()
     start = fit.estimate.x
@@ -351,7 +353,7 @@ def simulate_fits(fit: Estimates, L: Array, nsim: int, seed: Any, df: str) -> Si
 def batchable(fit: Estimates, df: str) -> bool:
     """Whether simulated responses can be refitted side by side, and tested."""
     side_by_side = isinstance(fit.problem.criterion.kernel, RandomEffectsKernel) and not fit.problem.is_iterative
-    return df in BATCH_DF and fit.method != "MAP" and (poolable(fit.problem) or side_by_side)
+    return isinstance(df, str) and df in BATCH_DF and fit.method != "MAP" and (poolable(fit.problem) or side_by_side)
 
 
 def singular_fits(fit: Estimates, x: Array) -> Any:

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 
 from bayeslmm._arrays import Array
+from bayeslmm._validation import require_name
 from bayeslmm.plots.style import GREY, INK, LIGHT, PALETTE, axes_for, legend_above, level_label, plain_axes, printable_name
 from bayeslmm.reports.comparison import versions
 from bayeslmm.reports.page import Page, Section, draw_figure
-from bayeslmm.trials.analyses import CompletedTrial, analyse
+from bayeslmm.trials.analyses import CompletedTrial, analyse, analysis_formula
 from bayeslmm.trials.layout import LONG_NAMES
 
 if TYPE_CHECKING:
@@ -144,6 +145,8 @@ def imputation_report(
 ) -> str:
     """The page as HTML; written to `path` where one is given."""
     layout = imputations.layout
+    if not callable(analysis):
+        analysis_formula(layout, analysis, covariates)
     N, m = layout.size
     cells = int(layout.imputed.sum())
     tiles = [
@@ -152,7 +155,8 @@ def imputation_report(
         ("outcomes imputed", f"{cells} of {N * m}"),
         ("completed data sets", str(imputations.size)),
     ]
-    page = Page(title or f"Imputation of {layout.columns.outcome}", _method_text(imputations), tiles)
+    heading = f"Imputation of {layout.columns.outcome}" if title is None else require_name(title, "title")
+    page = Page(heading, _method_text(imputations), tiles)
     _who_section(page.section("Who was imputed, and why"), imputations)
     own = page.section("Observed and imputed means")
     own.figure(

@@ -14,7 +14,7 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.errors import DataError, InferenceError, SpecificationError
 from bayeslmm.results.predict import two_sided_quantile
-from bayeslmm.results.render import html_of_frame
+from bayeslmm.results.render import html_of_frame, printable_text
 from bayeslmm.trials.analyses import Cells, CompletedTrial, analysis_formula, ancova_cells, pooled_by_rule, pooled_table
 from bayeslmm.trials.layout import Layout, control_arms
 from bayeslmm.trials.pooling import ALTERNATIVES, Alternative, Pooled
@@ -155,7 +155,7 @@ class Tipping:
         return html_of_frame("Tipping point", self.frame)
 
     def __repr__(self) -> str:
-        return f"Tipping({len(self.frame)} points over {', '.join(self.axes)})\n{self.frame.to_string(max_rows=20)}"
+        return printable_text(f"Tipping({len(self.frame)} points over {', '.join(self.axes)})\n{self.frame.to_string(max_rows=20)}")
 
 
 def tipping(
@@ -244,6 +244,8 @@ def _visits(layout: Layout, visit: Any) -> Codes:
         return np.array([layout.size[1] - 1])
     wanted = [visit] if isinstance(visit, str) or not isinstance(visit, Sequence) else list(visit)
     known = {str(label): j for j, label in enumerate(layout.visits)}
+    if not wanted:
+        raise SpecificationError("no visit is named", "visit", f"visits: {', '.join(map(str, layout.visits))}")
     unknown = [label for label in wanted if str(label) not in known]
     if unknown:
         raise SpecificationError(f"there is no visit {unknown[0]!r}", f"visits: {', '.join(map(str, layout.visits))}", "use one of them")

@@ -20,6 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, Generator
+from bayeslmm._memory import require_memory
 from bayeslmm.bayes.log_posterior.layout import ParameterLayout, lay_out_parameters
 from bayeslmm.bayes.log_posterior.priors import ModelPriors, resolve
 from bayeslmm.likelihood.criterion import one_thread
@@ -478,6 +479,14 @@ def kernel_for_many_points(problem: Problem) -> Kernel:
     if cross.first is not None or cross.rest is None or cross.factors[0].root is not None:
         return kernel
     return RandomEffectsKernel(kernel.parameters, problem.cross_products_for_many())
+
+
+def require_room_for_draws(target: Density, draws: float, what: str, rows: bool = False) -> None:
+    """Raise SizeError where so many draws of all parameters and random effects would not fit; rows : with a number for each row."""
+    design = target.problem.design
+    effects = sum(term.group.size * term.Z.shape[1] for term in design.terms)
+    each = 3 * (target.size + len(design.kept) + effects) + (3 * design.nobs if rows else 0)
+    require_memory("prior draws" if rows else "draws", draws * each, what, "ask for fewer draws")
 
 
 def density(problem: Problem, priors: Priors | None = None) -> Density:

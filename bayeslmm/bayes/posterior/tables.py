@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ import pandas as pd
 
 from bayeslmm._arrays import Array
 from bayeslmm._lazy import optional
-from bayeslmm._validation import require_flag, require_level, require_one_of
+from bayeslmm._validation import require_count, require_flag, require_level, require_mapping, require_names, require_one_of
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds, residual_draws
 from bayeslmm.bayes.posterior.predict import design_sigma, error_variance
+from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.means.emmeans import EMMeans, response_options
 from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.emmeans import emtrends as trends_of
@@ -43,14 +45,38 @@ def equal_tailed_limits(values: Array, conf_level: float) -> tuple[Array, Array]
     return low, high
 
 
+SUMMARY_WORDS = {
+    "filter_vars": ("like", "regex"),
+    "ci_kind": ("eti", "hdi"),
+    "kind": ("all", "stats", "diagnostics", "all_median", "stats_median", "diagnostics_median", "mc_diagnostics"),
+}
+"""Option of ArviZ's table -> the words that it may be."""
+
+
 def summarize_draws(post: PosteriorData, tree: xarray.DataTree, var_names: Names | None, **options: object) -> pd.DataFrame:
     """ArviZ's table of the coefficients and covariance parameters; a correlation once, never a 1.
 
     options : of `arviz_stats.summary`
+    Errors: SpecificationError for what ArviZ would not take.
     """
-    names = ["alpha", *post.parameters] if var_names is None else var_names
+    names = ["alpha", *post.parameters] if var_names is None else require_names(var_names, "var_names")
+    for name, words in SUMMARY_WORDS.items():
+        if options.get(name) is not None:
+            require_one_of(str(options[name]) if isinstance(options[name], str) else "", words, name)
+    if options.get("ci_prob") is not None:
+        require_level(options["ci_prob"], "ci_prob")
+    require_flag(options.get("skipna", False), "skipna")
+    require_mapping(options.get("coords"), "coords", '{"coef": ["x"]}')
+    if isinstance(options.get("round_to"), str):
+        require_one_of(str(options["round_to"]), ("auto", "none"), "round_to")
+    elif options.get("round_to") is not None and options["round_to"] != 0:
+        require_count(options["round_to"], "round_to")
     with np.errstate(invalid="ignore", divide="ignore"):
-        table: pd.DataFrame = optional("arviz_stats").summary(tree, var_names=names, **options)
+        try:
+            table: pd.DataFrame = optional("arviz_stats").summary(tree, var_names=names, **options)
+        except (KeyError, ValueError, TypeError, re.error) as error:
+            known = f"variables: {', '.join(map(str, tree.posterior.data_vars))}; dims: {', '.join(map(str, tree.posterior.dims))}"
+            raise SpecificationError(f"ArviZ cannot summarize this: {error}", "var_names, coords", known) from None
     dull = {f"{name}[{a}, {b}]" for name, v in post.parameters.items() if len(v.dims) == 2 for a, b in _upper(v.coords[v.dims[0]])}
     return table.loc[[label not in dull for label in table.index]]
 

@@ -13,7 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, Generator, generator
 from bayeslmm._lazy import optional
 from bayeslmm._validation import require_count
-from bayeslmm.bayes.log_posterior.density import Density, arrange_density
+from bayeslmm.bayes.log_posterior.density import Density, arrange_density, require_room_for_draws
 from bayeslmm.bayes.log_posterior.layout import lay_out_parameters
 from bayeslmm.bayes.log_posterior.priors import ModelPriors, ParameterPrior, resolve, with_stand_ins
 from bayeslmm.bayes.posterior import datatree as tree
@@ -21,6 +21,7 @@ from bayeslmm.bayes.posterior.data import PosteriorData, PosteriorDraws
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.errors import BayesLMMWarning
+from bayeslmm.results.render import printable_text
 from bayeslmm.specification.prior_families import Prior, is_proper, log_density
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def draw_from_prior(model: Any, draws: int, seed: int | None) -> tuple[Posterior
             stacklevel=3,
         )
     target = arrange_density(model.problem, priors, lay_out_parameters(model.problem, priors))
+    require_room_for_draws(target, float(draws), f"{draws:,} draws of {model.design.nobs:,} rows", rows=True)
     rng = generator(seed)
     alpha = target.alpha.draws(rng, draws)
     phi = draw_phi(target, alpha, rng)
@@ -172,7 +174,7 @@ class ResolvedPriors:
         return priors_axes(self, ax)
 
     def __repr__(self) -> str:
-        return self.frame.to_string(index=False)
+        return printable_text(self.frame.to_string(index=False))
 
     def _repr_html_(self) -> str:
         return str(self.frame.to_html(index=False))

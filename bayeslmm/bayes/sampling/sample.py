@@ -15,7 +15,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._validation import require_count
-from bayeslmm.bayes.log_posterior.density import Density, density
+from bayeslmm.bayes.log_posterior.density import Density, density, require_room_for_draws
 from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
 from bayeslmm.bayes.posterior.data import PosteriorDraws
 from bayeslmm.bayes.posterior.posterior import Posterior
@@ -108,6 +108,7 @@ def sample(
     problem = model.problem
     check_not_exact(problem)
     target = density(problem, model.spec.priors)
+    require_room_for_draws(target, float(draws) * chains, f"{draws:,} draws of {chains:,} chains")
     require_proper_posterior(problem, target.priors)
     seeds = seed_sequence(seed).spawn(3)
     mode = find_mode(target)

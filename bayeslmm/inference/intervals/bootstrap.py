@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._memory import STREAM_NUMBERS, require_memory
 from bayeslmm._types import BootstrapInterval, StatisticValues
-from bayeslmm._validation import find_word, require_count, require_flag, require_level, require_one_of
+from bayeslmm._validation import find_word, require_count, require_flag, require_function, require_level, require_one_of
 from bayeslmm.data.design import Design
-from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate, uninterrupted
 from bayeslmm.inference.influence import case_deletions, require_likelihood
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary, refit_many, standardize_response, with_response
@@ -126,19 +127,22 @@ def _method(fit: Estimates) -> Method:
 
 
 def statistic_names(value: Any) -> list[str]:
-    """Names of a statistic's values: those it has, or numbers."""
+    """Names of a statistic's values: those it has, or their places."""
     if isinstance(value, pd.Series):
         return [str(name) for name in value.index]
     if isinstance(value, dict):
         return [str(name) for name in value]
-    return [f"statistic_{i + 1}" for i in range(np.atleast_1d(np.asarray(value, float)).size)]
+    return [f"statistic_{i + 1}" for i in range(statistic_values(value).size)]
 
 
 def statistic_values(value: Any) -> Array:
-    """A statistic as a flat array."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    return np.asarray(np.atleast_1d(np.asarray(value, float)).ravel())
+    """A statistic as a flat array. Errors: SpecificationError for what is no numbers."""
+    numbers = list(value.values()) if isinstance(value, dict) else value
+    try:
+        return np.asarray(np.atleast_1d(np.asarray(numbers, float)).ravel())
+    except (TypeError, ValueError):
+        what = f"the statistic gives {type(value).__name__}, which is no numbers"
+        raise SpecificationError(what, f"{value!r:.60}", "return a number, an array, a Series or a dict of numbers") from None
 
 
 def _values(problem: Problem, found: Estimate, model: Any, statistic: Statistic | None, kind: type[Estimates]) -> Array:
@@ -253,6 +257,7 @@ class Bootstrap:
         ['term', 'estimate', 'bias', 'std_error', 'conf_low', 'conf_high']
         """
         table, conf_level = self.summary(), require_level(conf_level)
+        interval = find_word(interval, get_args(BootstrapInterval), "interval")
         if not require_flag(conf_int, "conf_int"):
             return table
         limits = self.confint(conf_level, interval)
@@ -377,20 +382,23 @@ def bootstrap(
     >>> len(boot.frame), boot.n_failed
     (100, 0)
     """
-    require_count(n, "n")
-    require_count(workers, "workers")
+    n, workers = require_count(n, "n"), require_count(workers, "workers")
     require_one_of(kind, ("parametric", "case"), "kind")
+    if group is not None and kind == "parametric":
+        what = f"group is {group!r:.60}, and a parametric bootstrap draws no groups"
+        raise SpecificationError(what, "group", 'leave it out, or use kind="case"')
     require_likelihood(fit, "the bootstrap")
     center = reported_values(fit, statistic)
     names = list(center.index)
+    require_memory("replicates", float(n) * (2 * len(names) + STREAM_NUMBERS), f"{n:,} replicates", "draw fewer: 10,000 are plenty")
     runner = ParametricResampler(fit, statistic, names) if kind == "parametric" else CaseResampler(fit, statistic, names, group)
-    streams = seed_sequence(seed).spawn(int(n))
-    batches, interrupted = _run(runner, streams, int(workers), progress)
+    streams = seed_sequence(seed).spawn(n)
+    batches, interrupted = _run(runner, streams, workers, progress)
     if interrupted:
         done = sum(len(batch.numbers) for batch in batches)
         if not done:
             raise KeyboardInterrupt
-        what = f"interrupted after {done:,} of {int(n):,} replicates"
+        what = f"interrupted after {done:,} of {n:,} replicates"
         warnings.warn(BayesLMMWarning(what, "bootstrap", "what follows is from these alone; draw again for the rest"), stacklevel=4)
     failures = {number: reason for batch in batches for number, reason in zip(batch.numbers, batch.reasons, strict=True) if reason}
     return Bootstrap(fit, kind, group, statistic, _frame(runner, batches), center, failures, interrupted)
@@ -399,7 +407,7 @@ def bootstrap(
 def reported_values(fit: Estimates, statistic: Statistic | None) -> pd.Series[float]:
     """What a replicate reports, of the fit itself, by name."""
     if statistic is not None:
-        value = statistic(fit)
+        value = require_function(statistic, "statistic")(fit)
         return pd.Series(statistic_values(value), index=statistic_names(value), name="estimate")
     c = fit.problem.standardization
     alpha = c.coefficients((fit.fixef_kept - c.alpha0) / c.y_scale)

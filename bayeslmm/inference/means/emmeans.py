@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, label_text
-from bayeslmm._validation import require_flag, require_level, require_name, require_names, require_one_of
+from bayeslmm._validation import require_flag, require_level, require_mapping, require_name, require_names, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.data.response_scale import ResponseScale, response_scale, transformed_response
 from bayeslmm.errors import SizeError, SpecificationError
@@ -22,6 +22,7 @@ from bayeslmm.inference.means.hypothesis import ADJUSTMENT_NAMES, NEEDS_CORRELAT
 from bayeslmm.inference.means.letters import compact_letters
 from bayeslmm.inference.means.linear_functions import restrict_to_kept
 from bayeslmm.inference.means.multiplicity import (
+    CONTRAST_METHODS,
     ContrastFamily,
     adjustment_name,
     contrast_method,
@@ -516,10 +517,10 @@ def emtrends(
         check_variable(var, (*covariates, *grid_factors(design)))
         where = f"covariates: {', '.join(covariates) or 'none'}"
         raise SpecificationError(f"{var!r} is a factor and has no slope", where, "use emmeans and its pairs")
-    own = dict(at or {})
+    own = require_mapping(at, "at", '{"x": [0, 1]}')
     own.setdefault(var, covariates[var].mean)
     grid = reference_grid(design, own)
-    wanted, given = _wanted_variables(specs or (), by, grid)
+    wanted, given = _wanted_variables(() if specs is None else specs, by, grid)
     mean = average_grid(grid, (*wanted, *given), weights, design)
     slopes = _derivative(design, grid.frame, var)
     effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given, var)))
@@ -594,10 +595,21 @@ def _wanted_variables(specs: Any, by: Any, grid: ReferenceGrid) -> tuple[tuple[s
     """Names before and after the bar."""
     given = _names(by, grid)
     if isinstance(specs, str) and specs not in grid.names:
-        left, _, right = specs.rpartition("~")[2].partition("|")
+        asked, _, side = specs.rpartition("~")
+        if asked.strip():
+            _refuse_left_side(asked.strip(), side.strip())
+        left, _, right = side.partition("|")
         specs, given = left, (*given, *_names(right, grid))
     wanted = tuple(name for name in _names(specs, grid) if name not in given)
     return wanted, tuple(dict.fromkeys(given))
+
+
+def _refuse_left_side(asked: str, side: str) -> NoReturn:
+    """What stands before the tilde names contrasts in R's emmeans: here they are asked of the means."""
+    if asked.lower() in CONTRAST_METHODS:
+        verb = ".pairs()" if asked.lower() == "pairwise" else f'.contrast("{asked.lower()}")'
+        raise SpecificationError(f"{asked!r} asks for contrasts of the means", "specs=", f'write emmeans("~ {side}"){verb}')
+    raise SpecificationError(f"nothing stands on the left of the means' formula, and {asked!r} does", "specs=", f'write "~ {side}"')
 
 
 def _names(given: Any, grid: ReferenceGrid) -> tuple[str, ...]:

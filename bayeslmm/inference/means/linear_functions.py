@@ -24,6 +24,7 @@ from bayeslmm.inference.means.hypothesis import Hypothesis
 from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.standardize import Standardization
 from bayeslmm.results.noted_frame import NotedFrame, noted
+from bayeslmm.results.render import printable_text
 
 if TYPE_CHECKING:
     from bayeslmm._types import ArrayLike, DfMethod, Information, LinearFunction, Side, VcovMethod
@@ -355,7 +356,7 @@ class Contrast:
     joint: pd.DataFrame
 
     def __repr__(self) -> str:
-        return f"{self.frame!r}\n\njointly:\n{self.joint.to_string(index=False)}"
+        return printable_text(f"{self.frame!r}\n\njointly:\n{self.joint.to_string(index=False)}")
 
     def _repr_html_(self) -> str:
         return f"{self.frame._repr_html_()}\n{self.joint.to_html(index=False)}"

@@ -13,12 +13,17 @@ import pandas as pd
 from scipy import special
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._memory import require_memory
+from bayeslmm._validation import numbers_of
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.inference.means.hypothesis import NEEDS_CORRELATION
 from bayeslmm.inference.means.linear_functions import align_labels
 from bayeslmm.inference.means.studentized_range import studentized_range_quantile, studentized_range_sf
 
 CONTRAST_METHODS = ("pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity")
+CONTRAST_NUMBERS = 48
+"""What the label, the places and the tests of one contrast take, in numbers."""
+
 POLYNOMIALS = ("linear", "quadratic", "cubic", "quartic")
 
 
@@ -60,14 +65,17 @@ def contrast_method(method: Any, means: Sequence[str], ref: Any = None) -> Contr
     method : a name of METHODS, or {label: weights} or an array (r, m) of the user's own
     ref : the control of "trt.vs.ctrl", a label or a position; the first by default
     """
+    count = len(means) * (len(means) - 1) / 2 if isinstance(method, str) and "pair" in method else len(means)
+    require_memory("contrasts", CONTRAST_NUMBERS * count, f"{count:,.0f} contrasts of {len(means):,} means", "keep fewer apart, or by=")
     if not isinstance(method, str):
+        _require_no_control(ref, "weights of your own")
         return _custom(method, means)
     m = len(means)
     makers = {
         "pairwise": lambda: _pairs(means, list(combinations(range(m), 2)), "tukey", pairwise=True),
         "revpairwise": lambda: _pairs(means, [(j, i) for i, j in combinations(range(m), 2)], "tukey", pairwise=True),
         "trt.vs.ctrl": lambda: _against(means, _reference(ref, means)),
-        "consec": lambda: _pairs(means, [(i + 1, i) for i in range(m - 1)], "mvt"),
+        "consec": lambda: _pairs(means, np.arange(1, m), np.arange(m - 1), "mvt"),
         "poly": lambda: _poly(m),
         "effect": lambda: ContrastFamily(tuple(f"{a} effect" for a in means), np.eye(m) - 1.0 / m, "fdr"),
         "identity": lambda: ContrastFamily(tuple(means), np.eye(m), "none"),
@@ -79,7 +87,14 @@ def contrast_method(method: Any, means: Sequence[str], ref: Any = None) -> Contr
         raise SpecificationError(
             f"unknown contrasts {method!r}", "method=", f"{remedy}one of {', '.join(CONTRAST_METHODS)}, or {{label: weights}}"
         )
+    if name != "trt.vs.ctrl":
+        _require_no_control(ref, repr(name))
     return makers[name]()
+
+
+def _require_no_control(ref: Any, method: str) -> None:
+    if ref is not None:
+        raise SpecificationError(f"ref is {ref!r:.60}, and {method} has no control", "ref=", 'leave it out, or use "trt.vs.ctrl"')
 
 
 def _pairs(means: Sequence[str], pairs: Sequence[tuple[int, int]], adjust: str, pairwise: bool = False) -> ContrastFamily:
@@ -88,7 +103,8 @@ def _pairs(means: Sequence[str], pairs: Sequence[tuple[int, int]], adjust: str, 
 
 
 def _against(means: Sequence[str], control: int) -> ContrastFamily:
-    return _pairs(means, [(i, control) for i in range(len(means)) if i != control], "dunnett")
+    others = np.delete(np.arange(len(means)), control)
+    return _pairs(means, others, np.full(len(others), control), "dunnett")
 
 
 def _reference(ref: Any, means: Sequence[str]) -> int:
@@ -126,12 +142,12 @@ def _custom(method: Any, means: Sequence[str]) -> ContrastFamily:
     elif isinstance(method, Mapping):
         labels, rows = tuple(map(str, method)), list(method.values())
     else:
-        rows = [method] if isinstance(method, pd.Series) else list(np.atleast_2d(np.asarray(method, float)))
+        rows = [method] if isinstance(method, pd.Series) else list(np.atleast_2d(numbers_of(method, "method")))
         labels = tuple(f"contrast {i + 1}" for i in range(len(rows)))
     weights = []
     for label, row in zip(labels, rows, strict=True):
         own = align_labels(row, means, f"contrast {label!r}") if isinstance(row, pd.Series) else row
-        values = np.asarray(own, float).ravel()
+        values = numbers_of(own, f"contrast {label!r}").ravel()
         if len(values) != len(means) or not np.all(np.isfinite(values)):
             where = f"contrast {label!r}; means: {', '.join(means)}"
             raise SpecificationError(f"{len(values)} weights for {len(means)} means", where, "give one weight per mean")

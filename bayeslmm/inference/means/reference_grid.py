@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import require_name
+from bayeslmm._memory import require_memory
+from bayeslmm._validation import require_mapping, require_name
 from bayeslmm.data.design import Covariate, Design
 from bayeslmm.errors import InferenceError, SizeError, SpecificationError
 
@@ -49,9 +50,7 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Refer
     levels, covariates = grid_factors(design), design.encoding.covariates
     values: dict[str, tuple[Any, ...]] = {name: tuple(found) for name, found in levels.items()}
     values |= {name: _covariate_values(c) for name, c in covariates.items()}
-    if at is not None and not isinstance(at, Mapping):
-        raise SpecificationError(f"at is a {type(at).__name__}", "at=", 'give a mapping: {"x": [0, 1]}')
-    for name, given in (at or {}).items():
+    for name, given in require_mapping(at, "at", '{"x": [0, 1]}').items():
         values[check_variable(name, tuple(values))] = _given(name, given, levels.get(name))
     total = int(np.prod([len(v) for v in values.values()], dtype=np.float64))
     if total * max(1, len(design.coef_names)) > GRID_ELEMENTS:
@@ -60,6 +59,8 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Refer
             f"{len(values)} variables: {', '.join(values)}",
             "fix some of them: at={'factor': ['level']}",
         )
+    numbers, what = 4.0 * total * (len(design.coef_names) + len(values)), f"the reference grid of {total:,} rows"
+    require_memory("reference grid", numbers, what, "fix some factors: at={'factor': ['level']}")
     places = _places([len(v) for v in values.values()])
     columns = {name: _column(found, next(places), name in levels) for name, found in values.items()}
     frame = pd.DataFrame(columns, index=pd.RangeIndex(total))
