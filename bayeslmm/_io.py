@@ -27,6 +27,12 @@ def as_path(given: Any) -> Path:
     return Path(given)
 
 
+def require_regular(path: Path) -> None:
+    """Refuse a pipe or a device, which could be waited for without end. Errors: StoreError."""
+    if path.exists() and not path.is_file():
+        raise StoreError("this is no regular file", str(path), "name a file")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file through a temporary one beside it: new or untouched, never half.
 

@@ -22,6 +22,7 @@ from rich.text import Text
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, ConvergenceError, SamplingError, SpecificationError
+from bayeslmm.results.render import printable_text
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -186,18 +187,13 @@ def outcome() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
     for warning in caught:
         if issubclass(warning.category, BayesLMMWarning):
-            aside.print(Text(f"warning: {printable(str(warning.message))}", style="yellow"))
+            aside.print(Text(f"warning: {printable_text(str(warning.message))}", style="yellow"))
 
 
 def complain(error: BayesLMMError) -> NoReturn:
     """Say what, where and the way out; leave with the code of the kind."""
-    aside.print(Text(printable(str(error)), style="red"))
+    aside.print(Text(printable_text(str(error)), style="red"))
     raise typer.Exit(FAILED if isinstance(error, ConvergenceError | SamplingError) else BAD_INPUT) from None
-
-
-def printable(text: str) -> str:
-    """Control characters as escapes, so that a name in the data cannot drive the terminal."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
 
 
 @contextmanager
@@ -223,7 +219,7 @@ def frame_table(title: str, frame: Any) -> Table:
 
     def cell(name: str, value: Any) -> str:
         if not isinstance(value, float):
-            return printable(str(value))
+            return printable_text(str(value))
         return format_p(value) if name == "p_value" else f"{value:.4g}"
 
     table = Table(title=title, title_justify="left")
@@ -259,7 +255,7 @@ def leave_by(*results: Any) -> None:
     """Leave with 1 where a check failed, naming it."""
     failed = [check for result in results for check in result.checks.values() if check.verdict == "failed"]
     for check in failed:
-        aside.print(Text(f"check failed: {check.name}; {printable(check.remedy)}", style="red"))
+        aside.print(Text(f"check failed: {check.name}; {printable_text(check.remedy)}", style="red"))
     if failed:
         raise typer.Exit(FAILED)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 import bayeslmm as blm
-from bayeslmm._io import write_atomically
+from bayeslmm._io import require_regular, write_atomically
 from bayeslmm.datasets import simulate_trial
 from bayeslmm.errors import DataError, EmptyDataError
 from bayeslmm.model.fit import Fit
@@ -39,6 +39,7 @@ def read_trial(path: Path | None) -> pd.DataFrame:
     """The bundled trial, or a CSV with the columns of the formula."""
     if path is None:
         return simulate_trial()
+    require_regular(path)
     try:
         data = pd.read_csv(path)
     except FileNotFoundError as error:

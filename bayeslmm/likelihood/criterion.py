@@ -197,6 +197,11 @@ class Criterion:
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
+def was_interrupted(error: BaseException) -> bool:
+    """Whether an exception is Ctrl-C in another's words: NumPy answers one that meets a comparison of rows by a TypeError of its own."""
+    return isinstance(error, TypeError) and "Cannot compare structured arrays" in str(error)
+
+
 def restoring(verb: Verb) -> Verb:  # noqa: UP047 - editors complete what a decorator of this form gives, not of the newer one
     """A verb after which threads and error handling are as before, where Ctrl-C may have hit a context that sets or unsets them.
 
@@ -212,8 +217,10 @@ def restoring(verb: Verb) -> Verb:  # noqa: UP047 - editors complete what a deco
             found = verb(*args, **kwargs)
             broken = bool(getattr(found, "interrupted", False))
             return found
-        except Exception:
-            broken = False
+        except Exception as error:
+            broken = was_interrupted(error)
+            if broken:
+                raise KeyboardInterrupt from None
             raise
         finally:
             if broken:

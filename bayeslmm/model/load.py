@@ -13,12 +13,14 @@ import pandas as pd
 
 from bayeslmm._arrays import Codes, readonly
 from bayeslmm._io import as_path
+from bayeslmm._validation import require_mapping
 from bayeslmm.data.residual import with_blank_rows
 from bayeslmm.errors import FormatError, StoreError
+from bayeslmm.likelihood.criterion import restoring, was_interrupted
 from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
-from bayeslmm.results.store import Arrays, from_json, open_design, open_estimate, open_frame, read_archive, require_same_estimates
+from bayeslmm.results.store import BROKEN, Arrays, from_json, open_design, open_estimate, open_frame, read_archive, require_same_estimates
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.posterior import Posterior
 
 
+@restoring
 def load(path: str | Path, functions: Functions | None = None) -> Fit | Posterior:
     """Open what `Fit.save` or `Posterior.save` wrote: equal to the bit, on the rows that it used.
 
@@ -56,10 +59,13 @@ def load(path: str | Path, functions: Functions | None = None) -> Fit | Posterio
     >>> fit.save("sleepstudy.fit"); blm.load("sleepstudy.fit").fixef.equals(fit.fixef)
     True
     """
+    given = require_mapping(functions, "functions", "{name: function}")
     content, arrays = read_archive(as_path(path))
     try:
-        return _opened(content, arrays, dict(functions or {}), str(path))
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        return _opened(content, arrays, given, str(path))
+    except BROKEN as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt from None
         raise FormatError(f"the file lacks a part of a fit: {type(error).__name__} {error}", str(path), "save the fit again") from error
 
 

@@ -249,6 +249,8 @@ def _rich_table(table: TextTable) -> RichTable:
 
 def bar_shown(shown: bool | None) -> bool:
     """Whether there is a bar: where there is a terminal, unless told otherwise."""
+    if sys.stderr is None or sys.stderr.closed:
+        return False  # a windowed program has no terminal
     return sys.stderr.isatty() if shown is None else require_flag(shown, "progress")
 
 

@@ -12,6 +12,8 @@ import json
 import math
 import os
 import stat
+import struct
+import tokenize
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
@@ -40,6 +42,22 @@ FILE_VERSION = 1
 CONTENT_MEMBER = "fit.json"
 MAX_FILE_BYTES = 1 << 36
 """Bytes of the largest file that is opened."""
+
+BROKEN = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+)
+"""What zip files, JSON, numbers and npy headers raise that are not as they were written."""
 
 _DIGEST = 64
 _KINDS = "biufc"
@@ -71,8 +89,8 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _members(archive, path)
-    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise FormatError(f"the file cannot be taken apart: {error}", str(path), "save the fit again") from None
+    except BROKEN as error:
+        raise FormatError(f"the file cannot be taken apart: {error}"[:400], str(path), "save the fit again") from None
 
 
 def _content(path: Path) -> bytes:

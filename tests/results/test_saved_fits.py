@@ -217,3 +217,42 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     with pytest.raises(FormatError):
         blm.load(tmp_path / "text")
+
+
+def deep(depth: int) -> str:
+    return '{"tuple": [' * depth + "1" + "]}" * depth
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        deep(100_000),
+        '{"decimal": "nonsense"}',
+        '{"float": "x"}',
+        '{"time": "never"}',
+        '{"mapping": [[[], 1]]}',
+        '{"check": [1]}',
+        '{"tuple": 3}',
+    ],
+    ids=["deep", "decimal", "float", "time", "unhashable", "check", "number"],
+)
+@pytest.mark.parametrize("place", ["said", "notes", "rows", "coefficients", "estimate"])
+def test_a_value_that_is_none_is_refused(fit: blm.Fit, tmp_path: Path, said: str, place: str) -> None:
+    path = tmp_path / "fit"
+    fit.save(path)
+    content = told(path)
+    content["content"][place] = "HERE"
+    resealed(path, {"fit.json": json.dumps(content).replace('"HERE"', said).encode()})
+    with pytest.raises((FormatError, MismatchError)):
+        blm.load(path)
+
+
+@pytest.mark.parametrize(
+    "header", [b"{", b"'''", b"{'descr': (((", b"\xff" * 20, b"{'descr': '<f8', 'fortran_order': False, 'shape': (10**9,), }", b"0" * 60]
+)
+def test_a_header_that_is_none_is_refused(fit: blm.Fit, tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "fit"
+    fit.save(path)
+    resealed(path, {"0.npy": b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header})
+    with pytest.raises(FormatError):
+        blm.load(path)

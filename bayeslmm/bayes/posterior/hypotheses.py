@@ -144,6 +144,10 @@ TRUSTED_K = 0.7
 """Pareto k above which reweighting is refused."""
 
 
+NO_CONFLICT = "fine"
+"""The diagnosis of a parameter that neither priors nor likelihood move too much."""
+
+
 def sensitivity(post: PosteriorData, threshold: float = 0.05) -> pd.DataFrame:
     """`az.psense_summary` of the coefficients and covariance parameters: change of the posterior with a power of prior or likelihood.
 
@@ -164,7 +168,8 @@ def sensitivity(post: PosteriorData, threshold: float = 0.05) -> pd.DataFrame:
         "log_likelihood": xarray.Dataset({"y": (dims, post.shaped(likelihood))}, coords=coords),
     }
     table: pd.DataFrame = optional("arviz_stats").psense_summary(xarray.DataTree.from_dict(groups), threshold=threshold)
-    return table
+    # ArviZ's sign for nothing to say is no letter: a terminal without Unicode could not print it
+    return table.assign(diagnosis=table["diagnosis"].replace("\N{CHECK MARK}", NO_CONFLICT))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

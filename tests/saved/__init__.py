@@ -1,0 +1,1 @@
+"""Fits and posteriors as releases saved them."""
