@@ -9,7 +9,7 @@ PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 # The laws that take a minute: kernels against the definition, the optimum, names, invariance.
 QUICK := tests/contract tests/laws/test_kernel_is_the_definition.py tests/laws/test_optimum.py tests/laws/test_residual_names.py
 
-.PHONY: help demo check test lint format verify bench bench-scale posteriors docs notebooks coverage sbc fuzz slow optimum clean
+.PHONY: help demo check test lint format verify bench bench-scale posteriors docs notebooks coverage sbc fuzz hostile slow optimum clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -82,6 +82,9 @@ sbc: .venv/.dev ## simulation-based calibration of the samplers
 
 fuzz: .venv/.dev ## long runs of generated input
 	HYPOTHESIS_PROFILE=long $(PYTEST) -n $(JOBS) -m hypothesis
+
+hostile: .venv/.dev ## every argument of every public callable given every odd value (a quarter of an hour)
+	$(PYTEST) -m hostile
 
 clean: ## remove what the targets made
 	rm -rf .venv .uv .venv-bench site demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import require_level
+from bayeslmm._validation import require_level, require_one_of
 from bayeslmm.bayes.jacobian import outcome_jacobians, with_jacobian
 from bayeslmm.bayes.loo import held_out, leave_one_out, level_sets
 from bayeslmm.bayes.posterior.datatree import joint_log_prior
@@ -27,6 +27,7 @@ from bayeslmm.bayes.sampling.sample import sample
 from bayeslmm.errors import BayesLMMWarning, SpecificationError
 from bayeslmm.estimate.estimate import uninterrupted
 from bayeslmm.inference.tidy import tidy_table
+from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.likelihood.structured.residual_covariance import sigma_name
 from bayeslmm.results.estimates import Estimates, FittedModel
 
@@ -107,6 +108,7 @@ class Comparison:
         return str(self.frame.to_html(index=False, escape=True))
 
 
+@restoring
 def compare(*sources: Source | Mapping[str, Source], conf_level: float = 0.95, conf_method: ConfMethod = "wald") -> Comparison:
     """Estimates and posteriors of the same model in one table.
 
@@ -393,15 +395,16 @@ def _gap(frame: pd.DataFrame, reference: pd.DataFrame) -> Array:
 RANKING_CRITERIA = ("aic", "bic", "loo", "logo", "evidence")
 
 
+@restoring
 def compare_models(
     models: Mapping[str, FittedModel | Estimates | Posterior] | Sequence[FittedModel | Estimates | Posterior],
     by: Ranking = "aic",
     *,
     group: str | None = None,
-    seed: int = 0,
-    draws: int = 1000,
-    chains: int = 4,
-    method: SamplingMethod = "auto",
+    seed: int | None = None,
+    draws: int | None = None,
+    chains: int | None = None,
+    method: SamplingMethod | None = None,
 ) -> pd.DataFrame:
     """Models ranked, the best first.
 
@@ -419,14 +422,14 @@ def compare_models(
         weight`).
     group : str, optional
         Grouping factor of "logo", where there are several.
-    seed : int, default 0
-        Of `LMM.sample`.
-    draws : int, default 1000
-        Of `LMM.sample`.
-    chains : int, default 4
-        Of `LMM.sample`.
-    method : {"auto", "collapsed", "hierarchical", "importance", "nuts"}, default "auto"
-        Of `LMM.sample`.
+    seed : int, optional
+        Of `LMM.sample`, where posteriors are compared; 0 unless given.
+    draws : int, optional
+        Of `LMM.sample`; 1000 unless given.
+    chains : int, optional
+        Of `LMM.sample`; 4 unless given.
+    method : {"auto", "collapsed", "hierarchical", "importance", "nuts"}, optional
+        Of `LMM.sample`; "auto" unless given.
 
     Returns
     -------
@@ -445,22 +448,29 @@ def compare_models(
     >>> blm.compare_models({"slope": model, "intercept": intercept}, by="aic")["model"].tolist()
     ['slope', 'intercept']
     """
-    if by not in RANKING_CRITERIA:
-        raise SpecificationError(f"by is {by!r}", "compare_models", "use one of " + ", ".join(RANKING_CRITERIA))
+    require_one_of(by, RANKING_CRITERIA, "by")
     if isinstance(models, Sequence) and not isinstance(models, str):
         models = dict(zip(_distinct([_title(model) for model in models]), models, strict=True))
     if not isinstance(models, Mapping) or not models:
         raise SpecificationError("no models were given", "compare_models", 'give a mapping: {"a": m1, "b": m2}')
     jacobians = _on_one_outcome(models)
+    if group is not None and by != "logo":
+        raise SpecificationError(f"group is {group!r:.60}, and {by!r} leaves out no groups", "group", 'leave it out, or use by="logo"')
+    sampling = {"seed": seed, "draws": draws, "chains": chains, "method": method}
+    said = [name for name, value in sampling.items() if value is not None]
+    if said and by in ("aic", "bic"):
+        raise SpecificationError(f"{by!r} draws nothing: {', '.join(said)}", ", ".join(said), "leave it out")
     if by in ("aic", "bic"):
         return _by_criterion(models, by, jacobians)
     posteriors = {
-        name: source if isinstance(source, Posterior) else _posterior(source, draws, chains, seed, method)
+        name: source
+        if isinstance(source, Posterior)
+        else _posterior(source, draws or 1000, chains or 4, 0 if seed is None else seed, method or "auto")
         for name, source in models.items()
     }
     if by == "evidence":
         return _by_evidence(posteriors, jacobians)
-    return _by_prediction(posteriors, by, group, seed, jacobians)
+    return _by_prediction(posteriors, by, group, 0 if seed is None else seed, jacobians)
 
 
 def _on_one_outcome(models: Mapping[str, Any]) -> dict[str, Array]:

@@ -187,6 +187,9 @@ def leave_one_out(
         require_flag(exact, "exact")
     shift = log_jacobian(post.design) if require_flag(jacobian, "jacobian") else None
     alone = by == "observation"
+    if alone and group is not None:
+        what = f"group is {group!r:.60}, and observations are left out one by one"
+        raise SpecificationError(what, "group", 'leave it out, or use by="group"')
     names = [f"row {i}" for i in labels] if alone else [f"{dim} {label}" for label in labels]
     most = max(FEWEST_DRAWS, min(LOO_DRAWS, LEFT_OUT_ELEMENTS // len(sets)))
     chosen = np.unique(np.linspace(0, post.draws.size - 1, min(post.draws.size, most)).astype(int))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, FrozenMapping, freeze, readonly
+from bayeslmm._validation import require_mapping
 from bayeslmm.covariance.base import Covariance, StructureOrder
 from bayeslmm.covariance.registry import is_serial, keeps_distance, make, takes_times
 from bayeslmm.data import notes as checks
@@ -71,7 +72,7 @@ def build_design(
     >>> design.coef_names, design.groups, design.X.shape
     (('Intercept', 'x'), {'g': 2}, (6, 2))
     """
-    own = dict(functions or {})
+    own = require_mapping(functions, "functions", "{name: function}")
     if weights is not None and spec.weights is not None:
         raise SpecificationError("weights are given twice, as a column and as an array", f"column {spec.weights!r}", "give one")
     beside = tuple(name for name in (spec.weights, spec.offset) if name is not None)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from math import comb
 
 from bayeslmm.covariance.registry import canonical, names
-from bayeslmm.errors import FormulaLimitError
+from bayeslmm.errors import FormulaError, FormulaLimitError
 from bayeslmm.formula.syntax import (
     CONSTANTS,
     Bar,
@@ -146,7 +146,14 @@ def _expand_sum(items: Items) -> TermTable:
     terms: TermTable = {}
     for sign, node in without_intercept(items):
         found = _expand(node)
-        terms = _union(terms, found) if sign == "+" else {key: term for key, term in terms.items() if key not in found}
+        if sign == "+":
+            terms = _union(terms, found)
+            continue
+        absent = [term for key, term in found.items() if key not in terms]
+        if absent:
+            there = ", ".join(":".join(term) for term in terms.values()) or "none"
+            raise FormulaError(f"{':'.join(absent[0])} is taken away and is not there", f"terms before it: {there}", "leave it out")
+        terms = {key: term for key, term in terms.items() if key not in found}
     return terms
 
 

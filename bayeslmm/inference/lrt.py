@@ -26,7 +26,7 @@ from bayeslmm.data.model_matrix import DesignBlock, Term
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
-from bayeslmm.likelihood.criterion import Method, one_thread
+from bayeslmm.likelihood.criterion import Method, one_thread, restoring
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.results.fitted import simulate_frame
 
@@ -137,6 +137,7 @@ def make_candidate(label: str, design: Design, found: Estimate) -> Candidate:
 # -- lrt -------------------------------------------------------------------------------------------------------------------------------
 
 
+@restoring
 def lrt(*fits: Fitted, boundary: bool = True) -> pd.DataFrame:
     """Compare nested models: `model, npar, aic, bic, loglik, statistic, df, p_value`, each row against the one before it.
 

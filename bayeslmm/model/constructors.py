@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import require_one_of
+from bayeslmm._validation import require_mapping, require_one_of
 from bayeslmm.datasets import load_dataset
 from bayeslmm.errors import DataError, DesignError, SpecificationError
 from bayeslmm.formula import parse_formula
+from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.fit import AssumedFit, Fit
 from bayeslmm.model.fit_batches import attempt_fit, warn_of_failures
 from bayeslmm.model.lmm import LMM
@@ -62,7 +63,7 @@ def read_model(path: str | Path, data: Frame | None = None, relationship: Mappin
     """
     file = read_spec(path)
     frame = _factored(_data(file) if data is None else data, file)
-    given = dict(relationship or {})
+    given = require_mapping(relationship, "relationship", "{group: frame}")
     matrices = {group: given[group] if group in given else _matrix(file, group) for group in file.spec.relationship}
     model = LMM.from_spec(file.spec, frame, counting=file.dialect, relationship=matrices or None)
     model.file = file if data is None else replace(file, data=None)
@@ -167,10 +168,11 @@ def mmrm(
     """
     column = weights if isinstance(weights, str) else None
     options = {"weights": column, "contrasts": contrasts, "priors": priors, "missing": missing, "check": check}
-    spec = mmrm_spec(formula, functions=frozenset(functions or ()), **options)
+    spec = mmrm_spec(formula, functions=frozenset(require_mapping(functions, "functions", "{name: function}")), **options)
     return LMM.from_spec(spec, data, counting="mmrm", weights=None if column else weights, functions=functions)
 
 
+@restoring
 def fit_by(
     formula: str,
     data: Frame,

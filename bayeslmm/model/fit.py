@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._validation import require_flag
 from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.criterion import restoring
@@ -1222,6 +1222,7 @@ class Fit(Estimates):
         """
         from bayeslmm.reports.fit import fit_report
 
+        seed_sequence(seed)
         if posterior is None:
             return fit_report(self, path, title=title, df=df)
         from bayeslmm.bayes.comparison import compare

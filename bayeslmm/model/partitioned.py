@@ -9,6 +9,7 @@ import pandas as pd
 
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.update import update_formula
+from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.lmm import LMM
 from bayeslmm.partitions.partitions import Partitions, is_dask
 from bayeslmm.partitions.sums import SummedRows, problem_of_sums, sum_partitions
@@ -84,6 +85,7 @@ def model_of_sums(said: ModelArguments, rows: SummedRows, source: Partitions | N
     return model
 
 
+@restoring
 def from_partitions(
     formula: str,
     partitions: Parts,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, unmasked
-from bayeslmm._validation import require_one_of
+from bayeslmm._arrays import Array
+from bayeslmm._validation import numbers_of, require_one_of
 from bayeslmm.data.expressions import read_atom
 from bayeslmm.errors import DataError, DependencyError, PredictionError, SpecificationError
 from bayeslmm.formula.parse import parse_formula
@@ -150,7 +150,7 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             frame,
             residual=self.residual,
             variance=self.variance,
-            weights=None if sample_weight is None else np.asarray(unmasked(sample_weight), dtype=float),
+            weights=None if sample_weight is None else numbers_of(sample_weight, "sample_weight"),
             contrasts=self.contrasts,
             relationship=self.relationship,
             priors=self.priors,

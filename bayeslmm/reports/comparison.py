@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
+from bayeslmm._validation import require_name
 from bayeslmm.errors import BayesLMMError, Check
 from bayeslmm.formula.parse import variance_text
 from bayeslmm.plots.intervals import comparison_axes
@@ -153,7 +154,8 @@ def comparison_report(compared: Compared, path: str | Path | None = None, *, tit
     True
     """
     sources = list(dict.fromkeys(compared.frame["source"]))
-    page = Page(title or "Comparison of " + ", ".join(sources), f"One model, {len(sources)} ways; intervals of {compared.conf_level:.0%}.")
+    heading = "Comparison of " + ", ".join(sources) if title is None else require_name(title, "title")
+    page = Page(heading, f"One model, {len(sources)} ways; intervals of {compared.conf_level:.0%}.")
     comparison_section(page.section("Parameter by parameter"), compared)
     page.section("Where this comes from").facts(versions())
     if path is not None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array
 from bayeslmm._types import DfMethod
+from bayeslmm._validation import require_name
 from bayeslmm.inference.diagnostics import icc, r2
 from bayeslmm.inference.fixed_effects.tests import check_options, coefficient_table
 from bayeslmm.inference.means.anova import anova
@@ -226,9 +227,11 @@ def fit_page(
     seed: int | None = None,
 ) -> Page:
     """The report of a fit as a page, to which more can be added."""
+    if title is not None:
+        require_name(title, "title")
     kind = "Linear mixed model" if fit.design.terms or fit.design.residual is not None else "Linear model"
     lead = f"{kind} fitted by {METHOD_TITLES[fit.method]}" + (f": {fit.formula}" if title else "") + ". " + verdict(fit)
-    page = Page(title or fit.formula, lead, tiles(fit))
+    page = Page(fit.formula if title is None else title, lead, tiles(fit))
     model_section(page.section("Model"), fit)
     data_section(page.section("Data and missing values"), fit)
     fixed_section(page.section("Fixed effects"), fit, df)

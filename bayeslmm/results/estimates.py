@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, FrozenMapping, freeze, readonly
-from bayeslmm.errors import BayesLMMWarning, Check, PredictionError
+from bayeslmm._memory import require_memory
+from bayeslmm._validation import numbers_of
+from bayeslmm.errors import BayesLMMWarning, Check, PredictionError, SpecificationError
 from bayeslmm.likelihood.identification import undetermined_parameters
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import error_covariance, one_sigma, residual_parameters, visit_covariances
@@ -184,6 +186,9 @@ class Estimates:
         [1.0, 0.0]
         """
         p, kept = len(self.design.coef_names), list(self.design.kept)
+        values = numbers_of(values, "values")
+        if not values.ndim or any(side != len(kept) for side in values.shape):
+            raise SpecificationError(f"values has shape {values.shape}", "values", f"give one number for each of {len(kept)} columns kept")
         out = np.full((p,) * np.ndim(values), np.nan)
         out[np.ix_(*[kept] * np.ndim(values))] = values
         return out
@@ -307,6 +312,8 @@ class Estimates:
         (10, 10)
         """
         rows = self._rows_of(level)
+        size = float(len(rows)) ** 2
+        require_memory("marginal covariance", 4.0 * size, f"V over {len(rows):,} rows", "name a level with fewer rows")
         V = error_covariance(self.problem, self.point, rows)
         for term, matrix in zip(self.design.terms, self.covariances, strict=True):
             Z, codes = term.Z[rows], term.group.codes[rows]
@@ -319,11 +326,11 @@ class Estimates:
         residual = self.design.residual
         factors = [residual.subject] if residual is not None else [term.group for term in self.design.terms[:1]]
         for factor in factors:
-            found = [i for i, known in enumerate(factor.levels) if known == level or str(known) == str(level)]
+            found = [i for i, known in enumerate(factor.levels) if known is level or str(known) == str(level)]
             if found:
                 return np.flatnonzero(factor.codes == found[0])
         name = factors[0].name if factors else "a grouping factor, of which the model has none"
-        raise PredictionError(f"{level!r} is not a level of {name}", remedy="see `model.groups` and `ranef()` for the levels")
+        raise PredictionError(f"{level!r:.60} is not a level of {name}", remedy="see `model.groups` and `ranef()` for the levels")
 
     # -- random effects ------------------------------------------------------------------------------------------------------------------
 

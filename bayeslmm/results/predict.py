@@ -344,10 +344,8 @@ def predict_rows(
     require_one_of(new_levels, ("error", "population"), "new_levels")
     if interval is not None:
         require_one_of(interval, ("confidence", "prediction"), "interval")
-    if offset is not None and (newdata is None or not fit.model.given_offset):
-        what = "offset= is for new data of a model whose offset was given as an array"
-        remedy = "leave it out: the offset is known" if newdata is None else "leave it out, or put it into the formula"
-        raise SpecificationError(what, "offset", remedy)
+    require_level(conf_level)
+    require_offset_applies(offset, newdata, fit.model.given_offset)
     rows = (
         fit_rows(fit)
         if newdata is None
@@ -363,6 +361,14 @@ def predict_rows(
         half = two_sided_quantile(conf_level) * error
         columns |= {"std_error": error, "conf_low": found.estimate - half, "conf_high": found.estimate + half}
     return prediction_frame(columns, rows)
+
+
+def require_offset_applies(offset: Any, newdata: Any, given: bool) -> None:
+    """Refuse an offset beside rows that have one already, or whose model has none; given : whether the model's was an array."""
+    if offset is not None and (newdata is None or not given):
+        what = "offset= is for new data of a model whose offset was given as an array"
+        remedy = "leave it out: the offset is known" if newdata is None else "leave it out, or put it into the formula"
+        raise SpecificationError(what, "offset", remedy)
 
 
 def prediction_frame(columns: dict[str, Array], rows: NewData, above: int = 4) -> pd.DataFrame:

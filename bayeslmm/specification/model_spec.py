@@ -12,6 +12,7 @@ import pandas as pd
 
 from bayeslmm._arrays import label_text
 from bayeslmm._types import CheckMode, Missing
+from bayeslmm._validation import require_function, require_mapping
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.parse import columns_of, parse_formula, parse_residual, parse_variance, variance_text
 from bayeslmm.formula.syntax import Formula, ResidualTerm, VarianceFactor
@@ -129,6 +130,8 @@ def make_spec(
     ):
         if given is not None and not isinstance(given, kinds):
             raise SpecificationError(f"{argument} is a text, not {type(given).__name__}", argument, f'write it as "{example}"')
+    if isinstance(variance, tuple) and not all(isinstance(factor, VarianceFactor) for factor in variance):
+        raise SpecificationError(f"variance is {variance!r:.60}", "variance", 'write it as "ident(group)"')
     errors = parse_residual(residual) if isinstance(residual, str) else residual
     factors = parse_variance(variance) if isinstance(variance, str) else tuple(variance or ())
     _require_no_response(parsed, errors, factors)
@@ -138,7 +141,7 @@ def make_spec(
         variance=factors,
         weights=_column(weights, "weights"),
         offset=_column(offset, "offset"),
-        contrasts=_contrasts(contrasts, parsed) if contrasts else (),
+        contrasts=_contrasts(contrasts, parsed),
         relationship=_relationship(relationship, parsed) if relationship else (),
         priors=_priors(priors),
         sigma=_held(sigma, errors),
@@ -188,16 +191,14 @@ def _priors(given: Any) -> Priors | None:
     raise SpecificationError("priors cannot be read", f"priors: {type(given).__name__}", "pass Priors(...)")
 
 
-def _contrasts(given: Mapping[str, Any], formula: Formula) -> tuple[tuple[str, ContrastSpec], ...]:
-    if not isinstance(given, Mapping):
-        raise SpecificationError("contrasts is not a mapping", f"contrasts: {type(given).__name__}", 'write {"ARMCD": "sum"}')
-    known = columns_of(formula)
-    for factor in given:
+def _contrasts(given: Mapping[str, Any] | None, formula: Formula) -> tuple[tuple[str, ContrastSpec], ...]:
+    codings, known = require_mapping(given, "contrasts", '{"ARMCD": "sum"}'), columns_of(formula)
+    for factor in codings:
         if factor not in known:
             raise SpecificationError(
                 f"contrasts for {factor!r}, which the formula does not have", "contrasts", "use one of " + ", ".join(known)
             )
-    return tuple((factor, _contrast(factor, given[factor])) for factor in given)
+    return tuple((factor, _contrast(factor, coding)) for factor, coding in codings.items())
 
 
 def _contrast(factor: str, given: Any) -> ContrastSpec:
@@ -310,17 +311,21 @@ class ModelArguments:
             weights=self.weights if isinstance(self.weights, str) else None,
             offset=self.offset if isinstance(self.offset, str) else None,
             contrasts=self.contrasts,
-            relationship=_names(self.relationship, "relationship"),
+            relationship=tuple(require_mapping(self.relationship, "relationship", "{group: frame}")),
             priors=self.priors,
             missing=self.missing,
             check=self.check,
-            functions=_names(self.functions, "functions"),
+            functions=tuple(require_mapping(self.functions, "functions", "{name: function}")),
             sigma=self.sigma,
         )
 
     def arrays(self) -> dict[str, Any]:
         """What stands beside the spec, as keywords of `build_design`."""
-        return self.by_row() | {"relationship": self.relationship or None, "functions": self.functions or None}
+        functions = require_mapping(self.functions, "functions", "{name: function}")
+        return self.by_row() | {
+            "relationship": require_mapping(self.relationship, "relationship", "{group: frame}") or None,
+            "functions": {name: require_function(function, f"functions[{name!r:.40}]") for name, function in functions.items()} or None,
+        }
 
     def _named(self) -> dict[str, Any]:
         """The arguments by name, without arrays over the rows."""
@@ -346,11 +351,3 @@ class ModelArguments:
         plain = self._named() | {"priors": priors, "functions": sorted(self.functions or ())}
         del plain["relationship"]
         return plain
-
-
-def _names(given: Any, argument: str) -> tuple[str, ...]:
-    if given is None:
-        return ()
-    if not isinstance(given, Mapping):
-        raise SpecificationError(f"{argument} is a {type(given).__name__}", argument, "give a mapping by name")
-    return tuple(given)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from bayeslmm._validation import require_mapping, require_name
 from bayeslmm.errors import PriorError
 from bayeslmm.specification.prior_families import (
     COEFFICIENT_FAMILIES,
@@ -173,15 +174,19 @@ class Priors:
         residual: Mapping[str, Any] | None = None,
         **named: Any,
     ) -> None:
-        if preset is not None and preset not in PRESETS:
-            raise PriorError(f"there is no preset {preset!r}", "preset", "use one of " + ", ".join(PRESETS))
+        if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
+            raise PriorError(f"there is no preset {preset!r:.60}", "preset", "use one of " + ", ".join(PRESETS))
         put = object.__setattr__
         put(self, "alpha", _default_alpha(preset) if alpha is None else _read_alpha(alpha))
         put(self, "alpha_given", alpha is not None and (preset is not None or alpha != "flat"))
         put(self, "sd", _read(sd, SCALE_FAMILIES, "sd"))
         put(self, "corr", _read(corr, CORRELATION_FAMILIES, "corr"))
         put(self, "sigma", _read(sigma, SCALE_FAMILIES, "sigma"))
-        put(self, "residual", _named({**dict(residual or {}), **named}, SHAPE_FAMILIES, "residual"))
+        put(
+            self,
+            "residual",
+            _named({**require_mapping(residual, "residual", '{"rho": ("uniform", -1, 1)}'), **named}, SHAPE_FAMILIES, "residual"),
+        )
         put(self, "preset", preset)
 
     def alpha_of(self, coefficient: str) -> Prior | None:
@@ -202,6 +207,7 @@ class Priors:
         >>> blm.Priors(alpha={"Days": ("normal", 0, 5)}).alpha_of("Days")
         Prior(family='normal', parameters=(0.0, 5.0))
         """
+        require_name(coefficient, "coefficient")
         if isinstance(self.alpha, str):
             return None
         said = {same_term(name): prior for name, prior in self.alpha}
@@ -228,7 +234,7 @@ class Priors:
         >>> blm.Priors(sd=("half_normal", 10)).sd_of("Subject", "Days")
         Prior(family='half_normal', parameters=(10.0,))
         """
-        return _lookup(self.sd, (f"{group}/{term}", group))
+        return _lookup(self.sd, (f"{require_name(group, 'group')}/{require_name(term, 'term')}", group))
 
     def corr_of(self, group: str) -> Prior | None:
         """The prior said for the correlation matrix of a group; None if nothing was said.
@@ -248,7 +254,7 @@ class Priors:
         >>> blm.Priors(corr=("lkj", 2)).corr_of("Subject")
         Prior(family='lkj', parameters=(2.0,))
         """
-        return _lookup(self.corr, (group,))
+        return _lookup(self.corr, (require_name(group, "group"),))
 
     def sigma_of(self, name: str = "sigma") -> Prior | None:
         """The prior said for a residual sd; None if nothing was said.
@@ -268,7 +274,7 @@ class Priors:
         >>> blm.Priors(sigma=("half_normal", 30)).sigma_of("sigma")
         Prior(family='half_normal', parameters=(30.0,))
         """
-        return _lookup(self.sigma, (name,))
+        return _lookup(self.sigma, (require_name(name, "name"),))
 
     def residual_of(self, name: str) -> Prior | None:
         """The prior said for a parameter of the residual structure or variance function; None if nothing was said.
@@ -288,7 +294,7 @@ class Priors:
         >>> blm.Priors(rho=("uniform", 0, 1)).residual_of("rho")
         Prior(family='uniform', parameters=(0.0, 1.0))
         """
-        return dict(self.residual).get(name)
+        return dict(self.residual).get(require_name(name, "name"))
 
     def require_known(self, coefficients: Iterable[str], terms: Mapping[str, Sequence[str]], residual: Iterable[str] = ()) -> None:
         """Raise PriorError for a name that the model does not have; `terms` maps group -> its terms, `residual` names R's parameters.

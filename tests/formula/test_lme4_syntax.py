@@ -32,7 +32,7 @@ def said(text: str) -> list[tuple[str, str]]:
         ("y ~ (1 | g)", "1"),
         ("y ~ 0 + (1 | g)", "0"),
         ("y ~ a * (b + c):d", "1 + a * (b + c):d"),
-        ("y ~ a - (b + c)", "1 + a - b - c"),
+        ("y ~ a + b + c - (b + c)", "1 + a + b + c - b - c"),
     ],
 )
 def test_the_fixed_part_has_its_intercept_spelled(text: str, fixed: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
-from tests.inputs.frames import fit, model, posterior, refused
+from tests.inputs.frames import fit, model, posterior, refused, visits
 
 EMPTY = [{}, "2 = 2", "x = x", "x - x = 0", [0, 0], ["x = 0", "1 = 1"], {"one": {}}]
 
@@ -38,3 +39,36 @@ def test_a_coefficient_that_is_none_is_told_its_nearest() -> None:
 def test_no_numbers_are_no_seed(draw: Callable[[Any], Any]) -> None:
     for seed in ([], (), np.array([], int)):
         refused(lambda seed=seed: draw(seed), SpecificationError, "seed")
+
+
+UNREAD: dict[str, Callable[[], Any]] = {
+    "a left side of means": lambda: fit("y ~ x + arm + (1 | g)").emmeans("nonsense ~ arm"),
+    "pairs on the left side": lambda: fit("y ~ x + arm + (1 | g)").emmeans("pairwise ~ arm"),
+    "a term that is not there": lambda: fit("y ~ x - nope + (1 | g)"),
+    "an interaction that is not there": lambda: fit("y ~ x + arm - x:arm + (1 | g)"),
+    "a term that is taken from an update": lambda: fit().update(". ~ . - xx"),
+    "an offset that the model has not": lambda: posterior().predict(visits().head(2), offset=[1.0, 2.0]),
+    "a control of effects": lambda: fit("y ~ x + arm + (1 | g)").emmeans("arm").contrast("effect", ref="nope"),
+    "a control of pairs": lambda: fit("y ~ x + arm + (1 | g)").emmeans("arm").contrast("pairwise", ref="CTL"),
+    "groups of a parametric bootstrap": lambda: fit().bootstrap(3, kind="parametric", group="g"),
+    "rows that are none": lambda: blm.from_partitions("y ~ x + (1 | g)", [visits()], rows="nonsense"),
+    "groups of AIC": lambda: blm.compare_models({"a": fit(), "b": model()}, by="aic", group="g"),
+    "a seed of AIC": lambda: blm.compare_models({"a": fit(), "b": model()}, by="bic", seed=1),
+    "groups of single observations": lambda: posterior().loo(group="g"),
+    "a parameter of a simulation": lambda: model().simulate({"alpha": [1.0, 1.0], "theta": [1], "sigma": 1, "nope": 2}),
+}
+
+
+@pytest.mark.parametrize("question", UNREAD)
+def test_what_does_not_apply_is_refused(question: str) -> None:
+    refused(UNREAD[question])
+
+
+def test_pairs_asked_on_the_left_are_told_their_verb() -> None:
+    error = refused(UNREAD["pairs on the left side"], SpecificationError, "'pairwise' asks for contrasts")
+    assert error.remedy == 'write emmeans("~ arm").pairs()'
+
+
+@pytest.mark.parametrize("text", ["y ~ x * arm - x:arm + (1 | g)", "y ~ (x + arm)^2 - arm:x + (1 | g)", "y ~ x - 1 + (1 | g)"])
+def test_a_term_that_is_there_is_taken_away(text: str) -> None:
+    assert not any(":" in name for name in fit(text).fixef.index)

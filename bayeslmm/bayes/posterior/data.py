@@ -13,7 +13,7 @@ import numpy as np
 from bayeslmm._arrays import Array, FrozenMapping
 from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.posterior.named_draws import Variable, named_parameters
-from bayeslmm.errors import Check, MismatchError
+from bayeslmm.errors import Check, MismatchError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.results.estimates import FittedModel
 from bayeslmm.results.store import Arrays, stored_model, to_json, weighting_fitted_values, write_archive
@@ -124,7 +124,11 @@ class PosteriorData:
         >>> post.shaped(np.zeros((4000, 2))).shape
         (4, 1000, 2)
         """
-        return np.asarray(values).reshape(self.chains, -1, *np.shape(values)[1:])
+        drawn = np.asarray(values)
+        if drawn.ndim == 0 or len(drawn) != self.size:
+            what = f"values has shape {drawn.shape}, and there are {self.size} draws"
+            raise SpecificationError(what, "values", "give one row for each draw")
+        return drawn.reshape(self.chains, -1, *drawn.shape[1:])
 
 
 DENSITY_AGREEMENT = 1e-8

@@ -21,6 +21,7 @@ from bayeslmm.bayes.posterior import tables as posterior_tables
 from bayeslmm.bayes.posterior.data import PosteriorData, save_posterior
 from bayeslmm.bayes.posterior.hypotheses import judge_hypotheses, rope_shares, sensitivity
 from bayeslmm.errors import SamplingError
+from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.results import foreign_names
 from bayeslmm.results.foreign_names import known_arguments, no_attribute
 from bayeslmm.results.render import describe_checks, html_of_frame
@@ -90,6 +91,7 @@ class Posterior(PosteriorData):
 
     # -- tables ----------------------------------------------------------------------------------------------------------------------------
 
+    @restoring
     def summary(
         self,
         var_names: Names | None = None,
@@ -170,7 +172,8 @@ class Posterior(PosteriorData):
         >>> post.tidy()["term"].tolist()
         ['Intercept', 'Days']
         """
-        return posterior_tables.tidy_draws(self, effects, require_level(conf_level) if require_flag(conf_int, "conf_int") else None)
+        level = require_level(conf_level)
+        return posterior_tables.tidy_draws(self, effects, level if require_flag(conf_int, "conf_int") else None)
 
     @property
     def varcorr(self) -> pd.DataFrame:
@@ -216,6 +219,7 @@ class Posterior(PosteriorData):
 
     # -- rows ------------------------------------------------------------------------------------------------------------------------------
 
+    @restoring
     def predict(
         self,
         newdata: Frame | None = None,
@@ -293,6 +297,7 @@ class Posterior(PosteriorData):
         """
         return posterior_rows.augment_posterior(self, data)
 
+    @restoring
     def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> xarray.DataTree:
         """`tree` with responses drawn from the posterior as its group `posterior_predictive`, as `az.plot_ppc_dist` takes it.
 
@@ -315,6 +320,7 @@ class Posterior(PosteriorData):
         """
         return datatree.add_predictive(self, self.tree, draws, seed)
 
+    @restoring
     def log_likelihood(self) -> Array:
         """(S, n) log density of every observation given alpha, beta and, with structured errors, the subject's other observations.
 
@@ -330,6 +336,7 @@ class Posterior(PosteriorData):
         """
         return posterior_rows.log_likelihood(self)
 
+    @restoring
     def loo(
         self,
         by: LeaveOut = "observation",
@@ -408,6 +415,7 @@ class Posterior(PosteriorData):
         """
         return cross_validate(self, k, by, group, seed, jacobian=jacobian, progress=progress)
 
+    @restoring
     def sensitivity(self) -> pd.DataFrame:
         """How the posterior answers to a power of its priors or of the likelihood: `prior, likelihood, diagnosis`, one row per parameter.
 
@@ -449,6 +457,7 @@ class Posterior(PosteriorData):
         """
         return posterior_tables.posterior_contrast(self, L, rhs, conf_level)
 
+    @restoring
     def emmeans(
         self,
         specs: Names,
@@ -491,6 +500,7 @@ class Posterior(PosteriorData):
         """
         return posterior_tables.posterior_emmeans(self, specs, by, at, weights, conf_level, type, bias_adjust)
 
+    @restoring
     def emtrends(
         self,
         var: str,
@@ -596,6 +606,7 @@ class Posterior(PosteriorData):
         """
         return posterior_tables.coefficient_draws(self)
 
+    @restoring
     def icc(self, conf_level: float = 0.95) -> pd.DataFrame:
         """Intraclass correlations, draw by draw: rows `adjusted`, `unadjusted`; `estimate, std_error, conf_low, conf_high`.
 
@@ -616,6 +627,7 @@ class Posterior(PosteriorData):
         """
         return posterior_tables.icc_draws(self, conf_level)
 
+    @restoring
     def update(
         self,
         formula: str | None = None,
@@ -656,6 +668,7 @@ class Posterior(PosteriorData):
         model = cast("SampledModel", self.model.updated(formula, data))
         return model.sample(draws, chains, seed, method)
 
+    @restoring
     def r2(self, conf_level: float = 0.95) -> pd.DataFrame:
         """Shares of the variance explained, draw by draw: rows `conditional`, `marginal`; `estimate, std_error, conf_low, conf_high`.
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, generator
+from bayeslmm._memory import require_memory
 from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.bayes.log_posterior.density import with_solution
 from bayeslmm.data.columns import series_numbers
@@ -29,6 +30,7 @@ from bayeslmm.results.predict import (
     fit_rows,
     list_rows,
     new_residual_index,
+    require_offset_applies,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +55,10 @@ def fixed_part(post: PosteriorData) -> Array:
 def linear_predictor(post: PosteriorData, chosen: Codes | None = None) -> Array:
     """X alpha + offset + Z beta (S, n) of all or some draws."""
     which = slice(None) if chosen is None else chosen
+    S, n = post.draws.size if chosen is None else len(chosen), post.design.nobs
+    require_memory(
+        "draws by row", 4.0 * S * n, f"{S:,} draws of {n:,} rows", "sample fewer draws, or ask for some rows by predict(newdata)"
+    )
     values = post.draws.alpha[which] @ post.design.X.T
     if post.design.offset is not None:
         values = values + post.design.offset
@@ -161,10 +167,11 @@ def predict_posterior(
     require_one_of(new_levels, ("error", "population", "sample"), "new_levels")
     if interval is not None:
         require_one_of(interval, ("confidence", "prediction"), "interval")
-        require_level(conf_level)
+    require_level(conf_level)
     # one draw of a mean given the other outcomes is uncertain, as they are
     kind = "confidence" if require_flag(draws, "draws") and interval is None else interval
     fit: Any = DrawEstimates(post, post.kernel_points[0][0])
+    require_offset_applies(offset, newdata, fit.model.given_offset)
     known = "error" if new_levels == "error" else "population"
     spread = new_levels == "sample" or interval == "prediction"
     asked = PredictionRequest(newdata, level == "conditional", kind, spread, conf_level, draws)

@@ -16,6 +16,7 @@ import pytensor.tensor as pt
 from pytensor.tensor import TensorVariable
 
 from bayeslmm._arrays import Array
+from bayeslmm._validation import require_one_of
 from bayeslmm.bayes.log_posterior.conditional import conditional_likelihood, error_likelihood
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.transforms import GeneralTransform
@@ -24,7 +25,6 @@ from bayeslmm.bayes.pymc_model.covariance import GraphMatrix, MatrixNames, covar
 from bayeslmm.bayes.pymc_model.distributions import ArrayAndJacobian, ValueAndGradient, coefficients, positive_variable, real_variable
 from bayeslmm.bayes.sampling.mode import mode_start
 from bayeslmm.covariance.scaled import Homogeneous
-from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_covariances
 from bayeslmm.likelihood.problem import Problem, build_problem
@@ -96,8 +96,7 @@ def to_pymc(model: Any, form: str = "marginal") -> pm.Model:
     >>> sorted(variable.name for variable in to_pymc(model).free_RVs)
     ['alpha', 'corr_Subject', 'sd_Subject', 'sigma']
     """
-    if form not in GRAPH_FORMS:
-        raise SpecificationError(f"form is {form!r}", "to_pymc", "use one of " + ", ".join(GRAPH_FORMS))
+    require_one_of(form, GRAPH_FORMS, "form")
     target = density(model.problem, model.spec.priors)
     builder = GraphBuilder(target, mode_start(target))
     with pm.Model(coords=graph_coordinates(target)) as graph:

@@ -306,7 +306,16 @@ class Inference:
 
 def fixed_effects(fit: Fitted, df: DfMethod, vcov: VcovMethod | None, information: Information, cluster: str | None = None) -> FixedEffects:
     """The fixed effects of a fit under a choice of options."""
-    return Inference(fit, cluster).fixed_effects(check_options(df, vcov, information))
+    choice = check_options(df, vcov, information)
+    require_robust(choice.vcov, cluster)
+    return Inference(fit, cluster).fixed_effects(choice)
+
+
+def require_robust(vcov: str, cluster: str | None) -> None:
+    """Refuse clusters beside a covariance that has none."""
+    if cluster is not None and vcov not in LEVERAGE_POWERS:
+        what = f"cluster is {cluster!r:.60}, and the covariance {vcov!r} has no clusters"
+        raise SpecificationError(what, "cluster", 'leave it out, or choose vcov="CR2"')
 
 
 def coefficient_table(
@@ -346,6 +355,7 @@ def covariance(
     vcov : "asymptotic", "kenward-roger", "kenward-roger-linear", "CR0" to "CR3"
     """
     choice = check_options(df="asymptotic", vcov=vcov, information=information)
+    require_robust(choice.vcov, cluster)
     names, kept = fit.design.coef_names, list(fit.design.kept)
     whole = np.full((len(names), len(names)), np.nan)
     back = fit.problem.standardization.back
