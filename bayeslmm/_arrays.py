@@ -68,6 +68,14 @@ def unmasked(values: Any) -> Any:
     return np.ma.filled(values.astype(np.float64), np.nan) if isinstance(values, np.ma.MaskedArray) else values
 
 
+def numbers_of(values: Any, argument: str) -> Array:
+    """Numbers of any shape as an array, NaN where they are masked. Raise SpecificationError for what is no numbers."""
+    try:
+        return np.array(unmasked(values), dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise SpecificationError(f"{argument} is {values!r:.60}", argument, "give numbers") from None
+
+
 def symmetric(lower: Array) -> Array:
     """The symmetric matrix whose lower triangle is given (last two axes)."""
     if lower.shape[-1] == 1:

@@ -8,9 +8,7 @@ from numbers import Integral, Real
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bayeslmm._arrays import unmasked
 from bayeslmm.errors import SpecificationError
 
 MAX_COUNT = 2**31 - 1
@@ -68,14 +66,6 @@ def require_mapping(value: Any, argument: str, example: str) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
         raise SpecificationError(f"{argument} is {value!r:.60}", argument, f"give a mapping: {example}")
     return dict(value)
-
-
-def numbers_of(values: Any, argument: str) -> NDArray[np.float64]:
-    """Numbers of any shape as an array, NaN where they are masked. Raise SpecificationError for what is no numbers."""
-    try:
-        return np.array(unmasked(values), dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise SpecificationError(f"{argument} is {values!r:.60}", argument, "give numbers") from None
 
 
 def require_function(value: Any, argument: str) -> Callable[..., Any]:

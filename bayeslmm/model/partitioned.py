@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from bayeslmm._validation import require_count
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.update import update_formula
 from bayeslmm.likelihood.criterion import restoring
@@ -170,5 +171,5 @@ def from_partitions(
     (1743.6283, 180)
     """
     said = ModelArguments(formula, None, None, weights, offset, contrasts, relationship, priors, missing, check, functions, sigma)
-    source = Partitions(partitions, workers=workers) if rows is None else Partitions(partitions, rows, workers)
+    source = Partitions(partitions, workers=workers) if rows is None else Partitions(partitions, require_count(rows, "rows"), workers)
     return _read_partitions(said, source)

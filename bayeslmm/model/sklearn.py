@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array
-from bayeslmm._validation import numbers_of, require_one_of
+from bayeslmm._arrays import Array, numbers_of
+from bayeslmm._validation import require_one_of
 from bayeslmm.data.expressions import read_atom
 from bayeslmm.errors import DataError, DependencyError, PredictionError, SpecificationError
 from bayeslmm.formula.parse import parse_formula

@@ -15,7 +15,6 @@ from scipy.special import ndtri
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_name
 from bayeslmm.errors import SpecificationError
-from bayeslmm.inference.means.multiplicity import adjustment_name
 from bayeslmm.plots.style import (
     BLUE,
     GREEN,
@@ -205,7 +204,6 @@ def emmeans_axes(means: Any, comparisons: bool = False, adjust: str = "tukey", x
     The lengths of arrows agree best with the pairwise limits under `adjust`; confidence intervals alone say nothing of pairs.
     """
     require_flag(comparisons, "comparisons")
-    adjustment_name(adjust)
     if x is not None:
         return [_along(means, require_name(x, "x"), ax)]
     frame = means.frame

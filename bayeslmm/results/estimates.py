@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, Codes, FrozenMapping, freeze, readonly
+from bayeslmm._arrays import Array, Codes, FrozenMapping, freeze, numbers_of, readonly
 from bayeslmm._memory import require_memory
-from bayeslmm._validation import numbers_of
 from bayeslmm.errors import BayesLMMWarning, Check, PredictionError, SpecificationError
 from bayeslmm.likelihood.identification import undetermined_parameters
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, freeze, seed_sequence, unmasked
-from bayeslmm._memory import require_memory
+from bayeslmm._memory import STREAM_NUMBERS, require_memory
 from bayeslmm._validation import require_count, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table
@@ -119,10 +119,6 @@ def add_fixed(modes: pd.DataFrame, fixed: pd.Series[float]) -> pd.DataFrame:
     for name, effects in zip(columns, modes.to_numpy().T, strict=True):
         values[:, names.index(name)] += effects
     return pd.DataFrame(values, index=modes.index, columns=names)
-
-
-STREAM_NUMBERS = 64
-"""What a stream of random numbers of its own takes, in numbers."""
 
 
 def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple[Array, Array, float]:

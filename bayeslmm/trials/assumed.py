@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, seed_sequence
-from bayeslmm._validation import numbers_of, require_number
+from bayeslmm._arrays import Array, numbers_of, seed_sequence
+from bayeslmm._validation import require_number
 from bayeslmm.errors import DesignError, SpecificationError
 from bayeslmm.estimate.estimate import Estimate
 from bayeslmm.likelihood.problem import Problem, build_problem

@@ -326,6 +326,7 @@ class EMMeans:
         """
         from bayeslmm.plots.intervals import emmeans_axes
 
+        adjustment_name(adjust)
         return emmeans_axes(self, comparisons, adjust, x, ax)
 
     def _groups(self) -> list[Any]:

@@ -12,15 +12,17 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, numbers_of
 from bayeslmm._memory import require_memory
-from bayeslmm._validation import numbers_of
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.inference.means.hypothesis import NEEDS_CORRELATION
 from bayeslmm.inference.means.linear_functions import align_labels
 from bayeslmm.inference.means.studentized_range import studentized_range_quantile, studentized_range_sf
 
 CONTRAST_METHODS = ("pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity")
+SQUARE = ("effect", "eff", "poly")
+"""Methods whose every contrast has a weight for every mean."""
+
 CONTRAST_NUMBERS = 48
 """What the label, the places and the tests of one contrast take, in numbers."""
 
@@ -31,7 +33,7 @@ POLYNOMIALS = ("linear", "quadratic", "cubic", "quartic")
 class ContrastFamily:
     """Contrasts of m means and the adjustment that goes with them.
 
-    weights : (r, m), one row per contrast; None where each is a difference of two
+    weights : (r, m), one row per contrast; None where each is a difference of two, or a mean by itself
     differences : (r, 2) positions of those two; pairwise : they are all pairs
     """
 
@@ -44,14 +46,17 @@ class ContrastFamily:
     @property
     def comparisons(self) -> bool:
         """Whether every contrast compares: its weights add up to 0."""
-        return self.weights is None or bool(np.all(np.abs(self.weights.sum(axis=1)) <= 1e-6 * np.abs(self.weights).max(axis=1)))
+        if self.weights is None:
+            return self.differences is not None
+        return bool(np.all(np.abs(self.weights.sum(axis=1)) <= 1e-6 * np.abs(self.weights).max(axis=1)))
 
     def of(self, values: Array, start: int = 0, stop: int | None = None) -> Array:
         """The contrasts (r, ...) of values of the means (m, ...), or some of them; NaN where one with a weight is NaN."""
         if self.differences is not None:
             first, second = self.differences[start:stop].T
             return np.asarray(values[first] - values[second])
-        assert self.weights is not None
+        if self.weights is None:
+            return values[start:stop]
         weights, flat = self.weights[start:stop], values.reshape(len(values), -1)
         bad = ~np.isfinite(flat).all(axis=1)
         out = weights @ np.where(bad[:, None], 0.0, flat)
@@ -65,8 +70,10 @@ def contrast_method(method: Any, means: Sequence[str], ref: Any = None) -> Contr
     method : a name of METHODS, or {label: weights} or an array (r, m) of the user's own
     ref : the control of "trt.vs.ctrl", a label or a position; the first by default
     """
-    count = len(means) * (len(means) - 1) / 2 if isinstance(method, str) and "pair" in method else len(means)
-    require_memory("contrasts", CONTRAST_NUMBERS * count, f"{count:,.0f} contrasts of {len(means):,} means", "keep fewer apart, or by=")
+    pairs = isinstance(method, str) and "pair" in method
+    count = len(means) * (len(means) - 1) / 2 if pairs else len(means)
+    numbers = count * (CONTRAST_NUMBERS + (2 * len(means) if method in SQUARE else 0)) if isinstance(method, str) else 0.0
+    require_memory("contrasts", numbers, f"{count:,.0f} contrasts of {len(means):,} means", "keep fewer apart, or by=")
     if not isinstance(method, str):
         _require_no_control(ref, "weights of your own")
         return _custom(method, means)
@@ -75,10 +82,10 @@ def contrast_method(method: Any, means: Sequence[str], ref: Any = None) -> Contr
         "pairwise": lambda: _pairs(means, list(combinations(range(m), 2)), "tukey", pairwise=True),
         "revpairwise": lambda: _pairs(means, [(j, i) for i, j in combinations(range(m), 2)], "tukey", pairwise=True),
         "trt.vs.ctrl": lambda: _against(means, _reference(ref, means)),
-        "consec": lambda: _pairs(means, np.arange(1, m), np.arange(m - 1), "mvt"),
+        "consec": lambda: _pairs(means, [(i + 1, i) for i in range(m - 1)], "mvt"),
         "poly": lambda: _poly(m),
         "effect": lambda: ContrastFamily(tuple(f"{a} effect" for a in means), np.eye(m) - 1.0 / m, "fdr"),
-        "identity": lambda: ContrastFamily(tuple(means), np.eye(m), "none"),
+        "identity": lambda: ContrastFamily(tuple(means), None, "none"),
     }
     name = method.strip().lower().replace("_", ".").replace("eff", "effect").replace("effectect", "effect")
     if name not in makers:
@@ -103,8 +110,7 @@ def _pairs(means: Sequence[str], pairs: Sequence[tuple[int, int]], adjust: str, 
 
 
 def _against(means: Sequence[str], control: int) -> ContrastFamily:
-    others = np.delete(np.arange(len(means)), control)
-    return _pairs(means, others, np.full(len(others), control), "dunnett")
+    return _pairs(means, [(i, control) for i in range(len(means)) if i != control], "dunnett")
 
 
 def _reference(ref: Any, means: Sequence[str]) -> int:
