@@ -115,8 +115,14 @@ CALIBRATION_LEVEL = 0.01
 class Calibration:
     """Ranks of true parameters among posterior draws.
 
-    ranks : frame (n, quantities) of numbers of draws below the truth, 0 to `draws`
-    lost : replications that no posterior was drawn for; elapsed : seconds
+    Attributes
+    ----------
+    ranks : DataFrame
+        Frame (n, quantities) of numbers of draws below the truth, 0 to `draws`.
+    lost : int
+        Replications that no posterior was drawn for.
+    elapsed : float
+        Seconds.
     """
 
     ranks: pd.DataFrame

@@ -49,8 +49,11 @@ ERROR_SD = "sd__Observation"
 class Comparison:
     """One row per parameter and source.
 
-    frame : `source, effect, group, term, estimate, std_error, conf_low, conf_high, gap, pull`; limits of a fit's standard deviations and
-        correlations are those asked for by `conf_method`, NaN by default
+    Attributes
+    ----------
+    frame : DataFrame
+        `source, effect, group, term, estimate, std_error, conf_low, conf_high, gap, pull`; limits of a fit's standard deviations and
+        correlations are those asked for by `conf_method`, NaN by default.
     """
 
     frame: pd.DataFrame

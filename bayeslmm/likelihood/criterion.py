@@ -74,7 +74,10 @@ def one_thread(m: int = 0) -> _Limit:
 class CriterionPoint:
     """The criterion at one x. sigma2 and alpha are on standardized columns.
 
-    newton : makes the Newton matrix when it is first asked for; None where only value, or value and gradient, were
+    Attributes
+    ----------
+    newton : callable or None
+        Makes the Newton matrix when it is first asked for; None where only value, or value and gradient, were.
     """
 
     x: Array

@@ -87,7 +87,14 @@ CORRELATIONS = 8
 class Summary:
     """A printable summary: `str()`, `print`, rich and notebooks each have their form.
 
-    facts : pairs (name, text); tables : titled tables; notes : lines at the end
+    Attributes
+    ----------
+    facts : tuple of tuple of str, str
+        Pairs (name, text).
+    tables : tuple of TextTable
+        Titled tables.
+    notes : tuple of str
+        Lines at the end.
     """
 
     title: str

@@ -49,7 +49,16 @@ class InformationCriteria:
     lme4 counts every estimated parameter and every observation. mmrm and SAS count covariance parameters only under REML, and subjects in
     BIC; SAS counts the fixed effects of an ML fit.
 
-    criterion : -2 log likelihood; coefficients, covariance : numbers of parameters; subjects : those that BIC counts
+    Attributes
+    ----------
+    criterion : float
+        -2 log likelihood.
+    coefficients : int
+        Numbers of parameters.
+    covariance : int
+        Numbers of parameters.
+    subjects : int
+        Those that BIC counts.
     """
 
     rule: CountingRule

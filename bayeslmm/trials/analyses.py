@@ -84,9 +84,13 @@ class Cells:
 class Analyses:
     """The analyses of K completed data sets: estimates, standard errors and degrees of freedom (K, q).
 
-    anchored : estimates of the same analysis, missing at random, with the difference between strategy and MAR held at that of the whole
-        sample; where resampling could make them
     Examples take `analyses = imp.analyse("change ~ arm + base")`.
+
+    Attributes
+    ----------
+    anchored : ndarray or None
+        Estimates of the same analysis, missing at random, with the difference between strategy and MAR held at that of the whole sample;
+        where resampling could make them.
     """
 
     imputations: CompletedTrial

@@ -30,10 +30,16 @@ if TYPE_CHECKING:
 class Imputations:
     """Completed data sets of one trial, made by `blm.impute` or given to `blm.imputations`.
 
-    values : (K, N, m) completed outcomes, subjects by visits; with resampling the whole sample comes first
-    trial : the imputation model; None for frames imputed elsewhere. failed : refits that are left out
-
     Examples take `imp = blm.impute(trial_model, treatment="arm", reference={"drug": "placebo"}, events=trial_events, strategy="JR")`.
+
+    Attributes
+    ----------
+    values : ndarray
+        (K, N, m) completed outcomes, subjects by visits; with resampling the whole sample comes first.
+    trial : ImputationModel or None
+        The imputation model; None for frames imputed elsewhere.
+    failed : tuple of str
+        Refits that are left out.
     """
 
     layout: Layout

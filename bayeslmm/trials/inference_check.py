@@ -35,9 +35,18 @@ SLOW = 200
 class InferenceCheck:
     """Coverage and size by method and coefficient, bias of variances, and what follows.
 
-    frame : `method, term, coverage, conf_low, conf_high, size, n`; size is the share of tests of the true value that reject
-    variances : `parameter, true, mean, bias`, bias relative to the true value; singular, failed : shares of the refits
     Examples take `check = fit.check_inference(50, seed=1)`.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        `method, term, coverage, conf_low, conf_high, size, n`; size is the share of tests of the true value that reject.
+    variances : DataFrame
+        `parameter, true, mean, bias`, bias relative to the true value.
+    singular : float
+        Shares of the refits.
+    failed : float
+        Shares of the refits.
     """
 
     frame: pd.DataFrame

@@ -70,8 +70,14 @@ class PowerTest:
 class PowerCurve:
     """Power of a test over sizes of a design.
 
-    frame : `n, power, conf_low, conf_high, nsim, failed, singular, estimate_bias`; along : what n counts
     Examples take `power = fit.power("Days", nsim=50, n=[6, 12], along="Subject", seed=1)`.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        `n, power, conf_low, conf_high, nsim, failed, singular, estimate_bias`.
+    along : str
+        What n counts.
     """
 
     frame: pd.DataFrame

@@ -105,8 +105,12 @@ def _amount(value: Any) -> float:
 class Tipping:
     """Pooled differences over a grid of amounts added to imputed outcomes.
 
-    frame : `delta_<arm>` for each arm of the grid, then `visit, arm, estimate, std_error, df, statistic, p_value, conf_low, conf_high`
     Examples take `table = imp.tipping(range(6), "change ~ arm + base")`.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        `delta_<arm>` for each arm of the grid, then `visit, arm, estimate, std_error, df, statistic, p_value, conf_low, conf_high`.
     """
 
     frame: pd.DataFrame

@@ -24,7 +24,7 @@ class Docstring:
         lines = (inspect.getdoc(value) or "").splitlines()
         heads = [i for i in range(len(lines) - 1) if lines[i] and re.fullmatch("-+", lines[i + 1]) and len(lines[i]) == len(lines[i + 1])]
         self.summary = lines[: heads[0] if heads else len(lines)]
-        ends = [*heads[1:], len(lines)]
+        ends = [*heads, len(lines)][1:]
         self.sections = {lines[i]: lines[i + 2 : end] for i, end in zip(heads, ends, strict=True)}
         self.order = [lines[i] for i in heads]
 
@@ -80,3 +80,11 @@ def test_errors_that_are_documented_exist(name: str) -> None:
 @pytest.mark.parametrize("name", public.callables())
 def test_a_verb_has_an_example(name: str) -> None:
     assert any(line.startswith(">>> ") for line in Docstring(DOCUMENTED[name]).sections.get("Examples", []))
+
+
+@pytest.mark.parametrize("name", public.classes())
+def test_a_class_describes_its_attributes_in_a_section(name: str) -> None:
+    doc = Docstring(public.classes()[name])
+    assert not [line for line in doc.summary if re.match(r"\w+(, \w+)* : ", line)]
+    entries = doc.entries("Attributes")
+    assert all(re.match(r"\w+ : \S", head) and meaning for head, meaning in entries)

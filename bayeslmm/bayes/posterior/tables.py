@@ -225,7 +225,13 @@ def describe_draws(draws: Array, conf_level: float, against: Array | float = 0.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PosteriorContrast:
-    """frame : one row per function, `term, estimate, std_error, conf_low, conf_high, probability`; draws : (S, m), minus the right side."""
+    """Attributes
+    ----------
+    frame : DataFrame
+        One row per function, `term, estimate, std_error, conf_low, conf_high, probability`.
+    draws : ndarray
+        (S, m), minus the right side.
+    """
 
     frame: pd.DataFrame
     draws: Array

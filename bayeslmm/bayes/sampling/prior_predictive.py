@@ -106,7 +106,10 @@ def resolved_priors(model: Any) -> ResolvedPriors:
 class ResolvedPriors:
     """Priors in use.
 
-    frame : one row per parameter, `parameter, group, term, prior, proper, source`
+    Attributes
+    ----------
+    frame : DataFrame
+        One row per parameter, `parameter, group, term, prior, proper, source`.
     """
 
     priors: ModelPriors

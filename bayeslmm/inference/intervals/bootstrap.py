@@ -192,9 +192,17 @@ REPLICATES_AT_ONCE = 250
 class Bootstrap:
     """Replicates of a bootstrap.
 
-    frame : one row per replicate that succeeded, one column per parameter (named as `confint` names them) or value of the statistic;
-        the index is the replicate's number, and replicate i is the same for any `n` and any number of workers
-    estimate : the same values of the fit itself; failures : replicate -> why its fit failed; interrupted : Ctrl-C ended it early
+    Attributes
+    ----------
+    frame : DataFrame
+        One row per replicate that succeeded, one column per parameter (named as `confint` names them) or value of the statistic; the index
+        is the replicate's number, and replicate i is the same for any `n` and any number of workers.
+    estimate : Series
+        The same values of the fit itself.
+    failures : dict of int to str
+        Replicate -> why its fit failed.
+    interrupted : bool
+        Ctrl-C ended it early.
     """
 
     fit: Estimates

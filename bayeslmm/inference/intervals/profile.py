@@ -265,8 +265,12 @@ class ProfileOrigin:
 class Profile:
     """The profiled criterion of every parameter.
 
-    frame : one row per point: `term` (what is held), `value`, `zeta`, `criterion`
-    notes : what is worth knowing: ends of a range that a limit ran into
+    Attributes
+    ----------
+    frame : DataFrame
+        One row per point: `term` (what is held), `value`, `zeta`, `criterion`.
+    notes : tuple of str
+        What is worth knowing: ends of a range that a limit ran into.
     """
 
     frame: pd.DataFrame

@@ -59,10 +59,20 @@ TREND_STEP = 1e-4
 class EMMeans:
     """Marginal means (or slopes) of the levels of factors.
 
-    frame : the factor columns, then `estimate, std_error, df, conf_low, conf_high, statistic, p_value`; NaN where not estimable
-    L : (m, p) rows over the coefficients kept; NaN rows are not estimable
-    offsets : (m,) what the offset adds; notes : what a reader should know
-    scale : of the response, where the means were taken back to it; df_note : where degrees of freedom come from
+    Attributes
+    ----------
+    frame : DataFrame
+        The factor columns, then `estimate, std_error, df, conf_low, conf_high, statistic, p_value`; NaN where not estimable.
+    L : ndarray
+        (m, p) rows over the coefficients kept; NaN rows are not estimable.
+    offsets : ndarray
+        (m,) what the offset adds.
+    notes : tuple of str
+        What a reader should know.
+    scale : ResponseScale or None
+        Of the response, where the means were taken back to it.
+    df_note : str
+        Where degrees of freedom come from.
     """
 
     frame: pd.DataFrame

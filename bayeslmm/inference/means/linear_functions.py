@@ -346,10 +346,14 @@ def require_estimable(functions: LinearFunctions, design: Design, standardizatio
 class Contrast:
     """What the data say of linear functions of the coefficients.
 
-    frame : one row per contrast, `term, estimate, std_error, df, statistic, p_value, conf_low, conf_high`
-    joint : one row, `num_df, den_df, statistic, p_value`
-
     `estimate` is the left side minus the right side.
+
+    Attributes
+    ----------
+    frame : NotedFrame
+        One row per contrast, `term, estimate, std_error, df, statistic, p_value, conf_low, conf_high`.
+    joint : DataFrame
+        One row, `num_df, den_df, statistic, p_value`.
     """
 
     frame: NotedFrame
