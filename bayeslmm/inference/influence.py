@@ -81,7 +81,7 @@ def _structured_distances(fit: Estimates) -> Array:
     for part in state.row_states:
         ViX = part.inverse @ part.U[..., :p]
         Py = np.einsum("bkl,bl->bk", part.inverse, part.U @ state.v)  # V^-1 (y - X alpha)
-        explained = np.einsum("bkx,xz,bkz->bk", ViX, C, ViX)
+        explained = ((ViX @ C) * ViX).sum(-1)
         P = np.diagonal(part.inverse, axis1=1, axis2=2) - explained
         with np.errstate(divide="ignore", invalid="ignore"):
             out[part.batch.rows] = (Py / P) ** 2 * explained / (p * fit.point.sigma2)
@@ -92,7 +92,7 @@ def _block_leverage(part: StructuredBlockFactor, C: Array, p: int) -> Array:
     ViX = part.inverse @ part.U[..., :p]
     RVi, RViX = part.R @ part.inverse, part.R @ ViX
     own = np.diagonal(RVi, axis1=1, axis2=2)
-    return np.asarray(1.0 - own + np.einsum("bkx,xz,bkz->bk", RViX, C, ViX))
+    return np.asarray(1.0 - own + ((RViX @ C) * ViX).sum(-1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,7 +282,7 @@ def influence(
     c = fit.problem.standardization
     moved = c.coefficients(change) / (np.sqrt(fit.point.sigma2) * c.y_scale)
     inverse = np.linalg.inv(fit.point.state.solution.information_inverse[0])
-    distance = np.einsum("kx,xy,ky->k", moved, inverse, moved) * _share(factor.size, p)
+    distance = ((moved @ inverse) * moved).sum(1) * _share(factor.size, p)
     columns = np.full((len(alpha), len(fit.design.coef_names)), np.nan)
     columns[:, list(fit.design.kept)] = shown
     frame = pd.DataFrame(columns, columns=list(fit.design.coef_names))

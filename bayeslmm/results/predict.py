@@ -429,7 +429,7 @@ def _population_variance(fit: Estimates, rows: NewData) -> Array:
     assert fit.point.state is not None
     c, own = fit.problem.standardization, fit.problem.standardization.functions(rows.X)
     inverse = fit.point.state.solution.information_inverse[0]
-    return np.asarray(fit.point.sigma2 * c.y_scale**2 * np.einsum("np,pq,nq->n", own, inverse, own))
+    return np.asarray(fit.point.sigma2 * c.y_scale**2 * ((own @ inverse) * own).sum(1))
 
 
 def new_effects(fit: Estimates, rows: NewData, *, given: bool) -> Array:

@@ -213,9 +213,9 @@ class Satterthwaite:
     curvature: ObservedInformation
 
     def rows(self, L: Array) -> Array:
-        variance = np.einsum("rx,xy,ry->r", L, self.curvature.C, L)
+        variance = ((L @ self.curvature.C) * L).sum(1)
         slopes = np.einsum("rx,txy,ry->rt", L, self.curvature.slopes, L, optimize=True)
-        spread = np.einsum("rt,ts,rs->r", slopes, self.curvature.covariance, slopes)
+        spread = ((slopes @ self.curvature.covariance) * slopes).sum(1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(2.0 * variance**2 / spread)
 

@@ -87,9 +87,9 @@ class KenwardRoger:
         """Degrees of freedom of each row of L (r, p)."""
         LC = L @ self.C
         variance = np.einsum("rx,rx->r", LC, L)
-        g = np.einsum("rx,axy,ry->ra", LC, self.P, LC)
+        g = np.stack([((LC @ P) * LC).sum(1) for P in self.P], axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(2.0 * variance**2 / np.einsum("ra,ab,rb->r", g, self.W, g))
+            return np.asarray(2.0 * variance**2 / ((g @ self.W) * g).sum(1))
 
     def joint(self, L: Array) -> tuple[float, float]:
         """Scale of F and denominator degrees of freedom for L (q, p) of full row rank."""

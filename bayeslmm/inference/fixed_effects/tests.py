@@ -142,7 +142,7 @@ class FixedEffects:
     def variances(self, L: Array) -> Array:
         """(r,) of the estimates of the rows of L."""
         own = self.standardization.functions(L)
-        return np.asarray(np.maximum(np.einsum("rx,xy,ry->r", own, self.vcov, own), 0.0))
+        return np.asarray(np.maximum(((own @ self.vcov) * own).sum(1), 0.0))
 
     def joint(self, L: Array, rhs: Array | float = 0.0) -> FTest:
         """The F test of L alpha = rhs; redundant rows are left out."""
