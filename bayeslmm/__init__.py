@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bayeslmm.bayes.comparison import Comparison as Comparison
     from bayeslmm.bayes.comparison import compare as compare
     from bayeslmm.bayes.comparison import compare_models as compare_models
+    from bayeslmm.bayes.model_table import tables as tables
     from bayeslmm.bayes.posterior.posterior import Posterior as Posterior
     from bayeslmm.datasets import load_dataset as load_dataset
     from bayeslmm.errors import Check as Check
@@ -67,6 +68,7 @@ _MODULES = {
     "mmrm": "bayeslmm.model.constructors",
     "proc_mixed": "bayeslmm.sas_results.proc_mixed",
     "read_model": "bayeslmm.model.constructors",
+    "tables": "bayeslmm.bayes.model_table",
 }
 """Public name -> module of the package that defines it."""
 
@@ -96,6 +98,7 @@ __all__ = [
     "mmrm",
     "proc_mixed",
     "read_model",
+    "tables",
 ]
 
 

@@ -125,6 +125,9 @@ ContrastName = Literal["pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec
 ResponseType = Literal["link", "response"]
 """The response as the model has it, or taken back from its transformation."""
 
+TableFormat = Literal["html", "latex", "docx", "rtf", "markdown"]
+"""The language of a table for a paper."""
+
 Side = Literal["two-sided", "greater", "less"]
 """Which way a test looks."""
 

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         RowValues,
         Side,
         StatisticValues,
+        TableFormat,
         Values,
         VcovMethod,
     )
@@ -1069,13 +1070,24 @@ class Fit(Estimates):
         return ranova(self, boundary)
 
     @restoring
-    def r2(self) -> pd.DataFrame:
+    def r2(self, conf_int: bool = False, conf_level: float = 0.95, *, n: int = 500, seed: int | None = None) -> pd.DataFrame:
         """Shares of the variance explained: `conditional, marginal`.
+
+        Parameters
+        ----------
+        conf_int : bool, default False
+            Rows `conditional`, `marginal` with `estimate, std_error, conf_low, conf_high` by parametric bootstrap instead.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        n : int, default 500
+            Replicates of the bootstrap.
+        seed : int, optional
+            Same seed, same limits.
 
         Returns
         -------
         DataFrame
-            One row.
+            One row, or one for each share.
 
         Examples
         --------
@@ -1083,17 +1095,39 @@ class Fit(Estimates):
         0.28
         """
         from bayeslmm.inference.diagnostics import r2
+        from bayeslmm.inference.shares import bootstrapped
 
-        return r2(self)
+        return bootstrapped(self, r2, conf_level, n, seed) if require_flag(conf_int, "conf_int") else r2(self)
 
     @restoring
-    def icc(self) -> pd.DataFrame:
+    def icc(
+        self,
+        conf_int: bool = False,
+        conf_level: float = 0.95,
+        *,
+        by: Literal["factor"] | None = None,
+        n: int = 500,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
         """Intraclass correlation: `adjusted, unadjusted`.
+
+        Parameters
+        ----------
+        conf_int : bool, default False
+            Rows with `estimate, std_error, conf_low, conf_high` by parametric bootstrap instead.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        by : {"factor"}, optional
+            One row for each grouping factor, whose shares add up to those of all.
+        n : int, default 500
+            Replicates of the bootstrap.
+        seed : int, optional
+            Same seed, same limits.
 
         Returns
         -------
         DataFrame
-            One row.
+            One row, or one for each grouping factor or correlation.
 
         Examples
         --------
@@ -1101,8 +1135,84 @@ class Fit(Estimates):
         0.72
         """
         from bayeslmm.inference.diagnostics import icc
+        from bayeslmm.inference.shares import bootstrapped, icc_by_factor
 
-        return icc(self)
+        if by not in (None, "factor"):
+            raise SpecificationError(f"by is {by!r:.40}", "by", 'use by="factor", or leave it out')
+        table = icc if by is None else icc_by_factor
+        return bootstrapped(self, table, conf_level, n, seed) if require_flag(conf_int, "conf_int") else table(self)
+
+    @restoring
+    def standardized(self, df: DfMethod = "satterthwaite", conf_level: float = 0.95) -> pd.DataFrame:
+        """Coefficients in standard deviations of the response for one of each covariate: those of the model on standardized data.
+
+        Covariates that only a function such as `log(x)` reads stay as they are, and so do factors.
+
+        Parameters
+        ----------
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            Columns as in `tidy(conf_int=True)`.
+
+        Examples
+        --------
+        >>> fit.standardized()["estimate"].round(3).tolist()
+        [0.0, 0.535]
+        """
+        from bayeslmm.inference.shares import standardized_data
+
+        frame, response = standardized_data(self)
+        model = self.model.updated(None, frame, {})
+        again = self._of(model.with_response(response).fit(self.method))
+        return again.tidy(conf_int=True, conf_level=conf_level, df=df)
+
+    def to_table(
+        self,
+        *others: Fit | Posterior,
+        format: TableFormat = "html",  # noqa: A002
+        labels: Mapping[str, str] | Sequence[str] | None = None,
+        path: str | Path | None = None,
+        df: DfMethod = "satterthwaite",
+        conf_level: float = 0.95,
+    ) -> str | bytes:
+        """This model, and others beside it, as a table for a paper: fixed and random part, R2, ICC, criterion, notes.
+
+        Parameters
+        ----------
+        *others : Fit or Posterior
+            What stands beside it.
+        format : {"html", "latex", "docx", "rtf", "markdown"}, default "html"
+            Language of the table.
+        labels : Mapping of str to str or sequence of str, optional
+            What terms are called in the table, or headings of the models.
+        path : str or Path, optional
+            File to write.
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        conf_level : float, default 0.95
+            Level of the intervals.
+
+        Returns
+        -------
+        str or bytes
+            The table: text, or the bytes of a Word document.
+
+        Examples
+        --------
+        >>> print(fit.to_table(format="markdown").splitlines()[0])
+        |  | Reaction |  |
+        """
+        from bayeslmm.bayes.model_table import tables
+
+        return tables(self, *others, format=format, labels=labels, path=path, df=df, conf_level=conf_level)
 
     @restoring
     def influence(

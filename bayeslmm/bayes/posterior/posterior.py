@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn, Protocol, cast, overload
@@ -44,10 +44,12 @@ if TYPE_CHECKING:
         ResponseType,
         SamplingMethod,
         SummaryKind,
+        TableFormat,
         Values,
     )
     from bayeslmm.bayes.posterior.plots import PosteriorPlots
     from bayeslmm.bayes.posterior.tables import PosteriorContrast, PosteriorMeans
+    from bayeslmm.results.estimates import Estimates
 
 
 ESTIMATE_COLUMNS = ["estimate", "std_error", "conf_low", "conf_high"]
@@ -688,6 +690,43 @@ class Posterior(PosteriorData):
         ['conditional', 'marginal']
         """
         return posterior_tables.r2_draws(self, conf_level)
+
+    def to_table(
+        self,
+        *others: PosteriorData | Estimates,
+        format: TableFormat = "html",  # noqa: A002
+        labels: Mapping[str, str] | Sequence[str] | None = None,
+        path: str | Path | None = None,
+        conf_level: float = 0.95,
+    ) -> str | bytes:
+        """This model, and others beside it, as a table for a paper: fixed and random part, R2, ICC, criterion, notes.
+
+        Parameters
+        ----------
+        *others : Fit or Posterior
+            What stands beside it.
+        format : {"html", "latex", "docx", "rtf", "markdown"}, default "html"
+            Language of the table.
+        labels : Mapping of str to str or sequence of str, optional
+            What terms are called in the table, or headings of the models.
+        path : str or Path, optional
+            File to write.
+        conf_level : float, default 0.95
+            Level of the intervals.
+
+        Returns
+        -------
+        str or bytes
+            The table: text, or the bytes of a Word document.
+
+        Examples
+        --------
+        >>> print(post.to_table(format="markdown").splitlines()[0])
+        |  | Reaction |  |
+        """
+        from bayeslmm.bayes.model_table import tables
+
+        return tables(self, *others, format=format, labels=labels, path=path, conf_level=conf_level)
 
     # -- figures and files -----------------------------------------------------------------------------------------------------------------
 
