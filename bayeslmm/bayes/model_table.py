@@ -52,7 +52,7 @@ class ModelTable:
 
 
 def tables(
-    *models: Any,
+    *models: Estimates | PosteriorData,
     format: TableFormat = "html",  # noqa: A002
     labels: Mapping[str, str] | Sequence[str] | None = None,
     path: str | Path | None = None,
@@ -229,7 +229,7 @@ def _html(table: ModelTable) -> str:
     def safe(text: str) -> str:
         return escape(escape_control(text))
 
-    side, rule = "padding:.2em .8em;text-align:right", "border-bottom:1px solid currentColor;"
+    side, rule = "padding:.2em .8em;text-align:right;white-space:nowrap", "border-bottom:1px solid currentColor;"
     left = "padding:.2em .8em;text-align:left"
     head = "".join(f'<th colspan="2" style="{rule}padding:.2em .8em;text-align:center">{safe(name)}</th>' for name in table.heading)
     names = "".join(f'<th style="{rule}{side}">{safe(name)}</th>' for name in table.columns)

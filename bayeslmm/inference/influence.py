@@ -47,14 +47,27 @@ if TYPE_CHECKING:
     from bayeslmm._types import InfluenceValues
 
 
-def leverage(fit: Estimates) -> Array:
-    """(nobs,) diagonal of the map from y to conditional fitted values."""
+ROWS_SHOWN = 20_000
+"""Rows beyond which a figure of leverage shows as many drawn at random."""
+
+EVERY_ROW = slice(None)
+
+
+def leverage(fit: Estimates, rows: Codes | slice = EVERY_ROW) -> Array:
+    """The diagonal of the map from y to conditional fitted values, of all rows or of some."""
     design, problem = fit.design, fit.problem
     if problem.structured is not None:
-        return _structured(fit)
-    codes = [term.group.codes for term in design.terms]
-    variance = row_variances(problem, fit.point, design.X, [term.Z for term in design.terms], codes)
-    return np.asarray(variance / (fit.estimate.sigma * unit_sds(problem, fit.point.x)) ** 2)
+        return _structured(fit)[rows]
+    Zs, codes = [term.Z[rows] for term in design.terms], [term.group.codes[rows] for term in design.terms]
+    variance = row_variances(problem, fit.point, design.X[rows], Zs, codes)
+    return np.asarray(variance / (fit.estimate.sigma * unit_sds(problem, fit.point.x)[rows]) ** 2)
+
+
+def sampled_rows(fit: Estimates) -> Codes | slice:
+    """Rows that a figure of leverage shows: all, or beyond some size as many drawn at random."""
+    if fit.nobs <= ROWS_SHOWN:
+        return EVERY_ROW
+    return np.sort(np.random.default_rng(0).choice(fit.nobs, ROWS_SHOWN, replace=False))
 
 
 def _structured(fit: Estimates) -> Array:
@@ -270,7 +283,7 @@ def influence(
     require_one_of(values, ("estimates", "dfbetas"), "values")
     require_flag(refit, "refit")
     if group is None:
-        return _rows(fit)
+        return influence_of_rows(fit)
     require_likelihood(fit, "influence of groups")
     factor = resampling_factor(fit.design, group)
     assert factor is not None
@@ -323,16 +336,17 @@ def _share(K: int, p: int) -> float:
     return (K - p) / (K * p) if p else float("nan")
 
 
-def _rows(fit: Estimates) -> pd.DataFrame:
-    hat, p = leverage(fit), len(fit.fixef_kept)
+def influence_of_rows(fit: Estimates, rows: Codes | slice = EVERY_ROW) -> pd.DataFrame:
+    """`hat, cooks_distance` of all rows, or of some."""
+    hat, p = leverage(fit, rows), len(fit.fixef_kept)
     if p == 0:
         raise InferenceError(
             "a model without fixed effects has no Cook's distance", "influence", "name a grouping factor: influence('group')"
         )
     if fit.problem.structured is not None:
-        cooks = _structured_distances(fit)
+        cooks = _structured_distances(fit)[rows]
     else:
-        pearson = residuals(fit, "pearson")
+        pearson = residuals(fit, "pearson")[rows]
         with np.errstate(divide="ignore", invalid="ignore"):
             cooks = (pearson / (1.0 - hat)) ** 2 * hat / p
-    return pd.DataFrame({"hat": hat, "cooks_distance": cooks}, index=fit.design.index)
+    return pd.DataFrame({"hat": hat, "cooks_distance": cooks}, index=fit.design.index[rows])

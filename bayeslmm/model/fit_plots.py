@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bayeslmm._validation import require_level, require_name
-from bayeslmm.inference.influence import influence
+from bayeslmm.inference.influence import influence, influence_of_rows, sampled_rows
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.profile import profile
 from bayeslmm.inference.means.emmeans import emmeans
@@ -242,7 +242,8 @@ class FitPlots:
         --------
         >>> axes = fit.plot.leverage()
         """
-        return leverage_axes(self._fit, influence(self._fit), ax)
+        rows = sampled_rows(self._fit)
+        return leverage_axes(self._fit, influence_of_rows(self._fit, rows), rows, ax)
 
     @closes_on_error
     def influence(self, group: str, ax: Axes | None = None, *, refit: bool | None = None) -> Axes:

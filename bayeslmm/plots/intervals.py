@@ -207,6 +207,9 @@ def emmeans_axes(means: Any, comparisons: bool = False, adjust: str = "tukey", x
     if x is not None:
         return [_along(means, require_name(x, "x"), ax)]
     frame = means.frame
+    along = _ordered_variable(means)
+    if along is not None and not comparisons:
+        return [_along(means, along, ax)]
     if means.by:
         parts = [
             (" ".join(map(level_label, np.ravel(key))), part) for key, part in frame.groupby(list(means.by), sort=False, observed=True)
@@ -226,6 +229,21 @@ def emmeans_axes(means: Any, comparisons: bool = False, adjust: str = "tukey", x
         place.set_ylim(-0.7, len(part) - 0.3)
         plain_axes(place, f"marginal mean ({means.conf_level:.0%} interval)", " ".join(means.specs) if place is axes[0] else "", title)
     return axes
+
+
+def _ordered_variable(means: Any) -> str | None:
+    """Of two variables, the one with an order, such as visits: of numbers, or that the data have as an ordered factor."""
+    names = [*means.specs, *means.by]
+    if len(names) != 2:
+        return None
+    data = means.fit.design.frame
+    ordered = [
+        name
+        for name in names
+        if (isinstance(data[name].dtype, pd.CategoricalDtype) and data[name].dtype.ordered)
+        or (pd.api.types.is_numeric_dtype(means.frame[name]) and means.frame[name].nunique() > 2)
+    ]
+    return ordered[-1] if len(ordered) == 1 or (len(ordered) == 2 and means.by) else None
 
 
 def _labels(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:

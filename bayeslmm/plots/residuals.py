@@ -195,16 +195,17 @@ def normal_quantiles(ax: Axes, values: Array, label: str) -> Axes:
 
 
 @closes_on_error
-def leverage_axes(fit: Estimates, found: pd.DataFrame, ax: Axes | None = None, label: int = 5) -> Axes:
+def leverage_axes(fit: Estimates, found: pd.DataFrame, rows: Codes | slice, ax: Axes | None = None, label: int = 5) -> Axes:
     """Pearson residuals against leverage; the rows with the largest Cook's distance are named by their index.
 
-    found : `hat, cooks_distance` of every row
+    found : `hat, cooks_distance` of the rows shown
     """
     ax = axes_for(ax)
     hat, distance = found["hat"].to_numpy(), found["cooks_distance"].to_numpy()
-    errors = residuals(fit, "pearson")
+    errors = residuals(fit, "pearson")[rows]
     ax.axhline(0.0, color=INK, linewidth=1, zorder=2)
     cloud(ax, hat, errors)
+    ax.ticklabel_format(axis="x", useOffset=False)
     top = np.argsort(distance)[::-1][:label]
     ax.scatter(hat[top], errors[top], s=34, facecolors="none", edgecolors=ORANGE, linewidths=1.5, zorder=3, label="largest Cook's distance")
     for row in top:
@@ -212,7 +213,8 @@ def leverage_axes(fit: Estimates, found: pd.DataFrame, ax: Axes | None = None, l
             printable_name(str(found.index[row])), (hat[row], errors[row]), xytext=(5, 4), textcoords="offset points", fontsize="small"
         )
     legend_above(ax)
-    return plain_axes(ax, "leverage", RESIDUAL_LABELS["pearson"])
+    sampled = f" ({len(found):,} of {fit.nobs:,} rows, drawn at random)" if len(found) < fit.nobs else ""
+    return plain_axes(ax, f"leverage{sampled}", RESIDUAL_LABELS["pearson"])
 
 
 @closes_on_error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import matplotlib as mpl
@@ -251,3 +252,23 @@ def test_unknown_columns_are_named_with_what_is_near() -> None:
         fitted("slope").plot.ranef("nobody")
     with pytest.raises(SpecificationError, match="random effects"):
         fitted("plain").plot.ranef()
+
+
+def test_leverage_of_many_rows_is_shown_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("bayeslmm.inference.influence")
+    fit = blm.LMM("Reaction ~ Days + (Days | Subject)", blm.load_dataset("sleepstudy")).fit()
+    monkeypatch.setattr(module, "ROWS_SHOWN", 40)
+    rows = module.sampled_rows(fit)
+    pd.testing.assert_frame_equal(module.influence_of_rows(fit, rows), fit.influence().iloc[rows])
+    assert "40 of 180 rows" in fit.plot.leverage().get_xlabel()
+
+
+def test_means_of_arms_over_visits_go_along_the_visits() -> None:
+    rng = np.random.default_rng(1)
+    visit = pd.Categorical(np.tile(["w1", "w2", "w3"], 40), categories=["w1", "w2", "w3"], ordered=True)
+    data = pd.DataFrame({"y": rng.standard_normal(120), "visit": visit, "arm": np.repeat(["a", "b"], 60), "id": np.repeat(range(40), 3)})
+    fit = blm.LMM("y ~ arm * visit + (1 | id)", data, check="warn").fit()
+    for means in (fit.emmeans(["arm", "visit"]), fit.emmeans("arm", by="visit"), fit.emmeans("visit", by="arm")):
+        (axes,) = means.plot()
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["w1", "w2", "w3"]
+    assert len(fit.emmeans("arm").plot()) == 1

@@ -15,6 +15,7 @@ from bayeslmm._validation import require_flag, require_level, require_names
 from bayeslmm.bayes.kfold import cross_validate
 from bayeslmm.bayes.log_posterior.priors import require_evidence
 from bayeslmm.bayes.loo import leave_one_out
+from bayeslmm.bayes.model_table import tables
 from bayeslmm.bayes.posterior import datatree
 from bayeslmm.bayes.posterior import predict as posterior_rows
 from bayeslmm.bayes.posterior import tables as posterior_tables
@@ -724,8 +725,6 @@ class Posterior(PosteriorData):
         >>> print(post.to_table(format="markdown").splitlines()[0])
         |  | Reaction |  |
         """
-        from bayeslmm.bayes.model_table import tables
-
         return tables(self, *others, format=format, labels=labels, path=path, conf_level=conf_level)
 
     # -- figures and files -----------------------------------------------------------------------------------------------------------------
