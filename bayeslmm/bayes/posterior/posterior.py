@@ -700,7 +700,7 @@ class Posterior(PosteriorData):
         path: str | Path | None = None,
         conf_level: float = 0.95,
     ) -> str | bytes:
-        """This model, and others beside it, as a table for a paper: fixed and random part, R2, ICC, criterion, notes.
+        """The model, and others beside it, as a table for a paper: fixed and random part, R2, ICC, criterion, notes.
 
         Parameters
         ----------
