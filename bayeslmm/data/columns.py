@@ -45,6 +45,8 @@ def compact_codes(key: Codes, space: int) -> tuple[Codes, Codes]:
 
 ColumnKind = Literal["number", "factor", "text", "boolean", "time", "complex", "object"]
 
+TRANSPORT_ZERO = 2.0**-260
+"""What pandas makes of a 0 in a SAS transport file."""
 _EXACT = 2**53
 _FEW_TEXTS = 500  # rows up to which setting up a hash table takes longer than a dictionary
 _BY_LETTER: dict[str, ColumnKind] = {"f": "number", "i": "number", "u": "number", "b": "boolean", "c": "complex", "M": "time", "m": "time"}
@@ -358,6 +360,8 @@ def _factorize(series: pd.Series[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         values = series.to_numpy().astype(dtype.newbyteorder("="))
     elif isinstance(dtype, np.dtype) and dtype.kind in "iufO":
         values = series.to_numpy()
+        if dtype.kind == "f" and (values == TRANSPORT_ZERO).any():
+            values = np.where(values == TRANSPORT_ZERO, 0.0, values)
     codes, uniques = pd.factorize(values)
     return codes, np.asarray(uniques.astype(object), dtype=object)
 

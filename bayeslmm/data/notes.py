@@ -18,7 +18,7 @@ from bayeslmm.covariance.registry import (
     is_serial,
     is_unstructured,
 )
-from bayeslmm.data.columns import Columns, are_codes
+from bayeslmm.data.columns import TRANSPORT_ZERO, Columns, are_codes
 from bayeslmm.data.design import RandomTerm, ResidualDesign
 from bayeslmm.data.frame import skeleton
 from bayeslmm.data.grouping import GroupingFactor
@@ -31,6 +31,7 @@ _PRIORS = 'give priors and use fit("MAP") or sample(); or check="warn" to go on'
 _MANY_VISITS = 100
 _FEW_VALUES = 6
 _FEW_LABELS = 50
+_FEW_WITHIN = 5  # labels that are counted anew in each group, as casks in batches, are few; items that all subjects see are many
 
 # ----------------------------------------------------------------------------------------------------------------- notes
 
@@ -57,6 +58,7 @@ def column_notes(source: Columns, factors: Iterable[str], fixed: DesignBlock, ra
         and source.read_numbers(atom.name).integer
         and (count := _few_values(source.numbers(atom.name)))
     }
+    tiny = tuple(name for name in dict.fromkeys((*fixed.columns, *factors)) if _has_transport_zeros(source, name))
     told = (
         ("unused_levels", unused, None, "levels that no row has are left out"),
         (
@@ -72,9 +74,23 @@ def column_notes(source: Columns, factors: Iterable[str], fixed: DesignBlock, ra
             "the empty text is a level of its own beside missing labels: make it missing if it means that",
         ),
         ("numbers_as_text", codes, None, "text is a factor, also where it reads as numbers: pandas.to_numeric makes a covariate of it"),
+        (
+            "transport_zeros",
+            tiny,
+            None,
+            "zeros of SAS transport files as pandas reads them: data = data.replace(2.0**-260, 0.0)",
+        ),
         ("few_integer_values", few, _FEW_VALUES, "integers are numbers: write C(x) if they are labels"),
     )
     return [Check(name, "noted", value, limit, remedy) for name, value, limit, remedy in told if value]
+
+
+def _has_transport_zeros(source: Columns, name: str) -> bool:
+    """Whether a column of floats has the number that a reader of transport files makes of 0."""
+    values = source.table.series(name).to_numpy() if source.kind(name) == "number" else None
+    if values is None or values.dtype.kind != "f":
+        return False
+    return bool((values == TRANSPORT_ZERO).any())
 
 
 def _holds_codes(source: Columns, name: str) -> bool:
@@ -123,7 +139,7 @@ def design_notes(found: Rank, names: tuple[str, ...], terms: tuple[RandomTerm, .
         notes.append(Check("few_levels", "noted", few, 3, "a variance estimated from two levels is weakly known"))
     if not terms and residual is None:
         notes.append(Check("no_random_term", "noted", 0, 1, "the model is a linear model: add a term such as (1 | g)"))
-    reused = [(a.name, b.name) for a, b in permutations(groups.values(), 2) if _labels_reused(a, b.codes, b.size, b.size)]
+    reused = [(a.name, b.name) for a, b in permutations(groups.values(), 2) if _labels_reused(a, b.codes, b.size, b.size, _FEW_WITHIN)]
     if reused:
         notes.append(_reused_note(reused))
     return notes
@@ -138,7 +154,7 @@ def _condition_check(value: float) -> Check:
 
 def _reused_note(reused: list[tuple[str, str]]) -> Check:
     inner, outer = reused[0]
-    remedy = f"levels of {inner} occur in several levels of {outer}, as crossed factors do: write (1 | {outer}/{inner}) if they are nested"
+    remedy = f"the same few labels of {inner} occur in most levels of {outer}: write (1 | {outer}/{inner}) if they are counted anew in each"
     return Check("labels_in_several_groups", "noted", tuple(reused), remedy=remedy)
 
 
@@ -157,16 +173,16 @@ def nesting_note(source: Columns, terms: tuple[RandomTerm, ...], used: Sequence[
         if outer.missing is None and len(outer.levels) <= 10 * _FEW_LABELS:
             codes, size, absent = source.codes(column).astype(np.int64), len(outer.levels), source.absent(column)
             present = size if absent is None else size - int(absent.sum())
-            reused += [(group.name, column) for group in groups.values() if _labels_reused(group, codes, size, present)]
+            reused += [(group.name, column) for group in groups.values() if _labels_reused(group, codes, size, present, _FEW_LABELS)]
     return [_reused_note(reused)] if reused else []
 
 
-def _labels_reused(inner: GroupingFactor, outer_codes: Codes, outer_size: int, present: int) -> bool:
-    """Whether the factor has fewer levels than the other, and each of them occurs in at least half of the other's.
+def _labels_reused(inner: GroupingFactor, outer_codes: Codes, outer_size: int, present: int, most: int) -> bool:
+    """Whether the factor has few levels, fewer than the other, and each of them occurs in at least half of the other's.
 
-    present : how many levels of the other occur
+    present : how many levels of the other occur; most : how many levels are few
     """
-    if inner.size < 2 or inner.size >= outer_size or len(inner.columns) > 1 or inner.size * outer_size > 50 * len(outer_codes):
+    if not 2 <= inner.size <= min(most, outer_size - 1) or len(inner.columns) > 1 or inner.size * outer_size > 50 * len(outer_codes):
         return False
     if 2 * len(outer_codes) < inner.size * present:
         return False  # too few rows for so many pairs

@@ -167,3 +167,26 @@ def test_a_contrast_matrix_that_does_not_fit_is_refused() -> None:
         build("y ~ arm + (1 | g)", days(), contrasts={"arm": ((1.0,), (0.0,), (-1.0,))})
     with pytest.raises(SpecificationError, match="unknown contrasts"):
         build("y ~ arm + (1 | g)", days(), contrasts={"arm": "total"})
+
+
+@pytest.mark.parametrize("role", ["y ~ C(arm) + (1 | g)", "y ~ x + (1 | arm)", "y ~ arm + (1 | g)"])
+def test_zeros_of_transport_files_are_told_and_are_0_among_levels(role: str) -> None:
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"x": rng.normal(size=60), "g": np.repeat(np.arange(10), 6), "arm": np.tile([0.0, 1.0, 2.0], 20)})
+    data["y"] = rng.normal(size=60)
+    read = data.assign(arm=data["arm"].replace(0.0, 2.0**-260))
+    design = build(role, read)
+    assert notes(design)["transport_zeros"].value == ("arm",)
+    plain = build(role, data)
+    assert "transport_zeros" not in notes(plain)
+    assert design.coef_names == plain.coef_names
+    assert all(list(a.group.levels) == list(b.group.levels) for a, b in zip(design.terms, plain.terms, strict=True))
+    mended = eval(notes(design)["transport_zeros"].remedy.rpartition("data = ")[2], {"data": read})  # noqa: S307
+    assert "transport_zeros" not in notes(build(role, mended))
+
+
+@pytest.mark.parametrize(("subjects", "items"), [(20, 8), (30, 24), (8, 40), (60, 6)])
+def test_a_crossed_design_is_not_taken_for_a_nested_one(subjects: int, items: int) -> None:
+    subject, item = np.divmod(np.arange(subjects * items), items)
+    data = pd.DataFrame({"y": np.random.default_rng(0).normal(size=len(item)), "subj": subject, "item": [f"w{i}" for i in item]})
+    assert "labels_in_several_groups" not in notes(build("y ~ 1 + (1 | subj) + (1 | item)", data))
