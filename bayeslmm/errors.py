@@ -6,7 +6,9 @@ program can show them as well as a person can read them.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 Verdict = Literal["passed", "noted", "failed"]
@@ -140,6 +142,14 @@ class BayesLMMWarning(UserWarning):
     def __init__(self, what: str, where: str = "", remedy: str = "") -> None:
         super().__init__(_message(what, where, remedy))
         self.what, self.where, self.remedy = what, where, remedy
+
+
+def warn_user(warning: BayesLMMWarning) -> None:
+    """Warn at the line of the user's, however many frames of the package lie between."""
+    warnings.warn(warning, skip_file_prefixes=(_PACKAGE,))
+
+
+_PACKAGE = str(Path(__file__).parent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ pull : how far the priors of the covariance parameters draw a posterior mean, in
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
 from bayeslmm.bayes.sampling.sample import sample
-from bayeslmm.errors import BayesLMMWarning, SpecificationError
+from bayeslmm.errors import BayesLMMWarning, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import uninterrupted
 from bayeslmm.inference.tidy import tidy_table
 from bayeslmm.likelihood.criterion import restoring
@@ -518,11 +517,10 @@ def _by_criterion(models: Mapping[str, Any], by: str, jacobians: Mapping[str, Ar
     same = same and not any(values.any() for values in jacobians.values())
     mixed = len({fit.method for fit in own}) > 1
     if any(fit.method != "ML" for fit in own) and (mixed or not same):
-        warnings.warn(
+        warn_user(
             BayesLMMWarning(
                 "fits by other methods than ML are refitted by ML", "compare_models", 'give fits of one method: model.fit("ML")'
-            ),
-            stacklevel=3,
+            )
         )
         fits = {name: fit if fit.method == "ML" else _refitted(fit.model) for name, fit in fits.items()}
     more = {name: float(values.sum()) for name, values in jacobians.items()}

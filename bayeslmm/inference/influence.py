@@ -13,7 +13,6 @@ Refits of a model of visits without each subject go side by side, from sums less
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.data.grouping import GroupingFactor
-from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, warn_user
 from bayeslmm.estimate.estimate import require_estimated_sigma, search
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import is_nested
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary
@@ -324,7 +323,7 @@ def _estimated_duration(source: Iterator[CaseDeletion], size: int, refit: bool) 
             if total > LONG:
                 what = f"leaving out each of {size:,} levels will take about {_duration(total)}"
                 remedy = "refit=False holds covariance parameters and is quick; " if refit else ""
-                warnings.warn(BayesLMMWarning(what, "influence", f"{remedy}progress=True shows a bar"), stacklevel=7)
+                warn_user(BayesLMMWarning(what, "influence", f"{remedy}progress=True shows a bar"))
         yield deletion
 
 

@@ -8,7 +8,6 @@ and simulated for more. Weights are those of an identity information: exact for 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -23,7 +22,7 @@ from bayeslmm._validation import require_flag
 from bayeslmm.covariance.registry import make
 from bayeslmm.data.design import Design, RandomTerm
 from bayeslmm.data.model_matrix import DesignBlock, Term
-from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.likelihood.criterion import Method, one_thread, restoring
@@ -175,7 +174,7 @@ def lrt(*fits: Fitted, boundary: bool = True) -> pd.DataFrame:
     method = common_method(fits)
     if any(fit.estimate.method != method for fit in fits):
         what = "models with different fixed effects, or fitted by different methods, are compared after refitting them by ML"
-        warnings.warn(BayesLMMWarning(what, "lrt", "fit them by 'ML' yourself to be rid of this warning"), stacklevel=2)
+        warn_user(BayesLMMWarning(what, "lrt", "fit them by 'ML' yourself to be rid of this warning"))
     return _table([_refit_by_ml(fit, method) for fit in fits], boundary)
 
 

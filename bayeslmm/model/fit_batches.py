@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, unmasked
 from bayeslmm._validation import require_one_of
-from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, SpecificationError
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, SpecificationError, warn_user
 from bayeslmm.inference.intervals.resampling import without
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.model.fit import Fit
@@ -83,7 +83,7 @@ def warn_of_failures(failures: Mapping[int, str], count: int, what: str) -> None
     if failures:
         first = next(iter(failures.values()))
         where = f"the first: {first.splitlines()[0]:.200}"
-        warnings.warn(BayesLMMWarning(f"{len(failures)} of {count} {what} could not be fitted", where, "see `failed`"), stacklevel=3)
+        warn_user(BayesLMMWarning(f"{len(failures)} of {count} {what} could not be fitted", where, "see `failed`"))
 
 
 def _responses(model: BatchModel, Y: Any) -> tuple[pd.DataFrame, Array]:

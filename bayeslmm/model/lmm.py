@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,7 +17,7 @@ from bayeslmm._types import FitMethod
 from bayeslmm._validation import find_word, require_one_of, spell
 from bayeslmm.data.build import build_design
 from bayeslmm.data.design import Design
-from bayeslmm.errors import ConvergenceError, SpecificationError
+from bayeslmm.errors import ConvergenceError, SpecificationError, warn_user
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.formula.update import update_formula
 from bayeslmm.likelihood.criterion import restoring
@@ -290,7 +289,7 @@ class LMM:
             raise ConvergenceError(what, f"fit of {self.formula}", "simplify the model", fit)
         warning = fit.warning()
         if warning is not None:
-            warnings.warn(warning, stacklevel=3)
+            warn_user(warning)
         return fit
 
     def fit_many(self, Y: Frame | ArrayLike, method: LikelihoodKind = "REML", progress: bool | None = None) -> ManyFits:

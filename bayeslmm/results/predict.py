@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from bayeslmm.data.design import ResidualDesign, VarianceDesign
 from bayeslmm.data.frame import ColumnTable, read_table, values_text
 from bayeslmm.data.residual import place_within, unequal_gaps
 from bayeslmm.data.rows import numbers_by_position
-from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError
+from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError, warn_user
 from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.prediction import LaterVisits, ResidualIndex, subject_rows
@@ -371,8 +370,8 @@ def require_offset_applies(offset: Any, newdata: Any, given: bool) -> None:
         raise SpecificationError(what, "offset", remedy)
 
 
-def prediction_frame(columns: dict[str, Array], rows: NewData, above: int = 4) -> pd.DataFrame:
-    """The columns beside the index of the rows, NaN in those that miss values, with a warning; above : frames up to the user's."""
+def prediction_frame(columns: dict[str, Array], rows: NewData) -> pd.DataFrame:
+    """The columns beside the index of the rows, NaN in those that miss values, with a warning."""
     out = pd.DataFrame(columns, index=rows.index)
     if rows.missing.any():
         out.iloc[np.flatnonzero(rows.missing)] = np.nan
@@ -380,7 +379,7 @@ def prediction_frame(columns: dict[str, Array], rows: NewData, above: int = 4) -
         have = "a row has missing values and is" if count == 1 else f"{count} rows have missing values and are"
         what = f"{have} predicted as NaN"
         where = f"rows {list_rows(np.flatnonzero(rows.missing))}"
-        warnings.warn(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"), stacklevel=above)
+        warn_user(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"))
     return out
 
 

@@ -6,7 +6,6 @@ without an inverse of its own. With some held the criterion before sigma is prof
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ import numpy as np
 from scipy import optimize
 
 from bayeslmm._arrays import Array, freeze
-from bayeslmm.errors import Check, SpecificationError
+from bayeslmm.errors import Check, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, observed_information, pseudo_inverse
@@ -141,7 +140,7 @@ def _warn(fit: Fit) -> Fit:
     """A search that failed is worth a warning; columns that depend on others are how SAS codes classes."""
     warning = fit.warning()
     if warning is not None and any(check.verdict == "failed" for check in fit.checks.values()):
-        warnings.warn(warning, stacklevel=5)
+        warn_user(warning)
     return fit
 
 

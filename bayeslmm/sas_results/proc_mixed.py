@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from bayeslmm._validation import require_one_of
-from bayeslmm.errors import BayesLMMError, BayesLMMWarning, SpecificationError
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, SpecificationError, warn_user
 from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.sas.glm_coding import class_levels, format_level
 from bayeslmm.sas.language.program import MixedProgram
@@ -203,7 +202,7 @@ def _run_step(program: MixedProgram, frame: pd.DataFrame, check: Literal["error"
     if failures:
         total = len(runs) + len(failures)
         what = f"{len(failures)} of {total} BY groups could not be fitted: {'; '.join(failure.name for failure in failures[:6])}"
-        warnings.warn(BayesLMMWarning(what, "BY", "see result.notes"), stacklevel=3)
+        warn_user(BayesLMMWarning(what, "BY", "see result.notes"))
     return MixedResult(tuple(runs), tuple(failures))
 
 

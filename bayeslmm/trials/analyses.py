@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
@@ -13,7 +12,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm._validation import require_flag, require_names, require_one_of
-from bayeslmm.errors import BayesLMMWarning, DataError, InferenceError, SpecificationError
+from bayeslmm.errors import BayesLMMWarning, DataError, InferenceError, SpecificationError, warn_user
 from bayeslmm.inference.intervals.resampling import VisitParameters
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.trials.ancova import analyse_repeated, contrasts, solve, visit_design
@@ -158,7 +157,7 @@ class Analyses:
         rule = self.imputations.replication.rule
         if rule == "single":
             what = "one data set of conditional means has no standard error: estimates alone are given"
-            warnings.warn(BayesLMMWarning(what, "pool", 'impute with resampling="jackknife" or "bootstrap"'), stacklevel=2)
+            warn_user(BayesLMMWarning(what, "pool", 'impute with resampling="jackknife" or "bootstrap"'))
         table = pooled_table(self.labels, self._pooled(self.estimate, df, interval), conf_level, alternative)
         if not information_anchored:
             return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes, Generator, concatenate_fields, generator, seed_sequence
 from bayeslmm._validation import require_count, require_function, require_one_of
 from bayeslmm.data.frame import read_table
-from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, SpecificationError
+from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, SpecificationError, warn_user
 from bayeslmm.inference.intervals.resampling import VisitParameters, refit_without_each, reweighted, visit_parameters
 from bayeslmm.results.predict import row_labels
 from bayeslmm.trials.imputations import Imputations
@@ -458,7 +457,7 @@ def _kept(every: VisitParameters, weights: Array, names: tuple[str, ...]) -> tup
     if failed:
         shown = ", ".join(failed[:5]) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
         what = f"{len(failed)} of {len(names)} refits failed and are left out: {shown}"
-        warnings.warn(BayesLMMWarning(what, "the imputation model", "see `imputations.failed`"), stacklevel=4)
+        warn_user(BayesLMMWarning(what, "the imputation model", "see `imputations.failed`"))
     return every.take(good), weights[good], failed
 
 

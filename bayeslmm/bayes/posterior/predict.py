@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.bayes.log_posterior.density import with_solution
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
-from bayeslmm.errors import BayesLMMWarning
+from bayeslmm.errors import BayesLMMWarning, warn_user
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import order_rows
@@ -190,7 +189,7 @@ def predict_posterior(
         out.iloc[np.flatnonzero(rows.missing)] = np.nan
         what = f"{int(rows.missing.sum())} rows have missing values and are predicted as NaN"
         where = f"rows {list_rows(np.flatnonzero(rows.missing))}"
-        warnings.warn(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"), stacklevel=3)
+        warn_user(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"))
     return out
 
 

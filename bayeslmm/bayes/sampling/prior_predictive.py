@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.data import PosteriorData, PosteriorDraws
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
 from bayeslmm.covariance.linalg import cholesky
-from bayeslmm.errors import BayesLMMWarning
+from bayeslmm.errors import BayesLMMWarning, warn_user
 from bayeslmm.results.render import printable_text
 from bayeslmm.specification.prior_families import Prior, is_proper, log_density
 
@@ -53,13 +52,12 @@ def draw_from_prior(model: Any, draws: int, seed: int | None) -> tuple[Posterior
     priors, replaced = with_stand_ins(model.problem, resolve(model.problem, model.spec.priors))
     if replaced:
         names = ", ".join(replaced[:6])
-        warnings.warn(
+        warn_user(
             BayesLMMWarning(
                 f"nothing can be drawn from improper priors; proper ones at the scale of the data stand in: {names}",
                 names,
                 'say which you mean, such as Priors(alpha="normal")',
-            ),
-            stacklevel=3,
+            )
         )
     target = arrange_density(model.problem, priors, lay_out_parameters(model.problem, priors))
     require_room_for_draws(target, float(draws), f"{draws:,} draws of {model.design.nobs:,} rows", rows=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -20,7 +19,7 @@ from bayeslmm._memory import STREAM_NUMBERS, require_memory
 from bayeslmm._types import BootstrapInterval, StatisticValues
 from bayeslmm._validation import find_word, require_count, require_flag, require_function, require_level, require_one_of
 from bayeslmm.data.design import Design
-from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import Estimate, estimate, uninterrupted
 from bayeslmm.inference.influence import case_deletions, require_likelihood
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary, refit_many, standardize_response, with_response
@@ -316,7 +315,7 @@ class Bootstrap:
             names, need = list(self.frame.columns[beyond]), int(np.ceil(2.0 / (1.0 - level)))
             what = f"limits at {level:.15g} lie beyond the outermost of {int(count[beyond].min()):,} replicates, which stand in for them"
             where = ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
-            warnings.warn(BayesLMMWarning(what, where, f"draw {max(need, 2 * len(self.frame)):,} replicates or more"), stacklevel=3)
+            warn_user(BayesLMMWarning(what, where, f"draw {max(need, 2 * len(self.frame)):,} replicates or more"))
 
     @cached_property
     def acceleration(self) -> Array:
@@ -407,7 +406,7 @@ def bootstrap(
         if not done:
             raise KeyboardInterrupt
         what = f"interrupted after {done:,} of {n:,} replicates"
-        warnings.warn(BayesLMMWarning(what, "bootstrap", "what follows is from these alone; draw again for the rest"), stacklevel=4)
+        warn_user(BayesLMMWarning(what, "bootstrap", "what follows is from these alone; draw again for the rest"))
     failures = {number: reason for batch in batches for number, reason in zip(batch.numbers, batch.reasons, strict=True) if reason}
     return Bootstrap(fit, kind, group, statistic, _frame(runner, batches), center, failures, interrupted)
 
