@@ -29,6 +29,7 @@ from bayeslmm.inference.tidy import tidy_table
 from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.likelihood.structured.residual_covariance import sigma_name
 from bayeslmm.results.estimates import Estimates, FittedModel
+from bayeslmm.results.foreign_names import answers_keywords
 
 if TYPE_CHECKING:
     import xarray
@@ -110,6 +111,7 @@ class Comparison:
         return str(self.frame.to_html(index=False, escape=True))
 
 
+@answers_keywords
 @restoring
 def compare(*sources: Source | Mapping[str, Source], conf_level: float = 0.95, conf_method: ConfMethod = "wald") -> Comparison:
     """Estimates and posteriors of the same model in one table.
@@ -397,6 +399,7 @@ def _gap(frame: pd.DataFrame, reference: pd.DataFrame) -> Array:
 RANKING_CRITERIA = ("aic", "bic", "loo", "logo", "evidence")
 
 
+@answers_keywords
 @restoring
 def compare_models(
     models: Mapping[str, FittedModel | Estimates | Posterior] | Sequence[FittedModel | Estimates | Posterior],

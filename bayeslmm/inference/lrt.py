@@ -28,6 +28,7 @@ from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.likelihood.criterion import Method, one_thread, restoring
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.results.fitted import simulate_frame
+from bayeslmm.results.foreign_names import answers_keywords
 
 CONE_DRAWS = 20_000
 """Draws for a cone of 3 x 3 matrices or larger."""
@@ -136,6 +137,7 @@ def make_candidate(label: str, design: Design, found: Estimate) -> Candidate:
 # -- lrt -------------------------------------------------------------------------------------------------------------------------------
 
 
+@answers_keywords
 @restoring
 def lrt(*fits: Fitted, boundary: bool = True) -> pd.DataFrame:
     """Compare nested models: `model, npar, aic, bic, loglik, statistic, df, p_value`, each row against the one before it.

@@ -23,6 +23,7 @@ from bayeslmm.model.fit_batches import attempt_fit, warn_of_failures
 from bayeslmm.model.lmm import LMM
 from bayeslmm.model.many_fits import ManyFits
 from bayeslmm.results.fitted import as_pandas
+from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.results.render import progress_bar
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from bayeslmm._types import CheckMode, Coding, Frame, Functions, LikelihoodKind, Missing, RowValues
 
 
+@answers_keywords
 def read_model(path: str | Path, data: Frame | None = None, relationship: Mapping[str, pd.DataFrame] | None = None) -> LMM:
     """The model of a spec file (TOML).
 
@@ -120,6 +122,7 @@ def _factor(values: pd.Series[Any], levels: Sequence[Any] | None, where: str) ->
     return found
 
 
+@answers_keywords
 def mmrm(
     formula: str,
     data: Frame,
@@ -172,6 +175,7 @@ def mmrm(
     return LMM.from_spec(spec, data, counting="mmrm", weights=None if column else weights, functions=functions)
 
 
+@answers_keywords
 @restoring
 def fit_by(
     formula: str,
@@ -278,6 +282,7 @@ def _fit_rows(said: ModelArguments, frame: pd.DataFrame, method: LikelihoodKind)
     return LMM.of(said, frame).fit(method)
 
 
+@answers_keywords
 def assume(
     formula: str,
     skeleton: Frame,

@@ -20,6 +20,7 @@ from bayeslmm.plots.residuals import acf_axes, fitted_axes, leverage_axes, qq_ax
 from bayeslmm.plots.style import closes_on_error, panels
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import fitted_values
+from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.predict import predict_rows
 
 if TYPE_CHECKING:
@@ -492,3 +493,6 @@ class FitPlots:
     def __repr__(self) -> str:
         names = "acf, bootstrap, confint, emmeans, fitted, influence, leverage, lines, profile, qq, ranef, residuals"
         return f"figures of {self._fit!r}: {names}"
+
+
+known_arguments(FitPlots)

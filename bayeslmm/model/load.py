@@ -20,6 +20,7 @@ from bayeslmm.likelihood.criterion import restoring, was_interrupted
 from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
+from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.results.store import BROKEN, Arrays, from_json, open_design, open_estimate, open_frame, read_archive, require_same_estimates
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.posterior import Posterior
 
 
+@answers_keywords
 @restoring
 def load(path: str | Path, functions: Functions | None = None) -> Fit | Posterior:
     """Open what `Fit.save` or `Posterior.save` wrote: equal to the bit, on the rows that it used.

@@ -14,6 +14,7 @@ from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.lmm import LMM
 from bayeslmm.partitions.partitions import Partitions, is_dask
 from bayeslmm.partitions.sums import SummedRows, problem_of_sums, sum_partitions
+from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 
@@ -86,6 +87,7 @@ def model_of_sums(said: ModelArguments, rows: SummedRows, source: Partitions | N
     return model
 
 
+@answers_keywords
 @restoring
 def from_partitions(
     formula: str,

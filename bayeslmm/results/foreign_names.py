@@ -14,6 +14,7 @@ NOT_LINEAR = frozenset({"glmer", "glm", "nlmer", "nlme"})
 """Functions for models that are not linear, or whose errors are not normal."""
 
 _VERBS = ("confint", "contrast", "emmeans", "fixef", "icc", "influence", "plot", "predict", "ranef", "ranova", "sigma", "simulate")
+_VALUES = ("aic", "bic", "fixef", "loglik", "plot", "sigma", "varcorr", "vcov")
 
 FOREIGN_FUNCTIONS = {
     **dict.fromkeys(("lmer", "lme", "MixedLM", "mixedlm", "Lmer", "MixedModel", "LinearMixedModel"), "LMM(formula, data).fit()"),
@@ -96,6 +97,12 @@ MODEL_ATTRIBUTES = {
     **dict.fromkeys(("components", "terms"), "model.design.terms"),
     **{name: f"fit = model.fit(), then {told}" for name, told in FIT_ATTRIBUTES.items() if told.startswith("fit.") and name != "data"},
 }
+MODEL_ATTRIBUTES |= {name: f"fit = model.fit(), then fit.{name}" for name in _VALUES}
+MODEL_ATTRIBUTES |= {
+    name: f"fit = model.fit(), then fit.{name}()"
+    for name in (*_VERBS, "anova", "fitted", "report", "residuals", "summary", "tidy")
+    if name not in (*_VALUES, "simulate")
+}
 MODEL_ATTRIBUTES |= {"exog": "model.X", "endog": "model.y", "response": "model.y", "modelmatrix": "model.X", "design_matrix": "model.X"}
 """Attribute of a model in statsmodels, Bambi or pymer4 -> what to write here."""
 
@@ -147,6 +154,8 @@ FOREIGN_KEYWORDS: dict[str, str] = {
     **dict.fromkeys(("parm", "param"), "terms="),
     **dict.fromkeys(("nsim", "R", "B", "nreps"), "n="),
     **dict.fromkeys(("boot_type", "ci_type"), "interval="),
+    "method": 'fit("REML") or fit("ML") for the estimates, df="kenward-roger" where you ask for tests',
+    **dict.fromkeys(("infer", "ci"), "leave it out: limits and tests stand in the frame"),
     **dict.fromkeys(("ddf", "mode", "lmer_df", "ddfm"), "df="),
     **dict.fromkeys(("typ", "ss_type"), "type="),
     **dict.fromkeys(("condVar", "postVar"), "se=True"),
@@ -180,6 +189,11 @@ def known_arguments[Made: type](owner: Made) -> Made:
         if inspect.isfunction(value) and (not name.startswith("_") or name == "__init__"):
             setattr(owner, name, answering(value, owner.__name__ if name == "__init__" else name))
     return owner
+
+
+def answers_keywords[**P, Result](function: Callable[P, Result]) -> Callable[P, Result]:
+    """`answering` as a decorator of a function."""
+    return answering(function, function.__name__)
 
 
 def answering[**P, Result](function: Callable[P, Result], name: str) -> Callable[P, Result]:

@@ -13,6 +13,7 @@ import pandas as pd
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, SpecificationError, warn_user
 from bayeslmm.likelihood.criterion import restoring
+from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.sas.glm_coding import class_levels, format_level
 from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.sas.language.statements import parse_programs
@@ -117,6 +118,7 @@ class MixedResult(Mapping[str, pd.DataFrame]):
         return f"<pre>{escape(self.listing)}</pre>"
 
 
+@answers_keywords
 @restoring
 def proc_mixed(program: str, data: Frame, *, check: Literal["error", "warn"] = "error") -> MixedResult | list[MixedResult]:
     """Run a SAS PROC MIXED program on any frame.

@@ -15,6 +15,7 @@ from bayeslmm._validation import require_count, require_function, require_one_of
 from bayeslmm.data.frame import read_table
 from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, SpecificationError, warn_user
 from bayeslmm.inference.intervals.resampling import VisitParameters, refit_without_each, reweighted, visit_parameters
+from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.results.predict import row_labels
 from bayeslmm.trials.imputations import Imputations
 from bayeslmm.trials.layout import (
@@ -61,6 +62,7 @@ class VisitModel(Protocol):
     def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> VisitModel: ...
 
 
+@answers_keywords
 def impute(
     model: VisitModel,
     *,

@@ -13,6 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, generator, seed_sequence
 from bayeslmm.errors import DataError, SpecificationError
 from bayeslmm.results.fitted import as_pandas
+from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.trials.analyses import Analyses, ImputationModel, analyse
 from bayeslmm.trials.ancova import MeanWeights
 from bayeslmm.trials.layout import Layout, Strategy, TrialColumns, read_layout, resampled_frame
@@ -347,6 +348,7 @@ def _name(strategy: Any) -> str:
     return str(getattr(strategy, "__name__", strategy))
 
 
+@answers_keywords
 def imputations(
     frames: Sequence[Frame],
     *,

@@ -21,6 +21,7 @@ from bayeslmm.plots import draws as figures
 from bayeslmm.plots.levels import lines_axes, ranef_of_draws
 from bayeslmm.plots.residuals import column_of
 from bayeslmm.plots.style import bare
+from bayeslmm.results.foreign_names import known_arguments
 
 if TYPE_CHECKING:
     from bayeslmm._types import AxesLike, GridWeights, Names, PredictiveKind, PredictiveStatistic, Values
@@ -398,3 +399,6 @@ class PosteriorPlots:
 
     def __repr__(self) -> str:
         return f"figures of {self._post!r}: dist, emmeans, forest, lines, pairs, predictive, rank, ranef, trace"
+
+
+known_arguments(PosteriorPlots)

@@ -30,6 +30,7 @@ from bayeslmm.likelihood.identification import full_rank
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import simulate_responses
+from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.render import html_of_frame, progress_bar
 
 if TYPE_CHECKING:
@@ -362,6 +363,9 @@ class Bootstrap:
 
     def _repr_html_(self) -> str:
         return html_of_frame(repr(self), self.confint())
+
+
+known_arguments(Bootstrap)
 
 
 def bootstrap(

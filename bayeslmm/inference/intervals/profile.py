@@ -38,6 +38,7 @@ from bayeslmm.inference.intervals.parameters import (
 from bayeslmm.inference.intervals.profile_constraints import CoefficientConstraint, Constraint, constraint_of, joint_criterion
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.render import html_of_frame
 
 if TYPE_CHECKING:
@@ -328,6 +329,9 @@ class Profile:
 
     def _repr_html_(self) -> str:
         return html_of_frame(repr(self), self.confint())
+
+
+known_arguments(Profile)
 
 
 def profile(fit: Estimates, criterion: LikelihoodKind = "ML", terms: Names | None = None, level: float = 0.99) -> Profile:

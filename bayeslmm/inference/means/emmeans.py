@@ -32,6 +32,7 @@ from bayeslmm.inference.means.multiplicity import (
 )
 from bayeslmm.inference.means.reference_grid import ReferenceGrid, average_grid, check_variable, grid_factors, reference_grid
 from bayeslmm.inference.variance_parts import EstimatedSd, residual_sd, total_sd, unit_variances
+from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.noted_frame import noted
 
 if TYPE_CHECKING:
@@ -377,6 +378,9 @@ class EMMeans:
 
     def _repr_html_(self) -> str:
         return noted(self.frame, getattr(self.frame, "notes", self.notes))._repr_html_()
+
+
+known_arguments(EMMeans)
 
 
 def _ratios(table: pd.DataFrame, scale: ResponseScale) -> pd.DataFrame:
