@@ -46,7 +46,7 @@ def compact_codes(key: Codes, space: int) -> tuple[Codes, Codes]:
 ColumnKind = Literal["number", "factor", "text", "boolean", "time", "complex", "object"]
 
 TRANSPORT_ZERO = 2.0**-260
-"""What pandas makes of a 0 in a SAS transport file."""
+"""What readers of SAS transport files make of its zero: 5.397605e-79."""
 _EXACT = 2**53
 _FEW_TEXTS = 500  # rows up to which setting up a hash table takes longer than a dictionary
 _BY_LETTER: dict[str, ColumnKind] = {"f": "number", "i": "number", "u": "number", "b": "boolean", "c": "complex", "M": "time", "m": "time"}

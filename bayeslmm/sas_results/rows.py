@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, Mask
-from bayeslmm.data.columns import kind_of, series_numbers
+from bayeslmm.data.columns import TRANSPORT_ZERO, kind_of, series_numbers
 from bayeslmm.data.frame import read_table
 from bayeslmm.errors import DataError, EmptyDataError
 from bayeslmm.sas.glm_coding import ClassLevels, class_levels, format_level
@@ -52,10 +52,6 @@ def whole_frame_of(data: Any) -> pd.DataFrame:
     """All columns of any frame."""
     names = read_table(data, ()).names
     return read_table(data, names).frame.reset_index(drop=True)
-
-
-TRANSPORT_ZERO = 2.0**-260
-"""What readers of SAS transport files make of its zero: 5.397605e-79."""
 
 
 def without_transport_zeros(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.data.columns import TRANSPORT_ZERO
 from bayeslmm.errors import DataError
-from bayeslmm.sas_results.rows import TRANSPORT_ZERO
 from tests.sas_results.sets import data
 
 
