@@ -45,6 +45,7 @@ DESIGNS = {
     "million": CrossedDesign(1_000_000, 50_000, 5_000),
     "ten-million": CrossedDesign(10_000_000, 100_000, 20_000),
     "ratings": CrossedDesign(25_000_000, 162_000, 59_000, skewed=True),
+    "tenth": CrossedDesign(2_500_000, 16_200, 5_900, skewed=True, communities=20),
     "communities": CrossedDesign(25_000_000, 162_000, 59_000, skewed=True, communities=20),
 }
 
