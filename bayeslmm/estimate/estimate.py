@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -10,12 +11,13 @@ import numpy as np
 
 from bayeslmm._arrays import Array, freeze
 from bayeslmm._types import FitMethod
-from bayeslmm.data.design import Design
+from bayeslmm.data.design import Design, VarianceDesign
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError, InferenceError
 from bayeslmm.estimate.boundary import (
     MAX_RESTARTS,
     NULL_DIRECTION,
+    SINGULAR_SD,
     BoundaryCheck,
     check_boundary,
     step_beyond,
@@ -38,21 +40,65 @@ PREDICTED_DECREASE = 1e-8
 def estimate_checks(problem: Problem, outcome: Outcome[CriterionPoint], certificate: BoundaryCheck, interrupted: bool) -> tuple[Check, ...]:
     """Convergence, the boundary, and what the design had to say."""
     return (
-        _convergence(outcome, interrupted),
+        _convergence(problem, outcome, interrupted),
         *_boundary(problem, outcome, certificate),
         *determinant_check(problem, outcome.point),
         *problem.design.notes,
     )
 
 
-def _convergence(outcome: Outcome[CriterionPoint], interrupted: bool) -> Check:
+def _convergence(problem: Problem, outcome: Outcome[CriterionPoint], interrupted: bool) -> Check:
     predicted = outcome.predicted
     if interrupted:
         return Check("convergence", "failed", "interrupted", PREDICTED_DECREASE, "the best point so far is kept; fit again to go on")
     if outcome.converged:
         return Check("convergence", "passed", predicted, PREDICTED_DECREASE)
+    vanishing = vanishing_strata(problem, outcome.point.x, VANISHING_SD)
+    if vanishing:
+        remedy = f"the residual sd of {', '.join(vanishing)} goes to 0: {_OWN_SD}"
+        return Check("convergence", "failed", predicted, PREDICTED_DECREASE, remedy)
     remedy = "simplify the random effects, or look at `fit.path` for a criterion that keeps falling"
     return Check("convergence", "failed", predicted, PREDICTED_DECREASE, remedy)
+
+
+VANISHING_SD = 1e-2
+"""A stratum's residual sd relative to the largest, below which a search that does not end is on its way to 0."""
+
+_OWN_SD = "its rows may repeat one another, or be all that a random effect sees; join levels of ident(), or leave it out"
+
+
+def _log_ratios(problem: Problem, x: Array) -> Iterator[tuple[VarianceDesign, slice, Array]]:
+    """Each ident() with the place of its parameters in x, and the log ratios of its levels, that of the first 0."""
+    kernel = problem.structured
+    if kernel is None:
+        return
+    begin = kernel.variance_part.start
+    for factor, size in zip(kernel.variance.factors, kernel.variance.sizes, strict=True):
+        own = slice(begin, begin + size)
+        if factor.kind == "ident":
+            yield factor, own, np.append(0.0, x[own])
+        begin += size
+
+
+def vanishing_strata(problem: Problem, x: Array, limit: float) -> tuple[str, ...]:
+    """The levels of ident() whose residual sd is below a share of the largest one, `ident(arm)[A]`."""
+    found: list[str] = []
+    for factor, _, ratios in _log_ratios(problem, x):
+        gone = np.flatnonzero(ratios < np.log(limit) + ratios.max())
+        found += [f"ident({factor.spec.covariate})[{factor.labels[i]}]" for i in gone]
+    return tuple(found)
+
+
+def without_strata(problem: Problem, x: Array) -> list[Array]:
+    """Where to begin with such sds all but 0: there the criterion is level in them, while the way there has no end."""
+    moved = x.copy()
+    for _, own, ratios in _log_ratios(problem, x):
+        gone = ratios < np.log(VANISHING_SD) + ratios.max()
+        ratios[gone] = np.log(0.5 * SINGULAR_SD) + ratios.max()
+        moved[own] = ratios[1:] - ratios[0]
+        for term in problem.random.terms:  # sigma is that of the first level: what is relative to it grows as it falls
+            moved[term.part] = term.covariance.rescale(moved[term.part], float(np.exp(-ratios[0])))
+    return [] if np.array_equal(moved, x) else [moved]
 
 
 def _boundary(problem: Problem, outcome: Outcome[CriterionPoint], certificate: BoundaryCheck) -> list[Check]:
@@ -70,7 +116,8 @@ def _boundary(problem: Problem, outcome: Outcome[CriterionPoint], certificate: B
         if term.columns == ("Intercept",):
             remedy += f"; rows of a level that are less alike than others are described by residual='cs(1 | {term.group.name})'"
         found.append(Check(label, "noted" if certified else "failed", slope, 0.0, remedy))
-    return found
+    gone = vanishing_strata(problem, outcome.point.x, SINGULAR_SD)
+    return found + [Check(f"singular: {name}", "noted", 0.0, 0.0, f"the residual sd is 0: {_OWN_SD}") for name in gone]
 
 
 EXACT_VARIANCE = 1e-18
@@ -225,7 +272,7 @@ def _search(problem: Problem, restricted: bool, start: Array | None) -> tuple[Ou
         path = outcome.path
         starts = [lower.x for lower in _elsewhere(problem, restricted, outcome.point)] if problem.random.size and not at_once else []
         if start is None:
-            starts += _of_errors(problem, restricted, outcome.point)
+            starts += [*_of_errors(problem, restricted, outcome.point), *without_strata(problem, outcome.point.x)]
         for x in starts:
             found, seen = _off_boundary(problem, restricted, minimise_criterion(problem, restricted, x, tolerance), tolerance)
             path += found.path
@@ -237,6 +284,8 @@ def _search(problem: Problem, restricted: bool, start: Array | None) -> tuple[Ou
     bare = without_nugget(problem, point, restricted)
     if bare is not None:
         point, certificate = bare, replace(certificate, nearly=True)
+    if vanishing_strata(problem, point.x, SINGULAR_SD):
+        certificate = replace(certificate, nearly=True)
     return Outcome(point, outcome.converged, outcome.predicted, path), certificate
 
 
