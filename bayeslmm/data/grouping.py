@@ -67,6 +67,11 @@ class GroupCoder:
         """For each column, label -> position among the levels of the fit; made when new rows come."""
         return tuple(level_places(levels.tolist()) for levels in self.levels)
 
+    @cached_property
+    def quoted(self) -> bool:
+        """Whether labels that hold a colon are quoted: without, two levels would be called alike."""
+        return self.combinations is not None and _are_ambiguous(_label_parts(self.combinations, self.levels))
+
     def codes(self, source: Columns) -> Codes:
         """(n,) codes into the levels of the fit; -1 for a level that the fit has not seen or a missing label."""
         key = np.zeros(len(source), dtype=np.int64)
@@ -88,7 +93,7 @@ class GroupCoder:
         parts = [source.read_factor(column).labels(source.codes(column)) for column in self.factor.columns]
         if len(parts) == 1:
             return parts[0]
-        rows = [None if None in row else ":".join(map(str, row)) for row in zip(*parts, strict=True)]
+        rows = [None if None in row else join_labels(list(map(str, row)), self.quoted) for row in zip(*parts, strict=True)]
         labels = np.empty(len(rows), dtype=object)
         labels[:] = rows
         return labels
@@ -121,16 +126,31 @@ def _compress(source: Columns, column: str) -> tuple[NDArray[Any], NDArray[np.ob
     return (np.cumsum(~absent) - 1)[codes], levels[~absent]
 
 
-def _labels(combinations: Codes, levels: list[NDArray[np.object_]]) -> NDArray[np.object_]:
-    """`A:1` for each combination."""
+def _labels(combinations: Codes, levels: Sequence[NDArray[np.object_]]) -> NDArray[np.object_]:
+    """`A:1` for each combination; a part that holds a colon is quoted where two combinations would be called alike."""
+    parts = _label_parts(combinations, levels)
+    quoted, labels = _are_ambiguous(parts), np.empty(len(combinations), dtype=object)
+    labels[:] = [join_labels(row, quoted) for row in parts]
+    return labels
+
+
+def _label_parts(combinations: Codes, levels: Sequence[NDArray[np.object_]]) -> list[tuple[str, ...]]:
+    """The levels of the columns of each combination, as text."""
     rest, parts = combinations, []
     for names in reversed(levels):
         texts = [str(name) for name in names.tolist()]
         parts.append([texts[i] for i in (rest % len(names)).tolist()])
         rest = rest // len(names)
-    labels = np.empty(len(combinations), dtype=object)
-    labels[:] = [":".join(row) for row in zip(*reversed(parts), strict=True)]
-    return labels
+    return list(zip(*reversed(parts), strict=True))
+
+
+def _are_ambiguous(parts: list[tuple[str, ...]]) -> bool:
+    return len({join_labels(row, quoted=False) for row in parts}) < len(parts)
+
+
+def join_labels(parts: Sequence[str], quoted: bool) -> str:
+    """`A:1`; where labels are quoted, `p:q` and `r` are `` `p:q`:r ``."""
+    return ":".join(f"`{part}`" if quoted and ":" in part else part for part in parts)
 
 
 _SYMMETRY = 1e-8  # of the largest entry: a matrix printed with nine digits passes

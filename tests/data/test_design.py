@@ -251,3 +251,29 @@ def test_a_stateful_transform_inside_another_expression_is_remembered() -> None:
 def test_a_coding_inside_an_expression_is_refused() -> None:
     with pytest.raises(FormulaError):
         build("y ~ log(C(k)) + (1 | g)", days())
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_levels_of_an_interaction_have_labels_of_their_own(third: bool) -> None:
+    """`p:q` by `r` and `p` by `q:r` are two levels; where no two are called alike, nothing is quoted."""
+    pairs = [(a, b) for a in ("p", "p:q") for b in ("q:r", "r", "s") for _ in range(4)]
+    frame = pd.DataFrame(pairs, columns=["a", "b"]).assign(y=np.arange(24.0) % 7, c="k:l")
+    text = "y ~ 1 + (1 | a:b:c)" if third else "y ~ 1 + (1 | a:b)"
+    factor = build(text, frame).terms[0].group
+    assert factor.size == 6
+    assert len(set(factor.levels.tolist())) == 6
+    assert ("`p:q`:r:`k:l`" if third else "`p:q`:r") in factor.levels
+    plain = build("y ~ 1 + (1 | a:b)", frame.assign(a=frame["a"].replace({"p:q": "z:q"}))).terms[0].group
+    assert "z:q:r" in plain.levels
+
+
+def test_labels_with_colons_are_found_again_in_new_rows_and_reach_bambi() -> None:
+    pairs = [(a, b) for a in ("p", "p:q") for b in ("q:r", "r", "s") for _ in range(4)]
+    frame = pd.DataFrame(pairs, columns=["a", "b"])
+    frame["y"] = frame.groupby(["a", "b"]).ngroup() * 3.0 + np.random.default_rng(1).normal(size=24)
+    fit = blm.LMM("y ~ 1 + (1 | a:b)", frame).fit()
+    new = frame.iloc[::-4]
+    np.testing.assert_allclose(fit.predict(new)["estimate"], fit.fitted().to_numpy()[::-4])
+    pytest.importorskip("bambi")
+    built = blm.LMM("y ~ 1 + (1 | a:b)", frame, priors=blm.Priors(preset="bambi")).to_bambi()
+    assert built.data["a:b"].nunique() == 6
