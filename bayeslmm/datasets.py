@@ -20,6 +20,8 @@ from bayeslmm.errors import BayesLMMWarning, DataError, DependencyError, Specifi
 
 TRIAL = "trial"
 DROPOUT = "dropout"
+BCG = "bcg"
+SCHOOLS = "schools"
 _VISITS = 10
 
 FACTORS_FILE = Path(__file__).with_name("dataset_factors.json")
@@ -46,7 +48,7 @@ def _full_name(name: str) -> str:
 
 
 def load_dataset(name: str) -> pd.DataFrame:
-    """A data set by name: `"trial"`, `"dropout"`, or `"PACKAGE/ITEM"` of an R package, such as `"lme4/sleepstudy"`.
+    """A data set by name: `"trial"`, `"dropout"`, `"bcg"`, `"schools"`, or `"PACKAGE/ITEM"` of an R package, such as `"lme4/sleepstudy"`.
 
     Of the sets of lme4, nlme and mlmRev the ITEM alone is enough.
 
@@ -80,12 +82,13 @@ def load_dataset(name: str) -> pd.DataFrame:
         raise SpecificationError(f"the name of a data set is a {type(name).__name__}", "name", 'write "trial" or "PACKAGE/ITEM"')
     if name == TRIAL:
         return simulate_trial()
-    if name == DROPOUT:
-        return simulate_dropout_trial()
+    bundled = {DROPOUT: simulate_dropout_trial, BCG: vaccine_trials, SCHOOLS: eight_schools}
+    if name in bundled:
+        return bundled[name]()
     name = _full_name(name)
     package, slash, item = name.partition("/")
     if not (package and slash and item):
-        near = nearest_names(name, [TRIAL, DROPOUT, *dataset_factors()])
+        near = nearest_names(name, [TRIAL, DROPOUT, BCG, SCHOOLS, *dataset_factors()])
         raise SpecificationError(
             f"no data set is called {name!r}", "", f"did you mean {near[0]!r}?" if near else 'write "trial" or "PACKAGE/ITEM"'
         )
@@ -137,6 +140,52 @@ def _as_in_r(column: pd.Series[Any], entry: Mapping[str, Any]) -> Any:
     levels = entry.get("levels") or sorted_labels(labels if "missing" in entry else column)
     levels = sorted(sorted_labels(column)) if levels == AS_TEXT else levels
     return pd.Categorical(labels, categories=levels, ordered=bool(entry.get("ordered")))
+
+
+# ------------------------------------------------------------------------------------------------------- known standard errors
+
+_VACCINE_TRIALS = """\
+Aronson 1948,4,119,11,128,44
+Ferguson and Simes 1949,6,300,29,274,55
+Rosenthal et al 1960,3,228,11,209,42
+Hart and Sutherland 1977,62,13536,248,12619,52
+Frimodt-Moller et al 1973,33,5036,47,5761,13
+Stein and Aronson 1953,180,1361,372,1079,44
+Vandiviere et al 1973,8,2537,10,619,19
+TPT Madras 1980,505,87886,499,87892,13
+Coetzee and Berjak 1968,29,7470,45,7232,27
+Rosenthal et al 1961,17,1699,65,1600,42
+Comstock et al 1974,186,50448,141,27197,18
+Comstock and Webster 1969,5,2493,3,2338,33
+Comstock et al 1976,27,16886,29,17825,33
+"""
+
+
+def vaccine_trials() -> pd.DataFrame:
+    """Thirteen trials of the BCG vaccine against tuberculosis (Colditz et al. 1994): counts, log risk ratio, its standard error.
+
+    precision : one over the squared standard error, as weights take it
+
+    >>> vaccine_trials()["log_risk_ratio"].round(4).tolist()[:2]
+    [-0.8893, -1.5854]
+    """
+    names = ["trial", "vaccinated_cases", "vaccinated_well", "control_cases", "control_well", "latitude"]
+    frame = pd.read_csv(StringIO(_VACCINE_TRIALS), names=names)
+    a, b, c, d = (frame[name].to_numpy(float) for name in names[1:5])
+    error = np.sqrt(1.0 / a - 1.0 / (a + b) + 1.0 / c - 1.0 / (c + d))
+    return frame.assign(log_risk_ratio=np.log(a / (a + b)) - np.log(c / (c + d)), std_error=error, precision=error**-2.0)
+
+
+def eight_schools() -> pd.DataFrame:
+    """Effects of coaching in eight schools (Rubin 1981), and their standard errors.
+
+    precision : one over the squared standard error, as weights take it
+
+    >>> eight_schools()["effect"].tolist()[:3]
+    [28.0, 8.0, -3.0]
+    """
+    effect, error = [28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0], np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+    return pd.DataFrame({"school": list("ABCDEFGH"), "effect": effect, "std_error": error, "precision": error**-2.0})
 
 
 # ------------------------------------------------------------------------------------------------------------- the trial

