@@ -51,6 +51,21 @@ def test_draws_by_conjugate_gradients_follow_the_closed_form(name: str) -> None:
     assert np.abs((np.cov(drawn, rowvar=False) - cover) / np.outer(sd, sd)).max() < 7.0 / np.sqrt(count)
 
 
+def test_a_crossing_of_middle_size_has_the_posterior_of_its_own_density() -> None:
+    rng = np.random.default_rng(2)
+    s, i = rng.integers(0, 90, 2500), rng.integers(0, 90, 2500)
+    y = rng.normal(size=90)[s] + 0.7 * rng.normal(size=90)[i] + rng.normal(size=2500)
+    built = blm.LMM("y ~ 1 + (1 | s) + (1 | i)", {"y": y, "s": [f"s{k}" for k in s], "i": [f"i{k}" for k in i]})
+    quick, plain = built.sample(seed=1), built.sample(draws=250, seed=1, method="importance")
+    assert quick.method == "surrogate"
+    assert plain.method == "importance"
+    for name in ("sigma", "sd_s", "sd_i"):
+        own, other = quick.parameters[name].values, plain.parameters[name].values
+        # standard errors of a mean of 1000 independent draws
+        assert abs(own.mean() - other.mean()) < 4.5 * other.std() / np.sqrt(1000)
+        assert own.std() == pytest.approx(other.std(), rel=0.12)
+
+
 def test_a_model_taken_for_expensive_has_the_same_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
     built = blm.LMM("y ~ x + (1 | g) + (1 | h)", grouped(groups=40), priors=blm.Priors(alpha="normal"))
     plain = built.sample(seed=1)

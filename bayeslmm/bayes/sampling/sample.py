@@ -31,7 +31,14 @@ from bayeslmm.bayes.sampling.importance import (
 from bayeslmm.bayes.sampling.mode import PosteriorMode, find_mode
 from bayeslmm.bayes.sampling.nuts import MAX_TREE_DEPTH, Chains, bfmi, ess, r_hat, sample_nuts
 from bayeslmm.bayes.sampling.random_effects import JointDraws, draw_alpha, draw_beta_by_cg, joint_draws
-from bayeslmm.bayes.sampling.surrogate import SUFFICIENT_ERROR, Surrogate, build_surrogate, is_expensive, relative_map
+from bayeslmm.bayes.sampling.surrogate import (
+    SUFFICIENT_ERROR,
+    Surrogate,
+    build_surrogate,
+    is_expensive,
+    is_worth_polynomials,
+    relative_map,
+)
 from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import check_not_exact
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
@@ -112,10 +119,9 @@ def sample(
     require_proper_posterior(problem, target.priors)
     seeds = seed_sequence(seed).spawn(3)
     mode = find_mode(target)
-    relative = relative_map(target) if method != "nuts" and is_expensive(target) else None
+    stand_in = _stand_in(target, mode, OVERSAMPLE * draws * chains, method)
     rng = np.random.default_rng(seeds[2])
-    if relative is not None:
-        stand_in = build_surrogate(target, mode, relative)
+    if stand_in is not None:
         run = _surrogate(stand_in, mode, draws, chains, np.random.default_rng(seeds[0]))
         joint = _draw_by_gradients(stand_in, mode, run.phi, rng)
     else:
@@ -135,6 +141,16 @@ def sample(
         interrupted=run.interrupted,
         statistics=run.statistics,
     )
+
+
+def _stand_in(target: Density, mode: PosteriorMode, evaluations: int, method: str) -> Surrogate | None:
+    """Polynomials in place of a density that is expensive; where it is not, only as far as they are fine."""
+    needed = method != "nuts" and is_expensive(target)
+    if not needed and not (method in ("auto", "collapsed") and is_worth_polynomials(target, evaluations)):
+        return None
+    relative = relative_map(target)
+    found = None if relative is None else build_surrogate(target, mode, relative)
+    return found if needed or found is None or found.error < SUFFICIENT_ERROR else None
 
 
 def _run(target: Density, mode: PosteriorMode, draws: int, chains: int, seeds: list[np.random.SeedSequence], method: str) -> SamplingRun:

@@ -24,6 +24,9 @@ from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 EXPENSIVE_MULTIPLICATIONS = 1e8
 """Multiplications of one evaluation above which it is expensive."""
 
+SEVERAL_MULTIPLICATIONS = 5e9
+"""Multiplications of all evaluations, some seconds, from which polynomials are tried first."""
+
 SURROGATE_PARAMETERS = 3
 """Most relative parameters of a surrogate."""
 
@@ -39,16 +42,24 @@ SUFFICIENT_ERROR = 0.01
 TEST_POINTS = 6
 
 
-def is_expensive(density: Density) -> bool:
-    """Whether importance sampling by the kernel itself would take too long, judged by the size of the problem alone."""
+def multiplications(density: Density) -> float:
+    """Of one evaluation, as far as they are of what remains after the first factor; 0 where nothing does."""
     kernel = density.kernel
     if not isinstance(kernel, RandomEffectsKernel) or kernel.cross.rest is None:
-        return False
+        return 0.0
     if kernel.cross.remaining is not None:
-        return True
-    return bool(
-        sum(batch.index.shape[0] * float(batch.index.shape[1]) ** 3 for batch in kernel.cross.rest.batches) > EXPENSIVE_MULTIPLICATIONS
-    )
+        return np.inf
+    return sum(batch.index.shape[0] * float(batch.index.shape[1]) ** 3 for batch in kernel.cross.rest.batches)
+
+
+def is_expensive(density: Density) -> bool:
+    """Whether importance sampling by the kernel itself would take too long, judged by the size of the problem alone."""
+    return multiplications(density) > EXPENSIVE_MULTIPLICATIONS
+
+
+def is_worth_polynomials(density: Density, evaluations: int) -> bool:
+    """Whether so many evaluations cost more than those that polynomials are fitted to, and a draw of the effects by gradients, would."""
+    return multiplications(density) * evaluations > SEVERAL_MULTIPLICATIONS
 
 
 def relative_map(density: Density) -> Array | None:
