@@ -136,6 +136,7 @@ def log_likelihoods(target: Density, phi: Array) -> Array:
     return np.concatenate(parts)
 
 
+@np.errstate(all="ignore")
 def log_mean(values: Array, log_weights: Array) -> float:
     """log of a weighted mean of exponentials; weights sum to 1, and a value that does not exist counts 0."""
     terms = np.where(np.isfinite(values) & np.isfinite(log_weights), values + log_weights, -np.inf)
@@ -235,6 +236,7 @@ def held_out_densities(post: PosteriorData, phi: Array, sets: list[Codes], names
     return values
 
 
+@np.errstate(all="ignore")
 def conditional_log_means(post: PosteriorData) -> Array:
     """log of the mean density of every observation given its effects, over draws of the whole posterior, (n,)."""
     step, total = max(1, LEFT_OUT_ELEMENTS // (4 * post.design.nobs)), np.full(post.design.nobs, -np.inf)

@@ -156,3 +156,12 @@ def test_responses_that_are_not_of_one_outcome_are_refused(response: str) -> Non
         return
     with pytest.raises(SpecificationError):
         blm.compare_models({"a": one, "b": other})
+
+
+def test_what_underflows_is_nothing_whatever_numpy_is_told_to_raise() -> None:
+    model = every_verb.MODELS["one factor"]()
+    with np.errstate(all="raise"):
+        post = model.sample(draws=50, seed=1)
+        assert np.isfinite(post.loo().elpd)
+        assert np.isfinite(post.loo("group", exact=False).elpd)
+        assert post.sensitivity()["prior"].notna().all()

@@ -162,6 +162,7 @@ class Weights:
         return float(np.exp(self.log.max()))
 
 
+@np.errstate(all="ignore")
 def smooth_weights(raw: Array) -> Weights:
     """Smooth the largest weights by the order statistics of a generalised Pareto distribution fitted to them."""
     n = len(raw)
