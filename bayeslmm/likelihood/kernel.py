@@ -8,11 +8,16 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+from scipy.linalg import lapack
 
 from bayeslmm._arrays import Array
 
 ENTRYWISE_COLUMNS, ENTRYWISE_MATRICES = 4, 64
 """Matrices up to this size, and from this many on, are factorised entry by entry over all of them."""
+
+
+SUBSTITUTED_COLUMNS = 24
+"""Columns of X from which a substitution at each theta is faster than the inverse of its factor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +61,27 @@ def solve_Xy(logdet: Array, Xy: Array) -> Solution:
     p = Xy.shape[-1] - 1
     if p == 0:
         return Solution(logdet, Xy, Xy[:, :0, :0], np.zeros(len(logdet)), np.zeros((len(logdet), 0)), Xy[:, 0, 0])
-    root, inverse = factor_and_inverse(Xy[:, :p, :p])
-    half = inverse @ Xy[:, :p, p:]
-    alpha = (inverse.swapaxes(-1, -2) @ half)[..., 0]
-    r2 = Xy[:, p, p] - (half[..., 0] ** 2).sum(-1)
+    root, inverse, half, alpha = _solve_wide(Xy, p) if p >= SUBSTITUTED_COLUMNS else _solve_narrow(Xy, p)
+    r2 = Xy[:, p, p] - (half**2).sum(-1)
     logdet_X = 2.0 * np.log(root.diagonal(axis1=-2, axis2=-1)).sum(-1)
     return Solution(logdet, Xy, root, logdet_X, alpha, r2, inverse)
+
+
+def _solve_narrow(Xy: Array, p: int) -> tuple[Array, Array | None, Array, Array]:
+    """The Cholesky factor L of X'V0^-1X, its inverse, L^-1 X'V0^-1y and alpha."""
+    root, inverse = factor_and_inverse(Xy[:, :p, :p])
+    half = inverse @ Xy[:, :p, p:]
+    return root, inverse, half[..., 0], (inverse.swapaxes(-1, -2) @ half)[..., 0]
+
+
+def _solve_wide(Xy: Array, p: int) -> tuple[Array, Array | None, Array, Array]:
+    """The same by substitution: an inverse costs several times the factor, and only draws and derivatives need one."""
+    root = np.linalg.cholesky(Xy[:, :p, :p])
+    half, alpha = np.empty((len(Xy), p)), np.empty((len(Xy), p))
+    for i, L in enumerate(root):
+        half[i] = lapack.dtrtrs(L.T, Xy[i, :p, p], trans=1)[0]
+        alpha[i] = lapack.dtrtrs(L.T, half[i])[0]
+    return root, None, half, alpha
 
 
 def factor_and_inverse(M: Array) -> tuple[Array, Array]:

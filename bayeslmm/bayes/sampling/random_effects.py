@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import lapack
 
 from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm.bayes.log_posterior.density import Density, MarginalCoefficients
@@ -84,7 +85,7 @@ def draw_alpha(found: MarginalCoefficients, s: Array, rng: Generator) -> Array:
     if solution.root_inverse is not None:
         noise = (solution.root_inverse.swapaxes(-1, -2) @ z)[..., 0]
     else:
-        noise = np.linalg.solve(solution.root.swapaxes(-1, -2), z)[..., 0]
+        noise = np.array([lapack.dtrtrs(root.T, own[:, 0])[0] for root, own in zip(solution.root, z, strict=True)])
     return np.asarray(solution.alpha + s[:, None] * noise)
 
 
