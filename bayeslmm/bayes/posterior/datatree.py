@@ -75,8 +75,20 @@ def joint_log_prior(post: PosteriorData) -> Array:
 def posterior_variables(post: PosteriorData) -> dict[str, Variable]:
     """alpha, the covariance parameters, and beta of every grouping factor."""
     found = {"alpha": Variable(post.draws.alpha, ("coef",), {"coef": post.coef_names}), **post.parameters}
+    found |= dict(correlation_pairs(post.parameters))
     found |= {name: variable for _, name, variable in random_effect_variables(post)}
     return found
+
+
+def correlation_pairs(parameters: Mapping[str, Variable]) -> Iterator[tuple[str, Variable]]:
+    """`cor_<group>`, each correlation of `corr_<group>` once, as figures show them: neither the diagonal nor the other half."""
+    for name, variable in parameters.items():
+        if name.startswith("corr_"):
+            labels = list(variable.coords[variable.dims[0]])
+            a, b = np.triu_indices(len(labels), 1)
+            dim = f"{variable.dims[0].removesuffix('_term')}_pair"
+            pairs = [f"{labels[i]}.{labels[j]}" for i, j in zip(a, b, strict=True)]
+            yield f"cor_{name.removeprefix('corr_')}", Variable(variable.values[:, a, b], (dim,), {dim: pairs})
 
 
 def random_effect_variables(post: PosteriorData) -> Iterator[tuple[str, str, Variable]]:

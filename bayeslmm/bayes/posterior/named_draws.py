@@ -67,7 +67,21 @@ def group_covariance(density: Density, phi: Array, group: str) -> Array:
     return whole
 
 
-RESERVED_NAMES = ("chain", "draw", "coef", "obs", "visit", "visit_bis", "alpha", "alpha_prior", "sigma", "X", "offset", "weights")
+RESERVED_NAMES = (
+    "chain",
+    "draw",
+    "coef",
+    "obs",
+    "visit",
+    "visit_bis",
+    "visit_pair",
+    "alpha",
+    "alpha_prior",
+    "sigma",
+    "X",
+    "offset",
+    "weights",
+)
 """Dims and variables that every tree and graph may have."""
 
 
@@ -95,8 +109,8 @@ def tree_names(problem: Problem) -> TreeNames:
 
 def _made_of(group: str) -> set[str]:
     """The dims and variables of a grouping factor."""
-    dims = {group, f"{group}_term", f"{group}_term_bis"}
-    return dims | {f"{stem}_{group}" for stem in ("sd", "corr", "beta", "Z", "index", "covariance")}
+    dims = {group, f"{group}_term", f"{group}_term_bis", f"{group}_pair"}
+    return dims | {f"{stem}_{group}" for stem in ("sd", "corr", "cor", "beta", "Z", "index", "covariance")}
 
 
 def plain_name(name: str) -> str:

@@ -21,6 +21,7 @@ from bayeslmm.bayes.posterior import predict as posterior_rows
 from bayeslmm.bayes.posterior import tables as posterior_tables
 from bayeslmm.bayes.posterior.data import PosteriorData, save_posterior
 from bayeslmm.bayes.posterior.hypotheses import judge_hypotheses, rope_shares, sensitivity
+from bayeslmm.bayes.sampling.prior_predictive import prior_predictive
 from bayeslmm.errors import SamplingError
 from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.results import foreign_names
@@ -322,6 +323,19 @@ class Posterior(PosteriorData):
         (4, 10, 180)
         """
         return datatree.add_predictive(self, self.tree, draws, seed)
+
+    def prior_predictive(self, draws: int = 500, seed: int | None = None) -> xarray.DataTree:
+        """`tree` with draws from the priors as its groups `prior` and `prior_predictive`, as `az.plot_prior_posterior` takes it.
+
+        Improper priors are stood in for, as `LMM.prior_predictive` says.
+
+        >>> post.prior_predictive(50, seed=1)["prior"]["sd_Subject"].shape
+        (1, 50, 2)
+        """
+        drawn = prior_predictive(self.model, draws, seed)
+        for group in ("prior", "prior_predictive"):
+            self.tree[group] = drawn[group]
+        return self.tree
 
     @restoring
     def log_likelihood(self) -> Array:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor import TensorVariable
 
 from bayeslmm._arrays import Array
@@ -25,6 +26,8 @@ from bayeslmm.bayes.pymc_model.covariance import GraphMatrix, MatrixNames, covar
 from bayeslmm.bayes.pymc_model.distributions import ArrayAndJacobian, ValueAndGradient, coefficients, positive_variable, real_variable
 from bayeslmm.bayes.sampling.mode import mode_start
 from bayeslmm.covariance.scaled import Homogeneous
+from bayeslmm.data.design import Design
+from bayeslmm.errors import MismatchError
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_covariances
 from bayeslmm.likelihood.problem import Problem, build_problem
@@ -52,7 +55,9 @@ def choose_centred(target: Density, phi: Array) -> list[bool]:
     return found
 
 
-def random_effects_graph(problem: Problem, terms: Sequence[GraphMatrix], centred: Sequence[bool]) -> list[TensorVariable]:
+def random_effects_graph(
+    problem: Problem, X: TensorVariable, terms: Sequence[GraphMatrix], centred: Sequence[bool]
+) -> list[TensorVariable]:
     """Z beta (n,) of every grouping factor; the effects are `beta_<group>` (levels, terms)."""
     design, found = problem.design, []
     called = tree_names(problem).groups
@@ -67,8 +72,27 @@ def random_effects_graph(problem: Problem, terms: Sequence[GraphMatrix], centred
         first = design.terms[members[0]]
         Z = pm.Data(f"Z_{group}", np.concatenate([design.terms[i].Z for i in members], axis=1), dims=("obs", dims[1]))
         codes = pm.Data(f"index_{group}", first.group.codes, dims=("obs",))
-        found.append(pt.sum(Z * beta[codes], axis=1))
+        found.append(pt.sum(_together(Z, X, design, members, group) * beta[codes], axis=1))
     return found
+
+
+def _together(Z: TensorVariable, X: TensorVariable, design: Design, members: Sequence[int], group: str) -> TensorVariable:
+    """Z, which is refused where its columns that are columns of X are no longer those: new rows of one are new rows of the other."""
+    columns = np.concatenate([design.terms[i].Z for i in members], axis=1)
+    shared = [(a, j) for a in range(columns.shape[1]) for j in range(design.X.shape[1]) if np.array_equal(columns[:, a], design.X[:, j])]
+    shared = [(a, j) for a, j in shared if not np.all(design.X[:, j] == design.X[:1, j])]
+    if not shared:
+        return Z
+    own, fixed = (list(places) for places in zip(*shared, strict=True))
+    refusal = CheckAndRaise(GraphDataError, f"X and Z_{group} have columns in common that were set apart: give both to pm.set_data")
+    return refusal(Z, pt.all(pt.eq(Z[:, own], X[:, fixed])))
+
+
+class GraphDataError(MismatchError):
+    """Data of a graph that do not belong together; PyTensor raises it with one text."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, "pm.set_data", 'pm.set_data({"X": ..., "Z_<group>": ...}) with columns of the same rows')
 
 
 def _effects(problem: Problem, i: int, term: GraphMatrix, name: str, centred: bool, dims: tuple[str, str] | None) -> TensorVariable:
@@ -256,7 +280,7 @@ class GraphBuilder:
         terms = self.terms()
         if design.offset is not None:
             mu = mu + pm.Data("offset", design.offset, dims=("obs",))
-        mu = mu + sum(random_effects_graph(self.problem, terms, choose_centred(self.target, self.begin)))
+        mu = mu + sum(random_effects_graph(self.problem, X, terms, choose_centred(self.target, self.begin)))
         behind, sigma = self.residual()
         name = response_variable(self.problem, list(graph.named_vars))
         if design.residual is None:
