@@ -324,11 +324,26 @@ class Posterior(PosteriorData):
         """
         return datatree.add_predictive(self, self.tree, draws, seed)
 
+    @restoring
     def prior_predictive(self, draws: int = 500, seed: int | None = None) -> xarray.DataTree:
         """`tree` with draws from the priors as its groups `prior` and `prior_predictive`, as `az.plot_prior_posterior` takes it.
 
         Improper priors are stood in for, as `LMM.prior_predictive` says.
 
+        Parameters
+        ----------
+        draws : int, default 500
+            Number of draws, of one chain.
+        seed : int, optional
+            Seed of the random numbers, 0 or more; None draws a new one.
+
+        Returns
+        -------
+        xarray.DataTree
+            The draws as ArviZ has them.
+
+        Examples
+        --------
         >>> post.prior_predictive(50, seed=1)["prior"]["sd_Subject"].shape
         (1, 50, 2)
         """
