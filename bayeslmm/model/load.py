@@ -17,11 +17,13 @@ from bayeslmm._validation import require_mapping
 from bayeslmm.data.residual import with_blank_rows
 from bayeslmm.errors import FormatError, StoreError
 from bayeslmm.likelihood.criterion import restoring, was_interrupted
-from bayeslmm.likelihood.problem import build_problem
+from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
+from bayeslmm.model.partitioned import model_of_sums
 from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.results.store import BROKEN, Arrays, from_json, open_design, open_estimate, open_frame, read_archive, require_same_estimates
+from bayeslmm.results.stored_sums import open_sums
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 
@@ -78,19 +80,31 @@ def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callab
         raise StoreError(
             f"the formula uses functions that a file cannot hold: {', '.join(absent)}", path, "give load(path, functions={...})"
         )
-    rows = len(arrays["y"])
-    frame = open_frame(content["frame"], "frame", arrays, rows)
     whole = _said(said, content, arrays, functions)
+    model = _model_of_sums(whole, content, arrays) if "sums" in content else _model_of_rows(said, whole, content, arrays)
+    problem = model.problem if "sums" in content else build_problem(model.design, arrays.get("fitted"))
+    if "posterior" in content:
+        return _open_posterior(model, problem, content, arrays, path)
+    estimate = open_estimate(content["estimate"], arrays)
+    require_same_estimates(problem, estimate, path)
+    return Fit(model, problem, estimate, content.get("elapsed", math.nan))
+
+
+def _model_of_sums(said: ModelArguments, content: dict[str, Any], arrays: Arrays) -> LMM:
+    """The model of rows that were added up."""
+    beside = said.arrays()
+    known = {name: beside[name] for name in ("relationship", "functions")}
+    return model_of_sums(said, open_sums(said.spec(), content["sums"], arrays, known), None)
+
+
+def _model_of_rows(said: dict[str, Any], whole: ModelArguments, content: dict[str, Any], arrays: Arrays) -> LMM:
+    """The model of the rows that the file has."""
+    frame = open_frame(content["frame"], "frame", arrays, len(arrays["y"]))
     if "places" in arrays and said["missing"] == "drop":
         frame, whole = _with_blank_rows(frame, whole, arrays["places"])
     model = LMM.of(whole, frame, said["counting"], said["subjects"])
     model.design = open_design(model.design, content, arrays)
-    if "posterior" in content:
-        return _open_posterior(model, content, arrays, path)
-    estimate = open_estimate(content["estimate"], arrays)
-    problem = build_problem(model.design, arrays.get("fitted"))
-    require_same_estimates(problem, estimate, path)
-    return Fit(model, problem, estimate, content.get("elapsed", math.nan))
+    return model
 
 
 def _with_blank_rows(frame: pd.DataFrame, said: ModelArguments, place: Codes) -> tuple[pd.DataFrame, ModelArguments]:
@@ -102,7 +116,7 @@ def _with_blank_rows(frame: pd.DataFrame, said: ModelArguments, place: Codes) ->
     return frame, replace(said, weights=weights, offset=offset)
 
 
-def _open_posterior(model: LMM, content: dict[str, Any], arrays: Arrays, path: str) -> Posterior:
+def _open_posterior(model: LMM, problem: Problem, content: dict[str, Any], arrays: Arrays, path: str) -> Posterior:
     """The posterior that `save` wrote, its model built again.
 
     Errors: MismatchError unless the density at the first draw is the stored one.
@@ -116,7 +130,7 @@ def _open_posterior(model: LMM, content: dict[str, Any], arrays: Arrays, path: s
     draws = PosteriorDraws(readonly(arrays["draws/phi"]), readonly(arrays["draws/alpha"]), beta, readonly(arrays["draws/log_density"]))
     post = Posterior(
         model,
-        density(build_problem(model.design, arrays.get("fitted")), model.spec.priors),
+        density(problem, model.spec.priors),
         draws,
         chains=values["chains"],
         method=values["method"],

@@ -30,8 +30,6 @@ class PartitionedLMM(LMM):
     InferenceError.
     """
 
-    rows: SummedRows
-
     def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> LMM:
         """The model with another formula, data or arguments; other data are a frame, or partitions again.
 
@@ -81,7 +79,6 @@ def model_of_sums(said: ModelArguments, rows: SummedRows, source: Partitions | N
     model = PartitionedLMM.__new__(PartitionedLMM)
     model.said, model.counting, model.subjects, model._data, model.file = said, "lme4", None, source, None
     beside = said.arrays()
-    model.rows = rows
     model.problem = problem_of_sums(said.spec(), rows, relationship=beside["relationship"], functions=beside["functions"])
     model.design = model.problem.design
     return model

@@ -102,8 +102,9 @@ class RowSummary:
 class PartitionedDesign(Design):
     """The design of a model whose rows were read in parts: arrays over the rows are absent, and asking for one says so."""
 
-    __slots__ = ("summary",)
+    __slots__ = ("summary", "summed")
     summary: RowSummary
+    summed: SummedRows
 
     def __getattr__(self, name: str) -> Any:
         raise _absent(name)
@@ -259,7 +260,7 @@ def sum_partitions(
         if moments is None or _columns(early) != _columns(learnt):
             moments = partitions.reduce(partial(_measure, spec, asked, learnt.encoding, scale), ColumnMoments.merge, asked.columns)
             assert moments is not None
-        design, standardization = _template(learning, survey, learnt, moments, scale)
+        design, standardization = template_of(learning, survey, learnt, moments, scale)
         add = partial(_add_up, asked, design, standardization, factors_of(design), scale)
         total = partitions.reduce(add, partial(_merge_sums, standardization), asked.columns)
     assert total is not None
@@ -278,13 +279,14 @@ def problem_of_sums(
     survey, moments = rows.survey, rows.moments
     with one_thread():
         learnt = learning.learnt(survey)
-        design, standardization = _template(learning, survey, learnt, moments, rows.scale)
+        design, standardization = template_of(learning, survey, learnt, moments, rows.scale)
         problems = checks.identification_problems(design.terms, None, survey.kept, design.X, rows.coinciding.alike)
         notes = _notes(design, learnt, survey, problems)
         known: dict[str, Any] = {"notes": notes, "unidentified": problems if spec.check == "error" else ()}
         known |= {} if spec.weights is not None else {"weights": None}
         known |= {} if spec.offset is not None or spec.formula.offsets else {"offset": None}
         rowless = drop_row_arrays(design, _summary(design, rows), known)
+        object.__setattr__(rowless, "summed", rows)
         return problem_from_sums(rowless, standardization, rows.sums.sums.finish(), rows.sums.sums)
 
 
@@ -446,7 +448,7 @@ def _first_half(part: PartRows) -> Any:
     return replace(part.source, rows=rows[: len(rows) // 2], _kept={})
 
 
-def _template(
+def template_of(
     learning: Learning, survey: FirstPass, learnt: EncodedColumns, moments: ColumnMoments, scale: float
 ) -> tuple[Design, Standardization]:
     """A design of a few rows that stand for all: their means, squares and products are those of all rows; and its change of columns."""

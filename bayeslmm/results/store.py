@@ -32,6 +32,7 @@ from bayeslmm.data.residual import row_places
 from bayeslmm.errors import Check, FormatError, MismatchError, StoreError
 from bayeslmm.estimate.estimate import Estimate, estimates_at
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.partitions.sums import PartitionedDesign
 
 if TYPE_CHECKING:
     from bayeslmm.results.estimates import Estimates, FittedModel
@@ -315,12 +316,18 @@ def stored_model(model: FittedModel, arrays: Arrays) -> dict[str, Any]:
     """A model as it was said with the rows it used, as JSON values and arrays."""
     said, beside = model.stored()
     design = model.design
-    content = {
+    content: dict[str, Any] = {
         "said": to_json(said),
         "beside": {
             name: store_frame(value, f"beside/{name}", arrays) if isinstance(value, pd.DataFrame) else None
             for name, value in beside.items()
         },
+    }
+    if isinstance(design, PartitionedDesign):
+        from bayeslmm.results.stored_sums import store_sums
+
+        return content | {"sums": store_sums(design.summed, arrays)}
+    content |= {
         "frame": store_frame(design.frame, "frame", arrays),
         "index": store_index(design.index, "index", arrays),
         "labelled": design.labelled,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import InferenceError
+from bayeslmm.errors import InferenceError, SpecificationError
 from tests.laws.designs import frame
 from tests.partitions.test_partitions import divided
 
@@ -175,3 +176,24 @@ def test_fits_of_parts_are_compared_by_their_likelihoods() -> None:
     other = blm.from_partitions(MODELS["interaction"][0], divided(rows().assign(y=lambda d: d["y"] + 1.0), 0)).fit()
     with pytest.raises(InferenceError, match="different data"):
         blm.lrt(smaller[1], other)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_saved_fit_of_parts_is_opened_equal_to_the_bit(name: str, tmp_path: Path) -> None:
+    fit = pair(name)[1]
+    fit.save(tmp_path / "parts.fit")
+    again = blm.load(tmp_path / "parts.fit")
+    assert isinstance(again, blm.Fit)
+    assert again.criterion == fit.criterion
+    assert again.fixef.equals(fit.fixef)
+    for verb in ("tidy", "emmeans", "anova 2", "ranef", "predict", "r2"):
+        equal(EQUAL[verb](fit), EQUAL[verb](again))
+    with pytest.raises(SpecificationError, match="not kept"):
+        again.update(". ~ . + 1")
+
+
+def test_a_saved_posterior_of_parts_is_opened_again(tmp_path: Path) -> None:
+    post = pair("crossed")[1].model.sample(draws=50, chains=2, seed=1)
+    post.save(tmp_path / "parts.post")
+    again = blm.load(tmp_path / "parts.post")
+    equal(post.tidy(), again.tidy())
