@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -75,16 +76,18 @@ class Partitions:
                 return found
         return None
 
-    def reduce[T](self, task: Task[T], merge: Callable[[T, T], T], columns: Sequence[str]) -> T | None:
-        """What a task makes of every piece, merged: where the pieces are, or by the workers. None without pieces.
+    def reduce[T](
+        self, task: Task[T], merge: Callable[[T, T], T], columns: Sequence[str], pool: ProcessPoolExecutor | None = None
+    ) -> T | None:
+        """What a task makes of every piece, merged: where the pieces are, or by the processes of a pool. None without pieces.
 
         Sums are merged in the order of the pieces, so that they do not depend on the number of workers; on Dask by a tree.
         """
         if is_dask(self.source):
             return reduce_on_dask(_of_dask(self.source, columns).to_delayed(), task, merge)
-        if self.workers is None or self.workers == 1:
+        if pool is None or self.workers is None:
             return reduce_here(self.pieces(columns), task, merge)
-        return reduce_in_processes(self.pieces(columns), task, merge, self.workers)
+        return reduce_in_processes(self.pieces(columns), task, merge, pool, self.workers)
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
         """What can be read by itself: a frame, a CSV file, some row groups of a parquet file, a partition of Dask's.

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial, reduce
 from importlib import import_module
@@ -40,23 +41,43 @@ def reduce_here[T](pieces: Iterable[Piece], task: Task[T], merge: Callable[[T, T
     return total
 
 
-def reduce_in_processes[T](pieces: Iterable[Piece], task: Task[T], merge: Callable[[T, T], T], workers: int) -> T | None:
-    """Several pieces at once, each in a process; results are merged in the order of the pieces.
+@contextmanager
+def process_pool(workers: int | None) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes that share pieces, for all passes; None for one worker, which is this process.
 
-    Errors: those of the task; SpecificationError where a process cannot be started.
+    Errors: SpecificationError where a process cannot be started or dies.
     """
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(task,))
+    if workers is None or workers == 1:
+        yield None
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_blas_thread)
     try:
-        return _in_order(pool, pieces, merge, workers)
+        yield pool
     except BrokenProcessPool as error:
         what = "a process of workers= died, or could not be started"
         remedy = 'in a script, put what is run under `if __name__ == "__main__":`; where memory ran out, give smaller parts'
         raise SpecificationError(what, "workers", remedy) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def reduce_in_processes[T](
+    pieces: Iterable[Piece], task: Task[T], merge: Callable[[T, T], T], pool: ProcessPoolExecutor, workers: int
+) -> T | None:
+    """Several pieces at once; a few are under way at a time, and results are merged in the order of the pieces."""
+    total: T | None = None
+    waiting: deque[Future[T]] = deque()
+    try:
+        for number, piece in enumerate(pieces, start=1):
+            waiting.append(pool.submit(_work, task, number, piece))
+            if len(waiting) > 2 * workers:
+                total = _merged(total, waiting.popleft().result(), merge)
+        while waiting:
+            total = _merged(total, waiting.popleft().result(), merge)
     except BayesLMMError as error:
         # without the trace of the other process
         raise error from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return total
 
 
 def require_importable(functions: Mapping[str, Callable[..., Any]]) -> None:
@@ -68,35 +89,17 @@ def require_importable(functions: Mapping[str, Callable[..., Any]]) -> None:
             raise SpecificationError(what, "workers", "define it at the top of a module, or leave workers out")
 
 
-def _in_order[T](pool: ProcessPoolExecutor, pieces: Iterable[Piece], merge: Callable[[T, T], T], workers: int) -> T | None:
-    """A few pieces are under way at a time, so that results that wait take little memory."""
-    total: T | None = None
-    waiting: deque[Future[T]] = deque()
-    for number, piece in enumerate(pieces, start=1):
-        waiting.append(pool.submit(_work, number, piece))
-        if len(waiting) > 2 * workers:
-            total = _merged(total, waiting.popleft().result(), merge)
-    while waiting:
-        total = _merged(total, waiting.popleft().result(), merge)
-    return total
-
-
 def _merged[T](total: T | None, found: T, merge: Callable[[T, T], T]) -> T:
     return found if total is None else merge(total, found)
 
 
-_told: list[Task[Any]] = []
-"""The task of this process, which is told it once and not with each piece."""
-
-
-def _begin(task: Task[Any]) -> None:
+def _one_blas_thread() -> None:
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    _told.append(task)
 
 
-def _work(number: int, piece: Piece) -> Any:
-    return _told[0](number, piece.frames())
+def _work[T](task: Task[T], number: int, piece: Piece) -> T:
+    return task(number, piece.frames())
 
 
 def reduce_on_dask[T](parts: Iterable[Any], task: Task[T], merge: Callable[[T, T], T]) -> T | None:

@@ -32,7 +32,7 @@ from bayeslmm.partitions.first_pass import COUNT, FirstPass, PartRows, encode_pa
 from bayeslmm.partitions.level_sums import CoincidingFactors, SumsByLevel
 from bayeslmm.partitions.moments import ColumnMoments, SpanningRows
 from bayeslmm.partitions.partitions import Partitions
-from bayeslmm.partitions.reduction import require_importable
+from bayeslmm.partitions.reduction import process_pool, require_importable
 from bayeslmm.specification.model_spec import ModelSpec
 
 ROW_ARRAYS = {
@@ -240,7 +240,7 @@ def sum_partitions(
     if partitions.workers is not None and partitions.workers > 1:
         require_importable(learning.functions)
     asked = learning.asked
-    with one_thread():
+    with one_thread(), process_pool(partitions.workers) as pool:
         scale = 1.0
         early: EncodedColumns | None = None
         begun = partitions.first(partial(_first_rows, learning), asked.columns)
@@ -248,7 +248,7 @@ def sum_partitions(
             first, scale = begun
             early = learning.learnt(first, all_groups=False)
         task = partial(_look, learning, None if early is None else early.encoding, scale)
-        looked = partitions.reduce(task, _merge_looks, asked.columns)
+        looked = partitions.reduce(task, _merge_looks, asked.columns, pool)
         if looked is None or early is None:
             raise (
                 EmptyDataError("the partitions have no rows", "", "give data with at least one row per parameter")
@@ -258,11 +258,11 @@ def sum_partitions(
         survey, moments = looked
         learnt = learning.learnt(survey)
         if moments is None or _columns(early) != _columns(learnt):
-            moments = partitions.reduce(partial(_measure, spec, asked, learnt.encoding, scale), ColumnMoments.merge, asked.columns)
+            moments = partitions.reduce(partial(_measure, spec, asked, learnt.encoding, scale), ColumnMoments.merge, asked.columns, pool)
             assert moments is not None
         design, standardization = template_of(learning, survey, learnt, moments, scale)
         add = partial(_add_up, asked, design, standardization, factors_of(design), scale)
-        total = partitions.reduce(add, partial(_merge_sums, standardization), asked.columns)
+        total = partitions.reduce(add, partial(_merge_sums, standardization), asked.columns, pool)
     assert total is not None
     return SummedRows(survey, moments, scale, *total)
 

@@ -64,7 +64,7 @@ def test_what_workers_cannot_share_is_refused(source: Any, options: dict[str, An
 # -- Dask ----------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", pytest.param("processes", marks=pytest.mark.slow)])
 def test_a_dask_frame_is_added_up_by_the_scheduler_in_use(scheduler: str) -> None:
     dask = pytest.importorskip("dask")
     frame = pytest.importorskip("dask.dataframe").from_pandas(data().reset_index(drop=True), npartitions=11)
