@@ -22,8 +22,17 @@ from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
 from bayeslmm.model.partitioned import model_of_sums
 from bayeslmm.results.foreign_names import answers_keywords
-from bayeslmm.results.store import BROKEN, Arrays, from_json, open_design, open_estimate, open_frame, read_archive, require_same_estimates
-from bayeslmm.results.stored_sums import open_sums
+from bayeslmm.results.store import (
+    BROKEN,
+    Arrays,
+    from_json,
+    open_design,
+    open_estimate,
+    open_frame,
+    open_sums,
+    read_archive,
+    require_same_estimates,
+)
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 

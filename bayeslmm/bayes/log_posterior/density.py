@@ -484,7 +484,7 @@ def kernel_for_many_points(problem: Problem) -> Kernel:
 def require_room_for_draws(target: Density, draws: float, what: str, rows: bool = False) -> None:
     """Raise SizeError where so many draws of all parameters and random effects would not fit; rows : with a number for each row."""
     design = target.problem.design
-    effects = sum(term.group.size * term.Z.shape[1] for term in design.terms)
+    effects = sum(term.group.size * len(term.columns) for term in design.terms)
     each = 3 * (target.size + len(design.kept) + effects) + (3 * design.nobs if rows else 0)
     require_memory("prior draws" if rows else "draws", draws * each, what, "ask for fewer draws")
 
