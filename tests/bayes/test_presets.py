@@ -70,3 +70,51 @@ def test_the_presets_of_stan_packages_are_what_these_print(preset: str) -> None:
     for label, printed in PRINTED[preset].items():
         assert rows[label].family == printed["family"]
         np.testing.assert_allclose(rows[label].parameters, printed["parameters"], rtol=1e-3)
+
+
+RULES = {
+    "sleepstudy": ("lme4/sleepstudy", "Reaction ~ Days + (Days | Subject)", "Reaction", ["Days"]),
+    "pastes": ("lme4/Pastes", "strength ~ 1 + (1 | batch / cask)", "strength", []),
+    "rail": ("nlme/Rail", "travel ~ 1 + (1 | Rail)", "travel", []),
+    "orthodont": ("nlme/Orthodont", "distance ~ age * Sex + (age | Subject)", "distance", ["age"]),
+    "oxboys": ("nlme/Oxboys", "height ~ age + (age | Subject)", "height", ["age"]),
+}
+
+
+@pytest.mark.parametrize("name", list(RULES))
+def test_the_brms_preset_follows_the_rule_of_its_source(name: str) -> None:
+    """`def_scale_prior.brmsterms` in brms' R/priors.R: student_t(3, round(median(y), 1), s) for the intercept of centred columns,
+    student_t(3, 0, s) for every sd, s = max(2.5, round(mad(y), 1)), mad times 1.4826; coefficients flat; lkj(1)."""
+    data, formula, response, _ = RULES[name]
+    frame = blm.load_dataset(data)
+    y = frame[response].to_numpy(float)
+    middle = float(np.median(y))
+    scale = max(2.5, round(1.4826 * float(np.median(np.abs(y - middle))), 1))
+    for row in density(blm.LMM(formula, frame).problem, blm.Priors(preset="brms")).priors.rows():
+        if row.label == "alpha Intercept":
+            assert (row.prior.family, row.centred) == ("student_t", True)
+            np.testing.assert_allclose(row.prior.parameters, [3.0, round(middle, 1), scale])
+        elif row.kind == "alpha":
+            assert row.prior.family == "flat"
+        elif row.kind == "corr":
+            assert row.prior.parameters == (1.0,)
+        else:
+            assert row.prior.family == "half_t"
+            np.testing.assert_allclose(row.prior.parameters, [3.0, scale])
+
+
+@pytest.mark.parametrize("name", list(RULES))
+def test_the_rstanarm_preset_follows_the_rule_of_its_vignette(name: str) -> None:
+    """The vignette "Prior Distributions for rstanarm Models": normal(mean(y), 2.5 sd(y)) for the intercept of centred columns,
+    normal(0, 2.5 sd(y) / sd(x)) for coefficients, exponential(1 / sd(y)) for sigma."""
+    data, formula, response, covariates = RULES[name]
+    frame = blm.load_dataset(data)
+    y = frame[response].to_numpy(float)
+    rows = {row.label: row for row in density(blm.LMM(formula, frame).problem, blm.Priors(preset="rstanarm")).priors.rows()}
+    assert rows["alpha Intercept"].centred
+    np.testing.assert_allclose(rows["alpha Intercept"].prior.parameters, [y.mean(), 2.5 * y.std(ddof=1)])
+    for x in covariates:
+        expected = 2.5 * y.std(ddof=1) / frame[x].to_numpy(float).std(ddof=1)
+        np.testing.assert_allclose(rows[f"alpha {x}"].prior.parameters, [0.0, expected])
+    assert rows["sigma"].prior.family == "exponential"
+    np.testing.assert_allclose(rows["sigma"].prior.parameters, [1.0 / y.std(ddof=1)])
