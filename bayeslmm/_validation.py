@@ -44,15 +44,15 @@ def require_count(value: Any, argument: str) -> int:
     """Raise SpecificationError unless the value is a whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise SpecificationError(f"{argument} is {value!r:.60}", argument, "give a whole number, 1 or more")
-    if value > MAX_COUNT:
+    if int(value) > MAX_COUNT:
         raise SpecificationError(f"{argument} is {value!r:.60}", argument, f"give a whole number, {MAX_COUNT:,} at most")
     return int(value)
 
 
 def require_number(value: Any, argument: str, *, above: float = -math.inf, below: float = math.inf) -> float:
     """One finite number between two others, as a float. Raise SpecificationError for anything else."""
-    numeric = isinstance(value, Real) and not isinstance(value, bool | np.bool_) and -MAX_SIZE < value < MAX_SIZE
-    number = float(value) if numeric else math.nan
+    numeric: Any = value if isinstance(value, Real) and not isinstance(value, bool | np.bool_) else math.nan
+    number = float(numeric) if -MAX_SIZE < numeric < MAX_SIZE else math.nan
     if above < number < below:
         return number
     wanted = [f"above {above:g}"] * (above > -math.inf) + [f"below {below:g}"] * (below < math.inf)

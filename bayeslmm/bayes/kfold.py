@@ -12,7 +12,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes, seed_sequence
 from bayeslmm._lazy import optional
-from bayeslmm._validation import require_count, require_flag
+from bayeslmm._validation import require_count, require_flag, require_name
 from bayeslmm.bayes.jacobian import log_jacobian
 from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.loo import (
@@ -53,7 +53,7 @@ def cross_validate(
     Raises SpecificationError for more folds than units, InferenceError where the other folds do not determine alpha under its flat prior,
     SamplingError where the posterior given them cannot be sampled.
     """
-    named = by not in ("observation", "group")
+    named = require_name(by, "by") not in ("observation", "group")
     sets, labels, dim = held_out(post, "group" if named else by, by if named else group)
     count = require_count(k, "k")
     if not 2 <= count <= len(sets):

@@ -113,6 +113,7 @@ def settings() -> dict[str, Base]:
         "contrast_rows": {"newdata": new},
         "criterion": {"theta": [1.0]},
         "emmeans": {"specs": "f"},
+        "within": {"by": "f"},
         "emtrends": {"var": "x"},
         "gradient": {"theta": [1.0]},
         "hypothesis": {"statements": "x > 0"},

@@ -80,13 +80,13 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "residual": {"{}"},
         "priors": {"{}"},
     },
-    "the asymptotic covariance, which goes with the usual degrees of freedom": {"vcov": {"None"}},
+    "the asymptotic covariance, which goes with the usual degrees of freedom": {"vcov": {"None"}, "df": {"None"}},
     "no contrasts are made": {"method": {"{}"}},
     "the relationship of a factor that the file does not name": {"relationship": {"unhashable key"}},
 }
 """Why -> parameter -> the values that are taken for that reason."""
 
-LONG = {"Posterior.loo", "report", "calibrate", "loo", "check_inference", "bootstrap", "power", "sample"}
+LONG = {"Posterior.loo", "kfold", "report", "calibrate", "loo", "check_inference", "bootstrap", "power", "sample"}
 """Verbs that take too long for the short form."""
 
 

@@ -265,6 +265,7 @@ class PosteriorPlots:
         >>> axes = post.plot.predictive("stat", stat="max", draws=200)
         """
         require_one_of(kind, ("density", "stat", "intervals"), "kind")
+        require_level(conf_level)
         if stat is not None and kind != "stat":
             raise SpecificationError(f"stat does not apply to kind={kind!r}", "stat", 'use kind="stat"')
         post, design = self._post, self._post.design

@@ -67,10 +67,11 @@ def summarize_draws(post: PosteriorData, tree: xarray.DataTree, var_names: Names
         require_level(options["ci_prob"], "ci_prob")
     require_flag(options.get("skipna", False), "skipna")
     require_mapping(options.get("coords"), "coords", '{"coef": ["x"]}')
-    if isinstance(options.get("round_to"), str):
-        require_one_of(str(options["round_to"]), ("auto", "none"), "round_to")
-    elif options.get("round_to") is not None and options["round_to"] != 0:
-        require_count(options["round_to"], "round_to")
+    digits = options.get("round_to")
+    if isinstance(digits, str):
+        require_one_of(digits, ("auto", "none"), "round_to")
+    elif digits is not None and not (type(digits) is int and digits == 0):
+        require_count(digits, "round_to")
     with np.errstate(invalid="ignore", divide="ignore"):
         try:
             table: pd.DataFrame = optional("arviz_stats").summary(tree, var_names=names, **options)
