@@ -223,7 +223,7 @@ class PredictorRows:
         """
         levels = self.levels
         rest, coupling = levels.rest, levels.cross.coupling
-        assert isinstance(rest, SchurComplement) and coupling is not None
+        assert isinstance(rest, SchurComplement) and isinstance(coupling, DenseOffDiagonal | SparseOffDiagonal)
         h, first, X = self._through_first(levels)
         index = rest.layout.batches[0].index[0]
         Q, QV = rest.blocks[0].Q[0, 0], rest.QV[0, :, : X.shape[1]]
