@@ -24,7 +24,8 @@ def bootstrapped(fit: Estimates, table: Callable[[Estimates], pd.DataFrame], con
         frame = table(one)
         if "group" not in frame:
             return {str(name): float(frame[name].iloc[0]) for name in frame}
-        return {f"{row['group']}: {name}": float(row[name]) for _, row in frame.iterrows() for name in frame if name != "group"}
+        rows = frame.set_index("group")
+        return {f"{group}: {name}": float(value) for name in rows for group, value in rows[str(name)].items()}
 
     found = bootstrap(fit, n, seed, statistic=shares)
     low, high = np.nanquantile(found.frame.to_numpy(float), [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0)
