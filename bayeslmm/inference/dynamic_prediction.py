@@ -76,7 +76,7 @@ def predict_dynamic(
         error = np.sqrt(np.maximum(mean if interval == "confidence" else outcome + unseen, 0.0))
         half = two_sided_quantile(conf_level) * error
         columns |= {"std_error": error, "conf_low": estimate - half, "conf_high": estimate + half}
-    return prediction_frame(columns, found.rows, 5)
+    return prediction_frame(columns, found.rows)
 
 
 def _require_possible(fit: Estimates) -> None:

@@ -463,8 +463,8 @@ def store_sums(rows: SummedRows, arrays: Arrays) -> dict[str, Any]:
             _store_triangle(block, f"sums/{name}/{i}", arrays)
     _store_triangle(moments.columns, "sums/columns", arrays)
     _store_triangle(moments.plain_columns, "sums/plain_columns", arrays)
-    for i, total in enumerate(moments.sums.values()):
-        arrays[f"sums/variables/{i}"] = total
+    for i, own in enumerate(moments.sums.values()):
+        arrays[f"sums/variables/{i}"] = own
     total = rows.sums.sums
     arrays["sums/Xy"] = total.Xy
     for f, (diagonal, with_Xy) in enumerate(zip(total.diagonal, total.with_Xy, strict=True)):

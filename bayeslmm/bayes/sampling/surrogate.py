@@ -48,7 +48,7 @@ def multiplications(density: Density) -> float:
     if not isinstance(kernel, RandomEffectsKernel) or kernel.cross.rest is None:
         return 0.0
     if kernel.cross.remaining is not None:
-        return np.inf
+        return float(np.inf)
     return sum(batch.index.shape[0] * float(batch.index.shape[1]) ** 3 for batch in kernel.cross.rest.batches)
 
 
