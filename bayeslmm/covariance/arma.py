@@ -16,8 +16,6 @@ from functools import lru_cache
 from itertools import product
 
 import numpy as np
-from scipy.optimize import least_squares
-from scipy.signal import lfilter
 
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.covariance.base import Parameter
@@ -105,6 +103,8 @@ def _shifted(values: Array, by: int, axis: int = -1) -> Array:
 
 def _continued(phi: Array, known: Array, added: Array | None) -> Array:
     """y_k = sum phi_i y_(k-i) + added_k for lags beyond p, those before known; (..., n) or with further axes behind the lags."""
+    from scipy.signal import lfilter  # costs more than a fit: only where there is an ARMA process
+
     p, n = phi.shape[-1], known.shape[phi.ndim - 1]
     begin, width = p + 1, int(np.prod(known.shape[phi.ndim :]))
     if n <= begin or not p:
@@ -234,6 +234,8 @@ class ARMA(Correlation):
         return self._by_lag(r, 2)
 
     def closest(self, matrix: Array) -> Array:
+        from scipy.optimize import least_squares
+
         places = np.array(self.positions or range(self.q))
         apart = np.abs(np.subtract.outer(places, places))
         lags = min(int(apart.max()) + 1, max(_LAGS, 2 * (self.ar + self.ma) + 1))

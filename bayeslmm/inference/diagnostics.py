@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from scipy.optimize import minimize
 
 from bayeslmm._arrays import Array, generator, seed_sequence
 from bayeslmm.errors import InferenceError
@@ -130,6 +128,8 @@ class SimulatedResiduals:
         >>> simulated_residuals(fit, seed=1).tests()["test"].tolist()
         ['uniformity', 'dispersion', 'outliers']
         """
+        from scipy import stats
+
         ks = stats.kstest(self.values, "uniform")
         center = self.simulations.mean(axis=1)
         own, drawn = np.var(self.observed - center), np.var(self.simulations - center[:, None], axis=0)
@@ -204,6 +204,8 @@ def allfit(fit: Estimates, starts: int = 5, seed: int = 0) -> pd.DataFrame:
         return outcome.point.x, outcome.converged
 
     def other(method: str) -> tuple[Array, bool]:
+        from scipy.optimize import minimize
+
         run: Any = minimize
         if method == "Nelder-Mead":
             options = {"maxiter": 2000 * len(begin), "xatol": 1e-8, "fatol": 1e-9}

@@ -15,7 +15,7 @@ from math import sqrt
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from bayeslmm._arrays import Array, freeze, generator
 from bayeslmm._validation import require_flag
@@ -59,7 +59,7 @@ class ChiBarSquare:
 
 def _tail(value: Array, df: int) -> Array:
     """chi2 with 0 degrees of freedom is 0."""
-    return np.asarray((value <= 0.0).astype(float) if df == 0 else stats.chi2.sf(value, df))
+    return np.asarray((value <= 0.0).astype(float) if df == 0 else special.chdtrc(df, np.maximum(value, 0.0)))
 
 
 def _cone_draws(k: int) -> Array:
@@ -248,7 +248,7 @@ def p_value(null: Design, alternative: Design, statistic: float, df: int, bounda
     if df <= 0:
         return float("nan")
     mixed = chi_bar_square(null, alternative, df) if boundary else None
-    return mixed.p_value(statistic) if mixed is not None else float(stats.chi2.sf(statistic, df))
+    return mixed.p_value(statistic) if mixed is not None else float(special.chdtrc(df, max(statistic, 0.0)))
 
 
 # -- ranova ----------------------------------------------------------------------------------------------------------------------------

@@ -130,6 +130,20 @@ def test_importing_the_package_imports_no_numpy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_fit_and_its_tables_load_only_what_they_need() -> None:
+    """Each of these takes longer to import than small data take to be fitted, tested and printed."""
+    heavy = ["scipy.stats", "scipy.signal", "scipy.optimize", "scipy.interpolate", "matplotlib", "formulaic"]
+    code = (
+        "import sys, bayeslmm as blm\n"
+        "data = {'y': [1, 3, 2, 5, 4, 7, 5, 9, 6], 'x': [0, 1, 2] * 3, 'g': list('aaabbbccc')}\n"
+        "fit = blm.LMM('y ~ x + (x | g)', data, check='warn').fit()\n"
+        "fit.tidy(conf_int=True), str(fit.summary()), fit.anova(), fit.predict()\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def is_false(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is False
 

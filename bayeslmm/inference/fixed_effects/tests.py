@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from bayeslmm._arrays import Array, Mask
 from bayeslmm._validation import spell
@@ -72,7 +72,7 @@ class TTests:
 
     def limits(self, level: float) -> tuple[Array, Array]:
         """Confidence limits of the estimates."""
-        half = stats.t.ppf(0.5 + 0.5 * level, self.df) * self.std_error
+        half = special.stdtrit(self.df, 0.5 + 0.5 * level) * self.std_error
         return self.estimate - half, self.estimate + half
 
 
@@ -169,7 +169,8 @@ class FixedEffects:
         else:
             scale, df = self.degrees.joint(rows if q < len(unit) else self._in_common_units(own[real], term))
         statistic = wald * scale if self.scaled else wald
-        return FTest(q, df, statistic, float(stats.f.sf(statistic, q, df)) if np.isfinite(df) else float(stats.chi2.sf(q * statistic, q)))
+        p_value = special.fdtrc(q, df, statistic) if np.isfinite(df) else special.chdtrc(q, q * statistic)
+        return FTest(q, df, statistic, float(p_value))
 
     def _in_common_units(self, own: Array, term: str | None) -> Array:
         """Slopes for a typical change of their columns: degrees of freedom of several rows do not depend on the units of covariates.
@@ -186,7 +187,7 @@ class FixedEffects:
 def _t_tests(estimate: Array, se: Array, df: Array, rhs: Array | float) -> TTests:
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = (estimate - rhs) / se
-    return TTests(estimate, se, df, statistic, np.asarray(2.0 * stats.t.sf(np.abs(statistic), df)))
+    return TTests(estimate, se, df, statistic, np.asarray(2.0 * special.stdtr(df, -np.abs(statistic))))
 
 
 def _demand_agreement(right: Array, turn: Array) -> None:
