@@ -82,7 +82,7 @@ def test_models_are_ranked(by: str) -> None:
     priors = blm.Priors(alpha="normal")
     steep = designs.grouped(sd=(1.0, 2.0))
     models = {"intercepts": blm.LMM("y ~ x + (1 | g)", steep, priors=priors), "slopes": blm.LMM("y ~ x + (x | g)", steep, priors=priors)}
-    table = blm.compare_models(models, by=by, draws=250)
+    table = blm.compare_models(models, by=by) if by in ("aic", "bic") else blm.compare_models(models, by=by, draws=250)
     assert table["model"].tolist() == ["slopes", "intercepts"]
     assert table["weight"].sum() == pytest.approx(1.0)
     assert table["difference"].iloc[0] == 0.0

@@ -37,6 +37,8 @@ def source(name: str, kind: str) -> Any:
 def may_refuse(name: str, verb: str) -> bool:
     """Whether a refusal is an answer: where there is nothing to be said."""
     bare = name == "no random effects"
+    if (name, verb) == ("weights and offset", "standardized"):
+        return True
     return verb in every_verb.REFUSED or ((bare or "errors" in name or name == "pooled subjects") and verb in every_verb.NO_RANDOM_EFFECTS)
 
 
