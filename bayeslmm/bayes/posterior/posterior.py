@@ -89,7 +89,7 @@ class Posterior(PosteriorData):
         Draws in it are not to be written to: they are the posterior's own.
 
         >>> sorted(post.tree.posterior.data_vars)[:3]
-        ['alpha', 'beta_Subject', 'corr_Subject']
+        ['alpha', 'beta_Subject', 'cor_Subject']
         """
         return datatree.build_tree(self)
 
