@@ -194,7 +194,7 @@ def test_another_response_is_another_likelihood() -> None:
 def test_a_form_that_is_not_there_is_refused() -> None:
     with pytest.raises(blm.errors.SpecificationError) as caught:
         model("crossed").to_pymc("bayesian")
-    assert "marginal, hierarchical" in caught.value.remedy
+    assert "'marginal', 'hierarchical'" in caught.value.remedy
 
 
 @pytest.mark.slow
