@@ -1163,8 +1163,8 @@ class Fit(Estimates):
 
         Examples
         --------
-        >>> fit.standardized()["estimate"].round(3).tolist()
-        [0.0, 0.535]
+        >>> fit.standardized().set_index("term").loc["Days", "estimate"].round(3).item()
+        0.535
         """
         from bayeslmm.inference.shares import standardized_data
 

@@ -59,7 +59,7 @@ CASES = [
     ("nlme", "corAR1(form = ~ t \\| g)", "y ~ x", {"residual": "ar1(t | g)"}, -609.993596577),
     ("nlme", "corCAR1(form = ~ time \\| g)", "y ~ x", {"residual": "car1(t | g)"}, -609.993596577),
     ("nlme", "corCompSymm", "y ~ x", {"residual": "cs(t | g)"}, -601.767717304),
-    ("nlme", "corARMA(p = 1, q = 1)", "y ~ x", {"residual": "arma(t | g)"}, -598.700409805),
+    ("nlme", "corARMA(form = ~ 1", "y ~ x", {"residual": "arma(t | g)"}, -598.700409805),
     ("nlme", "corExp", "y ~ x", {"residual": "sp_exp(t | g)"}, -609.993596577),
     ("nlme", "corGaus", "y ~ x", {"residual": "sp_gau(t | g)"}, -640.591580261),
     ("nlme", "corSpher", "y ~ x", {"residual": "sp_sph(t | g)"}, -618.86775919),
