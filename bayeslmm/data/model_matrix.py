@@ -10,7 +10,7 @@ span is taken off, and what is left is merged by the rule `t + t:A- = t:A`. This
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -140,16 +140,18 @@ class DesignBlock:
     def encode(self, source: Columns) -> Array:
         """(n, p) float64; NaN where a missing value is felt."""
         out = np.empty((len(source), len(self.names)))
-        pieces: dict[TermPart, list[NDArray[Any]]] = {}
-        at = 0
+        for at, factors in enumerate(self.products(lambda atom, reduced: atom.pieces(source, reduced=reduced))):
+            _multiply(out[:, at], factors)
+        return out
+
+    def products[T](self, pieces: Callable[[EncodedVariable, bool], Sequence[T]]) -> Iterator[tuple[T, ...]]:
+        """Whatever the columns are the products of, column by column. pieces : those of an atom, reduced beside an intercept or not"""
+        made: dict[TermPart, Sequence[T]] = {}
         for scope in self.scopes:
             for part in scope:
-                if part not in pieces:
-                    pieces[part] = self.atoms[part.atom].pieces(source, reduced=part.reduced)
-            for factors in _choices([pieces[part] for part in scope]):
-                _multiply(out[:, at], factors)
-                at += 1
-        return out
+                if part not in made:
+                    made[part] = pieces(self.atoms[part.atom], part.reduced)
+            yield from _choices([made[part] for part in scope])
 
 
 def _choices[T](parts: Sequence[Sequence[T]]) -> Iterator[tuple[T, ...]]:
