@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bayeslmm.model.load import load as load
     from bayeslmm.model.many_fits import ManyFits as ManyFits
     from bayeslmm.model.partitioned import from_partitions as from_partitions
+    from bayeslmm.model.partitioned import from_table as from_table
     from bayeslmm.model.sklearn import LMMRegressor as LMMRegressor
     from bayeslmm.model.summary import Summary as Summary
     from bayeslmm.sas_results.proc_mixed import MixedResult as MixedResult
@@ -60,6 +61,7 @@ _MODULES = {
     "errors": "bayeslmm.errors",
     "fit_by": "bayeslmm.model.constructors",
     "from_partitions": "bayeslmm.model.partitioned",
+    "from_table": "bayeslmm.model.partitioned",
     "imputations": "bayeslmm.trials.imputations",
     "impute": "bayeslmm.trials.imputation",
     "load": "bayeslmm.model.load",
@@ -90,6 +92,7 @@ __all__ = [
     "errors",
     "fit_by",
     "from_partitions",
+    "from_table",
     "imputations",
     "impute",
     "load",

@@ -1,4 +1,4 @@
-"""Models whose rows were read in parts and added up."""
+"""Models whose rows were added up: read in parts, or by the engine that holds them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.lmm import LMM
 from bayeslmm.partitions.partitions import Partitions, is_dask
 from bayeslmm.partitions.sums import SummedRows, problem_of_sums, sum_partitions
+from bayeslmm.partitions.table import EngineTable, sum_table
 from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 
 if TYPE_CHECKING:
-    from bayeslmm._types import CheckMode, Coding, Frame, Functions, Missing, Parts
+    from bayeslmm._types import ArrowStream, CheckMode, Coding, Frame, Functions, Missing, Parts
 
 
 class PartitionedLMM(LMM):
-    """A linear mixed model whose rows were read in parts and added up; made by `from_partitions`.
+    """A linear mixed model whose rows were read in parts and added up; made by `from_partitions` and `from_table`.
 
     What follows from the sums is all there: `fit`, `sample`, `criterion`, and of a fit its estimates, tests, means, intervals,
     `ranef`, `predict(newdata)`, `save`. What needs the rows themselves (`residuals`, `simulate`, `refit`, robust covariances, ...) raises
@@ -58,23 +59,26 @@ class PartitionedLMM(LMM):
         if data is None and self._data is None:
             what = "the partitions of a saved model are not kept in its file"
             raise SpecificationError(what, "update", "make the model anew by from_partitions, or give data=")
-        if data is None or isinstance(data, Partitions):
+        if data is None or isinstance(data, Partitions | EngineTable):
             return _read_partitions(said, self._data if data is None else data)
         whole = isinstance(data, Mapping) or hasattr(data, "columns") or hasattr(data, "column_names")
         return LMM.of(said, data) if whole and not is_dask(data) else _read_partitions(said, Partitions(data))
 
 
-def _read_partitions(said: ModelArguments, partitions: Partitions) -> PartitionedLMM:
-    """Read the partitions and add them up."""
+def _read_partitions(said: ModelArguments, partitions: Partitions | EngineTable) -> PartitionedLMM:
+    """Read the partitions and add them up, or have the engine of a table do so."""
     for name, given in (("weights", said.weights), ("offset", said.offset)):
         if given is not None and not isinstance(given, str):
             raise SpecificationError(f"{name} are given as an array", name, f"put them into the partitions and give {name}='column'")
     beside = said.arrays()
-    rows = sum_partitions(said.spec(), partitions, relationship=beside["relationship"], functions=beside["functions"])
+    if isinstance(partitions, EngineTable):
+        rows = sum_table(said.spec(), partitions, relationship=beside["relationship"])
+    else:
+        rows = sum_partitions(said.spec(), partitions, relationship=beside["relationship"], functions=beside["functions"])
     return model_of_sums(said, rows, partitions)
 
 
-def model_of_sums(said: ModelArguments, rows: SummedRows, source: Partitions | None) -> PartitionedLMM:
+def model_of_sums(said: ModelArguments, rows: SummedRows, source: Partitions | EngineTable | None) -> PartitionedLMM:
     """The model of rows that were added up. source : where they came from, to be read again; None for those of a file"""
     model = PartitionedLMM.__new__(PartitionedLMM)
     model.said, model.counting, model.subjects, model._data, model.file = said, "lme4", None, source, None
@@ -172,3 +176,70 @@ def from_partitions(
     said = ModelArguments(formula, None, None, weights, offset, contrasts, relationship, priors, missing, check, functions, sigma)
     source = Partitions(partitions, workers=workers) if rows is None else Partitions(partitions, require_count(rows, "rows"), workers)
     return _read_partitions(said, source)
+
+
+@answers_keywords
+@restoring
+def from_table(
+    formula: str,
+    table: ArrowStream,
+    *,
+    weights: str | None = None,
+    offset: str | None = None,
+    contrasts: Mapping[str, Coding] | None = None,
+    relationship: Mapping[str, pd.DataFrame] | None = None,
+    priors: Priors | None = None,
+    missing: Missing = "drop",
+    check: CheckMode = "error",
+    sigma: float | None = None,
+) -> PartitionedLMM:
+    """A model on a table that DuckDB holds, or finds in files: its SQL adds the rows up, and only sums come back.
+
+    The other arguments are those of `LMM`. Beside the sums, one row for each level of a factor and each combination of levels of a bar is
+    read, and a few hundred more. The fit equals that of the rows in memory.
+
+    Parameters
+    ----------
+    formula : str
+        lme4's syntax, `"y ~ x + (x | g)"`.
+    table : DuckDBPyRelation or ibis.Table
+        A relation of DuckDB, such as `duckdb.read_parquet("visits/*.parquet")` or `connection.sql("SELECT ...")`; or an expression of Ibis
+        on DuckDB.
+    weights : str, optional
+        Column of prior weights.
+    offset : str, optional
+        Column added to the linear predictor.
+    contrasts : Mapping of str to str or array_like, optional
+        Factor -> "treatment", "sum", "helmert", "poly", a pair of coding and reference level, or a matrix.
+    relationship : Mapping of str to DataFrame, optional
+        Grouping factor -> labelled frame of the known covariance of its levels.
+    priors : Priors, optional
+        Priors of the parameters, for MAP estimates and posteriors.
+    missing : {"drop", "raise"}, default "drop"
+        "drop" leaves rows with missing values out, "raise" refuses them.
+    check : {"error", "warn"}, default "error"
+        "error" refuses a design that cannot identify its parameters; "warn" goes on.
+    sigma : float, optional
+        The residual sd where it is known and not estimated.
+
+    Returns
+    -------
+    PartitionedLMM
+        A model without rows in memory: everything that needs none.
+
+    Raises
+    ------
+    SpecificationError
+        For anything but a relation of DuckDB or an Ibis table on DuckDB.
+    FormulaError
+        For what SQL cannot say: terms that learn from all rows at once (`poly`, `bs`, `scale`, ...) and functions of one's own.
+
+    Examples
+    --------
+    >>> import duckdb
+    >>> fit = blm.from_table("Reaction ~ Days + (Days | Subject)", duckdb.from_df(sleepstudy)).fit()
+    >>> round(fit.criterion, 4), fit.nobs
+    (1743.6283, 180)
+    """
+    said = ModelArguments(formula, None, None, weights, offset, contrasts, relationship, priors, missing, check, None, sigma)
+    return _read_partitions(said, EngineTable.of(table))

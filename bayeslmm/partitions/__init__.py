@@ -2,5 +2,6 @@
 
 from bayeslmm.partitions.partitions import Partitions
 from bayeslmm.partitions.sums import PartitionedDesign, SummedRows, problem_of_sums, sum_partitions
+from bayeslmm.partitions.table import EngineTable, sum_table
 
-__all__ = ["PartitionedDesign", "Partitions", "SummedRows", "problem_of_sums", "sum_partitions"]
+__all__ = ["EngineTable", "PartitionedDesign", "Partitions", "SummedRows", "problem_of_sums", "sum_partitions", "sum_table"]

@@ -171,6 +171,7 @@ def settings() -> dict[str, Base]:
         "compare_models": {"models": {"a": objects()["LMM"], "b": objects()["Fit"]}},
         "fit_by": {"formula": "y ~ x + (1 | g)", "data": data, "by": "f"},
         "from_partitions": {"formula": "y ~ x + (1 | g)", "partitions": [data.iloc[:24], data.iloc[24:]]},
+        "from_table": {"formula": "y ~ x + (1 | g)", "table": import_module("duckdb").from_df(data)},
         "imputations": {
             "frames": [trial.fillna(0.0), trial.fillna(1.0)],
             "outcome": "y",
