@@ -19,6 +19,7 @@ from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Design, Encoding
 from bayeslmm.data.frame import ColumnTable, absent_column_error
 from bayeslmm.data.grouping import GroupCoder
+from bayeslmm.data.identifiability import RANK_TOLERANCE
 from bayeslmm.data.model_matrix import atoms_of
 from bayeslmm.data.rows import ColumnPlan, no_rows_error, read_weights, scale_weights
 from bayeslmm.errors import DataError, EmptyDataError, MissingDataError, NonFiniteError, SpecificationError
@@ -140,6 +141,7 @@ def sum_table(spec: ModelSpec, table: EngineTable, *, relationship: Mapping[str,
         moments = _moments(engine)
         design, standardization = template_of(learning, survey, learnt, moments, scale)
         sums, coinciding = _sums_by_level(engine, design, standardization)
+        _check_same_rows(sums.sums, survey)
         spanning = _spanning(engine, survey, design, standardization)
     return SummedRows(survey, moments, scale, sums, coinciding, spanning)
 
@@ -407,12 +409,14 @@ class _Triangle:
     """R of [1, columns - origin] by repeated triangles of inner products, each of the columns that the last one made orthogonal.
 
     change : the columns looked at next are [1, columns - origin] change
+    dependent : columns that depend on earlier ones but for rounding, which is another each time: no later column is expressed by them
     """
 
     columns: tuple[str, ...]
     change: Array = field(init=False)
     R: Array = field(init=False)
     settled: bool = False
+    dependent: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.change, self.R = np.eye(len(self.columns) + 1), np.eye(len(self.columns) + 1)
@@ -427,13 +431,19 @@ class _Triangle:
         size = len(products_)
         U, diagonal, settled = np.zeros((size, size)), np.diagonal(products_), True
         for j in range(size):
-            if diagonal[j] == 0.0:
+            if diagonal[j] == 0.0 or j in self.dependent:
                 continue
             for i in range(j):
                 U[i, j] = (products_[i, j] - U[:i, i] @ U[:i, j]) / U[i, i] if U[i, i] else 0.0
             left = diagonal[j] - U[:j, j] @ U[:j, j]
+            resolved = left >= RESOLVED * diagonal[j]
+            outside = np.sqrt(max(left, RESOLVED * diagonal[j]))
+            within = U[1:j, : j + 1] @ self.R[: j + 1, j]
+            if resolved and 0 < j < size - 1 and outside * self.R[j, j] <= RANK_TOLERANCE * np.linalg.norm(within):
+                self.dependent.add(j)
+                continue
             settled &= bool(left >= SETTLED * diagonal[j])
-            U[j, j] = np.sqrt(max(left, RESOLVED * diagonal[j]))
+            U[j, j] = outside
         self.R, self.settled = U @ self.R, settled
         # a column of zeros stays one
         inverse = np.linalg.inv(U + np.diag((np.diagonal(U) == 0.0).astype(float)))
@@ -463,6 +473,22 @@ def _triangles(
             triangle.update(lower_triangle(values[at : at + count], size))
             at += count
     return {columns: IncrementalQR(np.array([origins[own] for own in columns]), triangle.R) for columns, triangle in found.items()}
+
+
+STEADY = 1e-5
+"""The share by which products of standardized columns may miss theirs; other rows miss them by the inverse root of their number."""
+
+
+def _check_same_rows(total: Accumulator, survey: FirstPass) -> None:
+    """Refuse a table that gives other rows each time it is read: standardized columns are orthogonal on those that they were found on."""
+    some = max(total.r - 1, 1)
+    missed = np.abs(total.Xy[:some] / max(total.n, 1) - np.eye(some, total.r)).max()
+    if total.n != survey.kept or not missed < STEADY:
+        raise SpecificationError(
+            "the table gives other rows each time it is read, and its rows are added up several times",
+            "table",
+            "store what is drawn at random or sampled first: CREATE TABLE ... AS",
+        )
 
 
 # -- sums by level -------------------------------------------------------------------------------------------------------------------------

@@ -77,6 +77,8 @@ def same_fit(one: blm.Fit, other: blm.Fit, tolerance: float = ESTIMATES) -> None
     np.testing.assert_allclose(other.vcov / np.outer(unit, unit), one.vcov / np.outer(unit, unit), rtol=0.0, atol=tolerance)
     # a variance on its boundary stands where the search ends: at the root of what the criterion can tell
     pd.testing.assert_frame_equal(one.varcorr, other.varcorr, rtol=tolerance, atol=1e-7)
+    for own, theirs in zip(one.model.design.response_size, other.model.design.response_size, strict=True):
+        assert abs(own - theirs) <= 1e-9 * own
     for group, modes in one.ranef().items():
         pd.testing.assert_frame_equal(modes, other.ranef()[group], rtol=tolerance, atol=1e-7)
 
@@ -234,3 +236,14 @@ def test_what_the_likelihood_cannot_tell_is_refused_as_in_memory(formula: str) -
             made(formula, given).fit()
         told.append((type(caught.value), caught.value.what))
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT * REPLACE (random() AS x) FROM rows", "SELECT * REPLACE (y + random() AS y) FROM rows", "SAMPLE"]
+)
+def test_a_table_that_changes_between_readings_is_refused(query: str) -> None:
+    connection = duckdb.connect()
+    connection.register("rows", pd.concat([data().dropna()] * 9))
+    table = connection.sql(query if query != "SAMPLE" else "SELECT * FROM rows WHERE random() < 0.5")
+    with pytest.raises(BayesLMMError, match="other rows"):
+        blm.from_table("y ~ x + (1 | subject)", table)
