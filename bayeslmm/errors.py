@@ -14,6 +14,16 @@ from typing import Any, Literal
 Verdict = Literal["passed", "noted", "failed"]
 
 
+def escape_control(text: str) -> str:
+    """The text with control characters, which a terminal would obey, shown as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def printable_text(text: str) -> str:
+    """Lines whose control characters are escapes: a name or a level of the data cannot drive a terminal."""
+    return "\n".join(map(escape_control, text.split("\n")))
+
+
 def _message(what: str, where: str, remedy: str) -> str:
     lines = [what]
     if where:

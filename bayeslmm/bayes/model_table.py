@@ -13,16 +13,15 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._io import as_path, write_atomically
-from bayeslmm._validation import require_level, require_one_of
+from bayeslmm._validation import require_level, require_names, require_one_of
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.tables import icc_draws, r2_draws, tidy_draws
 from bayeslmm.data.response_scale import transformed_response
-from bayeslmm.errors import BayesLMMError, SpecificationError
+from bayeslmm.errors import BayesLMMError, SpecificationError, escape_control
 from bayeslmm.inference.diagnostics import icc, r2
 from bayeslmm.inference.fixed_effects.tests import check_options
 from bayeslmm.inference.tidy import tidy_table
 from bayeslmm.results.estimates import Estimates
-from bayeslmm.results.render import escape_control
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +106,7 @@ def model_table(models: Sequence[Any], labels: Any, df: DfMethod, level: float) 
     names = dict(labels) if isinstance(labels, Mapping) else {}
     headings = [model.design.spec.formula.response for model in models]
     if labels is not None and not isinstance(labels, Mapping):
-        headings = [str(label) for label in labels]
+        headings = require_names(labels, "labels")
         if isinstance(labels, str) or len(headings) != len(models):
             raise SpecificationError(f"{len(headings)} labels for {len(models)} models", "labels", "give one heading for each model")
     fixed = [_fixed(model, df, level) for model in models]

@@ -21,8 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 import bayeslmm as blm
-from bayeslmm.errors import BayesLMMError, BayesLMMWarning, ConvergenceError, SamplingError, SpecificationError
-from bayeslmm.results.render import printable_text
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, ConvergenceError, SamplingError, SpecificationError, printable_text
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 

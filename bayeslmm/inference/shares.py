@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array
-from bayeslmm._validation import require_level
+from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._validation import require_count, require_flag, require_level
 from bayeslmm.data.variables import NumericVariable
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.intervals.bootstrap import bootstrap
@@ -16,9 +16,14 @@ from bayeslmm.inference.variance_parts import term_variances, variance_parts
 from bayeslmm.results.estimates import Estimates
 
 
-def bootstrapped(fit: Estimates, table: Callable[[Estimates], pd.DataFrame], conf_level: float, n: int, seed: int | None) -> pd.DataFrame:
-    """Rows of a table of shares with `estimate, std_error, conf_low, conf_high`: percentiles of parametric replicates."""
-    level = require_level(conf_level)
+def shares_table(
+    fit: Estimates, table: Callable[[Estimates], pd.DataFrame], conf_int: bool, conf_level: float, n: int, seed: int | None
+) -> pd.DataFrame:
+    """A table of shares; with limits `estimate, std_error, conf_low, conf_high`: percentiles of parametric replicates."""
+    level, count = require_level(conf_level), require_count(n, "n")
+    seed_sequence(seed)
+    if not require_flag(conf_int, "conf_int"):
+        return table(fit)
 
     def shares(one: Estimates) -> dict[str, float]:
         frame = table(one)
@@ -27,7 +32,7 @@ def bootstrapped(fit: Estimates, table: Callable[[Estimates], pd.DataFrame], con
         rows = frame.set_index("group")
         return {f"{group}: {name}": float(value) for name in rows for group, value in rows[str(name)].items()}
 
-    found = bootstrap(fit, n, seed, statistic=shares)
+    found = bootstrap(fit, count, seed, statistic=shares)
     low, high = np.nanquantile(found.frame.to_numpy(float), [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0)
     columns = {"estimate": found.estimate.to_numpy(float), "std_error": found.frame.std(ddof=1).to_numpy(float)}
     return pd.DataFrame(columns | {"conf_low": low, "conf_high": high}, index=list(found.frame.columns))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, seed_sequence
-from bayeslmm._validation import require_flag
+from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.summary import Summary, summarise
@@ -1095,9 +1095,9 @@ class Fit(Estimates):
         0.28
         """
         from bayeslmm.inference.diagnostics import r2
-        from bayeslmm.inference.shares import bootstrapped
+        from bayeslmm.inference.shares import shares_table
 
-        return bootstrapped(self, r2, conf_level, n, seed) if require_flag(conf_int, "conf_int") else r2(self)
+        return shares_table(self, r2, conf_int, conf_level, n, seed)
 
     @restoring
     def icc(
@@ -1135,12 +1135,11 @@ class Fit(Estimates):
         0.72
         """
         from bayeslmm.inference.diagnostics import icc
-        from bayeslmm.inference.shares import bootstrapped, icc_by_factor
+        from bayeslmm.inference.shares import icc_by_factor, shares_table
 
-        if by not in (None, "factor"):
-            raise SpecificationError(f"by is {by!r:.40}", "by", 'use by="factor", or leave it out')
-        table = icc if by is None else icc_by_factor
-        return bootstrapped(self, table, conf_level, n, seed) if require_flag(conf_int, "conf_int") else table(self)
+        if by is not None:
+            require_one_of(by, ("factor",), "by")
+        return shares_table(self, icc if by is None else icc_by_factor, conf_int, conf_level, n, seed)
 
     @restoring
     def standardized(self, df: DfMethod = "satterthwaite", conf_level: float = 0.95) -> pd.DataFrame:

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 from bayeslmm._arrays import Array
 from bayeslmm._io import as_path, write_atomically
-from bayeslmm.errors import BayesLMMError, Check
-from bayeslmm.results.render import align_digits, check_value_text, escape_control, format_p, format_signed
+from bayeslmm.errors import BayesLMMError, Check, escape_control
+from bayeslmm.results.render import align_digits, check_value_text, format_p, format_signed
 
 REPORT_HEADINGS = {
     "std_error": "std. error",

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pandas as pd
 
-from bayeslmm.results.render import escape_control
+from bayeslmm.errors import escape_control
 
 
 class NotedFrame(pd.DataFrame):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._validation import require_flag
-from bayeslmm.errors import Check
+from bayeslmm.errors import Check, escape_control
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -94,16 +94,6 @@ def check_value_text(value: object) -> str:
 TEXT_WIDTH = 80
 NAME_WIDTH = 28
 """Longest name of a row that is shown whole when the table would otherwise be too wide."""
-
-
-def escape_control(text: str) -> str:
-    """The text with control characters, which a terminal would obey, shown as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def printable_text(text: str) -> str:
-    """Lines whose control characters are escapes: a name or a level of the data cannot drive a terminal."""
-    return "\n".join(map(escape_control, text.split("\n")))
 
 
 def text_of(title: str, facts: Sequence[tuple[str, str]], tables: Sequence[TextTable], notes: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm.results.render import escape_control
+from bayeslmm.errors import escape_control
 from bayeslmm.sas.glm_coding import format_level
 from bayeslmm.sas.translation import Translation
 

@@ -13,7 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import label_text
 from bayeslmm._types import CheckMode, Missing
 from bayeslmm._validation import require_function, require_mapping
-from bayeslmm.errors import SpecificationError
+from bayeslmm.errors import SpecificationError, escape_control
 from bayeslmm.formula.parse import columns_of, parse_formula, parse_residual, parse_variance, variance_text
 from bayeslmm.formula.syntax import Formula, ResidualTerm, VarianceFactor
 from bayeslmm.specification.priors import Priors
@@ -83,7 +83,8 @@ class ModelSpec:
             "relationship": ", ".join(self.relationship) or None,
             "sigma": None if self.sigma is None else f"{self.sigma:g}",
         }
-        return ", ".join([self.formula.text, *(f"{name} {value}" for name, value in said.items() if value is not None)])
+        parts = [self.formula.text, *(f"{name} {value}" for name, value in said.items() if value is not None)]
+        return escape_control(", ".join(parts))
 
     def __post_init__(self) -> None:
         # Two specs that say the same are equal, in whatever order it was said.

@@ -12,14 +12,13 @@ from scipy import stats
 
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._validation import require_count, require_names, require_one_of
-from bayeslmm.errors import BayesLMMError, SpecificationError
+from bayeslmm.errors import BayesLMMError, SpecificationError, printable_text
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
 from bayeslmm.inference.tidy import confint
 from bayeslmm.likelihood.structured.residual_covariance import visit_covariances
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import simulate_responses
 from bayeslmm.results.predict import two_sided_quantile
-from bayeslmm.results.render import printable_text
 from bayeslmm.trials.power import SimulatedFits, batchable, simulate_fits, singular_fits
 
 if TYPE_CHECKING:

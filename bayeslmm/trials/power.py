@@ -17,7 +17,7 @@ from scipy import stats
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._memory import STREAM_NUMBERS, require_memory
 from bayeslmm._validation import require_count, require_name, require_number, require_one_of
-from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
+from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError, printable_text
 from bayeslmm.inference.fixed_effects.batch_tests import FunctionTests, function_tests, grouped_rows, points_of_responses, responses
 from bayeslmm.inference.fixed_effects.tests import Inference, fixed_effects
 from bayeslmm.inference.intervals.batch_refit import ResponseProducts, refit_many, standardize_response
@@ -27,7 +27,6 @@ from bayeslmm.inference.means.linear_functions import linear_functions, require_
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import as_pandas, simulate_responses
-from bayeslmm.results.render import printable_text
 from bayeslmm.trials.assumed import assumed_estimates
 
 if TYPE_CHECKING:

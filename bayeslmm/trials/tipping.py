@@ -12,9 +12,9 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_one_of
-from bayeslmm.errors import DataError, InferenceError, SpecificationError
+from bayeslmm.errors import DataError, InferenceError, SpecificationError, printable_text
 from bayeslmm.results.predict import two_sided_quantile
-from bayeslmm.results.render import html_of_frame, printable_text
+from bayeslmm.results.render import html_of_frame
 from bayeslmm.trials.analyses import Cells, CompletedTrial, analysis_formula, ancova_cells, pooled_by_rule, pooled_table
 from bayeslmm.trials.layout import Layout, control_arms
 from bayeslmm.trials.pooling import ALTERNATIVES, Alternative, Pooled

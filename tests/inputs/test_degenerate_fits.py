@@ -282,8 +282,10 @@ def test_a_model_without_random_terms_is_least_squares() -> None:
 
 def test_one_visit_per_subject_leaves_independent_errors() -> None:
     data = visits().query("day == 0").assign(visit=lambda d: d["visit"].cat.remove_unused_categories())
-    assert fit("y ~ x", data, residual="id(visit | g)").criterion == pytest.approx(fit("y ~ x", data).criterion)
-    refused(lambda: fit("y ~ x", data, residual="cs(visit | g)"), IdentifiabilityError)
+    for structure in ("id", "cs", "us"):  # over one visit each is a variance
+        assert fit("y ~ x", data, residual=f"{structure}(visit | g)").criterion == pytest.approx(fit("y ~ x", data).criterion)
+    several = visits().groupby("g", observed=True).sample(1, random_state=1)
+    refused(lambda: fit("y ~ x", several, residual="cs(visit | g)"), IdentifiabilityError)
 
 
 def test_a_visit_nobody_has_is_one_warning_whether_it_is_kept_or_not() -> None:

@@ -91,8 +91,10 @@ def test_a_pair_of_visits_that_nobody_has_is_named() -> None:
 
 def test_subjects_with_one_visit_are_fine_unless_all_are_such() -> None:
     build("y ~ x", days().iloc[:-5], residual="us(visit | g)").require_identified()
+    several = days().groupby("g", observed=True).sample(1, random_state=1)
     with pytest.raises(IdentifiabilityError, match="two rows"):
-        build("y ~ x", days().iloc[::6], residual="cs(visit | g)").require_identified()
+        build("y ~ x", several, residual="cs(visit | g)").require_identified()
+    build("y ~ x", days().iloc[::6], residual="cs(visit | g)").require_identified()
 
 
 def test_the_group_of_a_structure_is_constant_within_subject() -> None:

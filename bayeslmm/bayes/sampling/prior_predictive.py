@@ -19,8 +19,7 @@ from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.data import PosteriorData, PosteriorDraws
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
 from bayeslmm.covariance.linalg import cholesky
-from bayeslmm.errors import BayesLMMWarning, warn_user
-from bayeslmm.results.render import printable_text
+from bayeslmm.errors import BayesLMMWarning, printable_text, warn_user
 from bayeslmm.specification.prior_families import Prior, is_proper, log_density
 
 if TYPE_CHECKING:

@@ -17,14 +17,13 @@ from bayeslmm._arrays import Array, label_text, unmasked
 from bayeslmm._validation import require_level
 from bayeslmm.data.design import Design
 from bayeslmm.data.model_matrix import name_parts
-from bayeslmm.errors import InferenceError, SpecificationError
+from bayeslmm.errors import InferenceError, SpecificationError, printable_text
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
 from bayeslmm.inference.means.hypothesis import Hypothesis
 from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.standardize import Standardization
 from bayeslmm.results.noted_frame import NotedFrame, noted
-from bayeslmm.results.render import printable_text
 
 if TYPE_CHECKING:
     from bayeslmm._types import ArrayLike, DfMethod, Information, LinearFunction, Side, VcovMethod

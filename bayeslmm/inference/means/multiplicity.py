@@ -174,7 +174,7 @@ INFINITE_DF = 1e5
 def adjustment_name(adjust: str) -> str:
     """The name of an adjustment, checked."""
     name = str(adjust).strip().lower()
-    if name in ADJUSTMENTS:
+    if isinstance(adjust, str) and name in ADJUSTMENTS:
         return name
     near = get_close_matches(name, ADJUSTMENTS, 1, 0.5)
     remedy = f"did you mean {near[0]!r}? " if near else ""

@@ -30,7 +30,10 @@ CASES: dict[str, dict[str, str]] = {
 def model(name: str) -> blm.LMM:
     """The model of a case under the default priors."""
     own = dict(CASES[name])
-    return blm.LMM(data=blm.load_dataset(own.pop("data")), check="warn", **own)
+    data = blm.load_dataset(own.pop("data"))
+    # random effects are stored by position: levels in the order of their labels
+    groups = [name for name in ("Worker", "Subject") if name in data]
+    return blm.LMM(data=data.astype(dict.fromkeys(groups, str)), check="warn", **own)
 
 
 def path(name: str) -> Path:
