@@ -22,6 +22,7 @@ from bayeslmm.inference.diagnostics import icc, r2
 from bayeslmm.inference.fixed_effects.tests import check_options
 from bayeslmm.inference.tidy import tidy_table
 from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.foreign_names import answers_keywords
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +51,7 @@ class ModelTable:
     notes: tuple[str, ...]
 
 
+@answers_keywords
 def tables(
     *models: Estimates | PosteriorData,
     format: TableFormat = "html",  # noqa: A002

@@ -61,7 +61,8 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "at": {"unhashable key"},
         "seed": {"0", "huge", "billion"},
     },
-    "as many as there are": {"draws": {"billion"}, "workers": {"billion"}, "lags": {"billion"}},
+    "as many as there are": {"draws": {"billion"}, "workers": {"billion"}, "lags": {"billion"}, "n": {"billion"}},
+    "headings of the user's own, one for each model": {"labels": {"list", "set", "DataFrame"}},
     "a text of the user's own; a file of that name": {
         "title": {"nonsense", "empty text", "control", "surrogate"},
         "path": {"nonsense", "surrogate"},

@@ -22,7 +22,7 @@ from bayeslmm.bayes.posterior import tables as posterior_tables
 from bayeslmm.bayes.posterior.data import PosteriorData, save_posterior
 from bayeslmm.bayes.posterior.hypotheses import judge_hypotheses, rope_shares, sensitivity
 from bayeslmm.bayes.sampling.prior_predictive import prior_predictive
-from bayeslmm.errors import SamplingError
+from bayeslmm.errors import SamplingError, escape_control
 from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.results import foreign_names
 from bayeslmm.results.foreign_names import known_arguments, no_attribute
@@ -797,7 +797,7 @@ class Posterior(PosteriorData):
         state = ", interrupted" if self.interrupted else ""
         failed = [name for name, check in self.checks.items() if check.verdict == "failed"]
         state += f", failed: {', '.join(failed)}" if failed else ""
-        return f"Posterior({self.formula}: {self.draws.size} draws by {self.method}{state})"
+        return f"Posterior({escape_control(self.formula)}: {self.draws.size} draws by {self.method}{state})"
 
     def _repr_html_(self) -> str:
         tables = [self.tidy(effects, conf_int=True)[["group", "term", *ESTIMATE_COLUMNS]] for effects in ("fixed", "ran_pars")]
