@@ -23,7 +23,7 @@ from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
 from bayeslmm.bayes.sampling.sample import sample
-from bayeslmm.errors import BayesLMMWarning, SpecificationError, warn_user
+from bayeslmm.errors import BayesLMMWarning, SpecificationError, printable_text, warn_user
 from bayeslmm.estimate.estimate import uninterrupted
 from bayeslmm.inference.tidy import tidy_table
 from bayeslmm.likelihood.criterion import restoring
@@ -105,7 +105,7 @@ class Comparison:
         return comparison_report(self, path, title=title)
 
     def __repr__(self) -> str:
-        return str(self.frame.to_string(index=False))
+        return printable_text(self.frame.to_string(index=False))
 
     def _repr_html_(self) -> str:
         return str(self.frame.to_html(index=False, escape=True))

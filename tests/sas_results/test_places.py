@@ -74,6 +74,6 @@ def test_a_saved_fit_keeps_the_places_of_its_rows(tmp_path: Path) -> None:
 
 
 def test_new_rows_have_the_places_that_the_fit_has() -> None:
-    fit = blm.LMM("y ~ x", gapped(7), residual="ar1(1 | id)").fit()
+    fit = blm.LMM("y ~ x", gapped(7), residual="ar1h(1 | id)").fit()
     with pytest.raises(PredictionError, match="no row number 5"):
         fit.predict({"x": np.zeros(5), "id": np.zeros(5, int)}, interval="prediction")

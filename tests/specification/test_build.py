@@ -56,7 +56,7 @@ def test_a_matrix_of_contrasts_is_kept_as_rows(matrix: object) -> None:
         ({"contrasts": {"a": 5}}, "no matrix"),
         ({"contrasts": {"a": []}}, "no matrix"),
         ({"contrasts": {"a": [[np.nan]]}}, "not finite"),
-        ({"contrasts": ["a"]}, "not a mapping"),
+        ({"contrasts": ["a"]}, "contrasts is ['a']"),
         ({"relationship": ["animal"]}, "'animal'"),
         ({"priors": "flat"}, "priors"),
         ({"residual": "us(t | y)"}, "'y' is the response"),

@@ -16,7 +16,7 @@ from bayeslmm._validation import require_count, require_flag, require_level, req
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds, residual_draws
 from bayeslmm.bayes.posterior.predict import design_sigma, error_variance
-from bayeslmm.errors import SpecificationError
+from bayeslmm.errors import SpecificationError, printable_text
 from bayeslmm.inference.means.emmeans import EMMeans, response_options
 from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.emmeans import emtrends as trends_of
@@ -238,7 +238,7 @@ class PosteriorContrast:
     draws: Array
 
     def __repr__(self) -> str:
-        return self.frame.to_string(index=False)
+        return printable_text(self.frame.to_string(index=False))
 
     def _repr_html_(self) -> str:
         return self.frame.to_html(index=False)
