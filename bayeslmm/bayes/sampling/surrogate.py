@@ -49,7 +49,7 @@ def multiplications(density: Density) -> float:
         return 0.0
     if kernel.cross.remaining is not None:
         return float(np.inf)
-    return sum(batch.index.shape[0] * float(batch.index.shape[1]) ** 3 for batch in kernel.cross.rest.batches)
+    return float(sum(batch.index.shape[0] * float(batch.index.shape[1]) ** 3 for batch in kernel.cross.rest.batches))
 
 
 def is_expensive(density: Density) -> bool:
