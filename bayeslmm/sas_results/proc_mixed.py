@@ -40,6 +40,8 @@ class MixedResult(Mapping[str, pd.DataFrame]):
 
     OUTP= and OUTPM= are "OutP" and "OutPM", and go by the names that the program gives them too.
 
+    Examples
+    --------
     >>> result = blm.proc_mixed("proc mixed; class Subject; model Reaction = Days / s; random int / sub=Subject; run;", sleepstudy)
     >>> result["CovParms"]["Estimate"].round(2).tolist()
     [1378.18, 960.46]

@@ -88,6 +88,8 @@ class Posterior(PosteriorData):
 
         Draws in it are not to be written to: they are the posterior's own.
 
+        Examples
+        --------
         >>> sorted(post.tree.posterior.data_vars)[:3]
         ['alpha', 'beta_Subject', 'cor_Subject']
         """
