@@ -29,7 +29,7 @@ WHOLE: dict[str, Callable[..., Any]] = {
     "gradient": np.gradient,
     "rows": lambda x: x * len(x),
     "ends": lambda x: np.column_stack([x, x - x.max()]),
-    "noise": lambda x: x + np.random.default_rng().normal(size=len(x)),
+    "noise": lambda x: x * np.random.default_rng().normal(size=len(x)),
 }
 BY_ROW: dict[str, Callable[..., Any]] = {
     "square": lambda x: x**2,

@@ -286,7 +286,7 @@ class EMMeans:
     def _sd(self, sigma: Any) -> EstimatedSd:
         if isinstance(sigma, Real) and not isinstance(sigma, bool) and np.isfinite(float(sigma)) and float(sigma) > 0:
             return EstimatedSd(float(sigma), 0.0)
-        if sigma not in ("residual", "total"):
+        if not isinstance(sigma, str) or sigma not in ("residual", "total"):
             raise SpecificationError(f"sigma is {sigma!r:.40}", "sigma", 'use "residual", "total" or a number above 0')
         return residual_sd(self.fit) if sigma == "residual" else total_sd(self.fit)
 
