@@ -178,10 +178,10 @@ LIMITS = {
 
 @pytest.mark.parametrize("text", LIMITS.values(), ids=LIMITS.keys())
 def test_beyond_a_limit_is_an_error_at_once(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(FormulaLimitError):
         parse_formula(text)
-    assert time.perf_counter() - start < 2.0  # tens of milliseconds; the rest is for a busy machine. Without the limits: for ever
+    assert time.process_time() - start < 2.0  # tens of milliseconds; the rest is for a busy machine. Without the limits: for ever
 
 
 @pytest.mark.parametrize("text", ["I(2**9**9**9)", "I((9**60)**60)", "I(x**(9**9))", "poly(x + 9**9**9, 2)"])
