@@ -46,11 +46,6 @@ PREDICTION_DRAWS = 400
 # -- the rows of the model -----------------------------------------------------------------------------------------------------------------
 
 
-def fixed_part(post: PosteriorData) -> Array:
-    """X alpha (S, n), without offset."""
-    return np.asarray(post.draws.alpha @ post.design.X.T)
-
-
 def linear_predictor(post: PosteriorData, chosen: Codes | None = None) -> Array:
     """X alpha + offset + Z beta (S, n) of all or some draws."""
     which = slice(None) if chosen is None else chosen
