@@ -10,10 +10,13 @@ import ast
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
 from bayeslmm._arrays import Array
+from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.data.expressions import CONSTANT_VALUES, Atom, read_atom
 from bayeslmm.data.variables import ExpressionVariable
@@ -28,11 +31,12 @@ ROUND_TRIP = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class InverseStep:
-    """What undoes one step: h with its derivatives, on the values low..high that the step takes."""
+    """What undoes one step: h with its derivatives, on the values low..high that the step takes; signed : whatever the sign of the data."""
 
     undo: Callable[[Array], Derivatives]
     low: float = -np.inf
     high: float = np.inf
+    signed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class ResponseScale:
                 values = step.undo(np.clip(values, step.low, step.high))[0]
         return values
 
-    def moments(self, values: Array, sd: float = 0.0) -> tuple[Array, Array]:
+    def moments(self, values: Array, sd: float | Array = 0.0) -> tuple[Array, Array]:
         """Response and its slope, NaN beyond the ends of the scale.
 
         sd : of the response around the values: the mean of a curve is not the curve at the mean, by half its curvature times sd^2
@@ -73,9 +77,9 @@ class ResponseScale:
             half = 0.5 * sd**2
             return f0 + half * f2, f1 + half * f3
 
-    def limits(self, low: Array, high: Array, sd: float = 0.0) -> tuple[Array, Array]:
+    def limits(self, low: Array, high: Array, sd: float | Array = 0.0) -> tuple[Array, Array]:
         """Confidence limits taken back, in order."""
-        ends = [self.moments(end, sd)[0] if sd else self.back(end) for end in (low, high)]
+        ends = [self.moments(end, sd)[0] if np.any(sd) else self.back(end) for end in (low, high)]
         return np.minimum(*ends), np.maximum(*ends)
 
     def ratio(self, differences: Array) -> Array:
@@ -96,6 +100,11 @@ def response_scale(design: Design) -> ResponseScale | None:
             return None
         raise _not_invertible(atom, "it remembers the rows of the fit")
     atom = variable.atom
+    if not design.in_memory:
+        found = _chain(atom, positive=False)
+        if not all(step.signed for step in found.steps):
+            raise _not_invertible(atom, "the rows, which would tell the sign of the data, were not kept")
+        return found if found.steps else None
     column = design.frame[atom.columns[0]].to_numpy(float)
     found = _chain(atom, bool(np.all(column > 0)))
     if not found.steps:
@@ -104,6 +113,29 @@ def response_scale(design: Design) -> ResponseScale | None:
     if not np.all(np.abs(found.back(np.asarray(design.y, float)) - column) <= ROUND_TRIP * spread):
         raise _not_invertible(atom, f"it is not one to one on the values of {atom.columns[0]!r}")
     return found
+
+
+def response_options(design: Design, type: Any, bias_adjust: Any) -> tuple[ResponseScale | None, float | None]:  # noqa: A002
+    """The scale to go back to, None to stay; the sd of responses that means are adjusted by: 0 for none, None for that of the model."""
+    require_one_of(type, ("link", "response"), "type")
+    number = isinstance(bias_adjust, Real) and not isinstance(bias_adjust, bool | np.bool_)
+    if number and not (np.isfinite(float(bias_adjust)) and float(bias_adjust) > 0):
+        raise SpecificationError(f"bias_adjust is {bias_adjust!r}", "bias_adjust", "use True, False or a standard deviation")
+    wanted = number or require_flag(bias_adjust, "bias_adjust")
+    if type == "link":
+        if wanted:
+            raise SpecificationError("bias is adjusted for on the scale of the response", "bias_adjust", 'add type="response"')
+        return None, 0.0
+    scale = response_scale(design)
+    if scale is None or not wanted:
+        return scale, 0.0
+    return scale, float(bias_adjust) if number else None
+
+
+def scale_name(design: Design, type: str = "link") -> str:  # noqa: A002
+    """What a mean is of: the response as the formula has it, or on its own scale the column."""
+    atom = read_atom(design.spec.formula.response)
+    return atom.columns[0] if type == "response" and len(atom.columns) == 1 else atom.name
 
 
 def transformed_response(design: Design) -> str | None:
@@ -195,7 +227,7 @@ def _undo_right(operator: ast.operator, c: float, atom: Atom, positive: bool) ->
         return _affine(1.0 / c if isinstance(operator, ast.Mult) else c, 0.0)
     if isinstance(operator, ast.Pow) and c != 0.0:
         odd = c > 0 and c % 2 == 1
-        return InverseStep(_power(1.0 / c, odd), -np.inf if odd and not positive else 0.0)
+        return InverseStep(_power(1.0 / c, odd), -np.inf if odd and not positive else 0.0, signed=c % 2.0 != 0.0)
     raise _not_invertible(atom, "an operation has no inverse that is known")
 
 

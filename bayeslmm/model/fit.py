@@ -28,7 +28,7 @@ from bayeslmm.results.fitted import (
     simulate,
 )
 from bayeslmm.results.foreign_names import known_arguments, no_attribute
-from bayeslmm.results.predict import predict_rows, require_outcomes
+from bayeslmm.results.predict import on_response, predict_rows, require_outcomes
 from bayeslmm.results.store import save
 
 if TYPE_CHECKING:
@@ -324,6 +324,8 @@ class Fit(Estimates):
         *,
         offset: ArrayLike | None = None,
         observed: bool = False,
+        type: ResponseType = "link",  # noqa: A002
+        bias_adjust: bool | float = False,
     ) -> pd.DataFrame:
         """Predictions row for row: `estimate`, and with an interval `std_error, conf_low, conf_high` (normal quantiles).
 
@@ -346,6 +348,11 @@ class Fit(Estimates):
             True learns from the outcomes that newdata have of levels that the fit does not know: their random effects, the outcomes of
             theirs that are missing, and the fixed effects are what they are given all outcomes together; covariance parameters stay.
             Without, such outcomes are not read.
+        type : {"link", "response"}, default "link"
+            "link", as the model has the response; "response", taken back from `log(y)`, `sqrt(y)`, ...; `attrs["scale"]` of the frame
+            names the scale.
+        bias_adjust : bool or float, default False
+            With "response": predict means of responses, which are not the inverse at the mean; a number is the sd of a response about it.
 
         Returns
         -------
@@ -364,13 +371,21 @@ class Fit(Estimates):
         >>> new = {"Days": [0, 1, 9], "Subject": ["new"] * 3, "Reaction": [300.0, 310.0, None]}
         >>> fit.predict(new, observed=True)["estimate"].round(1).tolist()
         [283.4, 295.1, 388.8]
+        >>> logged = blm.LMM("log(Reaction) ~ Days + (Days | Subject)", data).fit()
+        >>> logged.predict({"Days": [10]}, level="population", type="response").round(1).to_numpy().tolist()
+        [[353.8]]
         """
         if require_flag(observed, "observed"):
             require_outcomes(newdata, level)
+
+        def predicted(kind: IntervalKind | None) -> pd.DataFrame:
+            if not observed:
+                return predict_rows(self, newdata, level=level, interval=kind, conf_level=conf_level, new_levels=new_levels, offset=offset)
             from bayeslmm.inference.dynamic_prediction import predict_dynamic
 
-            return predict_dynamic(self, newdata, interval, conf_level, offset=offset)
-        return predict_rows(self, newdata, level=level, interval=interval, conf_level=conf_level, new_levels=new_levels, offset=offset)
+            return predict_dynamic(self, newdata, kind, conf_level, offset=offset)
+
+        return on_response(predicted, self.design, interval, type, bias_adjust)
 
     def contrast_rows(self, newdata: Frame) -> Array:
         """X over the columns kept for new rows, (n, p).

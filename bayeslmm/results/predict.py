@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_level, require_one_of
 from bayeslmm.covariance.registry import goes_on, keeps_distance
 from bayeslmm.data.columns import Columns, series_numbers
-from bayeslmm.data.design import ResidualDesign, VarianceDesign
+from bayeslmm.data.design import Design, ResidualDesign, VarianceDesign
 from bayeslmm.data.frame import ColumnTable, read_table, values_text
 from bayeslmm.data.residual import place_within, unequal_gaps
+from bayeslmm.data.response_scale import response_options, scale_name
 from bayeslmm.data.rows import numbers_by_position
 from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError, warn_user
 from bayeslmm.likelihood.identification import Aliases
@@ -28,6 +30,7 @@ from bayeslmm.likelihood.structured.residual_structure import VarianceFunction
 from bayeslmm.results.fitted import conditional_mean, population_mean
 
 if TYPE_CHECKING:
+    from bayeslmm._types import IntervalKind
     from bayeslmm.results.estimates import Estimates
 
 
@@ -360,6 +363,48 @@ def predict_rows(
         half = two_sided_quantile(conf_level) * error
         columns |= {"std_error": error, "conf_low": found.estimate - half, "conf_high": found.estimate + half}
     return prediction_frame(columns, rows)
+
+
+def on_response(
+    predicted: Callable[[IntervalKind | None], pd.DataFrame],
+    design: Design,
+    interval: IntervalKind | None,
+    type: Any,  # noqa: A002
+    bias_adjust: Any,
+) -> pd.DataFrame:
+    """Predictions on the scale asked for, which `attrs["scale"]` names: limits taken back end by end, standard errors by the delta method.
+
+    predicted : predictions on the scale of the model, with an interval or None
+    bias_adjust : True adds half the curvature times the variance of a new response about its mean; a number is its sd. Limits of a new
+        response are quantiles, which need none.
+    """
+    scale, given = response_options(design, type, bias_adjust)
+    table = predicted(interval)
+    if scale is None:
+        return _on_scale(table, scale_name(design, type))
+    sd = np.full(len(table), 0.0 if given is None else given)
+    if given is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BayesLMMWarning)
+            new, mean = (predicted(kind)["std_error"].to_numpy(float) for kind in ("prediction", "confidence"))
+        sd = np.sqrt(np.maximum(new**2 - mean**2, 0.0))
+    link = {name: table[name].to_numpy(float) for name in table.columns}
+    value, slope = scale.moments(link["estimate"], sd)
+    beyond = np.isnan(value) & ~np.isnan(link["estimate"])
+    if beyond.any():
+        what = f"{int(beyond.sum())} predictions lie beyond the values of {scale.name} and are NaN"
+        warn_user(BayesLMMWarning(what, f"rows {list_rows(np.flatnonzero(beyond))}", 'use type="link" to see them'))
+    columns = {"estimate": value}
+    if interval is not None:
+        columns["std_error"] = np.abs(slope) * link["std_error"]
+        low, high = scale.limits(link["conf_low"], link["conf_high"], sd if interval == "confidence" else 0.0)
+        columns |= {"conf_low": low, "conf_high": high}
+    return _on_scale(pd.DataFrame(columns, index=table.index), scale_name(design, type))
+
+
+def _on_scale(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    table.attrs["scale"] = name
+    return table
 
 
 def require_offset_applies(offset: Any, newdata: Any, given: bool) -> None:

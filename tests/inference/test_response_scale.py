@@ -45,6 +45,73 @@ def test_a_transformation_is_undone_with_its_derivatives(data: pd.DataFrame, res
     np.testing.assert_allclose(moved, change, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*lie beyond the values:bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("response", TRANSFORMATIONS)
+def test_predictions_go_back_end_by_end_and_say_their_scale(data: pd.DataFrame, response: str) -> None:
+    fit = blm.LMM(f"{response} ~ f + (1 | g)", data).fit()
+    scale = response_scale(fit.design)
+    assert scale is not None
+    for level, interval in [("conditional", None), ("population", "confidence"), ("conditional", "prediction")]:
+        link = fit.predict(data, level, interval)
+        back = fit.predict(data, level, interval, type="response")
+        assert (link.attrs["scale"], back.attrs["scale"]) == (scale.name, "y")
+        there = back["estimate"].notna()
+        np.testing.assert_allclose(back["estimate"][there], scale.back(link["estimate"].to_numpy())[there], rtol=1e-12)
+        if interval is not None:
+            ends = np.sort([scale.back(link[end].to_numpy()) for end in ("conf_low", "conf_high")], axis=0)
+            np.testing.assert_allclose(back[["conf_low", "conf_high"]].T, ends, rtol=1e-12)
+
+
+@pytest.mark.parametrize("structure", [{}, {"variance": "ident(f)"}, {"weights": "w"}])
+def test_a_prediction_adjusted_for_bias_adds_half_the_curvature_times_the_variance(data: pd.DataFrame, structure: dict[str, str]) -> None:
+    """Of log(y): exp(m) (1 + v / 2), v the variance of a response about its mean: of errors, and of effects that are not given."""
+    data = data.assign(w=np.linspace(0.5, 2.0, len(data)))
+    fit = blm.LMM("log(y) ~ f + (1 | g)", data, **structure).fit()
+    for level in ("conditional", "population"):
+        plain = fit.predict(data, level, type="response")["estimate"].to_numpy()
+        new, mean = (fit.predict(data, level, kind)["std_error"].to_numpy() for kind in ("prediction", "confidence"))
+        found = fit.predict(data, level, "prediction", type="response", bias_adjust=True)
+        np.testing.assert_allclose(found["estimate"], plain * (1.0 + 0.5 * (new**2 - mean**2)), rtol=1e-10)
+        np.testing.assert_allclose(found["conf_low"], fit.predict(data, level, "prediction", type="response")["conf_low"], rtol=1e-12)
+    given = fit.predict(data, "population", type="response", bias_adjust=0.3)["estimate"]
+    np.testing.assert_allclose(given, plain * (1.0 + 0.5 * 0.09), rtol=1e-12)
+
+
+def test_a_prediction_beyond_the_ends_of_the_scale_is_told(data: pd.DataFrame) -> None:
+    fit = blm.LMM("sqrt(y) ~ x + (1 | g)", data.assign(x=data["y"])).fit()
+    with pytest.warns(blm.errors.BayesLMMWarning, match="1 predictions lie beyond the values of sqrt"):
+        found = fit.predict({"x": [1.0, -1000.0]}, "population", type="response")["estimate"]
+    assert found.isna().tolist() == [False, True]
+
+
+def test_predictions_of_new_subjects_and_of_sums_go_back_too(data: pd.DataFrame) -> None:
+    formula = "log(y) ~ f + (1 | g)"
+    fit, summed = blm.LMM(formula, data).fit(), blm.from_partitions(formula, [data.iloc[:36], data.iloc[36:]]).fit()
+    new = data.head(4).assign(g="new")
+    observed = fit.predict(new, observed=True, interval="confidence", type="response")
+    np.testing.assert_allclose(np.log(observed["conf_low"]), fit.predict(new, observed=True, interval="confidence")["conf_low"])
+    np.testing.assert_allclose(summed.predict(data, type="response"), fit.predict(data, type="response"), rtol=1e-6)
+    even = blm.from_partitions("I(y**2) ~ f + (1 | g)", [data.iloc[:36], data.iloc[36:]]).fit()
+    with pytest.raises(SpecificationError, match="the sign of the data"):
+        even.predict(data, type="response")
+
+
+@pytest.mark.parametrize("residual", [None, "ar1(t | g)"])
+def test_draws_of_predictions_go_back_one_by_one(data: pd.DataFrame, residual: str | None) -> None:
+    rows = data.assign(t=np.tile(np.arange(6.0), 12))
+    post = blm.LMM("log(y) ~ f" + (" + (1 | g)" if residual is None else ""), rows, residual=residual).sample(20, chains=2, seed=1)
+    for level in ("conditional", "population") if residual is None else ("conditional",):
+        link = post.predict(rows, level, "prediction", draws=True, seed=3)
+        back = post.predict(rows, level, "prediction", draws=True, seed=3, type="response")
+        np.testing.assert_allclose(back, np.exp(link), rtol=1e-12)
+        table = post.predict(rows, level, "confidence", type="response", seed=3)
+        mean = np.exp(post.predict(rows, level, draws=True, seed=3))
+        assert table.attrs["scale"] == "y"
+        np.testing.assert_allclose(table["conf_low"], mean.quantile(0.025, axis=1), rtol=1e-12)
+        without = post.predict(rows, level, type="response", seed=3)["estimate"]
+        np.testing.assert_allclose(without, table["estimate"], rtol=1e-12)
+
+
 @pytest.mark.parametrize("response", ["sin(y)", "abs(y - 3)", "I((y - 3)**2)", "scale(y)", "round(y)", "I(y * y)"])
 def test_what_cannot_be_undone_is_refused(data: pd.DataFrame, response: str) -> None:
     fit = blm.LMM(f"{response} ~ f + (1 | g)", data).fit()

@@ -237,6 +237,7 @@ class Posterior(PosteriorData):
         offset: ArrayLike | None = None,
         seed: int | None = None,
         draws: bool = False,
+        type: ResponseType = "link",  # noqa: A002
     ) -> pd.DataFrame:
         """Posterior means row for row: `estimate`, and with an interval `std_error, conf_low, conf_high` (quantiles).
 
@@ -260,6 +261,9 @@ class Posterior(PosteriorData):
         draws : bool, default False
             Instead, rows by draws, columns labelled by (chain, draw): of the mean, or with `interval="prediction"` of new observations; 400
             of them given the other outcomes of structured errors.
+        type : {"link", "response"}, default "link"
+            "link", as the model has the response; "response" takes every draw back from `log(y)`, `sqrt(y)`, ...; `attrs["scale"]` of the
+            frame names the scale.
 
         Returns
         -------
@@ -281,6 +285,7 @@ class Posterior(PosteriorData):
             offset=offset,
             seed=seed,
             draws=draws,
+            type=type,
         )
 
     def augment(self, data: Frame | None = None) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.bayes.log_posterior.density import with_solution
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
+from bayeslmm.data.response_scale import ResponseScale, response_options, scale_name
 from bayeslmm.errors import BayesLMMWarning, warn_user
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
@@ -33,6 +34,7 @@ from bayeslmm.results.predict import (
 )
 
 if TYPE_CHECKING:
+    from bayeslmm._types import ResponseType
     from bayeslmm.bayes.posterior.data import PosteriorData
 
 
@@ -155,8 +157,13 @@ def predict_posterior(
     offset: Any,
     seed: int | None,
     draws: bool = False,
+    type: ResponseType = "link",  # noqa: A002
 ) -> pd.DataFrame:
-    """`estimate[, std_error, conf_low, conf_high]`, row for row; with `draws` a column for each draw, labelled by chain and draw."""
+    """`estimate[, std_error, conf_low, conf_high]`, row for row; with `draws` a column for each draw, labelled by chain and draw.
+
+    type : "response" takes every draw back to the scale of the response, which `attrs["scale"]` names
+    """
+    scale = response_options(post.design, type, bias_adjust=False)[0]
     require_one_of(level, ("conditional", "population"), "level")
     require_one_of(new_levels, ("error", "population", "sample"), "new_levels")
     if interval is not None:
@@ -168,7 +175,7 @@ def predict_posterior(
     require_offset_applies(offset, newdata, fit.model.given_offset)
     known = "error" if new_levels == "error" else "population"
     spread = new_levels == "sample" or interval == "prediction"
-    asked = PredictionRequest(newdata, level == "conditional", kind, spread, conf_level, draws)
+    asked = PredictionRequest(newdata, level == "conditional", kind, spread, conf_level, draws, scale)
     rows = (
         rows_of_model(post)
         if newdata is None
@@ -185,12 +192,16 @@ def predict_posterior(
         what = f"{int(rows.missing.sum())} rows have missing values and are predicted as NaN"
         where = f"rows {list_rows(np.flatnonzero(rows.missing))}"
         warn_user(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"))
+    out.attrs["scale"] = scale_name(post.design, type)
     return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictionRequest:
-    """What is to be predicted. effects : draw the effects of new levels from D; draws : every draw, not what they say together."""
+    """What is to be predicted.
+
+    effects : draw the effects of new levels from D; draws : every draw, not what they say together; scale : that draws are taken back from
+    """
 
     newdata: Any
     given: bool
@@ -198,6 +209,11 @@ class PredictionRequest:
     effects: bool
     conf_level: float
     draws: bool
+    scale: ResponseScale | None
+
+    def back(self, values: Array) -> Array:
+        """Values on the scale asked for."""
+        return values if self.scale is None else self.scale.back(values)
 
 
 def _draw_frame(post: PosteriorData, drawn: RowDraws, index: pd.Index[Any]) -> pd.DataFrame:
@@ -225,7 +241,7 @@ def _summed(values: Array, asked: PredictionRequest) -> dict[str, Array]:
 
 
 def _independent(post: PosteriorData, rows: NewData, asked: PredictionRequest, rng: np.random.Generator) -> dict[str, Array] | RowDraws:
-    if asked.interval is None:
+    if asked.interval is None and asked.scale is None:
         return {"estimate": mean_predictor(post, rows, asked.given)}
     sds = _unit_sds(post, rows, asked)
     parts, drawn = [], []
@@ -245,10 +261,10 @@ def _independent(post: PosteriorData, rows: NewData, asked: PredictionRequest, r
         if asked.interval == "prediction":
             values = values + design_sigma(post)[:, None] * sds[part] * rng.standard_normal(mean.shape)
         if asked.draws:
-            drawn.append(values)
+            drawn.append(asked.back(values))
             continue
-        found = _summed(values, asked)
-        found["estimate"] = mean.mean(0)
+        found = _summed(asked.back(values), asked)
+        found["estimate"] = asked.back(mean).mean(0)
         parts.append(found)
     if asked.draws:
         return RowDraws(np.concatenate([np.zeros((post.size, 0)), *drawn], axis=1), np.arange(post.size))
@@ -296,8 +312,8 @@ def _structured(
     with one_thread():
         for rows_at, mean, variance in _given_draws(post, rows, asked, chosen):
             missing = missing | rows_at.missing
-            means.append(mean)
-            draws.append(mean + np.sqrt(np.maximum(variance, 0.0)) * rng.standard_normal(len(mean)))
+            means.append(asked.back(mean))
+            draws.append(asked.back(mean + np.sqrt(np.maximum(variance, 0.0)) * rng.standard_normal(len(mean))))
     if asked.draws:
         return replace(rows, missing=missing), RowDraws(np.stack(draws), chosen)
     found = _summed(np.stack(draws), asked)

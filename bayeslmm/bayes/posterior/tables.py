@@ -17,7 +17,7 @@ from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds, residual_draws
 from bayeslmm.bayes.posterior.predict import design_sigma, error_variance
 from bayeslmm.errors import SpecificationError, printable_text
-from bayeslmm.inference.means.emmeans import EMMeans, response_options
+from bayeslmm.inference.means.emmeans import EMMeans, scale_and_sd
 from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.emmeans import emtrends as trends_of
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
@@ -450,7 +450,7 @@ def posterior_emmeans(
         _, random, error = variance_draws(post)
         bias_adjust = float(np.sqrt((random + error).mean()))
     made = means_of(moments, specs, by, at, weights, "asymptotic", "asymptotic", conf_level=conf_level, type=type, bias_adjust=bias_adjust)
-    return _means_of_draws(post, made, conf_level, response_options(moments, type, bias_adjust)[1])
+    return _means_of_draws(post, made, conf_level, scale_and_sd(moments, type, bias_adjust)[1])
 
 
 def _moments_of(post: PosteriorData) -> Any:

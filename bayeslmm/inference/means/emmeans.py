@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, label_text
-from bayeslmm._validation import require_flag, require_level, require_mapping, require_name, require_names, require_one_of
+from bayeslmm._validation import require_flag, require_level, require_mapping, require_name, require_names
 from bayeslmm.data.design import Design
-from bayeslmm.data.response_scale import ResponseScale, response_scale, transformed_response
+from bayeslmm.data.response_scale import ResponseScale, response_options, transformed_response
 from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, check_options, fixed_effects
@@ -459,7 +459,7 @@ def emmeans(
     >>> emmeans(fit, "Days", at={"Days": [0, 9]}).frame["estimate"].round(2).tolist()
     [251.41, 345.61]
     """
-    scale, sd = response_options(fit, type, bias_adjust)
+    scale, sd = scale_and_sd(fit, type, bias_adjust)
     grid = reference_grid(fit.design, at)
     wanted, given = _wanted_variables(specs, by, grid)
     mean = average_grid(grid, (*wanted, *given), weights, fit.design)
@@ -471,23 +471,12 @@ def emmeans(
     return made if scale is None else _on_response(made, scale, sd)
 
 
-def response_options(fit: Fitted, type: Any, bias_adjust: Any) -> tuple[ResponseScale | None, float]:  # noqa: A002
+def scale_and_sd(fit: Fitted, type: Any, bias_adjust: Any) -> tuple[ResponseScale | None, float]:  # noqa: A002
     """The scale to go back to, None to stay, and the sd of responses that means are adjusted by."""
-    require_one_of(type, ("link", "response"), "type")
-    number = isinstance(bias_adjust, Real) and not isinstance(bias_adjust, bool | np.bool_)
-    if number and not (np.isfinite(float(bias_adjust)) and float(bias_adjust) > 0):
-        raise SpecificationError(f"bias_adjust is {bias_adjust!r}", "bias_adjust", "use True, False or a standard deviation")
-    wanted = number or require_flag(bias_adjust, "bias_adjust")
-    if type == "link":
-        if wanted:
-            raise SpecificationError("bias is adjusted for on the scale of the response", "bias_adjust", 'add type="response"')
-        return None, 0.0
-    scale = response_scale(fit.design)
-    if scale is None or not wanted:
-        return scale, 0.0
-    if number:
-        return scale, float(bias_adjust)
-    return scale, float(np.sqrt(unit_variances(fit, fit.point.x).sum() * fit.problem.sigma2(fit.point.sigma2)))
+    scale, sd = response_options(fit.design, type, bias_adjust)
+    if sd is None:
+        sd = float(np.sqrt(unit_variances(fit, fit.point.x).sum() * fit.problem.sigma2(fit.point.sigma2)))
+    return scale, sd
 
 
 def _scale_notes(design: Design, scale: ResponseScale | None, sd: float) -> tuple[str, ...]:
