@@ -109,3 +109,32 @@ def test_many_nested_levels_equal_the_sum_over_blocks(outer: str) -> None:
     moves = np.concatenate([x + 1e-5 * np.eye(len(x)), x - 1e-5 * np.eye(len(x))])
     values = problem.criterion.values(moves, False)
     np.testing.assert_allclose(point.gradient, (values[: len(x)] - values[len(x) :]) / 2e-5, rtol=1e-6, atol=1e-4)
+
+
+def regional(seed: int, kinds: int, n: int = 420) -> pd.DataFrame:
+    """Rows of regions in which the levels of up to four factors nest or cross; no level is in two regions."""
+    rng = np.random.default_rng(seed)
+    region = rng.integers(0, 12, n)
+    found = {"region": region}
+    for name, levels in zip("abc", rng.integers(2, 7, 3)[:kinds], strict=False):
+        found[name] = region * 10 + rng.integers(0, levels, n)
+    found["ab"] = found["a"] * 100 + found["b"] % 10
+    data = pd.DataFrame(found)
+    data["x"], data["w"] = rng.normal(size=n), rng.uniform(0.5, 2.0, n)
+    data["y"] = data["x"] + rng.normal(size=12)[region] + rng.normal(size=n)
+    return data
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "terms",
+    ["(1 | region/a/b)", "(1 | ab) + (1 | a) + (1 | b)", "(x | ab) + (1 | a) + (x | b) + (1 | region)", "(1 | c) + (x | a) + (1 | b)"],
+)
+def test_three_factors_in_several_components_have_the_criterion_of_the_definition(terms: str, seed: int) -> None:
+    """Pairs of levels that never met tie no components together, and have no place in any of them."""
+    data = regional(seed, 3)
+    problem = blm.LMM(f"y ~ x + {terms}", data, weights="w" if seed % 2 else None, check="warn").problem
+    assert problem.criterion.kernel.cross.rest is not None
+    rng = np.random.default_rng(seed)
+    for x in (np.linspace(0.3, 1.2, problem.size), rng.normal(size=problem.size)):
+        assert problem.criterion.at(x, True).value == pytest.approx(define(problem, x, True).value, rel=1e-11)

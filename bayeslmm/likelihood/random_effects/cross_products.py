@@ -457,7 +457,7 @@ class Accumulator:
             for b in range(span.q):
                 row, column, _ = self.pairs[(0, f)][0][b].entries()
                 own = np.stack([self.pairs[(0, f)][a][b].entries()[2] for a in range(q)])
-                met = self._met(f)
+                met = self._met(0, f)
                 rows.append(row if met is None else row[met])
                 columns.append(span.offset + (column if met is None else column[met]) * span.q + b)
                 values.append(own if met is None else own[:, met])
@@ -467,11 +467,11 @@ class Accumulator:
         order = np.argsort(row * (int(column.max()) + 1) + column, kind="stable")
         return row[order], column[order], np.concatenate(values, axis=1)[:, order]
 
-    def _met(self, f: int) -> Mask | None:
+    def _met(self, f: int, g: int) -> Mask | None:
         """Which pairs of a whole table have met, for any of the columns; None where only those that have are kept."""
-        if self.pairs[(0, f)][0][0].table is None:
+        if self.pairs[(f, g)][0][0].table is None:
             return None
-        return np.any([[pairs.table != 0.0 for pairs in row] for row in self.pairs[(0, f)]], axis=(0, 1))
+        return np.any([[pairs.table != 0.0 for pairs in row] for row in self.pairs[(f, g)]], axis=(0, 1))
 
     @staticmethod
     def _rest_pairs(rest: range) -> list[tuple[int, int]]:
@@ -502,9 +502,11 @@ class Accumulator:
                     yield level + a, level + b, self.diagonal[f][a, b]
         for f, g in self._rest_pairs(rest):
             one, other = spans[f - rest.start], spans[g - rest.start]
+            # pairs of different components have no place, and have never met
+            met = self._met(f, g)
             for a, line in enumerate(self.pairs[(f, g)]):
                 for b, pairs in enumerate(line):
-                    row, column, data = pairs.entries()
+                    row, column, data = pairs.entries() if met is None else tuple(part[met] for part in pairs.entries())
                     yield other.offset + column * other.q + b, one.offset + row * one.q + a, data
 
 
