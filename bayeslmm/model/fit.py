@@ -1038,7 +1038,8 @@ class Fit(Estimates):
         seed : int, optional
             Seed of the random numbers, 0 or more; None draws a new one.
         kind : {"parametric", "case"}, default "parametric"
-            "parametric" simulates responses, "case" draws groups anew.
+            "parametric" simulates responses, "case" draws groups anew. Of 5,000 rows and more the sums of a response that the likelihood
+            needs are simulated and not its rows, where no `statistic` asks for these.
         group : str, optional
             Grouping factor whose levels are drawn; the top one by default.
         statistic : callable, optional

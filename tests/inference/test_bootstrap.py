@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.resampling import resample_design, without
@@ -131,3 +132,29 @@ def test_a_posterior_mode_is_not_refitted_without_its_priors() -> None:
     for refused in (lambda: bootstrap(fit, 5), lambda: fit.influence("id")):
         with pytest.raises(InferenceError, match="posterior mode"):
             refused()
+
+
+@pytest.mark.parametrize("name", ["slope", "weighted", "crossed_slope", "nested", "plain"])
+def test_replicates_of_drawn_sums_are_distributed_as_those_of_drawn_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = bootstrap(fitted(name), 300, seed=8).frame
+    monkeypatch.setattr(sys.modules["bayeslmm.inference.intervals.bootstrap"], "SUMS_FROM_ROWS", 0)
+    sums = bootstrap(fitted(name), 300, seed=9).frame
+    assert not sums.equals(bootstrap(fitted(name), 300, seed=8).frame)
+    pd.testing.assert_frame_equal(sums.iloc[:4], bootstrap(fitted(name), 4, seed=9).frame, rtol=1e-6)
+    free = rows.std() > 0.0
+    error = np.sqrt((rows.var() + sums.var()) / 300)[free]
+    assert (np.abs(rows.mean() - sums.mean())[free] < 4.5 * error).all()
+    np.testing.assert_allclose((sums.std() / rows.std())[free], 1.0, atol=0.25)
+
+
+def test_many_rows_are_drawn_as_sums_and_a_statistic_still_sees_rows() -> None:
+    n, rng = 6000, np.random.default_rng(4)
+    g = np.arange(n) // 40
+    data = pd.DataFrame({"x": rng.normal(size=n), "g": g, "y": rng.normal(size=150)[g] + rng.normal(size=n)})
+    fit = blm.LMM("y ~ x + (1 | g)", data).fit()
+    sums, seen = bootstrap(fit, 200, seed=1), bootstrap(fit, 5, seed=1, statistic=lambda f: [len(f.residuals()), f.fixef["x"]]).frame
+    assert (seen["statistic_1"] == n).all()
+    assert sums.n_failed == 0
+    wald = fit.tidy("fixed").set_index("term")
+    np.testing.assert_allclose(sums.frame["x"].std(), wald.loc["x", "std_error"], rtol=0.2)
+    np.testing.assert_allclose(sums.frame["x"].mean(), wald.loc["x", "estimate"], atol=4.0 * wald.loc["x", "std_error"] / np.sqrt(200))

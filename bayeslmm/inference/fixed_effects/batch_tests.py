@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.inference.intervals.batch_refit import ResponseProducts, evaluate_responses
+from bayeslmm.inference.intervals.batch_refit import evaluate_responses
 from bayeslmm.inference.intervals.batch_structured import Kinds, Points, ReplicateSums, SubjectGroup
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.response_products import ResponseProducts
 
 STEP = 1e-3
 """Step of the differences in standard errors of x."""

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -20,12 +21,21 @@ from bayeslmm._types import BootstrapInterval, StatisticValues
 from bayeslmm._validation import find_word, require_count, require_flag, require_function, require_level, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError, warn_user
+from bayeslmm.estimate.batch_descent import BatchFits
 from bayeslmm.estimate.estimate import Estimate, estimate, uninterrupted
 from bayeslmm.inference.influence import case_deletions, require_likelihood
-from bayeslmm.inference.intervals.batch_refit import lift_off_boundary, refit_many, standardize_response, with_response
+from bayeslmm.inference.intervals.batch_refit import (
+    lift_off_boundary,
+    problem_of_products,
+    refit_many,
+    refit_products,
+    standardize_response,
+    with_response,
+)
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
 from bayeslmm.inference.intervals.resampling import resample_design, resampling_factor, without
 from bayeslmm.likelihood.criterion import Method
+from bayeslmm.likelihood.drawn_products import ProductSampler, laid_out
 from bayeslmm.likelihood.identification import full_rank
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.results.estimates import Estimates
@@ -51,8 +61,15 @@ class Replicates:
     reasons: tuple[str, ...]
 
 
+SUMS_FROM_ROWS = 5_000
+"""Rows from which the sums of a parametric replicate are drawn; the replicates of fewer are the fits to the columns of `simulate`."""
+
+ROWS_PER_PAIR = 20.0
+"""Pairs of columns of the other factors, per row, up to which drawing sums costs less than drawing rows."""
+
+
 class ParametricResampler:
-    """Responses drawn from the fitted model."""
+    """Responses drawn from the fitted model: their sums alone where nothing asks for the rows, and these are many."""
 
     def __init__(self, fit: Estimates, statistic: Statistic | None, names: Sequence[str]) -> None:
         self.fit, self.statistic = fit, statistic
@@ -65,16 +82,49 @@ class ParametricResampler:
         problem = self.fit.problem
         return self.statistic is None and problem.structured is None and problem.size > 0 and not problem.is_iterative
 
+    @cached_property
+    def sampler(self) -> ProductSampler | None:
+        """What draws the sums; None where rows are drawn."""
+        problem = self.fit.problem
+        if self.statistic is not None or problem.structured is not None or problem.is_iterative:
+            return None
+        cross, n = laid_out(problem), problem.criterion.n
+        m = 0 if cross.V0 is None else len(cross.V0)
+        few = problem.design.in_memory and (n < SUMS_FROM_ROWS or m * m > ROWS_PER_PAIR * n)
+        return None if few else ProductSampler.of(problem)
+
     def run(self, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Replicates:
         """Draw and fit some replicates."""
-        fit = self.fit
+        fit, sampler = self.fit, self.sampler
+        if sampler is not None:
+            step = sampler.step
+            found = [self._by_sums(sampler, numbers[i : i + step], streams[i : i + step]) for i in range(0, len(numbers), step)]
+            return _concatenate(found)
         Y = simulate_responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, streams)
         if not self.together:
             return _one_by_one(numbers, self.names, [partial(self._alone, y) for y in Y.T])
         many = refit_many(fit.problem, standardize_response(fit.problem, Y), fit.restricted, self.start)
-        values = parameter_values(fit.problem, many.x, many.sigma2, many.alpha)
+        return self._settled(numbers, many, lambda b: self._alone(Y[:, b]))
+
+    def _by_sums(self, sampler: ProductSampler, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Replicates:
+        fit, problem = self.fit, self.fit.problem
+        sigma2 = fit.estimate.sigma**2 / problem.sigma2(1.0)
+        products = sampler.draw(fit.estimate.x, sigma2, _conditioned(problem, fit.fixef_kept), streams)
+
+        def alone(b: int) -> Array:
+            start = self.start if problem.size else None
+            found = estimate(problem_of_products(problem, products, b), _method(fit), start=start)
+            return _values(problem, found, fit.model, None, type(fit))
+
+        if not self.together:
+            return _one_by_one(numbers, self.names, [partial(alone, b) for b in range(products.count)])
+        return self._settled(numbers, refit_products(problem, products, fit.restricted, self.start), alone)
+
+    def _settled(self, numbers: Sequence[int], many: BatchFits, alone: Callable[[int], Array]) -> Replicates:
+        """Fits made side by side; those that have not settled are made again by themselves."""
+        values = parameter_values(self.fit.problem, many.x, many.sigma2, many.alpha)
         rest = np.flatnonzero(~many.settled)
-        again = _one_by_one([numbers[int(b)] for b in rest], self.names, [partial(self._alone, Y[:, b]) for b in rest])
+        again = _one_by_one([numbers[int(b)] for b in rest], self.names, [partial(alone, int(b)) for b in rest])
         values[rest] = again.values
         reasons = [""] * len(numbers)
         for b, reason in zip(rest, again.reasons, strict=True):
@@ -87,6 +137,19 @@ class ParametricResampler:
         problem = with_response(fit.problem, model.design)
         start = self.start if fit.problem.size else None
         return _values(problem, estimate(problem, _method(fit), start=start), model, self.statistic, type(fit))
+
+
+def _concatenate(parts: Sequence[Replicates]) -> Replicates:
+    """One after the other."""
+    numbers = tuple(chain.from_iterable(part.numbers for part in parts))
+    reasons = tuple(chain.from_iterable(part.reasons for part in parts))
+    return Replicates(numbers, np.concatenate([part.values for part in parts]), reasons)
+
+
+def _conditioned(problem: Problem, alpha: Array) -> Array:
+    """Coefficients on standardized columns."""
+    c = problem.standardization
+    return c.coefficients((alpha - c.alpha0) / c.y_scale)
 
 
 class CaseResampler:
@@ -150,10 +213,8 @@ def _values(problem: Problem, found: Estimate, model: Any, statistic: Statistic 
         raise BayesLMMError("the search did not converge", "a replicate", "its failure is counted; see Bootstrap.failures")
     if statistic is not None:
         return statistic_values(statistic(kind(model, problem, found, 0.0)))
-    c = problem.standardization
     sigma2 = np.array([found.sigma**2 / problem.sigma2(1.0)])
-    alpha = c.coefficients((found.alpha - c.alpha0) / c.y_scale)
-    return np.asarray(parameter_values(problem, found.x[None], sigma2, alpha[None])[0])
+    return np.asarray(parameter_values(problem, found.x[None], sigma2, _conditioned(problem, found.alpha)[None])[0])
 
 
 def _one_by_one(numbers: Sequence[int], names: Sequence[str], fits: Sequence[Callable[[], Array]]) -> Replicates:
@@ -420,8 +481,7 @@ def reported_values(fit: Estimates, statistic: Statistic | None) -> pd.Series[fl
     if statistic is not None:
         value = require_function(statistic, "statistic")(fit)
         return pd.Series(statistic_values(value), index=statistic_names(value), name="estimate")
-    c = fit.problem.standardization
-    alpha = c.coefficients((fit.fixef_kept - c.alpha0) / c.y_scale)
+    alpha = _conditioned(fit.problem, fit.fixef_kept)
     values = parameter_values(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), alpha[None])[0]
     return pd.Series(values, index=parameter_names(fit.problem), name="estimate")
 

@@ -506,7 +506,9 @@ class Accumulator:
             met = self._met(f, g)
             for a, line in enumerate(self.pairs[(f, g)]):
                 for b, pairs in enumerate(line):
-                    row, column, data = pairs.entries() if met is None else tuple(part[met] for part in pairs.entries())
+                    row, column, data = pairs.entries()
+                    if met is not None:
+                        row, column, data = row[met], column[met], data[met]
                     yield other.offset + column * other.q + b, one.offset + row * one.q + a, data
 
 
