@@ -21,7 +21,7 @@ from bayeslmm.likelihood.random_effects.off_diagonal import UnpairedOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import ComponentBatch
 from bayeslmm.likelihood.response_products import RESPONSE_ELEMENTS, ResponseProducts
 
-ROUNDING = 1e3 * float(np.finfo(float).eps)
+ROOT_ROUNDING = 1e3 * float(np.finfo(float).eps)
 """Rounding of a difference of sums, relative to these: what is left below it is 0."""
 
 
@@ -41,7 +41,7 @@ class SemidefiniteRoot:
         s = len(S)
         if not s:
             return cls(np.zeros((0, 0)), np.zeros(0, np.int64))
-        factor, order, rank, _ = lapack.dpstrf(S, lower=1, tol=s * ROUNDING * scale)
+        factor, order, rank, _ = lapack.dpstrf(S, lower=1, tol=s * ROOT_ROUNDING * scale)
         R = np.empty((s, rank))
         R[order - 1] = np.tril(factor)[:, :rank]
         return cls(R, (order[:rank] - 1).astype(np.int64))
@@ -206,7 +206,7 @@ def laid_out(problem: Problem) -> CrossProducts:
 def _level_roots(A: Array) -> tuple[Array, Array, Array]:
     """Roots of A and of its pseudo-inverse for every level, (q, q, K), and (q, K) 1 up to its rank; A (q, q, K)."""
     values, vectors = np.linalg.eigh(A.transpose(2, 0, 1))
-    kept = values > len(A) * ROUNDING * values.max(axis=1, initial=0.0)[:, None]
+    kept = values > len(A) * ROOT_ROUNDING * values.max(axis=1, initial=0.0)[:, None]
     sizes = np.sqrt(np.where(kept, values, 1.0))[:, None] if len(A) else np.ones((len(values), 1, 0))
     root, inverse = (vectors * own * kept[:, None] for own in (sizes, 1.0 / sizes))
     return root.transpose(1, 2, 0), inverse.transpose(1, 2, 0), kept.T.astype(float)
