@@ -144,20 +144,21 @@ def _population(
 
 
 def reference_rows(design: Design, across: PlotColumn) -> pd.DataFrame:
-    """Rows along x with everything else at its mean or its most frequent level."""
+    """Rows along x, all else at its mean or most frequent level; levels that never meet give way to the most frequent that do."""
     frame = design.frame
     if across.levels is not None:
         values: Any = _as_in(design, across.name, list(across.levels))
     else:
         values = np.linspace(np.nanmin(across.values), np.nanmax(across.values), GRID_POINTS)
     grid = pd.DataFrame({across.name: values})
-    for name in frame.columns:
-        if name == across.name:
-            continue
-        column = frame[name]
-        numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-        typical = float(column.mean()) if numeric else column.mode().iloc[0]
-        grid[name] = typical if numeric else _as_in(design, str(name), [typical] * len(grid))
+    others = frame.drop(columns=across.name)
+    numbers = [pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype) for dtype in others.dtypes]
+    factors = others.loc[:, [not number for number in numbers]]
+    levels = {name: factors[name].mode().iloc[0] for name in factors}
+    if levels and not np.all([factors[name] == level for name, level in levels.items()], axis=0).any():
+        levels = dict(zip(factors, factors.value_counts(sort=True).index[0], strict=True))
+    for name, number in zip(others.columns, numbers, strict=True):
+        grid[name] = float(others[name].mean()) if number else _as_in(design, str(name), [levels[name]] * len(grid))
     return grid
 
 

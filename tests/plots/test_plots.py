@@ -180,6 +180,16 @@ def test_a_line_of_a_level_stays_within_a_level_of_the_factor() -> None:
     assert len(thin) == 10
 
 
+def test_lines_hold_levels_that_meet() -> None:
+    """The most frequent levels of nested factors need not occur together, and their combination is not estimable then."""
+    frame = pd.DataFrame({"a": list("pqr") * 8 + ["s"] * 10, "block": np.arange(34) % 5, "x": np.arange(34.0) % 7})
+    frame["h"] = np.where(frame["a"] == "s", "v", "u")
+    frame["y"] = frame["x"] + np.sin(np.arange(34))
+    ax = blm.LMM("y ~ h + a + x + (1 | block)", frame).fit().plot.lines("x")
+    thick = max((line for line in ax.get_lines()), key=lambda line: line.get_linewidth())
+    assert np.isfinite(thick.get_ydata()).all()
+
+
 def test_residuals_by_thousands_of_levels_are_bands() -> None:
     ax = trial(3000).plot.residuals(against="id")
     assert "3,000 levels" in ax.get_xlabel()
