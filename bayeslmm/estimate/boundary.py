@@ -80,7 +80,7 @@ def check_boundary(problem: Problem, point: CriterionPoint, restricted: bool) ->
     slopes: list[float | None] = []
     directions: list[Array | None] = []
     gradients: list[Array] | None = None
-    unit, nearly = typical_sd(problem, point.x), False
+    unit, nearly, k = typical_sd(problem, point.x), False, len(problem.random.terms)
     for i, term in enumerate(problem.random.terms):
         T = term.covariance.factor(point.x[term.part])
         if point.state is None or is_regular(T, SINGULAR_SD * unit):
@@ -95,7 +95,10 @@ def check_boundary(problem: Problem, point: CriterionPoint, restricted: bool) ->
             directions.append(None)
             continue
         if gradients is None:
-            gradients = point.state.sigma_gradients(restricted, point.sigma2)
+            try:
+                gradients = point.state.sigma_gradients(restricted, point.sigma2)
+            except np.linalg.LinAlgError:  # so near to a likelihood without a bound that nothing can be told of what is beside
+                return BoundaryCheck((None,) * k, (None,) * k, nearly=True)
         if term.covariance.invariance == "any":
             values, vectors = np.linalg.eigh(null.T @ gradients[i] @ null)
             slopes.append(float(values[0]))

@@ -19,6 +19,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from bayeslmm._arrays import Array
+from bayeslmm.errors import InferenceError
 from bayeslmm.likelihood.kernel import Kernel, Solution, State
 from bayeslmm.likelihood.standardize import Standardization
 from bayeslmm.likelihood.tuning import TUNING
@@ -209,6 +210,7 @@ def restoring(verb: Verb) -> Verb:  # noqa: UP047 - editors complete what a deco
     """A verb after which threads and error handling are as before, where Ctrl-C may have hit a context that sets or unsets them.
 
     Each such context puts back what it found. An interrupt on its way in or out can keep it from doing so; none is left here then.
+    A matrix that cannot be factored, which says nothing to a user, comes out in words.
     """
 
     @wraps(verb)
@@ -220,6 +222,10 @@ def restoring(verb: Verb) -> Verb:  # noqa: UP047 - editors complete what a deco
             found = verb(*args, **kwargs)
             broken = bool(getattr(found, "interrupted", False))
             return found
+        except np.linalg.LinAlgError as error:
+            broken = False
+            remedy = "look at the checks of the fit: a residual sd near 0 or a likelihood without a bound leaves nothing to divide by"
+            raise InferenceError("a matrix of the model is singular to rounding", f"in {verb.__name__}()", remedy) from error
         except Exception as error:
             broken = was_interrupted(error)
             if broken:

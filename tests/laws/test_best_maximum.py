@@ -78,6 +78,24 @@ def test_a_likelihood_without_a_bound_is_refused_by_name(seed: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("seed", [6, 23])
+@pytest.mark.parametrize("text", ["x + (x | g) + (1 | h)", "x + a + (x | g) + (x | h)", "a + (a | g) + (1 | h)"])
+def test_rows_fewer_than_effects_are_fitted_or_refused_in_words(seed: int, text: str) -> None:
+    rng = np.random.default_rng(3000 + seed)
+    n = int(rng.integers(8, 16))
+    frame = pd.DataFrame({"g": rng.integers(0, 6, n), "h": rng.integers(0, 4, n), "x": rng.normal(size=n), "a": rng.choice(list("pq"), n)})
+    frame["y"] = rng.normal(size=n)
+    for method in ("REML", "ML"):
+        try:
+            fit = blm.LMM("y ~ " + text, frame, check="warn").fit(method)
+        except blm.errors.BayesLMMError:
+            continue
+        assert fit.sigma > 1e-5 or any(check.verdict == "failed" for check in fit.checks.values())
+        with contextlib.suppress(blm.errors.BayesLMMError):
+            fit.influence()
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
 def test_a_likelihood_that_is_fitted_all_the_same_fails_a_check() -> None:
     with contextlib.suppress(DesignError):  # where the search went on until nothing was left of sigma
         for seed in range(5):

@@ -96,18 +96,25 @@ class RandomEffectsState:
         return np.asarray(information / sigma2 - slope[:, None] * slope / df + self.curvature(restricted, 1.0 / sigma2))
 
     @property
+    def estimated(self) -> IterativeSchur | None:
+        """What remains of the first factor where probes estimate its determinant; None where all is exact."""
+        rest = self.levels.rest
+        return rest if isinstance(rest, IterativeSchur) else None
+
+    @property
     def has_own_derivatives(self) -> bool:
         """Whether the gradient in x is that of an estimated determinant, which G = d criterion / d Sigma follows up to its error only.
 
         Not where T is singular: there G says more than the gradient.
         """
-        regular = all(float(np.abs(T[0].diagonal()).min(initial=np.inf)) > SMALLEST_REGULAR for T in self.levels.Ts)
-        return isinstance(self.levels.rest, IterativeSchur) and regular
+        if self.estimated is None:
+            return False
+        return all(float(np.abs(T[0].diagonal()).min(initial=np.inf)) > SMALLEST_REGULAR for T in self.levels.Ts)
 
     def monte_carlo(self) -> MonteCarlo | None:
         """The error of the determinant where probes estimate it; None where it is exact."""
-        rest = self.levels.rest
-        if not isinstance(rest, IterativeSchur):
+        rest = self.estimated
+        if rest is None:
             return None
         count, size = rest.probes.count, self.x.shape[1]
         _, dX = self.levels.working_products(self._sigma_derivatives)
@@ -123,7 +130,7 @@ class RandomEffectsState:
 
     def average_derivatives(self, restricted: bool, sigma2: float) -> tuple[Array, Array] | None:
         """Average information of x at fixed sigma (size, size), and d (X' V0^-1 X)^-1 / d x (size, p, p); None where others are cheap."""
-        if not isinstance(self.levels.rest, IterativeSchur):
+        if self.estimated is None:
             return None
         C, order = self.levels.solution.information_inverse[0], self.parameters.order
         moved = self.levels.fixed_products(self._sigma_derivatives)
@@ -213,6 +220,10 @@ class DenseState(RandomEffectsState):
     @cached_property
     def levels(self) -> BlockedCholesky:
         return self.kernel.by_level(self.x, derivatives=True).levels
+
+    @property
+    def estimated(self) -> IterativeSchur | None:
+        return None
 
     @property
     def solution(self) -> Solution:
