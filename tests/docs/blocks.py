@@ -64,7 +64,7 @@ def blocks_of(lines: list[str]) -> Iterator[Block]:
 def cells_of(lines: list[str]) -> Iterator[Cell]:
     """The blocks of Python of a page, each with the output below it."""
     blocks = list(blocks_of(lines))
-    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+    for block, after in zip(blocks, [*blocks, None][1:], strict=True):
         if block.language != "python":
             continue
         between = [] if after is None else [line.strip() for line in lines[block.last + 1 : after.first] if line.strip()]

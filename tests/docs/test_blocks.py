@@ -101,6 +101,11 @@ def test_a_page_names_no_machine(page: Path) -> None:
     assert not re.search(r"/(home|root|work|tmp|Users)/|localhost|127\.0\.0\.1|index-url", text)
 
 
+@pytest.mark.parametrize("lines", [[], ["# A page", "", "without a block."], ["```text", "an output", "```"]])
+def test_a_page_without_python_has_no_cells(lines: list[str]) -> None:
+    assert list(cells_of(lines)) == []
+
+
 def test_the_gallery_shows_every_figure() -> None:
     """Each picture of the gallery is there, and each figure of a fit and of a posterior is drawn by its code."""
     page = ROOT / "docs" / "gallery.md"
