@@ -8,6 +8,7 @@ import pytest
 from scipy import special, stats
 
 import bayeslmm as blm
+from bayeslmm._types import Adjustment
 from bayeslmm.data.response_scale import response_scale
 from bayeslmm.errors import BayesLMMError, SpecificationError
 from bayeslmm.inference.means.letters import compact_letters
@@ -227,6 +228,20 @@ def test_notes_stay_with_parts_of_a_frame_and_print(data: pd.DataFrame) -> None:
     assert any("Holm" in note for note in pairs.notes)
     assert pairs[["contrast", "p_value"]].notes == pairs.notes
     assert pairs.notes[0] in repr(pairs) and "degrees of freedom: satterthwaite" in repr(pairs.head(1))
+
+
+@pytest.mark.parametrize("adjust", ["tukey", "mvt", "bonferroni", "sidak", "holm", "fdr"])
+def test_a_note_names_limits_where_they_say_what_the_p_values_say(adjust: Adjustment) -> None:
+    """Limits that are of another method, or of none, may hold 0 beside a small p value or the other way round."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"f": np.tile(list("abcdefgh"), 12), "g": np.repeat(np.arange(12), 8).astype(str)})
+    frame["y"] = frame["f"].map(dict(zip("abcdefgh", np.linspace(0.0, 1.0, 8), strict=True))) + rng.normal(size=96)
+    means = blm.LMM("y ~ f + (1 | g)", frame).fit().emmeans("f")
+    pairs = means.pairs(adjust)
+    agree = bool(((pairs["p_value"] < 0.05) == (pairs["conf_low"] * pairs["conf_high"] > 0)).all())
+    assert agree == any(note.startswith("p values and limits adjusted") for note in pairs.notes)
+    theirs = {"holm": "bonferroni", "fdr": "none"}.get(adjust, adjust)
+    np.testing.assert_allclose(pairs["conf_low"], means.pairs(theirs)["conf_low"], rtol=1e-10)
 
 
 @pytest.mark.parametrize("k", [3, 4, 12, 60])

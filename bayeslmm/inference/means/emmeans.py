@@ -18,7 +18,7 @@ from bayeslmm.data.response_scale import ResponseScale, response_options, transf
 from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, check_options, fixed_effects
-from bayeslmm.inference.means.hypothesis import ADJUSTMENT_NAMES, NEEDS_CORRELATION, Hypothesis
+from bayeslmm.inference.means.hypothesis import NEEDS_CORRELATION, Hypothesis, adjustment_note
 from bayeslmm.inference.means.letters import compact_letters
 from bayeslmm.inference.means.linear_functions import restrict_to_kept
 from bayeslmm.inference.means.multiplicity import (
@@ -364,7 +364,7 @@ class EMMeans:
         found = list(hypothesis.notes)
         if adjust != "none" and len(made.labels) > 1:
             of = f"{len(rows)} means" if adjust == "tukey" else f"{len(made.labels)} contrasts"
-            found.append(f"p values and limits adjusted by {ADJUSTMENT_NAMES[adjust]} for {of}")
+            found.append(f"{adjustment_note(adjust)} for {of}")
         if self.scale is not None:
             if self.scale.base is not None and made.comparisons:
                 kind = "odds ratios" if self.scale.odds else "ratios"

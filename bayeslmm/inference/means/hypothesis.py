@@ -26,6 +26,13 @@ ADJUSTMENT_NAMES = {
     "sidak": "Sidak's method",
     "fdr": "Benjamini and Hochberg's method",
 }
+ADJUSTED = {"holm": "p values (and limits by Bonferroni's method)", "fdr": "p values, not limits,"}
+"""What an adjustment reaches where it has no limits of its own."""
+
+
+def adjustment_note(adjust: str) -> str:
+    """What was adjusted, and how."""
+    return f"{ADJUSTED.get(adjust, 'p values and limits')} adjusted by {ADJUSTMENT_NAMES[adjust]}"
 
 
 @dataclass(frozen=True, slots=True)
