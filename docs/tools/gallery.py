@@ -1,7 +1,4 @@
-"""The pictures of the gallery: `python -m docs.tools.gallery` runs docs/gallery.md and writes what its blocks draw.
-
-Names after the command limit what is written: `python -m docs.tools.gallery qq profile`.
-"""
+"""The pictures of pages: `python -m docs.tools.gallery docs/gallery.md docs/book/*.md` runs them and writes what their blocks draw."""
 
 from __future__ import annotations
 
@@ -15,10 +12,9 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from PIL import Image
 
-from tests.docs.blocks import blocks_of, run
+from tests.docs.blocks import cells_of, run
 
-PAGE = Path(__file__).resolve().parents[1] / "gallery.md"
-PICTURE = re.compile(r"^!\[.*\]\((?P<path>assets/gallery/(?P<name>\w+)\.png)\)$")
+PICTURE = re.compile(r"^!\[.*\]\((?P<path>(?:\.\./)*assets/\w+/\w+\.png)\)$")
 COLOURS = 128
 """Colours kept: figures have few, and files stay small."""
 
@@ -33,19 +29,20 @@ def written(path: Path) -> int:
     return path.stat().st_size
 
 
-def main(names: list[str]) -> None:
-    mpl.use("Agg")
-    lines = PAGE.read_text(encoding="utf-8").splitlines()
+def draw(page: Path) -> None:
+    """Run a page; each picture right below a block, or its output, is the last figure that the block drew."""
+    lines = page.read_text(encoding="utf-8").splitlines()
     known: dict[str, Any] = {"__name__": "page"}
-    for block in blocks_of(lines):
-        if block.language != "python":
-            continue
-        run(block.text, known, f"{PAGE.name}:{block.first + 2}")
-        below = PICTURE.match(lines[block.last + 2]) if block.last + 2 < len(lines) else None
-        if below and (not names or below["name"] in names):
-            sys.stderr.write(f"{below['path']}: {written(PAGE.parent / below['path']):,} bytes\n")
+    for cell in cells_of(lines):
+        run(cell.code.text, known, f"{page.name}:{cell.code.first + 2}")
+        place = (cell.output or cell.code).last + 2
+        below = PICTURE.match(lines[place].strip()) if place < len(lines) else None
+        if below:
+            sys.stderr.write(f"{below['path']}: {written(page.parent / below['path']):,} bytes\n")
         plt.close("all")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    mpl.use("Agg")
+    for name in sys.argv[1:]:
+        draw(Path(name))
