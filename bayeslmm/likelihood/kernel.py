@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from scipy.linalg import lapack
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Mask
 
 ENTRYWISE_COLUMNS, ENTRYWISE_MATRICES = 4, 64
 """Matrices up to this size, and from this many on, are factorised entry by entry over all of them."""
@@ -54,6 +54,13 @@ def stack_solutions(parts: Sequence[Solution]) -> Solution:
         np.concatenate([s.alpha for s in parts]),
         np.concatenate([s.r2 for s in parts]),
     )
+
+
+def merge_solutions(chosen: Mask, of_chosen: Solution, of_others: Solution) -> Solution:
+    """Solutions at the thetas chosen and at the others as one, in the order of the thetas."""
+    order = np.argsort(np.concatenate([np.flatnonzero(chosen), np.flatnonzero(~chosen)]))
+    both = stack_solutions([of_chosen, of_others])
+    return Solution(*(part[order] for part in (both.logdet, both.Xy, both.root, both.logdet_X, both.alpha, both.r2)))
 
 
 def solve_Xy(logdet: Array, Xy: Array) -> Solution:

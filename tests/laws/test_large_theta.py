@@ -8,6 +8,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, pool_levels
+from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal, BlockFactor
 
 THETAS = (1.0, 1e2, 1e4, 1e6, 1e7, 1e8, 1e9)
 
@@ -69,3 +70,31 @@ def test_slopes_at_large_relative_sds_are_nearly_those_of_each_level(levels: int
     model = blm.LMM("y ~ x + (x | g)", data)
     values = [model.criterion([theta, 0.3 * theta, theta]) - (4 * levels - 4) * np.log(theta) for theta in (1e6, 1e7, 1e8, 1e9)]
     np.testing.assert_allclose(values, values[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("term", ["(1 | g)", "(x | g)"])
+@pytest.mark.parametrize(("levels", "rows"), [(8, 6), (60, 4), (9000, 3)])
+def test_one_large_theta_among_many_leaves_the_others_together(monkeypatch: pytest.MonkeyPatch, term: str, levels: int, rows: int) -> None:
+    """Many thetas are solved in a few passes over the levels, whatever their size, each as if it were alone."""
+    model = blm.LMM(f"y ~ x + {term}", balanced(levels, rows, seed=3))
+    kernel = model.problem.criterion.kernel
+    assert isinstance(kernel, RandomEffectsKernel)
+    pooled = pool_levels(kernel)
+    rng = np.random.default_rng(4)
+    size = 10.0 ** np.concatenate([rng.uniform(-1, 2, 20), rng.uniform(4, 8, 20)])[rng.permutation(40)]
+    x = np.stack([model.problem.x(s * np.array([1.0] if term == "(1 | g)" else [1.0, 0.3, 1.0])) for s in size])
+    alone = [kernel.solve(row[None]) for row in x]
+    passes = 0
+    large = BlockDiagonal.large
+
+    def counted(self: BlockDiagonal, Xy: np.ndarray, T: np.ndarray) -> tuple[BlockFactor, np.ndarray]:
+        nonlocal passes
+        passes += 1
+        return large(self, Xy, T)
+
+    monkeypatch.setattr(BlockDiagonal, "large", counted)
+    for solve in (kernel.solve, *([pooled.solve] if pooled is not None else [])):
+        passes, together = 0, solve(x)
+        assert passes <= max(1, levels // 100)
+        for name in ("logdet", "logdet_X", "r2"):
+            np.testing.assert_allclose(getattr(together, name), np.concatenate([getattr(one, name) for one in alone]), rtol=1e-9)

@@ -8,18 +8,18 @@ derivative needs: for a factor with blocks T on the diagonal of Lambda
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Mask
 from bayeslmm.errors import InferenceError
-from bayeslmm.likelihood.kernel import Solution, solve_Xy
+from bayeslmm.likelihood.kernel import Solution, merge_solutions, solve_Xy, stack_solutions
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.iterative import IterativeSchur, factorise_iteratively
-from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, BlockFactor, LevelSums, gram, is_large
+from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, BlockFactor, LevelSums, are_large, gram
 from bayeslmm.likelihood.random_effects.off_diagonal import UnpairedOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import SchurComplement, factorise
 
@@ -272,9 +272,30 @@ class BlockedCholesky:
         return [np.einsum("tab,tcb,ctk->atk", T, T, a) for T, a in zip(self.Ts, self.scores, strict=True)]
 
 
+def _large(cross: CrossProducts, Ts: Sequence[Array]) -> Mask:
+    """At which thetas the only factor is evaluated as a large one, (t,)."""
+    if cross.first is None or cross.first.C.ndim != 3 or len(Ts) != 1:
+        return np.zeros(len(Ts[0]) if Ts else 1, dtype=bool)
+    return are_large(Ts[0])
+
+
+def solve_blocked(cross: CrossProducts, Ts: Sequence[Array], solve: Callable[[Sequence[Array]], Solution]) -> Solution:
+    """The profile in alpha at some thetas: by `solve` but where the only factor is large, which is evaluated for itself."""
+    large = _large(cross, Ts)
+    if not large.any():
+        return solve(Ts)
+    assert cross.first is not None
+    T, step, parts = Ts[0][large], max(1, CHUNK_ELEMENTS // cross.first.K), []
+    for begin in range(0, len(T), step):
+        factor, net = cross.first.large(cross.Xy, T[begin : begin + step])
+        parts.append(solve_Xy(factor.logdet, net))
+    found = stack_solutions(parts)
+    return found if large.all() else merge_solutions(large, found, solve([Ts[0][~large]]))
+
+
 def evaluate_blocked(cross: CrossProducts, Ts: Sequence[Array], derivatives: bool = True) -> BlockedCholesky:
     """Evaluate at some thetas; Ts[f] : (t, q, q) lower triangular for each factor in the order of `cross.factors`."""
-    if len(Ts) == 1 and len(Ts[0]) == 1 and cross.first is not None and cross.first.C.ndim == 3 and is_large(Ts[0][0]):
+    if len(Ts) == 1 and len(Ts[0]) == 1 and cross.first is not None and _large(cross, Ts).all():
         factor, net = cross.first.large(cross.Xy, Ts[0])
         return BlockedCholesky(cross, tuple(Ts), solve_Xy(factor.logdet, net), None, factor, None)
     t = len(Ts[0]) if Ts else 1

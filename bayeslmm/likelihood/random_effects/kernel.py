@@ -19,11 +19,11 @@ import scipy.sparse as sp
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.likelihood.kernel import Slopes, Solution, solve_Xy, stack_solutions
 from bayeslmm.likelihood.parameters import RandomParameters
-from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky, evaluate_blocked
+from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky, evaluate_blocked, solve_blocked
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFactor, dense_cross_products
 from bayeslmm.likelihood.random_effects.iterative import IterativeSchur
-from bayeslmm.likelihood.random_effects.level_blocks import LARGE_SD, factor_unrolled, is_large
+from bayeslmm.likelihood.random_effects.level_blocks import LARGE_SD, factor_unrolled
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, FactorisedOffDiagonal, UnpairedOffDiagonal, lower_entries
 from bayeslmm.likelihood.random_effects.schur import SchurComplement, factorise
 from bayeslmm.likelihood.tuning import TUNING
@@ -276,9 +276,9 @@ class RandomEffectsKernel:
     def solve(self, x: Array) -> Solution:
         if len(x) == 1 and not x.any():
             return solve_Xy(np.zeros(1), self.cross.Xy[None])
-        if len(x) > 1 and (self._large(x) or self.cross.remaining is not None):
-            return stack_solutions([self.solve(row[None]) for row in x])
-        return self.by_level(x, derivatives=False).solution
+        if self.cross.remaining is not None:
+            return stack_solutions([self.by_level(row[None], derivatives=False).solution for row in x])
+        return solve_blocked(self.cross, self.parameters.blocks(x), lambda Ts: evaluate_blocked(self.cross, Ts, False).solution)
 
     def _large(self, x: Array) -> bool:
         """Whether a single factor's T may be so large that levels are better evaluated one x at a time."""
@@ -346,20 +346,17 @@ class PooledLevelsKernel:
 
     def solve(self, x: Array) -> Solution:
         """The profile in alpha at x (t, size)."""
-        if self.cross.rest is None and any(is_large(T) for T in self.parameters.blocks(x)[0]):
-            return stack_solutions([evaluate_blocked(self.cross, self.parameters.blocks(row[None]), False).solution for row in x])
-        return self._solve(x)[0]
+        return solve_blocked(self.cross, self.parameters.blocks(x), lambda Ts: self._solve(Ts)[0])
 
     def state(self, x: Array) -> PooledLevelsState:
         """What draws of the random effects at x (t, size) need."""
-        solution, W, rest = self._solve(x)
+        solution, W, rest = self._solve(self.parameters.blocks(x))
         q = len(W)
         own = np.array([[np.broadcast_to(W[a][b], (len(x), len(self.count))) for b in range(q)] for a in range(q)])
         return PooledLevelsState(solution, own if len(self.count) == 1 else own[..., self.classes], rest)
 
-    def _solve(self, x: Array) -> tuple[Solution, list[list[Array]], SchurComplement | None]:
-        Ts = self.parameters.blocks(x)
-        t, q, r = len(x), len(self.A), self.cross.p + 1
+    def _solve(self, Ts: Sequence[Array]) -> tuple[Solution, list[list[Array]], SchurComplement | None]:
+        t, q, r = len(Ts[0]), len(self.A), self.cross.p + 1
         det, W = factor_unrolled(self.A, Ts[0])
         logdet = np.log(det) @ self.count
         H = {(a, b): sum(W[c][a] * W[c][b] for c in range(q)) for a, b in lower_entries(q)}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Mask
 from bayeslmm.likelihood.tuning import TUNING
 
 GENERAL_PRODUCT_ROWS = 5
@@ -95,10 +95,10 @@ WITHIN_LEVELS = 1e-12
 """Share of a column's sum of squares, left when every level has its own coefficients, that is rounding."""
 
 
-def is_large(T: Array) -> bool:
-    """Whether one T (q, q) is large in every direction."""
-    smallest = float(np.abs(np.diagonal(T)).min())
-    return smallest >= LARGE_SD and float(np.abs(T).max()) <= LARGE_RATIO * smallest
+def are_large(T: Array) -> Mask:
+    """Which T of (t, q, q) are large in every direction, (t,)."""
+    smallest = np.abs(T.diagonal(axis1=-2, axis2=-1)).min(-1)
+    return np.asarray((smallest >= LARGE_SD) & (np.abs(T).max((-2, -1)) <= LARGE_RATIO * smallest))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +143,7 @@ class BlockDiagonal:
         return BlockFactor(logdet, Xy, W, projected, B)
 
     def large(self, Xy: Array, T: Array) -> tuple[BlockFactor, Array]:
-        """The levels at one large T (1, q, q), and what the border is without them, (1, r, r), in sums of like sign alone.
+        """The levels at some large T (t, q, q), and what the border is without them, (t, r, r), in sums of like sign alone.
 
         With b_k = A_k^- C_k the coefficients of each level's own least squares,
 
@@ -156,16 +156,15 @@ class BlockDiagonal:
         within = Xy - np.einsum("kar,kas->rs", C, own)
         none = np.diagonal(within) <= WITHIN_LEVELS * np.diagonal(Xy)
         within[none] = within[:, none] = 0.0
-        state = self.part(slice(0, self.K), T, derivatives=True)
-        inverse = np.linalg.inv(T[0])
-        precision = inverse.T @ inverse
-        W = state.W[:, :, 0]
-        H = np.einsum("cak,cbk->abk", W, W)
-        projected = np.einsum("ab,bck,crk->ark", precision, H, self.C)
-        B = np.einsum("ab,bck,cdk->adk", precision, H, self.A)
-        net = within + np.einsum("kar,ask->rs", own, projected)
-        factor = BlockFactor(state.logdet, state.Xy, state.W, projected[:, None], 0.5 * (B + B.swapaxes(0, 1))[:, :, None])
-        return factor, (0.5 * (net + net.T))[None]
+        state = self.part(slice(0, self.K), T, derivatives=False)
+        inverse = np.linalg.inv(T)
+        precision = inverse.swapaxes(-1, -2) @ inverse
+        H = np.einsum("tab,cbtk,cdtk->adtk", precision, state.W, state.W, optimize=True)
+        projected = np.einsum("abtk,brk->atrk", H, self.C)
+        B = np.einsum("abtk,bck->actk", H, self.A)
+        net = within + np.einsum("kar,atsk->trs", own, projected, optimize=True)
+        factor = BlockFactor(state.logdet, state.Xy, state.W, projected, 0.5 * (B + B.swapaxes(0, 1)))
+        return factor, 0.5 * (net + net.swapaxes(-1, -2))
 
     def pieces(self, t: int) -> Iterator[slice]:
         """Levels in pieces that stay in cache."""
