@@ -6,6 +6,7 @@ compared with what is there before anything is allocated.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
 import json
@@ -158,6 +159,20 @@ def _array(data: bytes, where: str) -> NDArray[Any]:
     return values.reshape(shape, order="F" if columnwise else "C").copy(order="K")
 
 
+# a moment is a date too: what is narrower comes first
+_WRITTEN: dict[type, Callable[[Any], Any]] = {
+    Decimal: lambda value: {"decimal": str(value)},
+    pd.Timestamp: lambda value: {"time": value.isoformat()},
+    pd.Timedelta: lambda value: {"duration": value.isoformat()},
+    datetime.date: lambda value: {"date": value.isoformat()},
+    datetime.time: lambda value: {"clock": value.isoformat()},
+    pd.Interval: lambda value: {"interval": [to_json(value.left), to_json(value.right), value.closed]},
+    pd.Period: lambda value: {"period": [value.ordinal, value.freqstr]},
+    bytes: lambda value: {"bytes": value.hex()},
+    Check: lambda check: {"check": [to_json(part) for part in (check.name, check.verdict, check.value, check.limit, check.remedy)]},
+}
+
+
 def to_json(value: Any) -> Any:
     """Convert a value to JSON types. Errors: StoreError for a type that has none."""
     if isinstance(value, np.generic):
@@ -174,14 +189,9 @@ def to_json(value: Any) -> Any:
         return {"mapping": [[to_json(key), to_json(item)] for key, item in value.items()]}
     if isinstance(value, np.ndarray):
         return to_json(value.tolist())
-    if isinstance(value, Decimal):
-        return {"decimal": str(value)}
-    if isinstance(value, pd.Timestamp):
-        return {"time": value.isoformat()}
-    if isinstance(value, pd.Timedelta):
-        return {"duration": value.isoformat()}
-    if isinstance(value, Check):
-        return {"check": [to_json(part) for part in (value.name, value.verdict, value.value, value.limit, value.remedy)]}
+    for kind, write in _WRITTEN.items():
+        if isinstance(value, kind):
+            return write(value)
     raise StoreError(
         f"a value of type {type(value).__name__} cannot be stored", f"{value!r:.60}", "make it text or a number before fitting"
     )
@@ -194,6 +204,11 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "decimal": Decimal,
     "time": pd.Timestamp,
     "duration": pd.Timedelta,
+    "date": datetime.date.fromisoformat,
+    "clock": datetime.time.fromisoformat,
+    "interval": lambda ends: pd.Interval(from_json(ends[0]), from_json(ends[1]), ends[2]),
+    "period": lambda parts: pd.Period(ordinal=parts[0], freq=parts[1]),
+    "bytes": bytes.fromhex,
     "check": lambda parts: Check(*(from_json(part) for part in parts)),
 }
 
@@ -217,7 +232,7 @@ def store_series(series: pd.Series[Any], name: str, arrays: Arrays) -> dict[str,
     """Put the values of a column into `arrays` under `name`; what else is needed is returned."""
     dtype: Any = series.dtype
     if isinstance(dtype, pd.ArrowDtype):
-        series = series.convert_dtypes(dtype_backend="numpy_nullable")
+        series = _from_arrow(series, dtype)
         dtype = series.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "biufc":
         arrays[name] = series.to_numpy()
@@ -225,10 +240,15 @@ def store_series(series: pd.Series[Any], name: str, arrays: Arrays) -> dict[str,
     if isinstance(dtype, np.dtype) and dtype.kind in "mM":
         arrays[name] = series.to_numpy().view(np.int64)
         return {"kind": "times", "dtype": dtype.str}
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        arrays[name] = series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().view(np.int64)
+        return {"kind": "times", "dtype": f"<M8[{dtype.unit}]", "zone": str(dtype.tz)}
     if isinstance(dtype, pd.CategoricalDtype):
         arrays[name] = np.asarray(series.cat.codes)
         categories = {"text": isinstance(dtype.categories.dtype, pd.StringDtype), "labels": to_json(dtype.categories.tolist())}
         return {"kind": "categories", "ordered": bool(dtype.ordered), **categories}
+    if isinstance(dtype, pd.IntervalDtype | pd.PeriodDtype):
+        return {**store_series(series.astype(object), name, arrays), "dtype": str(dtype)}
     if isinstance(dtype, pd.StringDtype) or pd.api.types.is_object_dtype(dtype):
         codes, labels = pd.factorize(series, use_na_sentinel=True)
         arrays[name] = codes
@@ -242,13 +262,24 @@ def store_series(series: pd.Series[Any], name: str, arrays: Arrays) -> dict[str,
     raise StoreError(f"a column of {dtype} cannot be stored", name, "convert it to numbers, text or categories before fitting")
 
 
+def _from_arrow(series: pd.Series[Any], dtype: pd.ArrowDtype) -> pd.Series[Any]:
+    """A column of Arrow's as one of NumPy or pandas; what they have no type for, such as dates, decimals and dictionaries, as objects."""
+    from pyarrow import types
+
+    held = dtype.pyarrow_dtype
+    if any(is_such(held) for is_such in (types.is_boolean, types.is_integer, types.is_floating, types.is_string, types.is_large_string)):
+        return series.convert_dtypes(dtype_backend="numpy_nullable")
+    return pd.Series(series.to_numpy(dtype=object, na_value=None), series.index, dtype=object)
+
+
 def open_series(told_of: dict[str, Any], name: str, arrays: Arrays) -> Any:
     """The values that `store_series` put away."""
     values, kind = arrays[name], told_of["kind"]
     if kind == "numbers":
         return values
     if kind == "times":
-        return values.view(np.dtype(told_of["dtype"]))
+        times = values.view(np.dtype(told_of["dtype"]))
+        return pd.Series(times).dt.tz_localize("UTC").dt.tz_convert(told_of["zone"]).array if "zone" in told_of else times
     if kind == "nullable":
         missing = arrays[f"{name}/missing"]
         return pd.Series(values).astype(told_of["dtype"]).mask(missing).array
@@ -259,7 +290,8 @@ def open_series(told_of: dict[str, Any], name: str, arrays: Arrays) -> Any:
     table = np.empty(len(labels) + 1, dtype=object)
     table[:-1] = labels
     table[-1] = None
-    return pd.array(table[values], dtype="str") if told_of["text"] else table[values]
+    dtype = "str" if told_of["text"] else told_of.get("dtype")
+    return table[values] if dtype is None else pd.array(table[values], dtype=dtype)
 
 
 def store_index(index: pd.Index[Any], name: str, arrays: Arrays) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
 import zipfile
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import bayeslmm as blm
@@ -90,6 +94,43 @@ def test_every_kind_of_column_comes_back(tmp_path: Path) -> None:
     again = opened(fit, tmp_path)
     assert_equal(fit, again)
     assert again.ranef()["day"].index.equals(fit.ranef()["day"].index)
+
+
+DAYS = [datetime.date(2020, 1, 1 + i) for i in range(8)]
+LABELS: dict[str, Any] = {
+    "text": pa.array(list("abcdefgh")),
+    "large text": pa.array(list("abcdefgh"), pa.large_string()),
+    "dictionary": pa.array(list("abcdefgh")).dictionary_encode(),
+    "bytes": pa.array([letter.encode() for letter in "abcdefgh"]),
+    "whole": pa.array(range(8), pa.int16()),
+    "decimal": pa.array([Decimal(i) for i in range(8)]),
+    "day": pa.array(DAYS, pa.date32()),
+    "day in milliseconds": pa.array(DAYS, pa.date64()),
+    "moment": pa.array([datetime.datetime(2020, 1, 1 + i, 7) for i in range(8)], pa.timestamp("us")),
+    "moment in a zone": pa.array([datetime.datetime(2020, 1, 1 + i, 7) for i in range(8)], pa.timestamp("ms", "Europe/Berlin")),
+    "time of day": pa.array([datetime.time(i) for i in range(8)], pa.time32("s")),
+    "duration": pa.array([datetime.timedelta(i) for i in range(8)], pa.duration("s")),
+    "interval": pd.IntervalIndex.from_breaks(range(9)),
+    "interval of moments": pd.IntervalIndex.from_breaks(pd.date_range("2020-01-01", periods=9)),
+    "classes": pd.cut(np.arange(8.0), 4),
+    "period": pd.period_range("2020-01", periods=8, freq="M"),
+    "zoned": pd.date_range("2020-01-01", periods=8, tz="US/Eastern"),
+    "date": np.array(DAYS, dtype=object),
+    "pair": pd.Series([(i, "a") for i in range(8)]).array,
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_every_type_come_back(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(3)
+    labels = LABELS[kind]
+    column = pd.Series(pd.array(labels, dtype=pd.ArrowDtype(labels.type))) if isinstance(labels, pa.Array) else pd.Series(labels)
+    g = np.repeat(np.arange(8), 6)
+    data = pd.DataFrame({"y": rng.normal(size=48) + rng.normal(size=8)[g], "g": column.iloc[g].reset_index(drop=True)})
+    fit = blm.LMM("y ~ 1 + (1 | g)", data).fit()
+    again = opened(fit, tmp_path)
+    assert_equal(fit, again)
+    assert again.ranef()["g"].index.tolist() == fit.ranef()["g"].index.tolist()
 
 
 def test_a_refit_keeps_its_own_response(fit: blm.Fit, tmp_path: Path) -> None:
