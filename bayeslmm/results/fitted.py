@@ -99,7 +99,7 @@ def sd_frames(fit: Estimates) -> dict[str, pd.DataFrame]:
 def _frames(fit: Estimates, values: Sequence[Array]) -> dict[str, pd.DataFrame]:
     terms, frames = fit.design.terms, {}
     for group, members in terms_by_group(terms).items():
-        levels = pd.Index(terms[members[0]].group.levels.tolist(), name=group)
+        levels = pd.Index(terms[members[0]].group.levels.tolist(), name=group, tupleize_cols=False)
         names = [name for i in members for name in terms[i].columns]
         frames[group] = pd.DataFrame(np.hstack([values[i] for i in members]), index=levels, columns=names)
     return frames

@@ -79,6 +79,7 @@ def test_labels_that_no_file_holds_are_written_as_texts() -> None:
     for group in ("age", "pair"):
         post = blm.LMM(f"y ~ x + (1 | {group})", frame).sample(draws=25, seed=1)
         assert len(post.summary())
+        assert post.ranef()[group].index.nlevels == 1
         assert all(isinstance(label, str) for label in post.tree["posterior"].coords[group].values.tolist())
 
 

@@ -176,7 +176,7 @@ def ranef_with_sds(post: PosteriorData) -> dict[str, tuple[pd.DataFrame, pd.Data
     found: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}
     columns = group_columns(post.density)
     for group, _, variable in tree.random_effect_variables(post):
-        index = pd.Index(list(variable.coords[variable.dims[0]]), name=group)
+        index = pd.Index(list(variable.coords[variable.dims[0]]), name=group, tupleize_cols=False)
         means, sds = variable.values.mean(0), variable.values.std(0, ddof=1)
         found[group] = (pd.DataFrame(means, index, columns[group]), pd.DataFrame(sds, index, columns[group]))
     return found
