@@ -13,6 +13,19 @@ MAX_TERM_EXPONENT = 8
 _PRODUCTS: tuple[tuple[str, ...], ...] = (("*", "/"), ("%in%",), (":",))
 
 
+_ADDITIONS = {
+    "se": "known standard errors are weights=1/se**2 and sigma=1.0",
+    **dict.fromkeys(("weights", "w"), "name the column of weights as weights="),
+    "mi": "rows without an outcome are left out by themselves: drop mi()",
+    "subset": "choose the rows beforehand: data[condition]",
+    **dict.fromkeys(("trunc", "cens", "resp_trunc", "resp_cens"), "outcomes cut off or censored are not here: brms has them"),
+    **dict.fromkeys(
+        ("trials", "rate", "cat", "dec", "thres", "vint", "vreal"), "responses are continuous and normal here: brms has others"
+    ),
+}
+"""What follows the bar of a response in brms, and what it is here."""
+
+
 def read_sides(cursor: Cursor) -> tuple[Node, Sum]:
     """Both sides of `response ~ terms`, to the end of the text."""
     if len(cursor.tokens) == 1:
@@ -21,9 +34,8 @@ def read_sides(cursor: Cursor) -> tuple[Node, Sum]:
         raise cursor.error(cursor.token, "the left side is empty", "write response ~ terms")
     response = read_expression(cursor)
     if cursor.token.says("|"):
-        raise cursor.error(
-            cursor.token, "a response has no addition behind a bar", "known standard errors are weights=1/se**2 and sigma=1.0"
-        )
+        bar, word = cursor.token, cursor.ahead().text
+        raise cursor.error(bar, "a response has no addition behind a bar", _ADDITIONS.get(word, "leave out what follows the bar"))
     cursor.expect("~", f"'~' is missing before {describe_token(cursor.token)}", "write response ~ terms")
     if cursor.token.says("~"):
         raise cursor.error(cursor.token, "a second '~'", "write response ~ terms")
@@ -131,7 +143,8 @@ def _bracket(cursor: Cursor) -> Node:
         _require_plain(cursor, inner)
         double = cursor.next().text == "||"
         group = read_group(cursor)
-        end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in a grouping factor", _GROUP).end
+        remedy = "leave out what stands between two bars: (x | g)" if cursor.token.says("|", "||") else _GROUP
+        end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in a grouping factor", remedy).end
         return Bar(None, (inner,), double, group, None, opening.start, end)
     if cursor.token.says(*COMPARISONS):
         raise cursor.error(

@@ -83,8 +83,14 @@ _ELSEWHERE = {
     **dict.fromkeys(("as.numeric", "as.integer", "as.double", "float", "int"), "x alone: a column is numbers by its dtype"),
     "zerocorr": "diag(x | g), or (x || g)",
     "fulldummy": "(0 + f | g)",
-    **dict.fromkeys(("ar", "arma", "cosy", "unstr"), 'the covariance of the errors as residual="ar1(time | g)"'),
-    "gr": "(1 | g), and relationship={'g': A} for a known matrix",
+    "ar": 'the covariance of the errors as residual="ar1(time | g)"',
+    **dict.fromkeys(("ma", "arma"), 'the covariance of the errors as residual="arma(time | g, 1, 1)"'),
+    "cosy": 'the covariance of the errors as residual="cs(time | g)"',
+    "unstr": 'the covariance of the errors as residual="us(time | g)"',
+    "fcor": "the model with random effects or residual=; a known covariance among levels is relationship={'g': A}",
+    "gr": "(1 | g); a known matrix is relationship={'g': A}; a covariance for each level of a factor is not here",
+    **dict.fromkeys(("bf", "brmsformula"), "the formula alone; a model of sigma is variance="),
+    "mvbind": "one model per response",
     **dict.fromkeys(
         ("se", "trunc", "cens", "weights"), "weights=1/se**2 and sigma=1.0 as arguments of the model for known standard errors"
     ),
@@ -97,6 +103,7 @@ _NOT_HERE = {
     "me": "errors in covariates are not here: brms has them",
     "mi": "columns are not imputed in the model: impute them beforehand; outcomes may be missing",
     **dict.fromkeys(("gp", "t2"), "smooth terms with a penalty are not here: bs(x, df=4) and cr(x, df=4) are splines"),
+    **dict.fromkeys(("car", "sar"), "errors of neighbouring areas are not here: residual='sp_exp(x, y)' has distances"),
     **dict.fromkeys(("mm", "mmc"), "terms of several memberships are not here"),
     **dict.fromkeys(("lag", "lead", "shift", "diff", "cumsum", "rank"), "make the column beforehand: its value depends on other rows"),
 }
