@@ -43,6 +43,9 @@ SHOWN_LINES = 60
 
 GRID_POINTS = 60
 
+FEW_PLACES = 6
+"""Values of a numeric x that have a tick each."""
+
 
 @closes_on_error
 def lines_axes(
@@ -77,6 +80,8 @@ def lines_axes(
         _population(ax, design, population, across, split, level)
     if across.levels is not None:
         named_ticks(ax, across.levels, vertical=False)
+    elif len(places := np.unique(across.values)) <= FEW_PLACES:
+        ax.set_xticks(places)
     if split is not None or (levels and group is not None):
         legend_above(ax, title=None if split is None else printable_name(split.name))
     return plain_axes(ax, x, bare(design.spec.formula.response))

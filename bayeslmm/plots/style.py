@@ -107,12 +107,16 @@ def cloud(ax: Axes, x: Array, y: Array, color: str = BLUE) -> None:
     )
 
 
+SIDEWAYS = 0.02
+"""Share of the range of x by which points are moved at most: less than a reader would take for another x."""
+
+
 def spread(x: Array) -> Array:
     """Values moved a little to the side where many share a place, so that a column of points shows how many there are."""
     places, counts = np.unique(x, return_counts=True)
     if len(places) < 2 or np.median(counts) < 12:
         return x
-    reach = 0.28 * float(np.diff(places).min())
+    reach = min(0.28 * float(np.diff(places).min()), SIDEWAYS * float(places[-1] - places[0]))
     return np.asarray(x + np.random.default_rng(0).uniform(-reach, reach, len(x)))
 
 

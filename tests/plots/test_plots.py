@@ -282,3 +282,17 @@ def test_means_of_arms_over_visits_go_along_the_visits() -> None:
         (axes,) = means.plot()
         assert [text.get_text() for text in axes.get_xticklabels()] == ["w1", "w2", "w3"]
     assert len(fit.emmeans("arm").plot()) == 1
+
+
+@pytest.mark.parametrize("places", [(-1.0, 1.0), (0.0, 1.0), (0.0, 1.0, 10.0)])
+def test_points_stay_at_the_values_of_a_numeric_x(places: tuple[float, ...]) -> None:
+    """A contrast of two values has its points where its lines end, each value a tick."""
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame({"x": np.tile(places, 60), "g": np.repeat([f"s{i}" for i in range(12)], 5 * len(places))})
+    frame["y"] = rng.normal(size=len(frame))
+    model = blm.LMM("y ~ x + (1 | g)", frame, check="warn")
+    for source in (model.fit(), model.sample(draws=25, seed=1)):
+        ax = source.plot.lines("x")
+        shown = ax.collections[0].get_offsets()[:, 0]
+        assert np.abs(shown[:, None] - np.array(places)).min(axis=1).max() <= 0.02 * np.ptp(places)
+        assert ax.get_xticks().tolist() == list(places)
