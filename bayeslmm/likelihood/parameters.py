@@ -104,7 +104,7 @@ class RandomParameters:
     terms: tuple[TermParameters, ...]
     factors: tuple[Factor, ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
         return sum(t.covariance.size for t in self.terms)
 

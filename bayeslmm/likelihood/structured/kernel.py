@@ -307,11 +307,13 @@ class BlockDiagonalState:
             out[: kernel.random.size] = kernel.random.chain(
                 kernel.random.derivatives(self.x[None]), [2.0 * (G @ t[0])[None] for G, t in zip(blocks, T, strict=True)]
             )[0]
+        phi, residual, variance = self.phi, out[kernel.residual_part], out[kernel.variance_part]
         for state, adjoint in zip(self._states, adjoints, strict=True):
-            out[kernel.residual_part] += kernel.structure.contract(self.phi, state.batch.block, adjoint)
-            if kernel.variance.size and isinstance(state, StructuredBlockFactor):
+            if len(residual):
+                residual += kernel.structure.contract(phi, state.batch.block, adjoint)
+            if len(variance) and isinstance(state, StructuredBlockFactor):
                 moved = 2.0 * (adjoint * state.R).sum(-1)
-                out[kernel.variance_part] += np.einsum("ibk,bk->i", self.slopes[:, state.batch.rows], moved)
+                variance += np.einsum("ibk,bk->i", self.slopes[:, state.batch.rows], moved)
         return out
 
     def random_adjoints(self, adjoints: list[Array]) -> list[Array]:
@@ -322,14 +324,14 @@ class BlockDiagonalState:
         out = [np.zeros((f.q, f.q)) for f in kernel.random.factors]
         for state, adjoint in zip(self.rows, adjoints, strict=False):
             for number, factor in enumerate(kernel.random.factors):
-                Z = np.concatenate([state.Z[i] for i in factor.terms], axis=-1)
-                masked = adjoint * state.link[factor.terms[0]]
-                out[number] += np.einsum("bka,bkl,blc->ac", Z, masked, Z, optimize=True)
+                Z = state.Z[factor.terms[0]] if len(factor.terms) == 1 else np.concatenate([state.Z[i] for i in factor.terms], axis=-1)
+                reached = (adjoint * state.link[factor.terms[0]]) @ Z
+                out[number] += Z.reshape(-1, factor.q).T @ reached.reshape(-1, factor.q)
         return out
 
     def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
         logdets, squares = self.adjoints(restricted)
-        whole = [a - b / sigma2 for a, b in zip(self.random_adjoints(logdets), self.random_adjoints(squares), strict=True)]
+        whole = self.random_adjoints([a - b / sigma2 for a, b in zip(logdets, squares, strict=True)])
         G: dict[int, Array] = {}
         for factor, g in zip(self.kernel.random.factors, whole, strict=True):
             for i, own in zip(factor.terms, factor.slices, strict=True):
@@ -358,28 +360,28 @@ class BlockDiagonalState:
         """tr(V^-1 dV_i V^-1 dV_j) and tr(V^-1 dV_i) over x."""
         size = self.kernel.size
         total, trace = np.zeros((size, size)), np.zeros(size)
+        moves = [term.covariance.matrix_derivative(self.x[term.part]) for term in self.kernel.random.terms]
         for state in self._states if size else ():
             B, k = state.R.shape[:2]
             step = max(1, DERIVATIVE_ELEMENTS // max(1, size * k * k))
             for begin in range(0, B, step):
                 part = slice(begin, begin + step)
-                M = state.inverse[part] @ self.parameter_derivatives(state, part)
+                M = state.inverse[part] @ self.parameter_derivatives(state, part, moves)
                 count = state.batch.count[part] if isinstance(state, PooledBlockFactor) else np.ones(len(state.R[part]))
                 weighted = M * count[:, None, None]
                 trace += np.einsum("ibkk->i", weighted)
                 total += weighted.reshape(size, -1) @ M.swapaxes(-1, -2).reshape(size, -1).T
         return 0.5 * (total + total.T), trace
 
-    def parameter_derivatives(self, state: StructuredBlockFactor | PooledBlockFactor, part: slice) -> Array:
-        """dV0/dx_i of a batch's blocks, (size, B, k, k), in scaled rows."""
+    def parameter_derivatives(self, state: StructuredBlockFactor | PooledBlockFactor, part: slice, moves: list[Array]) -> Array:
+        """dV0/dx_i of a batch's blocks, (size, B, k, k), in scaled rows; moves : dSigma/dx of every random term."""
         kernel = self.kernel
         B, k = state.R[part].shape[:2]
         out = np.zeros((kernel.size, B, k, k))
         if isinstance(state, StructuredBlockFactor):
-            for i, term in enumerate(kernel.random.terms):
-                dS = term.covariance.matrix_derivative(self.x[term.part])
-                out[term.part] = self.random_derivative(state, part, i, dS)
-            if kernel.variance.size:
+            for i, (term, dSigma) in enumerate(zip(kernel.random.terms, moves, strict=True)):
+                out[term.part] = self.random_derivative(state, part, i, dSigma)
+            if len(self.slopes):
                 slope = self.slopes[:, state.batch.rows[part]]
                 out[kernel.variance_part] = (slope[..., :, None] + slope[..., None, :]) * state.R[part]
         out[kernel.residual_part] = kernel.structure.derivatives(self.phi, state.batch.block.part(part))
@@ -388,7 +390,7 @@ class BlockDiagonalState:
     def random_derivative(self, state: StructuredBlockFactor, part: slice, term: int, dSigma: Array) -> Array:
         """Z dSigma Z' of a term, (len(dSigma), B, k, k)."""
         Z = state.Z[term][part]
-        return np.asarray(np.einsum("bka,iac,blc->ibkl", Z, dSigma, Z, optimize=True) * state.link[term][part])
+        return np.asarray(((Z @ dSigma[:, None]) @ Z.swapaxes(-1, -2)) * state.link[term][part])
 
     def scores(self) -> list[Array]:
         """a = Z' V0^-1 (y - X alpha) by level of every term, (q, K), before any relationship matrix."""
