@@ -8,6 +8,7 @@ from dataclasses import replace
 from bayeslmm.errors import FormulaLimitError
 from bayeslmm.formula.syntax import (
     CODINGS,
+    CONSTANTS,
     CONTRASTS,
     FUNCTIONS,
     LITERALS,
@@ -258,7 +259,8 @@ def read_named(cursor: Cursor) -> Node:
             return _not_indexed(cursor, _call(cursor, token))
         if token.text in LITERALS:
             raise cursor.error(token, f"{token.text} is a value, not a column", f"a column of this name is quoted: `{token.text}`")
-    return _not_indexed(cursor, Name(token.text, token.kind == "quoted", token.start, token.end))
+    quoted, own = token.kind == "quoted", own_name(token.text)
+    return _not_indexed(cursor, Name(own if own in CONSTANTS and not quoted else token.text, quoted, token.start, token.end))
 
 
 def _not_indexed(cursor: Cursor, node: Node) -> Node:

@@ -112,15 +112,15 @@ _COMMON = ("log", "exp", "sqrt", "abs", "I", "center", "standardize", "poly", "b
 
 
 def own_name(name: str) -> str:
-    """What a function is called here: `np.log` is `log`, `numpy.arcsin` is `asin`, `as.factor` is `factor`; other names as they are.
+    """What a function or constant is called here: `np.log` is `log`, `np.pi` is `pi`, `as.factor` is `factor`; other names as they are.
 
-    >>> own_name("np.log"), own_name("z.log")
-    ('log', 'z.log')
+    >>> own_name("np.log"), own_name("math.pi"), own_name("z.log")
+    ('log', 'pi', 'z.log')
     """
     module, dot, last = name.rpartition(".")
     if dot and module in _MODULES:
         last = _NUMPY_NAMES.get(last, last)
-        return last if last in FUNCTIONS else name
+        return last if last in FUNCTIONS or last in CONSTANTS else name
     return "factor" if name == "as.factor" else name
 
 

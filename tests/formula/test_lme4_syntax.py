@@ -112,6 +112,8 @@ def test_offsets_leave_the_fixed_part() -> None:
         ("I(-x**2)", "I(-x ** 2)"),
         ("I((-x)**2)", "I((-x) ** 2)"),
         ("sin(2*pi*Time)", "sin(2 * pi * Time)"),
+        ("sin(2*np.pi*Time)", "sin(2 * pi * Time)"),
+        ("exp(math.pi*`np.pi`)", "exp(pi * `np.pi`)"),
         ("bs(x,df = 4)", "bs(x, df=4)"),
         ("poly(x,2,raw=TRUE)", "poly(x, 2, raw=True)"),
         ('C(g, Treatment("b"))', "C(g, Treatment('b'))"),
