@@ -588,7 +588,7 @@ class Fit(Estimates):
         Parameters
         ----------
         y : array_like
-            (nobs,) or as long as the data; on the scale of the left side of the formula.
+            (nobs,) or as long as the data, or a frame of one column; on the scale of the left side of the formula.
 
         Returns
         -------

@@ -204,9 +204,11 @@ def is_permuted(given: pd.Index[Any], own: pd.Index[Any]) -> bool:
 def new_response(design: Design, y: Any) -> Design:
     """A design with another response.
 
-    y : one number per row used, or per row of the data (those not used are passed over)
+    y : one number per row used, or per row of the data (those not used are passed over), or one column of them as `simulate(1)` gives it
     Raises DataError for another length, NonFiniteError for values that are missing or infinite.
     """
+    if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
+        y = y.iloc[:, 0] if isinstance(y, pd.DataFrame) else y[:, 0]
     if isinstance(y, pd.Series) and is_permuted(y.index, design.index):
         what = "the new response is a Series whose rows are in another order than those of the fit"
         raise DataError(what, f"its index begins {y.index[0]!r}", "sort it, or give y.to_numpy() if the order is right")
@@ -219,7 +221,8 @@ def new_response(design: Design, y: Any) -> Design:
     if values.ndim != 1 or len(values) not in (design.nobs, design.n_read):
         shape = " x ".join(map(str, values.shape))
         where = f"{design.nobs} rows are used, {design.n_read} were read"
-        raise DataError(f"the new response has shape {shape}", where, "give one number per row")
+        remedy = "model.fit_many(Y) fits every column of a table" if values.ndim == 2 else "give one number per row"
+        raise DataError(f"the new response has shape {shape}", where, remedy)
     if len(values) != design.nobs:
         values = values[design.rows]
     bad = np.flatnonzero(~np.isfinite(values))

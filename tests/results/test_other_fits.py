@@ -74,6 +74,14 @@ def test_a_refit_to_the_same_response_is_the_same_fit(fit: blm.Fit, sleepstudy: 
     assert fit.refit(3 * fit.design.y).sigma == pytest.approx(3 * fit.sigma)
 
 
+def test_a_refit_takes_one_column_and_says_what_takes_several(fit: blm.Fit) -> None:
+    simulated = fit.simulate(2, seed=1)
+    one = fit.refit(simulated.iloc[:, 0]).criterion
+    assert fit.refit(simulated.iloc[:, [0]]).criterion == one == fit.refit(simulated.to_numpy()[:, :1]).criterion
+    with pytest.raises(DataError, match="fit_many"):
+        fit.refit(simulated)
+
+
 def test_a_refit_takes_rows_of_the_data_or_rows_used(sleepstudy: pd.DataFrame) -> None:
     holes = sleepstudy.copy()
     holes.loc[4, "Reaction"] = np.nan
