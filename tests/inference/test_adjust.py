@@ -8,6 +8,7 @@ from scipy import stats
 
 from bayeslmm.inference.means.multiplicity import (
     MultivariateT,
+    RadiusTail,
     contrast_method,
     critical_values,
     p_values,
@@ -44,6 +45,24 @@ def test_one_test_needs_no_adjustment() -> None:
     for method in ("tukey", "dunnett", "mvt", "holm", "bonferroni", "sidak", "fdr"):
         np.testing.assert_allclose(p_values(method, t, df, np.eye(1), 2), 2 * stats.t.sf(2.1, 12), rtol=1e-6)
         np.testing.assert_allclose(critical_values(method, 0.95, df, np.eye(1), 2), stats.t.ppf(0.975, 12), rtol=1e-5)
+
+
+@pytest.mark.parametrize("df", [1.0, 8.5, 400.0, np.inf])
+@pytest.mark.parametrize("rank", [1, 4, 60])
+def test_the_table_of_a_radius_is_its_tail(rank: int, df: float) -> None:
+    x = np.concatenate([[0.0, 1e-9, np.inf], np.exp(np.random.default_rng(rank).uniform(-8.0, 14.0, 500))])
+    exact = stats.chi2.sf(x**2, rank) if np.isinf(df) else stats.f.sf(x**2 / rank, rank, df)
+    np.testing.assert_allclose(RadiusTail.of(rank, df).beyond(x), exact, rtol=1e-6, atol=1e-250)
+
+
+@pytest.mark.parametrize("two_sided", [True, False])
+def test_a_large_family_is_each_of_its_tests(two_sided: bool) -> None:
+    W = contrast_method("pairwise", [str(i) for i in range(19)]).of(np.eye(19))
+    law = MultivariateT.of(W @ W.T / 2, 17.0, two_sided)
+    t = np.random.default_rng(1).standard_normal(len(W)) * 3
+    t = np.abs(t) if two_sided else t
+    chosen = [0, 50, int(np.argmax(t)), int(np.argmin(t))]
+    np.testing.assert_allclose(law.outside_many(t)[chosen], [law.outside(t[i]) for i in chosen], rtol=1e-4)
 
 
 def test_independent_normal_statistics_multiply() -> None:

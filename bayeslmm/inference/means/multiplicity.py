@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import combinations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
+from scipy import linalg, special
 
 from bayeslmm._arrays import Array, Codes, numbers_of
 from bayeslmm._memory import require_memory
@@ -167,6 +167,12 @@ LOG2_DIRECTIONS = 15
 
 DIRECTIONS_SEED = 20_240_229
 
+OUTSIDE_NODES = 128
+"""Statistics whose tails are integrated one by one."""
+
+TINY = 1e-290
+"""Tail probabilities from here down are 0."""
+
 INFINITE_DF = 1e5
 """Degrees of freedom from here on are infinite to the integrals."""
 
@@ -201,7 +207,7 @@ def p_values(method: str, statistic: Array, df: Array, correlation: Array | None
     elif method in NEEDS_CORRELATION:
         assert correlation is not None
         law = MultivariateT.of(correlation[np.ix_(member, member)], _common(nu), side == "two-sided")
-        out[member] = [law.outside(value) for value in t]
+        out[member] = law.outside_many(t)
     elif method == "sidak":
         with np.errstate(divide="ignore"):
             out[member] = -np.expm1(m * np.log1p(-plain))
@@ -260,6 +266,60 @@ def _common(df: Array) -> float:
     return np.inf if value >= INFINITE_DF else value
 
 
+LOG_RADII = np.linspace(-6.0, 12.0, 4001)
+"""Logarithms of the radii at which the tail of a radius is tabulated."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RadiusTail:
+    """P(rho > x) of a radius with rho^2 / rank ~ F(rank, df), by a cubic spline of its logarithm in log x.
+
+    Hundreds of statistics times thousands of directions ask for it: the incomplete beta function would take minutes.
+    Below the nodes P(rho <= x) goes as x^rank, beyond them the tail is a power of x, or below the range of numbers.
+    """
+
+    log_tail: Callable[[Array], Array]
+    last: float
+    slope: float
+    rank: int
+
+    @classmethod
+    def of(cls, rank: int, df: float) -> RadiusTail:
+        from scipy.interpolate import CubicSpline
+
+        squares = np.exp(2.0 * LOG_RADII)
+        tail = special.chdtrc(rank, squares) if np.isinf(df) else special.fdtrc(rank, df, squares / rank)
+        nodes = LOG_RADII[tail > TINY]
+        spline = CubicSpline(nodes, np.log(tail[: len(nodes)]))
+        slope = float(spline(nodes[-1], 1)) if len(nodes) == len(LOG_RADII) else -np.inf
+        return cls(spline, float(nodes[-1]), slope, rank)
+
+    def beyond(self, radius: Array) -> Array:
+        """P(rho > radius), radius >= 0."""
+        with np.errstate(divide="ignore"):
+            place = np.log(radius)
+        inside = np.clip(place, LOG_RADII[0], self.last)
+        found = np.exp(self.log_tail(inside))
+        low, high = place < LOG_RADII[0], place > self.last
+        found[low] = 1.0 - (1.0 - found[low]) * np.exp(self.rank * (place[low] - LOG_RADII[0]))
+        found[high] *= np.exp(self.slope * (place[high] - self.last))
+        return np.asarray(found)
+
+
+def _root(R: Array) -> Array:
+    """A (r, rank) with orthogonal columns and A A' = R, a correlation matrix.
+
+    All pairs of m means are m (m - 1) / 2 contrasts of rank m - 1: Cholesky's factor with pivots ends at the rank.
+    """
+    factor, pivots, rank, _ = linalg.lapack.dpstrf(R, tol=1e-9, lower=1)
+    L = np.tril(factor)[:, :rank]
+    found = np.empty_like(L)
+    found[pivots - 1] = L
+    U, values, _ = np.linalg.svd(found, full_matrices=False)
+    kept = values**2 > 1e-9 * values[0] ** 2
+    return np.asarray(U[:, kept] * values[kept])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MultivariateT:
     """The largest T, or |T|, of a multivariate t whose correlation matrix R = A A', of rank r, may be singular.
@@ -273,35 +333,45 @@ class MultivariateT:
     reach: Array
     rank: int
     df: float
+    tail: RadiusTail
     two_sided: bool = True
 
     @classmethod
     def of(cls, R: Array, df: float, two_sided: bool = True) -> MultivariateT:
         from scipy.stats.qmc import Sobol
 
-        values, vectors = np.linalg.eigh(0.5 * (R + R.T))
-        kept = values > 1e-9 * values.max()
-        A = vectors[:, kept] * np.sqrt(values[kept])
+        A = _root(R)
         uniform = Sobol(A.shape[1], rng=np.random.default_rng(DIRECTIONS_SEED)).random_base2(LOG2_DIRECTIONS)
         z = special.ndtri(np.clip(uniform, 1e-12, 1.0 - 1e-12))
         u = z / np.linalg.norm(z, axis=1, keepdims=True)
         T = u @ A.T
-        return cls((np.abs(T) if two_sided else T).max(axis=1), A.shape[1], df, two_sided)
+        return cls((np.abs(T) if two_sided else T).max(axis=1), A.shape[1], df, RadiusTail.of(A.shape[1], df), two_sided)
 
     def outside(self, t: float) -> float:
         """P(max |T| > t), or P(max T > t)."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            tail = self._beyond((t / self.reach) ** 2)
+            tail = self.tail.beyond(np.abs(t / self.reach))
         if not self.two_sided:
             # a direction that leads down leaves only what is below 0, and one that leads up is always above
             tail = np.where(self.reach > 0, tail, 0.0) if t >= 0 else np.where(self.reach < 0, 1.0 - tail, 1.0)
         return float(np.mean(tail))
 
-    def _beyond(self, radius: Array) -> Array:
-        """P(rho^2 > radius)."""
-        if np.isinf(self.df):
-            return np.asarray(special.chdtrc(self.rank, radius))
-        return np.asarray(special.fdtrc(self.rank, self.df, radius / self.rank))
+    def outside_many(self, t: Array) -> Array:
+        """P(max |T| > t) of many t: beyond OUTSIDE_NODES of them a spline of its logarithm over asinh(t)."""
+        if len(t) <= OUTSIDE_NODES:
+            return np.array([self.outside(value) for value in t])
+        from scipy.interpolate import CubicSpline
+
+        place = np.arcsinh(t)
+        nodes = np.linspace(place.min(), place.max(), OUTSIDE_NODES)
+        if nodes[0] == nodes[-1]:
+            return np.full(len(t), self.outside(float(t[0])))
+        found = np.array([self.outside(float(value)) for value in np.sinh(nodes)])
+        kept = found > TINY
+        if kept.sum() < 2:
+            return np.zeros(len(t)) + found[0]
+        inside = place <= nodes[kept][-1]
+        return np.where(inside, np.exp(CubicSpline(nodes[kept], np.log(found[kept]))(place)), 0.0)
 
     def quantile(self, level: float, members: int) -> float:
         """t with P(max |T| <= t) = level."""
