@@ -395,7 +395,8 @@ def _store_estimate(estimate: Estimate, arrays: Arrays) -> dict[str, Any]:
         if field.name == "elapsed":
             continue  # equal fits are equal files
         if field.name == "path":
-            arrays["path/x"] = np.array([x for x, _ in value]).reshape(len(value), len(estimate.x))
+            # a search for the posterior mode has the prior's axes too
+            arrays["path/x"] = np.array([x for x, _ in value]) if value else np.zeros((0, len(estimate.x)))
             arrays["path/value"] = np.array([v for _, v in value], float)
         elif isinstance(value, np.ndarray):
             arrays[f"estimate/{field.name}"] = value

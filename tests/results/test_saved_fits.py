@@ -47,6 +47,12 @@ def test_a_fit_comes_back_equal_to_the_bit(fit: blm.Fit, tmp_path: Path, sleepst
     assert again.predict(sleepstudy).equals(fit.predict(sleepstudy))
 
 
+@pytest.mark.parametrize("method", ["REML", "ML", "MAP"])
+def test_every_method_of_estimation_is_saved(method: str, tmp_path: Path, sleepstudy: pd.DataFrame) -> None:
+    found = blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy).fit(method)
+    assert_equal(found, opened(found, tmp_path))
+
+
 def test_what_stands_beside_a_formula_comes_back(crossed: pd.DataFrame, tmp_path: Path) -> None:
     data = crossed.set_index(pd.MultiIndex.from_arrays([crossed["g"], np.arange(len(crossed))], names=["who", None]))
     data["side"] = np.where(np.arange(len(data)) % 3 == 0, "left", "right")
