@@ -234,11 +234,11 @@ def fai_cornelius(method: Degrees, L: Array, vcov: Array) -> tuple[float, float]
 def combined_df(df: Array) -> float:
     """Denominator degrees of freedom of the mean of squared t statistics: the F whose mean is theirs."""
     q = len(df)
-    if np.all(np.abs(df - df[0]) <= 1e-8 * np.abs(df[0])):
+    if df.max() <= (1.0 + 1e-8) * df.min():
         return float(df.mean())
     if np.any(df <= 2.0):
         return 2.0
-    mean = float(np.sum(df / (df - 2.0)))
+    mean = q + float(np.sum(2.0 / (df - 2.0)))
     return float(2.0 * mean / (mean - q)) if mean > q else float("inf")
 
 
