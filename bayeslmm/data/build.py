@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -194,7 +194,7 @@ class Assembly:
     def _block(self, terms: Terms, structure: str = "") -> tuple[DesignBlock, Array]:
         key = (terms, bool(structure) and is_serial(structure))
         if key not in self._blocks:
-            training = Training(self.training.contrasts, self.training.functions, key[1])
+            training = replace(self.training, keep_unused=key[1])
             block = train_block(terms, self.read.source, training)
             columns = readonly(block.encode(self.read.source))
             check_not_extreme(columns, block.names)

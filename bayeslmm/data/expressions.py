@@ -363,6 +363,11 @@ class Stateful:
     names: dict[str, str]
     context: dict[str, Any]
 
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """What the rows have taught: knots, means, norms."""
+        return dict(self.spec.transform_state)
+
     def encode(self, source: Columns) -> Array:
         """(n, k) columns; NaN in the rows where an input is missing.
 
@@ -381,8 +386,8 @@ class Stateful:
         return out
 
 
-def train_stateful(atom: Atom, source: Columns, functions: UserFunctions) -> Stateful:
-    """The transform as these rows teach it."""
+def train_stateful(atom: Atom, source: Columns, functions: UserFunctions, state: Mapping[str, Any] | None = None) -> Stateful:
+    """The transform as these rows teach it, or as a `state` remembers it that other rows have taught."""
     renamed = {name: f"column_{i}" for i, name in enumerate(atom.columns)}
     text = ast.unparse(_Renamed(atom, renamed).visit(ast.parse(ast.unparse(atom.node), mode="eval")))
     names = {plain: name for name, plain in renamed.items()}
@@ -391,7 +396,10 @@ def train_stateful(atom: Atom, source: Columns, functions: UserFunctions) -> Sta
     formulaic = import_module("formulaic")
     try:
         with np.errstate(all="ignore"):
-            result = formulaic.Formula(f"0 + {text}").get_model_matrix(frame, context=context, output="pandas", na_action="ignore")
+            asked = formulaic.Formula(f"0 + {text}")
+            given = {} if state is None else {"transform_state": dict(state)}
+            known = formulaic.ModelSpec.from_spec(asked, output="pandas", na_action="ignore", **given)
+            result = known.get_model_matrix(frame, context=context)
     except Exception as error:
         raise DataError(f"{atom.name!r} cannot be computed: {_last_line(error)}", "", "check its arguments") from error
     if not np.isfinite(result.to_numpy()).all():

@@ -270,11 +270,13 @@ class Training:
     """What training needs beside the rows.
 
     keep_unused : levels that no row has are kept, since dropping them would change the spacing of an order-dependent structure
+    states : name of a stateful atom -> what other rows have taught it, where these are not to
     """
 
     contrasts: Mapping[str, ContrastSpec] = field(default_factory=dict)
     functions: UserFunctions = field(default_factory=dict)
     keep_unused: bool = False
+    states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def encode_variable(atom: Atom, source: Columns, training: Training) -> EncodedVariable:
@@ -294,7 +296,7 @@ def encode_variable(atom: Atom, source: Columns, training: Training) -> EncodedV
     if training.functions:
         require_row_by_row(atom, source, training.functions)
     if atom.kind == "stateful":
-        return StatefulVariable(atom, train_stateful(atom, source, training.functions))
+        return StatefulVariable(atom, train_stateful(atom, source, training.functions, training.states.get(atom.name)))
     values = evaluate_atom(atom, source, training.functions)
     _check_shape(atom, values, len(source))
     _check_values_finite(atom, values, source)

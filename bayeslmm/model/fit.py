@@ -677,7 +677,7 @@ class Fit(Estimates):
         changes = {name: value for name, value in given.items() if value is not KEEP}
         return self._of(self.model.updated(formula, data, changes).fit(self.method if method is None else method))
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, rows: bool = True) -> None:
         """Write the fit to one file at exactly this path; `blm.load(path)` opens it again, equal to the bit.
 
         The file is a zip of JSON and .npy members with checksums; it replaces an older one only when it is complete.
@@ -686,6 +686,9 @@ class Fit(Estimates):
         ----------
         path : str or Path
             File to write.
+        rows : bool, default True
+            Whether the rows of the fit are kept. Without, the file holds sums and levels: enough for estimates, tests, means and
+            `predict(newdata)`, to rounding; verbs that need the rows (`residuals`, `simulate`, ...) raise an error that says so.
 
         Raises
         ------
@@ -697,7 +700,7 @@ class Fit(Estimates):
         >>> fit.save("sleepstudy.fit"); blm.load("sleepstudy.fit").criterion == fit.criterion
         True
         """
-        save(self, path)
+        save(self, path, rows=require_flag(rows, "rows"))
 
     @staticmethod
     def _of(fit: Estimates) -> Fit:

@@ -103,7 +103,8 @@ def _model_of_sums(said: ModelArguments, content: dict[str, Any], arrays: Arrays
     """The model of rows that were added up."""
     beside = said.arrays()
     known = {name: beside[name] for name in ("relationship", "functions")}
-    return model_of_sums(said, open_sums(said.spec(), content["sums"], arrays, known), None)
+    told, rows = from_json(content["said"]), open_sums(said.spec(), content["sums"], arrays, known)
+    return model_of_sums(said, rows, None, told["counting"], told["subjects"])
 
 
 def _model_of_rows(said: dict[str, Any], whole: ModelArguments, content: dict[str, Any], arrays: Arrays) -> LMM:

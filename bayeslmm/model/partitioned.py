@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from bayeslmm._validation import require_count
@@ -13,8 +15,9 @@ from bayeslmm.formula.update import update_formula
 from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.lmm import LMM
 from bayeslmm.partitions.partitions import Partitions, is_dask
-from bayeslmm.partitions.sums import SummedRows, problem_of_sums, sum_partitions
+from bayeslmm.partitions.sums import GIVEN_OFFSET, GIVEN_WEIGHTS, SummedRows, problem_of_sums, sum_design, sum_partitions
 from bayeslmm.partitions.table import EngineTable, sum_table
+from bayeslmm.results.estimates import CountingRule
 from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
@@ -30,6 +33,27 @@ class PartitionedLMM(LMM):
     `ranef`, `predict(newdata)`, `save`. What needs the rows themselves (`residuals`, `simulate`, `refit`, robust covariances, ...) raises
     InferenceError.
     """
+
+    @property
+    def given_offset(self) -> bool:
+        """Whether an offset was given as an array."""
+        return self.said.offset == GIVEN_OFFSET
+
+    def without_rows(self) -> PartitionedLMM:
+        """The model itself, which has no rows.
+
+        Returns
+        -------
+        PartitionedLMM
+            The model.
+
+        Examples
+        --------
+        >>> model = blm.from_partitions("Reaction ~ Days + (1 | Subject)", [sleepstudy[:90], sleepstudy[90:]])
+        >>> model.without_rows() is model
+        True
+        """
+        return self
 
     def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> LMM:
         """The model with another formula, data or arguments; other data are a frame, or partitions again.
@@ -57,8 +81,8 @@ class PartitionedLMM(LMM):
         text = self.said.formula if formula is None else update_formula(self.spec.formula, formula)
         said = self.said.changed(text, dict(changes or {}))
         if data is None and self._data is None:
-            what = "the partitions of a saved model are not kept in its file"
-            raise SpecificationError(what, "update", "make the model anew by from_partitions, or give data=")
+            what = "the rows of the model are not kept in its file"
+            raise SpecificationError(what, "update", "give data=, a frame or partitions")
         if data is None or isinstance(data, Partitions | EngineTable):
             return _read_partitions(said, self._data if data is None else data)
         whole = isinstance(data, Mapping) or hasattr(data, "columns") or hasattr(data, "column_names")
@@ -78,14 +102,30 @@ def _read_partitions(said: ModelArguments, partitions: Partitions | EngineTable)
     return model_of_sums(said, rows, partitions)
 
 
-def model_of_sums(said: ModelArguments, rows: SummedRows, source: Partitions | EngineTable | None) -> PartitionedLMM:
+def model_of_sums(
+    said: ModelArguments,
+    rows: SummedRows,
+    source: Partitions | EngineTable | None,
+    counting: CountingRule = "lme4",
+    subjects: int | None = None,
+) -> PartitionedLMM:
     """The model of rows that were added up. source : where they came from, to be read again; None for those of a file"""
     model = PartitionedLMM.__new__(PartitionedLMM)
-    model.said, model.counting, model.subjects, model._data, model.file = said, "lme4", None, source, None
+    model.said, model.counting, model.subjects, model._data, model.file = said, counting, subjects, source, None
     beside = said.arrays()
     model.problem = problem_of_sums(said.spec(), rows, relationship=beside["relationship"], functions=beside["functions"])
     model.design = model.problem.design
     return model
+
+
+def model_without_rows(model: LMM) -> PartitionedLMM:
+    """A model whose rows are in memory, with what follows from their sums. Errors: SpecificationError for structured errors."""
+    stands = {"weights": GIVEN_WEIGHTS, "offset": GIVEN_OFFSET}
+    beside = {name: np.asarray(given, float)[model.design.rows] for name, given in model.said.by_row().items() if given is not None}
+    said = replace(model.said, **{name: stands[name] for name in beside})
+    known = {name: model.said.arrays()[name] for name in ("relationship", "functions")}
+    rows = sum_design(model.design, said.spec(), {stands[name]: values for name, values in beside.items()}, **known)
+    return model_of_sums(said, rows, None, model.counting, model.subjects)
 
 
 @answers_keywords

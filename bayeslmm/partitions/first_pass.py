@@ -274,6 +274,11 @@ class FirstPass:
         self.cells = None if self.cells is None or later.cells is None else _merged_cells(self.cells, later.cells)
         return self
 
+    def forget(self, names: Sequence[str]) -> None:
+        """Give the rows kept one value in some columns, which teach nothing: no outcome is to be told."""
+        one = {name: self.shown[0][name].iloc[:1] for name in names} if self.shown else {}
+        self.shown = [rows.assign(**{name: value.take([0] * len(rows)).array for name, value in one.items()}) for rows in self.shown]
+
     def table(self) -> ColumnTable:
         """The rows kept so far."""
         frame = pd.concat(self.shown, ignore_index=True)

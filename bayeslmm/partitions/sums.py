@@ -7,7 +7,7 @@ partition with rows: its column must be known before columns can be measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from bayeslmm.data.expressions import UserFunctions
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.data.model_matrix import atoms_of
 from bayeslmm.data.rows import ColumnPlan, no_rows_error, plan_columns, scale_weights
-from bayeslmm.data.variables import FactorVariable, Training
+from bayeslmm.data.variables import FactorVariable, StatefulVariable, Training
 from bayeslmm.errors import Check, EmptyDataError, FormulaError, InferenceError, PredictionError, SpecificationError
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem, problem_from_sums
@@ -48,14 +48,21 @@ ROW_ARRAYS = {
 }
 """What only rows in memory have."""
 
+WITHOUT_ROWS = "a model from partitions, or of a file saved with rows=False"
+"""Where rows are missed."""
+
+GIVEN_WEIGHTS, GIVEN_OFFSET = "weights given beside the data", "offset given beside the data"
+"""Columns that stand for arrays once the rows are gone."""
+
 
 def _absent(name: str) -> InferenceError | AttributeError:
     if name not in ROW_ARRAYS:
         return AttributeError(name)
     return InferenceError(
-        f"this needs {ROW_ARRAYS[name]}, which were added up in parts and not kept",
-        "a model from partitions",
-        "give predict() the rows as newdata; or fit the model on a frame in memory, a sample of the groups where all do not fit",
+        f"this needs {ROW_ARRAYS[name]}, which were added up and not kept",
+        WITHOUT_ROWS,
+        "give predict() the rows as newdata; or fit the model on a frame in memory, a sample of the groups where all do not fit, "
+        "and save it with its rows",
     )
 
 
@@ -140,8 +147,8 @@ class PartitionedDesign(Design):
         cells = self.summary.cells
         if cells is None:
             raise InferenceError(
-                "the factors of the fixed effects have too many combinations of levels to be counted in parts",
-                "a model from partitions",
+                "the factors of the fixed effects have too many combinations of levels to be counted",
+                WITHOUT_ROWS,
                 'use weights="equal"',
             )
         return CountedCells(_Cells(cells.drop(columns=COUNT)), cells[COUNT].to_numpy(np.float64))
@@ -166,8 +173,8 @@ class _Cells(pd.DataFrame):
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str) and key not in self.columns:
             raise InferenceError(
-                f"{key!r} has more than two values: its rows were added up in parts and not counted by them",
-                "a model from partitions",
+                f"{key!r} has more than two values: its rows were added up and not counted by them",
+                WITHOUT_ROWS,
                 'use weights="equal", or fit the model on a frame in memory',
             )
         return super().__getitem__(key)
@@ -205,6 +212,8 @@ class SummedRows:
     """All that the passes over the rows leave of them: what a problem is made of, and what a file keeps.
 
     scale : what the weights were divided by
+    states : name of a stateful atom -> what the rows have taught it
+    notes : those of the design in memory whose rows they were; None where rows were read in parts
     """
 
     survey: FirstPass
@@ -213,6 +222,8 @@ class SummedRows:
     sums: SumsByLevel
     coinciding: CoincidingFactors
     spanning: SpanningRows
+    states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[Check, ...] | None = None
 
 
 def sum_partitions(
@@ -235,6 +246,7 @@ def sum_partitions(
     >>> sum_partitions(ModelSpec(parse_formula("y ~ x + (1 | g)")), Partitions(rows)).survey.kept
     6
     """
+    check_independent(spec)
     learning = Learning.of(spec, relationship, functions)
     check_no_learning(spec, learning.asked)
     if partitions.workers is not None and partitions.workers > 1:
@@ -275,16 +287,18 @@ def problem_of_sums(
     functions: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Problem:
     """The problem of rows that were added up; its design is without rows."""
-    learning = Learning.of(spec, relationship, functions)
+    learning = Learning.of(spec, relationship, functions, rows.states)
     survey, moments = rows.survey, rows.moments
     with one_thread():
         learnt = learning.learnt(survey)
         design, standardization = template_of(learning, survey, learnt, moments, rows.scale)
         problems = checks.identification_problems(design.terms, None, survey.kept, design.X, rows.coinciding.alike)
-        notes = _notes(design, learnt, survey, problems)
+        notes = _notes(design, learnt, survey, problems) if rows.notes is None else rows.notes
         known: dict[str, Any] = {"notes": notes, "unidentified": problems if spec.check == "error" else ()}
         known |= {} if spec.weights is not None else {"weights": None}
         known |= {} if spec.offset is not None or spec.formula.offsets else {"offset": None}
+        if spec.offset == GIVEN_OFFSET:  # new data have it beside them, as the rows had
+            known["encoding"] = replace(design.encoding, offset_column=None)
         rowless = drop_row_arrays(design, _summary(design, rows), known)
         object.__setattr__(rowless, "summed", rows)
         return problem_from_sums(rowless, standardization, rows.sums.sums.finish(), rows.sums.sums)
@@ -301,27 +315,75 @@ class Learning:
     asked: ColumnPlan
     relationship: Mapping[str, Any]
     functions: UserFunctions
+    states: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def of(cls, spec: ModelSpec, relationship: Mapping[str, Any] | None, functions: Mapping[str, Callable[..., Any]] | None) -> Learning:
-        """Errors: SpecificationError for structured errors."""
-        if spec.residual is not None or spec.variance:
-            raise SpecificationError(
-                "rows in parts are added up for independent errors only",
-                "residual" if spec.residual is not None else "variance",
-                "express the correlation by random effects, or fit the model on a frame in memory",
-            )
+    def of(
+        cls,
+        spec: ModelSpec,
+        relationship: Mapping[str, Any] | None,
+        functions: Mapping[str, Callable[..., Any]] | None,
+        states: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Learning:
+        """states : what stateful atoms have been taught already"""
         beside = tuple(name for name in (spec.weights, spec.offset) if name is not None)
-        return cls(spec, plan_columns(spec.formula, None, (), beside), dict(relationship or {}), dict(functions or {}))
+        asked = plan_columns(spec.formula, None, (), beside)
+        return cls(spec, asked, dict(relationship or {}), dict(functions or {}), dict(states or {}))
 
     def learnt(self, survey: FirstPass, *, all_groups: bool = True) -> EncodedColumns:
         """What the rows shown so far teach. all_groups : whether every level has been shown, as a known relationship needs"""
         source = survey.roster()
         rows = freeze_codes(np.arange(len(source)))
-        training = Training(dict(self.spec.contrasts), self.functions)
+        training = Training(dict(self.spec.contrasts), self.functions, states=self.states)
         spec = self.spec if all_groups else replace(self.spec, relationship=())
         known = dict(self.relationship) if all_groups else {}
         return Assembly(spec, self.asked, ColumnReader(source, rows, {}, None, None), training, False, known).learnt()
+
+
+def check_independent(spec: ModelSpec) -> None:
+    """Refuse structured errors."""
+    if spec.residual is not None or spec.variance:
+        raise SpecificationError(
+            "rows in parts are added up for independent errors only",
+            "residual" if spec.residual is not None else "variance",
+            "express the correlation by random effects, or fit the model on a frame in memory",
+        )
+
+
+def sum_design(
+    design: Design,
+    spec: ModelSpec,
+    beside: Mapping[str, Array],
+    *,
+    relationship: Mapping[str, Any] | None = None,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> SummedRows:
+    """The rows of a design in memory, added up.
+
+    spec : the design's, weights and offset as the columns `GIVEN_WEIGHTS` and `GIVEN_OFFSET` where they are `beside` it as arrays
+    """
+    frame = design.frame.assign(**beside)
+    states = states_of(design.encoding)
+    learning = Learning.of(spec, relationship, functions, states)
+    asked = learning.asked
+    with one_thread():
+        survey = FirstPass.of(spec, asked)
+        (part,) = read_parts(1, [frame], spec, asked)
+        survey.add(part)
+        scale, learnt, moments = design.weight_scale, learning.learnt(survey), ColumnMoments()
+        moments.add(encode_part(part, learnt.encoding, scale), learnt.encoding.fixed_block, part.source)
+        template, standardization = template_of(learning, survey, learnt, moments, scale)
+        total = _add_up(asked, template, standardization, factors_of(template), scale, 1, [frame])
+    survey.read, survey.dropped = design.n_read, dict(design.dropped)
+    survey.forget(asked.response.columns)
+    return SummedRows(survey, moments, scale, *total, states, design.notes)
+
+
+def states_of(encoding: Encoding) -> dict[str, Mapping[str, Any]]:
+    """What the stateful atoms of a model remember, by name."""
+    blocks = (encoding.fixed_block, *(coder.block for coder in encoding.random_coders))
+    atoms = [atom for block in blocks for atom in block.atoms.values()]
+    return {a.atom.name: a.state.state for a in (*atoms, encoding.response_atom, *encoding.offsets) if isinstance(a, StatefulVariable)}
 
 
 def _first_rows(learning: Learning, number: int, frames: Iterable[Any]) -> tuple[FirstPass, float] | None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,11 +38,8 @@ from bayeslmm.partitions.first_pass import COUNT, ColumnRange, FirstPass
 from bayeslmm.partitions.level_sums import CoincidingFactors, SumsByLevel, empty_sums
 from bayeslmm.partitions.moments import ColumnMoments, IncrementalQR, SpanningRows
 from bayeslmm.partitions.sums import Learning, PartitionedDesign, SummedRows, template_of
+from bayeslmm.results.estimates import Estimates, FittedModel
 from bayeslmm.specification.model_spec import ModelSpec
-
-if TYPE_CHECKING:
-    from bayeslmm.results.estimates import Estimates, FittedModel
-
 
 FILE_FORMAT = "bayeslmm fit"
 FILE_VERSION = 1
@@ -332,10 +329,18 @@ ESTIMATE_AGREEMENT = 1e-6
 """The same of an estimate, in standard errors or relative to its size."""
 
 
-def save(fit: Estimates, path: str | Path) -> None:
-    """Write a fit to exactly this path. Errors: StoreError."""
-    content, arrays = stored_fit(fit)
+def save(fit: Estimates, path: str | Path, *, rows: bool = True) -> None:
+    """Write a fit to exactly this path. rows : whether they are kept, where the model has them. Errors: StoreError."""
+    content, arrays = stored_fit(fit if rows else without_rows(fit))
     write_archive(as_path(path), content, arrays)
+
+
+def without_rows(fit: Estimates) -> Estimates:
+    """The fit of the model with the sums of its rows: the same numbers, and the same x on the axes of the sums."""
+    model = fit.model.without_rows()
+    problem = model.problem
+    x = problem.x(fit.problem.theta(fit.estimate.x))
+    return Estimates(model, problem, replace(fit.estimate, x=freeze(x)), math.nan)
 
 
 def stored_fit(fit: Estimates) -> tuple[dict[str, Any], Arrays]:
@@ -522,13 +527,16 @@ def store_sums(rows: SummedRows, arrays: Arrays) -> dict[str, Any]:
         "response": [moments.largest, moments.left, moments.low, moments.high],
         "blocks": len(moments.blocks),
         "alike": alike,
+        "states": {name: _stored_state(state) for name, state in rows.states.items()},
+        "notes": None if rows.notes is None else to_json(list(rows.notes)),
     }
 
 
 def open_sums(spec: ModelSpec, content: Mapping[str, Any], arrays: Arrays, known: Mapping[str, Any]) -> SummedRows:
     """The sums that `store_sums` put away. known : relationship matrices and functions of the model"""
     told = content
-    learning = Learning.of(spec, known["relationship"], known["functions"])
+    states = {name: _opened_state(state) for name, state in told.get("states", {}).items()}
+    learning = Learning.of(spec, known["relationship"], known["functions"], states)
     survey = FirstPass.of(spec, learning.asked)
     survey.shown = [_frame(told["roster"], "sums/roster", arrays)]
     survey.read, survey.kept, n = (int(count) for count in told["counts"])
@@ -563,7 +571,22 @@ def open_sums(spec: ModelSpec, content: Mapping[str, Any], arrays: Arrays, known
     spanning = SpanningRows(
         design.encoding.fixed_block.columns, arrays["sums/spanning"], _frame(told["spanning"], "sums/spanning_frame", arrays), True
     )
-    return SummedRows(survey, moments, scale, sums, alike, spanning)
+    notes = None if told.get("notes") is None else tuple(from_json(told["notes"]))
+    return SummedRows(survey, moments, scale, sums, alike, spanning, states, notes)
+
+
+def _stored_state(value: Any) -> Any:
+    """What a transform remembers as JSON values; an array stays one."""
+    if isinstance(value, Mapping):
+        return {"mapping": [[to_json(key), _stored_state(item)] for key, item in value.items()]}
+    return {"array": to_json(value)} if isinstance(value, np.ndarray) else to_json(value)
+
+
+def _opened_state(value: Any) -> Any:
+    """The inverse of `_stored_state`."""
+    if isinstance(value, dict) and set(value) == {"mapping"}:
+        return {from_json(key): _opened_state(item) for key, item in value["mapping"]}
+    return np.asarray(from_json(value["array"])) if isinstance(value, dict) and set(value) == {"array"} else from_json(value)
 
 
 def _sorted_values(values: frozenset[float] | None) -> list[float] | None:

@@ -163,7 +163,7 @@ NEEDS_ROWS: dict[str, Callable[[blm.Fit], Any]] = {
 def test_what_needs_rows_is_refused_by_name(verb: str) -> None:
     with pytest.raises(InferenceError) as caught:
         NEEDS_ROWS[verb](pair("interaction")[1])
-    assert "in parts" in caught.value.what
+    assert "added up" in caught.value.what
     assert caught.value.remedy
 
 

@@ -135,10 +135,10 @@ DENSITY_AGREEMENT = 1e-8
 """Largest difference, relative to its size, between a stored log density and the one evaluated on opening."""
 
 
-def save_posterior(post: PosteriorData, path: Path) -> None:
-    """Write a posterior to exactly this path. Errors: StoreError."""
+def save_posterior(post: PosteriorData, path: Path, *, rows: bool = True) -> None:
+    """Write a posterior to exactly this path. rows : whether they are kept, where the model has them. Errors: StoreError."""
     arrays: Arrays = {}
-    content = stored_model(post.model, arrays)
+    content = stored_model(post.model if rows else post.model.without_rows(), arrays)
     held = weighting_fitted_values(post.problem)
     if held is not None:
         arrays["fitted"] = held

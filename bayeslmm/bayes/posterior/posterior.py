@@ -775,13 +775,15 @@ class Posterior(PosteriorData):
 
         return PosteriorPlots(self)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, rows: bool = True) -> None:
         """Write draws and model to one file at exactly this path; `blm.load(path)` opens it again.
 
         Parameters
         ----------
         path : str or Path
             File to write.
+        rows : bool, default True
+            Whether the rows of the data are kept. Without, what needs no rows is there: tables, means, `predict(newdata)`.
 
         Raises
         ------
@@ -793,7 +795,7 @@ class Posterior(PosteriorData):
         >>> post.save("sleepstudy.post"); blm.load("sleepstudy.post").tidy().equals(post.tidy())
         True
         """
-        save_posterior(self, as_path(path))
+        save_posterior(self, as_path(path), rows=require_flag(rows, "rows"))
 
     if not TYPE_CHECKING:  # a type checker knows every name that there is
 

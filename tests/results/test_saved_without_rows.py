@@ -1,0 +1,223 @@
+"""A fit saved without its rows answers every verb as the whole fit does, or says that it needs the rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
+from tests.laws.designs import frame
+
+pytestmark = pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+
+
+def rows() -> pd.DataFrame:
+    made = frame(3, 240).dropna()
+    made["id"] = made["subject"].astype(str)
+    return made
+
+
+MODELS: dict[str, tuple[str, Callable[[pd.DataFrame], dict[str, Any]]]] = {
+    "interaction": ("y ~ x * f + (x | subject)", lambda d: {}),
+    "arrays beside": ("y ~ x + f + (1 | subject)", lambda d: {"weights": d["w"].to_numpy(), "offset": d["z"].to_numpy()}),
+    "columns beside": ("y ~ x + f + (1 | id)", lambda d: {"weights": "w", "offset": "z"}),
+    "crossed, contrasts": ("y ~ x * f + (1 | subject) + (1 | item)", lambda d: {"contrasts": {"f": "sum"}}),
+    "polynomials": ("y ~ poly(x, 2) * f + (poly(x, 2) || subject)", lambda d: {}),
+    "splines": ("scale(y) ~ bs(x, df=4) + cr(z, df=3, constraints='center') + f + center(x) + (1 | subject)", lambda d: {}),
+    "serial effects": ("y ~ x + f + ar1(0 + f | subject)", lambda d: {}),
+    "related levels": ("y ~ x + f + (1 | item)", lambda d: {"relationship": {"item": _related(d["item"])}}),
+    "no random effects": ("y ~ x * f", lambda d: {"sigma": 1.5}),
+}
+
+
+def _related(levels: pd.Series[Any]) -> pd.DataFrame:
+    names = sorted(levels.unique())
+    return pd.DataFrame(np.eye(len(names)) + 0.3, index=names, columns=names)
+
+
+@cache
+def pair(name: str, method: Any = "REML") -> tuple[blm.Fit, blm.Fit]:
+    """A fit, and what a file without its rows gives back."""
+    formula, options = MODELS[name]
+    data = rows()
+    with warnings.catch_warnings(), TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        fit = blm.LMM(formula, data, **options(data)).fit(method)
+        fit.save(f"{folder}/fit", rows=False)
+        again = blm.load(f"{folder}/fit")
+    assert isinstance(again, blm.Fit)
+    return fit, again
+
+
+def new(fit: blm.Fit) -> dict[str, Any]:
+    """Rows to predict, and the offset beside them where the model's was."""
+    return {"newdata": rows().head(7)} | ({"offset": np.arange(7.0)} if fit.model.given_offset else {})
+
+
+def slope(fit: blm.Fit) -> str:
+    return next(name for name in fit.fixef.index if name != "Intercept")
+
+
+CALLS: Mapping[str, Callable[[blm.Fit, Callable[..., Any]], Any]] = {
+    "contrast": lambda f, verb: verb(f"{slope(f)} = 0.1").frame,
+    "contrast_rows": lambda f, verb: verb(rows().head(3)),
+    "emmeans": lambda f, verb: [verb("f").frame, verb("f", at={"x": 0.5}).pairs(), verb("f", weights="proportional").frame],
+    "emtrends": lambda f, verb: verb("x", "f").frame,
+    "expanded": lambda f, verb: verb(f.fixef_kept),
+    "marginal_cov": lambda f, verb: verb(rows()["subject"].iloc[0]),
+    "power": lambda f, verb: verb(slope(f), method="analytic").frame,
+    "refit": lambda f, verb: verb(rows()["z"].to_numpy()).fixef,
+    "tidy": lambda f, verb: [
+        verb("all", conf_int=True),
+        verb(df="kenward-roger"),
+        verb(df="kenward-roger", information="observed"),
+        verb(df="residual"),
+    ],
+    "anova": lambda f, verb: [verb(k) for k in (1, 2, 3)],
+    "predict": lambda f, verb: [
+        verb(**new(f), level=v, interval=i) for v in ("conditional", "population") for i in ("confidence", "prediction")
+    ],
+    "ranef": lambda f, verb: [verb(), verb(se=True)],
+    "confint": lambda f, verb: verb("wald"),
+    "profile": lambda f, verb: verb(terms=[slope(f)]).confint(),
+    "bootstrap": lambda f, verb: list(verb(3, seed=1).frame.columns),
+    "check_inference": lambda f, verb: list(verb(3, seed=1).frame.columns),
+    "save": lambda f, verb: None,
+    "design": lambda f, verb: None,
+    "model": lambda f, verb: None,
+    "plot": lambda f, verb: None,
+    "point": lambda f, verb: f.point.value,
+    "report": lambda f, verb: None,
+    "path": lambda f, verb: len(f.path),
+    "summary": lambda f, verb: str(verb()).partition("Random effects")[2],
+    "to_marginaleffects": lambda f, verb: None,
+    "to_table": lambda f, verb: None,
+    "warning": lambda f, verb: str(verb()),
+    "checks": lambda f, verb: {name: check.verdict for name, check in f.checks.items()},
+    "counts": lambda f, verb: [f.counts.aic, f.counts.bic, f.counts.subjects],
+}
+"""How a member of a fit is asked, where not by its name alone, for values that can be compared; None where there is nothing to compare."""
+
+NEEDS_ROWS = {"augment", "fitted", "influence", "marginal_cov", "refit", "residuals", "rows", "simulate", "with_params"}
+MAY_NEED_ROWS = {"bootstrap", "check_inference", "ranova", "standardized", "update", "icc", "r2"}
+"""Verbs that need rows in some models, or that partitions learn one day."""
+
+
+def members() -> list[str]:
+    return [name for name in dir(blm.Fit) if not name.startswith("_")]
+
+
+def asked(fit: blm.Fit, name: str) -> Any:
+    verb = getattr(fit, name)
+    if name in CALLS:
+        return CALLS[name](fit, verb)
+    return verb() if callable(verb) else verb
+
+
+def equal(one: Any, other: Any) -> None:
+    """Equal but for the rounding of sums that were added up in another order."""
+    assert type(one) is type(other)
+    if isinstance(one, pd.DataFrame):
+        pd.testing.assert_frame_equal(one, other, rtol=1e-5, atol=1e-7)
+    elif isinstance(one, pd.Series):
+        pd.testing.assert_series_equal(one, other, rtol=1e-5, atol=1e-7)
+    elif isinstance(one, np.ndarray):
+        assert other == pytest.approx(one, rel=1e-5, abs=1e-7, nan_ok=True)
+    elif isinstance(one, Mapping):
+        assert list(one) == list(other)
+        for key in one:
+            equal(one[key], other[key])
+    elif isinstance(one, tuple | list):
+        for a, b in zip(one, other, strict=True):
+            equal(a, b)
+    elif isinstance(one, float):
+        assert other == pytest.approx(one, rel=1e-9, nan_ok=True)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_member_answers_as_the_whole_fit_or_says_that_it_needs_the_rows(name: str) -> None:
+    fit, again = pair(name)
+    for member in members():
+        try:
+            left = asked(again, member)
+        except BayesLMMError as refused:
+            if "added up" in refused.what or "not kept" in refused.what:
+                assert member in NEEDS_ROWS | MAY_NEED_ROWS, member
+                continue
+            with pytest.raises(type(refused)):
+                asked(fit, member)
+            continue
+        assert member not in NEEDS_ROWS, member
+        equal(asked(fit, member), left)
+
+
+@pytest.mark.parametrize("method", ["ML", "MAP"])
+def test_other_estimates_come_back(method: str) -> None:
+    fit, again = pair("polynomials", method)
+    assert again.method == method
+    equal(fit.tidy("all"), again.tidy("all"))
+
+
+def test_a_fit_without_rows_is_saved_again_and_opened_equal_to_the_bit(tmp_path: Path) -> None:
+    again = pair("splines")[1]
+    again.save(tmp_path / "again")
+    third = blm.load(tmp_path / "again")
+    assert isinstance(third, blm.Fit)
+    assert third.fixef.equals(again.fixef)
+    assert third.predict(rows()).equals(again.predict(rows()))
+    with pytest.raises(SpecificationError, match="not kept"):
+        third.update(". ~ . - f")
+
+
+def test_no_outcome_stands_in_the_file(tmp_path: Path) -> None:
+    data = rows()
+    fit = blm.LMM("log(y) ~ x + (1 | subject)", data.assign(y=1234.5 + np.arange(len(data)))).fit()
+    fit.save(tmp_path / "fit", rows=False)
+    again = blm.load(tmp_path / "fit")
+    shown = again.design.summed.survey.roster().table.frame
+    assert shown["y"].nunique() == 1
+
+
+def test_the_size_is_that_of_levels_and_not_of_rows(tmp_path: Path) -> None:
+    r = np.random.default_rng(0)
+    sizes = []
+    for n in (5_000, 50_000):
+        d = pd.DataFrame({"g": np.arange(n) % 50, "x": r.normal(size=n), "f": r.choice(list("abc"), n)})
+        d["y"] = d["x"] + r.normal(size=50)[d["g"]] + r.normal(size=n)
+        fit = blm.LMM("y ~ x * f + (x | g)", d).fit()
+        fit.save(tmp_path / "fit", rows=False)
+        sizes.append((tmp_path / "fit").stat().st_size)
+    assert max(sizes) < 1.2 * min(sizes)
+
+
+@pytest.mark.parametrize("name", ["interaction", "polynomials", "arrays beside"])
+def test_a_posterior_comes_back_without_its_rows(name: str, tmp_path: Path) -> None:
+    fit = pair(name)[0]
+    post = fit.model.sample(draws=40, chains=2, seed=1)
+    post.save(tmp_path / "post", rows=False)
+    again = blm.load(tmp_path / "post")
+    for ask in (
+        lambda p: p.tidy("all"),
+        lambda p: p.emmeans("f").frame,
+        lambda p: p.predict(**new(fit), level="population"),
+        lambda p: p.r2(),
+    ):
+        equal(ask(post), ask(again))
+    with pytest.raises(InferenceError, match="not kept"):
+        again.loo()
+
+
+def test_rows_is_a_switch(fit: blm.Fit, tmp_path: Path) -> None:
+    with pytest.raises(SpecificationError):
+        fit.save(tmp_path / "fit", rows="False")  # type: ignore[arg-type]
