@@ -820,28 +820,6 @@ class LMM:
         arrays = [name for name, given in self.said.by_row().items() if given is not None]
         return to_sas(self.design, self._data, arrays, data=data, method=method, df=df)
 
-    def without_rows(self) -> LMM:
-        """The model with what follows from the sums of its rows, and without these: what `save(path, rows=False)` keeps.
-
-        Returns
-        -------
-        LMM
-            A model as `from_partitions` makes it: everything that needs no rows.
-
-        Raises
-        ------
-        SpecificationError
-            For structured errors.
-
-        Examples
-        --------
-        >>> round(model.without_rows().fit().criterion, 4)
-        1743.6283
-        """
-        from bayeslmm.model.partitioned import model_without_rows
-
-        return model_without_rows(self)
-
     def stored(self) -> tuple[dict[str, object], dict[str, Array | pd.DataFrame]]:
         """What a file needs to build the model again: plain values, and arrays.
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from bayeslmm._validation import require_count
@@ -15,7 +13,7 @@ from bayeslmm.formula.update import update_formula
 from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.lmm import LMM
 from bayeslmm.partitions.partitions import Partitions, is_dask
-from bayeslmm.partitions.sums import GIVEN_OFFSET, GIVEN_WEIGHTS, SummedRows, problem_of_sums, sum_design, sum_partitions
+from bayeslmm.partitions.sums import GIVEN_OFFSET, SummedRows, problem_of_sums, sum_partitions
 from bayeslmm.partitions.table import EngineTable, sum_table
 from bayeslmm.results.estimates import CountingRule
 from bayeslmm.results.foreign_names import answers_keywords
@@ -37,23 +35,7 @@ class PartitionedLMM(LMM):
     @property
     def given_offset(self) -> bool:
         """Whether an offset was given as an array."""
-        return self.said.offset == GIVEN_OFFSET
-
-    def without_rows(self) -> PartitionedLMM:
-        """The model itself, which has no rows.
-
-        Returns
-        -------
-        PartitionedLMM
-            The model.
-
-        Examples
-        --------
-        >>> model = blm.from_partitions("Reaction ~ Days + (1 | Subject)", [sleepstudy[:90], sleepstudy[90:]])
-        >>> model.without_rows() is model
-        True
-        """
-        return self
+        return bool(self.said.offset == GIVEN_OFFSET)
 
     def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> LMM:
         """The model with another formula, data or arguments; other data are a frame, or partitions again.
@@ -116,16 +98,6 @@ def model_of_sums(
     model.problem = problem_of_sums(said.spec(), rows, relationship=beside["relationship"], functions=beside["functions"])
     model.design = model.problem.design
     return model
-
-
-def model_without_rows(model: LMM) -> PartitionedLMM:
-    """A model whose rows are in memory, with what follows from their sums. Errors: SpecificationError for structured errors."""
-    stands = {"weights": GIVEN_WEIGHTS, "offset": GIVEN_OFFSET}
-    beside = {name: np.asarray(given, float)[model.design.rows] for name, given in model.said.by_row().items() if given is not None}
-    said = replace(model.said, **{name: stands[name] for name in beside})
-    known = {name: model.said.arrays()[name] for name in ("relationship", "functions")}
-    rows = sum_design(model.design, said.spec(), {stands[name]: values for name, values in beside.items()}, **known)
-    return model_of_sums(said, rows, None, model.counting, model.subjects)
 
 
 @answers_keywords

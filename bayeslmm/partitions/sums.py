@@ -361,7 +361,9 @@ def sum_design(
     """The rows of a design in memory, added up.
 
     spec : the design's, weights and offset as the columns `GIVEN_WEIGHTS` and `GIVEN_OFFSET` where they are `beside` it as arrays
+    Errors: SpecificationError for structured errors.
     """
+    check_independent(spec)
     frame = design.frame.assign(**beside)
     states = states_of(design.encoding)
     learning = Learning.of(spec, relationship, functions, states)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bayeslmm.estimate.estimate import Estimate
     from bayeslmm.likelihood.criterion import CriterionPoint
     from bayeslmm.likelihood.problem import Problem
+    from bayeslmm.specification.model_spec import ModelArguments
 
 CountingRule = Literal["lme4", "mmrm", "sas"]
 
@@ -101,7 +102,9 @@ WARNED_NOTES = frozenset(
 
 
 class FittedModel(Protocol):
-    """What a fit asks of its model."""
+    """What a fit asks of its model. said : the arguments that made it"""
+
+    said: ModelArguments
 
     @property
     def formula(self) -> str: ...
@@ -112,15 +115,12 @@ class FittedModel(Protocol):
     @property
     def design(self) -> Design: ...
     @property
-    def problem(self) -> Problem: ...
-    @property
     def given_offset(self) -> bool: ...
     def fit(self, method: FitMethod = "REML") -> Estimates: ...
     def with_response(self, y: ArrayLike) -> FittedModel: ...
     def updated(
         self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None
     ) -> FittedModel: ...
-    def without_rows(self) -> FittedModel: ...
     def stored(self) -> tuple[dict[str, object], dict[str, Array | pd.DataFrame]]: ...
     def simulated(self, alpha: Array, theta: Array, sigma: float, nsim: int, seed: Seed | None) -> pd.DataFrame: ...
 

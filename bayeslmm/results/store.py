@@ -17,10 +17,10 @@ import struct
 import tokenize
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -37,9 +37,18 @@ from bayeslmm.likelihood.random_effects.cross_products import factors_of
 from bayeslmm.partitions.first_pass import COUNT, ColumnRange, FirstPass
 from bayeslmm.partitions.level_sums import CoincidingFactors, SumsByLevel, empty_sums
 from bayeslmm.partitions.moments import ColumnMoments, IncrementalQR, SpanningRows
-from bayeslmm.partitions.sums import Learning, PartitionedDesign, SummedRows, template_of
+from bayeslmm.partitions.sums import (
+    GIVEN_OFFSET,
+    GIVEN_WEIGHTS,
+    Learning,
+    PartitionedDesign,
+    SummedRows,
+    problem_of_sums,
+    sum_design,
+    template_of,
+)
 from bayeslmm.results.estimates import Estimates, FittedModel
-from bayeslmm.specification.model_spec import ModelSpec
+from bayeslmm.specification.model_spec import ModelArguments, ModelSpec
 
 FILE_FORMAT = "bayeslmm fit"
 FILE_VERSION = 1
@@ -331,33 +340,72 @@ ESTIMATE_AGREEMENT = 1e-6
 
 def save(fit: Estimates, path: str | Path, *, rows: bool = True) -> None:
     """Write a fit to exactly this path. rows : whether they are kept, where the model has them. Errors: StoreError."""
-    content, arrays = stored_fit(fit if rows else without_rows(fit))
+    content, arrays = stored_fit(fit, rows=rows)
     write_archive(as_path(path), content, arrays)
 
 
-def without_rows(fit: Estimates) -> Estimates:
-    """The fit of the model with the sums of its rows: the same numbers, and the same x on the axes of the sums."""
-    model = fit.model.without_rows()
-    problem = model.problem
-    x = problem.x(fit.problem.theta(fit.estimate.x))
-    return Estimates(model, problem, replace(fit.estimate, x=freeze(x)), math.nan)
-
-
-def stored_fit(fit: Estimates) -> tuple[dict[str, Any], Arrays]:
-    """A fit as JSON values and arrays."""
+def stored_fit(fit: Estimates, *, rows: bool = True) -> tuple[dict[str, Any], Arrays]:
+    """A fit as JSON values and arrays. rows : whether those of the data are among them"""
     arrays: Arrays = {}
-    content = stored_model(fit.model, arrays)
-    content["estimate"] = _store_estimate(fit.estimate, arrays)
+    summed, estimate = None if rows else AddedUp.of(fit.model), fit.estimate
+    content = stored_model(fit.model, arrays, summed)
+    if summed is not None and fit.design.in_memory:
+        estimate = _on_axes_of_sums(fit, summed.problem())
+    content["estimate"] = _store_estimate(estimate, arrays)
     held = weighting_fitted_values(fit.problem)
     if held is not None:
         arrays["fitted"] = held
     return content, arrays
 
 
-def stored_model(model: FittedModel, arrays: Arrays) -> dict[str, Any]:
-    """A model as it was said with the rows it used, as JSON values and arrays."""
+def _on_axes_of_sums(fit: Estimates, problem: Problem) -> Estimate:
+    """The estimates with x on the axes of the sums, which differ by signs.
+
+    Errors: MismatchError for other numbers than those of the rows.
+    """
+    estimate = replace(fit.estimate, x=freeze(problem.x(fit.problem.theta(fit.estimate.x))))
+    require_same_estimates(problem, estimate, "save(rows=False)")
+    return estimate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AddedUp:
+    """A model whose rows were added up. said : its arguments, with columns that stand for arrays of weights and offsets"""
+
+    said: ModelArguments
+    rows: SummedRows
+
+    @classmethod
+    def of(cls, model: FittedModel) -> AddedUp:
+        """Errors: SpecificationError for structured errors."""
+        if isinstance(model.design, PartitionedDesign):
+            return cls(model.said, model.design.summed)
+        beside = model.stored()[1]
+        given = {name: column for name, column in (("weights", GIVEN_WEIGHTS), ("offset", GIVEN_OFFSET)) if name in beside}
+        said = replace(model.said, **cast(Any, given))
+        columns = {column: np.asarray(beside[name]) for name, column in given.items()}
+        return cls(said, sum_design(model.design, said.spec(), columns, **_known(said)))
+
+    def problem(self) -> Problem:
+        """The problem of the sums."""
+        return problem_of_sums(self.said.spec(), self.rows, **_known(self.said))
+
+
+def _known(said: ModelArguments) -> dict[str, Any]:
+    """What a model knows beside its spec and its rows."""
+    arrays = said.arrays()
+    return {name: arrays[name] for name in ("relationship", "functions")}
+
+
+def stored_model(model: FittedModel, arrays: Arrays, summed: AddedUp | None = None) -> dict[str, Any]:
+    """A model as it was said, as JSON values and arrays, with the rows it used; with their sums where these are given, or it has no rows."""
     said, beside = model.stored()
     design = model.design
+    if isinstance(design, PartitionedDesign):
+        summed = AddedUp.of(model)
+    if summed is not None:
+        said |= {"weights": summed.said.weights, "offset": summed.said.offset}
+        beside = {name: value for name, value in beside.items() if isinstance(value, pd.DataFrame)}
     content: dict[str, Any] = {
         "said": to_json(said),
         "beside": {
@@ -365,8 +413,8 @@ def stored_model(model: FittedModel, arrays: Arrays) -> dict[str, Any]:
             for name, value in beside.items()
         },
     }
-    if isinstance(design, PartitionedDesign):
-        return content | {"sums": store_sums(design.summed, arrays)}
+    if summed is not None:
+        return content | {"sums": store_sums(summed.rows, arrays)}
     content |= {
         "frame": store_frame(design.frame, "frame", arrays),
         "index": store_index(design.index, "index", arrays),

@@ -16,7 +16,7 @@ from bayeslmm.bayes.posterior.named_draws import Variable, named_parameters
 from bayeslmm.errors import Check, MismatchError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.results.estimates import FittedModel
-from bayeslmm.results.store import Arrays, stored_model, to_json, weighting_fitted_values, write_archive
+from bayeslmm.results.store import AddedUp, Arrays, stored_model, to_json, weighting_fitted_values, write_archive
 
 if TYPE_CHECKING:
     from bayeslmm.data.design import Design
@@ -138,7 +138,7 @@ DENSITY_AGREEMENT = 1e-8
 def save_posterior(post: PosteriorData, path: Path, *, rows: bool = True) -> None:
     """Write a posterior to exactly this path. rows : whether they are kept, where the model has them. Errors: StoreError."""
     arrays: Arrays = {}
-    content = stored_model(post.model if rows else post.model.without_rows(), arrays)
+    content = stored_model(post.model, arrays, None if rows else AddedUp.of(post.model))
     held = weighting_fitted_values(post.problem)
     if held is not None:
         arrays["fitted"] = held
