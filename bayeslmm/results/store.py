@@ -398,7 +398,7 @@ def _known(said: ModelArguments) -> dict[str, Any]:
 
 
 def stored_model(model: FittedModel, arrays: Arrays, summed: AddedUp | None = None) -> dict[str, Any]:
-    """A model as it was said, as JSON values and arrays, with the rows it used; with their sums where these are given, or it has no rows."""
+    """A model as it was said, as JSON values and arrays, with its rows; with their sums where these are given or it has no rows."""
     said, beside = model.stored()
     design = model.design
     if isinstance(design, PartitionedDesign):
