@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from bayeslmm._arrays import Array
 from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.data.design import Design
-from bayeslmm.data.expressions import CONSTANT_VALUES, Atom, read_atom
+from bayeslmm.data.expressions import BINARY, CONSTANT_VALUES, STATELESS, Atom, read_atom
 from bayeslmm.data.variables import ExpressionVariable
 from bayeslmm.errors import SpecificationError
 
@@ -211,12 +211,25 @@ def _step(node: ast.expr, atom: Atom, positive: bool) -> tuple[ast.expr, Inverse
 
 
 def _constant(node: ast.expr, atom: Atom) -> float | None:
-    node = _inside(node)
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return float(node.value)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and (value := _constant(node.operand, atom)) is not None:
-        return -value
-    return CONSTANT_VALUES.get(node.id) if isinstance(node, ast.Name) and node.id not in atom.aliases else None
+    """The number that an expression without columns is."""
+    if isinstance(node, ast.Constant):
+        return float(node.value) if isinstance(node.value, int | float) else None
+    if isinstance(node, ast.Name):
+        return CONSTANT_VALUES.get(node.id) if node.id not in atom.aliases else None
+    function: Callable[..., Any] | None = None
+    parts: Sequence[ast.expr] = ()
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        function, parts = np.negative, [node.operand]
+    elif isinstance(node, ast.BinOp):
+        function, parts = BINARY.get(type(node.op)), [node.left, node.right]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        function, parts = STATELESS.get(node.func.id), node.args
+    values = [value for part in parts if (value := _constant(part, atom)) is not None]
+    if function is None or len(values) < len(parts):
+        return None
+    with np.errstate(all="ignore"):
+        found = float(function(*values))
+    return found if np.isfinite(found) else None
 
 
 def _undo_right(operator: ast.operator, c: float, atom: Atom, positive: bool) -> InverseStep:

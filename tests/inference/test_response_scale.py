@@ -19,6 +19,7 @@ TRANSFORMATIONS = [
     "log(y)", "log2(y)", "log10(y)", "log1p(y)", "log(y + 1)", "sqrt(y)", "exp(y / 9)", "I(y**2)", "y**3", "1 / y", "-1 / sqrt(y)",
     "y**-0.5",
     "asin(sqrt(y / 20))", "log(y / 20 / (1 - y / 20))", "2**(y / 5)", "3 - 2 * y", "I(log(y) / 2)", "expm1(y / 9)", "atan(y)",
+    "log2(y + 1 / 12)", "log(y) / log(2)", "I((y + 2 * pi)**(1 / 3))", "sqrt(y + sqrt(2)) - (1 - 3)", "I(2**(3 - 1) * y)",
 ]  # fmt: skip
 
 
