@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bayeslmm.errors import DataError
+from bayeslmm.errors import BayesLMMError, DataError
 from bayeslmm.sas.language.statements import parse_program
 from bayeslmm.sas.language.where import columns_in, rows_where
 
@@ -47,10 +47,63 @@ def rows(condition: str) -> list[int]:
         ("S EQ 'Y' OR K GE 4", [0, 3]),
         ("x <> 2", [0, 2, 3]),
         ("x > -1.5", [0, 1, 3]),
+        ("not missing(x)", [0, 1, 3]),
+        ("missing(x) or missing(s)", [2]),
+        ("upcase(s) = 'YES'", [3]),
+        ("lowcase(substr(s, 1, 1)) = 'n'", [1]),
+        ("substr(s, 2) eq 'es'", [3]),
+        ("s =: 'Y'", [0, 3]),
+        ("s in: ('Y', 'No')", [0, 3]),
+        ("s =: 'Yesterday'", [3]),  # the column is three wide
+        ("s not in: ('Y')", [1, 2]),
+        ("k in (1:3)", [0, 1, 2]),
+        ("k not in (1:2, 4)", [2]),
+        ("mod(k, 2) = 0", [1, 3]),
+        ("mod(k, 2)", [0, 2]),
+        ("x + 1 > 2", [1, 3]),
+        ("(x + k) / 2 = k", [0, 1, 3]),
+        ("2 * (k - 1) ** 2 >= 8 and x", [3]),
+        ("-k + 3 > 0", [0, 1]),
+        ("-2 ** 2 = 0 - k", [3]),
+        ("x < 0", [2]),
+        ("x * 0 < 0", [2]),  # arithmetic on a missing number is missing
+        ("sum(x, k) = 3 or max(x, k) = 4", [2, 3]),
+        ("n(x, k) = 1", [2]),
+        ("round(k / 3, .1) = .7", [1]),
+        ("int(k / 2) = 1", [1, 2]),
+        ("length(s) = 3", [3]),
+        ("index(s, 'e') > 0", [3]),
+        ("find(s, 'E', 'i')", [3]),
+        ("scan('a b-c', k) = 'c'", [2]),
+        ("s || '!' = 'Y!'", [0]),
+        ("cats(s, k) = 'Y1'", None),
+        ("catx('-', s, 'a') in ('a', 'N-a')", [1, 2]),
+        ("coalesce(x, 9) > 3", [2, 3]),
+        ("compress(s, 'e') = 'Ys'", [3]),
+        ("abs(x - 3) <= 1", [1, 2, 3]),
+        ("sqrt(x - 2) >= 0", [1, 3]),
+        ("x between k - 1 and k", [0, 1, 3]),
+        ("(k = 1 or k = 2) and (x + 1) > 2", [1]),
     ],
 )
-def test_conditions(condition: str, kept: list[int]) -> None:
-    assert rows(condition) == kept
+def test_conditions(condition: str, kept: list[int] | None) -> None:
+    if kept is None:  # a number where a text is wanted
+        with pytest.raises(DataError, match="takes a text"):
+            rows(condition)
+    else:
+        assert rows(condition) == kept
+
+
+@pytest.mark.parametrize("condition", ["upcas(s) = 'Y'", "put(k, 3.) = '1'", "substr(s) = 'a'", "k in (1:99999999)", "x +", "x 1", "s"])
+def test_what_is_no_condition_is_refused(condition: str) -> None:
+    with pytest.raises(BayesLMMError):
+        rows(condition)
+
+
+@pytest.mark.parametrize("text", ["(" * 9000 + "x", "-" * 9000 + "x", "k" + " < k" * 9000, "abs(" * 9000 + "x"])
+def test_deep_conditions_are_refused_in_words(text: str) -> None:
+    with pytest.raises(BayesLMMError):
+        rows(text)
 
 
 @pytest.mark.parametrize("condition", ["s = 1", "x = 'a'", "x contains 'a'", "x like 'a'"])
