@@ -12,7 +12,7 @@ from bayeslmm.formula.syntax import VarianceFactor, quote_name
 from bayeslmm.sas.language.covariance_types import VC
 from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, GLMEffect, SASEffect, glm_effect
 from bayeslmm.sas.language.options import is_whole_data
-from bayeslmm.sas.language.program import CoefficientRow, Coefficients, MixedProgram
+from bayeslmm.sas.language.program import CoefficientRow, Coefficients, LSMeansStatement, MixedProgram
 from bayeslmm.sas.language.statements import parse_program
 from bayeslmm.sas.language.where import columns_in
 from bayeslmm.sas.random_terms import RandomPart, check_repeated, effect_columns, effect_formula, repeated_formula
@@ -69,13 +69,26 @@ def _tests(program: MixedProgram) -> Iterator[str]:
     model = program.model
     if not model.notest and (model.effects or model.intercept):
         yield from (f"Tests{kind}" for kind in sorted(model.htype))
-    rows = any(e.e for e in program.estimates) or any(c.e for c in program.contrasts) or any(s.e for s in program.lsmeans)
+        yield from ["LComponents"] if model.lcomponents else []
+    rows = any(e.e for e in program.estimates) or any(c.e for c in program.contrasts) or any(s.e for _, s in _means_statements(program))
     yield from ["Coef"] if model.e or rows else []
     yield from ["Estimates"] if program.estimates else []
     yield from ["Contrasts"] if program.contrasts else []
     yield from ["LSMeans"] if program.lsmeans else []
     yield from ["Diffs"] if any(s.diff for s in program.lsmeans) else []
     yield from ["Slices"] if any(s.slice for s in program.lsmeans) else []
+    yield from ["LSMEstimates"] if program.lsmestimates else []
+    yield from ["LSMFtest"] if any(s.joint for s in program.lsmestimates) else []
+    yield from ["SliceLSMeans"] if any(s.means_shown for s in program.slices) else []
+    yield from ["SliceTests"] if any(not s.nof for s in program.slices) else []
+    yield from ["SliceDiffs"] if any(s.means.diff for s in program.slices) else []
+
+
+def _means_statements(program: MixedProgram) -> Iterator[tuple[str, LSMeansStatement]]:
+    """Every statement about least-squares means: its name, and what LSMEANS has too."""
+    yield from (("LSMEANS", s) for s in program.lsmeans)
+    yield from (("LSMESTIMATE", s.means) for s in program.lsmestimates)
+    yield from (("SLICE", s.means) for s in program.slices)
 
 
 _DF = {
@@ -292,7 +305,7 @@ def _check_model(program: MixedProgram, effects: tuple[GLMEffect, ...]) -> None:
 
 def _check_lsmeans(program: MixedProgram, effects: tuple[GLMEffect, ...]) -> None:
     covariates = {v for e in effects for v in e.continuous}
-    for statement in program.lsmeans:
+    for name, statement in _means_statements(program):
         for effect in statement.effects:
             ordered = glm_effect(effect, program.class_names)
             if ordered not in effects:
@@ -301,10 +314,10 @@ def _check_lsmeans(program: MixedProgram, effects: tuple[GLMEffect, ...]) -> Non
                 what, remedy = "has a continuous variable", "add the variable to CLASS, or take its value with AT"
             else:
                 continue
-            raise SpecificationError(f"LSMEANS: {effect.text} {what}", statement.spot, remedy)
-        if stranger := next((name for name, _ in statement.at if name not in covariates), None):
+            raise SpecificationError(f"{name}: {effect.text} {what}", statement.spot, remedy)
+        if stranger := next((x for x, _ in statement.at if x not in covariates), None):
             remedy = f"one of {', '.join(sorted(covariates))}" if covariates else "the model has none"
-            raise SpecificationError(f"LSMEANS: AT names {stranger}, which is no covariate of the model", statement.spot, remedy)
+            raise SpecificationError(f"{name}: AT names {stranger}, which is no covariate of the model", statement.spot, remedy)
 
 
 def _check_rows(program: MixedProgram, effects: tuple[GLMEffect, ...]) -> None:

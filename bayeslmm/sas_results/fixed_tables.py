@@ -171,6 +171,18 @@ def tests_table(run: ProgramRun, kind: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
+def component_table(run: ProgramRun) -> pd.DataFrame:
+    """Effect, Type, Index, Estimate, StdErr, DF, tValue, Probt: each row of the hypotheses of the tests of effects by itself."""
+    frames = []
+    for kind in sorted(run.program.model.htype):
+        for k, effect in tested_effects(run):
+            L = hypothesis(run.layout, run.space, k, kind)
+            if len(L):
+                head = {"Effect": [effect.name] * len(L), "Type": [kind] * len(L), "Index": np.arange(1, len(L) + 1)}
+                frames.append(bind_columns(head, t_columns(run.effects(k).t(run.ours(L)))))
+    return stack_frames(frames)
+
+
 def l_matrix(run: ProgramRun, title: str, L: Array) -> pd.DataFrame:
     """LMatrix, Effect, classes, Row1, Row2, ...: the rows of a hypothesis, column by column of X."""
     names, labels = column_names(run)

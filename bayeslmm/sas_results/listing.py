@@ -48,6 +48,12 @@ LISTING_TITLES = {
     "LSMeans": "Least Squares Means",
     "Diffs": "Differences of Least Squares Means",
     "Slices": "Tests of Effect Slices",
+    "LComponents": "L Components",
+    "LSMEstimates": "Least Squares Means Estimates",
+    "LSMFtest": "F Test for Least Squares Means Estimates",
+    "SliceLSMeans": "Least Squares Means of Slices",
+    "SliceTests": "F Tests for Least Squares Means Slices",
+    "SliceDiffs": "Simple Differences of Least Squares Means",
 }
 """ODS name -> title; matrices have titles of their own, and the output data sets are not printed."""
 

@@ -19,7 +19,7 @@ from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.sas.language.statements import parse_programs
 from bayeslmm.sas.translate import translate
 from bayeslmm.sas.translation import Translation
-from bayeslmm.sas_results import fixed_tables, model_tables, random_tables, requests
+from bayeslmm.sas_results import fixed_tables, means_statements, model_tables, random_tables, requests
 from bayeslmm.sas_results.listing import ListedRun, listing_text
 from bayeslmm.sas_results.predictions import kept_columns, predictions_table
 from bayeslmm.sas_results.rows import by_groups, prepare_rows, select_rows, whole_frame_of, without_transport_zeros
@@ -236,7 +236,8 @@ def _table(run: ProgramRun, name: str) -> pd.DataFrame:
 
 
 def _coefficients(run: ProgramRun) -> pd.DataFrame:
-    return fixed_tables.coef_table([*fixed_tables.model_coefficients(run), *requests.row_coefficients(run)])
+    asked = (*fixed_tables.model_coefficients(run), *requests.row_coefficients(run), *means_statements.statement_coefficients(run))
+    return fixed_tables.coef_table(asked)
 
 
 _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
@@ -267,6 +268,12 @@ _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
     "LSMeans": requests.least_squares_means,
     "Diffs": requests.mean_differences,
     "Slices": requests.slice_tests,
+    "LComponents": fixed_tables.component_table,
+    "LSMEstimates": means_statements.lsm_estimates,
+    "LSMFtest": means_statements.lsm_joint_tests,
+    "SliceLSMeans": means_statements.slice_means,
+    "SliceTests": means_statements.slice_f_tests,
+    "SliceDiffs": means_statements.slice_differences,
 }
 
 

@@ -151,14 +151,18 @@ class LSMeansFamily:
 def lsmeans_families(run: ProgramRun) -> Iterator[LSMeansFamily]:
     """The effects of all LSMEANS statements."""
     for statement in run.program.lsmeans:
-        product = statement.at_means or bool(statement.at)
-        setting = MeansSetting(dict(statement.at), product, statement.om, statement.bylevel)
-        for given in statement.effects:
-            effect = glm_effect(given, run.program.class_names)
-            position = run.layout.position(effect)
-            assert position is not None
-            labels, L = lsmeans_rows(run.layout, effect, run.background, setting)
-            yield LSMeansFamily(statement, effect, position, labels, L, estimable(run.space, L))
+        yield from means_of(run, statement)
+
+
+def means_of(run: ProgramRun, statement: LSMeansStatement) -> Iterator[LSMeansFamily]:
+    """The effects of one statement."""
+    setting = MeansSetting(dict(statement.at), statement.at_means or bool(statement.at), statement.om, statement.bylevel)
+    for given in statement.effects:
+        effect = glm_effect(given, run.program.class_names)
+        position = run.layout.position(effect)
+        assert position is not None
+        labels, L = lsmeans_rows(run.layout, effect, run.background, setting)
+        yield LSMeansFamily(statement, effect, position, labels, L, estimable(run.space, L))
 
 
 def _names(run: ProgramRun) -> list[str]:
@@ -167,9 +171,9 @@ def _names(run: ProgramRun) -> list[str]:
     return [name for name in run.program.class_names if name in used]
 
 
-def _row_tests(run: ProgramRun, family: LSMeansFamily, L: Array, fine: Mask) -> TTests:
-    """Tests of rows on SAS's columns; NaN where they are not estimable."""
-    found = run.effects(family.position, family.statement.df).t(run.ours(L))
+def row_tests(run: ProgramRun, family: LSMeansFamily, L: Array, fine: Mask, rhs: float | Array = 0.0) -> TTests:
+    """Tests of rows on SAS's columns to be `rhs`; NaN where they are not estimable."""
+    found = run.effects(family.position, family.statement.df).t(run.ours(L), rhs)
     return where_known(fine, found)
 
 
@@ -180,7 +184,7 @@ def least_squares_means(run: ProgramRun) -> pd.DataFrame:
 
 def _means(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
     statement, m = family.statement, len(family.labels)
-    columns = t_columns(_row_tests(run, family, family.L, family.fine))
+    columns = t_columns(row_tests(run, family, family.L, family.fine))
     head: TableColumns = {"Effect": [family.effect.name] * m} | class_columns(_names(run), [family.named(i) for i in range(m)])
     head |= {name: [value] * m for name, value in statement.at}
     more = limit_columns(columns, statement.alpha) if statement.cl else {}
@@ -206,7 +210,7 @@ def _differences(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
     if not pairs:
         raise SpecificationError(f"LSMEANS: {family.effect.name} has one mean, which has no difference", statement.spot, "leave DIFF out")
     L = np.stack([family.L[i] - family.L[j] for i, j in pairs])
-    tests = _row_tests(run, family, L, estimable(run.space, L))
+    tests = row_tests(run, family, L, estimable(run.space, L))
     columns = t_columns(tests)
     tail = {"controll": "lower", "controlu": "upper"}.get(diff, "")
     if tail:
@@ -216,8 +220,8 @@ def _differences(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
     more: TableColumns = {}
     if statement.adjust != "none":
         check_adjustment(statement.adjust, diff)
-        df = _adjustment_df(run, family, tests)
-        found = adjusted(statement.adjust, tests, df, _correlation(run, L), len(family.labels), statement.alpha, tail)
+        df = adjustment_df(run, family, tests)
+        found = adjusted(statement.adjust, tests, df, correlation_of(run, L), len(family.labels), statement.alpha, tail)
         more |= {"Adjustment": [found.name] * len(pairs), "Adjp": found.p}
     if statement.cl:
         more |= limit_columns(columns, statement.alpha, tail=tail)
@@ -226,7 +230,7 @@ def _differences(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
     return bind_columns(head, class_columns(_names(run), left), class_columns(_names(run), right, "_"), columns, more)
 
 
-def _adjustment_df(run: ProgramRun, family: LSMeansFamily, tests: TTests) -> Array:
+def adjustment_df(run: ProgramRun, family: LSMeansFamily, tests: TTests) -> Array:
     """Degrees of freedom of adjusted p values and limits: the effect's denominator in the table of Type 3 tests; ADJDFE=ROW the row's."""
     given = family.statement.df
     if family.statement.adjdfe == "row" or given is not None:
@@ -235,7 +239,7 @@ def _adjustment_df(run: ProgramRun, family: LSMeansFamily, tests: TTests) -> Arr
     return tests.df if np.isnan(source) else np.full(len(tests.df), source)
 
 
-def _correlation(run: ProgramRun, L: Array) -> Array:
+def correlation_of(run: ProgramRun, L: Array) -> Array:
     own = run.ours(L)
     matrix = run.base.covariance(own)
     root = np.sqrt(np.maximum(np.diagonal(matrix), 1e-300))
@@ -254,12 +258,16 @@ def slice_tests(run: ProgramRun) -> pd.DataFrame:
 
 
 def _slice(run: ProgramRun, family: LSMeansFamily, label: Mapping[str, str], members: Sequence[int]) -> TableColumns:
+    head: TableColumns = {"Effect": family.effect.name} | {name: label.get(name, "") for name in _names(run)}
+    return head | f_row(slice_test(run, family, members), chisq=False)
+
+
+def slice_test(run: ProgramRun, family: LSMeansFamily, members: Sequence[int]) -> FTest:
+    """The F test that some means of a family are equal."""
     first, *others = members
     L = np.stack([family.L[i] - family.L[first] for i in others]) if others else np.zeros((0, family.L.shape[1]))
     fine = L[estimable(run.space, L)] if len(L) else L
-    test = run.effects(family.position, family.statement.df).joint(run.ours(fine)) if len(fine) else FTest(0, np.nan, np.nan, np.nan)
-    head: TableColumns = {"Effect": family.effect.name} | {name: label.get(name, "") for name in _names(run)}
-    return head | f_row(test, chisq=False)
+    return run.effects(family.position, family.statement.df).joint(run.ours(fine)) if len(fine) else FTest(0, np.nan, np.nan, np.nan)
 
 
 EQUAL = 1e-6

@@ -87,6 +87,7 @@ class ModelStatement:
     ddf: tuple[float | None, ...] = ()
     htype: tuple[int, ...] = (3,)
     e: tuple[int, ...] = ()
+    lcomponents: bool = False
     intercept: bool = False
     notest: bool = False
     chisq: bool = False
@@ -175,6 +176,49 @@ class LSMeansStatement:
 
 
 @dataclass(frozen=True, slots=True)
+class LevelCoefficient:
+    """`[value, 1 2]`: the coefficient of the mean at these levels, counted from 1 in the order of the effect's classes."""
+
+    value: float
+    levels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LSMEstimateRow:
+    """One row of LSMESTIMATE: a coefficient for each mean in order, or by level; divided by the divisor."""
+
+    label: str
+    values: tuple[float, ...] = ()
+    levels: tuple[LevelCoefficient, ...] = ()
+    divisor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LSMEstimateStatement:
+    """LSMESTIMATE effect row, row, ... / options; means : the effect and what LSMEANS has options for.
+
+    joint : an F test of all rows; tail : "lower" or "upper" for one-sided tests; testvalue : what the rows are tested to be
+    """
+
+    means: LSMeansStatement
+    rows: tuple[LSMEstimateRow, ...]
+    joint: bool = False
+    chisq: bool = False
+    tail: Literal["", "lower", "upper"] = ""
+    testvalue: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SliceStatement:
+    """SLICE effect / options: within each level of `by` the means of the effect, tested equal (not with nof) and compared."""
+
+    means: LSMeansStatement
+    by: tuple[SASEffect, ...] = ()
+    nof: bool = False
+    means_shown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Coefficients:
     """The numbers written after an effect in ESTIMATE or CONTRAST, in the order of the effect's columns."""
 
@@ -260,6 +304,8 @@ class MixedProgram:
     lsmeans: tuple[LSMeansStatement, ...] = ()
     estimates: tuple[EstimateStatement, ...] = ()
     contrasts: tuple[ContrastStatement, ...] = ()
+    lsmestimates: tuple[LSMEstimateStatement, ...] = ()
+    slices: tuple[SliceStatement, ...] = ()
     parms: ParmsStatement | None = None
     weight: str = ""
     where: Condition | None = None

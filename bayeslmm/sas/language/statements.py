@@ -16,6 +16,7 @@ from bayeslmm.errors import FormulaLimitError, SpecificationError
 from bayeslmm.sas.language import effect_options
 from bayeslmm.sas.language import options as proc_options
 from bayeslmm.sas.language.effects import SASEffect, parse_effect, parse_effects
+from bayeslmm.sas.language.means_statements import read_lsmestimate, read_slice
 from bayeslmm.sas.language.options import read_options, slash_options
 from bayeslmm.sas.language.program import (
     ByVariable,
@@ -275,6 +276,8 @@ REPEATABLE_STATEMENTS: Mapping[str, tuple[str, Callable[[SASCursor], Any]]] = {
     "lsmean": ("lsmeans", read_lsmeans),
     "estimate": ("estimates", read_estimate),
     "contrast": ("contrasts", read_contrast),
+    "lsmestimate": ("lsmestimates", read_lsmestimate),
+    "slice": ("slices", read_slice),
 }
 IGNORED_STATEMENTS: Mapping[str, str] = {
     "attrib": "levels are the values of the frame, and columns are printed by name",
@@ -289,11 +292,9 @@ REFUSED_STATEMENTS: Mapping[str, str] = {
     "code": "fit.save(path) keeps the fit",
     "effect": "make the columns first, or give the model as a formula: bs(x), poly(x)",
     "freq": "repeat the rows",
-    "lsmestimate": "write the ESTIMATE or CONTRAST statement, or use fit.emmeans(...).contrast(...)",
     "means": "LSMEANS; raw means are data.groupby(...).mean()",
     "output": "MODEL ... / outp=name outpm=name",
     "prior": "the posterior is result.model.sample()",
-    "slice": "LSMEANS effect / slice=factor",
     "test": "F tests are printed for every effect; others are a CONTRAST",
 }
 
@@ -301,7 +302,7 @@ _PAGE_OPTIONS = frozenset(
     {"center", "date", "formdlim", "linesize", "ls", "missing", "nocenter", "nodate", "nonumber", "nonotes", "notes", "number"}
     | {"orientation", "pageno", "pagesize", "ps"}
 )
-_FOLLOWS_MODEL = frozenset({"random", "repeated", "lsmeans", "lsmean", "estimate", "contrast"})
+_FOLLOWS_MODEL = frozenset({"random", "repeated", "lsmeans", "lsmean", "estimate", "contrast", "lsmestimate", "slice"})
 
 
 @dataclass(slots=True)
