@@ -111,7 +111,7 @@ def _if(condition: float, yes: Any, no: Any) -> Any:
     return yes if condition and not math.isnan(condition) else no
 
 
-FUNCTIONS: Mapping[str, SASFunction] = {
+SAS_FUNCTIONS: Mapping[str, SASFunction] = {
     "+": SASFunction("nn", "n", _known(operator.add), 2),
     "-": SASFunction("nn", "n", _known(operator.sub), 2),
     "*": SASFunction("nn", "n", _known(operator.mul), 2),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Mask
 from bayeslmm.errors import DataError, FormulaLimitError
-from bayeslmm.sas.language.functions import FUNCTIONS, apply_function
+from bayeslmm.sas.language.functions import SAS_FUNCTIONS, apply_function
 from bayeslmm.sas.language.tokens import SASCursor, SASToken
 
 ConditionColumns = Mapping[str, NDArray[Any]]
@@ -237,9 +237,9 @@ def _operand(cursor: SASCursor, depth: int) -> Operand:
 
 
 def _call(cursor: SASCursor, start: SASToken, depth: int) -> FunctionCall:
-    function = FUNCTIONS.get(start.lower)
+    function = SAS_FUNCTIONS.get(start.lower)
     if function is None:
-        near = get_close_matches(start.lower, FUNCTIONS, 3)
+        near = get_close_matches(start.lower, SAS_FUNCTIONS, 3)
         remedy = f"did you mean {' or '.join(n.upper() for n in near)}?" if near else "make a column of it first"
         cursor.not_supported_at(start, f"the function {start.text.upper()}() in a WHERE condition is not read", remedy)
 
@@ -357,7 +357,7 @@ def _evaluate(operand: Operand, columns: ConditionColumns) -> Any:
         case ConstantValue(value):
             return value
         case FunctionCall(name, arguments):
-            function = FUNCTIONS[name]
+            function = SAS_FUNCTIONS[name]
             kinds = function.kinds(len(arguments)) or ""
             values = [_as_kind(argument, columns, kind, name.upper()) for argument, kind in zip(arguments, kinds, strict=True)]
             return apply_function(function, [np.broadcast_to(value, _length(columns)) for value in values])
