@@ -214,7 +214,7 @@ class Satterthwaite:
 
     def rows(self, L: Array) -> Array:
         variance = ((L @ self.curvature.C) * L).sum(1)
-        slopes = np.einsum("rx,txy,ry->rt", L, self.curvature.slopes, L, optimize=True)
+        slopes = ((self.curvature.slopes @ L.T) * L.T).sum(1).T
         spread = ((slopes @ self.curvature.covariance) * slopes).sum(1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(2.0 * variance**2 / spread)

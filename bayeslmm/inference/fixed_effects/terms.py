@@ -35,6 +35,7 @@ class TermEffect:
     where : its columns of T; free : positions of those in which no factor is at its first level
     variables : columns of the data that it reads
     widths : for every atom how many columns it has, and whether these are the levels of a factor
+    fewer : factors and covariates of the same effect without some of its covariates
     """
 
     name: str
@@ -44,6 +45,7 @@ class TermEffect:
     free: tuple[int, ...]
     variables: frozenset[str]
     widths: tuple[tuple[int, bool], ...]
+    fewer: frozenset[tuple[frozenset[str], frozenset[str]]]
 
     def contains(self, other: TermEffect) -> bool:
         """Whether `other` is marginal to this term."""
@@ -73,9 +75,7 @@ class IndicatorTerms:
 
     def own(self, effect: TermEffect, given: set[tuple[frozenset[str], frozenset[str]]]) -> Array:
         """T, or its centred form where the effect is there without each of its covariates."""
-        covariates = tuple(effect.covariates)
-        fewer = (frozenset(some) for k in range(len(covariates)) for some in combinations(covariates, k))
-        return self.centred if all((effect.factors, some) in given for some in fewer) else self.T
+        return self.centred if given.issuperset(effect.fewer) else self.T
 
 
 def indicator_terms(design: Design, standardization: Standardization) -> IndicatorTerms:
@@ -83,26 +83,53 @@ def indicator_terms(design: Design, standardization: Standardization) -> Indicat
     frame = design.spanning_frame
     X = (design.encoding.fixed(frame)[0][:, list(design.kept)] - standardization.center) @ standardization.B
     gram = X.T @ X
-    raw, about, effects, begin = [], [], [], 0
+    raw, about, effects, begin = TermProducts(X), TermProducts(X), [], 0
     for term, factors, columns in indicator_columns(design, frame):
         widths = tuple((columns[key].shape[1], key in factors) for key in term.atoms)
-        # X'X_o at once: the overparameterised columns are never kept
         own = column_products(term, columns, len(X))
         moved = {key: values if key in factors else values - design.variable_means(key, values) for key, values in columns.items()}
-        raw.append(X.T @ own)
-        about.append(raw[-1] if len(factors) == len(term.atoms) else X.T @ column_products(term, moved, len(X)))
+        raw.add(own)
+        about.add(own if len(factors) == len(term.atoms) else column_products(term, moved, len(X)))
         variables = frozenset(name for key in term.atoms for name in design.encoding.fixed_block.atoms[key].columns)
         where = slice(begin, begin + own.shape[1])
-        effects.append(
-            TermEffect(_name(term, design), factors, frozenset(term.atoms) - factors, where, _free(widths, begin), variables, widths)
-        )
+        covariates = frozenset(term.atoms) - factors
+        fewer = frozenset((factors, frozenset(some)) for k in range(len(covariates)) for some in combinations(sorted(covariates), k))
+        effects.append(TermEffect(_name(term, design), factors, covariates, where, _free(widths, begin), variables, widths, fewer))
         begin = where.stop
-    empty = np.zeros((len(gram), 0))
-    T, centred = (np.linalg.solve(gram, np.concatenate([empty, *parts], axis=1)) for parts in (raw, about))
+    T, centred = (np.linalg.solve(gram, parts.whole()) for parts in (raw, about))
     if not design.in_memory:
         rows = (design.moments.X - standardization.center) @ standardization.B
         gram = rows.T @ rows * (design.nobs / len(rows))
     return IndicatorTerms(tuple(effects), T, centred, gram)
+
+
+WAITING_COLUMNS = 64
+"""Columns whose products are made together: one by one they would read X as often as there are terms."""
+
+
+class TermProducts:
+    """X'X_o, term by term; the overparameterised columns X_o are not kept."""
+
+    __slots__ = ("X", "parts", "waiting")
+
+    def __init__(self, X: Array) -> None:
+        self.X, self.parts, self.waiting = X, [np.zeros((X.shape[1], 0))], list[Array]()
+
+    def add(self, columns: Array) -> None:
+        """The columns of the next term."""
+        self.waiting.append(columns)
+        if sum(own.shape[1] for own in self.waiting) >= WAITING_COLUMNS:
+            self._multiply()
+
+    def _multiply(self) -> None:
+        if self.waiting:
+            self.parts.append(self.X.T @ np.concatenate(self.waiting, axis=1))
+            self.waiting.clear()
+
+    def whole(self) -> Array:
+        """X'X_o of all terms, (p, columns)."""
+        self._multiply()
+        return np.concatenate(self.parts, axis=1)
 
 
 def indicator_columns(design: Design, frame: pd.DataFrame) -> Iterator[tuple[Term, frozenset[str], dict[str, Array]]]:
@@ -152,7 +179,7 @@ def column_products(term: Term, columns: dict[str, Array], n: int) -> Array:
     def times(left: Array, right: Array) -> Array:
         return (left[:, :, None] * right[:, None, :]).reshape(len(left), -1)
 
-    return reduce(times, [columns[key] for key in term.atoms], np.ones((n, 1)))
+    return reduce(times, [columns[key] for key in term.atoms]) if term.atoms else np.ones((n, 1))
 
 
 def column_units(design: Design, standardization: Standardization) -> tuple[Array, NDArray[np.bool_], frozenset[str]]:

@@ -161,6 +161,13 @@ def _cut(share: Array) -> float:
 
 def _independent(columns: Array, size: Array, wanted: int) -> list[int]:
     """The first columns that do not depend on those before them, as many as wanted."""
+    if 0 < wanted <= min(columns.shape):
+        first = columns[:, :wanted]
+        length = np.linalg.norm(first, axis=0)
+        if bool((length > ROUNDED * size[:wanted]).all()):
+            left = np.abs(np.diagonal(np.linalg.qr(first / length, mode="r")))
+            if bool(np.all(left > np.minimum(1e-3, ROUNDED / (length / size[:wanted])))):
+                return list(range(wanted))
     chosen: list[int] = []
     basis = np.zeros((len(columns), 0))
     for j in range(columns.shape[1]):
