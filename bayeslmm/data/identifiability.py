@@ -121,6 +121,8 @@ def _dimensions(X: Array, codes: Codes, visit: Codes, pattern: NDArray[np.bool_]
 
 _PRIORS = 'give priors and use fit("MAP") or sample(); or check="warn" to go on'
 _INSIDE = 1e-9  # what is left of a column outside the fixed effects, relative to its length, is rounding
+_SURELY_OUTSIDE = 1e-3  # share that no rounding of columns that count as independent leaves outside
+_MORE_ROWS = 100  # rows beyond as many as columns on which they are first compared
 _LARGEST = 1e151
 _NARROW = 16
 
@@ -128,9 +130,10 @@ _NARROW = 16
 def lost_in_fixed(terms: Sequence[RandomTerm], X: Array) -> tuple[IdentifiabilityError, ...]:
     """Columns of random terms all of whose effects the fixed effects can mimic: their variance does not change the restricted likelihood.
 
-    An effect of every level drawn at random lies in the span of X with probability 0 unless all do.
+    An effect of every level drawn at random lies in the span of X with probability 0 unless all do. What lies in it on all rows does so on
+    some of them: a few more rows than columns tell nearly always that it does not.
     """
-    found, basis, rng = [], None, None
+    found, basis, few, rng = [], None, None, None
     for term in terms:
         A = term.relationship
         if X.shape[1] == 0 or (A is None and term.group.size > X.shape[1]):
@@ -138,17 +141,31 @@ def lost_in_fixed(terms: Sequence[RandomTerm], X: Array) -> tuple[Identifiabilit
         rng = rng or np.random.default_rng(0)
         effect = rng.standard_normal(term.group.size)
         effect = (effect if A is None else A @ effect)[term.group.codes]
-        if basis is None:
-            basis = np.linalg.qr(X / np.linalg.norm(X, axis=0))[0]
+        if few is None:
+            few = rng.choice(len(X), min(len(X), X.shape[1] + _MORE_ROWS), replace=False)
+            some = _basis(X[few])
         for j, name in enumerate(term.columns):
             column = term.Z[:, j] * effect
-            outside = column - basis @ (basis.T @ column)
-            if np.linalg.norm(outside) <= _INSIDE * np.linalg.norm(column):
+            if _outside(column[few], some) > _SURELY_OUTSIDE:
+                continue
+            basis = _basis(X) if basis is None else basis
+            if _outside(column, basis) <= _INSIDE:
                 what = f"the fixed effects contain every effect of {name!r} in ({term.spec.text}): its variance cannot be estimated"
                 where = f"{term.group.size} levels of {term.group.name!r}, {X.shape[1]} fixed effects"
                 found.append(IdentifiabilityError(what, where, f"drop the random term, or the fixed one; or {_PRIORS}"))
                 break
     return tuple(found)
+
+
+def _basis(X: Array) -> Array:
+    size = np.linalg.norm(X, axis=0)
+    return np.linalg.qr(X / np.where(size > 0.0, size, 1.0))[0]
+
+
+def _outside(column: Array, basis: Array) -> float:
+    """What of a column is outside a span, relative to its length; 0 of a column of zeros."""
+    length = float(np.linalg.norm(column))
+    return float(np.linalg.norm(column - basis @ (basis.T @ column))) / length if length > 0.0 else 0.0
 
 
 def single_row_strata(variance: Sequence[VarianceDesign]) -> tuple[IdentifiabilityError, ...]:
