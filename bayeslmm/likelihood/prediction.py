@@ -29,6 +29,9 @@ from bayeslmm.likelihood.structured.prediction import subject_mode_covariances, 
 BLOCK_ELEMENTS = 1 << 23
 """Entries of a dense block (rows x remaining columns) worked on at once."""
 
+X_ELEMENTS = 1 << 20
+"""Entries of X worked on at once: of a wide one no second copy is made."""
+
 
 def conditional_modes(problem: Problem, point: CriterionPoint) -> list[Array]:
     """beta^ = E(beta | y) at the profiled alpha and sigma, (K, q) for every term in the order of the formula, on the user's columns."""
@@ -77,7 +80,7 @@ def row_variances(problem: Problem, point: CriterionPoint, X: Array, Zs: Sequenc
         if _shares_levels(state.levels, len(X)):
             rows = PredictorRows(problem, state, problem.standardization.functions(X), Zs, codes)
             return np.asarray(scale * rows.variances_by_level())
-        step = rows_at_once(state.levels)
+        step = min(rows_at_once(state.levels), max(1, X_ELEMENTS // max(1, X.shape[1])))
         for part in (slice(begin, min(begin + step, len(X))) for begin in range(0, len(X), step)):
             rows = PredictorRows(
                 problem, state, problem.standardization.functions(X[part]), [Z[part] for Z in Zs], [c[part] for c in codes]

@@ -89,11 +89,13 @@ def encode_new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str
         codes = tuple(np.full(len(table), -1) for _ in Zs)
     for Z in Zs:
         missing |= np.isnan(Z).any(axis=1)
-    zero = missing[:, None]
-    X = np.where(zero, 0.0, X_all[:, list(design.kept)])
-    return NewData(
-        index, X, None if shift is None else np.where(missing, 0.0, shift), tuple(np.where(zero, 0.0, Z) for Z in Zs), codes, missing
-    )
+    # of a wide X no copy is made that is not needed
+    X = X_all if len(design.kept) == X_all.shape[1] else X_all[:, list(design.kept)]
+    if missing.any():
+        zero = missing[:, None]
+        X, Zs = np.where(zero, 0.0, X), tuple(np.where(zero, 0.0, Z) for Z in Zs)
+        shift = None if shift is None else np.where(missing, 0.0, shift)
+    return NewData(index, X, shift, Zs, codes, missing)
 
 
 def _require_groups(fit: Estimates, newdata: Any, table: ColumnTable) -> None:
