@@ -827,7 +827,8 @@ class Fit(Estimates):
         Parameters
         ----------
         specs : str or sequence of str
-            Factors whose levels, or combinations of levels, have a mean each.
+            Factors whose levels, or combinations of levels, have a mean each; also as "~ arm | visit", or as "pairwise ~ arm",
+            "trt.vs.ctrl ~ arm | visit" and so on, which give the result its `.contrasts`.
         by : str or sequence of str, optional
             Factors within whose levels means are compared.
         at : Mapping of str to value or sequence of values, optional

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -213,3 +216,42 @@ def test_beyond_a_spline_the_column_is_named() -> None:
     fit = blm.LMM("y ~ bs(x, df=5) + (1 | g)", data).fit()
     with pytest.raises(PredictionError, match=r"bs\(x, df=5\)"):
         fit.emtrends("x", at={"x": data["x"].max() + 1})
+
+
+LEFT_SIDES = {
+    "pairwise": "pairwise",
+    "revpairwise": "revpairwise",
+    "trt.vs.ctrl": "trt.vs.ctrl",
+    "consec": "consec",
+    "poly": "poly",
+    "eff": "effect",
+    "Tukey": "pairwise",
+}
+
+
+@pytest.mark.parametrize(("left", "method"), LEFT_SIDES.items())
+@pytest.mark.parametrize("right", ["f", "f | k", "f*k"])
+def test_the_left_side_of_a_formula_asks_for_contrasts(left: str, method: Any, right: str) -> None:
+    fit = _of_left_sides()
+    both, means = fit.emmeans(f"{left} ~ {right}"), fit.emmeans(f"~ {right}")
+    pd.testing.assert_frame_equal(both.frame, means.frame)
+    pd.testing.assert_frame_equal(both.contrasts, means.contrast(method))
+    assert repr(both) == f"{means!r}\n\n{both.contrasts!r}"
+    assert means.contrasts.equals(means.pairs())
+
+
+def test_slopes_take_a_left_side_and_other_words_are_refused() -> None:
+    fit = _of_left_sides()
+    assert fit.emtrends("x", "pairwise ~ f").contrasts.equals(fit.emtrends("x", "f").pairs())
+    for wrong in ("nonsense ~ f", "y ~ f", "pairwise + 1 ~ f"):
+        with pytest.raises(SpecificationError, match="pairwise"):
+            fit.emmeans(wrong)
+
+
+@cache
+def _of_left_sides() -> blm.Fit:
+    r = np.random.default_rng(5)
+    d = pd.DataFrame({"g": np.repeat(np.arange(12), 8), "f": np.tile(list("abcd"), 24), "k": np.tile(list("uuvv"), 24)[r.permutation(96)]})
+    d["x"] = r.normal(size=96)
+    d["y"] = d["x"] * (d["f"] == "b") + r.normal(size=12)[d["g"]] + r.normal(size=96)
+    return blm.LMM("y ~ f * x + k + (1 | g)", d).fit()

@@ -43,7 +43,6 @@ def test_no_numbers_are_no_seed(draw: Callable[[Any], Any]) -> None:
 
 UNREAD: dict[str, Callable[[], Any]] = {
     "a left side of means": lambda: fit("y ~ x + arm + (1 | g)").emmeans("nonsense ~ arm"),
-    "pairs on the left side": lambda: fit("y ~ x + arm + (1 | g)").emmeans("pairwise ~ arm"),
     "a term that is not there": lambda: fit("y ~ x - nope + (1 | g)"),
     "an interaction that is not there": lambda: fit("y ~ x + arm - x:arm + (1 | g)"),
     "a term that is taken from an update": lambda: fit().update(". ~ . - xx"),

@@ -24,7 +24,7 @@ from bayeslmm.inference.means.linear_functions import linear_functions, require_
 from bayeslmm.inference.means.multiplicity import contrast_method
 from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_name, variance_names
 from bayeslmm.results.fitted import add_fixed
-from bayeslmm.results.noted_frame import noted
+from bayeslmm.results.noted_frame import NotedFrame, noted
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
 if TYPE_CHECKING:
@@ -263,6 +263,15 @@ class PosteriorMeans:
     means: EMMeans
     conf_level: float
 
+    @property
+    def contrasts(self) -> pd.DataFrame:
+        """The contrasts that the left side of the formula asked for, as in "trt.vs.ctrl ~ ARMCD"; all pairs without one.
+
+        >>> post.emmeans("pairwise ~ Days", at={"Days": [0, 9]}).contrasts["contrast"].tolist()
+        ['0 - 9']
+        """
+        return self.contrast(self.means.asked or "pairwise")
+
     def pairs(self, reverse: bool = False) -> pd.DataFrame:
         """All differences of two means, within the levels of `by`.
 
@@ -344,11 +353,16 @@ class PosteriorMeans:
         """
         return replace(self.means, frame=self.frame, conf_level=self.conf_level, df_note="").plot(x=x, ax=ax)
 
+    def _shown(self) -> list[NotedFrame]:
+        """The means, and the contrasts that were asked for."""
+        frames = [self.frame, self.contrasts] if self.means.asked else [self.frame]
+        return [noted(frame, getattr(frame, "notes", self.means.notes)) for frame in frames]
+
     def __repr__(self) -> str:
-        return repr(noted(self.frame, self.means.notes))
+        return "\n\n".join(map(repr, self._shown()))
 
     def _repr_html_(self) -> str:
-        return noted(self.frame, self.means.notes)._repr_html_()
+        return "".join(frame._repr_html_() for frame in self._shown())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

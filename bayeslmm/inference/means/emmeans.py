@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ from bayeslmm.inference.means.multiplicity import (
 from bayeslmm.inference.means.reference_grid import ReferenceGrid, average_grid, check_variable, grid_factors, reference_grid
 from bayeslmm.inference.variance_parts import EstimatedSd, residual_sd, total_sd, unit_variances
 from bayeslmm.results.foreign_names import known_arguments
-from bayeslmm.results.noted_frame import noted
+from bayeslmm.results.noted_frame import NotedFrame, noted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Adjustment,
         AxesLike,
         ContrastMethod,
+        ContrastName,
         DfMethod,
         GridWeights,
         Information,
@@ -74,6 +75,8 @@ class EMMeans:
         Of the response, where the means were taken back to it.
     df_note : str
         Where degrees of freedom come from.
+    asked : str
+        The family of contrasts that the left side of the formula asked for, as in "trt.vs.ctrl ~ ARMCD".
     """
 
     frame: pd.DataFrame
@@ -87,6 +90,16 @@ class EMMeans:
     fit: Fitted
     scale: ResponseScale | None = None
     df_note: str = ""
+    asked: ContrastName | Literal[""] = ""
+
+    @property
+    def contrasts(self) -> pd.DataFrame:
+        """The contrasts that the left side of the formula asked for; all pairs without one.
+
+        >>> fit.emmeans("pairwise ~ Days", at={"Days": [0, 9]}).contrasts["contrast"].tolist()
+        ['0 - 9']
+        """
+        return self.contrast(self.asked or "pairwise")
 
     def pairs(
         self,
@@ -373,11 +386,16 @@ class EMMeans:
                 found.append(f"contrasts are on the scale of {self.scale.name}")
         return tuple(found)
 
+    def _shown(self) -> list[NotedFrame]:
+        """The means, and the contrasts that were asked for."""
+        frames = [self.frame, self.contrasts] if self.asked else [self.frame]
+        return [noted(frame, getattr(frame, "notes", self.notes)) for frame in frames]
+
     def __repr__(self) -> str:
-        return repr(noted(self.frame, getattr(self.frame, "notes", self.notes)))
+        return "\n\n".join(map(repr, self._shown()))
 
     def _repr_html_(self) -> str:
-        return noted(self.frame, getattr(self.frame, "notes", self.notes))._repr_html_()
+        return "".join(frame._repr_html_() for frame in self._shown())
 
 
 known_arguments(EMMeans)
@@ -449,7 +467,8 @@ def emmeans(
 ) -> EMMeans:
     """Marginal means: the model's predictions over a grid of all factor levels, covariates at their means, averaged over what is not asked.
 
-    specs : a variable or variables, also as "~ ARMCD | AVISIT"; by : variables whose levels are kept apart
+    specs : a variable or variables, also as "~ ARMCD | AVISIT", or "pairwise ~ ARMCD" with the contrasts to go with the means
+    by : variables whose levels are kept apart
     at : variable -> values in place of its levels or its mean
     weights : "equal", "proportional" (to the frequencies of what is averaged over), "outer", "cells" or "flat" (cells that have data)
     type : "link", as the model has the response; "response", taken back from `log(y)`, `sqrt(y)`, ...: pairs of logarithms are ratios then
@@ -461,13 +480,14 @@ def emmeans(
     """
     scale, sd = scale_and_sd(fit, type, bias_adjust)
     grid = reference_grid(fit.design, at)
-    wanted, given = _wanted_variables(specs, by, grid)
+    wanted, given, asked = _wanted_variables(specs, by, grid)
     mean = average_grid(grid, (*wanted, *given), weights, fit.design)
     rows, offset = fit.design.encoding.fixed(grid.frame)[0], _offset(fit.design, grid)
     effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given)))
     notes = (*_averaging_note(grid, (*wanted, *given), weights), *_interaction_note(fit.design, (*wanted, *given)))
     notes = (*notes, *_scale_notes(fit.design, scale, sd))
     made = _made(fit, effects, mean.of(rows), mean.of(offset), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
+    made = replace(made, asked=asked)
     return made if scale is None else _on_response(made, scale, sd)
 
 
@@ -524,13 +544,14 @@ def emtrends(
     own = require_mapping(at, "at", '{"x": [0, 1]}')
     own.setdefault(var, covariates[var].mean)
     grid = reference_grid(design, own)
-    wanted, given = _wanted_variables(() if specs is None else specs, by, grid)
+    wanted, given, asked = _wanted_variables(() if specs is None else specs, by, grid)
     mean = average_grid(grid, (*wanted, *given), weights, design)
     slopes = _derivative(design, grid.frame, var)
     effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given, var)))
     L = mean.of(slopes)
     notes = (f"slopes of {var}", *_averaging_note(grid, (*wanted, *given), weights), *_scale_notes(design, None, 0.0))
-    return _made(fit, effects, L, np.zeros(len(L)), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
+    made = _made(fit, effects, L, np.zeros(len(L)), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
+    return replace(made, asked=asked)
 
 
 def _derivative(design: Design, frame: pd.DataFrame, var: str) -> Array:
@@ -595,25 +616,30 @@ def _offset(design: Design, grid: ReferenceGrid) -> Array:
     return offset
 
 
-def _wanted_variables(specs: Any, by: Any, grid: ReferenceGrid) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names before and after the bar."""
+def _wanted_variables(specs: Any, by: Any, grid: ReferenceGrid) -> tuple[tuple[str, ...], tuple[str, ...], ContrastName | Literal[""]]:
+    """Names before and after the bar, and the contrasts asked for before the tilde."""
     given = _names(by, grid)
+    asked: ContrastName | Literal[""] = ""
     if isinstance(specs, str) and specs not in grid.names:
-        asked, _, side = specs.rpartition("~")
-        if asked.strip():
-            _refuse_left_side(asked.strip(), side.strip())
+        before, _, side = specs.rpartition("~")
+        asked = _asked_contrasts(before.strip(), side.strip())
         left, _, right = side.partition("|")
         specs, given = left, (*given, *_names(right, grid))
     wanted = tuple(name for name in _names(specs, grid) if name not in given)
-    return wanted, tuple(dict.fromkeys(given))
+    return wanted, tuple(dict.fromkeys(given)), asked
 
 
-def _refuse_left_side(asked: str, side: str) -> NoReturn:
-    """What stands before the tilde names contrasts in R's emmeans: here they are asked of the means."""
-    if asked.lower() in CONTRAST_METHODS:
-        verb = ".pairs()" if asked.lower() == "pairwise" else f'.contrast("{asked.lower()}")'
-        raise SpecificationError(f"{asked!r} asks for contrasts of the means", "specs=", f'write emmeans("~ {side}"){verb}')
-    raise SpecificationError(f"nothing stands on the left of the means' formula, and {asked!r} does", "specs=", f'write "~ {side}"')
+_AS_R = {"tukey": "pairwise", "dunnett": "trt.vs.ctrl", "trt.vs.ctrl1": "trt.vs.ctrl", "eff": "effect"}
+"""Further names that R's emmeans has for families of contrasts."""
+
+
+def _asked_contrasts(before: str, side: str) -> ContrastName | Literal[""]:
+    """The family of contrasts that stands before the tilde, as in R's emmeans."""
+    name = _AS_R.get(before.lower(), before.lower())
+    if name and name not in CONTRAST_METHODS:
+        what = f"{before!r} names no contrasts, and nothing else stands on the left of the means' formula"
+        raise SpecificationError(what, "specs=", f'write "~ {side}", or one of {", ".join(CONTRAST_METHODS)} on the left')
+    return cast(Any, name)
 
 
 def _names(given: Any, grid: ReferenceGrid) -> tuple[str, ...]:
