@@ -173,6 +173,12 @@ ContrastMethod = ContrastName | Mapping[str, ArrayLike] | ArrayLike
 PredictiveStatistic = Literal["mean", "median", "sd", "min", "max"] | Callable[[NDArray[np.float64]], float]
 """A number said of responses: by name, or a function of an array."""
 
+VarianceScale = Literal["variance", "sd"]
+"""Variances and covariances, or standard deviations and correlations."""
+
+VarianceFunctionOf = Callable[[Mapping[str, float]], float]
+"""A function of the variances of a fit, given by name."""
+
 StatisticValues = ArrayLike | Mapping[str, float]
 """What a bootstrap statistic gives: numbers, by name or in order."""
 

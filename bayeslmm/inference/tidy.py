@@ -15,7 +15,7 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import observed_information
 from bayeslmm.inference.fixed_effects.tests import coefficient_table
 from bayeslmm.inference.intervals.bootstrap import bootstrap
-from bayeslmm.inference.intervals.parameters import covariance_parameters, from_scale, parameter_value, to_scale
+from bayeslmm.inference.intervals.parameters import covariance_parameters, from_scale, parameter_value, scale_speed, to_scale
 from bayeslmm.inference.intervals.profile import profile_limits, standard_error
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import mode_frames, sd_frames
@@ -186,8 +186,7 @@ def parameter_errors(fit: Estimates) -> dict[str, float]:
     covariance = observed_information(fit).covariance
     for parameter in covariance_parameters(problem):
         value, error = parameter_value(parameter, problem, tau), standard_error(parameter, problem, tau, covariance)
-        speed = value if parameter.scale == "log" else 1.0 - value**2 if parameter.scale == "fisher" else 1.0
-        found[parameter.term] = speed * error if error > 0 else np.nan
+        found[parameter.term] = scale_speed(parameter.scale, value) * error if error > 0 else np.nan
     return found
 
 

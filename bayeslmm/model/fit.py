@@ -65,6 +65,8 @@ if TYPE_CHECKING:
         StatisticValues,
         TableFormat,
         Values,
+        VarianceFunctionOf,
+        VarianceScale,
         VcovMethod,
     )
     from bayeslmm.bayes.posterior.posterior import Posterior
@@ -1160,6 +1162,70 @@ class Fit(Estimates):
         if by is not None:
             require_one_of(by, ("factor",), "by")
         return shares_table(self, icc if by is None else icc_by_factor, conf_int, conf_level, n, seed)
+
+    @restoring
+    def varcomp(self, scale: VarianceScale = "variance", se: bool = True, conf_int: bool = False, conf_level: float = 0.95) -> pd.DataFrame:
+        """Variance components with standard errors: `group, term, estimate, std_error`.
+
+        Standard errors are by the delta method from the observed information; limits are normal on the log scale (covariances: as they
+        are; correlations: Fisher's z). A component at the end of its range has neither, and a note says so.
+
+        Parameters
+        ----------
+        scale : {"variance", "sd"}, default "variance"
+            Variances and covariances, or standard deviations and correlations.
+        se : bool, default True
+            Whether standard errors come too.
+        conf_int : bool, default False
+            Whether limits, `conf_low, conf_high`, come too.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            One row for each component, those of the errors last.
+
+        Examples
+        --------
+        >>> fit.varcomp()[["term", "estimate", "std_error"]].round(1).to_numpy().tolist()[0]
+        ['var__Intercept', 612.1, 288.8]
+        """
+        from bayeslmm.inference.variance_components import varcomp
+
+        return varcomp(self, scale, se, conf_int, conf_level)
+
+    @restoring
+    def ratio(self, numerator: Names | VarianceFunctionOf, of: Names = "total", conf_level: float = 0.95) -> pd.DataFrame:
+        """A ratio of variance components, or another function of them: `term, estimate, std_error, conf_low, conf_high`.
+
+        Heritability, repeatability, total gauge R&R. Names are those of grouping factors (the mean variance over the rows of all its
+        terms), of single variances, `"Intercept|animal"`, `"Residual"` and `"total"`. Standard errors are by the delta method, limits
+        normal on the logit scale for a share, on the log scale for another ratio, and as they are for a function.
+
+        Parameters
+        ----------
+        numerator : str, sequence of str or callable
+            Variances whose sum stands above; or a function of a mapping of all variances by name that gives a number, such as
+            `lambda v: 4 * v["sire"] / v["total"]`.
+        of : str or sequence of str, default "total"
+            Variances whose sum stands below.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            One row.
+
+        Examples
+        --------
+        >>> fit.ratio("Subject")[["estimate", "std_error"]].round(2).to_numpy().tolist()
+        [[0.72, 0.08]]
+        """
+        from bayeslmm.inference.variance_components import ratio
+
+        return ratio(self, numerator, of, conf_level)
 
     @restoring
     def standardized(self, df: DfMethod = "satterthwaite", conf_level: float = 0.95) -> pd.DataFrame:

@@ -124,6 +124,7 @@ def settings() -> dict[str, Base]:
         "power": {"test": "x", "nsim": 4, "seed": 1},
         "prior_predictive": {"draws": 5, "seed": 1},
         "profile": {"terms": "x"},
+        "ratio": {"numerator": "g"},
         "refit": {"y": data["y"].to_numpy() + 0.1},
         "report": {"path": "report.html"},
         "rope": {"low": -0.1, "high": 0.1},

@@ -63,11 +63,6 @@ def test_what_does_not_apply_is_refused(question: str) -> None:
     refused(UNREAD[question])
 
 
-def test_pairs_asked_on_the_left_are_told_their_verb() -> None:
-    error = refused(UNREAD["pairs on the left side"], SpecificationError, "'pairwise' asks for contrasts")
-    assert error.remedy == 'write emmeans("~ arm").pairs()'
-
-
 @pytest.mark.parametrize("text", ["y ~ x * arm - x:arm + (1 | g)", "y ~ (x + arm)^2 - arm:x + (1 | g)", "y ~ x - 1 + (1 | g)"])
 def test_a_term_that_is_there_is_taken_away(text: str) -> None:
     assert not any(":" in name for name in fit(text).fixef.index)

@@ -5,11 +5,12 @@ Each is a function of tau = (x, nu), nu = log sigma on standardized columns, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+from scipy.special import expit, logit
 
 from bayeslmm._arrays import Array
 from bayeslmm.data.design import Design
@@ -18,7 +19,7 @@ from bayeslmm.likelihood.structured.residual_covariance import residual_sets, si
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 
-Scale = Literal["log", "fisher", "plain"]
+Scale = Literal["log", "logit", "fisher", "plain"]
 
 TAU_STEP = 1e-6
 """Step of the central differences of a parameter in tau: parameters are smooth and cost no evaluation of the criterion."""
@@ -144,23 +145,29 @@ def parameter_gradient(parameter: CovarianceParameter, problem: Problem, tau: Ar
     steps = np.diag(TAU_STEP * np.maximum(1.0, np.abs(tau)))
     values = parameter.values(problem, np.concatenate([tau + steps, tau - steps]))
     with np.errstate(divide="ignore", invalid="ignore"):
-        on_scale = np.log(values) if parameter.scale == "log" else np.arctanh(values) if parameter.scale == "fisher" else values
+        on_scale = _TO_SCALE[parameter.scale](values)
         return np.asarray((on_scale[: len(tau)] - on_scale[len(tau) :]) / (2.0 * np.diagonal(steps)))
+
+
+_TO_SCALE: dict[Scale, Callable[[Array], Array]] = {"log": np.log, "logit": logit, "fisher": np.arctanh, "plain": np.asarray}
+_FROM_SCALE: dict[Scale, Callable[[float], float]] = {"log": np.exp, "logit": expit, "fisher": np.tanh, "plain": float}
 
 
 def to_scale(scale: Scale, value: float) -> float:
     """A parameter on the scale on which its estimate is nearest to normal; infinite at the ends of its range."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        if scale == "log":
-            return float(np.log(value))
-        return float(np.arctanh(value)) if scale == "fisher" else float(value)
+        return float(_TO_SCALE[scale](np.asarray(value)))
 
 
 def from_scale(scale: Scale, value: float) -> float:
     """The inverse of `to_scale`."""
-    if scale == "log":
-        return float(np.exp(value))
-    return float(np.tanh(value)) if scale == "fisher" else float(value)
+    return float(_FROM_SCALE[scale](value))
+
+
+def scale_speed(scale: Scale, value: float) -> float:
+    """d(parameter) / d(parameter on its scale)."""
+    speeds = {"log": value, "logit": value * (1.0 - value), "fisher": 1.0 - value**2, "plain": 1.0}
+    return speeds[scale]
 
 
 def covariance_parameters(problem: Problem) -> tuple[CovarianceParameter, ...]:

@@ -639,7 +639,8 @@ def _asked_contrasts(before: str, side: str) -> ContrastName | Literal[""]:
     if name and name not in CONTRAST_METHODS:
         what = f"{before!r} names no contrasts, and nothing else stands on the left of the means' formula"
         raise SpecificationError(what, "specs=", f'write "~ {side}", or one of {", ".join(CONTRAST_METHODS)} on the left')
-    return cast(Any, name)
+    found: ContrastName | Literal[""] = cast(Any, name)
+    return found
 
 
 def _names(given: Any, grid: ReferenceGrid) -> tuple[str, ...]:

@@ -1,0 +1,254 @@
+"""Variance components with standard errors, and ratios and other functions of them, by the delta method.
+
+The covariance of the covariance parameters is twice the inverse of the observed information of the fit's own criterion. Limits are normal
+on the scale on which an estimate is nearest to it: logarithms of variances and sds, logits of shares, Fisher's z of correlations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from bayeslmm._arrays import Array
+from bayeslmm._validation import require_flag, require_level, require_names, require_one_of
+from bayeslmm.data.frame import nearest_names
+from bayeslmm.errors import SpecificationError
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import observed_information
+from bayeslmm.inference.intervals.parameters import (
+    CovarianceParameter,
+    ErrorSd,
+    RandomCorrelation,
+    RandomSd,
+    Scale,
+    covariance_parameters,
+    from_scale,
+    parameter_value,
+    scale_speed,
+    to_scale,
+)
+from bayeslmm.inference.intervals.profile import standard_error
+from bayeslmm.inference.variance_parts import term_variances, unit_variances
+from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.noted_frame import noted
+
+if TYPE_CHECKING:
+    from bayeslmm._types import Names, VarianceFunctionOf, VarianceScale
+    from bayeslmm.likelihood.problem import Problem
+
+RESIDUAL, TOTAL = "Residual", "total"
+
+
+@dataclass(frozen=True, slots=True)
+class Squared:
+    """A variance, from its standard deviation."""
+
+    sd: CovarianceParameter
+    scale: Scale = "log"
+
+    @property
+    def term(self) -> str:
+        """`var` in place of `sd`."""
+        return "var" + self.sd.term.removeprefix("sd")
+
+    def values(self, problem: Problem, tau: Array) -> Array:
+        """(t,) at many tau."""
+        return np.asarray(self.sd.values(problem, tau) ** 2)
+
+
+@dataclass(frozen=True, slots=True)
+class RandomCovariance:
+    """A covariance, from the correlation and the two sds."""
+
+    correlation: RandomCorrelation
+    scale: Scale = "plain"
+
+    @property
+    def term(self) -> str:
+        """`cov` in place of `cor`."""
+        return "cov" + self.correlation.term.removeprefix("cor")
+
+    def values(self, problem: Problem, tau: Array) -> Array:
+        """(t,) at many tau."""
+        position, found = self.correlation.position, self.correlation.values(problem, tau)
+        for column in self.correlation.columns:
+            found = found * RandomSd("", position, column).values(problem, tau)
+        return np.nan_to_num(found)
+
+
+def _on_variance_scale(parameter: CovarianceParameter) -> CovarianceParameter:
+    if isinstance(parameter, RandomCorrelation):
+        return RandomCovariance(parameter)
+    is_sd = isinstance(parameter, RandomSd | ErrorSd) or parameter.term.partition("[")[0].partition("|")[0] == "sd"
+    return Squared(parameter) if is_sd else parameter
+
+
+def varcomp(fit: Estimates, scale: VarianceScale, se: bool, conf_int: bool, conf_level: float) -> pd.DataFrame:
+    """`group, term, estimate[, std_error][, conf_low, conf_high]`: variances and covariances, or sds and correlations; then the errors'.
+
+    >>> varcomp(fit, "variance", True, False, 0.95)["term"].tolist()
+    ['var__Intercept', 'var__Days', 'cov__Intercept.Days', 'var__Observation']
+    """
+    require_one_of(scale, ("variance", "sd"), "scale")
+    parameters = covariance_parameters(fit.problem)
+    if scale == "variance":
+        parameters = tuple(map(_on_variance_scale, parameters))
+    groups = {term.group.name for term in fit.design.terms}
+    table = _delta_table(fit, parameters, require_level(conf_level))
+    split = [term.rpartition("|") if term.rpartition("|")[2] in groups and "__" in term else (term, "", RESIDUAL) for term in table["term"]]
+    out = table.assign(term=[name for name, _, _ in split])
+    out.insert(0, "group", [group for _, _, group in split])
+    columns = [
+        *(("std_error",) if require_flag(se, "se") else ()),
+        *(("conf_low", "conf_high") if require_flag(conf_int, "conf_int") else ()),
+    ]
+    return noted(out[["group", "term", "estimate", *columns]], table.attrs["notes"] if columns else ())
+
+
+def _delta_table(fit: Estimates, parameters: Sequence[CovarianceParameter], level: float) -> pd.DataFrame:
+    """`term, estimate, std_error, conf_low, conf_high`; NaN, and a note, at the end of a range."""
+    quantile = float(ndtri(0.5 * (1.0 + level)))
+    tau, covariance = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2)), observed_information(fit).covariance
+    rows, notes = [], []
+    for parameter in parameters:
+        value, error = parameter_value(parameter, fit.problem, tau), standard_error(parameter, fit.problem, tau, covariance)
+        low = high = speed = np.nan
+        if error > 0:
+            middle, speed = to_scale(parameter.scale, value), scale_speed(parameter.scale, value)
+            low, high = (from_scale(parameter.scale, middle + sign * quantile * error) for sign in (-1.0, 1.0))
+        else:
+            why = "is held" if fit.problem.criterion.held is not None and np.isfinite(error) else "is at the end of its range"
+            notes.append(f"{parameter.term} {why}: it has no standard error")
+        rows.append((parameter.term, value, speed * error, low, high))
+    out = pd.DataFrame(rows, columns=["term", "estimate", "std_error", "conf_low", "conf_high"])
+    out.attrs["notes"] = tuple(notes)
+    return out
+
+
+# -- ratios ------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Components:
+    """The variances of a model by name: single ones, `Intercept|Subject`, those of grouping factors, of the errors, and in total.
+
+    singles : name -> position of the term and its column; groups : name -> positions of its terms
+    """
+
+    fit: Estimates
+    singles: Mapping[str, tuple[int, int]]
+    groups: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, fit: Estimates) -> Components:
+        """Those of a fit."""
+        singles: dict[str, tuple[int, int]] = {}
+        groups: dict[str, tuple[int, ...]] = {}
+        for i, term in enumerate(fit.design.terms):
+            groups[term.group.name] = (*groups.get(term.group.name, ()), i)
+            singles |= {f"{name}|{term.group.name}": (i, a) for a, name in enumerate(term.columns)}
+        return cls(fit, singles, groups)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.groups, *self.singles, RESIDUAL, TOTAL)
+
+    def resolve(self, given: str) -> tuple[str, ...]:
+        """The parts that a name stands for, each once. Errors: SpecificationError for a name that is none."""
+        name = given.strip().replace("(Intercept)", "Intercept")
+        for prefix in ("sd__", "var__"):
+            name = name.removeprefix(prefix)
+        if name in ("Observation", "sigma"):
+            name = RESIDUAL
+        if name == TOTAL:
+            return (*self.groups, RESIDUAL)
+        if name in self.singles:
+            # a grouping factor with an intercept alone has no other variance
+            group = name.partition("|")[2]
+            alone = name.startswith("Intercept|") and sum(key.endswith(f"|{group}") for key in self.singles) == 1
+            return (group,) if alone else (name,)
+        if name not in self.names:
+            near = nearest_names(name, self.names)
+            remedy = f"did you mean {near[0]!r}?" if near else "use some of " + ", ".join(map(repr, self.names))
+            raise SpecificationError(f"the model has no variance {given!r:.60}", "ratio", remedy)
+        return (name,)
+
+    def at(self, tau: Array) -> dict[str, float]:
+        """Every variance at one tau."""
+        fit, x = self.fit, tau[:-1]
+        sigma2 = fit.problem.sigma2(float(np.exp(2.0 * tau[-1])))
+        by_term = term_variances(fit, x)
+        found = {group: sigma2 * sum(by_term[i] for i in members) for group, members in self.groups.items()}
+        found |= {name: float(RandomSd("", *place).values(fit.problem, tau[None])[0] ** 2) for name, place in self.singles.items()}
+        found[RESIDUAL] = sigma2 * float(unit_variances(fit, x)[1])
+        return found | {TOTAL: sum(found[name] for name in (*self.groups, RESIDUAL))}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OfComponents:
+    """A function of the variances."""
+
+    term: str
+    components: Components
+    function: Callable[[Mapping[str, float]], float]
+    scale: Scale
+
+    def values(self, problem: Problem, tau: Array) -> Array:
+        """(t,) at many tau."""
+        return np.array([self.function(self.components.at(row)) for row in tau])
+
+
+def ratio(fit: Estimates, numerator: Names | VarianceFunctionOf, of: Names, conf_level: float) -> pd.DataFrame:
+    """One row, `term, estimate, std_error, conf_low, conf_high`: a sum of variances over another, or a function of them.
+
+    >>> ratio(fit, "Subject", "total", 0.95)["estimate"].round(3).item() == fit.icc()["adjusted"].round(3).item()
+    True
+    """
+    level, components = require_level(conf_level), Components.of(fit)
+    if callable(numerator):
+        if of != TOTAL:
+            raise SpecificationError("a function of the variances is no numerator", "of", "leave of= out, and divide in the function")
+        asked = OfComponents(_name(numerator), components, _checked(numerator), "plain")
+    else:
+        asked = _ratio_of(components, require_names(numerator, "numerator"), require_names(of, "of"))
+    table = _delta_table(fit, [asked], level)
+    return noted(table, table.attrs["notes"])
+
+
+def _ratio_of(components: Components, numerator: Sequence[str], of: Sequence[str]) -> OfComponents:
+    above, below = (tuple(dict.fromkeys(part for name in names for part in components.resolve(name))) for names in (numerator, of))
+    if not above or not below:
+        raise SpecificationError("a ratio has a variance above and below", "ratio", "name them: " + ", ".join(map(repr, components.names)))
+    label = " / ".join(" + ".join(names) if len(names) == 1 else f"({' + '.join(names)})" for names in (numerator, of))
+
+    def function(found: Mapping[str, float]) -> float:
+        return sum(found[name] for name in above) / sum(found[name] for name in below)
+
+    return OfComponents(label, components, function, "logit" if set(above) < set(below) else "log")
+
+
+def _checked(function: Callable[[Mapping[str, float]], object]) -> Callable[[Mapping[str, float]], float]:
+    """The function, held to its promise of a number."""
+
+    def checked(found: Mapping[str, float]) -> float:
+        try:
+            value = function(found)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            what = f"the function of the variances raises {type(error).__name__}: {error}"
+            raise SpecificationError(what, "numerator", "it is given a mapping of " + ", ".join(map(repr, found))) from error
+        if not isinstance(value, Real | np.number) or isinstance(value, bool):
+            raise SpecificationError(f"the function of the variances gives {value!r:.40}", "numerator", "return one number")
+        return float(value)
+
+    return checked
+
+
+def _name(function: object) -> str:
+    name = getattr(function, "__name__", type(function).__name__)
+    return "function" if name == "<lambda>" else str(name)
