@@ -134,7 +134,7 @@ def _delta_table(fit: Estimates, parameters: Sequence[CovarianceParameter], leve
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Components:
+class VarianceComponents:
     """The variances of a model by name: single ones, `Intercept|Subject`, those of grouping factors, of the errors, and in total.
 
     singles : name -> position of the term and its column; groups : name -> positions of its terms
@@ -145,7 +145,7 @@ class Components:
     groups: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, fit: Estimates) -> Components:
+    def of(cls, fit: Estimates) -> VarianceComponents:
         """Those of a fit."""
         singles: dict[str, tuple[int, int]] = {}
         groups: dict[str, tuple[int, ...]] = {}
@@ -195,7 +195,7 @@ class OfComponents:
     """A function of the variances."""
 
     term: str
-    components: Components
+    components: VarianceComponents
     function: Callable[[Mapping[str, float]], float]
     scale: Scale
 
@@ -210,7 +210,7 @@ def ratio(fit: Estimates, numerator: Names | VarianceFunctionOf, of: Names, conf
     >>> ratio(fit, "Subject", "total", 0.95)["estimate"].round(3).item() == fit.icc()["adjusted"].round(3).item()
     True
     """
-    level, components = require_level(conf_level), Components.of(fit)
+    level, components = require_level(conf_level), VarianceComponents.of(fit)
     if callable(numerator):
         if of != TOTAL:
             raise SpecificationError("a function of the variances is no numerator", "of", "leave of= out, and divide in the function")
@@ -221,7 +221,7 @@ def ratio(fit: Estimates, numerator: Names | VarianceFunctionOf, of: Names, conf
     return noted(table, table.attrs["notes"])
 
 
-def _ratio_of(components: Components, numerator: Sequence[str], of: Sequence[str]) -> OfComponents:
+def _ratio_of(components: VarianceComponents, numerator: Sequence[str], of: Sequence[str]) -> OfComponents:
     above, below = (tuple(dict.fromkeys(part for name in names for part in components.resolve(name))) for names in (numerator, of))
     if not above or not below:
         raise SpecificationError("a ratio has a variance above and below", "ratio", "name them: " + ", ".join(map(repr, components.names)))
