@@ -37,7 +37,14 @@ def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", with_blocks("python"), ids=name)
+LONG = {"bambi", "gallery"}
+"""Pages of a minute: a graph of PyMC that is compiled, every figure that there is."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] if page.stem in LONG else [], id=name(page)) for page in with_blocks("python")],
+)
 def test_python_prints_what_the_page_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")

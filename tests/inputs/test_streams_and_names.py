@@ -63,7 +63,7 @@ def test_a_bar_needs_no_terminal(stream: str | None, monkeypatch: pytest.MonkeyP
 
 
 PRINTED = """
-import warnings
+import sys, warnings
 warnings.simplefilter("ignore")
 import bayeslmm as blm
 data = blm.load_dataset("sleepstudy")
@@ -71,16 +71,17 @@ model = blm.LMM("Reaction ~ Days + (Days | Subject)", data, priors=blm.Priors(al
 fit, post = model.fit(), model.sample(100, 2, seed=1)
 shown = [model, fit, post, fit.summary(), post.summary(), post.sensitivity(), fit.emmeans("Days"), fit.anova(), blm.compare(fit, post)]
 shown += [fit.confint(), fit.bootstrap(3, seed=1), post.hypothesis("Days > 0"), fit.power("Days", nsim=3, seed=1), post.checks, fit.checks]
-for one in shown:
-    print(one)
+for encoding in ("ascii", "latin-1"):
+    sys.stdout.reconfigure(encoding=encoding)
+    for one in shown:
+        print(one)
 """
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_everything_prints_without_unicode(encoding: str) -> None:
-    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+def test_everything_prints_without_unicode() -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", PRINTED], capture_output=True, env=environment, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr.decode(encoding, "replace")
+    assert done.returncode == 0, done.stderr.decode("ascii", "replace")
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
