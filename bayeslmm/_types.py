@@ -122,6 +122,9 @@ SummaryKind = Literal["all", "stats", "diagnostics"]
 ContrastName = Literal["pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity"]
 """Families of contrasts of marginal means."""
 
+RanefPlot = Literal["caterpillar", "qq", "pairs"]
+"""Random effects with intervals, against normal quantiles, or every two columns."""
+
 ResponseType = Literal["link", "response"]
 """The response as the model has it, or taken back from its transformation."""
 

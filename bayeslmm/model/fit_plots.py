@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bayeslmm._validation import require_level, require_name
+from bayeslmm._validation import require_flag, require_level, require_name, require_one_of
+from bayeslmm.data.response_scale import response_options, scale_name
 from bayeslmm.inference.influence import influence, influence_of_rows, sampled_rows
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.profile import profile
-from bayeslmm.inference.means.emmeans import emmeans
+from bayeslmm.inference.means.effects import (
+    difference_table,
+    effect_table,
+    interaction_p_value,
+    line_table,
+    subgroup_table,
+    term_variables,
+)
+from bayeslmm.inference.means.emmeans import EMMeans, emmeans
 from bayeslmm.inference.tidy import confint
+from bayeslmm.plots.covariance import covariance_axes, covariance_matrices
+from bayeslmm.plots.effects import effect_axes, is_ordered, subgroup_axes
 from bayeslmm.plots.intervals import bootstrap_axes, emmeans_axes, forest_axes, profile_axes
-from bayeslmm.plots.levels import influence_axes, lines_axes, ranef_axes
+from bayeslmm.plots.levels import influence_axes, lines_axes, ranef_axes, ranef_pairs_axes, ranef_quantiles_axes
 from bayeslmm.plots.residuals import acf_axes, fitted_axes, leverage_axes, qq_axes, residual_axes
-from bayeslmm.plots.style import closes_on_error, panels
+from bayeslmm.plots.style import closes_on_error, panels, percent
+from bayeslmm.plots.subjects import profiles_axes, variogram_axes
 from bayeslmm.results.estimates import Estimates
-from bayeslmm.results.fitted import fitted_values
+from bayeslmm.results.fitted import fitted_values, mode_frames
 from bayeslmm.results.foreign_names import known_arguments
-from bayeslmm.results.predict import predict_rows
 
 if TYPE_CHECKING:
     from bayeslmm._types import (
+        Adjustment,
         AxesLike,
         BootstrapInterval,
         BootstrapKind,
         ConfMethod,
+        ContrastMethod,
         DfMethod,
         GridWeights,
         Information,
         Level,
         LikelihoodKind,
         Names,
+        RanefPlot,
         ResidualKind,
+        ResponseType,
         StatisticValues,
         Values,
         VcovMethod,
@@ -75,8 +90,22 @@ class FitPlots:
         return [self.fitted(ax=first), self.residuals(ax=second), self.qq(ax=third), self.leverage(ax=fourth)]
 
     @closes_on_error
-    def lines(self, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
+    def lines(
+        self,
+        x: str,
+        by: str | None = None,
+        *,
+        levels: bool = True,
+        points: bool = True,
+        conf_level: float = 0.95,
+        type: ResponseType = "link",  # noqa: A002
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        ax: Axes | None = None,
+    ) -> Axes:
         """The data against x with the fitted line of the population and a thin one for each level.
+
+        The line is of marginal means: averaged over the other factors, other covariates at their means, as the caption says.
 
         Parameters
         ----------
@@ -85,9 +114,17 @@ class FitPlots:
         by : str, optional
             Factor that tells lines apart.
         levels : bool, default True
-            Levels drawn: names, how many, or all.
-        level : float, default 0.95
-            "conditional" or "population".
+            Whether a thin line is drawn for each level of the first grouping factor.
+        points : bool, default True
+            Whether the data are drawn.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        type : {"link", "response"}, default "link"
+            "link", as the model has the response; "response", taken back from `log(y)`, `sqrt(y)`, ...
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of the levels of factors that are averaged over.
         ax : Axes, optional
             Axes to draw on; a new figure without.
 
@@ -100,12 +137,314 @@ class FitPlots:
         --------
         >>> axes = fit.plot.lines("Days", by="Subject")
         """
-        fit = self._fit
+        fit, design = self._fit, self._fit.design
 
-        def population(rows: pd.DataFrame) -> pd.DataFrame:
-            return predict_rows(fit, rows, level="population", interval="confidence", conf_level=level, new_levels="error", offset=None)
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> EMMeans:
+            return emmeans(fit, names, by, at, weights, df="asymptotic", conf_level=conf_level, type=type)
 
-        return lines_axes(fit.design, lambda: fitted_values(fit, "conditional"), population, x, by, levels=levels, level=level, ax=ax)
+        def population(split: str | None) -> tuple[pd.DataFrame, Sequence[str]]:
+            table = line_table(design, ask, x, split, at)
+            return table.frame, table.notes
+
+        return lines_axes(
+            design,
+            lambda: fitted_values(fit, "conditional"),
+            population,
+            x,
+            by,
+            levels=levels,
+            points=points,
+            conf_level=conf_level,
+            scale=response_options(design, type, bias_adjust=False)[0],
+            label=scale_name(design, type),
+            ax=ax,
+        )
+
+    @closes_on_error
+    def effects(
+        self,
+        term: Names,
+        x: str | None = None,
+        ax: AxesLike = None,
+        *,
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        df: DfMethod = "satterthwaite",
+        vcov: VcovMethod | None = None,
+        information: Information = "expected",
+        conf_level: float = 0.95,
+        cluster: str | None = None,
+        type: ResponseType = "link",  # noqa: A002
+        bias_adjust: bool | float = False,
+    ) -> list[Axes]:
+        """What a term of the fixed effects does: marginal means over the range or the levels of its variables, with intervals.
+
+        The variables of an interaction are an axis, lines and panels, in this order; numbers go along the axis, and others of them have
+        lines at their mean and one sd to either side. The rest is averaged over as marginal means are, which the caption says.
+
+        Parameters
+        ----------
+        term : str or sequence of str
+            A term of the fixed effects, `"arm:visit"`, or its variables.
+        x : str, optional
+            The variable along the horizontal axis.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of the levels of factors that are averaged over.
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        vcov : str, optional
+            Covariance matrix of the fixed effects: that of the model, "kenward-roger", or cluster-robust "CR0" to "CR3"; by default what
+            `df` asks for.
+        information : {"expected", "observed"}, default "expected"
+            Information of the covariance parameters: "expected" or "observed".
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        cluster : str, optional
+            Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+        type : {"link", "response"}, default "link"
+            "link", as the model has the response; "response", taken back from `log(y)`, `sqrt(y)`, ...
+        bias_adjust : bool or float, default False
+            With "response": means of responses, which are not the inverse at the mean; a number is the sd of a response about it.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
+        >>> axes = fit.plot.effects("Days")
+        """
+        design = self._fit.design
+
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> EMMeans:
+            return emmeans(self._fit, names, by, at, weights, df, vcov, information, conf_level, cluster, type, bias_adjust)
+
+        table = effect_table(design, ask, term_variables(design, term), x, at)
+        label = f"marginal mean, {scale_name(design, type)} ({percent(conf_level)} interval)"
+        joined = bool(table.lines) or is_ordered(design, table.x)
+        return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, ax=ax)
+
+    @closes_on_error
+    def differences(
+        self,
+        specs: Names | None = None,
+        by: Names | None = None,
+        ax: AxesLike = None,
+        *,
+        method: ContrastMethod = "trt.vs.ctrl",
+        ref: str | float | None = None,
+        adjust: Adjustment | None = "none",
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        df: DfMethod = "satterthwaite",
+        vcov: VcovMethod | None = None,
+        information: Information = "expected",
+        conf_level: float = 0.95,
+        cluster: str | None = None,
+    ) -> list[Axes]:
+        """Differences between levels along another variable, such as those of arms over visits, with intervals and the line of none.
+
+        Parameters
+        ----------
+        specs : str or sequence of str, optional
+            Factors whose levels are compared; by default one that interacts with a variable that has an order.
+        by : str or sequence of str, optional
+            Where they are compared: the first along the axis, others a panel each; by default that variable, such as the visit.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+        method : str, Mapping or array_like, default "trt.vs.ctrl"
+            Family of contrasts, as of marginal means: "trt.vs.ctrl", "pairwise", a mapping of label to weights.
+        ref : str or float, optional
+            The control of "trt.vs.ctrl".
+        adjust : {"tukey", "holm", "bonferroni", "sidak", "dunnett", "mvt", "fdr", "none"}, default "none"
+            Adjustment of the limits for the comparisons at one place; None for what goes with the method.
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of the levels of factors that are averaged over.
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        vcov : str, optional
+            Covariance matrix of the fixed effects: that of the model, "kenward-roger", or cluster-robust "CR0" to "CR3"; by default what
+            `df` asks for.
+        information : {"expected", "observed"}, default "expected"
+            Information of the covariance parameters: "expected" or "observed".
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        cluster : str, optional
+            Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
+        >>> axes = fit.plot.differences("Days", at={"Days": [0, 3, 6, 9]})
+        """
+        design = self._fit.design
+
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> EMMeans:
+            return emmeans(self._fit, names, by, at, weights, df, vcov, information, conf_level, cluster)
+
+        table = difference_table(design, ask, lambda means: means.contrast(method, adjust, ref), specs, by, at)
+        label = f"difference, {scale_name(design)} ({percent(conf_level)} interval)"
+        joined = table.x != "contrast"
+        return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, zero=True, ax=ax)
+
+    @closes_on_error
+    def subgroups(
+        self,
+        treatment: str,
+        factors: Names | None = None,
+        ax: Axes | None = None,
+        *,
+        method: ContrastMethod = "trt.vs.ctrl",
+        ref: str | float | None = None,
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        df: DfMethod = "satterthwaite",
+        vcov: VcovMethod | None = None,
+        information: Information = "expected",
+        conf_level: float = 0.95,
+        cluster: str | None = None,
+    ) -> Axes:
+        """A forest of the differences between treatments: of all, and within the levels of factors that interact with the treatment.
+
+        Beside each its number, and for each factor the p value of the test that the differences are the same at all its levels.
+
+        Parameters
+        ----------
+        treatment : str
+            Factor whose levels are compared.
+        factors : str or sequence of str, optional
+            Factors of subgroups; by default all without an order that interact with the treatment.
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+        method : str, Mapping or array_like, default "trt.vs.ctrl"
+            Family of contrasts, as of marginal means.
+        ref : str or float, optional
+            The control of "trt.vs.ctrl".
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of the levels of factors that are averaged over.
+        df : str, default "satterthwaite"
+            Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
+            "containment", "residual", or "asymptotic", the normal distribution.
+        vcov : str, optional
+            Covariance matrix of the fixed effects: that of the model, "kenward-roger", or cluster-robust "CR0" to "CR3"; by default what
+            `df` asks for.
+        information : {"expected", "observed"}, default "expected"
+            Information of the covariance parameters: "expected" or "observed".
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        cluster : str, optional
+            Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
+        >>> trial = data.assign(half=np.where(data["Subject"] < "335", "first", "second"), late=np.where(data["Days"] > 4, "yes", "no"))
+        >>> axes = blm.LMM("Reaction ~ late * half + (1 | Subject)", trial).fit().plot.subgroups("late", "half")
+        """
+        design = self._fit.design
+
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> EMMeans:
+            return emmeans(self._fit, names, by, at, weights, df, vcov, information, conf_level, cluster)
+
+        def differ(means: EMMeans) -> pd.DataFrame:
+            return means.contrast(method, "none", ref)
+
+        table, notes = subgroup_table(design, ask, differ, interaction_p_value, treatment, factors, at)
+        return subgroup_axes(table, f"difference, {scale_name(design)} ({percent(conf_level)} interval)", notes=notes, ax=ax)
+
+    @closes_on_error
+    def profiles(
+        self, by: str | None = None, x: str | None = None, ax: AxesLike = None, *, dropout: bool = True, levels: bool = True
+    ) -> list[Axes]:
+        """Observed profiles of subjects over time, thin, and observed means, a line for each time at which subjects were last seen.
+
+        Parameters
+        ----------
+        by : str, optional
+            Factor with a panel for each level, such as the arm.
+        x : str, optional
+            Time along the horizontal axis; by default the visit of the residual structure, or a column that differs within subjects.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+        dropout : bool, default True
+            Whether subjects are told apart by when they were last seen.
+        levels : bool, default True
+            Whether profiles are drawn beside the means.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
+        >>> axes = fit.plot.profiles()
+        """
+        design = self._fit.design
+        return profiles_axes(design, design.y, scale_name(design), by, x, dropout=dropout, levels=levels, ax=ax)
+
+    @closes_on_error
+    def variogram(self, kind: ResidualKind = "pearson", x: str | None = None, ax: Axes | None = None) -> Axes:
+        """Semivariances of residuals within subjects by their distance: what correlation is left, or what a structure makes of it.
+
+        Parameters
+        ----------
+        kind : {"response", "pearson", "normalized", "marginal"}, default "pearson"
+            "response", "pearson", "normalized" or "marginal".
+        x : str, optional
+            Column whose distances count; by default the visit or the place of the residual structure, or a time within subjects.
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
+        >>> axes = fit.plot.variogram()
+        """
+        return variogram_axes(self._fit, kind, x, ax)
+
+    @closes_on_error
+    def covariance(self, ax: AxesLike = None) -> list[Axes]:
+        """Correlations of the errors over visits, R, and of the random effects of each factor, D, as colours and numbers.
+
+        Parameters
+        ----------
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
+        >>> axes = fit.plot.covariance()
+        """
+        return covariance_axes(covariance_matrices(self._fit.D, self._fit.R), ax)
 
     @closes_on_error
     def fitted(self, level: Level = "conditional", ax: Axes | None = None) -> Axes:
@@ -200,19 +539,29 @@ class FitPlots:
         return acf_axes(self._fit, kind, lags, ax)
 
     @closes_on_error
-    def ranef(self, group: str | None = None, level: float = 0.95, sort: bool = True, ax: AxesLike = None) -> list[Axes]:
-        """The caterpillar of a grouping factor, one panel per random column.
+    def ranef(
+        self,
+        group: str | None = None,
+        conf_level: float = 0.95,
+        sort: bool = True,
+        ax: AxesLike = None,
+        *,
+        kind: RanefPlot = "caterpillar",
+    ) -> list[Axes]:
+        """The random effects of a grouping factor: a caterpillar for each column, their normal quantiles, or columns in pairs.
 
         Parameters
         ----------
         group : str, optional
-            Grouping factor.
-        level : float, default 0.95
-            Level of the limits.
+            Grouping factor; the first by default.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
         sort : bool, default True
-            Whether levels are sorted by their mode.
+            Whether levels of a caterpillar are sorted by their mode.
         ax : Axes or array of Axes, optional
             Axes to draw on; a new figure without.
+        kind : {"caterpillar", "qq", "pairs"}, default "caterpillar"
+            "caterpillar", modes with intervals; "qq", against normal quantiles; "pairs", every two columns against each other.
 
         Returns
         -------
@@ -222,8 +571,14 @@ class FitPlots:
         Examples
         --------
         >>> axes = fit.plot.ranef()
+        >>> (axes,) = fit.plot.ranef(kind="pairs")
         """
-        return ranef_axes(self._fit, group, level, sort, ax)
+        require_level(conf_level)
+        require_flag(sort, "sort")
+        require_one_of(kind, ("caterpillar", "qq", "pairs"), "kind")
+        if kind == "caterpillar":
+            return ranef_axes(self._fit, group, conf_level, sort, ax)
+        return (ranef_quantiles_axes if kind == "qq" else ranef_pairs_axes)(mode_frames(self._fit), group, ax)
 
     @closes_on_error
     def leverage(self, ax: Axes | None = None) -> Axes:
@@ -279,9 +634,9 @@ class FitPlots:
         *,
         criterion: LikelihoodKind = "ML",
         terms: Names | None = None,
-        level: float = 0.99,
+        conf_level: float = 0.99,
     ) -> list[Axes]:
-        """zeta of every parameter; `criterion`, `terms` and `level` as in `fit.profile`.
+        """zeta of every parameter; `criterion`, `terms` and `conf_level` as in `fit.profile`.
 
         Parameters
         ----------
@@ -293,7 +648,7 @@ class FitPlots:
             Likelihood that is profiled, "REML" or "ML"; for intervals by default that of the fit.
         terms : str or sequence of str, optional
             Names of parameters; all of them by default.
-        level : float, default 0.99
+        conf_level : float, default 0.99
             Level of the limits, between 0 and 1.
 
         Returns
@@ -305,13 +660,13 @@ class FitPlots:
         --------
         >>> axes = fit.plot.profile(terms=["Days"])
         """
-        return profile_axes(profile(self._fit, criterion, terms, level), absolute, ax)
+        return profile_axes(profile(self._fit, criterion, terms, conf_level), absolute, ax)
 
     @closes_on_error
     def confint(
         self,
         method: ConfMethod = "wald",
-        level: float = 0.95,
+        conf_level: float = 0.95,
         ax: Axes | None = None,
         *,
         intercept: bool = False,
@@ -330,7 +685,7 @@ class FitPlots:
         ----------
         method : {"wald", "profile", "bootstrap"}, default "wald"
             "wald", "profile" or "bootstrap".
-        level : float, default 0.95
+        conf_level : float, default 0.95
             Level of the limits, between 0 and 1.
         ax : Axes, optional
             Axes to draw on; a new figure without.
@@ -365,7 +720,7 @@ class FitPlots:
         limits = confint(
             self._fit,
             method,
-            level,
+            conf_level,
             terms=terms,
             criterion=criterion,
             n=n,
@@ -375,14 +730,14 @@ class FitPlots:
             workers=workers,
             progress=progress,
         )
-        return forest_axes(self._fit, limits, method, level, intercept, ax)
+        return forest_axes(self._fit, limits, method, conf_level, intercept, ax)
 
     @closes_on_error
     def bootstrap(
         self,
         n: int = 1000,
         seed: int | None = None,
-        level: float = 0.95,
+        conf_level: float = 0.95,
         ax: AxesLike = None,
         *,
         kind: BootstrapKind = "parametric",
@@ -399,7 +754,7 @@ class FitPlots:
             Number of replicates.
         seed : int, optional
             Seed of the random numbers, 0 or more; None draws a new one.
-        level : float, default 0.95
+        conf_level : float, default 0.95
             Level of the limits, between 0 and 1.
         ax : Axes or array of Axes, optional
             Axes to draw on; a new figure without.
@@ -423,9 +778,9 @@ class FitPlots:
         --------
         >>> axes = fit.plot.bootstrap(50, seed=1)
         """
-        level = require_level(level, "level")
+        require_level(conf_level)
         found = bootstrap(self._fit, n, seed, kind=kind, group=group, statistic=statistic, workers=workers, progress=progress)
-        return bootstrap_axes(found, level, ax)
+        return bootstrap_axes(found, conf_level, ax)
 
     @closes_on_error
     def emmeans(
@@ -443,6 +798,8 @@ class FitPlots:
         information: Information = "expected",
         conf_level: float = 0.95,
         cluster: str | None = None,
+        type: ResponseType = "link",  # noqa: A002
+        bias_adjust: bool | float = False,
     ) -> list[Axes]:
         """Marginal means, with comparison arrows on request; along the variable `x` as joined lines.
 
@@ -476,6 +833,10 @@ class FitPlots:
             Level of the limits, between 0 and 1.
         cluster : str, optional
             Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+        type : {"link", "response"}, default "link"
+            "link", as the model has the response; "response", taken back from `log(y)`, `sqrt(y)`, ...
+        bias_adjust : bool or float, default False
+            With "response": means of responses, which are not the inverse at the mean; a number is the sd of a response about it.
 
         Returns
         -------
@@ -486,13 +847,12 @@ class FitPlots:
         --------
         >>> axes = fit.plot.emmeans("Days", at={"Days": [0, 9]})
         """
-        means = emmeans(self._fit, specs, by, at, weights, df, vcov, information, conf_level, cluster)
+        means = emmeans(self._fit, specs, by, at, weights, df, vcov, information, conf_level, cluster, type, bias_adjust)
         return emmeans_axes(means, comparisons, x=x, ax=ax)
 
-    @closes_on_error
     def __repr__(self) -> str:
-        names = "acf, bootstrap, confint, emmeans, fitted, influence, leverage, lines, profile, qq, ranef, residuals"
-        return f"figures of {self._fit!r}: {names}"
+        names = sorted(name for name in dir(self) if not name.startswith("_"))
+        return f"figures of {self._fit!r}: {', '.join(names)}"
 
 
-known_arguments(FitPlots)
+known_arguments(FitPlots, {"level": "conf_level"})

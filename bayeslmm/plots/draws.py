@@ -31,6 +31,7 @@ from bayeslmm.plots.style import (
     level_label,
     named_ticks,
     panels,
+    percent,
     plain_axes,
 )
 
@@ -91,7 +92,7 @@ def forest_of_draws(draws: DrawTable, kinds: Mapping[str, str], conf_level: floa
             place.axvline(0.0, color=LIGHT, linewidth=1, zorder=1)
         named_ticks(place, names[::-1])
         place.set_ylim(-0.7, len(names) - 0.3)
-        plain_axes(place, f"{kind} ({conf_level:.0%} and 50% of the draws)", "")
+        plain_axes(place, f"{kind} ({percent(conf_level)} and 50% of the draws)", "")
     return axes
 
 
@@ -103,7 +104,7 @@ def density_axes(draws: DrawTable, priors: Mapping[str, tuple[Array, Array]], co
         grid, height = kernel_density(values.ravel())
         low, high = np.quantile(values, [0.5 - 0.5 * conf_level, 0.5 + 0.5 * conf_level])
         inside = (grid >= low) & (grid <= high)
-        place.fill_between(grid[inside], height[inside], color=BLUE, alpha=0.25, linewidth=0, label=f"{conf_level:.0%} of the draws")
+        place.fill_between(grid[inside], height[inside], color=BLUE, alpha=0.25, linewidth=0, label=f"{percent(conf_level)} of the draws")
         place.plot(grid, height, color=BLUE, linewidth=1.8, label="posterior")
         middle = float(values.mean())
         place.plot([middle, middle], [0.0, float(np.interp(middle, grid, height))], color=INK, linewidth=1.2, label="mean")
@@ -114,8 +115,7 @@ def density_axes(draws: DrawTable, priors: Mapping[str, tuple[Array, Array]], co
         place.set_yticks([])
         few_ticks(place)
         plain_axes(place, name, "density" if place is axes[0] else "")
-    with_prior = next((i for i, name in enumerate(draws) if name in priors), 0)
-    legend_of_panels(axes, ax, axes[with_prior])
+    legend_of_panels(axes, ax)
     note_truncation(axes, len(draws), total)
     return axes
 
@@ -276,7 +276,7 @@ def draw_intervals(conf_level: float) -> Callable[[Axes, Replicated], None]:
     def draw(ax: Axes, found: Replicated) -> None:
         order = np.argsort(found.draws.mean(axis=0), kind="stable")
         at = np.arange(len(order))
-        for share, width, label in ((conf_level, 1.0, f"{conf_level:.0%} of those drawn"), (0.5, 2.4, "50%")):
+        for share, width, label in ((conf_level, 1.0, f"{percent(conf_level)} of those drawn"), (0.5, 2.4, "50%")):
             low, high = np.quantile(found.draws[:, order], [0.5 - 0.5 * share, 0.5 + 0.5 * share], axis=0)
             ax.vlines(at, low, high, color=BLUE, alpha=0.5, linewidth=width, label=label, rasterized=len(at) > HISTOGRAM_POINTS)
         ax.plot(at, found.y[order], ".", color=INK, markersize=3, label="observed", rasterized=len(at) > HISTOGRAM_POINTS)

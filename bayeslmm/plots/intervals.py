@@ -14,7 +14,9 @@ from scipy.special import ndtri
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_name
+from bayeslmm.data.response_scale import scale_name
 from bayeslmm.errors import SpecificationError
+from bayeslmm.plots.effects import along_axis, is_ordered
 from bayeslmm.plots.style import (
     BLUE,
     GREEN,
@@ -22,7 +24,6 @@ from bayeslmm.plots.style import (
     INK,
     LIGHT,
     ORANGE,
-    PALETTE,
     PINK,
     SKY,
     axes_for,
@@ -33,6 +34,7 @@ from bayeslmm.plots.style import (
     level_label,
     named_ticks,
     panels,
+    percent,
     plain_axes,
     printable_name,
 )
@@ -79,7 +81,9 @@ def forest_axes(fit: Estimates, limits: pd.DataFrame, method: str, level: float,
     names = [name for name in fit.design.coef_names if intercept or name != "Intercept"] or list(fit.design.coef_names)
     table = limits.set_index("term").reindex(names).assign(estimate=fit.fixef.reindex(names))
     return forest(
-        axes_for(ax, 6.4, 0.8 + 0.32 * max(len(names), 3)), table, f"estimate with {level:.0%} limits ({METHOD_NAMES.get(method, method)})"
+        axes_for(ax, 6.4, 0.8 + 0.32 * max(len(names), 3)),
+        table,
+        f"estimate with {percent(level)} limits ({METHOD_NAMES.get(method, method)})",
     )
 
 
@@ -105,7 +109,7 @@ def bootstrap_axes(boot: Any, level: float = 0.95, ax: Any = None) -> list[Axes]
         place.hist(values, bins=min(60, max(10, int(np.sqrt(len(values)) * 1.5))), color=BLUE, alpha=0.55, linewidth=0)
         place.axvline(boot.estimate[term], color=INK, linewidth=1.6, label="estimate")
         for end in limits.loc[term, ["conf_low", "conf_high"]]:
-            place.axvline(end, color=ORANGE, linewidth=1.4, linestyle="--", label=f"{level:.0%} limits")
+            place.axvline(end, color=ORANGE, linewidth=1.4, linestyle="--", label=f"{percent(level)} limits")
         few_ticks(place)
         plain_axes(place, term, "replicates" if place is axes[0] else "")
     legend_of_panels(axes, ax)
@@ -191,10 +195,6 @@ def calibration_axes(distributions: Mapping[str, Array], band: tuple[Array, Arra
     return axes
 
 
-LINE_MARKS = "os^Dv"
-"""One for each line, so that they differ without colours too."""
-
-
 @closes_on_error
 def emmeans_axes(means: Any, comparisons: bool = False, adjust: str = "tukey", x: str | None = None, ax: Any = None) -> list[Axes]:
     """One panel for each level of `by`: means, confidence intervals, and with `comparisons` arrows: two that do not overlap differ.
@@ -227,7 +227,7 @@ def emmeans_axes(means: Any, comparisons: bool = False, adjust: str = "tukey", x
             _arrows(place, part["estimate"].to_numpy(float), lengths[frame.index.get_indexer(part.index)], rows)
         named_ticks(place, _labels(part, means.specs)[::-1])
         place.set_ylim(-0.7, len(part) - 0.3)
-        plain_axes(place, f"marginal mean ({means.conf_level:.0%} interval)", " ".join(means.specs) if place is axes[0] else "", title)
+        plain_axes(place, mean_label(means), " ".join(means.specs) if place is axes[0] else "", title)
     return axes
 
 
@@ -236,14 +236,16 @@ def _ordered_variable(means: Any) -> str | None:
     names = [*means.specs, *means.by]
     if len(names) != 2:
         return None
-    data = means.fit.design.frame
-    ordered = [
-        name
-        for name in names
-        if (isinstance(data[name].dtype, pd.CategoricalDtype) and data[name].dtype.ordered)
-        or (pd.api.types.is_numeric_dtype(means.frame[name]) and means.frame[name].nunique() > 2)
-    ]
+    ordered = [name for name in names if is_ordered(means.fit.design, name) and means.frame[name].nunique() > 2]
     return ordered[-1] if len(ordered) == 1 or (len(ordered) == 2 and means.by) else None
+
+
+def mean_label(means: Any) -> str:
+    """What the means are of, on which scale, with which intervals."""
+    slopes = next((note for note in means.notes if note.startswith("slopes of ")), None)
+    told = slopes.replace("slopes", "slope") if slopes else "marginal mean"
+    of = scale_name(means.fit.design, "link" if means.scale is None else "response")
+    return f"{told}, {of} ({percent(means.conf_level)} interval)"
 
 
 def _labels(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -254,38 +256,13 @@ def _labels(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
 
 def _along(means: Any, x: str, ax: Axes | None) -> Axes:
     """Means with their intervals along x, moved apart a little so that intervals do not hide one another."""
-    frame, names = means.frame, [*means.specs, *means.by]
+    names = [*means.specs, *means.by]
     if x not in names:
         raise SpecificationError(f"the means have no variable {x!r}", "x", "use one of " + ", ".join(map(repr, names)))
     others = [name for name in names if name != x]
-    numeric = pd.api.types.is_numeric_dtype(frame[x])
-    levels = list(dict.fromkeys(frame[x]))
-    places = {level: float(level) if numeric else float(i) for i, level in enumerate(levels)}
-    lines = _labels(frame, others) if others else [""] * len(frame)
-    drawn = list(dict.fromkeys(lines))
-    gap = float(np.diff(sorted(places.values())).min()) if len(places) > 1 else 1.0
-    ax = axes_for(ax, 6.4, 4.2)
-    for j, label in enumerate(drawn):
-        part = frame[[line == label for line in lines]]
-        at = np.array([places[level] for level in part[x]]) + 0.06 * gap * (j - 0.5 * (len(drawn) - 1))
-        color = PALETTE[j % len(PALETTE)]
-        ax.vlines(at, part["conf_low"], part["conf_high"], color=color, linewidth=1.6, alpha=0.8)
-        ax.plot(
-            at,
-            part["estimate"],
-            LINE_MARKS[j % len(LINE_MARKS)],
-            color=color,
-            linestyle="-",
-            markersize=5,
-            linewidth=1.6,
-            label=printable_name(label) or None,
-        )
-    if numeric:
-        ax.set_xticks(sorted(places.values()))
-    else:
-        named_ticks(ax, levels, vertical=False)
-    legend_above(ax, title=printable_name(" ".join(others)) or None)
-    return plain_axes(ax, x, f"marginal mean ({means.conf_level:.0%} interval)")
+    drawn = along_axis(axes_for(ax, 6.4, 4.2), means.frame, x, others, mean_label(means))
+    legend_above(drawn, title=printable_name(" ".join(others)) or None)
+    return drawn
 
 
 def _arrows(ax: Axes, center: Array, length: Array, rows: Codes) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bayeslmm._arrays import Array
-from bayeslmm._validation import require_flag, require_name
+from bayeslmm._arrays import Array, Codes
+from bayeslmm._validation import require_flag, require_level, require_name
 from bayeslmm.data.design import Design
+from bayeslmm.data.response_scale import ResponseScale
 from bayeslmm.errors import SpecificationError
-from bayeslmm.plots.residuals import PlotColumn, boxes, column_of
+from bayeslmm.plots.residuals import PlotColumn, boxes, column_of, normal_quantiles
 from bayeslmm.plots.style import (
     BLUE,
     GREY,
@@ -24,12 +26,14 @@ from bayeslmm.plots.style import (
     ORANGE,
     PALETTE,
     axes_for,
-    bare,
+    caption,
     closes_on_error,
     cloud,
     legend_above,
+    level_label,
     named_ticks,
     panels,
+    percent,
     plain_axes,
     printable_name,
     spread,
@@ -41,8 +45,6 @@ from bayeslmm.results.predict import two_sided_quantile
 SHOWN_LINES = 60
 """Levels whose lines are drawn; of more, this many are drawn from evenly over the data."""
 
-GRID_POINTS = 60
-
 FEW_PLACES = 6
 """Values of a numeric x that have a tick each."""
 
@@ -51,40 +53,47 @@ FEW_PLACES = 6
 def lines_axes(
     design: Design,
     fitted: Callable[[], Array],
-    population: Callable[[pd.DataFrame], pd.DataFrame],
+    population: Callable[[str | None], tuple[pd.DataFrame, Sequence[str]]],
     x: str,
     by: str | None = None,
     *,
     levels: bool = True,
-    level: float = 0.95,
+    points: bool = True,
+    conf_level: float = 0.95,
+    scale: ResponseScale | None = None,
+    label: str,
     ax: Axes | None = None,
 ) -> Axes:
-    """Rows against x, the population line with its band, and a thin line for each level of the first grouping factor.
+    """Rows against x, the line of the population with its band, and a thin line for each level of the first grouping factor.
 
-    fitted : the fitted values (n,) given the random effects; population : of new rows, `estimate, conf_low, conf_high` at `level`
+    fitted : the fitted values (n,) given the random effects; population : marginal means along x, of each level of a factor or of all
     by : a factor of the fixed part (one population line for each of its levels) or a grouping factor (whose levels get the thin lines)
-    levels : draw the thin lines; other variables are at their means, factors at their most frequent level
+    levels, points : draw the thin lines, the rows; scale : that responses and fitted values are taken back from
     """
     require_flag(levels, "levels")
+    require_flag(points, "points")
     if by is not None:
         require_name(by, "by")
-    ax = axes_for(ax, 7.0, 4.6)
+    require_level(conf_level)
     across = column_of(design, x, "x")
     groups = {term.group.name: term for term in design.terms}
     split = column_of(design, by, "by") if by is not None and by not in groups else None
     group = by if by in groups else next(iter(groups), None)
-    _points(ax, design.y, across, split)
+    table, notes = population(None if split is None else split.name)
+    ax = axes_for(ax, 7.0, 4.6)
+    back = scale.back if scale is not None else np.asarray
+    if points:
+        _points(ax, back(np.asarray(design.y, float)), across, split)
     if levels and group is not None:
-        _thin_lines(ax, fitted(), across, column_of(design, group, "by"), split)
-    if x in design.frame.columns:
-        _population(ax, design, population, across, split, level)
+        _thin_lines(ax, back(fitted()), across, column_of(design, group, "by"), split)
+    _population(ax, table, across, split, conf_level)
     if across.levels is not None:
         named_ticks(ax, across.levels, vertical=False)
     elif len(places := np.unique(across.values)) <= FEW_PLACES:
         ax.set_xticks(places)
-    if split is not None or (levels and group is not None):
-        legend_above(ax, title=None if split is None else printable_name(split.name))
-    return plain_axes(ax, x, bare(design.spec.formula.response))
+    legend_above(ax, title=None if split is None else printable_name(split.name))
+    caption(ax, "; ".join(notes))
+    return plain_axes(ax, x, label)
 
 
 def _color(split: PlotColumn | None, i: int) -> str:
@@ -94,7 +103,7 @@ def _color(split: PlotColumn | None, i: int) -> str:
 def _points(ax: Axes, y: Array, across: PlotColumn, split: PlotColumn | None) -> None:
     if across.levels is not None and len(y) > HISTOGRAM_POINTS:
         boxes(ax, [y[across.codes == k] for k in range(len(across.levels))], GREY)
-    elif split is None:
+    elif split is None or len(y) > HISTOGRAM_POINTS:
         cloud(ax, spread(across.values), y, GREY)
     else:
         for i in range(len(split.labels)):
@@ -109,9 +118,11 @@ def _thin_lines(ax: Axes, fitted: Array, across: PlotColumn, group: PlotColumn, 
     if len(chosen) > SHOWN_LINES:
         chosen = chosen[np.linspace(0, len(chosen) - 1, SHOWN_LINES).astype(int)]
     label = f"each {group.name}" if len(chosen) == len(group.labels) else f"{len(chosen)} of {len(group.labels):,} levels of {group.name}"
-    ax.plot([], [], color=GREY, alpha=0.6, linewidth=0.8, label=printable_name(label))
-    for k in chosen:
-        own = np.flatnonzero(codes == k)
+    order = np.argsort(codes, kind="stable")
+    starts, ends = (np.searchsorted(codes[order], chosen, side) for side in ("left", "right"))
+    joined = False
+    for start, end in zip(starts, ends, strict=True):
+        own = order[start:end]
         # a level that meets several levels of the split has a line in each
         for part in [-1] if split is None else np.unique(split.codes[own]).tolist():
             rows = own if split is None else own[split.codes[own] == part]
@@ -119,72 +130,49 @@ def _thin_lines(ax: Axes, fitted: Array, across: PlotColumn, group: PlotColumn, 
             mean = np.bincount(index, fitted[rows]) / np.bincount(index)
             color = GREY if split is None else _color(split, part)
             ax.plot(places, mean, color=color, alpha=0.35, linewidth=0.8, zorder=1.5)
+            joined |= len(places) > 1
+    if joined:
+        ax.plot([], [], color=GREY, alpha=0.6, linewidth=0.8, label=printable_name(label))
 
 
-def _population(
-    ax: Axes,
-    design: Design,
-    population: Callable[[pd.DataFrame], pd.DataFrame],
-    across: PlotColumn,
-    split: PlotColumn | None,
-    level: float,
-) -> None:
-    """The fitted line of the population, one for each level of `split`, with its band."""
-    for i, value in enumerate((None,) if split is None else split.labels):
-        grid = reference_rows(design, across)
-        if split is not None:
-            grid[split.name] = _as_in(design, split.name, [value] * len(grid))
-        line = population(grid)
-        place = np.arange(len(grid), dtype=float) if across.levels is not None else grid[across.name].to_numpy(float)
-        color = _color(split, i)
-        ax.fill_between(place, line["conf_low"].to_numpy(), line["conf_high"].to_numpy(), color=color, alpha=0.22, linewidth=0, zorder=2)
-        ax.plot(
-            place,
-            line["estimate"].to_numpy(),
-            color=color,
-            linewidth=2.4,
-            zorder=3,
-            label=f"population, {level:.0%} band" if split is None else printable_name(str(value)),
-        )
+def _population(ax: Axes, table: pd.DataFrame, across: PlotColumn, split: PlotColumn | None, conf_level: float) -> None:
+    """The line of the population, one for each level of `split` that the means tell apart, with its band."""
+    told = split is not None and split.name in table.columns
+    for i, value in enumerate(split.labels if split is not None and told else (None,)):
+        part = table if split is None or not told else table[[level_label(v) == level_label(value) for v in table[split.name]]]
+        place, rows = _places(part, across)
+        middle, low, high = (part[name].to_numpy(float)[rows] for name in ("estimate", "conf_low", "conf_high"))
+        color = _color(split, i) if told else INK if split is not None else BLUE
+        ax.fill_between(place, low, high, color=color, alpha=0.22, linewidth=0, zorder=2)
+        shown = f"population, {percent(conf_level)} band" if value is None else printable_name(level_label(value))
+        ax.plot(place, middle, color="white", linewidth=4.4, alpha=0.8, zorder=2.9)
+        ax.plot(place, middle, color=color, linewidth=2.4, zorder=3, label=shown)
 
 
-def reference_rows(design: Design, across: PlotColumn) -> pd.DataFrame:
-    """Rows along x, all else at its mean or most frequent level; levels that never meet give way to the most frequent that do."""
-    frame = design.frame
-    if across.levels is not None:
-        values: Any = _as_in(design, across.name, list(across.levels))
+def _places(part: pd.DataFrame, across: PlotColumn) -> tuple[Array, Codes]:
+    """Where means stand along x, and which rows they are; a mean that x does not move stands all along it."""
+    if across.name not in part.columns:
+        ends = np.array([across.values.min(), across.values.max()])
+        return ends, np.zeros(2, np.int64)
+    if across.levels is None:
+        place = part[across.name].astype(float).to_numpy()
     else:
-        values = np.linspace(np.nanmin(across.values), np.nanmax(across.values), GRID_POINTS)
-    grid = pd.DataFrame({across.name: values})
-    others = frame.drop(columns=across.name)
-    numbers = [pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype) for dtype in others.dtypes]
-    factors = others.loc[:, [not number for number in numbers]]
-    levels = {name: factors[name].mode().iloc[0] for name in factors}
-    if levels and not np.all([factors[name] == level for name, level in levels.items()], axis=0).any():
-        levels = dict(zip(factors, factors.value_counts(sort=True).index[0], strict=True))
-    for name, number in zip(others.columns, numbers, strict=True):
-        grid[name] = float(others[name].mean()) if number else _as_in(design, str(name), [levels[name]] * len(grid))
-    return grid
-
-
-def _as_in(design: Design, name: str, values: list[Any]) -> Any:
-    """Values of the type that the column has in the data of the fit."""
-    column = design.frame[name]
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return pd.Categorical(values, categories=column.cat.categories, ordered=column.cat.ordered)
-    return pd.Series(values).astype(column.dtype).to_numpy() if not pd.api.types.is_numeric_dtype(column) else values
+        known = {level_label(level): float(i) for i, level in enumerate(across.levels)}
+        place = np.array([known.get(level_label(level), np.nan) for level in part[across.name]])
+    order = np.argsort(place, kind="stable").astype(np.int64)
+    return np.asarray(place[order], float), order
 
 
 @closes_on_error
-def ranef_axes(fit: Estimates, group: str | None = None, level: float = 0.95, sort: bool = True, ax: Any = None) -> list[Axes]:
-    """One panel per random column of a grouping factor: modes with `level` intervals.
+def ranef_axes(fit: Estimates, group: str | None = None, conf_level: float = 0.95, sort: bool = True, ax: Any = None) -> list[Axes]:
+    """One panel per random column of a grouping factor: modes with `conf_level` intervals.
 
     group : the factor, the first by default; sort : by the mode in each panel, otherwise in the order of the levels
     """
     found = mode_frames(fit)
     name = _known(found, group)
     modes, sds = found[name], sd_frames(fit)[name]
-    half = float(two_sided_quantile(level)) * sds
+    half = float(two_sided_quantile(conf_level)) * sds
     return _panels(name, modes, modes - half, modes + half, sort, ax)
 
 
@@ -239,6 +227,34 @@ def caterpillar(ax: Axes, modes: Array, low: Array, high: Array, labels: list[An
         told = f"{len(modes):,} levels,\n{int(away.sum()):,} away from 0"
         ax.annotate(told, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize="small", color=INK)
     ax.set_ylim(-0.8, len(modes) - 0.2)
+
+
+@closes_on_error
+def ranef_quantiles_axes(modes: Mapping[str, pd.DataFrame], group: str | None, ax: Any = None) -> list[Axes]:
+    """Normal quantiles of the conditional modes, a panel for each random column."""
+    name = _known(modes, group)
+    frame = modes[name]
+    axes = panels(ax, frame.shape[1], width=3.8, height=3.6)
+    for place, column in zip(axes, frame.columns, strict=True):
+        normal_quantiles(place, frame[column].to_numpy(float), f"random effect of {column} ({name})")
+    return axes
+
+
+@closes_on_error
+def ranef_pairs_axes(modes: Mapping[str, pd.DataFrame], group: str | None, ax: Any = None) -> list[Axes]:
+    """The conditional modes of every two random columns against each other."""
+    name = _known(modes, group)
+    frame = modes[name]
+    pairs = list(combinations(frame.columns, 2))
+    if not pairs:
+        raise SpecificationError(f"{name!r} has one random effect", "kind", 'use kind="caterpillar" or kind="qq"')
+    axes = panels(ax, len(pairs), width=3.6, height=3.4)
+    for place, (first, second) in zip(axes, pairs, strict=True):
+        place.axhline(0.0, color=LIGHT, linewidth=1, zorder=0)
+        place.axvline(0.0, color=LIGHT, linewidth=1, zorder=0)
+        cloud(place, frame[first].to_numpy(float), frame[second].to_numpy(float))
+        plain_axes(place, f"random effect of {first}", f"random effect of {second}", name)
+    return axes
 
 
 NAMED_LEVELS = 8

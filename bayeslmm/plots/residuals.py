@@ -17,6 +17,7 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm._types import Level, ResidualKind
 from bayeslmm._validation import require_count, require_name
 from bayeslmm.data.design import Design
+from bayeslmm.data.response_scale import scale_name
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.style import (
     BLUE,
@@ -27,7 +28,6 @@ from bayeslmm.plots.style import (
     ORANGE,
     RED,
     axes_for,
-    bare,
     closes_on_error,
     cloud,
     legend_above,
@@ -108,7 +108,7 @@ def fitted_axes(fit: Estimates, level: Level = "conditional", ax: Axes | None = 
     ends = [min(values.min(), y.min()), max(values.max(), y.max())]
     ax.plot(ends, ends, color=INK, linewidth=1, zorder=3, label="observed = fitted")
     legend_above(ax)
-    return plain_axes(ax, f"fitted value ({level})", bare(fit.design.spec.formula.response))
+    return plain_axes(ax, f"fitted value ({level})", scale_name(fit.design))
 
 
 @closes_on_error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from textwrap import wrap
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -30,6 +31,18 @@ LEGEND: dict[str, Any] = {
 
 LEGEND_CHARACTERS = 75
 """Characters of a legend that fit in one row."""
+
+LABEL_CHARACTERS = 32
+"""Characters of a label in one line."""
+
+LABEL_LINES = 3
+"""Lines of a label."""
+
+CHARACTERS_PER_INCH = 11.0
+"""Characters of labels beside one another that have room in an inch."""
+
+CAPTION_CHARACTERS = 80
+"""Characters in a line of a caption."""
 
 LABELLED_LEVELS = 60
 """Levels up to which each has its own label."""
@@ -93,6 +106,8 @@ def panels(ax: Any, count: int, width: float = 3.4, height: float = 2.8, columns
     figure, grid = plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False, **options)
     for extra in grid.ravel()[count:]:
         figure.delaxes(extra)
+    for lowest in grid.ravel()[max(count - columns, 0) : count]:
+        lowest.tick_params(labelbottom=True)
     return list(grid.ravel()[:count])
 
 
@@ -157,28 +172,52 @@ def legend_above(ax: Axes, title: str | None = None) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         seen = dict(zip(labels, handles, strict=True))
-        columns = len(seen) if sum(len(label) + 5 for label in seen) < LEGEND_CHARACTERS else min(len(seen), 4)
+        columns = legend_columns(list(seen), LEGEND_CHARACTERS)
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "alignment": "left"}
         ax.legend(list(seen.values()), list(seen), title=title, ncols=columns, **place, **LEGEND)
 
 
-def legend_of_panels(axes: Sequence[Axes], ax: Any, source: Axes | None = None) -> None:
-    """The same once for several panels: above all of them in a figure of our own, in the first panel on axes that were given.
+def legend_columns(labels: Sequence[str], room: float) -> int:
+    """How many labels stand in a row: all of them, or as many as the longest leaves room for."""
+    return len(labels) if sum(len(label) + 5 for label in labels) < room else max(1, int(room / (max(map(len, labels)) + 5)))
 
-    source : the panel that has all marks, the first unless another is given
-    """
-    handles, labels = (source or axes[0]).get_legend_handles_labels()
-    seen = dict(zip(labels, handles, strict=True))
+
+def legend_of_panels(axes: Sequence[Axes], ax: Any, title: str | None = None) -> None:
+    """The same once for several panels: above all of them in a figure of our own, in the first panel on axes that were given."""
+    seen: dict[Any, Any] = {}
+    for one in axes:
+        handles, labels = one.get_legend_handles_labels()
+        seen = dict(zip(labels, handles, strict=True)) | seen
     if ax is None and seen:
         figure: Any = axes[0].get_figure()
-        drawn = figure.legend(list(seen.values()), list(seen), loc="outside upper left", ncols=len(seen), **LEGEND)
+        columns = legend_columns(list(seen), LEGEND_CHARACTERS * figure.get_figwidth() / 6.4)
+        where: dict[str, Any] = {"loc": "outside upper left", "alignment": "left"}
+        drawn = figure.legend(list(seen.values()), list(seen), ncols=columns, title=title, **where, **LEGEND)
     elif seen:
-        drawn = axes[0].legend(list(seen.values()), list(seen), loc="best", **LEGEND)
+        drawn = axes[0].legend(list(seen.values()), list(seen), loc="best", title=title, **LEGEND)
     else:
         return
     for line in drawn.get_lines():
         line.set_alpha(1.0)
         line.set_linewidth(max(line.get_linewidth(), 1.6))
+
+
+def caption(ax: Axes, text: str) -> None:
+    """A line below the axes: what the figure averages over, at which values, on which scale."""
+    if not text:
+        return
+    told = "\n".join(wrap(printable_name(text), CAPTION_CHARACTERS))
+    ax.annotate(
+        told,
+        (0.5, 0.0),
+        xycoords=ax.xaxis.label,
+        xytext=(0, -3),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        fontsize="x-small",
+        color=GREY,
+    )
 
 
 def few_ticks(ax: Axes) -> None:
@@ -191,14 +230,25 @@ def level_label(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float | np.floating) else str(value)
 
 
-def bare(name: str) -> str:
-    """A column as the data call it, without the backticks of a formula around it."""
-    return name[1:-1] if len(name) > 2 and name[0] == name[-1] == "`" and "`" not in name[1:-1] else name
+def percent(level: float) -> str:
+    """A level of confidence: 95%, 99.9%."""
+    return f"{100.0 * level:.4g}%"
 
 
 def printable_name(text: str) -> str:
     """A name of the data as Matplotlib prints it: no dollar sign starts a formula, no control character passes."""
     return "".join(c if c.isprintable() else " " for c in str(text)).replace("$", r"\$")
+
+
+def folded(label: str) -> str:
+    """A long label in lines, broken after the marks between its parts; what has none of them after so many characters."""
+    lines: list[str] = []
+    rest = label
+    while len(rest) > LABEL_CHARACTERS and len(lines) < LABEL_LINES - 1:
+        cut = max((rest.rfind(mark, 8, LABEL_CHARACTERS) for mark in ":, ."), default=-1) + 1 or LABEL_CHARACTERS
+        lines.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    return "\n".join([*lines, rest if len(rest) <= LABEL_CHARACTERS else rest[: LABEL_CHARACTERS - 3] + "..."])
 
 
 def named_ticks(ax: Axes, labels: Sequence[Any], *, vertical: bool = True) -> None:
@@ -208,7 +258,11 @@ def named_ticks(ax: Axes, labels: Sequence[Any], *, vertical: bool = True) -> No
         axis.set_ticks([])
         return
     size = "small" if len(labels) <= 25 else "x-small"
-    rotation = 0.0 if vertical or max(len(level_label(label)) for label in labels) * len(labels) < 70 else 90.0
-    axis.set_ticks(
-        np.arange(len(labels)), labels=[printable_name(level_label(label)) for label in labels], fontsize=size, rotation=rotation
-    )
+    shown = [printable_name(folded(level_label(label))) for label in labels]
+    longest = max(len(line) for label in shown for line in label.split("\n"))
+    figure: Any = ax.get_figure()
+    room = CHARACTERS_PER_INCH * ax.get_position().width * figure.get_figwidth()
+    turned: dict[str, Any] = {}
+    if not vertical and (longest + 1) * len(labels) >= room:
+        turned = {"rotation": 45.0, "ha": "right", "rotation_mode": "anchor"} if len(labels) <= 25 else {"rotation": 90.0}
+    axis.set_ticks(np.arange(len(labels)), labels=shown, fontsize=size, **turned)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import wraps
 from typing import Any
@@ -183,27 +183,36 @@ def no_attribute(owner: object, name: str, table: dict[str, str]) -> AttributeEr
     return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=owner)
 
 
-def known_arguments[Made: type](owner: Made) -> Made:
-    """Let every verb of a class answer a keyword that it does not have by the right one."""
+def known_arguments[Made: type](owner: Made, synonyms: Mapping[str, str] | None = None) -> Made:
+    """Let every verb of a class answer a keyword that it does not have by the right one.
+
+    synonyms : other word -> the keyword that it is read as, where a verb has that one and not the word itself
+    """
     for name, value in list(vars(owner).items()):
         if inspect.isfunction(value) and (not name.startswith("_") or name == "__init__"):
-            setattr(owner, name, answering(value, owner.__name__ if name == "__init__" else name))
+            setattr(owner, name, answering(value, owner.__name__ if name == "__init__" else name, synonyms or {}))
     return owner
 
 
 def answers_keywords[**P, Result](function: Callable[P, Result]) -> Callable[P, Result]:
     """`answering` as a decorator of a function."""
-    return answering(function, function.__name__)
+    return answering(function, function.__name__, {})
 
 
-def answering[**P, Result](function: Callable[P, Result], name: str) -> Callable[P, Result]:
+def answering[**P, Result](function: Callable[P, Result], name: str, synonyms: Mapping[str, str]) -> Callable[P, Result]:
     """The function, with an error that names the right argument where a keyword is not one of its own."""
     known = frozenset(inspect.signature(function).parameters) - {"self", "cls"}
+    words = {word: own for word, own in synonyms.items() if own in known and word not in known}
 
     @wraps(function)
     def verb(*args: P.args, **options: P.kwargs) -> Result:
         if not known.issuperset(options):
-            raise _unknown_argument(name, next(option for option in options if option not in known), known)
+            for word, own in words.items():
+                if word in options and own not in options:
+                    options[own] = options.pop(word)
+            for option in options:
+                if option not in known:
+                    raise _unknown_argument(name, option, known)
         return function(*args, **options)
 
     return verb

@@ -22,6 +22,7 @@ EXEMPT = {
 TAKEN: dict[str, dict[str, set[str]]] = {
     "one name in a list, a set or a mapping's keys is that name": {
         "by": {"list"},
+        "term": {"list"},
         "specs": {"list"},
         "terms": {"list", "set", "unhashable key"},
         "statements": {"list", "set"},
@@ -71,6 +72,7 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "group": {"nonsense", "empty text", "control", "surrogate"},
         "term": {"nonsense", "empty text", "control", "surrogate"},
     },
+    "a place among the means, as Python counts": {"ref": {"0", "-1"}},
     "a function is told of every refit": {"progress": {"function"}},
     "nothing is said of any": {
         "sd": {"{}"},

@@ -42,7 +42,7 @@ FOREIGN: list[tuple[Callable[..., Any], str, str]] = [
     (blm.fit_by, "groups", "formula"),
     (EMMeans.pairs, "infer", "leave it out"),
     (Bootstrap.confint, "ci_type", "interval="),
-    (FitPlots.lines, "conf_level", "level="),
+    (FitPlots.lines, "alpha", "conf_level="),
 ]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,18 +13,21 @@ from bayeslmm._validation import require_count, require_flag, require_level, req
 from bayeslmm.bayes.posterior import tables
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.datatree import predictive_draws
-from bayeslmm.bayes.posterior.predict import predict_posterior
+from bayeslmm.bayes.posterior.predict import linear_predictor_mean
 from bayeslmm.bayes.posterior.tables import parameter_draws
 from bayeslmm.bayes.sampling.prior_predictive import resolved_priors
+from bayeslmm.data.response_scale import response_options, scale_name
 from bayeslmm.errors import SpecificationError
+from bayeslmm.inference.means.effects import difference_table, effect_table, line_table, term_variables
 from bayeslmm.plots import draws as figures
+from bayeslmm.plots.effects import effect_axes, is_ordered
 from bayeslmm.plots.levels import lines_axes, ranef_of_draws
 from bayeslmm.plots.residuals import column_of
-from bayeslmm.plots.style import bare
+from bayeslmm.plots.style import percent
 from bayeslmm.results.foreign_names import known_arguments
 
 if TYPE_CHECKING:
-    from bayeslmm._types import AxesLike, GridWeights, Names, PredictiveKind, PredictiveStatistic, Values
+    from bayeslmm._types import AxesLike, ContrastMethod, GridWeights, Names, PredictiveKind, PredictiveStatistic, ResponseType, Values
 
 
 class PosteriorPlots:
@@ -274,7 +277,7 @@ class PosteriorPlots:
             require_one_of(own, tuple(figures.PREDICTIVE_STATISTICS), "stat")
         count = (50 if kind == "density" else 1000) if draws is None else require_count(draws, "draws")
         values = predictive_draws(post, -(-count // post.chains), seed)
-        found = figures.Replicated(values.reshape(-1, values.shape[-1])[:count], design.y, bare(design.spec.formula.response))
+        found = figures.Replicated(values.reshape(-1, values.shape[-1])[:count], design.y, scale_name(design))
         panel: tuple[Callable[[Axes, figures.Replicated], None], tuple[str, str]]
         if kind == "density":
             panel = figures.draw_densities, (found.name, "density")
@@ -290,14 +293,14 @@ class PosteriorPlots:
         axes = figures.predictive_panels(found, panel[0], split, panel[1], ax)
         return axes[0] if split is None else axes
 
-    def ranef(self, group: str | None = None, level: float = 0.95, sort: bool = True, ax: AxesLike = None) -> list[Axes]:
+    def ranef(self, group: str | None = None, conf_level: float = 0.95, sort: bool = True, ax: AxesLike = None) -> list[Axes]:
         """The caterpillar of a grouping factor: posterior means and quantiles, one panel per random column.
 
         Parameters
         ----------
         group : str, optional
             Grouping factor.
-        level : float, default 0.95
+        conf_level : float, default 0.95
             Level of the quantiles.
         sort : bool, default True
             Whether levels are sorted by their mode.
@@ -314,11 +317,25 @@ class PosteriorPlots:
         >>> axes = post.plot.ranef()
         """
         return ranef_of_draws(
-            tables.mean_ranef(self._post), tables.tidy_draws(self._post, "ran_vals", require_level(level, "level")), group, sort, ax
+            tables.mean_ranef(self._post), tables.tidy_draws(self._post, "ran_vals", require_level(conf_level)), group, sort, ax
         )
 
-    def lines(self, x: str, by: str | None = None, *, levels: bool = True, level: float = 0.95, ax: Axes | None = None) -> Axes:
-        """The data against x with the posterior mean line of the population, its band, and a thin line for each level.
+    def lines(
+        self,
+        x: str,
+        by: str | None = None,
+        *,
+        levels: bool = True,
+        points: bool = True,
+        conf_level: float = 0.95,
+        type: ResponseType = "link",  # noqa: A002
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        ax: Axes | None = None,
+    ) -> Axes:
+        """The data against x with the posterior mean line of the population and a thin one for each level.
+
+        The line is of marginal means: averaged over the other factors, other covariates at their means, as the caption says.
 
         Parameters
         ----------
@@ -327,9 +344,17 @@ class PosteriorPlots:
         by : str, optional
             Factor that tells lines apart.
         levels : bool, default True
-            Levels drawn: names, how many, or all.
-        level : float, default 0.95
-            Level of the band.
+            Whether a thin line is drawn for each level of the first grouping factor.
+        points : bool, default True
+            Whether the data are drawn.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        type : {"link", "response"}, default "link"
+            "link", as the model has the response; "response", taken back from `log(y)`, `sqrt(y)`, ...
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of the levels of factors that are averaged over.
         ax : Axes, optional
             Axes to draw on; a new figure without.
 
@@ -340,22 +365,137 @@ class PosteriorPlots:
 
         Examples
         --------
-        >>> axes = post.plot.lines("Days")
+        >>> axes = post.plot.lines("Days", by="Subject")
         """
-        post = self._post
+        post, design = self._post, self._post.design
 
-        def population(rows: pd.DataFrame) -> pd.DataFrame:
-            return predict_posterior(
-                post, rows, level="population", interval="confidence", conf_level=level, new_levels="error", offset=None, seed=None
-            )
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> tables.PosteriorMeans:
+            return tables.posterior_emmeans(post, names, by, at, weights, conf_level, type)
 
-        def fitted() -> Array:
-            found = predict_posterior(
-                post, None, level="conditional", interval=None, conf_level=level, new_levels="error", offset=None, seed=None
-            )
-            return found["estimate"].to_numpy(float)
+        def population(split: str | None) -> tuple[pd.DataFrame, Sequence[str]]:
+            table = line_table(design, ask, x, split, at)
+            return table.frame, table.notes
 
-        return lines_axes(post.design, fitted, population, x, by, levels=levels, level=level, ax=ax)
+        return lines_axes(
+            design,
+            lambda: linear_predictor_mean(post),
+            population,
+            x,
+            by,
+            levels=levels,
+            points=points,
+            conf_level=conf_level,
+            scale=response_options(design, type, bias_adjust=False)[0],
+            label=scale_name(design, type),
+            ax=ax,
+        )
+
+    def effects(
+        self,
+        term: Names,
+        x: str | None = None,
+        ax: AxesLike = None,
+        *,
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        conf_level: float = 0.95,
+        type: ResponseType = "link",  # noqa: A002
+        bias_adjust: bool | float = False,
+    ) -> list[Axes]:
+        """What a term of the fixed effects does: marginal means over the range or the levels of its variables, with intervals.
+
+        The variables of an interaction are an axis, lines and panels, in this order; numbers go along the axis, and others of them have
+        lines at their mean and one sd to either side. The rest is averaged over as marginal means are, which the caption says.
+
+        Parameters
+        ----------
+        term : str or sequence of str
+            A term of the fixed effects, `"arm:visit"`, or its variables.
+        x : str, optional
+            The variable along the horizontal axis.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of the levels of factors that are averaged over.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+        type : {"link", "response"}, default "link"
+            "link", as the model has the response; "response", taken back from `log(y)`, `sqrt(y)`, ...
+        bias_adjust : bool or float, default False
+            With "response": means of responses, which are not the inverse at the mean; a number is the sd of a response about it.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
+        >>> axes = post.plot.effects("Days")
+        """
+        design = self._post.design
+
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> tables.PosteriorMeans:
+            return tables.posterior_emmeans(self._post, names, by, at, weights, conf_level, type, bias_adjust)
+
+        table = effect_table(design, ask, term_variables(design, term), x, at)
+        label = f"marginal mean, {scale_name(design, type)} ({percent(conf_level)} interval)"
+        joined = bool(table.lines) or is_ordered(design, table.x)
+        return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, ax=ax)
+
+    def differences(
+        self,
+        specs: Names | None = None,
+        by: Names | None = None,
+        ax: AxesLike = None,
+        *,
+        method: ContrastMethod = "trt.vs.ctrl",
+        ref: str | float | None = None,
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        conf_level: float = 0.95,
+    ) -> list[Axes]:
+        """Differences between levels along another variable, such as those of arms over visits, with intervals and the line of none.
+
+        Parameters
+        ----------
+        specs : str or sequence of str, optional
+            Factors whose levels are compared; by default one that interacts with a variable that has an order.
+        by : str or sequence of str, optional
+            Where they are compared: the first along the axis, others a panel each; by default that variable, such as the visit.
+        ax : Axes or array of Axes, optional
+            Axes to draw on; a new figure without.
+        method : str, Mapping or array_like, default "trt.vs.ctrl"
+            Family of contrasts, as of marginal means: "trt.vs.ctrl", "pairwise", a mapping of label to weights.
+        ref : str or float, optional
+            The control of "trt.vs.ctrl".
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of the levels of factors that are averaged over.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        list of Axes
+            The axes drawn on.
+
+        Examples
+        --------
+        >>> axes = post.plot.differences("Days", at={"Days": [0, 3, 6, 9]})
+        """
+        design = self._post.design
+
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> tables.PosteriorMeans:
+            return tables.posterior_emmeans(self._post, names, by, at, weights, conf_level)
+
+        table = difference_table(design, ask, lambda means: means.contrast(method, ref), specs, by, at)
+        label = f"difference, {scale_name(design)} ({percent(conf_level)} interval)"
+        joined = table.x != "contrast"
+        return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, zero=True, ax=ax)
 
     def emmeans(
         self,
@@ -399,7 +539,8 @@ class PosteriorPlots:
         return tables.posterior_emmeans(self._post, specs, by, at, weights, conf_level).plot(x=x, ax=ax)
 
     def __repr__(self) -> str:
-        return f"figures of {self._post!r}: dist, emmeans, forest, lines, pairs, predictive, rank, ranef, trace"
+        names = sorted(name for name in dir(self) if not name.startswith("_"))
+        return f"figures of {self._post!r}: {', '.join(names)}"
 
 
-known_arguments(PosteriorPlots)
+known_arguments(PosteriorPlots, {"level": "conf_level"})

@@ -302,7 +302,7 @@ class PosteriorMeans:
         method : str, Mapping or array_like, default "effect"
             Family of contrasts, a mapping of label to weights, or an array of a row each.
         ref : str or float, optional
-            The reference of "trt.vs.ctrl": a mean's label or its place, from 1.
+            The reference of "trt.vs.ctrl": a mean's label or its place, from 0.
 
         Returns
         -------

@@ -118,7 +118,7 @@ def _reference(ref: Any, means: Sequence[str]) -> int:
         return 0
     if str(ref) in means:
         return list(means).index(str(ref))
-    if isinstance(ref, int) and -len(means) <= ref < len(means):
+    if isinstance(ref, int) and not isinstance(ref, bool) and -len(means) <= ref < len(means):
         return ref % len(means)
     raise SpecificationError(f"{ref!r} is none of the means", f"means: {', '.join(means)}", "name the control, or give its position")
 
