@@ -373,7 +373,7 @@ class Fit(Estimates):
         >>> new = {"Days": [0, 1, 9], "Subject": ["new"] * 3, "Reaction": [300.0, 310.0, None]}
         >>> fit.predict(new, observed=True)["estimate"].round(1).tolist()
         [283.4, 295.1, 388.8]
-        >>> logged = blm.LMM("log(Reaction) ~ Days + (Days | Subject)", data).fit()
+        >>> logged = blm.LMM("log(Reaction) ~ Days + (Days | Subject)", sleepstudy).fit()
         >>> logged.predict({"Days": [10]}, level="population", type="response").round(1).to_numpy().tolist()
         [[353.8]]
         """

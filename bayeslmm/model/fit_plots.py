@@ -139,11 +139,11 @@ class FitPlots:
         """
         fit, design = self._fit, self._fit.design
 
-        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> EMMeans:
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any], weights: GridWeights) -> EMMeans:
             return emmeans(fit, names, by, at, weights, df="asymptotic", conf_level=conf_level, type=type)
 
         def population(split: str | None) -> tuple[pd.DataFrame, Sequence[str]]:
-            table = line_table(design, ask, x, split, at)
+            table = line_table(design, ask, x, split, at, weights)
             return table.frame, table.notes
 
         return lines_axes(
@@ -222,10 +222,10 @@ class FitPlots:
         """
         design = self._fit.design
 
-        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> EMMeans:
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any], weights: GridWeights) -> EMMeans:
             return emmeans(self._fit, names, by, at, weights, df, vcov, information, conf_level, cluster, type, bias_adjust)
 
-        table = effect_table(design, ask, term_variables(design, term), x, at)
+        table = effect_table(design, ask, term_variables(design, term), x, at, weights)
         label = f"marginal mean, {scale_name(design, type)} ({percent(conf_level)} interval)"
         joined = bool(table.lines) or is_ordered(design, table.x)
         return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, ax=ax)
@@ -292,10 +292,10 @@ class FitPlots:
         """
         design = self._fit.design
 
-        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> EMMeans:
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any], weights: GridWeights) -> EMMeans:
             return emmeans(self._fit, names, by, at, weights, df, vcov, information, conf_level, cluster)
 
-        table = difference_table(design, ask, lambda means: means.contrast(method, adjust, ref), specs, by, at)
+        table = difference_table(design, ask, lambda means: means.contrast(method, adjust, ref), specs, by, at, weights)
         label = f"difference, {scale_name(design)} ({percent(conf_level)} interval)"
         joined = table.x != "contrast"
         return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, zero=True, ax=ax)
@@ -357,18 +357,18 @@ class FitPlots:
 
         Examples
         --------
-        >>> trial = data.assign(half=np.where(data["Subject"] < "335", "first", "second"), late=np.where(data["Days"] > 4, "yes", "no"))
-        >>> axes = blm.LMM("Reaction ~ late * half + (1 | Subject)", trial).fit().plot.subgroups("late", "half")
+        >>> rows = sleepstudy.assign(late=sleepstudy["Days"] > 4, half=sleepstudy["Subject"].astype(str) < "335")
+        >>> axes = blm.LMM("Reaction ~ late * half + (1 | Subject)", rows).fit().plot.subgroups("late", "half")
         """
         design = self._fit.design
 
-        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> EMMeans:
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any], weights: GridWeights) -> EMMeans:
             return emmeans(self._fit, names, by, at, weights, df, vcov, information, conf_level, cluster)
 
         def differ(means: EMMeans) -> pd.DataFrame:
             return means.contrast(method, "none", ref)
 
-        table, notes = subgroup_table(design, ask, differ, interaction_p_value, treatment, factors, at)
+        table, notes = subgroup_table(design, ask, differ, interaction_p_value, treatment, factors, at, weights)
         return subgroup_axes(table, f"difference, {scale_name(design)} ({percent(conf_level)} interval)", notes=notes, ax=ax)
 
     @closes_on_error

@@ -369,11 +369,11 @@ class PosteriorPlots:
         """
         post, design = self._post, self._post.design
 
-        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> tables.PosteriorMeans:
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any], weights: GridWeights) -> tables.PosteriorMeans:
             return tables.posterior_emmeans(post, names, by, at, weights, conf_level, type)
 
         def population(split: str | None) -> tuple[pd.DataFrame, Sequence[str]]:
-            table = line_table(design, ask, x, split, at)
+            table = line_table(design, ask, x, split, at, weights)
             return table.frame, table.notes
 
         return lines_axes(
@@ -437,10 +437,10 @@ class PosteriorPlots:
         """
         design = self._post.design
 
-        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> tables.PosteriorMeans:
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any], weights: GridWeights) -> tables.PosteriorMeans:
             return tables.posterior_emmeans(self._post, names, by, at, weights, conf_level, type, bias_adjust)
 
-        table = effect_table(design, ask, term_variables(design, term), x, at)
+        table = effect_table(design, ask, term_variables(design, term), x, at, weights)
         label = f"marginal mean, {scale_name(design, type)} ({percent(conf_level)} interval)"
         joined = bool(table.lines) or is_ordered(design, table.x)
         return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, ax=ax)
@@ -489,10 +489,10 @@ class PosteriorPlots:
         """
         design = self._post.design
 
-        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any]) -> tables.PosteriorMeans:
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any], weights: GridWeights) -> tables.PosteriorMeans:
             return tables.posterior_emmeans(self._post, names, by, at, weights, conf_level)
 
-        table = difference_table(design, ask, lambda means: means.contrast(method, ref), specs, by, at)
+        table = difference_table(design, ask, lambda means: means.contrast(method, ref), specs, by, at, weights)
         label = f"difference, {scale_name(design)} ({percent(conf_level)} interval)"
         joined = table.x != "contrast"
         return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, zero=True, ax=ax)

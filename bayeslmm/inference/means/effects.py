@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
+from bayeslmm._types import GridWeights
 from bayeslmm._validation import require_mapping, require_name, require_names
 from bayeslmm.data.design import Design
 from bayeslmm.data.expressions import read_atom
@@ -26,8 +27,8 @@ VISITS = 20
 """Distinct numbers up to which a variable is taken for visits: differences are at each of them."""
 
 
-type AskMeans = Callable[[Sequence[str], Sequence[str], Mapping[str, Any]], Any]
-"""Means of variables, within the levels of others, at values: `emmeans` with everything else settled."""
+type AskMeans = Callable[[Sequence[str], Sequence[str], Mapping[str, Any], GridWeights], Any]
+"""Means of variables, within the levels of others, at values, with weights: `emmeans` with everything else settled."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,8 +122,16 @@ def range_values(design: Design, name: str, taken: Mapping[str, Any]) -> Array:
     return np.linspace(covariate.low, covariate.high, int(np.clip(GRID_ELEMENTS // max(rows, 1.0), 2, LINE_POINTS)))
 
 
+def _estimable(ask: AskMeans, names: Sequence[str], by: Sequence[str], at: Mapping[str, Any], weights: GridWeights) -> Any:
+    """The means; over the cells that the data have, by their frequencies, where none is estimable over all."""
+    found = ask(names, by, at, weights)
+    if weights == "equal" and found.frame["estimate"].isna().all():
+        return ask(names, by, at, "proportional")
+    return found
+
+
 def effect_table(
-    design: Design, ask: AskMeans, names: Sequence[str], x: str | None = None, at: Mapping[str, Any] | None = None
+    design: Design, ask: AskMeans, names: Sequence[str], x: str | None, at: Mapping[str, Any] | None, weights: GridWeights
 ) -> AlongTable:
     """Means over the levels and ranges of variables, averaged over the rest as marginal means are."""
     along, lines, parts = arrange(design, names, x)
@@ -134,11 +143,11 @@ def effect_table(
     if along in covariates and not covariates[along].binary and along not in given:
         taken = {name: np.atleast_1d(np.asarray(values, dtype=object)) for name, values in given.items()}
         given[along] = range_values(design, along, taken)
-    found = ask((along, *lines, *parts), (), given)
+    found = _estimable(ask, (along, *lines, *parts), (), given, weights)
     return AlongTable(found.frame, along, lines, parts, (*shown_notes(found), *held_notes(design, (along, *lines, *parts), given)))
 
 
-def line_table(design: Design, ask: AskMeans, x: str, by: str | None, at: Mapping[str, Any] | None) -> AlongTable:
+def line_table(design: Design, ask: AskMeans, x: str, by: str | None, at: Mapping[str, Any] | None, weights: GridWeights) -> AlongTable:
     """The line of the population along x, one for each level of a variable of the fixed effects; without x where they do not read it."""
     known, covariates = fixed_variables(design), design.encoding.covariates
     given = require_mapping(at, "at", '{"x": [0, 1]}')
@@ -148,7 +157,7 @@ def line_table(design: Design, ask: AskMeans, x: str, by: str | None, at: Mappin
     if x in covariates and x not in given:
         taken = {name: np.atleast_1d(np.asarray(values, dtype=object)) for name, values in given.items()}
         given[x] = range_values(design, x, taken)
-    found = ask(names, (), given)
+    found = _estimable(ask, names, (), given, weights)
     lines = tuple(name for name in names if name != x)
     return AlongTable(found.frame, x, lines, (), (*shown_notes(found), *held_notes(design, names, given)))
 
@@ -164,7 +173,13 @@ def interaction_p_value(means: EMMeans) -> float:
 
 
 def difference_table(
-    design: Design, ask: AskMeans, differ: Callable[[Any], pd.DataFrame], specs: Any, by: Any, at: Mapping[str, Any] | None
+    design: Design,
+    ask: AskMeans,
+    differ: Callable[[Any], pd.DataFrame],
+    specs: Any,
+    by: Any,
+    at: Mapping[str, Any] | None,
+    weights: GridWeights,
 ) -> AlongTable:
     """Differences between the levels of `specs` along `by`, a line for each; of two variables that interact where none is named.
 
@@ -178,7 +193,7 @@ def difference_table(
     for name in wanted:
         if name in design.encoding.covariates:
             given.setdefault(name, values_between(design, name))
-    found = ask(wanted, along, given)
+    found = _estimable(ask, wanted, along, given, weights)
     table = _made(differ(found))
     x = along[0] if along else "contrast"
     lines = ("contrast",) if along else ()
@@ -246,6 +261,7 @@ def subgroup_table(
     treatment: Any,
     factors: Any,
     at: Mapping[str, Any] | None,
+    weights: GridWeights,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Differences between treatments, of all and within the levels of each factor that the model lets them differ between.
 
@@ -269,10 +285,10 @@ def subgroup_table(
     if not chosen:
         raise SpecificationError(f"no factor interacts with {name}", "factors", f'fit.update(formula=". ~ . + {name}:factor") adds one')
     given = require_mapping(at, "at", '{"x": [0, 1]}')
-    overall = ask((name,), (), given)
+    overall = _estimable(ask, (name,), (), given, weights)
     parts = [_made(differ(overall)).assign(subgroup="", level="all", n=_group_count(design, None), p_value=np.nan)]
     for each in chosen:
-        means = ask((name,), (each,), given)
+        means = _estimable(ask, (name,), (each,), given, weights)
         table = differ(means)
         counts = _group_count(design, each)
         numbers = [np.nan if counts is None else counts.get(str(level), 0.0) for level in table[each]]
