@@ -6,7 +6,6 @@ combination of levels that occurs; the last class variable varies fastest. Colum
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -87,22 +86,38 @@ def class_levels(
     >>> class_levels(ClassVariable("time"), [10, 9, 8, 10]).levels
     ('8', '9', '10')
     """
-    raw = list(values)
-    missing = [v is None or v != v or (isinstance(v, str) and not v.strip()) for v in raw]
-    labels = ["" if gone else format_level(v) for v, gone in zip(raw, missing, strict=True)]
-    levels = _ordered({label: value for label, value, gone in zip(labels, raw, missing, strict=True) if not gone}, order, labels, known)
+    distinct, codes = _distinct(values)
+    labels = [None if v is None or v != v or (isinstance(v, str) and not v.strip()) else format_level(v) for v in distinct]
+    counts: dict[str, int] = {}
+    for label, count in zip(labels, np.bincount(codes, minlength=len(distinct)), strict=True):
+        if label is not None:
+            counts[label] = counts.get(label, 0) + int(count)
+    first = {label: value for label, value in zip(reversed(labels), reversed(distinct), strict=True) if label is not None}
+    levels = _ordered({label: first[label] for label in counts}, order, counts, known)
     levels = _reference_last(variable, levels)
     position = {label: i for i, label in enumerate(levels)}
-    return ClassLevels(variable.name, tuple(levels), freeze_codes([position.get(label, -1) for label in labels]))
+    places = np.array([-1 if label is None else position[label] for label in labels], dtype=np.int64)
+    return ClassLevels(variable.name, tuple(levels), freeze_codes(places[codes]))
 
 
-def _ordered(values: Mapping[str, Any], order: Order, labels: Sequence[str], known: Sequence[Any]) -> list[str]:
+def _distinct(values: Sequence[Any] | NDArray[Any]) -> tuple[list[Any], Codes]:
+    """The values that occur, in the order in which they first do, and which of them each row has; 1 and True are two."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+        _, where, inverse = np.unique(values, return_index=True, return_inverse=True)
+        order = np.argsort(where, kind="stable")
+        return values[where[order]].tolist(), np.argsort(order)[inverse].astype(np.int64)
+    place: dict[Any, int] = {}
+    codes = [place.setdefault((value.__class__, value), len(place)) for value in values]
+    return [value for _, value in place], np.array(codes, dtype=np.int64)
+
+
+def _ordered(values: Mapping[str, Any], order: Order, counts: Mapping[str, int], known: Sequence[Any]) -> list[str]:
+    """values : one of each level, in the order in which they occur; counts : its rows"""
     if order == "data":
-        return [label for label in dict.fromkeys(labels) if label in values]
+        return list(values)
     ranked = _sorted(values)
     if order == "freq":
-        count = Counter(labels)
-        return sorted(ranked, key=lambda label: -count[label])
+        return sorted(ranked, key=lambda label: -counts[label])
     if order == "internal" and known:
         rank = {format_level(value): i for i, value in enumerate(known)}
         return sorted(ranked, key=lambda label: rank.get(label, len(rank)))

@@ -15,6 +15,7 @@ from bayeslmm.sas.glm_coding import (
     bridge,
     class_levels,
     estimable,
+    format_level,
     glm_columns,
     row_space,
     rows_on_our_columns,
@@ -299,3 +300,35 @@ def test_a_model_without_anything_but_an_intercept() -> None:
     assert layout.X.tolist() == [[1.0]] * 4
     assert row_space(layout.X).kept.tolist() == [0]
     assert ClassLevels("a", (), np.zeros(0, dtype=np.int64)).levels == ()
+
+
+def levels_row_by_row(values: list[object], order: str) -> tuple[list[str], list[int]]:
+    """The definition: every row is printed, the levels are the texts that occur."""
+    gone = [v is None or v != v or (isinstance(v, str) and not v.strip()) for v in values]
+    labels = ["" if absent else format_level(v) for v, absent in zip(values, gone, strict=True)]
+    seen = {label: value for label, value, absent in zip(labels, values, gone, strict=True) if not absent}
+    numeric = all(isinstance(v, (int, float)) for v in seen.values())
+    levels = list(seen) if order == "data" else sorted(seen, key=lambda label: float(seen[label]) if numeric else label)  # type: ignore[arg-type]
+    if order == "freq":
+        levels = sorted(levels, key=lambda label: -labels.count(label))
+    return levels, [levels.index(label) if label in levels else -1 for label in labels]
+
+
+@pytest.mark.parametrize("order", ["data", "formatted", "freq"])
+@pytest.mark.parametrize("seed", range(8))
+def test_levels_are_those_of_every_row_by_itself(order: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pools: list[list[object]] = [
+        [3, 1.0, 2.5, 10, float("nan"), -4, 1],
+        ["b", "a", "a ", "", None, "10", "9", "  "],
+        [True, False, True, None],
+        [1e6, 2**40, 1e-7, 0.1 + 0.2, 0.3],
+    ]
+    pool = pools[seed % 4]
+    values = [pool[i] for i in rng.integers(0, len(pool), 40)]
+    levels, codes = levels_row_by_row(values, order)
+    found = class_levels(ClassVariable("t"), values, order)  # type: ignore[arg-type]
+    assert (list(found.levels), found.codes.tolist()) == (levels, codes)
+    if seed % 4 in (0, 3):
+        array = class_levels(ClassVariable("t"), np.array(values, float), order)  # type: ignore[arg-type]
+        assert (array.levels, array.codes.tolist()) == (found.levels, codes)
