@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from bayeslmm._arrays import Array, Mask, concatenate_fields
 from bayeslmm.inference.fixed_effects.tests import FTest, TTests
@@ -48,7 +48,7 @@ def limit_columns(columns: TableColumns, alpha: float, error: str = "StdErr", ta
 def t_quantile(level: float, df: Array) -> Array:
     """Quantile of t; of the normal where df is infinite; NaN where it is not positive."""
     with np.errstate(invalid="ignore"):
-        found = np.where(np.isinf(df), stats.norm.ppf(level), stats.t.ppf(level, np.where(np.isinf(df), 1.0, df)))
+        found = np.where(np.isinf(df), special.ndtri(level), special.stdtrit(np.where(np.isinf(df), 1.0, df), level))
     return np.asarray(found)
 
 
@@ -65,7 +65,7 @@ def f_row(test: FTest, chisq: bool) -> TableColumns:
         row["ChiSq"] = test.statistic * test.num_df
     row["FValue"] = test.statistic
     if chisq:
-        row["ProbChiSq"] = float(stats.chi2.sf(test.statistic * test.num_df, test.num_df)) if test.num_df else np.nan
+        row["ProbChiSq"] = float(special.chdtrc(test.num_df, test.statistic * test.num_df)) if test.num_df else np.nan
     return row | {"ProbF": test.p_value}
 
 

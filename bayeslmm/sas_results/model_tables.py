@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from bayeslmm._arrays import Array
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import pseudo_inverse
@@ -96,20 +96,20 @@ def _tests(found: CovarianceParameters) -> dict[str, Any]:
     """Wald tests: one-sided for what cannot be below 0."""
     z = found.values / found.errors
     one_sided = np.array([row.positive for row in found.rows])
-    return {"StdErr": found.errors, "ZValue": z, "ProbZ": np.where(one_sided, stats.norm.sf(z), 2.0 * stats.norm.sf(np.abs(z)))}
+    return {"StdErr": found.errors, "ZValue": z, "ProbZ": np.where(one_sided, special.ndtr(-z), 2.0 * special.ndtr(-np.abs(z)))}
 
 
 def _limits(found: CovarianceParameters, alpha: float, *, wald: bool) -> dict[str, Any]:
     """Satterthwaite's chi-square limits, nu = 2 Z^2, for what cannot be below 0; Wald limits for the rest."""
     values, errors = found.values, found.errors
-    half = stats.norm.isf(0.5 * alpha) * errors
+    half = -special.ndtri(0.5 * alpha) * errors
     lower, upper = values - half, values + half
     if not wald:
         by_chi = np.array([row.positive for row in found.rows])
         with np.errstate(divide="ignore", invalid="ignore"):
             nu = 2.0 * (values / errors) ** 2
-            lower = np.where(by_chi, nu * values / stats.chi2.isf(0.5 * alpha, nu), lower)
-            upper = np.where(by_chi, nu * values / stats.chi2.isf(1.0 - 0.5 * alpha, nu), upper)
+            lower = np.where(by_chi, nu * values / special.chdtri(nu, 0.5 * alpha), lower)
+            upper = np.where(by_chi, nu * values / special.chdtri(nu, 1.0 - 0.5 * alpha), upper)
     return {"Alpha": np.where(np.isfinite(errors), alpha, np.nan), "Lower": lower, "Upper": upper}
 
 
@@ -161,7 +161,7 @@ def null_test(run: ProgramRun) -> pd.DataFrame:
     """DF, ChiSq, ProbChiSq against independent errors with one variance."""
     chisq = max(null_criterion(run.fit.problem, run.fit.restricted) - run.fit.criterion, 0.0)
     df = parameter_counts(run).covariance - 1
-    p = float(stats.chi2.sf(chisq, df)) if df > 0 else 1.0
+    p = float(special.chdtrc(df, chisq)) if df > 0 else 1.0
     return pd.DataFrame({"DF": [df], "ChiSq": [chisq], "ProbChiSq": [p]})
 
 

@@ -13,7 +13,6 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.errors import Check, SpecificationError, warn_user
@@ -193,6 +192,8 @@ def _point(listing: CovarianceListing, near: Array, start: Array, wanted: Array)
     found = _newton(gap, slopes, near)
     if found is not None:
         return found
+    from scipy import optimize
+
     for begin in (start, np.append(listing.problem.start, start[-1])):
         search = optimize.least_squares(gap, begin, jac=slopes, xtol=1e-15, ftol=1e-15, gtol=1e-15)
         if float(np.abs(search.fun).max(initial=0.0)) < REACHED_GAP:
@@ -220,6 +221,8 @@ def _newton(gap: Callable[[Array], Array], slopes: Callable[[Array], Array], nea
 
 def _constrained(listing: CovarianceListing, start: Array, held: tuple[int, ...], restricted: bool) -> tuple[Array, FreeParameters]:
     """The minimum along psi_held = const, and the directions left."""
+    from scipy import optimize
+
     index, problem = list(held), listing.problem
     wanted = listing.values(start)[index]
     scale = np.maximum(np.abs(wanted), 1e-8)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import linalg, stats
+from scipy import linalg, special
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import SizeError, SpecificationError
@@ -103,7 +103,7 @@ class PredictableFunctions:
         degrees = self.degrees(L, M, df)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(se > 0, estimate / se, np.nan)
-        return TTests(estimate, se, degrees, t, np.asarray(2.0 * stats.t.sf(np.abs(t), degrees)))
+        return TTests(estimate, se, degrees, t, np.asarray(2.0 * special.stdtr(degrees, -np.abs(t))))
 
     def joint(self, L: Array, M: Array, df: float | None = None) -> FTest:
         """The F test of all rows."""
@@ -114,7 +114,7 @@ class PredictableFunctions:
         turned = vectors[:, kept].T
         statistic = float(((turned @ estimate) ** 2 / values[kept]).sum() / q)
         den = combined_df(self.degrees(turned @ L, turned @ M, df)) if df is None else df
-        return FTest(q, den, statistic, float(stats.f.sf(statistic, q, den)))
+        return FTest(q, den, statistic, float(special.fdtrc(q, den, statistic)))
 
     def degrees(self, L: Array, M: Array, df: float | None = None) -> Array:
         """Of the residual where the method counts, by Satterthwaite's approximation where it does not."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import SpecificationError
@@ -100,7 +100,7 @@ def _tests(run: ProgramRun, own: Sequence[RandomColumn], mine: Sequence[int]) ->
         df = PredictableFunctions(run).degrees(np.zeros((len(own), fit.design.X.shape[1])), M)
     with np.errstate(divide="ignore", invalid="ignore"):
         t_value = np.where(se > 0, estimate / se, np.nan)
-    return TTests(estimate, np.where(se > 0, se, np.nan), df, t_value, np.asarray(2.0 * stats.t.sf(np.abs(t_value), df)))
+    return TTests(estimate, np.where(se > 0, se, np.nan), df, t_value, np.asarray(2.0 * special.stdtr(df, -np.abs(t_value))))
 
 
 # -- matrices ------------------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import special
 
 from bayeslmm._arrays import Array, Mask
 from bayeslmm.errors import SpecificationError
@@ -73,8 +73,7 @@ def _estimate(run: ProgramRun, statement: EstimateStatement) -> pd.DataFrame:
     tests = _tested(run, L, statement.row, statement.df, statement.divisor, statement.subject, statement.group)
     columns = t_columns(tests)
     if statement.tail:
-        side = stats.t.cdf if statement.tail == "lower" else stats.t.sf
-        columns["Probt"] = side(tests.statistic, tests.df)
+        columns["Probt"] = one_sided(tests, statement.tail)
     tail = {"lower": "lower", "upper": "upper"}.get(statement.tail, "")
     more = limit_columns(columns, statement.alpha, tail=tail) if statement.cl else {}
     return bind_columns({"Label": [statement.label]}, columns, more)
@@ -327,7 +326,7 @@ def check_adjustment(method: str, diff: str) -> None:
 
 def one_sided(tests: TTests, tail: str) -> Array:
     """p values of one-sided tests, not adjusted."""
-    return np.asarray(stats.t.cdf(tests.statistic, tests.df) if tail == "lower" else stats.t.sf(tests.statistic, tests.df))
+    return np.asarray(special.stdtr(tests.df, tests.statistic if tail == "lower" else -tests.statistic))
 
 
 def _name(method: str, tests: TTests) -> str:
@@ -341,25 +340,27 @@ def _scheffe(tests: TTests, df: Array, correlation: Array, alpha: float) -> tupl
     member = np.isfinite(df)
     values = np.linalg.eigvalsh(correlation[np.ix_(member, member)])
     q = max(int((values > 1e-8 * values.max(initial=0.0)).sum()), 1)
-    return np.asarray(stats.f.sf(tests.statistic**2 / q, q, df)), np.asarray(np.sqrt(q * stats.f.isf(alpha, q, df)))
+    return np.asarray(special.fdtrc(q, df, tests.statistic**2 / q)), np.asarray(np.sqrt(q * special.fdtri(q, df, 1.0 - alpha)))
 
 
 def _one_sided(method: str, tests: TTests, df: Array, correlation: Array, alpha: float, sign: float) -> tuple[Array, Array]:
     """p values and critical values of comparisons to one side of the control; sign : -1 below it, 1 above."""
     statistic, member = sign * tests.statistic, np.isfinite(df)
     m = int(member.sum())
-    plain = np.asarray(stats.t.sf(statistic, df))
+    plain = np.asarray(special.stdtr(df, -statistic))
     if method == "bonferroni":
-        return np.minimum(1.0, m * plain), np.asarray(stats.t.isf(alpha / max(m, 1), df))
+        return np.minimum(1.0, m * plain), np.asarray(-special.stdtrit(df, alpha / max(m, 1)))
     if method == "sidak":
         level = -np.expm1(np.log1p(-alpha) / max(m, 1))
-        return np.asarray(-np.expm1(m * np.log1p(-plain))), np.asarray(stats.t.isf(level, df))
-    bounds = np.asarray(stats.t.isf(alpha, df)), np.asarray(stats.t.isf(alpha / max(m, 1), df))
+        return np.asarray(-np.expm1(m * np.log1p(-plain))), np.asarray(-special.stdtrit(df, level))
+    bounds = np.asarray(-special.stdtrit(df, alpha)), np.asarray(-special.stdtrit(df, alpha / max(m, 1)))
     if m < 2:
         return plain, bounds[0]
     if method == "smm":
         p = _each(df, lambda i: modulus_sf(float(statistic[i]), float(df[i]), m, sides=1))
         return p, _each(df, lambda i: modulus_isf(alpha, float(df[i]), m, sides=1))
+    from scipy import stats
+
     law: Any = stats.multivariate_t(  # type: ignore[call-overload]
         np.zeros(m), correlation[np.ix_(member, member)], df=float(df[member].mean()), allow_singular=True
     )
@@ -383,16 +384,18 @@ def modulus_sf(t: float, df: float, m: int, sides: int = 2) -> float:
     z = NODES * span
     log_density = df * (z - 0.5 * np.expm1(2.0 * z))
     weights = np.exp(log_density - log_density.max())
-    inside = stats.norm.sf(t * np.exp(z)) * sides
+    inside = special.ndtr(-t * np.exp(z)) * sides
     return float(weights @ -np.expm1(m * np.log1p(-np.minimum(inside, 1.0))) / weights.sum())
 
 
 def modulus_isf(alpha: float, df: float, m: int, sides: int = 2) -> float:
     """The point that the studentized maximum modulus exceeds with this probability."""
-    low, high = stats.t.isf(alpha / sides, df), stats.t.isf(alpha / (sides * m), df)
+    low, high = -float(special.stdtrit(df, alpha / sides)), -float(special.stdtrit(df, alpha / (sides * m)))
     return _root(lambda t: modulus_sf(t, df, m, sides), alpha, float(low), float(high))
 
 
 def _root(above: Callable[[float], float], alpha: float, low: float, high: float) -> float:
     """Between a plain critical value and Bonferroni's, a little widened against rounding."""
+    from scipy import optimize
+
     return float(optimize.brentq(lambda t: above(t) - alpha, low - 0.01, high + 0.01, xtol=1e-10))

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import SizeError
-from bayeslmm.inference.fixed_effects.degrees_of_freedom import ConstantDegrees, Degrees, Satterthwaite, varies_within
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import ConstantDegrees, Degrees, Satterthwaite, is_nested, varies_within
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, Inference, InferenceOptions
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
@@ -78,15 +78,51 @@ def total_rank(X: Array, effects: Sequence[CellCounts]) -> int:
     if not effects:
         return int(X.shape[1])
     total, left = 0, np.array(X / np.maximum(np.sqrt((X**2).sum(axis=0)), 1e-300))
+    if all(_same_levels(effects[0].codes, effect.codes) for effect in effects[1:]):
+        total = _by_level(effects, left)
+        return total + _rank_of_rest(left)
     for rows in _blocks(effects, len(X)):
         Z = _dense(effects, rows)
         U, s, _ = np.linalg.svd(Z / np.maximum(np.sqrt((Z**2).sum(axis=0)), 1e-300), full_matrices=False)
         Q = U[:, s > SINGULAR_DIRECTION * max(1.0, s.max(initial=0.0))]
         total += int(Q.shape[1])
         left[rows] -= Q @ (Q.T @ left[rows])
+    return total + _rank_of_rest(left)
+
+
+def _rank_of_rest(left: Array) -> int:
+    """The rank of columns that had length 1 before the projection."""
     found = np.linalg.svd(np.linalg.qr(left, mode="r"), compute_uv=False) if left.size else np.zeros(0)
-    # columns had length 1 before the projection
-    return total + int((found > SINGULAR_DIRECTION * np.sqrt(max(1, X.shape[1]))).sum())
+    return int((found > SINGULAR_DIRECTION * np.sqrt(max(1, left.shape[1]))).sum())
+
+
+def _same_levels(one: Codes, other: Codes) -> bool:
+    """Whether two codings of the rows are the same but for their numbers."""
+    return is_nested(one, other) and is_nested(other, one)
+
+
+def _by_level(effects: Sequence[CellCounts], left: Array) -> int:
+    """The rank of Z whose effects share their levels, each taken off `left` in place: Gram-Schmidt in all levels at once."""
+    codes, total = effects[0].codes, 0
+    K = int(codes.max(initial=-1)) + 1
+    bases: list[Array] = []
+
+    def sums(values: Array) -> Array:
+        return np.bincount(codes, values, K)
+
+    for effect in effects:
+        column = effect.values / np.maximum(np.sqrt(sums(effect.values**2)), 1e-300)[codes]
+        for _ in range(2):
+            for basis in bases:
+                column = column - basis * sums(basis * column)[codes]
+        length = np.sqrt(sums(column**2))
+        kept = length > SINGULAR_DIRECTION
+        total += int(kept.sum())
+        bases.append(np.where(kept, 1.0 / np.where(kept, length, 1.0), 0.0)[codes] * column)
+    for basis in bases:
+        for j in range(left.shape[1]):
+            left[:, j] -= basis * sums(basis * left[:, j])[codes]
+    return total
 
 
 def _blocks(effects: Sequence[CellCounts], n: int) -> list[Codes]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._validation import require_count, require_names, require_one_of
@@ -117,7 +117,7 @@ def check_inference(fit: Estimates, n: int, seed: int | None, methods: Sequence[
     for method in methods:
         if base is not None and method in SIDE_BY_SIDE:
             df: Any = {"wald": np.inf, "residual": float(fit.nobs - p)}.get(method, base.tests.df)
-            half = stats.t.ppf(0.5 + 0.5 * conf_level, df) * base.tests.std_error
+            half = special.stdtrit(df, 0.5 + 0.5 * conf_level) * base.tests.std_error
             inside = (np.abs(base.tests.estimate - fit.fixef_kept) <= half)[base.settled]
         else:
             inside = one_by_one[method]
@@ -129,8 +129,8 @@ def check_inference(fit: Estimates, n: int, seed: int | None, methods: Sequence[
 def _coverage(method: str, names: list[str], inside: Any) -> pd.DataFrame:
     count = len(inside)
     hits = inside.sum(axis=0)
-    low = np.where(hits > 0, stats.beta.ppf(0.025, hits, count - hits + 1.0), 0.0)
-    high = np.where(hits < count, stats.beta.ppf(0.975, hits + 1.0, count - hits), 1.0)
+    low = np.where(hits > 0, special.betaincinv(hits, count - hits + 1.0, 0.025), 0.0)
+    high = np.where(hits < count, special.betaincinv(hits + 1.0, count - hits, 0.975), 1.0)
     share = hits / count
     return pd.DataFrame(
         {"method": method, "term": names, "coverage": share, "conf_low": low, "conf_high": high, "size": 1.0 - share, "n": count}

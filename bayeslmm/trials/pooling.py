@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from bayeslmm._arrays import Array
 from bayeslmm._validation import require_one_of
@@ -54,10 +54,10 @@ class Pooled:
 
     def p_value(self, alternative: Alternative) -> Array:
         """Of the hypothesis that the quantity is 0."""
-        below = self._below_zero() if self.draws is not None else np.asarray(stats.t.sf(self.statistic, self.df))
+        below = self._below_zero() if self.draws is not None else np.asarray(special.stdtr(self.df, -self.statistic))
         p = {"less": 1.0 - below, "greater": below, "two-sided": 2.0 * np.minimum(below, 1.0 - below)}[alternative]
         if self.draws is None and alternative != "greater":
-            p = stats.t.cdf(self.statistic, self.df) if alternative == "less" else 2.0 * stats.t.sf(np.abs(self.statistic), self.df)
+            p = special.stdtr(self.df, self.statistic) if alternative == "less" else 2.0 * special.stdtr(self.df, -np.abs(self.statistic))
         return np.asarray(p)
 
     def _below_zero(self) -> Array:
@@ -82,7 +82,7 @@ class Pooled:
     def _quantile(self, p: float) -> Array:
         if self.draws is not None:
             return np.asarray(np.quantile(self.draws, p, axis=0, method="weibull"))
-        return np.asarray(self.estimate + stats.t.ppf(p, self.df) * self.std_error)
+        return np.asarray(self.estimate + special.stdtrit(self.df, p) * self.std_error)
 
 
 def pool_rubin(estimates: Array, std_errors: Array, df: Array | float, rule: str = "barnard-rubin") -> Pooled:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._memory import STREAM_NUMBERS, require_memory
@@ -58,12 +58,12 @@ class PowerTest:
         """(B,) whether t tests of the one row reject."""
         gap, se, df = found.estimate[:, 0] - self.rhs[0], found.std_error[:, 0], found.df[:, 0]
         if self.equivalence is not None:
-            limit = stats.t.ppf(1.0 - alpha, df) * se
+            limit = special.stdtrit(df, 1.0 - alpha) * se
             return (gap - limit > -self.equivalence) & (gap + limit < self.equivalence)
         t = (gap - self.delta) / se
         if self.side == "two-sided":
-            return np.abs(t) > stats.t.ppf(1.0 - 0.5 * alpha, df)
-        return (t if self.side == "greater" else -t) > stats.t.ppf(1.0 - alpha, df)
+            return np.abs(t) > special.stdtrit(df, 1.0 - 0.5 * alpha)
+        return (t if self.side == "greater" else -t) > special.stdtrit(df, 1.0 - alpha)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,8 +118,8 @@ class PowerCurve:
         at = int(np.argmax(curve >= power))
         if at == 0:
             return int(n[0])
-        z = stats.norm.ppf(np.clip(curve[at - 1 : at + 1], 1e-12, 1 - 1e-12))
-        share = (stats.norm.ppf(power) - z[0]) / (z[1] - z[0])
+        z = special.ndtri(np.clip(curve[at - 1 : at + 1], 1e-12, 1 - 1e-12))
+        share = (special.ndtri(power) - z[0]) / (z[1] - z[0])
         return int(np.ceil(n[at - 1] + share * (n[at] - n[at - 1]) - 1e-9))
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -201,7 +201,7 @@ def _limits(power: Array, trials: Array) -> tuple[Array, Array]:
     """Clopper and Pearson's 95 % limits; the power itself where nothing was simulated."""
     hits = power * trials
     with np.errstate(invalid="ignore"):
-        low, high = stats.beta.ppf(0.025, hits, trials - hits + 1.0), stats.beta.ppf(0.975, hits + 1.0, trials - hits)
+        low, high = special.betaincinv(hits, trials - hits + 1.0, 0.025), special.betaincinv(hits + 1.0, trials - hits, 0.975)
     low, high = np.where(hits > 0, low, 0.0), np.where(hits < trials, high, 1.0)
     return np.where(trials > 0, low, power), np.where(trials > 0, high, power)
 
@@ -294,24 +294,24 @@ def analytic_power(fit: Estimates, test: PowerTest, alpha: float, df: str) -> fl
         return _noncentral_f(alpha, q, nu, noncentral)
     nu, se = float(degrees.rows(test.L @ fit.problem.standardization.back)[0]), float(np.sqrt(test.L @ V @ test.L.T)[0, 0])
     if test.equivalence is not None:
-        t = stats.t.ppf(1.0 - alpha, nu)
+        t = special.stdtrit(nu, 1.0 - alpha)
         low, high = (float(gap[0]) + test.equivalence) / se, (float(gap[0]) - test.equivalence) / se
         return float(max(0.0, _nct_cdf(-t, nu, high) - _nct_cdf(t, nu, low)))
     noncentral = (float(gap[0]) - test.delta) / se
     if test.side == "two-sided":
         return _noncentral_f(alpha, 1, nu, noncentral**2)
     shift = noncentral if test.side == "greater" else -noncentral
-    return float(1.0 - _nct_cdf(stats.t.ppf(1.0 - alpha, nu), nu, shift))
+    return float(1.0 - _nct_cdf(special.stdtrit(nu, 1.0 - alpha), nu, shift))
 
 
 def _noncentral_f(alpha: float, q: int, nu: float, noncentral: float) -> float:
     if not np.isfinite(nu):
-        return float(stats.ncx2.sf(stats.chi2.ppf(1.0 - alpha, q), q, noncentral)) if noncentral > 0 else alpha
-    return float(stats.ncf.sf(stats.f.ppf(1.0 - alpha, q, nu), q, nu, noncentral)) if noncentral > 0 else alpha
+        return float(1.0 - special.chndtr(special.chdtri(q, alpha), q, noncentral)) if noncentral > 0 else alpha
+    return float(1.0 - special.ncfdtr(q, nu, noncentral, special.fdtri(q, nu, 1.0 - alpha))) if noncentral > 0 else alpha
 
 
 def _nct_cdf(t: float, nu: float, noncentral: float) -> float:
-    return float(stats.norm.cdf(t - noncentral) if not np.isfinite(nu) else stats.nct.cdf(t, nu, noncentral))
+    return float(special.ndtr(t - noncentral) if not np.isfinite(nu) else special.nctdtr(nu, noncentral, t))
 
 
 # -- simulation ----------------------------------------------------------------------------------------------------------------------------

@@ -138,6 +138,10 @@ def test_a_fit_and_its_tables_load_only_what_they_need() -> None:
         "data = {'y': [1, 3, 2, 5, 4, 7, 5, 9, 6], 'x': [0, 1, 2] * 3, 'g': list('aaabbbccc')}\n"
         "fit = blm.LMM('y ~ x + (x | g)', data, check='warn').fit()\n"
         "fit.tidy(conf_int=True), str(fit.summary()), fit.anova(), fit.predict()\n"
+        "data = blm.load_dataset('sleepstudy')\n"
+        "blm.proc_mixed('proc mixed cl; class Subject; model Reaction = Days / solution cl; random intercept / sub=Subject; run;', data)\n"
+        "fit = blm.LMM('Reaction ~ Days + (1 | Subject)', data).fit()\n"
+        "fit.power('Days', nsim=5, seed=1), fit.check_inference(5, seed=1)\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
