@@ -31,6 +31,7 @@ def _head(program: MixedProgram) -> Iterator[str]:
     yield from ["ClassLevels"] if program.classes and proc.noclprint != 0 else []
     yield from ["Dimensions", "NObs"]
     yield from ["ParmSearch"] if program.parms is not None else []
+    yield from ["Type" + proc.method[-1]] if proc.method.startswith("type") else []
     yield from [] if proc.noitprint or _fixed_parameters(program) else ["IterHistory"]
     yield from [] if _fixed_parameters(program) else ["ConvergenceStatus"]
     yield from program.repeated.displays if program.repeated else ()
@@ -39,7 +40,7 @@ def _head(program: MixedProgram) -> Iterator[str]:
 
 
 def _fixed_parameters(program: MixedProgram) -> bool:
-    return program.parms is not None and program.parms.noiter
+    return program.proc.method not in {"reml", "ml"} or (program.parms is not None and program.parms.noiter)
 
 
 def _fit(program: MixedProgram) -> Iterator[str]:
@@ -248,6 +249,8 @@ def _notes(program: MixedProgram) -> tuple[str, ...]:
         notes.append("PLOTS: the figures of a fit are at result.fit.plot")
     if proc.criterion is not None:
         notes.append(f"{proc.criterion[0].upper()}={proc.criterion[1]:g}: the optimiser stops by its own, tighter criterion")
+    if proc.nobound or proc.method not in {"reml", "ml"}:
+        notes.append("result.fit has this covariance where all variances are above 0, and else that of REML or ML with variances from 0 up")
     if proc.maxiter is not None or proc.maxfunc is not None:
         notes.append("MAXITER=, MAXFUNC=: the optimiser has its own limits")
     if proc.noprofile:

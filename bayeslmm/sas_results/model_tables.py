@@ -50,6 +50,8 @@ class CovarianceParameters:
 def covariance_parameter_rows(run: ProgramRun) -> CovarianceParameters:
     """The rows of the table with their covariance, by the observed information or, with SCORING=, the expected one."""
     problem = run.fit.problem
+    if run.components is not None:
+        return CovarianceParameters(run.parameter_rows, run.inference.curvature.covariance, free_parameters(run))
     J = run.listing.jacobian(tau_of(run.fit.estimate.x, run.fit.point.sigma2))
     return CovarianceParameters(run.parameter_rows, J @ _tau_covariance(run, problem) @ J.T, free_parameters(run))
 
@@ -58,6 +60,8 @@ def free_parameters(run: ProgramRun) -> NDArray[np.bool_]:
     """Which covariance parameters are neither held nor at their bound."""
     rows = run.parameter_rows
     values = np.array([row.value for row in rows])
+    if run.components is not None:
+        return np.asarray(values != 0.0)
     zero = np.array([row.positive for row in rows]) & (values <= NULL_SPEC * float(np.abs(values).max(initial=0.0)))
     one = np.array([row.correlation for row in rows]) & (np.abs(values) >= 1.0 - AT_ONE)
     return ~zero & ~one & ~np.isin(np.arange(len(rows)), run.search.held)
@@ -86,16 +90,16 @@ def cov_parms_frame(run: ProgramRun) -> pd.DataFrame:
         columns["Ratio"] = values / values[-1]
     columns["Estimate"] = values
     if proc.covtest:
-        columns |= _tests(found)
+        columns |= _tests(found, bounded=not proc.nobound)
     if proc.cl:
-        columns |= _limits(found, proc.alpha, wald=proc.cl == "wald")
+        columns |= _limits(found, proc.alpha, wald=proc.cl == "wald" or proc.nobound)
     return pd.DataFrame(columns)
 
 
-def _tests(found: CovarianceParameters) -> dict[str, Any]:
+def _tests(found: CovarianceParameters, *, bounded: bool) -> dict[str, Any]:
     """Wald tests: one-sided for what cannot be below 0."""
     z = found.values / found.errors
-    one_sided = np.array([row.positive for row in found.rows])
+    one_sided = np.array([row.positive and bounded and row.value >= 0.0 for row in found.rows])
     return {"StdErr": found.errors, "ZValue": z, "ProbZ": np.where(one_sided, special.ndtr(-z), 2.0 * special.ndtr(-np.abs(z)))}
 
 
@@ -105,7 +109,7 @@ def _limits(found: CovarianceParameters, alpha: float, *, wald: bool) -> dict[st
     half = -special.ndtri(0.5 * alpha) * errors
     lower, upper = values - half, values + half
     if not wald:
-        by_chi = np.array([row.positive for row in found.rows])
+        by_chi = np.array([row.positive and row.value > 0.0 for row in found.rows])
         with np.errstate(divide="ignore", invalid="ignore"):
             nu = 2.0 * (values / errors) ** 2
             lower = np.where(by_chi, nu * values / special.chdtri(nu, 0.5 * alpha), lower)
@@ -131,7 +135,7 @@ def asymptotic_frame(run: ProgramRun, *, correlation: bool) -> pd.DataFrame:
 
 def parameter_counts(run: ProgramRun) -> InformationCriteria:
     """SAS counts the covariance parameters that are neither held nor at their bound."""
-    return replace(run.fit.counts, covariance=int(free_parameters(run).sum()))
+    return replace(run.fit.counts, criterion=run.criterion, covariance=int(free_parameters(run).sum()))
 
 
 def criterion_name(run: ProgramRun) -> str:
@@ -144,13 +148,13 @@ def fit_statistics(run: ProgramRun) -> pd.DataFrame:
     told = parameter_counts(run)
     smaller = "(Smaller is Better)"
     names = [criterion_name(run), f"AIC {smaller}", f"AICC {smaller}", f"BIC {smaller}"]
-    return pd.DataFrame({"Descr": names, "Value": [run.fit.criterion, told.aic, told.aicc, told.bic]})
+    return pd.DataFrame({"Descr": names, "Value": [run.criterion, told.aic, told.aicc, told.bic]})
 
 
 def information_criteria(run: ProgramRun) -> pd.DataFrame:
     """Neg2LogLike, Parms, AIC, AICC, HQIC, BIC, CAIC."""
     told = parameter_counts(run)
-    d, s, value = told.parameters, told.subjects, run.fit.criterion
+    d, s, value = told.parameters, told.subjects, run.criterion
     with np.errstate(divide="ignore", invalid="ignore"):
         hqic = value + 2.0 * d * float(np.log(np.log(s)))
     row = {"Neg2LogLike": value, "Parms": d, "AIC": told.aic, "AICC": told.aicc, "HQIC": hqic, "BIC": told.bic}
@@ -159,7 +163,7 @@ def information_criteria(run: ProgramRun) -> pd.DataFrame:
 
 def null_test(run: ProgramRun) -> pd.DataFrame:
     """DF, ChiSq, ProbChiSq against independent errors with one variance."""
-    chisq = max(null_criterion(run.fit.problem, run.fit.restricted) - run.fit.criterion, 0.0)
+    chisq = max(null_criterion(run.fit.problem, run.fit.restricted) - run.criterion, 0.0)
     df = parameter_counts(run).covariance - 1
     p = float(special.chdtrc(df, chisq)) if df > 0 else 1.0
     return pd.DataFrame({"DF": [df], "ChiSq": [chisq], "ProbChiSq": [p]})
@@ -221,6 +225,9 @@ _SE = {
 }
 
 
+_METHODS = {"type1": "Type 1", "type2": "Type 2", "type3": "Type 3", "mivque0": "MIVQUE0"}
+
+
 def _long(cov: CovType) -> str:
     order = f" ({cov.order} factors)" if cov.name.startswith("FA") and (cov.order or 0) > 1 else ""
     banded = "Banded " if cov.order is not None and cov.name.startswith(("UN", "TOEP")) else ""
@@ -245,8 +252,8 @@ def model_info(run: ProgramRun) -> pd.DataFrame:
         ("Covariance Structure" if len(structures) < 2 else "Covariance Structures", ", ".join(structures) or "Diagonal"),
         ("Subject Effect" if len(set(subjects)) < 2 else "Subject Effects", ", ".join(dict.fromkeys(subjects))),
         ("Group Effect" if len(groups) < 2 else "Group Effects", ", ".join(groups)),
-        ("Estimation Method", t.method),
-        ("Residual Variance Method", "Profile" if profiles_residual(t) else "None"),
+        ("Estimation Method", _METHODS.get(program.proc.method, t.method)),
+        ("Residual Variance Method", "Factor" if program.proc.method in _METHODS else "Profile" if profiles_residual(t) else "None"),
         ("Fixed Effects SE Method", _SE[t.vcov]),
         ("Degrees of Freedom Method", _DF[t.df]),
     ]
@@ -316,7 +323,8 @@ DEFINITE = 1e-8
 
 def convergence_status(run: ProgramRun) -> pd.DataFrame:
     """Reason, Status (0 is well), pdG, pdH."""
-    converged, g, h = run.fit.converged, definite_g(run), _definite_hessian(run)
+    converged = run.fit.converged if run.components is None else run.components.stationary
+    g, h = definite_g(run), _definite_hessian(run)
     bad = " and ".join(name for name, definite in (("final G matrix", g), ("final Hessian", h)) if not definite)
     reason = "Convergence criteria met." if converged else "Did not converge."
     if converged and bad:
@@ -326,6 +334,8 @@ def convergence_status(run: ProgramRun) -> pd.DataFrame:
 
 def definite_g(run: ProgramRun) -> bool:
     """Whether the covariance matrix of every random term is positive definite: no variance of 0, no correlation of 1."""
+    if run.components is not None:
+        return bool((run.components.t[:-1] > 0.0).all())
     return all(_definite(D) for D in run.fit.covariances)
 
 
@@ -334,6 +344,8 @@ def _definite_hessian(run: ProgramRun) -> bool:
     if run.search.held:
         return True
     hessian = run.inference.curvature.hessian
+    if run.components is not None:
+        return _definite(hessian)
     at_bound = not free_parameters(run).all()
     # a parameter at its bound leaves directions in which nothing moves
     moving = np.diagonal(hessian) > DEFINITE * np.diagonal(hessian).max(initial=0.0)

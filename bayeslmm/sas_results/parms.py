@@ -123,6 +123,13 @@ def fit_with_parms(model: LMM, translation: Translation, make: Callable[[], Cova
     return ParmsSearch(fit, free, held, candidates, values, variances)
 
 
+def fit_at_values(model: LMM, listing: CovarianceListing, found: Estimate, wanted: Array) -> Fit:
+    """The fit whose covariance parameters have these values."""
+    first = tau_of(found.x, _conditioned(model.problem, found))
+    tau = _point(listing, np.append(model.problem.start, first[-1]), first, wanted)
+    return FixedParameterFit(model, model.problem, _estimate_at(model.problem, found, tau), float(np.exp(2.0 * tau[-1])))
+
+
 def profiles_residual(translation: Translation) -> bool:
     """Whether the residual variance is profiled out: PARMS then give the others relative to it, unless some are held at their values."""
     parms = translation.program.parms

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,7 @@ from bayeslmm.sas.translate import translate
 from bayeslmm.sas.translation import Translation
 from bayeslmm.sas_results import fixed_tables, means_statements, model_tables, random_tables, requests
 from bayeslmm.sas_results.listing import ListedRun, listing_text
+from bayeslmm.sas_results.mean_squares import variance_table
 from bayeslmm.sas_results.predictions import kept_columns, predictions_table
 from bayeslmm.sas_results.rows import by_groups, prepare_rows, select_rows, whole_frame_of, without_transport_zeros
 from bayeslmm.sas_results.run import ProgramRun
@@ -240,6 +242,10 @@ def _coefficients(run: ProgramRun) -> pd.DataFrame:
     return fixed_tables.coef_table(asked)
 
 
+def _variance_table(run: ProgramRun, kind: int) -> pd.DataFrame:
+    return variance_table(run.translation, run.rows, kind)
+
+
 _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
     "ModelInfo": model_tables.model_info,
     "ClassLevels": model_tables.class_level_table,
@@ -248,6 +254,7 @@ _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
     "ParmSearch": model_tables.parameter_search,
     "IterHistory": model_tables.iteration_history,
     "ConvergenceStatus": model_tables.convergence_status,
+    **{f"Type{kind}": partial(_variance_table, kind=kind) for kind in (1, 2, 3)},
     "CovParms": model_tables.cov_parms_frame,
     "AsyCov": lambda run: model_tables.asymptotic_frame(run, correlation=False),
     "AsyCorr": lambda run: model_tables.asymptotic_frame(run, correlation=True),

@@ -17,7 +17,7 @@ from bayeslmm.errors import DataError, EmptyDataError
 from bayeslmm.sas.glm_coding import ClassLevels, class_levels, format_level
 from bayeslmm.sas.language.program import ByVariable, ClassVariable, MixedProgram
 from bayeslmm.sas.language.where import columns_in, rows_where
-from bayeslmm.sas.translation import Derived, Translation
+from bayeslmm.sas.translation import Derived, RandomEffect, Translation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -221,3 +221,29 @@ def _subjects(data: pd.DataFrame, names: Sequence[str], classes: Mapping[str, Cl
         return None
     parts = [_levels(data, name, classes) for name in names]
     return np.asarray((parts[0] if len(parts) == 1 else combine_classes("", parts)).codes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellCounts:
+    """Columns of Z: one for each level, with a value in the rows of the level.
+
+    codes : (n,) levels; values : (n,)
+    """
+
+    codes: Codes
+    values: Array
+
+
+def random_cells(rows: ProgramRows, random: RandomEffect) -> CellCounts:
+    """The columns of a random effect over the rows used: a level of its classes within each subject."""
+    names = tuple(dict.fromkeys((*random.subject, *random.effect.classes)))
+    n = int(rows.used.sum())
+    codes = class_of(rows, names).codes[rows.used] if names else np.zeros(n, dtype=np.int64)
+    return CellCounts(np.asarray(codes), _product(rows, random.effect.continuous))
+
+
+def _product(rows: ProgramRows, names: Sequence[str]) -> Array:
+    out = np.ones(int(rows.used.sum()))
+    for name in names:
+        out = out * rows.frame[name].to_numpy(np.float64)[rows.used]
+    return out

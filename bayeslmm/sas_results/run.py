@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.errors import SizeError
+from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import ConstantDegrees, Degrees, Satterthwaite, is_nested, varies_within
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, Inference, InferenceOptions
 from bayeslmm.model.fit import Fit
@@ -41,9 +41,11 @@ from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.sas.translation import RandomEffect, Translation
 from bayeslmm.sas_results.covariance_parameters import CovarianceListing, CovParm, tau_of
-from bayeslmm.sas_results.parms import FixedParameterInference, ParmsSearch, fit_with_parms
+from bayeslmm.sas_results.mean_squares import components_point, require_components, without_bounds
+from bayeslmm.sas_results.parms import FixedParameterInference, ParmsSearch, fit_at_values, fit_with_parms
 from bayeslmm.sas_results.random_columns import RandomColumn, sas_random_columns, structure_orders
-from bayeslmm.sas_results.rows import ProgramRows, class_of, model_columns
+from bayeslmm.sas_results.rows import CellCounts, ProgramRows, class_of, model_columns, random_cells
+from bayeslmm.sas_results.variance_components import ComponentsInference, ComponentsPoint
 from bayeslmm.specification.model_spec import ModelSpec
 
 MAX_BLOCK_ENTRIES = 50_000_000
@@ -51,17 +53,6 @@ MAX_BLOCK_ENTRIES = 50_000_000
 
 SINGULAR_DIRECTION = 1e-9
 """A direction shorter than this, relative to its column, is not there."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CellCounts:
-    """Columns of Z: one for each level, with a value in the rows of the level.
-
-    codes : (n,) levels; values : (n,)
-    """
-
-    codes: Codes
-    values: Array
 
 
 def sequential_ranks(X: Array, effects: Sequence[CellCounts]) -> tuple[int, ...]:
@@ -180,7 +171,7 @@ def denominator_df(translation: Translation, rows: ProgramRows, layout: GLMLayou
 def _containment(translation: Translation, rows: ProgramRows, layout: GLMLayout, X: Array) -> DenominatorDF:
     # GROUP= makes several terms of one random effect
     random = list({(effect.effect, effect.subject): effect for effect in translation.random}.values())
-    found = sequential_ranks(X, [_cells(rows, effect) for effect in random])
+    found = sequential_ranks(X, [random_cells(rows, effect) for effect in random])
     share = np.diff(found)
     rest = float(len(X) - found[-1])
     values = []
@@ -193,21 +184,6 @@ def _containment(translation: Translation, rows: ProgramRows, layout: GLMLayout,
 def _contains(random: RandomEffect, fixed: GLMEffect) -> bool:
     classes = {*random.effect.classes, *random.subject}
     return sorted(random.effect.continuous) == sorted(fixed.continuous) and classes >= set(fixed.classes)
-
-
-def _cells(rows: ProgramRows, random: RandomEffect) -> CellCounts:
-    """The columns of a random effect over the rows used: a level of its classes within each subject."""
-    names = tuple(dict.fromkeys((*random.subject, *random.effect.classes)))
-    n = int(rows.used.sum())
-    codes = class_of(rows, names).codes[rows.used] if names else np.zeros(n, dtype=np.int64)
-    return CellCounts(np.asarray(codes), _product(rows, random.effect.continuous))
-
-
-def _product(rows: ProgramRows, names: Sequence[str]) -> Array:
-    out = np.ones(int(rows.used.sum()))
-    for name in names:
-        out = out * rows.frame[name].to_numpy(np.float64)[rows.used]
-    return out
 
 
 # -- between and within ------------------------------------------------------------------------------------------------------------------
@@ -274,13 +250,31 @@ class ProgramRun:
 
     def __init__(self, translation: Translation, rows: ProgramRows, check: Literal["error", "warn"] = "error") -> None:
         self.translation, self.rows = translation, rows
+        if without_bounds(translation):
+            require_components(translation)
         subjects = bic_subjects(translation, rows)
         self.model = LMM.from_spec(replace(_spec(translation), check=check), rows.frame, counting="sas", subjects=subjects)
         self.search: ParmsSearch = fit_with_parms(self.model, translation, lambda: self.listing)
         self.fit: Fit = self.search.fit
+        self.components: ComponentsPoint | None = self._components()
         self.layout: GLMLayout = _layout(translation, rows)
         self.space: RowSpace = row_space(self.layout.X)
         self.T: Array = bridge(self.layout, self.space, self.fit.design.X)
+
+    def _components(self) -> ComponentsPoint | None:
+        """The covariance of METHOD= or NOBOUND; where all variances are above 0, the fit has it too."""
+        values = self.listing.values(tau_of(self.fit.estimate.x, self.fit.point.sigma2))
+        point = components_point(self.translation, self.rows, self.fit, values)
+        if point is not None and (point.t > 0.0).all():
+            self.fit = fit_at_values(self.model, self.listing, self.fit.estimate, point.t)
+        elif point is not None:
+            require_no_random_part(self.translation)
+        return point
+
+    @property
+    def criterion(self) -> float:
+        """-2 (restricted) log likelihood."""
+        return self.fit.criterion if self.components is None else self.components.value
 
     @property
     def program(self) -> MixedProgram:
@@ -300,7 +294,10 @@ class ProgramRun:
     @cached_property
     def parameter_rows(self) -> tuple[CovParm, ...]:
         """The covariance parameters at the optimum."""
-        return self.listing.rows(tau_of(self.fit.estimate.x, self.fit.point.sigma2))
+        rows = self.listing.rows(tau_of(self.fit.estimate.x, self.fit.point.sigma2))
+        if self.components is None:
+            return rows
+        return tuple(replace(row, value=float(value)) for row, value in zip(rows, self.components.t, strict=True))
 
     @cached_property
     def model_columns(self) -> tuple[str, ...]:
@@ -312,6 +309,9 @@ class ProgramRun:
     @cached_property
     def inference(self) -> Inference:
         """What the library knows about the fit; parameters held by PARMS are known."""
+        if self.components is not None:
+            searched = self.program.proc.method in {"reml", "ml"} and self.translation.information == "observed"
+            return ComponentsInference(self.fit, self.components, searched)
         return FixedParameterInference(self.fit, self.search.free)
 
     @cached_property
@@ -363,6 +363,17 @@ class ProgramRun:
         weight = self.program.weight
         weights = self.rows.frame[weight].to_numpy(np.float64)[self.rows.used] if weight else None
         return Background(classes, _covariates(self.layout.effects, self.rows), weights)
+
+
+def require_no_random_part(translation: Translation) -> None:
+    """Refuse predictions, which a variance below 0 does not have."""
+    program = translation.program
+    wrong = "OUTP=" if program.model.outp else "RANDOM / SOLUTION" if any(r.solution for r in program.random) else ""
+    wrong = wrong or next((f"RANDOM / {name.upper()}" for r in program.random for name in r.displays), "")
+    rows = [*(e.row for e in program.estimates), *(row for c in program.contrasts for row in c.rows)]
+    wrong = wrong or ("ESTIMATE | random effects" if any(row.random for row in rows) else "")
+    if wrong:
+        raise SpecificationError(f"{wrong} is not there where a variance is not above 0", program.proc.spot, "method=reml without NOBOUND")
 
 
 def _spec(translation: Translation) -> ModelSpec:

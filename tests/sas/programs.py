@@ -271,4 +271,13 @@ CASES = (
         "y ~ 1 + env + fa(0 + env | variety, 1)",
         "containment",
     ),
+    Case(
+        "combinations_and_slices",
+        """proc mixed data=t method=type3 nobound covtest; class id a b; model y = a b a*b x / lcomponents; random id;
+           where not missing(x) and upcase(substr(site, 1, 1)) in: ('A') and mod(id, 2) + 1 > (x - 1) ** 2 and k in (1:3);
+           lsmestimate a 'A - C' 1 0 -1, 2 -1 -1 divisor=2 / joint adjust=bon lower testvalue=(0 1) cl;
+           lsmestimate a*b 'cells' [1, 1 2] [-1, 2 2]; slice a*b / sliceby=b diff nof means; run;""",
+        "y ~ 1 + a + b + a:b + x + (1 | id)",
+        "containment",
+    ),
 )

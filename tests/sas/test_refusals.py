@@ -12,9 +12,6 @@ HEAD = "proc mixed; class a b id v; model y = a x"
 
 UNSUPPORTED = {
     "macro variable": "proc mixed data=&d; model y=x; run;",
-    "MIVQUE0": "proc mixed method=mivque0; model y=x; run;",
-    "TYPE3": "proc mixed method=type3; model y=x; run;",
-    "NOBOUND": "proc mixed nobound; model y=x; run;",
     "EMPIRICAL=MBN": "proc mixed empirical=mbn; model y=x; run;",
     "KEEP": "proc mixed data=a(keep=x); model y=x; run;",
     "TRUNCATE": "proc mixed; class a / truncate; model y=a; run;",

@@ -213,9 +213,7 @@ def is_whole_data(subject: SASEffect | None) -> bool:
 
 
 _ORDERS = {"formatted": "formatted", "internal": "internal", "data": "data", "freq": "freq"}
-_METHODS = {"reml": "reml", "ml": "ml"}
-_OTHER_METHOD = "method=reml and method=ml are there; the REML estimates of balanced data are the ANOVA estimates"
-_METHODS_REFUSED = dict.fromkeys(("mivque0", "type1", "type2", "type3"), _OTHER_METHOD)
+_METHODS = {name: name for name in ("reml", "ml", "type1", "type2", "type3", "mivque0")}
 _DIAGNOSTIC = "the frames of result.fit hold what it is made of"
 
 
@@ -278,7 +276,7 @@ def _plots(cursor: SASCursor) -> bool:
 
 PROC_OPTIONS: OptionTable = {
     "data": StatementOption("data", _data),
-    "method": StatementOption("method", after_equals(read_one_of(_METHODS, _METHODS_REFUSED))),
+    "method": StatementOption("method", after_equals(read_one_of(_METHODS))),
     "empirical": StatementOption("empirical", _empirical),
     "covtest": StatementOption("covtest", read_flag),
     "cl": StatementOption("cl", _optional_wald),
@@ -294,6 +292,7 @@ PROC_OPTIONS: OptionTable = {
     "asycorr": StatementOption("asycorr", read_flag),
     "ratio": StatementOption("ratio", read_flag),
     "noprofile": StatementOption("noprofile", read_flag),
+    "nobound": StatementOption("nobound", read_flag),
     "dfbw": StatementOption("dfbw", read_flag),
     "order": StatementOption("order", after_equals(read_one_of(_ORDERS))),
     "maxiter": StatementOption("maxiter", after_equals(read_whole)),
@@ -310,7 +309,6 @@ PROC_OPTIONS: OptionTable = {
     "anovaf": RefusedOption("F tests: ddfm=kr, satterth, contain, bw or residual"),
     "mmeq": RefusedOption(_DIAGNOSTIC),
     "mmeqsol": RefusedOption(_DIAGNOSTIC),
-    "nobound": RefusedOption("a variance below 0 is a negative correlation: repeated / type=cs subject=... allows it"),
     "ranks": RefusedOption(_DIAGNOSTIC),
     "sigiter": RefusedOption(_DIAGNOSTIC),
     "update": RefusedOption("leave it out"),

@@ -35,7 +35,7 @@ class ProcStatement:
 
     data: str = ""
     data_where: Condition | None = None
-    method: Literal["reml", "ml"] = "reml"
+    method: Literal["reml", "ml", "type1", "type2", "type3", "mivque0"] = "reml"
     empirical: bool = False
     covtest: bool = False
     cl: Literal["", "default", "wald"] = ""
@@ -49,6 +49,7 @@ class ProcStatement:
     asycorr: bool = False
     ratio: bool = False
     noprofile: bool = False
+    nobound: bool = False
     dfbw: bool = False
     order: Order = "formatted"
     maxiter: int | None = None
