@@ -18,14 +18,15 @@ innermost stratum within whose levels any of its indicator columns changes, so t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from bayeslmm._arrays import Array, Codes, Mask
+from bayeslmm._arrays import Array, Codes, Mask, freeze
 from bayeslmm.data.design import Design
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.data.model_matrix import Term
@@ -34,6 +35,7 @@ from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.inference.fixed_effects.terms import IndicatorTerms, column_products, indicator_columns, indicator_terms
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.identification import DEPENDENT_ROWS, left_null_space
+from bayeslmm.likelihood.kernel import State
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
 from bayeslmm.likelihood.standardize import Standardization
 
@@ -59,8 +61,29 @@ class ObservedInformation:
     covariance: Array
 
 
+_FOUND: WeakKeyDictionary[State, dict[Hashable, Any]] = WeakKeyDictionary()
+
+
+def found_once[T](fit: Fitted, key: Hashable, find: Callable[[], T]) -> T:
+    """What `find` gives for a fit: found by the first verb that asks, kept as long as the evaluation at the optimum is.
+
+    What is kept holds arrays alone: with a reference to the fit neither would ever be freed.
+    """
+    assert fit.point.state is not None
+    known = _FOUND.setdefault(fit.point.state, {})
+    key = (key, fit.estimate.method, fit.point.sigma2)
+    if key not in known:
+        known[key] = find()
+    found: T = known[key]
+    return found
+
+
 def observed_information(fit: Fitted) -> ObservedInformation:
-    """Differentiate the criterion of a fit around its optimum."""
+    """The second derivatives of the criterion of a fit at its optimum."""
+    return found_once(fit, "observed information", lambda: _differentiate(fit))
+
+
+def _differentiate(fit: Fitted) -> ObservedInformation:
     point, problem = fit.point, fit.problem
     assert point.state is not None
     size, reml = problem.size, is_restricted(fit)
@@ -76,7 +99,7 @@ def observed_information(fit: Fitted) -> ObservedInformation:
     if problem.criterion.held is not None:
         H[size] = H[:, size] = 0.0  # a sigma that is held is no direction
     slopes = np.concatenate([moved, 2.0 * C[None]])
-    return ObservedInformation(C, slopes, H, 2.0 * pseudo_inverse(H))
+    return ObservedInformation(freeze(C), freeze(slopes), freeze(H), freeze(2.0 * pseudo_inverse(H)))
 
 
 def _by_differences(fit: Fitted, reml: bool) -> tuple[Array, Array]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
     Satterthwaite,
     between_within,
     containment,
+    found_once,
     observed_information,
 )
 from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, kenward_roger, v_derivatives
@@ -242,10 +242,9 @@ class Inference:
 
     def __init__(self, fit: Fitted, cluster: str | None = None) -> None:
         self.fit, self.cluster = fit, cluster
-        self._adjustments: dict[tuple[str, bool], KenwardRoger] = {}
         self._sandwiches: dict[str, Sandwich] = {}
 
-    @cached_property
+    @property
     def curvature(self) -> ObservedInformation:
         return observed_information(self.fit)
 
@@ -254,12 +253,12 @@ class Inference:
         if not is_restricted(self.fit):
             raise InferenceError("Kenward-Roger is defined for REML fits", "this fit is by ML", "fit('REML'), or df='satterthwaite'")
         require_estimated_sigma(self.fit, "Kenward-Roger")
-        key = (information, linear)
-        if key not in self._adjustments:
-            assert self.fit.point.state is not None
-            pieces = v_derivatives(self.fit.point.state, self.fit.problem, self.fit.point.x)
-            self._adjustments[key] = kenward_roger(pieces, self.curvature, information, linear)
-        return self._adjustments[key]
+        return found_once(self.fit, ("Kenward-Roger", information, linear), lambda: self._adjusted(information, linear))
+
+    def _adjusted(self, information: str, linear: bool) -> KenwardRoger:
+        assert self.fit.point.state is not None
+        pieces = v_derivatives(self.fit.point.state, self.fit.problem, self.fit.point.x)
+        return kenward_roger(pieces, self.curvature, information, linear)
 
     def robust(self, kind: str) -> Sandwich:
         if kind not in self._sandwiches:
