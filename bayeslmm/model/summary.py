@@ -210,8 +210,8 @@ def _fixed_effects(tests: pd.DataFrame, heading: str) -> TextTable:
     z = bool(np.isinf(tests["df"].to_numpy(float)).any())
     names = ("", "Estimate", "Std.Error", *(() if z else ("df",)), "z" if z else "t", "p")
     rows = []
-    columns = ["term", "estimate", "std_error", "df", "statistic", "p_value"]
-    for name, estimate, error, df, statistic, p in tests[columns].itertuples(index=False):
+    columns = (tests[column].tolist() for column in ("term", "estimate", "std_error", "df", "statistic", "p_value"))
+    for name, estimate, error, df, statistic, p in zip(*columns, strict=True):
         own = align_digits([estimate, error])
         rows.append((str(name), *own, *(() if z else (_df_text(df),)), format_signed(statistic, 2), format_p(p)))
     return TextTable(f"Fixed effects ({heading})", names, tuple(rows))

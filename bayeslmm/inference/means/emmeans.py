@@ -590,7 +590,7 @@ def _made(
     columns = {name: _levels(grid, name, places[:, j]) for j, name in enumerate((*specs, *by))}
     identity = contrast_method("identity", [""] * len(own))
     table = family_tests(effects, identity, own, offset, conf_level, "none", 0, Hypothesis())
-    frame = pd.concat([pd.DataFrame(columns, index=table.index), table], axis=1)
+    frame = pd.DataFrame(columns | {name: table[name].array for name in table}, index=table.index)
     if not estimable.all():
         how_many = f"{int((~estimable).sum())} of {len(estimable)} means are not estimable"
         notes = (*notes, f"{how_many}: the data have no rows in some cells that they average")

@@ -129,7 +129,7 @@ def _column(values: tuple[Any, ...], index: Codes, factor: bool) -> Any:
     """Values as the fit's own data had them: labels stay labels."""
     if factor and not all(isinstance(v, str | bool | int | float | np.generic) for v in values):
         return pd.Categorical([values[i] for i in index], categories=list(values))
-    return pd.Series(list(values))[index].reset_index(drop=True)
+    return pd.Series(list(values)).array[index]
 
 
 def _other_columns(design: Design, values: Mapping[str, Any]) -> list[str]:
