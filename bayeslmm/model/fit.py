@@ -375,7 +375,7 @@ class Fit(Estimates):
         [283.4, 295.1, 388.8]
         >>> logged = blm.LMM("log(Reaction) ~ Days + (Days | Subject)", sleepstudy).fit()
         >>> logged.predict({"Days": [10]}, level="population", type="response").round(1).to_numpy().tolist()
-        [[353.8]]
+        [[353.1]]
         """
         if require_flag(observed, "observed"):
             require_outcomes(newdata, level)
