@@ -6,8 +6,9 @@ Rows are those kept (no missing value, weight above 0), in the order of the data
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
 from bayeslmm.data.columns import Columns, FactorColumn, Numbers
-from bayeslmm.data.frame import read_table
+from bayeslmm.data.frame import column_names, read_table, require_columns
 from bayeslmm.data.grouping import GroupCoder, GroupingFactor
 from bayeslmm.data.model_matrix import DesignBlock
 from bayeslmm.data.variables import EncodedVariable, FactorVariable
@@ -314,7 +315,7 @@ class RandomCoder:
     group: GroupCoder
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Encoding:
     """Columns of the model for any rows.
 
@@ -360,6 +361,13 @@ class Encoding:
         source = _source(frame, columns)
         return tuple(coder.block.encode(source) for coder in self.random_coders)
 
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """All columns of the data that it reads, but for the response."""
+        blocks = [self.fixed_block.columns, *(atom.columns for atom in self.offsets)]
+        blocks += [(*coder.block.columns, *coder.group.factor.columns) for coder in self.random_coders]
+        return tuple(dict.fromkeys([*(name for block in blocks for name in block), *filter(None, [self.offset_column])]))
+
     def labels(self, frame: Any, term: int) -> NDArray[np.object_]:
         """(n,) labels of the levels of a term, new ones too; None where missing."""
         coder = self.random_coders[term].group
@@ -387,8 +395,23 @@ class Encoding:
         return np.array(self.response_atom.pieces(source, reduced=False)[0], dtype=np.float64)
 
 
+def new_columns(frame: Any, wanted: Sequence[str]) -> Columns:
+    """Columns of new data, each read at most once: those wanted, as far as the data have them.
+
+    What stands for a frame wherever an `Encoding` takes one.
+    """
+    names = column_names(frame)
+    try:
+        return _NewDataColumns(read_table(frame, () if names is None else [name for name in wanted if name in names]))
+    except DataError as error:
+        raise PredictionError(error.what, error.where, error.remedy) from error
+
+
 def _source(frame: Any, columns: tuple[str, ...]) -> Columns:
     try:
+        if isinstance(frame, Columns):
+            require_columns(frame.table, columns)
+            return frame
         return _NewDataColumns(read_table(frame, columns))
     except DataError as error:
         raise PredictionError(error.what, error.where, error.remedy) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
@@ -175,15 +175,32 @@ def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> ColumnTable:
     if not all(isinstance(name, str) for name in names):
         names = tuple(map(str, names))
         return _pandas_table(data.set_axis(list(names), axis=1), used)
+    _require_columns(data.index.names, used, names)
+    taken: Any = data.items() if len(names) <= _FEW_COLUMNS else ()
+    return ColumnTable(data, names, dict(taken))
+
+
+def require_columns(table: ColumnTable, used: Sequence[str]) -> None:
+    """Raise what `read_table` raises for columns that are absent, or look like another."""
+    _require_columns(table.frame.index.names, used, table.names)
+
+
+def _require_columns(index: Sequence[Hashable], used: Sequence[str], names: tuple[str, ...]) -> None:
     for name in used:
-        if name not in data.columns:
-            if name in data.index.names:
+        if name not in names:
+            if name in index:
                 where = f"{name!r} is a level of the index"
                 raise DataError(f"the data have no column {name!r}", where, "make it one: data.reset_index()")
             raise absent_column_error(name, names)
     _check_look_alikes(used, names)
-    taken: Any = data.items() if len(names) <= _FEW_COLUMNS else ()
-    return ColumnTable(data, names, dict(taken))
+
+
+def column_names(data: Any) -> tuple[str, ...] | None:
+    """Names of the columns of a frame or a mapping; None where only reading it tells."""
+    if isinstance(data, Mapping):
+        return tuple(map(str, data))
+    names = getattr(data, "columns", None)
+    return tuple(map(str, names)) if isinstance(names, list | pd.Index) else None
 
 
 def _check_look_alikes(used: Sequence[str], names: Sequence[str]) -> None:

@@ -214,6 +214,7 @@ class SummedRows:
     scale : what the weights were divided by
     states : name of a stateful atom -> what the rows have taught it
     notes : those of the design in memory whose rows they were; None where rows were read in parts
+    made : what the survey teaches and the template of the design, where they are known already
     """
 
     survey: FirstPass
@@ -224,6 +225,7 @@ class SummedRows:
     spanning: SpanningRows
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[Check, ...] | None = None
+    made: tuple[EncodedColumns, Design, Standardization] | None = None
 
 
 def sum_partitions(
@@ -290,8 +292,11 @@ def problem_of_sums(
     learning = Learning.of(spec, relationship, functions, rows.states)
     survey, moments = rows.survey, rows.moments
     with one_thread():
-        learnt = learning.learnt(survey)
-        design, standardization = template_of(learning, survey, learnt, moments, rows.scale)
+        if rows.made is None:
+            learnt = learning.learnt(survey)
+            design, standardization = template_of(learning, survey, learnt, moments, rows.scale)
+        else:
+            learnt, design, standardization = rows.made
         problems = checks.identification_problems(design.terms, None, survey.kept, design.X, rows.coinciding.alike)
         notes = _notes(design, learnt, survey, problems) if rows.notes is None else rows.notes
         known: dict[str, Any] = {"notes": notes, "unidentified": problems if spec.check == "error" else ()}

@@ -603,7 +603,8 @@ def open_sums(spec: ModelSpec, content: Mapping[str, Any], arrays: Arrays, known
         {key: arrays[f"sums/variables/{i}"] for i, key in enumerate(told["variables"])},
         *(float(value) for value in told["response"]),
     )
-    design, standardization = template_of(learning, survey, learning.learnt(survey), moments, scale)
+    learnt = learning.learnt(survey)
+    design, standardization = template_of(learning, survey, learnt, moments, scale)
     factors = factors_of(design)
     total = empty_sums(factors, [factor.K for factor in factors], len(design.kept) + 1, standardization)
     total.n, total.Xy = n, arrays["sums/Xy"].copy()
@@ -620,7 +621,7 @@ def open_sums(spec: ModelSpec, content: Mapping[str, Any], arrays: Arrays, known
         design.encoding.fixed_block.columns, arrays["sums/spanning"], _frame(told["spanning"], "sums/spanning_frame", arrays), True
     )
     notes = None if told.get("notes") is None else tuple(from_json(told["notes"]))
-    return SummedRows(survey, moments, scale, sums, alike, spanning, states, notes)
+    return SummedRows(survey, moments, scale, sums, alike, spanning, states, notes, (learnt, design, standardization))
 
 
 def _stored_state(value: Any) -> Any:

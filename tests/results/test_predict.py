@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import polars as pl
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.data import columns
 from bayeslmm.errors import BayesLMMWarning, PredictionError
 
 
@@ -188,3 +191,34 @@ def test_rows_of_the_fit_are_estimable_beside_nested_and_empty_cells() -> None:
     for fixed in ("h + a", "a * b"):
         fit = blm.LMM(f"y ~ {fixed} + (1 | g)", data).fit()
         np.testing.assert_allclose(fit.predict(data)["estimate"], fit.fitted(), rtol=1e-8, atol=1e-10)
+
+
+def test_every_column_of_new_data_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    r = np.random.default_rng(0)
+    data = pd.DataFrame({"g": r.choice(list("abcd"), 60), "f": r.choice(list("uv"), 60), "x": r.normal(size=60), "o": r.normal(size=60)})
+    data["y"] = data["x"] + r.normal(size=60)
+    fit = blm.LMM("y ~ x * f + offset(o) + (x | g)", data).fit()
+    expected, reads = fit.predict(data.head(3), interval="prediction"), []
+    for name in ("series_numbers", "series_factor"):
+        read = getattr(columns, name)
+        monkeypatch.setattr(columns, name, lambda series, name, *rest, read=read: reads.append(name) or read(series, name, *rest))
+    assert fit.predict(data.head(3), interval="prediction").equals(expected)
+    assert sorted(reads) == ["f", "g", "o", "x"]
+
+
+@pytest.mark.parametrize("kind", ["frame", "mapping", "polars"])
+def test_threads_predict_what_one_does(kind: str) -> None:
+    r = np.random.default_rng(1)
+    data = pd.DataFrame({"g": r.choice(list("abcd"), 60), "x": r.normal(size=60)})
+    data["y"] = data["x"] + r.normal(size=60)
+    fit = blm.LMM("y ~ x + (x | g)", data).fit()
+    rows = [data.iloc[[i]] for i in range(60)]
+    asked: list[Any] = {
+        "frame": lambda: rows,
+        "mapping": lambda: [row.to_dict("list") for row in rows],
+        "polars": lambda: [pl.from_pandas(row) for row in rows],
+    }[kind]()
+    alone = [fit.predict(row, interval="prediction").to_numpy() for row in asked]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda row: fit.predict(row, interval="prediction").to_numpy(), asked * 3))
+    assert all(np.array_equal(a, b) for a, b in zip(alone * 3, together, strict=True))

@@ -87,6 +87,7 @@ CALLS: Mapping[str, Callable[[blm.Fit, Callable[..., Any]], Any]] = {
         verb(**new(f), level=v, interval=i) for v in ("conditional", "population") for i in ("confidence", "prediction")
     ],
     "ranef": lambda f, verb: [verb(), verb(se=True)],
+    "ratio": lambda f, verb: [verb("Residual"), verb("total", of="Residual")],
     "confint": lambda f, verb: verb("wald"),
     "profile": lambda f, verb: verb(terms=[slope(f)]).confint(),
     "bootstrap": lambda f, verb: list(verb(3, seed=1).frame.columns),
