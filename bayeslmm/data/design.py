@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
 from bayeslmm.data.columns import Columns, FactorColumn, Numbers
-from bayeslmm.data.frame import column_names, read_table, require_columns
+from bayeslmm.data.frame import names_of_columns, read_table, require_columns
 from bayeslmm.data.grouping import GroupCoder, GroupingFactor
 from bayeslmm.data.model_matrix import DesignBlock
 from bayeslmm.data.variables import EncodedVariable, FactorVariable
@@ -400,7 +400,7 @@ def new_columns(frame: Any, wanted: Sequence[str]) -> Columns:
 
     What stands for a frame wherever an `Encoding` takes one.
     """
-    names = column_names(frame)
+    names = names_of_columns(frame)
     try:
         return _NewDataColumns(read_table(frame, () if names is None else [name for name in wanted if name in names]))
     except DataError as error:

@@ -195,7 +195,7 @@ def _require_columns(index: Sequence[Hashable], used: Sequence[str], names: tupl
     _check_look_alikes(used, names)
 
 
-def column_names(data: Any) -> tuple[str, ...] | None:
+def names_of_columns(data: Any) -> tuple[str, ...] | None:
     """Names of the columns of a frame or a mapping; None where only reading it tells."""
     if isinstance(data, Mapping):
         return tuple(map(str, data))
