@@ -189,7 +189,7 @@ def _method_text(imputations: CompletedTrial) -> str:
         "rubin": "pooled by Rubin's rules",
         "bootstrap-mi": "variance components between and within bootstrap samples",
     }
-    return f"ImputationMethod {imputations.method}; {rules[imputations.replication.rule]}."
+    return f"Method: {imputations.method}; {rules[imputations.replication.rule]}."
 
 
 def _who_section(section: Section, imputations: CompletedTrial) -> None:
@@ -215,7 +215,7 @@ def _effect_section(section: Section, imputations: CompletedTrial, analysis: str
     options: dict[str, Any] = {"by": ..., "delta": None, "weights": "counterfactual", "control": None, "residual": None}
     analyses = analyse(imputations, analysis, covariates=covariates, **options)
     if single:
-        section.text("Point estimates only: nothing was resample_design.", "note")
+        section.text("Point estimates only: nothing was resampled.", "note")
     pooled = analyses.pool(information_anchored=analyses.anchored is not None)
     last = pooled["visit"].iloc[-1]
     section.table(pooled[pooled["parameter"] == "difference"], "Differences between arms at each visit.")
