@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from bayeslmm._types import ConfMethod, Effects, LeaveOut, Ranking, SamplingMethod
     from bayeslmm.data.design import Design
+    from bayeslmm.reports.page import HtmlPage
 
     Source = Estimates | Posterior | xarray.DataTree
 
@@ -80,7 +81,7 @@ class Comparison:
 
         return comparison_axes(self.frame, ax)
 
-    def report(self, path: str | Path | None = None, title: str | None = None) -> str:
+    def report(self, path: str | Path | None = None, title: str | None = None) -> HtmlPage:
         """The comparison as one HTML file that needs nothing else; written to `path` where one is given.
 
         Parameters
@@ -92,8 +93,8 @@ class Comparison:
 
         Returns
         -------
-        str
-            The page.
+        HtmlPage
+            The page, a str that is shown by its sections and its size.
 
         Examples
         --------

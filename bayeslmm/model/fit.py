@@ -75,7 +75,9 @@ if TYPE_CHECKING:
     from bayeslmm.inference.means.emmeans import EMMeans
     from bayeslmm.inference.means.linear_functions import Contrast
     from bayeslmm.model.fit_plots import FitPlots
+    from bayeslmm.reports.page import HtmlPage
     from bayeslmm.specification.priors import Priors
+    from bayeslmm.trials.imputations import Imputations
     from bayeslmm.trials.inference_check import InferenceCheck
     from bayeslmm.trials.power import PowerCurve
 
@@ -90,6 +92,11 @@ class Unchanged(Enum):
 
 
 KEEP: Final = Unchanged.KEEP
+
+
+def _require_kind(value: object, kind: type, argument: str, source: str) -> None:
+    if not isinstance(value, kind):
+        raise SpecificationError(f"{argument} is a {type(value).__name__}", argument, f"give what {source} returned")
 
 
 class Fit(Estimates):
@@ -1386,9 +1393,13 @@ class Fit(Estimates):
         title: str | None = None,
         df: DfMethod = "satterthwaite",
         *,
+        vcov: VcovMethod | None = None,
+        information: Information = "expected",
         posterior: Posterior | None = None,
+        imputations: Imputations | None = None,
+        analysis: str | None = None,
         seed: int | None = None,
-    ) -> str:
+    ) -> HtmlPage:
         """One HTML file that needs nothing else: model, data, estimates, variances, checks, figures, marginal means, provenance.
 
         Parameters
@@ -1400,15 +1411,24 @@ class Fit(Estimates):
         df : str, default "satterthwaite"
             Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
             "containment", "residual", or "asymptotic", the normal distribution.
+        vcov : str, optional
+            Covariance matrix of the fixed effects: that of the model, "kenward-roger", or cluster-robust "CR0" to "CR3"; by default what
+            `df` asks for.
+        information : {"expected", "observed"}, default "expected"
+            Information of the covariance parameters; with `df="kenward-roger"`, "observed" is what SAS and mmrm report.
         posterior : Posterior, optional
             Of the same model, to stand beside the estimates.
+        imputations : Imputations, optional
+            Of the same trial: who was imputed and why, and what it does to the estimate.
+        analysis : str, optional
+            How the imputations are analysed, as in their `analyse`.
         seed : int, optional
             Seed that the draws were made with.
 
         Returns
         -------
-        str
-            The page.
+        HtmlPage
+            The page, a str that is shown by its sections and its size.
 
         Examples
         --------
@@ -1418,15 +1438,23 @@ class Fit(Estimates):
         from bayeslmm.reports.fit import fit_report
 
         seed_sequence(seed)
-        if posterior is None:
-            return fit_report(self, path, title=title, df=df)
-        from bayeslmm.bayes.comparison import compare
-        from bayeslmm.bayes.posterior.posterior import Posterior
+        options: dict[str, Any] = {"title": title, "df": df, "vcov": vcov, "information": information, "seed": seed}
+        if posterior is not None:
+            from bayeslmm.bayes.comparison import compare
+            from bayeslmm.bayes.posterior.posterior import Posterior
 
-        if not isinstance(posterior, Posterior):
-            what = f"posterior is a {type(posterior).__name__}"
-            raise SpecificationError(what, "posterior", "give what model.sample() returned")
-        return fit_report(self, path, title=title, df=df, posterior=posterior, comparison=compare(self, posterior), seed=seed)
+            _require_kind(posterior, Posterior, "posterior", "model.sample()")
+            options |= {"posterior": posterior, "comparison": compare(self, posterior)}
+        if imputations is not None:
+            from bayeslmm.trials.imputations import Imputations
+            from bayeslmm.trials.report import add_imputations, check_analysis
+
+            _require_kind(imputations, Imputations, "imputations", "blm.impute(...)")
+            check_analysis(imputations, analysis, ())
+            options["more"] = lambda page: add_imputations(page, imputations, analysis, ())
+        elif analysis is not None:
+            raise SpecificationError("there are no imputations to analyse", "analysis", "give imputations=, or leave it out")
+        return fit_report(self, path, **options)
 
     @property
     def plot(self) -> FitPlots:

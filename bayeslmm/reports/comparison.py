@@ -18,7 +18,7 @@ from bayeslmm._validation import require_name
 from bayeslmm.errors import BayesLMMError, Check
 from bayeslmm.formula.parse import variance_text
 from bayeslmm.plots.intervals import comparison_axes
-from bayeslmm.reports.page import Page, Section, draw_figure
+from bayeslmm.reports.page import HtmlPage, Page, Section, draw_figure
 
 if TYPE_CHECKING:
     from bayeslmm.results.estimates import Estimates
@@ -147,7 +147,7 @@ def comparison_section(section: Section, compared: Compared) -> None:
     )
 
 
-def comparison_report(compared: Compared, path: str | Path | None = None, *, title: str | None = None) -> str:
+def comparison_report(compared: Compared, path: str | Path | None = None, *, title: str | None = None) -> HtmlPage:
     """The report of a comparison as HTML; written to `path` where one is given.
 
     >>> "gap" in blm.compare(fit, post).report()
@@ -158,6 +158,4 @@ def comparison_report(compared: Compared, path: str | Path | None = None, *, tit
     page = Page(heading, f"One model, {len(sources)} ways; intervals of {compared.conf_level:.0%}.")
     comparison_section(page.section("Parameter by parameter"), compared)
     page.section("Where this comes from").facts(versions())
-    if path is not None:
-        page.save(path)
-    return page.html()
+    return page.finished(path)

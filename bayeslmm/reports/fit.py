@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm._types import DfMethod
+from bayeslmm._types import DfMethod, Information, VcovMethod
 from bayeslmm._validation import require_name
 from bayeslmm.inference.diagnostics import icc, r2
-from bayeslmm.inference.fixed_effects.tests import check_options, coefficient_table
+from bayeslmm.inference.fixed_effects.tests import InferenceOptions, check_options, coefficient_table
 from bayeslmm.inference.means.anova import anova
 from bayeslmm.inference.means.emmeans import EMMeans, emmeans
 from bayeslmm.plots.intervals import emmeans_axes, forest
 from bayeslmm.plots.levels import ranef_axes
 from bayeslmm.plots.residuals import fitted_axes, qq_axes, residual_axes
 from bayeslmm.reports.comparison import Compared, Sampled, posterior_section, provenance_section
-from bayeslmm.reports.page import Page, Section, draw_figure, draw_panels, five_digits
+from bayeslmm.reports.page import HtmlPage, Page, Section, draw_figure, draw_panels, five_digits
 from bayeslmm.results.estimates import DF_TITLES, METHOD_TITLES, Estimates
 from bayeslmm.results.predict import with_limits
 from bayeslmm.results.render import format_signed
@@ -118,7 +119,7 @@ PAIRED_LEVELS = 6
 """Levels up to which all pairs are shown."""
 
 
-def means_section(section: Section, fit: Estimates, df: DfMethod) -> None:
+def means_section(section: Section, fit: Estimates, tests: InferenceOptions) -> None:
     """Means, figure and pairs of every factor; of a factor within another where they interact."""
     levels = {name: len(found) for name, found in fit.design.encoding.levels.items()}
     shown = [name for name, size in levels.items() if size <= MEANS_LEVELS][:SHOWN_FACTORS]
@@ -128,10 +129,10 @@ def means_section(section: Section, fit: Estimates, df: DfMethod) -> None:
         "note",
     )
     for name in shown:
-        section.attempt(f"Marginal means of {name}", _one(section, fit, name, levels[name], df))
+        section.attempt(f"Marginal means of {name}", _one(section, fit, name, levels[name], tests))
     for name, other in [pair for pair in combinations(shown, 2) if _interact(fit, *pair)][:SHOWN_FACTORS]:
         outer, inner = (name, other) if levels[name] >= levels[other] else (other, name)
-        section.attempt(f"Marginal means of {inner} by {outer}", _within(section, fit, inner, outer, df))
+        section.attempt(f"Marginal means of {inner} by {outer}", _within(section, fit, inner, outer, tests))
     left = [name for name in levels if name not in shown]
     if left:
         section.text(f"Not shown: {', '.join(left)}; see fit.emmeans().", "note")
@@ -144,9 +145,9 @@ def _interact(fit: Estimates, name: str, other: str) -> bool:
     return any({name, other} <= term for term in terms)
 
 
-def _one(section: Section, fit: Estimates, name: str, size: int, df: DfMethod) -> Callable[[], None]:
+def _one(section: Section, fit: Estimates, name: str, size: int, tests: InferenceOptions) -> Callable[[], None]:
     def show() -> None:
-        means = emmeans(fit, name, df=df)
+        means = emmeans(fit, name, **asdict(tests))
         section.heading(name)
         section.table(means.frame.drop(columns=["statistic", "p_value"], errors="ignore"))
         _picture(section, means, 1, size, f"Marginal means of {name} with 95% intervals.")
@@ -156,9 +157,9 @@ def _one(section: Section, fit: Estimates, name: str, size: int, df: DfMethod) -
     return show
 
 
-def _within(section: Section, fit: Estimates, inner: str, outer: str, df: DfMethod) -> Callable[[], None]:
+def _within(section: Section, fit: Estimates, inner: str, outer: str, tests: InferenceOptions) -> Callable[[], None]:
     def show() -> None:
-        means = emmeans(fit, inner, by=outer, df=df)
+        means = emmeans(fit, inner, by=outer, **asdict(tests))
         sizes = {name: len(found) for name, found in fit.design.encoding.levels.items()}
         section.heading(f"{inner} by {outer}")
         pairs = means.pairs()
@@ -196,25 +197,25 @@ def fit_report(
     *,
     title: str | None = None,
     df: DfMethod = "satterthwaite",
+    vcov: VcovMethod | None = None,
+    information: Information = "expected",
     posterior: Sampled | None = None,
     comparison: Compared | None = None,
     seed: int | None = None,
-) -> str:
+    more: Callable[[Page], None] | None = None,
+) -> HtmlPage:
     """The report as HTML; written to `path` where one is given.
 
-    df : degrees of freedom of the tests; posterior, comparison : of the same model, and of it with the fit
-    seed : that the draws of the posterior were made with
+    df, vcov, information : of the tests, as everywhere; posterior, comparison : of the same model, and of it with the fit
+    seed : that the draws of the posterior were made with; more : adds sections before the last
 
     Raises StoreError where the file cannot be written. What a model does not have, or cannot be had of it, the report says in a line.
 
     >>> "Fixed effects" in fit.report()
     True
     """
-    check_options(df)
-    page = fit_page(fit, title=title, df=df, posterior=posterior, comparison=comparison, seed=seed)
-    if path is not None:
-        page.save(path)
-    return page.html()
+    options: dict[str, Any] = {"df": df, "vcov": vcov, "information": information}
+    return fit_page(fit, title=title, **options, posterior=posterior, comparison=comparison, seed=seed, more=more).finished(path)
 
 
 def fit_page(
@@ -222,11 +223,15 @@ def fit_page(
     *,
     title: str | None = None,
     df: DfMethod = "satterthwaite",
+    vcov: VcovMethod | None = None,
+    information: Information = "expected",
     posterior: Sampled | None = None,
     comparison: Compared | None = None,
     seed: int | None = None,
+    more: Callable[[Page], None] | None = None,
 ) -> Page:
     """The report of a fit as a page, to which more can be added."""
+    tests = check_options(df, vcov, information)
     if title is not None:
         require_name(title, "title")
     kind = "Linear mixed model" if fit.design.terms or fit.design.residual is not None else "Linear model"
@@ -234,14 +239,16 @@ def fit_page(
     page = Page(fit.formula if title is None else title, lead, tiles(fit))
     model_section(page.section("Model"), fit)
     data_section(page.section("Data and missing values"), fit)
-    fixed_section(page.section("Fixed effects"), fit, df)
+    fixed_section(page.section("Fixed effects"), fit, tests)
     variance_section(page.section("Variances and correlations"), fit)
     checks_section(page.section("Checks"), fit)
     diagnostics_section(page.section("Diagnostics"), fit)
     if fit.design.encoding.factors:
-        means_section(page.section("Marginal means"), fit, df)
+        means_section(page.section("Marginal means"), fit, tests)
     if posterior is not None and comparison is not None:
         posterior_section(page.section("Posterior beside the estimates"), posterior, comparison)
+    if more is not None:
+        more(page)
     provenance_section(page.section("Where this comes from"), fit, posterior, seed)
     return page
 
@@ -287,13 +294,18 @@ def _terms(fit: Estimates) -> list[str]:
     return list(dict.fromkeys(fit.design.coef_terms))
 
 
-def fixed_section(section: Section, fit: Estimates, df: DfMethod) -> None:
+def _tests_text(options: InferenceOptions) -> str:
+    covariance = "" if options.vcov == check_options(options.df).vcov else f", covariance of the fixed effects {options.vcov}"
+    return f"{DF_TITLES[options.df]}{covariance}" + (", observed information" if options.information == "observed" else "")
+
+
+def fixed_section(section: Section, fit: Estimates, options: InferenceOptions) -> None:
     """Estimates with intervals, their forest, tests of whole terms."""
 
     def estimates() -> None:
-        table = with_limits(coefficient_table(fit, df), 0.95)
+        table = with_limits(coefficient_table(fit, **asdict(options)), 0.95)
         section.table(table)
-        section.text(f"Intervals of 95%; {DF_TITLES[check_options(df).df]}.", "note")
+        section.text(f"Intervals of 95%; {_tests_text(options)}.", "note")
         own = table[(table["term"] != "Intercept") & np.isfinite(table["estimate"])].set_index("term")
         if 0 < len(own) <= FOREST_COEFFICIENTS:
             height = 0.9 + 0.3 * len(own)
@@ -304,7 +316,7 @@ def fixed_section(section: Section, fit: Estimates, df: DfMethod) -> None:
 
     def tests() -> None:
         section.heading("Tests of terms")
-        section.table(anova(fit, df=df).drop(columns="sum_sq"))
+        section.table(anova(fit, **asdict(options)).drop(columns="sum_sq"))
 
     if not fit.design.coef_names:
         section.text("The model has no fixed effects.")

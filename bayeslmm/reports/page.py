@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import matplotlib
 import numpy as np
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from bayeslmm._arrays import Array
 from bayeslmm._io import as_path, write_atomically
-from bayeslmm.errors import BayesLMMError, Check, escape_control
+from bayeslmm.errors import BayesLMMError, Check, escape_control, printable_text
 from bayeslmm.results.render import align_digits, check_value_text, format_p, format_signed
 
 REPORT_HEADINGS = {
@@ -291,11 +291,49 @@ class Page:
         body = "\n".join([*filter(None, top), *(section.html() for section in self.sections)])
         return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>\n{body}\n</main></body></html>\n'
 
+    def finished(self, path: str | Path | None) -> HtmlPage:
+        """The page as text; written to `path` where one is given."""
+        place = None if path is None else self.save(path)
+        return HtmlPage(self.html(), self.title, [section.title for section in self.sections], place)
+
     def save(self, path: str | Path) -> Path:
         """Write the page whole or not at all; StoreError where it cannot be written."""
         place = as_path(path)
         write_atomically(place, self.html().encode("utf-8"))
         return place
+
+
+class HtmlPage(str):
+    """The text of a page, which a session shows by its title, sections and size, and not by its megabyte."""
+
+    __slots__ = ("heading", "path", "sections")
+    heading: str
+    sections: tuple[str, ...]
+    path: Path | None
+
+    def __new__(cls, text: str, title: str, sections: Sequence[str], path: Path | None) -> Self:
+        """text : the whole file; path : where it was written, or None"""
+        made = super().__new__(cls, text)
+        made.heading, made.sections, made.path = title, tuple(sections), path
+        return made
+
+    @property
+    def html(self) -> str:
+        """The whole file.
+
+        >>> fit.report(df="asymptotic").html.startswith("<!doctype html>")
+        True
+        """
+        return str.__str__(self)
+
+    def __repr__(self) -> str:
+        where = "not written: give a path, or write its .html" if self.path is None else f"written to {self.path}"
+        return f"HtmlPage({printable_text(self.heading)!r:.80}: {len(self.sections)} sections, {len(self) / 1e6:.2g} MB; {where})"
+
+    def _repr_html_(self) -> str:
+        where = "not written to a file" if self.path is None else f"written to <code>{escape_html(str(self.path))}</code>"
+        parts = "".join(f"<li>{escape_html(name)}</li>" for name in self.sections)
+        return f"<p><b>{escape_html(self.heading)}</b>, {len(self) / 1e6:.2g} MB, {where}</p><ul>{parts}</ul>"
 
 
 def _class(name: bool) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from bayeslmm._types import Frame
     from bayeslmm.inference.intervals.resampling import VisitParameters
+    from bayeslmm.reports.page import HtmlPage
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,7 +310,9 @@ class Imputations:
 
         return profiles_figure(self.layout, self.values, self.replication.weights, ax)
 
-    def report(self, path: Any = None, *, title: str | None = None, analysis: str | None = None, covariates: Sequence[str] = ()) -> str:
+    def report(
+        self, path: Any = None, *, title: str | None = None, analysis: str | None = None, covariates: Sequence[str] = ()
+    ) -> HtmlPage:
         """One HTML page: who was imputed, why, under what, and what it does to the estimate.
 
         Parameters
@@ -325,8 +328,8 @@ class Imputations:
 
         Returns
         -------
-        str
-            The page.
+        HtmlPage
+            The page, a str that is shown by its sections and its size.
 
         Examples
         --------

@@ -14,7 +14,7 @@ from bayeslmm._arrays import Array
 from bayeslmm._validation import require_name
 from bayeslmm.plots.style import GREY, INK, LIGHT, PALETTE, axes_for, legend_above, level_label, plain_axes, printable_name
 from bayeslmm.reports.comparison import versions
-from bayeslmm.reports.page import Page, Section, draw_figure
+from bayeslmm.reports.page import HtmlPage, Page, Section, draw_figure
 from bayeslmm.trials.analyses import CompletedTrial, analyse, analysis_formula
 from bayeslmm.trials.layout import LONG_NAMES
 
@@ -142,11 +142,10 @@ def coverage_figure(frame: pd.DataFrame, conf_level: float, ax: Axes | None) -> 
 
 def imputation_report(
     imputations: CompletedTrial, path: Any = None, *, title: str | None = None, analysis: str | None = None, covariates: Sequence[str] = ()
-) -> str:
+) -> HtmlPage:
     """The page as HTML; written to `path` where one is given."""
     layout = imputations.layout
-    if not callable(analysis):
-        analysis_formula(layout, analysis, covariates)
+    check_analysis(imputations, analysis, covariates)
     N, m = layout.size
     cells = int(layout.imputed.sum())
     tiles = [
@@ -157,6 +156,23 @@ def imputation_report(
     ]
     heading = f"Imputation of {layout.columns.outcome}" if title is None else require_name(title, "title")
     page = Page(heading, _method_text(imputations), tiles)
+    add_imputations(page, imputations, analysis, covariates)
+    where = page.section("Where this comes from")
+    where.facts([("Seed", "none" if imputations.seed is None else str(imputations.seed)), *versions()])
+    if imputations.failed:
+        where.text(f"Refits that failed and are left out: {', '.join(imputations.failed)}.", "note")
+    return page.finished(path)
+
+
+def check_analysis(imputations: CompletedTrial, analysis: Any, covariates: Sequence[str]) -> None:
+    """Refuse an analysis that cannot be made before a page is begun."""
+    if not callable(analysis):
+        analysis_formula(imputations.layout, analysis, covariates)
+
+
+def add_imputations(page: Page, imputations: CompletedTrial, analysis: str | None, covariates: Sequence[str]) -> None:
+    """The sections of imputations: who was imputed and why, means, what it does to the estimate, the model."""
+    layout = imputations.layout
     _who_section(page.section("Who was imputed, and why"), imputations)
     own = page.section("Observed and imputed means")
     own.figure(
@@ -172,13 +188,6 @@ def imputation_report(
             [("Formula", str(fit.formula)), ("Residual structure", str(fit.design.spec.residual.text)), ("Criterion", str(fit.method))]
         )
         model.checks(fit.checks.values())
-    where = page.section("Where this comes from")
-    where.facts([("Seed", "none" if imputations.seed is None else str(imputations.seed)), *versions()])
-    if imputations.failed:
-        where.text(f"Refits that failed and are left out: {', '.join(imputations.failed)}.", "note")
-    if path is not None:
-        page.save(path)
-    return page.html()
 
 
 def _method_text(imputations: CompletedTrial) -> str:

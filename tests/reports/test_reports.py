@@ -216,3 +216,52 @@ def test_sources_of_a_parameter_are_shown_with_the_same_decimals() -> None:
         }
     )
     assert [row[3] for row in cell_texts(frame)] == ["24.74", "27.45", "0.066", "0.076"]
+
+
+def test_a_page_is_text_that_a_session_shows_in_a_line(fit: blm.Fit, tmp_path: Path) -> None:
+    path = tmp_path / "visits.html"
+    page = fit.report(path, title="Visits <b>", df="asymptotic")
+    assert isinstance(page, str)
+    assert page == path.read_text(encoding="utf-8") == page.html == str(page)
+    assert page.path == path
+    assert "Fixed effects" in page.sections
+    for shown in (repr(page), page._repr_html_()):
+        assert len(shown) < 1500
+        assert str(path) in shown
+    assert "<b>, " not in page._repr_html_().replace("</b>, ", "")
+    assert "not written" in repr(fit.report(df="asymptotic"))
+
+
+@pytest.fixture(scope="module")
+def visits(trial: pd.DataFrame) -> pd.DataFrame:
+    """Three visits of every subject, some of them without their outcome."""
+    rows = trial[trial["VISITN"] <= 3].assign(AVISIT=lambda d: d["AVISIT"].astype(str))
+    rows = rows[rows.groupby("USUBJID", observed=True)["VISITN"].transform("size") == 3].reset_index(drop=True)
+    rows.loc[rows.index[[2, 8, 13, 14]], "BCVA_CHG"] = np.nan
+    return rows
+
+
+@pytest.mark.parametrize("information", ["expected", "observed"])
+def test_a_report_has_the_tests_that_it_is_asked_for(visits: pd.DataFrame, information: str) -> None:
+    model = blm.mmrm("BCVA_CHG ~ ARMCD + AVISIT + us(AVISIT | USUBJID)", visits).fit()
+    page = model.report(df="kr", information=information)
+    assert ("standard errors, observed information." in page) == (information == "observed")
+    row = model.tidy(df="kenward-roger", information=information).set_index("term").loc["ARMCD[T.TRT]"]
+    cells = re.search(r"<td[^>]*>ARMCD\[T.TRT\]</td>(.*?)</tr>", page)
+    assert cells is not None
+    shown = re.findall(r"<td[^>]*>([^<]+)</td>", cells[1])
+    assert shown[:3] == [f"{row['estimate']:.3f}", f"{row['std_error']:.3f}", f"{row['df']:.1f}"]
+
+
+def test_a_report_has_the_imputations_of_the_trial(visits: pd.DataFrame) -> None:
+    model = blm.LMM("BCVA_CHG ~ ARMCD * AVISIT", visits, residual="us(AVISIT | USUBJID)")
+    imputed = blm.impute(model, treatment="ARMCD", resampling=None)
+    with pytest.warns(blm.errors.BayesLMMWarning, match="no standard error"):
+        page = model.fit().report(df="asymptotic", imputations=imputed, analysis="BCVA_CHG ~ ARMCD")
+    Tags(page)
+    assert page.sections[-1] == "Where this comes from"
+    assert {"Who was imputed, and why", "What it does to the estimate"} <= set(page.sections)
+    assert "ImputationMethod" not in page
+    for given in ({"imputations": 3}, {"analysis": "BCVA_CHG ~ ARMCD"}):
+        with pytest.raises(blm.errors.BayesLMMError):
+            model.fit().report(df="asymptotic", **given)
