@@ -306,7 +306,7 @@ def assume(
     alpha : float, sequence or Mapping
         Coefficients in their order, or by name.
     sd : float, sequence or Mapping or Mapping of str to float, sequence or Mapping, optional
-        Standard deviations of the random effects: numbers of the only term, or grouping factor -> numbers.
+        Standard deviations of the random effects: numbers of the only term, or grouping factor -> numbers; "id/t" is that of column t.
     corr : float or ndarray or Mapping of str to float or ndarray, optional
         Their correlations: one number, a matrix, or grouping factor -> these; 0 where not given.
     sigma : float, optional

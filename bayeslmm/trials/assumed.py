@@ -108,25 +108,34 @@ def _current(fit: Estimates, sd: Any, corr: Any) -> tuple[Any, Any]:
         C = D / scale / scale[:, None]
         np.fill_diagonal(C, 1.0)
         corrs.append(C)
-    groups = [term.group.name for term in terms]
-    given_sd = [_of_term(sd, term, i, groups, "sd") for i, term in enumerate(terms)]
-    given_corr = [_of_term(corr, term, i, groups, "corr") for i, term in enumerate(terms)]
+    given_sd = [_of_term(sd, term, i, terms, "sd") for i, term in enumerate(terms)]
+    for term, own, given in zip(terms, sds, given_sd, strict=True):
+        if isinstance(given, dict):
+            given |= {name: value for name, value in zip(term.columns, own, strict=True) if given.get(name) is None}
+    given_corr = [_of_term(corr, term, i, terms, "corr") for i, term in enumerate(terms)]
     return (
         [own if given is None else given for own, given in zip(sds, given_sd, strict=True)],
         [own if given is None else given for own, given in zip(corrs, given_corr, strict=True)],
     )
 
 
-def _of_term(given: Any, term: Any, i: int, groups: Sequence[str], what: str) -> Any:
+def _of_term(given: Any, term: Any, i: int, terms: Sequence[Any], what: str) -> Any:
     """What was given for one random term."""
     if given is None:
         return None
     if isinstance(given, Mapping) and not set(given) <= set(term.columns):
-        unknown = [name for name in given if name not in groups]
+        allowed = dict.fromkeys(t.group.name for t in terms)
+        if what == "sd":
+            allowed |= dict.fromkeys(f"{t.group.name}/{column}" for t in terms for column in t.columns)
+        unknown = [name for name in given if name not in allowed]
         if unknown:
-            raise SpecificationError(f"{what} names {unknown[0]!r:.40}", what, "use a grouping factor: " + ", ".join(groups))
-        return given.get(term.group.name)
-    count = len(groups)
+            raise SpecificationError(f"{what} names {unknown[0]!r:.40}", what, "use one of " + ", ".join(allowed))
+        own, whole = {column: f"{term.group.name}/{column}" for column in term.columns}, given.get(term.group.name)
+        # as in Priors: what is given for the group is that of the columns without a value of their own
+        return {column: given.get(key, whole) for column, key in own.items()} if set(own.values()) & set(given) else whole
+    count = len(terms)
+    if count == 1 and isinstance(given, Mapping):
+        return dict(given)
     if count > 1 and not isinstance(given, list):
         raise SpecificationError(f"{what} is one value, and there are {count} random terms", what, f"give {{{term.group.name!r}: ...}}")
     return given[i] if count > 1 else given
@@ -149,10 +158,9 @@ def estimates_of(model: Any, alpha: Any, sd: Any, corr: Any, sigma: Any, R: Any,
     phi, scale = _errors(problem, sigma, R)
     theta = []
     terms = design.terms
-    groups = [term.group.name for term in terms]
     for i, (term, own) in enumerate(zip(terms, problem.random.terms, strict=True)):
         several = isinstance(sd, list) and isinstance(corr, list) and len(sd) == len(terms)
-        given, rho = (sd[i], corr[i]) if several else (_of_term(sd, term, i, groups, "sd"), _of_term(corr, term, i, groups, "corr"))
+        given, rho = (sd[i], corr[i]) if several else (_of_term(sd, term, i, terms, "sd"), _of_term(corr, term, i, terms, "corr"))
         if given is None:
             raise SpecificationError(f"the sds of {term.group.name} are not given", "sd", f"give sd={{{term.group.name!r}: ...}}")
         if isinstance(given, Mapping):

@@ -11,7 +11,7 @@ from scipy import stats
 
 import bayeslmm as blm
 from bayeslmm._arrays import seed_sequence
-from bayeslmm.errors import BayesLMMError
+from bayeslmm.errors import BayesLMMError, SpecificationError
 from bayeslmm.trials.power import simulate_fits
 
 VISITS = 4
@@ -99,6 +99,18 @@ def test_assumed_parameters_are_those_of_the_fit() -> None:
     assert other.fixef["arm[T.trt]"] == pytest.approx(0.5) and other.fixef.iloc[-1] == pytest.approx(1.5)
     with pytest.raises(BayesLMMError, match="outcome"):
         plan.residuals()
+
+
+def test_a_column_of_a_random_term_has_a_standard_deviation_of_its_own() -> None:
+    frame = pd.DataFrame({"id": np.repeat(np.arange(9), 4), "t": np.tile(np.arange(4.0), 9)})
+    known: dict[str, Any] = {"alpha": [1.0, 0.5], "corr": 0.2, "sigma": 1.0}
+    both = blm.assume("y ~ t + (t | id)", frame, sd=[1.0, 0.3], **known)
+    for sd in ({"id": 1.0, "id/t": 0.3}, {"id/t": 0.3, "id/Intercept": 1.0}, {"Intercept": 1.0, "t": 0.3}):
+        pd.testing.assert_frame_equal(blm.assume("y ~ t + (t | id)", frame, sd=sd, **known).varcorr, both.varcorr)
+    moved = both.with_params(sd={"id/t": 0.6}).varcorr["sd"].to_numpy(float)
+    np.testing.assert_allclose(moved[:2], [1.0, 0.6], rtol=1e-6)
+    with pytest.raises(SpecificationError, match="id/z"):
+        blm.assume("y ~ t + (t | id)", frame, sd={"id": 1.0, "id/z": 0.3}, **known)
 
 
 def test_curves_rise_and_say_what_is_required() -> None:
