@@ -59,7 +59,7 @@ def _absent(name: str) -> InferenceError | AttributeError:
     if name not in ROW_ARRAYS:
         return AttributeError(name)
     return InferenceError(
-        f"this needs {ROW_ARRAYS[name]}, which were added up and not kept",
+        f"this needs {ROW_ARRAYS[name]}: rows were added up and not kept",
         WITHOUT_ROWS,
         "give predict() the rows as newdata; or fit the model on a frame in memory, a sample of the groups where all do not fit, "
         "and save it with its rows",
