@@ -16,13 +16,13 @@ from bayeslmm._io import as_path, write_atomically
 from bayeslmm._validation import require_level, require_names, require_one_of
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.tables import icc_draws, r2_draws, tidy_draws
-from bayeslmm.data.response_scale import transformed_response
 from bayeslmm.errors import BayesLMMError, SpecificationError, escape_control
 from bayeslmm.inference.diagnostics import icc, r2
 from bayeslmm.inference.fixed_effects.tests import check_options
 from bayeslmm.inference.tidy import tidy_table
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.foreign_names import answers_keywords
+from bayeslmm.results.response_scale import transformed_response
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bayeslmm._validation import require_flag, require_level, require_name, require_one_of
-from bayeslmm.data.response_scale import response_options, scale_name
 from bayeslmm.inference.influence import influence, influence_of_rows, sampled_rows
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.profile import profile
@@ -33,6 +32,7 @@ from bayeslmm.plots.subjects import profiles_axes, variogram_axes
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import fitted_values, mode_frames
 from bayeslmm.results.foreign_names import known_arguments
+from bayeslmm.results.response_scale import response_options, scale_name
 
 if TYPE_CHECKING:
     from bayeslmm._types import (

@@ -14,7 +14,6 @@ from scipy.special import ndtri
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_name
-from bayeslmm.data.response_scale import scale_name
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.effects import along_axis, is_ordered
 from bayeslmm.plots.style import (
@@ -39,6 +38,7 @@ from bayeslmm.plots.style import (
     printable_name,
 )
 from bayeslmm.results.estimates import Estimates
+from bayeslmm.results.response_scale import scale_name
 
 METHOD_NAMES = {"wald": "Wald"}
 PROFILE_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_level, require_name
 from bayeslmm.data.design import Design
-from bayeslmm.data.response_scale import ResponseScale
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.residuals import PlotColumn, boxes, column_of, normal_quantiles
 from bayeslmm.plots.style import (
@@ -41,6 +40,7 @@ from bayeslmm.plots.style import (
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import mode_frames, sd_frames
 from bayeslmm.results.predict import two_sided_quantile
+from bayeslmm.results.response_scale import ResponseScale
 
 SHOWN_LINES = 60
 """Levels whose lines are drawn; of more, this many are drawn from evenly over the data."""

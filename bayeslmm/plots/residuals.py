@@ -17,7 +17,6 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm._types import Level, ResidualKind
 from bayeslmm._validation import require_count, require_name
 from bayeslmm.data.design import Design
-from bayeslmm.data.response_scale import scale_name
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.style import (
     BLUE,
@@ -40,6 +39,7 @@ from bayeslmm.plots.style import (
 )
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import fitted_values, residuals
+from bayeslmm.results.response_scale import scale_name
 
 
 @dataclass(frozen=True, slots=True, eq=False)

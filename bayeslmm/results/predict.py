@@ -20,7 +20,6 @@ from bayeslmm.data.columns import Columns, series_numbers
 from bayeslmm.data.design import Design, ResidualDesign, VarianceDesign, new_columns
 from bayeslmm.data.frame import ColumnTable, read_table, values_text
 from bayeslmm.data.residual import place_within, unequal_gaps
-from bayeslmm.data.response_scale import response_options, scale_name
 from bayeslmm.data.rows import numbers_by_position
 from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError, warn_user
 from bayeslmm.likelihood.identification import Aliases
@@ -29,6 +28,7 @@ from bayeslmm.likelihood.structured.prediction import LaterVisits, ResidualIndex
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
 from bayeslmm.likelihood.structured.residual_structure import VarianceFunction
 from bayeslmm.results.fitted import conditional_mean, population_mean
+from bayeslmm.results.response_scale import response_options, scale_name
 
 if TYPE_CHECKING:
     from bayeslmm._types import IntervalKind

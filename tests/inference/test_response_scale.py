@@ -9,11 +9,11 @@ from scipy import special, stats
 
 import bayeslmm as blm
 from bayeslmm._types import Adjustment
-from bayeslmm.data.response_scale import response_scale
 from bayeslmm.errors import BayesLMMError, SpecificationError
 from bayeslmm.inference.means.letters import compact_letters
 from bayeslmm.inference.means.multiplicity import MultivariateT, critical_values, p_values
 from bayeslmm.inference.means.studentized_range import studentized_range_quantile, studentized_range_sf
+from bayeslmm.results.response_scale import response_scale
 
 TRANSFORMATIONS = [
     "log(y)", "log2(y)", "log10(y)", "log1p(y)", "log(y + 1)", "sqrt(y)", "exp(y / 9)", "I(y**2)", "y**3", "1 / y", "-1 / sqrt(y)",

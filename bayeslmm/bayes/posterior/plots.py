@@ -16,7 +16,6 @@ from bayeslmm.bayes.posterior.datatree import predictive_draws
 from bayeslmm.bayes.posterior.predict import linear_predictor_mean
 from bayeslmm.bayes.posterior.tables import parameter_draws
 from bayeslmm.bayes.sampling.prior_predictive import resolved_priors
-from bayeslmm.data.response_scale import response_options, scale_name
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.means.effects import difference_table, effect_table, line_table, term_variables
 from bayeslmm.plots import draws as figures
@@ -25,6 +24,7 @@ from bayeslmm.plots.levels import lines_axes, ranef_of_draws
 from bayeslmm.plots.residuals import column_of
 from bayeslmm.plots.style import percent
 from bayeslmm.results.foreign_names import known_arguments
+from bayeslmm.results.response_scale import response_options, scale_name
 
 if TYPE_CHECKING:
     from bayeslmm._types import AxesLike, ContrastMethod, GridWeights, Names, PredictiveKind, PredictiveStatistic, ResponseType, Values

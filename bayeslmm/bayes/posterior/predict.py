@@ -15,7 +15,6 @@ from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.bayes.log_posterior.density import with_solution
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
-from bayeslmm.data.response_scale import ResponseScale, response_options, scale_name
 from bayeslmm.errors import BayesLMMWarning, warn_user
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
@@ -32,6 +31,7 @@ from bayeslmm.results.predict import (
     new_residual_index,
     require_offset_applies,
 )
+from bayeslmm.results.response_scale import ResponseScale, response_options, scale_name
 
 if TYPE_CHECKING:
     from bayeslmm._types import ResponseType

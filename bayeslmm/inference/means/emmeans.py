@@ -14,7 +14,6 @@ import pandas as pd
 from bayeslmm._arrays import Array, label_text
 from bayeslmm._validation import require_flag, require_level, require_mapping, require_name, require_names
 from bayeslmm.data.design import Design
-from bayeslmm.data.response_scale import ResponseScale, response_options, transformed_response
 from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, check_options, fixed_effects
@@ -34,6 +33,7 @@ from bayeslmm.inference.means.reference_grid import ReferenceGrid, average_grid,
 from bayeslmm.inference.variance_parts import EstimatedSd, residual_sd, total_sd, unit_variances
 from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.noted_frame import NotedFrame, noted
+from bayeslmm.results.response_scale import ResponseScale, response_options, transformed_response
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
