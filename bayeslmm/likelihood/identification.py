@@ -42,11 +42,11 @@ def undetermined_parameters(problem: Problem) -> list[Check]:
     parts = bool(design.terms) + (design.residual is not None) + len(design.variance)
     if problem.structured is None or parts < 2 or problem.size >= MAX_PARAMETERS or not design.in_memory:
         return []
-    rows = occurring_pairs(_factors(problem), design.nobs)
+    rows = occurring_pairs(shared_factors(problem), design.nobs)
     scale = _parameter_scale(problem)
     tau = np.append(problem.start, 0.0) + 0.1 * scale * np.random.default_rng(0).uniform(0.5, 1.5, problem.size + 1)
     steps = TAU_DIFFERENCE * np.diag(scale)
-    moves = [_elements(problem, tau + h, rows) - _elements(problem, tau - h, rows) for h in steps]
+    moves = [covariance_elements(problem, tau + h, rows) - covariance_elements(problem, tau - h, rows) for h in steps]
     derivative = np.stack(moves, axis=1) / (2.0 * TAU_DIFFERENCE)
     if not np.isfinite(derivative).all():
         return []
@@ -76,7 +76,7 @@ def _parameter_scale(problem: Problem) -> Array:
     return scale
 
 
-def _factors(problem: Problem) -> list[Codes]:
+def shared_factors(problem: Problem) -> list[Codes]:
     """What rows may share: levels of grouping factors, subjects."""
     design = problem.design
     found = {term.group.name: term.group.codes for term in design.terms}
@@ -106,7 +106,7 @@ def occurring_pairs(factors: Sequence[Codes], n: int) -> Codes:
     return whole[np.random.default_rng(0).choice(len(whole), MAX_PAIRS, replace=False)]
 
 
-def _elements(problem: Problem, tau: Array, rows: Codes) -> Array:
+def covariance_elements(problem: Problem, tau: Array, rows: Codes) -> Array:
     """V over pairs of rows, (N,), on the user's columns and in units of the response's scale."""
     x, design = tau[:-1], problem.design
     R = unit_covariances(problem, x, rows)

@@ -98,6 +98,7 @@ _DF = {
     "residual": "residual",
     "satterthwaite": "satterthwaite",
     "kenwardroger": "kenward-roger",
+    "kenwardroger2": "kenward-roger",
 }
 
 
@@ -206,10 +207,10 @@ def _df(program: MixedProgram) -> str:
 
 def _vcov(program: MixedProgram) -> str:
     if program.proc.empirical:
-        if program.model.ddfm == "kenwardroger":
+        if program.model.ddfm.startswith("kenwardroger"):
             raise SpecificationError("EMPIRICAL cannot be combined with DDFM=KENWARDROGER", program.model.spot, "leave one of them out")
         return "CR0"
-    if program.model.ddfm == "kenwardroger":
+    if program.model.ddfm.startswith("kenwardroger"):
         return "kenward-roger-linear" if program.model.firstorder else "kenward-roger"
     return "asymptotic"
 

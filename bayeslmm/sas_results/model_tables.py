@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from scipy import special
 
 from bayeslmm._arrays import Array
-from bayeslmm.inference.fixed_effects.degrees_of_freedom import pseudo_inverse
-from bayeslmm.inference.fixed_effects.kenward_roger import v_derivatives
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.results.estimates import InformationCriteria
 from bayeslmm.sas.language.covariance_types import VC, CovType
 from bayeslmm.sas_results.covariance_parameters import CovParm, tau_of
-from bayeslmm.sas_results.parms import profiles_residual
+from bayeslmm.sas_results.parms import FixedParameterInference, profiles_residual
 from bayeslmm.sas_results.run import ProgramRun
 
 NULL_SPEC = 1e-10
@@ -49,11 +47,10 @@ class CovarianceParameters:
 
 def covariance_parameter_rows(run: ProgramRun) -> CovarianceParameters:
     """The rows of the table with their covariance, by the observed information or, with SCORING=, the expected one."""
-    problem = run.fit.problem
     if run.components is not None:
         return CovarianceParameters(run.parameter_rows, run.inference.curvature.covariance, free_parameters(run))
     J = run.listing.jacobian(tau_of(run.fit.estimate.x, run.fit.point.sigma2))
-    return CovarianceParameters(run.parameter_rows, J @ _tau_covariance(run, problem) @ J.T, free_parameters(run))
+    return CovarianceParameters(run.parameter_rows, J @ _tau_covariance(run) @ J.T, free_parameters(run))
 
 
 def free_parameters(run: ProgramRun) -> NDArray[np.bool_]:
@@ -67,14 +64,10 @@ def free_parameters(run: ProgramRun) -> NDArray[np.bool_]:
     return ~zero & ~one & ~np.isin(np.arange(len(rows)), run.search.held)
 
 
-def _tau_covariance(run: ProgramRun, problem: Problem) -> Array:
-    if run.translation.information == "observed" or run.search.held:
-        return run.inference.curvature.covariance
-    assert run.fit.point.state is not None
-    pieces = v_derivatives(run.fit.point.state, problem, run.fit.point.x)
-    information = pieces.expected_information(run.inference.curvature.C)
-    # the information of tau follows from that of the components, psi(tau)
-    return 2.0 * pseudo_inverse(pieces.jacobian.T @ information @ pieces.jacobian)
+def _tau_covariance(run: ProgramRun) -> Array:
+    inference = run.inference
+    assert isinstance(inference, FixedParameterInference)
+    return inference.tau_covariance("observed" if run.search.held else run.translation.information)
 
 
 def cov_parms_frame(run: ProgramRun) -> pd.DataFrame:
@@ -245,6 +238,7 @@ def model_info(run: ProgramRun) -> pd.DataFrame:
     if repeated is not None and repeated.subject is not None and repeated.subject.text != "Intercept":
         subjects.append(repeated.subject.text)
     groups = list(dict.fromkeys(b.group for b in t.blocks if b.group))
+    improved = program.model.ddfm == "kenwardroger2"
     rows = [
         ("Data Set", program.proc.data.upper() or "_LAST_"),
         ("Dependent Variable", program.model.response),
@@ -254,8 +248,8 @@ def model_info(run: ProgramRun) -> pd.DataFrame:
         ("Group Effect" if len(groups) < 2 else "Group Effects", ", ".join(groups)),
         ("Estimation Method", _METHODS.get(program.proc.method, t.method)),
         ("Residual Variance Method", "Factor" if program.proc.method in _METHODS else "Profile" if profiles_residual(t) else "None"),
-        ("Fixed Effects SE Method", _SE[t.vcov]),
-        ("Degrees of Freedom Method", _DF[t.df]),
+        ("Fixed Effects SE Method", "Kenward-Roger2" if improved else _SE[t.vcov]),
+        ("Degrees of Freedom Method", "Kenward-Roger2" if improved else _DF[t.df]),
     ]
     told = [row for row in rows if row[1]]
     return pd.DataFrame({"Descr": [d for d, _ in told], "Value": [v for _, v in told]})

@@ -19,6 +19,8 @@ from bayeslmm.errors import Check, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, observed_information, pseudo_inverse
+from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, v_derivatives
+from bayeslmm.inference.fixed_effects.kenward_roger_improved import improve
 from bayeslmm.inference.fixed_effects.tests import Inference
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
@@ -55,11 +57,30 @@ class FixedParameterFit(Fit):
 
 
 class FixedParameterInference(Inference):
-    """`Inference` along the free directions; None where all are free."""
+    """`Inference` along the free directions; None where all are free. improved : Kenward and Roger's adjustment is that of 2009."""
 
-    def __init__(self, fit: Fit, free: FreeParameters | None) -> None:
+    def __init__(self, fit: Fit, free: FreeParameters | None, improved: bool = False) -> None:
         super().__init__(fit)
-        self.free = free
+        self.free, self.improved = free, improved
+        self._improved: KenwardRoger | None = None
+
+    def adjustment(self, information: str, linear: bool) -> KenwardRoger:
+        if not self.improved:
+            return super().adjustment(information, linear)
+        if self._improved is None:
+            first, whole, point = super().adjustment(information, True), super().adjustment(information, False), self.fit.point
+            # where V is linear in its parameters there is nothing to improve
+            linear = np.array_equal(first.adjusted, whole.adjusted)
+            self._improved = first if linear else improve(self.fit.problem, point.x, point.sigma2, self.tau_covariance(information), first)
+        return self._improved
+
+    def tau_covariance(self, information: str) -> Array:
+        """Of (x, log sigma), by the observed or the expected information; the latter follows from that of the components psi(tau)."""
+        if information == "observed":
+            return self.curvature.covariance
+        assert self.fit.point.state is not None
+        pieces = v_derivatives(self.fit.point.state, self.fit.problem, self.fit.point.x)
+        return 2.0 * pseudo_inverse(pieces.jacobian.T @ pieces.expected_information(self.curvature.C) @ pieces.jacobian)
 
     @cached_property
     def curvature(self) -> ObservedInformation:

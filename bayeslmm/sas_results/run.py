@@ -312,7 +312,7 @@ class ProgramRun:
         if self.components is not None:
             searched = self.program.proc.method in {"reml", "ml"} and self.translation.information == "observed"
             return ComponentsInference(self.fit, self.components, searched)
-        return FixedParameterInference(self.fit, self.search.free)
+        return FixedParameterInference(self.fit, self.search.free, self.program.model.ddfm == "kenwardroger2")
 
     @cached_property
     def counted(self) -> DenominatorDF:

@@ -16,7 +16,6 @@ UNSUPPORTED = {
     "KEEP": "proc mixed data=a(keep=x); model y=x; run;",
     "TRUNCATE": "proc mixed; class a / truncate; model y=a; run;",
     "one response": "proc mixed; model y z = x; run;",
-    "KR2": f"{HEAD} / ddfm=kr2; run;",
     "INFLUENCE": f"{HEAD} / influence; run;",
     "TYPE=LIN": f"{HEAD}; random id / type=lin(1) ldata=k; run;",
     "LDATA": f"{HEAD}; random id / ldata=k; run;",

@@ -349,11 +349,10 @@ _DDFM = {
     "kenwardrog": "kenwardroger",
     "kenrog": "kenwardroger",
     "kr": "kenwardroger",
+    "kenwardroger2": "kenwardroger2",
+    "kr2": "kenwardroger2",
 }
-_KR2 = "ddfm=kr is Kenward and Roger (1997); its improvement of 2009 is not there"
 _DDFM_REFUSED = {
-    "kenwardroger2": _KR2,
-    "kr2": _KR2,
     "none": "result.fit.tidy(df='asymptotic') uses the normal distribution",
 }
 

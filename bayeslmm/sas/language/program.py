@@ -18,7 +18,7 @@ from bayeslmm.sas.language.where import Condition
 _ODS_PAIR = re.compile(r"(\w+)\s*(?:\([^)]*\)\s*)?=\s*(\w+(?:\s*\.\s*\w+)?)")
 
 Order = Literal["formatted", "internal", "data", "freq"]
-DDFM = Literal["contain", "betwithin", "residual", "satterthwaite", "kenwardroger"]
+DDFM = Literal["contain", "betwithin", "residual", "satterthwaite", "kenwardroger", "kenwardroger2"]
 Diff = Literal["all", "control", "controll", "controlu"]
 Adjust = Literal["none", "bonferroni", "dunnett", "scheffe", "sidak", "simulate", "smm", "tukey"]
 
