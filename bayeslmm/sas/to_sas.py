@@ -179,6 +179,9 @@ def _model(model: ModelStatement) -> Iterator[str]:
     yield from ("e" if kind == 0 else f"e{kind}" for kind in model.e)
     yield from limit_words(model.cl, model.alpha)
     yield from [f"alphap={sas_number(model.alphap)}"] if model.alphap != 0.05 else []
+    if (asked := model.influence) is not None:
+        inner = [*([f"effect={effect_words(asked.effect)}"] if asked.effect else []), *([f"size={asked.size}"] if asked.size != 1 else [])]
+        yield f"influence({' '.join(inner)})" if inner else "influence"
     yield from _output("outp", model.outp, model.outp_keep, model.outp_drop)
     yield from _output("outpm", model.outpm, model.outpm_keep, model.outpm_drop)
 

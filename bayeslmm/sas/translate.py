@@ -71,6 +71,7 @@ def _tests(program: MixedProgram) -> Iterator[str]:
     if not model.notest and (model.effects or model.intercept):
         yield from (f"Tests{kind}" for kind in sorted(model.htype))
         yield from ["LComponents"] if model.lcomponents else []
+    yield from ["Influence"] if model.influence is not None else []
     rows = any(e.e for e in program.estimates) or any(c.e for c in program.contrasts) or any(s.e for _, s in _means_statements(program))
     yield from ["Coef"] if model.e or rows else []
     yield from ["Estimates"] if program.estimates else []
@@ -278,6 +279,7 @@ def _names_used(program: MixedProgram) -> Iterable[tuple[str, str]]:
     model = program.model
     yield "MODEL", model.response
     yield from (("MODEL", v) for e in model.effects for v in e.variables)
+    yield from (("INFLUENCE", v) for v in (model.influence.effect.variables if model.influence and model.influence.effect else ()))
     yield from (("CLASS", c) for c in program.class_names)
     for random in program.random:
         yield from (("RANDOM", v) for e in (*random.effects, random.subject, random.group) if e for v in e.variables)

@@ -51,6 +51,7 @@ LISTING_TITLES = {
     "LSMeans": "Least Squares Means",
     "Diffs": "Differences of Least Squares Means",
     "Slices": "Tests of Effect Slices",
+    "Influence": "Influence Diagnostics",
     "LComponents": "L Components",
     "LSMEstimates": "Least Squares Means Estimates",
     "LSMFtest": "F Test for Least Squares Means Estimates",

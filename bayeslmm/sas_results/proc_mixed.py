@@ -21,6 +21,7 @@ from bayeslmm.sas.language.statements import parse_programs
 from bayeslmm.sas.translate import translate
 from bayeslmm.sas.translation import Translation
 from bayeslmm.sas_results import fixed_tables, means_statements, model_tables, random_tables, requests
+from bayeslmm.sas_results.influence import influence_table
 from bayeslmm.sas_results.listing import ListedRun, listing_text
 from bayeslmm.sas_results.mean_squares import variance_table
 from bayeslmm.sas_results.predictions import kept_columns, predictions_table
@@ -275,6 +276,7 @@ _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
     "LSMeans": requests.least_squares_means,
     "Diffs": requests.mean_differences,
     "Slices": requests.slice_tests,
+    "Influence": influence_table,
     "LComponents": fixed_tables.component_table,
     "LSMEstimates": means_statements.lsm_estimates,
     "LSMFtest": means_statements.lsm_joint_tests,

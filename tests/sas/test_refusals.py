@@ -16,7 +16,7 @@ UNSUPPORTED = {
     "KEEP": "proc mixed data=a(keep=x); model y=x; run;",
     "TRUNCATE": "proc mixed; class a / truncate; model y=a; run;",
     "one response": "proc mixed; model y z = x; run;",
-    "INFLUENCE": f"{HEAD} / influence; run;",
+    "ITER=": f"{HEAD} / influence(effect=a iter=3); run;",
     "TYPE=LIN": f"{HEAD}; random id / type=lin(1) ldata=k; run;",
     "LDATA": f"{HEAD}; random id / ldata=k; run;",
     "GDATA": f"{HEAD}; random id / gdata=k; run;",

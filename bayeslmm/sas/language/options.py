@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, SASEffect, parse_effect
+from bayeslmm.sas.language.program import InfluenceRequest
 from bayeslmm.sas.language.tokens import SASCursor, SASToken
 from bayeslmm.sas.language.where import Condition, parse_condition
 
@@ -381,6 +382,34 @@ def _e(kind: int) -> StatementOption:
     return StatementOption("e", constant_value((kind,)), gather=True)
 
 
+def _influence(cursor: SASCursor) -> InfluenceRequest:
+    """`influence`, `influence(effect=id)`, `influence(size=2)`."""
+    refused = "fit.influence(group) fits the model without each level again"
+    table: OptionTable = {
+        "effect": StatementOption("effect", after_equals(read_effect)),
+        "eff": StatementOption("effect", after_equals(read_effect)),
+        "size": StatementOption("size", after_equals(read_whole)),
+        "iter": StatementOption("iter", after_equals(read_number_value)),
+        "estimates": RefusedOption(refused),
+        "est": RefusedOption(refused),
+        "keep": RefusedOption("leave rows out of the table"),
+        "select": RefusedOption("leave rows out of the table"),
+    }
+    if not cursor.accept("("):
+        return InfluenceRequest()
+    values: dict[str, Any] = {}
+    while not cursor.accept(")"):
+        start = cursor.token
+        if start.kind != "name":
+            cursor.fail("expected an option of INFLUENCE here")
+        option = _look_up(cursor, start, table.get(cursor.word()), table)
+        values[option.field] = option.read(cursor)
+        if values.pop("iter", 0.0) != 0.0:
+            cursor.not_supported_at(start, "INFLUENCE(ITER=) above 0 is not supported", refused)
+        cursor.accept(",")
+    return InfluenceRequest(**values)
+
+
 _INVERSE = "result.fit.vcov holds the covariance matrix of the fixed effects"
 
 MODEL_OPTIONS: OptionTable = {
@@ -412,9 +441,9 @@ MODEL_OPTIONS: OptionTable = {
     "residual": StatementOption("residual", read_flag),
     "residuals": StatementOption("residual", read_flag),
     "vciry": StatementOption("vciry", read_flag),
+    "influence": StatementOption("influence", _influence),
     "contain": StatementOption("ddfm", constant_value(("contain", False))),
     "fullx": RefusedOption("columns of levels that do not occur carry no information"),
-    "influence": RefusedOption("result.fit.influence(group) holds the diagnostics of deleting a subject"),
     "nocontain": RefusedOption("name the method: ddfm=residual"),
     "singchol": RefusedOption("leave it out: the conditioning of the columns does not need it"),
     "singres": RefusedOption("leave it out: the conditioning of the columns does not need it"),

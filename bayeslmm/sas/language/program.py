@@ -71,6 +71,14 @@ class ClassVariable:
 
 
 @dataclass(frozen=True, slots=True)
+class InfluenceRequest:
+    """INFLUENCE(EFFECT= SIZE=): the rows of a level, or so many rows after one another, are left out together."""
+
+    effect: SASEffect | None = None
+    size: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatement:
     """MODEL response = effects / options.
 
@@ -106,6 +114,7 @@ class ModelStatement:
     outpm_drop: tuple[str, ...] = ()
     residual: bool = False
     vciry: bool = False
+    influence: InfluenceRequest | None = None
     spot: str = field(default="", compare=False)
 
 

@@ -1,0 +1,99 @@
+"""MODEL / INFLUENCE against generalised least squares without the rows, and against linear models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.errors import BayesLMMError
+
+
+def trial(seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"id": rng.integers(0, 7, 40), "a": rng.choice(list("uvw"), 40), "x": rng.normal(size=40) + 100})
+    frame["y"] = rng.normal(size=7)[frame["id"]] * 1.5 + frame["x"] + rng.normal(size=40)
+    frame.loc[[3, 17], "y"] = np.nan
+    return frame
+
+
+def run(text: str, frame: pd.DataFrame) -> blm.MixedResult:
+    result = blm.proc_mixed(text, frame)
+    assert not isinstance(result, list)
+    return result
+
+
+@pytest.mark.parametrize("method", ["reml", "ml"])
+@pytest.mark.parametrize("effect", ["id", "a", "id*a"])
+def test_a_level_is_left_out_as_least_squares_leave_it_out(effect: str, method: str) -> None:
+    frame = trial(1)
+    result = run(f"proc mixed method={method}; class id a; model y = a x / influence(effect={effect}); random id; run;", frame)
+    table, used = result["Influence"], frame.dropna().reset_index(drop=True)
+    b2, s2 = result["CovParms"]["Estimate"]
+    X = np.column_stack([pd.get_dummies(used["a"]).to_numpy(float), used["x"]])
+    y = used["y"].to_numpy()
+    V = b2 * (used["id"].to_numpy()[:, None] == used["id"].to_numpy()) + s2 * np.eye(len(y))
+
+    def gls(keep: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        K = np.linalg.inv(V[np.ix_(keep, keep)])
+        M = X[keep].T @ K @ X[keep]
+        alpha = np.linalg.solve(M, X[keep].T @ K @ y[keep])
+        rest = y[keep] - X[keep] @ alpha
+        return alpha, np.linalg.inv(M), float(rest @ K @ rest) / (len(keep) - (4 if method == "reml" else 0))
+
+    whole, F, scale = gls(np.arange(len(y)))
+    keys = used[effect.split("*")].astype(str).agg(" ".join, axis=1)
+    assert len(table) == keys.nunique()
+    for (_, row), level in zip(table.iterrows(), sorted(keys.unique()), strict=True):
+        gone = (keys == level).to_numpy()
+        assert row["NumObs"] == gone.sum()
+        if effect == "a":
+            assert np.isnan(row["CookD"])  # nothing is left to tell its coefficient
+            continue
+        alpha, after, moved = gls(np.flatnonzero(~gone))
+        ratio = moved / scale
+        delta = whole - alpha
+        np.testing.assert_allclose(row["PRESS"], ((y[gone] - X[gone] @ alpha) ** 2).sum(), rtol=1e-6)
+        np.testing.assert_allclose(row["CookD"], delta @ np.linalg.solve(F, delta) / 4, rtol=1e-6)
+        np.testing.assert_allclose(row["MDFFITS"], delta @ np.linalg.solve(ratio * after, delta) / 4, rtol=1e-6)
+        np.testing.assert_allclose(row["COVRATIO"], np.linalg.det(ratio * after) / np.linalg.det(F), rtol=1e-6)
+        np.testing.assert_allclose(row["COVTRACE"], abs(np.trace(np.linalg.solve(F, ratio * after)) - 4), rtol=1e-5)
+        np.testing.assert_allclose(row["RMSE"], np.sqrt(s2 * ratio), rtol=1e-6)
+
+
+def test_without_random_effects_it_is_that_of_linear_models() -> None:
+    frame = trial(2)
+    table = run("proc mixed; class a; model y = a x / influence; run;", frame)["Influence"]
+    used = frame.dropna()
+    X, y = np.column_stack([pd.get_dummies(used["a"]).to_numpy(float), used["x"]]), used["y"].to_numpy()
+    n, p = X.shape
+    H = X @ np.linalg.pinv(X)
+    e, h = y - H @ y, np.diagonal(H)
+    s2 = e @ e / (n - p)
+    without = (e @ e - e**2 / (1 - h)) / (n - p - 1)
+    assert table["Index"].tolist() == (used.index + 1).tolist()
+    for name, value in {
+        "Leverage": h,
+        "PRESSRes": e / (1 - h),
+        "Student": e / np.sqrt(s2 * (1 - h)),
+        "RStudent": e / np.sqrt(without * (1 - h)),
+        "CookD": e**2 * h / (p * s2 * (1 - h) ** 2),
+        "DFFITS": e / np.sqrt(without * (1 - h)) * np.sqrt(h / (1 - h)),
+        "COVRATIO": (without / s2) ** p / (1 - h),
+        "RMSE": np.sqrt(without),
+    }.items():
+        np.testing.assert_allclose(table[name], value, rtol=1e-6, err_msg=name)
+
+
+def test_structured_errors_and_sets_of_rows() -> None:
+    frame = trial(3)
+    text = "proc mixed; class id a; model y = a x / influence({}); repeated / type=un(1) group=a subject=id; run;".replace("un(1)", "vc")
+    assert "RMSE" not in run(text.format("effect=id"), frame)["Influence"]
+    assert run(text.format("size=5"), frame)["Influence"]["NumObs"].tolist() == [5] * 7 + [3]
+
+
+@pytest.mark.parametrize("inner", ["effect=x", "effect=nothing", "iter=5", "estimates", "size=0", "effect"])
+def test_what_is_not_there_is_refused_in_words(inner: str) -> None:
+    with pytest.raises(BayesLMMError):
+        run(f"proc mixed; class id; model y = x / influence({inner}); random id; run;", trial(0))
