@@ -9,7 +9,7 @@ import numpy as np
 from bayeslmm._arrays import Array
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import observed_information
-from bayeslmm.likelihood.structured.residual_covariance import unit_sds
+from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variance
 from bayeslmm.results.estimates import Estimates
 
 LOG_VARIANCE_STEP = 1e-5
@@ -39,7 +39,7 @@ def variance_parts(fit: Estimates) -> VarianceParts:
 def unit_variances(fit: Fitted, x: Array) -> Array:
     """Mean variance of the random part and of the errors over the rows, in units of sigma^2, at parameters x."""
     design = fit.problem.design
-    error = design.mean_inverse_weight if fit.problem.structured is None else float(np.mean(unit_sds(fit.problem, x) ** 2))
+    error = design.mean_inverse_weight if fit.problem.structured is None else mean_unit_variance(fit.problem, x)
     return np.array([sum(term_variances(fit, x)), error])
 
 

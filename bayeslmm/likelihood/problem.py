@@ -36,6 +36,7 @@ from bayeslmm.likelihood.structured.kernel import (
 )
 from bayeslmm.likelihood.structured.residual_structure import (
     GroupedStructure,
+    VarianceFunction,
     residual_free,
     residual_natural,
     residual_structure,
@@ -285,6 +286,18 @@ def _structured_problem(design: Design, standardization: Standardization, fitted
         ]
     )
     criterion = Criterion(n, p, standardization, kernel, held=held_sigma2(design, standardization))
+    return Problem(design, standardization, criterion, parameters, partial(range_start, criterion, kernel, start))
+
+
+def problem_from_patterns(
+    design: Design, standardization: Standardization, n: int, patterns: tuple[PooledBatch, ...], start: Array
+) -> Problem:
+    """The problem of n rows under structured errors that were added up by pattern of visits; the rows are not looked at again."""
+    p = len(design.kept)
+    structure, parameters = residual_structure(design), random_parameters([], ())
+    data = SubjectData(np.zeros((0, p + 1)), (), None, (), patterns, (), 0)
+    kernel = BlockDiagonalKernel(parameters, structure, VarianceFunction((), (), 0), data)
+    criterion = Criterion(n, p, standardization, kernel)
     return Problem(design, standardization, criterion, parameters, partial(range_start, criterion, kernel, start))
 
 

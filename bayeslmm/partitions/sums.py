@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, FrozenMapping, freeze, freeze_codes
 from bayeslmm.data import notes as checks
 from bayeslmm.data.build import Assembly, ColumnReader, EncodedColumns, check_response_varies, require_rank
-from bayeslmm.data.design import CountedCells, Design, Encoding, MomentRows, OwnFrame, RandomTerm
+from bayeslmm.data.design import CountedCells, Design, Encoding, MomentRows, OwnFrame, RandomTerm, ResidualDesign
 from bayeslmm.data.expressions import UserFunctions
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.data.model_matrix import atoms_of
@@ -25,9 +25,12 @@ from bayeslmm.data.rows import ColumnPlan, no_rows_error, plan_columns, scale_we
 from bayeslmm.data.variables import FactorVariable, StatefulVariable, Training
 from bayeslmm.errors import Check, EmptyDataError, FormulaError, InferenceError, PredictionError, SpecificationError
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.problem import Problem, problem_from_sums
+from bayeslmm.likelihood.problem import Problem, problem_from_patterns, problem_from_sums
 from bayeslmm.likelihood.random_effects.cross_products import Factor, factors_of
 from bayeslmm.likelihood.standardize import Standardization, find_standardization
+from bayeslmm.likelihood.starting_values import residual_start
+from bayeslmm.likelihood.structured.kernel import PooledBatch, is_poolable, pool_all
+from bayeslmm.likelihood.structured.residual_structure import residual_structure
 from bayeslmm.partitions.first_pass import COUNT, FirstPass, PartRows, encode_part, in_partition, read_parts, rows_design
 from bayeslmm.partitions.level_sums import CoincidingFactors, SumsByLevel
 from bayeslmm.partitions.moments import ColumnMoments, SpanningRows
@@ -45,6 +48,7 @@ ROW_ARRAYS = {
     "own_frame": "the rows of the data",
     "Z": "the rows of Z",
     "codes": "the level of each row",
+    "visit": "the visit of each row",
 }
 """What only rows in memory have."""
 
@@ -71,6 +75,24 @@ class _Factor(GroupingFactor):
 
     def __getattr__(self, name: str) -> Any:
         raise _absent(name)
+
+
+class AbsentRows:
+    """Stands where an array over the rows would; whoever looks at its values is told that they were not kept."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __array__(self, *_: Any, **__: Any) -> Array:
+        raise _absent(self.name)
+
+    def __getitem__(self, rows: Any) -> Any:
+        raise _absent(self.name)
+
+    def __len__(self) -> int:
+        raise _absent(self.name)
 
 
 class _Term(RandomTerm):
@@ -208,12 +230,53 @@ def _copy(kind: type[Any], value: Any, absent: set[str], changed: Mapping[str, A
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class VisitPatterns:
+    """Products of rows summed over the subjects with the same visits, as structured errors need them.
+
+    residual : the residual design, its arrays over rows absent; start : of its parameters, where a search begins
+    """
+
+    batches: tuple[PooledBatch, ...]
+    residual: ResidualDesign
+    start: Array
+
+    @classmethod
+    def of(cls, design: Design, standardization: Standardization) -> VisitPatterns:
+        """Those of a design in memory. Errors: SpecificationError where V depends on more of a subject than its visits."""
+        residual = design.residual
+        if residual is None or residual.visit is None or not is_poolable(design):
+            raise SpecificationError(
+                "this model's likelihood needs every row: its errors depend on more than the visits of a subject",
+                ", ".join(name for name, there in _beyond_visits(design) if there),
+                "save the fit with its rows; structured errors alone, over visits, are kept as sums",
+            )
+        Xy = standardization.Xy(design, slice(0, design.nobs))
+        start = residual_start(design, residual_structure(design), Xy[:, -1], False)
+        return cls(pool_all(design, Xy), without_codes(residual), start)
+
+
+def _beyond_visits(design: Design) -> list[tuple[str, bool]]:
+    spatial = design.residual is not None and design.residual.visit is None
+    random, weights = bool(design.terms), design.weights is not None
+    return [("random effects", random), ("weights", weights), ("variance", bool(design.variance)), ("places of rows", spatial)]
+
+
+def without_codes(residual: ResidualDesign) -> ResidualDesign:
+    """A residual design over visits whose arrays over rows are absent."""
+    subject: GroupingFactor = _copy(_Factor, residual.subject, {"codes"}, {})
+    group = None if residual.group is None else _copy(_Factor, residual.group, {"codes"}, {})
+    coords = None if residual.coords is None else cast(Any, AbsentRows("visit"))
+    return replace(residual, subject=subject, group=group, visit=cast(Any, AbsentRows("visit")), coords=coords)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SummedRows:
     """All that the passes over the rows leave of them: what a problem is made of, and what a file keeps.
 
     scale : what the weights were divided by
     states : name of a stateful atom -> what the rows have taught it
     notes : those of the design in memory whose rows they were; None where rows were read in parts
+    patterns : of visits, under structured errors
     made : what the survey teaches and the template of the design, where they are known already
     """
 
@@ -225,6 +288,7 @@ class SummedRows:
     spanning: SpanningRows
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[Check, ...] | None = None
+    patterns: VisitPatterns | None = None
     made: tuple[EncodedColumns, Design, Standardization] | None = None
 
 
@@ -304,8 +368,11 @@ def problem_of_sums(
         known |= {} if spec.offset is not None or spec.formula.offsets else {"offset": None}
         if spec.offset == GIVEN_OFFSET:  # new data have it beside them, as the rows had
             known["encoding"] = replace(design.encoding, offset_column=None)
+        known |= {} if rows.patterns is None else {"residual": rows.patterns.residual}
         rowless = drop_row_arrays(design, _summary(design, rows), known)
         object.__setattr__(rowless, "summed", rows)
+        if rows.patterns is not None:
+            return problem_from_patterns(rowless, standardization, survey.kept, rows.patterns.batches, rows.patterns.start)
         return problem_from_sums(rowless, standardization, rows.sums.sums.finish(), rows.sums.sums)
 
 
@@ -366,9 +433,8 @@ def sum_design(
     """The rows of a design in memory, added up.
 
     spec : the design's, weights and offset as the columns `GIVEN_WEIGHTS` and `GIVEN_OFFSET` where they are `beside` it as arrays
-    Errors: SpecificationError for structured errors.
+    Errors: SpecificationError for structured errors beside random effects, weights or a variance function.
     """
-    check_independent(spec)
     frame = design.frame.assign(**beside)
     states = states_of(design.encoding)
     learning = Learning.of(spec, relationship, functions, states)
@@ -380,10 +446,12 @@ def sum_design(
         scale, learnt, moments = design.weight_scale, learning.learnt(survey), ColumnMoments()
         moments.add(encode_part(part, learnt.encoding, scale), learnt.encoding.fixed_block, part.source)
         template, standardization = template_of(learning, survey, learnt, moments, scale)
+        structured = design.residual is not None or bool(design.variance)
+        patterns = VisitPatterns.of(design, standardization) if structured else None
         total = _add_up(asked, template, standardization, factors_of(template), scale, 1, [frame])
     survey.read, survey.dropped = design.n_read, dict(design.dropped)
     survey.forget(asked.response.columns)
-    return SummedRows(survey, moments, scale, *total, states, design.notes)
+    return SummedRows(survey, moments, scale, *total, states, design.notes, patterns)
 
 
 def states_of(encoding: Encoding) -> dict[str, Mapping[str, Any]]:

@@ -28,12 +28,15 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, freeze, readonly
 from bayeslmm._io import as_path, write_atomically
-from bayeslmm.data.design import Design
+from bayeslmm.data.design import Design, ResidualDesign
+from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.data.residual import row_places
 from bayeslmm.errors import Check, FormatError, MismatchError, StoreError
 from bayeslmm.estimate.estimate import Estimate, estimates_at
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.cross_products import factors_of
+from bayeslmm.likelihood.structured.kernel import PooledBatch
+from bayeslmm.likelihood.structured.residual_structure import BlockRows
 from bayeslmm.partitions.first_pass import COUNT, ColumnRange, FirstPass
 from bayeslmm.partitions.level_sums import CoincidingFactors, SumsByLevel, empty_sums
 from bayeslmm.partitions.moments import ColumnMoments, IncrementalQR, SpanningRows
@@ -43,9 +46,11 @@ from bayeslmm.partitions.sums import (
     Learning,
     PartitionedDesign,
     SummedRows,
+    VisitPatterns,
     problem_of_sums,
     sum_design,
     template_of,
+    without_codes,
 )
 from bayeslmm.results.estimates import Estimates, FittedModel
 from bayeslmm.specification.model_spec import ModelArguments, ModelSpec
@@ -577,6 +582,7 @@ def store_sums(rows: SummedRows, arrays: Arrays) -> dict[str, Any]:
         "alike": alike,
         "states": {name: _stored_state(state) for name, state in rows.states.items()},
         "notes": None if rows.notes is None else to_json(list(rows.notes)),
+        "patterns": None if rows.patterns is None else _store_patterns(rows.patterns, arrays),
     }
 
 
@@ -621,7 +627,58 @@ def open_sums(spec: ModelSpec, content: Mapping[str, Any], arrays: Arrays, known
         design.encoding.fixed_block.columns, arrays["sums/spanning"], _frame(told["spanning"], "sums/spanning_frame", arrays), True
     )
     notes = None if told.get("notes") is None else tuple(from_json(told["notes"]))
-    return SummedRows(survey, moments, scale, sums, alike, spanning, states, notes, (learnt, design, standardization))
+    patterns = None if told.get("patterns") is None else _open_patterns(spec, told["patterns"], arrays)
+    return SummedRows(survey, moments, scale, sums, alike, spanning, states, notes, patterns, (learnt, design, standardization))
+
+
+def _store_patterns(patterns: VisitPatterns, arrays: Arrays) -> dict[str, Any]:
+    """Put sums by pattern of visits into `arrays`; what else is needed is returned."""
+    for i, batch in enumerate(patterns.batches):
+        assert batch.block.place is not None
+        named = {"count": batch.count, "G": batch.G, "place": batch.block.place, "group": batch.block.group}
+        arrays |= {f"sums/patterns/{i}/{name}": values for name, values in named.items()}
+    arrays["sums/patterns/start"] = patterns.start
+    residual = patterns.residual
+    factors = {name: factor for name, factor in (("subject", residual.subject), ("group", residual.group)) if factor is not None}
+    return {
+        "batches": len(patterns.batches),
+        "numeric": residual.coords is not None,
+        "visits": to_json([residual.visit_levels, residual.missing_visits, residual.positions, residual.axes]),
+        **{name: to_json([factor.name, factor.levels.tolist(), list(factor.columns)]) for name, factor in factors.items()},
+    }
+
+
+def _open_patterns(spec: ModelSpec, told: Mapping[str, Any], arrays: Arrays) -> VisitPatterns:
+    """The inverse of `_store_patterns`."""
+    term, nowhere = spec.residual, np.zeros(0, np.int64)
+    assert term is not None
+    factors = {}
+    for key in ("subject", "group"):
+        if key in told:
+            name, labels, columns = from_json(told[key])
+            levels = np.empty(len(labels), dtype=object)
+            levels[:] = labels
+            factors[key] = GroupingFactor(name, levels, nowhere, tuple(columns))
+    levels_of, missing, positions, axes = from_json(told["visits"])
+    batches = []
+    for i in range(told["batches"]):
+        count, G, place, group = (arrays[f"sums/patterns/{i}/{name}"] for name in ("count", "G", "place", "group"))
+        batches.append(PooledBatch(count, G, BlockRows(place, None, group, None)))
+    residual = ResidualDesign(
+        spec=term,
+        subject=factors["subject"],
+        visit=nowhere,
+        visit_levels=levels_of,
+        coords=np.zeros((0, 1)) if told["numeric"] else None,
+        group=factors.get("group"),
+        name=term.structure,
+        order=term.order,
+        nugget=term.nugget,
+        missing_visits=missing,
+        positions=positions,
+        axes=axes,
+    )
+    return VisitPatterns(tuple(batches), without_codes(residual), arrays["sums/patterns/start"])
 
 
 def _stored_state(value: Any) -> Any:

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning
 def rows() -> pd.DataFrame:
     made = frame(3, 240).dropna()
     made["id"] = made["subject"].astype(str)
+    made["v"] = pd.Categorical(made.groupby("id").cumcount() % 8)
+    made["pair"] = [f"{who}/{k // 8}" for who, k in zip(made["id"], made.groupby("id").cumcount(), strict=True)]
     return made
 
 
@@ -35,6 +37,8 @@ MODELS: dict[str, tuple[str, Callable[[pd.DataFrame], dict[str, Any]]]] = {
     "splines": ("scale(y) ~ bs(x, df=4) + cr(z, df=3, constraints='center') + f + center(x) + (1 | subject)", lambda d: {}),
     "serial effects": ("y ~ x + f + ar1(0 + f | subject)", lambda d: {}),
     "related levels": ("y ~ x + f + (1 | item)", lambda d: {"relationship": {"item": _related(d["item"])}}),
+    "structured errors": ("y ~ x + f", lambda d: {"residual": "toep(v | pair)"}),
+    "errors in the order of rows": ("y ~ poly(x, 2) + f", lambda d: {"residual": "ar1(1 | pair)", "offset": d["z"].to_numpy()}),
     "no random effects": ("y ~ x * f", lambda d: {"sigma": 1.5}),
 }
 
@@ -109,7 +113,7 @@ CALLS: Mapping[str, Callable[[blm.Fit, Callable[..., Any]], Any]] = {
 """How a member of a fit is asked, where not by its name alone, for values that can be compared; None where there is nothing to compare."""
 
 NEEDS_ROWS = {"augment", "fitted", "influence", "marginal_cov", "refit", "residuals", "rows", "simulate", "with_params"}
-MAY_NEED_ROWS = {"bootstrap", "check_inference", "ranova", "standardized", "update", "icc", "r2"}
+MAY_NEED_ROWS = {"bootstrap", "check_inference", "icc", "predict", "profile", "r2", "ranova", "standardized", "update"}
 """Verbs that need rows in some models, or that partitions learn one day."""
 
 
@@ -161,6 +165,36 @@ def test_every_member_answers_as_the_whole_fit_or_says_that_it_needs_the_rows(na
             continue
         assert member not in NEEDS_ROWS, member
         equal(asked(fit, member), left)
+
+
+def test_structured_errors_are_kept_as_sums_by_pattern_of_visits() -> None:
+    fit, again = pair("structured errors")
+    others = rows().head(9).assign(pair="someone else")
+    for level in ("conditional", "population"):
+        for interval in ("confidence", "prediction"):
+            equal(fit.predict(others, level, interval), again.predict(others, level, interval))
+    with pytest.raises(InferenceError, match="not kept"):
+        again.predict(rows().head(3))
+    equal(fit.R, again.R)
+    equal(fit.tidy(df="kenward-roger", information="observed"), again.tidy(df="kenward-roger", information="observed"))
+
+
+@pytest.mark.parametrize(
+    ("formula", "options"),
+    [
+        ("y ~ x", {"variance": "ident(f)"}),
+        ("y ~ x + (1 | subject)", {"residual": "ar1(v | pair)"}),
+        ("y ~ x", {"residual": "sp_exp(x, z | pair)"}),
+        ("y ~ x", {"residual": "ar1(v | pair)", "weights": "w"}),
+    ],
+)
+def test_errors_that_no_two_subjects_share_keep_their_rows(formula: str, options: dict[str, Any], tmp_path: Path) -> None:
+    fit = blm.LMM(formula, rows(), **options).fit()
+    with pytest.raises(SpecificationError, match="needs every row") as caught:
+        fit.save(tmp_path / "fit", rows=False)
+    assert caught.value.where
+    assert "with its rows" in caught.value.remedy
+    assert not (tmp_path / "fit").exists()
 
 
 @pytest.mark.parametrize("method", ["ML", "MAP"])

@@ -109,8 +109,14 @@ def is_poolable(design: Design) -> bool:
     return not design.terms and not design.variance and design.weights is None and design.residual is not None
 
 
-def pool_by_pattern(design: Design, rows: Codes, Xy: Array) -> PooledBatch | None:
-    """Blocks (B, k) summed by pattern; None where patterns are about as many as blocks. Xy : (B, k, r)."""
+def pool_all(design: Design, Xy: Array) -> tuple[PooledBatch, ...]:
+    """All blocks of a poolable design over visits summed by pattern, however few share one. Xy : (n, r)."""
+    blocks = order_rows(design, independent_blocks(design))
+    return tuple(batch for index in blocks if (batch := pool_by_pattern(design, index, Xy[index], always=True)) is not None)
+
+
+def pool_by_pattern(design: Design, rows: Codes, Xy: Array, *, always: bool = False) -> PooledBatch | None:
+    """Blocks (B, k) summed by pattern; None where patterns are about as many as blocks, unless `always`. Xy : (B, k, r)."""
     residual = design.residual
     assert residual is not None
     if residual.visit is not None:
@@ -125,7 +131,7 @@ def pool_by_pattern(design: Design, rows: Codes, Xy: Array) -> PooledBatch | Non
     _, first, pattern = np.unique(key, axis=0, return_index=True, return_inverse=True)
     pattern = pattern.ravel()
     B, k, r = Xy.shape
-    if not TUNING.pools_patterns(B, len(first), k, r):
+    if not always and not TUNING.pools_patterns(B, len(first), k, r):
         return None
     G = sum_by_pattern(Xy, pattern, len(first))
     return PooledBatch(np.bincount(pattern).astype(float), G, block_of(design, rows[first]))

@@ -175,8 +175,10 @@ def _through_errors(problem: Problem, state: BlockDiagonalState, place: Residual
         structure = VisitStructure(residual_covariance(residual), structure.groups)
         phi = residual_free(structure, natural)
     own = structure.matrices(phi, _points(place))[:, 0, 0]
-    order, starts = residual.subject.sorted_rows
     known = np.flatnonzero(place.subject >= 0)
+    if not len(known):
+        return sp.csr_array((N, n)), own * s**2
+    order, starts = residual.subject.sorted_rows
     counts = starts[place.subject[known] + 1] - starts[place.subject[known]]
     new = np.repeat(known, counts)
     offset = np.cumsum(counts) - counts

@@ -23,6 +23,15 @@ def unit_sds(problem: Problem, x: Array) -> Array:
     return np.sqrt(unit_covariances(problem, x, np.arange(design.nobs)[:, None])[:, 0, 0])
 
 
+def mean_unit_variance(problem: Problem, x: Array) -> float:
+    """The mean variance of the errors over the rows in units of sigma^2; from patterns of visits where there are no rows."""
+    kernel = problem.structured
+    if problem.design.in_memory or kernel is None:
+        return float(np.mean(unit_sds(problem, x) ** 2))
+    found = [(batch.count, kernel.structure.matrices(x[kernel.residual_part], batch.block)) for batch in kernel.data.pooled]
+    return float(sum(count @ np.einsum("bkk->b", R) for count, R in found)) / problem.criterion.n
+
+
 def unit_covariances(problem: Problem, x: Array, rows: Codes) -> Array:
     """R / sigma^2 over blocks of rows (B, k): (B, k, k)."""
     design, kernel = problem.design, problem.structured
