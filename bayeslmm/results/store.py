@@ -280,7 +280,7 @@ def _from_arrow(series: pd.Series[Any], dtype: pd.ArrowDtype) -> pd.Series[Any]:
     held = dtype.pyarrow_dtype
     if any(is_such(held) for is_such in (types.is_boolean, types.is_integer, types.is_floating, types.is_string, types.is_large_string)):
         return series.convert_dtypes(dtype_backend="numpy_nullable")
-    return pd.Series(series.to_numpy(dtype=object, na_value=None), series.index, dtype=object)
+    return series.astype(object).where(series.notna(), None)
 
 
 def open_series(told_of: dict[str, Any], name: str, arrays: Arrays) -> Any:
@@ -301,7 +301,7 @@ def open_series(told_of: dict[str, Any], name: str, arrays: Arrays) -> Any:
     table = np.empty(len(labels) + 1, dtype=object)
     table[:-1] = labels
     table[-1] = None
-    dtype = "str" if told_of["text"] else told_of.get("dtype")
+    dtype: Any = "str" if told_of["text"] else told_of.get("dtype")
     return table[values] if dtype is None else pd.array(table[values], dtype=dtype)
 
 

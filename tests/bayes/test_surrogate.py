@@ -8,8 +8,8 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.bayes.sampling.mode import find_mode
-from bayeslmm.bayes.sampling.random_effects import draw_alpha, draw_beta_by_cg
-from bayeslmm.bayes.sampling.surrogate import build_surrogate, relative_map
+from bayeslmm.bayes.sampling.random_effects import draw_alpha, draw_beta_given_alpha
+from bayeslmm.bayes.sampling.surrogate import SUFFICIENT_ERROR, build_surrogate, designs, monomials, relative_map
 from tests.bayes.designs import grouped, model, somewhere
 from tests.bayes.test_draws import closed_form
 
@@ -21,6 +21,7 @@ def test_polynomials_follow_the_density(formula: str) -> None:
     M = relative_map(target)
     assert M is not None
     found = build_surrogate(target, mode, M)
+    assert found is not None
     spread = np.linalg.cholesky(np.linalg.inv(mode.precision))
     phi = mode.phi + np.random.default_rng(5).standard_normal((200, target.size)) @ spread.T
     assert found.error < 0.05
@@ -29,19 +30,72 @@ def test_polynomials_follow_the_density(formula: str) -> None:
 
 def test_there_are_no_polynomials_for_structured_errors_or_many_parameters() -> None:
     assert relative_map(density(model("ar1 errors").problem, None)) is None
-    assert relative_map(density(model("ar1h").problem, None)) is None
+    rng = np.random.default_rng(0)
+    wide = grouped(groups=30).assign(**{f"z{i}": rng.normal(size=len(grouped(groups=30))) for i in range(4)})
+    assert relative_map(density(blm.LMM("y ~ x + (z0 + z1 + z2 + z3 | g)", wide, check="warn").problem, None)) is None
     assert relative_map(density(model("slopes").problem, blm.Priors(sigma=("uniform", 0, 5)))) is None
 
 
-@pytest.mark.parametrize("name", ["crossed", "nested", "related"])
-def test_draws_by_conjugate_gradients_follow_the_closed_form(name: str) -> None:
+def test_monomials_are_products_of_powers() -> None:
+    z = np.random.default_rng(1).normal(size=(5, 3))
+    for _, powers in designs(3):
+        np.testing.assert_allclose(monomials(z, powers), np.prod(z[:, None, :] ** powers, axis=2), rtol=1e-13)
+
+
+def test_polynomials_of_crossed_slopes_follow_the_density() -> None:
+    """Six relative parameters: what is missed among draws of the posterior's width, and a density that has fallen where they end."""
+    rng = np.random.default_rng(3)
+    s, i = np.divmod(np.arange(40 * 30), 30)
+    x = rng.normal(size=1200)
+    y = 0.5 * rng.normal(size=40)[s] + 0.4 * rng.normal(size=30)[i] + (1 + 0.5 * rng.normal(size=40)[s] + 0.4 * rng.normal(size=30)[i]) * x
+    built = blm.LMM("y ~ x + (x | s) + (x | i)", {"y": y + rng.normal(size=1200), "x": x, "s": s.astype(str), "i": i.astype(str)})
+    target = density(built.problem, None)
+    mode, M = find_mode(target), relative_map(target)
+    assert M is not None
+    found = build_surrogate(target, mode, M)
+    assert found is not None
+    phi = mode.phi + rng.standard_normal((60, target.size)) @ np.linalg.cholesky(np.linalg.inv(mode.precision)).T
+    assert found.misses(phi) < SUFFICIENT_ERROR
+
+
+def test_a_density_that_is_high_where_polynomials_end_has_none() -> None:
+    """Two groups say little of their variance: much of the posterior lies beyond."""
+    target = density(blm.LMM("y ~ x + (1 | g)", grouped(groups=2), check="warn").problem, None)
+    M = relative_map(target)
+    assert M is not None
+    assert build_surrogate(target, find_mode(target), M) is None
+
+
+@pytest.mark.parametrize("prior", ["flat", "normal"])
+def test_many_columns_have_the_same_profile_by_polynomials(prior: str) -> None:
+    rng = np.random.default_rng(4)
+    frame = grouped(groups=60)
+    names = [f"z{i}" for i in range(30)]
+    frame = frame.assign(**{name: rng.normal(size=len(frame)) for name in names})
+    target = density(blm.LMM(f"y ~ {' + '.join(names)} + (1 | g)", frame, priors=blm.Priors(alpha=prior)).problem, blm.Priors(alpha=prior))
+    mode, M = find_mode(target), relative_map(target)
+    assert M is not None
+    found = build_surrogate(target, mode, M)
+    assert found is not None
+    phi = mode.phi + 0.5 * rng.standard_normal((20, target.size)) @ np.linalg.cholesky(np.linalg.inv(mode.precision)).T
+    x, s = target.kernel_points(phi)
+    own = target.integrate(target.solve(x), s**2, phi)
+    by_polynomials = target.integrate(found.solution(phi), s**2, phi)
+    np.testing.assert_allclose(by_polynomials.value, own.value, atol=SUFFICIENT_ERROR)
+    np.testing.assert_allclose(found.values(phi), target.values(phi), atol=SUFFICIENT_ERROR)
+    sd = s[:, None] * np.sqrt(np.diagonal(own.solution.information_inverse, axis1=1, axis2=2))
+    assert np.abs((by_polynomials.solution.alpha - own.solution.alpha) / sd).max() < SUFFICIENT_ERROR
+
+
+@pytest.mark.parametrize("name", ["crossed", "nested", "related", "slopes", "ar1h"])
+def test_draws_given_alpha_follow_the_closed_form(name: str) -> None:
     target = density(model(name).problem, None)
     mode = find_mode(target)
     phi, count = somewhere(target), 6000
     rng = np.random.default_rng(3)
     x, s = target.kernel_points(np.tile(phi, (count, 1)))
     a = draw_alpha(target.alpha.integrate(target.kernel.solve(x[:1]), s**2), s, rng)
-    beta = draw_beta_by_cg(target, mode, np.tile(phi, (count, 1)), a, rng)
+    beta = draw_beta_given_alpha(target, mode, np.tile(phi, (count, 1)), a, rng)
     c = target.problem.standardization
     alpha = c.alpha0 + c.y_scale * a @ c.back.T
     drawn = np.hstack([alpha, *(block.reshape(count, -1) for block in beta)])

@@ -180,7 +180,7 @@ class AlphaPrior:
         return 2.0 * (self.problem.criterion.n - trace - float(solution.r2[0]) / s2)
 
 
-BATCH_ELEMENTS = 125_000
+BATCH_ELEMENTS = 500_000
 """Array elements of one batch of points: the working set stays in cache."""
 
 
@@ -305,6 +305,10 @@ class Density:
             per_point += 6 * cross.rest.flat + cross.rest.m * 2 * (cross.p + 1)
         return int(np.clip(BATCH_ELEMENTS // per_point, 1, 4096))
 
+    def solve(self, x: Array) -> Solution:
+        """The profile in alpha at points x (t, ..) of the kernel."""
+        return self.kernel.solve(x) if self.pooled is None else self.pooled.solve(x)
+
     def values(self, phi: Array) -> Array:
         """log posterior (t,) at phi (t, size), up to a constant unless every prior is proper; -inf where it does not exist."""
         phi, step = np.asarray(phi, float), self.value_batch
@@ -329,8 +333,7 @@ class Density:
                 out[fine] = self._deviances(phi[fine])
             return out
         try:
-            solution = self.kernel.solve(x) if self.pooled is None else self.pooled.solve(x)
-            return self.integrate(solution, s**2, phi).value
+            return self.integrate(self.solve(x), s**2, phi).value
         except np.linalg.LinAlgError:
             if len(phi) == 1:
                 return np.array([np.inf])
@@ -367,7 +370,7 @@ class Density:
             for begin in range(0, len(phi), step):
                 part = slice(begin, begin + step)
                 x, s = self.kernel_points(phi[part])
-                solution = repeat_solution(self.kernel.solve(x) if self.pooled is None else self.pooled.solve(x), len(x))
+                solution = repeat_solution(self.solve(x), len(x))
                 a = np.linalg.solve(c.back, (alpha[part] - c.alpha0).T).T / c.y_scale if p else alpha[part]
                 v = np.concatenate([-a, np.ones((len(a), 1))], axis=1)
                 r2 = np.einsum("tx,txy,ty->t", v, solution.Xy, v)

@@ -292,14 +292,16 @@ def draw_weighted(values: LogDensityValues, proposal: Proposal, n: int, rng: Gen
     return points[:done], known, smooth_weights(known - proposal.log_density(points[:done])), interrupted
 
 
-def sample_importance(values: LogDensityValues, mode: PosteriorMode, n: int, rng: Generator, attempts: int = 2) -> WeightedDraws:
-    """n weighted draws; when the gate stays shut, again with a better proposal and more draws."""
+def sample_importance(
+    values: LogDensityValues, mode: PosteriorMode, n: int, rng: Generator, attempts: int = 2, adaptation: int = 1
+) -> WeightedDraws:
+    """n weighted draws; when the gate stays shut, again with a better proposal and more draws; `adaptation` times the draws of rounds."""
     d = len(mode.phi)
     if d == 0:
         # nothing is left to explore: every draw is the same point
         whole = Weights(np.full(n, -np.log(n)), -np.inf, float(n), mode.value)
         return WeightedDraws(np.zeros((n, 0)), np.full(n, mode.value), whole, True, 0, 1)
-    size = ROUND_DRAWS * max(1, -(-d // 4))
+    size = adaptation * ROUND_DRAWS * max(1, -(-d // 4))
     proposal: Proposal = split_t_at_mode(mode, values)
     evaluations = 2 * d
     for _ in range(2):

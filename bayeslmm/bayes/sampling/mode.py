@@ -28,6 +28,9 @@ VALUE_STEP = 2e-3
 GRADIENT_STEP = 1e-4
 """Of differences of gradients."""
 
+GRADIENT_VALUES = 2
+"""Batches of values that cost what a gradient does."""
+
 WORTH, FEW = 16, 12
 """With structured errors, values are taken where this many share a batch and dimensions are few: there are 2 d^2 of them."""
 
@@ -68,7 +71,7 @@ class PosteriorMode:
 def mode_precision(density: Density, phi: Array) -> Array:
     """Minus the Hessian of the log density: from values in one batch, or from gradients where a batch costs as much as its points."""
     d, many = density.size, density.value_batch
-    if many > 1 and isinstance(density.problem.criterion.kernel, RandomEffectsKernel):
+    if many > 1 and 2 * d * d <= GRADIENT_VALUES * 2 * d * many and isinstance(density.problem.criterion.kernel, RandomEffectsKernel):
         return _from_values(density, phi)
     if density.pooled is not None and many >= WORTH and d <= FEW:
         return _from_values(density, phi)

@@ -20,7 +20,7 @@ import scipy.sparse as sp
 from scipy.linalg import lapack
 
 from bayeslmm._arrays import Array, Codes, Generator
-from bayeslmm.bayes.log_posterior.density import Density, MarginalCoefficients
+from bayeslmm.bayes.log_posterior.density import BATCH_ELEMENTS, Density, MarginalCoefficients
 from bayeslmm.bayes.sampling.mode import PosteriorMode
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.errors import SamplingError
@@ -119,12 +119,17 @@ def _independent(
     if rest is not None and drawn is not None:
         blocks += [drawn[:, span.offset : span.stop].reshape(len(a), span.K, span.q) for span in rest.layout.spans]
     c = density.problem.standardization
-    beta: dict[int, Array] = {}
+    return JointDraws(c.alpha0 + c.y_scale * a @ c.back.T, _by_term(density, kernel, blocks))
+
+
+def _by_term(density: Density, kernel: RandomEffectsKernel, blocks: list[Array]) -> tuple[Array, ...]:
+    """Effects of every factor on standardized columns, (t, K, q), as those of every term on the user's."""
+    c, beta = density.problem.standardization, dict[int, Array]()
     for factor, block in zip(kernel.parameters.factors, blocks, strict=True):
         related = block if factor.root is None else np.einsum("kl,tla->tka", factor.root, block)
         for i, own in zip(factor.terms, factor.slices, strict=True):
             beta[i] = related[..., own] @ (c.y_scale * c.maps[i].whole.T)
-    return JointDraws(c.alpha0 + c.y_scale * a @ c.back.T, tuple(beta[i] for i in range(len(beta))))
+    return tuple(beta[i] for i in range(len(beta)))
 
 
 def draw_remaining(rest: SchurComplement | IterativeSchur, v: Array, s: Array, rng: Generator) -> Array:
@@ -336,6 +341,29 @@ class ConjugateGradientSampler:
         )
 
 
+def draw_beta_given_alpha(density: Density, mode: PosteriorMode, phi: Array, alpha: Array, rng: Generator) -> tuple[Array, ...]:
+    """beta of every term (S, K, q), user's columns, given covariance parameters (S, d) and standardized alpha (S, p)."""
+    kernel = density.kernel
+    assert isinstance(kernel, RandomEffectsKernel)
+    cross = kernel.cross
+    if cross.rest is not None or cross.first is None:
+        return draw_beta_by_cg(density, mode, phi, alpha, rng)
+    terms = density.problem.design.terms
+    out = tuple(np.empty((len(phi), term.group.size, len(term.columns))) for term in terms)
+    with one_thread(density.problem.criterion.width):
+        for part in _parts(len(phi), max(1, BATCH_ELEMENTS // (cross.first.K * cross.first.q**2))):
+            x, s = density.kernel_points(phi[part])
+            if isinstance(density.pooled, PooledLevelsKernel):
+                W = density.pooled.whitened(x)
+            else:
+                W = cross.first.eliminate(kernel.parameters.blocks(x)[0], derivatives=False).W
+            v = np.concatenate([-alpha[part], np.ones((len(x), 1))], axis=1)
+            drawn = _by_term(density, kernel, [draw_first(cross, W, v, None, s, rng)])
+            for whole, own in zip(out, drawn, strict=True):
+                whole[part] = own
+    return out
+
+
 def draw_beta_by_cg(density: Density, mode: PosteriorMode, phi: Array, alpha: Array, rng: Generator) -> tuple[Array, ...]:
     """beta of every term (S, K, q), user's columns, given covariance parameters (S, d) and standardized alpha (S, p)."""
     kernel = density.kernel
@@ -387,8 +415,8 @@ def _block(
     phi: Array,
     alpha: Array,
     rng: Generator,
-) -> list[Array]:
-    cross, c, t = kernel.cross, density.problem.standardization, len(phi)
+) -> tuple[Array, ...]:
+    cross, t = kernel.cross, len(phi)
     assert cross.rest is not None and cross.V0 is not None
     x, s = density.kernel_points(phi)
     Ts = kernel.parameters.blocks(x)
@@ -417,9 +445,4 @@ def _block(
         u = system.solve_reduced(c_rest, before)
     whole = s[:, None] * (rest_prior + u)
     found += [whole[:, span.offset : span.stop].reshape(t, span.K, span.q) for span in cross.rest.spans]
-    beta: dict[int, Array] = {}
-    for factor, block in zip(cross.factors, found, strict=True):
-        related = block if factor.root is None else np.einsum("kl,tla->tka", factor.root, block)
-        for i, own in zip(factor.terms, factor.slices, strict=True):
-            beta[i] = c.y_scale * related[..., own] @ c.maps[i].whole.T
-    return [beta[i] for i in range(len(beta))]
+    return _by_term(density, kernel, found)

@@ -30,9 +30,10 @@ from bayeslmm.bayes.sampling.importance import (
 )
 from bayeslmm.bayes.sampling.mode import PosteriorMode, find_mode
 from bayeslmm.bayes.sampling.nuts import MAX_TREE_DEPTH, Chains, bfmi, ess, r_hat, sample_nuts
-from bayeslmm.bayes.sampling.random_effects import JointDraws, draw_alpha, draw_beta_by_cg, joint_draws
+from bayeslmm.bayes.sampling.random_effects import JointDraws, draw_alpha, draw_beta_given_alpha, joint_draws
 from bayeslmm.bayes.sampling.surrogate import (
     SUFFICIENT_ERROR,
+    TEST_POINTS,
     Surrogate,
     build_surrogate,
     is_expensive,
@@ -56,6 +57,9 @@ OVERSAMPLE = 4
 
 OVERSAMPLE_STRUCTURED = 2
 """Where a batch costs as much as its points."""
+
+POLYNOMIAL_ROUNDS = 4
+"""Times as many draws in a round of adaptation, where they cost next to nothing."""
 
 FEW_EFFECTIVE_DRAWS = 400
 
@@ -121,8 +125,8 @@ def sample(
     mode = find_mode(target)
     stand_in = _stand_in(target, mode, OVERSAMPLE * draws * chains, method)
     rng = np.random.default_rng(seeds[2])
-    if stand_in is not None:
-        run = _surrogate(stand_in, mode, draws, chains, np.random.default_rng(seeds[0]))
+    run = None if stand_in is None else _surrogate(stand_in, mode, draws, chains, np.random.default_rng(seeds[0]), is_expensive(target))
+    if stand_in is not None and run is not None:
         joint = _draw_by_gradients(stand_in, mode, run.phi, rng)
     else:
         run = _run(target, mode, draws, chains, seeds, method)
@@ -211,25 +215,34 @@ def _resample(target: Density, found: WeightedDraws, draws: int, chains: int, rn
     return SamplingRun(phi, found.values[chosen], chains, "importance", checks, statistics, found.weights.evidence, found.interrupted)
 
 
-def _surrogate(stand_in: Surrogate, mode: PosteriorMode, draws: int, chains: int, rng: np.random.Generator) -> SamplingRun:
-    """Importance sampling of the polynomials, whose error is a check of its own."""
-    found = sample_importance(stand_in.values, mode, OVERSAMPLE * draws * chains, rng)
-    run = _resample(stand_in.density, found, draws, chains, rng)
-    reason = "an evaluation is expensive: importance sampling of polynomials around the mode, random effects by conjugate gradients"
-    fine = stand_in.error < SUFFICIENT_ERROR
+def _surrogate(
+    stand_in: Surrogate, mode: PosteriorMode, draws: int, chains: int, rng: np.random.Generator, needed: bool
+) -> SamplingRun | None:
+    """Importance sampling of the polynomials, whose error among the draws is a check; None where it fails and is not needed."""
+    target = stand_in.density
+    found = sample_importance(stand_in.values, mode, OVERSAMPLE * draws * chains, rng, adaptation=POLYNOMIAL_ROUNDS)
+    run = _resample(target, found, draws, chains, rng)
+    error = stand_in.misses(run.phi[:: max(1, len(run.phi) // TEST_POINTS)])
+    fine = error < SUFFICIENT_ERROR
+    if not needed and not found.interrupted and not (fine and found.trusted):
+        return None
+    reason = "an evaluation is expensive: importance sampling of polynomials around the mode, random effects given it"
     own = (
         Check("method", "passed", reason),
-        Check("surrogate", "passed" if fine else "failed", stand_in.error, SUFFICIENT_ERROR, "" if fine else 'use method="nuts"'),
+        Check("surrogate", "passed" if fine else "failed", error, SUFFICIENT_ERROR, "" if fine else 'use method="nuts"'),
     )
     return replace(run, method="surrogate", checks=(*own, *(check for check in run.checks if check.name != "method")))
 
 
 def _draw_by_gradients(stand_in: Surrogate, mode: PosteriorMode, phi: Array, rng: np.random.Generator) -> JointDraws:
     """alpha from the polynomials' own moments, beta given it exactly."""
-    target, c = stand_in.density, stand_in.density.problem.standardization
-    s = target.sigma(phi) / target.sigma_unit
-    alpha = draw_alpha(target.integrate(stand_in.solution(phi), s**2, phi), s, rng)
-    beta = draw_beta_by_cg(target, mode, phi, alpha, rng)
+    target, c, parts = stand_in.density, stand_in.density.problem.standardization, []
+    for begin in range(0, len(phi), stand_in.step):
+        own = phi[begin : begin + stand_in.step]
+        s = target.sigma(own) / target.sigma_unit
+        parts.append(draw_alpha(target.integrate(stand_in.solution(own), s**2, own), s, rng))
+    alpha = np.concatenate(parts)
+    beta = draw_beta_given_alpha(target, mode, phi, alpha, rng)
     return JointDraws(c.alpha0 + c.y_scale * alpha @ c.back.T, beta)
 
 

@@ -351,9 +351,16 @@ class PooledLevelsKernel:
     def state(self, x: Array) -> PooledLevelsState:
         """What draws of the random effects at x (t, size) need."""
         solution, W, rest = self._solve(self.parameters.blocks(x))
+        return PooledLevelsState(solution, self._of_levels(W), rest)
+
+    def whitened(self, x: Array) -> Array:
+        """W = L^-1 T' of every level, (q, q, t, K or 1 where all are alike)."""
+        return self._of_levels(factor_unrolled(self.A, self.parameters.blocks(x)[0])[1])
+
+    def _of_levels(self, W: list[list[Array]]) -> Array:
         q = len(W)
-        own = np.array([[np.broadcast_to(W[a][b], (len(x), len(self.count))) for b in range(q)] for a in range(q)])
-        return PooledLevelsState(solution, own if len(self.count) == 1 else own[..., self.classes], rest)
+        own = np.array([[np.broadcast_to(W[a][b], W[0][0].shape) for b in range(q)] for a in range(q)])
+        return own if len(self.count) == 1 else own[..., self.classes]
 
     def _solve(self, Ts: Sequence[Array]) -> tuple[Solution, list[list[Array]], SchurComplement | None]:
         t, q, r = len(Ts[0]), len(self.A), self.cross.p + 1
