@@ -37,8 +37,8 @@ def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-LONG = {"bambi", "gallery"}
-"""Pages of a minute: a graph of PyMC that is compiled, every figure that there is."""
+LONG = {"bambi", "distributed", "gallery"}
+"""Pages of a minute: a graph of PyMC that is compiled, processes that are started, every figure that there is."""
 
 
 @pytest.mark.parametrize(
