@@ -103,6 +103,7 @@ FIT: Arguments = {
     "marginal_cov": lambda fit: fit.marginal_cov("s1"),
     "power": lambda fit: fit.power(fit.fixef.index[-1], nsim=4, seed=1),
     "profile": lambda fit: fit.profile(),
+    "ratio": lambda fit: fit.ratio("Residual"),
     "refit": lambda fit: fit.refit(np.asarray(fit.model.y) + 0.1),
     "to_table": lambda fit: fit.to_table(),
     "with_params": lambda fit: fit.with_params(sigma=1.0),
