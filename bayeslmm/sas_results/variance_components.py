@@ -9,7 +9,7 @@ Products with P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1 give the derivatives: -2 l_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -248,10 +248,9 @@ class ComponentsInference(Inference):
         return self.point.curvature(self.observed)
 
     def adjustment(self, information: str, linear: bool) -> KenwardRoger:
-        key = (information, True)
-        if key not in self._adjustments:
-            self._adjustments[key] = kenward_roger(self.point.pieces, self.curvature, information, linear=True)
-        return self._adjustments[key]
+        if not self.point.model.restricted:
+            return super().adjustment(information, linear)  # which refuses it
+        return kenward_roger(self.point.pieces, self.curvature, information, linear=True)
 
     def covariance(self, choice: InferenceOptions) -> Array:
         if choice.vcov == "asymptotic":
@@ -259,19 +258,7 @@ class ComponentsInference(Inference):
         return self.adjustment(choice.information, linear=True).adjusted
 
     def of(self, covariance: Array, degrees: Degrees, scaled: bool) -> FixedEffects:
-        found = super().of(covariance, degrees, scaled)
-        return FixedEffects(
-            found.names,
-            found.kept,
-            found.standardization,
-            found.units,
-            found.slopes,
-            found.factorial,
-            self.point.alpha,
-            covariance,
-            degrees,
-            scaled,
-        )
+        return replace(super().of(covariance, degrees, scaled), alpha=self.point.alpha)
 
 
 def linear_model(fit: Fit, Z: Sequence[Array]) -> LinearVarianceModel:
