@@ -20,6 +20,7 @@ from bayeslmm.plots.style import (
     GREY,
     HISTOGRAM_POINTS,
     INK,
+    LABEL_CHARACTERS,
     LABELLED_LEVELS,
     LIGHT,
     ORANGE,
@@ -30,6 +31,7 @@ from bayeslmm.plots.style import (
     cloud,
     legend_above,
     level_label,
+    name_points,
     named_ticks,
     panels,
     percent,
@@ -199,8 +201,9 @@ def _known(found: Mapping[str, Any], group: str | None) -> str:
 def _panels(name: str, modes: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame, sort: bool, ax: Any) -> list[Axes]:
     require_flag(sort, "sort")
     few = len(modes) <= LABELLED_LEVELS
-    height = float(np.clip(0.2 * len(modes) + 0.9, 2.8, 12.0)) if few else 5.0
-    axes = panels(ax, modes.shape[1], width=3.8, height=height)
+    long = few and max(len(level_label(level)) for level in modes.index) > LABEL_CHARACTERS
+    height = float(np.clip((0.3 if long else 0.2) * len(modes) + 0.9, 2.8, 12.0)) if few else 5.0
+    axes = panels(ax, modes.shape[1], width=5.6 if long else 3.8, height=height)
     for place, column in zip(axes, modes.columns, strict=True):
         values = (modes[column].to_numpy(float), low[column].to_numpy(float), high[column].to_numpy(float))
         caterpillar(place, *values, modes.index.tolist(), sort=sort)
@@ -287,16 +290,11 @@ def _many(found: pd.DataFrame, group: str, limit: float, ax: Axes | None) -> Axe
     ax = axes_for(ax, 7.0, 4.0)
     color = np.where(distance > limit, ORANGE, BLUE)
     ax.vlines(place, 0.0, distance, color=color, linewidth=0.6, rasterized=True)
-    for i in np.argsort(distance)[::-1][:NAMED_LEVELS]:
-        ax.annotate(
-            printable_name(str(found["level"].iloc[i])),
-            (place[i], distance[i]),
-            xytext=(2, 2),
-            textcoords="offset points",
-            fontsize="small",
-        )
     ax.axhline(limit, color=INK, linewidth=1, linestyle=":", label="4 / levels")
     ax.set_ylim(0.0, 1.18 * float(np.nanmax(distance)))
+    ax.set_xlim(-0.01 * len(found), 1.01 * len(found))
+    top = np.argsort(distance)[::-1][:NAMED_LEVELS]
+    name_points(ax, place[top], distance[top], [found["level"].iloc[i] for i in top])
     ax.set_xticks([])
     legend_above(ax)
     return plain_axes(ax, f"{len(found):,} levels of {group}", "Cook's distance")

@@ -21,6 +21,7 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.style import (
     BLUE,
     GREY,
+    HISTOGRAM_POINTS,
     INK,
     LABELLED_LEVELS,
     LIGHT,
@@ -29,12 +30,13 @@ from bayeslmm.plots.style import (
     axes_for,
     closes_on_error,
     cloud,
+    has_local_line,
     legend_above,
     local_line,
+    name_points,
     named_ticks,
     panels,
     plain_axes,
-    printable_name,
     spread,
 )
 from bayeslmm.results.estimates import Estimates
@@ -106,7 +108,8 @@ def fitted_axes(fit: Estimates, level: Level = "conditional", ax: Axes | None = 
     values, y = fitted_values(fit, level), fit.design.y
     cloud(ax, values, y)
     ends = [min(values.min(), y.min()), max(values.max(), y.max())]
-    ax.plot(ends, ends, color=INK, linewidth=1, zorder=3, label="observed = fitted")
+    many = len(y) > HISTOGRAM_POINTS
+    ax.plot(ends, ends, color=RED if many else INK, linewidth=1.6 if many else 1.0, zorder=3, label="observed = fitted")
     legend_above(ax)
     return plain_axes(ax, f"fitted value ({level})", scale_name(fit.design))
 
@@ -130,7 +133,7 @@ def residual_axes(fit: Estimates, kind: ResidualKind = "pearson", against: str |
             return plain_axes(ax, against, RESIDUAL_LABELS[kind])
         x, label = column.values, against
     cloud(ax, spread(x), errors)
-    if len(np.unique(x)) > 5:
+    if has_local_line(x):
         ax.plot(*local_line(x, errors), color=RED, linewidth=1.8, zorder=3, label="local mean")
         legend_above(ax)
     return plain_axes(ax, label, RESIDUAL_LABELS[kind])
@@ -174,6 +177,10 @@ def qq_axes(fit: Estimates, kind: ResidualKind = "normalized", ax: Axes | None =
     return normal_quantiles(ax, residuals(fit, kind), RESIDUAL_LABELS[kind])
 
 
+MANY_POINTS = 2_000
+"""Points that cover a line behind them: it is drawn before them then."""
+
+
 def normal_quantiles(ax: Axes, values: Array, label: str) -> Axes:
     """Normal quantiles of any values, with a line through their quartiles and a pointwise band."""
     n = len(values)
@@ -188,10 +195,15 @@ def normal_quantiles(ax: Axes, values: Array, label: str) -> Axes:
         np.concatenate([np.arange(min(n, 300)), np.linspace(0, n - 1, min(n, 3000)).astype(int), np.arange(max(0, n - 300), n)])
     )
     ax.fill_between(theory[kept], (line - half)[kept], (line + half)[kept], color=GREY, alpha=0.2, linewidth=0, label="95% band")
-    ax.plot(theory[[0, -1]], line[[0, -1]], color=INK, linewidth=1)
+    above = n > MANY_POINTS
+    ax.plot(theory[[0, -1]], line[[0, -1]], color=RED if above else INK, linewidth=1.4 if above else 1.0, zorder=4 if above else 2)
     ax.scatter(theory[kept], ordered[kept], s=float(np.clip(2500.0 / n, 5, 24)), color=BLUE, linewidths=0, zorder=3, rasterized=n > 2000)
     legend_above(ax)
     return plain_axes(ax, "normal quantile", label)
+
+
+ALIKE = 1e-6
+"""Spread of leverages, relative to their size, that is rounding."""
 
 
 @closes_on_error
@@ -206,12 +218,13 @@ def leverage_axes(fit: Estimates, found: pd.DataFrame, rows: Codes | slice, ax: 
     ax.axhline(0.0, color=INK, linewidth=1, zorder=2)
     cloud(ax, hat, errors)
     ax.ticklabel_format(axis="x", useOffset=False)
+    low, high = float(hat.min()), float(hat.max())
+    if high - low < ALIKE * max(high, 1e-300):
+        # of a balanced design leverages differ in their rounding, which an axis of its own would blow up
+        ax.set_xlim(0.5 * low, 1.5 * high)
     top = np.argsort(distance)[::-1][:label]
     ax.scatter(hat[top], errors[top], s=34, facecolors="none", edgecolors=ORANGE, linewidths=1.5, zorder=3, label="largest Cook's distance")
-    for row in top:
-        ax.annotate(
-            printable_name(str(found.index[row])), (hat[row], errors[row]), xytext=(5, 4), textcoords="offset points", fontsize="small"
-        )
+    name_points(ax, hat[top], errors[top], [found.index[row] for row in top])
     legend_above(ax)
     sampled = f" ({len(found):,} of {fit.nobs:,} rows, drawn at random)" if len(found) < fit.nobs else ""
     return plain_axes(ax, f"leverage{sampled}", RESIDUAL_LABELS["pearson"])
@@ -280,7 +293,8 @@ def simulated_axes(found: Any, ax: Any = None) -> list[Axes]:
     rank = np.argsort(np.argsort(found.fitted, kind="stable")) / max(n - 1, 1)
     cloud(right, rank, found.values)
     right.axhline(0.5, color=INK, linewidth=1)
-    right.plot(*local_line(rank, found.values), color=RED, linewidth=1.8, label="local mean")
+    if has_local_line(rank):
+        right.plot(*local_line(rank, found.values), color=RED, linewidth=1.8, label="local mean")
     legend_above(right)
     plain_axes(right, "rank of the fitted value", "simulated residual")
     return [left, right]

@@ -32,11 +32,17 @@ LEGEND: dict[str, Any] = {
 LEGEND_CHARACTERS = 75
 """Characters of a legend that fit in one row."""
 
+NAME_INCHES = 0.17
+"""Height of a name beside a point."""
+
 LABEL_CHARACTERS = 32
 """Characters of a label in one line."""
 
+CUT_CHARACTERS = 48
+"""Characters of a label that has one line."""
+
 LABEL_LINES = 3
-"""Lines of a label."""
+"""Lines of a label where there are few."""
 
 CHARACTERS_PER_INCH = 11.0
 """Characters of labels beside one another that have room in an inch."""
@@ -133,6 +139,47 @@ def spread(x: Array) -> Array:
         return x
     reach = min(0.28 * float(np.diff(places).min()), SIDEWAYS * float(places[-1] - places[0]))
     return np.asarray(x + np.random.default_rng(0).uniform(-reach, reach, len(x)))
+
+
+LOCAL_POINTS = 15
+"""Points, and a third as many places, from which a local line says more than the points themselves."""
+
+
+def has_local_line(x: Array) -> bool:
+    """Whether there are enough points at enough places for a local line."""
+    return len(x) >= LOCAL_POINTS and len(np.unique(x)) > LOCAL_POINTS // 3
+
+
+def name_points(ax: Axes, x: Array, y: Array, names: Sequence[Any]) -> None:
+    """Names beside points, moved up or down where they would stand on one another."""
+    if not len(names):
+        return
+    ax.autoscale_view()
+    figure: Any = ax.get_figure()
+    inches = max(ax.get_position().height * figure.get_figheight(), 1e-3)
+    bottom, top = ax.get_ylim()
+    # heights of a line of names, and where each name's middle would be, as parts of the axes
+    gap = NAME_INCHES / inches
+    order = np.argsort(y, kind="stable")
+    wanted = (np.asarray(y, float)[order] - bottom) / ((top - bottom) or 1.0)
+    placed = np.empty(len(order))
+    for i, at in enumerate(wanted):
+        placed[i] = at if i == 0 else max(at, placed[i - 1] + gap)
+    placed -= max(0.0, placed[-1] - max(1.0, wanted[-1]))
+    for i in range(len(placed) - 2, -1, -1):
+        placed[i] = min(placed[i], placed[i + 1] - gap)
+    left, right = ax.get_xlim()
+    for row, at, meant in zip(order, placed, wanted, strict=True):
+        beyond = (x[row] - left) / ((right - left) or 1.0) > 0.8
+        ax.annotate(
+            printable_name(level_label(names[row])),
+            (x[row], y[row]),
+            xytext=(-6.0 if beyond else 6.0, 72.0 * inches * (at - meant)),
+            textcoords="offset points",
+            ha="right" if beyond else "left",
+            va="center",
+            fontsize="small",
+        )
 
 
 def local_line(x: Array, y: Array, points: int = 60) -> tuple[Array, Array]:
@@ -240,15 +287,16 @@ def printable_name(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in str(text)).replace("$", r"\$")
 
 
-def folded(label: str) -> str:
-    """A long label in lines, broken after the marks between its parts; what has none of them after so many characters."""
-    lines: list[str] = []
+def folded(label: str, lines: int) -> str:
+    """A long label in some lines, broken after the marks between its parts; what has no room in them is cut."""
+    done: list[str] = []
     rest = label
-    while len(rest) > LABEL_CHARACTERS and len(lines) < LABEL_LINES - 1:
-        cut = max((rest.rfind(mark, 8, LABEL_CHARACTERS) for mark in ":, ."), default=-1) + 1 or LABEL_CHARACTERS
-        lines.append(rest[:cut].rstrip())
+    while len(rest) > LABEL_CHARACTERS and len(done) < lines - 1:
+        cut = max((rest.rfind(mark, 8, LABEL_CHARACTERS) for mark in ":, "), default=-1) + 1 or LABEL_CHARACTERS
+        done.append(rest[:cut].rstrip())
         rest = rest[cut:].lstrip()
-    return "\n".join([*lines, rest if len(rest) <= LABEL_CHARACTERS else rest[: LABEL_CHARACTERS - 3] + "..."])
+    most = LABEL_CHARACTERS if lines > 1 else CUT_CHARACTERS
+    return "\n".join(printable_name(line) for line in [*done, rest if len(rest) <= most else rest[: most - 3] + "..."])
 
 
 def named_ticks(ax: Axes, labels: Sequence[Any], *, vertical: bool = True) -> None:
@@ -258,7 +306,8 @@ def named_ticks(ax: Axes, labels: Sequence[Any], *, vertical: bool = True) -> No
         axis.set_ticks([])
         return
     size = "small" if len(labels) <= 25 else "x-small"
-    shown = [printable_name(folded(level_label(label))) for label in labels]
+    lines = LABEL_LINES if len(labels) <= 12 else 2 if len(labels) <= 25 else 1
+    shown = [folded(level_label(label), lines) for label in labels]
     longest = max(len(line) for label in shown for line in label.split("\n"))
     figure: Any = ax.get_figure()
     room = CHARACTERS_PER_INCH * ax.get_position().width * figure.get_figwidth()

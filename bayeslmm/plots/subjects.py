@@ -25,6 +25,7 @@ from bayeslmm.plots.style import (
     axes_for,
     caption,
     closes_on_error,
+    has_local_line,
     legend_above,
     legend_of_panels,
     level_label,
@@ -241,7 +242,7 @@ def variogram_axes(fit: Estimates, kind: ResidualKind = "pearson", x: str | None
     ax.plot(found.distance, found.value, "o", color=BLUE, markersize=5, zorder=3, label="residuals")
     if found.model is not None:
         ax.plot(found.distance, found.model, color=RED, linewidth=1.8, zorder=2, label="the model's errors")
-    elif len(found.distance) > 8:
+    elif has_local_line(found.distance):
         ax.plot(*local_line(found.distance, found.value), color=RED, linewidth=1.8, zorder=2, label="local mean")
     ax.set_ylim(bottom=0.0)
     ax.set_xlim(left=0.0)

@@ -177,6 +177,11 @@ pre { background: var(--ground); padding: .8rem 1rem; border-radius: .4rem; over
 figure { margin: .6rem 0 1.2rem; } figure img { max-width: 100%; height: auto; display: block; }
 figcaption { font-size: .92em; max-width: 46rem; margin-top: .2rem; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); gap: .4rem 1.6rem; align-items: start; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e3e6ea; --soft: #a3adb8; --line: #39414a; --ground: #1d2329; }
+  :root { --blue: #6cb8ea; --green: #4fc9a4; --orange: #e5b04a; --red: #ff9a5c; }
+  body { background: #14181c; } figure img { filter: invert(1) hue-rotate(180deg); }
+}
 @media print { nav { display: none; } h2, figure, table { break-inside: avoid; } main { padding: 0; max-width: none; } }
 @media (max-width: 40rem) { .pair { grid-template-columns: 1fr; } th, td { padding: .25rem .45rem; } }
 """

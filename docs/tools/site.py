@@ -8,6 +8,7 @@ from html import unescape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import latex2mathml.converter
 from mkdocs.structure.files import File, Files
@@ -19,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 INLINE = re.compile(r'<span class="arithmatex">\\\((?P<tex>.*?)\\\)</span>', re.DOTALL)
 TABLE_ROW = re.compile(r"^\|.*$", re.MULTILINE)
 CODE = re.compile(r"`[^`]+`")
+MATHML = "{http://www.w3.org/1998/Math/MathML}"
+PRIMES = frozenset("\u2032\u2033\u2034")
+ElementTree.register_namespace("", MATHML[1:-1])
 BLOCK = re.compile(r'<div class="arithmatex">\\\[(?P<tex>.*?)\\\]</div>', re.DOTALL)
 
 
@@ -47,7 +51,27 @@ def on_page_content(html: str, **_: Any) -> str:
 
 def mathml(tex: str, display: str) -> str:
     """A formula as browsers draw it by themselves."""
-    return str(latex2mathml.converter.convert(unescape(tex).strip(), display=display))
+    # the text is the converter's own
+    root = ElementTree.fromstring(latex2mathml.converter.convert(unescape(tex).strip(), display=display))  # noqa: S314
+    for node in list(root.iter()):
+        if node.tag in (MATHML + "msup", MATHML + "msubsup") and set(node[-1].text or " ") <= PRIMES:
+            _raise_prime(node)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _raise_prime(node: ElementTree.Element) -> None:
+    """A prime is drawn small and high already: it stands beside what it marks, not above it, where it would be so twice."""
+    *marked, prime = list(node)
+    for part in list(node):
+        node.remove(part)
+    if len(marked) == 2:
+        indexed = ElementTree.Element(MATHML + "msub")
+        indexed.extend(marked)
+        marked = [indexed]
+    mark = ElementTree.Element(MATHML + "mo", {"lspace": "0", "rspace": "0.1em"})
+    mark.text = prime.text
+    node.tag = MATHML + "mrow"
+    node.extend([*marked, mark])
 
 
 def validation() -> str:

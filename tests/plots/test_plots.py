@@ -296,3 +296,55 @@ def test_points_stay_at_the_values_of_a_numeric_x(places: tuple[float, ...]) -> 
         shown = ax.collections[0].get_offsets()[:, 0]
         assert np.abs(shown[:, None] - np.array(places)).min(axis=1).max() <= 0.02 * np.ptp(places)
         assert ax.get_xticks().tolist() == list(places)
+
+
+def few_rows(n: int = 6) -> Any:
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({"x": np.arange(float(n)), "y": rng.normal(size=n)})
+    return blm.LMM("y ~ x", frame, check="warn").fit()
+
+
+@pytest.mark.parametrize(("rows", "drawn"), [(6, False), (14, False), (40, True)])
+def test_a_local_mean_is_of_more_points_than_a_zigzag(rows: int, drawn: bool) -> None:
+    ax = few_rows(rows).plot.residuals()
+    assert ("local mean" in [line.get_label() for line in ax.get_lines()]) == drawn
+
+
+def test_leverages_that_are_alike_stay_on_an_axis_of_their_size() -> None:
+    """Of a balanced design leverages differ in their rounding."""
+    frame = pd.DataFrame({"g": np.repeat(list("abcdefghijkl"), 6), "t": np.tile(list("uvwxyz"), 12)})
+    frame["y"] = np.random.default_rng(0).normal(size=72)
+    ax = blm.LMM("y ~ t + (1 | g)", frame).fit().plot.leverage()
+    ax.figure.canvas.draw()
+    low, high = ax.get_xlim()
+    assert high - low > 0.5 * high
+    assert not ax.xaxis.get_offset_text().get_text()
+
+
+def test_names_of_points_do_not_stand_on_one_another() -> None:
+    for fit in (few_rows(), few_rows(40), trial(9), trial(3000)):
+        ax = fit.plot.leverage()
+        ax.figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
+        middles = np.sort([0.5 * (box.y0 + box.y1) for box in boxes])
+        assert np.diff(middles).min() > 0.6 * boxes[0].height
+
+
+def test_a_legend_is_of_what_is_drawn() -> None:
+    """One row for each level of the group: there is no line of a level."""
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"g": np.repeat([f"s{i}" for i in range(12)], 2), "t": np.repeat(np.arange(12.0), 2), "y": rng.normal(size=24)})
+    ax = blm.LMM("y ~ t + (1 | g)", frame).fit().plot.lines("t")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["population, 95% band"]
+
+
+def test_long_names_are_folded_and_stay_on_the_figure() -> None:
+    rng = np.random.default_rng(6)
+    names = [f"subject number {i} of a long study in Antananarivo" for i in range(10)]
+    frame = pd.DataFrame({"g": np.repeat(names, 4), "y": rng.normal(size=40) + rng.normal(size=10).repeat(4)})
+    (ax,) = blm.LMM("y ~ 1 + (1 | g)", frame).fit().plot.ranef()
+    ax.figure.canvas.draw()
+    labels = ax.get_yticklabels()
+    assert {label.get_text().replace("\n", " ") for label in labels} == set(names)
+    assert min(label.get_window_extent().x0 for label in labels) >= 0.0
+    assert ax.get_window_extent().width > 0.3 * ax.figure.bbox.width
