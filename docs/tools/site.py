@@ -1,7 +1,9 @@
-"""What the site makes itself: pages of numbers from the runs that give them, and formulas as MathML, without a script from elsewhere."""
+"""What the site makes itself: pages of numbers, pages of notebooks, and formulas as MathML, without a script from elsewhere."""
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import tomllib
 from html import unescape
@@ -28,15 +30,35 @@ BLOCK = re.compile(r'<div class="arithmatex">\\\[(?P<tex>.*?)\\\]</div>', re.DOT
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are computed."""
-    pages = {
+    pages: dict[str, str | bytes] = {
         "validation.md": validation(),
         "benchmarks.md": benchmarks(),
         "posteriors.md": posteriors(),
         "reference/structures.md": structures(),
     }
-    for name, text in pages.items():
-        files.append(File.generated(config, name, content=text))
+    for name, content in (pages | notebooks()).items():
+        files.append(File.generated(config, name, content=content))
     return files
+
+
+def notebooks() -> dict[str, str | bytes]:
+    """A page for each notebook as it was run, and its figures."""
+    found: dict[str, str | bytes] = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        parts: list[str] = []
+        for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+            source = "".join(cell["source"])
+            parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+            for place, output in enumerate(cell.get("outputs", ())):
+                data = output.get("data", {"text/plain": output.get("text", "")})
+                if "image/png" in data:
+                    picture = f"{path.stem}_{number}_{place}.png"
+                    found[f"notebooks/{picture}"] = base64.b64decode(data["image/png"])
+                    parts.append(f"![figure of the cell above]({picture})")
+                elif output.get("name") != "stderr":
+                    parts.append("```text\n" + "".join(data["text/plain"]).rstrip() + "\n```")
+        found[f"notebooks/{path.stem}.md"] = "\n\n".join(parts) + "\n"
+    return found
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -48,3 +48,17 @@ def test_the_readme_of_an_index_page_has_no_relative_link(address: str) -> None:
     assert LINK.search(there) is None
     assert there.count("https://example.org/bayeslmm/") == len(relative)
     assert "![" in there and "https://example.org/bayeslmm/raw/main/docs/assets/figure.png" in there
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["effect size", "interaction", "multiple comparisons", "report", "reference level", "missing", "convergence", "singular", "power",
+     "imputation", "ROPE", "deploy"],
+)  # fmt: skip
+def test_a_reader_who_searches_finds_a_chapter(words: str) -> None:
+    """A page that teaches has the words in a heading or in its words of emphasis, and the chapters are all in the contents."""
+    pages = [*(ROOT / "docs" / "book").glob("*.md"), *(ROOT / "docs" / "howto").glob("*.md"), ROOT / "docs" / "faq.md"]
+    told = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines() if line.startswith(("#", "*", "**"))]
+    assert any(re.search(rf"\b{words}", line, re.IGNORECASE) for line in told), words
+    contents = text("docs/book/index.md")
+    assert all(f"({page.name})" in contents for page in (ROOT / "docs" / "book").glob("*.md") if page.name != "index.md")
