@@ -9,7 +9,7 @@ PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 # The laws that take a minute: kernels against the definition, the optimum, names, invariance.
 QUICK := tests/contract tests/laws/test_kernel_is_the_definition.py tests/laws/test_optimum.py tests/laws/test_residual_names.py
 
-.PHONY: help demo check test lint format verify bench bench-scale posteriors docs notebooks coverage sbc fuzz hostile slow optimum clean
+.PHONY: help demo check test lint format verify bench bench-scale bench-trials bench-verbs posteriors docs notebooks coverage sbc fuzz hostile slow optimum clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,12 @@ bench: .venv-bench/.peers ## whole fits against the other libraries on this mach
 
 bench-scale: .venv/.dev ## large designs: time, memory and Monte Carlo errors (ten minutes, 4 GB)
 	$(BIN)/python -m benchmarks.scale --write
+
+bench-verbs: .venv/.dev ## what every public verb costs after a fit, as its work grows (twelve minutes)
+	$(BIN)/python -m benchmarks.verbs --write
+
+bench-trials: .venv/.dev ## imputation, power and checks of inference: the time of whole tasks (half a minute)
+	$(BIN)/python -m benchmarks.trials --write
 
 posteriors: .venv/.dev ## effective draws a second against PyMC, nutpie and Bambi (25 minutes)
 	$(BIN)/python -m benchmarks.posterior --again

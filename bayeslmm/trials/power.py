@@ -294,14 +294,14 @@ def analytic_power(fit: Estimates, test: PowerTest, alpha: float, df: str) -> fl
         return _noncentral_f(alpha, q, nu, noncentral)
     nu, se = float(degrees.rows(test.L @ fit.problem.standardization.back)[0]), float(np.sqrt(test.L @ V @ test.L.T)[0, 0])
     if test.equivalence is not None:
-        t = special.stdtrit(nu, 1.0 - alpha)
+        t = float(special.stdtrit(nu, 1.0 - alpha))
         low, high = (float(gap[0]) + test.equivalence) / se, (float(gap[0]) - test.equivalence) / se
         return float(max(0.0, _nct_cdf(-t, nu, high) - _nct_cdf(t, nu, low)))
     noncentral = (float(gap[0]) - test.delta) / se
     if test.side == "two-sided":
         return _noncentral_f(alpha, 1, nu, noncentral**2)
     shift = noncentral if test.side == "greater" else -noncentral
-    return float(1.0 - _nct_cdf(special.stdtrit(nu, 1.0 - alpha), nu, shift))
+    return float(1.0 - _nct_cdf(float(special.stdtrit(nu, 1.0 - alpha)), nu, shift))
 
 
 def _noncentral_f(alpha: float, q: int, nu: float, noncentral: float) -> float:

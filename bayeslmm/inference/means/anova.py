@@ -163,10 +163,10 @@ def _independent(columns: Array, size: Array, wanted: int) -> list[int]:
     """The first columns that do not depend on those before them, as many as wanted."""
     if 0 < wanted <= min(columns.shape):
         first = columns[:, :wanted]
-        length = np.linalg.norm(first, axis=0)
-        if bool((length > ROUNDED * size[:wanted]).all()):
-            left = np.abs(np.diagonal(np.linalg.qr(first / length, mode="r")))
-            if bool(np.all(left > np.minimum(1e-3, ROUNDED / (length / size[:wanted])))):
+        lengths = np.linalg.norm(first, axis=0)
+        if bool((lengths > ROUNDED * size[:wanted]).all()):
+            outside = np.abs(np.diagonal(np.linalg.qr(first / lengths, mode="r")))
+            if bool(np.all(outside > np.minimum(1e-3, ROUNDED / (lengths / size[:wanted])))):
                 return list(range(wanted))
     chosen: list[int] = []
     basis = np.zeros((len(columns), 0))
