@@ -35,12 +35,14 @@ from bayeslmm.trials.layout import (
     with_arm,
 )
 from bayeslmm.trials.pooling import Replication
+from bayeslmm.trials.wishart import PRIORS, draw_visit_parameters
 
 if TYPE_CHECKING:
     from bayeslmm._types import FitMethod, Frame
     from bayeslmm.data.design import Design
 
 ImputationMethod = Literal["conditional-mean", "bayes", "approximate-bayes", "bootstrap-mi"]
+ImputationPrior = Literal["model", "jeffreys", "inverse-wishart"]
 IMPUTATION_METHODS = ("conditional-mean", "bayes", "approximate-bayes", "bootstrap-mi")
 DEFAULT_N: dict[str, int] = {"bootstrap": 200, "bayes": 100, "approximate-bayes": 100}
 THIN = 4
@@ -76,6 +78,7 @@ def impute(
     n: int | tuple[int, int] | None = None,
     seed: int | None = None,
     progress: Callable[[int], None] | None = None,
+    prior: ImputationPrior = "model",
 ) -> Imputations:
     """Impute the missing outcomes of a trial under the strategies of its estimand.
 
@@ -111,6 +114,10 @@ def impute(
         Same seed, same imputations.
     progress : callable, optional
         Called with the number of refits done.
+    prior : {"model", "jeffreys", "inverse-wishart"}, default "model"
+        Of `method="bayes"`: "model", the priors of the model; for an unstructured covariance also "jeffreys", |R|^(-(m + 1) / 2) over m
+        visits, as SAS's PROC MI has it, and "inverse-wishart" with m + 2 degrees of freedom and the REML estimate as its mean, as rbmi has
+        it. Fixed effects are flat under both.
 
     Returns
     -------
@@ -129,6 +136,10 @@ def impute(
     ['visit', 'parameter', 'arm', 'estimate', 'std_error']
     """
     require_one_of(method, IMPUTATION_METHODS, "method")
+    require_one_of(prior, PRIORS, "prior")
+    if prior != "model" and method != "bayes":
+        what = f"prior is {prior!r}, and method {method!r} has no priors"
+        raise SpecificationError(what, "prior", 'leave it out, or use method="bayes"')
     require_one_of(criterion, ("REML", "ML"), "criterion")
     if resampling is not None:
         require_one_of(resampling, ("jackknife", "bootstrap"), "resampling")
@@ -140,7 +151,7 @@ def impute(
     if method == "conditional-mean":
         return _conditional_means(trial, resampling, number[0], seed, progress)
     if method == "bayes":
-        return _bayes(trial, number[0], seed)
+        return _bayes(trial, number[0], seed) if prior == "model" else _bayes_by_gibbs(trial, prior, number[0], seed)
     return _bootstrapped(trial, method, number, seed, progress)
 
 
@@ -472,6 +483,13 @@ def _bayes(trial: TrialModel, n: int, seed: Any) -> Imputations:
     x, s = post.density.kernel_points(post.draws.phi[pick])
     given = visit_parameters(trial.fit.problem, x, s**2, np.zeros((n, trial.fit.problem.criterion.p)))
     given = VisitParameters(post.draws.alpha[pick], given.R, given.settled)
+    values = trial.complete(given, generator(seeds[1]))
+    return Imputations(trial.layout, values, Replication("rubin"), trial, given, method="bayes", seed=seed)
+
+
+def _bayes_by_gibbs(trial: TrialModel, prior: str, n: int, seed: Any) -> Imputations:
+    seeds = seed_sequence(seed).spawn(2)
+    given = draw_visit_parameters(trial.fit, prior, n, generator(seeds[0]))
     values = trial.complete(given, generator(seeds[1]))
     return Imputations(trial.layout, values, Replication("rubin"), trial, given, method="bayes", seed=seed)
 
