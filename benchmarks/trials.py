@@ -44,8 +44,9 @@ def jackknife_of_five_strategies(subjects: int = 172) -> None:
     """Conditional means of every strategy, each with a jackknife over subjects, analysed and pooled; a tipping grid of one."""
     data, events = trial(subjects)
     model = mmrm(data)
+    first = blm.impute(model, treatment="arm", reference={"drug": "placebo"}, events=events, strategy=STRATEGIES[0])
     for strategy in STRATEGIES:
-        imp = blm.impute(model, treatment="arm", reference={"drug": "placebo"}, events=events, strategy=strategy)
+        imp = first.under(strategy)
         imp.analyse("y ~ arm + base").pool()
     grid = list(np.linspace(-3.0, 3.0, 21))
     imp.tipping({"drug": grid, "placebo": grid}, analysis="y ~ arm + base")

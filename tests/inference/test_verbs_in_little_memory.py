@@ -1,0 +1,34 @@
+"""Every public verb of large fits and posteriors runs in four gigabytes of address space."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIMIT = 4 * 2**30
+CODE = """
+import resource, sys, warnings
+resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
+from benchmarks.verbs import DESIGNS, Session, verbs
+session, lost = Session({letter!r}, {size}), []
+for verb in verbs():
+    if "Plots" in verb.of or verb.name in {repeated}:
+        continue
+    answer = session.measure(verb)
+    if answer.get("error", "").startswith("MemoryError"):
+        lost.append(f"{{verb.of}}.{{verb.name}}: {{answer['error']}}")
+print("lost", lost)
+"""
+REPEATED = ("bootstrap", "check_inference", "power", "profile", "report", "kfold")
+"""What fits or draws again and again takes the memory of one replicate, and minutes."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("letter", list("ABCDE"))
+def test_no_verb_needs_more_than_four_gigabytes(letter: str) -> None:
+    code = CODE.format(limit=LIMIT, letter=letter, size=100_000, repeated=REPEATED)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.strip().endswith("lost []"), (done.stdout + done.stderr)[-2000:]
