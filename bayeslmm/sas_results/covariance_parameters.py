@@ -17,6 +17,7 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.covariance.composed import Kronecker
+from bayeslmm.covariance.factor_analytic import FactorAnalytic, trapezoid
 from bayeslmm.covariance.registry import STRUCTURES
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.covariance.unstructured import Banded
@@ -188,6 +189,8 @@ def sas_parameters(covariance: Covariance, x: Array, *, grouped: bool = False) -
         return _unstructured(covariance, x)
     if isinstance(covariance, Homogeneous):
         return _homogeneous(covariance, x, grouped)
+    if isinstance(covariance, FactorAnalytic):
+        return _factor_analytic(covariance, x)
     if STRUCTURES[covariance.name].sas_row:
         values, q = covariance.components(x), covariance.q
         return (*_number_rows("Var({})", values[:q]), *_number_rows(STRUCTURES[covariance.name].sas_row, values[q:]))
@@ -203,6 +206,15 @@ def _unstructured(covariance: Banded, x: Array) -> ParameterList:
     sigma, bands = covariance.matrix(x), covariance.order
     cells = [(row, col) for row in range(covariance.q) for col in range(max(0, row + 1 - bands), row + 1)]
     return tuple((f"UN({row + 1},{col + 1})", float(sigma[row, col])) for row, col in cells)
+
+
+def _factor_analytic(covariance: FactorAnalytic, x: Array) -> ParameterList:
+    """The variances of the rows' own, Var(1), ..., or for FA1 their common one, Variance; then the loadings, row by row."""
+    rows, cols = trapezoid(covariance.q, covariance.order)
+    values = covariance.components(x)
+    loadings, own = values[: rows.size], values[rows.size :]
+    named = [(f"FA({rows[k] + 1},{cols[k] + 1})", float(loadings[k])) for k in np.lexsort((cols, rows))]
+    return (*((("Variance", float(own[0])),) if covariance.common else _number_rows("Var({})", own)), *named)
 
 
 def _homogeneous(covariance: Homogeneous, x: Array, grouped: bool) -> ParameterList:
