@@ -170,19 +170,21 @@ def _scaled_residuals(fit: Estimates) -> TextTable:
 
 def _random_effects(fit: Estimates) -> TextTable:
     found = list(varcorr_rows(fit.design.terms, fit.covariances))
-    names, rows = ("Group", "Name", "Variance", "Std.Dev.", "Corr"), []
+    rows = []
     variances = [e.variance for e in found if e.second is None]
     sigma2 = fit.sigma**2
     shown = dict(zip([*variances, sigma2], align_digits([*variances, sigma2]), strict=True))
+    terms = [entry for entry in found if entry.second is None]
+    correlations = [_correlations_of(entry, found) for entry in terms]
+    columns = max([1, *map(len, correlations)])
+    names = ("Group", "Name", "Variance", "Std.Dev.", "Corr", *[""] * (columns - 1))
     seen = ""
-    for entry in found:
-        if entry.second is not None:
-            continue
+    for entry, own in zip(terms, correlations, strict=True):
         label = entry.group if entry.group != seen else ""
-        rows.append((label, entry.first, shown[entry.variance], align_digits([entry.sd])[0], " ".join(_correlations_of(entry, found))))
+        rows.append((label, entry.first, shown[entry.variance], align_digits([entry.sd])[0], *own, *[""] * (columns - len(own))))
         seen = entry.group
     if fit.design.residual is None and np.isfinite(sigma2):
-        rows.append(("Residual", "", shown[sigma2], align_digits([fit.sigma])[0], ""))
+        rows.append(("Residual", "", shown[sigma2], align_digits([fit.sigma])[0], *[""] * columns))
     return TextTable("Random effects" if found else "Errors", names, tuple(rows), labels=2)
 
 

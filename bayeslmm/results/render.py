@@ -122,14 +122,17 @@ def table_lines(table: TextTable) -> list[str]:
     widths = [max(len(names[j]), *(len(row[j]) for row in rows)) if rows else len(names[j]) for j in range(len(names))]
     lines: list[str] = []
     for block in _blocks(widths, table.labels):
-        lines += [_line(names, widths, block, table.labels), *(_line(row, widths, block, table.labels) for row in rows)]
+        # a triangle of correlations has rows without a number in a later block
+        said = [row for row in rows if not lines or any(row[j] for j in block if j >= table.labels)]
+        lines += [_line(names, widths, block, table.labels), *(_line(row, widths, block, table.labels) for row in said)]
     return title + lines
 
 
 def _cut_labels(labels: int, names: list[str], rows: list[list[str]]) -> list[list[str]]:
     """Names of rows cut in the middle where the table is wider than the terminal."""
     others = sum(max(len(names[j]), *(len(row[j]) for row in rows)) + 2 for j in range(labels, len(names))) if rows else 0
-    room = max(NAME_WIDTH, (TEXT_WIDTH - others - 2) // labels)
+    # two spaces stand before a line, and two after each name
+    room = max(NAME_WIDTH, (TEXT_WIDTH - others - 2 - 2 * labels) // labels)
     return [[_middle(cell, room) if j < labels else cell for j, cell in enumerate(row)] for row in rows]
 
 

@@ -109,3 +109,26 @@ def test_rich_draws_the_summary_without_reading_names_as_markup(sleepstudy: pd.D
 
 def test_a_fit_is_one_line_when_it_is_shown(fit: blm.Fit) -> None:
     assert repr(fit) == "Fit(REML of Reaction ~ Days + (Days | Subject): criterion 1743.6283, nobs 180)"
+
+
+def test_a_wide_summary_keeps_its_columns() -> None:
+    """Eight random effects and 40 names of 45 characters: one line for each, correlations under one another."""
+    rng = np.random.default_rng(0)
+    arms = [f"treatment arm with a very long name no {i:03d}" for i in range(39)]
+    d = pd.DataFrame({"id": np.repeat([f"s{i}" for i in range(60)], 12)} | {f"x{i}": rng.normal(size=720) for i in range(7)})
+    d["a long factor name"] = np.tile(arms, 19)[:720]
+    d["y"] = rng.normal(size=720) + np.repeat(rng.normal(size=60), 12)
+    fit = blm.LMM("y ~ `a long factor name` + (x0 + x1 + x2 + x3 + x4 + x5 + x6 | id)", d, check="warn").fit()
+    text = str(fit.summary())
+    lines = text.split("\n")
+    assert max(map(len, lines)) <= 80
+    fixed = lines[next(i for i, line in enumerate(lines) if line.startswith("Fixed effects")) :]
+    assert sum("name no 0" in line for line in fixed) == 38
+    start = next(i for i, line in enumerate(lines) if line.startswith("Random effects"))
+    block = lines[start + 1 : start + 11]
+    D = fit.D["id"].to_numpy()
+    corr = D / np.sqrt(np.outer(np.diag(D), np.diag(D)))
+    column = block[0].index("Corr") + 4
+    for i in range(1, 8):
+        assert float(block[1 + i][column - 5 : column]) == pytest.approx(corr[i, 0], abs=0.0051)
+    assert text.count("Residual") == 1
