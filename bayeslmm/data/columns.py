@@ -7,7 +7,7 @@ so that a model does not change its meaning with the values that happen to be th
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
@@ -416,21 +416,25 @@ def _mixed_labels(levels: Any, name: str) -> DataError:
     return DataError(f"column {name!r} holds labels of several types", told, f"make them one type: data[{name!r}].astype(str)")
 
 
-def level_places(levels: Sequence[Any]) -> Callable[[Any], int]:
+@dataclass(frozen=True, slots=True)
+class LevelPlaces:
     """Where a label stands among levels, -1 where it is none of them.
 
     A number and its text are one label where the other is not there: 308 is found among "308", "309", and "308" among 308, 309.
     """
-    exact = {level: i for i, level in enumerate(levels)}
-    as_text = {label_text(level): i for level, i in exact.items() if _is_number_or_text(level)}
-    if len(as_text) < len(exact):
-        return lambda label: exact.get(label, -1)
 
-    def place(label: Any) -> int:
-        found = exact.get(label, -1)
-        return as_text.get(label_text(label), -1) if found < 0 and _is_number_or_text(label) else found
+    exact: Mapping[Any, int]
+    as_text: Mapping[str, int]
 
-    return place
+    @classmethod
+    def of(cls, levels: Sequence[Any]) -> LevelPlaces:
+        exact = {level: i for i, level in enumerate(levels)}
+        as_text = {label_text(level): i for level, i in exact.items() if _is_number_or_text(level)}
+        return cls(exact, as_text if len(as_text) == len(exact) else {})
+
+    def __call__(self, label: Any) -> int:
+        found = self.exact.get(label, -1)
+        return self.as_text.get(label_text(label), -1) if found < 0 and _is_number_or_text(label) else found
 
 
 def _is_number_or_text(label: Any) -> bool:

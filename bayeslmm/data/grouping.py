@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, freeze, freeze_codes, readonly
-from bayeslmm.data.columns import Columns, compact_codes, level_places
+from bayeslmm.data.columns import Columns, LevelPlaces, compact_codes
 from bayeslmm.data.frame import nearest_names, values_text
 from bayeslmm.errors import DataError, NonFiniteError, SpecificationError
 
@@ -65,7 +65,7 @@ class GroupCoder:
     @cached_property
     def places(self) -> tuple[Callable[[Any], int], ...]:
         """For each column, label -> position among the levels of the fit; made when new rows come."""
-        return tuple(level_places(levels.tolist()) for levels in self.levels)
+        return tuple(LevelPlaces.of(levels.tolist()) for levels in self.levels)
 
     @cached_property
     def quoted(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, freeze, label_text
-from bayeslmm.data.columns import Columns, level_places
+from bayeslmm.data.columns import Columns, LevelPlaces
 from bayeslmm.data.expressions import Atom, Stateful, UserFunctions, evaluate_atom, require_row_by_row, train_stateful
 from bayeslmm.data.frame import rows_text, values_text
 from bayeslmm.errors import DataError, FormulaError, NonFiniteError, PredictionError, SpecificationError
@@ -207,7 +207,7 @@ def factor_codes(source: Columns, column: str, levels: tuple[Any, ...]) -> NDArr
     codes = source.codes(column)
     if len(here) == len(levels) and tuple(here) == levels:
         return codes
-    place = level_places(levels)
+    place = LevelPlaces.of(levels)
     table = np.array([at if (at := place(level)) >= 0 else -2 for level in here] + [-1], dtype=np.int64)
     mapped: NDArray[Any] = table[codes]
     if (mapped == -2).any():

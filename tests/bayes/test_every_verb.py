@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +57,9 @@ def verbs(name: str, kind: str, long: bool, where: Path) -> None:
 @pytest.mark.parametrize("name", list(every_verb.MODELS))
 def test_every_verb_works_on_every_model(name: str, kind: str, tmp_path: Path) -> None:
     verbs(name, kind, long=False, where=tmp_path)
+    # what verbs found and keep is data too
+    own = source(name, kind)
+    assert type(pickle.loads(pickle.dumps(own))) is type(own)  # noqa: S301
 
 
 @pytest.mark.slow

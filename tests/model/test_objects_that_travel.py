@@ -57,6 +57,7 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 def test_models_and_fits_travel(name: str, way: str) -> None:
     model = MODELS[name](rows())
     fit = model.fit()
+    fit.predict(rows().iloc[:3])
     again: blm.LMM = WAYS[way](model)
     assert again.fit().criterion == fit.criterion
     other: blm.Fit = WAYS[way](fit)
