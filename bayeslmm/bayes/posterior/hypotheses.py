@@ -7,9 +7,8 @@ included, and a power of the likelihood is one of p(y | alpha, covariance parame
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,19 +17,16 @@ from scipy.special import ndtr
 from bayeslmm._arrays import Array, generator
 from bayeslmm._lazy import optional
 from bayeslmm._validation import require_level
-from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
-from bayeslmm.bayes.sampling.importance import Weights, smooth_weights
-from bayeslmm.errors import SamplingError, SpecificationError
+from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.specification.prior_families import FAMILIES, is_mixture
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.data import PosteriorData
-    from bayeslmm.specification.priors import Priors
 
 
 SIGNS = re.compile(r"(<=|>=|==|=|<|>)")
@@ -140,10 +136,6 @@ def rope_shares(post: PosteriorData, low: float, high: float, terms: list[str] |
     return pd.DataFrame(rows, columns=["term", "estimate", "conf_low", "conf_high", "probability", "of_interval"])
 
 
-TRUSTED_K = 0.7
-"""Pareto k above which reweighting is refused."""
-
-
 NO_CONFLICT = "fine"
 """The diagnosis of a parameter that neither priors nor likelihood move too much."""
 
@@ -170,43 +162,3 @@ def sensitivity(post: PosteriorData, threshold: float = 0.05) -> pd.DataFrame:
     table: pd.DataFrame = optional("arviz_stats").psense_summary(xarray.DataTree.from_dict(groups), threshold=threshold)
     # ArviZ's sign for nothing to say is no letter: a terminal without Unicode could not print it
     return table.assign(diagnosis=table["diagnosis"].replace("\N{CHECK MARK}", NO_CONFLICT))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ReweightedParameters:
-    """Parameters under other priors.
-
-    frame : `effect, group, term, estimate, std_error, shift`, the shift in sds of the posterior that was drawn
-    k : Pareto shape of the weights; ess : their effective number
-    """
-
-    frame: pd.DataFrame
-    k: float
-    ess: float
-
-
-def reweight(post: PosteriorData, priors: Priors) -> ReweightedParameters:
-    """The posterior under other priors of the covariance parameters, by importance weights on the draws at hand.
-
-    Raises SamplingError where the weights are not to be trusted: sample again then. Priors of alpha stay as they are.
-    """
-    other = density(post.problem, priors)
-    if not np.allclose(other.kernel_points(post.draws.phi)[0], post.kernel_points[0]):
-        raise SamplingError("the other priors bound a parameter that was free", "priors", "sample the model with these priors")
-    weights = smooth_weights(other.log_prior(post.draws.phi) - post.density.log_prior(post.draws.phi))
-    if not weights.k <= TRUSTED_K:
-        raise SamplingError(f"the weights of the other priors have k {weights.k:.2f}", "priors", "sample the model with these priors")
-    rows: list[tuple[Any, ...]] = [("fixed", None, name, v) for name, v in zip(post.coef_names, post.draws.alpha.T, strict=True)]
-    rows += [("ran_pars", group, name, v) for group, name, v in parameter_draws(post)]
-    found = [(*row[:3], *_moments(row[3], weights)) for row in rows]
-    return ReweightedParameters(
-        pd.DataFrame(found, columns=["effect", "group", "term", "estimate", "std_error", "shift"]), weights.k, weights.ess
-    )
-
-
-def _moments(values: Array, weights: Weights) -> tuple[float, float, float]:
-    w = np.exp(weights.log)
-    mean = float(w @ values)
-    sd = float(np.sqrt(w @ (values - mean) ** 2))
-    own = float(values.std())
-    return mean, sd, (mean - float(values.mean())) / own if own > 0 else np.nan
