@@ -396,6 +396,8 @@ def _require_known(argument: str, said: str | Prior | Named | None, known: list[
         if name not in known:
             near = get_close_matches(name, known, n=3, cutoff=0.5) or known[:10]
             remedy = "the model has " + ", ".join(near) if near else f"leave it out: the model has no such parameters of {argument}"
+            if (argument, name) == ("residual", "sigma"):  # the table of residual parameters has it
+                remedy = "the prior of sigma is an argument of its own: Priors(sigma=...)"
             raise PriorError(f"the model has no parameter {name!r} for a prior of {argument}", f"{argument}: {name}", remedy)
 
 

@@ -121,6 +121,14 @@ def test_a_prior_without_a_possible_value_is_refused_before_anything_runs(name: 
     assert caught.value.remedy
 
 
+def test_the_prior_of_sigma_has_its_own_argument() -> None:
+    """The table of residual parameters has sigma too: who copies its names is told."""
+    priors = blm.Priors(residual={"sigma": ("half_normal", 1.0)})
+    with pytest.raises(PriorError) as caught:
+        blm.LMM("y ~ x + (1 | g)", designs.grouped(), variance="exp(x)", priors=priors).sample(draws=25, seed=1)
+    assert "Priors(sigma=" in caught.value.remedy
+
+
 def test_held_sds_stay_where_they_are_held() -> None:
     own = designs.model("crossed", blm.Priors(sd={"g/Intercept": ("fixed", 0.9), "h": ("fixed", 0.4)}, sigma=("fixed", 0.8)))
     post = own.sample(draws=100, seed=1)
