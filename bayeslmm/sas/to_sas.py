@@ -145,6 +145,8 @@ def _proc(proc: ProcStatement) -> Iterator[str]:
         ratio=proc.ratio,
         noprofile=proc.noprofile,
         nobound=proc.nobound,
+        mmeq=proc.mmeq,
+        mmeqsol=proc.mmeqsol,
         dfbw=proc.dfbw,
         plots=proc.plots,
     )

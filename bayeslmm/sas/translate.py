@@ -51,6 +51,8 @@ def _fit(program: MixedProgram) -> Iterator[str]:
     yield "FitStatistics"
     yield from ["InfoCrit"] if proc.ic else []
     yield from ["LRT"] if _has_null_test(program) else []
+    yield from ["MMEq"] if proc.mmeq else []
+    yield from ["MMEqSol"] if proc.mmeqsol else []
     yield from ["SolutionF"] if model.solution else []
     yield from ["CovB"] if model.covb else []
     yield from ["CorrB"] if model.corrb else []

@@ -37,6 +37,8 @@ LISTING_TITLES = {
     "FitStatistics": "Fit Statistics",
     "InfoCrit": "Information Criteria",
     "LRT": "Null Model Likelihood Ratio Test",
+    "MMEq": "Mixed Model Equations",
+    "MMEqSol": "Mixed Model Equations Solution",
     "SolutionF": "Solution for Fixed Effects",
     "CovB": "Covariance Matrix for Fixed Effects",
     "CorrB": "Correlation Matrix for Fixed Effects",

@@ -24,6 +24,7 @@ from bayeslmm.sas_results import fixed_tables, means_statements, model_tables, r
 from bayeslmm.sas_results.influence import influence_table
 from bayeslmm.sas_results.listing import ListedRun, listing_text
 from bayeslmm.sas_results.mean_squares import variance_table
+from bayeslmm.sas_results.mixed_equations import equations_table
 from bayeslmm.sas_results.predictions import kept_columns, predictions_table
 from bayeslmm.sas_results.rows import by_groups, prepare_rows, select_rows, whole_frame_of, without_transport_zeros
 from bayeslmm.sas_results.run import ProgramRun
@@ -262,6 +263,8 @@ _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
     "FitStatistics": model_tables.fit_statistics,
     "InfoCrit": model_tables.information_criteria,
     "LRT": model_tables.null_test,
+    "MMEq": partial(equations_table, solved=False),
+    "MMEqSol": partial(equations_table, solved=True),
     "SolutionF": fixed_tables.solution_table,
     "CovB": lambda run: fixed_tables.covariance_frame(run, "CovB"),
     "CorrB": lambda run: fixed_tables.covariance_frame(run, "CorrB"),

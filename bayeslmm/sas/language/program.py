@@ -50,6 +50,8 @@ class ProcStatement:
     ratio: bool = False
     noprofile: bool = False
     nobound: bool = False
+    mmeq: bool = False
+    mmeqsol: bool = False
     dfbw: bool = False
     order: Order = "formatted"
     maxiter: int | None = None
