@@ -14,7 +14,7 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_level, require_name
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
-from bayeslmm.plots.residuals import PlotColumn, boxes, column_of, normal_quantiles
+from bayeslmm.plots.residuals import PlotColumn, boxes, column_of, normal_quantiles, require_few
 from bayeslmm.plots.style import (
     BLUE,
     GREY,
@@ -81,6 +81,8 @@ def lines_axes(
     groups = {term.group.name: term for term in design.terms}
     split = column_of(design, by, "by") if by is not None and by not in groups else None
     group = by if by in groups else next(iter(groups), None)
+    if split is not None:
+        require_few(split, "by")
     table, notes = population(None if split is None else split.name)
     ax = axes_for(ax, 7.0, 4.6)
     back = scale.back if scale is not None else np.asarray

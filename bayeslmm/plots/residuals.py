@@ -80,6 +80,14 @@ def column_of(design: Design, name: str, argument: str) -> PlotColumn:
     return plot_column_from(name, frame[name])
 
 
+def require_few(column: PlotColumn, argument: str) -> None:
+    """Raise SpecificationError for a column of more levels than can be told apart."""
+    count = len(column.labels)
+    if count > LABELLED_LEVELS:
+        what = f"{column.name!r} has {count:,} values, more than lines or panels can be told apart"
+        raise SpecificationError(what, argument, "name a factor of fewer levels, or cut numbers into classes")
+
+
 def plot_column_from(name: str, series: pd.Series[Any]) -> PlotColumn:
     """Numbers as they are, everything else by its levels: categories in their order, others sorted."""
     if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series):

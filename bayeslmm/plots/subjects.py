@@ -15,7 +15,7 @@ from bayeslmm._validation import require_flag
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.effects import LINE_MARKS, is_ordered
-from bayeslmm.plots.residuals import RESIDUAL_LABELS, PlotColumn, column_of
+from bayeslmm.plots.residuals import RESIDUAL_LABELS, PlotColumn, column_of, require_few
 from bayeslmm.plots.style import (
     BLUE,
     GREY,
@@ -98,6 +98,8 @@ def profiles_axes(
     subject, name = subject_codes(design, "plot.profiles")
     across = time_column(design, x, subject, "plot.profiles")
     split = column_of(design, by, "by") if by is not None else None
+    if split is not None:
+        require_few(split, "by")
     parts = [np.arange(len(y))] if split is None else [np.flatnonzero(split.codes == k) for k in range(len(split.labels))]
     titles = [""] if split is None else [f"{split.name} {level_label(value)}" for value in split.labels]
     shown = [(title, rows) for title, rows in zip(titles, parts, strict=True) if len(rows)]

@@ -130,6 +130,22 @@ def test_a_third_variable_has_panels_and_another_number_has_three_lines() -> Non
     np.testing.assert_allclose(labels, [rows.mean() - rows.std(), rows.mean(), rows.mean() + rows.std()], rtol=1e-3)
 
 
+def test_every_term_of_a_model_has_its_effect() -> None:
+    """As the model names it: with expressions, powers, quoted columns."""
+    data = visits().rename(columns={"base": "base: at *start*"})
+    formula = "y ~ poly(week, 2) * arm + I(week**3) + `base: at *start*`:sex + log(week * 2) + (1 | id)"
+    fit = blm.LMM(formula, data, check="warn").fit()
+    for term in dict.fromkeys(fit.model.design.coef_terms):
+        if term not in ("1", "Intercept"):
+            assert fit.plot.effects(term, df="asymptotic"), term
+
+
+def test_more_lines_than_can_be_told_apart_are_refused() -> None:
+    for draw in (lambda: over_weeks().plot.lines("week", by="y"), lambda: over_weeks().plot.profiles(by="y")):
+        with pytest.raises(SpecificationError, match="more than"):
+            draw()
+
+
 def test_terms_that_are_none_are_refused() -> None:
     fit = over_visits()
     for term in ("id", "arm:nope", "", [], 3):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,9 +67,27 @@ def term_variables(design: Design, term: Any) -> tuple[str, ...]:
     if require_name(term, "term") in known:
         return (term,)
     found: list[str] = []
-    for part in re.split(r"[:*|]", term.replace("~", "")):
-        found += _columns(part.strip(), known)
+    for part in _factors_of(term.replace("~", ""), ":*|", known):
+        found += _columns(part, known)
     return tuple(dict.fromkeys(found))
+
+
+def _factors_of(term: str, marks: str, known: Sequence[str]) -> list[str]:
+    """The factors of a term: what stands between marks that are not within brackets, backticks or the name of a column."""
+    odd = sorted((name for name in known if any(mark in name for mark in marks)), key=len, reverse=True)
+    parts, depth, quoted, i = [""], 0, False, 0
+    while i < len(term):
+        whole = next((name for name in odd if term.startswith(name, i)), None) if not parts[-1].strip() else None
+        letter = whole or term[i]
+        if whole is None:
+            quoted ^= letter == "`"
+            depth += 0 if quoted else (letter in "([{") - (letter in ")]}")
+        if whole is None and letter in marks and depth == 0 and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += letter
+        i += len(letter)
+    return [part.strip() for part in parts]
 
 
 def _columns(part: str, known: Sequence[str]) -> list[str]:
@@ -240,7 +257,7 @@ def interactions(design: Design) -> list[tuple[str, ...]]:
     known = fixed_variables(design)
     found = []
     for term in dict.fromkeys(design.coef_terms):
-        parts = [name for part in term.split(":") for name in _variables_of(part, known)]
+        parts = [name for part in _factors_of(term, ":", known) for name in _variables_of(part, known)]
         if len(set(parts)) > 1:
             found.append(tuple(dict.fromkeys(parts)))
     return found
