@@ -21,7 +21,7 @@ from tests.docs.blocks import blocks_of, cells_of, difference, pages, run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = pages(ROOT)
-LANGUAGES = {"python", "text", "console", "toml", "r", "sas"}
+LANGUAGES = {"dockerfile", "python", "text", "console", "toml", "r", "sas"}
 R_PACKAGES = re.compile(r"library\((\w+)\)")
 
 
