@@ -296,7 +296,7 @@ def _many(found: pd.DataFrame, group: str, limit: float, ax: Axes | None) -> Axe
     ax.set_ylim(0.0, 1.18 * float(np.nanmax(distance)))
     ax.set_xlim(-0.01 * len(found), 1.01 * len(found))
     top = np.argsort(distance)[::-1][:NAMED_LEVELS]
-    name_points(ax, place[top], distance[top], [found["level"].iloc[i] for i in top])
+    name_points(ax, place[top].astype(float), distance[top], [found["level"].iloc[i] for i in top])
     ax.set_xticks([])
     legend_above(ax)
     return plain_axes(ax, f"{len(found):,} levels of {group}", "Cook's distance")
