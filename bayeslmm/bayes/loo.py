@@ -213,7 +213,8 @@ def held_out(post: PosteriorData, by: str, group: str | None) -> tuple[list[Code
         return level_sets(post, group)
     if group is not None:
         raise SpecificationError("group does not apply to observations", "group", 'use by="group"')
-    return [np.array([i]) for i in range(post.design.nobs)], list(range(post.design.nobs)), "obs"
+    n = len(post.design.y)  # a posterior without rows says so here
+    return [np.array([i]) for i in range(n)], list(range(n)), "obs"
 
 
 def held_out_densities(post: PosteriorData, phi: Array, sets: list[Codes], names: list[str], advance: Callable[[int], None]) -> Array:
