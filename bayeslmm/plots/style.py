@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import SpecificationError
 
 # Okabe and Ito's palette: distinct under every common deficiency of colour vision
@@ -150,7 +150,7 @@ def has_local_line(x: Array) -> bool:
     return len(x) >= LOCAL_POINTS and len(np.unique(x)) > LOCAL_POINTS // 3
 
 
-def name_points(ax: Axes, x: Array, y: Array, names: Sequence[Any]) -> None:
+def name_points(ax: Axes, x: Array | Codes, y: Array, names: Sequence[Any]) -> None:
     """Names beside points, moved up or down where they would stand on one another."""
     if not len(names):
         return

@@ -369,9 +369,9 @@ class MultivariateT:
         found = np.array([self.outside(float(value)) for value in np.sinh(nodes)])
         kept = found > TINY
         if kept.sum() < 2:
-            return np.zeros(len(t)) + found[0]
+            return np.where(place > nodes[0], 0.0, found[0])
         inside = place <= nodes[kept][-1]
-        return np.where(inside, np.exp(CubicSpline(nodes[kept], np.log(found[kept]))(place)), 0.0)
+        return np.asarray(np.where(inside, np.exp(CubicSpline(nodes[kept], np.log(found[kept]))(place)), 0.0))
 
     def quantile(self, level: float, members: int) -> float:
         """t with P(max |T| <= t) = level."""
