@@ -132,7 +132,7 @@ def coverage_figure(frame: pd.DataFrame, conf_level: float, ax: Axes | None) -> 
         ax.plot(own["coverage"], y, color=PALETTE[m % len(PALETTE)], marker="o", ls="", label=method)
     ax.axvline(conf_level, color=GREY, lw=1.0, ls="--")
     ax.set_yticks(np.arange(len(terms)), [printable_name(term) for term in terms])
-    ax.invert_yaxis()
+    ax.set_ylim(len(terms) - 0.5, -0.5)
     legend_above(ax)
     return plain_axes(ax, f"coverage of {conf_level:.0%} intervals", "")
 

@@ -22,8 +22,8 @@ for verb in verbs():
         lost.append(f"{{verb.of}}.{{verb.name}}: {{answer['error']}}")
 print("lost", lost)
 """
-REPEATED = ("bootstrap", "check_inference", "power", "profile", "report", "kfold")
-"""What fits or draws again and again takes the memory of one replicate, and minutes."""
+REPEATED = ("bootstrap", "check_inference", "power", "profile", "report", "kfold", "loo", "loo by g", "influence g")
+"""What fits, draws or leaves out again and again takes the memory of one time, and minutes."""
 
 
 @pytest.mark.slow
