@@ -35,7 +35,7 @@ PAGE = Path(__file__).with_name("VERBS.md")
 LIMIT = 4.0
 """Seconds that a verb may take; a size at which it would take longer, by its last two, is not tried."""
 
-DRAWS = 1000
+DRAWS = 4000
 CHAINS = 4
 
 FLOOR = 0.01
