@@ -1228,7 +1228,7 @@ class Fit(Estimates):
         Examples
         --------
         >>> fit.ratio("Subject")[["estimate", "std_error"]].round(2).to_numpy().tolist()
-        [[0.72, 0.08]]
+        [[0.72, 0.07]]
         """
         from bayeslmm.inference.variance_components import ratio
 
