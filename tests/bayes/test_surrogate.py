@@ -7,8 +7,10 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.bayes.log_posterior.density import density
+from bayeslmm.bayes.sampling.importance import resample_systematically, sample_importance
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.bayes.sampling.random_effects import draw_alpha, draw_beta_given_alpha
+from bayeslmm.bayes.sampling.sample import draw_given_phi
 from bayeslmm.bayes.sampling.surrogate import SUFFICIENT_ERROR, build_surrogate, designs, monomials, relative_map
 from tests.bayes.designs import grouped, model, somewhere
 from tests.bayes.test_draws import closed_form
@@ -56,6 +58,60 @@ def test_polynomials_of_crossed_slopes_follow_the_density() -> None:
     assert found is not None
     phi = mode.phi + rng.standard_normal((60, target.size)) @ np.linalg.cholesky(np.linalg.inv(mode.precision)).T
     assert found.misses(phi) < SUFFICIENT_ERROR
+
+
+def beyond_reach(name: str) -> blm.LMM:
+    """Few levels, an sd that may be near 0, crossed factors of few levels: up to 2 % of these posteriors lie where polynomials end."""
+    if name == "crossed":
+        rng = np.random.default_rng(3)
+        s, i = np.divmod(np.arange(100), 5)
+        x, u, v = rng.normal(size=100), rng.normal(size=20), rng.normal(size=5)
+        y = 0.5 * u[s] + 0.4 * v[i] + x + rng.normal(size=100)
+        return blm.LMM("y ~ x + (1 | s) + (1 | i)", {"y": y, "x": x, "s": s.astype(str), "i": i.astype(str)}, check="warn")
+    if name == "columns":
+        frame = grouped(0, groups=8)
+        frame = frame.assign(**{f"z{k}": column for k, column in enumerate(np.random.default_rng(0).normal(size=(6, len(frame))))})
+        formula = f"y ~ {' + '.join(f'z{k}' for k in range(6))} + (1 | g)"
+        return blm.LMM(formula, frame, priors=blm.Priors(alpha="normal"), check="warn")
+    if name == "slopes":
+        return blm.LMM("y ~ x + (x | g)", grouped(0, groups=60))
+    return blm.LMM("y ~ x + (1 | g)", grouped(0, groups=5, each=40))
+
+
+@pytest.mark.parametrize("name", ["slopes", "levels", "crossed", "columns"])
+def test_polynomials_have_the_moments_of_the_density_that_reaches_beyond_them(name: str) -> None:
+    """Draws of the density itself, weighted as the stand-in would: no Monte Carlo error lies between the two."""
+    target = density(beyond_reach(name).problem, beyond_reach(name).spec.priors)
+    mode, M = find_mode(target), relative_map(target)
+    assert M is not None
+    found = build_surrogate(target, mode, M)
+    assert found is not None
+    drawn = sample_importance(target.values, mode, 12_000, np.random.default_rng(1))
+    phi = drawn.points[resample_systematically(drawn.weights, 4000, np.random.default_rng(2))]
+    assert not found.reaches(phi).all()
+    weights = np.exp(found.values(phi) - target.values(phi))
+    weights /= weights.sum()
+    for values in (phi, np.exp(phi)):
+        mean, sd = values.mean(0), values.std(0)
+        assert np.all(np.abs(weights @ values - mean) < 0.01 * sd)
+        np.testing.assert_allclose(np.sqrt(weights @ (values - weights @ values) ** 2), sd, rtol=0.02)
+
+
+def test_effects_of_draws_beyond_the_polynomials_are_those_of_the_kernel() -> None:
+    target = density(beyond_reach("slopes").problem, None)
+    mode, M = find_mode(target), relative_map(target)
+    assert M is not None
+    found = build_surrogate(target, mode, M)
+    assert found is not None
+    far = mode.phi - 6.0 * np.linalg.cholesky(np.linalg.inv(mode.precision))[:, 0]
+    phi = np.tile(far, (4000, 1))
+    assert not found.reaches(phi[:1]).any()
+    by_stand_in = draw_given_phi(found, mode, phi, np.random.default_rng(1))
+    mean, cover = closed_form(target, far, np.zeros(2))
+    drawn = np.hstack([by_stand_in.alpha, by_stand_in.beta[0].reshape(len(phi), -1)])
+    sd = np.sqrt(np.diagonal(cover))
+    assert np.abs((drawn.mean(0) - mean) / sd).max() < 5.0 / np.sqrt(len(phi))
+    assert np.abs((np.cov(drawn, rowvar=False) - cover) / np.outer(sd, sd)).max() < 7.0 / np.sqrt(len(phi))
 
 
 def test_a_density_that_is_high_where_polynomials_end_has_none() -> None:

@@ -123,11 +123,12 @@ def sample(
     require_proper_posterior(problem, target.priors)
     seeds = seed_sequence(seed).spawn(3)
     mode = find_mode(target)
-    stand_in = _stand_in(target, mode, OVERSAMPLE * draws * chains, method)
     rng = np.random.default_rng(seeds[2])
-    run = None if stand_in is None else _surrogate(stand_in, mode, draws, chains, np.random.default_rng(seeds[0]), is_expensive(target))
-    if stand_in is not None and run is not None:
-        joint = _draw_by_gradients(stand_in, mode, run.phi, rng)
+    needed = method != "nuts" and is_expensive(target)
+    worth = needed or (method in ("auto", "collapsed") and is_worth_polynomials(target, OVERSAMPLE * draws * chains))
+    by_polynomials = sample_by_polynomials(target, mode, draws, chains, np.random.default_rng(seeds[0]), rng, needed) if worth else None
+    if by_polynomials is not None:
+        run, joint = by_polynomials
     else:
         run = _run(target, mode, draws, chains, seeds, method)
         joint = joint_draws(target, run.phi, rng)
@@ -147,14 +148,16 @@ def sample(
     )
 
 
-def _stand_in(target: Density, mode: PosteriorMode, evaluations: int, method: str) -> Surrogate | None:
-    """Polynomials in place of a density that is expensive; where it is not, only as far as they are fine."""
-    needed = method != "nuts" and is_expensive(target)
-    if not needed and not (method in ("auto", "collapsed") and is_worth_polynomials(target, evaluations)):
-        return None
+def sample_by_polynomials(
+    target: Density, mode: PosteriorMode, draws: int, chains: int, rng: np.random.Generator, effects: np.random.Generator, needed: bool
+) -> tuple[SamplingRun, JointDraws] | None:
+    """Draws with polynomials in place of a density that is expensive; None where they are not fine, unless they are `needed`."""
     relative = relative_map(target)
-    found = None if relative is None else build_surrogate(target, mode, relative)
-    return found if needed or found is None or found.error < SUFFICIENT_ERROR else None
+    stand_in = None if relative is None else build_surrogate(target, mode, relative)
+    if stand_in is None or not (needed or stand_in.error < SUFFICIENT_ERROR):
+        return None
+    run = _surrogate(stand_in, mode, draws, chains, rng, needed)
+    return None if run is None else (run, draw_given_phi(stand_in, mode, run.phi, effects))
 
 
 def _run(target: Density, mode: PosteriorMode, draws: int, chains: int, seeds: list[np.random.SeedSequence], method: str) -> SamplingRun:
@@ -234,14 +237,17 @@ def _surrogate(
     return replace(run, method="surrogate", checks=(*own, *(check for check in run.checks if check.name != "method")))
 
 
-def _draw_by_gradients(stand_in: Surrogate, mode: PosteriorMode, phi: Array, rng: np.random.Generator) -> JointDraws:
-    """alpha from the polynomials' own moments, beta given it exactly."""
-    target, c, parts = stand_in.density, stand_in.density.problem.standardization, []
-    for begin in range(0, len(phi), stand_in.step):
-        own = phi[begin : begin + stand_in.step]
-        s = target.sigma(own) / target.sigma_unit
-        parts.append(draw_alpha(target.integrate(stand_in.solution(own), s**2, own), s, rng))
-    alpha = np.concatenate(parts)
+def draw_given_phi(stand_in: Surrogate, mode: PosteriorMode, phi: Array, rng: np.random.Generator) -> JointDraws:
+    """alpha from the moments of the density that phi was drawn from, beta given it exactly."""
+    target, c = stand_in.density, stand_in.density.problem.standardization
+    alpha, near = np.empty((len(phi), target.problem.criterion.p)), stand_in.reaches(phi)
+    for rows, step in ((np.flatnonzero(near), stand_in.step), (np.flatnonzero(~near), target.value_batch)):
+        for begin in range(0, len(rows), step):
+            part = rows[begin : begin + step]
+            own = phi[part]
+            x, s = target.kernel_points(own)
+            solution = stand_in.solution(own) if near[part[0]] else target.solve(x)
+            alpha[part] = draw_alpha(target.integrate(solution, s**2, own), s, rng)
     beta = draw_beta_given_alpha(target, mode, phi, alpha, rng)
     return JointDraws(c.alpha0 + c.y_scale * alpha @ c.back.T, beta)
 

@@ -2,7 +2,8 @@
 
 With relative covariances psi (log sds minus log sigma, correlations as they are) the likelihood needs log |V0| and [X y]'V0^-1 [X y] at psi
 only; sigma, alpha and the priors are then exact. Those few smooth functions are evaluated on a small design around the mode and fitted by
-least squares; a check compares the density with the true one at places of its own.
+least squares; a check compares the density with the true one at places of its own. Beyond the design, where an sd near 0 may still
+have a percent of the posterior, the kernel itself is asked, unless it is expensive.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ SURROGATE_PARAMETERS = 10
 """Most relative parameters of a surrogate."""
 
 SURROGATE_SDS = 4.5
-"""Standard deviations around the mode where the surrogate is trusted; the density beyond is taken as 0."""
+"""Standard deviations around the mode where the surrogate is trusted; beyond, the density is that of the kernel, 0 if it is expensive."""
 
 TAIL_FALL = 5.0
 """What the log density must have fallen by there: a normal one by 10."""
@@ -134,6 +135,10 @@ class Surrogate:
     def z(self, phi: Array) -> Array:
         return np.linalg.solve(self.root, (phi @ self.M.T - self.centre).T).T
 
+    def reaches(self, phi: Array) -> Array:
+        """Whether phi (t, d) lies where the polynomials are trusted, (t,)."""
+        return np.asarray(np.abs(self.z(phi)).max(axis=1) < SURROGATE_SDS)
+
     @property
     def step(self) -> int:
         """How many points to hold L of at once."""
@@ -162,9 +167,11 @@ class Surrogate:
         return Solution(logdet, none, none, logdet_X, none.reshape(len(phi), 0), np.exp(log_r2))
 
     def values(self, phi: Array) -> Array:
-        """log density (t,), -inf outside the reach of the polynomials."""
-        near = np.flatnonzero(np.abs(self.z(phi)).max(axis=1) < SURROGATE_SDS)
-        out = np.full(len(phi), -np.inf)
+        """log density (t,)."""
+        reached = self.reaches(phi)
+        near, out = np.flatnonzero(reached), np.full(len(phi), -np.inf)
+        if not is_expensive(self.density) and not reached.all():
+            out[~reached] = self.density.values(phi[~reached])
         flat = self.density.alpha.flat
         step = max(1, CELLS_AT_ONCE // len(self.powers)) if flat else self.step
         for begin in range(0, len(near), step):
