@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from bayeslmm.bayes.posterior.data import PosteriorDraws
 from bayeslmm.bayes.sampling.importance import resample_systematically, sample_importance
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.bayes.sampling.random_effects import joint_draws
+from bayeslmm.bayes.sampling.sample import OVERSAMPLE, sample_by_polynomials
 from bayeslmm.likelihood.problem import build_problem
 from tests.bayes.designs import grouped, relationship
 
@@ -72,6 +73,33 @@ def no_weights(target: Density, draws: int, rng: np.random.Generator) -> Posteri
     return collapsed_draws(on_other_problem(target, build_problem(replace(target.problem.design, weights=None))), draws, rng)
 
 
+@dataclass(slots=True)
+class PolynomialSampler:
+    """Draws by polynomials as `LMM.sample` makes them of an expensive density, by weights of the density itself where they are not fine.
+
+    by_polynomials, in_all : posteriors drawn so far
+    """
+
+    by_polynomials: int = 0
+    in_all: int = 0
+
+    def __call__(self, target: Density, draws: int, rng: np.random.Generator) -> PosteriorDraws:
+        self.in_all += 1
+        found = sample_by_polynomials(target, find_mode(target), REPLICATION_DRAWS // OVERSAMPLE, 1, rng, rng, needed=False)
+        if found is None:
+            return collapsed_draws(target, draws, rng)
+        self.by_polynomials += 1
+        run, joint = found
+        return PosteriorDraws(run.phi[:draws], joint.alpha[:draws], tuple(block[:draws] for block in joint.beta), np.zeros(draws))
+
+
+EXPENSIVE: dict[str, tuple[str, int]] = {
+    "slopes of many rows": ("(x | g)", 300),
+    "crossed slopes": ("(x || g) + (x || k)", 100),
+    "many columns": ("(1 | g)", 36),
+}
+"""Random effects, and how many replications are done in half a minute."""
+
 Sampler = Callable[[Density, int, np.random.Generator], PosteriorDraws]
 PLANTED: dict[str, tuple[str, Sampler]] = {
     "no_volume": ("slopes", no_volume),
@@ -80,14 +108,26 @@ PLANTED: dict[str, tuple[str, Sampler]] = {
 }
 
 
-def level(quantities: int) -> float:
+def level(quantities: int, scenarios: int = len(SCENARIOS)) -> float:
     """The smallest p value that a quantity may have, one of so many in its scenario."""
-    return FALSE_ALARM / len(SCENARIOS) / quantities
+    return FALSE_ALARM / scenarios / quantities
 
 
-def failing(found: Calibration) -> pd.DataFrame:
+def failing(found: Calibration, scenarios: int = len(SCENARIOS)) -> pd.DataFrame:
     """The quantities whose ranks are not uniform by the suite's rule."""
-    return found.frame[found.frame["p_value"] < level(len(found.frame))]
+    return found.frame[found.frame["p_value"] < level(len(found.frame), scenarios)]
+
+
+def expensive(name: str) -> blm.LMM:
+    """A model of the kind that polynomials are for."""
+    frame = grouped(groups=40, each=50) if name == "slopes of many rows" else grouped(groups=25, each=12)
+    names = [f"z{i}" for i in range(30)] if name == "many columns" else ["x"]
+    rng = np.random.default_rng(3)
+    frame = frame.assign(**{column: rng.normal(size=len(frame)) for column in names}, k=[f"k{i % 12}" for i in range(len(frame))])
+    # sds away from 0, where the density is not flat: else most posteriors would be drawn by the weights of the kernel
+    alpha = dict.fromkeys(["Intercept", *names], ("normal", 0.0, 1.5))
+    priors = blm.Priors(alpha=alpha, sd=("lognormal", -0.5, 0.4), sigma=("lognormal", 0.0, 0.4))
+    return blm.LMM(f"y ~ {' + '.join(names)} + {EXPENSIVE[name][0]}", frame, priors=priors)
 
 
 def run(name: str) -> Calibration:

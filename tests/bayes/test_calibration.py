@@ -10,7 +10,19 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.bayes.calibration import Calibration, binomial_limits, calibrate, simultaneous_tail, smallest_tail, tail_probability
-from tests.bayes.calibration_suite import PLANTED, SCENARIOS, failing, narrow_alpha, run, run_planted, scenario
+from tests.bayes.calibration_suite import (
+    EXPENSIVE,
+    PLANTED,
+    SCENARIOS,
+    SEED,
+    PolynomialSampler,
+    expensive,
+    failing,
+    narrow_alpha,
+    run,
+    run_planted,
+    scenario,
+)
 from tests.bayes.designs import grouped
 
 mpl.use("Agg")
@@ -91,3 +103,14 @@ def test_a_thousand_replications_are_uniform(name: str) -> None:
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_errors_are_found(name: str) -> None:
     assert not failing(run_planted(name)).empty
+
+
+@pytest.mark.sbc
+@pytest.mark.parametrize("name", EXPENSIVE)
+def test_truths_lie_anywhere_among_draws_by_polynomials(name: str) -> None:
+    sampler = PolynomialSampler()
+    found = calibrate(expensive(name), EXPENSIVE[name][1], seed=SEED, sampler=sampler)
+    assert sampler.by_polynomials > 0.8 * sampler.in_all
+    assert found.lost == 0
+    assert "log likelihood" in set(found.frame["quantity"])
+    assert failing(found, len(EXPENSIVE)).empty, found.frame
