@@ -16,7 +16,7 @@ import numpy as np
 from scipy.linalg import lapack
 from scipy.special import ndtri
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Mask
 from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.log_posterior.transforms import ScaledTransform, UnstructuredTransform
 from bayeslmm.bayes.sampling.mode import PosteriorMode
@@ -135,9 +135,9 @@ class Surrogate:
     def z(self, phi: Array) -> Array:
         return np.linalg.solve(self.root, (phi @ self.M.T - self.centre).T).T
 
-    def reaches(self, phi: Array) -> Array:
+    def reaches(self, phi: Array) -> Mask:
         """Whether phi (t, d) lies where the polynomials are trusted, (t,)."""
-        return np.asarray(np.abs(self.z(phi)).max(axis=1) < SURROGATE_SDS)
+        return np.asarray(np.abs(self.z(phi)).max(axis=1) < SURROGATE_SDS, np.bool_)
 
     @property
     def step(self) -> int:
