@@ -97,6 +97,26 @@ def test_polynomials_have_the_moments_of_the_density_that_reaches_beyond_them(na
         np.testing.assert_allclose(np.sqrt(weights @ (values - weights @ values) ** 2), sd, rtol=0.02)
 
 
+@pytest.mark.parametrize("name", ["slopes", "levels", "crossed", "columns"])
+def test_what_lies_beyond_the_polynomials_of_an_expensive_density_is_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = beyond_reach(name)
+    target = density(model.problem, model.spec.priors)
+    mode = find_mode(target)
+    exact = sample_importance(target.values, mode, 40_000, np.random.default_rng(1))
+    for place in ("sample", "surrogate"):
+        monkeypatch.setattr(f"bayeslmm.bayes.sampling.{place}.is_expensive", lambda density: True)
+    found = model.sample(seed=1)
+    M = relative_map(target)
+    assert M is not None
+    stand_in = build_surrogate(target, mode, M)
+    assert stand_in is not None
+    share = float(np.exp(exact.weights.log) @ ~stand_in.reaches(exact.points))
+    check = found.checks["beyond_surrogate"]
+    # some dozens of weights are summed
+    assert 0.4 * share < check.value < 2.5 * share
+    assert (check.verdict == "failed") == (check.value >= check.limit)
+
+
 def test_effects_of_draws_beyond_the_polynomials_are_those_of_the_kernel() -> None:
     target = density(beyond_reach("slopes").problem, None)
     mode, M = find_mode(target), relative_map(target)

@@ -7,7 +7,7 @@ whether the weights can be trusted; if not, a mixture fitted by EM and more draw
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -253,7 +253,7 @@ class WeightedDraws:
     """Weighted draws of phi.
 
     points : (N, d); values : (N,) log density; weights : theirs; attempts : how many samples were taken; trusted : the verdict of the gate
-    evaluations : of the density in all
+    evaluations : of the density in all; proposal : what the points were drawn from, none where nothing was left to explore
     """
 
     points: Array
@@ -263,6 +263,7 @@ class WeightedDraws:
     attempts: int
     evaluations: int
     interrupted: bool = False
+    proposal: Proposal | None = None
 
 
 def limit_of_k(n: int) -> float:
@@ -308,11 +309,11 @@ def sample_importance(
         points, known, weights, stopped = draw_weighted(values, proposal, size, rng)
         evaluations += size
         if stopped:
-            return WeightedDraws(points, known, weights, is_trusted(weights), 0, evaluations, True)
+            return WeightedDraws(points, known, weights, is_trusted(weights), 0, evaluations, True, proposal)
         proposal = refit_proposal(points, np.exp(weights.log))
     points, known, weights, stopped = draw_weighted(values, proposal, n, rng)
     evaluations += n
-    best, done = WeightedDraws(points, known, weights, is_trusted(weights), 1, evaluations, stopped), 1
+    best, done = WeightedDraws(points, known, weights, is_trusted(weights), 1, evaluations, stopped, proposal), 1
     while not best.interrupted and not (best.trusted and best.weights.efficiency > LEAST_EFFICIENCY) and done < attempts:
         done += 1
         try:
@@ -323,6 +324,6 @@ def sample_importance(
             break
         evaluations += more
         better = weights.ess > best.weights.ess or (is_trusted(weights) and not best.trusted)
-        kept = (points, known, weights, is_trusted(weights)) if better else (best.points, best.values, best.weights, best.trusted)
-        best = WeightedDraws(*kept, done, evaluations, stopped)
+        found = WeightedDraws(points, known, weights, is_trusted(weights), done, evaluations, stopped, proposal)
+        best = found if better else replace(best, attempts=done, evaluations=evaluations, interrupted=stopped)
     return best

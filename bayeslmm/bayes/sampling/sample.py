@@ -32,6 +32,7 @@ from bayeslmm.bayes.sampling.mode import PosteriorMode, find_mode
 from bayeslmm.bayes.sampling.nuts import MAX_TREE_DEPTH, Chains, bfmi, ess, r_hat, sample_nuts
 from bayeslmm.bayes.sampling.random_effects import JointDraws, draw_alpha, draw_beta_given_alpha, joint_draws
 from bayeslmm.bayes.sampling.surrogate import (
+    MOST_BEYOND,
     SUFFICIENT_ERROR,
     TEST_POINTS,
     Surrogate,
@@ -229,10 +230,13 @@ def _surrogate(
     fine = error < SUFFICIENT_ERROR
     if not needed and not found.interrupted and not (fine and found.trusted):
         return None
+    beyond = stand_in.share_beyond(found)
+    remedy = "" if beyond < MOST_BEYOND else 'much of the posterior is far from the mode, as where an sd may be 0: use method="nuts"'
     reason = "an evaluation is expensive: importance sampling of polynomials around the mode, random effects given it"
     own = (
         Check("method", "passed", reason),
         Check("surrogate", "passed" if fine else "failed", error, SUFFICIENT_ERROR, "" if fine else 'use method="nuts"'),
+        Check("beyond_surrogate", "passed" if beyond < MOST_BEYOND else "failed", beyond, MOST_BEYOND, remedy),
     )
     return replace(run, method="surrogate", checks=(*own, *(check for check in run.checks if check.name != "method")))
 

@@ -19,6 +19,7 @@ from scipy.special import ndtri
 from bayeslmm._arrays import Array, Mask
 from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.log_posterior.transforms import ScaledTransform, UnstructuredTransform
+from bayeslmm.bayes.sampling.importance import WeightedDraws
 from bayeslmm.bayes.sampling.mode import PosteriorMode
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import SUBSTITUTED_COLUMNS, Solution, solve_Xy
@@ -56,6 +57,9 @@ SUFFICIENT_ERROR = 0.01
 
 HOPELESS_ERROR = 0.3
 """Error at which larger designs are not tried: each is about ten times better than the one before."""
+
+MOST_BEYOND = 1e-3
+"""Share of the posterior that may lie beyond them: so much at 4.5 sds and more is 1 % of an sd."""
 
 TEST_POINTS, TEST_SDS = 40, 1.2
 """Places of a test, drawn a little wider than the posterior."""
@@ -186,6 +190,16 @@ class Surrogate:
     def misses(self, phi: Array) -> float:
         """Root mean square of what it misses of the log density at phi (t, d)."""
         return float(np.sqrt(np.mean((self.values(phi) - self.density.values(phi)) ** 2)))
+
+    def share_beyond(self, found: WeightedDraws) -> float:
+        """Share of the posterior that lies where the polynomials do not reach and the kernel was not asked, from a few draws there."""
+        beyond = np.flatnonzero(~self.reaches(found.points))
+        if not is_expensive(self.density) or found.proposal is None or not len(beyond):
+            return 0.0
+        few = found.points[beyond[:: max(1, len(beyond) // TEST_POINTS)]]
+        log_weights = self.density.values(few) - found.proposal.log_density(few) - found.weights.evidence
+        mass = len(beyond) / len(found.points) * float(np.exp(log_weights).mean())
+        return mass / (1.0 + mass)
 
 
 def monomials(z: Array, powers: Array) -> Array:
