@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
@@ -290,12 +290,15 @@ def _structured_problem(design: Design, standardization: Standardization, fitted
 
 
 def problem_from_patterns(
-    design: Design, standardization: Standardization, n: int, patterns: tuple[PooledBatch, ...], start: Array
+    design: Design, standardization: Standardization, n: int, patterns: tuple[PooledBatch, ...], behind: Sequence[RowBatch], start: Array
 ) -> Problem:
-    """The problem of n rows under structured errors that were added up by pattern of visits; the rows are not looked at again."""
+    """The problem of n rows under structured errors that were added up by pattern of visits; the rows are not looked at again.
+
+    behind : stands where the rows of the patterns would, and says that they are gone to whoever goes through them
+    """
     p = len(design.kept)
     structure, parameters = residual_structure(design), random_parameters([], ())
-    data = SubjectData(np.zeros((0, p + 1)), (), None, (), patterns, (), 0)
+    data = SubjectData(np.zeros((0, p + 1)), (), None, (), patterns, behind, 0)
     kernel = BlockDiagonalKernel(parameters, structure, VarianceFunction((), (), 0), data)
     criterion = Criterion(n, p, standardization, kernel)
     return Problem(design, standardization, criterion, parameters, partial(range_start, criterion, kernel, start))

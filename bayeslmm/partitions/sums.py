@@ -372,7 +372,8 @@ def problem_of_sums(
         rowless = drop_row_arrays(design, _summary(design, rows), known)
         object.__setattr__(rowless, "summed", rows)
         if rows.patterns is not None:
-            return problem_from_patterns(rowless, standardization, survey.kept, rows.patterns.batches, rows.patterns.start)
+            patterns, behind = rows.patterns, cast(Any, AbsentRows("codes"))
+            return problem_from_patterns(rowless, standardization, survey.kept, patterns.batches, behind, patterns.start)
         return problem_from_sums(rowless, standardization, rows.sums.sums.finish(), rows.sums.sums)
 
 

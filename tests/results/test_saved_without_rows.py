@@ -197,6 +197,15 @@ def test_errors_that_no_two_subjects_share_keep_their_rows(formula: str, options
     assert not (tmp_path / "fit").exists()
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "no random effects"])
+@pytest.mark.parametrize("vcov", ["CR0", "CR2"])
+def test_a_robust_covariance_needs_the_rows_of_its_clusters(name: str, vcov: Any) -> None:
+    _, again = pair(name)
+    for ask in (lambda one: one.covariance(vcov), lambda one: one.emmeans("f", vcov=vcov), lambda one: one.anova(vcov=vcov)):
+        with pytest.raises(InferenceError, match="not kept"):
+            ask(again)
+
+
 @pytest.mark.parametrize("method", ["ML", "MAP"])
 def test_other_estimates_come_back(method: str) -> None:
     fit, again = pair("polynomials", method)

@@ -11,6 +11,7 @@ function), subjects with the same pattern are added up once: `G = sum_i x_ia x_i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -176,7 +177,7 @@ class SubjectData:
     log_weight_scale: Array | None
     rows: tuple[RowBatch, ...]
     pooled: tuple[PooledBatch, ...]
-    pooled_rows: tuple[RowBatch, ...]
+    pooled_rows: Sequence[RowBatch]
     n: int
 
     @property
@@ -401,7 +402,7 @@ class BlockDiagonalState:
     def scores(self) -> list[Array]:
         """a = Z' V0^-1 (y - X alpha) by level of every term, (q, K), before any relationship matrix."""
         found = [np.zeros((t.Z.shape[1], t.K)) for t in self.kernel.data.terms]
-        for state, e in zip(self.row_states, self.residual_scores, strict=True):
+        for state, e in zip(self.row_states, self.residual_scores, strict=True) if found else ():
             for i, term in enumerate(self.kernel.data.terms):
                 codes = term.codes[state.batch.rows].ravel()
                 for a in range(term.Z.shape[1]):

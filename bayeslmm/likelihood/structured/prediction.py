@@ -213,6 +213,8 @@ def _pairs(place: ResidualIndex, new: Codes, residual: ResidualDesign, old: Code
 def _given_observed(state: BlockDiagonalState, C: sp.csr_array, X: Array, own: Array) -> tuple[Array, Array, Array]:
     """c' V^-1 (y - X alpha), v - c' V^-1 c and x - X' V^-1 c of every row of C."""
     gained, left, d = np.zeros(len(own)), own.copy(), X.copy()
+    if not C.nnz:  # rows of new subjects alone: those observed say nothing of them
+        return gained, left, d
     p = X.shape[1]
     new, (batch, position) = np.repeat(np.arange(len(own)), np.diff(C.indptr)), state.positions
     batch, position = batch[C.indices], position[C.indices]
