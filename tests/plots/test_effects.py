@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -187,6 +188,13 @@ def test_subgroups_are_differences_within_levels_with_the_test_of_the_interactio
     assert f"(interaction p = {test['p_value'].item() if hasattr(test['p_value'], 'item') else test['p_value']:.2g})" in labels[2]
     subjects = visits().groupby("sex")["id"].nunique()
     assert labels[:2] == [f"  m (n = {subjects['m']})", f"  f (n = {subjects['f']})"]
+
+
+def test_subgroups_of_a_fit_without_rows_have_no_counts(tmp_path: Path) -> None:
+    fit = blm.LMM("y ~ sex * arm + arm * visit", visits(), residual="ar1(visit | id)").fit()
+    fit.save(tmp_path / "fit", rows=False)
+    texts = [[tick.get_text() for tick in one.plot.subgroups("arm").get_yticklabels()] for one in (fit, blm.load(tmp_path / "fit"))]
+    assert texts[1] == [text.split(" (n = ")[0] for text in texts[0]]
 
 
 def test_subgroups_of_a_model_without_the_interaction_are_refused() -> None:

@@ -318,7 +318,7 @@ def subgroup_table(
 def _group_count(design: Design, factor: str | None) -> Any:
     """How many levels of the top grouping factor, or rows without one, there are in all and at each level of a factor."""
     if not design.in_memory:
-        return None
+        return np.nan if factor is None else None
     if design.residual is not None:
         codes = design.residual.subject.codes
     elif design.terms:
