@@ -79,6 +79,13 @@ def test_an_interruption_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> 
     assert "interrupted" in repr(boot)
 
 
+@pytest.mark.parametrize("kind", ["parametric", "case"])
+def test_a_name_of_a_statistic_has_one_number(kind: str) -> None:
+    for statistic in (lambda f: f.ranef(), lambda f: {"effects": f.fixef.to_numpy()}, lambda f: {"a": 1.0, "b": []}):
+        with pytest.raises(SpecificationError, match="no numbers"):
+            bootstrap(fitted("slope"), 2, seed=1, kind=kind, statistic=statistic)
+
+
 def test_limits_of_a_symmetric_statistic_are_much_the_same_of_all_kinds() -> None:
     boot = bootstrap(fitted("slope"), 800, seed=3)
     kinds = {kind: boot.confint(0.9, kind).set_index("term").loc["time"].to_numpy(float) for kind in ("percentile", "basic", "bca")}

@@ -202,6 +202,8 @@ def statistic_values(value: Any) -> Array:
     """A statistic as a flat array. Errors: SpecificationError for what is no numbers."""
     numbers = list(value.values()) if isinstance(value, dict) else value
     try:
+        if isinstance(value, dict) and any(np.size(number) != 1 for number in numbers):
+            raise ValueError  # a name has one number
         return np.asarray(np.atleast_1d(np.asarray(numbers, float)).ravel())
     except (TypeError, ValueError):
         what = f"the statistic gives {type(value).__name__}, which is no numbers"
