@@ -43,7 +43,8 @@ def resampling_factor(design: Design, group: str | None) -> GroupingFactor | Non
     factors = {factor.name: factor for factor in grouping_factors(design)}
     if group is not None:
         if require_name(group, "group") not in factors:
-            raise InferenceError(f"the model has no grouping factor {group!r}", "group", "use one of " + ", ".join(map(repr, factors)))
+            remedy = "use one of " + ", ".join(map(repr, factors)) if factors else "leave it out: rows are drawn"
+            raise InferenceError(f"the model has no grouping factor {group!r}", "group", remedy)
         return factors[group]
     if not factors:
         return None
