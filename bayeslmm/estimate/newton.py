@@ -20,9 +20,9 @@ import numpy as np
 from scipy.linalg import lapack
 
 from bayeslmm._arrays import Array
+from bayeslmm.estimate.rotation import Rotation, rotate_problem
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.rotation import Rotation, rotate_problem
 
 MAX_EVALUATIONS = 200
 

@@ -1,4 +1,4 @@
-"""Other languages for the same models: mmrm's formula, SAS PROC MIXED programs in and out."""
+"""The results of SAS PROC MIXED programs: their tables, printed output, and runs."""
 
 from bayeslmm.sas_results.proc_mixed import MixedResult, proc_mixed
 

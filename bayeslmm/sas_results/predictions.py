@@ -28,8 +28,8 @@ from bayeslmm.likelihood.structured.residual_covariance import residual_sds, uni
 from bayeslmm.model.lmm import LMM
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas_results.covariance_parameters import random_covariance, tau_of
-from bayeslmm.sas_results.fixed_tables import t_quantile
 from bayeslmm.sas_results.run import COUNTING, ProgramRun
+from bayeslmm.sas_results.tables.fixed_effects import t_quantile
 
 MAX_V_ROWS = 5000
 PREDICTABLE_STEP = 1e-4

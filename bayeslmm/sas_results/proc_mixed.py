@@ -20,14 +20,14 @@ from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.sas.language.statements import parse_programs
 from bayeslmm.sas.translate import translate
 from bayeslmm.sas.translation import Translation
-from bayeslmm.sas_results import fixed_tables, means_statements, model_tables, random_tables, requests
-from bayeslmm.sas_results.influence import influence_table
 from bayeslmm.sas_results.listing import ListedRun, listing_text
 from bayeslmm.sas_results.mean_squares import variance_table
-from bayeslmm.sas_results.mixed_equations import equations_table
 from bayeslmm.sas_results.predictions import kept_columns, predictions_table
 from bayeslmm.sas_results.rows import by_groups, prepare_rows, select_rows, whole_frame_of, without_transport_zeros
 from bayeslmm.sas_results.run import ProgramRun
+from bayeslmm.sas_results.tables import fixed_effects, means_statements, model_information, random_effects, requests
+from bayeslmm.sas_results.tables.influence import influence_table
+from bayeslmm.sas_results.tables.mixed_equations import equations_table
 
 if TYPE_CHECKING:
     from bayeslmm._types import Frame
@@ -236,12 +236,12 @@ def _run(program: MixedProgram, values: Mapping[str, Any], data: pd.DataFrame, c
 def _table(run: ProgramRun, name: str) -> pd.DataFrame:
     if name in _TABLES:
         return _TABLES[name](run)
-    return random_tables.matrix_table(run, name)
+    return random_effects.matrix_table(run, name)
 
 
 def _coefficients(run: ProgramRun) -> pd.DataFrame:
-    asked = (*fixed_tables.model_coefficients(run), *requests.row_coefficients(run), *means_statements.statement_coefficients(run))
-    return fixed_tables.coef_table(asked)
+    asked = (*fixed_effects.model_coefficients(run), *requests.row_coefficients(run), *means_statements.statement_coefficients(run))
+    return fixed_effects.coef_table(asked)
 
 
 def _variance_table(run: ProgramRun, kind: int) -> pd.DataFrame:
@@ -249,30 +249,30 @@ def _variance_table(run: ProgramRun, kind: int) -> pd.DataFrame:
 
 
 _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
-    "ModelInfo": model_tables.model_info,
-    "ClassLevels": model_tables.class_level_table,
-    "Dimensions": model_tables.dimensions,
-    "NObs": model_tables.number_of_observations,
-    "ParmSearch": model_tables.parameter_search,
-    "IterHistory": model_tables.iteration_history,
-    "ConvergenceStatus": model_tables.convergence_status,
+    "ModelInfo": model_information.model_info,
+    "ClassLevels": model_information.class_level_table,
+    "Dimensions": model_information.dimensions,
+    "NObs": model_information.number_of_observations,
+    "ParmSearch": model_information.parameter_search,
+    "IterHistory": model_information.iteration_history,
+    "ConvergenceStatus": model_information.convergence_status,
     **{f"Type{kind}": partial(_variance_table, kind=kind) for kind in (1, 2, 3)},
-    "CovParms": model_tables.cov_parms_frame,
-    "AsyCov": lambda run: model_tables.asymptotic_frame(run, correlation=False),
-    "AsyCorr": lambda run: model_tables.asymptotic_frame(run, correlation=True),
-    "FitStatistics": model_tables.fit_statistics,
-    "InfoCrit": model_tables.information_criteria,
-    "LRT": model_tables.null_test,
+    "CovParms": model_information.cov_parms_frame,
+    "AsyCov": lambda run: model_information.asymptotic_frame(run, correlation=False),
+    "AsyCorr": lambda run: model_information.asymptotic_frame(run, correlation=True),
+    "FitStatistics": model_information.fit_statistics,
+    "InfoCrit": model_information.information_criteria,
+    "LRT": model_information.null_test,
     "MMEq": partial(equations_table, solved=False),
     "MMEqSol": partial(equations_table, solved=True),
-    "SolutionF": fixed_tables.solution_table,
-    "CovB": lambda run: fixed_tables.covariance_frame(run, "CovB"),
-    "CorrB": lambda run: fixed_tables.covariance_frame(run, "CorrB"),
-    "InvCovB": lambda run: fixed_tables.covariance_frame(run, "InvCovB"),
-    "SolutionR": random_tables.random_solution,
-    "Tests1": lambda run: fixed_tables.tests_table(run, 1),
-    "Tests2": lambda run: fixed_tables.tests_table(run, 2),
-    "Tests3": lambda run: fixed_tables.tests_table(run, 3),
+    "SolutionF": fixed_effects.solution_table,
+    "CovB": lambda run: fixed_effects.covariance_frame(run, "CovB"),
+    "CorrB": lambda run: fixed_effects.covariance_frame(run, "CorrB"),
+    "InvCovB": lambda run: fixed_effects.covariance_frame(run, "InvCovB"),
+    "SolutionR": random_effects.random_solution,
+    "Tests1": lambda run: fixed_effects.tests_table(run, 1),
+    "Tests2": lambda run: fixed_effects.tests_table(run, 2),
+    "Tests3": lambda run: fixed_effects.tests_table(run, 3),
     "Coef": _coefficients,
     "Estimates": requests.estimates_table,
     "Contrasts": requests.contrasts_table,
@@ -280,7 +280,7 @@ _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
     "Diffs": requests.mean_differences,
     "Slices": requests.slice_tests,
     "Influence": influence_table,
-    "LComponents": fixed_tables.component_table,
+    "LComponents": fixed_effects.component_table,
     "LSMEstimates": means_statements.lsm_estimates,
     "LSMFtest": means_statements.lsm_joint_tests,
     "SliceLSMeans": means_statements.slice_means,
@@ -292,6 +292,6 @@ _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
 def _notes(run: ProgramRun) -> tuple[str, ...]:
     told = [f"{check.name}: {check.remedy}" for check in run.fit.checks.values() if check.verdict == "failed"]
     told += [f"{check.value}; {check.remedy}" for check in run.fit.checks.values() if check.name == "repeated_parameters"]
-    if not model_tables.definite_g(run):
+    if not model_information.definite_g(run):
         told.append("Estimated G matrix is not positive definite.")
     return (*run.translation.notes, *requests.excess_coefficients(run), *told)

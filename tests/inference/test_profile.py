@@ -12,10 +12,10 @@ from scipy.special import ndtri
 
 import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
+from bayeslmm.estimate.rotation import rotate_problem, rotated_x, rotation_towards
 from bayeslmm.inference.intervals.parameters import covariance_parameters, parameter_gradient, parameter_value
 from bayeslmm.inference.intervals.profile import profile_curves, profile_origin
 from bayeslmm.inference.intervals.profile_constraints import joint_criterion
-from bayeslmm.likelihood.rotation import rotate_problem, rotated_x, rotation_towards
 from tests.inference.examples import fitted, subjects
 
 Q = float(ndtri(0.975))

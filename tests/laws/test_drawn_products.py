@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bayeslmm.likelihood.drawn_products import ColumnValues, ProductSampler, laid_out
+from bayeslmm.inference.intervals.drawn_products import ColumnValues, ProductSampler, laid_out
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.response_products import ResponseProducts

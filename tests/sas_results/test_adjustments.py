@@ -9,7 +9,7 @@ from scipy import stats
 
 import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
-from bayeslmm.sas_results.requests import modulus_isf, modulus_sf
+from bayeslmm.sas_results.tables.requests import modulus_isf, modulus_sf
 from tests.sas_results.sets import data
 
 PROGRAM = """proc mixed; class Block Variety nitro; model yield = Variety|nitro / ddfm={ddfm};

@@ -32,10 +32,10 @@ from bayeslmm.inference.intervals.batch_refit import (
     standardize_response,
     with_response,
 )
+from bayeslmm.inference.intervals.drawn_products import ProductSampler, laid_out
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
 from bayeslmm.inference.intervals.resampling import resample_design, resampling_factor, without
 from bayeslmm.likelihood.criterion import Method
-from bayeslmm.likelihood.drawn_products import ProductSampler, laid_out
 from bayeslmm.likelihood.identification import full_rank
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.results.estimates import Estimates

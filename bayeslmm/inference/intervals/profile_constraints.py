@@ -25,6 +25,7 @@ from bayeslmm._arrays import Array
 from bayeslmm.estimate.boundary import MAX_RESTARTS, NULL_DIRECTION, TRIED_SDS, typical_sd
 from bayeslmm.estimate.newton import Evaluation, minimise
 from bayeslmm.estimate.other_starts import crowded, trial_points
+from bayeslmm.estimate.rotation import rotate_problem, rotated_x, rotation_towards
 from bayeslmm.inference.intervals.parameters import (
     CovarianceParameter,
     ErrorSd,
@@ -39,7 +40,6 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
-from bayeslmm.likelihood.rotation import rotate_problem, rotated_x, rotation_towards
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, PooledBatch, SubjectData
 
 

@@ -18,7 +18,9 @@ from bayeslmm.sas.glm_coding import class_variables, estimable
 from bayeslmm.sas.hypotheses import Labels, MeansSetting, coefficient_row, differences, lsmeans_rows, slice_groups
 from bayeslmm.sas.language.effects import GLMEffect, glm_effect
 from bayeslmm.sas.language.program import CoefficientRow, Coefficients, ContrastStatement, EstimateStatement, LSMeansStatement
-from bayeslmm.sas_results.fixed_tables import (
+from bayeslmm.sas_results.predictions import PredictableFunctions, random_weights
+from bayeslmm.sas_results.run import ProgramRun
+from bayeslmm.sas_results.tables.fixed_effects import (
     TableColumns,
     bind_columns,
     class_columns,
@@ -31,8 +33,6 @@ from bayeslmm.sas_results.fixed_tables import (
     t_columns,
     where_known,
 )
-from bayeslmm.sas_results.predictions import PredictableFunctions, random_weights
-from bayeslmm.sas_results.run import ProgramRun
 
 NOT_ESTIMABLE = TTests(*(np.full(1, np.nan) for _ in range(5)))
 

@@ -17,8 +17,8 @@ from bayeslmm._arrays import Array
 from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.likelihood.structured.residual_covariance import unit_covariances
 from bayeslmm.sas_results.covariance_parameters import random_covariance, tau_of
-from bayeslmm.sas_results.fixed_tables import TableColumns, bind_columns, class_columns, column_names, matrix_columns
 from bayeslmm.sas_results.run import ProgramRun
+from bayeslmm.sas_results.tables.fixed_effects import TableColumns, bind_columns, class_columns, column_names, matrix_columns
 from bayeslmm.sas_results.variance_components import MOST_ROWS
 
 SINGULAR_G = 1e-10

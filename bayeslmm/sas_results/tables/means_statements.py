@@ -14,7 +14,8 @@ from bayeslmm.sas.glm_coding import estimable
 from bayeslmm.sas.hypotheses import slice_groups
 from bayeslmm.sas.language.effects import GLMEffect, glm_effect
 from bayeslmm.sas.language.program import LSMEstimateRow, LSMEstimateStatement, SliceStatement
-from bayeslmm.sas_results.fixed_tables import (
+from bayeslmm.sas_results.run import ProgramRun
+from bayeslmm.sas_results.tables.fixed_effects import (
     TableColumns,
     bind_columns,
     class_columns,
@@ -24,7 +25,7 @@ from bayeslmm.sas_results.fixed_tables import (
     stack_frames,
     t_columns,
 )
-from bayeslmm.sas_results.requests import (
+from bayeslmm.sas_results.tables.requests import (
     LSMeansFamily,
     adjusted,
     adjustment_df,
@@ -35,7 +36,6 @@ from bayeslmm.sas_results.requests import (
     row_tests,
     slice_test,
 )
-from bayeslmm.sas_results.run import ProgramRun
 
 _OF_PAIRS = {"tukey": "all differences", "dunnett": "differences from a control"}
 

@@ -15,7 +15,11 @@ from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.residual_covariance import error_covariance
 from bayeslmm.sas.language.program import RandomStatement
 from bayeslmm.sas_results.covariance_parameters import random_covariance, tau_of
-from bayeslmm.sas_results.fixed_tables import (
+from bayeslmm.sas_results.predictions import MAX_V_ROWS, PredictableFunctions
+from bayeslmm.sas_results.random_columns import RandomColumn
+from bayeslmm.sas_results.rows import class_of
+from bayeslmm.sas_results.run import COUNTING, ProgramRun
+from bayeslmm.sas_results.tables.fixed_effects import (
     TableColumns,
     bind_columns,
     class_columns,
@@ -24,10 +28,6 @@ from bayeslmm.sas_results.fixed_tables import (
     stack_frames,
     t_columns,
 )
-from bayeslmm.sas_results.predictions import MAX_V_ROWS, PredictableFunctions
-from bayeslmm.sas_results.random_columns import RandomColumn
-from bayeslmm.sas_results.rows import class_of
-from bayeslmm.sas_results.run import COUNTING, ProgramRun
 
 
 def blocks_of(run: ProgramRun, statement: RandomStatement) -> list[int]:
