@@ -481,6 +481,7 @@ class Fit(Estimates):
         found = estimates_with(self, alpha=alpha, sd=sd, corr=corr, sigma=sigma, R=R)
         return AssumedFit(found.model, found.problem, found.estimate, 0.0)
 
+    @restoring
     def power(
         self,
         test: LinearFunction,
@@ -554,6 +555,7 @@ class Fit(Estimates):
             dropout=dropout,
         )
 
+    @restoring
     def check_inference(
         self,
         n: int = 2000,
@@ -1342,6 +1344,7 @@ class Fit(Estimates):
 
         return influence(self, group, values=values, refit=refit, progress=progress)
 
+    @restoring
     def covariance(
         self, vcov: VcovMethod = "asymptotic", information: Information = "expected", cluster: str | None = None
     ) -> pd.DataFrame:
@@ -1387,6 +1390,7 @@ class Fit(Estimates):
 
         return to_marginaleffects(self)
 
+    @restoring
     def report(
         self,
         path: str | Path | None = None,

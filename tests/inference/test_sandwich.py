@@ -10,6 +10,7 @@ import bayeslmm as blm
 from bayeslmm._arrays import Array
 from bayeslmm.errors import InferenceError
 from bayeslmm.inference.fixed_effects.sandwich import LEVERAGE_POWERS, _from_rows, cluster_factor, cluster_products, sandwich
+from tests.inference.examples import fitted
 from tests.inference.frames import unbalanced
 
 
@@ -93,3 +94,16 @@ def test_crossed_factors_have_no_clusters() -> None:
     data = unbalanced().assign(h=lambda d: (np.arange(len(d)) % 6).astype(str))
     with pytest.raises(InferenceError, match="crossed"):
         blm.LMM("y ~ x + (1 | g) + (1 | h)", data).fit().covariance(vcov="CR2")
+
+
+@pytest.mark.parametrize("verb", ["covariance", "report", "anova", "emmeans"])
+def test_a_matrix_that_cannot_be_factored_comes_out_in_words(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = fitted("slope")
+
+    def singular(*_: object, **__: object) -> None:
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    for name in ("solve", "eigh", "cholesky"):
+        monkeypatch.setattr(np.linalg, name, singular)
+    with pytest.raises(InferenceError, match="singular to rounding"):
+        getattr(fit, verb)(**{"vcov": "CR2"} | ({"specs": "arm"} if verb == "emmeans" else {}))
