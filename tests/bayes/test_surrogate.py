@@ -73,12 +73,14 @@ def beyond_reach(name: str) -> blm.LMM:
         frame = frame.assign(**{f"z{k}": column for k, column in enumerate(np.random.default_rng(0).normal(size=(6, len(frame))))})
         formula = f"y ~ {' + '.join(f'z{k}' for k in range(6))} + (1 | g)"
         return blm.LMM(formula, frame, priors=blm.Priors(alpha="normal"), check="warn")
+    if name == "corner":
+        return blm.LMM("y ~ x + (x | g)", grouped(18, groups=8, each=40))
     if name == "slopes":
         return blm.LMM("y ~ x + (x | g)", grouped(0, groups=60))
     return blm.LMM("y ~ x + (1 | g)", grouped(0, groups=5, each=40))
 
 
-@pytest.mark.parametrize("name", ["slopes", "levels", "crossed", "columns"])
+@pytest.mark.parametrize("name", ["slopes", "levels", "crossed", "columns", "corner"])
 def test_polynomials_have_the_moments_of_the_density_that_reaches_beyond_them(name: str) -> None:
     """Draws of the density itself, weighted as the stand-in would: no Monte Carlo error lies between the two."""
     target = density(beyond_reach(name).problem, beyond_reach(name).spec.priors)

@@ -14,7 +14,7 @@ from math import comb
 
 import numpy as np
 from scipy.linalg import lapack
-from scipy.special import ndtri
+from scipy.special import chdtri, ndtri
 
 from bayeslmm._arrays import Array, Mask
 from bayeslmm.bayes.log_posterior.density import Density
@@ -41,7 +41,10 @@ SURROGATE_PARAMETERS = 10
 """Most relative parameters of a surrogate."""
 
 SURROGATE_SDS = 4.5
-"""Standard deviations around the mode where the surrogate is trusted; beyond, the density is that of the kernel, 0 if it is expensive."""
+"""Standard deviations along each axis around the mode where there are places; an expensive density is taken as 0 beyond."""
+
+NORMAL_BEYOND = 3e-4
+"""Share of a normal posterior outside the sphere where polynomials are trusted while the kernel can be asked: corners hold no places."""
 
 TAIL_FALL = 5.0
 """What the log density must have fallen by there: a normal one by 10."""
@@ -141,7 +144,10 @@ class Surrogate:
 
     def reaches(self, phi: Array) -> Mask:
         """Whether phi (t, d) lies where the polynomials are trusted, (t,)."""
-        return np.asarray(np.abs(self.z(phi)).max(axis=1) < SURROGATE_SDS, np.bool_)
+        z = self.z(phi)
+        if is_expensive(self.density):
+            return np.asarray(np.abs(z).max(axis=1) < SURROGATE_SDS, np.bool_)
+        return np.asarray((z**2).sum(axis=1) < chdtri(len(self.centre), NORMAL_BEYOND), np.bool_)
 
     @property
     def step(self) -> int:
