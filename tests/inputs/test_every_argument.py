@@ -21,7 +21,7 @@ EXEMPT = {
 
 TAKEN: dict[str, dict[str, set[str]]] = {
     "one name in a list, a set or a mapping's keys is that name": {
-        "by": {"list"},
+        "by": {"list", "set"},
         "term": {"list"},
         "specs": {"list"},
         "terms": {"list", "set", "unhashable key"},
