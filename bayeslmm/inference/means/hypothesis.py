@@ -51,7 +51,9 @@ class Hypothesis:
             raise SpecificationError(f"side is {side!r}", "side", remedy)
         require_one_of(side, SIDES, "side")
         for name, value in (("delta", delta), ("equivalence", equivalence)):
-            if (value is not None or name == "delta") and (isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(float(value))):
+            if (value is not None or name == "delta") and (
+                isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(float(value))
+            ):
                 raise SpecificationError(f"{name} is {value!r:.40}", name, "give one number, on the scale of the model")
         if equivalence is not None and (side != "two-sided" or delta != 0.0):
             raise SpecificationError("equivalence has two sides of its own", "equivalence", "leave side and delta out")
