@@ -135,6 +135,7 @@ def test_evidence_means_and_quantiles_are_those_of_quadrature() -> None:
             assert np.mean(found < quantile) == pytest.approx(p, abs=0.015)
 
 
+@pytest.mark.slow
 def test_nuts_and_importance_sampling_agree() -> None:
     built = model("slopes", blm.Priors(alpha="normal"))
     target = density(built.problem, built.spec.priors)

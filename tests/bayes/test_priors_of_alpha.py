@@ -60,7 +60,7 @@ def test_the_scale_integrates_out_to_the_prior_that_was_stated(alpha: str) -> No
     assert integrate.quad(collapsed, -9, 9, limit=200)[0] == pytest.approx(direct, rel=1e-6)
 
 
-@pytest.mark.parametrize("method", ["importance", "nuts"])
+@pytest.mark.parametrize("method", ["importance", pytest.param("nuts", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("alpha", ["student_t", "cauchy", "laplace"])
 def test_draws_follow_the_prior_that_decides(alpha: str, method: str) -> None:
     """One coefficient under a prior narrower than the data: its posterior by reweighting that of a normal prior on a fine grid."""

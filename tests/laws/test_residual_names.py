@@ -46,7 +46,11 @@ def designs() -> Iterator[tuple[str | None, str | None]]:
 DESIGNS = tuple(designs())
 
 
-@pytest.mark.parametrize(("residual", "variance"), DESIGNS, ids=[f"{r} {v}" for r, v in DESIGNS])
+@pytest.mark.parametrize(
+    ("residual", "variance"),
+    # a factor's posterior by group is sampled along a ridge, which takes a minute
+    [pytest.param(r, v, marks=[pytest.mark.slow] if str(r).startswith("fa1(") else [], id=f"{r} {v}") for r, v in DESIGNS],
+)
 def test_names_are_unique_and_the_same_everywhere(residual: str | None, variance: str | None) -> None:
     frame = data(3, outcomes="@" in (residual or ""))
     with warnings.catch_warnings():

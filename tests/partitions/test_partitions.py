@@ -125,7 +125,7 @@ def test_what_needs_rows_says_so_with_a_remedy() -> None:
     for want in wants:
         with pytest.raises(InferenceError) as caught:
             want()
-        assert "in parts" in caught.value.what
+        assert "added up and not kept" in caught.value.what
         assert "newdata" in caught.value.remedy
 
 
