@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.design import Design
@@ -237,3 +238,14 @@ class Aliases:
         assert self.constant is not None
         kept = np.setdiff1d(np.arange(L.shape[1]), self.gone)
         return int(kept[self.constant])
+
+
+def pivoted_root(S: Array, tolerance: float) -> tuple[Array, Codes]:
+    """R (s, rank) with R R' = S positive semi-definite, by Cholesky's factor with pivots; and the rows of R that are lower triangular.
+
+    tolerance : the largest pivot that is rounding
+    """
+    factor, order, rank, _ = lapack.dpstrf(S, lower=1, tol=tolerance)
+    R = np.empty((len(S), rank))
+    R[order - 1] = np.tril(factor)[:, :rank]
+    return R, (order[:rank] - 1).astype(np.int64)

@@ -382,7 +382,7 @@ class AddedUp:
 
     @classmethod
     def of(cls, model: FittedModel) -> AddedUp:
-        """Errors: SpecificationError for structured errors."""
+        """Errors: SpecificationError where V depends on more of a subject than its visits."""
         if isinstance(model.design, PartitionedDesign):
             return cls(model.said, model.design.summed)
         beside = model.stored()[1]

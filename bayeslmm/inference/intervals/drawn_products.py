@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack, solve_triangular
+from scipy.linalg import solve_triangular
 
 from bayeslmm._arrays import Array, Codes, symmetric
+from bayeslmm.likelihood.identification import pivoted_root
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
@@ -41,10 +42,7 @@ class SemidefiniteRoot:
         s = len(S)
         if not s:
             return cls(np.zeros((0, 0)), np.zeros(0, np.int64))
-        factor, order, rank, _ = lapack.dpstrf(S, lower=1, tol=s * ROOT_ROUNDING * scale)
-        R = np.empty((s, rank))
-        R[order - 1] = np.tril(factor)[:, :rank]
-        return cls(R, (order[:rank] - 1).astype(np.int64))
+        return cls(*pivoted_root(S, s * ROOT_ROUNDING * scale))
 
     def scores(self, M: Array) -> Array:
         """B (.., rank) with B R' = M, where the rows of M (.., s) lie in the space of S."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import linalg, special
+from scipy import special
 
 from bayeslmm._arrays import Array, Codes, numbers_of
 from bayeslmm._memory import require_memory
@@ -18,6 +18,7 @@ from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.inference.means.hypothesis import NEEDS_CORRELATION
 from bayeslmm.inference.means.linear_functions import align_labels
 from bayeslmm.inference.means.studentized_range import studentized_range_quantile, studentized_range_sf
+from bayeslmm.likelihood.identification import pivoted_root
 
 CONTRAST_METHODS = ("pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity")
 SQUARE = ("effect", "eff", "poly")
@@ -311,11 +312,7 @@ def _root(R: Array) -> Array:
 
     All pairs of m means are m (m - 1) / 2 contrasts of rank m - 1: Cholesky's factor with pivots ends at the rank.
     """
-    factor, pivots, rank, _ = linalg.lapack.dpstrf(R, tol=1e-9, lower=1)
-    L = np.tril(factor)[:, :rank]
-    found = np.empty_like(L)
-    found[pivots - 1] = L
-    U, values, _ = np.linalg.svd(found, full_matrices=False)
+    U, values, _ = np.linalg.svd(pivoted_root(R, 1e-9)[0], full_matrices=False)
     kept = values**2 > 1e-9 * values[0] ** 2
     return np.asarray(U[:, kept] * values[kept])
 
