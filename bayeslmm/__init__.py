@@ -13,7 +13,7 @@ Importing the package imports nothing else: each name is imported when it is fir
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bayeslmm import errors as errors
+    from bayeslmm import errors
     from bayeslmm.bayes.comparison import Comparison as Comparison
     from bayeslmm.bayes.comparison import compare as compare
     from bayeslmm.bayes.comparison import compare_models as compare_models

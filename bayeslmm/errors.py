@@ -1,4 +1,4 @@
-"""Errors, warnings and checks as data: what went wrong, where, and the way out.
+"""Errors, warnings and checks as data: what went wrong, where, and the way out; packages that may be absent.
 
 Every exception of the package derives from `BayesLMMError`; a warning is a `BayesLMMWarning`. Both carry three texts, so that a
 program can show them as well as a person can read them.
@@ -7,7 +7,10 @@ program can show them as well as a person can read them.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,3 +177,29 @@ class Check:
     value: Any = None
     limit: Any = None
     remedy: str = ""
+
+
+_FOR_DRAWS = ("arviz", "arviz_stats", "arviz_plots", "arviz_base", "xarray")
+_FOR_GRAPHS = ("pymc", "pytensor", "nutpie", "bambi")
+OPTIONAL = {**dict.fromkeys(_FOR_DRAWS, "bayes"), **dict.fromkeys(_FOR_GRAPHS, "pymc")}
+"""Package that may be absent -> the extra that brings it."""
+
+
+@contextmanager
+def optional_packages() -> Iterator[None]:
+    """Imports that may fail for want of an optional package: DependencyError then says what to install."""
+    try:
+        yield
+    except ImportError as error:
+        absent = str(error.name or "").partition(".")[0]
+        if absent not in OPTIONAL:
+            raise
+        extra = OPTIONAL[absent]
+        more = "" if extra == "bayes" else ", for graphs and method=\"hierarchical\"; sample() alone needs 'bayeslmm[bayes]'"
+        raise DependencyError(f"{absent} is not installed", str(error), f"pip install 'bayeslmm[{extra}]'{more}") from error
+
+
+def optional(name: str) -> Any:
+    """An optional package. Raises DependencyError with what to install."""
+    with optional_packages():
+        return import_module(name)

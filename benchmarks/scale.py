@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 import bayeslmm as blm
-from bayeslmm.estimate.monte_carlo import monte_carlo_shares
+from bayeslmm.estimate.checks import monte_carlo_shares
 from benchmarks.report import machine
 
 PAGE = Path(__file__).with_name("SCALE.md")

@@ -23,8 +23,7 @@ from scipy.optimize import brentq
 from scipy.stats import binom, poisson
 
 from bayeslmm._arrays import Array, Codes, Generator, seed_sequence
-from bayeslmm._memory import STREAM_NUMBERS, require_memory
-from bayeslmm._validation import require_count
+from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory
 from bayeslmm.bayes.log_posterior.density import Density, density, require_room_for_draws
 from bayeslmm.bayes.log_posterior.priors import improper_priors
 from bayeslmm.bayes.loo import on_other_problem

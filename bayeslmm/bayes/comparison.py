@@ -17,8 +17,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_level, require_one_of
-from bayeslmm.bayes.jacobian import outcome_jacobians, with_jacobian
-from bayeslmm.bayes.loo import held_out, leave_one_out, level_sets
+from bayeslmm.bayes.loo import held_out, leave_one_out, level_sets, with_jacobian
 from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
@@ -30,6 +29,7 @@ from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.likelihood.structured.residual_covariance import sigma_name
 from bayeslmm.results.estimates import Estimates, FittedModel
 from bayeslmm.results.foreign_names import answers_keywords
+from bayeslmm.results.response_scale import outcome_jacobians
 
 if TYPE_CHECKING:
     import xarray

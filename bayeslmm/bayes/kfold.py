@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, seed_sequence
-from bayeslmm._lazy import optional
 from bayeslmm._validation import require_count, require_flag, require_name
-from bayeslmm.bayes.jacobian import log_jacobian
 from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.loo import (
     REFIT_DRAWS,
@@ -27,8 +25,9 @@ from bayeslmm.bayes.loo import (
 )
 from bayeslmm.bayes.sampling.importance import resample_systematically, sample_importance
 from bayeslmm.bayes.sampling.mode import find_mode
-from bayeslmm.errors import SamplingError, SpecificationError
+from bayeslmm.errors import SamplingError, SpecificationError, optional
 from bayeslmm.results.render import progress_bar
+from bayeslmm.results.response_scale import log_jacobian
 
 if TYPE_CHECKING:
     from arviz_stats.utils import ELPDData

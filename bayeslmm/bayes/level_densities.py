@@ -16,11 +16,10 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm.bayes.log_posterior.density import Density, repeat_solution
 from bayeslmm.likelihood.case_deletion import COLLINEAR_EIGENVALUE, DowndatedSums
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.kernel import Solution, solve_Xy
+from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, pool_levels
 from bayeslmm.likelihood.random_effects.level_blocks import factor_unrolled
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
-from bayeslmm.likelihood.tuning import TUNING
 
 PIECE_ELEMENTS = 1_000_000
 """Draws x levels x r^2 worked on at once."""

@@ -17,22 +17,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, seed_sequence
-from bayeslmm._lazy import optional
 from bayeslmm._validation import require_flag, require_name, require_one_of
-from bayeslmm.bayes.jacobian import log_jacobian, with_jacobian
 from bayeslmm.bayes.level_densities import DowndatedDensity, independent_level_densities
 from bayeslmm.bayes.log_posterior.density import Density, arrange_density, with_solution
 from bayeslmm.bayes.posterior.predict import log_likelihood
 from bayeslmm.bayes.sampling.importance import limit_of_k, sample_importance, smooth_weights
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.data.design import Design
-from bayeslmm.errors import InferenceError, SpecificationError
+from bayeslmm.errors import InferenceError, SpecificationError, optional
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
 from bayeslmm.results.render import progress_bar
+from bayeslmm.results.response_scale import log_jacobian
 
 if TYPE_CHECKING:
     from arviz_stats.utils import ELPDData
@@ -390,3 +389,10 @@ def _structured(post: PosteriorData, state: BlockDiagonalState, s: float) -> tup
         share[rows.batch.rows] = left / own
         scores[rows.batch.rows] = e / (s * scale)
     return (precision, share), scores
+
+
+def with_jacobian(elpd: ELPDData, log_jacobian: Array) -> ELPDData:
+    """Predictive densities on the scale of the outcome; log_jacobian : (units,), summed over the rows of each that was left out."""
+    pointwise = elpd.elpd_i + log_jacobian
+    found: ELPDData = replace(elpd, elpd=float(pointwise.sum()), se=float(np.sqrt(pointwise.size * pointwise.var())), elpd_i=pointwise)
+    return found

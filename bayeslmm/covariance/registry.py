@@ -13,11 +13,9 @@ from numpy.typing import ArrayLike
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.covariance.arma import ARMA
 from bayeslmm.covariance.base import Covariance, Request, Structure, StructureOrder
-from bayeslmm.covariance.car1 import CAR1
-from bayeslmm.covariance.composed import Kronecker, SelectedRows, WithNugget
+from bayeslmm.covariance.composed import CAR1, Given, Known, Kronecker, Linear, SelectedRows, WithNugget, huynh_feldt
 from bayeslmm.covariance.correlation import Correlation, Exchangeable, IdentityCorrelation
 from bayeslmm.covariance.factor_analytic import FactorAnalytic, FactorAnalytic0
-from bayeslmm.covariance.huynh_feldt import Given, Known, Linear, huynh_feldt
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.covariance.serial import ARMA11, AnteDependent, Autoregressive, Toeplitz

@@ -1,15 +1,27 @@
-"""Many searches side by side: BFGS, one call of the criterion for all that are not done yet."""
+"""Many BFGS searches side by side, and the points from which another minimum is looked for once one has ended.
+
+A likelihood of few rows, of few levels, or of separate terms for one grouping factor may have several maxima, the boundary among them.
+Looked at are every combination of small and large terms, single directions of unstructured terms, and the moments of each level's own
+line, which know of correlations that separate terms leave out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm.estimate.newton import minimise_criterion
 from bayeslmm.likelihood.criterion import Criterion
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.starting_values import levels_of, levels_of_rows, line_moments, separate
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
 
 SUFFICIENT_DECREASE = 1e-4
 """Share of the decrease that the slope promises that a step has to bring."""
@@ -145,3 +157,147 @@ def inverse_newton_matrix(criterion: Criterion, x: Array, restricted: bool, flat
     values, vectors = np.linalg.eigh(hessian)
     values = np.maximum(np.abs(values), flattest * float(np.abs(values).max(initial=1e-300)))
     return np.asarray((vectors / values) @ vectors.T)
+
+
+CROWDED = 24
+"""Rows for each covariance parameter below which a criterion often has several minima: the best of these points are searched from."""
+
+SIZES = {1: (0.0, 0.1, 0.3, 0.6, 1.0, 2.0, 5.0, 20.0), 2: (0.0, 0.3, 1.0, 6.0, 50.0), 3: (0.0, 0.5, 5.0)}
+"""Relative standard deviations of one, two and three terms that are combined."""
+
+ALONE = (0.0, 1.0, 5.0)
+"""The same for more terms, one at a time and all together."""
+
+DIRECTIONS = (0.5, 3.0)
+"""The same for single columns of a term that has several."""
+
+
+FEW = 6
+"""How many those are."""
+
+WIDE = 40
+"""How many searches begin far and wide besides, side by side, where parameters are more than a grid covers, and ..."""
+
+BARE, SMALL = 10, 40
+"""... rows for each covariance parameter are fewer than this, and columns of Z no more: they cost little then."""
+
+HEATS = ((40, 16), (16, 16), (4, 16))
+"""How many of these go on for how many steps."""
+
+NEAR = 1e-6
+"""Difference, relative to 1 and to the value, within which a search has come to an end that is known."""
+
+SCOUTED = 1e-6
+"""Predicted decrease at which the end of such a search is compared with what is known already."""
+
+SPREAD = (-1.3, 1.5)
+"""Powers of ten of the sizes of the latter."""
+
+
+def crowded(problem: Problem) -> bool:
+    """Whether rows are so few beside covariance parameters that several searches are called for; they cost little then."""
+    return problem.criterion.n < CROWDED * problem.random.size
+
+
+def plain_points(problem: Problem, x: Array) -> Array:
+    """Points (t, size) that any search is compared with at its end, x: no random effects, and the moments of lines."""
+    zero = x.copy()
+    zero[: problem.random.size] = 0.0
+    return np.array([zero, *_lines(problem)])
+
+
+def residual_points(problem: Problem, x: Array) -> Array:
+    """Points (t, size) of errors whose likelihood often has several maxima, x otherwise: every set of parameters at the same one."""
+    kernel = problem.structured
+    structure = None if kernel is None else kernel.structure
+    if kernel is None or not isinstance(structure, GroupedStructure):
+        return np.empty((0, problem.size))
+    shapes = structure.covariance.other_starts()
+    found = np.tile(x, (len(shapes), 1))
+    for moved, shape in zip(found, shapes, strict=True):
+        sets = structure.padded(x[kernel.residual_part]).copy()
+        sets[:, 1:] = shape[1:]
+        moved[kernel.residual_part] = sets.ravel()[1:]
+    return found
+
+
+def trial_points(problem: Problem, x: Array, unit: float) -> Array:
+    """More of them where rows are few, (t, size); unit : the size of the errors in units of sigma."""
+    terms = problem.random.terms
+    found = [problem.start, *_lines(problem)]
+    count = len(terms)
+    sizes = product(SIZES[count], repeat=count) if count in SIZES else _alone(count)
+    for own in sizes:
+        moved = x.copy()
+        for term, size in zip(terms, own, strict=True):
+            moved[term.part] = term.covariance.from_matrix((unit * size) ** 2 * np.eye(term.covariance.q))
+        found.append(moved)
+    for term in terms:
+        q = term.covariance.q
+        for column, size in product(range(q if q > 1 else 0), DIRECTIONS):
+            moved = x.copy()
+            D = np.zeros((q, q))
+            D[column, column] = (unit * size) ** 2
+            moved[term.part] = term.covariance.from_matrix(D)
+            found.append(moved)
+    return np.array(found)
+
+
+def descended(problem: Problem, restricted: bool, known: float, trial: Array, values: Array) -> tuple[Array, Array]:
+    """Where searches from the best trial points, and from far and wide, end: x (t, size), values (t,); known : the lowest so far."""
+    best = [i for i in np.argsort(values)[:FEW] if np.isfinite(values[i])]
+    points = [minimise_criterion(problem, restricted, trial[i], SCOUTED).point for i in best]
+    found, lowest = [point.x for point in points], [point.value for point in points]
+    columns = sum(len(t.group.levels) * t.covariance.q for t in problem.design.terms)
+    if problem.structured is None and columns <= SMALL and problem.size > 2 and problem.criterion.n < BARE * problem.size:
+        ends = _from_far(problem, restricted, known)
+        found, lowest = [*found, *ends.x], [*lowest, *ends.point.value]
+    return np.array(found), np.array(lowest)
+
+
+def _from_far(problem: Problem, restricted: bool, known: float) -> BatchDescent[BatchValues]:
+    rng, size = np.random.default_rng(0), problem.size
+    start = rng.normal(size=(WIDE, size)) * 10.0 ** rng.uniform(*SPREAD, (WIDE, size))
+
+    def at(_: Codes, x: Array) -> BatchValues:
+        return BatchValues(*problem.criterion.slopes(x, restricted))
+
+    # a step in proportion to the point: far out the criterion is nearly level
+    inverse = np.einsum("bi,ij->bij", (0.05 + start**2) / problem.criterion.n, np.eye(size))
+    ends = BatchDescent(start, BatchValues(np.zeros(WIDE), np.zeros_like(start)), np.zeros(WIDE, bool), inverse)
+    for count, steps in HEATS:
+        # what has come to where the search ended already goes no further
+        apart = np.flatnonzero((np.abs(ends.point.value - known) > NEAR * max(1.0, abs(known))) & ~ends.done)
+        leading = apart[np.argsort(ends.point.value[apart], kind="stable")[:count]]
+        if not len(leading):
+            break
+        ends = descend_together(at, ends.x[leading], ends.inverse[leading], DescentRule(iterations=steps))
+    return ends
+
+
+def _alone(count: int) -> Iterator[tuple[float, ...]]:
+    for size in ALONE:
+        yield (size,) * count
+        for i in range(count):
+            yield tuple(size if i == j else 0.3 for j in range(count))
+
+
+def _lines(problem: Problem) -> list[Array]:
+    """x of the moments of each level's own line, where the terms of a factor leave correlations of its columns out."""
+    found, kernel = [], problem.criterion.kernel
+    for f in separate(problem.random):
+        factor = problem.random.factors[f]
+        if isinstance(kernel, RandomEffectsKernel):
+            levels, squares = levels_of(kernel.cross, f), float(kernel.cross.Xy[-1, -1])
+        else:
+            assert isinstance(kernel, BlockDiagonalKernel)
+            data = kernel.data
+            levels, squares = levels_of_rows(data, factor.terms), float(data.Xy[:, -1] @ data.Xy[:, -1])
+        for D in line_moments(levels, squares, problem.criterion.df(restricted=True)):
+            x = problem.start.copy()
+            for i, columns in zip(factor.terms, factor.slices, strict=True):
+                term = problem.random.terms[i]
+                x[term.part] = term.covariance.from_matrix(D[columns, columns])
+            if np.isfinite(x).all():
+                found.append(x)
+    return found

@@ -14,20 +14,20 @@ from bayeslmm._types import FitMethod
 from bayeslmm.data.design import Design, VarianceDesign
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError, InferenceError
-from bayeslmm.estimate.boundary import (
+from bayeslmm.estimate.batch_descent import crowded, descended, plain_points, residual_points, trial_points
+from bayeslmm.estimate.checks import (
     MAX_RESTARTS,
     NULL_DIRECTION,
     SINGULAR_SD,
     BoundaryCheck,
     check_boundary,
+    determinant_check,
     step_beyond,
     step_off,
     typical_sd,
     unbounded,
 )
-from bayeslmm.estimate.monte_carlo import determinant_check
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interrupted, Outcome, minimise_criterion
-from bayeslmm.estimate.other_starts import crowded, descended, plain_points, residual_points, trial_points
 from bayeslmm.likelihood.criterion import CriterionPoint, Method, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem

@@ -16,8 +16,8 @@ import numpy as np
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.data.design import VarianceDesign
 from bayeslmm.errors import Check
+from bayeslmm.estimate.checks import DETERMINANT_CHECK, with_fewer_errors
 from bayeslmm.estimate.estimate import Estimate, estimate
-from bayeslmm.estimate.monte_carlo import DETERMINANT_CHECK, with_fewer_errors
 from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.prediction import subject_modes

@@ -26,7 +26,7 @@ from bayeslmm.errors import InferenceError
 from bayeslmm.estimate.estimate import search
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import pseudo_inverse
 from bayeslmm.inference.influence import leverage
-from bayeslmm.inference.variance_parts import variance_parts
+from bayeslmm.inference.variance_components import variance_parts
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
 from bayeslmm.results.estimates import Estimates

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, concatenate_fields
 from bayeslmm.estimate.batch_descent import inverse_newton_matrix
-from bayeslmm.estimate.boundary import NULL_DIRECTION
+from bayeslmm.estimate.checks import NULL_DIRECTION
 from bayeslmm.inference.intervals.batch_refit import (
     BatchPoint,
+    ResponseProducts,
     descend_responses,
     evaluate_responses,
     evaluate_values,
@@ -28,7 +29,6 @@ from bayeslmm.inference.intervals.batch_refit import (
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem, problem_from_sums
 from bayeslmm.likelihood.random_effects.cross_products import cross_products
-from bayeslmm.likelihood.response_products import ResponseProducts
 
 START_SDS = (0.15, 0.7, 3.0)
 """Relative standard deviations of the random effects at which every response is looked at before it is searched."""

@@ -1,7 +1,8 @@
-"""Variance components with standard errors, and ratios and other functions of them, by the delta method.
+"""Variance components: the variance of an observation in its parts, their shares with intervals, and the table of components.
 
-The covariance of the covariance parameters is twice the inverse of the observed information of the fit's own criterion. Limits are normal
-on the scale on which an estimate is nearest to it: logarithms of variances and sds, logits of shares, Fisher's z of correlations.
+Components: the covariance of the covariance parameters is twice the inverse of the observed information of the fit's own criterion. Limits
+are normal on the scale on which an estimate is nearest to it: logarithms of variances and sds, logits of shares, Fisher's z of
+correlations.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from bayeslmm._arrays import Array
-from bayeslmm._validation import require_flag, require_level, require_names, require_one_of
+from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._validation import require_count, require_flag, require_level, require_names, require_one_of
 from bayeslmm.data.frame import nearest_names
+from bayeslmm.data.variables import NumericVariable
 from bayeslmm.errors import SpecificationError
+from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import observed_information
+from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.parameters import (
     CovarianceParameter,
     ErrorSd,
@@ -33,13 +37,91 @@ from bayeslmm.inference.intervals.parameters import (
     to_scale,
 )
 from bayeslmm.inference.intervals.profile import standard_error
-from bayeslmm.inference.variance_parts import term_variances, unit_variances
+from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variance
 from bayeslmm.results.estimates import Estimates
-from bayeslmm.results.noted_frame import noted
+from bayeslmm.results.render import noted
 
 if TYPE_CHECKING:
     from bayeslmm._types import Names, VarianceFunctionOf, VarianceScale
     from bayeslmm.likelihood.problem import Problem
+
+
+LOG_VARIANCE_STEP = 1e-5
+"""Step of the central differences of the log variance in the covariance parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceParts:
+    """Variance of the fixed part over the rows, mean variance of the random part, mean variance of the errors."""
+
+    fixed: float
+    random: float
+    error: float
+
+    @property
+    def total(self) -> float:
+        return self.fixed + self.random + self.error
+
+
+def variance_parts(fit: Estimates) -> VarianceParts:
+    """What a new row's variance is made of: `var(X alpha)`, the mean of `z' D z`, the mean of `R_ii`."""
+    fixed = fit.design.moments.X @ fit.fixef_kept
+    random, error = unit_variances(fit, fit.point.x) * fit.problem.sigma2(fit.point.sigma2)
+    return VarianceParts(float(np.var(fixed)) * fit.nobs / (fit.nobs - 1), float(random), float(error))
+
+
+def unit_variances(fit: Fitted, x: Array) -> Array:
+    """Mean variance of the random part and of the errors over the rows, in units of sigma^2, at parameters x."""
+    design = fit.problem.design
+    error = design.mean_inverse_weight if fit.problem.structured is None else mean_unit_variance(fit.problem, x)
+    return np.array([sum(term_variances(fit, x)), error])
+
+
+def term_variances(fit: Fitted, x: Array) -> list[float]:
+    """The mean over the rows of `z' D z` of each random term, in units of sigma^2."""
+    found = []
+    for term, parameters in zip(fit.design.terms, fit.problem.random.terms, strict=True):
+        root = parameters.root(x, term.moment_rows, fit.problem.standardization.weight_mean)
+        own = np.einsum("nq,nq->n", root, root)
+        related = None if term.relationship is None else np.diagonal(term.relationship)
+        if related is not None and not (related == related[0]).all():
+            own = own * related[term.group.codes]
+        elif related is not None:
+            own = own * related[0]
+        found.append(float(own.mean()))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatedSd:
+    """A standard deviation and the variance of its logarithm."""
+
+    value: float
+    log_variance: float
+
+
+def residual_sd(fit: Fitted) -> EstimatedSd:
+    """The sd of an observation around its own group."""
+    return _estimated_sd(fit, np.array([0.0, 1.0]))
+
+
+def total_sd(fit: Fitted) -> EstimatedSd:
+    """The sd of an observation around the population: random effects and errors."""
+    return _estimated_sd(fit, np.ones(2))
+
+
+def _estimated_sd(fit: Fitted, weights: Array) -> EstimatedSd:
+    x, sigma2 = fit.point.x, fit.problem.sigma2(fit.point.sigma2)
+    slopes = np.zeros(len(x) + 1)
+    slopes[-1] = 0.0 if fit.problem.criterion.held is not None else 1.0
+    for k in range(len(x)):
+        step = np.zeros(len(x))
+        step[k] = LOG_VARIANCE_STEP
+        up, down = (float(np.log(weights @ unit_variances(fit, x + move))) for move in (step, -step))
+        slopes[k] = 0.25 * (up - down) / LOG_VARIANCE_STEP
+    covariance = observed_information(fit).covariance
+    return EstimatedSd(float(np.sqrt(sigma2 * (weights @ unit_variances(fit, x)))), float(slopes @ covariance @ slopes))
+
 
 RESIDUAL, TOTAL = "Residual", "total"
 
@@ -252,3 +334,52 @@ def _checked(function: Callable[[Mapping[str, float]], object]) -> Callable[[Map
 def _name(function: object) -> str:
     name = getattr(function, "__name__", type(function).__name__)
     return "function" if name == "<lambda>" else str(name)
+
+
+def shares_table(
+    fit: Estimates, table: Callable[[Estimates], pd.DataFrame], conf_int: bool, conf_level: float, n: int, seed: int | None
+) -> pd.DataFrame:
+    """A table of shares; with limits `estimate, std_error, conf_low, conf_high`: percentiles of parametric replicates."""
+    level, count = require_level(conf_level), require_count(n, "n")
+    seed_sequence(seed)
+    if not require_flag(conf_int, "conf_int"):
+        return table(fit)
+
+    def shares(one: Estimates) -> dict[str, float]:
+        frame = table(one)
+        if "group" not in frame:
+            return {str(name): float(frame[name].iloc[0]) for name in frame}
+        rows = frame.set_index("group")
+        return {f"{group}: {name}": float(value) for name in rows for group, value in rows[str(name)].items()}
+
+    found = bootstrap(fit, count, seed, statistic=shares)
+    low, high = np.nanquantile(found.frame.to_numpy(float), [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0)
+    columns = {"estimate": found.estimate.to_numpy(float), "std_error": found.frame.std(ddof=1).to_numpy(float)}
+    return pd.DataFrame(columns | {"conf_low": low, "conf_high": high}, index=list(found.frame.columns))
+
+
+def icc_by_factor(fit: Estimates) -> pd.DataFrame:
+    """`group, adjusted, unadjusted`: the share of each grouping factor in the variance, without and with that of the fixed part."""
+    parts, sigma2 = variance_parts(fit), fit.problem.sigma2(fit.point.sigma2)
+    own: dict[str, float] = {}
+    for term, variance in zip(fit.design.terms, term_variances(fit, fit.point.x), strict=True):
+        own[term.group.name] = own.get(term.group.name, 0.0) + variance * sigma2
+    values = np.array(list(own.values()))
+    return pd.DataFrame({"group": list(own), "adjusted": values / (parts.random + parts.error), "unadjusted": values / parts.total})
+
+
+def standardized_data(fit: Estimates) -> tuple[pd.DataFrame, Array]:
+    """The data with every covariate that stands by itself over its sd, about its mean; and the response, as the model has it, likewise."""
+    design = fit.design
+    if design.weights is not None or design.offset is not None:
+        raise SpecificationError(
+            "a model with weights or an offset has no standardized coefficients", "standardized()", "scale the columns"
+        )
+    block = design.encoding.fixed_block
+    alone = {atom.name for atom in block.atoms.values() if isinstance(atom, NumericVariable)}
+    within = {name for atom in block.atoms.values() if not isinstance(atom, NumericVariable) for name in atom.columns}
+    frame = design.frame.copy()
+    for name in alone - within:
+        values = frame[name].to_numpy(float)
+        frame[name] = (values - values.mean()) / values.std(ddof=1)
+    return frame, (design.y - design.y.mean()) / design.y.std(ddof=1)

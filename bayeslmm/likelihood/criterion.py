@@ -20,9 +20,8 @@ from threadpoolctl import ThreadpoolController
 
 from bayeslmm._arrays import Array
 from bayeslmm.errors import InferenceError
-from bayeslmm.likelihood.kernel import Kernel, Solution, State
+from bayeslmm.likelihood.kernel import TUNING, Kernel, Solution, State
 from bayeslmm.likelihood.standardize import Standardization
-from bayeslmm.likelihood.tuning import TUNING
 
 Method = Literal["REML", "ML"]
 

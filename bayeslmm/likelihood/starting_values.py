@@ -31,6 +31,7 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.spatial import SpatialCovariance
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.criterion import Criterion
+from bayeslmm.likelihood.kernel import TUNING
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFactor
@@ -39,7 +40,6 @@ from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import FactorColumns
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, SubjectData
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, ResidualStructure, SpatialStructure, VisitStructure
-from bayeslmm.likelihood.tuning import TUNING
 
 ROWS, LEVELS = 1000, 64
 """Rows, and levels of the first factor, from which moments are worth their time."""

@@ -1126,7 +1126,7 @@ class Fit(Estimates):
         0.28
         """
         from bayeslmm.inference.diagnostics import r2
-        from bayeslmm.inference.shares import shares_table
+        from bayeslmm.inference.variance_components import shares_table
 
         return shares_table(self, r2, conf_int, conf_level, n, seed)
 
@@ -1166,7 +1166,7 @@ class Fit(Estimates):
         0.72
         """
         from bayeslmm.inference.diagnostics import icc
-        from bayeslmm.inference.shares import icc_by_factor, shares_table
+        from bayeslmm.inference.variance_components import icc_by_factor, shares_table
 
         if by is not None:
             require_one_of(by, ("factor",), "by")
@@ -1260,7 +1260,7 @@ class Fit(Estimates):
         >>> fit.standardized().set_index("term").loc["Days", "estimate"].round(3).item()
         0.535
         """
-        from bayeslmm.inference.shares import standardized_data
+        from bayeslmm.inference.variance_components import standardized_data
 
         frame, response = standardized_data(self)
         model = self.model.updated(None, frame, {})

@@ -22,13 +22,12 @@ from bayeslmm.inference.means.effects import (
 )
 from bayeslmm.inference.means.emmeans import EMMeans, emmeans
 from bayeslmm.inference.tidy import confint
-from bayeslmm.plots.covariance import covariance_axes, covariance_matrices
 from bayeslmm.plots.effects import effect_axes, is_ordered, subgroup_axes
 from bayeslmm.plots.intervals import bootstrap_axes, emmeans_axes, forest_axes, profile_axes
 from bayeslmm.plots.levels import influence_axes, lines_axes, ranef_axes, ranef_pairs_axes, ranef_quantiles_axes
 from bayeslmm.plots.residuals import acf_axes, fitted_axes, leverage_axes, qq_axes, residual_axes
 from bayeslmm.plots.style import closes_on_error, panels, percent
-from bayeslmm.plots.subjects import profiles_axes, variogram_axes
+from bayeslmm.plots.subjects import covariance_axes, covariance_matrices, profiles_axes, variogram_axes
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import fitted_values, mode_frames
 from bayeslmm.results.foreign_names import known_arguments

@@ -12,12 +12,11 @@ import pandas as pd
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array, unmasked
-from bayeslmm._lazy import optional_packages
 from bayeslmm._types import FitMethod
 from bayeslmm._validation import find_word, require_one_of, spell
 from bayeslmm.data.build import build_design
 from bayeslmm.data.design import Design
-from bayeslmm.errors import ConvergenceError, SpecificationError, warn_user
+from bayeslmm.errors import ConvergenceError, SpecificationError, optional_packages, warn_user
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.formula.update import update_formula
 from bayeslmm.likelihood.criterion import restoring

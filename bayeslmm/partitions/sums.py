@@ -32,10 +32,8 @@ from bayeslmm.likelihood.starting_values import residual_start
 from bayeslmm.likelihood.structured.kernel import PooledBatch, is_poolable, pool_all
 from bayeslmm.likelihood.structured.residual_structure import residual_structure
 from bayeslmm.partitions.first_pass import COUNT, FirstPass, PartRows, encode_part, in_partition, read_parts, rows_design
-from bayeslmm.partitions.level_sums import CoincidingFactors, SumsByLevel
-from bayeslmm.partitions.moments import ColumnMoments, SpanningRows
-from bayeslmm.partitions.partitions import Partitions
-from bayeslmm.partitions.reduction import process_pool, require_importable
+from bayeslmm.partitions.moments import CoincidingFactors, ColumnMoments, SpanningRows, SumsByLevel
+from bayeslmm.partitions.partitions import Partitions, process_pool, require_importable
 from bayeslmm.specification.model_spec import ModelSpec
 
 ROW_ARRAYS = {

@@ -27,8 +27,15 @@ from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.random_effects.cross_products import Accumulator, factors_of
 from bayeslmm.likelihood.standardize import Standardization
 from bayeslmm.partitions.first_pass import COUNT, FIRST_ROWS, MAX_CELLS, ColumnRange, FirstPass
-from bayeslmm.partitions.level_sums import CoincidingFactors, SumsByLevel, empty_sums
-from bayeslmm.partitions.moments import SPANNING_PIVOT, ColumnMoments, IncrementalQR, SpanningRows
+from bayeslmm.partitions.moments import (
+    SPANNING_PIVOT,
+    CoincidingFactors,
+    ColumnMoments,
+    IncrementalQR,
+    SpanningRows,
+    SumsByLevel,
+    empty_sums,
+)
 from bayeslmm.partitions.sql import FLOATS, INTEGERS, SqlColumns, combination, lower_triangle, number_text, products, quoted_name
 from bayeslmm.partitions.sums import Learning, SummedRows, check_no_learning, template_of
 from bayeslmm.specification.model_spec import ModelSpec

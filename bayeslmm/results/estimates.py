@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, FrozenMapping, freeze, numbers_of, readonly
-from bayeslmm._memory import require_memory
+from bayeslmm._validation import require_memory
 from bayeslmm.errors import BayesLMMWarning, Check, PredictionError, SpecificationError
 from bayeslmm.likelihood.identification import undetermined_parameters
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes

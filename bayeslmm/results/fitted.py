@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, freeze, seed_sequence, unmasked
-from bayeslmm._memory import STREAM_NUMBERS, require_memory
-from bayeslmm._validation import require_count, require_one_of
+from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.model_matrix import name_parts

@@ -1,4 +1,4 @@
-"""Tables and numbers as text, as HTML and for rich; the progress of long computations."""
+"""Tables and numbers as text, as HTML and for rich, with notes; the progress of long computations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -257,3 +257,33 @@ def progress_bar(name: str, total: int, shown: bool | None) -> Iterator[Callable
     with import_module("rich.progress").Progress(console=console, transient=True) as bar:
         task = bar.add_task(name, total=total)
         yield lambda more: bar.advance(task, more)
+
+
+class NotedFrame(pd.DataFrame):
+    """A pandas frame with `notes`; parts of it keep them."""
+
+    _metadata: ClassVar[list[str]] = ["notes"]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def _constructor(self) -> type[NotedFrame]:
+        return NotedFrame
+
+    @property
+    def _shows_index(self) -> bool:
+        """Numbers of rows say nothing; an index that somebody set does."""
+        return self.index.nlevels > 1 or self.index.name is not None or not pd.api.types.is_integer_dtype(self.index)
+
+    def __repr__(self) -> str:
+        lines = [*self.to_string(index=self._shows_index).split("\n"), *self.notes]
+        return "\n".join(map(escape_control, lines))
+
+    def _repr_html_(self) -> str:
+        return self.to_html(index=self._shows_index) + "".join(f"<p>{escape(escape_control(note))}</p>" for note in self.notes)
+
+
+def noted(frame: pd.DataFrame, notes: Sequence[str]) -> NotedFrame:
+    """The frame with these notes."""
+    out = NotedFrame(frame)
+    out.notes = tuple(notes)
+    return out

@@ -38,8 +38,7 @@ from bayeslmm.likelihood.random_effects.cross_products import factors_of
 from bayeslmm.likelihood.structured.kernel import PooledBatch
 from bayeslmm.likelihood.structured.residual_structure import BlockRows
 from bayeslmm.partitions.first_pass import COUNT, ColumnRange, FirstPass
-from bayeslmm.partitions.level_sums import CoincidingFactors, SumsByLevel, empty_sums
-from bayeslmm.partitions.moments import ColumnMoments, IncrementalQR, SpanningRows
+from bayeslmm.partitions.moments import CoincidingFactors, ColumnMoments, IncrementalQR, SpanningRows, SumsByLevel, empty_sums
 from bayeslmm.partitions.sums import (
     GIVEN_OFFSET,
     GIVEN_WEIGHTS,

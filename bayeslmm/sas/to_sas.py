@@ -37,7 +37,6 @@ from bayeslmm.sas.language.program import (
     RandomStatement,
     RepeatedStatement,
 )
-from bayeslmm.sas.random_terms import WHOLE_DATA
 from bayeslmm.sas.statement_text import (
     condition_text,
     effect_words,
@@ -51,6 +50,7 @@ from bayeslmm.sas.statement_text import (
     sas_quoted,
     slice_words,
 )
+from bayeslmm.sas.translation import WHOLE_DATA
 from bayeslmm.specification.model_spec import ModelSpec
 
 _DISPLAY = {"GCorr": "gcorr", "InvG": "gi", "CholG": "gc", "InvCholG": "gci", "VCorr": "vcorr", "InvV": "vi", "CholV": "vc"}

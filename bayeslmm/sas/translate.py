@@ -15,8 +15,16 @@ from bayeslmm.sas.language.options import is_whole_data
 from bayeslmm.sas.language.program import CoefficientRow, Coefficients, LSMeansStatement, MixedProgram
 from bayeslmm.sas.language.statements import parse_program
 from bayeslmm.sas.language.where import columns_in
-from bayeslmm.sas.random_terms import RandomPart, check_repeated, effect_columns, effect_formula, repeated_formula
-from bayeslmm.sas.translation import CovBlock, Derived, Translation
+from bayeslmm.sas.translation import (
+    CovBlock,
+    Derived,
+    RandomPart,
+    Translation,
+    check_repeated,
+    effect_columns,
+    effect_formula,
+    repeated_formula,
+)
 from bayeslmm.specification.model_spec import ModelSpec
 
 

@@ -19,8 +19,7 @@ from bayeslmm.errors import Check, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, observed_information, pseudo_inverse
-from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, v_derivatives
-from bayeslmm.inference.fixed_effects.kenward_roger_improved import improve
+from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, improve, v_derivatives
 from bayeslmm.inference.fixed_effects.tests import Inference
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem

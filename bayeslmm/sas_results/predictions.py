@@ -22,9 +22,8 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import combined_df
 from bayeslmm.inference.fixed_effects.tests import FTest, TTests
-from bayeslmm.likelihood.definition import marginal_covariance
 from bayeslmm.likelihood.prediction import row_variances
-from bayeslmm.likelihood.structured.residual_covariance import residual_sds, unit_covariances
+from bayeslmm.likelihood.structured.residual_covariance import marginal_covariance, residual_sds, unit_covariances
 from bayeslmm.model.lmm import LMM
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas_results.covariance_parameters import random_covariance, tau_of

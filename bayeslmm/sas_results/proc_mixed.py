@@ -27,7 +27,7 @@ from bayeslmm.sas_results.rows import by_groups, prepare_rows, select_rows, whol
 from bayeslmm.sas_results.run import ProgramRun
 from bayeslmm.sas_results.tables import fixed_effects, means_statements, model_information, random_effects, requests
 from bayeslmm.sas_results.tables.influence import influence_table
-from bayeslmm.sas_results.tables.mixed_equations import equations_table
+from bayeslmm.sas_results.tables.random_effects import equations_table
 
 if TYPE_CHECKING:
     from bayeslmm._types import Frame

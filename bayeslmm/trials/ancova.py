@@ -17,7 +17,7 @@ from bayeslmm.errors import ConvergenceError, DataError, SpecificationError
 from bayeslmm.estimate.estimate import estimate
 from bayeslmm.formula import parse_formula
 from bayeslmm.formula.parse import parse_residual
-from bayeslmm.inference.fixed_effects.batch_tests import FunctionTests, function_tests, grouped_rows, responses
+from bayeslmm.inference.intervals.batch_refit import FunctionTests, function_tests, grouped_rows, responses
 from bayeslmm.inference.intervals.batch_structured import descend, parts, points_of_sums, poolable, subject_groups
 from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.specification.model_spec import ModelSpec

@@ -15,17 +15,23 @@ import pandas as pd
 from scipy import special
 
 from bayeslmm._arrays import Array, seed_sequence
-from bayeslmm._memory import STREAM_NUMBERS, require_memory
-from bayeslmm._validation import require_count, require_name, require_number, require_one_of
+from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, require_name, require_number, require_one_of
 from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError, printable_text
-from bayeslmm.inference.fixed_effects.batch_tests import FunctionTests, function_tests, grouped_rows, points_of_responses, responses
 from bayeslmm.inference.fixed_effects.tests import Inference, fixed_effects
-from bayeslmm.inference.intervals.batch_refit import refit_many, standardize_response
+from bayeslmm.inference.intervals.batch_refit import (
+    FunctionTests,
+    ResponseProducts,
+    function_tests,
+    grouped_rows,
+    points_of_responses,
+    refit_many,
+    responses,
+    standardize_response,
+)
 from bayeslmm.inference.intervals.batch_structured import descend, parts, points_of_sums, poolable, subject_groups
 from bayeslmm.inference.means.anova import make_hypotheses
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.response_products import ResponseProducts
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import as_pandas, simulate_responses
 from bayeslmm.trials.assumed import assumed_estimates

@@ -15,7 +15,7 @@ from scipy.stats import norm
 from bayeslmm._arrays import Array
 from bayeslmm.bayes.calibration import calibrate, simulate_from_prior
 from bayeslmm.bayes.log_posterior.density import density
-from bayeslmm.bayes.posterior.named_draws import named_parameters
+from bayeslmm.bayes.posterior.data import named_parameters
 from tests.bayes.calibration_suite import REPLICATIONS, SEED, scenario
 
 COVARIANCE = ("sd__Intercept|g", "sd__x|g", "cor__Intercept.x|g", "sd__Observation|Residual")

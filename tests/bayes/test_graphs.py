@@ -14,7 +14,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.bayes.log_posterior.transforms import GeneralTransform
-from bayeslmm.bayes.posterior.named_draws import named_parameters
+from bayeslmm.bayes.posterior.data import named_parameters
 from bayeslmm.bayes.pymc_model import model as graph_effects
 from bayeslmm.bayes.pymc_model import model as graph_model
 from bayeslmm.bayes.sampling.nuts import ess

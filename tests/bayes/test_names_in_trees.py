@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.posterior.named_draws import plain_name
+from bayeslmm.bayes.posterior.data import plain_name
 from tests.bayes import designs
 
 CLASHING = ["coef", "chain", "draw", "obs", "sigma", "alpha", "X", "visit", "weights", "x_term", "a/b"]

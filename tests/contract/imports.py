@@ -11,7 +11,7 @@ from pathlib import Path
 # From the ground up; the folders of one tuple stand side by side and do not import one another.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("_arrays", "_io", "_memory", "_validation", "_lazy", "_types"),
+    ("_arrays", "_io", "_validation", "_types"),
     ("covariance",),
     ("formula",),
     ("specification",),

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from bayeslmm._lazy import OPTIONAL, optional
-from bayeslmm.errors import DependencyError
+from bayeslmm.errors import OPTIONAL, DependencyError, optional
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -25,7 +24,7 @@ def test_an_absent_package_is_answered_by_the_extra_that_brings_it(package: str,
     def absent(name: str, *more: Any) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr("bayeslmm._lazy.import_module", absent)
+    monkeypatch.setattr("bayeslmm.errors.import_module", absent)
     with pytest.raises(DependencyError) as caught:
         optional(package)
     extra = re.match(r"pip install 'bayeslmm\[(\w+)\]'", caught.value.remedy)

@@ -22,10 +22,10 @@ from bayeslmm.inference.intervals.resampling import resampling_factor, without
 from bayeslmm.likelihood import case_deletion as deleted
 from bayeslmm.likelihood import prediction
 from bayeslmm.likelihood.criterion import Criterion
+from bayeslmm.likelihood.kernel import TUNING
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
-from bayeslmm.likelihood.tuning import TUNING
 from bayeslmm.model.fit import Fit
 from tests.inference.examples import fitted as example
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from bayeslmm.inference.intervals.batch_refit import (
+    ResponseProducts,
     evaluate_responses,
     lift_off_boundary,
     refit_many,
     standardize_response,
     with_response,
 )
-from bayeslmm.likelihood.response_products import ResponseProducts
 from tests.inference.examples import fitted
 
 MODELS = ["slope", "uncorrelated", "weighted", "crossed", "crossed_slope", "nested", "exchangeable"]

@@ -20,8 +20,8 @@ from bayeslmm.errors import (
     RankError,
     SizeError,
 )
+from bayeslmm.likelihood.kernel import TUNING
 from bayeslmm.likelihood.random_effects import cross_products
-from bayeslmm.likelihood.tuning import TUNING
 from tests.inputs.frames import MODEL, fit, least_squares, noted, refused, visits, warned
 
 NUMBER = visits()["g"].str[1:].astype(float)

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from bayeslmm._memory import PLACES, free_bytes, require_memory
+from bayeslmm._validation import PLACES, free_bytes, require_memory
 from bayeslmm.errors import SizeError
 from tests.inputs.frames import fit
 

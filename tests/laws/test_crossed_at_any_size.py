@@ -13,14 +13,14 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import InferenceError
-from bayeslmm.estimate import monte_carlo
+from bayeslmm.estimate import checks
+from bayeslmm.estimate.checks import LARGEST_SHARE, monte_carlo_shares
 from bayeslmm.estimate.estimate import estimate
-from bayeslmm.estimate.monte_carlo import LARGEST_SHARE, monte_carlo_shares
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.likelihood import problem as problem_module
+from bayeslmm.likelihood.kernel import TUNING
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects import cross_products, dense
-from bayeslmm.likelihood.tuning import TUNING
 
 FORMULAS = (
     "y ~ x + (1 | g) + (1 | h)",
@@ -166,7 +166,7 @@ def test_probes_are_made_more_until_the_error_is_small(monkeypatch: pytest.Monke
     few = built(monkeypatch, 9, TUNING.probes)
     shares = monte_carlo_shares(few, few.criterion.at(estimate(few, "REML").x, True))
     allowed = max(shares[1:]) / 1.2
-    monkeypatch.setattr(monte_carlo, "LARGEST_SHARE", allowed)
+    monkeypatch.setattr(checks, "LARGEST_SHARE", allowed)
     problem, found = fit_reweighted(few, "REML")
     before, after = (own.criterion.kernel.cross.probes for own in (few, problem))
     assert after.exact.shape[1] + after.count > before.exact.shape[1] + before.count

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bayeslmm.inference.intervals.drawn_products import ColumnValues, ProductSampler, laid_out
+from bayeslmm.inference.intervals.batch_refit import ResponseProducts
+from bayeslmm.inference.intervals.resampling import ColumnValues, ProductSampler, laid_out
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
-from bayeslmm.likelihood.response_products import ResponseProducts
 from tests.laws.designs import MIXED, Example, mixed, random_x, related
 
 EXAMPLES = [pytest.param(mixed(name, seed, weighted=bool(seed % 2)), id=f"{name}{seed}") for name in MIXED for seed in (0, 1)]

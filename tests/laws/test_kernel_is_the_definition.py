@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bayeslmm.likelihood.definition import define
 from bayeslmm.likelihood.random_effects.cross_products import cross_products
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
+from tests.laws.definition import define
 from tests.laws.designs import MIXED, RESIDUAL, Example, mixed, random_x, related, structured
 
 EXAMPLES = (

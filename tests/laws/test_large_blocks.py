@@ -10,13 +10,13 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.likelihood.criterion import CriterionPoint
-from bayeslmm.likelihood.definition import define
+from bayeslmm.likelihood.kernel import TUNING
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects import off_diagonal as coupling
 from bayeslmm.likelihood.random_effects import schur as rest
 from bayeslmm.likelihood.random_effects.schur import PackedBlock
-from bayeslmm.likelihood.tuning import TUNING
+from tests.laws.definition import define
 
 FORMULAS = ("y ~ x + (1 | a) + (1 | b)", "y ~ x + (x | a) + (1 | b)", "y ~ x + (1 | a) + (1 | b) + (1 | c)")
 POINTS = ((0.8, 0.4, 0.5, 0.6), (0.6, 0.0, 0.3, 0.0), (0.7, 1e-5, 1e-6, 1e-7))

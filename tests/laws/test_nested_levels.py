@@ -8,8 +8,8 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.likelihood.definition import define
 from bayeslmm.likelihood.random_effects.cross_products import by_cell
+from tests.laws.definition import define
 
 
 def nested(inner: int, outer: int, rows: int, seed: int = 3) -> pd.DataFrame:

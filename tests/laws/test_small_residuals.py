@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.likelihood.kernel import TUNING
 from bayeslmm.likelihood.random_effects.schur import PackedBlock
-from bayeslmm.likelihood.tuning import TUNING
 
 SIZES = {"blocks": (200, 50, 2000), "large": (400, TUNING.packed_columns + 44, 4000), "components": (120, 30, 1500)}
 

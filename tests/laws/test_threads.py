@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.tuning import TUNING
+from bayeslmm.likelihood.kernel import TUNING
 
 LIBRARIES = ThreadpoolController().select(user_api="blas")
 

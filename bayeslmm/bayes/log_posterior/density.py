@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, Generator
-from bayeslmm._memory import require_memory
+from bayeslmm._validation import require_memory
 from bayeslmm.bayes.log_posterior.layout import ParameterLayout, lay_out_parameters
 from bayeslmm.bayes.log_posterior.priors import ModelPriors, resolve
 from bayeslmm.likelihood.criterion import one_thread

@@ -1,4 +1,4 @@
-"""Draws of a posterior with the model that they are of: what every table, figure and file of a posterior is made from."""
+"""Draws of a posterior with the model that they are of: what every table, figure and file is made from; their names."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayeslmm._arrays import Array, FrozenMapping
 from bayeslmm.bayes.log_posterior.density import Density
-from bayeslmm.bayes.posterior.named_draws import Variable, named_parameters
+from bayeslmm.bayes.log_posterior.layout import MatrixBlock
+from bayeslmm.bayes.log_posterior.transforms import UnstructuredTransform
+from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.errors import Check, MismatchError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_covariance import residual_names, variance_names
 from bayeslmm.results.estimates import FittedModel
+from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 from bayeslmm.results.store import AddedUp, Arrays, stored_model, to_json, weighting_fitted_values, write_archive
 
 if TYPE_CHECKING:
@@ -162,3 +166,159 @@ def require_same_density(post: PosteriorData, path: str) -> None:
         raise MismatchError(
             f"the log density of the saved posterior is {stored:.6f}; evaluated again it is {value:.6f}", path, "sample again"
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variable:
+    """Draws of one named quantity: values (S, ...), dims of the axes after the first, coords of those dims."""
+
+    values: Array
+    dims: tuple[str, ...]
+    coords: Mapping[str, list[Any]]
+
+
+def matrix_sds(matrices: Array) -> Array:
+    """sds (S, q) of covariance matrices (S, q, q)."""
+    return np.sqrt(np.maximum(np.diagonal(matrices, axis1=-2, axis2=-1), 0.0))
+
+
+def matrix_correlations(matrices: Array) -> Array:
+    """Correlation matrices; 0 beside an sd of 0."""
+    sd = matrix_sds(matrices)
+    scale = sd[..., :, None] * sd[..., None, :]
+    out = np.where(scale > 0, matrices / np.where(scale > 0, scale, 1.0), 0.0)
+    q = out.shape[-1]
+    out[..., np.arange(q), np.arange(q)] = 1.0
+    return np.clip(out, -1.0, 1.0)
+
+
+def group_columns(density: Density) -> dict[str, list[str]]:
+    """Grouping factor -> the columns of all its terms; a column that occurs twice is told apart by its number."""
+    terms, found = density.problem.design.terms, {}
+    for group, members in terms_by_group(terms).items():
+        names: list[str] = []
+        for i in members:
+            for name in terms[i].columns:
+                names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
+        found[group] = names
+    return found
+
+
+def group_covariance(density: Density, phi: Array, group: str) -> Array:
+    """D (S, q, q) of a grouping factor, its terms side by side."""
+    members = terms_by_group(density.problem.design.terms)[group]
+    parts = [density.layout.terms[i].covariance(phi) for i in members]
+    q = sum(part.shape[-1] for part in parts)
+    whole, begin = np.zeros((len(phi), q, q)), 0
+    for part in parts:
+        end = begin + part.shape[-1]
+        whole[:, begin:end, begin:end] = part
+        begin = end
+    return whole
+
+
+RESERVED_NAMES = (
+    "chain",
+    "draw",
+    "coef",
+    "obs",
+    "visit",
+    "visit_bis",
+    "visit_pair",
+    "alpha",
+    "alpha_prior",
+    "sigma",
+    "X",
+    "offset",
+    "weights",
+)
+"""Dims and variables that every tree and graph may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeNames:
+    """What trees and graphs call the grouping factors and the response: by their names, another where that is taken or holds a slash."""
+
+    groups: Mapping[str, str]
+    response: str
+
+
+def tree_names(problem: Problem) -> TreeNames:
+    """Names that no dim, coordinate or variable has twice: a dim called as another relabels it without a word."""
+    design, found = problem.design, {}
+    taken = {*RESERVED_NAMES, *residual_names(problem)}
+    for group in terms_by_group(design.terms):
+        label = plain_name(group)
+        while taken & (own := _made_of(label)):
+            label += "_group"
+        found[group] = label
+        taken |= own
+    response = plain_name(str(design.spec.formula.response))
+    return TreeNames(found, f"{response} (response)" if response in taken else response)
+
+
+def _made_of(group: str) -> set[str]:
+    """The dims and variables of a grouping factor."""
+    dims = {group, f"{group}_term", f"{group}_term_bis", f"{group}_pair"}
+    return dims | {f"{stem}_{group}" for stem in ("sd", "corr", "cor", "beta", "Z", "index", "covariance")}
+
+
+def plain_name(name: str) -> str:
+    """A name without the slash, which parts the groups of a tree."""
+    return name.replace("/", "_per_")
+
+
+def named_parameters(density: Density, phi: Array) -> dict[str, Variable]:
+    """Every covariance parameter by name: `sigma`, `sd_<group>`, `corr_<group>`, then those of R and of the variance function."""
+    found: dict[str, Variable] = {"sigma": Variable(density.sigma(phi), (), {})}
+    terms, called = density.problem.design.terms, tree_names(density.problem).groups
+    for group, members in terms_by_group(terms).items():
+        D, names = group_covariance(density, phi, group), group_columns(density)[group]
+        label = called[group]
+        dim = f"{label}_term"
+        found[f"sd_{label}"] = Variable(matrix_sds(D), (dim,), {dim: names})
+        if any(terms[i].covariance.name not in DIAGONAL_STRUCTURES and terms[i].covariance.q > 1 for i in members):
+            found[f"corr_{label}"] = Variable(matrix_correlations(D), (dim, f"{dim}_bis"), {dim: names, f"{dim}_bis": names})
+        for i in members:
+            covariance = terms[i].covariance
+            if isinstance(covariance, Homogeneous | Heterogeneous) and covariance.correlation_.size:
+                found |= _shapes(
+                    density.layout.terms[i].axes.values(phi[:, density.layout.terms[i].part]), covariance, names, f" | {label}"
+                )
+    for block in density.layout.sets:
+        found |= _residual(block, phi)
+    if density.layout.variance is not None:
+        values = density.layout.variance.natural(phi)
+        found |= {name: Variable(values[:, j], (), {}) for j, name in enumerate(variance_names(density.problem))}
+    return found
+
+
+def _shapes(x: Array, covariance: Homogeneous | Heterogeneous, labels: list[str], suffix: str) -> dict[str, Variable]:
+    names = covariance.natural_names_for(labels)
+    values = covariance.natural(x)
+    first = covariance.size - covariance.correlation_.size
+    return {names[j] + suffix: Variable(values[:, j], (), {}) for j in range(first, covariance.size)}
+
+
+def residual_draws(block: MatrixBlock, phi: Array) -> dict[str, Array]:
+    """Draws (S,) of the parameters of one set of R, called as a fit calls them."""
+    values = block.covariance.natural(block.axes.values(phi[:, block.part]))
+    return {name: values[:, j] for j, name in enumerate(block.own.names)}
+
+
+def _residual(block: MatrixBlock, phi: Array) -> dict[str, Variable]:
+    """The parameters of one set of R: `sd_residual` by visit and `corr_residual` where each visit has its own, else by name."""
+    suffix, covariance, x = block.own.suffix, block.covariance, block.axes.values(phi[:, block.part])
+    found: dict[str, Variable] = {}
+    named = {name: Variable(values, (), {}) for name, values in residual_draws(block, phi).items()}
+    if isinstance(covariance, Homogeneous):
+        return named if suffix else {name: variable for name, variable in named.items() if name != block.own.names[0]}
+    labels = list(block.own.labels)
+    if block.own.by_visit:
+        R, dim = covariance.matrix(x), "visit"
+        found[f"sd_residual{suffix}"] = Variable(matrix_sds(R), (dim,), {dim: labels})
+        if isinstance(block.axes, UnstructuredTransform):
+            found[f"corr_residual{suffix}"] = Variable(matrix_correlations(R), (dim, f"{dim}_bis"), {dim: labels, f"{dim}_bis": labels})
+            return found
+    sds = {f"sd[{label}]{suffix}" for label in labels} if found else set()
+    return found | {name: variable for name, variable in named.items() if name not in sds}

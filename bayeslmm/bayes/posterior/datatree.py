@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeslmm._arrays import Array, generator
-from bayeslmm._lazy import optional
 from bayeslmm._validation import require_count
 from bayeslmm.bayes.log_posterior.priors import improper_priors
-from bayeslmm.bayes.posterior.named_draws import Variable, group_columns, plain_name, tree_names
+from bayeslmm.bayes.posterior.data import Variable, group_columns, plain_name, tree_names
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor, log_likelihood
+from bayeslmm.errors import optional
 from bayeslmm.results.random_effects import terms_by_group
 
 if TYPE_CHECKING:

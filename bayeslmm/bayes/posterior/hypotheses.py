@@ -15,12 +15,11 @@ import pandas as pd
 from scipy.special import ndtr
 
 from bayeslmm._arrays import Array, generator
-from bayeslmm._lazy import optional
 from bayeslmm._validation import require_level
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
-from bayeslmm.errors import SpecificationError
+from bayeslmm.errors import SpecificationError, optional
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.specification.prior_families import FAMILIES, is_mixture

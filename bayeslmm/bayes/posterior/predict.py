@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, generator
-from bayeslmm._memory import require_memory
-from bayeslmm._validation import require_flag, require_level, require_one_of
+from bayeslmm._validation import require_flag, require_level, require_memory, require_one_of
 from bayeslmm.bayes.log_posterior.density import with_solution
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table

@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm._lazy import optional
 from bayeslmm._validation import require_count, require_flag, require_level, require_mapping, require_names, require_one_of
 from bayeslmm.bayes.posterior import datatree as tree
-from bayeslmm.bayes.posterior.named_draws import group_columns, matrix_correlations, matrix_sds, residual_draws
+from bayeslmm.bayes.posterior.data import group_columns, matrix_correlations, matrix_sds, residual_draws
 from bayeslmm.bayes.posterior.predict import design_sigma, error_variance
-from bayeslmm.errors import SpecificationError, printable_text
+from bayeslmm.errors import SpecificationError, optional, printable_text
 from bayeslmm.inference.means.emmeans import EMMeans, scale_and_sd
 from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.emmeans import emtrends as trends_of
@@ -24,8 +23,8 @@ from bayeslmm.inference.means.linear_functions import linear_functions, require_
 from bayeslmm.inference.means.multiplicity import contrast_method
 from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_name, variance_names
 from bayeslmm.results.fitted import add_fixed
-from bayeslmm.results.noted_frame import NotedFrame, noted
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
+from bayeslmm.results.render import NotedFrame, noted
 
 if TYPE_CHECKING:
     import xarray

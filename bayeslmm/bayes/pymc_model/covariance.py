@@ -19,7 +19,7 @@ from pytensor.tensor import TensorVariable
 from bayeslmm._arrays import Array
 from bayeslmm.bayes.log_posterior.priors import shape_limits
 from bayeslmm.bayes.log_posterior.transforms import ScaledTransform, Transform, UnstructuredTransform, positive_transform
-from bayeslmm.bayes.posterior.named_draws import matrix_correlations
+from bayeslmm.bayes.posterior.data import matrix_correlations
 from bayeslmm.bayes.pymc_model.distributions import (
     ArrayAndJacobian,
     LogJacobian,

@@ -21,7 +21,7 @@ from bayeslmm._validation import require_one_of
 from bayeslmm.bayes.log_posterior.conditional import conditional_likelihood, error_likelihood
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.transforms import GeneralTransform
-from bayeslmm.bayes.posterior.named_draws import group_columns, tree_names
+from bayeslmm.bayes.posterior.data import group_columns, tree_names
 from bayeslmm.bayes.pymc_model.covariance import GraphMatrix, MatrixNames, covariance_matrix, report_correlations, sd_vector
 from bayeslmm.bayes.pymc_model.distributions import ArrayAndJacobian, ValueAndGradient, coefficients, positive_variable, real_variable
 from bayeslmm.bayes.sampling.mode import mode_start

@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, seed_sequence
-from bayeslmm._lazy import optional, optional_packages
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
 from bayeslmm.bayes.log_posterior.transforms import GeneralTransform, ScaledTransform, UnstructuredTransform
-from bayeslmm.bayes.posterior.data import PosteriorDraws
-from bayeslmm.bayes.posterior.named_draws import tree_names
+from bayeslmm.bayes.posterior.data import PosteriorDraws, tree_names
 from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.sampling.nuts import bfmi, ess, r_hat
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.covariance.unstructured import band_positions
-from bayeslmm.errors import Check, DependencyError, SamplingError, SpecificationError
+from bayeslmm.errors import Check, DependencyError, SamplingError, SpecificationError, optional, optional_packages
 from bayeslmm.results.random_effects import terms_by_group
 
 if TYPE_CHECKING:

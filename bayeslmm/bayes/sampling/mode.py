@@ -15,7 +15,7 @@ import numpy as np
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.errors import Check, PriorError
-from bayeslmm.estimate.boundary import NULL_DIRECTION
+from bayeslmm.estimate.checks import NULL_DIRECTION
 from bayeslmm.estimate.estimate import EXACT_VARIANCE, Estimate, check_not_exact, search
 from bayeslmm.estimate.newton import Interrupted, minimise
 from bayeslmm.likelihood.kernel import Solution

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Generator, generator
-from bayeslmm._lazy import optional
 from bayeslmm._validation import require_count
 from bayeslmm.bayes.log_posterior.density import Density, arrange_density, require_room_for_draws
 from bayeslmm.bayes.log_posterior.layout import lay_out_parameters
@@ -19,7 +18,7 @@ from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.data import PosteriorData, PosteriorDraws
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
 from bayeslmm.covariance.linalg import cholesky
-from bayeslmm.errors import BayesLMMWarning, printable_text, warn_user
+from bayeslmm.errors import BayesLMMWarning, optional, printable_text, warn_user
 from bayeslmm.specification.prior_families import Prior, is_proper, log_density
 
 if TYPE_CHECKING:

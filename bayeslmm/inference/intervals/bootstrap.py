@@ -16,9 +16,17 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from bayeslmm._arrays import Array, seed_sequence
-from bayeslmm._memory import STREAM_NUMBERS, require_memory
 from bayeslmm._types import BootstrapInterval, StatisticValues
-from bayeslmm._validation import find_word, require_count, require_flag, require_function, require_level, require_one_of
+from bayeslmm._validation import (
+    STREAM_NUMBERS,
+    find_word,
+    require_count,
+    require_flag,
+    require_function,
+    require_level,
+    require_memory,
+    require_one_of,
+)
 from bayeslmm.data.design import Design
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError, warn_user
 from bayeslmm.estimate.batch_descent import BatchFits
@@ -32,9 +40,8 @@ from bayeslmm.inference.intervals.batch_refit import (
     standardize_response,
     with_response,
 )
-from bayeslmm.inference.intervals.drawn_products import ProductSampler, laid_out
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
-from bayeslmm.inference.intervals.resampling import resample_design, resampling_factor, without
+from bayeslmm.inference.intervals.resampling import ProductSampler, laid_out, resample_design, resampling_factor, without
 from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.identification import full_rank
 from bayeslmm.likelihood.problem import Problem, build_problem

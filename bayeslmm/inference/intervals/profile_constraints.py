@@ -22,9 +22,9 @@ from typing import Protocol
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.estimate.boundary import MAX_RESTARTS, NULL_DIRECTION, TRIED_SDS, typical_sd
+from bayeslmm.estimate.batch_descent import crowded, trial_points
+from bayeslmm.estimate.checks import MAX_RESTARTS, NULL_DIRECTION, TRIED_SDS, typical_sd
 from bayeslmm.estimate.newton import Evaluation, minimise
-from bayeslmm.estimate.other_starts import crowded, trial_points
 from bayeslmm.estimate.rotation import rotate_problem, rotated_x, rotation_towards
 from bayeslmm.inference.intervals.parameters import (
     CovarianceParameter,

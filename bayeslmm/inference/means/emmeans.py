@@ -18,21 +18,21 @@ from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, check_options, fixed_effects
 from bayeslmm.inference.means.hypothesis import NEEDS_CORRELATION, Hypothesis, adjustment_note
-from bayeslmm.inference.means.letters import compact_letters
 from bayeslmm.inference.means.linear_functions import restrict_to_kept
 from bayeslmm.inference.means.multiplicity import (
     CONTRAST_METHODS,
     ContrastFamily,
     adjustment_name,
+    compact_letters,
     contrast_method,
     critical_values,
     p_values,
     require_pairs,
 )
 from bayeslmm.inference.means.reference_grid import ReferenceGrid, average_grid, check_variable, grid_factors, reference_grid
-from bayeslmm.inference.variance_parts import EstimatedSd, residual_sd, total_sd, unit_variances
+from bayeslmm.inference.variance_components import EstimatedSd, residual_sd, total_sd, unit_variances
 from bayeslmm.results.foreign_names import known_arguments
-from bayeslmm.results.noted_frame import NotedFrame, noted
+from bayeslmm.results.render import NotedFrame, noted
 from bayeslmm.results.response_scale import ResponseScale, response_options, transformed_response
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from bayeslmm.inference.fixed_effects.tests import fixed_effects
 from bayeslmm.inference.means.hypothesis import Hypothesis
 from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.standardize import Standardization
-from bayeslmm.results.noted_frame import NotedFrame, noted
+from bayeslmm.results.render import NotedFrame, noted
 
 if TYPE_CHECKING:
     from bayeslmm._types import ArrayLike, DfMethod, Information, LinearFunction, Side, VcovMethod

@@ -1,4 +1,4 @@
-"""Contrasts among means and their multiplicity adjustments: Tukey, Dunnett, multivariate t, Holm, Bonferroni, Sidak, FDR."""
+"""Contrasts among means, their multiplicity adjustments (Tukey, Dunnett, multivariate t, Holm, Bonferroni, Sidak, FDR), compact letters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import combinations
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 from scipy import special
 
 from bayeslmm._arrays import Array, Codes, numbers_of
-from bayeslmm._memory import require_memory
+from bayeslmm._validation import require_memory
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.inference.means.hypothesis import NEEDS_CORRELATION
 from bayeslmm.inference.means.linear_functions import align_labels
@@ -379,3 +380,33 @@ class MultivariateT:
         if self.rank == 1 and (self.two_sided or members == 1):
             return low
         return float(brentq(lambda t: self.outside(t) - (1.0 - level), 0.99 * low - 0.01, 1.01 * high + 0.01, xtol=1e-9))
+
+
+def compact_letters(means: Array, pairs: Codes | None, differ: Any) -> list[str]:
+    """Letters of each mean, "a" with the smallest; means that are not estimable have none.
+
+    pairs : (r, 2) positions of the means compared; differ : (r,) whether those two differ
+    """
+    fine = {int(i) for i in np.flatnonzero(np.isfinite(means))}
+    groups: list[set[int]] = [fine] if fine else []
+    for (i, j), apart in zip([] if pairs is None else pairs.tolist(), differ, strict=True):
+        if apart:
+            split = [part for group in groups for part in ((group - {i}, group - {j}) if {i, j} <= group else (group,))]
+            groups = _absorbed(split)
+    place = {int(i): rank for rank, i in enumerate(np.argsort(means, kind="stable"))}
+    groups.sort(key=lambda group: sorted(place[i] for i in group))
+    out = ["" for _ in means]
+    for number, group in enumerate(groups):
+        letter = ascii_letters[number] if number < len(ascii_letters) else f"({number + 1})"
+        for i in group:
+            out[i] += letter
+    return out
+
+
+def _absorbed(groups: list[set[int]]) -> list[set[int]]:
+    """Groups that lie in no other."""
+    kept: list[set[int]] = []
+    for group in sorted(groups, key=len, reverse=True):
+        if group and not any(group <= other for other in kept):
+            kept.append(group)
+    return kept

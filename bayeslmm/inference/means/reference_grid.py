@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._memory import require_memory
-from bayeslmm._validation import require_mapping, require_name
+from bayeslmm._validation import require_mapping, require_memory, require_name
 from bayeslmm.data.design import Covariate, Design
 from bayeslmm.errors import InferenceError, SizeError, SpecificationError
 

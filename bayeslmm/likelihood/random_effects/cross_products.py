@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from bayeslmm._arrays import Array, Codes, Mask
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
+from bayeslmm.likelihood.kernel import TUNING
 from bayeslmm.likelihood.random_effects.iterative import Probes, RemainingColumns, draw_probes
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
 from bayeslmm.likelihood.random_effects.off_diagonal import (
@@ -30,7 +31,6 @@ from bayeslmm.likelihood.random_effects.off_diagonal import (
 )
 from bayeslmm.likelihood.random_effects.schur import ComponentLayout, FactorColumns, lay_out_components, lay_out_implicitly
 from bayeslmm.likelihood.standardize import ColumnMap, Standardization, row_pieces
-from bayeslmm.likelihood.tuning import TUNING
 
 WAITING_ENTRIES = 1 << 20
 """Entries of sparse pieces that wait to be added up: memory is that of the pairs that occur, not of the rows."""

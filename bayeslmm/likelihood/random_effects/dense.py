@@ -20,10 +20,9 @@ from scipy.linalg import lapack
 
 from bayeslmm._arrays import Array, Codes, readonly
 from bayeslmm.covariance.base import Covariance
-from bayeslmm.likelihood.kernel import Solution
+from bayeslmm.likelihood.kernel import TUNING, Solution
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
-from bayeslmm.likelihood.tuning import TUNING
 
 KEPT_DERIVATIVES = 30
 """Parameters up to which movements of T, the same for all data of one layout, are kept for the next fit: two megabytes at most."""

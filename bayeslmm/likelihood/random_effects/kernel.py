@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.likelihood.kernel import Slopes, Solution, solve_Xy, stack_solutions
+from bayeslmm.likelihood.kernel import TUNING, Slopes, Solution, solve_Xy, stack_solutions
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky, evaluate_blocked, solve_blocked
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
@@ -26,7 +26,6 @@ from bayeslmm.likelihood.random_effects.iterative import IterativeSchur
 from bayeslmm.likelihood.random_effects.level_blocks import LARGE_SD, factor_unrolled
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, FactorisedOffDiagonal, UnpairedOffDiagonal, lower_entries
 from bayeslmm.likelihood.random_effects.schur import SchurComplement, factorise
-from bayeslmm.likelihood.tuning import TUNING
 
 SINGULAR_VALUE = 1e-8
 """Singular values of T below this are not divided by."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array, Mask
-from bayeslmm.likelihood.tuning import TUNING
+from bayeslmm.likelihood.kernel import TUNING
 
 GENERAL_PRODUCT_ROWS = 5
 """Rows up to which a general product is faster than a symmetric one."""

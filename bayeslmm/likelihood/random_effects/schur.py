@@ -20,7 +20,7 @@ from scipy.linalg import blas, lapack
 from scipy.sparse.csgraph import connected_components
 
 from bayeslmm._arrays import Array, Codes, readonly, symmetric
-from bayeslmm.likelihood.tuning import TUNING
+from bayeslmm.likelihood.kernel import TUNING
 
 SINGLE_VECTORS = 8
 """Products with up to this many vectors go one by one: a matrix product would first copy the triangle into a form of its own."""

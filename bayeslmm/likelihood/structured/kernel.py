@@ -22,10 +22,9 @@ from scipy.sparse.csgraph import connected_components
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
-from bayeslmm.likelihood.kernel import Solution, solve_Xy, stack_solutions
+from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy, stack_solutions
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.structured.residual_structure import BlockRows, ResidualStructure, VarianceFunction
-from bayeslmm.likelihood.tuning import TUNING
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.likelihood.kernel import Solution, solve_Xy
+from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, RowBatch, level_mask, sum_by_pattern
 from bayeslmm.likelihood.structured.residual_structure import BlockRows, GroupedStructure, ResidualStructure, SpatialStructure
-from bayeslmm.likelihood.tuning import TUNING
 
 BLOCK_DECIMALS = 12
 """Decimals, in units of the largest, to which two blocks must agree to be alike."""

@@ -1,4 +1,4 @@
-"""The residual covariance R: standard deviations, whitening, matrices, draws, and its parameters by name."""
+"""The residual covariance R: standard deviations, whitening, matrices, draws, its parameters by name; and V as one matrix."""
 
 from __future__ import annotations
 
@@ -197,3 +197,14 @@ def one_sigma(problem: Problem) -> bool:
     if found is None or not isinstance(found.structure, GroupedStructure):
         return True
     return found.structure.groups == 1 and found.structure.covariance.homogeneous
+
+
+def marginal_covariance(problem: Problem, x: Array) -> Array:
+    """V / sigma^2, (n, n)."""
+    design, n = problem.design, len(problem.design.y)
+    V = unit_covariances(problem, x, np.arange(n)[None])[0]
+    for term, D in zip(design.terms, problem.relative_covariances(x), strict=True):
+        codes = term.group.codes
+        link = (codes[:, None] == codes).astype(float) if term.relationship is None else term.relationship[np.ix_(codes, codes)]
+        V = V + link * (term.Z @ D @ term.Z.T)
+    return np.asarray(V)

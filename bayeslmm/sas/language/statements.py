@@ -15,8 +15,8 @@ from typing import Any
 from bayeslmm.errors import FormulaLimitError, SpecificationError
 from bayeslmm.sas.language import effect_options
 from bayeslmm.sas.language import options as proc_options
+from bayeslmm.sas.language.effect_options import read_lsmestimate, read_slice
 from bayeslmm.sas.language.effects import SASEffect, parse_effect, parse_effects
-from bayeslmm.sas.language.means_statements import read_lsmestimate, read_slice
 from bayeslmm.sas.language.options import read_options, slash_options
 from bayeslmm.sas.language.program import (
     ByVariable,

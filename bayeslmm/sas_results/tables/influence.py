@@ -15,7 +15,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import SizeError, SpecificationError
-from bayeslmm.likelihood.definition import marginal_covariance
+from bayeslmm.likelihood.structured.residual_covariance import marginal_covariance
 from bayeslmm.sas.language.effects import glm_effect
 from bayeslmm.sas_results.parms import profiles_residual
 from bayeslmm.sas_results.rows import class_of

@@ -11,7 +11,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.residual_covariance import unit_covariances
+from bayeslmm.likelihood.structured.residual_covariance import marginal_covariance
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,17 +26,6 @@ class Definition:
     alpha: Array
     r2: float
     sigma2: float
-
-
-def marginal_covariance(problem: Problem, x: Array) -> Array:
-    """V / sigma^2, (n, n)."""
-    design, n = problem.design, len(problem.design.y)
-    V = unit_covariances(problem, x, np.arange(n)[None])[0]
-    for term, D in zip(design.terms, problem.relative_covariances(x), strict=True):
-        codes = term.group.codes
-        link = (codes[:, None] == codes).astype(float) if term.relationship is None else term.relationship[np.ix_(codes, codes)]
-        V = V + link * (term.Z @ D @ term.Z.T)
-    return np.asarray(V)
 
 
 def define(problem: Problem, x: Array, restricted: bool) -> Definition:
