@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,14 +10,13 @@ import numpy as np
 
 from bayeslmm._arrays import Array, freeze
 from bayeslmm._types import FitMethod
-from bayeslmm.data.design import Design, VarianceDesign
+from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError, InferenceError
 from bayeslmm.estimate.batch_descent import crowded, descended, plain_points, residual_points, trial_points
 from bayeslmm.estimate.checks import (
     MAX_RESTARTS,
     NULL_DIRECTION,
-    SINGULAR_SD,
     BoundaryCheck,
     check_boundary,
     determinant_check,
@@ -27,6 +25,7 @@ from bayeslmm.estimate.checks import (
     typical_sd,
     unbounded,
 )
+from bayeslmm.estimate.error_boundary import OWN_SD, VANISHING_SD, error_boundary_checks, singular_errors, vanishing_strata, without_strata
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interrupted, Outcome, minimise_criterion
 from bayeslmm.likelihood.criterion import CriterionPoint, Method, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes
@@ -47,6 +46,9 @@ def estimate_checks(problem: Problem, outcome: Outcome[CriterionPoint], certific
     )
 
 
+FEWER_PARAMETERS = "use a structure with fewer parameters, or one with a variance of each visit's own (fa, not fa0)"
+
+
 def _convergence(problem: Problem, outcome: Outcome[CriterionPoint], interrupted: bool) -> Check:
     predicted = outcome.predicted
     if interrupted:
@@ -55,50 +57,14 @@ def _convergence(problem: Problem, outcome: Outcome[CriterionPoint], interrupted
         return Check("convergence", "passed", predicted, PREDICTED_DECREASE)
     vanishing = vanishing_strata(problem, outcome.point.x, VANISHING_SD)
     if vanishing:
-        remedy = f"the residual sd of {', '.join(vanishing)} goes to 0: {_OWN_SD}"
+        remedy = f"the residual sd of {', '.join(vanishing)} goes to 0: {OWN_SD}"
+        return Check("convergence", "failed", predicted, PREDICTED_DECREASE, remedy)
+    singular = singular_errors(problem, outcome.point.x)
+    if singular:
+        remedy = f"the covariance of {', '.join(singular)} becomes singular: {FEWER_PARAMETERS}"
         return Check("convergence", "failed", predicted, PREDICTED_DECREASE, remedy)
     remedy = "simplify the random effects, or look at `fit.path` for a criterion that keeps falling"
     return Check("convergence", "failed", predicted, PREDICTED_DECREASE, remedy)
-
-
-VANISHING_SD = 1e-2
-"""A stratum's residual sd relative to the largest, below which a search that does not end is on its way to 0."""
-
-_OWN_SD = "its rows may repeat one another, or be all that a random effect sees; join levels of ident(), or leave it out"
-
-
-def _log_ratios(problem: Problem, x: Array) -> Iterator[tuple[VarianceDesign, slice, Array]]:
-    """Each ident() with the place of its parameters in x, and the log ratios of its levels, that of the first 0."""
-    kernel = problem.structured
-    if kernel is None:
-        return
-    begin = kernel.variance_part.start
-    for factor, size in zip(kernel.variance.factors, kernel.variance.sizes, strict=True):
-        own = slice(begin, begin + size)
-        if factor.kind == "ident":
-            yield factor, own, np.append(0.0, x[own])
-        begin += size
-
-
-def vanishing_strata(problem: Problem, x: Array, limit: float) -> tuple[str, ...]:
-    """The levels of ident() whose residual sd is below a share of the largest one, `ident(arm)[A]`."""
-    found: list[str] = []
-    for factor, _, ratios in _log_ratios(problem, x):
-        gone = np.flatnonzero(ratios < np.log(limit) + ratios.max())
-        found += [f"ident({factor.spec.covariate})[{factor.labels[i]}]" for i in gone]
-    return tuple(found)
-
-
-def without_strata(problem: Problem, x: Array) -> list[Array]:
-    """Where to begin with such sds all but 0: there the criterion is level in them, while the way there has no end."""
-    moved = x.copy()
-    for _, own, ratios in _log_ratios(problem, x):
-        gone = ratios < np.log(VANISHING_SD) + ratios.max()
-        ratios[gone] = np.log(0.5 * SINGULAR_SD) + ratios.max()
-        moved[own] = ratios[1:] - ratios[0]
-        for term in problem.random.terms:  # sigma is that of the first level: what is relative to it grows as it falls
-            moved[term.part] = term.covariance.rescale(moved[term.part], float(np.exp(-ratios[0])))
-    return [] if np.array_equal(moved, x) else [moved]
 
 
 def _boundary(problem: Problem, outcome: Outcome[CriterionPoint], certificate: BoundaryCheck) -> list[Check]:
@@ -116,8 +82,7 @@ def _boundary(problem: Problem, outcome: Outcome[CriterionPoint], certificate: B
         if term.columns == ("Intercept",):
             remedy += f"; rows of a level that are less alike than others are described by residual='cs(1 | {term.group.name})'"
         found.append(Check(label, "noted" if certified else "failed", slope, 0.0, remedy))
-    gone = vanishing_strata(problem, outcome.point.x, SINGULAR_SD)
-    return found + [Check(f"singular: {name}", "noted", 0.0, 0.0, f"the residual sd is 0: {_OWN_SD}") for name in gone]
+    return found + error_boundary_checks(problem, outcome.point.x)
 
 
 EXACT_VARIANCE = 1e-18
@@ -191,7 +156,9 @@ def _estimate(problem: Problem, method: Method, start: Array | None, kept: bool)
         outcome, certificate = _best_so_far(problem, restricted, stopped)
     point = outcome.point
     if not np.isfinite(point.value) or point.state is None:
-        raise DesignError("the likelihood does not exist at any point tried", remedy="look for a term that explains every observation")
+        singular = singular_errors(problem, problem.start)
+        remedy = f"{', '.join(singular)} is singular: {FEWER_PARAMETERS}" if singular else "look for a term that explains every observation"
+        raise DesignError("the likelihood does not exist at any point tried", ", ".join(singular), remedy)
     exact = EXACT_VARIANCE_FROM_SUMS if problem.structured is None else EXACT_VARIANCE
     if point.sigma2 * _unit_variance(problem, point.x) < exact or (point.sigma2 < DOUBTFUL_VARIANCE and _is_rounding(problem, point)):
         raise _exact_error("the random effects reproduce the response exactly, or so nearly that its residuals are lost in rounding")
@@ -284,7 +251,7 @@ def _search(problem: Problem, restricted: bool, start: Array | None) -> tuple[Ou
     bare = without_nugget(problem, point, restricted)
     if bare is not None:
         point, certificate = bare, replace(certificate, nearly=True)
-    if vanishing_strata(problem, point.x, SINGULAR_SD):
+    if vanishing_strata(problem, point.x) or (problem.random.size and singular_errors(problem, point.x)):
         certificate = replace(certificate, nearly=True)
     return Outcome(point, outcome.converged, outcome.predicted, path), certificate
 

@@ -12,6 +12,7 @@ from scipy.special import ndtr, ndtri
 from bayeslmm._types import ConfMethod
 from bayeslmm._validation import find_word, require_flag, require_level, require_names, require_one_of, spell
 from bayeslmm.errors import SpecificationError
+from bayeslmm.estimate.error_boundary import vanished_parameters
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import observed_information
 from bayeslmm.inference.fixed_effects.tests import coefficient_table
 from bayeslmm.inference.intervals.bootstrap import bootstrap
@@ -184,10 +185,11 @@ def parameter_errors(fit: Estimates) -> dict[str, float]:
     """Standard errors of the covariance parameters, by name: the delta method from the observed information; NaN at the end of a range."""
     problem, found = fit.problem, {}
     tau = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2))
-    covariance = observed_information(fit).covariance
+    covariance, gone = observed_information(fit).covariance, vanished_parameters(problem, fit.estimate.x)
     for parameter in covariance_parameters(problem):
         value, error = parameter_value(parameter, problem, tau), standard_error(parameter, problem, tau, covariance)
-        found[parameter.term] = scale_speed(parameter.scale, value) * error if error > 0 else np.nan
+        known = error > 0 and parameter.term not in gone.zero | gone.unknown
+        found[parameter.term] = scale_speed(parameter.scale, value) * error if known else np.nan
     return found
 
 

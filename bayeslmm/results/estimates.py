@@ -13,6 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes, FrozenMapping, freeze, numbers_of, readonly
 from bayeslmm._validation import require_memory
 from bayeslmm.errors import BayesLMMWarning, Check, PredictionError, SpecificationError
+from bayeslmm.estimate.error_boundary import vanished_parameters
 from bayeslmm.likelihood.identification import undetermined_parameters
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import error_covariance, one_sigma, residual_parameters, visit_covariances
@@ -295,9 +296,9 @@ class Estimates:
         0
         """
         found = residual_parameters(self.problem, self.estimate.x, self._sigma)
-        return pd.Series(
-            [value for _, value in found], index=pd.Index([name for name, _ in found], dtype="str"), name="estimate", dtype=float
-        )
+        zero = vanished_parameters(self.problem, self.estimate.x).zero
+        values = [0.0 if name in zero else value for name, value in found]
+        return pd.Series(values, index=pd.Index([name for name, _ in found], dtype="str"), name="estimate", dtype=float)
 
     def marginal_cov(self, level: str | float) -> pd.DataFrame:
         """V over the rows of one subject: a level of the residual structure's subject, or of the first grouping factor.

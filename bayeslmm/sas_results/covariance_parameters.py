@@ -22,6 +22,7 @@ from bayeslmm.covariance.registry import STRUCTURES
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.covariance.unstructured import Banded
 from bayeslmm.errors import SpecificationError
+from bayeslmm.estimate.error_boundary import vanishing_labels
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, VisitStructure
 from bayeslmm.sas.language.covariance_types import VC, CovType
@@ -255,21 +256,31 @@ SAS_TAU_STEP = 1e-6
 _OFF_DIAGONAL = re.compile(r"UN\((\d+),(\d+)\)\Z")
 _CORRELATION = re.compile(r"(CSH|AR\(1\)|ARH\(1\)|TOEPH\(\d+\)|Corr\(.*|Rho.*)\Z")
 _SIGNED = re.compile(r"(CS|CSH|AR\(1\)|ARH\(1\)|Rho.*|Gamma|TOEPH?\(\d+\)|HF|Corr\(.*|FA\(\d+,\d+\)|SP\(POW\)|SP\(LIN\))\Z")
+_SCALE_FREE = re.compile(r"(Gamma|SP\(.*|Range|Smoothness|Scale)\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class CovParm:
-    """One row of the table; positive parameters have 0 as their bound, which is what their tests and limits go by."""
+    """One row of the table; positive parameters have 0 as their bound, which is what their tests and limits go by.
+
+    vanished : whether it belongs to a group whose errors are 0
+    """
 
     name: str
     subject: str
     group: str
     value: float
+    vanished: bool = False
 
     @property
     def correlation(self) -> bool:
         """Whether the parameter is a correlation, whose bounds are -1 and 1."""
         return bool(_CORRELATION.match(self.name.rsplit(" ", 1)[-1]))
+
+    @property
+    def of_scale(self) -> bool:
+        """Whether the parameter is a variance, a covariance or a loading: 0 where there are no errors."""
+        return not self.correlation and not _SCALE_FREE.match(self.name.rsplit(" ", 1)[-1])
 
     @property
     def positive(self) -> bool:
@@ -353,22 +364,24 @@ def _repeated_rows(block: CovBlock, problem: Problem, tau: Array) -> Iterator[Co
     sigma2 = residual_variance(problem, tau)
     kernel = problem.structured
     assert kernel is not None
+    gone = vanishing_labels(problem, tau[:-1])
     if block.type == VC:
         design = problem.design.variance[0]
         ratios = np.concatenate([[1.0], kernel.variance.natural(tau[:-1][kernel.variance_part])])
         for label, ratio in zip(design.labels, ratios, strict=True):
-            yield CovParm("Residual", block.subject, f"{block.group} {label}", float(sigma2 * ratio**2))
+            yield CovParm("Residual", block.subject, f"{block.group} {label}", float(sigma2 * ratio**2), label in gone)
         return
     structure, residual = kernel.structure, problem.design.residual
     assert isinstance(structure, GroupedStructure) and residual is not None
-    labels = [""] if residual.group is None else [f"{block.group} {level}" for level in residual.group.levels]
-    for label, own in zip(labels, structure.padded(tau[:-1][kernel.residual_part]), strict=True):
+    levels = [""] if residual.group is None else [str(level) for level in residual.group.levels]
+    for level, own in zip(levels, structure.padded(tau[:-1][kernel.residual_part]), strict=True):
         full = structure.covariance.rescale(own, float(np.sqrt(sigma2)))
         plain = isinstance(structure, VisitStructure) and has_matrix_form(block.type) and not block.local
         if plain:
             outcomes = residual.shape[0] if block.type.kronecker else 0
             found = block_parameters(block, structure.covariance.matrix(full), outcomes)
         else:
-            found = sas_parameters(structure.covariance, full, grouped=bool(label))
+            found = sas_parameters(structure.covariance, full, grouped=residual.group is not None)
+        group = "" if residual.group is None else f"{block.group} {level}"
         for name, value in found:
-            yield CovParm(name, "" if name == "Residual" else block.subject, label, value)
+            yield CovParm(name, "" if name == "Residual" else block.subject, group, value, residual.group is not None and level in gone)

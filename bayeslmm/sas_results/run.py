@@ -296,7 +296,7 @@ class ProgramRun:
         """The covariance parameters at the optimum."""
         rows = self.listing.rows(tau_of(self.fit.estimate.x, self.fit.point.sigma2))
         if self.components is None:
-            return rows
+            return tuple(replace(row, value=0.0) if row.vanished and row.of_scale else row for row in rows)
         return tuple(replace(row, value=float(value)) for row, value in zip(rows, self.components.t, strict=True))
 
     @cached_property

@@ -61,7 +61,8 @@ def free_parameters(run: ProgramRun) -> NDArray[np.bool_]:
         return np.asarray(values != 0.0)
     zero = np.array([row.positive for row in rows]) & (values <= NULL_SPEC * float(np.abs(values).max(initial=0.0)))
     one = np.array([row.correlation for row in rows]) & (np.abs(values) >= 1.0 - AT_ONE)
-    return ~zero & ~one & ~np.isin(np.arange(len(rows)), run.search.held)
+    gone = np.array([row.vanished for row in rows], bool)
+    return ~zero & ~one & ~gone & ~np.isin(np.arange(len(rows)), run.search.held)
 
 
 def _tau_covariance(run: ProgramRun) -> Array:
@@ -340,19 +341,19 @@ def _definite_hessian(run: ProgramRun) -> bool:
     hessian = run.inference.curvature.hessian
     if run.components is not None:
         return _definite(hessian)
-    at_bound = not free_parameters(run).all()
-    # a parameter at its bound leaves directions in which nothing moves
-    moving = np.diagonal(hessian) > DEFINITE * np.diagonal(hessian).max(initial=0.0)
-    if not at_bound and not moving.all():
-        return False
-    return _definite(hessian[np.ix_(moving, moving)])
+    free = free_parameters(run)
+    if not free.all():
+        # in the parameters that can move: those at their bound leave directions in which nothing does
+        moves = np.linalg.pinv(run.listing.jacobian(tau_of(run.fit.estimate.x, run.fit.point.sigma2))[free])
+        return _definite(moves.T @ hessian @ moves)
+    return _definite(hessian)
 
 
 def _definite(matrix: Array) -> bool:
     variances = np.diagonal(matrix)
     if not len(variances):
         return True
-    if not (variances > 0).all():
+    if not (np.isfinite(matrix).all() and (variances > 0).all()):
         return False
     root = np.sqrt(variances)
     return bool(np.linalg.eigvalsh(matrix / np.outer(root, root)).min() > DEFINITE)

@@ -1,0 +1,190 @@
+"""Errors at the end of their range: a stratum whose residual sd is 0, a covariance matrix of the errors that is singular.
+
+Beside random effects both may be optima: where no level of a random term has more rows of a stratum than it has effects, nothing is lost
+when the errors of that stratum vanish. Without random effects the likelihood has no bound there, and no search ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayeslmm._arrays import Array, Codes
+from bayeslmm.errors import Check
+from bayeslmm.estimate.checks import SINGULAR_SD
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_covariance import residual_sets, sigma_name
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure, VisitStructure
+
+VANISHING_SD = 1e-2
+"""A stratum's residual sd relative to the largest, below which a search that does not end is on its way to 0."""
+
+SCALE_FREE = frozenset(("rho", "range", "nu", "gamma", "nugget"))
+"""Kinds of parameters that an sd of 0 leaves without a meaning; all others are 0 with it."""
+
+OWN_SD = "its rows may repeat one another, or be all that a random effect sees; join levels of what the errors differ by, or leave it out"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Strata:
+    """Residual sds that differ between strata: what they differ by, logs of the sds, and x where the logs are others.
+
+    scales, others : names of the parameters of each stratum: its sd, relative or not, and what means nothing without it
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    logs: Array
+    moved: Callable[[Array, Array], Array]
+    scales: tuple[frozenset[str], ...]
+    others: tuple[frozenset[str], ...]
+
+    def name(self, i: int) -> str:
+        """`ident(arm)[A]`."""
+        return f"{self.source}[{self.labels[i]}]"
+
+    def below(self, limit: float) -> Codes:
+        """The strata whose sd is below a share of the largest one."""
+        return np.flatnonzero(self.logs < np.log(limit) + self.logs.max())
+
+
+def _strata(problem: Problem, x: Array) -> Iterator[_Strata]:
+    """The levels of each ident(), then the groups of R."""
+    kernel = problem.structured
+    if kernel is None:
+        return
+    begin = kernel.variance_part.start
+    for factor, size in zip(kernel.variance.factors, kernel.variance.sizes, strict=True):
+        own = slice(begin, begin + size)
+        begin += size
+        if factor.kind == "ident":
+            ratios = kernel.variance.names[own.start - kernel.variance_part.start : own.stop - kernel.variance_part.start]
+
+            def by_level(x: Array, logs: Array, own: slice = own) -> Array:
+                moved = x.copy()
+                moved[own] = logs[1:] - logs[0]
+                return _in_units(problem, moved, float(np.exp(logs[0])))
+
+            scales = (frozenset({sigma_name(problem)}), *(frozenset({name}) for name in ratios))
+            none = (frozenset[str](),) * len(scales)
+            yield _Strata(f"ident({factor.spec.covariate})", factor.labels, np.append(0.0, x[own]), by_level, scales, none)
+    structure, residual = kernel.structure, problem.design.residual
+    if residual is None or residual.group is None or not isinstance(structure, GroupedStructure):
+        return
+    before, part = _set_logs(problem, structure, x), kernel.residual_part
+
+    def by_group(x: Array, logs: Array) -> Array:
+        sets = structure.padded(x[part])
+        full = np.stack([structure.covariance.rescale(row, float(np.exp(move))) for row, move in zip(sets, logs - before, strict=True)])
+        moved = x.copy()
+        lead, moved[part] = structure.unpadded(full)
+        return _in_units(problem, moved, lead)
+
+    sets = residual_sets(problem)
+    kinds = [parameter.kind for parameter in structure.covariance.natural_parameters]
+    scales = tuple(frozenset(n for n, kind in zip(own.names, kinds, strict=True) if kind not in SCALE_FREE) for own in sets)
+    others = tuple(frozenset(own.names) - scale for own, scale in zip(sets, scales, strict=True))
+    yield _Strata(residual.spec.text, tuple(map(str, residual.group.levels)), before, by_group, scales, others)
+
+
+def _in_units(problem: Problem, x: Array, sd: float) -> Array:
+    """Random terms relative to another sigma, `sd` times the old one: they grow as it falls."""
+    for term in problem.random.terms:
+        x[term.part] = term.covariance.rescale(x[term.part], 1.0 / sd)
+    return x
+
+
+def _set_names(problem: Problem) -> tuple[str, ...]:
+    residual = problem.design.residual
+    assert residual is not None and residual.spec is not None
+    return (residual.spec.text,) if residual.group is None else tuple(f"{residual.spec.text}[{level}]" for level in residual.group.levels)
+
+
+def _seen(problem: Problem, group: int) -> Codes:
+    """The visits that the rows of a group have."""
+    residual = problem.design.residual
+    assert residual is not None and residual.visit is not None
+    return np.unique(residual.visit if residual.group is None else residual.visit[residual.group.codes == group])
+
+
+def _set_logs(problem: Problem, structure: GroupedStructure, x: Array) -> Array:
+    """log of the largest sd of every parameter set of R."""
+    assert problem.structured is not None
+    sets = structure.padded(x[problem.structured.residual_part])
+    if isinstance(structure, SpatialStructure):
+        sds = np.abs(sets[:, 0])
+    else:
+        matrices = structure.covariance.matrix(sets)
+        sds = np.array([np.sqrt(np.diagonal(R)[_seen(problem, g)].max()) for g, R in enumerate(matrices)])
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(sds))
+
+
+def vanishing_strata(problem: Problem, x: Array, limit: float = SINGULAR_SD) -> tuple[str, ...]:
+    """The strata whose residual sd is below a share of the largest one, `ident(arm)[A]`."""
+    return tuple(strata.name(i) for strata in _strata(problem, x) for i in strata.below(limit))
+
+
+def vanishing_labels(problem: Problem, x: Array) -> tuple[str, ...]:
+    """The labels of these strata alone."""
+    return tuple(strata.labels[i] for strata in _strata(problem, x) for i in strata.below(SINGULAR_SD))
+
+
+@dataclass(frozen=True, slots=True)
+class VanishedParameters:
+    """Parameters of strata without errors: `zero` are sds and ratios that are 0, `unknown` means nothing beside them."""
+
+    zero: frozenset[str]
+    unknown: frozenset[str]
+
+
+def vanished_parameters(problem: Problem, x: Array) -> VanishedParameters:
+    """By the names of `residual_names`."""
+    zero, unknown = frozenset[str](), frozenset[str]()
+    for strata in _strata(problem, x):
+        for i in strata.below(SINGULAR_SD):
+            zero, unknown = zero | strata.scales[i], unknown | strata.others[i]
+            if i == 0 and strata.source.startswith("ident("):
+                unknown = unknown.union(*strata.scales[1:])  # ratios to an sd of 0
+    return VanishedParameters(zero, unknown)
+
+
+def without_strata(problem: Problem, x: Array) -> list[Array]:
+    """Where to begin with such sds all but 0: there the criterion is level in them, while the way there has no end."""
+    moved, any_gone = x, False
+    for strata in _strata(problem, x):
+        gone = strata.below(VANISHING_SD)
+        if len(gone):
+            logs = strata.logs.copy()
+            logs[gone] = np.log(0.5 * SINGULAR_SD) + logs.max()
+            moved, any_gone = strata.moved(moved, logs), True
+    return [moved] if any_gone else []
+
+
+def singular_errors(problem: Problem, x: Array) -> tuple[str, ...]:
+    """The groups of R whose covariance matrix, over the visits that they have, is singular though their sds are not 0."""
+    kernel = problem.structured
+    if kernel is None or not isinstance(kernel.structure, VisitStructure):
+        return ()
+    structure, found = kernel.structure, []
+    gone = vanishing_strata(problem, x)
+    for g, (name, own) in enumerate(zip(_set_names(problem), structure.padded(x[kernel.residual_part]), strict=True)):
+        seen = _seen(problem, g)
+        R = structure.covariance.matrix(own)[np.ix_(seen, seen)]
+        if name not in gone and (not np.isfinite(R).all() or np.linalg.eigvalsh(R)[0] < SINGULAR_SD**2 * np.diagonal(R).max()):
+            found.append(name)
+    return tuple(found)
+
+
+def error_boundary_checks(problem: Problem, x: Array) -> list[Check]:
+    """What of the errors is at the end of its range."""
+    gone = [Check(f"singular: {name}", "noted", 0.0, 0.0, f"the residual sd is 0: {OWN_SD}") for name in vanishing_strata(problem, x)]
+    remedy = (
+        "the covariance of the errors is singular: a variance is 0 or a correlation at the end of its range, and the random effects "
+        "describe what is left; fixed effects and their standard errors are right, but consider fewer random effects or a simpler structure"
+    )
+    # without random effects no search ends there
+    singular = singular_errors(problem, x) if problem.random.size else ()
+    return gone + [Check(f"singular: {name}", "noted", 0.0, 0.0, remedy) for name in singular]
