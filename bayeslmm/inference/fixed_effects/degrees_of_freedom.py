@@ -99,7 +99,8 @@ def _differentiate(fit: Fitted) -> ObservedInformation:
     if problem.criterion.held is not None:
         H[size] = H[:, size] = 0.0  # a sigma that is held is no direction
     slopes = np.concatenate([moved, 2.0 * C[None]])
-    return ObservedInformation(freeze(C), freeze(slopes), freeze(H), freeze(2.0 * pseudo_inverse(H)))
+    sizes = np.append(np.maximum(1.0, np.abs(point.x)), 1.0)
+    return ObservedInformation(freeze(C), freeze(slopes), freeze(H), freeze(2.0 * pseudo_inverse(H, sizes)))
 
 
 def _by_differences(fit: Fitted, reml: bool) -> tuple[Array, Array]:
@@ -111,8 +112,15 @@ def _by_differences(fit: Fitted, reml: bool) -> tuple[Array, Array]:
     return 0.5 * (H + H.T), (covariances[:size] - covariances[size:]) / (2.0 * steps[:, None, None])
 
 
-def pseudo_inverse(H: Array) -> Array:
-    """The inverse over the eigenvectors with positive, not negligible eigenvalues."""
+def pseudo_inverse(H: Array, sizes: Array | None = None) -> Array:
+    """The inverse over the eigenvectors with positive, not negligible eigenvalues; NaN where there are no derivatives at all.
+
+    sizes : what each parameter is measured in, by default 1: a parameter of 1e4 is no less curved for the length of its axis
+    """
+    if sizes is not None:
+        return sizes[:, None] * pseudo_inverse(H * np.outer(sizes, sizes)) * sizes
+    if not np.isfinite(H).all():
+        return np.full_like(H, np.nan)
     values, vectors = np.linalg.eigh(H)
     kept = values > FLAT_CURVATURE * values.max(initial=0.0)
     return np.asarray((vectors[:, kept] / values[kept]) @ vectors[:, kept].T)
