@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import InferenceError, PredictionError, SpecificationError
+from bayeslmm.inference.means.multiplicity import contrast_method
 from tests.inference.frames import split_plot, unbalanced
 
 
@@ -40,6 +42,38 @@ def test_they_do_not_depend_on_the_coding(fit: blm.Fit, coding: str) -> None:
     other = blm.LMM("y ~ a * b + x + (1 | g)", unbalanced(), contrasts={"a": coding, "b": coding}).fit()
     columns = ["estimate", "std_error", "df"]
     np.testing.assert_allclose(other.emmeans(["a", "b"]).frame[columns], fit.emmeans(["a", "b"]).frame[columns], rtol=1e-5)
+
+
+@pytest.mark.parametrize("methods", ["pairwise", ["revpairwise", "effect"], ["poly", "pairwise"], ["trt.vs.ctrl", "identity"]])
+@pytest.mark.parametrize("order", [["a", "b"], ["b", "a"]])
+def test_interactions_are_contrasts_of_contrasts(fit: blm.Fit, methods: Any, order: list[str]) -> None:
+    cells, names = fit.emmeans(order), [methods] * 2 if isinstance(methods, str) else methods
+    table = {tuple(row[name] for name in order): row.estimate for _, row in cells.frame.iterrows()}
+    levels = [list(dict.fromkeys(key[i] for key in table)) for i in range(2)]
+    rows = [contrast_method(name, own).of(np.eye(len(own))) for name, own in zip(names, levels, strict=True)]
+    value = np.array([[table[first, second] for second in levels[1]] for first in levels[0]])
+    found = cells.contrast(interaction=methods)
+    np.testing.assert_allclose(found["estimate"], (rows[0] @ value @ rows[1].T).ravel(), rtol=1e-9, atol=1e-9 * np.abs(value).max())
+    weights = {
+        label: [
+            first[levels[0].index(key[0])] * second[levels[1].index(key[1])]
+            for key in (tuple(row[name] for name in order) for _, row in cells.frame.iterrows())
+        ]
+        for label, (first, second) in zip(found["contrast"], itertools.product(*rows), strict=True)
+    }
+    columns = ["contrast", "std_error", "df", "p_value", "conf_low"]
+    pd.testing.assert_frame_equal(pd.DataFrame(found)[columns], pd.DataFrame(cells.contrast(weights))[columns])
+
+
+def test_an_interaction_takes_a_family_for_each_variable(fit: blm.Fit) -> None:
+    cells = fit.emmeans(["a", "b"])
+    same = cells.contrast("pairwise", interaction=True)["estimate"]
+    np.testing.assert_array_equal(cells.contrast(interaction="pairwise")["estimate"], same)
+    for wrong in (["pairwise"], ["pairwise", "poly", "poly"], {"a": 1}, 3, ["pairwise", 1]):
+        with pytest.raises(SpecificationError, match="each variable"):
+            cells.contrast(interaction=wrong)  # type: ignore[arg-type]
+    with pytest.raises(SpecificationError, match="unknown contrasts"):
+        cells.contrast(interaction="simple")  # type: ignore[arg-type]
 
 
 def test_weights_say_how_the_rest_is_averaged(fit: blm.Fit) -> None:

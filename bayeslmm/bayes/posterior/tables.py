@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,9 @@ from bayeslmm.inference.means.emmeans import EMMeans, scale_and_sd
 from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.emmeans import emtrends as trends_of
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
-from bayeslmm.inference.means.multiplicity import contrast_method
 from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_name, variance_names
 from bayeslmm.results.fitted import add_fixed
+from bayeslmm.results.foreign_names import MEANS_ATTRIBUTES, known_arguments
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
 from bayeslmm.results.render import NotedFrame, noted
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-    from bayeslmm._types import ArrayLike, AxesLike, ContrastMethod, GridWeights, LinearFunction, Names, ResponseType, Values
+    from bayeslmm._types import ArrayLike, AxesLike, ContrastMethod, ContrastName, GridWeights, LinearFunction, Names, ResponseType, Values
     from bayeslmm.bayes.posterior.data import PosteriorData
 
 
@@ -271,13 +271,15 @@ class PosteriorMeans:
         """
         return self.contrast(self.means.asked or "pairwise")
 
-    def pairs(self, reverse: bool = False) -> pd.DataFrame:
+    def pairs(self, reverse: bool = False, *, by: Names | None = None) -> pd.DataFrame:
         """All differences of two means, within the levels of `by`.
 
         Parameters
         ----------
         reverse : bool, default False
             Whether differences are taken the other way round.
+        by : str or sequence of str, optional
+            Variables within whose levels to compare, in place of those of the means.
 
         Returns
         -------
@@ -289,9 +291,16 @@ class PosteriorMeans:
         >>> len(post.emmeans("Days", at={"Days": [0, 9]}).pairs())
         1
         """
-        return self.contrast("revpairwise" if require_flag(reverse, "reverse") else "pairwise")
+        return self.contrast("revpairwise" if require_flag(reverse, "reverse") else "pairwise", by=by)
 
-    def contrast(self, method: ContrastMethod = "effect", ref: str | float | None = None) -> pd.DataFrame:
+    def contrast(
+        self,
+        method: ContrastMethod = "effect",
+        ref: str | float | None = None,
+        *,
+        by: Names | None = None,
+        interaction: bool | ContrastName | Sequence[ContrastName] = False,
+    ) -> pd.DataFrame:
         """Contrasts of the means, within the levels of `by`: `contrast`, the `by` columns, and what `frame` says of means.
 
         Means that were taken back from a logarithm have ratios, whose `probability` is that of being above 1.
@@ -302,6 +311,11 @@ class PosteriorMeans:
             Family of contrasts, a mapping of label to weights, or an array of a row each.
         ref : str or float, optional
             The reference of "trt.vs.ctrl": a mean's label or its place, from 0.
+        by : str or sequence of str, optional
+            Variables within whose levels to compare, in place of those of the means.
+        interaction : bool, str or sequence of str, default False
+            Contrasts of contrasts: "pairwise" takes differences of the differences of every variable, ["poly", "pairwise"] the trends of
+            the first between pairs of the second; True takes `method` for each.
 
         Returns
         -------
@@ -313,9 +327,11 @@ class PosteriorMeans:
         >>> len(post.emmeans("Days", at={"Days": [0, 5, 9]}).contrast("pairwise"))
         3
         """
+        if by is not None:
+            return replace(self, means=self.means.within(by)).contrast(method, ref, interaction=interaction)
         frames, scale, notes = [], self.means.scale, self.means.notes
         for rows in self.means._groups():
-            made = contrast_method(method, self.means._labels(rows), ref)
+            made = self.means._contrasts(rows, method, ref, interaction)
             draws, labels, none = made.of(self.draws[:, rows].T).T, list(made.labels), 0.0
             if scale is not None and scale.base is not None and made.comparisons:
                 draws, none = scale.ratio(draws), 1.0
@@ -362,6 +378,9 @@ class PosteriorMeans:
 
     def _repr_html_(self) -> str:
         return "".join(frame._repr_html_() for frame in self._shown())
+
+
+known_arguments(PosteriorMeans, attributes=MEANS_ATTRIBUTES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

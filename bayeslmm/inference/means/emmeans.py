@@ -26,12 +26,13 @@ from bayeslmm.inference.means.multiplicity import (
     compact_letters,
     contrast_method,
     critical_values,
+    interaction_family,
     p_values,
     require_pairs,
 )
 from bayeslmm.inference.means.reference_grid import ReferenceGrid, average_grid, check_variable, grid_factors, reference_grid
 from bayeslmm.inference.variance_components import EstimatedSd, residual_sd, total_sd, unit_variances
-from bayeslmm.results.foreign_names import known_arguments
+from bayeslmm.results.foreign_names import MEANS_ATTRIBUTES, known_arguments
 from bayeslmm.results.render import NotedFrame, noted
 from bayeslmm.results.response_scale import ResponseScale, response_options, transformed_response
 
@@ -151,6 +152,7 @@ class EMMeans:
         side: Side = "two-sided",
         delta: float = 0.0,
         equivalence: float | None = None,
+        interaction: bool | ContrastName | Sequence[ContrastName] = False,
     ) -> pd.DataFrame:
         """Contrasts of the means, within the levels of `by`; columns and options as in `pairs`.
 
@@ -170,6 +172,9 @@ class EMMeans:
             What is compared with, on the scale of the model.
         equivalence : float, optional
             Two one-sided tests that the difference lies within plus and minus this; limits are those that agree with them.
+        interaction : bool, str or sequence of str, default False
+            Contrasts of contrasts: "pairwise" takes differences of the differences of every variable, ["poly", "pairwise"] the trends of
+            the first between pairs of the second; True takes `method` for each. Not adjusted unless `adjust` is given.
 
         Returns
         -------
@@ -182,11 +187,12 @@ class EMMeans:
         [94.21]
         """
         if by is not None:
-            return self.within(by).contrast(method, adjust, ref, side=side, delta=delta, equivalence=equivalence)
+            own = self.within(by)
+            return own.contrast(method, adjust, ref, side=side, delta=delta, equivalence=equivalence, interaction=interaction)
         hypothesis = Hypothesis.read(side, delta, equivalence)
         frames, notes = [], self.notes
         for rows in self._groups():
-            made = contrast_method(method, self._labels(rows), ref)
+            made = self._contrasts(rows, method, ref, interaction)
             name = adjustment_name(adjust) if adjust is not None else made.adjust
             require_pairs(name, made.pairwise)
             name, of_side = hypothesis.adjustment(name)
@@ -359,6 +365,13 @@ class EMMeans:
             return [np.arange(len(self.frame))]
         return [np.asarray(rows) for rows in self.frame.groupby(list(self.by), sort=False, observed=True).indices.values()]
 
+    def _contrasts(self, rows: Any, method: Any, ref: Any, interaction: Any) -> ContrastFamily:
+        """The contrasts of the means in these rows, of every variable by itself where their interaction is asked for."""
+        if interaction is False:
+            return contrast_method(method, self._labels(rows), ref)
+        variables = [(name, [label_text(self.frame[name].iloc[i]) for i in rows]) for name in self.specs]
+        return interaction_family(interaction, method, variables, ref)
+
     def _labels(self, rows: Any) -> list[str]:
         return [" ".join(label_text(self.frame[name].iloc[i]) for name in self.specs) or "overall" for i in rows]
 
@@ -398,7 +411,7 @@ class EMMeans:
         return "".join(frame._repr_html_() for frame in self._shown())
 
 
-known_arguments(EMMeans)
+known_arguments(EMMeans, attributes=MEANS_ATTRIBUTES)
 
 
 def _ratios(table: pd.DataFrame, scale: ResponseScale) -> pd.DataFrame:

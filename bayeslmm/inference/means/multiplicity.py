@@ -89,7 +89,7 @@ def contrast_method(method: Any, means: Sequence[str], ref: Any = None) -> Contr
         "effect": lambda: ContrastFamily(tuple(f"{a} effect" for a in means), np.eye(m) - 1.0 / m, "fdr"),
         "identity": lambda: ContrastFamily(tuple(means), None, "none"),
     }
-    name = method.strip().lower().replace("_", ".").replace("eff", "effect").replace("effectect", "effect")
+    name = spell_method(method)
     if name not in makers:
         near = get_close_matches(name, CONTRAST_METHODS, 1, 0.4)
         remedy = f"did you mean {near[0]!r}? " if near else ""
@@ -99,6 +99,40 @@ def contrast_method(method: Any, means: Sequence[str], ref: Any = None) -> Contr
     if name != "trt.vs.ctrl":
         _require_no_control(ref, repr(name))
     return makers[name]()
+
+
+def interaction_family(methods: Any, method: Any, variables: Sequence[tuple[str, Sequence[str]]], ref: Any = None) -> ContrastFamily:
+    """Contrasts of contrasts: one family for each variable, and every product of one contrast of each.
+
+    methods : True for `method` of every variable, a name for all of them, or a name for each
+    variables : name and the level of every mean, one for each variable
+    """
+    own = [method] * len(variables) if methods is True else [methods] * len(variables) if isinstance(methods, str) else methods
+    if not variables or not isinstance(own, Sequence) or len(own) != len(variables) or not all(isinstance(name, str) for name in own):
+        named = ", ".join(name for name, _ in variables)
+        where = f"interaction={methods!r:.60}; variables: {named}"
+        raise SpecificationError(
+            "an interaction takes a family of contrasts for each variable", where, 'use "pairwise", or a name for each'
+        )
+    labels, weights = ("",), np.ones((1, len(variables[0][1]) if variables else 1))
+    require_memory("contrasts", float(weights.size) * 8.0, f"interactions of {weights.size:,} means", "keep fewer apart, or by=")
+    for name, (_, found) in zip(own, variables, strict=True):
+        levels = list(dict.fromkeys(found))
+        made = contrast_method(name, levels, ref if spell_method(name) == "trt.vs.ctrl" else None)
+        place = np.array([levels.index(level) for level in found])
+        factor = made.of(np.eye(len(levels)))[:, place]
+        numbers = float(len(weights) * len(factor) * factor.shape[1])
+        require_memory(
+            "contrasts", numbers, f"{len(weights) * len(factor):,} contrasts of {len(place):,} means", "keep fewer apart, or by="
+        )
+        weights = (weights[:, None, :] * factor).reshape(-1, len(place))
+        labels = tuple(f"{a} : {b}" if a else b for a in labels for b in (f"({label})" for label in made.labels))
+    return ContrastFamily(labels, weights, "none")
+
+
+def spell_method(method: str) -> str:
+    """The name of a family of contrasts as it is listed, from the spellings of R's emmeans."""
+    return method.strip().lower().replace("_", ".").replace("eff", "effect").replace("effectect", "effect")
 
 
 def _require_no_control(ref: Any, method: str) -> None:
