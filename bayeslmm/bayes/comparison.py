@@ -454,6 +454,8 @@ def compare_models(
     >>> blm.compare_models({"slope": model, "intercept": intercept}, by="aic")["model"].tolist()
     ['slope', 'intercept']
     """
+    if hasattr(by, "design"):
+        raise SpecificationError("models are given one by one", "by", 'give them as one list, or by name: {"small": fit, "large": other}')
     require_one_of(by, RANKING_CRITERIA, "by")
     if isinstance(models, Sequence) and not isinstance(models, str):
         models = dict(zip(_distinct([_title(model) for model in models]), models, strict=True))

@@ -6,6 +6,7 @@ turned into one column by column, the used ones only. narwhals is imported when 
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -83,6 +84,15 @@ def absent_name(name: str, names: Sequence[str]) -> tuple[str, str]:
     listed = ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")
     remedy = "did you mean " + " or ".join(map(repr, near)) + "?" if near else "add the column to the data, or correct the formula"
     return f"columns of the data: {listed or 'none'}", remedy
+
+
+_PLAIN_NAME = re.compile(r"[^\W\d]\w*(\.\w+)*")
+
+
+def unquoted_names(text: str, data: Any) -> tuple[str, ...]:
+    """Columns whose names a formula reads in backticks only, and which stand in the text without them; the longest first."""
+    names = sorted((name for name in names_of_columns(data) or () if not _PLAIN_NAME.fullmatch(name)), key=len, reverse=True)
+    return tuple(name for name in names if re.search(rf"(?<![`\w]){re.escape(name)}(?![`\w])", text))
 
 
 _FEW_COLUMNS = 6  # up to which it takes less to take out all columns of a frame than some by name

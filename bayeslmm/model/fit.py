@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ from bayeslmm.results.fitted import (
     sd_frames,
     simulate,
 )
-from bayeslmm.results.foreign_names import known_arguments, no_attribute
+from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.predict import on_response, predict_rows, require_outcomes
 from bayeslmm.results.store import save
 
@@ -1493,11 +1493,6 @@ class Fit(Estimates):
 
     # -- how it looks --------------------------------------------------------------------------------------------------------------------
 
-    if not TYPE_CHECKING:  # a type checker knows every name that there is
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise no_attribute(self, name, foreign_names.FIT_ATTRIBUTES)
-
     def __repr__(self) -> str:
         state = "" if self.converged else ", interrupted" if self.interrupted else ", not converged"
         return f"Fit({self.method} of {self.design.spec.title}: criterion {self.criterion:.4f}, nobs {self.nobs}{state})"
@@ -1507,7 +1502,7 @@ class Fit(Estimates):
 
 
 # a call and no decorator: editors complete the verbs of an undecorated class
-known_arguments(Fit)
+known_arguments(Fit, attributes=foreign_names.FIT_ATTRIBUTES)
 
 
 class AssumedFit(Fit):

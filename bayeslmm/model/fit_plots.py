@@ -30,7 +30,7 @@ from bayeslmm.plots.style import closes_on_error, panels, percent
 from bayeslmm.plots.subjects import covariance_axes, covariance_matrices, profiles_axes, variogram_axes
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import fitted_values, mode_frames
-from bayeslmm.results.foreign_names import known_arguments
+from bayeslmm.results.foreign_names import PLOT_ATTRIBUTES, known_arguments
 from bayeslmm.results.response_scale import response_options, scale_name
 
 if TYPE_CHECKING:
@@ -854,4 +854,4 @@ class FitPlots:
         return f"figures of {self._fit!r}: {', '.join(names)}"
 
 
-known_arguments(FitPlots, {"level": "conf_level"})
+known_arguments(FitPlots, {"level": "conf_level"}, PLOT_ATTRIBUTES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,8 @@ from bayeslmm._types import FitMethod
 from bayeslmm._validation import find_word, require_one_of, spell
 from bayeslmm.data.build import build_design
 from bayeslmm.data.design import Design
-from bayeslmm.errors import ConvergenceError, SpecificationError, optional_packages, warn_user
+from bayeslmm.data.frame import unquoted_names
+from bayeslmm.errors import ConvergenceError, DataError, FormulaError, SpecificationError, optional_packages, warn_user
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.formula.update import update_formula
 from bayeslmm.likelihood.criterion import restoring
@@ -25,7 +26,7 @@ from bayeslmm.model.fit import Fit
 from bayeslmm.results import foreign_names
 from bayeslmm.results.estimates import CountingRule
 from bayeslmm.results.fitted import new_response, parameters_of, simulate_frame
-from bayeslmm.results.foreign_names import known_arguments, no_attribute
+from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.specification.model_spec import ModelArguments, plain_coding
 
 if TYPE_CHECKING:
@@ -231,7 +232,14 @@ class LMM:
     def _start(self, said: ModelArguments, data: Any, counting: CountingRule, subjects: int | None, spec: ModelSpec | None = None) -> None:
         self.said, self.counting, self.subjects, self._data = said, counting, subjects, data
         self.file: SpecFile | None = None
-        self.design: Design = build_design(said.spec() if spec is None else spec, data, **said.arrays())
+        try:
+            self.design: Design = build_design(said.spec() if spec is None else spec, data, **said.arrays())
+        except (FormulaError, DataError) as error:
+            strange = unquoted_names(" ".join(t for t in (said.formula, said.residual, said.variance) if isinstance(t, str)), data)
+            if not strange:
+                raise
+            quoted = " and ".join(f"`{name}`" for name in strange[:3])
+            raise type(error)(error.what, error.where, f"a column with such a name stands in backticks: {quoted}") from None
         if self.design.spec.priors is not None:
             # a prior of a parameter that the model does not have is an error now, not when it is sampled
             from bayeslmm.bayes.sampling.prior_predictive import resolved_priors
@@ -847,18 +855,13 @@ class LMM:
                 beside[f"relationship/{term.group.name}"] = pd.DataFrame(term.relationship, index=labels, columns=labels)
         return plain, beside
 
-    if not TYPE_CHECKING:  # a type checker knows every name that there is
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise no_attribute(self, name, foreign_names.MODEL_ATTRIBUTES)
-
     def __repr__(self) -> str:
         groups = "".join(f", {name} {size}" for name, size in self.groups.items())
         return f"LMM({self.spec.title}: {self.nobs} rows, {len(self.design.kept)} coefficients{groups})"
 
 
 # a call and no decorator: editors complete the verbs of an undecorated class
-known_arguments(LMM)
+known_arguments(LMM, attributes=foreign_names.MODEL_ATTRIBUTES)
 
 
 def _restricted(method: str) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 from bayeslmm.errors import ForeignNameError, UnknownArgumentError
 
@@ -47,7 +48,10 @@ _COEFFICIENTS = {
     **dict.fromkeys(("conf_int", "confidence_intervals"), "fit.confint()"),
     **dict.fromkeys(("cov_params", "vcov_", "normalized_cov_params"), "fit.vcov, or fit.covariance(vcov=...)"),
     **dict.fromkeys(("t_test", "wald_test", "f_test", "wald_test_terms"), "fit.contrast(L), or fit.anova() for whole terms"),
-    "post_hoc": "fit.emmeans(specs).pairs()",
+    **dict.fromkeys(("post_hoc", "lsmeans", "ls_means", "difflsmeans"), "fit.emmeans(specs).pairs()"),
+    **dict.fromkeys(("joint_tests", "test_terms"), "fit.anova(), or fit.emmeans(specs, by=...).joint()"),
+    **dict.fromkeys(("emmip", "ggemmeans", "plot_model"), "fit.emmeans(specs, by=...).plot(), or fit.plot.effects(term)"),
+    **dict.fromkeys(("eta_squared", "effectsize", "effect_size", "eff_size"), "fit.emmeans(specs).effect_size(), or fit.r2()"),
 }
 
 _RANDOM = {
@@ -73,6 +77,7 @@ _ROWS = {
     **dict.fromkeys(("response", "endog"), "fit.model.y"),
     "getME": "fit.model.X, fit.model.Z, fit.model.y, fit.theta or fit.sigma",
     **dict.fromkeys(("model_frame", "data"), "fit.augment()"),
+    **dict.fromkeys(("dropped", "na_action", "missing", "n_missing"), "fit.model.design.dropped for counts, fit.rows for the rows used"),
     **dict.fromkeys(("optsum", "optinfo", "hist", "warnings"), "fit.checks, and fit.path for the search"),
     **dict.fromkeys(("load_pickle", "remove_data"), "blm.load(path)"),
     **dict.fromkeys(("as_latex", "as_html", "to_latex"), "fit.summary() in a notebook, or fit.tidy().to_latex()"),
@@ -129,6 +134,30 @@ SUMMARY_ATTRIBUTES = {
 }
 """Attribute of a summary in statsmodels or lme4 -> what to write here."""
 
+MEANS_ATTRIBUTES = {
+    **dict.fromkeys(("eff_size", "cohens_d"), "means.effect_size()"),
+    **dict.fromkeys(("cld", "multcompView"), "means.letters()"),
+    **dict.fromkeys(("summary", "confint", "tidy", "to_frame", "to_pandas", "as_data_frame", "table"), "means.frame"),
+    **dict.fromkeys(("joint_tests", "test"), "means.joint()"),
+    **dict.fromkeys(("regrid", "ratio"), 'fit.emmeans(specs, type="response")'),
+    **dict.fromkeys(("pwpm", "pwpp", "diffs", "pairwise"), "means.pairs()"),
+    **dict.fromkeys(("emmip", "lines"), 'means.plot(x="a factor")'),
+    "linfct": "means.L",
+}
+"""Attribute of marginal means in R's emmeans or of a table -> what to write here."""
+
+PLOT_ATTRIBUTES = {
+    **dict.fromkeys(("dotplot", "caterpillar", "random"), "plot.ranef()"),
+    **dict.fromkeys(("qqnorm", "qqplot", "qq_plot"), "plot.qq()"),
+    **dict.fromkeys(("resid", "residual", "resid_fitted", "diagnostics"), "plot.residuals(), or plot() for four figures"),
+    **dict.fromkeys(("emmip", "interaction", "means"), "plot.emmeans(specs, by=...)"),
+    **dict.fromkeys(("predictions", "conditional_effects", "marginal_effects"), "plot.effects(term)"),
+    **dict.fromkeys(("forest", "coef", "coefs"), "plot.confint()"),
+    **dict.fromkeys(("spaghetti", "trajectories"), "plot.profiles()"),
+    **dict.fromkeys(("cooks", "cooks_distance"), "plot.influence()"),
+}
+"""Figure of another package -> what to write here."""
+
 FOREIGN_KEYWORDS: dict[str, str] = {
     **dict.fromkeys(("groups", "group_var"), "name the groups in the formula: y ~ x + (1 | g)"),
     **dict.fromkeys(("re_formula", "exog_re", "vc_formula", "random"), "write random effects into the formula: y ~ x + (x | g)"),
@@ -167,6 +196,18 @@ FOREIGN_KEYWORDS: dict[str, str] = {
 }
 """Keyword argument of another package -> what to write here."""
 
+VERB_KEYWORDS: dict[str, dict[str, str]] = {
+    "summary": dict.fromkeys(("correlation", "corr"), "leave it out: print(fit.tidy()) is the table of coefficients alone"),
+    "pairs": {
+        "simple": 'by= with the other variables: pairs(by="b") compares the levels of a within each b',
+        "interaction": 'contrast(interaction="pairwise")',
+    },
+    "contrast": {"simple": "by= with the other variables"},
+    "anova": dict.fromkeys(("es", "effect_size", "eta"), "fit.r2(), or fit.emmeans(specs).effect_size()"),
+    "emmeans": dict.fromkeys(("pbkrtest_limit", "lmerTest_limit"), "leave it out: there is no limit of rows"),
+}
+"""Verb -> keyword that means something else, or something of its own, in it."""
+
 
 def hint(name: str) -> str | None:
     """What to do about a name that the package does not have; None where it is unknown."""
@@ -178,16 +219,28 @@ def hint(name: str) -> str | None:
 def no_attribute(owner: object, name: str, table: dict[str, str]) -> AttributeError:
     """The error for an attribute that an object does not have: what other packages call so is named."""
     kind = type(owner).__name__
+    if name.startswith("_"):  # asked by Python and by notebooks, not by people
+        return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=owner)
     if name in table:
         return ForeignNameError(f"{kind} has no {name!r}: it is a name of another package", name, f"write {table[name]}")
-    return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=owner)
+    own = [known for known in dir(type(owner)) if not known.startswith("_")]
+    near = get_close_matches(name, own, 2, 0.6)
+    remedy = f"did you mean {' or '.join(near)}?" if near else "there are " + ", ".join(own)
+    return ForeignNameError(f"{kind} has no {name!r}", name, remedy)
 
 
-def known_arguments[Made: type](owner: Made, synonyms: Mapping[str, str] | None = None) -> Made:
-    """Let every verb of a class answer a keyword that it does not have by the right one.
+def known_arguments[Made: type](owner: Made, synonyms: Mapping[str, str] | None = None, attributes: dict[str, str] | None = None) -> Made:
+    """Let a class answer names that it does not have, and every verb of it a keyword that it does not have, by the right one.
 
     synonyms : other word -> the keyword that it is read as, where a verb has that one and not the word itself
+    attributes : name in other packages -> what to write here
     """
+    table = attributes or {}
+
+    def answer(self: object, name: str) -> NoReturn:
+        raise no_attribute(self, name, table)
+
+    setattr(owner, "__getattr__", answer)  # noqa: B010 - not written in the class: a type checker knows every name that there is
     for name, value in list(vars(owner).items()):
         if inspect.isfunction(value) and (not name.startswith("_") or name == "__init__"):
             setattr(owner, name, answering(value, owner.__name__ if name == "__init__" else name, synonyms or {}))
@@ -220,8 +273,10 @@ def answering[**P, Result](function: Callable[P, Result], name: str, synonyms: M
 
 def _unknown_argument(verb: str, option: Any, known: frozenset[str]) -> UnknownArgumentError:
     near = get_close_matches(option, known, 1)
-    if option in FOREIGN_KEYWORDS:
-        remedy = FOREIGN_KEYWORDS[option]
+    foreign = VERB_KEYWORDS.get(verb, {}).get(option) or FOREIGN_KEYWORDS.get(option, "")
+    named = re.match(r"(\w+)=", foreign)
+    if foreign and (named is None or named[1] in known):  # an argument of other verbs is no way out of this one
+        remedy = foreign
     elif near:
         remedy = f"did you mean {near[0]}=?"
     else:

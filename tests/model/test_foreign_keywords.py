@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.bayes.posterior.plots import PosteriorPlots
-from bayeslmm.errors import ForeignNameError, UnknownArgumentError
+from bayeslmm.bayes.posterior.tables import PosteriorMeans
+from bayeslmm.errors import BayesLMMError, ForeignNameError, UnknownArgumentError
 from bayeslmm.inference.intervals.bootstrap import Bootstrap
 from bayeslmm.inference.intervals.profile import Profile
 from bayeslmm.inference.means.emmeans import EMMeans
 from bayeslmm.model.fit_plots import FitPlots
+from bayeslmm.results.foreign_names import FOREIGN_KEYWORDS, VERB_KEYWORDS
 
 FUNCTIONS = [name for name in blm.__all__ if inspect.isfunction(getattr(blm, name)) and name != "load_dataset"]
 OWNERS = [blm.LMM, blm.Fit, blm.Posterior, EMMeans, Profile, Bootstrap, FitPlots, PosteriorPlots]
@@ -51,6 +54,40 @@ def test_a_foreign_keyword_is_answered_by_ours(function: Callable[..., Any], key
     with pytest.raises(UnknownArgumentError) as caught:
         function(**{keyword: 1})
     assert words in caught.value.remedy
+
+
+@pytest.mark.parametrize(("owner", "name"), VERBS, ids=[f"{owner.__name__}.{name}" for owner, name in VERBS])
+def test_no_verb_is_sent_to_an_argument_that_it_does_not_have(owner: type, name: str) -> None:
+    known = set(inspect.signature(getattr(owner, name)).parameters)
+    for word in [*FOREIGN_KEYWORDS, *VERB_KEYWORDS.get(name, ())]:
+        if word in known:
+            continue
+        with pytest.raises(BayesLMMError) as caught:  # a word that is read as one of the verb's own finds an empty object
+            getattr(owner, name)(object.__new__(owner), **{word: 1})
+        named = re.match(r"(?:did you mean )?(\w+)=", caught.value.remedy)
+        assert not isinstance(caught.value, UnknownArgumentError) or named is None or named[1] in known, (word, caught.value.remedy)
+
+
+@pytest.mark.parametrize("owner", [*OWNERS, PosteriorMeans])
+def test_a_name_that_is_not_there_is_answered(owner: type) -> None:
+    made = object.__new__(owner)
+    for name in ("nothing_of_the_kind", "summry", "lsmeans"):
+        with pytest.raises(ForeignNameError) as caught:
+            getattr(made, name)
+        assert caught.value.remedy
+        assert not hasattr(made, name)
+    with pytest.raises(AttributeError) as private:
+        _ = made._ipython_canary_method_should_not_exist_
+    assert not isinstance(private.value, BayesLMMError)
+
+
+def test_a_model_where_a_word_is_asked_for_is_told_of_comparisons() -> None:
+    data = {"y": [1.0, 2.5, 2.0, 4.0, 3.0, 5.5, 2.0, 4.5], "x": [0, 1] * 4}
+    one = blm.LMM("y ~ x", data).fit()
+    with pytest.raises(BayesLMMError, match="lrt"):
+        one.anova(one)  # type: ignore[arg-type]
+    with pytest.raises(BayesLMMError, match="one list"):
+        blm.compare_models(one, one)  # type: ignore[call-overload, arg-type]
 
 
 @pytest.mark.parametrize(

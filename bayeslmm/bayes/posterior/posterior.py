@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn, Protocol, cast, overload
+from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 
 import pandas as pd
 
@@ -25,7 +25,7 @@ from bayeslmm.bayes.sampling.prior_predictive import prior_predictive
 from bayeslmm.errors import SamplingError, escape_control
 from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.results import foreign_names
-from bayeslmm.results.foreign_names import known_arguments, no_attribute
+from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.render import describe_checks, html_of_frame
 
 if TYPE_CHECKING:
@@ -798,11 +798,6 @@ class Posterior(PosteriorData):
         """
         save_posterior(self, as_path(path), rows=require_flag(rows, "rows"))
 
-    if not TYPE_CHECKING:  # a type checker knows every name that there is
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise no_attribute(self, name, foreign_names.POSTERIOR_ATTRIBUTES)
-
     def __repr__(self) -> str:
         state = ", interrupted" if self.interrupted else ""
         failed = [name for name, check in self.checks.items() if check.verdict == "failed"]
@@ -815,4 +810,4 @@ class Posterior(PosteriorData):
 
 
 # a call and no decorator: editors complete the verbs of an undecorated class
-known_arguments(Posterior)
+known_arguments(Posterior, attributes=foreign_names.POSTERIOR_ATTRIBUTES)

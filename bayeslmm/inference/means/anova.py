@@ -215,7 +215,8 @@ def anova(
     [1]
     """
     if not isinstance(type, str | int | float) or type not in ANOVA_TYPES:
-        raise SpecificationError(f"unknown type of F tests {type!r}", "type=", "1 (sequential), 2 or 3 (marginal)")
+        remedy = "write blm.lrt(one, other) to compare two fits" if hasattr(type, "criterion") else "1 (sequential), 2 or 3 (marginal)"
+        raise SpecificationError(f"unknown type of F tests {type!r:.60}", "type=", remedy)
     choice = check_options(df, vcov, information)
     with one_thread():
         effects = fixed_effects(fit, df, vcov, information, cluster)

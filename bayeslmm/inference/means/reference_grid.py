@@ -90,8 +90,8 @@ def check_variable(name: str, known: Sequence[str]) -> str:
     """The name, if the fixed effects read such a column."""
     if require_name(name, "the name of a variable") in known:
         return name
-    near = get_close_matches(str(name), known, 1, 0.4)
-    remedy = f"did you mean {near[0]!r}?" if near else "name a column that the fixed effects read"
+    near = get_close_matches(str(name), known, 1, 0.6)
+    remedy = f"did you mean {near[0]!r}?" if near else "name a column that the fixed effects read, or add it to the formula"
     raise SpecificationError(f"{name!r} is not a variable of the fixed effects", f"variables: {', '.join(known) or 'none'}", remedy)
 
 
