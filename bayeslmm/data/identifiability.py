@@ -224,6 +224,8 @@ def undetermined_terms(terms: Sequence[RandomTerm], *, free_errors: bool) -> lis
             text, size = " + ".join(_term_text(term) for term in members), sum(term.covariance.size for term in members)
             value = f"{text}: {missing} of {size} parameters cannot be told from the others"
             remedy = "the fit is one of many with the same likelihood: leave out the term or the columns that another term contains"
+            if by_factor and any(term.spec.text.startswith("0 + ") for term in members):  # what `(f || g)` is read as
+                remedy += "; uncorrelated coefficients of a factor are diag(f | g)"
             found.append(Check("repeated_parameters", "noted", value, remedy=remedy))
     return found
 

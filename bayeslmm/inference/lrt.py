@@ -309,18 +309,18 @@ def reductions(design: Design) -> list[tuple[str, Design]]:
     for i, term in enumerate(design.terms):
         others = design.terms[:i], design.terms[i + 1 :]
         dropped = _droppable(term)
+        written = "" if term.covariance.name in ("us", "un") else term.covariance.name
         if not dropped:
             found.append((f"({term_label(term)})", replace(design, terms=(*others[0], *others[1]))))
         for gone in dropped:
             kept = _drop_term(design, i, gone)
-            found.append((f"{gone.name} in ({term_label(term)})", replace(design, terms=(*others[0], *kept, *others[1]))))
+            found.append((f"{gone.name} in {written}({term_label(term)})", replace(design, terms=(*others[0], *kept, *others[1]))))
     return found
 
 
 def term_label(term: RandomTerm) -> str:
     """The term as people write it: `Days | Subject`, its intercept left out where something else is there."""
-    text = term.spec.text
-    return text.removeprefix("1 + ") if text.startswith("1 + ") else text
+    return term.spec.text.removeprefix("1 + ")
 
 
 def _droppable(term: RandomTerm) -> list[Term]:

@@ -212,7 +212,8 @@ def emmeans_axes(means: Any, comparisons: bool = False, adjust: str = "tukey", x
         return [_along(means, along, ax)]
     if means.by:
         parts = [
-            (" ".join(map(level_label, np.ravel(key))), part) for key, part in frame.groupby(list(means.by), sort=False, observed=True)
+            (" ".join(f"{name} {level_label(level)}" for name, level in zip(means.by, key, strict=True)), part)
+            for key, part in frame.groupby(list(means.by), sort=False, observed=True)
         ]
     else:
         parts = [("", frame)]

@@ -94,6 +94,12 @@ def test_ranova_leaves_out_one_term_after_the_other() -> None:
     assert fit.ranova(boundary=False)["p_value"].iloc[1] == pytest.approx(stats.chi2.sf(table["statistic"].iloc[1], 2))
 
 
+@pytest.mark.parametrize("term", ["(x | block)", "diag(x | block)"])
+def test_ranova_names_a_term_as_it_is_written(term: str) -> None:
+    data = blocks().assign(x=np.tile([0.0, 1.0, 2.0, 3.0], len(blocks()) // 4 + 1)[: len(blocks())])
+    assert blm.LMM(f"y ~ x + {term}", data, check="warn").fit().ranova()["term"].tolist() == ["<none>", f"x in {term}"]
+
+
 def test_ranova_down_to_no_random_effects() -> None:
     table = blm.LMM("y ~ treatment + (1 | block)", blocks()).fit().ranova()
     assert table["npar"].tolist() == [6, 5]
