@@ -13,10 +13,10 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes, FrozenMapping, freeze, readonly
 from bayeslmm._validation import require_mapping
 from bayeslmm.covariance.base import Covariance, StructureOrder
-from bayeslmm.covariance.registry import is_serial, keeps_distance, make, takes_times
+from bayeslmm.covariance.registry import is_serial, keeps_distance, make, needs_order, takes_times
 from bayeslmm.data import notes as checks
 from bayeslmm.data.columns import Columns
-from bayeslmm.data.design import Covariate, Design, Encoding, OwnFrame, RandomCoder, RandomTerm
+from bayeslmm.data.design import Covariate, Design, Encoding, OwnFrame, RandomCoder, RandomTerm, ResidualDesign
 from bayeslmm.data.frame import ColumnTable, nearest_names, read_table
 from bayeslmm.data.grouping import GroupCoder, align_relationship, check_names, group_coder
 from bayeslmm.data.identifiability import (
@@ -276,8 +276,25 @@ class Assembly:
         notes += checks.design_notes(found, fixed.names, terms, residual)
         if not any(note.name == "labels_in_several_groups" for note in notes):
             notes += checks.nesting_note(source, terms, self.asked.columns)
+        notes += self._order_notes(residual)
         free = self.spec.residual is None and not self.spec.variance
         return notes + undetermined_terms(terms, free_errors=free) + visit_notes
+
+    def _order_notes(self, residual: ResidualDesign | None) -> list[Check]:
+        """About visits, of the errors and of serial random terms, in an order that their numbers contradict."""
+        serial = {
+            atom.column: atom.levels
+            for bar in self.spec.formula.random
+            if bar.structure and needs_order(bar.structure)
+            for atom in self._block(bar.terms, bar.structure)[0].atoms.values()
+            if isinstance(atom, FactorVariable)
+        }
+        notes = checks.order_note(serial, matters=True)
+        if notes or residual is None or len(residual.axes) != len(residual.spec.visit):
+            return notes
+        visits = list(zip(residual.spec.visit, residual.axes, strict=True))
+        # in a product the steps are those of the last factor
+        return checks.order_note(dict(visits[-1:] if "@" in residual.name else visits), needs_order(residual.name))
 
     def _encoding(
         self, fixed: DesignBlock, coders: tuple[RandomCoder, ...], response: EncodedVariable, offsets: tuple[EncodedVariable, ...]

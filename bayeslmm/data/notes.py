@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations, permutations
 from typing import Any
 
@@ -124,6 +125,51 @@ def _few_values(values: Array) -> int:
 def _distinct(values: Array) -> int:
     ordered = np.sort(values)
     return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1
+
+
+_NUMBERED = re.compile(r"(\D*)(\d+(?:\.\d+)?)(.*)", re.DOTALL)
+
+
+def order_by_number(levels: Sequence[Any]) -> tuple[str, ...]:
+    """Labels that stand as text is sorted, in the order of their numbers instead; empty where that is no other order.
+
+    >>> order_by_number(["base", "w12", "w2", "w4"])
+    ('base', 'w2', 'w4', 'w12')
+    """
+    if not all(isinstance(level, str) for level in levels):
+        return ()
+    texts = [str(level) for level in levels]
+    if texts not in (sorted(texts), sorted(texts, key=str.casefold)):
+        return ()
+    alike: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for place, text in enumerate(texts):
+        found = _NUMBERED.fullmatch(text)
+        if found is not None:
+            alike.setdefault((found[1].casefold(), found[3].casefold()), []).append((float(found[2]), place))
+    out = list(texts)
+    for members in alike.values():
+        for place, (_, source) in zip(sorted(place for _, place in members), sorted(members), strict=True):
+            out[place] = texts[source]
+    return () if out == texts else tuple(out)
+
+
+def ordered_factor(column: str, levels: Sequence[str]) -> str:
+    """What makes a column of text an ordered factor, with its levels where they are known."""
+    return f"pandas.Categorical(data[{column!r}], categories={list(levels) if levels else '[...]'}, ordered=True)"
+
+
+def order_note(columns: Mapping[str, Sequence[Any]], matters: bool) -> list[Check]:
+    """A note about columns of visits, with their levels in order, whose labels stand as text is sorted and not by their numbers.
+
+    matters : whether the model depends on the order
+    """
+    moved = {column: better for column, levels in columns.items() if (better := order_by_number(levels))}
+    if not moved:
+        return []
+    column, better = next(iter(moved.items()))
+    value = {name: tuple(columns[name]) for name in moved}
+    remedy = f"this order is followed; if the numbers tell the right one, data[{column!r}] = {ordered_factor(column, better)}"
+    return [Check("visit_order" if matters else "visit_labels", "noted", value, remedy=remedy)]
 
 
 def design_notes(found: Rank, names: tuple[str, ...], terms: tuple[RandomTerm, ...], residual: ResidualDesign | None) -> list[Check]:

@@ -16,6 +16,7 @@ from bayeslmm.data.columns import Columns, compact_codes
 from bayeslmm.data.design import ResidualDesign, VarianceDesign
 from bayeslmm.data.frame import rows_text, values_text
 from bayeslmm.data.grouping import GroupingFactor, group_coder
+from bayeslmm.data.notes import order_by_number, ordered_factor
 from bayeslmm.errors import Check, DataError, SpecificationError
 from bayeslmm.formula.syntax import ResidualTerm, VarianceFactor
 
@@ -176,10 +177,11 @@ def _visit_column(structure: str, source: Columns, column: str) -> _Visits:
         at = steps(structure, levels, column) if keeps_distance(structure) else ()
         return _Visits(codes.astype(np.int64), times, positions=at, values=values[:, None], axes=(times,))
     if kind == "text" and needs_order(structure):
+        levels = source.read_factor(column).levels.tolist()
         raise DataError(
             f"the order of the visits matters to {structure!r}, and column {column!r} is text without an order",
-            f"sorted as text they would be {values_text(source.read_factor(column).levels)}",
-            f"give an ordered factor: pandas.Categorical(data[{column!r}], categories=[...])",
+            f"sorted as text they would be {values_text(levels)}",
+            f"give an ordered factor: {ordered_factor(column, order_by_number(levels))}",
         )
     return _factor_visits(source, column, structure)
 

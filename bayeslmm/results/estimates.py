@@ -97,7 +97,15 @@ class InformationCriteria:
 
 
 WARNED_NOTES = frozenset(
-    {"aliased_columns", "condition_number", "empty_labels", "few_complete_subjects", "repeated_parameters", "visits_without_rows"}
+    {
+        "aliased_columns",
+        "condition_number",
+        "empty_labels",
+        "few_complete_subjects",
+        "repeated_parameters",
+        "visit_order",
+        "visits_without_rows",
+    }
 )
 """Notes of a design that are worth a warning though nothing failed."""
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bayeslmm.errors import DataError, IdentifiabilityError
+from bayeslmm import LMM
+from bayeslmm.data.notes import order_by_number
+from bayeslmm.errors import BayesLMMWarning, DataError, IdentifiabilityError
 from tests.data.designs import build, days, notes
 
 
@@ -41,6 +45,40 @@ def test_text_has_no_order(structure: str) -> None:
     data = days().assign(visit=lambda d: d["visit"].astype(str))
     with pytest.raises(DataError, match="order"):
         build("y ~ x", data, residual=f"{structure}(visit | g)")
+
+
+NUMBERED = st.lists(st.integers(1, 120), min_size=2, max_size=8, unique=True)
+
+
+@given(NUMBERED, st.sampled_from(["w{}", "Week {}", "{} months", "visit-{}", "day {}h"]))
+def test_labels_in_the_order_of_text_are_put_in_that_of_their_numbers(numbers: list[int], pattern: str) -> None:
+    right = [pattern.format(number) for number in sorted(numbers)]
+    text = sorted(right)
+    assert order_by_number(text) == (() if text == right else tuple(right))
+    assert order_by_number(["a", *text, "z"] if pattern != "{} months" else [*text, "z"])[-1:] in ((), ("z",))
+    backwards = right[::-1]
+    assert backwards == sorted(backwards) or not order_by_number(backwards), "any other order is one that somebody chose"
+
+
+@pytest.mark.parametrize("residual", ["ar1(week | g)", "toeph(week | g)", "ad(week | g)", "us(week | g)", "cs(week | g)", None])
+def test_visits_in_the_order_of_text_are_noted_with_what_mends_them(residual: str | None) -> None:
+    formula = "y ~ x" if residual else "y ~ x + ar1(0 + week | g)"
+    labels = [f"w{2**i}" for i in range(6)]
+    data = days().assign(week=lambda d: pd.Categorical.from_codes(d["day"].astype(int), labels).astype(str).astype("category"))
+    note = notes(build(formula, data, residual=residual))
+    name = "visit_labels" if residual in ("us(week | g)", "cs(week | g)") else "visit_order"
+    assert note[name].verdict == "noted"
+    assert note[name].value == {"week": ("w1", "w16", "w2", "w32", "w4", "w8")}
+    remedy = note[name].remedy.partition("data['week'] = ")[2]
+    mended = data.assign(week=eval(remedy, {"pandas": pd, "data": data}))  # noqa: S307
+    assert list(mended["week"].cat.categories) == labels
+    assert not {"visit_order", "visit_labels"} & set(notes(build(formula, mended, residual=residual)))
+
+
+def test_an_order_of_text_that_matters_is_a_warning_of_the_fit() -> None:
+    data = days().assign(week=lambda d: ("w" + (2 ** d["day"].astype(int)).astype(str)).astype("category"))
+    with pytest.warns(BayesLMMWarning, match="visit_order"):
+        LMM("y ~ x", data, residual="ar1(week | g)", check="warn").fit()
 
 
 @pytest.mark.parametrize("structure", ["us", "cs", "csh"])
