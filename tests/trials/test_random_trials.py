@@ -1,0 +1,207 @@
+"""Random trials of two to four arms and one to five visits against the strategies written out from their definitions, entry by entry."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.estimate.newton import minimise_criterion
+from bayeslmm.inference.intervals.resampling import visit_parameters
+from tests.trials.test_imputation import law
+
+STRATEGIES = ("MAR", "JR", "CR", "CIR", "LMCF")
+STRUCTURES = ("us", "toep", "ar1", "csh", "ar1h", "cs", "toeph")
+
+
+class Trial(NamedTuple):
+    data: pd.DataFrame
+    events: pd.DataFrame
+    reference: dict[str, str]
+    formula: str
+    residual: str
+    criterion: Any
+
+    @property
+    def model(self) -> blm.LMM:
+        return blm.LMM(self.formula, self.data, residual=self.residual, check="warn")
+
+    def impute(self, **options: Any) -> blm.Imputations:
+        known: dict[str, Any] = {"treatment": "arm", "reference": self.reference, "events": self.events, "criterion": self.criterion}
+        return blm.impute(self.model, **(known | options))
+
+    def without(self, subject: str) -> Trial:
+        rest = self.data[self.data["id"] != subject].reset_index(drop=True)
+        return self._replace(data=rest, events=self.events[self.events["id"] != subject])
+
+    def fit(self) -> Any:
+        """The fit without outcomes after events that are not missing at random."""
+        own, place = self.data.copy(), self.data["visit"].cat.codes
+        for row in self.events.itertuples():
+            if row.strategy != "MAR":
+                first = list(own["visit"].cat.categories).index(row.visit)
+                own.loc[(own["id"] == row.id) & (place >= first), "y"] = np.nan
+        return blm.LMM(self.formula, own, residual=self.residual, check="warn").fit(self.criterion)
+
+
+def random_trial(seed: int) -> Trial:
+    """Gaps, drop-out, outcomes after events, events at the first visit, nothing observed, references of references."""
+    rng = np.random.default_rng(seed)
+    k, m = int(rng.integers(2, 5)), int(rng.integers(1, 6))
+    N = int(rng.integers(16, 22)) * k
+    arms, visits = ["P", "A", "B", "C"][:k], [f"v{j + 1}" for j in range(m)]
+    data = pd.DataFrame(
+        {
+            "id": np.repeat([f"s{i}" for i in range(N)], m),
+            "visit": pd.Categorical(np.tile(visits, N), visits, ordered=True),
+            "arm": pd.Categorical(np.repeat(np.array(arms)[np.arange(N) % k], m), arms),
+            "x": np.repeat(rng.normal(size=N), m),
+            "z": rng.normal(size=N * m),
+        }
+    )
+    A = rng.normal(size=(m, m))
+    y = rng.normal(size=(N, m)) @ np.linalg.cholesky(A @ A.T + np.eye(m)).T + np.arange(m) * (1 + 0.3 * (np.arange(N) % k)[:, None])
+    rows = []
+    for i, u in enumerate(rng.random(N)):
+        if u < 0.4:
+            first = int(rng.integers(0, m))
+            strategy = str(rng.choice(STRATEGIES[: 5 if first else 4]))
+            rows.append((f"s{i}", visits[first], strategy))
+            gone = slice(first, m) if rng.random() < 0.7 else slice(*sorted(rng.integers(first, m + 1, 2)))
+            y[i, gone] = np.nan
+        elif u < 0.55:
+            y[i, rng.integers(0, m)] = np.nan
+        elif u < 0.6:
+            y[i] = np.nan
+    data["y"] = y.ravel()
+    reference = {arm: str(rng.choice(arms)) if rng.random() < 0.2 else "P" for arm in arms[1:]} | {"P": "P"}
+    structure = str(rng.choice(STRUCTURES)) if m > 1 else "cs"
+    bar = "visit | arm / id" if m < 4 and rng.random() < 0.5 else "visit | id"
+    formula = ("y ~ visit * arm + x" if m > 1 else "y ~ arm + x") + (" + z" if rng.random() < 0.4 else "")
+    events = pd.DataFrame(rows, columns=["id", "visit", "strategy"])
+    return Trial(data, events, reference, formula, f"{structure}({bar})", str(rng.choice(["REML", "ML"])))
+
+
+def conditional_laws(trial: Trial, fit: Any) -> dict[str, tuple[Any, Any, Any]]:
+    """Of each subject: positions of its rows, means and covariance of what is missing given what is observed."""
+    data, visits = trial.data, list(trial.data["visit"].cat.categories)
+    mean = fit.predict(data, level="population")["estimate"].to_numpy()
+    moved = data.assign(arm=pd.Categorical([trial.reference[arm] for arm in data["arm"]], data["arm"].cat.categories))
+    other = fit.predict(moved, level="population")["estimate"].to_numpy()
+    events = {row.id: (visits.index(row.visit), row.strategy) for row in trial.events.itertuples()}
+    out = {}
+    for subject, rows in data.groupby("id", sort=False):
+        at, arm = rows.index.to_numpy(), rows["arm"].iloc[0]
+        R = (fit.R if isinstance(fit.R, pd.DataFrame) else fit.R[arm]).to_numpy()
+        Q = (fit.R if isinstance(fit.R, pd.DataFrame) else fit.R[trial.reference[arm]]).to_numpy()
+        first, name = events.get(subject, (len(visits), "MAR"))
+        mu, S = law(name, mean[at], R, other[at], Q, first)
+        y = rows["y"].to_numpy()
+        o, u = np.isfinite(y), ~np.isfinite(y)
+        B = S[np.ix_(u, o)] @ np.linalg.inv(S[np.ix_(o, o)])
+        out[str(subject)] = (at[u], mu[u] + B @ (y[o] - mu[o]), S[np.ix_(u, u)] - B @ S[np.ix_(o, u)])
+    return out
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_conditional_means_are_those_of_the_definitions(seed: int) -> None:
+    trial = random_trial(seed)
+    done = trial.impute(resampling=None).data(0)
+    for at, mean, _ in conditional_laws(trial, trial.fit()).values():
+        np.testing.assert_allclose(done["y"].to_numpy()[at], mean, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [1, 4, 8])
+def test_draws_have_the_conditional_law(seed: int) -> None:
+    """At one set of parameters draws made white by their law are standard normal and independent."""
+    trial = random_trial(seed)
+    imp = trial.impute(resampling=None)
+    assert imp.trial is not None and imp.parameters is not None
+    B = 3000
+    drawn = imp.trial.complete(imp.parameters.take(np.zeros(B, np.int64)), np.random.default_rng(seed))  # type: ignore[attr-defined]
+    subject, visit = imp.layout.order
+    values = drawn[:, subject, visit]
+    white = []
+    for at, mean, S in conditional_laws(trial, trial.fit()).values():
+        if len(at):
+            white.append(np.linalg.solve(np.linalg.cholesky(S), (values[:, at] - mean).T))
+    z = np.concatenate(white)
+    assert np.abs(z.mean(axis=1)).max() < 5 / np.sqrt(B)
+    assert np.abs(z @ z.T / B - np.eye(len(z))).max() < 7 / np.sqrt(B)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 7])
+def test_the_jackknife_is_a_loop_of_fits_at_their_optimum(seed: int) -> None:
+    """A fit by itself ends where 1e-12 of the criterion is left to gain; taken on to where nothing is, the loop gives the same values."""
+    trial = random_trial(seed)
+    imp = trial.impute()
+    for k in (1, 5, imp.size - 1):
+        assert not imp.failed
+        subject = imp.layout.subjects[k - 1]
+        rest = trial.without(subject)
+        one = rest.impute(resampling=None)
+        fit = one.trial.fit  # type: ignore[union-attr]
+        ended = minimise_criterion(fit.problem, fit.restricted, fit.estimate.x, 1e-18).point
+        exact = visit_parameters(fit.problem, ended.x[None], np.array([ended.sigma2]), ended.state.solution.alpha)
+        want = one.trial.complete(exact)[0][:, :]  # type: ignore[union-attr]
+        got = np.delete(imp.values[k], k - 1, axis=0)
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-8 * trial.data["y"].std())
+
+
+@pytest.mark.parametrize("seed", [2, 5])
+def test_a_bootstrap_sample_is_a_fit_to_its_subjects(seed: int) -> None:
+    """The parameters of a sample are those of a model of its rows, subjects drawn twice being two."""
+    trial = random_trial(seed)
+    imp = trial.impute(resampling="bootstrap", n=4, seed=seed)
+    for k in (1, 2):
+        frame = imp.data(k)
+        events = trial.events.set_index("id")
+        original = frame["id"].astype(str).str.replace(r" \(\d+\)$", "", regex=True)
+        pairs = dict(zip(frame["id"], original, strict=True))
+        rows = [(label, *events.loc[source]) for label, source in pairs.items() if source in events.index]
+        own = frame.assign(y=frame["y"].where(~frame["imputed"])).drop(columns="imputed")
+        alone = trial._replace(data=own, events=pd.DataFrame(rows, columns=["id", "visit", "strategy"])).impute(resampling=None)
+        np.testing.assert_allclose(alone.data(0)["y"], frame["y"], rtol=0, atol=2e-6 * trial.data["y"].std())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("alternative", ["two-sided", "less", "greater"])
+def test_given_imputations_are_pooled_to_the_last_digit(seed: int, alternative: Any) -> None:
+    """Least squares at each visit and Rubin's rules with Barnard and Rubin's degrees of freedom, written out."""
+    from scipy import stats
+
+    rng = np.random.default_rng(seed)
+    k, m, N, M = int(rng.integers(2, 5)), 2, 30, int(rng.integers(2, 9))
+    arms = [f"arm{a}" for a in range(k)]
+    base = pd.DataFrame(
+        {"id": np.repeat(np.arange(N), m), "visit": np.tile([1, 2], N), "arm": np.repeat(np.array(arms)[np.arange(N) % k], m)}
+    )
+    base["x"], first = rng.normal(size=N * m), rng.normal(size=N * m)
+    lost = rng.random(N * m) < 0.3
+    frames = [base.assign(y=np.where(lost, rng.normal(size=N * m), first)) for _ in range(M)]
+    given = blm.imputations(frames, outcome="y", visit="visit", subject="id", treatment="arm")
+    table = given.analyse("y ~ arm + x").pool(0.9, alternative).set_index(["visit", "parameter", "arm"])
+    for visit in (1, 2):
+        for a in range(1, k):
+            q, u = [], []
+            for frame in frames:
+                own = frame[frame["visit"] == visit]
+                X = np.column_stack([np.ones(N), *(own["arm"] == arm for arm in arms[1:]), own["x"]]).astype(float)
+                inverse = np.linalg.inv(X.T @ X)
+                beta = inverse @ X.T @ own["y"]
+                q.append(beta[a])
+                u.append(np.sum((own["y"] - X @ beta) ** 2) / (N - k - 1) * inverse[a, a])
+            W, B = np.mean(u), np.var(q, ddof=1)
+            T, v = W + (1 + 1 / M) * B, N - k - 1
+            share = (1 + 1 / M) * B / T
+            old, observed = (M - 1) / share**2, (v + 1) / (v + 3) * v * (1 - share)
+            df = old * observed / (old + observed)
+            t = np.mean(q) / np.sqrt(T)
+            p = {"less": stats.t.cdf(t, df), "greater": stats.t.sf(t, df), "two-sided": 2 * stats.t.sf(abs(t), df)}[alternative]
+            row = table.loc[visit, "difference", arms[a]]
+            want = {"estimate": np.mean(q), "std_error": np.sqrt(T), "df": df, "statistic": t, "p_value": p}
+            for name, value in want.items():
+                assert row[name] == pytest.approx(value, rel=1e-12, abs=1e-14), name
