@@ -12,7 +12,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm._validation import require_flag, require_names, require_one_of
-from bayeslmm.errors import BayesLMMWarning, DataError, InferenceError, SpecificationError, warn_user
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, InferenceError, SpecificationError, warn_user
 from bayeslmm.inference.intervals.resampling import VisitParameters
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.trials.ancova import analyse_repeated, contrasts, solve, visit_design
@@ -39,6 +39,8 @@ class ImputationModel(Protocol):
     def events(self) -> Events: ...
     @property
     def fit(self) -> Any: ...
+    @property
+    def has_law_at_random(self) -> bool: ...
     def complete(self, given: VisitParameters, rng: Generator | None = None, at_random: bool = False) -> Array: ...
     def with_events(self, strategy: Strategy | None, events: Any) -> ImputationModel: ...
 
@@ -162,7 +164,7 @@ class Analyses:
         if not information_anchored:
             return table
         if self.anchored is None:
-            what = "information-anchored standard errors beside the frequentist ones need conditional means that are resample_design"
+            what = "information-anchored standard errors beside the frequentist ones need resampled conditional means, also under MAR"
             raise InferenceError(what, f"rule {rule}", 'impute with method="conditional-mean"; Rubin\'s rules are anchored already')
         own = self._pooled(self.anchored, df, interval)
         low, high = own.limits(conf_level, alternative)
@@ -302,7 +304,7 @@ def analysis_formula(layout: Layout, analysis: str | None, covariates: Sequence[
 def anchored_values(imputations: CompletedTrial) -> Array | None:
     """Conditional means at random plus the whole sample's difference between strategy and MAR."""
     trial, given = imputations.trial, imputations.parameters
-    if trial is None or given is None or imputations.replication.rule not in ("jackknife", "bootstrap"):
+    if trial is None or given is None or imputations.replication.rule not in ("jackknife", "bootstrap") or not trial.has_law_at_random:
         return None
     at_random = trial.complete(given, at_random=True)
     return np.asarray(at_random + (imputations.values[0] - at_random[0]))
@@ -391,14 +393,39 @@ def _by_function(imputations: CompletedTrial, function: Callable[[pd.DataFrame],
             whole = layout.completed(imputations.values[k])
             frame = frame.assign(**{name: frame[name].to_numpy() + _aligned(imputations, k, added, whole)})
         parts = [(None, frame)] if by is None else list(frame.groupby(by, observed=True, sort=True))
-        found = [one for level, part in parts for one in _read_result(function(part), level)]
+        found = [one for level, part in parts for one in _read_result(_called(function, part, k), level)]
         labels.append(tuple(label for label, _ in found))
         rows.append([values for _, values in found])
         if labels[-1] != labels[0]:
             what = f"the function gave other parameters for data set {k} than for the first"
             raise SpecificationError(what, ", ".join(str(label[1]) for label in labels[-1]), "return the same names each time")
     values = np.array(rows, float)
+    _demand_numbers(values, labels[0], with_errors=imputations.replication.rule == "rubin")
     return Analyses(imputations, labels[0], values[..., 0], values[..., 1], values[..., 2])
+
+
+def _called(function: Callable[[pd.DataFrame], Any], frame: pd.DataFrame, k: int) -> Any:
+    try:
+        return function(frame)
+    except BayesLMMError:
+        raise
+    except Exception as error:
+        what = f"the function failed on data set {k}: {type(error).__name__}: {error}"
+        raise SpecificationError(what, "analysis", "mend it: it is called with a completed frame of the data") from error
+
+
+def _demand_numbers(values: Array, labels: Sequence[Label], *, with_errors: bool) -> None:
+    """Refuse results (K, q, 3) that cannot be pooled: estimates that are none, and where standard errors are pooled, those."""
+    estimate, std_error, df = np.moveaxis(values, -1, 0)
+    told = [(~np.isfinite(estimate), "an estimate that is missing or infinite", "return a number for every data set")]
+    if with_errors:
+        remedy = 'return (estimate, std_error); or impute with method="conditional-mean", whose rules need no standard errors'
+        told.append((~(np.isfinite(std_error) & (std_error >= 0)), "no standard error of 0 or more", remedy))
+        told.append((~(df > 0), "degrees of freedom that are not above 0", "return (estimate, std_error, df)"))
+    for wrong, what, remedy in told:
+        if wrong.any():
+            k, q = (int(i) for i in np.argwhere(wrong)[0])
+            raise SpecificationError(f"the function gave {what}", f"{labels[q][1]} of data set {k}", remedy)
 
 
 def _aligned(imputations: CompletedTrial, k: int, added: Array, whole: pd.DataFrame) -> Array:

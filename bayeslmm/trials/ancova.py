@@ -13,10 +13,12 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_one_of
 from bayeslmm.data.build import build_design
+from bayeslmm.data.expressions import atom_name
 from bayeslmm.errors import ConvergenceError, DataError, SpecificationError
 from bayeslmm.estimate.estimate import estimate
 from bayeslmm.formula import parse_formula
 from bayeslmm.formula.parse import parse_residual
+from bayeslmm.formula.syntax import Formula
 from bayeslmm.inference.intervals.batch_refit import FunctionTests, function_tests, grouped_rows, responses
 from bayeslmm.inference.intervals.batch_structured import descend, parts, points_of_sums, poolable, subject_groups
 from bayeslmm.likelihood.problem import build_problem
@@ -103,6 +105,7 @@ def visit_design(layout: Layout, formula: str, visit: int, y: Array, weights: Ar
     name = layout.columns.treatment
     if spec.random:
         raise SpecificationError("the analysis of one visit has no random effects", formula, "drop the bars, or give a function")
+    require_outcome(layout, spec)
     frame = layout.frame.iloc[layout.rows[:, visit]].assign(**{layout.columns.outcome: y})
     design = build_design(ModelSpec(spec), frame)
     if design.n_dropped:
@@ -115,6 +118,15 @@ def visit_design(layout: Layout, formula: str, visit: int, y: Array, weights: Ar
         raise SpecificationError(f"columns are aliased: {', '.join(design.aliased)}", formula, "leave them out of the analysis")
     counts = np.ones((1, len(frame))) if weights is None else weights
     return VisitDesign(design.X, np.stack([_means(layout, design, frame, arm, counts, how) for arm in range(len(layout.arms))]))
+
+
+def require_outcome(layout: Layout, spec: Formula) -> None:
+    """Refuse formulas of anything but the imputed outcome as it is: an expression of it, another column, an offset beside it."""
+    name = layout.columns.outcome
+    if atom_name(spec.response) != name or spec.offsets:
+        what = f"the response of the analysis is {spec.response}" + (" beside an offset" if spec.offsets else "")
+        remedy = f"write {name} ~ ...; for anything else give a function of the completed frame"
+        raise SpecificationError(what, f"the imputed outcome is {name}", remedy)
 
 
 def _means(layout: Layout, design: Any, frame: pd.DataFrame, arm: int, weights: Array, how: str) -> Array:
@@ -179,8 +191,9 @@ def analyse_repeated(
     counts : (K, N) how often each subject counts, or None
     Errors: `SpecificationError` for models that are none of visits, `DataError` for missing covariates, `ConvergenceError`.
     """
-    frame = layout.completed(values[0])
-    design = build_design(ModelSpec(parse_formula(formula), residual=parse_residual(residual)), frame)
+    frame, spec = layout.completed(values[0]), parse_formula(formula)
+    require_outcome(layout, spec)
+    design = build_design(ModelSpec(spec, residual=parse_residual(residual)), frame)
     if design.n_dropped:
         raise DataError(f"covariates of the analysis are missing: {', '.join(design.dropped)}", formula, "fill them in, or leave them out")
     if layout.columns.treatment not in design.encoding.fixed_block.columns or design.aliased:

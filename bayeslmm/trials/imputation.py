@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, Generator, concatenate_fields, generator, seed_sequence
-from bayeslmm._validation import require_count, require_function, require_one_of
+from bayeslmm._validation import require_count, require_function, require_memory, require_one_of
+from bayeslmm.data.expressions import atom_name
 from bayeslmm.data.frame import read_table
+from bayeslmm.data.notes import order_by_number, ordered_factor
 from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, SpecificationError, warn_user
 from bayeslmm.inference.intervals.resampling import VisitParameters, refit_without_each, reweighted, visit_parameters
+from bayeslmm.inference.means.linear_functions import restrict_to_kept
 from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.results.predict import row_labels
 from bayeslmm.trials.imputations import Imputations
@@ -26,10 +29,11 @@ from bayeslmm.trials.layout import (
     Strategy,
     TrialColumns,
     check_events,
-    check_strategy,
+    means_read,
     own_law,
     read_events,
     read_layout,
+    read_strategy,
     strategy_covariance,
     strategy_mean,
     with_arm,
@@ -97,10 +101,10 @@ def impute(
     events : DataFrame or Mapping, optional
         Intercurrent events: a frame with the subject column, the visit column (first visit affected) and perhaps `strategy`; at most one
         row a subject. Subjects without a row are missing at random.
-    strategy : str or Mapping, default "MAR"
-        Of events without one of their own: "MAR", "JR", "CR", "CIR", "LMCF", or a function
-        `(mean, covariance, reference_mean, reference_covariance, first) -> (mean, covariance)`, `first` the position of the first visit
-        affected.
+    strategy : str or callable, default "MAR"
+        Of events without one of their own: "MAR", "JR", "CR", "CIR", "LMCF" (or what they stand for, "jump to reference", or "J2R"), or a
+        function `(mean, covariance, reference_mean, reference_covariance, first) -> (mean, covariance)`, `first` the position of the first
+        visit affected.
     method : str, default "conditional-mean"
         "conditional-mean"; "bayes", parameters from the posterior; "approximate-bayes", from fits to bootstrap samples; "bootstrap-mi",
         `n=(B, D)`: D imputations of each of B bootstrap samples.
@@ -148,6 +152,7 @@ def impute(
     if progress is not None:
         require_function(progress, "progress")
     trial = read_imputation_model(model, treatment, reference, events, strategy, criterion)
+    _demand_memory(trial.layout, method, resampling, number)
     if method == "conditional-mean":
         return _conditional_means(trial, resampling, number[0], seed, progress)
     if method == "bayes":
@@ -175,6 +180,14 @@ def _number(method: str, resampling: str | None, n: Any) -> tuple[int, int]:
     return found, 1
 
 
+def _demand_memory(layout: Layout, method: str, resampling: str | None, number: tuple[int, int]) -> None:
+    """Refuse more completed data sets, with how often each subject counts in them, than there is memory for."""
+    N, m = layout.size
+    count = 1 + N if (method, resampling) == ("conditional-mean", "jackknife") else number[0] * number[1]
+    remedy = 'use resampling="bootstrap", or method="bayes"' if count == 1 + N else "ask for fewer"
+    require_memory("imputations", 2.0 * count * N * (m + 1) + count * m**2, f"{count:,} completed data sets of {N:,} subjects", remedy)
+
+
 # -- the trial and its model ---------------------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +196,7 @@ class Law:
     """What the imputation model says of every subject: columns of the mean, own arm and reference arm, (N, m, p); offset (N, m).
 
     group, reference_group : (N,) group of parameters of R
+    estimable, reference_estimable : (N, m) which means the outcomes of the fit tell
     """
 
     X: Array
@@ -190,6 +204,8 @@ class Law:
     offset: Array
     group: Codes
     reference_group: Codes
+    estimable: Flags
+    reference_estimable: Flags
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,20 +243,23 @@ class TrialModel:
     def with_events(self, strategy: Strategy | None, events: Any) -> TrialModel:
         """The trial under other strategies, where they leave the same outcomes out of the fit."""
         layout, before = self.layout, self.events
-        if strategy is not None:
-            check_strategy(strategy)
         if events is None:
-            chosen: list[Strategy] = ["MAR"] * len(before.first)
-            for i in np.flatnonzero(before.first < len(layout.visits)):
-                chosen[i] = check_strategy(strategy)
-            found = Events(before.first, tuple(chosen))
+            chosen, m = read_strategy(strategy), len(layout.visits)
+            found = Events(before.first, tuple(chosen if first < m else "MAR" for first in before.first))
             check_events(layout, found)
         else:
             found = read_events(layout, events, "MAR" if strategy is None else strategy)
         if not np.array_equal(left_out(layout, found), left_out(layout, before)):
             what = "these strategies leave other outcomes out of the imputation model"
             raise SpecificationError(what, "outcomes after an event are in its fit under MAR alone", "impute anew with blm.impute")
-        return replace(self, events=found, law=_law(layout, found, self.fit))
+        law = _law(layout, found, self.fit)
+        _demand_estimable(layout, found, law)
+        return replace(self, events=found, law=law)
+
+    @property
+    def has_law_at_random(self) -> bool:
+        """Whether the own means of every subject imputed can be estimated, also where its strategy does not take them."""
+        return bool(self.law.estimable[self.layout.imputed.any(axis=1)].all())
 
     def tasks(self, at_random: bool = False) -> list[Task]:
         """What is to be imputed."""
@@ -320,12 +339,15 @@ def read_imputation_model(
         raise SpecificationError(what, f"model {model.formula}", "leave the covariance of the visits to the residual structure")
     if model.given_offset:
         raise SpecificationError("the offset was given as an array", "offset", "give it as a column, which rows without outcome have too")
-    columns = TrialColumns(design.spec.formula.response, residual.spec.subject[0], residual.spec.visit[0], treatment)
+    columns = TrialColumns(atom_name(design.spec.formula.response), residual.spec.subject[0], residual.spec.visit[0], treatment)
     data = model.data
     frame = read_table(data, ()).frame
     if columns.outcome not in frame.columns:
         what = f"the outcome {columns.outcome!r} is an expression"
         raise SpecificationError(what, f"model {model.formula}", "make it a column of the data: imputed values are on its scale")
+    if "imputed" in design.encoding.fixed_block.columns:
+        what = "the formula reads column 'imputed', which says in completed data what was imputed"
+        raise SpecificationError(what, f"model {model.formula}", "rename the column")
     layout = _read(frame, columns, reference, residual)
     found = read_events(layout, events, strategy)
     if events is not None and len(found.first) and (found.first < len(layout.visits)).any():
@@ -334,7 +356,9 @@ def read_imputation_model(
     fit = _fitted(model, layout, found, criterion)
     labels = {str(label): i for i, label in enumerate(fit.design.residual.subject.levels)}
     place = np.array([labels.get(str(label), -1) for label in layout.subjects])
-    return TrialModel(layout, found, fit, _law(layout, found, fit), place)
+    law = _law(layout, found, fit)
+    _demand_estimable(layout, found, law)
+    return TrialModel(layout, found, fit, law, place)
 
 
 def _read(frame: pd.DataFrame, columns: TrialColumns, reference: Mapping[Any, Any] | None, residual: Any) -> Layout:
@@ -344,11 +368,16 @@ def _read(frame: pd.DataFrame, columns: TrialColumns, reference: Mapping[Any, An
 
 
 def _demand_order(layout: Layout) -> None:
-    column = layout.frame[layout.columns.visit]
+    """Refuse visits of text without an order, and warn where their order is that of text."""
+    name, visits = layout.columns.visit, layout.visits
+    column, better = layout.frame[name], order_by_number(visits)
+    where, remedy = f"visits: {', '.join(map(str, visits))}", f"data[{name!r}] = {ordered_factor(name, better)}"
     if not isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(column.dtype):
-        what = f"an event says which visits it affects, and column {layout.columns.visit!r} is text without an order"
-        where = f"visits: {', '.join(map(str, layout.visits))}"
-        raise DataError(what, where, "give an ordered factor: pandas.Categorical(..., categories=[...])")
+        what = f"an event says which visits it affects, and column {name!r} is text without an order"
+        raise DataError(what, where, f"give an ordered factor: {remedy}")
+    if better:
+        what = f"an event affects the visits after it, and those of {name!r} stand in the order of text, not of their numbers"
+        warn_user(BayesLMMWarning(what, where, f"this order is followed; if the numbers tell the right one, {remedy}"))
 
 
 def _demand_arms(layout: Layout) -> None:
@@ -389,15 +418,43 @@ def _law(layout: Layout, events: Events, fit: Any) -> Law:
         raise SpecificationError(what, f"model {fit.formula}", remedy)
     other = np.where(layout.reference >= 0, layout.reference, np.arange(len(layout.arms)))[layout.arm]
     moved = frame.assign(**{name: with_arm(frame[name], layout.arms, other[layout.order[0]])})
-    X, offset, group = _encoded(layout, fit, frame)
-    X_reference, _, reference_group = _encoded(layout, fit, moved)
-    return Law(X, X_reference, offset, group, reference_group)
+    X, offset, group, estimable = _encoded(layout, fit, frame)
+    X_reference, _, reference_group, reference_estimable = _encoded(layout, fit, moved)
+    return Law(X, X_reference, offset, group, reference_group, estimable, reference_estimable)
 
 
-def _encoded(layout: Layout, fit: Any, frame: pd.DataFrame) -> tuple[Array, Array, Codes]:
-    """TrialColumns of the mean (N, m, p), offset (N, m) and group of parameters (N,)."""
+def _demand_estimable(layout: Layout, events: Events, law: Law) -> None:
+    """Refuse strategies that take a mean which the outcomes of the fit do not tell: of an arm at a visit where nothing of it is left."""
+    m = len(layout.visits)
+    if law.estimable.all() and law.reference_estimable.all():
+        return
+    for i in np.flatnonzero(layout.imputed.any(axis=1)):
+        name, first = events.strategy[i], int(events.first[i])
+        for part, known, arm in zip(
+            means_read(name, first, m),
+            (law.estimable[i], law.reference_estimable[i]),
+            (layout.arm[i], layout.reference[layout.arm[i]]),
+            strict=True,
+        ):
+            lost = np.flatnonzero(~known[part])
+            if len(lost):
+                visit = layout.visits[part.start + int(lost[0])]
+                what = f"the mean of arm {layout.arms[arm]!r} at visit {visit!r} cannot be estimated"
+                where = f"strategy {_spoken(name)} of subject {layout.subjects[i]!r}; no outcome of the fit tells it"
+                raise DataError(
+                    what, where, "drop the visit, leave the interaction out of the formula, or use a strategy without this mean"
+                )
+
+
+def _spoken(strategy: Strategy) -> str:
+    return str(getattr(strategy, "__name__", strategy))
+
+
+def _encoded(layout: Layout, fit: Any, frame: pd.DataFrame) -> tuple[Array, Array, Codes, Flags]:
+    """Columns of the mean (N, m, p), offset (N, m), group of parameters (N,), and which means are estimable (N, m)."""
     design, rows = fit.design, layout.rows
-    whole = design.encoding.fixed(frame)[0][:, list(design.kept)]
+    every = design.encoding.fixed(frame)[0]
+    whole, estimable = restrict_to_kept(every, design, fit.problem.standardization)
     offset = design.encoding.offset(frame)
     lost = np.isnan(whole).any(axis=1) | (False if offset is None else np.isnan(offset))
     if lost.any():
@@ -415,7 +472,7 @@ def _encoded(layout: Layout, fit: Any, frame: pd.DataFrame) -> tuple[Array, Arra
             what = f"the covariance of {', '.join(unknown)} cannot be estimated: no outcome of it is in the fit"
             raise DataError(what, ", ".join(names), "use one covariance for all arms")
         group = np.array([known[label] for label in labels])[rows[:, 0]]
-    return whole[rows], np.zeros(rows.shape) if offset is None else offset[rows], group
+    return whole[rows], np.zeros(rows.shape) if offset is None else offset[rows], group, estimable[rows]
 
 
 # -- methods -------------------------------------------------------------------------------------------------------------------------------
@@ -461,7 +518,7 @@ def _reweighted(trial: TrialModel, weights: Array, progress: Callable[[int], Non
 
 
 def _kept(every: VisitParameters, weights: Array, names: tuple[str, ...]) -> tuple[VisitParameters, Array, tuple[str, ...]]:
-    """ReplicateSums whose refit settled; the others are named, with a warning."""
+    """Sets of parameters whose refit settled; the others are named, with a warning."""
     good = every.settled & np.isfinite(every.alpha).all(axis=1)
     failed = tuple(names[b] for b in np.flatnonzero(~good))
     if good.sum() < 2:

@@ -90,7 +90,7 @@ class Imputations:
         """A completed data set, or all of them one under the other with a column `imputation`.
 
         Ids, order and types are those of the data; `imputed` says which outcomes were missing. With resampling 0 is the whole sample and
-        the others are the resample_design ones: without a subject, or with subjects drawn several times, whose further copies get a number.
+        the others are the samples: without a subject, or with subjects drawn several times, whose further copies get a number.
 
         Parameters
         ----------
@@ -121,7 +121,7 @@ class Imputations:
 
         Parameters
         ----------
-        strategy : str or Mapping, optional
+        strategy : str or callable, optional
             Of all events, or of those without one of their own in `events`.
         events : object, optional
             Other strategies of the same events.
@@ -162,7 +162,7 @@ class Imputations:
         delta : Mapping of object to float or sequence of float
             Arm -> amount, added to imputed outcomes of the arm; or one number per visit, which accumulates from the event on.
         lag : sequence of float, optional
-            MeanWeights of the amounts by visit since the event: the k-th visit after the event gets the sum of the first k of lag times the
+            Weights of the amounts by visit since the event: the k-th visit after the event gets the sum of the first k of lag times the
             amounts of these visits.
         missing_only : bool, default True
             False adds to observed outcomes after the event too.
@@ -369,13 +369,13 @@ def imputations(
         Two or more frames with the same subjects and visits, one row each. A column `imputed` marks imputed outcomes; without one, those
         that differ between frames.
     outcome : str
-        TrialColumns.
+        Column of the outcome.
     visit : str
-        TrialColumns.
+        Column of the visits.
     subject : str
-        TrialColumns.
+        Column of the subjects.
     treatment : str
-        TrialColumns.
+        Column of the arms.
     reference : Mapping of Hashable to Hashable, optional
         Arm -> the arm that it is compared with.
 

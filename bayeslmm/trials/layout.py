@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import require_name
+from bayeslmm._validation import require_name, spell
 from bayeslmm.errors import DataError, SpecificationError
 from bayeslmm.results.fitted import as_pandas
 
@@ -141,7 +142,7 @@ def read_events(layout: Layout, events: Any, default: Strategy) -> Events:
     """
     N, m = layout.size
     first, strategy = np.full(N, m), list[Strategy](["MAR"] * N)
-    check_strategy(default)
+    default = read_strategy(default)
     if events is None:
         if default != "MAR":
             what = "a strategy without intercurrent events would change nothing"
@@ -151,12 +152,14 @@ def read_events(layout: Layout, events: Any, default: Strategy) -> Events:
     for name in (c.subject, c.visit):
         if name not in frame.columns:
             raise DataError(f"the events have no column {name!r}", "events", "give one row per event: subject, first visit affected")
+    for name in frame.columns:
+        if name not in (c.subject, c.visit, "strategy") and _means_strategy(frame[name], name):
+            raise DataError(f"column {name!r} of the events reads as strategies", "events", 'call it "strategy", or leave it out')
     who = {str(label): i for i, label in enumerate(layout.subjects)}
     when = {str(label): j for j, label in enumerate(layout.visits)}
     own = frame["strategy"].tolist() if "strategy" in frame.columns else [None] * len(frame)
     for subject, visit, given in zip(_plain(frame[c.subject]), _plain(frame[c.visit]), own, strict=True):
-        chosen = default if _absent(given) else given
-        check_strategy(chosen)
+        chosen = default if _absent(given) else read_strategy(given)
         if str(subject) not in who:
             raise DataError(f"the events name subject {subject!r}, which the data do not have", "events", "drop the row, or mend the label")
         i = who[str(subject)]
@@ -174,13 +177,32 @@ def read_events(layout: Layout, events: Any, default: Strategy) -> Events:
     return found
 
 
-def check_strategy(strategy: Any) -> Strategy:
-    """The strategy; refuse what is none."""
-    if not (callable(strategy) or (isinstance(strategy, str) and strategy in STRATEGIES)):
-        known = ", ".join(map(repr, STRATEGIES))
-        raise SpecificationError(f"{strategy!r} is no strategy", "strategy", f"use one of {known}, or a function")
-    chosen: Strategy = strategy
-    return chosen
+def _means_strategy(column: pd.Series[Any], name: Any) -> bool:
+    """Whether a column that would not be read has the name of the strategies or their words."""
+    if isinstance(name, str) and spell(name) in ("strategy", "strategies"):
+        return True
+    labels = [label for label in column.tolist() if not _absent(label)]
+    return bool(labels) and all(isinstance(label, str) and spell(label) in STRATEGY_WORDS for label in labels)
+
+
+def read_strategy(strategy: Any) -> Strategy:
+    """The strategy, also by its long name or the name that other packages have for it.
+
+    Errors: `SpecificationError` for what is none, with the nearest word.
+
+    >>> read_strategy("J2R"), read_strategy("copy increments in reference")
+    ('JR', 'CIR')
+    """
+    if callable(strategy):
+        own: StrategyFunction = strategy
+        return own
+    word = spell(strategy) if isinstance(strategy, str) else ""
+    if word in STRATEGY_WORDS:
+        return STRATEGY_WORDS[word]
+    near = get_close_matches(word, STRATEGY_WORDS, n=1)
+    meant = f"did you mean {STRATEGY_WORDS[near[0]]!r}? " if near else ""
+    known = ", ".join(f"{name!r} ({long})" for name, long in LONG_NAMES.items())
+    raise SpecificationError(f"{strategy!r:.60} is no strategy", "strategy", f"{meant}use one of {known}, or a function")
 
 
 def check_events(layout: Layout, events: Events) -> None:
@@ -326,17 +348,42 @@ StrategyName = Literal["MAR", "JR", "CR", "CIR", "LMCF"]
 StrategyFunction = Callable[[Array, Array, Array, Array, int], tuple[Array, Array]]
 Strategy = StrategyName | StrategyFunction
 
-STRATEGIES: tuple[str, ...] = ("MAR", "JR", "CR", "CIR", "LMCF")
 REFERENCE_BASED = frozenset({"JR", "CR", "CIR"})
 """Strategies that need to know the reference arm."""
 
-LONG_NAMES = {
+LONG_NAMES: dict[StrategyName, str] = {
     "MAR": "missing at random",
     "JR": "jump to reference",
     "CR": "copy reference",
     "CIR": "copy increments in reference",
     "LMCF": "last mean carried forward",
 }
+"""Every strategy and what it stands for."""
+
+STRATEGY_WORDS: dict[str, StrategyName] = {
+    **{spell(word): name for name, long in LONG_NAMES.items() for word in (name, long)},
+    **dict.fromkeys(("j2r", "jtr", "jump2reference", "jump-2-reference", "jump-to-ref"), "JR"),
+    **dict.fromkeys(("copy-increment-in-reference", "copy-increments-from-reference", "copy-increment-from-reference"), "CIR"),
+    **dict.fromkeys(("copy-increments-to-reference", "copy-increments-reference", "copy-increment-reference"), "CIR"),
+}
+"""Strategy by every word for it: ours, what it stands for, and the words of mimix, RefBasedMI and SAS's macros, as `spell` makes them."""
+
+
+def means_read(strategy: Strategy, first: int, m: int) -> tuple[slice, slice]:
+    """The visits whose own mean, and whose reference's mean, a strategy takes; m : number of visits.
+
+    >>> means_read("JR", 2, 4), means_read("CIR", 2, 4)
+    ((slice(0, 2, None), slice(2, 4, None)), (slice(0, 2, None), slice(1, 4, None)))
+    """
+    if strategy == "MAR":
+        return slice(0, m), slice(0, 0)
+    if strategy == "CR":
+        return slice(0, 0), slice(0, m)
+    if strategy == "LMCF":
+        return slice(0, first), slice(0, 0)
+    if callable(strategy):
+        return slice(0, m), slice(0, m)
+    return slice(0, first), slice(max(first - 1, 0) if strategy == "CIR" else first, m)
 
 
 def strategy_mean(name: str, mean: Array, reference: Array, first: int) -> Array:
@@ -383,7 +430,13 @@ def own_law(strategy: StrategyFunction, law: tuple[Array, Array, Array, Array], 
     """
     name, m = getattr(strategy, "__name__", "strategy"), len(law[0])
     own_mean, own_covariance, other_mean, other_covariance = (part.copy() for part in law)
-    found: Any = strategy(own_mean, own_covariance, other_mean, other_covariance, first)
+    try:
+        found: Any = strategy(own_mean, own_covariance, other_mean, other_covariance, first)
+    except Exception as error:
+        what = f"the strategy {name} failed: {type(error).__name__}: {error}"
+        raise SpecificationError(
+            what, "strategy", "it is called with (mean, covariance, reference_mean, reference_covariance, first)"
+        ) from error
     remedy = "return (mean, covariance): the mean of every visit, and their covariance matrix"
     if not (isinstance(found, tuple) and len(found) == 2):
         raise SpecificationError(f"the strategy {name} returned {type(found).__name__}", "strategy", remedy)

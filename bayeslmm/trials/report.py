@@ -230,7 +230,7 @@ def _effect_section(section: Section, imputations: CompletedTrial, analysis: str
     section.table(pooled[pooled["parameter"] == "difference"], "Differences between arms at each visit.")
     section.table(pooled[(pooled["parameter"] == "mean") & (pooled["visit"] == last)], "Means of the arms at the last visit.")
     trial, given = imputations.trial, imputations.parameters
-    if trial is None or given is None:
+    if trial is None or given is None or not trial.has_law_at_random:
         return
     random = trial.complete(given.take(np.arange(1)), at_random=True)
     own = trial.complete(given.take(np.arange(1)))

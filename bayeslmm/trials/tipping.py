@@ -210,7 +210,7 @@ def _flat(pooled: Pooled) -> Pooled:
 
 
 def _grid(layout: Layout, grid: Any, arms: Sequence[Any] | None, control: Codes) -> tuple[list[Codes], list[Array]]:
-    """Arms that share an amount, and the amounts."""
+    """Arms that share an amount, and the amounts in order, each once."""
     known = {str(arm): i for i, arm in enumerate(layout.arms)}
 
     def codes(labels: Sequence[Any]) -> Codes:
@@ -240,7 +240,7 @@ def _amounts(values: Any) -> Array:
         raise SpecificationError("the amounts of a grid are not numbers", "grid", "give numbers") from None
     if out.ndim != 1 or not len(out) or not np.isfinite(out).all():
         raise SpecificationError("a grid is a list of finite numbers", "grid", "give numbers, such as range(-5, 6)")
-    return out
+    return np.unique(out)
 
 
 def _visits(layout: Layout, visit: Any) -> Codes:

@@ -57,7 +57,9 @@ EVENTS: dict[str, Change] = {
     "two events of one subject": lambda e: pd.concat([e, e.iloc[[0]].assign(week=8)]),
     "a visit that does not exist": lambda e: e.assign(week=7),
     "a subject that does not exist": lambda e: e.assign(id="nobody"),
-    "an unknown strategy": lambda e: e.assign(strategy="J2R"),
+    "an unknown strategy": lambda e: e.assign(strategy="OLMCF"),
+    "strategies under another name": lambda e: e.assign(Strategy="CR"),
+    "strategies in a column of any name": lambda e: e.assign(handling="jump to reference"),
     "a strategy without an event": lambda e: e.assign(week=e["week"].where(e["week"] != 8), strategy="CR"),
     "no visit column": lambda e: e.drop(columns="week"),
     "LMCF from the first visit": lambda e: e.assign(week=1, strategy="LMCF"),
@@ -95,6 +97,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "an own strategy of the wrong shape": {"strategy": lambda m, S, r, Q, t: (m[:1], S)},
     "an own strategy without covariance": {"strategy": lambda m, S, r, Q, t: (m, 0 * S)},
     "an own strategy that returns nothing": {"strategy": lambda m, S, r, Q, t: None},
+    "an own strategy that fails": {"strategy": lambda m, S, r, Q, t: 1 / 0},
+    "an own strategy of other arguments": {"strategy": lambda m, S: (m, S)},
+    "more imputations than there is memory for": {"method": "approximate-bayes", "n": 10**10},
+    "more bootstrap samples than there is memory for": {"resampling": "bootstrap", "n": 10**10},
 }
 
 
@@ -103,6 +109,63 @@ def test_options_that_cannot_be_used(what: str, trial: pd.DataFrame, events: pd.
     with pytest.raises(BayesLMMError) as caught:
         run(trial, **({"events": events, "strategy": "JR"} | OPTIONS[what]))
     assert caught.value.what and caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("word", "strategy"),
+    {
+        **dict.fromkeys(("JR", "jr", "J2R", "jump to reference", "Jump-to-Reference"), "JR"),
+        **dict.fromkeys(("copy reference", "copy_reference"), "CR"),
+        **dict.fromkeys(("copy increments in reference", "Copy Increments from Reference"), "CIR"),
+        **dict.fromkeys(("lmcf", "last mean carried forward"), "LMCF"),
+        "missing at random": "MAR",
+    }.items(),
+)
+def test_a_strategy_is_known_by_what_it_stands_for(word: str, strategy: str, trial: pd.DataFrame, events: pd.DataFrame) -> None:
+    late = events[events["week"] > 1]
+    wanted = run(trial, late, strategy=strategy)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(run(trial, late, strategy=word).values, wanted.values)
+    np.testing.assert_array_equal(run(trial, late.assign(strategy=word)).values, wanted.values)
+    assert set(wanted.under(word).subjects["strategy"]) <= {"MAR", strategy}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("word", "ours"), [("CIN", "CIR"), ("J2Ref", "JR"), ("OLMCF", "LMCF")])
+def test_the_nearest_strategy_is_named(word: str, ours: str, trial: pd.DataFrame, events: pd.DataFrame) -> None:
+    with pytest.raises(BayesLMMError) as caught:
+        run(trial, events, strategy=word)
+    assert f"did you mean {ours!r}" in caught.value.remedy
+
+
+@pytest.mark.parametrize("strategy", ["MAR", "LMCF", "JR", "CIR", "CR"])
+def test_a_mean_that_no_outcome_tells_is_imputed_from_only_where_no_strategy_takes_it(strategy: str, trial: pd.DataFrame) -> None:
+    """Where nothing of an arm is observed at a visit its mean there is unknown; what jumps to the reference does not need it."""
+    lost = trial.assign(change=trial["change"].where((trial["arm"] != "drug") | (trial["week"] != 8)))
+    events = pd.DataFrame({"id": lost.loc[lost["arm"] == "drug", "id"].unique(), "week": 8})
+    if strategy == "MAR":
+        with pytest.raises(BayesLMMError, match="mean of arm 'drug' at visit 8"):
+            run(lost, events, strategy=strategy)
+        return
+    with pytest.warns(blm.errors.BayesLMMWarning, match="aliased"):
+        imp = run(lost, events, strategy=strategy, resampling="jackknife")
+    assert np.isfinite(imp.analyse("change ~ arm").pool()["std_error"]).all()
+    with pytest.raises(BayesLMMError, match="under MAR"):
+        imp.analyse("change ~ arm").pool(information_anchored=True)
+    with pytest.raises(BayesLMMError, match="mean of arm 'drug' at visit 8"):
+        imp.under("MAR")
+    assert "Who was imputed" in imp.report(analysis="change ~ arm")
+
+
+@pytest.mark.parametrize("labels", [("w12", "w2", "w4", "w6", "w8"), ("Week 10", "Week 2", "Week 4", "Week 6", "Week 8")])
+def test_an_order_of_text_is_followed_with_a_warning_that_mends_it(labels: tuple[str, ...], trial: pd.DataFrame) -> None:
+    def renamed(column: Any) -> Any:
+        return pd.Categorical.from_codes(np.searchsorted([1, 2, 4, 6, 8], column.to_numpy(float)), list(labels), ordered=True)
+
+    data, events = trial.assign(week=renamed(trial["week"])), events_of(trial)
+    with pytest.warns(blm.errors.BayesLMMWarning, match="order of text") as caught:
+        run(data, events.assign(week=renamed(events["week"])), formula="change ~ week * arm + base", strategy="JR")
+    remedy = str(caught[0].message).partition("data['week'] = ")[2]
+    mended = data.assign(week=eval(remedy, {"pandas": pd, "data": data}))  # noqa: S307
+    assert list(mended["week"].cat.categories) == [*labels[1:], labels[0]]
 
 
 def test_the_order_of_text_visits_is_asked_for(trial: pd.DataFrame, events: pd.DataFrame) -> None:
@@ -114,6 +177,10 @@ def test_the_order_of_text_visits_is_asked_for(trial: pd.DataFrame, events: pd.D
 @pytest.fixture(scope="module")
 def imp(trial: pd.DataFrame, events: pd.DataFrame) -> blm.Imputations:
     return run(trial, events, strategy="JR", resampling="jackknife")
+
+
+def given(imp: blm.Imputations) -> blm.Imputations:
+    return blm.imputations([imp.data(0)] * 3, outcome="change", visit="week", subject="id", treatment="arm")
 
 
 ASKED: dict[str, Callable[[blm.Imputations], Any]] = {
@@ -130,13 +197,18 @@ ASKED: dict[str, Callable[[blm.Imputations], Any]] = {
     "an unknown control": lambda i: i.analyse("change ~ arm", control="sham"),
     "a column that is none": lambda i: i.analyse("change ~ arm + sex"),
     "a function that returns nothing": lambda i: i.analyse(lambda frame: None),
+    "a function that fails": lambda i: i.analyse(lambda frame: 1 / 0),
+    "a function that returns no estimate": lambda i: i.analyse(lambda frame: {"mean": (np.nan, 1.0)}),
+    "random imputations without standard errors": lambda i: given(i).analyse(lambda frame: {"mean": frame["change"].mean()}),
+    "standard errors below 0": lambda i: given(i).analyse(lambda frame: {"mean": (1.0, -1.0)}),
+    "degrees of freedom of 0": lambda i: given(i).analyse(lambda frame: {"mean": (1.0, 1.0, 0.0)}),
+    "an analysis of another column": lambda i: i.analyse("base ~ arm"),
+    "an analysis of an expression": lambda i: i.analyse("exp(change) ~ arm"),
+    "an analysis with an offset": lambda i: i.analyse("change ~ arm + offset(base)"),
+    "an MMRM of another column": lambda i: i.analyse("base ~ arm * C(week)", residual="us(week | id)"),
     "an unknown alternative": lambda i: i.analyse("change ~ arm").pool(alternative="both"),
     "a level beyond 1": lambda i: i.analyse("change ~ arm").pool(conf_level=95),
-    "an unknown rule of df": lambda i: (
-        blm.imputations([i.data(0)] * 3, outcome="change", visit="week", subject="id", treatment="arm")
-        .analyse("change ~ arm")
-        .pool(df="br")
-    ),
+    "an unknown rule of df": lambda i: given(i).analyse("change ~ arm").pool(df="br"),
     "a grid of words": lambda i: i.tipping(["a"], "change ~ arm"),
     "a grid of three arms": lambda i: i.tipping({"drug": [1], "placebo": [1], "sham": [1]}, "change ~ arm"),
     "an unknown visit": lambda i: i.tipping([1], "change ~ arm", visit=9),

@@ -140,6 +140,14 @@ def test_the_tipping_point_lies_where_p_crosses(imp: blm.Imputations) -> None:
     assert (near.iloc[0] - 0.05) * (near.iloc[1] - 0.05) < 0
 
 
+def test_a_grid_in_any_order_tips_at_the_same_point(imp: blm.Imputations) -> None:
+    grid = np.linspace(-2, 12, 9)
+    straight = imp.tipping(grid, ANALYSIS)
+    shuffled = imp.tipping([*grid[::-1], *grid[:3]], ANALYSIS)
+    pd.testing.assert_frame_equal(shuffled.points, straight.points)
+    pd.testing.assert_frame_equal(shuffled.frame, straight.frame)
+
+
 def test_a_lagged_delta_accumulates_from_the_event(imp: blm.Imputations, trial: pd.DataFrame) -> None:
     frame = imp.delta([5, 6, 7, 8, 9], lag=[1, 2, 3, 4, 5], missing_only=False)
     stopped = trial["stopped"].to_numpy(dtype=float, na_value=np.nan)

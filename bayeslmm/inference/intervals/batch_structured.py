@@ -349,7 +349,7 @@ def descend(problem: Problem, replicates: ReplicateSums, start: Array, restricte
 
 
 def _without_rank(C: Array) -> NDArray[np.bool_]:
-    """ReplicateSums whose columns are not independent: what is left of a direction is the rounding of sums that were taken away."""
+    """Replicates whose columns are not independent: what is left of a direction is the rounding of sums that were taken away."""
     if not C.shape[-1]:
         return np.zeros(len(C), bool)
     finite = np.isfinite(C).all((1, 2))
