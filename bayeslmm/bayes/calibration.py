@@ -24,9 +24,9 @@ from scipy.stats import binom, poisson
 
 from bayeslmm._arrays import Array, Codes, Generator, seed_sequence
 from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory
+from bayeslmm.bayes.held_out import on_other_problem
 from bayeslmm.bayes.log_posterior.density import Density, density, require_room_for_draws
 from bayeslmm.bayes.log_posterior.priors import improper_priors
-from bayeslmm.bayes.loo import on_other_problem
 from bayeslmm.bayes.posterior.data import PosteriorData, PosteriorDraws
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor, log_likelihood
 from bayeslmm.bayes.posterior.tables import parameter_draws

@@ -17,7 +17,8 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_level, require_one_of
-from bayeslmm.bayes.loo import held_out, leave_one_out, level_sets, with_jacobian
+from bayeslmm.bayes.held_out import held_out, level_sets
+from bayeslmm.bayes.loo import leave_one_out, with_jacobian
 from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws

@@ -1,4 +1,4 @@
-"""Leave-one-out predictive densities with the random effects integrated out: by observation, or by level of a grouping factor.
+"""Leave-one-out and K-fold predictive densities with the random effects integrated out: by observation, or by level of a factor.
 
 Importance weights are over the few covariance parameters only, since for each of them alpha and beta are integrated exactly; an
 observation or a level whose weights cannot be trusted, or every level where that is cheap, is answered by a posterior given the rest.
@@ -6,6 +6,9 @@ Priors stay at the scale of the whole data.
 
 For every draw of the covariance parameters  log p(y_out | y_in, phi) = log p(y | phi) - log p(y_in | phi),  both by the kernel, alpha and
 beta integrated out; so no covariance matrix of rows is ever formed, and crossed factors are as easy as one.
+
+K-fold: the units of a fold (rows, or levels of a grouping factor with all their rows) are predicted one by one, so that as many folds as
+units are leave-one-out.
 """
 
 from __future__ import annotations
@@ -17,19 +20,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, seed_sequence
-from bayeslmm._validation import require_flag, require_name, require_one_of
-from bayeslmm.bayes.level_densities import DowndatedDensity, independent_level_densities
-from bayeslmm.bayes.log_posterior.density import Density, arrange_density, with_solution
-from bayeslmm.bayes.posterior.predict import log_likelihood
-from bayeslmm.bayes.sampling.importance import limit_of_k, sample_importance, smooth_weights
+from bayeslmm._validation import require_count, require_flag, require_name
+from bayeslmm.bayes.held_out import (
+    LEFT_OUT_ELEMENTS,
+    conditional_log_means,
+    density_without,
+    held_out,
+    held_out_densities,
+    log_likelihoods,
+    log_mean,
+    mean_densities,
+)
+from bayeslmm.bayes.log_posterior.density import Density, with_solution
+from bayeslmm.bayes.sampling.importance import limit_of_k, resample_systematically, sample_importance, smooth_weights
 from bayeslmm.bayes.sampling.mode import find_mode
-from bayeslmm.data.design import Design
-from bayeslmm.errors import InferenceError, SpecificationError, optional
+from bayeslmm.errors import InferenceError, SamplingError, SpecificationError, optional
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
-from bayeslmm.likelihood.problem import Problem, build_problem
-from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalState
 from bayeslmm.results.render import progress_bar
 from bayeslmm.results.response_scale import log_jacobian
 
@@ -38,62 +47,6 @@ if TYPE_CHECKING:
 
     from bayeslmm._types import LeaveOut
     from bayeslmm.bayes.posterior.data import PosteriorData
-
-
-COLLINEAR_CONDITION = 1e-10
-"""Columns of X nearer to collinear than this are not told apart."""
-
-
-def density_without(target: Density, out: Codes, label: str) -> Density:
-    """The density given all rows but `out`.
-
-    Raises InferenceError where the rows left do not determine alpha under a flat prior.
-    """
-    problem = target.problem
-    design = problem.design.take(np.setdiff1d(np.arange(problem.design.nobs), out))
-    _require_rank(target, design, label)
-    kernel, fitted = problem.structured, None
-    if kernel is not None and any(factor.covariate is None and factor.kind != "ident" for factor in problem.design.variance):
-        whole = next(
-            v for f, v in zip(kernel.variance.factors, kernel.variance.values, strict=True) if f.covariate is None and v is not None
-        )
-        fitted = np.delete(whole, out)
-    try:
-        less = build_problem(design, fitted)
-    except np.linalg.LinAlgError:
-        raise InferenceError(
-            f"without {label} columns of X are collinear, and the rest cannot be sampled by itself",
-            label,
-            "leave the column out, use exact=False, or folds that keep every level of a factor",
-        ) from None
-    own = less.criterion.kernel
-    if kernel is not None and isinstance(own, BlockDiagonalKernel):
-        # a spatial structure measures ranges in steps of the whole data
-        less = replace(less, criterion=replace(less.criterion, kernel=replace(own, structure=kernel.structure)))
-    return on_other_problem(target, less)
-
-
-def on_other_problem(target: Density, problem: Problem) -> Density:
-    """The same axes and priors over another problem of the same columns, which are standardized in another way."""
-    terms = tuple(replace(block, term=term) for block, term in zip(target.layout.terms, problem.random.terms, strict=True))
-    found = arrange_density(problem, target.priors, replace(target.layout, terms=terms))
-    # a prior of the intercept of centred columns stays that of the columns of all rows
-    return replace(found, volume=target.volume, alpha=replace(target.alpha, problem=problem))
-
-
-def _require_rank(target: Density, design: Design, label: str) -> None:
-    loose = [i for i, prior in enumerate(target.alpha.priors) if prior.family == "flat"]
-    if not loose:
-        return
-    X = design.X[:, loose]
-    size = np.linalg.norm(X, axis=0)
-    smallest = np.linalg.svd(X / np.where(size > 0, size, 1.0), compute_uv=False)[-1] if len(X) >= len(loose) else 0.0
-    if smallest < COLLINEAR_CONDITION or np.any(size == 0):
-        raise InferenceError(
-            f"without {label} the coefficients are not determined, and under a flat prior nothing is predicted for it",
-            label,
-            'give alpha a proper prior: priors=Priors(alpha="normal")',
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +61,6 @@ class WithoutRows:
     exact: bool
 
 
-def predictive_densities(target: Density, less: Density, phi: Array, full: Array) -> Array:
-    """log p(y_out | y_in, phi) of every phi; `full` is log p(y | phi)."""
-    found = np.empty(len(phi))
-    with one_thread(less.problem.criterion.width), np.errstate(invalid="ignore"):
-        for begin in range(0, len(phi), target.batch):
-            part = slice(begin, begin + target.batch)
-            found[part] = full[part] - less.log_likelihood(phi[part])
-    return found
-
-
 def log_evidence_of(target: Density, begin: Array, draws: int, rng: np.random.Generator) -> tuple[float, bool]:
     """log of the integral of the density by importance weights, and whether they are trusted.
 
@@ -128,26 +71,9 @@ def log_evidence_of(target: Density, begin: Array, draws: int, rng: np.random.Ge
     return found.weights.evidence, found.trusted
 
 
-def log_likelihoods(target: Density, phi: Array) -> Array:
-    """log p(y | phi) of every phi, in batches."""
-    with one_thread(target.problem.criterion.width):
-        parts = [target.log_likelihood(phi[begin : begin + target.batch]) for begin in range(0, len(phi), target.batch)]
-    return np.concatenate(parts)
-
-
-@np.errstate(all="ignore")
-def log_mean(values: Array, log_weights: Array) -> float:
-    """log of a weighted mean of exponentials; weights sum to 1, and a value that does not exist counts 0."""
-    terms = np.where(np.isfinite(values) & np.isfinite(log_weights), values + log_weights, -np.inf)
-    top = float(terms.max())
-    return top + float(np.log(np.exp(terms - top).sum())) if np.isfinite(top) else -np.inf
-
-
 LOO_DRAWS, FEWEST_DRAWS = 1000, 250
 """Draws of the covariance parameters that weights are made from; fewer where very much is left out in turn."""
 
-LEFT_OUT_ELEMENTS = 40_000_000
-"""Draws x units whose densities are kept."""
 
 REFIT_DRAWS = 2000
 """Weighted draws of a posterior given the rest."""
@@ -203,71 +129,6 @@ def leave_one_out(
     inside = conditional_log_means(post) if alone else mean_densities(values)
     elpd = _elpd(post, found, (dim, labels), inside, len(phi))
     return elpd if shift is None else with_jacobian(elpd, np.array([shift[rows].sum() for rows in sets]))
-
-
-def held_out(post: PosteriorData, by: str, group: str | None) -> tuple[list[Codes], list[Any], str]:
-    """Rows and labels of what is left out, one after the other, and what it is called."""
-    require_one_of(by, ("observation", "group"), "by")
-    if by == "group":
-        return level_sets(post, group)
-    if group is not None:
-        raise SpecificationError("group does not apply to observations", "group", 'use by="group"')
-    n = len(post.design.y)  # a posterior without rows says so here
-    return [np.array([i]) for i in range(n)], list(range(n)), "obs"
-
-
-def held_out_densities(post: PosteriorData, phi: Array, sets: list[Codes], names: list[str], advance: Callable[[int], None]) -> Array:
-    """log p(y_out | y_in, phi) (S, sets) of levels of a grouping factor."""
-    target, codes = post.density, np.empty(post.design.nobs, np.int64)
-    for k, rows in enumerate(sets):
-        codes[rows] = k
-    found = independent_level_densities(target, phi, codes, len(sets), advance)
-    if found is not None:
-        values, deficient = found
-        for k in deficient:
-            _require_rank(target, post.design.take(np.setdiff1d(np.arange(post.design.nobs), sets[k])), names[k])
-        return values
-    values, full = np.empty((len(phi), len(sets))), log_likelihoods(target, phi)
-    fast = DowndatedDensity(target, target.kernel) if isinstance(target.kernel, RandomEffectsKernel) else None
-    for k, (rows, name) in enumerate(zip(sets, names, strict=True)):
-        less = None if fast is None else fast.without(rows)
-        values[:, k] = predictive_densities(target, density_without(target, rows, name) if less is None else less, phi, full)
-        advance(1)
-    return values
-
-
-@np.errstate(all="ignore")
-def conditional_log_means(post: PosteriorData) -> Array:
-    """log of the mean density of every observation given its effects, over draws of the whole posterior, (n,)."""
-    step, total = max(1, LEFT_OUT_ELEMENTS // (4 * post.design.nobs)), np.full(post.design.nobs, -np.inf)
-    for begin in range(0, post.size, step):
-        own = log_likelihood(post, np.arange(begin, min(begin + step, post.size)))
-        total = np.logaddexp(total, np.logaddexp.reduce(own, axis=0))
-    return np.asarray(total - np.log(post.size))
-
-
-def mean_densities(values: Array) -> Array:
-    """log of the mean over the first axis of exponentials (S, units)."""
-    even = np.full(len(values), -np.log(len(values)))
-    return np.array([log_mean(own, even) for own in values.T])
-
-
-def level_sets(post: PosteriorData, group: str | None) -> tuple[list[Codes], list[Any], str]:
-    """Rows and labels of the levels of a grouping factor."""
-    factors = {term.group.name: term.group for term in post.design.terms}
-    if post.design.residual is not None:
-        factors.setdefault(post.design.residual.subject.name, post.design.residual.subject)
-    if not factors:
-        raise InferenceError("the model has no grouping factor", "loo", 'use by="observation"')
-    if group is None and len(factors) > 1:
-        raise SpecificationError("the model has several grouping factors", ", ".join(factors), f'say which: group="{next(iter(factors))}"')
-    name = next(iter(factors)) if group is None else require_name(group, "group")
-    if name not in factors:
-        raise SpecificationError(f"there is no grouping factor {name!r}", "group", "use one of " + ", ".join(factors))
-    factor = factors[name]
-    order = np.argsort(factor.codes, kind="stable")
-    sets = np.split(order, np.cumsum(np.bincount(factor.codes, minlength=factor.size))[:-1])
-    return list(sets), list(factor.levels), name
 
 
 # -- weights -------------------------------------------------------------------------------------------------------------------------------
@@ -396,3 +257,91 @@ def with_jacobian(elpd: ELPDData, log_jacobian: Array) -> ELPDData:
     pointwise = elpd.elpd_i + log_jacobian
     found: ELPDData = replace(elpd, elpd=float(pointwise.sum()), se=float(np.sqrt(pointwise.size * pointwise.var())), elpd_i=pointwise)
     return found
+
+
+# -- folds ---------------------------------------------------------------------------------------------------------------------------------
+
+INSIDE_DRAWS = 500
+"""Draws of the whole posterior that a level's density is averaged over."""
+
+
+WORTH_OF_BATCH, FEWER_DRAWS = 16, 250
+"""Where fewer points than this are evaluated at once, a unit's density is averaged over fewer draws."""
+
+
+def cross_validate(
+    post: PosteriorData, k: int, by: str, group: str | None, seed: int, *, jacobian: bool = False, progress: bool | None = None
+) -> ELPDData:
+    """Expected log predictive density of units in k random folds of about one size, an ArviZ `ELPDData`.
+
+    by : "observation", "group", or the name of a grouping factor
+
+    Raises SpecificationError for more folds than units, InferenceError where the other folds do not determine alpha under its flat prior,
+    SamplingError where the posterior given them cannot be sampled.
+    """
+    named = require_name(by, "by") not in ("observation", "group")
+    sets, labels, dim = held_out(post, "group" if named else by, by if named else group)
+    count = require_count(k, "k")
+    if not 2 <= count <= len(sets):
+        raise SpecificationError(f"{count} folds of {len(sets)} units", "k", f"give a number from 2 to {len(sets)}")
+    shift = log_jacobian(post.design) if require_flag(jacobian, "jacobian") else np.zeros(post.design.nobs)
+    streams = seed_sequence(seed).spawn(count + 1)
+    folds = np.array_split(np.random.default_rng(streams[0]).permutation(len(sets)), count)
+    begin = post.draws.phi[int(np.argmax(post.draws.log_density))]
+    elpd = np.empty(len(sets))
+    with progress_bar("cross-validating", len(sets), progress) as advance:
+        for number, (fold, stream) in enumerate(zip(folds, streams[1:], strict=True), 1):
+            out = np.sort(np.concatenate([sets[unit] for unit in fold]))
+            label = f"fold {number}"
+            less = density_without(post.density, out, label)
+            phi, weights = _weighted_given(less, begin, label, np.random.default_rng(stream))
+            # given the other folds and phi, a unit has the density by which it raises theirs
+            rest = log_likelihoods(less, phi)
+            for unit in fold:
+                with_unit = density_without(post.density, np.setdiff1d(out, sets[unit]), label) if len(fold) > 1 else post.density
+                elpd[unit] = log_mean(log_likelihoods(with_unit, phi) - rest, weights)
+                advance(1)
+    moved = np.array([shift[rows].sum() for rows in sets])
+    return _as_elpd(post, elpd + moved, _inside(post, sets, dim, labels) + moved, (dim, labels), count)
+
+
+def _inside(post: PosteriorData, sets: list[Codes], dim: str, labels: list[object]) -> Array:
+    """log mean density of every unit by the posterior that has seen it."""
+    if dim == "obs":
+        return conditional_log_means(post)
+    chosen = np.unique(np.linspace(0, post.size - 1, min(post.size, INSIDE_DRAWS)).astype(int))
+    names = [f"{dim} {label}" for label in labels]
+    return mean_densities(held_out_densities(post, post.draws.phi[chosen], sets, names, lambda _: None))
+
+
+def _weighted_given(less: Density, begin: Array, label: str, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Draws of phi given the other folds, and their log weights."""
+    found = sample_importance(less.values, find_mode(less, begin), REFIT_DRAWS, rng)
+    if not found.trusted:
+        raise SamplingError(
+            f"the posterior without {label} could not be sampled by importance weights", label, "use loo(), or fewer covariance parameters"
+        )
+    if less.value_batch >= WORTH_OF_BATCH:
+        return found.points, found.weights.log
+    points = found.points[resample_systematically(found.weights, FEWER_DRAWS, rng)]
+    return points, np.full(FEWER_DRAWS, -np.log(FEWER_DRAWS))
+
+
+def _as_elpd(post: PosteriorData, elpd: Array, inside: Array, dim: tuple[str, list[object]], folds: int) -> ELPDData:
+    utils, xarray = optional("arviz_stats.utils"), optional("xarray")
+    coords = {dim[0]: dim[1]}
+    name = str(post.design.spec.formula.response)
+    made: ELPDData = utils.ELPDDataLOOKFold(
+        elpd=float(elpd.sum()),
+        se=float(np.sqrt(len(elpd) * elpd.var())),
+        p=float(inside.sum() - elpd.sum()),
+        n_samples=REFIT_DRAWS,
+        n_data_points=len(elpd),
+        scale="log",
+        warning=False,
+        good_k=None,
+        elpd_i=xarray.DataArray(elpd, dims=dim[:1], coords=coords, name=name),
+        n_folds=folds,
+        p_kfold_i=xarray.DataArray(inside - elpd, dims=dim[:1], coords=coords, name=name),
+    )
+    return made

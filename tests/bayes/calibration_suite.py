@@ -14,8 +14,8 @@ import pandas as pd
 
 import bayeslmm as blm
 from bayeslmm.bayes.calibration import REPLICATION_DRAWS, Calibration, calibrate, collapsed_draws
+from bayeslmm.bayes.held_out import on_other_problem
 from bayeslmm.bayes.log_posterior.density import Density
-from bayeslmm.bayes.loo import on_other_problem
 from bayeslmm.bayes.posterior.data import PosteriorDraws
 from bayeslmm.bayes.sampling.importance import resample_systematically, sample_importance
 from bayeslmm.bayes.sampling.mode import find_mode

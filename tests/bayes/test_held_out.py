@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.loo import density_without, held_out_densities, level_sets, log_likelihoods, predictive_densities
+from bayeslmm.bayes.held_out import density_without, held_out_densities, level_sets, log_likelihoods, predictive_densities
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.results.response_scale import log_jacobian
 from tests.bayes import every_verb

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.loo import conditional_densities, density_without, log_likelihoods, predictive_densities
+from bayeslmm.bayes.held_out import density_without, log_likelihoods, predictive_densities
+from bayeslmm.bayes.loo import conditional_densities
 from tests.bayes import designs
 
 CHEAP = ["slopes", "crossed", "weights and offset", "related", "us errors", "ar1 errors", "spatial errors", "variance function"]

@@ -12,9 +12,8 @@ import pandas as pd
 from bayeslmm._arrays import Array
 from bayeslmm._io import as_path
 from bayeslmm._validation import require_flag, require_level, require_names
-from bayeslmm.bayes.kfold import cross_validate
 from bayeslmm.bayes.log_posterior.priors import require_evidence
-from bayeslmm.bayes.loo import leave_one_out
+from bayeslmm.bayes.loo import cross_validate, leave_one_out
 from bayeslmm.bayes.model_table import tables
 from bayeslmm.bayes.posterior import datatree
 from bayeslmm.bayes.posterior import predict as posterior_rows

@@ -1,4 +1,4 @@
-"""log p(y of a level | all other y, phi) of every level of a grouping factor, alpha and beta integrated out.
+"""Densities of rows held out given all others and phi, alpha and beta integrated out: whole levels, or any rows.
 
 Where V is block diagonal by level, log |V0| and [X y]'V0^-1 [X y] are sums over levels, so what is left without one is a difference: an
 r x r matrix for each level and draw, and no other design, density or row is looked at. Where levels are tied together (crossed and nested
@@ -9,17 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.bayes.log_posterior.density import Density, repeat_solution
+from bayeslmm._validation import require_name, require_one_of
+from bayeslmm.bayes.log_posterior.density import Density, arrange_density, repeat_solution
+from bayeslmm.bayes.posterior.predict import log_likelihood
+from bayeslmm.data.design import Design
+from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.likelihood.case_deletion import COLLINEAR_EIGENVALUE, DowndatedSums
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy
+from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, pool_levels
 from bayeslmm.likelihood.random_effects.level_blocks import factor_unrolled
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
+
+if TYPE_CHECKING:
+    from bayeslmm.bayes.posterior.data import PosteriorData
+
 
 PIECE_ELEMENTS = 1_000_000
 """Draws x levels x r^2 worked on at once."""
@@ -209,3 +219,153 @@ class DowndatedDensity:
         kernel = criterion.kernel
         assert isinstance(kernel, RandomEffectsKernel)
         return replace(self.target, problem=less, alpha=replace(self.target.alpha, problem=less), many=None, pooled=pool_levels(kernel))
+
+
+COLLINEAR_CONDITION = 1e-10
+"""Columns of X nearer to collinear than this are not told apart."""
+
+
+def density_without(target: Density, out: Codes, label: str) -> Density:
+    """The density given all rows but `out`.
+
+    Raises InferenceError where the rows left do not determine alpha under a flat prior.
+    """
+    problem = target.problem
+    design = problem.design.take(np.setdiff1d(np.arange(problem.design.nobs), out))
+    _require_rank(target, design, label)
+    kernel, fitted = problem.structured, None
+    if kernel is not None and any(factor.covariate is None and factor.kind != "ident" for factor in problem.design.variance):
+        whole = next(
+            v for f, v in zip(kernel.variance.factors, kernel.variance.values, strict=True) if f.covariate is None and v is not None
+        )
+        fitted = np.delete(whole, out)
+    try:
+        less = build_problem(design, fitted)
+    except np.linalg.LinAlgError:
+        raise InferenceError(
+            f"without {label} columns of X are collinear, and the rest cannot be sampled by itself",
+            label,
+            "leave the column out, use exact=False, or folds that keep every level of a factor",
+        ) from None
+    own = less.criterion.kernel
+    if kernel is not None and isinstance(own, BlockDiagonalKernel):
+        # a spatial structure measures ranges in steps of the whole data
+        less = replace(less, criterion=replace(less.criterion, kernel=replace(own, structure=kernel.structure)))
+    return on_other_problem(target, less)
+
+
+def on_other_problem(target: Density, problem: Problem) -> Density:
+    """The same axes and priors over another problem of the same columns, which are standardized in another way."""
+    terms = tuple(replace(block, term=term) for block, term in zip(target.layout.terms, problem.random.terms, strict=True))
+    found = arrange_density(problem, target.priors, replace(target.layout, terms=terms))
+    # a prior of the intercept of centred columns stays that of the columns of all rows
+    return replace(found, volume=target.volume, alpha=replace(target.alpha, problem=problem))
+
+
+def _require_rank(target: Density, design: Design, label: str) -> None:
+    loose = [i for i, prior in enumerate(target.alpha.priors) if prior.family == "flat"]
+    if not loose:
+        return
+    X = design.X[:, loose]
+    size = np.linalg.norm(X, axis=0)
+    smallest = np.linalg.svd(X / np.where(size > 0, size, 1.0), compute_uv=False)[-1] if len(X) >= len(loose) else 0.0
+    if smallest < COLLINEAR_CONDITION or np.any(size == 0):
+        raise InferenceError(
+            f"without {label} the coefficients are not determined, and under a flat prior nothing is predicted for it",
+            label,
+            'give alpha a proper prior: priors=Priors(alpha="normal")',
+        )
+
+
+def predictive_densities(target: Density, less: Density, phi: Array, full: Array) -> Array:
+    """log p(y_out | y_in, phi) of every phi; `full` is log p(y | phi)."""
+    found = np.empty(len(phi))
+    with one_thread(less.problem.criterion.width), np.errstate(invalid="ignore"):
+        for begin in range(0, len(phi), target.batch):
+            part = slice(begin, begin + target.batch)
+            found[part] = full[part] - less.log_likelihood(phi[part])
+    return found
+
+
+def log_likelihoods(target: Density, phi: Array) -> Array:
+    """log p(y | phi) of every phi, in batches."""
+    with one_thread(target.problem.criterion.width):
+        parts = [target.log_likelihood(phi[begin : begin + target.batch]) for begin in range(0, len(phi), target.batch)]
+    return np.concatenate(parts)
+
+
+@np.errstate(all="ignore")
+def log_mean(values: Array, log_weights: Array) -> float:
+    """log of a weighted mean of exponentials; weights sum to 1, and a value that does not exist counts 0."""
+    terms = np.where(np.isfinite(values) & np.isfinite(log_weights), values + log_weights, -np.inf)
+    top = float(terms.max())
+    return top + float(np.log(np.exp(terms - top).sum())) if np.isfinite(top) else -np.inf
+
+
+LEFT_OUT_ELEMENTS = 40_000_000
+"""Draws x units whose densities are kept."""
+
+
+def held_out(post: PosteriorData, by: str, group: str | None) -> tuple[list[Codes], list[Any], str]:
+    """Rows and labels of what is left out, one after the other, and what it is called."""
+    require_one_of(by, ("observation", "group"), "by")
+    if by == "group":
+        return level_sets(post, group)
+    if group is not None:
+        raise SpecificationError("group does not apply to observations", "group", 'use by="group"')
+    n = len(post.design.y)  # a posterior without rows says so here
+    return [np.array([i]) for i in range(n)], list(range(n)), "obs"
+
+
+def held_out_densities(post: PosteriorData, phi: Array, sets: list[Codes], names: list[str], advance: Callable[[int], None]) -> Array:
+    """log p(y_out | y_in, phi) (S, sets) of levels of a grouping factor."""
+    target, codes = post.density, np.empty(post.design.nobs, np.int64)
+    for k, rows in enumerate(sets):
+        codes[rows] = k
+    found = independent_level_densities(target, phi, codes, len(sets), advance)
+    if found is not None:
+        values, deficient = found
+        for k in deficient:
+            _require_rank(target, post.design.take(np.setdiff1d(np.arange(post.design.nobs), sets[k])), names[k])
+        return values
+    values, full = np.empty((len(phi), len(sets))), log_likelihoods(target, phi)
+    fast = DowndatedDensity(target, target.kernel) if isinstance(target.kernel, RandomEffectsKernel) else None
+    for k, (rows, name) in enumerate(zip(sets, names, strict=True)):
+        less = None if fast is None else fast.without(rows)
+        values[:, k] = predictive_densities(target, density_without(target, rows, name) if less is None else less, phi, full)
+        advance(1)
+    return values
+
+
+@np.errstate(all="ignore")
+def conditional_log_means(post: PosteriorData) -> Array:
+    """log of the mean density of every observation given its effects, over draws of the whole posterior, (n,)."""
+    step, total = max(1, LEFT_OUT_ELEMENTS // (4 * post.design.nobs)), np.full(post.design.nobs, -np.inf)
+    for begin in range(0, post.size, step):
+        own = log_likelihood(post, np.arange(begin, min(begin + step, post.size)))
+        total = np.logaddexp(total, np.logaddexp.reduce(own, axis=0))
+    return np.asarray(total - np.log(post.size))
+
+
+def mean_densities(values: Array) -> Array:
+    """log of the mean over the first axis of exponentials (S, units)."""
+    even = np.full(len(values), -np.log(len(values)))
+    return np.array([log_mean(own, even) for own in values.T])
+
+
+def level_sets(post: PosteriorData, group: str | None) -> tuple[list[Codes], list[Any], str]:
+    """Rows and labels of the levels of a grouping factor."""
+    factors = {term.group.name: term.group for term in post.design.terms}
+    if post.design.residual is not None:
+        factors.setdefault(post.design.residual.subject.name, post.design.residual.subject)
+    if not factors:
+        raise InferenceError("the model has no grouping factor", "loo", 'use by="observation"')
+    if group is None and len(factors) > 1:
+        raise SpecificationError("the model has several grouping factors", ", ".join(factors), f'say which: group="{next(iter(factors))}"')
+    name = next(iter(factors)) if group is None else require_name(group, "group")
+    if name not in factors:
+        raise SpecificationError(f"there is no grouping factor {name!r}", "group", "use one of " + ", ".join(factors))
+    factor = factors[name]
+    order = np.argsort(factor.codes, kind="stable")
+    sets = np.split(order, np.cumsum(np.bincount(factor.codes, minlength=factor.size))[:-1])
+    return list(sets), list(factor.levels), name
