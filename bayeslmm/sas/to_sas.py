@@ -1,8 +1,8 @@
-"""`to_sas`: the PROC MIXED program of a model specification, as values and as text."""
+"""`to_sas`: the PROC MIXED program of a model specification, as values; `statement_text` writes them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
@@ -26,225 +26,21 @@ from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, SASEffect
 from bayeslmm.sas.language.program import (
     DDFM,
     ClassVariable,
-    CoefficientRow,
-    ContrastStatement,
-    EstimateStatement,
     MixedProgram,
     ModelStatement,
     Order,
-    ParmsStatement,
     ProcStatement,
     RandomStatement,
     RepeatedStatement,
 )
 from bayeslmm.sas.statement_text import (
-    condition_text,
-    effect_words,
-    flag_words,
-    limit_words,
-    lsmeans_words,
-    lsmestimate_row,
-    lsmestimate_words,
-    sas_name,
-    sas_number,
-    sas_quoted,
-    slice_words,
+    DISPLAY_WORDS,
+    program_text,
 )
 from bayeslmm.sas.translation import WHOLE_DATA
 from bayeslmm.specification.model_spec import ModelSpec
 
-_DISPLAY = {"GCorr": "gcorr", "InvG": "gi", "CholG": "gc", "InvCholG": "gci", "VCorr": "vcorr", "InvV": "vi", "CholV": "vc"}
-_DISPLAY |= {"InvCholV": "vci", "RCorr": "rcorr", "InvR": "ri", "CholR": "rc", "InvCholR": "rci", "G": "g", "V": "v", "R": "r"}
-_WIDTH = 100
-
-
-def program_text(program: MixedProgram) -> str:
-    """The program as SAS text, one statement a line, ended by `run;`."""
-    return "\n".join(_statements(program)) + "\n"
-
-
-def _statements(program: MixedProgram) -> Iterator[str]:
-    yield from (f"title{i} {sas_quoted(text)};" for i, text in enumerate(program.titles, 1))
-    yield from (f"footnote{i} {sas_quoted(text)};" for i, text in enumerate(program.footnotes, 1))
-    yield f"proc mixed{_options(_proc(program.proc))};"
-    yield from _line("by", [("descending " if b.descending else "") + sas_name(b.name) for b in program.by])
-    yield from _line("class", [_class(c) for c in program.classes])
-    yield from _line("where", [condition_text(program.where)] if program.where else [])
-    yield from _line("weight", [sas_name(program.weight)] if program.weight else [])
-    yield from _line("id", [sas_name(n) for n in program.id])
-    model = program.model
-    yield from _line("model", [sas_name(model.response), "=", *map(effect_words, model.effects)], _model(model))
-    for random in program.random:
-        yield from _line("random", [effect_words(e) for e in random.effects], _random_text(random))
-    if program.repeated is not None:
-        yield from _line("repeated", [effect_words(e) for e in program.repeated.effects], _repeated_text(program.repeated), always=True)
-    yield from _requests(program)
-    yield "run;"
-
-
-def _requests(program: MixedProgram) -> Iterator[str]:
-    if program.parms is not None:
-        yield from _line("parms", [f"({', '.join(map(sas_number, values))})" for values in program.parms.values], _parms(program.parms))
-    for means in program.lsmeans:
-        yield from _line("lsmeans", [effect_words(e) for e in means.effects], lsmeans_words(means))
-    for combined in program.lsmestimates:
-        written = ", ".join(map(lsmestimate_row, combined.rows))
-        yield from _line("lsmestimate", [effect_words(combined.means.effects[0]), written], lsmestimate_words(combined))
-    for sliced in program.slices:
-        yield from _line("slice", [effect_words(sliced.means.effects[0])], slice_words(sliced))
-    for estimate in program.estimates:
-        yield from _line("estimate", [sas_quoted(estimate.label), _row(estimate.row)], _estimate(estimate))
-    for contrast in program.contrasts:
-        rows = ", ".join(map(_row, contrast.rows))
-        yield from _line("contrast", [sas_quoted(contrast.label), rows], _contrast(contrast))
-
-
-def _line(head: str, items: Sequence[str], options: Iterable[str] = (), always: bool = False) -> Iterator[str]:
-    """One statement, broken where it would be longer than 100 characters."""
-    words = [head, *items, *(["/", *found] if (found := list(options)) else [])]
-    if len(words) == 1 and not always:
-        return
-    lines = ["  " + words[0]]
-    for word in words[1:]:
-        if len(lines[-1]) + len(word) + 1 > _WIDTH:
-            lines.append("      " + word)
-        else:
-            lines[-1] += " " + word
-    yield "\n".join(lines) + ";"
-
-
-def _options(words: Iterable[str]) -> str:
-    return "".join(f" {word}" for word in words)
-
-
-def _class(variable: ClassVariable) -> str:
-    reference = {"last": "", "first": "(ref=first)", "value": f"(ref={sas_quoted(variable.value)})"}[variable.reference]
-    return sas_name(variable.name) + reference
-
-
-def _type(cov: CovType) -> str:
-    order = f"({cov.order})" if cov.order is not None else ""
-    coordinates = f"({' '.join(map(sas_name, cov.coordinates))})" if cov.coordinates else ""
-    return f"type={cov.name.lower()}{order}{coordinates}"
-
-
-def _proc(proc: ProcStatement) -> Iterator[str]:
-    if proc.data:
-        where = f"(where=({condition_text(proc.data_where)}))" if proc.data_where else ""
-        yield f"data={'.'.join(map(sas_name, proc.data.split('.')))}{where}"
-    yield f"method={proc.method}"
-    yield from flag_words(
-        empirical=proc.empirical,
-        covtest=proc.covtest,
-        noinfo=proc.noinfo,
-        noitprint=proc.noitprint,
-        itdetails=proc.itdetails,
-        ic=proc.ic,
-        asycov=proc.asycov,
-        asycorr=proc.asycorr,
-        ratio=proc.ratio,
-        noprofile=proc.noprofile,
-        nobound=proc.nobound,
-        mmeq=proc.mmeq,
-        mmeqsol=proc.mmeqsol,
-        dfbw=proc.dfbw,
-        plots=proc.plots,
-    )
-    yield from ["cl=wald" if proc.cl == "wald" else "cl"] if proc.cl else []
-    yield from [f"alpha={sas_number(proc.alpha)}"] if proc.alpha != 0.05 else []
-    if proc.noclprint is not None:
-        yield f"noclprint={proc.noclprint}" if proc.noclprint else "noclprint"
-    yield from [f"order={proc.order}"] if proc.order != "formatted" else []
-    counts = {"maxiter": proc.maxiter, "maxfunc": proc.maxfunc, "scoring": proc.scoring, "namelen": proc.namelen}
-    yield from (f"{name}={value}" for name, value in counts.items() if value is not None)
-    yield from [f"{proc.criterion[0]}={sas_number(proc.criterion[1])}"] if proc.criterion else []
-
-
-def _model(model: ModelStatement) -> Iterator[str]:
-    yield from flag_words(
-        solution=model.solution,
-        noint=model.noint,
-        intercept=model.intercept,
-        notest=model.notest,
-        chisq=model.chisq,
-        covb=model.covb,
-        covbi=model.covbi,
-        corrb=model.corrb,
-        residual=model.residual,
-        vciry=model.vciry,
-        lcomponents=model.lcomponents,
-    )
-    if model.ddfm:
-        yield f"ddfm={model.ddfm}{'(firstorder)' if model.firstorder else ''}"
-    yield from [f"ddf={', '.join('.' if d is None else sas_number(d) for d in model.ddf)}"] if model.ddf else []
-    yield from [f"htype={', '.join(map(str, model.htype))}"] if model.htype != (3,) else []
-    yield from ("e" if kind == 0 else f"e{kind}" for kind in model.e)
-    yield from limit_words(model.cl, model.alpha)
-    yield from [f"alphap={sas_number(model.alphap)}"] if model.alphap != 0.05 else []
-    if (asked := model.influence) is not None:
-        inner = [*([f"effect={effect_words(asked.effect)}"] if asked.effect else []), *([f"size={asked.size}"] if asked.size != 1 else [])]
-        yield f"influence({' '.join(inner)})" if inner else "influence"
-    yield from _output("outp", model.outp, model.outp_keep, model.outp_drop)
-    yield from _output("outpm", model.outpm, model.outpm_keep, model.outpm_drop)
-
-
-def _output(option: str, name: str, keep: Sequence[str], drop: Sequence[str]) -> Iterator[str]:
-    if name:
-        named = [f"{word}={' '.join(map(sas_name, names))}" for word, names in (("keep", keep), ("drop", drop)) if names]
-        yield f"{option}={'.'.join(map(sas_name, name.split('.')))}" + (f"({' '.join(named)})" if named else "")
-
-
-def _structured(cov: CovType, subject: SASEffect | None, group: SASEffect | None) -> Iterator[str]:
-    yield from [_type(cov)] if cov != VC else []
-    yield from [f"subject={effect_words(subject)}"] if subject is not None else []
-    yield from [f"group={effect_words(group)}"] if group is not None else []
-
-
-def _displays(names: Iterable[str], blocks: tuple[int, ...]) -> Iterator[str]:
-    numbers = "" if blocks == (1,) else f"={', '.join(map(str, blocks))}"
-    yield from (_DISPLAY[name] + ("" if "G" in name else numbers) for name in names)
-
-
-def _random_text(random: RandomStatement) -> Iterator[str]:
-    yield from _structured(random.type, random.subject, random.group)
-    yield from flag_words(solution=random.solution)
-    yield from _displays(random.displays, random.v_blocks)
-    yield from limit_words(random.cl, random.alpha)
-
-
-def _repeated_text(repeated: RepeatedStatement) -> Iterator[str]:
-    yield from _structured(repeated.type, repeated.subject, repeated.group)
-    yield from flag_words(local=repeated.local)
-    yield from _displays(repeated.displays, repeated.blocks)
-
-
-def _row(row: CoefficientRow) -> str:
-    parts = [" ".join(f"{effect_words(c.effect)} {' '.join(map(sas_number, c.values))}" for c in side) for side in (row.fixed, row.random)]
-    return f"{parts[0]} | {parts[1]}".strip() if row.random else parts[0]
-
-
-def _coefficient_options(statement: EstimateStatement | ContrastStatement) -> Iterator[str]:
-    yield from flag_words(e=statement.e)
-    yield from [f"df={sas_number(statement.df)}"] if statement.df is not None else []
-    for name, values in (("subject", statement.subject), ("group", statement.group)):
-        yield from [f"{name} {' '.join(map(sas_number, values))}"] if values else []
-
-
-def _estimate(estimate: EstimateStatement) -> Iterator[str]:
-    yield from _coefficient_options(estimate)
-    yield from [f"divisor={sas_number(estimate.divisor)}"] if estimate.divisor != 1 else []
-    yield from [estimate.tail] if estimate.tail else []
-    yield from limit_words(estimate.cl, estimate.alpha)
-
-
-def _contrast(contrast: ContrastStatement) -> Iterator[str]:
-    yield from _coefficient_options(contrast)
-    yield from flag_words(chisq=contrast.chisq)
-
-
-def _parms(parms: ParmsStatement) -> Iterator[str]:
-    yield from [f"hold={', '.join(map(str, parms.hold))}"] if parms.hold else []
-    yield from flag_words(noiter=parms.noiter, noprofile=parms.noprofile)
+DISPLAY_WORDS |= {"InvCholV": "vci", "RCorr": "rcorr", "InvR": "ri", "CholR": "rc", "InvCholR": "rci", "G": "g", "V": "v", "R": "r"}
 
 
 _DDFM: dict[str, DDFM] = {

@@ -6,7 +6,7 @@ import pytest
 
 from bayeslmm.formula.parse import parse_formula, parse_residual
 from bayeslmm.sas.language.statements import parse_program
-from bayeslmm.sas.to_sas import program_text
+from bayeslmm.sas.statement_text import program_text
 from bayeslmm.sas.translate import translate
 from tests.sas.programs import CASES, Case
 
