@@ -133,7 +133,23 @@ def _operand(operand: Operand) -> str:
             return "." if value is None else sas_quoted(value) if isinstance(value, str) else sas_number(value)
 
 
-DISPLAY_WORDS = {"GCorr": "gcorr", "InvG": "gi", "CholG": "gc", "InvCholG": "gci", "VCorr": "vcorr", "InvV": "vi", "CholV": "vc"}
+_DISPLAY = {
+    "GCorr": "gcorr",
+    "InvG": "gi",
+    "CholG": "gc",
+    "InvCholG": "gci",
+    "VCorr": "vcorr",
+    "InvV": "vi",
+    "CholV": "vc",
+    "InvCholV": "vci",
+    "RCorr": "rcorr",
+    "InvR": "ri",
+    "CholR": "rc",
+    "InvCholR": "rci",
+    "G": "g",
+    "V": "v",
+    "R": "r",
+}
 
 
 _WIDTH = 100
@@ -283,7 +299,7 @@ def _structured(cov: CovType, subject: SASEffect | None, group: SASEffect | None
 
 def _displays(names: Iterable[str], blocks: tuple[int, ...]) -> Iterator[str]:
     numbers = "" if blocks == (1,) else f"={', '.join(map(str, blocks))}"
-    yield from (DISPLAY_WORDS[name] + ("" if "G" in name else numbers) for name in names)
+    yield from (_DISPLAY[name] + ("" if "G" in name else numbers) for name in names)
 
 
 def _random_text(random: RandomStatement) -> Iterator[str]:

@@ -34,14 +34,10 @@ from bayeslmm.sas.language.program import (
     RepeatedStatement,
 )
 from bayeslmm.sas.statement_text import (
-    DISPLAY_WORDS,
     program_text,
 )
 from bayeslmm.sas.translation import WHOLE_DATA
 from bayeslmm.specification.model_spec import ModelSpec
-
-DISPLAY_WORDS |= {"InvCholV": "vci", "RCorr": "rcorr", "InvR": "ri", "CholR": "rc", "InvCholR": "rci", "G": "g", "V": "v", "R": "r"}
-
 
 _DDFM: dict[str, DDFM] = {
     "satterthwaite": "satterthwaite",

@@ -18,7 +18,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, MismatchError
-from bayeslmm.results import store
+from bayeslmm.results import archive, store
 
 
 def rows() -> pd.DataFrame:
@@ -123,7 +123,7 @@ _io.write_atomically(Path(sys.argv[1]), b"half")
 
 
 CHANGES: dict[str, Callable[[dict[str, Any], dict[str, Any]], None]] = {
-    "criterion": lambda content, arrays: content["estimate"].update(criterion=store.to_json(float("inf"))),
+    "criterion": lambda content, arrays: content["estimate"].update(criterion=archive.to_json(float("inf"))),
     "sigma": lambda content, arrays: content["estimate"].update(sigma=1.5 * content["estimate"]["sigma"]),
     "alpha": lambda content, arrays: arrays.update({"estimate/alpha": arrays["estimate/alpha"] + 1e-3}),
     "vcov": lambda content, arrays: arrays.update({"estimate/vcov": 0.5 * arrays["estimate/vcov"]}),
@@ -137,7 +137,7 @@ def test_an_estimate_that_does_not_follow_from_the_rows_is_refused(what: str, tm
     fit = blm.LMM("y ~ t + (1 | g)", rows()).fit()
     content, arrays = store.stored_fit(fit)
     CHANGES[what](content, arrays)
-    store.write_archive(tmp_path / "forged", content, arrays)
+    archive.write_archive(tmp_path / "forged", content, arrays)
     with pytest.raises(BayesLMMError) as caught:
         blm.load(tmp_path / "forged")
     assert caught.value.remedy

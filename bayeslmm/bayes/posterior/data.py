@@ -18,9 +18,10 @@ from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.errors import Check, MismatchError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import residual_names, variance_names
+from bayeslmm.results.archive import Arrays, to_json, write_archive
 from bayeslmm.results.estimates import FittedModel
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
-from bayeslmm.results.store import AddedUp, Arrays, stored_model, to_json, weighting_fitted_values, write_archive
+from bayeslmm.results.store import AddedUp, stored_model, weighting_fitted_values
 
 if TYPE_CHECKING:
     from bayeslmm.data.design import Design
