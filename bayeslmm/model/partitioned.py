@@ -12,9 +12,11 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.update import update_formula
 from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.lmm import LMM
+from bayeslmm.partitions.design import GIVEN_OFFSET, SummedRows
 from bayeslmm.partitions.partitions import Partitions, is_dask
-from bayeslmm.partitions.sums import GIVEN_OFFSET, SummedRows, problem_of_sums, sum_partitions
-from bayeslmm.partitions.table import EngineTable, sum_table
+from bayeslmm.partitions.sums import problem_of_sums, sum_partitions
+from bayeslmm.partitions.table import EngineTable
+from bayeslmm.partitions.table_sums import sum_table
 from bayeslmm.results.estimates import CountingRule
 from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.specification.model_spec import ModelArguments

@@ -18,14 +18,8 @@ from bayeslmm.data.residual import row_places
 from bayeslmm.errors import FormatError, MismatchError
 from bayeslmm.estimate.estimate import Estimate, estimates_at
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.partitions.sums import (
-    GIVEN_OFFSET,
-    GIVEN_WEIGHTS,
-    PartitionedDesign,
-    SummedRows,
-    problem_of_sums,
-    sum_design,
-)
+from bayeslmm.partitions.design import GIVEN_OFFSET, GIVEN_WEIGHTS, PartitionedDesign, SummedRows
+from bayeslmm.partitions.sums import problem_of_sums, sum_design
 from bayeslmm.results.archive import Arrays, from_json, open_index, store_frame, store_index, to_json, write_archive
 from bayeslmm.results.estimates import Estimates, FittedModel
 from bayeslmm.results.stored_sums import store_sums

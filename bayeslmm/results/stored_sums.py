@@ -13,15 +13,10 @@ from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.likelihood.random_effects.cross_products import factors_of
 from bayeslmm.likelihood.structured.kernel import PooledBatch
 from bayeslmm.likelihood.structured.residual_structure import BlockRows
+from bayeslmm.partitions.design import SummedRows, VisitPatterns, without_codes
 from bayeslmm.partitions.first_pass import COUNT, ColumnRange, FirstPass
 from bayeslmm.partitions.moments import CoincidingFactors, ColumnMoments, IncrementalQR, SpanningRows, SumsByLevel, empty_sums
-from bayeslmm.partitions.sums import (
-    Learning,
-    SummedRows,
-    VisitPatterns,
-    template_of,
-    without_codes,
-)
+from bayeslmm.partitions.sums import Learning, template_of
 from bayeslmm.results.archive import Arrays, from_json, open_frame, store_frame, to_json
 from bayeslmm.specification.model_spec import ModelSpec
 
