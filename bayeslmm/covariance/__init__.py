@@ -3,6 +3,7 @@
 from bayeslmm.covariance.base import Covariance, Parameter, Structure, UnitScale
 from bayeslmm.covariance.registry import STRUCTURES, description, make, register, structure
 from bayeslmm.covariance.spatial import PinnedLocated, SpatialCovariance, distance_matrix, typical_distance
+from bayeslmm.covariance.structures import STRUCTURE_ROWS
 
 __all__ = [
     "STRUCTURES",
@@ -19,3 +20,6 @@ __all__ = [
     "structure",
     "typical_distance",
 ]
+
+for _row in STRUCTURE_ROWS:
+    register(_row)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
 from bayeslmm.data.design import RandomTerm
-
-if TYPE_CHECKING:
-    pass
-
 
 DIAGONAL_STRUCTURES = frozenset({"diag", "id"})
 """Structures whose covariances are 0 by construction."""

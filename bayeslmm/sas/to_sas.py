@@ -33,9 +33,7 @@ from bayeslmm.sas.language.program import (
     RandomStatement,
     RepeatedStatement,
 )
-from bayeslmm.sas.statement_text import (
-    program_text,
-)
+from bayeslmm.sas.statement_text import program_text
 from bayeslmm.sas.translation import WHOLE_DATA
 from bayeslmm.specification.model_spec import ModelSpec
 

@@ -10,7 +10,8 @@ from scipy import special, stats
 import bayeslmm as blm
 from bayeslmm._types import Adjustment
 from bayeslmm.errors import BayesLMMError, SpecificationError
-from bayeslmm.inference.means.multiplicity import MultivariateT, compact_letters, critical_values, p_values
+from bayeslmm.inference.means.hypothesis import compact_letters
+from bayeslmm.inference.means.multiplicity import MultivariateT, critical_values, p_values
 from bayeslmm.inference.means.studentized_range import studentized_range_quantile, studentized_range_sf
 from bayeslmm.results.response_scale import response_scale
 

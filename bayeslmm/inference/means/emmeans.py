@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,23 +13,32 @@ import pandas as pd
 from bayeslmm._arrays import Array, label_text
 from bayeslmm._validation import require_flag, require_level, require_mapping, require_name, require_names
 from bayeslmm.data.design import Design
-from bayeslmm.errors import SizeError, SpecificationError
+from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, check_options, fixed_effects
-from bayeslmm.inference.means.hypothesis import NEEDS_CORRELATION, Hypothesis, adjustment_note
+from bayeslmm.inference.means.hypothesis import Hypothesis, adjustment_note, compact_letters
 from bayeslmm.inference.means.linear_functions import restrict_to_kept
 from bayeslmm.inference.means.multiplicity import (
-    CONTRAST_METHODS,
     ContrastFamily,
     adjustment_name,
-    compact_letters,
     contrast_method,
     critical_values,
+    family_tests,
     interaction_family,
-    p_values,
     require_pairs,
 )
-from bayeslmm.inference.means.reference_grid import ReferenceGrid, average_grid, check_variable, grid_factors, reference_grid
+from bayeslmm.inference.means.reference_grid import (
+    ReferenceGrid,
+    average_grid,
+    averaging_note,
+    check_variable,
+    grid_factors,
+    grid_offset,
+    interaction_note,
+    level_column,
+    reference_grid,
+    wanted_variables,
+)
 from bayeslmm.inference.variance_components import EstimatedSd, residual_sd, total_sd, unit_variances
 from bayeslmm.results.foreign_names import MEANS_ATTRIBUTES, known_arguments
 from bayeslmm.results.render import NotedFrame, noted
@@ -53,6 +61,7 @@ if TYPE_CHECKING:
         Values,
         VcovMethod,
     )
+
 
 TREND_STEP = 1e-4
 """Half the step of the slope of a covariate, as a fraction of its range."""
@@ -422,45 +431,6 @@ def _ratios(table: pd.DataFrame, scale: ResponseScale) -> pd.DataFrame:
     return table.assign(estimate=ratio, std_error=np.log(scale.base) * ratio * table["std_error"], **limits)
 
 
-TESTED_AT_ONCE = 2_000_000
-"""Entries of the rows of contrasts that are tested at once."""
-
-LARGEST_FAMILY = 5_000
-"""Contrasts beyond which an adjustment by their correlations is refused."""
-
-
-def family_tests(
-    effects: FixedEffects, made: ContrastFamily, L: Array, shift: Array, level: float, adjust: str, means: int, hypothesis: Hypothesis
-) -> pd.DataFrame:
-    """Estimates of contrasts of the rows of L, with limits and tests, NaN where L is; never more rows at once than memory has room for."""
-    count = len(made.labels)
-    names = ("estimate", "std_error", "df", "conf_low", "conf_high", "statistic", "p_value")
-    out = {name: np.full(count, np.nan) for name in names}
-    if adjust in NEEDS_CORRELATION and count > LARGEST_FAMILY:
-        raise SizeError(
-            f"the correlations of {count:,} contrasts are {count:,} x {count:,} numbers",
-            f"adjust={adjust!r}",
-            'use adjust="sidak" or "holm"',
-        )
-    block = count if adjust in NEEDS_CORRELATION else max(1, TESTED_AT_ONCE // max(L.shape[1], 1))
-    R = None
-    for start in range(0, count, block):
-        rows, own = made.of(L, start, start + block), made.of(shift, start, start + block)
-        fine = np.isfinite(rows).all(axis=1)
-        t = effects.t(rows[fine], -own[fine])
-        place = start + np.flatnonzero(fine)
-        out["estimate"][place], out["std_error"][place], out["df"][place] = t.estimate + own[fine], t.std_error, t.df
-        if adjust in NEEDS_CORRELATION:
-            R = np.eye(count)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                R[np.ix_(place, place)] = effects.covariance(rows[fine]) / np.outer(t.std_error, t.std_error)
-    out["statistic"] = hypothesis.statistic(out["estimate"], out["std_error"])
-    out["p_value"] = p_values(adjust, out["statistic"], out["df"], R, means, hypothesis.tail)
-    half = critical_values(adjust, level, out["df"], R, means, hypothesis.tail) * out["std_error"]
-    out["conf_low"], out["conf_high"] = hypothesis.limits(out["estimate"], half)
-    return pd.DataFrame(out)
-
-
 # -- functions ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -493,11 +463,11 @@ def emmeans(
     """
     scale, sd = scale_and_sd(fit, type, bias_adjust)
     grid = reference_grid(fit.design, at)
-    wanted, given, asked = _wanted_variables(specs, by, grid)
+    wanted, given, asked = wanted_variables(specs, by, grid)
     mean = average_grid(grid, (*wanted, *given), weights, fit.design)
-    rows, offset = fit.design.encoding.fixed(grid.frame)[0], _offset(fit.design, grid)
+    rows, offset = fit.design.encoding.fixed(grid.frame)[0], grid_offset(fit.design, grid)
     effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given)))
-    notes = (*_averaging_note(grid, (*wanted, *given), weights), *_interaction_note(fit.design, (*wanted, *given)))
+    notes = (*averaging_note(grid, (*wanted, *given), weights), *interaction_note(fit.design, (*wanted, *given)))
     notes = (*notes, *_scale_notes(fit.design, scale, sd))
     made = _made(fit, effects, mean.of(rows), mean.of(offset), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
     made = replace(made, asked=asked)
@@ -557,12 +527,12 @@ def emtrends(
     own = require_mapping(at, "at", '{"x": [0, 1]}')
     own.setdefault(var, covariates[var].mean)
     grid = reference_grid(design, own)
-    wanted, given, asked = _wanted_variables(() if specs is None else specs, by, grid)
+    wanted, given, asked = wanted_variables(() if specs is None else specs, by, grid)
     mean = average_grid(grid, (*wanted, *given), weights, design)
     slopes = _derivative(design, grid.frame, var)
     effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given, var)))
     L = mean.of(slopes)
-    notes = (f"slopes of {var}", *_averaging_note(grid, (*wanted, *given), weights), *_scale_notes(design, None, 0.0))
+    notes = (f"slopes of {var}", *averaging_note(grid, (*wanted, *given), weights), *_scale_notes(design, None, 0.0))
     made = _made(fit, effects, L, np.zeros(len(L)), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
     return replace(made, asked=asked)
 
@@ -600,7 +570,7 @@ def _made(
     empty = ~np.isfinite(L).all(axis=1)
     own, estimable = restrict_to_kept(np.where(empty[:, None], 0.0, L), fit.design, fit.problem.standardization)
     own = np.where((estimable & ~empty)[:, None], own, np.nan)
-    columns = {name: _levels(grid, name, places[:, j]) for j, name in enumerate((*specs, *by))}
+    columns = {name: level_column(grid, name, places[:, j]) for j, name in enumerate((*specs, *by))}
     identity = contrast_method("identity", [""] * len(own))
     table = family_tests(effects, identity, own, offset, conf_level, "none", 0, Hypothesis())
     frame = pd.DataFrame(columns | {name: table[name].array for name in table}, index=table.index)
@@ -610,73 +580,3 @@ def _made(
     choice = check_options(df, vcov)
     about = f"degrees of freedom: {choice.df}" + (f"; covariance {choice.vcov}" if choice.vcov.startswith("CR") else "")
     return EMMeans(noted(frame, (*notes, about)), own, offset, specs, by, effects, conf_level, notes, fit, None, about)
-
-
-def _levels(grid: ReferenceGrid, name: str, places: Any) -> Any:
-    values = np.empty(len(grid.values[name]), dtype=object)
-    values[:] = grid.values[name]
-    found = values[places]
-    if name in grid.factors:
-        return pd.Categorical(found, categories=list(dict.fromkeys(values)))
-    return found.astype(float)
-
-
-def _offset(design: Design, grid: ReferenceGrid) -> Array:
-    offset = design.encoding.offset(grid.frame)
-    if offset is None:
-        given = design.moments.offset
-        return np.full(len(grid.frame), 0.0 if given is None else float(given.mean()))
-    return offset
-
-
-def _wanted_variables(specs: Any, by: Any, grid: ReferenceGrid) -> tuple[tuple[str, ...], tuple[str, ...], ContrastName | Literal[""]]:
-    """Names before and after the bar, and the contrasts asked for before the tilde."""
-    given = _names(by, grid)
-    asked: ContrastName | Literal[""] = ""
-    if isinstance(specs, str) and specs not in grid.names:
-        before, _, side = specs.rpartition("~")
-        asked = _asked_contrasts(before.strip(), side.strip())
-        left, _, right = side.partition("|")
-        specs, given = left, (*given, *_names(right, grid))
-    wanted = tuple(name for name in _names(specs, grid) if name not in given)
-    return wanted, tuple(dict.fromkeys(given)), asked
-
-
-_AS_R = {"tukey": "pairwise", "dunnett": "trt.vs.ctrl", "trt.vs.ctrl1": "trt.vs.ctrl", "eff": "effect"}
-"""Further names that R's emmeans has for families of contrasts."""
-
-
-def _asked_contrasts(before: str, side: str) -> ContrastName | Literal[""]:
-    """The family of contrasts that stands before the tilde, as in R's emmeans."""
-    name = _AS_R.get(before.lower(), before.lower())
-    if name and name not in CONTRAST_METHODS:
-        what = f"{before!r} names no contrasts, and nothing else stands on the left of the means' formula"
-        raise SpecificationError(what, "specs=", f'write "~ {side}", or one of {", ".join(CONTRAST_METHODS)} on the left')
-    found: ContrastName | Literal[""] = cast(Any, name)
-    return found
-
-
-def _names(given: Any, grid: ReferenceGrid) -> tuple[str, ...]:
-    if given is None:
-        return ()
-    if isinstance(given, str):
-        given = [given] if given in grid.names else [part.strip() for part in re.split(r"[*+:,]", given) if part.strip() not in ("", "1")]
-    if not isinstance(given, Sequence):
-        raise SpecificationError(f"{given!r} names no variables", "specs=", "a name, a list of names, or '~ a | b'")
-    return tuple(dict.fromkeys(check_variable(name, grid.names) for name in given))
-
-
-def _averaging_note(grid: ReferenceGrid, kept: tuple[str, ...], weights: str) -> tuple[str, ...]:
-    """What is averaged over, where that is of consequence."""
-    others = [name for name in grid.factors if name not in kept and len(grid.values[name]) > 1]
-    return (f"averaged over {', '.join(others)} (weights: {weights})",) if others else ()
-
-
-def _interaction_note(design: Design, kept: tuple[str, ...]) -> tuple[str, ...]:
-    """Averaging over a factor that interacts with one that is kept."""
-    factors = design.encoding.levels
-    for term in dict.fromkeys(design.coef_terms):
-        parts = [p for p in term.split(":") if p in factors]
-        if any(p in kept for p in parts) and any(p not in kept for p in parts):
-            return ("results may be misleading: what is averaged over takes part in interactions",)
-    return ()

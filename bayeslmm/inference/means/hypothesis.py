@@ -1,15 +1,16 @@
-"""What a contrast is tested for: difference, superiority, non-inferiority or equivalence; statistics, limits, and what is said of them."""
+"""What a contrast is tested for: difference, superiority, non-inferiority or equivalence; statistics, limits, notes, letters."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import SpecificationError
 
@@ -102,3 +103,33 @@ class Hypothesis:
     def critical(self, level: float, df: Array) -> Array:
         """By how many standard errors limits stand off."""
         return np.asarray(-stdtrit(df, (0.5 if self.tail == "two-sided" else 1.0) * (1.0 - level)))
+
+
+def compact_letters(means: Array, pairs: Codes | None, differ: Any) -> list[str]:
+    """Letters of each mean, "a" with the smallest; means that are not estimable have none.
+
+    pairs : (r, 2) positions of the means compared; differ : (r,) whether those two differ
+    """
+    fine = {int(i) for i in np.flatnonzero(np.isfinite(means))}
+    groups: list[set[int]] = [fine] if fine else []
+    for (i, j), apart in zip([] if pairs is None else pairs.tolist(), differ, strict=True):
+        if apart:
+            split = [part for group in groups for part in ((group - {i}, group - {j}) if {i, j} <= group else (group,))]
+            groups = _absorbed(split)
+    place = {int(i): rank for rank, i in enumerate(np.argsort(means, kind="stable"))}
+    groups.sort(key=lambda group: sorted(place[i] for i in group))
+    out = ["" for _ in means]
+    for number, group in enumerate(groups):
+        letter = ascii_letters[number] if number < len(ascii_letters) else f"({number + 1})"
+        for i in group:
+            out[i] += letter
+    return out
+
+
+def _absorbed(groups: list[set[int]]) -> list[set[int]]:
+    """Groups that lie in no other."""
+    kept: list[set[int]] = []
+    for group in sorted(groups, key=len, reverse=True):
+        if group and not any(group <= other for other in kept):
+            kept.append(group)
+    return kept

@@ -28,6 +28,7 @@ from bayeslmm.results.render import NotedFrame, noted
 if TYPE_CHECKING:
     from bayeslmm._types import ArrayLike, DfMethod, Information, LinearFunction, Side, VcovMethod
 
+
 COMPARISON_SIGN = re.compile(r"[<>]=?|!=|[≤≥≠]")
 NUMBER_PATTERN = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 

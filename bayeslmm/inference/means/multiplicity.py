@@ -1,4 +1,4 @@
-"""Contrasts among means, their multiplicity adjustments (Tukey, Dunnett, multivariate t, Holm, Bonferroni, Sidak, FDR), compact letters."""
+"""Contrasts among means, their multiplicity adjustments (Tukey, Dunnett, multivariate t, Holm, Bonferroni, Sidak, FDR)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import combinations
-from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from scipy import special
 
 from bayeslmm._arrays import Array, Codes, numbers_of
 from bayeslmm._validation import require_memory
-from bayeslmm.errors import InferenceError, SpecificationError
-from bayeslmm.inference.means.hypothesis import NEEDS_CORRELATION
+from bayeslmm.errors import InferenceError, SizeError, SpecificationError
+from bayeslmm.inference.fixed_effects.tests import FixedEffects
+from bayeslmm.inference.means.hypothesis import NEEDS_CORRELATION, Hypothesis
 from bayeslmm.inference.means.linear_functions import align_labels
 from bayeslmm.inference.means.studentized_range import studentized_range_quantile, studentized_range_sf
 from bayeslmm.likelihood.identification import pivoted_root
@@ -416,31 +416,40 @@ class MultivariateT:
         return float(brentq(lambda t: self.outside(t) - (1.0 - level), 0.99 * low - 0.01, 1.01 * high + 0.01, xtol=1e-9))
 
 
-def compact_letters(means: Array, pairs: Codes | None, differ: Any) -> list[str]:
-    """Letters of each mean, "a" with the smallest; means that are not estimable have none.
+TESTED_AT_ONCE = 2_000_000
+"""Entries of the rows of contrasts that are tested at once."""
 
-    pairs : (r, 2) positions of the means compared; differ : (r,) whether those two differ
-    """
-    fine = {int(i) for i in np.flatnonzero(np.isfinite(means))}
-    groups: list[set[int]] = [fine] if fine else []
-    for (i, j), apart in zip([] if pairs is None else pairs.tolist(), differ, strict=True):
-        if apart:
-            split = [part for group in groups for part in ((group - {i}, group - {j}) if {i, j} <= group else (group,))]
-            groups = _absorbed(split)
-    place = {int(i): rank for rank, i in enumerate(np.argsort(means, kind="stable"))}
-    groups.sort(key=lambda group: sorted(place[i] for i in group))
-    out = ["" for _ in means]
-    for number, group in enumerate(groups):
-        letter = ascii_letters[number] if number < len(ascii_letters) else f"({number + 1})"
-        for i in group:
-            out[i] += letter
-    return out
+LARGEST_FAMILY = 5_000
+"""Contrasts beyond which an adjustment by their correlations is refused."""
 
 
-def _absorbed(groups: list[set[int]]) -> list[set[int]]:
-    """Groups that lie in no other."""
-    kept: list[set[int]] = []
-    for group in sorted(groups, key=len, reverse=True):
-        if group and not any(group <= other for other in kept):
-            kept.append(group)
-    return kept
+def family_tests(
+    effects: FixedEffects, made: ContrastFamily, L: Array, shift: Array, level: float, adjust: str, means: int, hypothesis: Hypothesis
+) -> pd.DataFrame:
+    """Estimates of contrasts of the rows of L, with limits and tests, NaN where L is; never more rows at once than memory has room for."""
+    count = len(made.labels)
+    names = ("estimate", "std_error", "df", "conf_low", "conf_high", "statistic", "p_value")
+    out = {name: np.full(count, np.nan) for name in names}
+    if adjust in NEEDS_CORRELATION and count > LARGEST_FAMILY:
+        raise SizeError(
+            f"the correlations of {count:,} contrasts are {count:,} x {count:,} numbers",
+            f"adjust={adjust!r}",
+            'use adjust="sidak" or "holm"',
+        )
+    block = count if adjust in NEEDS_CORRELATION else max(1, TESTED_AT_ONCE // max(L.shape[1], 1))
+    R = None
+    for start in range(0, count, block):
+        rows, own = made.of(L, start, start + block), made.of(shift, start, start + block)
+        fine = np.isfinite(rows).all(axis=1)
+        t = effects.t(rows[fine], -own[fine])
+        place = start + np.flatnonzero(fine)
+        out["estimate"][place], out["std_error"][place], out["df"][place] = t.estimate + own[fine], t.std_error, t.df
+        if adjust in NEEDS_CORRELATION:
+            R = np.eye(count)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                R[np.ix_(place, place)] = effects.covariance(rows[fine]) / np.outer(t.std_error, t.std_error)
+    out["statistic"] = hypothesis.statistic(out["estimate"], out["std_error"])
+    out["p_value"] = p_values(adjust, out["statistic"], out["df"], R, means, hypothesis.tail)
+    half = critical_values(adjust, level, out["df"], R, means, hypothesis.tail) * out["std_error"]
+    out["conf_low"], out["conf_high"] = hypothesis.limits(out["estimate"], half)
+    return pd.DataFrame(out)

@@ -1,11 +1,12 @@
-"""The reference grid: all combinations of the levels of the factors, covariates at their means; and the weights that average it."""
+"""The reference grid: all combinations of the levels of the factors, covariates at their means; what is asked of it, and its weights."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,15 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_mapping, require_memory, require_name
 from bayeslmm.data.design import Covariate, Design
 from bayeslmm.errors import InferenceError, SizeError, SpecificationError
+from bayeslmm.inference.means.multiplicity import (
+    CONTRAST_METHODS,
+)
+
+if TYPE_CHECKING:
+    from bayeslmm._types import (
+        ContrastName,
+    )
+
 
 WEIGHT_RULES = ("equal", "proportional", "outer", "cells", "flat")
 GRID_ELEMENTS = 20_000_000
@@ -221,3 +231,73 @@ def _counts(grid: ReferenceGrid, design: Design) -> Array:
         key = key * len(values) + np.maximum(code, 0)
     weights = None if cells.counts is None else cells.counts[inside]
     return np.bincount(key[inside], weights, len(grid.frame)).astype(float)
+
+
+def level_column(grid: ReferenceGrid, name: str, places: Any) -> Any:
+    values = np.empty(len(grid.values[name]), dtype=object)
+    values[:] = grid.values[name]
+    found = values[places]
+    if name in grid.factors:
+        return pd.Categorical(found, categories=list(dict.fromkeys(values)))
+    return found.astype(float)
+
+
+def grid_offset(design: Design, grid: ReferenceGrid) -> Array:
+    offset = design.encoding.offset(grid.frame)
+    if offset is None:
+        given = design.moments.offset
+        return np.full(len(grid.frame), 0.0 if given is None else float(given.mean()))
+    return offset
+
+
+def wanted_variables(specs: Any, by: Any, grid: ReferenceGrid) -> tuple[tuple[str, ...], tuple[str, ...], ContrastName | Literal[""]]:
+    """Names before and after the bar, and the contrasts asked for before the tilde."""
+    given = _names(by, grid)
+    asked: ContrastName | Literal[""] = ""
+    if isinstance(specs, str) and specs not in grid.names:
+        before, _, side = specs.rpartition("~")
+        asked = _asked_contrasts(before.strip(), side.strip())
+        left, _, right = side.partition("|")
+        specs, given = left, (*given, *_names(right, grid))
+    wanted = tuple(name for name in _names(specs, grid) if name not in given)
+    return wanted, tuple(dict.fromkeys(given)), asked
+
+
+_AS_R = {"tukey": "pairwise", "dunnett": "trt.vs.ctrl", "trt.vs.ctrl1": "trt.vs.ctrl", "eff": "effect"}
+"""Further names that R's emmeans has for families of contrasts."""
+
+
+def _asked_contrasts(before: str, side: str) -> ContrastName | Literal[""]:
+    """The family of contrasts that stands before the tilde, as in R's emmeans."""
+    name = _AS_R.get(before.lower(), before.lower())
+    if name and name not in CONTRAST_METHODS:
+        what = f"{before!r} names no contrasts, and nothing else stands on the left of the means' formula"
+        raise SpecificationError(what, "specs=", f'write "~ {side}", or one of {", ".join(CONTRAST_METHODS)} on the left')
+    found: ContrastName | Literal[""] = cast(Any, name)
+    return found
+
+
+def _names(given: Any, grid: ReferenceGrid) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, str):
+        given = [given] if given in grid.names else [part.strip() for part in re.split(r"[*+:,]", given) if part.strip() not in ("", "1")]
+    if not isinstance(given, Sequence):
+        raise SpecificationError(f"{given!r} names no variables", "specs=", "a name, a list of names, or '~ a | b'")
+    return tuple(dict.fromkeys(check_variable(name, grid.names) for name in given))
+
+
+def averaging_note(grid: ReferenceGrid, kept: tuple[str, ...], weights: str) -> tuple[str, ...]:
+    """What is averaged over, where that is of consequence."""
+    others = [name for name in grid.factors if name not in kept and len(grid.values[name]) > 1]
+    return (f"averaged over {', '.join(others)} (weights: {weights})",) if others else ()
+
+
+def interaction_note(design: Design, kept: tuple[str, ...]) -> tuple[str, ...]:
+    """Averaging over a factor that interacts with one that is kept."""
+    factors = design.encoding.levels
+    for term in dict.fromkeys(design.coef_terms):
+        parts = [p for p in term.split(":") if p in factors]
+        if any(p in kept for p in parts) and any(p not in kept for p in parts):
+            return ("results may be misleading: what is averaged over takes part in interactions",)
+    return ()
