@@ -1,49 +1,40 @@
-"""Multiple imputation of a trial's missing outcomes under estimands: conditional means and random draws under each subject's strategy."""
+"""Multiple imputation of a trial's missing outcomes under estimands: conditional means and random draws under each subject's strategy.
+
+Gibbs steps under inverse Wishart priors: given the covariances, alpha (flat) and the residuals of the visits not seen are normal; given
+all residuals of a subject, each group's covariance is inverse Wishart. What a subject has not seen needs no columns: only residuals are
+drawn.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, Generator, concatenate_fields, generator, seed_sequence
 from bayeslmm._validation import require_count, require_function, require_memory, require_one_of
-from bayeslmm.data.expressions import atom_name
-from bayeslmm.data.frame import read_table
-from bayeslmm.data.notes import order_by_number, ordered_factor
+from bayeslmm.covariance.registry import is_unstructured
 from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, SpecificationError, warn_user
+from bayeslmm.inference.intervals.batch_structured import Kinds, SubjectGroup, poolable, subject_groups, whole_sample
 from bayeslmm.inference.intervals.resampling import VisitParameters, refit_without_each, reweighted, visit_parameters
-from bayeslmm.inference.means.linear_functions import restrict_to_kept
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_structure import VisitStructure
 from bayeslmm.results.foreign_names import answers_keywords
-from bayeslmm.results.predict import row_labels
 from bayeslmm.trials.imputations import Imputations
 from bayeslmm.trials.layout import (
-    REFERENCE_BASED,
     Events,
-    Flags,
     Layout,
     Strategy,
-    TrialColumns,
-    check_events,
     means_read,
-    own_law,
-    read_events,
-    read_layout,
-    read_strategy,
-    strategy_covariance,
-    strategy_mean,
-    with_arm,
 )
 from bayeslmm.trials.pooling import Replication
-from bayeslmm.trials.wishart import PRIORS, draw_visit_parameters
+from bayeslmm.trials.trial_model import Law, TrialModel, VisitModel, read_imputation_model
 
 if TYPE_CHECKING:
-    from bayeslmm._types import FitMethod, Frame
-    from bayeslmm.data.design import Design
+    from bayeslmm._types import Frame
+
 
 ImputationMethod = Literal["conditional-mean", "bayes", "approximate-bayes", "bootstrap-mi"]
 ImputationPrior = Literal["model", "jeffreys", "inverse-wishart"]
@@ -51,21 +42,6 @@ IMPUTATION_METHODS = ("conditional-mean", "bayes", "approximate-bayes", "bootstr
 DEFAULT_N: dict[str, int] = {"bootstrap": 200, "bayes": 100, "approximate-bayes": 100}
 THIN = 4
 """Draws of a Markov chain for each one kept."""
-
-
-class VisitModel(Protocol):
-    """What imputation asks of an `LMM`."""
-
-    @property
-    def design(self) -> Design: ...
-    @property
-    def formula(self) -> str: ...
-    @property
-    def given_offset(self) -> bool: ...
-    @property
-    def data(self) -> Frame: ...
-    def fit(self, method: FitMethod = "REML") -> Any: ...
-    def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> VisitModel: ...
 
 
 @answers_keywords
@@ -188,241 +164,6 @@ def _demand_memory(layout: Layout, method: str, resampling: str | None, number: 
     require_memory("imputations", 2.0 * count * N * (m + 1) + count * m**2, f"{count:,} completed data sets of {N:,} subjects", remedy)
 
 
-# -- the trial and its model ---------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Law:
-    """What the imputation model says of every subject: columns of the mean, own arm and reference arm, (N, m, p); offset (N, m).
-
-    group, reference_group : (N,) group of parameters of R
-    estimable, reference_estimable : (N, m) which means the outcomes of the fit tell
-    """
-
-    X: Array
-    X_reference: Array
-    offset: Array
-    group: Codes
-    reference_group: Codes
-    estimable: Flags
-    reference_estimable: Flags
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Task:
-    """Subjects whose imputation is the same linear map: what they observed, what is missing, and under what."""
-
-    subjects: Codes
-    observed: Codes
-    missing: Codes
-    strategy: Strategy
-    first: int
-    group: int
-    reference_group: int
-
-
-@dataclass(frozen=True, eq=False)
-class TrialModel:
-    """A trial, its events, the fit of its imputation model, and what that says of every subject.
-
-    fitted_subject : (N,) position of each subject among those of the fit, -1 where nothing of it is in the fit
-    """
-
-    layout: Layout
-    events: Events
-    fit: Any
-    law: Law
-    fitted_subject: Codes
-
-    @cached_property
-    def whole(self) -> VisitParameters:
-        """The parameters estimated."""
-        fit = self.fit
-        return visit_parameters(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), fit.point.state.solution.alpha)
-
-    def with_events(self, strategy: Strategy | None, events: Any) -> TrialModel:
-        """The trial under other strategies, where they leave the same outcomes out of the fit."""
-        layout, before = self.layout, self.events
-        if events is None:
-            chosen, m = read_strategy(strategy), len(layout.visits)
-            found = Events(before.first, tuple(chosen if first < m else "MAR" for first in before.first))
-            check_events(layout, found)
-        else:
-            found = read_events(layout, events, "MAR" if strategy is None else strategy)
-        if not np.array_equal(left_out(layout, found), left_out(layout, before)):
-            what = "these strategies leave other outcomes out of the imputation model"
-            raise SpecificationError(what, "outcomes after an event are in its fit under MAR alone", "impute anew with blm.impute")
-        law = _law(layout, found, self.fit)
-        _demand_estimable(layout, found, law)
-        return replace(self, events=found, law=law)
-
-    @property
-    def has_law_at_random(self) -> bool:
-        """Whether the own means of every subject imputed can be estimated, also where its strategy does not take them."""
-        return bool(self.law.estimable[self.layout.imputed.any(axis=1)].all())
-
-    def tasks(self, at_random: bool = False) -> list[Task]:
-        """What is to be imputed."""
-        layout, law = self.layout, self.law
-        found: dict[Any, list[int]] = {}
-        for i in np.flatnonzero(layout.imputed.any(axis=1)):
-            name: Strategy = "MAR" if at_random else self.events.strategy[i]
-            first = -1 if name == "MAR" else int(self.events.first[i])
-            groups = int(law.group[i]), int(law.reference_group[i])
-            found.setdefault((layout.imputed[i].tobytes(), name, first, groups), []).append(int(i))
-        out = []
-        for (_, name, first, (group, reference)), members in found.items():
-            lost = layout.imputed[members[0]]
-            out.append(Task(np.array(members), np.flatnonzero(~lost), np.flatnonzero(lost), name, first, group, reference))
-        return out
-
-    def complete(self, given: VisitParameters, rng: Generator | None = None, at_random: bool = False) -> Array:
-        """Completed outcomes (B, N, m) at B sets of parameters: conditional means, or draws; at_random: MAR whatever the strategies."""
-        y, law = self.layout.y, self.law
-        out = np.repeat(y[None], given.size, axis=0)
-        for task in self.tasks(at_random):
-            i = task.subjects
-            mean = np.tensordot(given.alpha, law.X[i], (1, 2)) + law.offset[i]
-            reference = np.tensordot(given.alpha, law.X_reference[i], (1, 2)) + law.offset[i]
-            own, other = given.R[:, task.group], given.R[:, task.reference_group]
-            if callable(task.strategy):
-                mean, S = _own_laws(task, mean, own, reference, other)
-            else:
-                mean = strategy_mean(task.strategy, mean, reference, task.first)
-                S = strategy_covariance(task.strategy, own, other, task.first)[:, None]
-            out[:, i[:, None], task.missing] = _imputed(mean, S, y[i], task, rng)
-        return out
-
-
-def _own_laws(task: Task, mean: Array, own: Array, reference: Array, other: Array) -> tuple[Array, Array]:
-    """Laws by a user's function, subject by subject: (B, n, m) and (B, n, m, m)."""
-    assert callable(task.strategy)
-    B, n, m = mean.shape
-    means, covariances = np.empty((B, n, m)), np.empty((B, n, m, m))
-    for b in range(B):
-        for i in range(n):
-            law = (mean[b, i], own[b], reference[b, i], other[b])
-            means[b, i], covariances[b, i] = own_law(task.strategy, law, task.first)
-    return means, covariances
-
-
-def _imputed(mean: Array, S: Array, y: Array, task: Task, rng: Generator | None) -> Array:
-    """Missing outcomes (B, n, missing) given the observed ones; S (B, 1 or n, m, m)."""
-    o, u = task.observed, task.missing
-    found, left = mean[..., u], S[..., u[:, None], u]
-    if len(o):
-        A = np.linalg.solve(S[..., o[:, None], o], S[..., o[:, None], u]).swapaxes(-1, -2)
-        found = found + (A @ (y[:, o] - mean[..., o])[..., None])[..., 0]
-        left = left - A @ S[..., o[:, None], u]
-    if rng is None:
-        return found
-    root = np.linalg.cholesky(0.5 * (left + left.swapaxes(-1, -2)))
-    return np.asarray(found + (root @ rng.standard_normal(found.shape)[..., None])[..., 0])
-
-
-def read_imputation_model(
-    model: Any, treatment: str, reference: Mapping[Any, Any] | None, events: Any, strategy: Strategy, criterion: str
-) -> TrialModel:
-    """Read the trial of a model, and fit the imputation model.
-
-    Errors: `SpecificationError` for models that are none of visits, `DataError` for what the data lack.
-    """
-    if not hasattr(model, "design") or not hasattr(model, "data"):
-        raise SpecificationError(f"model is {model!r:.60}", "model", 'give an LMM of the visits, with residual="us(VISIT | PATIENT)"')
-    design = model.design
-    residual = design.residual
-    if residual is None or not residual.spec.subject or len(residual.spec.visit) != 1 or len(residual.spec.subject) != 1:
-        what = "the imputation model has no residual structure over the visits of its subjects"
-        raise SpecificationError(what, f"model {model.formula}", 'write residual="us(VISIT | PATIENT)", with one column each')
-    if design.terms or design.variance or design.weights is not None:
-        what = "random effects, variance functions and weights have no place in an imputation model"
-        raise SpecificationError(what, f"model {model.formula}", "leave the covariance of the visits to the residual structure")
-    if model.given_offset:
-        raise SpecificationError("the offset was given as an array", "offset", "give it as a column, which rows without outcome have too")
-    columns = TrialColumns(atom_name(design.spec.formula.response), residual.spec.subject[0], residual.spec.visit[0], treatment)
-    data = model.data
-    frame = read_table(data, ()).frame
-    if columns.outcome not in frame.columns:
-        what = f"the outcome {columns.outcome!r} is an expression"
-        raise SpecificationError(what, f"model {model.formula}", "make it a column of the data: imputed values are on its scale")
-    if "imputed" in design.encoding.fixed_block.columns:
-        what = "the formula reads column 'imputed', which says in completed data what was imputed"
-        raise SpecificationError(what, f"model {model.formula}", "rename the column")
-    layout = _read(frame, columns, reference, residual)
-    found = read_events(layout, events, strategy)
-    if events is not None and len(found.first) and (found.first < len(layout.visits)).any():
-        _demand_order(layout)
-    _demand_arms(layout)
-    fit = _fitted(model, layout, found, criterion)
-    labels = {str(label): i for i, label in enumerate(fit.design.residual.subject.levels)}
-    place = np.array([labels.get(str(label), -1) for label in layout.subjects])
-    law = _law(layout, found, fit)
-    _demand_estimable(layout, found, law)
-    return TrialModel(layout, found, fit, law, place)
-
-
-def _read(frame: pd.DataFrame, columns: TrialColumns, reference: Mapping[Any, Any] | None, residual: Any) -> Layout:
-    if residual.visit is not None:
-        return read_layout(frame, columns, reference, residual.visit_levels)
-    return read_layout(frame, columns, reference, [int(v) if v.is_integer() else v for v in np.unique(residual.coords).tolist()])
-
-
-def _demand_order(layout: Layout) -> None:
-    """Refuse visits of text without an order, and warn where their order is that of text."""
-    name, visits = layout.columns.visit, layout.visits
-    column, better = layout.frame[name], order_by_number(visits)
-    where, remedy = f"visits: {', '.join(map(str, visits))}", f"data[{name!r}] = {ordered_factor(name, better)}"
-    if not isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(column.dtype):
-        what = f"an event says which visits it affects, and column {name!r} is text without an order"
-        raise DataError(what, where, f"give an ordered factor: {remedy}")
-    if better:
-        what = f"an event affects the visits after it, and those of {name!r} stand in the order of text, not of their numbers"
-        warn_user(BayesLMMWarning(what, where, f"this order is followed; if the numbers tell the right one, {remedy}"))
-
-
-def _demand_arms(layout: Layout) -> None:
-    for code, arm in enumerate(layout.arms):
-        own = ~layout.imputed[layout.arm == code]
-        if not own.any():
-            what = f"no outcome is observed in arm {arm!r}"
-            raise DataError(what, "its means cannot be estimated", "drop the arm")
-
-
-def left_out(layout: Layout, events: Events) -> Flags:
-    """(N, m) outcomes that the imputation model is not fitted to: those after events that are not missing at random."""
-    lost = events.affected(len(layout.visits)) & ~layout.imputed
-    return np.asarray(lost & np.array([name != "MAR" for name in events.strategy])[:, None])
-
-
-def _fitted(model: Any, layout: Layout, events: Events, criterion: str) -> Any:
-    """The fit without outcomes after events that are not missing at random."""
-    lost = left_out(layout, events)
-    if lost.any():
-        y = np.where(lost, np.nan, layout.y)
-        subject, visit = layout.order
-        model = model.updated(None, layout.frame.assign(**{layout.columns.outcome: y[subject, visit]}), {})
-    fit = model.fit(criterion)
-    if not fit.converged:
-        what = "the imputation model did not converge"
-        raise ConvergenceError(what, f"fit of {model.formula}", "use a structure with fewer parameters", fit)
-    return fit
-
-
-def _law(layout: Layout, events: Events, fit: Any) -> Law:
-    design, frame, name = fit.design, layout.frame, layout.columns.treatment
-    reads_arm = name in design.encoding.fixed_block.columns
-    used = [s for s, first in zip(events.strategy, events.first, strict=True) if first < len(layout.visits)]
-    if not reads_arm and any(callable(s) or s in REFERENCE_BASED for s in used):
-        what = f"the fixed effects do not read the arm {name!r}, so that no reference differs from any arm"
-        remedy = f"put {name} into the formula, with the visit: {name} * {layout.columns.visit}"
-        raise SpecificationError(what, f"model {fit.formula}", remedy)
-    other = np.where(layout.reference >= 0, layout.reference, np.arange(len(layout.arms)))[layout.arm]
-    moved = frame.assign(**{name: with_arm(frame[name], layout.arms, other[layout.order[0]])})
-    X, offset, group, estimable = _encoded(layout, fit, frame)
-    X_reference, _, reference_group, reference_estimable = _encoded(layout, fit, moved)
-    return Law(X, X_reference, offset, group, reference_group, estimable, reference_estimable)
-
-
 def _demand_estimable(layout: Layout, events: Events, law: Law) -> None:
     """Refuse strategies that take a mean which the outcomes of the fit do not tell: of an arm at a visit where nothing of it is left."""
     m = len(layout.visits)
@@ -448,31 +189,6 @@ def _demand_estimable(layout: Layout, events: Events, law: Law) -> None:
 
 def _spoken(strategy: Strategy) -> str:
     return str(getattr(strategy, "__name__", strategy))
-
-
-def _encoded(layout: Layout, fit: Any, frame: pd.DataFrame) -> tuple[Array, Array, Codes, Flags]:
-    """Columns of the mean (N, m, p), offset (N, m), group of parameters (N,), and which means are estimable (N, m)."""
-    design, rows = fit.design, layout.rows
-    every = design.encoding.fixed(frame)[0]
-    whole, estimable = restrict_to_kept(every, design, fit.problem.standardization)
-    offset = design.encoding.offset(frame)
-    lost = np.isnan(whole).any(axis=1) | (False if offset is None else np.isnan(offset))
-    if lost.any():
-        which = [c for c in design.encoding.fixed_block.columns if frame[c].isna().any()]
-        what = f"covariates are missing in {int(lost.sum())} rows: {', '.join(which) or 'offset'}"
-        shown = ", ".join(map(str, np.flatnonzero(lost)[:5]))
-        raise DataError(what, f"rows {shown}", "an outcome is imputed from its covariates: fill them in, or drop these subjects")
-    group = np.zeros(len(rows), np.int64)
-    if design.residual.group is not None:
-        names = design.residual.spec.group
-        known = {label: i for i, label in enumerate(design.residual.group.levels)}
-        labels = row_labels(read_table(frame, names), names, len(frame))
-        unknown = sorted({str(label) for label in labels if label not in known})
-        if unknown:
-            what = f"the covariance of {', '.join(unknown)} cannot be estimated: no outcome of it is in the fit"
-            raise DataError(what, ", ".join(names), "use one covariance for all arms")
-        group = np.array([known[label] for label in labels])[rows[:, 0]]
-    return whole[rows], np.zeros(rows.shape) if offset is None else offset[rows], group, estimable[rows]
 
 
 # -- methods -------------------------------------------------------------------------------------------------------------------------------
@@ -563,3 +279,117 @@ def _bootstrapped(
     each = every.take(np.repeat(np.arange(every.size), D))
     replication = Replication("bootstrap-mi", np.repeat(weights, D, axis=0), D)
     return Imputations(trial.layout, trial.complete(each, rng), replication, trial, each, failed, method=method, seed=seed)
+
+
+CHAINS, BURN_IN, THINNING = 25, 50, 2
+"""Chains side by side from the estimate; steps of each that are forgotten; steps for each set of parameters kept."""
+
+PRIORS = ("model", "jeffreys", "inverse-wishart")
+
+
+# -- draws of alpha and of the covariances, many chains side by side -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WishartPrior:
+    """|R|^(-(df + m + 1) / 2) exp(-tr(scale R^-1) / 2) for each group; scale (G, m, m). df 0 and scale 0 are Jeffreys'."""
+
+    df: float
+    scale: Array
+
+
+def read_wishart_prior(name: str, estimate: Array) -> WishartPrior:
+    """A preset by its name; estimate : (G, m, m) R as estimated."""
+    m = estimate.shape[-1]
+    if name == "jeffreys":
+        return WishartPrior(0.0, np.zeros_like(estimate))
+    # m + 2 degrees of freedom, and the estimate as its mean
+    return WishartPrior(m + 2.0, estimate)
+
+
+def draw_visit_parameters(fit: Any, prior: str, n: int, rng: Generator) -> VisitParameters:
+    """n sets of parameters given the outcomes of a fit.
+
+    Raises SpecificationError for models that are not of unstructured covariances over visits, or with fewer subjects than these ask for.
+    """
+    problem: Problem = fit.problem
+    kernel = problem.structured
+    assert problem.design.residual is not None
+    structure = None if kernel is None or not poolable(problem) else kernel.structure
+    if not isinstance(structure, VisitStructure) or not is_unstructured(problem.design.residual.name, problem.design.residual.order):
+        what = f"prior={prior!r} is one of an unstructured covariance over visits"
+        raise SpecificationError(what, "prior", 'use residual="us(visit | subject)", or prior="model" with priors of the model')
+    unit = problem.sigma2(1.0)
+    whole = visit_parameters(problem, fit.estimate.x[None], np.array([fit.point.sigma2]), fit.point.state.solution.alpha)
+    law = read_wishart_prior(prior, whole.R[0] / unit)
+    groups = subject_groups(problem)
+    counts = np.zeros(len(law.scale))
+    for group in groups:
+        np.add.at(counts, group.block.group[group.kind, 0], 1.0)
+    m = law.scale.shape[-1]
+    if (counts + law.df < m).any():
+        what = f"a group of {int(counts.min())} subjects leaves no posterior of {m} visits under prior={prior!r}"
+        raise SpecificationError(what, "prior", 'use prior="inverse-wishart", one covariance for all arms, or priors of the model')
+    chains = min(CHAINS, n)
+    steps = -(-n // chains)
+    R, kept = np.repeat(whole.R / unit, chains, axis=0), []
+    kinds = whole_sample(groups).kinds
+    for step in range(BURN_IN + THINNING * steps):
+        alpha = _draw_alpha(kinds, R, problem.criterion.p, rng)
+        R = _draw_covariances(law, counts, _squares(groups, R, alpha, rng), rng)
+        if step >= BURN_IN and (step - BURN_IN) % THINNING == 0:
+            kept.append((alpha, R))
+    alpha, R = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
+    return VisitParameters(problem.alpha(alpha), unit * R, np.ones(n, bool))
+
+
+def _places(kind: Kinds | SubjectGroup) -> list[tuple[Codes, int]]:
+    assert kind.block.place is not None
+    return [(place, int(group)) for place, group in zip(kind.block.place, kind.block.group[:, 0], strict=True)]
+
+
+def _draw_alpha(kinds: tuple[Kinds, ...], R: Array, p: int, rng: Generator) -> Array:
+    """alpha (B, p) given R (B, G, m, m) and what was observed."""
+    B = len(R)
+    information, right = np.zeros((B, p, p)), np.zeros((B, p))
+    for kind in kinds:
+        for c, (place, group) in enumerate(_places(kind)):
+            W = np.linalg.inv(R[:, group][:, place[:, None], place]).reshape(B, -1)
+            information += (W @ kind.XX[0, c]).reshape(B, p, p)
+            right += W @ kind.XY[0, c]
+    L = np.linalg.cholesky(0.5 * (information + information.swapaxes(-1, -2)))
+    half = np.linalg.solve(L, right[..., None]) + rng.standard_normal((B, p, 1))
+    return np.asarray(np.linalg.solve(L.swapaxes(-1, -2), half)[..., 0])
+
+
+def _squares(groups: tuple[SubjectGroup, ...], R: Array, alpha: Array, rng: Generator) -> Array:
+    """Sums of e e' over the subjects of each group (B, G, m, m), residuals of visits not seen drawn."""
+    out = np.zeros_like(R)
+    B, m = len(R), R.shape[-1]
+    for own in groups:
+        for c, (place, group) in enumerate(_places(own)):
+            Xy = own.Xy[own.kind == c]
+            e = np.empty((B, len(Xy), m))
+            e[..., place] = Xy[..., -1] - np.tensordot(alpha, Xy[..., :-1], (1, 2))
+            lost = np.setdiff1d(np.arange(m), place)
+            if len(lost):
+                S = R[:, group]
+                A = np.linalg.solve(S[:, place[:, None], place], S[:, place[:, None], lost]).swapaxes(-1, -2)
+                left = S[:, lost[:, None], lost] - A @ S[:, place[:, None], lost]
+                root = np.linalg.cholesky(0.5 * (left + left.swapaxes(-1, -2)))
+                noise = rng.standard_normal((B, len(Xy), len(lost)))
+                e[..., lost] = e[..., place] @ A.swapaxes(-1, -2) + noise @ root.swapaxes(-1, -2)
+            out[:, group] += e.swapaxes(-1, -2) @ e
+    return out
+
+
+def _draw_covariances(prior: WishartPrior, counts: Array, squares: Array, rng: Generator) -> Array:
+    """R (B, G, m, m) from the inverse Wishart laws of the residuals: C A^-T A^-1 C' with C C' the scale and A A' Wishart (Bartlett)."""
+    B, G, m, _ = squares.shape
+    C = np.linalg.cholesky(squares + prior.scale)
+    df = prior.df + counts
+    A = np.tril(rng.standard_normal((B, G, m, m)), -1)
+    places = np.arange(m)
+    A[..., places, places] = np.sqrt(2.0 * rng.standard_gamma(0.5 * (df[:, None] - places), (B, G, m)))
+    half = np.linalg.solve(A, C.swapaxes(-1, -2))
+    return np.asarray(half.swapaxes(-1, -2) @ half)

@@ -8,7 +8,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
-from bayeslmm.trials.wishart import draw_visit_parameters
+from bayeslmm.trials.imputation import draw_visit_parameters
 
 
 def trial(seed: int, subjects: int = 36, visits: int = 3) -> pd.DataFrame:
