@@ -231,7 +231,7 @@ def _independent(post: PosteriorData, point: CriterionPoint) -> tuple[tuple[Arra
     if design.offset is not None:
         e = e - design.offset
     for term, beta in zip(design.terms, conditional_modes(problem, point), strict=True):
-        e = e - np.einsum("nq,nq->n", term.Z, beta[term.group.codes])
+        e = e - term.effects(beta)
     h = row_variances(problem, point, design.X, [t.Z for t in design.terms], [t.group.codes for t in design.terms])
     share = 1.0 - w * h / sigma2
     return (w / sigma2 * share, share), w * e / sigma2

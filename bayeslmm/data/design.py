@@ -51,6 +51,10 @@ class RandomTerm:
         """Rows whose mean products are those of all rows of Z: all of them."""
         return self.Z
 
+    def effects(self, values: Array) -> Array:
+        """What coefficients (K, q) of the levels add to every row, Z b, (n,)."""
+        return np.asarray(np.einsum("nq,nq->n", self.Z, values[self.group.codes]))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MomentRows:
@@ -234,6 +238,16 @@ class Design:
     def groups(self) -> dict[str, int]:
         """Grouping factor -> number of levels."""
         return {term.group.name: term.group.size for term in self.terms}
+
+    def linear_predictor(self, alpha: Array, modes: Sequence[Array] = ()) -> Array:
+        """X alpha + offset, and Z b of every term where modes are given, (n,)."""
+        values = self.X @ alpha
+        if self.offset is not None:
+            values = values + self.offset
+        if modes:
+            for term, own in zip(self.terms, modes, strict=True):
+                values = values + term.effects(own)
+        return values
 
     def take(self, rows: Codes, keys: Callable[[GroupingFactor], Codes] | None = None) -> Design:
         """The design of the rows at some positions, each as often as it is named; levels that no row has are gone.

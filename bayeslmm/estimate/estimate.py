@@ -198,7 +198,7 @@ def _is_rounding(problem: Problem, point: CriterionPoint) -> bool:
     if design.offset is not None:
         residual = residual - design.offset
     for term, modes in zip(design.terms, conditional_modes(problem, point), strict=True):
-        residual = residual - np.einsum("nq,nq->n", term.Z, modes[term.group.codes])
+        residual = residual - term.effects(modes)
     squares = residual**2 if design.weights is None else design.weights * residual**2
     return float(squares.sum()) > 2.0 * len(residual) * problem.sigma2(point.sigma2)
 

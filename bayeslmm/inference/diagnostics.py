@@ -100,11 +100,7 @@ def _at(fit: Estimates, x: Array) -> tuple[Array, Array, Array]:
     problem, design = fit.problem, fit.design
     point = problem.criterion.at(x, fit.restricted, order=1)
     assert point.state is not None
-    fitted = design.X @ problem.alpha(point.state.solution.alpha[0])
-    if design.offset is not None:
-        fitted = fitted + design.offset
-    for term, beta in zip(design.terms, conditional_modes(problem, point), strict=True):
-        fitted = fitted + np.einsum("nq,nq->n", term.Z, beta[term.group.codes])
+    fitted = design.linear_predictor(problem.alpha(point.state.solution.alpha[0]), conditional_modes(problem, point))
     weights = 1.0 if design.weights is None else design.weights
     # V0^-1 (y - X alpha) = W (y - X alpha - Z beta), and r2 / d is sigma^2
     return fitted, 2.0 * weights * (design.y - fitted) / problem.sigma2(point.sigma2), point.gradient

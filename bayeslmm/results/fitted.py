@@ -27,17 +27,12 @@ if TYPE_CHECKING:
 
 def population_mean(fit: Estimates) -> Array:
     """X alpha + offset, (n,)."""
-    design = fit.design
-    values = design.X @ fit.fixef_kept
-    return values if design.offset is None else values + design.offset
+    return fit.design.linear_predictor(fit.fixef_kept)
 
 
 def conditional_mean(fit: Estimates) -> Array:
     """X alpha + offset + Z beta, (n,)."""
-    values = population_mean(fit)
-    for term, beta in zip(fit.design.terms, fit.modes, strict=True):
-        values = values + np.einsum("nq,nq->n", term.Z, beta[term.group.codes])
-    return values
+    return fit.design.linear_predictor(fit.fixef_kept, fit.modes)
 
 
 def fitted_values(fit: Estimates, level: str) -> Array:
@@ -185,7 +180,7 @@ def simulate_responses(problem: Problem, alpha: Array, theta: Array, sigma: floa
             beta = rng.standard_normal((term.group.size, len(root))) @ root.T
             if term.relationship is not None:
                 beta = known[id(term.relationship)] @ beta
-            column += np.einsum("nq,nq->n", term.Z, beta[term.group.codes])
+            column += term.effects(beta)
     return out
 
 

@@ -16,21 +16,16 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes, Generator, concatenate_fields, generator, seed_sequence
 from bayeslmm._validation import require_count, require_function, require_memory, require_one_of
 from bayeslmm.covariance.registry import is_unstructured
-from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, SpecificationError, warn_user
+from bayeslmm.errors import BayesLMMWarning, ConvergenceError, SpecificationError, warn_user
 from bayeslmm.inference.intervals.batch_structured import Kinds, SubjectGroup, poolable, subject_groups, whole_sample
 from bayeslmm.inference.intervals.resampling import VisitParameters, refit_without_each, reweighted, visit_parameters
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_structure import VisitStructure
 from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.trials.imputations import Imputations
-from bayeslmm.trials.layout import (
-    Events,
-    Layout,
-    Strategy,
-    means_read,
-)
+from bayeslmm.trials.layout import Layout, Strategy
 from bayeslmm.trials.pooling import Replication
-from bayeslmm.trials.trial_model import Law, TrialModel, VisitModel, read_imputation_model
+from bayeslmm.trials.trial_model import TrialModel, VisitModel, read_imputation_model
 
 if TYPE_CHECKING:
     from bayeslmm._types import Frame
@@ -162,29 +157,6 @@ def _demand_memory(layout: Layout, method: str, resampling: str | None, number: 
     count = 1 + N if (method, resampling) == ("conditional-mean", "jackknife") else number[0] * number[1]
     remedy = 'use resampling="bootstrap", or method="bayes"' if count == 1 + N else "ask for fewer"
     require_memory("imputations", 2.0 * count * N * (m + 1) + count * m**2, f"{count:,} completed data sets of {N:,} subjects", remedy)
-
-
-def _demand_estimable(layout: Layout, events: Events, law: Law) -> None:
-    """Refuse strategies that take a mean which the outcomes of the fit do not tell: of an arm at a visit where nothing of it is left."""
-    m = len(layout.visits)
-    if law.estimable.all() and law.reference_estimable.all():
-        return
-    for i in np.flatnonzero(layout.imputed.any(axis=1)):
-        name, first = events.strategy[i], int(events.first[i])
-        for part, known, arm in zip(
-            means_read(name, first, m),
-            (law.estimable[i], law.reference_estimable[i]),
-            (layout.arm[i], layout.reference[layout.arm[i]]),
-            strict=True,
-        ):
-            lost = np.flatnonzero(~known[part])
-            if len(lost):
-                visit = layout.visits[part.start + int(lost[0])]
-                what = f"the mean of arm {layout.arms[arm]!r} at visit {visit!r} cannot be estimated"
-                where = f"strategy {_spoken(name)} of subject {layout.subjects[i]!r}; no outcome of the fit tells it"
-                raise DataError(
-                    what, where, "drop the visit, leave the interaction out of the formula, or use a strategy without this mean"
-                )
 
 
 def _spoken(strategy: Strategy) -> str:

@@ -18,7 +18,7 @@ from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, Specif
 from bayeslmm.inference.intervals.resampling import VisitParameters, visit_parameters
 from bayeslmm.inference.means.linear_functions import restrict_to_kept
 from bayeslmm.results.predict import row_labels
-from bayeslmm.trials.imputation import _require_estimable
+from bayeslmm.trials.imputation import _require_estimable, _spoken
 from bayeslmm.trials.layout import (
     REFERENCE_BASED,
     Events,
@@ -27,6 +27,7 @@ from bayeslmm.trials.layout import (
     Strategy,
     TrialColumns,
     check_events,
+    means_read,
     own_law,
     read_events,
     read_layout,
@@ -311,3 +312,26 @@ def _encoded(layout: Layout, fit: Any, frame: pd.DataFrame) -> tuple[Array, Arra
             raise DataError(what, ", ".join(names), "use one covariance for all arms")
         group = np.array([known[label] for label in labels])[rows[:, 0]]
     return whole[rows], np.zeros(rows.shape) if offset is None else offset[rows], group, estimable[rows]
+
+
+def _require_estimable(layout: Layout, events: Events, law: Law) -> None:
+    """Refuse strategies that take a mean which the outcomes of the fit do not tell: of an arm at a visit where nothing of it is left."""
+    m = len(layout.visits)
+    if law.estimable.all() and law.reference_estimable.all():
+        return
+    for i in np.flatnonzero(layout.imputed.any(axis=1)):
+        name, first = events.strategy[i], int(events.first[i])
+        for part, known, arm in zip(
+            means_read(name, first, m),
+            (law.estimable[i], law.reference_estimable[i]),
+            (layout.arm[i], layout.reference[layout.arm[i]]),
+            strict=True,
+        ):
+            lost = np.flatnonzero(~known[part])
+            if len(lost):
+                visit = layout.visits[part.start + int(lost[0])]
+                what = f"the mean of arm {layout.arms[arm]!r} at visit {visit!r} cannot be estimated"
+                where = f"strategy {_spoken(name)} of subject {layout.subjects[i]!r}; no outcome of the fit tells it"
+                raise DataError(
+                    what, where, "drop the visit, leave the interaction out of the formula, or use a strategy without this mean"
+                )

@@ -358,7 +358,7 @@ class ResponseDraw:
             beta = generator.standard_normal((term.group.size, len(T))) @ T.T
             if term.relationship is not None:
                 beta = np.linalg.cholesky(term.relationship) @ beta
-            mean = mean + np.einsum("nq,nq->n", term.Z, beta[term.group.codes])
+            mean = mean + term.effects(beta)
         return ErrorDraw(self.problem)(mean, own[k:], generator, size)
 
 
