@@ -159,10 +159,6 @@ def _demand_memory(layout: Layout, method: str, resampling: str | None, number: 
     require_memory("imputations", 2.0 * count * N * (m + 1) + count * m**2, f"{count:,} completed data sets of {N:,} subjects", remedy)
 
 
-def _spoken(strategy: Strategy) -> str:
-    return str(getattr(strategy, "__name__", strategy))
-
-
 # -- methods -------------------------------------------------------------------------------------------------------------------------------
 
 

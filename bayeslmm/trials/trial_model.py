@@ -18,7 +18,6 @@ from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, Specif
 from bayeslmm.inference.intervals.resampling import VisitParameters, visit_parameters
 from bayeslmm.inference.means.linear_functions import restrict_to_kept
 from bayeslmm.results.predict import row_labels
-from bayeslmm.trials.imputation import _require_estimable, _spoken
 from bayeslmm.trials.layout import (
     REFERENCE_BASED,
     Events,
@@ -335,3 +334,7 @@ def _require_estimable(layout: Layout, events: Events, law: Law) -> None:
                 raise DataError(
                     what, where, "drop the visit, leave the interaction out of the formula, or use a strategy without this mean"
                 )
+
+
+def _spoken(strategy: Strategy) -> str:
+    return str(getattr(strategy, "__name__", strategy))
