@@ -12,7 +12,7 @@ from bayeslmm._arrays import Array, freeze
 from bayeslmm._types import FitMethod
 from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
-from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError, InferenceError
+from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
 from bayeslmm.estimate.batch_descent import crowded, descended, plain_points, residual_points, trial_points
 from bayeslmm.estimate.checks import (
     MAX_RESTARTS,
@@ -429,10 +429,3 @@ def uninterrupted[F: Fitted](fit: F) -> F:
     if fit.estimate.interrupted:
         raise KeyboardInterrupt
     return fit
-
-
-def require_estimated_sigma(fit: Fitted, what: str) -> None:
-    """Raise InferenceError where the model holds sigma and a method takes it as estimated."""
-    if fit.problem.criterion.held is not None:
-        remedy = "use df='satterthwaite' or 'asymptotic', Wald intervals, or sample()"
-        raise InferenceError(f"{what} takes sigma as estimated, and the model holds it", f"sigma={fit.design.spec.sigma:g}", remedy)

@@ -25,7 +25,7 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, warn_user
-from bayeslmm.estimate.estimate import require_estimated_sigma, search
+from bayeslmm.estimate.estimate import search
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import is_nested
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary
 from bayeslmm.inference.intervals.batch_structured import poolable
@@ -143,7 +143,6 @@ def require_likelihood(fit: Estimates, what: str) -> None:
     """Refits here are by REML or ML: a posterior mode would lose its priors on the way."""
     if fit.method == "MAP":
         raise InferenceError(f"{what} refits by REML or ML, and this fit is a posterior mode", "fit('MAP')", "use fit('REML'), or sample()")
-    require_estimated_sigma(fit, what)
 
 
 def case_deletions(fit: Estimates, factor: GroupingFactor | None, refit: bool) -> Iterator[CaseDeletion]:
@@ -211,7 +210,8 @@ def _hold_parameters(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDe
 
 def _of_profile(fit: Estimates, found: DeletedProfile, n: int) -> CaseDeletion:
     df = n - len(found.alpha) if fit.restricted else n
-    return CaseDeletion(fit.problem, fit.estimate.x, found.r2 / df, found.alpha, found.inverse)
+    sigma2 = float(fit.problem.criterion.sigma2_of(np.array(found.r2), df))
+    return CaseDeletion(fit.problem, fit.estimate.x, sigma2, found.alpha, found.inverse)
 
 
 # -- structured errors -------------------------------------------------------------------------------------------------------------------

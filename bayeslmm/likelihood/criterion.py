@@ -132,16 +132,16 @@ class Criterion:
         """The criterion (t,) where the kernel has been solved at t points; inf where it does not exist."""
         df = self.df(restricted)
         with np.errstate(invalid="ignore", divide="ignore"):
-            value = solution.logdet + self._of_errors(solution.r2, df) + self.constant(restricted)
+            value = solution.logdet + self.of_errors(solution.r2, df) + self.constant(restricted)
             if restricted:
                 value = value + solution.logdet_X
         return np.where(np.isfinite(value) & (solution.r2 > 0), value, np.inf)
 
-    def _sigma2(self, r2: Array, df: int) -> Array:
+    def sigma2_of(self, r2: Array, df: int) -> Array:
         """sigma^2 (t,) at residual sums of squares (t,): profiled out, or as it is held."""
         return r2 / df if self.held is None else np.full_like(r2, self.held)
 
-    def _of_errors(self, r2: Array, df: int) -> Array:
+    def of_errors(self, r2: Array, df: int) -> Array:
         """df log sigma^2 + r2 / sigma^2 - df, (t,)."""
         return df * np.log(r2 / df) if self.held is None else df * (math.log(self.held) - 1.0) + r2 / self.held
 
@@ -152,7 +152,7 @@ class Criterion:
                 state = self.kernel.evaluate_many(x)
                 value = self.of_solution(state.solution, restricted)
                 logdet, r2 = state.gradients(restricted)
-                return value, logdet + r2 / self._sigma2(state.solution.r2, self.df(restricted))[:, None]
+                return value, logdet + r2 / self.sigma2_of(state.solution.r2, self.df(restricted))[:, None]
         except np.linalg.LinAlgError:
             if len(x) == 1:
                 return np.array([np.inf]), np.full(x.shape, np.nan)
@@ -181,12 +181,12 @@ class Criterion:
         r2_now = float(solution.r2[0])
         value = math.inf
         if r2_now > 0:
-            value = float(solution.logdet[0]) + float(self._of_errors(solution.r2, df)[0]) + self.constant(restricted)
+            value = float(solution.logdet[0]) + float(self.of_errors(solution.r2, df)[0]) + self.constant(restricted)
         if restricted:
             value += float(solution.logdet_X[0])
         if not math.isfinite(value):
             return CriterionPoint(x, math.inf, np.full(len(x), np.nan), None, np.nan, None)
-        sigma2 = float(self._sigma2(solution.r2, df)[0])
+        sigma2 = float(self.sigma2_of(solution.r2, df)[0])
         if order == 0:
             return CriterionPoint(x, value, np.full(len(x), np.nan), None, sigma2, state)
         logdet, r2 = (g[0] for g in state.gradients(restricted))

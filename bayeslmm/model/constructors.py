@@ -193,6 +193,7 @@ def fit_by(
     missing: Missing = "drop",
     check: CheckMode = "error",
     functions: Functions | None = None,
+    sigma: float | None = None,
     progress: bool | None = None,
 ) -> ManyFits:
     """Fit one formula to each group of rows.
@@ -227,6 +228,8 @@ def fit_by(
         As in `LMM`.
     functions : Mapping of str to callable, optional
         As in `LMM`.
+    sigma : float, optional
+        As in `LMM`.
     progress : bool, optional
         Whether to show a bar; by default where there is a terminal.
 
@@ -256,7 +259,7 @@ def fit_by(
     for name, value in (("weights", weights), ("offset", offset)):
         if value is not None and not isinstance(value, str):
             raise SpecificationError(f"{name} is not the name of a column", f"{name}=", "put it into the data, and name its column")
-    said = ModelArguments(formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions)
+    said = ModelArguments(formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions, sigma)
     groups = frame.groupby(columns, sort=True, observed=True, dropna=True).indices
     fits: dict[int, Fit] = {}
     failures: dict[int, str] = {}

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import minimize
 
 import bayeslmm as blm
-from bayeslmm.errors import InferenceError, PriorError, SpecificationError
+from bayeslmm.errors import PriorError, SpecificationError
 
 BCG = {
     "yi": [-0.8893, -1.5854, -1.3481, -1.4416, -0.2175, -0.7861, -1.6209, 0.0120, -0.4694, -1.3713, -0.3394, 0.4459, -0.0173],
@@ -98,14 +98,6 @@ def test_the_fit_is_that_of_the_definition() -> None:
     best = minimize(criterion, [0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10})
     assert fit.criterion == pytest.approx(best.fun, abs=1e-6)
     assert fit.D["g"].to_numpy().item() == pytest.approx(float(np.exp(2.0 * best.x[0])), rel=1e-4)
-
-
-def test_what_takes_sigma_as_estimated_says_so() -> None:
-    fit = blm.LMM("y ~ x + (1 | g)", frame(), sigma=0.7).fit()
-    assert np.isfinite(fit.tidy()["df"].iloc[0])
-    for ask in (lambda: fit.tidy(df="kenward-roger"), lambda: fit.profile(), lambda: fit.bootstrap(5), lambda: fit.influence("g")):
-        with pytest.raises(InferenceError, match="holds it"):
-            ask()
 
 
 def test_a_sigma_that_is_none_is_refused() -> None:

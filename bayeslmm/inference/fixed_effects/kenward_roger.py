@@ -135,21 +135,35 @@ def scale_and_df(A1: float, A2: float, q: int) -> tuple[float, float]:
     return (1.0 if abs(m - 2.0) < 0.01 else float(m / (E * (m - 2.0)))), float(m)
 
 
-def kenward_roger(pieces: VDerivatives, moved: ObservedInformation, information: str, linear: bool) -> KenwardRoger:
+def kenward_roger(
+    pieces: VDerivatives, moved: ObservedInformation, information: str, linear: bool, random: int = 0, *, held: bool = False
+) -> KenwardRoger:
     """Adjust the covariance of the fixed effects.
 
     information : "expected" or "observed"; linear : leave the second-order term out
+    random : how many of the components are those of random terms; held : sigma is known, and no parameter
     """
     C = moved.C
     if information == "observed":
         W = pieces.jacobian @ moved.covariance @ pieces.jacobian.T
     else:
-        W = 2.0 * pseudo_inverse(pieces.expected_information(C))
+        W = _inverse_information(pieces.expected_information(C), pieces.jacobian[:, :-1] if held else None, random)
     inner = np.einsum("ab,abxy->xy", W, pieces.Q) - np.einsum("ab,axy,yz,bzw->xw", W, pieces.P, C, pieces.P, optimize=True)
     if pieces.second is not None and not linear:
         inner -= 0.25 * np.einsum("ab,abxy->xy", W, pieces.second)
     adjusted = C + 2.0 * C @ inner @ C
     return KenwardRoger(C, 0.5 * (adjusted + adjusted.T), pieces.P, W)
+
+
+def _inverse_information(information: Array, slopes: Array | None, random: int) -> Array:
+    """The covariance of the components, (k, k); slopes : where sigma is known, how they move with x alone, (k, size)."""
+    if slopes is None:
+        return 2.0 * pseudo_inverse(information)
+    # components of random terms are free each, a variance of 0 too, which does not move with x to first order
+    free = slopes.copy()
+    free[:random] = free[:, :random] = 0.0
+    free[:random, :random] = np.eye(random)
+    return np.asarray(2.0 * free @ pseudo_inverse(free.T @ information @ free) @ free.T)
 
 
 HELD_ELEMENTS = 20_000_000

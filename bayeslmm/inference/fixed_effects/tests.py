@@ -14,7 +14,7 @@ from scipy import special
 from bayeslmm._arrays import Array, Mask
 from bayeslmm._validation import spell
 from bayeslmm.errors import InferenceError, SpecificationError
-from bayeslmm.estimate.estimate import Fitted, is_restricted, require_estimated_sigma
+from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.inference.fixed_effects import kenward_roger_random
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
     ByTerm,
@@ -252,13 +252,14 @@ class Inference:
         """Kenward-Roger on standardized columns."""
         if not is_restricted(self.fit):
             raise InferenceError("Kenward-Roger is defined for REML fits", "this fit is by ML", "fit('REML'), or df='satterthwaite'")
-        require_estimated_sigma(self.fit, "Kenward-Roger")
         return found_once(self.fit, ("Kenward-Roger", information, linear), lambda: self._adjusted(information, linear))
 
     def _adjusted(self, information: str, linear: bool) -> KenwardRoger:
         assert self.fit.point.state is not None
         pieces = v_derivatives(self.fit.point.state, self.fit.problem, self.fit.point.x)
-        return kenward_roger(pieces, self.curvature, information, linear)
+        return kenward_roger(
+            pieces, self.curvature, information, linear, self.fit.problem.random.size, held=self.fit.problem.criterion.held is not None
+        )
 
     def robust(self, kind: str) -> Sandwich:
         if kind not in self._sandwiches:

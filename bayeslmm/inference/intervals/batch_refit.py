@@ -72,7 +72,7 @@ def evaluate_responses(criterion: Criterion, products: ResponseProducts, which: 
     assert isinstance(kernel, RandomEffectsKernel)
     levels = evaluate_blocked(products.together(which), kernel.parameters.blocks(x))
     state = RandomEffectsState(kernel.parameters, x, levels)
-    sigma2 = state.solution.r2 / criterion.df(restricted)
+    sigma2 = criterion.sigma2_of(state.solution.r2, criterion.df(restricted))
     logdet, r2 = state.gradients(restricted)
     value = criterion.of_solution(state.solution, restricted)
     return BatchPoint(value, logdet + r2 / sigma2[:, None], sigma2, state.solution.alpha, state)
@@ -369,6 +369,8 @@ def satterthwaite_df(problem: Problem, at: PointsAt, x: Array, point: Points, ow
     H[:, size, :size] = H[:, :size, size] = -2.0 * point.r2_gradient / point.sigma2[:, None]
     H[:, size, size] = 4.0 * point.r2 / point.sigma2
     slopes[:, :, size] = 2.0 * unit
+    if problem.criterion.held is not None:
+        H[:, size] = H[:, :, size] = 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = 2.0 * np.einsum("bqt,bts,bqs->bq", slopes, _inverse(H), slopes, optimize=True)
         return np.asarray(2.0 * unit**2 / spread)

@@ -274,8 +274,8 @@ def _evaluate(problem: Problem, replicates: ReplicateSums, x: Array, restricted:
     Xy[:, :p, p] = Xy[:, p, :p]
     solution = solve_Xy(logdet, Xy)
     df = replicates.rows - (p if restricted else 0)
-    sigma2, C_x = solution.r2 / df, solution.information_inverse
-    value = logdet + df * np.log(sigma2) + (solution.logdet_X if restricted else 0.0)
+    sigma2, C_x = problem.criterion.sigma2_of(solution.r2, df), solution.information_inverse
+    value = logdet + problem.criterion.of_errors(solution.r2, df) + (solution.logdet_X if restricted else 0.0)
     value = np.where(np.isfinite(value) & (solution.r2 > 0), value, np.inf)
     G, m, size = structure.groups, structure.covariance.q, structure.covariance.size
     logdets, squares = np.zeros((B, G, m, m)), np.zeros((B, G, m, m))

@@ -175,6 +175,11 @@ def covariance_parameters(problem: Problem) -> tuple[CovarianceParameter, ...]:
     return (*_random(problem.design), *_errors(problem))
 
 
+def estimated_parameters(problem: Problem) -> tuple[CovarianceParameter, ...]:
+    """Those of them that are estimated: without a sigma that is held."""
+    return tuple(one for one in covariance_parameters(problem) if problem.criterion.held is None or not isinstance(one, ErrorSd))
+
+
 def _random(design: Design) -> Iterator[CovarianceParameter]:
     for group, members in terms_by_group(design.terms).items():
         for i in members:

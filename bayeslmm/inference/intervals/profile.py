@@ -21,14 +21,14 @@ from scipy.special import ndtri
 from bayeslmm._arrays import Array
 from bayeslmm._validation import require_level, require_names, require_one_of
 from bayeslmm.errors import SpecificationError
-from bayeslmm.estimate.estimate import Estimate, estimate, require_estimated_sigma
+from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import pseudo_inverse
 from bayeslmm.inference.intervals.parameters import (
     CovarianceParameter,
     RandomCorrelation,
     RandomSd,
     Scale,
-    covariance_parameters,
+    estimated_parameters,
     from_scale,
     parameter_gradient,
     parameter_value,
@@ -378,7 +378,6 @@ def limits_frame(curves: Sequence[ProfileCurve], level: float, aliased: Sequence
 def profile_origin(fit: Estimates, criterion: LikelihoodKind) -> ProfileOrigin:
     """The optimum of the criterion to be profiled: that of the fit, or a refit from where the fit ended."""
     require_one_of(criterion, ("ML", "REML"), "criterion")
-    require_estimated_sigma(fit, "the profile")
     problem = fit.problem
     found = fit.estimate if fit.method == criterion else estimate(problem, "ML" if criterion == "ML" else "REML", start=fit.estimate.x)
     restricted = criterion == "REML"
@@ -386,13 +385,15 @@ def profile_origin(fit: Estimates, criterion: LikelihoodKind) -> ProfileOrigin:
     tau = np.append(found.x, 0.5 * np.log(point.sigma2))
     hessian = joint_criterion(problem.criterion, tau, restricted).hessian
     covariance = np.full((len(tau), len(tau)), np.nan) if hessian is None else 2.0 * pseudo_inverse(hessian)
+    if problem.criterion.held is not None:
+        covariance[-1] = covariance[:, -1] = 0.0
     return ProfileOrigin(problem, restricted, found, tau, covariance)
 
 
 def profile_curves(fit: Estimates, criterion: LikelihoodKind, terms: Names | None) -> list[ProfileCurve]:
     """The curve of every parameter, covariance parameters first."""
     base = profile_origin(fit, criterion)
-    parameters = {parameter.term: parameter for parameter in covariance_parameters(base.problem)}
+    parameters = {parameter.term: parameter for parameter in estimated_parameters(base.problem)}
     coefficients = {fit.design.coef_names[k]: j for j, k in enumerate(fit.design.kept)}
     chosen = _choose_terms(terms, [*parameters, *coefficients], fit.design.aliased)
     curves = []

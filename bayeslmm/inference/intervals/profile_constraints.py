@@ -67,7 +67,7 @@ def joint_criterion(criterion: Criterion, tau: Array, restricted: bool) -> Joint
 
 
 def _joint(criterion: Criterion, tau: Array, restricted: bool) -> JointInformation:
-    x, nu = tau[:-1], float(tau[-1])
+    x, nu = tau[:-1], known_log_sigma(criterion, float(tau[-1]))
     state = criterion.kernel.evaluate(x[None], derivatives=True)
     solution, df, sigma2 = state.solution, criterion.df(restricted), float(np.exp(2.0 * nu))
     r2 = float(solution.r2[0]) / sigma2
@@ -82,7 +82,16 @@ def _joint(criterion: Criterion, tau: Array, restricted: bool) -> JointInformati
     H[:-1, :-1] = state.newton_matrix(restricted, sigma2, sys.maxsize)
     H[-1, :-1] = H[:-1, -1] = -2.0 * slope
     H[-1, -1] = 4.0 * r2
+    if criterion.held is not None:  # nu is no direction
+        H[-1] = H[:, -1] = 0.0
+        H[-1, -1] = 1.0
+        return JointInformation(tau, value, np.append(logdet + slope, 0.0), H)
     return JointInformation(tau, value, np.append(logdet + slope, 2.0 * (df - r2)), H)
+
+
+def known_log_sigma(criterion: Criterion, nu: float) -> float:
+    """log sigma on standardized columns: as the model holds it, or nu."""
+    return nu if criterion.held is None else 0.5 * float(np.log(criterion.held))
 
 
 def replace_Xy(criterion: Criterion, M: Array) -> Criterion:
@@ -264,7 +273,8 @@ class SdConstraint:
         return np.append(np.delete(x, self.k), tau[-1])
 
     def _tau(self, u: Array, value: float) -> Array:
-        return np.insert(u, self.k, value / (self.c * np.exp(u[-1])))
+        nu = known_log_sigma(self.problem.criterion, float(u[-1]))
+        return np.insert(u, self.k, value / (self.c * np.exp(nu)))
 
     def lowest(self, value: float, start: Array) -> ConstrainedMinimum:
         def function(u: Array) -> _Point:
@@ -273,10 +283,11 @@ class SdConstraint:
             if found.hessian is None:
                 return _Point(u, np.inf, found.gradient[:-1], None)
             J = np.insert(np.eye(len(u)), self.k, 0.0, axis=0)
-            J[self.k, -1] = -tau[self.k]
+            if self.problem.criterion.held is None:
+                # x_k = s exp(-nu) / c bends as nu moves
+                J[self.k, -1] = -tau[self.k]
             H = J.T @ found.hessian @ J
-            # x_k = s exp(-nu) / c bends as nu moves
-            H[-1, -1] += found.gradient[self.k] * tau[self.k]
+            H[-1, -1] -= found.gradient[self.k] * J[self.k, -1]
             return _Point(u, found.value, J.T @ found.gradient, H)
 
         u, lowest = _descend(function, start)
@@ -366,6 +377,8 @@ class LagrangianConstraint:
             if found.hessian is None:
                 return _Point(tau, np.inf, found.gradient, None)
             gap, slope = self._gap(tau, target), parameter_gradient(self.parameter, self.problem, tau)
+            if self.problem.criterion.held is not None:
+                slope[-1] = 0.0
             if not (np.isfinite(gap) and np.all(np.isfinite(slope))):
                 return _Point(tau, np.inf, found.gradient, None)
             value = found.value + multiplier * gap + 0.5 * weight * gap**2
