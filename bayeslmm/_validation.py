@@ -131,6 +131,7 @@ PLACES = {
     "draws": "draws x chains x (parameters, random effects) (sample, calibrate)",
     "draws by row": "draws x rows (posterior predictions, log likelihood, leave-one-out)",
     "marginal covariance": "rows of a level x rows of a level (marginal_cov)",
+    "visit patterns": "patterns of visits x (visits x coefficients)^2 (residual= of from_partitions, save(rows=False))",
     "imputations": "samples x subjects x visits, samples x visits x visits (impute)",
 }
 """Every place whose size grows with a product of what a user gives, and the factors. Columns of X and Z, blocks of crossed factors and

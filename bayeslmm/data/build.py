@@ -273,7 +273,7 @@ class Assembly:
         coded = [atom.column for atom in fixed.atoms.values() if isinstance(atom, FactorVariable)]
         visits = [name for name in self.asked.natural if source.is_factor(name)]
         notes = checks.column_notes(source, (*self.asked.factors, *coded, *visits), fixed, (block for block, _ in self._blocks.values()))
-        notes += checks.design_notes(found, fixed.names, terms, residual)
+        notes += checks.design_notes(found, fixed.names, terms, residual is not None)
         if not any(note.name == "labels_in_several_groups" for note in notes):
             notes += checks.nesting_note(source, terms, self.asked.columns)
         notes += self._order_notes(residual)
@@ -290,11 +290,7 @@ class Assembly:
             if isinstance(atom, FactorVariable)
         }
         notes = checks.order_note(serial, matters=True)
-        if notes or residual is None or len(residual.axes) != len(residual.spec.visit):
-            return notes
-        visits = list(zip(residual.spec.visit, residual.axes, strict=True))
-        # in a product the steps are those of the last factor
-        return checks.order_note(dict(visits[-1:] if "@" in residual.name else visits), needs_order(residual.name))
+        return notes if notes or residual is None else checks.residual_order_note(residual)
 
     def _encoding(
         self, fixed: DesignBlock, coders: tuple[RandomCoder, ...], response: EncodedVariable, offsets: tuple[EncodedVariable, ...]

@@ -8,8 +8,9 @@ parameters can be moved together without anything to be seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,44 +77,54 @@ def few_complete(residual: ResidualDesign | None, X: Array) -> list[Check]:
     for at in range(1 if residual.group is None else residual.group.size):
         rows = np.flatnonzero(groups == at)
         subjects, codes = np.unique(residual.subject.codes[rows], return_inverse=True)
+        visit = residual.visit[rows]
         has = np.zeros((len(subjects), len(residual.visit_levels)), dtype=bool)
-        has[codes, residual.visit[rows]] = True
-        pattern = _too_few(has, X[rows], codes, residual.visit[rows])
-        if pattern is not None:
-            visits, count = pattern
+        has[codes, visit] = True
+        patterns, of = np.unique(has, axis=0, return_inverse=True)
+        fitted = partial(_dimensions, X[rows], codes, visit, has)
+        counts = np.bincount(of.ravel(), minlength=len(patterns)).astype(np.float64)
+        found += few_together(residual, at, patterns, counts, X.shape[1], fitted)
+    return found
+
+
+def few_together(
+    residual: ResidualDesign, at: int, patterns: NDArray[np.bool_], counts: Array, p: int, fitted: Callable[[NDArray[np.bool_]], int]
+) -> list[Check]:
+    """The note of `few_complete` about one group of parameters, if any.
+
+    patterns : (C, visits) sets of visits that subjects have; counts : (C,) subjects; p : fixed effects
+    fitted : how many dimensions the fixed effects fit over the subjects who have all of a set
+    """
+    tried = patterns[np.argsort(-patterns.sum(axis=1), kind="stable")][:_PATTERNS]
+    for visits in tried[tried.sum(axis=1) >= 2]:
+        size, count = int(visits.sum()), int(counts[patterns[:, visits].all(axis=1)].sum())
+        if count > size - 1 + p:
+            continue
+        dimensions = fitted(visits)
+        if dimensions < count <= size - 1 + dimensions:
             labels = values_text([residual.visit_levels[i] for i in np.flatnonzero(visits)])
             within = "" if residual.group is None else f" in {residual.group.name} {residual.group.levels[at]!r}"
-            value = f"{count} subjects{within} have the {int(visits.sum())} visits {labels} together"
+            value = f"{count} subjects{within} have the {size} visits {labels} together"
             remedy = (
                 "with so few the likelihood has no maximum, since it grows as the covariance of these visits becomes singular, and an "
                 'estimate is a local optimum: use a structure with fewer parameters, or priors and fit("MAP") or sample()'
             )
-            found.append(Check(FEW_SUBJECTS_CHECK, "noted", value, remedy=remedy))
-    return found
+            return [Check(FEW_SUBJECTS_CHECK, "noted", value, remedy=remedy)]
+    return []
 
 
-def _too_few(has: NDArray[np.bool_], X: Array, codes: Codes, visit: Codes) -> tuple[NDArray[np.bool_], int] | None:
-    """The first set of visits, largest first, with too few subjects that have all of it; and how many they are."""
-    patterns = np.unique(has, axis=0)
-    sizes = patterns.sum(axis=1)
-    patterns = patterns[np.argsort(-sizes, kind="stable")][:_PATTERNS]
-    for pattern in patterns[patterns.sum(axis=1) >= 2]:
-        size, with_all = int(pattern.sum()), has[:, pattern].all(axis=1)
-        count = int(with_all.sum())
-        if count > size - 1 + X.shape[1]:
-            continue
-        fitted = _dimensions(X, codes, visit, pattern, np.flatnonzero(with_all))
-        if fitted < count <= size - 1 + fitted:
-            return pattern, count
-    return None
+def visit_weights(visits: NDArray[np.bool_]) -> Array:
+    """A combination of some visits that is nothing special, (visits,)."""
+    return np.where(visits, np.random.default_rng(0).standard_normal(len(visits)), 0.0)
 
 
-def _dimensions(X: Array, codes: Codes, visit: Codes, pattern: NDArray[np.bool_], subjects: Codes) -> int:
-    """How many dimensions of a'y over the subjects a'X fits, for an a on all visits of the pattern that is nothing special."""
-    weights = np.where(pattern, np.random.default_rng(0).standard_normal(len(pattern)), 0.0)
+def _dimensions(X: Array, codes: Codes, visit: Codes, has: NDArray[np.bool_], visits: NDArray[np.bool_]) -> int:
+    """How many dimensions of a'y over the subjects who have all of some visits a'X fits, for an a on these that is nothing special."""
+    subjects = np.flatnonzero(has[:, visits].all(axis=1))
+    weights = visit_weights(visits)
     place = np.full(int(codes.max()) + 1, -1)
     place[subjects] = np.arange(len(subjects))
-    rows = (place[codes] >= 0) & pattern[visit]
+    rows = (place[codes] >= 0) & visits[visit]
     combined = np.zeros((len(subjects), X.shape[1]))
     np.add.at(combined, place[codes[rows]], weights[visit[rows], None] * X[rows])
     return int(np.linalg.matrix_rank(combined)) if combined.size else 0

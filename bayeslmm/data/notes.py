@@ -18,6 +18,7 @@ from bayeslmm.covariance.registry import (
     is_one_variance,
     is_serial,
     is_unstructured,
+    needs_order,
 )
 from bayeslmm.data.columns import TRANSPORT_ZERO, Columns, are_codes
 from bayeslmm.data.design import RandomTerm, ResidualDesign
@@ -172,8 +173,20 @@ def order_note(columns: Mapping[str, Sequence[Any]], matters: bool) -> list[Chec
     return [Check("visit_order" if matters else "visit_labels", "noted", value, remedy=remedy)]
 
 
-def design_notes(found: Rank, names: tuple[str, ...], terms: tuple[RandomTerm, ...], residual: ResidualDesign | None) -> list[Check]:
-    """Notes about the design as a whole: aliased columns, condition, factors of two levels, no random term, labels used again."""
+def residual_order_note(residual: ResidualDesign) -> list[Check]:
+    """`order_note` about the visits of the errors."""
+    if len(residual.axes) != len(residual.spec.visit):
+        return []
+    visits = list(zip(residual.spec.visit, residual.axes, strict=True))
+    # in a product the steps are those of the last factor
+    return order_note(dict(visits[-1:] if "@" in residual.name else visits), needs_order(residual.name))
+
+
+def design_notes(found: Rank, names: tuple[str, ...], terms: tuple[RandomTerm, ...], structured: bool) -> list[Check]:
+    """Notes about the design as a whole: aliased columns, condition, factors of two levels, no random term, labels used again.
+
+    structured : whether the errors have a structure
+    """
     notes = []
     if len(found.kept) < len(names):
         aliased = tuple(name for i, name in enumerate(names) if i not in set(found.kept))
@@ -183,7 +196,7 @@ def design_notes(found: Rank, names: tuple[str, ...], terms: tuple[RandomTerm, .
     few = {name: group.size for name, group in groups.items() if group.size == 2}
     if few:
         notes.append(Check("few_levels", "noted", few, 3, "a variance estimated from two levels is weakly known"))
-    if not terms and residual is None:
+    if not terms and not structured:
         notes.append(Check("no_random_term", "noted", 0, 1, "the model is a linear model: add a term such as (1 | g)"))
     reused = [(a.name, b.name) for a, b in permutations(groups.values(), 2) if _labels_reused(a, b.codes, b.size, b.size, _FEW_WITHIN)]
     if reused:

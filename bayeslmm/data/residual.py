@@ -22,7 +22,12 @@ from bayeslmm.formula.syntax import ResidualTerm, VarianceFactor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Visits:
+class Visits:
+    """Visits in their order, and the visit of each row.
+
+    levels, missing, positions, axes : as in `ResidualDesign`; values : (n, 1) numbers of a numeric visit
+    """
+
     codes: Codes
     levels: tuple[Any, ...]
     missing: tuple[int, ...] = ()
@@ -40,18 +45,19 @@ def residual_design(term: ResidualTerm, source: Columns, rows: Codes) -> tuple[R
     subject = group_coder(source, term.subject).factor if term.subject else _one_subject(len(source))
     group = group_coder(source, term.group).factor if term.group else None
     if group is not None:
-        _check_one_group(subject, group, rows)
+        check_one_group(subject, group, rows)
     if is_spatial(term.structure):
         coords = _places(term, source, subject, rows)
-        return _design(term, subject, group, None, coords), []
-    visits = _visits(term, source)
-    _check_no_duplicates(term, subject, visits, rows)
-    return _design(term, subject, group, visits, visits.values), _visit_notes(term, visits, source)
+        return residual_at(term, subject, group, None, coords), []
+    visits = read_visits(term, source)
+    check_no_duplicates(term, subject, visits, rows)
+    return residual_at(term, subject, group, visits, visits.values), visit_notes(term, visits, source)
 
 
-def _design(
-    term: ResidualTerm, subject: GroupingFactor, group: GroupingFactor | None, visits: _Visits | None, coords: Array | None
+def residual_at(
+    term: ResidualTerm, subject: GroupingFactor, group: GroupingFactor | None, visits: Visits | None, coords: Array | None
 ) -> ResidualDesign:
+    """The residual design of rows whose subjects, groups and visits, or places, are known."""
     return ResidualDesign(
         spec=term,
         subject=subject,
@@ -73,7 +79,8 @@ def _one_subject(rows: int) -> GroupingFactor:
     return GroupingFactor("1", np.array(["1"], dtype=object), freeze_codes(np.zeros(rows, dtype=np.int64)), ())
 
 
-def _check_one_group(subject: GroupingFactor, group: GroupingFactor, rows: Codes) -> None:
+def check_one_group(subject: GroupingFactor, group: GroupingFactor, rows: Codes) -> None:
+    """Refuse a subject whose rows are in two groups. rows : their positions, for the error"""
     first = np.zeros(subject.size, dtype=np.int64)
     first[subject.codes[::-1]] = group.codes[::-1]
     differs = first[subject.codes] != group.codes
@@ -91,9 +98,10 @@ def _check_one_group(subject: GroupingFactor, group: GroupingFactor, rows: Codes
 # ---------------------------------------------------------------------------------------------------------------- visits
 
 
-def _visits(term: ResidualTerm, source: Columns) -> _Visits:
+def read_visits(term: ResidualTerm, source: Columns) -> Visits:
+    """The visits of the rows kept."""
     if not term.visit:
-        return _visits_at(term.structure, places_within(term, source))
+        return visits_by_order(term.structure, places_within(term, source))
     factors = term.structure.split("@")
     structures = factors if len(factors) == len(term.visit) else [term.structure] * len(term.visit)
     parts = [_visit_column(structure, source, column) for structure, column in zip(structures, term.visit, strict=True)]
@@ -108,9 +116,24 @@ def _visits(term: ResidualTerm, source: Columns) -> _Visits:
     present = np.bincount(codes, minlength=len(levels)) > 0
     if "@" not in term.structure and not present.all():
         occurring = tuple(np.array(levels, dtype=object)[present])
-        return _Visits((np.cumsum(present) - 1)[codes], occurring, axes=(occurring,))
+        return Visits((np.cumsum(present) - 1)[codes], occurring, axes=(occurring,))
     at = parts[-1].positions if "@" in term.structure else ()
-    return _Visits(codes, tuple(levels), tuple(np.flatnonzero(~present).tolist()), at, axes=tuple(part.levels for part in parts))
+    return Visits(codes, tuple(levels), tuple(np.flatnonzero(~present).tolist()), at, axes=tuple(part.levels for part in parts))
+
+
+def visit_labels(term: ResidualTerm, source: Columns) -> tuple[list[Any], Codes]:
+    """Labels of visits, as `read_visits` calls them, whether or not all are there; and the label of each row kept."""
+    labels: list[Any] = []
+    codes = np.zeros(len(source), dtype=np.int64)
+    for column in term.visit:
+        if source.kind(column) == "number":
+            values, own = np.unique(source.numbers(column), return_inverse=True)
+            names: list[Any] = list(map(_plain, values.tolist()))
+        else:
+            names, own = source.read_factor(column).levels.tolist(), source.codes(column)
+        codes = codes * len(names) + own
+        labels = [f"{left}:{right}" for left in labels for right in names] if labels else names
+    return labels, codes
 
 
 def places_within(term: ResidualTerm, source: Columns) -> Codes:
@@ -137,7 +160,7 @@ def place_within(codes: Codes) -> Codes:
     return place
 
 
-def _visits_at(structure: str, place: Codes) -> _Visits:
+def visits_by_order(structure: str, place: Codes) -> Visits:
     """Visits that are the order of the rows of a subject, 1, 2, ..."""
     return _compressed(structure, tuple(range(1, int(place.max()) + 2)), place)
 
@@ -168,14 +191,14 @@ def with_blank_rows(frame: pd.DataFrame, subject: Sequence[str], place: Codes) -
     return whole, np.where(there, row, -1)
 
 
-def _visit_column(structure: str, source: Columns, column: str) -> _Visits:
+def _visit_column(structure: str, source: Columns, column: str) -> Visits:
     kind = source.kind(column)
     if kind == "number":
         values = source.numbers(column)
         levels, codes = np.unique(values, return_inverse=True)
         times = tuple(map(_plain, levels))
         at = steps(structure, levels, column) if keeps_distance(structure) else ()
-        return _Visits(codes.astype(np.int64), times, positions=at, values=values[:, None], axes=(times,))
+        return Visits(codes.astype(np.int64), times, positions=at, values=values[:, None], axes=(times,))
     if kind == "text" and needs_order(structure):
         levels = source.read_factor(column).levels.tolist()
         raise DataError(
@@ -204,11 +227,11 @@ def steps(structure: str, times: Array, column: str) -> tuple[int, ...]:
     return tuple(np.concatenate([[0], np.cumsum(gaps.astype(np.int64) // unit)]).tolist())
 
 
-def _factor_visits(source: Columns, column: str, structure: str) -> _Visits:
+def _factor_visits(source: Columns, column: str, structure: str) -> Visits:
     return _compressed(structure, tuple(source.read_factor(column).levels), source.codes(column).astype(np.int64))
 
 
-def _compressed(structure: str, levels: tuple[Any, ...], codes: Codes) -> _Visits:
+def _compressed(structure: str, levels: tuple[Any, ...], codes: Codes) -> Visits:
     """Visits without those that no row kept has, where dropping them changes no spacing."""
     present = np.bincount(codes, minlength=len(levels)) > 0
     seen = np.flatnonzero(present)
@@ -216,17 +239,18 @@ def _compressed(structure: str, levels: tuple[Any, ...], codes: Codes) -> _Visit
         # what lies before the first visit or after the last changes no spacing
         levels, codes, present, seen = levels[seen[0] : seen[-1] + 1], codes - seen[0], present[seen[0] : seen[-1] + 1], seen - seen[0]
     if is_serial(structure) and not has_own_sds(structure):
-        return _Visits(codes, levels, tuple(np.flatnonzero(~present).tolist()), axes=(levels,))
+        return Visits(codes, levels, tuple(np.flatnonzero(~present).tolist()), axes=(levels,))
     positions = tuple(seen.tolist()) if is_serial(structure) and not present.all() else ()
     kept = tuple(level for level, there in zip(levels, present.tolist(), strict=True) if there)
-    return _Visits((np.cumsum(present) - 1)[codes], kept, positions=positions, axes=(kept,))
+    return Visits((np.cumsum(present) - 1)[codes], kept, positions=positions, axes=(kept,))
 
 
 def _plain(value: float) -> float | int:
     return int(value) if float(value).is_integer() else float(value)
 
 
-def _check_no_duplicates(term: ResidualTerm, subject: GroupingFactor, visits: _Visits, rows: Codes) -> None:
+def check_no_duplicates(term: ResidualTerm, subject: GroupingFactor, visits: Visits, rows: Codes) -> None:
+    """Refuse two rows of a subject at one visit. rows : their positions, for the error"""
     key = subject.codes * len(visits.levels) + visits.codes
     space = subject.size * len(visits.levels)
     counts = np.bincount(key, minlength=space) if space <= 8 * len(key) + 1024 else None
@@ -246,14 +270,15 @@ def _check_no_duplicates(term: ResidualTerm, subject: GroupingFactor, visits: _V
     )
 
 
-def _absent_visits(term: ResidualTerm, visits: _Visits, source: Columns) -> tuple[Any, ...]:
+def _absent_visits(term: ResidualTerm, visits: Visits, source: Columns) -> tuple[Any, ...]:
     """Levels of a visit factor that no row has, where the structure does not keep them."""
     if len(term.visit) != 1 or source.kind(term.visit[0]) != "factor":
         return ()
     return tuple(level for level in source.read_factor(term.visit[0]).levels if level not in visits.levels)
 
 
-def _visit_notes(term: ResidualTerm, visits: _Visits, source: Columns) -> list[Check]:
+def visit_notes(term: ResidualTerm, visits: Visits, source: Columns) -> list[Check]:
+    """What is worth knowing about the visits."""
     notes = []
     left_out = _absent_visits(term, visits, source)
     if left_out:

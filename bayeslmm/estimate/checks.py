@@ -24,7 +24,7 @@ from bayeslmm.errors import Check, Verdict
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem, with_more_probes
 from bayeslmm.likelihood.random_effects.kernel import MonteCarlo, RandomEffectsKernel, RandomEffectsState
-from bayeslmm.likelihood.structured.residual_covariance import unit_sds
+from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variance
 
 NULL_DIRECTION = 1e-5
 """A direction of T smaller than this (relative standard deviation on standardized columns) counts as 0."""
@@ -74,7 +74,7 @@ def typical_sd(problem: Problem, x: Array) -> float:
     """The size of the errors in units of sigma: far from 1 where the covariate of a variance function lies far from 0."""
     if problem.structured is None or not problem.design.variance:
         return 1.0
-    return float(np.sqrt(np.mean(unit_sds(problem, x) ** 2) * problem.standardization.weight_mean))
+    return float(np.sqrt(mean_unit_variance(problem, x) * problem.standardization.weight_mean))
 
 
 def check_boundary(problem: Problem, point: CriterionPoint, restricted: bool) -> BoundaryCheck:

@@ -104,9 +104,10 @@ def _set_names(problem: Problem) -> tuple[str, ...]:
 
 def _seen(problem: Problem, group: int) -> Codes:
     """The visits that the rows of a group have."""
-    residual = problem.design.residual
-    assert residual is not None and residual.visit is not None
-    return np.unique(residual.visit if residual.group is None else residual.visit[residual.group.codes == group])
+    assert problem.structured is not None
+    data = problem.structured.data
+    blocks = [*(batch.block for batch in data.rows), *(batch.block for batch in data.pooled)]
+    return np.unique(np.concatenate([block.place[block.group == group] for block in blocks if block.place is not None]))
 
 
 def _set_logs(problem: Problem, structure: GroupedStructure, x: Array) -> Array:

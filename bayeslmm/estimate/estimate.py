@@ -30,7 +30,7 @@ from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interr
 from bayeslmm.likelihood.criterion import CriterionPoint, Method, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.residual_covariance import unit_sds
+from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variance
 
 PREDICTED_DECREASE = 1e-8
 """Largest predicted decrease of the criterion at an optimum."""
@@ -333,7 +333,7 @@ def _unit_variance(problem: Problem, x: Array) -> float:
     """The mean of R0's diagonal: what sigma^2 stands for may be far from the size of the errors under a variance function."""
     if problem.structured is None:
         return 1.0
-    return float(np.mean(unit_sds(problem, x) ** 2)) * problem.standardization.weight_mean
+    return mean_unit_variance(problem, x) * problem.standardization.weight_mean
 
 
 def demand_bounded(problem: Problem, restricted: bool) -> list[Check]:

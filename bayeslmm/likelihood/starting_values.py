@@ -38,7 +38,7 @@ from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFa
 from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, factor_unrolled, gram
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import FactorColumns
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, SubjectData
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, PooledBatch, SubjectData
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, ResidualStructure, SpatialStructure, VisitStructure
 
 ROWS, LEVELS = 1000, 64
@@ -329,15 +329,19 @@ SHRINK_CORRELATIONS = 0.9
 """Correlations of the moment matrix are drawn towards 0 by this factor, which keeps the start inside the structure."""
 
 
-def residual_moments(residual: Array, subject: Array, visit: Array, m: int, subjects: int) -> Array:
-    """Mean products of the residuals over the subjects who have both visits, made positive definite; (m, m)."""
+def residual_products(residual: Array, subject: Array, visit: Array, m: int, subjects: int) -> tuple[Array, Array]:
+    """Products of the residuals summed over the subjects who have both visits, and how many have; (m, m) each."""
     table = np.full((subjects, m), np.nan)
     table[subject, visit] = residual
     seen = np.isfinite(table).astype(float)
     filled = np.nan_to_num(table)
-    count = seen.T @ seen
-    overall = max(float(np.mean(residual**2)), 1e-300)
-    S = np.where(count > 0, filled.T @ filled / np.maximum(count, 1.0), 0.0)
+    return filled.T @ filled, seen.T @ seen
+
+
+def residual_moments(products: Array, count: Array) -> Array:
+    """Mean products of the residuals over the subjects who have both visits, made positive definite; (m, m)."""
+    overall = max(float(np.trace(products) / np.trace(count)), 1e-300)
+    S = np.where(count > 0, products / np.maximum(count, 1.0), 0.0)
     sd = np.sqrt(np.where(np.diagonal(count) > 1, np.maximum(np.diagonal(S), 1e-3 * overall), overall))
     C = (
         np.clip(S / np.outer(np.sqrt(np.maximum(np.diagonal(S), 1e-300)), np.sqrt(np.maximum(np.diagonal(S), 1e-300))), -0.99, 0.99)
@@ -360,12 +364,33 @@ def residual_start(design: Design, structure: ResidualStructure, residual: Array
     term = design.residual
     assert term is not None and term.visit is not None
     sets = np.zeros(len(residual), np.int64) if term.group is None else term.group.codes
-    full = []
+    sums = []
     for g in range(structure.groups):
         rows = sets == g
-        S = residual_moments(residual[rows], term.subject.codes[rows], term.visit[rows], structure.covariance.q, len(term.subject.levels))
-        x = structure.covariance.from_matrix(S)
-        full.append(x if _is_positive_definite(structure, x) else plain[g])
+        sums.append(
+            residual_products(residual[rows], term.subject.codes[rows], term.visit[rows], structure.covariance.q, term.subject.size)
+        )
+    return start_from_moments(structure, sums)
+
+
+def start_of_patterns(structure: VisitStructure, patterns: Sequence[PooledBatch]) -> Array:
+    """`residual_start` from sums by pattern of visits."""
+    m = structure.covariance.q
+    products, count = np.zeros((2, structure.groups * m * m))
+    for batch in patterns:
+        assert batch.block.place is not None
+        place = (batch.block.group[:, :, None] * m + batch.block.place[:, :, None]) * m + batch.block.place[:, None, :]
+        products += np.bincount(place.ravel(), batch.G[:, :, -1].ravel(), len(products))
+        count += np.bincount(place.ravel(), np.repeat(batch.count, place[0].size), len(count))
+    return start_from_moments(structure, list(zip(products.reshape(-1, m, m), count.reshape(-1, m, m), strict=True)))
+
+
+def start_from_moments(structure: GroupedStructure, sums: Sequence[tuple[Array, Array]]) -> Array:
+    """phi near the moments of the residuals. sums : of every group, as `residual_products`"""
+    full = []
+    for products, count in sums:
+        x = structure.covariance.from_matrix(residual_moments(products, count))
+        full.append(x if _is_positive_definite(structure, x) else structure.covariance.start())
     return structure.unpadded(np.stack(full))[1]
 
 

@@ -108,6 +108,7 @@ def from_partitions(
     formula: str,
     partitions: Parts,
     *,
+    residual: str | None = None,
     weights: str | None = None,
     offset: str | None = None,
     contrasts: Mapping[str, Coding] | None = None,
@@ -137,6 +138,10 @@ def from_partitions(
 
         fit = blm.from_partitions("y ~ x + (1 | patient)", chunks).fit()
 
+    A trial of ten million patients is a table of patterns of visits:
+
+        fit = blm.from_partitions("y ~ arm * visit", files, residual="us(visit | patient)").fit()
+
     Parameters
     ----------
     formula : str
@@ -144,6 +149,9 @@ def from_partitions(
     partitions : sequence, callable or path
         A list of frames; a function without arguments that returns an iterator of frames; the path, or a list of paths, of CSV or parquet
         files; a Dask data frame.
+    residual : str, optional
+        Covariance of the errors within a subject, `"us(visit | subject)"`, without random effects or weights beside it: subjects are added
+        up by their pattern of visits. The rows of a subject stand in one partition, or the rows are sorted by subject.
     weights : str, optional
         Column of prior weights.
     offset : str, optional
@@ -176,7 +184,9 @@ def from_partitions(
     Raises
     ------
     SpecificationError
-        For structured errors and for partitions that can be read only once.
+        For errors that depend on more of a subject than its visits, and for partitions that can be read only once.
+    DataError
+        For a subject whose rows stand apart, between those of others, in several partitions.
     FormulaError
         For terms that learn from all rows at once (`poly`, `bs`, `scale`, ...), and what `LMM` raises, with the number of the partition.
 
@@ -187,7 +197,7 @@ def from_partitions(
     >>> round(fit.criterion, 4), fit.nobs
     (1743.6283, 180)
     """
-    said = ModelArguments(formula, None, None, weights, offset, contrasts, relationship, priors, missing, check, functions, sigma)
+    said = ModelArguments(formula, residual, None, weights, offset, contrasts, relationship, priors, missing, check, functions, sigma)
     source = Partitions(partitions, workers=workers) if rows is None else Partitions(partitions, require_count(rows, "rows"), workers)
     return _read_partitions(said, source)
 

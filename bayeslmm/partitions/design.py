@@ -53,7 +53,9 @@ def _absent(name: str) -> InferenceError | AttributeError:
     )
 
 
-class _Factor(GroupingFactor):
+class AddedUpFactor(GroupingFactor):
+    """A grouping factor without the level of each row."""
+
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
@@ -193,7 +195,7 @@ def drop_row_arrays(design: Design, summary: RowSummary, known: Mapping[str, Any
     absent = {name for name in ROW_ARRAYS if not (name in ("weights", "offset") and known.get(name, 0) is None)}
     terms = []
     for term, rows in zip(design.terms, summary.Zs, strict=True):
-        moved = _copy(_Term, term, absent, {"group": _copy(_Factor, term.group, absent, {})})
+        moved = _copy(_Term, term, absent, {"group": _copy(AddedUpFactor, term.group, absent, {})})
         object.__setattr__(moved, "_moment_rows", rows)
         terms.append(moved)
     made: PartitionedDesign = _copy(PartitionedDesign, design, absent, {**known, "terms": tuple(terms)})
@@ -217,11 +219,13 @@ class VisitPatterns:
     """Products of rows summed over the subjects with the same visits, as structured errors need them.
 
     residual : the residual design, its arrays over rows absent; start : of its parameters, where a search begins
+    notes : about the visits, where the notes of the design do not have them
     """
 
     batches: tuple[PooledBatch, ...]
     residual: ResidualDesign
     start: Array
+    notes: tuple[Check, ...] = ()
 
     @classmethod
     def of(cls, design: Design, standardization: Standardization) -> VisitPatterns:
@@ -237,6 +241,23 @@ class VisitPatterns:
         start = residual_start(design, residual_structure(design), Xy[:, -1], False)
         return cls(pool_all(design, Xy), without_codes(residual), start)
 
+    def some_subjects(self, most: int) -> ResidualDesign:
+        """A residual design of up to so many subjects of every pattern, with codes."""
+        subject, visit, group, begin = [], [], [], 0
+        for batch in self.batches:
+            assert batch.block.place is not None
+            which = np.repeat(np.arange(len(batch.count)), np.minimum(batch.count, most).astype(np.int64))
+            k = batch.block.shape[1]
+            subject.append(begin + np.repeat(np.arange(len(which)), k))
+            visit.append(batch.block.place[which].ravel())
+            group.append(batch.block.group[which].ravel())
+            begin += len(which)
+        levels = np.empty(begin, dtype=object)
+        own = GroupingFactor(self.residual.subject.name, levels, np.concatenate(subject), self.residual.subject.columns)
+        known = self.residual.group
+        sets = None if known is None else GroupingFactor(known.name, known.levels, np.concatenate(group), known.columns)
+        return replace(self.residual, subject=own, visit=np.concatenate(visit), coords=None, group=sets)
+
 
 def _beyond_visits(design: Design) -> list[tuple[str, bool]]:
     spatial = design.residual is not None and design.residual.visit is None
@@ -246,8 +267,8 @@ def _beyond_visits(design: Design) -> list[tuple[str, bool]]:
 
 def without_codes(residual: ResidualDesign) -> ResidualDesign:
     """A residual design over visits whose arrays over rows are absent."""
-    subject: GroupingFactor = _copy(_Factor, residual.subject, {"codes"}, {})
-    group = None if residual.group is None else _copy(_Factor, residual.group, {"codes"}, {})
+    subject: GroupingFactor = _copy(AddedUpFactor, residual.subject, {"codes"}, {})
+    group = None if residual.group is None else _copy(AddedUpFactor, residual.group, {"codes"}, {})
     coords = None if residual.coords is None else cast(Any, AbsentRows("visit"))
     return replace(residual, subject=subject, group=group, visit=cast(Any, AbsentRows("visit")), coords=coords)
 

@@ -19,7 +19,7 @@ from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Covariate, Design, Encoding
 from bayeslmm.data.frame import ColumnTable, read_table
 from bayeslmm.data.model_matrix import DesignBlock, atoms_of
-from bayeslmm.data.rows import ColumnPlan, complete_cases_of_part, read_weights
+from bayeslmm.data.rows import ColumnPlan, complete_cases_of_part, plan_columns, read_weights
 from bayeslmm.errors import DataError, NonFiniteError
 from bayeslmm.specification.model_spec import ModelSpec
 
@@ -175,6 +175,7 @@ class FirstPass:
 
     groups : sets of columns whose combinations of levels are to be known; fixed : columns that the fixed effects read
     seen : combinations of levels, of each set of columns
+    counted : columns that only name the subjects of structured errors, whose labels are not kept
     cells : a row for each combination of values of the columns of `fixed` that have levels, or two values, with its count in the column
         `COUNT`; None where there are too many
     """
@@ -182,6 +183,7 @@ class FirstPass:
     asked: ColumnPlan
     groups: tuple[tuple[str, ...], ...]
     fixed: tuple[str, ...]
+    counted: frozenset[str] = frozenset()
     read: int = 0
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
@@ -197,7 +199,12 @@ class FirstPass:
     def of(cls, spec: ModelSpec, asked: ColumnPlan) -> FirstPass:
         """Nothing seen yet."""
         fixed = dict.fromkeys(name for atom in atoms_of(spec.formula.terms).values() for name in atom.columns)
-        return cls(asked, tuple(dict.fromkeys(term.group for term in spec.formula.random)), tuple(fixed))
+        groups, counted, term = [bar.group for bar in spec.formula.random], frozenset[str](), spec.residual
+        if term is not None and {*term.subject, *term.visit, *term.group} <= set(asked.columns):
+            groups += [(name,) for name in term.visit] + [own for own in (term.visit, term.group) if own]
+            of_formula = plan_columns(spec.formula, None, (), ()).columns
+            counted = frozenset(term.subject) - {*of_formula, *term.visit, *term.group}
+        return cls(asked, tuple(dict.fromkeys(groups)), tuple(fixed), counted)
 
     def add(self, part: PartRows) -> None:
         """One more part."""
@@ -218,12 +225,13 @@ class FirstPass:
         some = np.arange(0 if self.shown else min(FIRST_ROWS, len(part)))
         rows = np.unique(np.concatenate([some, *(self._unseen(source, columns) for columns in self._watched(source))]))
         if len(rows):
-            self.shown.append(part.frame(rows, self.asked.columns))
+            self.shown.append(part.frame(rows, [name for name in self.asked.columns if name not in self.counted]))
         self._count(part, numbers)
 
     def _watched(self, source: Columns) -> list[tuple[str, ...]]:
         natural = [name for name in self.asked.natural if source.is_factor(name)]
-        return list(dict.fromkeys([(name,) for name in (*natural, *self.asked.factors)] + list(self.groups)))
+        factors = [name for name in self.asked.factors if name not in self.counted]
+        return list(dict.fromkeys([(name,) for name in (*natural, *factors)] + list(self.groups)))
 
     def _unseen(self, source: Columns, columns: tuple[str, ...]) -> Codes:
         """The first row of every combination of levels that was not seen before."""

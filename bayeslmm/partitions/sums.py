@@ -17,12 +17,14 @@ import pandas as pd
 from bayeslmm._arrays import Array, FrozenMapping, freeze, freeze_codes
 from bayeslmm.data import notes as checks
 from bayeslmm.data.build import Assembly, ColumnReader, EncodedColumns, check_response_varies, require_rank
+from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Design, Encoding, MomentRows, OwnFrame
 from bayeslmm.data.expressions import UserFunctions
+from bayeslmm.data.grouping import group_coder
 from bayeslmm.data.model_matrix import atoms_of
 from bayeslmm.data.rows import ColumnPlan, no_rows_error, plan_columns, scale_weights
 from bayeslmm.data.variables import FactorVariable, StatefulVariable, Training
-from bayeslmm.errors import Check, EmptyDataError, FormulaError, PredictionError, SpecificationError
+from bayeslmm.errors import Check, DataError, EmptyDataError, FormulaError, PredictionError
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem, problem_from_patterns, problem_from_sums
 from bayeslmm.likelihood.random_effects.cross_products import Factor, factors_of
@@ -31,6 +33,7 @@ from bayeslmm.partitions.design import GIVEN_OFFSET, AbsentRows, RowSummary, Sum
 from bayeslmm.partitions.first_pass import FirstPass, PartRows, encode_part, in_partition, read_parts, rows_design
 from bayeslmm.partitions.moments import CoincidingFactors, ColumnMoments, SpanningRows, SumsByLevel
 from bayeslmm.partitions.partitions import Partitions, process_pool, require_importable
+from bayeslmm.partitions.subjects import Hashes, SubjectCoder, SubjectSums, check_poolable, hash_labels, patterns_of_parts
 from bayeslmm.specification.model_spec import ModelSpec
 
 
@@ -54,8 +57,8 @@ def sum_partitions(
     >>> sum_partitions(ModelSpec(parse_formula("y ~ x + (1 | g)")), Partitions(rows)).survey.kept
     6
     """
-    check_independent(spec)
-    learning = Learning.of(spec, relationship, functions)
+    check_poolable(spec)
+    learning = Learning.of(spec, relationship, functions, structured=True)
     check_no_learning(spec, learning.asked)
     if partitions.workers is not None and partitions.workers > 1:
         require_importable(learning.functions)
@@ -81,10 +84,18 @@ def sum_partitions(
             moments = partitions.reduce(partial(_measure, spec, asked, learnt.encoding, scale), ColumnMoments.merge, asked.columns, pool)
             assert moments is not None
         design, standardization = template_of(learning, survey, learnt, moments, scale)
-        add = partial(_add_up, asked, design, standardization, factors_of(design), scale)
-        total = partitions.reduce(add, partial(_merge_sums, standardization), asked.columns, pool)
-    assert total is not None
-    return SummedRows(survey, moments, scale, *total)
+        coder = None if spec.residual is None else SubjectCoder.of(spec.residual, survey.roster())
+        add = partial(_add_up, asked, design, standardization, factors_of(design), scale, coder)
+        total = partitions.reduce(add, partial(_merge_sums, design, standardization), asked.columns, pool)
+        assert total is not None
+        sums, coinciding, spanning, subjects = total
+        patterns = None
+        if subjects is not None:
+            twice = subjects.closing(design).twice()
+            if len(twice):
+                raise _came_back(twice, spec, asked, partitions)
+            patterns = patterns_of_parts(subjects, design)
+    return SummedRows(survey, moments, scale, sums, coinciding, spanning, patterns=patterns)
 
 
 def problem_of_sums(
@@ -103,8 +114,10 @@ def problem_of_sums(
             design, standardization = template_of(learning, survey, learnt, moments, rows.scale)
         else:
             learnt, design, standardization = rows.made
-        problems = checks.identification_problems(design.terms, None, survey.kept, design.X, rows.coinciding.alike)
-        notes = _notes(design, learnt, survey, problems) if rows.notes is None else rows.notes
+        shown = None if rows.patterns is None else rows.patterns.some_subjects(len(rows.patterns.residual.visit_levels) + 1)
+        problems = checks.identification_problems(design.terms, shown, survey.kept, design.X, rows.coinciding.alike)
+        own = () if rows.patterns is None else rows.patterns.notes
+        notes = _notes(design, learnt, survey, problems, own) if rows.notes is None else rows.notes
         known: dict[str, Any] = {"notes": notes, "unidentified": problems if spec.check == "error" else ()}
         known |= {} if spec.weights is not None else {"weights": None}
         known |= {} if spec.offset is not None or spec.formula.offsets else {"offset": None}
@@ -139,10 +152,11 @@ class Learning:
         relationship: Mapping[str, Any] | None,
         functions: Mapping[str, Callable[..., Any]] | None,
         states: Mapping[str, Mapping[str, Any]] | None = None,
+        structured: bool = False,
     ) -> Learning:
-        """states : what stateful atoms have been taught already"""
+        """states : what stateful atoms have been taught already; structured : whether columns of subjects and visits are to be read"""
         beside = tuple(name for name in (spec.weights, spec.offset) if name is not None)
-        asked = plan_columns(spec.formula, None, (), beside)
+        asked = plan_columns(spec.formula, spec.residual if structured else None, (), beside)
         return cls(spec, asked, dict(relationship or {}), dict(functions or {}), dict(states or {}))
 
     def learnt(self, survey: FirstPass, *, all_groups: bool = True) -> EncodedColumns:
@@ -153,16 +167,6 @@ class Learning:
         spec = self.spec if all_groups else replace(self.spec, relationship=())
         known = dict(self.relationship) if all_groups else {}
         return Assembly(spec, self.asked, ColumnReader(source, rows, {}, None, None), training, False, known).learnt()
-
-
-def check_independent(spec: ModelSpec) -> None:
-    """Refuse structured errors."""
-    if spec.residual is not None or spec.variance:
-        raise SpecificationError(
-            "rows in parts are added up for independent errors only",
-            "residual" if spec.residual is not None else "variance",
-            "express the correlation by random effects, or fit the model on a frame in memory",
-        )
 
 
 def sum_design(
@@ -191,10 +195,10 @@ def sum_design(
         template, standardization = template_of(learning, survey, learnt, moments, scale)
         structured = design.residual is not None or bool(design.variance)
         patterns = VisitPatterns.of(design, standardization) if structured else None
-        total = _add_up(asked, template, standardization, factors_of(template), scale, 1, [frame])
+        sums, coinciding, spanning, _ = _add_up(asked, template, standardization, factors_of(template), scale, None, 1, [frame])
     survey.read, survey.dropped = design.n_read, dict(design.dropped)
     survey.forget(asked.response.columns)
-    return SummedRows(survey, moments, scale, *total, states, design.notes, patterns)
+    return SummedRows(survey, moments, scale, sums, coinciding, spanning, states, design.notes, patterns)
 
 
 def states_of(encoding: Encoding) -> dict[str, Mapping[str, Any]]:
@@ -254,7 +258,8 @@ def _measure(spec: ModelSpec, asked: ColumnPlan, encoding: Encoding, scale: floa
     return moments
 
 
-type Sums = tuple[SumsByLevel, CoincidingFactors, SpanningRows]
+type Sums = tuple[SumsByLevel, CoincidingFactors, SpanningRows, SubjectSums | None]
+"""The last where errors are structured."""
 
 
 def _add_up(
@@ -263,29 +268,60 @@ def _add_up(
     standardization: Standardization,
     factors: tuple[Factor, ...],
     scale: float,
+    coder: SubjectCoder | None,
     number: int,
     frames: Iterable[Any],
 ) -> Sums:
     total: SumsByLevel | None = None
+    subjects = None if coder is None else SubjectSums(coder)
     coinciding, spanning = CoincidingFactors(), SpanningRows(design.encoding.fixed_block.columns)
     for part in read_parts(number, frames, design.spec, asked):
-        if not len(part):
-            continue
         with in_partition(number):
+            if not len(part):
+                if coder is not None and subjects is not None and part.read:  # rows left out keep their places among those of their subject
+                    subjects = subjects.merge(SubjectSums.of(coder, design, part.source, np.zeros((0, 0)), number), design)
+                continue
             rows = rows_design(design, part, encode_part(part, design.encoding, scale))
+            if coder is not None and subjects is not None:
+                Xy = standardization.Xy(rows, slice(0, len(part)))
+                subjects = subjects.merge(SubjectSums.of(coder, design, part.source, Xy, number), design)
         found = SumsByLevel.of(factors, rows, standardization)
         total = found if total is None else total.merge(found, standardization)
         coinciding.add(rows)
         spanning.add(_standardized(rows, standardization), partial(part.frame, columns=spanning.columns))
-    return SumsByLevel.of_nothing(factors, design, standardization) if total is None else total, coinciding, spanning
+    return SumsByLevel.of_nothing(factors, design, standardization) if total is None else total, coinciding, spanning, subjects
 
 
 def _standardized(rows: Design, standardization: Standardization) -> Array:
     return np.asarray((rows.X - standardization.center) @ standardization.B)
 
 
-def _merge_sums(standardization: Standardization, one: Sums, later: Sums) -> Sums:
-    return one[0].merge(later[0], standardization), one[1].merge(later[1]), one[2].merge(later[2])
+def _merge_sums(design: Design, standardization: Standardization, one: Sums, later: Sums) -> Sums:
+    subjects = None if one[3] is None or later[3] is None else one[3].merge(later[3], design)
+    return one[0].merge(later[0], standardization), one[1].merge(later[1]), one[2].merge(later[2]), subjects
+
+
+def _came_back(twice: Hashes, spec: ModelSpec, asked: ColumnPlan, partitions: Partitions) -> DataError:
+    """The error for subjects whose rows stand apart. twice : their hashes"""
+    assert spec.residual is not None
+    found = partitions.reduce(partial(_find_subject, twice[0], spec, asked), lambda one, later: one + later, asked.columns) or []
+    parts, more = [number for number, _ in found], f"; and {len(twice) - 1:,} more such subjects" if len(twice) > 1 else ""
+    remedy = f"sort the rows by {', '.join(spec.residual.subject)}, or put all rows of a subject into one partition"
+    return DataError(
+        f"the rows of subject {found[0][1]!r} are not together: other subjects stand between them",
+        f"partitions {', '.join(map(str, dict.fromkeys(parts)))}" + more,
+        remedy + " (rows= reads more of a file at once)",
+    )
+
+
+def _find_subject(own: Any, spec: ModelSpec, asked: ColumnPlan, number: int, frames: Iterable[Any]) -> list[tuple[int, Any]]:
+    """The partition and the label of a subject, if it is there. own : its hash"""
+    assert spec.residual is not None
+    found: list[tuple[int, Any]] = []
+    for part in read_parts(number, frames, spec, asked):
+        labels = group_coder(part.source, spec.residual.subject).factor.levels.tolist() if len(part) else []
+        found += [(number, labels[i]) for i in np.flatnonzero(hash_labels(labels) == own).tolist()]
+    return found
 
 
 # -- what the first pass amounts to ------------------------------------------------------------------------------------------------------
@@ -362,7 +398,7 @@ def template_of(
         dropped=FrozenMapping(survey.dropped),
         index=pd.RangeIndex(len(y)),
         own_frame=OwnFrame(pd.DataFrame(), learning.asked.columns),
-        notes=tuple(checks.design_notes(found, names, terms, None)),
+        notes=tuple(checks.design_notes(found, names, terms, learning.spec.residual is not None)),
         encoding=replace(learnt.encoding, covariates=FrozenMapping(covariates)),
         weight_scale=scale,
     )
@@ -398,11 +434,18 @@ def _standardization_of(design: Design, survey: FirstPass, scale: float) -> Stan
     return replace(found, weight_mean=mean, logdet_weights=survey.log_weights - survey.kept * float(np.log(mean * scale)))
 
 
-def _notes(design: Design, learnt: EncodedColumns, survey: FirstPass, problems: Any) -> tuple[Check, ...]:
+def _notes(design: Design, learnt: EncodedColumns, survey: FirstPass, problems: Any, visits: tuple[Check, ...]) -> tuple[Check, ...]:
     source = survey.roster()
     coded = [atom.column for atom in learnt.fixed.atoms.values() if isinstance(atom, FactorVariable)]
     blocks = (coder.block for coder in learnt.encoding.random_coders)
-    about = checks.column_notes(source, (*survey.asked.factors, *coded), learnt.fixed, blocks)
+    there = [name for name in survey.asked.factors if name not in survey.counted]
+    about = checks.column_notes(source, (*there, *coded, *_visit_factors(design.spec, source)), learnt.fixed, blocks)
     # the rows kept show every level, not every number
-    notes = [*(note for note in about if note.name != "few_integer_values"), *design.notes]
+    notes = [*(note for note in about if note.name != "few_integer_values"), *design.notes, *visits]
     return tuple(notes if design.spec.check == "error" else [*notes, *checks.identification_check(problems)])
+
+
+def _visit_factors(spec: ModelSpec, source: Columns) -> list[str]:
+    """Columns of visits that are factors, where the rows kept have them."""
+    visits = () if spec.residual is None else spec.residual.visit
+    return [name for name in visits if name in source.table.names and source.is_factor(name)]

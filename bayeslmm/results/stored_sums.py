@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from bayeslmm.likelihood.structured.residual_structure import BlockRows
 from bayeslmm.partitions.design import SummedRows, VisitPatterns, without_codes
 from bayeslmm.partitions.first_pass import COUNT, ColumnRange, FirstPass
 from bayeslmm.partitions.moments import CoincidingFactors, ColumnMoments, IncrementalQR, SpanningRows, SumsByLevel, empty_sums
+from bayeslmm.partitions.subjects import CountedSubjects
 from bayeslmm.partitions.sums import Learning, template_of
 from bayeslmm.results.archive import Arrays, from_json, open_frame, store_frame, to_json
 from bayeslmm.specification.model_spec import ModelSpec
@@ -68,7 +70,8 @@ def open_sums(spec: ModelSpec, content: Mapping[str, Any], arrays: Arrays, known
     """The sums that `store_sums` put away. known : relationship matrices and functions of the model"""
     told = content
     states = {name: _opened_state(state) for name, state in told.get("states", {}).items()}
-    learning = Learning.of(spec, known["relationship"], known["functions"], states)
+    in_parts = told.get("patterns") is not None and told["patterns"].get("counted") is not None
+    learning = Learning.of(spec, known["relationship"], known["functions"], states, structured=in_parts)
     survey = FirstPass.of(spec, learning.asked)
     survey.shown = [_frame(told["roster"], "sums/roster", arrays)]
     survey.read, survey.kept, n = (int(count) for count in told["counts"])
@@ -118,8 +121,13 @@ def _store_patterns(patterns: VisitPatterns, arrays: Arrays) -> dict[str, Any]:
     arrays["sums/patterns/start"] = patterns.start
     residual = patterns.residual
     factors = {name: factor for name, factor in (("subject", residual.subject), ("group", residual.group)) if factor is not None}
+    counted = factors.pop("subject") if isinstance(residual.subject, CountedSubjects) else None
+    if isinstance(counted, CountedSubjects):
+        arrays["sums/patterns/subjects"] = counted.hashes.view(np.int64)
     return {
         "batches": len(patterns.batches),
+        "counted": None if counted is None else [counted.name, list(counted.columns)],
+        "notes": to_json(list(patterns.notes)),
         "numeric": residual.coords is not None,
         "visits": to_json([residual.visit_levels, residual.missing_visits, residual.positions, residual.axes]),
         **{name: to_json([factor.name, factor.levels.tolist(), list(factor.columns)]) for name, factor in factors.items()},
@@ -137,6 +145,7 @@ def _open_patterns(spec: ModelSpec, told: Mapping[str, Any], arrays: Arrays) -> 
             levels = np.empty(len(labels), dtype=object)
             levels[:] = labels
             factors[key] = GroupingFactor(name, levels, nowhere, tuple(columns))
+    subject = factors.get("subject") or GroupingFactor("", np.empty(0, dtype=object), nowhere, ())
     levels_of, missing, positions, axes = from_json(told["visits"])
     batches = []
     for i in range(told["batches"]):
@@ -144,7 +153,7 @@ def _open_patterns(spec: ModelSpec, told: Mapping[str, Any], arrays: Arrays) -> 
         batches.append(PooledBatch(count, G, BlockRows(place, None, group, None)))
     residual = ResidualDesign(
         spec=term,
-        subject=factors["subject"],
+        subject=subject,
         visit=nowhere,
         visit_levels=levels_of,
         coords=np.zeros((0, 1)) if told["numeric"] else None,
@@ -156,7 +165,12 @@ def _open_patterns(spec: ModelSpec, told: Mapping[str, Any], arrays: Arrays) -> 
         positions=positions,
         axes=axes,
     )
-    return VisitPatterns(tuple(batches), without_codes(residual), arrays["sums/patterns/start"])
+    rowless, notes = without_codes(residual), tuple(from_json(told["notes"])) if "notes" in told else ()
+    if told.get("counted") is not None:
+        name, columns = told["counted"]
+        counted = CountedSubjects.of(name, tuple(columns), arrays["sums/patterns/subjects"].view(np.uint64))
+        rowless = replace(rowless, subject=counted)
+    return VisitPatterns(tuple(batches), rowless, arrays["sums/patterns/start"], notes)
 
 
 def _stored_state(value: Any) -> Any:

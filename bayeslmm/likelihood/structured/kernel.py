@@ -11,7 +11,7 @@ function), subjects with the same pattern are added up once: `G = sum_i x_ia x_i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._validation import require_memory
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
 from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy, stack_solutions
@@ -142,11 +143,44 @@ def sum_by_pattern(Xy: Array, pattern: Codes, count: int) -> Array:
     _, k, r = Xy.shape
     order = np.argsort(pattern, kind="stable")
     bounds = np.concatenate([[0], np.cumsum(np.bincount(pattern, minlength=count))])
+    require_memory(
+        "visit patterns",
+        float(count) * (k * r) ** 2,
+        f"products of rows for {count:,} patterns of {k} visits",
+        "fit a sample of the subjects in memory, or bring the visits to fewer",
+    )
     G = np.empty((count, k * k, r * r))
     for s in range(count):
         flat = Xy[order[bounds[s] : bounds[s + 1]]].reshape(-1, k * r)
         G[s] = (flat.T @ flat).reshape(k, r, k, r).transpose(0, 2, 1, 3).reshape(k * k, r * r)
     return G
+
+
+def merge_pooled(batches: Iterable[PooledBatch]) -> tuple[PooledBatch, ...]:
+    """Sums by pattern of several sets of subjects over visits, as those of all of them: one batch for each number of visits."""
+    by_size: dict[int, list[PooledBatch]] = {}
+    for batch in batches:
+        by_size.setdefault(batch.block.shape[1], []).append(batch)
+    return tuple(own[0] if len(own) == 1 else _merged(own) for _, own in sorted(by_size.items()))
+
+
+def _merged(batches: Sequence[PooledBatch]) -> PooledBatch:
+    """Patterns of equally many visits."""
+    place, group = np.concatenate([np.asarray(b.block.place) for b in batches]), np.concatenate([b.block.group for b in batches])
+    _, first, pattern = np.unique(np.column_stack([place, group[:, 0]]), axis=0, return_index=True, return_inverse=True)
+    pattern = pattern.ravel()
+    require_memory(
+        "visit patterns",
+        float(len(first)) * batches[0].G[0].size,
+        f"products of rows for {len(first):,} patterns of {place.shape[1]} visits",
+        "fit a sample of the subjects in memory, or bring the visits to fewer",
+    )
+    G, begin = np.zeros((len(first), *batches[0].G.shape[1:])), 0
+    for batch in batches:
+        G[pattern[begin : begin + len(batch.count)]] += batch.G
+        begin += len(batch.count)
+    count = np.bincount(pattern, np.concatenate([batch.count for batch in batches]))
+    return PooledBatch(count, G, BlockRows(place[first], None, group[first], None))
 
 
 DERIVATIVE_ELEMENTS = 20_000_000
