@@ -27,6 +27,8 @@ from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.likelihood.criterion import Method, one_thread, restoring
 from bayeslmm.likelihood.problem import Problem, build_problem
+from bayeslmm.partitions.design import PartitionedDesign
+from bayeslmm.partitions.fewer_terms import problem_with_terms, standing_rows
 from bayeslmm.results.fitted import simulate_frame
 from bayeslmm.results.foreign_names import answers_keywords
 
@@ -269,10 +271,13 @@ def ranova(fit: Fitted, boundary: bool = True) -> pd.DataFrame:
         raise InferenceError("a MAP fit maximises no likelihood", "ranova", "fit by 'REML' or 'ML'")
     if not fit.design.terms:
         raise InferenceError("the model has no random terms", "ranova", "compare models by lrt(small, large)")
-    full = make_candidate("<none>", with_intercepts(fit.design), fit.estimate)
+    whole = fit.design
+    own = standing_rows(whole) if isinstance(whole, PartitionedDesign) else whole
+    full = make_candidate("<none>", with_intercepts(own), fit.estimate)
     rows = [_ranova_row(full)]
     for label, design in reductions(full.design):
-        found = fit_reweighted(build_problem(design), method)[1]
+        problem = problem_with_terms(whole, design) if isinstance(whole, PartitionedDesign) else build_problem(design)
+        found = fit_reweighted(problem, method)[1]
         one = make_candidate(label, design, found)
         statistic, df = one.criterion - full.criterion, full.npar - one.npar
         rows.append(_ranova_row(one, statistic, float(df), p_value(design, full.design, statistic, df, boundary)))

@@ -195,15 +195,15 @@ def drop_row_arrays(design: Design, summary: RowSummary, known: Mapping[str, Any
     absent = {name for name in ROW_ARRAYS if not (name in ("weights", "offset") and known.get(name, 0) is None)}
     terms = []
     for term, rows in zip(design.terms, summary.Zs, strict=True):
-        moved = _copy(_Term, term, absent, {"group": _copy(AddedUpFactor, term.group, absent, {})})
+        moved = copy_without(_Term, term, absent, {"group": copy_without(AddedUpFactor, term.group, absent, {})})
         object.__setattr__(moved, "_moment_rows", rows)
         terms.append(moved)
-    made: PartitionedDesign = _copy(PartitionedDesign, design, absent, {**known, "terms": tuple(terms)})
+    made: PartitionedDesign = copy_without(PartitionedDesign, design, absent, {**known, "terms": tuple(terms)})
     object.__setattr__(made, "summary", summary)
     return made
 
 
-def _copy(kind: type[Any], value: Any, absent: set[str], changed: Mapping[str, Any]) -> Any:
+def copy_without(kind: type[Any], value: Any, absent: set[str], changed: Mapping[str, Any]) -> Any:
     """A value of a subclass that holds the fields of another, but for those that are absent."""
     made = object.__new__(kind)
     for own_field in fields(value):
@@ -267,8 +267,8 @@ def _beyond_visits(design: Design) -> list[tuple[str, bool]]:
 
 def without_codes(residual: ResidualDesign) -> ResidualDesign:
     """A residual design over visits whose arrays over rows are absent."""
-    subject: GroupingFactor = _copy(AddedUpFactor, residual.subject, {"codes"}, {})
-    group = None if residual.group is None else _copy(AddedUpFactor, residual.group, {"codes"}, {})
+    subject: GroupingFactor = copy_without(AddedUpFactor, residual.subject, {"codes"}, {})
+    group = None if residual.group is None else copy_without(AddedUpFactor, residual.group, {"codes"}, {})
     coords = None if residual.coords is None else cast(Any, AbsentRows("visit"))
     return replace(residual, subject=subject, group=group, visit=cast(Any, AbsentRows("visit")), coords=coords)
 

@@ -402,7 +402,7 @@ def template_of(
         encoding=replace(learnt.encoding, covariates=FrozenMapping(covariates)),
         weight_scale=scale,
     )
-    return design, _standardization_of(design, survey, scale)
+    return design, standardization_of(design, survey, scale)
 
 
 def _summary(design: Design, rows: SummedRows) -> RowSummary:
@@ -425,7 +425,7 @@ def _summary(design: Design, rows: SummedRows) -> RowSummary:
     )
 
 
-def _standardization_of(design: Design, survey: FirstPass, scale: float) -> Standardization:
+def standardization_of(design: Design, survey: FirstPass, scale: float) -> Standardization:
     """The change of columns that the rows which stand for all ask for, with what only the weights of all rows know."""
     found = find_standardization(design)
     if design.spec.weights is None:
