@@ -154,7 +154,7 @@ def estimates_of(model: Any, alpha: Any, sd: Any, corr: Any, sigma: Any, R: Any,
             what = f"alpha names {unknown[0]!r}" if unknown else f"alpha lacks {missing[0]!r}"
             raise SpecificationError(what, "alpha", "coefficients: " + ", ".join(design.coef_names))
         alpha = [alpha[design.coef_names[i]] for i in design.kept]
-    coefficients = _numbers(alpha, len(design.kept), "alpha")
+    coefficients = _numbers(alpha, len(design.kept), "alpha", [design.coef_names[i] for i in design.kept])
     phi, scale = _errors(problem, sigma, R)
     theta = []
     terms = design.terms
@@ -195,10 +195,11 @@ def _covariance(sd: Array, corr: Any) -> Array:
     return np.asarray(sd[:, None] * C * sd)
 
 
-def _numbers(values: Any, count: int, name: str) -> Array:
+def _numbers(values: Any, count: int, name: str, meaning: Sequence[str] = ()) -> Array:
     out = np.atleast_1d(numbers_of(values, name))
     if out.shape != (count,) or not np.isfinite(out).all():
-        raise SpecificationError(f"{name} has shape {out.shape}", name, f"give {count} finite numbers")
+        what = f"{name} has shape {out.shape}" if out.shape != (count,) else f"{name} has values that are missing or infinite"
+        raise SpecificationError(what, name, f"give {count} finite numbers" + (f": {', '.join(meaning)}" if meaning else ""))
     return out
 
 

@@ -17,7 +17,7 @@ from scipy import special
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, require_name, require_number, require_one_of
 from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError, printable_text
-from bayeslmm.inference.fixed_effects.tests import Inference, fixed_effects
+from bayeslmm.inference.fixed_effects.tests import Inference, check_options, fixed_effects
 from bayeslmm.inference.intervals.batch_refit import (
     FunctionTests,
     ResponseProducts,
@@ -182,8 +182,11 @@ def power(
         raise SpecificationError(
             "drop-out is simulated", "dropout", 'use method="simulation", or a skeleton without the rows expected to be lost'
         )
+    df = check_options(df, None, "expected").df
     factor = _factor(fit, along)
-    sizes = [_levels(fit, factor)] if n is None else [require_count(v, "n") for v in np.atleast_1d(np.asarray(n)).tolist()]
+    sizes = [_levels(fit, factor)] if n is None else sorted({require_count(v, "n") for v in np.atleast_1d(np.asarray(n)).tolist()})
+    if not sizes:
+        raise SpecificationError("n names no size", "n", "give the numbers of levels to be tried")
     if n is not None and along is None:
         raise SpecificationError("n is given, and not along what", "along", "name the grouping factor that is extended")
     rows = []
@@ -386,7 +389,7 @@ def _simulated(fit: Estimates, test: PowerTest, alpha: float, nsim: int, df: str
     else:
         rejected, estimates, singular, failed = _one_by_one(fit, test, alpha, nsim, df, seed, dropout)
     if not len(rejected):
-        raise InferenceError("no simulated data set could be fitted", "power", "simplify the model")
+        raise InferenceError("no simulated data set could be fitted and tested", "power", "give a larger n, or simplify the model")
     bias = float(np.mean(estimates) - (test.L @ fit.fixef_kept)[0]) if len(test.L) == 1 else float("nan")
     return {"power": float(np.mean(rejected)), "nsim": nsim, "failed": failed, "singular": singular, "estimate_bias": bias}
 

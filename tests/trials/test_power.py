@@ -123,6 +123,34 @@ def test_curves_rise_and_say_what_is_required() -> None:
     assert power.plot().get_ylabel() == "power"
 
 
+def test_sizes_in_any_order_are_one_curve() -> None:
+    plan = mmrm(20, 1.0)
+    straight = plan.power(LAST, n=[20, 60, 120], along="id", method="analytic")
+    mixed = plan.power(LAST, n=[120, 20, 60, 20], along="id", method="analytic")
+    pd.testing.assert_frame_equal(mixed.frame, straight.frame)
+    assert mixed.required(0.5) == straight.required(0.5)
+
+
+def test_a_method_of_degrees_of_freedom_is_known_by_any_of_its_names() -> None:
+    plan = mmrm(20, 1.0)
+    for word in ("Satterthwaite", "SATTERTHWAITE"):
+        pd.testing.assert_frame_equal(plan.power(LAST, nsim=20, df=word, seed=1).frame, plan.power(LAST, nsim=20, seed=1).frame)
+    known, short = (plan.power(LAST, method="analytic", df=word).frame for word in ("kenward-roger", "KR"))
+    pd.testing.assert_frame_equal(short, known)
+
+
+def test_what_no_outcome_tells_has_no_power() -> None:
+    """A cell that the design never sees is not estimable, alone or in a sum; other contrasts are."""
+    frame = mmrm_skeleton(24)
+    seen = frame[(frame["arm"] == "ctl") | (frame["visit"] != 4)]
+    R = np.eye(4) + 1.0
+    plan = blm.assume("y ~ C(visit) * arm", seen, alpha=[0.0] * 4 + [1.0, 0.0, 0.0], residual="us(visit | id)", R=R)
+    for test in ("C(visit)[T.4]:arm[T.trt]", LAST):
+        with pytest.raises(BayesLMMError, match="not estimable"):
+            plan.power(test, nsim=5)
+    assert plan.power("arm[T.trt]", method="analytic").frame["power"].item() > 0.05
+
+
 def test_one_sided_and_equivalence_tests() -> None:
     plan = mmrm(60, 1.2)
     power: Any = {side: plan.power(LAST, method="analytic", side=side).frame["power"].item() for side in ("two-sided", "greater", "less")}
@@ -167,6 +195,11 @@ BAD: dict[str, dict[str, Any]] = {
     "drop-out of arms that are none": {"dropout": {"x": [0, 0, 0, 0]}},
     "a limit of equivalence below 0": {"equivalence": -1.0},
     "equivalence with a side": {"equivalence": 1.0, "side": "less"},
+    "an unknown method of degrees of freedom": {"df": "satterthwait"},
+    "no size": {"n": [], "along": "id"},
+    "a size that is no whole number": {"n": [12.5], "along": "id"},
+    "a size below what the design needs": {"n": 2, "along": "id"},
+    "a size at which no covariance can be estimated": {"n": 4, "along": "id"},
 }
 
 
