@@ -1451,11 +1451,12 @@ class Fit(Estimates):
             options |= {"posterior": posterior, "comparison": compare(self, posterior)}
         if imputations is not None:
             from bayeslmm.trials.imputations import Imputations
-            from bayeslmm.trials.report import add_imputations, check_analysis
+            from bayeslmm.trials.report import EffectOptions, add_imputations, check_analysis
 
             _require_kind(imputations, Imputations, "imputations", "blm.impute(...)")
-            check_analysis(imputations, analysis, ())
-            options["more"] = lambda page: add_imputations(page, imputations, analysis, ())
+            asked = EffectOptions(analysis)
+            check_analysis(imputations, asked)
+            options["more"] = lambda page: add_imputations(page, imputations, asked)
         elif analysis is not None:
             raise SpecificationError("there are no imputations to analyse", "analysis", "give imputations=, or leave it out")
         return fit_report(self, path, **options)

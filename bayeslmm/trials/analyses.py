@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, Generator
-from bayeslmm._validation import require_flag, require_names, require_one_of
+from bayeslmm._validation import require_flag, require_names, require_number, require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, InferenceError, SpecificationError, warn_user
 from bayeslmm.inference.intervals.resampling import VisitParameters
 from bayeslmm.results.predict import two_sided_quantile
@@ -69,6 +69,7 @@ class CompletedTrial(Protocol):
     @property
     def subjects(self) -> pd.DataFrame: ...
     def data(self, k: int) -> pd.DataFrame: ...
+    def at_random(self) -> CompletedTrial | None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +122,7 @@ class Analyses:
         df: str = "barnard-rubin",
         interval: str = "percentile",
         information_anchored: bool = False,
+        null: float = 0.0,
     ) -> pd.DataFrame:
         """Pooled estimates: `visit, parameter, arm, estimate, std_error, df, statistic, p_value, conf_low, conf_high, mcse`.
 
@@ -137,6 +139,9 @@ class Analyses:
         information_anchored : bool, default False
             Adds standard error and limits that keep the share of information lost at that under missing at random, beside the
             frequentist ones of the resampling.
+        null : float, default 0.0
+            Value of differences under the hypothesis, with `alternative` that of a trial of non-inferiority: a margin of 2 points where
+            more is better is `null=-2, alternative="greater"`. Means are tested against 0.
 
         Returns
         -------
@@ -152,6 +157,8 @@ class Analyses:
         >>> pooled = analyses.pool()
         >>> pooled["parameter"].unique().tolist()
         ['difference', 'mean']
+        >>> bool((analyses.pool(alternative="less", null=5.0)["p_value"] <= analyses.pool(alternative="less")["p_value"]).all())
+        True
         """
         require_one_of(alternative, ALTERNATIVES, "alternative")
         two_sided_quantile(conf_level)
@@ -160,7 +167,8 @@ class Analyses:
         if rule == "single":
             what = "one data set of conditional means has no standard error: estimates alone are given"
             warn_user(BayesLMMWarning(what, "pool", 'impute with resampling="jackknife" or "bootstrap"'))
-        table = pooled_table(self.labels, self._pooled(self.estimate, df, interval), conf_level, alternative)
+        nulls = _nulls(self.labels, null)
+        table = pooled_table(self.labels, self._pooled(self.estimate, df, interval), conf_level, alternative, nulls)
         if not information_anchored:
             return table
         if self.anchored is None:
@@ -168,11 +176,11 @@ class Analyses:
             raise InferenceError(what, f"rule {rule}", 'impute with method="conditional-mean"; Rubin\'s rules are anchored already')
         own = self._pooled(self.anchored, df, interval)
         low, high = own.limits(conf_level, alternative)
-        p = own.p_value(alternative)
+        p = own.p_value(alternative, nulls)
         return table.assign(anchored_std_error=own.std_error, anchored_p_value=p, anchored_conf_low=low, anchored_conf_high=high)
 
     def monte_carlo_errors(
-        self, conf_level: float = 0.95, alternative: Alternative = "two-sided", *, df: str = "barnard-rubin"
+        self, conf_level: float = 0.95, alternative: Alternative = "two-sided", *, df: str = "barnard-rubin", null: float = 0.0
     ) -> pd.DataFrame:
         """Monte Carlo standard errors of what Rubin's rules give, by the jackknife over the imputations.
 
@@ -184,6 +192,8 @@ class Analyses:
             "two-sided", "less" or "greater".
         df : str, default "barnard-rubin"
             Degrees of freedom of Rubin's rules: "barnard-rubin" or "rubin".
+        null : float, default 0.0
+            Value of differences under the hypothesis, as in `pool`.
 
         Returns
         -------
@@ -203,7 +213,7 @@ class Analyses:
             raise InferenceError("Monte Carlo errors are those of random imputations", "monte_carlo_errors", 'impute with method="bayes"')
         if len(self.estimate) < 3:
             raise InferenceError("the jackknife over imputations needs three or more", "monte_carlo_errors", "impute more often")
-        found = monte_carlo(self.estimate, self.std_error, self.df[0], df, conf_level, alternative)
+        found = monte_carlo(self.estimate, self.std_error, self.df[0], df, conf_level, alternative, _nulls(self.labels, null))
         return _labelled(list(self.labels)).assign(**found)
 
     def _pooled(self, estimate: Array, df: str, interval: str) -> Pooled:
@@ -234,15 +244,21 @@ def _labelled(labels: Sequence[Label]) -> pd.DataFrame:
     return pd.DataFrame({name: [label[i] for label in labels] for i, name in enumerate(("visit", "parameter", "arm"))})
 
 
-def pooled_table(labels: Sequence[Label], pooled: Pooled, level: float, alternative: Alternative) -> pd.DataFrame:
-    """Pooled estimates of one shape (q,) as a table."""
+def _nulls(labels: Sequence[Label], null: Any) -> Array:
+    """(q,) values under the hypothesis: of differences, and of what a function reports, the one given; of means 0."""
+    value = require_number(null, "null")
+    return np.array([0.0 if label[1] == "mean" and label[2] is not None else value for label in labels])
+
+
+def pooled_table(labels: Sequence[Label], pooled: Pooled, level: float, alternative: Alternative, null: Array | float) -> pd.DataFrame:
+    """Pooled estimates of one shape (q,) as a table, tested against null."""
     low, high = pooled.limits(level, alternative)
     return _labelled(labels).assign(
         estimate=pooled.estimate,
         std_error=pooled.std_error,
         df=pooled.df,
-        statistic=pooled.statistic,
-        p_value=pooled.p_value(alternative),
+        statistic=pooled.statistic(null),
+        p_value=pooled.p_value(alternative, null),
         conf_low=low,
         conf_high=high,
         mcse=pooled.mcse,

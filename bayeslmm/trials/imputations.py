@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, generator, seed_sequence
+from bayeslmm._arrays import Array, Generator, generator, seed_sequence
 from bayeslmm.errors import DataError, SpecificationError
 from bayeslmm.results.fitted import as_pandas
 from bayeslmm.results.foreign_names import answers_keywords
@@ -144,8 +144,29 @@ class Imputations:
         if self.trial is None or self.parameters is None:
             raise SpecificationError("frames imputed elsewhere have no imputation model", "under", "impute with blm.impute")
         trial = self.trial.with_events(strategy, events)
-        rng = None if self.method == "conditional-mean" else generator(seed_sequence(self.seed).spawn(2)[1])
-        return replace(self, values=trial.complete(self.parameters, rng), trial=trial)
+        return replace(self, values=trial.complete(self.parameters, self._noise()), trial=trial)
+
+    def at_random(self) -> Imputations | None:
+        """The same parameters with everything missing at random: what the strategies change is the difference to it.
+
+        Unlike `under("MAR")` the imputation model stays the one that is fitted without outcomes after events.
+
+        Returns
+        -------
+        Imputations or None
+            None for frames imputed elsewhere, and where no outcome tells a mean of an arm at a visit.
+
+        Examples
+        --------
+        >>> imp.at_random().size == imp.size
+        True
+        """
+        if self.trial is None or self.parameters is None or not self.trial.has_law_at_random:
+            return None
+        return replace(self, values=self.trial.complete(self.parameters, self._noise(), at_random=True))
+
+    def _noise(self) -> Generator | None:
+        return None if self.method == "conditional-mean" else generator(seed_sequence(self.seed).spawn(2)[1])
 
     def delta(
         self,
@@ -237,6 +258,7 @@ class Imputations:
         control: Any = None,
         conf_level: float = 0.95,
         alternative: Alternative = "two-sided",
+        null: float = 0.0,
     ) -> Tipping:
         """The pooled difference when amounts of a grid are added to imputed outcomes: where does the conclusion tip?
 
@@ -264,6 +286,8 @@ class Imputations:
             As in `pool`.
         alternative : {"two-sided", "less", "greater"}, default "two-sided"
             As in `pool`.
+        null : float, default 0.0
+            As in `pool`: the amount at which non-inferiority is lost.
 
         Returns
         -------
@@ -287,6 +311,7 @@ class Imputations:
             control=control,
             conf_level=conf_level,
             alternative=alternative,
+            null=null,
         )
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -311,7 +336,15 @@ class Imputations:
         return profiles_figure(self.layout, self.values, self.replication.weights, ax)
 
     def report(
-        self, path: Any = None, *, title: str | None = None, analysis: str | None = None, covariates: Sequence[str] = ()
+        self,
+        path: Any = None,
+        *,
+        title: str | None = None,
+        analysis: str | None = None,
+        covariates: Sequence[str] = (),
+        conf_level: float = 0.95,
+        alternative: Alternative = "two-sided",
+        null: float = 0.0,
     ) -> HtmlPage:
         """One HTML page: who was imputed, why, under what, and what it does to the estimate.
 
@@ -325,6 +358,12 @@ class Imputations:
             As in `analyse`.
         covariates : sequence of str, default ()
             As in `analyse`.
+        conf_level : float, default 0.95
+            As in `pool`.
+        alternative : {"two-sided", "less", "greater"}, default "two-sided"
+            As in `pool`.
+        null : float, default 0.0
+            As in `pool`.
 
         Returns
         -------
@@ -336,9 +375,10 @@ class Imputations:
         >>> "Who was imputed" in imp.report(analysis="change ~ arm + base")
         True
         """
-        from bayeslmm.trials.report import imputation_report
+        from bayeslmm.trials.report import EffectOptions, imputation_report
 
-        return imputation_report(self, path, title=title, analysis=analysis, covariates=covariates)
+        asked = EffectOptions(analysis, covariates, conf_level, alternative, null)
+        return imputation_report(self, path, title, asked)
 
     def __repr__(self) -> str:
         cells = int(self.layout.imputed.sum())

@@ -46,28 +46,29 @@ class Pooled:
     mcse: Array
     draws: Array | None = None
 
-    @property
-    def statistic(self) -> Array:
-        """Estimate over standard error."""
+    def statistic(self, null: Array | float = 0.0) -> Array:
+        """Estimate less the value of the hypothesis, over the standard error."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(self.estimate / self.std_error)
+            return np.asarray((self.estimate - null) / self.std_error)
 
-    def p_value(self, alternative: Alternative) -> Array:
-        """Of the hypothesis that the quantity is 0."""
-        below = self._below_zero() if self.draws is not None else np.asarray(special.stdtr(self.df, -self.statistic))
+    def p_value(self, alternative: Alternative, null: Array | float = 0.0) -> Array:
+        """Of the hypothesis that the quantity is `null`."""
+        t = self.statistic(null)
+        below = self._below(null) if self.draws is not None else np.asarray(special.stdtr(self.df, -t))
         p = {"less": 1.0 - below, "greater": below, "two-sided": 2.0 * np.minimum(below, 1.0 - below)}[alternative]
         if self.draws is None and alternative != "greater":
-            p = special.stdtr(self.df, self.statistic) if alternative == "less" else 2.0 * special.stdtr(self.df, -np.abs(self.statistic))
+            p = special.stdtr(self.df, t) if alternative == "less" else 2.0 * special.stdtr(self.df, -np.abs(t))
         return np.asarray(p)
 
-    def _below_zero(self) -> Array:
-        """The share of the bootstrap distribution below 0, between its points as the percentiles are."""
+    def _below(self, null: Array | float) -> Array:
+        """The share of the bootstrap distribution below a value, between its points as the percentiles are."""
         assert self.draws is not None
-        B = len(self.draws)
+        B, shape = len(self.draws), self.draws.shape[1:]
         level = np.arange(1, B + 1) / (B + 1)
-        flat = self.draws.reshape(B, -1)
-        found = [np.interp(0.0, own, level) for own in flat.T]
-        return np.array(found).reshape(self.draws.shape[1:])
+        found = [
+            np.interp(at, own, level) for at, own in zip(np.broadcast_to(null, shape).ravel(), self.draws.reshape(B, -1).T, strict=True)
+        ]
+        return np.array(found).reshape(shape)
 
     def limits(self, level: float, alternative: Alternative) -> tuple[Array, Array]:
         """Confidence limits; one-sided ones on the side that the test leaves open: "greater" bounds the quantity from below."""
@@ -139,7 +140,9 @@ def pool_bootstrap_mi(estimates: Array, D: int) -> Pooled:
     return Pooled(means.mean(axis=0), se, df, np.sqrt(between / (B * D)))
 
 
-def monte_carlo(estimates: Array, std_errors: Array, df: Any, rule: str, level: float, alternative: Alternative) -> dict[str, Array]:
+def monte_carlo(
+    estimates: Array, std_errors: Array, df: Any, rule: str, level: float, alternative: Alternative, null: Array | float = 0.0
+) -> dict[str, Array]:
     """Jackknife over the imputations: Monte Carlo standard errors of what Rubin's rules give."""
     M = len(estimates)
     found = []
@@ -147,7 +150,7 @@ def monte_carlo(estimates: Array, std_errors: Array, df: Any, rule: str, level: 
         kept = np.arange(M) != k
         one = pool_rubin(estimates[kept], std_errors[kept], df, rule)
         low, high = one.limits(level, alternative)
-        found.append((one.estimate, one.std_error, low, high, one.p_value(alternative)))
+        found.append((one.estimate, one.std_error, low, high, one.p_value(alternative, null)))
     names = ("estimate", "std_error", "conf_low", "conf_high", "p_value")
     with np.errstate(invalid="ignore"):
         spread = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import require_name
+from bayeslmm._validation import require_name, require_number, require_one_of
 from bayeslmm.plots.style import GREY, INK, LIGHT, PALETTE, axes_for, legend_above, level_label, plain_axes, printable_name
 from bayeslmm.reports.comparison import versions
 from bayeslmm.reports.page import HtmlPage, Page, Section, draw_figure
-from bayeslmm.trials.analyses import CompletedTrial, analyse, analysis_formula
+from bayeslmm.results.predict import two_sided_quantile
+from bayeslmm.trials.analyses import Analyses, CompletedTrial, analyse, analysis_formula
 from bayeslmm.trials.layout import LONG_NAMES
+from bayeslmm.trials.pooling import ALTERNATIVES, Alternative
 
 if TYPE_CHECKING:
     from bayeslmm.trials.layout import Layout
@@ -140,12 +143,33 @@ def coverage_figure(frame: pd.DataFrame, conf_level: float, ax: Axes | None) -> 
 # -- the page ------------------------------------------------------------------------------------------------------------------------------
 
 
-def imputation_report(
-    imputations: CompletedTrial, path: Any = None, *, title: str | None = None, analysis: str | None = None, covariates: Sequence[str] = ()
-) -> HtmlPage:
+@dataclass(frozen=True, slots=True)
+class EffectOptions:
+    """How the effect is estimated and tested: as `Imputations.analyse` and `Analyses.pool` have them."""
+
+    analysis: str | None = None
+    covariates: Sequence[str] = ()
+    conf_level: float = 0.95
+    alternative: Alternative = "two-sided"
+    null: float = 0.0
+
+    def sentence(self) -> str:
+        """What is tested."""
+        if self.alternative == "two-sided":
+            return f"Differences are tested against {self.null:g}, two-sided, with limits of {100 * self.conf_level:.4g} %."
+        bound = "lower" if self.alternative == "greater" else "upper"
+        shown = "above" if self.alternative == "greater" else "below"
+        margin = f": a margin of {abs(self.null):g}" if self.null else ""
+        return (
+            f"One-sided: that a difference is {shown} {self.null:g} is shown where the {bound} limit of "
+            f"{100 * self.conf_level:.4g} % lies {shown} it{margin}."
+        )
+
+
+def imputation_report(imputations: CompletedTrial, path: Any, title: str | None, asked: EffectOptions) -> HtmlPage:
     """The page as HTML; written to `path` where one is given."""
     layout = imputations.layout
-    check_analysis(imputations, analysis, covariates)
+    check_analysis(imputations, asked)
     N, m = layout.size
     cells = int(layout.imputed.sum())
     tiles = [
@@ -156,7 +180,7 @@ def imputation_report(
     ]
     heading = f"Imputation of {layout.columns.outcome}" if title is None else require_name(title, "title")
     page = Page(heading, _method_text(imputations), tiles)
-    add_imputations(page, imputations, analysis, covariates)
+    add_imputations(page, imputations, asked)
     where = page.section("Where this comes from")
     where.facts([("Seed", "none" if imputations.seed is None else str(imputations.seed)), *versions()])
     if imputations.failed:
@@ -164,13 +188,16 @@ def imputation_report(
     return page.finished(path)
 
 
-def check_analysis(imputations: CompletedTrial, analysis: Any, covariates: Sequence[str]) -> None:
-    """Refuse an analysis that cannot be made before a page is begun."""
-    if not callable(analysis):
-        analysis_formula(imputations.layout, analysis, covariates)
+def check_analysis(imputations: CompletedTrial, asked: EffectOptions) -> None:
+    """Refuse an analysis or a test that cannot be made before a page is begun."""
+    two_sided_quantile(asked.conf_level)
+    require_one_of(asked.alternative, ALTERNATIVES, "alternative")
+    require_number(asked.null, "null")
+    if not callable(asked.analysis):
+        analysis_formula(imputations.layout, asked.analysis, asked.covariates)
 
 
-def add_imputations(page: Page, imputations: CompletedTrial, analysis: str | None, covariates: Sequence[str]) -> None:
+def add_imputations(page: Page, imputations: CompletedTrial, asked: EffectOptions) -> None:
     """The sections of imputations: who was imputed and why, means, what it does to the estimate, the model."""
     layout = imputations.layout
     _who_section(page.section("Who was imputed, and why"), imputations)
@@ -180,7 +207,7 @@ def add_imputations(page: Page, imputations: CompletedTrial, analysis: str | Non
         "Means by arm: subjects observed at every visit (full line); of the others what is observed (dashed) and imputed (dotted, open).",
     )
     effect = page.section("What it does to the estimate")
-    effect.attempt("The analysis", lambda: _effect_section(effect, imputations, analysis, covariates))
+    effect.attempt("The analysis", lambda: _effect_section(effect, imputations, asked))
     if imputations.trial is not None:
         model = page.section("The imputation model")
         fit = imputations.trial.fit
@@ -219,24 +246,37 @@ def _who_section(section: Section, imputations: CompletedTrial) -> None:
         section.text(f"{after} outcomes were observed after an event; they are analysed as they are, and what is imputed is given them.")
 
 
-def _effect_section(section: Section, imputations: CompletedTrial, analysis: str | None, covariates: Sequence[str]) -> None:
-    single = imputations.replication.rule == "single"
-    options: dict[str, Any] = {"by": ..., "delta": None, "weights": "counterfactual", "control": None, "residual": None}
-    analyses = analyse(imputations, analysis, covariates=covariates, **options)
-    if single:
+def _effect_section(section: Section, imputations: CompletedTrial, asked: EffectOptions) -> None:
+    if imputations.replication.rule == "single":
         section.text("Point estimates only: nothing was resampled.", "note")
-    pooled = analyses.pool(information_anchored=analyses.anchored is not None)
+    analyses = _analysed(imputations, asked)
+    pooled = _pooled(analyses, asked, information_anchored=analyses.anchored is not None)
     last = pooled["visit"].iloc[-1]
+    section.text(asked.sentence())
     section.table(pooled[pooled["parameter"] == "difference"], "Differences between arms at each visit.")
     section.table(pooled[(pooled["parameter"] == "mean") & (pooled["visit"] == last)], "Means of the arms at the last visit.")
-    trial, given = imputations.trial, imputations.parameters
-    if trial is None or given is None or not trial.has_law_at_random:
+    random = imputations.at_random()
+    if random is None or random.trial is None or all(name == "MAR" for name in random.subjects["strategy"]):
         return
-    random = trial.complete(given.take(np.arange(1)), at_random=True)
-    own = trial.complete(given.take(np.arange(1)))
+    plain = _pooled(_analysed(random, asked), asked)
+    shown = [column for column in ("estimate", "std_error", "p_value", "conf_low", "conf_high") if pooled[column].notna().any()]
     rows = []
-    for a, arm in enumerate(imputations.layout.arms):
-        members = imputations.layout.arm == a
-        rows.append((arm, random[0, members, -1].mean(), own[0, members, -1].mean()))
-    table = pd.DataFrame(rows, columns=["arm", "missing at random", "under the strategies"])
-    section.table(table.assign(shift=table.iloc[:, 2] - table.iloc[:, 1]), "Unadjusted means of conditional means at the last visit.")
+    for number in np.flatnonzero((pooled["visit"] == last).to_numpy()):
+        rows += [
+            {**pooled.iloc[number][["parameter", "arm"]], "missing outcomes": how, **table.iloc[number][shown]}
+            for how, table in (("at random", plain), ("under the strategies", pooled))
+        ]
+        if pooled["parameter"].iloc[number] == "difference":
+            before, after = plain["estimate"].iloc[number], pooled["estimate"].iloc[number]
+            arm = pooled["arm"].iloc[number]
+            section.text(f"{arm} at {last}: {before:.4g} missing at random, {after:.4g} under the strategies, {after - before:+.4g}.")
+    section.table(pd.DataFrame(rows), "The last visit with the same imputation model, were everything missing at random.")
+
+
+def _analysed(imputations: CompletedTrial, asked: EffectOptions) -> Analyses:
+    options: dict[str, Any] = {"by": ..., "delta": None, "weights": "counterfactual", "control": None, "residual": None}
+    return analyse(imputations, asked.analysis, covariates=asked.covariates, **options)
+
+
+def _pooled(analyses: Analyses, asked: EffectOptions, *, information_anchored: bool = False) -> pd.DataFrame:
+    return analyses.pool(asked.conf_level, asked.alternative, null=asked.null, information_anchored=information_anchored)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import require_flag, require_one_of
+from bayeslmm._validation import require_flag, require_number, require_one_of
 from bayeslmm.errors import DataError, InferenceError, SpecificationError, printable_text
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.results.render import html_of_frame
@@ -175,12 +175,14 @@ def tipping(
     control: Any,
     conf_level: float,
     alternative: Alternative,
+    null: float,
 ) -> Tipping:
     """`Imputations.tipping`."""
     layout = imputations.layout
     require_one_of(alternative, ALTERNATIVES, "alternative")
     two_sided_quantile(conf_level)
     require_flag(after_event, "after_event")
+    null = require_number(null, "null")
     if imputations.replication.rule == "single":
         what = "one data set of conditional means has no p value to tip"
         raise InferenceError(what, "tipping", 'impute with resampling="jackknife"')
@@ -196,7 +198,7 @@ def tipping(
     chosen = [i for i, label in enumerate(cells.labels) if label[1] == "difference"]
     part = Cells(tuple(cells.labels[i] for i in chosen), cells.estimate[..., chosen], cells.std_error[..., chosen], cells.df[:, chosen])
     pooled = pooled_by_rule(imputations, part)
-    frame = pooled_table(list(part.labels) * len(amounts), _flat(pooled), conf_level, alternative)
+    frame = pooled_table(list(part.labels) * len(amounts), _flat(pooled), conf_level, alternative, null)
     frame = frame.drop(columns=["parameter", "mcse"])
     for i, name in reversed(list(enumerate(names))):
         frame.insert(0, name, np.repeat(amounts[:, i], len(chosen)))

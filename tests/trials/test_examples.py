@@ -13,7 +13,7 @@ import pytest
 import bayeslmm as blm
 
 MODULES = ("imputation", "imputations", "analyses", "layout", "pooling", "tipping")
-VERBS = frozenset({"analyse", "data", "delta", "impute", "imputations", "plot", "pool", "points", "report", "tipping"})
+VERBS = frozenset({"analyse", "at_random", "data", "delta", "impute", "imputations", "plot", "pool", "points", "report", "tipping"})
 
 
 def examples() -> Iterator[doctest.DocTest]:

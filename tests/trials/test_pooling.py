@@ -26,6 +26,11 @@ def many(model: blm.LMM, events: pd.DataFrame) -> blm.Imputations:
     return blm.impute(model, treatment="arm", reference=REFERENCE, events=events, strategy="JR", method="approximate-bayes", n=12, seed=2)
 
 
+@pytest.fixture(scope="module")
+def booted(model: blm.LMM, events: pd.DataFrame) -> blm.Imputations:
+    return blm.impute(model, treatment="arm", reference=REFERENCE, events=events, strategy="CIR", resampling="bootstrap", n=99, seed=4)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_rubin_written_out(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -91,6 +96,49 @@ def test_one_sided_limits_agree_with_the_test(alternative: Any, many: blm.Imputa
         excludes = (table["conf_high"] < 0) if alternative == "less" else (table["conf_low"] > 0)
         assert excludes.equals(table["p_value"] < 1 - level)
         assert np.isinf(table["conf_low" if alternative == "less" else "conf_high"]).all()
+
+
+@pytest.mark.parametrize("null", [-1.5, 0.0, 2.0])
+@pytest.mark.parametrize("which", ["rubin", "jackknife", "bootstrap"])
+def test_a_margin_is_shown_where_the_one_sided_limit_lies_beyond_it(which: str, null: float, request: pytest.FixtureRequest) -> None:
+    """Non-inferiority: the test against a margin rejects just where the limit of its side excludes the margin, whatever is pooled."""
+    own = request.getfixturevalue({"rubin": "many", "jackknife": "imp", "bootstrap": "booted"}[which])
+    analyses = own.analyse(ANALYSIS)
+    for level in (0.8, 0.95):
+        for alternative in ("less", "greater"):
+            table = analyses.pool(level, alternative, null=null)
+            table = table[table["parameter"] == "difference"]
+            excludes = (table["conf_high"] < null) if alternative == "less" else (table["conf_low"] > null)
+            assert excludes.equals(table["p_value"] < 1 - level)
+    means = analyses.pool(null=null).query("parameter == 'mean'")
+    pd.testing.assert_frame_equal(means, analyses.pool().query("parameter == 'mean'"))
+    if which == "rubin":
+        shifted = analyses.pool(null=null)
+        differences = shifted["parameter"] == "difference"
+        t = (shifted["estimate"] - null) / shifted["std_error"]
+        want = 2.0 * stats.t.sf(np.abs(t), shifted["df"])
+        np.testing.assert_allclose(shifted.loc[differences, "p_value"], want[differences], rtol=1e-10)
+
+
+def test_a_margin_is_lost_where_the_tipping_table_says(imp: blm.Imputations) -> None:
+    table = imp.tipping(np.linspace(-2, 12, 29), ANALYSIS, alternative="less", null=3.0)
+    for row in table.frame.iloc[[0, 14, 28]].to_dict("records"):
+        one = imp.analyse(ANALYSIS, delta=imp.delta({"drug": row["delta_drug"]})).pool(alternative="less", null=3.0)
+        want = one[(one["visit"] == 8) & (one["parameter"] == "difference")].iloc[0]
+        assert row["p_value"] == pytest.approx(want["p_value"], rel=1e-9)
+    assert len(table.points) == 1
+
+
+@pytest.mark.parametrize("which", ["imp", "many"])
+def test_the_report_says_what_the_strategies_and_the_test_do(which: str, request: pytest.FixtureRequest) -> None:
+    own = request.getfixturevalue(which)
+    page = own.report(analysis=ANALYSIS, alternative="less", null=2.0, conf_level=0.975)
+    assert "that a difference is below 2 is shown where the upper limit of 97.5 % lies below it" in page
+    random = own.at_random().analyse(ANALYSIS).pool().set_index(["visit", "parameter"]).loc[(8, "difference"), "estimate"]
+    under = own.analyse(ANALYSIS).pool().set_index(["visit", "parameter"]).loc[(8, "difference"), "estimate"]
+    assert f"drug at 8: {random:.4g} missing at random, {under:.4g} under the strategies" in page
+    with pytest.raises(blm.errors.BayesLMMError):
+        own.report(analysis=ANALYSIS, alternative="both")
 
 
 @pytest.mark.parametrize("weights", ["counterfactual", "equal", "proportional"])
