@@ -141,17 +141,12 @@ def _all_enum(values: NDArray[Any]) -> bool:
 # --------------------------------------------------------------------------------------------------------------- numbers
 
 
-def read_numbers(table: ColumnTable, name: str) -> Numbers:
+def series_numbers(series: pd.Series[Any], name: str) -> Numbers:
     """The column as float64.
 
     Errors: `NonFiniteError` for infinite values, `DataError` for text, times, complex numbers, objects and integers that float64
     cannot hold; each names the column, the rows and the way out.
     """
-    return series_numbers(table.series(name), name)
-
-
-def series_numbers(series: pd.Series[Any], name: str) -> Numbers:
-    """`read_numbers` of a Series that is at hand."""
     dtype = series.dtype
     letter = dtype.kind if isinstance(dtype, np.dtype) else ""
     if letter == "f":
@@ -298,16 +293,11 @@ def _is_number(label: Any) -> bool:
 # --------------------------------------------------------------------------------------------------------------- factors
 
 
-def read_factor(table: ColumnTable, name: str, kind: ColumnKind | None = None) -> FactorColumn:
+def series_factor(series: pd.Series[Any], name: str, kind: ColumnKind | None = None) -> FactorColumn:
     """The column as labels: categories in their order, everything else sorted.
 
     Errors: `DataError` for labels of mixed types, which cannot be ordered and of which 1 and "1" would be two levels.
     """
-    return series_factor(table.series(name), name, kind)
-
-
-def series_factor(series: pd.Series[Any], name: str, kind: ColumnKind | None = None) -> FactorColumn:
-    """`read_factor` of a Series that is at hand."""
     kind, dtype = kind or kind_of(series), series.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         return _categorical(series.array, kind, name)

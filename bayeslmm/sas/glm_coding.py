@@ -278,15 +278,6 @@ def bridge(layout: GLMLayout, space: RowSpace, X: Array) -> Array:
     return freeze(T)
 
 
-def sas_solution(space: RowSpace, T: Array, alpha: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """SAS's coefficients (P,), 0 in dropped columns, and which columns are kept."""
-    b = np.zeros(space.C.shape[1])
-    kept = np.zeros(len(b), dtype=np.bool_)
-    b[space.kept] = T @ alpha
-    kept[space.kept] = True
-    return b, kept
-
-
 def estimable(space: RowSpace, L: Array, tolerance: float = 1e-4) -> NDArray[np.bool_]:
     """Which rows of L (m, P) are estimable: L = L[:, kept] C, column by column up to `tolerance` of what is added up there."""
     mine = L[:, space.kept]

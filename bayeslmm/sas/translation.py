@@ -24,7 +24,7 @@ The run takes these steps, each from values that stand here or in the modules be
 | FitStatistics | Descr, Value | -2 (res) log likelihood, AIC, AICC, BIC |
 | InfoCrit | Neg2LogLike, Parms, AIC, AICC, HQIC, BIC, CAIC | the same, IC option |
 | LRT | DF, ChiSq, ProbChiSq | against independent errors with one variance |
-| SolutionF | Effect, classes, Estimate, StdErr, DF, tValue, Probt, [Alpha, Lower, Upper] | `sas_solution` |
+| SolutionF | Effect, classes, Estimate, StdErr, DF, tValue, Probt, [Alpha, Lower, Upper] | SAS's coefficients, 0 in dropped columns |
 | CovB, CorrB, InvCovB | Row, Effect, classes, Col1, ... | the covariance of SAS's coefficients |
 | SolutionR | Effect, classes, Subject, Estimate, StdErrPred, DF, tValue, Probt, [Alpha, Lower, Upper] | the conditional modes |
 | Tests1, Tests2, Tests3 | Effect, NumDF, DenDF, FValue, ProbF, [ChiSq, ProbChiSq] | `hypothesis(layout, space, k, type)` |
@@ -148,11 +148,6 @@ class Translation:
     contiguous: ColumnNames
     tables: tuple[str, ...]
     notes: tuple[str, ...]
-
-    @property
-    def effect_names(self) -> tuple[str, ...]:
-        """The fixed effects as SAS prints them."""
-        return tuple(e.name for e in self.effects)
 
 
 WHOLE_DATA = "all rows"

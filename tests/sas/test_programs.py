@@ -103,7 +103,8 @@ def test_silent_options_leave_tables_out() -> None:
 
 
 def test_effects_are_named_as_sas_prints_them() -> None:
-    assert translate(by_name("growth_curves_by_gender").program).effect_names == ("Gender", "Age", "Age*Gender")
+    effects = translate(by_name("growth_curves_by_gender").program).effects
+    assert [effect.name for effect in effects] == ["Gender", "Age", "Age*Gender"]
 
 
 def test_covariance_parameters_come_statement_by_statement() -> None:

@@ -22,9 +22,6 @@ from bayeslmm.sas_results.rows import class_of
 from bayeslmm.sas_results.run import ProgramRun
 from bayeslmm.sas_results.variance_components import MOST_ROWS
 
-DECIDED = 1e-10
-"""Share of their precision that rows keep beside X, below which they decide a coefficient alone."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Whole:
