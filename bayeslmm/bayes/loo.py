@@ -199,12 +199,12 @@ def conditional_densities(post: PosteriorData, phi: Array, advance: Callable[[in
     out = np.empty((len(phi), post.design.nobs))
     with one_thread(post.problem.criterion.width):
         for i, (x, sigma) in enumerate(zip(X, s, strict=True)):
-            out[i] = _at_draw(post, x, float(sigma), phi[i])
+            out[i] = _densities_at_draw(post, x, float(sigma), phi[i])
             advance(1)
     return out
 
 
-def _at_draw(post: PosteriorData, x: Array, s: float, phi: Array) -> Array:
+def _densities_at_draw(post: PosteriorData, x: Array, s: float, phi: Array) -> Array:
     problem = post.problem
     state = problem.criterion.kernel.evaluate(x[None], derivatives=False)
     found = post.density.integrate(state.solution, np.array([s**2]), phi[None])

@@ -77,18 +77,18 @@ def autoregressive_covariances(phi: Array, lags: int, order: int) -> tuple[Array
     p, S = phi.shape[-1], _reflections(phi.shape[-1])
     behind = [(0, 0)] * (phi.ndim - 1) + [(0, max(lags - p - 1, 0))]
     inverse = np.linalg.inv(np.eye(p + 1) - (phi @ S.reshape(p, (p + 1) ** 2)).reshape(*phi.shape[:-1], p + 1, p + 1))
-    value = _continued(phi, np.pad(inverse[..., 0], behind), None)
+    value = _continue_recursion(phi, np.pad(inverse[..., 0], behind), None)
     found = [value[..., :lags]]
     if order > 0:
         near = inverse @ np.einsum("iab,...b->...ai", S, value[..., : p + 1])
         back = np.stack([_shifted(value, i) for i in range(1, p + 1)], axis=-1) if p else np.zeros((*value.shape, 0))
-        first = _continued(phi, np.pad(near, [*behind, (0, 0)]), back)
+        first = _continue_recursion(phi, np.pad(near, [*behind, (0, 0)]), back)
         found.append(first[..., :lags, :])
     if order > 1:
         twice = np.einsum("iab,...bj->...aij", S, near)
         near = np.einsum("...ab,...bij->...aij", inverse, twice + np.swapaxes(twice, -1, -2))
         mixed = np.stack([_shifted(first, i, -2) for i in range(1, p + 1)], axis=-2) if p else np.zeros((*first.shape, 0))
-        second = _continued(phi, np.pad(near, [*behind, (0, 0), (0, 0)]), mixed + np.swapaxes(mixed, -1, -2))
+        second = _continue_recursion(phi, np.pad(near, [*behind, (0, 0), (0, 0)]), mixed + np.swapaxes(mixed, -1, -2))
         found.append(second[..., :lags, :, :])
     return tuple(found)
 
@@ -101,7 +101,7 @@ def _shifted(values: Array, by: int, axis: int = -1) -> Array:
     return out
 
 
-def _continued(phi: Array, known: Array, added: Array | None) -> Array:
+def _continue_recursion(phi: Array, known: Array, added: Array | None) -> Array:
     """y_k = sum phi_i y_(k-i) + added_k for lags beyond p, those before known; (..., n) or with further axes behind the lags."""
     from scipy.signal import lfilter  # costs more than a fit: only where there is an ARMA process
 

@@ -203,7 +203,7 @@ def plain_points(problem: Problem, x: Array) -> Array:
     """Points (t, size) that any search is compared with at its end, x: no random effects, and the moments of lines."""
     zero = x.copy()
     zero[: problem.random.size] = 0.0
-    return np.array([zero, *_lines(problem)])
+    return np.array([zero, *_level_line_moments(problem)])
 
 
 def residual_points(problem: Problem, x: Array) -> Array:
@@ -224,9 +224,9 @@ def residual_points(problem: Problem, x: Array) -> Array:
 def trial_points(problem: Problem, x: Array, unit: float) -> Array:
     """More of them where rows are few, (t, size); unit : the size of the errors in units of sigma."""
     terms = problem.random.terms
-    found = [problem.start, *_lines(problem)]
+    found = [problem.start, *_level_line_moments(problem)]
     count = len(terms)
-    sizes = product(SIZES[count], repeat=count) if count in SIZES else _alone(count)
+    sizes = product(SIZES[count], repeat=count) if count in SIZES else _large_term_patterns(count)
     for own in sizes:
         moved = x.copy()
         for term, size in zip(terms, own, strict=True):
@@ -250,12 +250,12 @@ def descended(problem: Problem, restricted: bool, known: float, trial: Array, va
     found, lowest = [point.x for point in points], [point.value for point in points]
     columns = sum(len(t.group.levels) * t.covariance.q for t in problem.design.terms)
     if problem.structured is None and columns <= SMALL and problem.size > 2 and problem.criterion.n < BARE * problem.size:
-        ends = _from_far(problem, restricted, known)
+        ends = _descend_from_far(problem, restricted, known)
         found, lowest = [*found, *ends.x], [*lowest, *ends.point.value]
     return np.array(found), np.array(lowest)
 
 
-def _from_far(problem: Problem, restricted: bool, known: float) -> BatchDescent[BatchValues]:
+def _descend_from_far(problem: Problem, restricted: bool, known: float) -> BatchDescent[BatchValues]:
     rng, size = np.random.default_rng(0), problem.size
     start = rng.normal(size=(WIDE, size)) * 10.0 ** rng.uniform(*SPREAD, (WIDE, size))
 
@@ -275,14 +275,14 @@ def _from_far(problem: Problem, restricted: bool, known: float) -> BatchDescent[
     return ends
 
 
-def _alone(count: int) -> Iterator[tuple[float, ...]]:
+def _large_term_patterns(count: int) -> Iterator[tuple[float, ...]]:
     for size in ALONE:
         yield (size,) * count
         for i in range(count):
             yield tuple(size if i == j else 0.3 for j in range(count))
 
 
-def _lines(problem: Problem) -> list[Array]:
+def _level_line_moments(problem: Problem) -> list[Array]:
     """x of the moments of each level's own line, where the terms of a factor leave correlations of its columns out."""
     found, kernel = [], problem.criterion.kernel
     for f in separate(problem.random):

@@ -146,7 +146,7 @@ def _estimate(problem: Problem, method: Method, start: Array | None, kept: bool)
     begin = time.perf_counter()
     restricted, interrupted = method == "REML", False
     check_not_exact(problem)
-    bounds = demand_bounded(problem, restricted)
+    bounds = require_bounded(problem, restricted)
     try:
         outcome, certificate = _search(problem, restricted, start)
     except Interrupted as stopped:
@@ -336,7 +336,7 @@ def _unit_variance(problem: Problem, x: Array) -> float:
     return mean_unit_variance(problem, x) * problem.standardization.weight_mean
 
 
-def demand_bounded(problem: Problem, restricted: bool) -> list[Check]:
+def require_bounded(problem: Problem, restricted: bool) -> list[Check]:
     """Refuse a likelihood that grows without end; a check that fails where it may."""
     found = unbounded(problem, restricted)
     if found is None:

@@ -342,8 +342,8 @@ def minimise_criterion(problem: Problem, restricted: bool, start: Array, toleran
         try:
             outcome = _search_rotated(moved, problem, restricted, x, tolerance, own if left else ())
         except Interrupted as stopped:
-            raise Interrupted(path + _unturned(moved, problem, stopped.path)) from None
-        path += _unturned(moved, problem, outcome.path)
+            raise Interrupted(path + _unrotated_path(moved, problem, stopped.path)) from None
+        path += _unrotated_path(moved, problem, outcome.path)
         x = outcome.point.x
         if not outcome.left:
             break
@@ -351,7 +351,7 @@ def minimise_criterion(problem: Problem, restricted: bool, start: Array, toleran
     return Outcome(point, outcome.converged, outcome.predicted, path)
 
 
-def _unturned(moved: Problem, problem: Problem, path: tuple[tuple[Array, float], ...]) -> tuple[tuple[Array, float], ...]:
+def _unrotated_path(moved: Problem, problem: Problem, path: tuple[tuple[Array, float], ...]) -> tuple[tuple[Array, float], ...]:
     return path if moved is problem else tuple((unrotated_x(moved, at), value) for at, value in path)
 
 

@@ -148,10 +148,10 @@ def _contrast(cursor: Cursor) -> Node:
         return Value(repr(token.text), "string", token.start, token.end)
     if not cursor.token.says("("):
         return Value(token.text, "literal", token.start, token.end)
-    return _called(cursor, token)
+    return _read_call(cursor, token)
 
 
-def _called(cursor: Cursor, token: Token) -> Call:
+def _read_call(cursor: Cursor, token: Token) -> Call:
     cursor.next()
     given: tuple[Node, ...] = ()
     options: tuple[tuple[str, Node], ...] = ()

@@ -129,7 +129,7 @@ def _operand(cursor: Cursor) -> Node:
         return Value(token.text, "number", token.start, token.end)
     if token.kind in ("name", "quoted"):
         if token.kind == "name" and cursor.ahead().says("(", "@"):
-            return _called(cursor)
+            return _read_call(cursor)
         return read_named(cursor)
     if token.kind == "string":
         raise cursor.error(token, "a string is no term", "a column with a strange name stands in backticks")
@@ -159,7 +159,7 @@ def _require_plain(cursor: Cursor, inner: Sum) -> None:
         raise cursor.error_between(inner.start, inner.end, "a random term or an offset inside a random term", "take it out of the bracket")
 
 
-def _called(cursor: Cursor) -> Node:
+def _read_call(cursor: Cursor) -> Node:
     """`name(...)`: a wrapper when there is a bar in its bracket, an offset, or a function of columns."""
     name = cursor.token
     if has_bar(cursor, 1) or cursor.ahead().says("@") or (is_structure(name.text) and has_bar(cursor, 2)):

@@ -153,7 +153,7 @@ def _fit_part(responses: ResponseProblem, which: Codes, restricted: bool) -> Res
     start, inverse = _best_starts(problem, products, which, restricted)
     size = start.shape[1]
     found = descend_responses(problem, products, which, restricted, start, inverse)
-    x = _snapped(problem, products, which, found.x, found.value, restricted)
+    x = _set_negligible_to_zero(problem, products, which, found.x, found.value, restricted)
     curvature = _second_order(problem, products, which, x, restricted, np.full(x.shape, CURVATURE_STEP))
     settled = found.settled
     if size:
@@ -279,7 +279,7 @@ def _inverse(H: Array) -> Array:
     return np.asarray((vectors / size[:, None, :]) @ vectors.transpose(0, 2, 1))
 
 
-def _snapped(problem: Problem, products: ResponseProducts, which: Codes, x: Array, value: Array, restricted: bool) -> Array:
+def _set_negligible_to_zero(problem: Problem, products: ResponseProducts, which: Codes, x: Array, value: Array, restricted: bool) -> Array:
     """x with directions of every term's covariance that are negligible set to exactly 0, where the criterion does not mind."""
     trial = x.copy()
     for term in problem.random.terms:

@@ -58,7 +58,7 @@ def undetermined_parameters(problem: Problem) -> list[Check]:
     flat = right[values <= DEPENDENT * values[0]] / np.where(size > 0.0, size, 1.0)
     if not len(flat):
         return []
-    names = _moved(problem, tau, flat * scale)
+    names = _changing_parameters(problem, tau, flat * scale)
     value = f"{', '.join(names)}: {len(flat)} of {len(tau)} parameters cannot be told from the others"
     remedy = (
         "only what these parameters add up to in V is identified, and their own values are one of many with the same likelihood; fixed "
@@ -119,18 +119,20 @@ def covariance_elements(problem: Problem, tau: Array, rows: Codes) -> Array:
     return np.asarray(np.exp(2.0 * tau[-1]) * V)
 
 
-def _moved(problem: Problem, tau: Array, directions: Array) -> list[str]:
+def _changing_parameters(problem: Problem, tau: Array, directions: Array) -> list[str]:
     """The parameters that change along directions of tau."""
-    names = [name for name, _ in _named(problem, tau)]
+    names = [name for name, _ in _parameters_of(problem, tau)]
     moved = np.zeros(len(names))
     for direction in directions:
         step = TAU_DIFFERENCE * direction / np.abs(direction).max()
-        change = np.array([(b - a) for (_, a), (_, b) in zip(_named(problem, tau - step), _named(problem, tau + step), strict=True)])
+        change = np.array(
+            [(b - a) for (_, a), (_, b) in zip(_parameters_of(problem, tau - step), _parameters_of(problem, tau + step), strict=True)]
+        )
         moved = np.maximum(moved, np.abs(change) / max(float(np.abs(change).max()), 1e-300))
     return [name for name, size in zip(names, moved, strict=True) if size > MOVED]
 
 
-def _named(problem: Problem, tau: Array) -> list[tuple[str, float]]:
+def _parameters_of(problem: Problem, tau: Array) -> list[tuple[str, float]]:
     """Standard deviations and correlations of D, then the parameters of the errors."""
     sigma, found = float(np.exp(tau[-1])), []
     for term, D in zip(problem.design.terms, problem.relative_covariances(tau[:-1]), strict=True):

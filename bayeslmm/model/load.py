@@ -67,21 +67,21 @@ def load(path: str | Path, functions: Functions | None = None) -> Fit | Posterio
     given = require_mapping(functions, "functions", "{name: function}")
     content, arrays = read_archive(as_path(path))
     try:
-        return _opened(content, arrays, given, str(path))
+        return _open_object(content, arrays, given, str(path))
     except BROKEN as error:
         if was_interrupted(error):
             raise KeyboardInterrupt from None
         raise FormatError(f"the file lacks a part of a fit: {type(error).__name__} {error}", str(path), "save the fit again") from error
 
 
-def _opened(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]], path: str) -> Fit | Posterior:
+def _open_object(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]], path: str) -> Fit | Posterior:
     said = from_json(content["said"])
     absent = [name for name in said["functions"] if name not in functions]
     if absent:
         raise StoreError(
             f"the formula uses functions that a file cannot hold: {', '.join(absent)}", path, "give load(path, functions={...})"
         )
-    whole = _said(said, content, arrays, functions)
+    whole = _arguments(said, content, arrays, functions)
     model = _model_of_sums(whole, content, arrays) if "sums" in content else _model_of_rows(said, whole, content, arrays)
     problem = model.problem if "sums" in content else build_problem(model.design, arrays.get("fitted"))
     if "posterior" in content:
@@ -146,7 +146,7 @@ def _open_posterior(model: LMM, problem: Problem, content: dict[str, Any], array
     return post
 
 
-def _said(said: dict[str, Any], content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]]) -> ModelArguments:
+def _arguments(said: dict[str, Any], content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]]) -> ModelArguments:
     """What was said, with the arrays that stood beside it, over the rows used."""
     whole = ModelArguments(
         said["formula"],

@@ -139,7 +139,7 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         >>> blm.LMMRegressor("Reaction ~ Days + (1 | Subject)").fit(sleepstudy).fit_.df_model
         4
         """
-        frame = _named(X)
+        frame = _frame_with_names(X)
         name = response_name(self.formula, frozenset(self.functions or ()))
         if y is not None:
             frame = frame.assign(**{name: _column(y, len(frame))})
@@ -204,7 +204,7 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         require_one_of(output, get_args(Output), "output")
         if not hasattr(self, "fit_"):
             raise UnfittedError("this LMMRegressor has not been fitted", "predict", "call fit(X, y) first")
-        table = self.fit_.predict(_named(X), self.level, interval, conf_level, self.new_levels)
+        table = self.fit_.predict(_frame_with_names(X), self.level, interval, conf_level, self.new_levels)
         if output == "numpy":
             values: Array = table.to_numpy(float)
             return values if interval else values[:, 0]
@@ -235,7 +235,7 @@ def response_name(formula: str, functions: frozenset[str] = frozenset()) -> str:
     return atom.name
 
 
-def _named(X: Any) -> pd.DataFrame:
+def _frame_with_names(X: Any) -> pd.DataFrame:
     if isinstance(X, np.ndarray | list | tuple):
         raise DataError(f"X is a {type(X).__name__}, which has no column names", "X", "give a pandas or polars frame")
     return as_pandas(X)

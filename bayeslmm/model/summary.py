@@ -59,12 +59,12 @@ def _short_part(part: str, room: int) -> str:
     """A column, or a factor and its level: the level tells more, so it gets half the room or more."""
     found = _LEVEL.match(part)
     if found is None:
-        return _squeezed(part, room)
-    level = _squeezed(found["level"], min(len(found["level"]), (room + 1) // 2))
-    return _squeezed(found["factor"], room - len(level)) + level
+        return _shorten(part, room)
+    level = _shorten(found["level"], min(len(found["level"]), (room + 1) // 2))
+    return _shorten(found["factor"], room - len(level)) + level
 
 
-def _squeezed(text: str, room: int) -> str:
+def _shorten(text: str, room: int) -> str:
     """Small vowels go first, then small letters, both from the end; then what is too long, but for a number at the end."""
     for letters in ("aeiou", "abcdefghijklmnopqrstuvwxyz"):
         for i in range(len(text) - 1, 0, -1):

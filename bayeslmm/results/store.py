@@ -209,13 +209,13 @@ def require_same_estimates(problem: Problem, estimate: Estimate, path: str) -> N
     if estimate.method not in ("REML", "ML"):
         return
     again = estimates_at(problem, problem.criterion.at(estimate.x, estimate.restricted))
-    for name, stored, value, allowed in _compared(estimate, again):
+    for name, stored, value, allowed in _compare_estimates(estimate, again):
         if not np.all(np.abs(np.asarray(stored) - np.asarray(value)) <= allowed):
-            what = f"{name} of the saved fit is {_listed(stored)}; evaluated again it is {_listed(value)}"
+            what = f"{name} of the saved fit is {_as_list(stored)}; evaluated again it is {_as_list(value)}"
             raise MismatchError(what, path, "fit the model again")
 
 
-def _compared(stored: Estimate, again: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any, Any]]:
+def _compare_estimates(stored: Estimate, again: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any, Any]]:
     """Estimates with the same evaluated again, and the difference that is allowed: in standard errors for coefficients."""
     errors, share = np.sqrt(np.diagonal(again["vcov"])), ESTIMATE_AGREEMENT
     yield "the criterion", stored.criterion, again["criterion"], CRITERION_AGREEMENT * max(1.0, abs(again["criterion"]))
@@ -225,5 +225,5 @@ def _compared(stored: Estimate, again: Mapping[str, Any]) -> Iterator[tuple[str,
     yield "vcov", stored.vcov, again["vcov"], share * np.outer(errors, errors)
 
 
-def _listed(value: Any) -> str:
+def _as_list(value: Any) -> str:
     return ", ".join(f"{number:.6g}" for number in np.ravel(value)[:6])

@@ -227,7 +227,7 @@ class RandomPart:
                 statement.spot,
                 f"random {effect.name.lower()} / subject=id;",
             )
-        left = _left([GLMEffect(effect.continuous)], indicator)
+        left = _left_side([GLMEffect(effect.continuous)], indicator)
         self._append(statement, [effect], f"({left} | {_joined(group)})", indicator)
 
     def _add_joint(self, statement: RandomStatement, effects: Sequence[GLMEffect], indicator: Derived | None) -> None:
@@ -237,7 +237,7 @@ class RandomPart:
         if not group:
             self.derived[Derived(WHOLE_DATA)] = None
         structure, order = our_name(statement.type)
-        inside = f"{_left(effects, indicator)} | {_joined(group or (WHOLE_DATA,))}"
+        inside = f"{_left_side(effects, indicator)} | {_joined(group or (WHOLE_DATA,))}"
         tail = f", {order}" if order is not None else ""
         self._append(statement, effects, f"({inside})" if structure == "us" else f"{structure}({inside}{tail})", indicator)
 
@@ -261,7 +261,7 @@ class RandomPart:
         self.effects += [RandomEffect(e, columns, group, term) for e in effects]
 
 
-def _left(effects: Sequence[GLMEffect], indicator: Derived | None) -> str:
+def _left_side(effects: Sequence[GLMEffect], indicator: Derived | None) -> str:
     """The columns before the bar; with an indicator every column is multiplied by it."""
     if indicator is None:
         terms = [effect_formula(e) for e in effects if e != GLMEffect()]

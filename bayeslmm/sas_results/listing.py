@@ -164,8 +164,8 @@ def _grid(name: str, frame: pd.DataFrame) -> list[str]:
         widths = [max(width, *(len(line) for line in head)) for width, head in zip(widths, heads, strict=True)]
         height = max(len(head) for head in heads)
         rows = [[*[""] * (height - len(head)), *head, *column.cells] for column, head in zip(block, heads, strict=True)]
-        told = ["   ".join(_placed(row[i], w, c.left) for row, w, c in zip(rows, widths, block, strict=True)) for i in range(len(rows[0]))]
-        lines += ([""] if lines else []) + [_indented(line, max(map(len, told))) for line in told if line.strip()]
+        told = ["   ".join(_cell(row[i], w, c.left) for row, w, c in zip(rows, widths, block, strict=True)) for i in range(len(rows[0]))]
+        lines += ([""] if lines else []) + [_indent_rest(line, max(map(len, told))) for line in told if line.strip()]
     return lines
 
 
@@ -196,11 +196,11 @@ def _width(columns: Sequence[_Column]) -> int:
     return sum(max([*map(len, column.cells), *(len(word) for word in column.head.split())], default=0) + 3 for column in columns)
 
 
-def _placed(cell: str, width: int, left: bool) -> str:
+def _cell(cell: str, width: int, left: bool) -> str:
     return f"{cell:<{width}}" if left else f"{cell:>{width}}"
 
 
-def _indented(line: str, longest: int) -> str:
+def _indent_rest(line: str, longest: int) -> str:
     return " " * max(0, (LISTING_WIDTH - longest) // 2) + line
 
 

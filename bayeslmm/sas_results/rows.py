@@ -113,7 +113,7 @@ def prepare_rows(data: pd.DataFrame, translation: Translation) -> ProgramRows:
         frame[name] = _numeric(data, name, as_class=name != program.model.response)
     _check_contiguous(data, translation.contiguous)
     for derived in translation.derived:
-        frame[derived.name] = _derived(derived, data, classes)
+        frame[derived.name] = _derive_column(derived, data, classes)
     used = np.asarray(frame[list(model_columns(translation, frame))].notna().all(axis=1), dtype=np.bool_)
     if program.weight:
         # a weight that is missing or not above 0 leaves its row out
@@ -172,7 +172,7 @@ def _check_contiguous(data: pd.DataFrame, names: Sequence[str]) -> None:
             )
 
 
-def _derived(derived: Derived, data: pd.DataFrame, classes: Mapping[str, ClassLevels]) -> Any:
+def _derive_column(derived: Derived, data: pd.DataFrame, classes: Mapping[str, ClassLevels]) -> Any:
     if not derived.of:
         return np.ones(len(data), dtype=np.int64)
     parts = [_levels(data, name, classes) for name in derived.of]

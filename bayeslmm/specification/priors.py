@@ -185,7 +185,7 @@ class Priors:
         put(
             self,
             "residual",
-            _named({**require_mapping(residual, "residual", '{"rho": ("uniform", -1, 1)}'), **named}, SHAPE_FAMILIES, "residual"),
+            _read_named({**require_mapping(residual, "residual", '{"rho": ("uniform", -1, 1)}'), **named}, SHAPE_FAMILIES, "residual"),
         )
         put(self, "preset", preset)
 
@@ -353,7 +353,7 @@ def _read_alpha(given: Any) -> str | Named:
     if isinstance(given, str) and given in ("flat", "normal"):
         return given
     if isinstance(given, Mapping) or _is_named(given):
-        return _named(dict(given), COEFFICIENT_FAMILIES, "alpha")
+        return _read_named(dict(given), COEFFICIENT_FAMILIES, "alpha")
     raise PriorError(
         "the prior of alpha cannot be read", f"alpha: {given!r:.80}", 'write "flat", "normal" or {coefficient: ("normal", mean, sd)}'
     )
@@ -363,7 +363,7 @@ def _read(given: Any, allowed: Sequence[str], name: str) -> Prior | Named | None
     if given is None:
         return None
     if isinstance(given, Mapping) or _is_named(given):
-        return _named(dict(given), allowed, name)
+        return _read_named(dict(given), allowed, name)
     return read_prior(given, allowed, name)
 
 
@@ -372,7 +372,7 @@ def _is_named(given: Any) -> bool:
     return isinstance(given, tuple) and bool(given) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in given)
 
 
-def _named(given: Mapping[Any, Any], allowed: Sequence[str], argument: str) -> Named:
+def _read_named(given: Mapping[Any, Any], allowed: Sequence[str], argument: str) -> Named:
     for key in given:
         if not isinstance(key, str) or not key:
             raise PriorError(f"a prior of {argument} has no name", f"{argument}: {key!r:.80}", "name the parameter by a string")

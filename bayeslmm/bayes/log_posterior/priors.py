@@ -258,7 +258,7 @@ def shape_default(parameter: Parameter, correlation: Correlation | None, spread:
     return Prior("half_t", (3.0, SCALE_FACTOR * spread))
 
 
-def demand_possible(row: ParameterPrior, limits: tuple[float, float]) -> ParameterPrior:
+def require_possible(row: ParameterPrior, limits: tuple[float, float]) -> ParameterPrior:
     """Raise PriorError for a prior that has no possible value of its parameter."""
     low, high = limits
     if row.prior.family == "fixed":
@@ -368,7 +368,7 @@ def _matrix(
         if parameter.kind in ("sd", "var", "unique") and parameter.rows and parameter.rows[0] < len(sds):
             default = sds[parameter.rows[0]].prior
         row = _one(said.residual_of(full) or said.residual_of(name), default, "residual" if group == "" else "corr", group, full, base)
-        shapes.append(demand_possible(row, shape_range(parameter, inner)))
+        shapes.append(require_possible(row, shape_range(parameter, inner)))
     return MatrixPriors(kept, None, tuple(shapes))
 
 
@@ -424,7 +424,7 @@ def _variance(problem: Problem, said: Priors, base: PriorPreset) -> tuple[Parame
     for name, kind, width in zip(kernel.variance.names, *_variance_kinds(problem), strict=True):
         default = Prior("half_t", (3.0, SCALE_FACTOR)) if kind == "positive" else Prior("normal", (0.0, SCALE_FACTOR / width))
         limits = (0.0, np.inf) if kind == "positive" else (-np.inf, np.inf)
-        found.append(demand_possible(_one(said.residual_of(name), default, "residual", "", name, base), limits))
+        found.append(require_possible(_one(said.residual_of(name), default, "residual", "", name, base), limits))
     return tuple(found)
 
 

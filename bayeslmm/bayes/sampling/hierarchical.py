@@ -200,17 +200,18 @@ def _checks(name: str, phi: Array, statistics: dict[str, Array]) -> tuple[Check,
     worst, least = max(r_hat(phi[..., j]) for j in range(d)), min(ess(phi[..., j]) for j in range(d))
     found = [
         Check("method", "passed", f"NUTS by {name} on the hierarchical graph"),
-        _limited("r_hat", worst, 1.01, worst < 1.01, "draw more, or use the collapsed method"),
-        _limited("ess", least, 400.0, least >= 400.0, "draw more, or use the collapsed method"),
+        limit_check("r_hat", worst, 1.01, worst < 1.01, "draw more, or use the collapsed method"),
+        limit_check("ess", least, 400.0, least >= 400.0, "draw more, or use the collapsed method"),
     ]
     if "diverging" in statistics:
         count = int(np.sum(statistics["diverging"]))
-        found.append(_limited("divergences", count, 0, count == 0, "use the collapsed method, which has no funnel"))
+        found.append(limit_check("divergences", count, 0, count == 0, "use the collapsed method, which has no funnel"))
     if "energy" in statistics and n > 2:
         fraction = bfmi(statistics["energy"].reshape(c, n))
-        found.append(_limited("bfmi", fraction, 0.3, not fraction < 0.3, "draw more, or use the collapsed method"))
+        found.append(limit_check("bfmi", fraction, 0.3, not fraction < 0.3, "draw more, or use the collapsed method"))
     return tuple(found)
 
 
-def _limited(name: str, value: float, limit: float, fine: bool, remedy: str) -> Check:
+def limit_check(name: str, value: float, limit: float, fine: bool, remedy: str) -> Check:
+    """A check that passed or failed at its limit; the remedy is said where it failed."""
     return Check(name, "passed" if fine else "failed", value, limit, "" if fine else remedy)

@@ -149,7 +149,7 @@ class PosteriorMaximum:
 def map_summary(problem: Problem, maximum: PosteriorMaximum, elapsed: float) -> Estimate:
     """What follows from the mode; `criterion` is the restricted criterion there, without the prior, as elsewhere."""
     c = problem.standardization
-    x, singular = _vanished(problem, maximum.x)
+    x, singular = _set_vanishing_to_zero(problem, maximum.x)
     inverse = maximum.solution.information_inverse[0]
     vcov = maximum.sigma**2 * c.y_scale**2 * (c.back @ inverse @ c.back.T)
     point = problem.criterion.at(x, True)
@@ -175,7 +175,7 @@ def map_summary(problem: Problem, maximum: PosteriorMaximum, elapsed: float) -> 
     )
 
 
-def _vanished(problem: Problem, x: Array) -> tuple[Array, bool]:
+def _set_vanishing_to_zero(problem: Problem, x: Array) -> tuple[Array, bool]:
     """x with the directions that fell towards 0 at exactly 0, and whether there were any."""
     out, singular = x.copy(), False
     for term in problem.random.terms:

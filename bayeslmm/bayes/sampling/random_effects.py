@@ -12,7 +12,6 @@ factorisation for every draw.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +27,7 @@ from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
-from bayeslmm.likelihood.random_effects.iterative import IterativeSchur, factorise_iteratively
+from bayeslmm.likelihood.random_effects.iterative import IterativeSchur, factorise_iteratively, portions
 from bayeslmm.likelihood.random_effects.kernel import PooledLevelsKernel, RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.random_effects.off_diagonal import UnpairedOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import SchurComplement
@@ -52,7 +51,7 @@ def joint_draws(density: Density, phi: Array, rng: Generator) -> JointDraws:
     alpha = np.empty((S, p))
     beta = tuple(np.empty((S, len(term.group.levels), len(term.columns))) for term in terms)
     with one_thread(problem.criterion.width):
-        for part in _parts(S, density.batch):
+        for part in portions(S, density.batch):
             x, s = density.kernel_points(phi[part])
             kernel = density.kernel
             if isinstance(density.pooled, PooledSubjectsKernel):
@@ -68,11 +67,6 @@ def joint_draws(density: Density, phi: Array, rng: Generator) -> JointDraws:
             for whole, own in zip(beta, found.beta, strict=True):
                 whole[part] = own
     return JointDraws(alpha, beta)
-
-
-def _parts(n: int, step: int) -> Iterator[slice]:
-    for begin in range(0, n, step):
-        yield slice(begin, min(begin + step, n))
 
 
 def draw_alpha(found: MarginalCoefficients, s: Array, rng: Generator) -> Array:
@@ -351,7 +345,7 @@ def draw_beta_given_alpha(density: Density, mode: PosteriorMode, phi: Array, alp
     terms = density.problem.design.terms
     out = tuple(np.empty((len(phi), term.group.size, len(term.columns))) for term in terms)
     with one_thread(density.problem.criterion.width):
-        for part in _parts(len(phi), max(1, BATCH_ELEMENTS // (cross.first.K * cross.first.q**2))):
+        for part in portions(len(phi), max(1, BATCH_ELEMENTS // (cross.first.K * cross.first.q**2))):
             x, s = density.kernel_points(phi[part])
             if isinstance(density.pooled, PooledLevelsKernel):
                 W = density.pooled.whitened(x)

@@ -19,7 +19,7 @@ from bayeslmm.bayes.log_posterior.density import Density, density, require_room_
 from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
 from bayeslmm.bayes.posterior.data import PosteriorDraws
 from bayeslmm.bayes.posterior.posterior import Posterior
-from bayeslmm.bayes.sampling.hierarchical import HIERARCHICAL_WARM_UP, sample_hierarchical
+from bayeslmm.bayes.sampling.hierarchical import HIERARCHICAL_WARM_UP, limit_check, sample_hierarchical
 from bayeslmm.bayes.sampling.importance import (
     LARGEST_WEIGHT,
     TRUSTED_EFFICIENCY,
@@ -287,16 +287,12 @@ def _chain_checks(found: Chains) -> tuple[Check, ...]:
     divergences, deepest = int(found.diverged.sum()), float(np.mean(found.depth >= MAX_TREE_DEPTH))
     fraction = bfmi(found.energy) if found.energy.shape[1] > 2 else np.nan
     return (
-        _limited("r_hat", worst, 1.01, worst < 1.01, more),
-        _limited("ess", least, 400.0, least >= 400, more),
-        _limited("divergences", divergences, 0, divergences == 0, "give tighter priors to sds that the data hardly inform"),
-        _limited("tree_depth", deepest, 0.01, deepest <= 0.01, more),
-        _limited("bfmi", fraction, 0.3, not fraction < 0.3, more),
+        limit_check("r_hat", worst, 1.01, worst < 1.01, more),
+        limit_check("ess", least, 400.0, least >= 400, more),
+        limit_check("divergences", divergences, 0, divergences == 0, "give tighter priors to sds that the data hardly inform"),
+        limit_check("tree_depth", deepest, 0.01, deepest <= 0.01, more),
+        limit_check("bfmi", fraction, 0.3, not fraction < 0.3, more),
     )
-
-
-def _limited(name: str, value: float, limit: float, fine: bool, remedy: str) -> Check:
-    return Check(name, "passed" if fine else "failed", value, limit, "" if fine else remedy)
 
 
 # -- checks of any run ---------------------------------------------------------------------------------------------------------------------

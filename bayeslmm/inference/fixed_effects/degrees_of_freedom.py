@@ -318,7 +318,7 @@ def between_within(design: Design, standardization: Standardization) -> ByTerm:
 
     This is mmrm's count, and SAS's DDFM=BETWITHIN but for TYPE=UN.
     """
-    return _counted(design, standardization, [top_factor(design, "df='between-within'")])
+    return _count_strata(design, standardization, [top_factor(design, "df='between-within'")])
 
 
 def containment(design: Design, standardization: Standardization) -> ByTerm:
@@ -328,10 +328,10 @@ def containment(design: Design, standardization: Standardization) -> ByTerm:
     """
     factors = [g for g in grouping_factors(design) if any(t.group.name == g.name for t in design.terms)]
     _check_not_crossed(factors)
-    return _counted(design, standardization, factors)
+    return _count_strata(design, standardization, factors)
 
 
-def _counted(design: Design, standardization: Standardization, factors: Sequence[GroupingFactor]) -> ByTerm:
+def _count_strata(design: Design, standardization: Standardization, factors: Sequence[GroupingFactor]) -> ByTerm:
     """What the terms of every stratum leave of its levels.
 
     factors : each nested in the one before it

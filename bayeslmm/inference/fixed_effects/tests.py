@@ -161,7 +161,7 @@ class FixedEffects:
         if q == 0:
             return FTest(0, np.nan, np.nan, np.nan)
         if q < len(unit):
-            _demand_agreement(right, turn)
+            _require_agreement(right, turn)
         gap = rows @ self.alpha - turn @ right
         wald = float(gap @ np.linalg.solve(rows @ self.vcov @ rows.T, gap)) / q
         if term is not None and isinstance(self.degrees, ByTerm):
@@ -190,7 +190,7 @@ def _t_tests(estimate: Array, se: Array, df: Array, rhs: Array | float) -> TTest
     return TTests(estimate, se, df, statistic, np.asarray(2.0 * special.stdtr(df, -np.abs(statistic))))
 
 
-def _demand_agreement(right: Array, turn: Array) -> None:
+def _require_agreement(right: Array, turn: Array) -> None:
     """Right-hand sides of dependent rows must depend on one another as the rows do."""
     if np.any(np.abs(right - turn.T @ (turn @ right)) > DEPENDENT_ROWS * np.abs(right).max(initial=0.0)):
         where = "dependent rows of L with different right-hand sides"

@@ -345,7 +345,7 @@ def descend(problem: Problem, replicates: ReplicateSums, start: Array, restricte
     with np.errstate(invalid="ignore"):
         settled = ends.done | (np.isfinite(point.value) & (np.einsum("bi,bi->b", step, point.gradient) < 1e4 * tolerance))
     found = BatchFits(ends.x, point.sigma2, point.alpha, point.value, settled & ~lost)
-    return _alone(problem, replicates, found, np.flatnonzero(~found.settled & ~lost), start, restricted)
+    return _fit_unsettled(problem, replicates, found, np.flatnonzero(~found.settled & ~lost), start, restricted)
 
 
 def _without_rank(C: Array) -> NDArray[np.bool_]:
@@ -357,7 +357,7 @@ def _without_rank(C: Array) -> NDArray[np.bool_]:
     return ~finite | (values[:, 0] <= SINGULAR * values[:, -1])
 
 
-def _alone(problem: Problem, replicates: ReplicateSums, found: BatchFits, rows: Codes, start: Array, restricted: bool) -> BatchFits:
+def _fit_unsettled(problem: Problem, replicates: ReplicateSums, found: BatchFits, rows: Codes, start: Array, restricted: bool) -> BatchFits:
     """ReplicateSums that have not settled, by Newton's method each."""
     x, sigma2, alpha, value, settled = found.x, found.sigma2, found.alpha, found.value, found.settled
     for b in rows:

@@ -211,7 +211,7 @@ def difference_table(
         if name in design.encoding.covariates:
             given.setdefault(name, values_between(design, name))
     found = _estimable(ask, wanted, along, given, weights)
-    table = _made(differ(found))
+    table = _require_contrasts(differ(found))
     x = along[0] if along else "contrast"
     lines = ("contrast",) if along else ()
     met = {name for names in interactions(design) if set(names) & set(wanted) for name in names}
@@ -219,7 +219,7 @@ def difference_table(
     return AlongTable(table, x, lines, tuple(along[1:]), notes)
 
 
-def _made(table: pd.DataFrame) -> pd.DataFrame:
+def _require_contrasts(table: pd.DataFrame) -> pd.DataFrame:
     """The table, unless no contrast was asked for."""
     if not len(table):
         raise SpecificationError("no contrast is asked for", "method", 'use "trt.vs.ctrl", "pairwise", or a mapping of label to weights')
@@ -303,7 +303,7 @@ def subgroup_table(
         raise SpecificationError(f"no factor interacts with {name}", "factors", f'fit.update(formula=". ~ . + {name}:factor") adds one')
     given = require_mapping(at, "at", '{"x": [0, 1]}')
     overall = _estimable(ask, (name,), (), given, weights)
-    parts = [_made(differ(overall)).assign(subgroup="", level="all", n=_group_count(design, None), p_value=np.nan)]
+    parts = [_require_contrasts(differ(overall)).assign(subgroup="", level="all", n=_group_count(design, None), p_value=np.nan)]
     for each in chosen:
         means = _estimable(ask, (name,), (each,), given, weights)
         table = differ(means)

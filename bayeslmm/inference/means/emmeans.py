@@ -469,9 +469,9 @@ def emmeans(
     effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given)))
     notes = (*averaging_note(grid, (*wanted, *given), weights), *interaction_note(fit.design, (*wanted, *given)))
     notes = (*notes, *_scale_notes(fit.design, scale, sd))
-    made = _made(fit, effects, mean.of(rows), mean.of(offset), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
+    made = _assemble_means(fit, effects, mean.of(rows), mean.of(offset), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
     made = replace(made, asked=asked)
-    return made if scale is None else _on_response(made, scale, sd)
+    return made if scale is None else _take_back_means(made, scale, sd)
 
 
 def scale_and_sd(fit: Fitted, type: Any, bias_adjust: Any) -> tuple[ResponseScale | None, float]:  # noqa: A002
@@ -490,7 +490,7 @@ def _scale_notes(design: Design, scale: ResponseScale | None, sd: float) -> tupl
     return (f"taken back from the scale of {scale.name}", *adjusted)
 
 
-def _on_response(means: EMMeans, scale: ResponseScale, sd: float) -> EMMeans:
+def _take_back_means(means: EMMeans, scale: ResponseScale, sd: float) -> EMMeans:
     """Means and limits taken back; standard errors by the delta method; tests stay."""
     frame = pd.DataFrame(means.frame)
     value, slope = scale.moments(frame["estimate"].to_numpy(float), sd)
@@ -533,7 +533,7 @@ def emtrends(
     effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given, var)))
     L = mean.of(slopes)
     notes = (f"slopes of {var}", *averaging_note(grid, (*wanted, *given), weights), *_scale_notes(design, None, 0.0))
-    made = _made(fit, effects, L, np.zeros(len(L)), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
+    made = _assemble_means(fit, effects, L, np.zeros(len(L)), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
     return replace(made, asked=asked)
 
 
@@ -551,7 +551,7 @@ def _derivative(design: Design, frame: pd.DataFrame, var: str) -> Array:
     return np.asarray(sum(weight[:, None] * row for weight, row in zip(weights, rows, strict=True)) / step)
 
 
-def _made(
+def _assemble_means(
     fit: Fitted,
     effects: FixedEffects,
     L: Array,

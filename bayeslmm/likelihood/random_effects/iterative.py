@@ -307,7 +307,7 @@ class IterativeSchur:
 
     def _solve(self, b: Array) -> Array:
         """S~^-1 b; b (m, s)."""
-        parts = [conjugate_gradients(lambda v: self.operator(v)[0], b[:, part]) for part in _portions(b.shape[1], 2 * MOST_TOGETHER)]
+        parts = [conjugate_gradients(lambda v: self.operator(v)[0], b[:, part]) for part in portions(b.shape[1], 2 * MOST_TOGETHER)]
         return np.concatenate(parts, axis=1) if parts else b
 
     @cached_property
@@ -354,7 +354,7 @@ class IterativeSchur:
             what = f"variances of {d.shape[0]:,} predictions need as many solutions with {self.layout.m:,} crossed columns"
             raise SizeError(what, "", f"ask for {MOST_FORMS:,} rows at a time, or for predictions without their variances")
         total = np.empty(d.shape[0])
-        for part in _portions(d.shape[0], 2 * MOST_TOGETHER):
+        for part in portions(d.shape[0], 2 * MOST_TOGETHER):
             right = multiply_blocks(self.layout.spans, self.outer, d[part].toarray().T.copy(), transposed=True)
             total[part] = np.einsum("ms,ms->s", right, self._solve(right))
         return total
@@ -397,7 +397,7 @@ class IterativeSchur:
         adjoint = _Adjoint(self) if self.derivatives else None
         exact, vectors = self.probes.exact.shape[1], np.concatenate([self.probes.exact, self.probes.random], axis=1)
         values = np.zeros(vectors.shape[1])
-        for part in _portions(vectors.shape[1], self._together):
+        for part in portions(vectors.shape[1], self._together):
             z = np.ascontiguousarray(vectors[:, part])
             found = quadrature(self.operator, z, keep=adjoint is not None)
             values[part] = found.values
@@ -472,7 +472,7 @@ class IterativeSchur:
         span = self.layout.spans[f]
         total = self.columns.schur_blocks(self.H)[f].sum(0)
         for vectors, weight in ((self.probes.exact, 1.0), (self.probes.random, 1.0 / max(self.probes.count, 1))):
-            for part in _portions(vectors.shape[1], MOST_TOGETHER):
+            for part in portions(vectors.shape[1], MOST_TOGETHER):
                 z = vectors[:, part]
                 left, right = (
                     self._times_U(multiply_blocks(self.layout.spans, self.outer, M))[0][span.offset : span.stop].reshape(span.K, span.q, -1)
@@ -546,7 +546,8 @@ class _Adjoint:
         return TraceDerivatives(self.own, self.first)
 
 
-def _portions(count: int, step: int) -> Iterator[slice]:
+def portions(count: int, step: int) -> Iterator[slice]:
+    """Slices of `step` that cover 0 to count."""
     for begin in range(0, count, step):
         yield slice(begin, min(begin + step, count))
 

@@ -140,7 +140,7 @@ def subject_rows(
     if place is not None:
         residual, variance = _through_errors(problem, state, place)
         C, own = C + residual, own + variance
-    gained, left, d = _given_observed(state, sp.csr_array(C), c.functions(X), own)
+    gained, left, d = _condition_on_observed(state, sp.csr_array(C), c.functions(X), own)
     through_alpha = np.einsum("nx,xz,nz->n", d, state.solution.information_inverse[0], d)
     unit, variance = point.sigma2 * c.y_scale**2, left + through_alpha
     # an outcome that was observed has no variance left: what the differences leave of it is rounding
@@ -210,7 +210,7 @@ def _pairs(place: ResidualIndex, new: Codes, residual: ResidualDesign, old: Code
     return BlockRows(None, blocks, group, None)
 
 
-def _given_observed(state: BlockDiagonalState, C: sp.csr_array, X: Array, own: Array) -> tuple[Array, Array, Array]:
+def _condition_on_observed(state: BlockDiagonalState, C: sp.csr_array, X: Array, own: Array) -> tuple[Array, Array, Array]:
     """c' V^-1 (y - X alpha), v - c' V^-1 c and x - X' V^-1 c of every row of C."""
     gained, left, d = np.zeros(len(own)), own.copy(), X.copy()
     if not C.nnz:  # rows of new subjects alone: those observed say nothing of them

@@ -308,9 +308,9 @@ def read_lsmestimate(cursor: SASCursor) -> LSMEstimateStatement:
     """LSMESTIMATE effect 'label' values divisor=n, 'label' values, ... / options."""
     spot = cursor.here()
     effect = parse_effect(cursor)
-    rows = [_row(cursor)]
+    rows = [_read_row(cursor)]
     while cursor.accept(","):
-        rows.append(_row(cursor))
+        rows.append(_read_row(cursor))
     values = slash_options(cursor, LSMESTIMATE_OPTIONS)
     own: dict[str, Any] = {name: values.pop(name) for name in ("divisor", "joint", "chisq", "tail", "testvalue") if name in values}
     shared = own.pop("divisor", ())
@@ -323,7 +323,7 @@ def read_lsmestimate(cursor: SASCursor) -> LSMEstimateStatement:
     return LSMEstimateStatement(means, tuple(rows), **own)
 
 
-def _row(cursor: SASCursor) -> LSMEstimateRow:
+def _read_row(cursor: SASCursor) -> LSMEstimateRow:
     label = cursor.take().text if cursor.token.kind == "string" else ""
     values: list[float] = []
     levels: list[LevelCoefficient] = []

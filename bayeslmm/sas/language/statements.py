@@ -127,7 +127,7 @@ def read_estimate(cursor: SASCursor) -> EstimateStatement:
     """ESTIMATE 'label' effect values ... | effect values ... / options."""
     spot = cursor.here()
     label = cursor.label()
-    row = _row(cursor)
+    row = _read_row(cursor)
     if cursor.sees(","):
         cursor.fail("ESTIMATE has one row", "several rows are a CONTRAST, or several ESTIMATE statements")
     values = slash_options(cursor, effect_options.ESTIMATE_OPTIONS)
@@ -138,13 +138,13 @@ def read_contrast(cursor: SASCursor) -> ContrastStatement:
     """CONTRAST 'label' row, row, ... / options."""
     spot = cursor.here()
     label = cursor.label()
-    rows = [_row(cursor)]
+    rows = [_read_row(cursor)]
     while cursor.accept(","):
-        rows.append(_row(cursor))
+        rows.append(_read_row(cursor))
     return ContrastStatement(label, tuple(rows), **slash_options(cursor, effect_options.CONTRAST_OPTIONS), spot=spot)
 
 
-def _row(cursor: SASCursor) -> CoefficientRow:
+def _read_row(cursor: SASCursor) -> CoefficientRow:
     fixed = _coefficients(cursor)
     random = _coefficients(cursor) if cursor.accept("|") else ()
     if not fixed and not random:
@@ -349,7 +349,7 @@ def parse_programs(program: str, columns: tuple[str, ...] = ()) -> tuple[MixedPr
             between.append(tokens)
             continue
         if "proc" in step.fields and tokens[0].lower == "proc":
-            steps.append(_finished(text, step))
+            steps.append(_complete_program(text, step))
             step = step.following()
             for waiting in between:
                 _read(text, waiting, step, names)
@@ -357,7 +357,7 @@ def parse_programs(program: str, columns: tuple[str, ...] = ()) -> tuple[MixedPr
         _read(text, tokens, step, names)
     for waiting in between:
         _read(text, waiting, step, names)
-    steps.append(_finished(text, step))
+    steps.append(_complete_program(text, step))
     return tuple(replace(found, notes=(*prepared.notes, *found.notes)) for found in steps)
 
 
@@ -374,7 +374,7 @@ def parse_program(program: str, columns: tuple[str, ...] = ()) -> MixedProgram:
     return steps[0]
 
 
-def _finished(text: str, step: _Step) -> MixedProgram:
+def _complete_program(text: str, step: _Step) -> MixedProgram:
     if "proc" not in step.fields:
         syntax_error(text, 0, "the program has no PROC MIXED statement", "proc mixed data=a; model y = x / solution; run;")
     if "model" not in step.fields:

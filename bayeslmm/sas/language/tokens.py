@@ -351,8 +351,8 @@ def prepare_text(program: str) -> PreparedText:
     inside: str | None = None  # the step that is being left out
     for start, statement in _statements(program):
         head, word = _heads(statement)
-        text = _substituted(program, start, statement, variables) if head not in ("", *_SKIPPED_GLOBALS) and inside is None else statement
-        if head == "%let" and (found := _LET.match(_substituted(program, start, statement, variables))):
+        text = _expand(program, start, statement, variables) if head not in ("", *_SKIPPED_GLOBALS) and inside is None else statement
+        if head == "%let" and (found := _LET.match(_expand(program, start, statement, variables))):
             variables[found.group(1).lower()] = found.group(2).strip()
             kept.append(_blank(statement))
             continue
@@ -366,7 +366,7 @@ def prepare_text(program: str) -> PreparedText:
             kept.append(_blank(statement))
             continue
         elif inside is not None and head.rstrip("0123456789") in ("title", "footnote", "ods"):
-            kept.append(_substituted(program, start, statement, variables))
+            kept.append(_expand(program, start, statement, variables))
             continue
         kept.append(_blank(statement) if inside is not None else text)
         if inside is not None and head in ("run", "quit"):
@@ -416,7 +416,7 @@ def _end(program: str, start: int) -> int:
     return len(program)
 
 
-def _substituted(program: str, start: int, statement: str, variables: dict[str, str]) -> str:
+def _expand(program: str, start: int, statement: str, variables: dict[str, str]) -> str:
     """Macro variables put in, but for those between single quotes and in comments."""
 
     def value(found: re.Match[str]) -> str:

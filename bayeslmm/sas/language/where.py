@@ -135,11 +135,11 @@ def _negation(cursor: SASCursor, depth: int) -> Condition:
     while cursor.sees_word("not") or cursor.sees("^") or cursor.sees("~"):
         cursor.take()
         negative = not negative
-    part = _bracketed(cursor, depth) if cursor.sees("(") else _comparison(cursor, depth)
+    part = _read_bracket(cursor, depth) if cursor.sees("(") else _comparison(cursor, depth)
     return Negation(part) if negative else part
 
 
-def _bracketed(cursor: SASCursor, depth: int) -> Condition:
+def _read_bracket(cursor: SASCursor, depth: int) -> Condition:
     """A condition in parentheses, or a comparison that begins with arithmetic in parentheses."""
     inner = cursor.bracketed(lambda: parse_condition(cursor, depth + 1))
     return _comparison(cursor, depth, inner.operand) if isinstance(inner, IsTrue) else inner
