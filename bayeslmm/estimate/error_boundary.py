@@ -12,6 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm.covariance.composed import WithNugget
+from bayeslmm.covariance.linalg import correlations
+from bayeslmm.covariance.registry import STRUCTURES
+from bayeslmm.covariance.spatial import SpatialCovariance
 from bayeslmm.errors import Check
 from bayeslmm.estimate.checks import SINGULAR_SD
 from bayeslmm.likelihood.problem import Problem
@@ -179,6 +183,100 @@ def singular_errors(problem: Problem, x: Array) -> tuple[str, ...]:
     return tuple(found)
 
 
+NO_DECAY = 1e-3
+"""One less the correlation at the largest distance, below which the errors have not been seen to decay; and the correlation at the smallest
+distance below which they have decayed before the next row comes.
+"""
+
+
+SMOOTH = 50.0
+"""Smoothness beyond which Matern's curve is told from its limit by no data."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reach:
+    """Correlations of the errors of one group, a nugget left aside: over the largest and over the smallest distance within a subject.
+
+    ranges : the range in units of the largest distance, 0 where the parameter is another one; smoothness : nu of the Matern curve
+    """
+
+    name: str
+    extent: float
+    over_extent: float
+    over_nearest: float
+    ranges: float = 0.0
+    smoothness: float = 0.0
+
+    @property
+    def has_run_off(self) -> bool:
+        """Whether nothing is seen of a decay, or only the first thousandth of it."""
+        return 1.0 - self.over_extent < NO_DECAY or self.ranges * NO_DECAY > 1.0
+
+
+def _reaches(problem: Problem, x: Array) -> Iterator[_Reach]:
+    """Of every group of R whose correlation falls to 0 with a distance or with the number of steps, by one parameter."""
+    kernel = problem.structured
+    if kernel is None or not isinstance(kernel.structure, GroupedStructure):
+        return
+    structure, covariance = kernel.structure, kernel.structure.covariance
+    for g, (name, own) in enumerate(zip(_set_names(problem), structure.padded(x[kernel.residual_part]), strict=True)):
+        if isinstance(structure, SpatialStructure):
+            distances = _distances(problem, g)
+            if distances is not None:
+                values = [_correlation(structure.located, own, distance) for distance in distances]
+                known = dict(zip((p.kind for p in covariance.natural_parameters), covariance.natural(own).tolist(), strict=True))
+                yield _Reach(name, distances[1], values[1], values[0], known.get("range", 0.0) / distances[1], known.get("nu", 0.0))
+        elif STRUCTURES[covariance.name].serial and [p.kind for p in covariance.natural_parameters].count("rho") == 1:
+            seen = _seen(problem, g)
+            C = np.abs(correlations(covariance.matrix(own)[np.ix_(seen, seen)]))
+            # a correlation of 0 from one step to the next is within the range of rho
+            yield _Reach(name, float(np.ptp(seen)), float(C.min()), 1.0)
+
+
+def _correlation(covariance: SpatialCovariance, x: Array, distance: float) -> float:
+    """At one distance, without a nugget."""
+    curve, r = covariance.curve, covariance.natural(x)[1:]
+    if isinstance(curve, WithNugget):
+        curve, r = curve.at(np.zeros((2, 2))), np.append(r[:-1], 0.0)
+    return float(curve.matrix_at(r, np.array([[0.0, distance], [distance, 0.0]]))[0, 1])
+
+
+def _distances(problem: Problem, group: int) -> tuple[float, float] | None:
+    """The smallest distance above 0 and the largest one between rows of a subject."""
+    kernel, found = problem.structured, []
+    assert kernel is not None
+    for batch in (*kernel.data.rows, *kernel.data.pooled):
+        block = batch.block
+        assert block.distances is not None
+        own = block.distances * (block.group[:, :, None] == group)
+        own = own[own > 0.0] if block.same is None else own[(own > 0.0) & (block.same > 0)]
+        found += [float(own.min()), float(own.max())] if own.size else []
+    return (min(found), max(found)) if found else None
+
+
+def _range_checks(problem: Problem, x: Array) -> Iterator[Check]:
+    """A range that runs off beyond the places, or to nothing before the nearest of them."""
+    gone = vanishing_strata(problem, x)
+    for reach in _reaches(problem, x):
+        if reach.name in gone:
+            continue
+        if reach.has_run_off:
+            value = f"the correlation over the whole extent, {reach.extent:.4g}, is 1 - {max(1.0 - reach.over_extent, 0.0):.2g}"
+            value += f", the range {reach.ranges:.2g} times the extent" if reach.ranges else ""
+            remedy = (
+                "the range has run off beyond the rows: it and the sd are known by their ratio alone, and the intercept hardly at all; "
+                "describe what all rows of a subject share by a random effect or a trend, or use another structure"
+            )
+            yield Check(f"range: {reach.name}", "noted", value, f"1 - {NO_DECAY:g}", remedy)
+        elif reach.over_nearest < NO_DECAY:
+            value = f"the correlation between the nearest rows is {reach.over_nearest:.2g}"
+            remedy = "the range ends before the next row comes: the errors are independent; leave the structure out"
+            yield Check(f"range: {reach.name}", "noted", value, NO_DECAY, remedy)
+        elif reach.smoothness > SMOOTH:
+            remedy = "the Matern curve has become the Gaussian one: sp_gau has a parameter less"
+            yield Check(f"range: {reach.name}", "noted", f"nu is {reach.smoothness:.3g}", SMOOTH, remedy)
+
+
 def error_boundary_checks(problem: Problem, x: Array) -> list[Check]:
     """What of the errors is at the end of its range."""
     gone = [Check(f"singular: {name}", "noted", 0.0, 0.0, f"the residual sd is 0: {OWN_SD}") for name in vanishing_strata(problem, x)]
@@ -188,4 +286,4 @@ def error_boundary_checks(problem: Problem, x: Array) -> list[Check]:
     )
     # without random effects no search ends there
     singular = singular_errors(problem, x) if problem.random.size else ()
-    return gone + [Check(f"singular: {name}", "noted", 0.0, 0.0, remedy) for name in singular]
+    return [*gone, *(Check(f"singular: {name}", "noted", 0.0, 0.0, remedy) for name in singular), *_range_checks(problem, x)]
