@@ -74,10 +74,24 @@ def select_rows(frame: pd.DataFrame, program: MixedProgram) -> pd.DataFrame:
 
 
 def _plain(series: pd.Series[Any]) -> NDArray[Any]:
-    """Numbers as float64 with NaN, anything else as objects."""
+    """Numbers as float64 with NaN, dates and datetimes as datetime64, anything else as objects."""
     if kind_of(series) in ("number", "boolean"):
         return np.asarray(series_numbers(series, str(series.name)).values)
+    if kind_of(series) == "time":
+        return _times(series)
     return np.asarray(series.astype(object).where(series.notna(), None).to_numpy(), dtype=object)
+
+
+def _times(series: pd.Series[Any]) -> NDArray[Any]:
+    """Dates and datetimes as datetime64 without a time zone; durations and times of day in seconds."""
+    plain = series.dt.to_timestamp() if isinstance(series.dtype, pd.PeriodDtype) else series
+    if plain.dtype == object and pd.api.types.infer_dtype(plain, skipna=True) == "time":
+        plain = pd.to_timedelta(plain.astype("str").where(plain.notna(), None))
+    elif plain.dtype.kind not in "mM":
+        plain = pd.to_datetime(plain.astype(object))
+    if isinstance(plain.dtype, pd.DatetimeTZDtype):
+        plain = plain.dt.tz_localize(None)
+    return np.asarray(plain.dt.total_seconds() if plain.dtype.kind == "m" else plain.to_numpy())
 
 
 def by_groups(frame: pd.DataFrame, by: Sequence[ByVariable]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:

@@ -34,7 +34,7 @@ UNSUPPORTED = {
     "NOTSORTED": f"{HEAD}; by b notsorted; run;",
     "LOWERB": f"{HEAD}; parms (1) / lowerb=0; run;",
     "function PUT": f"{HEAD}; where put(a, 8.) = 'B'; run;",
-    "literal": f"{HEAD}; where x > '01jan2020'd; run;",
+    "literal": f"{HEAD}; where x > '01'x; run;",
     "x--z": f"{HEAD}; random x--z / type=toep(1); run;",
     "OBS": "options obs=100; proc mixed; model y=x; run;",
 }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from bayeslmm.errors import BayesLMMError, DataError
 from bayeslmm.sas.language.statements import parse_program
 from bayeslmm.sas.language.where import columns_in, rows_where
+from bayeslmm.sas_results.rows import select_rows
 
 COLUMNS = {
     "x": np.array([1.0, 2.0, np.nan, 4.0]),
@@ -116,3 +120,72 @@ def test_the_variables_of_a_condition() -> None:
     where = parse_program("proc mixed; model x = k; where not (a = 1 or b in (2)) and c is missing; run;").where
     assert where is not None
     assert columns_in(where) == ("a", "b", "c")
+
+
+DAYS = [date(2019, 12, 31), date(2020, 1, 1), None, date(2020, 6, 30), date(1955, 2, 3)]
+FROM_1960 = [None if day is None else float((day - date(1960, 1, 1)).days) for day in DAYS]
+DATE_COLUMNS = {
+    "numbers": FROM_1960,
+    "dates": pd.Series(DAYS, dtype=object),
+    "stamps": pd.to_datetime(pd.Series(DAYS, dtype=object)),
+    "periods": pd.to_datetime(pd.Series(DAYS, dtype=object)).dt.to_period("D"),
+    "zoned": pd.to_datetime(pd.Series(DAYS, dtype=object)).dt.tz_localize("Europe/Vienna"),
+}
+
+
+@pytest.mark.parametrize("kind", DATE_COLUMNS)
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [
+        ("when >= '01JAN2020'd", [1, 3]),
+        ('when < "01jan20"d', [0, 2, 4]),  # a missing date is before all others
+        ("when between '1-jan-2020'd and '31dec2020'd", [1, 3]),
+        ("'01jan2020'd <= when < '01jul2020'd", [1, 3]),
+        ("when in ('31dec2019'd, '30jun2020'd)", [0, 3]),
+        ("when = mdy(6, 30, 2020)", [3]),
+        ("year(when) = 2020 and month(when) le 6", [1, 3]),
+        ("qtr(when) eq 4 or weekday(when) = 4", [0, 1]),
+        ("day(when) = 3", [4]),
+        ("when is missing", [2]),
+        ("not missing(when) and when > '01jan2020'd - 1", [1, 3]),
+        ("when > .", [0, 1, 3, 4]),
+        ("when >= '01jan2020:00:00:00'dt", [1, 3]),
+    ],
+)
+def test_dates_are_days_since_1960(kind: str, condition: str, kept: list[int]) -> None:
+    if kind == "numbers" and "'dt" in condition:
+        return  # a number of days is none of seconds
+    frame = pd.DataFrame({"when": DATE_COLUMNS[kind], "row": range(5)})
+    program = parse_program(f"proc mixed; model row = ; where {condition}; run;", ("row", "when"))
+    assert select_rows(frame, program)["row"].tolist() == kept
+
+
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [
+        ("at < '01jan2020:9:30'dt", [0]),
+        ("at = '1jan2020:10:00:30'dt", [1]),
+        ("datepart(at) = '01jan2020'd", [0, 1]),
+        ("timepart(at) > '09:00 pm't", [2]),
+        ("hour(at) = 10 and minute(at) = 0 and second(at) = 30", [1]),
+        ("year(datepart(at)) = 2021", [2]),
+    ],
+)
+def test_datetimes_are_seconds(condition: str, kept: list[int]) -> None:
+    frame = pd.DataFrame({"at": pd.to_datetime(["2020-01-01 09:00:00", "2020-01-01 10:00:30", "2021-05-05 22:00:00"]), "row": range(3)})
+    program = parse_program(f"proc mixed; model row = ; where {condition}; run;", ("row", "at"))
+    assert select_rows(frame, program)["row"].tolist() == kept
+
+
+@pytest.mark.parametrize("condition", ["at > '01jan2020'd", "year(at) = 2020", "at between '01jan2019'd and '01jan2022'd"])
+def test_times_of_day_are_not_taken_for_dates(condition: str) -> None:
+    frame = pd.DataFrame({"at": pd.to_datetime(["2020-01-01 09:00:00", "2020-01-01 10:00:30"]), "row": range(2)})
+    program = parse_program(f"proc mixed; model row = ; where {condition}; run;", ("row", "at"))
+    with pytest.raises(DataError, match="times of day"):
+        select_rows(frame, program)
+
+
+@pytest.mark.parametrize("literal", ["'31feb2020'd", "'2020-01-01'd", "'25:99't", "'01jan2020'dt", "'0jan2020'd", "'01foo2020'd"])
+def test_what_is_no_date_is_refused_in_its_place(literal: str) -> None:
+    with pytest.raises(BayesLMMError, match="is no"):
+        parse_program(f"proc mixed; model x = k; where x > {literal}; run;", ("x", "s", "k"))

@@ -12,11 +12,13 @@ import re
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 
 from bayeslmm._arrays import Array
+from bayeslmm.sas.language.tokens import SAS_EPOCH
 
 _WORD_DELIMITERS = " !$%&()*+,-./;<^|"
 
@@ -111,6 +113,20 @@ def _if(condition: float, yes: Any, no: Any) -> Any:
     return yes if condition and not math.isnan(condition) else no
 
 
+def _of_date(of: Callable[[date], float]) -> Callable[..., float]:
+    """Of the day that a number of days since 1 January 1960 stands for."""
+    return _known(lambda days: float(of(SAS_EPOCH + timedelta(days=math.floor(days)))))
+
+
+def _of_clock(unit: int, size: int) -> Callable[..., float]:
+    """Of the time of day that a number of seconds stands for."""
+    return _known(lambda seconds: float(math.floor(seconds % 86400.0) // unit % size))
+
+
+def _mdy(month: float, day: float, year: float) -> float:
+    return float((date(int(year), int(month), int(day)) - SAS_EPOCH).days)
+
+
 SAS_FUNCTIONS: Mapping[str, SASFunction] = {
     "+": SASFunction("nn", "n", _known(operator.add), 2),
     "-": SASFunction("nn", "n", _known(operator.sub), 2),
@@ -118,6 +134,19 @@ SAS_FUNCTIONS: Mapping[str, SASFunction] = {
     "/": SASFunction("nn", "n", _known(operator.truediv), 2),
     "**": SASFunction("nn", "n", _known(operator.pow), 2),
     "||": SASFunction("cc", "c", operator.add, 2),
+    "year": SASFunction("n", "n", _of_date(lambda day: day.year), 1),
+    "qtr": SASFunction("n", "n", _of_date(lambda day: (day.month + 2) // 3), 1),
+    "month": SASFunction("n", "n", _of_date(lambda day: day.month), 1),
+    "day": SASFunction("n", "n", _of_date(lambda day: day.day), 1),
+    "weekday": SASFunction("n", "n", _of_date(lambda day: day.isoweekday() % 7 + 1), 1),
+    "mdy": SASFunction("nnn", "n", _known(_mdy), 3),
+    "datepart": SASFunction("n", "n", _known(lambda seconds: math.floor(seconds / 86400.0)), 1),
+    "timepart": SASFunction("n", "n", _known(lambda seconds: seconds % 86400.0), 1),
+    "dhms": SASFunction("nnnn", "n", _known(lambda d, h, m, s: 86400.0 * d + 3600.0 * h + 60.0 * m + s), 4),
+    "hms": SASFunction("nnn", "n", _known(lambda h, m, s: 3600.0 * h + 60.0 * m + s), 3),
+    "hour": SASFunction("n", "n", _of_clock(3600, 24), 1),
+    "minute": SASFunction("n", "n", _of_clock(60, 60), 1),
+    "second": SASFunction("n", "n", _known(lambda seconds: seconds % 60.0), 1),
     "abs": SASFunction("n", "n", _known(abs), 1),
     "ceil": SASFunction("n", "n", _known(math.ceil), 1),
     "exp": SASFunction("n", "n", _known(math.exp), 1),
@@ -169,6 +198,12 @@ SAS_FUNCTIONS: Mapping[str, SASFunction] = {
     "upcase": SASFunction("c", "c", str.upper, 1),
 }
 """SAS name, or sign of arithmetic -> function."""
+
+OF_DATES = frozenset(("year", "qtr", "month", "day", "weekday"))
+"""Functions of a number of days."""
+
+OF_SECONDS = frozenset(("datepart", "timepart", "hour", "minute", "second"))
+"""Functions of a number of seconds."""
 
 
 def apply_function(function: SASFunction, arguments: list[Array]) -> Array:

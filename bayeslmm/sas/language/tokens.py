@@ -1,6 +1,6 @@
 """The tokens of a SAS program, each with its place, and the cursor that reads them.
 
-What is refused here, by name: macro language beyond %LET, date and hexadecimal literals.
+What is refused here, by name: macro language beyond %LET, hexadecimal literals.
 
 `%let name = value;` and `&name` are read as SAS reads them; DATA steps, other procedures, LIBNAME and its like are left out, with a note:
 the frame is taken as it is. What is left out leaves its lines, so that errors still show the right one.
@@ -12,11 +12,12 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal, NoReturn
 
 from bayeslmm.errors import FormulaError, FormulaLimitError, SpecificationError
 
-SASTokenKind = Literal["name", "number", "string", "symbol", "end"]
+SASTokenKind = Literal["name", "number", "string", "symbol", "date", "time", "datetime", "end"]
 
 MAX_LENGTH = 64 * 1024
 
@@ -131,6 +132,44 @@ def _number(program: str, number: re.Match[str]) -> tuple[SASToken, int]:
     return SASToken("number", number.group(), number.start()), number.end()
 
 
+_MONTHS = {name: k for k, name in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1)}
+_DATE = re.compile(r"(\d{1,2})[-/ ]?([a-z]{3})[-/ ]?(\d{4}|\d{2})")
+_TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d*)?))? ?([ap]m)?")
+SAS_EPOCH = date(1960, 1, 1)
+CENTURY_FROM = 1926
+"""The first of the hundred years that two digits stand for: SAS's YEARCUTOFF."""
+
+
+def read_sas_time(kind: SASTokenKind, text: str) -> float | None:
+    """What a literal stands for: days since 1 January 1960, seconds since midnight, or seconds since then; None where it is none.
+
+    >>> read_sas_time("date", "02jan1960"), read_sas_time("datetime", "01jan1960:00:01")
+    (1.0, 60.0)
+    """
+    text = text.strip().lower()
+    if kind == "datetime":
+        first, _, second = text.partition(":") if ":" in text else text.partition(" ")
+        day, clock = read_sas_time("date", first), read_sas_time("time", second)
+        return None if day is None or clock is None else 86400.0 * day + clock
+    if kind == "time":
+        found = _TIME.fullmatch(text)
+        if found is None or int(found[2]) > 59 or float(found[3] or 0) >= 60.0 or (found[4] and not 1 <= int(found[1]) <= 12):
+            return None
+        hours = int(found[1]) % 12 + 12 * (found[4] == "pm") if found[4] else int(found[1])
+        return 3600.0 * hours + 60.0 * int(found[2]) + float(found[3] or 0)
+    found = _DATE.fullmatch(text)
+    if found is None or found[2] not in _MONTHS:
+        return None
+    year = int(found[3])
+    if len(found[3]) == 2:
+        year += CENTURY_FROM - CENTURY_FROM % 100
+        year += 100 * (year < CENTURY_FROM)
+    try:
+        return float((date(year, _MONTHS[found[2]], int(found[1])) - SAS_EPOCH).days)
+    except ValueError:
+        return None
+
+
 def _quoted(program: str, position: int) -> tuple[SASToken, int]:
     """A quoted text, a doubled quote standing for one; followed by `n` it is a name."""
     quote = program[position]
@@ -149,6 +188,13 @@ def _quoted(program: str, position: int) -> tuple[SASToken, int]:
     suffix = _LITERAL_SUFFIX.match(program, end)
     if suffix is None:
         return SASToken("string", text, position), end
+    kinds: dict[str, SASTokenKind] = {"d": "date", "t": "time", "dt": "datetime"}
+    if (kind := kinds.get(suffix.group().lower())) is not None:
+        value = read_sas_time(kind, text)
+        if value is None:
+            form = {"date": "'01jan2020'd", "time": "'9:25:00't", "datetime": "'01jan2020:9:25:00'dt"}[kind]
+            syntax_error(program, position, f"{program[position : suffix.end()]} is no {kind}", f"write it as {form}")
+        return SASToken(kind, repr(value), position), suffix.end()
     if suffix.group().lower() != "n":
         not_supported(
             program, position, f"the literal {program[position : suffix.end()]} is not read", "compare with a number or a text instead"

@@ -3,6 +3,7 @@
 A missing number is smaller than every number, a missing text is blank, blanks at the end do not count, the case of values does.
 Comparisons (`= ^= ~= <> < <= > >=` and EQ NE LT LE GT GE, with a colon for the beginnings of texts), IN, BETWEEN, IS MISSING, IS NULL,
 CONTAINS, LIKE, AND, OR, NOT; arithmetic, and the functions of `functions`. A number alone is true where it is neither 0 nor missing.
+The dates of a column are numbers of days since 1 January 1960, its datetimes numbers of seconds, as in SAS.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Mask
 from bayeslmm.errors import DataError, FormulaLimitError
-from bayeslmm.sas.language.functions import SAS_FUNCTIONS, apply_function
+from bayeslmm.sas.language.functions import OF_DATES, OF_SECONDS, SAS_FUNCTIONS, apply_function
 from bayeslmm.sas.language.tokens import SASCursor, SASToken
 
 ConditionColumns = Mapping[str, NDArray[Any]]
@@ -28,6 +29,20 @@ MAX_CONDITION_DEPTH = 64
 
 MAX_RANGE = 10_000
 """Numbers that a range of IN may hold."""
+
+
+class TimeNumber(float):
+    """What the literal of a date, a time or a datetime stands for."""
+
+    __slots__ = ("unit",)
+    unit: str
+
+    @classmethod
+    def of(cls, token: SASToken) -> TimeNumber:
+        """As it was read."""
+        found = cls(token.text)
+        found.unit = token.kind
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +273,8 @@ def _call(cursor: SASCursor, start: SASToken, depth: int) -> FunctionCall:
 def _value(cursor: SASCursor) -> float | str | None:
     if cursor.token.kind == "string":
         return cursor.take().text.rstrip() or None
+    if cursor.token.kind in ("date", "time", "datetime"):
+        return TimeNumber.of(cursor.take())
     if cursor.accept("."):
         return None
     return cursor.number()
@@ -328,7 +345,7 @@ def _length(columns: ConditionColumns) -> int:
 
 
 def _compare(op: str, left: Operand, right: Operand, columns: ConditionColumns, beginning: bool = False) -> Mask:
-    a, b = _evaluate(left, columns), _evaluate(right, columns)
+    a, b = _evaluate(left, columns, _unit_of(right)), _evaluate(right, columns, _unit_of(left))
     text = next((_is_text(side) for side in (a, b) if side is not None), False)
     n = _length(columns)
     if any(side is not None and _is_text(side) != text for side in (a, b)):
@@ -350,22 +367,43 @@ def _compare(op: str, left: Operand, right: Operand, columns: ConditionColumns, 
     return np.fromiter((test(x, y) for x, y in zip(a, b, strict=True)), dtype=np.bool_, count=n)
 
 
-def _evaluate(operand: Operand, columns: ConditionColumns) -> Any:
+def _unit_of(operand: Operand) -> str:
+    """What a literal that stands beside an operand counts; "" where nothing says so."""
+    if isinstance(operand, FunctionCall):
+        return "date" if operand.name in ("mdy", "datepart") else "datetime" if operand.name == "dhms" else ""
+    return operand.value.unit if isinstance(operand, ConstantValue) and isinstance(operand.value, TimeNumber) else ""
+
+
+def _sas_numbers(name: str, values: NDArray[Any], unit: str) -> Any:
+    """Days since 1 January 1960 where the times of a column are all midnights, or `unit` says so; seconds since then otherwise."""
+    seconds = (values.astype("datetime64[us]") - np.datetime64("1960-01-01", "us")) / np.timedelta64(1, "s")
+    if unit == "datetime" or (unit != "date" and bool(np.any(seconds % 86400.0 > 0.0))):
+        return seconds
+    if bool(np.any(seconds % 86400.0 > 0.0)):
+        raise DataError(
+            f"WHERE takes {name} for a date, and it has times of day", remedy=f"datepart({name}), or a literal '01jan2020:00:00:00'dt"
+        )
+    return seconds / 86400.0
+
+
+def _evaluate(operand: Operand, columns: ConditionColumns, unit: str = "") -> Any:
     match operand:
         case ColumnReference(name):
-            return columns[name]
+            values = columns[name]
+            return _sas_numbers(name, values, unit) if values.dtype.kind == "M" else values
         case ConstantValue(value):
             return value
         case FunctionCall(name, arguments):
             function = SAS_FUNCTIONS[name]
             kinds = function.kinds(len(arguments)) or ""
-            values = [_as_kind(argument, columns, kind, name.upper()) for argument, kind in zip(arguments, kinds, strict=True)]
+            unit = "date" if name in OF_DATES else "datetime" if name in OF_SECONDS else ""
+            values = [_as_kind(argument, columns, kind, name.upper(), unit) for argument, kind in zip(arguments, kinds, strict=True)]
             return apply_function(function, [np.broadcast_to(value, _length(columns)) for value in values])
 
 
-def _as_kind(operand: Operand, columns: ConditionColumns, kind: str, where: str) -> Any:
+def _as_kind(operand: Operand, columns: ConditionColumns, kind: str, where: str, unit: str = "") -> Any:
     """An argument as numbers ("n") or texts ("c") of the kind that is wanted; "a" takes both."""
-    value = _evaluate(operand, columns)
+    value = _evaluate(operand, columns, unit)
     text = kind == "c" if value is None else _is_text(value)
     if kind != "a" and text != (kind == "c"):
         wanted = "text" if kind == "c" else "number"
