@@ -10,7 +10,7 @@ import bayeslmm as blm
 from bayeslmm.bayes.posterior.data import plain_name
 from tests.bayes import designs
 
-CLASHING = ["coef", "chain", "draw", "obs", "sigma", "alpha", "X", "visit", "weights", "x_term", "a/b"]
+CLASHING = ["coef", "chain", "draw", "sample", "obs", "sigma", "alpha", "X", "visit", "weights", "x_term", "a/b"]
 
 
 def renamed(group: str, response: str = "y") -> pd.DataFrame:
@@ -47,7 +47,7 @@ def test_graphs_take_any_name(group: str, form: str) -> None:
     assert set(graph.coords) & set(graph.named_vars) == set()
 
 
-@pytest.mark.parametrize("response", ["obs", "chain", "draw", "coef", "sigma", "alpha"])
+@pytest.mark.parametrize("response", ["obs", "chain", "draw", "sample", "coef", "sigma", "alpha"])
 def test_a_response_of_any_name(response: str) -> None:
     post = blm.LMM(f"{response} ~ x + (1 | g)", renamed("g", response), priors=blm.Priors(alpha="normal")).sample(draws=25, seed=1)
     (name,) = post.tree["log_likelihood"].data_vars
@@ -63,6 +63,37 @@ def test_a_slash_in_the_response_is_written_out() -> None:
     assert name == plain_name(str(post.design.spec.formula.response))
     assert "/" not in str(name)
     assert len(post.summary())
+
+
+@pytest.mark.parametrize("name", ["chain", "draw", "sample", "a/b", "log(x / 2)", "x|g", "sd__x|g"])
+def test_sensitivity_takes_covariates_and_groups_of_any_name(name: str) -> None:
+    frame, text = designs.grouped(groups=4, each=8), name if "(" in name else quoted(name)
+    frame = frame.assign(x=np.exp(frame["x"])) if "(" in name else frame.rename(columns={"x": name})
+    post = blm.LMM(f"y ~ {text} + ({text} | g)", frame).sample(draws=25, seed=1)
+    assert post.sensitivity().index.tolist() == [
+        *post.fixef.index,
+        *(f"{row.term}|{row.group}" for row in post.tidy("ran_pars").itertuples()),
+    ]
+    group = blm.LMM(f"y ~ 1 + (1 | {text})", frame.assign(**{name: frame["g"]})) if "(" not in name else None
+    assert group is None or f"sd__Intercept|{name}" in group.sample(draws=25, seed=1).sensitivity().index
+
+
+def test_a_quoted_response_is_called_as_its_column() -> None:
+    post = blm.LMM("`a b` ~ x + (1 | g)", renamed("g", "a b")).sample(draws=25, seed=1)
+    assert list(post.tree["observed_data"].data_vars) == list(post.tree["log_likelihood"].data_vars) == ["a b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("a b", "y"), ("a/b", "g"), ("a|b", "g"), ("a:b", "x"), ("_x", "g"), ("mu", "x"), ("sigma", "y"), ("Intercept", "x")],
+)
+def test_bambi_builds_with_columns_of_any_name(name: str, role: str) -> None:
+    pytest.importorskip("bambi")
+    y, x, g = (quoted(name) if role == own else own for own in ("y", "x", "g"))
+    frame = designs.grouped(groups=4, each=8).rename(columns={role: name})
+    model = blm.LMM(f"{y} ~ `{x.strip('`')}` + (`{x.strip('`')}` || {g})", frame).to_bambi()
+    model.build()
+    assert model.built
 
 
 def test_groups_that_would_share_a_dim_have_one_each() -> None:

@@ -15,6 +15,7 @@ from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.log_posterior.layout import MatrixBlock
 from bayeslmm.bayes.log_posterior.transforms import UnstructuredTransform
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
+from bayeslmm.data.expressions import read_atom
 from bayeslmm.errors import Check, MismatchError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import residual_names, variance_names
@@ -221,6 +222,7 @@ def group_covariance(density: Density, phi: Array, group: str) -> Array:
 RESERVED_NAMES = (
     "chain",
     "draw",
+    "sample",
     "coef",
     "obs",
     "visit",
@@ -233,7 +235,7 @@ RESERVED_NAMES = (
     "offset",
     "weights",
 )
-"""Dims and variables that every tree and graph may have."""
+"""Dims and variables that every tree and graph may have; ArviZ stacks chains and draws as `sample`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +256,7 @@ def tree_names(problem: Problem) -> TreeNames:
             label += "_group"
         found[group] = label
         taken |= own
-    response = plain_name(str(design.spec.formula.response))
+    response = plain_response(design)
     return TreeNames(found, f"{response} (response)" if response in taken else response)
 
 
@@ -262,6 +264,11 @@ def _made_of(group: str) -> set[str]:
     """The dims and variables of a grouping factor."""
     dims = {group, f"{group}_term", f"{group}_term_bis", f"{group}_pair"}
     return dims | {f"{stem}_{group}" for stem in ("sd", "corr", "cor", "beta", "Z", "index", "covariance")}
+
+
+def plain_response(design: Design) -> str:
+    """The response as its column is called, without the backticks of a formula; a function of it by its text."""
+    return plain_name(read_atom(design.spec.formula.response).name)
 
 
 def plain_name(name: str) -> str:

@@ -153,11 +153,13 @@ def sensitivity(post: PosteriorData, threshold: float = 0.05) -> pd.DataFrame:
     likelihood = post.density.log_likelihood_given(post.draws.phi, post.draws.alpha)
     values = dict(zip(post.coef_names, post.draws.alpha.T, strict=True))
     values |= {f"{name}|{group}": draws for group, name, draws in parameter_draws(post)}
+    # by number: a user's name may be that of a dim, or hold a slash
     groups = {
-        "posterior": xarray.Dataset({name: (dims, post.shaped(v)) for name, v in values.items()}, coords=coords),
+        "posterior": xarray.Dataset({f"parameter {j}": (dims, post.shaped(v)) for j, v in enumerate(values.values())}, coords=coords),
         "log_prior": xarray.Dataset({"priors": (dims, post.shaped(prior))}, coords=coords),
         "log_likelihood": xarray.Dataset({"y": (dims, post.shaped(likelihood))}, coords=coords),
     }
     table: pd.DataFrame = optional("arviz_stats").psense_summary(xarray.DataTree.from_dict(groups), threshold=threshold)
+    table.index = pd.Index(list(values))
     # ArviZ's sign for nothing to say is no letter: a terminal without Unicode could not print it
     return table.assign(diagnosis=table["diagnosis"].replace("\N{CHECK MARK}", NO_CONFLICT))

@@ -14,6 +14,7 @@ import pandas as pd
 
 from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.bayes.log_posterior.priors import ModelPriors, improper_priors
+from bayeslmm.bayes.posterior.data import plain_name, plain_response
 from bayeslmm.data.design import Design, RandomTerm
 from bayeslmm.errors import SpecificationError
 from bayeslmm.specification.prior_families import FAMILIES, Prior
@@ -32,7 +33,7 @@ def to_bambi(model: Any) -> bmb.Model:
     priors = density(model.problem, model.spec.priors).priors
     require_proper_scales(priors)
     columns: dict[str, Any] = {}
-    response = _column(columns, design.spec.formula.response, design.y)
+    response = _column(columns, plain_response(design), design.y)
     parts, own = _fixed(design, priors, columns)
     for term, sds in zip(design.terms, priors.terms, strict=True):
         group = _column(columns, term.group.name, np.array([str(level) for level in term.group.levels], object)[term.group.codes])
@@ -65,13 +66,19 @@ def _fixed(design: Design, priors: ModelPriors, columns: dict[str, Any]) -> tupl
     return parts, own
 
 
+OWN_NAMES = ("Intercept", "mu", "sigma")
+"""Variables and parameters of Bambi's own models."""
+
+
 def _column(columns: dict[str, Any], name: str, values: Any) -> str:
-    """Keep a column under a name, and give the name as a formula takes it."""
+    """Keep a column under a name that Bambi can give a variable, and give the name as a formula takes it."""
+    # Bambi parts "effect|group" at the bar, and a name ends at its backtick
+    name = plain_name(name).translate({ord("|"): ";", ord("`"): "'"})
     known = columns.get(name)
-    if known is not None and not np.array_equal(np.asarray(known), np.asarray(values)):
+    if name in OWN_NAMES or (known is not None and not np.array_equal(np.asarray(known), np.asarray(values))):
         return _column(columns, f"{name} (2)", values)
     columns[name] = values
-    return name if name.isidentifier() else f"`{name}`"
+    return name if name.isidentifier() and not name.startswith("_") else f"`{name}`"
 
 
 def _prior(prior: Prior) -> bmb.Prior | float:
