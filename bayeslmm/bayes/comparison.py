@@ -569,21 +569,30 @@ def _partition(post: Posterior, group: str | None) -> Array:
     return np.asarray(np.argsort(np.argsort(first))[inverse])
 
 
+def _require_one_partition(posteriors: Mapping[str, Posterior], group: str | None) -> None:
+    """Raise SpecificationError, with what each leaves out, for models whose hold-outs are not the same sets of rows."""
+    partitions = [_partition(post, group) for post in posteriors.values()]
+    if all(np.array_equal(partitions[0], other) for other in partitions[1:]):
+        return
+    units = []
+    for name, post in posteriors.items():
+        sets, _, factor = level_sets(post, group)
+        units.append(f"{name}: {len(sets)} levels of {factor}")
+    remedy = 'name a factor of all of them, as group="Subject", or leave out rows: by="loo"'
+    raise SpecificationError("the models leave out different things", "; ".join(units), remedy)
+
+
 def _by_prediction(
     posteriors: Mapping[str, Posterior], by: str, group: str | None, seed: int, jacobians: Mapping[str, Array]
 ) -> pd.DataFrame:
+    if by == "logo":
+        _require_one_partition(posteriors, group)
     found = {}
     for name, post in posteriors.items():
         kind: LeaveOut = "group" if by == "logo" else "observation"
         factor = group if by == "logo" else None
         sets = held_out(post, kind, factor)[0]
         found[name] = with_jacobian(leave_one_out(post, kind, factor, seed=seed), np.array([jacobians[name][rows].sum() for rows in sets]))
-    sizes = {elpd.n_data_points for elpd in found.values()}
-    partitions = [_partition(post, group) for post in posteriors.values()] if by == "logo" else []
-    if len(sizes) > 1 or any(not np.array_equal(partitions[0], other) for other in partitions[1:]):
-        raise SpecificationError(
-            "the models leave out different things", ", ".join(map(str, sizes)), 'name the same factor: group="Subject"'
-        )
     order = sorted(found, key=lambda name: -found[name].elpd)
     best = np.asarray(found[order[0]].elpd_i)
     rows = []

@@ -137,8 +137,13 @@ def test_sources_of_one_formula_and_other_data_are_not_compared(what: str) -> No
 def test_hold_outs_of_other_factors_are_not_paired() -> None:
     frame = designs.grouped(groups=6, each=6).assign(k=lambda d: [f"k{i}" for i in np.tile(np.arange(6), 6)])
     models = {name: blm.LMM(f"y ~ x + (1 | {name})", frame) for name in ("g", "k")}
-    with pytest.raises(SpecificationError, match="leave out different things"):
-        blm.compare_models(models, by="logo", draws=50)
+    for others, levels in (
+        (models, 6),
+        (models | {"k": blm.LMM("y ~ x + (1 | k)", frame.assign(k=frame["k"].str[-1].eq("1")), check="warn")}, 2),
+    ):
+        with pytest.raises(SpecificationError, match="leave out different things") as caught:
+            blm.compare_models(others, by="logo", draws=50)
+        assert caught.value.where == f"g: 6 levels of g; k: {levels} levels of k"
     same = frame.assign(k=frame["g"].str.upper())
     table = blm.compare_models({"g": models["g"], "k": blm.LMM("y ~ x + (1 | k)", same)}, by="logo", draws=50)
     assert table["difference"].abs().max() < 0.5
