@@ -209,6 +209,7 @@ def check_not_extreme(columns: Array, names: Sequence[str]) -> None:
 
 
 _DEPENDENT = 1e-9  # smallest singular value, relative, of derivatives that differ
+_CONDITIONED = 1e4  # condition of the cross-products of a term's columns up to which they are as good as orthogonal
 _PARAMETERS, _LEVELS = 120, 2000  # beyond either the comparison would cost more than it tells
 
 
@@ -265,8 +266,7 @@ def _missing(terms: Sequence[RandomTerm], *, free_errors: bool) -> int:
     """
     if sum(term.covariance.size for term in terms) > _PARAMETERS:
         return 0
-    codes, Z = terms[0].group.codes, np.concatenate([term.Z for term in terms], axis=1)
-    Z = Z / np.maximum(np.sqrt(np.mean(Z**2, axis=0)), 1e-300)
+    codes, Z = terms[0].group.codes, np.concatenate([_conditioned(term) for term in terms], axis=1)
     counts = np.bincount(codes)
     within = [term.group.codes if term.group.name != terms[0].group.name else None for term in terms]
     if not any(own is not None for own in within):
@@ -290,6 +290,22 @@ def _missing(terms: Sequence[RandomTerm], *, free_errors: bool) -> int:
         if len(R) == size and _rank(R) == size:
             return 0
     return size - _rank(R)
+
+
+def _conditioned(term: RandomTerm) -> Array:
+    """Z of a term with columns of size 1; orthogonal where they are nearly collinear and its structure is closed under such a change."""
+    Z = np.asarray(term.Z / np.maximum(np.sqrt(np.mean(term.Z**2, axis=0)), 1e-300))
+    q = Z.shape[1]
+    if q == 1 or term.covariance.invariance != "any" or np.linalg.cond(Z.T @ Z) < _CONDITIONED:
+        return Z
+    flat = [j for j in range(q) if np.ptp(Z[:, j]) == 0.0]
+    order = [*flat[:1], *(j for j in range(q) if j not in flat[:1])]
+    if len(column_rank(term.Z[:, order], intercept=bool(flat)).kept) < q:
+        return Z
+    moved = term.Z[:, order]
+    if flat:
+        moved[:, 1:] -= moved[:, 1:].mean(axis=0)
+    return np.asarray(np.linalg.qr(moved / np.sqrt(np.mean(moved**2, axis=0)))[0] * np.sqrt(len(Z)))
 
 
 def _levels(codes: Codes, counts: Codes, inner: Sequence[Codes]) -> Iterator[Codes]:

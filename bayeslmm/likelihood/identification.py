@@ -44,7 +44,7 @@ def undetermined_parameters(problem: Problem) -> list[Check]:
     if problem.structured is None or parts < 2 or problem.size >= MAX_PARAMETERS or not design.in_memory:
         return []
     rows = occurring_pairs(shared_factors(problem), design.nobs)
-    scale = _parameter_scale(problem)
+    scale = np.append(problem.axis_units, 1.0)
     tau = np.append(problem.start, 0.0) + 0.1 * scale * np.random.default_rng(0).uniform(0.5, 1.5, problem.size + 1)
     steps = TAU_DIFFERENCE * np.diag(scale)
     moves = [covariance_elements(problem, tau + h, rows) - covariance_elements(problem, tau - h, rows) for h in steps]
@@ -65,16 +65,6 @@ def undetermined_parameters(problem: Problem) -> list[Check]:
         "effects and their standard errors are right: give a prior, or leave out the term or the strata that repeat another"
     )
     return [Check("repeated_parameters", "noted", value, remedy=remedy)]
-
-
-def _parameter_scale(problem: Problem) -> Array:
-    """(size + 1,) what a move of about 1 is for each parameter: those of a variance function are in the units of its covariate."""
-    kernel, scale = problem.structured, np.ones(problem.size + 1)
-    if kernel is not None and problem.design.variance:
-        slopes = kernel.variance.log_multiplier(problem.start[kernel.variance_part])[1]
-        largest = np.abs(slopes).max(axis=1)
-        scale[:-1][kernel.variance_part] = 1.0 / np.where(largest > 0.0, largest, 1.0)
-    return scale
 
 
 def shared_factors(problem: Problem) -> list[Codes]:
@@ -108,34 +98,42 @@ def occurring_pairs(factors: Sequence[Codes], n: int) -> Codes:
 
 
 def covariance_elements(problem: Problem, tau: Array, rows: Codes) -> Array:
-    """V over pairs of rows, (N,), on the user's columns and in units of the response's scale."""
+    """V over pairs of rows, (N,), in units of the response's scale.
+
+    By standardized columns: on the user's own, what a far origin adds to D would leave nothing of D's other digits.
+    """
     x, design = tau[:-1], problem.design
     R = unit_covariances(problem, x, rows)
     V = np.where(rows[:, 0] == rows[:, 1], R[:, 0, 0], R[:, 0, 1])
-    for term, D in zip(design.terms, problem.relative_covariances(x), strict=True):
+    weight_mean = problem.standardization.weight_mean
+    for term, own in zip(design.terms, problem.random.terms, strict=True):
         a, b = term.group.codes[rows[:, 0]], term.group.codes[rows[:, 1]]
         together = (a == b) if term.relationship is None else term.relationship[a, b]
-        V += together * np.einsum("na,ab,nb->n", term.Z[rows[:, 0]], D, term.Z[rows[:, 1]])
+        Z = own.map.columns(term.Z)
+        V += together * np.einsum("an,ab,bn->n", Z[:, rows[:, 0]], own.conditioned(x, weight_mean), Z[:, rows[:, 1]])
     return np.asarray(np.exp(2.0 * tau[-1]) * V)
 
 
 def _changing_parameters(problem: Problem, tau: Array, directions: Array) -> list[str]:
     """The parameters that change along directions of tau."""
-    names = [name for name, _ in _parameters_of(problem, tau)]
-    moved = np.zeros(len(names))
+    named = _parameters_of(problem, tau)
+    moved = np.zeros(len(named))
+    # all but correlations in units of themselves: sds of slopes, ranges and exponents are in units of covariates
+    size = np.array([1.0 if name.startswith(("cor", "rho")) or not value else abs(value) for name, value in named])
     for direction in directions:
         step = TAU_DIFFERENCE * direction / np.abs(direction).max()
-        change = np.array(
-            [(b - a) for (_, a), (_, b) in zip(_parameters_of(problem, tau - step), _parameters_of(problem, tau + step), strict=True)]
-        )
+        sides = [np.array([value for _, value in _parameters_of(problem, at)]) for at in (tau - step, tau + step)]
+        change = (sides[1] - sides[0]) / size
         moved = np.maximum(moved, np.abs(change) / max(float(np.abs(change).max()), 1e-300))
-    return [name for name, size in zip(names, moved, strict=True) if size > MOVED]
+    return [name for (name, _), share in zip(named, moved, strict=True) if share > MOVED]
 
 
 def _parameters_of(problem: Problem, tau: Array) -> list[tuple[str, float]]:
-    """Standard deviations and correlations of D, then the parameters of the errors."""
+    """Standard deviations and correlations of D, then the parameters of the errors; of D where each covariate has its mean."""
     sigma, found = float(np.exp(tau[-1])), []
-    for term, D in zip(problem.design.terms, problem.relative_covariances(tau[:-1]), strict=True):
+    for term, own in zip(problem.design.terms, problem.random.terms, strict=True):
+        root = own.map.matrix @ own.covariance.factor(tau[:-1][own.part])
+        D = root @ root.T
         sd = sigma * np.sqrt(np.diagonal(D))
         found += [(f"sd__{name}|{term.group.name}", float(value)) for name, value in zip(term.columns, sd, strict=True)]
         corr = sigma**2 * D / (sd[:, None] * sd)

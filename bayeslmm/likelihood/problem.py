@@ -79,6 +79,16 @@ class Problem:
             return self.sums.finish(small=False)
         return cross_products(self.design, self.standardization, small=False)
 
+    @cached_property
+    def axis_units(self) -> Array:
+        """(size,) what a move of about 1 is for each parameter of x: those of a variance function are in the units of its covariate."""
+        kernel, units = self.structured, np.ones(self.size)
+        if kernel is not None and kernel.variance.size:
+            slopes = kernel.variance.log_multiplier(kernel.variance.start())[1]
+            largest = np.abs(slopes).max(axis=1)
+            units[kernel.variance_part] = 1.0 / np.where(largest > 0.0, largest, 1.0)
+        return units
+
     @property
     def structured(self) -> BlockDiagonalKernel | None:
         """The kernel of structured errors, where there are any."""

@@ -103,3 +103,24 @@ def test_whole_levels_of_an_inner_factor_are_looked_at(inner: int) -> None:
     d["y"] = rng.normal(size=inner)[c] + rng.normal(size=(20, 5))[s, np.tile(range(5), inner)] + rng.normal(size=5 * inner)
     assert note(d, "y ~ t + (t | s) + (1 | c)") == ""
     assert "cannot be told" in note(d, "y ~ t + (0 + t | s) + (1 | s)")
+
+
+@pytest.mark.parametrize(
+    ("formula", "arguments", "missing"),
+    [
+        ("y ~ x + (x | g)", {"residual": "cs(t | g)"}, 1),
+        ("y ~ x + (x | g)", {"residual": "ar1(t | g)"}, 0),
+        ("y ~ x + (x | g) + (0 + a | g)", {}, 1),
+        ("y ~ x + (a * x | g)", {"variance": "ident(a)"}, 0),
+    ],
+)
+def test_where_a_slope_s_covariate_starts_and_its_unit_do_not_count(formula: str, arguments: dict[str, str], missing: int) -> None:
+    rng = np.random.default_rng(3)
+    g = np.repeat(np.arange(14), 7)
+    frame = pd.DataFrame({"g": g, "t": np.tile(np.arange(7), 14), "a": rng.choice(["p", "q"], len(g))})
+    frame["x"] = np.round(256 * rng.normal(size=len(g))) / 256
+    frame["y"] = frame["x"] * (1 + 0.7 * rng.normal(size=14)[g]) + rng.normal(size=14)[g] + rng.normal(size=len(g))
+    moves = [(0.0, 1.0), (2.0**10, 1.0), (2.0**20, 1.0), (2.0**30, 1.0), (0.0, 2.0**36), (2.0**30, 2.0**-36)]
+    found = [note(frame.assign(x=(frame["x"] + start) * unit), formula, **arguments) for start, unit in moves]
+    assert found == [found[0]] * len(moves)
+    assert (f"{missing} of " in found[0]) if missing else not found[0]
