@@ -327,10 +327,15 @@ def _check_places_apart(subject: GroupingFactor, coords: Array, term: ResidualTe
         )
 
 
+FARTHEST = 2_000
+"""Standard deviations from 0 at which an exponential of a covariate has no size any more that numbers hold."""
+
+
 def variance_design(factor: VarianceFactor, source: Columns, rows: Codes) -> VarianceDesign:
     """One factor of the variance function over the rows kept.
 
-    Errors: `DataError` where the covariate of a power is 0, which would make the variance 0.
+    Errors: `DataError` where the covariate of a power is 0, which would make the variance 0, or that of an exponential so far from 0
+    that sigma, the standard deviation there, is no number.
     """
     strata = _strata(factor, source)
     covariate = None
@@ -342,6 +347,12 @@ def variance_design(factor: VarianceFactor, source: Columns, rows: Codes) -> Var
                 f"column {factor.covariate!r} is 0, and a power of 0 leaves no variance",
                 rows_text(rows[zero]),
                 f"use const_power({factor.covariate}), or shift the column",
+            )
+        if factor.kind == "exp" and abs(float(covariate.mean())) > FARTHEST * float(covariate.std()) > 0.0:
+            raise DataError(
+                f"column {factor.covariate!r} is more than {FARTHEST:,} of its standard deviations away from 0, where sigma is the sd",
+                f"variance={factor.kind}({factor.covariate})",
+                "count it from its mean in a column of its own: the exponent stays, and sigma is the residual sd there",
             )
     return VarianceDesign(
         spec=factor,

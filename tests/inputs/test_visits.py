@@ -189,6 +189,14 @@ def test_variance_functions_have_strata_and_covariates() -> None:
     assert kinds == [("ident", ("CTL", "TRT"), True), ("power", (), True), ("exp", ("V1", "V2", "V3", "V4", "V5", "V6"), False)]
 
 
+def test_an_exponential_of_a_column_that_lies_too_far_from_zero_is_refused() -> None:
+    frame = days()
+    with pytest.raises(DataError, match="standard deviations from 0") as refused:
+        build("y ~ x + (1 | g)", frame.assign(unix=1.6e9 + frame["day"]), variance="exp(unix)")
+    assert "from its mean" in refused.value.remedy
+    build("y ~ x + (1 | g)", frame.assign(year=2000 + frame["day"]), variance="exp(year)")
+
+
 def test_a_power_of_zero_is_refused() -> None:
     with pytest.raises(DataError, match="leaves no variance"):
         build("y ~ x + (1 | g)", days(), variance="power(day)")

@@ -287,7 +287,8 @@ class VarianceFunction:
 
     def natural(self, delta: Array) -> Array:
         """Ratios and constants as such, powers and exponents as they are."""
-        return np.where(self.positive(), np.exp(delta), delta)
+        positive = self.positive()
+        return np.where(positive, np.exp(np.where(positive, delta, 0.0)), delta)
 
     def free(self, natural: Array) -> Array:
         """The inverse of `natural`."""
