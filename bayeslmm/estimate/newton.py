@@ -366,7 +366,53 @@ def _search_rotated(
     def leaving(x: Array) -> bool:
         return needs_pivoting(moved, own, x)
 
-    return minimise(evaluate, evaluate(x), tolerance, diverging=problem.diverging, leaving=leaving if own else None)
+    units = problem.axis_units
+    if bool((units == 1.0).all()):
+        return minimise(evaluate, evaluate(x), tolerance, diverging=problem.diverging, leaving=leaving if own else None)
+
+    def scaled(u: Array) -> _ScaledPoint:
+        return _ScaledPoint(evaluate(u * units), units)
+
+    def scaled_leaving(u: Array) -> bool:
+        return leaving(u * units)
+
+    try:
+        found = minimise(
+            scaled,
+            scaled(x / units),
+            tolerance,
+            diverging=lambda u: problem.diverging(u * units),
+            leaving=scaled_leaving if own else None,
+        )
+    except Interrupted as stopped:
+        raise Interrupted(tuple((u * units, value) for u, value in stopped.path)) from None
+    path = tuple((u * units, value) for u, value in found.path)
+    return Outcome(found.point.point, found.converged, found.predicted, path, found.left)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ScaledPoint:
+    """A point of the criterion on axes on which a move of about 1 is as much for every parameter."""
+
+    point: CriterionPoint
+    units: Array
+
+    @property
+    def x(self) -> Array:
+        return self.point.x / self.units
+
+    @property
+    def value(self) -> float:
+        return self.point.value
+
+    @property
+    def gradient(self) -> Array:
+        return self.point.gradient * self.units
+
+    @property
+    def hessian(self) -> Array | None:
+        H = self.point.hessian
+        return None if H is None else np.asarray(H * self.units[:, None] * self.units)
 
 
 def _triangle(problem: Problem, i: int, x: Array) -> Array:

@@ -83,16 +83,16 @@ def caic(fit: Estimates) -> pd.DataFrame:
 
 def _parameter_uncertainty(fit: Estimates) -> float:
     """sum_i (d y^_i / d theta)' (d theta / d y_i)."""
-    size, x = fit.problem.size, fit.estimate.x
+    size, x, units = fit.problem.size, fit.estimate.x, fit.problem.axis_units
     if size == 0:
         return 0.0
     moved, slopes, H = np.empty((size, fit.nobs)), np.empty((size, fit.nobs)), np.empty((size, size))
     for k in range(size):
         step = np.zeros(size)
-        step[k] = CAIC_STEP
+        step[k] = CAIC_STEP * units[k]
         up, down = _at(fit, x + step), _at(fit, x - step)
-        moved[k], slopes[k], H[k] = ((a - b) / (2.0 * CAIC_STEP) for a, b in zip(up, down, strict=True))
-    return -float(np.einsum("jn,jk,kn->", moved, pseudo_inverse(0.5 * (H + H.T)), slopes))
+        moved[k], slopes[k], H[k] = ((a - b) / (2.0 * step[k]) for a, b in zip(up, down, strict=True))
+    return -float(np.einsum("jn,jk,kn->", moved, pseudo_inverse(0.5 * (H + H.T), units), slopes))
 
 
 def _at(fit: Estimates, x: Array) -> tuple[Array, Array, Array]:

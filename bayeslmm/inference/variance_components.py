@@ -112,13 +112,13 @@ def total_sd(fit: Fitted) -> EstimatedSd:
 
 def _estimated_sd(fit: Fitted, weights: Array) -> EstimatedSd:
     x, sigma2 = fit.point.x, fit.problem.sigma2(fit.point.sigma2)
-    slopes = np.zeros(len(x) + 1)
+    slopes, units = np.zeros(len(x) + 1), fit.problem.axis_units
     slopes[-1] = 0.0 if fit.problem.criterion.held is not None else 1.0
     for k in range(len(x)):
         step = np.zeros(len(x))
-        step[k] = LOG_VARIANCE_STEP
+        step[k] = LOG_VARIANCE_STEP * units[k]
         up, down = (float(np.log(weights @ unit_variances(fit, x + move))) for move in (step, -step))
-        slopes[k] = 0.25 * (up - down) / LOG_VARIANCE_STEP
+        slopes[k] = 0.25 * (up - down) / step[k]
     covariance = observed_information(fit).covariance
     return EstimatedSd(float(np.sqrt(sigma2 * (weights @ unit_variances(fit, x)))), float(slopes @ covariance @ slopes))
 

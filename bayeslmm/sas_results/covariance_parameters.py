@@ -317,10 +317,10 @@ class CovarianceListing:
 
     def jacobian(self, tau: Array) -> Array:
         """d values / d tau, (rows, size + 1)."""
-        columns = []
+        columns, units = [], np.append(self.problem.axis_units, 1.0)
         for i in range(len(tau)):
             move = np.zeros(len(tau))
-            move[i] = SAS_TAU_STEP * max(1.0, abs(tau[i]))
+            move[i] = SAS_TAU_STEP * max(units[i], abs(tau[i]))
             columns.append((self.values(tau + move) - self.values(tau - move)) / (2.0 * move[i]))
         return np.stack(columns, axis=1)
 

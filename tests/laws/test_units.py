@@ -151,3 +151,28 @@ def test_predictions_and_deletions_do_not_know_the_unit(design: str, move: Move)
     left, right = (f.confint("profile", terms=["x", "sd__Observation"]) for f in (ours, theirs))
     agree(left.iloc[0, 1:], right.iloc[0, 1:] * move.unit, 1e-3)
     agree(left.iloc[1, 1:], right.iloc[1, 1:], 1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_products_of_covariates_do_not_know_where_one_starts(kind: int) -> None:
+    """What a product far off has lost of its digits is no reason to cut a hypothesis into other rows."""
+    data = trial(5, "crossed")
+    data["z"] = np.random.default_rng(5).normal(size=len(data))
+    ours, theirs = (blm.LMM("y ~ x * z + a + (1 | g)", d).fit().anova(type=kind) for d in (data, data.assign(x=data["x"] + START)))
+    for name in ("num_df", "den_df", "statistic", "p_value"):
+        agree(ours.set_index("term").loc[["x", "a", "x:z"], name], theirs.set_index("term").loc[["x", "a", "x:z"], name])
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("unit", [UNIT, 1.0 / UNIT], ids=["large", "tiny"])
+@pytest.mark.parametrize("df", ["satterthwaite", "kenward-roger"])
+def test_the_unit_of_the_covariate_of_a_variance_function_does_not_count(df: str, unit: float) -> None:
+    data = trial(7, "crossed")
+    data["y"] += np.random.default_rng(7).normal(size=len(data)) * np.exp(0.4 * data["x"])
+    ours, theirs = (blm.LMM("y ~ a + b + (1 | g)", d, variance="exp(x)").fit() for d in (data, data.assign(x=data["x"] * unit)))
+    agree(ours.anova(df=df).select_dtypes("number"), theirs.anova(df=df).select_dtypes("number"))
+    for one in (lambda f: f.emmeans("a", df=df).frame, lambda f: f.emmeans("a", df=df).pairs("holm")):
+        agree(one(ours).select_dtypes("number"), one(theirs).select_dtypes("number"))
+    left, right = (f.varcomp().set_index("term")["std_error"] for f in (ours, theirs))
+    agree(left[[t for t in left.index if "expon" not in t]], right[[t for t in right.index if "expon" not in t]])

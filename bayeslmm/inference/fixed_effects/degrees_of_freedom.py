@@ -99,7 +99,7 @@ def _differentiate(fit: Fitted) -> ObservedInformation:
     if problem.criterion.held is not None:
         H[size] = H[:, size] = 0.0  # a sigma that is held is no direction
     slopes = np.concatenate([moved, 2.0 * C[None]])
-    sizes = np.append(np.maximum(1.0, np.abs(point.x)), 1.0)
+    sizes = np.append(np.maximum(problem.axis_units, np.abs(point.x)), 1.0)
     return ObservedInformation(freeze(C), freeze(slopes), freeze(H), freeze(2.0 * pseudo_inverse(H, sizes)))
 
 
@@ -131,15 +131,15 @@ def _steps(fit: Fitted) -> Array:
 
     Near a variance of 0 the criterion is a function of x^2: the standard error of x is far longer than the way on which it is a parabola.
     """
-    size = fit.problem.size
+    units = fit.problem.axis_units
     hessian = fit.point.hessian if fit.point.hessian is not None else fit.estimate.hessian
     if hessian is None or not np.all(np.isfinite(hessian)):
-        return np.full(size, 1e-4)
-    diagonal = np.diagonal(hessian)
+        return 1e-4 * units
+    diagonal = np.diagonal(hessian) * units**2
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.sqrt(2.0 / diagonal)
-    near = INFORMATION_STEP * np.maximum(np.abs(fit.point.x), INFORMATION_STEP)
-    return np.clip(np.minimum(np.where(diagonal > 0, INFORMATION_STEP * errors, 1e-4), near), 1e-7, 1e-2)
+    near = INFORMATION_STEP * np.maximum(np.abs(fit.point.x / units), INFORMATION_STEP)
+    return np.asarray(units * np.clip(np.minimum(np.where(diagonal > 0, INFORMATION_STEP * errors, 1e-4), near), 1e-7, 1e-2))
 
 
 def _around(fit: Fitted, steps: Array, reml: bool) -> tuple[Array, Array]:

@@ -50,6 +50,7 @@ class VDerivatives:
     Q : (k, k, p, p) X' V^-1 V_a V^-1 V_b V^-1 X
     traces : (k, k) tr(V^-1 V_a V^-1 V_b)
     jacobian : (k, size + 1) dpsi/dtau, tau = (x, log sigma)
+    units : (k,) what a move of about 1 is for each psi, None where that is 1 for all
     second : (k, k, p, p) X' V^-1 V_ab V^-1 X, or None where V is linear in psi
     """
 
@@ -58,6 +59,7 @@ class VDerivatives:
     traces: Array
     jacobian: Array
     second: Array | None = None
+    units: Array | None = None
 
     def expected_information(self, C: Array) -> Array:
         """tr(P V_a P V_b), (k, k), with C = (X' V^-1 X)^-1: twice the expected REML information of psi."""
@@ -147,7 +149,7 @@ def kenward_roger(
     if information == "observed":
         W = pieces.jacobian @ moved.covariance @ pieces.jacobian.T
     else:
-        W = _inverse_information(pieces.expected_information(C), pieces.jacobian[:, :-1] if held else None, random)
+        W = _inverse_information(pieces.expected_information(C), pieces.jacobian[:, :-1] if held else None, random, pieces.units)
     inner = np.einsum("ab,abxy->xy", W, pieces.Q) - np.einsum("ab,axy,yz,bzw->xw", W, pieces.P, C, pieces.P, optimize=True)
     if pieces.second is not None and not linear:
         inner -= 0.25 * np.einsum("ab,abxy->xy", W, pieces.second)
@@ -155,15 +157,16 @@ def kenward_roger(
     return KenwardRoger(C, 0.5 * (adjusted + adjusted.T), pieces.P, W)
 
 
-def _inverse_information(information: Array, slopes: Array | None, random: int) -> Array:
+def _inverse_information(information: Array, slopes: Array | None, random: int, units: Array | None) -> Array:
     """The covariance of the components, (k, k); slopes : where sigma is known, how they move with x alone, (k, size)."""
     if slopes is None:
-        return 2.0 * pseudo_inverse(information)
+        return 2.0 * pseudo_inverse(information, units)
     # components of random terms are free each, a variance of 0 too, which does not move with x to first order
     free = slopes.copy()
     free[:random] = free[:, :random] = 0.0
     free[:random, :random] = np.eye(random)
-    return np.asarray(2.0 * free @ pseudo_inverse(free.T @ information @ free) @ free.T)
+    own = None if units is None else units[len(units) - free.shape[1] :]
+    return np.asarray(2.0 * free @ pseudo_inverse(free.T @ information @ free, own) @ free.T)
 
 
 HELD_ELEMENTS = 20_000_000
@@ -171,9 +174,11 @@ HELD_ELEMENTS = 20_000_000
 
 
 @v_derivatives.register
-def _(state: BlockDiagonalState, problem: Problem, x: Array) -> VDerivatives:  # noqa: ARG001
+def _(state: BlockDiagonalState, problem: Problem, x: Array) -> VDerivatives:
     with one_thread():
-        return _Components(state, x).pieces()
+        pieces = _Components(state, x).pieces()
+    own = problem.axis_units[state.kernel.variance_part]
+    return replace(pieces, units=np.append(np.ones(len(pieces.P) - len(own)), own))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

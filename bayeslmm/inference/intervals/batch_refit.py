@@ -378,9 +378,10 @@ def satterthwaite_df(problem: Problem, at: PointsAt, x: Array, point: Points, ow
 
 def _steps(problem: Problem, x: Array) -> Array:
     hessian = problem.criterion.at(x.mean(axis=0), True).hessian
-    diagonal = np.ones(x.shape[1]) if hessian is None else np.diagonal(hessian)
+    units = problem.axis_units
+    diagonal = np.ones(x.shape[1]) if hessian is None else np.diagonal(hessian) * units**2
     errors = np.sqrt(2.0 / np.where(diagonal > 0, diagonal, 1.0))
-    return np.broadcast_to(np.clip(STEP * errors, 1e-7, 1e-2), x.shape)
+    return np.broadcast_to(units * np.clip(STEP * errors, 1e-7, 1e-2), x.shape)
 
 
 def _inverse(H: Array) -> Array:

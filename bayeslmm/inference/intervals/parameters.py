@@ -142,7 +142,7 @@ def parameter_value(parameter: CovarianceParameter, problem: Problem, tau: Array
 
 def parameter_gradient(parameter: CovarianceParameter, problem: Problem, tau: Array) -> Array:
     """d(parameter on its scale)/d tau by central differences."""
-    steps = np.diag(TAU_STEP * np.maximum(1.0, np.abs(tau)))
+    steps = np.diag(TAU_STEP * np.maximum(np.append(problem.axis_units, 1.0), np.abs(tau)))
     values = parameter.values(problem, np.concatenate([tau + steps, tau - steps]))
     with np.errstate(divide="ignore", invalid="ignore"):
         on_scale = _TO_SCALE[parameter.scale](values)

@@ -383,8 +383,9 @@ def profile_origin(fit: Estimates, criterion: LikelihoodKind) -> ProfileOrigin:
     restricted = criterion == "REML"
     point = problem.criterion.at(found.x, restricted, order=0)
     tau = np.append(found.x, 0.5 * np.log(point.sigma2))
+    units = np.append(problem.axis_units, 1.0)
     hessian = joint_criterion(problem.criterion, tau, restricted).hessian
-    covariance = np.full((len(tau), len(tau)), np.nan) if hessian is None else 2.0 * pseudo_inverse(hessian)
+    covariance = np.full((len(tau), len(tau)), np.nan) if hessian is None else 2.0 * pseudo_inverse(hessian, units)
     if problem.criterion.held is not None:
         covariance[-1] = covariance[:, -1] = 0.0
     return ProfileOrigin(problem, restricted, found, tau, covariance)

@@ -25,7 +25,7 @@ from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.terms import IndicatorTerms, TermEffect, indicator_terms
 from bayeslmm.inference.fixed_effects.tests import check_options, fixed_effects
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.identification import ROUNDED, left_null_space
+from bayeslmm.likelihood.identification import EPSILON, ROUNDED, left_null_space
 
 if TYPE_CHECKING:
     from bayeslmm._types import AnovaType, DfMethod, Information, VcovMethod
@@ -65,8 +65,9 @@ class Hypotheses:
         if not above:
             # what the term has beyond all others: its own coefficients, where those leave the columns of the others alone
             rows, columns = self.own[effect.name], self.terms.columns(outside)
-            size = np.linalg.norm(rows, axis=1)[:, None] * np.linalg.norm(columns, axis=0)
-            if len(rows) and bool(np.all(np.abs(rows @ columns) <= ROUNDED * size)):
+            # a product of covariates that start far off is known to the last digit of what it is before it is centred
+            known = ROUNDED * np.linalg.norm(columns, axis=0) + 64 * EPSILON * np.linalg.norm(self.terms.columns(outside, ()), axis=0)
+            if len(rows) and bool(np.all(np.abs(rows @ columns) <= known * np.linalg.norm(rows, axis=1)[:, None])):
                 rows = self._in_units(rows, effect, outside)
                 return rows if self.mixed or kind == 2 else _about_the_mean(rows, effect)
         if kind == 3:

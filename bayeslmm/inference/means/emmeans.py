@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     )
 
 
-TREND_STEP = 1e-4
-"""Half the step of the slope of a covariate, as a fraction of its range."""
+TREND_STEP, LONGEST_TREND_STEP = 1e-4, 1e-2
+"""Half the step of the slope of a covariate, as a fraction of its range: where it starts near 0, and at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -541,8 +541,11 @@ def _derivative(design: Design, frame: pd.DataFrame, var: str) -> Array:
     """Rows of the fixed effects differentiated along a covariate, by three points; at an end of its range, within it: splines end there."""
     covariate = design.encoding.covariates[var]
     low, high = covariate.low, covariate.high
-    step = TREND_STEP * ((high - low) or 1.0)
+    span = (high - low) or 1.0
     at = frame[var].to_numpy(float)
+    # farther from 0 a longer step, for values there are rounder; a power of 2, which adds without rounding
+    known = np.cbrt(np.finfo(float).eps * np.abs(at).max(initial=0.0) / span)
+    step = 2.0 ** np.round(np.log2(span * np.clip(known, TREND_STEP, LONGEST_TREND_STEP)))
     inside = (low <= at) & (at <= high) & (low < high)
     side = np.where(inside & (at - step < low), 1.0, np.where(inside & (at + step > high), -1.0, 0.0))
     places = np.where(side == 0.0, np.array([[-1.0], [0.0], [1.0]]), side * np.array([[0.0], [1.0], [2.0]]))
