@@ -17,20 +17,21 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.residuals import PlotColumn
 from bayeslmm.plots.style import (
     BLUE,
-    GREY,
     HISTOGRAM_POINTS,
-    INK,
-    LIGHT,
     ORANGE,
     PALETTE,
     axes_for,
     closes_on_error,
     few_ticks,
+    grey,
+    ink,
     legend_above,
     legend_of_panels,
     level_label,
+    light,
     named_ticks,
     panels,
+    paper,
     percent,
     plain_axes,
 )
@@ -70,7 +71,7 @@ def note_truncation(axes: list[Axes], drawn: int, of: int, what: str = "paramete
             xycoords="axes fraction",
             ha="right",
             fontsize="x-small",
-            color=GREY,
+            color=grey(),
         )
 
 
@@ -87,9 +88,9 @@ def forest_of_draws(draws: DrawTable, kinds: Mapping[str, str], conf_level: floa
         for share, width in ((conf_level, 1.4), (0.5, 4.0)):
             ends = np.array([np.quantile(v, [0.5 - 0.5 * share, 0.5 + 0.5 * share]) for v in values])
             place.hlines(rows, ends[:, 0], ends[:, 1], color=BLUE, linewidth=width, zorder=2)
-        place.plot([v.mean() for v in values], rows, "o", color="white", markeredgecolor=BLUE, markersize=6, zorder=3)
+        place.plot([v.mean() for v in values], rows, "o", color=paper(), markeredgecolor=BLUE, markersize=6, zorder=3)
         if kind != "sd":
-            place.axvline(0.0, color=LIGHT, linewidth=1, zorder=1)
+            place.axvline(0.0, color=light(), linewidth=1, zorder=1)
         named_ticks(place, names[::-1])
         place.set_ylim(-0.7, len(names) - 0.3)
         plain_axes(place, f"{kind} ({percent(conf_level)} and 50% of the draws)", "")
@@ -107,7 +108,7 @@ def density_axes(draws: DrawTable, priors: Mapping[str, tuple[Array, Array]], co
         place.fill_between(grid[inside], height[inside], color=BLUE, alpha=0.25, linewidth=0, label=f"{percent(conf_level)} of the draws")
         place.plot(grid, height, color=BLUE, linewidth=1.8, label="posterior")
         middle = float(values.mean())
-        place.plot([middle, middle], [0.0, float(np.interp(middle, grid, height))], color=INK, linewidth=1.2, label="mean")
+        place.plot([middle, middle], [0.0, float(np.interp(middle, grid, height))], color=ink(), linewidth=1.2, label="mean")
         if name in priors:
             at, p = priors[name]
             place.plot(grid, np.interp(grid, at, p, left=0.0, right=0.0), color=ORANGE, linewidth=1.6, linestyle="--", label="prior")
@@ -161,7 +162,7 @@ def rank_axes(draws: DrawTable, total: int, ax: Any = None) -> list[Axes]:
         at = (np.arange(n) + 0.5) / n
         # ranks are drawn without replacement, a chain's share of all of them
         half = 1.96 * np.sqrt(at * (1.0 - at) / n * (1.0 - 1.0 / chains))
-        place.fill_between(at, -half, half, color=GREY, alpha=0.2, linewidth=0, label="95% band")
+        place.fill_between(at, -half, half, color=grey(), alpha=0.2, linewidth=0, label="95% band")
         for c in range(chains):
             place.plot(share[c], at - share[c], color=PALETTE[c % len(PALETTE)], linewidth=1.1, label=f"chain {c + 1}")
         plain_axes(place, "rank among all draws", "difference from uniform" if place is axes[0] else "", name)
@@ -249,7 +250,7 @@ def draw_densities(ax: Axes, found: Replicated) -> None:
     for row in found.draws:
         ax.plot(*kernel_density(row), color=BLUE, linewidth=0.7, alpha=0.3, label=label)
         label = "_"
-    ax.plot(*kernel_density(found.y), color=INK, linewidth=2.0, label="observed")
+    ax.plot(*kernel_density(found.y), color=ink(), linewidth=2.0, label="observed")
     ax.set_ylim(bottom=0.0)
     ax.set_yticks([])
 
@@ -261,7 +262,7 @@ def draw_statistic(statistic: Callable[[Array], Any]) -> Callable[[Axes, Replica
         own = float(statistic(found.y))
         values = np.array([float(statistic(row)) for row in found.draws])
         ax.hist(values, bins=30, color=BLUE, alpha=0.35, label=f"{len(values)} drawn from the posterior")
-        ax.axvline(own, color=INK, linewidth=2.0, label="observed")
+        ax.axvline(own, color=ink(), linewidth=2.0, label="observed")
         ax.annotate(
             f"share above: {np.mean(values > own):.2f}", (1.0, 1.0), xycoords="axes fraction", ha="right", va="top", fontsize="small"
         )
@@ -279,6 +280,6 @@ def draw_intervals(conf_level: float) -> Callable[[Axes, Replicated], None]:
         for share, width, label in ((conf_level, 1.0, f"{percent(conf_level)} of those drawn"), (0.5, 2.4, "50%")):
             low, high = np.quantile(found.draws[:, order], [0.5 - 0.5 * share, 0.5 + 0.5 * share], axis=0)
             ax.vlines(at, low, high, color=BLUE, alpha=0.5, linewidth=width, label=label, rasterized=len(at) > HISTOGRAM_POINTS)
-        ax.plot(at, found.y[order], ".", color=INK, markersize=3, label="observed", rasterized=len(at) > HISTOGRAM_POINTS)
+        ax.plot(at, found.y[order], ".", color=ink(), markersize=3, label="observed", rasterized=len(at) > HISTOGRAM_POINTS)
 
     return draw

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 
 from bayeslmm.data.design import Design
 from bayeslmm.plots.style import (
-    INK,
     PALETTE,
     axes_for,
     caption,
     closes_on_error,
+    ink,
     legend_above,
     legend_of_panels,
     level_label,
@@ -77,7 +77,7 @@ def along_axis(
     band = numeric and len(places) > MARKED_PLACES
     gap = float(np.diff(sorted(places.values())).min()) if len(places) > 1 else 1.0
     if zero:
-        ax.axhline(0.0, color=INK, linewidth=1, zorder=1)
+        ax.axhline(0.0, color=ink(), linewidth=1, zorder=1)
     for j, name in enumerate(drawn):
         part = frame[[line == name for line in lines]]
         at = np.array([places[level] for level in part[x]])
@@ -152,7 +152,7 @@ def subgroup_axes(table: pd.DataFrame, label: str, *, notes: Sequence[str] = (),
     contrasts = list(dict.fromkeys(table["contrast"]))
     ax = axes_for(ax, 8.0, 1.2 + max(0.34, 0.12 + 0.17 * len(contrasts)) * len(lines))
     place = {i: len(lines) - 1 - row for row, (_, members) in enumerate(lines) for i in members}
-    ax.axvline(0.0, color=INK, linewidth=1, zorder=1)
+    ax.axvline(0.0, color=ink(), linewidth=1, zorder=1)
     for j, name in enumerate(contrasts):
         rows = np.flatnonzero((table["contrast"] == name).to_numpy())
         own = table.iloc[rows]
@@ -168,7 +168,7 @@ def subgroup_axes(table: pd.DataFrame, label: str, *, notes: Sequence[str] = (),
                 xycoords=("axes fraction", "data"),
                 va="center",
                 fontsize="x-small",
-                color=color if len(contrasts) > 1 else INK,
+                color=color if len(contrasts) > 1 else ink(),
             )
     named_ticks(ax, [text for text, _ in lines][::-1])
     for tick, (_, members) in zip(ax.get_yticklabels(), lines[::-1], strict=True):

@@ -20,17 +20,18 @@ from bayeslmm.plots.style import (
     BLUE,
     GREEN,
     GREY,
-    INK,
-    LIGHT,
     ORANGE,
     PINK,
     SKY,
     axes_for,
     closes_on_error,
     few_ticks,
+    grey,
+    ink,
     legend_above,
     legend_of_panels,
     level_label,
+    light,
     named_ticks,
     panels,
     percent,
@@ -66,8 +67,8 @@ def profile_axes(profile: Any, absolute: bool = False, ax: Any = None) -> list[A
             for end, sign in ((inside.min(), -1.0), (inside.max(), 1.0)) if len(inside) else ():
                 if abs(abs(np.interp(end, grid, curve)) - reach) < 0.1:
                     top = reach if absolute else sign * reach
-                    place.plot([end, end], [0.0, top], color=LIGHT, linewidth=1, zorder=1)
-        place.axhline(0.0, color=INK, linewidth=0.8, zorder=1)
+                    place.plot([end, end], [0.0, top], color=light(), linewidth=1, zorder=1)
+        place.axhline(0.0, color=ink(), linewidth=0.8, zorder=1)
         place.plot(grid, np.abs(curve) if absolute else curve, color=BLUE, linewidth=1.8, zorder=2)
         few_ticks(place)
         plain_axes(place, term, ("|ζ|" if absolute else "ζ, signed root of the deviance") if place is axes[0] else "")
@@ -90,7 +91,7 @@ def forest_axes(fit: Estimates, limits: pd.DataFrame, method: str, level: float,
 def forest(ax: Axes, table: pd.DataFrame, label: str) -> Axes:
     """Rows of `estimate, conf_low, conf_high`, the first at the top."""
     place = np.arange(len(table))[::-1]
-    ax.axvline(0.0, color=INK, linewidth=1, zorder=1)
+    ax.axvline(0.0, color=ink(), linewidth=1, zorder=1)
     ax.hlines(place, table["conf_low"].to_numpy(float), table["conf_high"].to_numpy(float), color=BLUE, linewidth=2, zorder=2)
     ax.plot(table["estimate"].to_numpy(float), place, "o", color=BLUE, markersize=6, zorder=3)
     named_ticks(ax, list(table.index)[::-1])
@@ -107,7 +108,7 @@ def bootstrap_axes(boot: Any, level: float = 0.95, ax: Any = None) -> list[Axes]
         values = boot.frame[term].to_numpy(float)
         values = values[np.isfinite(values)]
         place.hist(values, bins=min(60, max(10, int(np.sqrt(len(values)) * 1.5))), color=BLUE, alpha=0.55, linewidth=0)
-        place.axvline(boot.estimate[term], color=INK, linewidth=1.6, label="estimate")
+        place.axvline(boot.estimate[term], color=ink(), linewidth=1.6, label="estimate")
         for end in limits.loc[term, ["conf_low", "conf_high"]]:
             place.axvline(end, color=ORANGE, linewidth=1.4, linestyle="--", label=f"{percent(level)} limits")
         few_ticks(place)
@@ -129,7 +130,7 @@ def comparison_axes(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     parameters = frame[PARAMETER_KEYS].fillna("").apply(tuple, axis=1)
     keys = list(dict.fromkeys(parameters))
     ax = axes_for(ax, 7.2, 1.2 + 0.42 * len(keys) * max(1.0, len(sources) / 3))
-    ax.axvline(0.0, color=LIGHT, linewidth=1, zorder=0)
+    ax.axvline(0.0, color=light(), linewidth=1, zorder=0)
     for i in range(1, len(keys), 2):
         ax.axhspan(i - 0.5, i + 0.5, color="#F4F6F8", zorder=-1, linewidth=0)
     for j, source in enumerate(sources):
@@ -183,8 +184,8 @@ def calibration_axes(distributions: Mapping[str, Array], band: tuple[Array, Arra
     axes = panels(ax, len(distributions), width=2.7, height=2.1, columns=4, sharex=True, sharey=True)
     for place, (name, found) in zip(axes, distributions.items(), strict=True):
         outside = bool(((found < low - 1e-12) | (found > high + 1e-12)).any())
-        place.fill_between(x, low - x, high - x, color=GREY, alpha=0.2, linewidth=0, step="mid", label="95% of right samplers")
-        place.axhline(0.0, color=INK, linewidth=0.8)
+        place.fill_between(x, low - x, high - x, color=grey(), alpha=0.2, linewidth=0, step="mid", label="95% of right samplers")
+        place.axhline(0.0, color=ink(), linewidth=0.8)
         place.step(x, found - x, where="mid", color="#D55E00" if outside else BLUE, linewidth=1.4, label="ranks")
         place.tick_params(labelbottom=True, labelsize="x-small")
         plain_axes(place, "", "ECDF - uniform" if place is axes[0] else "", name)

@@ -17,23 +17,24 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.residuals import PlotColumn, boxes, column_of, normal_quantiles, require_few
 from bayeslmm.plots.style import (
     BLUE,
-    GREY,
     HISTOGRAM_POINTS,
-    INK,
     LABEL_CHARACTERS,
     LABELLED_LEVELS,
-    LIGHT,
     ORANGE,
     PALETTE,
     axes_for,
     caption,
     closes_on_error,
     cloud,
+    grey,
+    ink,
     legend_above,
     level_label,
+    light,
     name_points,
     named_ticks,
     panels,
+    paper,
     percent,
     plain_axes,
     printable_name,
@@ -106,9 +107,9 @@ def _color(split: PlotColumn | None, i: int) -> str:
 
 def _points(ax: Axes, y: Array, across: PlotColumn, split: PlotColumn | None) -> None:
     if across.levels is not None and len(y) > HISTOGRAM_POINTS:
-        boxes(ax, [y[across.codes == k] for k in range(len(across.levels))], GREY)
+        boxes(ax, [y[across.codes == k] for k in range(len(across.levels))], grey())
     elif split is None or len(y) > HISTOGRAM_POINTS:
-        cloud(ax, spread(across.values), y, GREY)
+        cloud(ax, spread(across.values), y, grey())
     else:
         for i in range(len(split.labels)):
             rows = split.codes == i
@@ -132,11 +133,11 @@ def _thin_lines(ax: Axes, fitted: Array, across: PlotColumn, group: PlotColumn, 
             rows = own if split is None else own[split.codes[own] == part]
             places, index = np.unique(across.values[rows], return_inverse=True)
             mean = np.bincount(index, fitted[rows]) / np.bincount(index)
-            color = GREY if split is None else _color(split, part)
+            color = grey() if split is None else _color(split, part)
             ax.plot(places, mean, color=color, alpha=0.35, linewidth=0.8, zorder=1.5)
             joined |= len(places) > 1
     if joined:
-        ax.plot([], [], color=GREY, alpha=0.6, linewidth=0.8, label=printable_name(label))
+        ax.plot([], [], color=grey(), alpha=0.6, linewidth=0.8, label=printable_name(label))
 
 
 def _population(ax: Axes, table: pd.DataFrame, across: PlotColumn, split: PlotColumn | None, conf_level: float) -> None:
@@ -146,10 +147,10 @@ def _population(ax: Axes, table: pd.DataFrame, across: PlotColumn, split: PlotCo
         part = table if split is None or not told else table[[level_label(v) == level_label(value) for v in table[split.name]]]
         place, rows = _places(part, across)
         middle, low, high = (part[name].to_numpy(float)[rows] for name in ("estimate", "conf_low", "conf_high"))
-        color = _color(split, i) if told else INK if split is not None else BLUE
+        color = _color(split, i) if told else ink() if split is not None else BLUE
         ax.fill_between(place, low, high, color=color, alpha=0.22, linewidth=0, zorder=2)
         shown = f"population, {percent(conf_level)} band" if value is None else printable_name(level_label(value))
-        ax.plot(place, middle, color="white", linewidth=4.4, alpha=0.8, zorder=2.9)
+        ax.plot(place, middle, color=paper(), linewidth=4.4, alpha=0.8, zorder=2.9)
         ax.plot(place, middle, color=color, linewidth=2.4, zorder=3, label=shown)
 
 
@@ -217,20 +218,20 @@ def caterpillar(ax: Axes, modes: Array, low: Array, high: Array, labels: list[An
     """Modes from smallest to largest; intervals that leave 0 out in a second colour."""
     order = np.argsort(modes, kind="stable") if sort else np.arange(len(modes))[::-1]
     place, m, low, high = np.arange(len(modes)), modes[order], low[order], high[order]
-    ax.axvline(0.0, color=INK, linewidth=1, zorder=1)
+    ax.axvline(0.0, color=ink(), linewidth=1, zorder=1)
     away = (low > 0.0) | (high < 0.0)
     if len(modes) <= LABELLED_LEVELS:
-        for part, color in ((~away, GREY), (away, BLUE)):
+        for part, color in ((~away, grey()), (away, BLUE)):
             ax.hlines(place[part], low[part], high[part], color=color, linewidth=1.4, zorder=2)
             ax.plot(m[part], place[part], "o", color=color, markersize=4, zorder=3)
         named_ticks(ax, [labels[i] for i in order])
     else:
         # hundreds of whiskers make one grey band: draw the band, and the modes as a line of points on it
-        ax.fill_betweenx(place, low, high, color=LIGHT, linewidth=0, zorder=0.9, rasterized=True)
-        ax.scatter(m, place, s=3, color=np.where(away, BLUE, GREY), linewidths=0, zorder=3, rasterized=True)
+        ax.fill_betweenx(place, low, high, color=light(), linewidth=0, zorder=0.9, rasterized=True)
+        ax.scatter(m, place, s=3, color=np.where(away, BLUE, grey()), linewidths=0, zorder=3, rasterized=True)
         ax.set_yticks([])
         told = f"{len(modes):,} levels,\n{int(away.sum()):,} away from 0"
-        ax.annotate(told, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize="small", color=INK)
+        ax.annotate(told, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize="small", color=ink())
     ax.set_ylim(-0.8, len(modes) - 0.2)
 
 
@@ -255,8 +256,8 @@ def ranef_pairs_axes(modes: Mapping[str, pd.DataFrame], group: str | None, ax: A
         raise SpecificationError(f"{name!r} has one random effect", "kind", 'use kind="caterpillar" or kind="qq"')
     axes = panels(ax, len(pairs), width=3.6, height=3.4)
     for place, (first, second) in zip(axes, pairs, strict=True):
-        place.axhline(0.0, color=LIGHT, linewidth=1, zorder=0)
-        place.axvline(0.0, color=LIGHT, linewidth=1, zorder=0)
+        place.axhline(0.0, color=light(), linewidth=1, zorder=0)
+        place.axvline(0.0, color=light(), linewidth=1, zorder=0)
         cloud(place, frame[first].to_numpy(float), frame[second].to_numpy(float))
         plain_axes(place, f"random effect of {first}", f"random effect of {second}", name)
     return axes
@@ -281,7 +282,7 @@ def _few(found: pd.DataFrame, group: str, limit: float, ax: Axes | None) -> Axes
     ax.hlines(place, 0.0, distance, color=color, linewidth=1.6)
     ax.scatter(distance, place, color=color, s=22, zorder=3)
     named_ticks(ax, found["level"].tolist())
-    ax.axvline(limit, color=INK, linewidth=1, linestyle=":", label="4 / levels")
+    ax.axvline(limit, color=ink(), linewidth=1, linestyle=":", label="4 / levels")
     ax.set_xlim(left=0.0)
     legend_above(ax)
     return plain_axes(ax, "Cook's distance", group)
@@ -292,7 +293,7 @@ def _many(found: pd.DataFrame, group: str, limit: float, ax: Axes | None) -> Axe
     ax = axes_for(ax, 7.0, 4.0)
     color = np.where(distance > limit, ORANGE, BLUE)
     ax.vlines(place, 0.0, distance, color=color, linewidth=0.6, rasterized=True)
-    ax.axhline(limit, color=INK, linewidth=1, linestyle=":", label="4 / levels")
+    ax.axhline(limit, color=ink(), linewidth=1, linestyle=":", label="4 / levels")
     ax.set_ylim(0.0, 1.18 * float(np.nanmax(distance)))
     ax.set_xlim(-0.01 * len(found), 1.01 * len(found))
     top = np.argsort(distance)[::-1][:NAMED_LEVELS]

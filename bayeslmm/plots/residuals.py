@@ -20,18 +20,18 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
 from bayeslmm.plots.style import (
     BLUE,
-    GREY,
     HISTOGRAM_POINTS,
-    INK,
     LABELLED_LEVELS,
-    LIGHT,
     ORANGE,
     RED,
     axes_for,
     closes_on_error,
     cloud,
+    grey,
     has_local_line,
+    ink,
     legend_above,
+    light,
     local_line,
     name_points,
     named_ticks,
@@ -117,7 +117,7 @@ def fitted_axes(fit: Estimates, level: Level = "conditional", ax: Axes | None = 
     cloud(ax, values, y)
     ends = [min(values.min(), y.min()), max(values.max(), y.max())]
     many = len(y) > HISTOGRAM_POINTS
-    ax.plot(ends, ends, color=RED if many else INK, linewidth=1.6 if many else 1.0, zorder=3, label="observed = fitted")
+    ax.plot(ends, ends, color=RED if many else ink(), linewidth=1.6 if many else 1.0, zorder=3, label="observed = fitted")
     legend_above(ax)
     return plain_axes(ax, f"fitted value ({level})", scale_name(fit.design))
 
@@ -127,7 +127,7 @@ def residual_axes(fit: Estimates, kind: ResidualKind = "pearson", against: str |
     """Residuals against fitted values, or against a column of the data, with a local mean that should stay near 0."""
     ax = axes_for(ax)
     errors = residuals(fit, kind)
-    ax.axhline(0.0, color=INK, linewidth=1, zorder=2)
+    ax.axhline(0.0, color=ink(), linewidth=1, zorder=2)
     if against is None:
         x, label = fitted_values(fit, "population" if kind == "marginal" else "conditional"), "fitted value"
     else:
@@ -154,7 +154,7 @@ def _many_levels(ax: Axes, values: Array, codes: Codes, count: int) -> None:
     quartiles = np.array([np.quantile(part, [0.25, 0.5, 0.75]) for part in parts if len(part)])
     quartiles = quartiles[np.argsort(quartiles[:, 1], kind="stable")]
     place = np.arange(len(quartiles))
-    ax.fill_between(place, quartiles[:, 0], quartiles[:, 2], color=LIGHT, linewidth=0, zorder=0.9, label="quartiles", rasterized=True)
+    ax.fill_between(place, quartiles[:, 0], quartiles[:, 2], color=light(), linewidth=0, zorder=0.9, label="quartiles", rasterized=True)
     ax.plot(place, quartiles[:, 1], color=BLUE, linewidth=1.8, label="median")
     ax.set_xticks([])
     legend_above(ax)
@@ -173,7 +173,7 @@ def boxes(ax: Axes, parts: Sequence[Array], color: str = BLUE) -> None:
         capprops=style,
         medianprops={"color": RED, "linewidth": 1.8},
         showfliers=max(map(len, parts)) <= 2000,
-        flierprops={"marker": ".", "markersize": 3, "markeredgecolor": GREY, "alpha": 0.6},
+        flierprops={"marker": ".", "markersize": 3, "markeredgecolor": grey(), "alpha": 0.6},
         manage_ticks=False,
     )
 
@@ -202,9 +202,9 @@ def normal_quantiles(ax: Axes, values: Array, label: str) -> Axes:
     kept = np.unique(
         np.concatenate([np.arange(min(n, 300)), np.linspace(0, n - 1, min(n, 3000)).astype(int), np.arange(max(0, n - 300), n)])
     )
-    ax.fill_between(theory[kept], (line - half)[kept], (line + half)[kept], color=GREY, alpha=0.2, linewidth=0, label="95% band")
+    ax.fill_between(theory[kept], (line - half)[kept], (line + half)[kept], color=grey(), alpha=0.2, linewidth=0, label="95% band")
     above = n > MANY_POINTS
-    ax.plot(theory[[0, -1]], line[[0, -1]], color=RED if above else INK, linewidth=1.4 if above else 1.0, zorder=4 if above else 2)
+    ax.plot(theory[[0, -1]], line[[0, -1]], color=RED if above else ink(), linewidth=1.4 if above else 1.0, zorder=4 if above else 2)
     ax.scatter(theory[kept], ordered[kept], s=float(np.clip(2500.0 / n, 5, 24)), color=BLUE, linewidths=0, zorder=3, rasterized=n > 2000)
     legend_above(ax)
     return plain_axes(ax, "normal quantile", label)
@@ -223,7 +223,7 @@ def leverage_axes(fit: Estimates, found: pd.DataFrame, rows: Codes | slice, ax: 
     ax = axes_for(ax)
     hat, distance = found["hat"].to_numpy(), found["cooks_distance"].to_numpy()
     errors = residuals(fit, "pearson")[rows]
-    ax.axhline(0.0, color=INK, linewidth=1, zorder=2)
+    ax.axhline(0.0, color=ink(), linewidth=1, zorder=2)
     cloud(ax, hat, errors)
     ax.ticklabel_format(axis="x", useOffset=False)
     low, high = float(hat.min()), float(hat.max())
@@ -250,8 +250,8 @@ def acf_axes(fit: Estimates, kind: ResidualKind = "normalized", lags: int | None
     ax = axes_for(ax)
     at = np.arange(len(values))
     half = 1.96 / np.sqrt(pairs[1:])
-    ax.fill_between(at[1:], -half, half, color=GREY, alpha=0.2, linewidth=0, label="95% band of white noise")
-    ax.axhline(0.0, color=INK, linewidth=1, zorder=2)
+    ax.fill_between(at[1:], -half, half, color=grey(), alpha=0.2, linewidth=0, label="95% band of white noise")
+    ax.axhline(0.0, color=ink(), linewidth=1, zorder=2)
     ax.vlines(at[1:], 0.0, values[1:], color=BLUE, linewidth=1.8, zorder=3)
     ax.plot(at[1:], values[1:], "o", color=BLUE, markersize=5, zorder=3)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -293,14 +293,14 @@ def simulated_axes(found: Any, ax: Any = None) -> list[Axes]:
     n = len(found.values)
     shares, ordered = (np.arange(n) + 0.5) / n, np.sort(found.values)
     half = 1.96 * np.sqrt(shares * (1.0 - shares) / n)
-    left.fill_between(shares, shares - half, shares + half, color=GREY, alpha=0.2, linewidth=0, label="95% band")
-    left.plot([0, 1], [0, 1], color=INK, linewidth=1)
+    left.fill_between(shares, shares - half, shares + half, color=grey(), alpha=0.2, linewidth=0, label="95% band")
+    left.plot([0, 1], [0, 1], color=ink(), linewidth=1)
     left.plot(shares, ordered, ".", color=BLUE, markersize=4, rasterized=n > 2000)
     legend_above(left)
     plain_axes(left, "uniform quantile", "simulated residual")
     rank = np.argsort(np.argsort(found.fitted, kind="stable")) / max(n - 1, 1)
     cloud(right, rank, found.values)
-    right.axhline(0.5, color=INK, linewidth=1)
+    right.axhline(0.5, color=ink(), linewidth=1)
     if has_local_line(rank):
         right.plot(*local_line(rank, found.values), color=RED, linewidth=1.8, label="local mean")
     legend_above(right)

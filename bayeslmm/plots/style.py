@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.ticker import MaxNLocator
 
 from bayeslmm._arrays import Array, Codes
@@ -19,6 +20,7 @@ from bayeslmm.errors import SpecificationError
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW)
 GREY, LIGHT, INK = "#666666", "#C9CDD2", "#222222"
+DARK_GREY, DARK_LIGHT, DARK_INK = "#A3A8AE", "#4B5158", "#E4E6E8"
 
 LEGEND: dict[str, Any] = {
     "frameon": False,
@@ -55,6 +57,32 @@ LABELLED_LEVELS = 60
 
 HISTOGRAM_POINTS = 20_000
 """Points beyond which a scatter would be a blot: a two-dimensional histogram takes its place."""
+
+
+def ink() -> str:
+    """The colour of thin lines and text."""
+    return DARK_INK if _is_dark() else INK
+
+
+def grey() -> str:
+    """The colour of what stands back: captions, bands, single levels."""
+    return DARK_GREY if _is_dark() else GREY
+
+
+def light() -> str:
+    """The colour of guides."""
+    return DARK_LIGHT if _is_dark() else LIGHT
+
+
+def paper() -> str:
+    """The colour that a line is set off by: that of the ground."""
+    return "black" if _is_dark() else "white"
+
+
+def _is_dark() -> bool:
+    """Whether the style in force writes light text, which asks for light lines: the ground itself may be transparent."""
+    red, green, blue = to_rgb(plt.rcParams["text.color"])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.5
 
 
 def closes_on_error[**P, T](draw: Callable[P, T]) -> Callable[P, T]:
@@ -263,7 +291,7 @@ def caption(ax: Axes, text: str) -> None:
         ha="center",
         va="top",
         fontsize="x-small",
-        color=GREY,
+        color=grey(),
     )
 
 

@@ -20,20 +20,22 @@ from bayeslmm.plots.effects import LINE_MARKS, is_ordered
 from bayeslmm.plots.residuals import RESIDUAL_LABELS, PlotColumn, column_of, require_few
 from bayeslmm.plots.style import (
     BLUE,
-    GREY,
     INK,
     PALETTE,
     RED,
     axes_for,
     caption,
     closes_on_error,
+    grey,
     has_local_line,
+    ink,
     legend_above,
     legend_of_panels,
     level_label,
     local_line,
     named_ticks,
     panels,
+    paper,
     plain_axes,
     printable_name,
 )
@@ -148,7 +150,7 @@ def _profile_panel(
         starts, ends = (np.searchsorted(subject[order], chosen, side) for side in ("left", "right"))
         for start, end in zip(starts, ends, strict=True):
             rows = order[start:end]
-            color = GREY if patterns is None else PALETTE[int(pattern[rows[0]]) % len(PALETTE)]
+            color = grey() if patterns is None else PALETTE[int(pattern[rows[0]]) % len(PALETTE)]
             # a subject that was seen once has no line
             mark = "." if len(rows) == 1 else ""
             ax.plot(at[rows], y[rows], marker=mark, color=color, linestyle="-", alpha=0.3, linewidth=0.7, zorder=1.5, markersize=3)
@@ -158,7 +160,7 @@ def _profile_panel(
         color, count = BLUE if patterns is None else PALETTE[kind % len(PALETTE)], len(np.unique(subject[rows]))
         told = "observed mean" if patterns is None else f"last seen at {patterns[1][kind]}"
         told += f" (n = {count:,})" if counted else ""
-        ax.plot(places, means, color="white", linewidth=4.2, alpha=0.8, zorder=2.9)
+        ax.plot(places, means, color=paper(), linewidth=4.2, alpha=0.8, zorder=2.9)
         mark = LINE_MARKS[kind % len(LINE_MARKS)]
         ax.plot(places, means, mark, color=color, linestyle="-", linewidth=2.2, markersize=5, zorder=3, label=printable_name(told))
 
@@ -242,7 +244,7 @@ def variogram_axes(fit: Estimates, kind: ResidualKind = "pearson", x: str | None
     found = semivariances(errors[rows], place[rows], subject[rows], _expected(fit, kind, rows))
     ax = axes_for(ax)
     if kind in ("pearson", "normalized"):
-        ax.axhline(1.0, color=INK, linewidth=1, linestyle=":", zorder=1, label="no correlation")
+        ax.axhline(1.0, color=ink(), linewidth=1, linestyle=":", zorder=1, label="no correlation")
     ax.plot(found.distance, found.value, "o", color=BLUE, markersize=5, zorder=3, label="residuals")
     if found.model is not None:
         ax.plot(found.distance, found.model, color=RED, linewidth=1.8, zorder=2, label="the model's errors")
@@ -343,7 +345,8 @@ def _heat_map(ax: Axes, title: str, matrix: pd.DataFrame) -> None:
         for i in range(len(names)):
             for j in range(len(names)):
                 told = f"{sd[i]:.3g}" if i == j else f"{correlation[i, j]:.2f}"
-                strong = i != j and abs(correlation[i, j]) > 0.6
+                # cells are light but for strong correlations, whatever the ground, which the diagonal shows
+                color = ink() if i == j else "white" if abs(correlation[i, j]) > 0.6 else INK
                 ax.text(
                     j,
                     i,
@@ -351,7 +354,7 @@ def _heat_map(ax: Axes, title: str, matrix: pd.DataFrame) -> None:
                     ha="center",
                     va="center",
                     fontsize="x-small",
-                    color="white" if strong else INK,
+                    color=color,
                     weight="bold" if i == j else "normal",
                 )
     ax.spines[:].set_visible(False)

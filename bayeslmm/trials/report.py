@@ -13,7 +13,7 @@ from matplotlib.colors import BoundaryNorm
 
 from bayeslmm._arrays import Array
 from bayeslmm._validation import require_name, require_number, require_one_of
-from bayeslmm.plots.style import GREY, INK, LIGHT, PALETTE, axes_for, legend_above, level_label, plain_axes, printable_name
+from bayeslmm.plots.style import LIGHT, PALETTE, axes_for, grey, ink, legend_above, level_label, light, paper, plain_axes, printable_name
 from bayeslmm.reports.comparison import versions
 from bayeslmm.reports.page import HtmlPage, Page, Section, draw_figure
 from bayeslmm.results.predict import two_sided_quantile
@@ -51,7 +51,7 @@ def profiles_figure(layout: Layout, values: Array, counts: Array | None, ax: Axe
         observed = np.array([completed[left][seen[:, j], j].mean() if seen[:, j].any() else np.nan for j in x])
         imputed = np.array([completed[left][~seen[:, j], j].mean() if (~seen[:, j]).any() else np.nan for j in x])
         ax.plot(x, observed, color=color, lw=1.4, ls="--", marker="s", ms=4, label=f"{label}, incomplete ({int(left.sum())}): observed")
-        ax.plot(x, imputed, color=color, lw=1.4, ls=":", marker="s", ms=5, mfc="white", label=f"{label}, incomplete: imputed")
+        ax.plot(x, imputed, color=color, lw=1.4, ls=":", marker="s", ms=5, mfc=paper(), label=f"{label}, incomplete: imputed")
     ax.set_xticks(x, [printable_name(level_label(v)) for v in layout.visits])
     legend_above(ax)
     return plain_axes(ax, layout.columns.visit, f"mean {layout.columns.outcome}")
@@ -75,12 +75,12 @@ def tipping_figure(frame: pd.DataFrame, axes: tuple[str, ...], conf_level: float
             x[~significant],
             own["estimate"][~significant],
             s=28,
-            fc="white",
+            fc=paper(),
             ec=color,
             zorder=3,
             label=f"p ≥ {limit:.2g}" if not i else None,
         )
-    ax.axhline(0.0, color=GREY, lw=1.0, ls="--")
+    ax.axhline(0.0, color=grey(), lw=1.0, ls="--")
     legend_above(ax)
     return plain_axes(ax, _amount_of(axes[0]), f"pooled difference, {conf_level:.0%} limits")
 
@@ -104,7 +104,7 @@ def _surface(ax: Axes, group: Any, axes: tuple[str, ...], limit: float) -> Axes:
         ax.contour(x, y, p, levels=[limit], colors="white", linewidths=2.4)
     figure: Any = ax.get_figure()
     bar = figure.colorbar(filled, ax=ax, label=f"p value; white line: {limit:.2g}")
-    bar.ax.tick_params(colors=INK)
+    bar.ax.tick_params(colors=ink())
     if x.min() <= 0 <= x.max() and y.min() <= 0 <= y.max():
         ax.plot(0.0, 0.0, marker="+", ms=11, mew=2, color="white")
     ax.grid(color=LIGHT, lw=0.3)
@@ -118,8 +118,8 @@ def power_figure(frame: pd.DataFrame, along: str, test: str, alpha: float, ax: A
     ax.fill_between(x, frame["conf_low"], frame["conf_high"], color=PALETTE[0], alpha=0.2, lw=0)
     ax.plot(x, frame["power"], color=PALETTE[0], lw=2.0, marker="o", ms=4)
     for level in (0.8, 0.9):
-        ax.axhline(level, color=LIGHT, lw=1.0)
-    ax.axhline(alpha, color=GREY, lw=1.0, ls=":")
+        ax.axhline(level, color=light(), lw=1.0)
+    ax.axhline(alpha, color=grey(), lw=1.0, ls=":")
     ax.set_ylim(0.0, 1.02)
     return plain_axes(ax, f"levels of {along}", "power", f"test of {test}, level {alpha:g}")
 
@@ -133,7 +133,7 @@ def coverage_figure(frame: pd.DataFrame, conf_level: float, ax: Axes | None) -> 
         y = np.arange(len(terms)) + 0.6 * ((m + 0.5) / len(methods) - 0.5)
         ax.hlines(y, own["conf_low"], own["conf_high"], color=PALETTE[m % len(PALETTE)], lw=1.6)
         ax.plot(own["coverage"], y, color=PALETTE[m % len(PALETTE)], marker="o", ls="", label=method)
-    ax.axvline(conf_level, color=GREY, lw=1.0, ls="--")
+    ax.axvline(conf_level, color=grey(), lw=1.0, ls="--")
     ax.set_yticks(np.arange(len(terms)), [printable_name(term) for term in terms])
     ax.set_ylim(len(terms) - 0.5, -0.5)
     legend_above(ax)
