@@ -245,8 +245,7 @@ def _distances(problem: Problem, group: int) -> tuple[float, float] | None:
     """The smallest distance above 0 and the largest one between rows of a subject."""
     kernel, found = problem.structured, []
     assert kernel is not None
-    for batch in (*kernel.data.rows, *kernel.data.pooled):
-        block = batch.block
+    for block in (*(batch.block for batch in kernel.data.rows), *(batch.block for batch in kernel.data.pooled)):
         assert block.distances is not None
         own = block.distances * (block.group[:, :, None] == group)
         own = own[own > 0.0] if block.same is None else own[(own > 0.0) & (block.same > 0)]

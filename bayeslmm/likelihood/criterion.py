@@ -137,11 +137,11 @@ class Criterion:
                 value = value + solution.logdet_X
         return np.where(np.isfinite(value) & (solution.r2 > 0), value, np.inf)
 
-    def sigma2_of(self, r2: Array, df: int) -> Array:
+    def sigma2_of(self, r2: Array, df: int | Array) -> Array:
         """sigma^2 (t,) at residual sums of squares (t,): profiled out, or as it is held."""
         return r2 / df if self.held is None else np.full_like(r2, self.held)
 
-    def of_errors(self, r2: Array, df: int) -> Array:
+    def of_errors(self, r2: Array, df: int | Array) -> Array:
         """df log sigma^2 + r2 / sigma^2 - df, (t,)."""
         return df * np.log(r2 / df) if self.held is None else df * (math.log(self.held) - 1.0) + r2 / self.held
 

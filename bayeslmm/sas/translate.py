@@ -73,7 +73,7 @@ def _has_null_test(program: MixedProgram) -> bool:
     repeated = program.repeated
     structured = any(r.type != VC or r.group is not None for r in program.random)
     structured |= repeated is not None and (repeated.type != VC or repeated.group is not None)
-    return structured and program.parms is None
+    return structured and program.parms is None and not any(r.gdata for r in program.random)
 
 
 def _tests(program: MixedProgram) -> Iterator[str]:
@@ -131,7 +131,10 @@ def translate(program: str | MixedProgram, columns: Sequence[str] = (), levels: 
     _check_columns(program, columns)
     effects = tuple(dict.fromkeys(glm_effect(e, program.class_names) for e in program.model.effects))
     _check_model(program, effects)
-    random = RandomPart(program.class_names, levels or {})
+    whole = next((r for r in program.random if r.gdata), None)
+    random = RandomPart(
+        program.class_names, levels or {}, gdata=whole.gdata if whole else "", ratios=any(r.ratios for r in program.random if whole)
+    )
     for statement in program.random:
         random.add(statement)
     residual, residual_columns = _residual(program)

@@ -87,6 +87,7 @@ class CovBlock:
     subject, group : what the table prints there; level : the formatted level of GROUP=
     terms : which of `spec.formula.random` it is; () for REPEATED
     local : REPEATED with LOCAL
+    data_set : of the known matrix of the levels of the column `levels`
     """
 
     statement: Literal["random", "repeated"]
@@ -97,6 +98,8 @@ class CovBlock:
     level: str = ""
     terms: tuple[int, ...] = ()
     local: bool = False
+    data_set: str = ""
+    levels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,8 @@ class RandomPart:
     blocks: list[CovBlock] = field(default_factory=list)
     effects: list[RandomEffect] = field(default_factory=list)
     derived: dict[Derived, None] = field(default_factory=dict)
+    gdata: str = ""
+    ratios: bool = False
 
     def add(self, statement: RandomStatement) -> None:
         """Add the terms of one statement."""
@@ -195,12 +200,40 @@ class RandomPart:
                 f"TYPE={statement.type.text} is not supported in RANDOM", statement.spot, "it is in REPEATED / type= subject="
             )
         effects = [glm_effect(e, self.classes) for e in statement.effects]
+        if self.gdata or statement.type.name == "LIN":
+            self._add_known(statement, effects)
+            return
+        if statement.ldata:
+            raise SpecificationError("LDATA= goes with TYPE=LIN(q)", statement.spot, f"type=lin(1) ldata={statement.ldata}")
         for indicator in self._indicators(statement):
             if statement.type == VC:
                 for effect in effects:
                     self._add_component(statement, effect, indicator)
             else:
                 self._add_joint(statement, effects, indicator)
+
+    def _add_known(self, statement: RandomStatement, effects: Sequence[GLMEffect]) -> None:
+        """One variance for each known matrix among the levels of a class effect; G whole has a variance of 1 for each effect."""
+        kind = ("GDATA RATIOS" if self.ratios else "GDATA") if self.gdata else "LIN"
+        word, source = ("GDATA=", self.gdata) if self.gdata else (f"TYPE={statement.type.text}", statement.ldata)
+        subject = effect_columns(statement.subject, self.classes)
+        if self.gdata and subject and effects == [GLMEffect()]:
+            effects, subject = [GLMEffect((), subject)], ()
+        if subject or statement.group is not None or any(e.continuous or not e.classes for e in effects):
+            what = f"{word} is read for effects of CLASS variables alone"
+            raise SpecificationError(what, statement.spot, "leave SUBJECT= and GROUP= out: random animal / type=lin(1) ldata=a")
+        if not source:
+            raise SpecificationError(f"{word} needs LDATA=", statement.spot, "name the data set of its matrices: ldata=a")
+        if kind == "LIN" and len(effects) > 1:
+            raise SpecificationError(f"{word} over several effects is not supported", statement.spot, "a RANDOM statement for each")
+        for effect in effects:
+            for k in range(1, (statement.type.order or 1) + 1 if kind == "LIN" else 2):
+                name = f"{effect.name} of {source} {k}"
+                self.derived[Derived(name, effect.classes)] = None
+                own = CovBlock("random", CovType(kind, k), (effect.name,), "", "", "", (len(self.texts),), False, source, name)
+                self.blocks.append(own)
+                self.effects.append(RandomEffect(effect, (), (), len(self.texts)))
+                self.texts.append(f"(1 | {quote_name(name)})")
 
     def _indicators(self, statement: RandomStatement) -> list[Derived | None]:
         """The indicators of the levels of GROUP=, which the columns are multiplied by; [None] without it."""
@@ -317,6 +350,9 @@ def _joined(columns: Sequence[str]) -> str:
 
 def check_repeated(statement: RepeatedStatement, classes: Sequence[str]) -> None:
     """What SAS or we cannot do with a REPEATED statement."""
+    if statement.type.known:
+        what = f"TYPE={statement.type.text} is read in RANDOM alone"
+        raise SpecificationError(what, statement.spot, "random animal / type=lin(1) ldata=a")
     wanted = (0, 1) if statement.type.spatial else (2,) if statement.type.kronecker else (0, 1)
     if len(statement.effects) not in wanted:
         what = "two effects, the outcome and the visit" if statement.type.kronecker else "at most one effect"

@@ -250,6 +250,8 @@ def _shape(covariance: Homogeneous, rest: Array, variance: float) -> ParameterLi
     return _number_rows(row, rest)
 
 
+KNOWN_G = "GDATA"
+
 SAS_TAU_STEP = 1e-6
 """Step of the central differences in tau: the parameters are smooth and cost no evaluation of the criterion."""
 
@@ -276,6 +278,11 @@ class CovParm:
     def correlation(self) -> bool:
         """Whether the parameter is a correlation, whose bounds are -1 and 1."""
         return bool(_CORRELATION.match(self.name.rsplit(" ", 1)[-1]))
+
+    @property
+    def known(self) -> bool:
+        """Whether it is the 1 that a matrix of GDATA= is multiplied by, which is no parameter."""
+        return self.name == KNOWN_G
 
     @property
     def of_scale(self) -> bool:
@@ -338,7 +345,11 @@ class CovarianceListing:
         problem = self.problem
         group = f"{block.group} {block.level}" if block.group else ""
         order = self.orders.get(term)
-        if has_matrix_form(block.type) or block.type == VC:
+        if block.type.known:
+            value = float(random_covariance(problem, term, tau)[0, 0])
+            unit = residual_variance(problem, tau) if block.type.name == "GDATA RATIOS" else 1.0
+            found: Parameters = ((f"LIN({block.type.order})" if block.type.name == "LIN" else KNOWN_G, value / unit),)
+        elif has_matrix_form(block.type) or block.type == VC:
             D = random_covariance(problem, term, tau)
             found = block_parameters(block, D if order is None else D[np.ix_(order, order)])
         else:

@@ -115,28 +115,35 @@ def fit_with_parms(model: LMM, translation: Translation, make: Callable[[], Cova
     """Fit the model of a program, PARMS and all."""
     parms = translation.program.parms
     model.design.require_identified()
-    if parms is None:
+    if parms is None and not any(block.data_set and block.type.name != "LIN" for block in translation.blocks):
         problem, found = fit_reweighted(model.problem, translation.method)
         return ParmsSearch(_warn(Fit(model, problem, found, found.elapsed)))
     problem, restricted, listing = model.problem, translation.method == "REML", make()
     found = estimate(problem, translation.method)
     first = tau_of(found.x, _conditioned(problem, found))
-    candidates = _candidates(parms, len(listing.rows(first)))
+    names = listing.rows(first)
+    known = [k for k, row in enumerate(names) if row.known]
+    if parms is None:
+        candidates: tuple[tuple[float, ...], ...] = (tuple(1.0 if row.known else row.value for row in names),)
+    else:
+        candidates = tuple(_with_ones(values, known) for values in _candidates(parms, len(names) - len(known)))
     points: list[Array] = []
     for candidate in candidates:  # neighbours in the grid lead to one another
         points.append(_point(listing, points[-1] if points else first, first, np.array(candidate)))
     variances: tuple[float, ...] = ()
-    if profiles_residual(translation):
+    if profiles_residual(translation) and not known:
         points = [_profiled(problem, tau, restricted) for tau in points]
         variances = tuple(residual_variance(problem, tau) for tau in points)
     values = tuple(_value(problem, tau, restricted) for tau in points)
     best = points[int(np.argmin(values))]
-    held = tuple(range(len(candidates[0]))) if parms.noiter else tuple(k - 1 for k in parms.hold)
+    free_rows = [k for k in range(len(names)) if k not in known]
+    if parms is not None and any(k > len(free_rows) for k in parms.hold):
+        what = f"HOLD={max(parms.hold)}: there are {len(free_rows)} covariance parameters"
+        raise SpecificationError(what, parms.spot, "number them as the CovParms table lists them")
+    noiter, asked = (False, ()) if parms is None else (parms.noiter, parms.hold)
+    held = tuple(range(len(names))) if noiter else tuple(sorted({*known, *(free_rows[k - 1] for k in asked)}))
     if not held:
         return ParmsSearch(Fit(model, problem, found, found.elapsed), None, (), candidates, values, variances)
-    if max(held) >= len(candidates[0]):
-        what = f"HOLD={max(held) + 1}: there are {len(candidates[0])} covariance parameters"
-        raise SpecificationError(what, parms.spot, "number them as the CovParms table lists them")
     tau, free = _constrained(listing, best, held, restricted)
     estimates = _estimate_at(problem, found, tau)
     fit = FixedParameterFit(model, problem, estimates, float(np.exp(2.0 * tau[-1])))
@@ -168,6 +175,14 @@ def _warn(fit: Fit) -> Fit:
     if warning is not None and any(check.verdict == "failed" for check in fit.checks.values()):
         warn_user(warning)
     return fit
+
+
+def _with_ones(values: tuple[float, ...], known: list[int]) -> tuple[float, ...]:
+    """Values of all parameters from those of the free ones: what is known is 1."""
+    found = list(values)
+    for k in known:
+        found.insert(k, 1.0)
+    return tuple(found)
 
 
 def _candidates(parms: ParmsStatement, count: int) -> tuple[tuple[float, ...], ...]:

@@ -83,6 +83,8 @@ class PredictableFunctions:
                 W[:, c.level, c.column] = M[:, i]
             D = random_covariance(problem, t, tau)
             WD = W @ D
+            if term.relationship is not None:
+                WD = np.einsum("kl,mlq->mkq", term.relationship, WD)
             k += np.einsum("nq,mnq->nm", term.Z, WD[:, term.group.codes])
             prior += np.einsum("akq,bkq->ab", WD, W)
         V = problem.sigma2(float(np.exp(2.0 * tau[-1]))) * marginal_covariance(problem, tau[:-1])

@@ -20,6 +20,7 @@ from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.sas.language.statements import parse_programs
 from bayeslmm.sas.translate import translate
 from bayeslmm.sas.translation import Translation
+from bayeslmm.sas_results.known_matrices import named_data_sets
 from bayeslmm.sas_results.listing import ListedRun, listing_text
 from bayeslmm.sas_results.mean_squares import variance_table
 from bayeslmm.sas_results.predictions import kept_columns, predictions_table
@@ -126,7 +127,9 @@ class MixedResult(Mapping[str, pd.DataFrame]):
 
 @answers_keywords
 @restoring
-def proc_mixed(program: str, data: Frame, *, check: Literal["error", "warn"] = "error") -> MixedResult | list[MixedResult]:
+def proc_mixed(
+    program: str, data: Frame, *, check: Literal["error", "warn"] = "error", data_sets: Mapping[str, Frame] | None = None
+) -> MixedResult | list[MixedResult]:
     """Run a SAS PROC MIXED program on any frame.
 
     Parameters
@@ -138,6 +141,8 @@ def proc_mixed(program: str, data: Frame, *, check: Literal["error", "warn"] = "
         Pandas, polars or pyarrow frame, or a mapping of columns; what DATA= says is a name for the listing.
     check : {"error", "warn"}, default "error"
         "warn" fits what the data do not identify, as SAS does; "error" refuses it.
+    data_sets : Mapping of str to DataFrame, optional
+        The data sets that GDATA= and LDATA= name: `row, col, value` or `row, col1, col2, ...`, and for LDATA= `parm` beside.
 
     Returns
     -------
@@ -167,8 +172,9 @@ def proc_mixed(program: str, data: Frame, *, check: Literal["error", "warn"] = "
     frame = whole_frame_of(data)
     frame, zeros = without_transport_zeros(frame)
     told = (f"5.397605e-79, which is how readers of SAS transport files give its 0, is 0 in {', '.join(zeros)}",) if zeros else ()
+    named = named_data_sets(data_sets)
     steps = parse_programs(program, tuple(map(str, frame.columns)))
-    results = [_run_step(replace(step, notes=(*step.notes, *told)), frame, check) for step in steps]
+    results = [_run_step(replace(step, notes=(*step.notes, *told)), frame, check, named) for step in steps]
     return results[0] if len(results) == 1 else results
 
 
@@ -190,7 +196,9 @@ class FailedGroup:
         return f"{self.name} is left out: {self.error.what}"
 
 
-def _run_step(program: MixedProgram, frame: pd.DataFrame, check: Literal["error", "warn"]) -> MixedResult:
+def _run_step(
+    program: MixedProgram, frame: pd.DataFrame, check: Literal["error", "warn"], data_sets: Mapping[str, pd.DataFrame]
+) -> MixedResult:
     """One step, its BY groups one after another: a group that fails loses only itself."""
     # every column named must be there, before its values are looked at
     _translated(program, frame)
@@ -198,7 +206,7 @@ def _run_step(program: MixedProgram, frame: pd.DataFrame, check: Literal["error"
     failures: list[FailedGroup] = []
     for values, rows in by_groups(select_rows(frame, program), program.by):
         try:
-            runs.append(_run(program, values, rows, check))
+            runs.append(_run(program, values, rows, check, data_sets))
         except BayesLMMError as error:
             if not program.by:
                 raise
@@ -222,9 +230,15 @@ def _translated(program: MixedProgram, rows: pd.DataFrame) -> Translation:
     return translate(program, tuple(map(str, rows.columns)), levels)
 
 
-def _run(program: MixedProgram, values: Mapping[str, Any], data: pd.DataFrame, check: Literal["error", "warn"]) -> ListedRun:
+def _run(
+    program: MixedProgram,
+    values: Mapping[str, Any],
+    data: pd.DataFrame,
+    check: Literal["error", "warn"],
+    data_sets: Mapping[str, pd.DataFrame],
+) -> ListedRun:
     translation = _translated(program, data)
-    run = ProgramRun(translation, prepare_rows(data, translation), check)
+    run = ProgramRun(translation, prepare_rows(data, translation), check, data_sets)
     tables = {name: _table(run, name) for name in translation.tables}
     if program.model.outp:
         tables["OutP"] = kept_columns(predictions_table(run, conditional=True), program.model.outp_keep, program.model.outp_drop)

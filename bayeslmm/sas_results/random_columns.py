@@ -48,7 +48,7 @@ def structure_orders(translation: Translation, rows: ProgramRows, design: Design
     """Term -> positions of SAS's columns among those of the term, for structures over several columns."""
     found = {}
     for number, block in enumerate(translation.blocks):
-        if block.statement == "random" and block.type != VC:
+        if block.statement == "random" and block.type != VC and not block.type.known:
             places = _places(translation, number, rows, design)
             found[block.terms[0]] = np.array([place.column for place in places], dtype=np.int64)
     return found
@@ -90,7 +90,7 @@ def _of_block(translation: Translation, number: int, rows: ProgramRows, design: 
     first = np.zeros(term.group.size, dtype=np.int64)
     first[term.group.codes[::-1]] = np.arange(design.nobs)[::-1]
     subject = [_label(rows, design, effect.subject, i, block.subject) for i in first.tolist()]
-    if block.type == VC:
+    if block.type == VC or block.type.known:
         present = np.bincount(term.group.codes, (term.Z[:, 0] != 0).astype(float), term.group.size) > 0
         for k, i in enumerate(first.tolist()):
             if present[k] or effect.effect.continuous:

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
@@ -41,6 +42,7 @@ from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.sas.translation import RandomEffect, Translation
 from bayeslmm.sas_results.covariance_parameters import CovarianceListing, CovParm, tau_of
+from bayeslmm.sas_results.known_matrices import known_matrices
 from bayeslmm.sas_results.mean_squares import components_point, require_components, without_bounds
 from bayeslmm.sas_results.parms import FixedParameterInference, ParmsSearch, fit_at_values, fit_with_parms
 from bayeslmm.sas_results.random_columns import RandomColumn, sas_random_columns, structure_orders
@@ -248,12 +250,20 @@ class ProgramRun:
     layout : X in GLM coding over the rows used; space : its estimable functions; T : (r, p) SAS's nonzero coefficients from ours
     """
 
-    def __init__(self, translation: Translation, rows: ProgramRows, check: Literal["error", "warn"] = "error") -> None:
+    def __init__(
+        self,
+        translation: Translation,
+        rows: ProgramRows,
+        check: Literal["error", "warn"] = "error",
+        data_sets: Mapping[str, pd.DataFrame] | None = None,
+    ) -> None:
         self.translation, self.rows = translation, rows
         if without_bounds(translation):
             require_components(translation)
         subjects = bic_subjects(translation, rows)
-        self.model = LMM.from_spec(replace(_spec(translation), check=check), rows.frame, counting="sas", subjects=subjects)
+        matrices = known_matrices(translation, rows, data_sets or {})
+        spec = replace(_spec(translation), check=check, relationship=tuple(matrices))
+        self.model = LMM.from_spec(spec, rows.frame, counting="sas", subjects=subjects, relationship=matrices or None)
         self.search: ParmsSearch = fit_with_parms(self.model, translation, lambda: self.listing)
         self.fit: Fit = self.search.fit
         self.components: ComponentsPoint | None = self._components()

@@ -48,6 +48,11 @@ class CovType:
         return self.name.startswith("SP(")
 
     @property
+    def known(self) -> bool:
+        """Whether matrices of a data set stand behind it: LIN(q) of LDATA=, and all of G by GDATA=."""
+        return self.name in ("LIN", "GDATA", "GDATA RATIOS")
+
+    @property
     def kronecker(self) -> bool:
         """Whether it is a product of two structures, over two effects."""
         return "@" in self.name
@@ -71,7 +76,7 @@ _OF_ORDER_ONE: Mapping[str, str] = {"UN": "diag", "UNR": "diag", "TOEP": "id", "
 # What stands in the brackets: a fixed text, an order that may be left out, an order that must be there.
 _FIXED: Mapping[str, str] = {"AR": "1", "ARH": "1", "ANTE": "1", "ARMA": "1,1"}
 _OPTIONAL = frozenset({"UN", "UNR", "TOEP", "TOEPH"})
-_REQUIRED = frozenset({"FA", "FA0", "FA1"})
+_REQUIRED = frozenset({"FA", "FA0", "FA1", "LIN"})
 _SPECIAL = frozenset({"un", "diag", "id"})  # which SAS writes as another structure of an order
 
 
@@ -85,7 +90,6 @@ def _spatial_kinds() -> set[str]:
 
 
 _REFUSED: Mapping[str, str] = {
-    "LIN": "a known matrix belongs to a random effect: give it to LMM(..., relationship={...})",
     "SP(EXPA)": "use type=sp(exp)(...) with scaled coordinates",
     "SP(EXPGA)": "use type=sp(exp)(...) with rotated and scaled coordinates",
     "SP(GAUGA)": "use type=sp(gau)(...) with rotated and scaled coordinates",

@@ -14,6 +14,7 @@ from bayeslmm.sas.language.options import (
     after_equals,
     constant_value,
     read_block_numbers,
+    read_dataset,
     read_effect,
     read_flag,
     read_fraction,
@@ -29,15 +30,12 @@ from bayeslmm.sas.language.options import (
 from bayeslmm.sas.language.program import LevelCoefficient, LSMeansStatement, LSMEstimateRow, LSMEstimateStatement, SliceStatement
 from bayeslmm.sas.language.tokens import SASCursor
 
-_KNOWN_MATRIX = "a known matrix goes to LMM(..., relationship={name: matrix})"
-
 _SUBJECT: OptionTable = {
     "type": StatementOption("type", after_equals(parse_type)),
     "subject": StatementOption("subject", after_equals(read_effect)),
     "sub": StatementOption("subject", after_equals(read_effect)),
     "group": StatementOption("group", after_equals(read_effect)),
     "grp": StatementOption("group", after_equals(read_effect)),
-    "ldata": RefusedOption(_KNOWN_MATRIX),
 }
 
 
@@ -62,9 +60,10 @@ RANDOM_OPTIONS: OptionTable = {
     "solution": StatementOption("solution", read_flag),
     "cl": StatementOption("cl", read_flag),
     "alpha": StatementOption("alpha", after_equals(read_fraction)),
-    "gdata": RefusedOption(_KNOWN_MATRIX),
+    "gdata": StatementOption("gdata", after_equals(read_dataset)),
+    "ldata": StatementOption("ldata", after_equals(read_dataset)),
     "nofullz": RefusedOption("levels that do not occur get no random effect here"),
-    "ratios": RefusedOption(_KNOWN_MATRIX),
+    "ratios": StatementOption("ratios", read_flag),
 }
 
 
@@ -81,6 +80,7 @@ REPEATED_OPTIONS: OptionTable = {
     **_SUBJECT,
     **_shown(r="R", rcorr="RCorr", ri="InvR", rc="CholR", rci="InvCholR"),
     "local": StatementOption("local", _local),
+    "ldata": RefusedOption("known matrices are those of a random effect: random id / type=lin(1) ldata=a"),
     "hlm": RefusedOption("use the tests of fixed effects with ddfm=kr"),
     "hlps": RefusedOption("use the tests of fixed effects with ddfm=kr"),
     "localw": RefusedOption("WEIGHT applies to the whole of R"),

@@ -126,6 +126,7 @@ class RandomStatement:
 
     displays : ODS tables of G and V asked for: "G", "GCorr", "InvG", "CholG", "InvCholG", "V", "VCorr", "InvV", "CholV", "InvCholV"
     v_blocks : numbers of the subjects whose V is shown
+    gdata, ldata : data sets of G and of the matrices of TYPE=LIN(q); ratios : G is relative to the residual variance
     """
 
     effects: tuple[SASEffect, ...]
@@ -137,6 +138,9 @@ class RandomStatement:
     alpha: float = 0.05
     displays: tuple[str, ...] = ()
     v_blocks: tuple[int, ...] = (1,)
+    gdata: str = ""
+    ldata: str = ""
+    ratios: bool = False
     spot: str = field(default="", compare=False)
 
 

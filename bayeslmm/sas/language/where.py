@@ -389,8 +389,8 @@ def _sas_numbers(name: str, values: NDArray[Any], unit: str) -> Any:
 def _evaluate(operand: Operand, columns: ConditionColumns, unit: str = "") -> Any:
     match operand:
         case ColumnReference(name):
-            values = columns[name]
-            return _sas_numbers(name, values, unit) if values.dtype.kind == "M" else values
+            column = columns[name]
+            return _sas_numbers(name, column, unit) if column.dtype.kind == "M" else column
         case ConstantValue(value):
             return value
         case FunctionCall(name, arguments):

@@ -34,6 +34,11 @@ class CovarianceParameters:
     covariance: Array
     free: NDArray[np.bool_]
 
+    def listed(self) -> CovarianceParameters:
+        """Without what is no parameter."""
+        kept = [k for k, row in enumerate(self.rows) if not row.known]
+        return CovarianceParameters(tuple(self.rows[k] for k in kept), self.covariance[np.ix_(kept, kept)], self.free[kept])
+
     @property
     def values(self) -> Array:
         """(m,)"""
@@ -62,7 +67,7 @@ def free_parameters(run: ProgramRun) -> NDArray[np.bool_]:
     zero = np.array([row.positive for row in rows]) & (values <= NULL_SPEC * float(np.abs(values).max(initial=0.0)))
     one = np.array([row.correlation for row in rows]) & (np.abs(values) >= 1.0 - AT_ONE)
     gone = np.array([row.vanished for row in rows], bool)
-    return ~zero & ~one & ~gone & ~np.isin(np.arange(len(rows)), run.search.held)
+    return np.asarray(~zero & ~one & ~gone & ~np.isin(np.arange(len(rows)), run.search.held))
 
 
 def _tau_covariance(run: ProgramRun) -> Array:
@@ -73,7 +78,7 @@ def _tau_covariance(run: ProgramRun) -> Array:
 
 def cov_parms_frame(run: ProgramRun) -> pd.DataFrame:
     """CovParm, Subject, Group, [Ratio,] Estimate, [StdErr, ZValue, ProbZ,] [Alpha, Lower, Upper]."""
-    found = covariance_parameter_rows(run)
+    found = covariance_parameter_rows(run).listed()
     proc, rows, values = run.program.proc, found.rows, found.values
     columns: dict[str, Any] = {"CovParm": [r.name for r in rows]}
     if any(r.subject for r in rows):
@@ -113,7 +118,7 @@ def _limits(found: CovarianceParameters, alpha: float, *, wald: bool) -> dict[st
 
 def asymptotic_frame(run: ProgramRun, *, correlation: bool) -> pd.DataFrame:
     """Row, CovParm, CovP1, CovP2, ..."""
-    found = covariance_parameter_rows(run)
+    found = covariance_parameter_rows(run).listed()
     matrix = np.where(np.outer(found.free, found.free), found.covariance, 0.0)
     if correlation:
         root = np.sqrt(np.maximum(np.diagonal(matrix), 0.0))
@@ -193,6 +198,7 @@ _LONG = {
     "FA": "Factor Analytic",
     "FA0": "No Diagonal Factor Analytic",
     "FA1": "Equal Diagonal Factor Analytic",
+    "LIN": "Linear",
     "SP(EXP)": "Spatial Exponential",
     "SP(GAU)": "Spatial Gaussian",
     "SP(POW)": "Spatial Power",
@@ -272,7 +278,7 @@ def dimensions(run: ProgramRun) -> pd.DataFrame:
     subjects = run.rows.subjects
     columns, longest = len(run.random), len(run.rows.data)
     count = run.rows.subject_count
-    rows = [("Covariance Parameters", len(run.parameter_rows)), ("Columns in X", len(run.layout.columns))]
+    rows = [("Covariance Parameters", len([row for row in run.parameter_rows if not row.known])), ("Columns in X", len(run.layout.columns))]
     if subjects is None:
         rows.append(("Columns in Z", columns))
     else:

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy import special
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.inference.fixed_effects.tests import TTests
 from bayeslmm.likelihood.prediction import row_variances
@@ -54,11 +55,19 @@ def blocks_of(run: ProgramRun, statement: RandomStatement) -> list[int]:
 
 def _block_count(run: ProgramRun, statement: RandomStatement, begin: int) -> int:
     """How many blocks a statement has: one for each effect with TYPE=VC, one otherwise; as often as GROUP= has levels."""
+    if run.translation.blocks[begin].type.known:
+        return len(statement.effects) * (statement.type.order or 1 if statement.type.name == "LIN" else 1)
     each = len(statement.effects) if statement.type.name == "VC" else 1
     if statement.group is None:
         return each
     levels = {block.level for block in run.translation.blocks[begin:] if block.group == statement.group.text}
     return each * len(levels)
+
+
+def require_one_matrix(run: ProgramRun, what: str) -> None:
+    """The effects of several matrices add up to one coefficient a level, which is not put together."""
+    if any(block.type.name == "LIN" and (block.type.order or 1) > 1 for block in run.translation.blocks):
+        raise SpecificationError(f"{what} is not supported beside TYPE=LIN(q) with q > 1", "RANDOM", "result.fit.ranef() has each part")
 
 
 def random_classes(run: ProgramRun) -> list[str]:
@@ -72,6 +81,7 @@ def random_classes(run: ProgramRun) -> list[str]:
 
 def random_solution(run: ProgramRun) -> pd.DataFrame:
     """Effect, classes, Subject, Estimate, StdErrPred, DF, tValue, Probt[, Alpha, Lower, Upper]."""
+    require_one_matrix(run, "SOLUTION of RANDOM")
     frames = []
     for statement in run.program.random:
         if statement.solution:
@@ -200,8 +210,15 @@ def marginal_v(run: ProgramRun, rows: Codes) -> Array:
     V = error_covariance(fit.problem, fit.point, rows)
     for term, D in zip(fit.design.terms, fit.covariances, strict=True):
         Z, codes = term.Z[rows], term.group.codes[rows]
-        V = V + (codes[:, None] == codes) * (Z @ D @ Z.T)
+        among = codes[:, None] == codes if term.relationship is None else term.relationship[np.ix_(codes, codes)]
+        V = V + among * (Z @ D @ Z.T)
     return np.asarray(V)
+
+
+def among_levels(design: Design, one: RandomColumn, other: RandomColumn) -> float:
+    """What a known matrix has for the levels of two columns of a term; without one 1 for the same level, else 0."""
+    known = design.terms[one.term].relationship
+    return float(one.level == other.level) if known is None else float(known[one.level, other.level])
 
 
 def _subject_codes(run: ProgramRun, names: Sequence[str]) -> Codes:
@@ -217,6 +234,7 @@ def _rows_of(codes: Codes, number: int) -> Codes:
 
 def _g_table(run: ProgramRun, form: Callable[[Array], Array]) -> pd.DataFrame:
     """G of the first subject; of all columns of Z where a statement has none."""
+    require_one_matrix(run, "G")
     shown: list[RandomColumn] = []
     for number, block in enumerate(run.translation.blocks):
         own = [column for column in run.random if column.block == number]
@@ -230,8 +248,8 @@ def _g_table(run: ProgramRun, form: Callable[[Array], Array]) -> pd.DataFrame:
     G = np.zeros((len(shown), len(shown)))
     for i, one in enumerate(shown):
         for j, other in enumerate(shown):
-            if one.term == other.term and one.level == other.level:
-                G[i, j] = D[one.term][one.column, other.column]
+            if one.term == other.term:
+                G[i, j] = among_levels(run.fit.design, one, other) * D[one.term][one.column, other.column]
     head: TableColumns = {"Row": np.arange(1, len(shown) + 1), "Effect": [c.effect.name for c in shown]}
     head |= class_columns(random_classes(run), [c.labels for c in shown])
     if any(c.subject for c in shown):
@@ -263,6 +281,7 @@ class HendersonEquations:
 
 def henderson_equations(run: ProgramRun) -> HendersonEquations:
     """The equations of a run."""
+    require_one_matrix(run, "MMEQ")
     fit, problem, design = run.fit, run.fit.problem, run.fit.design
     n, m, P = design.nobs, len(run.random), len(run.layout.columns)
     if n > MOST_ROWS or P + m > MOST_ROWS:
@@ -279,8 +298,8 @@ def henderson_equations(run: ProgramRun) -> HendersonEquations:
         term = design.terms[one.term]
         Z[:, i] = np.where(term.group.codes == one.level, term.Z[:, one.column], 0.0)
         for j, other in enumerate(run.random):
-            if one.term == other.term and one.level == other.level:
-                G[i, j] = D[one.term][one.column, other.column]
+            if one.term == other.term:
+                G[i, j] = among_levels(design, one, other) * D[one.term][one.column, other.column]
     y = design.y if design.offset is None else design.y - design.offset
     columns = np.column_stack([run.layout.X, Z])
     weighted = np.linalg.solve(R, np.column_stack([columns, y]))
