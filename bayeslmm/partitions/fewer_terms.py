@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, freeze, freeze_codes
+from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
 from bayeslmm.data.design import Design, OwnFrame, RandomTerm
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.likelihood.criterion import one_thread
@@ -114,6 +114,6 @@ def _fill(total: Accumulator, sums: Accumulator, changes: Sequence[tuple[int, Ar
                 target.add(row, column, values)
 
 
-def _entries(pairs: PairSums, turned: bool) -> tuple[Array, Array, Array]:
+def _entries(pairs: PairSums, turned: bool) -> tuple[Codes, Codes, Array]:
     row, column, values = pairs.entries()
     return (column, row, values) if turned else (row, column, values)

@@ -114,7 +114,8 @@ def interaction_family(methods: Any, method: Any, variables: Sequence[tuple[str,
         raise SpecificationError(
             "an interaction takes a family of contrasts for each variable", where, 'use "pairwise", or a name for each'
         )
-    labels, weights = ("",), np.ones((1, len(variables[0][1]) if variables else 1))
+    labels: tuple[str, ...] = ("",)
+    weights = np.ones((1, len(variables[0][1]) if variables else 1))
     require_memory("contrasts", float(weights.size) * 8.0, f"interactions of {weights.size:,} means", "keep fewer apart, or by=")
     for name, (_, found) in zip(own, variables, strict=True):
         levels = list(dict.fromkeys(found))
