@@ -148,7 +148,7 @@ def independent_level_densities(
     pieces = level_pieces(target, rows, x)
     if pieces is None:
         return None
-    whole = _solved(target, x)
+    whole = _profile_all(target, x)
     before = target.integrate(whole, s**2, phi).value
     deficient = _deficient(rows)
     c, counted = problem.standardization, isinstance(target.kernel, BlockDiagonalKernel)
@@ -175,7 +175,7 @@ def independent_level_densities(
     return found, deficient
 
 
-def _solved(target: Density, x: Array) -> Solution:
+def _profile_all(target: Density, x: Array) -> Solution:
     """The profile at all x, in batches."""
     step, parts = target.value_batch, []
     with one_thread(target.problem.criterion.width):

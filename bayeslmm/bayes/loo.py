@@ -210,7 +210,7 @@ def _densities_at_draw(post: PosteriorData, x: Array, s: float, phi: Array) -> A
     found = post.density.integrate(state.solution, np.array([s**2]), phi[None])
     fixed = with_solution(state, found)
     point = CriterionPoint(x, np.nan, np.full(len(x), np.nan), None, s**2, fixed)
-    precision, scores = _structured(post, fixed, s) if isinstance(fixed, BlockDiagonalState) else _independent(post, point)
+    precision, scores = _structured_scores(post, fixed, s) if isinstance(fixed, BlockDiagonalState) else _independent_scores(post, point)
     if np.any(precision[1] < UNDETERMINED_LEVERAGE):
         i = int(np.argmin(precision[1]))
         raise InferenceError(
@@ -221,7 +221,7 @@ def _densities_at_draw(post: PosteriorData, x: Array, s: float, phi: Array) -> A
     return np.asarray(0.5 * (np.log(precision[0]) - np.log(2.0 * np.pi) - scores**2 / precision[0]))
 
 
-def _independent(post: PosteriorData, point: CriterionPoint) -> tuple[tuple[Array, Array], Array]:
+def _independent_scores(post: PosteriorData, point: CriterionPoint) -> tuple[tuple[Array, Array], Array]:
     """P_ii with its share of the row's own precision, and (P y)_i."""
     problem, design = post.problem, post.design
     assert isinstance(point.state, RandomEffectsState)
@@ -237,7 +237,7 @@ def _independent(post: PosteriorData, point: CriterionPoint) -> tuple[tuple[Arra
     return (w / sigma2 * share, share), w * e / sigma2
 
 
-def _structured(post: PosteriorData, state: BlockDiagonalState, s: float) -> tuple[tuple[Array, Array], Array]:
+def _structured_scores(post: PosteriorData, state: BlockDiagonalState, s: float) -> tuple[tuple[Array, Array], Array]:
     p, y_scale = post.problem.criterion.p, post.problem.standardization.y_scale
     Q = state.solution.information_inverse[0]
     precision, share, scores = (np.empty(post.design.nobs) for _ in range(3))

@@ -140,7 +140,7 @@ def _attribute(name: str) -> Callable[[FitReader, KeyPath], Any]:
     return lambda reader, _: getters[name](reader.fit)
 
 
-def _fixed(name: str, column: str) -> Callable[[FitReader, KeyPath], Any]:
+def _fixed_value(name: str, column: str) -> Callable[[FitReader, KeyPath], Any]:
     def read(reader: FitReader, path: KeyPath) -> Any:
         if name in ("fixef", "std_error") and reader.source.vcov is None and reader.source.df is None:
             # these two need no degrees of freedom
@@ -276,7 +276,7 @@ def _icc(reader: FitReader, path: KeyPath) -> Any:
 
 READERS: dict[str, Callable[[FitReader, KeyPath], Any]] = {
     **{name: _attribute(name) for name in ATTRIBUTES},
-    **{name: _fixed(name, column) for name, column in TABLE_COLUMNS.items()},
+    **{name: _fixed_value(name, column) for name, column in TABLE_COLUMNS.items()},
     "groups": _groups,
     "vcov": _vcov,
     "sd": _varcorr("sd", of_pair=False),

@@ -81,19 +81,19 @@ def autoregressive_covariances(phi: Array, lags: int, order: int) -> tuple[Array
     found = [value[..., :lags]]
     if order > 0:
         near = inverse @ np.einsum("iab,...b->...ai", S, value[..., : p + 1])
-        back = np.stack([_shifted(value, i) for i in range(1, p + 1)], axis=-1) if p else np.zeros((*value.shape, 0))
+        back = np.stack([_lag(value, i) for i in range(1, p + 1)], axis=-1) if p else np.zeros((*value.shape, 0))
         first = _continue_recursion(phi, np.pad(near, [*behind, (0, 0)]), back)
         found.append(first[..., :lags, :])
     if order > 1:
         twice = np.einsum("iab,...bj->...aij", S, near)
         near = np.einsum("...ab,...bij->...aij", inverse, twice + np.swapaxes(twice, -1, -2))
-        mixed = np.stack([_shifted(first, i, -2) for i in range(1, p + 1)], axis=-2) if p else np.zeros((*first.shape, 0))
+        mixed = np.stack([_lag(first, i, -2) for i in range(1, p + 1)], axis=-2) if p else np.zeros((*first.shape, 0))
         second = _continue_recursion(phi, np.pad(near, [*behind, (0, 0), (0, 0)]), mixed + np.swapaxes(mixed, -1, -2))
         found.append(second[..., :lags, :, :])
     return tuple(found)
 
 
-def _shifted(values: Array, by: int, axis: int = -1) -> Array:
+def _lag(values: Array, by: int, axis: int = -1) -> Array:
     """What stands `by` lags before along an axis; 0 before the first."""
     out = np.zeros_like(values)
     along = np.moveaxis(out, axis, 0)

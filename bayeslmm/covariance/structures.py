@@ -23,7 +23,7 @@ from bayeslmm.covariance.unstructured import Banded, Diagonal
 Builder = Callable[[Request], Covariance]
 
 
-def _scaled(request: Request, correlation: Correlation, heterogeneous: bool) -> Covariance:
+def _build_scaled(request: Request, correlation: Correlation, heterogeneous: bool) -> Covariance:
     q = request.q
     inner = IdentityCorrelation(q) if q == 1 and not request.nugget else correlation
     if request.nugget:
@@ -40,7 +40,7 @@ def _pair(correlation: Callable[[Request], Correlation]) -> tuple[Builder, Build
         at = tuple(int(place) for place in request.positions)
         return SelectedRows(request.q, correlation(replace(request, q=at[-1] + 1, positions=())), at)
 
-    return (lambda request: _scaled(request, placed(request), False)), (lambda request: _scaled(request, placed(request), True))
+    return (lambda request: _build_scaled(request, placed(request), False)), (lambda request: _build_scaled(request, placed(request), True))
 
 
 def _order(request: Request) -> int:
@@ -52,11 +52,11 @@ def _factors(request: Request) -> int:
     return min(request.order or 1, request.q)
 
 
-def _factor_analytic(request: Request) -> Covariance:
+def _build_fa(request: Request) -> Covariance:
     return FactorAnalytic(request.name, request.q, _factors(request), request.name == "fa1")
 
 
-def _located(request: Request) -> Covariance:
+def _build_spatial(request: Request) -> Covariance:
     distances = request.distances if request.distances is not None else 1.0 - np.eye(request.q)
     reach = request.reach or typical_distance(distances)
     inner: Spatial
@@ -69,7 +69,7 @@ def _located(request: Request) -> Covariance:
     return SpatialCovariance(request.name, request.q, WithNugget(request.q, inner, distances, reach) if request.nugget else inner)
 
 
-def _kronecker(request: Request) -> Covariance:
+def _build_product(request: Request) -> Covariance:
     if request.dims is None or request.dims[0] * request.dims[1] != request.q:
         raise unavailable(
             f"'{request.name}' needs the dimensions of its two factors, with product {request.q}", "give dims=(outcomes, visits)"
@@ -88,7 +88,7 @@ def _matrices(request: Request) -> Array:
     return request.matrices
 
 
-def _known(request: Request) -> Covariance:
+def _build_known(request: Request) -> Covariance:
     matrix = _matrices(request)[0]
     root = cholesky(matrix)
     if not np.isfinite(root).all():
@@ -230,7 +230,7 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         sas="HF",
         sas_row="HF",
     ),
-    Structure("fa", "q common factors and t own variances", "q(2t-q+1)/2+t", _factor_analytic, takes="order", has_nugget=True, sas="FA"),
+    Structure("fa", "q common factors and t own variances", "q(2t-q+1)/2+t", _build_fa, takes="order", has_nugget=True, sas="FA"),
     Structure(
         "fa0",
         "q common factors only, of rank q",
@@ -239,12 +239,12 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         takes="order",
         sas="FA0",
     ),
-    Structure("fa1", "q common factors and one own variance", "q(2t-q+1)/2+1", _factor_analytic, takes="order", has_nugget=True, sas="FA1"),
+    Structure("fa1", "q common factors and one own variance", "q(2t-q+1)/2+1", _build_fa, takes="order", has_nugget=True, sas="FA1"),
     Structure(
         "us@ar1",
         "unstructured between outcomes, autoregressive within",
         "t1(t1+1)/2+1",
-        _kronecker,
+        _build_product,
         takes="dims",
         needs_order=True,
         serial=True,
@@ -256,13 +256,19 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         "us@cs",
         "unstructured between outcomes, compound symmetry within",
         "t1(t1+1)/2+1",
-        _kronecker,
+        _build_product,
         takes="dims",
         formula="R",
         sas="UN@CS",
     ),
     Structure(
-        "us@us", "unstructured between outcomes and within", "t1(t1+1)/2+t2(t2+1)/2-1", _kronecker, takes="dims", formula="R", sas="UN@UN"
+        "us@us",
+        "unstructured between outcomes and within",
+        "t1(t1+1)/2+t2(t2+1)/2-1",
+        _build_product,
+        takes="dims",
+        formula="R",
+        sas="UN@UN",
     ),
     Structure(
         "lin",
@@ -272,12 +278,12 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         takes="matrices",
         formula="",
     ),
-    Structure("known", "one known matrix times a variance", "1", _known, takes="matrices", formula=""),
+    Structure("known", "one known matrix times a variance", "1", _build_known, takes="matrices", formula=""),
     Structure(
         "sp_exp",
         "spatial exponential: exp(-d/range)",
         "2",
-        _located,
+        _build_spatial,
         takes="places",
         homogeneous=True,
         formula="R",
@@ -289,7 +295,7 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         "sp_gau",
         "spatial Gaussian: exp(-(d/range)^2)",
         "2",
-        _located,
+        _build_spatial,
         takes="places",
         homogeneous=True,
         formula="R",
@@ -301,7 +307,7 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         "sp_pow",
         "spatial power: rho^d",
         "2",
-        _located,
+        _build_spatial,
         takes="places",
         homogeneous=True,
         formula="R",
@@ -313,7 +319,7 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         "sp_sph",
         "spatial spherical: 1 - 1.5 d/range + 0.5 (d/range)^3 within the range",
         "2",
-        _located,
+        _build_spatial,
         takes="places",
         homogeneous=True,
         formula="R",
@@ -325,7 +331,7 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         "sp_lin",
         "spatial linear: 1 - d/range within the range",
         "2",
-        _located,
+        _build_spatial,
         takes="places",
         homogeneous=True,
         formula="R",
@@ -337,7 +343,7 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         "sp_ratio",
         "spatial rational quadratic: 1/(1 + (d/range)^2)",
         "2",
-        _located,
+        _build_spatial,
         takes="places",
         homogeneous=True,
         formula="R",
@@ -347,7 +353,7 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         "matern",
         "Matern with range and smoothness nu (given, or free)",
         "3",
-        _located,
+        _build_spatial,
         takes="places",
         homogeneous=True,
         formula="R",

@@ -229,7 +229,7 @@ def undetermined_terms(terms: Sequence[RandomTerm], *, free_errors: bool) -> lis
             continue
         missing = _missing(members, free_errors=free_errors)
         if not missing and by_factor:  # (1 | g:f) is part of (0 + f | g)
-            inner = [term for other, own in groups.items() if other != name for term in own if _nested(term, members[0])]
+            inner = [term for other, own in groups.items() if other != name for term in own if _is_nested(term, members[0])]
             members = [*members, *inner]
             missing = _missing(members, free_errors=free_errors) if inner else 0
         if missing:
@@ -242,7 +242,7 @@ def undetermined_terms(terms: Sequence[RandomTerm], *, free_errors: bool) -> lis
     return found
 
 
-def _nested(inner: RandomTerm, outer: RandomTerm) -> bool:
+def _is_nested(inner: RandomTerm, outer: RandomTerm) -> bool:
     """Whether every level of the one lies within a level of the other."""
     if inner.group.size <= outer.group.size:
         return False

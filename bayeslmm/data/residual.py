@@ -162,7 +162,7 @@ def place_within(codes: Codes) -> Codes:
 
 def visits_by_order(structure: str, place: Codes) -> Visits:
     """Visits that are the order of the rows of a subject, 1, 2, ..."""
-    return _compressed(structure, tuple(range(1, int(place.max()) + 2)), place)
+    return _drop_absent_visits(structure, tuple(range(1, int(place.max()) + 2)), place)
 
 
 def row_places(residual: ResidualDesign) -> Codes | None:
@@ -228,10 +228,10 @@ def steps(structure: str, times: Array, column: str) -> tuple[int, ...]:
 
 
 def _factor_visits(source: Columns, column: str, structure: str) -> Visits:
-    return _compressed(structure, tuple(source.read_factor(column).levels), source.codes(column).astype(np.int64))
+    return _drop_absent_visits(structure, tuple(source.read_factor(column).levels), source.codes(column).astype(np.int64))
 
 
-def _compressed(structure: str, levels: tuple[Any, ...], codes: Codes) -> Visits:
+def _drop_absent_visits(structure: str, levels: tuple[Any, ...], codes: Codes) -> Visits:
     """Visits without those that no row kept has, where dropping them changes no spacing."""
     present = np.bincount(codes, minlength=len(levels)) > 0
     seen = np.flatnonzero(present)

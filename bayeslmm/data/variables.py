@@ -45,7 +45,7 @@ def coding(factor: str, levels: Sequence[Any], contrast: ContrastSpec = "treatme
     """
     labels = tuple(str(level) for level in levels)
     if isinstance(contrast, ContrastMatrix):
-        return _labelled(factor, tuple(map(label_text, levels)), contrast, labels)
+        return _align_contrast(factor, tuple(map(label_text, levels)), contrast, labels)
     if not isinstance(contrast, str) and isinstance(contrast[0], str):
         contrast, base = contrast[0], contrast[1] if base is None else base
     if not isinstance(contrast, str):
@@ -72,7 +72,7 @@ def _reference(factor: str, levels: list[Any], contrast: str, base: Any) -> int:
     return levels.index(base)
 
 
-def _labelled(factor: str, keys: tuple[str, ...], contrast: ContrastMatrix, labels: tuple[str, ...]) -> FactorCoding:
+def _align_contrast(factor: str, keys: tuple[str, ...], contrast: ContrastMatrix, labels: tuple[str, ...]) -> FactorCoding:
     """Rows found by the levels, whatever their order; rows of levels that do not occur are left out."""
     rows: Sequence[Sequence[float]] = contrast.rows
     if contrast.levels:

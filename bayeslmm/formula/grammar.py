@@ -203,9 +203,9 @@ def read_wrapper(cursor: Cursor) -> Bar:
     cursor.expect("(", f"'(' is missing before {describe_token(cursor.token)}", f"write {structure}(x | g)")
     if doubled:
         cursor.expect("(", f"a bar is missing in {structure}()", f"write {structure}(x | g)")
-    lefts = [_left(cursor)]
+    lefts = [_left_side(cursor)]
     while cursor.take(",") is not None:
-        lefts.append(_left(cursor))
+        lefts.append(_left_side(cursor))
     if not cursor.token.says("|", "||"):
         raise cursor.error(cursor.token, f"a bar is missing before {describe_token(cursor.token)}", f"write {structure}(x | g)")
     if cursor.next().text == "||":
@@ -218,7 +218,7 @@ def read_wrapper(cursor: Cursor) -> Bar:
     return Bar(structure, tuple(lefts), False, group, order, start.start, end)
 
 
-def _left(cursor: Cursor) -> Sum:
+def _left_side(cursor: Cursor) -> Sum:
     inner = read_sum(cursor)
     _require_plain(cursor, inner)
     return inner
@@ -241,12 +241,12 @@ def read_series(cursor: Cursor) -> Bar:
     start = cursor.token
     structure = _structure(cursor)
     cursor.expect("(", f"'(' is missing before {describe_token(cursor.token)}", f"write {structure}(time)")
-    lefts, order = [_left(cursor)], None
+    lefts, order = [_left_side(cursor)], None
     while cursor.take(",") is not None:
         if cursor.token.kind == "number" or cursor.ahead().says("="):
             order = _order(cursor, structure)
             break
-        lefts.append(_left(cursor))
+        lefts.append(_left_side(cursor))
     end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in {structure}()", f"write {structure}(time | subject)").end
     return Bar(structure, tuple(lefts), False, Sum((), end, end), order, start.start, end)
 

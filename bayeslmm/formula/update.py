@@ -66,7 +66,7 @@ def _require(fine: bool, what: str, where: str) -> None:
 
 
 def _sides(change: str) -> tuple[str, str]:
-    parts = _cut(change, "~")
+    parts = _split_at(change, "~")
     _require(len(parts) <= 2, "the change has more than one ~", change)
     left, right = parts if len(parts) == 2 else ["", parts[0]]
     _require(bool(right.strip()), "the right side is empty", change)
@@ -83,7 +83,7 @@ def _summands(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def _cut(text: str, mark: str) -> list[str]:
+def _split_at(text: str, mark: str) -> list[str]:
     parts, last = [], 0
     for i, depth in _outside(text):
         if text[i] == mark and depth == 0:

@@ -69,7 +69,7 @@ def predict_dynamic(
         require_one_of(interval, ("confidence", "prediction"), "interval")
     _require_possible(fit)
     found = _extend_rows(fit, newdata, offset)
-    estimate, mean, outcome = _structured(found) if fit.problem.structured is not None else _independent(found)
+    estimate, mean, outcome = _predict_structured(found) if fit.problem.structured is not None else _independent(found)
     unseen = _new_subjects(fit, found)
     columns = {"estimate": estimate}
     if interval is not None:
@@ -100,7 +100,7 @@ def _independent(found: _ExtendedRows) -> tuple[Array, Array, Array]:
     return estimate, mean, mean + problem.sigma2(found.point.sigma2) / found.weights
 
 
-def _structured(found: _ExtendedRows) -> tuple[Array, Array, Array]:
+def _predict_structured(found: _ExtendedRows) -> tuple[Array, Array, Array]:
     gained, outcome, mean = subject_rows(found.problem, found.point, found.rows.X, found.rows.Zs, found.codes, found.place)
     if found.problem.design.residual is None:
         mean = subject_rows(found.problem, found.point, found.rows.X, found.rows.Zs, found.codes, None)[1]

@@ -56,7 +56,7 @@ def leverage(fit: Estimates, rows: Codes | slice = EVERY_ROW) -> Array:
     """The diagonal of the map from y to conditional fitted values, of all rows or of some."""
     design, problem = fit.design, fit.problem
     if problem.structured is not None:
-        return _structured(fit)[rows]
+        return _structured_leverage(fit)[rows]
     Zs, codes = [term.Z[rows] for term in design.terms], [term.group.codes[rows] for term in design.terms]
     variance = row_variances(problem, fit.point, design.X[rows], Zs, codes)
     return np.asarray(variance / (fit.estimate.sigma * unit_sds(problem, fit.point.x)[rows]) ** 2)
@@ -69,7 +69,7 @@ def sampled_rows(fit: Estimates) -> Codes | slice:
     return np.sort(np.random.default_rng(0).choice(fit.nobs, ROWS_SHOWN, replace=False))
 
 
-def _structured(fit: Estimates) -> Array:
+def _structured_leverage(fit: Estimates) -> Array:
     """1 - diag(R V^-1) + diag(R V^-1 X C X' V^-1), block by block."""
     state = fit.point.state
     assert isinstance(state, BlockDiagonalState)

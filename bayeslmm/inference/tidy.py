@@ -161,7 +161,7 @@ def tidy_table(
     conf_method, conf_level = find_word(conf_method, get_args(ConfMethod), "conf_method"), require_level(conf_level)
     parts = []
     if effects in ("fixed", "all"):
-        parts.append(_fixed(fixed_tests(fit, df, vcov, information), conf_level if conf_int else None))
+        parts.append(_fixed_rows(fixed_tests(fit, df, vcov, information), conf_level if conf_int else None))
     if effects in ("ran_pars", "all"):
         parts.append(parameter_table(fit))
     if conf_int and conf_method != "wald":
@@ -175,7 +175,7 @@ def tidy_table(
     return pd.DataFrame(out).astype(dict.fromkeys(columns[4:], float))
 
 
-def _fixed(table: pd.DataFrame, conf_level: float | None) -> pd.DataFrame:
+def _fixed_rows(table: pd.DataFrame, conf_level: float | None) -> pd.DataFrame:
     # `assign` copies a frame for every column, which costs more than the tests themselves
     out = pd.DataFrame({"effect": "fixed", "group": None, "level": None} | {name: table[name].array for name in table}, index=table.index)
     return out if conf_level is None else with_limits(out, conf_level)

@@ -296,7 +296,7 @@ def ratio(fit: Estimates, numerator: Names | VarianceFunctionOf, of: Names, conf
     if callable(numerator):
         if of != TOTAL:
             raise SpecificationError("a function of the variances is no numerator", "of", "leave of= out, and divide in the function")
-        asked = OfComponents(_name(numerator), components, _checked(numerator), "plain")
+        asked = OfComponents(_name(numerator), components, _check_function(numerator), "plain")
     else:
         asked = _ratio_of(components, require_names(numerator, "numerator"), require_names(of, "of"))
     table = _delta_table(fit, [asked], level)
@@ -315,7 +315,7 @@ def _ratio_of(components: VarianceComponents, numerator: Sequence[str], of: Sequ
     return OfComponents(label, components, function, "logit" if set(above) < set(below) else "log")
 
 
-def _checked(function: Callable[[Mapping[str, float]], object]) -> Callable[[Mapping[str, float]], float]:
+def _check_function(function: Callable[[Mapping[str, float]], object]) -> Callable[[Mapping[str, float]], float]:
     """The function, held to its promise of a number."""
 
     def checked(found: Mapping[str, float]) -> float:

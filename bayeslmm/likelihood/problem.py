@@ -408,10 +408,10 @@ def describe_problem(problem: Problem) -> KernelDescription:
     if kernel.dense is not None:
         block = BlockDescription("random effects, fixed effects and response", 1, kernel.dense.m + r)
         return KernelDescription("dense Cholesky", (block,), "", _cholesky(block.size, 0), memory + kernel.dense.products.nbytes)
-    return _blocked(cross, memory)
+    return _describe_blocked(cross, memory)
 
 
-def _blocked(cross: CrossProducts, memory: int) -> KernelDescription:
+def _describe_blocked(cross: CrossProducts, memory: int) -> KernelDescription:
     blocks, total, r = [], 0.0, cross.p + 1
     if cross.first is not None:
         K, q = cross.first.K, cross.first.q

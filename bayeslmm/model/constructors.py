@@ -64,7 +64,7 @@ def read_model(path: str | Path, data: Frame | None = None, relationship: Mappin
     180
     """
     file = read_spec(path)
-    frame = _factored(_data(file) if data is None else data, file)
+    frame = _with_factors(_data(file) if data is None else data, file)
     given = require_mapping(relationship, "relationship", "{group: frame}")
     matrices = {group: given[group] if group in given else _matrix(file, group) for group in file.spec.relationship}
     model = LMM.from_spec(file.spec, frame, counting=file.dialect, relationship=matrices or None)
@@ -96,7 +96,7 @@ def _matrix(file: SpecFile, group: str) -> pd.DataFrame:
     return matrix.set_axis(matrix.index, axis=1) if [str(label) for label in matrix.index] == list(matrix.columns) else matrix
 
 
-def _factored(data: Any, file: SpecFile) -> Any:
+def _with_factors(data: Any, file: SpecFile) -> Any:
     """The data with the columns of the table `[factors]` as categories."""
     if not file.factors:
         return data

@@ -47,7 +47,7 @@ def _adapter(protocol: Any, polars: Any) -> Any:
                 coefnames=np.array([fit.design.coef_names[k] for k in fit.design.kept]),
                 # a callable stands for a formula that is not to be read again
                 formula=self._matrices,
-                modeldata=_typed(frame, polars),
+                modeldata=_with_types(frame, polars),
                 package="bayeslmm",
                 vcov=np.array(fit.vcov_kept),
                 variable_names=[
@@ -93,7 +93,7 @@ def model_frame(fit: Estimates) -> pd.DataFrame:
     return frame
 
 
-def _typed(frame: pd.DataFrame, polars: Any) -> Any:
+def _with_types(frame: pd.DataFrame, polars: Any) -> Any:
     """As polars, factors as enumerations: the package refuses text."""
     columns = {}
     for name in frame.columns:

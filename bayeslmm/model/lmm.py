@@ -372,7 +372,7 @@ class LMM:
         True
         """
         x = self.problem.x(self._theta(theta))
-        return float(self.problem.criterion.values(x[None], _restricted(method))[0])
+        return float(self.problem.criterion.values(x[None], _is_restricted(method))[0])
 
     def gradient(self, theta: ArrayLike, method: LikelihoodKind = "REML") -> Array:
         """Derivative of the criterion in theta.
@@ -395,7 +395,7 @@ class LMM:
         True
         """
         scale = np.sqrt(self.design.weight_scale)
-        return np.asarray(scale * self.problem.gradient_theta(self._theta(theta), _restricted(method)))
+        return np.asarray(scale * self.problem.gradient_theta(self._theta(theta), _is_restricted(method)))
 
     def _theta(self, theta: Any) -> Array:
         try:
@@ -864,6 +864,6 @@ class LMM:
 known_arguments(LMM, attributes=foreign_names.MODEL_ATTRIBUTES)
 
 
-def _restricted(method: str) -> bool:
+def _is_restricted(method: str) -> bool:
     require_one_of(method, ("REML", "ML"), "method")
     return method == "REML"

@@ -232,7 +232,7 @@ def reduce_here[T](pieces: Iterable[Piece], task: Task[T], merge: Callable[[T, T
     """One piece after the other."""
     total: T | None = None
     for number, piece in enumerate(pieces, start=1):
-        total = _merged(total, task(number, piece.frames()), merge)
+        total = _merge(total, task(number, piece.frames()), merge)
     return total
 
 
@@ -266,9 +266,9 @@ def reduce_in_processes[T](
         for number, piece in enumerate(pieces, start=1):
             waiting.append(pool.submit(_work, task, number, piece))
             if len(waiting) > 2 * workers:
-                total = _merged(total, waiting.popleft().result(), merge)
+                total = _merge(total, waiting.popleft().result(), merge)
         while waiting:
-            total = _merged(total, waiting.popleft().result(), merge)
+            total = _merge(total, waiting.popleft().result(), merge)
     except BayesLMMError as error:
         # without the trace of the other process
         raise error from None
@@ -284,7 +284,7 @@ def require_importable(functions: Mapping[str, Callable[..., Any]]) -> None:
             raise SpecificationError(what, "workers", "define it at the top of a module, or leave workers out")
 
 
-def _merged[T](total: T | None, found: T, merge: Callable[[T, T], T]) -> T:
+def _merge[T](total: T | None, found: T, merge: Callable[[T, T], T]) -> T:
     return found if total is None else merge(total, found)
 
 

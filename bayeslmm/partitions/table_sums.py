@@ -266,14 +266,14 @@ def _sums_by_level(engine: EncodedTable, design: Design, standardization: Standa
     factors = factors_of(design)
     total = empty_sums(factors, [factor.K for factor in factors], len(design.kept) + 1, standardization)
     coders = [engine.encoding.random_coders[factor.terms[0]].group for factor in factors]
-    stages, Xy, Z = _standardized(engine, design, standardization)
+    stages, Xy, Z = _standardized_stages(engine, design, standardization)
     own = [[name for i in factor.terms for name in Z[i]] for factor in factors]
     total.n = int(engine.rows.values(["count(*)"])[0])
     total.Xy = lower_triangle(engine.values(products(Xy, None, engine.weight), stages, "standardized"), len(Xy))
     for f, coder in enumerate(coders):
         q = len(own[f])
         selected = products(own[f], None, engine.weight) + products(own[f], Xy, engine.weight)
-        (codes,), values = _grouped(engine, stages, [coder], selected)
+        (codes,), values = _sums_of_levels(engine, stages, [coder], selected)
         count = q * (q + 1) // 2
         rows, columns = np.tril_indices(q)
         total.diagonal[f][rows[:, None], columns[:, None], codes] = values[:count]
@@ -293,7 +293,7 @@ def _add_pairs(
     pair: tuple[int, int],
     coinciding: CoincidingFactors,
 ) -> None:
-    (rows, columns), values = _grouped(engine, stages, coders, products(own[0], own[1], engine.weight))
+    (rows, columns), values = _sums_of_levels(engine, stages, coders, products(own[0], own[1], engine.weight))
     for line, sums in zip(total.pairs[pair], values.reshape(len(own[0]), len(own[1]), -1), strict=True):
         for target, some in zip(line, sums, strict=True):
             target.add(rows, columns, some)
@@ -305,7 +305,7 @@ def _add_pairs(
             coinciding.partners[(one.name, other.name)] = partner
 
 
-def _grouped(
+def _sums_of_levels(
     engine: EncodedTable, stages: Sequence[tuple[str, str]], coders: Sequence[GroupCoder], selected: Sequence[str]
 ) -> tuple[list[Codes], Array]:
     """Codes of the levels that meet, for every factor, and the sums (k, levels) of these."""
@@ -318,18 +318,18 @@ def _grouped(
     return [coder.codes(source) for coder in coders], found.iloc[:, len(names) :].to_numpy(np.float64).T
 
 
-def _standardized(
+def _standardized_stages(
     engine: EncodedTable, design: Design, standardization: Standardization
 ) -> tuple[list[tuple[str, str]], list[str], list[list[str]]]:
     """Stages of a query, and the names in the last one of [X y] and of the columns of every Z."""
     found = standardization
-    centred = _centred([engine.columns[j] for j in design.kept], found.center)
+    centred = _centred_columns([engine.columns[j] for j in design.kept], found.center)
     X = [f"x{k}" for k in range(len(design.kept))]
     columns = [f"{combination(change, centred)} AS {name}" for change, name in zip(found.B.T, X, strict=True)]
     Z: list[list[str]] = []
     for i, (block, change) in enumerate(zip(engine.blocks, found.maps, strict=True)):
         Z.append([f"z{i}_{a}" for a in range(len(block))])
-        centred_Z = _centred(block, change.center)
+        centred_Z = _centred_columns(block, change.center)
         columns += [f"{combination(own, centred_Z)} AS {name}" for own, name in zip(change.matrix.T, Z[-1], strict=True)]
     names = [*engine.rows.columns.names.values(), *(["w"] if engine.weight else [])]
     # the fit is taken off in standardized columns: in the user's an origin far away would cost digits
@@ -343,7 +343,7 @@ def _standardized(
     return stages, [*X, "y"], Z
 
 
-def _centred(columns: Sequence[str], center: Array) -> list[str]:
+def _centred_columns(columns: Sequence[str], center: Array) -> list[str]:
     return [own if c == 0.0 else f"({own} - {number_text(c)})" for own, c in zip(columns, center.tolist(), strict=True)]
 
 
@@ -355,8 +355,8 @@ def _spanning(engine: EncodedTable, survey: FirstPass, design: Design, standardi
     names = engine.encoding.fixed_block.columns
     spanning, p = SpanningRows(names), len(design.kept)
     roster = survey.roster()
-    spanning.add(_encoded(roster, design, standardization), lambda rows: roster.table.frame[list(names)].iloc[rows])
-    stages, Xy, _ = _standardized(engine, design, standardization)
+    spanning.add(_encode_standardized(roster, design, standardization), lambda rows: roster.table.frame[list(names)].iloc[rows])
+    stages, Xy, _ = _standardized_stages(engine, design, standardization)
     for _ in range(p):
         if spanning.complete or spanning.X is None:
             break
@@ -371,9 +371,9 @@ def _spanning(engine: EncodedTable, survey: FirstPass, design: Design, standardi
 
 
 def _join(spanning: SpanningRows, frame: pd.DataFrame, design: Design, standardization: Standardization) -> None:
-    spanning.add(_encoded(frame_columns(frame), design, standardization), lambda rows: frame.iloc[rows])
+    spanning.add(_encode_standardized(frame_columns(frame), design, standardization), lambda rows: frame.iloc[rows])
 
 
-def _encoded(source: Columns, design: Design, standardization: Standardization) -> Array:
+def _encode_standardized(source: Columns, design: Design, standardization: Standardization) -> Array:
     X = design.encoding.fixed_block.encode(source)[:, list(design.kept)]
     return np.asarray((X - standardization.center) @ standardization.B)

@@ -173,11 +173,11 @@ def _within(section: Section, fit: Estimates, inner: str, outer: str, tests: Inf
 def _picture(section: Section, means: EMMeans, panels: int, levels: int, caption: str) -> None:
     height = 1.1 + 0.3 * levels if panels > 1 else 0.9 + 0.3 * levels
     section.figure(
-        draw_panels(lambda axes: _drawn(means, axes), panels, width=5.2 if panels == 1 else 3.4, height=height, alike=True), caption
+        draw_panels(lambda axes: _draw_means(means, axes), panels, width=5.2 if panels == 1 else 3.4, height=height, alike=True), caption
     )
 
 
-def _drawn(means: EMMeans, axes: object) -> None:
+def _draw_means(means: EMMeans, axes: object) -> None:
     emmeans_axes(means, ax=axes)
 
 

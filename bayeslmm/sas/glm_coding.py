@@ -93,7 +93,7 @@ def class_levels(
         if label is not None:
             counts[label] = counts.get(label, 0) + int(count)
     first = {label: value for label, value in zip(reversed(labels), reversed(distinct), strict=True) if label is not None}
-    levels = _ordered({label: first[label] for label in counts}, order, counts, known)
+    levels = _order_levels({label: first[label] for label in counts}, order, counts, known)
     levels = _reference_last(variable, levels)
     position = {label: i for i, label in enumerate(levels)}
     places = np.array([-1 if label is None else position[label] for label in labels], dtype=np.int64)
@@ -111,11 +111,11 @@ def _distinct(values: Sequence[Any] | NDArray[Any]) -> tuple[list[Any], Codes]:
     return [value for _, value in place], np.array(codes, dtype=np.int64)
 
 
-def _ordered(values: Mapping[str, Any], order: Order, counts: Mapping[str, int], known: Sequence[Any]) -> list[str]:
+def _order_levels(values: Mapping[str, Any], order: Order, counts: Mapping[str, int], known: Sequence[Any]) -> list[str]:
     """values : one of each level, in the order in which they occur; counts : its rows"""
     if order == "data":
         return list(values)
-    ranked = _sorted(values)
+    ranked = _sort_levels(values)
     if order == "freq":
         return sorted(ranked, key=lambda label: -counts[label])
     if order == "internal" and known:
@@ -124,7 +124,7 @@ def _ordered(values: Mapping[str, Any], order: Order, counts: Mapping[str, int],
     return ranked
 
 
-def _sorted(values: Mapping[str, Any]) -> list[str]:
+def _sort_levels(values: Mapping[str, Any]) -> list[str]:
     numeric = all(isinstance(v, (int, float, np.integer, np.floating)) for v in values.values())
     return sorted(values, key=lambda label: float(values[label])) if numeric else sorted(values)
 

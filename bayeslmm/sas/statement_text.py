@@ -291,7 +291,7 @@ def _output(option: str, name: str, keep: Sequence[str], drop: Sequence[str]) ->
         yield f"{option}={'.'.join(map(sas_name, name.split('.')))}" + (f"({' '.join(named)})" if named else "")
 
 
-def _structured(cov: CovType, subject: SASEffect | None, group: SASEffect | None) -> Iterator[str]:
+def _structure_options(cov: CovType, subject: SASEffect | None, group: SASEffect | None) -> Iterator[str]:
     yield from [_type(cov)] if cov != VC else []
     yield from [f"subject={effect_words(subject)}"] if subject is not None else []
     yield from [f"group={effect_words(group)}"] if group is not None else []
@@ -303,14 +303,14 @@ def _displays(names: Iterable[str], blocks: tuple[int, ...]) -> Iterator[str]:
 
 
 def _random_text(random: RandomStatement) -> Iterator[str]:
-    yield from _structured(random.type, random.subject, random.group)
+    yield from _structure_options(random.type, random.subject, random.group)
     yield from flag_words(solution=random.solution)
     yield from _displays(random.displays, random.v_blocks)
     yield from limit_words(random.cl, random.alpha)
 
 
 def _repeated_text(repeated: RepeatedStatement) -> Iterator[str]:
-    yield from _structured(repeated.type, repeated.subject, repeated.group)
+    yield from _structure_options(repeated.type, repeated.subject, repeated.group)
     yield from flag_words(local=repeated.local)
     yield from _displays(repeated.displays, repeated.blocks)
 

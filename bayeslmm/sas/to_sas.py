@@ -113,7 +113,7 @@ def mixed_program(
     classes = _Classes(tuple(factors))
     intercept, effects = _effects(spec.formula.terms, classes, "the fixed effects")
     random = tuple(_random(term, classes) for term in spec.formula.random)
-    repeated = _repeated(spec, classes)
+    repeated = _repeated_statement(spec, classes)
     classes.check()
     proc = ProcStatement(data=data, method="ml" if method == "ML" else "reml")
     model = ModelStatement(
@@ -216,7 +216,7 @@ def _indicator_effects(intercept: bool, effects: tuple[SASEffect, ...], term: Ba
     return effects
 
 
-def _repeated(spec: ModelSpec, classes: _Classes) -> RepeatedStatement | None:
+def _repeated_statement(spec: ModelSpec, classes: _Classes) -> RepeatedStatement | None:
     residual = spec.residual
     if spec.variance:
         factor = spec.variance[0]

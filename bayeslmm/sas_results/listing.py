@@ -117,19 +117,19 @@ class ListedRun:
 def listing_text(runs: Sequence[ListedRun], failures: Sequence[str] = ()) -> str:
     """The whole listing; failures : what is said of BY groups that are not in it."""
     program = runs[0].translation.program
-    lines = [_centred(title) for title in program.titles] + [_centred("The Mixed Procedure")]
+    lines = [_centre(title) for title in program.titles] + [_centre("The Mixed Procedure")]
     for run in runs:
         if run.by:
-            lines += ["", _centred(" ".join(f"{name}={format_level(value)}" for name, value in run.by.items()), "-")]
+            lines += ["", _centre(" ".join(f"{name}={format_level(value)}" for name, value in run.by.items()), "-")]
         for name in run.translation.tables:
             lines += ["", *_table(run, name)]
         lines += [line for note in run.notes for line in ("", *textwrap.wrap(f"NOTE: {note}", LISTING_WIDTH))]
     lines += [line for text in failures for line in ("", *textwrap.wrap(f"ERROR: {text}", LISTING_WIDTH))]
-    lines += ["", *(_centred(footnote) for footnote in program.footnotes)] if program.footnotes else []
+    lines += ["", *(_centre(footnote) for footnote in program.footnotes)] if program.footnotes else []
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _centred(text: str, fill: str = " ") -> str:
+def _centre(text: str, fill: str = " ") -> str:
     shown = escape_control(text)
     return f" {shown} ".center(LISTING_WIDTH, fill) if fill != " " else shown.center(LISTING_WIDTH)
 
@@ -137,11 +137,11 @@ def _centred(text: str, fill: str = " ") -> str:
 def _table(run: ListedRun, name: str) -> list[str]:
     frame = run.tables[name]
     if name == "ConvergenceStatus":
-        return [_centred(str(frame["Reason"].iloc[0]))]
-    lines = [_centred(LISTING_TITLES.get(name) or _matrix_title(name)), ""]
+        return [_centre(str(frame["Reason"].iloc[0]))]
+    lines = [_centre(LISTING_TITLES.get(name) or _matrix_title(name)), ""]
     hidden = name not in LISTING_TITLES and "Index" in frame and frame["Index"].nunique() == 1
     if hidden:
-        lines[0] = _centred(f"{_matrix_title(name)} for Subject {frame['Index'].iloc[0]}")
+        lines[0] = _centre(f"{_matrix_title(name)} for Subject {frame['Index'].iloc[0]}")
     return lines + _grid(name, frame.drop(columns="Index") if hidden else frame)
 
 

@@ -145,13 +145,13 @@ def make_spec(
         contrasts=_contrasts(contrasts, parsed),
         relationship=_relationship(relationship, parsed) if relationship else (),
         priors=_priors(priors),
-        sigma=_held(sigma, errors),
+        sigma=_held_sigma(sigma, errors),
         missing=cast(Missing, _one_of(missing, MISSING, "missing")),
         check=cast(CheckMode, _one_of(check, CHECKING, "check")),
     )
 
 
-def _held(sigma: float | None, errors: ResidualTerm | None) -> float | None:
+def _held_sigma(sigma: float | None, errors: ResidualTerm | None) -> float | None:
     """A residual sd that is known."""
     if sigma is None:
         return None
@@ -208,7 +208,7 @@ def _contrast(factor: str, given: Any) -> ContrastSpec:
         word = _one_of(given.lower().removeprefix("contr."), CONTRAST_NAMES, where)
         return "diff" if word == "sdif" else word
     if isinstance(given, ContrastMatrix | Mapping):
-        return _labelled(factor, given if isinstance(given, Mapping) else plain_coding(given), where)
+        return _labelled_contrasts(factor, given if isinstance(given, Mapping) else plain_coding(given), where)
     if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], str):
         if given[0].lower() != "treatment" or not isinstance(given[1], str | int | float):
             raise SpecificationError(f"{tuple(given)!r} is no coding", where, 'name a coding, or ("treatment", the reference level)')
@@ -216,7 +216,7 @@ def _contrast(factor: str, given: Any) -> ContrastSpec:
     if isinstance(given, pd.DataFrame) and not (_is_counted(given.index) and _is_counted(given.columns)):
         levels = [] if _is_counted(given.index) else given.index.tolist()
         names = [i + 1 for i in range(given.shape[1])] if _is_counted(given.columns) else given.columns.tolist()
-        return _labelled(factor, {"levels": levels, "names": names, "rows": given.to_numpy().tolist()}, where)
+        return _labelled_contrasts(factor, {"levels": levels, "names": names, "rows": given.to_numpy().tolist()}, where)
     rows = given.to_numpy().tolist() if hasattr(given, "to_numpy") else given.tolist() if hasattr(given, "tolist") else given
     return _matrix(factor, rows, where)
 
@@ -226,7 +226,7 @@ def _is_counted(labels: pd.Index[Any]) -> bool:
     return labels.tolist() == list(range(len(labels)))
 
 
-def _labelled(factor: str, given: Mapping[str, Any], where: str) -> ContrastMatrix:
+def _labelled_contrasts(factor: str, given: Mapping[str, Any], where: str) -> ContrastMatrix:
     absent = sorted({"levels", "names", "rows"} - set(given))
     if absent:
         raise SpecificationError(f"the contrasts of {factor!r} lack {', '.join(absent)}", where, "give a labelled frame")

@@ -318,7 +318,7 @@ def reference_table(reference: Reference) -> dict[str, Any]:
     default = _options(Reference(""))
     out: dict[str, Any] = {"source": reference.source, **{name: value for name, value in said.items() if value != default[name]}}
     if reference.figures:
-        out["values"] = _nested(reference)
+        out["values"] = _nested_tables(reference)
     return out
 
 
@@ -341,7 +341,7 @@ def _options(reference: Reference) -> dict[str, Any]:
     }
 
 
-def _nested(reference: Reference) -> dict[str, Any]:
+def _nested_tables(reference: Reference) -> dict[str, Any]:
     """The figures as nested tables; items of an array keep their numbers as keys."""
     values: dict[str, Any] = {}
     for path, text in reference.figures:

@@ -34,7 +34,7 @@ def to_bambi(model: Any) -> bmb.Model:
     require_proper_scales(priors)
     columns: dict[str, Any] = {}
     response = _column(columns, plain_response(design), design.y)
-    parts, own = _fixed(design, priors, columns)
+    parts, own = _fixed_part(design, priors, columns)
     for term, sds in zip(design.terms, priors.terms, strict=True):
         group = _column(columns, term.group.name, np.array([str(level) for level in term.group.levels], object)[term.group.codes])
         for j, name in enumerate(term.columns):
@@ -52,7 +52,7 @@ def to_bambi(model: Any) -> bmb.Model:
     )
 
 
-def _fixed(design: Design, priors: ModelPriors, columns: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+def _fixed_part(design: Design, priors: ModelPriors, columns: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """The terms of the fixed part, and their priors."""
     parts, own = ["0"], {}
     for j, i in enumerate(design.kept):

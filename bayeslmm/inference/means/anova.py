@@ -152,10 +152,10 @@ def _span(columns: Array, size: Array | None = None) -> Array:
     if not real.any():
         return np.zeros((len(columns), 0))
     left, values, _ = np.linalg.svd(columns[:, real] / length[real], full_matrices=False)
-    return np.asarray(left[:, values > _cut(length[real] / size[real]) * values.max()])
+    return np.asarray(left[:, values > _rounding_of(length[real] / size[real]) * values.max()])
 
 
-def _cut(share: Array) -> float:
+def _rounding_of(share: Array) -> float:
     """Rounding of columns of which a share is left, relative to what is left."""
     return min(1e-3, ROUNDED / float(share.min(initial=1.0)))
 
@@ -179,7 +179,7 @@ def _independent(columns: Array, size: Array, wanted: int) -> list[int]:
             continue
         rest = _without(columns[:, [j]] / length, basis)
         left = float(np.linalg.norm(rest))
-        if left > _cut(np.array([length / size[j]])):
+        if left > _rounding_of(np.array([length / size[j]])):
             chosen.append(j)
             basis = np.concatenate([basis, rest / left], axis=1)
     return chosen

@@ -115,7 +115,7 @@ def compact_letters(means: Array, pairs: Codes | None, differ: Any) -> list[str]
     for (i, j), apart in zip([] if pairs is None else pairs.tolist(), differ, strict=True):
         if apart:
             split = [part for group in groups for part in ((group - {i}, group - {j}) if {i, j} <= group else (group,))]
-            groups = _absorbed(split)
+            groups = _absorb(split)
     place = {int(i): rank for rank, i in enumerate(np.argsort(means, kind="stable"))}
     groups.sort(key=lambda group: sorted(place[i] for i in group))
     out = ["" for _ in means]
@@ -126,7 +126,7 @@ def compact_letters(means: Array, pairs: Codes | None, differ: Any) -> list[str]
     return out
 
 
-def _absorbed(groups: list[set[int]]) -> list[set[int]]:
+def _absorb(groups: list[set[int]]) -> list[set[int]]:
     """Groups that lie in no other."""
     kept: list[set[int]] = []
     for group in sorted(groups, key=len, reverse=True):

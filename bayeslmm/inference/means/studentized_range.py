@@ -52,7 +52,7 @@ def studentized_range_sf(q: Array, k: int, df: Array) -> Array:
     if k == 2 or not len(q):
         return np.asarray(special.ndtr(-x))
     inside = np.minimum(x, HIGHEST)
-    return np.asarray(special.ndtr(-_interpolated(inside, _inverse(df), k)) * special.ndtr(-x) / special.ndtr(-inside))
+    return np.asarray(special.ndtr(-_interpolate(inside, _inverse(df), k)) * special.ndtr(-x) / special.ndtr(-inside))
 
 
 def studentized_range_quantile(level: float, k: int, df: Array) -> Array:
@@ -74,7 +74,7 @@ def _inverse(values: Array) -> Array:
 # -- interpolation -----------------------------------------------------------------------------------------------------------------------
 
 
-def _interpolated(x: Array, inverse: Array, k: int) -> Array:
+def _interpolate(x: Array, inverse: Array, k: int) -> Array:
     """y at each (x, 1 / df): interpolated in 1 / df and, between where y starts and the largest x, in x."""
     at_df = _nodes(inverse, DF_NODES)
     lows = _score_of(LOWEST, _inverse(at_df), k)

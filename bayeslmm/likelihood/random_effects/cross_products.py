@@ -442,7 +442,7 @@ class Accumulator:
             if related or crowded:
                 E = np.zeros((len(values), K, offset))
                 E[:, rows, columns] = values
-                coupling = DenseOffDiagonal(_related(E, spans, roots) if related else E)
+                coupling = DenseOffDiagonal(_times_relationship(E, spans, roots) if related else E)
             else:
                 coupling = sparse_off_diagonal(rows, columns, values, K, offset, where.target, where.stride, where.flat)
         if related:
@@ -535,7 +535,7 @@ def dense_remaining(cross: CrossProducts) -> CrossProducts:
     return replace(cross, rest=where, U0=np.tril(U).ravel(), coupling=met, remaining=None, probes=None)
 
 
-def _related(M: Array, spans: list[FactorColumns], roots: list[Array | None]) -> Array:
+def _times_relationship(M: Array, spans: list[FactorColumns], roots: list[Array | None]) -> Array:
     """M (.., m) times L x I on the columns of factors with a relationship matrix."""
     out = M.copy()
     for span, root in zip(spans, roots, strict=True):
@@ -550,8 +550,8 @@ def _related_rest(U0: Array, V0: Array, where: ComponentLayout, roots: list[Arra
     lower = U0.reshape(m, m)
     full = np.tril(lower) + np.tril(lower, -1).T
     spans = list(where.spans)
-    full = _related(_related(full, spans, roots).T.copy(), spans, roots)
-    return np.tril(full).reshape(-1), _related(V0.T.copy(), spans, roots).T.copy()
+    full = _times_relationship(_times_relationship(full, spans, roots).T.copy(), spans, roots)
+    return np.tril(full).reshape(-1), _times_relationship(V0.T.copy(), spans, roots).T.copy()
 
 
 def cross_products(design: Design, standardization: Standardization, Xy: Array | None = None, *, small: bool = True) -> CrossProducts:

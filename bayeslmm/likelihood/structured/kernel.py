@@ -161,10 +161,10 @@ def merge_pooled(batches: Iterable[PooledBatch]) -> tuple[PooledBatch, ...]:
     by_size: dict[int, list[PooledBatch]] = {}
     for batch in batches:
         by_size.setdefault(batch.block.shape[1], []).append(batch)
-    return tuple(own[0] if len(own) == 1 else _merged(own) for _, own in sorted(by_size.items()))
+    return tuple(own[0] if len(own) == 1 else _merge_batches(own) for _, own in sorted(by_size.items()))
 
 
-def _merged(batches: Sequence[PooledBatch]) -> PooledBatch:
+def _merge_batches(batches: Sequence[PooledBatch]) -> PooledBatch:
     """Patterns of equally many visits."""
     place, group = np.concatenate([np.asarray(b.block.place) for b in batches]), np.concatenate([b.block.group for b in batches])
     _, first, pattern = np.unique(np.column_stack([place, group[:, 0]]), axis=0, return_index=True, return_inverse=True)

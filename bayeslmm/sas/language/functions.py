@@ -43,7 +43,7 @@ class SASFunction:
         return (fixed + fixed[-1] * max(0, count - len(fixed)))[:count]
 
 
-def _known(of: Callable[..., float]) -> Callable[..., float]:
+def _of_known(of: Callable[..., float]) -> Callable[..., float]:
     """NaN where an argument is missing or outside the domain."""
 
     def value(*arguments: Any) -> float:
@@ -58,7 +58,7 @@ def _known(of: Callable[..., float]) -> Callable[..., float]:
     return value
 
 
-def _given(of: Callable[[list[float]], float]) -> Callable[..., float]:
+def _of_present(of: Callable[[list[float]], float]) -> Callable[..., float]:
     """Of the arguments that are not missing."""
 
     def value(*arguments: float) -> float:
@@ -115,12 +115,12 @@ def _if(condition: float, yes: Any, no: Any) -> Any:
 
 def _of_date(of: Callable[[date], float]) -> Callable[..., float]:
     """Of the day that a number of days since 1 January 1960 stands for."""
-    return _known(lambda days: float(of(SAS_EPOCH + timedelta(days=math.floor(days)))))
+    return _of_known(lambda days: float(of(SAS_EPOCH + timedelta(days=math.floor(days)))))
 
 
 def _of_clock(unit: int, size: int) -> Callable[..., float]:
     """Of the time of day that a number of seconds stands for."""
-    return _known(lambda seconds: float(math.floor(seconds % 86400.0) // unit % size))
+    return _of_known(lambda seconds: float(math.floor(seconds % 86400.0) // unit % size))
 
 
 def _mdy(month: float, day: float, year: float) -> float:
@@ -128,41 +128,41 @@ def _mdy(month: float, day: float, year: float) -> float:
 
 
 SAS_FUNCTIONS: Mapping[str, SASFunction] = {
-    "+": SASFunction("nn", "n", _known(operator.add), 2),
-    "-": SASFunction("nn", "n", _known(operator.sub), 2),
-    "*": SASFunction("nn", "n", _known(operator.mul), 2),
-    "/": SASFunction("nn", "n", _known(operator.truediv), 2),
-    "**": SASFunction("nn", "n", _known(operator.pow), 2),
+    "+": SASFunction("nn", "n", _of_known(operator.add), 2),
+    "-": SASFunction("nn", "n", _of_known(operator.sub), 2),
+    "*": SASFunction("nn", "n", _of_known(operator.mul), 2),
+    "/": SASFunction("nn", "n", _of_known(operator.truediv), 2),
+    "**": SASFunction("nn", "n", _of_known(operator.pow), 2),
     "||": SASFunction("cc", "c", operator.add, 2),
     "year": SASFunction("n", "n", _of_date(lambda day: day.year), 1),
     "qtr": SASFunction("n", "n", _of_date(lambda day: (day.month + 2) // 3), 1),
     "month": SASFunction("n", "n", _of_date(lambda day: day.month), 1),
     "day": SASFunction("n", "n", _of_date(lambda day: day.day), 1),
     "weekday": SASFunction("n", "n", _of_date(lambda day: day.isoweekday() % 7 + 1), 1),
-    "mdy": SASFunction("nnn", "n", _known(_mdy), 3),
-    "datepart": SASFunction("n", "n", _known(lambda seconds: math.floor(seconds / 86400.0)), 1),
-    "timepart": SASFunction("n", "n", _known(lambda seconds: seconds % 86400.0), 1),
-    "dhms": SASFunction("nnnn", "n", _known(lambda d, h, m, s: 86400.0 * d + 3600.0 * h + 60.0 * m + s), 4),
-    "hms": SASFunction("nnn", "n", _known(lambda h, m, s: 3600.0 * h + 60.0 * m + s), 3),
+    "mdy": SASFunction("nnn", "n", _of_known(_mdy), 3),
+    "datepart": SASFunction("n", "n", _of_known(lambda seconds: math.floor(seconds / 86400.0)), 1),
+    "timepart": SASFunction("n", "n", _of_known(lambda seconds: seconds % 86400.0), 1),
+    "dhms": SASFunction("nnnn", "n", _of_known(lambda d, h, m, s: 86400.0 * d + 3600.0 * h + 60.0 * m + s), 4),
+    "hms": SASFunction("nnn", "n", _of_known(lambda h, m, s: 3600.0 * h + 60.0 * m + s), 3),
     "hour": SASFunction("n", "n", _of_clock(3600, 24), 1),
     "minute": SASFunction("n", "n", _of_clock(60, 60), 1),
-    "second": SASFunction("n", "n", _known(lambda seconds: seconds % 60.0), 1),
-    "abs": SASFunction("n", "n", _known(abs), 1),
-    "ceil": SASFunction("n", "n", _known(math.ceil), 1),
-    "exp": SASFunction("n", "n", _known(math.exp), 1),
-    "floor": SASFunction("n", "n", _known(math.floor), 1),
-    "int": SASFunction("n", "n", _known(math.trunc), 1),
-    "log": SASFunction("n", "n", _known(math.log), 1),
-    "log10": SASFunction("n", "n", _known(math.log10), 1),
-    "log2": SASFunction("n", "n", _known(math.log2), 1),
-    "mod": SASFunction("nn", "n", _known(math.fmod), 2),
-    "round": SASFunction("nn", "n", _known(_round), 1),
-    "sign": SASFunction("n", "n", _known(lambda x: (x > 0) - (x < 0)), 1),
-    "sqrt": SASFunction("n", "n", _known(math.sqrt), 1),
-    "max": SASFunction("n*", "n", _given(max), 2),
-    "min": SASFunction("n*", "n", _given(min), 2),
-    "mean": SASFunction("n*", "n", _given(lambda v: math.fsum(v) / len(v)), 1),
-    "sum": SASFunction("n*", "n", _given(math.fsum), 1),
+    "second": SASFunction("n", "n", _of_known(lambda seconds: seconds % 60.0), 1),
+    "abs": SASFunction("n", "n", _of_known(abs), 1),
+    "ceil": SASFunction("n", "n", _of_known(math.ceil), 1),
+    "exp": SASFunction("n", "n", _of_known(math.exp), 1),
+    "floor": SASFunction("n", "n", _of_known(math.floor), 1),
+    "int": SASFunction("n", "n", _of_known(math.trunc), 1),
+    "log": SASFunction("n", "n", _of_known(math.log), 1),
+    "log10": SASFunction("n", "n", _of_known(math.log10), 1),
+    "log2": SASFunction("n", "n", _of_known(math.log2), 1),
+    "mod": SASFunction("nn", "n", _of_known(math.fmod), 2),
+    "round": SASFunction("nn", "n", _of_known(_round), 1),
+    "sign": SASFunction("n", "n", _of_known(lambda x: (x > 0) - (x < 0)), 1),
+    "sqrt": SASFunction("n", "n", _of_known(math.sqrt), 1),
+    "max": SASFunction("n*", "n", _of_present(max), 2),
+    "min": SASFunction("n*", "n", _of_present(min), 2),
+    "mean": SASFunction("n*", "n", _of_present(lambda v: math.fsum(v) / len(v)), 1),
+    "sum": SASFunction("n*", "n", _of_present(math.fsum), 1),
     "n": SASFunction("n*", "n", lambda *v: float(sum(not math.isnan(x) for x in v)), 1),
     "nmiss": SASFunction("n*", "n", lambda *v: float(sum(math.isnan(x) for x in v)), 1),
     "cmiss": SASFunction("a*", "n", lambda *v: float(sum(map(_is_missing, v))), 1),

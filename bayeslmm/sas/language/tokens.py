@@ -112,7 +112,7 @@ def _next(program: str, position: int) -> tuple[SASToken, int]:
     if character == ";":
         return SASToken("end", ";", position), position + 1
     if character in "'\"":
-        return _quoted(program, position)
+        return _read_quoted(program, position)
     if number := _NUMBER.match(program, position):
         return _number(program, number)
     if name := _NAME.match(program, position):
@@ -170,7 +170,7 @@ def read_sas_time(kind: SASTokenKind, text: str) -> float | None:
         return None
 
 
-def _quoted(program: str, position: int) -> tuple[SASToken, int]:
+def _read_quoted(program: str, position: int) -> tuple[SASToken, int]:
     """A quoted text, a doubled quote standing for one; followed by `n` it is a name."""
     quote = program[position]
     end = position + 1

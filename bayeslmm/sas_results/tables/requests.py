@@ -40,7 +40,7 @@ NOT_ESTIMABLE = TTests(*(np.full(1, np.nan) for _ in range(5)))
 # -- ESTIMATE and CONTRAST -----------------------------------------------------------------------------------------------------------------
 
 
-def _given(run: ProgramRun, part: Sequence[Coefficients]) -> dict[GLMEffect, tuple[float, ...]]:
+def _values(run: ProgramRun, part: Sequence[Coefficients]) -> dict[GLMEffect, tuple[float, ...]]:
     return {glm_effect(c.effect, run.program.class_names): c.values for c in part}
 
 
@@ -55,7 +55,7 @@ def excess_coefficients(run: ProgramRun) -> Iterator[str]:
     rows = [(f"ESTIMATE '{e.label}'", e.row) for e in program.estimates]
     rows += [(f"CONTRAST '{c.label}'", row) for c in program.contrasts for row in c.rows]
     for where, row in rows:
-        for effect, values in _given(run, row.fixed).items():
+        for effect, values in _values(run, row.fixed).items():
             position = run.layout.position(effect)
             assert position is not None
             block = run.layout.blocks[position]
@@ -69,8 +69,8 @@ def estimates_table(run: ProgramRun) -> pd.DataFrame:
 
 
 def _estimate(run: ProgramRun, statement: EstimateStatement) -> pd.DataFrame:
-    L = coefficient_row(run.layout, _given(run, statement.row.fixed))[None] / statement.divisor
-    tests = _tested(run, L, statement.row, statement.df, statement.divisor, statement.subject, statement.group)
+    L = coefficient_row(run.layout, _values(run, statement.row.fixed))[None] / statement.divisor
+    tests = _test_row(run, L, statement.row, statement.df, statement.divisor, statement.subject, statement.group)
     columns = t_columns(tests)
     if statement.tail:
         columns["Probt"] = one_sided(tests, statement.tail)
@@ -79,14 +79,14 @@ def _estimate(run: ProgramRun, statement: EstimateStatement) -> pd.DataFrame:
     return bind_columns({"Label": [statement.label]}, columns, more)
 
 
-def _tested(
+def _test_row(
     run: ProgramRun, L: Array, row: CoefficientRow, df: float | None, divisor: float, subject: Sequence[float], group: Sequence[float]
 ) -> TTests:
     if not estimable(run.space, L).all():
         return NOT_ESTIMABLE
     if not row.random:
         return run.effects(_last(run, row), df).t(run.ours(L))
-    weights = random_weights(run, _given(run, row.random), subject, group) / divisor
+    weights = random_weights(run, _values(run, row.random), subject, group) / divisor
     return PredictableFunctions(run).tests(run.ours(L), weights[None], df)
 
 
@@ -100,7 +100,7 @@ def _contrast(run: ProgramRun, statement: ContrastStatement) -> pd.DataFrame:
     if not estimable(run.space, L).all():
         test = FTest(0, np.nan, np.nan, np.nan)
     elif any(row.random for row in statement.rows):
-        weights = np.stack([random_weights(run, _given(run, row.random), statement.subject, statement.group) for row in statement.rows])
+        weights = np.stack([random_weights(run, _values(run, row.random), statement.subject, statement.group) for row in statement.rows])
         test = PredictableFunctions(run).joint(run.ours(L), weights, statement.df)
     else:
         test = run.effects(_last(run, statement.rows[-1]), statement.df).joint(run.ours(L))
@@ -109,14 +109,14 @@ def _contrast(run: ProgramRun, statement: ContrastStatement) -> pd.DataFrame:
 
 def contrast_rows(run: ProgramRun, statement: ContrastStatement) -> Array:
     """The rows of a CONTRAST on SAS's columns."""
-    return np.stack([coefficient_row(run.layout, _given(run, row.fixed)) for row in statement.rows])
+    return np.stack([coefficient_row(run.layout, _values(run, row.fixed)) for row in statement.rows])
 
 
 def row_coefficients(run: ProgramRun) -> Iterator[pd.DataFrame]:
     """What the E options of ESTIMATE, CONTRAST and LSMEANS ask for."""
     for statement in run.program.estimates:
         if statement.e:
-            L = coefficient_row(run.layout, _given(run, statement.row.fixed)) / statement.divisor
+            L = coefficient_row(run.layout, _values(run, statement.row.fixed)) / statement.divisor
             yield l_matrix(run, statement.label, L)
     for contrast in run.program.contrasts:
         if contrast.e:
