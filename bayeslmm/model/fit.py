@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, seed_sequence
-from bayeslmm._validation import require_flag, require_one_of
+from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.summary import Summary, summarise
@@ -729,6 +729,8 @@ class Fit(Estimates):
         *,
         information: Information = "expected",
         cluster: str | None = None,
+        effect_size: Literal["eta", "omega", "epsilon"] | None = None,
+        conf_level: float = 0.95,
     ) -> pd.DataFrame:
         """F tests of the terms: `term, sum_sq, num_df, den_df, statistic, p_value`; type 1, 2 or 3.
 
@@ -746,6 +748,11 @@ class Fit(Estimates):
             Information of the covariance parameters: "expected" or "observed".
         cluster : str, optional
             Grouping factor or column over whose levels a cluster-robust covariance is summed; by default the top grouping factor.
+        effect_size : {"eta", "omega", "epsilon"}, optional
+            Adds partial eta, omega or epsilon squared of each term, from F and its degrees of freedom, with limits from the noncentral F
+            distribution.
+        conf_level : float, default 0.95
+            Level of these limits, of both sides; R's effectsize gives by default the lower one of `conf_level=0.9`.
 
         Returns
         -------
@@ -756,9 +763,14 @@ class Fit(Estimates):
         --------
         >>> fit.anova()["num_df"].tolist()
         [1]
+        >>> fit.anova(effect_size="omega").columns.tolist()[-3:]
+        ['partial_omega_squared', 'conf_low', 'conf_high']
         """
-        from bayeslmm.inference.means.anova import anova
+        from bayeslmm.inference.means.anova import add_effect_sizes, anova
 
+        level = require_level(conf_level)
+        if effect_size is not None:
+            return add_effect_sizes(anova(self, type, df, vcov, information, cluster), effect_size, level)
         return anova(self, type, df, vcov, information, cluster)
 
     @restoring

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from bayeslmm._arrays import Array
+from bayeslmm._validation import find_word, spell
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.terms import IndicatorTerms, TermEffect, indicator_terms
@@ -231,3 +233,53 @@ def anova(
         sum_sq = test.statistic * fit.sigma**2 * test.num_df if choice.df == "satterthwaite" else np.nan
         rows.append((effect.name, sum_sq, test.num_df, test.den_df, test.statistic, test.p_value))
     return pd.DataFrame(rows, columns=["term", "sum_sq", "num_df", "den_df", "statistic", "p_value"])
+
+
+EFFECT_SIZES: dict[str, str] = {
+    **dict.fromkeys(("eta", "eta2", "eta-squared", "partial-eta", "partial-eta-squared"), "eta"),
+    **dict.fromkeys(("omega", "omega2", "omega-squared", "partial-omega", "partial-omega-squared"), "omega"),
+    **dict.fromkeys(("epsilon", "epsilon2", "epsilon-squared", "partial-epsilon", "partial-epsilon-squared"), "epsilon"),
+}
+"""Effect sizes of an F test by every name."""
+
+
+def add_effect_sizes(table: pd.DataFrame, kind: str, conf_level: float) -> pd.DataFrame:
+    """A table of F tests with partial eta, omega or epsilon squared of each, made from F and its degrees of freedom, and their limits.
+
+    With k = num_df they are k F / (k F + den_df), k (F - 1) / (k F + den_df + 1) and k (F - 1) / (k F + den_df), and not below 0; the
+    limits are those of the noncentral F distribution that F is the upper and the lower quantile of.
+
+    Errors: `SpecificationError` for a kind that is none.
+    """
+    find_word(kind, tuple(EFFECT_SIZES), "effect_size")
+    word, tail = EFFECT_SIZES[spell(kind)], 0.5 * (1.0 - conf_level)
+    F, num, den = (table[name].to_numpy(float) for name in ("statistic", "num_df", "den_df"))
+    ends = [np.array([_noncentrality(*row, p) for row in zip(F, num, den, strict=True)]) for p in (1.0 - tail, tail)]
+    low, high = (_partial_share(word, end / num, num, den) for end in ends)
+    return table.assign(**{f"partial_{word}_squared": _partial_share(word, F, num, den), "conf_low": low, "conf_high": high})
+
+
+def _partial_share(word: str, F: Array, num: Array, den: Array) -> Array:
+    gain = num * (F if word == "eta" else F - 1.0)
+    with np.errstate(invalid="ignore"):
+        share = gain / (num * F + den + (1.0 if word == "omega" else 0.0))
+    return np.where(np.isfinite(den), np.maximum(share, 0.0), np.nan)
+
+
+def _noncentrality(F: float, num: float, den: float, p: float) -> float:
+    """The noncentrality under which F is the quantile p; 0 where it lies below that of the central distribution."""
+    if not (np.isfinite(F) and np.isfinite(den)):
+        return np.nan
+    if special.fdtr(num, den, F) <= p:
+        return 0.0
+    low, high = 0.0, 2.0 * num * F + 10.0
+    while special.ncfdtr(num, den, high, F) > p:
+        low, high = high, 2.0 * high
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if special.ncfdtr(num, den, middle, F) > p else (low, middle)
+    return 0.5 * (low + high)
+
+
+BISECTIONS = 60
+"""Halvings until nothing is left of an interval."""
