@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import takewhile
 from math import sqrt
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -29,6 +31,7 @@ from bayeslmm.likelihood.criterion import Method, one_thread, restoring
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.partitions.design import PartitionedDesign
 from bayeslmm.partitions.fewer_terms import problem_with_terms, standing_rows
+from bayeslmm.results.estimates import InformationCriteria
 from bayeslmm.results.fitted import simulate_frame
 from bayeslmm.results.foreign_names import answers_keywords
 
@@ -113,6 +116,13 @@ def _independent(term: RandomTerm) -> bool:
     return term.covariance.name == "diag" or len(term.columns) == 1
 
 
+class CountedFit(Fitted, Protocol):
+    """A fit that knows what its information criteria count."""
+
+    @property
+    def counts(self) -> InformationCriteria: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """A model with its likelihood: npar counts coefficients, covariance parameters and sigma."""
@@ -121,19 +131,18 @@ class Candidate:
     design: Design
     npar: int
     criterion: float
-
-    @property
-    def aic(self) -> float:
-        return self.criterion + 2.0 * self.npar
-
-    @property
-    def bic(self) -> float:
-        return self.criterion + float(np.log(self.design.nobs)) * self.npar
+    counts: InformationCriteria
 
 
-def make_candidate(label: str, design: Design, found: Estimate) -> Candidate:
-    """The likelihood of an estimate and what it counts."""
-    return Candidate(label, design, len(found.alpha) + len(found.x) + 1, found.criterion)
+def make_candidate(label: str, design: Design, found: Estimate, fit: CountedFit) -> Candidate:
+    """The likelihood of an estimate and what it counts, by the rule of the fit that it is one of."""
+    counts = replace(
+        fit.counts,
+        restricted=found.method == "REML",
+        criterion=found.criterion,
+        covariance=fit.counts.covariance + len(found.x) - len(fit.estimate.x),
+    )
+    return Candidate(label, design, len(found.alpha) + len(found.x) + 1, found.criterion, counts)
 
 
 # -- lrt -------------------------------------------------------------------------------------------------------------------------------
@@ -141,14 +150,14 @@ def make_candidate(label: str, design: Design, found: Estimate) -> Candidate:
 
 @answers_keywords
 @restoring
-def lrt(*fits: Fitted, boundary: bool = True) -> pd.DataFrame:
+def lrt(*fits: CountedFit, boundary: bool = True) -> pd.DataFrame:
     """Compare nested models: `model, npar, aic, bic, loglik, statistic, df, p_value`, each row against the one before it.
 
     Models stand in the order of their number of parameters. REML fits with different fixed effects are refitted by ML, with one warning.
 
     Parameters
     ----------
-    *fits : Fitted
+    *fits : Fit
         Two fits or more of the same data.
     boundary : bool, default True
         P values of variances tested at 0 from their mixture of chi-squares; False gives the plain chi-square.
@@ -182,9 +191,9 @@ def lrt(*fits: Fitted, boundary: bool = True) -> pd.DataFrame:
     return _table([_refit_by_ml(fit, method) for fit in fits], boundary)
 
 
-def _refit_by_ml(fit: Fitted, method: Method) -> Candidate:
+def _refit_by_ml(fit: CountedFit, method: Method) -> Candidate:
     found = fit.estimate if fit.estimate.method == method else fit_reweighted(fit.problem, method)[1]
-    return make_candidate(fit.design.spec.title, fit.design, found)
+    return make_candidate(fit.design.spec.title, fit.design, found, fit)
 
 
 def common_method(fits: Sequence[Fitted]) -> Method:
@@ -232,12 +241,27 @@ def require_same_data(fits: Sequence[Fitted]) -> None:
 def _table(found: Sequence[Candidate], boundary: bool) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     before: Candidate | None = None
-    for one in sorted(found, key=lambda c: c.npar):
-        row: dict[str, object] = {"model": one.label, "npar": one.npar, "aic": one.aic, "bic": one.bic, "loglik": -0.5 * one.criterion}
+    ordered = sorted(found, key=lambda c: c.npar)
+    for one, label in zip(ordered, _telling_labels([one.label for one in ordered]), strict=True):
+        row: dict[str, object] = {"model": label, "npar": one.npar, "aic": one.counts.aic, "bic": one.counts.bic}
+        row["loglik"] = -0.5 * one.criterion
         row |= {"statistic": np.nan, "df": np.nan, "p_value": np.nan} if before is None else _against(before, one, boundary)
         rows.append(row)
         before = one
     return pd.DataFrame(rows)
+
+
+SHOWN = 50
+"""Characters of a text that pandas shows in a table."""
+
+
+def _telling_labels(labels: list[str]) -> list[str]:
+    """Titles of models; where they are longer than a table shows, without what they begin with alike."""
+    if max(map(len, labels)) <= SHOWN:
+        return labels
+    alike = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, zip(*labels, strict=False)))
+    start = labels[0].rfind(" ", 0, min(alike, min(map(len, labels)) - 20)) + 1
+    return [f"... {label[start:]}" for label in labels] if start > 1 else labels
 
 
 def _against(null: Candidate, alternative: Candidate, boundary: bool) -> dict[str, object]:
@@ -256,7 +280,7 @@ def p_value(null: Design, alternative: Design, statistic: float, df: int, bounda
 # -- ranova ----------------------------------------------------------------------------------------------------------------------------
 
 
-def ranova(fit: Fitted, boundary: bool = True) -> pd.DataFrame:
+def ranova(fit: CountedFit, boundary: bool = True) -> pd.DataFrame:
     """Likelihood-ratio tests of the random terms: `term, npar, loglik, aic, statistic, df, p_value`, the full model first.
 
     `(1 | g)` is left out whole; `x in (x | g)` leaves x out of the term. Every model is fitted by the method of the fit.
@@ -273,19 +297,19 @@ def ranova(fit: Fitted, boundary: bool = True) -> pd.DataFrame:
         raise InferenceError("the model has no random terms", "ranova", "compare models by lrt(small, large)")
     whole = fit.design
     own = standing_rows(whole) if isinstance(whole, PartitionedDesign) else whole
-    full = make_candidate("<none>", with_intercepts(own), fit.estimate)
+    full = make_candidate("<none>", with_intercepts(own), fit.estimate, fit)
     rows = [_ranova_row(full)]
     for label, design in reductions(full.design):
         problem = problem_with_terms(whole, design) if isinstance(whole, PartitionedDesign) else build_problem(design)
         found = fit_reweighted(problem, method)[1]
-        one = make_candidate(label, design, found)
+        one = make_candidate(label, design, found, fit)
         statistic, df = one.criterion - full.criterion, full.npar - one.npar
         rows.append(_ranova_row(one, statistic, float(df), p_value(design, full.design, statistic, df, boundary)))
     return pd.DataFrame(rows)
 
 
 def _ranova_row(one: Candidate, statistic: float = np.nan, df: float = np.nan, p: float = np.nan) -> dict[str, object]:
-    row: dict[str, object] = {"term": one.label, "npar": one.npar, "loglik": -0.5 * one.criterion, "aic": one.aic}
+    row: dict[str, object] = {"term": one.label, "npar": one.npar, "loglik": -0.5 * one.criterion, "aic": one.counts.aic}
     return row | {"statistic": statistic, "df": df, "p_value": p}
 
 

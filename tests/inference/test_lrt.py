@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -92,6 +94,36 @@ def test_ranova_leaves_out_one_term_after_the_other() -> None:
     without = fitted("y ~ x + (1 | g) + (1 | b)")
     assert table["loglik"].iloc[1] == pytest.approx(without.loglik, rel=1e-9)
     assert fit.ranova(boundary=False)["p_value"].iloc[1] == pytest.approx(stats.chi2.sf(table["statistic"].iloc[1], 2))
+
+
+def _visits() -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame(
+        {"id": np.repeat([f"p{i:02d}" for i in range(30)], 4), "visit": np.tile([1, 2, 3, 4], 30), "arm": np.repeat(["a", "b"], 60)}
+    )
+    return frame.assign(y=rng.normal(size=30).repeat(4) + rng.normal(size=120), a_long_covariate=rng.normal(size=120))
+
+
+@pytest.mark.parametrize("method", ["REML", "ML"])
+@pytest.mark.parametrize("smaller", ["cs", "ar1"])
+def test_criteria_are_those_that_the_fits_have(method: Any, smaller: str) -> None:
+    fits = [blm.mmrm(f"y ~ arm * C(visit) + {name}(visit | id)", _visits()).fit(method) for name in (smaller, "us")]
+    fits_of_lme4 = [blm.LMM(f"y ~ arm + {term}", _visits()).fit(method) for term in ("(1 | id)", "(visit | id)")]
+    for pair in (fits, fits_of_lme4):
+        table = blm.lrt(*pair)
+        for column in ("aic", "bic", "loglik"):
+            np.testing.assert_allclose(table[column], [getattr(fit, column) for fit in pair], rtol=1e-12)
+    assert fits_of_lme4[1].ranova()["aic"].iloc[0] == pytest.approx(fits_of_lme4[1].aic, rel=1e-12)
+
+
+def test_long_titles_differ_where_a_table_shows_them() -> None:
+    formula = "y ~ 1 + arm * C(visit) + a_long_covariate + a_long_covariate:C(visit)"
+    fits = [blm.LMM(formula, _visits(), residual=f"{name}(visit | id)").fit() for name in ("cs", "ar1", "us")]
+    shown = str(blm.lrt(*fits))
+    for name in ("cs(", "ar1(", "us("):
+        assert name in shown
+    nested = [fits[2].update(". ~ . - a_long_covariate:C(visit)").model.fit("ML"), fits[2].model.fit("ML")]
+    assert blm.lrt(*nested)["model"].is_unique
 
 
 @pytest.mark.parametrize("term", ["(x | block)", "diag(x | block)"])
