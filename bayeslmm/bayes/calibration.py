@@ -37,6 +37,7 @@ from bayeslmm.bayes.sampling.prior_predictive import draw_beta, draw_phi
 from bayeslmm.bayes.sampling.random_effects import joint_draws
 from bayeslmm.errors import Check, PriorError, SamplingError
 from bayeslmm.likelihood.problem import build_problem
+from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.render import html_of_frame
 
 if TYPE_CHECKING:
@@ -206,6 +207,9 @@ class Calibration:
 
     def _repr_html_(self) -> str:
         return html_of_frame(repr(self), self.frame)
+
+
+known_arguments(Calibration)
 
 
 def calibrate(model: Any, n: int = 200, draws: int = 99, seed: int | None = None, sampler: PosteriorSampler | None = None) -> Calibration:

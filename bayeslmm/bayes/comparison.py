@@ -29,7 +29,7 @@ from bayeslmm.inference.tidy import tidy_table
 from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.likelihood.structured.residual_covariance import sigma_name
 from bayeslmm.results.estimates import Estimates, FittedModel
-from bayeslmm.results.foreign_names import answers_keywords
+from bayeslmm.results.foreign_names import answers_keywords, known_arguments
 from bayeslmm.results.response_scale import outcome_jacobians
 
 if TYPE_CHECKING:
@@ -111,6 +111,9 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         return str(self.frame.to_html(index=False, escape=True))
+
+
+known_arguments(Comparison)
 
 
 @answers_keywords

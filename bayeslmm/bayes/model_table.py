@@ -92,7 +92,10 @@ def tables(
         raise SpecificationError("there is no model to show", "tables()", "give one fit or posterior, or several")
     for model in models:
         if not isinstance(model, Estimates | PosteriorData):
-            raise SpecificationError(f"{type(model).__name__} is no model", "tables()", "give what fit() or sample() returned")
+            remedy = "give what fit() or sample() returned"
+            if isinstance(model, Mapping):
+                remedy = f"give the models one by one, and labels={[str(name) for name in list(model)[:3]]} for their headings"
+            raise SpecificationError(f"{type(model).__name__} is no model", "tables()", remedy)
     table = model_table(models, labels, df, require_level(conf_level))
     content = _WRITERS[format](table)
     if path is not None:

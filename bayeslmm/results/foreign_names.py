@@ -48,7 +48,8 @@ _COEFFICIENTS = {
     **dict.fromkeys(("conf_int", "confidence_intervals"), "fit.confint()"),
     **dict.fromkeys(("cov_params", "vcov_", "normalized_cov_params"), "fit.vcov, or fit.covariance(vcov=...)"),
     **dict.fromkeys(("t_test", "wald_test", "f_test", "wald_test_terms"), "fit.contrast(L), or fit.anova() for whole terms"),
-    **dict.fromkeys(("post_hoc", "lsmeans", "ls_means", "difflsmeans"), "fit.emmeans(specs).pairs()"),
+    **dict.fromkeys(("post_hoc", "difflsmeans"), "fit.emmeans(specs).pairs()"),
+    **dict.fromkeys(("lsmeans", "ls_means", "lsmeansLT"), "fit.emmeans(specs)"),
     **dict.fromkeys(("joint_tests", "test_terms"), "fit.anova(), or fit.emmeans(specs, by=...).joint()"),
     **dict.fromkeys(("emmip", "ggemmeans", "plot_model"), "fit.emmeans(specs, by=...).plot(), or fit.plot.effects(term)"),
     **dict.fromkeys(("eta_squared", "effectsize", "effect_size", "eff_size"), "fit.emmeans(specs).effect_size(), or fit.r2()"),
@@ -100,6 +101,7 @@ MODEL_ATTRIBUTES = {
     **dict.fromkeys(("build", "backend", "graph"), "model.to_pymc(), or model.to_bambi()"),
     "plot_priors": "model.priors.plot()",
     **dict.fromkeys(("components", "terms"), "model.design.terms"),
+    **dict.fromkeys(("update", "refit_on", "copy"), 'model.updated(". ~ . + x", data=...)'),
     **{name: f"fit = model.fit(), then {told}" for name, told in FIT_ATTRIBUTES.items() if told.startswith("fit.") and name != "data"},
 }
 MODEL_ATTRIBUTES |= {name: f"fit = model.fit(), then fit.{name}" for name in _VALUES}
@@ -143,6 +145,7 @@ MEANS_ATTRIBUTES = {
     **dict.fromkeys(("pwpm", "pwpp", "diffs", "pairwise"), "means.pairs()"),
     **dict.fromkeys(("emmip", "lines"), 'means.plot(x="a factor")'),
     "linfct": "means.L",
+    **{f"to_{kind}": f"means.frame.to_{kind}(...)" for kind in ("latex", "html", "csv", "markdown", "excel", "string")},
 }
 """Attribute of marginal means in R's emmeans or of a table -> what to write here."""
 
@@ -199,10 +202,12 @@ FOREIGN_KEYWORDS: dict[str, str] = {
 VERB_KEYWORDS: dict[str, dict[str, str]] = {
     "summary": dict.fromkeys(("correlation", "corr"), "leave it out: print(fit.tidy()) is the table of coefficients alone"),
     "pairs": {
+        **dict.fromkeys(("method", "ref"), 'contrast("trt.vs.ctrl", ref=...): pairs are all differences'),
         "simple": 'by= with the other variables: pairs(by="b") compares the levels of a within each b',
         "interaction": 'contrast(interaction="pairwise")',
     },
     "contrast": {"simple": "by= with the other variables"},
+    "residuals": dict.fromkeys(("type", "resid_type"), 'kind= of "response", "pearson", "normalized", "marginal"'),
     "anova": dict.fromkeys(("es", "effect_size", "eta"), "fit.r2(), or fit.emmeans(specs).effect_size()"),
     "emmeans": dict.fromkeys(("pbkrtest_limit", "lmerTest_limit"), "leave it out: there is no limit of rows"),
 }

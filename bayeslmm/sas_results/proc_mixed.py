@@ -14,7 +14,7 @@ import pandas as pd
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, SpecificationError, warn_user
 from bayeslmm.likelihood.criterion import restoring
-from bayeslmm.results.foreign_names import answers_keywords
+from bayeslmm.results.foreign_names import answers_keywords, known_arguments
 from bayeslmm.sas.glm_coding import class_levels, format_level
 from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.sas.language.statements import parse_programs
@@ -123,6 +123,9 @@ class MixedResult(Mapping[str, pd.DataFrame]):
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(self.listing)}</pre>"
+
+
+known_arguments(MixedResult)
 
 
 @answers_keywords

@@ -13,7 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, Generator, generator, seed_sequence
 from bayeslmm.errors import DataError, SpecificationError
 from bayeslmm.results.fitted import as_pandas
-from bayeslmm.results.foreign_names import answers_keywords
+from bayeslmm.results.foreign_names import answers_keywords, known_arguments
 from bayeslmm.trials.analyses import Analyses, ImputationModel, analyse
 from bayeslmm.trials.ancova import MeanWeights
 from bayeslmm.trials.layout import Layout, Strategy, TrialColumns, read_layout, resampled_frame
@@ -385,6 +385,9 @@ class Imputations:
         N = self.layout.size[0]
         what = f"{self.method}, {self.replication.rule}" if self.trial is not None else "given"
         return f"Imputations({what}: {self.size} data sets, {N} subjects, {cells} outcomes imputed)"
+
+
+known_arguments(Imputations)
 
 
 def _name(strategy: Any) -> str:

@@ -18,6 +18,7 @@ from bayeslmm.inference.tidy import confint
 from bayeslmm.likelihood.structured.residual_covariance import visit_covariances
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import simulate_responses
+from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.trials.power import SimulatedFits, batchable, simulate_fits, singular_fits
 
@@ -95,6 +96,9 @@ class InferenceCheck:
 
     def __repr__(self) -> str:
         return printable_text(f"{self.advice}\n{self.frame.round(4).to_string(index=False)}")
+
+
+known_arguments(InferenceCheck)
 
 
 def check_inference(fit: Estimates, n: int, seed: int | None, methods: Sequence[str], conf_level: float) -> InferenceCheck:

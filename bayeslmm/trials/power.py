@@ -34,6 +34,7 @@ from bayeslmm.inference.means.linear_functions import linear_functions, require_
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import as_pandas, simulate_responses
+from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.trials.assumed import assumed_estimates
 
 if TYPE_CHECKING:
@@ -151,6 +152,9 @@ class PowerCurve:
 
     def __repr__(self) -> str:
         return printable_text(f"Power of {self.test} at level {self.alpha:g} ({self.method})\n{self.frame.to_string(index=False)}")
+
+
+known_arguments(PowerCurve)
 
 
 def power(

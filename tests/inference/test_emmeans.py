@@ -65,6 +65,20 @@ def test_interactions_are_contrasts_of_contrasts(fit: blm.Fit, methods: Any, ord
     pd.testing.assert_frame_equal(pd.DataFrame(found)[columns], pd.DataFrame(cells.contrast(weights))[columns])
 
 
+def test_names_of_r_and_weights_by_label(fit: blm.Fit) -> None:
+    means = fit.emmeans("a")
+    for foreign, own in {"trt.vs.ctrl1": "trt.vs.ctrl", "dunnett": "trt.vs.ctrl", "tukey": "pairwise", "Eff": "effect"}.items():
+        pd.testing.assert_frame_equal(means.contrast(foreign), means.contrast(own))  # type: ignore[arg-type]
+    weights = {"z": 1.0, "x": -1.0}
+    named = means.contrast({"z - x": weights})
+    pd.testing.assert_frame_equal(named, means.contrast({"z - x": pd.Series(weights)}))
+    assert named["estimate"].item() == pytest.approx(means.contrast({"z - x": [-1, 0, 1]})["estimate"].item())
+    with pytest.raises(SpecificationError, match="'w'"):
+        means.contrast({"wrong": {"w": 1.0, "x": -1.0}})
+    with pytest.raises(SpecificationError, match="did you mean 'x'"):
+        means.contrast("trt.vs.ctrl", ref="X")
+
+
 def test_an_interaction_takes_a_family_for_each_variable(fit: blm.Fit) -> None:
     cells = fit.emmeans(["a", "b"])
     same = cells.contrast("pairwise", interaction=True)["estimate"]

@@ -243,6 +243,9 @@ class PosteriorContrast:
         return self.frame.to_html(index=False)
 
 
+known_arguments(PosteriorContrast)
+
+
 def posterior_contrast(post: PosteriorData, L: LinearFunction, rhs: ArrayLike, conf_level: float) -> PosteriorContrast:
     """Draws of L alpha - rhs; `probability` is that of being above 0."""
     functions = linear_functions(L, post.design.coef_names, rhs)

@@ -19,6 +19,7 @@ from bayeslmm.bayes.posterior.data import PosteriorData, PosteriorDraws
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.errors import BayesLMMWarning, optional, printable_text, warn_user
+from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.specification.prior_families import Prior, is_proper, log_density
 
 if TYPE_CHECKING:
@@ -177,6 +178,9 @@ class ResolvedPriors:
 
     def _repr_html_(self) -> str:
         return str(self.frame.to_html(index=False))
+
+
+known_arguments(ResolvedPriors)
 
 
 def _range(prior: Prior) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from bayeslmm.inference.fixed_effects.tests import fixed_effects
 from bayeslmm.inference.means.hypothesis import Hypothesis
 from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.standardize import Standardization
+from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.render import NotedFrame, noted
 
 if TYPE_CHECKING:
@@ -364,6 +365,9 @@ class Contrast:
 
     def _repr_html_(self) -> str:
         return f"{self.frame._repr_html_()}\n{self.joint.to_html(index=False)}"
+
+
+known_arguments(Contrast)
 
 
 def contrast(

@@ -22,6 +22,9 @@ from bayeslmm.inference.means.studentized_range import studentized_range_quantil
 from bayeslmm.likelihood.identification import pivoted_root
 
 CONTRAST_METHODS = ("pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity")
+AS_R = {"tukey": "pairwise", "dunnett": "trt.vs.ctrl", "trt.vs.ctrl1": "trt.vs.ctrl", "eff": "effect"}
+"""Further names that R's emmeans has for families of contrasts."""
+
 SQUARE = ("effect", "eff", "poly")
 """Methods whose every contrast has a weight for every mean."""
 
@@ -133,7 +136,8 @@ def interaction_family(methods: Any, method: Any, variables: Sequence[tuple[str,
 
 def spell_method(method: str) -> str:
     """The name of a family of contrasts as it is listed, from the spellings of R's emmeans."""
-    return method.strip().lower().replace("_", ".").replace("eff", "effect").replace("effectect", "effect")
+    name = method.strip().lower().replace("_", ".")
+    return AS_R.get(name, name)
 
 
 def _require_no_control(ref: Any, method: str) -> None:
@@ -157,7 +161,9 @@ def _reference(ref: Any, means: Sequence[str]) -> int:
         return list(means).index(str(ref))
     if isinstance(ref, int) and not isinstance(ref, bool) and -len(means) <= ref < len(means):
         return ref % len(means)
-    raise SpecificationError(f"{ref!r} is none of the means", f"means: {', '.join(means)}", "name the control, or give its position")
+    near = [label for label in means if label.casefold() == str(ref).casefold()] or get_close_matches(str(ref), means, 1, 0.6)
+    remedy = f"did you mean {near[0]!r}?" if near else "name the control, or give its position"
+    raise SpecificationError(f"{ref!r} is none of the means", f"means: {', '.join(means)}", remedy)
 
 
 def _poly(m: int) -> ContrastFamily:
@@ -189,7 +195,8 @@ def _custom(method: Any, means: Sequence[str]) -> ContrastFamily:
         labels = tuple(f"contrast {i + 1}" for i in range(len(rows)))
     weights = []
     for label, row in zip(labels, rows, strict=True):
-        own = align_labels(row, means, f"contrast {label!r}") if isinstance(row, pd.Series) else row
+        labelled = pd.Series(row, dtype=object) if isinstance(row, Mapping) else row
+        own = align_labels(labelled, means, f"contrast {label!r}") if isinstance(labelled, pd.Series) else row
         values = numbers_of(own, f"contrast {label!r}").ravel()
         if len(values) != len(means) or not np.all(np.isfinite(values)):
             where = f"contrast {label!r}; means: {', '.join(means)}"

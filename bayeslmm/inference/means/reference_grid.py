@@ -17,6 +17,7 @@ from bayeslmm.data.design import Covariate, Design
 from bayeslmm.errors import InferenceError, SizeError, SpecificationError
 from bayeslmm.inference.means.multiplicity import (
     CONTRAST_METHODS,
+    spell_method,
 )
 
 if TYPE_CHECKING:
@@ -263,13 +264,9 @@ def wanted_variables(specs: Any, by: Any, grid: ReferenceGrid) -> tuple[tuple[st
     return wanted, tuple(dict.fromkeys(given)), asked
 
 
-_AS_R = {"tukey": "pairwise", "dunnett": "trt.vs.ctrl", "trt.vs.ctrl1": "trt.vs.ctrl", "eff": "effect"}
-"""Further names that R's emmeans has for families of contrasts."""
-
-
 def _asked_contrasts(before: str, side: str) -> ContrastName | Literal[""]:
     """The family of contrasts that stands before the tilde, as in R's emmeans."""
-    name = _AS_R.get(before.lower(), before.lower())
+    name = spell_method(before)
     if name and name not in CONTRAST_METHODS:
         what = f"{before!r} names no contrasts, and nothing else stands on the left of the means' formula"
         raise SpecificationError(what, "specs=", f'write "~ {side}", or one of {", ".join(CONTRAST_METHODS)} on the left')
