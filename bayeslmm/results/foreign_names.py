@@ -124,6 +124,9 @@ POSTERIOR_ATTRIBUTES = {
     **dict.fromkeys(("extract", "get_draws", "as_draws"), "post.draws, or post.tree.posterior"),
     **dict.fromkeys(("rhat", "ess", "diagnose"), "post.summary() and post.checks"),
     "waic": "post.loo()",
+    **dict.fromkeys(("bayes_factor", "bayesfactor", "savage_dickey"), 'post.hypothesis("x = 0")["bayes_factor"]'),
+    **dict.fromkeys(("conditional_effects", "marginal_effects", "plot_predictions"), "post.plot.effects(term), or post.plot.lines(x)"),
+    **dict.fromkeys(("p_direction", "pd", "describe_posterior"), 'post.hypothesis("x > 0"), or post.tidy(conf_int=True)'),
     **{name: told.replace("fit.", "post.") for name, told in FIT_ATTRIBUTES.items() if told in ("fit.fixef", "fit.ranef()", "fit.varcorr")},
 }
 """Attribute of draws in Bambi, ArviZ, brms or rstanarm -> what to write here."""

@@ -37,7 +37,8 @@ def read_prior(given: Any, allowed: Sequence[str], name: str) -> Prior:
     if family in HALVES and allowed is SCALE_FAMILIES:
         family, rest = _half(family, rest, name)
     if family not in allowed:
-        raise PriorError(f"the prior family {family!r} cannot be used for {name}", name, "use one of " + ", ".join(allowed))
+        remedy = "correlations have theirs in corr=" if family == "lkj" else "use one of " + ", ".join(allowed)
+        raise PriorError(f"the prior family {family!r} cannot be used for {name}", name, remedy)
     numbers = _numbers(rest, family, name)
     declared = len(FAMILIES[family].parameters)
     if family.startswith("half") and len(numbers) == declared + 1 and numbers[-2] == 0.0:
@@ -321,7 +322,7 @@ class Priors:
         _require_known("sd", self.sd, [*groups, *(f"{group}/{term}" for group in groups for term in terms[group])])
         _require_known("corr", self.corr, groups)
         _require_known("sigma", self.sigma, ["sigma", *parameters])
-        _require_known("residual", self.residual, parameters)
+        _require_known("residual", self.residual, parameters, own)
 
     def as_dict(self) -> dict[str, Any]:
         """What was said, as plain values: `Priors(**priors.as_dict()) == priors`.
@@ -355,7 +356,9 @@ def _read_alpha(given: Any) -> str | Named:
     if isinstance(given, Mapping) or _is_named(given):
         return _read_named(dict(given), COEFFICIENT_FAMILIES, "alpha")
     raise PriorError(
-        "the prior of alpha cannot be read", f"alpha: {given!r:.80}", 'write "flat", "normal" or {coefficient: ("normal", mean, sd)}'
+        "the prior of alpha cannot be read",
+        f"alpha: {given!r:.80}",
+        'write "flat", "normal", {"slopes": ("normal", mean, sd)} for all but the intercept, or {coefficient: ("normal", mean, sd)}',
     )
 
 
@@ -389,15 +392,27 @@ def _lookup(said: Prior | Named | None, names: Sequence[str]) -> Prior | None:
     return next((table[name] for name in names if name in table), None)
 
 
-def _require_known(argument: str, said: str | Prior | Named | None, known: list[str]) -> None:
+_OTHER_WORDS = {
+    "sigma": "sigma=...",  # the table of residual parameters has it
+    **dict.fromkeys(("b", "beta", "fixed", "slope", "slopes", "coef"), 'alpha={"slopes": ...}'),
+    **dict.fromkeys(("Intercept", "intercept"), 'alpha={"Intercept": ...}'),
+    **dict.fromkeys(("cor", "L", "lkj", "chol", "correlation"), 'corr=("lkj", 2)'),
+    **dict.fromkeys(("sds", "tau", "random"), "sd=..."),
+}
+"""Class of a parameter in brms, Bambi and Stan, which arrives as the name of a residual parameter -> what it is here."""
+
+
+def _require_known(argument: str, said: str | Prior | Named | None, known: list[str], coefficients: Sequence[str] = ()) -> None:
     if said is None or isinstance(said, str | Prior):
         return
     for name, _ in said:
         if name not in known:
             near = get_close_matches(name, known, n=3, cutoff=0.5) or known[:10]
             remedy = "the model has " + ", ".join(near) if near else f"leave it out: the model has no such parameters of {argument}"
-            if (argument, name) == ("residual", "sigma"):  # the table of residual parameters has it
-                remedy = "the prior of sigma is an argument of its own: Priors(sigma=...)"
+            if argument == "residual" and name in _OTHER_WORDS:
+                remedy = f"write Priors({_OTHER_WORDS[name]})"
+            elif argument == "residual" and name in coefficients:
+                remedy = f'the prior of a coefficient stands in alpha: Priors(alpha={{"{name}": ...}})'
             raise PriorError(f"the model has no parameter {name!r} for a prior of {argument}", f"{argument}: {name}", remedy)
 
 

@@ -80,3 +80,15 @@ def test_shares_of_variance_are_those_of_the_rows() -> None:
     )
     total = fixed + random + post.parameters["sigma"].values ** 2
     assert post.r2().loc["marginal", "estimate"] == pytest.approx((fixed / total).mean(), rel=1e-10)
+
+
+@pytest.mark.parametrize("statement", ["sigma < 1", "sd_g[Intercept] > 0.2", "sd_g > x", "cor_g = 0"])
+def test_covariance_parameters_are_asked_of_their_draws(known: blm.Posterior, statement: str) -> None:
+    with pytest.raises(SpecificationError, match="covariance parameter") as caught:
+        known.hypothesis(statement)
+    assert "post.tree.posterior" in caught.value.remedy
+
+
+def test_draws_print_their_shapes_and_not_themselves(known: blm.Posterior) -> None:
+    size = known.draws.size
+    assert repr(known.draws) == f"PosteriorDraws(phi ({size}, 0), alpha ({size}, 2))"

@@ -181,3 +181,27 @@ def test_one_prior_for_all_slopes_leaves_the_intercept_and_named_ones(key: str) 
     assert priors.alpha_of("Intercept") is None
     with pytest.raises(PriorError):
         priors.require_known(["Intercept"], {})
+
+
+@pytest.mark.parametrize(
+    ("word", "given", "told"),
+    [
+        ("b", ("normal", 0, 1), "alpha="),
+        ("beta", ("normal", 0, 1), "alpha="),
+        ("Intercept", ("normal", 0, 1), "alpha="),
+        ("x", ("normal", 0, 1), 'alpha={"x"'),
+        ("sds", ("exponential", 1), "sd="),
+        ("sigma", ("exponential", 1), "sigma="),
+    ],
+)
+def test_words_of_other_packages_are_told_where_such_a_prior_stands(word: str, given: tuple[object, ...], told: str) -> None:
+    said = Priors(residual={word: given})
+    with pytest.raises(PriorError) as caught:
+        said.require_known(["Intercept", "x"], {"g": ["Intercept"]}, [])
+    assert told in caught.value.remedy
+
+
+def test_correlations_have_their_own_argument() -> None:
+    for word in ("cor", "L", "rho"):
+        with pytest.raises(PriorError, match="corr="):
+            Priors(residual={word: ("lkj", 2)})

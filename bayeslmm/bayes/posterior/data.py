@@ -45,6 +45,10 @@ class PosteriorDraws:
     def size(self) -> int:
         return len(self.phi)
 
+    def __repr__(self) -> str:
+        shapes = ", ".join([f"phi {self.phi.shape}", f"alpha {self.alpha.shape}", *(f"beta {one.shape}" for one in self.beta)])
+        return f"PosteriorDraws({shapes})"
+
 
 class PosteriorData:
     """Draws, their model and density, and how they were made."""

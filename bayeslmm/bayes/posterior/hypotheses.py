@@ -45,6 +45,7 @@ def judge_hypotheses(post: PosteriorData, statements: list[str], conf_level: flo
         if len(parts) != 3:
             raise SpecificationError(f"{text!r} is no statement about coefficients", "hypothesis", 'write it as "x > 0" or "a - b = 0"')
         left, sign, right = (part.strip() for part in parts)
+        _require_coefficients(post, text)
         functions = linear_functions([f"{left} = {right}"], post.design.coef_names, 0)
         L = require_estimable(functions, post.design, post.problem.standardization)[0]
         draws = post.draws.alpha @ L - functions.rhs[0]
@@ -53,6 +54,15 @@ def judge_hypotheses(post: PosteriorData, statements: list[str], conf_level: flo
         probability, factor = _point(post, L, at) if sign in ("=", "==") else _half(post, L, at, draws, sign)
         rows.append((text, draws.mean(), draws.std(ddof=1), low, high, probability, factor))
     return pd.DataFrame(rows, columns=["hypothesis", "estimate", "std_error", "conf_low", "conf_high", "probability", "bayes_factor"])
+
+
+def _require_coefficients(post: PosteriorData, text: str) -> None:
+    """Refuse a statement about a covariance parameter, which is asked of its draws."""
+    words = set(re.findall(r"[\w.]+", text)) - {word for name in post.design.coef_names for word in re.findall(r"[\w.]+", name)}
+    named = sorted(word for word in words if word == "sigma" or word.startswith(("sd_", "corr_", "cor_")))
+    if named:
+        remedy = f'ask its draws: (post.tree.posterior["{named[0].partition("__")[0]}"] > 1).mean(), with .sel(...) where there are several'
+        raise SpecificationError(f"{text!r} is about a covariance parameter, not about coefficients", "hypothesis", remedy)
 
 
 def _half(post: PosteriorData, L: Array, rhs: float, draws: Array, sign: str) -> tuple[float, float]:
