@@ -162,6 +162,8 @@ def _refusal(data: Any) -> DataError | None:
         return DataError(
             "the data are text where a frame is expected", f"got {kind}", "read the file first, for example with pandas.read_csv"
         )
+    if isinstance(data, list | tuple) and data and all(isinstance(row, Mapping) for row in data):
+        return DataError(f"the data are a {kind} of rows", "", "make a frame of the rows: pandas.DataFrame(rows)")
     if isinstance(data, np.ndarray | list | tuple | set | pd.Series) or data is None:
         return DataError(f"the data are a {kind}, which has no named columns", "", _GIVE_A_FRAME)
     return None
@@ -248,7 +250,8 @@ def _mapping_table(data: Mapping[Any, Any], used: Sequence[str]) -> ColumnTable:
 
 def _one_column(name: str, values: Any) -> Any:
     if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
-        raise DataError(f"column {name!r} is not a column but a {type(values).__name__}", "", _GIVE_A_FRAME)
+        remedy = f"of one row, its values stand in lists: {{{name!r}: [...]}}" if np.isscalar(values) else _GIVE_A_FRAME
+        raise DataError(f"column {name!r} is not a column but a {type(values).__name__}", "", remedy)
     if isinstance(values, pd.Series | pd.Index):
         return values.array  # by position: an index of its own would be aligned
     if _is_foreign_series(values):

@@ -41,6 +41,9 @@ class EngineTable:
         module = type(table).__module__.partition(".")[0]
         known: Any = table
         if module in ("duckdb", "_duckdb") and hasattr(known, "query"):
+            if not hasattr(known, "columns"):  # a connection queries too
+                remedy = 'give one of its tables: connection.table("visits"), or connection.sql("SELECT ...")'
+                raise SpecificationError("the table is a connection of DuckDB", "table", remedy)
             return cls(known)
         if module == "ibis" and hasattr(known, "get_backend"):
             backend = known.get_backend()
@@ -50,6 +53,9 @@ class EngineTable:
             # tables in memory that the expression reads are made known to the engine
             backend._run_pre_execute_hooks(known)
             return cls(backend.con.sql(str(backend.compile(known))))
+        if isinstance(table, str):
+            remedy = "make a relation of it: duckdb.sql(query), or duckdb.read_parquet(path) of files"
+            raise SpecificationError("the table is a text", "table", remedy)
         remedy = "give a relation of DuckDB or an Ibis table; a frame in memory goes to LMM, parts of one to from_partitions"
         raise SpecificationError(f"the table is a {type(table).__name__}", "table", remedy)
 

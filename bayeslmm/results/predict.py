@@ -72,14 +72,14 @@ def encode_new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str
     table = source.table
     index = table.frame.index if isinstance(newdata, pd.DataFrame) else pd.RangeIndex(len(table))
     X_all, _ = encoding.fixed(source)
-    missing = np.isnan(X_all).any(axis=1)
+    missing = ~np.isfinite(X_all).all(axis=1)
     if design.aliased:
         _require_estimable(fit, X_all, missing)
     shift = encoding.offset(source)
     if fit.model.given_offset:
         shift = _given_offset(offset, table, shift)
     if shift is not None:
-        missing |= np.isnan(shift)
+        missing |= ~np.isfinite(shift)
     Zs: tuple[Array, ...] = ()
     codes: tuple[Codes, ...] = ()
     if design.terms and level == "conditional":
@@ -90,7 +90,7 @@ def encode_new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str
         Zs = encoding.random_columns(source)
         codes = tuple(np.full(len(table), -1) for _ in Zs)
     for Z in Zs:
-        missing |= np.isnan(Z).any(axis=1)
+        missing |= ~np.isfinite(Z).all(axis=1)
     # of a wide X no copy is made that is not needed
     X = X_all if len(design.kept) == X_all.shape[1] else X_all[:, list(design.kept)]
     if missing.any():
@@ -430,12 +430,17 @@ def prediction_frame(columns: dict[str, Array], rows: NewData) -> pd.DataFrame:
     out = pd.DataFrame(np.column_stack(list(columns.values())), index=rows.index, columns=_labels(tuple(columns)), copy=False)
     if rows.missing.any():
         out.iloc[np.flatnonzero(rows.missing)] = np.nan
-        count = int(rows.missing.sum())
-        have = "a row has missing values and is" if count == 1 else f"{count} rows have missing values and are"
-        what = f"{have} predicted as NaN"
-        where = f"rows {list_rows(np.flatnonzero(rows.missing))}"
-        warn_user(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"))
+        warn_unpredicted(rows.missing)
     return out
+
+
+def warn_unpredicted(missing: NDArray[np.bool_]) -> None:
+    """Warn of rows that have no prediction: of missing values, and of values such as -1 in log(x)."""
+    count = int(missing.sum())
+    have, them, are = ("a row has", "it", "is") if count == 1 else (f"{count} rows have", "them", "are")
+    what = f"{have} missing values, or the formula has no value for {them}, and {are} predicted as NaN"
+    where = f"rows {list_rows(np.flatnonzero(missing))}"
+    warn_user(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"))
 
 
 def require_outcomes(newdata: Any, level: str) -> None:

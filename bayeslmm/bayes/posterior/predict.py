@@ -14,7 +14,6 @@ from bayeslmm._validation import require_flag, require_level, require_memory, re
 from bayeslmm.bayes.log_posterior.density import with_solution
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
-from bayeslmm.errors import BayesLMMWarning, warn_user
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import order_rows
@@ -26,9 +25,9 @@ from bayeslmm.results.predict import (
     encode_new_rows,
     fit_residual_index,
     fit_rows,
-    list_rows,
     new_residual_index,
     require_offset_applies,
+    warn_unpredicted,
 )
 from bayeslmm.results.response_scale import ResponseScale, response_options, scale_name
 
@@ -188,9 +187,7 @@ def predict_posterior(
     out = pd.DataFrame(columns, index=rows.index) if isinstance(columns, dict) else _draw_frame(post, columns, rows.index)
     if rows.missing.any():
         out.iloc[np.flatnonzero(rows.missing)] = np.nan
-        what = f"{int(rows.missing.sum())} rows have missing values and are predicted as NaN"
-        where = f"rows {list_rows(np.flatnonzero(rows.missing))}"
-        warn_user(BayesLMMWarning(what, where, "fill the missing values, or drop these rows"))
+        warn_unpredicted(rows.missing)
     out.attrs["scale"] = scale_name(post.design, type)
     return out
 
