@@ -251,13 +251,13 @@ def _table(found: Sequence[Candidate], boundary: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-SHOWN_CHARACTERS = 50
+_LABEL_WIDTH = 50
 """Characters of a text that pandas shows in a table."""
 
 
 def _telling_labels(labels: list[str]) -> list[str]:
     """Titles of models; where they are longer than a table shows, without what they begin with alike."""
-    if max(map(len, labels)) <= SHOWN_CHARACTERS:
+    if max(map(len, labels)) <= _LABEL_WIDTH:
         return labels
     alike = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, zip(*labels, strict=False)))
     start = labels[0].rfind(" ", 0, min(alike, min(map(len, labels)) - 20)) + 1

@@ -20,7 +20,7 @@ from bayeslmm.inference.many_responses import ResponseFits, ResponseProblem, fit
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
 from bayeslmm.inference.means.multiplicity import adjust_p_values
 from bayeslmm.model.fit import Fit
-from bayeslmm.results.foreign_names import known_arguments
+from bayeslmm.results.foreign_names import MANY_ATTRIBUTES, known_arguments
 from bayeslmm.results.random_effects import varcorr_frame, varcorr_rows
 
 if TYPE_CHECKING:
@@ -457,4 +457,4 @@ class ManyFits:
         return self._keys.assign(converged=converged, singular=singular, failed=reasons)
 
 
-known_arguments(ManyFits)
+known_arguments(ManyFits, attributes=MANY_ATTRIBUTES)

@@ -152,6 +152,13 @@ MEANS_ATTRIBUTES = {
 }
 """Attribute of marginal means in R's emmeans or of a table -> what to write here."""
 
+MANY_ATTRIBUTES = {
+    name: f"many.fit(name).{name}, of one response or group: {{name: many.fit(name) for name in many.names}} has them all"
+    for name in (*_VERBS, "anova", "augment", "coef", "emtrends", "fitted", "r2", "report", "residuals", "summary")
+    if name != "contrast"
+}
+"""Verb of a fit -> where it is of many fits."""
+
 PLOT_ATTRIBUTES = {
     **dict.fromkeys(("dotplot", "caterpillar", "random"), "plot.ranef()"),
     **dict.fromkeys(("qqnorm", "qqplot", "qq_plot"), "plot.qq()"),
@@ -224,6 +231,10 @@ def hint(name: str) -> str | None:
     return f"write {FOREIGN_FUNCTIONS[name]}" if name in FOREIGN_FUNCTIONS else None
 
 
+LISTED = 24
+"""Names of an object that an error lists."""
+
+
 def no_attribute(owner: object, name: str, table: dict[str, str]) -> AttributeError:
     """The error for an attribute that an object does not have: what other packages call so is named."""
     kind = type(owner).__name__
@@ -233,7 +244,8 @@ def no_attribute(owner: object, name: str, table: dict[str, str]) -> AttributeEr
         return ForeignNameError(f"{kind} has no {name!r}: it is a name of another package", name, f"write {table[name]}")
     own = [known for known in dir(type(owner)) if not known.startswith("_")]
     near = get_close_matches(name, own, 2, 0.6)
-    remedy = f"did you mean {' or '.join(near)}?" if near else "there are " + ", ".join(own)
+    several = ", ".join(own) if len(own) <= LISTED else f"{', '.join(own[:LISTED])}, ...: dir() lists them all"
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"there are {several}"
     return ForeignNameError(f"{kind} has no {name!r}", name, remedy)
 
 
