@@ -29,8 +29,7 @@ demo: .venv/.demo ## the trial example: fit, tables, figure and report in the fo
 check: .venv/.dev ## in two minutes: ruff, mypy, the contract tests and the laws of a minute
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(PYTEST) -n $(JOBS) -q $(QUICK)
+	@$(BIN)/mypy & types=$$!; $(PYTEST) -n $(JOBS) -q $(QUICK); laws=$$?; wait $$types && exit $$laws
 
 test: .venv/.dev ## the tests
 	$(PYTEST) -n $(JOBS)

@@ -66,10 +66,15 @@ def module_name(path: Path, package: Path) -> str:
 
 
 @cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file, parsed once for all that judge it."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports_of(path: Path, package: Path) -> tuple[Import, ...]:
     """Every import of a file with its place; relative ones resolved, those for the type checker alone marked, modules named in text too."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return tuple(_walk(tree, module_name(path, package), path.name == "__init__.py", package, inside=False, typing=False))
+    return tuple(_walk(tree_of(path), module_name(path, package), path.name == "__init__.py", package, inside=False, typing=False))
 
 
 def _walk(node: ast.AST, here: str, is_package: bool, package: Path, *, inside: bool, typing: bool) -> Iterator[Import]:

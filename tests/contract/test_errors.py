@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import bayeslmm.errors
+from tests.contract.imports import tree_of
 
 PACKAGE = Path(bayeslmm.errors.__file__).parent
 KINDS = {name for name, kind in vars(bayeslmm.errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 
 
 def without_remedy(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS):
             continue
         named = {keyword.arg: keyword.value for keyword in node.keywords}

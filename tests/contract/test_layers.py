@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.imports import Import, circles, imports_of, layer_of, module_name
+from tests.contract.imports import Import, circles, imports_of, layer_of, module_name, tree_of
 
 PACKAGE = Path(__file__).resolve().parents[2] / "bayeslmm"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -92,7 +92,7 @@ def test_imports_inside_functions_are_those_of_facades_and_of_heavy_packages() -
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_text_is_ever_run_as_code(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     wrong = [
         lies(path, node.lineno)
@@ -108,7 +108,7 @@ def test_no_text_is_ever_run_as_code(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_attributes_are_not_looked_up_by_a_text(path: Path) -> None:
     """`getattr` with a name that is not a literal is how a formula reaches code."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     wrong = [
         lies(path, node.lineno)
         for node in ast.walk(tree)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 
+from tests.contract.imports import tree_of
 from tests.contract.test_layers import PACKAGE
 
 
@@ -21,7 +22,7 @@ def test_no_two_public_names_of_modules_are_alike() -> None:
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.name == "__init__.py":
             continue
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree_of(path).body:
             for name in names_of(node):
                 if not name.startswith("_"):
                     found[name].add(path.relative_to(PACKAGE).as_posix())
