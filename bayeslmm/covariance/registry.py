@@ -260,8 +260,10 @@ def is_unstructured(name: str, order: StructureOrder | None) -> bool:
     return name in ("us", "un") and order is None
 
 
-def absorbs_identity(name: str) -> bool:
-    """Whether adding a multiple of the identity stays in the family, so that it cannot be told from independent errors."""
+def absorbs_identity(name: str, order: StructureOrder | None, q: int) -> bool:
+    """Whether adding a multiple of the identity stays in the family over q rows, so that it cannot be told from independent errors."""
+    if name == "fa0" and isinstance(order, int) and order < q:  # a matrix of that rank
+        return False
     return not (is_spatial(name) or name in ("ar1", "ar1h", "arma") or "@" in name)
 
 

@@ -283,7 +283,7 @@ def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Ar
     effects = group.size * q
     if rows <= effects and free_errors and q > 1:  # a column that is 0 in all rows of a level has no effect there
         effects = sum(len(np.unique(group.codes[column != 0.0])) for column in term.Z.T)
-    if rows <= effects and free_errors and absorbs_identity(term.spec.structure):
+    if rows <= effects and free_errors and absorbs_identity(term.spec.structure, term.spec.order, q):
         if group.size == rows:
             what = f"every level of {group.name!r} has one row: its sd and the residual sd cannot be told apart"
         else:

@@ -90,9 +90,11 @@ def check_boundary(problem: Problem, point: CriterionPoint, restricted: bool) ->
             directions.append(None)
             continue
         left, sizes, _ = np.linalg.svd(T)
-        nearly = nearly or bool(sizes.min(initial=np.inf) < SINGULAR_SD * unit)
+        # a structure of low rank has null directions wherever it is: its boundary is a rank below its own
+        below = int((~term.covariance.factor(term.covariance.start()).any(axis=0)).sum())
+        nearly = nearly or bool(sizes[: len(sizes) - below].min(initial=np.inf) < SINGULAR_SD * unit)
         null = left[:, sizes < NULL_DIRECTION * unit]
-        if null.shape[1] == 0:
+        if null.shape[1] <= below:
             slopes.append(None)
             directions.append(None)
             continue

@@ -426,7 +426,7 @@ def needs_pivoting(problem: Problem, own: Sequence[int], x: Array) -> bool:
     """Whether a pivot of one of these terms is small beside what is left behind it."""
     for i in own:
         term = problem.random.terms[i]
-        if term.covariance.q == 2:
+        if term.covariance.q == 2 and term.covariance.size == 3:
             # asked at every point of a search: the three entries of T are x itself
             pivot, row, last = x[term.part].tolist()
             below = row * row + last * last
