@@ -15,8 +15,8 @@ from tests.docs.blocks import run
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 LIGHT = 250_000
-LONG = {"posterior_diagnostics", "reml_and_bayes"}
-"""Notebooks that take a minute: NUTS, calibration, a graph of PyMC that is compiled."""
+LONG = {"posterior_diagnostics", "published_posteriors", "reml_and_bayes"}
+"""Notebooks that take a minute: NUTS, slopes that cross, calibration, a graph of PyMC that is compiled."""
 
 
 @pytest.mark.parametrize(
