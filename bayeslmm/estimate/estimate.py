@@ -162,7 +162,8 @@ def _estimate(problem: Problem, method: Method, start: Array | None, kept: bool)
     exact = EXACT_VARIANCE_FROM_SUMS if problem.structured is None else EXACT_VARIANCE
     if point.sigma2 * _unit_variance(problem, point.x) < exact or (point.sigma2 < DOUBTFUL_VARIANCE and _is_rounding(problem, point)):
         raise _exact_error("the random effects reproduce the response exactly, or so nearly that its residuals are lost in rounding")
-    if problem.structured is not None and not outcome.converged and _is_degenerate(problem, point, restricted):
+    arrived = outcome.converged and outcome.predicted <= PREDICTED_DECREASE
+    if problem.structured is not None and not arrived and _is_degenerate(problem, point, restricted):
         raise _exact_error("the response is constant within subjects, or exact: the errors are perfectly correlated")
     if not (outcome.converged or interrupted) and problem.design.spec.check == "error":
         _check_bounded(problem)

@@ -41,6 +41,9 @@ ROUNDING_DECREASE = 1e-8
 MEASURE_AFTER = 30
 """Evaluations, more where parameters are more, after which the matrix is measured: differences of gradients cost one each."""
 
+STANDSTILL_DECREASE = 1e-6
+"""Predicted decrease below which a search that rounding keeps from going on has arrived: gradients that promise more are rounding too."""
+
 STALLED_DECREASE = 1.0
 """Predicted decrease (of -2 log likelihood) below which a long search is stalled by a poor Hessian, which is then measured."""
 
@@ -285,14 +288,14 @@ class _Search[E: Evaluation]:
         if math.isfinite(trial.value):
             self.model.learn(point, trial, point.hessian)
         self.radius = 0.25 * length
-        return self.outcome(self.predicted <= 1e-6) if self.radius < 1e-13 * (1.0 + _length(point.x)) else None
+        return self.outcome(self.predicted <= STANDSTILL_DECREASE) if self.radius < 1e-13 * (1.0 + _length(point.x)) else None
 
     def _stall(self, trial: E) -> Outcome[E] | None:
         """The value can no longer tell: the gradient still can."""
         self.stalled += 1
         if _length(trial.gradient) < _length(self.point.gradient):
             self.before, self.point = None, trial
-        return self.outcome(True) if self.stalled >= 3 else None
+        return self.outcome(self.predicted <= STANDSTILL_DECREASE) if self.stalled >= 3 else None
 
 
 def minimise[E: Evaluation](
