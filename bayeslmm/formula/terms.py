@@ -147,13 +147,14 @@ def _expand_sum(items: Items) -> TermTable:
     for sign, node in without_intercept(items):
         found = _expand(node)
         if sign == "+":
-            terms = _union(terms, found)
+            _add(terms, found)
             continue
         absent = [term for key, term in found.items() if key not in terms]
         if absent:
             there = ", ".join(":".join(term) for term in terms.values()) or "none"
             raise FormulaError(f"{':'.join(absent[0])} is taken away and is not there", f"terms before it: {there}", "leave it out")
-        terms = {key: term for key, term in terms.items() if key not in found}
+        for key in found:
+            del terms[key]
     return terms
 
 
@@ -190,9 +191,13 @@ def _union(*parts: TermTable) -> TermTable:
     """TermTable in order; one that comes again stays as it was first written."""
     found: TermTable = {}
     for terms in parts:
-        for key, term in terms.items():
-            found.setdefault(key, term)
+        _add(found, terms)
     return found
+
+
+def _add(found: TermTable, terms: TermTable) -> None:
+    for key, term in terms.items():
+        found.setdefault(key, term)
 
 
 def _interact(left: TermTable, right: TermTable) -> TermTable:
