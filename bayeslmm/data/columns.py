@@ -348,7 +348,7 @@ def _factorize(series: pd.Series[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     dtype, values = series.dtype, cast(Any, series.array)
     if isinstance(dtype, np.dtype) and not dtype.isnative:
         values = series.to_numpy().astype(dtype.newbyteorder("="))
-    elif isinstance(dtype, np.dtype) and dtype.kind in "iufO":
+    elif isinstance(dtype, np.dtype) and dtype.kind in "biufcO":
         values = series.to_numpy()
         if dtype.kind == "f" and (values == TRANSPORT_ZERO).any():
             values = np.where(values == TRANSPORT_ZERO, 0.0, values)

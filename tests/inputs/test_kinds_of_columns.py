@@ -108,7 +108,8 @@ def test_the_remedy_for_times_is_an_expression_that_makes_numbers(kind: str) -> 
 
 def test_a_relation_of_duckdb_is_a_frame() -> None:
     duckdb = pytest.importorskip("duckdb")
-    relation = duckdb.connect().from_df(pd.DataFrame(BASE).rename(columns={"g": "the group"}))
+    connection = duckdb.connect()
+    relation = connection.from_df(pd.DataFrame(BASE).rename(columns={"g": "the group"}))
     fit = blm.LMM("y ~ x + (1 | `the group`)", relation).fit()
     assert fit.criterion == blm.LMM("y ~ x + (1 | g)", BASE).fit().criterion
     assert len(fit.predict(relation)) == ROWS
