@@ -319,7 +319,13 @@ def _foreign_column(series: Any) -> Any:
         return pd.array(series.to_list(), dtype="boolean")
     if kind.startswith(("Datetime", "Date", "Duration")):
         return pd.Series(pd.to_datetime(series.to_list()) if kind.startswith("Date") else pd.to_timedelta(series.to_list())).array
-    return pd.array(series.to_list(), dtype="str") if kind == "String" else _as_objects(series.to_list())
+    return text_array(series.to_list()) if kind == "String" else _as_objects(series.to_list())
+
+
+def text_array(values: Sequence[str | None] | NDArray[np.object_]) -> Any:
+    """Text that keeps what is missing: pandas' own type of text, objects before pandas 3, whose "str" makes a label "None" of None."""
+    column = pd.array(values, dtype="str")  # type: ignore[call-overload, unused-ignore]
+    return column if isinstance(column.dtype, pd.StringDtype) else np.array(values, dtype=object)
 
 
 def _as_objects(values: list[Any]) -> NDArray[np.object_]:

@@ -26,6 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._io import write_atomically
+from bayeslmm.data.frame import text_array
 from bayeslmm.errors import Check, FormatError, MismatchError, StoreError
 
 # a moment is a date too: what is narrower comes first
@@ -249,9 +250,10 @@ def _from_arrow(series: pd.Series[Any], dtype: pd.ArrowDtype) -> pd.Series[Any]:
     from pyarrow import types
 
     held = dtype.pyarrow_dtype
-    if any(is_such(held) for is_such in (types.is_boolean, types.is_integer, types.is_floating, types.is_string, types.is_large_string)):
+    if any(is_such(held) for is_such in (types.is_boolean, types.is_integer, types.is_floating)):
         return series.convert_dtypes(dtype_backend="numpy_nullable")
-    return series.astype(object).where(series.notna(), None)
+    objects = series.astype(object).where(series.notna(), None)
+    return pd.Series(text_array(objects.to_numpy())) if types.is_string(held) or types.is_large_string(held) else objects
 
 
 def open_series(told_of: dict[str, Any], name: str, arrays: Arrays) -> Any:
@@ -272,8 +274,9 @@ def open_series(told_of: dict[str, Any], name: str, arrays: Arrays) -> Any:
     table = np.empty(len(labels) + 1, dtype=object)
     table[:-1] = labels
     table[-1] = None
-    dtype: Any = "str" if told_of["text"] else told_of.get("dtype")
-    return table[values] if dtype is None else pd.array(table[values], dtype=dtype)
+    if told_of["text"]:
+        return text_array(table[values])
+    return table[values] if "dtype" not in told_of else pd.array(table[values], dtype=told_of["dtype"])
 
 
 def store_index(index: pd.Index[Any], name: str, arrays: Arrays) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array
 from bayeslmm.data.design import RandomTerm
+from bayeslmm.data.frame import text_array
 
 DIAGONAL_STRUCTURES = frozenset({"diag", "id"})
 """Structures whose covariances are 0 by construction."""
@@ -76,7 +77,7 @@ def varcorr_frame(found: Sequence[VarCorrRow], sigma: float) -> pd.DataFrame:
         {
             "group": [row.group for row in rows],
             "term1": [row.first or None for row in rows],
-            "term2": pd.array([row.second for row in rows], dtype="str"),
+            "term2": text_array([row.second for row in rows]),
             "variance": [row.variance for row in rows],
             "sd": [row.sd for row in rows],
             "corr": [row.corr for row in rows],

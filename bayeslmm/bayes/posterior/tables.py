@@ -15,6 +15,7 @@ from bayeslmm._validation import require_count, require_flag, require_level, req
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.data import group_columns, matrix_correlations, matrix_sds, residual_draws
 from bayeslmm.bayes.posterior.predict import design_sigma, error_variance
+from bayeslmm.data.frame import text_array
 from bayeslmm.errors import SpecificationError, optional, printable_text
 from bayeslmm.inference.means.emmeans import EMMeans, scale_and_sd
 from bayeslmm.inference.means.emmeans import emmeans as means_of
@@ -161,7 +162,7 @@ def mean_varcorr(post: PosteriorData) -> pd.DataFrame:
     sigma = post.parameters["sigma"].values if one_sigma(post.problem) else np.full(post.draws.size, np.nan)
     rows.append(("Residual", None, None, float((sigma**2).mean()), float(sigma.mean()), np.nan))
     frame = pd.DataFrame(rows, columns=["group", "term1", "term2", "variance", "sd", "corr"])
-    frame["term2"] = pd.array(frame["term2"].tolist(), dtype="str")
+    frame["term2"] = text_array(frame["term2"].tolist())
     return frame
 
 
