@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from bayeslmm._io import as_path
 from bayeslmm._validation import require_mapping
 from bayeslmm.data.residual import with_blank_rows
 from bayeslmm.errors import FormatError, StoreError
+from bayeslmm.estimate.estimate import Estimate
 from bayeslmm.likelihood.criterion import restoring, was_interrupted
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.model.fit import Fit
@@ -87,8 +88,14 @@ def _open_object(content: dict[str, Any], arrays: Arrays, functions: dict[str, C
     if "posterior" in content:
         return _open_posterior(model, problem, content, arrays, path)
     estimate = open_estimate(content["estimate"], arrays)
-    require_same_estimates(problem, estimate, path)
+    require_same_estimates(problem, estimate, path, _mode(model, problem, estimate) if estimate.method == "MAP" else None)
     return Fit(model, problem, estimate, content.get("elapsed", math.nan))
+
+
+def _mode(model: LMM, problem: Problem, estimate: Estimate) -> Callable[[], Mapping[str, Any]]:
+    from bayeslmm.bayes.sampling.mode import mode_again
+
+    return lambda: mode_again(problem, model.spec.priors, estimate)
 
 
 def _model_of_sums(said: ModelArguments, content: dict[str, Any], arrays: Arrays) -> LMM:

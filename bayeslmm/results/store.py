@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -195,9 +195,10 @@ def _columns_agree(X: Array, stored: Array) -> bool:
     return X.shape == stored.shape and bool(np.allclose(X, stored, rtol=1e-9, atol=1e-9 * float(np.abs(stored).max(initial=0.0))))
 
 
-def require_same_estimates(problem: Problem, estimate: Estimate, path: str) -> None:
-    """Raise unless what follows from the rows and x is what is stored: shapes, and for REML and ML every estimate; MAP has priors as well.
+def require_same_estimates(problem: Problem, estimate: Estimate, path: str, mode: Callable[[], Mapping[str, Any]] | None = None) -> None:
+    """Raise unless what follows from the rows and x is what is stored: shapes and every estimate; of a mode shapes alone without `mode`.
 
+    mode : evaluates the estimates of a posterior mode again, for which its priors are needed
     Errors: FormatError for another shape, MismatchError for other numbers.
     """
     p, size = len(problem.design.kept), problem.size
@@ -206,21 +207,22 @@ def require_same_estimates(problem: Problem, estimate: Estimate, path: str) -> N
     for name, shape in shapes.items():
         if values[name].shape != shape:
             raise FormatError(f"{name} has shape {values[name].shape}, the model {shape}", path, "fit the model again")
-    if estimate.method not in ("REML", "ML"):
+    if estimate.method == "MAP" and mode is None:
         return
-    again = estimates_at(problem, problem.criterion.at(estimate.x, estimate.restricted))
-    for name, stored, value, allowed in _compare_estimates(estimate, again):
+    again = estimates_at(problem, problem.criterion.at(estimate.x, estimate.restricted)) if mode is None else mode()
+    for name, stored, value, allowed in _compare_estimates(estimate, again, problem.theta(estimate.x)):
         if not np.all(np.abs(np.asarray(stored) - np.asarray(value)) <= allowed):
             what = f"{name} of the saved fit is {_as_list(stored)}; evaluated again it is {_as_list(value)}"
             raise MismatchError(what, path, "fit the model again")
 
 
-def _compare_estimates(stored: Estimate, again: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any, Any]]:
-    """Estimates with the same evaluated again, and the difference that is allowed: in standard errors for coefficients."""
+def _compare_estimates(stored: Estimate, again: Mapping[str, Any], theta: Array) -> Iterator[tuple[str, Any, Any, Any]]:
+    """Estimates with the same evaluated again, and the difference that is allowed: of coefficients in standard errors. theta : of x"""
     errors, share = np.sqrt(np.diagonal(again["vcov"])), ESTIMATE_AGREEMENT
     yield "the criterion", stored.criterion, again["criterion"], CRITERION_AGREEMENT * max(1.0, abs(again["criterion"]))
     yield "sigma", stored.sigma, again["sigma"], share * again["sigma"]
-    yield "theta", stored.theta, again["theta"], share * np.maximum(1.0, np.abs(again["theta"]))
+    for value in (again["theta"], theta):
+        yield "theta", stored.theta, value, share * np.maximum(1.0, np.abs(value))
     yield "alpha", stored.alpha, again["alpha"], share * errors
     yield "vcov", stored.vcov, again["vcov"], share * np.outer(errors, errors)
 

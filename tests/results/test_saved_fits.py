@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -303,3 +305,72 @@ def test_a_header_that_is_none_is_refused(fit: blm.Fit, tmp_path: Path, header: 
     resealed(path, {"0.npy": b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header})
     with pytest.raises(FormatError):
         blm.load(path)
+
+
+def forge_array(path: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Change one array of a saved file and seal it again."""
+    place = told(path)["arrays"][name]  # type: ignore[index]
+    with zipfile.ZipFile(path) as archive:
+        values = np.load(io.BytesIO(archive.read(place)))
+    stored = io.BytesIO()
+    np.save(stored, change(values))
+    resealed(path, {place: stored.getvalue()})
+
+
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("name", ["estimate/x", "estimate/theta", "estimate/alpha", "estimate/vcov", "path/x", "path/value"])
+def test_a_forged_posterior_mode_is_refused(name: str, rows: bool, tmp_path: Path, sleepstudy: pd.DataFrame) -> None:
+    path = tmp_path / "fit"
+    blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy).fit("MAP").save(path, rows=rows)
+    forge_array(path, name, lambda values: values * 1.001)
+    with pytest.raises((FormatError, MismatchError)):
+        blm.load(path)
+
+
+@pytest.mark.parametrize("said", ["criterion", "sigma"])
+def test_a_forged_number_of_a_posterior_mode_is_refused(said: str, tmp_path: Path, sleepstudy: pd.DataFrame) -> None:
+    path = tmp_path / "fit"
+    blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy).fit("MAP").save(path)
+    for value in (1.001, 0.0, -1.0, float("inf")):
+        content = told(path)
+        content["content"]["estimate"][said] *= value
+        resealed(path, {"fit.json": json.dumps(content).encode()})
+        with pytest.raises((FormatError, MismatchError)):
+            blm.load(path)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A saved posterior."""
+    path = tmp_path_factory.mktemp("drawn") / "post"
+    blm.LMM("Reaction ~ Days + (Days | Subject)", blm.load_dataset("sleepstudy")).sample(draws=25, seed=1).save(path)
+    return path.read_bytes()
+
+
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "fewer": lambda values: values[:-1],
+    "another shape": lambda values: values[..., None],
+    "missing": lambda values: values + np.where(np.arange(len(values)) == 70, np.nan, 0.0).reshape(-1, *[1] * (values.ndim - 1)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ["draws/phi", "draws/alpha", "draws/beta/0", "draws/log_density"])
+def test_draws_of_another_shape_are_refused(name: str, change: str, drawn: bytes, tmp_path: Path) -> None:
+    (tmp_path / "post").write_bytes(drawn)
+    forge_array(tmp_path / "post", name, CHANGES[change])
+    with pytest.raises(FormatError):
+        blm.load(tmp_path / "post")
+
+
+@pytest.mark.parametrize("place", [0, 50, -1])
+def test_draws_that_the_rows_do_not_give_are_refused(place: int, drawn: bytes, tmp_path: Path) -> None:
+    (tmp_path / "post").write_bytes(drawn)
+
+    def moved(values: np.ndarray) -> np.ndarray:
+        values[place:] += 0.01
+        return values
+
+    forge_array(tmp_path / "post", "draws/phi", moved)
+    with pytest.raises(MismatchError, match="evaluated again"):
+        blm.load(tmp_path / "post")

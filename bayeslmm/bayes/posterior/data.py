@@ -16,7 +16,7 @@ from bayeslmm.bayes.log_posterior.layout import MatrixBlock
 from bayeslmm.bayes.log_posterior.transforms import UnstructuredTransform
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.data.expressions import read_atom
-from bayeslmm.errors import Check, MismatchError, SpecificationError
+from bayeslmm.errors import Check, FormatError, MismatchError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import residual_names, variance_names
 from bayeslmm.results.archive import Arrays, to_json, write_archive
@@ -166,12 +166,37 @@ def save_posterior(post: PosteriorData, path: Path, *, rows: bool = True) -> Non
     write_archive(path, content, arrays)
 
 
+EVALUATED_AGAIN = 64
+"""How many draws, spread over all chains, have their log density evaluated on opening."""
+
+
 def require_same_density(post: PosteriorData, path: str) -> None:
-    stored, value = float(post.draws.log_density[0]), float(post.density.values(post.draws.phi[:1])[0])
-    if not abs(value - stored) <= DENSITY_AGREEMENT * max(1.0, abs(stored)):
-        raise MismatchError(
-            f"the log density of the saved posterior is {stored:.6f}; evaluated again it is {value:.6f}", path, "sample again"
-        )
+    """Raise unless the draws have the shapes of the model and log densities that follow from its rows: those of some, spread evenly.
+
+    Errors: FormatError for another shape or a draw that is no number, MismatchError for another density.
+    """
+    draws, design = post.draws, post.problem.design
+    n = draws.size
+    shapes = [
+        ("phi", draws.phi, (n, post.density.size)),
+        ("alpha", draws.alpha, (n, len(design.kept))),
+        ("density", draws.log_density, (n,)),
+    ]
+    effects = [(n, len(term.group.levels), len(term.columns)) for term in design.terms]
+    shapes += [(f"beta {i}", beta, shape) for i, (beta, shape) in enumerate(zip(draws.beta, effects, strict=True))]
+    for name, values, shape in shapes:
+        if values.shape != shape:
+            raise FormatError(f"the draws of {name} have shape {values.shape}, the model {shape}", path, "sample again")
+        if not np.all(np.isfinite(values)):
+            raise FormatError(f"draws of {name} are no numbers", path, "sample again")
+    if post.chains < 1 or n < 1 or n % post.chains:
+        raise FormatError(f"{n} draws are said to be of {post.chains} chains", path, "sample again")
+    chosen = np.unique(np.linspace(0, n - 1, EVALUATED_AGAIN).astype(np.int64))
+    stored, again = draws.log_density[chosen], post.density.values(draws.phi[chosen])
+    other = ~(np.abs(again - stored) <= DENSITY_AGREEMENT * np.maximum(1.0, np.abs(stored)))
+    if other.any():
+        what = f"the log density of a draw is {stored[other][0]:.6f} in the saved posterior; evaluated again it is {again[other][0]:.6f}"
+        raise MismatchError(what, path, "sample again")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,13 +14,15 @@ import numpy as np
 
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.bayes.log_posterior.density import Density, density
-from bayeslmm.errors import Check, PriorError
+from bayeslmm.errors import Check, FormatError, MismatchError, PriorError
 from bayeslmm.estimate.checks import NULL_DIRECTION
 from bayeslmm.estimate.estimate import EXACT_VARIANCE, Estimate, check_not_exact, search
 from bayeslmm.estimate.newton import Interrupted, minimise
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
+from bayeslmm.results.store import CRITERION_AGREEMENT
+from bayeslmm.specification.priors import Priors
 
 VALUE_STEP = 2e-3
 """Of second differences of values, on axes where a posterior sd is .1 to 1."""
@@ -147,25 +149,11 @@ class PosteriorMaximum:
 
 
 def map_summary(problem: Problem, maximum: PosteriorMaximum, elapsed: float) -> Estimate:
-    """What follows from the mode; `criterion` is the restricted criterion there, without the prior, as elsewhere."""
-    c = problem.standardization
+    """What follows from the mode and from how it was found."""
     x, singular = _set_vanishing_to_zero(problem, maximum.x)
-    inverse = maximum.solution.information_inverse[0]
-    vcov = maximum.sigma**2 * c.y_scale**2 * (c.back @ inverse @ c.back.T)
-    point = problem.criterion.at(x, True)
-    # sigma is at the mode too, not profiled out
-    ratio = point.sigma2 / maximum.sigma**2
-    criterion = point.value + problem.criterion.df(restricted=True) * (ratio - 1.0 - float(np.log(ratio)))
     return Estimate(
         method="MAP",
-        x=freeze(x),
-        theta=freeze(problem.theta(x)),
-        sigma=float(np.sqrt(problem.sigma2(maximum.sigma**2))),
-        alpha=freeze(problem.alpha(maximum.solution.alpha[0])),
-        vcov=freeze(0.5 * (vcov + vcov.T)),
-        criterion=criterion,
-        gradient=freeze(point.gradient),
-        hessian=None if point.hessian is None else freeze(point.hessian),
+        **_estimates_of(problem, x, maximum.sigma, maximum.solution),
         path=tuple((at, 2.0 * value) for at, value in maximum.path),
         converged=maximum.converged,
         interrupted=maximum.interrupted,
@@ -173,6 +161,48 @@ def map_summary(problem: Problem, maximum: PosteriorMaximum, elapsed: float) -> 
         checks=(_convergence(maximum), *_boundary(problem, x), *problem.design.notes),
         elapsed=elapsed,
     )
+
+
+def _estimates_of(problem: Problem, x: Array, sigma: float, solution: Solution) -> dict[str, Any]:
+    """What follows from a point alone; `criterion` is the restricted criterion there, without the prior, as elsewhere."""
+    c = problem.standardization
+    vcov = sigma**2 * c.y_scale**2 * (c.back @ solution.information_inverse[0] @ c.back.T)
+    point = problem.criterion.at(x, True)
+    # sigma is at the mode too, not profiled out
+    ratio = point.sigma2 / sigma**2
+    return {
+        "x": freeze(x),
+        "theta": freeze(problem.theta(x)),
+        "sigma": float(np.sqrt(problem.sigma2(sigma**2))),
+        "alpha": freeze(problem.alpha(solution.alpha[0])),
+        "vcov": freeze(0.5 * (vcov + vcov.T)),
+        "criterion": point.value + problem.criterion.df(restricted=True) * (ratio - 1.0 - float(np.log(ratio))),
+        "gradient": freeze(point.gradient),
+        "hessian": None if point.hessian is None else freeze(point.hessian),
+    }
+
+
+def mode_again(problem: Problem, priors: Priors, estimate: Estimate) -> dict[str, Any]:
+    """The estimates of a saved mode evaluated again, at the point of its path that they were made of: the one nearest to them.
+
+    `path` : twice minus the log density there, stored and evaluated again. Errors: FormatError for a path of other parameters.
+    """
+    target = density(problem, priors).without_volume()
+    points = [at for at, _ in estimate.path]
+    if not points or any(at.shape != (target.size,) for at in points):
+        raise FormatError(f"the path of the search has not the {target.size} parameters of the posterior", "path", "fit the model again")
+    x, s = target.kernel_points(np.array(points))
+    theta = np.array([problem.theta(at) for at in x])  # of sums of rows, the axes of x may have other signs
+    distance = np.sum((theta - estimate.theta) ** 2, axis=1) + (1.0 - estimate.sigma / (s * target.sigma_unit)) ** 2
+    nearest = int(np.argmin(distance))
+    phi = points[nearest][None]
+    found = target.integrate(problem.criterion.kernel.solve(x[[nearest]]), s[[nearest]] ** 2, phi)
+    value = -2.0 * float(target.at(phi[0]).value)
+    stored = estimate.path[nearest][1]
+    if not abs(stored - value) <= CRITERION_AGREEMENT * max(1.0, abs(value)):
+        what = f"twice minus the log density of the mode is {stored:.6f} in the saved fit; evaluated again it is {value:.6f}"
+        raise MismatchError(what, "path", "fit the model again")
+    return _estimates_of(problem, _set_vanishing_to_zero(problem, x[nearest])[0], float(s[nearest]), found.solution)
 
 
 def _set_vanishing_to_zero(problem: Problem, x: Array) -> tuple[Array, bool]:
