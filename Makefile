@@ -9,7 +9,12 @@ PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 # The laws that take a minute: kernels against the definition, the optimum, names, invariance.
 QUICK := tests/contract tests/laws/test_kernel_is_the_definition.py tests/laws/test_optimum.py tests/laws/test_residual_names.py
 
-.PHONY: help demo check test lint format verify bench bench-scale bench-trials bench-verbs posteriors docs notebooks coverage sbc fuzz hostile slow optimum clean
+# What most sessions use: the command line, tables of fits, prediction, files, tests and means, and columns of every library.
+CORE := tests/cli tests/results tests/data/test_short_and_long.py tests/inference/test_contrast.py tests/inference/test_emmeans.py \
+	tests/inference/test_adjust.py tests/inference/test_anova.py tests/inference/test_lrt.py tests/inputs/test_kinds_of_columns.py \
+	tests/inputs/test_fits_of_columns.py tests/inputs/test_degenerate_fits.py tests/model/test_sklearn.py tests/plots/test_plots.py
+
+.PHONY: help demo check test lowest lint format verify bench bench-scale bench-trials bench-verbs posteriors docs notebooks coverage sbc fuzz hostile slow optimum clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +50,16 @@ format: .venv/.dev ## let ruff lay out the code
 
 verify: .venv/.dev ## every published figure of the gallery against ours
 	$(BIN)/bayeslmm verify models
+
+# What a lower bound promises: the tests of the core verbs with the least Python and the least of every dependency. The tools of the tests
+# come second, as they are now: what is there stays.
+.venv-lowest/.lowest: pyproject.toml
+	@rm -rf .venv-lowest
+	@VENV=.venv-lowest VENV_PYTHON=3.12 .ci/setup $@ --resolution lowest-direct --editable '.[bayes,datasets,scale,sklearn]' 'polars>=1.18'
+	@VENV=.venv-lowest .ci/setup $@ pytest pytest-xdist hypothesis statsmodels
+
+lowest: .venv-lowest/.lowest ## the core verbs with Python 3.12 and the lowest version of every dependency (four minutes)
+	$(ONE_THREAD) .venv-lowest/bin/python -m pytest -n $(JOBS) -q $(CORE)
 
 # In an environment of its own: the other libraries must not decide which versions the tests run with.
 .venv-bench/.peers: pyproject.toml benchmarks/peers_setup.py
@@ -92,4 +107,4 @@ hostile: .venv/.dev ## every argument of every public callable given every odd v
 	$(PYTEST) -m hostile
 
 clean: ## remove what the targets made
-	rm -rf .venv .uv .venv-bench site demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv .venv-bench .venv-lowest site demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
