@@ -17,7 +17,7 @@ import bayeslmm as blm
 from bayeslmm.datasets import simulate_trial
 from bayeslmm.errors import StoreError
 from bayeslmm.reports.fit import fit_page
-from bayeslmm.reports.page import Page, cell_texts
+from bayeslmm.reports.page import HtmlPage, Page, cell_texts
 
 EVIL = "<script>document.title='taken'</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -56,8 +56,8 @@ def fit(trial: pd.DataFrame) -> blm.Fit:
 
 
 @pytest.fixture(scope="module")
-def text(fit: blm.Fit) -> str:
-    return fit.report(df="asymptotic")
+def text(fit: blm.Fit) -> HtmlPage:
+    return fit.report(title="Visits <b>", df="asymptotic")
 
 
 def test_a_report_has_every_section(text: str) -> None:
@@ -138,11 +138,17 @@ def test_every_kind_of_model_has_a_report(trial: pd.DataFrame, formula: str, opt
     assert Tags(text).open == []
 
 
-def test_a_report_is_written_whole_or_not_at_all(fit: blm.Fit, tmp_path: Path) -> None:
-    text = fit.report(tmp_path / "report.html", title="Visits", df="asymptotic")
-    written = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert written == text
-    assert "<title>Visits</title>" in written
+@pytest.fixture(scope="module")
+def written(fit: blm.Fit, tmp_path_factory: pytest.TempPathFactory) -> HtmlPage:
+    """A report and its file."""
+    return fit.report(tmp_path_factory.mktemp("report") / "visits.html", title="Visits <b>", df="asymptotic")
+
+
+def test_a_report_is_written_whole_or_not_at_all(fit: blm.Fit, written: HtmlPage, tmp_path: Path) -> None:
+    assert written.path is not None
+    text = written.path.read_text(encoding="utf-8")
+    assert text == written
+    assert "<title>Visits &lt;b&gt;</title>" in text
     with pytest.raises(StoreError):
         fit.report(tmp_path / "nowhere" / "report.html", df="asymptotic")
 
@@ -154,9 +160,10 @@ def test_figures_of_a_report_leave_no_open_figure_behind(fit: blm.Fit) -> None:
     assert pyplot.get_fignums() == before
 
 
-def test_the_same_fit_gives_the_same_page_but_for_the_date(fit: blm.Fit) -> None:
-    one, other = (re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", fit.report(df="asymptotic")) for _ in range(2))
+def test_the_same_fit_gives_the_same_page_but_for_the_date(text: HtmlPage, written: HtmlPage) -> None:
+    one, other = (re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", page) for page in (written, text))
     assert one == other
+    assert "not written" in repr(text)
 
 
 def test_numbers_show_three_digits_of_their_standard_error() -> None:
@@ -218,18 +225,16 @@ def test_sources_of_a_parameter_are_shown_with_the_same_decimals() -> None:
     assert [row[3] for row in cell_texts(frame)] == ["24.74", "27.45", "0.066", "0.076"]
 
 
-def test_a_page_is_text_that_a_session_shows_in_a_line(fit: blm.Fit, tmp_path: Path) -> None:
-    path = tmp_path / "visits.html"
-    page = fit.report(path, title="Visits <b>", df="asymptotic")
+def test_a_page_is_text_that_a_session_shows_in_a_line(written: HtmlPage) -> None:
+    page, path = written, written.path
+    assert path is not None
     assert isinstance(page, str)
     assert page == path.read_text(encoding="utf-8") == page.html == str(page)
-    assert page.path == path
     assert "Fixed effects" in page.sections
     for shown in (repr(page), page._repr_html_()):
         assert len(shown) < 1500
         assert str(path) in shown
     assert "<b>, " not in page._repr_html_().replace("</b>, ", "")
-    assert "not written" in repr(fit.report(df="asymptotic"))
 
 
 @pytest.fixture(scope="module")
