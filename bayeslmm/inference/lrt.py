@@ -265,8 +265,18 @@ def _telling_labels(labels: list[str]) -> list[str]:
 
 
 def _against(null: Candidate, alternative: Candidate, boundary: bool) -> dict[str, object]:
-    statistic, df = null.criterion - alternative.criterion, alternative.npar - null.npar
+    statistic, df = likelihood_ratio(null.criterion, alternative.criterion), alternative.npar - null.npar
     return {"statistic": statistic, "df": float(df), "p_value": p_value(null.design, alternative.design, statistic, df, boundary)}
+
+
+ROUNDED_RATIO = 1e-10
+"""Difference of two criteria, relative to 1 and to their size, that is rounding: a mixture's p value is 1 at 0 and one half beside it."""
+
+
+def likelihood_ratio(null: float, alternative: float) -> float:
+    """The difference of two criteria; 0 where that is only rounding."""
+    ratio = null - alternative
+    return 0.0 if abs(ratio) <= ROUNDED_RATIO * max(1.0, abs(null)) else ratio
 
 
 def p_value(null: Design, alternative: Design, statistic: float, df: int, boundary: bool) -> float:
@@ -303,7 +313,7 @@ def ranova(fit: CountedFit, boundary: bool = True) -> pd.DataFrame:
         problem = problem_with_terms(whole, design) if isinstance(whole, PartitionedDesign) else build_problem(design)
         found = fit_reweighted(problem, method)[1]
         one = make_candidate(label, design, found, fit)
-        statistic, df = one.criterion - full.criterion, full.npar - one.npar
+        statistic, df = likelihood_ratio(one.criterion, full.criterion), full.npar - one.npar
         rows.append(_ranova_row(one, statistic, float(df), p_value(design, full.design, statistic, df, boundary)))
     return pd.DataFrame(rows)
 
@@ -409,7 +419,7 @@ def bootstrap_lrt(small: Fitted, large: Fitted, n: int = 1000, seed: int | None 
     require_same_data([small, large])
     method = common_method([small, large])
     found = [fit_reweighted(f.problem, method)[1] for f in (small, large)]
-    observed = found[0].criterion - found[1].criterion
+    observed = likelihood_ratio(found[0].criterion, found[1].criterion)
     problem, null = small.problem, found[0]
     responses = simulate_frame(problem, null.alpha, null.theta, null.sigma, n, seed)
     draws, failed = [], 0
@@ -444,7 +454,7 @@ def exact_rlrt(fit: Fitted, n: int = 10_000, seed: int | None = None) -> Simulat
     reml = fit.estimate.method != "ML"
     method: Method = "REML" if reml else "ML"
     null = fit_reweighted(build_problem(replace(fit.design, terms=())), method)[1]
-    observed = max(null.criterion - fit.estimate.criterion, 0.0)
+    observed = max(likelihood_ratio(null.criterion, fit.estimate.criterion), 0.0)
     mu, xi, rest = _eigenvalues(fit)
     rng = generator(seed)
     scale = max(float(xi.max()), 1e-300)

@@ -184,3 +184,21 @@ def test_ranova_is_the_same_however_a_factor_is_coded(without: str, with_interce
     assert table["npar"].tolist() == other["npar"].tolist()
     assert table["loglik"].to_numpy() == pytest.approx(other["loglik"].to_numpy(), abs=1e-4)
     assert table["p_value"].to_numpy() == pytest.approx(other["p_value"].to_numpy(), rel=1e-2, nan_ok=True)
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("formula", ["y ~ x + (1 | g) + (1 | h)", "y ~ x + (1 | g / h)"])
+def test_a_variance_that_is_estimated_as_0_has_a_statistic_of_0_and_a_p_value_of_1(formula: str) -> None:
+    """Rounding of two criteria that are one must not decide between the halves of a mixture."""
+    found = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        g, h = np.repeat(np.arange(8), 8), rng.integers(0, 5, 64)
+        data = pd.DataFrame({"g": g, "h": h, "x": rng.normal(size=64), "y": rng.normal(size=64) + 0.5 * rng.normal(size=8)[g]})
+        fit = blm.LMM(formula, data).fit()
+        table = fit.ranova().dropna(subset=["statistic"])
+        zero = (fit.varcorr.query("term1 == 'Intercept'")["variance"].to_numpy() == 0.0)[: len(table)]
+        found += int(zero.sum())
+        assert (table.loc[zero, ["statistic", "p_value"]].to_numpy() == [0.0, 1.0]).all()
+        assert (table["statistic"] >= 0.0).all()
+    assert found > 5
