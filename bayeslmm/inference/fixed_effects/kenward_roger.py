@@ -80,6 +80,9 @@ def v_derivatives(state: object, problem: Problem, x: Array) -> VDerivatives:  #
     )
 
 
+MOST_DF = 1e15
+"""Degrees of freedom beyond this are infinite."""
+
 ZERO_MOMENT = 1e-10
 """Below this a term of the moments is 0."""
 
@@ -102,7 +105,9 @@ class KenwardRoger:
         variance = np.einsum("rx,rx->r", LC, L)
         g = np.stack([((LC @ P) * LC).sum(1) for P in self.P], axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(2.0 * variance**2 / ((g @ self.W) * g).sum(1))
+            df = 2.0 * variance**2 / ((g @ self.W) * g).sum(1)
+        # a variance that moves with no parameter has what rounding leaves of an infinity
+        return np.asarray(np.where(df > MOST_DF, np.inf, df))
 
     def joint(self, L: Array) -> tuple[float, float]:
         """Scale of F and denominator degrees of freedom for L (q, p) of full row rank."""
