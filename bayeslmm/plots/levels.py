@@ -48,6 +48,9 @@ from bayeslmm.results.response_scale import ResponseScale
 SHOWN_LINES = 60
 """Levels whose lines are drawn; of more, this many are drawn from evenly over the data."""
 
+DRAWN_LEVELS = 5_000
+"""Levels of a caterpillar that are drawn."""
+
 FEW_PLACES = 6
 """Values of a numeric x that have a tick each."""
 
@@ -217,7 +220,10 @@ def _panels(name: str, modes: pd.DataFrame, low: pd.DataFrame, high: pd.DataFram
 def caterpillar(ax: Axes, modes: Array, low: Array, high: Array, labels: list[Any], *, sort: bool) -> None:
     """Modes from smallest to largest; intervals that leave 0 out in a second colour."""
     order = np.argsort(modes, kind="stable") if sort else np.arange(len(modes))[::-1]
-    place, m, low, high = np.arange(len(modes)), modes[order], low[order], high[order]
+    count = int(((low > 0.0) | (high < 0.0)).sum())
+    # levels beyond what a page can tell apart: every so many, in their order
+    place = np.unique(np.linspace(0, len(modes) - 1, min(len(modes), DRAWN_LEVELS)).round().astype(np.int64))
+    m, low, high = modes[order[place]], low[order[place]], high[order[place]]
     ax.axvline(0.0, color=ink(), linewidth=1, zorder=1)
     away = (low > 0.0) | (high < 0.0)
     if len(modes) <= LABELLED_LEVELS:
@@ -230,7 +236,7 @@ def caterpillar(ax: Axes, modes: Array, low: Array, high: Array, labels: list[An
         ax.fill_betweenx(place, low, high, color=light(), linewidth=0, zorder=0.9, rasterized=True)
         ax.scatter(m, place, s=3, color=np.where(away, BLUE, grey()), linewidths=0, zorder=3, rasterized=True)
         ax.set_yticks([])
-        told = f"{len(modes):,} levels,\n{int(away.sum()):,} away from 0"
+        told = f"{len(modes):,} levels,\n{count:,} away from 0"
         ax.annotate(told, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize="small", color=ink())
     ax.set_ylim(-0.8, len(modes) - 0.2)
 

@@ -23,6 +23,7 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.diagnostics import simulated_residuals
 from bayeslmm.model.fit import Fit
 from bayeslmm.plots.intervals import arrow_lengths, emmeans_axes
+from bayeslmm.plots.levels import DRAWN_LEVELS, caterpillar
 from tests.inference.examples import fitted
 
 
@@ -348,3 +349,17 @@ def test_long_names_are_folded_and_stay_on_the_figure() -> None:
     assert {label.get_text().replace("\n", " ") for label in labels} == set(names)
     assert min(label.get_window_extent().x0 for label in labels) >= 0.0
     assert ax.get_window_extent().width > 0.3 * ax.figure.bbox.width
+
+
+def test_a_caterpillar_of_many_levels_draws_what_a_page_can_show() -> None:
+    """Both ends and every so many between; what it says is of all levels."""
+    rng = np.random.default_rng(3)
+    modes = rng.normal(size=40_000)
+    _, ax = plt.subplots()
+    caterpillar(ax, modes, modes - 1.0, modes + 1.0, list(range(len(modes))), sort=True)
+    drawn = np.asarray(ax.collections[-1].get_offsets())
+    assert len(drawn) == DRAWN_LEVELS
+    assert drawn[0].tolist() == [modes.min(), 0.0] and drawn[-1].tolist() == [modes.max(), len(modes) - 1.0]
+    away = int((np.abs(modes) > 1.0).sum())
+    assert ax.texts[0].get_text() == f"40,000 levels,\n{away:,} away from 0"
+    plt.close("all")
