@@ -79,6 +79,11 @@ def absent_name(name: str, names: Sequence[str]) -> tuple[str, str]:
             f"column {twin!r} looks the same but is spelled with other characters ({odd})",
             f"rename the column, or copy its name: {twin!r}",
         )
+    if re.match(r"var(Ident|Power|Exp|Const\w*|Comb|Fixed)\(", name):
+        return (
+            "",
+            'functions of the variance are the argument variance="ident(g)", "power(x)", "exp(x)"; weights= is a column of precisions',
+        )
     if name in ("Intercept", "(Intercept)", "const") and not near:
         return "", f"a formula has an intercept by itself: leave out {name}, and 0 with it; priors name it Intercept"
     listed = ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")

@@ -81,6 +81,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("where", "case_when", "cut"), "a comparison inside I(): I(x > 3) is 1 where it holds; for more classes make a column"),
     **dict.fromkeys(("Categorical", "category", "categorical", "ordered", "as.character"), "C(x)"),
     **dict.fromkeys(("as.numeric", "as.integer", "as.double", "float", "int"), "x alone: a column is numbers by its dtype"),
+    **dict.fromkeys(("vm", "giv", "ped", "nrm"), "(1 | g), and relationship={'g': A} as an argument of the model"),
     "Error": "the strata of aov as random effects: Error(g/f) is (1 | g) + (1 | g:f), or (f | g)",
     "zerocorr": "diag(x | g), or (x || g)",
     "fulldummy": "(0 + f | g)",

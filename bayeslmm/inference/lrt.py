@@ -260,8 +260,13 @@ def _telling_labels(labels: list[str]) -> list[str]:
     if max(map(len, labels)) <= _LABEL_WIDTH:
         return labels
     alike = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, zip(*labels, strict=False)))
-    start = labels[0].rfind(" ", 0, min(alike, min(map(len, labels)) - 20)) + 1
-    return [f"... {label[start:]}" for label in labels] if start > 1 else labels
+    return [_tail_from(label, alike) for label in labels]
+
+
+def _tail_from(label: str, alike: int) -> str:
+    """A title from the word on in which it differs from others, or its last words where it ends there."""
+    start = label.rfind(" ", 0, max(0, min(alike, len(label) - _LABEL_WIDTH // 2))) + 1
+    return f"... {label[start:]}" if start else label
 
 
 def _against(null: Candidate, alternative: Candidate, boundary: bool) -> dict[str, object]:

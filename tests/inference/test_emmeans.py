@@ -12,7 +12,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import InferenceError, PredictionError, SpecificationError
-from bayeslmm.inference.means.multiplicity import contrast_method
+from bayeslmm.inference.means.multiplicity import ADJUSTMENTS_ELSEWHERE, contrast_method
 from tests.inference.frames import split_plot, unbalanced
 
 
@@ -77,6 +77,13 @@ def test_names_of_r_and_weights_by_label(fit: blm.Fit) -> None:
         means.contrast({"wrong": {"w": 1.0, "x": -1.0}})
     with pytest.raises(SpecificationError, match="did you mean 'x'"):
         means.contrast("trt.vs.ctrl", ref="X")
+
+
+def test_adjustments_of_r_and_sas_are_told_by_ours(fit: blm.Fit) -> None:
+    for foreign, own in ADJUSTMENTS_ELSEWHERE.items():
+        with pytest.raises(SpecificationError, match=f"did you mean '{own}'"):
+            fit.emmeans("a").pairs(adjust=foreign)  # type: ignore[arg-type]
+        assert len(fit.emmeans("a").pairs(adjust=own if own != "dunnett" else "none")) == 3  # type: ignore[arg-type]
 
 
 def test_an_interaction_takes_a_family_for_each_variable(fit: blm.Fit) -> None:

@@ -122,6 +122,8 @@ def test_long_titles_differ_where_a_table_shows_them() -> None:
     shown = str(blm.lrt(*fits))
     for name in ("cs(", "ar1(", "us("):
         assert name in shown
+    added = blm.lrt(fits[1], blm.LMM(formula, _visits(), residual="ar1(visit | id)", variance="ident(arm)").fit())
+    assert "variance ident(arm)" in str(added)
     nested = [fits[2].update(". ~ . - a_long_covariate:C(visit)").model.fit("ML"), fits[2].model.fit("ML")]
     assert blm.lrt(*nested)["model"].is_unique
 

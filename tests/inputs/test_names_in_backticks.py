@@ -29,3 +29,17 @@ def test_an_error_about_something_else_keeps_its_own_remedy() -> None:
     with pytest.raises(DataError) as caught:
         blm.LMM("y ~ z + `x y`", frame)
     assert "backticks" not in caught.value.remedy
+
+
+@pytest.mark.parametrize("weights", ["varIdent(form = ~ 1 | g)", "varPower()", "varConstPower(form = ~ x)"])
+def test_weights_of_nlme_are_told_of_variance(weights: str) -> None:
+    with pytest.raises(DataError) as caught:
+        blm.LMM("y ~ x", {"y": [1.0, 2.0, 3.0], "x": [0.0, 1.0, 1.0]}, weights=weights)
+    assert 'variance="' in caught.value.remedy
+
+
+@pytest.mark.parametrize("term", ["(1 | vm(g, A))", "(1 | giv(g))", "(1 | ped(g))"])
+def test_pedigrees_of_asreml_are_told_of_relationship(term: str) -> None:
+    with pytest.raises(FormulaError) as caught:
+        blm.LMM(f"y ~ {term}", {"y": [1.0, 2.0, 3.0], "g": list("aab")})
+    assert "relationship=" in caught.value.remedy

@@ -206,6 +206,16 @@ def _custom(method: Any, means: Sequence[str]) -> ContrastFamily:
 
 
 ADJUSTMENTS = ("none", "tukey", "dunnett", "mvt", "holm", "bonferroni", "sidak", "fdr")
+ADJUSTMENTS_ELSEWHERE = {
+    **dict.fromkeys(("lsd", "t", "no", "unadjusted"), "none"),
+    **dict.fromkeys(("bh", "benjamini-hochberg", "fdr_bh"), "fdr"),
+    **dict.fromkeys(("hsd", "tukeyhsd", "tukey-kramer", "games-howell"), "tukey"),
+    **dict.fromkeys(("single-step", "simulate", "smm"), "mvt"),
+    "dunnettx": "dunnett",
+    "hochberg": "holm",
+}
+"""Adjustment in R or SAS -> the nearest here."""
+
 LOG2_DIRECTIONS = 15
 """Base-2 logarithm of the number of directions in the integration of the multivariate t."""
 
@@ -226,7 +236,7 @@ def adjustment_name(adjust: str) -> str:
     name = str(adjust).strip().lower()
     if isinstance(adjust, str) and name in ADJUSTMENTS:
         return name
-    near = get_close_matches(name, ADJUSTMENTS, 1, 0.5)
+    near = [ADJUSTMENTS_ELSEWHERE[name]] if name in ADJUSTMENTS_ELSEWHERE else get_close_matches(name, ADJUSTMENTS, 1, 0.5)
     remedy = f"did you mean {near[0]!r}? " if near else ""
     raise SpecificationError(f"unknown adjustment {adjust!r}", "adjust=", f"{remedy}one of {', '.join(ADJUSTMENTS)}")
 
