@@ -362,7 +362,7 @@ def _fit_unsettled(problem: Problem, replicates: ReplicateSums, found: BatchFits
     x, sigma2, alpha, value, settled = found.x, found.sigma2, found.alpha, found.value, found.settled
     for b in rows:
         try:
-            outcome, _ = search(_problem_of(problem, replicates.part(np.array([b]))), restricted, start)
+            outcome, _ = search(problem_of_replicate(problem, replicates.part(np.array([b]))), restricted, start)
         except (BayesLMMError, np.linalg.LinAlgError):
             continue
         point = outcome.point
@@ -371,7 +371,7 @@ def _fit_unsettled(problem: Problem, replicates: ReplicateSums, found: BatchFits
     return BatchFits(x, sigma2, alpha, value, settled)
 
 
-def _problem_of(problem: Problem, one: ReplicateSums) -> Problem:
+def problem_of_replicate(problem: Problem, one: ReplicateSums) -> Problem:
     """The problem of a single replicate."""
     kernel, p = problem.structured, problem.criterion.p
     assert kernel is not None

@@ -40,6 +40,8 @@ from bayeslmm.inference.intervals.batch_refit import (
     standardize_response,
     with_response,
 )
+from bayeslmm.inference.intervals.batch_structured import descend, poolable, problem_of_replicate
+from bayeslmm.inference.intervals.drawn_patterns import PatternSampler
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
 from bayeslmm.inference.intervals.resampling import ProductSampler, laid_out, resample_design, resampling_factor, without
 from bayeslmm.likelihood.criterion import Method
@@ -100,9 +102,22 @@ class ParametricResampler:
         few = problem.design.in_memory and (n < SUMS_FROM_ROWS or m * m > ROWS_PER_PAIR * n)
         return None if few else ProductSampler.of(problem)
 
+    @cached_property
+    def pattern_sampler(self) -> PatternSampler | None:
+        """What draws the sums by pattern of visits under structured errors; None where rows are drawn."""
+        problem = self.fit.problem
+        few = problem.design.in_memory and problem.criterion.n < SUMS_FROM_ROWS
+        if self.statistic is not None or few or not poolable(problem) or problem.size == 0 or problem.criterion.held is not None:
+            return None
+        return PatternSampler.of(problem)
+
     def run(self, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Replicates:
         """Draw and fit some replicates."""
-        fit, sampler = self.fit, self.sampler
+        fit, sampler, patterns = self.fit, self.sampler, self.pattern_sampler
+        if patterns is not None:
+            step = patterns.step
+            found = [self._by_patterns(patterns, numbers[i : i + step], streams[i : i + step]) for i in range(0, len(numbers), step)]
+            return _concatenate(found)
         if sampler is not None:
             step = sampler.step
             found = [self._by_sums(sampler, numbers[i : i + step], streams[i : i + step]) for i in range(0, len(numbers), step)]
@@ -126,6 +141,17 @@ class ParametricResampler:
         if not self.together:
             return _one_by_one(numbers, self.names, [partial(alone, b) for b in range(products.count)])
         return self._settled(numbers, refit_products(problem, products, fit.restricted, self.start), alone)
+
+    def _by_patterns(self, sampler: PatternSampler, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Replicates:
+        fit, problem = self.fit, self.fit.problem
+        sigma2 = fit.estimate.sigma**2 / problem.sigma2(1.0)
+        sums = sampler.draw(fit.estimate.x, sigma2, _conditioned(problem, fit.fixef_kept), streams)
+
+        def alone(b: int) -> Array:
+            found = estimate(problem_of_replicate(problem, sums.part(np.array([b]))), _method(fit), start=self.start)
+            return _values(problem, found, fit.model, None, type(fit))
+
+        return self._settled(numbers, descend(problem, sums, self.start, fit.restricted), alone)
 
     def _settled(self, numbers: Sequence[int], many: BatchFits, alone: Callable[[int], Array]) -> Replicates:
         """Fits made side by side; those that have not settled are made again by themselves."""
