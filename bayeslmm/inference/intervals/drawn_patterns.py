@@ -20,7 +20,7 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import PooledBatch, sum_by_pattern
 from bayeslmm.likelihood.structured.residual_structure import BlockRows
 
-RANK_TOLERANCE = 1e-12
+ROUNDING_PIVOT = 1e-12
 """Pivot of A'A, relative to the largest, below which no direction is left."""
 
 
@@ -48,7 +48,7 @@ def _root(S: Array, most: int) -> Array:
     size = float(np.diagonal(S).max(initial=0.0))
     if size <= 0.0:
         return np.zeros((len(S), 0))
-    return pivoted_root(S, RANK_TOLERANCE * size)[0][:, :most]
+    return pivoted_root(S, ROUNDING_PIVOT * size)[0][:, :most]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
