@@ -413,18 +413,18 @@ def _by_function(imputations: CompletedTrial, function: Callable[[pd.DataFrame],
             whole = layout.completed(imputations.values[k])
             frame = frame.assign(**{name: frame[name].to_numpy() + _aligned(imputations, k, added, whole)})
         parts = [(None, frame)] if by is None else list(frame.groupby(by, observed=True, sort=True))
-        found = [one for level, part in parts for one in _read_result(_called(function, part, k), level)]
+        found = [one for level, part in parts for one in _read_result(_call_analysis(function, part, k), level)]
         labels.append(tuple(label for label, _ in found))
         rows.append([values for _, values in found])
         if labels[-1] != labels[0]:
             what = f"the function gave other parameters for data set {k} than for the first"
             raise SpecificationError(what, ", ".join(str(label[1]) for label in labels[-1]), "return the same names each time")
     values = np.array(rows, float)
-    _demand_numbers(values, labels[0], with_errors=imputations.replication.rule == "rubin")
+    _require_numbers(values, labels[0], with_errors=imputations.replication.rule == "rubin")
     return Analyses(imputations, labels[0], values[..., 0], values[..., 1], values[..., 2])
 
 
-def _called(function: Callable[[pd.DataFrame], Any], frame: pd.DataFrame, k: int) -> Any:
+def _call_analysis(function: Callable[[pd.DataFrame], Any], frame: pd.DataFrame, k: int) -> Any:
     try:
         return function(frame)
     except BayesLMMError:
@@ -434,7 +434,7 @@ def _called(function: Callable[[pd.DataFrame], Any], frame: pd.DataFrame, k: int
         raise SpecificationError(what, "analysis", "mend it: it is called with a completed frame of the data") from error
 
 
-def _demand_numbers(values: Array, labels: Sequence[Label], *, with_errors: bool) -> None:
+def _require_numbers(values: Array, labels: Sequence[Label], *, with_errors: bool) -> None:
     """Refuse results (K, q, 3) that cannot be pooled: estimates that are none, and where standard errors are pooled, those."""
     estimate, std_error, df = np.moveaxis(values, -1, 0)
     told = [(~np.isfinite(estimate), "an estimate that is missing or infinite", "return a number for every data set")]

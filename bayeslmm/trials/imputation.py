@@ -123,12 +123,12 @@ def impute(
     if progress is not None:
         require_function(progress, "progress")
     trial = read_imputation_model(model, treatment, reference, events, strategy, criterion)
-    _demand_memory(trial.layout, method, resampling, number)
+    _require_memory(trial.layout, method, resampling, number)
     if method == "conditional-mean":
         return _conditional_means(trial, resampling, number[0], seed, progress)
     if method == "bayes":
         return _bayes(trial, number[0], seed) if prior == "model" else _bayes_by_gibbs(trial, prior, number[0], seed)
-    return _bootstrapped(trial, method, number, seed, progress)
+    return _draw_from_bootstraps(trial, method, number, seed, progress)
 
 
 def _number(method: str, resampling: str | None, n: Any) -> tuple[int, int]:
@@ -151,7 +151,7 @@ def _number(method: str, resampling: str | None, n: Any) -> tuple[int, int]:
     return found, 1
 
 
-def _demand_memory(layout: Layout, method: str, resampling: str | None, number: tuple[int, int]) -> None:
+def _require_memory(layout: Layout, method: str, resampling: str | None, number: tuple[int, int]) -> None:
     """Refuse more completed data sets, with how often each subject counts in them, than there is memory for."""
     N, m = layout.size
     count = 1 + N if (method, resampling) == ("conditional-mean", "jackknife") else number[0] * number[1]
@@ -177,9 +177,9 @@ def _conditional_means(
         names = tuple(f"without {label}" for label in trial.layout.subjects)
     else:
         weights = stratified(trial.layout, n, generator(seed))
-        every = _reweighted(trial, weights, progress)
+        every = _refit_weighted(trial, weights, progress)
         names = tuple(f"sample {b + 1}" for b in range(n))
-    every, weights, failed = _kept(every, weights, names)
+    every, weights, failed = _keep_settled(every, weights, names)
     both = concatenate_fields([whole, every])
     weights = np.concatenate([np.ones((1, N)), weights])
     return Imputations(trial.layout, trial.complete(both), Replication(resampling, weights), trial, both, failed, seed=seed)
@@ -194,14 +194,14 @@ def stratified(layout: Layout, n: int, rng: Generator) -> Array:
     return weights
 
 
-def _reweighted(trial: TrialModel, weights: Array, progress: Callable[[int], None] | None) -> VisitParameters:
+def _refit_weighted(trial: TrialModel, weights: Array, progress: Callable[[int], None] | None) -> VisitParameters:
     inside = trial.fitted_subject >= 0
     own = np.zeros((len(weights), int(inside.sum())))
     own[:, trial.fitted_subject[inside]] = weights[:, inside]
     return reweighted(trial.fit.problem, trial.fit.estimate.x, trial.fit.restricted, own, progress)
 
 
-def _kept(every: VisitParameters, weights: Array, names: tuple[str, ...]) -> tuple[VisitParameters, Array, tuple[str, ...]]:
+def _keep_settled(every: VisitParameters, weights: Array, names: tuple[str, ...]) -> tuple[VisitParameters, Array, tuple[str, ...]]:
     """Sets of parameters whose refit settled; the others are named, with a warning."""
     good = every.settled & np.isfinite(every.alpha).all(axis=1)
     failed = tuple(names[b] for b in np.flatnonzero(~good))
@@ -235,12 +235,12 @@ def _bayes_by_gibbs(trial: TrialModel, prior: str, n: int, seed: Any) -> Imputat
     return Imputations(trial.layout, values, Replication("rubin"), trial, given, method="bayes", seed=seed)
 
 
-def _bootstrapped(
+def _draw_from_bootstraps(
     trial: TrialModel, method: str, number: tuple[int, int], seed: Any, progress: Callable[[int], None] | None
 ) -> Imputations:
     (B, D), rng = number, generator(seed)
     weights = stratified(trial.layout, B, rng)
-    every, weights, failed = _kept(_reweighted(trial, weights, progress), weights, tuple(f"sample {b + 1}" for b in range(B)))
+    every, weights, failed = _keep_settled(_refit_weighted(trial, weights, progress), weights, tuple(f"sample {b + 1}" for b in range(B)))
     if method == "approximate-bayes":
         values = trial.complete(every, rng)
         return Imputations(trial.layout, values, Replication("rubin"), trial, every, failed, method=method, seed=seed)

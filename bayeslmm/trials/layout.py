@@ -117,7 +117,9 @@ def read_layout(data: Any, columns: TrialColumns, reference: Mapping[Any, Any] |
         if role != "outcome" and frame[name].isna().any():
             lost = np.flatnonzero(frame[name].isna())
             what = "subjects without arm" if role == "treatment" else f"rows without {role}"
-            raise DataError(f"{what}: column {name!r} is missing", f"rows {_listed(lost.tolist())}", "fill it in, or drop these subjects")
+            raise DataError(
+                f"{what}: column {name!r} is missing", f"rows {_list_labels(lost.tolist())}", "fill it in, or drop these subjects"
+            )
     if "imputed" in frame.columns and columns.outcome != "imputed":
         frame = frame.drop(columns="imputed")
     subjects, subject = ordered_labels(frame[columns.subject])
@@ -130,7 +132,7 @@ def read_layout(data: Any, columns: TrialColumns, reference: Mapping[Any, Any] |
     moved = (arm_of_row[rows] != arm[:, None]).any(axis=1)
     if moved.any():
         who = [subjects[i] for i in np.flatnonzero(moved)]
-        raise DataError(f"{int(moved.sum())} subjects are in two arms", f"subjects {_listed(who)}", "give each subject one arm")
+        raise DataError(f"{int(moved.sum())} subjects are in two arms", f"subjects {_list_labels(who)}", "give each subject one arm")
     y = _numbers(frame[columns.outcome], columns.outcome)[rows]
     return Layout(frame, columns, subjects, levels, arms, rows, y, np.isnan(y), arm, _references(arms, reference))
 
@@ -326,7 +328,7 @@ def _numbers(column: pd.Series[Any], name: str) -> Array:
     except (TypeError, ValueError):
         raise DataError(f"the outcome {name!r} is not numbers", f"dtype {column.dtype}", "make it numbers: pd.to_numeric") from None
     if np.isinf(values).any():
-        raise DataError(f"the outcome {name!r} is infinite", f"rows {_listed(np.flatnonzero(np.isinf(values)).tolist())}", "mend it")
+        raise DataError(f"the outcome {name!r} is infinite", f"rows {_list_labels(np.flatnonzero(np.isinf(values)).tolist())}", "mend it")
     return np.asarray(values)
 
 
@@ -339,7 +341,7 @@ def _absent(value: Any) -> bool:
     return value is None or (not callable(value) and bool(pd.isna(value)))
 
 
-def _listed(labels: Sequence[Any]) -> str:
+def _list_labels(labels: Sequence[Any]) -> str:
     more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
     return ", ".join(map(str, labels[:SHOWN])) + more
 

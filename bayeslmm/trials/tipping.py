@@ -58,10 +58,10 @@ def _by_arm(imputations: CompletedTrial, delta: Mapping[Any, float], after_event
         if str(arm) not in known:
             raise SpecificationError(f"delta names arm {arm!r}", f"arms: {', '.join(map(str, layout.arms))}", "use the arms of the data")
         amounts[known[str(arm)]] = _amount(amount)
-    return np.asarray(amounts[layout.arm][:, None] * _touched(imputations, after_event, missing_only))
+    return np.asarray(amounts[layout.arm][:, None] * _adjusted_cells(imputations, after_event, missing_only))
 
 
-def _touched(imputations: CompletedTrial, after_event: bool, missing_only: bool = True) -> Array:
+def _adjusted_cells(imputations: CompletedTrial, after_event: bool, missing_only: bool = True) -> Array:
     """(N, m) 1 where an amount is added."""
     layout = imputations.layout
     after = np.arange(layout.size[1]) >= _first(imputations)[:, None]
@@ -193,7 +193,7 @@ def tipping(
     compared = control_arms(layout, control)
     groups, numbers = _grid(layout, grid, arms, compared)
     formula = analysis_formula(layout, analysis, covariates)
-    touched = _touched(imputations, after_event)
+    touched = _adjusted_cells(imputations, after_event)
     shifts = np.stack([np.isin(layout.arm, group)[:, None] * touched for group in groups])
     amounts = np.array(list(product(*numbers)))
     visits = _visits(layout, visit)

@@ -155,7 +155,7 @@ class TrialModel:
             else:
                 mean = strategy_mean(task.strategy, mean, reference, task.first)
                 S = strategy_covariance(task.strategy, own, other, task.first)[:, None]
-            out[:, i[:, None], task.missing] = _imputed(mean, S, y[i], task, rng)
+            out[:, i[:, None], task.missing] = _impute_missing(mean, S, y[i], task, rng)
         return out
 
 
@@ -171,7 +171,7 @@ def _own_laws(task: Task, mean: Array, own: Array, reference: Array, other: Arra
     return means, covariances
 
 
-def _imputed(mean: Array, S: Array, y: Array, task: Task, rng: Generator | None) -> Array:
+def _impute_missing(mean: Array, S: Array, y: Array, task: Task, rng: Generator | None) -> Array:
     """Missing outcomes (B, n, missing) given the observed ones; S (B, 1 or n, m, m)."""
     o, u = task.observed, task.missing
     found, left = mean[..., u], S[..., u[:, None], u]
@@ -218,7 +218,7 @@ def read_imputation_model(
     if events is not None and len(found.first) and (found.first < len(layout.visits)).any():
         _require_order(layout)
     _require_arms(layout)
-    fit = _fitted(model, layout, found, criterion)
+    fit = _fit_at_random(model, layout, found, criterion)
     labels = {str(label): i for i, label in enumerate(fit.design.residual.subject.levels)}
     place = np.array([labels.get(str(label), -1) for label in layout.subjects])
     law = _law(layout, found, fit)
@@ -259,7 +259,7 @@ def left_out(layout: Layout, events: Events) -> Flags:
     return np.asarray(lost & np.array([name != "MAR" for name in events.strategy])[:, None])
 
 
-def _fitted(model: Any, layout: Layout, events: Events, criterion: str) -> Any:
+def _fit_at_random(model: Any, layout: Layout, events: Events, criterion: str) -> Any:
     """The fit without outcomes after events that are not missing at random."""
     lost = left_out(layout, events)
     if lost.any():
@@ -283,12 +283,12 @@ def _law(layout: Layout, events: Events, fit: Any) -> Law:
         raise SpecificationError(what, f"model {fit.formula}", remedy)
     other = np.where(layout.reference >= 0, layout.reference, np.arange(len(layout.arms)))[layout.arm]
     moved = frame.assign(**{name: with_arm(frame[name], layout.arms, other[layout.order[0]])})
-    X, offset, group, estimable = _encoded(layout, fit, frame)
-    X_reference, _, reference_group, reference_estimable = _encoded(layout, fit, moved)
+    X, offset, group, estimable = _encode_means(layout, fit, frame)
+    X_reference, _, reference_group, reference_estimable = _encode_means(layout, fit, moved)
     return Law(X, X_reference, offset, group, reference_group, estimable, reference_estimable)
 
 
-def _encoded(layout: Layout, fit: Any, frame: pd.DataFrame) -> tuple[Array, Array, Codes, Flags]:
+def _encode_means(layout: Layout, fit: Any, frame: pd.DataFrame) -> tuple[Array, Array, Codes, Flags]:
     """Columns of the mean (N, m, p), offset (N, m), group of parameters (N,), and which means are estimable (N, m)."""
     design, rows = fit.design, layout.rows
     every = design.encoding.fixed(frame)[0]
