@@ -275,7 +275,8 @@ def replicate(
         np.zeros(1 + found.size),
     )
     post = PosteriorData(model, own, both, chains=1, method="calibration", checks={}, elapsed=0.0)
-    return {name: int(np.sum(values[1:] < values[0])) for name, values in ranked_quantities(post).items()}
+    # what is held has no rank: the truth and all draws are one number
+    return {name: int(np.sum(values[1:] < values[0])) for name, values in ranked_quantities(post).items() if np.ptp(values) > 0}
 
 
 def ranked_quantities(post: PosteriorData) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -37,6 +38,24 @@ def test_the_sampler_passes_on_a_small_design() -> None:
 
 def test_a_planted_error_is_found_with_few_replications() -> None:
     assert calibrate(scenario("intercepts"), 250, seed=2, sampler=narrow_alpha).checks["uniform"].verdict == "failed"
+
+
+HELD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "sigma": ({"sigma": 0.8}, {}, "sd__Observation|Residual"),
+    "sigma by its prior": ({}, {"sigma": ("fixed", 0.8)}, "sd__Observation|Residual"),
+    "sd": ({}, {"sd": {"g": ("fixed", 0.7)}}, "sd__Intercept|g"),
+}
+
+
+@pytest.mark.parametrize("held", list(HELD))
+def test_what_is_held_has_no_rank_and_everything_else_has_one(held: str) -> None:
+    options, priors, name = HELD[held]
+    own = {"sd": ("half_normal", 1.5)} | ({} if options else {"sigma": ("half_normal", 1.5)}) | priors
+    model = blm.LMM("y ~ x + (1 | g)", grouped(groups=6, each=4), priors=blm.Priors(alpha="normal", **own), **options)
+    found = model.calibrate(20, draws=19, seed=1)
+    others = {"Intercept", "x", "sd__Intercept|g", "sd__Observation|Residual", "Intercept|g g0", "log likelihood", "last row"} - {name}
+    assert set(found.ranks.columns) == others
+    assert found.checks["uniform"].verdict == "passed"
 
 
 def test_same_seed_same_ranks() -> None:

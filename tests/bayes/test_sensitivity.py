@@ -57,3 +57,14 @@ def test_the_likelihood_given_alpha_is_that_of_the_definition(name: str) -> None
         e = design.y - design.X @ alpha - (0.0 if design.offset is None else design.offset)
         direct = -0.5 * (np.linalg.slogdet(V)[1] + e @ np.linalg.solve(V, e) + len(e) * np.log(2.0 * np.pi))
         assert value == pytest.approx(direct, rel=1e-9)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("held", ["sd", "sigma"])
+def test_what_is_held_answers_to_nothing_and_changes_no_other_row(held: str) -> None:
+    priors: dict[str, Any] = {"sd": {"g": ("fixed", 0.7)}} if held == "sd" else {"sigma": ("fixed", 0.9)}
+    table = designs.model("intercepts", blm.Priors(alpha="normal", **priors)).sample(draws=200, seed=1).sensitivity()
+    name = "sd__Intercept|g" if held == "sd" else "sd__Observation|Residual"
+    assert table.loc[name].tolist() == [0.0, 0.0, "fine"]
+    assert table.index.tolist() == ["Intercept", "x", "sd__Intercept|g", "sd__Observation|Residual"]
+    assert (table.drop(index=name)["likelihood"] > 0).all()

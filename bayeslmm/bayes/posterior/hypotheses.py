@@ -163,13 +163,15 @@ def sensitivity(post: PosteriorData, threshold: float = 0.05) -> pd.DataFrame:
     likelihood = post.density.log_likelihood_given(post.draws.phi, post.draws.alpha)
     values = dict(zip(post.coef_names, post.draws.alpha.T, strict=True))
     values |= {f"{name}|{group}": draws for group, name, draws in parameter_draws(post)}
+    # what is held answers to nothing, and ArviZ would divide 0 by 0
+    moved = {j: v for j, v in enumerate(values.values()) if np.ptp(v) > 0}
     # by number: a user's name may be that of a dim, or hold a slash
     groups = {
-        "posterior": xarray.Dataset({f"parameter {j}": (dims, post.shaped(v)) for j, v in enumerate(values.values())}, coords=coords),
+        "posterior": xarray.Dataset({f"parameter {j}": (dims, post.shaped(v)) for j, v in moved.items()}, coords=coords),
         "log_prior": xarray.Dataset({"priors": (dims, post.shaped(prior))}, coords=coords),
         "log_likelihood": xarray.Dataset({"y": (dims, post.shaped(likelihood))}, coords=coords),
     }
     table: pd.DataFrame = optional("arviz_stats").psense_summary(xarray.DataTree.from_dict(groups), threshold=threshold)
-    table.index = pd.Index(list(values))
+    table = table.set_axis(list(moved)).reindex(range(len(values))).set_axis(list(values)).fillna({"prior": 0.0, "likelihood": 0.0})
     # ArviZ's sign for nothing to say is no letter: a terminal without Unicode could not print it
-    return table.assign(diagnosis=table["diagnosis"].replace("\N{CHECK MARK}", NO_CONFLICT))
+    return table.assign(diagnosis=table["diagnosis"].replace("\N{CHECK MARK}", NO_CONFLICT).fillna(NO_CONFLICT))
