@@ -21,7 +21,7 @@ from bayeslmm.bayes.held_out import held_out, level_sets
 from bayeslmm.bayes.loo import leave_one_out, with_jacobian
 from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.posterior import Posterior
-from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
+from bayeslmm.bayes.posterior.tables import draw_sds, equal_tailed_limits, parameter_draws
 from bayeslmm.bayes.sampling.sample import sample
 from bayeslmm.errors import BayesLMMWarning, SpecificationError, printable_text, warn_user
 from bayeslmm.estimate.estimate import uninterrupted
@@ -292,13 +292,13 @@ def prior_pull(post: Posterior, values: Array) -> Array:
     if not np.isfinite(log_prior).all():
         return np.full(values.shape[1], np.nan)
     away = values - values.mean(0)
-    sd = values.std(0)
+    sd = draw_sds(values, ddof=0)
     return np.asarray((away * (log_prior - log_prior.mean())[:, None]).mean(0) / np.where(sd > 0, sd, np.inf))
 
 
 def _summed(rows: list[tuple[str, str | None, str]], values: Array, conf_level: float) -> pd.DataFrame:
     low, high = equal_tailed_limits(values, conf_level)
-    columns = {"estimate": values.mean(0), "std_error": values.std(0, ddof=1), "conf_low": low, "conf_high": high}
+    columns = {"estimate": values.mean(0), "std_error": draw_sds(values), "conf_low": low, "conf_high": high}
     return pd.DataFrame(rows, columns=COMPARISON_KEYS).assign(**columns)
 
 

@@ -147,3 +147,16 @@ def test_hold_outs_of_other_factors_are_not_paired() -> None:
     same = frame.assign(k=frame["g"].str.upper())
     table = blm.compare_models({"g": models["g"], "k": blm.LMM("y ~ x + (1 | k)", same)}, by="logo", draws=50)
     assert table["difference"].abs().max() < 0.5
+
+
+@pytest.mark.parametrize("priors", [{"sd": {"g": ("fixed", 0.7)}}, {"sigma": ("fixed", 1.2)}])
+def test_what_is_held_has_no_spread_and_no_gap(priors: dict[str, Any]) -> None:
+    own = designs.model("intercepts", blm.Priors(alpha="normal", **priors))
+    post = own.sample(draws=100, seed=1)
+    name = "sd__Intercept" if "sd" in priors else "sd__Observation"
+    assert post.tidy("ran_pars").set_index("term").loc[name, "std_error"] == 0.0
+    frame = blm.compare(blm.LMM(own.formula, designs.grouped()).fit(), post).frame
+    held = frame["term"] == name
+    assert frame.loc[held, "gap"].isna().all()
+    assert frame.loc[~held, "gap"].abs().max() < 10
+    assert frame.loc[held & (frame["source"] == "posterior"), "pull"].tolist() == [0.0]

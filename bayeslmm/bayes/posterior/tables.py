@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 TIDY_COLUMNS = ["effect", "group", "level", "term", "estimate", "std_error"]
 
 
+def draw_sds(values: Array, ddof: int = 1) -> Array:
+    """Standard deviation of each column of draws; 0 for what is held, whose mean would be a rounding away from it."""
+    return np.where(np.ptp(values, axis=0) > 0, values.std(0, ddof=ddof), 0.0)
+
+
 def equal_tailed_limits(values: Array, conf_level: float) -> tuple[Array, Array]:
     """Equal-tailed limits over the first axis."""
     half = 0.5 * require_level(conf_level)
@@ -103,7 +108,7 @@ def tidy_draws(post: PosteriorData, effects: str, conf_level: float | None) -> p
         rows += _value_rows(post)
     table = pd.DataFrame([row[:4] for row in rows], columns=TIDY_COLUMNS[:4])
     values = np.stack([row[4] for row in rows], axis=1) if rows else np.zeros((post.draws.size, 0))
-    table["estimate"], table["std_error"] = values.mean(0), values.std(0, ddof=1)
+    table["estimate"], table["std_error"] = values.mean(0), draw_sds(values)
     if conf_level is not None:
         table["conf_low"], table["conf_high"] = equal_tailed_limits(values, conf_level)
     return table
