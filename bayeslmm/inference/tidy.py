@@ -181,6 +181,10 @@ def _fixed_rows(table: pd.DataFrame, conf_level: float | None) -> pd.DataFrame:
     return out if conf_level is None else with_limits(out, conf_level)
 
 
+ROUNDED_CORRELATION = 1e-8
+"""1 - r^2 below which a correlation is 1 but for rounding, and Fisher's z of it no number to have an error."""
+
+
 def parameter_errors(fit: Estimates) -> dict[str, float]:
     """Standard errors of the covariance parameters, by name: the delta method from the observed information; NaN at the end of a range."""
     problem, found = fit.problem, {}
@@ -188,8 +192,10 @@ def parameter_errors(fit: Estimates) -> dict[str, float]:
     covariance, gone = observed_information(fit).covariance, vanished_parameters(problem, fit.estimate.x)
     for parameter in covariance_parameters(problem):
         value, error = parameter_value(parameter, problem, tau), standard_error(parameter, problem, tau, covariance)
-        known = error > 0 and parameter.term not in gone.zero | gone.unknown
-        found[parameter.term] = scale_speed(parameter.scale, value) * error if known else np.nan
+        speed = scale_speed(parameter.scale, value)
+        at_one = parameter.scale == "fisher" and speed < ROUNDED_CORRELATION
+        known = error > 0 and not at_one and parameter.term not in gone.zero | gone.unknown
+        found[parameter.term] = speed * error if known else np.nan
     return found
 
 
