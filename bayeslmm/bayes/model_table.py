@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._io import as_path, write_atomically
-from bayeslmm._validation import require_level, require_names, require_one_of
+from bayeslmm._validation import require_level, require_name, require_names, require_one_of
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.tables import icc_draws, r2_draws, tidy_draws
 from bayeslmm.errors import BayesLMMError, SpecificationError, escape_control
@@ -109,6 +109,8 @@ def tables(
 def model_table(models: Sequence[Any], labels: Any, df: DfMethod, level: float) -> ModelTable:
     """The cells, whatever language they are written in."""
     names = dict(labels) if isinstance(labels, Mapping) else {}
+    for name in (*names, *names.values()):
+        require_name(name, "labels")
     headings = [model.design.spec.formula.response for model in models]
     if labels is not None and not isinstance(labels, Mapping):
         headings = require_names(labels, "labels")

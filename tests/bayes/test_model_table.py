@@ -69,6 +69,12 @@ def test_posteriors_stand_beside_fits_and_labels_rename(fits: tuple[blm.Fit, blm
         blm.tables()
 
 
+@pytest.mark.parametrize("labels", [{"Intercept": 1}, {1: "one"}, {("a",): "b"}, {"Intercept": None}])
+def test_labels_are_texts(fits: tuple[blm.Fit, blm.Fit], labels: dict[object, object]) -> None:
+    with pytest.raises(SpecificationError):
+        fits[0].to_table(labels=labels)  # type: ignore[arg-type]
+
+
 def test_shares_have_limits_and_factors(fits: tuple[blm.Fit, blm.Fit]) -> None:
     shares = fits[0].r2(conf_int=True, n=40, seed=1)
     assert (shares["conf_low"] <= shares["conf_high"]).all() and shares.index.tolist() == ["conditional", "marginal"]
