@@ -6,6 +6,7 @@ import doctest
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,17 @@ def test_what_it_cannot_take_it_says(rows: pd.DataFrame) -> None:
 def test_an_unfitted_estimator_crosses_processes() -> None:
     estimator = pickle.loads(pickle.dumps(blm.LMMRegressor(FORMULA)))  # noqa: S301
     assert estimator.formula == FORMULA
+
+
+def test_a_fitted_pipeline_is_stored_by_joblib(rows: pd.DataFrame, tmp_path: Path) -> None:
+    joblib = pytest.importorskip("joblib")
+    X, y = rows[["Days", "Subject"]], rows["Reaction"]
+    pipeline = make_pipeline(FunctionTransformer(), blm.LMMRegressor(FORMULA)).fit(X, y)
+    joblib.dump(pipeline, tmp_path / "pipeline")
+    code = f"import joblib, bayeslmm as blm; d = blm.load_dataset('sleepstudy'); p = joblib.load({str(tmp_path / 'pipeline')!r})"
+    said = f"{code}; print(p.predict(d[['Days', 'Subject']]).sum().hex())"
+    shown = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == pipeline.predict(X).sum().hex()
 
 
 def test_without_scikit_learn_the_name_says_what_to_install() -> None:
