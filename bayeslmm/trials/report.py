@@ -195,6 +195,8 @@ def check_analysis(imputations: CompletedTrial, asked: EffectOptions) -> None:
     require_number(asked.null, "null")
     if not callable(asked.analysis):
         analysis_formula(imputations.layout, asked.analysis, asked.covariates)
+    if asked.analysis is not None or asked.covariates:
+        _analysed(imputations, asked)  # what a user asked for by name is an error of the call, not a line of the page
 
 
 def add_imputations(page: Page, imputations: CompletedTrial, asked: EffectOptions) -> None:

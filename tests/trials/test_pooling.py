@@ -243,5 +243,8 @@ def test_figures_are_drawn(imp: blm.Imputations) -> None:
     assert len(imp.plot().get_lines()) == 6
     assert imp.tipping(range(5), ANALYSIS).plot().get_xlabel() == "added to imputed outcomes of drug"
     assert imp.tipping({"drug": range(5), "placebo": range(3)}, ANALYSIS).plot().get_ylabel().endswith("placebo")
+    for absent in ({"analysis": "nonsense"}, {"analysis": "change ~ arm + nope"}, {"covariates": ["nope"]}):
+        with pytest.raises(blm.errors.BayesLMMError):
+            imp.report(**absent)
     page = imp.report(analysis=ANALYSIS)
     assert all(words in page for words in ("Who was imputed", "copy increments in reference", "anchored", "missing at random"))
