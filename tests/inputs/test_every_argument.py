@@ -29,6 +29,8 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "L": {"list"},
         "test": {"list"},
         "methods": {"list"},
+        "numerator": {"list", "set"},
+        "of": {"list", "set"},
         "covariates": {"list"},
         "analysis": {"list"},
         "var_names": {"list"},
@@ -62,7 +64,7 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "at": {"unhashable key"},
         "seed": {"0", "huge", "billion"},
     },
-    "as many as there are": {"draws": {"billion"}, "workers": {"billion"}, "lags": {"billion"}, "n": {"billion"}},
+    "as many as there are": {"draws": {"billion"}, "workers": {"billion"}, "lags": {"billion"}, "n": {"billion"}, "rows": {"billion"}},
     "headings of the user's own, one for each model": {"labels": {"list", "set", "DataFrame"}},
     "a text of the user's own; a file of that name": {
         "title": {"nonsense", "empty text", "control", "surrogate"},
@@ -85,6 +87,7 @@ TAKEN: dict[str, dict[str, set[str]]] = {
     },
     "the asymptotic covariance, which goes with the usual degrees of freedom": {"vcov": {"None"}, "df": {"None"}},
     "no contrasts are made": {"method": {"{}"}},
+    "a seed of nobody's choice": {"seed": {"None"}},
     "the relationship of a factor that the file does not name": {"relationship": {"unhashable key"}},
 }
 """Why -> parameter -> the values that are taken for that reason."""
