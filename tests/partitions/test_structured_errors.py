@@ -258,3 +258,21 @@ def test_a_note_of_few_complete_subjects_is_that_of_the_rows() -> None:
     notes = [{note.name: note.value for note in model.design.notes} for model in (whole, parts)]
     assert "few_complete_subjects" in notes[0]
     assert notes[0]["few_complete_subjects"] == notes[1]["few_complete_subjects"]
+
+
+def test_a_fit_saved_without_its_rows_is_fitted_again(tmp_path: Path) -> None:
+    fit = pair()[0]
+    fit.save(tmp_path / "fit", rows=False)
+    again = blm.load(tmp_path / "fit")
+    assert isinstance(again, blm.Fit)
+    for method in ("REML", "ML"):
+        near(fit.model.fit(method).criterion, again.model.fit(method).criterion, 1e-12)
+
+
+def test_a_dask_frame_of_subjects_cut_anywhere() -> None:
+    dask, frames = pytest.importorskip("dask"), pytest.importorskip("dask.dataframe")
+    parts = [part for part in sorted_parts(trial(1), np.random.default_rng(0)) if len(part)]
+    with dask.config.set(scheduler="synchronous"):
+        together = frames.concat([frames.from_pandas(part, npartitions=1) for part in parts])
+        other = blm.from_partitions("y ~ base + arm * visit", together, residual="us(visit | id)").fit()
+    near(pair()[0].criterion, other.criterion, 1e-12)
