@@ -139,6 +139,12 @@ def hold_coefficient(problem: Problem, j: int, value: float) -> Criterion:
     return replace_Xy(problem.criterion, M)
 
 
+TRIED_LENGTHS = (0.02, 0.2, 1.0)
+"""Relative sds of the two effects whose correlation is held, from which the search begins besides."""
+
+SEARCHED_AGAIN = 2
+"""How many of these points."""
+
 LAST_STEP_DECREASE = 3e-4
 """Predicted decrease at which the last Newton step is taken without another evaluation; what is left is a small part of it."""
 
@@ -342,6 +348,15 @@ class CorrelationConstraint:
             return _Point(u, found.value, B.T @ found.gradient, None if found.hessian is None else B.T @ found.hessian @ B)
 
         u, lowest = _descend(function, start)
+        # with a correlation that the data do not like one of the two sds goes to 0, and which of them the nearest minimum does not know
+        trial = np.tile(u, (len(TRIED_LENGTHS) ** 2, 1))
+        trial[:, [i, j]] = [(a, b) for a in TRIED_LENGTHS for b in TRIED_LENGTHS]
+        values = self.problem.criterion.values(trial @ self._map(value, 1.0, len(u) + 1).T, self.restricted)
+        for k in np.argsort(values)[:SEARCHED_AGAIN]:
+            if np.isfinite(values[k]):
+                other, found = _descend(function, trial[k])
+                if found < lowest:
+                    u, lowest = other, found
         return ConstrainedMinimum(u, lowest)
 
 
