@@ -182,7 +182,7 @@ def _estimates_of(problem: Problem, x: Array, sigma: float, solution: Solution) 
     }
 
 
-def mode_again(problem: Problem, priors: Priors, estimate: Estimate) -> dict[str, Any]:
+def mode_again(problem: Problem, priors: Priors | None, estimate: Estimate) -> dict[str, Any]:
     """The estimates of a saved mode evaluated again, at the point of its path that they were made of: the one nearest to them.
 
     `path` : twice minus the log density there, stored and evaluated again. Errors: FormatError for a path of other parameters.
