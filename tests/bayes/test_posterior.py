@@ -14,7 +14,7 @@ from scipy import stats
 
 import bayeslmm as blm
 from bayeslmm.bayes.posterior.predict import linear_predictor
-from bayeslmm.errors import BayesLMMError, BayesLMMWarning, MismatchError, PriorError, SpecificationError
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, MismatchError, PriorError, SpecificationError, optional
 from tests.bayes.designs import MODELS, grouped, model
 
 
@@ -157,6 +157,35 @@ def test_names_and_dims_are_those_of_the_model(post: blm.Posterior) -> None:
 def test_the_summary_has_each_parameter_once(post: blm.Posterior) -> None:
     labels = post.summary().index.tolist()
     assert labels == ["alpha[Intercept]", "alpha[x]", "sigma", "sd_g[Intercept]", "sd_g[x]", "corr_g[Intercept, x]"]
+
+
+HELD: dict[str, tuple[dict[str, Any], dict[str, Any], str, float]] = {
+    "sigma": ({"sigma": 0.753}, {}, "sigma", 0.753),
+    "sigma by its prior": ({}, {"sigma": ("fixed", 1234.5)}, "sigma", 1234.5),
+    "sd": ({}, {"sd": {"g": ("fixed", 0.00123)}}, "sd_g[Intercept]", 0.00123),
+}
+
+
+@pytest.mark.parametrize("held", list(HELD))
+@pytest.mark.parametrize("kind", ["all", "stats", "all_median", "stats_median"])
+def test_what_is_held_is_printed_as_it_is(held: str, kind: Any) -> None:
+    options, priors, label, value = HELD[held]
+    found = blm.LMM("y ~ x + (1 | g)", grouped(groups=5, each=4), priors=blm.Priors(**priors), **options).sample(draws=50, chains=2, seed=1)
+    table = found.summary(kind=kind)
+    middle, spread = ("median", "mad") if "median" in kind else ("mean", "sd")
+    places = [middle, *(name for name in table.columns if name.endswith(("_lb", "_ub")))]
+    printed = pd.DataFrame([line.split()[-len(table.columns) :] for line in str(table).splitlines()[1:]], table.index, table.columns)
+    assert [float(text) for text in printed.loc[label, places]] == pytest.approx([value] * 3, rel=1e-9)
+    assert float(printed.loc[label, spread]) == table.loc[label, spread] == 0.0
+    exact = found.summary(kind=kind, round_to="none").loc[label]
+    assert exact[places].tolist() == pytest.approx([value] * 3, rel=1e-12)
+    assert exact[spread] == 0.0
+    assert found.summary(kind=kind, round_to=1).loc[label, middle] == pytest.approx(round(value, 1), abs=1e-12)
+    # what is not held is as ArviZ prints it
+    others = [name for name in table.index if name != label]
+    with np.errstate(invalid="ignore"):
+        theirs = optional("arviz_stats").summary(found.tree, var_names=["alpha", *found.parameters], kind=kind).loc[others]
+    assert str(table.loc[others]) == str(theirs)
 
 
 def test_pointwise_log_likelihoods_are_normal_densities(post: blm.Posterior) -> None:

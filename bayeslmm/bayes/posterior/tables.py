@@ -83,8 +83,41 @@ def summarize_draws(post: PosteriorData, tree: xarray.DataTree, var_names: Names
         except (KeyError, ValueError, TypeError, re.error) as error:
             known = f"variables: {', '.join(map(str, tree.posterior.data_vars))}; dims: {', '.join(map(str, tree.posterior.dims))}"
             raise SpecificationError(f"ArviZ cannot summarize this: {error}", "var_names, coords", known) from None
+    _show_held(table, held_values(tree), exact=digits in ("auto", "none"))
     dull = {f"{name}[{a}, {b}]" for name, v in post.parameters.items() if len(v.dims) == 2 for a, b in _upper(v.coords[v.dims[0]])}
     return table.loc[[label not in dull for label in table.index]]
+
+
+def held_values(tree: xarray.DataTree) -> dict[str, float]:
+    """Label in ArviZ's table -> value, of everything that is the same in all draws."""
+    draws, sample = tree["posterior"].dataset, ["chain", "draw"]
+    low, high = draws.min(sample, skipna=False), draws.max(sample, skipna=False)
+    names = [name for name in draws.data_vars if bool((low[name] == high[name]).any())]
+    if not names:
+        return {}
+    limits = optional("xarray").concat([low[names], high[names]], dim="limit")
+    frame: pd.DataFrame = optional("arviz_base").dataset_to_dataframe(limits, sample_dims=["limit"])
+    return {str(label): float(a) for label, (a, b) in zip(frame.columns, frame.to_numpy().T, strict=True) if a == b}
+
+
+def _show_held(table: pd.DataFrame, held: Mapping[str, float], exact: bool) -> None:
+    """Write what is held into ArviZ's table, its spread 0: ArviZ takes the digits of a mean from its error, so that none are left at 0.
+
+    exact : whether the digits are not those that the user asked for
+    """
+    # what ArviZ prints in place of the numbers, where its digits are automatic
+    printed: dict[str, dict[str, str]] = getattr(table, "_fmt_map", None) or {}
+    for label in table.index.intersection(list(held)):
+        for column in table.columns:
+            if column in ("mean", "median") or column.endswith(("_lb", "_ub")):
+                value: float = held[label] if exact else table.loc[label, column]
+            elif column in ("sd", "mad") or (column.startswith("mcse_") and not pd.isna(table.loc[label, column])):
+                value = 0.0
+            else:
+                continue
+            table.loc[label, column] = value
+            if column in printed:
+                printed[column][label] = f"{value:.10g}"
 
 
 def _upper(labels: list[str]) -> Iterator[tuple[str, str]]:
