@@ -58,6 +58,10 @@ FOOT = """
 A bad proposal must not get as far as a posterior: planted in the sampler, it is refused by the gate on the importance weights, and Markov
 chains take over. That is a test of every run of `make test`.
 
+`make sbc` also ranks, with 200 to 400 replications, what lies beside a held sigma or sd, a product of two variance functions, t, Cauchy
+and Laplace priors of coefficients, log-normal and truncated normal ones of sds. A prior flat on log sigma is improper: it has no truths to
+draw, so that this method cannot judge it.
+
 `make sbc` repeats the suite as tests; `python -m tests.bayes.calibration_page` writes this page.
 """
 

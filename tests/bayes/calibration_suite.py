@@ -1,4 +1,4 @@
-"""The calibration suite: eight scenarios that a right sampler passes, three planted errors that it must find.
+"""The calibration suite: scenarios that a right sampler passes, planted errors that it must find.
 
 `make sbc` runs all of it as tests.
 """
@@ -15,7 +15,7 @@ import pandas as pd
 import bayeslmm as blm
 from bayeslmm.bayes.calibration import REPLICATION_DRAWS, Calibration, calibrate, collapsed_draws
 from bayeslmm.bayes.held_out import on_other_problem
-from bayeslmm.bayes.log_posterior.density import Density
+from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.posterior.data import PosteriorDraws
 from bayeslmm.bayes.sampling.importance import resample_systematically, sample_importance
 from bayeslmm.bayes.sampling.mode import find_mode
@@ -93,12 +93,49 @@ class PolynomialSampler:
         return PosteriorDraws(run.phi[:draws], joint.alpha[:draws], tuple(block[:draws] for block in joint.beta), np.zeros(draws))
 
 
+def _of_both(*prior: str | float) -> dict[str, tuple[str | float, ...]]:
+    """A prior of both coefficients."""
+    return dict.fromkeys(("Intercept", "x"), prior)
+
+
 EXPENSIVE: dict[str, tuple[str, int]] = {
     "slopes of many rows": ("(x | g)", 300),
     "crossed slopes": ("(x || g) + (x || k)", 100),
     "many columns": ("(1 | g)", 36),
 }
 """Random effects, and how many replications are done in half a minute."""
+
+HALF_NORMAL = ("half_normal", 1.5)
+OTHER_PRIORS: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
+    "held sigma": ("y ~ x + (x | g)", {"sigma": 0.8}, {"alpha": "normal", "sd": HALF_NORMAL}, 300),
+    "held sd": ("y ~ x + (x || g)", {}, {"alpha": "normal", "sd": {"g/Intercept": ("fixed", 0.7)}, "sigma": HALF_NORMAL}, 300),
+    "product of variance functions": (
+        "y ~ x + (1 | g)",
+        {"variance": "exp(x) * exp(o)"},
+        {"alpha": "normal", "sd": HALF_NORMAL, "sigma": HALF_NORMAL, "residual": {f"expon({v})": ("normal", 0.0, 1.0) for v in "xo"}},
+        200,
+    ),
+    "t, lognormal": (
+        "y ~ x + (1 | g)",
+        {},
+        {"alpha": _of_both("student_t", 4.0, 0.0, 2.0), "sd": ("lognormal", -0.5, 0.6), "sigma": ("lognormal", 0.0, 0.5)},
+        400,
+    ),
+    "Cauchy, truncated normal": (
+        "y ~ x + (1 | g)",
+        {},
+        {"alpha": _of_both("cauchy", 0.0, 1.0), "sd": ("truncated_normal", 1.0, 0.7), "sigma": ("truncated_normal", 1.0, 0.5)},
+        300,
+    ),
+    "Laplace, slopes": (
+        "y ~ x + (x | g)",
+        {},
+        {"alpha": _of_both("laplace", 0.0, 1.0), "sd": ("truncated_normal", 0.5, 1.0), "sigma": ("lognormal", 0.0, 0.5)},
+        300,
+    ),
+}
+"""Formula, options and priors of what is held and of families other than those of the scenarios above, and how many replications are
+done in half a minute. A prior that is flat on log sigma is improper: there is nothing to draw a truth from, and `calibrate` refuses it."""
 
 Sampler = Callable[[Density, int, np.random.Generator], PosteriorDraws]
 PLANTED: dict[str, tuple[str, Sampler]] = {
@@ -128,6 +165,17 @@ def expensive(name: str) -> blm.LMM:
     alpha = dict.fromkeys(["Intercept", *names], ("normal", 0.0, 1.5))
     priors = blm.Priors(alpha=alpha, sd=("lognormal", -0.5, 0.4), sigma=("lognormal", 0.0, 0.4))
     return blm.LMM(f"y ~ {' + '.join(names)} + {EXPENSIVE[name][0]}", frame, priors=priors)
+
+
+def with_other_priors(name: str) -> blm.LMM:
+    formula, options, priors, _ = OTHER_PRIORS[name]
+    return blm.LMM(formula, grouped(), priors=blm.Priors(**priors), check="warn", **options)
+
+
+def narrow_prior(target: Density, draws: int, rng: np.random.Generator) -> PosteriorDraws:
+    """The Cauchy prior of alpha has a tenth of its scale."""
+    priors = OTHER_PRIORS["Cauchy, truncated normal"][2] | {"alpha": _of_both("cauchy", 0.0, 0.1)}
+    return collapsed_draws(density(target.problem, blm.Priors(**priors)), draws, rng)
 
 
 def run(name: str) -> Calibration:

@@ -13,6 +13,7 @@ import bayeslmm as blm
 from bayeslmm.bayes.calibration import Calibration, binomial_limits, calibrate, simultaneous_tail, smallest_tail, tail_probability
 from tests.bayes.calibration_suite import (
     EXPENSIVE,
+    OTHER_PRIORS,
     PLANTED,
     SCENARIOS,
     SEED,
@@ -20,9 +21,11 @@ from tests.bayes.calibration_suite import (
     expensive,
     failing,
     narrow_alpha,
+    narrow_prior,
     run,
     run_planted,
     scenario,
+    with_other_priors,
 )
 from tests.bayes.designs import grouped
 
@@ -108,6 +111,36 @@ def test_improper_priors_have_nothing_to_draw_from() -> None:
     with pytest.raises(blm.errors.PriorError) as caught:
         blm.LMM("y ~ x + (1 | g)", grouped(), priors=blm.Priors(sd=("flat",))).calibrate(2)
     assert "sd g" in caught.value.what
+
+
+def test_a_prior_flat_on_log_sigma_is_improper() -> None:
+    with pytest.raises(blm.errors.PriorError) as caught:
+        blm.LMM("y ~ x + (1 | g)", grouped(), priors=blm.Priors(sd=("half_normal", 1.5), sigma="flat_log")).calibrate(2)
+    assert "sigma" in caught.value.what
+
+
+def test_ranks_are_uniform_under_a_prior_of_long_tails() -> None:
+    found = calibrate(with_other_priors("t, lognormal"), 50, draws=49, seed=1)
+    assert found.lost == 0
+    assert found.checks["uniform"].verdict == "passed"
+
+
+@pytest.mark.sbc
+def test_a_wrong_scale_of_a_prior_of_long_tails_is_found() -> None:
+    name = "Cauchy, truncated normal"
+    assert not failing(calibrate(with_other_priors(name), OTHER_PRIORS[name][3], seed=SEED, sampler=narrow_prior), len(OTHER_PRIORS)).empty
+
+
+@pytest.mark.sbc
+@pytest.mark.parametrize("name", OTHER_PRIORS)
+def test_ranks_are_uniform_under_other_priors_and_beside_what_is_held(name: str) -> None:
+    found = calibrate(with_other_priors(name), OTHER_PRIORS[name][3], seed=SEED)
+    assert found.lost == 0
+    held = {"held sigma": {"sd__Observation|Residual"}, "held sd": {"sd__Intercept|g"}}.get(name, set())
+    quantities = set(found.frame["quantity"])
+    assert "log likelihood" in quantities
+    assert not held & quantities
+    assert failing(found, len(OTHER_PRIORS)).empty, found.frame
 
 
 @pytest.mark.sbc
