@@ -26,7 +26,6 @@ from bayeslmm.bayes.sampling.sample import sample
 from bayeslmm.errors import BayesLMMWarning, SpecificationError, printable_text, warn_user
 from bayeslmm.estimate.estimate import uninterrupted
 from bayeslmm.inference.tidy import tidy_table
-from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.likelihood.structured.residual_covariance import sigma_name
 from bayeslmm.results.estimates import Estimates, FittedModel
 from bayeslmm.results.foreign_names import answers_keywords, known_arguments
@@ -117,7 +116,6 @@ known_arguments(Comparison)
 
 
 @answers_keywords
-@restoring
 def compare(*sources: Source | Mapping[str, Source], conf_level: float = 0.95, conf_method: ConfMethod = "wald") -> Comparison:
     """Estimates and posteriors of the same model in one table.
 
@@ -405,7 +403,6 @@ RANKING_CRITERIA = ("aic", "bic", "loo", "logo", "evidence")
 
 
 @answers_keywords
-@restoring
 def compare_models(
     models: Mapping[str, FittedModel | Estimates | Posterior] | Sequence[FittedModel | Estimates | Posterior],
     by: Ranking = "aic",

@@ -27,7 +27,7 @@ from bayeslmm.data.model_matrix import DesignBlock, Term
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
-from bayeslmm.likelihood.criterion import Method, one_thread, restoring
+from bayeslmm.likelihood.criterion import Method, one_thread
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.partitions.design import PartitionedDesign
 from bayeslmm.partitions.fewer_terms import problem_with_terms, standing_rows
@@ -149,7 +149,6 @@ def make_candidate(label: str, design: Design, found: Estimate, fit: CountedFit)
 
 
 @answers_keywords
-@restoring
 def lrt(*fits: CountedFit, boundary: bool = True) -> pd.DataFrame:
     """Compare nested models: `model, npar, aic, bic, loglik, statistic, df, p_value`, each row against the one before it.
 

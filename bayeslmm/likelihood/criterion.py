@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property, partial, wraps
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -197,15 +197,18 @@ class Criterion:
         return CriterionPoint(x, value, gradient, newton, sigma2, state)
 
 
-Verb = TypeVar("Verb", bound=Callable[..., Any])
-
-
 def was_interrupted(error: BaseException) -> bool:
     """Whether an exception is Ctrl-C in another's words: NumPy answers one that meets a comparison of rows by a TypeError of its own."""
     return isinstance(error, TypeError) and "Cannot compare structured arrays" in str(error)
 
 
-def restoring(verb: Verb) -> Verb:  # noqa: UP047 - editors complete what a decorator of this form gives, not of the newer one
+def _tells_of_interrupt(found: Any) -> bool:
+    """Whether a result is marked as interrupted: by its class or by itself, never by a column of a frame that has this name."""
+    marked = hasattr(type(found), "interrupted") or "interrupted" in getattr(found, "__dict__", ())
+    return marked and bool(found.interrupted)
+
+
+def restoring[**P, Result](verb: Callable[P, Result], name: str) -> Callable[P, Result]:
     """A verb after which threads and error handling are as before, where Ctrl-C may have hit a context that sets or unsets them.
 
     Each such context puts back what it found. An interrupt on its way in or out can keep it from doing so; none is left here then.
@@ -213,18 +216,19 @@ def restoring(verb: Verb) -> Verb:  # noqa: UP047 - editors complete what a deco
     """
 
     @wraps(verb)
-    def kept(*args: Any, **kwargs: Any) -> Any:
+    def kept(*args: P.args, **options: P.kwargs) -> Result:
+        # threads belong to the process: another Python thread may have limited them meanwhile, so they are set after an interrupt alone
         threads = [(set_threads, get_threads()) for get_threads, set_threads in blas_libraries()]
-        errors, call = np.geterr(), np.geterrcall()
         broken = True
         try:
-            found = verb(*args, **kwargs)
-            broken = bool(getattr(found, "interrupted", False))
+            with np.errstate():  # the context sets nothing, and puts back all, the callback too
+                found = verb(*args, **options)
+            broken = _tells_of_interrupt(found)
             return found
         except np.linalg.LinAlgError as error:
             broken = False
             remedy = "look at the checks of the fit: a residual sd near 0 or a likelihood without a bound leaves nothing to divide by"
-            raise InferenceError("a matrix of the model is singular to rounding", f"in {verb.__name__}()", remedy) from error
+            raise InferenceError("a matrix of the model is singular to rounding", f"in {name}()", remedy) from error
         except Exception as error:
             broken = was_interrupted(error)
             if broken:
@@ -234,7 +238,5 @@ def restoring(verb: Verb) -> Verb:  # noqa: UP047 - editors complete what a deco
             if broken:
                 for set_threads, before in threads:
                     set_threads(before or 1)
-                np.seterr(**errors)
-                np.seterrcall(call)
 
-    return cast(Verb, kept)
+    return kept

@@ -17,7 +17,6 @@ from bayeslmm._validation import require_mapping, require_one_of
 from bayeslmm.datasets import load_dataset
 from bayeslmm.errors import DataError, DesignError, SpecificationError
 from bayeslmm.formula import parse_formula
-from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.fit import AssumedFit, Fit
 from bayeslmm.model.fit_batches import attempt_fit, warn_of_failures
 from bayeslmm.model.lmm import LMM
@@ -176,7 +175,6 @@ def mmrm(
 
 
 @answers_keywords
-@restoring
 def fit_by(
     formula: str,
     data: Frame,

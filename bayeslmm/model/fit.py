@@ -12,7 +12,6 @@ import pandas as pd
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.errors import SpecificationError
-from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.summary import Summary, summarise
 from bayeslmm.results import foreign_names
 from bayeslmm.results.estimates import Estimates
@@ -27,7 +26,7 @@ from bayeslmm.results.fitted import (
     sd_frames,
     simulate,
 )
-from bayeslmm.results.foreign_names import known_arguments
+from bayeslmm.results.foreign_names import known_arguments, public_verbs
 from bayeslmm.results.predict import on_response, predict_rows, require_outcomes
 from bayeslmm.results.store import save
 
@@ -107,7 +106,6 @@ class Fit(Estimates):
 
     # -- tables --------------------------------------------------------------------------------------------------------------------------
 
-    @restoring
     def summary(self, df: DfMethod = "satterthwaite", vcov: VcovMethod | None = None, *, information: Information = "expected") -> Summary:
         """What a person wants to see, as text and as HTML: criterion, random effects, errors, fixed effects, checks.
 
@@ -134,7 +132,6 @@ class Fit(Estimates):
         """
         return summarise(self, df, vcov, information)
 
-    @restoring
     def tidy(
         self,
         effects: Effects = "fixed",
@@ -481,7 +478,6 @@ class Fit(Estimates):
         found = estimates_with(self, alpha=alpha, sd=sd, corr=corr, sigma=sigma, R=R)
         return AssumedFit(found.model, found.problem, found.estimate, 0.0)
 
-    @restoring
     def power(
         self,
         test: LinearFunction,
@@ -555,7 +551,6 @@ class Fit(Estimates):
             dropout=dropout,
         )
 
-    @restoring
     def check_inference(
         self,
         n: int = 2000,
@@ -592,7 +587,6 @@ class Fit(Estimates):
 
         return check_inference(self, n, seed, methods, conf_level)
 
-    @restoring
     def refit(self, y: ArrayLike) -> Fit:
         """The same model, fitted by the same method to another response.
 
@@ -720,7 +714,6 @@ class Fit(Estimates):
 
     # -- inference -----------------------------------------------------------------------------------------------------------------------
 
-    @restoring
     def anova(
         self,
         type: AnovaType = 3,  # noqa: A002
@@ -773,7 +766,6 @@ class Fit(Estimates):
             return add_effect_sizes(anova(self, type, df, vcov, information, cluster), effect_size, level)
         return anova(self, type, df, vcov, information, cluster)
 
-    @restoring
     def contrast(
         self,
         L: LinearFunction,
@@ -829,7 +821,6 @@ class Fit(Estimates):
 
         return contrast(self, L, rhs, df, vcov, information, cluster, side, delta, equivalence, conf_level)
 
-    @restoring
     def emmeans(
         self,
         specs: Names,
@@ -889,7 +880,6 @@ class Fit(Estimates):
 
         return emmeans(self, specs, by, at, weights, df, vcov, information, conf_level, cluster, type, bias_adjust)
 
-    @restoring
     def emtrends(
         self,
         var: str,
@@ -945,7 +935,6 @@ class Fit(Estimates):
 
         return emtrends(self, var, specs, by, at, weights, df, vcov, information, conf_level, cluster)
 
-    @restoring
     def confint(
         self,
         method: ConfMethod = "wald",
@@ -1014,7 +1003,6 @@ class Fit(Estimates):
             progress=progress,
         )
 
-    @restoring
     def profile(
         self, criterion: LikelihoodKind = "ML", terms: Names | None = None, level: float = 0.99, *, conf_level: float | None = None
     ) -> Profile:
@@ -1044,7 +1032,6 @@ class Fit(Estimates):
 
         return profile(self, criterion, terms, level if conf_level is None else conf_level)
 
-    @restoring
     def bootstrap(
         self,
         n: int = 1000,
@@ -1089,7 +1076,6 @@ class Fit(Estimates):
 
         return bootstrap(self, n, seed, kind=kind, group=group, statistic=statistic, workers=workers, progress=progress)
 
-    @restoring
     def ranova(self, boundary: bool = True) -> pd.DataFrame:
         """Likelihood-ratio tests of the random terms: `term, npar, loglik, aic, statistic, df, p_value`.
 
@@ -1112,7 +1098,6 @@ class Fit(Estimates):
 
         return ranova(self, boundary)
 
-    @restoring
     def r2(self, conf_int: bool = False, conf_level: float = 0.95, *, n: int = 500, seed: int | None = None) -> pd.DataFrame:
         """Shares of the variance explained: `conditional, marginal`.
 
@@ -1142,7 +1127,6 @@ class Fit(Estimates):
 
         return shares_table(self, r2, conf_int, conf_level, n, seed)
 
-    @restoring
     def icc(
         self,
         conf_int: bool = False,
@@ -1184,7 +1168,6 @@ class Fit(Estimates):
             require_one_of(by, ("factor",), "by")
         return shares_table(self, icc if by is None else icc_by_factor, conf_int, conf_level, n, seed)
 
-    @restoring
     def varcomp(self, scale: VarianceScale = "variance", se: bool = True, conf_int: bool = False, conf_level: float = 0.95) -> pd.DataFrame:
         """Variance components with standard errors: `group, term, estimate, std_error`.
 
@@ -1216,7 +1199,6 @@ class Fit(Estimates):
 
         return varcomp(self, scale, se, conf_int, conf_level)
 
-    @restoring
     def ratio(self, numerator: Names | VarianceFunctionOf, of: Names = "total", conf_level: float = 0.95) -> pd.DataFrame:
         """A ratio of variance components, or another function of them: `term, estimate, std_error, conf_low, conf_high`.
 
@@ -1248,7 +1230,6 @@ class Fit(Estimates):
 
         return ratio(self, numerator, of, conf_level)
 
-    @restoring
     def standardized(self, df: DfMethod = "satterthwaite", conf_level: float = 0.95) -> pd.DataFrame:
         """Coefficients in standard deviations of the response for one of each covariate: those of the model on standardized data.
 
@@ -1320,7 +1301,6 @@ class Fit(Estimates):
 
         return tables(self, *others, format=format, labels=labels, path=path, df=df, conf_level=conf_level)
 
-    @restoring
     def influence(
         self,
         group: str | None = None,
@@ -1356,7 +1336,6 @@ class Fit(Estimates):
 
         return influence(self, group, values=values, refit=refit, progress=progress)
 
-    @restoring
     def covariance(
         self, vcov: VcovMethod = "asymptotic", information: Information = "expected", cluster: str | None = None
     ) -> pd.DataFrame:
@@ -1402,7 +1381,6 @@ class Fit(Estimates):
 
         return to_marginaleffects(self)
 
-    @restoring
     def report(
         self,
         path: str | Path | None = None,
@@ -1546,3 +1524,6 @@ class AssumedFit(Fit):
 
     def __repr__(self) -> str:
         return f"Fit({self.design.spec.title} at assumed parameters: nobs {self.nobs})"
+
+
+public_verbs(AssumedFit)

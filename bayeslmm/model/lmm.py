@@ -20,7 +20,6 @@ from bayeslmm.data.frame import unquoted_names
 from bayeslmm.errors import ConvergenceError, DataError, FormulaError, SpecificationError, optional_packages, warn_user
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.formula.update import update_formula
-from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.likelihood.problem import KernelDescription, Problem, build_problem, describe_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.results import foreign_names
@@ -248,7 +247,6 @@ class LMM:
 
     # -- estimating ----------------------------------------------------------------------------------------------------------------------
 
-    @restoring
     def fit(self, method: FitMethod = "REML") -> Fit:
         """Estimate by "REML", "ML", or "MAP" (the marginal posterior mode under the priors).
 
@@ -632,7 +630,6 @@ class LMM:
 
     # -- posterior and programs ------------------------------------------------------------------------------------------------------------
 
-    @restoring
     def sample(
         self,
         draws: int = 1000,

@@ -17,7 +17,7 @@ from bayeslmm._validation import require_mapping
 from bayeslmm.data.residual import with_blank_rows
 from bayeslmm.errors import FormatError, StoreError
 from bayeslmm.estimate.estimate import Estimate
-from bayeslmm.likelihood.criterion import restoring, was_interrupted
+from bayeslmm.likelihood.criterion import was_interrupted
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 
 @answers_keywords
-@restoring
 def load(path: str | Path, functions: Functions | None = None) -> Fit | Posterior:
     """Open what `Fit.save` or `Posterior.save` wrote: equal to the bit, on the rows that it used.
 

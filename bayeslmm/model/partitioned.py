@@ -10,7 +10,6 @@ import pandas as pd
 from bayeslmm._validation import require_count
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.update import update_formula
-from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.model.lmm import LMM
 from bayeslmm.partitions.design import GIVEN_OFFSET, SummedRows
 from bayeslmm.partitions.partitions import Partitions, is_dask
@@ -18,7 +17,7 @@ from bayeslmm.partitions.sums import problem_of_sums, sum_partitions
 from bayeslmm.partitions.table import EngineTable
 from bayeslmm.partitions.table_sums import sum_table
 from bayeslmm.results.estimates import CountingRule
-from bayeslmm.results.foreign_names import answers_keywords
+from bayeslmm.results.foreign_names import answers_keywords, public_verbs
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 
@@ -73,6 +72,9 @@ class PartitionedLMM(LMM):
         return LMM.of(said, data) if whole and not is_dask(data) else _read_partitions(said, Partitions(data))
 
 
+public_verbs(PartitionedLMM)
+
+
 def _read_partitions(said: ModelArguments, partitions: Partitions | EngineTable) -> PartitionedLMM:
     """Read the partitions and add them up, or have the engine of a table do so."""
     for name, given in (("weights", said.weights), ("offset", said.offset)):
@@ -103,7 +105,6 @@ def model_of_sums(
 
 
 @answers_keywords
-@restoring
 def from_partitions(
     formula: str,
     partitions: Parts,
@@ -203,7 +204,6 @@ def from_partitions(
 
 
 @answers_keywords
-@restoring
 def from_table(
     formula: str,
     table: ArrowStream,

@@ -16,6 +16,7 @@ from bayeslmm.errors import DataError, DependencyError, PredictionError, Specifi
 from bayeslmm.formula.parse import parse_formula
 from bayeslmm.model.lmm import LMM
 from bayeslmm.results.fitted import as_pandas
+from bayeslmm.results.foreign_names import public_verbs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -217,6 +218,9 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
         return tags
+
+
+public_verbs(LMMRegressor)
 
 
 def response_name(formula: str, functions: frozenset[str] = frozenset()) -> str:

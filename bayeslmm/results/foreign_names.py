@@ -1,4 +1,4 @@
-"""Names of other packages, and what they are called here: the answer to a known foreign name is the right words, never a bare error."""
+"""What public verbs and classes do around their work: foreign names are answered by the right words, the state is left as it was."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any, NoReturn
 
 from bayeslmm.errors import ForeignNameError, UnknownArgumentError
+from bayeslmm.likelihood.criterion import restoring
 
 NOT_LINEAR = frozenset({"glmer", "glm", "nlmer", "nlme"})
 """Functions for models that are not linear, or whose errors are not normal."""
@@ -264,9 +265,22 @@ def known_arguments[Made: type](owner: Made, synonyms: Mapping[str, str] | None 
         raise no_attribute(self, name, table)
 
     setattr(owner, "__getattr__", answer)  # noqa: B010 - not written in the class: a type checker knows every name that there is
-    for name, value in list(vars(owner).items()):
-        if inspect.isfunction(value) and (not name.startswith("_") or name == "__init__"):
-            setattr(owner, name, answering(value, owner.__name__ if name == "__init__" else name, synonyms or {}))
+    return public_verbs(owner, synonyms)
+
+
+def public_verbs[Made: type](owner: Made, synonyms: Mapping[str, str] | None = None) -> Made:
+    """Wrap every public method of a class by `answering`, those of its bases in the package too: the one place where verbs are met."""
+    bases = [base for base in owner.__mro__[1:] if base.__module__.startswith("bayeslmm")]
+    inherited = {name: base for base in reversed(bases) for name in vars(base)}
+    for name, home in (inherited | dict.fromkeys(vars(owner), owner)).items():
+        value = vars(home)[name]
+        bound = type(value) if isinstance(value, classmethod | staticmethod) else None
+        verb = value.__func__ if bound else value
+        public = not name.startswith("_") or name in {"__init__", "__call__"}
+        wrapped_there = home is not owner and hasattr(verb, "__wrapped__")  # by a base that is public itself
+        if public and inspect.isfunction(verb) and not wrapped_there:
+            told = answering(verb, owner.__name__ if name.startswith("_") else name, synonyms or {})
+            setattr(owner, name, bound(told) if bound else told)
     return owner
 
 
@@ -276,11 +290,12 @@ def answers_keywords[**P, Result](function: Callable[P, Result]) -> Callable[P, 
 
 
 def answering[**P, Result](function: Callable[P, Result], name: str, synonyms: Mapping[str, str]) -> Callable[P, Result]:
-    """The function, with an error that names the right argument where a keyword is not one of its own."""
+    """The function, `restoring`, with an error that names the right argument where a keyword is not one of its own."""
+    work = restoring(function, name)
     known = frozenset(inspect.signature(function).parameters) - {"self", "cls"}
     words = {word: own for word, own in synonyms.items() if own in known and word not in known}
 
-    @wraps(function)
+    @wraps(work)
     def verb(*args: P.args, **options: P.kwargs) -> Result:
         if not known.issuperset(options):
             for word, own in words.items():
@@ -289,7 +304,7 @@ def answering[**P, Result](function: Callable[P, Result], name: str, synonyms: M
             for option in options:
                 if option not in known:
                     raise _unknown_argument(name, option, known)
-        return function(*args, **options)
+        return work(*args, **options)
 
     return verb
 

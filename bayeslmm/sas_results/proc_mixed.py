@@ -13,7 +13,6 @@ import pandas as pd
 
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, SpecificationError, warn_user
-from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.results.foreign_names import answers_keywords, known_arguments
 from bayeslmm.sas.glm_coding import class_levels, format_level
 from bayeslmm.sas.language.program import MixedProgram
@@ -129,7 +128,6 @@ known_arguments(MixedResult)
 
 
 @answers_keywords
-@restoring
 def proc_mixed(
     program: str, data: Frame, *, check: Literal["error", "warn"] = "error", data_sets: Mapping[str, Frame] | None = None
 ) -> MixedResult | list[MixedResult]:

@@ -22,7 +22,6 @@ from bayeslmm.bayes.posterior.data import PosteriorData, save_posterior
 from bayeslmm.bayes.posterior.hypotheses import judge_hypotheses, rope_shares, sensitivity
 from bayeslmm.bayes.sampling.prior_predictive import prior_predictive
 from bayeslmm.errors import SamplingError, escape_control
-from bayeslmm.likelihood.criterion import restoring
 from bayeslmm.results import foreign_names
 from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.render import describe_checks, html_of_frame
@@ -96,7 +95,6 @@ class Posterior(PosteriorData):
 
     # -- tables ----------------------------------------------------------------------------------------------------------------------------
 
-    @restoring
     def summary(
         self,
         var_names: Names | None = None,
@@ -224,7 +222,6 @@ class Posterior(PosteriorData):
 
     # -- rows ------------------------------------------------------------------------------------------------------------------------------
 
-    @restoring
     def predict(
         self,
         newdata: Frame | None = None,
@@ -307,7 +304,6 @@ class Posterior(PosteriorData):
         """
         return posterior_rows.augment_posterior(self, data)
 
-    @restoring
     def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> xarray.DataTree:
         """`tree` with responses drawn from the posterior as its group `posterior_predictive`, as `az.plot_ppc_dist` takes it.
 
@@ -330,7 +326,6 @@ class Posterior(PosteriorData):
         """
         return datatree.add_predictive(self, self.tree, draws, seed)
 
-    @restoring
     def prior_predictive(self, draws: int = 500, seed: int | None = None) -> xarray.DataTree:
         """`tree` with draws from the priors as its groups `prior` and `prior_predictive`, as `az.plot_prior_posterior` takes it.
 
@@ -358,7 +353,6 @@ class Posterior(PosteriorData):
             self.tree[group] = drawn[group]
         return self.tree
 
-    @restoring
     def log_likelihood(self) -> Array:
         """(S, n) log density of every observation given alpha, beta and, with structured errors, the subject's other observations.
 
@@ -374,7 +368,6 @@ class Posterior(PosteriorData):
         """
         return posterior_rows.log_likelihood(self)
 
-    @restoring
     def loo(
         self,
         by: LeaveOut = "observation",
@@ -453,7 +446,6 @@ class Posterior(PosteriorData):
         """
         return cross_validate(self, k, by, group, seed, jacobian=jacobian, progress=progress)
 
-    @restoring
     def sensitivity(self) -> pd.DataFrame:
         """How the posterior answers to a power of its priors or of the likelihood: `prior, likelihood, diagnosis`, one row per parameter.
 
@@ -495,7 +487,6 @@ class Posterior(PosteriorData):
         """
         return posterior_tables.posterior_contrast(self, L, rhs, conf_level)
 
-    @restoring
     def emmeans(
         self,
         specs: Names,
@@ -539,7 +530,6 @@ class Posterior(PosteriorData):
         """
         return posterior_tables.posterior_emmeans(self, specs, by, at, weights, conf_level, type, bias_adjust)
 
-    @restoring
     def emtrends(
         self,
         var: str,
@@ -645,7 +635,6 @@ class Posterior(PosteriorData):
         """
         return posterior_tables.coefficient_draws(self)
 
-    @restoring
     def icc(self, conf_level: float = 0.95) -> pd.DataFrame:
         """Intraclass correlations, draw by draw: rows `adjusted`, `unadjusted`; `estimate, std_error, conf_low, conf_high`.
 
@@ -666,7 +655,6 @@ class Posterior(PosteriorData):
         """
         return posterior_tables.icc_draws(self, conf_level)
 
-    @restoring
     def update(
         self,
         formula: str | None = None,
@@ -707,7 +695,6 @@ class Posterior(PosteriorData):
         model = cast("SampledModel", self.model.updated(formula, data))
         return model.sample(draws, chains, seed, method)
 
-    @restoring
     def r2(self, conf_level: float = 0.95) -> pd.DataFrame:
         """Shares of the variance explained, draw by draw: rows `conditional`, `marginal`; `estimate, std_error, conf_low, conf_high`.
 

@@ -1,0 +1,97 @@
+"""Every public verb, found by looking, leaves NumPy as it was and tells of a singular matrix in words; a new verb is in it by itself."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Callable
+from types import CellType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.errors import InferenceError
+from bayeslmm.likelihood.criterion import blas_libraries, restoring
+from tests.contract.public import callables
+
+LOWER = {"load_dataset", *(name for name in callables() if name.startswith("Priors."))}
+"""A file that is read, and values of a layer below all linear algebra."""
+
+VERBS = {name: verb for name, verb in callables().items() if name not in LOWER}
+
+
+def innermost(verb: Any) -> CellType:
+    """Where the outermost wrapper that is left holds the function as it is written."""
+    while True:
+        cells = [cell for cell in verb.__closure__ or () if cell.cell_contents is verb.__wrapped__]
+        assert cells, verb
+        if not hasattr(verb.__wrapped__, "__wrapped__"):
+            return cells[0]
+        verb = verb.__wrapped__
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, verb: Callable[..., Any], error: BaseException) -> None:
+    """Let a verb change the state of NumPy and of BLAS, and fail."""
+
+    def fail(*_: object, **__: object) -> None:
+        np.seterr(all="raise")
+        np.seterrcall(print)
+        for _get, set_threads in blas_libraries():
+            set_threads(2)
+        raise error
+
+    monkeypatch.setattr(innermost(verb), "cell_contents", fail)
+
+
+def state() -> tuple[object, ...]:
+    return np.geterr(), np.geterrcall(), [threads() for threads, _ in blas_libraries()]
+
+
+def test_there_are_verbs_to_look_at() -> None:
+    assert len(VERBS) > 150
+    assert {"Fit.predict", "Fit.marginal_cov", "FitPlots.__call__", "LMM.of", "LMMRegressor.fit", "PartitionedLMM.updated", "lrt"} <= set(
+        VERBS
+    )
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_singular_matrix_is_told_in_words(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors, callback = np.geterr(), np.geterrcall()
+    broken(monkeypatch, VERBS[name], np.linalg.LinAlgError("Singular matrix"))
+    before = [(set_threads, threads()) for threads, set_threads in blas_libraries()]
+    try:
+        with pytest.raises(InferenceError) as caught:
+            VERBS[name]()
+    finally:
+        for set_threads, count in before:
+            set_threads(count)
+    assert caught.value.what and caught.value.remedy
+    assert "__" not in caught.value.where
+    assert (np.geterr(), np.geterrcall()) == (errors, callback)
+
+
+@pytest.mark.parametrize("pressed", [KeyboardInterrupt(), TypeError("Cannot compare structured arrays unless they have a common dtype.")])
+@pytest.mark.parametrize("name", VERBS)
+def test_an_interrupt_leaves_the_state_as_it_was(name: str, pressed: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = state()
+    broken(monkeypatch, VERBS[name], pressed)
+    with pytest.raises(KeyboardInterrupt):
+        VERBS[name]()
+    assert state() == before
+
+
+def test_a_column_named_interrupted_is_no_mark() -> None:
+    """A frame with such a column is what a verb gives back, whatever it holds."""
+    frame = pd.DataFrame({"interrupted": [1, 0]})
+    assert restoring(lambda: frame, "augment")() is frame
+
+
+def test_verbs_keep_their_names_and_travel() -> None:
+    for name, verb in VERBS.items():
+        assert name.split(".")[-1] == getattr(verb, "__name__", ""), name
+    assert pickle.loads(pickle.dumps(blm.Fit.predict)) is blm.Fit.predict  # noqa: S301
+    assert "cls" not in inspect.signature(blm.LMM.of).parameters
+    assert {"newdata", "level", "interval"} <= set(inspect.signature(blm.Fit.predict).parameters)
