@@ -288,14 +288,19 @@ class _Search[E: Evaluation]:
         if math.isfinite(trial.value):
             self.model.learn(point, trial, point.hessian)
         self.radius = 0.25 * length
-        return self.outcome(self.predicted <= STANDSTILL_DECREASE) if self.radius < 1e-13 * (1.0 + _length(point.x)) else None
+        return self._halted() if self.radius < 1e-13 * (1.0 + _length(point.x)) else None
 
     def _stall(self, trial: E) -> Outcome[E] | None:
         """The value can no longer tell: the gradient still can."""
         self.stalled += 1
         if _length(trial.gradient) < _length(self.point.gradient):
             self.before, self.point = None, trial
-        return self.outcome(self.predicted <= STANDSTILL_DECREASE) if self.stalled >= 3 else None
+        return self._halted() if self.stalled >= 3 else None
+
+    def _halted(self) -> Outcome[E]:
+        """Where rounding ends the search: a matrix that vanishes promises anything, the gradient no more than itself times a step."""
+        self.predicted = min(self.predicted, _length(self.point.gradient) * (1.0 + _length(self.point.x)))
+        return self.outcome(self.predicted <= STANDSTILL_DECREASE)
 
 
 def minimise[E: Evaluation](

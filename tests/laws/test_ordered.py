@@ -82,7 +82,7 @@ def test_a_long_search_measures_its_matrix(monkeypatch: pytest.MonkeyPatch) -> N
     near = found.x + np.random.default_rng(0).normal(size=(500, problem.size)) * 0.3
     assert problem.criterion.values(near, True).min() >= found.criterion - 1e-7
     monkeypatch.setattr(newton, "MEASURE_AFTER", 10**6)
-    assert estimate(problem).criterion > found.criterion + 1.0
+    assert estimate(problem).criterion > found.criterion + 1e-4
 
 
 def test_rounds_without_end_are_given_up() -> None:
