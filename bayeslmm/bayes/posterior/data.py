@@ -251,7 +251,6 @@ def group_covariance(density: Density, phi: Array, group: str) -> Array:
 RESERVED_NAMES = (
     "chain",
     "draw",
-    "sample",
     "coef",
     "obs",
     "visit",
@@ -264,7 +263,10 @@ RESERVED_NAMES = (
     "offset",
     "weights",
 )
-"""Dims and variables that every tree and graph may have; ArviZ stacks chains and draws as `sample`."""
+"""Dims and variables that every tree and graph may have."""
+
+STACKED = "sample"
+"""What ArviZ calls chains and draws in one, beside the response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +288,7 @@ def tree_names(problem: Problem) -> TreeNames:
         found[group] = label
         taken |= own
     response = plain_response(design)
-    return TreeNames(found, f"{response} (response)" if response in taken else response)
+    return TreeNames(found, f"{response} (response)" if response in taken | {STACKED} else response)
 
 
 def _made_of(group: str) -> set[str]:
