@@ -45,6 +45,7 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "rhs": NUMBERS,
         "theta": NUMBERS,
         "delta": NUMBERS - {"True"},
+        "null": NUMBERS - {"True"},
         "grid": NUMBERS | {"array", "Series", "masked"},
         "high": NUMBERS | {"inf"},
         "low": {"-1", "0"},
@@ -76,6 +77,7 @@ TAKEN: dict[str, dict[str, set[str]]] = {
     },
     "a place among the means, as Python counts": {"ref": {"0", "-1"}},
     "a function is told of every refit": {"progress": {"function"}},
+    "a strategy of the user's own": {"strategy": {"function"}},
     "nothing is said of any": {
         "sd": {"{}"},
         "corr": {"{}"},

@@ -191,7 +191,7 @@ def test_variance_functions_have_strata_and_covariates() -> None:
 
 def test_an_exponential_of_a_column_that_lies_too_far_from_zero_is_refused() -> None:
     frame = days()
-    with pytest.raises(DataError, match="standard deviations from 0") as refused:
+    with pytest.raises(DataError, match="standard deviations away from 0") as refused:
         build("y ~ x + (1 | g)", frame.assign(unix=1.6e9 + frame["day"]), variance="exp(unix)")
     assert "from its mean" in refused.value.remedy
     build("y ~ x + (1 | g)", frame.assign(year=2000 + frame["day"]), variance="exp(year)")
