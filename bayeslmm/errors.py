@@ -19,6 +19,8 @@ Verdict = Literal["passed", "noted", "failed"]
 
 def escape_control(text: str) -> str:
     """The text with control characters, which a terminal would obey, shown as escapes."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

@@ -185,10 +185,10 @@ def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> ColumnTable:
             f"columns {shown}, ...",
             "flatten them: data.columns = ['_'.join(map(str, c)) for c in data.columns]",
         )
-    if not data.columns.is_unique:
+    names = tuple(data.columns.tolist())
+    if len(set(names)) < len(names):
         twice = list(dict.fromkeys(str(name) for name in data.columns[data.columns.duplicated()]))
         raise DataError("column names occur more than once", f"columns {', '.join(map(repr, twice))}", "rename or drop one of each")
-    names = tuple(data.columns.tolist())
     if not all(isinstance(name, str) for name in names):
         names = tuple(map(str, names))
         return _pandas_table(data.set_axis(list(names), axis=1), used)

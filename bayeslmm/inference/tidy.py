@@ -14,7 +14,7 @@ from bayeslmm._validation import find_word, require_flag, require_level, require
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.error_boundary import vanished_parameters
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import observed_information
-from bayeslmm.inference.fixed_effects.tests import coefficient_table
+from bayeslmm.inference.fixed_effects.tests import coefficient_columns
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.parameters import covariance_parameters, from_scale, parameter_value, scale_speed, to_scale
 from bayeslmm.inference.intervals.profile import profile_limits, standard_error
@@ -129,19 +129,19 @@ EFFECTS = ("fixed", "ran_pars", "ran_vals", "all")
 COLUMNS = ("effect", "group", "level", "term", "estimate", "std_error", "df", "statistic", "p_value")
 
 
-def normal_tests(names: Sequence[str], estimate: Any, std_error: Any) -> pd.DataFrame:
-    """z tests of the coefficients."""
+def normal_columns(names: Sequence[str], estimate: Any, std_error: Any) -> dict[str, Any]:
+    """z tests of the coefficients, in the columns of t tests."""
     with np.errstate(divide="ignore", invalid="ignore"):
         z = estimate / std_error
     columns = {"term": list(names), "estimate": estimate, "std_error": std_error, "df": np.where(np.isnan(z), np.nan, np.inf)}
-    return pd.DataFrame(columns | {"statistic": z, "p_value": 2.0 * ndtr(-np.abs(z))})
+    return columns | {"statistic": z, "p_value": 2.0 * ndtr(-np.abs(z))}
 
 
-def fixed_tests(fit: Estimates, df: DfMethod, vcov: VcovMethod | None, information: Information) -> pd.DataFrame:
-    """t tests of the coefficients: `term, estimate, std_error, df, statistic, p_value`."""
+def fixed_columns(fit: Estimates, df: DfMethod, vcov: VcovMethod | None, information: Information) -> dict[str, Any]:
+    """t tests of the coefficients: a list `term` and arrays `estimate, std_error, df, statistic, p_value`."""
     if spell(df) == "asymptotic" and vcov in (None, "asymptotic"):
-        return normal_tests(fit.design.coef_names, fit.fixef.to_numpy(), np.sqrt(np.diagonal(fit.vcov.to_numpy())))
-    return coefficient_table(fit, df, vcov, information)
+        return normal_columns(fit.design.coef_names, fit.fixef.to_numpy(), np.sqrt(np.diagonal(fit.vcov.to_numpy())))
+    return coefficient_columns(fit, df, vcov, information)
 
 
 def tidy_table(
@@ -161,7 +161,7 @@ def tidy_table(
     conf_method, conf_level = find_word(conf_method, get_args(ConfMethod), "conf_method"), require_level(conf_level)
     parts = []
     if effects in ("fixed", "all"):
-        parts.append(_fixed_rows(fixed_tests(fit, df, vcov, information), conf_level if conf_int else None))
+        parts.append(_fixed_rows(fixed_columns(fit, df, vcov, information), conf_level if conf_int else None))
     if effects in ("ran_pars", "all"):
         parts.append(parameter_table(fit))
     if conf_int and conf_method != "wald":
@@ -175,9 +175,8 @@ def tidy_table(
     return pd.DataFrame(out).astype(dict.fromkeys(columns[4:], float))
 
 
-def _fixed_rows(table: pd.DataFrame, conf_level: float | None) -> pd.DataFrame:
-    # `assign` copies a frame for every column, which costs more than the tests themselves
-    out = pd.DataFrame({"effect": "fixed", "group": None, "level": None} | {name: table[name].array for name in table}, index=table.index)
+def _fixed_rows(columns: dict[str, Any], conf_level: float | None) -> pd.DataFrame:
+    out = pd.DataFrame({"effect": "fixed", "group": None, "level": None} | columns, index=range(len(columns["term"])))
     return out if conf_level is None else with_limits(out, conf_level)
 
 

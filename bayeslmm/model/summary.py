@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-import pandas as pd
 
 from bayeslmm.results import foreign_names
 from bayeslmm.results.estimates import DF_TITLES, METHOD_TITLES
@@ -123,16 +122,16 @@ class Summary:
 def summarise(fit: Estimates, df: DfMethod, vcov: VcovMethod | None, information: Information) -> Summary:
     """The blocks of lme4's summary, the covariance of structured errors, and the checks that did not pass."""
     from bayeslmm.inference.fixed_effects.tests import check_options
-    from bayeslmm.inference.tidy import fixed_tests
+    from bayeslmm.inference.tidy import fixed_columns
 
     kind = "Linear mixed model" if fit.design.terms else "Linear model"
-    tests = fixed_tests(fit, df, vcov, information)
+    tests = fixed_columns(fit, df, vcov, information)
     tables = [_criteria(fit), *([_scaled_residuals(fit)] if fit.design.in_memory else [])]
     if fit.design.terms or fit.design.residual is None:
         tables.append(_random_effects(fit))
     tables += _errors(fit)
     heading = DF_TITLES[check_options(df, vcov, information).df] + (f", covariance {vcov}" if vcov not in (None, "asymptotic") else "")
-    if len(tests):
+    if tests["term"]:
         tables.append(_fixed_effects(tests, heading))
     if 1 < len(fit.design.kept) <= CORRELATIONS:
         tables.append(_correlations(fit))
@@ -194,9 +193,9 @@ def _correlations_of(entry: VarCorrRow, found: list[VarCorrRow]) -> list[str]:
 
 def _errors(fit: Estimates) -> list[TextTable]:
     tables = []
-    params = fit.residual_params
-    if len(params):
-        rows = tuple((str(name), align_digits([float(value)])[0]) for name, value in params.items())
+    params = fit.error_parameters
+    if params:
+        rows = tuple((name, align_digits([value])[0]) for name, value in params)
         tables.append(TextTable("Parameters of the errors", ("Name", "Estimate"), rows[:24], labels=1))
     R = fit.R
     for level, frame in R.items() if isinstance(R, dict) else [] if R is None else [("", R)]:
@@ -208,14 +207,14 @@ def _errors(fit: Estimates) -> list[TextTable]:
     return tables
 
 
-def _fixed_effects(tests: pd.DataFrame, heading: str) -> TextTable:
-    z = bool(np.isinf(tests["df"].to_numpy(float)).any())
+def _fixed_effects(tests: dict[str, Any], heading: str) -> TextTable:
+    z = bool(np.isinf(tests["df"]).any())
     names = ("", "Estimate", "Std.Error", *(() if z else ("df",)), "z" if z else "t", "p")
     rows = []
-    columns = (tests[column].tolist() for column in ("term", "estimate", "std_error", "df", "statistic", "p_value"))
-    for name, estimate, error, df, statistic, p in zip(*columns, strict=True):
+    numbers = (tests[column].tolist() for column in ("estimate", "std_error", "df", "statistic", "p_value"))
+    for name, estimate, error, df, statistic, p in zip(tests["term"], *numbers, strict=True):
         own = align_digits([estimate, error])
-        rows.append((str(name), *own, *(() if z else (_df_text(df),)), format_signed(statistic, 2), format_p(p)))
+        rows.append((name, *own, *(() if z else (_df_text(df),)), format_signed(statistic, 2), format_p(p)))
     return TextTable(f"Fixed effects ({heading})", names, tuple(rows))
 
 

@@ -297,15 +297,21 @@ class Estimates:
         return frames[0] if residual.group is None else dict(zip(residual.group.levels.tolist(), frames, strict=True))
 
     @property
+    def error_parameters(self) -> list[tuple[str, float]]:
+        """Names and values of `residual_params`."""
+        found = residual_parameters(self.problem, self.estimate.x, self._sigma)
+        zero = vanished_parameters(self.problem, self.estimate.x).zero if found else frozenset()
+        return [(name, 0.0 if name in zero else value) for name, value in found]
+
+    @property
     def residual_params(self) -> pd.Series[float]:
         """Parameters of the residual structure and of the variance function, by name.
 
         >>> len(fit.residual_params)
         0
         """
-        found = residual_parameters(self.problem, self.estimate.x, self._sigma)
-        zero = vanished_parameters(self.problem, self.estimate.x).zero
-        values = [0.0 if name in zero else value for name, value in found]
+        found = self.error_parameters
+        values = [value for _, value in found]
         return pd.Series(values, index=pd.Index([name for name, _ in found], dtype="str"), name="estimate", dtype=float)
 
     def marginal_cov(self, level: str | float) -> pd.DataFrame:

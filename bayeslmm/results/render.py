@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -46,26 +47,26 @@ class TextTable:
 def align_digits(values: Iterable[float]) -> list[str]:
     """Numbers with the decimals that show five digits of the largest, so that they line up; powers of ten for very large and very small."""
     values = [float(value) for value in values]
-    sizes = [abs(value) for value in values if np.isfinite(value) and value != 0.0]
+    sizes = [abs(value) for value in values if math.isfinite(value) and value != 0.0]
     largest, smallest = max(sizes, default=1.0), min(sizes, default=1.0)
     if largest >= 1e7 or smallest < 1e-4:
         return [f"{value:.{SIGNIFICANT_DIGITS - 1}g}" for value in values]
-    decimals = max(1, SIGNIFICANT_DIGITS - 1 - int(np.floor(np.log10(largest))))
+    decimals = max(1, SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(largest)))
     if smallest * 10.0**decimals < 10.0:
-        decimals = min(6, int(np.ceil(-np.log10(smallest))) + 2)
+        decimals = min(6, math.ceil(-math.log10(smallest)) + 2)
     return [f"{value:.{decimals}f}" for value in values]
 
 
 def format_signed(value: float, decimals: int = 2) -> str:
     """A correlation or a statistic; NaN where there is none."""
-    if np.isfinite(value) and abs(value) >= 1e5:
+    if 1e5 <= abs(value) < math.inf:
         return f"{value:.3g}"
     return f"{value:.{decimals}f}"
 
 
 def format_p(p: float) -> str:
     """A p value as it is printed in papers."""
-    if np.isnan(p):
+    if math.isnan(p):
         return "NaN"
     return "<0.0001" if p < 1e-4 else f"{p:.4f}"
 
@@ -282,8 +283,8 @@ class NotedFrame(pd.DataFrame):
         return self.to_html(index=self._shows_index) + "".join(f"<p>{escape(escape_control(note))}</p>" for note in self.notes)
 
 
-def noted(frame: pd.DataFrame, notes: Sequence[str]) -> NotedFrame:
-    """The frame with these notes."""
+def noted(frame: pd.DataFrame | dict[str, Any], notes: Sequence[str]) -> NotedFrame:
+    """The frame, or one of these columns, with these notes."""
     out = NotedFrame(frame)
     out.notes = tuple(notes)
     return out

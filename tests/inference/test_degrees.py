@@ -8,7 +8,9 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import InferenceError, SpecificationError
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import observed_information
 from bayeslmm.inference.fixed_effects.kenward_roger import scale_and_df
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from tests.inference.frames import blocks, split_plot, unbalanced
 
 METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear")
@@ -132,3 +134,17 @@ def test_degrees_of_freedom_beside_a_variance_near_zero_do_not_depend_on_the_ste
         fit = blm.LMM("y ~ arm + (1 | g)", data).fit()
         # balanced: the difference of the arms is known as the mean square of the groups is, with 38 degrees of freedom
         assert fit.tidy()["df"].iloc[1] == pytest.approx(38.0, rel=1e-4), ratio
+
+
+@pytest.mark.parametrize("formula", ["y ~ a * x + (x | g)", "y ~ x + (x || g)", "y ~ a + (1 | g) + (1 | a)", "y ~ x + (0 + a | g)"])
+@pytest.mark.parametrize("method", ["REML", "ML"])
+def test_curvature_found_at_all_points_together_is_that_of_one_point_after_the_other(
+    formula: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = blm.LMM(formula, unbalanced(), check="warn")
+    together = observed_information(model.fit(method))
+    monkeypatch.setattr(RandomEffectsKernel, "evaluate_together", lambda kernel, x: None)
+    alone = observed_information(model.fit(method))
+    for name in ("slopes", "hessian"):
+        size = np.abs(getattr(alone, name)).max()
+        np.testing.assert_allclose(getattr(together, name), getattr(alone, name), rtol=1e-8, atol=1e-8 * size)

@@ -36,7 +36,7 @@ from bayeslmm.inference.fixed_effects.terms import IndicatorTerms, column_produc
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.identification import DEPENDENT_ROWS, left_null_space
 from bayeslmm.likelihood.kernel import State
-from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.standardize import Standardization
 
 INFORMATION_STEP = 1e-3
@@ -149,9 +149,14 @@ def _around(fit: Fitted, steps: Array, reml: bool) -> tuple[Array, Array]:
     at = np.concatenate([x + moves, x - moves])
     p = fit.problem.criterion.p
     gradients, covariances = np.empty((2 * size, size)), np.empty((2 * size, p, p))
+    kernel = fit.problem.criterion.kernel
     with one_thread(fit.problem.criterion.width):
+        together = kernel.evaluate_together(at) if isinstance(kernel, RandomEffectsKernel) else None
+        if together is not None:
+            logdet, r2 = together.gradients(reml)
+            return logdet + r2 / fit.point.sigma2, together.solution.information_inverse
         for i, row in enumerate(at):
-            state = fit.problem.criterion.kernel.evaluate(row[None], derivatives=True)
+            state = kernel.evaluate(row[None], derivatives=True)
             logdet, r2 = state.gradients(reml)
             gradients[i] = logdet[0] + r2[0] / fit.point.sigma2
             covariances[i] = state.solution.information_inverse[0]

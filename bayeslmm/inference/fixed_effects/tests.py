@@ -319,6 +319,28 @@ def require_robust(vcov: str, cluster: str | None) -> None:
         raise SpecificationError(what, "cluster", 'leave it out, or choose vcov="CR2"')
 
 
+def coefficient_columns(
+    fit: Fitted, df: DfMethod, vcov: VcovMethod | None, information: Information, cluster: str | None = None
+) -> dict[str, Any]:
+    """The columns of `coefficient_table`: a list of terms, then arrays."""
+    effects = fixed_effects(fit, df, vcov, information, cluster)
+    tests = effects.coefficients()
+    columns = {
+        "estimate": tests.estimate,
+        "std_error": tests.std_error,
+        "df": tests.df,
+        "statistic": tests.statistic,
+        "p_value": tests.p_value,
+    }
+    kept = list(effects.kept)
+    table: dict[str, Any] = {"term": list(effects.names)}
+    for name, values in columns.items():
+        whole = np.full(len(effects.names), np.nan)
+        whole[kept] = values
+        table[name] = whole
+    return table
+
+
 def coefficient_table(
     fit: Fitted,
     df: DfMethod = "satterthwaite",
@@ -330,22 +352,7 @@ def coefficient_table(
 
     df, vcov, information : as everywhere; cluster : the grouping factor that a robust covariance clusters by
     """
-    effects = fixed_effects(fit, df, vcov, information, cluster)
-    tests = effects.coefficients()
-    columns = {
-        "estimate": tests.estimate,
-        "std_error": tests.std_error,
-        "df": tests.df,
-        "statistic": tests.statistic,
-        "p_value": tests.p_value,
-    }
-    kept = list(effects.kept)
-    table: dict[str, object] = {"term": list(effects.names)}
-    for name, values in columns.items():
-        whole = np.full(len(effects.names), np.nan)
-        whole[kept] = values
-        table[name] = whole
-    return pd.DataFrame(table)
+    return pd.DataFrame(coefficient_columns(fit, df, vcov, information, cluster))
 
 
 def covariance(

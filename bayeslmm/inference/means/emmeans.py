@@ -386,7 +386,8 @@ class EMMeans:
 
     def _family(self, rows: Any, made: ContrastFamily, adjust: str, hypothesis: Hypothesis) -> pd.DataFrame:
         means = int(np.isfinite(self.L[rows]).all(axis=1).sum())
-        table = family_tests(self.effects, made, self.L[rows], self.offsets[rows], self.conf_level, adjust, means, hypothesis)
+        tests = family_tests(self.effects, made, self.L[rows], self.offsets[rows], self.conf_level, adjust, means, hypothesis)
+        table = pd.DataFrame(tests)
         labels = list(made.labels)
         if self.scale is not None and self.scale.base is not None and made.comparisons:
             table = _ratios(table, self.scale)
@@ -573,13 +574,12 @@ def _assemble_means(
     empty = ~np.isfinite(L).all(axis=1)
     own, estimable = restrict_to_kept(np.where(empty[:, None], 0.0, L), fit.design, fit.problem.standardization)
     own = np.where((estimable & ~empty)[:, None], own, np.nan)
-    columns = {name: level_column(grid, name, places[:, j]) for j, name in enumerate((*specs, *by))}
+    columns: dict[str, Any] = {name: level_column(grid, name, places[:, j]) for j, name in enumerate((*specs, *by))}
     identity = contrast_method("identity", [""] * len(own))
-    table = family_tests(effects, identity, own, offset, conf_level, "none", 0, Hypothesis())
-    frame = pd.DataFrame(columns | {name: table[name].array for name in table}, index=table.index)
+    columns |= family_tests(effects, identity, own, offset, conf_level, "none", 0, Hypothesis())
     if not estimable.all():
         how_many = f"{int((~estimable).sum())} of {len(estimable)} means are not estimable"
         notes = (*notes, f"{how_many}: the data have no rows in some cells that they average")
     choice = check_options(df, vcov)
     about = f"degrees of freedom: {choice.df}" + (f"; covariance {choice.vcov}" if choice.vcov.startswith("CR") else "")
-    return EMMeans(noted(frame, (*notes, about)), own, offset, specs, by, effects, conf_level, notes, fit, None, about)
+    return EMMeans(noted(columns, (*notes, about)), own, offset, specs, by, effects, conf_level, notes, fit, None, about)

@@ -443,8 +443,8 @@ LARGEST_FAMILY = 5_000
 
 def family_tests(
     effects: FixedEffects, made: ContrastFamily, L: Array, shift: Array, level: float, adjust: str, means: int, hypothesis: Hypothesis
-) -> pd.DataFrame:
-    """Estimates of contrasts of the rows of L, with limits and tests, NaN where L is; never more rows at once than memory has room for."""
+) -> dict[str, Array]:
+    """Columns: estimates of contrasts of the rows of L, limits and tests, NaN where L is; as many rows at once as memory has room for."""
     count = len(made.labels)
     names = ("estimate", "std_error", "df", "conf_low", "conf_high", "statistic", "p_value")
     out = {name: np.full(count, np.nan) for name in names}
@@ -470,4 +470,4 @@ def family_tests(
     out["p_value"] = p_values(adjust, out["statistic"], out["df"], R, means, hypothesis.tail)
     half = critical_values(adjust, level, out["df"], R, means, hypothesis.tail) * out["std_error"]
     out["conf_low"], out["conf_high"] = hypothesis.limits(out["estimate"], half)
-    return pd.DataFrame(out)
+    return out

@@ -92,8 +92,7 @@ def grid_factors(design: Design) -> dict[str, tuple[Any, ...]]:
     """Factor columns of the fixed effects with their levels: those coded, then those that only an expression reads, as `I(f == "b")`."""
     encoding = design.encoding
     read = [name for name in encoding.fixed_block.columns if name not in encoding.levels and name not in encoding.covariates]
-    frame = design.cells.frame if read else pd.DataFrame()
-    inside = {name: tuple(pd.Categorical(frame[name]).remove_unused_categories().categories) for name in read}
+    inside = {name: tuple(pd.Categorical(design.cells.frame[name]).remove_unused_categories().categories) for name in read}
     return {**encoding.levels, **inside}
 
 
@@ -137,7 +136,9 @@ def _given(name: str, given: Any, levels: tuple[Any, ...] | None) -> tuple[Any, 
 
 def _column(values: tuple[Any, ...], index: Codes, factor: bool) -> Any:
     """Values as the fit's own data had them: labels stay labels."""
-    if factor and not all(isinstance(v, str | bool | int | float | np.generic) for v in values):
+    if not factor:
+        return np.array(values, float)[index]
+    if not all(isinstance(v, str | bool | int | float | np.generic) for v in values):
         return pd.Categorical([values[i] for i in index], categories=list(values))
     return pd.Series(list(values)).array[index]
 

@@ -162,7 +162,8 @@ class DenseCrossProducts:
         matrix = lam.swapaxes(1, 2) @ (self.products @ lam)
         matrix[:, np.arange(m), np.arange(m)] += 1.0
         L = np.linalg.cholesky(matrix)
-        return FewPoints(self, moved, L, np.linalg.inv(L))
+        # row by row a lower factor is, column by column, an upper one: LAPACK needs no copy
+        return FewPoints(self, moved, L, np.array([lapack.dtrtri(own.T)[0].T for own in L]))
 
     def at_unit(self, x: Array) -> DenseFactor | None:
         """`evaluate` where x is known to make every T an identity matrix."""

@@ -304,6 +304,15 @@ class RandomEffectsKernel:
         found = self.dense.evaluate_many(x) if self.dense is not None else None
         return self.by_level(x, derivatives=True) if found is None else found
 
+    def evaluate_together(self, x: Array) -> Slopes | None:
+        """The profile at a few x (t, size) in one go where all columns are one small matrix; else None: memory would grow with t."""
+        if self.dense is None or self._large(x):
+            return None
+        try:
+            return self.dense.evaluate_many(x)
+        except np.linalg.LinAlgError:
+            return None
+
     def evaluate(self, x: Array, derivatives: bool) -> RandomEffectsState:
         if self.dense is not None and derivatives and len(x) == 1 and not self._large(x):
             point = self.dense.evaluate(x[0])
