@@ -69,9 +69,16 @@ def unmasked(values: Any) -> Any:
 
 
 def numbers_of(values: Any, argument: str) -> Array:
-    """Numbers of any shape as an array, NaN where they are masked. Raise SpecificationError for what is no numbers."""
+    """Numbers of any shape as an array, NaN where they are missing or masked.
+
+    Errors: `SpecificationError` for what is no real numbers: nothing, text, times and complex numbers too, of which NumPy would make some.
+    """
     try:
-        return np.array(unmasked(values), dtype=np.float64)
+        given = unmasked(values)
+        kind = getattr(getattr(given, "dtype", None), "kind", None) or np.asarray(given).dtype.kind  # a dtype of polars has no kind
+        if given is None or kind in "cmMSU" or (kind == "O" and any(isinstance(v, str | bytes) for v in np.asarray(given).ravel())):
+            raise TypeError
+        return np.array(given, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise SpecificationError(f"{argument} is {values!r:.60}", argument, "give numbers") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from copy import copy
 from dataclasses import replace
@@ -165,3 +166,63 @@ def test_many_rows_are_drawn_as_sums_and_a_statistic_still_sees_rows() -> None:
     wald = fit.tidy("fixed").set_index("term")
     np.testing.assert_allclose(sums.frame["x"].std(), wald.loc["x", "std_error"], rtol=0.2)
     np.testing.assert_allclose(sums.frame["x"].mean(), wald.loc["x", "estimate"], atol=4.0 * wald.loc["x", "std_error"] / np.sqrt(200))
+
+
+class Turns:
+    """A statistic that answers otherwise from one call to the next."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers, self.calls = answers, 0
+
+    def __call__(self, fit: object) -> object:
+        self.calls += 1
+        answer = self.answers[(self.calls - 1) % len(self.answers)]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+FIXED = operator.attrgetter("fixef")
+
+
+@pytest.mark.parametrize("kind", ["parametric", "case"])
+@pytest.mark.parametrize("series", [False, True])
+def test_values_of_a_statistic_go_by_name(kind: str, series: bool) -> None:
+    answers = [{"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}]
+    boot = bootstrap(fitted("slope"), 6, seed=1, kind=kind, statistic=Turns(*(map(pd.Series, answers) if series else answers)))
+    assert boot.frame.to_numpy().tolist() == [[1.0, 2.0]] * 6
+    ranked, plain = (bootstrap(fitted("slope"), 6, seed=1, kind=kind, statistic=f).frame for f in (lambda f: f.fixef.sort_values(), FIXED))
+    pd.testing.assert_frame_equal(ranked[plain.columns], plain)
+
+
+@pytest.mark.parametrize("kind", ["parametric", "case"])
+@pytest.mark.parametrize(
+    "other",
+    [{"a": 7.0}, {"a": 1.0, "c": 2.0}, [1.0, 2.0], 7.0, {}, "text", None, {"a": 1.0, "b": np.inf}, ValueError("no"), 10**400],
+    ids=repr,
+)
+def test_a_replicate_whose_statistic_fails_is_counted(kind: str, other: object) -> None:
+    good = {"a": 1.0, "b": 2.0}
+    boot = bootstrap(fitted("slope"), 4, seed=1, kind=kind, statistic=Turns(good, good, other))
+    assert (len(boot.frame), boot.n_failed) == (3, 1)
+    assert "statistic" in next(iter(boot.failures.values()))
+    assert boot.frame.to_numpy().tolist() == [[1.0, 2.0]] * 3
+
+
+@pytest.mark.parametrize(
+    "value", [np.nan, np.inf, None, {}, [], pd.Series([1.0, 2.0], ["a", "a"]), 1j, "3", ZeroDivisionError("no")], ids=repr
+)
+def test_a_statistic_of_the_fit_itself_has_finite_numbers(value: object) -> None:
+    with pytest.raises(SpecificationError, match="statistic"):
+        bootstrap(fitted("slope"), 3, seed=1, statistic=Turns(value))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_value_that_no_replicate_has_is_no_number_in_the_summary() -> None:
+    boot = bootstrap(
+        fitted("slope"),
+        3,
+        seed=1,
+        statistic=Turns({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": np.nan}, {"a": 1.0, "b": np.nan}, {"a": 1.0, "b": np.nan}),
+    )
+    assert boot.summary()["std_error"].isna().tolist() == [False, True]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._arrays import Array, numbers_of, seed_sequence
 from bayeslmm._types import BootstrapInterval, StatisticValues
 from bayeslmm._validation import (
     STREAM_NUMBERS,
@@ -136,7 +136,7 @@ class ParametricResampler:
         def alone(b: int) -> Array:
             start = self.start if problem.size else None
             found = estimate(problem_of_products(problem, products, b), _method(fit), start=start)
-            return _values(problem, found, fit.model, None, type(fit))
+            return _values(problem, found, fit.model, None, type(fit), self.names)
 
         if not self.together:
             return _one_by_one(numbers, self.names, [partial(alone, b) for b in range(products.count)])
@@ -149,7 +149,7 @@ class ParametricResampler:
 
         def alone(b: int) -> Array:
             found = estimate(problem_of_replicate(problem, sums.part(np.array([b]))), _method(fit), start=self.start)
-            return _values(problem, found, fit.model, None, type(fit))
+            return _values(problem, found, fit.model, None, type(fit), self.names)
 
         return self._settled(numbers, descend(problem, sums, self.start, fit.restricted), alone)
 
@@ -169,7 +169,7 @@ class ParametricResampler:
         model = fit.model.with_response(y)
         problem = with_response(fit.problem, model.design)
         start = self.start if fit.problem.size else None
-        return _values(problem, estimate(problem, _method(fit), start=start), model, self.statistic, type(fit))
+        return _values(problem, estimate(problem, _method(fit), start=start), model, self.statistic, type(fit), self.names)
 
 
 def _concatenate(parts: Sequence[Replicates]) -> Replicates:
@@ -207,7 +207,7 @@ class CaseResampler:
             raise np.linalg.LinAlgError("columns of X are collinear in the rows drawn")
         problem = build_problem(design)
         model = with_design(fit.model, design)
-        return _values(problem, estimate(problem, _method(fit)), model, self.statistic, type(fit))
+        return _values(problem, estimate(problem, _method(fit)), model, self.statistic, type(fit), self.names)
 
 
 def with_design(model: Any, design: Design) -> Any:
@@ -222,32 +222,48 @@ def _method(fit: Estimates) -> Method:
     return "ML" if fit.method == "ML" else "REML"
 
 
-def statistic_names(value: Any) -> list[str]:
-    """Names of a statistic's values: those it has, or their places."""
-    if isinstance(value, pd.Series):
-        return [str(name) for name in value.index]
-    if isinstance(value, dict):
-        return [str(name) for name in value]
-    return [f"statistic_{i + 1}" for i in range(statistic_values(value).size)]
-
-
-def statistic_values(value: Any) -> Array:
-    """A statistic as a flat array. Errors: SpecificationError for what is no numbers."""
-    numbers = list(value.values()) if isinstance(value, dict) else value
+def statistic_values(statistic: Statistic, fit: Estimates) -> pd.Series[float]:
+    """A statistic of a fit by name: the names that it has, or places. Errors: SpecificationError where it fails, or gives no numbers."""
     try:
-        if isinstance(value, dict) and any(np.size(number) != 1 for number in numbers):
-            raise ValueError  # a name has one number
-        return np.asarray(np.atleast_1d(np.asarray(numbers, float)).ravel())
-    except (TypeError, ValueError):
-        what = f"the statistic gives {type(value).__name__}, which is no numbers"
+        value: Any = statistic(fit)
+    except BayesLMMError:
+        raise
+    except Exception as error:
+        what = f"the statistic failed: {type(error).__name__}: {error}"
+        raise SpecificationError(what, "statistic", "it is called with a fit, and gives numbers") from error
+    labelled = isinstance(value, Mapping | pd.Series)
+    numbers = list(value.values()) if isinstance(value, Mapping) else value
+    try:
+        if isinstance(value, Mapping) and any(np.size(number) != 1 for number in numbers):
+            raise TypeError  # a name has one number
+        found = np.atleast_1d(numbers_of(numbers, "statistic")).ravel()
+        names = [str(name) for name in value.keys()] if labelled else [f"statistic_{i + 1}" for i in range(found.size)]  # noqa: SIM118
+        if not names or len(set(names)) < len(names):
+            raise TypeError
+    except (TypeError, SpecificationError):
+        what = f"the statistic gives a {type(value).__name__}, which is no numbers, or no numbers of distinct names"
         raise SpecificationError(what, f"{value!r:.60}", "return a number, an array, a Series or a dict of numbers") from None
+    return pd.Series(found, index=names, name="estimate")
 
 
-def _values(problem: Problem, found: Estimate, model: Any, statistic: Statistic | None, kind: type[Estimates]) -> Array:
+def replicate_values(statistic: Statistic, fit: Estimates, names: Sequence[str]) -> Array:
+    """A statistic of a replicate in the order of these names. Errors: as `statistic_values`, and for other names than these."""
+    found = statistic_values(statistic, fit)
+    if set(found.index) != set(names):
+        what = f"the statistic gives {', '.join(found.index):.60}, and of the fit itself {', '.join(names):.60}"
+        raise SpecificationError(what, "statistic", "return the same names, or the same number of values, for every fit")
+    if np.isinf(found).any():
+        raise SpecificationError("the statistic is infinite", "statistic", "return finite numbers, or NaN for what a fit has not")
+    return found[list(names)].to_numpy()
+
+
+def _values(
+    problem: Problem, found: Estimate, model: Any, statistic: Statistic | None, kind: type[Estimates], names: Sequence[str]
+) -> Array:
     if not found.converged:
         raise BayesLMMError("the search did not converge", "a replicate", "its failure is counted; see Bootstrap.failures")
     if statistic is not None:
-        return statistic_values(statistic(kind(model, problem, found, 0.0)))
+        return replicate_values(statistic, kind(model, problem, found, 0.0), names)
     sigma2 = np.array([found.sigma**2 / problem.sigma2(1.0)])
     return np.asarray(parameter_values(problem, found.x[None], sigma2, _conditioned(problem, found.alpha)[None])[0])
 
@@ -263,7 +279,7 @@ def _one_by_one(numbers: Sequence[int], names: Sequence[str], fits: Sequence[Cal
     return Replicates(tuple(numbers), values, tuple(reasons))
 
 
-def jackknife(fit: Estimates, group: str | None, statistic: Statistic | None) -> Array:
+def jackknife(fit: Estimates, group: str | None, statistic: Statistic | None, names: Sequence[str]) -> Array:
     """All parameters, or a statistic, without each level of the top grouping factor (each row, without groups); (K, values)."""
     try:
         factor = resampling_factor(fit.design, group)
@@ -276,7 +292,7 @@ def jackknife(fit: Estimates, group: str | None, statistic: Statistic | None) ->
     found = []
     for level in range(int(codes.max()) + 1):
         model = with_design(fit.model, without(fit.design, codes == level))
-        found.append(statistic_values(statistic(uninterrupted(model.fit(fit.method)))))
+        found.append(replicate_values(statistic, uninterrupted(model.fit(fit.method)), names))
     return np.array(found)
 
 
@@ -333,8 +349,8 @@ class Bootstrap:
             {
                 "term": self.frame.columns,
                 "estimate": self.estimate.to_numpy(),
-                "bias": np.nanmean(values, axis=0) - self.estimate.to_numpy(),
-                "std_error": np.nanstd(values, axis=0, ddof=1),
+                "bias": _of_numbers(np.mean, values, 1) - self.estimate.to_numpy(),
+                "std_error": _of_numbers(partial(np.std, ddof=1), values, 2),
             }
         )
 
@@ -417,7 +433,7 @@ class Bootstrap:
     @cached_property
     def acceleration(self) -> Array:
         """a of BCa: a sixth of the skewness of the jackknife values, with their sign."""
-        values = jackknife(self.fit, self.group, self.statistic)
+        values = jackknife(self.fit, self.group, self.statistic, list(self.frame.columns))
         gap = np.nanmean(values, axis=0) - values
         with np.errstate(invalid="ignore", divide="ignore"):
             found = np.nansum(gap**3, axis=0) / (6.0 * np.nansum(gap**2, axis=0) ** 1.5)
@@ -514,8 +530,11 @@ def bootstrap(
 def reported_values(fit: Estimates, statistic: Statistic | None) -> pd.Series[float]:
     """What a replicate reports, of the fit itself, by name."""
     if statistic is not None:
-        value = require_function(statistic, "statistic")(fit)
-        return pd.Series(statistic_values(value), index=statistic_names(value), name="estimate")
+        found = statistic_values(require_function(statistic, "statistic"), fit)
+        if not np.isfinite(found).all():
+            what = f"the statistic of the fit itself is not finite: {found[~np.isfinite(found)].to_dict()!r:.60}"
+            raise SpecificationError(what, "statistic", "return finite numbers: leave out what this fit has not")
+        return found
     alpha = _conditioned(fit.problem, fit.fixef_kept)
     values = parameter_values(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), alpha[None])[0]
     return pd.Series(values, index=parameter_names(fit.problem), name="estimate")
@@ -558,6 +577,12 @@ def _frame(runner: ParametricResampler | CaseResampler, batches: Sequence[Replic
     values = np.concatenate([batch.values for batch in batches]) if batches else np.zeros((0, len(runner.names)))
     good = np.array([not reason for batch in batches for reason in batch.reasons], bool)
     return pd.DataFrame(values[good], index=pd.Index(np.array(numbers, int)[good], name="replicate"), columns=runner.names)
+
+
+def _of_numbers(function: Callable[[Array], Any], values: Array, least: int) -> Array:
+    """A function of the values of each column (n, k) that are no NaN; NaN where fewer than `least` are left."""
+    known = [column[~np.isnan(column)] for column in values.T]
+    return np.array([function(column) if len(column) >= least else np.nan for column in known])
 
 
 def _quantiles(values: Array, shares: Array) -> Array:
