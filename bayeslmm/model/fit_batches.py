@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, unmasked
+from bayeslmm._arrays import Array, Codes, numbers_of, unmasked
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, SpecificationError, warn_user
 from bayeslmm.inference.intervals.resampling import without
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.many_fits import BatchModel, ManyFits, ResponseBatch
-from bayeslmm.results.fitted import as_pandas, is_permuted
+from bayeslmm.results.fitted import as_pandas, require_same_rows
 from bayeslmm.results.render import progress_bar
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def _responses(model: BatchModel, Y: Any) -> tuple[pd.DataFrame, Array]:
     design = model.design
     if not design.in_memory:
         raise SpecificationError("a model of partitions has no rows to put responses beside", "fit_many", "make the model of a frame")
+    if np.ndim(Y) > 2:
+        raise DataError(f"Y has {np.ndim(Y)} axes", "Y", "give one row for each row of the data, one column for each response")
     frame = pd.DataFrame(np.asarray(unmasked(Y))) if isinstance(Y, np.ndarray | list | tuple) else as_pandas(Y)
     if frame.shape[1] == 0:
         raise DataError("there are no responses", "Y", "give one column for each")
@@ -100,14 +102,13 @@ def _responses(model: BatchModel, Y: Any) -> tuple[pd.DataFrame, Array]:
     if len(frame) not in (design.nobs, design.n_read):
         where = f"{design.nobs} rows are used, {design.n_read} were read"
         raise DataError(f"Y has {len(frame)} rows", where, "give one row for each row of the data")
-    if isinstance(Y, pd.DataFrame) and len(Y) == design.nobs and is_permuted(Y.index, design.index):
-        what = "the rows of Y are in another order than those of the data"
-        raise DataError(what, f"its index begins {Y.index[0]!r}", "sort it, or give Y.to_numpy() if the order is right")
-    try:
-        values = frame.to_numpy(dtype=float, na_value=np.nan)
-    except (TypeError, ValueError):
-        wrong = next((c for c in frame.columns if not pd.api.types.is_numeric_dtype(frame[c])), frame.columns[0])
-        raise DataError(f"the response {wrong!r} is not numbers", "Y", "give columns of numbers, NaN where a value is missing") from None
+    require_same_rows(Y, design, "Y")
+    plain = all(dtype.kind in "biuf" for dtype in frame.dtypes)
+    values = (
+        frame.to_numpy(dtype=float, na_value=np.nan)
+        if plain
+        else np.column_stack([numbers_of(column, f"the response {name!r}") for name, column in frame.items()])
+    )
     if len(values) != design.nobs:
         values = values[design.rows]
     if np.isinf(values).any():

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from bayeslmm._arrays import Array, unmasked
+from bayeslmm._arrays import Array, numbers_of
 from bayeslmm._types import FitMethod
 from bayeslmm._validation import find_word, require_one_of, spell
 from bayeslmm.data.build import build_design
@@ -396,11 +396,7 @@ class LMM:
         return np.asarray(scale * self.problem.gradient_theta(self._theta(theta), _is_restricted(method)))
 
     def _theta(self, theta: Any) -> Array:
-        try:
-            values = np.atleast_1d(np.asarray(unmasked(theta), float))
-        except (TypeError, ValueError):
-            where = f"theta: {type(theta).__name__}"
-            raise SpecificationError("theta is not numbers", where, f"give {self.problem.size} numbers") from None
+        values = np.atleast_1d(numbers_of(theta, "theta"))
         if values.shape != (self.problem.size,) or not np.all(np.isfinite(values)):
             raise SpecificationError(
                 f"theta has shape {values.shape}" if values.shape != (self.problem.size,) else "theta is not finite",

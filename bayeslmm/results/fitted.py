@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, freeze, seed_sequence, unmasked
-from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, require_one_of
+from bayeslmm._arrays import Array, freeze, label_text, numbers_of, seed_sequence
+from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, require_number, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.model_matrix import name_parts
@@ -136,11 +136,8 @@ def parameters_of(params: Mapping[str, Any], design: Design, size: int) -> tuple
         if missing:
             raise SpecificationError(f"coefficients missing: {', '.join(missing)}", "alpha", "give one number per coefficient")
         alpha = [alpha[design.coef_names[i]] for i in design.kept]
-    try:
-        alpha, theta = np.asarray(unmasked(alpha), float), np.atleast_1d(np.asarray(unmasked(params.get("theta", ())), float))
-        sigma = float(params["sigma"])
-    except (TypeError, ValueError) as error:
-        raise SpecificationError(f"a parameter is not numbers: {error}", "params", "give numbers") from None
+    alpha, theta = numbers_of(alpha, "alpha"), np.atleast_1d(numbers_of(params.get("theta", ()), "theta"))
+    sigma = require_number(params["sigma"], "sigma")
     for name, values, length in (("alpha", alpha, len(design.kept)), ("theta", theta, size)):
         if values.shape != (length,) or not np.all(np.isfinite(values)):
             what = f"{name} is not {length} finite numbers"
@@ -190,9 +187,15 @@ def _root(matrix: Array) -> Array:
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
 
 
-def is_permuted(given: pd.Index[Any], own: pd.Index[Any]) -> bool:
-    """Whether an index holds the labels of another in another order."""
-    return len(given) == len(own) and not given.equals(own) and given.is_unique and bool(given.isin(own).all())
+def require_same_rows(given: Any, design: Design, name: str) -> None:
+    """Raise DataError for labelled rows that are not those of the data in their order; labels that only count rows are none."""
+    if not isinstance(given, pd.Series | pd.DataFrame) or given.index.equals(pd.RangeIndex(len(given))):
+        return
+    own = given.index if len(given) == design.nobs else given.index[design.rows] if len(given) == design.n_read else design.index
+    if not own.equals(design.index):
+        where = f"they begin with {label_text(given.index[0])!r}"
+        remedy = f"sort {name} as the data, or give {name}.to_numpy() if the order is right"
+        raise DataError(f"the rows of {name} have other labels than those of the data, or another order", where, remedy)
 
 
 def new_response(design: Design, y: Any) -> Design:
@@ -203,15 +206,8 @@ def new_response(design: Design, y: Any) -> Design:
     """
     if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
         y = y.iloc[:, 0] if isinstance(y, pd.DataFrame) else y[:, 0]
-    if isinstance(y, pd.Series) and is_permuted(y.index, design.index):
-        what = "the new response is a Series whose rows are in another order than those of the fit"
-        raise DataError(what, f"its index begins {y.index[0]!r}", "sort it, or give y.to_numpy() if the order is right")
-    try:
-        if np.iscomplexobj(y):
-            raise TypeError
-        values = np.array(unmasked(y), dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError("the new response is not numbers", f"got {type(y).__name__}", "give an array of numbers") from None
+    require_same_rows(y, design, "y")
+    values = numbers_of(y, "y")
     if values.ndim != 1 or len(values) not in (design.nobs, design.n_read):
         shape = " x ".join(map(str, values.shape))
         where = f"{design.nobs} rows are used, {design.n_read} were read"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from difflib import get_close_matches
 from itertools import permutations
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, label_text, unmasked
+from bayeslmm._arrays import Array, label_text, numbers_of
 from bayeslmm._validation import require_level
 from bayeslmm.data.design import Design
 from bayeslmm.data.model_matrix import name_parts
@@ -62,10 +64,7 @@ def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> LinearFu
         raise SpecificationError("a contrast needs finite weights", f"L = {given!r}", "give one row of numbers per contrast")
     if isinstance(rhs, pd.Series) and not isinstance(rhs.index, pd.RangeIndex):
         rhs = align_labels(rhs, labels, "rhs=", whole=True)
-    try:
-        right = np.asarray(unmasked(rhs), float)
-    except (TypeError, ValueError):
-        raise SpecificationError(f"rhs is {rhs!r:.40}", "rhs=", "give one number, or one per row of L") from None
+    right = numbers_of(rhs, "rhs")
     if right.ndim > 1 or right.size not in (1, len(L)):
         raise SpecificationError(f"{right.size} right-hand sides for {len(L)} contrasts", "rhs=", "give one number, or one per row of L")
     if not np.isfinite(right).all():
@@ -130,10 +129,10 @@ def align_labels(given: pd.Series[Any], labels: Sequence[str], where: str, whole
 
 
 def _from_mapping(given: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
-    if all(isinstance(weight, int | float | np.number) for weight in given.values()):
+    if all(isinstance(weight, Real | Decimal | np.generic) or getattr(weight, "shape", None) == () for weight in given.values()):
         row = np.zeros(len(names))
         for name, weight in given.items():
-            row[coefficient_position(str(name), names)] += float(weight)
+            row[coefficient_position(str(name), names)] += numbers_of(weight, f"the weight of {name}")
         return [row], [None], [row_label(row, names)]
     rows, values, labels = [], [], []
     for label, part in given.items():
@@ -146,8 +145,8 @@ def _from_mapping(given: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[lis
 
 def _array(given: Any, names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
     try:
-        L = np.atleast_2d(np.asarray(unmasked(given), float))
-    except (TypeError, ValueError):
+        L = np.atleast_2d(numbers_of(given, "L"))
+    except SpecificationError:
         raise SpecificationError(
             "a contrast is an array, a dict of coefficients or an equation", f"L = {given!r}", f'write it as "{names[-1]} = 0"'
         ) from None
@@ -176,9 +175,10 @@ def coefficient_position(name: str, names: Sequence[str]) -> int:
     """Where a coefficient stands; the factors of an interaction may come in any order."""
     name = name.strip()
     plain = name.strip("`")
+    spelled = plain if plain != name else plain.replace("(Intercept)", "Intercept")  # R's word, and not a column of that name
     if name in names:
         return list(names).index(name)
-    for wanted in (name_parts(name), name_parts(plain.replace("(Intercept)", "Intercept")), (f"`{plain}`",)):
+    for wanted in (name_parts(name), name_parts(spelled), (f"`{plain}`",)):
         for i, own in enumerate(names):
             if name_parts(own) == wanted:
                 return i
