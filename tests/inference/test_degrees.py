@@ -136,7 +136,7 @@ def test_degrees_of_freedom_beside_a_variance_near_zero_do_not_depend_on_the_ste
         assert fit.tidy()["df"].iloc[1] == pytest.approx(38.0, rel=1e-4), ratio
 
 
-@pytest.mark.parametrize("formula", ["y ~ a * x + (x | g)", "y ~ x + (x || g)", "y ~ a + (1 | g) + (1 | a)", "y ~ x + (0 + a | g)"])
+@pytest.mark.parametrize("formula", ["y ~ a * x + (x | g)", "y ~ x + (x || g)", "y ~ x + (1 | g) + (1 | a)", "y ~ x + (0 + a | g)"])
 @pytest.mark.parametrize("method", ["REML", "ML"])
 def test_curvature_found_at_all_points_together_is_that_of_one_point_after_the_other(
     formula: str, method: str, monkeypatch: pytest.MonkeyPatch
