@@ -36,7 +36,8 @@ class Parameter:
         if self.rows:
             return f"{self.kind}[{','.join(str(labels[row]) for row in self.rows)}]"
         if self.number:
-            return f"{self.kind}[lag {self.number}]" if self.kind in ("rho", "cov") else f"{self.kind}[{self.number}]"
+            lagged = self.kind.removeprefix("inner_") in ("rho", "cov")
+            return f"{self.kind}[lag {self.number}]" if lagged else f"{self.kind}[{self.number}]"
         return self.kind
 
 
@@ -348,12 +349,13 @@ class Request:
     order: int | None
     distances: Array | None
     reach: float | None
-    dims: tuple[int, int] | None
+    dims: tuple[int, ...] | None
     matrices: Array | None
     nu: float | None
     nugget: bool
     positions: tuple[float, ...] = ()
     lags: tuple[int, int] | None = None
+    places: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +371,7 @@ class Structure:
     minimum : smallest dimension at which its parameters can be told apart
     formula : where a formula may name it: "both" for D and R, "R" for R alone, "" for none
     has_nugget : whether a nugget beside it is not identified, since its diagonal is free
-    inner : whether it may be the right factor of a product us@...
+    inner : whether it may be a factor of a product behind the first, where its leading scale is held at 1
     series : whether one series of rows can tell its parameters, whose number does not grow with the rows
     sas : TYPE= of PROC MIXED, "" where it has none; sas_row : what CovParms calls what is not a variance, {} being a number
     """
@@ -385,7 +387,7 @@ class Structure:
     minimum: int = 1
     formula: str = "both"
     has_nugget: bool = False
-    inner: bool = False
+    inner: bool = True
     series: bool = False
     sas: str = ""
     sas_row: str = ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
+from math import prod
 from types import MappingProxyType
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from bayeslmm._arrays import freeze
 from bayeslmm.covariance.base import Covariance, Request, Structure, StructureOrder
+from bayeslmm.covariance.products import product_of
 from bayeslmm.covariance.spatial import distance_matrix
 from bayeslmm.errors import SpecificationError
 
@@ -37,12 +40,53 @@ STRUCTURES: Mapping[str, Structure] = MappingProxyType(_ROWS)
 
 
 def structure(name: str) -> Structure:
-    """The registered structure of that name; SpecificationError with the nearest names otherwise."""
+    """The registered structure of that name, or the product that `a@b` is; SpecificationError with the nearest names otherwise."""
+    if "@" in name:
+        return _product(name)
     if name not in STRUCTURES:
         near = get_close_matches(name, STRUCTURES, 3)
         remedy = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(STRUCTURES)}"
         raise unavailable(f"there is no covariance structure '{name}'", remedy)
     return STRUCTURES[name]
+
+
+@lru_cache(maxsize=256)
+def _product(name: str) -> Structure:
+    """What is known of a product by what is known of its factors: it counts steps, needs an order, is told by one series where one does."""
+    factors = [structure(factor) for factor in name.split("@")]
+    return Structure(
+        name,
+        "the product of " + " and ".join(factor.name for factor in factors),
+        " + ".join(f"({factor.count})" for factor in factors) + f" - {len(factors) - 1}",
+        _build_product,
+        takes="dims",
+        needs_order=any(factor.needs_order for factor in factors),
+        serial=any(factor.serial for factor in factors),
+        homogeneous=all(factor.homogeneous for factor in factors),
+        formula="both" if all(factor.formula == "both" for factor in factors) else "R",
+        series=any(factor.series for factor in factors),
+        sas="UN@" + factors[1].sas if name in _SAS_PRODUCTS else "",
+    )
+
+
+_SAS_PRODUCTS = ("us@ar1", "us@cs", "us@us")
+
+
+def _build_product(request: Request) -> Covariance:
+    names, dims = request.name.split("@"), request.dims
+    if dims is None or len(dims) != len(names) or prod(dims) != request.q:
+        what = f"'{request.name}' needs the dimensions of its {len(names)} factors, with product {request.q}"
+        raise unavailable(what, "give dims=(outcomes, visits)")
+    parts = [_factor(name, q, at) for name, q, at in zip(names, dims, request.places or ((),) * len(dims), strict=True)]
+    return product_of(request.name, parts, request.nugget)
+
+
+def _factor(name: str, q: int, places: tuple[float, ...]) -> Covariance:
+    """One factor, its rows at places that are steps, or coordinates where it is a function of distances; by default 0, 1, 2, ..."""
+    if structure(name).spatial:
+        at = np.array(places or range(q), dtype=np.float64)
+        return make(name, q, distances=np.abs(np.subtract.outer(at, at)))
+    return make(name, q, positions=places)
 
 
 def description(name: str) -> str:
@@ -63,21 +107,23 @@ def make(
     coords: ArrayLike | None = None,
     distances: ArrayLike | None = None,
     reach: float | None = None,
-    dims: tuple[int, int] | None = None,
+    dims: tuple[int, ...] | None = None,
     matrices: Sequence[ArrayLike] | ArrayLike | None = None,
     nu: float | None = None,
     nugget: bool = False,
     positions: Sequence[float] = (),
+    places: Sequence[Sequence[float]] = (),
 ) -> Covariance:
     """The covariance structure `name` of dimension q.
 
     order : bands of un, toep, toeph (all of them if None); factors of fa, fa0, fa1 (1 if None); (p, q) of arma ((1, 1) if None)
     coords, distances : (q, d) places, or (q, q) distances between them, for spatial structures; without, all distances are 1
     reach : a typical distance, where the range of a spatial structure starts; from the distances if None
-    dims : (q1, q2) for Kronecker structures, q = q1 q2
+    dims : (q1, q2, ...) for products of structures, q = q1 q2 ...
     matrices : (k, q, q) for lin, (1, q, q) for known
     nu : a fixed smoothness for matern
     positions : increasing places of the q rows, for serial structures that count steps, or times for car1; by default 0, 1, ..., q - 1
+    places : of a product, the positions or the coordinates of the rows of each factor
     nugget : adds a share of variance that is not correlated at any distance (homogeneous structures)
     Raises SpecificationError.
 
@@ -99,15 +145,16 @@ def make(
         raise unavailable(f"'{name}' has variances of its own and takes no nugget", "drop `+ local`")
     if nu is not None and not nu > 0:
         raise unavailable(f"the smoothness nu is {nu}", "give nu > 0, such as 0.5, 1.5 or 2.5")
-    places = None if coords is None else distance_matrix(np.atleast_2d(np.asarray(coords, dtype=np.float64)))
-    given = places if distances is None else np.asarray(distances, dtype=np.float64)
+    apart = None if coords is None else distance_matrix(np.atleast_2d(np.asarray(coords, dtype=np.float64)))
+    given = apart if distances is None else np.asarray(distances, dtype=np.float64)
     if given is not None and given.shape != (q, q):
         raise unavailable(f"{given.shape[0]} places for {q} rows", "give one row of coordinates for each row of the matrix")
     known = None if matrices is None else freeze(np.asarray(matrices, dtype=np.float64))
     known = known[None] if known is not None and known.ndim == 2 else known
     bands = order if isinstance(order, int) else None
     own_lags = None if lags == (1, 1) else lags
-    return found.build(Request(name, q, bands, given, reach, dims, known, nu, nugget, tuple(positions), own_lags))
+    at = tuple(map(tuple, places))
+    return found.build(Request(name, q, bands, given, reach, dims, known, nu, nugget, tuple(positions), own_lags, at))
 
 
 _ORDERS: Mapping[str, str] = {"order": "one order", "orders": "two orders, p and q"}
@@ -126,30 +173,22 @@ MAX_ORDER = 1000
 def names(where: str = "") -> tuple[str, ...]:
     """The structures that a formula may name for D ("D"), or for D or R (""); products apart."""
     allowed = ("both",) if where == "D" else ("both", "R")
-    return tuple(name for name, row in STRUCTURES.items() if row.formula in allowed and "@" not in name)
-
-
-def _row_of(name: str) -> Structure:
-    """The row of a structure; of a product, that of its right factor, whose steps and order count."""
-    return STRUCTURES[name.rpartition("@")[2]]
+    return tuple(name for name, row in STRUCTURES.items() if row.formula in allowed)
 
 
 def is_structure(name: str) -> bool:
-    """Whether it names a structure; a Kronecker product is written `us@ar1`.
+    """Whether it names a structure; a Kronecker product of any two or more is written `us@ar1`.
 
-    >>> is_structure("us@ar1"), is_structure("poly")
-    (True, False)
+    >>> is_structure("us@ar1"), is_structure("ar1@ar1"), is_structure("poly")
+    (True, True, False)
     """
-    if "@" in name:
-        left, _, right = name.partition("@")
-        return left in ("us", "un") and right in STRUCTURES and STRUCTURES[right].inner
-    return name in STRUCTURES and STRUCTURES[name].formula != ""
+    factors = [STRUCTURES.get(factor) for factor in name.split("@")]
+    return all(row is not None and row.formula != "" for row in factors) and all(row is not None and row.inner for row in factors[1:])
 
 
 def canonical(name: str, order: StructureOrder | None) -> str:
     """`un` without a number of bands is `us`."""
-    name = "us" + name[2:] if name.startswith("un@") else name
-    return "us" if name == "un" and order is None else name
+    return name if order is not None else "@".join("us" if factor == "un" else factor for factor in name.split("@"))
 
 
 _ELSEWHERE = {
@@ -185,19 +224,18 @@ def nearest_structures(name: str) -> str:
 
 def takes_order(name: str) -> bool:
     """Whether a number of bands or factors may stand after the bar."""
-    return STRUCTURES[name].takes == "order"
+    return structure(name).takes == "order"
 
 
 def takes_orders(name: str) -> bool:
     """Whether two orders, p and q, may stand after the bar."""
-    return STRUCTURES[name].takes == "orders"
+    return structure(name).takes == "orders"
 
 
 def fits_series(name: str, order: StructureOrder | None) -> bool:
     """Whether one series of rows can tell its parameters: their number does not grow with the rows."""
-    if "@" in name:
-        return STRUCTURES[name].series
-    return STRUCTURES[name].series or (STRUCTURES[name].serial and STRUCTURES[name].homogeneous and order is not None)
+    found = structure(name)
+    return found.series or (found.serial and found.homogeneous and order is not None)
 
 
 def goes_on(name: str, order: StructureOrder | None) -> bool:
@@ -222,12 +260,17 @@ def takes_times(name: str) -> bool:
 
 def is_serial(name: str) -> bool:
     """Whether the covariance counts steps, so that a level which no row has may not be dropped."""
-    return _row_of(name).serial
+    return structure(name).serial
 
 
 def has_own_sds(name: str) -> bool:
     """Whether a serial structure has an sd for each visit."""
     return "@" not in name and is_serial(name) and not STRUCTURES[name].homogeneous
+
+
+def goes_through(name: str) -> bool:
+    """Whether a row that no data has tells something of its own covariance with others: one among steps, or a cell of a product."""
+    return "@" in name or (is_serial(name) and not has_own_sds(name))
 
 
 def sheds_visits(name: str) -> bool:
@@ -237,12 +280,12 @@ def sheds_visits(name: str) -> bool:
 
 def keeps_distance(name: str) -> bool:
     """Whether whole-number times keep their distance: a serial structure without a parameter of its own for each lag."""
-    return is_serial(name) and not takes_order(name.rpartition("@")[2])
+    return is_serial(name) and not takes_order(name)
 
 
 def needs_order(name: str) -> bool:
     """Whether the order of the visits matters."""
-    return _row_of(name).needs_order
+    return structure(name).needs_order
 
 
 def has_nugget(name: str) -> bool:
@@ -264,7 +307,10 @@ def absorbs_identity(name: str, order: StructureOrder | None, q: int) -> bool:
     """Whether adding a multiple of the identity stays in the family over q rows, so that it cannot be told from independent errors."""
     if name == "fa0" and isinstance(order, int) and order < q:  # a matrix of that rank
         return False
-    return not (is_spatial(name) or name in ("ar1", "ar1h", "arma") or "@" in name)
+    if "@" in name:  # beside identities alone
+        others = [factor for factor in name.split("@") if factor != "id"]
+        return len(others) == 0 or (len(others) == 1 and absorbs_identity(others[0], None, q))
+    return not (is_spatial(name) or name in ("ar1", "ar1h", "arma"))
 
 
 def absorbs_constant(name: str, order: StructureOrder | None) -> bool:

@@ -10,11 +10,11 @@ import numpy as np
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.covariance.arma import ARMA
 from bayeslmm.covariance.base import Covariance, Request, Structure
-from bayeslmm.covariance.composed import CAR1, Given, Known, Kronecker, Linear, SelectedRows, WithNugget, huynh_feldt
+from bayeslmm.covariance.composed import CAR1, Given, Known, Linear, SelectedRows, WithNugget, huynh_feldt
 from bayeslmm.covariance.correlation import Correlation, Exchangeable, IdentityCorrelation
 from bayeslmm.covariance.factor_analytic import FactorAnalytic, FactorAnalytic0
 from bayeslmm.covariance.linalg import cholesky
-from bayeslmm.covariance.registry import make, unavailable
+from bayeslmm.covariance.registry import unavailable
 from bayeslmm.covariance.scaled import Heterogeneous, Homogeneous
 from bayeslmm.covariance.serial import ARMA11, AnteDependent, Autoregressive, Toeplitz
 from bayeslmm.covariance.spatial import IsotropicCorrelation, Matern, PowerCorrelation, Spatial, SpatialCovariance, typical_distance
@@ -69,17 +69,6 @@ def _build_spatial(request: Request) -> Covariance:
     return SpatialCovariance(request.name, request.q, WithNugget(request.q, inner, distances, reach) if request.nugget else inner)
 
 
-def _build_product(request: Request) -> Covariance:
-    if request.dims is None or request.dims[0] * request.dims[1] != request.q:
-        raise unavailable(
-            f"'{request.name}' needs the dimensions of its two factors, with product {request.q}", "give dims=(outcomes, visits)"
-        )
-    outer, inner = request.dims
-    return Kronecker(
-        request.name, request.q, Banded("us", outer, outer), make(request.name.split("@")[1], inner, positions=request.positions)
-    )
-
-
 def _matrices(request: Request) -> Array:
     if request.matrices is None or request.matrices.shape[1:] != (request.q, request.q) or not request.matrices.shape[0]:
         raise unavailable(f"'{request.name}' needs known matrices of dimension {request.q}", "give matrices=[A1, A2, ...]")
@@ -114,7 +103,6 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         "t(t+1)/2",
         lambda r: Banded(r.name, r.q, _order(r)),
         has_nugget=True,
-        inner=True,
         sas="UN",
     ),
     Structure(
@@ -136,7 +124,6 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         _CS[0],
         homogeneous=True,
         has_nugget=True,
-        inner=True,
         sas="CS",
         sas_row="CS",
     ),
@@ -151,7 +138,6 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         needs_order=True,
         serial=True,
         homogeneous=True,
-        inner=True,
         series=True,
         sas="AR(1)",
         sas_row="AR(1)",
@@ -230,45 +216,34 @@ STRUCTURE_ROWS: tuple[Structure, ...] = (
         sas="HF",
         sas_row="HF",
     ),
-    Structure("fa", "q common factors and t own variances", "q(2t-q+1)/2+t", _build_fa, takes="order", has_nugget=True, sas="FA"),
+    Structure(
+        "fa",
+        "q common factors and t own variances",
+        "q(2t-q+1)/2+t",
+        _build_fa,
+        takes="order",
+        inner=False,
+        has_nugget=True,
+        sas="FA",
+    ),
     Structure(
         "fa0",
         "q common factors only, of rank q",
         "q(2t-q+1)/2",
         lambda r: FactorAnalytic0(r.name, r.q, _factors(r)),
         takes="order",
+        inner=False,
         sas="FA0",
     ),
-    Structure("fa1", "q common factors and one own variance", "q(2t-q+1)/2+1", _build_fa, takes="order", has_nugget=True, sas="FA1"),
     Structure(
-        "us@ar1",
-        "unstructured between outcomes, autoregressive within",
-        "t1(t1+1)/2+1",
-        _build_product,
-        takes="dims",
-        needs_order=True,
-        serial=True,
-        formula="R",
-        series=True,
-        sas="UN@AR(1)",
-    ),
-    Structure(
-        "us@cs",
-        "unstructured between outcomes, compound symmetry within",
-        "t1(t1+1)/2+1",
-        _build_product,
-        takes="dims",
-        formula="R",
-        sas="UN@CS",
-    ),
-    Structure(
-        "us@us",
-        "unstructured between outcomes and within",
-        "t1(t1+1)/2+t2(t2+1)/2-1",
-        _build_product,
-        takes="dims",
-        formula="R",
-        sas="UN@UN",
+        "fa1",
+        "q common factors and one own variance",
+        "q(2t-q+1)/2+1",
+        _build_fa,
+        takes="order",
+        inner=False,
+        has_nugget=True,
+        sas="FA1",
     ),
     Structure(
         "lin",

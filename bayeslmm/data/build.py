@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from bayeslmm.data.identifiability import (
     undetermined_terms,
 )
 from bayeslmm.data.model_matrix import DesignBlock, train_block
-from bayeslmm.data.residual import residual_design, steps, variance_design
+from bayeslmm.data.residual import MAX_PLOTS, level_numbers, residual_design, steps, variance_design
 from bayeslmm.data.rows import (
     ColumnPlan,
     check_finite_offset,
@@ -227,10 +228,26 @@ class Assembly:
             coder = self._groups[bar.group]
             if bar.name in self.relationship and bar.name not in matrices:
                 matrices[bar.name] = align_relationship(bar.name, self.relationship[bar.name], coder.factor)
-            covariance = _structure(bar.structure, len(block.names), bar.order, _places(bar, block, self.read.source))
+            covariance = self._covariance(bar, block)
             terms.append(RandomTerm(coder.factor, Z, block.names, bar, covariance, matrices.get(bar.name)))
             coders.append(RandomCoder(block, coder))
         return tuple(terms), tuple(coders)
+
+    def _covariance(self, bar: BarTerm, block: DesignBlock) -> Covariance:
+        """The structure of the columns of a random term."""
+        if "@" not in bar.structure:
+            return _structure(bar.structure, len(block.names), bar.order, _places(bar, block, self.read.source))
+        # the columns are cells, and those of the first factor of an interaction run fastest
+        factors = [atom for atom in block.atoms.values() if isinstance(atom, FactorVariable)][::-1]
+        dims = tuple(len(atom.levels) for atom in factors)
+        if prod(dims) != len(block.names) or len(block.names) > MAX_PLOTS:
+            shape = " x ".join(f"{size:,} levels of {atom.column!r}" for size, atom in zip(dims, factors, strict=True))
+            remedy = "give columns without a contrast of their own, of few levels: (ar1(row):ar1(col) | trial)"
+            what = f"({bar.text}) has {len(block.names):,} columns; a product takes every cell, up to {MAX_PLOTS:,}"
+            raise DesignError(what, shape, remedy)
+        structures = bar.structure.split("@")
+        places = tuple(_axis(structure, atom, self.read.source) for structure, atom in zip(structures, factors, strict=True))
+        return make(bar.structure, len(block.names), dims=dims, places=places)
 
     def _check_contrasts_used(self) -> None:
         """A coding for a column that is no factor of the model would be passed over in silence."""
@@ -320,6 +337,19 @@ def _structure(name: str, size: int, order: StructureOrder | None, positions: tu
     return make(name, size, order, positions=positions)
 
 
+def _axis(structure: str, atom: FactorVariable, source: Columns) -> tuple[float, ...]:
+    """Where the levels of one factor of a product stand."""
+    at = level_numbers(atom.levels)
+    if takes_times(structure):
+        if at is None:
+            what = f"{structure!r} is a function of distances, and the levels of {atom.column!r} are no increasing numbers"
+            remedy = f"give a column of numbers, or ar1({atom.column}), which counts steps"
+            raise DataError(what, ", ".join(map(str, atom.levels[:6])), remedy)
+        return at
+    counts = at is not None and keeps_distance(structure) and source.kind(atom.column) == "number"
+    return steps(structure, np.array(at), atom.column) if counts else ()
+
+
 def _places(bar: BarTerm, block: DesignBlock, source: Columns) -> tuple[float, ...]:
     """Where the columns of `ar1(0 + C(t) | g)` and `car1(0 + f | g)` stand: at the numbers t, or the numbers that label f.
 
@@ -331,9 +361,9 @@ def _places(bar: BarTerm, block: DesignBlock, source: Columns) -> tuple[float, .
     factors = [atom for atom in block.atoms.values() if isinstance(atom, FactorVariable)]
     whole = len(factors) == 1 and len(block.atoms) == 1 and len(factors[0].levels) == len(block.names)
     if whole and (timed or source.kind(factors[0].column) == "number"):
-        times = pd.to_numeric(pd.Series([str(level) for level in factors[0].levels]), errors="coerce").to_numpy(np.float64)
-        if np.isfinite(times).all() and (np.diff(times) > 0).all():
-            return tuple(times.tolist()) if timed else steps(bar.structure, times, factors[0].column)
+        times = level_numbers(factors[0].levels)
+        if times is not None:
+            return times if timed else steps(bar.structure, np.array(times), factors[0].column)
     if timed:
         raise DataError(
             f"the columns of {bar.structure}({bar.text}) have no times",

@@ -88,9 +88,10 @@ class ResidualDesign:
     name, order : the structure and its order, as in toep(3)
     nugget : an independent part beside a spatial structure
     missing_visits : positions in `visit_levels` of visits that no kept row has (kept where dropping them would change spacing)
-    positions : places of the visits of a structure that counts steps, of the second factor of a product, where they are not 0, 1, 2, ...:
+    positions : places of the visits of a structure that counts steps, where they are not 0, 1, 2, ...:
         whole-number times in units of their greatest common divisor, or visits beside some that no row has
     axes : levels of each visit column; a Kronecker structure such as us@ar1 has a visit for every combination of them
+    places : of a Kronecker structure, `positions` of each visit column, or the coordinates of one that is a function of distances
     """
 
     spec: ResidualTerm
@@ -105,6 +106,7 @@ class ResidualDesign:
     missing_visits: tuple[int, ...] = ()
     positions: tuple[int, ...] = ()
     axes: tuple[tuple[Any, ...], ...] = ()
+    places: tuple[tuple[float, ...], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -157,10 +157,14 @@ def lost_in_fixed(terms: Sequence[RandomTerm], X: Array) -> tuple[Identifiabilit
             some = _basis(X[few])
         for j, name in enumerate(term.columns):
             column = term.Z[:, j] * effect
-            if _outside(column[few], some) > _SURELY_OUTSIDE:
-                continue
-            basis = _basis(X) if basis is None else basis
-            if _outside(column, basis) <= _INSIDE:
+            if _outside(column[few], some) <= _SURELY_OUTSIDE:
+                basis = _basis(X) if basis is None else basis
+                inside = _outside(column, basis) <= _INSIDE
+            else:
+                inside = False
+            if not inside and term.covariance.homogeneous:
+                break  # a variance that another column shares is told by that one
+            if inside and (j == len(term.columns) - 1 or not term.covariance.homogeneous):
                 what = f"the fixed effects contain every effect of {name!r} in ({term.spec.text}): its variance cannot be estimated"
                 where = f"{term.group.size} levels of {term.group.name!r}, {X.shape[1]} fixed effects"
                 found.append(IdentifiabilityError(what, where, f"drop the random term, or the fixed one; or {_PRIORS}"))

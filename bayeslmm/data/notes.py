@@ -14,9 +14,8 @@ from bayeslmm.covariance.registry import (
     absorbs_constant,
     absorbs_identity,
     fits_series,
-    has_own_sds,
+    goes_through,
     is_one_variance,
-    is_serial,
     is_unstructured,
     needs_order,
 )
@@ -276,7 +275,7 @@ def identification_problems(
 
 def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Array, held: bool) -> list[IdentifiabilityError]:
     group, q, name = term.group, len(term.columns), f"({term.spec.text})"
-    if group.size == 1:
+    if group.size == 1 and not (q > 1 and fits_series(term.spec.structure, term.spec.order)):
         what = f"grouping factor {group.name!r} has one level, {group.levels[0]!r}: the sd of {name} cannot be estimated"
         return [IdentifiabilityError(what, f"{rows} rows", f"drop the term; or {_PRIORS}")]
     free_errors = residual is None and term.relationship is None and not held
@@ -291,7 +290,7 @@ def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Ar
         where = f"{rows} rows, {group.size} levels x {q} columns = {effects} random effects"
         return [IdentifiabilityError(what, where, f"simplify the term; or {_PRIORS}")]
     empty = [first == 0.0 and not column.any() for first, column in zip(term.Z[0].tolist(), term.Z.T, strict=True)]
-    if q > 1 and any(empty) and not (is_serial(term.spec.structure) and not has_own_sds(term.spec.structure)):
+    if q > 1 and any(empty) and not goes_through(term.spec.structure):
         zero = ", ".join(column for column, none in zip(term.columns, empty, strict=True) if none)
         what = f"columns of {name} are 0 in every row: {zero}"
         return [IdentifiabilityError(what, "", f"remove levels that no row has, or leave the columns out; or {_PRIORS}")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from bayeslmm.formula.syntax import ResidualTerm, VarianceFactor
 class Visits:
     """Visits in their order, and the visit of each row.
 
-    levels, missing, positions, axes : as in `ResidualDesign`; values : (n, 1) numbers of a numeric visit
+    levels, missing, positions, axes, places : as in `ResidualDesign`; values : (n, 1) numbers of a numeric visit
     """
 
     codes: Codes
@@ -34,6 +35,7 @@ class Visits:
     positions: tuple[int, ...] = ()
     values: Array | None = None
     axes: tuple[tuple[Any, ...], ...] = ()
+    places: tuple[tuple[float, ...], ...] = ()
 
 
 def residual_design(term: ResidualTerm, source: Columns, rows: Codes) -> tuple[ResidualDesign, list[Check]]:
@@ -71,6 +73,7 @@ def residual_at(
         missing_visits=() if visits is None else visits.missing,
         positions=() if visits is None else visits.positions,
         axes=() if visits is None else visits.axes,
+        places=() if visits is None else visits.places,
     )
 
 
@@ -107,6 +110,11 @@ def read_visits(term: ResidualTerm, source: Columns) -> Visits:
     parts = [_visit_column(structure, source, column) for structure, column in zip(structures, term.visit, strict=True)]
     if len(parts) == 1:
         return parts[0]
+    cells = prod(len(part.levels) for part in parts)
+    if "@" in term.structure and cells > MAX_PLOTS:
+        shape = " x ".join(f"{len(part.levels):,} levels of {column!r}" for part, column in zip(parts, term.visit, strict=True))
+        remedy = f"round the columns to a grid, give each subject its own numbers from 1, or use sp_exp({', '.join(term.visit)} | ...)"
+        raise DataError(f"the grid of {term.text!r} has {cells:,} cells, and the limit is {MAX_PLOTS:,}", shape, remedy)
     codes = parts[0].codes
     for part in parts[1:]:
         codes = codes * len(part.levels) + part.codes
@@ -117,8 +125,33 @@ def read_visits(term: ResidualTerm, source: Columns) -> Visits:
     if "@" not in term.structure and not present.all():
         occurring = tuple(np.array(levels, dtype=object)[present])
         return Visits((np.cumsum(present) - 1)[codes], occurring, axes=(occurring,))
-    at = parts[-1].positions if "@" in term.structure else ()
-    return Visits(codes, tuple(levels), tuple(np.flatnonzero(~present).tolist()), at, axes=tuple(part.levels for part in parts))
+    axes, absent = tuple(part.levels for part in parts), tuple(np.flatnonzero(~present).tolist())
+    places = tuple(_places_of(*each) for each in zip(structures, term.visit, parts, strict=True)) if "@" in term.structure else ()
+    return Visits(codes, tuple(levels), absent, axes=axes, places=places)
+
+
+MAX_PLOTS = 4_000
+"""Cells of the grid of a product of structures: R over all of them is one matrix."""
+
+
+def _places_of(structure: str, column: str, axis: Visits) -> tuple[float, ...]:
+    """Where the levels of one column of a product stand: at steps, or at their own numbers for a function of distances.
+
+    Errors: `DataError` for labels that are no numbers.
+    """
+    if not is_spatial(structure):
+        return axis.positions
+    at = level_numbers(axis.levels)
+    if at is None:
+        what = f"{structure!r} is a function of distances, and the levels of {column!r} are no increasing numbers"
+        raise DataError(what, values_text(axis.levels), f"give a column of numbers, or ar1({column}), which counts steps")
+    return at
+
+
+def level_numbers(levels: Sequence[Any]) -> tuple[float, ...] | None:
+    """Labels that are increasing numbers, as numbers."""
+    found = pd.to_numeric(pd.Series([str(level) for level in levels]), errors="coerce").to_numpy(np.float64)
+    return tuple(found.tolist()) if np.isfinite(found).all() and (np.diff(found) > 0).all() else None
 
 
 def visit_labels(term: ResidualTerm, source: Columns) -> tuple[list[Any], Codes]:
@@ -286,7 +319,7 @@ def visit_notes(term: ResidualTerm, visits: Visits, source: Columns) -> list[Che
         if visits.positions:
             remedy = "left out, since no row bears on their sd; the spacing of the others stays"
         notes.append(Check("visits_without_rows", "noted", value=left_out, remedy=remedy))
-    if visits.missing:
+    if visits.missing and "@" not in term.structure:  # a cell without rows has no spacing to keep
         levels = tuple(visits.levels[i] for i in visits.missing)
         notes.append(Check("visits_without_rows", "noted", value=levels, remedy="kept, since dropping a visit would change the spacing"))
     if visits.values is not None and needs_order(term.structure) and not keeps_distance(term.structure) and unequal_gaps(visits.levels):

@@ -14,7 +14,7 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.composed import WithNugget
 from bayeslmm.covariance.linalg import correlations
-from bayeslmm.covariance.registry import STRUCTURES
+from bayeslmm.covariance.registry import is_serial
 from bayeslmm.covariance.spatial import SpatialCovariance
 from bayeslmm.errors import Check
 from bayeslmm.estimate.checks import SINGULAR_SD
@@ -226,7 +226,7 @@ def _reaches(problem: Problem, x: Array) -> Iterator[_Reach]:
                 values = [_correlation(structure.located, own, distance) for distance in distances]
                 known = dict(zip((p.kind for p in covariance.natural_parameters), covariance.natural(own).tolist(), strict=True))
                 yield _Reach(name, distances[1], values[1], values[0], known.get("range", 0.0) / distances[1], known.get("nu", 0.0))
-        elif STRUCTURES[covariance.name].serial and [p.kind for p in covariance.natural_parameters].count("rho") == 1:
+        elif is_serial(covariance.name) and [p.kind for p in covariance.natural_parameters].count("rho") == 1:
             seen = _seen(problem, g)
             C = np.abs(correlations(covariance.matrix(own)[np.ix_(seen, seen)]))
             # a correlation of 0 from one step to the next is within the range of rho

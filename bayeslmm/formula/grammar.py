@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from bayeslmm.covariance.base import StructureOrder
 from bayeslmm.covariance.registry import MAX_ORDER, is_structure, nearest_structures, takes_order, takes_orders
 from bayeslmm.errors import FormulaLimitError
@@ -137,6 +139,8 @@ def _operand(cursor: Cursor) -> Node:
 
 
 def _bracket(cursor: Cursor) -> Node:
+    if is_product(cursor):
+        return read_product(cursor)
     opening = cursor.next()
     inner = read_sum(cursor)
     if cursor.token.says("|", "||"):
@@ -171,7 +175,8 @@ def _read_call(cursor: Cursor) -> Node:
         end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in offset()", "write offset(z)").end
         return Offset(expression, name.start, end)
     if is_structure(name.text) and name.text not in (cursor.functions or ()):
-        raise cursor.error(name, f"{name.text}() has no bar", f"a random term is written {name.text}(x | g)")
+        remedy = f"({name.text}(row):... | trial)" if is_product(cursor) else f"{name.text}(x | g)"
+        raise cursor.error(name, f"{name.text}() has no bar", f"a random term is written {remedy}")
     return read_named(cursor)
 
 
@@ -227,13 +232,56 @@ def _left_side(cursor: Cursor) -> Sum:
 def _structure(cursor: Cursor) -> str:
     start = cursor.next()
     name = start.text
-    if cursor.take("@") is not None:
+    while cursor.take("@") is not None:
         name += "@" + cursor.next().text
     if start.kind != "name" or not is_structure(name):
         end = cursor.tokens[cursor.at - 1].end
-        remedy = "products are us@us, us@cs and us@ar1" if "@" in name else nearest_structures(name)
+        wrong = [factor for factor in name.split("@") if not is_structure(factor)]
+        remedy = nearest_structures(wrong[0]) if wrong else _FACTOR_FIRST
         raise cursor.error_between(start.start, end, f"there is no covariance structure {name!r}", remedy)
     return name
+
+
+_FACTOR_FIRST = "a structure of factors (fa, fa0, fa1) comes first in a product: fa@ar1(outcome, visit | subject)"
+
+
+def is_product(cursor: Cursor) -> bool:
+    """Whether calls joined by `:` or `@` stand ahead, perhaps in a bracket: `ar1(row):ar1(col)`, `(ar1(row) @ id(col) | trial)`."""
+    depth, tokens = 0, cursor.tokens[cursor.at + (1 if cursor.token.says("(") else 0) :]
+    if len(tokens) < 2 or not is_structure(tokens[0].text) or not tokens[1].says("("):
+        return False
+    for token, after in pairwise(tokens[1:]):
+        depth += token.says("(") - token.says(")")
+        if depth == 0:
+            return after.says(":", "@")
+    return False
+
+
+def read_product(cursor: Cursor) -> Bar:
+    """A product of structures, each with its column: `ar1(row):ar1(col)`, `us(outcome) @ ar1(visit) | subject`.
+
+    The bar stands behind the last, with or without a bracket around all.
+    """
+    start, names, lefts = cursor.token, list[str](), list[Sum]()
+    bracket = cursor.take("(") is not None
+    while True:
+        names.append(_structure(cursor))
+        cursor.expect("(", f"'(' is missing before {describe_token(cursor.token)}", f"write {names[-1]}(row)")
+        lefts.append(_left_side(cursor))
+        what = f"{describe_token(cursor.token)} is out of place in a factor of a product"
+        cursor.expect(")", what, "each factor is a structure of one column, and a bar follows the last: ar1(row):ar1(col) | trial")
+        if cursor.take(":", "@") is None:
+            break
+    end = cursor.tokens[cursor.at - 1].end
+    group: Node = Sum((), end, end)
+    if cursor.take("|") is not None:
+        group = read_group(cursor) if bracket else _group(cursor, 0)  # behind which a nugget may stand
+    if bracket:
+        end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in a product of structures", "balance the brackets").end
+    structure = "@".join(names)
+    if not is_structure(structure):
+        raise cursor.error_between(start.start, end, f"there is no covariance structure {structure!r}", _FACTOR_FIRST)
+    return Bar(structure, tuple(lefts), False, group, None, start.start, max(end, group.end))
 
 
 def read_series(cursor: Cursor) -> Bar:

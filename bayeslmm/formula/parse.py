@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import cast
 
 from bayeslmm.covariance.base import order_text
-from bayeslmm.covariance.registry import canonical, has_nugget, takes_coordinates
+from bayeslmm.covariance.registry import canonical, fits_series, has_nugget, takes_coordinates
 from bayeslmm.errors import FormulaError, FormulaLimitError
 from bayeslmm.formula.expression import read_expression
-from bayeslmm.formula.grammar import has_bar, read_series, read_sides, read_sum, read_wrapper
+from bayeslmm.formula.grammar import has_bar, is_product, read_product, read_series, read_sides, read_sum, read_wrapper
 from bayeslmm.formula.syntax import (
     LITERALS,
     RESERVED,
@@ -186,7 +186,8 @@ def parse_residual(text: str) -> ResidualTerm:
 
     The part before the bar is the visit, the coordinates (`sp_exp(x, y | id)`), the outcome and the visit of a product
     (`us@ar1(outcome, visit | id)`), or 1, the order of the rows. Behind it the subject, or `group / subject` for parameters of their own
-    in each group; without a bar the rows are one series: `ar1(Year)`. A number of bands or factors follows a comma, `toep(visit | id, 2)`,
+    in each group; without a bar the rows are one series: `ar1(Year)`. A product of any structures is also written with a column for each,
+    `ar1(row):ar1(col)`, `us(outcome) @ ar1(visit) | id`. A number of bands or factors follows a comma, `toep(visit | id, 2)`,
     or the two orders of `arma(1 | id, 2, 1)`; `+ local` adds a nugget.
     Errors: FormulaError with the spot marked.
 
@@ -205,9 +206,12 @@ def read_residual(cursor: Cursor) -> ResidualTerm:
     """The residual structure under a cursor, to the end of the text."""
     if cursor.token.kind == "end":
         raise cursor.error(cursor.token, "a residual structure is empty", "write us(visit | subject)")
-    if not cursor.ahead().says("(", "@"):
+    if is_product(cursor):
+        bar = read_product(cursor)
+    elif not cursor.ahead().says("(", "@"):
         raise cursor.error(cursor.token, "a covariance structure is missing", "write us(visit | subject)")
-    bar = read_wrapper(cursor) if has_bar(cursor, 1) or has_bar(cursor, 2) else read_series(cursor)
+    else:
+        bar = read_wrapper(cursor) if has_bar(cursor, 1) or has_bar(cursor, 2) else read_series(cursor)
     nugget = cursor.take("+") is not None
     if nugget and cursor.next().text not in ("local", "nugget"):
         raise cursor.error(cursor.tokens[cursor.at - 1], "only a nugget is added to a residual structure", "write + local")
@@ -220,7 +224,8 @@ def residual_term(cursor: Cursor, bar: Bar, nugget: bool) -> ResidualTerm:
     structure = canonical(bar.structure or "us", bar.order)
     visit = _visit(cursor, bar, structure)
     group, subject = _subject(cursor, bar.group)
-    names = [*visit, *group, *subject]
+    own = group == subject and fits_series(structure, bar.order)  # parameters of its own for each subject
+    names = [*visit, *group, *(() if own else subject)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         what = f"{twice!r} is used twice in a residual structure"
@@ -247,9 +252,11 @@ def _visit(cursor: Cursor, bar: Bar, structure: str) -> tuple[str, ...]:
     visit = tuple(name for name in columns_before if name is not None)
     most = MAX_COORDINATES if takes_coordinates(structure) else 1
     if "@" in structure:
-        if len(visit) != 2 or len(bar.lefts) != 2:
-            remedy = f"write {structure}(outcome, visit | subject)"
-            raise cursor.error_between(bar.start, bar.end, "a product structure takes an outcome and a visit", remedy)
+        factors = structure.count("@") + 1
+        if len(visit) != factors or len(bar.lefts) != factors:
+            what = "a product structure takes an outcome and a visit" if factors == 2 else f"a product of {factors} takes {factors} columns"
+            remedy = f"write {structure}({'outcome, visit' if factors == 2 else ', '.join('abcdefgh'[:factors])} | subject)"
+            raise cursor.error_between(bar.start, bar.end, what, remedy)
     elif len(visit) not in (0, len(bar.lefts)) or len(bar.lefts) > most:
         what = f"{structure} takes coordinates, or 1 alone" if takes_coordinates(structure) else f"{structure} takes one visit"
         raise cursor.error_between(

@@ -258,7 +258,7 @@ def bar_terms(cursor: Cursor, bars: list[Bar]) -> tuple[BarTerm, ...]:
     total = 0
     for bar in bars:
         structure = _require_random(cursor, bar)
-        items = flat_items(cursor, bar.lefts[0])
+        items = _cells(cursor, bar) if "@" in structure else flat_items(cursor, bar.lefts[0])
         total += count_terms(cursor, [node for _, node in without_intercept(items)]) + _count_groups(bar.group)
         if total > MAX_TERMS:
             what = f"the random terms expand to {total:,} terms" if total < 10**12 else "the random terms expand to more than 10^12 terms"
@@ -278,11 +278,31 @@ def bar_terms(cursor: Cursor, bars: list[Bar]) -> tuple[BarTerm, ...]:
 
 def _require_random(cursor: Cursor, bar: Bar) -> str:
     name = bar.structure or "us"
-    if len(bar.lefts) > 1 or name not in names("D"):
-        what = "coordinates of a spatial structure" if name not in names("D") and "@" not in name else "several lists before the bar"
+    if "@" in name:
+        wrong = [factor for factor in name.split("@") if factor not in names("D")]
+        if wrong or len(bar.lefts) != name.count("@") + 1:
+            what = f"{wrong[0]} in a random term" if wrong else f"a product of {name.count('@') + 1} with {len(bar.lefts)} columns"
+            remedy = "use car1, a function of distances in one column" if wrong else "name a column for each: (ar1(row):ar1(col) | trial)"
+            raise cursor.error_between(bar.start, bar.end, what, remedy)
+    elif len(bar.lefts) > 1 or name not in names("D"):
+        what = "coordinates of a spatial structure" if name not in names("D") else "several lists before the bar"
         remedy = "a residual covariance is given by residual=; a random term is (x + z | g)"
         raise cursor.error_between(bar.start, bar.end, f"{what} in a random term", remedy)
     return canonical(name, bar.order)
+
+
+def _cells(cursor: Cursor, bar: Bar) -> Items:
+    """The left side of a product: an indicator of every cell, those of the last column running fastest, as rows of a product do."""
+    factors: list[tuple[str, Node]] = []
+    for left in reversed(bar.lefts):
+        column = without_intercept(flat_items(cursor, left))
+        if len(column) != 1 or column[0][0] == "-" or not isinstance(column[0][1], Name | Call):
+            what = "a factor of a product takes one column"
+            raise cursor.error_between(left.start, left.end, what, "name the column: (ar1(row):ar1(col) | trial)")
+        node = column[0][1]
+        factors.append((":", node if isinstance(node, Call) else Call("C", (node,), (), node.start, node.end)))
+    cells = Chain(factors[0][1], tuple(factors[1:]), bar.start, bar.end)
+    return ("+", Value("0", "number", bar.start, bar.start)), ("+", cells)
 
 
 def _require_shallow(cursor: Cursor, bar: Bar) -> None:
@@ -299,7 +319,7 @@ def _split(terms: Terms) -> tuple[tuple[str, Terms], ...]:
 
 
 def _require_sides_apart(cursor: Cursor, bar: Bar, group: Group) -> None:
-    for name in columns_read(bar.lefts[0]):
+    for name in (name for left in bar.lefts for name in columns_read(left)):
         if name in group:
             what = f"{name!r} stands on both sides of the bar"
             raise cursor.error_between(bar.start, bar.end, what, f"write (1 | {group_text(group)}), or another column on the left")

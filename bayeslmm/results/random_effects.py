@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import prod
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
+from bayeslmm.covariance.products import axis_sizes
 from bayeslmm.data.design import RandomTerm
 from bayeslmm.data.frame import text_array
 
@@ -59,15 +62,37 @@ def varcorr_rows(terms: Sequence[RandomTerm], matrices: Sequence[Array]) -> Iter
 
 def _of_term(group: str, term: RandomTerm, matrix: Array) -> Iterator[VarCorrRow]:
     sds = np.sqrt(np.diagonal(matrix))
-    for name, sd in zip(term.columns, sds, strict=True):
-        yield VarCorrRow(group, name, None, float(sd**2), float(sd), np.nan)
+    for a in told_columns(term):
+        yield VarCorrRow(group, term.columns[a], None, float(sds[a] ** 2), float(sds[a]), np.nan)
+    for a, b in told_pairs(term):
+        scale = float(sds[a] * sds[b])
+        corr = float(np.clip(matrix[a, b] / scale, -1.0, 1.0)) if scale > 0 else np.nan
+        yield VarCorrRow(group, term.columns[a], term.columns[b], float(matrix[a, b]), np.nan, corr)
+
+
+def told_columns(term: RandomTerm) -> list[int]:
+    """The columns of a term whose sds are reported: all, but of a product of structures those that tell the others."""
+    axes = axis_sizes(term.covariance)
+    if axes and term.covariance.homogeneous:
+        return [0]
+    return sorted({row for along in _along(axes) for row in along}) if axes else list(range(len(term.columns)))
+
+
+def told_pairs(term: RandomTerm) -> list[tuple[int, int]]:
+    """The pairs of columns whose correlations are reported: all, but of a product those along each of its factors, or one step of it."""
     if term.covariance.name in DIAGONAL_STRUCTURES:
-        return
-    for a in range(len(sds)):
-        for b in range(a + 1, len(sds)):
-            scale = float(sds[a] * sds[b])
-            corr = float(np.clip(matrix[a, b] / scale, -1.0, 1.0)) if scale > 0 else np.nan
-            yield VarCorrRow(group, term.columns[a], term.columns[b], float(matrix[a, b]), np.nan, corr)
+        return []
+    axes = axis_sizes(term.covariance)
+    if not axes:
+        return list(combinations(range(len(term.columns)), 2))
+    lines = [along[:2] if one else along for along, (_, one) in zip(_along(axes), axes, strict=True)]
+    return [pair for line in lines for pair in combinations(line, 2)]
+
+
+def _along(axes: tuple[tuple[int, bool], ...]) -> list[list[int]]:
+    """The rows of a product along each factor, the others at their first level."""
+    sizes = [size for size, _ in axes]
+    return [[level * prod(sizes[k + 1 :]) for level in range(size)] for k, size in enumerate(sizes)]
 
 
 def varcorr_frame(found: Sequence[VarCorrRow], sigma: float) -> pd.DataFrame:

@@ -129,7 +129,7 @@ def _store_patterns(patterns: VisitPatterns, arrays: Arrays) -> dict[str, Any]:
         "counted": None if counted is None else [counted.name, list(counted.columns)],
         "notes": to_json(list(patterns.notes)),
         "numeric": residual.coords is not None,
-        "visits": to_json([residual.visit_levels, residual.missing_visits, residual.positions, residual.axes]),
+        "visits": to_json([residual.visit_levels, residual.missing_visits, residual.positions, residual.axes, residual.places]),
         **{name: to_json([factor.name, factor.levels.tolist(), list(factor.columns)]) for name, factor in factors.items()},
     }
 
@@ -146,7 +146,7 @@ def _open_patterns(spec: ModelSpec, told: Mapping[str, Any], arrays: Arrays) -> 
             levels[:] = labels
             factors[key] = GroupingFactor(name, levels, nowhere, tuple(columns))
     subject = factors.get("subject") or GroupingFactor("", np.empty(0, dtype=object), nowhere, ())
-    levels_of, missing, positions, axes = from_json(told["visits"])
+    levels_of, missing, positions, axes, *places = from_json(told["visits"])
     batches = []
     for i in range(told["batches"]):
         count, G, place, group = (arrays[f"sums/patterns/{i}/{name}"] for name in ("count", "G", "place", "group"))
@@ -163,6 +163,7 @@ def _open_patterns(spec: ModelSpec, told: Mapping[str, Any], arrays: Arrays) -> 
         nugget=term.nugget,
         missing_visits=missing,
         positions=positions,
+        places=places[0] if places else (),
         axes=axes,
     )
     rowless, notes = without_codes(residual), tuple(from_json(told["notes"])) if "notes" in told else ()

@@ -16,9 +16,9 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.base import Covariance
-from bayeslmm.covariance.composed import Kronecker
 from bayeslmm.covariance.factor_analytic import FactorAnalytic, trapezoid
-from bayeslmm.covariance.registry import STRUCTURES
+from bayeslmm.covariance.products import Kronecker
+from bayeslmm.covariance.registry import structure
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.covariance.unstructured import Banded
 from bayeslmm.errors import SpecificationError
@@ -192,9 +192,9 @@ def sas_parameters(covariance: Covariance, x: Array, *, grouped: bool = False) -
         return _homogeneous(covariance, x, grouped)
     if isinstance(covariance, FactorAnalytic):
         return _factor_analytic(covariance, x)
-    if STRUCTURES[covariance.name].sas_row:
+    if structure(covariance.name).sas_row:
         values, q = covariance.components(x), covariance.q
-        return (*_number_rows("Var({})", values[:q]), *_number_rows(STRUCTURES[covariance.name].sas_row, values[q:]))
+        return (*_number_rows("Var({})", values[:q]), *_number_rows(structure(covariance.name).sas_row, values[q:]))
     return tuple(zip(covariance.component_names, covariance.components(x).tolist(), strict=True))
 
 
@@ -244,7 +244,7 @@ def _shape(covariance: Homogeneous, rest: Array, variance: float) -> ParameterLi
         return tuple((f"SP(MATERN){suffix}", float(r)) for suffix, r in zip((" Range", " Smoothness"), rest, strict=False))
     if not rest.size:
         return ()
-    row = STRUCTURES[covariance.name].sas_row
+    row = structure(covariance.name).sas_row
     if not row:
         raise SpecificationError(f"PROC MIXED has no structure '{covariance.name}'", remedy="use the names of `residual_params`")
     return _number_rows(row, rest)

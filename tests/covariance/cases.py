@@ -9,10 +9,10 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.covariance.base import Covariance
-from bayeslmm.covariance.registry import STRUCTURES, make
+from bayeslmm.covariance.registry import STRUCTURES, make, structure
 
 # x at which an exotic structure is certainly positive definite: near its start instead of anywhere
-LOCAL = {"hf", "lin", "toep(2)", "toep(3)", "toeph(2)", "toeph(3)"}
+LOCAL = {"hf", "ar1@hf", "lin", "toep(2)", "toep(3)", "toeph(2)", "toeph(3)"}
 
 
 @dataclass(frozen=True)
@@ -56,31 +56,30 @@ def count(name: str, t: int, q: int) -> int:
 
 
 def cases() -> Iterator[Case]:
-    """Every structure in several dimensions and orders."""
-    for name, structure in STRUCTURES.items():
-        if structure.takes == "dims":
-            yield from _products(name)
-        elif structure.takes == "matrices":
+    """Every structure in several dimensions and orders, and products of them."""
+    for name, row in STRUCTURES.items():
+        if row.takes == "matrices":
             yield from _matrices(name)
         else:
             for q in (2, 3, 5):
                 yield from _of_dimension(name, q)
+    yield from _products()
 
 
 def _of_dimension(name: str, q: int) -> Iterator[Case]:
-    structure = STRUCTURES[name]
-    if q < structure.minimum:
+    row = STRUCTURES[name]
+    if q < row.minimum:
         return
-    if structure.takes == "places":
+    if row.takes == "places":
         line = 1 if name == "sp_lin" else 2
         yield Case(f"{name}/{q}", lambda: make(name, q, coords=places(q, line)), count(name, q, 0))
         yield Case(f"{name}+nugget/{q}", lambda: make(name, q, coords=places(q, line), nugget=True), count(name, q, 0) + 1)
         if name == "matern":
             yield Case(f"matern nu=1.5/{q}", lambda: make(name, q, coords=places(q), nu=1.5), 2)
         return
-    if structure.takes != "order":
+    if row.takes != "order":
         yield Case(f"{name}/{q}", lambda: make(name, q), count(name, q, q))
-        for orders in ((1, 0), (0, 1), (2, 0), (0, 2), (2, 2)) if structure.takes == "orders" else ():
+        for orders in ((1, 0), (0, 1), (2, 0), (0, 2), (2, 2)) if row.takes == "orders" else ():
             if sum(orders) < q:
                 yield Case(f"{name}{orders}/{q}", lambda orders=orders: make(name, q, orders), 1 + sum(orders))  # type: ignore[misc]
         return
@@ -91,10 +90,20 @@ def _of_dimension(name: str, q: int) -> Iterator[Case]:
             yield Case(f"{name}({order})/{q}", lambda order=order: make(name, q, order), count(name, q, order))  # type: ignore[misc]
 
 
-def _products(name: str) -> Iterator[Case]:
-    for t1, t2 in ((2, 2), (2, 3), (3, 2)):
-        inner = t2 * (t2 + 1) // 2 - 1 if name == "us@us" else 1
-        yield Case(f"{name}/{t1}x{t2}", lambda t1=t1, t2=t2: make(name, t1 * t2, dims=(t1, t2)), t1 * (t1 + 1) // 2 + inner)  # type: ignore[misc]
+PRODUCTS = (
+    ("us@ar1", 4), ("us@cs", 4), ("us@us", 8), ("ar1@ar1", 3), ("ar1@id", 2), ("id@toep", 3), ("ar1h@ar1", 4), ("ar1@csh", 5),
+    ("sp_exp@ar1", 3), ("car1@car1", 3), ("matern@ad", 5), ("fa@ar1", 5), ("diag@us", 7), ("ar1@hf", 5), ("us@ar1@cs", 5), ("ar1@us@ad", 8),
+)  # fmt: skip
+"""Products and the number of their parameters over 2 x 3 (x 2) rows."""
+
+
+def _products() -> Iterator[Case]:
+    for name, size in PRODUCTS:
+        dims = (2, 3, 2)[: name.count("@") + 1]
+        yield Case(f"{name}/{dims}", lambda name=name, dims=dims: make(name, int(np.prod(dims)), dims=dims), size)  # type: ignore[misc]
+        if structure(name).homogeneous:
+            nugget = lambda name=name, dims=dims: make(name, int(np.prod(dims)), dims=dims, nugget=True)  # noqa: E731
+            yield Case(f"{name}+nugget/{dims}", nugget, size + 1)  # type: ignore[misc]
 
 
 def _matrices(name: str) -> Iterator[Case]:

@@ -75,7 +75,12 @@ def test_columns_come_visit_first() -> None:
         ("us(v, w | g)", "one visit"),
         ("us(1, v | g)", "one visit"),
         ("us@ar1(v | g)", "outcome and a visit"),
-        ("us@toep(v, w | g)", "no covariance structure"),
+        ("us@fa(v, w | g)", "no covariance structure"),
+        ("ar1@ar1(v | g)", "outcome and a visit"),
+        ("ar1@ar1@ar1(v, w | g)", "a product of 3 takes 3 columns"),
+        ("ar1(v):xx(w)", "no covariance structure 'xx'"),
+        ("ar1(v | g):ar1(w | g)", "out of place in a factor"),
+        ("ar1(v):ar1(v)", "used twice"),
         ("us(0 + v | g)", "a column, or 1"),
         ("us(log(v) | g)", "a column, or 1"),
         ("us(v || g)", "inside a covariance structure"),
@@ -135,8 +140,24 @@ def test_an_unreadable_variance_function_is_refused(text: str) -> None:
 
 def test_the_structures_that_a_formula_names_are_those_that_there_are() -> None:
     made = set(STRUCTURES) - {"lin", "known"}  # made from matrices, which no text can hold
-    assert {name for name in made if "@" not in name} == set(names())
-    assert {name for name in made if "@" in name} == {name for name in (f"us@{inner}" for inner in names()) if is_structure(name)}
+    assert made == set(names())
+    assert all(is_structure(f"{outer}@{inner}") == (inner[:2] != "fa") for outer in made for inner in made)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("ar1(row):ar1(col)", "ar1@ar1(row, col)"),
+        ("(ar1(row) @ id(col) | trial)", "ar1@id(row, col | trial)"),
+        ("sp_exp(row):ar1(col) | year:trial + local", "sp_exp@ar1(row, col | year:trial) + local"),
+        ("us(y):ar1(row):ar1(col) | trial / trial", "us@ar1@ar1(y, row, col | trial / trial)"),
+        ("un(y) @ cs(visit) | arm / id", "us@cs(y, visit | arm / id)"),
+    ],
+)
+def test_a_product_may_be_written_with_a_column_for_each_factor(text: str, canonical: str) -> None:
+    term = parse_residual(text)
+    assert term.text == canonical
+    assert parse_residual(canonical) == term
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from bayeslmm.inference.means.linear_functions import linear_functions, require_
 from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_name, variance_names
 from bayeslmm.results.fitted import add_fixed
 from bayeslmm.results.foreign_names import MEANS_ATTRIBUTES, known_arguments
-from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
+from bayeslmm.results.random_effects import terms_by_group, told_columns, told_pairs
 from bayeslmm.results.render import NotedFrame, noted
 
 if TYPE_CHECKING:
@@ -154,14 +154,12 @@ def parameter_draws(post: PosteriorData) -> Iterator[tuple[str, str, Array]]:
         for i in members:
             D = post.density.layout.terms[i].covariance(phi)
             sd, names = matrix_sds(D), terms[i].columns
-            for j, name in enumerate(names):
-                yield group, f"sd__{name}", sd[:, j]
-            if terms[i].covariance.name in DIAGONAL_STRUCTURES:
-                continue
-            C = matrix_correlations(D)
-            for a in range(len(names)):
-                for b in range(a + 1, len(names)):
-                    yield group, f"cor__{names[a]}.{names[b]}", C[:, a, b]
+            for j in told_columns(terms[i]):
+                yield group, f"sd__{names[j]}", sd[:, j]
+            pairs = told_pairs(terms[i])
+            C = matrix_correlations(D) if pairs else D
+            for a, b in pairs:
+                yield group, f"cor__{names[a]}.{names[b]}", C[:, a, b]
     layout = post.density.layout
     if not layout.sets:
         yield "Residual", sigma_name(post.problem), post.parameters["sigma"].values
@@ -190,12 +188,10 @@ def mean_varcorr(post: PosteriorData) -> pd.DataFrame:
         for i in members:
             D, names = post.density.layout.terms[i].covariance(phi), terms[i].columns
             sd, C = matrix_sds(D), matrix_correlations(D)
-            rows += [(group, n, None, float(D[:, j, j].mean()), float(sd[:, j].mean()), np.nan) for j, n in enumerate(names)]
-            if terms[i].covariance.name in DIAGONAL_STRUCTURES:
-                continue
-            for a in range(len(names)):
-                for b in range(a + 1, len(names)):
-                    rows.append((group, names[a], names[b], float(D[:, a, b].mean()), np.nan, float(C[:, a, b].mean())))
+            told = told_columns(terms[i])
+            rows += [(group, names[j], None, float(D[:, j, j].mean()), float(sd[:, j].mean()), np.nan) for j in told]
+            for a, b in told_pairs(terms[i]):
+                rows.append((group, names[a], names[b], float(D[:, a, b].mean()), np.nan, float(C[:, a, b].mean())))
     # errors whose sd differs by visit have no one sigma
     sigma = post.parameters["sigma"].values if one_sigma(post.problem) else np.full(post.draws.size, np.nan)
     rows.append(("Residual", None, None, float((sigma**2).mean()), float(sigma.mean()), np.nan))

@@ -17,7 +17,7 @@ from bayeslmm.data.design import Design
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import residual_sets, sigma_name
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
-from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
+from bayeslmm.results.random_effects import terms_by_group, told_columns, told_pairs
 
 Scale = Literal["log", "logit", "fisher", "plain"]
 
@@ -184,13 +184,10 @@ def _random(design: Design) -> Iterator[CovarianceParameter]:
     for group, members in terms_by_group(design.terms).items():
         for i in members:
             term = design.terms[i]
-            for a, name in enumerate(term.columns):
-                yield RandomSd(f"sd__{name}|{group}", i, a)
-            if term.covariance.name in DIAGONAL_STRUCTURES:
-                continue
-            for a in range(len(term.columns)):
-                for b in range(a + 1, len(term.columns)):
-                    yield RandomCorrelation(f"cor__{term.columns[a]}.{term.columns[b]}|{group}", i, (a, b))
+            for a in told_columns(term):
+                yield RandomSd(f"sd__{term.columns[a]}|{group}", i, a)
+            for a, b in told_pairs(term):
+                yield RandomCorrelation(f"cor__{term.columns[a]}.{term.columns[b]}|{group}", i, (a, b))
 
 
 def _errors(problem: Problem) -> Iterator[CovarianceParameter]:

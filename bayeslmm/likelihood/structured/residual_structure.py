@@ -189,9 +189,10 @@ def residual_covariance(residual: ResidualDesign) -> Covariance:
     """The structure object of a residual design."""
     if residual.visit is None and residual.coords is not None:
         return make(residual.name, 2, residual.order, reach=_step(residual), nugget=residual.nugget)
-    dims = (residual.shape[0], residual.shape[1]) if "@" in residual.name else None
-    levels = len(residual.visit_levels)
-    return make(residual.name, levels, residual.order, dims=dims, nugget=residual.nugget, positions=residual.positions)
+    levels, nugget = len(residual.visit_levels), residual.nugget
+    if "@" in residual.name:
+        return make(residual.name, levels, residual.order, dims=residual.shape, nugget=nugget, places=residual.places)
+    return make(residual.name, levels, residual.order, nugget=nugget, positions=residual.positions)
 
 
 def _step(residual: ResidualDesign) -> float:

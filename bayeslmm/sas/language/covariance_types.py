@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from bayeslmm.covariance.base import StructureOrder
-from bayeslmm.covariance.registry import STRUCTURES
+from bayeslmm.covariance.registry import STRUCTURES, structure
 from bayeslmm.sas.language.tokens import SASCursor
 
 
@@ -63,7 +63,7 @@ VC = CovType()
 
 def _ours() -> dict[str, str]:
     """The name before any bracket of an order -> ours, from the registry. A structure of order 1 is simpler than its name."""
-    found = {"UNR": "us"}
+    found = {"UNR": "us", "UN@AR(1)": "us@ar1", "UN@CS": "us@cs", "UN@UN": "us@us"}
     for name, row in STRUCTURES.items():
         if row.sas and name not in _SPECIAL:
             found.setdefault(row.sas, name)
@@ -120,7 +120,7 @@ def sas_type(name: str, order: StructureOrder | None = None, coordinates: tuple[
     special = {"diag": CovType("UN", 1), "id": CovType("TOEP", 1), "un": CovType("UN", order)}
     if name in special:
         return special[name]
-    sas = STRUCTURES[name].sas
+    sas = structure(name).sas
     return CovType(sas, order, coordinates) if sas else None
 
 

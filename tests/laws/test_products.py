@@ -1,0 +1,135 @@
+"""Separable errors and random effects are the Kronecker product of their factors over any grid with plots missing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.covariance.registry import make
+
+FACTORS = {"ar1": 1, "id": 0, "sp_exp": 1, "car1": 1, "cs": 1, "arma": 2, "ar1h": 0}
+
+
+def field(seed: int, rows: int = 6, cols: int = 5, trials: int = 1) -> pd.DataFrame:
+    """Plots of a field, some missing, the numbers of rows with gaps, in any order."""
+    rng = np.random.default_rng(seed)
+    places = np.sort(rng.choice(np.arange(1, 2 * rows), rows, replace=False))
+    frames = []
+    for trial in range(trials):
+        C = np.kron(0.8 ** np.abs(np.subtract.outer(places, places)), 0.5 ** np.abs(np.subtract.outer(np.arange(cols), np.arange(cols))))
+        row, col = np.repeat(places, cols), np.tile(np.arange(cols) + 3, rows)
+        e = np.linalg.cholesky(C) @ rng.normal(size=rows * cols) + 0.5 * rng.normal(size=rows * cols)
+        frames.append(pd.DataFrame({"trial": f"T{trial}", "row": row, "col": col, "gen": rng.choice(list("abc"), rows * cols), "y": e}))
+    whole = pd.concat(frames)
+    return whole.sample(len(whole) - 4 * trials, random_state=seed).reset_index(drop=True)
+
+
+def distances(values: pd.Series, structure: str) -> np.ndarray:
+    """|i - j| in steps of the levels, or in their own numbers."""
+    at = values.to_numpy(float)
+    gaps = np.diff(np.unique(at)).astype(int)
+    unit = np.gcd.reduce(gaps) if structure in ("ar1", "arma", "ar1h") else 1
+    return np.abs(np.subtract.outer(at, at)) / unit
+
+
+def correlation(structure: str, d: np.ndarray, r: list[float]) -> np.ndarray:
+    """Correlations of one factor over the rows, from its definition."""
+    if structure == "id":
+        return (d == 0.0).astype(float)
+    if structure == "cs":
+        return np.where(d == 0.0, 1.0, r[0])
+    if structure == "sp_exp":
+        return np.exp(-d / r[0])
+    if structure == "arma":
+        return np.where(d == 0.0, 1.0, r[1] * r[0] ** np.maximum(d - 1.0, 0.0))
+    return r[0] ** d
+
+
+def restricted(y: np.ndarray, X: np.ndarray, V: np.ndarray, restricted: bool = True) -> float:
+    """-2 (restricted) log likelihood of y ~ N(X b, V)."""
+    L = np.linalg.cholesky(V)
+    a, b = np.linalg.solve(L, X), np.linalg.solve(L, y)
+    q, r = np.linalg.qr(a)
+    e = b - q @ (q.T @ b)
+    n = len(y) - X.shape[1] if restricted else len(y)
+    det = 2.0 * np.log(np.diag(L)).sum() + (2.0 * np.log(np.abs(np.diag(r))).sum() if restricted else 0.0)
+    return float(det + e @ e + n * np.log(2.0 * np.pi))
+
+
+@pytest.mark.parametrize("pair", ["ar1:ar1", "ar1:id", "sp_exp:ar1", "car1:car1", "arma:cs"])
+@pytest.mark.parametrize(("nugget", "method"), [(False, "REML"), (True, "ML")])
+def test_errors_of_a_field_are_the_product_of_its_rows_and_columns(pair: str, nugget: bool, method: str) -> None:
+    first, second = pair.split(":")
+    data = field(3)
+    residual = f"{first}(row):{second}(col)" + (" + local" if nugget else "")
+    fit = blm.LMM("y ~ gen", data, residual=residual).fit(method)
+    values = fit.residual_params.tolist()
+    sd, rest = values[0], values[1:]
+    share = rest.pop() if nugget else 0.0
+    cut = FACTORS[first]
+    C = correlation(first, distances(data["row"], first), rest[:cut]) * correlation(second, distances(data["col"], second), rest[cut:])
+    V = sd**2 * ((1.0 - share) * C + share * np.eye(len(data)))
+    X = pd.get_dummies(data["gen"], drop_first=True).to_numpy(float)
+    X = np.column_stack([np.ones(len(data)), X])
+    assert fit.criterion == pytest.approx(restricted(data["y"].to_numpy(), X, V, method == "REML"), rel=1e-9)
+    np.testing.assert_allclose(np.asarray(fit.marginal_cov("1")), V, atol=1e-9 * sd**2)
+
+
+def test_a_separable_random_term_and_independent_errors_are_separable_errors_with_a_nugget() -> None:
+    data = field(1, trials=2)
+    within = blm.LMM("y ~ gen", data, residual="ar1(row):ar1(col) | trial + local").fit()
+    beside = blm.LMM("y ~ gen + (ar1(row):ar1(col) | trial)", data).fit()
+    assert beside.criterion == pytest.approx(within.criterion, abs=1e-6)
+    sd, rho, inner, share = within.residual_params
+    assert 0.0 < share < 1.0
+    ran = beside.tidy("ran_pars")["estimate"].to_numpy()
+    np.testing.assert_allclose(ran, [sd * (1.0 - share) ** 0.5, rho, inner, sd * share**0.5], rtol=1e-3)
+    for df in ("satterthwaite", "kenward-roger"):
+        one, two = within.tidy(df=df), beside.tidy(df=df)
+        np.testing.assert_allclose(one["std_error"], two["std_error"], rtol=1e-3)
+    # the trend of the plots is what the errors say of them without the nugget
+    trend = beside.ranef()["trial"].to_numpy().ravel()
+    assert np.isfinite(trend).all()
+    assert len(trend) == 2 * data["row"].nunique() * data["col"].nunique()
+
+
+def test_every_trial_may_have_parameters_of_its_own() -> None:
+    data = field(5, trials=2)
+    own = blm.LMM("y ~ 0 + trial", data, residual="ar1(row):ar1(col) | trial / trial").fit("ML")
+    alone = [blm.LMM("y ~ 1", part, residual="ar1(row):ar1(col)").fit("ML") for _, part in data.groupby("trial")]
+    assert own.criterion == pytest.approx(sum(fit.criterion for fit in alone), abs=1e-6)
+
+
+def test_a_plot_without_an_outcome_is_predicted_from_its_neighbours() -> None:
+    data = field(7)
+    fit = blm.LMM("y ~ 1", data, residual="ar1(row):ar1(col)").fit()
+    cells = pd.MultiIndex.from_product([sorted(data["row"].unique()), sorted(data["col"].unique())], names=["row", "col"])
+    whole = cells.to_frame(index=False)
+    absent = whole.merge(data, how="left", on=["row", "col"])["y"].isna().to_numpy()
+    places = pd.concat([data, whole[absent]], ignore_index=True)
+    rho, inner = fit.residual_params.iloc[1:]
+    C = rho ** distances(places["row"], "ar1") * inner ** distances(places["col"], "ar1")
+    n, mean = len(data), float(fit.fixef.iloc[0])
+    expected = mean + C[n:, :n] @ np.linalg.solve(C[:n, :n], data["y"].to_numpy() - mean)
+    np.testing.assert_allclose(fit.predict(whole[absent])["estimate"], expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("names", "dims"), [("us@ar1@cs", (2, 3, 2)), ("ar1@us", (3, 2)), ("fa@toep", (3, 2))])
+def test_a_product_of_any_structures_is_the_product_of_their_matrices(names: str, dims: tuple[int, ...]) -> None:
+    covariance = make(names, int(np.prod(dims)), dims=dims)
+    x = covariance.start() + 0.1 * np.random.default_rng(0).normal(size=covariance.size)
+    expected, begin = np.ones((1, 1)), 0
+    for k, (name, q) in enumerate(zip(names.split("@"), dims, strict=True)):
+        part = make(name, q)
+        own = x[begin : begin + part.size] if k == 0 else np.append(1.0, x[begin : begin + part.size - 1])
+        begin += part.size - (k > 0)
+        expected = np.kron(expected, part.matrix(own))
+    np.testing.assert_allclose(covariance.matrix(x), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_grid_too_large_for_one_matrix_is_refused_by_name() -> None:
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"x": rng.normal(size=80), "z": rng.normal(size=80), "y": rng.normal(size=80)})
+    with pytest.raises(blm.errors.DataError, match="6,400 cells") as caught:
+        blm.LMM("y ~ 1", data, residual="car1(x):car1(z)")
+    assert "sp_exp(x, z" in str(caught.value)
