@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -160,8 +161,28 @@ class BayesLMMWarning(UserWarning):
 
 
 def warn_user(warning: BayesLMMWarning) -> None:
-    """Warn at the line of the user's, however many frames of the package lie between."""
+    """Warn at the line of the user's, however many frames of the package lie between; of one thing once in a verb, `saying_once`."""
+    said = _SAID.get()
+    if said is not None:
+        if str(warning) in said:
+            return
+        said.add(str(warning))
     warnings.warn(warning, skip_file_prefixes=(_PACKAGE,))
+
+
+_SAID: ContextVar[set[str] | None] = ContextVar("_SAID", default=None)
+"""What the verb at work has warned of."""
+
+
+@contextmanager
+def saying_once() -> Iterator[None]:
+    """A verb that asks others: what several of them would warn of is said once."""
+    outermost = _SAID.set(set()) if _SAID.get() is None else None
+    try:
+        yield
+    finally:
+        if outermost is not None:
+            _SAID.reset(outermost)
 
 
 _PACKAGE = str(Path(__file__).parent)

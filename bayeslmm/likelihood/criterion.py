@@ -19,7 +19,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from bayeslmm._arrays import Array
-from bayeslmm.errors import InferenceError
+from bayeslmm.errors import InferenceError, saying_once
 from bayeslmm.likelihood.kernel import TUNING, Kernel, Solution, State
 from bayeslmm.likelihood.standardize import Standardization
 
@@ -208,11 +208,22 @@ def _tells_of_interrupt(found: Any) -> bool:
     return marked and bool(found.interrupted)
 
 
+_NUMPY_ERRORS: dict[str, Literal["ignore", "warn"]] = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+
+
+def _own_errors() -> dict[str, Any]:
+    """How NumPy treats errors in a verb: as it does by itself, or not at all where the user wants none; never as the user's code has it.
+
+    An underflow of exp is part of most sums of weights: raised, it would end a verb that did nothing wrong.
+    """
+    return {kind: "ignore" if how == "ignore" else _NUMPY_ERRORS[kind] for kind, how in np.geterr().items()}
+
+
 def restoring[**P, Result](verb: Callable[P, Result], name: str) -> Callable[P, Result]:
     """A verb after which threads and error handling are as before, where Ctrl-C may have hit a context that sets or unsets them.
 
     Each such context puts back what it found. An interrupt on its way in or out can keep it from doing so; none is left here then.
-    A matrix that cannot be factored, which says nothing to a user, comes out in words.
+    A matrix that cannot be factored, which says nothing to a user, comes out in words; what the verb warns of is said once.
     """
 
     @wraps(verb)
@@ -221,7 +232,7 @@ def restoring[**P, Result](verb: Callable[P, Result], name: str) -> Callable[P, 
         threads = [(set_threads, get_threads()) for get_threads, set_threads in blas_libraries()]
         broken = True
         try:
-            with np.errstate():  # the context sets nothing, and puts back all, the callback too
+            with np.errstate(**_own_errors()), saying_once():
                 found = verb(*args, **options)
             broken = _tells_of_interrupt(found)
             return found

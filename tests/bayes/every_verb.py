@@ -172,8 +172,8 @@ def ask(source: Any, name: str, called: bool, how: Arguments, where: Path) -> An
 
 
 def answer(question: Callable[[], Any]) -> Any:
-    """What is given, or the refusal; any other exception goes on."""
-    with warnings.catch_warnings():
+    """What is given, or the refusal; any other exception goes on. What NumPy would raise for a user is none of a verb's business."""
+    with warnings.catch_warnings(), np.errstate(all="raise"):
         warnings.simplefilter("ignore")
         try:
             return question()

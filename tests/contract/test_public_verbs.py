@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import warnings
 from collections.abc import Callable
 from types import CellType
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import InferenceError
+from bayeslmm.errors import BayesLMMWarning, InferenceError, warn_user
 from bayeslmm.likelihood.criterion import blas_libraries, restoring
 from tests.contract.public import callables
 
@@ -81,6 +82,36 @@ def test_an_interrupt_leaves_the_state_as_it_was(name: str, pressed: BaseExcepti
     with pytest.raises(KeyboardInterrupt):
         VERBS[name]()
     assert state() == before
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_how_numpy_treats_errors_in_a_verb_is_not_the_users_to_raise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(innermost(VERBS[name]), "cell_contents", lambda *_, **__: seen.append(np.geterr()))
+    for how in ("raise", "print", "ignore"):
+        with np.errstate(all=how):
+            VERBS[name]()
+    own = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+    assert seen == [own, own, dict.fromkeys(own, "ignore")]
+
+
+def test_a_verb_warns_of_one_thing_once_whichever_verbs_it_asks() -> None:
+    def warn() -> None:
+        for what in ("a row has no value", "a row has no value", "a level is new"):
+            warn_user(BayesLMMWarning(what, "row 1", "drop it"))
+
+    inner = restoring(warn, "predict")
+
+    def ask_twice() -> None:
+        inner()
+        inner()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        restoring(ask_twice, "augment")()
+        assert [str(one.message).splitlines()[0] for one in caught] == ["a row has no value", "a level is new"]
+        inner()  # another call is told again
+    assert len(caught) == 4
 
 
 def test_a_column_named_interrupted_is_no_mark() -> None:
