@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, cast
 
@@ -50,10 +51,19 @@ def require_count(value: Any, argument: str) -> int:
     return int(value)
 
 
+def number_below(value: Any, size: float) -> float:
+    """A real number, or an array of no dimensions, as a float where it is less than a size either way; NaN for anything else."""
+    one = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
+    if isinstance(one, bool | np.bool_) or not isinstance(one, Real | Decimal):
+        return math.nan
+    # a float of 32 bits cannot be compared with sizes beyond its own, an integer may be none of 64
+    numeric = float(one) if isinstance(one, np.floating | Decimal) else one
+    return float(numeric) if -size < numeric < size else math.nan
+
+
 def require_number(value: Any, argument: str, *, above: float = -math.inf, below: float = math.inf) -> float:
     """One finite number between two others, as a float. Raise SpecificationError for anything else."""
-    numeric: Any = value if isinstance(value, Real) and not isinstance(value, bool | np.bool_) else math.nan
-    number = float(numeric) if -MAX_SIZE < numeric < MAX_SIZE else math.nan
+    number = number_below(value, MAX_SIZE)
     if above < number < below:
         return number
     wanted = [f"above {above:g}"] * (above > -math.inf) + [f"below {below:g}"] * (below < math.inf)
@@ -78,7 +88,7 @@ def require_function(value: Any, argument: str) -> Callable[..., Any]:
 
 def require_level(value: Any, argument: str = "conf_level") -> float:
     """The level of confidence as a float. Raise SpecificationError unless it is one number between 0 and 1."""
-    level = float(value) if isinstance(value, Real) and not isinstance(value, bool) else np.nan
+    level = number_below(value, MAX_SIZE)
     if 0.0 < level < 1.0:
         return level
     meant = f"; did you mean {level / 100.0:.15g}?" if 1.0 < level < 100.0 else ""

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm._validation import require_flag, require_one_of
+from bayeslmm._validation import MAX_SIZE, number_below, require_flag, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.data.expressions import BINARY, CONSTANT_VALUES, STATELESS, Atom, read_atom
 from bayeslmm.data.variables import ExpressionVariable
@@ -120,7 +120,7 @@ def response_options(design: Design, type: Any, bias_adjust: Any) -> tuple[Respo
     """The scale to go back to, None to stay; the sd of responses that means are adjusted by: 0 for none, None for that of the model."""
     require_one_of(type, ("link", "response"), "type")
     number = isinstance(bias_adjust, Real) and not isinstance(bias_adjust, bool | np.bool_)
-    if number and not (np.isfinite(float(bias_adjust)) and float(bias_adjust) > 0):
+    if number and not number_below(bias_adjust, MAX_SIZE) > 0:
         raise SpecificationError(f"bias_adjust is {bias_adjust!r}", "bias_adjust", "use True, False or a standard deviation")
     wanted = number or require_flag(bias_adjust, "bias_adjust")
     if type == "link":

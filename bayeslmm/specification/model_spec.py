@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from numbers import Real
 from typing import Any, cast
 
 import pandas as pd
 
 from bayeslmm._arrays import label_text
 from bayeslmm._types import CheckMode, Missing
-from bayeslmm._validation import require_function, require_mapping
+from bayeslmm._validation import MAX_SIZE, number_below, require_function, require_mapping
 from bayeslmm.errors import SpecificationError, escape_control
 from bayeslmm.formula.parse import columns_of, parse_formula, parse_residual, parse_variance, variance_text
 from bayeslmm.formula.syntax import Formula, ResidualTerm, VarianceFactor
@@ -155,11 +154,12 @@ def _held_sigma(sigma: float | None, errors: ResidualTerm | None) -> float | Non
     """A residual sd that is known."""
     if sigma is None:
         return None
-    if isinstance(sigma, bool) or not isinstance(sigma, Real) or not (math.isfinite(sigma) and sigma > 0.0):
+    number = number_below(sigma, MAX_SIZE)
+    if not number > 0.0:
         raise SpecificationError(f"sigma is {sigma!r:.40}", "sigma", "give the residual sd, a number above 0")
     if errors is not None:
         raise SpecificationError("sigma cannot be held under a residual structure", "sigma, residual", "leave one of them out")
-    return float(sigma)
+    return number
 
 
 def _require_no_response(formula: Formula, residual: ResidualTerm | None, variance: tuple[VarianceFactor, ...]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from bayeslmm._validation import require_mapping, require_name
+from bayeslmm._validation import number_below, require_mapping, require_name
 from bayeslmm.errors import PriorError
 from bayeslmm.specification.prior_families import (
     COEFFICIENT_FAMILIES,
@@ -23,17 +23,21 @@ HALVES = {"student_t": "half_t", "cauchy": "half_cauchy", "normal": "half_normal
 """brms' words for the prior of an sd, which it cuts off at 0."""
 
 
+LARGEST = 1e150
+"""Bound of the parameters of a prior, and of the inverse of a scale: their squares are numbers still."""
+
+
 def read_prior(given: Any, allowed: Sequence[str], name: str) -> Prior:
     """A prior from `(family, *parameters)`, a family's name or a `Prior`; `name` is what the error calls the parameter."""
     if isinstance(given, Prior):
         given = given.as_dict()
     if isinstance(given, str):
-        given = (given,)
+        given = _call(given)
     if not isinstance(given, Sequence) or not given or not isinstance(given[0], str):
         raise PriorError(
             f"the prior of {name} is not (family, *parameters)", f"{name}: {given!r:.80}", 'write it as ("half_t", 3, 10) or as "flat"'
         )
-    family, rest = given[0], given[1:]
+    family, rest = _OTHER_FAMILIES.get(given[0], given[0]), given[1:]
     if family in HALVES and allowed is SCALE_FAMILIES:
         family, rest = _half(family, rest, name)
     if family not in allowed:
@@ -45,6 +49,27 @@ def read_prior(given: Any, allowed: Sequence[str], name: str) -> Prior:
         numbers = (*numbers[:-2], numbers[-1])  # the way it is written in books: half-t(3, 0, scale)
     _require_valid(family, numbers, name, positive=allowed is SCALE_FAMILIES)
     return Prior(family, numbers)
+
+
+def _call(text: str) -> tuple[str | float, ...]:
+    """A family and its numbers written as a call, as in brms and Stan: "normal(0, 2.5)"; any other text is the name of a family."""
+    word, bracket, inner = text.strip().partition("(")
+    if not bracket or not inner.endswith(")"):
+        return (text,)
+    try:
+        return (word.strip(), *map(float, filter(None, inner[:-1].split(","))))
+    except ValueError:
+        return (text,)
+
+
+_OTHER_FAMILIES = {
+    **{family.graph[0]: family.name for family in FAMILIES.values() if family.graph[0]},
+    **dict.fromkeys(("lkj_corr", "lkj_corr_cholesky", "LKJCorr"), "lkj"),
+    "inv_gamma": "inverse_gamma",
+    "double_exponential": "laplace",
+    "constant": "fixed",
+}
+"""What PyMC, Bambi, brms and Stan call a family, with the same parameters -> its name here."""
 
 
 def _half(family: str, rest: Sequence[Any], name: str) -> tuple[str, Sequence[Any]]:
@@ -66,10 +91,12 @@ def _half(family: str, rest: Sequence[Any], name: str) -> tuple[str, Sequence[An
 
 
 def _numbers(given: Sequence[Any], family: str, name: str) -> tuple[float, ...]:
-    for value in given:
-        if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__") or not math.isfinite(float(value)):
-            raise PriorError(f"the prior of {name} has a parameter that is not a finite number", f"{family}: {value!r:.80}", _usage(family))
-    return tuple(float(value) for value in given)
+    numbers = tuple(number_below(value, LARGEST) for value in given)
+    for value, number in zip(given, numbers, strict=True):
+        if math.isnan(number):
+            what = f"the prior of {name} has a parameter that is not a finite number whose square is one"
+            raise PriorError(what, f"{family}: {value!r:.80}", _usage(family))
+    return numbers
 
 
 def _require_valid(family: str, numbers: tuple[float, ...], name: str, *, positive: bool) -> None:
@@ -78,9 +105,11 @@ def _require_valid(family: str, numbers: tuple[float, ...], name: str, *, positi
     if not required <= len(numbers) <= len(declared):
         raise PriorError(f"the prior of {name} has {len(numbers)} parameters", f"{name}: {family}{numbers}", _usage(family))
     for parameter, value in zip(declared, numbers, strict=False):
-        if ("+" in parameter and value <= 0) or ("0" in parameter and value < 0):
-            word = parameter.strip("+0?")
-            raise PriorError(f"the {word} of the prior of {name} is {value:g}", f"{name}: {family}{numbers}", f"give a {word} above 0")
+        if ("+" in parameter and value <= 1.0 / LARGEST) or ("0" in parameter and value < 0):
+            word, limit = parameter.strip("+0?"), 0.0 if value <= 0 else 1.0 / LARGEST
+            raise PriorError(
+                f"the {word} of the prior of {name} is {value:g}", f"{name}: {family}{numbers}", f"give a {word} above {limit:g}"
+            )
     if family != "uniform":
         return
     lower, upper = numbers

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import integrate, stats
 
 import bayeslmm as blm
 from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.errors import PriorError
-from bayeslmm.specification.prior_families import Prior, log_density
+from bayeslmm.specification.prior_families import FAMILIES, Prior, log_density
+from bayeslmm.specification.priors import read_prior
 from tests.bayes import designs
 
 ALPHA: dict[str, Any] = {
@@ -119,6 +123,69 @@ def test_a_prior_without_a_possible_value_is_refused_before_anything_runs(name: 
     with pytest.raises(PriorError) as caught:
         density(designs.model(name).problem, blm.Priors(residual=said))
     assert caught.value.remedy
+
+
+NO_NUMBERS = [
+    *(np.nan, np.inf, -np.inf, 10**400, 1e308, Fraction(10**400, 3), Decimal("nan"), 1j, True, "1", b"1", None, pd.NA, [1.0]),
+    *(np.ones(2), np.ones(1), pd.Series([1.0]), np.datetime64("2020-01-01")),
+]
+SAME_NUMBERS = [2, 2.0, np.float32(2), np.int64(2), np.array(2.0), Fraction(2), Decimal(2)]
+USUAL = {"df": 3.0, "scale": 2.0, "rate": 2.0, "shape": 2.0, "meanlog": 2.0, "mean": 2.0, "lower": 0.0, "upper": 2.0, "location": 2.0}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parameters_are_finite_numbers_whose_squares_are_too(family: str) -> None:
+    names = FAMILIES[family].names
+    usual = [USUAL.get(name, 2.0) for name in names]
+    for j, name in enumerate(names):
+        for given in NO_NUMBERS:
+            with pytest.raises(PriorError) as caught:
+                read_prior((family, *usual[:j], given, *usual[j + 1 :]), list(FAMILIES), "alpha 'x'")
+            assert caught.value.remedy
+        if usual[j] == 2.0:
+            read = {read_prior((family, *usual[:j], given, *usual[j + 1 :]), list(FAMILIES), name) for given in SAME_NUMBERS}
+            assert read == {Prior(family, tuple(usual))}
+    scales = [j for j, parameter in enumerate(FAMILIES[family].parameters) if "+" in parameter]
+    for j in scales:
+        for given in (0.0, -1.0, 1e-320):
+            with pytest.raises(PriorError, match="give a"):
+                read_prior((family, *usual[:j], given, *usual[j + 1 :]), list(FAMILIES), "sigma")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("normal(0, 2.5)", ("half_normal", 2.5)),
+        ("student_t(3,0,2.5)", ("half_t", 3, 2.5)),
+        ("cauchy( 0 , 2 )", ("half_cauchy", 2)),
+        ("normal(1, 2)", ("truncated_normal", 1, 2)),
+        ("exponential(0.5)", ("exponential", 0.5)),
+        ("half_t(3)", ("half_t", 3)),
+        ("half_normal()", "half_normal"),
+        (("inv_gamma", 2, 1), ("inverse_gamma", 2, 1)),
+        (("constant", 1), ("fixed", 1)),
+        (("HalfNormal", 2), ("half_normal", 2)),
+        (("HalfStudentT", 3, 2), ("half_t", 3, 2)),
+        (("StudentT", 3, 0, 2), ("half_t", 3, 2)),
+        ("Gamma(2, 0.1)", ("gamma", 2, 0.1)),
+    ],
+)
+def test_words_of_other_packages_for_an_sd(theirs: Any, ours: Any) -> None:
+    for place in ("sd", "sigma"):
+        assert blm.Priors(**{place: theirs}) == blm.Priors(**{place: ours})
+    assert blm.Priors(sd={"g/x": theirs}) == blm.Priors(sd={"g/x": ours})
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("double_exponential(0, 1)", ("laplace", 0, 1)), ("Normal(1, 2)", ("normal", 1, 2))])
+def test_words_of_other_packages_for_a_coefficient(theirs: Any, ours: Any) -> None:
+    assert blm.Priors(alpha={"x": theirs}) == blm.Priors(alpha={"x": ours})
+    assert blm.Priors(corr="lkj(2)") == blm.Priors(corr=("lkj_corr_cholesky", 2)) == blm.Priors(corr=("lkj", 2))
+
+
+@pytest.mark.parametrize("words", ["normal(0, x)", "normal(0, 1", "normal(0, 1))", "normal(0, nan)", "()", "f(1)(2)", "__import__('os')"])
+def test_a_call_that_is_none_is_refused(words: str) -> None:
+    with pytest.raises(PriorError):
+        blm.Priors(sigma=words)
 
 
 def test_the_prior_of_sigma_has_its_own_argument() -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, label_text
-from bayeslmm._validation import require_flag, require_level, require_mapping, require_name, require_names
+from bayeslmm._validation import MAX_SIZE, number_below, require_flag, require_level, require_mapping, require_name, require_names
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
@@ -312,8 +311,9 @@ class EMMeans:
         return noted(pd.concat(frames, ignore_index=True), (*notes, f"differences over {kind}, {sd.value:.4g}"))
 
     def _sd(self, sigma: Any) -> EstimatedSd:
-        if isinstance(sigma, Real) and not isinstance(sigma, bool) and np.isfinite(float(sigma)) and float(sigma) > 0:
-            return EstimatedSd(float(sigma), 0.0)
+        number = number_below(sigma, MAX_SIZE)
+        if number > 0:
+            return EstimatedSd(number, 0.0)
         if not isinstance(sigma, str) or sigma not in ("residual", "total"):
             raise SpecificationError(f"sigma is {sigma!r:.40}", "sigma", 'use "residual", "total" or a number above 0')
         return residual_sd(self.fit) if sigma == "residual" else total_sd(self.fit)

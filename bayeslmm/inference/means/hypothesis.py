@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from string import ascii_letters
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm._validation import require_one_of
+from bayeslmm._validation import MAX_SIZE, number_below, require_one_of
 from bayeslmm.errors import SpecificationError
 
 SIDES = ("two-sided", "greater", "less")
@@ -52,9 +51,7 @@ class Hypothesis:
             raise SpecificationError(f"side is {side!r}", "side", remedy)
         require_one_of(side, SIDES, "side")
         for name, value in (("delta", delta), ("equivalence", equivalence)):
-            if (value is not None or name == "delta") and (
-                isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(float(value))
-            ):
+            if (value is not None or name == "delta") and np.isnan(number_below(value, MAX_SIZE)):
                 raise SpecificationError(f"{name} is {value!r:.40}", name, "give one number, on the scale of the model")
         if equivalence is not None and (side != "two-sided" or delta != 0.0):
             raise SpecificationError("equivalence has two sides of its own", "equivalence", "leave side and delta out")
