@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bayeslmm._types import ConfMethod, Effects, LeaveOut, Ranking, SamplingMethod
-    from bayeslmm.data.design import Design
+    from bayeslmm.data.design import Design, RandomTerm
     from bayeslmm.reports.page import HtmlPage
 
     Source = Estimates | Posterior | xarray.DataTree
@@ -201,19 +201,19 @@ def _require_same_model(sources: list[Any]) -> None:
 
 
 def _difference(one: Design, other: Design) -> str:
-    """What two designs differ in, priors left aside; empty where they are the same model of the same data."""
-    if one.spec.formula.text != other.spec.formula.text:
-        return "the formula"
+    """What two designs differ in, priors left aside; empty where they are the same model of the same data, however it was written."""
+    said = "" if one.spec.formula.text == other.spec.formula.text else "the formula"
     if not (one.in_memory and other.in_memory):
-        return "" if one.nobs == other.nobs else "the rows"
-    if one.coef_names != other.coef_names or not _alike((one.y, one.X, one.offset), (other.y, other.X, other.offset)):
-        return "the response or the fixed effects"
+        return said or ("" if one.nobs == other.nobs else "the rows")
+    if sorted(one.coef_names) != sorted(other.coef_names) or not _alike(_fixed_columns(one), _fixed_columns(other)):
+        return said or "the response or the fixed effects"
     weights = [None if d.weights is None else d.weights * d.weight_scale for d in (one, other)]
     if not _alike(weights[:1], weights[1:]) or one.spec.sigma != other.spec.sigma:
         return "weights or a held sigma"
-    terms = [[(t.Z, t.group.codes, t.relationship) for t in d.terms] for d in (one, other)]
-    if len(terms[0]) != len(terms[1]) or not all(_alike(a, b) for a, b in zip(*terms, strict=True)):
-        return "the random effects"
+    terms = [sorted(d.terms, key=_term_key) for d in (one, other)]
+    arrays: list[list[Array | Codes | None]] = [[a for t in own for a in (t.Z, t.group.codes, t.relationship)] for own in terms]
+    if [_term_key(t) for t in terms[0]] != [_term_key(t) for t in terms[1]] or not _alike(*arrays):
+        return said or "the random effects"
     errors = [d.spec.residual for d in (one, other)], [d.spec.variance for d in (one, other)]
     if any(a != b for a, b in errors):
         return "the structure of the errors"
@@ -224,6 +224,17 @@ def _difference(one: Design, other: Design) -> str:
         [array for v in d.variance for array in (v.covariate, v.strata)] for d in (one, other)
     ]
     return "" if _alike(*places) and _alike(*covariates) else "the structure of the errors"
+
+
+def _fixed_columns(design: Design) -> list[Array | None]:
+    """y, the offset, and the columns of X by their names."""
+    order = sorted(range(len(design.kept)), key=lambda j: design.coef_names[design.kept[j]])
+    return [design.y, design.offset, design.X[:, order]]
+
+
+def _term_key(term: RandomTerm) -> tuple[str, ...]:
+    """What tells a random term from others: its factor, its columns, its structure."""
+    return (term.group.name, *term.columns, term.spec.structure, str(term.spec.order))
 
 
 def _alike(one: Sequence[Array | Codes | None], other: Sequence[Array | Codes | None]) -> bool:

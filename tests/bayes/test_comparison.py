@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeslmm as blm
@@ -121,6 +122,17 @@ def test_bambi_gets_what_it_can_express() -> None:
         assert what in caught.value.what
 
 
+def changed_in_tests() -> pd.DataFrame:
+    rng = np.random.default_rng(4)
+    g, t = np.divmod(np.arange(60), 6)
+    frame = pd.DataFrame({"x": rng.normal(size=60), "z": rng.uniform(0.5, 2.0, 60), "g": g, "t": t, "f": [f"f{k}" for k in t % 2]})
+    frame["h"] = [f"h{k}" for k in t % 3]
+    return frame.assign(y=frame["x"] + rng.normal(size=10)[g] + rng.normal(size=60))
+
+
+CHANGED, RELATED = changed_in_tests(), pd.DataFrame(0.5 * np.eye(10) + 0.5)
+
+
 @pytest.mark.parametrize("what", ["x", "weights", "variance", "residual", "group", "offset"])
 def test_sources_of_one_formula_and_other_data_are_not_compared(what: str) -> None:
     frame = designs.grouped()
@@ -132,6 +144,42 @@ def test_sources_of_one_formula_and_other_data_are_not_compared(what: str) -> No
     with pytest.raises(SpecificationError, match="differ in"):
         blm.compare(own, other)
     assert len(blm.compare(own, blm.LMM("y ~ x + (1 | g)", frame).fit()).frame)
+
+
+ALIKE: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"formula": "y~x+z+(1|g)"}),
+    ({}, {"formula": "y ~ z + x + (1 | g)"}),
+    ({"formula": "y ~ x + (1 | g) + (1 | h)"}, {"formula": "y ~ x + (1 | h) + (1 | g)"}),
+    ({"priors": blm.Priors(alpha="normal")}, {"priors": blm.Priors(preset="brms")}),
+    ({"weights": "z"}, {"formula": "y ~ 1 + x + z + (1 | g)", "weights": CHANGED["z"].to_numpy()}),
+]
+UNLIKE: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"data": CHANGED.assign(x=CHANGED["x"] + 1e-9)}),
+    ({}, {"data": CHANGED.iloc[::-1]}),
+    ({"weights": "z"}, {"weights": 2.0 * CHANGED["z"].to_numpy()}),
+    ({"offset": "z"}, {"offset": "x"}),
+    ({"residual": "ar1(t | g)"}, {"residual": "ar1(t | g)", "data": CHANGED.assign(t=(CHANGED["t"] + 3) % 6)}),
+    ({"variance": "exp(x)"}, {"variance": "exp(z)"}),
+    ({"variance": "ident(f)"}, {"variance": "ident(h)"}),
+    ({}, {"sigma": 1.0}),
+    ({"formula": "y ~ f + (1 | g)", "contrasts": {"f": "sum"}}, {"formula": "y ~ f + (1 | g)"}),
+    ({"formula": "y ~ x + cs(0 + f | g)"}, {"formula": "y ~ x + us(0 + f | g)"}),
+    ({"formula": "y ~ own(x) + (1 | g)", "functions": {"own": np.sin}}, {"formula": "y ~ own(x) + (1 | g)", "functions": {"own": np.cos}}),
+    ({"relationship": {"g": RELATED}}, {"relationship": {"g": RELATED @ RELATED}}),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [*((a, b, True) for a, b in ALIKE), *((a, b, False) for a, b in UNLIKE)])
+def test_one_model_is_known_however_written_and_another_by_whatever_differs(one: Any, other: Any, same: bool) -> None:
+    fits = [blm.LMM(**{"formula": "y ~ x + z + (1 | g)", "data": CHANGED, "check": "warn", **own}).fit() for own in (one, other)]
+    if not same:
+        with pytest.raises(SpecificationError, match="different models or data"):
+            blm.compare(*fits)
+        return
+    frame = blm.compare(*fits).frame
+    left, right = (own.reset_index(drop=True) for _, own in frame.groupby("source"))
+    assert left[["group", "term"]].equals(right[["group", "term"]])
+    np.testing.assert_allclose(left["estimate"], right["estimate"], rtol=1e-4, atol=1e-6)
 
 
 def test_hold_outs_of_other_factors_are_not_paired() -> None:
