@@ -68,3 +68,10 @@ def test_what_is_held_answers_to_nothing_and_changes_no_other_row(held: str) -> 
     assert table.loc[name].tolist() == [0.0, 0.0, "fine"]
     assert table.index.tolist() == ["Intercept", "x", "sd__Intercept|g", "sd__Observation|Residual"]
     assert (table.drop(index=name)["likelihood"] > 0).all()
+
+
+def test_a_conflict_is_in_the_table_and_in_no_message(caplog: pytest.LogCaptureFixture) -> None:
+    tight = blm.Priors(alpha={"x": ("normal", 8, 0.3)})
+    table = designs.model("intercepts", tight).sample(draws=200, seed=1).sensitivity()
+    assert "conflict" in table.loc["x", "diagnosis"]
+    assert not caplog.records

@@ -6,8 +6,9 @@ included, and a power of the likelihood is one of p(y | alpha, covariance parame
 
 from __future__ import annotations
 
+import logging
+import math
 import re
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 from scipy.special import ndtr
 
 from bayeslmm._arrays import Array, generator
-from bayeslmm._validation import require_level
+from bayeslmm._validation import MAX_SIZE, number_below, require_level
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
@@ -129,7 +130,8 @@ def _prior_normals(post: PosteriorData, L: Array) -> tuple[Array, Array] | None:
 
 def rope_shares(post: PosteriorData, low: float, high: float, terms: list[str] | None, conf_level: float) -> pd.DataFrame:
     """Share of the posterior of each coefficient within [low, high], and of its central interval."""
-    if not (isinstance(low, Real) and isinstance(high, Real) and float(low) < float(high)):
+    first_end, last_end = (v if isinstance(v, float) and math.isinf(v) else number_below(v, MAX_SIZE) for v in (low, high))
+    if not first_end < last_end:
         raise SpecificationError(f"the region from {low!r:.40} to {high!r:.40} is empty", "rope", "give low below high")
     names = post.coef_names if terms is None else terms
     unknown = [name for name in names if name not in post.coef_names]
@@ -139,7 +141,7 @@ def rope_shares(post: PosteriorData, low: float, high: float, terms: list[str] |
     for name in names:
         draws = post.draws.alpha[:, post.coef_names.index(name)]
         first, last = equal_tailed_limits(draws, conf_level)
-        inside = (draws >= low) & (draws <= high)
+        inside = (draws >= first_end) & (draws <= last_end)
         central = (draws >= first) & (draws <= last)
         rows.append((name, draws.mean(), first, last, inside.mean(), (inside & central).sum() / central.sum()))
     return pd.DataFrame(rows, columns=["term", "estimate", "conf_low", "conf_high", "probability", "of_interval"])
@@ -171,7 +173,17 @@ def sensitivity(post: PosteriorData, threshold: float = 0.05) -> pd.DataFrame:
         "log_prior": xarray.Dataset({"priors": (dims, post.shaped(prior))}, coords=coords),
         "log_likelihood": xarray.Dataset({"y": (dims, post.shaped(likelihood))}, coords=coords),
     }
-    table: pd.DataFrame = optional("arviz_stats").psense_summary(xarray.DataTree.from_dict(groups), threshold=threshold)
+    log = logging.getLogger("arviz_stats.psense")
+    log.addFilter(_nothing)  # it points at its table where a diagnosis is made; here the table is the answer
+    try:
+        table: pd.DataFrame = optional("arviz_stats").psense_summary(xarray.DataTree.from_dict(groups), threshold=threshold)
+    finally:
+        log.removeFilter(_nothing)
     table = table.set_axis(list(moved)).reindex(range(len(values))).set_axis(list(values)).fillna({"prior": 0.0, "likelihood": 0.0})
     # ArviZ's sign for nothing to say is no letter: a terminal without Unicode could not print it
     return table.assign(diagnosis=table["diagnosis"].replace("\N{CHECK MARK}", NO_CONFLICT).fillna(NO_CONFLICT))
+
+
+def _nothing(record: logging.LogRecord) -> bool:  # noqa: ARG001 - a filter of logging
+    """Lets no message through."""
+    return False
