@@ -1,4 +1,4 @@
-"""A whole number, fraction or decimal that no float holds is refused in words wherever one number is asked for; 32 bits are as good as 64."""
+"""A number that no float holds is refused in words wherever one number is asked for; a float of 32 bits is as good as one of 64."""
 
 from __future__ import annotations
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.plots import PosteriorPlots
     from bayeslmm.bayes.posterior.tables import PosteriorContrast, PosteriorMeans
     from bayeslmm.results.estimates import Estimates
+    from bayeslmm.specification.priors import Priors
 
 
 ESTIMATE_COLUMNS = ["estimate", "std_error", "conf_low", "conf_high"]
@@ -660,12 +661,13 @@ class Posterior(PosteriorData):
         formula: str | None = None,
         data: Frame | None = None,
         *,
+        priors: Priors | None = None,
         draws: int = 1000,
         chains: int = 4,
         seed: int | None = None,
         method: SamplingMethod = "auto",
     ) -> Posterior:
-        """The posterior of the model with another formula or other data, under the same priors.
+        """The posterior of the model with another formula, other data or other priors.
 
         Parameters
         ----------
@@ -673,6 +675,8 @@ class Posterior(PosteriorData):
             A dot stands for what was there: `". ~ . - (Days | Subject) + (1 | Subject)"`.
         data : DataFrame or Mapping, optional
             New data; those of the model by default.
+        priors : Priors, optional
+            New priors; those of the model by default.
         draws : int, default 1000
             Draws of each chain.
         chains : int, default 4
@@ -691,8 +695,10 @@ class Posterior(PosteriorData):
         --------
         >>> post.update(". ~ . - (Days | Subject) + (1 | Subject)", seed=1).formula
         'Reaction ~ 1 + Days + (1 | Subject)'
+        >>> bool(post.update(priors=blm.Priors(alpha={"Days": ("normal", 0, 1)}), seed=1).fixef["Days"] < 5)
+        True
         """
-        model = cast("SampledModel", self.model.updated(formula, data))
+        model = cast("SampledModel", self.model.updated(formula, data, {} if priors is None else {"priors": priors}))
         return model.sample(draws, chains, seed, method)
 
     def r2(self, conf_level: float = 0.95) -> pd.DataFrame:
