@@ -278,6 +278,12 @@ class BlockDiagonalState:
         return [*self.rows, *self.pooled]
 
     @property
+    def n(self) -> float:
+        """Rows, those that were added up too."""
+        pooled = sum(float(part.batch.count.sum()) * part.R.shape[-1] for part in self.pooled)
+        return pooled + sum(part.batch.rows.size for part in self.rows)
+
+    @property
     def phi(self) -> Array:
         return np.asarray(self.x[self.kernel.residual_part])
 
@@ -381,7 +387,8 @@ class BlockDiagonalState:
     def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
         """Expected information of x with sigma profiled out, and the curvature that a sign-free scale needs at 0."""
         information, trace = self.expected_information()
-        H = information - np.outer(trace, trace) / df
+        # the information is that of all rows: beside the square of a trace over fewer it need not be positive, or is 0
+        H = information - np.outer(trace, trace) / max(df, self.n)
         size = self.kernel.random.size
         if size:
             H[:size, :size] += self._curvature(restricted, sigma2)
