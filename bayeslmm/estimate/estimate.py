@@ -23,10 +23,10 @@ from bayeslmm.estimate.checks import (
     step_beyond,
     step_off,
     typical_sd,
-    unbounded,
 )
 from bayeslmm.estimate.error_boundary import OWN_SD, VANISHING_SD, error_boundary_checks, singular_errors, vanishing_strata, without_strata
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interrupted, Outcome, minimise_criterion
+from bayeslmm.estimate.unbounded import unbounded
 from bayeslmm.likelihood.criterion import CriterionPoint, Method, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem
@@ -342,13 +342,18 @@ def require_bounded(problem: Problem, restricted: bool) -> list[Check]:
     found = unbounded(problem, restricted)
     if found is None:
         return []
-    (what, surely), method = found, "restricted likelihood" if restricted else "likelihood"
-    remedy = "use a simpler random part" + ("" if restricted else ", or REML") + '; or give priors and use fit("MAP") or sample()'
-    if surely and problem.design.spec.check == "error":
-        reason = f"{what} reproduce any response: the {method} grows without end as sigma goes to 0"
+    method = "restricted likelihood" if restricted else "likelihood"
+    if found.strata:
+        response, end = f"response in {found.strata}", f"the residual sd of {found.strata} goes"
+        simpler = "join levels of what the errors differ by"
+    else:
+        response, end, simpler = "response", "sigma goes", "use a simpler random part"
+    remedy = simpler + ("" if restricted else ", or REML") + '; or give priors and use fit("MAP") or sample()'
+    if found.surely and problem.design.spec.check == "error":
+        reason = f"{found.what} reproduce any {response}: the {method} grows without end as {end} to 0"
         raise IdentifiabilityError(reason, problem.design.spec.formula.text, remedy + '; or check="warn" to go on')
-    verb = "reproduce any response" if surely else "can reproduce a response"
-    return [Check("bounded", "failed", f"{what} {verb}, the {method} then grows without end as sigma goes to 0", None, remedy)]
+    verb = "reproduce any" if found.surely else "can reproduce a"
+    return [Check("bounded", "failed", f"{found.what} {verb} {response}, the {method} then grows without end as {end} to 0", None, remedy)]
 
 
 def check_not_exact(problem: Problem) -> None:

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 import bayeslmm as blm
 from bayeslmm.errors import DesignError, IdentifiabilityError
+from bayeslmm.estimate.unbounded import unbounded
 from bayeslmm.likelihood.problem import Problem
 from benchmarks.random_designs import random_design
 
@@ -101,6 +102,59 @@ def test_a_likelihood_that_is_fitted_all_the_same_fails_a_check() -> None:
         for seed in range(5):
             fit = blm.LMM("y ~ x + (1 | g/h)", saturated(seed), check="warn").fit("ML")
             assert fit.checks["bounded"].verdict == "failed"
+
+
+def two_strata(seed: int) -> pd.DataFrame:
+    """Few rows of one level of f, which the fixed effects and those of g may reproduce."""
+    rng = np.random.default_rng(seed)
+    few, n = int(rng.integers(2, 7)), 30
+    data = pd.DataFrame(
+        {"x": rng.normal(size=n), "z": rng.normal(size=n), "y": rng.normal(size=n), "f": ["few"] * few + ["many"] * (n - few)}
+    )
+    g = rng.permutation(np.arange(n) % 10)
+    return data.assign(g=g.astype(str), f=pd.Categorical(data.f, ["many", "few"])).drop_duplicates(["g", "f"]).reset_index(drop=True)
+
+
+@pytest.mark.parametrize("errors", [{"variance": "ident(f)"}, {"residual": "csh(f | g)"}, {"residual": "cs(k | f / gf)"}])
+@pytest.mark.parametrize("right", ["x", "f + z", "f * x + z", "x + (1 | g)"])
+def test_a_stratum_that_can_be_reproduced_leaves_the_likelihood_without_a_bound(right: str, errors: dict[str, str]) -> None:
+    seen = set()
+    for seed in range(12):
+        data = two_strata(seed)
+        data = data.assign(gf=data.g + data.f.astype(str), k="1").assign(k=lambda d: d.groupby("gf").cumcount().astype(str))
+        if "csh" not in str(errors):
+            data = pd.concat([data, data[data.f == "many"].assign(y=lambda d: -d.y, k="1")])
+        model = blm.LMM(f"y ~ {right}", data, check="warn", **errors)
+        # sds alike, that of `few` nearly 0, and nearer still
+        at = np.zeros((2, model.problem.size))
+        by_sd = "cs" in str(errors)
+        at[:, model.problem.random.size + ("cs(" in str(errors))] = np.exp([-9.0, -12.0]) if by_sd else (-9.0, -12.0)
+        values = model.problem.criterion.values(at, False)
+        falls = values[1] < values[0] - 1.0
+        found = unbounded(model.problem, False)
+        assert (found is not None and found.surely) == falls
+        assert unbounded(model.problem, True) is None
+        seen.add(falls)
+        if falls:
+            with pytest.raises(IdentifiabilityError, match=r"the residual sd of .*few.* goes to 0"):
+                blm.LMM(f"y ~ {right}", data, **errors).fit("ML")
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize("fixed", ["f", "f + x", "f + x + z", "f * x + z"])
+@pytest.mark.parametrize("few", [3, 4, 5])
+def test_a_stratum_of_as_few_rows_as_coefficients_is_searched(few: int, fixed: str) -> None:
+    rng = np.random.default_rng(few)
+    data = pd.DataFrame(rng.normal(size=(40, 3)), columns=["y", "x", "z"]).assign(f=["a"] * few + ["b"] * (40 - few))
+    model = blm.LMM(f"y ~ {fixed}", data, variance="ident(f)", check="warn")
+    for ratio in (-2.0, 0.0, 1.0):
+        hessian = model.problem.criterion.at(np.array([ratio]), True).hessian
+        assert hessian is not None and hessian[0, 0] > 0.1
+    if few > model.problem.criterion.p - 1:
+        fit = model.fit()
+        assert fit.converged
+        grid = model.problem.criterion.values(np.linspace(-4.0, 4.0, 81)[:, None], True)
+        assert fit.criterion <= grid.min() + 1e-6
 
 
 @pytest.fixture
