@@ -12,7 +12,7 @@ from bayeslmm._arrays import Array, freeze
 from bayeslmm._types import FitMethod
 from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
-from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError
+from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError, InferenceError
 from bayeslmm.estimate.batch_descent import crowded, descended, plain_points, residual_points, trial_points
 from bayeslmm.estimate.checks import (
     MAX_RESTARTS,
@@ -125,6 +125,11 @@ class Estimate:
     checks: tuple[Check, ...]
     elapsed: float
     hessian: Array | None = None
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether the parameters were assumed: no outcome, no criterion."""
+        return bool(np.isnan(self.criterion))
 
     @property
     def restricted(self) -> bool:
@@ -428,6 +433,12 @@ class Fitted(Protocol):
 def is_restricted(fit: Fitted) -> bool:
     """Whether the criterion is the restricted one: REML, and MAP, which integrates a flat alpha out as well."""
     return fit.estimate.method != "ML"
+
+
+def require_outcome(fit: Fitted, verb: str) -> None:
+    """Refuse a verb that reads the outcome where parameters were assumed."""
+    if fit.estimate.is_assumed:
+        raise InferenceError(f"{verb} needs an outcome, and this fit has assumed parameters", "assume", "fit a model to data")
 
 
 def uninterrupted[F: Fitted](fit: F) -> F:

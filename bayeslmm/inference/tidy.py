@@ -13,8 +13,7 @@ from bayeslmm._types import ConfMethod
 from bayeslmm._validation import find_word, require_flag, require_level, require_names, require_one_of, spell
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.error_boundary import vanished_parameters
-from bayeslmm.inference.fixed_effects.degrees_of_freedom import observed_information
-from bayeslmm.inference.fixed_effects.tests import coefficient_columns
+from bayeslmm.inference.fixed_effects.tests import Inference, coefficient_columns
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.parameters import covariance_parameters, from_scale, parameter_value, scale_speed, to_scale
 from bayeslmm.inference.intervals.profile import profile_limits, standard_error
@@ -37,7 +36,7 @@ def wald_limits(fit: Estimates, level: float = 0.95) -> pd.DataFrame:
     quantile = -float(ndtri(0.5 * (1.0 - require_level(level, "level"))))
     terms, low, high, notes = [], [], [], []
     tau = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2))
-    found = observed_information(fit).covariance
+    found = Inference(fit).curvature.covariance
     for parameter in covariance_parameters(fit.problem):
         value = parameter_value(parameter, fit.problem, tau)
         error = standard_error(parameter, fit.problem, tau, found)
@@ -188,7 +187,7 @@ def parameter_errors(fit: Estimates) -> dict[str, float]:
     """Standard errors of the covariance parameters, by name: the delta method from the observed information; NaN at the end of a range."""
     problem, found = fit.problem, {}
     tau = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2))
-    covariance, gone = observed_information(fit).covariance, vanished_parameters(problem, fit.estimate.x)
+    covariance, gone = Inference(fit).curvature.covariance, vanished_parameters(problem, fit.estimate.x)
     for parameter in covariance_parameters(problem):
         value, error = parameter_value(parameter, problem, tau), standard_error(parameter, problem, tau, covariance)
         speed = scale_speed(parameter.scale, value)

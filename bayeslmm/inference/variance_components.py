@@ -22,7 +22,7 @@ from bayeslmm.data.frame import nearest_names
 from bayeslmm.data.variables import NumericVariable
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
-from bayeslmm.inference.fixed_effects.degrees_of_freedom import observed_information
+from bayeslmm.inference.fixed_effects.tests import Inference
 from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.intervals.parameters import (
     CovarianceParameter,
@@ -119,7 +119,7 @@ def _estimated_sd(fit: Fitted, weights: Array) -> EstimatedSd:
         step[k] = LOG_VARIANCE_STEP * units[k]
         up, down = (float(np.log(weights @ unit_variances(fit, x + move))) for move in (step, -step))
         slopes[k] = 0.25 * (up - down) / step[k]
-    covariance = observed_information(fit).covariance
+    covariance = Inference(fit).curvature.covariance
     return EstimatedSd(float(np.sqrt(sigma2 * (weights @ unit_variances(fit, x)))), float(slopes @ covariance @ slopes))
 
 
@@ -195,7 +195,7 @@ def varcomp(fit: Estimates, scale: VarianceScale, se: bool, conf_int: bool, conf
 def _delta_table(fit: Estimates, parameters: Sequence[CovarianceParameter], level: float) -> pd.DataFrame:
     """`term, estimate, std_error, conf_low, conf_high`; NaN, and a note, at the end of a range."""
     quantile = float(ndtri(0.5 * (1.0 + level)))
-    tau, covariance = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2)), observed_information(fit).covariance
+    tau, covariance = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2)), Inference(fit).curvature.covariance
     rows, notes = [], []
     for parameter in parameters:
         value, error = parameter_value(parameter, fit.problem, tau), standard_error(parameter, fit.problem, tau, covariance)

@@ -28,7 +28,7 @@ from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 from bayeslmm.specification.spec_file import SpecFile
 from bayeslmm.specification.toml import mmrm_spec, read_spec
-from bayeslmm.trials.assumed import Numbers, estimates_of
+from bayeslmm.trials.assumed import Matrix, Numbers, estimates_of, read_errors
 
 if TYPE_CHECKING:
     from bayeslmm._types import CheckMode, Coding, Frame, Functions, LikelihoodKind, Missing, RowValues
@@ -293,7 +293,7 @@ def assume(
     corr: float | Array | Mapping[str, float | Array] | None = None,
     sigma: float | None = None,
     residual: str | None = None,
-    R: Array | Sequence[Sequence[float]] | pd.DataFrame | None = None,
+    R: Matrix | Mapping[str, Matrix] | None = None,
     method: Literal["REML", "ML"] = "REML",
 ) -> Fit:
     """A fit at assumed parameters, with no outcome.
@@ -313,9 +313,9 @@ def assume(
     sigma : float, optional
         Residual standard deviation.
     residual : str, optional
-        Structure of the errors over visits, and their covariance matrix; a structure with one sd may take `sigma` alone.
-    R : ndarray or sequence of sequence of float or DataFrame, optional
-        Structure of the errors over visits, and their covariance matrix; a structure with one sd may take `sigma` alone.
+        Structure of the errors over visits.
+    R : ndarray or sequence of sequence of float or DataFrame or Mapping of str to one of these, optional
+        Covariance matrix of the errors over visits; where the structure differs by group, one matrix for all or group -> its own.
     method : {"REML", "ML"}, default "REML"
         What simulated data will be fitted by.
 
@@ -338,5 +338,5 @@ def assume(
     # numbers that no column of the design reproduces, replaced by a response with the assumed estimates
     frame[outcome] = np.random.default_rng(0).standard_normal(len(frame))
     model = LMM(formula, frame, residual=residual)
-    found = estimates_of(model, alpha, sd, corr, sigma, R, method)
+    found = estimates_of(model, alpha, sd, corr, read_errors(model.problem, sigma, R), method)
     return AssumedFit(found.model, found.problem, found.estimate, 0.0)

@@ -26,13 +26,13 @@ from bayeslmm.results.fitted import (
     sd_frames,
     simulate,
 )
-from bayeslmm.results.foreign_names import known_arguments, public_verbs
+from bayeslmm.results.foreign_names import known_arguments, public_verbs, refused
 from bayeslmm.results.predict import on_response, predict_rows, require_outcomes
 from bayeslmm.results.store import save
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Literal, NoReturn, overload
+    from typing import Literal, overload
 
     from bayeslmm._types import (
         AnovaType,
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from bayeslmm.model.fit_plots import FitPlots
     from bayeslmm.reports.page import HtmlPage
     from bayeslmm.specification.priors import Priors
+    from bayeslmm.trials.assumed import Matrix
     from bayeslmm.trials.imputations import Imputations
     from bayeslmm.trials.inference_check import InferenceCheck
     from bayeslmm.trials.power import PowerCurve
@@ -446,7 +447,7 @@ class Fit(Estimates):
         sd: float | Sequence[float] | Mapping[str, float] | Mapping[str, Sequence[float]] | None = None,
         corr: float | Array | Mapping[str, float | Array] | None = None,
         sigma: float | None = None,
-        R: Array | Sequence[Sequence[float]] | pd.DataFrame | None = None,
+        R: Matrix | Mapping[str, Matrix] | None = None,
     ) -> Fit:
         """The same design at other parameters, without outcome: for `power` and `simulate`.
 
@@ -459,9 +460,9 @@ class Fit(Estimates):
         corr : float or ndarray or Mapping of str to float or ndarray, optional
             Their correlations, by grouping factor.
         sigma : float, optional
-            Residual standard deviation.
-        R : ndarray or sequence of sequence of float or DataFrame, optional
-            Covariance matrix of the errors over visits.
+            Residual standard deviation; with a residual structure that of the first visit, and all others in proportion.
+        R : ndarray or sequence of sequence of float or DataFrame or Mapping of str to one of these, optional
+            Covariance matrix of the errors over visits; where the structure differs by group, group -> matrix changes some of them.
 
         Returns
         -------
@@ -1497,30 +1498,32 @@ known_arguments(Fit, attributes=foreign_names.FIT_ATTRIBUTES)
 
 
 class AssumedFit(Fit):
-    """A `Fit` whose parameters were assumed: what needs an outcome is refused, everything else works.
+    """A `Fit` whose parameters were assumed: what needs an outcome is refused by name, everything else works.
+
+    Random effects are predicted by their expectation, 0.
 
     >>> blm.assume("y ~ x + (1 | g)", {"x": [0, 1] * 6, "g": list("aabbccddeeff")}, alpha=[0, 1], sd=1, sigma=1).fixef.round(6).tolist()
     [0.0, 1.0]
     """
 
-    @staticmethod
-    def _refuse(what: str) -> NoReturn:
-        from bayeslmm.errors import InferenceError
-
-        raise InferenceError(f"{what} needs an outcome, and this fit has assumed parameters", "assume", "fit a model to data")
+    augment = refused(Fit.augment, lambda fit: fit)
+    coef = refused(Fit.coef, lambda fit: fit)
+    influence = refused(Fit.influence, lambda fit: fit)
+    profile = refused(Fit.profile, lambda fit: fit)
+    ranef = refused(Fit.ranef, lambda fit: fit)
+    ranova = refused(Fit.ranova, lambda fit: fit)
+    report = refused(Fit.report, lambda fit: fit)
+    residuals = refused(Fit.residuals, lambda fit: fit)
+    save = refused(Fit.save, lambda fit: fit)
+    standardized = refused(Fit.standardized, lambda fit: fit)
+    update = refused(Fit.update, lambda fit: fit)
 
     @property
-    def criterion(self) -> float:
-        """Not a number: there is no outcome."""
-        return float("nan")
+    def plot(self) -> FitPlots:
+        """Figures of what is assumed: `plot.effects(term)`, `.emmeans(specs)`, `.confint()`, `.covariance()`, `.differences(by)`."""
+        from bayeslmm.model.fit_plots import AssumedFitPlots
 
-    def ranef(self, se: bool = False) -> NoReturn:
-        """Refused: there is no outcome."""
-        self._refuse("ranef")
-
-    def residuals(self, kind: str = "response") -> NoReturn:
-        """Refused: there is no outcome."""
-        self._refuse("residuals")
+        return AssumedFitPlots(self)
 
     def __repr__(self) -> str:
         return f"Fit({self.design.spec.title} at assumed parameters: nobs {self.nobs})"

@@ -30,7 +30,7 @@ from bayeslmm.plots.style import closes_on_error, panels, percent
 from bayeslmm.plots.subjects import covariance_axes, covariance_matrices, profiles_axes, variogram_axes
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import fitted_values, mode_frames
-from bayeslmm.results.foreign_names import PLOT_ATTRIBUTES, known_arguments
+from bayeslmm.results.foreign_names import PLOT_ATTRIBUTES, known_arguments, public_verbs, refused
 from bayeslmm.results.response_scale import response_options, scale_name
 
 if TYPE_CHECKING:
@@ -855,3 +855,26 @@ class FitPlots:
 
 
 known_arguments(FitPlots, {"level": "conf_level"}, PLOT_ATTRIBUTES)
+
+
+def _fit_of(figures: FitPlots) -> Estimates:
+    return figures._fit
+
+
+class AssumedFitPlots(FitPlots):
+    """Figures of assumed parameters: those that show an outcome, or what was estimated from one, are refused."""
+
+    acf = refused(FitPlots.acf, _fit_of, "plot.{}")
+    fitted = refused(FitPlots.fitted, _fit_of, "plot.{}")
+    influence = refused(FitPlots.influence, _fit_of, "plot.{}")
+    leverage = refused(FitPlots.leverage, _fit_of, "plot.{}")
+    lines = refused(FitPlots.lines, _fit_of, "plot.{}")
+    profile = refused(FitPlots.profile, _fit_of, "plot.{}")
+    profiles = refused(FitPlots.profiles, _fit_of, "plot.{}")
+    qq = refused(FitPlots.qq, _fit_of, "plot.{}")
+    ranef = refused(FitPlots.ranef, _fit_of, "plot.{}")
+    residuals = refused(FitPlots.residuals, _fit_of, "plot.{}")
+    variogram = refused(FitPlots.variogram, _fit_of, "plot.{}")
+
+
+public_verbs(AssumedFitPlots)

@@ -362,7 +362,9 @@ class Estimates:
 
     @cached_property
     def modes(self) -> tuple[Array, ...]:
-        """Conditional modes of every term, (K, q)."""
+        """Conditional modes of every term, (K, q); where parameters are assumed, and no outcome tells them, their expectation 0."""
+        if self.estimate.is_assumed:
+            return tuple(np.zeros((term.group.size, len(term.columns))) for term in self.design.terms)
         return tuple(readonly(mode) for mode in conditional_modes(self.problem, self.point))
 
     @cached_property

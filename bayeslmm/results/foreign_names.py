@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any, NoReturn
 
 from bayeslmm.errors import ForeignNameError, UnknownArgumentError
+from bayeslmm.estimate.estimate import Fitted, require_outcome
 from bayeslmm.likelihood.criterion import restoring
 
 NOT_LINEAR = frozenset({"glmer", "glm", "nlmer", "nlme"})
@@ -282,6 +283,19 @@ def public_verbs[Made: type](owner: Made, synonyms: Mapping[str, str] | None = N
             told = answering(verb, owner.__name__ if name.startswith("_") else name, synonyms or {})
             setattr(owner, name, bound(told) if bound else told)
     return owner
+
+
+def refused(verb: Callable[..., Any], fit_of: Callable[[Any], Fitted], title: str = "{}") -> Any:
+    """The refusal of a verb that reads an outcome, where parameters were assumed.
+
+    fit_of : the fit that the owner of the verb is, or is of; title : how a verb is named
+    """
+
+    @wraps(verb)
+    def refuse(self: object, *_given: object, **_named: object) -> None:
+        require_outcome(fit_of(self), title.format(verb.__name__))
+
+    return refuse
 
 
 def answers_keywords[**P, Result](function: Callable[P, Result]) -> Callable[P, Result]:

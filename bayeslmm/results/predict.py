@@ -347,6 +347,7 @@ def predict_rows(
 ) -> pd.DataFrame:
     """`estimate[, std_error, conf_low, conf_high]`, row for row."""
     require_one_of(level, ("conditional", "population"), "level")
+    level = "population" if fit.estimate.is_assumed else level  # nothing is observed
     require_one_of(new_levels, ("error", "population"), "new_levels")
     if interval is not None:
         require_one_of(interval, ("confidence", "prediction"), "interval")

@@ -14,12 +14,15 @@ from bayeslmm._validation import require_number
 from bayeslmm.errors import DesignError, SpecificationError
 from bayeslmm.estimate.estimate import Estimate
 from bayeslmm.likelihood.problem import Problem, build_problem
-from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, residual_natural
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, VisitStructure, residual_natural
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import simulate_responses
 
 type Numbers = float | Sequence[float] | Mapping[str, float] | Array
 """One number, several in order, or by name."""
+
+type Matrix = Array | Sequence[Sequence[float]] | pd.DataFrame
+"""A covariance matrix."""
 
 SEED = 20_261_130
 """Of the one response that is made; no result depends on it."""
@@ -79,7 +82,7 @@ def estimates_with(
     sd: Numbers | Mapping[str, Numbers] | None = None,
     corr: float | Array | Mapping[str, float | Array] | None = None,
     sigma: float | None = None,
-    R: Array | Sequence[Sequence[float]] | pd.DataFrame | None = None,
+    R: Matrix | Mapping[str, Matrix] | None = None,
 ) -> Estimates:
     """Estimates of the same model at other parameters; what is not given stays."""
     model: Any = fit.model
@@ -92,10 +95,16 @@ def estimates_with(
     elif alpha is not None:
         coefficients = alpha
     sds, corrs = _current(fit, sd, corr)
-    kept = R if R is not None else (fit.R if isinstance(fit.R, pd.DataFrame) else None)
-    structured = fit.problem.structured
-    variance = None if structured is None else np.asarray(fit.theta)[structured.variance_part]
-    return estimates_of(model, coefficients, sds, corrs, fit._sigma if sigma is None else sigma, kept, fit.method, variance)
+    structured, theta = fit.problem.structured, np.asarray(fit.theta)
+    variance = None if structured is None else theta[structured.variance_part]
+    if R is not None:
+        known = fit.R if isinstance(R, Mapping) and isinstance(fit.R, Mapping) else {}
+        errors = read_errors(fit.problem, sigma, {**known, **R} if isinstance(R, Mapping) else R)
+    else:
+        begin = 0 if structured is None else structured.variance_part.start
+        size = 0 if structured is None else structured.structure.size
+        errors = theta[begin - size : begin], fit._sigma if sigma is None else require_number(sigma, "sigma", above=0.0)
+    return estimates_of(model, coefficients, sds, corrs, errors, fit.method, variance)
 
 
 def _current(fit: Estimates, sd: Any, corr: Any) -> tuple[Any, Any]:
@@ -141,8 +150,13 @@ def _of_term(given: Any, term: Any, i: int, terms: Sequence[Any], what: str) -> 
     return given[i] if count > 1 else given
 
 
-def estimates_of(model: Any, alpha: Any, sd: Any, corr: Any, sigma: Any, R: Any, method: str, variance: Array | None = None) -> Estimates:
-    """Estimates of a model at parameters that are all given; `variance` are those of its variance function."""
+def estimates_of(
+    model: Any, alpha: Any, sd: Any, corr: Any, errors: tuple[Array, float], method: str, variance: Array | None = None
+) -> Estimates:
+    """Estimates of a model at parameters that are all given.
+
+    errors : natural parameters of R relative to sigma, and sigma; variance : parameters of the variance function
+    """
     problem, design = model.problem, model.design
     if design.variance and variance is None:
         what = "the parameters of a variance function cannot be assumed"
@@ -155,7 +169,7 @@ def estimates_of(model: Any, alpha: Any, sd: Any, corr: Any, sigma: Any, R: Any,
             raise SpecificationError(what, "alpha", "coefficients: " + ", ".join(design.coef_names))
         alpha = [alpha[design.coef_names[i]] for i in design.kept]
     coefficients = _numbers(alpha, len(design.kept), "alpha", [design.coef_names[i] for i in design.kept])
-    phi, scale = _errors(problem, sigma, R)
+    phi, scale = errors
     theta = []
     terms = design.terms
     for i, (term, own) in enumerate(zip(terms, problem.random.terms, strict=True)):
@@ -203,23 +217,56 @@ def _numbers(values: Any, count: int, name: str, meaning: Sequence[str] = ()) ->
     return out
 
 
-def _errors(problem: Problem, sigma: Any, R: Any) -> tuple[Array, float]:
-    """Parameters of the errors as theta has them, and sigma."""
-    kernel = problem.structured
-    if kernel is None or not isinstance(kernel.structure, GroupedStructure):
+def read_errors(problem: Problem, sigma: Any, R: Any) -> tuple[Array, float]:
+    """Natural parameters of R relative to sigma, and sigma: from one matrix for all groups, or one for each.
+
+    Errors: `SpecificationError` for matrices that are no covariances, or not of the structure, and for groups that have none.
+    """
+    kernel, residual = problem.structured, problem.design.residual
+    if kernel is None or residual is None or not isinstance(kernel.structure, GroupedStructure):
         if R is not None:
             raise SpecificationError("R is given, and the model has no residual structure", "R", "give residual=, or leave R out")
         return np.zeros(0), require_number(sigma, "sigma", above=0.0)
     structure = kernel.structure
+    if not isinstance(structure, VisitStructure):
+        remedy = "fit the model to data, and change other parameters by fit.with_params(...)"
+        raise SpecificationError(f"{structure.covariance.name!r} has no matrix over visits that could be assumed", "residual", remedy)
+    labels = [""] if residual.group is None else [str(label) for label in residual.group.levels]
     if R is None:
         what = f"the covariance of the errors is not given for {structure.covariance.name!r}"
-        raise SpecificationError(what, "R", f"give R, a {structure.covariance.q} x {structure.covariance.q} matrix over the visits")
+        each = "" if residual.group is None else f", or one for each of {', '.join(labels)}"
+        raise SpecificationError(what, "R", f"give R, a {structure.covariance.q} x {structure.covariance.q} matrix over the visits{each}")
+    if isinstance(R, Mapping):
+        given = {str(label): matrix for label, matrix in R.items()}
+        if residual.group is None:
+            raise SpecificationError("R is a mapping, and the structure has no groups", "R", "give one matrix")
+        wrong = sorted(set(given) ^ set(labels))
+        if wrong:
+            what = f"R {'lacks' if wrong[0] in labels else 'names'} {wrong[0]!r}"
+            raise SpecificationError(what, f"groups: {', '.join(labels)}", "give one matrix for all, or one for each group")
+    else:
+        given = dict.fromkeys(labels, R)
+    full = np.stack([_visit_parameters(structure, _in_order(given[label], residual.visit_levels)) for label in labels])
+    scale, phi = structure.unpadded(full)
+    return residual_natural(structure, phi), scale
+
+
+def _in_order(R: Any, visits: Sequence[Any]) -> Any:
+    """A matrix with rows and columns that name the visits, in their order."""
+    if isinstance(R, pd.DataFrame):
+        for names, own in ((list(visits), R), ([str(v) for v in visits], R.rename(index=str, columns=str))):
+            if set(own.index) == set(own.columns) == set(names):
+                return own.loc[names, names]
+    return R
+
+
+def _visit_parameters(structure: VisitStructure, R: Any) -> Array:
+    """Free parameters of one covariance matrix over the visits."""
     matrix, q = numbers_of(R, "R"), structure.covariance.q
     if matrix.shape != (q, q) or not np.isfinite(matrix).all() or not np.allclose(matrix, matrix.T) or np.linalg.eigvalsh(matrix)[0] <= 0:
         raise SpecificationError("R is no covariance matrix of the visits", "R", f"give a positive definite {q} x {q} matrix")
-    full = np.tile(structure.covariance.from_matrix(matrix), (structure.groups, 1))
-    scale, phi = structure.unpadded(full)
-    if not np.allclose(structure.covariance.matrix(full[0]), matrix, rtol=1e-6, atol=1e-9 * float(matrix.max())):
+    found = structure.covariance.from_matrix(matrix)
+    if not np.allclose(structure.covariance.matrix(found), matrix, rtol=1e-6, atol=1e-9 * float(matrix.max())):
         what = f"R is not of the structure {structure.covariance.name!r}"
         raise SpecificationError(what, "R", "give a matrix of this structure, or residual='us(...)'")
-    return residual_natural(structure, phi), scale
+    return np.asarray(found)

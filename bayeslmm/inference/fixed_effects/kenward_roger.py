@@ -34,6 +34,7 @@ from scipy.sparse.csgraph import connected_components
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import InferenceError
+from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, pseudo_inverse
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.identification import covariance_elements, shared_factors
@@ -160,6 +161,22 @@ def kenward_roger(
         inner -= 0.25 * np.einsum("ab,abxy->xy", W, pieces.second)
     adjusted = C + 2.0 * C @ inner @ C
     return KenwardRoger(C, 0.5 * (adjusted + adjusted.T), pieces.P, W)
+
+
+def expected_curvature(fit: Fitted, moved: ObservedInformation) -> ObservedInformation:
+    """What the information of a fit is expected to be over all outcomes, in the place of that of one.
+
+    moved : the observed information
+    """
+    point, problem = fit.point, fit.problem
+    assert point.state is not None
+    pieces = v_derivatives(point.state, problem, point.x)
+    own = pieces.expected_information(moved.C) if is_restricted(fit) else pieces.traces
+    H = pieces.jacobian.T @ own @ pieces.jacobian
+    if problem.criterion.held is not None:
+        H[-1] = H[:, -1] = 0.0
+    sizes = np.append(np.maximum(problem.axis_units, np.abs(point.x)), 1.0)
+    return ObservedInformation(moved.C, moved.slopes, H, 2.0 * pseudo_inverse(H, sizes))
 
 
 def _inverse_information(information: Array, slopes: Array | None, random: int, units: Array | None) -> Array:

@@ -14,7 +14,7 @@ from scipy import special
 from bayeslmm._arrays import Array, Mask
 from bayeslmm._validation import spell
 from bayeslmm.errors import InferenceError, SpecificationError
-from bayeslmm.estimate.estimate import Fitted, is_restricted
+from bayeslmm.estimate.estimate import Fitted, is_restricted, require_outcome
 from bayeslmm.inference.fixed_effects import kenward_roger_random
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
     ByTerm,
@@ -27,7 +27,7 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
     found_once,
     observed_information,
 )
-from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, kenward_roger, v_derivatives
+from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, expected_curvature, kenward_roger, v_derivatives
 from bayeslmm.inference.fixed_effects.sandwich import LEVERAGE_POWERS, Sandwich, sandwich
 from bayeslmm.inference.fixed_effects.terms import column_units
 from bayeslmm.likelihood.identification import DEPENDENT_ROWS, ROUNDED, basis
@@ -246,7 +246,11 @@ class Inference:
 
     @property
     def curvature(self) -> ObservedInformation:
-        return observed_information(self.fit)
+        """The observed information; where parameters are assumed, and no outcome observes them, the expected one."""
+        observed = observed_information(self.fit)
+        if not self.fit.estimate.is_assumed:
+            return observed
+        return found_once(self.fit, "expected information", lambda: expected_curvature(self.fit, observed))
 
     def adjustment(self, information: str, linear: bool) -> KenwardRoger:
         """Kenward-Roger on standardized columns."""
@@ -262,6 +266,7 @@ class Inference:
         )
 
     def robust(self, kind: str) -> Sandwich:
+        require_outcome(self.fit, f"vcov={kind!r}")
         if kind not in self._sandwiches:
             self._sandwiches[kind] = sandwich(self.fit, kind, self.cluster)
         return self._sandwiches[kind]

@@ -30,7 +30,7 @@ from bayeslmm._validation import (
 from bayeslmm.data.design import Design
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError, warn_user
 from bayeslmm.estimate.batch_descent import BatchFits
-from bayeslmm.estimate.estimate import Estimate, estimate, uninterrupted
+from bayeslmm.estimate.estimate import Estimate, estimate, require_outcome, uninterrupted
 from bayeslmm.inference.influence import case_deletions, require_likelihood
 from bayeslmm.inference.intervals.batch_refit import (
     lift_off_boundary,
@@ -433,6 +433,7 @@ class Bootstrap:
     @cached_property
     def acceleration(self) -> Array:
         """a of BCa: a sixth of the skewness of the jackknife values, with their sign."""
+        require_outcome(self.fit, 'interval="bca"')
         values = jackknife(self.fit, self.group, self.statistic, list(self.frame.columns))
         gap = np.nanmean(values, axis=0) - values
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -511,6 +512,8 @@ def bootstrap(
         what = f"group is {group!r:.60}, and a parametric bootstrap draws no groups"
         raise SpecificationError(what, "group", 'leave it out, or use kind="case"')
     require_likelihood(fit, "the bootstrap")
+    if kind == "case":
+        require_outcome(fit, 'bootstrap(kind="case")')
     center = reported_values(fit, statistic)
     names = list(center.index)
     require_memory("replicates", float(n) * (2 * len(names) + STREAM_NUMBERS), f"{n:,} replicates", "draw fewer: 10,000 are plenty")

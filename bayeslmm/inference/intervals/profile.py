@@ -21,7 +21,7 @@ from scipy.special import ndtri
 from bayeslmm._arrays import Array
 from bayeslmm._validation import require_level, require_names, require_one_of
 from bayeslmm.errors import SpecificationError
-from bayeslmm.estimate.estimate import Estimate, estimate
+from bayeslmm.estimate.estimate import Estimate, estimate, require_outcome
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import pseudo_inverse
 from bayeslmm.inference.intervals.parameters import (
     CovarianceParameter,
@@ -393,6 +393,7 @@ def profile_origin(fit: Estimates, criterion: LikelihoodKind) -> ProfileOrigin:
 
 def profile_curves(fit: Estimates, criterion: LikelihoodKind, terms: Names | None) -> list[ProfileCurve]:
     """The curve of every parameter, covariance parameters first."""
+    require_outcome(fit, "profile")
     base = profile_origin(fit, criterion)
     parameters = {parameter.term: parameter for parameter in estimated_parameters(base.problem)}
     coefficients = {fit.design.coef_names[k]: j for j, k in enumerate(fit.design.kept)}
