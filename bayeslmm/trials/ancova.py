@@ -105,7 +105,7 @@ def visit_design(layout: Layout, formula: str, visit: int, y: Array, weights: Ar
     name = layout.columns.treatment
     if spec.random:
         raise SpecificationError("the analysis of one visit has no random effects", formula, "drop the bars, or give a function")
-    require_outcome(layout, spec)
+    require_response(layout, spec)
     frame = layout.frame.iloc[layout.rows[:, visit]].assign(**{layout.columns.outcome: y})
     design = build_design(ModelSpec(spec), frame)
     if design.n_dropped:
@@ -120,7 +120,7 @@ def visit_design(layout: Layout, formula: str, visit: int, y: Array, weights: Ar
     return VisitDesign(design.X, np.stack([_means(layout, design, frame, arm, counts, how) for arm in range(len(layout.arms))]))
 
 
-def require_outcome(layout: Layout, spec: Formula) -> None:
+def require_response(layout: Layout, spec: Formula) -> None:
     """Refuse formulas of anything but the imputed outcome as it is: an expression of it, another column, an offset beside it."""
     name = layout.columns.outcome
     if atom_name(spec.response) != name or spec.offsets:
@@ -192,7 +192,7 @@ def analyse_repeated(
     Errors: `SpecificationError` for models that are none of visits, `DataError` for missing covariates, `ConvergenceError`.
     """
     frame, spec = layout.completed(values[0]), parse_formula(formula)
-    require_outcome(layout, spec)
+    require_response(layout, spec)
     design = build_design(ModelSpec(spec, residual=parse_residual(residual)), frame)
     if design.n_dropped:
         raise DataError(f"covariates of the analysis are missing: {', '.join(design.dropped)}", formula, "fill them in, or leave them out")
