@@ -54,7 +54,7 @@ def require_count(value: Any, argument: str) -> int:
 def number_below(value: Any, size: float) -> float:
     """A real number, or an array of no dimensions, as a float where it is less than a size either way; NaN for anything else."""
     one = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
-    if isinstance(one, bool | np.bool_) or not isinstance(one, Real | Decimal):
+    if isinstance(one, bool | np.bool_) or not isinstance(one, Real | Decimal) or (isinstance(one, Decimal) and one.is_nan()):
         return math.nan
     # a float of 32 bits cannot be compared with sizes beyond its own, an integer may be none of 64
     numeric = float(one) if isinstance(one, np.floating | Decimal) else one
@@ -87,9 +87,9 @@ def require_function(value: Any, argument: str) -> Callable[..., Any]:
 
 
 def require_level(value: Any, argument: str = "conf_level") -> float:
-    """The level of confidence as a float. Raise SpecificationError unless it is one number between 0 and 1."""
+    """The level of confidence as a float. Raise SpecificationError unless it is one number between 0 and 1, and its tail is too."""
     level = number_below(value, MAX_SIZE)
-    if 0.0 < level < 1.0:
+    if 0.5 < 0.5 + 0.5 * level < 1.0:
         return level
     meant = f"; did you mean {level / 100.0:.15g}?" if 1.0 < level < 100.0 else ""
     raise SpecificationError(f"the confidence level is {value!r:.60}", argument, f"give a number between 0 and 1, such as 0.95{meant}")

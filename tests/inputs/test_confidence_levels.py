@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,10 @@ NO_LEVELS = [
     np.array([0.9, 0.95]),
     {},
     0.95 + 0j,
+    1e-320,
+    1e-17,
+    Decimal("sNaN"),
+    np.array([0.95]),
 ]
 
 
@@ -86,6 +91,13 @@ def test_what_is_no_level_of_confidence_is_refused(verb: str) -> None:
 @pytest.mark.parametrize("verb", [name for name in VERBS if name not in ("confint, bootstrap", "plot.bootstrap", "profile")])
 def test_numbers_of_numpy_are_levels(verb: str) -> None:
     VERBS[verb](np.float64(0.9))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("level", [1e-15, 1e-6, 1 - 1e-9])
+@pytest.mark.parametrize("verb", ["profile", "emmeans", "posterior: rope", "posterior: contrast", "tidy", "predict"])
+def test_narrow_and_wide_levels_give_limits(verb: str, level: float) -> None:
+    VERBS[verb](level)
 
 
 def test_a_lower_limit_is_below_the_upper_one() -> None:

@@ -88,7 +88,6 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "priors": {"{}"},
     },
     "the asymptotic covariance, which goes with the usual degrees of freedom": {"vcov": {"None"}, "df": {"None"}},
-    "no contrasts are made": {"method": {"{}"}},
     "a seed of nobody's choice": {"seed": {"None"}},
     "the relationship of a factor that the file does not name": {"relationship": {"unhashable key"}},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,17 @@ EMPTY = [{}, "2 = 2", "x = x", "x - x = 0", [0, 0], ["x = 0", "1 = 1"], {"one": 
 def test_a_contrast_of_no_coefficient_is_refused(given: Any) -> None:
     refused(lambda: fit().contrast(given), SpecificationError, "without a coefficient")
     refused(lambda: posterior().contrast(given), SpecificationError, "without a coefficient")
+
+
+@pytest.mark.parametrize("given", [{}, [], {"none": [0, 0]}, {"none": {"CTL": 0}}, np.zeros((1, 2)), np.zeros((0, 2))], ids=repr)
+def test_a_contrast_of_no_mean_is_refused(given: Any) -> None:
+    for means in (fit("y ~ x + arm + (1 | g)").emmeans("arm"), model_of_arms().emmeans("arm")):
+        refused(lambda means=means: means.contrast(given), SpecificationError)
+
+
+@cache
+def model_of_arms() -> blm.Posterior:
+    return blm.LMM("y ~ x + arm + (1 | g)", visits(), priors=blm.Priors(alpha="normal")).sample(40, 2, seed=1)
 
 
 def test_an_infinite_right_side_is_refused() -> None:

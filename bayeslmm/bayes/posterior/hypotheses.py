@@ -143,7 +143,8 @@ def rope_shares(post: PosteriorData, low: float, high: float, terms: list[str] |
         first, last = equal_tailed_limits(draws, conf_level)
         inside = (draws >= first_end) & (draws <= last_end)
         central = (draws >= first) & (draws <= last)
-        rows.append((name, draws.mean(), first, last, inside.mean(), (inside & central).sum() / central.sum()))
+        share = inside[central].mean() if central.any() else np.nan  # a narrow interval may hold no draw
+        rows.append((name, draws.mean(), first, last, inside.mean(), share))
     return pd.DataFrame(rows, columns=["term", "estimate", "conf_low", "conf_high", "probability", "of_interval"])
 
 

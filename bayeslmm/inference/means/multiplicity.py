@@ -202,6 +202,9 @@ def _custom(method: Any, means: Sequence[str]) -> ContrastFamily:
             where = f"contrast {label!r}; means: {', '.join(means)}"
             raise SpecificationError(f"{len(values)} weights for {len(means)} means", where, "give one weight per mean")
         weights.append(values)
+    if not weights or not np.any(weights, axis=1).all():
+        what = "a contrast without a mean says nothing of them"
+        raise SpecificationError(what, f"method = {method!r:.60}; means: {', '.join(means)}", "give weights that are not all 0")
     return ContrastFamily(labels, np.array(weights).reshape(-1, len(means)), "none")
 
 
