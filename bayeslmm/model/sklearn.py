@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, overload
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from bayeslmm.errors import DataError, DependencyError, PredictionError, Specifi
 from bayeslmm.formula.parse import parse_formula
 from bayeslmm.model.lmm import LMM
 from bayeslmm.results.fitted import as_pandas
-from bayeslmm.results.foreign_names import public_verbs
+from bayeslmm.results.foreign_names import ESTIMATOR_ATTRIBUTES, no_attribute, public_verbs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -87,6 +87,13 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     >>> round(regressor.score(sleepstudy, sleepstudy["Reaction"]), 3)
     0.826
     """
+
+    if not TYPE_CHECKING:  # scikit-learn asks its estimators what they have: only names that people type are answered
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name in ESTIMATOR_ATTRIBUTES:
+                raise no_attribute(self, name, ESTIMATOR_ATTRIBUTES)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __init__(
         self,

@@ -25,6 +25,10 @@ FOREIGN_FUNCTIONS = {
     **dict.fromkeys(("brm", "Model"), "LMM(formula, data).sample()"),
     "blmer": 'LMM(formula, data, priors=Priors(preset="blme")).fit("MAP")',
     "anova": "lrt(fit, other), or fit.anova()",
+    **dict.fromkeys(("prior", "set_prior", "Prior"), "Priors(alpha={coefficient: (family, ...)}, sd=..., sigma=..., corr=...)"),
+    **dict.fromkeys(("loo_compare", "waic"), 'compare_models({name: posterior}, by="loo")'),
+    **dict.fromkeys(("rbmi", "draws", "mice"), "impute(model, treatment=...)"),
+    **dict.fromkeys(("modelsummary", "stargazer", "tab_model"), "tables(fit, other)"),
     "PROC": "proc_mixed(program, data)",
     **{name: f"fit.{name}" for name in _VERBS},
 }
@@ -52,20 +56,32 @@ _COEFFICIENTS = {
     **dict.fromkeys(("t_test", "wald_test", "f_test", "wald_test_terms"), "fit.contrast(L), or fit.anova() for whole terms"),
     **dict.fromkeys(("post_hoc", "difflsmeans"), "fit.emmeans(specs).pairs()"),
     **dict.fromkeys(("lsmeans", "ls_means", "lsmeansLT"), "fit.emmeans(specs)"),
-    "wald": "fit.anova()",
+    **dict.fromkeys(("wald", "aov_table", "anova_table", "Anova"), "fit.anova()"),
+    **dict.fromkeys(("linearHypothesis", "contest", "lincon", "glht", "hypotheses"), "fit.contrast(L), rows tested one by one and jointly"),
+    **dict.fromkeys(("cld", "letters"), "fit.emmeans(specs).letters()"),
+    **dict.fromkeys(("HSD_test", "LSD_test", "tukey", "TukeyHSD", "pairs", "lsd"), 'fit.emmeans(specs).pairs(adjust="tukey" or "none")'),
+    **dict.fromkeys(("sed", "sedv", "avsed"), 'fit.emmeans(specs).pairs()["std_error"]'),
+    **dict.fromkeys(("predictmeans", "classify", "marginal_means"), "fit.emmeans(specs)"),
+    **dict.fromkeys(("slopes", "simple_slopes", "avg_slopes", "probe_interaction"), "fit.emtrends(x, specs)"),
+    **dict.fromkeys(("step", "stepwise", "backward"), "fit.ranova() and fit.anova(): no verb selects terms by p values"),
+    **dict.fromkeys(("standardize", "std_coef"), "fit.standardized()"),
     **dict.fromkeys(("joint_tests", "test_terms"), "fit.anova(), or fit.emmeans(specs, by=...).joint()"),
     **dict.fromkeys(("emmip", "ggemmeans", "plot_model"), "fit.emmeans(specs, by=...).plot(), or fit.plot.effects(term)"),
-    **dict.fromkeys(("eta_squared", "effectsize", "effect_size", "eff_size"), "fit.emmeans(specs).effect_size(), or fit.r2()"),
+    **dict.fromkeys(("eta_squared", "omega_squared", "epsilon_squared"), 'fit.anova(effect_size="eta"), "omega" or "epsilon"'),
+    **dict.fromkeys(("effectsize", "effect_size", "eff_size"), 'fit.emmeans(specs).effect_size(), or fit.anova(effect_size="eta")'),
+    **dict.fromkeys(("cohens_d", "hedges_g", "d"), "fit.emmeans(specs).effect_size()"),
 }
 
 _RANDOM = {
-    **dict.fromkeys(("random_effects", "raneftables", "b", "u"), "fit.ranef()"),
+    **dict.fromkeys(("random_effects", "raneftables", "b", "u", "blup", "BLUP", "blups"), "fit.ranef()"),
+    **dict.fromkeys(("bartlett", "levene", "heteroscedasticity"), 'blm.lrt(fit, fit.update(variance="ident(f)"))'),
+    **dict.fromkeys(("component", "cov_type", "getVarCov"), "fit.R, fit.residual_params and fit.marginal_cov(level)"),
     **dict.fromkeys(("random_effects_cov", "condVar"), "fit.ranef(se=True)"),
     **dict.fromkeys(("cov_re", "cov_re_unscaled", "ranef_corr"), "fit.D"),
     **dict.fromkeys(("vcomp", "VarCorr", "ranef_var", "sigmas", "sigmarhos"), "fit.varcorr"),
     "bse_re": 'fit.tidy("ran_vals")["std_error"]',
     "scale": "fit.sigma ** 2",
-    **dict.fromkeys(("heritability", "h2", "repeatability", "vpredict", "pin"), 'fit.ratio("g"), or fit.ratio(lambda v: ...)'),
+    **dict.fromkeys(("heritability", "h2", "H2", "repeatability", "vpredict", "pin"), 'fit.ratio("g"), or fit.ratio(lambda v: ...)'),
     "lambda_": "fit.theta",
     "profile_re": "fit.profile()",
     **dict.fromkeys(("isSingular", "issingular"), "fit.singular"),
@@ -83,6 +99,11 @@ _ROWS = {
     "getME": "fit.model.X, fit.model.Z, fit.model.y, fit.theta or fit.sigma",
     **dict.fromkeys(("model_frame", "data"), "fit.augment()"),
     **dict.fromkeys(("dropped", "na_action", "missing", "n_missing"), "fit.model.design.dropped for counts, fit.rows for the rows used"),
+    **dict.fromkeys(("rmse", "mae", "mse"), "fit.residuals(), as (fit.residuals() ** 2).mean() ** 0.5"),
+    "score": "fit.r2(), or blm.LMMRegressor(formula), which scikit-learn scores",
+    **{name: f"fit.model.{name}(...)" for name in ("fit", "sample", "write", "to_pymc", "to_bambi", "describe")},
+    **dict.fromkeys(("contrasts", "coding"), "fit.model.spec.contrasts"),
+    **dict.fromkeys(("impute", "imputations"), "blm.impute(fit.model, treatment=...)"),
     **dict.fromkeys(("optsum", "optinfo", "hist", "warnings"), "fit.checks, and fit.path for the search"),
     **dict.fromkeys(("load_pickle", "remove_data"), "blm.load(path)"),
     **dict.fromkeys(("as_latex", "as_html", "to_latex"), "fit.summary() in a notebook, or fit.tidy().to_latex()"),
@@ -101,12 +122,18 @@ MODEL_ATTRIBUTES = {
     **dict.fromkeys(("loglike", "objective", "deviance"), "model.criterion(theta)"),
     "score": "model.gradient(theta)",
     "from_formula": "blm.LMM(formula, data)",
+    **dict.fromkeys(("get_prior", "prior_summary", "default_prior"), "model.priors"),
+    **dict.fromkeys(("stan_code", "stancode", "make_stancode", "standata"), "model.to_pymc(), whose graph is the model"),
     **dict.fromkeys(("fit_regularized", "set_priors"), "blm.LMM(..., priors=blm.Priors(...))"),
     **dict.fromkeys(("build", "backend", "graph"), "model.to_pymc(), or model.to_bambi()"),
     "plot_priors": "model.priors.plot()",
     **dict.fromkeys(("components", "terms"), "model.design.terms"),
     **dict.fromkeys(("update", "refit_on", "copy"), 'model.updated(". ~ . + x", data=...)'),
-    **{name: f"fit = model.fit(), then {told}" for name, told in FIT_ATTRIBUTES.items() if told.startswith("fit.") and name != "data"},
+    **{
+        name: f"fit = model.fit(), then {told}"
+        for name, told in FIT_ATTRIBUTES.items()
+        if told.startswith("fit.") and "fit.model." not in told and name != "data"
+    },
 }
 MODEL_ATTRIBUTES |= {name: f"fit = model.fit(), then fit.{name}" for name in _VALUES}
 MODEL_ATTRIBUTES |= {
@@ -114,6 +141,7 @@ MODEL_ATTRIBUTES |= {
     for name in (*_VERBS, "anova", "fitted", "report", "residuals", "summary", "tidy")
     if name not in (*_VALUES, "simulate")
 }
+MODEL_ATTRIBUTES |= {"contrasts": "model.spec.contrasts", "coding": "model.spec.contrasts"}
 MODEL_ATTRIBUTES |= {"exog": "model.X", "endog": "model.y", "response": "model.y", "modelmatrix": "model.X", "design_matrix": "model.X"}
 """Attribute of a model in statsmodels, Bambi or pymer4 -> what to write here."""
 
@@ -124,9 +152,16 @@ POSTERIOR_ATTRIBUTES = {
     "plot_forest": "post.plot.forest()",
     **dict.fromkeys(("pp_check", "plot_ppc"), "post.plot.predictive()"),
     **dict.fromkeys(("posterior_predict", "posterior_epred"), "post.posterior_predictive(), or post.predict(newdata)"),
-    **dict.fromkeys(("to_netcdf", "to_zarr"), "post.save(path), or post.tree.to_netcdf(path)"),
-    **dict.fromkeys(("extract", "get_draws", "as_draws"), "post.draws, or post.tree.posterior"),
-    **dict.fromkeys(("rhat", "ess", "diagnose"), "post.summary() and post.checks"),
+    **dict.fromkeys(("to_netcdf", "to_zarr"), "post.save(path); post.tree.to_netcdf(path) needs netCDF4 or h5netcdf"),
+    **dict.fromkeys(("extract", "get_draws", "as_draws", "as_draws_df", "as_draws_matrix"), "post.draws, or post.tree.posterior"),
+    **dict.fromkeys(("to_dataframe", "to_pandas", "as_data_frame", "as_matrix"), "post.tree.posterior.to_dataframe(), or one variable's"),
+    **dict.fromkeys(("rhat", "ess", "diagnose", "diagnostics", "nuts_params", "divergences"), "post.summary() and post.checks"),
+    **dict.fromkeys(("fitted", "fittedvalues", "resid", "residuals"), "post.augment(), which has fitted values and residuals of every row"),
+    **dict.fromkeys(("bayes_R2", "r2_bayes", "r2_score"), "post.r2()"),
+    **dict.fromkeys(("report", "to_html"), 'post.to_table(format="html", path=...), or fit.report(path) of model.fit()'),
+    **dict.fromkeys(("priors", "prior_summary", "get_prior"), "model.priors"),
+    **dict.fromkeys(("powerscale_sensitivity", "psens", "powerscale"), "post.sensitivity()"),
+    **dict.fromkeys(("log_lik", "loglik"), "post.log_likelihood"),
     "waic": "post.loo()",
     **dict.fromkeys(("bayes_factor", "bayesfactor", "savage_dickey"), 'post.hypothesis("x = 0")["bayes_factor"]'),
     **dict.fromkeys(("conditional_effects", "marginal_effects", "plot_predictions"), "post.plot.effects(term), or post.plot.lines(x)"),
@@ -146,6 +181,9 @@ SUMMARY_ATTRIBUTES = {
 MEANS_ATTRIBUTES = {
     **dict.fromkeys(("eff_size", "cohens_d"), "means.effect_size()"),
     **dict.fromkeys(("cld", "multcompView"), "means.letters()"),
+    **dict.fromkeys(("lsd", "LSD", "hsd"), 'means.pairs(adjust="none"), or "tukey"'),
+    **dict.fromkeys(("sed", "sedv"), 'means.pairs()["std_error"]'),
+    **{f"to_{kind}": "means.frame, which office programs read by to_excel(path) or to_html(path)" for kind in ("rtf", "docx", "table")},
     **dict.fromkeys(("summary", "confint", "tidy", "to_frame", "to_pandas", "as_data_frame", "table"), "means.frame"),
     **dict.fromkeys(("joint_tests", "test"), "means.joint()"),
     **dict.fromkeys(("regrid", "ratio"), 'fit.emmeans(specs, type="response")'),
@@ -162,6 +200,32 @@ MANY_ATTRIBUTES = {
     if name != "contrast"
 }
 """Verb of a fit -> where it is of many fits."""
+
+RESULT_ATTRIBUTES = {
+    **{
+        name: f'result["{name}"]'
+        for name in ("Tests3", "SolutionF", "SolutionR", "CovParms", "LSMeans", "Diffs", "Slices", "Estimates", "Contrasts")
+    },
+    **dict.fromkeys(("tables", "ods", "ods_tables"), "result.keys() for the names, result[name] for a frame"),
+}
+"""ODS table of PROC MIXED, asked for as an attribute -> what to write here."""
+
+IMPUTATION_ATTRIBUTES = {
+    **dict.fromkeys(("complete", "extract_imputed_dfs", "completed", "datasets"), "imp.data(k), or imp.data() for all of them"),
+    **dict.fromkeys(("pool", "ancova", "analyze"), 'imp.analyse("y ~ arm + base").pool()'),
+    **dict.fromkeys(("delta_template", "delta_adjust"), "imp.delta({arm: number})"),
+    **dict.fromkeys(("tipping_point", "point", "tips"), "tipping.frame, where p_value crosses the level, or tipping.plot()"),
+}
+"""Name of rbmi, mice or SAS, of imputations, analyses and tipping points -> what to write here."""
+
+ESTIMATOR_ATTRIBUTES = {
+    **dict.fromkeys(("coef_", "intercept_", "params_"), "regressor.fit_.fixef"),
+    "feature_importances_": "regressor.fit_.standardized(), or regressor.fit_.anova()",
+    "random_effects_": "regressor.fit_.ranef()",
+    "residuals_": "regressor.fit_.residuals()",
+    **dict.fromkeys(("summary", "tidy", "anova", "emmeans", "report"), "regressor.fit_, which has the verbs of a fit"),
+}
+"""What other estimators hold once they are fitted -> what to write here."""
 
 PLOT_ATTRIBUTES = {
     **dict.fromkeys(("dotplot", "caterpillar", "random"), "plot.ranef()"),
@@ -197,6 +261,11 @@ FOREIGN_KEYWORDS: dict[str, str] = {
     **dict.fromkeys(("allow_new_levels", "sample_new_groups"), 'new_levels="population"'),
     "skip_data_vars": "leave it out",
     "alpha": "conf_level=, which is 1 - alpha",
+    **dict.fromkeys(("verbose", "trace", "refresh", "silent", "progressbar"), "leave it out: what takes long shows progress"),
+    **dict.fromkeys(("hdi_prob", "prob", "level"), "conf_level="),
+    "ci_method": 'leave it out: limits have equal tails; az.summary(post.tree, ci_kind="hdi") has the highest density',
+    **dict.fromkeys(("adapt_delta", "max_treedepth", "thin", "backend"), "leave it out: draws need no settings, see post.checks"),
+    "return_std": 'interval="prediction"',
     **dict.fromkeys(("parm", "param"), "terms="),
     **dict.fromkeys(("nsim", "R", "B", "nreps"), "n="),
     **dict.fromkeys(("boot_type", "ci_type"), "interval="),
@@ -220,11 +289,34 @@ VERB_KEYWORDS: dict[str, dict[str, str]] = {
         "simple": 'by= with the other variables: pairs(by="b") compares the levels of a within each b',
         "interaction": 'contrast(interaction="pairwise")',
     },
-    "contrast": {"simple": "by= with the other variables"},
-    "predict": {"classify": "fit.emmeans(specs) for means of a factor"},
+    "contrast": {
+        "simple": "by= with the other variables",
+        "control": "ref=",
+        "alternative": 'side="less" or "greater"',
+        **dict.fromkeys(("null", "margin"), "delta="),
+        **dict.fromkeys(("conf_level", "level", "df", "vcov"), "give it to emmeans(), which made these means"),
+    },
+    "predict": {
+        "classify": "fit.emmeans(specs) for means of a factor",
+        "kind": 'interval="prediction" for a new response, the mean without',
+        "return_std": 'interval="prediction", output="pandas"',
+    },
+    "sample": dict.fromkeys(("target_accept", "cores"), "leave it out: draws need no settings, and no process for each chain"),
+    "lrt": dict.fromkeys(("refit", "test"), "leave it out: fits are refitted by ML only where their fixed effects differ"),
+    "influence": dict.fromkeys(("obs", "groups"), 'group="g" for the levels of g, nothing for single rows'),
+    "rope": {
+        **dict.fromkeys(("range", "rope"), "low=, high="),
+        **dict.fromkeys(("parameters", "term", "coef"), "terms="),
+    },
     "residuals": dict.fromkeys(("type", "resid_type"), 'kind= of "response", "pearson", "normalized", "marginal"'),
-    "anova": dict.fromkeys(("es", "effect_size", "eta"), "fit.r2(), or fit.emmeans(specs).effect_size()"),
-    "emmeans": dict.fromkeys(("pbkrtest_limit", "lmerTest_limit"), "leave it out: there is no limit of rows"),
+    "anova": {
+        **dict.fromkeys(("es", "eta"), 'effect_size="eta", "omega" or "epsilon"'),
+        "test": "leave it out: terms are tested by F; blm.lrt(fit, smaller) by chi-square",
+    },
+    "emmeans": {
+        **dict.fromkeys(("pbkrtest_limit", "lmerTest_limit"), "leave it out: there is no limit of rows"),
+        **dict.fromkeys(("cov_reduce", "cov_keep"), 'at={"x": [1, 2]} for values of a covariate; else its mean'),
+    },
 }
 """Verb -> keyword that means something else, or something of its own, in it."""
 

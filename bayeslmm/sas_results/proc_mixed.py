@@ -13,7 +13,7 @@ import pandas as pd
 
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, SpecificationError, warn_user
-from bayeslmm.results.foreign_names import answers_keywords, known_arguments
+from bayeslmm.results.foreign_names import RESULT_ATTRIBUTES, answers_keywords, known_arguments
 from bayeslmm.sas.glm_coding import class_levels, format_level
 from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.sas.language.statements import parse_programs
@@ -124,7 +124,7 @@ class MixedResult(Mapping[str, pd.DataFrame]):
         return f"<pre>{escape(self.listing)}</pre>"
 
 
-known_arguments(MixedResult)
+known_arguments(MixedResult, attributes=RESULT_ATTRIBUTES)
 
 
 @answers_keywords

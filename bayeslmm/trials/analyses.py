@@ -14,7 +14,7 @@ from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm._validation import require_flag, require_names, require_number, require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, InferenceError, SpecificationError, warn_user
 from bayeslmm.inference.intervals.resampling import VisitParameters
-from bayeslmm.results.foreign_names import known_arguments
+from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, known_arguments
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.trials.ancova import analyse_repeated, contrasts, solve, visit_design
 from bayeslmm.trials.layout import Events, Layout, Strategy, control_arms, resampled_frame
@@ -224,7 +224,7 @@ class Analyses:
         return f"Analyses({len(self.labels)} parameters of {len(self.estimate)} data sets)"
 
 
-known_arguments(Analyses)
+known_arguments(Analyses, attributes=IMPUTATION_ATTRIBUTES)
 
 
 def pooled_by_rule(imputations: CompletedTrial, cells: Cells, df: str = "barnard-rubin", interval: str = "percentile") -> Pooled:

@@ -13,7 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, Generator, generator, seed_sequence
 from bayeslmm.errors import DataError, SpecificationError
 from bayeslmm.results.fitted import as_pandas
-from bayeslmm.results.foreign_names import answers_keywords, known_arguments
+from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, answers_keywords, known_arguments
 from bayeslmm.trials.analyses import Analyses, ImputationModel, analyse
 from bayeslmm.trials.ancova import MeanWeights
 from bayeslmm.trials.layout import Layout, Strategy, TrialColumns, read_layout, resampled_frame
@@ -387,7 +387,7 @@ class Imputations:
         return f"Imputations({what}: {self.size} data sets, {N} subjects, {cells} outcomes imputed)"
 
 
-known_arguments(Imputations)
+known_arguments(Imputations, attributes=IMPUTATION_ATTRIBUTES)
 
 
 def _name(strategy: Any) -> str:

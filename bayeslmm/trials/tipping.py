@@ -13,7 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_number, require_one_of
 from bayeslmm.errors import DataError, InferenceError, SpecificationError, printable_text
-from bayeslmm.results.foreign_names import known_arguments
+from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, known_arguments
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.results.render import html_of_frame
 from bayeslmm.trials.analyses import Cells, CompletedTrial, analysis_formula, ancova_cells, pooled_by_rule, pooled_table
@@ -163,7 +163,7 @@ class Tipping:
         return printable_text(f"Tipping({len(self.frame)} points over {', '.join(self.axes)})\n{self.frame.to_string(max_rows=20)}")
 
 
-known_arguments(Tipping)
+known_arguments(Tipping, attributes=IMPUTATION_ATTRIBUTES)
 
 
 def tipping(

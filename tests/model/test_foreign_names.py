@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,12 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, ForeignNameError, SpecificationError, UnknownArgumentError
+from bayeslmm.inference.means.emmeans import EMMeans
+from bayeslmm.model.fit_plots import FitPlots
+from bayeslmm.model.many_fits import ManyFits
 from bayeslmm.results import foreign_names
+from bayeslmm.trials.imputations import Imputations
+from bayeslmm.trials.tipping import Tipping
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +72,68 @@ def test_models_posteriors_and_summaries_answer_too(rows: pd.DataFrame, fit: blm
                 getattr(owner, name)
     with pytest.raises(AttributeError):
         _ = fit.nothing_of_the_kind
+
+
+OBJECTS: dict[str, type] = {
+    "means": EMMeans,
+    "plot": FitPlots,
+    "imp": Imputations,
+    "tipping": Tipping,
+    "many": ManyFits,
+}
+TABLES = [value for name, value in vars(foreign_names).items() if name.endswith("_ATTRIBUTES")]
+
+
+def test_every_remedy_names_what_is_there(fit: blm.Fit) -> None:
+    made = {"fit": fit, "fit_": fit, "model": fit.model, "post": fit.model.sample(draws=20, seed=1)}
+    told = [words for table in (*TABLES, foreign_names.FOREIGN_KEYWORDS, *foreign_names.VERB_KEYWORDS.values()) for words in table.values()]
+    wrong = {
+        (words, f"{owner}.{name}")
+        for words in told
+        for owner, name in re.findall(r"\b(fit_|fit|model|post|means|plot|imp|tipping|many)\.(\w+)", words)
+        if not hasattr(made.get(owner, OBJECTS.get(owner)), name)
+    }
+    named = {(words, name) for words in told for name in re.findall(r"\bblm\.(\w+)", words) if name not in blm.__all__}
+    assert not wrong | named
+
+
+def test_no_name_of_another_package_is_a_name_of_ours() -> None:
+    """What an object has is never answered as what it has not."""
+    for owner, table in (
+        (blm.Fit, foreign_names.FIT_ATTRIBUTES),
+        (blm.LMM, foreign_names.MODEL_ATTRIBUTES),
+        (blm.Posterior, foreign_names.POSTERIOR_ATTRIBUTES),
+        (EMMeans, foreign_names.MEANS_ATTRIBUTES),
+        (FitPlots, foreign_names.PLOT_ATTRIBUTES),
+        (Tipping, foreign_names.IMPUTATION_ATTRIBUTES),
+    ):
+        assert not {name for name in table if name in vars(owner)}
+
+
+def test_a_regressor_answers_what_other_estimators_hold(rows: pd.DataFrame) -> None:
+    regressor = blm.LMMRegressor("y ~ x + (1 | g)")
+    for name in foreign_names.ESTIMATOR_ATTRIBUTES:
+        assert not hasattr(regressor, name)
+        with pytest.raises(ForeignNameError, match="fit_"):
+            getattr(regressor, name)
+    with pytest.raises(AttributeError) as unknown:
+        _ = regressor.classes_
+    assert not isinstance(unknown.value, BayesLMMError)
+
+
+PEERS = {
+    "lme4, lmerTest, emmeans": "isSingular VarCorr getME refit step contest ls_means cld pairs joint_tests eff_size emmip",
+    "effectsize, performance": "cohens_d eta_squared omega_squared bartlett rmse H2 heritability blup",
+    "agronomy": "HSD_test LSD_test sed predictmeans aov_table lsd",
+}
+
+
+@pytest.mark.parametrize("package", PEERS)
+def test_words_of_a_field_lead_somewhere(fit: blm.Fit, package: str) -> None:
+    for name in PEERS[package].split():
+        if not hasattr(type(fit), name):
+            with pytest.raises(ForeignNameError, match="another package"):
+                getattr(fit, name)
 
 
 CALLS: dict[str, Callable[[pd.DataFrame, blm.Fit], object]] = {
