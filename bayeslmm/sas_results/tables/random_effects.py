@@ -18,7 +18,6 @@ import pandas as pd
 from scipy import special
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.inference.fixed_effects.tests import TTests
 from bayeslmm.likelihood.prediction import row_variances
@@ -215,10 +214,18 @@ def marginal_v(run: ProgramRun, rows: Codes) -> Array:
     return np.asarray(V)
 
 
-def among_levels(design: Design, one: RandomColumn, other: RandomColumn) -> float:
-    """What a known matrix has for the levels of two columns of a term; without one 1 for the same level, else 0."""
-    known = design.terms[one.term].relationship
-    return float(one.level == other.level) if known is None else float(known[one.level, other.level])
+def covariance_of(run: ProgramRun, columns: Sequence[RandomColumn]) -> Array:
+    """G over some columns of Z: the covariance of their coefficients within a term, times what a known matrix has for their levels."""
+    tau = tau_of(run.fit.estimate.x, run.fit.point.sigma2)
+    D = [random_covariance(run.fit.problem, t, tau) for t in range(len(run.fit.design.terms))]
+    G = np.zeros((len(columns), len(columns)))
+    for i, one in enumerate(columns):
+        for j, other in enumerate(columns):
+            if one.term == other.term:
+                known = run.fit.design.terms[one.term].relationship
+                between = float(one.level == other.level) if known is None else known[one.level, other.level]
+                G[i, j] = between * D[one.term][one.column, other.column]
+    return G
 
 
 def _subject_codes(run: ProgramRun, names: Sequence[str]) -> Codes:
@@ -243,18 +250,11 @@ def _g_table(run: ProgramRun, form: Callable[[Array], Array]) -> pd.DataFrame:
         shown += own
     if len(shown) > MAX_V_ROWS:
         raise SpecificationError(f"G of {len(shown)} columns would be shown", "the option G", "give SUBJECT=, or leave G out")
-    tau = tau_of(run.fit.estimate.x, run.fit.point.sigma2)
-    D = [random_covariance(run.fit.problem, t, tau) for t in range(len(run.fit.design.terms))]
-    G = np.zeros((len(shown), len(shown)))
-    for i, one in enumerate(shown):
-        for j, other in enumerate(shown):
-            if one.term == other.term:
-                G[i, j] = among_levels(run.fit.design, one, other) * D[one.term][one.column, other.column]
     head: TableColumns = {"Row": np.arange(1, len(shown) + 1), "Effect": [c.effect.name for c in shown]}
     head |= class_columns(random_classes(run), [c.labels for c in shown])
     if any(c.subject for c in shown):
         head["Subject"] = [c.subject for c in shown]
-    return bind_columns(head, matrix_columns(form(G)))
+    return bind_columns(head, matrix_columns(form(covariance_of(run, shown))))
 
 
 SINGULAR_G = 1e-10
@@ -290,16 +290,11 @@ def henderson_equations(run: ProgramRun) -> HendersonEquations:
         )
     if run.components is not None and not (run.components.t > 0.0).all():
         raise SpecificationError("MMEQ is not there where a variance is not above 0", run.program.proc.spot, "leave NOBOUND out")
-    tau = tau_of(fit.estimate.x, fit.point.sigma2)
     R = problem.sigma2(fit.point.sigma2) * unit_covariances(problem, fit.estimate.x, np.arange(n)[None])[0]
-    Z, G = np.zeros((n, m)), np.zeros((m, m))
-    D = [random_covariance(problem, t, tau) for t in range(len(design.terms))]
+    Z, G = np.zeros((n, m)), covariance_of(run, run.random)
     for i, one in enumerate(run.random):
         term = design.terms[one.term]
         Z[:, i] = np.where(term.group.codes == one.level, term.Z[:, one.column], 0.0)
-        for j, other in enumerate(run.random):
-            if one.term == other.term:
-                G[i, j] = among_levels(design, one, other) * D[one.term][one.column, other.column]
     y = design.y if design.offset is None else design.y - design.offset
     columns = np.column_stack([run.layout.X, Z])
     weighted = np.linalg.solve(R, np.column_stack([columns, y]))
