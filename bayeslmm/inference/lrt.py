@@ -29,7 +29,6 @@ from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.likelihood.criterion import Method, one_thread
 from bayeslmm.likelihood.problem import Problem, build_problem
-from bayeslmm.partitions.design import PartitionedDesign
 from bayeslmm.partitions.fewer_terms import problem_with_terms, standing_rows
 from bayeslmm.results.estimates import InformationCriteria
 from bayeslmm.results.fitted import simulate_frame
@@ -309,13 +308,10 @@ def ranova(fit: CountedFit, boundary: bool = True) -> pd.DataFrame:
         raise InferenceError("a MAP fit maximises no likelihood", "ranova", "fit by 'REML' or 'ML'")
     if not fit.design.terms:
         raise InferenceError("the model has no random terms", "ranova", "compare models by lrt(small, large)")
-    whole = fit.design
-    own = standing_rows(whole) if isinstance(whole, PartitionedDesign) else whole
-    full = make_candidate("<none>", with_intercepts(own), fit.estimate, fit)
+    full = make_candidate("<none>", with_intercepts(standing_rows(fit.design)), fit.estimate, fit)
     rows = [_ranova_row(full)]
     for label, design in reductions(full.design):
-        problem = problem_with_terms(whole, design) if isinstance(whole, PartitionedDesign) else build_problem(design)
-        found = fit_reweighted(problem, method)[1]
+        found = fit_reweighted(problem_with_terms(fit.design, design), method)[1]
         one = make_candidate(label, design, found, fit)
         statistic, df = likelihood_ratio(one.criterion, full.criterion), full.npar - one.npar
         rows.append(_ranova_row(one, statistic, float(df), p_value(design, full.design, statistic, df, boundary)))

@@ -1,4 +1,4 @@
-"""Problems with fewer columns of random effects, from the sums of a larger one: no row is read again.
+"""Problems with fewer columns of random effects: of rows in memory, or from the sums of a larger one, where no row is read again.
 
 Columns Z A of a term have the cross-products A' Z'Z A. Between standardized columns A is well conditioned; it is found from rows that stand
 for all.
@@ -17,14 +17,16 @@ from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
 from bayeslmm.data.design import Design, OwnFrame, RandomTerm
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.likelihood.criterion import one_thread
-from bayeslmm.likelihood.problem import Problem, problem_from_sums
+from bayeslmm.likelihood.problem import Problem, build_problem, problem_from_sums
 from bayeslmm.likelihood.random_effects.cross_products import Accumulator, Factor, PairSums, factors_of
 from bayeslmm.partitions.design import PartitionedDesign, copy_without, drop_row_arrays
 from bayeslmm.partitions.sums import standardization_of
 
 
-def standing_rows(design: PartitionedDesign) -> Design:
-    """A design of a few rows that stand for all: the terms of fewer columns are made of these as they would be of all rows."""
+def standing_rows(design: Design) -> Design:
+    """The design whose columns are chosen: itself, or where rows were added up one of a few rows that stand for all."""
+    if not isinstance(design, PartitionedDesign):
+        return design
     moments = design.summed.moments
     columns, width = moments.columns.rows(), len(design.coef_names)
     y = columns[:, width] - columns[:, width + 1 :].sum(axis=1)
@@ -52,8 +54,10 @@ def standing_rows(design: PartitionedDesign) -> Design:
     return cast(Design, copy_without(Design, design, set(), known))
 
 
-def problem_with_terms(design: PartitionedDesign, smaller: Design) -> Problem:
+def problem_with_terms(design: Design, smaller: Design) -> Problem:
     """The problem of a design made of the `standing_rows` of another, its terms combinations of columns of terms there."""
+    if not isinstance(design, PartitionedDesign):
+        return build_problem(smaller)
     rows = design.summed
     with one_thread():
         large = standing_rows(design)
