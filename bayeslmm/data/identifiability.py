@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from bayeslmm.errors import Check, DataError, IdentifiabilityError
 
 FEW_SUBJECTS_CHECK = "few_complete_subjects"
 _PATTERNS = 500  # sets of visits looked at; a study has tens
+_FITTED = (
+    1e-12  # eigenvalue of products, relative to the largest, above which a direction is there: they square what rounding leaves of one
+)
 
 
 def lag_without_pairs(residual: ResidualDesign, remedy: str) -> list[IdentifiabilityError]:
@@ -73,6 +76,7 @@ def few_complete(residual: ResidualDesign | None, X: Array) -> list[Check]:
     if residual is None or residual.visit is None or not is_unstructured(residual.name, residual.order):
         return []
     groups = np.zeros(len(X), dtype=np.int64) if residual.group is None else residual.group.codes
+    basis = cache(partial(_basis, X))
     found = []
     for at in range(1 if residual.group is None else residual.group.size):
         rows = np.flatnonzero(groups == at)
@@ -80,28 +84,30 @@ def few_complete(residual: ResidualDesign | None, X: Array) -> list[Check]:
         visit = residual.visit[rows]
         has = np.zeros((len(subjects), len(residual.visit_levels)), dtype=bool)
         has[codes, visit] = True
-        patterns, of = np.unique(has, axis=0, return_inverse=True)
-        fitted = partial(_dimensions, X[rows], codes, visit, has)
-        counts = np.bincount(of.ravel(), minlength=len(patterns)).astype(np.float64)
-        found += few_together(residual, at, patterns, counts, X.shape[1], fitted)
+        found += few_together(residual, at, has, np.ones(len(has)), X.shape[1], partial(_combined_products, basis, rows, codes, visit, has))
     return found
 
 
 def few_together(
-    residual: ResidualDesign, at: int, patterns: NDArray[np.bool_], counts: Array, p: int, fitted: Callable[[NDArray[np.bool_]], int]
+    residual: ResidualDesign, at: int, has: NDArray[np.bool_], counts: Array, p: int, products: Callable[[NDArray[np.bool_], Array], Array]
 ) -> list[Check]:
     """The note of `few_complete` about one group of parameters, if any.
 
-    patterns : (C, visits) sets of visits that subjects have; counts : (C,) subjects; p : fixed effects
-    fitted : how many dimensions the fixed effects fit over the subjects who have all of a set
+    has : (C, visits) sets of visits that subjects have; counts : (C,) subjects; p : fixed effects
+    products : (p, p) from a set of visits and a combination a of them: sum of (a'X)'(a'X) over the subjects who have all of the set,
+    in columns of X that are orthogonal over all rows
     """
+    patterns, of = np.unique(has, axis=0, return_inverse=True)
+    counts = np.bincount(of.ravel(), counts, len(patterns))
     tried = patterns[np.argsort(-patterns.sum(axis=1), kind="stable")][:_PATTERNS]
     for visits in tried[tried.sum(axis=1) >= 2]:
         size, count = int(visits.sum()), int(counts[patterns[:, visits].all(axis=1)].sum())
         if count > size - 1 + p:
             continue
-        dimensions = fitted(visits)
-        if dimensions < count <= size - 1 + dimensions:
+        # a combination that is nothing special
+        a = np.where(visits, np.random.default_rng(0).standard_normal(len(visits)), 0.0)
+        fitted = int(np.linalg.matrix_rank(products(visits, a), rtol=_FITTED, hermitian=True)) if p else 0
+        if fitted < count <= size - 1 + fitted:
             labels = values_text([residual.visit_levels[i] for i in np.flatnonzero(visits)])
             within = "" if residual.group is None else f" in {residual.group.name} {residual.group.levels[at]!r}"
             value = f"{count} subjects{within} have the {size} visits {labels} together"
@@ -113,21 +119,17 @@ def few_together(
     return []
 
 
-def visit_weights(visits: NDArray[np.bool_]) -> Array:
-    """A combination of some visits that is nothing special, (visits,)."""
-    return np.where(visits, np.random.default_rng(0).standard_normal(len(visits)), 0.0)
-
-
-def _dimensions(X: Array, codes: Codes, visit: Codes, has: NDArray[np.bool_], visits: NDArray[np.bool_]) -> int:
-    """How many dimensions of a'y over the subjects who have all of some visits a'X fits, for an a on these that is nothing special."""
-    subjects = np.flatnonzero(has[:, visits].all(axis=1))
-    weights = visit_weights(visits)
-    place = np.full(int(codes.max()) + 1, -1)
-    place[subjects] = np.arange(len(subjects))
-    rows = (place[codes] >= 0) & visits[visit]
-    combined = np.zeros((len(subjects), X.shape[1]))
-    np.add.at(combined, place[codes[rows]], weights[visit[rows], None] * X[rows])
-    return int(np.linalg.matrix_rank(combined)) if combined.size else 0
+def _combined_products(
+    basis: Callable[[], Array], rows: Codes, codes: Codes, visit: Codes, has: NDArray[np.bool_], visits: NDArray[np.bool_], a: Array
+) -> Array:
+    """`products` of `few_together` from rows in memory."""
+    place = np.cumsum(has[:, visits].all(axis=1)) - 1
+    place[~has[:, visits].all(axis=1)] = -1
+    own = (place[codes] >= 0) & visits[visit]
+    Q = basis()
+    combined = np.zeros((int(place.max(initial=-1)) + 1, Q.shape[1]))
+    np.add.at(combined, place[codes[own]], a[visit[own], None] * Q[rows[own]])
+    return np.asarray(combined.T @ combined)
 
 
 _PRIORS = 'give priors and use fit("MAP") or sample(); or check="warn" to go on'

@@ -8,7 +8,8 @@ comes back later is found, and so is one of the fit among new rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from bayeslmm.covariance.registry import is_spatial, is_unstructured
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Design, ResidualDesign
 from bayeslmm.data.grouping import GroupCoder, GroupingFactor, group_coder
-from bayeslmm.data.identifiability import few_together, visit_weights
+from bayeslmm.data.identifiability import few_together
 from bayeslmm.data.notes import residual_order_note
 from bayeslmm.data.residual import (
     Visits,
@@ -224,7 +225,7 @@ class OpenSubject:
 # -- sums ----------------------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class SubjectSums:
     """Subjects of consecutive rows: those at the ends open, the others added up by pattern of visits.
 
@@ -233,57 +234,51 @@ class SubjectSums:
     """
 
     coder: SubjectCoder
-    batches: list[PooledBatch] = field(default_factory=list)
-    ends: list[OpenSubject] = field(default_factory=list)
-    closed: list[Hashes] = field(default_factory=list)
-    unseen: list[Hashes] = field(default_factory=list)
+    batches: tuple[PooledBatch, ...] = ()
+    ends: tuple[OpenSubject, ...] = ()
+    closed: tuple[Hashes, ...] = ()
+    unseen: tuple[Hashes, ...] = ()
 
     @classmethod
     def of(cls, coder: SubjectCoder, design: Design, source: Columns, Xy: Array, number: int) -> SubjectSums:
         """Those of the rows kept of a part. design : that stands for all rows; Xy : (n, r)"""
         rows = coder.read(source, number)
-        subject, made = rows.subject, cls(coder)
+        subject, ends = rows.subject, []
         for end in rows.ends:
             own = np.flatnonzero(subject.codes == end)
-            made.ends.append(OpenSubject(subject.levels[end], rows.place[own], rows.group[own], Xy[own], int(rows.length[end]), number))
+            ends.append(OpenSubject(subject.levels[end], rows.place[own], rows.group[own], Xy[own], int(rows.length[end]), number))
         count = np.bincount(subject.codes, minlength=subject.size)
         inner = np.setdiff1d(np.arange(subject.size), rows.ends)
-        for hashes, which in ((made.closed, inner[count[inner] > 0]), (made.unseen, inner[count[inner] == 0])):
-            if len(which):
-                hashes.append(hash_labels(subject.levels[which].tolist()))
+        seen, unseen = inner[count[inner] > 0], inner[count[inner] == 0]
+        closed, absent = ((hash_labels(subject.levels[which].tolist()),) if len(which) else () for which in (seen, unseen))
         kept = ~np.isin(subject.codes, rows.ends)
-        if kept.any():
-            made.batches = list(_pooled(coder, design, subject.codes[kept], rows.place[kept], rows.group[kept], Xy[kept]))
-        return made
+        batches = _pooled(coder, design, subject.codes[kept], rows.place[kept], rows.group[kept], Xy[kept]) if kept.any() else ()
+        return cls(coder, batches, tuple(ends), closed, absent)
 
     def merge(self, later: SubjectSums, design: Design) -> SubjectSums:
         """Those of both, the rows of `later` behind these."""
-        ends = list(self.ends)
-        if ends and later.ends and ends[-1].label == later.ends[0].label:
-            ends[-1] = ends[-1].followed(later.ends[0], self.coder.term)
-            ends += later.ends[1:]
-        else:
-            ends += later.ends
-        self.closed, self.unseen = self.closed + later.closed, self.unseen + later.unseen
-        self.ends = [ends[0], ends[-1]] if len(ends) > 1 else ends
-        self.batches = list(merge_pooled([*self.batches, *later.batches, *self._close(ends[1:-1], design)]))
-        return self
+        ends, behind = self.ends, later.ends
+        if ends and behind and ends[-1].label == behind[0].label:
+            ends, behind = (*ends[:-1], ends[-1].followed(behind[0], self.coder.term)), behind[1:]
+        ends += behind
+        outer = (ends[0], ends[-1]) if len(ends) > 1 else ends
+        both = SubjectSums(self.coder, self.batches + later.batches, outer, self.closed + later.closed, self.unseen + later.unseen)
+        return both._add_up(ends[1:-1], design)
 
-    def _close(self, subjects: Sequence[OpenSubject], design: Design) -> list[PooledBatch]:
-        """Open subjects added up."""
-        found: list[PooledBatch] = []
+    def close(self, design: Design) -> SubjectSums:
+        """With nothing left open."""
+        return replace(self, ends=())._add_up(self.ends, design)
+
+    def _add_up(self, subjects: Sequence[OpenSubject], design: Design) -> SubjectSums:
+        """With the rows of other subjects among the sums."""
+        batches, closed, unseen = list(self.batches), list(self.closed), list(self.unseen)
         for one in subjects:
-            (self.closed if len(one.place) else self.unseen).append(hash_labels([one.label]))
+            (closed if len(one.place) else unseen).append(hash_labels([one.label]))
             if len(one.place):
-                found += _pooled(self.coder, design, np.zeros(len(one.place), np.int64), one.place, one.group, one.Xy)
-        return found
+                batches += _pooled(self.coder, design, np.zeros(len(one.place), np.int64), one.place, one.group, one.Xy)
+        return replace(self, batches=tuple(merge_pooled(batches)), closed=tuple(closed), unseen=tuple(unseen))
 
-    def closing(self, design: Design) -> SubjectSums:
-        """With nothing left open. Errors: DataError for a subject that came back after others: see `twice`."""
-        self.batches, self.ends = list(merge_pooled([*self.batches, *self._close(self.ends, design)])), []
-        return self
-
-    def twice(self) -> Hashes:
+    def scattered(self) -> Hashes:
         """Hashes of subjects that came back after others had been read."""
         every = np.sort(np.concatenate([*self.closed, *self.unseen, np.zeros(0, np.uint64)]))
         again: Hashes = every[1:][every[1:] == every[:-1]]
@@ -305,7 +300,7 @@ def _pooled(coder: SubjectCoder, design: Design, subject: Codes, place: Codes, g
 
 def patterns_of_parts(sums: SubjectSums, design: Design) -> VisitPatterns:
     """Sums by pattern of visits of rows read in parts, all of which have been read. design : that stands for all rows"""
-    coder, batches = sums.coder, tuple(sums.batches)
+    coder, batches = sums.coder, sums.batches
     visits = coder.visits
     if visits is None:
         present = np.unique(np.concatenate([np.asarray(batch.block.place).ravel() for batch in batches]))
@@ -331,7 +326,7 @@ def _few_complete(residual: ResidualDesign, batches: Sequence[PooledBatch]) -> l
         return []
     found, m = [], len(residual.visit_levels)
     for at in range(1 if residual.group is None else residual.group.size):
-        patterns, counts, products = [], [], []
+        patterns, counts, sums = [], [], []
         for batch in batches:
             assert batch.block.place is not None
             own = np.flatnonzero(batch.block.group[:, 0] == at)
@@ -339,19 +334,16 @@ def _few_complete(residual: ResidualDesign, batches: Sequence[PooledBatch]) -> l
             has[np.arange(len(own))[:, None], batch.block.place[own]] = True
             patterns.append(has)
             counts.append(batch.count[own])
-            products += [(batch.block.place[i], batch.G[i]) for i in own]
-        sets = np.concatenate(patterns)
-
-        def fitted(visits: NDArray[np.bool_], sets: NDArray[np.bool_] = sets, products: list[tuple[Codes, Array]] = products) -> int:
-            """The rank of the sum of (X'a)(X'a)' over the subjects who have all of some visits."""
-            weights = visit_weights(visits)
-            r = round(products[0][1].shape[1] ** 0.5)
-            total = np.zeros(r * r)
-            for i in np.flatnonzero(sets[:, visits].all(axis=1)):
-                place, G = products[i]
-                total += np.outer(weights[place], weights[place]).ravel() @ G
-            gram = total.reshape(r, r)[: r - 1, : r - 1]
-            return int(np.linalg.matrix_rank(gram, hermitian=True)) if gram.size else 0
-
-        found += few_together(residual, at, sets, np.concatenate(counts), round(batches[0].G.shape[2] ** 0.5) - 1, fitted)
+            sums += [(batch.block.place[i], batch.G[i]) for i in own]
+        has, r = np.concatenate(patterns), round(batches[0].G.shape[2] ** 0.5)
+        found += few_together(residual, at, has, np.concatenate(counts), r - 1, partial(_combined_products, has, sums, r))
     return found
+
+
+def _combined_products(has: NDArray[np.bool_], sums: Sequence[tuple[Codes, Array]], r: int, visits: NDArray[np.bool_], a: Array) -> Array:
+    """`products` of `few_together` from sums by pattern of visits. sums : of each pattern, its visits and (k k, r r) products of [X y]"""
+    total = np.zeros(r * r)
+    for i in np.flatnonzero(has[:, visits].all(axis=1)):
+        place, G = sums[i]
+        total += np.outer(a[place], a[place]).ravel() @ G
+    return total.reshape(r, r)[: r - 1, : r - 1]

@@ -91,9 +91,10 @@ def sum_partitions(
         sums, coinciding, spanning, subjects = total
         patterns = None
         if subjects is not None:
-            twice = subjects.closing(design).twice()
-            if len(twice):
-                raise _came_back(twice, spec, asked, partitions)
+            subjects = subjects.close(design)
+            scattered = subjects.scattered()
+            if len(scattered):
+                raise _scattered_error(scattered, spec, asked, partitions)
             patterns = patterns_of_parts(subjects, design)
     return SummedRows(survey, moments, scale, sums, coinciding, spanning, patterns=patterns)
 
@@ -301,11 +302,11 @@ def _merge_sums(design: Design, standardization: Standardization, one: Sums, lat
     return one[0].merge(later[0], standardization), one[1].merge(later[1]), one[2].merge(later[2]), subjects
 
 
-def _came_back(twice: Hashes, spec: ModelSpec, asked: ColumnPlan, partitions: Partitions) -> DataError:
-    """The error for subjects whose rows stand apart. twice : their hashes"""
+def _scattered_error(scattered: Hashes, spec: ModelSpec, asked: ColumnPlan, partitions: Partitions) -> DataError:
+    """The error for subjects whose rows stand apart. scattered : their hashes"""
     assert spec.residual is not None
-    found = partitions.reduce(partial(_find_subject, twice[0], spec, asked), lambda one, later: one + later, asked.columns) or []
-    parts, more = [number for number, _ in found], f"; and {len(twice) - 1:,} more such subjects" if len(twice) > 1 else ""
+    found = partitions.reduce(partial(_find_subject, scattered[0], spec, asked), lambda one, later: one + later, asked.columns) or []
+    parts, more = [number for number, _ in found], f"; and {len(scattered) - 1:,} more such subjects" if len(scattered) > 1 else ""
     remedy = f"sort the rows by {', '.join(spec.residual.subject)}, or put all rows of a subject into one partition"
     return DataError(
         f"the rows of subject {found[0][1]!r} are not together: other subjects stand between them",

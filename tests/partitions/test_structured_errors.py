@@ -14,7 +14,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, DataError, IdentifiabilityError, InferenceError, SpecificationError
-from tests.results.test_saved_without_rows import CALLS, asked, equal, members
+from tests.results.without_rows import Calls, check_every_member, equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
 
@@ -108,10 +108,7 @@ def pair(residual: str = "us(visit | id)") -> tuple[blm.Fit, blm.Fit]:
     return blm.LMM(formula, rows, residual=residual).fit(), blm.from_partitions(formula, parts, residual=residual).fit()
 
 
-NEEDS_ROWS = {"augment", "fitted", "influence", "marginal_cov", "refit", "residuals", "rows", "simulate", "with_params"}
-MAY_NEED_ROWS = {"check_inference", "predict", "profile", "ranova", "standardized", "update", "bootstrap", "icc", "r2"}
-
-ASKED = CALLS | {
+CALLS: Calls = {
     "contrast": lambda f, verb: verb("base = 0.1").frame,
     "contrast_rows": lambda f, verb: verb(trial(1).dropna().head(3)),
     "emmeans": lambda f, verb: [verb("arm").frame, verb("arm", by="visit").pairs(), verb("arm", weights="proportional").frame],
@@ -130,21 +127,8 @@ ASKED = CALLS | {
 
 
 @pytest.mark.parametrize("residual", ["us(visit | id)", "cs(visit | arm / id)"])
-def test_every_member_answers_as_the_fit_in_memory_or_says_that_it_needs_the_rows(residual: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.results.test_saved_without_rows.CALLS", ASKED)
-    fit, parts = pair(residual)
-    for member in members():
-        try:
-            left = asked(parts, member)
-        except BayesLMMError as refused:
-            if "added up" in refused.what or "not kept" in refused.what:
-                assert member in NEEDS_ROWS | MAY_NEED_ROWS, member
-                continue
-            with pytest.raises(type(refused)):
-                asked(fit, member)
-            continue
-        assert member not in NEEDS_ROWS, member
-        equal(asked(fit, member), left)
+def test_every_member_answers_as_the_fit_in_memory_or_says_that_it_needs_the_rows(residual: str) -> None:
+    check_every_member(*pair(residual), CALLS)
 
 
 def test_who_was_in_the_fit_is_known_by_the_hash_of_a_label() -> None:
@@ -258,6 +242,28 @@ def test_a_note_of_few_complete_subjects_is_that_of_the_rows() -> None:
     notes = [{note.name: note.value for note in model.design.notes} for model in (whole, parts)]
     assert "few_complete_subjects" in notes[0]
     assert notes[0]["few_complete_subjects"] == notes[1]["few_complete_subjects"]
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e-3, 1e-5, 1e-8, 0.0])
+@pytest.mark.parametrize("origin", [0.0, 1e6])
+@pytest.mark.parametrize("where", ["everywhere", "elsewhere"])
+def test_few_complete_subjects_of_nearly_collinear_columns_are_noted_alike(apart: float, origin: float, where: str) -> None:
+    """A second covariate moves away from the first by `apart`, on all rows or only on those of subjects who lack visits."""
+    differ = set()
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        rows = trial(seed, missing=0.0)
+        thin = rows[(rows["k"] < 3) | (rows["id"] < 2 + 2 * seed)].copy()
+        moves = apart * rng.standard_normal(len(thin)) * (1.0 if where == "everywhere" else thin["id"] > 10)
+        thin["near"] = origin + thin["base"] + moves
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            whole = blm.LMM("y ~ base + near", thin, residual="us(visit | id)", check="warn")
+            parts = blm.from_partitions("y ~ base + near", sorted_parts(thin, rng), residual="us(visit | id)", check="warn")
+        notes = [{note.name: note.value for note in model.design.notes}.get("few_complete_subjects") for model in (whole, parts)]
+        assert notes[0] == notes[1]
+        differ.add(notes[0] is None)
+    assert differ == {True, False}
 
 
 def test_a_fit_saved_without_its_rows_is_fitted_again(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
+from bayeslmm.errors import InferenceError, SpecificationError
 from tests.laws.designs import frame
+from tests.results.without_rows import Calls, check_every_member, equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
 
@@ -71,100 +72,24 @@ def slope(fit: blm.Fit) -> str:
     return next(name for name in fit.fixef.index if name != "Intercept")
 
 
-CALLS: Mapping[str, Callable[[blm.Fit, Callable[..., Any]], Any]] = {
+CALLS: Calls = {
     "contrast": lambda f, verb: verb(f"{slope(f)} = 0.1").frame,
     "contrast_rows": lambda f, verb: verb(rows().head(3)),
     "emmeans": lambda f, verb: [verb("f").frame, verb("f", at={"x": 0.5}).pairs(), verb("f", weights="proportional").frame],
     "emtrends": lambda f, verb: verb("x", "f").frame,
-    "expanded": lambda f, verb: verb(f.fixef_kept),
     "marginal_cov": lambda f, verb: verb(rows()["subject"].iloc[0]),
     "power": lambda f, verb: verb(slope(f), method="analytic").frame,
     "refit": lambda f, verb: verb(rows()["z"].to_numpy()).fixef,
-    "tidy": lambda f, verb: [
-        verb("all", conf_int=True),
-        verb(df="kenward-roger"),
-        verb(df="kenward-roger", information="observed"),
-        verb(df="residual"),
-    ],
-    "anova": lambda f, verb: [verb(k) for k in (1, 2, 3)],
     "predict": lambda f, verb: [
         verb(**new(f), level=v, interval=i) for v in ("conditional", "population") for i in ("confidence", "prediction")
     ],
-    "ranef": lambda f, verb: [verb(), verb(se=True)],
-    "ratio": lambda f, verb: [verb("Residual"), verb("total", of="Residual")],
-    "confint": lambda f, verb: verb("wald"),
     "profile": lambda f, verb: verb(terms=[slope(f)]).confint(),
-    "bootstrap": lambda f, verb: list(verb(3, seed=1).frame.columns),
-    "check_inference": lambda f, verb: list(verb(3, seed=1).frame.columns),
-    "save": lambda f, verb: None,
-    "design": lambda f, verb: None,
-    "model": lambda f, verb: None,
-    "plot": lambda f, verb: None,
-    "point": lambda f, verb: f.point.value,
-    "report": lambda f, verb: None,
-    "path": lambda f, verb: len(f.path),
-    "summary": lambda f, verb: str(verb()).partition("Random effects")[2],
-    "to_marginaleffects": lambda f, verb: None,
-    "to_table": lambda f, verb: None,
-    "warning": lambda f, verb: str(verb()),
-    "checks": lambda f, verb: {name: check.verdict for name, check in f.checks.items()},
-    "counts": lambda f, verb: [f.counts.aic, f.counts.bic, f.counts.subjects],
 }
-"""How a member of a fit is asked, where not by its name alone, for values that can be compared; None where there is nothing to compare."""
-
-NEEDS_ROWS = {"augment", "fitted", "influence", "marginal_cov", "refit", "residuals", "rows", "simulate", "with_params"}
-MAY_NEED_ROWS = {"bootstrap", "check_inference", "icc", "predict", "profile", "r2", "ranova", "standardized", "update"}
-"""Verbs that need rows in some models, or that partitions learn one day."""
-
-
-def members() -> list[str]:
-    return [name for name in dir(blm.Fit) if not name.startswith("_")]
-
-
-def asked(fit: blm.Fit, name: str) -> Any:
-    verb = getattr(fit, name)
-    if name in CALLS:
-        return CALLS[name](fit, verb)
-    return verb() if callable(verb) else verb
-
-
-def equal(one: Any, other: Any) -> None:
-    """Equal but for the rounding of sums that were added up in another order."""
-    assert type(one) is type(other)
-    if isinstance(one, pd.DataFrame):
-        pd.testing.assert_frame_equal(one, other, rtol=1e-5, atol=1e-7)
-    elif isinstance(one, pd.Series):
-        pd.testing.assert_series_equal(one, other, rtol=1e-5, atol=1e-7)
-    elif isinstance(one, np.ndarray):
-        assert other == pytest.approx(one, rel=1e-5, abs=1e-7, nan_ok=True)
-    elif isinstance(one, Mapping):
-        assert list(one) == list(other)
-        for key in one:
-            equal(one[key], other[key])
-    elif isinstance(one, tuple | list):
-        for a, b in zip(one, other, strict=True):
-            equal(a, b)
-    elif isinstance(one, float):
-        assert other == pytest.approx(one, rel=1e-9, nan_ok=True)
-    else:
-        assert one == other
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_member_answers_as_the_whole_fit_or_says_that_it_needs_the_rows(name: str) -> None:
-    fit, again = pair(name)
-    for member in members():
-        try:
-            left = asked(again, member)
-        except BayesLMMError as refused:
-            if "added up" in refused.what or "not kept" in refused.what:
-                assert member in NEEDS_ROWS | MAY_NEED_ROWS, member
-                continue
-            with pytest.raises(type(refused)):
-                asked(fit, member)
-            continue
-        assert member not in NEEDS_ROWS, member
-        equal(asked(fit, member), left)
+    check_every_member(*pair(name), CALLS)
 
 
 def test_structured_errors_are_kept_as_sums_by_pattern_of_visits() -> None:
