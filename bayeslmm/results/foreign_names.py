@@ -262,7 +262,7 @@ FOREIGN_KEYWORDS: dict[str, str] = {
     "skip_data_vars": "leave it out",
     "alpha": "conf_level=, which is 1 - alpha",
     **dict.fromkeys(("verbose", "trace", "refresh", "silent", "progressbar"), "leave it out: what takes long shows progress"),
-    **dict.fromkeys(("hdi_prob", "prob", "level"), "conf_level="),
+    **dict.fromkeys(("hdi_prob", "prob"), "conf_level="),
     "ci_method": 'leave it out: limits have equal tails; az.summary(post.tree, ci_kind="hdi") has the highest density',
     **dict.fromkeys(("adapt_delta", "max_treedepth", "thin", "backend"), "leave it out: draws need no settings, see post.checks"),
     "return_std": 'interval="prediction"',
