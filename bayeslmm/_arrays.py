@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayeslmm.errors import SpecificationError
+from bayeslmm.errors import Check, SpecificationError, UnknownCheckError
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -37,6 +37,24 @@ class FrozenMapping[Key, Value](Mapping[Key, Value]):
 
     def __repr__(self) -> str:
         return repr(self._values)
+
+
+class Checks(FrozenMapping[str, Check]):
+    """Checks by name, printed a line each."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> Check:
+        try:
+            return self._values[name]
+        except KeyError:
+            near = [known for known in self if str(name).lower() in known.lower()]
+            remedy = f"did you mean {' or '.join(map(repr, near[:2]))}?" if near else f"there are {', '.join(map(repr, self))}"
+            raise UnknownCheckError(f"there is no check {name!r}", "checks", remedy) from None
+
+    def __repr__(self) -> str:
+        width = max(map(len, self), default=0)
+        return "\n".join(f"{name:{width}}  {check.text}" for name, check in self.items()) or "no checks"
 
 
 def freeze(values: ArrayLike) -> Array:

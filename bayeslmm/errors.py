@@ -108,6 +108,13 @@ class ForeignNameError(BayesLMMError, AttributeError):
     """An attribute that is a name of another package."""
 
 
+class UnknownCheckError(BayesLMMError, KeyError):
+    """A check that was not made, asked for by name."""
+
+    def __str__(self) -> str:
+        return BayesLMMError.__str__(self)
+
+
 class PriorError(SpecificationError):
     """A prior with a wrong name, a wrong scale, or an improper posterior."""
 
@@ -200,6 +207,13 @@ class Check:
     value: Any = None
     limit: Any = None
     remedy: str = ""
+
+    @property
+    def text(self) -> str:
+        """Verdict, what was compared, and what to do: a line."""
+        value, limit = (f"{v:.3g}" if isinstance(v, float) else "" if v is None else str(v) for v in (self.value, self.limit))
+        compared = f"{value} (limit {limit})" if value and limit else value
+        return "  ".join(part for part in (f"{self.verdict:6}", compared, self.remedy) if part)
 
 
 _FOR_DRAWS = ("arviz", "arviz_stats", "arviz_plots", "arviz_base", "xarray")

@@ -86,6 +86,8 @@ def absent_name(name: str, names: Sequence[str]) -> tuple[str, str]:
         )
     if name in ("Intercept", "(Intercept)", "const") and not near:
         return "", f"a formula has an intercept by itself: leave out {name}, and 0 with it; priors name it Intercept"
+    if "." in name and set(name.split(".")) <= set(names):
+        return "", f"an interaction is written with a colon: {name.replace('.', ':')}"
     listed = ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")
     remedy = "did you mean " + " or ".join(map(repr, near)) + "?" if near else "add the column to the data, or correct the formula"
     return f"columns of the data: {listed or 'none'}", remedy

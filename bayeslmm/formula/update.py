@@ -44,6 +44,21 @@ def update_formula(old: Formula, change: str) -> str:
     return f"{response} ~ {' + '.join(parts)}"
 
 
+def without_structure(change: str) -> tuple[str, str | None]:
+    """A change without the covariance structure that mmrm's formula has in it, and that structure.
+
+    >>> without_structure(". ~ . + x + ar1(visit | id)")
+    ('. ~ . + x', 'ar1(visit | id)')
+    """
+    left, right = _sides(change)
+    pieces = _summands(right)
+    found = [piece for sign, piece in pieces if sign == "+" and _has_bar(piece) and re.match(r"\w+\s*\(", piece)]
+    if len(found) != 1:
+        return change, None
+    kept = " ".join(f"{sign} {piece}" for sign, piece in pieces if piece != found[0]).removeprefix("+ ")
+    return f"{left or '.'} ~ {kept or '1'}", found[0]
+
+
 def _change_bars(bars: list[BarTerm], sign: str, given: tuple[BarTerm, ...]) -> list[BarTerm]:
     if sign == "+":
         return [*bars, *(term for term in given if term not in bars)]

@@ -19,7 +19,7 @@ from bayeslmm.data.design import Design
 from bayeslmm.data.frame import unquoted_names
 from bayeslmm.errors import ConvergenceError, DataError, FormulaError, SpecificationError, optional_packages, warn_user
 from bayeslmm.estimate.reweighting import fit_reweighted
-from bayeslmm.formula.update import update_formula
+from bayeslmm.formula.update import update_formula, without_structure
 from bayeslmm.likelihood.problem import KernelDescription, Problem, build_problem, describe_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.results import foreign_names
@@ -620,8 +620,12 @@ class LMM:
         >>> model.updated(". ~ . + log1p(Days)").coef_names
         ['Intercept', 'Days', 'log1p(Days)']
         """
+        given = dict(changes or {})
+        if isinstance(formula, str) and self.counting == "mmrm":  # the formula of this model has its covariance structure in it
+            formula, structure = without_structure(formula)
+            given = given if structure is None else {"residual": structure} | given
         text = self.said.formula if formula is None else update_formula(self.spec.formula, formula)
-        said = self.said.changed(text, dict(changes or {}))
+        said = self.said.changed(text, given)
         return LMM.of(said, self._data if data is None else data, self.counting, self.subjects)
 
     # -- posterior and programs ------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, Codes, FrozenMapping, freeze, numbers_of, readonly
+from bayeslmm._arrays import Array, Checks, Codes, freeze, numbers_of, readonly
 from bayeslmm._validation import require_memory
 from bayeslmm.errors import BayesLMMWarning, Check, PredictionError, SpecificationError
 from bayeslmm.estimate.error_boundary import vanished_parameters
@@ -509,7 +509,7 @@ class Estimates:
             while name in found:
                 name, number = f"{check.name} ({number})", number + 1
             found[name] = check
-        return FrozenMapping(found)
+        return Checks(found)
 
     def warning(self) -> BayesLMMWarning | None:
         """The one warning of this fit, or None when nothing failed.

@@ -193,7 +193,8 @@ def read_imputation_model(
     Errors: `SpecificationError` for models that are none of visits, `DataError` for what the data lack.
     """
     if not hasattr(model, "design") or not hasattr(model, "data"):
-        raise SpecificationError(f"model is {model!r:.60}", "model", 'give an LMM of the visits, with residual="us(VISIT | PATIENT)"')
+        remedy = 'give an LMM of the visits, with residual="us(VISIT | PATIENT)"'
+        raise SpecificationError(f"model is {model!r:.60}", "model", "give fit.model" if hasattr(model, "model") else remedy)
     design = model.design
     residual = design.residual
     if residual is None or not residual.spec.subject or len(residual.spec.visit) != 1 or len(residual.spec.subject) != 1:

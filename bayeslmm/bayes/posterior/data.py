@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm._arrays import Array, FrozenMapping
+from bayeslmm._arrays import Array, Checks
 from bayeslmm.bayes.log_posterior.density import Density
 from bayeslmm.bayes.log_posterior.layout import MatrixBlock
 from bayeslmm.bayes.log_posterior.transforms import UnstructuredTransform
@@ -72,7 +72,7 @@ class PosteriorData:
         self.draws = draws
         self.chains = chains
         self.method = method
-        self.checks: Mapping[str, Check] = FrozenMapping(dict(checks))
+        self.checks: Mapping[str, Check] = Checks(dict(checks))
         self.elapsed = elapsed
         self.interrupted = interrupted
         self.statistics = dict(statistics or {})

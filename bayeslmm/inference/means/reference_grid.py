@@ -179,6 +179,8 @@ def average_grid(grid: ReferenceGrid, kept: Sequence[str], weights: str, design:
     if not isinstance(weights, str) or weights not in WEIGHT_RULES:
         near = get_close_matches(str(weights), WEIGHT_RULES, 1, 0.4)
         remedy = f"did you mean {near[0]!r}? " if near else ""
+        if str(weights).lower() in ("om", "obsmargins"):  # PROC MIXED counts rows without a response too
+            remedy = '"proportional" is OM of PROC MIXED where no response is missing; '
         raise SpecificationError(f"unknown weights {weights!r}", "weights=", f"{remedy}one of {', '.join(WEIGHT_RULES)}")
     sizes = [len(grid.values[name]) for name in kept]
     index = dict(zip(grid.names, _places(grid.shape), strict=True))
@@ -287,7 +289,7 @@ def _names(given: Any, grid: ReferenceGrid) -> tuple[str, ...]:
 
 def averaging_note(grid: ReferenceGrid, kept: tuple[str, ...], weights: str) -> tuple[str, ...]:
     """What is averaged over, where that is of consequence."""
-    others = [name for name in grid.factors if name not in kept and len(grid.values[name]) > 1]
+    others = [name for name in grid.names if name not in kept and len(grid.values[name]) > 1]
     return (f"averaged over {', '.join(others)} (weights: {weights})",) if others else ()
 
 
