@@ -7,7 +7,8 @@ The conditional fit is linear in y at fixed covariance parameters, y^ = H y, and
 as lme4's hatvalues. With structured errors H = I - R V^-1 (I - X (X' V^-1 X)^-1 X' V^-1).
 
 Held covariance parameters need no search, and no criterion either: what a deletion changes follows from the inverse at the estimate.
-Refits of a model of visits without each subject go side by side, from sums less the subject's; other structured errors are laid out anew.
+Refits of a model of one grouping factor without each of its many levels come from polynomials of the criteria, all at once; those of a
+model of visits without each subject go side by side, from sums less the subject's; other structured errors are laid out anew.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from bayeslmm.inference.intervals.resampling import fits_without_each, resamplin
 from bayeslmm.likelihood.case_deletion import DeletedProfile, DowndatedSums, delete_block_levels, delete_levels
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.identification import full_rank
+from bayeslmm.likelihood.level_optima import LevelOptima, level_optima, points_of
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
@@ -154,10 +156,7 @@ def case_deletions(fit: Estimates, factor: GroupingFactor | None, refit: bool) -
     if fit.problem.structured is not None:
         yield from (_structured_refits if refit else _hold_structured)(fit, codes, size)
     elif refit:
-        start = lift_off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
-        sums = DowndatedSums.of(fit.problem)
-        for rows in _rows_by_level(codes, size):
-            yield _search_each(fit, sums.without(rows), start)
+        yield from _refit_from_sums(fit, codes, size)
     else:
         yield from _hold_parameters(fit, codes, size)
 
@@ -168,6 +167,32 @@ def _rows_by_level(codes: Codes, size: int) -> Iterator[Codes]:
     bounds = np.searchsorted(codes[order], np.arange(size + 1))
     for level in range(size):
         yield order[bounds[level] : bounds[level + 1]]
+
+
+def _refit_from_sums(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDeletion]:
+    """All levels at once where they are those of the one factor and many; the others by a search on the sums that are left."""
+    start = lift_off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
+    sums = DowndatedSums.of(fit.problem)
+    found = _together(fit, sums, codes, size)
+    for level, rows in enumerate(_rows_by_level(codes, size)):
+        if found is not None and found.found[level]:
+            yield CaseDeletion(fit.problem, found.x[level], float(found.sigma2[level]), found.alpha[level], found.inverse[level])
+        else:
+            yield _search_each(fit, sums.without(rows), start)
+
+
+def _together(fit: Estimates, sums: DowndatedSums, codes: Codes, size: int) -> LevelOptima | None:
+    """All optima at once; None where searches cost less, or where the criterion has no curvature to measure x by."""
+    cross, x = sums.kernel.cross, fit.estimate.x
+    single = len(cross.factors) == 1 and cross.first is not None and cross.first.C.ndim == 3 and cross.factors[0].root is None
+    if not single or fit.singular or not len(x) or size < 2 * points_of(len(x)) or not np.array_equal(codes, sums.codes[0]):
+        return None
+    hessian = fit.point.hessian
+    if hessian is None or not np.isfinite(hessian).all() or np.linalg.eigvalsh(hessian)[0] <= 0:
+        return None
+    errors = np.sqrt(2.0 * np.diagonal(np.linalg.inv(hessian)))
+    with one_thread():
+        return level_optima(sums, x, errors, fit.restricted)
 
 
 def _search_each(fit: Estimates, problem: Problem | None, start: Array) -> CaseDeletion:

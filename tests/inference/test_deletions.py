@@ -279,3 +279,40 @@ def test_a_long_run_says_how_long_it_will_be(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module, "LONG", 0.0)
     with pytest.warns(BayesLMMWarning, match="each of 5 levels will take about"):
         fit.influence("dept", progress=False)
+
+
+ONE_FACTOR: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "intercepts": ("y ~ x + (1 | g)", 40, {}),
+    "weights": ("y ~ x + v + (x || g)", 90, {"weights": "w"}),
+    "slopes": ("y ~ x + (x | g)", 260, {}),
+    "held sigma": ("y ~ x + (1 | g)", 30, {"sigma": 0.9}),
+}
+
+
+def subjects(levels: int, seed: int) -> pd.DataFrame:
+    """Three to nine rows a level; the last level alone has values of v, and one stands far out."""
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(levels), rng.integers(3, 10, levels))
+    frame = pd.DataFrame({"g": g.astype(str), "x": rng.normal(size=len(g)), "w": rng.uniform(0.5, 2.0, len(g)), "v": 0.0})
+    frame.loc[g == levels - 1, "v"] = 1.0
+    frame["y"] = frame["x"] + rng.normal(size=levels)[g] + 0.6 * frame["x"] * rng.normal(size=levels)[g] + rng.normal(size=len(g))
+    frame.loc[g == 0, "y"] += 6.0
+    return frame
+
+
+@pytest.mark.parametrize(("name", "method"), [(name, "REML") for name in ONE_FACTOR] + [("weights", "ML"), ("held sigma", "ML")])
+def test_optima_of_all_levels_at_once_are_those_of_a_search_each(name: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    formula, levels, options = ONE_FACTOR[name]
+    fit = blm.LMM(formula, subjects(levels, seed=len(name)), check="warn", **options).fit(method)
+    factor, made = resampling_factor(fit.design, "g"), []
+    monkeypatch.setattr(module, "_together", lambda *own, find=module._together: made.append(find(*own)) or made[0])
+    together = list(case_deletions(fit, factor, refit=True))
+    assert made[0].found.mean() > 0.6
+    monkeypatch.setattr(module, "_together", lambda *own: None)
+    alone = list(case_deletions(fit, factor, refit=True))
+    errors, spread = np.sqrt(np.diagonal(fit.vcov_kept)), np.nanstd([deletion.parameters for deletion in alone], axis=0)
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one.alpha / errors, other.alpha / errors, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(one.vcov / np.outer(errors, errors), other.vcov / np.outer(errors, errors), rtol=0, atol=1e-5)
+        gap = (one.parameters - other.parameters)[spread > 0] / spread[spread > 0]
+        np.testing.assert_allclose(gap, np.where(np.isnan(gap), np.nan, 0.0), rtol=0, atol=1e-4)
