@@ -291,7 +291,7 @@ def _draw_rows(post: Posterior, conf_level: float) -> pd.DataFrame:
     for group, name, draws in parameter_draws(post):
         rows.append(("ran_pars", group, name))
         values.append(draws)
-    frame = _summed(rows, np.stack(values, axis=1), conf_level)
+    frame = _comparison_frame(rows, np.stack(values, axis=1), conf_level)
     return frame.assign(pull=prior_pull(post, np.stack(values, axis=1)))
 
 
@@ -305,7 +305,7 @@ def prior_pull(post: Posterior, values: Array) -> Array:
     return np.asarray((away * (log_prior - log_prior.mean())[:, None]).mean(0) / np.where(sd > 0, sd, np.inf))
 
 
-def _summed(rows: list[tuple[str, str | None, str]], values: Array, conf_level: float) -> pd.DataFrame:
+def _comparison_frame(rows: list[tuple[str, str | None, str]], values: Array, conf_level: float) -> pd.DataFrame:
     low, high = equal_tailed_limits(values, conf_level)
     columns = {"estimate": values.mean(0), "std_error": draw_sds(values), "conf_low": low, "conf_high": high}
     return pd.DataFrame(rows, columns=COMPARISON_KEYS).assign(**columns)
@@ -336,7 +336,7 @@ def _tree_rows(tree: Any, conf_level: float) -> pd.DataFrame:
             "the tree has no parameters that are known here", ", ".join(names[:8]), "give draws of to_pymc or to_bambi"
         )
     order = sorted(range(len(rows)), key=lambda i: rows[i][0] != "fixed")
-    return _summed([rows[i] for i in order], np.stack([values[i] for i in order], axis=1), conf_level).assign(pull=np.nan)
+    return _comparison_frame([rows[i] for i in order], np.stack([values[i] for i in order], axis=1), conf_level).assign(pull=np.nan)
 
 
 def _own_variable(name: str, variable: Any, flat: Array) -> list[Row]:
@@ -520,13 +520,13 @@ def _posterior(source: Any, draws: int, chains: int, seed: int, method: Sampling
 # -- what an estimate costs ----------------------------------------------------------------------------------------------------------------
 
 
-def _refitted(model: Any) -> Any:
+def _fit_by_ml(model: Any) -> Any:
     return uninterrupted(model.fit("ML"))
 
 
 def _by_criterion(models: Mapping[str, Any], by: str, jacobians: Mapping[str, Array]) -> pd.DataFrame:
     fits = {
-        name: source if isinstance(source, Estimates) else _refitted(source.model if isinstance(source, Posterior) else source)
+        name: source if isinstance(source, Estimates) else _fit_by_ml(source.model if isinstance(source, Posterior) else source)
         for name, source in models.items()
     }
     own = list(fits.values())
@@ -540,7 +540,7 @@ def _by_criterion(models: Mapping[str, Any], by: str, jacobians: Mapping[str, Ar
                 "fits by other methods than ML are refitted by ML", "compare_models", 'give fits of one method: model.fit("ML")'
             )
         )
-        fits = {name: fit if fit.method == "ML" else _refitted(fit.model) for name, fit in fits.items()}
+        fits = {name: fit if fit.method == "ML" else _fit_by_ml(fit.model) for name, fit in fits.items()}
     more = {name: float(values.sum()) for name, values in jacobians.items()}
     table = pd.DataFrame(
         [

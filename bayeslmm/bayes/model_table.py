@@ -116,27 +116,27 @@ def model_table(models: Sequence[Any], labels: Any, df: DfMethod, level: float) 
         headings = require_names(labels, "labels")
         if isinstance(labels, str) or len(headings) != len(models):
             raise SpecificationError(f"{len(headings)} labels for {len(models)} models", "labels", "give one heading for each model")
-    fixed = [_fixed(model, df, level) for model in models]
+    fixed = [_coefficient_cells(model, df, level) for model in models]
     random = [_random(model) for model in models]
     facts = [_facts(model) for model in models]
     rows: list[tuple[str, ...]] = [("Fixed effects",)]
-    rows += _aligned(fixed, names)
+    rows += _align_rows(fixed, names)
     if any(random):
-        rows += [("Random effects and errors",), *_aligned(random, names)]
-    rows += [("Model",), *_aligned(facts, {})]
+        rows += [("Random effects and errors",), *_align_rows(random, names)]
+    rows += [("Model",), *_align_rows(facts, {})]
     kinds = [isinstance(model, PosteriorData) for model in models]
     interval = f"{level:.0%}".replace("%", "% interval") if any(kinds) else f"{level:.0%} CI"
     columns = tuple(part for bayes in kinds for part in (f"Estimate [{interval}]", "P(> 0)" if bayes else "p"))
     return ModelTable(tuple(headings), columns, tuple(rows), tuple(_notes(models, df)))
 
 
-def _aligned(parts: Sequence[Mapping[str, tuple[str, str]]], names: Mapping[str, str]) -> list[tuple[str, ...]]:
+def _align_rows(parts: Sequence[Mapping[str, tuple[str, str]]], names: Mapping[str, str]) -> list[tuple[str, ...]]:
     """One row for each label of any model, in the order in which they come."""
     labels = list(dict.fromkeys(label for part in parts for label in part))
     return [(names.get(label, label), *(cell for part in parts for cell in part.get(label, ("", "")))) for label in labels]
 
 
-def _fixed(model: Any, df: DfMethod, level: float) -> dict[str, tuple[str, str]]:
+def _coefficient_cells(model: Any, df: DfMethod, level: float) -> dict[str, tuple[str, str]]:
     if isinstance(model, PosteriorData):
         frame = tidy_draws(model, "fixed", level)
         above = dict(zip(model.coef_names, (model.draws.alpha > 0).mean(axis=0), strict=True))

@@ -145,7 +145,7 @@ def _fixed_value(name: str, column: str) -> Callable[[FitReader, KeyPath], Any]:
         if name in ("fixef", "std_error") and reader.source.vcov is None and reader.source.df is None:
             # these two need no degrees of freedom
             coefficients = reader.fit.fixef.index
-            position = list(coefficients).index(path[0]) if path[0] in coefficients else _missing(path[0])
+            position = list(coefficients).index(path[0]) if path[0] in coefficients else _raise_missing(path[0])
             return reader.fit.fixef.iloc[position] if name == "fixef" else reader.fit.vcov.to_numpy()[position, position] ** 0.5
         options = reader.source.inference()
         if name in ("fixef", "std_error", "statistic"):
@@ -160,7 +160,7 @@ def _fixed_value(name: str, column: str) -> Callable[[FitReader, KeyPath], Any]:
     return read
 
 
-def _missing(name: str) -> int:
+def _raise_missing(name: str) -> int:
     raise KeyError(name)
 
 

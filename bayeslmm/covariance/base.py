@@ -31,7 +31,7 @@ class Parameter:
         """`sd_1`, `cov_2_1`, `rho_1`, `rho`: positions counted from 1."""
         return "_".join([self.kind, *(str(row + 1) for row in self.rows), *([str(self.number)] if self.number else [])])
 
-    def labelled(self, labels: Sequence[str]) -> str:
+    def label(self, labels: Sequence[str]) -> str:
         """`sd[VIS1]`, `cov[VIS2,VIS1]`, `rho[lag 1]`, `rho`."""
         if self.rows:
             return f"{self.kind}[{','.join(str(labels[row]) for row in self.rows)}]"
@@ -198,7 +198,7 @@ class Covariance(ABC):
             return self.rescale(x, float(c[0]))
         return np.asarray(x * np.where(self.rows >= 0, c[self.rows], 1.0))
 
-    def mapped(self, x: Array, A: Array) -> Array:
+    def map_rows(self, x: Array, A: Array) -> Array:
         """x (size,) of A Sigma A', for a map A (q, q) under which the family is closed (`invariance`)."""
         if self.invariance == "diagonal":
             return self.rescale_rows(x, np.diagonal(A))
@@ -224,7 +224,7 @@ class Covariance(ABC):
 
     def natural_names_for(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Names with the q visits or columns called by their labels: `sd[VIS1]`, `cov[VIS2,VIS1]`."""
-        return tuple(parameter.labelled(labels) for parameter in self.natural_parameters)
+        return tuple(parameter.label(labels) for parameter in self.natural_parameters)
 
     @property
     def component_names(self) -> tuple[str, ...]:
@@ -233,9 +233,9 @@ class Covariance(ABC):
 
     def component_names_for(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Names of the components with the visits or columns called by their labels."""
-        return tuple(parameter.labelled(labels) for parameter in self.component_parameters)
+        return tuple(parameter.label(labels) for parameter in self.component_parameters)
 
-    def pinned(self) -> UnitScale:
+    def pin_scale(self) -> UnitScale:
         """The same family with its leading scale held at 1, for R = sigma^2 R0."""
         return UnitScale(self)
 
@@ -270,13 +270,13 @@ class UnitScale:
         """Positions in x of the remaining scales."""
         return self.covariance.scales[1:] - 1
 
-    def padded(self, x: Array) -> Array:
+    def full_x(self, x: Array) -> Array:
         """The full x with its leading scale 1."""
         return np.concatenate([np.ones((*np.shape(x)[:-1], 1)), x], axis=-1)
 
     def full(self, sigma: float, x: Array) -> Array:
         """The structure's own x of sigma^2 R0(x)."""
-        return self.covariance.rescale(self.padded(x), sigma)
+        return self.covariance.rescale(self.full_x(x), sigma)
 
     def split(self, full: Array) -> tuple[float, Array]:
         """sigma and x of the structure's own x; NaN where the leading scale is 0, since R0 has no such member."""
@@ -290,19 +290,19 @@ class UnitScale:
 
     def factor(self, x: Array) -> Array:
         """T0 (..., q, q) of R0 = T0 T0'."""
-        return self.covariance.factor(self.padded(x))
+        return self.covariance.factor(self.full_x(x))
 
     def factor_derivative(self, x: Array) -> Array:
         """dT0/dx (..., size, q, q)."""
-        return self.covariance.factor_derivative(self.padded(x))[..., 1:, :, :]
+        return self.covariance.factor_derivative(self.full_x(x))[..., 1:, :, :]
 
     def matrix(self, x: Array) -> Array:
         """R0 (..., q, q)."""
-        return self.covariance.matrix(self.padded(x))
+        return self.covariance.matrix(self.full_x(x))
 
     def matrix_derivative(self, x: Array) -> Array:
         """dR0/dx (..., size, q, q)."""
-        return self.covariance.matrix_derivative(self.padded(x))[..., 1:, :, :]
+        return self.covariance.matrix_derivative(self.full_x(x))[..., 1:, :, :]
 
     def from_matrix(self, sigma: Array) -> tuple[float, Array]:
         """sigma and x with sigma^2 R0(x) the closest member to a positive definite matrix (q, q)."""

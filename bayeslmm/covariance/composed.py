@@ -54,7 +54,7 @@ class WithNugget(Spatial):
             free = np.log(r[..., -1:]) - np.log1p(-r[..., -1:])
         return np.concatenate([self.inner.from_natural(r[..., :-1]), free], axis=-1)
 
-    def _mixed(self, share: Array, base: Array, axes: int) -> Array:
+    def _mix(self, share: Array, base: Array, axes: int) -> Array:
         kept = (1.0 - share).reshape(share.shape + (1,) * axes)
         return np.asarray(kept * base + (1.0 - kept) * np.eye(base.shape[-1]))
 
@@ -72,7 +72,7 @@ class WithNugget(Spatial):
         return np.concatenate([beside, np.expand_dims(below, -2 - axes)], axis=-2 - axes)
 
     def matrix(self, r: Array) -> Array:
-        return self._mixed(r[..., -1], self.inner.matrix(r[..., :-1]), 2)
+        return self._mix(r[..., -1], self.inner.matrix(r[..., :-1]), 2)
 
     def first(self, r: Array) -> Array:
         inner = r[..., :-1]
@@ -91,7 +91,7 @@ class WithNugget(Spatial):
         return replace(self, q=distances.shape[-1], distances=distances, inner=self._spatial().at(distances))
 
     def matrix_at(self, r: Array, distances: Array) -> Array:
-        return self._mixed(r[..., -1], self._spatial().matrix_at(r[..., :-1], distances), distances.ndim)
+        return self._mix(r[..., -1], self._spatial().matrix_at(r[..., :-1], distances), distances.ndim)
 
     def first_at(self, r: Array, distances: Array) -> Array:
         inner, spatial = r[..., :-1], self._spatial()
@@ -134,18 +134,18 @@ class SelectedRows(Correlation):
     def from_natural(self, r: Array) -> Array:
         return self.inner.from_natural(r)
 
-    def _picked(self, matrices: Array) -> Array:
+    def _select(self, matrices: Array) -> Array:
         at = np.array(self.positions)
         return np.asarray(matrices[..., at[:, None], at])
 
     def matrix(self, r: Array) -> Array:
-        return self._picked(self.inner.matrix(r))
+        return self._select(self.inner.matrix(r))
 
     def first(self, r: Array) -> Array:
-        return self._picked(self.inner.first(r))
+        return self._select(self.inner.first(r))
 
     def second(self, r: Array) -> Array:
-        return self._picked(self.inner.second(r))
+        return self._select(self.inner.second(r))
 
     def closest(self, matrix: Array) -> Array:
         whole = np.full((*matrix.shape[:-2], self.inner.q, self.inner.q), np.nan)

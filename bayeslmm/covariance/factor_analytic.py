@@ -102,7 +102,7 @@ class FactorAnalytic0(Covariance):
     def from_matrix(self, sigma: Array) -> Array:
         return np.asarray(leading_loadings(sigma, self.order)[trapezoid(self.q, self.order)])
 
-    def mapped(self, x: Array, A: Array) -> Array:
+    def map_rows(self, x: Array, A: Array) -> Array:
         loadings = self.factor(x)[:, : self.order]
         return np.asarray(trapezoidal(A @ loadings)[trapezoid(self.q, self.order)])
 

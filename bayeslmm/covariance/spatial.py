@@ -285,7 +285,7 @@ class SpatialCovariance(Homogeneous):
         inner = np.moveaxis(factor_tangent(shape, moved), -3, axis)
         return np.concatenate([np.expand_dims(shape, axis), scale * inner], axis=axis)
 
-    def pinned(self) -> PinnedLocated:
+    def pin_scale(self) -> PinnedLocated:
         """The correlation alone, its scale held at 1."""
         return PinnedLocated(self)
 
@@ -303,7 +303,7 @@ class PinnedLocated(UnitScale):
 
     def correlation(self, x: Array, distances: Array) -> Array:
         """C (..., B, k, k)."""
-        return self.located.correlation(self.padded(x), distances)
+        return self.located.correlation(self.full_x(x), distances)
 
     def correlation_derivative(self, x: Array, distances: Array) -> Array:
         """dC/dx (..., size, B, k, k)."""
@@ -311,11 +311,11 @@ class PinnedLocated(UnitScale):
 
     def factor_at(self, x: Array, distances: Array) -> Array:
         """T0 (..., B, k, k)."""
-        return self.located.factor_at(self.padded(x), distances)
+        return self.located.factor_at(self.full_x(x), distances)
 
     def factor_derivative_at(self, x: Array, distances: Array) -> Array:
         """dT0/dx (..., size, B, k, k)."""
-        full = self.located.factor_derivative_at(self.padded(x), distances)
+        full = self.located.factor_derivative_at(self.full_x(x), distances)
         return np.take(full, np.arange(1, full.shape[-1 - distances.ndim]), axis=-1 - distances.ndim)
 
 

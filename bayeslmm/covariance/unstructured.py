@@ -123,7 +123,7 @@ class Banded(Covariance):
             sigma = np.where(np.tri(self.q, k=self.order - 1) * np.tri(self.q, k=self.order - 1).T > 0, sigma, 0.0)
         return self._take(definite_factor(sigma))
 
-    def mapped(self, x: Array, A: Array) -> Array:
+    def map_rows(self, x: Array, A: Array) -> Array:
         if self.invariance == "any":
             return self._take(trapezoidal(A @ self.factor(x)))
         return self.rescale_rows(x, np.diagonal(A))

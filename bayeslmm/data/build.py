@@ -188,7 +188,7 @@ class Assembly:
         terms, coders = self._terms()
         self._check_contrasts_used()
         offset, atoms = self._offset()
-        return EncodedColumns(response, y, fixed, everything, terms, offset, self._encoding(fixed, coders, response, atoms))
+        return EncodedColumns(response, y, fixed, everything, terms, offset, self._make_encoding(fixed, coders, response, atoms))
 
     # ------------------------------------------------------------------------------------------------------- the columns
 
@@ -309,7 +309,7 @@ class Assembly:
         notes = checks.order_note(serial, matters=True)
         return notes if notes or residual is None else checks.residual_order_note(residual)
 
-    def _encoding(
+    def _make_encoding(
         self, fixed: DesignBlock, coders: tuple[RandomCoder, ...], response: EncodedVariable, offsets: tuple[EncodedVariable, ...]
     ) -> Encoding:
         source = self.read.source

@@ -314,14 +314,14 @@ def series_factor(series: pd.Series[Any], name: str, kind: ColumnKind | None = N
         return FactorColumn(near[0], near[1], kind, None)
     if kind == "text" and len(series) <= _FEW_TEXTS:
         codes, levels = _few_texts(series)
-        return FactorColumn(codes, levels, kind, _missing(codes))
+        return FactorColumn(codes, levels, kind, _missing_mask(codes))
     codes, levels = _factorize(series)
     if kind == "boolean":
         levels = np.array([bool(level) for level in levels] + [None], dtype=object)[:-1]
     order = _sorted_order(levels, name)
     rank = np.empty(len(order) + 1, dtype=np.int64)
     rank[order], rank[-1] = np.arange(len(order)), -1
-    return FactorColumn(rank[codes], levels[order], kind, _missing(codes))
+    return FactorColumn(rank[codes], levels[order], kind, _missing_mask(codes))
 
 
 def _close_integers(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.object_]] | None:
@@ -367,7 +367,7 @@ def _sorted_order(levels: NDArray[np.object_], name: str) -> NDArray[np.int64]:
         raise _mixed_labels(levels, name) from None
 
 
-def _missing(codes: NDArray[Any]) -> Mask | None:
+def _missing_mask(codes: NDArray[Any]) -> Mask | None:
     return codes < 0 if len(codes) and codes.min() < 0 else None
 
 
@@ -375,7 +375,7 @@ def _categorical(values: Any, kind: ColumnKind, name: str) -> FactorColumn:
     levels = np.asarray(values.categories, dtype=object)
     if values.categories.dtype == object and pd.api.types.infer_dtype(levels).startswith("mixed"):
         raise _mixed_labels(levels, name)
-    return FactorColumn(values.codes, levels, kind, _missing(values.codes))
+    return FactorColumn(values.codes, levels, kind, _missing_mask(values.codes))
 
 
 def _enumeration(series: pd.Series[Any], kind: ColumnKind) -> FactorColumn:
@@ -384,7 +384,7 @@ def _enumeration(series: pd.Series[Any], kind: ColumnKind) -> FactorColumn:
     members = list(enumeration)
     place = {member: i for i, member in enumerate(members)}
     codes = np.array([place.get(value, -1) for value in series], dtype=np.int64)
-    return FactorColumn(codes, np.array([member.name for member in members], dtype=object), kind, _missing(codes))
+    return FactorColumn(codes, np.array([member.name for member in members], dtype=object), kind, _missing_mask(codes))
 
 
 def _check_not_mixed(series: pd.Series[Any], name: str) -> None:
@@ -438,7 +438,7 @@ FACTOR_KINDS: frozenset[ColumnKind] = frozenset({"factor", "text", "boolean"})
 class Columns:
     """The columns of a table, read at most once each.
 
-    rows : positions kept; None is all of them. `missing` masks are over all rows of the table, values over those kept
+    rows : positions kept; None is all of them. `missing_mask` masks are over all rows of the table, values over those kept
     rows_in_all : how many rows the table stands for, where it holds some of them
     """
 
@@ -475,7 +475,7 @@ class Columns:
             self._factors[name] = series_factor(self.table.series(name), name, self._kinds.get(name))
         return self._factors[name]
 
-    def missing(self, name: str, *, as_factor: bool) -> Mask | None:
+    def missing_mask(self, name: str, *, as_factor: bool) -> Mask | None:
         """Where the column has no value; None when it has one everywhere."""
         return self.read_factor(name).missing if as_factor else self.read_numbers(name).missing
 

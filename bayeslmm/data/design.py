@@ -137,7 +137,7 @@ class OwnFrame:
     copy: pd.DataFrame
     columns: tuple[str, ...]
 
-    def picked(self) -> pd.DataFrame:
+    def select_columns(self) -> pd.DataFrame:
         """The columns of the model, a frame of its own."""
         return self.copy.copy() if self.copy.shape[1] == len(self.columns) else self.copy[list(self.columns)]
 
@@ -205,7 +205,7 @@ class Design:
     @property
     def frame(self) -> pd.DataFrame:
         """The columns that the model reads, over the rows kept: a copy."""
-        return self.own_frame.picked()
+        return self.own_frame.select_columns()
 
     @property
     def moments(self) -> MomentRows:

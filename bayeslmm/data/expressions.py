@@ -203,7 +203,7 @@ class _Walk:
 
     def value(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Name):
-            return self._named(node.id)
+            return self._read_name(node.id)
         if isinstance(node, ast.Constant):
             return node.value
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
@@ -212,12 +212,12 @@ class _Walk:
         if isinstance(node, ast.BinOp) and type(node.op) in BINARY:
             return BINARY[type(node.op)](self._number(node.left), self._number(node.right))
         if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
-            return self._compared(node)
+            return self._compare(node)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            return self._called(node, node.func.id)
+            return self._call(node, node.func.id)
         raise FormulaError(f"{ast.unparse(node)!r} cannot be evaluated in a formula", self.atom.name, "compute the column beforehand")
 
-    def _named(self, name: str) -> Any:
+    def _read_name(self, name: str) -> Any:
         if name in CONSTANT_VALUES and name not in self.atom.aliases:
             return CONSTANT_VALUES[name]
         return self.source.numbers(self.atom.aliases.get(name, name))
@@ -226,7 +226,7 @@ class _Walk:
         value = self.value(node)
         return float(value) if isinstance(value, int) else value
 
-    def _compared(self, node: ast.Compare) -> Any:
+    def _compare(self, node: ast.Compare) -> Any:
         return _COMPARE[type(node.ops[0])](self._any(node.left), self._any(node.comparators[0])).astype(np.float64)
 
     def _any(self, node: ast.expr) -> Any:
@@ -235,7 +235,7 @@ class _Walk:
             return self.source.values(self.atom.aliases.get(node.id, node.id))
         return self.value(node)
 
-    def _called(self, node: ast.Call, name: str) -> Any:
+    def _call(self, node: ast.Call, name: str) -> Any:
         if name in self.functions:
             given = {keyword.arg: self.value(keyword.value) for keyword in node.keywords if keyword.arg}
             return self._own(name, [self._any(part) for part in node.args], given)

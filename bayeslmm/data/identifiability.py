@@ -233,11 +233,11 @@ def undetermined_terms(terms: Sequence[RandomTerm], *, free_errors: bool) -> lis
         by_factor = any(_has_factor(term) for term in members)
         if len(members) == 1 and not by_factor:
             continue
-        missing = _missing(members, free_errors=free_errors)
+        missing = _lacking_directions(members, free_errors=free_errors)
         if not missing and by_factor:  # (1 | g:f) is part of (0 + f | g)
             inner = [term for other, own in groups.items() if other != name for term in own if _is_nested(term, members[0])]
             members = [*members, *inner]
-            missing = _missing(members, free_errors=free_errors) if inner else 0
+            missing = _lacking_directions(members, free_errors=free_errors) if inner else 0
         if missing:
             text, size = " + ".join(_term_text(term) for term in members), sum(term.covariance.size for term in members)
             value = f"{text}: {missing} of {size} parameters cannot be told from the others"
@@ -265,14 +265,14 @@ def _has_factor(term: RandomTerm) -> bool:
     return len(term.columns) > 1 and any("[" in name for name in term.columns)
 
 
-def _missing(terms: Sequence[RandomTerm], *, free_errors: bool) -> int:
+def _lacking_directions(terms: Sequence[RandomTerm], *, free_errors: bool) -> int:
     """By how many the independent directions fall short of the parameters; 0 where the comparison would cost more than it tells.
 
     terms : those of one grouping factor, and perhaps of others nested in it behind them
     """
     if sum(term.covariance.size for term in terms) > _PARAMETERS:
         return 0
-    codes, Z = terms[0].group.codes, np.concatenate([_conditioned(term) for term in terms], axis=1)
+    codes, Z = terms[0].group.codes, np.concatenate([_standardize_Z(term) for term in terms], axis=1)
     counts = np.bincount(codes)
     within = [term.group.codes if term.group.name != terms[0].group.name else None for term in terms]
     if not any(own is not None for own in within):
@@ -298,7 +298,7 @@ def _missing(terms: Sequence[RandomTerm], *, free_errors: bool) -> int:
     return size - _rank(R)
 
 
-def _conditioned(term: RandomTerm) -> Array:
+def _standardize_Z(term: RandomTerm) -> Array:
     """Z of a term with columns of size 1; orthogonal where they are nearly collinear and its structure is closed under such a change."""
     Z = np.asarray(term.Z / np.maximum(np.sqrt(np.mean(term.Z**2, axis=0)), 1e-300))
     q = Z.shape[1]

@@ -267,7 +267,7 @@ def identification_problems(
     found: list[IdentifiabilityError] = []
     for term in terms:
         found += _of_term(term, residual, rows, X, held)
-    found += _confounding(terms, alike or _same_partition)
+    found += _confounding_notes(terms, alike or _same_partition)
     if residual is not None:
         found += _of_residual(residual, terms)
     return tuple(found)
@@ -306,7 +306,9 @@ def _independent(Z: Array) -> bool:
     return len(column_rank(Z, intercept=bool((Z[:, 0] == 1.0).all())).kept) == int(Z.shape[1])
 
 
-def _confounding(terms: tuple[RandomTerm, ...], alike: Callable[[GroupingFactor, GroupingFactor], bool]) -> list[IdentifiabilityError]:
+def _confounding_notes(
+    terms: tuple[RandomTerm, ...], alike: Callable[[GroupingFactor, GroupingFactor], bool]
+) -> list[IdentifiabilityError]:
     """Two grouping factors with different names that divide the rows alike, under a common column."""
     found = []
     for a, b in combinations(terms, 2):

@@ -52,7 +52,7 @@ def complete_cases_of_part(
 ) -> UsedRows:
     """`complete_cases` of a part of the data, of which nothing may be left."""
     rows = len(source.table)
-    masks = {name: mask for name, as_factor in roles if (mask := source.missing(name, as_factor=as_factor)) is not None}
+    masks = {name: mask for name, as_factor in roles if (mask := source.missing_mask(name, as_factor=as_factor)) is not None}
     masks |= {name: mask for name, mask in extra.items() if mask.any()}
     if masks and missing == "raise":
         name, mask = next(iter(masks.items()))

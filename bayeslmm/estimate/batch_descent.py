@@ -194,7 +194,7 @@ SPREAD = (-1.3, 1.5)
 """Powers of ten of the sizes of the latter."""
 
 
-def crowded(problem: Problem) -> bool:
+def is_crowded(problem: Problem) -> bool:
     """Whether rows are so few beside covariance parameters that several searches are called for; they cost little then."""
     return problem.criterion.n < CROWDED * problem.random.size
 
@@ -215,7 +215,7 @@ def residual_points(problem: Problem, x: Array) -> Array:
     shapes = structure.covariance.other_starts()
     found = np.tile(x, (len(shapes), 1))
     for moved, shape in zip(found, shapes, strict=True):
-        sets = structure.padded(x[kernel.residual_part]).copy()
+        sets = structure.split_groups(x[kernel.residual_part]).copy()
         sets[:, 1:] = shape[1:]
         moved[kernel.residual_part] = sets.ravel()[1:]
     return found

@@ -80,10 +80,10 @@ def _strata(problem: Problem, x: Array) -> Iterator[_Strata]:
     before, part = _set_logs(problem, structure, x), kernel.residual_part
 
     def by_group(x: Array, logs: Array) -> Array:
-        sets = structure.padded(x[part])
+        sets = structure.split_groups(x[part])
         full = np.stack([structure.covariance.rescale(row, float(np.exp(move))) for row, move in zip(sets, logs - before, strict=True)])
         moved = x.copy()
-        lead, moved[part] = structure.unpadded(full)
+        lead, moved[part] = structure.join_groups(full)
         return _in_units(problem, moved, lead)
 
     sets = residual_sets(problem)
@@ -117,7 +117,7 @@ def _seen(problem: Problem, group: int) -> Codes:
 def _set_logs(problem: Problem, structure: GroupedStructure, x: Array) -> Array:
     """log of the largest sd of every parameter set of R."""
     assert problem.structured is not None
-    sets = structure.padded(x[problem.structured.residual_part])
+    sets = structure.split_groups(x[problem.structured.residual_part])
     if isinstance(structure, SpatialStructure):
         sds = np.abs(sets[:, 0])
     else:
@@ -175,7 +175,7 @@ def singular_errors(problem: Problem, x: Array) -> tuple[str, ...]:
         return ()
     structure, found = kernel.structure, []
     gone = vanishing_strata(problem, x)
-    for g, (name, own) in enumerate(zip(_set_names(problem), structure.padded(x[kernel.residual_part]), strict=True)):
+    for g, (name, own) in enumerate(zip(_set_names(problem), structure.split_groups(x[kernel.residual_part]), strict=True)):
         seen = _seen(problem, g)
         R = structure.covariance.matrix(own)[np.ix_(seen, seen)]
         if name not in gone and (not np.isfinite(R).all() or np.linalg.eigvalsh(R)[0] < SINGULAR_SD**2 * np.diagonal(R).max()):
@@ -219,7 +219,7 @@ def _reaches(problem: Problem, x: Array) -> Iterator[_Reach]:
     if kernel is None or not isinstance(kernel.structure, GroupedStructure):
         return
     structure, covariance = kernel.structure, kernel.structure.covariance
-    for g, (name, own) in enumerate(zip(_set_names(problem), structure.padded(x[kernel.residual_part]), strict=True)):
+    for g, (name, own) in enumerate(zip(_set_names(problem), structure.split_groups(x[kernel.residual_part]), strict=True)):
         if isinstance(structure, SpatialStructure):
             distances = _distances(problem, g)
             if distances is not None:

@@ -13,7 +13,7 @@ from bayeslmm._types import FitMethod
 from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError, InferenceError
-from bayeslmm.estimate.batch_descent import crowded, descended, plain_points, residual_points, trial_points
+from bayeslmm.estimate.batch_descent import descended, is_crowded, plain_points, residual_points, trial_points
 from bayeslmm.estimate.checks import (
     MAX_RESTARTS,
     NULL_DIRECTION,
@@ -293,7 +293,7 @@ def _off_boundary(
 def _elsewhere(problem: Problem, restricted: bool, point: CriterionPoint) -> list[CriterionPoint]:
     """Lower points away from the end of a search; those of other minima that are lower too where rows are few."""
     below = point.value - 1e-9 * max(1.0, abs(point.value))
-    few = crowded(problem)
+    few = is_crowded(problem)
     trial = trial_points(problem, point.x, typical_sd(problem, point.x)) if few else plain_points(problem, point.x)
     values = problem.criterion.values(trial, restricted)
     if few:

@@ -203,7 +203,7 @@ class _Search[E: Evaluation]:
         slope = vectors.T @ self.point.gradient
         return 0.5 * float(slope @ (slope / values))
 
-    def settled(self) -> Outcome[E] | None:
+    def is_settled(self) -> Outcome[E] | None:
         """Whether anything is left to gain at the point; the matrix of the last point is asked first, it is often near enough to tell."""
         point = self.point
         if self.axes is not None:
@@ -288,16 +288,16 @@ class _Search[E: Evaluation]:
         if math.isfinite(trial.value):
             self.model.learn(point, trial, point.hessian)
         self.radius = 0.25 * length
-        return self._halted() if self.radius < 1e-13 * (1.0 + _length(point.x)) else None
+        return self._is_halted() if self.radius < 1e-13 * (1.0 + _length(point.x)) else None
 
     def _stall(self, trial: E) -> Outcome[E] | None:
         """The value can no longer tell: the gradient still can."""
         self.stalled += 1
         if _length(trial.gradient) < _length(self.point.gradient):
             self.before, self.point = None, trial
-        return self._halted() if self.stalled >= 3 else None
+        return self._is_halted() if self.stalled >= 3 else None
 
-    def _halted(self) -> Outcome[E]:
+    def _is_halted(self) -> Outcome[E]:
         """Where rounding ends the search: a matrix that vanishes promises anything, the gradient no more than itself times a step."""
         self.predicted = min(self.predicted, _length(self.point.gradient) * (1.0 + _length(self.point.x)))
         return self.outcome(self.predicted <= STANDSTILL_DECREASE)
@@ -321,7 +321,7 @@ def minimise[E: Evaluation](
     del start  # what the search has left behind is let go, the start as well
     try:
         for _ in range(iterations):
-            found = search.settled() or search.advance()
+            found = search.is_settled() or search.advance()
             if found is not None and not (found.converged and search.escape()):
                 return found
     except KeyboardInterrupt:
@@ -376,7 +376,7 @@ def _search_rotated(
 
     units = problem.axis_units
     if bool((units == 1.0).all()):
-        return minimise(evaluate, evaluate(x), tolerance, diverging=problem.diverging, leaving=leaving if own else None)
+        return minimise(evaluate, evaluate(x), tolerance, diverging=problem.is_diverging, leaving=leaving if own else None)
 
     def scaled(u: Array) -> _ScaledPoint:
         return _ScaledPoint(evaluate(u * units), units)
@@ -389,7 +389,7 @@ def _search_rotated(
             scaled,
             scaled(x / units),
             tolerance,
-            diverging=lambda u: problem.diverging(u * units),
+            diverging=lambda u: problem.is_diverging(u * units),
             leaving=scaled_leaving if own else None,
         )
     except Interrupted as stopped:

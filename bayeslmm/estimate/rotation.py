@@ -64,11 +64,11 @@ class Rotation(Covariance):
 
     def plain(self, x: Array) -> Array:
         """x of the same Sigma on axes that are not turned."""
-        return self.inner.mapped(x, self.turn)
+        return self.inner.map_rows(x, self.turn)
 
     def onto(self, plain: Array) -> Array:
         """x on these axes of a Sigma known on the original ones."""
-        return self.inner.mapped(plain, self.turn.T)
+        return self.inner.map_rows(plain, self.turn.T)
 
     def natural(self, x: Array) -> Array:
         return self.inner.natural(self.plain(x))

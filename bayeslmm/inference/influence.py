@@ -197,22 +197,22 @@ def _together(fit: Estimates, sums: DowndatedSums, codes: Codes, size: int) -> L
 
 def _search_each(fit: Estimates, problem: Problem | None, start: Array) -> CaseDeletion:
     if problem is None:
-        return _nothing(fit)
+        return _failed_deletion(fit)
     try:
         outcome = search(problem, fit.restricted, start)[0]
     except (BayesLMMError, np.linalg.LinAlgError):
-        return _nothing(fit)
+        return _failed_deletion(fit)
     return _of_point(fit, problem, outcome.point)
 
 
 def _of_point(fit: Estimates, problem: Problem, point: CriterionPoint) -> CaseDeletion:
     if point.state is None or not np.isfinite(point.value):
-        return _nothing(fit)
+        return _failed_deletion(fit)
     solution = point.state.solution
     return CaseDeletion(problem, point.x, point.sigma2, solution.alpha[0], solution.information_inverse[0])
 
 
-def _nothing(fit: Estimates) -> CaseDeletion:
+def _failed_deletion(fit: Estimates) -> CaseDeletion:
     p = len(fit.fixef_kept)
     return CaseDeletion(fit.problem, fit.estimate.x, np.nan, np.full(p, np.nan), np.full((p, p), np.nan))
 
@@ -230,7 +230,9 @@ def _hold_parameters(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDe
                 yield _of_profile(fit, found, n)
                 continue
             left = sums.without(rows)
-            yield _nothing(fit) if left is None else _of_point(fit, left, left.criterion.at(fit.estimate.x, fit.restricted, order=0))
+            yield (
+                _failed_deletion(fit) if left is None else _of_point(fit, left, left.criterion.at(fit.estimate.x, fit.restricted, order=0))
+            )
 
 
 def _of_profile(fit: Estimates, found: DeletedProfile, n: int) -> CaseDeletion:
@@ -253,7 +255,7 @@ def _hold_structured(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDe
                 yield _of_profile(fit, found, n)
                 continue
             left = _laid_out(fit, codes == level)
-            yield _nothing(fit) if left is None else _of_point(fit, left, left.criterion.at(left.x(theta), fit.restricted, order=0))
+            yield _failed_deletion(fit) if left is None else _of_point(fit, left, left.criterion.at(left.x(theta), fit.restricted, order=0))
 
 
 def _structured_refits(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDeletion]:

@@ -71,7 +71,7 @@ def delete_levels(problem: Problem, point: CriterionPoint, codes: Codes, size: i
         begin = bounds[levels.start]
         rows = order[begin : bounds[levels.stop]]
         Zs, groups = [term.Z[rows] for term in design.terms], [term.group.codes[rows] for term in design.terms]
-        seen = PredictorRows(problem, state, Xy[rows], Zs, groups).projected()
+        seen = PredictorRows(problem, state, Xy[rows], Zs, groups).project()
         alpha = state.solution.alpha[0]
         left = np.column_stack([seen.Xy[:, :p], seen.Xy[:, p] - seen.Xy[:, :p] @ alpha])
         root = None if weights is None else np.sqrt(weights[rows])
@@ -145,12 +145,12 @@ class _Inverse:
         dense = np.zeros((len(starts) - 1, len(columns)))
         dense[np.repeat(np.arange(len(dense)), np.diff(starts)), place] = seen.rest.data[entries]
         if len(columns) <= LOOKED_UP_COLUMNS:
-            return np.asarray(dense @ self._within(columns.astype(np.int64)) @ dense.T)
+            return np.asarray(dense @ self._between(columns.astype(np.int64)) @ dense.T)
         wide = np.zeros((1, self.rest.layout.m, len(dense)))
         wide[0, columns] = dense.T
         return np.asarray(dense @ self.rest.apply_Q(wide)[0, columns])
 
-    def _within(self, columns: Codes) -> Array:
+    def _between(self, columns: Codes) -> Array:
         """Q between some columns; 0 between columns of different components."""
         where = self.rest.layout
         i, j = columns[:, None], columns
@@ -279,23 +279,23 @@ class DowndatedSums:
         if n <= criterion.p or not self.identified(rows):
             return None
         left = self.total.copy()
-        left.add([code[rows] for code in self.codes], [[z[rows] for z in own] for own in self.columns], *self._taken(rows))
+        left.add([code[rows] for code in self.codes], [[z[rows] for z in own] for own in self.columns], *self._signed_rows(rows))
         left.n = n
-        self._cleared(left, rows)
+        self._clear_emptied(left, rows)
         return replace(self.problem, criterion=replace(criterion, n=n, kernel=replace(self.kernel, cross=left.finish())))
 
     def identified(self, rows: Codes) -> bool:
         """Whether columns of X that were orthonormal with all rows are independent without these."""
-        Xy, weights = self._taken(rows)
+        Xy, weights = self._signed_rows(rows)
         X = Xy[:-1]
         left = self.total.Xy[:-1, :-1] + (X * weights) @ X.T
         return len(left) == 0 or float(np.linalg.eigvalsh(left)[0]) >= COLLINEAR_EIGENVALUE * float(np.trace(left)) / len(left)
 
-    def _taken(self, rows: Codes) -> tuple[Array, Array]:
+    def _signed_rows(self, rows: Codes) -> tuple[Array, Array]:
         """[X y] of some rows, column by column, and weights that take them off."""
         return self.Xy[:, rows], np.full(len(rows), -1.0) if self.weights is None else -self.weights[rows]
 
-    def _cleared(self, left: Accumulator, rows: Codes) -> None:
+    def _clear_emptied(self, left: Accumulator, rows: Codes) -> None:
         """Levels that have lost all of their rows are exactly 0, not what rounding leaves."""
         for code, count, diagonal, with_Xy in zip(self.codes, self.counts, left.diagonal, left.with_Xy, strict=True):
             levels, lost = np.unique(code[rows], return_counts=True)

@@ -110,7 +110,7 @@ def covariance_elements(problem: Problem, tau: Array, rows: Codes) -> Array:
         a, b = term.group.codes[rows[:, 0]], term.group.codes[rows[:, 1]]
         together = (a == b) if term.relationship is None else term.relationship[a, b]
         Z = own.map.columns(term.Z)
-        V += together * np.einsum("an,ab,bn->n", Z[:, rows[:, 0]], own.conditioned(x, weight_mean), Z[:, rows[:, 1]])
+        V += together * np.einsum("an,ab,bn->n", Z[:, rows[:, 0]], own.standardized_covariance(x, weight_mean), Z[:, rows[:, 1]])
     return np.asarray(np.exp(2.0 * tau[-1]) * V)
 
 

@@ -51,7 +51,7 @@ class TermParameters:
         if self.covariance.name == "us":
             root = self.map.whole @ self.covariance.factor(x) / np.sqrt(weight_mean)
             return triangularize(root)[column_wise(self.covariance.q)]
-        return self.covariance.natural(self.covariance.mapped(x, self.map.whole / np.sqrt(weight_mean)))
+        return self.covariance.natural(self.covariance.map_rows(x, self.map.whole / np.sqrt(weight_mean)))
 
     def x(self, theta: Array, weight_mean: float) -> Array:
         """The inverse of `theta`."""
@@ -60,14 +60,14 @@ class TermParameters:
             T = np.zeros((self.covariance.q, self.covariance.q))
             T[column_wise(self.covariance.q)] = theta
             return triangularize(back @ T)[column_wise(self.covariance.q)]
-        return self.covariance.mapped(self.covariance.from_natural(theta), back)
+        return self.covariance.map_rows(self.covariance.from_natural(theta), back)
 
     def relative(self, x: Array, weight_mean: float) -> Array:
         """D / sigma^2 on the user's columns."""
         root = self.map.whole @ self.covariance.factor(x) / np.sqrt(weight_mean)
         return np.asarray(root @ root.T)
 
-    def conditioned(self, x: Array, weight_mean: float) -> Array:
+    def standardized_covariance(self, x: Array, weight_mean: float) -> Array:
         """D / sigma^2 on standardized columns.
 
         x : all parameters

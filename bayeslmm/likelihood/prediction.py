@@ -197,7 +197,7 @@ class PredictorRows:
             self.z.append(z)
             self.codes.append(np.maximum(codes[factor.terms[0]], 0))
 
-    def projected(self) -> ProjectedRows:
+    def project(self) -> ProjectedRows:
         """What is left of the rows."""
         levels, size = self.levels, self.Xy.shape[1]
         first, h, d, Xy = None, None, None, self.Xy
@@ -210,7 +210,7 @@ class PredictorRows:
 
     def variances(self) -> Array:
         """(n,) of [x] without y, in units of sigma^2."""
-        levels, seen = self.levels, self.projected()
+        levels, seen = self.levels, self.project()
         total = np.einsum("nx,nx->n", seen.Xy @ levels.solution.information_inverse[0], seen.Xy)
         if seen.first is not None:
             total += np.einsum("an,an->n", seen.first, seen.first)

@@ -101,7 +101,7 @@ class Problem:
         kernel = self.criterion.kernel
         return isinstance(kernel, RandomEffectsKernel) and kernel.cross.remaining is not None
 
-    def diverging(self, x: Array) -> bool:
+    def is_diverging(self, x: Array) -> bool:
         """Whether a shape parameter on an unconstrained axis has left for infinity: a correlation at its bound, to four digits."""
         return bool(np.any(np.abs(x[self.shapes]) > CORRELATION_LIMIT))
 

@@ -193,7 +193,7 @@ class _Whitening:
     rows: Array | None
 
 
-def _whitening(columns: Array, root_weights: Array | None) -> _Whitening:
+def _find_whitening(columns: Array, root_weights: Array | None) -> _Whitening:
     n, size = columns.shape
     center, before, after = np.zeros(size), _identity(size), _identity(size)
     constant = _constant_column(columns) if size > 1 else None
@@ -232,7 +232,7 @@ def _column_map(term: RandomTerm, root_weights: Array | None, known: _Whitening 
     kind = term.covariance.invariance
     scale = math.sqrt(len(Z))
     if kind == "any" and q > 1:
-        white = known or _whitening(Z, root_weights)
+        white = known or _find_whitening(Z, root_weights)
         if _independent(white.R):
             M = upper_inverse(white.R) * scale
             # the way back goes through R, not through the inverse of a product
@@ -261,7 +261,7 @@ def standardize_rows(design: Design) -> tuple[Standardization, Array | None]:
     weight_mean = 1.0 if w is None else float(np.mean(w))
     relative = None if w is None else w / weight_mean
     root = None if relative is None else np.sqrt(relative)
-    white = _whitening(X, root)
+    white = _find_whitening(X, root)
     # Q has orthonormal columns; times sqrt(n), its columns have the size of a constant 1
     scale = math.sqrt(n)
     B = upper_inverse(white.R) * scale

@@ -360,7 +360,7 @@ def residual_start(design: Design, structure: ResidualStructure, residual: Array
         return np.zeros(structure.size)
     plain = np.tile(structure.covariance.start(), (structure.groups, 1))
     if mixed or isinstance(structure.covariance, SpatialCovariance) or not isinstance(structure, VisitStructure):
-        return structure.unpadded(plain)[1]
+        return structure.join_groups(plain)[1]
     term = design.residual
     assert term is not None and term.visit is not None
     sets = np.zeros(len(residual), np.int64) if term.group is None else term.group.codes
@@ -391,7 +391,7 @@ def start_from_moments(structure: GroupedStructure, sums: Sequence[tuple[Array, 
     for products, count in sums:
         x = structure.covariance.from_matrix(residual_moments(products, count))
         full.append(x if _is_positive_definite(structure, x) else structure.covariance.start())
-    return structure.unpadded(np.stack(full))[1]
+    return structure.join_groups(np.stack(full))[1]
 
 
 def _is_positive_definite(structure: GroupedStructure, x: Array) -> bool:

@@ -75,10 +75,10 @@ class ResponseBatch:
             responses, members, Y = responses.some(np.flatnonzero(good)), members[good], Y[:, good]
         if not len(members):
             return None
-        found = cls(model, members, Y, responses, fit_responses(responses, restricted, advance), restricted)._settled()
+        found = cls(model, members, Y, responses, fit_responses(responses, restricted, advance), restricted)._keep_converged()
         return found if len(found.members) else None
 
-    def _settled(self) -> ResponseBatch:
+    def _keep_converged(self) -> ResponseBatch:
         """The same without the responses whose search did not end at an optimum."""
         kept = self.fits.settled
         if kept.all():
@@ -260,10 +260,10 @@ class ManyFits:
         for i, fit in self._fits.items():
             table = fit.tidy(df=df)
             frames.append(table.assign(_fit=i, _row=np.arange(len(table)))[["_fit", "_row", "term", *TESTS]])
-        found = self._ordered(frames)
+        found = self._in_order(frames)
         for place, column in enumerate(("effect", "group", "level")):
             found.insert(place, column, "fixed" if column == "effect" else None)
-        return self._finished(found, conf_int, conf_level, adjust)
+        return self._finish(found, conf_int, conf_level, adjust)
 
     def contrast(
         self,
@@ -314,7 +314,7 @@ class ManyFits:
         for i, fit in self._fits.items():
             table = fit.contrast(L, rhs, df=df).frame
             frames.append(table.assign(_fit=i, _row=np.arange(len(table)))[["_fit", "_row", "term", *TESTS]])
-        return self._finished(self._ordered(frames), conf_int, conf_level, adjust)
+        return self._finish(self._in_order(frames), conf_int, conf_level, adjust)
 
     def _batch_tests(self, batch: ResponseBatch, L: Array | None, rhs: Array | float, df: DfMethod) -> dict[str, Array]:
         if not check_options(df).df.startswith("kenward"):
@@ -338,14 +338,14 @@ class ManyFits:
             columns[name] = whole.ravel()
         return pd.DataFrame(columns)
 
-    def _ordered(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    def _in_order(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
         """Parts put together in the order of the fits, `_fit` kept."""
         if not frames:
             return pd.DataFrame({"_fit": np.zeros(0, np.int64), "term": [], **{name: np.zeros(0) for name in TESTS}})
         found = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
         return found.sort_values(["_fit", "_row"], kind="stable", ignore_index=True).drop(columns="_row")
 
-    def _finished(self, found: pd.DataFrame, conf_int: bool, conf_level: float, adjust: str) -> pd.DataFrame:
+    def _finish(self, found: pd.DataFrame, conf_int: bool, conf_level: float, adjust: str) -> pd.DataFrame:
         if conf_int:
             half = _quantile(found["df"].to_numpy(float), conf_level) * found["std_error"]
             found["conf_low"], found["conf_high"] = found["estimate"] - half, found["estimate"] + half
@@ -355,9 +355,9 @@ class ManyFits:
             members = rows[np.isfinite(p[rows])]
             adjusted[members] = adjust_p_values(adjust, p[members])
         found["adjusted_p"] = adjusted
-        return self._keyed(found)
+        return self._add_keys(found)
 
-    def _keyed(self, found: pd.DataFrame) -> pd.DataFrame:
+    def _add_keys(self, found: pd.DataFrame) -> pd.DataFrame:
         """The frame led by the names of the fits that its column `_fit` counts."""
         names = self._keys.iloc[found.pop("_fit").to_numpy(np.int64)].reset_index(drop=True)
         return pd.concat([names, found], axis=1)
@@ -371,7 +371,7 @@ class ManyFits:
         """
         tables = {int(i): batch.varcorr(b) for batch in self._batches for b, i in enumerate(batch.members)}
         tables |= {i: fit.varcorr for i, fit in self._fits.items()}
-        return self._stacked(tables)
+        return self._stack(tables)
 
     def glance(self) -> pd.DataFrame:
         """One row for each fit, as `Fit.glance` has it.
@@ -391,15 +391,15 @@ class ManyFits:
             whole = batch.glance()
             tables |= {int(i): whole.iloc[b : b + 1] for b, i in enumerate(batch.members)} if len(self._batches) > 1 or self._fits else {}
             if not tables:
-                return self._keyed(whole.assign(_fit=batch.members))
-        return self._stacked(tables | {i: fit.glance() for i, fit in self._fits.items()})
+                return self._add_keys(whole.assign(_fit=batch.members))
+        return self._stack(tables | {i: fit.glance() for i, fit in self._fits.items()})
 
-    def _stacked(self, tables: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    def _stack(self, tables: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
         order = sorted(tables)
         if not order:
             return self._keys.iloc[:0].copy()
         found = pd.concat([tables[i] for i in order], ignore_index=True)
-        return self._keyed(found.assign(_fit=np.repeat(order, [len(tables[i]) for i in order])))
+        return self._add_keys(found.assign(_fit=np.repeat(order, [len(tables[i]) for i in order])))
 
     # -- how it went ---------------------------------------------------------------------------------------------------------------------
 

@@ -223,19 +223,19 @@ class FirstPass:
             found = ColumnRange.of(source.numbers(name), integer=source.read_numbers(name).integer)
             self.ranges[name] = self.ranges[name].merged(found) if name in self.ranges else found
         some = np.arange(0 if self.shown else min(FIRST_ROWS, len(part)))
-        rows = np.unique(np.concatenate([some, *(self._unseen(source, columns) for columns in self._watched(source))]))
+        rows = np.unique(np.concatenate([some, *(self._unseen(source, columns) for columns in self._watched_sets(source))]))
         if len(rows):
             self.shown.append(part.frame(rows, [name for name in self.asked.columns if name not in self.counted]))
         self._count(part, numbers)
 
-    def _watched(self, source: Columns) -> list[tuple[str, ...]]:
+    def _watched_sets(self, source: Columns) -> list[tuple[str, ...]]:
         natural = [name for name in self.asked.natural if source.is_factor(name)]
         factors = [name for name in self.asked.factors if name not in self.counted]
         return list(dict.fromkeys([(name,) for name in (*natural, *factors)] + list(self.groups)))
 
     def _unseen(self, source: Columns, columns: tuple[str, ...]) -> Codes:
         """The first row of every combination of levels that was not seen before."""
-        first = _first_rows(*_combined(source, columns))
+        first = _first_rows(*_combine_levels(source, columns))
         labels = [source.read_factor(name).labels(source.codes(name)[first]) for name in columns]
         index = pd.Index(labels[0], dtype=object) if len(columns) == 1 else pd.MultiIndex.from_arrays(labels)
         known = self.seen.get(columns)
@@ -254,7 +254,7 @@ class FirstPass:
         coded = [name for name in self.fixed if name not in numbers or name in self.asked.factors]
         binary = [name for name in self.fixed if name not in coded and self.ranges[name].values is not None]
         halves = {name: (source.numbers(name) == self.ranges[name].high).astype(np.int64) for name in binary}
-        key, space = _combined(source, coded)
+        key, space = _combine_levels(source, coded)
         for name in binary:
             key, space = key * 2 + halves[name], space * 2
         first, count = np.unique(key, return_index=True, return_counts=True)[1:]
@@ -276,7 +276,9 @@ class FirstPass:
         elif later.shown:
             table = later.table()
             source = Columns(table)
-            rows = np.unique(np.concatenate([self._unseen(source, columns) for columns in self._watched(source)] + [np.zeros(0, np.int64)]))
+            rows = np.unique(
+                np.concatenate([self._unseen(source, columns) for columns in self._watched_sets(source)] + [np.zeros(0, np.int64)])
+            )
             if len(rows):
                 self.shown.append(table.frame.iloc[rows])
         self.cells = None if self.cells is None or later.cells is None else _merged_cells(self.cells, later.cells)
@@ -302,7 +304,7 @@ class FirstPass:
         return Covariate(found.total / self.kept, found.low, found.high, found.integer, found.values is not None)
 
 
-def _combined(source: Columns, columns: Sequence[str]) -> tuple[Codes, int]:
+def _combine_levels(source: Columns, columns: Sequence[str]) -> tuple[Codes, int]:
     """A key for every combination of levels, and how many there could be."""
     key, space = np.zeros(len(source), np.int64), 1
     for name in columns:

@@ -162,7 +162,7 @@ class FilePiece:
 
     def frames(self) -> Iterator[Any]:
         """Its rows."""
-        with _reading(self.path):
+        with _name_file_in_errors(self.path):
             yield from _of_csv(self) if self.groups is None else _of_parquet(self)
 
 
@@ -172,7 +172,7 @@ def _of_file(path: Path, columns: tuple[str, ...], rows: int) -> Iterator[FilePi
     if path.suffix.lower() not in (".parquet", ".pq"):
         yield FilePiece(path, columns, rows, None)
         return
-    with _reading(path), _pyarrow_parquet(path).ParquetFile(path) as file:
+    with _name_file_in_errors(path), _pyarrow_parquet(path).ParquetFile(path) as file:
         _present(columns, file.schema_arrow.names)
         together: list[int] = []
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
@@ -185,7 +185,7 @@ def _of_file(path: Path, columns: tuple[str, ...], rows: int) -> Iterator[FilePi
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _name_file_in_errors(path: Path) -> Iterator[None]:
     """What is wrong with a file names the file."""
     try:
         yield

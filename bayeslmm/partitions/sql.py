@@ -106,7 +106,7 @@ class SqlColumns:
                 "cast it in the query that makes the table",
             )
 
-    def missing(self, name: str) -> str:
+    def is_missing(self, name: str) -> str:
         """Whether a value is missing."""
         own = self.names[name]
         return f"({own} IS NULL OR isnan({own}))" if self.types[name] in FLOATS else f"({own} IS NULL)"
@@ -157,7 +157,7 @@ class _Translation:
 
     def number(self, node: ast.expr) -> str:
         if isinstance(node, ast.Name):
-            return self._named(node)
+            return self._read_name(node)
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
             return number_text(node.value)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
@@ -165,9 +165,9 @@ class _Translation:
         if isinstance(node, ast.BinOp):
             return self._binary(node)
         if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
-            return self._compared(node.left, node.ops[0], node.comparators[0])
+            return self._compare(node.left, node.ops[0], node.comparators[0])
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            return self._called(node.func.id, [self.number(part) for part in node.args])
+            return self._call(node.func.id, [self.number(part) for part in node.args])
         raise self._unsayable(f"{ast.unparse(node)!r}")
 
     def _unsayable(self, what: str) -> FormulaError:
@@ -178,7 +178,7 @@ class _Translation:
             return None
         return self.atom.aliases.get(node.id, node.id)
 
-    def _named(self, node: ast.Name) -> str:
+    def _read_name(self, node: ast.Name) -> str:
         name = self._column(node)
         if name is None:
             return number_text(CONSTANT_VALUES[node.id])
@@ -194,13 +194,13 @@ class _Translation:
             return f"round_even((({left}) - {_REMAINDER.format(left, right)}) / ({right}), 0)"
         return _BINARY[type(node.op)].format(left, right)
 
-    def _called(self, name: str, given: Sequence[str]) -> str:
+    def _call(self, name: str, given: Sequence[str]) -> str:
         wanted = 2 if name in ("maximum", "minimum") else 1
         if name not in _FUNCTIONS or len(given) != wanted:
             raise self._unsayable(f"{name}()")
         return _FUNCTIONS[name].format(*given)
 
-    def _compared(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> str:
+    def _compare(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> str:
         said = _COMPARE[type(operator)]
         if self._is_text(left) or self._is_text(right):
             if not (self._is_text(left) and self._is_text(right)):

@@ -252,7 +252,7 @@ class SubjectSums:
         seen, unseen = inner[count[inner] > 0], inner[count[inner] == 0]
         closed, absent = ((hash_labels(subject.levels[which].tolist()),) if len(which) else () for which in (seen, unseen))
         kept = ~np.isin(subject.codes, rows.ends)
-        batches = _pooled(coder, design, subject.codes[kept], rows.place[kept], rows.group[kept], Xy[kept]) if kept.any() else ()
+        batches = _pool_subjects(coder, design, subject.codes[kept], rows.place[kept], rows.group[kept], Xy[kept]) if kept.any() else ()
         return cls(coder, batches, tuple(ends), closed, absent)
 
     def merge(self, later: SubjectSums, design: Design) -> SubjectSums:
@@ -275,17 +275,17 @@ class SubjectSums:
         for one in subjects:
             (closed if len(one.place) else unseen).append(hash_labels([one.label]))
             if len(one.place):
-                batches += _pooled(self.coder, design, np.zeros(len(one.place), np.int64), one.place, one.group, one.Xy)
+                batches += _pool_subjects(self.coder, design, np.zeros(len(one.place), np.int64), one.place, one.group, one.Xy)
         return replace(self, batches=tuple(merge_pooled(batches)), closed=tuple(closed), unseen=tuple(unseen))
 
-    def scattered(self) -> Hashes:
+    def scattered_hashes(self) -> Hashes:
         """Hashes of subjects that came back after others had been read."""
         every = np.sort(np.concatenate([*self.closed, *self.unseen, np.zeros(0, np.uint64)]))
         again: Hashes = every[1:][every[1:] == every[:-1]]
         return again
 
 
-def _pooled(coder: SubjectCoder, design: Design, subject: Codes, place: Codes, group: Codes, Xy: Array) -> tuple[PooledBatch, ...]:
+def _pool_subjects(coder: SubjectCoder, design: Design, subject: Codes, place: Codes, group: Codes, Xy: Array) -> tuple[PooledBatch, ...]:
     """Products of rows summed by pattern of visits. subject : (n,) codes"""
     codes = np.unique(subject, return_inverse=True)[1].astype(np.int64)
     own = GroupingFactor("", np.empty(int(codes.max()) + 1, dtype=object), codes, ())
@@ -343,7 +343,7 @@ def _few_complete(residual: ResidualDesign, batches: Sequence[PooledBatch]) -> l
 def _combined_products(has: NDArray[np.bool_], sums: Sequence[tuple[Codes, Array]], r: int, visits: NDArray[np.bool_], a: Array) -> Array:
     """`products` of `few_together` from sums by pattern of visits. sums : of each pattern, its visits and (k k, r r) products of [X y]"""
     total = np.zeros(r * r)
-    for i in np.flatnonzero(has[:, visits].all(axis=1)):
+    for i in np.flatnonzero(has[:, visits].all(axis=1)).tolist():
         place, G = sums[i]
         total += np.outer(a[place], a[place]).ravel() @ G
     return total.reshape(r, r)[: r - 1, : r - 1]

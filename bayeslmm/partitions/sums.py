@@ -92,7 +92,7 @@ def sum_partitions(
         patterns = None
         if subjects is not None:
             subjects = subjects.close(design)
-            scattered = subjects.scattered()
+            scattered = subjects.scattered_hashes()
             if len(scattered):
                 raise _scattered_error(scattered, spec, asked, partitions)
             patterns = patterns_of_parts(subjects, design)
@@ -289,11 +289,11 @@ def _add_up(
         found = SumsByLevel.of(factors, rows, standardization)
         total = found if total is None else total.merge(found, standardization)
         coinciding.add(rows)
-        spanning.add(_standardized(rows, standardization), partial(part.frame, columns=spanning.columns))
+        spanning.add(_standardize_X(rows, standardization), partial(part.frame, columns=spanning.columns))
     return SumsByLevel.of_nothing(factors, design, standardization) if total is None else total, coinciding, spanning, subjects
 
 
-def _standardized(rows: Design, standardization: Standardization) -> Array:
+def _standardize_X(rows: Design, standardization: Standardization) -> Array:
     return np.asarray((rows.X - standardization.center) @ standardization.B)
 
 

@@ -97,7 +97,7 @@ class CompleteRows:
         """Numbers of one row."""
         return np.asarray(self.fetch(select_text(selected, source), stages).to_numpy(np.float64)[0])
 
-    def named(self, frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    def rename_first(self, frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         """The first columns of a result by their names in the table."""
         return frame.iloc[:, : len(names)].set_axis(list(names), axis=1)
 
@@ -124,7 +124,7 @@ def survey_table(spec: ModelSpec, asked: ColumnPlan, table: EngineTable, columns
     numbers = [name for name in dict.fromkeys((*asked.natural, *asked.numbers)) if name in asked.numbers or columns.is_number(name)]
     _check_are_numbers(whole, numbers)
     survey = FirstPass.of(spec, asked)
-    present = " AND ".join(f"NOT {columns.missing(name)}" for name in columns.names)
+    present = " AND ".join(f"NOT {columns.is_missing(name)}" for name in columns.names)
     positive = "TRUE" if spec.weights is None else f"{columns.names[spec.weights]} > 0"
     dropped = _count(whole, survey, numbers, spec)
     if survey.read == 0:
@@ -145,7 +145,7 @@ def _check_are_numbers(whole: CompleteRows, numbers: Sequence[str]) -> None:
     labels = [name for name in numbers if whole.columns.is_text(name)]
     if labels:
         calls = whole.calls(labels)
-        source = frame_columns(whole.named(whole.fetch(f"SELECT {', '.join(calls)} FROM kept LIMIT {FIRST_ROWS}"), labels))
+        source = frame_columns(whole.rename_first(whole.fetch(f"SELECT {', '.join(calls)} FROM kept LIMIT {FIRST_ROWS}"), labels))
         for name in labels:
             source.read_numbers(name)
         raise DataError(f"column {labels[0]!r} is text where numbers are needed", "", "cast it in the query that makes the table")
@@ -160,7 +160,7 @@ def _count(whole: CompleteRows, survey: FirstPass, numbers: Sequence[str], spec:
     told = whole.values(
         [
             "count(*)",
-            *(f"count(*) FILTER (WHERE {columns.missing(name)})" for name in names),
+            *(f"count(*) FILTER (WHERE {columns.is_missing(name)})" for name in names),
             *(f"count(*) FILTER (WHERE isinf({columns.names[name]}))" for name in infinite),
             *(f"count(*) FILTER (WHERE abs({columns.number(name)}) > {EXACT_INTEGERS})" for name in large),
         ]
@@ -187,7 +187,7 @@ def _count(whole: CompleteRows, survey: FirstPass, numbers: Sequence[str], spec:
 def _check_weights(whole: CompleteRows, name: str) -> dict[str, int]:
     """How many weights are 0. Errors: those of weights in memory"""
     columns, own = whole.columns, whole.columns.number(name)
-    absent = columns.missing(name)
+    absent = columns.is_missing(name)
     selected = [
         f"count(*) FILTER (WHERE {absent})",
         f"count(*) FILTER (WHERE {own} < 0)",
@@ -235,14 +235,14 @@ def _find_ranges(rows: CompleteRows, survey: FirstPass, numbers: Sequence[str]) 
 def _show_levels(rows: CompleteRows, survey: FirstPass, asked: ColumnPlan) -> None:
     """Some rows, and one for each level and each combination of levels that is to be known."""
     calls = ", ".join(rows.calls(asked.columns))
-    survey.shown = [rows.named(rows.fetch(f"SELECT {calls} FROM kept LIMIT {FIRST_ROWS}"), asked.columns)]
+    survey.shown = [rows.rename_first(rows.fetch(f"SELECT {calls} FROM kept LIMIT {FIRST_ROWS}"), asked.columns)]
     labels = [name for name in asked.natural if not rows.columns.is_number(name)]
     for together in dict.fromkeys([(name,) for name in (*labels, *asked.factors)] + list(survey.groups)):
         by = ", ".join(rows.calls(together))
         found = rows.fetch(
             f"SELECT one.* FROM (SELECT any_value({packed_row(rows, asked.columns)}) AS one FROM kept GROUP BY {by}) AS found"
         )
-        survey.shown.append(rows.named(found, asked.columns))
+        survey.shown.append(rows.rename_first(found, asked.columns))
 
 
 def packed_row(rows: CompleteRows, names: Sequence[str]) -> str:
@@ -259,7 +259,7 @@ def _cells(rows: CompleteRows, survey: FirstPass, coded: Sequence[str]) -> pd.Da
     found = rows.fetch(select_text(selected, "kept") + by)
     if len(found) > MAX_CELLS:
         return None
-    source = frame_columns(rows.named(found, names))
+    source = frame_columns(rows.rename_first(found, names))
     values: dict[Any, Any] = {name: source.read_factor(name).labels(source.codes(name)) for name in coded}
     values |= {name: source.numbers(name) for name in binary}
     return pd.DataFrame({**values, COUNT: found.iloc[:, -1].to_numpy(np.int64)})

@@ -60,7 +60,7 @@ def sum_table(spec: ModelSpec, table: EngineTable, *, relationship: Mapping[str,
         design, standardization = template_of(learning, survey, learnt, moments, scale)
         sums, coinciding = _sums_by_level(engine, design, standardization)
         _check_same_rows(sums.sums, survey)
-        spanning = _spanning(engine, survey, design, standardization)
+        spanning = _find_spanning(engine, survey, design, standardization)
     return SummedRows(survey, moments, scale, sums, coinciding, spanning)
 
 
@@ -314,7 +314,7 @@ def _sums_of_levels(
     calls = rows.calls(names)
     query = select_text([*calls, *selected], "standardized") + f" GROUP BY {', '.join(calls)}"
     found = rows.fetch(query, [("encoded", engine.stage), *stages])
-    source = frame_columns(rows.named(found, names))
+    source = frame_columns(rows.rename_first(found, names))
     return [coder.codes(source) for coder in coders], found.iloc[:, len(names) :].to_numpy(np.float64).T
 
 
@@ -350,7 +350,7 @@ def _centred_columns(columns: Sequence[str], center: Array) -> list[str]:
 # -- rows that span the columns ------------------------------------------------------------------------------------------------------------
 
 
-def _spanning(engine: EncodedTable, survey: FirstPass, design: Design, standardization: Standardization) -> SpanningRows:
+def _find_spanning(engine: EncodedTable, survey: FirstPass, design: Design, standardization: Standardization) -> SpanningRows:
     """From the rows shown; then, while they leave a direction of X out, the row that reaches farthest into it."""
     names = engine.encoding.fixed_block.columns
     spanning, p = SpanningRows(names), len(design.kept)
@@ -365,7 +365,7 @@ def _spanning(engine: EncodedTable, survey: FirstPass, design: Design, standardi
             break
         reach = f"abs({combination(directions[-1], Xy[:-1])})"
         query = f"SELECT one.* FROM (SELECT arg_max({packed_row(engine.rows, names)}, {reach}) AS one FROM standardized) AS found"
-        frame = engine.rows.named(engine.rows.fetch(query, [("encoded", engine.stage), *stages]), names)
+        frame = engine.rows.rename_first(engine.rows.fetch(query, [("encoded", engine.stage), *stages]), names)
         _join(spanning, frame, design, standardization)
     return spanning
 

@@ -178,7 +178,7 @@ def ranef_axes(fit: Estimates, group: str | None = None, conf_level: float = 0.9
     group : the factor, the first by default; sort : by the mode in each panel, otherwise in the order of the levels
     """
     found = mode_frames(fit)
-    name = _known(found, group)
+    name = _require_factor(found, group)
     modes, sds = found[name], sd_frames(fit)[name]
     half = float(two_sided_quantile(conf_level)) * sds
     return _panels(name, modes, modes - half, modes + half, sort, ax)
@@ -186,7 +186,7 @@ def ranef_axes(fit: Estimates, group: str | None = None, conf_level: float = 0.9
 
 def ranef_of_draws(means: Mapping[str, pd.DataFrame], table: pd.DataFrame, group: str | None, sort: bool, ax: Any) -> list[Axes]:
     """The same of a posterior: means, and a tidy table of them with quantiles."""
-    name = _known(means, group)
+    name = _require_factor(means, group)
     table = table[table["group"] == name]
     shape = means[name].shape
     ends = [table[column].to_numpy(float).reshape(shape) for column in ("conf_low", "conf_high")]
@@ -194,7 +194,7 @@ def ranef_of_draws(means: Mapping[str, pd.DataFrame], table: pd.DataFrame, group
     return _panels(name, means[name], low, high, sort, ax)
 
 
-def _known(found: Mapping[str, Any], group: str | None) -> str:
+def _require_factor(found: Mapping[str, Any], group: str | None) -> str:
     """The factor asked for, or the first. Raises SpecificationError where there is none."""
     if not found:
         raise SpecificationError("the model has no random effects", "plot.ranef", "use plot.residuals() or plot.lines()")
@@ -244,7 +244,7 @@ def caterpillar(ax: Axes, modes: Array, low: Array, high: Array, labels: list[An
 @closes_on_error
 def ranef_quantiles_axes(modes: Mapping[str, pd.DataFrame], group: str | None, ax: Any = None) -> list[Axes]:
     """Normal quantiles of the conditional modes, a panel for each random column."""
-    name = _known(modes, group)
+    name = _require_factor(modes, group)
     frame = modes[name]
     axes = panels(ax, frame.shape[1], width=3.8, height=3.6)
     for place, column in zip(axes, frame.columns, strict=True):
@@ -255,7 +255,7 @@ def ranef_quantiles_axes(modes: Mapping[str, pd.DataFrame], group: str | None, a
 @closes_on_error
 def ranef_pairs_axes(modes: Mapping[str, pd.DataFrame], group: str | None, ax: Any = None) -> list[Axes]:
     """The conditional modes of every two random columns against each other."""
-    name = _known(modes, group)
+    name = _require_factor(modes, group)
     frame = modes[name]
     pairs = list(combinations(frame.columns, 2))
     if not pairs:

@@ -315,7 +315,7 @@ def printable_name(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in str(text)).replace("$", r"\$")
 
 
-def folded(label: str, lines: int) -> str:
+def fold_label(label: str, lines: int) -> str:
     """A long label in some lines, broken after the marks between its parts; what has no room in them is cut."""
     done: list[str] = []
     rest = label
@@ -335,7 +335,7 @@ def named_ticks(ax: Axes, labels: Sequence[Any], *, vertical: bool = True) -> No
         return
     size = "small" if len(labels) <= 25 else "x-small"
     lines = LABEL_LINES if len(labels) <= 12 else 2 if len(labels) <= 25 else 1
-    shown = [folded(level_label(label), lines) for label in labels]
+    shown = [fold_label(level_label(label), lines) for label in labels]
     longest = max(len(line) for label in shown for line in label.split("\n"))
     figure: Any = ax.get_figure()
     room = CHARACTERS_PER_INCH * ax.get_position().width * figure.get_figwidth()

@@ -241,7 +241,7 @@ def variogram_axes(fit: Estimates, kind: ResidualKind = "pearson", x: str | None
         kept = chosen[: max(1, int(np.searchsorted(np.cumsum(sizes[chosen]), VARIOGRAM_ROWS)))]
         rows = np.flatnonzero(np.isin(subject, kept))
         sampled = f"{len(kept):,} of {len(sizes):,} levels of {name}, drawn at random"
-    found = semivariances(errors[rows], place[rows], subject[rows], _expected(fit, kind, rows))
+    found = semivariances(errors[rows], place[rows], subject[rows], _model_variogram(fit, kind, rows))
     ax = axes_for(ax)
     if kind in ("pearson", "normalized"):
         ax.axhline(1.0, color=ink(), linewidth=1, linestyle=":", zorder=1, label="no correlation")
@@ -277,7 +277,7 @@ def _places_of(design: Design, x: str | None, subject: Codes) -> tuple[Array, st
     return column.values[:, None], f"distance in {column.name}"
 
 
-def _expected(fit: Estimates, kind: str, rows: Codes) -> Any:
+def _model_variogram(fit: Estimates, kind: str, rows: Codes) -> Any:
     """1 minus the correlation of two errors of a subject, by the structure over visits; None where there is none."""
     residual = fit.design.residual
     if kind != "pearson" or residual is None or residual.visit is None or fit.R is None:

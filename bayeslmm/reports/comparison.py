@@ -125,7 +125,7 @@ def posterior_section(section: Section, posterior: Sampled, compared: Compared) 
         ]
     )
     comparison_section(section, compared)
-    section.heading("Checks of the draws")
+    section.add_heading("Checks of the draws")
     section.checks(posterior.checks.values())
 
 
@@ -158,4 +158,4 @@ def comparison_report(compared: Compared, path: str | Path | None = None, *, tit
     page = Page(heading, f"One model, {len(sources)} ways; intervals of {compared.conf_level:.0%}.")
     comparison_section(page.section("Parameter by parameter"), compared)
     page.section("Where this comes from").facts(versions())
-    return page.finished(path)
+    return page.finish(path)

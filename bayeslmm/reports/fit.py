@@ -132,7 +132,7 @@ def means_section(section: Section, fit: Estimates, tests: InferenceOptions) -> 
         section.attempt(f"Marginal means of {name}", _one(section, fit, name, levels[name], tests))
     for name, other in [pair for pair in combinations(shown, 2) if _interact(fit, *pair)][:SHOWN_FACTORS]:
         outer, inner = (name, other) if levels[name] >= levels[other] else (other, name)
-        section.attempt(f"Marginal means of {inner} by {outer}", _within(section, fit, inner, outer, tests))
+        section.attempt(f"Marginal means of {inner} by {outer}", _within_budget(section, fit, inner, outer, tests))
     left = [name for name in levels if name not in shown]
     if left:
         section.text(f"Not shown: {', '.join(left)}; see fit.emmeans().", "note")
@@ -148,7 +148,7 @@ def _interact(fit: Estimates, name: str, other: str) -> bool:
 def _one(section: Section, fit: Estimates, name: str, size: int, tests: InferenceOptions) -> Callable[[], None]:
     def show() -> None:
         means = emmeans(fit, name, **asdict(tests))
-        section.heading(name)
+        section.add_heading(name)
         section.table(means.frame.drop(columns=["statistic", "p_value"], errors="ignore"))
         _picture(section, means, 1, size, f"Marginal means of {name} with 95% intervals.")
         if 2 <= size <= PAIRED_LEVELS:
@@ -157,11 +157,11 @@ def _one(section: Section, fit: Estimates, name: str, size: int, tests: Inferenc
     return show
 
 
-def _within(section: Section, fit: Estimates, inner: str, outer: str, tests: InferenceOptions) -> Callable[[], None]:
+def _within_budget(section: Section, fit: Estimates, inner: str, outer: str, tests: InferenceOptions) -> Callable[[], None]:
     def show() -> None:
         means = emmeans(fit, inner, by=outer, **asdict(tests))
         sizes = {name: len(found) for name, found in fit.design.encoding.levels.items()}
-        section.heading(f"{inner} by {outer}")
+        section.add_heading(f"{inner} by {outer}")
         pairs = means.pairs()
         if sizes[outer] <= 12:
             _picture(section, means, sizes[outer], sizes[inner], f"Marginal means of {inner} at each level of {outer}.")
@@ -215,7 +215,7 @@ def fit_report(
     True
     """
     options: dict[str, Any] = {"df": df, "vcov": vcov, "information": information}
-    return fit_page(fit, title=title, **options, posterior=posterior, comparison=comparison, seed=seed, more=more).finished(path)
+    return fit_page(fit, title=title, **options, posterior=posterior, comparison=comparison, seed=seed, more=more).finish(path)
 
 
 def fit_page(
@@ -315,7 +315,7 @@ def fixed_section(section: Section, fit: Estimates, options: InferenceOptions) -
             )
 
     def tests() -> None:
-        section.heading("Tests of terms")
+        section.add_heading("Tests of terms")
         section.table(anova(fit, **asdict(options)).drop(columns="sum_sq"))
 
     if not fit.design.coef_names:

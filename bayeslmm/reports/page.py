@@ -202,7 +202,7 @@ class Section:
         """A paragraph; kind : "lead" or "note"."""
         self.parts.append(f'<p class="{kind}">{escape_html(words)}</p>' if kind else f"<p>{escape_html(words)}</p>")
 
-    def heading(self, words: str) -> None:
+    def add_heading(self, words: str) -> None:
         """A heading within the section."""
         self.parts.append(f"<h3>{escape_html(words)}</h3>")
 
@@ -296,7 +296,7 @@ class Page:
         body = "\n".join([*filter(None, top), *(section.html() for section in self.sections)])
         return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>\n{body}\n</main></body></html>\n'
 
-    def finished(self, path: str | Path | None) -> HtmlPage:
+    def finish(self, path: str | Path | None) -> HtmlPage:
         """The page as text; written to `path` where one is given."""
         place = None if path is None else self.save(path)
         return HtmlPage(self.html(), self.title, [section.title for section in self.sections], place)

@@ -166,7 +166,10 @@ def simulate_responses(problem: Problem, alpha: Array, theta: Array, sigma: floa
     design = problem.design
     x = problem.x(theta)
     mean = design.X @ alpha + (0.0 if design.offset is None else design.offset)
-    roots = [term.map.whole @ _root(sigma**2 * term.conditioned(x, problem.standardization.weight_mean)) for term in problem.random.terms]
+    roots = [
+        term.map.whole @ _root(sigma**2 * term.standardized_covariance(x, problem.standardization.weight_mean))
+        for term in problem.random.terms
+    ]
     known = {id(term.relationship): _root(term.relationship) for term in design.terms if term.relationship is not None}
     errors = ErrorDraws.at(problem, x)
     out = np.empty((design.nobs, len(streams)), order="F")

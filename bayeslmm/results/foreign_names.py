@@ -362,7 +362,7 @@ def known_arguments[Made: type](owner: Made, synonyms: Mapping[str, str] | None 
 
 
 def public_verbs[Made: type](owner: Made, synonyms: Mapping[str, str] | None = None) -> Made:
-    """Wrap every public method of a class by `answering`, those of its bases in the package too: the one place where verbs are met."""
+    """Wrap every public method of a class by `answering`, those of its bases in the package too."""
     bases = [base for base in owner.__mro__[1:] if base.__module__.startswith("bayeslmm")]
     inherited = {name: base for base in reversed(bases) for name in vars(base)}
     for name, home in (inherited | dict.fromkeys(vars(owner), owner)).items():

@@ -359,7 +359,7 @@ def predict_rows(
         else encode_new_rows(fit, newdata, level=level, new_levels=new_levels, offset=offset, spread=interval == "prediction")
     )
     if fit.problem.structured is not None:
-        rows, found = _structured(fit, rows, newdata, level=level, interval=interval)
+        rows, found = _condition_on_observed(fit, rows, newdata, level=level, interval=interval)
     else:
         found = _independent(fit, rows, newdata, level=level, interval=interval)
     columns = {"estimate": found.estimate}
@@ -515,7 +515,7 @@ def _new_sds(fit: Estimates, newdata: Any, n: int) -> Array:
 # -- structured errors ------------------------------------------------------------------------------------------------------------------
 
 
-def _structured(fit: Estimates, rows: NewData, newdata: Any, *, level: str, interval: str | None) -> tuple[NewData, Prediction]:
+def _condition_on_observed(fit: Estimates, rows: NewData, newdata: Any, *, level: str, interval: str | None) -> tuple[NewData, Prediction]:
     """Given the subject's observed outcomes: what was observed is returned as it is, and the variance of the mean is alpha's alone."""
     given = level == "conditional"
     if not given and interval != "prediction":

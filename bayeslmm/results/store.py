@@ -78,14 +78,14 @@ class AddedUp:
         given = {name: column for name, column in (("weights", GIVEN_WEIGHTS), ("offset", GIVEN_OFFSET)) if name in beside}
         said = replace(model.said, **cast(Any, given))
         columns = {column: np.asarray(beside[name]) for name, column in given.items()}
-        return cls(said, sum_design(model.design, said.spec(), columns, **_known(said)))
+        return cls(said, sum_design(model.design, said.spec(), columns, **_known_of_model(said)))
 
     def problem(self) -> Problem:
         """The problem of the sums."""
-        return problem_of_sums(self.said.spec(), self.rows, **_known(self.said))
+        return problem_of_sums(self.said.spec(), self.rows, **_known_of_model(self.said))
 
 
-def _known(said: ModelArguments) -> dict[str, Any]:
+def _known_of_model(said: ModelArguments) -> dict[str, Any]:
     """What a model knows beside its spec and its rows."""
     arrays = said.arrays()
     return {name: arrays[name] for name in ("relationship", "functions")}

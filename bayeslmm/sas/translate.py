@@ -158,7 +158,7 @@ def translate(program: str | MixedProgram, columns: Sequence[str] = (), levels: 
         residual=_has_residual(program),
         random=tuple(random.effects),
         subject=_subject(program),
-        within=_within(program),
+        within=_between_within_subject(program),
         contiguous=_contiguous(program),
         tables=tables_of(program),
         notes=_notes(program),
@@ -246,7 +246,7 @@ def _subject(program: MixedProgram) -> tuple[str, ...]:
     return coarsest if all(set(coarsest) <= set(other) for other in subjects) else ()
 
 
-def _within(program: MixedProgram) -> tuple[str, ...]:
+def _between_within_subject(program: MixedProgram) -> tuple[str, ...]:
     """Between-within degrees of freedom take the subject of REPEATED, and of the first RANDOM where there is none."""
     if program.repeated is not None and not is_whole_data(program.repeated.subject):
         return effect_columns(program.repeated.subject, program.class_names)
@@ -354,10 +354,10 @@ def _check_part(
 ) -> None:
     for coefficients in part:
         if glm_effect(coefficients.effect, program.class_names) not in known:
-            name = _shown(coefficients.effect)
+            name = _effect_name(coefficients.effect)
             listed = ", ".join(sorted(e.name for e in known)) or "none"
             raise SpecificationError(f"{where}: {name} is not an effect of the {statement} statement", spot, f"its effects are {listed}")
 
 
-def _shown(effect: SASEffect) -> str:
+def _effect_name(effect: SASEffect) -> str:
     return "the intercept" if effect == INTERCEPT_EFFECT else effect.text

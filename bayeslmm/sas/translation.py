@@ -261,7 +261,7 @@ class RandomPart:
                 f"random {effect.name.lower()} / subject=id;",
             )
         left = _left_side([GLMEffect(effect.continuous)], indicator)
-        self._append(statement, [effect], f"({left} | {_joined(group)})", indicator)
+        self._append(statement, [effect], f"({left} | {_join_names(group)})", indicator)
 
     def _add_joint(self, statement: RandomStatement, effects: Sequence[GLMEffect], indicator: Derived | None) -> None:
         """A structure over all columns of the statement, within each subject."""
@@ -270,7 +270,7 @@ class RandomPart:
         if not group:
             self.derived[Derived(WHOLE_DATA)] = None
         structure, order = our_name(statement.type)
-        inside = f"{_left_side(effects, indicator)} | {_joined(group or (WHOLE_DATA,))}"
+        inside = f"{_left_side(effects, indicator)} | {_join_names(group or (WHOLE_DATA,))}"
         tail = f", {order}" if order is not None else ""
         self._append(statement, effects, f"({inside})" if structure == "us" else f"{structure}({inside}{tail})", indicator)
 
@@ -339,12 +339,12 @@ def repeated_formula(statement: RepeatedStatement, classes: Sequence[str]) -> tu
             derived.append(Derived(effect.text, columns))
         visits.append(quote_name(columns[0] if len(columns) == 1 else effect.text))
     before = ", ".join([*visits, *map(quote_name, statement.type.coordinates)]) or "1"
-    behind = f"{_joined(group)} / {_joined(subject)}" if group else _joined(subject)
+    behind = f"{_join_names(group)} / {_join_names(subject)}" if group else _join_names(subject)
     tail = f", {order}" if order is not None else ""
     return f"{structure}({before} | {behind}{tail}){' + local' if statement.local else ''}", tuple(derived)
 
 
-def _joined(columns: Sequence[str]) -> str:
+def _join_names(columns: Sequence[str]) -> str:
     return ":".join(map(quote_name, columns))
 
 

@@ -187,7 +187,7 @@ def sas_parameters(covariance: Covariance, x: Array, *, grouped: bool = False) -
         between = sas_parameters(covariance.outer, outer)
         return between + tuple(row for row in sas_parameters(covariance.inner, inner) if row[0] not in ("Residual", "UN(1,1)"))
     if isinstance(covariance, Banded):
-        return _unstructured(covariance, x)
+        return _un_names(covariance, x)
     if isinstance(covariance, Homogeneous):
         return _homogeneous(covariance, x, grouped)
     if isinstance(covariance, FactorAnalytic):
@@ -202,7 +202,7 @@ def _number_rows(pattern: str, values: Array) -> ParameterList:
     return tuple((pattern.format(k + 1), float(value)) for k, value in enumerate(values))
 
 
-def _unstructured(covariance: Banded, x: Array) -> ParameterList:
+def _un_names(covariance: Banded, x: Array) -> ParameterList:
     """UN(i,j), row by row."""
     sigma, bands = covariance.matrix(x), covariance.order
     cells = [(row, col) for row in range(covariance.q) for col in range(max(0, row + 1 - bands), row + 1)]
@@ -356,7 +356,9 @@ class CovarianceListing:
             own = problem.random.terms[term]
             root = own.map.whole / np.sqrt(problem.standardization.weight_mean)
             sigma = float(np.sqrt(problem.sigma2(float(np.exp(2.0 * tau[-1])))))
-            found = sas_parameters(own.covariance, own.covariance.rescale(own.covariance.mapped(tau[own.part], root), sigma), grouped=True)
+            found = sas_parameters(
+                own.covariance, own.covariance.rescale(own.covariance.map_rows(tau[own.part], root), sigma), grouped=True
+            )
         yield from (CovParm(name, block.subject, group, value) for name, value in found)
 
 
@@ -385,7 +387,7 @@ def _repeated_rows(block: CovBlock, problem: Problem, tau: Array) -> Iterator[Co
     structure, residual = kernel.structure, problem.design.residual
     assert isinstance(structure, GroupedStructure) and residual is not None
     levels = [""] if residual.group is None else [str(level) for level in residual.group.levels]
-    for level, own in zip(levels, structure.padded(tau[:-1][kernel.residual_part]), strict=True):
+    for level, own in zip(levels, structure.split_groups(tau[:-1][kernel.residual_part]), strict=True):
         full = structure.covariance.rescale(own, float(np.sqrt(sigma2)))
         plain = isinstance(structure, VisitStructure) and has_matrix_form(block.type) and not block.local
         if plain:

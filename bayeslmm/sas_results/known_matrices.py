@@ -42,7 +42,7 @@ def known_matrices(translation: Translation, rows: ProgramRows, data_sets: Mappi
         for block, end, size in zip(whole, ends.tolist(), sizes, strict=True):
             own = slice(end - size, end)
             inside[own, own] = True
-            found[block.levels] = _labelled(G[own, own], levels[block.levels])
+            found[block.levels] = _label_matrix(G[own, own], levels[block.levels])
         if np.any(G[~inside] != 0.0):
             what = "the G of GDATA= has covariances between the columns of different effects"
             raise SpecificationError(what, whole[0].data_set, "make one effect of them: random trait*animal / gdata=g")
@@ -54,7 +54,7 @@ def known_matrices(translation: Translation, rows: ProgramRows, data_sets: Mappi
             part = frame[_numbers(frame, "parm", block.data_set) == block.type.order]
             if part.empty:
                 raise DataError(f"LDATA= has no matrix {block.type.order}", block.data_set, "parm counts from 1 to the q of TYPE=LIN(q)")
-            found[block.levels] = _labelled(_matrix(part, block.data_set, size), levels[block.levels])
+            found[block.levels] = _label_matrix(_matrix(part, block.data_set, size), levels[block.levels])
     return found
 
 
@@ -63,7 +63,7 @@ def _levels(translation: Translation, rows: ProgramRows, block: CovBlock) -> tup
     return combine_classes(block.levels, [rows.classes[name] for name in columns]).levels
 
 
-def _labelled(matrix: Array, labels: tuple[str, ...]) -> pd.DataFrame:
+def _label_matrix(matrix: Array, labels: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(matrix, index=list(labels), columns=list(labels))
 
 

@@ -160,7 +160,7 @@ def _grid(name: str, frame: pd.DataFrame) -> list[str]:
     lines: list[str] = []
     for block in _blocks(columns):
         widths = [max(map(len, column.cells), default=0) for column in block]
-        heads = [_heading(column.head, width) for column, width in zip(block, widths, strict=True)]
+        heads = [_split_heading(column.head, width) for column, width in zip(block, widths, strict=True)]
         widths = [max(width, *(len(line) for line in head)) for width, head in zip(widths, heads, strict=True)]
         height = max(len(head) for head in heads)
         rows = [[*[""] * (height - len(head)), *head, *column.cells] for column, head in zip(block, heads, strict=True)]
@@ -204,7 +204,7 @@ def _indent_rest(line: str, longest: int) -> str:
     return " " * max(0, (LISTING_WIDTH - longest) // 2) + line
 
 
-def _heading(head: str, width: int) -> list[str]:
+def _split_heading(head: str, width: int) -> list[str]:
     """Over two lines where SAS does, and where it is longer than the column."""
     if len(head) <= width or head not in _BROKEN:
         return [head]

@@ -120,7 +120,7 @@ def fit_with_parms(model: LMM, translation: Translation, make: Callable[[], Cova
         return ParmsSearch(_warn(Fit(model, problem, found, found.elapsed)))
     problem, restricted, listing = model.problem, translation.method == "REML", make()
     found = estimate(problem, translation.method)
-    first = tau_of(found.x, _conditioned(problem, found))
+    first = tau_of(found.x, _standardized_sigma2(problem, found))
     names = listing.rows(first)
     known = [k for k, row in enumerate(names) if row.known]
     if parms is None:
@@ -132,7 +132,7 @@ def fit_with_parms(model: LMM, translation: Translation, make: Callable[[], Cova
         points.append(_point(listing, points[-1] if points else first, first, np.array(candidate)))
     variances: tuple[float, ...] = ()
     if profiles_residual(translation) and not known:
-        points = [_profiled(problem, tau, restricted) for tau in points]
+        points = [_profile_scale(problem, tau, restricted) for tau in points]
         variances = tuple(residual_variance(problem, tau) for tau in points)
     values = tuple(_value(problem, tau, restricted) for tau in points)
     best = points[int(np.argmin(values))]
@@ -144,7 +144,7 @@ def fit_with_parms(model: LMM, translation: Translation, make: Callable[[], Cova
     held = tuple(range(len(names))) if noiter else tuple(sorted({*known, *(free_rows[k - 1] for k in asked)}))
     if not held:
         return ParmsSearch(Fit(model, problem, found, found.elapsed), None, (), candidates, values, variances)
-    tau, free = _constrained(listing, best, held, restricted)
+    tau, free = _minimize_held(listing, best, held, restricted)
     estimates = _estimate_at(problem, found, tau)
     fit = FixedParameterFit(model, problem, estimates, float(np.exp(2.0 * tau[-1])))
     return ParmsSearch(fit, free, held, candidates, values, variances)
@@ -152,7 +152,7 @@ def fit_with_parms(model: LMM, translation: Translation, make: Callable[[], Cova
 
 def fit_at_values(model: LMM, listing: CovarianceListing, found: Estimate, wanted: Array) -> Fit:
     """The fit whose covariance parameters have these values."""
-    first = tau_of(found.x, _conditioned(model.problem, found))
+    first = tau_of(found.x, _standardized_sigma2(model.problem, found))
     tau = _point(listing, np.append(model.problem.start, first[-1]), first, wanted)
     return FixedParameterFit(model, model.problem, _estimate_at(model.problem, found, tau), float(np.exp(2.0 * tau[-1])))
 
@@ -164,7 +164,7 @@ def profiles_residual(translation: Translation) -> bool:
     return translation.residual and not kept
 
 
-def _profiled(problem: Problem, tau: Array, restricted: bool) -> Array:
+def _profile_scale(problem: Problem, tau: Array, restricted: bool) -> Array:
     """The same covariance but for its scale, which is the best one."""
     return tau_of(tau[:-1], problem.criterion.at(tau[:-1], restricted).sigma2)
 
@@ -196,7 +196,7 @@ def _candidates(parms: ParmsStatement, count: int) -> tuple[tuple[float, ...], .
     return tuple(product(*parms.values))
 
 
-def _conditioned(problem: Problem, found: Estimate) -> float:
+def _standardized_sigma2(problem: Problem, found: Estimate) -> float:
     return found.sigma**2 / problem.sigma2(1.0)
 
 
@@ -261,7 +261,7 @@ def _newton(gap: Callable[[Array], Array], slopes: Callable[[Array], Array], nea
     return tau if float(np.abs(gap(tau)).max(initial=0.0)) < 1e-12 else None
 
 
-def _constrained(listing: CovarianceListing, start: Array, held: tuple[int, ...], restricted: bool) -> tuple[Array, FreeParameters]:
+def _minimize_held(listing: CovarianceListing, start: Array, held: tuple[int, ...], restricted: bool) -> tuple[Array, FreeParameters]:
     """The minimum along psi_held = const, and the directions left."""
     from scipy import optimize
 

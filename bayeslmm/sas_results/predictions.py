@@ -196,7 +196,7 @@ def _columns(run: ProgramRun, *, conditional: bool) -> dict[str, tuple[Codes, Ar
     df = _degrees(run, X)
     absent = _absent(run)
     if len(absent):
-        more_X, more_pred, more_variance = _unobserved(run, absent, conditional=conditional)
+        more_X, more_pred, more_variance = _predict_unobserved(run, absent, conditional=conditional)
         rows, pred, variance = np.concatenate([rows, absent]), np.concatenate([pred, more_pred]), np.concatenate([variance, more_variance])
         df = np.concatenate([df, _degrees(run, more_X)])
     se = np.sqrt(np.maximum(variance, 0.0))
@@ -226,7 +226,7 @@ def _absent(run: ProgramRun) -> Codes:
     return np.flatnonzero(complete & frame[response].isna().to_numpy())
 
 
-def _unobserved(run: ProgramRun, absent: Codes, *, conditional: bool) -> tuple[Array, Array, Array]:
+def _predict_unobserved(run: ProgramRun, absent: Codes, *, conditional: bool) -> tuple[Array, Array, Array]:
     """X, predicted value and variance of the rows without a response."""
     fit = run.fit
     X = fit.contrast_rows(run.rows.frame.iloc[absent])

@@ -202,7 +202,7 @@ def _run_step(
 ) -> MixedResult:
     """One step, its BY groups one after another: a group that fails loses only itself."""
     # every column named must be there, before its values are looked at
-    _translated(program, frame)
+    _translate(program, frame)
     runs: list[ListedRun] = []
     failures: list[FailedGroup] = []
     for values, rows in by_groups(select_rows(frame, program), program.by):
@@ -223,7 +223,7 @@ def _run_step(
     return MixedResult(tuple(runs), tuple(failures))
 
 
-def _translated(program: MixedProgram, rows: pd.DataFrame) -> Translation:
+def _translate(program: MixedProgram, rows: pd.DataFrame) -> Translation:
     """With the levels of the classes, which GROUP= in RANDOM needs."""
     known = {c.name: c for c in program.classes if c.name in rows.columns}
     groups = {name for random in program.random if random.group is not None for name in random.group.variables if name in known}
@@ -238,7 +238,7 @@ def _run(
     check: Literal["error", "warn"],
     data_sets: Mapping[str, pd.DataFrame],
 ) -> ListedRun:
-    translation = _translated(program, data)
+    translation = _translate(program, data)
     run = ProgramRun(translation, prepare_rows(data, translation), check, data_sets)
     tables = {name: _table(run, name) for name in translation.tables}
     if program.model.outp:

@@ -62,7 +62,7 @@ def sas_random_columns(translation: Translation, rows: ProgramRows, design: Desi
     while begin < len(blocks):
         # the blocks of one statement with SUBJECT= are listed together, subject by subject
         end = begin + 1
-        while end < len(blocks) and blocks[begin].subject and _together(blocks[begin], blocks[end]):
+        while end < len(blocks) and blocks[begin].subject and _is_same_block(blocks[begin], blocks[end]):
             end += 1
         parts = [list(_of_block(translation, number, rows, design)) for number in range(begin, end)]
         merged = [column for part in parts for column in part]
@@ -74,7 +74,7 @@ def sas_random_columns(translation: Translation, rows: ProgramRows, design: Desi
     return tuple(found)
 
 
-def _together(one: CovBlock, other: CovBlock) -> bool:
+def _is_same_block(one: CovBlock, other: CovBlock) -> bool:
     return one.subject == other.subject and one.type == other.type and one.group == other.group
 
 

@@ -328,7 +328,7 @@ class ModelArguments:
             "functions": {name: require_function(function, f"functions[{name!r:.40}]") for name, function in functions.items()} or None,
         }
 
-    def _named(self) -> dict[str, Any]:
+    def _plain_arguments(self) -> dict[str, Any]:
         """The arguments by name, without arrays over the rows."""
         told = {field.name: getattr(self, field.name) for field in fields(self)}
         return told | {name: None for name, given in self.by_row().items() if given is not None}
@@ -349,6 +349,6 @@ class ModelArguments:
     def stored(self) -> dict[str, Any]:
         """Plain values for a file; what is no plain value stands beside them."""
         priors = None if self.priors is None else self.priors.as_dict()
-        plain = self._named() | {"priors": priors, "functions": sorted(self.functions or ())}
+        plain = self._plain_arguments() | {"priors": priors, "functions": sorted(self.functions or ())}
         del plain["relationship"]
         return plain

@@ -255,7 +255,7 @@ class Prior:
         """Whether the last parameter was left to the data."""
         return len(self.parameters) < len(FAMILIES[self.family].parameters)
 
-    def scaled(self, scale: float) -> Prior:
+    def fill_scale(self, scale: float) -> Prior:
         """The same prior with the scale filled in where it was left to the data (the rate of an exponential is 1/scale).
 
         >>> Prior("half_t", (3.0,)).scaled(2.5)

@@ -78,7 +78,7 @@ def _path(names: Sequence[str]) -> str:
 
 
 def _key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _string(name)
+    return name if _BARE.fullmatch(name) else _quote(name)
 
 
 def _value(value: Any) -> str:
@@ -87,7 +87,7 @@ def _value(value: Any) -> str:
     if isinstance(value, PrintedNumber):
         return str(value)
     if isinstance(value, str):
-        return _string(value)
+        return _quote(value)
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, Mapping):
@@ -100,11 +100,11 @@ def _value(value: Any) -> str:
     raise TypeError(f"TOML has no {type(value).__name__}")
 
 
-def _string(text: str) -> str:
-    return '"' + "".join(_ESCAPES.get(letter) or _shown(letter) for letter in text) + '"'
+def _quote(text: str) -> str:
+    return '"' + "".join(_ESCAPES.get(letter) or _escape(letter) for letter in text) + '"'
 
 
-def _shown(letter: str) -> str:
+def _escape(letter: str) -> str:
     code = ord(letter)
     return f"\\u{code:04X}" if code < 32 or 127 <= code < 160 or code in (0x2028, 0x2029) else letter
 

@@ -111,7 +111,7 @@ class Analyses:
         True
         """
         K, q = self.estimate.shape
-        table = _labelled(list(self.labels) * K)
+        table = _label_frame(list(self.labels) * K)
         table.insert(0, "imputation", np.repeat(np.arange(K), q))
         return table.assign(estimate=self.estimate.ravel(), std_error=self.std_error.ravel(), df=self.df.ravel())
 
@@ -169,13 +169,13 @@ class Analyses:
             what = "one data set of conditional means has no standard error: estimates alone are given"
             warn_user(BayesLMMWarning(what, "pool", 'impute with resampling="jackknife" or "bootstrap"'))
         nulls = _nulls(self.labels, null)
-        table = pooled_table(self.labels, self._pooled(self.estimate, df, interval), conf_level, alternative, nulls)
+        table = pooled_table(self.labels, self._pool_estimate(self.estimate, df, interval), conf_level, alternative, nulls)
         if not information_anchored:
             return table
         if self.anchored is None:
             what = "information-anchored standard errors beside the frequentist ones need resampled conditional means, also under MAR"
             raise InferenceError(what, f"rule {rule}", 'impute with method="conditional-mean"; Rubin\'s rules are anchored already')
-        own = self._pooled(self.anchored, df, interval)
+        own = self._pool_estimate(self.anchored, df, interval)
         low, high = own.limits(conf_level, alternative)
         p = own.p_value(alternative, nulls)
         return table.assign(anchored_std_error=own.std_error, anchored_p_value=p, anchored_conf_low=low, anchored_conf_high=high)
@@ -215,9 +215,9 @@ class Analyses:
         if len(self.estimate) < 3:
             raise InferenceError("the jackknife over imputations needs three or more", "monte_carlo_errors", "impute more often")
         found = monte_carlo(self.estimate, self.std_error, self.df[0], df, conf_level, alternative, _nulls(self.labels, null))
-        return _labelled(list(self.labels)).assign(**found)
+        return _label_frame(list(self.labels)).assign(**found)
 
-    def _pooled(self, estimate: Array, df: str, interval: str) -> Pooled:
+    def _pool_estimate(self, estimate: Array, df: str, interval: str) -> Pooled:
         return pooled_by_rule(self.imputations, Cells(self.labels, estimate, self.std_error, self.df), df, interval)
 
     def __repr__(self) -> str:
@@ -244,7 +244,7 @@ def pooled_by_rule(imputations: CompletedTrial, cells: Cells, df: str = "barnard
     return Pooled(estimate[0], nothing, nothing, np.zeros(estimate.shape[1:]))
 
 
-def _labelled(labels: Sequence[Label]) -> pd.DataFrame:
+def _label_frame(labels: Sequence[Label]) -> pd.DataFrame:
     return pd.DataFrame({name: [label[i] for label in labels] for i, name in enumerate(("visit", "parameter", "arm"))})
 
 
@@ -257,7 +257,7 @@ def _nulls(labels: Sequence[Label], null: Any) -> Array:
 def pooled_table(labels: Sequence[Label], pooled: Pooled, level: float, alternative: Alternative, null: Array | float) -> pd.DataFrame:
     """Pooled estimates of one shape (q,) as a table, tested against null."""
     low, high = pooled.limits(level, alternative)
-    return _labelled(labels).assign(
+    return _label_frame(labels).assign(
         estimate=pooled.estimate,
         std_error=pooled.std_error,
         df=pooled.df,
@@ -411,7 +411,7 @@ def _by_function(imputations: CompletedTrial, function: Callable[[pd.DataFrame],
         frame = imputations.data(k)
         if shift.any():
             whole = layout.completed(imputations.values[k])
-            frame = frame.assign(**{name: frame[name].to_numpy() + _aligned(imputations, k, added, whole)})
+            frame = frame.assign(**{name: frame[name].to_numpy() + _align_amounts(imputations, k, added, whole)})
         parts = [(None, frame)] if by is None else list(frame.groupby(by, observed=True, sort=True))
         found = [one for level, part in parts for one in _read_result(_call_analysis(function, part, k), level)]
         labels.append(tuple(label for label, _ in found))
@@ -448,7 +448,7 @@ def _require_numbers(values: Array, labels: Sequence[Label], *, with_errors: boo
             raise SpecificationError(f"the function gave {what}", f"{labels[q][1]} of data set {k}", remedy)
 
 
-def _aligned(imputations: CompletedTrial, k: int, added: Array, whole: pd.DataFrame) -> Array:
+def _align_amounts(imputations: CompletedTrial, k: int, added: Array, whole: pd.DataFrame) -> Array:
     """The amounts of the rows of data set k."""
     weights = imputations.replication.weights
     frame = whole.assign(**{imputations.layout.columns.outcome: added})

@@ -247,7 +247,7 @@ def read_errors(problem: Problem, sigma: Any, R: Any) -> tuple[Array, float]:
     else:
         given = dict.fromkeys(labels, R)
     full = np.stack([_visit_parameters(structure, _in_order(given[label], residual.visit_levels)) for label in labels])
-    scale, phi = structure.unpadded(full)
+    scale, phi = structure.join_groups(full)
     return residual_natural(structure, phi), scale
 
 

@@ -18,7 +18,7 @@ from bayeslmm._validation import require_count, require_function, require_memory
 from bayeslmm.covariance.registry import is_unstructured
 from bayeslmm.errors import BayesLMMWarning, ConvergenceError, SpecificationError, warn_user
 from bayeslmm.inference.intervals.batch_structured import Kinds, SubjectGroup, poolable, subject_groups, whole_sample
-from bayeslmm.inference.intervals.resampling import VisitParameters, refit_without_each, reweighted, visit_parameters
+from bayeslmm.inference.intervals.resampling import VisitParameters, fit_reweighted_subjects, refit_without_each, visit_parameters
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_structure import VisitStructure
 from bayeslmm.results.foreign_names import answers_keywords
@@ -176,7 +176,7 @@ def _conditional_means(
         weights = 1.0 - np.eye(N)
         names = tuple(f"without {label}" for label in trial.layout.subjects)
     else:
-        weights = stratified(trial.layout, n, generator(seed))
+        weights = bootstrap_counts(trial.layout, n, generator(seed))
         every = _refit_weighted(trial, weights, progress)
         names = tuple(f"sample {b + 1}" for b in range(n))
     every, weights, failed = _keep_settled(every, weights, names)
@@ -185,7 +185,7 @@ def _conditional_means(
     return Imputations(trial.layout, trial.complete(both), Replication(resampling, weights), trial, both, failed, seed=seed)
 
 
-def stratified(layout: Layout, n: int, rng: Generator) -> Array:
+def bootstrap_counts(layout: Layout, n: int, rng: Generator) -> Array:
     """How often each subject occurs in n bootstrap samples drawn within the arms, (n, N)."""
     weights = np.zeros((n, len(layout.subjects)))
     for code in range(len(layout.arms)):
@@ -198,7 +198,7 @@ def _refit_weighted(trial: TrialModel, weights: Array, progress: Callable[[int],
     inside = trial.fitted_subject >= 0
     own = np.zeros((len(weights), int(inside.sum())))
     own[:, trial.fitted_subject[inside]] = weights[:, inside]
-    return reweighted(trial.fit.problem, trial.fit.estimate.x, trial.fit.restricted, own, progress)
+    return fit_reweighted_subjects(trial.fit.problem, trial.fit.estimate.x, trial.fit.restricted, own, progress)
 
 
 def _keep_settled(every: VisitParameters, weights: Array, names: tuple[str, ...]) -> tuple[VisitParameters, Array, tuple[str, ...]]:
@@ -239,7 +239,7 @@ def _draw_from_bootstraps(
     trial: TrialModel, method: str, number: tuple[int, int], seed: Any, progress: Callable[[int], None] | None
 ) -> Imputations:
     (B, D), rng = number, generator(seed)
-    weights = stratified(trial.layout, B, rng)
+    weights = bootstrap_counts(trial.layout, B, rng)
     every, weights, failed = _keep_settled(_refit_weighted(trial, weights, progress), weights, tuple(f"sample {b + 1}" for b in range(B)))
     if method == "approximate-bayes":
         values = trial.complete(every, rng)

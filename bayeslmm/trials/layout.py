@@ -94,7 +94,7 @@ class Events:
     first: Codes
     strategy: tuple[Strategy, ...]
 
-    def affected(self, m: int) -> Flags:
+    def affected_visits(self, m: int) -> Flags:
         """(N, m) visits on and after the event."""
         return np.asarray(np.arange(m) >= self.first[:, None])
 

@@ -195,14 +195,14 @@ def power(
         raise SpecificationError("n is given, and not along what", "along", "name the grouping factor that is extended")
     rows = []
     for size, stream in zip(sizes, seed_sequence(seed).spawn(len(sizes)), strict=True):
-        own = fit if n is None else extended(fit, factor, size)
+        own = fit if n is None else extend_model(fit, factor, size)
         asked = read_test(own, test, side, delta, equivalence)
         if method == "analytic":
             rows.append(
                 {"n": size, "power": analytic_power(own, asked, alpha, df), "nsim": 0, "failed": 0, "singular": 0, "estimate_bias": 0.0}
             )
         else:
-            rows.append({"n": size} | _simulated(own, asked, alpha, nsim, df, stream, dropout))
+            rows.append({"n": size} | _simulate_power(own, asked, alpha, nsim, df, stream, dropout))
     frame = pd.DataFrame(rows)
     low, high = _limits(frame["power"].to_numpy(float), (frame["nsim"] - frame["failed"]).to_numpy(float))
     frame.insert(2, "conf_low", low)
@@ -266,7 +266,7 @@ def _levels(fit: Estimates, factor: str) -> int:
     return fit.nobs if residual is None else int(residual.subject.size)
 
 
-def extended(fit: Estimates, factor: str, n: int) -> Estimates:
+def extend_model(fit: Estimates, factor: str, n: int) -> Estimates:
     """The same parameters on a design of n levels of a factor: the first of the data, and copies of them in turn."""
     model: Any = fit.model
     if any(term.relationship is not None for term in fit.design.terms):
@@ -384,7 +384,7 @@ def singular_fits(fit: Estimates, x: Array) -> Any:
     return out
 
 
-def _simulated(fit: Estimates, test: PowerTest, alpha: float, nsim: int, df: str, seed: Any, dropout: Any) -> dict[str, Any]:
+def _simulate_power(fit: Estimates, test: PowerTest, alpha: float, nsim: int, df: str, seed: Any, dropout: Any) -> dict[str, Any]:
     if len(test.L) == 1 and dropout is None and batchable(fit, df):
         found = simulate_fits(fit, test.L, nsim, seed, df)
         good = found.settled & np.isfinite(found.tests.df[:, 0] + found.tests.std_error[:, 0]) | (found.settled & (df == "asymptotic"))
@@ -452,7 +452,7 @@ def _one_by_one(
     rng = np.random.default_rng(seed.spawn(1)[0])
     for y in Y.T:
         try:
-            other = model.with_response(y) if lost is None else _observed(fit, y, lost.kept(rng))
+            other = model.with_response(y) if lost is None else _observed_model(fit, y, lost.kept(rng))
             own = other.fit(fit.method)
             effects = fixed_effects(own, df, None, "expected")  # type: ignore[arg-type]
             if len(test.L) > 1:
@@ -469,7 +469,7 @@ def _one_by_one(
     return np.array(rejected, float), np.array(estimates), singular, failed
 
 
-def _observed(fit: Estimates, y: Array, kept: Any) -> Any:
+def _observed_model(fit: Estimates, y: Array, kept: Any) -> Any:
     """The model of the rows that are left of a simulated trial."""
     model: Any = fit.model
     frame = as_pandas(model.data).iloc[fit.design.rows].assign(**{fit.design.spec.formula.response: y})

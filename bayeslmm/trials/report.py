@@ -185,7 +185,7 @@ def imputation_report(imputations: CompletedTrial, path: Any, title: str | None,
     where.facts([("Seed", "none" if imputations.seed is None else str(imputations.seed)), *versions()])
     if imputations.failed:
         where.text(f"Refits that failed and are left out: {', '.join(imputations.failed)}.", "note")
-    return page.finished(path)
+    return page.finish(path)
 
 
 def check_analysis(imputations: CompletedTrial, asked: EffectOptions) -> None:
@@ -196,7 +196,7 @@ def check_analysis(imputations: CompletedTrial, asked: EffectOptions) -> None:
     if not callable(asked.analysis):
         analysis_formula(imputations.layout, asked.analysis, asked.covariates)
     if asked.analysis is not None or asked.covariates:
-        _analysed(imputations, asked)  # what a user asked for by name is an error of the call, not a line of the page
+        _analyse(imputations, asked)  # what a user asked for by name is an error of the call, not a line of the page
 
 
 def add_imputations(page: Page, imputations: CompletedTrial, asked: EffectOptions) -> None:
@@ -251,8 +251,8 @@ def _who_section(section: Section, imputations: CompletedTrial) -> None:
 def _effect_section(section: Section, imputations: CompletedTrial, asked: EffectOptions) -> None:
     if imputations.replication.rule == "single":
         section.text("Point estimates only: nothing was resampled.", "note")
-    analyses = _analysed(imputations, asked)
-    pooled = _pooled(analyses, asked, information_anchored=analyses.anchored is not None)
+    analyses = _analyse(imputations, asked)
+    pooled = _pool(analyses, asked, information_anchored=analyses.anchored is not None)
     last = pooled["visit"].iloc[-1]
     section.text(asked.sentence())
     section.table(pooled[pooled["parameter"] == "difference"], "Differences between arms at each visit.")
@@ -260,7 +260,7 @@ def _effect_section(section: Section, imputations: CompletedTrial, asked: Effect
     random = imputations.at_random()
     if random is None or random.trial is None or all(name == "MAR" for name in random.subjects["strategy"]):
         return
-    plain = _pooled(_analysed(random, asked), asked)
+    plain = _pool(_analyse(random, asked), asked)
     shown = [column for column in ("estimate", "std_error", "p_value", "conf_low", "conf_high") if pooled[column].notna().any()]
     rows = []
     for number in np.flatnonzero((pooled["visit"] == last).to_numpy()):
@@ -275,10 +275,10 @@ def _effect_section(section: Section, imputations: CompletedTrial, asked: Effect
     section.table(pd.DataFrame(rows), "The last visit with the same imputation model, were everything missing at random.")
 
 
-def _analysed(imputations: CompletedTrial, asked: EffectOptions) -> Analyses:
+def _analyse(imputations: CompletedTrial, asked: EffectOptions) -> Analyses:
     options: dict[str, Any] = {"by": ..., "delta": None, "weights": "counterfactual", "control": None, "residual": None}
     return analyse(imputations, asked.analysis, covariates=asked.covariates, **options)
 
 
-def _pooled(analyses: Analyses, asked: EffectOptions, *, information_anchored: bool = False) -> pd.DataFrame:
+def _pool(analyses: Analyses, asked: EffectOptions, *, information_anchored: bool = False) -> pd.DataFrame:
     return analyses.pool(asked.conf_level, asked.alternative, null=asked.null, information_anchored=information_anchored)

@@ -39,7 +39,7 @@ def delta_frame(
     if values is not None and lag is not None:
         raise SpecificationError("lag goes with one amount per visit", "lag", "leave it out: amounts by arm do not accumulate")
     if values is None:
-        values = _accumulated(imputations, delta, lag, missing_only=missing_only)
+        values = _accumulate(imputations, delta, lag, missing_only=missing_only)
     subject, visit = layout.order
     c = layout.columns
     return layout.frame[[c.subject, c.visit]].assign(delta=values[subject, visit])
@@ -69,7 +69,7 @@ def _adjusted_cells(imputations: CompletedTrial, after_event: bool, missing_only
     return np.asarray(cells if missing_only else cells | after, float)
 
 
-def _accumulated(imputations: CompletedTrial, delta: Any, lag: Any, *, missing_only: bool) -> Array:
+def _accumulate(imputations: CompletedTrial, delta: Any, lag: Any, *, missing_only: bool) -> Array:
     layout = imputations.layout
     N, m = layout.size
     amounts, weights = _per_visit(delta, m, "delta"), _per_visit([1.0] + [0.0] * (m - 1) if lag is None else lag, m, "lag")

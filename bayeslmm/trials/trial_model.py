@@ -256,7 +256,7 @@ def _require_arms(layout: Layout) -> None:
 
 def left_out(layout: Layout, events: Events) -> Flags:
     """(N, m) outcomes that the imputation model is not fitted to: those after events that are not missing at random."""
-    lost = events.affected(len(layout.visits)) & ~layout.imputed
+    lost = events.affected_visits(len(layout.visits)) & ~layout.imputed
     return np.asarray(lost & np.array([name != "MAR" for name in events.strategy])[:, None])
 
 
@@ -331,11 +331,11 @@ def _require_estimable(layout: Layout, events: Events, law: Law) -> None:
             if len(lost):
                 visit = layout.visits[part.start + int(lost[0])]
                 what = f"the mean of arm {layout.arms[arm]!r} at visit {visit!r} cannot be estimated"
-                where = f"strategy {_spoken(name)} of subject {layout.subjects[i]!r}; no outcome of the fit tells it"
+                where = f"strategy {_strategy_name(name)} of subject {layout.subjects[i]!r}; no outcome of the fit tells it"
                 raise DataError(
                     what, where, "drop the visit, leave the interaction out of the formula, or use a strategy without this mean"
                 )
 
 
-def _spoken(strategy: Strategy) -> str:
+def _strategy_name(strategy: Strategy) -> str:
     return str(getattr(strategy, "__name__", strategy))

@@ -157,7 +157,7 @@ class TestLaws:
         assert np.isfinite(covariance.from_matrix(np.zeros((covariance.q, covariance.q)))).all()
 
     def test_with_its_leading_scale_held_at_one(self, covariance, x):
-        pinned, sigma = covariance.pinned(), covariance.matrix(x)
+        pinned, sigma = covariance.pin_scale(), covariance.matrix(x)
         scale, inner = pinned.split(x)
         assert inner.size == pinned.size == covariance.size - 1
         close(scale**2 * pinned.matrix(inner), sigma, 1e-9)
@@ -178,7 +178,7 @@ class TestLaws:
         free = np.random.default_rng(6).normal(size=(q, q))
         maps = {"any": free, "diagonal": np.diag(np.linspace(0.5, 2.0, q)), "scalar": 1.7 * np.eye(q)}
         A = maps[covariance.invariance]
-        close(covariance.matrix(covariance.mapped(x, A)), A @ covariance.matrix(x) @ A.T, 1e-12)
+        close(covariance.matrix(covariance.map_rows(x, A)), A @ covariance.matrix(x) @ A.T, 1e-12)
 
     def test_invariance(self, case, covariance, x):
         rng = np.random.default_rng(3)

@@ -151,7 +151,7 @@ class TestSpatial:
         distances = distance_matrix(rng.uniform(0, 3, (3, 4, dimension)))
         covariance = make(name, 1, reach=typical_distance(distances), nugget=nugget)
         assert isinstance(covariance, SpatialCovariance)
-        pinned = covariance.pinned()
+        pinned = covariance.pin_scale()
         assert isinstance(pinned, PinnedLocated)
         x = covariance.start() + 0.2 * rng.uniform(-1, 0, (2, covariance.size))
         for i, d in enumerate(distances):
@@ -210,9 +210,9 @@ def test_names_of_parameters():
 def test_pinning_gives_the_sd_of_the_first_row():
     sigma = np.array([[4.0, 1.0], [1.0, 9.0]])
     for name in ("us", "csh", "ar1h", "adh", "toeph"):
-        scale, inner = make(name, 2).pinned().from_matrix(sigma)
+        scale, inner = make(name, 2).pin_scale().from_matrix(sigma)
         assert scale == pytest.approx(2.0)
-        np.testing.assert_allclose(scale**2 * make(name, 2).pinned().matrix(inner), sigma, rtol=1e-12)
+        np.testing.assert_allclose(scale**2 * make(name, 2).pin_scale().matrix(inner), sigma, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["cs", "csh", "ar1", "ar1h", "ad", "adh", "toep", "toeph"])

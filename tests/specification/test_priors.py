@@ -37,9 +37,9 @@ def test_a_scale_left_out_is_filled_in_from_the_data() -> None:
     prior = Priors(sd=("half_t", 3)).sd_of("g", "Intercept")
     assert prior is not None
     assert prior.autoscaled
-    assert prior.scaled(2.5) == Prior("half_t", (3.0, 2.5))
-    assert Prior("exponential").scaled(4.0) == Prior("exponential", (0.25,))
-    assert Prior("half_normal", (1.0,)).scaled(9.0) == Prior("half_normal", (1.0,))
+    assert prior.fill_scale(2.5) == Prior("half_t", (3.0, 2.5))
+    assert Prior("exponential").fill_scale(4.0) == Prior("exponential", (0.25,))
+    assert Prior("half_normal", (1.0,)).fill_scale(9.0) == Prior("half_normal", (1.0,))
 
 
 def test_coefficients_are_named() -> None:

@@ -80,7 +80,7 @@ class TermBlock:
             T[:, rows, columns] = x
             mapped = rotate_to_triangle(A @ T)[:, rows, columns]
         elif covariance.invariance == "any":
-            mapped = np.stack([covariance.mapped(row, A) for row in x])
+            mapped = np.stack([covariance.map_rows(row, A) for row in x])
         elif covariance.invariance == "diagonal":
             mapped = covariance.rescale_rows(x, np.diagonal(A))
         else:
@@ -90,7 +90,7 @@ class TermBlock:
     def from_kernel(self, x: Array, unit: float, typical: float) -> Array:
         """phi of the term's part of x."""
         covariance, whole = self.term.covariance, self.term.map.whole
-        user = covariance.mapped(x, whole) if covariance.invariance == "any" else x
+        user = covariance.map_rows(x, whole) if covariance.invariance == "any" else x
         if covariance.invariance == "diagonal":
             user = covariance.rescale_rows(x, np.abs(np.diagonal(whole)))
         elif covariance.invariance == "scalar":
@@ -178,7 +178,7 @@ class MixingBlock:
         u = phi[..., self.part]
         return np.asarray(-0.5 * (u**2 + np.log(2.0 * np.pi)).sum(-1))
 
-    def given(self, stated: Array, rng: Generator) -> Array:
+    def draw_given(self, stated: Array, rng: Generator) -> Array:
         """u (S, m) drawn given the coefficients (S, m)."""
         return np.stack([_quantile_given(prior, stated[:, j], rng) for j, prior in enumerate(self.priors)], axis=1)
 

@@ -309,7 +309,7 @@ def _one(said: Prior | None, default: Prior, kind: str, group: str, term: str, b
         return ParameterPrior(kind, group, term, default, base.name)
     scale = default.parameters[-1] if default.parameters and default.family.startswith("half") else 1.0
     scale = 1.0 / default.parameters[0] if default.family == "exponential" else scale
-    return ParameterPrior(kind, group, term, said.scaled(scale), "given")
+    return ParameterPrior(kind, group, term, said.fill_scale(scale), "given")
 
 
 def _alpha(design: Design, said: Priors, base: PriorPreset) -> tuple[ParameterPrior, ...]:

@@ -431,10 +431,10 @@ class GeneralTransform:
             wrong = ~np.isfinite(phi).all(axis=1)
             if not wrong.any():
                 break
-            phi[wrong] = self._tried(rng, int(wrong.sum()))
+            phi[wrong] = self._first_finite(rng, int(wrong.sum()))
         return phi
 
-    def _tried(self, rng: Generator, n: int) -> Array:
+    def _first_finite(self, rng: Generator, n: int) -> Array:
         values = np.stack([draw_prior(prior, rng, n) for prior in self.priors], axis=1)
         parameters = self.covariance.natural_parameters
         variance = {p.rows[0]: j for j, p in enumerate(parameters) if p.kind == "var"}

@@ -181,7 +181,7 @@ def predict_posterior(
     )
     rng = generator(seed)
     if post.problem.structured is not None and (level == "conditional" or interval == "prediction"):
-        rows, columns = _structured(post, rows, asked, rng)
+        rows, columns = _conditional_normals(post, rows, asked, rng)
     else:
         columns = _independent(post, rows, asked, rng)
     out = pd.DataFrame(columns, index=rows.index) if isinstance(columns, dict) else _draw_frame(post, columns, rows.index)
@@ -226,7 +226,7 @@ class RowDraws:
     chosen: Codes
 
 
-def _summed(values: Array, asked: PredictionRequest) -> dict[str, Array]:
+def _summarize_draws(values: Array, asked: PredictionRequest) -> dict[str, Array]:
     """Of draws (S, n)."""
     out = {"estimate": values.mean(0)}
     if asked.interval is not None:
@@ -259,13 +259,13 @@ def _independent(post: PosteriorData, rows: NewData, asked: PredictionRequest, r
         if asked.draws:
             drawn.append(asked.back(values))
             continue
-        found = _summed(asked.back(values), asked)
+        found = _summarize_draws(asked.back(values), asked)
         found["estimate"] = asked.back(mean).mean(0)
         parts.append(found)
     if asked.draws:
         return RowDraws(np.concatenate([np.zeros((post.size, 0)), *drawn], axis=1), np.arange(post.size))
     if not parts:
-        return _summed(np.zeros((2, 0)), asked)
+        return _summarize_draws(np.zeros((2, 0)), asked)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -299,7 +299,7 @@ def _unit_sds(post: PosteriorData, rows: NewData, asked: PredictionRequest) -> A
 # -- structured errors ---------------------------------------------------------------------------------------------------------------------
 
 
-def _structured(
+def _conditional_normals(
     post: PosteriorData, rows: NewData, asked: PredictionRequest, rng: np.random.Generator
 ) -> tuple[NewData, dict[str, Array] | RowDraws]:
     """A normal distribution for each of some draws: alpha and beta integrated out, the subject's observed outcomes given."""
@@ -312,7 +312,7 @@ def _structured(
             draws.append(asked.back(mean + np.sqrt(np.maximum(variance, 0.0)) * rng.standard_normal(len(mean))))
     if asked.draws:
         return replace(rows, missing=missing), RowDraws(np.stack(draws), chosen)
-    found = _summed(np.stack(draws), asked)
+    found = _summarize_draws(np.stack(draws), asked)
     found["estimate"] = np.mean(means, axis=0)
     return replace(rows, missing=missing), found
 

@@ -406,16 +406,16 @@ class PosteriorMeans:
         """
         return replace(self.means, frame=self.frame, conf_level=self.conf_level, df_note="").plot(x=x, ax=ax)
 
-    def _shown(self) -> list[NotedFrame]:
+    def _text(self) -> list[NotedFrame]:
         """The means, and the contrasts that were asked for."""
         frames = [self.frame, self.contrasts] if self.means.asked else [self.frame]
         return [noted(frame, getattr(frame, "notes", self.means.notes)) for frame in frames]
 
     def __repr__(self) -> str:
-        return "\n\n".join(map(repr, self._shown()))
+        return "\n\n".join(map(repr, self._text()))
 
     def _repr_html_(self) -> str:
-        return "".join(frame._repr_html_() for frame in self._shown())
+        return "".join(frame._repr_html_() for frame in self._text())
 
 
 known_arguments(PosteriorMeans, attributes=MEANS_ATTRIBUTES)

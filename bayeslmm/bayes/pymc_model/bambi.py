@@ -94,11 +94,11 @@ def _prior(prior: Prior) -> bmb.Prior | float:
 
 
 def _require_expressible(design: Design) -> None:
-    for what, where in _beyond(design):
+    for what, where in _unsupported(design):
         raise SpecificationError(f"Bambi has no {what}", where, "use to_pymc(), or model.sample()")
 
 
-def _beyond(design: Design) -> list[tuple[str, str]]:
+def _unsupported(design: Design) -> list[tuple[str, str]]:
     """What Bambi cannot express, and where it is."""
     found = []
     if design.residual is not None:
@@ -108,11 +108,11 @@ def _beyond(design: Design) -> list[tuple[str, str]]:
     if design.weights is not None:
         found.append(("weights of the residual variance (its weights multiply log likelihoods)", "weights"))
     for term in design.terms:
-        found += _beyond_term(term)
+        found += _unsupported_term(term)
     return found
 
 
-def _beyond_term(term: RandomTerm) -> list[tuple[str, str]]:
+def _unsupported_term(term: RandomTerm) -> list[tuple[str, str]]:
     found = []
     if term.relationship is not None:
         found.append(("relationship matrices", term.group.name))

@@ -107,7 +107,7 @@ def shape_parameters(axes: ScaledTransform, covariance: Covariance, names: Matri
     if not inner.size:
         return None
     called = [name + names.suffix for name in covariance.natural_names_for(names.labels)[k:]]
-    if inner.size == 1 and inner.parameters[0].kind == "rho" and _within(inner, axes.shapes[0]):
+    if inner.size == 1 and inner.parameters[0].kind == "rho" and _is_uniform(inner, axes.shapes[0]):
         return one_correlation(called[0], inner, axes.shapes[0])
     shape_axes = ScaledTransform(positive_transform(()), inner, axes.shapes)
     z = transformed_parameters(f"axis{names.suffix}" if names.suffix else "axis_residual", shape_axes, inner.start())
@@ -116,7 +116,7 @@ def shape_parameters(axes: ScaledTransform, covariance: Covariance, names: Matri
     return z
 
 
-def _within(inner: Correlation, prior: Prior) -> bool:
+def _is_uniform(inner: Correlation, prior: Prior) -> bool:
     """Whether a prior is uniform over possible correlations."""
     low, high = shape_limits(inner)
     return prior.family == "uniform" and prior.parameters[0] >= low - 1e-9 and prior.parameters[1] <= high

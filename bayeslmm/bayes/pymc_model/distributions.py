@@ -101,7 +101,7 @@ class ReportedArray(Op):  # type: ignore[misc]
         return [grad_not_implemented(self, 0, inputs[0], "a value reported for people")]
 
 
-def _quietly(op: Any, node: Any = None, **options: Any) -> Any:
+def _ignore_object_mode(op: Any, node: Any = None, **options: Any) -> Any:
     """In numba a node runs as Python, which is what is wanted: PyTensor need not say so each time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -109,7 +109,7 @@ def _quietly(op: Any, node: Any = None, **options: Any) -> Any:
 
 
 for _node in (ValueAndGradient, ArrayAndJacobian, ReportedArray):
-    numba_funcify.register(_node)(_quietly)
+    numba_funcify.register(_node)(_ignore_object_mode)
 
 
 class StandardizedCoefficients(Transform):  # type: ignore[misc]

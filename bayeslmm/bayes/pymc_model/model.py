@@ -72,11 +72,11 @@ def random_effects_graph(
         first = design.terms[members[0]]
         Z = pm.Data(f"Z_{group}", np.concatenate([design.terms[i].Z for i in members], axis=1), dims=("obs", dims[1]))
         codes = pm.Data(f"index_{group}", first.group.codes, dims=("obs",))
-        found.append(pt.sum(_together(Z, X, design, members, group) * beta[codes], axis=1))
+        found.append(pt.sum(_join_columns(Z, X, design, members, group) * beta[codes], axis=1))
     return found
 
 
-def _together(Z: TensorVariable, X: TensorVariable, design: Design, members: Sequence[int], group: str) -> TensorVariable:
+def _join_columns(Z: TensorVariable, X: TensorVariable, design: Design, members: Sequence[int], group: str) -> TensorVariable:
     """Z, which is refused where its columns that are columns of X are no longer those: new rows of one are new rows of the other."""
     columns = np.concatenate([design.terms[i].Z for i in members], axis=1)
     shared = [(a, j) for a in range(columns.shape[1]) for j in range(design.X.shape[1]) if np.array_equal(columns[:, a], design.X[:, j])]

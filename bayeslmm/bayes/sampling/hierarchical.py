@@ -61,7 +61,9 @@ def sample_hierarchical(
     phi = np.stack([target_phi(target, posterior, i, j) for i in range(c) for j in range(n)])
     alpha, mixing = _flat(posterior, "alpha"), target.layout.mixing
     if mixing is not None:
-        phi[:, mixing.part] = mixing.given(target.alpha.stated(alpha)[:, target.alpha.mixed], np.random.default_rng(seed_sequence(seed)))
+        phi[:, mixing.part] = mixing.draw_given(
+            target.alpha.stated(alpha)[:, target.alpha.mixed], np.random.default_rng(seed_sequence(seed))
+        )
     found = PosteriorDraws(phi, alpha, effect_draws(target, posterior), target.values(phi))
     statistics = {key: np.asarray(tree["sample_stats"][key]).ravel() for key in ("diverging", "energy") if key in tree["sample_stats"]}
     interrupted = n < draws or c < chains

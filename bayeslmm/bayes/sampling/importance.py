@@ -53,7 +53,7 @@ class SplitT:
         constant = gammaln(0.5 * (df + d)) - gammaln(0.5 * df) - 0.5 * d * np.log(df * np.pi)
         return np.asarray(constant - 0.5 * (df + d) * np.log1p(np.sum((v / scale) ** 2, axis=1) / df) - np.log(scale).sum(1))
 
-    def widened(self, factor: float, df: float) -> SplitT:
+    def widen(self, factor: float, df: float) -> SplitT:
         return SplitT(self.centre, self.axes, factor * self.left, factor * self.right, df)
 
 
@@ -103,7 +103,7 @@ def refit_proposal(points: Array, weights: Array, df: float = 5.0) -> ProposalMi
     left = np.maximum((middle - low) / UPPER_DECILE[5], 0.4 * s)
     right = np.maximum((high - middle) / UPPER_DECILE[5], 0.4 * s)
     core = SplitT(mean + axes @ middle, axes, left, right, df)
-    return ProposalMixture((core, core.widened(1.8, 3.0)), np.array([0.85, 0.15]))
+    return ProposalMixture((core, core.widen(1.8, 3.0)), np.array([0.85, 0.15]))
 
 
 def cluster_proposal(points: Array, weights: Array, base: Proposal, rng: Generator, parts: int, df: float = 6.0) -> ProposalMixture:

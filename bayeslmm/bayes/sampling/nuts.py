@@ -71,7 +71,7 @@ def leapfrog(function: LogDensity, state: PhasePoint, step: float) -> PhasePoint
     return PhasePoint(z, momentum + 0.5 * step * gradient, value, gradient)
 
 
-def _turning(left: PhasePoint, right: PhasePoint) -> bool:
+def _is_turning(left: PhasePoint, right: PhasePoint) -> bool:
     gap = right.z - left.z
     return bool(gap @ left.momentum < 0 or gap @ right.momentum < 0)
 
@@ -96,7 +96,7 @@ def _join_trees(first: NutsTree, second: NutsTree, forward: bool, rng: Generator
     against = first.log_weight if biased else total
     take = not (second.turning or second.diverged) and np.log(rng.uniform()) < second.log_weight - against
     chosen = second.chosen if take else first.chosen
-    broken = second.turning or _turning(left, right)
+    broken = second.turning or _is_turning(left, right)
     return NutsTree(left, right, chosen, total, broken, second.diverged, first.accepted + second.accepted, first.steps + second.steps)
 
 

@@ -171,7 +171,7 @@ def _draw_by_pattern(density: Density, patterns: PooledSubjectsKernel, x: Array,
     prior = [_draw_levels(D, term, s, rng) for D, term in zip(Ds, kernel.data.terms, strict=True)]
     scores = [np.zeros_like(own) for own in prior]
     for batch, kind in zip(kernel.data.rows, patterns.kinds, strict=True):
-        rows, Zs, members = patterns.scaled(kind, x), scaled_columns(kernel, batch.rows), kind.members
+        rows, Zs, members = patterns.factorize_kind(kind, x), scaled_columns(kernel, batch.rows), kind.members
         codes = [term.codes[batch.rows] for term in kernel.data.terms]
         e = np.einsum("bkr,tr->tbk", scaled_Xy(kernel, batch.rows), v)
         e -= s[:, None, None] * _by_kind(cholesky(rows.R), rng.standard_normal(e.shape), members)
@@ -264,7 +264,7 @@ class ConjugateGradientSampler:
     Ts: tuple[Array, ...]
     U0: Array | None
 
-    def scaled(self, v: Array, *, transposed: bool = False) -> Array:
+    def apply_factor(self, v: Array, *, transposed: bool = False) -> Array:
         """Lambda v, or Lambda' v."""
         assert self.cross.rest is not None
         out = np.empty_like(v)
@@ -278,16 +278,16 @@ class ConjugateGradientSampler:
         assert self.W is not None
         return np.asarray(np.einsum("catk,ctk->atk", self.W, np.einsum("abtk,btk->atk", self.W, c)))
 
-    def unreduced(self, u: Array) -> Array:
+    def multiply_products(self, u: Array) -> Array:
         """U0 u, the cross-products of the remaining columns themselves."""
         if self.U0 is not None:
             return np.asarray(u @ self.U0)
         assert self.cross.remaining is not None
         return np.ascontiguousarray(self.cross.remaining.times(np.ascontiguousarray(u.T)).T)
 
-    def reduced(self, u: Array) -> Array:
+    def multiply_schur(self, u: Array) -> Array:
         """U u = (U0 - E'HE) u."""
-        out = self.unreduced(u)
+        out = self.multiply_products(u)
         if self.cross.coupling is not None and self.W is not None:
             inner = self.through(self.cross.coupling.times(u[..., None])[:, :, 0])
             out -= self.cross.coupling.transpose_times(inner[:, :, None])[..., 0]
@@ -295,12 +295,12 @@ class ConjugateGradientSampler:
 
     def times(self, v: Array) -> Array:
         """S v."""
-        return v + self.scaled(self.reduced(self.scaled(v)), transposed=True)
+        return v + self.apply_factor(self.multiply_schur(self.apply_factor(v)), transposed=True)
 
     def solve_reduced(self, c: Array, before: Preconditioner | None) -> Array:
         """Q c = Lambda S^-1 Lambda' c; before : None where each draw has a preconditioner of its own."""
         if before is not None:
-            return self.scaled(self.solve(self.scaled(c, transposed=True), before.inverse))
+            return self.apply_factor(self.solve(self.apply_factor(c, transposed=True), before.inverse))
         cross = self.cross
         assert cross.remaining is not None and cross.probes is not None and cross.first is not None and self.W is not None
         assert isinstance(cross.coupling, UnpairedOffDiagonal)
@@ -423,7 +423,9 @@ def _block(
     ze = noise.draw(t, rng)
     rest_prior = np.concatenate([own.reshape(t, -1) for own in free[skip:]], axis=1)
     c_rest = (
-        (v @ cross.V0.T) / s[:, None] - np.concatenate([own.reshape(t, -1) for own in ze[skip:]], axis=1) - system.unreduced(rest_prior)
+        (v @ cross.V0.T) / s[:, None]
+        - np.concatenate([own.reshape(t, -1) for own in ze[skip:]], axis=1)
+        - system.multiply_products(rest_prior)
     )
     found: list[Array] = []
     if cross.first is not None and cross.coupling is not None:

@@ -215,7 +215,7 @@ class _Components:
         jacobian = self.jacobian()
         k = len(jacobian)
         P, Q, traces = np.zeros((k, p, p)), np.zeros((k * p, k * p)), np.zeros((k, k))
-        second = np.zeros((k, k, p, p)) if self.curved() else None
+        second = np.zeros((k, k, p, p)) if self.is_nonlinear() else None
         for pool in self.state.pooled:
             self._add_pooled(pool, P, Q, traces, second)
         for part in self.state.rows:
@@ -284,7 +284,7 @@ class _Components:
         if residual is None:
             out[begin, -1] = 2.0
         else:
-            full = residual.padded(x[kernel.residual_part])
+            full = residual.split_groups(x[kernel.residual_part])
             s = residual.covariance.size
             columns = np.arange(kernel.residual_part.start - 1, kernel.residual_part.stop)
             for g, own in enumerate(full):
@@ -316,7 +316,7 @@ class _Components:
     ) -> Array:
         """First (groups x size) or second (groups x size x size) derivatives of R0 in its components, over blocks."""
         block = part.batch.block.part(cut)
-        s, full = residual.covariance.size, residual.padded(self.state.phi)
+        s, full = residual.covariance.size, residual.split_groups(self.state.phi)
         found = []
         for g, own in enumerate(full):
             if isinstance(residual, VisitStructure):
@@ -333,7 +333,7 @@ class _Components:
 
     # -- second order --------------------------------------------------------------------------------------------------------------
 
-    def curved(self) -> bool:
+    def is_nonlinear(self) -> bool:
         """Whether V is not linear in psi."""
         kernel, residual = self.state.kernel, self._residual()
         random = any(not term.covariance.component_linear for term in kernel.random.terms)

@@ -256,9 +256,9 @@ class Inference:
         """Kenward-Roger on standardized columns."""
         if not is_restricted(self.fit):
             raise InferenceError("Kenward-Roger is defined for REML fits", "this fit is by ML", "fit('REML'), or df='satterthwaite'")
-        return found_once(self.fit, ("Kenward-Roger", information, linear), lambda: self._adjusted(information, linear))
+        return found_once(self.fit, ("Kenward-Roger", information, linear), lambda: self._kenward_roger(information, linear))
 
-    def _adjusted(self, information: str, linear: bool) -> KenwardRoger:
+    def _kenward_roger(self, information: str, linear: bool) -> KenwardRoger:
         assert self.fit.point.state is not None
         pieces = v_derivatives(self.fit.point.state, self.fit.problem, self.fit.point.x)
         return kenward_roger(

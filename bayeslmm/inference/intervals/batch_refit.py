@@ -70,7 +70,7 @@ def evaluate_responses(criterion: Criterion, products: ResponseProducts, which: 
     """Value and gradient of the criterion for responses `which`, at x (t, size)."""
     kernel = criterion.kernel
     assert isinstance(kernel, RandomEffectsKernel)
-    levels = evaluate_blocked(products.together(which), kernel.parameters.blocks(x))
+    levels = evaluate_blocked(products.repeat_for(which), kernel.parameters.blocks(x))
     state = RandomEffectsState(kernel.parameters, x, levels)
     sigma2 = criterion.sigma2_of(state.solution.r2, criterion.df(restricted))
     logdet, r2 = state.gradients(restricted)
@@ -82,7 +82,7 @@ def evaluate_values(criterion: Criterion, products: ResponseProducts, which: Cod
     """The criterion alone, (t,), for responses `which`, at x (t, size)."""
     kernel = criterion.kernel
     assert isinstance(kernel, RandomEffectsKernel)
-    levels = evaluate_blocked(products.together(which), kernel.parameters.blocks(x), derivatives=False)
+    levels = evaluate_blocked(products.repeat_for(which), kernel.parameters.blocks(x), derivatives=False)
     return criterion.of_solution(RandomEffectsState(kernel.parameters, x, levels).solution, restricted)
 
 
@@ -213,13 +213,13 @@ class ResponseProducts:
 
     def one(self, b: int) -> CrossProducts:
         """The cross-products of one response."""
-        found = self._crossed(np.array([b]))
+        found = self._make_crossed(np.array([b]))
         first = None if found.first is None else BlockDiagonal(found.first.A, np.ascontiguousarray(found.first.C[:, 0]))
         return replace(found, Xy=found.Xy[0], first=first, V0=None if found.V0 is None else found.V0[0])
 
-    def together(self, which: Codes) -> CrossProducts:
+    def repeat_for(self, which: Codes) -> CrossProducts:
         """The cross-products of some responses, one for each theta."""
-        return self._crossed(which)
+        return self._make_crossed(which)
 
     @cached_property
     def step(self) -> int:
@@ -229,7 +229,7 @@ class ResponseProducts:
         size += 0 if cross.rest is None else cross.rest.m + cross.rest.flat
         return max(1, RESPONSE_ELEMENTS // max(1, size * (cross.p + 1)))
 
-    def _crossed(self, which: Codes) -> CrossProducts:
+    def _make_crossed(self, which: Codes) -> CrossProducts:
         cross, p, t = self.cross, self.cross.p, len(which)
         Xy = np.empty((t, p + 1, p + 1))
         Xy[:, :p, :p] = cross.Xy[:p, :p]

@@ -124,14 +124,14 @@ class ParametricResampler:
             return _concatenate(found)
         Y = simulate_responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, streams)
         if not self.together:
-            return _one_by_one(numbers, self.names, [partial(self._alone, y) for y in Y.T])
+            return _one_by_one(numbers, self.names, [partial(self._refit_one, y) for y in Y.T])
         many = refit_many(fit.problem, standardize_response(fit.problem, Y), fit.restricted, self.start)
-        return self._settled(numbers, many, lambda b: self._alone(Y[:, b]))
+        return self._refit_unsettled(numbers, many, lambda b: self._refit_one(Y[:, b]))
 
     def _by_sums(self, sampler: ProductSampler, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Replicates:
         fit, problem = self.fit, self.fit.problem
         sigma2 = fit.estimate.sigma**2 / problem.sigma2(1.0)
-        products = sampler.draw(fit.estimate.x, sigma2, _conditioned(problem, fit.fixef_kept), streams)
+        products = sampler.draw(fit.estimate.x, sigma2, _standardized_alpha(problem, fit.fixef_kept), streams)
 
         def alone(b: int) -> Array:
             start = self.start if problem.size else None
@@ -140,20 +140,20 @@ class ParametricResampler:
 
         if not self.together:
             return _one_by_one(numbers, self.names, [partial(alone, b) for b in range(products.count)])
-        return self._settled(numbers, refit_products(problem, products, fit.restricted, self.start), alone)
+        return self._refit_unsettled(numbers, refit_products(problem, products, fit.restricted, self.start), alone)
 
     def _by_patterns(self, sampler: PatternSampler, numbers: Sequence[int], streams: Sequence[np.random.SeedSequence]) -> Replicates:
         fit, problem = self.fit, self.fit.problem
         sigma2 = fit.estimate.sigma**2 / problem.sigma2(1.0)
-        sums = sampler.draw(fit.estimate.x, sigma2, _conditioned(problem, fit.fixef_kept), streams)
+        sums = sampler.draw(fit.estimate.x, sigma2, _standardized_alpha(problem, fit.fixef_kept), streams)
 
         def alone(b: int) -> Array:
             found = estimate(problem_of_replicate(problem, sums.part(np.array([b]))), _method(fit), start=self.start)
             return _values(problem, found, fit.model, None, type(fit), self.names)
 
-        return self._settled(numbers, descend(problem, sums, self.start, fit.restricted), alone)
+        return self._refit_unsettled(numbers, descend(problem, sums, self.start, fit.restricted), alone)
 
-    def _settled(self, numbers: Sequence[int], many: BatchFits, alone: Callable[[int], Array]) -> Replicates:
+    def _refit_unsettled(self, numbers: Sequence[int], many: BatchFits, alone: Callable[[int], Array]) -> Replicates:
         """Fits made side by side; those that have not settled are made again by themselves."""
         values = parameter_values(self.fit.problem, many.x, many.sigma2, many.alpha)
         rest = np.flatnonzero(~many.settled)
@@ -164,7 +164,7 @@ class ParametricResampler:
             reasons[b] = reason
         return Replicates(tuple(numbers), values, tuple(reasons))
 
-    def _alone(self, y: Array) -> Array:
+    def _refit_one(self, y: Array) -> Array:
         fit = self.fit
         model = fit.model.with_response(y)
         problem = with_response(fit.problem, model.design)
@@ -179,7 +179,7 @@ def _concatenate(parts: Sequence[Replicates]) -> Replicates:
     return Replicates(numbers, np.concatenate([part.values for part in parts]), reasons)
 
 
-def _conditioned(problem: Problem, alpha: Array) -> Array:
+def _standardized_alpha(problem: Problem, alpha: Array) -> Array:
     """Coefficients on standardized columns."""
     c = problem.standardization
     return c.coefficients((alpha - c.alpha0) / c.y_scale)
@@ -198,9 +198,9 @@ class CaseResampler:
         """Draw and fit some replicates."""
         K = self.fit.nobs if self.factor is None else self.factor.size
         draws = [np.random.default_rng(stream).integers(0, K, K) for stream in streams]
-        return _one_by_one(numbers, self.names, [partial(self._alone, drawn) for drawn in draws])
+        return _one_by_one(numbers, self.names, [partial(self._refit_one, drawn) for drawn in draws])
 
-    def _alone(self, drawn: NDArray[np.int64]) -> Array:
+    def _refit_one(self, drawn: NDArray[np.int64]) -> Array:
         fit = self.fit
         design = resample_design(fit.design, self.factor, drawn)
         if not full_rank(design.X):
@@ -265,7 +265,7 @@ def _values(
     if statistic is not None:
         return replicate_values(statistic, kind(model, problem, found, 0.0), names)
     sigma2 = np.array([found.sigma**2 / problem.sigma2(1.0)])
-    return np.asarray(parameter_values(problem, found.x[None], sigma2, _conditioned(problem, found.alpha)[None])[0])
+    return np.asarray(parameter_values(problem, found.x[None], sigma2, _standardized_alpha(problem, found.alpha)[None])[0])
 
 
 def _one_by_one(numbers: Sequence[int], names: Sequence[str], fits: Sequence[Callable[[], Array]]) -> Replicates:
@@ -412,7 +412,7 @@ class Bootstrap:
         values, center = self.frame.to_numpy(), self.estimate.to_numpy()
         if len(values) < 2:
             raise InferenceError(f"there are {len(values)} replicates", "bootstrap", "draw more: 1000 for limits")
-        shares = self._shifted(tails) if interval == "bca" else np.tile(tails, (values.shape[1], 1))
+        shares = self._shift_quantile(tails) if interval == "bca" else np.tile(tails, (values.shape[1], 1))
         limits = np.array([_quantiles(column, own) for column, own in zip(values.T, shares, strict=True)])
         self._warn_of_ends(level, shares)
         if interval == "basic":
@@ -440,7 +440,7 @@ class Bootstrap:
             found = np.nansum(gap**3, axis=0) / (6.0 * np.nansum(gap**2, axis=0) ** 1.5)
         return np.nan_to_num(found)
 
-    def _shifted(self, tails: Array) -> Array:
+    def _shift_quantile(self, tails: Array) -> Array:
         values, center = self.frame.to_numpy(), self.estimate.to_numpy()
         below = np.nanmean(np.where(np.isnan(values), np.nan, (values < center) + 0.5 * (values == center)), axis=0)
         shift = ndtri(np.clip(below, 1.0 / len(values), 1.0 - 1.0 / len(values)))[:, None]
@@ -538,7 +538,7 @@ def reported_values(fit: Estimates, statistic: Statistic | None) -> pd.Series[fl
             what = f"the statistic of the fit itself is not finite: {found[~np.isfinite(found)].to_dict()!r:.60}"
             raise SpecificationError(what, "statistic", "return finite numbers: leave out what this fit has not")
         return found
-    alpha = _conditioned(fit.problem, fit.fixef_kept)
+    alpha = _standardized_alpha(fit.problem, fit.fixef_kept)
     values = parameter_values(fit.problem, fit.estimate.x[None], np.array([fit.point.sigma2]), alpha[None])[0]
     return pd.Series(values, index=parameter_names(fit.problem), name="estimate")
 

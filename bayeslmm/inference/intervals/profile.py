@@ -111,7 +111,7 @@ class ProfileCurve:
         place = bisect_left(self.points, t, key=lambda point: point.t)
         if place < len(self.points) and self.points[place].t == t:
             return self.points[place]
-        held = self.slice.lowest(t, self._predicted(t, place))
+        held = self.slice.lowest(t, self._predict_start(t, place))
         rise = max(held.value - self.best, 0.0)
         zeta = float(np.copysign(np.sqrt(rise), t - self.estimate)) if np.isfinite(rise) else float(np.copysign(np.inf, t - self.estimate))
         point = CurvePoint(t, zeta, held.u, held.value)
@@ -119,7 +119,7 @@ class ProfileCurve:
             self.points.insert(place, point)
         return point
 
-    def _predicted(self, t: float, place: int) -> Array:
+    def _predict_start(self, t: float, place: int) -> Array:
         """Free coordinates expected at t: the line, or the parabola, through the two or three points nearest to it."""
         near = sorted(self.points[max(place - 3, 0) : place + 3], key=lambda p: abs(p.t - t))[:3]
         first = near[0]
@@ -146,7 +146,7 @@ class ProfileCurve:
         for _ in range(MAX_POINTS):
             if outside is not None:
                 break
-            reach = self._beyond(inside, quantile, s0) if not note else to_scale(self.scale, inside.t) + CAREFUL_STEP * step
+            reach = self._extrapolate(inside, quantile, s0) if not note else to_scale(self.scale, inside.t) + CAREFUL_STEP * step
             if self._too_far(abs(reach - s0), abs(step), sign):
                 return self._from_end(quantile, sign)
             point = self.at(from_scale(self.scale, reach))
@@ -198,7 +198,7 @@ class ProfileCurve:
         beyond = [p for p in side if sign * p.zeta >= abs(quantile) and sign * p.t > sign * inside.t]
         return inside, min(beyond, key=lambda p: sign * p.t) if beyond else None
 
-    def _beyond(self, inside: CurvePoint, quantile: float, s0: float) -> float:
+    def _extrapolate(self, inside: CurvePoint, quantile: float, s0: float) -> float:
         """A step on the scale past where the secant through the estimate expects the quantile."""
         s = to_scale(self.scale, inside.t)
         return s0 + (s - s0) * (min(max(1.02 * quantile / inside.zeta, 1.1), 2.0) if inside.zeta else 2.0)
@@ -223,7 +223,7 @@ class ProfileCurve:
         for _ in range(MAX_POINTS):
             near = inside if abs(inside.zeta - quantile) < abs(outside.zeta - quantile) else outside
             low, high = min(inside.t, outside.t), max(inside.t, outside.t)
-            t = self._interpolated(inside, outside, quantile)
+            t = self._interpolate(inside, outside, quantile)
             if abs(near.zeta - quantile) < ZETA_TOLERANCE or high - low < 1e-12 * max(abs(low), abs(high)):
                 return t
             if not low < t < high:
@@ -232,9 +232,9 @@ class ProfileCurve:
             if not np.isfinite(point.zeta):
                 return float("nan")
             inside, outside = (point, outside) if abs(point.zeta) < abs(quantile) else (inside, point)
-        return self._interpolated(inside, outside, quantile)
+        return self._interpolate(inside, outside, quantile)
 
-    def _interpolated(self, inside: CurvePoint, outside: CurvePoint, quantile: float) -> float:
+    def _interpolate(self, inside: CurvePoint, outside: CurvePoint, quantile: float) -> float:
         """t at the quantile: the parabola of t in zeta through the bracket and the next nearest point, or the secant."""
         others = [p for p in self.points if p is not inside and p is not outside and np.isfinite(p.zeta)]
         third = min(others, key=lambda p: abs(p.zeta - quantile), default=None)

@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.estimate.batch_descent import crowded, trial_points
+from bayeslmm.estimate.batch_descent import is_crowded, trial_points
 from bayeslmm.estimate.checks import MAX_RESTARTS, NULL_DIRECTION, TRIED_SDS, typical_sd
 from bayeslmm.estimate.newton import Evaluation, minimise
 from bayeslmm.estimate.rotation import rotate_problem, rotated_x, rotation_towards
@@ -238,7 +238,7 @@ class CoefficientConstraint(_ConstraintOverX):
             return criterion.at(x, self.restricted)
 
         x, lowest = _descend(function, start)
-        if crowded(self.problem):
+        if is_crowded(self.problem):
             trial = trial_points(self.problem, x, typical_sd(self.problem, x))
             values = criterion.values(trial, self.restricted)
             best = int(np.argmin(values))
@@ -376,7 +376,7 @@ class LagrangianConstraint:
         target = float(np.clip(to_scale(self.parameter.scale, value), *RANGE_ENDS[self.parameter.scale]))
         weight, multiplier, tau = 1e3 / self.error**2, 0.0, start
         for _ in range(MULTIPLIER_ROUNDS):
-            tau = _descend(self._penalised(target, weight, multiplier), tau, 1e-8)[0]
+            tau = _descend(self._penalized_criterion(target, weight, multiplier), tau, 1e-8)[0]
             gap = self._gap(tau, target)
             multiplier += weight * gap
             if abs(gap) < 1e-6 * self.error:
@@ -386,7 +386,7 @@ class LagrangianConstraint:
     def _gap(self, tau: Array, target: float) -> float:
         return to_scale(self.parameter.scale, parameter_value(self.parameter, self.problem, tau)) - target
 
-    def _penalised(self, target: float, weight: float, multiplier: float) -> Callable[[Array], _Point]:
+    def _penalized_criterion(self, target: float, weight: float, multiplier: float) -> Callable[[Array], _Point]:
         def function(tau: Array) -> _Point:
             found: JointInformation = joint_criterion(self.problem.criterion, tau, self.restricted)
             if found.hessian is None:

@@ -171,7 +171,7 @@ def fits_without_each(problem: Problem, level_of: Codes, size: int, start: Array
         yield fits, C
 
 
-def reweighted(
+def fit_reweighted_subjects(
     problem: Problem, start: Array, restricted: bool, weights: Array, progress: Callable[[int], None] | None = None
 ) -> VisitParameters:
     """The fits in which subject i counts weights[b, i] times."""
@@ -309,7 +309,7 @@ class ProductSampler:
         """The root of C, found once, for models without structured errors whose cross-products are laid out in blocks."""
         cross, p = laid_out(problem), problem.criterion.p
         XX = cross.Xy[:p, :p].copy()
-        A, fixed = (np.zeros((0, 0, 0)), np.zeros((0, p, 0))) if cross.first is None else (cross.first.A, cross.first.fixed(p))
+        A, fixed = (np.zeros((0, 0, 0)), np.zeros((0, p, 0))) if cross.first is None else (cross.first.A, cross.first.fixed_products(p))
         root, inverse, kept = _level_roots(A)
         whitened = np.einsum("ack,apk->cpk", inverse, fixed)
         XX -= np.tensordot(whitened, whitened, ([0, 2], [0, 2]))
@@ -368,7 +368,7 @@ class ProductSampler:
         cross, p = self.cross, self.cross.p
         X, first, rest = cross.Xy[:p, :p] @ beta.X, np.zeros_like(beta.first), np.zeros_like(beta.rest)
         if cross.first is not None:
-            fixed = cross.first.fixed(p)
+            fixed = cross.first.fixed_products(p)
             X += np.tensordot(fixed, beta.first, ([0, 2], [0, 1]))
             first += np.einsum("ack,ckb->akb", cross.first.A, beta.first) + np.tensordot(fixed, beta.X, (1, 0))
         if cross.V0 is not None:
@@ -388,7 +388,7 @@ class ProductSampler:
         first = np.einsum("ack,ckb->akb", self.root, z.first)
         given = np.einsum("ack,ckb->akb", self.inverse, z.first)
         if cross.first is not None:
-            X += np.tensordot(cross.first.fixed(cross.p), given, ([0, 2], [0, 1]))
+            X += np.tensordot(cross.first.fixed_products(cross.p), given, ([0, 2], [0, 1]))
         if cross.coupling is not None:
             rest += cross.coupling.transpose_times(np.ascontiguousarray(given.transpose(0, 2, 1)[:, None]))[0]
         for part in self.components:

@@ -76,7 +76,7 @@ class Hypotheses:
             rows = self._in_units(self._type3(effect, above, outside), effect, outside)
             return rows if self.mixed else _about_the_mean(rows, effect)
         root = np.linalg.cholesky(metric).T
-        return self._beyond(effect, outside, root, _span(root @ self.terms.columns(outside)), self.mixed)
+        return self._sequential_rows(effect, outside, root, _span(root @ self.terms.columns(outside)), self.mixed)
 
     def _sequential(self, metric: Array) -> list[Array]:
         """Every term beyond those before it; what they span grows term by term."""
@@ -86,13 +86,15 @@ class Hypotheses:
         found: list[Array] = []
         for effect in self.terms.effects:
             if not effect.is_intercept:
-                found.append(self._beyond(effect, before, root, span))
+                found.append(self._sequential_rows(effect, before, root, span))
             columns = root @ self.terms.columns([effect], before)
             span = np.concatenate([span, _span(_without(columns, span), np.linalg.norm(columns, axis=0))], axis=1)
             before.append(effect)
         return found
 
-    def _beyond(self, effect: TermEffect, before: Sequence[TermEffect], root: Array, span: Array, eliminated: bool = True) -> Array:
+    def _sequential_rows(
+        self, effect: TermEffect, before: Sequence[TermEffect], root: Array, span: Array, eliminated: bool = True
+    ) -> Array:
         """X_F' (I - P_before) X as rows over the coefficients; eliminated, each is free of the columns of the term before its own."""
         columns = root @ self.terms.columns([effect], before)
         basis = _span(_without(columns, span), np.linalg.norm(columns, axis=0))

@@ -409,16 +409,16 @@ class EMMeans:
                 found.append(f"contrasts are on the scale of {self.scale.name}")
         return tuple(found)
 
-    def _shown(self) -> list[NotedFrame]:
+    def _text(self) -> list[NotedFrame]:
         """The means, and the contrasts that were asked for."""
         frames = [self.frame, self.contrasts] if self.asked else [self.frame]
         return [noted(frame, getattr(frame, "notes", self.notes)) for frame in frames]
 
     def __repr__(self) -> str:
-        return "\n\n".join(map(repr, self._shown()))
+        return "\n\n".join(map(repr, self._text()))
 
     def _repr_html_(self) -> str:
-        return "".join(frame._repr_html_() for frame in self._shown())
+        return "".join(frame._repr_html_() for frame in self._text())
 
 
 known_arguments(EMMeans, attributes=MEANS_ATTRIBUTES)

@@ -61,7 +61,7 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Refer
     values: dict[str, tuple[Any, ...]] = {name: tuple(found) for name, found in levels.items()}
     values |= {name: _covariate_values(c) for name, c in covariates.items()}
     for name, given in require_mapping(at, "at", '{"x": [0, 1]}').items():
-        values[check_variable(name, tuple(values))] = _given(name, given, levels.get(name))
+        values[check_variable(name, tuple(values))] = _read_at(name, given, levels.get(name))
     total = int(np.prod([len(v) for v in values.values()], dtype=np.float64))
     if total * max(1, len(design.coef_names)) > GRID_ELEMENTS:
         raise SizeError(
@@ -110,7 +110,7 @@ def _covariate_values(covariate: Covariate) -> tuple[float, ...]:
     return tuple(dict.fromkeys((covariate.low, covariate.high))) if covariate.binary else (covariate.mean,)
 
 
-def _given(name: str, given: Any, levels: tuple[Any, ...] | None) -> tuple[Any, ...]:
+def _read_at(name: str, given: Any, levels: tuple[Any, ...] | None) -> tuple[Any, ...]:
     values = tuple(given) if isinstance(given, list | tuple | set | range | np.ndarray | pd.Series | pd.Index) else (given,)
     if not values:
         raise SpecificationError(f"no value of {name!r} is given", "at=", "give one value or more")

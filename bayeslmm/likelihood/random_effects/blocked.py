@@ -164,7 +164,7 @@ class BlockedCholesky:
             assert not isinstance(coupling, UnpairedOffDiagonal)
             inner = coupling.gather(self.rest.flat_Q())
         if p:
-            seen = self.cross.first.fixed(p)[:, None] - coupling.times(QVx)
+            seen = self.cross.first.fixed_products(p)[:, None] - coupling.times(QVx)
             inner += np.einsum("atxk,btxk->abtk", np.matmul(Qxx, seen), seen)
         if q == 1:
             return np.asarray(G - self.project(self.project(inner[0]))[None].sum(-1).transpose(2, 0, 1))
@@ -217,7 +217,7 @@ class BlockedCholesky:
             e = self.unproject(c)
             A = self.cross.first.A
             total[:mine, :mine] = _products(c, A[0] * e if len(A) == 1 else np.einsum("abk,bsk->ask", A, e))
-            dX[:, :mine] = _products(self.cross.first.fixed(p), e)
+            dX[:, :mine] = _products(self.cross.first.fixed_products(p), e)
             dR[:, :mine] = self.cross.coupling.transpose_times(e[:, None])[0]
             total[:mine, mine:] = _products(e, self.cross.coupling.times(flat[None])[:, 0])
             total[mine:, :mine] = total[:mine, mine:].T

@@ -50,7 +50,7 @@ class DenseLayout:
         out[:, self.cells] = blocks.reshape(len(blocks), -1)[:, self.entries]
         return out.reshape(len(blocks), self.m, self.m)
 
-    def gathered(self, M: Array) -> Array:
+    def sum_blocks(self, M: Array) -> Array:
         """Sums over levels of the blocks of M (m, m), on the diagonal of (Q, Q)."""
         return np.bincount(self.entries, M.ravel()[self.cells], self.width**2).reshape(self.width, self.width)
 
@@ -146,7 +146,7 @@ class DenseCrossProducts:
         """The profile at x (size,); None where the matrix is not positive definite."""
         lam = self.lam(x)
         moved = self.products @ lam
-        return self._factorised(x, lam, moved, lam.T @ moved)
+        return self._factorize(x, lam, moved, lam.T @ moved)
 
     def evaluate_many(self, x: Array) -> FewPoints | None:
         """The profile at x (t, size) and its slopes; None where T is not linear in x. Raises LinAlgError."""
@@ -167,9 +167,9 @@ class DenseCrossProducts:
 
     def at_unit(self, x: Array) -> DenseFactor | None:
         """`evaluate` where x is known to make every T an identity matrix."""
-        return self._factorised(x, np.eye(self.m), self.products, self.products.copy())
+        return self._factorize(x, np.eye(self.m), self.products, self.products.copy())
 
-    def _factorised(self, x: Array, lam: Array, moved: Array, matrix: Array) -> DenseFactor | None:
+    def _factorize(self, x: Array, lam: Array, moved: Array, matrix: Array) -> DenseFactor | None:
         m = self.m
         matrix.ravel()[: m * (len(matrix) + 1) : len(matrix) + 1] += 1.0
         # the transpose of a symmetric matrix is itself, in the order that LAPACK wants
@@ -272,7 +272,7 @@ class DenseFactor:
         taken[:, -1] *= self.L[-1, -1] / math.sqrt(sigma2)
         if not restricted:
             taken[:, m:-1] = 0.0
-        G = self.data.layout.gathered(U - taken @ taken.T)
+        G = self.data.layout.sum_blocks(U - taken @ taken.T)
         curved = (G @ dT).reshape(len(dT), -1) @ dT.reshape(len(dT), -1).T
         return np.asarray(average / sigma2 - slope[:, None] * (slope / df) + 2.0 * curved)
 

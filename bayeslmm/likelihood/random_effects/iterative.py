@@ -207,7 +207,7 @@ class _BlockProducts:
             self.inner_squares + other.inner_squares,
         )
 
-    def scaled(self, factor: float) -> _BlockProducts:
+    def scale(self, factor: float) -> _BlockProducts:
         return _BlockProducts(
             [factor * a for a in self.own], [factor * a for a in self.own_squares], factor * self.inner, factor * self.inner_squares
         )
@@ -365,13 +365,13 @@ class IterativeSchur:
         Of S~^-1 only what it is more than I comes from probes: so many that no standard deviation is in doubt by more than a little.
         """
         exact = self._block_products(self.probes.exact)
-        total, taken = exact.scaled(0.0), 0
+        total, taken = exact.scale(0.0), 0
         while not self.probes.complete and taken < MOST_BLOCK_PROBES:
             z = self.probes.more(np.random.default_rng((PROBE_SEED, taken)), MOST_TOGETHER)
             total, taken = total.plus(self._block_products(z)), taken + MOST_TOGETHER
             if total.largest_error(exact, taken) <= LARGEST_BLOCK_ERROR:
                 break
-        mean = exact if taken == 0 else exact.plus(total.scaled(1.0 / taken))
+        mean = exact if taken == 0 else exact.plus(total.scale(1.0 / taken))
         outer = [C @ C.swapaxes(1, 2) for C in self.outer]
         own = [S + C @ block @ C.swapaxes(1, 2) for S, C, block in zip(outer, self.outer, mean.own, strict=True)]
         inner = self.columns.gather_blocks(outer, self.coupling.q) + mean.inner

@@ -120,7 +120,7 @@ class BlockDiagonal:
     def K(self) -> int:
         return int(self.A.shape[2])
 
-    def fixed(self, p: int) -> Array:
+    def fixed_products(self, p: int) -> Array:
         """Z'WX by level, (q, p, K): the same for every response."""
         return (self.C if self.C.ndim == 3 else self.C[:, 0])[:, :p]
 

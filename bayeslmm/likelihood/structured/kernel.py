@@ -297,7 +297,7 @@ class BlockDiagonalState:
         """All rows in their blocks, those of pooled subjects too."""
         log_scale = self.kernel.log_scale(self.x)[0]
         D = [term.covariance.matrix(self.x[term.part]) for term in self.kernel.random.terms]
-        return [*self.rows, *(self.kernel.factorised(batch, self.phi, D, log_scale)[0] for batch in self.kernel.data.pooled_rows)]
+        return [*self.rows, *(self.kernel.factorize(batch, self.phi, D, log_scale)[0] for batch in self.kernel.data.pooled_rows)]
 
     @cached_property
     def positions(self) -> tuple[Codes, Codes]:
@@ -520,7 +520,7 @@ class BlockDiagonalKernel:
         Xy = np.zeros((self.data.r, self.data.r))
         rows, pooled = [], []
         for batch in self.data.rows:
-            state, part = self.factorised(batch, phi, D, log_scale)
+            state, part = self.factorize(batch, phi, D, log_scale)
             rows.append(state)
             logdet += part
             flat = (state.inverse @ state.U).reshape(-1, self.data.r)
@@ -534,7 +534,7 @@ class BlockDiagonalKernel:
         Xy = 0.5 * (Xy + Xy.T)
         return BlockDiagonalState(self, x, solve_Xy(np.array([logdet]), Xy[None]), rows, pooled, slopes)
 
-    def factorised(self, batch: RowBatch, phi: Array, D: list[Array], log_scale: Array | None) -> tuple[StructuredBlockFactor, float]:
+    def factorize(self, batch: RowBatch, phi: Array, D: list[Array], log_scale: Array | None) -> tuple[StructuredBlockFactor, float]:
         """The blocks of a batch at some parameters, and the sum of their log determinants."""
         U = self.data.Xy[batch.rows]
         scale = np.ones(batch.rows.shape)

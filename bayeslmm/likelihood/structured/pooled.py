@@ -148,15 +148,15 @@ class PooledSubjectsKernel:
             Xy += own
         for group in kernel.data.pooled:
             R = many_matrices(kernel.structure, x[:, kernel.residual_part], group.block)
-            part, own = self._summed(R, group.count, group.G)
+            part, own = self._sum_kinds(R, group.count, group.G)
             logdet += part
             Xy += own
         return solve_Xy(logdet, 0.5 * (Xy + Xy.swapaxes(-1, -2)))
 
     def _rows(self, batch: RowBatch, kind: IdenticalSubjects, x: Array) -> tuple[Array, Array]:
-        V, r = self.scaled(kind, x).V, self.kernel.data.r
+        V, r = self.factorize_kind(kind, x).V, self.kernel.data.r
         if kind.G is not None:
-            return self._summed(V, kind.count, kind.G)
+            return self._sum_kinds(V, kind.count, kind.G)
         L, U = np.linalg.cholesky(V), scaled_Xy(self.kernel, batch.rows)
         logdet = _logdets(L) @ kind.count
         if len(kind.count) < len(kind.kind):
@@ -164,7 +164,7 @@ class PooledSubjectsKernel:
         half = np.linalg.solve(L, np.broadcast_to(U, (*L.shape[:-1], r))).reshape(len(x), -1, r)
         return logdet, half.swapaxes(-1, -2) @ half
 
-    def scaled(self, kind: IdenticalSubjects, x: Array) -> ScaledBlocks:
+    def factorize_kind(self, kind: IdenticalSubjects, x: Array) -> ScaledBlocks:
         """The blocks of every kind at many x."""
         kernel = self.kernel
         R = many_matrices(kernel.structure, x[:, kernel.residual_part], kind.block)
@@ -177,7 +177,7 @@ class PooledSubjectsKernel:
             V = V + (Z @ D[:, None] @ Z.swapaxes(-1, -2)) * level_mask(data, kind.rows)
         return ScaledBlocks(R, V)
 
-    def _summed(self, V: Array, count: Array, G: Array) -> tuple[Array, Array]:
+    def _sum_kinds(self, V: Array, count: Array, G: Array) -> tuple[Array, Array]:
         """log |V| and [X y] of blocks added up."""
         L = np.linalg.cholesky(V)
         Li = np.linalg.inv(L)

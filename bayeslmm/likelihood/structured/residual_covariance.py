@@ -118,7 +118,7 @@ def _parameter_sets(problem: Problem, x: Array, sigma: float) -> tuple[GroupedSt
     if kernel is None or not isinstance(kernel.structure, GroupedStructure):
         return None
     covariance = kernel.structure.covariance
-    return kernel.structure, np.stack([covariance.rescale(own, sigma) for own in kernel.structure.padded(x[kernel.residual_part])])
+    return kernel.structure, np.stack([covariance.rescale(own, sigma) for own in kernel.structure.split_groups(x[kernel.residual_part])])
 
 
 def visit_covariances(problem: Problem, x: Array, sigma: float) -> Array | None:

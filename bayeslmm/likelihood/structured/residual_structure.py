@@ -97,11 +97,11 @@ class GroupedStructure:
     def size(self) -> int:
         return self.groups * self.covariance.size - 1
 
-    def padded(self, phi: Array) -> Array:
+    def split_groups(self, phi: Array) -> Array:
         """(G, size of the structure), the first leading scale 1."""
         return np.concatenate([[1.0], phi]).reshape(self.groups, self.covariance.size)
 
-    def unpadded(self, full: Array) -> tuple[float, Array]:
+    def join_groups(self, full: Array) -> tuple[float, Array]:
         """sigma and phi of (G, size) parameters of R itself."""
         lead = float(full[0, 0])
         scaled = np.stack([self.covariance.rescale(row, 1.0 / lead) for row in full])
@@ -118,11 +118,11 @@ class VisitStructure(GroupedStructure):
         return np.asarray((block.group[:, :, None] * m + block.place[:, :, None]) * m + block.place[:, None, :])
 
     def matrices(self, phi: Array, block: BlockRows) -> Array:
-        R = self.covariance.matrix(self.padded(phi)).ravel()[self._index(block)]
+        R = self.covariance.matrix(self.split_groups(phi)).ravel()[self._index(block)]
         return R if block.same is None else R * block.same
 
     def derivatives(self, phi: Array, block: BlockRows) -> Array:
-        dR, index, m = self.covariance.matrix_derivative(self.padded(phi)), self._index(block), self.covariance.q
+        dR, index, m = self.covariance.matrix_derivative(self.split_groups(phi)), self._index(block), self.covariance.q
         k = self.covariance.size
         out = np.zeros((self.groups * k, *index.shape))
         for g in range(self.groups):
@@ -137,7 +137,7 @@ class VisitStructure(GroupedStructure):
         m = self.covariance.q
         masked = adjoint if block.same is None else adjoint * block.same
         pooled = np.bincount(self._index(block).ravel(), masked.ravel(), self.groups * m * m).reshape(self.groups, 1, m, m)
-        return np.asarray((self.covariance.matrix_derivative(self.padded(phi)) * pooled).sum((-1, -2)).ravel()[1:])
+        return np.asarray((self.covariance.matrix_derivative(self.split_groups(phi)) * pooled).sum((-1, -2)).ravel()[1:])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +151,7 @@ class SpatialStructure(GroupedStructure):
 
     def matrices(self, phi: Array, block: BlockRows) -> Array:
         assert block.distances is not None
-        sets = self.padded(phi)
+        sets = self.split_groups(phi)
         R = self.located.matrix_at(sets[0], block.distances)
         for g in range(1, self.groups):
             R = np.where(block.group[:, :, None] == g, self.located.matrix_at(sets[g], block.distances), R)
@@ -160,7 +160,7 @@ class SpatialStructure(GroupedStructure):
     def derivatives(self, phi: Array, block: BlockRows) -> Array:
         assert block.distances is not None
         parts = []
-        for g, x in enumerate(self.padded(phi)):
+        for g, x in enumerate(self.split_groups(phi)):
             dR = self._derivative_at(x, block.distances)
             parts.append(dR if self.groups == 1 else dR * (block.group[:, :, None] == g))
         out = np.concatenate(parts)[1:]
@@ -218,7 +218,7 @@ def residual_natural(structure: ResidualStructure, phi: Array) -> Array:
         return np.zeros(0)
     if not _by_scale(structure):
         return np.array(phi)
-    return np.asarray(structure.covariance.natural(structure.padded(phi)).ravel()[1:])
+    return np.asarray(structure.covariance.natural(structure.split_groups(phi)).ravel()[1:])
 
 
 def residual_free(structure: ResidualStructure, natural: Array) -> Array:
@@ -227,7 +227,7 @@ def residual_free(structure: ResidualStructure, natural: Array) -> Array:
         return np.zeros(0)
     if not _by_scale(structure):
         return np.array(natural)
-    return np.asarray(structure.covariance.from_natural(structure.padded(natural)).ravel()[1:])
+    return np.asarray(structure.covariance.from_natural(structure.split_groups(natural)).ravel()[1:])
 
 
 TINY_COVARIATE = 1e-300

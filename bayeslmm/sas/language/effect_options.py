@@ -39,7 +39,7 @@ _SUBJECT: OptionTable = {
 }
 
 
-def _shown(**tables: str) -> Mapping[str, StatementOption]:
+def _matrix_displays(**tables: str) -> Mapping[str, StatementOption]:
     """Options that show a matrix of some subjects; the value is (ODS table, numbers of the subjects)."""
 
     def option(table: str) -> StatementOption:
@@ -55,7 +55,7 @@ def _whole_matrix(**tables: str) -> Mapping[str, StatementOption]:
 RANDOM_OPTIONS: OptionTable = {
     **_SUBJECT,
     **_whole_matrix(g="G", gcorr="GCorr", gi="InvG", gc="CholG", gci="InvCholG"),
-    **_shown(v="V", vcorr="VCorr", vi="InvV", vc="CholV", vci="InvCholV"),
+    **_matrix_displays(v="V", vcorr="VCorr", vi="InvV", vc="CholV", vci="InvCholV"),
     "s": StatementOption("solution", read_flag),
     "solution": StatementOption("solution", read_flag),
     "cl": StatementOption("cl", read_flag),
@@ -78,7 +78,7 @@ def _local(cursor: SASCursor) -> bool:
 
 REPEATED_OPTIONS: OptionTable = {
     **_SUBJECT,
-    **_shown(r="R", rcorr="RCorr", ri="InvR", rc="CholR", rci="InvCholR"),
+    **_matrix_displays(r="R", rcorr="RCorr", ri="InvR", rc="CholR", rci="InvCholR"),
     "local": StatementOption("local", _local),
     "ldata": RefusedOption("known matrices are those of a random effect: random id / type=lin(1) ldata=a"),
     "hlm": RefusedOption("use the tests of fixed effects with ddfm=kr"),

@@ -316,7 +316,7 @@ class _Step:
     notes: list[str] = field(default_factory=list)
     finished: bool = False
 
-    def following(self) -> _Step:
+    def next_step(self) -> _Step:
         """The next step, under the same titles and footnotes."""
         return _Step(texts={stem: dict(numbered) for stem, numbered in self.texts.items()})
 
@@ -350,7 +350,7 @@ def parse_programs(program: str, columns: tuple[str, ...] = ()) -> tuple[MixedPr
             continue
         if "proc" in step.fields and tokens[0].lower == "proc":
             steps.append(_complete_program(text, step))
-            step = step.following()
+            step = step.next_step()
             for waiting in between:
                 _read(text, waiting, step, names)
             between.clear()

@@ -172,7 +172,7 @@ def slice_differences(run: ProgramRun) -> pd.DataFrame:
                 columns["Probt"] = one_sided(tests, tail)
             if means.adjust != "none":
                 check_adjustment(means.adjust, diff or "all")
-            right = class_columns(family.effect.classes, [family.named(j) for _, j in pairs], "_")
+            right = class_columns(family.effect.classes, [family.class_values(j) for _, j in pairs], "_")
             more = _adjustment(run, family, L, tests, columns, len(members), tail)
             frames.append(bind_columns(_head(family, name, [i for i, _ in pairs]), right, columns, more))
     return stack_frames(frames)
@@ -193,7 +193,7 @@ def _pairs(family: LSMeansFamily, members: Sequence[int], controls: Sequence[str
 
 def _head(family: LSMeansFamily, name: str, members: Sequence[int]) -> TableColumns:
     m = len(members)
-    own = class_columns(family.effect.classes, [family.named(i) for i in members])
+    own = class_columns(family.effect.classes, [family.class_values(i) for i in members])
     return {"Effect": [family.effect.name] * m, "Slice": [name] * m} | own
 
 

@@ -176,8 +176,8 @@ def _r_table(run: ProgramRun, numbers: Sequence[int], form: Callable[[Array], Ar
     for number in numbers:
         rows = _rows_of(codes, number)
         if len(rows):
-            frames.append(_numbered(number, form(error_covariance(run.fit.problem, run.fit.point, rows))))
-    return _shown(frames, numbers)
+            frames.append(_number_rows(number, form(error_covariance(run.fit.problem, run.fit.point, rows))))
+    return _stack_subjects(frames, numbers)
 
 
 def _v_table(run: ProgramRun, statement: RandomStatement, form: Callable[[Array], Array]) -> pd.DataFrame:
@@ -189,15 +189,15 @@ def _v_table(run: ProgramRun, statement: RandomStatement, form: Callable[[Array]
         if len(rows) > MAX_V_ROWS:
             raise SpecificationError(f"V of {len(rows)} rows would be shown", statement.spot, "give SUBJECT=, or leave V out")
         if len(rows):
-            frames.append(_numbered(number, form(marginal_v(run, rows))))
-    return _shown(frames, statement.v_blocks)
+            frames.append(_number_rows(number, form(marginal_v(run, rows))))
+    return _stack_subjects(frames, statement.v_blocks)
 
 
-def _numbered(number: int, matrix: Array) -> pd.DataFrame:
+def _number_rows(number: int, matrix: Array) -> pd.DataFrame:
     return bind_columns({"Index": [number] * len(matrix), "Row": np.arange(1, len(matrix) + 1)}, matrix_columns(matrix))
 
 
-def _shown(frames: list[pd.DataFrame], numbers: Sequence[int]) -> pd.DataFrame:
+def _stack_subjects(frames: list[pd.DataFrame], numbers: Sequence[int]) -> pd.DataFrame:
     if not frames:
         raise SpecificationError(f"no subject has the number {numbers[0]}", "R= or V=", "subjects are numbered from 1 as they are sorted")
     return stack_frames(frames)

@@ -143,7 +143,7 @@ class LSMeansFamily:
     L: Array
     fine: Mask
 
-    def named(self, i: int) -> dict[str, str]:
+    def class_values(self, i: int) -> dict[str, str]:
         return dict(zip(self.effect.classes, self.labels[i], strict=True))
 
 
@@ -184,7 +184,7 @@ def least_squares_means(run: ProgramRun) -> pd.DataFrame:
 def _means(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
     statement, m = family.statement, len(family.labels)
     columns = t_columns(row_tests(run, family, family.L, family.fine))
-    head: TableColumns = {"Effect": [family.effect.name] * m} | class_columns(_names(run), [family.named(i) for i in range(m)])
+    head: TableColumns = {"Effect": [family.effect.name] * m} | class_columns(_names(run), [family.class_values(i) for i in range(m)])
     head |= {name: [value] * m for name, value in statement.at}
     more = limit_columns(columns, statement.alpha) if statement.cl else {}
     own = run.ours(family.L)
@@ -215,7 +215,7 @@ def _differences(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
     if tail:
         columns["Probt"] = one_sided(tests, tail)
     head = {"Effect": [family.effect.name] * len(pairs)}
-    left, right = ([family.named(pair[side]) for pair in pairs] for side in (0, 1))
+    left, right = ([family.class_values(pair[side]) for pair in pairs] for side in (0, 1))
     more: TableColumns = {}
     if statement.adjust != "none":
         check_adjustment(statement.adjust, diff)
