@@ -42,6 +42,11 @@ class RandomDesign:
     offset: str | None
     reml: bool
 
+    @property
+    def options(self) -> dict[str, str | None]:
+        """The other arguments of LMM."""
+        return {"weights": self.weights, "offset": self.offset}
+
 
 def random_design(seed: int) -> RandomDesign:
     """The design of a seed, always the same."""

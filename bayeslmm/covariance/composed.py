@@ -11,7 +11,7 @@ from bayeslmm.covariance.base import Covariance, Derivatives, MatrixCovariance, 
 from bayeslmm.covariance.correlation import Correlation, IdentityCorrelation
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.scaled import Homogeneous
-from bayeslmm.covariance.spatial import PowerCorrelation, Spatial, SpatialCovariance, typical_distance
+from bayeslmm.covariance.spatial import NUGGET_STARTS, PowerCorrelation, Spatial, SpatialCovariance, typical_distance
 from bayeslmm.covariance.unstructured import linear_derivatives
 from bayeslmm.errors import SpecificationError
 
@@ -38,6 +38,11 @@ class WithNugget(Spatial):
 
     def start(self) -> Array:
         return np.append(self.inner.start(), np.log(0.2 / 0.8))
+
+    def other_starts(self) -> Array:
+        inner, shares = self.inner.other_starts(), np.array(NUGGET_STARTS)
+        logits = np.log(shares / (1.0 - shares))
+        return np.column_stack([np.repeat(inner, len(shares), axis=0), np.tile(logits, len(inner))])
 
     def natural(self, z: Array) -> Array:
         share = 0.5 * (1.0 + np.tanh(0.5 * z[..., -1:]))

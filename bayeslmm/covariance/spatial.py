@@ -37,6 +37,13 @@ def align_to_distances(values: Array, distances: Array) -> Array:
     return values.reshape(values.shape + (1,) * distances.ndim)
 
 
+RANGE_STARTS = (-2.0, 0.0, 2.0, 4.0)
+"""Moves of the range on its free axis from which a search begins besides: from a fraction of the nearest distances to many of them."""
+
+NUGGET_STARTS = (0.1, 0.5)
+"""The same: shares of variance of a nugget."""
+
+
 class Spatial(Correlation):
     """A correlation as a function of distances, which are given with each call or once for all.
 
@@ -50,6 +57,11 @@ class Spatial(Correlation):
     @property
     def needs_order(self) -> bool:
         return False
+
+    def other_starts(self) -> Array:
+        z = np.tile(self.start(), (len(RANGE_STARTS), 1))
+        z[:, 0] += RANGE_STARTS
+        return z
 
     @abstractmethod
     def at(self, distances: Array) -> Spatial:

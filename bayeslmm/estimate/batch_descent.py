@@ -21,7 +21,7 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.starting_values import levels_of, levels_of_rows, line_moments, separate
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
-from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure
 
 SUFFICIENT_DECREASE = 1e-4
 """Share of the decrease that the slope promises that a step has to bring."""
@@ -194,9 +194,29 @@ SPREAD = (-1.3, 1.5)
 """Powers of ten of the sizes of the latter."""
 
 
+SCATTERED_POINTS = 24
+"""How many points of every parameter far and wide are tried where errors have parameters of their own."""
+
+NEAR_AND_FAR = (0.3, 1.0, 2.0)
+"""How far those of the errors are from the start, on their axes."""
+
+BLOCK_WORK = 2e6
+"""Sum of the cubes of the sizes of blocks of rows up to which an evaluation costs little."""
+
+
 def is_crowded(problem: Problem) -> bool:
-    """Whether rows are so few beside covariance parameters that several searches are called for; they cost little then."""
-    return problem.criterion.n < CROWDED * problem.random.size
+    """Whether rows are so few beside covariance parameters that several searches are called for; they cost little then.
+
+    Errors without random effects or a variance function beside them seldom have a second maximum, unstructured ones hardly ever.
+    """
+    kernel, n = problem.structured, problem.criterion.n
+    if kernel is None:
+        return n < CROWDED * problem.random.size
+    structure, alone = kernel.structure, not (problem.random.size or kernel.variance.size)
+    if alone and isinstance(structure, GroupedStructure) and structure.covariance.name == "us":
+        return False
+    work = sum(float(batch.rows.shape[0]) * batch.rows.shape[1] ** 3 for batch in kernel.data.rows)
+    return n < (BARE if alone else CROWDED) * problem.size and work <= BLOCK_WORK
 
 
 def plain_points(problem: Problem, x: Array) -> Array:
@@ -212,6 +232,8 @@ def residual_points(problem: Problem, x: Array) -> Array:
     structure = None if kernel is None else kernel.structure
     if kernel is None or not isinstance(structure, GroupedStructure):
         return np.empty((0, problem.size))
+    if isinstance(structure, SpatialStructure) and not (problem.random.size or len(problem.nuggets)):
+        return np.empty((0, problem.size))  # the start is the best of many ranges
     shapes = structure.covariance.other_starts()
     found = np.tile(x, (len(shapes), 1))
     for moved, shape in zip(found, shapes, strict=True):
@@ -225,8 +247,10 @@ def trial_points(problem: Problem, x: Array, unit: float) -> Array:
     """More of them where rows are few, (t, size); unit : the size of the errors in units of sigma."""
     terms = problem.random.terms
     found = [problem.start, *_level_line_moments(problem)]
+    if problem.structured is not None:
+        found += list(_scatter(problem, unit))
     count = len(terms)
-    sizes = product(SIZES[count], repeat=count) if count in SIZES else _large_term_patterns(count)
+    sizes = product(SIZES[count], repeat=count) if count in SIZES else _large_term_patterns(count) if count else ()
     for own in sizes:
         moved = x.copy()
         for term, size in zip(terms, own, strict=True):
@@ -241,6 +265,15 @@ def trial_points(problem: Problem, x: Array, unit: float) -> Array:
             moved[term.part] = term.covariance.from_matrix(D)
             found.append(moved)
     return np.array(found)
+
+
+def _scatter(problem: Problem, unit: float) -> Array:
+    """(SCATTERED_POINTS, size): random effects of any size, and errors near the start and far."""
+    rng, errors = np.random.default_rng(0), slice(problem.random.size, problem.size)
+    found = rng.normal(size=(SCATTERED_POINTS, problem.size)) * unit * 10.0 ** rng.uniform(*SPREAD, (SCATTERED_POINTS, problem.size))
+    away = rng.choice(NEAR_AND_FAR, (SCATTERED_POINTS, 1)) * rng.normal(size=(SCATTERED_POINTS, problem.size)) * problem.axis_units
+    found[:, errors] = (problem.start + away)[:, errors]
+    return found
 
 
 def descended(problem: Problem, restricted: bool, known: float, trial: Array, values: Array) -> tuple[Array, Array]:

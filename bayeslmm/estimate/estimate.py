@@ -243,7 +243,8 @@ def _search(problem: Problem, restricted: bool, start: Array | None) -> tuple[Ou
     try:
         outcome, certificate = _off_boundary(problem, restricted, outcome, tolerance)
         path = outcome.path
-        starts = [lower.x for lower in _elsewhere(problem, restricted, outcome.point)] if problem.random.size and not at_once else []
+        looked = not at_once and bool(problem.random.size or is_crowded(problem))
+        starts = [lower.x for lower in _elsewhere(problem, restricted, outcome.point)] if looked else []
         if start is None:
             starts += [*_of_errors(problem, restricted, outcome.point), *without_strata(problem, outcome.point.x)]
         for x in starts:

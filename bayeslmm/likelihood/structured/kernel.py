@@ -281,7 +281,7 @@ class BlockDiagonalState:
     def n(self) -> float:
         """Rows, those that were added up too."""
         pooled = sum(float(part.batch.count.sum()) * part.R.shape[-1] for part in self.pooled)
-        return pooled + sum(part.batch.rows.size for part in self.rows)
+        return float(pooled + sum(part.batch.rows.size for part in self.rows))
 
     @property
     def phi(self) -> Array:
