@@ -257,7 +257,7 @@ class ProgramRun:
         check: Literal["error", "warn"] = "error",
         data_sets: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
-        self.translation, self.rows = translation, rows
+        self.translation, self.rows, self.check, self.data_sets = translation, rows, check, data_sets
         if without_bounds(translation):
             require_components(translation)
         subjects = bic_subjects(translation, rows)
@@ -280,6 +280,14 @@ class ProgramRun:
         elif point is not None:
             require_no_random_part(self.translation)
         return point
+
+    def without(self, gone: Codes) -> ProgramRun:
+        """The program run again on all rows but some of those used. gone : their positions among the rows used"""
+        used = self.rows.used.copy()
+        used[self.fit.design.rows[gone]] = False
+        frame = self.rows.frame.copy()
+        frame.loc[~used, self.program.model.response] = np.nan
+        return ProgramRun(self.translation, replace(self.rows, frame=frame, used=used), self.check, self.data_sets)
 
     @property
     def criterion(self) -> float:

@@ -16,7 +16,6 @@ UNSUPPORTED = {
     "KEEP": "proc mixed data=a(keep=x); model y=x; run;",
     "TRUNCATE": "proc mixed; class a / truncate; model y=a; run;",
     "one response": "proc mixed; model y z = x; run;",
-    "ITER=": f"{HEAD} / influence(effect=a iter=3); run;",
     "LDATA": f"{HEAD}; repeated / type=lin(1) ldata=k subject=id; run;",
     "TYPE=SP(EXPA)": f"{HEAD}; repeated / type=sp(expa)(x) subject=id; run;",
     "LOCAL=POM": f"{HEAD}; repeated / local=pom(p); run;",

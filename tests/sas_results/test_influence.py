@@ -93,7 +93,55 @@ def test_structured_errors_and_sets_of_rows() -> None:
     assert run(text.format("size=5"), frame)["Influence"]["NumObs"].tolist() == [5] * 7 + [3]
 
 
-@pytest.mark.parametrize("inner", ["effect=x", "effect=nothing", "iter=5", "estimates", "size=0", "effect"])
+@pytest.mark.parametrize("inner", ["effect=x", "effect=nothing", "iter=-1", "size=0", "effect"])
 def test_what_is_not_there_is_refused_in_words(inner: str) -> None:
     with pytest.raises(BayesLMMError):
         run(f"proc mixed; class id; model y = x / influence({inner}); random id; run;", trial(0))
+
+
+@pytest.mark.parametrize("method", ["reml", "ml"])
+def test_iterated_influence_is_what_the_program_gives_without_the_rows(method: str) -> None:
+    frame = trial(2)
+    text = f"proc mixed method={method} asycov; class id a; model y = a x / s {{}}; random id; run;"
+    whole, table = run(text.format(""), frame), run(text.format("influence(effect=id iter=20 estimates)"), frame)["Influence"]
+    covariance = whole["AsyCov"][["CovP1", "CovP2"]].to_numpy()
+    used = frame.dropna().reset_index(drop=True)
+    X = np.column_stack([pd.get_dummies(used["a"]).to_numpy(float), used["x"]])
+    y = used["y"].to_numpy()
+
+    def likelihood(b2: float, s2: float, alpha: np.ndarray | None) -> float:
+        V = b2 * (used["id"].to_numpy()[:, None] == used["id"].to_numpy()) + s2 * np.eye(len(y))
+        K = np.linalg.inv(V)
+        M = X.T @ K @ X
+        best = np.linalg.solve(M, X.T @ K @ y)
+        e = y - X @ (best if alpha is None else alpha)
+        return float(np.linalg.slogdet(V)[1] + e @ K @ e + (np.linalg.slogdet(M)[1] if method == "reml" else 0.0))
+
+    for _, row in table.iterrows():
+        left = run(text.format(""), frame[frame["id"].astype(str) != row["Level"]])
+        theta, gone = whole["CovParms"]["Estimate"].to_numpy(), left["CovParms"]["Estimate"].to_numpy()
+        np.testing.assert_allclose(row[["CovP1", "CovP2"]].astype(float), gone, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            row[[f"Parm{k}" for k in range(1, 6)]].astype(float), left["SolutionF"]["Estimate"], rtol=1e-3, atol=1e-4
+        )
+        after = left["AsyCov"][["CovP1", "CovP2"]].to_numpy()
+        np.testing.assert_allclose(row["CookDCP"], (theta - gone) @ np.linalg.solve(covariance, theta - gone), rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(row["MDFFITSCP"], (theta - gone) @ np.linalg.solve(after, theta - gone), rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(row["COVRATIOCP"], np.linalg.det(after) / np.linalg.det(covariance), rtol=1e-3)
+        np.testing.assert_allclose(row["COVTRACECP"], abs(np.trace(np.linalg.solve(covariance, after)) - 2), rtol=1e-3, atol=1e-4)
+        a = left["SolutionF"]["Estimate"].to_numpy()
+        alpha = None if method == "reml" else np.append(a[0] + a[1:4], a[4])
+        fallen = likelihood(*gone, alpha) - likelihood(*theta, None)
+        np.testing.assert_allclose(row["RLD" if method == "reml" else "LD"], fallen, rtol=1e-3, atol=1e-6)
+
+
+def test_iterated_influence_of_a_row_studentizes_outside_of_it() -> None:
+    frame = trial(4).dropna().reset_index(drop=True).head(16)
+    text = "proc mixed; class id; model y = x / s {}; random id; run;"
+    table = run(text.format("influence(iter=9)"), frame)["Influence"]
+    for i in (0, 7):
+        b2, s2 = run(text.format(""), frame.drop(i))["CovParms"]["Estimate"]
+        V = b2 * (frame["id"].to_numpy()[:, None] == frame["id"].to_numpy()) + s2 * np.eye(len(frame))
+        X = np.column_stack([np.ones(len(frame)), frame["x"]])
+        Q = V - X @ np.linalg.solve(X.T @ np.linalg.solve(V, X), X.T)
+        np.testing.assert_allclose(table["RStudent"][i], table["Residual"][i] / np.sqrt(Q[i, i]), rtol=1e-4)

@@ -383,15 +383,14 @@ def _e(kind: int) -> StatementOption:
 
 
 def _influence(cursor: SASCursor) -> InfluenceRequest:
-    """`influence`, `influence(effect=id)`, `influence(size=2)`."""
-    refused = "fit.influence(group) fits the model without each level again"
+    """`influence`, `influence(effect=id)`, `influence(size=2)`, `influence(effect=id iter=5 estimates)`."""
     table: OptionTable = {
         "effect": StatementOption("effect", after_equals(read_effect)),
         "eff": StatementOption("effect", after_equals(read_effect)),
         "size": StatementOption("size", after_equals(read_whole)),
         "iter": StatementOption("iter", after_equals(read_number_value)),
-        "estimates": RefusedOption(refused),
-        "est": RefusedOption(refused),
+        "estimates": StatementOption("estimates", read_flag),
+        "est": StatementOption("estimates", read_flag),
         "keep": RefusedOption("leave rows out of the table"),
         "select": RefusedOption("leave rows out of the table"),
     }
@@ -404,8 +403,8 @@ def _influence(cursor: SASCursor) -> InfluenceRequest:
             cursor.fail("expected an option of INFLUENCE here")
         option = _look_up(cursor, start, table.get(cursor.word()), table)
         values[option.field] = option.read(cursor)
-        if values.pop("iter", 0.0) != 0.0:
-            cursor.not_supported_at(start, "INFLUENCE(ITER=) above 0 is not supported", refused)
+        if values.get("iter", 0.0) < 0.0:
+            cursor.fail_at(start, "ITER= is a number of iterations, 0 or more", "influence(iter=5)")
         cursor.accept(",")
     return InfluenceRequest(**values)
 

@@ -74,10 +74,15 @@ class ClassVariable:
 
 @dataclass(frozen=True, slots=True)
 class InfluenceRequest:
-    """INFLUENCE(EFFECT= SIZE=): the rows of a level, or so many rows after one another, are left out together."""
+    """INFLUENCE(EFFECT= SIZE= ITER= ESTIMATES): the rows of a level, or so many rows after one another, are left out together.
+
+    iter : above 0 the covariance parameters are estimated again; estimates : the table has all estimates without the rows
+    """
 
     effect: SASEffect | None = None
     size: int = 1
+    iter: float = 0.0
+    estimates: bool = False
 
 
 @dataclass(frozen=True, slots=True)

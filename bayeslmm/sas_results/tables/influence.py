@@ -1,4 +1,4 @@
-"""MODEL / INFLUENCE: what deleting a row, a few rows, or a level of an effect would do, with the covariance parameters as they are.
+"""MODEL / INFLUENCE: what deleting a row, a few rows, or a level of an effect does, the covariance parameters held or estimated again.
 
 With K = V^-1, S = K X, F = (X'K X)^-1 and P = K - S F S', deleting the rows U moves the coefficients by F S_U' g, g = P_UU^-1 (P y)_U,
 takes (P y)_U' g off the residual sum of squares y'Py, and leaves F_(U) = (F^-1 - S_U' K_UU^-1 S_U)^-1; the residual variance follows where
@@ -7,19 +7,23 @@ it is profiled (SAS/STAT, The MIXED Procedure, "Residuals and Influence Diagnost
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.errors import SizeError, SpecificationError
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, SizeError, SpecificationError
 from bayeslmm.likelihood.structured.residual_covariance import marginal_covariance
+from bayeslmm.model.fit import Fit
 from bayeslmm.sas.language.effects import glm_effect
-from bayeslmm.sas_results.parms import profiles_residual
+from bayeslmm.sas_results.parms import fit_at_values, profiles_residual
 from bayeslmm.sas_results.rows import class_of
 from bayeslmm.sas_results.run import ProgramRun
+from bayeslmm.sas_results.tables.model_information import covariance_parameter_rows, iteration_history
 from bayeslmm.sas_results.variance_components import MOST_ROWS
 
 
@@ -51,18 +55,43 @@ class _Deletion:
     press: Array
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Refit:
+    """The program run again without the rows, with what it moves: as `_Deletion`, F_(U) at its own covariance parameters.
+
+    there : all rows at those covariance parameters
+    """
+
+    move: Array
+    ratio: float
+    F: Array
+    press: Array
+    run: ProgramRun
+    there: Fit
+
+
 def influence_table(run: ProgramRun) -> pd.DataFrame:
     """One row for each row used, or for each level of EFFECT=.
 
     Index, Observed, PredMean, Residual, Leverage, PRESSRes, Student, RStudent, [RMSE,] CookD, DFFITS, COVRATIO; with EFFECT= or SIZE=
-    Level, NumObs, PRESS, CookD, MDFFITS, COVRATIO, COVTRACE[, RMSE].
+    Level, NumObs, PRESS, CookD, MDFFITS, COVRATIO, COVTRACE[, RMSE]. With ITER= above 0 the covariance parameters are estimated again
+    without the rows: Iter, CookDCP, [MDFFITSCP,] COVRATIOCP, [COVTRACECP,] and the distance RLD or LD beside. With ESTIMATES Parm1, ...,
+    and with ITER= CovP1, ....
     """
     request = run.program.model.influence
     assert request is not None
     whole = _whole(run)
-    if request.effect is None and request.size == 1:
-        return pd.DataFrame([_row_diagnostics(run, whole, i) for i in range(len(whole.X))])
-    return pd.DataFrame([_set_diagnostics(run, whole, label, rows) for label, rows in _sets(run)])
+    one = request.effect is None and request.size == 1
+    sets = [("", np.array([i])) for i in range(len(whole.X))] if one else list(_sets(run))
+    told = []
+    for label, rows in sets:
+        found: _Deletion | _Refit | None = _delete(whole, rows)
+        if request.iter > 0 and found is not None:
+            found = _refit(run, whole, rows)
+        row = _row_diagnostics(run, whole, int(rows[0]), found) if one else _set_diagnostics(run, whole, label, rows, found)
+        more = _again(run, found, whole_row=one) if request.iter > 0 else {}
+        told.append(row | more | (_estimates(run, found) if request.estimates else {}))
+    return pd.DataFrame(told)
 
 
 def _whole(run: ProgramRun) -> _Whole:
@@ -109,10 +138,89 @@ def _delete(whole: _Whole, rows: Codes) -> _Deletion | None:
     return _Deletion(move, ratio, F, whole.residual[rows] + whole.X[rows] @ move)
 
 
-def _measures(whole: _Whole, found: _Deletion) -> dict[str, float]:
+def _refit(run: ProgramRun, whole: _Whole, rows: Codes) -> _Refit | None:
+    """None where the model without the rows is another one, or has no fit."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BayesLMMWarning)
+            again = run.without(rows)
+    except BayesLMMError:
+        return None
+    design, known = again.fit.design, run.fit.design
+    if [design.coef_names[k] for k in design.kept] != [known.coef_names[k] for k in known.kept]:
+        return None
+    scale = _to_standardized(run)
+    move = scale @ (run.fit.fixef.to_numpy()[list(known.kept)] - again.fit.fixef.to_numpy()[list(design.kept)])
+    F = scale @ _covariance(again) @ scale.T
+    ratio = again.parameter_rows[-1].value / run.parameter_rows[-1].value if whole.profiled else 1.0
+    there = fit_at_values(run.model, run.listing, run.fit.estimate, np.array([row.value for row in again.parameter_rows]))
+    return _Refit(move, ratio, F, whole.residual[rows] + whole.X[rows] @ move, again, there)
+
+
+def _to_standardized(run: ProgramRun) -> Array:
+    """The coefficients of the standardized columns from those of the model's own."""
+    design = run.fit.design
+    X = run.fit.problem.standardization.Xy(design, slice(0, design.nobs))[:, :-1]
+    return np.asarray(np.linalg.lstsq(X, design.X, rcond=None)[0])
+
+
+def _covariance(run: ProgramRun) -> Array:
+    kept = list(run.fit.design.kept)
+    return np.asarray(run.fit.vcov)[np.ix_(kept, kept)]
+
+
+def _again(run: ProgramRun, found: _Deletion | _Refit | None, *, whole_row: bool) -> dict[str, float]:
+    """What the covariance parameters do without the rows, and how far the (restricted) likelihood of all rows falls at the estimates."""
+    names = ("CookDCP", "MDFFITSCP", "COVRATIOCP", "COVTRACECP")
+    distance = "RLD" if run.fit.restricted else "LD"
+    if not isinstance(found, _Refit):
+        values: dict[str, float] = dict.fromkeys(("Iter", *names, distance), np.nan)
+    else:
+        before, after = covariance_parameter_rows(run), covariance_parameter_rows(found.run)
+        free = before.free & after.free
+        move = (before.values - after.values)[free]
+        old, new = before.covariance[np.ix_(free, free)], after.covariance[np.ix_(free, free)]
+        moved = np.linalg.solve(old, new) if len(move) else np.eye(0)
+        numbers = (
+            float(move @ np.linalg.solve(old, move)),
+            float(move @ np.linalg.solve(new, move)),
+            float(np.linalg.det(moved)),
+            abs(float(np.trace(moved)) - len(move)),
+        )
+        values = {"Iter": float(iteration_history(found.run)["Iteration"].max()), **dict(zip(names, numbers, strict=True))}
+        values[distance] = _distance(run, found)
+    return {name: value for name, value in values.items() if not whole_row or name not in ("MDFFITSCP", "COVTRACECP")}
+
+
+def _distance(run: ProgramRun, found: _Refit) -> float:
+    """Twice what the log likelihood of all rows falls; the restricted one is a function of the covariance parameters alone."""
+    there = found.there
+    fallen = there.criterion - run.criterion
+    if run.fit.restricted:
+        return float(fallen)
+    kept, own = list(run.fit.design.kept), list(found.run.fit.design.kept)
+    away = there.fixef.to_numpy()[kept] - found.run.fit.fixef.to_numpy()[own]
+    return float(fallen + away @ np.linalg.solve(np.asarray(there.vcov)[np.ix_(kept, kept)], away))
+
+
+def _estimates(run: ProgramRun, found: _Deletion | _Refit | None) -> dict[str, float]:
+    """SAS's coefficients without the rows, and with ITER= the covariance parameters."""
+    alpha = run.fit.fixef.to_numpy()[list(run.fit.design.kept)]
+    left = np.full(len(alpha), np.nan) if found is None else alpha - np.linalg.solve(_to_standardized(run), found.move)
+    parameters = np.zeros(len(run.layout.columns))
+    parameters[run.space.kept] = run.T @ left
+    told = {f"Parm{k + 1}": float(value) for k, value in enumerate(parameters)}
+    if isinstance(found, _Refit):
+        told |= {f"CovP{k + 1}": row.value for k, row in enumerate(found.run.parameter_rows)}
+    elif run.program.model.influence is not None and run.program.model.influence.iter > 0:
+        told |= {f"CovP{k + 1}": np.nan for k in range(len(run.parameter_rows))}
+    return told
+
+
+def _measures(whole: _Whole, found: _Deletion | _Refit) -> dict[str, float]:
     """CookD, MDFFITS, COVRATIO, COVTRACE."""
     r = max(len(whole.F), 1)
-    after = found.ratio * found.F
+    after = found.F if isinstance(found, _Refit) else found.ratio * found.F
     inverse = np.linalg.inv(whole.F)
     _, before = np.linalg.slogdet(whole.F)
     _, now = np.linalg.slogdet(after)
@@ -124,7 +232,7 @@ def _measures(whole: _Whole, found: _Deletion) -> dict[str, float]:
     }
 
 
-def _rmse(run: ProgramRun, found: _Deletion | None) -> dict[str, float]:
+def _rmse(run: ProgramRun, found: _Deletion | _Refit | None) -> dict[str, float]:
     """The residual sd without the rows, where there is one residual variance."""
     if not profiles_residual(run.translation):
         return {}
@@ -132,12 +240,11 @@ def _rmse(run: ProgramRun, found: _Deletion | None) -> dict[str, float]:
     return {"RMSE": float(np.sqrt(variance * found.ratio)) if found is not None else np.nan}
 
 
-def _row_diagnostics(run: ProgramRun, whole: _Whole, i: int) -> dict[str, float]:
-    found = _delete(whole, np.array([i]))
+def _row_diagnostics(run: ProgramRun, whole: _Whole, i: int, found: _Deletion | _Refit | None) -> dict[str, Any]:
     x, residual = whole.X[i], whole.residual[i]
     spread = float(whole.V[i, i] - x @ whole.F @ x)
     student = residual / np.sqrt(spread) if spread > 0 else np.nan
-    row: dict[str, float] = {
+    row: dict[str, Any] = {
         "Index": int(run.fit.design.rows[i]) + 1,
         "Observed": whole.predicted[i] + residual,
         "PredMean": whole.predicted[i],
@@ -147,14 +254,24 @@ def _row_diagnostics(run: ProgramRun, whole: _Whole, i: int) -> dict[str, float]
         names = ("PRESSRes", "Student", "RStudent", *_rmse(run, None), "CookD", "DFFITS", "COVRATIO")
         return row | dict.fromkeys(names, np.nan)
     measures = _measures(whole, found)
-    row |= {"PRESSRes": float(found.press[0]), "Student": student, "RStudent": student / np.sqrt(found.ratio)} | _rmse(run, found)
-    change = float(x @ found.move) / float(np.sqrt(found.ratio * (x @ whole.F @ x)))
+    outside = student / np.sqrt(found.ratio)
+    if isinstance(found, _Refit):
+        outside = residual / np.sqrt(_spread(found.there, x, i))
+    row |= {"PRESSRes": float(found.press[0]), "Student": student, "RStudent": outside} | _rmse(run, found)
+    scale = x @ found.F @ x if isinstance(found, _Refit) else found.ratio * (x @ whole.F @ x)
+    change = float(x @ found.move) / float(np.sqrt(scale))
     return row | {"CookD": measures["CookD"], "DFFITS": change, "COVRATIO": measures["COVRATIO"]}
 
 
-def _set_diagnostics(run: ProgramRun, whole: _Whole, label: str, rows: Codes) -> dict[str, float | str]:
-    found = _delete(whole, rows)
-    row: dict[str, float | str] = {"Level": label, "NumObs": len(rows)}
+def _spread(fit: Fit, x: Array, i: int) -> float:
+    """The variance of the residual of a row at the covariance parameters of a fit; x : its standardized columns."""
+    V = fit.problem.sigma2(fit.point.sigma2) * marginal_covariance(fit.problem, fit.estimate.x)
+    X = fit.problem.standardization.Xy(fit.design, slice(0, len(V)))[:, :-1]
+    return float(V[i, i] - x @ np.linalg.solve(X.T @ np.linalg.solve(V, X), x))
+
+
+def _set_diagnostics(run: ProgramRun, whole: _Whole, label: str, rows: Codes, found: _Deletion | _Refit | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"Level": label, "NumObs": len(rows)}
     if found is None:
         return row | dict.fromkeys(("PRESS", "CookD", "MDFFITS", "COVRATIO", "COVTRACE", *_rmse(run, None)), np.nan)
     return row | {"PRESS": float(found.press @ found.press)} | _measures(whole, found) | _rmse(run, found)
