@@ -15,6 +15,8 @@ from bayeslmm.covariance.spatial import NUGGET_STARTS, PowerCorrelation, Spatial
 from bayeslmm.covariance.unstructured import linear_derivatives
 from bayeslmm.errors import SpecificationError
 
+_FEW_ROWS = 30
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WithNugget(Spatial):
@@ -35,6 +37,10 @@ class WithNugget(Spatial):
     @property
     def needs_order(self) -> bool:
         return self.inner.needs_order
+
+    @property
+    def definite(self) -> bool:
+        return self.inner.definite
 
     def start(self) -> Array:
         return np.append(self.inner.start(), np.log(0.2 / 0.8))
@@ -86,6 +92,24 @@ class WithNugget(Spatial):
     def second(self, r: Array) -> Array:
         inner = r[..., :-1]
         return self._second(r[..., -1], self.inner.first(inner), self.inner.second(inner), 2)
+
+    def closest(self, matrix: Array) -> Array:
+        if isinstance(self.inner, Spatial) or self.q <= _FEW_ROWS:
+            return super(WithNugget, self).closest(matrix)
+        # the closest C of a share is at hand, so that over many rows the share alone is searched
+        apart = np.isfinite(matrix) & ~np.eye(self.q, dtype=bool)
+
+        def member(share: float) -> tuple[float, Array]:
+            r = np.append(self.inner.closest(np.where(apart, matrix / (1.0 - share), np.eye(self.q))), share)
+            return float(np.square(self.matrix(r) - matrix)[apart].sum()), r
+
+        shares = np.linspace(0.0, 0.96, 25)
+        best = int(np.argmin([member(share)[0] for share in shares.tolist()]))
+        low, high = float(shares[max(best - 1, 0)]), float(shares[min(best + 1, len(shares) - 1)])
+        for _ in range(40):
+            third = (high - low) / 3.0
+            low, high = (low, high - third) if member(low + third)[0] <= member(high - third)[0] else (low + third, high)
+        return member(max(0.5 * (low + high), 1e-4))[1]
 
     def _spatial(self) -> Spatial:
         if not isinstance(self.inner, Spatial):

@@ -12,8 +12,10 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.base import Covariance, Derivatives, Invariance, Parameter
 from bayeslmm.covariance.composed import WithNugget
-from bayeslmm.covariance.correlation import Correlation
+from bayeslmm.covariance.correlation import Correlation, Exchangeable, IdentityCorrelation
 from bayeslmm.covariance.scaled import Homogeneous
+from bayeslmm.covariance.serial import Autoregressive
+from bayeslmm.covariance.spatial import PowerCorrelation
 
 
 def kron(left: Array, right: Array) -> Array:
@@ -122,6 +124,10 @@ class Kronecker(Covariance):
         return np.concatenate([self.outer.from_matrix(a * scale**2), inner])
 
 
+_DEFINITE = (Autoregressive, IdentityCorrelation, Exchangeable, PowerCorrelation)
+"""Correlations that are definite at every z, over any rows."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class KroneckerCorrelation(Correlation):
     """C = A(r1) x B(r2), two correlation matrices: r and z are those of A, then those of B."""
@@ -141,6 +147,10 @@ class KroneckerCorrelation(Correlation):
     @property
     def linear(self) -> bool:
         return self.outer.linear and self.inner.linear and 0 in (self.outer.size, self.inner.size)
+
+    @property
+    def definite(self) -> bool:
+        return all(factor.definite or isinstance(factor, _DEFINITE) for factor in (self.outer, self.inner))
 
     def _split(self, values: Array) -> tuple[Array, Array]:
         cut = self.outer.size

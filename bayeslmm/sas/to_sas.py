@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Codes
-from bayeslmm.covariance.registry import is_spatial, needs_order
+from bayeslmm.covariance.registry import needs_order
 from bayeslmm.data.columns import FACTOR_KINDS, kind_of
 from bayeslmm.data.design import Design, ResidualDesign
 from bayeslmm.data.frame import read_table, values_text
@@ -21,7 +21,7 @@ from bayeslmm.formula.parse import columns_of
 from bayeslmm.formula.syntax import BarTerm, Call, Chain, Name, Node, Power, Terms, Value, expression_text
 from bayeslmm.formula.tokens import Cursor
 from bayeslmm.sas.glm_coding import class_levels, format_level
-from bayeslmm.sas.language.covariance_types import VC, CovType, sas_type
+from bayeslmm.sas.language.covariance_types import POWERS, VC, CovType, sas_type
 from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, SASEffect
 from bayeslmm.sas.language.program import (
     DDFM,
@@ -226,13 +226,16 @@ def _repeated_statement(spec: ModelSpec, classes: _Classes) -> RepeatedStatement
         return RepeatedStatement(group=SASEffect((factor.covariate,)))
     if residual is None:
         return None
-    spatial = is_spatial(residual.structure)
-    cov: CovType | None = sas_type(residual.structure, residual.order, residual.visit if spatial else ())
+    cov: CovType | None = sas_type(residual.structure, residual.order, residual.visit)
     if cov is None:
         orders = "SAS has ARMA(1,1) and, as AR(1), ar1" if isinstance(residual.order, tuple) else "adh is SAS's ANTE(1)"
+        if "@" in residual.structure:
+            orders = "SAS has UN@AR(1), UN@CS, UN@UN and, for products of ar1, car1 or sp_pow, SP(POWA)"
         _cannot(f"the residual structure {residual.structure}", residual.text, orders)
+    if cov.name == POWERS and (labels := [column for column in residual.visit if column in classes.factors]):
+        _cannot(f"steps between the levels of the factor {labels[0]}", residual.text, "make a column of their numbers")
     subject = () if residual.subject == (WHOLE_DATA,) else residual.subject
-    visits = () if spatial else residual.visit
+    visits = () if cov.spatial else residual.visit
     classes.add((*visits, *subject, *residual.group))
     return RepeatedStatement(
         tuple(SASEffect((v,)) for v in visits),

@@ -244,7 +244,7 @@ def _shape(covariance: Homogeneous, rest: Array, variance: float) -> ParameterLi
         return tuple((f"SP(MATERN){suffix}", float(r)) for suffix, r in zip((" Range", " Smoothness"), rest, strict=False))
     if not rest.size:
         return ()
-    row = structure(covariance.name).sas_row
+    row = structure(covariance.name).sas_row if "@" not in covariance.name else "SP(POWA) {}"
     if not row:
         raise SpecificationError(f"PROC MIXED has no structure '{covariance.name}'", remedy="use the names of `residual_params`")
     return _number_rows(row, rest)
@@ -257,7 +257,7 @@ SAS_TAU_STEP = 1e-6
 
 _OFF_DIAGONAL = re.compile(r"UN\((\d+),(\d+)\)\Z")
 _CORRELATION = re.compile(r"(CSH|AR\(1\)|ARH\(1\)|TOEPH\(\d+\)|Corr\(.*|Rho.*)\Z")
-_SIGNED = re.compile(r"(CS|CSH|AR\(1\)|ARH\(1\)|Rho.*|Gamma|TOEPH?\(\d+\)|HF|Corr\(.*|FA\(\d+,\d+\)|SP\(POW\)|SP\(LIN\))\Z")
+_SIGNED = re.compile(r"(CS|CSH|AR\(1\)|ARH\(1\)|Rho.*|Gamma|TOEPH?\(\d+\)|HF|Corr\(.*|FA\(\d+,\d+\)|SP\(POWA?\)( \d+)?|SP\(LIN\))\Z")
 _SCALE_FREE = re.compile(r"(Gamma|SP\(.*|Range|Smoothness|Scale)\Z")
 
 

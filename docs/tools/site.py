@@ -181,7 +181,8 @@ def structures() -> str:
         "# Covariance structures",
         "",
         'Any of them for a random term (`ar1(0 + visit | g)`) and for the errors (`residual="ar1(visit | subject)"`); names as in SAS and '
-        "mmrm. *t* is the dimension, *q* the order. How to choose: [choose a structure](../howto/structures.md).",
+        "mmrm. *t* is the dimension, *q* the order. How to choose: [choose a structure](../howto/structures.md). "
+        "Products of them, one for each column: `ar1(row):ar1(col)`, also written `ar1@ar1(row, col)`.",
         "",
         "| name | what it is | parameters | |",
         "|---|---|---|---|",

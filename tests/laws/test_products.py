@@ -133,3 +133,35 @@ def test_a_grid_too_large_for_one_matrix_is_refused_by_name() -> None:
     with pytest.raises(blm.errors.DataError, match="6,400 cells") as caught:
         blm.LMM("y ~ 1", data, residual="car1(x):car1(z)")
     assert "sp_exp(x, z" in str(caught.value)
+
+
+def test_the_separable_errors_of_a_published_field_are_those_of_asreml() -> None:
+    """The help page of stroup.nin in R's agridat prints ASReml's estimates: variance 48.7, correlations 0.6555 and 0.4375."""
+    fit = blm.LMM("yield ~ variety", blm.load_dataset("nlme/Wheat2"), residual="ar1(longitude):ar1(latitude)").fit()
+    sd, columns, rows = fit.residual_params
+    assert (round(sd**2, 1), round(columns, 4), round(rows, 4)) == (48.7, 0.6555, 0.4375)
+
+
+@pytest.mark.parametrize("residual", ["sp_pow(row):sp_pow(col)", "car1(row):ar1(col) | trial + local"])
+def test_products_of_powers_are_the_anisotropic_power_of_proc_mixed(residual: str) -> None:
+    data = field(8, trials=2)
+    data = data if "trial" in residual else data[data["trial"] == "T0"]
+    model = blm.LMM("y ~ gen", data, residual=residual)
+    program = model.to_sas()
+    assert "type=sp(powa)(row col)" in program
+    fit, found = model.fit(), blm.proc_mixed(program, data)
+    assert found["FitStatistics"]["Value"].iloc[0] == pytest.approx(fit.criterion, abs=1e-7)
+    names = found["CovParms"]["CovParm"].tolist()
+    assert [name for name in names if name.startswith("SP(POWA)")] == ["SP(POWA) 1", "SP(POWA) 2"]
+
+
+def test_limits_of_a_factor_of_a_product_are_those_of_its_own_kind() -> None:
+    fit = blm.LMM("y ~ gen", field(4), residual="ar1(row):ar1(col)").fit()
+    limits = fit.confint("wald").set_index("term").loc[["rho", "inner_rho"]]
+    assert (limits.abs() <= 1.0).all(axis=None)
+
+
+def test_the_closest_member_with_a_nugget_is_found_over_many_rows() -> None:
+    covariance = make("ar1@ar1", 42, dims=(7, 6), nugget=True)
+    x = covariance.from_natural(np.array([1.3, 0.8, 0.4, 0.3]))
+    np.testing.assert_allclose(covariance.natural(covariance.from_matrix(covariance.matrix(x))), [1.3, 0.8, 0.4, 0.3], rtol=1e-4)

@@ -35,6 +35,11 @@ SCALE_BY_KIND: dict[str, Scale] = {
 }
 
 
+def own_kind(kind: str) -> str:
+    """The kind of a parameter in its own structure, of which a product says that it is an inner one."""
+    return own_kind(kind.removeprefix("inner_")) if kind.startswith("inner_") else kind
+
+
 class CovarianceParameter(Protocol):
     """A covariance parameter of a model."""
 
@@ -195,7 +200,7 @@ def _errors(problem: Problem) -> Iterator[CovarianceParameter]:
     kernel, sets = problem.structured, residual_sets(problem)
     for g, own in enumerate(sets):
         for k, (name, parameter) in enumerate(zip(own.names, own.covariance.natural_parameters, strict=True)):
-            yield StructureParameter(name, g, k, SCALE_BY_KIND.get(parameter.kind, "plain"))
+            yield StructureParameter(name, g, k, SCALE_BY_KIND.get(own_kind(parameter.kind), "plain"))
     if not sets:
         yield ErrorSd(sigma_name(problem))
     if kernel is not None:

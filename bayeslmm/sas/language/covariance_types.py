@@ -9,6 +9,7 @@
 | AR(1), ARH(1) | ar1, ar1h | | SP(EXP), SP(GAU), SP(POW) | sp_exp, sp_gau, sp_pow |
 | TOEP, TOEPH | toep, toeph | | SP(SPH), SP(LIN), SP(MATERN) | sp_sph, sp_lin, matern |
 | TOEP(q), TOEPH(q) | toep, toeph of order q; id, diag for q = 1 | | UN@AR(1), UN@CS, UN@UN | us@ar1, us@cs, us@us |
+| SP(POWA)(x y) | sp_pow@sp_pow, a factor for each coordinate | | | |
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ class CovType:
 
 
 VC = CovType()
+POWERS = "SP(POWA)"
+"""The product over coordinates of a correlation to the power of the distance along each."""
+_POWER_FACTORS = frozenset({"sp_pow", "car1", "ar1"})
 
 
 def _ours() -> dict[str, str]:
@@ -90,11 +94,10 @@ def _spatial_kinds() -> set[str]:
 
 
 _REFUSED: Mapping[str, str] = {
-    "SP(EXPA)": "use type=sp(exp)(...) with scaled coordinates",
+    "SP(EXPA)": "use type=sp(powa)(...), a correlation for each coordinate",
     "SP(EXPGA)": "use type=sp(exp)(...) with rotated and scaled coordinates",
     "SP(GAUGA)": "use type=sp(gau)(...) with rotated and scaled coordinates",
     "SP(SPHGA)": "use type=sp(sph)(...) with rotated and scaled coordinates",
-    "SP(POWA)": "use type=sp(pow)(...) with scaled coordinates",
     "SP(LINL)": "use type=sp(lin)(...)",
     "SP(MATHSW)": "use type=sp(matern)(...)",
 }
@@ -106,6 +109,8 @@ def our_name(cov: CovType) -> tuple[str, int | None]:
     >>> our_name(CovType("TOEP", 2)), our_name(CovType("UN", 1))
     (('toep', 2), ('diag', None))
     """
+    if cov.name == POWERS:
+        return "@".join(["sp_pow"] * len(cov.coordinates)), None
     if cov.order == 1 and cov.name in _OF_ORDER_ONE:
         return _OF_ORDER_ONE[cov.name], None
     if cov.order is not None:
@@ -120,8 +125,9 @@ def sas_type(name: str, order: StructureOrder | None = None, coordinates: tuple[
     special = {"diag": CovType("UN", 1), "id": CovType("TOEP", 1), "un": CovType("UN", order)}
     if name in special:
         return special[name]
-    sas = structure(name).sas
-    return CovType(sas, order, coordinates) if sas else None
+    factors = name.split("@")
+    sas = POWERS if len(factors) > 1 and set(factors) <= _POWER_FACTORS else structure(name).sas
+    return CovType(sas, order, coordinates if sas.startswith("SP(") else ()) if sas else None
 
 
 def parse_type(cursor: SASCursor) -> CovType:
@@ -176,7 +182,7 @@ def _spatial(cursor: SASCursor) -> CovType:
     name = f"SP({cursor.bracketed(cursor.word).upper()})"
     if name in _REFUSED:
         cursor.not_supported_at(start, f"TYPE={name} is not supported", _REFUSED[name])
-    if name[3:-1] not in _spatial_kinds():
+    if name != POWERS and name[3:-1] not in _spatial_kinds():
         cursor.fail_at(start, f"TYPE={name} is not a covariance structure of PROC MIXED", f"one of {', '.join(sorted(_spatial_kinds()))}")
     if not cursor.sees("("):
         cursor.fail(f"TYPE={name} needs its coordinates", f"type={name.lower()}(time)")

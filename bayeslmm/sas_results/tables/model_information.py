@@ -202,6 +202,7 @@ _LONG = {
     "SP(EXP)": "Spatial Exponential",
     "SP(GAU)": "Spatial Gaussian",
     "SP(POW)": "Spatial Power",
+    "SP(POWA)": "Spatial Anisotropic Power",
     "SP(SPH)": "Spatial Spherical",
     "SP(LIN)": "Spatial Linear",
     "SP(MATERN)": "Spatial Matern",
