@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeslmm as blm
 from bayeslmm.bayes.log_posterior.density import density
+from bayeslmm.bayes.sampling import surrogate
 from bayeslmm.bayes.sampling.importance import resample_systematically, sample_importance
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.bayes.sampling.random_effects import draw_alpha, draw_beta_given_alpha
 from bayeslmm.bayes.sampling.sample import draw_given_phi
-from bayeslmm.bayes.sampling.surrogate import SUFFICIENT_ERROR, build_surrogate, designs, monomials, relative_map
+from bayeslmm.bayes.sampling.surrogate import (
+    SUFFICIENT_ERROR,
+    build_surrogate,
+    designs,
+    likelihood_ingredients,
+    monomials,
+    phi_of_psi,
+    relative_map,
+    scale_axis,
+)
 from tests.bayes.designs import grouped, model, somewhere
 from tests.bayes.test_draws import closed_form
 
@@ -30,8 +43,65 @@ def test_polynomials_follow_the_density(formula: str) -> None:
     assert np.quantile(np.abs(found.values(phi) - target.values(phi)), 0.9) < 0.05
 
 
-def test_there_are_no_polynomials_for_structured_errors_or_many_parameters() -> None:
+def visits(seed: int, subjects: int, times: int) -> pd.DataFrame:
+    """Serial errors of subjects in two arms, a tenth of the visits missing, at places of their own."""
+    rng = np.random.default_rng(seed)
+    g, t = np.divmod(np.arange(subjects * times), times)
+    root = np.linalg.cholesky(0.6 ** np.abs(np.subtract.outer(np.arange(times), np.arange(times))))
+    errors = (rng.normal(size=(subjects, times)) @ root.T) * (1.0 + 0.2 * np.arange(times))
+    frame = pd.DataFrame(
+        {"g": g, "t": t, "arm": np.array(["a", "b"])[g % 2], "w": rng.uniform(0.5, 2.0, len(g)), "x": rng.normal(size=len(g))}
+    )
+    frame["u"], frame["y"] = t + 0.3 * rng.uniform(size=len(g)), 1.0 + 0.5 * frame["x"] + errors.ravel()
+    return frame[rng.random(len(g)) < 0.9].reset_index(drop=True)
+
+
+STRUCTURED: dict[str, dict[str, Any]] = {
+    "ar1": {"residual": "ar1(t | g)"},
+    "ar1h, weights": {"residual": "ar1h(t | g)", "weights": "w"},
+    "us": {"residual": "us(t | g)"},
+    "toep": {"residual": "toep(t | g)", "priors": blm.Priors(alpha="normal")},
+    "cs of two arms": {"residual": "cs(t | arm / g)"},
+    "spatial": {"residual": "sp_exp(u | g)", "priors": blm.Priors(alpha={"x": ("normal", 0, 1)}, sigma=("half_normal", 5))},
+}
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_polynomials_of_structured_errors_follow_the_density(name: str, seed: int) -> None:
+    built = blm.LMM("y ~ x", visits(seed, 60, 3), **STRUCTURED[name])
+    target = density(built.problem, built.spec.priors)
+    mode, M = find_mode(target), relative_map(target)
+    assert M is not None
+    # [X y] relative to sigma is the same at any sigma, psi held: the premise of it all
+    scale = scale_axis(target)
+    moved = mode.phi.copy()
+    moved[scale] += 0.7
+    (moved,) = phi_of_psi(moved, M, (M @ mode.phi)[None], scale)
+    assert moved[scale] != mode.phi[scale]
+    np.testing.assert_allclose(likelihood_ingredients(target, moved[None]), likelihood_ingredients(target, mode.phi[None]), rtol=1e-9)
+    found = build_surrogate(target, mode, M)
+    assert found is not None
+    phi = mode.phi + np.random.default_rng(5).standard_normal((200, target.size)) @ np.linalg.cholesky(np.linalg.inv(mode.precision)).T
+    assert found.misses(phi) < 0.05
+
+
+@pytest.mark.parametrize("name", ["ar1", "spatial"])
+def test_a_sample_of_structured_errors_by_polynomials_is_that_of_the_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = blm.LMM("y ~ x", visits(4, 40, 5), **STRUCTURED[name])
+    exact = built.sample(draws=1000, seed=2, method="importance")
+    monkeypatch.setattr(surrogate, "SEVERAL_MULTIPLICATIONS", 0.0)
+    fast = built.sample(draws=1000, seed=1)
+    assert fast.method == "surrogate"
+    assert fast.checks["surrogate"].verdict == "passed"
+    one, other = fast.tidy("all"), exact.tidy("all")
+    assert ((one["estimate"] - other["estimate"]).abs() < 0.12 * other["std_error"]).all()
+    np.testing.assert_allclose(one["std_error"], other["std_error"], rtol=0.1)
+
+
+def test_there_are_no_polynomials_for_effects_under_structured_errors_or_many_parameters() -> None:
     assert relative_map(density(model("ar1 errors").problem, None)) is None
+    assert relative_map(density(blm.LMM("y ~ x", visits(1, 40, 5), residual="us(t | g)").problem, None)) is None
     rng = np.random.default_rng(0)
     wide = grouped(groups=30).assign(**{f"z{i}": rng.normal(size=len(grouped(groups=30))) for i in range(4)})
     assert relative_map(density(blm.LMM("y ~ x + (z0 + z1 + z2 + z3 | g)", wide, check="warn").problem, None)) is None

@@ -338,6 +338,8 @@ class ConjugateGradientSampler:
 def draw_beta_given_alpha(density: Density, mode: PosteriorMode, phi: Array, alpha: Array, rng: Generator) -> tuple[Array, ...]:
     """beta of every term (S, K, q), user's columns, given covariance parameters (S, d) and standardized alpha (S, p)."""
     kernel = density.kernel
+    if not density.problem.design.terms:
+        return ()
     assert isinstance(kernel, RandomEffectsKernel)
     cross = kernel.cross
     if cross.rest is not None or cross.first is None:

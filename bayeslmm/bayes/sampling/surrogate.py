@@ -1,9 +1,9 @@
 """A polynomial surrogate of the likelihood around the mode, for models whose evaluation is expensive.
 
-With relative covariances psi (log sds minus log sigma, correlations as they are) the likelihood needs log |V0| and [X y]'V0^-1 [X y] at psi
-only; sigma, alpha and the priors are then exact. Those few smooth functions are evaluated on a small design around the mode and fitted by
-least squares; a check compares the density with the true one at places of its own. Beyond the design, where an sd near 0 may still
-have a percent of the posterior, the kernel itself is asked, unless it is expensive.
+With relative covariances psi of random effects or of errors (log sds minus log sigma, correlations as they are) the likelihood needs
+log |V0| and [X y]'V0^-1 [X y] at psi only; sigma, alpha and the priors are then exact. Those few smooth functions are evaluated on a small
+design around the mode and fitted by least squares; a check compares the density with the true one at places of its own. Beyond the design,
+where an sd near 0 may still have a percent of the posterior, the kernel itself is asked, unless it is expensive.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bayeslmm.bayes.sampling.mode import PosteriorMode
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import SUBSTITUTED_COLUMNS, Solution, solve_Xy
 from bayeslmm.likelihood.random_effects.kernel import PooledLevelsKernel, RandomEffectsKernel
+from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel
 
 EXPENSIVE_MULTIPLICATIONS = 1e8
 """Multiplications of one evaluation above which it is expensive."""
@@ -82,8 +83,11 @@ def multiplications(density: Density) -> float:
 
 
 def _other_multiplications(density: Density) -> float:
-    """Of one evaluation: of its levels, or of classes of them, and of the profile in alpha, where polynomials save that."""
+    """Of one evaluation: of its levels or blocks, or of classes of them, and of the profile in alpha, where polynomials save that."""
     kernel, r = density.kernel, density.problem.criterion.p + 1
+    if isinstance(density.pooled, PooledSubjectsKernel):
+        blocks = [own.block.shape for own in (*density.pooled.kinds, *density.pooled.kernel.data.pooled)]
+        return float(sum(B * k * k * (k + r) for B, k in blocks))
     if not isinstance(kernel, RandomEffectsKernel):
         return 0.0
     first, held = kernel.cross.first, 0 if kernel.cross.rest is None else kernel.cross.rest.flat + kernel.cross.rest.m * r
@@ -107,20 +111,28 @@ def is_worth_polynomials(density: Density, evaluations: int) -> bool:
 def relative_map(density: Density) -> Array | None:
     """(d - 1, d) matrix with psi = M phi; None where psi is not linear in phi or has too many entries."""
     layout = density.layout
-    if layout.sigma is None or layout.sets or layout.variance is not None or not 1 < density.size <= SURROGATE_PARAMETERS + 1:
+    if layout.variance is not None or layout.mixing is not None or not 1 < density.size <= SURROGATE_PARAMETERS + 1:
         return None
-    if layout.mixing is not None or layout.sigma.size == 0 or np.isfinite(layout.sigma.high).any():
+    # random effects under structured errors are drawn by blocks, which costs as much as the density
+    if bool(layout.terms) == bool(layout.sets):
         return None
-    M = np.eye(density.size)[:-1]
-    for block in layout.terms:
+    if layout.sigma is not None and (layout.sigma.size == 0 or np.isfinite(layout.sigma.high).any()):
+        return None
+    M = np.eye(density.size)
+    for block in (*layout.terms, *layout.sets):
         if (
             not isinstance(block.axes, UnstructuredTransform | ScaledTransform)
             or np.isfinite(block.axes.sds.high).any()
             or block.axes.sds.size < block.axes.sds.count
         ):
             return None
-        M[block.part.start : block.part.start + block.axes.sds.size, -1] = -1.0
-    return M
+        M[block.part.start : block.part.start + block.axes.sds.size, scale_axis(density)] -= 1.0
+    return np.delete(M, scale_axis(density), axis=0)
+
+
+def scale_axis(density: Density) -> int:
+    """The entry of phi that is log sigma: the last, or under structured errors the first sd of R."""
+    return density.layout.sets[0].part.start if density.layout.sigma is None else density.size - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -250,17 +262,18 @@ def build_surrogate(density: Density, mode: PosteriorMode, M: Array) -> Surrogat
     None where the density has not fallen off where the polynomials end: what lies beyond would be missed.
     """
     values, vectors = np.linalg.eigh(M @ np.linalg.inv(mode.precision) @ M.T)
-    root, centre, k = vectors * np.sqrt(values), M @ mode.phi, len(M)
+    root, centre, k, scale = vectors * np.sqrt(values), M @ mode.phi, len(M), scale_axis(density)
     ends = SURROGATE_SDS * np.concatenate([np.eye(k), -np.eye(k)])
-    if density.values(phi_of_psi(mode.phi, M, centre + ends @ root.T)).max() > mode.value - TAIL_FALL:
+    if density.values(phi_of_psi(mode.phi, M, centre + ends @ root.T, scale)).max() > mode.value - TAIL_FALL:
         return None
-    places = phi_of_psi(mode.phi, M, centre + TEST_SDS * np.random.default_rng(1).standard_normal((TEST_POINTS, k)) @ root.T)
+    spread = TEST_SDS * np.random.default_rng(1).standard_normal((TEST_POINTS, k))
+    places = phi_of_psi(mode.phi, M, centre + spread @ root.T, scale)
     truth = density.values(places)
     best: Surrogate | None = None
     known = np.zeros((0, k)), np.zeros((0, 0))
     for z, powers in designs(k):
         held = len(known[0]) if np.array_equal(known[0], z[: len(known[0])]) else 0
-        data = likelihood_ingredients(density, phi_of_psi(mode.phi, M, centre + z[held:] @ root.T))
+        data = likelihood_ingredients(density, phi_of_psi(mode.phi, M, centre + z[held:] @ root.T, scale))
         known = z, np.concatenate([known[1], data]) if held else data
         found = Surrogate(density, M, centre, root, powers, _fit_polynomials(z, powers, known[1]), np.nan)
         found = replace(found, error=float(np.sqrt(np.mean((found.values(places) - truth) ** 2))))
@@ -287,10 +300,10 @@ def _powers(k: int, total: int, each: int) -> Array:
     return np.array(sorted(rows, key=sum))
 
 
-def phi_of_psi(phi: Array, M: Array, psi: Array) -> Array:
-    """phi with the given psi and the sigma of phi."""
+def phi_of_psi(phi: Array, M: Array, psi: Array, scale: int) -> Array:
+    """phi with the given psi and the sigma of phi, its entry `scale`."""
     out = np.tile(phi, (len(psi), 1))
-    out[:, :-1] = psi - phi[-1] * M[:, -1]
+    out[:, np.arange(len(phi)) != scale] = psi - phi[scale] * M[:, scale]
     return out
 
 
