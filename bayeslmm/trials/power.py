@@ -470,7 +470,10 @@ def _one_by_one(
 
 
 def _observed_model(fit: Estimates, y: Array, kept: Any) -> Any:
-    """The model of the rows that are left of a simulated trial."""
+    """The model of the rows that are left of a simulated trial, whose outcome is a column of its own: the response may be a function."""
     model: Any = fit.model
-    frame = as_pandas(model.data).iloc[fit.design.rows].assign(**{fit.design.spec.formula.response: y})
-    return model.updated(None, frame[kept], {})
+    frame = as_pandas(model.data).iloc[fit.design.rows]
+    name = "simulated"
+    while name in frame:
+        name += "_"
+    return model.updated(f"{name} ~ .", frame.assign(**{name: y})[kept], {})

@@ -228,3 +228,20 @@ def test_assumptions_that_cannot_be_read(what: str) -> None:
     with pytest.raises(BayesLMMError) as caught:
         blm.assume("y ~ arm + (1 | g)", two_arms(5), **options)
     assert caught.value.what and caught.value.remedy
+
+
+@pytest.mark.parametrize("response", ["y", "`a b`", "log(y)", "I(y * 2)"])
+def test_drop_out_is_of_simulated_outcomes_whatever_the_response_is(response: str) -> None:
+    """The data at hand have a large effect; where none is assumed, power is the level, whichever way the response is written."""
+    rng = np.random.default_rng(1)
+    s, t = np.divmod(np.arange(90), 3)
+    arm = s % 2
+    z = 0.5 * rng.normal(size=30)[s] + 0.3 * rng.normal(size=90) + 1.5 * arm
+    frame = pd.DataFrame({"id": s.astype(str), "visit": pd.Categorical([f"v{k}" for k in t]), "arm": np.where(arm, "b", "a")})
+    own = {"y": ("y", z), "`a b`": ("a b", z), "log(y)": ("y", np.exp(z)), "I(y * 2)": ("y", 0.5 * z)}[response]
+    fit = blm.LMM(f"{response} ~ arm", frame.assign(**{own[0]: own[1]}), residual="us(visit | id)").fit()
+    lost = {"a": [0.0, 0.1, 0.2], "b": [0.0, 0.0, 0.1]}
+    assert fit.power("arm[T.b]", nsim=8, seed=1, dropout=lost).frame["power"].item() == 1.0
+    none = fit.with_params(alpha={"arm[T.b]": 0.0}).power("arm[T.b]", nsim=12, seed=1, dropout=lost).frame
+    assert none["power"].item() < 0.4
+    assert none["failed"].item() == 0
