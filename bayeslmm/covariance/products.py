@@ -76,7 +76,7 @@ class Kronecker(Covariance):
         return self.natural_names_for(labels)
 
     def start(self) -> Array:
-        return np.concatenate([self.outer.start(), self.inner.pinned().start()])
+        return np.concatenate([self.outer.start(), self.inner.pin_scale().start()])
 
     def _split(self, values: Array) -> tuple[Array, Array]:
         cut = self.outer.size
@@ -119,8 +119,8 @@ class Kronecker(Covariance):
         if np.trace(b) < 0:
             a, b = -a, -b
         if values[0] == 0.0 or b[0, 0] <= 0.0:
-            return np.concatenate([self.outer.from_matrix(0.0 * a), self.inner.pinned().start()])
-        scale, inner = self.inner.pinned().from_matrix(b)
+            return np.concatenate([self.outer.from_matrix(0.0 * a), self.inner.pin_scale().start()])
+        scale, inner = self.inner.pin_scale().from_matrix(b)
         return np.concatenate([self.outer.from_matrix(a * scale**2), inner])
 
 

@@ -258,7 +258,7 @@ class Prior:
     def fill_scale(self, scale: float) -> Prior:
         """The same prior with the scale filled in where it was left to the data (the rate of an exponential is 1/scale).
 
-        >>> Prior("half_t", (3.0,)).scaled(2.5)
+        >>> Prior("half_t", (3.0,)).fill_scale(2.5)
         Prior(family='half_t', parameters=(3.0, 2.5))
         """
         if not self.autoscaled:
