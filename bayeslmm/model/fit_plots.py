@@ -241,6 +241,7 @@ class FitPlots:
         adjust: Adjustment | None = "none",
         at: Mapping[str, Values] | None = None,
         weights: GridWeights = "equal",
+        type: ResponseType = "link",  # noqa: A002
         df: DfMethod = "satterthwaite",
         vcov: VcovMethod | None = None,
         information: Information = "expected",
@@ -267,6 +268,8 @@ class FitPlots:
             Variable -> the value, or values, at which it is held; covariates are at their mean by default.
         weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
             Weights of the levels of factors that are averaged over.
+        type : {"link", "response"}, default "link"
+            "response" takes means of a transformed response back first: differences on a logarithm become ratios, and the line is at 1.
         df : str, default "satterthwaite"
             Method of the denominator degrees of freedom: "satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within",
             "containment", "residual", or "asymptotic", the normal distribution.
@@ -292,12 +295,12 @@ class FitPlots:
         design = self._fit.design
 
         def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any], weights: GridWeights) -> EMMeans:
-            return emmeans(self._fit, names, by, at, weights, df, vcov, information, conf_level, cluster)
+            return emmeans(self._fit, names, by, at, weights, df, vcov, information, conf_level, cluster, type)
 
         table = difference_table(design, ask, lambda means: means.contrast(method, adjust, ref), specs, by, at, weights)
-        label = f"difference, {scale_name(design)} ({percent(conf_level)} interval)"
+        label = f"{table.label(scale_name(design))} ({percent(conf_level)} interval)"
         joined = table.x != "contrast"
-        return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, zero=True, ax=ax)
+        return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, null=table.null, ax=ax)
 
     @closes_on_error
     def subgroups(

@@ -64,11 +64,19 @@ def _rows_of(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[Any, ...]]
 
 
 def along_axis(
-    ax: Axes, frame: pd.DataFrame, x: str, others: Sequence[str], label: str, *, joined: bool = True, zero: bool = False, title: str = ""
+    ax: Axes,
+    frame: pd.DataFrame,
+    x: str,
+    others: Sequence[str],
+    label: str,
+    *,
+    joined: bool = True,
+    null: float | None = None,
+    title: str = "",
 ) -> Axes:
     """Estimates with their intervals along x, a line for each combination of the others, moved apart so that none hides another.
 
-    frame : x, the others, `estimate, conf_low, conf_high`; joined : whether marks are joined; zero : draw the line of no difference
+    frame : x, the others, `estimate, conf_low, conf_high`; joined : whether marks are joined; null : a line at the value of no difference
     """
     places = axis_places(frame[x])
     numeric = any(not isinstance(level, str) for level in places) and list(places) == list(places.values())
@@ -76,8 +84,8 @@ def along_axis(
     drawn = list(dict.fromkeys(lines))
     band = numeric and len(places) > MARKED_PLACES
     gap = float(np.diff(sorted(places.values())).min()) if len(places) > 1 else 1.0
-    if zero:
-        ax.axhline(0.0, color=ink(), linewidth=1, zorder=1)
+    if null is not None:
+        ax.axhline(null, color=ink(), linewidth=1, zorder=1)
     for j, name in enumerate(drawn):
         part = frame[[line == name for line in lines]]
         at = np.array([places[level] for level in part[x]])
@@ -113,7 +121,7 @@ def effect_axes(
     *,
     notes: Sequence[str] = (),
     joined: bool = True,
-    zero: bool = False,
+    null: float | None = None,
     ax: Any = None,
 ) -> list[Axes]:
     """A panel for each combination of `parts`, in it a line along x for each combination of `lines`; `notes` stand below."""
@@ -123,7 +131,7 @@ def effect_axes(
     axes = panels(ax, len(shown), width=width, height=height, sharey=len(shown) > 1)
     for place, title in zip(axes, shown, strict=True):
         own = frame[[each == title for each in titles]]
-        along_axis(place, own, x, lines, label if place is axes[0] else "", joined=joined, zero=zero, title=title)
+        along_axis(place, own, x, lines, label if place is axes[0] else "", joined=joined, null=null, title=title)
     told = printable_name(" ".join(lines)) or None
     legend_above(axes[0], told) if len(axes) == 1 else legend_of_panels(axes, ax, told)
     caption(axes[0], "; ".join(notes))
@@ -131,8 +139,12 @@ def effect_axes(
 
 
 @closes_on_error
-def subgroup_axes(table: pd.DataFrame, label: str, *, notes: Sequence[str] = (), ax: Axes | None = None) -> Axes:
+def subgroup_axes(
+    table: pd.DataFrame, label: str, *, notes: Sequence[str] = (), ax: Axes | None = None, measure: str = "interaction p"
+) -> Axes:
     """A forest of differences within subgroups, overall first, the numbers beside it; the line is 0.
+
+    measure : of the interaction, the number in the column `p_value`: p, or the posterior probability of a direction
 
     table : `subgroup` (empty for all), `level`, `contrast`, `estimate, conf_low, conf_high`, `n` (levels of the group, NaN where not known)
         and `p_value` of the interaction, the same within a subgroup
@@ -141,7 +153,7 @@ def subgroup_axes(table: pd.DataFrame, label: str, *, notes: Sequence[str] = (),
     for i, (subgroup, level) in enumerate(zip(table["subgroup"], table["level"], strict=True)):
         if subgroup and (not i or table["subgroup"].iloc[i - 1] != subgroup):
             p = float(table["p_value"].iloc[i])
-            lines.append((f"{subgroup}" + (f" (interaction p = {p:.2g})" if np.isfinite(p) else ""), []))
+            lines.append((f"{subgroup}" + (f" ({measure} = {p:.2g})" if np.isfinite(p) else ""), []))
         counted = table["n"].iloc[i]
         text = f"  {level}" if subgroup else str(level)
         text += f" (n = {int(counted):,})" if np.isfinite(counted) else ""

@@ -17,9 +17,9 @@ from bayeslmm.bayes.posterior.predict import linear_predictor_mean
 from bayeslmm.bayes.posterior.tables import parameter_draws
 from bayeslmm.bayes.sampling.prior_predictive import resolved_priors
 from bayeslmm.errors import SpecificationError
-from bayeslmm.inference.means.effects import difference_table, effect_table, line_table, term_variables
+from bayeslmm.inference.means.effects import difference_table, effect_table, line_table, subgroup_table, term_variables
 from bayeslmm.plots import draws as figures
-from bayeslmm.plots.effects import effect_axes, is_ordered
+from bayeslmm.plots.effects import effect_axes, is_ordered, subgroup_axes
 from bayeslmm.plots.levels import lines_axes, ranef_of_draws
 from bayeslmm.plots.residuals import column_of
 from bayeslmm.plots.style import percent
@@ -455,6 +455,7 @@ class PosteriorPlots:
         ref: str | float | None = None,
         at: Mapping[str, Values] | None = None,
         weights: GridWeights = "equal",
+        type: ResponseType = "link",  # noqa: A002
         conf_level: float = 0.95,
     ) -> list[Axes]:
         """Differences between levels along another variable, such as those of arms over visits, with intervals and the line of none.
@@ -475,6 +476,8 @@ class PosteriorPlots:
             Variable -> the value, or values, at which it is held; covariates are at their mean by default.
         weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
             Weights of the levels of factors that are averaged over.
+        type : {"link", "response"}, default "link"
+            "response" takes means of a transformed response back first: differences on a logarithm become ratios, and the line is at 1.
         conf_level : float, default 0.95
             Level of the limits, between 0 and 1.
 
@@ -490,12 +493,73 @@ class PosteriorPlots:
         design = self._post.design
 
         def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any], weights: GridWeights) -> tables.PosteriorMeans:
-            return tables.posterior_emmeans(self._post, names, by, at, weights, conf_level)
+            return tables.posterior_emmeans(self._post, names, by, at, weights, conf_level, type)
 
         table = difference_table(design, ask, lambda means: means.contrast(method, ref), specs, by, at, weights)
-        label = f"difference, {scale_name(design)} ({percent(conf_level)} interval)"
+        label = f"{table.label(scale_name(design))} ({percent(conf_level)} interval)"
         joined = table.x != "contrast"
-        return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, zero=True, ax=ax)
+        return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, null=table.null, ax=ax)
+
+    def subgroups(
+        self,
+        treatment: str,
+        factors: Names | None = None,
+        ax: Axes | None = None,
+        *,
+        method: ContrastMethod = "trt.vs.ctrl",
+        ref: str | float | None = None,
+        at: Mapping[str, Values] | None = None,
+        weights: GridWeights = "equal",
+        conf_level: float = 0.95,
+    ) -> Axes:
+        """A forest of the differences between treatments: of all, and within the levels of factors that interact with the treatment.
+
+        Beside each its number, and for a factor of two levels the posterior probability that the difference is larger at the first.
+
+        Parameters
+        ----------
+        treatment : str
+            Factor whose levels are compared.
+        factors : str or sequence of str, optional
+            Factors of subgroups; by default all without an order that interact with the treatment.
+        ax : Axes, optional
+            Axes to draw on; a new figure without.
+        method : str, Mapping or array_like, default "trt.vs.ctrl"
+            Family of contrasts, as of marginal means.
+        ref : str or float, optional
+            The control of "trt.vs.ctrl".
+        at : Mapping of str to value or sequence of values, optional
+            Variable -> the value, or values, at which it is held; covariates are at their mean by default.
+        weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
+            Weights of the levels of factors that are averaged over.
+        conf_level : float, default 0.95
+            Level of the limits, between 0 and 1.
+
+        Returns
+        -------
+        Axes
+            The axes drawn on.
+
+        Examples
+        --------
+        >>> rows = sleepstudy.assign(late=sleepstudy["Days"] > 4, half=sleepstudy["Subject"].astype(str) < "335")
+        >>> drawn = blm.LMM("Reaction ~ late * half + (1 | Subject)", rows).sample(draws=50, seed=1)
+        >>> axes = drawn.plot.subgroups("late", "half")
+        """
+        design = self._post.design
+
+        def ask(names: Sequence[str], by: Sequence[str], at: Mapping[str, Any], weights: GridWeights) -> tables.PosteriorMeans:
+            return tables.posterior_emmeans(self._post, names, by, at, weights, conf_level)
+
+        def differ(means: tables.PosteriorMeans) -> pd.DataFrame:
+            return means.contrast(method, ref)
+
+        def larger_at_first(means: tables.PosteriorMeans) -> float:
+            return means.larger_at_first(method, ref)
+
+        table, notes = subgroup_table(design, ask, differ, larger_at_first, treatment, factors, at, weights)
+        label = f"difference, {scale_name(design)} ({percent(conf_level)} interval)"
+        return subgroup_axes(table, label, notes=notes, measure="P(larger at the first)", ax=ax)
 
     def emmeans(
         self,

@@ -17,7 +17,7 @@ from bayeslmm.bayes.posterior.data import group_columns, matrix_correlations, ma
 from bayeslmm.bayes.posterior.predict import design_sigma, error_variance
 from bayeslmm.data.frame import text_array
 from bayeslmm.errors import SpecificationError, optional, printable_text
-from bayeslmm.inference.means.emmeans import EMMeans, scale_and_sd
+from bayeslmm.inference.means.emmeans import EMMeans, comparison_scale, scale_and_sd
 from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.emmeans import emtrends as trends_of
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
@@ -383,7 +383,36 @@ class PosteriorMeans:
             table.insert(0, "contrast", labels)
             frames.append(table)
             notes = (*self.means.notes, about) if about else self.means.notes
-        return noted(pd.concat(frames, ignore_index=True), notes)
+        joined = noted(pd.concat(frames, ignore_index=True), notes)
+        joined.attrs |= comparison_scale(scale, made)
+        return joined
+
+    def larger_at_first(self, method: ContrastMethod, ref: str | float | None = None) -> float:
+        """Probability that a difference is larger within the first of two groups than within the second; NaN for more of either.
+
+        Parameters
+        ----------
+        method : str, Mapping or array_like
+            Family of contrasts, as of `contrast`.
+        ref : str or float, optional
+            The control of "trt.vs.ctrl".
+
+        Returns
+        -------
+        float
+            The posterior probability.
+
+        Examples
+        --------
+        >>> means = post.emmeans("Days", at={"Days": [0, 9]})
+        >>> bool(np.isnan(means.larger_at_first("trt.vs.ctrl")))
+        True
+        """
+        groups = self.means._groups()
+        found = [self.means._contrasts(rows, method, ref, False).of(self.draws[:, rows].T) for rows in groups]
+        if len(found) != 2 or any(len(values) != 1 for values in found):
+            return float("nan")
+        return float(np.mean(found[0] > found[1]))
 
     def plot(self, x: str | None = None, ax: AxesLike = None) -> list[Axes]:
         """Posterior means with their intervals; along the variable `x` as joined lines. Matplotlib axes.

@@ -43,6 +43,16 @@ class AlongTable:
     parts: tuple[str, ...]
     notes: tuple[str, ...]
 
+    def label(self, scale: str) -> str:
+        """What differences are, on the scale of the model where the table names none."""
+        named = str(self.frame.attrs.get("scale", scale))
+        return named if self.null else f"difference, {named}"
+
+    @property
+    def null(self) -> float:
+        """The value of no difference."""
+        return float(self.frame.attrs.get("null", 0.0))
+
 
 def fixed_variables(design: Design) -> tuple[str, ...]:
     """Columns that the fixed effects read, factors first."""

@@ -206,7 +206,9 @@ class EMMeans:
             name, of_side = hypothesis.adjustment(name)
             frames.append(self._family(rows, made, name, hypothesis))
             notes = (*self.notes, *self._about(made, name, rows, hypothesis), *(of_side if len(made.labels) > 1 else ()))
-        return noted(pd.concat(frames, ignore_index=True), (*notes, *((self.df_note,) if self.df_note else ())))
+        table = noted(pd.concat(frames, ignore_index=True), (*notes, *((self.df_note,) if self.df_note else ())))
+        table.attrs |= comparison_scale(self.scale, made)
+        return table
 
     def within(self, by: Names) -> EMMeans:
         """The same means with other variables kept apart.
@@ -473,6 +475,15 @@ def emmeans(
     made = _assemble_means(fit, effects, mean.of(rows), mean.of(offset), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
     made = replace(made, asked=asked)
     return made if scale is None else _take_back_means(made, scale, sd)
+
+
+def comparison_scale(scale: ResponseScale | None, made: ContrastFamily) -> dict[str, Any]:
+    """Of contrasts: on which scale they are, and the value of no difference there; nothing on the scale of the model."""
+    if scale is None:
+        return {}
+    if scale.base is None or not made.comparisons:
+        return {"scale": scale.name, "null": 0.0}
+    return {"scale": f"{'odds ratio' if scale.odds else 'ratio'} of {scale.inner}", "null": 1.0}
 
 
 def scale_and_sd(fit: Fitted, type: Any, bias_adjust: Any) -> tuple[ResponseScale | None, float]:  # noqa: A002
