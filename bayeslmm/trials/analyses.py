@@ -13,6 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm._validation import require_flag, require_names, require_number, require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, InferenceError, SpecificationError, warn_user
+from bayeslmm.formula.syntax import quote_name
 from bayeslmm.inference.intervals.resampling import VisitParameters
 from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, known_arguments
 from bayeslmm.results.predict import two_sided_quantile
@@ -312,13 +313,15 @@ def analysis_formula(layout: Layout, analysis: str | None, covariates: Sequence[
     if isinstance(covariates, str):
         raise SpecificationError(f"covariates is {covariates!r}", "covariates", f"give a list: [{covariates!r}]")
     covariates = require_names(covariates, "covariates") if not isinstance(covariates, Sequence) or len(covariates) else ()
+    outcome = quote_name(layout.columns.outcome)
     if analysis is None:
-        return f"{layout.columns.outcome} ~ " + " + ".join([layout.columns.treatment, *covariates])
+        columns = [quote_name(one) if one in layout.frame else one for one in (layout.columns.treatment, *covariates)]
+        return f"{outcome} ~ {' + '.join(columns)}"
     if not isinstance(analysis, str):
         raise SpecificationError(f"the analysis is a {type(analysis).__name__}", "analysis", "give a formula or a function")
     if covariates:
         raise SpecificationError("covariates are given beside a formula", "covariates", "put them into the formula")
-    return analysis if "~" in analysis else f"{layout.columns.outcome} ~ {analysis}"
+    return analysis if "~" in analysis else f"{outcome} ~ {analysis}"
 
 
 def anchored_values(imputations: CompletedTrial) -> Array | None:

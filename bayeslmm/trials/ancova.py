@@ -18,7 +18,7 @@ from bayeslmm.errors import ConvergenceError, DataError, SpecificationError
 from bayeslmm.estimate.estimate import estimate
 from bayeslmm.formula import parse_formula
 from bayeslmm.formula.parse import parse_residual
-from bayeslmm.formula.syntax import Formula
+from bayeslmm.formula.syntax import Formula, quote_name
 from bayeslmm.inference.intervals.batch_refit import FunctionTests, function_tests, grouped_rows, responses
 from bayeslmm.inference.intervals.batch_structured import descend, parts, points_of_sums, poolable, subject_groups
 from bayeslmm.likelihood.problem import build_problem
@@ -113,11 +113,16 @@ def visit_design(layout: Layout, formula: str, visit: int, y: Array, weights: Ar
         raise DataError(f"covariates of the analysis are missing: {lost}", formula, "fill them in, or leave them out")
     block = design.encoding.fixed_block
     if name not in block.columns:
-        raise SpecificationError(f"the analysis does not read the arm {name!r}", formula, f"write {layout.columns.outcome} ~ {name} + ...")
+        raise SpecificationError(f"the analysis does not read the arm {name!r}", formula, f"write {_formula_of(layout)} + ...")
     if design.aliased:
         raise SpecificationError(f"columns are aliased: {', '.join(design.aliased)}", formula, "leave them out of the analysis")
     counts = np.ones((1, len(frame))) if weights is None else weights
     return VisitDesign(design.X, np.stack([_means(layout, design, frame, arm, counts, how) for arm in range(len(layout.arms))]))
+
+
+def _formula_of(layout: Layout) -> str:
+    """The outcome and the arm as a formula has them."""
+    return f"{quote_name(layout.columns.outcome)} ~ {quote_name(layout.columns.treatment)}"
 
 
 def require_response(layout: Layout, spec: Formula) -> None:
@@ -125,7 +130,7 @@ def require_response(layout: Layout, spec: Formula) -> None:
     name = layout.columns.outcome
     if atom_name(spec.response) != name or spec.offsets:
         what = f"the response of the analysis is {spec.response}" + (" beside an offset" if spec.offsets else "")
-        remedy = f"write {name} ~ ...; for anything else give a function of the completed frame"
+        remedy = f"write {quote_name(name)} ~ ...; for anything else give a function of the completed frame"
         raise SpecificationError(what, f"the imputed outcome is {name}", remedy)
 
 
@@ -198,9 +203,7 @@ def analyse_repeated(
         raise DataError(f"covariates of the analysis are missing: {', '.join(design.dropped)}", formula, "fill them in, or leave them out")
     if layout.columns.treatment not in design.encoding.fixed_block.columns or design.aliased:
         what = "the analysis does not read the arm, or its columns are aliased"
-        raise SpecificationError(
-            what, formula, f"write {layout.columns.outcome} ~ {layout.columns.treatment} * {layout.columns.visit} + ..."
-        )
+        raise SpecificationError(what, formula, f"write {_formula_of(layout)} * {quote_name(layout.columns.visit)} + ...")
     problem = build_problem(design)
     if not poolable(problem):
         what = "an MMRM of completed data has a structure over visits and no random effects, variance functions or weights"

@@ -203,3 +203,24 @@ def test_one_visit_is_a_trial_too() -> None:
     means = data.groupby("arm")["y"].mean()
     np.testing.assert_allclose(imp.data(0).loc[[3, 8], "y"], [means["a"], means["a"]], rtol=1e-7)
     assert np.isfinite(imp.analyse("y ~ arm").pool()["std_error"]).all()
+
+
+@pytest.mark.parametrize("method", ["conditional-mean", "bayes"])
+def test_columns_of_any_name_are_imputed_and_analysed_alike(method: Any) -> None:
+    """Names that a formula writes in backticks: the outcome's, the arm's, the visits', the subjects', a covariate's."""
+    rng = np.random.default_rng(1)
+    s, t = np.divmod(np.arange(90), 3)
+    frame = pd.DataFrame({"id": s.astype(str), "visit": pd.Categorical([f"v{k}" for k in t]), "arm": np.where(s % 2, "b", "a")})
+    frame["x"], frame["y"] = rng.normal(size=30)[s], rng.normal(size=90) + rng.normal(size=30)[s]
+    frame.loc[[5, 8, 14], "y"] = np.nan
+
+    def pooled(names: dict[str, str]) -> pd.DataFrame:
+        y, x, arm, visit, subject = (f"`{names.get(name, name)}`" for name in ("y", "x", "arm", "visit", "id"))
+        model = blm.LMM(f"{y} ~ {arm} * {visit} + {x}", frame.rename(columns=names), residual=f"us({visit} | {subject})")
+        more = {} if method == "conditional-mean" else {"n": 3, "seed": 1}
+        imputed = blm.impute(model, treatment=arm.strip("`"), method=method, **more)
+        assert imputed.analyse(f"{arm} + {x}").pool()["estimate"].notna().all()
+        return imputed.analyse(covariates=[x.strip("`")]).pool()
+
+    own = {"y": "a b", "x": "p:q", "arm": "the arm", "visit": "1st", "id": "i|d"}
+    pd.testing.assert_frame_equal(pooled(own)[["estimate", "std_error"]], pooled({})[["estimate", "std_error"]])
