@@ -134,7 +134,31 @@ def _cut_labels(labels: int, names: list[str], rows: list[list[str]]) -> list[li
     others = sum(max(len(names[j]), *(len(row[j]) for row in rows)) + 2 for j in range(labels, len(names))) if rows else 0
     # two spaces stand before a line, and two after each name
     room = max(NAME_WIDTH, (TEXT_WIDTH - others - 2 - 2 * labels) // labels)
-    return [[_middle(cell, room) if j < labels else cell for j, cell in enumerate(row)] for row in rows]
+    shown = [_cut_apart({row[j] for row in rows}, room) for j in range(labels)]
+    return [[shown[j][cell] if j < labels else cell for j, cell in enumerate(row)] for row in rows]
+
+
+def _cut_apart(texts: set[str], width: int) -> dict[str, str]:
+    """Names cut to a width so that no two look alike: where their ends agree, what tells them apart is shown; else they stay whole."""
+    shown = {text: _middle(text, width) for text in texts}
+    for whole in (False, True):
+        alike: dict[str, list[str]] = {}
+        for text, short in shown.items():
+            alike.setdefault(short, []).append(text)
+        for group in alike.values():
+            if len(group) > 1:
+                ends = zip(min(group), max(group), strict=False)  # the first and the last in order differ where any two do
+                start = next((k for k, (a, b) in enumerate(ends) if a != b), len(min(group)))
+                shown |= {text: text if whole or len(text) <= width else _from_difference(text, start, width) for text in group}
+    return shown
+
+
+def _from_difference(text: str, start: int, width: int) -> str:
+    """The beginning of a text, and what stands around a place in it."""
+    head = width // 4
+    room = width - head - 2
+    first = max(head + 1, min(start - 3, len(text) - room - 1))
+    return f"{text[:head]}…{text[first : first + room]}" + ("…" if first + room < len(text) else "")
 
 
 def _middle(text: str, width: int) -> str:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import bayeslmm as blm
 from bayeslmm.model.summary import WIDTH, abbreviated
+from bayeslmm.results.render import NAME_WIDTH, TEXT_WIDTH, TextTable, table_lines
 
 
 def test_names_are_shortened_as_in_lme4_and_stay_apart() -> None:
@@ -37,3 +38,26 @@ def test_coefficients_that_look_alike_are_numbered() -> None:
     trial = blm.load_dataset("trial").assign(BASELINE_SCORE_A=lambda d: d["BCVA_BL"] ** 2, BASELINE_SCORE_B=lambda d: d["BCVA_BL"] ** 3)
     text = str(blm.LMM("BCVA_CHG ~ BASELINE_SCORE_A + BASELINE_SCORE_B + (1 | USUBJID)", trial).fit().summary())
     assert "[2] BASELINE_SCORE_A" in text
+
+
+@given(
+    st.tuples(st.text("ab_[]", max_size=50), st.text("ab_[]", max_size=50)),
+    st.lists(st.text("abcdefgh", min_size=1, max_size=12), unique=True, min_size=2, max_size=12),
+    st.integers(1, 6),
+)
+def test_names_of_rows_that_are_cut_stay_apart(ends: tuple[str, str], middles: list[str], columns: int) -> None:
+    names = [f"{ends[0]}{middle}.{ends[1]}" for middle in middles]
+    rows = tuple((name, *("0.12345",) * columns) for name in names)
+    lines = table_lines(TextTable("", ("", *(f"column {j}" for j in range(columns))), rows, 1))
+    shown = [line[2:].split("  ")[0] for line in lines[1 : len(names) + 1]]
+    assert len(set(shown)) == len(names), shown
+
+
+def test_forty_levels_with_long_names_are_told_apart() -> None:
+    names = [f"factor[T.a_long_treatment_name_{k:02d}_with_a_long_end]" for k in range(40)]
+    rows = tuple((name, "0.36764", "0.27281", "759.2", "1.35", "0.1782") for name in names)
+    lines = table_lines(TextTable("", ("", "Estimate", "Std.Error", "df", "t", "p"), rows, 1))
+    assert len(lines) == 41
+    assert max(map(len, lines)) <= TEXT_WIDTH
+    assert all(f"_{k:02d}_" in line for k, line in enumerate(lines[1:]))
+    assert len(lines[1].split()[0]) >= NAME_WIDTH
