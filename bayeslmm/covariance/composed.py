@@ -116,6 +116,24 @@ class WithNugget(Spatial):
             raise SpecificationError("this structure is not a function of distances", remedy="use a spatial structure such as sp_exp")
         return self.inner
 
+    def free_at(self, z: Array, distances: Array) -> Array:
+        share = 0.5 * (1.0 + np.tanh(0.5 * z[..., -1]))
+        return self._mix(share, self._spatial().free_at(z[..., :-1], distances), distances.ndim)
+
+    def free_derivative_at(self, z: Array, distances: Array) -> Array:
+        inner, spatial = z[..., :-1], self._spatial()
+        share, slope = self.natural(z)[..., -1], self.natural_jacobian(z)[..., -1, -1]
+        out = self._first(share, spatial.free_at(inner, distances), spatial.free_derivative_at(inner, distances), distances.ndim)
+        out[..., -1, *(slice(None),) * distances.ndim] *= slope.reshape(slope.shape + (1,) * distances.ndim)
+        return out
+
+    def factor(self, z: Array) -> Array:
+        return super(WithNugget, self).factor(z) if isinstance(self.inner, Spatial) else Correlation.factor(self, z)
+
+    def factor_derivative(self, z: Array) -> Array:
+        spatial = isinstance(self.inner, Spatial)
+        return super(WithNugget, self).factor_derivative(z) if spatial else Correlation.factor_derivative(self, z)
+
     def at(self, distances: Array) -> WithNugget:
         return replace(self, q=distances.shape[-1], distances=distances, inner=self._spatial().at(distances))
 

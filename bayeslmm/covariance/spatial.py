@@ -88,6 +88,22 @@ class Spatial(Correlation):
     def second(self, r: Array) -> Array:
         return self.second_at(r, self.distances)
 
+    def free_at(self, z: Array, distances: Array) -> Array:
+        """C (..., B, k, k) of free parameters, which may say what is lost in r: powers of a rho that underflows."""
+        return self.matrix_at(self.natural(z), distances)
+
+    def standardize(self, z: Array, distances: Array) -> tuple[Array, Array]:
+        """Free parameters and distances of the same C counted in typical distances, so that no number depends on their unit."""
+        counted = z.copy()
+        counted[..., 0] -= np.log(self.reach)
+        return counted, distances / self.reach
+
+    def factor(self, z: Array) -> Array:
+        return cholesky(self.free_at(z, self.distances))
+
+    def factor_derivative(self, z: Array) -> Array:
+        return factor_tangent(self.factor(z), self.free_derivative_at(z, self.distances))
+
     def free_derivative_at(self, z: Array, distances: Array) -> Array:
         """dC/dz (..., size, B, k, k)."""
         first = self.first_at(self.natural(z), distances)
@@ -200,6 +216,10 @@ class IsotropicCorrelation(Spatial):
         return np.asarray((u * u * second_derivative + 2.0 * u * slope) / reach**2)
 
 
+LARGEST_RATE = 700.0
+"""-log rho beyond which a correlation is no number any more."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PowerCorrelation(Spatial):
     """C = rho^d, 0 < rho < 1, rho = exp(-exp(-z)): the exponential model by its correlation at distance 1."""
@@ -216,8 +236,15 @@ class PowerCorrelation(Spatial):
         return np.log(np.array([self.reach]))
 
     def natural(self, z: Array) -> Array:
-        # a correlation that underflows is kept above 0, where its powers below 1 still have a derivative
-        return np.exp(-np.minimum(np.exp(-z), 600.0))
+        # a correlation that underflows, where time has a small unit, is kept above 0, where its powers below 1 still have a derivative
+        return np.exp(-np.minimum(np.exp(-z), LARGEST_RATE))
+
+    def free_at(self, z: Array, distances: Array) -> Array:
+        return np.asarray(np.exp(-align_to_distances(np.exp(-z[..., 0]), distances) * distances))
+
+    def free_derivative_at(self, z: Array, distances: Array) -> Array:
+        moved = align_to_distances(np.exp(-z), distances) * distances
+        return np.asarray(moved * np.exp(-moved))
 
     def natural_jacobian(self, z: Array) -> Array:
         return (self.natural(z) * np.exp(-z))[..., None]
@@ -271,7 +298,7 @@ class SpatialCovariance(Homogeneous):
 
     def correlation(self, x: Array, distances: Array) -> Array:
         """C (..., B, k, k)."""
-        return self.curve.matrix_at(self.curve.natural(x[..., 1:]), distances)
+        return self.curve.free_at(x[..., 1:], distances)
 
     def correlation_derivative(self, x: Array, distances: Array) -> Array:
         """dC/dx (..., size, B, k, k)."""

@@ -235,10 +235,10 @@ def _reaches(problem: Problem, x: Array) -> Iterator[_Reach]:
 
 def _correlation(covariance: SpatialCovariance, x: Array, distance: float) -> float:
     """At one distance, without a nugget."""
-    curve, r = covariance.curve, covariance.natural(x)[1:]
+    curve, z = covariance.curve, x[1:]
     if isinstance(curve, WithNugget):
-        curve, r = curve.at(np.zeros((2, 2))), np.append(r[:-1], 0.0)
-    return float(curve.matrix_at(r, np.array([[0.0, distance], [distance, 0.0]]))[0, 1])
+        curve, z = curve.at(np.zeros((2, 2))), np.append(z[:-1], -np.inf)
+    return float(curve.free_at(z, np.array([[0.0, distance], [distance, 0.0]]))[0, 1])
 
 
 def _distances(problem: Problem, group: int) -> tuple[float, float] | None:

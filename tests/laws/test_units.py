@@ -176,3 +176,31 @@ def test_the_unit_of_the_covariate_of_a_variance_function_does_not_count(df: str
         agree(one(ours).select_dtypes("number"), one(theirs).select_dtypes("number"))
     left, right = (f.varcomp().set_index("term")["std_error"] for f in (ours, theirs))
     agree(left[[t for t in left.index if "expon" not in t]], right[[t for t in right.index if "expon" not in t]])
+
+
+def in_continuous_time(seed: int) -> pd.DataFrame:
+    """15 subjects of two arms, each at six times of its own, whose errors forget in about 1.5 units."""
+    rng = np.random.default_rng(seed)
+    t = np.sort(rng.uniform(0.0, 10.0, (15, 6)), axis=1)
+    roots = [np.linalg.cholesky(np.exp(-np.abs(np.subtract.outer(own, own)) / 1.5)) for own in t]
+    y = np.concatenate([root @ rng.normal(size=6) for root in roots])
+    arm = np.repeat(np.array(list("pq"))[np.arange(15) % 2], 6)
+    return pd.DataFrame({"g": np.repeat(np.arange(15), 6), "t": t.ravel(), "y": y, "x": rng.normal(size=90), "arm": arm})
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-6, 1e-3, 1e3, 1e9])
+@pytest.mark.parametrize(
+    ("structure", "random"),
+    [("car1(t | g)", ""), ("sp_pow(t | g) + local", ""), ("car1(t | arm / g)", ""), ("sp_pow(t | g)", " + (1 | g)"), ("sp_exp(t | g)", "")],
+)
+def test_the_unit_of_time_does_not_matter(structure: str, random: str, unit: float) -> None:
+    data = in_continuous_time(3)
+    fits = [blm.LMM(f"y ~ x{random}", data.assign(t=data.t * u), residual=structure).fit() for u in (1.0, unit)]
+    assert fits[1].converged
+    assert fits[1].criterion == pytest.approx(fits[0].criterion, abs=1e-7)
+    for df in ("satterthwaite", "kenward-roger"):
+        one, other = (fit.tidy("fixed", df=df)[["estimate", "std_error", "df"]].to_numpy() for fit in fits)
+        np.testing.assert_allclose(other, one, rtol=2e-4, atol=1e-7)
+    np.testing.assert_allclose(fits[1].predict(), fits[0].predict(), atol=1e-5)
+    ratio = {name: fits[1].residual_params[name] / value for name, value in fits[0].residual_params.items() if name.startswith("range")}
+    np.testing.assert_allclose(list(ratio.values()), unit, rtol=1e-4)

@@ -288,7 +288,11 @@ class _Components:
             s = residual.covariance.size
             columns = np.arange(kernel.residual_part.start - 1, kernel.residual_part.stop)
             for g, own in enumerate(full):
-                J = residual.covariance.component_jacobian(own)
+                J = (
+                    _spatial_jacobian(residual, own)
+                    if isinstance(residual, SpatialStructure)
+                    else residual.covariance.component_jacobian(own)
+                )
                 rows = slice(begin + g * s, begin + (g + 1) * s)
                 mine = columns[g * s : (g + 1) * s]
                 free = mine[1:] if g == 0 else mine
@@ -375,15 +379,24 @@ def _sandwich(S: Array, V: Array) -> Array:
     return np.asarray(np.einsum("bkx,ibkl,blz->ixz", S, V, S, optimize=True))
 
 
-def _spatial_derivatives(residual: SpatialStructure, x: Array, distances: Array, order: int) -> Array:
-    """Derivatives of v C(r) in the components (v, r) over blocks, the indices of psi flattened."""
+def _spatial_jacobian(residual: SpatialStructure, x: Array) -> Array:
+    """d(v, r)/dx of these."""
     curve = residual.located.curve
-    values = residual.covariance.components(x)
-    v, r = values[0], curve.natural(x[1:])
+    z, _ = curve.standardize(x[1:], np.zeros((1, 1)))
+    out = np.zeros((len(x), len(x)))
+    out[0, 0], out[1:, 1:] = 2.0 * x[0], curve.natural_jacobian(z)
+    return out
+
+
+def _spatial_derivatives(residual: SpatialStructure, x: Array, distances: Array, order: int) -> Array:
+    """Derivatives of v C(r) in (v, r) over blocks, r free of the unit of distances, the indices of psi flattened."""
+    curve = residual.located.curve
+    z, distances = curve.standardize(x[1:], distances)
+    v, r = x[0] ** 2, curve.natural(z)
     C, first = curve.matrix_at(r, distances), curve.first_at(r, distances)
     if order == 1:
         return np.concatenate([C[None], v * first])
-    s = len(values)
+    s = len(x)
     out = np.zeros((s, s, *C.shape))
     out[0, 1:] = out[1:, 0] = first
     out[1:, 1:] = v * curve.second_at(r, distances)
