@@ -111,7 +111,7 @@ def model_table(models: Sequence[Any], labels: Any, df: DfMethod, level: float) 
     names = dict(labels) if isinstance(labels, Mapping) else {}
     for name in (*names, *names.values()):
         require_name(name, "labels")
-    headings = [model.design.spec.formula.response for model in models]
+    headings = _told_apart([model.design.spec.formula.response for model in models])
     if labels is not None and not isinstance(labels, Mapping):
         headings = require_names(labels, "labels")
         if isinstance(labels, str) or len(headings) != len(models):
@@ -128,6 +128,11 @@ def model_table(models: Sequence[Any], labels: Any, df: DfMethod, level: float) 
     interval = f"{level:.0%}".replace("%", "% interval") if any(kinds) else f"{level:.0%} CI"
     columns = tuple(part for bayes in kinds for part in (f"Estimate [{interval}]", "P(> 0)" if bayes else "p"))
     return ModelTable(tuple(headings), columns, tuple(rows), tuple(_notes(models, df)))
+
+
+def _told_apart(headings: list[str]) -> list[str]:
+    """Headings that stand more than once, with the number of their column."""
+    return [f"{text} ({place})" if headings.count(text) > 1 else text for place, text in enumerate(headings, 1)]
 
 
 def _align_rows(parts: Sequence[Mapping[str, tuple[str, str]]], names: Mapping[str, str]) -> list[tuple[str, ...]]:

@@ -56,7 +56,11 @@ def data_section(section: Section, fit: Estimates) -> None:
 
 def describe_columns(section: Section, fit: Estimates) -> None:
     """One line for each column that the model reads."""
-    frame = fit.design.frame
+    design = fit.design
+    groups = {column for term in design.spec.formula.random for column in term.group}
+    groups |= set() if design.residual is None else set(design.residual.subject.name.split(":"))
+    groups -= set(design.encoding.covariates)  # numbers that only name groups have no mean
+    frame = design.frame.astype({name: "category" for name in design.frame.columns if name in groups})
     rows = [describe_column(str(name), frame[name]) for name in frame.columns[:DESCRIBED_COLUMNS]]
     section.table(pd.DataFrame(rows, columns=["column", "kind", "what it holds"]), "Columns over the rows used")
 

@@ -183,7 +183,7 @@ figcaption { font-size: .92em; max-width: 46rem; margin-top: .2rem; }
   body { background: #14181c; } figure img { filter: invert(1) hue-rotate(180deg); }
 }
 @media print { nav { display: none; } h2, figure, table { break-inside: avoid; } main { padding: 0; max-width: none; } }
-@media (max-width: 40rem) { .pair { grid-template-columns: 1fr; } th, td { padding: .25rem .45rem; } }
+@media (max-width: 40rem) { .pair, dl { grid-template-columns: 1fr; } dd { padding-left: 1rem; } th, td { padding: .25rem .45rem; } }
 """
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

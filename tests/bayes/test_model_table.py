@@ -95,3 +95,14 @@ def test_standardized_coefficients_are_those_of_standardized_data() -> None:
         ours, theirs = blm.LMM(formula, data).fit().standardized(), blm.LMM(formula, z).fit().tidy(conf_int=True)
         np.testing.assert_allclose(ours["estimate"], theirs["estimate"], rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(ours["conf_high"], theirs["conf_high"], rtol=1e-4, atol=1e-6)
+
+
+def test_models_of_one_response_have_headings_that_differ() -> None:
+    rng = np.random.default_rng(3)
+    rows = pd.DataFrame({"g": np.repeat(np.arange(10), 6), "x": rng.normal(size=60), "y": rng.normal(size=60), "z": rng.normal(size=60)})
+    one, two = blm.LMM("y ~ x + (1 | g)", rows).fit(), blm.LMM("y ~ 1 + (1 | g)", rows).fit()
+    other = blm.LMM("z ~ x + (1 | g)", rows).fit()
+    lines = blm.tables(one, other, two, format="markdown").splitlines()
+    assert [cell.strip() for cell in lines[0].split("|") if cell.strip()] == ["y (1)", "z", "y (3)"]
+    named = blm.tables(one, two, labels=["A", "A"], format="markdown").splitlines()
+    assert [cell.strip() for cell in named[0].split("|") if cell.strip()] == ["A", "A"]

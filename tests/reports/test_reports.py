@@ -270,3 +270,14 @@ def test_a_report_has_the_imputations_of_the_trial(visits: pd.DataFrame) -> None
     for given in ({"imputations": 3}, {"analysis": "BCVA_CHG ~ ARMCD"}):
         with pytest.raises(blm.errors.BayesLMMError):
             model.fit().report(df="asymptotic", **given)
+
+
+@pytest.mark.parametrize("covariate", [False, True])
+def test_numbers_that_name_groups_are_labels_in_a_report(covariate: bool) -> None:
+    rng = np.random.default_rng(2)
+    rows = pd.DataFrame({"subject": np.repeat(np.arange(101, 121), 5), "day": np.tile(np.arange(5), 20), "x": rng.normal(size=100)})
+    rows["y"] = rng.normal(size=20)[rows["subject"] - 101] + rng.normal(size=100)
+    text = str(blm.LMM(f"y ~ x{' + subject' * covariate} + (1 | subject)", rows).fit().report())
+    kind = re.search(r"<td[^>]*>subject</td><td[^>]*>(\w+)</td>", text)
+    assert kind is not None
+    assert kind[1] == ("numbers" if covariate else "labels")
