@@ -116,8 +116,8 @@ def __getattr__(name: str) -> object:
     from bayeslmm.errors import ForeignNameError
     from bayeslmm.results.foreign_names import hint
 
-    told, what = hint(name), f"module 'bayeslmm' has no attribute {name!r}"
-    raise ForeignNameError(f"{what}: {told}", name, told) if told else AttributeError(what)
+    remedy, what = hint(name), f"module 'bayeslmm' has no attribute {name!r}"
+    raise ForeignNameError(f"{what}: {remedy}", name, remedy) if remedy else AttributeError(what)
 
 
 def __dir__() -> list[str]:

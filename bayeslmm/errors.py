@@ -169,11 +169,11 @@ class BayesLMMWarning(UserWarning):
 
 def warn_user(warning: BayesLMMWarning) -> None:
     """Warn at the line of the user's, however many frames of the package lie between; of one thing once in a verb, `saying_once`."""
-    said = _SAID.get()
-    if said is not None:
-        if str(warning) in said:
+    warned = _SAID.get()
+    if warned is not None:
+        if str(warning) in warned:
             return
-        said.add(str(warning))
+        warned.add(str(warning))
     warnings.warn(warning, skip_file_prefixes=(_PACKAGE,))
 
 

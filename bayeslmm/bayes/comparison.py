@@ -202,18 +202,18 @@ def _require_same_model(sources: list[Any]) -> None:
 
 def _difference(one: Design, other: Design) -> str:
     """What two designs differ in, priors left aside; empty where they are the same model of the same data, however it was written."""
-    said = "" if one.spec.formula.text == other.spec.formula.text else "the formula"
+    formula = "" if one.spec.formula.text == other.spec.formula.text else "the formula"
     if not (one.in_memory and other.in_memory):
-        return said or ("" if one.nobs == other.nobs else "the rows")
+        return formula or ("" if one.nobs == other.nobs else "the rows")
     if sorted(one.coef_names) != sorted(other.coef_names) or not _alike(_fixed_columns(one), _fixed_columns(other)):
-        return said or "the response or the fixed effects"
+        return formula or "the response or the fixed effects"
     weights = [None if d.weights is None else d.weights * d.weight_scale for d in (one, other)]
     if not _alike(weights[:1], weights[1:]) or one.spec.sigma != other.spec.sigma:
         return "weights or a held sigma"
     terms = [sorted(d.terms, key=_term_key) for d in (one, other)]
     arrays: list[list[Array | Codes | None]] = [[a for t in own for a in (t.Z, t.group.codes, t.relationship)] for own in terms]
     if [_term_key(t) for t in terms[0]] != [_term_key(t) for t in terms[1]] or not _alike(*arrays):
-        return said or "the random effects"
+        return formula or "the random effects"
     errors = [d.spec.residual for d in (one, other)], [d.spec.variance for d in (one, other)]
     if any(a != b for a, b in errors):
         return "the structure of the errors"
@@ -477,9 +477,9 @@ def compare_models(
     if group is not None and by != "logo":
         raise SpecificationError(f"group is {group!r:.60}, and {by!r} leaves out no groups", "group", 'leave it out, or use by="logo"')
     sampling = {"seed": seed, "draws": draws, "chains": chains, "method": method}
-    said = [name for name, value in sampling.items() if value is not None]
-    if said and by in ("aic", "bic"):
-        raise SpecificationError(f"{by!r} draws nothing: {', '.join(said)}", ", ".join(said), "leave it out")
+    options = [name for name, value in sampling.items() if value is not None]
+    if options and by in ("aic", "bic"):
+        raise SpecificationError(f"{by!r} draws nothing: {', '.join(options)}", ", ".join(options), "leave it out")
     if by in ("aic", "bic"):
         return _by_criterion(models, by, jacobians)
     posteriors = {

@@ -108,10 +108,10 @@ def _independent_pieces(kernel: RandomEffectsKernel, rows: LevelRows, x: Array) 
     first = kernel.cross.first
     assert first is not None
     r = rows.Xy.shape[1]
-    few = max(1, PIECE_ELEMENTS // (r * r * len(x)))
+    width = max(1, PIECE_ELEMENTS // (r * r * len(x)))
     T = kernel.parameters.blocks(x)[0]
-    for begin in range(0, rows.size, few):
-        levels = slice(begin, min(begin + few, rows.size))
+    for begin in range(0, rows.size, width):
+        levels = slice(begin, min(begin + width, rows.size))
         squares = rows.squares(levels)
         step = max(1, PIECE_ELEMENTS // (r * r * (levels.stop - levels.start)))
         for at in range(0, len(x), step):

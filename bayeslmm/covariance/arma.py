@@ -42,11 +42,11 @@ def ar_coefficient_slopes(partial: Array) -> Array:
     phi, dphi = partial[..., :0], np.zeros((*partial.shape[:-1], 0, m))
     for n in range(m):
         k = partial[..., n : n + 1]
-        turned = phi[..., ::-1]
+        reverse = phi[..., ::-1]
         dphi = dphi - k[..., None] * dphi[..., ::-1, :]
-        dphi[..., :, n] -= turned
+        dphi[..., :, n] -= reverse
         last = np.broadcast_to(np.eye(m)[n], (*partial.shape[:-1], 1, m))
-        phi = np.concatenate([phi - k * turned, k], axis=-1)
+        phi = np.concatenate([phi - k * reverse, k], axis=-1)
         dphi = np.concatenate([dphi, last], axis=-2)
     return dphi
 

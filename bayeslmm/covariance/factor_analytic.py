@@ -191,8 +191,8 @@ class FactorAnalytic(MatrixCovariance):
         by_loading = edge + transpose(edge)
         s, cos, sin = x[..., 0, None, None], np.cos(x[..., 1, None, None]), np.sin(x[..., 1, None, None])
         own, common = by_own[..., 0, :, :], by_loading[..., 0, :, :]
-        turned = np.stack([cos * own + sin * common, s * (cos * common - sin * own)], axis=-3)
-        return np.concatenate([turned, by_own[..., 1:, :, :], by_loading[..., 1:, :, :]], axis=-3)
+        rotated = np.stack([cos * own + sin * common, s * (cos * common - sin * own)], axis=-3)
+        return np.concatenate([rotated, by_own[..., 1:, :, :], by_loading[..., 1:, :, :]], axis=-3)
 
     def natural(self, x: Array) -> Array:
         psi, loadings = self._own_and_loadings(x)

@@ -221,12 +221,12 @@ def autocorrelations(partial: Array) -> tuple[Array, Array]:
         r[..., n] = k * v + (phi * past).sum(-1)
         dr[..., n, :] = k[..., None] * dv + (dphi * past[..., None] + phi[..., None] * dpast).sum(-2)
         dr[..., n, n] += v
-        turned, dturned = phi[..., ::-1], dphi[..., ::-1, :]
-        dphi = dphi - k[..., None, None] * dturned
-        dphi[..., :, n] -= turned
+        reverse, dreverse = phi[..., ::-1], dphi[..., ::-1, :]
+        dphi = dphi - k[..., None, None] * dreverse
+        dphi[..., :, n] -= reverse
         last = np.zeros((*lead, 1, m))
         last[..., 0, n] = 1.0
-        phi = np.concatenate([phi - k[..., None] * turned, k[..., None]], axis=-1)
+        phi = np.concatenate([phi - k[..., None] * reverse, k[..., None]], axis=-1)
         dphi = np.concatenate([dphi, last], axis=-2)
         dv = dv * (1.0 - k * k)[..., None]
         dv[..., n] -= 2.0 * k * v

@@ -268,13 +268,13 @@ def spoilt_numbers_error(series: pd.Series[Any], name: str, rows_in_all: int = 0
     if not len(bad) and 2 * len(labels) <= max(len(present), rows_in_all):
         return None
     rows = np.flatnonzero(series.isin(bad).to_numpy()) if len(bad) else np.array([], dtype=np.int64)
-    told = (
+    value = (
         f"{len(rows)} values cannot be read as numbers: {values_text(bad)}; {rows_text(rows)}"
         if len(bad)
         else f"every value reads as a number, and {len(labels)} of {len(present)} are different"
     )
     remedy = f"data[{name!r}] = pandas.to_numeric(data[{name!r}], errors='coerce'); for a factor: C({name}) or .astype('category')"
-    return DataError(f"column {name!r} is text, but most of its values are numbers", told, remedy)
+    return DataError(f"column {name!r} is text, but most of its values are numbers", value, remedy)
 
 
 def are_codes(levels: NDArray[np.object_]) -> bool:
@@ -402,8 +402,8 @@ def _mixed_labels(levels: Any, name: str) -> DataError:
     first: dict[str, Any] = {}
     for level in levels:
         first.setdefault(type(level).__name__, level)
-    told = ", ".join(f"{value!r} ({kind})" for kind, value in first.items())
-    return DataError(f"column {name!r} holds labels of several types", told, f"make them one type: data[{name!r}].astype(str)")
+    examples = ", ".join(f"{value!r} ({kind})" for kind, value in first.items())
+    return DataError(f"column {name!r} holds labels of several types", examples, f"make them one type: data[{name!r}].astype(str)")
 
 
 @dataclass(frozen=True, slots=True)

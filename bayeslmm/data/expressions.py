@@ -379,10 +379,10 @@ class Stateful:
             try:
                 out[complete] = _matrix(self.spec, frame[complete], self.context)
             except Exception as error:
-                said = _last_line(error)
+                message = _last_line(error)
                 for plain, name in self.names.items():
-                    said = said.replace(plain, name)
-                raise PredictionError(said, ", ".join(self.names.values()), "keep to the range of the data fitted") from error
+                    message = message.replace(plain, name)
+                raise PredictionError(message, ", ".join(self.names.values()), "keep to the range of the data fitted") from error
         return out
 
 

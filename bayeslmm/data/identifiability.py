@@ -146,7 +146,7 @@ def lost_in_fixed(terms: Sequence[RandomTerm], X: Array) -> tuple[Identifiabilit
     An effect of every level drawn at random lies in the span of X with probability 0 unless all do. What lies in it on all rows does so on
     some of them: a few more rows than columns tell nearly always that it does not.
     """
-    found, basis, few, rng = [], None, None, None
+    found, basis, sample, rng = [], None, None, None
     for term in terms:
         A = term.relationship
         if X.shape[1] == 0 or (A is None and term.group.size > X.shape[1]):
@@ -154,12 +154,12 @@ def lost_in_fixed(terms: Sequence[RandomTerm], X: Array) -> tuple[Identifiabilit
         rng = rng or np.random.default_rng(0)
         effect = rng.standard_normal(term.group.size)
         effect = (effect if A is None else A @ effect)[term.group.codes]
-        if few is None:
-            few = rng.choice(len(X), min(len(X), X.shape[1] + _MORE_ROWS), replace=False)
-            some = _basis(X[few])
+        if sample is None:
+            sample = rng.choice(len(X), min(len(X), X.shape[1] + _MORE_ROWS), replace=False)
+            sample_basis = _basis(X[sample])
         for j, name in enumerate(term.columns):
             column = term.Z[:, j] * effect
-            if _outside(column[few], some) <= _SURELY_OUTSIDE:
+            if _outside(column[sample], sample_basis) <= _SURELY_OUTSIDE:
                 basis = _basis(X) if basis is None else basis
                 inside = _outside(column, basis) <= _INSIDE
             else:
@@ -325,8 +325,8 @@ def _levels(codes: Codes, counts: Codes, inner: Sequence[Codes]) -> Iterator[Cod
         elif not inner:
             yield rows[np.linspace(0, len(rows) - 1, 40).astype(np.int64)]
         else:
-            few = rows[np.linspace(0, len(rows) - 1, 20).astype(np.int64)]
-            yield np.unique(np.concatenate([few, rows[np.isin(inner[0][rows], np.unique(inner[0][rows])[:10])][:40]]))
+            spaced = rows[np.linspace(0, len(rows) - 1, 20).astype(np.int64)]
+            yield np.unique(np.concatenate([spaced, rows[np.isin(inner[0][rows], np.unique(inner[0][rows])[:10])][:40]]))
 
 
 def _parameter_moves(terms: Sequence[RandomTerm], width: int) -> Array:

@@ -52,7 +52,7 @@ def column_notes(source: Columns, factors: Iterable[str], fixed: DesignBlock, ra
             twins[name] = near
         if column.missing is not None and "" in column.levels.tolist():
             empty.append(name)
-    few = {
+    integers = {
         atom.name: count
         for atom in fixed.atoms.values()
         if isinstance(atom, NumericVariable)
@@ -60,7 +60,7 @@ def column_notes(source: Columns, factors: Iterable[str], fixed: DesignBlock, ra
         and (count := _few_values(source.numbers(atom.name)))
     }
     tiny = tuple(name for name in dict.fromkeys((*fixed.columns, *factors)) if _has_transport_zeros(source, name))
-    told = (
+    notes = (
         ("unused_levels", unused, None, "levels that no row has are left out"),
         (
             "near_twin_levels",
@@ -81,9 +81,9 @@ def column_notes(source: Columns, factors: Iterable[str], fixed: DesignBlock, ra
             None,
             "zeros of SAS transport files as pandas reads them: data = data.replace(2.0**-260, 0.0)",
         ),
-        ("few_integer_values", few, _FEW_VALUES, "integers are numbers: write C(x) if they are labels"),
+        ("few_integer_values", integers, _FEW_VALUES, "integers are numbers: write C(x) if they are labels"),
     )
-    return [Check(name, "noted", value, limit, remedy) for name, value, limit, remedy in told if value]
+    return [Check(name, "noted", value, limit, remedy) for name, value, limit, remedy in notes if value]
 
 
 def _has_transport_zeros(source: Columns, name: str) -> bool:
@@ -192,9 +192,9 @@ def design_notes(found: Rank, names: tuple[str, ...], terms: tuple[RandomTerm, .
         notes.append(Check("aliased_columns", "noted", aliased, remedy="they depend on earlier columns; their coefficients are NaN"))
     notes.append(_condition_check(found.condition))
     groups = {term.group.name: term.group for term in terms}
-    few = {name: group.size for name, group in groups.items() if group.size == 2}
-    if few:
-        notes.append(Check("few_levels", "noted", few, 3, "a variance estimated from two levels is weakly known"))
+    pairs = {name: group.size for name, group in groups.items() if group.size == 2}
+    if pairs:
+        notes.append(Check("few_levels", "noted", pairs, 3, "a variance estimated from two levels is weakly known"))
     if not terms and not structured:
         notes.append(Check("no_random_term", "noted", 0, 1, "the model is a linear model: add a term such as (1 | g)"))
     reused = [(a.name, b.name) for a, b in permutations(groups.values(), 2) if _labels_reused(a, b.codes, b.size, b.size, _FEW_WITHIN)]

@@ -70,10 +70,10 @@ def complete_cases_of_part(
 def no_rows_error(dropped: dict[str, int], rows: int) -> EmptyDataError:
     """The error for data of which nothing is left."""
     worst = max(dropped, key=lambda name: dropped[name])
-    told = ", ".join(f"{name}: {count} of {rows}" for name, count in dropped.items())
+    counts = ", ".join(f"{name}: {count} of {rows}" for name, count in dropped.items())
     return EmptyDataError(
         f"no row is left: column {worst!r} empties the data",
-        f"missing values (or weights of 0): {told}",
+        f"missing values (or weights of 0): {counts}",
         "fill the column, or leave it out",
     )
 

@@ -294,10 +294,10 @@ def _off_boundary(
 def _elsewhere(problem: Problem, restricted: bool, point: CriterionPoint) -> list[CriterionPoint]:
     """Lower points away from the end of a search; those of other minima that are lower too where rows are few."""
     below = point.value - 1e-9 * max(1.0, abs(point.value))
-    few = is_crowded(problem)
-    trial = trial_points(problem, point.x, typical_sd(problem, point.x)) if few else plain_points(problem, point.x)
+    crowded = is_crowded(problem)
+    trial = trial_points(problem, point.x, typical_sd(problem, point.x)) if crowded else plain_points(problem, point.x)
     values = problem.criterion.values(trial, restricted)
-    if few:
+    if crowded:
         trial, values = descended(problem, restricted, point.value, trial, values)
     return [problem.criterion.bare(trial[i], restricted) for i in np.argsort(values)[:ENDS] if values[i] < below]
 

@@ -95,10 +95,10 @@ def _level_sizes(problem: Problem, rows: NDArray[np.bool_]) -> list[Codes]:
 
 def _vanishing(problem: Problem) -> list[tuple[str, NDArray[np.bool_]]]:
     """Strata that few rows have, and several of them together: their names and rows."""
-    few = [(name, rows) for name, rows in _strata(problem) if rows.any() and not rows.all() and _can_be(problem, rows)]
+    vanishing = [(name, rows) for name, rows in _strata(problem) if rows.any() and not rows.all() and _can_be(problem, rows)]
     found = []
-    for size in range(1, len(few) + 1 if len(few) <= COMBINED_STRATA else 2):
-        for chosen in combinations(few, size):
+    for size in range(1, len(vanishing) + 1 if len(vanishing) <= COMBINED_STRATA else 2):
+        for chosen in combinations(vanishing, size):
             rows = np.any([own for _, own in chosen], axis=0)
             if not rows.all():
                 found.append((" and ".join(name for name, _ in chosen), rows))

@@ -313,11 +313,11 @@ def _argument(cursor: Cursor, signature: Signature, place: int, usage: str) -> N
     raise cursor.error(cursor.token, "one argument too many", usage)
 
 
-def _option(cursor: Cursor, signature: Signature, given: int, said: set[str], usage: str) -> tuple[str, Node]:
+def _option(cursor: Cursor, signature: Signature, given: int, named: set[str], usage: str) -> tuple[str, Node]:
     key = cursor.next()
     cursor.next()
     by_place = {option for option, _ in signature.options[: max(0, given - signature.most)]}
-    if key.text in said | by_place:
+    if key.text in named | by_place:
         raise cursor.error(key, f"{key.text!r} is given twice", usage)
     kinds = dict(signature.options)
     if signature is not OWN_FUNCTION and key.text not in kinds:

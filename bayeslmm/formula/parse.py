@@ -350,8 +350,8 @@ def _factor(cursor: Cursor) -> VarianceFactor:
             group.append(cursor.column("a grouping column").name)
     if name.text == "ident" and cursor.token.says("*", "+", "/", ","):
         other = cursor.ahead()
-        told = f"one sd for each combination is ident({quote_name(covariate.name)}:{quote_name(other.text) if other.text else 'g'})"
-        raise cursor.error(cursor.token, f"{describe_token(cursor.token)} is out of place in ident()", told)
+        remedy = f"one sd for each combination is ident({quote_name(covariate.name)}:{quote_name(other.text) if other.text else 'g'})"
+        raise cursor.error(cursor.token, f"{describe_token(cursor.token)} is out of place in ident()", remedy)
     end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in {name.text}()", usage)
     if name.text == "ident" and covariate.name == FITTED_VALUE and not covariate.quoted:
         raise cursor.error(end, "the fitted value has no levels", "write power(fitted) or exp(fitted)")

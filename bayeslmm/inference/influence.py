@@ -342,11 +342,11 @@ def _gather(fit: Estimates, factor: GroupingFactor, refit: bool, progress: bool 
 
 def _estimated_duration(source: Iterator[CaseDeletion], size: int, refit: bool) -> Iterator[CaseDeletion]:
     """The same, with a warning once it is clear that all of them will take long."""
-    begin, told = time.perf_counter(), False
+    begin, warned = time.perf_counter(), False
     for done, deletion in enumerate(source, start=1):
         elapsed = time.perf_counter() - begin
-        if not told and elapsed > SURE:
-            told, total = True, elapsed / done * size
+        if not warned and elapsed > SURE:
+            warned, total = True, elapsed / done * size
             if total > LONG:
                 what = f"leaving out each of {size:,} levels will take about {_duration(total)}"
                 remedy = "refit=False holds covariance parameters and is quick; " if refit else ""

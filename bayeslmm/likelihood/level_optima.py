@@ -62,9 +62,9 @@ class _LeftOut:
         """log |V0_k| and G_k of every level; T (1 or K, q, q)."""
         first = self.sums.kernel.cross.first
         assert first is not None
-        A, C, turned = first.A.transpose(2, 0, 1), first.C.transpose(2, 0, 1), T.swapaxes(1, 2)
-        L, inverse = factor_and_inverse(turned @ A @ T + np.eye(first.q))
-        W = inverse @ (turned @ C)
+        A, C, transposed = first.A.transpose(2, 0, 1), first.C.transpose(2, 0, 1), T.swapaxes(1, 2)
+        L, inverse = factor_and_inverse(transposed @ A @ T + np.eye(first.q))
+        W = inverse @ (transposed @ C)
         return 2.0 * np.log(L.diagonal(axis1=1, axis2=2)).sum(1), self.Xy - W.swapaxes(1, 2) @ W
 
     def values(self, x: Array) -> tuple[Array, Array]:

@@ -238,15 +238,15 @@ SCORING_PARAMETERS = 28
 """Parameters above which the equations cost more than the evaluations that they save."""
 
 
-def scoring_start(few: DenseCrossProducts, residual_df: int) -> Array | None:
+def scoring_start(dense: DenseCrossProducts, residual_df: int) -> Array | None:
     """x at which covariances are those of one scoring step; None where its equations have no solution. residual_df : n - p.
 
     Unstructured, diagonal and common variances only: other structures have a start of their own.
     """
-    parameters = few.parameters
+    parameters = dense.parameters
     if not 0 < parameters.size <= SCORING_PARAMETERS or not linear_in_variances(parameters):
         return None
-    point = few.at_unit(np.concatenate([term.covariance.start() for term in parameters.terms]))
+    point = dense.at_unit(np.concatenate([term.covariance.start() for term in parameters.terms]))
     if point is None:
         return None
     _, found, failed = lapack.dposv(*scoring_equations(point, residual_df))
@@ -255,7 +255,7 @@ def scoring_start(few: DenseCrossProducts, residual_df: int) -> Array | None:
     dT = point.dT
     D = ((found[1:] / found[0]) @ dT.reshape(len(dT), -1)).reshape(dT.shape[1:])
     D += D.T
-    return x_from_covariances(parameters, [D[begin:end, begin:end] for begin, end in pairwise(few.starts)])
+    return x_from_covariances(parameters, [D[begin:end, begin:end] for begin, end in pairwise(dense.starts)])
 
 
 def scoring_equations(point: DenseFactor, residual_df: int) -> tuple[Array, Array]:

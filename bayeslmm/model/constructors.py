@@ -257,13 +257,15 @@ def fit_by(
     for name, value in (("weights", weights), ("offset", offset)):
         if value is not None and not isinstance(value, str):
             raise SpecificationError(f"{name} is not the name of a column", f"{name}=", "put it into the data, and name its column")
-    said = ModelArguments(formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions, sigma)
+    arguments = ModelArguments(
+        formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions, sigma
+    )
     groups = frame.groupby(columns, sort=True, observed=True, dropna=True).indices
     fits: dict[int, Fit] = {}
     failures: dict[int, str] = {}
     with progress_bar("groups", len(groups), progress) as advance:
         for i, rows in enumerate(groups.values()):
-            fitted = attempt_fit(partial(_fit_rows, said, frame.take(np.asarray(rows)), method))
+            fitted = attempt_fit(partial(_fit_rows, arguments, frame.take(np.asarray(rows)), method))
             if isinstance(fitted, str):
                 failures[i] = fitted
             else:
@@ -279,8 +281,8 @@ def fit_by(
     return ManyFits(pd.DataFrame(labels, columns=columns), method, (), fits, failures, fits.__getitem__)
 
 
-def _fit_rows(said: ModelArguments, frame: pd.DataFrame, method: LikelihoodKind) -> Fit:
-    return LMM.of(said, frame).fit(method)
+def _fit_rows(arguments: ModelArguments, frame: pd.DataFrame, method: LikelihoodKind) -> Fit:
+    return LMM.of(arguments, frame).fit(method)
 
 
 @answers_keywords

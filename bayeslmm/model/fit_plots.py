@@ -625,8 +625,8 @@ class FitPlots:
         --------
         >>> axes = fit.plot.influence("Subject")
         """
-        few = self._fit.design.groups.get(require_name(group, "group"), 0) <= REFITTED
-        return influence_axes(influence(self._fit, group, refit=few if refit is None else refit), group, ax)
+        refits = self._fit.design.groups.get(require_name(group, "group"), 0) <= REFITTED
+        return influence_axes(influence(self._fit, group, refit=refits if refit is None else refit), group, ax)
 
     @closes_on_error
     def profile(

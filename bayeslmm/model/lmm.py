@@ -151,12 +151,12 @@ class LMM:
         )
 
     @classmethod
-    def of(cls, said: ModelArguments, data: Frame, counting: CountingRule = "lme4", subjects: int | None = None) -> LMM:
-        """The model of what was said.
+    def of(cls, arguments: ModelArguments, data: Frame, counting: CountingRule = "lme4", subjects: int | None = None) -> LMM:
+        """The model of these arguments.
 
         Parameters
         ----------
-        said : ModelArguments
+        arguments : ModelArguments
             Arguments of `LMM` as given.
         data : DataFrame or Mapping
             Data, in any frame with named columns.
@@ -172,11 +172,11 @@ class LMM:
 
         Examples
         --------
-        >>> blm.LMM.of(model.said, sleepstudy).nobs
+        >>> blm.LMM.of(model.arguments, sleepstudy).nobs
         180
         """
         model = cls.__new__(cls)
-        model._start(said, data, counting, subjects)
+        model._start(arguments, data, counting, subjects)
         return model
 
     @classmethod
@@ -223,18 +223,22 @@ class LMM:
         >>> blm.LMM.from_spec(model.spec, sleepstudy).fit().criterion == fit.criterion
         True
         """
-        said = ModelArguments.of_spec(spec, weights=weights, offset=offset, relationship=relationship, functions=functions)
+        arguments = ModelArguments.of_spec(spec, weights=weights, offset=offset, relationship=relationship, functions=functions)
         model = cls.__new__(cls)
-        model._start(said, data, counting, subjects, spec)
+        model._start(arguments, data, counting, subjects, spec)
         return model
 
-    def _start(self, said: ModelArguments, data: Any, counting: CountingRule, subjects: int | None, spec: ModelSpec | None = None) -> None:
-        self.said, self.counting, self.subjects, self._data = said, counting, subjects, data
+    def _start(
+        self, arguments: ModelArguments, data: Any, counting: CountingRule, subjects: int | None, spec: ModelSpec | None = None
+    ) -> None:
+        self.arguments, self.counting, self.subjects, self._data = arguments, counting, subjects, data
         self.file: SpecFile | None = None
         try:
-            self.design: Design = build_design(said.spec() if spec is None else spec, data, **said.arrays())
+            self.design: Design = build_design(arguments.spec() if spec is None else spec, data, **arguments.arrays())
         except (FormulaError, DataError) as error:
-            strange = unquoted_names(" ".join(t for t in (said.formula, said.residual, said.variance) if isinstance(t, str)), data)
+            strange = unquoted_names(
+                " ".join(t for t in (arguments.formula, arguments.residual, arguments.variance) if isinstance(t, str)), data
+            )
             if not strange:
                 raise
             quoted = " and ".join(f"`{name}`" for name in strange[:3])
@@ -463,7 +467,7 @@ class LMM:
 
     @property
     def spec(self) -> ModelSpec:
-        """What was said about the model, without its data."""
+        """The arguments of the model, without its data."""
         return self.design.spec
 
     @property
@@ -553,7 +557,7 @@ class LMM:
     @property
     def given_offset(self) -> bool:
         """Whether an offset was given as an array."""
-        return self.said.offset is not None and not isinstance(self.said.offset, str)
+        return self.arguments.offset is not None and not isinstance(self.arguments.offset, str)
 
     def with_response(self, y: ArrayLike) -> LMM:
         """The same design with another response, on the scale of the left side of the formula.
@@ -594,7 +598,13 @@ class LMM:
         180
         """
         model = LMM.__new__(LMM)
-        model.said, model.counting, model.subjects, model._data, model.file = self.said, self.counting, self.subjects, self._data, None
+        model.arguments, model.counting, model.subjects, model._data, model.file = (
+            self.arguments,
+            self.counting,
+            self.subjects,
+            self._data,
+            None,
+        )
         model.design = design
         return model
 
@@ -624,9 +634,9 @@ class LMM:
         if isinstance(formula, str) and self.counting == "mmrm":  # the formula of this model has its covariance structure in it
             formula, structure = without_structure(formula)
             given = given if structure is None else {"residual": structure} | given
-        text = self.said.formula if formula is None else update_formula(self.spec.formula, formula)
-        said = self.said.changed(text, given)
-        return LMM.of(said, self._data if data is None else data, self.counting, self.subjects)
+        text = self.arguments.formula if formula is None else update_formula(self.spec.formula, formula)
+        arguments = self.arguments.changed(text, given)
+        return LMM.of(arguments, self._data if data is None else data, self.counting, self.subjects)
 
     # -- posterior and programs ------------------------------------------------------------------------------------------------------------
 
@@ -766,7 +776,7 @@ class LMM:
 
     @property
     def priors(self) -> ResolvedPriors:
-        """The priors in use, those not said scaled from the data.
+        """The priors in use, those not given scaled from the data.
 
         >>> resolved = model.priors
         """
@@ -789,7 +799,7 @@ class LMM:
         """
         from bayeslmm.specification.toml import write_model
 
-        write_model(self.spec, self.said, self.file, self.counting, path)
+        write_model(self.spec, self.arguments, self.file, self.counting, path)
 
     def to_sas(self, data: str = "", method: LikelihoodKind = "REML", df: DfMethod | None = None) -> str:
         """The SAS PROC MIXED program of the model.
@@ -821,7 +831,7 @@ class LMM:
         require_one_of(method, ("REML", "ML"), "method")
         from bayeslmm.sas.to_sas import to_sas
 
-        arrays = [name for name, given in self.said.by_row().items() if given is not None]
+        arrays = [name for name, given in self.arguments.by_row().items() if given is not None]
         return to_sas(self.design, self._data, arrays, data=data, method=method, df=df)
 
     def stored(self) -> tuple[dict[str, object], dict[str, Array | pd.DataFrame]]:
@@ -838,13 +848,13 @@ class LMM:
         'Reaction ~ Days + (Days | Subject)'
         """
         design = self.design
-        plain = self.said.stored() | {
+        plain = self.arguments.stored() | {
             "contrasts": {name: plain_coding(coding) for name, coding in design.spec.contrasts},
             "counting": self.counting,
             "subjects": self.subjects,
         }
         beside: dict[str, Array | pd.DataFrame] = {
-            name: np.asarray(given, float)[design.rows] for name, given in self.said.by_row().items() if given is not None
+            name: np.asarray(given, float)[design.rows] for name, given in self.arguments.by_row().items() if given is not None
         }
         for term in design.terms:
             if term.relationship is not None:

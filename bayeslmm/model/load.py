@@ -75,14 +75,14 @@ def load(path: str | Path, functions: Functions | None = None) -> Fit | Posterio
 
 
 def _open_object(content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]], path: str) -> Fit | Posterior:
-    said = from_json(content["said"])
-    absent = [name for name in said["functions"] if name not in functions]
+    stored = from_json(content["said"])
+    absent = [name for name in stored["functions"] if name not in functions]
     if absent:
         raise StoreError(
             f"the formula uses functions that a file cannot hold: {', '.join(absent)}", path, "give load(path, functions={...})"
         )
-    whole = _arguments(said, content, arrays, functions)
-    model = _model_of_sums(whole, content, arrays) if "sums" in content else _model_of_rows(said, whole, content, arrays)
+    whole = _arguments(stored, content, arrays, functions)
+    model = _model_of_sums(whole, content, arrays) if "sums" in content else _model_of_rows(stored, whole, content, arrays)
     problem = model.problem if "sums" in content else build_problem(model.design, arrays.get("fitted"))
     if "posterior" in content:
         return _open_posterior(model, problem, content, arrays, path)
@@ -97,31 +97,31 @@ def _mode(model: LMM, problem: Problem, estimate: Estimate) -> Callable[[], Mapp
     return lambda: mode_again(problem, model.spec.priors, estimate)
 
 
-def _model_of_sums(said: ModelArguments, content: dict[str, Any], arrays: Arrays) -> LMM:
+def _model_of_sums(arguments: ModelArguments, content: dict[str, Any], arrays: Arrays) -> LMM:
     """The model of rows that were added up."""
-    beside = said.arrays()
+    beside = arguments.arrays()
     known = {name: beside[name] for name in ("relationship", "functions")}
-    told, rows = from_json(content["said"]), open_sums(said.spec(), content["sums"], arrays, known)
-    return model_of_sums(said, rows, None, told["counting"], told["subjects"])
+    stored, rows = from_json(content["said"]), open_sums(arguments.spec(), content["sums"], arrays, known)
+    return model_of_sums(arguments, rows, None, stored["counting"], stored["subjects"])
 
 
-def _model_of_rows(said: dict[str, Any], whole: ModelArguments, content: dict[str, Any], arrays: Arrays) -> LMM:
+def _model_of_rows(stored: dict[str, Any], whole: ModelArguments, content: dict[str, Any], arrays: Arrays) -> LMM:
     """The model of the rows that the file has."""
     frame = open_frame(content["frame"], "frame", arrays, len(arrays["y"]))
-    if "places" in arrays and said["missing"] == "drop":
+    if "places" in arrays and stored["missing"] == "drop":
         frame, whole = _with_blank_rows(frame, whole, arrays["places"])
-    model = LMM.of(whole, frame, said["counting"], said["subjects"])
+    model = LMM.of(whole, frame, stored["counting"], stored["subjects"])
     model.design = open_design(model.design, content, arrays)
     return model
 
 
-def _with_blank_rows(frame: pd.DataFrame, said: ModelArguments, place: Codes) -> tuple[pd.DataFrame, ModelArguments]:
+def _with_blank_rows(frame: pd.DataFrame, arguments: ModelArguments, place: Codes) -> tuple[pd.DataFrame, ModelArguments]:
     """The rows used with those gone before them, without which the order of the rows would be another."""
-    residual = said.spec().residual
+    residual = arguments.spec().residual
     assert residual is not None
     frame, row = with_blank_rows(frame, residual.subject, place)
-    weights, offset = (given[row] if isinstance(given, np.ndarray) else given for given in (said.weights, said.offset))
-    return frame, replace(said, weights=weights, offset=offset)
+    weights, offset = (given[row] if isinstance(given, np.ndarray) else given for given in (arguments.weights, arguments.offset))
+    return frame, replace(arguments, weights=weights, offset=offset)
 
 
 def _open_posterior(model: LMM, problem: Problem, content: dict[str, Any], arrays: Arrays, path: str) -> Posterior:
@@ -152,21 +152,21 @@ def _open_posterior(model: LMM, problem: Problem, content: dict[str, Any], array
     return post
 
 
-def _arguments(said: dict[str, Any], content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]]) -> ModelArguments:
-    """What was said, with the arrays that stood beside it, over the rows used."""
+def _arguments(stored: dict[str, Any], content: dict[str, Any], arrays: Arrays, functions: dict[str, Callable[..., Any]]) -> ModelArguments:
+    """The arguments, with the arrays that stood beside it, over the rows used."""
     whole = ModelArguments(
-        said["formula"],
-        said["residual"],
-        said["variance"],
-        said["weights"],
-        said["offset"],
-        dict(said["contrasts"]),
+        stored["formula"],
+        stored["residual"],
+        stored["variance"],
+        stored["weights"],
+        stored["offset"],
+        dict(stored["contrasts"]),
         {},
-        None if said["priors"] is None else Priors(**said["priors"]),
-        said["missing"],
-        said["check"],
+        None if stored["priors"] is None else Priors(**stored["priors"]),
+        stored["missing"],
+        stored["check"],
         functions,
-        said.get("sigma"),
+        stored.get("sigma"),
     )
     beside = {}
     for name, told_of in content["beside"].items():

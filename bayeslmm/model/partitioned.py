@@ -36,7 +36,7 @@ class PartitionedLMM(LMM):
     @property
     def given_offset(self) -> bool:
         """Whether an offset was given as an array."""
-        return bool(self.said.offset == GIVEN_OFFSET)
+        return bool(self.arguments.offset == GIVEN_OFFSET)
 
     def updated(self, formula: str | None = None, data: Frame | None = None, changes: Mapping[str, object] | None = None) -> LMM:
         """The model with another formula, data or arguments; other data are a frame, or partitions again.
@@ -61,35 +61,35 @@ class PartitionedLMM(LMM):
         >>> blm.from_partitions("Reaction ~ Days + (1 | Subject)", parts).updated("Reaction ~ 1 + (1 | Subject)", parts).formula
         'Reaction ~ 1 + (1 | Subject)'
         """
-        text = self.said.formula if formula is None else update_formula(self.spec.formula, formula)
-        said = self.said.changed(text, dict(changes or {}))
+        text = self.arguments.formula if formula is None else update_formula(self.spec.formula, formula)
+        arguments = self.arguments.changed(text, dict(changes or {}))
         if data is None and self._data is None:
             what = "the rows of the model are not kept in its file"
             raise SpecificationError(what, "update", "give data=, a frame or partitions")
         if data is None or isinstance(data, Partitions | EngineTable):
-            return _read_partitions(said, self._data if data is None else data)
+            return _read_partitions(arguments, self._data if data is None else data)
         whole = isinstance(data, Mapping) or hasattr(data, "columns") or hasattr(data, "column_names")
-        return LMM.of(said, data) if whole and not is_dask(data) else _read_partitions(said, Partitions(data))
+        return LMM.of(arguments, data) if whole and not is_dask(data) else _read_partitions(arguments, Partitions(data))
 
 
 public_verbs(PartitionedLMM)
 
 
-def _read_partitions(said: ModelArguments, partitions: Partitions | EngineTable) -> PartitionedLMM:
+def _read_partitions(arguments: ModelArguments, partitions: Partitions | EngineTable) -> PartitionedLMM:
     """Read the partitions and add them up, or have the engine of a table do so."""
-    for name, given in (("weights", said.weights), ("offset", said.offset)):
+    for name, given in (("weights", arguments.weights), ("offset", arguments.offset)):
         if given is not None and not isinstance(given, str):
             raise SpecificationError(f"{name} are given as an array", name, f"put them into the partitions and give {name}='column'")
-    beside = said.arrays()
+    beside = arguments.arrays()
     if isinstance(partitions, EngineTable):
-        rows = sum_table(said.spec(), partitions, relationship=beside["relationship"])
+        rows = sum_table(arguments.spec(), partitions, relationship=beside["relationship"])
     else:
-        rows = sum_partitions(said.spec(), partitions, relationship=beside["relationship"], functions=beside["functions"])
-    return model_of_sums(said, rows, partitions)
+        rows = sum_partitions(arguments.spec(), partitions, relationship=beside["relationship"], functions=beside["functions"])
+    return model_of_sums(arguments, rows, partitions)
 
 
 def model_of_sums(
-    said: ModelArguments,
+    arguments: ModelArguments,
     rows: SummedRows,
     source: Partitions | EngineTable | None,
     counting: CountingRule = "lme4",
@@ -97,9 +97,9 @@ def model_of_sums(
 ) -> PartitionedLMM:
     """The model of rows that were added up. source : where they came from, to be read again; None for those of a file"""
     model = PartitionedLMM.__new__(PartitionedLMM)
-    model.said, model.counting, model.subjects, model._data, model.file = said, counting, subjects, source, None
-    beside = said.arrays()
-    model.problem = problem_of_sums(said.spec(), rows, relationship=beside["relationship"], functions=beside["functions"])
+    model.arguments, model.counting, model.subjects, model._data, model.file = arguments, counting, subjects, source, None
+    beside = arguments.arrays()
+    model.problem = problem_of_sums(arguments.spec(), rows, relationship=beside["relationship"], functions=beside["functions"])
     model.design = model.problem.design
     return model
 
@@ -198,9 +198,9 @@ def from_partitions(
     >>> round(fit.criterion, 4), fit.nobs
     (1743.6283, 180)
     """
-    said = ModelArguments(formula, residual, None, weights, offset, contrasts, relationship, priors, missing, check, functions, sigma)
+    arguments = ModelArguments(formula, residual, None, weights, offset, contrasts, relationship, priors, missing, check, functions, sigma)
     source = Partitions(partitions, workers=workers) if rows is None else Partitions(partitions, require_count(rows, "rows"), workers)
-    return _read_partitions(said, source)
+    return _read_partitions(arguments, source)
 
 
 @answers_keywords
@@ -265,5 +265,5 @@ def from_table(
     >>> round(fit.criterion, 4), fit.nobs
     (1743.6283, 180)
     """
-    said = ModelArguments(formula, None, None, weights, offset, contrasts, relationship, priors, missing, check, None, sigma)
-    return _read_partitions(said, EngineTable.of(table))
+    arguments = ModelArguments(formula, None, None, weights, offset, contrasts, relationship, priors, missing, check, None, sigma)
+    return _read_partitions(arguments, EngineTable.of(table))

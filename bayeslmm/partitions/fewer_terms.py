@@ -105,19 +105,19 @@ def _fill(total: Accumulator, sums: Accumulator, changes: Sequence[tuple[int, Ar
         total.with_Xy[f] = np.einsum("ai,ark->irk", A, with_Xy)
     for (f, g), lines in total.pairs.items():
         (one, A), (other, B) = changes[f], changes[g]
-        turned = one > other
-        known = sums.pairs[(other, one) if turned else (one, other)]
-        entries = [[_entries(pairs, turned) for pairs in line] for line in known]
+        transposed = one > other
+        known = sums.pairs[(other, one) if transposed else (one, other)]
+        entries = [[_entries(pairs, transposed) for pairs in line] for line in known]
         for a, line in enumerate(lines):
             for b, target in enumerate(line):
                 row, column, _ = entries[0][0]
                 values = np.zeros(len(row))
                 for i in range(len(A)):
                     for j in range(len(B)):
-                        values += A[i, a] * B[j, b] * (entries[j][i] if turned else entries[i][j])[2]
+                        values += A[i, a] * B[j, b] * (entries[j][i] if transposed else entries[i][j])[2]
                 target.add(row, column, values)
 
 
-def _entries(pairs: PairSums, turned: bool) -> tuple[Codes, Codes, Array]:
+def _entries(pairs: PairSums, transposed: bool) -> tuple[Codes, Codes, Array]:
     row, column, values = pairs.entries()
-    return (column, row, values) if turned else (row, column, values)
+    return (column, row, values) if transposed else (row, column, values)

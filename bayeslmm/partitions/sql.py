@@ -201,15 +201,15 @@ class _Translation:
         return _FUNCTIONS[name].format(*given)
 
     def _compare(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> str:
-        said = _COMPARE[type(operator)]
+        symbol = _COMPARE[type(operator)]
         if self._is_text(left) or self._is_text(right):
             if not (self._is_text(left) and self._is_text(right)):
                 raise self._unsayable("a comparison of text with numbers")
-            return f"(CASE WHEN {self._text(left)} {said} {self._text(right)} THEN 1e0 ELSE 0e0 END)"
+            return f"(CASE WHEN {self._text(left)} {symbol} {self._text(right)} THEN 1e0 ELSE 0e0 END)"
         a, b = self.number(left), self.number(right)
         # engines order NaN above all numbers; it differs from everything, itself too
         unlike = "1e0" if isinstance(operator, ast.NotEq) else "0e0"
-        return f"(CASE WHEN isnan({a}) OR isnan({b}) THEN {unlike} WHEN ({a}) {said} ({b}) THEN 1e0 ELSE 0e0 END)"
+        return f"(CASE WHEN isnan({a}) OR isnan({b}) THEN {unlike} WHEN ({a}) {symbol} ({b}) THEN 1e0 ELSE 0e0 END)"
 
     def _is_text(self, node: ast.expr) -> bool:
         name = self._column(node)

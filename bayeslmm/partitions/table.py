@@ -157,7 +157,7 @@ def _count(whole: CompleteRows, survey: FirstPass, numbers: Sequence[str], spec:
     names = list(columns.names)
     infinite = [name for name in numbers if columns.types[name] in FLOATS]
     large = [name for name in numbers if columns.types[name] in INTEGERS]
-    told = whole.values(
+    counts = whole.values(
         [
             "count(*)",
             *(f"count(*) FILTER (WHERE {columns.is_missing(name)})" for name in names),
@@ -165,9 +165,9 @@ def _count(whole: CompleteRows, survey: FirstPass, numbers: Sequence[str], spec:
             *(f"count(*) FILTER (WHERE abs({columns.number(name)}) > {EXACT_INTEGERS})" for name in large),
         ]
     ).astype(np.int64)
-    survey.read = int(told[0])
-    missing = dict(zip(names, told[1:].tolist(), strict=False))
-    for name, count in zip((*infinite, *large), told[1 + len(names) :].tolist(), strict=True):
+    survey.read = int(counts[0])
+    missing = dict(zip(names, counts[1:].tolist(), strict=False))
+    for name, count in zip((*infinite, *large), counts[1 + len(names) :].tolist(), strict=True):
         if count and name in infinite:
             what = f"column {name!r} holds infinite values"
             raise NonFiniteError(what, f"{count} rows", "replace them, by NULL where they stand for missing values")

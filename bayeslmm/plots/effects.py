@@ -132,8 +132,8 @@ def effect_axes(
     for place, title in zip(axes, shown, strict=True):
         own = frame[[each == title for each in titles]]
         along_axis(place, own, x, lines, label if place is axes[0] else "", joined=joined, null=null, title=title)
-    told = printable_name(" ".join(lines)) or None
-    legend_above(axes[0], told) if len(axes) == 1 else legend_of_panels(axes, ax, told)
+    heading = printable_name(" ".join(lines)) or None
+    legend_above(axes[0], heading) if len(axes) == 1 else legend_of_panels(axes, ax, heading)
     caption(axes[0], "; ".join(notes))
     return axes
 
@@ -173,9 +173,11 @@ def subgroup_axes(
         ax.hlines(at, own["conf_low"], own["conf_high"], color=color, linewidth=2, zorder=2)
         ax.plot(own["estimate"], at, mark, color=color, markersize=6, zorder=3, label=printable_name(name))
         for y, (_, row) in zip(at, own.iterrows(), strict=True):
-            told = f"{row['estimate']:.3g} ({row['conf_low']:.3g}, {row['conf_high']:.3g})" if np.isfinite(row["estimate"]) else "no data"
+            interval = (
+                f"{row['estimate']:.3g} ({row['conf_low']:.3g}, {row['conf_high']:.3g})" if np.isfinite(row["estimate"]) else "no data"
+            )
             ax.annotate(
-                told,
+                interval,
                 (1.02, y),
                 xycoords=("axes fraction", "data"),
                 va="center",

@@ -245,9 +245,9 @@ def _ordered_variable(means: Any) -> str | None:
 def mean_label(means: Any) -> str:
     """What the means are of, on which scale, with which intervals."""
     slopes = next((note for note in means.notes if note.startswith("slopes of ")), None)
-    told = slopes.replace("slopes", "slope") if slopes else "marginal mean"
+    label = slopes.replace("slopes", "slope") if slopes else "marginal mean"
     of = scale_name(means.fit.design, "link" if means.scale is None else "response")
-    return f"{told}, {of} ({percent(means.conf_level)} interval)"
+    return f"{label}, {of} ({percent(means.conf_level)} interval)"
 
 
 def _labels(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:

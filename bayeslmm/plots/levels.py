@@ -145,12 +145,12 @@ def _thin_lines(ax: Axes, fitted: Array, across: PlotColumn, group: PlotColumn, 
 
 def _population(ax: Axes, table: pd.DataFrame, across: PlotColumn, split: PlotColumn | None, conf_level: float) -> None:
     """The line of the population, one for each level of `split` that the means tell apart, with its band."""
-    told = split is not None and split.name in table.columns
-    for i, value in enumerate(split.labels if split is not None and told else (None,)):
-        part = table if split is None or not told else table[[level_label(v) == level_label(value) for v in table[split.name]]]
+    has_split = split is not None and split.name in table.columns
+    for i, value in enumerate(split.labels if split is not None and has_split else (None,)):
+        part = table if split is None or not has_split else table[[level_label(v) == level_label(value) for v in table[split.name]]]
         place, rows = _places(part, across)
         middle, low, high = (part[name].to_numpy(float)[rows] for name in ("estimate", "conf_low", "conf_high"))
-        color = _color(split, i) if told else ink() if split is not None else BLUE
+        color = _color(split, i) if has_split else ink() if split is not None else BLUE
         ax.fill_between(place, low, high, color=color, alpha=0.22, linewidth=0, zorder=2)
         shown = f"population, {percent(conf_level)} band" if value is None else printable_name(level_label(value))
         ax.plot(place, middle, color=paper(), linewidth=4.4, alpha=0.8, zorder=2.9)
@@ -206,9 +206,9 @@ def _require_factor(found: Mapping[str, Any], group: str | None) -> str:
 
 def _panels(name: str, modes: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame, sort: bool, ax: Any) -> list[Axes]:
     require_flag(sort, "sort")
-    few = len(modes) <= LABELLED_LEVELS
-    long = few and max(len(level_label(level)) for level in modes.index) > LABEL_CHARACTERS
-    height = float(np.clip((0.3 if long else 0.2) * len(modes) + 0.9, 2.8, 12.0)) if few else 5.0
+    labelled = len(modes) <= LABELLED_LEVELS
+    long = labelled and max(len(level_label(level)) for level in modes.index) > LABEL_CHARACTERS
+    height = float(np.clip((0.3 if long else 0.2) * len(modes) + 0.9, 2.8, 12.0)) if labelled else 5.0
     axes = panels(ax, modes.shape[1], width=5.6 if long else 3.8, height=height)
     for place, column in zip(axes, modes.columns, strict=True):
         values = (modes[column].to_numpy(float), low[column].to_numpy(float), high[column].to_numpy(float))
@@ -236,8 +236,8 @@ def caterpillar(ax: Axes, modes: Array, low: Array, high: Array, labels: list[An
         ax.fill_betweenx(place, low, high, color=light(), linewidth=0, zorder=0.9, rasterized=True)
         ax.scatter(m, place, s=3, color=np.where(away, BLUE, grey()), linewidths=0, zorder=3, rasterized=True)
         ax.set_yticks([])
-        told = f"{len(modes):,} levels,\n{count:,} away from 0"
-        ax.annotate(told, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize="small", color=ink())
+        text = f"{len(modes):,} levels,\n{count:,} away from 0"
+        ax.annotate(text, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize="small", color=ink())
     ax.set_ylim(-0.8, len(modes) - 0.2)
 
 

@@ -281,9 +281,9 @@ def caption(ax: Axes, text: str) -> None:
     """A line below the axes: what the figure averages over, at which values, on which scale."""
     if not text:
         return
-    told = "\n".join(wrap(printable_name(text), CAPTION_CHARACTERS))
+    lines = "\n".join(wrap(printable_name(text), CAPTION_CHARACTERS))
     ax.annotate(
-        told,
+        lines,
         (0.5, 0.0),
         xycoords=ax.xaxis.label,
         xytext=(0, -3),
@@ -339,7 +339,7 @@ def named_ticks(ax: Axes, labels: Sequence[Any], *, vertical: bool = True) -> No
     longest = max(len(line) for label in shown for line in label.split("\n"))
     figure: Any = ax.get_figure()
     room = CHARACTERS_PER_INCH * ax.get_position().width * figure.get_figwidth()
-    turned: dict[str, Any] = {}
+    rotation: dict[str, Any] = {}
     if not vertical and (longest + 1) * len(labels) >= room:
-        turned = {"rotation": 45.0, "ha": "right", "rotation_mode": "anchor"} if len(labels) <= 25 else {"rotation": 90.0}
-    axis.set_ticks(np.arange(len(labels)), labels=shown, fontsize=size, **turned)
+        rotation = {"rotation": 45.0, "ha": "right", "rotation_mode": "anchor"} if len(labels) <= 25 else {"rotation": 90.0}
+    axis.set_ticks(np.arange(len(labels)), labels=shown, fontsize=size, **rotation)

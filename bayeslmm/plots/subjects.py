@@ -114,10 +114,10 @@ def profiles_axes(
     for place, (title, rows) in zip(axes, drawn, strict=True):
         own = None if patterns is None else (patterns[0][rows], patterns[1])
         _profile_panel(place, y[rows], across.values[rows], subject[rows], own, levels, counted=len(drawn) == 1)
-        told = f"{title} (n = {len(np.unique(subject[rows])):,})" if title else ""
+        heading = f"{title} (n = {len(np.unique(subject[rows])):,})" if title else ""
         if across.levels is not None:
             named_ticks(place, across.levels, vertical=False)
-        plain_axes(place, across.name, label if place is axes[0] else "", told)
+        plain_axes(place, across.name, label if place is axes[0] else "", heading)
     legend_above(axes[0]) if len(axes) == 1 else legend_of_panels(axes, ax)
     left = f"; {len(shown) - len(drawn)} levels of {by} are not shown" if len(shown) > len(drawn) else ""
     caption(axes[0], f"thin lines: {name}; thick: observed means" + left if levels else f"observed means of {name}" + left)
@@ -158,11 +158,11 @@ def _profile_panel(
         rows = np.flatnonzero(pattern == kind)
         places, means = _means_over(at[rows], y[rows])
         color, count = BLUE if patterns is None else PALETTE[kind % len(PALETTE)], len(np.unique(subject[rows]))
-        told = "observed mean" if patterns is None else f"last seen at {patterns[1][kind]}"
-        told += f" (n = {count:,})" if counted else ""
+        label = "observed mean" if patterns is None else f"last seen at {patterns[1][kind]}"
+        label += f" (n = {count:,})" if counted else ""
         ax.plot(places, means, color=paper(), linewidth=4.2, alpha=0.8, zorder=2.9)
         mark = LINE_MARKS[kind % len(LINE_MARKS)]
-        ax.plot(places, means, mark, color=color, linestyle="-", linewidth=2.2, markersize=5, zorder=3, label=printable_name(told))
+        ax.plot(places, means, mark, color=color, linestyle="-", linewidth=2.2, markersize=5, zorder=3, label=printable_name(label))
 
 
 def _means_over(at: Array, y: Array) -> tuple[Array, Array]:
@@ -344,13 +344,13 @@ def _heat_map(ax: Axes, title: str, matrix: pd.DataFrame) -> None:
     if len(names) <= NUMBERED:
         for i in range(len(names)):
             for j in range(len(names)):
-                told = f"{sd[i]:.3g}" if i == j else f"{correlation[i, j]:.2f}"
+                text = f"{sd[i]:.3g}" if i == j else f"{correlation[i, j]:.2f}"
                 # cells are light but for strong correlations, whatever the ground, which the diagonal shows
                 color = ink() if i == j else "white" if abs(correlation[i, j]) > 0.6 else INK
                 ax.text(
                     j,
                     i,
-                    told,
+                    text,
                     ha="center",
                     va="center",
                     fontsize="x-small",

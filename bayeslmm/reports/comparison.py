@@ -74,14 +74,14 @@ def provenance_section(section: Section, fit: Estimates, posterior: Sampled | No
 def call_text(fit: Estimates) -> str:
     """The call that makes the fit, but for its data and for arrays."""
     spec = fit.design.spec
-    said: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "residual": None if spec.residual is None else spec.residual.text,
         "variance": variance_text(spec.variance) if spec.variance else None,
         "weights": spec.weights,
         "offset": spec.offset,
         "contrasts": dict(spec.contrasts) or None,
     }
-    options = "".join(f", {name}={value!r}" for name, value in said.items() if value is not None)
+    options = "".join(f", {name}={value!r}" for name, value in arguments.items() if value is not None)
     method = "" if fit.method == "REML" else repr(fit.method)
     return f"blm.LMM({fit.formula!r}, data{options}).fit({method})"
 
@@ -100,10 +100,10 @@ def fingerprint(fit: Estimates) -> str:
 def versions(*, sampling: bool = False) -> list[tuple[str, str]]:
     """Date, Python and packages."""
     names = LISTED_PACKAGES + (SAMPLING_PACKAGES if sampling else ())
-    told = ", ".join(f"{name} {found}" for name in names if (found := _version(name)))
+    text = ", ".join(f"{name} {found}" for name in names if (found := _version(name)))
     return [
         ("Date", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
-        ("Versions", told),
+        ("Versions", text),
         ("Machine", f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"),
     ]
 

@@ -69,8 +69,8 @@ def describe_column(name: str, values: pd.Series) -> tuple[str, str, str]:
     """Name, kind, range or levels."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         numbers = values.to_numpy(dtype=float, na_value=np.nan)
-        told = f"{numbers.min():.5g} to {numbers.max():.5g}, mean {numbers.mean():.4g}, sd {numbers.std(ddof=1):.4g}"
-        return name, "numbers", told
+        text = f"{numbers.min():.5g} to {numbers.max():.5g}, mean {numbers.mean():.4g}, sd {numbers.std(ddof=1):.4g}"
+        return name, "numbers", text
     counts = values.value_counts(sort=False)
     counts = counts[counts > 0]
     if len(counts) > LISTED_LEVELS:
@@ -260,10 +260,10 @@ def fit_page(
 def verdict(fit: Estimates) -> str:
     """What the checks say, in a sentence."""
     counts = {name: sum(check.verdict == name for check in fit.checks.values()) for name in ("failed", "noted", "passed")}
-    told = [f"{count} {name}" for name, count in counts.items() if count]
+    counted = [f"{count} {name}" for name, count in counts.items() if count]
     if not counts["failed"] and not counts["noted"]:
         return "All checks passed."
-    return "Checks: " + ", ".join(told) + "."
+    return "Checks: " + ", ".join(counted) + "."
 
 
 def tiles(fit: Estimates) -> list[tuple[str, str]]:

@@ -208,8 +208,8 @@ class Section:
 
     def facts(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Names and what they are."""
-        told = "".join(f"<dt>{escape_html(name)}</dt><dd>{escape_html(value)}</dd>" for name, value in pairs)
-        self.parts.append(f"<dl>{told}</dl>")
+        entries = "".join(f"<dt>{escape_html(name)}</dt><dd>{escape_html(value)}</dd>" for name, value in pairs)
+        self.parts.append(f"<dl>{entries}</dl>")
 
     def code(self, text: str) -> None:
         """Text as it is typed."""

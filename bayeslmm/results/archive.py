@@ -89,8 +89,8 @@ def write_archive(path: Path, content: Mapping[str, Any], arrays: Mapping[str, N
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         numbered = {name: f"{number}.npy" for number, name in enumerate(arrays)}
-        told = {"format": FILE_FORMAT, "version": FILE_VERSION, "arrays": numbered, "content": content}
-        archive.writestr(zipfile.ZipInfo(CONTENT_MEMBER, _DATED), json.dumps(told, allow_nan=False, ensure_ascii=False))
+        header = {"format": FILE_FORMAT, "version": FILE_VERSION, "arrays": numbered, "content": content}
+        archive.writestr(zipfile.ZipInfo(CONTENT_MEMBER, _DATED), json.dumps(header, allow_nan=False, ensure_ascii=False))
         for name, member in numbered.items():
             archive.writestr(zipfile.ZipInfo(member, _DATED), _npy(arrays[name]))
         archive.comment = b"sha256:" + b"0" * _DIGEST
@@ -137,17 +137,17 @@ def _require_intact(data: bytes, path: Path) -> None:
 def _members(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if any(info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size for info in archive.infolist()):
         raise FormatError("members of the file are compressed, which save() does not do", str(path), "save the fit again")
-    told = json.loads(archive.read(CONTENT_MEMBER))
-    if told["format"] != FILE_FORMAT:
+    header = json.loads(archive.read(CONTENT_MEMBER))
+    if header["format"] != FILE_FORMAT:
         raise FormatError("this is no saved fit", str(path), "name a file written by save()")
-    if told["version"] != FILE_VERSION:
+    if header["version"] != FILE_VERSION:
         raise MismatchError(
-            f"the file has version {told['version']} of the format, this package reads {FILE_VERSION}",
+            f"the file has version {header['version']} of the format, this package reads {FILE_VERSION}",
             str(path),
             "update bayeslmm, or save the fit again",
         )
-    arrays = {name: _array(archive.read(member), f"{path}, {member}") for name, member in told["arrays"].items()}
-    return told["content"], arrays
+    arrays = {name: _array(archive.read(member), f"{path}, {member}") for name, member in header["arrays"].items()}
+    return header["content"], arrays
 
 
 def _npy(array: NDArray[Any]) -> bytes:

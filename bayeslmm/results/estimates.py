@@ -111,9 +111,9 @@ WARNED_NOTES = frozenset(
 
 
 class FittedModel(Protocol):
-    """What a fit asks of its model. said : the arguments that made it"""
+    """What a fit asks of its model. arguments : the arguments that made it"""
 
-    said: ModelArguments
+    arguments: ModelArguments
 
     @property
     def formula(self) -> str: ...
@@ -524,11 +524,11 @@ class Estimates:
         >>> fit.warning() is None
         True
         """
-        told = [c for c in self.checks.values() if c.verdict == "failed" or (c.verdict == "noted" and c.name in WARNED_NOTES)]
-        if not told:
+        failed = [c for c in self.checks.values() if c.verdict == "failed" or (c.verdict == "noted" and c.name in WARNED_NOTES)]
+        if not failed:
             return None
-        what = "; ".join(f"{check.name}: {_shown_value(check.value)}" for check in told)
-        remedies = list(dict.fromkeys(check.remedy for check in told if check.remedy))
+        what = "; ".join(f"{check.name}: {_shown_value(check.value)}" for check in failed)
+        remedies = list(dict.fromkeys(check.remedy for check in failed if check.remedy))
         return BayesLMMWarning(what, f"fit of {self.formula}", "; ".join(remedies))
 
 

@@ -372,8 +372,8 @@ def public_verbs[Made: type](owner: Made, synonyms: Mapping[str, str] | None = N
         public = not name.startswith("_") or name in {"__init__", "__call__"}
         wrapped_there = home is not owner and hasattr(verb, "__wrapped__")  # by a base that is public itself
         if public and inspect.isfunction(verb) and not wrapped_there:
-            told = answering(verb, owner.__name__ if name.startswith("_") else name, synonyms or {})
-            setattr(owner, name, bound(told) if bound else told)
+            wrapped = answering(verb, owner.__name__ if name.startswith("_") else name, synonyms or {})
+            setattr(owner, name, bound(wrapped) if bound else wrapped)
     return owner
 
 

@@ -124,8 +124,8 @@ def table_lines(table: TextTable) -> list[str]:
     lines: list[str] = []
     for block in _blocks(widths, table.labels):
         # a triangle of correlations has rows without a number in a later block
-        said = [row for row in rows if not lines or any(row[j] for j in block if j >= table.labels)]
-        lines += [_line(names, widths, block, table.labels), *(_line(row, widths, block, table.labels) for row in said)]
+        shown = [row for row in rows if not lines or any(row[j] for j in block if j >= table.labels)]
+        lines += [_line(names, widths, block, table.labels), *(_line(row, widths, block, table.labels) for row in shown)]
     return title + lines
 
 
@@ -201,10 +201,10 @@ _STYLE = (
 
 def html_of(title: str, facts: Sequence[tuple[str, str]], tables: Sequence[TextTable], notes: Sequence[str]) -> str:
     """The whole summary as one element."""
-    told = "".join(f"<dt>{_safe(name)}</dt><dd>{_safe(value)}</dd>" for name, value in facts)
+    entries = "".join(f"<dt>{_safe(name)}</dt><dd>{_safe(value)}</dd>" for name, value in facts)
     shown = "".join(_table(table) for table in tables)
     listed = "<h4>Checks</h4><ul>" + "".join(f"<li>{_safe(note)}</li>" for note in notes) + "</ul>" if notes else ""
-    return f'<div class="bayeslmm"><style>{_STYLE}</style><h4>{_safe(title)}</h4><dl>{told}</dl>{shown}{listed}</div>'
+    return f'<div class="bayeslmm"><style>{_STYLE}</style><h4>{_safe(title)}</h4><dl>{entries}</dl>{shown}{listed}</div>'
 
 
 def html_of_frame(title: str, frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:

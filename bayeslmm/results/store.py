@@ -64,44 +64,44 @@ def _on_axes_of_sums(fit: Estimates, problem: Problem) -> Estimate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AddedUp:
-    """A model whose rows were added up. said : its arguments, with columns that stand for arrays of weights and offsets"""
+    """A model whose rows were added up. arguments : its arguments, with columns that stand for arrays of weights and offsets"""
 
-    said: ModelArguments
+    arguments: ModelArguments
     rows: SummedRows
 
     @classmethod
     def of(cls, model: FittedModel) -> AddedUp:
         """Errors: SpecificationError where V depends on more of a subject than its visits."""
         if isinstance(model.design, PartitionedDesign):
-            return cls(model.said, model.design.summed)
+            return cls(model.arguments, model.design.summed)
         beside = model.stored()[1]
         given = {name: column for name, column in (("weights", GIVEN_WEIGHTS), ("offset", GIVEN_OFFSET)) if name in beside}
-        said = replace(model.said, **cast(Any, given))
+        arguments = replace(model.arguments, **cast(Any, given))
         columns = {column: np.asarray(beside[name]) for name, column in given.items()}
-        return cls(said, sum_design(model.design, said.spec(), columns, **_known_of_model(said)))
+        return cls(arguments, sum_design(model.design, arguments.spec(), columns, **_known_of_model(arguments)))
 
     def problem(self) -> Problem:
         """The problem of the sums."""
-        return problem_of_sums(self.said.spec(), self.rows, **_known_of_model(self.said))
+        return problem_of_sums(self.arguments.spec(), self.rows, **_known_of_model(self.arguments))
 
 
-def _known_of_model(said: ModelArguments) -> dict[str, Any]:
+def _known_of_model(arguments: ModelArguments) -> dict[str, Any]:
     """What a model knows beside its spec and its rows."""
-    arrays = said.arrays()
+    arrays = arguments.arrays()
     return {name: arrays[name] for name in ("relationship", "functions")}
 
 
 def stored_model(model: FittedModel, arrays: Arrays, summed: AddedUp | None = None) -> dict[str, Any]:
-    """A model as it was said, as JSON values and arrays, with its rows; with their sums where these are given or it has no rows."""
-    said, beside = model.stored()
+    """The arguments of a model as JSON values and arrays, with its rows; with their sums where these are given or it has no rows."""
+    arguments, beside = model.stored()
     design = model.design
     if isinstance(design, PartitionedDesign):
         summed = AddedUp.of(model)
     if summed is not None:
-        said |= {"weights": summed.said.weights, "offset": summed.said.offset}
+        arguments |= {"weights": summed.arguments.weights, "offset": summed.arguments.offset}
         beside = {name: value for name, value in beside.items() if isinstance(value, pd.DataFrame)}
     content: dict[str, Any] = {
-        "said": to_json(said),
+        "said": to_json(arguments),
         "beside": {
             name: store_frame(value, f"beside/{name}", arrays) if isinstance(value, pd.DataFrame) else None
             for name, value in beside.items()

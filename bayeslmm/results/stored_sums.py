@@ -68,27 +68,26 @@ def store_sums(rows: SummedRows, arrays: Arrays) -> dict[str, Any]:
 
 def open_sums(spec: ModelSpec, content: Mapping[str, Any], arrays: Arrays, known: Mapping[str, Any]) -> SummedRows:
     """The sums that `store_sums` put away. known : relationship matrices and functions of the model"""
-    told = content
-    states = {name: _opened_state(state) for name, state in told.get("states", {}).items()}
-    in_parts = told.get("patterns") is not None and told["patterns"].get("counted") is not None
+    states = {name: _opened_state(state) for name, state in content.get("states", {}).items()}
+    in_parts = content.get("patterns") is not None and content["patterns"].get("counted") is not None
     learning = Learning.of(spec, known["relationship"], known["functions"], states, structured=in_parts)
     survey = FirstPass.of(spec, learning.asked)
-    survey.shown = [_frame(told["roster"], "sums/roster", arrays)]
-    survey.read, survey.kept, n = (int(count) for count in told["counts"])
-    survey.dropped = {name: int(count) for name, count in told["dropped"].items()}
+    survey.shown = [_frame(content["roster"], "sums/roster", arrays)]
+    survey.read, survey.kept, n = (int(count) for count in content["counts"])
+    survey.dropped = {name: int(count) for name, count in content["dropped"].items()}
     survey.ranges = {
         name: ColumnRange(total, low, high, bool(integer), None if values is None else frozenset(values))
-        for name, (total, low, high, integer, values) in told["ranges"].items()
+        for name, (total, low, high, integer, values) in content["ranges"].items()
     }
-    survey.weights, survey.log_weights, survey.inverse_weights, scale = (float(value) for value in told["weights"])
-    survey.cells = None if told["cells"] is None else _frame(told["cells"], "sums/cells", arrays).rename(columns={str(COUNT): COUNT})
+    survey.weights, survey.log_weights, survey.inverse_weights, scale = (float(value) for value in content["weights"])
+    survey.cells = None if content["cells"] is None else _frame(content["cells"], "sums/cells", arrays).rename(columns={str(COUNT): COUNT})
     moments = ColumnMoments(
         _triangle("sums/columns", arrays),
-        [_triangle(f"sums/blocks/{i}", arrays) for i in range(told["blocks"])],
+        [_triangle(f"sums/blocks/{i}", arrays) for i in range(content["blocks"])],
         _triangle("sums/plain_columns", arrays),
-        [_triangle(f"sums/plain_blocks/{i}", arrays) for i in range(told["blocks"])],
-        {key: arrays[f"sums/variables/{i}"] for i, key in enumerate(told["variables"])},
-        *(float(value) for value in told["response"]),
+        [_triangle(f"sums/plain_blocks/{i}", arrays) for i in range(content["blocks"])],
+        {key: arrays[f"sums/variables/{i}"] for i, key in enumerate(content["variables"])},
+        *(float(value) for value in content["response"]),
     )
     learnt = learning.learnt(survey)
     design, standardization = template_of(learning, survey, learnt, moments, scale)
@@ -103,12 +102,12 @@ def open_sums(spec: ModelSpec, content: Mapping[str, Any], arrays: Arrays, known
                 row, column, values = (arrays[f"sums/pairs/{f}/{g}/{a}/{b}/{part}"] for part in ("row", "column", "values"))
                 pairs.add(row, column, values)
     sums = SumsByLevel(factors, tuple(np.arange(factor.K) for factor in factors), total)
-    alike = CoincidingFactors({(a, b): np.zeros(0, np.int64) for a, b in told["alike"]})
+    alike = CoincidingFactors({(a, b): np.zeros(0, np.int64) for a, b in content["alike"]})
     spanning = SpanningRows(
-        design.encoding.fixed_block.columns, arrays["sums/spanning"], _frame(told["spanning"], "sums/spanning_frame", arrays), True
+        design.encoding.fixed_block.columns, arrays["sums/spanning"], _frame(content["spanning"], "sums/spanning_frame", arrays), True
     )
-    notes = None if told.get("notes") is None else tuple(from_json(told["notes"]))
-    patterns = None if told.get("patterns") is None else _open_patterns(spec, told["patterns"], arrays)
+    notes = None if content.get("notes") is None else tuple(from_json(content["notes"]))
+    patterns = None if content.get("patterns") is None else _open_patterns(spec, content["patterns"], arrays)
     return SummedRows(survey, moments, scale, sums, alike, spanning, states, notes, patterns, (learnt, design, standardization))
 
 
@@ -134,21 +133,21 @@ def _store_patterns(patterns: VisitPatterns, arrays: Arrays) -> dict[str, Any]:
     }
 
 
-def _open_patterns(spec: ModelSpec, told: Mapping[str, Any], arrays: Arrays) -> VisitPatterns:
+def _open_patterns(spec: ModelSpec, content: Mapping[str, Any], arrays: Arrays) -> VisitPatterns:
     """The inverse of `_store_patterns`."""
     term, nowhere = spec.residual, np.zeros(0, np.int64)
     assert term is not None
     factors = {}
     for key in ("subject", "group"):
-        if key in told:
-            name, labels, columns = from_json(told[key])
+        if key in content:
+            name, labels, columns = from_json(content[key])
             levels = np.empty(len(labels), dtype=object)
             levels[:] = labels
             factors[key] = GroupingFactor(name, levels, nowhere, tuple(columns))
     subject = factors.get("subject") or GroupingFactor("", np.empty(0, dtype=object), nowhere, ())
-    levels_of, missing, positions, axes, *places = from_json(told["visits"])
+    levels_of, missing, positions, axes, *places = from_json(content["visits"])
     batches = []
-    for i in range(told["batches"]):
+    for i in range(content["batches"]):
         count, G, place, group = (arrays[f"sums/patterns/{i}/{name}"] for name in ("count", "G", "place", "group"))
         batches.append(PooledBatch(count, G, BlockRows(place, None, group, None)))
     residual = ResidualDesign(
@@ -156,7 +155,7 @@ def _open_patterns(spec: ModelSpec, told: Mapping[str, Any], arrays: Arrays) -> 
         subject=subject,
         visit=nowhere,
         visit_levels=levels_of,
-        coords=np.zeros((0, 1)) if told["numeric"] else None,
+        coords=np.zeros((0, 1)) if content["numeric"] else None,
         group=factors.get("group"),
         name=term.structure,
         order=term.order,
@@ -166,9 +165,9 @@ def _open_patterns(spec: ModelSpec, told: Mapping[str, Any], arrays: Arrays) -> 
         places=places[0] if places else (),
         axes=axes,
     )
-    rowless, notes = without_codes(residual), tuple(from_json(told["notes"])) if "notes" in told else ()
-    if told.get("counted") is not None:
-        name, columns = told["counted"]
+    rowless, notes = without_codes(residual), tuple(from_json(content["notes"])) if "notes" in content else ()
+    if content.get("counted") is not None:
+        name, columns = content["counted"]
         counted = CountedSubjects.of(name, tuple(columns), arrays["sums/patterns/subjects"].view(np.uint64))
         rowless = replace(rowless, subject=counted)
     return VisitPatterns(tuple(batches), rowless, arrays["sums/patterns/start"], notes)
@@ -192,8 +191,8 @@ def _sorted_values(values: frozenset[float] | None) -> list[float] | None:
     return None if values is None else sorted(values)
 
 
-def _frame(told: Any, name: str, arrays: Arrays) -> pd.DataFrame:
-    return open_frame(told[0], name, arrays, int(told[1]))
+def _frame(content: Any, name: str, arrays: Arrays) -> pd.DataFrame:
+    return open_frame(content[0], name, arrays, int(content[1]))
 
 
 def _store_triangle(triangle: IncrementalQR, name: str, arrays: Arrays) -> None:

@@ -59,7 +59,7 @@ def effect_words(effect: SASEffect) -> str:
 
 
 def flag_words(**options: bool) -> Iterator[str]:
-    yield from (name for name, said in options.items() if said)
+    yield from (name for name, is_set in options.items() if is_set)
 
 
 def limit_words(cl: bool, alpha: float) -> Iterator[str]:

@@ -164,8 +164,8 @@ def _grid(name: str, frame: pd.DataFrame) -> list[str]:
         widths = [max(width, *(len(line) for line in head)) for width, head in zip(widths, heads, strict=True)]
         height = max(len(head) for head in heads)
         rows = [[*[""] * (height - len(head)), *head, *column.cells] for column, head in zip(block, heads, strict=True)]
-        told = ["   ".join(_cell(row[i], w, c.left) for row, w, c in zip(rows, widths, block, strict=True)) for i in range(len(rows[0]))]
-        lines += ([""] if lines else []) + [_indent_rest(line, max(map(len, told))) for line in told if line.strip()]
+        joined = ["   ".join(_cell(row[i], w, c.left) for row, w, c in zip(rows, widths, block, strict=True)) for i in range(len(rows[0]))]
+        lines += ([""] if lines else []) + [_indent_rest(line, max(map(len, joined))) for line in joined if line.strip()]
     return lines
 
 

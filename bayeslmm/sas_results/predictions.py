@@ -112,9 +112,9 @@ class PredictableFunctions:
         values, vectors = np.linalg.eigh(errors)
         kept = values > 1e-9 * values.max(initial=0.0)
         q = int(kept.sum())
-        turned = vectors[:, kept].T
-        statistic = float(((turned @ estimate) ** 2 / values[kept]).sum() / q)
-        den = combined_df(self.degrees(turned @ L, turned @ M, df)) if df is None else df
+        basis = vectors[:, kept].T
+        statistic = float(((basis @ estimate) ** 2 / values[kept]).sum() / q)
+        den = combined_df(self.degrees(basis @ L, basis @ M, df)) if df is None else df
         return FTest(q, den, statistic, float(special.fdtrc(q, den, statistic)))
 
     def degrees(self, L: Array, M: Array, df: float | None = None) -> Array:

@@ -101,8 +101,8 @@ class MixedResult(Mapping[str, pd.DataFrame]):
     @property
     def notes(self) -> tuple[str, ...]:
         """What was done in a slightly different way, and what the log of SAS would say."""
-        told = (note for run in self.runs for note in run.notes)
-        return tuple(dict.fromkeys((*told, *(failure.text for failure in self.failures))))
+        every = (note for run in self.runs for note in run.notes)
+        return tuple(dict.fromkeys((*every, *(failure.text for failure in self.failures))))
 
     @property
     def title(self) -> str:
@@ -172,10 +172,10 @@ def proc_mixed(
     require_one_of(check, ("error", "warn"), "check")
     frame = whole_frame_of(data)
     frame, zeros = without_transport_zeros(frame)
-    told = (f"5.397605e-79, which is how readers of SAS transport files give its 0, is 0 in {', '.join(zeros)}",) if zeros else ()
+    notes = (f"5.397605e-79, which is how readers of SAS transport files give its 0, is 0 in {', '.join(zeros)}",) if zeros else ()
     named = named_data_sets(data_sets)
     steps = parse_programs(program, tuple(map(str, frame.columns)))
-    results = [_run_step(replace(step, notes=(*step.notes, *told)), frame, check, named) for step in steps]
+    results = [_run_step(replace(step, notes=(*step.notes, *notes)), frame, check, named) for step in steps]
     return results[0] if len(results) == 1 else results
 
 
@@ -305,8 +305,8 @@ _TABLES: Mapping[str, Callable[[ProgramRun], pd.DataFrame]] = {
 
 
 def _notes(run: ProgramRun) -> tuple[str, ...]:
-    told = [f"{check.name}: {check.remedy}" for check in run.fit.checks.values() if check.verdict == "failed"]
-    told += [f"{check.value}; {check.remedy}" for check in run.fit.checks.values() if check.name == "repeated_parameters"]
+    found = [f"{check.name}: {check.remedy}" for check in run.fit.checks.values() if check.verdict == "failed"]
+    found += [f"{check.value}; {check.remedy}" for check in run.fit.checks.values() if check.name == "repeated_parameters"]
     if not model_information.definite_g(run):
-        told.append("Estimated G matrix is not positive definite.")
-    return (*run.translation.notes, *requests.excess_coefficients(run), *told)
+        found.append("Estimated G matrix is not positive definite.")
+    return (*run.translation.notes, *requests.excess_coefficients(run), *found)

@@ -74,7 +74,7 @@ class ModelSpec:
     @property
     def title(self) -> str:
         """The formula and whatever makes another model of it: `y ~ t, residual ar1(t | g), variance ident(Sex)`."""
-        said = {
+        options = {
             "residual": None if self.residual is None else self.residual.text,
             "variance": variance_text(self.variance) if self.variance else None,
             "weights": self.weights,
@@ -82,7 +82,7 @@ class ModelSpec:
             "relationship": ", ".join(self.relationship) or None,
             "sigma": None if self.sigma is None else f"{self.sigma:g}",
         }
-        parts = [self.formula.text, *(f"{name} {value}" for name, value in said.items() if value is not None)]
+        parts = [self.formula.text, *(f"{name} {value}" for name, value in options.items() if value is not None)]
         return escape_control(", ".join(parts))
 
     def __post_init__(self) -> None:
@@ -237,8 +237,8 @@ def _labelled_contrasts(factor: str, given: Mapping[str, Any], where: str) -> Co
         if twice is not None:
             raise SpecificationError(f"the contrasts of {factor!r} have two {what}s called {twice!r}", where, f"label each {what} once")
         if labels and len(labels) != count:
-            told = f"the contrasts of {factor!r} have {len(labels)} labels for {count} {what}s"
-            raise SpecificationError(told, where, f"label each {what} once")
+            what_is_wrong = f"the contrasts of {factor!r} have {len(labels)} labels for {count} {what}s"
+            raise SpecificationError(what_is_wrong, where, f"label each {what} once")
     return ContrastMatrix(levels, names, rows)
 
 
@@ -288,7 +288,7 @@ class ModelArguments:
     @classmethod
     def of_spec(cls, spec: ModelSpec, **beside: Any) -> ModelArguments:
         """The arguments that lead to a spec; `beside` are the arrays, matrices and functions that a spec only names."""
-        told = cls(
+        arguments = cls(
             spec.formula.text,
             None if spec.residual is None else spec.residual.text,
             variance_text(spec.variance) if spec.variance else None,
@@ -301,7 +301,7 @@ class ModelArguments:
             spec.check,
             sigma=spec.sigma,
         )
-        return replace(told, **{name: value for name, value in beside.items() if value is not None})
+        return replace(arguments, **{name: value for name, value in beside.items() if value is not None})
 
     def spec(self) -> ModelSpec:
         """The arguments, read and checked against each other."""
@@ -330,8 +330,8 @@ class ModelArguments:
 
     def _plain_arguments(self) -> dict[str, Any]:
         """The arguments by name, without arrays over the rows."""
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
-        return told | {name: None for name, given in self.by_row().items() if given is not None}
+        arguments = {field.name: getattr(self, field.name) for field in fields(self)}
+        return arguments | {name: None for name, given in self.by_row().items() if given is not None}
 
     def by_row(self) -> dict[str, Any]:
         """What may be an array over the rows in place of the name of a column, where it is one."""

@@ -240,9 +240,9 @@ class Priors:
         require_name(coefficient, "coefficient")
         if isinstance(self.alpha, str):
             return None
-        said = {same_term(name): prior for name, prior in self.alpha}
+        priors = {same_term(name): prior for name, prior in self.alpha}
         keys = (same_term(coefficient), *(SLOPES if coefficient != "Intercept" else ()))
-        return next((said[key] for key in keys if key in said), None)
+        return next((priors[key] for key in keys if key in priors), None)
 
     def sd_of(self, group: str, term: str) -> Prior | None:
         """The prior said for the sd of a term of a group: `group/term` before `group` before the one for all; None if nothing was said.
@@ -367,9 +367,9 @@ class Priors:
         True
         """
         alpha: Any = self.alpha if isinstance(self.alpha, str) else _plain(self.alpha)
-        said = {"sd": self.sd, "corr": self.corr, "sigma": self.sigma, "residual": self.residual}
+        priors = {"sd": self.sd, "corr": self.corr, "sigma": self.sigma, "residual": self.residual}
         out: dict[str, Any] = {"alpha": alpha} if self.alpha_given else {}
-        out.update({key: _plain(value) for key, value in said.items() if value})
+        out.update({key: _plain(value) for key, value in priors.items() if value})
         if self.preset is not None:
             out["preset"] = self.preset
         return out
@@ -414,10 +414,10 @@ def _read_named(given: Mapping[Any, Any], allowed: Sequence[str], argument: str)
     )
 
 
-def _lookup(said: Prior | Named | None, names: Sequence[str]) -> Prior | None:
-    if said is None or isinstance(said, Prior):
-        return said
-    table = dict(said)
+def _lookup(prior: Prior | Named | None, names: Sequence[str]) -> Prior | None:
+    if prior is None or isinstance(prior, Prior):
+        return prior
+    table = dict(prior)
     return next((table[name] for name in names if name in table), None)
 
 
@@ -431,10 +431,10 @@ _OTHER_WORDS = {
 """Class of a parameter in brms, Bambi and Stan, which arrives as the name of a residual parameter -> what it is here."""
 
 
-def _require_known(argument: str, said: str | Prior | Named | None, known: list[str], coefficients: Sequence[str] = ()) -> None:
-    if said is None or isinstance(said, str | Prior):
+def _require_known(argument: str, prior: str | Prior | Named | None, known: list[str], coefficients: Sequence[str] = ()) -> None:
+    if prior is None or isinstance(prior, str | Prior):
         return
-    for name, _ in said:
+    for name, _ in prior:
         if name not in known:
             near = get_close_matches(name, known, n=3, cutoff=0.5) or known[:10]
             remedy = "the model has " + ", ".join(near) if near else f"leave it out: the model has no such parameters of {argument}"
@@ -445,7 +445,7 @@ def _require_known(argument: str, said: str | Prior | Named | None, known: list[
             raise PriorError(f"the model has no parameter {name!r} for a prior of {argument}", f"{argument}: {name}", remedy)
 
 
-def _plain(said: Prior | Named | None) -> Any:
-    if isinstance(said, Prior):
-        return said.as_dict()
-    return {name: prior.as_dict() for name, prior in said or ()}
+def _plain(own: Prior | Named | None) -> Any:
+    if isinstance(own, Prior):
+        return own.as_dict()
+    return {name: prior.as_dict() for name, prior in own or ()}

@@ -314,9 +314,9 @@ def _leaves(table: Entries, path: tuple[str, ...], name: str, value: Any) -> Ite
 
 def reference_table(reference: Reference) -> dict[str, Any]:
     """The table of a reference, as plain values; what is at its default is left out."""
-    said = _options(reference)
+    options = _options(reference)
     default = _options(Reference(""))
-    out: dict[str, Any] = {"source": reference.source, **{name: value for name, value in said.items() if value != default[name]}}
+    out: dict[str, Any] = {"source": reference.source, **{name: value for name, value in options.items() if value != default[name]}}
     if reference.figures:
         out["values"] = _nested_tables(reference)
     return out

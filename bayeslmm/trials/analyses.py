@@ -440,12 +440,12 @@ def _call_analysis(function: Callable[[pd.DataFrame], Any], frame: pd.DataFrame,
 def _require_numbers(values: Array, labels: Sequence[Label], *, with_errors: bool) -> None:
     """Refuse results (K, q, 3) that cannot be pooled: estimates that are none, and where standard errors are pooled, those."""
     estimate, std_error, df = np.moveaxis(values, -1, 0)
-    told = [(~np.isfinite(estimate), "an estimate that is missing or infinite", "return a number for every data set")]
+    refused = [(~np.isfinite(estimate), "an estimate that is missing or infinite", "return a number for every data set")]
     if with_errors:
         remedy = 'return (estimate, std_error); or impute with method="conditional-mean", whose rules need no standard errors'
-        told.append((~(np.isfinite(std_error) & (std_error >= 0)), "no standard error of 0 or more", remedy))
-        told.append((~(df > 0), "degrees of freedom that are not above 0", "return (estimate, std_error, df)"))
-    for wrong, what, remedy in told:
+        refused.append((~(np.isfinite(std_error) & (std_error >= 0)), "no standard error of 0 or more", remedy))
+        refused.append((~(df > 0), "degrees of freedom that are not above 0", "return (estimate, std_error, df)"))
+    for wrong, what, remedy in refused:
         if wrong.any():
             k, q = (int(i) for i in np.argwhere(wrong)[0])
             raise SpecificationError(f"the function gave {what}", f"{labels[q][1]} of data set {k}", remedy)

@@ -188,8 +188,8 @@ def mean_varcorr(post: PosteriorData) -> pd.DataFrame:
         for i in members:
             D, names = post.density.layout.terms[i].covariance(phi), terms[i].columns
             sd, C = matrix_sds(D), matrix_correlations(D)
-            told = told_columns(terms[i])
-            rows += [(group, names[j], None, float(D[:, j, j].mean()), float(sd[:, j].mean()), np.nan) for j in told]
+            columns = told_columns(terms[i])
+            rows += [(group, names[j], None, float(D[:, j, j].mean()), float(sd[:, j].mean()), np.nan) for j in columns]
             for a, b in told_pairs(terms[i]):
                 rows.append((group, names[a], names[b], float(D[:, a, b].mean()), np.nan, float(C[:, a, b].mean())))
     # errors whose sd differs by visit have no one sigma

@@ -214,8 +214,8 @@ class Surrogate:
         beyond = np.flatnonzero(~self.reaches(found.points))
         if not is_expensive(self.density) or found.proposal is None or not len(beyond):
             return 0.0
-        few = found.points[beyond[:: max(1, len(beyond) // TEST_POINTS)]]
-        log_weights = self.density.values(few) - found.proposal.log_density(few) - found.weights.evidence
+        tried = found.points[beyond[:: max(1, len(beyond) // TEST_POINTS)]]
+        log_weights = self.density.values(tried) - found.proposal.log_density(tried) - found.weights.evidence
         mass = len(beyond) / len(found.points) * float(np.exp(log_weights).mean())
         return mass / (1.0 + mass)
 

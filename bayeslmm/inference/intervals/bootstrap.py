@@ -99,15 +99,15 @@ class ParametricResampler:
             return None
         cross, n = laid_out(problem), problem.criterion.n
         m = 0 if cross.V0 is None else len(cross.V0)
-        few = problem.design.in_memory and (n < SUMS_FROM_ROWS or m * m > ROWS_PER_PAIR * n)
-        return None if few else ProductSampler.of(problem)
+        by_rows = problem.design.in_memory and (n < SUMS_FROM_ROWS or m * m > ROWS_PER_PAIR * n)
+        return None if by_rows else ProductSampler.of(problem)
 
     @cached_property
     def pattern_sampler(self) -> PatternSampler | None:
         """What draws the sums by pattern of visits under structured errors; None where rows are drawn."""
         problem = self.fit.problem
-        few = problem.design.in_memory and problem.criterion.n < SUMS_FROM_ROWS
-        if self.statistic is not None or few or not poolable(problem) or problem.size == 0 or problem.criterion.held is not None:
+        by_rows = problem.design.in_memory and problem.criterion.n < SUMS_FROM_ROWS
+        if self.statistic is not None or by_rows or not poolable(problem) or problem.size == 0 or problem.criterion.held is not None:
             return None
         return PatternSampler.of(problem)
 

@@ -357,5 +357,5 @@ def held_notes(design: Design, names: Sequence[str], at: Mapping[str, Any], amon
     averaged = [name for name, covariate in design.encoding.covariates.items() if not covariate.binary]
     held = [name for name in told_of if name not in at and name in averaged]
     given = [f"{name} = {at[name]}" for name in told_of if name in at and np.ndim(at[name]) == 0]
-    told = (f"{', '.join(held)} at the mean" if len(held) == 1 else f"{', '.join(held)} at their means",) if held else ()
-    return (*told, *given)
+    notes = (f"{', '.join(held)} at the mean" if len(held) == 1 else f"{', '.join(held)} at their means",) if held else ()
+    return (*notes, *given)

@@ -242,8 +242,8 @@ def largest_component(met: Sequence[tuple[sp.csr_array, int]], enough: int) -> i
     met : for each other factor (K, L) which levels meet, and its columns; enough : columns beyond which none larger is looked for. A few
         pairs of each level tell most often.
     """
-    few = _component([(_thin(M), q) for M, q in met])
-    return few if few > enough else _component(met)
+    thinned = _component([(_thin(M), q) for M, q in met])
+    return thinned if thinned > enough else _component(met)
 
 
 SCATTERED = (40503, 60493)

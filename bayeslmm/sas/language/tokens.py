@@ -419,8 +419,8 @@ def prepare_text(program: str) -> PreparedText:
             inside = None
         if sum(map(len, kept[-2:])) > MAX_LENGTH:
             raise FormulaLimitError(f"the program has more than {MAX_LENGTH} characters", remedy="give the PROC MIXED steps alone")
-    told = (f"left out, since a program runs on the frame as it is: {', '.join(skipped)}",) if skipped else ()
-    return PreparedText("".join(kept), told)
+    notes = (f"left out, since a program runs on the frame as it is: {', '.join(skipped)}",) if skipped else ()
+    return PreparedText("".join(kept), notes)
 
 
 def _step_name(head: str, word: str) -> str:

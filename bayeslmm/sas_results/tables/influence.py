@@ -83,15 +83,15 @@ def influence_table(run: ProgramRun) -> pd.DataFrame:
     whole = _whole(run)
     one = request.effect is None and request.size == 1
     sets = [("", np.array([i])) for i in range(len(whole.X))] if one else list(_sets(run))
-    told = []
+    lines = []
     for label, rows in sets:
         found: _Deletion | _Refit | None = _delete(whole, rows)
         if request.iter > 0 and found is not None:
             found = _refit(run, whole, rows)
         row = _row_diagnostics(run, whole, int(rows[0]), found) if one else _set_diagnostics(run, whole, label, rows, found)
         more = _again(run, found, whole_row=one) if request.iter > 0 else {}
-        told.append(row | more | (_estimates(run, found) if request.estimates else {}))
-    return pd.DataFrame(told)
+        lines.append(row | more | (_estimates(run, found) if request.estimates else {}))
+    return pd.DataFrame(lines)
 
 
 def _whole(run: ProgramRun) -> _Whole:
@@ -209,12 +209,12 @@ def _estimates(run: ProgramRun, found: _Deletion | _Refit | None) -> dict[str, f
     left = np.full(len(alpha), np.nan) if found is None else alpha - np.linalg.solve(_to_standardized(run), found.move)
     parameters = np.zeros(len(run.layout.columns))
     parameters[run.space.kept] = run.T @ left
-    told = {f"Parm{k + 1}": float(value) for k, value in enumerate(parameters)}
+    values = {f"Parm{k + 1}": float(value) for k, value in enumerate(parameters)}
     if isinstance(found, _Refit):
-        told |= {f"CovP{k + 1}": row.value for k, row in enumerate(found.run.parameter_rows)}
+        values |= {f"CovP{k + 1}": row.value for k, row in enumerate(found.run.parameter_rows)}
     elif run.program.model.influence is not None and run.program.model.influence.iter > 0:
-        told |= {f"CovP{k + 1}": np.nan for k in range(len(run.parameter_rows))}
-    return told
+        values |= {f"CovP{k + 1}": np.nan for k in range(len(run.parameter_rows))}
+    return values
 
 
 def _measures(whole: _Whole, found: _Deletion | _Refit) -> dict[str, float]:

@@ -144,19 +144,19 @@ def criterion_name(run: ProgramRun) -> str:
 
 def fit_statistics(run: ProgramRun) -> pd.DataFrame:
     """Descr, Value."""
-    told = parameter_counts(run)
+    counts = parameter_counts(run)
     smaller = "(Smaller is Better)"
     names = [criterion_name(run), f"AIC {smaller}", f"AICC {smaller}", f"BIC {smaller}"]
-    return pd.DataFrame({"Descr": names, "Value": [run.criterion, told.aic, told.aicc, told.bic]})
+    return pd.DataFrame({"Descr": names, "Value": [run.criterion, counts.aic, counts.aicc, counts.bic]})
 
 
 def information_criteria(run: ProgramRun) -> pd.DataFrame:
     """Neg2LogLike, Parms, AIC, AICC, HQIC, BIC, CAIC."""
-    told = parameter_counts(run)
-    d, s, value = told.parameters, told.subjects, run.criterion
+    counts = parameter_counts(run)
+    d, s, value = counts.parameters, counts.subjects, run.criterion
     with np.errstate(divide="ignore", invalid="ignore"):
         hqic = value + 2.0 * d * float(np.log(np.log(s)))
-    row = {"Neg2LogLike": value, "Parms": d, "AIC": told.aic, "AICC": told.aicc, "HQIC": hqic, "BIC": told.bic}
+    row = {"Neg2LogLike": value, "Parms": d, "AIC": counts.aic, "AICC": counts.aicc, "HQIC": hqic, "BIC": counts.bic}
     return pd.DataFrame([row | {"CAIC": value + d * (float(np.log(s)) + 1.0)}])
 
 
@@ -259,8 +259,8 @@ def model_info(run: ProgramRun) -> pd.DataFrame:
         ("Fixed Effects SE Method", "Kenward-Roger2" if improved else _SE[t.vcov]),
         ("Degrees of Freedom Method", "Kenward-Roger2" if improved else _DF[t.df]),
     ]
-    told = [row for row in rows if row[1]]
-    return pd.DataFrame({"Descr": [d for d, _ in told], "Value": [v for _, v in told]})
+    shown = [row for row in rows if row[1]]
+    return pd.DataFrame({"Descr": [d for d, _ in shown], "Value": [v for _, v in shown]})
 
 
 def class_level_table(run: ProgramRun) -> pd.DataFrame:
