@@ -55,3 +55,20 @@ def test_the_nugget_does_not_hide_a_range_that_runs_off() -> None:
     frame = pd.DataFrame({"x": x, "y": y, "r": 3.0 * x + rng.normal(size=64)})
     fit = blm.LMM("r ~ 1", frame, residual="sp_exp(x, y) + local").fit()
     assert "the correlation over the whole extent" in range_check(fit)
+
+
+def test_beyond_the_end_of_a_range_standard_errors_are_told_without_degrees_of_freedom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a step from the estimates has no V, as one from a range that has run off: nothing is known of how standard errors move."""
+    fit = blm.LMM("y ~ t", line(1, "decay"), residual="sp_exp(t | id)").fit()
+    kernel = type(fit.problem.criterion.kernel)
+    evaluate, at = kernel.evaluate, fit.point.x
+
+    def without_neighbours(self: object, x: np.ndarray, *, derivatives: bool = False) -> object:
+        if not np.array_equal(x[0], at):
+            raise np.linalg.LinAlgError("Matrix is not positive definite")
+        return evaluate(self, x, derivatives=derivatives)
+
+    monkeypatch.setattr(kernel, "evaluate", without_neighbours)
+    table = fit.tidy()
+    assert table["std_error"].notna().all()
+    assert table["df"].isna().all()

@@ -121,3 +121,9 @@ def test_output_columns_that_are_not_there_are_named() -> None:
         blm.proc_mixed(STEP.format("", "/ outp=p(keep=nope)", ""), growth())
     table = blm.proc_mixed(STEP.format("", "/ outpm=p(drop=pred sex)", ""), growth())["p"]
     assert "Pred" not in table and "Sex" not in table and "Resid" in table
+
+
+def test_nofullz_changes_nothing_since_levels_that_do_not_occur_have_no_columns() -> None:
+    text = "proc mixed; class Subject Sex; model distance = age Sex; random int age / sub=Subject type=vc {}; run;"
+    plain, asked = (blm.proc_mixed(text.format(option), growth()) for option in ("", "nofullz"))
+    assert plain["CovParms"].equals(asked["CovParms"])

@@ -156,7 +156,11 @@ def _around(fit: Fitted, steps: Array, reml: bool) -> tuple[Array, Array]:
             logdet, r2 = together.gradients(reml)
             return logdet + r2 / fit.point.sigma2, together.solution.information_inverse
         for i, row in enumerate(at):
-            state = kernel.evaluate(row[None], derivatives=True)
+            try:
+                state = kernel.evaluate(row[None], derivatives=True)
+            except np.linalg.LinAlgError:  # a range that has run off: one step on V is singular to rounding, and nothing is known there
+                gradients[i], covariances[i] = np.nan, np.nan
+                continue
             logdet, r2 = state.gradients(reml)
             gradients[i] = logdet[0] + r2[0] / fit.point.sigma2
             covariances[i] = state.solution.information_inverse[0]

@@ -62,7 +62,7 @@ RANDOM_OPTIONS: OptionTable = {
     "alpha": StatementOption("alpha", after_equals(read_fraction)),
     "gdata": StatementOption("gdata", after_equals(read_dataset)),
     "ldata": StatementOption("ldata", after_equals(read_dataset)),
-    "nofullz": RefusedOption("levels that do not occur get no random effect here"),
+    "nofullz": StatementOption("nofullz", read_flag),
     "ratios": StatementOption("ratios", read_flag),
 }
 

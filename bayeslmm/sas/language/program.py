@@ -132,6 +132,7 @@ class RandomStatement:
     displays : ODS tables of G and V asked for: "G", "GCorr", "InvG", "CholG", "InvCholG", "V", "VCorr", "InvV", "CholV", "InvCholV"
     v_blocks : numbers of the subjects whose V is shown
     gdata, ldata : data sets of G and of the matrices of TYPE=LIN(q); ratios : G is relative to the residual variance
+    nofullz : levels that do not occur get no column, which here they never do
     """
 
     effects: tuple[SASEffect, ...]
@@ -146,6 +147,7 @@ class RandomStatement:
     gdata: str = ""
     ldata: str = ""
     ratios: bool = False
+    nofullz: bool = field(default=False, compare=False)
     spot: str = field(default="", compare=False)
 
 
