@@ -152,7 +152,8 @@ class KroneckerCorrelation(Correlation):
     def definite(self) -> bool:
         return all(factor.definite or isinstance(factor, _DEFINITE) for factor in (self.outer, self.inner))
 
-    def _split(self, values: Array) -> tuple[Array, Array]:
+    def split(self, values: Array) -> tuple[Array, Array]:
+        """Parameters of A, and of B."""
         cut = self.outer.size
         return values[..., :cut], values[..., cut:]
 
@@ -165,32 +166,32 @@ class KroneckerCorrelation(Correlation):
         return np.array(kept).reshape(-1, self.size)
 
     def natural(self, z: Array) -> Array:
-        outer, inner = self._split(z)
+        outer, inner = self.split(z)
         return np.concatenate([self.outer.natural(outer), self.inner.natural(inner)], axis=-1)
 
     def natural_jacobian(self, z: Array) -> Array:
-        outer, inner = self._split(z)
+        outer, inner = self.split(z)
         jacobian, cut = np.zeros((*z.shape, self.size)), self.outer.size
         jacobian[..., :cut, :cut] = self.outer.natural_jacobian(outer)
         jacobian[..., cut:, cut:] = self.inner.natural_jacobian(inner)
         return jacobian
 
     def from_natural(self, r: Array) -> Array:
-        outer, inner = self._split(r)
+        outer, inner = self.split(r)
         return np.concatenate([self.outer.from_natural(outer), self.inner.from_natural(inner)], axis=-1)
 
     def matrix(self, r: Array) -> Array:
-        outer, inner = self._split(r)
+        outer, inner = self.split(r)
         return kron(self.outer.matrix(outer), self.inner.matrix(inner))
 
     def first(self, r: Array) -> Array:
-        outer, inner = self._split(r)
+        outer, inner = self.split(r)
         left = kron(self.outer.first(outer), self.inner.matrix(inner)[..., None, :, :])
         right = kron(self.outer.matrix(outer)[..., None, :, :], self.inner.first(inner))
         return np.concatenate([left, right], axis=-3)
 
     def second(self, r: Array) -> Array:
-        outer, inner = self._split(r)
+        outer, inner = self.split(r)
         mixed = kron(self.outer.first(outer)[..., :, None, :, :], self.inner.first(inner)[..., None, :, :, :])
         left = kron(self.outer.second(outer), self.inner.matrix(inner)[..., None, None, :, :])
         right = kron(self.outer.matrix(outer)[..., None, None, :, :], self.inner.second(inner))
@@ -205,14 +206,100 @@ class KroneckerCorrelation(Correlation):
         return np.concatenate([self.outer.closest(_known_mean(outer)), self.inner.closest(_known_mean(inner))])
 
     def factor(self, z: Array) -> Array:
-        outer, inner = self._split(z)
+        outer, inner = self.split(z)
         return kron(self.outer.factor(outer), self.inner.factor(inner))
 
     def factor_derivative(self, z: Array) -> Array:
-        outer, inner = self._split(z)
+        outer, inner = self.split(z)
         left = kron(self.outer.factor_derivative(outer), self.inner.factor(inner)[..., None, :, :])
         right = kron(self.outer.factor(outer)[..., None, :, :], self.inner.factor_derivative(inner))
         return np.concatenate([left, right], axis=-3)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KroneckerCells(Correlation):
+    """Some cells of a product, q of them: C[k, l] = A[i_k, i_l] B[j_k, j_l], without the matrix of the whole grid."""
+
+    q: int
+    whole: KroneckerCorrelation
+    cells: tuple[int, ...]
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return self.whole.parameters
+
+    @property
+    def needs_order(self) -> bool:
+        return self.whole.needs_order
+
+    @property
+    def definite(self) -> bool:
+        return self.whole.definite
+
+    def start(self) -> Array:
+        return self.whole.start()
+
+    def natural(self, z: Array) -> Array:
+        return self.whole.natural(z)
+
+    def natural_jacobian(self, z: Array) -> Array:
+        return self.whole.natural_jacobian(z)
+
+    def from_natural(self, r: Array) -> Array:
+        return self.whole.from_natural(r)
+
+    def matrix(self, r: Array) -> Array:
+        return _pick(self.whole, r, np.array(self.cells))
+
+    def first(self, r: Array) -> Array:
+        return _pick_first(self.whole, r, np.array(self.cells))
+
+    def second(self, r: Array) -> Array:
+        return _pick_second(self.whole, r, np.array(self.cells))
+
+    def closest(self, matrix: Array) -> Array:
+        row, column = np.divmod(np.array(self.cells), self.whole.inner.q)
+        outer = _mean_by_pair(matrix, row, np.equal.outer(column, column), self.whole.outer.q)
+        inner = _mean_by_pair(matrix, column, np.equal.outer(row, row), self.whole.inner.q)
+        return np.concatenate([self.whole.outer.closest(outer), self.whole.inner.closest(inner)])
+
+
+def _pick(correlation: Correlation, r: Array, cells: Codes) -> Array:
+    if not isinstance(correlation, KroneckerCorrelation):
+        return np.asarray(correlation.matrix(r)[..., cells[:, None], cells])
+    (outer, inner), (row, column) = correlation.split(r), np.divmod(cells, correlation.inner.q)
+    return _pick(correlation.outer, outer, row) * _pick(correlation.inner, inner, column)
+
+
+def _pick_first(correlation: Correlation, r: Array, cells: Codes) -> Array:
+    if not isinstance(correlation, KroneckerCorrelation):
+        return np.asarray(correlation.first(r)[..., cells[:, None], cells])
+    (outer, inner), (row, column) = correlation.split(r), np.divmod(cells, correlation.inner.q)
+    left = _pick_first(correlation.outer, outer, row) * _pick(correlation.inner, inner, column)[..., None, :, :]
+    right = _pick(correlation.outer, outer, row)[..., None, :, :] * _pick_first(correlation.inner, inner, column)
+    return np.concatenate([left, right], axis=-3)
+
+
+def _pick_second(correlation: Correlation, r: Array, cells: Codes) -> Array:
+    if not isinstance(correlation, KroneckerCorrelation):
+        return np.asarray(correlation.second(r)[..., cells[:, None], cells])
+    (outer, inner), (row, column) = correlation.split(r), np.divmod(cells, correlation.inner.q)
+    mixed = (
+        _pick_first(correlation.outer, outer, row)[..., :, None, :, :] * _pick_first(correlation.inner, inner, column)[..., None, :, :, :]
+    )
+    left = _pick_second(correlation.outer, outer, row) * _pick(correlation.inner, inner, column)[..., None, None, :, :]
+    right = _pick(correlation.outer, outer, row)[..., None, None, :, :] * _pick_second(correlation.inner, inner, column)
+    upper = np.concatenate([left, mixed], axis=-3)
+    return np.concatenate([upper, np.concatenate([np.swapaxes(mixed, -4, -3), right], axis=-3)], axis=-4)
+
+
+def _mean_by_pair(matrix: Array, codes: Codes, counted: Array, size: int) -> Array:
+    """Means (size, size) of the entries of a matrix by the codes of their rows, NaN where no counted one is known."""
+    seen = counted.astype(bool) & np.isfinite(matrix)
+    pair = (codes[:, None] * size + codes)[seen]
+    number = np.bincount(pair, minlength=size * size)
+    total = np.bincount(pair, matrix[seen], size * size)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan).reshape(size, size)
 
 
 def _known_mean(values: Array) -> Array:
@@ -223,14 +310,16 @@ def _known_mean(values: Array) -> Array:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def product_of(name: str, parts: Sequence[Covariance], nugget: bool = False) -> Covariance:
-    """The product `a@b@c` of structures, with a nugget where one is asked for.
+def product_of(name: str, parts: Sequence[Covariance], nugget: bool = False, cells: tuple[int, ...] = ()) -> Covariance:
+    """The product `a@b@c` of structures, with a nugget where one is asked for; over some cells where each factor has one variance.
 
-    Where each factor has one variance the product is a variance times a product of correlations.
+    Then the product is a variance times a product of correlations.
     """
     q, names = prod(part.q for part in parts), name.split("@")
     if all(isinstance(part, Homogeneous) for part in parts):
         correlation = reduce(_correlations, [part.correlation_ for part in parts if isinstance(part, Homogeneous)])
+        if cells and isinstance(correlation, KroneckerCorrelation):
+            q, correlation = len(cells), KroneckerCells(len(cells), correlation, cells)
         return Homogeneous(name, q, WithNugget(q, correlation, np.zeros((q, q)), 1.0) if nugget else correlation)
     *before, last = parts
     for k in range(len(before) - 1, -1, -1):

@@ -74,11 +74,12 @@ _SAS_PRODUCTS = ("us@ar1", "us@cs", "us@us")
 
 def _build_product(request: Request) -> Covariance:
     names, dims = request.name.split("@"), request.dims
-    if dims is None or len(dims) != len(names) or prod(dims) != request.q:
+    cells = tuple(int(cell) for cell in request.positions)
+    if dims is None or len(dims) != len(names) or (len(cells) or prod(dims)) != request.q:
         what = f"'{request.name}' needs the dimensions of its {len(names)} factors, with product {request.q}"
         raise unavailable(what, "give dims=(outcomes, visits)")
     parts = [_factor(name, q, at) for name, q, at in zip(names, dims, request.places or ((),) * len(dims), strict=True)]
-    return product_of(request.name, parts, request.nugget)
+    return product_of(request.name, parts, request.nugget, cells)
 
 
 def _factor(name: str, q: int, places: tuple[float, ...]) -> Covariance:
@@ -122,7 +123,8 @@ def make(
     dims : (q1, q2, ...) for products of structures, q = q1 q2 ...
     matrices : (k, q, q) for lin, (1, q, q) for known
     nu : a fixed smoothness for matern
-    positions : increasing places of the q rows, for serial structures that count steps, or times for car1; by default 0, 1, ..., q - 1
+    positions : increasing places of the q rows, for serial structures that count steps, or times for car1; by default 0, 1, ..., q - 1;
+        of a product of homogeneous structures the cells of its grid that the rows are, by default all
     places : of a product, the positions or the coordinates of the rows of each factor
     nugget : adds a share of variance that is not correlated at any distance (homogeneous structures)
     Raises SpecificationError.

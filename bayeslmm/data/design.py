@@ -89,7 +89,8 @@ class ResidualDesign:
     nugget : an independent part beside a spatial structure
     missing_visits : positions in `visit_levels` of visits that no kept row has (kept where dropping them would change spacing)
     positions : places of the visits of a structure that counts steps, where they are not 0, 1, 2, ...:
-        whole-number times in units of their greatest common divisor, or visits beside some that no row has
+        whole-number times in units of their greatest common divisor, or visits beside some that no row has; of a Kronecker structure
+        whose grid is too large the cells that have rows
     axes : levels of each visit column; a Kronecker structure such as us@ar1 has a visit for every combination of them
     places : of a Kronecker structure, `positions` of each visit column, or the coordinates of one that is a function of distances
     """

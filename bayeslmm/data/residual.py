@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
-from bayeslmm.covariance.registry import has_own_sds, is_serial, is_spatial, keeps_distance, needs_order, sheds_visits
+from bayeslmm.covariance.registry import has_own_sds, is_serial, is_spatial, keeps_distance, needs_order, sheds_visits, structure
 from bayeslmm.data.columns import Columns, compact_codes
 from bayeslmm.data.design import ResidualDesign, VarianceDesign
 from bayeslmm.data.frame import rows_text, values_text
@@ -110,14 +110,11 @@ def read_visits(term: ResidualTerm, source: Columns) -> Visits:
     parts = [_visit_column(structure, source, column) for structure, column in zip(structures, term.visit, strict=True)]
     if len(parts) == 1:
         return parts[0]
-    cells = prod(len(part.levels) for part in parts)
-    if "@" in term.structure and cells > MAX_PLOTS:
-        shape = " x ".join(f"{len(part.levels):,} levels of {column!r}" for part, column in zip(parts, term.visit, strict=True))
-        remedy = f"round the columns to a grid, give each subject its own numbers from 1, or use sp_exp({', '.join(term.visit)} | ...)"
-        raise DataError(f"the grid of {term.text!r} has {cells:,} cells, and the limit is {MAX_PLOTS:,}", shape, remedy)
     codes = parts[0].codes
     for part in parts[1:]:
         codes = codes * len(part.levels) + part.codes
+    if "@" in term.structure and prod(len(part.levels) for part in parts) > MAX_PLOTS:
+        return _cells_with_rows(term, parts, codes)
     levels = [str(level) for level in parts[0].levels]
     for part in parts[1:]:
         levels = [f"{left}:{right}" for left in levels for right in part.levels]
@@ -132,6 +129,24 @@ def read_visits(term: ResidualTerm, source: Columns) -> Visits:
 
 MAX_PLOTS = 4_000
 """Cells of the grid of a product of structures: R over all of them is one matrix."""
+
+
+def _cells_with_rows(term: ResidualTerm, parts: Sequence[Visits], codes: Codes) -> Visits:
+    """The cells of a large grid that rows have, as of places that are anywhere.
+
+    Errors: `DataError` where these are too many, or a factor has variances of its own.
+    """
+    cells, own = np.unique(codes, return_inverse=True)
+    if len(cells) > MAX_PLOTS or not structure(term.structure).homogeneous:
+        shape = " x ".join(f"{len(part.levels):,} levels of {column!r}" for part, column in zip(parts, term.visit, strict=True))
+        what = f"the grid of {term.text!r} has {prod(len(part.levels) for part in parts):,} cells, and the limit is {MAX_PLOTS:,}"
+        raise DataError(what, shape, f"round the columns to a grid, or give each subject its own numbers from 1 in {term.visit[0]!r}")
+    sizes = tuple(len(part.levels) for part in parts)
+    at = [level.tolist() for level in np.unravel_index(cells, sizes)]
+    levels = tuple(":".join(str(part.levels[k]) for part, k in zip(parts, cell, strict=True)) for cell in zip(*at, strict=True))
+    places = tuple(_places_of(*each) for each in zip(term.structure.split("@"), term.visit, parts, strict=True))
+    axes = tuple(part.levels for part in parts)
+    return Visits(own.astype(np.int64), levels, (), tuple(cells.tolist()), axes=axes, places=places)
 
 
 def _places_of(structure: str, column: str, axis: Visits) -> tuple[float, ...]:

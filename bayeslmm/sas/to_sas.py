@@ -344,7 +344,8 @@ def _ordered_visits(design: Design) -> Iterator[_Ordered]:
             # of a product of structures every visit has its place
             absent = residual.missing_visits if len(residual.spec.visit) == 1 else ()
             used = [i for i in range(len(levels)) if i not in absent]
-            places = np.asarray(residual.positions or range(len(levels)), dtype=np.int64)
+            own = residual.places[k] if residual.places else residual.positions
+            places = np.asarray(own or range(len(levels)), dtype=np.int64)
             yield _Ordered(column, structure, tuple(levels[i] for i in used), places[used], structure not in ("ad", "adh"))
 
 

@@ -127,12 +127,36 @@ def test_a_product_of_any_structures_is_the_product_of_their_matrices(names: str
     np.testing.assert_allclose(covariance.matrix(x), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_a_grid_too_large_for_one_matrix_is_refused_by_name() -> None:
+def test_places_that_make_a_large_grid_are_its_cells_with_rows() -> None:
     rng = np.random.default_rng(0)
-    data = pd.DataFrame({"x": rng.normal(size=80), "z": rng.normal(size=80), "y": rng.normal(size=80)})
-    with pytest.raises(blm.errors.DataError, match="6,400 cells") as caught:
-        blm.LMM("y ~ 1", data, residual="car1(x):car1(z)")
-    assert "sp_exp(x, z" in str(caught.value)
+    data = pd.DataFrame({"x": rng.uniform(0, 10, 80), "z": rng.uniform(0, 10, 80)})
+    x, z = (np.abs(np.subtract.outer(data[name].to_numpy(), data[name].to_numpy())) for name in ("x", "z"))
+    data["y"] = np.linalg.cholesky(0.8**x * 0.6**z) @ rng.normal(size=80)
+    for residual in ("car1(x):car1(z)", "sp_exp(x):sp_exp(z) + local"):
+        fit = blm.LMM("y ~ 1", data, residual=residual).fit()
+        sd, first, second, *nugget = fit.residual_params
+        C = first**x * second**z if "car1" in residual else np.exp(-x / first - z / second)
+        share = nugget[0] if nugget else 0.0
+        V = sd**2 * ((1.0 - share) * C + share * np.eye(80))
+        assert fit.criterion == pytest.approx(restricted(data["y"].to_numpy(), np.ones((80, 1)), V), rel=1e-9)
+        np.testing.assert_allclose(np.asarray(fit.marginal_cov("1")), V, atol=1e-9 * sd**2)
+        assert np.isfinite(fit.tidy(df="kenward-roger")["df"]).all()
+
+
+def test_cells_of_a_product_are_those_of_the_whole() -> None:
+    whole = make("ar1@toep@cs", 24, dims=(3, 4, 2))
+    cells = (0, 3, 5, 8, 9, 14, 20, 23)
+    some = make("ar1@toep@cs", 8, dims=(3, 4, 2), positions=cells)
+    values = whole.natural(whole.start() + 0.1)
+    for one, other in zip(some.natural_derivatives(values), whole.natural_derivatives(values), strict=True):
+        np.testing.assert_allclose(one, other[..., np.array(cells)[:, None], cells], rtol=1e-12, atol=1e-12)
+
+
+def test_a_grid_of_own_variances_too_large_for_one_matrix_is_refused_by_name() -> None:
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"x": rng.normal(size=80), "z": np.arange(80), "y": rng.normal(size=80)})
+    with pytest.raises(blm.errors.DataError, match="6,400 cells"):
+        blm.LMM("y ~ 1", data, residual="car1(x):ar1h(z)")
 
 
 def test_the_separable_errors_of_a_published_field_are_those_of_asreml() -> None:

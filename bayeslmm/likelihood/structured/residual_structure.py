@@ -191,7 +191,8 @@ def residual_covariance(residual: ResidualDesign) -> Covariance:
         return make(residual.name, 2, residual.order, reach=_step(residual), nugget=residual.nugget)
     levels, nugget = len(residual.visit_levels), residual.nugget
     if "@" in residual.name:
-        return make(residual.name, levels, residual.order, dims=residual.shape, nugget=nugget, places=residual.places)
+        at = residual.positions
+        return make(residual.name, levels, residual.order, dims=residual.shape, nugget=nugget, places=residual.places, positions=at)
     return make(residual.name, levels, residual.order, nugget=nugget, positions=residual.positions)
 
 
