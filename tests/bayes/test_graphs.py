@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
@@ -18,8 +19,10 @@ from bayeslmm.bayes.posterior.data import named_parameters
 from bayeslmm.bayes.pymc_model import model as graph_effects
 from bayeslmm.bayes.pymc_model import model as graph_model
 from bayeslmm.bayes.sampling.nuts import ess
+from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
+from bayeslmm.specification.prior_families import FAMILIES, Family
 from tests.bayes import designs
 
 PLAIN = "FAST_COMPILE"
@@ -214,3 +217,21 @@ def test_both_graphs_are_sampled_by_pymc_and_by_nutpie(name: str, sampler: str, 
                 continue
             error = theirs.std() * np.sqrt(1.0 / min(ess(own), own.size) + 2.0 / theirs.size)
             assert abs(own.mean() - theirs.mean()) < 5.0 * error, (variable, index)
+
+
+SD_FAMILIES = [family for family in FAMILIES.values() if family.support in ("positive", "interval", "point")]
+
+
+@pytest.mark.parametrize("family", SD_FAMILIES, ids=[family.name for family in SD_FAMILIES])
+def test_every_family_of_sds_has_a_graph_or_is_refused(family: Family) -> None:
+    rng = np.random.default_rng(7)
+    data = pd.DataFrame({"g": np.repeat(np.arange(6), 4), "x": rng.normal(size=24), "y": rng.normal(size=24)})
+    values = (0.5, 3.0)[: len(family.parameters)] if family.support == "interval" else (2.0,) * len(family.parameters)
+    graph = blm.LMM("y ~ x + (1 | g)", data, priors=blm.Priors(sd=(family.name, *values))).to_pymc()
+    assert graph["sd_g"].type.ndim == 1
+
+
+def test_bambi_refuses_an_sd_that_is_held() -> None:
+    data = {"g": list("aabbcc") * 2, "y": [1.0, 2.0, 4.0, 3.5, 2.0, 5.0, 1.5, 2.5, 3.0, 4.5, 2.2, 4.1]}
+    with pytest.raises(SpecificationError, match="held"):
+        blm.LMM("y ~ 1 + (1 | g)", data, priors=blm.Priors(sd=("fixed", 2.0))).to_bambi()

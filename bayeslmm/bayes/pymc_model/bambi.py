@@ -129,3 +129,6 @@ def require_proper_scales(priors: ModelPriors) -> None:
     loose = [row.label for row in improper_priors(priors) if row.kind != "alpha"]
     if loose:
         raise SpecificationError("Bambi has no improper priors of standard deviations", ", ".join(loose), "give proper priors")
+    held = [row.label for row in priors.rows() if row.kind == "sd" and row.prior.family == "fixed"]
+    if held:
+        raise SpecificationError("Bambi has no standard deviations that are held", ", ".join(held), "use to_pymc(), or model.sample()")

@@ -229,7 +229,8 @@ def positive_variable(name: str, priors: Sequence[Prior], dims: tuple[str, ...] 
     family = priors[0].family
     size = {} if dims is None else {"dims": dims}
     if family == "fixed":
-        return pm.Deterministic(name, pt.as_tensor_variable(_columns(priors)[0]), **size)
+        held = _columns(priors)[0]
+        return pm.Deterministic(name, pt.as_tensor_variable(held if dims is None else np.atleast_1d(held)), **size)
     powers = [_power(prior) for prior in priors]
     if any(power is not None for power in powers):
         variable = pm.HalfFlat(name, **size)
@@ -253,7 +254,9 @@ def _power(prior: Prior) -> float | None:
 
 
 def parameters(priors: Sequence[Prior]) -> dict[str, Any]:
-    """What PyMC calls the parameters of priors of one family."""
+    """What PyMC calls the parameters of priors of one family. Errors: PriorError for a family that PyMC does not have."""
+    if not FAMILIES[priors[0].family].graph[0]:
+        raise PriorError(f"PyMC has no {priors[0].family} prior", priors[0].family, "model.sample() draws without a graph")
     return dict(zip(FAMILIES[priors[0].family].graph[1], _columns(priors), strict=True))
 
 
