@@ -105,8 +105,7 @@ def symmetric(lower: Array) -> Array:
     """The symmetric matrix whose lower triangle is given (last two axes)."""
     if lower.shape[-1] == 1:
         return lower
-    strict = np.tril(lower, -1)
-    return np.tril(lower) + np.swapaxes(strict, -1, -2)
+    return np.where(np.tri(lower.shape[-1], dtype=bool), lower, np.swapaxes(lower, -1, -2))
 
 
 def readonly(array: NDArray[Any]) -> NDArray[Any]:

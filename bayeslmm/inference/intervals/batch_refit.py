@@ -168,8 +168,8 @@ def _slopes(G: Array, T: Array) -> Array:
     return np.minimum(np.linalg.eigvalsh(null.transpose(0, 2, 1) @ (0.5 * (G + G.transpose(0, 2, 1))) @ null).min(axis=-1), 0.0)
 
 
-RESPONSE_ELEMENTS = 4_000_000
-"""Entries of [Z' W y] held at once when many responses are evaluated together."""
+RESPONSE_ELEMENTS = 400_000
+"""Entries of [Z' W y] held at once when many responses are evaluated together: what stays in a processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,11 +324,15 @@ type PointsAt = Callable[[Array], Points]
 def points_of_responses(problem: Problem, products: ResponseProducts, restricted: bool) -> PointsAt:
     """The points of a model of random effects for many responses."""
 
-    def at(x: Array) -> Points:
-        found = evaluate_responses(problem.criterion, products, np.arange(len(x)), x, restricted)
+    def some(which: Codes, x: Array) -> Points:
+        found = evaluate_responses(problem.criterion, products, which, x, restricted)
         solution = found.state.solution
         r2 = found.state.gradients(restricted)[1]
         return Points(found.value, found.gradient, found.sigma2, found.alpha, solution.information_inverse, r2, solution.r2)
+
+    def at(x: Array) -> Points:
+        parts = [np.arange(begin, min(begin + products.step, len(x))) for begin in range(0, len(x), products.step)]
+        return concatenate_fields([some(which, x[which]) for which in parts])
 
     return at
 

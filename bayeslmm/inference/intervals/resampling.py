@@ -27,7 +27,7 @@ from bayeslmm.errors import BayesLMMError, InferenceError
 from bayeslmm.estimate.batch_descent import BatchFits
 from bayeslmm.estimate.estimate import search
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import grouping_factors, is_nested, top_factor
-from bayeslmm.inference.intervals.batch_refit import RESPONSE_ELEMENTS, ResponseProducts
+from bayeslmm.inference.intervals.batch_refit import ResponseProducts
 from bayeslmm.inference.intervals.batch_structured import (
     ReplicateSums,
     descend,
@@ -226,6 +226,9 @@ def _one_by_one(
     return concatenate_fields(found)
 
 
+DRAWN_ELEMENTS = 4_000_000
+"""Entries of [Z' W y] that are drawn at once."""
+
 ROOT_ROUNDING = 1e3 * float(np.finfo(float).eps)
 """Rounding of a difference of sums, relative to these: what is left below it is 0."""
 
@@ -332,7 +335,7 @@ class ProductSampler:
     @property
     def step(self) -> int:
         """How many responses are drawn at once."""
-        return max(1, RESPONSE_ELEMENTS // max(1, 8 * (self.kept_first.size + self.kept_rest.size)))
+        return max(1, DRAWN_ELEMENTS // max(1, 8 * (self.kept_first.size + self.kept_rest.size)))
 
     @property
     def rank(self) -> int:

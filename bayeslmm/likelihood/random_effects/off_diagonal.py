@@ -104,10 +104,10 @@ class SparseOffDiagonal(_ByLevel):
         """E_k Q E_k' of every level, (q, q, t, K); Q : (t, flat) symmetric, only entries on and below the diagonals are read."""
         q, t, K = self.q, len(Q), self.columns[0].shape[0]
         out = np.empty((q, q, t, K))
+        entries, own = (Q[0], Q[0, self.own]) if t == 1 else (np.ascontiguousarray(Q.T), np.ascontiguousarray(Q[:, self.own].T))
         for (a, b), gather, square in zip(lower_entries(q), self.gathers, self.squares, strict=True):
-            for i in range(t):
-                # what lies below the diagonal stands for two entries, and a product off the diagonal of H for two products
-                out[a, b, i] = (gather @ Q[i]) * (2.0 if a == b else 1.0) - square @ Q[i, self.own]
+            # what lies below the diagonal stands for two entries, and a product off the diagonal of H for two products
+            out[a, b] = ((gather @ entries) * (2.0 if a == b else 1.0) - square @ own).T
             out[b, a] = out[a, b]
         return out
 

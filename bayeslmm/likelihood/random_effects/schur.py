@@ -274,6 +274,9 @@ DIVISIBLE_RATIO = 1e3
 
 def scale_columns(M: Array, local: list[tuple[int, slice]], spans: Sequence[FactorColumns], Ts: Sequence[Array]) -> Array:
     """M Lambda over the last axis; M (t, B, i, s), Ts[f] (t, q, q)."""
+    if all(spans[f].q == 1 for f, _ in local):
+        scale = np.concatenate([np.repeat(Ts[f][:, 0], part.stop - part.start, axis=1) for f, part in local], axis=1)
+        return np.asarray(M * scale[:, None, None])
     out = np.empty_like(M)
     for f, part in local:
         q = spans[f].q
@@ -305,10 +308,9 @@ def _inverse(S: Array) -> tuple[Array, Array]:
             if info:
                 raise np.linalg.LinAlgError("Matrix is not positive definite")
             logdet[i, b] = 2.0 * np.log(np.diagonal(factor)).sum()
-            inverse = lapack.dpotri(factor, lower=0, overwrite_c=1)[0]
-            upper = np.triu(inverse)
-            out[i, b] = upper + np.triu(inverse, 1).T
-    return logdet, out
+            # the upper triangle of a column-wise matrix is the lower one of its rows
+            out[i, b] = lapack.dpotri(factor, lower=0, overwrite_c=1)[0].T
+    return logdet, symmetric(out)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
