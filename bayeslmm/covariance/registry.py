@@ -204,16 +204,24 @@ _ELSEWHERE = {
     "corExp": "sp_exp(x, y | g) as residual=",
     "corGaus": "sp_gau(x, y | g) as residual=",
     "corSpher": "sp_sph(x, y | g) as residual=",
+    "corLin": "sp_lin(x, y | g) as residual=",
+    "corRatio": "sp_ratio(x, y | g) as residual=",
     "pdDiag": "diag(x | g), or (x || g)",
     "pdIdent": "id(x | g)",
     "pdCompSymm": "cs(x | g)",
-    "pdSymm": "(x | g)",
+    **dict.fromkeys(("pdSymm", "pdLogChol", "pdNatural"), "(x | g)"),
     "pdBlocked": "a term for each block: (1 | g) + (0 + x | g)",
     "gr": "(1 | g), and relationship={'g': A} for a known matrix",
     "ar": "ar1(time | g) as residual=",
+    **{f"{name}v": f"{name}(...): a product has one variance, whichever factor carries it" for name in ("id", "ar1")},
+    "idh": "diag(...), a variance for each level",
+    **dict.fromkeys(("exp", "iexp", "aexp"), "sp_exp(x, y), or a product of sp_exp(x) and sp_exp(y)"),
+    **dict.fromkeys(("gau", "igau", "agau"), "sp_gau(x, y), or a product of sp_gau(x) and sp_gau(y)"),
+    **dict.fromkeys(("mtrn", "mat"), "matern(x, y)"),
+    **dict.fromkeys(("corh", "cor", "corv", "coruv", "coruh"), "cs, csh or us"),
     "un": "us(t | g)",
 }
-"""Names of structures in nlme, brms and MixedModels.jl -> what is written here."""
+"""Names of structures in nlme, brms, asreml and MixedModels.jl -> what is written here."""
 
 
 def nearest_structures(name: str) -> str:

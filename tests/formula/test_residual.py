@@ -187,3 +187,13 @@ def test_arma_takes_two_orders(text: str, order: object) -> None:
     term = parse_residual(text)
     assert term.order == order
     assert parse_residual(term.text) == term
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [("corLin(x)", "sp_lin"), ("corRatio(x)", "sp_ratio"), ("ar1(v):idv(w)", "id("), ("exp(x):exp(z)", "sp_exp"), ("idh(v)", "diag")],
+)
+def test_structures_of_nlme_and_asreml_are_answered_by_those_of_here(text: str, own: str) -> None:
+    with pytest.raises(FormulaError) as caught:
+        parse_residual(text)
+    assert own in (caught.value.remedy or "")
