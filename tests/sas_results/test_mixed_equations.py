@@ -39,3 +39,15 @@ def test_the_solution_is_that_of_the_tables(random: str, spread: float) -> None:
     np.testing.assert_allclose(equations[:, :-1], equations[:, :-1].T, atol=1e-10)
     if spread and "type=un" not in random:
         np.testing.assert_allclose(equations[:, :-1] @ solved[:, -1], equations[:, -1], rtol=1e-7, atol=1e-8)
+
+
+def test_the_unit_of_a_slope_makes_no_matrix_singular() -> None:
+    """Rows and columns of the equations scale with their unit: G is inverted, or not, in every one alike."""
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({"id": np.repeat(np.arange(12), 6), "x": rng.normal(size=72)})
+    frame["y"] = (rng.normal(size=12) + rng.normal(size=12) * frame["x"].to_numpy().reshape(12, 6).T).T.ravel() + rng.normal(size=72)
+    text = "proc mixed mmeq; class id; model y = x / s; random int x / subject=id type=un; run;"
+    unit = 2.0**24
+    one, other = (blm.proc_mixed(text, frame.assign(x=scale * frame["x"]))["MMEq"].filter(like="Col").to_numpy() for scale in (1.0, unit))
+    scale = np.where(np.arange(len(one)) % 2 == 1, unit, 1.0)
+    np.testing.assert_allclose(other[:, :-1] / np.outer(scale, scale), one[:, :-1], rtol=1e-4, atol=1e-6 * np.abs(one[:, :-1]).max())

@@ -258,7 +258,7 @@ def _g_table(run: ProgramRun, form: Callable[[Array], Array]) -> pd.DataFrame:
 
 
 SINGULAR_G = 1e-10
-"""Smallest eigenvalue of G, relative to the largest, that is not 0."""
+"""Smallest eigenvalue of the correlations of G that is not 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -299,8 +299,9 @@ def henderson_equations(run: ProgramRun) -> HendersonEquations:
     columns = np.column_stack([run.layout.X, Z])
     weighted = np.linalg.solve(R, np.column_stack([columns, y]))
     back, own = np.eye(P + m), np.zeros((P + m, P + m))
-    values = np.linalg.eigvalsh(G) if m else np.ones(1)
-    if values.min() > SINGULAR_G * values.max():
+    sd = np.sqrt(np.diagonal(G))
+    # as correlations: the unit of a slope makes no matrix singular
+    if not m or (sd.all() and np.linalg.eigvalsh(G / np.outer(sd, sd))[0] > SINGULAR_G):
         own[P:, P:] = np.linalg.inv(G)
     else:
         back[P:, P:], own[P:, P:] = G, G
