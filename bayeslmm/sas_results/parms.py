@@ -267,7 +267,7 @@ def _minimize_held(listing: CovarianceListing, start: Array, held: tuple[int, ..
 
     index, problem = list(held), listing.problem
     wanted = listing.values(start)[index]
-    scale = np.maximum(np.abs(wanted), 1e-8)
+    scale = np.maximum(np.abs(wanted), 1e-8 * float(np.abs(listing.values(start)).max(initial=1e-300)))
 
     def slopes(tau: Array) -> Array:
         return listing.jacobian(tau)[index] / scale[:, None]
