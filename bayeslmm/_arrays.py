@@ -108,6 +108,15 @@ def symmetric(lower: Array) -> Array:
     return np.where(np.tri(lower.shape[-1], dtype=bool), lower, np.swapaxes(lower, -1, -2))
 
 
+def is_covariance(matrix: Array) -> bool:
+    """Whether a square matrix is finite, symmetric to rounding and positive definite, whatever the units of its rows."""
+    sd = np.sqrt(np.maximum(np.diagonal(matrix), 0.0))
+    if not np.isfinite(matrix).all() or not (sd > 0.0).all():
+        return False
+    correlation = matrix / np.outer(sd, sd)
+    return bool(np.allclose(correlation, correlation.T) and np.linalg.eigvalsh(correlation)[0] > 0.0)
+
+
 def readonly(array: NDArray[Any]) -> NDArray[Any]:
     """The same array, its write flag cleared."""
     array.flags.writeable = False

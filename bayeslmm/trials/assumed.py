@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, numbers_of, seed_sequence
+from bayeslmm._arrays import Array, is_covariance, numbers_of, seed_sequence
 from bayeslmm._validation import require_number
 from bayeslmm.errors import DesignError, SpecificationError
 from bayeslmm.estimate.estimate import Estimate
@@ -263,7 +263,7 @@ def _in_order(R: Any, visits: Sequence[Any]) -> Any:
 def _visit_parameters(structure: VisitStructure, R: Any) -> Array:
     """Free parameters of one covariance matrix over the visits."""
     matrix, q = numbers_of(R, "R"), structure.covariance.q
-    if matrix.shape != (q, q) or not np.isfinite(matrix).all() or not np.allclose(matrix, matrix.T) or np.linalg.eigvalsh(matrix)[0] <= 0:
+    if matrix.shape != (q, q) or not is_covariance(matrix):
         raise SpecificationError("R is no covariance matrix of the visits", "R", f"give a positive definite {q} x {q} matrix")
     found = structure.covariance.from_matrix(matrix)
     if not np.allclose(structure.covariance.matrix(found), matrix, rtol=1e-6, atol=1e-9 * float(matrix.max())):

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, is_covariance
 from bayeslmm._validation import require_name, spell
 from bayeslmm.errors import DataError, SpecificationError
 from bayeslmm.results.fitted import as_pandas
@@ -451,6 +451,6 @@ def own_law(strategy: StrategyFunction, law: tuple[Array, Array, Array, Array], 
         raise SpecificationError(f"the strategy {name} returned the wrong shapes", where, remedy)
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise SpecificationError(f"the strategy {name} returned values that are not finite", "strategy", remedy)
-    if not np.allclose(covariance, covariance.T) or np.linalg.eigvalsh(covariance)[0] <= 0:
+    if not is_covariance(covariance):
         raise SpecificationError(f"the strategy {name} returned a matrix that is no covariance", "strategy", remedy)
     return mean, 0.5 * (covariance + covariance.T)

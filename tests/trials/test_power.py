@@ -245,3 +245,16 @@ def test_drop_out_is_of_simulated_outcomes_whatever_the_response_is(response: st
     none = fit.with_params(alpha={"arm[T.b]": 0.0}).power("arm[T.b]", nsim=12, seed=1, dropout=lost).frame
     assert none["power"].item() < 0.4
     assert none["failed"].item() == 0
+
+
+@pytest.mark.parametrize("unit", [2.0**-24, 1.0, 2.0**24])
+def test_what_is_no_covariance_is_refused_in_any_unit(unit: float) -> None:
+    data = pd.DataFrame({"id": np.repeat(range(12), 3), "visit": np.tile(["a", "b", "c"], 12)})
+    R = unit**2 * np.array([[2.0, 0.8, 0.4], [0.8, 2.0, 0.8], [0.4, 0.8, 2.0]])
+    assumed = blm.assume("y ~ visit", data, alpha=[0.0, unit, unit], residual="us(visit | id)", R=R)
+    np.testing.assert_allclose(assumed.R.to_numpy(), R, rtol=1e-6)
+    for i, j, value in ((0, 1, 0.1), (0, 1, 5.0), (2, 2, -1.0)):
+        wrong = R.copy()
+        wrong[i, j] = value * unit**2
+        with pytest.raises(SpecificationError, match="no covariance matrix"):
+            blm.assume("y ~ visit", data, alpha=[0.0, unit, unit], residual="us(visit | id)", R=wrong)
