@@ -124,10 +124,9 @@ def density_axes(draws: DrawTable, priors: Mapping[str, tuple[Array, Array]], co
 def kernel_density(values: Array, points: int = 160) -> tuple[Array, Array]:
     """Places and a kernel estimate of the density there; a parameter that never moves is a narrow peak."""
     thinned = values[:: max(1, len(values) // DENSITY_DRAWS)]
-    spread = float(np.ptp(thinned))
-    if spread <= 1e-12 * max(1.0, float(np.abs(thinned).max())):
-        place = float(thinned[0])
-        step = 1e-3 * max(1.0, abs(place))
+    spread, size = float(np.ptp(thinned)), float(np.abs(thinned).max())
+    if spread <= 1e-12 * size:
+        place, step = float(thinned[0]), 1e-3 * (size or 1.0)
         return place + step * np.array([-1.0, 0.0, 1.0]), np.array([0.0, 1.0 / step, 0.0])
     # a heavy tail must not squeeze the rest of the curve
     low, high = np.quantile(thinned, [0.001, 0.999])

@@ -219,10 +219,11 @@ def local_line(x: Array, y: Array, points: int = 60) -> tuple[Array, Array]:
         x, y = x[thinned], y[thinned]
     grid = np.linspace(x[0], x[-1], points)
     reach = max(3, int(0.4 * len(x)))
+    least = max(1e-12 * float(x[-1] - x[0]), np.finfo(np.float64).tiny)
     out = np.empty(points)
     for i, at in enumerate(grid):
         distance = np.abs(x - at)
-        width = max(float(np.partition(distance, reach - 1)[reach - 1]), 1e-12 * max(1.0, abs(at)))
+        width = max(float(np.partition(distance, reach - 1)[reach - 1]), least)
         w = np.clip(1.0 - (distance / width) ** 3, 0.0, None) ** 3
         mean_x, mean_y = np.average(x, weights=w), np.average(y, weights=w)
         spread = np.sum(w * (x - mean_x) ** 2)

@@ -214,7 +214,8 @@ def semivariances(values: Array, place: Array, subject: Codes, expected: Any = N
     if not distances or not sum(map(len, distances)):
         raise SpecificationError("no subject has two rows", "plot.variogram", "use plot.residuals()")
     distance, half = np.concatenate(distances), np.concatenate(halves)
-    apart, index = np.unique(np.round(distance, 9), return_inverse=True)
+    # of two equal steps in time, one is longer by rounding: a part of the longest distance tells nothing apart
+    apart, index = np.unique(np.round(distance / (float(distance.max()) or 1.0), 9), return_inverse=True)
     if len(apart) > DISTANCES:
         edges = np.unique(np.quantile(distance, np.linspace(0.0, 1.0, DISTANCES + 1)))
         index = np.clip(np.searchsorted(edges, distance, side="right") - 1, 0, max(len(edges) - 2, 0))

@@ -18,6 +18,8 @@ import matplotlib.pyplot as plt
 
 import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
+from bayeslmm.plots.draws import kernel_density
+from bayeslmm.plots.style import local_line
 from bayeslmm.plots.subjects import semivariances
 
 WEEKS = (2.0, 4.0, 8.0, 12.0, 16.0)
@@ -229,6 +231,33 @@ def test_semivariances_are_those_of_all_pairs() -> None:
     np.testing.assert_allclose(found.distance, np.unique(apart))
     np.testing.assert_allclose(found.value, [half[apart == distance].mean() for distance in found.distance])
     assert found.pairs.sum() == same.sum()
+
+
+@pytest.mark.parametrize("unit", [2.0**-40, 2.0**30])
+def test_semivariances_do_not_depend_on_the_unit_of_time(unit: float) -> None:
+    rng = np.random.default_rng(2)
+    subject, place, values = rng.integers(0, 8, 60), rng.integers(0, 6, (60, 2)).astype(float), rng.normal(size=60)
+    whole, other = semivariances(values, place, subject), semivariances(values, unit * place, subject)
+    np.testing.assert_allclose(other.distance, unit * whole.distance, rtol=1e-12)
+    np.testing.assert_array_equal(other.pairs, whole.pairs)
+    np.testing.assert_allclose(other.value, whole.value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("unit", [2.0**-60, 2.0**30])
+@pytest.mark.parametrize("curve", [lambda x: kernel_density(x), lambda x: local_line(x, np.sin(x / np.ptp(x)))], ids=["density", "line"])
+def test_curves_do_not_depend_on_the_unit_of_their_axis(curve: Any, unit: float) -> None:
+    x = np.random.default_rng(3).gamma(2.0, size=200)
+    (at, values), (at_unit, values_unit) = curve(x), curve(unit * x)
+    np.testing.assert_allclose(at_unit, unit * at, rtol=1e-9)
+    np.testing.assert_allclose(values_unit / np.abs(values_unit).max(), values / np.abs(values).max(), rtol=1e-6)
+
+
+def test_a_parameter_that_never_moves_is_a_narrow_peak() -> None:
+    for held in (0.0, 2.0**-60, -3.0):
+        at, values = kernel_density(np.full(50, held))
+        assert at[0] < held < at[2]
+        assert values[1] > 0
+        assert at[2] - at[0] <= 0.0021 * (abs(held) or 1.0)
 
 
 def test_the_variogram_has_what_the_structure_says() -> None:

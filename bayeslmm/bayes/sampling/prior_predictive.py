@@ -193,7 +193,7 @@ def _range(prior: Prior) -> tuple[float, float]:
     if prior.family == "exponential":
         return 0.0, 5.0 / last
     if prior.family == "gamma":
-        return 1e-9, (prior.parameters[0] + 4.0 * np.sqrt(prior.parameters[0])) / last
+        return 1e-9 / last, (prior.parameters[0] + 4.0 * np.sqrt(prior.parameters[0])) / last
     if prior.family == "inverse_gamma":
         return 1e-9 * last, 5.0 * last / max(prior.parameters[0], 0.5)
     return 0.0, 4.0 * last
