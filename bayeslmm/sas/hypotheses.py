@@ -12,7 +12,7 @@ Types of Estimable Functions"). Each matrix is (m, P), m being the numerator deg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -196,9 +196,22 @@ def hypothesis(layout: GLMLayout, space: RowSpace, effect: int, kind: int) -> Ar
 
     effect : position in `layout.effects`
     """
-    if kind == 1:
-        return freeze(_type1(layout, space, effect))
-    return freeze(_type2(layout, effect) if kind == 2 else _type3(layout, space, effect))
+    units = _effect_units(layout)
+    scaled = replace(layout, X=layout.X / units)
+    within = RowSpace(space.kept, space.C * units[space.kept][:, None] / units)
+    L = _type1(scaled, within, effect) if kind == 1 else _type2(scaled, effect) if kind == 2 else _type3(scaled, within, effect)
+    return freeze(L * (units / units[layout.blocks[effect].start]))
+
+
+def _effect_units(layout: GLMLayout) -> Array:
+    """(P,) what the columns of each effect are measured in, a power of 2: what is rounding is judged beside columns of size 1."""
+    units = np.ones(len(layout.columns))
+    for block in layout.blocks:
+        values = layout.X[:, block]
+        seen = values[values != 0.0]
+        if seen.size:
+            units[block] = 2.0 ** np.round(np.log2(np.sqrt(np.mean(np.square(seen)))))
+    return units
 
 
 def _type1(layout: GLMLayout, space: RowSpace, effect: int) -> Array:

@@ -331,6 +331,11 @@ class CovarianceListing:
             columns.append((self.values(tau + move) - self.values(tau - move)) / (2.0 * move[i]))
         return np.stack(columns, axis=1)
 
+    def units(self, tau: Array) -> Array:
+        """(rows,) what each parameter is measured in: how much it moves with tau where the search starts, at the scale of `tau`."""
+        moves = np.linalg.norm(self.jacobian(np.append(self.problem.start, tau[-1])), axis=1)
+        return np.where(moves > 0.0, moves, 1.0)
+
     def _rows(self, tau: Array) -> Iterator[CovParm]:
         problem, blocks = self.problem, self.translation.blocks
         for block in blocks:

@@ -38,6 +38,7 @@ class AnalysisOfVariance:
 
     random : (s,) position among the variances of the source's own, -1 for fixed effects; squares, df : (s,)
     expected : (s, k + 1) coefficients of the variances, the residual's last; fixed : (s) names of the fixed effects in the expectation
+    units : (k + 1,) what the squared covariates of each variance are measured in, which `expected` leaves out
     """
 
     sources: tuple[str, ...]
@@ -47,6 +48,7 @@ class AnalysisOfVariance:
     df: Array
     expected: Array
     fixed: tuple[tuple[str, ...], ...]
+    units: Array
 
     @property
     def mean_squares(self) -> Array:
@@ -61,7 +63,7 @@ class AnalysisOfVariance:
             raise SpecificationError(
                 f"the mean squares do not tell the variances of {lost} apart", "METHOD=TYPE", "METHOD=REML, or leave a random effect out"
             )
-        return np.asarray(np.linalg.solve(self.expected[mine], self.mean_squares[mine]))
+        return np.asarray(np.linalg.solve(self.expected[mine], self.mean_squares[mine]) / self.units)
 
     def error(self, row: int) -> Array | None:
         """(s,) coefficients of the mean squares that are the error of a source; None where there is no such combination."""
@@ -83,7 +85,7 @@ class AnalysisOfVariance:
 def analysis_of_variance(translation: Translation, rows: ProgramRows, kind: int) -> AnalysisOfVariance:
     """The table of one type of hypotheses; rows are multiplied by the roots of their weights."""
     random = [_whole_effect(effect, translation) for effect in translation.random]
-    layout, y = _layout(translation, rows, random)
+    layout, y, sizes = _layout(translation, rows, random)
     space, n = row_space(layout.X), len(layout.X)
     b = np.zeros(len(layout.columns))
     X = layout.X[:, space.kept]
@@ -119,6 +121,7 @@ def analysis_of_variance(translation: Translation, rows: ProgramRows, kind: int)
         np.array([*df, n - space.rank]),
         np.array([*expected, [*[0.0] * k, 1.0]]),
         (*fixed, ()),
+        np.array([*(float(np.prod([sizes[name] for name in effect.continuous])) ** 2 for effect in random), 1.0]),
     )
 
 
@@ -132,17 +135,20 @@ def _whole_effect(random: RandomEffect, translation: Translation) -> GLMEffect:
     return GLMEffect(effect.continuous, tuple(crossed), effect.nested)
 
 
-def _layout(translation: Translation, rows: ProgramRows, random: list[GLMEffect]) -> tuple[GLMLayout, Array]:
+def _layout(translation: Translation, rows: ProgramRows, random: list[GLMEffect]) -> tuple[GLMLayout, Array, dict[str, float]]:
+    """The columns with covariates of mean square near 1, the response, and what each covariate was divided by: a power of 2."""
     effects = tuple(dict.fromkeys((*translation.effects, *random)))
     used = rows.used
     classes = {name: rows.at(name) for name in class_variables(effects)}
-    covariates = {name: rows.frame[name].to_numpy(np.float64)[used] for name in covariate_names(effects)}
+    given = {name: rows.frame[name].to_numpy(np.float64)[used] for name in covariate_names(effects)}
+    sizes = {name: 2.0 ** round(np.log2(float(np.sqrt(np.mean(values**2))) or 1.0)) for name, values in given.items()}
+    covariates = {name: values / sizes[name] for name, values in given.items()}
     layout = glm_columns(effects, classes, covariates, int(used.sum()), intercept=translation.intercept)
     y = rows.frame[translation.program.model.response].to_numpy(np.float64)[used]
     if weight := translation.program.weight:
         root = np.sqrt(rows.frame[weight].to_numpy(np.float64)[used])
-        return replace(layout, X=layout.X * root[:, None]), y * root
-    return layout, y
+        return replace(layout, X=layout.X * root[:, None]), y * root, sizes
+    return layout, y, sizes
 
 
 def variance_table(translation: Translation, rows: ProgramRows, kind: int) -> pd.DataFrame:
@@ -166,8 +172,9 @@ def variance_table(translation: Translation, rows: ProgramRows, kind: int) -> pd
 
 
 def _expectation(found: AnalysisOfVariance, row: int) -> str:
-    terms = [(found.expected[row][-1], "Var(Residual)")]
-    terms += [(value, f"Var({name})") for value, name in reversed(list(zip(found.expected[row][:-1], found.components, strict=False)))]
+    shown = found.expected[row] * found.units
+    terms = [(shown[-1], "Var(Residual)")]
+    terms += [(value, f"Var({name})") for value, name in reversed(list(zip(shown[:-1], found.components, strict=False)))]
     text = _combination(terms)
     return f"{text} + Q({','.join(found.fixed[row])})" if found.random[row] < 0 and found.fixed[row] else text
 
@@ -176,7 +183,7 @@ def _combination(terms: list[tuple[float, str]]) -> str:
     """`Var(Residual) + 2 Var(a*b)`: as SAS prints it, four decimals and no more."""
     text = ""
     for value, name in terms:
-        size = f"{abs(value):.4f}".rstrip("0").rstrip(".")
+        size = f"{abs(value):.4f}".rstrip("0").rstrip(".") if abs(value) >= 1e-4 else f"{abs(value):.4g}"
         if value == 0.0:
             continue
         sign = (" - " if value < 0 else " + ") if text else ("-" if value < 0 else "")
@@ -213,7 +220,7 @@ def components_point(translation: Translation, rows: ProgramRows, fit: Fit, boun
     method = translation.program.proc.method
     if not without_bounds(translation):
         return None
-    if method in {"reml", "ml"} and not fit.singular and (bounded > NOTHING * bounded.max()).all():
+    if method in {"reml", "ml"} and not fit.singular:
         return None
     program = translation.program
     if program.repeated is not None or any(r.type != VC or r.group is not None for r in program.random) or program.parms is not None:
@@ -227,7 +234,8 @@ def components_point(translation: Translation, rows: ProgramRows, fit: Fit, boun
     elif method == "mivque0":
         t = start if program.proc.nobound else np.maximum(start, 0.0)
     else:
-        return model.maximise([start, np.maximum(bounded, 1e-6 * bounded.max()), np.append(np.zeros(len(cells)), start[-1])])
+        least = 1e-6 * float((bounded / model.units).max()) * model.units
+        return model.maximise([start, np.maximum(bounded, least), np.append(np.zeros(len(cells)), start[-1])])
     point = model.at(t)
     if point is None:
         shown = ", ".join(f"{v:g}" for v in t)

@@ -223,7 +223,7 @@ def _joint(problem: Problem, tau: Array, restricted: bool) -> tuple[float, Array
 
 def _point(listing: CovarianceListing, near: Array, start: Array, wanted: Array) -> Array:
     """tau at which the covariance parameters have the values wanted: by Newton from a point nearby, else by a search from afar."""
-    scale = np.maximum(np.abs(wanted), 1e-3 * float(np.abs(wanted).max(initial=1e-300)))
+    scale = np.maximum(np.abs(wanted), 1e-3 * listing.units(start))
 
     def gap(tau: Array) -> Array:
         return np.asarray((listing.values(tau) - wanted) / scale)
@@ -267,7 +267,7 @@ def _minimize_held(listing: CovarianceListing, start: Array, held: tuple[int, ..
 
     index, problem = list(held), listing.problem
     wanted = listing.values(start)[index]
-    scale = np.maximum(np.abs(wanted), 1e-8 * float(np.abs(listing.values(start)).max(initial=1e-300)))
+    scale = np.maximum(np.abs(wanted), 1e-8 * listing.units(start)[index])
 
     def slopes(tau: Array) -> Array:
         return listing.jacobian(tau)[index] / scale[:, None]
@@ -288,15 +288,15 @@ def _minimize_held(listing: CovarianceListing, start: Array, held: tuple[int, ..
     _, s, Vt = np.linalg.svd(J)
     basis = np.ascontiguousarray(Vt[int((s > 1e-10 * s.max(initial=0.0)).sum()) :].T)
     multipliers = np.linalg.lstsq(J.T, _joint(problem, tau, restricted)[1], rcond=None)[0]
-    return tau, FreeParameters(basis, _second_derivative(slopes, tau, multipliers))
+    return tau, FreeParameters(basis, _second_derivative(slopes, tau, np.append(problem.axis_units, 1.0), multipliers))
 
 
-def _second_derivative(slopes: Callable[[Array], Array], tau: Array, multipliers: Array) -> Array:
+def _second_derivative(slopes: Callable[[Array], Array], tau: Array, units: Array, multipliers: Array) -> Array:
     """Second derivative of multipliers' psi, by central differences of its gradient."""
     columns = []
     for i in range(len(tau)):
         move = np.zeros(len(tau))
-        move[i] = 1e-4 * max(1.0, abs(tau[i]))
+        move[i] = 1e-4 * max(units[i], abs(tau[i]))
         columns.append(multipliers @ (slopes(tau + move) - slopes(tau - move)) / (2.0 * move[i]))
     found = np.stack(columns)
     return np.asarray(0.5 * (found + found.T))

@@ -123,10 +123,10 @@ class PredictableFunctions:
             return np.full(len(L), self.run.counted.rest if df is None else df)
         tau = self._tau()
         variance = np.diagonal(self.at(M, tau).errors(L))
-        slopes = []
+        slopes, units = [], np.append(self.run.fit.problem.axis_units, 1.0)
         for i in range(len(tau)):
             move = np.zeros(len(tau))
-            move[i] = PREDICTABLE_STEP * max(1.0, abs(tau[i]))
+            move[i] = PREDICTABLE_STEP * max(units[i], abs(tau[i]))
             ends = [np.diagonal(self.at(M, tau + sign * move).errors(L)) for sign in (1.0, -1.0)]
             slopes.append((ends[0] - ends[1]) / (2.0 * move[i]))
         g = np.stack(slopes, axis=1)

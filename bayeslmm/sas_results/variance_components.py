@@ -38,6 +38,13 @@ GAINED = 1e-10
 """A predicted gain of the criterion below this ends a search."""
 
 
+def _solve(A: Array, b: Array) -> Array:
+    """The solution x of A x = b, by least squares where A is singular in the units that its diagonal has."""
+    units = np.sqrt(np.abs(np.diagonal(A)))
+    units = np.where(units > 0.0, units, 1.0)
+    return np.asarray(np.linalg.lstsq(A / np.outer(units, units), b / units, rcond=None)[0] / units)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearVarianceModel:
     """y ~ N(X a, sum_k t_k Z_k Z_k' + t_last I), rows already multiplied by the roots of their weights.
@@ -79,7 +86,12 @@ class LinearVarianceModel:
             for j in range(i + 1):
                 S[i, j] = S[j, i] = float(((self.Z[i].T @ left[j]) ** 2).sum())
         S[k, k], q[k] = len(rest) - self.X.shape[1], float(rest @ rest)
-        return np.asarray(np.linalg.lstsq(S, q, rcond=None)[0])
+        return _solve(S, q)
+
+    @property
+    def units(self) -> Array:
+        """(k + 1,) what a variance is measured in: 1 / mean square of the rows of its Z."""
+        return np.array([*(len(self.y) / float((Z**2).sum()) for Z in self.Z), 1.0])
 
     def maximise(self, starts: Sequence[Array]) -> ComponentsPoint:
         """The lowest end of Newton's method from each start; information where the Hessian is not positive definite."""
@@ -109,9 +121,11 @@ class LinearVarianceModel:
             return None
         for _ in range(STEPS):
             gradient, H = point.gradient, point.hessian
-            if np.linalg.eigvalsh(H).min() <= 1e-8 * np.abs(np.diagonal(H)).max():
+            units = self.units
+            scaled = H * np.outer(units, units)
+            if np.linalg.eigvalsh(scaled).min() <= 1e-8 * np.abs(np.diagonal(scaled)).max():
                 H = point.information
-            step = -np.linalg.lstsq(H, gradient, rcond=None)[0]
+            step = -_solve(H, gradient)
             gain = -float(gradient @ step)
             if gain < GAINED:
                 break
@@ -207,7 +221,7 @@ class ComponentsPoint:
     @property
     def stationary(self) -> bool:
         """Whether nothing is left to gain: not where the criterion goes on falling to where V ends."""
-        return float(self.gradient @ np.linalg.lstsq(self.information, self.gradient, rcond=None)[0]) < LEFT
+        return float(self.gradient @ _solve(self.information, self.gradient)) < LEFT
 
     @cached_property
     def pieces(self) -> VDerivatives:
@@ -228,12 +242,12 @@ class ComponentsPoint:
             for j in range(i + 1):
                 left = VZ[j] if i == k else Z[i].T @ VZ[j]
                 traces[i, j] = traces[j, i] = float((left**2).sum())
-        return VDerivatives(P, Q, traces, np.eye(k + 1))
+        return VDerivatives(P, Q, traces, np.eye(k + 1), units=self.model.units)
 
     def curvature(self, observed: bool) -> ObservedInformation:
         """In the components: d C / d t_k = C X'V^-1 G_k V^-1 X C."""
         H = self.hessian if observed else self.information
-        return ObservedInformation(self.C, self.C @ self.pieces.P @ self.C, H, 2.0 * pseudo_inverse(H))
+        return ObservedInformation(self.C, self.C @ self.pieces.P @ self.C, H, 2.0 * pseudo_inverse(H, self.model.units))
 
 
 class ComponentsInference(Inference):

@@ -19,7 +19,7 @@ from bayeslmm.sas_results.parms import FixedParameterInference, profiles_residua
 from bayeslmm.sas_results.run import ProgramRun
 
 NULL_SPEC = 1e-10
-"""A variance below this, relative to the largest, is 0."""
+"""A variance below this, in units of its own, is 0."""
 
 
 AT_ONE = 1e-7
@@ -64,7 +64,8 @@ def free_parameters(run: ProgramRun) -> NDArray[np.bool_]:
     values = np.array([row.value for row in rows])
     if run.components is not None:
         return np.asarray(values != 0.0)
-    zero = np.array([row.positive for row in rows]) & (values <= NULL_SPEC * float(np.abs(values).max(initial=0.0)))
+    units = run.listing.units(tau_of(run.fit.estimate.x, run.fit.point.sigma2))
+    zero = np.array([row.positive for row in rows]) & (values <= NULL_SPEC * units)
     one = np.array([row.correlation for row in rows]) & (np.abs(values) >= 1.0 - AT_ONE)
     gone = np.array([row.vanished for row in rows], bool)
     return np.asarray(~zero & ~one & ~gone & ~np.isin(np.arange(len(rows)), run.search.held))

@@ -274,7 +274,12 @@ class HendersonEquations:
         """The inverse and the solution in terms of b and u; 0 for columns of X that depend on others."""
         size = len(self.right)
         inverse = np.zeros((size, size))
-        inverse[np.ix_(self.kept, self.kept)] = np.linalg.pinv(self.matrix[np.ix_(self.kept, self.kept)], hermitian=True)
+        matrix = self.matrix[np.ix_(self.kept, self.kept)]
+        # with a diagonal of 1: a coefficient is no smaller for the unit of its column
+        units = np.sqrt(np.diagonal(matrix))
+        units = np.outer(units, units)
+        units = np.where(units > 0.0, units, 1.0)
+        inverse[np.ix_(self.kept, self.kept)] = np.linalg.pinv(matrix / units, hermitian=True) / units
         solution = inverse @ self.right
         return self.back @ inverse @ self.back.T, self.back @ solution
 
