@@ -215,7 +215,9 @@ class Covariance(ABC):
     def _jacobian(self, derivative: Array, x: Array) -> Array:
         left = derivative.reshape(self.size, -1).T
         right = self.matrix_derivative(x).reshape(self.size, -1).T
-        return np.asarray(np.linalg.lstsq(left, right, rcond=None)[0])
+        unit = np.linalg.norm(left, axis=0)
+        unit = np.where(unit > 0.0, unit, 1.0)[:, None]
+        return np.asarray(np.linalg.lstsq(left / unit.T, right, rcond=None)[0] / unit)
 
     @property
     def natural_names(self) -> tuple[str, ...]:

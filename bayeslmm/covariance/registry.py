@@ -118,7 +118,7 @@ def make(
     """The covariance structure `name` of dimension q.
 
     order : bands of un, toep, toeph (all of them if None); factors of fa, fa0, fa1 (1 if None); (p, q) of arma ((1, 1) if None)
-    coords, distances : (q, d) places, or (q, q) distances between them, for spatial structures; without, all distances are 1
+    coords, distances : (q, d) places, or (q, q) distances between them, for spatial structures; without, all distances are `reach`, or 1
     reach : a typical distance, where the range of a spatial structure starts; from the distances if None
     dims : (q1, q2, ...) for products of structures, q = q1 q2 ...
     matrices : (k, q, q) for lin, (1, q, q) for known

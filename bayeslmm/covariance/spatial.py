@@ -324,6 +324,20 @@ class SpatialCovariance(Homogeneous):
         inner = np.moveaxis(factor_tangent(shape, moved), -3, axis)
         return np.concatenate([np.expand_dims(shape, axis), scale * inner], axis=axis)
 
+    # a few places need not tell a range, a smoothness and a nugget apart, as `Covariance._jacobian` would have them do
+
+    def natural_jacobian(self, x: Array) -> Array:
+        """d (s, r) / dx (size, size) at one x (size,)."""
+        out = np.eye(self.size)
+        out[1:, 1:] = self.curve.natural_jacobian(x[1:])
+        return out
+
+    def component_jacobian(self, x: Array) -> Array:
+        """d (s^2, r) / dx (size, size) at one x (size,)."""
+        out = self.natural_jacobian(x)
+        out[0, 0] = 2.0 * x[0]
+        return out
+
     def pin_scale(self) -> PinnedLocated:
         """The correlation alone, its scale held at 1."""
         return PinnedLocated(self)

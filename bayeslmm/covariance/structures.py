@@ -57,7 +57,7 @@ def _build_fa(request: Request) -> Covariance:
 
 
 def _build_spatial(request: Request) -> Covariance:
-    distances = request.distances if request.distances is not None else 1.0 - np.eye(request.q)
+    distances = request.distances if request.distances is not None else (request.reach or 1.0) * (1.0 - np.eye(request.q))
     reach = request.reach or typical_distance(distances)
     inner: Spatial
     if request.name == "matern":

@@ -197,10 +197,10 @@ HELD_ELEMENTS = 20_000_000
 
 @v_derivatives.register
 def _(state: BlockDiagonalState, problem: Problem, x: Array) -> VDerivatives:
+    components = _Components(state, x)
     with one_thread():
-        pieces = _Components(state, x).pieces()
-    own = problem.axis_units[state.kernel.variance_part]
-    return replace(pieces, units=np.append(np.ones(len(pieces.P) - len(own)), own))
+        pieces = components.pieces()
+    return replace(pieces, units=components.units(problem.axis_units))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -300,6 +300,18 @@ class _Components:
                 out[rows, -1] = J @ (residual.covariance.degrees * own)
         out[begin + k_R :, kernel.variance_part] = np.eye(kernel.variance.size)
         return out
+
+    def units(self, axis_units: Array) -> Array:
+        """(k,) what a move of about 1 is: a range is as long as the distances, a parameter of a variance function has its own unit."""
+        kernel, residual = self.state.kernel, self._residual()
+        own = [np.ones(1)]
+        if residual is not None:
+            own = [np.ones(residual.covariance.size) for _ in range(residual.groups)]
+        if isinstance(residual, SpatialStructure):
+            for values, x in zip(own, residual.split_groups(self.x[kernel.residual_part]), strict=True):
+                # how a parameter moves with its axis, which has no unit
+                values[1:] = np.abs(np.diagonal(residual.covariance.component_jacobian(x)))[1:]
+        return np.concatenate([np.ones(kernel.random.size), *own, axis_units[kernel.variance_part]])
 
     def first(self, part: StructuredBlockFactor, cut: slice) -> Array:
         """dV0/dpsi of some blocks, (k, B, rows, rows), in scaled rows."""
