@@ -44,7 +44,7 @@ def residual_design(term: ResidualTerm, source: Columns, rows: Codes) -> tuple[R
     rows : positions of the rows kept, for errors
     Errors: `DataError` with the rows of duplicated visits or equal places, of a subject in two groups, of text without order.
     """
-    subject = group_coder(source, term.subject).factor if term.subject else _one_subject(len(source))
+    subject = group_coder(source, term.subject).factor if term.subject else one_subject(len(source))
     group = group_coder(source, term.group).factor if term.group else None
     if group is not None:
         check_one_group(subject, group, rows)
@@ -77,7 +77,7 @@ def residual_at(
     )
 
 
-def _one_subject(rows: int) -> GroupingFactor:
+def one_subject(rows: int) -> GroupingFactor:
     """Without a subject all rows are one."""
     return GroupingFactor("1", np.array(["1"], dtype=object), freeze_codes(np.zeros(rows, dtype=np.int64)), ())
 

@@ -27,6 +27,7 @@ from bayeslmm.data.residual import (
     Visits,
     check_no_duplicates,
     check_one_group,
+    one_subject,
     place_within,
     read_visits,
     residual_at,
@@ -169,7 +170,7 @@ class SubjectCoder:
     def _subject(self, source: Columns) -> GroupingFactor:
         if self.term.subject:
             return group_coder(source, self.term.subject).factor
-        return GroupingFactor("1", np.array(["1"], dtype=object), freeze_codes(np.zeros(len(source), np.int64)), ())
+        return one_subject(len(source))
 
     def _visits(self, source: Columns, visits: Visits) -> Codes:
         labels, codes = visit_labels(self.term, source)

@@ -234,15 +234,11 @@ def preconditioner(density: Density, kernel: RandomEffectsKernel, mode: Posterio
             own = np.ix_(batch.index[b], batch.index[b])
             U0[own] = full[b]
             inverse[own] = block.Q[0, b]
-    roots = _rest_roots(cross, [T[:, None] for T in state.levels.Ts])
+    roots = [T[:, None] for T in state.levels.Ts][int(cross.first is not None) :]
     Li = [np.linalg.inv(root[0, 0]) for root in roots]
     # Q = Lambda S^-1 Lambda'
     left = _lambda_rows(inverse[None].swapaxes(-1, -2), Li, cross)[0]
     return Preconditioner(_lambda_rows(left.swapaxes(-1, -2)[None], Li, cross)[0], U0)
-
-
-def _rest_roots(cross: CrossProducts, Ts: list[Array]) -> list[Array]:
-    return Ts[int(cross.first is not None) :]
 
 
 def _lambda_rows(M: Array, roots: list[Array], cross: CrossProducts) -> Array:

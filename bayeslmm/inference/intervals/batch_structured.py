@@ -244,11 +244,7 @@ def evaluate(problem: Problem, replicates: ReplicateSums, x: Array, restricted: 
 
 def points_of_sums(problem: Problem, replicates: ReplicateSums, restricted: bool) -> Callable[[Array], Points]:
     """The criterion of every replicate at an x of its own, as a function of x (B, size)."""
-    return partial(_at, problem, replicates, restricted)
-
-
-def _at(problem: Problem, replicates: ReplicateSums, restricted: bool, x: Array) -> Points:
-    return evaluate(problem, replicates, x, restricted)
+    return partial(evaluate, problem, replicates, restricted=restricted)
 
 
 def _evaluate(problem: Problem, replicates: ReplicateSums, x: Array, restricted: bool) -> Points:

@@ -86,7 +86,7 @@ def contrast_method(method: Any, means: Sequence[str], ref: Any = None) -> Contr
     makers = {
         "pairwise": lambda: _pairs(means, list(combinations(range(m), 2)), "tukey", pairwise=True),
         "revpairwise": lambda: _pairs(means, [(j, i) for i, j in combinations(range(m), 2)], "tukey", pairwise=True),
-        "trt.vs.ctrl": lambda: _against(means, _reference(ref, means)),
+        "trt.vs.ctrl": lambda: _pairs(means, [(i, j) for j in [_reference(ref, means)] for i in range(m) if i != j], "dunnett"),
         "consec": lambda: _pairs(means, [(i + 1, i) for i in range(m - 1)], "mvt"),
         "poly": lambda: _poly(m),
         "effect": lambda: ContrastFamily(tuple(f"{a} effect" for a in means), np.eye(m) - 1.0 / m, "fdr"),
@@ -148,10 +148,6 @@ def _require_no_control(ref: Any, method: str) -> None:
 def _pairs(means: Sequence[str], pairs: Sequence[tuple[int, int]], adjust: str, pairwise: bool = False) -> ContrastFamily:
     labels = tuple(f"{means[i]} - {means[j]}" for i, j in pairs)
     return ContrastFamily(labels, None, adjust, pairwise, np.array(pairs, np.int64).reshape(-1, 2))
-
-
-def _against(means: Sequence[str], control: int) -> ContrastFamily:
-    return _pairs(means, [(i, control) for i in range(len(means)) if i != control], "dunnett")
 
 
 def _reference(ref: Any, means: Sequence[str]) -> int:

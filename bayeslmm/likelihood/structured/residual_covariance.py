@@ -50,7 +50,7 @@ def unit_covariances(problem: Problem, x: Array, rows: Codes) -> Array:
 
 def residual_sds(problem: Problem, point: CriterionPoint) -> Array:
     """The fitted residual sd of every row, (n,)."""
-    return _sigma(problem, point) * unit_sds(problem, point.x)
+    return float(np.sqrt(problem.sigma2(point.sigma2))) * unit_sds(problem, point.x)
 
 
 def error_covariances(problem: Problem, point: CriterionPoint, rows: Codes) -> Array:
@@ -106,10 +106,6 @@ def _by_subject(problem: Problem) -> list[Codes]:
     """(B, k) rows of the subjects of each size, in the order of the visits."""
     assert problem.design.residual is not None
     return order_rows(problem.design, problem.design.residual.subject.codes)
-
-
-def _sigma(problem: Problem, point: CriterionPoint) -> float:
-    return float(np.sqrt(problem.sigma2(point.sigma2)))
 
 
 def _parameter_sets(problem: Problem, x: Array, sigma: float) -> tuple[GroupedStructure, Array] | None:
