@@ -74,6 +74,22 @@ def solve_Xy(logdet: Array, Xy: Array) -> Solution:
     return Solution(logdet, Xy, root, logdet_X, alpha, r2, inverse)
 
 
+def solve_rows(logdet: float, rows: Array) -> Solution:
+    """The same by rows (m, r) whose products are those of the bordered matrix: what is small among them keeps its digits."""
+    p = rows.shape[1] - 1
+    R = np.linalg.qr(rows, mode="r")
+    R = R * np.where(np.diagonal(R) < 0.0, -1.0, 1.0)[:, None]
+    root, half = R[:p, :p].T, R[:p, p]
+    if not np.diagonal(root).all():
+        raise np.linalg.LinAlgError("not positive definite")
+    inverse = np.linalg.inv(root)
+    logdet_X = 2.0 * float(np.log(np.diagonal(root)).sum())
+    r2 = float(R[p, p]) ** 2
+    return Solution(
+        np.array([logdet]), (R.T @ R)[None], root[None], np.array([logdet_X]), (inverse.T @ half)[None], np.array([r2]), inverse[None]
+    )
+
+
 def _solve_narrow(Xy: Array, p: int) -> tuple[Array, Array | None, Array, Array]:
     """The Cholesky factor L of X'V0^-1X, its inverse, L^-1 X'V0^-1y and alpha."""
     root, inverse = factor_and_inverse(Xy[:, :p, :p])

@@ -9,6 +9,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, pool_levels
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal, BlockFactor
+from tests.laws.precise import precise_criterion
 
 THETAS = (1.0, 1e2, 1e4, 1e6, 1e7, 1e8, 1e9)
 
@@ -98,3 +99,48 @@ def test_one_large_theta_among_many_leaves_the_others_together(monkeypatch: pyte
         assert passes <= max(1, levels // 100)
         for name in ("logdet", "logdet_X", "r2"):
             np.testing.assert_allclose(getattr(together, name), np.concatenate([getattr(one, name) for one in alone]), rtol=1e-9)
+
+
+def few_rows(seed: int) -> pd.DataFrame:
+    """24 rows of 6 subjects, crossed with h, within k, with a relationship of the subjects left to the model."""
+    rng = np.random.default_rng(seed)
+    g, n = np.repeat(np.arange(6), 4), 24
+    data = pd.DataFrame({"x": rng.normal(size=n) + 2.0, "y": rng.normal(size=n), "w": rng.uniform(0.5, 2.0, n)})
+    visit = pd.Categorical(np.tile(list("pqrs"), 6), ordered=True)
+    return data.assign(g=g.astype(str), h=np.tile(np.arange(3), 8).astype(str), k=(g % 3).astype(str), v=visit)
+
+
+RELATED = pd.DataFrame(0.7 * np.eye(6) + 0.3, index=[str(i) for i in range(6)], columns=[str(i) for i in range(6)])
+
+STRUCTURED = {
+    "an intercept": ("y ~ x + (1 | g)", {"residual": "ar1(v | g)"}),
+    "a slope": ("y ~ x + (x | g)", {"residual": "ar1(v | g)"}),
+    "a slope without its intercept": ("y ~ x + (0 + x | g)", {"residual": "toep(v | g)"}),
+    "a variance function": ("y ~ x + (1 | g)", {"variance": "ident(h)"}),
+    "crossed": ("y ~ x + (1 | g) + (1 | h)", {"residual": "ar1(v | g)"}),
+    "nested": ("y ~ x + (1 | k / g)", {"residual": "ar1(v | g)"}),
+    "weights": ("y ~ x + (1 | g)", {"residual": "ar1(v | g)", "weights": "w"}),
+    "relationship": ("y ~ x + (1 | g)", {"residual": "ar1(v | g)", "relationship": {"g": RELATED}}),
+}
+
+
+@pytest.mark.parametrize("theta", [10.0, 900.0, 1e4, 1e6, 1e8])
+@pytest.mark.parametrize("kind", STRUCTURED)
+def test_structured_errors_keep_their_digits(kind: str, theta: float) -> None:
+    formula, options = STRUCTURED[kind]
+    problem = blm.LMM(formula, few_rows(1), check="warn", **options).problem
+    sizes = [theta] if len(problem.random.terms) == 1 else [theta, 1.0]
+    for own in (sizes, sizes[::-1]):
+        x = problem.start.copy()
+        for term, size in zip(problem.random.terms, own, strict=True):
+            x[term.part] = term.covariance.from_matrix(size**2 * np.eye(term.covariance.q))
+        for restricted in (True, False):
+            precise = precise_criterion(problem, x, restricted)
+            assert problem.criterion.values(x[None], restricted)[0] == pytest.approx(precise, abs=1e-8 * max(1.0, theta / 1e6))
+            if theta > 1e5:
+                continue
+            # the slope along the sizes, which a step of a thousandth of each tells
+            random = np.arange(len(x)) < problem.random.size
+            near = problem.criterion.values(np.array([np.where(random, share * x, x) for share in (1.001, 0.999)]), restricted)
+            gradient = problem.criterion.at(x, restricted, order=1).gradient[: problem.random.size]
+            assert gradient @ x[: problem.random.size] == pytest.approx((near[0] - near[1]) / 0.002, abs=2e-3)

@@ -23,7 +23,7 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_memory
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
-from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy, stack_solutions
+from bayeslmm.likelihood.kernel import TUNING, Solution, solve_rows, solve_Xy, stack_solutions
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.structured.residual_structure import BlockRows, ResidualStructure, VarianceFunction
 
@@ -224,6 +224,7 @@ class StructuredBlockFactor:
 
     U : (B, k, r); Z : per term (B, k, q); link : per term (B, k, k) relationship or same-level mask
     R, V inverse : (B, k, k); s : (B, k) the scale that rows were divided by
+    root : (B, k, k) with root' root = V^-1, where V itself would hide R behind the random effects; None elsewhere
     """
 
     batch: RowBatch
@@ -233,6 +234,13 @@ class StructuredBlockFactor:
     R: Array
     inverse: Array
     scale: Array
+    root: Array | None
+
+    @property
+    def whitened(self) -> Array:
+        """root [X y] of all rows, (B k, r)."""
+        assert self.root is not None
+        return np.asarray((self.root @ self.U).reshape(-1, self.U.shape[-1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -247,6 +255,37 @@ def _inverse(V: Array) -> tuple[Array, Array]:
     L = np.linalg.cholesky(V)
     Li = np.linalg.solve(L, np.broadcast_to(np.eye(V.shape[-1]), V.shape))
     return 2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1), Li.swapaxes(-1, -2) @ Li
+
+
+HIDDEN_ERRORS = 1e6
+"""Variance of a row, relative to that of its error, from which V as a sum keeps too few digits of R."""
+
+
+def _factorize_apart(R: Array, effects: list[Array]) -> tuple[Array, Array]:
+    """log |R + W W'| (B,) and a root of its inverse, by the singular values of L^-1 W, R = L L'; effects : parts of W, (B, k, m) each.
+
+    What the largest effects span is kept apart from the rest: neither is rounded in the size of the other.
+    """
+    L = np.linalg.cholesky(R)
+    left, sizes, _ = np.linalg.svd(np.linalg.solve(L, np.concatenate(effects, axis=-1)), full_matrices=True)
+    shrink = np.ones(left.shape[:-1])
+    shrink[:, : sizes.shape[-1]] = 1.0 / np.sqrt(1.0 + sizes**2)
+    logdet = 2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1) - 2.0 * np.log(shrink).sum(-1)
+    # left' L^-1, by the transpose
+    turned = np.linalg.solve(L.swapaxes(-1, -2), left).swapaxes(-1, -2)
+    return logdet, shrink[..., None] * turned
+
+
+def _effects(term: TermColumns, rows: Codes, ZT: Array) -> Array:
+    """Z T of some blocks as a column for each level and effect, (B, k, k q): levels by the first row that has them."""
+    B, k, q = ZT.shape
+    codes = term.codes[rows]
+    if term.relationship is None:
+        first = (codes[:, :, None] == codes[:, None, :]).argmax(axis=-1)
+        shares = (first[:, :, None] == np.arange(k)).astype(float)
+    else:
+        shares = np.linalg.cholesky(term.relationship)[codes]
+    return np.asarray((shares[..., None] * ZT[:, :, None, :]).reshape(B, k, shares.shape[-1] * q))
 
 
 def level_mask(term: TermColumns, rows: Codes) -> Array:
@@ -296,8 +335,8 @@ class BlockDiagonalState:
     def row_states(self) -> list[StructuredBlockFactor]:
         """All rows in their blocks, those of pooled subjects too."""
         log_scale = self.kernel.log_scale(self.x)[0]
-        D = [term.covariance.matrix(self.x[term.part]) for term in self.kernel.random.terms]
-        return [*self.rows, *(self.kernel.factorize(batch, self.phi, D, log_scale)[0] for batch in self.kernel.data.pooled_rows)]
+        T = self.kernel.random_factors(self.x)
+        return [*self.rows, *(self.kernel.factorize(batch, self.phi, T, log_scale)[0] for batch in self.kernel.data.pooled_rows)]
 
     @cached_property
     def positions(self) -> tuple[Codes, Codes]:
@@ -514,13 +553,14 @@ class BlockDiagonalKernel:
 
     def _one(self, x: Array) -> BlockDiagonalState:
         log_scale, slopes = self.log_scale(x)
-        D = [term.covariance.matrix(x[term.part]) for term in self.random.terms]
+        T = self.random_factors(x)
         phi = x[self.residual_part]
         logdet = 0.0 if log_scale is None else 2.0 * float(log_scale.sum())
         Xy = np.zeros((self.data.r, self.data.r))
         rows, pooled = [], []
+        apart = self._hides_errors(T, phi, log_scale)
         for batch in self.data.rows:
-            state, part = self.factorize(batch, phi, D, log_scale)
+            state, part = self.factorize(batch, phi, T, log_scale, apart=apart)
             rows.append(state)
             logdet += part
             flat = (state.inverse @ state.U).reshape(-1, self.data.r)
@@ -531,11 +571,31 @@ class BlockDiagonalKernel:
             logdet += float(group.count @ each)
             Xy += np.einsum("bk,bkr->r", inverse.reshape(len(R), -1), group.G).reshape(self.data.r, self.data.r)
             pooled.append(PooledBlockFactor(group, R, inverse))
-        Xy = 0.5 * (Xy + Xy.T)
-        return BlockDiagonalState(self, x, solve_Xy(np.array([logdet]), Xy[None]), rows, pooled, slopes)
+        if apart:
+            solution = solve_rows(logdet, np.concatenate([part.whitened for part in rows]))
+        else:
+            solution = solve_Xy(np.array([logdet]), 0.5 * (Xy + Xy.T)[None])
+        return BlockDiagonalState(self, x, solution, rows, pooled, slopes)
 
-    def factorize(self, batch: RowBatch, phi: Array, D: list[Array], log_scale: Array | None) -> tuple[StructuredBlockFactor, float]:
-        """The blocks of a batch at some parameters, and the sum of their log determinants."""
+    def _hides_errors(self, factors: list[Array], phi: Array, log_scale: Array | None) -> bool:
+        """Whether the random effects of a row are so large beside its error that V as a sum would lose it."""
+        if not any(T.size and np.abs(T).max() > 1.0 for T in factors):
+            return False  # asked at every evaluation, and hardly ever more than this
+        effects = sum(((term.Z @ T) ** 2).sum(axis=1) for term, T in zip(self.data.terms, factors, strict=True))
+        scaled = np.asarray(effects if log_scale is None else effects * np.exp(-2.0 * log_scale))
+        if scaled.max() < 1e-4 * HIDDEN_ERRORS:
+            return False
+        errors = [np.einsum("bkk->bk", self.structure.matrices(phi, batch.block)) for batch in self.data.rows]
+        return any(bool((scaled[batch.rows] > HIDDEN_ERRORS * R).any()) for batch, R in zip(self.data.rows, errors, strict=True))
+
+    def random_factors(self, x: Array) -> list[Array]:
+        """T of every term, Sigma = T T'."""
+        return [term.covariance.factor(x[term.part]) for term in self.random.terms]
+
+    def factorize(
+        self, batch: RowBatch, phi: Array, factors: list[Array], log_scale: Array | None, *, apart: bool = False
+    ) -> tuple[StructuredBlockFactor, float]:
+        """The blocks of a batch at some parameters, and the sum of their log determinants; apart : V not as a sum."""
         U = self.data.Xy[batch.rows]
         scale = np.ones(batch.rows.shape)
         Z = [term.Z[batch.rows] for term in self.data.terms]
@@ -545,10 +605,16 @@ class BlockDiagonalKernel:
             Z = [z / scale[..., None] for z in Z]
         R = self.structure.matrices(phi, batch.block)
         V = R.copy()
-        links = []
-        for term, z, d in zip(self.data.terms, Z, D, strict=True):
+        links, ZT = [], [z @ T for z, T in zip(Z, factors, strict=True)]
+        for term, own in zip(self.data.terms, ZT, strict=True):
             link = level_mask(term, batch.rows)
-            V += (z @ d @ z.swapaxes(-1, -2)) * link
+            V += (own @ own.swapaxes(-1, -2)) * link
             links.append(link)
-        logdet, inverse = _inverse(V)
-        return StructuredBlockFactor(batch, U, tuple(Z), tuple(links), R, inverse, scale), float(logdet.sum())
+        root = None
+        if apart:
+            effects = [_effects(term, batch.rows, own) for term, own in zip(self.data.terms, ZT, strict=True)]
+            logdet, root = _factorize_apart(R, effects)
+            inverse = root.swapaxes(-1, -2) @ root
+        else:
+            logdet, inverse = _inverse(V)
+        return StructuredBlockFactor(batch, U, tuple(Z), tuple(links), R, inverse, scale, root), float(logdet.sum())
