@@ -91,7 +91,7 @@ notebooks: .venv/.docs ## run the notebooks in place
 slow: .venv/.dev ## the tests that take minutes
 	$(PYTEST) -n $(JOBS) -m slow
 
-optimum: .venv/.dev ## 2,000 random designs against many starts, and lme4 where R is at hand (half an hour)
+optimum: .venv/.dev ## 2,300 random designs against many starts, and lme4 where R is at hand (an hour)
 	.venv/bin/python -m benchmarks.optimum --write
 
 coverage: .venv/.dev ## simulated coverage of intervals and size of tests
