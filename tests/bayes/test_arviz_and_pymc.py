@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,9 +153,9 @@ GRAPHS = {
 
 
 @pytest.mark.parametrize("form", ["marginal", "hierarchical"])
-@pytest.mark.parametrize("name", list(GRAPHS))
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in GRAPHS else pytest.mark.slow) for n in every_verb.MODELS])
 def test_graphs_are_copied_intervened_on_and_observed(name: str, form: Any) -> None:
-    graph = every_verb.MODELS[name]().updated(changes=GRAPHS[name]).to_pymc(form)
+    graph = every_verb.MODELS[name]().updated(changes=GRAPHS.get(name, {})).to_pymc(form)
     given = {"alpha": np.zeros(len(graph.coords["coef"]))}
     with pytensor.config.change_flags(mode="FAST_COMPILE"):
         start = graph.initial_point()
@@ -169,8 +170,9 @@ def test_graphs_are_copied_intervened_on_and_observed(name: str, form: Any) -> N
 
 
 @pytest.mark.parametrize("form", ["marginal", "hierarchical"])
-def test_log_likelihoods_and_log_priors_of_draws_are_computed(form: Any) -> None:
-    graph = every_verb.MODELS["weights and offset"]().to_pymc(form)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "weights and offset" else pytest.mark.slow) for n in every_verb.MODELS])
+def test_log_likelihoods_and_log_priors_of_draws_are_computed(name: str, form: Any) -> None:
+    graph = every_verb.MODELS[name]().to_pymc(form)
     with pytensor.config.change_flags(mode="FAST_COMPILE"), graph, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options = {"draws": 3, "tune": 3, "chains": 1, "progressbar": False, "random_seed": 1, "compute_convergence_checks": False}
@@ -180,6 +182,30 @@ def test_log_likelihoods_and_log_priors_of_draws_are_computed(form: Any) -> None
         again = pm.sample(step=pm.Metropolis(), **options)
         pm.compute_log_prior(pm.compute_log_likelihood(again, progressbar=False), progressbar=False)
         assert {"log_likelihood", "log_prior"} <= set(again.children)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chains", [1, 2])
+def test_ctrl_c_in_pymc_keeps_the_draws_made_and_says_so(chains: int) -> None:
+    calls = []
+
+    def press(trace: Any, draw: Any) -> None:
+        if draw.chain == chains - 1:
+            calls.append(draw)
+            if len(calls) == 30:
+                raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT), np.geterr()
+    options = {"callback": press, "cores": 1}
+    with pytensor.config.change_flags(mode="FAST_COMPILE"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = every_verb.MODELS["one factor"]()
+        post = model.sample(40, chains, 1, "hierarchical", sampler="pymc", tune=10, sampler_options=options)
+    assert post.interrupted
+    assert post.checks["interrupted"].verdict == "failed"
+    assert 0 < post.draws.size < 40 * chains
+    assert np.isfinite(post.tidy()["estimate"]).all()
+    assert before == (signal.getsignal(signal.SIGINT), np.geterr())
 
 
 def test_new_rows_are_set_with_their_weights_and_columns() -> None:

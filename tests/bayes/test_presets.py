@@ -21,25 +21,54 @@ FORMULAS = {
     "crossed": ("y ~ x * w + (1 | g) + (1 | h)", "y ~ x * w + (1 | g) + (1 | h)"),
     "a factor": ("y ~ x + h + (1 | g)", "y ~ x + h + (1 | g)"),
 }
+ALIKE = [
+    "y ~ w * inner + (1 | g)",
+    "y ~ 0 + x + (1 | g)",
+    "y ~ 1 + (1 | g)",
+    "y ~ x + (0 + x | g)",
+    "y ~ 0 + h + (1 | g)",
+    "y ~ x:w + (1 | g)",
+    "y ~ x",
+]
+MORE = {
+    **{formula: (formula, formula) for formula in ALIKE},
+    "slopes of two factors": ("y ~ x + w + (x || g) + (w || h)", "y ~ x + w + (1 | g) + (0 + x | g) + (1 | h) + (0 + w | h)"),
+    "nested": ("y ~ x + (1 | g / inner)", "y ~ x + (1 | g) + (1 | g:inner)"),
+    "levels apart": ("y ~ x + diag(0 + h | g)", "y ~ x + (0 + h | g)"),
+    "a function": ("log(y) ~ x + (1 | g)", "np.log(y) ~ x + (1 | g)"),
+}
+"""Bambi's own formulas beside ours, for the long form."""
 
 
-def frame() -> pd.DataFrame:
-    return designs.grouped().assign(x=lambda d: 3.0 * d["x"] + 7.0, y=lambda d: 20.0 + 4.0 * d["y"])
+def frame(seed: int = 1) -> pd.DataFrame:
+    return designs.grouped(seed).assign(x=lambda d: 3.0 * d["x"] + 7.0, y=lambda d: 20.0 + 4.0 * d["y"])
 
 
 @pytest.mark.parametrize("name", list(FORMULAS))
 def test_the_bambi_preset_is_what_bambi_builds(name: str) -> None:
-    ours, theirs = FORMULAS[name]
-    data = frame()
-    rows = density(blm.LMM(ours, data).problem, blm.Priors(preset="bambi")).priors
+    held_to_bambi(*FORMULAS[name], frame())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("name", list(MORE))
+def test_the_bambi_preset_is_what_bambi_builds_of_any_formula(name: str, seed: int) -> None:
+    held_to_bambi(*MORE[name], frame(seed))
+
+
+def held_to_bambi(ours: str, theirs: str, data: pd.DataFrame) -> None:
+    """Every prior of the preset beside that of Bambi's own build."""
+    rows = density(blm.LMM(ours, data, check="warn").problem, blm.Priors(preset="bambi")).priors
     built = bambi.Model(theirs, data)
     built.build()
     mean = built.parameters["mu"]
-    found = [mean.intercept_term.prior.args, *(term.prior.args for term in mean.common_terms.values())]
+    intercept = [] if mean.intercept_term is None else [mean.intercept_term.prior.args]
+    found = [*intercept, *(term.prior.args for term in mean.common_terms.values())]
     flat = np.concatenate([np.stack(np.broadcast_arrays(*map(np.atleast_1d, (a["mu"], a["sigma"])))).T for a in found])
     np.testing.assert_allclose([row.prior.parameters for row in rows.alpha], flat, rtol=1e-9)
     scales = [np.atleast_1d(term.prior.args["sigma"].args["sigma"]) for term in mean.group_specific_terms.values()]
-    np.testing.assert_allclose([row.prior.parameters[-1] for own in rows.terms for row in own.sds], np.concatenate(scales), rtol=1e-9)
+    own = [row.prior.parameters[-1] for matrix in rows.terms for row in matrix.sds]
+    np.testing.assert_allclose(own, np.concatenate([np.zeros(0), *scales]), rtol=1e-9)
     sigma = built.parameters["sigma"].prior
     assert rows.sigma is not None
     np.testing.assert_allclose(rows.sigma.prior.parameters, [sigma.args["nu"], sigma.args["sigma"]], rtol=1e-9)
