@@ -14,6 +14,7 @@ from scipy import stats
 
 import bayeslmm as blm
 from bayeslmm.bayes.posterior.predict import linear_predictor
+from bayeslmm.bayes.sampling.hierarchical import drawn_before_the_end
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, MismatchError, PriorError, SpecificationError, optional
 from tests.bayes.designs import MODELS, grouped, model
 
@@ -339,6 +340,22 @@ def test_ctrl_c_keeps_the_draws_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.interrupted
     assert found.checks["interrupted"].verdict == "failed"
     assert 100 < found.draws.size < 4000
+
+
+@pytest.mark.parametrize(
+    ("lengths", "kept"), [((40, 40), (2, 40)), ((40, 9), (1, 40)), ((30, 28, 1), (2, 28)), ((0, 12), (1, 12)), ((0, 0), (0, 0))]
+)
+def test_draws_that_a_stopped_sampler_did_not_make_are_no_draws(lengths: tuple[int, ...], kept: tuple[int, int]) -> None:
+    xarray = pytest.importorskip("xarray")
+    rng, chains = np.random.default_rng(1), len(lengths)
+    values = {"alpha": rng.normal(size=(chains, 40, 2)), "sigma": rng.normal(size=(chains, 40)), "beta": np.zeros((chains, 40, 0))}
+    for chain, length in enumerate(lengths):
+        for variable in values.values():
+            variable[chain, length:] = np.nan
+    dims = {"alpha": ("chain", "draw", "coef"), "sigma": ("chain", "draw"), "beta": ("chain", "draw", "level")}
+    found, n = drawn_before_the_end(xarray.Dataset({name: (dims[name], variable) for name, variable in values.items()}))
+    assert (len(found), n) == kept
+    assert np.isfinite(values["alpha"][found, :n]).all()
 
 
 @pytest.mark.parametrize("wrong", [{"draws": 0}, {"chains": -1}, {"draws": 2.5}, {"method": "magic"}, {"tune": 5}])

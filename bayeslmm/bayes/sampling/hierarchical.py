@@ -22,7 +22,7 @@ from bayeslmm.bayes.sampling.nuts import bfmi, ess, r_hat
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.covariance.unstructured import band_positions
-from bayeslmm.errors import Check, DependencyError, SamplingError, SpecificationError, optional, optional_packages
+from bayeslmm.errors import Check, DependencyError, SpecificationError, optional, optional_packages
 from bayeslmm.results.random_effects import terms_by_group
 
 if TYPE_CHECKING:
@@ -53,11 +53,12 @@ def sample_hierarchical(
         from bayeslmm.bayes.pymc_model.model import to_pymc
     graph = to_pymc(model, "hierarchical")
     name, tree = draw_graph(graph, sampler, draws, chains, tune, seed, options)
-    posterior = tree["posterior"]
-    shape = dict(posterior.sizes)
-    c, n = int(shape["chain"]), int(shape["draw"])
-    if c * n == 0:
-        raise SamplingError("nothing was drawn", name, "sample again", tree)
+    kept, n = drawn_before_the_end(tree["posterior"])
+    c = len(kept)
+    if c * n == 0:  # only Ctrl-C ends a sampler before its first draw
+        raise KeyboardInterrupt
+    part = {"chain": kept, "draw": slice(n)}
+    posterior = tree["posterior"].dataset.isel(part)
     phi = np.stack([target_phi(target, posterior, i, j) for i in range(c) for j in range(n)])
     alpha, mixing = _flat(posterior, "alpha"), target.layout.mixing
     if mixing is not None:
@@ -65,7 +66,8 @@ def sample_hierarchical(
             target.alpha.stated(alpha)[:, target.alpha.mixed], np.random.default_rng(seed_sequence(seed))
         )
     found = PosteriorDraws(phi, alpha, effect_draws(target, posterior), target.values(phi))
-    statistics = {key: np.asarray(tree["sample_stats"][key]).ravel() for key in ("diverging", "energy") if key in tree["sample_stats"]}
+    own = tree["sample_stats"].dataset.isel(part)
+    statistics = {key: np.asarray(own[key]).ravel() for key in ("diverging", "energy") if key in own}
     interrupted = n < draws or c < chains
     checks = {check.name: check for check in (*_checks(name, phi.reshape(c, n, -1), statistics), *target.problem.design.notes)}
     if interrupted:
@@ -103,6 +105,23 @@ def draw_graph(
     own = {"progressbar": False, "compute_convergence_checks": False, "nuts_sampler": "pymc", **options}
     with graph, interrupts_as_themselves():
         return "pymc", optional("pymc").sample(draws=draws, tune=tune, chains=chains, random_seed=seed, **own)
+
+
+def drawn_before_the_end(posterior: Any) -> tuple[Codes, int]:
+    """The chains and the number of draws of each that were made: a sampler that was stopped fills up shorter chains with NaN.
+
+    The most draws that chains of one length have among them.
+    """
+    c, n = int(posterior.sizes["chain"]), int(posterior.sizes["draw"])
+    filled = np.ones((c, n), bool)
+    for variable in posterior.data_vars.values():
+        values = np.asarray(variable.values, float).reshape(c, n, -1)
+        if values.shape[2]:
+            filled &= np.isnan(values).all(axis=2)
+    lengths = n - filled.sum(axis=1)
+    longest = np.sort(lengths)[::-1]
+    most = int(longest[np.argmax(longest * np.arange(1, c + 1))]) if c else 0
+    return np.flatnonzero(lengths >= max(most, 1)), most
 
 
 @contextmanager
