@@ -18,7 +18,7 @@ from bayeslmm.inference.intervals.resampling import VisitParameters
 from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, known_arguments
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.trials.ancova import analyse_repeated, contrasts, solve, visit_design
-from bayeslmm.trials.layout import Events, Layout, Strategy, control_arms, resampled_frame
+from bayeslmm.trials.layout import Events, Layout, Strategy, control_arms, label_key, resampled_frame
 from bayeslmm.trials.pooling import (
     ALTERNATIVES,
     Alternative,
@@ -374,11 +374,11 @@ def read_delta(layout: Layout, delta: Any) -> Array:
             raise DataError(
                 f"the delta frame has no column {lacking[0]!r}", "delta", "give what `imputations.delta` makes: subject, visit, delta"
             )
-        who = {str(label): i for i, label in enumerate(layout.subjects)}
-        when = {str(label): j for j, label in enumerate(layout.visits)}
+        who = {label_key(label): i for i, label in enumerate(layout.subjects)}
+        when = {label_key(label): j for j, label in enumerate(layout.visits)}
         out, seen = np.zeros(layout.size), np.zeros(layout.size, bool)
         for subject, visit, amount in zip(delta[c.subject], delta[c.visit], delta["delta"], strict=True):
-            i, j = who.get(str(subject), -1), when.get(str(visit), -1)
+            i, j = who.get(label_key(subject), -1), when.get(label_key(visit), -1)
             if i < 0 or j < 0 or seen[i, j]:
                 what = f"the delta frame has subject {subject!r} at visit {visit!r} " + (
                     "twice" if i >= 0 <= j else "and the data have not"

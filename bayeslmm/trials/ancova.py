@@ -23,7 +23,7 @@ from bayeslmm.inference.intervals.batch_refit import FunctionTests, function_tes
 from bayeslmm.inference.intervals.batch_structured import descend, parts, points_of_sums, poolable, subject_groups
 from bayeslmm.likelihood.problem import build_problem
 from bayeslmm.specification.model_spec import ModelSpec
-from bayeslmm.trials.layout import Layout, with_arm
+from bayeslmm.trials.layout import Layout, label_key, with_arm
 
 MeanWeights = Literal["counterfactual", "equal", "proportional"]
 WEIGHTS = ("counterfactual", "equal", "proportional", "proportional-em")
@@ -213,8 +213,8 @@ def analyse_repeated(
     order, groups = grouped_rows(problem), subject_groups(problem)
     subject, visit = layout.order
     # the codes of the design's subjects are not the layout's where labels sort otherwise
-    known = {str(label): i for i, label in enumerate(layout.subjects)}
-    place = np.array([known[str(label)] for label in design.residual.subject.levels]) if design.residual is not None else np.arange(0)
+    known = {label_key(label): i for i, label in enumerate(layout.subjects)}
+    place = np.array([known[label_key(label)] for label in design.residual.subject.levels]) if design.residual is not None else np.arange(0)
     mean, scale = design.X @ problem.standardization.alpha0, problem.standardization.y_scale
     tests = []
     for part in parts(len(values), sum(group.cells for group in groups)):

@@ -16,7 +16,7 @@ from bayeslmm.results.fitted import as_pandas
 from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, answers_keywords, known_arguments
 from bayeslmm.trials.analyses import Analyses, ImputationModel, analyse
 from bayeslmm.trials.ancova import MeanWeights
-from bayeslmm.trials.layout import Layout, Strategy, TrialColumns, read_layout, resampled_frame
+from bayeslmm.trials.layout import Layout, Strategy, TrialColumns, read_layout, resampled_frame, strategy_name
 from bayeslmm.trials.pooling import Alternative, Replication
 from bayeslmm.trials.tipping import Tipping, delta_frame, tipping
 
@@ -72,7 +72,7 @@ class Imputations:
         layout = self.layout
         N, m = layout.size
         first = np.full(N, m) if self.trial is None else self.trial.events.first
-        strategy = ["" for _ in range(N)] if self.trial is None else [_name(s) for s in self.trial.events.strategy]
+        strategy = ["" for _ in range(N)] if self.trial is None else [strategy_name(s) for s in self.trial.events.strategy]
         after = (np.arange(m) >= first[:, None]) & ~layout.imputed
         return pd.DataFrame(
             {
@@ -388,10 +388,6 @@ class Imputations:
 
 
 known_arguments(Imputations, attributes=IMPUTATION_ATTRIBUTES)
-
-
-def _name(strategy: Any) -> str:
-    return str(getattr(strategy, "__name__", strategy))
 
 
 @answers_keywords

@@ -157,23 +157,23 @@ def read_events(layout: Layout, events: Any, default: Strategy) -> Events:
     for name in frame.columns:
         if name not in (c.subject, c.visit, "strategy") and _means_strategy(frame[name], name):
             raise DataError(f"column {name!r} of the events reads as strategies", "events", 'call it "strategy", or leave it out')
-    who = {str(label): i for i, label in enumerate(layout.subjects)}
-    when = {str(label): j for j, label in enumerate(layout.visits)}
+    who = {label_key(label): i for i, label in enumerate(layout.subjects)}
+    when = {label_key(label): j for j, label in enumerate(layout.visits)}
     own = frame["strategy"].tolist() if "strategy" in frame.columns else [None] * len(frame)
-    for subject, visit, given in zip(_plain(frame[c.subject]), _plain(frame[c.visit]), own, strict=True):
+    for subject, visit, given in zip(frame[c.subject], frame[c.visit], own, strict=True):
         chosen = default if _absent(given) else read_strategy(given)
-        if str(subject) not in who:
+        if label_key(subject) not in who:
             raise DataError(f"the events name subject {subject!r}, which the data do not have", "events", "drop the row, or mend the label")
-        i = who[str(subject)]
+        i = who[label_key(subject)]
         if _absent(visit):
             what = f"subject {subject!r} has a strategy but no visit of an event"
             raise DataError(what, "events", "give the first visit affected, or leave the row out: such a subject is MAR")
-        if str(visit) not in when:
+        if label_key(visit) not in when:
             where = f"visits: {', '.join(map(str, layout.visits))}"
             raise DataError(f"the event of subject {subject!r} is at visit {visit!r}, which does not exist", where, "use one of the visits")
         if first[i] < m:
             raise DataError(f"subject {subject!r} has two events", "events", "keep one row per subject: the first visit affected")
-        first[i], strategy[i] = when[str(visit)], chosen
+        first[i], strategy[i] = when[label_key(visit)], chosen
     found = Events(first, tuple(strategy))
     check_events(layout, found)
     return found
@@ -226,15 +226,15 @@ def _references(arms: tuple[Any, ...], reference: Mapping[Any, Any] | None) -> C
     if not isinstance(reference, Mapping):
         what = f"reference is a {type(reference).__name__}"
         raise SpecificationError(what, "reference", "give a mapping from each arm to its reference, such as {'DRUG': 'PLACEBO'}")
-    code = {str(arm): i for i, arm in enumerate(arms)}
+    code = {label_key(arm): i for i, arm in enumerate(arms)}
     for arm, other in reference.items():
         for label in (arm, other):
-            if str(label) not in code:
+            if label_key(label) not in code:
                 raise SpecificationError(f"reference names arm {label!r}", f"arms: {', '.join(map(str, arms))}", "use the arms of the data")
-        out[code[str(arm)]] = code[str(other)]
+        out[code[label_key(arm)]] = code[label_key(other)]
     for other in reference.values():
-        if out[code[str(other)]] < 0:
-            out[code[str(other)]] = code[str(other)]
+        if out[code[label_key(other)]] < 0:
+            out[code[label_key(other)]] = code[label_key(other)]
     lacking = [arms[i] for i in np.flatnonzero(out < 0)]
     if lacking:
         what = f"reference lacks arm {', '.join(map(repr, lacking))}"
@@ -247,10 +247,10 @@ def control_arms(layout: Layout, control: Any) -> Codes:
     if control is None:
         first = np.zeros(len(layout.arms), np.int64)
         return np.where(layout.reference >= 0, layout.reference, first) if (layout.reference >= 0).any() else first
-    known = {str(arm): i for i, arm in enumerate(layout.arms)}
-    if str(control) not in known:
+    known = {label_key(arm): i for i, arm in enumerate(layout.arms)}
+    if label_key(control) not in known:
         raise SpecificationError(f"{control!r} is no arm", f"arms: {', '.join(map(str, layout.arms))}", "give one of the arms as control")
-    return np.full(len(layout.arms), known[str(control)])
+    return np.full(len(layout.arms), known[label_key(control)])
 
 
 def with_arm(column: pd.Series[Any], arms: tuple[Any, ...], codes: Codes) -> Any:
@@ -295,12 +295,12 @@ def ordered_labels(column: pd.Series[Any]) -> tuple[tuple[Any, ...], Codes]:
 
 
 def _ordered_as(levels: tuple[Any, ...], codes: Codes, wanted: Sequence[Any]) -> tuple[tuple[Any, ...], Codes]:
-    place = {str(label): i for i, label in enumerate(wanted)}
-    lost = [label for label in levels if str(label) not in place]
+    place = {label_key(label): i for i, label in enumerate(wanted)}
+    lost = [label for label in levels if label_key(label) not in place]
     if lost:
         what = f"no outcome is observed at visit {', '.join(map(str, lost))}"
         raise DataError(what, "the law of its outcomes cannot be estimated", "drop the visit")
-    order = np.argsort([place[str(label)] for label in levels])
+    order = np.argsort([place[label_key(label)] for label in levels])
     rank = np.empty(len(levels), np.int64)
     rank[order] = np.arange(len(levels))
     return tuple(levels[i] for i in order), rank[codes]
@@ -334,7 +334,25 @@ def _numbers(column: pd.Series[Any], name: str) -> Array:
 
 def _plain(column: pd.Series[Any]) -> list[Any]:
     """Labels, whole numbers as integers."""
-    return [int(v) if isinstance(v, float) and v.is_integer() else v for v in column.tolist()]
+    return [_whole(label) for label in column.tolist()]
+
+
+def _whole(label: Any) -> Any:
+    return int(label) if isinstance(label, float) and label.is_integer() else label
+
+
+def label_key(label: Any) -> str:
+    """What a label of a subject, visit or arm is known by, in whatever column or argument it stands: 1, 1.0 and "1" are one.
+
+    >>> label_key(1.0), label_key("w1")
+    ('1', 'w1')
+    """
+    return str(_whole(label))
+
+
+def strategy_name(strategy: Strategy) -> str:
+    """How a strategy is spoken of: its word, or the name of the function."""
+    return str(getattr(strategy, "__name__", strategy))
 
 
 def _absent(value: Any) -> bool:

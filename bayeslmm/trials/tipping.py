@@ -17,7 +17,7 @@ from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, known_argument
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.results.render import html_of_frame
 from bayeslmm.trials.analyses import Cells, CompletedTrial, analysis_formula, ancova_cells, pooled_by_rule, pooled_table
-from bayeslmm.trials.layout import Layout, control_arms
+from bayeslmm.trials.layout import Layout, control_arms, label_key
 from bayeslmm.trials.pooling import ALTERNATIVES, Alternative, Pooled
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ def _first(imputations: CompletedTrial) -> Codes:
 def _by_arm(imputations: CompletedTrial, delta: Mapping[Any, float], after_event: bool, missing_only: bool) -> Array:
     layout = imputations.layout
     amounts = np.zeros(len(layout.arms))
-    known = {str(arm): i for i, arm in enumerate(layout.arms)}
+    known = {label_key(arm): i for i, arm in enumerate(layout.arms)}
     for arm, amount in delta.items():
-        if str(arm) not in known:
+        if label_key(arm) not in known:
             raise SpecificationError(f"delta names arm {arm!r}", f"arms: {', '.join(map(str, layout.arms))}", "use the arms of the data")
-        amounts[known[str(arm)]] = _amount(amount)
+        amounts[known[label_key(arm)]] = _amount(amount)
     return np.asarray(amounts[layout.arm][:, None] * _adjusted_cells(imputations, after_event, missing_only))
 
 
@@ -217,14 +217,14 @@ def _flat(pooled: Pooled) -> Pooled:
 
 def _grid(layout: Layout, grid: Any, arms: Sequence[Any] | None, control: Codes) -> tuple[list[Codes], list[Array]]:
     """Arms that share an amount, and the amounts in order, each once."""
-    known = {str(arm): i for i, arm in enumerate(layout.arms)}
+    known = {label_key(arm): i for i, arm in enumerate(layout.arms)}
 
     def codes(labels: Sequence[Any]) -> Codes:
-        unknown = [label for label in labels if str(label) not in known]
+        unknown = [label for label in labels if label_key(label) not in known]
         if unknown:
             what = f"the grid names arm {unknown[0]!r}"
             raise SpecificationError(what, f"arms: {', '.join(map(str, layout.arms))}", "use the arms of the data")
-        return np.array([known[str(label)] for label in labels], np.int64)
+        return np.array([known[label_key(label)] for label in labels], np.int64)
 
     if isinstance(grid, Mapping):
         if not 1 <= len(grid) <= 2 or arms is not None:
@@ -253,10 +253,10 @@ def _visits(layout: Layout, visit: Any) -> Codes:
     if visit is None:
         return np.array([layout.size[1] - 1])
     wanted = [visit] if isinstance(visit, str) or not isinstance(visit, Sequence) else list(visit)
-    known = {str(label): j for j, label in enumerate(layout.visits)}
+    known = {label_key(label): j for j, label in enumerate(layout.visits)}
     if not wanted:
         raise SpecificationError("no visit is named", "visit", f"visits: {', '.join(map(str, layout.visits))}")
-    unknown = [label for label in wanted if str(label) not in known]
+    unknown = [label for label in wanted if label_key(label) not in known]
     if unknown:
         raise SpecificationError(f"there is no visit {unknown[0]!r}", f"visits: {', '.join(map(str, layout.visits))}", "use one of them")
-    return np.array([known[str(label)] for label in wanted])
+    return np.array([known[label_key(label)] for label in wanted])

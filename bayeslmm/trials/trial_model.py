@@ -26,6 +26,7 @@ from bayeslmm.trials.layout import (
     Strategy,
     TrialColumns,
     check_events,
+    label_key,
     means_read,
     own_law,
     read_events,
@@ -33,6 +34,7 @@ from bayeslmm.trials.layout import (
     read_strategy,
     strategy_covariance,
     strategy_mean,
+    strategy_name,
     with_arm,
 )
 
@@ -220,8 +222,8 @@ def read_imputation_model(
         _require_order(layout)
     _require_arms(layout)
     fit = _fit_at_random(model, layout, found, criterion)
-    labels = {str(label): i for i, label in enumerate(fit.design.residual.subject.levels)}
-    place = np.array([labels.get(str(label), -1) for label in layout.subjects])
+    labels = {label_key(label): i for i, label in enumerate(fit.design.residual.subject.levels)}
+    place = np.array([labels.get(label_key(label), -1) for label in layout.subjects])
     law = _law(layout, found, fit)
     _require_estimable(layout, found, law)
     return TrialModel(layout, found, fit, law, place)
@@ -331,11 +333,7 @@ def _require_estimable(layout: Layout, events: Events, law: Law) -> None:
             if len(lost):
                 visit = layout.visits[part.start + int(lost[0])]
                 what = f"the mean of arm {layout.arms[arm]!r} at visit {visit!r} cannot be estimated"
-                where = f"strategy {_strategy_name(name)} of subject {layout.subjects[i]!r}; no outcome of the fit tells it"
+                where = f"strategy {strategy_name(name)} of subject {layout.subjects[i]!r}; no outcome of the fit tells it"
                 raise DataError(
                     what, where, "drop the visit, leave the interaction out of the formula, or use a strategy without this mean"
                 )
-
-
-def _strategy_name(strategy: Strategy) -> str:
-    return str(getattr(strategy, "__name__", strategy))

@@ -205,3 +205,27 @@ def test_given_imputations_are_pooled_to_the_last_digit(seed: int, alternative: 
             want = {"estimate": np.mean(q), "std_error": np.sqrt(T), "df": df, "statistic": t, "p_value": p}
             for name, value in want.items():
                 assert row[name] == pytest.approx(value, rel=1e-12, abs=1e-14), name
+
+
+@pytest.mark.parametrize("visits", [[0.0, 1.0, 2.0], [0.5, 1.0, 1.5], [10, 20, 30]])
+@pytest.mark.parametrize("arms", [[0.0, 1.0], [1, 2], ["p", "a"]])
+@pytest.mark.parametrize("categories", [False, True])
+def test_labels_that_are_numbers_are_found_wherever_they_stand(visits: list[Any], arms: list[Any], categories: bool) -> None:
+    """Whole numbers held as floats, in the data, in events, deltas, references, grids and controls."""
+    rng = np.random.default_rng(2)
+    N = 24
+    data = pd.DataFrame({"id": np.repeat(np.arange(N) + 1.0, 3), "visit": visits * N, "arm": np.repeat([arms[i % 2] for i in range(N)], 3)})
+    data["y"] = np.repeat(rng.normal(size=N), 3) + rng.normal(size=3 * N)
+    data.loc[[2, 7, 8, 11, 30, 34, 35], "y"] = np.nan
+    if categories:
+        data = data.assign(visit=pd.Categorical(data["visit"], visits, ordered=True), arm=pd.Categorical(data["arm"], arms))
+    events = pd.DataFrame({"id": [1.0, 3.0, 12.0], "visit": [visits[2], visits[1], visits[1]]})
+    model = blm.LMM("y ~ C(visit) * C(arm)", data, residual="us(visit | id)")
+    imp = blm.impute(model, treatment="arm", reference={arms[1]: arms[0]}, events=events, strategy="JR")
+    delta = imp.delta({arms[1]: 2.0})
+    moved = imp.analyse("y ~ C(arm)", delta=delta, control=arms[0]).pool()
+    row = moved[(moved["visit"] == visits[1]) & (moved["parameter"] == "difference")].iloc[0]
+    table = imp.tipping({arms[1]: [2.0]}, "y ~ C(arm)", visit=visits[1], control=arms[0]).frame
+    assert table["estimate"].item() == pytest.approx(row["estimate"], rel=1e-12)
+    assert row["estimate"] != pytest.approx(imp.analyse("y ~ C(arm)").pool()["estimate"].iloc[3], rel=1e-6)
+    assert imp.subjects["event"].notna().sum() == 3
