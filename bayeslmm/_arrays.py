@@ -139,6 +139,16 @@ def seed_sequence(seed: Any) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed)
 
 
+def unspent(seed: np.random.SeedSequence) -> np.random.SeedSequence:
+    """The same source of random numbers before any other was made from it.
+
+    >>> source = seed_sequence(1)
+    >>> len(source.spawn(3)), unspent(source).n_children_spawned
+    (3, 0)
+    """
+    return np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
+
+
 def generator(seed: Any) -> np.random.Generator:
     """Random numbers from a seed, as `seed_sequence` takes it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._arrays import Array, seed_sequence, unspent
 from bayeslmm._validation import require_count, require_names, require_one_of
 from bayeslmm.errors import BayesLMMError, SpecificationError, printable_text
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
@@ -30,6 +30,12 @@ ONE_BY_ONE = ("kenward-roger", "sandwich", "profile", "bootstrap")
 SLOW = 200
 """Simulated data sets of methods that are run one after the other."""
 
+PREFERENCE = ("satterthwaite", "kenward-roger", "profile", "bootstrap", "sandwich", "residual", "wald")
+"""Order of methods that a simulation does not tell apart: the package's own first, then by what they take account of."""
+
+SURE = 0.05
+"""Chance that some method of equal coverage is taken for another, or off its level, over all coefficients."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InferenceCheck:
@@ -47,6 +53,9 @@ class InferenceCheck:
         Shares of the refits.
     failed : float
         Shares of the refits.
+    covered : dict of str to ndarray
+        By method, whether each data set's interval of each coefficient holds the true value; NaN where a refit failed. Row by row the data
+        sets are the same for all methods.
     """
 
     frame: pd.DataFrame
@@ -55,6 +64,22 @@ class InferenceCheck:
     failed: float
     n: int
     conf_level: float
+    covered: Mapping[str, Array]
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """The method whose coverage is nearest to its level, and those that this simulation does not tell apart from it.
+
+        Methods are compared in the same data sets: what counts is in how many of them one interval holds the true value and the other
+        does not (McNemar), over all coefficients at once.
+
+        >>> set(check.alike) <= set(check.frame["method"])
+        True
+        """
+        gaps = {method: _gaps(inside, self.conf_level) for method, inside in self.covered.items()}
+        best = min(sorted(gaps, key=PREFERENCE.index), key=lambda method: float(gaps[method].max()))
+        same = [m for m in gaps if m == best or not _is_worse(self.covered[m], self.covered[best], self.conf_level)]
+        return tuple(sorted(same, key=PREFERENCE.index))
 
     @property
     def advice(self) -> str:
@@ -63,15 +88,20 @@ class InferenceCheck:
         >>> check.advice.startswith("Use")
         True
         """
-        gaps = (self.frame["coverage"] - self.conf_level).abs().groupby(self.frame["method"], sort=False).max()
-        best = str(gaps.idxmin())
-        own = self.frame[self.frame["method"] == best]
+        chosen = self.alike
+        own = self.frame[self.frame["method"].isin(chosen)]
         low, high = own["coverage"].min(), own["coverage"].max()
-        noise = 2.0 * float(np.sqrt(self.conf_level * (1.0 - self.conf_level) / own["n"].min()))
-        fine = float(gaps.min()) <= noise
-        verdict = "within the error of this simulation" if fine else f"off its level of {self.conf_level:.0%} by up to {gaps.min():.1%}"
+        limit = float(special.ndtri(1.0 - 0.5 * SURE / len(own)))
+        errors = np.sqrt(self.conf_level * (1.0 - self.conf_level) / own["n"])
+        off = (own["coverage"] - self.conf_level).abs()
+        fine = bool((off <= limit * errors).all())
+        level = f"{100 * self.conf_level:g}%"
+        verdict = "within the error of this simulation" if fine else f"off the level of {level} by up to {off.max():.1%}"
         tail = f"; {self.singular:.0%} of the refits were singular" if self.singular > 0.01 else ""
-        return f"Use {best}: its intervals cover {low:.1%} to {high:.1%} in this design, {verdict}{tail}."
+        if len(chosen) == 1:
+            return f"Use {chosen[0]}: its intervals cover {low:.1%} to {high:.1%} in this design, {verdict}{tail}."
+        names = f"{', '.join(chosen[:-1])} or {chosen[-1]}"
+        return f"Use {names}, not distinguishable here: their intervals cover {low:.1%} to {high:.1%} in this design, {verdict}{tail}."
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Coverage of every method and coefficient with its Monte Carlo limits.
@@ -101,6 +131,23 @@ class InferenceCheck:
 known_arguments(InferenceCheck)
 
 
+def _gaps(inside: Array, level: float) -> Array:
+    """(p,) how far coverage is from its level."""
+    return np.asarray(np.abs(np.nanmean(inside, axis=0) - level))
+
+
+def _is_worse(inside: Array, best: Array, level: float) -> bool:
+    """Whether a method is farther from its level than another by more than the error of a simulation, in some coefficient."""
+    shared = min(len(inside), len(best))
+    both = np.isfinite(inside[:shared]).all(axis=1) & np.isfinite(best[:shared]).all(axis=1)
+    one, other = inside[:shared][both], best[:shared][both]
+    more, less = ((one > other).sum(axis=0), (one < other).sum(axis=0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.abs(more - less) / np.sqrt(more + less)
+    told = z > special.ndtri(1.0 - 0.5 * SURE / one.shape[1])
+    return bool((told & (_gaps(one, level) > _gaps(other, level))).any())
+
+
 def check_inference(fit: Estimates, n: int, seed: int | None, methods: Sequence[str], conf_level: float) -> InferenceCheck:
     """`Fit.check_inference`."""
     n = require_count(n, "n")
@@ -115,24 +162,23 @@ def check_inference(fit: Estimates, n: int, seed: int | None, methods: Sequence[
     base: SimulatedFits | None = None
     together = batchable(fit, "satterthwaite")
     if together:
-        base = simulate_fits(fit, np.eye(p), n, seeds, "satterthwaite" if "satterthwaite" in methods else "asymptotic")
+        base = simulate_fits(fit, np.eye(p), n, unspent(seeds), "satterthwaite" if "satterthwaite" in methods else "asymptotic")
     slow = [m for m in methods if base is None or m not in SIDE_BY_SIDE]
-    one_by_one = _one_by_one(fit, slow, min(n, SLOW), seeds, conf_level) if slow else {}
+    covered = _one_by_one(fit, slow, min(n, SLOW), unspent(seeds), n, conf_level) if slow else {}
     for method in methods:
         if base is not None and method in SIDE_BY_SIDE:
             df: Any = {"wald": np.inf, "residual": float(fit.nobs - p)}.get(method, base.tests.df)
             half = special.stdtrit(df, 0.5 + 0.5 * conf_level) * base.tests.std_error
-            inside = (np.abs(base.tests.estimate - fit.fixef_kept) <= half)[base.settled]
-        else:
-            inside = one_by_one[method]
-        rows.append(_coverage(method, names, inside))
+            inside = np.where(np.isfinite(half), np.abs(base.tests.estimate - fit.fixef_kept) <= half, np.nan)
+            covered[method] = np.where(base.settled[:, None], inside, np.nan)
+        rows.append(_coverage(method, names, covered[method]))
     singular, failed, variances = _spread(fit, base)
-    return InferenceCheck(pd.concat(rows, ignore_index=True), variances, singular, failed, n, conf_level)
+    return InferenceCheck(pd.concat(rows, ignore_index=True), variances, singular, failed, n, conf_level, covered)
 
 
-def _coverage(method: str, names: list[str], inside: Any) -> pd.DataFrame:
-    count = len(inside)
-    hits = inside.sum(axis=0)
+def _coverage(method: str, names: list[str], covered: Array) -> pd.DataFrame:
+    inside = covered[np.isfinite(covered).all(axis=1)]
+    count, hits = len(inside), inside.sum(axis=0)
     low = np.where(hits > 0, special.betaincinv(hits, count - hits + 1.0, 0.025), 0.0)
     high = np.where(hits < count, special.betaincinv(hits + 1.0, count - hits, 0.975), 1.0)
     share = hits / count
@@ -141,9 +187,11 @@ def _coverage(method: str, names: list[str], inside: Any) -> pd.DataFrame:
     )
 
 
-def _one_by_one(fit: Estimates, methods: Sequence[str], n: int, seeds: Any, level: float) -> dict[str, Any]:
-    """Whether each interval covers, (fits, p) by method."""
-    Y = simulate_responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, seeds.spawn(n))
+def _one_by_one(
+    fit: Estimates, methods: Sequence[str], n: int, seeds: np.random.SeedSequence, whole: int, level: float
+) -> dict[str, Array]:
+    """Whether each interval covers, (n, p) by method, NaN where a refit failed: in the first n of `whole` data sets."""
+    Y = simulate_responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, seeds.spawn(whole)[:n])
     ways: dict[str, Callable[[Any], tuple[Array, Array]]] = {
         "wald": lambda own: fixed_effects(own, "asymptotic", None, "expected").t(np.eye(len(own.fixef_kept))).limits(level),
         "residual": lambda own: fixed_effects(own, "residual", None, "expected").t(np.eye(len(own.fixef_kept))).limits(level),
@@ -153,18 +201,18 @@ def _one_by_one(fit: Estimates, methods: Sequence[str], n: int, seeds: Any, leve
         "profile": lambda own: _interval(own, "profile", level),
         "bootstrap": lambda own: _interval(own, "bootstrap", level),
     }
-    found: dict[str, list[Any]] = {method: [] for method in methods}
-    for y in Y.T:
+    found = {method: np.full((n, len(fit.fixef_kept)), np.nan) for method in methods}
+    for b, y in enumerate(Y.T):
         try:
             own = fit.model.with_response(y).fit(fit.method)
             limits = {method: ways[method](own) for method in methods}
         except BayesLMMError:
             continue
         for method, (low, high) in limits.items():
-            found[method].append((low <= fit.fixef_kept) & (fit.fixef_kept <= high))
-    if not all(found.values()):
+            found[method][b] = (low <= fit.fixef_kept) & (fit.fixef_kept <= high)
+    if not all(np.isfinite(inside).any() for inside in found.values()):
         raise SpecificationError("no simulated data set could be fitted by these methods", ", ".join(methods), "use other methods")
-    return {method: np.array(inside) for method, inside in found.items()}
+    return found
 
 
 def _interval(own: Any, method: Any, level: float) -> tuple[Array, Array]:

@@ -1,0 +1,89 @@
+"""Checks of inference: methods are judged in the same data sets, and by no more than the simulation tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm._arrays import seed_sequence
+from bayeslmm.errors import SpecificationError
+from bayeslmm.trials.inference_check import PREFERENCE, InferenceCheck
+from tests.trials.test_power import two_arms
+
+
+@pytest.fixture(scope="module")
+def few() -> blm.Fit:
+    return blm.assume("y ~ arm + (1 | g)", two_arms(4), alpha=[0, 1], sd=1.0, sigma=1.0)
+
+
+def made(covered: dict[str, Any], level: float = 0.95) -> InferenceCheck:
+    rows = [
+        {"method": method, "term": f"x{j}", "coverage": np.nanmean(inside[:, j]), "n": int(np.isfinite(inside[:, j]).sum())}
+        for method, inside in covered.items()
+        for j in range(inside.shape[1])
+    ]
+    return InferenceCheck(pd.DataFrame(rows), pd.DataFrame(), 0.0, 0.0, len(rows), level, covered)
+
+
+def test_methods_are_judged_in_the_same_data_sets(few: blm.Fit) -> None:
+    methods = ["wald", "satterthwaite", "kenward-roger", "sandwich", "residual"]
+    check = few.check_inference(12, seed=5, methods=methods)
+    Y = few.model.simulated(few.fixef_kept, few.theta, few._sigma, 12, seed_sequence(5))
+    for b in range(12):
+        own = few.model.with_response(Y.iloc[:, b].to_numpy()).fit()
+        for method, options in {
+            "wald": {"df": "asymptotic"},
+            "kenward-roger": {"df": "kenward-roger"},
+            "sandwich": {"vcov": "CR2"},
+        }.items():
+            table = own.tidy(**options, conf_int=True)
+            inside = (table["conf_low"] <= few.fixef_kept) & (few.fixef_kept <= table["conf_high"])
+            np.testing.assert_array_equal(check.covered[method][b], inside.to_numpy(float))
+    assert list(check.frame["method"].unique()) == methods
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_simulation_does_not_tell_apart_is_not_told_apart(seed: int) -> None:
+    """Two methods of one coverage are alike whatever the noise; a method that misses more of the same data sets is not."""
+    rng = np.random.default_rng(seed)
+    true = (rng.random((2000, 3)) < 0.95).astype(float)
+    flips = rng.random((2000, 3)) < 0.01
+    near = np.where(flips, 1.0 - true, true)
+    near = np.where(flips & (true == 1.0) & (rng.random((2000, 3)) < 0.9), true, near)  # as many one way as the other, about
+    short = np.where(rng.random((2000, 3)) < 0.03, 0.0, true)
+    check = made({"wald": short, "kenward-roger": near[:200], "satterthwaite": true})
+    assert check.alike == ("satterthwaite", "kenward-roger")
+    assert check.advice.startswith("Use satterthwaite or kenward-roger, not distinguishable here")
+    assert "within the error of this simulation" in check.advice
+    alone = made({"wald": short})
+    assert alone.advice.startswith("Use wald") and "off the level of 95%" in alone.advice
+
+
+def test_a_large_design_has_no_best_method_and_a_small_one_has(few: blm.Fit) -> None:
+    large = blm.assume("y ~ arm + (1 | g)", two_arms(150), alpha=[0, 1], sd=1.0, sigma=1.0)
+    assert set(large.check_inference(300, seed=1).alike) == {"satterthwaite", "wald"}
+    assert few.check_inference(600, seed=1).alike == ("satterthwaite",)
+
+
+def test_every_method_has_a_place_in_the_order() -> None:
+    from bayeslmm.trials.inference_check import ONE_BY_ONE, SIDE_BY_SIDE
+
+    assert sorted(PREFERENCE) == sorted([*SIDE_BY_SIDE, *ONE_BY_ONE])
+
+
+def test_a_report_has_the_check_and_the_one_sided_imputations(trial: pd.DataFrame, events: pd.DataFrame, model: blm.LMM) -> None:
+    fit = model.fit()
+    imp = blm.impute(model, treatment="arm", reference={"drug": "placebo"}, events=events, strategy="CIR")
+    check = fit.check_inference(20, seed=1)
+    options: dict[str, Any] = {"analysis": "change ~ arm + base", "alternative": "less", "null": 1.0, "conf_level": 0.975}
+    page = fit.report(imputations=imp, inference_check=check, **options)
+    assert "Can inference be trusted in this design?" in page and check.advice in page.replace("&#x27;", "'")
+    assert "that a difference is below 1 is shown where the upper limit of 97.5 %" in page
+    with pytest.raises(SpecificationError):
+        fit.report(alternative="less")
+    with pytest.raises(SpecificationError):
+        fit.report(inference_check=imp)  # type: ignore[arg-type]
