@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from bayeslmm.trials.assumed import Matrix
     from bayeslmm.trials.imputations import Imputations
     from bayeslmm.trials.inference_check import InferenceCheck
+    from bayeslmm.trials.pooling import Alternative
     from bayeslmm.trials.power import PowerCurve
 
 
@@ -494,21 +495,23 @@ class Fit(Estimates):
         delta: float = 0.0,
         equivalence: float | None = None,
         dropout: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+        effect: float | Sequence[float] | None = None,
     ) -> PowerCurve:
         """Power of a test at the parameters of this fit: the share of simulated data sets in which it rejects, or analytically.
 
         Parameters
         ----------
         test : array_like, Mapping, str or sequence of str
-            A coefficient, a contrast, or a term of `anova`.
+            A coefficient, a contrast, or a term of `anova`; a list of them is judged in the same simulated data.
         alpha : float, default 0.05
             Level of the test.
         nsim : int, default 1000
             Simulated data sets for each size.
         n : int or sequence of int, optional
-            Sizes to try, and the grouping factor that is extended to each.
+            Sizes to try.
         along : str, optional
-            Sizes to try, and the grouping factor that is extended to each.
+            What n counts: levels of a grouping factor, whose own subjects or classes are copied with it, or values of a covariate
+            (visits), which go on in steps as the last.
         df : str, default "satterthwaite"
             Degrees of freedom of the test.
         method : {"simulation", "analytic"}, default "simulation"
@@ -523,11 +526,13 @@ class Fit(Estimates):
             Two one-sided tests within plus and minus this.
         dropout : sequence of float or Mapping of str to sequence of float, optional
             Share of subjects gone by each visit, of all, or by the levels of a factor (the arm).
+        effect : float or sequence of float, optional
+            True values of what is tested, in place of what the parameters say: a curve along the effect.
 
         Returns
         -------
         PowerCurve
-            Power with its Monte Carlo limits, one row for each size; with a figure and a report.
+            Power with its Monte Carlo limits, one row for each size and test; with a figure.
 
         Examples
         --------
@@ -550,6 +555,7 @@ class Fit(Estimates):
             delta=delta,
             equivalence=equivalence,
             dropout=dropout,
+            effect=effect,
         )
 
     def check_inference(
@@ -1394,6 +1400,10 @@ class Fit(Estimates):
         imputations: Imputations | None = None,
         analysis: str | None = None,
         seed: int | None = None,
+        alternative: Alternative = "two-sided",
+        null: float = 0.0,
+        conf_level: float = 0.95,
+        inference_check: InferenceCheck | None = None,
     ) -> HtmlPage:
         """One HTML file that needs nothing else: model, data, estimates, variances, checks, figures, marginal means, provenance.
 
@@ -1419,6 +1429,14 @@ class Fit(Estimates):
             How the imputations are analysed, as in their `analyse`.
         seed : int, optional
             Seed that the draws were made with.
+        alternative : {"two-sided", "less", "greater"}, default "two-sided"
+            Of the imputations' tests, as in `pool`.
+        null : float, default 0.0
+            Of the imputations' tests, as in `pool`: minus the margin of a trial of non-inferiority where more is better.
+        conf_level : float, default 0.95
+            Level of the imputations' limits.
+        inference_check : InferenceCheck, optional
+            What `check_inference` found of this fit's design.
 
         Returns
         -------
@@ -1434,6 +1452,7 @@ class Fit(Estimates):
 
         seed_sequence(seed)
         options: dict[str, Any] = {"title": title, "df": df, "vcov": vcov, "information": information, "seed": seed}
+        sections: list[Callable[[Any], None]] = []
         if posterior is not None:
             from bayeslmm.bayes.comparison import compare
             from bayeslmm.bayes.posterior.posterior import Posterior
@@ -1445,12 +1464,19 @@ class Fit(Estimates):
             from bayeslmm.trials.report import EffectOptions, add_imputations, check_analysis
 
             _require_kind(imputations, Imputations, "imputations", "blm.impute(...)")
-            asked = EffectOptions(analysis)
+            asked = EffectOptions(analysis, (), conf_level, alternative, null)
             check_analysis(imputations, asked)
-            options["more"] = lambda page: add_imputations(page, imputations, asked)
-        elif analysis is not None:
-            raise SpecificationError("there are no imputations to analyse", "analysis", "give imputations=, or leave it out")
-        return fit_report(self, path, **options)
+            sections.append(lambda page: add_imputations(page, imputations, asked))
+        elif (analysis, alternative, null, conf_level) != (None, "two-sided", 0.0, 0.95):
+            where = "analysis, alternative, null, conf_level"
+            raise SpecificationError("there are no imputations to analyse", where, "give imputations=, or leave these out")
+        if inference_check is not None:
+            from bayeslmm.trials.inference_check import InferenceCheck
+            from bayeslmm.trials.report import add_inference_check
+
+            _require_kind(inference_check, InferenceCheck, "inference_check", "fit.check_inference()")
+            sections.append(lambda page: add_inference_check(page, inference_check))
+        return fit_report(self, path, more=lambda page: [add(page) for add in sections], **options)
 
     @property
     def plot(self) -> FitPlots:

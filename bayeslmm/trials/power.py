@@ -6,7 +6,7 @@ the method; in balanced designs that is exact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._arrays import Array, numbers_of, seed_sequence, unspent
 from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, require_name, require_number, require_one_of
+from bayeslmm.data.design import Design
+from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError, printable_text
 from bayeslmm.inference.fixed_effects.tests import Inference, check_options, fixed_effects
 from bayeslmm.inference.intervals.batch_refit import (
@@ -75,16 +77,17 @@ class PowerTest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PowerCurve:
-    """Power of a test over sizes of a design.
+    """Power of tests over sizes of a design, or over sizes of an effect.
 
     Examples take `power = fit.power("Days", nsim=50, n=[6, 12], along="Subject", seed=1)`.
 
     Attributes
     ----------
     frame : DataFrame
-        `n, power, conf_low, conf_high, nsim, failed, singular, estimate_bias`.
+        `n, power, conf_low, conf_high, nsim, failed, singular, estimate_bias`; before them `test` where several are asked for, and
+        `effect` where it is.
     along : str
-        What n counts.
+        What n counts; "effect" along an effect.
     """
 
     frame: pd.DataFrame
@@ -93,8 +96,10 @@ class PowerCurve:
     alpha: float
     method: str
 
-    def required(self, power: float = 0.9) -> int:
-        """The smallest n whose power is at least this, between the sizes tried along a curve that does not fall.
+    def required(self, power: float = 0.9) -> int | float:
+        """The smallest n, or along an effect the effect nearest to 0, whose power is at least this, of every test.
+
+        Between the sizes tried the curve is one that does not fall.
 
         Parameters
         ----------
@@ -103,13 +108,13 @@ class PowerCurve:
 
         Returns
         -------
-        int
-            The size.
+        int or float
+            The size; an effect is a float.
 
         Raises
         ------
         InferenceError
-            Where no size tried has this power.
+            Where no size tried has this power, and for effects on both sides of 0.
 
         Examples
         --------
@@ -117,17 +122,26 @@ class PowerCurve:
         True
         """
         power = require_number(power, "power", above=0.0, below=1.0)
-        n = self.frame["n"].to_numpy(float)
-        curve = np.maximum.accumulate(self.frame["power"].to_numpy(float))
+        own = [frame for _, frame in self.frame.groupby("test", sort=False)] if "test" in self.frame else [self.frame]
+        found = max((self._required(frame, power) for frame in own), key=abs)
+        return found if self.along == "effect" else int(np.ceil(found - 1e-9))
+
+    def _required(self, frame: pd.DataFrame, power: float) -> float:
+        """Of one test."""
+        n = frame["effect" if self.along == "effect" else "n"].to_numpy(float)
+        if n.min() < 0.0 < n.max():
+            raise InferenceError("the effects tried lie on both sides of 0", "required", "try effects of one sign")
+        order = np.argsort(np.abs(n), kind="stable")
+        n, curve = n[order], np.maximum.accumulate(frame["power"].to_numpy(float)[order])
         if curve[-1] < power:
             what = f"no size tried has a power of {power:g}: {curve[-1]:.3f} at {n[-1]:g}"
             raise InferenceError(what, f"along {self.along}", "try larger sizes")
         at = int(np.argmax(curve >= power))
         if at == 0:
-            return int(n[0])
+            return float(n[0])
         z = special.ndtri(np.clip(curve[at - 1 : at + 1], 1e-12, 1 - 1e-12))
         share = (special.ndtri(power) - z[0]) / (z[1] - z[0])
-        return int(np.ceil(n[at - 1] + share * (n[at] - n[at - 1]) - 1e-9))
+        return float(n[at - 1] + share * (n[at] - n[at - 1]))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Power along n with its Monte Carlo band.
@@ -172,6 +186,7 @@ def power(
     delta: float,
     equivalence: float | None,
     dropout: Any = None,
+    effect: Any = None,
 ) -> PowerCurve:
     """`Fit.power`."""
     require_one_of(method, ("simulation", "analytic"), "method")
@@ -193,21 +208,66 @@ def power(
         raise SpecificationError("n names no size", "n", "give the numbers of levels to be tried")
     if n is not None and along is None:
         raise SpecificationError("n is given, and not along what", "along", "name the grouping factor that is extended")
-    rows = []
-    for size, stream in zip(sizes, seed_sequence(seed).spawn(len(sizes)), strict=True):
+    asked = list(test) if _are_several(test) else [test]
+    effects = [None] if effect is None else read_effects(effect, sizes, asked)
+    rows: list[dict[str, Any]] = []
+    for size, value, stream in zip(
+        sizes * len(effects), effects * len(sizes), seed_sequence(seed).spawn(len(sizes) * len(effects)), strict=True
+    ):
         own = fit if n is None else extend_model(fit, factor, size)
-        asked = read_test(own, test, side, delta, equivalence)
+        tests = [read_test(own, one, side, delta, equivalence) for one in asked]
+        if value is not None:
+            own = move_effect(own, tests[0], value)
         if method == "analytic":
-            rows.append(
-                {"n": size, "power": analytic_power(own, asked, alpha, df), "nsim": 0, "failed": 0, "singular": 0, "estimate_bias": 0.0}
-            )
+            nothing = {"nsim": 0, "failed": 0, "singular": 0, "estimate_bias": 0.0}
+            found = [{"power": analytic_power(own, one, alpha, df)} | nothing for one in tests]
         else:
-            rows.append({"n": size} | _simulate_power(own, asked, alpha, nsim, df, stream, dropout))
+            found = _simulate_power(own, tests, alpha, nsim, df, stream, dropout)
+        known = {} if value is None else {"effect": value}
+        rows += [{"test": one.label, "n": size} | known | row for one, row in zip(tests, found, strict=True)]
     frame = pd.DataFrame(rows)
     low, high = _limits(frame["power"].to_numpy(float), (frame["nsim"] - frame["failed"]).to_numpy(float))
-    frame.insert(2, "conf_low", low)
-    frame.insert(3, "conf_high", high)
-    return PowerCurve(frame, str(test), factor, float(alpha), method)
+    place = frame.columns.get_loc("power")
+    assert isinstance(place, int)
+    frame.insert(place + 1, "conf_low", low)
+    frame.insert(place + 2, "conf_high", high)
+    frame = frame.sort_values("test", key=lambda labels: labels.map([one.label for one in tests].index), kind="stable", ignore_index=True)
+    title, along = ", ".join(one.label for one in tests), factor if effect is None else "effect"
+    return PowerCurve(frame if len(asked) > 1 else frame.drop(columns="test"), title, along, float(alpha), method)
+
+
+def _are_several(test: Any) -> bool:
+    """Whether several tests are asked for: a list of names, equations or mappings."""
+    return (
+        isinstance(test, Sequence) and not isinstance(test, str) and all(isinstance(one, str | Mapping) for one in test) and len(test) > 0
+    )
+
+
+def read_effects(effect: Any, sizes: Sequence[int], tests: Sequence[Any]) -> list[float]:
+    """True values of what is tested, in order, each once.
+
+    Errors: `SpecificationError` where there are several tests or sizes, and for values that are no numbers.
+    """
+    if len(sizes) > 1 or len(tests) > 1:
+        what = "effects go with one size" if len(sizes) > 1 else "an effect is that of one test"
+        raise SpecificationError(what, "effect", "ask for one curve at a time")
+    values = np.unique(np.atleast_1d(numbers_of(effect, "effect")))
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise SpecificationError("effect names no finite values", "effect", "give numbers")
+    return [float(value) for value in values]
+
+
+def move_effect(fit: Estimates, test: PowerTest, value: float) -> Estimates:
+    """The same parameters, but for what is tested: the coefficients in it are moved, as little as may be.
+
+    Errors: `InferenceError` for a term of several degrees of freedom, whose effect is no one number.
+    """
+    if len(test.L) > 1:
+        what = f"term {test.label!r} has {len(test.L)} degrees of freedom, and no one effect"
+        raise InferenceError(what, "effect", "name one contrast, or change coefficients by with_params(alpha=...)")
+    row, alpha = test.L[0], fit.fixef_kept
+    moved = alpha + row * (test.rhs[0] + value - row @ alpha) / (row @ row)
+    return assumed_estimates(fit.model, moved, fit.theta, fit._sigma, fit.method)
 
 
 def _limits(power: Array, trials: Array) -> tuple[Array, Array]:
@@ -245,47 +305,86 @@ def read_test(fit: Estimates, test: Any, side: Side, delta: float, equivalence: 
 # -- other sizes ---------------------------------------------------------------------------------------------------------------------------
 
 
+def grouping_factors(design: Design) -> list[GroupingFactor]:
+    """The factors whose levels are drawn: of the random terms, then the subjects of the errors."""
+    return [*(term.group for term in design.terms), *([] if design.residual is None else [design.residual.subject])]
+
+
+def grouping_names(fit: Estimates) -> list[str]:
+    """Their names, each once."""
+    return list(dict.fromkeys(group.name for group in grouping_factors(fit.design)))
+
+
 def _factor(fit: Estimates, along: str | None) -> str:
-    names = [term.group.name for term in fit.design.terms]
-    if fit.design.residual is not None:
-        names.append(fit.design.residual.subject.name)
+    names, covariates = grouping_names(fit), list(fit.design.encoding.covariates)
     if along is None:
         return names[0] if names else "row"
-    if require_name(along, "along") not in names:
+    if require_name(along, "along") not in [*names, *covariates]:
         raise SpecificationError(
-            f"along is {along!r}", "along", "use a grouping factor: " + (", ".join(dict.fromkeys(names)) or "the model has none")
+            f"along is {along!r}", "along", f"use a grouping factor or a covariate: {', '.join([*names, *covariates])}"
         )
     return along
 
 
 def _levels(fit: Estimates, factor: str) -> int:
-    for term in fit.design.terms:
-        if term.group.name == factor:
-            return int(term.group.size)
-    residual = fit.design.residual
-    return fit.nobs if residual is None else int(residual.subject.size)
+    for group in grouping_factors(fit.design):
+        if group.name == factor:
+            return group.size
+    return fit.nobs if factor == "row" else len(np.unique(as_pandas(fit.model.data)[factor].to_numpy(float)))  # type: ignore[attr-defined]
 
 
 def extend_model(fit: Estimates, factor: str, n: int) -> Estimates:
-    """The same parameters on a design of n levels of a factor: the first of the data, and copies of them in turn."""
+    """The same parameters on a design of n levels of a factor, or n values of a covariate."""
     model: Any = fit.model
     if any(term.relationship is not None for term in fit.design.terms):
         raise SpecificationError("levels with a known relationship cannot be added", factor, "give a skeleton of the size wanted")
     frame = as_pandas(model.data)
     if factor not in frame.columns:
         raise SpecificationError(f"{factor!r} is no column of the data", "along", "name a factor that is one column")
-    labels = list(dict.fromkeys(frame[factor].tolist()))
-    groups = dict(iter(frame.groupby(factor, observed=True, sort=False)))
-    made = [groups[labels[i % len(labels)]].assign(**{factor: f"{labels[i % len(labels)]}_{i // len(labels) + 1}"}) for i in range(n)]
-    whole = pd.concat(made, ignore_index=True)
+    whole = _add_levels(frame, fit.design, factor, n) if factor in grouping_names(fit) else _add_values(frame, factor, n)
     try:
         other = model.updated(None, whole, {})
         if len(other.design.kept) != len(fit.fixef_kept):
             what = f"a design of {n} levels of {factor} does not identify all coefficients"
             raise InferenceError(what, f"n={n}", "give a larger n, or order the skeleton so that its first levels cover all factors")
+        if other.problem.size != fit.problem.size:
+            what = f"the covariance over {n} values of {factor} has other parameters"
+            raise InferenceError(what, f"n={n}", "use a structure whose parameters do not depend on the visits, or give a skeleton")
         return assumed_estimates(other, fit.fixef_kept, fit.theta, fit._sigma, fit.method)
     except BayesLMMError as error:
         raise InferenceError(f"a design of {n} levels of {factor} cannot be fitted: {error.what}", f"n={n}", "give a larger n") from error
+
+
+def _add_levels(frame: pd.DataFrame, design: Design, factor: str, n: int) -> pd.DataFrame:
+    """Rows of n levels of a factor: the first of the data, and copies of them in turn, whose own subjects and classes are new ones too."""
+    labels = list(dict.fromkeys(frame[factor].tolist()))
+    groups = dict(iter(frame.groupby(factor, observed=True, sort=False)))
+    within = {column for group in grouping_factors(design) for column in group.columns if column != factor}
+    nested = [
+        column
+        for column in within - set(design.encoding.fixed_block.columns)
+        if (frame.groupby(column, observed=True)[factor].nunique() == 1).all()
+    ]
+    made = []
+    for i in range(n):
+        label, copy = labels[i % len(labels)], i // len(labels) + 1
+        own = groups[label]
+        inner = {column: [f"{value}_{copy}" for value in own[column]] for column in nested}
+        made.append(own.assign(**{factor: f"{label}_{copy}"}, **inner))
+    return pd.concat(made, ignore_index=True)
+
+
+def _add_values(frame: pd.DataFrame, covariate: str, n: int) -> pd.DataFrame:
+    """Rows at n values of a covariate: the first of the data, and further ones at its last step, with all else as at the last."""
+    if not pd.api.types.is_numeric_dtype(frame[covariate]):
+        what = f"{covariate!r} is a factor: every level has coefficients of its own"
+        raise SpecificationError(what, "along", "write it as numbers, or give a skeleton of each size")
+    values = np.unique(frame[covariate].to_numpy(float))
+    kept = frame[frame[covariate].isin(values[:n])]
+    step = values[-1] - values[-2] if len(values) > 1 else 1.0
+    last = frame[frame[covariate] == values[-1]]
+    more = [last.assign(**{covariate: values[-1] + step * (i + 1)}) for i in range(n - len(values))]
+    return pd.concat([kept, *more], ignore_index=True)
 
 
 # -- analytic ------------------------------------------------------------------------------------------------------------------------------
@@ -384,14 +483,29 @@ def singular_fits(fit: Estimates, x: Array) -> Any:
     return out
 
 
-def _simulate_power(fit: Estimates, test: PowerTest, alpha: float, nsim: int, df: str, seed: Any, dropout: Any) -> dict[str, Any]:
-    if len(test.L) == 1 and dropout is None and batchable(fit, df):
-        found = simulate_fits(fit, test.L, nsim, seed, df)
-        good = found.settled & np.isfinite(found.tests.df[:, 0] + found.tests.std_error[:, 0]) | (found.settled & (df == "asymptotic"))
-        rejected = test.rejects(found.tests, alpha)[good]
-        estimates, singular, failed = found.tests.estimate[good, 0], int(singular_fits(fit, found.x[good]).sum()), int((~good).sum())
-    else:
-        rejected, estimates, singular, failed = _one_by_one(fit, test, alpha, nsim, df, seed, dropout)
+def _simulate_power(
+    fit: Estimates, tests: Sequence[PowerTest], alpha: float, nsim: int, df: str, seed: np.random.SeedSequence, dropout: Any
+) -> list[dict[str, Any]]:
+    """Of each test, all in the same simulated data sets."""
+    together = [test for test in tests if len(test.L) == 1] if dropout is None and batchable(fit, df) else []
+    found = simulate_fits(fit, np.concatenate([test.L for test in together]), nsim, unspent(seed), df) if together else None
+    return [
+        _summarise_power(fit, test, nsim, _select_test(fit, found, k, test, alpha, df))
+        if found is not None and (k := next((i for i, own in enumerate(together) if own is test), -1)) >= 0
+        else _summarise_power(fit, test, nsim, _one_by_one(fit, test, alpha, nsim, df, unspent(seed), dropout))
+        for test in tests
+    ]
+
+
+def _select_test(fit: Estimates, found: SimulatedFits, k: int, test: PowerTest, alpha: float, df: str) -> tuple[Array, Array, int, int]:
+    """Rejections and estimates of the k-th of several tests, and how many refits are singular and failed."""
+    own = FunctionTests(found.tests.estimate[:, [k]], found.tests.std_error[:, [k]], found.tests.df[:, [k]])
+    good = found.settled & np.isfinite(own.df[:, 0] + own.std_error[:, 0]) | (found.settled & (df == "asymptotic"))
+    return test.rejects(own, alpha)[good], own.estimate[good, 0], int(singular_fits(fit, found.x[good]).sum()), int((~good).sum())
+
+
+def _summarise_power(fit: Estimates, test: PowerTest, nsim: int, found: tuple[Array, Array, int, int]) -> dict[str, Any]:
+    rejected, estimates, singular, failed = found
     if not len(rejected):
         raise InferenceError("no simulated data set could be fitted and tested", "power", "give a larger n, or simplify the model")
     bias = float(np.mean(estimates) - (test.L @ fit.fixef_kept)[0]) if len(test.L) == 1 else float("nan")

@@ -22,6 +22,7 @@ from bayeslmm.trials.layout import LONG_NAMES
 from bayeslmm.trials.pooling import ALTERNATIVES, Alternative
 
 if TYPE_CHECKING:
+    from bayeslmm.trials.inference_check import InferenceCheck
     from bayeslmm.trials.layout import Layout
 
 
@@ -112,16 +113,21 @@ def _surface(ax: Axes, group: Any, axes: tuple[str, ...], limit: float) -> Axes:
 
 
 def power_figure(frame: pd.DataFrame, along: str, test: str, alpha: float, ax: Axes | None) -> Axes:
-    """Power along n with its Monte Carlo band, and the level."""
+    """Power along n, or an effect, with its Monte Carlo band, and the level; a line for each of several tests."""
     ax = axes_for(ax, 6.4, 4.2)
-    x = frame["n"].to_numpy(float)
-    ax.fill_between(x, frame["conf_low"], frame["conf_high"], color=PALETTE[0], alpha=0.2, lw=0)
-    ax.plot(x, frame["power"], color=PALETTE[0], lw=2.0, marker="o", ms=4)
+    several = "test" in frame
+    for i, (name, own) in enumerate(frame.groupby("test", sort=False) if several else [(test, frame)]):
+        x, color = own["effect" if along == "effect" else "n"].to_numpy(float), PALETTE[i % len(PALETTE)]
+        ax.fill_between(x, own["conf_low"], own["conf_high"], color=color, alpha=0.2, lw=0)
+        ax.plot(x, own["power"], color=color, lw=2.0, marker="o", ms=4, label=printable_name(str(name)))
+    if several:
+        legend_above(ax)
     for level in (0.8, 0.9):
         ax.axhline(level, color=light(), lw=1.0)
     ax.axhline(alpha, color=grey(), lw=1.0, ls=":")
     ax.set_ylim(0.0, 1.02)
-    return plain_axes(ax, f"levels of {along}", "power", f"test of {test}, level {alpha:g}")
+    title = "" if several else printable_name(f"test of {test}, level {alpha:g}")
+    return plain_axes(ax, "effect" if along == "effect" else f"levels of {along}", "power", title)
 
 
 def coverage_figure(frame: pd.DataFrame, conf_level: float, ax: Axes | None) -> Axes:
@@ -186,6 +192,22 @@ def imputation_report(imputations: CompletedTrial, path: Any, title: str | None,
     if imputations.failed:
         where.text(f"Refits that failed and are left out: {', '.join(imputations.failed)}.", "note")
     return page.finish(path)
+
+
+def add_inference_check(page: Page, check: InferenceCheck) -> None:
+    """The section of a check of inference: the advice, coverage and size by method, bias of the variances."""
+    section = page.section("Can inference be trusted in this design?")
+    section.text(f"{check.n:,} data sets were simulated from the fit on its own design, and fitted again.")
+    section.text(check.advice)
+    height = 1.4 + 0.35 * check.frame["term"].nunique()
+    section.figure(
+        draw_figure(lambda ax: coverage_figure(check.frame, check.conf_level, ax), 7.2, height),
+        f"Coverage of intervals of {100 * check.conf_level:g} %, with the Monte Carlo limits of the coverage.",
+    )
+    section.table(check.frame, "Coverage of intervals, and size of tests of the true value.")
+    if len(check.variances):
+        section.table(check.variances, "Variances: the true ones, the means of their estimates, and the relative bias.")
+    section.text(f"Singular refits: {check.singular:.1%}; failed: {check.failed:.1%}.", "note")
 
 
 def check_analysis(imputations: CompletedTrial, asked: EffectOptions) -> None:

@@ -258,3 +258,166 @@ def test_what_is_no_covariance_is_refused_in_any_unit(unit: float) -> None:
         wrong[i, j] = value * unit**2
         with pytest.raises(SpecificationError, match="no covariance matrix"):
             blm.assume("y ~ visit", data, alpha=[0.0, unit, unit], residual="us(visit | id)", R=wrong)
+
+
+def schools(number: int, classes: int = 4, pupils: int = 2) -> pd.DataFrame:
+    """Schools in two arms, classes within them under labels of their own, pupils."""
+    s = np.repeat(np.arange(number), classes * pupils)
+    c = np.repeat(np.arange(number * classes), pupils)
+    return pd.DataFrame({"school": [f"s{k}" for k in s], "room": [f"c{k}" for k in c], "arm": np.where(s % 2 == 0, "a", "b")})
+
+
+@pytest.mark.parametrize("formula", ["y ~ arm + (1 | school) + (1 | room)", "y ~ arm + (1 | school / room)", "y ~ arm + (1 | room)"])
+def test_a_level_that_is_added_brings_its_own_classes(formula: str) -> None:
+    """As many schools extended as given: factors within a school are new in its copies, whether they are spelled as nested or not."""
+    known: dict[str, Any] = {"alpha": [0.0, 1.0], "sigma": 0.5}
+    sd: Any = {"school": 0.5, "room": 1.0, "school:room": 1.0}
+    names = {"school": ["school", "room"], "school / room": ["school", "school:room"], "room": ["room"]}
+    inner = names["school / room" if "/" in formula else "room" if "(1 | school)" not in formula else "school"]
+    known["sd"] = {name: sd[name] for name in inner}
+    along = inner[0]
+    small, large = (blm.assume(formula, schools(k), **known) for k in (6, 12))
+    size = 12 if along == "school" else 48
+    grown = small.power("arm[T.b]", n=size, along=along, method="analytic").frame
+    assert grown["power"].item() == pytest.approx(large.power("arm[T.b]", method="analytic").frame["power"].item(), rel=1e-9)
+
+
+def test_subjects_come_with_the_site_that_is_added() -> None:
+    def trial(sites: int) -> pd.DataFrame:
+        frame = mmrm_skeleton(8 * sites)
+        return frame.assign(site=[f"site{int(label[1:]) // 8}" for label in frame["id"]])
+
+    R = np.eye(4) + 0.5
+    known: dict[str, Any] = {"alpha": [0.0] * 7 + [1.0], "sd": 0.7, "residual": "us(visit | id)", "R": R}
+    few, many = (blm.assume("y ~ C(visit) * arm + (1 | site)", trial(k), **known) for k in (3, 6))
+    grown = few.power(LAST, n=6, along="site", method="analytic").frame["power"].item()
+    assert grown == pytest.approx(many.power(LAST, method="analytic").frame["power"].item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("residual", [None, "ar1(t | id)", "cs(t | id)"])
+def test_visits_are_added_in_steps_as_the_last(residual: str | None) -> None:
+    def plan(visits: int) -> blm.Fit:
+        i = np.repeat(np.arange(20), visits)
+        frame = pd.DataFrame({"id": i, "t": np.tile(2.0 * np.arange(visits), 20), "arm": np.where(i % 2 == 0, "a", "b")})
+        if residual is None:
+            return blm.assume("y ~ t * arm + (t | id)", frame, alpha=[0, 0, 0, 0.2], sd=[1.0, 0.3], sigma=1.0)
+        lag = np.abs(np.subtract.outer(np.arange(visits), np.arange(visits)))
+        R = 0.6**lag if residual.startswith("ar1") else np.where(lag == 0, 1.0, 0.4)
+        return blm.assume("y ~ t * arm", frame, alpha=[0, 0, 0, 0.2], residual=residual, R=R)
+
+    curve = plan(4).power("t:arm[T.b]", n=[3, 4, 6], along="t", method="analytic").frame["power"]
+    want = [plan(visits).power("t:arm[T.b]", method="analytic").frame["power"].item() for visits in (3, 4, 6)]
+    np.testing.assert_allclose(curve, want, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["analytic", "simulation"])
+def test_a_curve_along_the_effect(method: Any) -> None:
+    plan = mmrm(40, 0.7)
+    curve = plan.power(LAST, effect=[2.0, 0.0, 1.0], method=method, nsim=200, seed=1)
+    assert curve.frame["effect"].tolist() == [0.0, 1.0, 2.0]
+    if method == "analytic":
+        for effect, power in zip(curve.frame["effect"], curve.frame["power"], strict=True):
+            assert power == pytest.approx(mmrm(40, effect).power(LAST, method="analytic").frame["power"].item(), rel=1e-9)
+        found = curve.required(0.8)
+        assert 1.0 < found < 2.0
+        assert plan.power(LAST, effect=[-2.0, -1.0, 0.0], method="analytic").required(0.8) == pytest.approx(-found, rel=1e-6)
+        with pytest.raises(BayesLMMError, match="both sides"):
+            plan.power(LAST, effect=[-2.0, 2.0], method="analytic").required(0.8)
+    assert curve.plot().get_xlabel() == "effect"
+    for wrong in ({"effect": [1.0], "n": [20, 40], "along": "id"}, {"effect": ["a"]}, {"effect": [np.nan]}, {"effect": []}):
+        with pytest.raises(BayesLMMError):
+            plan.power(LAST, method="analytic", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(BayesLMMError, match="no one effect"):
+        plan.power("C(visit):arm", effect=1.0, method="analytic")
+
+
+@pytest.mark.parametrize("method", ["analytic", "simulation"])
+def test_several_tests_are_those_one_by_one_in_the_same_data(method: Any) -> None:
+    plan = mmrm(24, 1.2)
+    asked: list[Any] = [LAST, "arm[T.trt]", "C(visit):arm"]
+    options: dict[str, Any] = {"n": [24, 40], "along": "id", "method": method, "nsim": 12, "seed": 3}
+    several = plan.power(asked, **options)
+    assert list(several.frame.columns[:2]) == ["test", "n"]
+    for test in asked:
+        own = several.frame[several.frame["test"] == str(test)].drop(columns="test").reset_index(drop=True)
+        pd.testing.assert_frame_equal(own, plan.power(test, **options).frame)
+    if method == "analytic":
+        curve = plan.power([LAST, "C(visit):arm"], n=[24, 80, 160], along="id", method="analytic")
+        alone = [plan.power(test, n=[24, 80, 160], along="id", method="analytic").required(0.8) for test in (LAST, "C(visit):arm")]
+        assert curve.required(0.8) == max(alone)
+        assert len(curve.plot().get_lines()) >= 2
+
+
+def test_a_textbook_of_one_way_and_split_plots() -> None:
+    """Balanced designs: the noncentral F of the analysis of variance, to the last digits."""
+    k, n = 4, 6
+    means = np.array([0.0, 0.5, 1.0, 0.2])
+    groups = pd.DataFrame({"arm": np.repeat([f"a{i}" for i in range(k)], n)})
+    plan = blm.assume("y ~ arm", groups, alpha=[0.0, *means[1:]], sigma=0.9)
+    noncentral = n * np.sum((means - means.mean()) ** 2) / 0.9**2
+    limit = stats.f.ppf(0.95, k - 1, k * (n - 1))
+    want = stats.ncf.sf(limit, k - 1, k * (n - 1), noncentral)
+    assert plan.power("arm", method="analytic").frame["power"].item() == pytest.approx(want, rel=1e-9)
+    # whole plots get A, sub-plots B: A is tested among plots, B and A:B within
+    a, b, plots = 2, 3, 5
+    frame = pd.DataFrame(
+        [(f"p{i}{j}", f"A{i}", f"B{m}") for i in range(a) for j in range(plots) for m in range(b)], columns=["plot", "A", "B"]
+    )
+    split = blm.assume("y ~ A * B + (1 | plot)", frame, alpha=[0, 0.8, 0.3, 0.6, 0, 0], sd=1.1, sigma=0.7)
+    within = a * (plots - 1) * (b - 1)
+    effects = np.array([0.0, 0.3, 0.6])
+    of_b = a * plots * np.sum((effects - effects.mean()) ** 2) / 0.7**2
+    of_a = plots * b * 2 * 0.4**2 / (0.7**2 + b * 1.1**2)
+    for test, df, nu, size in (("B", b - 1, within, of_b), ("A", a - 1, a * (plots - 1), of_a)):
+        want = stats.ncf.sf(stats.f.ppf(0.95, df, nu), df, nu, size)
+        got = split.power(test, method="analytic").frame["power"].item()
+        assert got == pytest.approx(want, rel=1e-6), test
+
+
+def crossed() -> pd.DataFrame:
+    s, w = np.divmod(np.arange(16 * 12), 12)
+    return pd.DataFrame({"subject": s, "item": w, "kind": np.where(w % 2 == 0, "a", "b")})
+
+
+def slopes(N: int) -> pd.DataFrame:
+    i = np.repeat(np.arange(N), 4)
+    return pd.DataFrame({"id": i, "t": np.tile(np.arange(4.0), N), "arm": np.where(i % 2 == 0, "a", "b")})
+
+
+BALANCED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "two groups": (lambda: blm.assume("y ~ arm", pd.DataFrame({"arm": ["a", "b"] * 12}), alpha=[0, 1.0], sigma=1.0), "arm[T.b]", {}),
+    "one-way": (lambda: blm.assume("y ~ arm", pd.DataFrame({"arm": list("abcd") * 7}), alpha=[0, 1.2, 0.4, 0], sigma=1.0), "arm[T.b]", {}),
+    "few clusters": (lambda: blm.assume("y ~ arm + (1 | g)", two_arms(5), alpha=[0, 2.0], sd=1.0, sigma=0.8), "arm[T.b]", {}),
+    "clusters, one-sided": (
+        lambda: blm.assume("y ~ arm + (1 | g)", two_arms(9), alpha=[0, 1.0], sd=1.0, sigma=0.8),
+        "arm[T.b]",
+        {"side": "greater"},
+    ),
+    "schools and rooms": (
+        lambda: blm.assume("y ~ arm + (1 | school / room)", schools(16), alpha=[0, 1.0], sd={"school": 0.6, "school:room": 0.5}, sigma=0.7),
+        "arm[T.b]",
+        {},
+    ),
+    "crossed": (
+        lambda: blm.assume("y ~ kind + (1 | subject) + (1 | item)", crossed(), alpha=[0, 0.9], sd={"subject": 1.0, "item": 0.5}, sigma=1.0),
+        "kind[T.b]",
+        {},
+    ),
+    "random slopes": (
+        lambda: blm.assume("y ~ t * arm + (t | id)", slopes(40), alpha=[0, 0, 0, 0.5], sd=[1.0, 0.4], corr=0.2, sigma=1.0),
+        "t:arm[T.b]",
+        {},
+    ),
+    "visits, unstructured": (lambda: mmrm(60, 1.4), LAST, {}),
+    "visits, AR(1)": (lambda: mmrm(40, 1.4, "ar1"), LAST, {}),
+    "non-inferiority": (lambda: mmrm(60, 0.0), LAST, {"side": "greater", "delta": -1.5}),
+    "equivalence": (lambda: mmrm(60, 0.0), LAST, {"equivalence": 1.8}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BALANCED)
+def test_simulated_power_is_analytic_power_within_two_points(name: str) -> None:
+    plan, test, options = BALANCED[name]
+    simulated = plan().power(test, nsim=8000, seed=11, **options).frame["power"].item()
+    assert abs(simulated - plan().power(test, method="analytic", **options).frame["power"].item()) < 0.02
