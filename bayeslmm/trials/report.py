@@ -126,7 +126,7 @@ def power_figure(frame: pd.DataFrame, along: str, test: str, alpha: float, ax: A
         ax.axhline(level, color=light(), lw=1.0)
     ax.axhline(alpha, color=grey(), lw=1.0, ls=":")
     ax.set_ylim(0.0, 1.02)
-    title = "" if several else printable_name(f"test of {test}, level {alpha:g}")
+    title = "" if several else f"test of {test}, level {alpha:g}"
     return plain_axes(ax, "effect" if along == "effect" else f"levels of {along}", "power", title)
 
 
