@@ -1471,8 +1471,7 @@ class Fit(Estimates):
             where = "analysis, alternative, null, conf_level"
             raise SpecificationError("there are no imputations to analyse", where, "give imputations=, or leave these out")
         if inference_check is not None:
-            from bayeslmm.trials.inference_check import InferenceCheck
-            from bayeslmm.trials.report import add_inference_check
+            from bayeslmm.trials.inference_check import InferenceCheck, add_inference_check
 
             _require_kind(inference_check, InferenceCheck, "inference_check", "fit.check_inference()")
             sections.append(lambda page: add_inference_check(page, inference_check))

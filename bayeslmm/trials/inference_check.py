@@ -25,6 +25,8 @@ from bayeslmm.trials.power import SimulatedFits, batchable, simulate_fits, singu
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from bayeslmm.reports.page import Page
+
 SIDE_BY_SIDE = {"wald": "asymptotic", "satterthwaite": "satterthwaite", "residual": "residual"}
 ONE_BY_ONE = ("kenward-roger", "sandwich", "profile", "bootstrap")
 SLOW = 200
@@ -146,6 +148,25 @@ def _is_worse(inside: Array, best: Array, level: float) -> bool:
         z = np.abs(more - less) / np.sqrt(more + less)
     told = z > special.ndtri(1.0 - 0.5 * SURE / one.shape[1])
     return bool((told & (_gaps(one, level) > _gaps(other, level))).any())
+
+
+def add_inference_check(page: Page, check: InferenceCheck) -> None:
+    """The section of a check of inference: the advice, coverage and size by method, bias of the variances."""
+    from bayeslmm.reports.page import draw_figure
+    from bayeslmm.trials.report import coverage_figure
+
+    section = page.section("Can inference be trusted in this design?")
+    section.text(f"{check.n:,} data sets were simulated from the fit on its own design, and fitted again.")
+    section.text(check.advice)
+    height = 1.4 + 0.35 * check.frame["term"].nunique()
+    section.figure(
+        draw_figure(lambda ax: coverage_figure(check.frame, check.conf_level, ax), 7.2, height),
+        f"Coverage of intervals of {100 * check.conf_level:g} %, with the Monte Carlo limits of the coverage.",
+    )
+    section.table(check.frame, "Coverage of intervals, and size of tests of the true value.")
+    if len(check.variances):
+        section.table(check.variances, "Variances: the true ones, the means of their estimates, and the relative bias.")
+    section.text(f"Singular refits: {check.singular:.1%}; failed: {check.failed:.1%}.", "note")
 
 
 def check_inference(fit: Estimates, n: int, seed: int | None, methods: Sequence[str], conf_level: float) -> InferenceCheck:

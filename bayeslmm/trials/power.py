@@ -305,18 +305,18 @@ def read_test(fit: Estimates, test: Any, side: Side, delta: float, equivalence: 
 # -- other sizes ---------------------------------------------------------------------------------------------------------------------------
 
 
-def grouping_factors(design: Design) -> list[GroupingFactor]:
+def _drawn_factors(design: Design) -> list[GroupingFactor]:
     """The factors whose levels are drawn: of the random terms, then the subjects of the errors."""
     return [*(term.group for term in design.terms), *([] if design.residual is None else [design.residual.subject])]
 
 
-def grouping_names(fit: Estimates) -> list[str]:
+def _drawn_names(fit: Estimates) -> list[str]:
     """Their names, each once."""
-    return list(dict.fromkeys(group.name for group in grouping_factors(fit.design)))
+    return list(dict.fromkeys(group.name for group in _drawn_factors(fit.design)))
 
 
 def _factor(fit: Estimates, along: str | None) -> str:
-    names, covariates = grouping_names(fit), list(fit.design.encoding.covariates)
+    names, covariates = _drawn_names(fit), list(fit.design.encoding.covariates)
     if along is None:
         return names[0] if names else "row"
     if require_name(along, "along") not in [*names, *covariates]:
@@ -327,7 +327,7 @@ def _factor(fit: Estimates, along: str | None) -> str:
 
 
 def _levels(fit: Estimates, factor: str) -> int:
-    for group in grouping_factors(fit.design):
+    for group in _drawn_factors(fit.design):
         if group.name == factor:
             return group.size
     return fit.nobs if factor == "row" else len(np.unique(as_pandas(fit.model.data)[factor].to_numpy(float)))  # type: ignore[attr-defined]
@@ -341,7 +341,7 @@ def extend_model(fit: Estimates, factor: str, n: int) -> Estimates:
     frame = as_pandas(model.data)
     if factor not in frame.columns:
         raise SpecificationError(f"{factor!r} is no column of the data", "along", "name a factor that is one column")
-    whole = _add_levels(frame, fit.design, factor, n) if factor in grouping_names(fit) else _add_values(frame, factor, n)
+    whole = _add_levels(frame, fit.design, factor, n) if factor in _drawn_names(fit) else _add_values(frame, factor, n)
     try:
         other = model.updated(None, whole, {})
         if len(other.design.kept) != len(fit.fixef_kept):
@@ -359,7 +359,7 @@ def _add_levels(frame: pd.DataFrame, design: Design, factor: str, n: int) -> pd.
     """Rows of n levels of a factor: the first of the data, and copies of them in turn, whose own subjects and classes are new ones too."""
     labels = list(dict.fromkeys(frame[factor].tolist()))
     groups = dict(iter(frame.groupby(factor, observed=True, sort=False)))
-    within = {column for group in grouping_factors(design) for column in group.columns if column != factor}
+    within = {column for group in _drawn_factors(design) for column in group.columns if column != factor}
     nested = [
         column
         for column in within - set(design.encoding.fixed_block.columns)

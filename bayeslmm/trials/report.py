@@ -22,7 +22,6 @@ from bayeslmm.trials.layout import LONG_NAMES
 from bayeslmm.trials.pooling import ALTERNATIVES, Alternative
 
 if TYPE_CHECKING:
-    from bayeslmm.trials.inference_check import InferenceCheck
     from bayeslmm.trials.layout import Layout
 
 
@@ -192,22 +191,6 @@ def imputation_report(imputations: CompletedTrial, path: Any, title: str | None,
     if imputations.failed:
         where.text(f"Refits that failed and are left out: {', '.join(imputations.failed)}.", "note")
     return page.finish(path)
-
-
-def add_inference_check(page: Page, check: InferenceCheck) -> None:
-    """The section of a check of inference: the advice, coverage and size by method, bias of the variances."""
-    section = page.section("Can inference be trusted in this design?")
-    section.text(f"{check.n:,} data sets were simulated from the fit on its own design, and fitted again.")
-    section.text(check.advice)
-    height = 1.4 + 0.35 * check.frame["term"].nunique()
-    section.figure(
-        draw_figure(lambda ax: coverage_figure(check.frame, check.conf_level, ax), 7.2, height),
-        f"Coverage of intervals of {100 * check.conf_level:g} %, with the Monte Carlo limits of the coverage.",
-    )
-    section.table(check.frame, "Coverage of intervals, and size of tests of the true value.")
-    if len(check.variances):
-        section.table(check.variances, "Variances: the true ones, the means of their estimates, and the relative bias.")
-    section.text(f"Singular refits: {check.singular:.1%}; failed: {check.failed:.1%}.", "note")
 
 
 def check_analysis(imputations: CompletedTrial, asked: EffectOptions) -> None:
