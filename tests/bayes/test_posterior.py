@@ -356,6 +356,8 @@ def test_draws_that_a_stopped_sampler_did_not_make_are_no_draws(lengths: tuple[i
     found, n = drawn_before_the_end(xarray.Dataset({name: (dims[name], variable) for name, variable in values.items()}))
     assert (len(found), n) == kept
     assert np.isfinite(values["alpha"][found, :n]).all()
+    none, n = drawn_before_the_end(xarray.Dataset({name: (dims[name], variable[:, :0]) for name, variable in values.items()}))
+    assert (len(none), n) == (0, 0)
 
 
 @pytest.mark.parametrize("wrong", [{"draws": 0}, {"chains": -1}, {"draws": 2.5}, {"method": "magic"}, {"tune": 5}])

@@ -113,6 +113,8 @@ def drawn_before_the_end(posterior: Any) -> tuple[Codes, int]:
     The most draws that chains of one length have among them.
     """
     c, n = int(posterior.sizes["chain"]), int(posterior.sizes["draw"])
+    if c * n == 0:
+        return np.arange(0), 0
     filled = np.ones((c, n), bool)
     for variable in posterior.data_vars.values():
         values = np.asarray(variable.values, float).reshape(c, n, -1)
@@ -120,7 +122,7 @@ def drawn_before_the_end(posterior: Any) -> tuple[Codes, int]:
             filled &= np.isnan(values).all(axis=2)
     lengths = n - filled.sum(axis=1)
     longest = np.sort(lengths)[::-1]
-    most = int(longest[np.argmax(longest * np.arange(1, c + 1))]) if c else 0
+    most = int(longest[np.argmax(longest * np.arange(1, c + 1))])
     return np.flatnonzero(lengths >= max(most, 1)), most
 
 
