@@ -124,7 +124,7 @@ class WithNugget(Spatial):
         inner, spatial = z[..., :-1], self._spatial()
         share, slope = self.natural(z)[..., -1], self.natural_jacobian(z)[..., -1, -1]
         out = self._first(share, spatial.free_at(inner, distances), spatial.free_derivative_at(inner, distances), distances.ndim)
-        out[..., -1, *(slice(None),) * distances.ndim] *= slope.reshape(slope.shape + (1,) * distances.ndim)
+        np.moveaxis(out, -1 - distances.ndim, 0)[-1] *= slope.reshape(slope.shape + (1,) * distances.ndim)
         return out
 
     def factor(self, z: Array) -> Array:
