@@ -31,12 +31,13 @@ def printable_text(text: str) -> str:
 
 
 def _message(what: str, where: str, remedy: str) -> str:
+    """The three texts as lines for a terminal; the attributes hold them as they are."""
     lines = [what]
     if where:
         lines.append(f"  where: {where}")
     if remedy:
         lines.append(f"  remedy: {remedy}")
-    return "\n".join(lines)
+    return printable_text("\n".join(lines))
 
 
 class BayesLMMError(Exception):
