@@ -214,11 +214,17 @@ def _require_columns(index: Sequence[Hashable], used: Sequence[str], names: tupl
     _check_look_alikes(used, names)
 
 
+def with_native_bytes(data: pd.DataFrame) -> pd.DataFrame:
+    """A frame whose numbers have the machine's order of bytes: pandas cannot take rows of others."""
+    swapped = {name: dtype.newbyteorder("=") for name, dtype in data.dtypes.items() if isinstance(dtype, np.dtype) and not dtype.isnative}
+    return data.astype(swapped) if swapped else data
+
+
 def names_of_columns(data: Any) -> tuple[str, ...] | None:
     """Names of the columns of a frame or a mapping; None where only reading it tells."""
     if isinstance(data, Mapping):
         return tuple(map(str, data))
-    names = getattr(data, "columns", None)
+    names = None if hasattr(data, "collect") else getattr(data, "columns", None)  # a lazy frame warns that its columns cost something
     return tuple(map(str, names)) if isinstance(names, list | pd.Index) else None
 
 

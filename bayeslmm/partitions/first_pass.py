@@ -17,7 +17,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Covariate, Design, Encoding
-from bayeslmm.data.frame import ColumnTable, read_table
+from bayeslmm.data.frame import ColumnTable, read_table, with_native_bytes
 from bayeslmm.data.model_matrix import DesignBlock, atoms_of
 from bayeslmm.data.rows import ColumnPlan, complete_cases_of_part, plan_columns, read_weights
 from bayeslmm.errors import DataError, NonFiniteError
@@ -43,7 +43,7 @@ class PartRows:
     def frame(self, rows: Codes, columns: Sequence[str]) -> pd.DataFrame:
         """Columns of some of the rows kept."""
         positions = rows if self.source.rows is None else self.source.rows[rows]
-        return self.source.table.frame[list(columns)].iloc[positions]
+        return with_native_bytes(self.source.table.frame[list(columns)]).iloc[positions]
 
 
 def read_parts(number: int, frames: Iterable[Any], spec: ModelSpec, asked: ColumnPlan) -> Iterator[PartRows]:

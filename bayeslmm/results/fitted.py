@@ -13,7 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, freeze, label_text, numbers_of, seed_sequence
 from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, require_number, require_one_of
 from bayeslmm.data.design import Design
-from bayeslmm.data.frame import read_table
+from bayeslmm.data.frame import read_table, with_native_bytes
 from bayeslmm.data.model_matrix import name_parts
 from bayeslmm.errors import DataError, NonFiniteError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
@@ -77,7 +77,7 @@ def join_columns(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
 
 def as_pandas(data: Any) -> pd.DataFrame:
     """All columns of any frame, as pandas."""
-    return read_table(data, ()).frame if not isinstance(data, pd.DataFrame) else data
+    return with_native_bytes(read_table(data, ()).frame if not isinstance(data, pd.DataFrame) else data)
 
 
 def mode_frames(fit: Estimates) -> dict[str, pd.DataFrame]:

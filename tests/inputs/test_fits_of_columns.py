@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def test_a_function_outside_its_domain_names_the_rows(expression: str) -> None:
     assert error.where.startswith("row")
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "convert",
     [
@@ -50,6 +52,10 @@ def test_a_function_outside_its_domain_names_the_rows(expression: str) -> None:
         lambda d: d.assign(g=d["g"].astype("string"), x=d["x"].astype("Float64"), k=d["k"].astype("Int64")),
         lambda d: d.assign(x=pd.arrays.SparseArray(d["x"])),
         lambda d: d.assign(g=d["g"].astype("category").cat.add_categories("nobody")),
+        lambda d: d.assign(x=d["x"].to_numpy().astype(">f8"), k=d["k"].to_numpy().astype(">i4")),
+        lambda d: d.assign(k=[Decimal(int(k)) for k in d["k"]]),
+        lambda d: d.assign(k=pd.Series([Decimal(int(k)) for k in d["k"]], dtype=pd.ArrowDtype(pa.decimal128(10, 2)))),
+        lambda d: pa.concat_tables([pa.Table.from_pandas(d.iloc[:40]), pa.Table.from_pandas(d.iloc[40:])]),
         pl.from_pandas,
         lambda d: pl.from_pandas(d).lazy(),
         lambda d: pl.from_pandas(d).with_columns(pl.col("g").cast(pl.Categorical)),
@@ -68,6 +74,10 @@ def test_every_kind_of_frame_gives_the_same_fit_and_the_same_predictions(convert
     assert found.criterion == expected.criterion
     np.testing.assert_allclose(found.predict(data)["estimate"], expected.fitted(), rtol=0, atol=1e-12)  # sums in another order
     assert len(found.augment(data)) == 60
+    parts, whole = (blm.from_partitions("y ~ x + k + arm + (1 | g)", [part]).fit() for part in (data, visits()))
+    assert parts.criterion == pytest.approx(whole.criterion, rel=1e-12)
+    by, each = (blm.fit_by("y ~ x + k + (1 | g)", part, by="arm").tidy(df="asymptotic") for part in (data, visits()))
+    np.testing.assert_allclose(by["estimate"], each["estimate"], rtol=1e-9)
 
 
 def test_missing_values_of_every_kind_lose_the_same_rows() -> None:
