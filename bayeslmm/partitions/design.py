@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
@@ -53,13 +54,33 @@ def _absent(name: str) -> InferenceError | AttributeError:
     )
 
 
-class AddedUpFactor(GroupingFactor):
-    """A grouping factor without the level of each row."""
+class WithoutRows:
+    """An object some of whose fields are not there: asking for one says so; copies, pickles and its text do without."""
 
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
         raise _absent(name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__.lstrip('_')}({', '.join(self.__getstate__())})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        found = dict(getattr(self, "__dict__", {}))
+        for name in (name for kind in type(self).__mro__ for name in getattr(kind, "__slots__", ()) if not name.startswith("__")):
+            with suppress(AttributeError):
+                found[name] = object.__getattribute__(self, name)
+        return found
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+
+class AddedUpFactor(WithoutRows, GroupingFactor):
+    """A grouping factor without the level of each row."""
+
+    __slots__ = ()
 
 
 class AbsentRows:
@@ -80,12 +101,9 @@ class AbsentRows:
         raise _absent(self.name)
 
 
-class _Term(RandomTerm):
+class _Term(WithoutRows, RandomTerm):
     __slots__ = ("_moment_rows",)
     _moment_rows: Array
-
-    def __getattr__(self, name: str) -> Any:
-        raise _absent(name)
 
     @property
     def moment_rows(self) -> Array:
@@ -113,15 +131,12 @@ class RowSummary:
     mean_inverse_weight: float
 
 
-class PartitionedDesign(Design):
+class PartitionedDesign(WithoutRows, Design):
     """The design of a model whose rows were read in parts: arrays over the rows are absent, and asking for one says so."""
 
     __slots__ = ("summary", "summed")
     summary: RowSummary
     summed: SummedRows
-
-    def __getattr__(self, name: str) -> Any:
-        raise _absent(name)
 
     @property
     def nobs(self) -> int:
