@@ -158,3 +158,23 @@ def test_the_examples_of_the_docstrings_run(rows: pd.DataFrame) -> None:
         example.globs.update(known)
         runner.run(example)
     assert runner.summarize(verbose=False).failed == 0
+
+
+NO_NAMES = ("no column names", "which is not a frame")
+"""What a check of scikit-learn meets that gives X as a plain array: a formula reads columns by name."""
+
+
+def told(error: BaseException | None) -> str:
+    """What an exception and those behind it say."""
+    return "" if error is None else f"{error} {told(error.__cause__)} {told(error.__context__)}"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_checks_of_scikit_learn_hold_but_for_arrays_without_names() -> None:
+    from sklearn.utils.estimator_checks import check_estimator
+
+    results = check_estimator(blm.LMMRegressor(), on_fail=None)
+    failed = {result["check_name"]: told(result["exception"]) for result in results if result["status"] == "failed"}
+    assert [f"{name}: {text}" for name, text in failed.items() if not any(words in text for words in NO_NAMES)] == []
+    passed = {result["check_name"] for result in results if result["status"] == "passed"}
+    assert {"check_parameters_default_constructible", "check_estimator_cloneable", "check_estimator_repr", "check_set_params"} <= passed
