@@ -133,7 +133,9 @@ def seed_sequence(seed: Any) -> np.random.SeedSequence:
     """
     if isinstance(seed, np.random.SeedSequence):
         return seed
-    several = (isinstance(seed, np.ndarray) and seed.ndim == 1) or (isinstance(seed, Sequence) and not isinstance(seed, str | bytes))
+    several = (isinstance(seed, np.ndarray) and seed.ndim == 1) or (
+        isinstance(seed, Sequence) and not isinstance(seed, str | bytes | memoryview)
+    )
     if seed is not None and not (all(map(_whole, seed)) and len(seed) if several else _whole(seed)):
         raise SpecificationError(f"seed is {seed!r:.40}", "seed", "give a whole number, 0 or more, or None")
     return np.random.SeedSequence(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, cast
@@ -111,7 +111,10 @@ def require_name(value: Any, argument: str) -> str:
 
 def require_names(value: Any, argument: str) -> list[str]:
     """One name or several, as a list. Raise SpecificationError for what is no text, and for no name at all."""
-    names = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else []
+    try:
+        names = [value] if isinstance(value, str) else list(value)
+    except TypeError:
+        names = []  # not iterable, or an array of no dimensions, which says that it is
     if not names or not all(isinstance(name, str) for name in names):
         raise SpecificationError(f"{argument} is {value!r:.60}", argument, "give a name, or a list of names")
     return names

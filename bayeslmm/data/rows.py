@@ -97,7 +97,7 @@ def numbers_by_position(values: Any, name: str, table: ColumnTable) -> Array:
             )
         series = values
     else:
-        array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(unmasked(values))
+        array = np.asarray(unmasked(values))
         if array.ndim != 1:
             raise DataError(f"the {name} have {array.ndim} dimensions", "", "give one number per row")
         series = pd.Series(array)

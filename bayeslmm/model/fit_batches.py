@@ -91,9 +91,10 @@ def _responses(model: BatchModel, Y: Any) -> tuple[pd.DataFrame, Array]:
     design = model.design
     if not design.in_memory:
         raise SpecificationError("a model of partitions has no rows to put responses beside", "fit_many", "make the model of a frame")
-    if np.ndim(Y) > 2:
-        raise DataError(f"Y has {np.ndim(Y)} axes", "Y", "give one row for each row of the data, one column for each response")
-    frame = pd.DataFrame(np.asarray(unmasked(Y))) if isinstance(Y, np.ndarray | list | tuple) else as_pandas(Y)
+    table = np.asarray(unmasked(Y)) if isinstance(Y, np.ndarray | list | tuple) else None
+    if table is not None and table.ndim not in (1, 2):
+        raise DataError(f"Y has {table.ndim} axes", "Y", "give one row for each row of the data, one column for each response")
+    frame = as_pandas(Y) if table is None else pd.DataFrame(table)
     if frame.shape[1] == 0:
         raise DataError("there are no responses", "Y", "give one column for each")
     if frame.columns.has_duplicates:

@@ -65,7 +65,7 @@ class Partitions:
             return
         if isinstance(source, pd.DataFrame) or hasattr(source, "columns"):
             raise SpecificationError("the partitions are one frame", "partitions", "give LMM the frame; or a list of frames: [frame]")
-        if not isinstance(source, Iterable):
+        if not isinstance(source, Iterable) or getattr(source, "shape", None) == ():
             raise SpecificationError(f"the partitions are a {type(source).__name__}", "partitions", _WAYS)
         if isinstance(source, Iterator):
             raise SpecificationError(

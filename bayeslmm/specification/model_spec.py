@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import label_text
+from bayeslmm._arrays import label_text, numbers_of
 from bayeslmm._types import CheckMode, Missing
 from bayeslmm._validation import MAX_SIZE, number_below, require_function, require_mapping
 from bayeslmm.errors import SpecificationError, escape_control
@@ -217,7 +217,7 @@ def _contrast(factor: str, given: Any) -> ContrastSpec:
         levels = [] if _is_counted(given.index) else given.index.tolist()
         names = [i + 1 for i in range(given.shape[1])] if _is_counted(given.columns) else given.columns.tolist()
         return _labelled_contrasts(factor, {"levels": levels, "names": names, "rows": given.to_numpy().tolist()}, where)
-    rows = given.to_numpy().tolist() if hasattr(given, "to_numpy") else given.tolist() if hasattr(given, "tolist") else given
+    rows = given.tolist() if hasattr(given, "tolist") else np.asarray(given).tolist() if hasattr(given, "__array__") else given
     return _matrix(factor, rows, where)
 
 
@@ -244,16 +244,16 @@ def _labelled_contrasts(factor: str, given: Mapping[str, Any], where: str) -> Co
 
 def _matrix(factor: str, rows: Any, where: str) -> tuple[tuple[float, ...], ...]:
     try:
-        matrix = tuple(tuple(float(value) for value in row) for row in rows)
-    except (TypeError, ValueError):
-        matrix = ()
-    if not matrix or not matrix[0] or any(len(row) != len(matrix[0]) for row in matrix):
+        values = numbers_of(rows, where)
+    except SpecificationError:
+        values = np.zeros(0)
+    if values.ndim != 2 or not values.size:
         raise SpecificationError(
             f"the contrasts of {factor!r} are no matrix", where, "give a row of numbers per level, or a name: " + ", ".join(CONTRAST_NAMES)
         )
-    if not all(math.isfinite(value) for row in matrix for value in row):
+    if not np.isfinite(values).all():
         raise SpecificationError(f"the contrasts of {factor!r} are not finite", where, "give finite numbers")
-    return matrix
+    return tuple(map(tuple, values.tolist()))
 
 
 def _relationship(given: Iterable[str], formula: Formula) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, Codes, Generator
+from bayeslmm._arrays import Array, Codes, Generator, numbers_of
 from bayeslmm._validation import require_flag, require_names, require_number, require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, InferenceError, SpecificationError, warn_user
 from bayeslmm.formula.syntax import quote_name
@@ -388,8 +388,8 @@ def read_delta(layout: Layout, delta: Any) -> Array:
         values = out
     else:
         try:
-            flat = np.asarray(delta, dtype=np.float64)
-        except (TypeError, ValueError):
+            flat = numbers_of(delta, "delta")
+        except SpecificationError:
             raise DataError(f"delta is a {type(delta).__name__}", "delta", "give what `imputations.delta` makes") from None
         if flat.shape != (rows,):
             what = f"delta has shape {flat.shape}, and the data {rows} rows"
@@ -479,8 +479,8 @@ def _triple(values: Any, remedy: str) -> tuple[float, float, float]:
     if isinstance(values, Mapping):
         values = [values.get("estimate", values.get("est")), values.get("std_error", values.get("se", np.nan)), values.get("df", np.inf)]
     try:
-        numbers = [float(v) for v in np.atleast_1d(np.asarray(values, float))]
-    except (TypeError, ValueError):
+        numbers = [float(v) for v in np.atleast_1d(numbers_of(values, "analysis"))]
+    except SpecificationError:
         raise SpecificationError("the function returned values that are not numbers", "analysis", remedy) from None
     if not 1 <= len(numbers) <= 3:
         raise SpecificationError(f"the function returned {len(numbers)} numbers for one parameter", "analysis", remedy)

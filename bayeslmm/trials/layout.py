@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, is_covariance
+from bayeslmm._arrays import Array, Codes, is_covariance, numbers_of
 from bayeslmm._validation import require_name, spell
 from bayeslmm.errors import DataError, SpecificationError
 from bayeslmm.results.fitted import as_pandas
@@ -461,8 +461,8 @@ def own_law(strategy: StrategyFunction, law: tuple[Array, Array, Array, Array], 
     if not (isinstance(found, tuple) and len(found) == 2):
         raise SpecificationError(f"the strategy {name} returned {type(found).__name__}", "strategy", remedy)
     try:
-        mean, covariance = (np.array(part, dtype=np.float64) for part in found)
-    except (TypeError, ValueError):
+        mean, covariance = (numbers_of(part, name) for part in found)
+    except SpecificationError:
         raise SpecificationError(f"the strategy {name} did not return numbers", "strategy", remedy) from None
     if mean.shape != (m,) or covariance.shape != (m, m):
         where = f"mean of shape {mean.shape}, covariance of shape {covariance.shape}, {m} visits"

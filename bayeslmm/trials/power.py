@@ -536,7 +536,7 @@ def read_dropout(fit: Estimates, dropout: Any) -> Dropout:
         raise SpecificationError("drop-out is by visit, and the model has none", "dropout", "give a residual structure over visits")
     m, N = len(residual.visit_levels), residual.subject.size
     shares = dropout if hasattr(dropout, "keys") else {None: dropout}
-    table = {str(key): np.asarray(values, dtype=np.float64) for key, values in shares.items()}
+    table = {str(key): numbers_of(values, "dropout") for key, values in shares.items()}
     for key, values in table.items():
         if values.shape != (m,) or np.any(values < 0) or np.any(values >= 1) or np.any(np.diff(values) < 0):
             where = "dropout" if key == "None" else f"dropout of {key}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, numbers_of
 from bayeslmm._validation import require_flag, require_number, require_one_of
 from bayeslmm.errors import DataError, InferenceError, SpecificationError, printable_text
 from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, known_arguments
@@ -82,8 +82,8 @@ def _accumulate(imputations: CompletedTrial, delta: Any, lag: Any, *, missing_on
 
 def _per_visit(values: Any, m: int, name: str) -> Array:
     try:
-        out = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+        out = numbers_of(values, name)
+    except SpecificationError:
         raise SpecificationError(f"{name} is not numbers", name, "give one number per visit, or a mapping from arms to numbers") from None
     if out.shape != (m,):
         raise DataError(f"{name} has shape {out.shape}, and there are {m} visits", name, "give one number per visit")
@@ -240,10 +240,7 @@ def _grid(layout: Layout, grid: Any, arms: Sequence[Any] | None, control: Codes)
 
 
 def _amounts(values: Any) -> Array:
-    try:
-        out = np.atleast_1d(np.asarray(list(values) if isinstance(values, range) else values, dtype=np.float64))
-    except (TypeError, ValueError):
-        raise SpecificationError("the amounts of a grid are not numbers", "grid", "give numbers") from None
+    out = np.atleast_1d(numbers_of(values, "the grid"))
     if out.ndim != 1 or not len(out) or not np.isfinite(out).all():
         raise SpecificationError("a grid is a list of finite numbers", "grid", "give numbers, such as range(-5, 6)")
     return np.unique(out)

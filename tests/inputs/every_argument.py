@@ -275,6 +275,9 @@ def odd_values(usual: Any) -> dict[str, Any]:
         "unhashable key": {"x": [1]},
         "billion": 10**9,
         "surrogate": "\udcff",
+        "single array": np.array(word),
+        "complex array": np.array([1.0 + 2.0j, 2.0]),
+        "times": np.array(["2020-01-01", "2020-01-02"], "datetime64[D]"),
     }
 
 

@@ -87,6 +87,9 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "residual": {"{}"},
         "priors": {"{}"},
     },
+    "a word, or a level, in an array of no dimensions is that word": {
+        name: {"single array"} for name in ("df", "information", "vcov", "level")
+    },
     "the asymptotic covariance, which goes with the usual degrees of freedom": {"vcov": {"None"}, "df": {"None"}},
     "a seed of nobody's choice": {"seed": {"None"}},
     "the relationship of a factor that the file does not name": {"relationship": {"unhashable key"}},

@@ -117,8 +117,8 @@ def align_labels(given: pd.Series[Any], labels: Sequence[str], where: str, whole
     Errors: `SpecificationError` for a label that is none of these, or stands twice.
     """
     if isinstance(given.index, pd.RangeIndex):
-        return given.to_numpy(float)
-    found = pd.Series(given.to_numpy(), index=[label_text(label) for label in given.index])
+        return numbers_of(given, where)
+    found = pd.Series(numbers_of(given, where), index=[label_text(label) for label in given.index])
     _require_distinct(found.index, where)
     unknown = [label for label in found.index if label not in labels]
     absent = [label for label in labels if label not in found.index] if whole else []

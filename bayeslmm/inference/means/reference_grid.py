@@ -111,7 +111,8 @@ def _covariate_values(covariate: Covariate) -> tuple[float, ...]:
 
 
 def _read_at(name: str, given: Any, levels: tuple[Any, ...] | None) -> tuple[Any, ...]:
-    values = tuple(given) if isinstance(given, list | tuple | set | range | np.ndarray | pd.Series | pd.Index) else (given,)
+    several = isinstance(given, list | tuple | set | range | pd.Series | pd.Index) or (isinstance(given, np.ndarray) and given.ndim > 0)
+    values = tuple(given) if several else (given,)
     if not values:
         raise SpecificationError(f"no value of {name!r} is given", "at=", "give one value or more")
     if levels is None:
