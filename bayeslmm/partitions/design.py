@@ -54,7 +54,7 @@ def _absent(name: str) -> InferenceError | AttributeError:
     )
 
 
-class WithoutRows:
+class WithAbsentFields:
     """An object some of whose fields are not there: asking for one says so; copies, pickles and its text do without."""
 
     __slots__ = ()
@@ -77,7 +77,7 @@ class WithoutRows:
             object.__setattr__(self, name, value)
 
 
-class AddedUpFactor(WithoutRows, GroupingFactor):
+class AddedUpFactor(WithAbsentFields, GroupingFactor):
     """A grouping factor without the level of each row."""
 
     __slots__ = ()
@@ -101,7 +101,7 @@ class AbsentRows:
         raise _absent(self.name)
 
 
-class _Term(WithoutRows, RandomTerm):
+class _Term(WithAbsentFields, RandomTerm):
     __slots__ = ("_moment_rows",)
     _moment_rows: Array
 
@@ -131,7 +131,7 @@ class RowSummary:
     mean_inverse_weight: float
 
 
-class PartitionedDesign(WithoutRows, Design):
+class PartitionedDesign(WithAbsentFields, Design):
     """The design of a model whose rows were read in parts: arrays over the rows are absent, and asking for one says so."""
 
     __slots__ = ("summary", "summed")
