@@ -57,7 +57,7 @@ def number_below(value: Any, size: float) -> float:
     if isinstance(one, bool | np.bool_) or not isinstance(one, Real | Decimal) or (isinstance(one, Decimal) and one.is_nan()):
         return math.nan
     # a float of 32 bits cannot be compared with sizes beyond its own, an integer may be none of 64
-    numeric = float(one) if isinstance(one, np.floating | Decimal) else one
+    numeric: Any = float(one) if isinstance(one, np.floating | Decimal) else one
     return float(numeric) if -size < numeric < size else math.nan
 
 

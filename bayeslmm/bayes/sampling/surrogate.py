@@ -18,6 +18,7 @@ from scipy.special import chdtri, ndtri
 
 from bayeslmm._arrays import Array, Mask
 from bayeslmm.bayes.log_posterior.density import Density
+from bayeslmm.bayes.log_posterior.layout import MatrixBlock, TermBlock
 from bayeslmm.bayes.log_posterior.transforms import ScaledTransform, UnstructuredTransform
 from bayeslmm.bayes.sampling.importance import WeightedDraws
 from bayeslmm.bayes.sampling.mode import PosteriorMode
@@ -86,7 +87,7 @@ def _other_multiplications(density: Density) -> float:
     """Of one evaluation: of its levels or blocks, or of classes of them, and of the profile in alpha, where polynomials save that."""
     kernel, r = density.kernel, density.problem.criterion.p + 1
     if isinstance(density.pooled, PooledSubjectsKernel):
-        blocks = [own.block.shape for own in (*density.pooled.kinds, *density.pooled.kernel.data.pooled)]
+        blocks = [kind.block.shape for kind in density.pooled.kinds] + [own.block.shape for own in density.pooled.kernel.data.pooled]
         return float(sum(B * k * k * (k + r) for B, k in blocks))
     if not isinstance(kernel, RandomEffectsKernel):
         return 0.0
@@ -119,7 +120,8 @@ def relative_map(density: Density) -> Array | None:
     if layout.sigma is not None and (layout.sigma.size == 0 or np.isfinite(layout.sigma.high).any()):
         return None
     M = np.eye(density.size)
-    for block in (*layout.terms, *layout.sets):
+    blocks: list[TermBlock | MatrixBlock] = [*layout.terms, *layout.sets]
+    for block in blocks:
         if (
             not isinstance(block.axes, UnstructuredTransform | ScaledTransform)
             or np.isfinite(block.axes.sds.high).any()
