@@ -310,7 +310,7 @@ class _Components:
         if isinstance(residual, SpatialStructure):
             for values, x in zip(own, residual.split_groups(self.x[kernel.residual_part]), strict=True):
                 # how a parameter moves with its axis, which has no unit
-                values[1:] = np.abs(np.diagonal(residual.covariance.component_jacobian(x)))[1:]
+                values[1:] = np.abs(np.diagonal(_spatial_jacobian(residual, x)))[1:]
         return np.concatenate([np.ones(kernel.random.size), *own, axis_units[kernel.variance_part]])
 
     def first(self, part: StructuredBlockFactor, cut: slice) -> Array:
