@@ -135,10 +135,16 @@ def _open_posterior(model: LMM, problem: Problem, content: dict[str, Any], array
 
     values = content["posterior"]
     beta = tuple(readonly(arrays[f"draws/beta/{i}"]) for i in range(values["terms"]))
-    draws = PosteriorDraws(readonly(arrays["draws/phi"]), readonly(arrays["draws/alpha"]), beta, readonly(arrays["draws/log_density"]))
+    target = density(problem, model.spec.priors)
+    phi, log_density = arrays["draws/phi"], arrays["draws/log_density"]
+    if target.layout.variance is not None and "variance_units" not in values:  # older files: in the units of the covariates
+        phi = phi.copy()
+        phi[:, target.layout.variance.part] /= target.layout.variance.units
+        log_density = log_density + target.layout.variance.log_volume
+    draws = PosteriorDraws(readonly(phi), readonly(arrays["draws/alpha"]), beta, readonly(log_density))
     post = Posterior(
         model,
-        density(problem, model.spec.priors),
+        target,
         draws,
         chains=values["chains"],
         method=values["method"],

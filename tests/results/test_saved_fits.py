@@ -374,3 +374,25 @@ def test_draws_that_the_rows_do_not_give_are_refused(place: int, drawn: bytes, t
     forge_array(tmp_path / "post", "draws/phi", moved)
     with pytest.raises(MismatchError, match="evaluated again"):
         blm.load(tmp_path / "post")
+
+
+def test_draws_of_a_variance_function_in_older_files_are_in_units_of_its_covariate(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"x": 100.0 * rng.gamma(2.0, size=60)})
+    frame["y"] = rng.normal(size=60) * np.exp(0.003 * frame["x"])
+    path, post = tmp_path / "post", blm.LMM("y ~ 1", frame, variance="exp(x)").sample(draws=25, seed=1)
+    post.save(path)
+    block = post.density.layout.variance
+    assert block is not None
+    assert block.units[0] != 1.0
+    content = told(path)
+    del content["content"]["posterior"]["variance_units"]
+    resealed(path, {"fit.json": json.dumps(content).encode()})
+
+    def on_its_axis(phi: np.ndarray) -> np.ndarray:
+        phi[:, block.part] *= block.units
+        return phi
+
+    forge_array(path, "draws/phi", on_its_axis)
+    forge_array(path, "draws/log_density", lambda values: values - block.log_volume)
+    np.testing.assert_array_equal(blm.load(path).tree.posterior["expon"], post.tree.posterior["expon"])

@@ -72,7 +72,7 @@ def natural_layout(problem: Problem) -> ParameterLayout:
     variance, kernel = None, problem.structured
     if kernel is not None and kernel.variance.size:
         size = kernel.variance.size
-        variance = VarianceBlock((Prior("flat"),) * size, np.zeros(size, np.int64), slice(begin, begin + size))
+        variance = VarianceBlock((Prior("flat"),) * size, np.zeros(size, np.int64), slice(begin, begin + size), np.ones(size))
         begin += size
     sigma: PositiveTransform | None = None
     size = begin

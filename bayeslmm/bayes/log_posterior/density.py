@@ -243,7 +243,7 @@ class Density:
             degrees = np.concatenate([block.covariance.degrees for block in self.layout.sets])
             parts.append((full / full[:, :1] ** degrees)[:, 1:])
         if self.layout.variance is not None:
-            parts.append(phi[:, self.layout.variance.part])
+            parts.append(self.layout.variance.free(phi))
         return np.concatenate([*parts, np.zeros((len(phi), 0))], axis=1), s
 
     def phi_of(self, x: Array, sigma: float) -> Array:
@@ -263,7 +263,7 @@ class Density:
                 parts.append(residual.axes.inverse(residual.covariance.rescale(own, user), user))
                 offset += residual.covariance.size
         if self.layout.variance is not None:
-            parts.append(x[len(x) - len(self.layout.variance.priors) :])
+            parts.append(x[len(x) - len(self.layout.variance.priors) :] / self.layout.variance.units)
         if self.layout.sigma is not None:
             parts.append(self.layout.sigma.inverse(np.array([user]), user))
         if self.layout.mixing is not None:
@@ -434,7 +434,7 @@ class Density:
         g = state.gradient(True, s2)
         begin = self.problem.random.size
         if self.layout.variance is not None:
-            out[self.layout.variance.part] = g[len(g) - len(self.layout.variance.priors) :]
+            out[self.layout.variance.part] = g[len(g) - len(self.layout.variance.priors) :] * self.layout.variance.units
         if not self.layout.sets:
             return
         degrees = np.concatenate([block.covariance.degrees for block in self.layout.sets])

@@ -128,30 +128,43 @@ class MatrixBlock:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VarianceBlock:
-    """The variance function: its free parameters are phi; priors on natural ones."""
+    """The variance function: its free parameters are phi in their units; priors on natural ones.
+
+    units : what a move of about 1 is for each free parameter, powers of 2
+    """
 
     priors: tuple[Prior, ...]
     positive: Codes
     part: slice
+    units: Array
+
+    def free(self, phi: Array) -> Array:
+        """The free parameters in the units of the covariates."""
+        return np.asarray(phi[..., self.part] * self.units)
+
+    @property
+    def log_volume(self) -> float:
+        """What log densities of phi have more than those of the free parameters."""
+        return float(np.log(self.units).sum())
 
     def natural(self, phi: Array) -> Array:
-        u = phi[..., self.part]
+        u = self.free(phi)
         return np.asarray(np.where(self.positive == 1, np.exp(np.where(self.positive == 1, u, 0.0)), u))
 
     def log_prior(self, phi: Array, volume: bool) -> Array:
         v, total = self.natural(phi), np.zeros(phi.shape[:-1])
         for j, prior in enumerate(self.priors):
             total = total + log_density(prior, v[..., j])
-        return total + (phi[..., self.part] * self.positive).sum(-1) if volume else total
+        return total + (phi[..., self.part] * self.positive).sum(-1) + self.log_volume if volume else total
 
     def prior_gradient(self, phi: Array, volume: bool) -> Array:
         v = self.natural(phi)
         own = np.array([float(log_density_slope(prior, v[j])) for j, prior in enumerate(self.priors)])
-        return np.asarray(own * np.where(self.positive == 1, v, 1.0) + (self.positive if volume else 0.0))
+        return np.asarray(own * np.where(self.positive == 1, v, self.units) + (self.positive if volume else 0.0))
 
     def draws(self, rng: np.random.Generator, n: int) -> Array:
         v = np.stack([draw_prior(prior, rng, n) for prior in self.priors], axis=1) if self.priors else np.zeros((n, 0))
-        return np.where(self.positive == 1, np.log(np.abs(np.where(self.positive == 1, v, 1.0))), v)
+        return np.where(self.positive == 1, np.log(np.abs(np.where(self.positive == 1, v, 1.0))), v) / self.units
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,7 +246,8 @@ def lay_out_parameters(problem: Problem, priors: ModelPriors) -> ParameterLayout
     if kernel is not None and kernel.variance.size:
         size = kernel.variance.size
         positive = (kernel.variance.natural(np.zeros(size)) == 1.0).astype(np.int64)
-        variance = VarianceBlock(tuple(row.prior for row in priors.variance), positive, slice(begin, begin + size))
+        units = np.where(positive == 1, 1.0, 2.0 ** np.round(np.log2(problem.axis_units[kernel.variance_part])))
+        variance = VarianceBlock(tuple(row.prior for row in priors.variance), positive, slice(begin, begin + size), units)
         begin += size
     sigma = None if priors.sigma is None else positive_transform((priors.sigma.prior,))
     sigma_part = slice(begin, begin + (0 if sigma is None else sigma.size))

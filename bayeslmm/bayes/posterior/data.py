@@ -159,6 +159,7 @@ def save_posterior(post: PosteriorData, path: Path, *, rows: bool = True) -> Non
         "evidence": None if post.evidence is None else float(post.evidence),
         "interrupted": post.interrupted,
         "terms": len(post.draws.beta),
+        "variance_units": [] if post.density.layout.variance is None else post.density.layout.variance.units.tolist(),
     }
     arrays |= {"draws/phi": post.draws.phi, "draws/alpha": post.draws.alpha, "draws/log_density": post.draws.log_density}
     arrays |= {f"draws/beta/{i}": beta for i, beta in enumerate(post.draws.beta)}

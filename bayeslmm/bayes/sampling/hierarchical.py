@@ -192,7 +192,8 @@ def target_phi(target: Density, posterior: Any, chain: int, draw: int) -> Array:
         phi[one.part] = _block(one.axes, one.covariance, at, sd, f"corr_residual{suffix}", every, suffix, one.own.labels)
     kernel = target.problem.structured
     if target.layout.variance is not None and kernel is not None:
-        phi[target.layout.variance.part] = kernel.variance.free(np.array([float(at[name]) for name in kernel.variance.names]))
+        free = kernel.variance.free(np.array([float(at[name]) for name in kernel.variance.names]))
+        phi[target.layout.variance.part] = free / target.layout.variance.units
     if target.layout.sigma is not None:
         phi[target.layout.sigma_part] = target.layout.sigma.inverse(np.atleast_1d(at["sigma"]), 0.0)
     return phi
