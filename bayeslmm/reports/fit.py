@@ -206,7 +206,7 @@ def fit_report(
     posterior: Sampled | None = None,
     comparison: Compared | None = None,
     seed: int | None = None,
-    more: Callable[[Page], None] | None = None,
+    more: Callable[[Page], object] | None = None,
 ) -> HtmlPage:
     """The report as HTML; written to `path` where one is given.
 
@@ -232,7 +232,7 @@ def fit_page(
     posterior: Sampled | None = None,
     comparison: Compared | None = None,
     seed: int | None = None,
-    more: Callable[[Page], None] | None = None,
+    more: Callable[[Page], object] | None = None,
 ) -> Page:
     """The report of a fit as a page, to which more can be added."""
     tests = check_options(df, vcov, information)

@@ -384,7 +384,8 @@ def _add_values(frame: pd.DataFrame, covariate: str, n: int) -> pd.DataFrame:
     step = values[-1] - values[-2] if len(values) > 1 else 1.0
     last = frame[frame[covariate] == values[-1]]
     more = [last.assign(**{covariate: values[-1] + step * (i + 1)}) for i in range(n - len(values))]
-    return pd.concat([kept, *more], ignore_index=True)
+    whole: pd.DataFrame = pd.concat([kept, *more], ignore_index=True)
+    return whole
 
 
 # -- analytic ------------------------------------------------------------------------------------------------------------------------------

@@ -254,7 +254,7 @@ def replicate_values(statistic: Statistic, fit: Estimates, names: Sequence[str])
         raise SpecificationError(what, "statistic", "return the same names, or the same number of values, for every fit")
     if np.isinf(found).any():
         raise SpecificationError("the statistic is infinite", "statistic", "return finite numbers, or NaN for what a fit has not")
-    return found[list(names)].to_numpy()
+    return np.asarray(found[list(names)], float)
 
 
 def _values(

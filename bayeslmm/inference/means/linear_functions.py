@@ -125,7 +125,7 @@ def align_labels(given: pd.Series[Any], labels: Sequence[str], where: str, whole
     if unknown or absent:
         what = f"{unknown[0]!r} is none of the labels" if unknown else f"there is no value for {absent[0]!r}"
         raise SpecificationError(what, f"{where}; labels: {', '.join(labels)}", "label the values so, or give an array in this order")
-    return found.reindex(list(labels), fill_value=0.0).to_numpy(float)
+    return np.asarray(found.reindex(list(labels), fill_value=0.0), float)
 
 
 def _from_mapping(given: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
