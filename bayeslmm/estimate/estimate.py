@@ -137,23 +137,24 @@ class Estimate:
         return self.method != "ML"
 
 
-def estimate(problem: Problem, method: Method = "REML", start: Array | None = None, *, kept: bool = False) -> Estimate:
+def estimate(problem: Problem, method: Method = "REML", start: Array | None = None, *, near: bool = False, kept: bool = False) -> Estimate:
     """Minimise the criterion.
 
     method : "REML" or "ML"; start : x, by default where the problem says; kept : Ctrl-C gives the best point so far, marked
+    near : the start is the optimum of nearly the same problem, whose other minima were looked for
     Raises DesignError when the residual variance is 0 at the optimum, KeyboardInterrupt where nothing is kept.
     """
     with one_thread(problem.criterion.width):
-        return _estimate(problem, method, start, kept)
+        return _estimate(problem, method, start, near, kept)
 
 
-def _estimate(problem: Problem, method: Method, start: Array | None, kept: bool) -> Estimate:
+def _estimate(problem: Problem, method: Method, start: Array | None, near: bool, kept: bool) -> Estimate:
     begin = time.perf_counter()
     restricted, interrupted = method == "REML", False
     check_not_exact(problem)
     bounds = require_bounded(problem, restricted)
     try:
-        outcome, certificate = _search(problem, restricted, start)
+        outcome, certificate = _search(problem, restricted, start, near)
     except Interrupted as stopped:
         if not kept:
             raise
@@ -234,7 +235,7 @@ BESIDE = 2
 """How many searches begin besides where the structure of the errors calls for it."""
 
 
-def _search(problem: Problem, restricted: bool, start: Array | None) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
+def _search(problem: Problem, restricted: bool, start: Array | None, near: bool = False) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
     # a criterion of n rows is known to about n roundings: what is left to gain below that could not be seen, and moves no parameter
     tolerance = max(DECREASE_TOLERANCE, 2.0 * MACHINE_EPSILON * problem.criterion.n)
     path: tuple[tuple[Array, float], ...] = ()
@@ -243,8 +244,9 @@ def _search(problem: Problem, restricted: bool, start: Array | None) -> tuple[Ou
     try:
         outcome, certificate = _off_boundary(problem, restricted, outcome, tolerance)
         path = outcome.path
-        looked = not at_once and bool(problem.random.size or is_crowded(problem))
-        starts = [lower.x for lower in _elsewhere(problem, restricted, outcome.point)] if looked else []
+        crowded = not near and is_crowded(problem)
+        looked = not at_once and bool(problem.random.size or crowded)
+        starts = [lower.x for lower in _elsewhere(problem, restricted, outcome.point, crowded)] if looked else []
         if start is None:
             starts += [*_of_errors(problem, restricted, outcome.point), *without_strata(problem, outcome.point.x)]
         for x in starts:
@@ -291,10 +293,9 @@ def _off_boundary(
     return replace(outcome, path=path), certificate
 
 
-def _elsewhere(problem: Problem, restricted: bool, point: CriterionPoint) -> list[CriterionPoint]:
+def _elsewhere(problem: Problem, restricted: bool, point: CriterionPoint, crowded: bool) -> list[CriterionPoint]:
     """Lower points away from the end of a search; those of other minima that are lower too where rows are few."""
     below = point.value - 1e-9 * max(1.0, abs(point.value))
-    crowded = is_crowded(problem)
     trial = trial_points(problem, point.x, typical_sd(problem, point.x)) if crowded else plain_points(problem, point.x)
     values = problem.criterion.values(trial, restricted)
     if crowded:

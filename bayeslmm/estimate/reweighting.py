@@ -101,7 +101,7 @@ def fit_reweighted(problem: Problem, method: Method, *, kept: bool = False) -> t
     change, lost = np.inf, 0
     for _ in range(MAX_ROUNDS):
         problem = build_problem(problem.design, before)
-        found = estimate(problem, method, start=found.x, kept=kept)
+        found = estimate(problem, method, start=found.x, near=True, kept=kept)
         elapsed, path = elapsed + found.elapsed, path + found.path
         now = weighted_fit_values(problem, found)
         change = float(np.abs(now - before).max() / max(float(np.abs(before).max()), 1e-300))

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.estimate import newton
 from bayeslmm.estimate.estimate import estimate
 from bayeslmm.estimate.newton import needs_pivoting, unrotated_x
 from tests.laws.designs import MIXED, mixed, random_x
@@ -70,7 +69,7 @@ def test_axes_without_a_matrix_keep_their_order() -> None:
     assert not needs_pivoting(problem, (), np.array([0.0, 1.0]))
 
 
-def test_a_long_search_measures_its_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valley_is_followed_to_its_end() -> None:
     """sd = c + v^d with a sd that hardly bends: c and d hang together along a valley where average information is far too large."""
     rng = np.random.default_rng(8)
     v = rng.uniform(1, 6, 200)
@@ -81,8 +80,6 @@ def test_a_long_search_measures_its_matrix(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.abs(found.gradient).max() < 1e-3
     near = found.x + np.random.default_rng(0).normal(size=(500, problem.size)) * 0.3
     assert problem.criterion.values(near, True).min() >= found.criterion - 1e-7
-    monkeypatch.setattr(newton, "MEASURE_AFTER", 10**6)
-    assert estimate(problem).criterion > found.criterion + 1e-4
 
 
 def test_rounds_without_end_are_given_up() -> None:
