@@ -86,7 +86,7 @@ def unmasked(values: Any) -> Any:
     return np.ma.filled(values.astype(np.float64), np.nan) if isinstance(values, np.ma.MaskedArray) else values
 
 
-def numbers_of(values: Any, argument: str) -> Array:
+def numbers_of(values: Any, argument: str, remedy: str = "give numbers") -> Array:
     """Numbers of any shape as an array, NaN where they are missing or masked.
 
     Errors: `SpecificationError` for what is no real numbers: nothing, text, times and complex numbers too, of which NumPy would make some.
@@ -98,7 +98,7 @@ def numbers_of(values: Any, argument: str) -> Array:
             raise TypeError
         return np.array(given, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise SpecificationError(f"{argument} is {values!r:.60}", argument, "give numbers") from None
+        raise SpecificationError(f"{argument} is {values!r:.60}", argument, remedy) from None
 
 
 def symmetric(lower: Array) -> Array:

@@ -400,13 +400,11 @@ class LMM:
         return np.asarray(scale * self.problem.gradient_theta(self._theta(theta), _is_restricted(method)))
 
     def _theta(self, theta: Any) -> Array:
-        values = np.atleast_1d(numbers_of(theta, "theta"))
+        remedy = f"give {self.problem.size} numbers: the relative covariance factor term by term, lower triangles column by column"
+        values = np.atleast_1d(numbers_of(theta, "theta", remedy))
         if values.shape != (self.problem.size,) or not np.all(np.isfinite(values)):
-            raise SpecificationError(
-                f"theta has shape {values.shape}" if values.shape != (self.problem.size,) else "theta is not finite",
-                "theta",
-                f"give {self.problem.size} numbers: the relative covariance factor term by term, lower triangles column by column",
-            )
+            what = f"theta has shape {values.shape}" if values.shape != (self.problem.size,) else "theta is not finite"
+            raise SpecificationError(what, "theta", remedy)
         return values * np.sqrt(self.design.weight_scale) if self.design.weight_scale != 1.0 else values
 
     def simulate(self, params: Mapping[str, ArrayLike | Mapping[str, float]], nsim: int = 1, seed: int | None = None) -> pd.DataFrame:

@@ -92,7 +92,7 @@ def test_a_refit_takes_rows_of_the_data_or_rows_used(sleepstudy: pd.DataFrame) -
         fit.refit(np.zeros(12))
     with pytest.raises(NonFiniteError):
         fit.refit(sleepstudy["Reaction"].where(sleepstudy.index != 7))
-    with pytest.raises(DataError, match="not numbers"):
+    with pytest.raises(SpecificationError, match="y is "):
         fit.refit(["a"] * 179)
 
 
