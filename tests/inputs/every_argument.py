@@ -155,6 +155,7 @@ def settings() -> dict[str, Base]:
         "PosteriorMeans.contrast": {},
         "FitPlots.profile": {"terms": "x"},
         "FitPlots.subgroups": {"treatment": "f"},
+        "PosteriorPlots.subgroups": {"treatment": "f"},
         "FitPlots.influence": {"group": "g", "refit": False},
         "ManyFits.fit": {"name": 0},
         "MixedResult.get": {"key": "SolutionF"},

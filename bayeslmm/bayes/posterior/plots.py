@@ -555,7 +555,7 @@ class PosteriorPlots:
             return means.contrast(method, ref)
 
         def larger_at_first(means: tables.PosteriorMeans) -> float:
-            return means.larger_at_first(method, ref)
+            return tables.larger_at_first(means, method, ref)
 
         table, notes = subgroup_table(design, ask, differ, larger_at_first, treatment, factors, at, weights)
         label = f"difference, {scale_name(design)} ({percent(conf_level)} interval)"

@@ -387,33 +387,6 @@ class PosteriorMeans:
         joined.attrs |= comparison_scale(scale, made)
         return joined
 
-    def larger_at_first(self, method: ContrastMethod, ref: str | float | None = None) -> float:
-        """Probability that a difference is larger within the first of two groups than within the second; NaN for more of either.
-
-        Parameters
-        ----------
-        method : str, Mapping or array_like
-            Family of contrasts, as of `contrast`.
-        ref : str or float, optional
-            The control of "trt.vs.ctrl".
-
-        Returns
-        -------
-        float
-            The posterior probability.
-
-        Examples
-        --------
-        >>> means = post.emmeans("Days", at={"Days": [0, 9]})
-        >>> bool(np.isnan(means.larger_at_first("trt.vs.ctrl")))
-        True
-        """
-        groups = self.means._groups()
-        found = [self.means._contrasts(rows, method, ref, False).of(self.draws[:, rows].T) for rows in groups]
-        if len(found) != 2 or any(len(values) != 1 for values in found):
-            return float("nan")
-        return float(np.mean(found[0] > found[1]))
-
     def plot(self, x: str | None = None, ax: AxesLike = None) -> list[Axes]:
         """Posterior means with their intervals; along the variable `x` as joined lines. Matplotlib axes.
 
@@ -448,6 +421,15 @@ class PosteriorMeans:
 
 
 known_arguments(PosteriorMeans, attributes=MEANS_ATTRIBUTES)
+
+
+def larger_at_first(asked: PosteriorMeans, method: ContrastMethod, ref: str | float | None) -> float:
+    """Probability that a difference is larger within the first of two groups than within the second; NaN for more of either."""
+    means = asked.means
+    found = [means._contrasts(rows, method, ref, False).of(asked.draws[:, rows].T) for rows in means._groups()]
+    if len(found) != 2 or any(len(values) != 1 for values in found):
+        return float("nan")
+    return float(np.mean(found[0] > found[1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
