@@ -169,7 +169,7 @@ def test_graphs_are_copied_intervened_on_and_observed(name: str, form: Any) -> N
         assert np.isfinite(seen.compile_logp()(seen.initial_point()))
 
 
-@pytest.mark.parametrize("form", ["marginal", "hierarchical"])
+@pytest.mark.parametrize("form", ["marginal", pytest.param("hierarchical", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "weights and offset" else pytest.mark.slow) for n in every_verb.MODELS])
 def test_log_likelihoods_and_log_priors_of_draws_are_computed(name: str, form: Any) -> None:
     graph = every_verb.MODELS[name]().to_pymc(form)

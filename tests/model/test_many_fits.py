@@ -105,7 +105,7 @@ RANDOM_TERMS = (
 )
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", [*range(10), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(10, 30))])
 def test_random_designs_with_missing_patterns_are_fitted_as_one_by_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
     frame = design(seed, int(rng.integers(70, 160))).assign(o=rng.normal(size=1)[0])

@@ -36,7 +36,7 @@ def expected(method: str, t: np.ndarray, df: np.ndarray, means: int) -> tuple[np
 
 @pytest.mark.parametrize("ddfm", ["satterth", "kr"])
 @pytest.mark.parametrize("method", ["tukey", "bon", "sidak", "scheffe"])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_degrees_of_freedom_are_those_of_the_effect_or_of_the_row(method: str, ddfm: str, seed: int) -> None:
     frame = unbalanced(seed)
     for option, row in (("", False), ("adjdfe=source", False), ("adjdfe=row", True)):
