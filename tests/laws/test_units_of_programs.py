@@ -14,6 +14,7 @@ PROGRAMS = {
     "un": """proc mixed covtest; class id a; model y = a x / s cl ddfm=sat; random int x / subject=id type=un s;
         lsmeans a / diff cl; estimate 'e' x 1 | x 1 / subject 1; contrast 'c' x 1, a 1 -1 0;""",
     "vc": "proc mixed covtest; class id a; model y = a x a*x / s ddfm=kr; random int x / subject=id;",
+    "matrices": """proc mixed; class id a; model y = a x / s; random int x / subject=id type=un g gc gci gcorr gi v vi vci;""",
     "csh": "proc mixed covtest; class id a; model y = a x / s; random int x / subject=id type=csh;",
     "group": "proc mixed covtest; class id a; model y = a x / s ddfm=sat; random int x / subject=id group=a;",
     "weights": "proc mixed covtest; class id a; weight w; model y = a x / s ddfm=sat; random int x / subject=id type=un;",

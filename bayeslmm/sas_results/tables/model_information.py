@@ -352,7 +352,8 @@ def _definite_hessian(run: ProgramRun) -> bool:
     free = free_parameters(run)
     if not free.all():
         # in the parameters that can move: those at their bound leave directions in which nothing does
-        moves = np.linalg.pinv(run.listing.jacobian(tau_of(run.fit.estimate.x, run.fit.point.sigma2))[free])
+        tau = tau_of(run.fit.estimate.x, run.fit.point.sigma2)
+        moves = np.linalg.pinv((run.listing.jacobian(tau) / run.listing.units(tau)[:, None])[free])
         return _definite(moves.T @ hessian @ moves)
     # what the design cannot tell apart is flat, whatever the rounding of differences makes of it
     return "repeated_parameters" not in run.fit.checks and _definite(hessian)

@@ -139,8 +139,20 @@ def _cholesky(matrix: Array) -> Array:
         return np.full_like(matrix, np.nan)
 
 
+def _row_units(matrix: Array) -> Array:
+    """What the rows of a covariance matrix are measured in: a slope is no direction of length 0 for its unit."""
+    root = np.sqrt(np.maximum(np.diagonal(matrix), 0.0))
+    return np.where(root > 0.0, root, 1.0)
+
+
 def _inverse(matrix: Array) -> Array:
-    return np.asarray(np.linalg.pinv(matrix, hermitian=True))
+    units = np.outer(_row_units(matrix), _row_units(matrix))
+    return np.asarray(np.linalg.pinv(matrix / units, hermitian=True) / units)
+
+
+def _inverse_cholesky(matrix: Array) -> Array:
+    root, units = _cholesky(matrix), _row_units(matrix)
+    return np.linalg.pinv(root / units[:, None]) / units if np.isfinite(root).all() else root
 
 
 MATRIX_FORMS: Mapping[str, Callable[[Array], Array]] = {
@@ -148,7 +160,7 @@ MATRIX_FORMS: Mapping[str, Callable[[Array], Array]] = {
     "Corr": _correlation,
     "Inv": _inverse,
     "Chol": _cholesky,
-    "InvChol": lambda matrix: np.linalg.pinv(_cholesky(matrix)) if np.isfinite(_cholesky(matrix)).all() else np.full_like(matrix, np.nan),
+    "InvChol": _inverse_cholesky,
 }
 
 
@@ -275,11 +287,7 @@ class HendersonEquations:
         size = len(self.right)
         inverse = np.zeros((size, size))
         matrix = self.matrix[np.ix_(self.kept, self.kept)]
-        # with a diagonal of 1: a coefficient is no smaller for the unit of its column
-        units = np.sqrt(np.diagonal(matrix))
-        units = np.outer(units, units)
-        units = np.where(units > 0.0, units, 1.0)
-        inverse[np.ix_(self.kept, self.kept)] = np.linalg.pinv(matrix / units, hermitian=True) / units
+        inverse[np.ix_(self.kept, self.kept)] = _inverse(matrix)
         solution = inverse @ self.right
         return self.back @ inverse @ self.back.T, self.back @ solution
 
