@@ -32,7 +32,7 @@ def note(frame: pd.DataFrame, formula: str, **arguments: str) -> str:
     return str(fit.checks["repeated_parameters"].value) if "repeated_parameters" in fit.checks else ""
 
 
-@pytest.mark.parametrize("structure", ["us", "csh", "diag"])
+@pytest.mark.parametrize("structure", ["us", pytest.param("csh", marks=pytest.mark.slow), "diag"])
 @pytest.mark.parametrize(
     ("sequences", "lone"), [(("TRR", "RTR", "RRT"), "T"), (("RTT", "TRT", "TTR"), "R"), (("TRTR", "RTRT"), ""), (("TRT", "RTR"), "")]
 )

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.bayes.posterior.tables import larger_at_first
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,6 @@ def test_subgroups_of_a_posterior(trial: pd.DataFrame) -> None:
     estimates = np.sort(np.concatenate([np.asarray(line.get_xdata(), float) for line in ax.lines[1:]]))
     whole = post.emmeans("arm").contrast("trt.vs.ctrl")["estimate"]
     np.testing.assert_allclose(estimates, np.sort([*table["estimate"], *whole]))
-    share = means.larger_at_first("trt.vs.ctrl")
+    share = larger_at_first(means, "trt.vs.ctrl", None)
     assert any(f"= {share:.2g})" in line for line in told), told
     assert share > 0.5  # the difference is simulated among women, the first

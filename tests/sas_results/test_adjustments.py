@@ -34,7 +34,7 @@ def expected(method: str, t: np.ndarray, df: np.ndarray, means: int) -> tuple[np
     return stats.f.sf(t**2 / (means - 1), means - 1, df), np.sqrt((means - 1) * stats.f.isf(0.1, means - 1, df))
 
 
-@pytest.mark.parametrize("ddfm", ["satterth", "kr"])
+@pytest.mark.parametrize("ddfm", [pytest.param("satterth", marks=pytest.mark.slow), "kr"])
 @pytest.mark.parametrize("method", ["tukey", "bon", "sidak", "scheffe"])
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_degrees_of_freedom_are_those_of_the_effect_or_of_the_row(method: str, ddfm: str, seed: int) -> None:

@@ -281,7 +281,7 @@ def test_a_grid_profiles_the_residual_variance_as_the_manual_prints_it() -> None
     assert best["M2ResLogLike"] == pytest.approx(result.fit.criterion, abs=1e-4)
 
 
-@pytest.mark.parametrize("proc_option", ["", "method=ml"])
+@pytest.mark.parametrize("proc_option", ["", pytest.param("method=ml", marks=pytest.mark.slow)])
 def test_a_grid_without_profiling_takes_the_residual_variance_given(proc_option: str) -> None:
     frame = hemmerle_hartley()
     for options in (("noprofile " + proc_option, ""), (proc_option, "/ noprofile")):
