@@ -46,6 +46,7 @@ def test_a_level_without_which_a_coefficient_is_lost_is_refused_only_under_a_fla
     assert np.isfinite(proper.loo("group", exact=False).elpd_i).all()
 
 
+@pytest.mark.slow
 def test_many_levels_are_left_out_without_a_design_for_each() -> None:
     rng = np.random.default_rng(0)
     g = np.repeat(np.arange(2000), 4)

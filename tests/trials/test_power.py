@@ -151,6 +151,7 @@ def test_what_no_outcome_tells_has_no_power() -> None:
     assert plan.power("arm[T.trt]", method="analytic").frame["power"].item() > 0.05
 
 
+@pytest.mark.slow
 def test_one_sided_and_equivalence_tests() -> None:
     plan = mmrm(60, 1.2)
     power: Any = {side: plan.power(LAST, method="analytic", side=side).frame["power"].item() for side in ("two-sided", "greater", "less")}
