@@ -149,19 +149,12 @@ def _refit(run: ProgramRun, whole: _Whole, rows: Codes) -> _Refit | None:
     design, known = again.fit.design, run.fit.design
     if [design.coef_names[k] for k in design.kept] != [known.coef_names[k] for k in known.kept]:
         return None
-    scale = _to_standardized(run)
-    move = scale @ (run.fit.fixef.to_numpy()[list(known.kept)] - again.fit.fixef.to_numpy()[list(design.kept)])
-    F = scale @ _covariance(again) @ scale.T
+    on_standardized = run.fit.problem.standardization.coefficients
+    move = on_standardized(run.fit.fixef.to_numpy()[list(known.kept)] - again.fit.fixef.to_numpy()[list(design.kept)])
+    F = on_standardized(on_standardized(_covariance(again)).T)
     ratio = again.parameter_rows[-1].value / run.parameter_rows[-1].value if whole.profiled else 1.0
     there = fit_at_values(run.model, run.listing, run.fit.estimate, np.array([row.value for row in again.parameter_rows]))
     return _Refit(move, ratio, F, whole.residual[rows] + whole.X[rows] @ move, again, there)
-
-
-def _to_standardized(run: ProgramRun) -> Array:
-    """The coefficients of the standardized columns from those of the model's own."""
-    design = run.fit.design
-    X = run.fit.problem.standardization.Xy(design, slice(0, design.nobs))[:, :-1]
-    return np.asarray(np.linalg.lstsq(X, design.X, rcond=None)[0])
 
 
 def _covariance(run: ProgramRun) -> Array:
@@ -206,7 +199,7 @@ def _distance(run: ProgramRun, found: _Refit) -> float:
 def _estimates(run: ProgramRun, found: _Deletion | _Refit | None) -> dict[str, float]:
     """SAS's coefficients without the rows, and with ITER= the covariance parameters."""
     alpha = run.fit.fixef.to_numpy()[list(run.fit.design.kept)]
-    left = np.full(len(alpha), np.nan) if found is None else alpha - np.linalg.solve(_to_standardized(run), found.move)
+    left = np.full(len(alpha), np.nan) if found is None else alpha - run.fit.problem.standardization.back @ found.move
     parameters = np.zeros(len(run.layout.columns))
     parameters[run.space.kept] = run.T @ left
     values = {f"Parm{k + 1}": float(value) for k, value in enumerate(parameters)}
