@@ -393,11 +393,8 @@ def _sandwich(S: Array, V: Array) -> Array:
 
 def _spatial_jacobian(residual: SpatialStructure, x: Array) -> Array:
     """d(v, r)/dx of these."""
-    curve = residual.located.curve
-    z, _ = curve.standardize(x[1:], np.zeros((1, 1)))
-    out = np.zeros((len(x), len(x)))
-    out[0, 0], out[1:, 1:] = 2.0 * x[0], curve.natural_jacobian(z)
-    return out
+    z, _ = residual.located.curve.standardize(x[1:], np.zeros((1, 1)))
+    return residual.covariance.component_jacobian(np.append(x[:1], z))
 
 
 def _spatial_derivatives(residual: SpatialStructure, x: Array, distances: Array, order: int) -> Array:
