@@ -85,7 +85,8 @@ class LMM:
     data : DataFrame or Mapping
         Pandas, polars or pyarrow frame, or a mapping of columns; copied as far as it is used.
     residual : str, optional
-        Structure of R in mmrm's syntax, `"us(AVISIT | USUBJID)"`; None is independent errors.
+        Structure of R in mmrm's syntax, `"us(AVISIT | USUBJID)"`; None is independent errors. `"us(AVISIT | ARM / USUBJID)"` has parameters
+        for each arm, `"sp_exp(x, y | field) + local"` coordinates and a nugget, `"ar1(row):ar1(col)"` a product of structures over a grid.
     variance : str, optional
         Variance function of the errors, `"ident(Sex) * power(age)"`.
     weights : str or array_like, optional
