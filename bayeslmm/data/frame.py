@@ -295,7 +295,7 @@ def _foreign_table(data: Any, used: Sequence[str]) -> ColumnTable:
         frame = narwhals.from_native(data)
     except TypeError:
         raise DataError(f"the data are a {type(data).__name__}, which is not a frame", "", _GIVE_A_FRAME) from None
-    if not hasattr(frame, "columns") and not hasattr(frame, "collect_schema"):
+    if not hasattr(frame, "collect_schema"):  # `columns` of a lazy frame would warn of its cost
         raise DataError(f"the data are a {type(data).__name__}, which is not a frame", "", _GIVE_A_FRAME)
     names = tuple(frame.collect_schema().names())
     twice = [name for i, name in enumerate(names) if name in names[:i]]

@@ -43,7 +43,7 @@ class PartRows:
     def frame(self, rows: Codes, columns: Sequence[str]) -> pd.DataFrame:
         """Columns of some of the rows kept."""
         positions = rows if self.source.rows is None else self.source.rows[rows]
-        return with_native_bytes(self.source.table.frame[list(columns)]).iloc[positions]
+        return with_native_bytes(self.source.table.frame)[list(columns)].iloc[positions]
 
 
 def read_parts(number: int, frames: Iterable[Any], spec: ModelSpec, asked: ColumnPlan) -> Iterator[PartRows]:
