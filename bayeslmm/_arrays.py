@@ -81,7 +81,7 @@ def concatenate_fields[Value](parts: Sequence[Value]) -> Value:
     return cast(Value, kind(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(kind))))
 
 
-def unmasked(values: Any) -> Any:
+def fill_mask(values: Any) -> Any:
     """A masked array as numbers, NaN where it is masked; anything else as it is."""
     return np.ma.filled(values.astype(np.float64), np.nan) if isinstance(values, np.ma.MaskedArray) else values
 
@@ -92,7 +92,7 @@ def numbers_of(values: Any, argument: str, remedy: str = "give numbers") -> Arra
     Errors: `SpecificationError` for what is no real numbers: nothing, text, times and complex numbers too, of which NumPy would make some.
     """
     try:
-        given = unmasked(values)
+        given = fill_mask(values)
         kind = getattr(getattr(given, "dtype", None), "kind", None) or np.asarray(given).dtype.kind  # a dtype of polars has no kind
         if given is None or kind in "cmMSU" or (kind == "O" and any(isinstance(v, str | bytes) for v in np.asarray(given).ravel())):
             raise TypeError

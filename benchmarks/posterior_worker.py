@@ -108,7 +108,7 @@ def arrays(post: Any) -> Draws:
     """The draws by name as arrays (chain, draw, ...)."""
     from bayeslmm.bayes.posterior.datatree import posterior_variables
 
-    return judged({name: post.shaped(variable.values) for name, variable in posterior_variables(post).items()})
+    return judged({name: post.reshape_draws(variable.values) for name, variable in posterior_variables(post).items()})
 
 
 def sampled(graph: Any, by: str, read: Callable[[Any], Draws]) -> Draw:

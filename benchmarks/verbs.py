@@ -174,7 +174,7 @@ HOW: dict[str, dict[str, Callable[[Any], Any] | None]] = {
         "posterior_predictive": lambda post: post.posterior_predictive(),
         "rope": lambda post: post.rope(-0.1, 0.1),
         "save": lambda post: post.save(FOLDER / "post.blm"),
-        "shaped": lambda post: post.shaped(post.draws.alpha),
+        "reshape_draws": lambda post: post.reshape_draws(post.draws.alpha),
         "update": None,
     },
     "EMMeans": {"within": lambda means: means.within("arm"), "plot": lambda means: means.plot()},

@@ -24,7 +24,7 @@ from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.posterior.tables import draw_sds, equal_tailed_limits, parameter_draws
 from bayeslmm.bayes.sampling.sample import sample
 from bayeslmm.errors import BayesLMMWarning, SpecificationError, printable_text, warn_user
-from bayeslmm.estimate.estimate import uninterrupted
+from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.tidy import tidy_table
 from bayeslmm.likelihood.structured.residual_covariance import sigma_name
 from bayeslmm.results.estimates import Estimates, FittedModel
@@ -521,7 +521,7 @@ def _posterior(source: Any, draws: int, chains: int, seed: int, method: Sampling
 
 
 def _fit_by_ml(model: Any) -> Any:
-    return uninterrupted(model.fit("ML"))
+    return require_finished(model.fit("ML"))
 
 
 def _by_criterion(models: Mapping[str, Any], by: str, jacobians: Mapping[str, Array]) -> pd.DataFrame:

@@ -211,7 +211,7 @@ class Design:
     @property
     def moments(self) -> MomentRows:
         """Rows that have the moments of all rows: these."""
-        columns = self.X if not self.aliased else self.encoding.fixed(self.frame)[0]
+        columns = self.X if not self.aliased else self.encoding.encode_fixed(self.frame)[0]
         return MomentRows(columns, self.X, self.y, self.offset)
 
     @property
@@ -359,7 +359,7 @@ class Encoding:
         """The coded factors of the fixed effects, by the name of their atom."""
         return {atom.name: atom for atom in self.fixed_block.atoms.values() if isinstance(atom, FactorVariable)}
 
-    def fixed(self, frame: Any) -> tuple[Array, tuple[str, ...]]:
+    def encode_fixed(self, frame: Any) -> tuple[Array, tuple[str, ...]]:
         """(n, all coefficients) and their names.
 
         Errors: `PredictionError` for an absent column, a level that the fit has not seen, a column of another kind.

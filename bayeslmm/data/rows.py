@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, Mask, unmasked
+from bayeslmm._arrays import Array, Codes, Mask, fill_mask
 from bayeslmm.covariance.registry import is_spatial
 from bayeslmm.data.columns import Columns, series_numbers
 from bayeslmm.data.expressions import Atom, read_atom
@@ -97,7 +97,7 @@ def numbers_by_position(values: Any, name: str, table: ColumnTable) -> Array:
             )
         series = values
     else:
-        array = np.asarray(unmasked(values))
+        array = np.asarray(fill_mask(values))
         if array.ndim != 1:
             raise DataError(f"the {name} have {array.ndim} dimensions", "", "give one number per row")
         series = pd.Series(array)

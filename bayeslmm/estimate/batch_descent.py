@@ -276,7 +276,7 @@ def _scatter(problem: Problem, unit: float) -> Array:
     return found
 
 
-def descended(problem: Problem, restricted: bool, known: float, trial: Array, values: Array) -> tuple[Array, Array]:
+def search_ends(problem: Problem, restricted: bool, known: float, trial: Array, values: Array) -> tuple[Array, Array]:
     """Where searches from the best trial points, and from far and wide, end: x (t, size), values (t,); known : the lowest so far."""
     best = [i for i in np.argsort(values)[:FEW] if np.isfinite(values[i])]
     points = [minimise_criterion(problem, restricted, trial[i], SCOUTED).point for i in best]

@@ -13,7 +13,7 @@ from bayeslmm._types import FitMethod
 from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError, InferenceError
-from bayeslmm.estimate.batch_descent import descended, is_crowded, plain_points, residual_points, trial_points
+from bayeslmm.estimate.batch_descent import is_crowded, plain_points, residual_points, search_ends, trial_points
 from bayeslmm.estimate.checks import (
     MAX_RESTARTS,
     NULL_DIRECTION,
@@ -299,7 +299,7 @@ def _elsewhere(problem: Problem, restricted: bool, point: CriterionPoint, crowde
     trial = trial_points(problem, point.x, typical_sd(problem, point.x)) if crowded else plain_points(problem, point.x)
     values = problem.criterion.values(trial, restricted)
     if crowded:
-        trial, values = descended(problem, restricted, point.value, trial, values)
+        trial, values = search_ends(problem, restricted, point.value, trial, values)
     return [problem.criterion.bare(trial[i], restricted) for i in np.argsort(values)[:ENDS] if values[i] < below]
 
 
@@ -443,7 +443,7 @@ def require_outcome(fit: Fitted, verb: str) -> None:
         raise InferenceError(f"{verb} needs an outcome, and this fit has assumed parameters", "assume", "fit a model to data")
 
 
-def uninterrupted[F: Fitted](fit: F) -> F:
+def require_finished[F: Fitted](fit: F) -> F:
     """The fit that a verb goes on from; KeyboardInterrupt where Ctrl-C ended it early."""
     if fit.estimate.interrupted:
         raise KeyboardInterrupt

@@ -226,7 +226,7 @@ def _hold_parameters(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDe
     with one_thread():
         for rows, found in zip(_rows_by_level(codes, size), delete_levels(problem, point, codes, size), strict=True):
             n = fit.nobs - len(rows)
-            if found is not None and n > problem.criterion.p and sums.identified(rows):
+            if found is not None and n > problem.criterion.p and sums.has_full_rank(rows):
                 yield _of_profile(fit, found, n)
                 continue
             left = sums.without(rows)

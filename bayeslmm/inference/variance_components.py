@@ -39,7 +39,7 @@ from bayeslmm.inference.intervals.parameters import (
 from bayeslmm.inference.intervals.profile import standard_error
 from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variance
 from bayeslmm.results.estimates import Estimates
-from bayeslmm.results.render import noted
+from bayeslmm.results.render import add_notes
 
 if TYPE_CHECKING:
     from bayeslmm._types import Names, VarianceFunctionOf, VarianceScale
@@ -189,7 +189,7 @@ def varcomp(fit: Estimates, scale: VarianceScale, se: bool, conf_int: bool, conf
         *(("std_error",) if require_flag(se, "se") else ()),
         *(("conf_low", "conf_high") if require_flag(conf_int, "conf_int") else ()),
     ]
-    return noted(out[["group", "term", "estimate", *columns]], table.attrs["notes"] if columns else ())
+    return add_notes(out[["group", "term", "estimate", *columns]], table.attrs["notes"] if columns else ())
 
 
 def _delta_table(fit: Estimates, parameters: Sequence[CovarianceParameter], level: float) -> pd.DataFrame:
@@ -300,7 +300,7 @@ def ratio(fit: Estimates, numerator: Names | VarianceFunctionOf, of: Names, conf
     else:
         asked = _ratio_of(components, require_names(numerator, "numerator"), require_names(of, "of"))
     table = _delta_table(fit, [asked], level)
-    return noted(table, table.attrs["notes"])
+    return add_notes(table, table.attrs["notes"])
 
 
 def _ratio_of(components: VarianceComponents, numerator: Sequence[str], of: Sequence[str]) -> OfComponents:

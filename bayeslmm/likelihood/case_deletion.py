@@ -276,7 +276,7 @@ class DowndatedSums:
         """The problem less these rows; None where the rest does not identify the coefficients."""
         criterion = self.problem.criterion
         n = criterion.n - len(rows)
-        if n <= criterion.p or not self.identified(rows):
+        if n <= criterion.p or not self.has_full_rank(rows):
             return None
         left = self.total.copy()
         left.add([code[rows] for code in self.codes], [[z[rows] for z in own] for own in self.columns], *self._signed_rows(rows))
@@ -284,7 +284,7 @@ class DowndatedSums:
         self._clear_emptied(left, rows)
         return replace(self.problem, criterion=replace(criterion, n=n, kernel=replace(self.kernel, cross=left.finish())))
 
-    def identified(self, rows: Codes) -> bool:
+    def has_full_rank(self, rows: Codes) -> bool:
         """Whether columns of X that were orthonormal with all rows are independent without these."""
         Xy, weights = self._signed_rows(rows)
         X = Xy[:-1]

@@ -219,7 +219,7 @@ def _own_errors() -> dict[str, Any]:
     return {kind: "ignore" if how == "ignore" else _NUMPY_ERRORS[kind] for kind, how in np.geterr().items()}
 
 
-def restoring[**P, Result](verb: Callable[P, Result], name: str) -> Callable[P, Result]:
+def restore_state[**P, Result](verb: Callable[P, Result], name: str) -> Callable[P, Result]:
     """A verb after which threads and error handling are as before, where Ctrl-C may have hit a context that sets or unsets them.
 
     Each such context puts back what it found. An interrupt on its way in or out can keep it from doing so; none is left here then.

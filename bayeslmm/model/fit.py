@@ -413,7 +413,7 @@ class Fit(Estimates):
         >>> fit.contrast_rows({"Days": [3]}).tolist()
         [[1.0, 3.0]]
         """
-        return np.asarray(self.design.encoding.fixed(newdata)[0][:, list(self.design.kept)])
+        return np.asarray(self.design.encoding.encode_fixed(newdata)[0][:, list(self.design.kept)])
 
     # -- other fits ----------------------------------------------------------------------------------------------------------------------
 

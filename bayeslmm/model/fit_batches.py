@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, numbers_of, unmasked
+from bayeslmm._arrays import Array, Codes, fill_mask, numbers_of
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, SpecificationError, warn_user
 from bayeslmm.inference.intervals.resampling import without
@@ -91,7 +91,7 @@ def _responses(model: BatchModel, Y: Any) -> tuple[pd.DataFrame, Array]:
     design = model.design
     if not design.in_memory:
         raise SpecificationError("a model of partitions has no rows to put responses beside", "fit_many", "make the model of a frame")
-    table = np.asarray(unmasked(Y)) if isinstance(Y, np.ndarray | list | tuple) else None
+    table = np.asarray(fill_mask(Y)) if isinstance(Y, np.ndarray | list | tuple) else None
     if table is not None and table.ndim not in (1, 2):
         raise DataError(f"Y has {table.ndim} axes", "Y", "give one row for each row of the data, one column for each response")
     frame = as_pandas(Y) if table is None else pd.DataFrame(table)

@@ -79,7 +79,7 @@ def _adapter(protocol: Any, polars: Any) -> Any:
 
 def rows_for(fit: Estimates, newdata: pd.DataFrame) -> Array:
     """X of the columns kept and, last, the offset, (n, p + 1)."""
-    X = fit.design.encoding.fixed(newdata)[0][:, list(fit.design.kept)]
+    X = fit.design.encoding.encode_fixed(newdata)[0][:, list(fit.design.kept)]
     offset = fit.design.encoding.offset(newdata)
     return np.column_stack([X, np.zeros(len(X)) if offset is None else offset])
 

@@ -634,7 +634,7 @@ class LMM:
             formula, structure = without_structure(formula)
             given = given if structure is None else {"residual": structure} | given
         text = self.arguments.formula if formula is None else update_formula(self.spec.formula, formula)
-        arguments = self.arguments.changed(text, given)
+        arguments = self.arguments.change(text, given)
         return LMM.of(arguments, self._data if data is None else data, self.counting, self.subjects)
 
     # -- posterior and programs ------------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class PartitionedLMM(LMM):
         'Reaction ~ 1 + (1 | Subject)'
         """
         text = self.arguments.formula if formula is None else update_formula(self.spec.formula, formula)
-        arguments = self.arguments.changed(text, dict(changes or {}))
+        arguments = self.arguments.change(text, dict(changes or {}))
         if data is None and self._data is None:
             what = "the rows of the model are not kept in its file"
             raise SpecificationError(what, "update", "give data=, a frame or partitions")

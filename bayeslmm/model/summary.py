@@ -28,10 +28,10 @@ _LEVEL = re.compile(r"^(?P<factor>.+?)\[(?:[A-Z]\.)?(?P<level>.*)\]$")
 _DIGITS = re.compile(r"^(?P<head>.*?)(?P<digits>\d*)$")
 
 
-def abbreviated(names: Sequence[str], width: int = WIDTH) -> list[str] | None:
+def abbreviate(names: Sequence[str], width: int = WIDTH) -> list[str] | None:
     """Short names, one for each; None where two would be the same.
 
-    >>> abbreviated(["Intercept", "Days", "ARMCD[T.TRT]", "ARMCD[T.TRT]:VISITN"])
+    >>> abbreviate(["Intercept", "Days", "ARMCD[T.TRT]", "ARMCD[T.TRT]:VISITN"])
     ['(Intr)', 'Days', 'ARMTRT', 'AT:VIS']
     """
     found = [_short_name(name, width) for name in names]
@@ -227,7 +227,7 @@ def _correlations(fit: Estimates) -> TextTable:
     sds = np.sqrt(np.diagonal(fit.vcov_kept))
     with np.errstate(invalid="ignore", divide="ignore"):
         corr = fit.vcov_kept / np.outer(sds, sds)
-    short = abbreviated(kept)
+    short = abbreviate(kept)
     # names that are the same when short are told apart by numbers
     heads = [f"[{i + 1}]" for i in range(len(kept))] if short is None else short
     labels = [f"{head} {name}" for head, name in zip(heads, kept, strict=True)] if short is None else kept

@@ -157,7 +157,7 @@ class ColumnRange:
         found = Covariate.of(values, integer=integer)
         return cls(float(values.sum()), found.low, found.high, integer, frozenset((found.low, found.high)) if found.binary else None)
 
-    def merged(self, other: ColumnRange) -> ColumnRange:
+    def merge(self, other: ColumnRange) -> ColumnRange:
         """That of both."""
         values = None if self.values is None or other.values is None else self.values | other.values
         return ColumnRange(
@@ -221,7 +221,7 @@ class FirstPass:
         numbers = [name for name in dict.fromkeys((*self.asked.natural, *self.asked.numbers)) if not source.is_factor(name)]
         for name in numbers:
             found = ColumnRange.of(source.numbers(name), integer=source.read_numbers(name).integer)
-            self.ranges[name] = self.ranges[name].merged(found) if name in self.ranges else found
+            self.ranges[name] = self.ranges[name].merge(found) if name in self.ranges else found
         some = np.arange(0 if self.shown else min(FIRST_ROWS, len(part)))
         rows = np.unique(np.concatenate([some, *(self._unseen(source, columns) for columns in self._watched_sets(source))]))
         if len(rows):
@@ -268,7 +268,7 @@ class FirstPass:
         for name, count in later.dropped.items():
             self.dropped[name] = self.dropped.get(name, 0) + count
         for name, found in later.ranges.items():
-            self.ranges[name] = self.ranges[name].merged(found) if name in self.ranges else found
+            self.ranges[name] = self.ranges[name].merge(found) if name in self.ranges else found
         self.weights, self.log_weights = self.weights + later.weights, self.log_weights + later.log_weights
         self.inverse_weights += later.inverse_weights
         if not self.shown:

@@ -208,7 +208,7 @@ class OpenSubject:
     length: int
     number: int
 
-    def followed(self, later: OpenSubject, term: ResidualTerm) -> OpenSubject:
+    def append(self, later: OpenSubject, term: ResidualTerm) -> OpenSubject:
         """With the rows of the part behind. Errors: DataError for two rows at one visit, and for two groups."""
         moved = later.place if term.visit else later.place + self.length
         place, group = np.concatenate([self.place, moved]), np.concatenate([self.group, later.group])
@@ -260,7 +260,7 @@ class SubjectSums:
         """Those of both, the rows of `later` behind these."""
         ends, behind = self.ends, later.ends
         if ends and behind and ends[-1].label == behind[0].label:
-            ends, behind = (*ends[:-1], ends[-1].followed(behind[0], self.coder.term)), behind[1:]
+            ends, behind = (*ends[:-1], ends[-1].append(behind[0], self.coder.term)), behind[1:]
         ends += behind
         outer = (ends[0], ends[-1]) if len(ends) > 1 else ends
         both = SubjectSums(self.coder, self.batches + later.batches, outer, self.closed + later.closed, self.unseen + later.unseen)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from bayeslmm.errors import ForeignNameError, UnknownArgumentError
 from bayeslmm.estimate.estimate import Fitted, require_outcome
-from bayeslmm.likelihood.criterion import restoring
+from bayeslmm.likelihood.criterion import restore_state
 
 NOT_LINEAR = frozenset({"glmer", "glm", "nlmer", "nlme"})
 """Functions for models that are not linear, or whose errors are not normal."""
@@ -373,7 +373,7 @@ def known_arguments[Made: type](owner: Made, synonyms: Mapping[str, str] | None 
 
 
 def public_verbs[Made: type](owner: Made, synonyms: Mapping[str, str] | None = None) -> Made:
-    """Wrap every public method of a class by `answering`, those of its bases in the package too."""
+    """Wrap every public method of a class by `answer_keywords_of`, those of its bases in the package too."""
     bases = [base for base in owner.__mro__[1:] if base.__module__.startswith("bayeslmm")]
     inherited = {name: base for base in reversed(bases) for name in vars(base)}
     for name, home in (inherited | dict.fromkeys(vars(owner), owner)).items():
@@ -383,7 +383,7 @@ def public_verbs[Made: type](owner: Made, synonyms: Mapping[str, str] | None = N
         public = not name.startswith("_") or name in {"__init__", "__call__"}
         wrapped_there = home is not owner and hasattr(verb, "__wrapped__")  # by a base that is public itself
         if public and inspect.isfunction(verb) and not wrapped_there:
-            wrapped = answering(verb, owner.__name__ if name.startswith("_") else name, synonyms or {})
+            wrapped = answer_keywords_of(verb, owner.__name__ if name.startswith("_") else name, synonyms or {})
             setattr(owner, name, bound(wrapped) if bound else wrapped)
     return owner
 
@@ -402,13 +402,13 @@ def refused(verb: Callable[..., Any], fit_of: Callable[[Any], Fitted], title: st
 
 
 def answers_keywords[**P, Result](function: Callable[P, Result]) -> Callable[P, Result]:
-    """`answering` as a decorator of a function."""
-    return answering(function, function.__name__, {})
+    """`answer_keywords_of` as a decorator of a function."""
+    return answer_keywords_of(function, function.__name__, {})
 
 
-def answering[**P, Result](function: Callable[P, Result], name: str, synonyms: Mapping[str, str]) -> Callable[P, Result]:
-    """The function, `restoring`, with an error that names the right argument where a keyword is not one of its own."""
-    work = restoring(function, name)
+def answer_keywords_of[**P, Result](function: Callable[P, Result], name: str, synonyms: Mapping[str, str]) -> Callable[P, Result]:
+    """The function by `restore_state`, with an error that names the right argument where a keyword is not one of its own."""
+    work = restore_state(function, name)
     known = frozenset(inspect.signature(function).parameters) - {"self", "cls"}
     words = {word: own for word, own in synonyms.items() if own in known and word not in known}
 

@@ -71,7 +71,7 @@ def encode_new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str
     source = new_columns(newdata, encoding.columns)
     table = source.table
     index = table.frame.index if isinstance(newdata, pd.DataFrame) else pd.RangeIndex(len(table))
-    X_all, _ = encoding.fixed(source)
+    X_all, _ = encoding.encode_fixed(source)
     missing = ~np.isfinite(X_all).all(axis=1)
     if design.aliased:
         _require_estimable(fit, X_all, missing)

@@ -307,7 +307,7 @@ class NotedFrame(pd.DataFrame):
         return self.to_html(index=self._shows_index) + "".join(f"<p>{escape(escape_control(note))}</p>" for note in self.notes)
 
 
-def noted(frame: pd.DataFrame | dict[str, Any], notes: Sequence[str]) -> NotedFrame:
+def add_notes(frame: pd.DataFrame | dict[str, Any], notes: Sequence[str]) -> NotedFrame:
     """The frame, or one of these columns, with these notes."""
     out = NotedFrame(frame)
     out.notes = tuple(notes)

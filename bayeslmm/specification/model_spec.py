@@ -338,7 +338,7 @@ class ModelArguments:
         given = {"weights": self.weights, "offset": self.offset}
         return {name: None if isinstance(value, str) else value for name, value in given.items()}
 
-    def changed(self, formula: str, changes: dict[str, Any]) -> ModelArguments:
+    def change(self, formula: str, changes: dict[str, Any]) -> ModelArguments:
         """With another formula and other arguments. Errors: SpecificationError for an argument that `LMM` does not have."""
         known = sorted({field.name for field in fields(self)} - {"formula"})
         for name in changes:

@@ -413,7 +413,7 @@ def _by_function(imputations: CompletedTrial, function: Callable[[pd.DataFrame],
     for k in range(imputations.size):
         frame = imputations.data(k)
         if shift.any():
-            whole = layout.completed(imputations.values[k])
+            whole = layout.complete_frame(imputations.values[k])
             frame = frame.assign(**{name: frame[name].to_numpy() + _align_amounts(imputations, k, added, whole)})
         parts = [(None, frame)] if by is None else list(frame.groupby(by, observed=True, sort=True))
         found = [one for level, part in parts for one in _read_result(_call_analysis(function, part, k), level)]

@@ -140,7 +140,7 @@ def _means(layout: Layout, design: Any, frame: pd.DataFrame, arm: int, weights: 
     share = weights / weights.sum(axis=1, keepdims=True)
     if how == "counterfactual":
         moved = frame.assign(**{name: with_arm(frame[name], layout.arms, np.full(len(frame), arm))})
-        return np.asarray(share @ design.encoding.fixed(moved)[0])
+        return np.asarray(share @ design.encoding.encode_fixed(moved)[0])
     factors = [f for f in design.encoding.levels if f != name]
     cells = list(product(*(design.encoding.levels[f] for f in factors)))
     occurring = _cell_shares(frame, factors, cells, share)
@@ -155,7 +155,7 @@ def _means(layout: Layout, design: Any, frame: pd.DataFrame, arm: int, weights: 
     grid[name] = with_arm(
         pd.Series(np.resize(frame[name].to_numpy(), S * len(cells)), dtype=frame[name].dtype), layout.arms, np.full(S * len(cells), arm)
     )
-    rows = design.encoding.fixed(pd.DataFrame(grid))[0].reshape(S, len(cells), -1)
+    rows = design.encoding.encode_fixed(pd.DataFrame(grid))[0].reshape(S, len(cells), -1)
     if how == "equal":
         return np.asarray(rows.mean(axis=1))
     return np.asarray(np.einsum("sc,scp->sp", occurring, rows))
@@ -196,7 +196,7 @@ def analyse_repeated(
     counts : (K, N) how often each subject counts, or None
     Errors: `SpecificationError` for models that are none of visits, `DataError` for missing covariates, `ConvergenceError`.
     """
-    frame, spec = layout.completed(values[0]), parse_formula(formula)
+    frame, spec = layout.complete_frame(values[0]), parse_formula(formula)
     require_response(layout, spec)
     design = build_design(ModelSpec(spec, residual=parse_residual(residual)), frame)
     if design.n_dropped:
@@ -237,7 +237,7 @@ def _functions(layout: Layout, design: Any, frame: Any, counts: Array | None, co
     name, means = layout.columns.treatment, []
     for arm in range(len(layout.arms)):
         moved = frame.assign(**{name: with_arm(frame[name], layout.arms, np.full(len(frame), arm))})
-        rows = design.encoding.fixed(moved)[0][layout.rows]
+        rows = design.encoding.encode_fixed(moved)[0][layout.rows]
         means.append(np.einsum("kn,nmp->kmp", share, rows))
     wanted = contrasts(layout, control)
     C = np.stack([row for _, _, row in wanted])

@@ -112,7 +112,7 @@ class Imputations:
             return pd.concat([frame.assign(imputation=i) for i, frame in enumerate(found)], ignore_index=True)
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 <= k < self.size:
             raise SpecificationError(f"there is no completed data set {k!r}", "k", f"give a number from 0 to {self.size - 1}, or None")
-        frame = self.layout.completed(self.values[k])
+        frame = self.layout.complete_frame(self.values[k])
         weights = self.replication.weights
         return frame if weights is None else resampled_frame(self.layout, frame, weights[k])
 

@@ -78,7 +78,7 @@ class Layout:
         visit[self.rows.ravel()] = np.tile(np.arange(m), N)
         return subject, visit
 
-    def completed(self, y: Array) -> pd.DataFrame:
+    def complete_frame(self, y: Array) -> pd.DataFrame:
         """The data with outcomes y (N, m) and a column `imputed`."""
         subject, visit = self.order
         frame = self.frame.copy()

@@ -294,7 +294,7 @@ def _law(layout: Layout, events: Events, fit: Any) -> Law:
 def _encode_means(layout: Layout, fit: Any, frame: pd.DataFrame) -> tuple[Array, Array, Codes, Flags]:
     """Columns of the mean (N, m, p), offset (N, m), group of parameters (N,), and which means are estimable (N, m)."""
     design, rows = fit.design, layout.rows
-    every = design.encoding.fixed(frame)[0]
+    every = design.encoding.encode_fixed(frame)[0]
     whole, estimable = restrict_to_kept(every, design, fit.problem.standardization)
     offset = design.encoding.offset(frame)
     lost = np.isnan(whole).any(axis=1) | (False if offset is None else np.isnan(offset))

@@ -115,7 +115,7 @@ POSTERIOR: Arguments = {
     "hypothesis": lambda post: post.hypothesis(f"{post.coef_names[-1]} > 0"),
     "kfold": lambda post: post.kfold(k=2, by=left_out(post), group=None if left_out(post) == "observation" else "s"),
     "rope": lambda post: post.rope(-0.1, 0.1),
-    "shaped": lambda post: post.shaped(post.draws.alpha),
+    "reshape_draws": lambda post: post.reshape_draws(post.draws.alpha),
     "update": lambda post: post.update(draws=50, chains=2, seed=1),
 }
 COMPARISON: Arguments = {}

@@ -60,7 +60,7 @@ def test_draws_of_a_graph_and_of_bambi_are_read_by_their_names() -> None:
     shape = ("chain", "draw")
     drawn = {"Intercept": post.draws.alpha[:, 0], "x": post.draws.alpha[:, 1], "sigma": post.parameters["sigma"].values}
     drawn |= {"1|g_sigma": post.parameters["sd_g"].values[:, 0], "x|g_sigma": post.parameters["sd_g"].values[:, 1]}
-    bambi = xarray.DataTree.from_dict({"posterior": xarray.Dataset({k: (shape, post.shaped(v)) for k, v in drawn.items()})})
+    bambi = xarray.DataTree.from_dict({"posterior": xarray.Dataset({k: (shape, post.reshape_draws(v)) for k, v in drawn.items()})})
     table = blm.compare(post, {"graph": post.tree, "bambi": bambi}).frame
     assert np.nanmax(np.abs(table["gap"])) < 1e-9
     assert table.groupby("source", sort=False).size().to_dict() == {"posterior": 6, "graph": 6, "bambi": 5}

@@ -15,7 +15,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMWarning, InferenceError, warn_user
-from bayeslmm.likelihood.criterion import blas_libraries, restoring
+from bayeslmm.likelihood.criterion import blas_libraries, restore_state
 from tests.contract.public import callables
 
 LOWER = {"load_dataset", *(name for name in callables() if name.startswith("Priors."))}
@@ -100,7 +100,7 @@ def test_a_verb_warns_of_one_thing_once_whichever_verbs_it_asks() -> None:
         for what in ("a row has no value", "a row has no value", "a level is new"):
             warn_user(BayesLMMWarning(what, "row 1", "drop it"))
 
-    inner = restoring(warn, "predict")
+    inner = restore_state(warn, "predict")
 
     def ask_twice() -> None:
         inner()
@@ -108,7 +108,7 @@ def test_a_verb_warns_of_one_thing_once_whichever_verbs_it_asks() -> None:
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        restoring(ask_twice, "augment")()
+        restore_state(ask_twice, "augment")()
         assert [str(one.message).splitlines()[0] for one in caught] == ["a row has no value", "a level is new"]
         inner()  # another call is told again
     assert len(caught) == 4
@@ -117,7 +117,7 @@ def test_a_verb_warns_of_one_thing_once_whichever_verbs_it_asks() -> None:
 def test_a_column_named_interrupted_is_no_mark() -> None:
     """A frame with such a column is what a verb gives back, whatever it holds."""
     frame = pd.DataFrame({"interrupted": [1, 0]})
-    assert restoring(lambda: frame, "augment")() is frame
+    assert restore_state(lambda: frame, "augment")() is frame
 
 
 def test_verbs_keep_their_names_and_travel() -> None:

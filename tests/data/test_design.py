@@ -155,7 +155,7 @@ def test_any_rows_are_encoded_as_they_were(rows: list[int]) -> None:
     data = days()
     design = build(FORMULA, data, check="warn")
     new = data.iloc[rows].drop(columns="y")
-    X, names = design.encoding.fixed(new)
+    X, names = design.encoding.encode_fixed(new)
     assert names == design.coef_names
     np.testing.assert_allclose(X[:, design.kept], design.X[rows], rtol=1e-12, atol=1e-14)
     for (Z, codes), term in zip(design.encoding.random(new), design.terms, strict=True):
@@ -174,39 +174,39 @@ def test_new_groups_and_missing_groups_have_code_minus_one() -> None:
 def test_an_unseen_level_of_a_fixed_factor_is_listed() -> None:
     design = build("y ~ arm + (1 | g)", days())
     with pytest.raises(PredictionError, match="'NEW'") as caught:
-        design.encoding.fixed(pd.DataFrame({"arm": ["CTL", "NEW"]}))
+        design.encoding.encode_fixed(pd.DataFrame({"arm": ["CTL", "NEW"]}))
     assert "row 1" in caught.value.where
     assert "'CTL', 'TRT'" in caught.value.where
 
 
 def test_a_missing_column_of_new_data_is_named() -> None:
     with pytest.raises(PredictionError, match="no column 'x'"):
-        build("y ~ x + (1 | g)", days()).encoding.fixed({"g": ["s1"]})
+        build("y ~ x + (1 | g)", days()).encoding.encode_fixed({"g": ["s1"]})
 
 
 def test_missing_values_of_new_data_are_felt_in_their_rows_only() -> None:
     design = build("y ~ x * arm + poly(day, 2) + (1 | g)", days())
     new = pd.DataFrame({"x": [1.0, np.nan, 1.0, 1.0], "arm": ["TRT", "TRT", None, "CTL"], "day": [1.0, 1.0, 1.0, np.nan]})
-    assert np.isnan(design.encoding.fixed(new)[0]).any(axis=1).tolist() == [False, True, True, True]
+    assert np.isnan(design.encoding.encode_fixed(new)[0]).any(axis=1).tolist() == [False, True, True, True]
 
 
 def test_new_data_of_another_kind_are_refused() -> None:
     design = build("y ~ x + arm + (1 | g)", days())
     with pytest.raises(PredictionError, match="text"):
-        design.encoding.fixed({"x": ["a"], "arm": ["CTL"]})
+        design.encoding.encode_fixed({"x": ["a"], "arm": ["CTL"]})
     with pytest.raises(PredictionError, match="not seen"):
-        design.encoding.fixed({"x": [1.0], "arm": [1]})
+        design.encoding.encode_fixed({"x": [1.0], "arm": [1]})
 
 
 def test_a_spline_is_not_continued_beyond_its_knots_in_silence() -> None:
     design = build("y ~ bs(day, df=4) + (1 | g)", days())
     with pytest.raises(PredictionError):
-        design.encoding.fixed({"day": [100.0]})
+        design.encoding.encode_fixed({"day": [100.0]})
 
 
 def test_other_columns_of_new_data_do_not_matter() -> None:
     design = build("y ~ x + arm + (1 | g)", days())
-    X, _ = design.encoding.fixed(pd.DataFrame({"unused": [1j], "arm": ["TRT"], "x": [2.0]}))
+    X, _ = design.encoding.encode_fixed(pd.DataFrame({"unused": [1j], "arm": ["TRT"], "x": [2.0]}))
     assert X.tolist() == [[1.0, 1.0, 2.0]] or X.tolist() == [[1.0, 2.0, 1.0]]
 
 
@@ -244,7 +244,7 @@ def test_the_response_may_be_an_expression() -> None:
 
 def test_a_stateful_transform_inside_another_expression_is_remembered() -> None:
     design = build("y ~ I(center(x) ** 2) + (1 | g)", days())
-    new = design.encoding.fixed(days().iloc[:2])[0]
+    new = design.encoding.encode_fixed(days().iloc[:2])[0]
     np.testing.assert_allclose(new, design.X[:2])
 
 

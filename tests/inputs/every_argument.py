@@ -141,7 +141,7 @@ def settings() -> dict[str, Base]:
         "LMM": {"formula": "y ~ x + (1 | g)", "data": data},
         "LMM.simulate": {"params": {"alpha": [1.0, 0.5, 0.0, 0.0], "theta": [1.0], "sigma": 1.0}, "seed": 1},
         "expanded": {"values": np.ones(4)},
-        "shaped": {"values": np.ones(400)},
+        "reshape_draws": {"values": np.ones(400)},
         "fit_many": {"Y": np.column_stack([data["y"], data["y"] ** 2])},
         "required": {"power": 0.1},
         "PartitionedLMM.simulate": {"params": {"alpha": [1.0, 0.5, 0.0, 0.0], "theta": [1.0], "sigma": 1.0}, "seed": 1},

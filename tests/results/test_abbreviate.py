@@ -6,23 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bayeslmm as blm
-from bayeslmm.model.summary import WIDTH, abbreviated
+from bayeslmm.model.summary import WIDTH, abbreviate
 from bayeslmm.results.render import NAME_WIDTH, TEXT_WIDTH, TextTable, table_lines
 
 
 def test_names_are_shortened_as_in_lme4_and_stay_apart() -> None:
     names = ["Intercept", "Days", "Treatment", "ARMCD[T.TRT]", "ARMCD[T.PBO]", "ARMCD[T.TRT]:VISITN"]
-    assert abbreviated(names) == ["(Intr)", "Days", "Trtmnt", "ARMTRT", "ARMPBO", "AT:VIS"]
-    assert abbreviated(["Intercept", "visit10", "visit11"]) == ["(Intr)", "vist10", "vist11"]
+    assert abbreviate(names) == ["(Intr)", "Days", "Trtmnt", "ARMTRT", "ARMPBO", "AT:VIS"]
+    assert abbreviate(["Intercept", "visit10", "visit11"]) == ["(Intr)", "vist10", "vist11"]
 
 
 def test_names_that_would_be_alike_are_none() -> None:
-    assert abbreviated(["ABCDEFGHIJ", "ABCDEFGHIK"]) is None
+    assert abbreviate(["ABCDEFGHIJ", "ABCDEFGHIK"]) is None
 
 
 @given(st.lists(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=30), unique=True, max_size=6))
 def test_short_names_are_short_and_differ(names: list[str]) -> None:
-    found = abbreviated(names)
+    found = abbreviate(names)
     assert found is None or (len(set(found)) == len(names) and all(len(name) <= WIDTH for name in found))
 
 

@@ -96,7 +96,7 @@ class AlphaPrior:
         out[:, self.mixed] = 1.0 / variances
         return out
 
-    def stated(self, alpha: Array) -> Array:
+    def to_prior_scale(self, alpha: Array) -> Array:
         """The coefficients (.., p) as their priors speak of them: the intercept that of centred columns where that is meant."""
         if self.means is None:
             return alpha
@@ -104,7 +104,7 @@ class AlphaPrior:
 
     def log_density(self, alpha: Array) -> Array:
         """log p of every coefficient (S, p); 0 for a flat one."""
-        stated = self.stated(alpha)
+        stated = self.to_prior_scale(alpha)
         return np.stack([log_density(prior, stated[:, j]) for j, prior in enumerate(self.priors)], axis=1) if self.priors else stated
 
     def draws(self, rng: Generator, n: int) -> Array:
@@ -118,12 +118,12 @@ class AlphaPrior:
     def _B(self) -> Array:
         """d (coefficients as stated) / d (coefficients on standardized columns)."""
         B = self.problem.standardization.y_scale * self.problem.standardization.back
-        return np.asarray(self.stated(B.T).T)
+        return np.asarray(self.to_prior_scale(B.T).T)
 
     @cached_property
     def _offset(self) -> Array:
         """Prior means less the coefficients at the origin of standardized columns."""
-        return np.asarray(self.mean - self.stated(self.problem.standardization.alpha0))
+        return np.asarray(self.mean - self.to_prior_scale(self.problem.standardization.alpha0))
 
     @cached_property
     def _quadratic(self) -> tuple[Array, Array]:

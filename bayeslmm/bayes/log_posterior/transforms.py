@@ -385,7 +385,7 @@ class GeneralTransform:
         speed[self._scales] = np.exp(phi[self._scales])
         return np.diag(speed)
 
-    def reported(self, phi: Array) -> Array:
+    def natural_draws(self, phi: Array) -> Array:
         """sds for variances, correlations for covariances, other natural parameters as they are; (t, size)."""
         values = np.array(self.covariance.natural(self.values(phi)), float)
         parameters = self.covariance.natural_parameters
@@ -401,7 +401,7 @@ class GeneralTransform:
 
     def log_prior(self, phi: Array, volume: bool) -> Array:
         with np.errstate(all="ignore"):
-            values = self.reported(phi)
+            values = self.natural_draws(phi)
             total = np.zeros(phi.shape[:-1])
             for j, prior in enumerate(self.priors):
                 total = total + log_density(prior, values[..., j])
@@ -412,8 +412,8 @@ class GeneralTransform:
 
     def _reported_jacobian(self, phi: Array) -> Array:
         step = PRIOR_STEP * np.eye(self.size)
-        ahead = self.reported(phi[..., None, :] + step)
-        behind = self.reported(phi[..., None, :] - step)
+        ahead = self.natural_draws(phi[..., None, :] + step)
+        behind = self.natural_draws(phi[..., None, :] - step)
         return np.asarray((ahead - behind) / (2.0 * PRIOR_STEP))
 
     def prior_gradient(self, phi: Array, volume: bool) -> Array:

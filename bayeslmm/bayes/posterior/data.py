@@ -116,7 +116,7 @@ class PosteriorData:
         """Number of draws, of all chains."""
         return self.draws.size
 
-    def shaped(self, values: Array) -> Array:
+    def reshape_draws(self, values: Array) -> Array:
         """(S, ...) as (chains, draws, ...).
 
         Parameters
@@ -131,7 +131,7 @@ class PosteriorData:
 
         Examples
         --------
-        >>> post.shaped(np.zeros((4000, 2))).shape
+        >>> post.reshape_draws(np.zeros((4000, 2))).shape
         (4, 1000, 2)
         """
         drawn = np.asarray(values)

@@ -108,7 +108,7 @@ def draws_dataset(post: PosteriorData, variables: Mapping[str, Variable]) -> Any
     for name, variable in variables.items():
         coords.update({dim: [_coordinate(label) for label in labels] for dim, labels in variable.coords.items()})
         # not to be written to: the tree shows the posterior's own draws
-        values = post.shaped(variable.values).view()
+        values = post.reshape_draws(variable.values).view()
         values.flags.writeable = False
         data[plain_name(name)] = (("chain", "draw", *variable.dims), values)
     return optional("xarray").Dataset(data, coords=coords)

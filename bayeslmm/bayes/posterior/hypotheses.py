@@ -170,9 +170,9 @@ def sensitivity(post: PosteriorData, threshold: float = 0.05) -> pd.DataFrame:
     moved = {j: v for j, v in enumerate(values.values()) if np.ptp(v) > 0}
     # by number: a user's name may be that of a dim, or hold a slash
     groups = {
-        "posterior": xarray.Dataset({f"parameter {j}": (dims, post.shaped(v)) for j, v in moved.items()}, coords=coords),
-        "log_prior": xarray.Dataset({"priors": (dims, post.shaped(prior))}, coords=coords),
-        "log_likelihood": xarray.Dataset({"y": (dims, post.shaped(likelihood))}, coords=coords),
+        "posterior": xarray.Dataset({f"parameter {j}": (dims, post.reshape_draws(v)) for j, v in moved.items()}, coords=coords),
+        "log_prior": xarray.Dataset({"priors": (dims, post.reshape_draws(prior))}, coords=coords),
+        "log_likelihood": xarray.Dataset({"y": (dims, post.reshape_draws(likelihood))}, coords=coords),
     }
     log = logging.getLogger("arviz_stats.psense")
     log.addFilter(_nothing)  # it points at its table where a diagnosis is made; here the table is the answer

@@ -50,7 +50,7 @@ class PosteriorPlots:
             self._priors[label] = f"corr {group}" if name.startswith("cor__") else f"sd {group}/{name.removeprefix('sd__')}"
             if group == "Residual":
                 self._priors[label] = errors.get(name, "sigma")
-        self._draws: figures.DrawTable = {name: post.shaped(values) for name, values in named.items()}
+        self._draws: figures.DrawTable = {name: post.reshape_draws(values) for name, values in named.items()}
 
     def __call__(self, ax: AxesLike = None) -> list[Axes]:
         """What to look at first: the densities of all parameters, and their priors.

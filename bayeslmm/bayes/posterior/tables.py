@@ -25,7 +25,7 @@ from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_
 from bayeslmm.results.fitted import add_fixed
 from bayeslmm.results.foreign_names import MEANS_ATTRIBUTES, known_arguments
 from bayeslmm.results.random_effects import terms_by_group, told_columns, told_pairs
-from bayeslmm.results.render import NotedFrame, noted
+from bayeslmm.results.render import NotedFrame, add_notes
 
 if TYPE_CHECKING:
     import xarray
@@ -383,7 +383,7 @@ class PosteriorMeans:
             table.insert(0, "contrast", labels)
             frames.append(table)
             notes = (*self.means.notes, about) if about else self.means.notes
-        joined = noted(pd.concat(frames, ignore_index=True), notes)
+        joined = add_notes(pd.concat(frames, ignore_index=True), notes)
         joined.attrs |= comparison_scale(scale, made)
         return joined
 
@@ -411,7 +411,7 @@ class PosteriorMeans:
     def _text(self) -> list[NotedFrame]:
         """The means, and the contrasts that were asked for."""
         frames = [self.frame, self.contrasts] if self.means.asked else [self.frame]
-        return [noted(frame, getattr(frame, "notes", self.means.notes)) for frame in frames]
+        return [add_notes(frame, getattr(frame, "notes", self.means.notes)) for frame in frames]
 
     def __repr__(self) -> str:
         return "\n\n".join(map(repr, self._text()))
@@ -542,4 +542,4 @@ def _means_of_draws(post: PosteriorData, made: EMMeans, conf_level: float, sd: f
     draws = post.draws.alpha @ made.L.T + made.offsets
     table = describe_draws(draws if made.scale is None else made.scale.moments(draws, sd)[0], conf_level)
     keys = pd.DataFrame(made.frame[[*made.specs, *made.by]])
-    return PosteriorMeans(noted(pd.concat([keys, table.set_index(keys.index)], axis=1), made.notes), draws, made, conf_level)
+    return PosteriorMeans(add_notes(pd.concat([keys, table.set_index(keys.index)], axis=1), made.notes), draws, made, conf_level)

@@ -63,7 +63,7 @@ def sample_hierarchical(
     alpha, mixing = _flat(posterior, "alpha"), target.layout.mixing
     if mixing is not None:
         phi[:, mixing.part] = mixing.draw_given(
-            target.alpha.stated(alpha)[:, target.alpha.mixed], np.random.default_rng(seed_sequence(seed))
+            target.alpha.to_prior_scale(alpha)[:, target.alpha.mixed], np.random.default_rng(seed_sequence(seed))
         )
     found = PosteriorDraws(phi, alpha, effect_draws(target, posterior), target.values(phi))
     own = tree["sample_stats"].dataset.isel(part)

@@ -77,7 +77,7 @@ def draw_phi(target: Density, alpha: Array, rng: Generator) -> Array:
     if layout.sigma is not None:
         parts.append(layout.sigma.draws(rng, draws))
     if layout.mixing is not None:
-        parts.append(layout.mixing.draw_given(target.alpha.stated(alpha)[:, target.alpha.mixed], rng))
+        parts.append(layout.mixing.draw_given(target.alpha.to_prior_scale(alpha)[:, target.alpha.mixed], rng))
     return np.concatenate(parts, axis=1)
 
 

@@ -346,7 +346,7 @@ def draw_beta_given_alpha(density: Density, mode: PosteriorMode, phi: Array, alp
         for part in portions(len(phi), max(1, BATCH_ELEMENTS // (cross.first.K * cross.first.q**2))):
             x, s = density.kernel_points(phi[part])
             if isinstance(density.pooled, PooledLevelsKernel):
-                W = density.pooled.whitened(x)
+                W = density.pooled.whiten(x)
             else:
                 W = cross.first.eliminate(kernel.parameters.blocks(x)[0], derivatives=False).W
             v = np.concatenate([-alpha[part], np.ones((len(x), 1))], axis=1)

@@ -81,7 +81,7 @@ class IndicatorTerms:
 def indicator_terms(design: Design, standardization: Standardization) -> IndicatorTerms:
     """Write the design with all indicator columns and find T."""
     frame = design.spanning_frame
-    X = (design.encoding.fixed(frame)[0][:, list(design.kept)] - standardization.center) @ standardization.B
+    X = (design.encoding.encode_fixed(frame)[0][:, list(design.kept)] - standardization.center) @ standardization.B
     gram = X.T @ X
     raw, about, effects, begin = TermProducts(X), TermProducts(X), [], 0
     for term, factors, columns in indicator_columns(design, frame):

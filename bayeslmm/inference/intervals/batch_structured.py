@@ -76,7 +76,7 @@ class Kinds:
         left_out = None if self.left_out is None else self.left_out.part(which, len(self.count))
         return Kinds(self.block, self.count[which], XX, XY, YY, left_out)
 
-    def alone(self) -> Kinds:
+    def without_deletions(self) -> Kinds:
         """The same of one replicate with nothing left to take off."""
         if self.left_out is None:
             return self
@@ -181,7 +181,7 @@ def _split(block: BlockRows, count: Array, G: Array) -> Kinds:
     return Kinds(block, count, XX, XY, np.ascontiguousarray(whole[..., -1, -1]))
 
 
-def weighted(groups: tuple[SubjectGroup, ...], weights: Array) -> ReplicateSums:
+def weigh_subjects(groups: tuple[SubjectGroup, ...], weights: Array) -> ReplicateSums:
     """Sums of replicates in which subject i counts weights[b, i] times; weights (B, subjects)."""
     kinds, rows = [], np.zeros(len(weights))
     for group in groups:
@@ -372,7 +372,7 @@ def problem_of_replicate(problem: Problem, one: ReplicateSums) -> Problem:
     kernel, p = problem.structured, problem.criterion.p
     assert kernel is not None
     pooled = []
-    for kind in (kind.alone() for kind in one.kinds):
+    for kind in (kind.without_deletions() for kind in one.kinds):
         C, k = kind.block.shape
         G = np.empty((C, k * k, p + 1, p + 1))
         G[..., :p, :p] = kind.XX[0].reshape(C, k * k, p, p)

@@ -30,7 +30,7 @@ from bayeslmm._validation import (
 from bayeslmm.data.design import Design
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError, warn_user
 from bayeslmm.estimate.batch_descent import BatchFits
-from bayeslmm.estimate.estimate import Estimate, estimate, require_outcome, uninterrupted
+from bayeslmm.estimate.estimate import Estimate, estimate, require_finished, require_outcome
 from bayeslmm.inference.influence import case_deletions, require_likelihood
 from bayeslmm.inference.intervals.batch_refit import (
     lift_off_boundary,
@@ -292,7 +292,7 @@ def jackknife(fit: Estimates, group: str | None, statistic: Statistic | None, na
     found = []
     for level in range(int(codes.max()) + 1):
         model = with_design(fit.model, without(fit.design, codes == level))
-        found.append(replicate_values(statistic, uninterrupted(model.fit(fit.method)), names))
+        found.append(replicate_values(statistic, require_finished(model.fit(fit.method)), names))
     return np.array(found)
 
 

@@ -35,7 +35,7 @@ from bayeslmm.inference.intervals.batch_structured import (
     parts,
     poolable,
     subject_groups,
-    weighted,
+    weigh_subjects,
     whole_sample,
     without_each,
 )
@@ -179,7 +179,7 @@ def fit_reweighted_subjects(
         return _one_by_one(problem, start, restricted, weights, progress)
     groups = subject_groups(problem)
     cells = sum(group.cells for group in groups)
-    return _in_parts(problem, cells, len(weights), lambda part: weighted(groups, weights[part]), start, restricted, progress)
+    return _in_parts(problem, cells, len(weights), lambda part: weigh_subjects(groups, weights[part]), start, restricted, progress)
 
 
 def _in_parts(

@@ -40,7 +40,7 @@ from bayeslmm.inference.means.reference_grid import (
 )
 from bayeslmm.inference.variance_components import EstimatedSd, residual_sd, total_sd, unit_variances
 from bayeslmm.results.foreign_names import MEANS_ATTRIBUTES, known_arguments
-from bayeslmm.results.render import NotedFrame, noted
+from bayeslmm.results.render import NotedFrame, add_notes
 from bayeslmm.results.response_scale import ResponseScale, response_options, transformed_response
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class EMMeans:
             name, of_side = hypothesis.adjustment(name)
             frames.append(self._family(rows, made, name, hypothesis))
             notes = (*self.notes, *self._about(made, name, rows, hypothesis), *(of_side if len(made.labels) > 1 else ()))
-        table = noted(pd.concat(frames, ignore_index=True), (*notes, *((self.df_note,) if self.df_note else ())))
+        table = add_notes(pd.concat(frames, ignore_index=True), (*notes, *((self.df_note,) if self.df_note else ())))
         table.attrs |= comparison_scale(self.scale, made)
         return table
 
@@ -270,7 +270,7 @@ class EMMeans:
             letters[rows] = compact_letters(means, made.differences, p < level)
             shown = self._about(made, name, rows, Hypothesis())
         notes = (*self.notes, f"means that share a letter do not differ at the level {level:g}", *shown)
-        return noted(pd.DataFrame(self.frame).assign(letters=letters), (*notes, *((self.df_note,) if self.df_note else ())))
+        return add_notes(pd.DataFrame(self.frame).assign(letters=letters), (*notes, *((self.df_note,) if self.df_note else ())))
 
     def effect_size(
         self, sigma: Literal["residual", "total"] | float = "residual", method: ContrastMethod = "pairwise", *, by: Names | None = None
@@ -310,7 +310,7 @@ class EMMeans:
             frames.append(lead.assign(estimate=estimate, std_error=se, df=table["df"], conf_low=estimate - half, conf_high=estimate + half))
         kind = f"the {sigma} sd" if isinstance(sigma, str) else "a given sd"
         notes = [note for note in self.notes if "scale of" not in note and "taken back" not in note]
-        return noted(pd.concat(frames, ignore_index=True), (*notes, f"differences over {kind}, {sd.value:.4g}"))
+        return add_notes(pd.concat(frames, ignore_index=True), (*notes, f"differences over {kind}, {sd.value:.4g}"))
 
     def _sd(self, sigma: Any) -> EstimatedSd:
         number = number_below(sigma, MAX_SIZE)
@@ -414,7 +414,7 @@ class EMMeans:
     def _text(self) -> list[NotedFrame]:
         """The means, and the contrasts that were asked for."""
         frames = [self.frame, self.contrasts] if self.asked else [self.frame]
-        return [noted(frame, getattr(frame, "notes", self.notes)) for frame in frames]
+        return [add_notes(frame, getattr(frame, "notes", self.notes)) for frame in frames]
 
     def __repr__(self) -> str:
         return "\n\n".join(map(repr, self._text()))
@@ -468,7 +468,7 @@ def emmeans(
     grid = reference_grid(fit.design, at)
     wanted, given, asked = wanted_variables(specs, by, grid)
     mean = average_grid(grid, (*wanted, *given), weights, fit.design)
-    rows, offset = fit.design.encoding.fixed(grid.frame)[0], grid_offset(fit.design, grid)
+    rows, offset = fit.design.encoding.encode_fixed(grid.frame)[0], grid_offset(fit.design, grid)
     effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given)))
     notes = (*averaging_note(grid, (*wanted, *given), weights), *interaction_note(fit.design, (*wanted, *given)))
     notes = (*notes, *_scale_notes(fit.design, scale, sd))
@@ -509,7 +509,7 @@ def _take_back_means(means: EMMeans, scale: ResponseScale, sd: float) -> EMMeans
     low, high = scale.limits(frame["conf_low"].to_numpy(float), frame["conf_high"].to_numpy(float), sd)
     table = frame.assign(estimate=value, std_error=np.abs(slope) * frame["std_error"], conf_low=low, conf_high=high)
     notes = getattr(means.frame, "notes", ())
-    return replace(means, frame=noted(table, notes), scale=scale)
+    return replace(means, frame=add_notes(table, notes), scale=scale)
 
 
 def emtrends(
@@ -562,7 +562,7 @@ def _derivative(design: Design, frame: pd.DataFrame, var: str) -> Array:
     side = np.where(inside & (at - step < low), 1.0, np.where(inside & (at + step > high), -1.0, 0.0))
     places = np.where(side == 0.0, np.array([[-1.0], [0.0], [1.0]]), side * np.array([[0.0], [1.0], [2.0]]))
     weights = np.where(side == 0.0, np.array([[-0.5], [0.0], [0.5]]), side * np.array([[-1.5], [2.0], [-0.5]]))
-    rows = [design.encoding.fixed(frame.assign(**{var: at + step * place}))[0] for place in places]
+    rows = [design.encoding.encode_fixed(frame.assign(**{var: at + step * place}))[0] for place in places]
     return np.asarray(sum(weight[:, None] * row for weight, row in zip(weights, rows, strict=True)) / step)
 
 
@@ -593,4 +593,4 @@ def _assemble_means(
         notes = (*notes, f"{how_many}: the data have no rows in some cells that they average")
     choice = check_options(df, vcov)
     about = f"degrees of freedom: {choice.df}" + (f"; covariance {choice.vcov}" if choice.vcov.startswith("CR") else "")
-    return EMMeans(noted(columns, (*notes, about)), own, offset, specs, by, effects, conf_level, notes, fit, None, about)
+    return EMMeans(add_notes(columns, (*notes, about)), own, offset, specs, by, effects, conf_level, notes, fit, None, about)

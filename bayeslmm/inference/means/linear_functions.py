@@ -26,7 +26,7 @@ from bayeslmm.inference.means.hypothesis import Hypothesis
 from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.standardize import Standardization
 from bayeslmm.results.foreign_names import known_arguments
-from bayeslmm.results.render import NotedFrame, noted
+from bayeslmm.results.render import NotedFrame, add_notes
 
 if TYPE_CHECKING:
     from bayeslmm._types import ArrayLike, DfMethod, Information, LinearFunction, Side, VcovMethod
@@ -412,4 +412,4 @@ def contrast(
         "conf_high": high,
     }
     together = {"num_df": joint.num_df, "den_df": joint.den_df, "statistic": joint.statistic, "p_value": joint.p_value}
-    return Contrast(noted(pd.DataFrame(columns), hypothesis.notes), pd.DataFrame([together]))
+    return Contrast(add_notes(pd.DataFrame(columns), hypothesis.notes), pd.DataFrame([together]))

@@ -347,7 +347,7 @@ class RadiusTail:
         slope = float(spline(nodes[-1], 1)) if len(nodes) == len(LOG_RADII) else -np.inf
         return cls(spline, float(nodes[-1]), slope, rank)
 
-    def beyond(self, radius: Array) -> Array:
+    def sf(self, radius: Array) -> Array:
         """P(rho > radius), radius >= 0."""
         with np.errstate(divide="ignore"):
             place = np.log(radius)
@@ -399,7 +399,7 @@ class MultivariateT:
     def outside(self, t: float) -> float:
         """P(max |T| > t), or P(max T > t)."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            tail = self.tail.beyond(np.abs(t / self.reach))
+            tail = self.tail.sf(np.abs(t / self.reach))
         if not self.two_sided:
             # a direction that leads down leaves only what is below 0, and one that leads up is always above
             tail = np.where(self.reach > 0, tail, 0.0) if t >= 0 else np.where(self.reach < 0, 1.0 - tail, 1.0)

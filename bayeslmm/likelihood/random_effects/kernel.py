@@ -361,7 +361,7 @@ class PooledLevelsKernel:
         solution, W, rest = self._solve(self.parameters.blocks(x))
         return PooledLevelsState(solution, self._of_levels(W), rest)
 
-    def whitened(self, x: Array) -> Array:
+    def whiten(self, x: Array) -> Array:
         """W = L^-1 T' of every level, (q, q, t, K or 1 where all are alike)."""
         return self._of_levels(factor_unrolled(self.A, self.parameters.blocks(x)[0])[1])
 

@@ -159,14 +159,14 @@ def _serial(cursor: SASCursor, name: str) -> CovType | None:
         return CovType(name)
     if name in _FIXED:
         token = cursor.token
-        inside = cursor.bracketed(lambda: _orders(cursor)) if cursor.sees("(") else ""
+        inside = cursor.in_brackets(lambda: _orders(cursor)) if cursor.sees("(") else ""
         if inside != _FIXED[name]:
             cursor.fail_at(token, f"TYPE={name} is written {name}({_FIXED[name]})")
         return CovType(f"{name}({inside})")
     if name in _OPTIONAL or name in _REQUIRED:
         if not cursor.sees("("):
             return CovType(name, 1 if name in _REQUIRED else None)
-        return CovType(name, cursor.bracketed(cursor.integer))
+        return CovType(name, cursor.in_brackets(cursor.integer))
     return None
 
 
@@ -179,14 +179,14 @@ def _orders(cursor: SASCursor) -> str:
 
 def _spatial(cursor: SASCursor) -> CovType:
     start = cursor.token
-    name = f"SP({cursor.bracketed(cursor.word).upper()})"
+    name = f"SP({cursor.in_brackets(cursor.word).upper()})"
     if name in _REFUSED:
         cursor.not_supported_at(start, f"TYPE={name} is not supported", _REFUSED[name])
     if name != POWERS and name[3:-1] not in _spatial_kinds():
         cursor.fail_at(start, f"TYPE={name} is not a covariance structure of PROC MIXED", f"one of {', '.join(sorted(_spatial_kinds()))}")
     if not cursor.sees("("):
         cursor.fail(f"TYPE={name} needs its coordinates", f"type={name.lower()}(time)")
-    return CovType(name, None, cursor.bracketed(lambda: _coordinates(cursor)))
+    return CovType(name, None, cursor.in_brackets(lambda: _coordinates(cursor)))
 
 
 def _coordinates(cursor: SASCursor) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ def _at(cursor: SASCursor) -> tuple[tuple[str, float | None], ...]:
         cursor.take()
         return (("", None),)
     start = cursor.token
-    names = cursor.bracketed(lambda: _names(cursor)) if cursor.sees("(") else (cursor.name(),)
+    names = cursor.in_brackets(lambda: _names(cursor)) if cursor.sees("(") else (cursor.name(),)
     cursor.expect("=")
     values = read_many(read_number_value)(cursor) if cursor.sees("(") else (cursor.number(),)
     if len(names) != len(values):
@@ -306,7 +306,7 @@ SLICE_OPTIONS: OptionTable = {
 
 def read_lsmestimate(cursor: SASCursor) -> LSMEstimateStatement:
     """LSMESTIMATE effect 'label' values divisor=n, 'label' values, ... / options."""
-    spot = cursor.here()
+    spot = cursor.place()
     effect = parse_effect(cursor)
     rows = [_read_row(cursor)]
     while cursor.accept(","):
@@ -351,7 +351,7 @@ def _read_row(cursor: SASCursor) -> LSMEstimateRow:
 
 def read_slice(cursor: SASCursor) -> SliceStatement:
     """SLICE effect / sliceby=a diff options."""
-    spot = cursor.here()
+    spot = cursor.place()
     effect = parse_effect(cursor)
     values = slash_options(cursor, SLICE_OPTIONS)
     own: dict[str, Any] = {name: values.pop(name) for name in ("by", "nof", "means_shown") if name in values}

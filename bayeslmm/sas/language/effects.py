@@ -102,7 +102,7 @@ def parse_effects(cursor: SASCursor, intercept: bool = False) -> tuple[SASEffect
             found.setdefault(effect)
             if len(found) > MAX_EFFECTS:
                 what = f"the {cursor.statement} statement has more than {MAX_EFFECTS} effects"
-                raise FormulaLimitError(what, cursor.here(), "name fewer effects")
+                raise FormulaLimitError(what, cursor.place(), "name fewer effects")
     return tuple(found)
 
 
@@ -114,7 +114,7 @@ def parse_effect(cursor: SASCursor, intercept: bool = False) -> SASEffect:
     crossed = [cursor.name()]
     while cursor.accept("*"):
         crossed.append(cursor.name())
-    nested = cursor.bracketed(lambda: _names(cursor)) if cursor.sees("(") else ()
+    nested = cursor.in_brackets(lambda: _names(cursor)) if cursor.sees("(") else ()
     _check(cursor, crossed, nested)
     return SASEffect(tuple(crossed), nested)
 
@@ -143,7 +143,7 @@ def _group(cursor: SASCursor, intercept: bool) -> list[SASEffect]:
         operands.append(parse_effect(cursor))
     most = cursor.integer() if cursor.accept("@") else None
     if 2 ** len(operands) > 4 * MAX_EFFECTS and most is None:
-        raise FormulaLimitError(f"a bar of {len(operands)} effects has {2 ** len(operands) - 1} terms", cursor.here(), "limit it: a|b|c@2")
+        raise FormulaLimitError(f"a bar of {len(operands)} effects has {2 ** len(operands) - 1} terms", cursor.place(), "limit it: a|b|c@2")
     if len(operands) > 1 and first == INTERCEPT_EFFECT:
         cursor.fail_at(start, "the intercept cannot stand in a bar")
     return _bar(operands, most)
@@ -179,7 +179,7 @@ def _range(cursor: SASCursor, first: SASEffect) -> list[SASEffect]:
         cursor.fail_at(dash, f"{first.text}-{last} is not a numbered range", "x1-x4 stands for x1 x2 x3 x4")
     if int(high.group(2)) - int(low.group(2)) >= MAX_EFFECTS:
         what = f"{first.text}-{last} has more than {MAX_EFFECTS} variables"
-        raise FormulaLimitError(what, cursor.here(), "name fewer variables")
+        raise FormulaLimitError(what, cursor.place(), "name fewer variables")
     width = len(low.group(2)) if low.group(2).startswith("0") else 0
     names = (f"{low.group(1)}{i:0{width}d}" for i in range(int(low.group(2)), int(high.group(2)) + 1))
-    return [SASEffect((cursor.spelling(name),)) for name in names]
+    return [SASEffect((cursor.spell(name),)) for name in names]

@@ -230,7 +230,7 @@ def _data(cursor: SASCursor) -> tuple[str, Condition | None]:
                 remedy = "change the frame before the program is run"
                 cursor.not_supported_at(token, f"the data set option {token.text.upper()}= is not supported", remedy)
             cursor.expect("=")
-            condition = cursor.bracketed(lambda: parse_condition(cursor))
+            condition = cursor.in_brackets(lambda: parse_condition(cursor))
     return name, condition
 
 

@@ -43,7 +43,7 @@ _REFERENCE_WORDS = {"first", "last"}
 
 def read_proc(cursor: SASCursor) -> ProcStatement:
     """PROC MIXED, its name already read."""
-    spot = cursor.here()
+    spot = cursor.place()
     return ProcStatement(**proc_options.proc_values(read_options(cursor, proc_options.PROC_OPTIONS)), spot=spot)
 
 
@@ -64,7 +64,7 @@ def read_class(cursor: SASCursor) -> tuple[ClassVariable, ...]:
 
 def _class_variable(cursor: SASCursor) -> ClassVariable:
     name = cursor.name()
-    return ClassVariable(name, *cursor.bracketed(lambda: _class_option(cursor))) if cursor.sees("(") else ClassVariable(name)
+    return ClassVariable(name, *cursor.in_brackets(lambda: _class_option(cursor))) if cursor.sees("(") else ClassVariable(name)
 
 
 def _class_option(cursor: SASCursor) -> tuple[Any, str]:
@@ -84,7 +84,7 @@ def _class_option(cursor: SASCursor) -> tuple[Any, str]:
 
 def read_model_statement(cursor: SASCursor) -> ModelStatement:
     """MODEL response = effects / options."""
-    spot = cursor.here()
+    spot = cursor.place()
     start = cursor.token
     response = cursor.name("the response")
     if cursor.token.kind == "name" or cursor.sees("("):
@@ -98,7 +98,7 @@ def read_model_statement(cursor: SASCursor) -> ModelStatement:
 
 def read_random(cursor: SASCursor) -> RandomStatement:
     """RANDOM effects / options."""
-    spot = cursor.here()
+    spot = cursor.place()
     effects = parse_effects(cursor, intercept=True)
     if not effects:
         cursor.fail("RANDOM names no effect", "random intercept / subject=id;")
@@ -108,7 +108,7 @@ def read_random(cursor: SASCursor) -> RandomStatement:
 
 def read_repeated(cursor: SASCursor) -> RepeatedStatement:
     """REPEATED effect / options."""
-    spot = cursor.here()
+    spot = cursor.place()
     effects = parse_effects(cursor)
     values = effect_options.matrix_values(slash_options(cursor, effect_options.REPEATED_OPTIONS), "blocks")
     return RepeatedStatement(effects, **values, spot=spot)
@@ -116,7 +116,7 @@ def read_repeated(cursor: SASCursor) -> RepeatedStatement:
 
 def read_lsmeans(cursor: SASCursor) -> LSMeansStatement:
     """LSMEANS effects / options."""
-    spot = cursor.here()
+    spot = cursor.place()
     effects = parse_effects(cursor)
     if not effects:
         cursor.fail("LSMEANS names no effect")
@@ -125,7 +125,7 @@ def read_lsmeans(cursor: SASCursor) -> LSMeansStatement:
 
 def read_estimate(cursor: SASCursor) -> EstimateStatement:
     """ESTIMATE 'label' effect values ... | effect values ... / options."""
-    spot = cursor.here()
+    spot = cursor.place()
     label = cursor.label()
     row = _read_row(cursor)
     if cursor.sees(","):
@@ -136,7 +136,7 @@ def read_estimate(cursor: SASCursor) -> EstimateStatement:
 
 def read_contrast(cursor: SASCursor) -> ContrastStatement:
     """CONTRAST 'label' row, row, ... / options."""
-    spot = cursor.here()
+    spot = cursor.place()
     label = cursor.label()
     rows = [_read_row(cursor)]
     while cursor.accept(","):
@@ -174,8 +174,8 @@ def _coefficients(cursor: SASCursor) -> tuple[Coefficients, ...]:
 
 def read_parms(cursor: SASCursor) -> ParmsStatement:
     """PARMS (values) (values) ... / options."""
-    spot = cursor.here()
-    values = cursor.until_options(lambda: cursor.bracketed(lambda: _candidates(cursor)))
+    spot = cursor.place()
+    values = cursor.until_options(lambda: cursor.in_brackets(lambda: _candidates(cursor)))
     options = slash_options(cursor, effect_options.PARMS_OPTIONS)
     if not values:
         cursor.fail("PARMS gives no values", "parms (1.5) (0.3) (1);")
@@ -206,7 +206,7 @@ def _steps(cursor: SASCursor, first: float) -> list[float]:
     # Half a step in 1e6 of slack, so that `17 to 20 by .1` ends at 20 whatever the rounding of .1.
     count = int((last - first) / step + 1e-6) + 1
     if count > MAX_PARMS:
-        raise FormulaLimitError(f"PARMS has more than {MAX_PARMS} values", cursor.here(), "take larger steps")
+        raise FormulaLimitError(f"PARMS has more than {MAX_PARMS} values", cursor.place(), "take larger steps")
     return [round(first + i * step, 12) for i in range(count)]
 
 

@@ -281,9 +281,9 @@ class SASCursor:
         if token.kind != "name":
             self.fail(f"expected {of} here")
         self._index += 1
-        return self.spelling(token.text)
+        return self.spell(token.text)
 
-    def spelling(self, name: str) -> str:
+    def spell(self, name: str) -> str:
         """The name as the data, or the program where it first stands, spells it."""
         return self._names[name] if name in self._names else self._names.setdefault(name.lower(), name)
 
@@ -324,7 +324,7 @@ class SASCursor:
             self.fail_at(token, "expected a whole number from 1 up here")
         return int(value)
 
-    def bracketed[T](self, read: Callable[[], T]) -> T:
+    def in_brackets[T](self, read: Callable[[], T]) -> T:
         """Read `( ... )` around what `read` reads."""
         self.expect("(")
         value = read()
@@ -343,7 +343,7 @@ class SASCursor:
         if not self.at_end:
             self.fail(f"`{self.token.text}` is not expected in the {self.statement} statement here")
 
-    def here(self) -> str:
+    def place(self) -> str:
         """The place of the next token, for a person."""
         return program_spot(self.program, self.token.position)
 

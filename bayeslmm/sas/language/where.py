@@ -129,7 +129,7 @@ def parse_condition(cursor: SASCursor, depth: int = 0) -> Condition:
     """Read a condition: OR of ANDs of NOTs of comparisons."""
     if depth > MAX_CONDITION_DEPTH:
         what = f"the condition is nested more than {MAX_CONDITION_DEPTH} deep"
-        raise FormulaLimitError(what, cursor.here(), "simplify the condition")
+        raise FormulaLimitError(what, cursor.place(), "simplify the condition")
     parts = [_conjunction(cursor, depth)]
     while cursor.sees_word("or") or cursor.sees("|"):
         cursor.take()
@@ -156,7 +156,7 @@ def _negation(cursor: SASCursor, depth: int) -> Condition:
 
 def _read_bracket(cursor: SASCursor, depth: int) -> Condition:
     """A condition in parentheses, or a comparison that begins with arithmetic in parentheses."""
-    inner = cursor.bracketed(lambda: parse_condition(cursor, depth + 1))
+    inner = cursor.in_brackets(lambda: parse_condition(cursor, depth + 1))
     return _comparison(cursor, depth, inner.operand) if isinstance(inner, IsTrue) else inner
 
 
@@ -176,7 +176,7 @@ def _predicate(cursor: SASCursor, left: Operand, depth: int) -> Condition:
     word = token.lower
     if word == "in":
         beginning = cursor.accept(":")
-        return InList(left, cursor.bracketed(lambda: _values(cursor)), beginning)
+        return InList(left, cursor.in_brackets(lambda: _values(cursor)), beginning)
     if word == "is":
         return _is_missing(cursor, left)
     if word == "between":
@@ -228,7 +228,7 @@ def _power(cursor: SASCursor, depth: int, first: Operand | None = None) -> Opera
     """A sign goes before a whole power: -2**2 is -4; powers are read from the right."""
     if depth > MAX_CONDITION_DEPTH:
         what = f"the condition is nested more than {MAX_CONDITION_DEPTH} deep"
-        raise FormulaLimitError(what, cursor.here(), "simplify the condition")
+        raise FormulaLimitError(what, cursor.place(), "simplify the condition")
     if first is None and cursor.sees("-"):
         cursor.take()
         inner = _power(cursor, depth + 1)
@@ -243,7 +243,7 @@ def _power(cursor: SASCursor, depth: int, first: Operand | None = None) -> Opera
 
 def _operand(cursor: SASCursor, depth: int) -> Operand:
     if cursor.sees("("):
-        return cursor.bracketed(lambda: _sum(cursor, depth + 1))
+        return cursor.in_brackets(lambda: _sum(cursor, depth + 1))
     if cursor.token.kind == "name":
         start = cursor.token
         name = cursor.name()
@@ -264,7 +264,7 @@ def _call(cursor: SASCursor, start: SASToken, depth: int) -> FunctionCall:
             found.append(_sum(cursor, depth + 1))
         return tuple(found)
 
-    given = cursor.bracketed(arguments)
+    given = cursor.in_brackets(arguments)
     if function.kinds(len(given)) is None:
         cursor.fail_at(start, f"{start.text.upper()}() does not take {len(given)} arguments")
     return FunctionCall(start.lower, given)

@@ -27,7 +27,7 @@ from bayeslmm.sas_results.tables.fixed_effects import (
 )
 from bayeslmm.sas_results.tables.requests import (
     LSMeansFamily,
-    adjusted,
+    adjust_family,
     adjustment_df,
     check_adjustment,
     correlation_of,
@@ -99,7 +99,9 @@ def _adjustment(
     """Adjusted p values and limits of a family of rows."""
     statement, more = family.statement, TableColumns()
     if statement.adjust != "none":
-        found = adjusted(statement.adjust, tests, adjustment_df(run, family, tests), correlation_of(run, L), count, statement.alpha, tail)
+        found = adjust_family(
+            statement.adjust, tests, adjustment_df(run, family, tests), correlation_of(run, L), count, statement.alpha, tail
+        )
         more = {"Adjustment": [found.name] * len(L), "Adjp": found.p}
     if statement.cl:
         more |= limit_columns(columns, statement.alpha, tail=tail)

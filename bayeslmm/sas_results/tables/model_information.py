@@ -34,7 +34,7 @@ class CovarianceParameters:
     covariance: Array
     free: NDArray[np.bool_]
 
-    def listed(self) -> CovarianceParameters:
+    def parameter_rows(self) -> CovarianceParameters:
         """Without what is no parameter."""
         kept = [k for k, row in enumerate(self.rows) if not row.known]
         return CovarianceParameters(tuple(self.rows[k] for k in kept), self.covariance[np.ix_(kept, kept)], self.free[kept])
@@ -79,7 +79,7 @@ def _tau_covariance(run: ProgramRun) -> Array:
 
 def cov_parms_frame(run: ProgramRun) -> pd.DataFrame:
     """CovParm, Subject, Group, [Ratio,] Estimate, [StdErr, ZValue, ProbZ,] [Alpha, Lower, Upper]."""
-    found = covariance_parameter_rows(run).listed()
+    found = covariance_parameter_rows(run).parameter_rows()
     proc, rows, values = run.program.proc, found.rows, found.values
     columns: dict[str, Any] = {"CovParm": [r.name for r in rows]}
     if any(r.subject for r in rows):
@@ -119,7 +119,7 @@ def _limits(found: CovarianceParameters, alpha: float, *, wald: bool) -> dict[st
 
 def asymptotic_frame(run: ProgramRun, *, correlation: bool) -> pd.DataFrame:
     """Row, CovParm, CovP1, CovP2, ..."""
-    found = covariance_parameter_rows(run).listed()
+    found = covariance_parameter_rows(run).parameter_rows()
     matrix = np.where(np.outer(found.free, found.free), found.covariance, 0.0)
     if correlation:
         root = np.sqrt(np.maximum(np.diagonal(matrix), 0.0))

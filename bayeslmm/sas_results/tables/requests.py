@@ -220,7 +220,7 @@ def _differences(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
     if statement.adjust != "none":
         check_adjustment(statement.adjust, diff)
         df = adjustment_df(run, family, tests)
-        found = adjusted(statement.adjust, tests, df, correlation_of(run, L), len(family.labels), statement.alpha, tail)
+        found = adjust_family(statement.adjust, tests, df, correlation_of(run, L), len(family.labels), statement.alpha, tail)
         more |= {"Adjustment": [found.name] * len(pairs), "Adjp": found.p}
     if statement.cl:
         more |= limit_columns(columns, statement.alpha, tail=tail)
@@ -291,7 +291,7 @@ class Adjusted:
     upper: Array
 
 
-def adjusted(method: str, tests: TTests, df: Array, correlation: Array, means: int, alpha: float, tail: str = "") -> Adjusted:
+def adjust_family(method: str, tests: TTests, df: Array, correlation: Array, means: int, alpha: float, tail: str = "") -> Adjusted:
     """Adjust a family of comparisons.
 
     df : (r,) of the adjustment: those of the effect in the table of Type 3 tests, or with ADJDFE=ROW each row's own
