@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
 from bayeslmm.errors import DataError, SizeError
@@ -24,6 +26,9 @@ MAX_GLM_ENTRIES = 200_000_000  # 1.6 GB
 # A column whose part not explained by the earlier ones is shorter than this, relative to the column itself, depends on them. With
 # columns of size 1 the rounding of the projection is about 1e-15; two covariates collinear to 1e-6 are still told apart.
 SINGULAR_COLUMN = 1e-9
+
+ROUNDED_SUM = 1e-14
+"""What a sum misses by rounding, relative to what is added up."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,13 +57,16 @@ class GLMLayout:
     """The columns of X as SAS orders them, and the matrix itself.
 
     effects : the intercept first when there is one; columns : one entry per column; blocks : the columns of each effect
-    X : (n, P) float64
+    X : (n, P) float64; near : (n, P) the same of covariates less their means, where earlier columns make up for them
+    shift : (P, P) sparse unit upper triangle, X = near shift
     """
 
     effects: tuple[GLMEffect, ...]
     columns: tuple[GLMColumn, ...]
     blocks: tuple[slice, ...]
     X: Array
+    near: Array
+    shift: sp.csr_array
 
     def position(self, effect: GLMEffect) -> int | None:
         """Where the effect stands; None when it is not in the model."""
@@ -162,17 +170,72 @@ def glm_columns(
     width = sum(len(levels) for levels, _ in cells)
     if n * width > MAX_GLM_ENTRIES:
         raise SizeError(f"X would have {n} rows and {width} columns", remedy="make the class with the most levels a random effect")
-    X = np.zeros((n, width))
     columns: list[GLMColumn] = []
     blocks: list[slice] = []
-    for k, (effect, (levels, which)) in enumerate(zip(found, cells, strict=True)):
+    for k, (effect, (levels, _)) in enumerate(zip(found, cells, strict=True)):
         start = len(columns)
-        value = np.prod([covariates[name] for name in effect.continuous], axis=0) if effect.continuous else np.ones(n)
-        rows = np.flatnonzero(which >= 0)
-        X[rows, start + which[rows]] = np.broadcast_to(value, n)[rows]
         columns += [GLMColumn(k, combination, _labels(effect, combination, classes)) for combination in levels]
         blocks.append(slice(start, len(columns)))
-    return GLMLayout(found, tuple(columns), tuple(blocks), freeze(X))
+
+    def fill(values: Mapping[str, Array]) -> Array:
+        X = np.zeros((n, width))
+        for effect, block, (_, which) in zip(found, blocks, cells, strict=True):
+            value = np.prod([values[name] for name in effect.continuous], axis=0) if effect.continuous else np.ones(n)
+            rows = np.flatnonzero(which >= 0)
+            X[rows, block.start + which[rows]] = np.broadcast_to(value, n)[rows]
+        return freeze(X)
+
+    X, origins = fill(covariates), _origins(found, covariates)
+    near = fill({name: values - origins.get(name, 0.0) for name, values in covariates.items()}) if origins else X
+    return GLMLayout(found, tuple(columns), tuple(blocks), X, near, _shift(found, columns, blocks, origins))
+
+
+def _origins(effects: Sequence[GLMEffect], covariates: Mapping[str, Array]) -> dict[str, float]:
+    """The means of the covariates that may be taken off: earlier effects span what each effect that has them then lacks."""
+    free = {name for effect in effects for name in effect.continuous if len(covariates[name])}
+    while True:
+        held = {
+            name
+            for k, effect in enumerate(effects)
+            if any(_home(effects[:k], effect, gone) is None for gone in _dropped(effect, free))
+            for name in effect.continuous
+        }
+        if not held & free:
+            return {name: float(np.mean(covariates[name])) for name in sorted(free)}
+        free -= held
+
+
+def _dropped(effect: GLMEffect, free: set[str]) -> list[tuple[int, ...]]:
+    """Places among the covariates of an effect where an origin may stand for the covariate."""
+    places = [i for i, name in enumerate(effect.continuous) if name in free]
+    return [gone for size in range(1, len(places) + 1) for gone in combinations(places, size)]
+
+
+def _home(earlier: Sequence[GLMEffect], effect: GLMEffect, gone: tuple[int, ...]) -> int | None:
+    """The effect before whose columns add up to those of `effect` without some of its covariates."""
+    rest = sorted(name for i, name in enumerate(effect.continuous) if i not in gone)
+    return next((k for k, e in enumerate(earlier) if sorted(e.continuous) == rest and set(e.classes) >= set(effect.classes)), None)
+
+
+def _shift(
+    effects: Sequence[GLMEffect], columns: Sequence[GLMColumn], blocks: Sequence[slice], origins: Mapping[str, float]
+) -> sp.csr_array:
+    """X = near shift: the products of covariates multiplied out around their origins."""
+    P = len(columns)
+    rows, at, values = list(range(P)), list(range(P)), [1.0] * P
+    for k, effect in enumerate(effects):
+        for gone in _dropped(effect, set(origins)):
+            home = _home(effects[:k], effect, gone)
+            assert home is not None
+            places = [effects[home].classes.index(name) for name in effect.classes]
+            members: dict[tuple[int, ...], list[int]] = {}
+            for i in range(blocks[home].start, blocks[home].stop):
+                members.setdefault(tuple(columns[i].codes[place] for place in places), []).append(i)
+            size = float(np.prod([origins[effect.continuous[i]] for i in gone]))
+            for j in range(blocks[k].start, blocks[k].stop):
+                own = members.get(columns[j].codes, [])
+                rows, at, values = rows + own, at + [j] * len(own), values + [size] * len(own)
+    return sp.csr_array((values, (rows, at)), shape=(P, P))
 
 
 def _labels(effect: GLMEffect, combination: tuple[int, ...], classes: Mapping[str, ClassLevels]) -> tuple[str, ...]:
@@ -212,11 +275,17 @@ class RowSpace:
     """The estimable functions of a model in GLM coding.
 
     kept : (r,) columns that do not depend on earlier ones
-    C : (r, P) every column in terms of the kept ones, X = X[:, kept] C; its rows span the estimable functions
+    near : (r, P) every column of GLMLayout.near in terms of the kept ones
+    C : (r, P) the same of X = X[:, kept] C; its rows span the estimable functions
     """
 
     kept: Codes
+    near: Array
     C: Array
+
+    def moves(self, layout: GLMLayout) -> Array:
+        """W (r, r), a unit upper triangle: X[:, kept] = near[:, kept] W."""
+        return np.asarray(self.near @ layout.shift[:, self.kept])
 
     @property
     def rank(self) -> int:
@@ -224,9 +293,12 @@ class RowSpace:
         return len(self.kept)
 
 
-def row_space(X: Array) -> RowSpace:
-    """Sweep the columns of X from the left: those that depend on earlier ones are dropped, and written in terms of those kept."""
-    R = _triangle(X)
+def row_space(layout: GLMLayout) -> RowSpace:
+    """Sweep the columns of X from the left: those that depend on earlier ones are dropped, and written in terms of those kept.
+
+    Covariates are swept near their origins, where columns depend on one another in the same way and lose no digits.
+    """
+    R = _triangle(layout.near)
     length = np.sqrt(np.einsum("ij,ij->j", R, R))
     basis = np.zeros((R.shape[0], min(R.shape)))
     kept: list[int] = []
@@ -239,7 +311,21 @@ def row_space(X: Array) -> RowSpace:
             basis[:, len(kept)] = rest / size
             kept.append(j)
     C = _in_terms_of(R[:, kept], R) if kept else np.zeros((0, R.shape[1]))
-    return RowSpace(freeze_codes(kept), freeze(C))
+    moved = np.asarray(C @ layout.shift)
+    return RowSpace(freeze_codes(kept), freeze(C), freeze(_from_origins(moved[:, kept], moved)))
+
+
+def _from_origins(W: Array, columns: Array) -> Array:
+    """W^-1 columns, W a unit upper triangle: coefficients of columns near their origins as coefficients of the columns themselves.
+
+    A whole number missed by the rounding of what is added up is that number.
+    """
+    if not len(W):
+        return columns
+    inverse = solve_triangular(W, np.eye(len(W)), unit_diagonal=True)
+    found, size = inverse @ columns, np.abs(inverse) @ np.abs(columns)
+    whole = np.round(found)
+    return np.where(np.abs(found - whole) <= ROUNDED_SUM * size, whole, found)
 
 
 def _in_terms_of(basis: Array, columns: Array) -> Array:
@@ -267,15 +353,17 @@ def bridge(layout: GLMLayout, space: RowSpace, X: Array) -> Array:
     X : (n, p) our columns, of full rank, spanning the same space
     Raises DataError when they do not.
     """
-    kept = layout.X[:, space.kept]
+    kept = layout.near[:, space.kept]
     T = _in_terms_of(kept, X) if space.rank else np.zeros((0, X.shape[1]))
-    miss = float((np.abs(kept @ T - X).max(axis=0, initial=0.0) / np.maximum(np.abs(X).max(axis=0, initial=0.0), 1e-300)).max(initial=0.0))
-    if space.rank != X.shape[1] or miss > 1e-7:
+    largest = np.abs(X).max(axis=0, initial=0.0)
+    spread = np.abs(X - X.mean(axis=0)).max(axis=0, initial=0.0) if len(X) else largest
+    allowed = 1e-7 * np.where(spread > 0, spread, largest) + ROUNDED_SUM * largest
+    if space.rank != X.shape[1] or (np.abs(kept @ T - X) > allowed).any():
         raise DataError(
             f"the columns in GLM coding (rank {space.rank}) and those of the fitted model ({X.shape[1]}) do not span the same space",
             remedy="scale the covariates of the MODEL statement: columns are nearly collinear",
         )
-    return freeze(T)
+    return freeze(_from_origins(space.moves(layout), T))
 
 
 def estimable(space: RowSpace, L: Array, tolerance: float = 1e-4) -> NDArray[np.bool_]:

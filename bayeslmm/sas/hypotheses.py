@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bayeslmm._arrays import Array, freeze
+from bayeslmm._arrays import Array, Mask, freeze
 from bayeslmm.errors import SpecificationError
 from bayeslmm.sas.glm_coding import ClassLevels, GLMColumn, GLMLayout, RowSpace
 from bayeslmm.sas.language.effects import GLMEffect, contains
@@ -40,7 +40,7 @@ class MeansSetting:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Background:
-    """The rows of data that means are taken over.
+    """The rows of data that means are taken over: those without a response too, as far as their cells are in the model.
 
     covariates : continuous variables, (n,) each; classes : the class variables; weights : (n,) or None, of WEIGHT
     """
@@ -76,13 +76,15 @@ def lsmeans_rows(
 
 
 def _covariate_parts(layout: GLMLayout, background: Background, setting: MeansSetting) -> list[float]:
-    """The covariate part of each effect: mean of the product by default, product of AT values and means under AT."""
-    product = setting.product or bool(setting.at)
+    """The covariate part of each effect: mean of the product by default, product of AT values and weighted means under AT."""
+    product, weights = setting.product or bool(setting.at), background.weights
     parts = []
     for effect in layout.effects:
         columns = [background.covariates[name] for name in effect.continuous]
         if product:
-            means = [setting.at.get(name, float(x.mean())) for name, x in zip(effect.continuous, columns, strict=True)]
+            means = [
+                setting.at.get(name, float(np.average(x, weights=weights))) for name, x in zip(effect.continuous, columns, strict=True)
+            ]
             parts.append(float(np.prod(means)) if means else 1.0)
         else:
             parts.append(float(np.prod(columns, axis=0).mean()) if columns else 1.0)
@@ -197,8 +199,10 @@ def hypothesis(layout: GLMLayout, space: RowSpace, effect: int, kind: int) -> Ar
     effect : position in `layout.effects`
     """
     units = _effect_units(layout)
-    scaled = replace(layout, X=layout.X / units)
-    within = RowSpace(space.kept, space.C * units[space.kept][:, None] / units)
+    shift = layout.shift.multiply(units[:, None]).multiply(1.0 / units).tocsr()
+    scaled = replace(layout, X=layout.X / units, near=layout.near / units, shift=shift)
+    change = units[space.kept][:, None] / units
+    within = replace(space, near=space.near * change, C=space.C * change)
     L = _type1(scaled, within, effect) if kind == 1 else _type2(scaled, effect) if kind == 2 else _type3(scaled, within, effect)
     return freeze(L * (units / units[layout.blocks[effect].start]))
 
@@ -216,7 +220,7 @@ def _effect_units(layout: GLMLayout) -> Array:
 
 def _type1(layout: GLMLayout, space: RowSpace, effect: int) -> Array:
     """The effect's rows of the triangle of the kept columns: sums of squares in the order of the model."""
-    R = np.linalg.qr(layout.X[:, space.kept], mode="r")
+    R = np.linalg.qr(layout.near[:, space.kept], mode="r") @ space.moves(layout)
     block = layout.blocks[effect]
     mine = (space.kept >= block.start) & (space.kept < block.stop)
     rows = R[mine] / np.diag(R)[mine][:, None]
@@ -227,13 +231,25 @@ def _type2(layout: GLMLayout, effect: int) -> Array:
     """X_E' M [X_E X_F]: M projects on what the effects that do not contain E leave, X_F are the columns of those that contain it."""
     others, containing = _split_sides(layout, effect)
     block = layout.blocks[effect]
-    Q = _orthonormal(layout.X[:, others])
-    mine = layout.X[:, block]
+    moved = _moved(layout, others)
+    Q = _orthonormal(np.where(moved, layout.near, layout.X)[:, others])
+    mine = np.where(moved, layout.near, layout.X)[:, block]
     left = mine - Q @ (Q.T @ mine)
-    L = np.zeros((mine.shape[1], layout.X.shape[1]))
-    for columns in (block, containing):
-        L[:, columns] = left.T @ layout.X[:, columns]
-    return _hermite(_independent(L, float(np.linalg.norm(mine)) * float(np.linalg.norm(layout.X[:, ~others]))), block)
+    U = _orthonormal(left, np.sqrt(np.einsum("ij,ij->j", mine, mine)))
+    L = np.zeros((U.shape[1], layout.X.shape[1]))
+    L[:, block], L[:, containing] = U.T @ left, U.T @ layout.X[:, containing]
+    return _hermite(L, block)
+
+
+def _moved(layout: GLMLayout, others: Mask) -> Mask:
+    """The columns whose origins may be taken off beside these others: what makes up for them is among the others, and moved itself."""
+    moved = np.zeros(len(others), dtype=np.bool_)
+    shift = layout.shift.tocsc()
+    for j in range(len(others)):
+        homes = shift.indices[shift.indptr[j] : shift.indptr[j + 1]]
+        homes = homes[homes != j]
+        moved[j] = bool((others & moved)[homes].all())
+    return moved
 
 
 def _type3(layout: GLMLayout, space: RowSpace, effect: int) -> Array:
@@ -258,13 +274,13 @@ def _split_sides(layout: GLMLayout, effect: int) -> tuple[np.ndarray, np.ndarray
     return others, containing
 
 
-def _orthonormal(A: Array) -> Array:
-    """An orthonormal basis of the columns of A."""
+def _orthonormal(A: Array, of: Array | None = None) -> Array:
+    """An orthonormal basis of the columns of A. of : what each column is judged beside; its own length if not given"""
     if A.size == 0:
         return np.zeros((A.shape[0], 0))
-    length = np.sqrt(np.einsum("ij,ij->j", A, A))
+    length = np.sqrt(np.einsum("ij,ij->j", A, A)) if of is None else of
     U, s, _ = np.linalg.svd(A[:, length > 0] / length[length > 0], full_matrices=False)
-    return np.asarray(U[:, s > _NEGLIGIBLE * s.max(initial=0.0)])
+    return np.asarray(U[:, s > _NEGLIGIBLE * (s.max(initial=0.0) if of is None else 1.0)])
 
 
 def _left_null(A: Array) -> Array:

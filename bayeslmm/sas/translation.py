@@ -7,7 +7,7 @@ The run takes these steps, each from values that stand here or in the modules be
 2. Classes: `class_levels(variable, values, program.proc.order)` for each of `program.classes`, over all rows read; the frame's columns
    become ordered categories in that order, and the coding "sas" makes the last level the reference.
 3. Fit: `LMM(spec)`, `fit(translation.method)`, with `translation.parms` as starting or held values.
-4. Coding: `layout = glm_columns(translation.effects, ...)`, `space = row_space(layout.X)`, `T = bridge(layout, space, model.X)`. Every
+4. Coding: `layout = glm_columns(translation.effects, ...)`, `space = row_space(layout)`, `T = bridge(layout, space, model.X)`. Every
    row of coefficients L on SAS's columns is tested as `our_rows(space, T, L)` where `estimable(space, L)`, and is Non-est elsewhere.
 5. Tables, under their ODS names, for each name in `translation.tables`:
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy import special
+from scipy.linalg import solve_triangular
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import SpecificationError
@@ -86,20 +87,19 @@ def analysis_of_variance(translation: Translation, rows: ProgramRows, kind: int)
     """The table of one type of hypotheses; rows are multiplied by the roots of their weights."""
     random = [_whole_effect(effect, translation) for effect in translation.random]
     layout, y, sizes = _layout(translation, rows, random)
-    space, n = row_space(layout.X), len(layout.X)
-    b = np.zeros(len(layout.columns))
-    X = layout.X[:, space.kept]
-    b[space.kept] = np.linalg.lstsq(X, y, rcond=None)[0]
-    inverse = np.zeros((len(b), len(b)))
-    inverse[np.ix_(space.kept, space.kept)] = np.linalg.inv(X.T @ X)
+    space, n = row_space(layout), len(layout.X)
+    X, moves = layout.near[:, space.kept], space.moves(layout)
+    b = np.linalg.lstsq(X, y, rcond=None)[0]
+    inverse = np.linalg.inv(X.T @ X)
     names, places, squares, df, expected, fixed = [], [], [], [], [], []
     k = len(random)
     for position, (effect, _block) in enumerate(zip(layout.effects, layout.blocks, strict=True)):
         if effect == GLMEffect():
             continue
         L = hypothesis(layout, space, position, kind)
-        M = np.linalg.pinv(L @ inverse @ L.T) if len(L) else np.zeros((0, 0))
-        share = np.einsum("ij,ia,ja->a", M, L, L) if len(L) else np.zeros(len(b))
+        own = solve_triangular(moves, L[:, space.kept].T, trans="T", unit_diagonal=True).T if len(L) else np.zeros((0, len(b)))
+        M = np.linalg.pinv(own @ inverse @ own.T) if len(L) else np.zeros((0, 0))
+        share = np.einsum("ij,ia,ja->a", M, L, L)
         values = [share[layout.blocks[layout.effects.index(other)]].sum() / max(len(L), 1) for other in random]
         used = [
             e
@@ -108,11 +108,11 @@ def analysis_of_variance(translation: Translation, rows: ProgramRows, kind: int)
         ]
         names.append(effect.name)
         places.append(random.index(effect) if effect in random else -1)
-        squares.append(float((L @ b) @ M @ (L @ b)))
+        squares.append(float((own @ b) @ M @ (own @ b)))
         df.append(len(L))
         expected.append([*np.where(np.abs(values) > NOTHING, values, 0.0), 1.0])
         fixed.append(tuple(e.name for e in used if e not in random and e != GLMEffect()))
-    rest = y - layout.X @ b
+    rest = y - X @ b
     return AnalysisOfVariance(
         (*names, "Residual"),
         (*(effect.name for effect in random), "Residual"),
@@ -147,7 +147,7 @@ def _layout(translation: Translation, rows: ProgramRows, random: list[GLMEffect]
     y = rows.frame[translation.program.model.response].to_numpy(np.float64)[used]
     if weight := translation.program.weight:
         root = np.sqrt(rows.frame[weight].to_numpy(np.float64)[used])
-        return replace(layout, X=layout.X * root[:, None]), y * root, sizes
+        return replace(layout, X=layout.X * root[:, None], near=layout.near * root[:, None]), y * root, sizes
     return layout, y, sizes
 
 

@@ -37,10 +37,10 @@ class ProgramRows:
     used: Mask
     subjects: Codes | None
 
-    def at(self, name: str) -> ClassLevels:
-        """A class over the rows used."""
+    def at(self, name: str, among: Mask | None = None) -> ClassLevels:
+        """A class over the rows used, or over those named."""
         found = self.classes[name]
-        return ClassLevels(name, found.levels, found.codes[self.used])
+        return ClassLevels(name, found.levels, found.codes[self.used if among is None else among])
 
     @property
     def subject_count(self) -> int:

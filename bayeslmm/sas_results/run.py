@@ -158,7 +158,7 @@ class DenominatorDF:
 
 def denominator_df(translation: Translation, rows: ProgramRows, layout: GLMLayout, space: RowSpace) -> DenominatorDF:
     """What the program's counting method gives; the residual's for the methods that do not count."""
-    X = np.ascontiguousarray(layout.X[:, space.kept])
+    X = np.ascontiguousarray(layout.near[:, space.kept])
     if translation.df == "containment":
         return _containment(translation, rows, layout, X)
     if translation.df == "between-within":
@@ -227,7 +227,7 @@ def _interactions(rows: ProgramRows, layout: GLMLayout, space: RowSpace, subject
     sets = sorted(dict.fromkeys(own.values()), key=len)
     if len(sets) < 2:
         return {}
-    X = np.ascontiguousarray(layout.X[:, space.kept])
+    X = np.ascontiguousarray(layout.near[:, space.kept])
     ones = np.ones(len(X))
     effects, share, before = [CellCounts(subject, ones)], {}, total_rank(X, [CellCounts(subject, ones)])
     for names in sets:
@@ -268,7 +268,7 @@ class ProgramRun:
         self.fit: Fit = self.search.fit
         self.components: ComponentsPoint | None = self._components()
         self.layout: GLMLayout = _layout(translation, rows)
-        self.space: RowSpace = row_space(self.layout.X)
+        self.space: RowSpace = row_space(self.layout)
         self.T: Array = bridge(self.layout, self.space, self.fit.design.X)
 
     def _components(self) -> ComponentsPoint | None:
@@ -375,12 +375,20 @@ class ProgramRun:
 
     @cached_property
     def background(self) -> Background:
-        """The rows that least-squares means are taken over."""
-        names = class_variables(self.layout.effects)
-        classes = {name: self.rows.at(name) for name in names}
-        weight = self.program.weight
-        weights = self.rows.frame[weight].to_numpy(np.float64)[self.rows.used] if weight else None
-        return Background(classes, _covariates(self.layout.effects, self.rows), weights)
+        """The rows that least-squares means are taken over: all but the response known, and in cells that X has columns for."""
+        rows, effects, weight = self.rows, self.layout.effects, self.program.weight
+        names = [name for name in self.model_columns if name != self.program.model.response]
+        known = np.array(rows.frame[names].notna().all(axis=1), dtype=np.bool_)
+        if weight:
+            known &= rows.frame[weight].to_numpy(np.float64) > 0
+        for effect, block in zip(effects, self.layout.blocks, strict=True):
+            if effect.classes:
+                cells = {column.codes for column in self.layout.columns[block]}
+                here = zip(*(rows.classes[name].codes.tolist() for name in effect.classes), strict=True)
+                known &= np.array([cell in cells for cell in here], dtype=np.bool_)
+        weights = rows.frame[weight].to_numpy(np.float64)[known] if weight else None
+        classes = {name: rows.at(name, known) for name in class_variables(effects)}
+        return Background(classes, {name: rows.frame[name].to_numpy(np.float64)[known] for name in covariate_names(effects)}, weights)
 
 
 def require_no_random_part(translation: Translation) -> None:
@@ -420,4 +428,4 @@ def bic_subjects(translation: Translation, rows: ProgramRows) -> int:
             return len(np.unique(class_of(rows, names).codes[rows.used]))
     if translation.method == "ML":
         return n
-    return n - row_space(_layout(translation, rows).X).rank
+    return n - row_space(_layout(translation, rows)).rank
