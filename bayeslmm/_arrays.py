@@ -92,11 +92,11 @@ def numbers_of(values: Any, argument: str, remedy: str = "give numbers") -> Arra
     Errors: `SpecificationError` for what is no real numbers: nothing, text, times and complex numbers too, of which NumPy would make some.
     """
     try:
-        given = fill_mask(values)
-        kind = getattr(getattr(given, "dtype", None), "kind", None) or np.asarray(given).dtype.kind  # a dtype of polars has no kind
-        if given is None or kind in "cmMSU" or (kind == "O" and any(isinstance(v, str | bytes) for v in np.asarray(given).ravel())):
+        array = fill_mask(values)
+        kind = getattr(getattr(array, "dtype", None), "kind", None) or np.asarray(array).dtype.kind  # a dtype of polars has no kind
+        if array is None or kind in "cmMSU" or (kind == "O" and any(isinstance(v, str | bytes) for v in np.asarray(array).ravel())):
             raise TypeError
-        return np.array(given, dtype=np.float64)
+        return np.array(array, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise SpecificationError(f"{argument} is {values!r:.60}", argument, remedy) from None
 

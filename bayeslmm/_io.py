@@ -20,11 +20,11 @@ else:
     import fcntl
 
 
-def as_path(given: Any) -> Path:
+def as_path(path: Any) -> Path:
     """A path from what a user gave. Errors: StoreError for what names no file."""
-    if not isinstance(given, str | os.PathLike) or not os.fspath(given) or "\0" in str(given):
-        raise StoreError(f"{given!r:.80} names no file", "path", 'give a path, such as "model.fit"')
-    return Path(given)
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in str(path):
+        raise StoreError(f"{path!r:.80} names no file", "path", 'give a path, such as "model.fit"')
+    return Path(path)
 
 
 def require_regular(path: Path) -> None:

@@ -166,8 +166,8 @@ def bench(context: typer.Context) -> None:
     with outcome():
         if not Path("benchmarks/run.py").is_file():
             raise SpecificationError("there is no benchmark here", str(Path.cwd()), "run it in a clone of the repository")
-        given = context.args or ["--out", "benchmarks/RESULTS.md"]
-        status = subprocess.run([sys.executable, "-m", "benchmarks.run", *given], check=False).returncode  # noqa: S603
+        arguments = context.args or ["--out", "benchmarks/RESULTS.md"]
+        status = subprocess.run([sys.executable, "-m", "benchmarks.run", *arguments], check=False).returncode  # noqa: S603
     if status:
         raise typer.Exit(FAILED)
 

@@ -77,10 +77,10 @@ class WithNugget(Spatial):
     def _second(self, share: Array, d1: Array, d2: Array, axes: int) -> Array:
         kept = (1.0 - share).reshape(share.shape + (1,) * (axes + 2))
         # C is linear in w: its column and row of second derivatives are -dC/dr, the corner is 0
-        beside = np.concatenate([kept * d2, np.expand_dims(-d1, -1 - axes)], axis=-1 - axes)
+        upper = np.concatenate([kept * d2, np.expand_dims(-d1, -1 - axes)], axis=-1 - axes)
         corner = np.zeros_like(np.take(d1, [0], axis=-1 - axes))
         below = np.concatenate([-d1, corner], axis=-1 - axes)
-        return np.concatenate([beside, np.expand_dims(below, -2 - axes)], axis=-2 - axes)
+        return np.concatenate([upper, np.expand_dims(below, -2 - axes)], axis=-2 - axes)
 
     def matrix(self, r: Array) -> Array:
         return self._mix(r[..., -1], self.inner.matrix(r[..., :-1]), 2)
@@ -338,8 +338,8 @@ class Known(Homogeneous):
         return False
 
     def from_matrix(self, sigma: Array) -> Array:
-        given: Correlation = self.correlation_
-        trace = float(np.trace(given.matrix(np.empty(0))))
+        correlation: Correlation = self.correlation_
+        trace = float(np.trace(correlation.matrix(np.empty(0))))
         return np.array([np.sqrt(max(float(np.trace(sigma)), 0.0) / trace)])
 
     def component_derivatives(self, values: Array) -> Derivatives:

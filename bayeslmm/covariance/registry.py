@@ -148,15 +148,15 @@ def make(
     if nu is not None and not nu > 0:
         raise unavailable(f"the smoothness nu is {nu}", "give nu > 0, such as 0.5, 1.5 or 2.5")
     apart = None if coords is None else distance_matrix(np.atleast_2d(np.asarray(coords, dtype=np.float64)))
-    given = apart if distances is None else np.asarray(distances, dtype=np.float64)
-    if given is not None and given.shape != (q, q):
-        raise unavailable(f"{given.shape[0]} places for {q} rows", "give one row of coordinates for each row of the matrix")
+    coordinates = apart if distances is None else np.asarray(distances, dtype=np.float64)
+    if coordinates is not None and coordinates.shape != (q, q):
+        raise unavailable(f"{coordinates.shape[0]} places for {q} rows", "give one row of coordinates for each row of the matrix")
     known = None if matrices is None else freeze(np.asarray(matrices, dtype=np.float64))
     known = known[None] if known is not None and known.ndim == 2 else known
     bands = order if isinstance(order, int) else None
     own_lags = None if lags == (1, 1) else lags
     at = tuple(map(tuple, places))
-    return found.build(Request(name, q, bands, given, reach, dims, known, nu, nugget, tuple(positions), own_lags, at))
+    return found.build(Request(name, q, bands, coordinates, reach, dims, known, nu, nugget, tuple(positions), own_lags, at))
 
 
 _ORDERS: Mapping[str, str] = {"order": "one order", "orders": "two orders, p and q"}

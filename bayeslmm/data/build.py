@@ -76,8 +76,8 @@ def build_design(
     own = require_mapping(functions, "functions", "{name: function}")
     if weights is not None and spec.weights is not None:
         raise SpecificationError("weights are given twice, as a column and as an array", f"column {spec.weights!r}", "give one")
-    beside = tuple(name for name in (spec.weights, spec.offset) if name is not None)
-    asked = plan_columns(spec.formula, spec.residual, spec.variance, beside)
+    row_columns = tuple(name for name in (spec.weights, spec.offset) if name is not None)
+    asked = plan_columns(spec.formula, spec.residual, spec.variance, row_columns)
     table = read_table(data, asked.columns)
     read = _read(spec, asked, table, weights, offset)
     training = Training(dict(spec.contrasts), own)
@@ -98,17 +98,17 @@ class ColumnReader:
 def _read(spec: ModelSpec, asked: ColumnPlan, table: ColumnTable, weights: Any, offset: Any) -> ColumnReader:
     source = Columns(table)
     prior = read_weights(spec.weights, weights, source)
-    given = None if offset is None else numbers_by_position(offset, "offset", table)
-    if given is not None:
-        check_finite_offset(given, "the offset")
-    extra = {} if given is None else {"offset": np.isnan(given)}
+    values = None if offset is None else numbers_by_position(offset, "offset", table)
+    if values is not None:
+        check_finite_offset(values, "the offset")
+    extra = {} if values is None else {"offset": np.isnan(values)}
     kept = complete_cases(source, asked.roles(source), extra, prior, spec.weights or "weights", spec.missing)
     source.rows = kept.positions
     if kept.positions is None:
-        return ColumnReader(source, readonly(np.arange(len(table))), {}, prior, given)
+        return ColumnReader(source, readonly(np.arange(len(table))), {}, prior, values)
     rows = kept.positions
     return ColumnReader(
-        source, readonly(rows), kept.dropped, None if prior is None else prior[rows], None if given is None else given[rows]
+        source, readonly(rows), kept.dropped, None if prior is None else prior[rows], None if values is None else values[rows]
     )
 
 

@@ -237,8 +237,8 @@ class _Walk:
 
     def _call(self, node: ast.Call, name: str) -> Any:
         if name in self.functions:
-            given = {keyword.arg: self.value(keyword.value) for keyword in node.keywords if keyword.arg}
-            return self._own(name, [self._any(part) for part in node.args], given)
+            keywords = {keyword.arg: self.value(keyword.value) for keyword in node.keywords if keyword.arg}
+            return self._own(name, [self._any(part) for part in node.args], keywords)
         if name in STATELESS:
             return STATELESS[name](*(self._number(part) for part in node.args))
         if name in STATEFUL | CODINGS:
@@ -338,8 +338,8 @@ def _parts_of_rows(atom: Atom, source: ColumnSource, whole: Array) -> list[NDArr
 def _depends_on_rows(call: ast.Call, atom: Atom, rows: NDArray[np.int64], whole: Array, found: Array | None) -> FormulaError:
     name = getattr(call.func, "id", "")
     what = f"the function {name!r} gives a row another value when other rows stand beside it, so that new data cannot be predicted"
-    beside = "it fails" if found is None or found.shape != whole[rows].shape else _first_gap(rows, whole, found)
-    where = f"{_name(call, atom.aliases)}: {beside}"
+    finding = "it fails" if found is None or found.shape != whole[rows].shape else _first_gap(rows, whole, found)
+    where = f"{_name(call, atom.aliases)}: {finding}"
     return FormulaError(what, where, f"{REMEMBERED}; or compute the column beforehand")
 
 
@@ -397,8 +397,8 @@ def train_stateful(atom: Atom, source: Columns, functions: UserFunctions, state:
     try:
         with np.errstate(all="ignore"):
             asked = formulaic.Formula(f"0 + {text}")
-            given = {} if state is None else {"transform_state": dict(state)}
-            known = formulaic.ModelSpec.from_spec(asked, output="pandas", na_action="ignore", **given)
+            keywords = {} if state is None else {"transform_state": dict(state)}
+            known = formulaic.ModelSpec.from_spec(asked, output="pandas", na_action="ignore", **keywords)
             result = known.get_model_matrix(frame, context=context)
     except Exception as error:
         raise DataError(f"{atom.name!r} cannot be computed: {_last_line(error)}", "", "check its arguments") from error

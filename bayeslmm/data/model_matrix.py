@@ -80,8 +80,8 @@ def _spanned_by(term: tuple[str, ...], factors: frozenset[str]) -> list[Scope]:
 def _merge_scopes(scopes: Iterable[Scope]) -> list[Scope]:
     """The scopes with every `t + t:A-` made `t:A`, the first such pair first."""
     done: dict[frozenset[TermPart], tuple[int, Scope]] = {}
-    for place, given in enumerate(sorted(scopes, key=len)):
-        scope = given
+    for place, original in enumerate(sorted(scopes, key=len)):
+        scope = original
         while partners := list(_partners(scope, done)):
             _, key, new = min(partners, key=lambda partner: partner[0])
             del done[key]

@@ -124,11 +124,11 @@ def read_weights(column: str | None, values: Any, source: Columns) -> Array | No
                 rows_text(np.flatnonzero(wrong)),
                 "drop these rows, or give weights of 0 to leave them out",
             )
-    given = weights[weights > 0]
-    if len(given) and given.max() / _RANGE > given.min():
+    positive = weights[weights > 0]
+    if len(positive) and positive.max() / _RANGE > positive.min():
         raise DataError(
-            f"{name!r} holds weights from {given.min():g} to {given.max():g}",
-            f"smallest in {rows_text(np.flatnonzero(weights == given.min()))}",
+            f"{name!r} holds weights from {positive.min():g} to {positive.max():g}",
+            f"smallest in {rows_text(np.flatnonzero(weights == positive.min()))}",
             "give weights within 30 orders of magnitude, or 0 to leave rows out",
         )
     return weights
@@ -184,11 +184,11 @@ def plan_columns(
     formula: Formula,
     residual: ResidualTerm | None,
     variance: tuple[VarianceFactor, ...],
-    beside: tuple[str, ...],
+    row_columns: tuple[str, ...],
 ) -> ColumnPlan:
     """The plan of a model.
 
-    beside : names of the weights and offset columns, where there are such
+    row_columns : names of the weights and offset columns, where there are such
     """
     response = read_atom(formula.response.strip())
     offsets = tuple(read_atom(text.strip()) for text in formula.offsets)
@@ -202,9 +202,9 @@ def plan_columns(
     return ColumnPlan(
         response=response,
         offsets=offsets,
-        columns=_unique((*response.columns, *natural, *visits, *factors, *numbers, *beside)),
+        columns=_unique((*response.columns, *natural, *visits, *factors, *numbers, *row_columns)),
         natural=_unique((*natural, *visits)),
-        numbers=_unique((*response.columns, *numbers, *beside)),
+        numbers=_unique((*response.columns, *numbers, *row_columns)),
         factors=factors,
     )
 

@@ -364,8 +364,8 @@ def _coded_atom(atom: Atom, source: Columns, training: Training) -> FactorVariab
 def _named_contrast(node: ast.expr, atom: Atom) -> tuple[ContrastSpec, Any]:
     base = None
     if isinstance(node, ast.Call):
-        given = [*node.args, *(keyword.value for keyword in node.keywords)]
-        base = given[0].value if given and isinstance(given[0], ast.Constant) else None
+        arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+        base = arguments[0].value if arguments and isinstance(arguments[0], ast.Constant) else None
         node = node.func
     name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else getattr(node, "value", "")
     contrast = _NAMED_CONTRASTS.get(str(name).lower())

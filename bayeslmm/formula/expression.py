@@ -153,7 +153,7 @@ def _contrast(cursor: Cursor) -> Node:
 
 def _read_call(cursor: Cursor, token: Token) -> Call:
     cursor.next()
-    given: tuple[Node, ...] = ()
+    arguments: tuple[Node, ...] = ()
     options: tuple[tuple[str, Node], ...] = ()
     if cursor.token.kind == "name" and cursor.token.text == "omit" and cursor.ahead().says("="):
         raise cursor.error(cursor.token, "the level left out is the last", "put it last: C(f, Sum, levels=[...])")
@@ -162,9 +162,9 @@ def _read_call(cursor: Cursor, token: Token) -> Call:
         cursor.next()
         options = ((key, read_constant(cursor)),)
     elif not cursor.token.says(")"):
-        given = (read_constant(cursor),)
+        arguments = (read_constant(cursor),)
     end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place", 'write Treatment("level")').end
-    return Call(token.text, given, options, token.start, end)
+    return Call(token.text, arguments, options, token.start, end)
 
 
 MAX_OPERATIONS = 100  # in one expression: `x + x + ...` nests as deep as it is long once it is evaluated
@@ -313,10 +313,10 @@ def _argument(cursor: Cursor, signature: Signature, place: int, usage: str) -> N
     raise cursor.error(cursor.token, "one argument too many", usage)
 
 
-def _option(cursor: Cursor, signature: Signature, given: int, named: set[str], usage: str) -> tuple[str, Node]:
+def _option(cursor: Cursor, signature: Signature, n_positional: int, named: set[str], usage: str) -> tuple[str, Node]:
     key = cursor.next()
     cursor.next()
-    by_place = {option for option, _ in signature.options[: max(0, given - signature.most)]}
+    by_place = {option for option, _ in signature.options[: max(0, n_positional - signature.most)]}
     if key.text in named | by_place:
         raise cursor.error(key, f"{key.text!r} is given twice", usage)
     kinds = dict(signature.options)

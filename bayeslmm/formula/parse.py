@@ -242,8 +242,8 @@ def residual_term(cursor: Cursor, bar: Bar, nugget: bool) -> ResidualTerm:
 def residual_text(term: ResidualTerm) -> str:
     """The canonical text of a residual structure."""
     before = ", ".join(map(quote_name, term.visit)) or "1"
-    behind = f"{group_text(term.group)} / {group_text(term.subject)}" if term.group else group_text(term.subject)
-    within = f" | {behind}" if behind else ""
+    subjects = f"{group_text(term.group)} / {group_text(term.subject)}" if term.group else group_text(term.subject)
+    within = f" | {subjects}" if subjects else ""
     return f"{term.structure}({before}{within}{order_text(term.order)}){' + local' if term.nugget else ''}"
 
 

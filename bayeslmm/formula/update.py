@@ -59,13 +59,13 @@ def without_structure(change: str) -> tuple[str, str | None]:
     return f"{left or '.'} ~ {kept or '1'}", found[0]
 
 
-def _change_bars(bars: list[BarTerm], sign: str, given: tuple[BarTerm, ...]) -> list[BarTerm]:
+def _change_bars(bars: list[BarTerm], sign: str, changes: tuple[BarTerm, ...]) -> list[BarTerm]:
     if sign == "+":
-        return [*bars, *(term for term in given if term not in bars)]
-    for term in given:
+        return [*bars, *(term for term in changes if term not in bars)]
+    for term in changes:
         there = ", ".join(map(bar_text, bars)) or "none"
         _require(term in bars, f"the model has no term {bar_text(term)}", f"random terms: {there}")
-    return [term for term in bars if term not in given]
+    return [term for term in bars if term not in changes]
 
 
 def _drop_offsets(offsets: list[str], text: str, change: str) -> list[str]:

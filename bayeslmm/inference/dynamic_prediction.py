@@ -115,7 +115,7 @@ def _mean(found: _ExtendedRows) -> Array:
 
 def _new_subjects(fit: Estimates, found: _ExtendedRows) -> Array:
     """z' D z of levels without any outcome."""
-    return new_effects(fit, replace(found.rows, codes=found.codes), given=True)
+    return new_effects(fit, replace(found.rows, codes=found.codes), conditional=True)
 
 
 # -- the rows of the fit and those observed since ------------------------------------------------------------------------------------------

@@ -241,9 +241,9 @@ class VarianceComponents:
         """All of them."""
         return (*self.groups, *self.singles, RESIDUAL, TOTAL)
 
-    def resolve(self, given: str) -> tuple[str, ...]:
+    def resolve(self, text: str) -> tuple[str, ...]:
         """The parts that a name stands for, each once. Errors: SpecificationError for a name that is none."""
-        name = given.strip().replace("(Intercept)", "Intercept")
+        name = text.strip().replace("(Intercept)", "Intercept")
         for prefix in ("sd__", "var__"):
             name = name.removeprefix(prefix)
         if name in ("Observation", "sigma"):
@@ -258,7 +258,7 @@ class VarianceComponents:
         if name not in self.names:
             near = nearest_names(name, self.names)
             remedy = f"did you mean {near[0]!r}?" if near else "use some of " + ", ".join(map(repr, self.names))
-            raise SpecificationError(f"the model has no variance {given!r:.60}", "ratio", remedy)
+            raise SpecificationError(f"the model has no variance {text!r:.60}", "ratio", remedy)
         return (name,)
 
     def at(self, tau: Array) -> dict[str, float]:

@@ -284,9 +284,9 @@ def _structured_problem(design: Design, standardization: Standardization, fitted
         TermColumns(m.apply(t.Z), t.group.codes, len(t.group.levels), t.relationship)
         for t, m in zip(design.terms, standardization.maps, strict=True)
     )
-    rows, groups, behind = _blocks(design, Xy)
+    rows, groups, row_batches = _blocks(design, Xy)
     parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, standardization.maps, strict=True)], factors_of(design))
-    kernel = BlockDiagonalKernel(parameters, structure, variance, SubjectData(Xy, terms, log_scale, rows, groups, behind, n))
+    kernel = BlockDiagonalKernel(parameters, structure, variance, SubjectData(Xy, terms, log_scale, rows, groups, row_batches, n))
     residual = Xy[:, p] if log_scale is None else Xy[:, p] / np.exp(log_scale)
     start = np.concatenate(
         [
@@ -300,15 +300,20 @@ def _structured_problem(design: Design, standardization: Standardization, fitted
 
 
 def problem_from_patterns(
-    design: Design, standardization: Standardization, n: int, patterns: tuple[PooledBatch, ...], behind: Sequence[RowBatch], start: Array
+    design: Design,
+    standardization: Standardization,
+    n: int,
+    patterns: tuple[PooledBatch, ...],
+    row_batches: Sequence[RowBatch],
+    start: Array,
 ) -> Problem:
     """The problem of n rows under structured errors that were added up by pattern of visits; the rows are not looked at again.
 
-    behind : stands where the rows of the patterns would, and says that they are gone to whoever goes through them
+    row_batches : stands where the rows of the patterns would, and says that they are gone to whoever goes through them
     """
     p = len(design.kept)
     structure, parameters = residual_structure(design), random_parameters([], ())
-    data = SubjectData(np.zeros((0, p + 1)), (), None, (), patterns, behind, 0)
+    data = SubjectData(np.zeros((0, p + 1)), (), None, (), patterns, row_batches, 0)
     kernel = BlockDiagonalKernel(parameters, structure, VarianceFunction((), (), 0), data)
     criterion = Criterion(n, p, standardization, kernel)
     return Problem(design, standardization, criterion, parameters, partial(range_start, criterion, kernel, start))
@@ -316,7 +321,7 @@ def problem_from_patterns(
 
 def _blocks(design: Design, Xy: Array) -> tuple[tuple[RowBatch, ...], tuple[PooledBatch, ...], tuple[RowBatch, ...]]:
     """Blocks to be worked on row by row, those pooled by pattern, and the rows behind these."""
-    rows, groups, behind = [], [], []
+    rows, groups, row_batches = [], [], []
     for index in order_rows(design, independent_blocks(design)):
         batch = RowBatch(index, block_of(design, index))
         together = pool_by_pattern(design, index, Xy[index]) if is_poolable(design) else None
@@ -324,8 +329,8 @@ def _blocks(design: Design, Xy: Array) -> tuple[tuple[RowBatch, ...], tuple[Pool
             rows.append(batch)
         else:
             groups.append(together)
-            behind.append(batch)
-    return tuple(rows), tuple(groups), tuple(behind)
+            row_batches.append(batch)
+    return tuple(rows), tuple(groups), tuple(row_batches)
 
 
 Factorisation = Literal["least squares", "dense Cholesky", "blocked Cholesky", "conjugate gradients", "block-diagonal Cholesky"]

@@ -64,8 +64,8 @@ def read_model(path: str | Path, data: Frame | None = None, relationship: Mappin
     """
     file = read_spec(path)
     frame = _with_factors(_data(file) if data is None else data, file)
-    given = require_mapping(relationship, "relationship", "{group: frame}")
-    matrices = {group: given[group] if group in given else _matrix(file, group) for group in file.spec.relationship}
+    frames = require_mapping(relationship, "relationship", "{group: frame}")
+    matrices = {group: frames[group] if group in frames else _matrix(file, group) for group in file.spec.relationship}
     model = LMM.from_spec(file.spec, frame, counting=file.dialect, relationship=matrices or None)
     model.file = file if data is None else replace(file, data=None)
     return model

@@ -521,8 +521,8 @@ class LMM:
         >>> len(model.data)
         180
         """
-        given: Frame = self._data
-        return given
+        frame: Frame = self._data
+        return frame
 
     @property
     def X(self) -> Array:
@@ -629,12 +629,12 @@ class LMM:
         >>> model.updated(". ~ . + log1p(Days)").coef_names
         ['Intercept', 'Days', 'log1p(Days)']
         """
-        given = dict(changes or {})
+        options = dict(changes or {})
         if isinstance(formula, str) and self.counting == "mmrm":  # the formula of this model has its covariance structure in it
             formula, structure = without_structure(formula)
-            given = given if structure is None else {"residual": structure} | given
+            options = options if structure is None else {"residual": structure} | options
         text = self.arguments.formula if formula is None else update_formula(self.spec.formula, formula)
-        arguments = self.arguments.change(text, given)
+        arguments = self.arguments.change(text, options)
         return LMM.of(arguments, self._data if data is None else data, self.counting, self.subjects)
 
     # -- posterior and programs ------------------------------------------------------------------------------------------------------------
@@ -830,7 +830,7 @@ class LMM:
         require_one_of(method, ("REML", "ML"), "method")
         from bayeslmm.sas.to_sas import to_sas
 
-        arrays = [name for name, given in self.arguments.by_row().items() if given is not None]
+        arrays = [name for name, values in self.arguments.by_row().items() if values is not None]
         return to_sas(self.design, self._data, arrays, data=data, method=method, df=df)
 
     def stored(self) -> tuple[dict[str, object], dict[str, Array | pd.DataFrame]]:
@@ -852,14 +852,14 @@ class LMM:
             "counting": self.counting,
             "subjects": self.subjects,
         }
-        beside: dict[str, Array | pd.DataFrame] = {
-            name: np.asarray(given, float)[design.rows] for name, given in self.arguments.by_row().items() if given is not None
+        arrays: dict[str, Array | pd.DataFrame] = {
+            name: np.asarray(values, float)[design.rows] for name, values in self.arguments.by_row().items() if values is not None
         }
         for term in design.terms:
             if term.relationship is not None:
                 labels = term.group.levels.tolist()
-                beside[f"relationship/{term.group.name}"] = pd.DataFrame(term.relationship, index=labels, columns=labels)
-        return plain, beside
+                arrays[f"relationship/{term.group.name}"] = pd.DataFrame(term.relationship, index=labels, columns=labels)
+        return plain, arrays
 
     def __repr__(self) -> str:
         groups = "".join(f", {name} {size}" for name, size in self.groups.items())

@@ -64,10 +64,10 @@ def load(path: str | Path, functions: Functions | None = None) -> Fit | Posterio
     >>> fit.save("sleepstudy.fit"); blm.load("sleepstudy.fit").fixef.equals(fit.fixef)
     True
     """
-    given = require_mapping(functions, "functions", "{name: function}")
+    callables = require_mapping(functions, "functions", "{name: function}")
     content, arrays = read_archive(as_path(path))
     try:
-        return _open_object(content, arrays, given, str(path))
+        return _open_object(content, arrays, callables, str(path))
     except BROKEN as error:
         if was_interrupted(error):
             raise KeyboardInterrupt from None
@@ -99,8 +99,8 @@ def _mode(model: LMM, problem: Problem, estimate: Estimate) -> Callable[[], Mapp
 
 def _model_of_sums(arguments: ModelArguments, content: dict[str, Any], arrays: Arrays) -> LMM:
     """The model of rows that were added up."""
-    beside = arguments.arrays()
-    known = {name: beside[name] for name in ("relationship", "functions")}
+    loaded = arguments.arrays()
+    known = {name: loaded[name] for name in ("relationship", "functions")}
     stored, rows = from_json(content["said"]), open_sums(arguments.spec(), content["sums"], arrays, known)
     return model_of_sums(arguments, rows, None, stored["counting"], stored["subjects"])
 
@@ -120,7 +120,7 @@ def _with_blank_rows(frame: pd.DataFrame, arguments: ModelArguments, place: Code
     residual = arguments.spec().residual
     assert residual is not None
     frame, row = with_blank_rows(frame, residual.subject, place)
-    weights, offset = (given[row] if isinstance(given, np.ndarray) else given for given in (arguments.weights, arguments.offset))
+    weights, offset = (values[row] if isinstance(values, np.ndarray) else values for values in (arguments.weights, arguments.offset))
     return frame, replace(arguments, weights=weights, offset=offset)
 
 
@@ -174,7 +174,7 @@ def _arguments(stored: dict[str, Any], content: dict[str, Any], arrays: Arrays, 
         functions,
         stored.get("sigma"),
     )
-    beside = {}
+    matrices = {}
     for name, told_of in content["beside"].items():
         if told_of is None:
             values = arrays[f"beside/{name}"]
@@ -182,5 +182,5 @@ def _arguments(stored: dict[str, Any], content: dict[str, Any], arrays: Arrays, 
         else:
             group = name.removeprefix("relationship/")
             matrix = open_frame(told_of, f"beside/{name}", arrays, len(told_of["columns"]))
-            beside[group] = matrix.set_axis(matrix.columns, axis=0)
-    return replace(whole, relationship=beside)
+            matrices[group] = matrix.set_axis(matrix.columns, axis=0)
+    return replace(whole, relationship=matrices)

@@ -77,14 +77,14 @@ public_verbs(PartitionedLMM)
 
 def _read_partitions(arguments: ModelArguments, partitions: Partitions | EngineTable) -> PartitionedLMM:
     """Read the partitions and add them up, or have the engine of a table do so."""
-    for name, given in (("weights", arguments.weights), ("offset", arguments.offset)):
-        if given is not None and not isinstance(given, str):
+    for name, value in (("weights", arguments.weights), ("offset", arguments.offset)):
+        if value is not None and not isinstance(value, str):
             raise SpecificationError(f"{name} are given as an array", name, f"put them into the partitions and give {name}='column'")
-    beside = arguments.arrays()
+    arrays = arguments.arrays()
     if isinstance(partitions, EngineTable):
-        rows = sum_table(arguments.spec(), partitions, relationship=beside["relationship"])
+        rows = sum_table(arguments.spec(), partitions, relationship=arrays["relationship"])
     else:
-        rows = sum_partitions(arguments.spec(), partitions, relationship=beside["relationship"], functions=beside["functions"])
+        rows = sum_partitions(arguments.spec(), partitions, relationship=arrays["relationship"], functions=arrays["functions"])
     return model_of_sums(arguments, rows, partitions)
 
 
@@ -98,8 +98,8 @@ def model_of_sums(
     """The model of rows that were added up. source : where they came from, to be read again; None for those of a file"""
     model = PartitionedLMM.__new__(PartitionedLMM)
     model.arguments, model.counting, model.subjects, model._data, model.file = arguments, counting, subjects, source, None
-    beside = arguments.arrays()
-    model.problem = problem_of_sums(arguments.spec(), rows, relationship=beside["relationship"], functions=beside["functions"])
+    arrays = arguments.arrays()
+    model.problem = problem_of_sums(arguments.spec(), rows, relationship=arrays["relationship"], functions=arrays["functions"])
     model.design = model.problem.design
     return model
 

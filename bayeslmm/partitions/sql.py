@@ -194,11 +194,11 @@ class _Translation:
             return f"round_even((({left}) - {_REMAINDER.format(left, right)}) / ({right}), 0)"
         return _BINARY[type(node.op)].format(left, right)
 
-    def _call(self, name: str, given: Sequence[str]) -> str:
+    def _call(self, name: str, arguments: Sequence[str]) -> str:
         wanted = 2 if name in ("maximum", "minimum") else 1
-        if name not in _FUNCTIONS or len(given) != wanted:
+        if name not in _FUNCTIONS or len(arguments) != wanted:
             raise self._unsayable(f"{name}()")
-        return _FUNCTIONS[name].format(*given)
+        return _FUNCTIONS[name].format(*arguments)
 
     def _compare(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> str:
         symbol = _COMPARE[type(operator)]

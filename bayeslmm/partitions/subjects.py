@@ -258,10 +258,10 @@ class SubjectSums:
 
     def merge(self, later: SubjectSums, design: Design) -> SubjectSums:
         """Those of both, the rows of `later` behind these."""
-        ends, behind = self.ends, later.ends
-        if ends and behind and ends[-1].label == behind[0].label:
-            ends, behind = (*ends[:-1], ends[-1].append(behind[0], self.coder.term)), behind[1:]
-        ends += behind
+        ends, later_ends = self.ends, later.ends
+        if ends and later_ends and ends[-1].label == later_ends[0].label:
+            ends, later_ends = (*ends[:-1], ends[-1].append(later_ends[0], self.coder.term)), later_ends[1:]
+        ends += later_ends
         outer = (ends[0], ends[-1]) if len(ends) > 1 else ends
         both = SubjectSums(self.coder, self.batches + later.batches, outer, self.closed + later.closed, self.unseen + later.unseen)
         return both._add_up(ends[1:-1], design)

@@ -128,8 +128,8 @@ def problem_of_sums(
         rowless = drop_row_arrays(design, _summary(design, rows), known)
         object.__setattr__(rowless, "summed", rows)
         if rows.patterns is not None:
-            patterns, behind = rows.patterns, cast(Any, AbsentRows("codes"))
-            return problem_from_patterns(rowless, standardization, survey.kept, patterns.batches, behind, patterns.start)
+            patterns, row_batches = rows.patterns, cast(Any, AbsentRows("codes"))
+            return problem_from_patterns(rowless, standardization, survey.kept, patterns.batches, row_batches, patterns.start)
         return problem_from_sums(rowless, standardization, rows.sums.sums.finish(), rows.sums.sums)
 
 
@@ -156,8 +156,8 @@ class Learning:
         structured: bool = False,
     ) -> Learning:
         """states : what stateful atoms have been taught already; structured : whether columns of subjects and visits are to be read"""
-        beside = tuple(name for name in (spec.weights, spec.offset) if name is not None)
-        asked = plan_columns(spec.formula, spec.residual if structured else None, (), beside)
+        row_columns = tuple(name for name in (spec.weights, spec.offset) if name is not None)
+        asked = plan_columns(spec.formula, spec.residual if structured else None, (), row_columns)
         return cls(spec, asked, dict(relationship or {}), dict(functions or {}), dict(states or {}))
 
     def learnt(self, survey: FirstPass, *, all_groups: bool = True) -> EncodedColumns:
@@ -173,7 +173,7 @@ class Learning:
 def sum_design(
     design: Design,
     spec: ModelSpec,
-    beside: Mapping[str, Array],
+    row_values: Mapping[str, Array],
     *,
     relationship: Mapping[str, Any] | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
@@ -183,7 +183,7 @@ def sum_design(
     spec : the design's, weights and offset as the columns `GIVEN_WEIGHTS` and `GIVEN_OFFSET` where they are `beside` it as arrays
     Errors: SpecificationError for structured errors beside random effects, weights or a variance function.
     """
-    frame = design.frame.assign(**beside)
+    frame = design.frame.assign(**row_values)
     states = states_of(design.encoding)
     learning = Learning.of(spec, relationship, functions, states)
     asked = learning.asked

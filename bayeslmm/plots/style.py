@@ -108,10 +108,10 @@ def axes_for(ax: Axes | None, width: float = 6.4, height: float = 4.4) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def _axes(given: Any) -> Axes:
-    if not isinstance(given, Axes):
-        raise SpecificationError(f"ax is a {type(given).__name__}", "ax", "give Matplotlib axes, or None for a new figure")
-    return given
+def _axes(axes: Any) -> Axes:
+    if not isinstance(axes, Axes):
+        raise SpecificationError(f"ax is a {type(axes).__name__}", "ax", "give Matplotlib axes, or None for a new figure")
+    return axes
 
 
 def _parts(ax: Axes, count: int, columns: int) -> list[Axes]:
@@ -129,12 +129,12 @@ def panels(ax: Any, count: int, width: float = 3.4, height: float = 2.8, columns
     if isinstance(ax, Axes) and count > 1:
         return _parts(ax, count, min(columns, count))
     if ax is not None:
-        given = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
-        if len(given) < count:
+        axes = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
+        if len(axes) < count:
             raise SpecificationError(
-                f"{count} panels are drawn, {len(given)} axes were given", "ax", f"give {count} axes, or None for a new figure"
+                f"{count} panels are drawn, {len(axes)} axes were given", "ax", f"give {count} axes, or None for a new figure"
             )
-        return [_axes(each) for each in given[:count]]
+        return [_axes(each) for each in axes[:count]]
     rows = -(-count // min(columns, count))
     columns = -(-count // rows)
     figure, grid = plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False, **options)

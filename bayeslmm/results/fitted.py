@@ -190,13 +190,13 @@ def _root(matrix: Array) -> Array:
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
 
 
-def require_same_rows(given: Any, design: Design, name: str) -> None:
+def require_same_rows(values: Any, design: Design, name: str) -> None:
     """Raise DataError for labelled rows that are not those of the data in their order; labels that only count rows are none."""
-    if not isinstance(given, pd.Series | pd.DataFrame) or given.index.equals(pd.RangeIndex(len(given))):
+    if not isinstance(values, pd.Series | pd.DataFrame) or values.index.equals(pd.RangeIndex(len(values))):
         return
-    own = given.index if len(given) == design.nobs else given.index[design.rows] if len(given) == design.n_read else design.index
+    own = values.index if len(values) == design.nobs else values.index[design.rows] if len(values) == design.n_read else design.index
     if not own.equals(design.index):
-        where = f"they begin with {label_text(given.index[0])!r}"
+        where = f"they begin with {label_text(values.index[0])!r}"
         remedy = f"sort {name} as the data, or give {name}.to_numpy() if the order is right"
         raise DataError(f"the rows of {name} have other labels than those of the data, or another order", where, remedy)
 

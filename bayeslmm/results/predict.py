@@ -383,12 +383,12 @@ def on_response(
     bias_adjust : True adds half the curvature times the variance of a new response about its mean; a number is its sd. Limits of a new
         response are quantiles, which need none.
     """
-    scale, given = response_options(design, type, bias_adjust)
+    scale, adjusts = response_options(design, type, bias_adjust)
     table = predicted(interval)
     if scale is None:
         return _on_scale(table, scale_name(design, type))
-    sd = np.full(len(table), 0.0 if given is None else given)
-    if given is None:
+    sd = np.full(len(table), 0.0 if adjusts is None else adjusts)
+    if adjusts is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BayesLMMWarning)
             new, mean = (predicted(kind)["std_error"].to_numpy(float) for kind in ("prediction", "confidence"))
@@ -412,9 +412,9 @@ def _on_scale(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return table
 
 
-def require_offset_applies(offset: Any, newdata: Any, given: bool) -> None:
-    """Refuse an offset beside rows that have one already, or whose model has none; given : whether the model's was an array."""
-    if offset is not None and (newdata is None or not given):
+def require_offset_applies(offset: Any, newdata: Any, has_offset: bool) -> None:
+    """Refuse an offset beside rows that have one already, or whose model has none; has_offset : whether the model's was an array."""
+    if offset is not None and (newdata is None or not has_offset):
         what = "offset= is for new data of a model whose offset was given as an array"
         remedy = "leave it out: the offset is known" if newdata is None else "leave it out, or put it into the formula"
         raise SpecificationError(what, "offset", remedy)
@@ -457,19 +457,19 @@ def require_outcomes(newdata: Any, level: str) -> None:
 
 
 def _independent(fit: Estimates, rows: NewData, newdata: Any, *, level: str, interval: str | None) -> Prediction:
-    given = level == "conditional"
+    conditional = level == "conditional"
     if newdata is None:
-        estimate = conditional_mean(fit) if given else population_mean(fit)
+        estimate = conditional_mean(fit) if conditional else population_mean(fit)
     else:
-        estimate = _through_modes(fit, rows) if given else _mean(fit, rows)
+        estimate = _through_modes(fit, rows) if conditional else _mean(fit, rows)
     if interval is None:
         return Prediction(estimate, estimate, estimate)
-    if given and any((code >= 0).any() for code in rows.codes):
+    if conditional and any((code >= 0).any() for code in rows.codes):
         mean = row_variances(fit.problem, fit.point, rows.X, rows.Zs, rows.codes)
     else:
         mean = _population_variance(fit, rows)
     sds = residual_sds(fit.problem, fit.point) if newdata is None else _new_sds(fit, newdata, len(rows.X))
-    return Prediction(estimate, mean, mean + new_effects(fit, rows, given=given) + sds**2)
+    return Prediction(estimate, mean, mean + new_effects(fit, rows, conditional=conditional) + sds**2)
 
 
 def _mean(fit: Estimates, rows: NewData) -> Array:
@@ -492,11 +492,11 @@ def _population_variance(fit: Estimates, rows: NewData) -> Array:
     return np.asarray(fit.point.sigma2 * c.y_scale**2 * ((own @ inverse) * own).sum(1))
 
 
-def new_effects(fit: Estimates, rows: NewData, *, given: bool) -> Array:
+def new_effects(fit: Estimates, rows: NewData, *, conditional: bool) -> Array:
     """z' D z of the terms whose level is new, or of all terms where none is given."""
     total = np.zeros(len(rows.X))
     for i, (Z, codes) in enumerate(zip(rows.Zs, rows.codes, strict=True)):
-        new = codes < 0 if given else np.ones(len(codes), bool)
+        new = codes < 0 if conditional else np.ones(len(codes), bool)
         root = fit.problem.random.terms[i].root(fit.estimate.x, Z, fit.problem.standardization.weight_mean)
         total += np.where(new, np.einsum("nq,nq->n", root, root), 0.0)
     return fit.problem.sigma2(fit.point.sigma2) * total
@@ -517,21 +517,21 @@ def _new_sds(fit: Estimates, newdata: Any, n: int) -> Array:
 
 def _condition_on_observed(fit: Estimates, rows: NewData, newdata: Any, *, level: str, interval: str | None) -> tuple[NewData, Prediction]:
     """Given the subject's observed outcomes: what was observed is returned as it is, and the variance of the mean is alpha's alone."""
-    given = level == "conditional"
-    if not given and interval != "prediction":
+    conditional = level == "conditional"
+    if not conditional and interval != "prediction":
         return rows, Prediction(_mean(fit, rows), variance := _population_variance(fit, rows), variance)
     place, rows = _with_residual_index(fit, rows, newdata)
     known = rows.codes if rows.codes else tuple(np.full(len(rows.X), -1) for _ in fit.design.terms)
     Zs = rows.Zs if rows.Zs else tuple(np.zeros((len(rows.X), len(D))) for D in fit.covariances)
-    if not given:
+    if not conditional:
         nowhere = tuple(np.full(len(rows.X), -1) for _ in known)
         alone = replace(place, subject=np.full(len(rows.X), -1))
         outcome = subject_rows(fit.problem, fit.point, rows.X, Zs, nowhere, alone)[1]
-        return rows, Prediction(_mean(fit, rows), _population_variance(fit, rows), outcome + new_effects(fit, rows, given=False))
+        return rows, Prediction(_mean(fit, rows), _population_variance(fit, rows), outcome + new_effects(fit, rows, conditional=False))
     gained, outcome, mean = subject_rows(fit.problem, fit.point, rows.X, Zs, known, place)
     if fit.design.residual is None and interval == "confidence":
         mean = subject_rows(fit.problem, fit.point, rows.X, Zs, known, None)[1]
-    return rows, Prediction(_mean(fit, rows) + gained, mean, outcome + new_effects(fit, rows, given=True))
+    return rows, Prediction(_mean(fit, rows) + gained, mean, outcome + new_effects(fit, rows, conditional=True))
 
 
 def _with_residual_index(fit: Estimates, rows: NewData, newdata: Any) -> tuple[ResidualIndex, NewData]:

@@ -75,9 +75,9 @@ class AddedUp:
         if isinstance(model.design, PartitionedDesign):
             return cls(model.arguments, model.design.summed)
         beside = model.stored()[1]
-        given = {name: column for name, column in (("weights", GIVEN_WEIGHTS), ("offset", GIVEN_OFFSET)) if name in beside}
-        arguments = replace(model.arguments, **cast(Any, given))
-        columns = {column: np.asarray(beside[name]) for name, column in given.items()}
+        columns_of = {name: column for name, column in (("weights", GIVEN_WEIGHTS), ("offset", GIVEN_OFFSET)) if name in beside}
+        arguments = replace(model.arguments, **cast(Any, columns_of))
+        columns = {column: np.asarray(beside[name]) for name, column in columns_of.items()}
         return cls(arguments, sum_design(model.design, arguments.spec(), columns, **_known_of_model(arguments)))
 
     def problem(self) -> Problem:
@@ -93,18 +93,18 @@ def _known_of_model(arguments: ModelArguments) -> dict[str, Any]:
 
 def stored_model(model: FittedModel, arrays: Arrays, summed: AddedUp | None = None) -> dict[str, Any]:
     """The arguments of a model as JSON values and arrays, with its rows; with their sums where these are given or it has no rows."""
-    arguments, beside = model.stored()
+    arguments, values = model.stored()
     design = model.design
     if isinstance(design, PartitionedDesign):
         summed = AddedUp.of(model)
     if summed is not None:
         arguments |= {"weights": summed.arguments.weights, "offset": summed.arguments.offset}
-        beside = {name: value for name, value in beside.items() if isinstance(value, pd.DataFrame)}
+        values = {name: value for name, value in values.items() if isinstance(value, pd.DataFrame)}
     content: dict[str, Any] = {
         "said": to_json(arguments),
         "beside": {
             name: store_frame(value, f"beside/{name}", arrays) if isinstance(value, pd.DataFrame) else None
-            for name, value in beside.items()
+            for name, value in values.items()
         },
     }
     if summed is not None:
@@ -117,7 +117,7 @@ def stored_model(model: FittedModel, arrays: Arrays, summed: AddedUp | None = No
         "coefficients": list(design.coef_names),
         "notes": to_json(list(design.notes)),
     }
-    for name, value in beside.items():
+    for name, value in values.items():
         if not isinstance(value, pd.DataFrame):
             arrays[f"beside/{name}"] = np.asarray(value, float)
     arrays["rows"], arrays["y"], arrays["X"] = design.rows, design.y, design.X

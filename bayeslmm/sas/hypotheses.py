@@ -151,14 +151,14 @@ def slice_groups(effect: GLMEffect, labels: Sequence[Labels], by: GLMEffect) -> 
     return tuple((label, tuple(members)) for label, members in groups.items())
 
 
-def coefficient_row(layout: GLMLayout, given: Mapping[GLMEffect, Sequence[float]]) -> Array:
+def coefficient_row(layout: GLMLayout, coefficients: Mapping[GLMEffect, Sequence[float]]) -> Array:
     """L (P,) of an ESTIMATE: numbers fill the columns of their effect in order; too many are cut, too few are followed by zeros.
 
     As in SAS, an effect that is not given but contains a given one gets its coefficients spread equally over the columns that agree.
     Raises SpecificationError for an effect that is not in the model.
     """
     row = np.zeros(len(layout.columns))
-    for effect, values in given.items():
+    for effect, values in coefficients.items():
         position = layout.position(effect)
         if position is None:
             known = ", ".join(e.name for e in layout.effects)
@@ -167,14 +167,14 @@ def coefficient_row(layout: GLMLayout, given: Mapping[GLMEffect, Sequence[float]
         size = min(len(values), block.stop - block.start)
         row[block.start : block.start + size] = values[:size]
     for k, effect in enumerate(layout.effects):
-        if effect not in given and (source := _largest_contained(layout, effect, given)) is not None:
+        if effect not in coefficients and (source := _largest_contained(layout, effect, coefficients)) is not None:
             row[layout.blocks[k]] = _spread(layout, k, source, row)
     return freeze(row)
 
 
-def _largest_contained(layout: GLMLayout, effect: GLMEffect, given: Mapping[GLMEffect, Sequence[float]]) -> list[int] | None:
+def _largest_contained(layout: GLMLayout, effect: GLMEffect, coefficients: Mapping[GLMEffect, Sequence[float]]) -> list[int] | None:
     """Positions of the given effects that this one contains, save those that a larger given one stands for; None if there are none."""
-    inside = [e for e in given if contains(effect, e)]
+    inside = [e for e in coefficients if contains(effect, e)]
     top = [e for e in inside if not any(contains(other, e) for other in inside)]
     return [layout.effects.index(e) for e in top] or None
 

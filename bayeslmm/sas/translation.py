@@ -339,9 +339,9 @@ def repeated_formula(statement: RepeatedStatement, classes: Sequence[str]) -> tu
             derived.append(Derived(effect.text, columns))
         visits.append(quote_name(columns[0] if len(columns) == 1 else effect.text))
     before = ", ".join([*visits, *map(quote_name, statement.type.coordinates)]) or "1"
-    behind = f"{_join_names(group)} / {_join_names(subject)}" if group else _join_names(subject)
+    subjects = f"{_join_names(group)} / {_join_names(subject)}" if group else _join_names(subject)
     tail = f", {order}" if order is not None else ""
-    return f"{structure}({before} | {behind}{tail}){' + local' if statement.local else ''}", tuple(derived)
+    return f"{structure}({before} | {subjects}{tail}){' + local' if statement.local else ''}", tuple(derived)
 
 
 def _join_names(columns: Sequence[str]) -> str:

@@ -19,10 +19,10 @@ from bayeslmm.sas.translation import CovBlock, Translation
 from bayeslmm.sas_results.rows import ProgramRows, combine_classes, whole_frame_of
 
 
-def named_data_sets(given: Mapping[str, Any] | None) -> dict[str, pd.DataFrame]:
+def named_data_sets(data_sets: Mapping[str, Any] | None) -> dict[str, pd.DataFrame]:
     """Frames by their names in lower case, the columns in lower case too."""
     found = {}
-    for name, frame in require_mapping(given, "data_sets", "{'a': frame}").items():
+    for name, frame in require_mapping(data_sets, "data_sets", "{'a': frame}").items():
         read = whole_frame_of(frame)
         found[str(name).lower().removeprefix("work.")] = read.set_axis([str(column).lower() for column in read.columns], axis=1)
     return found
@@ -70,9 +70,9 @@ def _label_matrix(matrix: Array, labels: tuple[str, ...]) -> pd.DataFrame:
 def _data_set(name: str, data_sets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     found = data_sets.get(name.lower().removeprefix("work."))
     if found is None:
-        given = f"; data_sets has {', '.join(data_sets)}" if data_sets else ""
+        names = f"; data_sets has {', '.join(data_sets)}" if data_sets else ""
         raise DataError(
-            f"the program reads the data set {name}, which is not given{given}", name, f"proc_mixed(..., data_sets={{{name!r}: frame}})"
+            f"the program reads the data set {name}, which is not given{names}", name, f"proc_mixed(..., data_sets={{{name!r}: frame}})"
         )
     return found
 

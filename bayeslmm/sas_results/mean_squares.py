@@ -140,9 +140,9 @@ def _layout(translation: Translation, rows: ProgramRows, random: list[GLMEffect]
     effects = tuple(dict.fromkeys((*translation.effects, *random)))
     used = rows.used
     classes = {name: rows.at(name) for name in class_variables(effects)}
-    given = {name: rows.frame[name].to_numpy(np.float64)[used] for name in covariate_names(effects)}
-    sizes = {name: 2.0 ** round(np.log2(float(np.sqrt(np.mean(values**2))) or 1.0)) for name, values in given.items()}
-    covariates = {name: values / sizes[name] for name, values in given.items()}
+    covariate_values = {name: rows.frame[name].to_numpy(np.float64)[used] for name in covariate_names(effects)}
+    sizes = {name: 2.0 ** round(np.log2(float(np.sqrt(np.mean(values**2))) or 1.0)) for name, values in covariate_values.items()}
+    covariates = {name: values / sizes[name] for name, values in covariate_values.items()}
     layout = glm_columns(effects, classes, covariates, int(used.sum()), intercept=translation.intercept)
     y = rows.frame[translation.program.model.response].to_numpy(np.float64)[used]
     if weight := translation.program.weight:

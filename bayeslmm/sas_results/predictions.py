@@ -135,7 +135,9 @@ class PredictableFunctions:
             return np.asarray(2.0 * variance**2 / spread)
 
 
-def random_weights(run: ProgramRun, given: Mapping[GLMEffect, Sequence[float]], subject: Sequence[float], group: Sequence[float]) -> Array:
+def random_weights(
+    run: ProgramRun, coefficients: Mapping[GLMEffect, Sequence[float]], subject: Sequence[float], group: Sequence[float]
+) -> Array:
     """M (columns of Z,) of the part behind the bar.
 
     Numbers fill the columns of their effect in order, within each subject; SUBJECT gives each subject its coefficient, the first one 1
@@ -145,7 +147,7 @@ def random_weights(run: ProgramRun, given: Mapping[GLMEffect, Sequence[float]], 
         raise SpecificationError("GROUP coefficients of ESTIMATE and CONTRAST are not supported", "", "list the random effects by SUBJECT")
     columns = run.random
     out = np.zeros(len(columns))
-    for effect, values in given.items():
+    for effect, values in coefficients.items():
         mine = [i for i, column in enumerate(columns) if column.effect == effect]
         subjects = list(dict.fromkeys(columns[i].subject for i in mine))
         shares = dict(zip(subjects, subject or (1.0,), strict=False))
@@ -173,8 +175,8 @@ def predictions_table(run: ProgramRun, *, conditional: bool) -> pd.DataFrame:
 def kept_columns(frame: pd.DataFrame, keep: Sequence[str], drop: Sequence[str]) -> pd.DataFrame:
     """The columns that KEEP= names, in the order of the frame, without those that DROP= names; in any case."""
     names = {str(name).lower(): str(name) for name in frame.columns}
-    for option, given in (("KEEP=", keep), ("DROP=", drop)):
-        if strange := next((name for name in given if name.lower() not in names), None):
+    for option, listed in (("KEEP=", keep), ("DROP=", drop)):
+        if strange := next((name for name in listed if name.lower() not in names), None):
             raise SpecificationError(
                 f"{option} names {strange}, which is no column of the output", "", f"its columns are {', '.join(names.values())}"
             )

@@ -55,9 +55,9 @@ class MixedResult(Mapping[str, pd.DataFrame]):
         self.runs, self.failures = runs, failures
         self._names = {name.lower(): name for run in runs for name in run.tables}
         model = runs[0].translation.program.model
-        for given, name in ((model.outp, "OutP"), (model.outpm, "OutPM")):
-            if given:
-                self._names.setdefault(given.lower(), name)
+        for request, name in ((model.outp, "OutP"), (model.outpm, "OutPM")):
+            if request:
+                self._names.setdefault(request.lower(), name)
         for name, table in runs[0].translation.program.ods_names.items():
             if table.lower() in self._names:
                 self._names.setdefault(name, self._names[table.lower()])

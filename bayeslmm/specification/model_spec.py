@@ -124,12 +124,12 @@ def make_spec(
     (('x', 'sum'),)
     """
     parsed = formula if isinstance(formula, Formula) else parse_formula(formula, functions)
-    for given, argument, example, kinds in (
+    for value, argument, example, kinds in (
         (residual, "residual", "us(visit | subject)", (str, ResidualTerm)),
         (variance, "variance", "ident(group)", (str, tuple)),
     ):
-        if given is not None and not isinstance(given, kinds):
-            raise SpecificationError(f"{argument} is a text, not {type(given).__name__}", argument, f'write it as "{example}"')
+        if value is not None and not isinstance(value, kinds):
+            raise SpecificationError(f"{argument} is a text, not {type(value).__name__}", argument, f'write it as "{example}"')
     if isinstance(variance, tuple) and not all(isinstance(factor, VarianceFactor) for factor in variance):
         raise SpecificationError(f"variance is {variance!r:.60}", "variance", 'write it as "ident(group)"')
     errors = parse_residual(residual) if isinstance(residual, str) else residual
@@ -172,28 +172,28 @@ def _require_no_response(formula: Formula, residual: ResidualTerm | None, varian
                 raise SpecificationError(f"{name!r} is the response and stands in {place} too", f"{place}: {name}", "name another column")
 
 
-def _column(given: Any, argument: str) -> str | None:
-    if given is None or (isinstance(given, str) and given):
-        return given
-    raise SpecificationError(f"{argument} of a spec is the name of a column", f"{argument}: {type(given).__name__}", "name the column")
+def _column(name: Any, argument: str) -> str | None:
+    if name is None or (isinstance(name, str) and name):
+        return name
+    raise SpecificationError(f"{argument} of a spec is the name of a column", f"{argument}: {type(name).__name__}", "name the column")
 
 
-def _one_of(given: Any, allowed: Sequence[str], argument: str) -> str:
-    if isinstance(given, str) and given in allowed:
-        return given
-    raise SpecificationError(f"{argument}={given!r:.40} does not exist", argument, "use " + " or ".join(map(repr, allowed)))
+def _one_of(word: Any, allowed: Sequence[str], argument: str) -> str:
+    if isinstance(word, str) and word in allowed:
+        return word
+    raise SpecificationError(f"{argument}={word!r:.40} does not exist", argument, "use " + " or ".join(map(repr, allowed)))
 
 
-def _priors(given: Any) -> Priors | None:
-    if given is None or isinstance(given, Priors):
-        return given
-    if isinstance(given, Mapping):
-        return Priors(**given)
-    raise SpecificationError("priors cannot be read", f"priors: {type(given).__name__}", "pass Priors(...)")
+def _priors(priors: Any) -> Priors | None:
+    if priors is None or isinstance(priors, Priors):
+        return priors
+    if isinstance(priors, Mapping):
+        return Priors(**priors)
+    raise SpecificationError("priors cannot be read", f"priors: {type(priors).__name__}", "pass Priors(...)")
 
 
-def _contrasts(given: Mapping[str, Any] | None, formula: Formula) -> tuple[tuple[str, ContrastSpec], ...]:
-    codings, known = require_mapping(given, "contrasts", '{"ARMCD": "sum"}'), columns_of(formula)
+def _contrasts(contrasts: Mapping[str, Any] | None, formula: Formula) -> tuple[tuple[str, ContrastSpec], ...]:
+    codings, known = require_mapping(contrasts, "contrasts", '{"ARMCD": "sum"}'), columns_of(formula)
     for factor in codings:
         if factor not in known:
             raise SpecificationError(
@@ -202,22 +202,24 @@ def _contrasts(given: Mapping[str, Any] | None, formula: Formula) -> tuple[tuple
     return tuple((factor, _contrast(factor, coding)) for factor, coding in codings.items())
 
 
-def _contrast(factor: str, given: Any) -> ContrastSpec:
+def _contrast(factor: str, contrast: Any) -> ContrastSpec:
     where = f"contrasts[{factor!r}]"
-    if isinstance(given, str):
-        word = _one_of(given.lower().removeprefix("contr."), CONTRAST_NAMES, where)
+    if isinstance(contrast, str):
+        word = _one_of(contrast.lower().removeprefix("contr."), CONTRAST_NAMES, where)
         return "diff" if word == "sdif" else word
-    if isinstance(given, ContrastMatrix | Mapping):
-        return _labelled_contrasts(factor, given if isinstance(given, Mapping) else plain_coding(given), where)
-    if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], str):
-        if given[0].lower() != "treatment" or not isinstance(given[1], str | int | float):
-            raise SpecificationError(f"{tuple(given)!r} is no coding", where, 'name a coding, or ("treatment", the reference level)')
-        return "treatment", given[1]
-    if isinstance(given, pd.DataFrame) and not (_is_counted(given.index) and _is_counted(given.columns)):
-        levels = [] if _is_counted(given.index) else given.index.tolist()
-        names = [i + 1 for i in range(given.shape[1])] if _is_counted(given.columns) else given.columns.tolist()
-        return _labelled_contrasts(factor, {"levels": levels, "names": names, "rows": given.to_numpy().tolist()}, where)
-    rows = given.tolist() if hasattr(given, "tolist") else np.asarray(given).tolist() if hasattr(given, "__array__") else given
+    if isinstance(contrast, ContrastMatrix | Mapping):
+        return _labelled_contrasts(factor, contrast if isinstance(contrast, Mapping) else plain_coding(contrast), where)
+    if isinstance(contrast, tuple | list) and len(contrast) == 2 and isinstance(contrast[0], str):
+        if contrast[0].lower() != "treatment" or not isinstance(contrast[1], str | int | float):
+            raise SpecificationError(f"{tuple(contrast)!r} is no coding", where, 'name a coding, or ("treatment", the reference level)')
+        return "treatment", contrast[1]
+    if isinstance(contrast, pd.DataFrame) and not (_is_counted(contrast.index) and _is_counted(contrast.columns)):
+        levels = [] if _is_counted(contrast.index) else contrast.index.tolist()
+        names = [i + 1 for i in range(contrast.shape[1])] if _is_counted(contrast.columns) else contrast.columns.tolist()
+        return _labelled_contrasts(factor, {"levels": levels, "names": names, "rows": contrast.to_numpy().tolist()}, where)
+    rows = (
+        contrast.tolist() if hasattr(contrast, "tolist") else np.asarray(contrast).tolist() if hasattr(contrast, "__array__") else contrast
+    )
     return _matrix(factor, rows, where)
 
 
@@ -226,12 +228,12 @@ def _is_counted(labels: pd.Index[Any]) -> bool:
     return labels.tolist() == list(range(len(labels)))
 
 
-def _labelled_contrasts(factor: str, given: Mapping[str, Any], where: str) -> ContrastMatrix:
-    absent = sorted({"levels", "names", "rows"} - set(given))
+def _labelled_contrasts(factor: str, weights: Mapping[str, Any], where: str) -> ContrastMatrix:
+    absent = sorted({"levels", "names", "rows"} - set(weights))
     if absent:
         raise SpecificationError(f"the contrasts of {factor!r} lack {', '.join(absent)}", where, "give a labelled frame")
-    rows = _matrix(factor, given["rows"], where)
-    levels, names = tuple(map(label_text, given["levels"])), tuple(map(label_text, given["names"]))
+    rows = _matrix(factor, weights["rows"], where)
+    levels, names = tuple(map(label_text, weights["levels"])), tuple(map(label_text, weights["names"]))
     for labels, count, what in ((levels, len(rows), "row"), (names, len(rows[0]), "column")):
         twice = next((label for label in labels if labels.count(label) > 1), None)
         if twice is not None:
@@ -256,9 +258,9 @@ def _matrix(factor: str, rows: Any, where: str) -> tuple[tuple[float, ...], ...]
     return tuple(map(tuple, values.tolist()))
 
 
-def _relationship(given: Iterable[str], formula: Formula) -> tuple[str, ...]:
+def _relationship(names: Iterable[str], formula: Formula) -> tuple[str, ...]:
     groups = tuple(dict.fromkeys(term.name for term in formula.random))
-    names = tuple(given)
+    names = tuple(names)
     for name in names:
         if name not in groups:
             remedy = "use one of " + ", ".join(groups) if groups else "add a random term, such as (1 | animal)"
@@ -286,8 +288,8 @@ class ModelArguments:
     sigma: float | None = None
 
     @classmethod
-    def of_spec(cls, spec: ModelSpec, **beside: Any) -> ModelArguments:
-        """The arguments that lead to a spec; `beside` are the arrays, matrices and functions that a spec only names."""
+    def of_spec(cls, spec: ModelSpec, **arrays: Any) -> ModelArguments:
+        """The arguments that lead to a spec; `arrays` are the arrays, matrices and functions that a spec only names."""
         arguments = cls(
             spec.formula.text,
             None if spec.residual is None else spec.residual.text,
@@ -301,7 +303,7 @@ class ModelArguments:
             spec.check,
             sigma=spec.sigma,
         )
-        return replace(arguments, **{name: value for name, value in beside.items() if value is not None})
+        return replace(arguments, **{name: value for name, value in arrays.items() if value is not None})
 
     def spec(self) -> ModelSpec:
         """The arguments, read and checked against each other."""
@@ -331,12 +333,12 @@ class ModelArguments:
     def _plain_arguments(self) -> dict[str, Any]:
         """The arguments by name, without arrays over the rows."""
         arguments = {field.name: getattr(self, field.name) for field in fields(self)}
-        return arguments | {name: None for name, given in self.by_row().items() if given is not None}
+        return arguments | {name: None for name, value in self.by_row().items() if value is not None}
 
     def by_row(self) -> dict[str, Any]:
         """What may be an array over the rows in place of the name of a column, where it is one."""
-        given = {"weights": self.weights, "offset": self.offset}
-        return {name: None if isinstance(value, str) else value for name, value in given.items()}
+        values = {"weights": self.weights, "offset": self.offset}
+        return {name: None if isinstance(value, str) else value for name, value in values.items()}
 
     def change(self, formula: str, changes: dict[str, Any]) -> ModelArguments:
         """With another formula and other arguments. Errors: SpecificationError for an argument that `LMM` does not have."""

@@ -76,8 +76,8 @@ def _above_zero(mean: float, sd: float, rng: Generator, n: int) -> Array:
     return np.asarray(mean - sd * ndtri(rng.uniform(size=n) * ndtr(mean / sd)))
 
 
-def _none(*given: object) -> Array:
-    return np.full(int(str(given[-1])), np.nan)
+def _none(*arguments: object) -> Array:
+    return np.full(int(str(arguments[-1])), np.nan)
 
 
 def _t_mixture(df: float, location: float, scale: float, u: Array) -> tuple[Array, Array]:  # noqa: ARG001
@@ -98,8 +98,8 @@ def _laplace_mixture(location: float, scale: float, u: Array) -> tuple[Array, Ar
     return 2.0 * scale**2 * e, slope
 
 
-def _zero(*given: Array | float) -> Array:
-    return np.zeros_like(given[-1])
+def _zero(*arguments: Array | float) -> Array:
+    return np.zeros_like(arguments[-1])
 
 
 _TABLE = (

@@ -27,17 +27,17 @@ LARGEST = 1e150
 """Bound of the parameters of a prior, and of the inverse of a scale: their squares are numbers still."""
 
 
-def read_prior(given: Any, allowed: Sequence[str], name: str) -> Prior:
+def read_prior(value: Any, allowed: Sequence[str], name: str) -> Prior:
     """A prior from `(family, *parameters)`, a family's name or a `Prior`; `name` is what the error calls the parameter."""
-    if isinstance(given, Prior):
-        given = given.as_dict()
-    if isinstance(given, str):
-        given = _call(given)
-    if not isinstance(given, Sequence) or not given or not isinstance(given[0], str):
+    if isinstance(value, Prior):
+        value = value.as_dict()
+    if isinstance(value, str):
+        value = _call(value)
+    if not isinstance(value, Sequence) or not value or not isinstance(value[0], str):
         raise PriorError(
-            f"the prior of {name} is not (family, *parameters)", f"{name}: {given!r:.80}", 'write it as ("half_t", 3, 10) or as "flat"'
+            f"the prior of {name} is not (family, *parameters)", f"{name}: {value!r:.80}", 'write it as ("half_t", 3, 10) or as "flat"'
         )
-    family, rest = _OTHER_FAMILIES.get(given[0], given[0]), given[1:]
+    family, rest = _OTHER_FAMILIES.get(value[0], value[0]), value[1:]
     if family in HALVES and allowed is SCALE_FAMILIES:
         family, rest = _half(family, rest, name)
     if family not in allowed:
@@ -90,9 +90,9 @@ def _half(family: str, rest: Sequence[Any], name: str) -> tuple[str, Sequence[An
     )
 
 
-def _numbers(given: Sequence[Any], family: str, name: str) -> tuple[float, ...]:
-    numbers = tuple(number_below(value, LARGEST) for value in given)
-    for value, number in zip(given, numbers, strict=True):
+def _numbers(values: Sequence[Any], family: str, name: str) -> tuple[float, ...]:
+    numbers = tuple(number_below(value, LARGEST) for value in values)
+    for value, number in zip(values, numbers, strict=True):
         if math.isnan(number):
             what = f"the prior of {name} has a parameter that is not a finite number whose square is one"
             raise PriorError(what, f"{family}: {value!r:.80}", _usage(family))
@@ -379,38 +379,38 @@ def _default_alpha(preset: str | None) -> str:
     return "normal" if preset in ("bambi", "rstanarm") else "flat"
 
 
-def _read_alpha(given: Any) -> str | Named:
-    if isinstance(given, str) and given in ("flat", "normal"):
-        return given
-    if isinstance(given, Mapping) or _is_named(given):
-        return _read_named(dict(given), COEFFICIENT_FAMILIES, "alpha")
+def _read_alpha(value: Any) -> str | Named:
+    if isinstance(value, str) and value in ("flat", "normal"):
+        return value
+    if isinstance(value, Mapping) or _is_named(value):
+        return _read_named(dict(value), COEFFICIENT_FAMILIES, "alpha")
     raise PriorError(
         "the prior of alpha cannot be read",
-        f"alpha: {given!r:.80}",
+        f"alpha: {value!r:.80}",
         'write "flat", "normal", {"slopes": ("normal", mean, sd)} for all but the intercept, or {coefficient: ("normal", mean, sd)}',
     )
 
 
-def _read(given: Any, allowed: Sequence[str], name: str) -> Prior | Named | None:
-    if given is None:
+def _read(value: Any, allowed: Sequence[str], name: str) -> Prior | Named | None:
+    if value is None:
         return None
-    if isinstance(given, Mapping) or _is_named(given):
-        return _read_named(dict(given), allowed, name)
-    return read_prior(given, allowed, name)
+    if isinstance(value, Mapping) or _is_named(value):
+        return _read_named(dict(value), allowed, name)
+    return read_prior(value, allowed, name)
 
 
-def _is_named(given: Any) -> bool:
+def _is_named(value: Any) -> bool:
     """Whether it is the stored form of a mapping: pairs (name, Prior)."""
-    return isinstance(given, tuple) and bool(given) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in given)
+    return isinstance(value, tuple) and bool(value) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value)
 
 
-def _read_named(given: Mapping[Any, Any], allowed: Sequence[str], argument: str) -> Named:
-    for key in given:
+def _read_named(values: Mapping[Any, Any], allowed: Sequence[str], argument: str) -> Named:
+    for key in values:
         if not isinstance(key, str) or not key:
             raise PriorError(f"a prior of {argument} has no name", f"{argument}: {key!r:.80}", "name the parameter by a string")
     # Sorted, so that two sets of priors that say the same are equal.
     return tuple(
-        sorted(((key, read_prior(value, allowed, f"{argument} {key!r}")) for key, value in given.items()), key=lambda pair: pair[0])
+        sorted(((key, read_prior(value, allowed, f"{argument} {key!r}")) for key, value in values.items()), key=lambda pair: pair[0])
     )
 
 

@@ -302,11 +302,11 @@ def _priors(top: Entries) -> dict[str, Any] | None:
     table = top.tables("priors")
     if table is None:
         return None
-    given = {key: plain_value(value) for key in PRIOR_KEYS if (value := table.take(key)) is not None}
+    values = {key: plain_value(value) for key in PRIOR_KEYS if (value := table.take(key)) is not None}
     table.require_known()
-    if "residual" in given and not isinstance(given["residual"], Mapping):
+    if "residual" in values and not isinstance(values["residual"], Mapping):
         raise table.error("residual", "residual is not a table", "write [priors.residual]")
-    return given
+    return values
 
 
 def write_spec(path: str | os.PathLike[str], content: SpecFile | ModelSpec) -> None:
@@ -321,8 +321,8 @@ def write_spec(path: str | os.PathLike[str], content: SpecFile | ModelSpec) -> N
 
 def write_model(spec: ModelSpec, arguments: ModelArguments, file: SpecFile | None, dialect: Dialect, path: str | Path) -> None:
     """Write a spec, or again the file that it was read from. Raises StoreError for what a file cannot say: arrays given in Python."""
-    for name, given in {"weights": arguments.weights, "offset": arguments.offset}.items():
-        if given is not None and not isinstance(given, str):
+    for name, values in {"weights": arguments.weights, "offset": arguments.offset}.items():
+        if values is not None and not isinstance(values, str):
             raise StoreError(f"a file cannot hold {name} given as an array", name, "put them into the data as a column and name it")
     if file is not None and file.spec == spec:
         write_spec(path, replace(file, path=None))

@@ -43,7 +43,7 @@ class ImputationModel(Protocol):
     def fit(self) -> Any: ...
     @property
     def has_law_at_random(self) -> bool: ...
-    def complete(self, given: VisitParameters, rng: Generator | None = None, at_random: bool = False) -> Array: ...
+    def complete(self, parameters: VisitParameters, rng: Generator | None = None, at_random: bool = False) -> Array: ...
     def with_events(self, strategy: Strategy | None, events: Any) -> ImputationModel: ...
 
 
@@ -326,10 +326,10 @@ def analysis_formula(layout: Layout, analysis: str | None, covariates: Sequence[
 
 def anchored_values(imputations: CompletedTrial) -> Array | None:
     """Conditional means at random plus the whole sample's difference between strategy and MAR."""
-    trial, given = imputations.trial, imputations.parameters
-    if trial is None or given is None or imputations.replication.rule not in ("jackknife", "bootstrap") or not trial.has_law_at_random:
+    trial, parameters = imputations.trial, imputations.parameters
+    if trial is None or parameters is None or imputations.replication.rule not in ("jackknife", "bootstrap") or not trial.has_law_at_random:
         return None
-    at_random = trial.complete(given, at_random=True)
+    at_random = trial.complete(parameters, at_random=True)
     return np.asarray(at_random + (imputations.values[0] - at_random[0]))
 
 

@@ -118,36 +118,36 @@ def _current(fit: Estimates, sd: Any, corr: Any) -> tuple[Any, Any]:
         np.fill_diagonal(C, 1.0)
         corrs.append(C)
     given_sd = [_of_term(sd, term, i, terms, "sd") for i, term in enumerate(terms)]
-    for term, own, given in zip(terms, sds, given_sd, strict=True):
-        if isinstance(given, dict):
-            given |= {name: value for name, value in zip(term.columns, own, strict=True) if given.get(name) is None}
+    for term, own, assumed in zip(terms, sds, given_sd, strict=True):
+        if isinstance(assumed, dict):
+            assumed |= {name: value for name, value in zip(term.columns, own, strict=True) if assumed.get(name) is None}
     given_corr = [_of_term(corr, term, i, terms, "corr") for i, term in enumerate(terms)]
     return (
-        [own if given is None else given for own, given in zip(sds, given_sd, strict=True)],
-        [own if given is None else given for own, given in zip(corrs, given_corr, strict=True)],
+        [own if assumed is None else assumed for own, assumed in zip(sds, given_sd, strict=True)],
+        [own if assumed is None else assumed for own, assumed in zip(corrs, given_corr, strict=True)],
     )
 
 
-def _of_term(given: Any, term: Any, i: int, terms: Sequence[Any], what: str) -> Any:
+def _of_term(value: Any, term: Any, i: int, terms: Sequence[Any], what: str) -> Any:
     """What was given for one random term."""
-    if given is None:
+    if value is None:
         return None
-    if isinstance(given, Mapping) and not set(given) <= set(term.columns):
+    if isinstance(value, Mapping) and not set(value) <= set(term.columns):
         allowed = dict.fromkeys(t.group.name for t in terms)
         if what == "sd":
             allowed |= dict.fromkeys(f"{t.group.name}/{column}" for t in terms for column in t.columns)
-        unknown = [name for name in given if name not in allowed]
+        unknown = [name for name in value if name not in allowed]
         if unknown:
             raise SpecificationError(f"{what} names {unknown[0]!r:.40}", what, "use one of " + ", ".join(allowed))
-        own, whole = {column: f"{term.group.name}/{column}" for column in term.columns}, given.get(term.group.name)
+        own, whole = {column: f"{term.group.name}/{column}" for column in term.columns}, value.get(term.group.name)
         # as in Priors: what is given for the group is that of the columns without a value of their own
-        return {column: given.get(key, whole) for column, key in own.items()} if set(own.values()) & set(given) else whole
+        return {column: value.get(key, whole) for column, key in own.items()} if set(own.values()) & set(value) else whole
     count = len(terms)
-    if count == 1 and isinstance(given, Mapping):
-        return dict(given)
-    if count > 1 and not isinstance(given, list):
+    if count == 1 and isinstance(value, Mapping):
+        return dict(value)
+    if count > 1 and not isinstance(value, list):
         raise SpecificationError(f"{what} is one value, and there are {count} random terms", what, f"give {{{term.group.name!r}: ...}}")
-    return given[i] if count > 1 else given
+    return value[i] if count > 1 else value
 
 
 def estimates_of(
@@ -174,12 +174,12 @@ def estimates_of(
     terms = design.terms
     for i, (term, own) in enumerate(zip(terms, problem.random.terms, strict=True)):
         several = isinstance(sd, list) and isinstance(corr, list) and len(sd) == len(terms)
-        given, rho = (sd[i], corr[i]) if several else (_of_term(sd, term, i, terms, "sd"), _of_term(corr, term, i, terms, "corr"))
-        if given is None:
+        sds, rho = (sd[i], corr[i]) if several else (_of_term(sd, term, i, terms, "sd"), _of_term(corr, term, i, terms, "corr"))
+        if sds is None:
             raise SpecificationError(f"the sds of {term.group.name} are not given", "sd", f"give sd={{{term.group.name!r}: ...}}")
-        if isinstance(given, Mapping):
-            given = [given.get(name) for name in term.columns]
-        D = _covariance(_numbers(given, len(term.columns), "sd"), rho) / scale**2
+        if isinstance(sds, Mapping):
+            sds = [sds.get(name) for name in term.columns]
+        D = _covariance(_numbers(sds, len(term.columns), "sd"), rho) / scale**2
         x = own.covariance.from_matrix(D)
         theta.append(_lower(D) if own.covariance.name == "us" else own.covariance.natural(x))
     whole = np.concatenate([*theta, phi, np.zeros(0) if variance is None else variance])
@@ -237,16 +237,16 @@ def read_errors(problem: Problem, sigma: Any, R: Any) -> tuple[Array, float]:
         each = "" if residual.group is None else f", or one for each of {', '.join(labels)}"
         raise SpecificationError(what, "R", f"give R, a {structure.covariance.q} x {structure.covariance.q} matrix over the visits{each}")
     if isinstance(R, Mapping):
-        given = {str(label): matrix for label, matrix in R.items()}
+        matrices = {str(label): matrix for label, matrix in R.items()}
         if residual.group is None:
             raise SpecificationError("R is a mapping, and the structure has no groups", "R", "give one matrix")
-        wrong = sorted(set(given) ^ set(labels))
+        wrong = sorted(set(matrices) ^ set(labels))
         if wrong:
             what = f"R {'lacks' if wrong[0] in labels else 'names'} {wrong[0]!r}"
             raise SpecificationError(what, f"groups: {', '.join(labels)}", "give one matrix for all, or one for each group")
     else:
-        given = dict.fromkeys(labels, R)
-    full = np.stack([_visit_parameters(structure, _in_order(given[label], residual.visit_levels)) for label in labels])
+        matrices = dict.fromkeys(labels, R)
+    full = np.stack([_visit_parameters(structure, _in_order(matrices[label], residual.visit_levels)) for label in labels])
     scale, phi = structure.join_groups(full)
     return residual_natural(structure, phi), scale
 

@@ -222,17 +222,17 @@ def _bayes(trial: TrialModel, n: int, seed: Any) -> Imputations:
     step = max(1, post.draws.size // n)
     pick = np.arange(0, step * n, step)
     x, s = post.density.kernel_points(post.draws.phi[pick])
-    given = visit_parameters(trial.fit.problem, x, s**2, np.zeros((n, trial.fit.problem.criterion.p)))
-    given = VisitParameters(post.draws.alpha[pick], given.R, given.settled)
-    values = trial.complete(given, generator(seeds[1]))
-    return Imputations(trial.layout, values, Replication("rubin"), trial, given, method="bayes", seed=seed)
+    parameters = visit_parameters(trial.fit.problem, x, s**2, np.zeros((n, trial.fit.problem.criterion.p)))
+    parameters = VisitParameters(post.draws.alpha[pick], parameters.R, parameters.settled)
+    values = trial.complete(parameters, generator(seeds[1]))
+    return Imputations(trial.layout, values, Replication("rubin"), trial, parameters, method="bayes", seed=seed)
 
 
 def _bayes_by_gibbs(trial: TrialModel, prior: str, n: int, seed: Any) -> Imputations:
     seeds = seed_sequence(seed).spawn(2)
-    given = draw_visit_parameters(trial.fit, prior, n, generator(seeds[0]))
-    values = trial.complete(given, generator(seeds[1]))
-    return Imputations(trial.layout, values, Replication("rubin"), trial, given, method="bayes", seed=seed)
+    parameters = draw_visit_parameters(trial.fit, prior, n, generator(seeds[0]))
+    values = trial.complete(parameters, generator(seeds[1]))
+    return Imputations(trial.layout, values, Replication("rubin"), trial, parameters, method="bayes", seed=seed)
 
 
 def _draw_from_bootstraps(

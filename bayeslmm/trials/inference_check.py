@@ -98,12 +98,12 @@ class InferenceCheck:
         off = (own["coverage"] - self.conf_level).abs()
         fine = bool((off <= limit * errors).all())
         level = f"{100 * self.conf_level:g}%"
-        verdict = "within the error of this simulation" if fine else f"off the level of {level} by up to {off.max():.1%}"
+        sure = "within the error of this simulation" if fine else f"off the level of {level} by up to {off.max():.1%}"
         tail = f"; {self.singular:.0%} of the refits were singular" if self.singular > 0.01 else ""
         if len(chosen) == 1:
-            return f"Use {chosen[0]}: its intervals cover {low:.1%} to {high:.1%} in this design, {verdict}{tail}."
+            return f"Use {chosen[0]}: its intervals cover {low:.1%} to {high:.1%} in this design, {sure}{tail}."
         names = f"{', '.join(chosen[:-1])} or {chosen[-1]}"
-        return f"Use {names}, not distinguishable here: their intervals cover {low:.1%} to {high:.1%} in this design, {verdict}{tail}."
+        return f"Use {names}, not distinguishable here: their intervals cover {low:.1%} to {high:.1%} in this design, {sure}{tail}."
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Coverage of every method and coefficient with its Monte Carlo limits.
@@ -146,8 +146,8 @@ def _is_worse(inside: Array, best: Array, level: float) -> bool:
     more, less = ((one > other).sum(axis=0), (one < other).sum(axis=0))
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.abs(more - less) / np.sqrt(more + less)
-    told = z > special.ndtri(1.0 - 0.5 * SURE / one.shape[1])
-    return bool((told & (_gaps(one, level) > _gaps(other, level))).any())
+    sure = z > special.ndtri(1.0 - 0.5 * SURE / one.shape[1])
+    return bool((sure & (_gaps(one, level) > _gaps(other, level))).any())
 
 
 def add_inference_check(page: Page, check: InferenceCheck) -> None:

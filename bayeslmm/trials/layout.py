@@ -160,8 +160,8 @@ def read_events(layout: Layout, events: Any, default: Strategy) -> Events:
     who = {label_key(label): i for i, label in enumerate(layout.subjects)}
     when = {label_key(label): j for j, label in enumerate(layout.visits)}
     own = frame["strategy"].tolist() if "strategy" in frame.columns else [None] * len(frame)
-    for subject, visit, given in zip(frame[c.subject], frame[c.visit], own, strict=True):
-        chosen = default if _absent(given) else read_strategy(given)
+    for subject, visit, event in zip(frame[c.subject], frame[c.visit], own, strict=True):
+        chosen = default if _absent(event) else read_strategy(event)
         if label_key(subject) not in who:
             raise DataError(f"the events name subject {subject!r}, which the data do not have", "events", "drop the row, or mend the label")
         i = who[label_key(subject)]

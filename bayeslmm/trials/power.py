@@ -294,8 +294,8 @@ def read_test(fit: Estimates, test: Any, side: Side, delta: float, equivalence: 
                     what = f"term {test!r} has {len(L)} degrees of freedom, and no direction"
                     raise InferenceError(what, "side, delta, equivalence", "name one contrast")
                 return PowerTest(L, np.zeros(len(L)), test, side, float(delta), None if equivalence is None else float(equivalence))
-    given = {test: 1.0} if isinstance(test, str) and test in names else test
-    functions = linear_functions(given, names)
+    hypothesis = {test: 1.0} if isinstance(test, str) and test in names else test
+    functions = linear_functions(hypothesis, names)
     L = require_estimable(functions, design, fit.problem.standardization)
     if len(L) != 1:
         raise SpecificationError(f"{len(L)} contrasts are given", "test", "give one contrast, or the name of a term")

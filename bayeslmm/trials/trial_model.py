@@ -143,15 +143,15 @@ class TrialModel:
             out.append(Task(np.array(members), np.flatnonzero(~lost), np.flatnonzero(lost), name, first, group, reference))
         return out
 
-    def complete(self, given: VisitParameters, rng: Generator | None = None, at_random: bool = False) -> Array:
+    def complete(self, parameters: VisitParameters, rng: Generator | None = None, at_random: bool = False) -> Array:
         """Completed outcomes (B, N, m) at B sets of parameters: conditional means, or draws; at_random: MAR whatever the strategies."""
         y, law = self.layout.y, self.law
-        out = np.repeat(y[None], given.size, axis=0)
+        out = np.repeat(y[None], parameters.size, axis=0)
         for task in self.tasks(at_random):
             i = task.subjects
-            mean = np.tensordot(given.alpha, law.X[i], (1, 2)) + law.offset[i]
-            reference = np.tensordot(given.alpha, law.X_reference[i], (1, 2)) + law.offset[i]
-            own, other = given.R[:, task.group], given.R[:, task.reference_group]
+            mean = np.tensordot(parameters.alpha, law.X[i], (1, 2)) + law.offset[i]
+            reference = np.tensordot(parameters.alpha, law.X_reference[i], (1, 2)) + law.offset[i]
+            own, other = parameters.R[:, task.group], parameters.R[:, task.reference_group]
             if callable(task.strategy):
                 mean, S = _own_laws(task, mean, own, reference, other)
             else:

@@ -133,14 +133,14 @@ class ConditionalLikelihood:
         return value, d_own, d_alpha
 
     def _at(self, own: Array, alpha: Array) -> tuple[float, Array, Array, tuple[BlockDiagonalState | None, float]]:
-        given = ConditionalAlpha(self.problem, (), None, np.asarray(alpha, float))
-        density = Density(self.problem, NO_PRIORS, self.layout, given)
+        conditional = ConditionalAlpha(self.problem, (), None, np.asarray(alpha, float))
+        density = Density(self.problem, NO_PRIORS, self.layout, conditional)
         x, s = density.kernel_points(np.asarray(own, float)[None])
         if not (np.isfinite(x).all() and s[0] > 0.0):
             raise np.linalg.LinAlgError
         s2 = float(s[0]) ** 2
         state = self.problem.criterion.kernel.evaluate(x, derivatives=True)
-        found = given.integrate(state.solution, s**2)
+        found = conditional.integrate(state.solution, s**2)
         fixed = with_solution(state, found)
         d_own = -0.5 * density.deviance_gradient(own, x, s2, fixed, found)
         away = found.solution.alpha[0] - state.solution.alpha[0]

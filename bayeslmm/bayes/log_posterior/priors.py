@@ -276,21 +276,25 @@ def require_possible(row: ParameterPrior, limits: tuple[float, float]) -> Parame
 
 def resolve(problem: Problem, priors: Priors | None) -> ModelPriors:
     """The priors given and, where none are, defaults. Raises PriorError for names that the model does not have."""
-    design, given = problem.design, priors or Priors()
+    design, chosen = problem.design, priors or Priors()
     known = known_names(problem)
     terms: dict[str, list[str]] = {}
     for term in design.terms:
         terms.setdefault(term.group.name, []).extend(term.columns)
-    given.require_known([design.coef_names[i] for i in design.kept], terms, known)
-    base = prior_preset(given.preset, design, given.alpha if given.alpha_given and isinstance(given.alpha, str) else "preset")
+    chosen.require_known([design.coef_names[i] for i in design.kept], terms, known)
+    base = prior_preset(
+        chosen.preset,
+        design,
+        chosen.alpha if chosen.alpha_given and isinstance(chosen.alpha, str) else "preset",
+    )
     spread = sd_y(design) or 1.0
-    residual = _residual(problem, given, base, spread)
+    residual = _residual(problem, chosen, base, spread)
     return ModelPriors(
-        _alpha(design, given, base),
-        tuple(_term(term, given, base, spread) for term in design.terms),
+        _alpha(design, chosen, base),
+        tuple(_term(term, chosen, base, spread) for term in design.terms),
         residual,
-        _variance(problem, given, base),
-        None if residual else _sigma(design, given, base),
+        _variance(problem, chosen, base),
+        None if residual else _sigma(design, chosen, base),
     )
 
 

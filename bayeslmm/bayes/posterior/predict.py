@@ -383,12 +383,12 @@ def _means(post: PosteriorData, data: Any, level: str, new_levels: str) -> Any:
 
 def fixed_mean(post: PosteriorData) -> Array:
     """Mean of X alpha + offset, (n,)."""
-    return mean_predictor(post, rows_of_model(post), given=False)
+    return mean_predictor(post, rows_of_model(post), conditional=False)
 
 
 def linear_predictor_mean(post: PosteriorData) -> Array:
     """Mean of X alpha + offset + Z beta, (n,)."""
-    return mean_predictor(post, rows_of_model(post), given=True)
+    return mean_predictor(post, rows_of_model(post), conditional=True)
 
 
 def rows_of_model(post: PosteriorData) -> NewData:
@@ -397,12 +397,12 @@ def rows_of_model(post: PosteriorData) -> NewData:
     return fit_rows(fit)
 
 
-def mean_predictor(post: PosteriorData, rows: NewData, given: bool) -> Array:
+def mean_predictor(post: PosteriorData, rows: NewData, conditional: bool) -> Array:
     """Posterior mean of X alpha + offset (+ Z beta, given the levels), (n,): that of alpha and beta, no draws x rows."""
     values = np.asarray(rows.X @ post.draws.alpha.mean(0))
     if rows.offset is not None:
         values = values + rows.offset
-    if given:
+    if conditional:
         for Z, codes, beta in zip(rows.Zs, rows.codes, post.draws.beta, strict=bool(rows.Zs)):
             known = codes >= 0
             values = values + np.where(known, np.einsum("nq,nq->n", Z, beta.mean(0)[np.where(known, codes, 0)]), 0.0)

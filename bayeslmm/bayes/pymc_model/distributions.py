@@ -238,12 +238,12 @@ def positive_variable(name: str, priors: Sequence[Prior], dims: tuple[str, ...] 
         if power.any():
             pm.Potential(f"{name}_prior", pt.sum(power * pt.log(variable)))
         return variable
-    given = parameters(priors)
+    arguments = parameters(priors)
     if family == "uniform":
-        given["lower"] = np.maximum(given["lower"], 0.0)
+        arguments["lower"] = np.maximum(arguments["lower"], 0.0)
     if family == "truncated_normal":
-        given["lower"] = 0.0
-    return DISTRIBUTIONS[FAMILIES[family].graph[0]](name, **given, **size)
+        arguments["lower"] = 0.0
+    return DISTRIBUTIONS[FAMILIES[family].graph[0]](name, **arguments, **size)
 
 
 def _power(prior: Prior) -> float | None:
@@ -275,8 +275,8 @@ def coefficients(name: str, alpha: AlphaPrior, dims: tuple[str, ...]) -> TensorV
     if len(c.alpha0):
         own["default_transform"] = StandardizedCoefficients(c.alpha0, c.y_scale * c.back)
     if alpha.means is None and alpha.priors and same_family(alpha.priors) and not alpha.flat:
-        given = {key: np.atleast_1d(column) for key, column in parameters(alpha.priors).items()}
-        return DISTRIBUTIONS[FAMILIES[alpha.priors[0].family].graph[0]](name, **given, **own)
+        arguments = {key: np.atleast_1d(column) for key, column in parameters(alpha.priors).items()}
+        return DISTRIBUTIONS[FAMILIES[alpha.priors[0].family].graph[0]](name, **arguments, **own)
 
     def nothing(mark: Array, rng: Any = None, size: Any = None) -> Array:  # noqa: ARG001
         raise PriorError("nothing can be drawn from flat priors of alpha", name, 'use Priors(alpha="normal")')

@@ -61,8 +61,8 @@ def random_effects_graph(
     """Z beta (n,) of every grouping factor; the effects are `beta_<group>` (levels, terms)."""
     design, found = problem.design, []
     called = tree_names(problem).groups
-    for given, members in terms_by_group(design.terms).items():
-        group = called[given]
+    for factor, members in terms_by_group(design.terms).items():
+        group = called[factor]
         dims, alone = (group, f"{group}_term"), len(members) == 1
         parts = []
         for i in members:
@@ -168,8 +168,8 @@ class GraphBuilder:
         """D of every term, in the order of the formula."""
         design, found = self.problem.design, {}
         called = tree_names(self.problem).groups
-        for given, members in terms_by_group(design.terms).items():
-            group, columns = called[given], group_columns(self.target)[given]
+        for factor, members in terms_by_group(design.terms).items():
+            group, columns = called[factor], group_columns(self.target)[factor]
             dim = f"{group}_term"
             sds = self._group_sds(group, members, columns)
             for i in members:

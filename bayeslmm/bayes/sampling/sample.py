@@ -113,10 +113,10 @@ def sample(
             tune=HIERARCHICAL_WARM_UP if tune is None else tune,
             options=sampler_options or {},
         )
-    given = [name for name, value in {"sampler": sampler, "tune": tune, "sampler_options": sampler_options}.items() if value is not None]
-    if given:
+    named = [name for name, value in {"sampler": sampler, "tune": tune, "sampler_options": sampler_options}.items() if value is not None]
+    if named:
         remedy = 'the collapsed sampler takes draws, chains, seed, method; use method="hierarchical"'
-        raise SpecificationError(f"options of the hierarchical sampler: {', '.join(given)}", method, remedy)
+        raise SpecificationError(f"options of the hierarchical sampler: {', '.join(named)}", method, remedy)
     problem = model.problem
     check_not_exact(problem)
     target = density(problem, model.spec.priors)

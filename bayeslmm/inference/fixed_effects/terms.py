@@ -65,17 +65,17 @@ class IndicatorTerms:
     centred: Array
     gram: Array
 
-    def columns(self, effects: Sequence[TermEffect], beside: Sequence[TermEffect] | None = None) -> Array:
+    def columns(self, effects: Sequence[TermEffect], spanning: Sequence[TermEffect] | None = None) -> Array:
         """Columns of T of some effects.
 
-        beside : effects whose span is taken off or is among the columns: a covariate is centred where they take its mean up
+        spanning : effects whose span is taken off or is among the columns: a covariate is centred where they take its mean up
         """
-        given = {(e.factors, e.covariates) for e in (effects if beside is None else beside)}
-        return np.concatenate([np.zeros((len(self.T), 0)), *(self.own(e, given)[:, e.where] for e in effects)], axis=1)
+        spans = {(e.factors, e.covariates) for e in (effects if spanning is None else spanning)}
+        return np.concatenate([np.zeros((len(self.T), 0)), *(self.own(e, spans)[:, e.where] for e in effects)], axis=1)
 
-    def own(self, effect: TermEffect, given: set[tuple[frozenset[str], frozenset[str]]]) -> Array:
+    def own(self, effect: TermEffect, spans: set[tuple[frozenset[str], frozenset[str]]]) -> Array:
         """T, or its centred form where the effect is there without each of its covariates."""
-        return self.centred if given.issuperset(effect.fewer) else self.T
+        return self.centred if spans.issuperset(effect.fewer) else self.T
 
 
 def indicator_terms(design: Design, standardization: Standardization) -> IndicatorTerms:

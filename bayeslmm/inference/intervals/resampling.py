@@ -323,8 +323,8 @@ class ProductSampler:
             if cross.coupling is not None:
                 assert not isinstance(cross.coupling, UnpairedOffDiagonal)
                 left = left - cross.coupling.schur(inverse.transpose(1, 0, 2)[:, :, None])[0]
-                given = np.einsum("ack,cpk->apk", inverse, whitened)
-                common = common - cross.coupling.transpose_times(given[:, None])[0].T
+                projection = np.einsum("ack,cpk->apk", inverse, whitened)
+                common = common - cross.coupling.transpose_times(projection[:, None])[0].T
             for batch in cross.rest.batches:
                 one = _component_roots(batch, cross.U0, left, common, kept_rest)
                 XX -= np.tensordot(one.X, one.X, ([1, 2], [1, 2]))
@@ -389,11 +389,11 @@ class ProductSampler:
         cross = self.cross
         X, rest = self.X_root @ z.X, np.zeros_like(z.rest)
         first = np.einsum("ack,ckb->akb", self.root, z.first)
-        given = np.einsum("ack,ckb->akb", self.inverse, z.first)
+        projection = np.einsum("ack,ckb->akb", self.inverse, z.first)
         if cross.first is not None:
-            X += np.tensordot(cross.first.fixed_products(cross.p), given, ([0, 2], [0, 1]))
+            X += np.tensordot(cross.first.fixed_products(cross.p), projection, ([0, 2], [0, 1]))
         if cross.coupling is not None:
-            rest += cross.coupling.transpose_times(np.ascontiguousarray(given.transpose(0, 2, 1)[:, None]))[0]
+            rest += cross.coupling.transpose_times(np.ascontiguousarray(projection.transpose(0, 2, 1)[:, None]))[0]
         for part in self.components:
             own = z.rest[part.index]
             rest[part.index] += part.root @ own
@@ -421,10 +421,10 @@ def _component_roots(batch: ComponentBatch, own: Array, left: Array, common: Arr
     """Roots of components of one shape; own, left : flat storage; common : (p, m); kept : (m,) 1 is put for every variate in use."""
     index, s = batch.index, batch.index.shape[1]
     place = slice(batch.begin, batch.begin + batch.size)
-    whole, given = (symmetric(flat[place].reshape(-1, s, s)) for flat in (own, left))
+    whole, left_out = (symmetric(flat[place].reshape(-1, s, s)) for flat in (own, left))
     roots, X = np.zeros(whole.shape), np.zeros((len(common), *index.shape))
     for i, columns in enumerate(index):
-        one = SemidefiniteRoot.of(given[i], float(np.diagonal(whole[i]).max(initial=0.0)))
+        one = SemidefiniteRoot.of(left_out[i], float(np.diagonal(whole[i]).max(initial=0.0)))
         rank = len(one.pivots)
         roots[i, :, :rank], X[:, i, :rank] = one.R, one.scores(common[:, columns])
         kept[columns[:rank]] = 1.0

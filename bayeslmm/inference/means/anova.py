@@ -118,15 +118,15 @@ class Hypotheses:
         inner = pulled @ (alone @ pulled).T
         return np.asarray(left_null_space(inner, np.linalg.norm(inner, axis=0)) @ free)
 
-    def _free(self, effect: TermEffect, beside: Sequence[TermEffect]) -> Array:
+    def _free(self, effect: TermEffect, spanning: Sequence[TermEffect]) -> Array:
         """The columns of the term in which no factor is at its first level."""
-        given = {(e.factors, e.covariates) for e in beside}
-        return self.terms.own(effect, given)[:, list(effect.free)]
+        spans = {(e.factors, e.covariates) for e in spanning}
+        return self.terms.own(effect, spans)[:, list(effect.free)]
 
-    def _in_units(self, L: Array, effect: TermEffect, beside: Sequence[TermEffect]) -> Array:
+    def _in_units(self, L: Array, effect: TermEffect, spanning: Sequence[TermEffect]) -> Array:
         """The same hypothesis with one row for each free level of the term."""
-        own = L @ self._free(effect, beside)
-        chosen = _independent(own, np.linalg.norm(self._free(effect, beside), axis=0), len(L))
+        own = L @ self._free(effect, spanning)
+        chosen = _independent(own, np.linalg.norm(self._free(effect, spanning), axis=0), len(L))
         return np.linalg.solve(own[:, chosen], L) if len(chosen) == len(L) else L
 
 

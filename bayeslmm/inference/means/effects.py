@@ -59,11 +59,11 @@ def fixed_variables(design: Design) -> tuple[str, ...]:
     return (*grid_factors(design), *design.encoding.covariates)
 
 
-def _in_order(given: Any, argument: str) -> list[str]:
+def _in_order(names: Any, argument: str) -> list[str]:
     """One name or several in an order, of which a set or a mapping has none."""
-    if not isinstance(given, str) and not isinstance(given, Sequence | pd.Index | pd.Series | np.ndarray):
-        raise SpecificationError(f"{argument} is {given!r:.60}", argument, "give a name, or a list of names")
-    return require_names(given, argument)
+    if not isinstance(names, str) and not isinstance(names, Sequence | pd.Index | pd.Series | np.ndarray):
+        raise SpecificationError(f"{argument} is {names!r:.60}", argument, "give a name, or a list of names")
+    return require_names(names, argument)
 
 
 def term_variables(design: Design, term: Any) -> tuple[str, ...]:
@@ -162,31 +162,31 @@ def effect_table(
 ) -> AlongTable:
     """Means over the levels and ranges of variables, averaged over the rest as marginal means are."""
     along, lines, parts = arrange(design, names, x)
-    given = require_mapping(at, "at", '{"x": [0, 1]}')
+    values_at = require_mapping(at, "at", '{"x": [0, 1]}')
     for name in (*lines, *parts):
         if name in design.encoding.covariates:
-            given.setdefault(name, values_between(design, name))
+            values_at.setdefault(name, values_between(design, name))
     covariates = design.encoding.covariates
-    if along in covariates and not covariates[along].binary and along not in given:
-        taken = {name: np.atleast_1d(np.asarray(values, dtype=object)) for name, values in given.items()}
-        given[along] = range_values(design, along, taken)
-    found = _estimable(ask, (along, *lines, *parts), (), given, weights)
-    return AlongTable(found.frame, along, lines, parts, (*shown_notes(found), *held_notes(design, (along, *lines, *parts), given)))
+    if along in covariates and not covariates[along].binary and along not in values_at:
+        taken = {name: np.atleast_1d(np.asarray(values, dtype=object)) for name, values in values_at.items()}
+        values_at[along] = range_values(design, along, taken)
+    found = _estimable(ask, (along, *lines, *parts), (), values_at, weights)
+    return AlongTable(found.frame, along, lines, parts, (*shown_notes(found), *held_notes(design, (along, *lines, *parts), values_at)))
 
 
 def line_table(design: Design, ask: AskMeans, x: str, by: str | None, at: Mapping[str, Any] | None, weights: GridWeights) -> AlongTable:
     """The line of the population along x, one for each level of a variable of the fixed effects; without x where they do not read it."""
     known, covariates = fixed_variables(design), design.encoding.covariates
-    given = require_mapping(at, "at", '{"x": [0, 1]}')
+    values_at = require_mapping(at, "at", '{"x": [0, 1]}')
     names = [name for name in dict.fromkeys((x, by)) if name is not None and name in known]
-    if by in covariates and by not in given:
-        given[by] = np.unique(design.frame[by].to_numpy(float))
-    if x in covariates and x not in given:
-        taken = {name: np.atleast_1d(np.asarray(values, dtype=object)) for name, values in given.items()}
-        given[x] = range_values(design, x, taken)
-    found = _estimable(ask, names, (), given, weights)
+    if by in covariates and by not in values_at:
+        values_at[by] = np.unique(design.frame[by].to_numpy(float))
+    if x in covariates and x not in values_at:
+        taken = {name: np.atleast_1d(np.asarray(values, dtype=object)) for name, values in values_at.items()}
+        values_at[x] = range_values(design, x, taken)
+    found = _estimable(ask, names, (), values_at, weights)
     lines = tuple(name for name in names if name != x)
-    return AlongTable(found.frame, x, lines, (), (*shown_notes(found), *held_notes(design, names, given)))
+    return AlongTable(found.frame, x, lines, (), (*shown_notes(found), *held_notes(design, names, values_at)))
 
 
 def interaction_p_value(means: EMMeans) -> float:
@@ -213,19 +213,19 @@ def difference_table(
     differ : the differences of means
     """
     wanted, along = _difference_variables(design, specs, by)
-    given = require_mapping(at, "at", '{"x": [0, 1]}')
+    values_at = require_mapping(at, "at", '{"x": [0, 1]}')
     for name in along:
-        if name in design.encoding.covariates and name not in given:
-            given[name] = _visit_values(design, name) if name == along[0] else values_between(design, name)
+        if name in design.encoding.covariates and name not in values_at:
+            values_at[name] = _visit_values(design, name) if name == along[0] else values_between(design, name)
     for name in wanted:
         if name in design.encoding.covariates:
-            given.setdefault(name, values_between(design, name))
-    found = _estimable(ask, wanted, along, given, weights)
+            values_at.setdefault(name, values_between(design, name))
+    found = _estimable(ask, wanted, along, values_at, weights)
     table = _require_contrasts(differ(found))
     x = along[0] if along else "contrast"
     lines = ("contrast",) if along else ()
     met = {name for names in interactions(design) if set(names) & set(wanted) for name in names}
-    notes = (*_frame_notes(table), *held_notes(design, (*wanted, *along), given, met))
+    notes = (*_frame_notes(table), *held_notes(design, (*wanted, *along), values_at, met))
     return AlongTable(table, x, lines, tuple(along[1:]), notes)
 
 
@@ -311,11 +311,11 @@ def subgroup_table(
             raise SpecificationError(what, "factors", f'fit.update(formula=". ~ . + {name}:{each}") lets them differ')
     if not chosen:
         raise SpecificationError(f"no factor interacts with {name}", "factors", f'fit.update(formula=". ~ . + {name}:factor") adds one')
-    given = require_mapping(at, "at", '{"x": [0, 1]}')
-    overall = _estimable(ask, (name,), (), given, weights)
+    values_at = require_mapping(at, "at", '{"x": [0, 1]}')
+    overall = _estimable(ask, (name,), (), values_at, weights)
     parts = [_require_contrasts(differ(overall)).assign(subgroup="", level="all", n=_group_count(design, None), p_value=np.nan)]
     for each in chosen:
-        means = _estimable(ask, (name,), (each,), given, weights)
+        means = _estimable(ask, (name,), (each,), values_at, weights)
         table = differ(means)
         counts = _group_count(design, each)
         numbers = [np.nan if counts is None else counts.get(str(level), 0.0) for level in table[each]]
@@ -356,6 +356,6 @@ def held_notes(design: Design, names: Sequence[str], at: Mapping[str, Any], amon
     told_of = [name for name in fixed_variables(design) if name not in names and (among is None or name in among)]
     averaged = [name for name, covariate in design.encoding.covariates.items() if not covariate.binary]
     held = [name for name in told_of if name not in at and name in averaged]
-    given = [f"{name} = {at[name]}" for name in told_of if name in at and np.ndim(at[name]) == 0]
+    single = [f"{name} = {at[name]}" for name in told_of if name in at and np.ndim(at[name]) == 0]
     notes = (f"{', '.join(held)} at the mean" if len(held) == 1 else f"{', '.join(held)} at their means",) if held else ()
-    return (*notes, *given)
+    return (*notes, *single)

@@ -229,11 +229,11 @@ class EMMeans:
         ('Days',)
         """
         names = (*self.specs, *self.by)
-        given = tuple(dict.fromkeys(require_names(by, "by")))
-        for name in given:
+        by_names = tuple(dict.fromkeys(require_names(by, "by")))
+        for name in by_names:
             if name not in names:
                 raise SpecificationError(f"the means have no variable {name!r}", "by", "use one of " + ", ".join(map(repr, names)))
-        return replace(self, specs=tuple(name for name in names if name not in given), by=given)
+        return replace(self, specs=tuple(name for name in names if name not in by_names), by=by_names)
 
     def letters(self, alpha: float = 0.05, adjust: Adjustment | None = None, *, by: Names | None = None) -> pd.DataFrame:
         """The means with letters: two that share one do not differ at `alpha`; "a" has the smallest mean.
@@ -466,13 +466,13 @@ def emmeans(
     """
     scale, sd = scale_and_sd(fit, type, bias_adjust)
     grid = reference_grid(fit.design, at)
-    wanted, given, asked = wanted_variables(specs, by, grid)
-    mean = average_grid(grid, (*wanted, *given), weights, fit.design)
+    wanted, by_names, asked = wanted_variables(specs, by, grid)
+    mean = average_grid(grid, (*wanted, *by_names), weights, fit.design)
     rows, offset = fit.design.encoding.encode_fixed(grid.frame)[0], grid_offset(fit.design, grid)
-    effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given)))
-    notes = (*averaging_note(grid, (*wanted, *given), weights), *interaction_note(fit.design, (*wanted, *given)))
+    effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *by_names)))
+    notes = (*averaging_note(grid, (*wanted, *by_names), weights), *interaction_note(fit.design, (*wanted, *by_names)))
     notes = (*notes, *_scale_notes(fit.design, scale, sd))
-    made = _assemble_means(fit, effects, mean.of(rows), mean.of(offset), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
+    made = _assemble_means(fit, effects, mean.of(rows), mean.of(offset), grid, mean.places, wanted, by_names, conf_level, notes, df, vcov)
     made = replace(made, asked=asked)
     return made if scale is None else _take_back_means(made, scale, sd)
 
@@ -539,13 +539,13 @@ def emtrends(
     own = require_mapping(at, "at", '{"x": [0, 1]}')
     own.setdefault(var, covariates[var].mean)
     grid = reference_grid(design, own)
-    wanted, given, asked = wanted_variables(() if specs is None else specs, by, grid)
-    mean = average_grid(grid, (*wanted, *given), weights, design)
+    wanted, by_names, asked = wanted_variables(() if specs is None else specs, by, grid)
+    mean = average_grid(grid, (*wanted, *by_names), weights, design)
     slopes = _derivative(design, grid.frame, var)
-    effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *given, var)))
+    effects = fixed_effects(fit, df, vcov, information, cluster).of_mean(frozenset((*wanted, *by_names, var)))
     L = mean.of(slopes)
-    notes = (f"slopes of {var}", *averaging_note(grid, (*wanted, *given), weights), *_scale_notes(design, None, 0.0))
-    made = _assemble_means(fit, effects, L, np.zeros(len(L)), grid, mean.places, wanted, given, conf_level, notes, df, vcov)
+    notes = (f"slopes of {var}", *averaging_note(grid, (*wanted, *by_names), weights), *_scale_notes(design, None, 0.0))
+    made = _assemble_means(fit, effects, L, np.zeros(len(L)), grid, mean.places, wanted, by_names, conf_level, notes, df, vcov)
     return replace(made, asked=asked)
 
 

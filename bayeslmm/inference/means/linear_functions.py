@@ -48,20 +48,22 @@ class LinearFunctions:
     labels: tuple[str, ...]
 
 
-def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> LinearFunctions:
+def linear_functions(hypotheses: Any, names: Sequence[str], rhs: Any = 0) -> LinearFunctions:
     """L, from what the user gave.
 
-    given : an array (r, p) or (p,) over all coefficients; {name: weight}; {label: any of these} ; an equation
+    hypotheses : an array (r, p) or (p,) over all coefficients; {name: weight}; {label: any of these} ; an equation
         `"a - 2 * b = 0"`; a sequence of dicts or equations
     rhs : a number, or one per row; an equation with a right-hand side has its own
     Errors: `SpecificationError` for names that are not coefficients (the nearest is told), wrong widths, what is no equation.
     """
-    rows, values, labels = _rows(given, tuple(names))
+    rows, values, labels = _rows(hypotheses, tuple(names))
     L = np.array(rows, float).reshape(-1, len(names))
     if not np.any(L, axis=1).all():
-        raise SpecificationError("a contrast without a coefficient says nothing of the model", f"L = {given!r:.60}", "name a coefficient")
+        raise SpecificationError(
+            "a contrast without a coefficient says nothing of the model", f"L = {hypotheses!r:.60}", "name a coefficient"
+        )
     if not len(L) or not np.all(np.isfinite(L)):
-        raise SpecificationError("a contrast needs finite weights", f"L = {given!r}", "give one row of numbers per contrast")
+        raise SpecificationError("a contrast needs finite weights", f"L = {hypotheses!r}", "give one row of numbers per contrast")
     if isinstance(rhs, pd.Series) and not isinstance(rhs.index, pd.RangeIndex):
         rhs = align_labels(rhs, labels, "rhs=", whole=True)
     right = numbers_of(rhs, "rhs")
@@ -72,37 +74,37 @@ def linear_functions(given: Any, names: Sequence[str], rhs: Any = 0) -> LinearFu
     right = np.broadcast_to(right, (len(L),))
     own = np.array([np.nan if v is None else v for v in values])
     if np.isinf(own).any():
-        raise SpecificationError("an equation has an infinite right-hand side", f"L = {given!r:.60}", "compare with a finite number")
+        raise SpecificationError("an equation has an infinite right-hand side", f"L = {hypotheses!r:.60}", "compare with a finite number")
     return LinearFunctions(L, np.where(np.isnan(own), right, own), tuple(labels))
 
 
-def _rows(given: Any, names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
-    if isinstance(given, str):
-        row, value = parse_equation(given, names)
-        return [row], [value], [" ".join(given.split())]
-    if isinstance(given, pd.Series | pd.DataFrame):
-        given = _by_label(given)
-    if isinstance(given, Mapping):
-        return _from_mapping(given, names)
-    if isinstance(given, Sequence) and given and all(isinstance(part, str | Mapping | pd.Series) for part in given):
-        parts = [_rows(part, names) for part in given]
+def _rows(hypotheses: Any, names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
+    if isinstance(hypotheses, str):
+        row, value = parse_equation(hypotheses, names)
+        return [row], [value], [" ".join(hypotheses.split())]
+    if isinstance(hypotheses, pd.Series | pd.DataFrame):
+        hypotheses = _by_label(hypotheses)
+    if isinstance(hypotheses, Mapping):
+        return _from_mapping(hypotheses, names)
+    if isinstance(hypotheses, Sequence) and hypotheses and all(isinstance(part, str | Mapping | pd.Series) for part in hypotheses):
+        parts = [_rows(part, names) for part in hypotheses]
         return [r for p in parts for r in p[0]], [v for p in parts for v in p[1]], [label for p in parts for label in p[2]]
-    return _array(given, names)
+    return _array(hypotheses, names)
 
 
-def _by_label(given: pd.Series[Any] | pd.DataFrame) -> Any:
+def _by_label(hypotheses: pd.Series[Any] | pd.DataFrame) -> Any:
     """A labelled row or table as mappings of its labels; one that only counts its columns is an array."""
-    labels = given.columns if isinstance(given, pd.DataFrame) else given.index
+    labels = hypotheses.columns if isinstance(hypotheses, pd.DataFrame) else hypotheses.index
     if isinstance(labels, pd.RangeIndex):
-        return given.to_numpy()
+        return hypotheses.to_numpy()
     _require_distinct(labels, "L")
-    if isinstance(given, pd.Series):
-        return given.to_dict()
-    rows = [dict(zip(labels, row, strict=True)) for row in given.to_numpy()]
-    if isinstance(given.index, pd.RangeIndex):
+    if isinstance(hypotheses, pd.Series):
+        return hypotheses.to_dict()
+    rows = [dict(zip(labels, row, strict=True)) for row in hypotheses.to_numpy()]
+    if isinstance(hypotheses.index, pd.RangeIndex):
         return rows
-    _require_distinct(given.index, "L")
-    return dict(zip(given.index, rows, strict=True))
+    _require_distinct(hypotheses.index, "L")
+    return dict(zip(hypotheses.index, rows, strict=True))
 
 
 def _require_distinct(labels: pd.Index[Any], where: str) -> None:
@@ -111,14 +113,14 @@ def _require_distinct(labels: pd.Index[Any], where: str) -> None:
         raise SpecificationError(f"the label {twice!r} stands twice", where, "give every label once, or an array without labels")
 
 
-def align_labels(given: pd.Series[Any], labels: Sequence[str], where: str, whole: bool = False) -> Array:
+def align_labels(values: pd.Series[Any], labels: Sequence[str], where: str, whole: bool = False) -> Array:
     """Values in the order of these labels, 0 where one is not given; `whole` asks for all of them. Values that are only counted stay.
 
     Errors: `SpecificationError` for a label that is none of these, or stands twice.
     """
-    if isinstance(given.index, pd.RangeIndex):
-        return numbers_of(given, where)
-    found = pd.Series(numbers_of(given, where), index=[label_text(label) for label in given.index])
+    if isinstance(values.index, pd.RangeIndex):
+        return numbers_of(values, where)
+    found = pd.Series(numbers_of(values, where), index=[label_text(label) for label in values.index])
     _require_distinct(found.index, where)
     unknown = [label for label in found.index if label not in labels]
     absent = [label for label in labels if label not in found.index] if whole else []
@@ -128,14 +130,14 @@ def align_labels(given: pd.Series[Any], labels: Sequence[str], where: str, whole
     return np.asarray(found.reindex(list(labels), fill_value=0.0), float)
 
 
-def _from_mapping(given: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
-    if all(isinstance(weight, Real | Decimal | np.generic) or getattr(weight, "shape", None) == () for weight in given.values()):
+def _from_mapping(hypotheses: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
+    if all(isinstance(weight, Real | Decimal | np.generic) or getattr(weight, "shape", None) == () for weight in hypotheses.values()):
         row = np.zeros(len(names))
-        for name, weight in given.items():
+        for name, weight in hypotheses.items():
             row[coefficient_position(str(name), names)] += numbers_of(weight, f"the weight of {name}")
         return [row], [None], [row_label(row, names)]
     rows, values, labels = [], [], []
-    for label, part in given.items():
+    for label, part in hypotheses.items():
         r, v, _ = _rows(part, names)
         rows += r
         values += v
@@ -143,12 +145,12 @@ def _from_mapping(given: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[lis
     return rows, values, labels
 
 
-def _array(given: Any, names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
+def _array(hypotheses: Any, names: tuple[str, ...]) -> tuple[list[Array], list[float | None], list[str]]:
     try:
-        L = np.atleast_2d(numbers_of(given, "L"))
+        L = np.atleast_2d(numbers_of(hypotheses, "L"))
     except SpecificationError:
         raise SpecificationError(
-            "a contrast is an array, a dict of coefficients or an equation", f"L = {given!r}", f'write it as "{names[-1]} = 0"'
+            "a contrast is an array, a dict of coefficients or an equation", f"L = {hypotheses!r}", f'write it as "{names[-1]} = 0"'
         ) from None
     if L.ndim != 2 or L.shape[1] != len(names):
         raise SpecificationError(

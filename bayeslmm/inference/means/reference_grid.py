@@ -60,8 +60,8 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Refer
     levels, covariates = grid_factors(design), design.encoding.covariates
     values: dict[str, tuple[Any, ...]] = {name: tuple(found) for name, found in levels.items()}
     values |= {name: _covariate_values(c) for name, c in covariates.items()}
-    for name, given in require_mapping(at, "at", '{"x": [0, 1]}').items():
-        values[check_variable(name, tuple(values))] = _read_at(name, given, levels.get(name))
+    for name, value in require_mapping(at, "at", '{"x": [0, 1]}').items():
+        values[check_variable(name, tuple(values))] = _read_at(name, value, levels.get(name))
     total = int(np.prod([len(v) for v in values.values()], dtype=np.float64))
     if total * max(1, len(design.coef_names)) > GRID_ELEMENTS:
         raise SizeError(
@@ -110,18 +110,18 @@ def _covariate_values(covariate: Covariate) -> tuple[float, ...]:
     return tuple(dict.fromkeys((covariate.low, covariate.high))) if covariate.binary else (covariate.mean,)
 
 
-def _read_at(name: str, given: Any, levels: tuple[Any, ...] | None) -> tuple[Any, ...]:
-    several = isinstance(given, list | tuple | set | range | pd.Series | pd.Index) or (isinstance(given, np.ndarray) and given.ndim > 0)
-    values = tuple(given) if several else (given,)
+def _read_at(name: str, wanted: Any, levels: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    several = isinstance(wanted, list | tuple | set | range | pd.Series | pd.Index) or (isinstance(wanted, np.ndarray) and wanted.ndim > 0)
+    values = tuple(wanted) if several else (wanted,)
     if not values:
         raise SpecificationError(f"no value of {name!r} is given", "at=", "give one value or more")
     if levels is None:
         try:
             numbers = tuple(float(v) for v in values)
         except (TypeError, ValueError):
-            raise SpecificationError(f"{name!r} is a covariate", f"at={{{name!r}: {given!r}}}", "give numbers") from None
+            raise SpecificationError(f"{name!r} is a covariate", f"at={{{name!r}: {wanted!r}}}", "give numbers") from None
         if not np.all(np.isfinite(numbers)):
-            raise SpecificationError(f"a value of {name!r} is not finite", f"at={{{name!r}: {given!r}}}", "give finite numbers")
+            raise SpecificationError(f"a value of {name!r} is not finite", f"at={{{name!r}: {wanted!r}}}", "give finite numbers")
         return numbers
     by_text = {str(level): level for level in levels}
     found = []
@@ -250,22 +250,22 @@ def level_column(grid: ReferenceGrid, name: str, places: Any) -> Any:
 def grid_offset(design: Design, grid: ReferenceGrid) -> Array:
     offset = design.encoding.offset(grid.frame)
     if offset is None:
-        given = design.moments.offset
-        return np.full(len(grid.frame), 0.0 if given is None else float(given.mean()))
+        summary = design.moments.offset
+        return np.full(len(grid.frame), 0.0 if summary is None else float(summary.mean()))
     return offset
 
 
 def wanted_variables(specs: Any, by: Any, grid: ReferenceGrid) -> tuple[tuple[str, ...], tuple[str, ...], ContrastName | Literal[""]]:
     """Names before and after the bar, and the contrasts asked for before the tilde."""
-    given = _names(by, grid)
+    by_names = _names(by, grid)
     asked: ContrastName | Literal[""] = ""
     if isinstance(specs, str) and specs not in grid.names:
         before, _, side = specs.rpartition("~")
         asked = _asked_contrasts(before.strip(), side.strip())
         left, _, right = side.partition("|")
-        specs, given = left, (*given, *_names(right, grid))
-    wanted = tuple(name for name in _names(specs, grid) if name not in given)
-    return wanted, tuple(dict.fromkeys(given)), asked
+        specs, by_names = left, (*by_names, *_names(right, grid))
+    wanted = tuple(name for name in _names(specs, grid) if name not in by_names)
+    return wanted, tuple(dict.fromkeys(by_names)), asked
 
 
 def _asked_contrasts(before: str, side: str) -> ContrastName | Literal[""]:
@@ -278,14 +278,14 @@ def _asked_contrasts(before: str, side: str) -> ContrastName | Literal[""]:
     return found
 
 
-def _names(given: Any, grid: ReferenceGrid) -> tuple[str, ...]:
-    if given is None:
+def _names(names: Any, grid: ReferenceGrid) -> tuple[str, ...]:
+    if names is None:
         return ()
-    if isinstance(given, str):
-        given = [given] if given in grid.names else [part.strip() for part in re.split(r"[*+:,]", given) if part.strip() not in ("", "1")]
-    if not isinstance(given, Sequence):
-        raise SpecificationError(f"{given!r} names no variables", "specs=", "a name, a list of names, or '~ a | b'")
-    return tuple(dict.fromkeys(check_variable(name, grid.names) for name in given))
+    if isinstance(names, str):
+        names = [names] if names in grid.names else [part.strip() for part in re.split(r"[*+:,]", names) if part.strip() not in ("", "1")]
+    if not isinstance(names, Sequence):
+        raise SpecificationError(f"{names!r} names no variables", "specs=", "a name, a list of names, or '~ a | b'")
+    return tuple(dict.fromkeys(check_variable(name, grid.names) for name in names))
 
 
 def averaging_note(grid: ReferenceGrid, kept: tuple[str, ...], weights: str) -> tuple[str, ...]:

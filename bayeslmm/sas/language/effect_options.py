@@ -254,8 +254,8 @@ def lsmeans_values(values: dict[str, Any]) -> dict[str, Any]:
     at = values.pop("at", ())
     if any(value is None for _, value in at):
         values["at_means"] = True
-    if given := tuple((name, value) for name, value in at if value is not None):
-        values["at"] = given
+    if held := tuple((name, value) for name, value in at if value is not None):
+        values["at"] = held
     return values
 
 
@@ -314,9 +314,9 @@ def read_lsmestimate(cursor: SASCursor) -> LSMEstimateStatement:
     values = slash_options(cursor, LSMESTIMATE_OPTIONS)
     own: dict[str, Any] = {name: values.pop(name) for name in ("divisor", "joint", "chisq", "tail", "testvalue") if name in values}
     shared = own.pop("divisor", ())
-    for name, given in (("DIVISOR", shared), ("TESTVALUE", own.get("testvalue", ()))):
-        if len(given) > len(rows):
-            cursor.fail(f"{name}= gives {len(given)} values for {len(rows)} rows")
+    for name, numbers in (("DIVISOR", shared), ("TESTVALUE", own.get("testvalue", ()))):
+        if len(numbers) > len(rows):
+            cursor.fail(f"{name}= gives {len(numbers)} values for {len(rows)} rows")
     rows = [LSMEstimateRow(r.label, r.values, r.levels, r.divisor * (shared[i] if i < len(shared) else 1.0)) for i, r in enumerate(rows)]
     adjust = values.pop("adjust", "none")
     means = LSMeansStatement((effect,), adjust=adjust, **lsmeans_values(values), spot=spot)

@@ -264,10 +264,10 @@ def _call(cursor: SASCursor, start: SASToken, depth: int) -> FunctionCall:
             found.append(_sum(cursor, depth + 1))
         return tuple(found)
 
-    given = cursor.in_brackets(arguments)
-    if function.kinds(len(given)) is None:
-        cursor.fail_at(start, f"{start.text.upper()}() does not take {len(given)} arguments")
-    return FunctionCall(start.lower, given)
+    operands = cursor.in_brackets(arguments)
+    if function.kinds(len(operands)) is None:
+        cursor.fail_at(start, f"{start.text.upper()}() does not take {len(operands)} arguments")
+    return FunctionCall(start.lower, operands)
 
 
 def _value(cursor: SASCursor) -> float | str | None:

@@ -156,8 +156,8 @@ def lsmeans_families(run: ProgramRun) -> Iterator[LSMeansFamily]:
 def means_of(run: ProgramRun, statement: LSMeansStatement) -> Iterator[LSMeansFamily]:
     """The effects of one statement."""
     setting = MeansSetting(dict(statement.at), statement.at_means or bool(statement.at), statement.om, statement.bylevel)
-    for given in statement.effects:
-        effect = glm_effect(given, run.program.class_names)
+    for named in statement.effects:
+        effect = glm_effect(named, run.program.class_names)
         position = run.layout.position(effect)
         assert position is not None
         labels, L = lsmeans_rows(run.layout, effect, run.background, setting)
@@ -231,8 +231,8 @@ def _differences(run: ProgramRun, family: LSMeansFamily) -> pd.DataFrame:
 
 def adjustment_df(run: ProgramRun, family: LSMeansFamily, tests: TTests) -> Array:
     """Degrees of freedom of adjusted p values and limits: the effect's denominator in the table of Type 3 tests; ADJDFE=ROW the row's."""
-    given = family.statement.df
-    if family.statement.adjdfe == "row" or given is not None:
+    df = family.statement.df
+    if family.statement.adjdfe == "row" or df is not None:
         return tests.df
     source = effect_test(run, family.position, 3).den_df
     return tests.df if np.isnan(source) else np.full(len(tests.df), source)
@@ -249,8 +249,8 @@ def slice_tests(run: ProgramRun) -> pd.DataFrame:
     """Effect, classes, NumDF, DenDF, FValue, ProbF: within each level of the slice, all means tested equal."""
     rows: list[TableColumns] = []
     for family in lsmeans_families(run):
-        for given in family.statement.slice:
-            by = glm_effect(given, run.program.class_names)
+        for effect in family.statement.slice:
+            by = glm_effect(effect, run.program.class_names)
             for label, members in slice_groups(family.effect, family.labels, by):
                 rows.append(_slice(run, family, dict(zip(by.classes, label, strict=True)), members))
     return pd.DataFrame(rows)
