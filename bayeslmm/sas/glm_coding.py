@@ -102,7 +102,7 @@ def class_levels(
             counts[label] = counts.get(label, 0) + int(count)
     first = {label: value for label, value in zip(reversed(labels), reversed(distinct), strict=True) if label is not None}
     levels = _order_levels({label: first[label] for label in counts}, order, counts, known)
-    levels = _reference_last(variable, levels)
+    levels = _reference_last(variable, levels[::-1] if variable.descending else levels)
     position = {label: i for i, label in enumerate(levels)}
     places = np.array([-1 if label is None else position[label] for label in labels], dtype=np.int64)
     return ClassLevels(variable.name, tuple(levels), freeze_codes(places[codes]))

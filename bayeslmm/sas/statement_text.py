@@ -11,6 +11,7 @@ from bayeslmm.sas.language.program import (
     ClassVariable,
     CoefficientRow,
     ContrastStatement,
+    DataSetOptions,
     EstimateStatement,
     LSMeansStatement,
     LSMEstimateRow,
@@ -164,7 +165,8 @@ def _statements(program: MixedProgram) -> Iterator[str]:
     yield from (f"title{i} {sas_quoted(text)};" for i, text in enumerate(program.titles, 1))
     yield from (f"footnote{i} {sas_quoted(text)};" for i, text in enumerate(program.footnotes, 1))
     yield f"proc mixed{_options(_proc(program.proc))};"
-    yield from _line("by", [("descending " if b.descending else "") + sas_name(b.name) for b in program.by])
+    by = [("descending " if b.descending else "") + sas_name(b.name) for b in program.by]
+    yield from _line("by", by + ["notsorted"] * any(b.unsorted for b in program.by))
     yield from _line("class", [_class(c) for c in program.classes])
     yield from _line("where", [condition_text(program.where)] if program.where else [])
     yield from _line("weight", [sas_name(program.weight)] if program.weight else [])
@@ -215,8 +217,9 @@ def _options(words: Iterable[str]) -> str:
 
 
 def _class(variable: ClassVariable) -> str:
-    reference = {"last": "", "first": "(ref=first)", "value": f"(ref={sas_quoted(variable.value)})"}[variable.reference]
-    return sas_name(variable.name) + reference
+    words = {"last": [], "first": ["ref=first"], "value": [f"ref={sas_quoted(variable.value)}"]}[variable.reference]
+    words += ["descending"] if variable.descending else []
+    return sas_name(variable.name) + (f"({' '.join(words)})" if words else "")
 
 
 def _type(cov: CovType) -> str:
@@ -225,10 +228,20 @@ def _type(cov: CovType) -> str:
     return f"type={cov.name.lower()}{order}{coordinates}"
 
 
+def _data_set_words(options: DataSetOptions) -> Iterator[str]:
+    for word, names in (("keep", options.keep), ("drop", options.drop)):
+        yield from [f"{word}={' '.join(map(sas_name, names))}"] if names else []
+    pairs = " ".join(f"{sas_name(old)}={sas_name(new)}" for old, new in options.rename)
+    yield from [f"rename=({pairs})"] if pairs else []
+    yield from [f"where=({condition_text(options.where)})"] if options.where else []
+    yield from [f"firstobs={options.first}"] if options.first > 1 else []
+    yield from [f"obs={options.last}"] if options.last is not None else []
+
+
 def _proc(proc: ProcStatement) -> Iterator[str]:
     if proc.data:
-        where = f"(where=({condition_text(proc.data_where)}))" if proc.data_where else ""
-        yield f"data={'.'.join(map(sas_name, proc.data.split('.')))}{where}"
+        words = " ".join(_data_set_words(proc.data_options))
+        yield f"data={'.'.join(map(sas_name, proc.data.split('.')))}{f'({words})' if words else ''}"
     yield f"method={proc.method}"
     yield from flag_words(
         empirical=proc.empirical,

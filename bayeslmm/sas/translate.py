@@ -299,7 +299,7 @@ def _names_used(program: MixedProgram) -> Iterable[tuple[str, str]]:
     if repeated := program.repeated:
         yield from (("REPEATED", v) for e in (*repeated.effects, repeated.subject, repeated.group) if e for v in e.variables)
         yield from (("REPEATED", v) for v in repeated.type.coordinates)
-    for condition in (program.where, program.proc.data_where):
+    for condition in (program.where, program.proc.data_options.where):
         yield from (("WHERE", v) for v in (columns_in(condition) if condition else ()))
     yield from (("WEIGHT", v) for v in [program.weight] if v)
     yield from (("BY", b.name) for b in program.by)

@@ -2,7 +2,7 @@
 
 The run takes these steps, each from values that stand here or in the modules beside this one.
 
-1. Rows: `rows_where` of `program.where` and of `program.proc.data_where`; one run per group of `program.by`. The columns of
+1. Rows: `rows_where` of `program.where` and of `program.proc.data_options.where`; one run per group of `program.by`. The columns of
    `derived` are added to the frame: a constant, the indicator of a level (GROUP= of RANDOM), a combination of columns as one.
 2. Classes: `class_levels(variable, values, program.proc.order)` for each of `program.classes`, over all rows read; the frame's columns
    become ordered categories in that order, and the coding "sas" makes the last level the reference.

@@ -172,18 +172,6 @@ def predictions_table(run: ProgramRun, *, conditional: bool) -> pd.DataFrame:
     return out
 
 
-def kept_columns(frame: pd.DataFrame, keep: Sequence[str], drop: Sequence[str]) -> pd.DataFrame:
-    """The columns that KEEP= names, in the order of the frame, without those that DROP= names; in any case."""
-    names = {str(name).lower(): str(name) for name in frame.columns}
-    for option, listed in (("KEEP=", keep), ("DROP=", drop)):
-        if strange := next((name for name in listed if name.lower() not in names), None):
-            raise SpecificationError(
-                f"{option} names {strange}, which is no column of the output", "", f"its columns are {', '.join(names.values())}"
-            )
-    wanted = {name.lower() for name in keep} or set(names)
-    return frame[[name for lower, name in names.items() if lower in wanted - {name.lower() for name in drop}]]
-
-
 def _columns(run: ProgramRun, *, conditional: bool) -> dict[str, tuple[Codes, Array]]:
     fit, model = run.fit, run.program.model
     design = fit.design

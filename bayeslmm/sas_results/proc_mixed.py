@@ -22,8 +22,16 @@ from bayeslmm.sas.translation import Translation
 from bayeslmm.sas_results.known_matrices import named_data_sets
 from bayeslmm.sas_results.listing import ListedRun, listing_text
 from bayeslmm.sas_results.mean_squares import variance_table
-from bayeslmm.sas_results.predictions import kept_columns, predictions_table
-from bayeslmm.sas_results.rows import by_groups, prepare_rows, select_rows, whole_frame_of, without_transport_zeros
+from bayeslmm.sas_results.predictions import predictions_table
+from bayeslmm.sas_results.rows import (
+    by_groups,
+    kept_columns,
+    prepare_rows,
+    select_columns,
+    select_rows,
+    whole_frame_of,
+    without_transport_zeros,
+)
 from bayeslmm.sas_results.run import ProgramRun
 from bayeslmm.sas_results.tables import fixed_effects, means_statements, model_information, random_effects, requests
 from bayeslmm.sas_results.tables.influence import influence_table
@@ -201,6 +209,7 @@ def _run_step(
     program: MixedProgram, frame: pd.DataFrame, check: Literal["error", "warn"], data_sets: Mapping[str, pd.DataFrame]
 ) -> MixedResult:
     """One step, its BY groups one after another: a group that fails loses only itself."""
+    frame = select_columns(frame, program.proc.data_options)
     # every column named must be there, before its values are looked at
     _translate(program, frame)
     runs: list[ListedRun] = []

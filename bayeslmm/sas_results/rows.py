@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from bayeslmm._arrays import Array, Codes, Mask
 from bayeslmm.data.columns import TRANSPORT_ZERO, kind_of, series_numbers
 from bayeslmm.data.frame import read_table
-from bayeslmm.errors import DataError, EmptyDataError
+from bayeslmm.errors import DataError, EmptyDataError, SpecificationError
 from bayeslmm.sas.glm_coding import ClassLevels, class_levels, format_level
-from bayeslmm.sas.language.program import ByVariable, ClassVariable, MixedProgram
+from bayeslmm.sas.language.program import ByVariable, ClassVariable, DataSetOptions, MixedProgram
 from bayeslmm.sas.language.where import columns_in, rows_where
 from bayeslmm.sas.translation import Derived, RandomEffect, Translation
 
@@ -61,16 +62,50 @@ def without_transport_zeros(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[st
     return frame.assign(**zeros) if found else frame, tuple(map(str, found))
 
 
+def kept_columns(frame: pd.DataFrame, keep: Sequence[str], drop: Sequence[str]) -> pd.DataFrame:
+    """The columns that KEEP= names, in the order of the frame, without those that DROP= names; in any case."""
+    lower = [str(name).lower() for name in frame.columns]
+    for option, given in (("KEEP=", keep), ("DROP=", drop)):
+        _check_columns(option, given, frame)
+    wanted, unwanted = {name.lower() for name in keep} or set(lower), {name.lower() for name in drop}
+    return frame.loc[:, [name in wanted and name not in unwanted for name in lower]]
+
+
+def _check_columns(option: str, given: Iterable[str], frame: pd.DataFrame) -> None:
+    known = {str(name).lower() for name in frame.columns}
+    if stranger := next((name for name in given if name.lower() not in known), None):
+        columns = ", ".join(map(str, frame.columns[:20]))
+        raise SpecificationError(f"{option} names {stranger}, which is no column", option, f"its columns are {columns}")
+
+
+def select_columns(frame: pd.DataFrame, options: DataSetOptions) -> pd.DataFrame:
+    """The columns of KEEP= and DROP=, under the names of RENAME=."""
+    if options == DataSetOptions(where=options.where, first=options.first, last=options.last):
+        return frame
+    kept = kept_columns(frame, options.keep, options.drop)
+    new = {old.lower(): name for old, name in options.rename}
+    _check_columns("RENAME=", [old for old, _ in options.rename], kept)
+    names = [new.get(str(name).lower(), name) for name in kept.columns]
+    if twice := next((name for name in new.values() if names.count(name) > 1), None):
+        raise SpecificationError(f"RENAME= makes a second column {twice}", "RENAME=", "give it a name that no other column has")
+    return kept.set_axis(names, axis=1)
+
+
 def select_rows(frame: pd.DataFrame, program: MixedProgram) -> pd.DataFrame:
-    """The rows of WHERE statements and WHERE= data set options."""
+    """The rows of WHERE statements and WHERE= data set options; of these, those of FIRSTOBS= and OBS=."""
+    options = program.proc.data_options
     keep = np.ones(len(frame), dtype=np.bool_)
-    for condition in (program.proc.data_where, program.where):
+    for condition in (options.where, program.where):
         if condition is not None:
             keep &= rows_where(condition, {name: _plain(frame[name]) for name in columns_in(condition)})
     if not keep.any():
         what = "the data have no rows" if frame.empty else "no row satisfies the WHERE condition"
         raise EmptyDataError(what, f"{len(frame)} rows read", "compare its values with those of the data; case counts")
-    return frame[keep].reset_index(drop=True)
+    found = frame[keep].iloc[options.first - 1 : options.last].reset_index(drop=True)
+    if found.empty:
+        last = "" if options.last is None else f" OBS={options.last}"
+        raise EmptyDataError(f"FIRSTOBS={options.first}{last} leaves no row", f"{keep.sum()} rows", "OBS= is the number of the last row")
+    return found
 
 
 def _plain(series: pd.Series[Any]) -> NDArray[Any]:
@@ -100,10 +135,25 @@ def by_groups(frame: pd.DataFrame, by: Sequence[ByVariable]) -> Iterator[tuple[d
         yield {}, frame
         return
     names = [variable.name for variable in by]
+    if any(variable.unsorted for variable in by):
+        yield from _runs(frame, names)
+        return
     codes = np.stack([_ranks(frame[variable.name], descending=variable.descending) for variable in by])
     combinations, group = np.unique(codes, axis=1, return_inverse=True)
     for k in range(combinations.shape[1]):
         rows = frame[group.ravel() == k].reset_index(drop=True)
+        yield {name: rows[name].iloc[0] for name in names}, rows
+
+
+def _runs(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """NOTSORTED: rows of the same values that stand together, in their order."""
+    codes = np.stack([_ranks(frame[name], descending=False) for name in names])
+    starts = np.r_[0, np.flatnonzero((codes[:, 1:] != codes[:, :-1]).any(axis=0)) + 1, len(frame)]
+    if np.unique(codes[:, starts[:-1]], axis=1).shape[1] < len(starts) - 1:
+        what, remedy = "rows of a BY group do not stand together", "leave NOTSORTED out: groups are then formed by their values"
+        raise DataError(what, f"BY {' '.join(names)} NOTSORTED", remedy)
+    for start, end in pairwise(starts.tolist()):
+        rows = frame.iloc[start:end].reset_index(drop=True)
         yield {name: rows[name].iloc[0] for name in names}, rows
 
 

@@ -266,6 +266,13 @@ CASES = (
         "containment",
     ),
     Case(
+        "chosen_rows",
+        "proc mixed data=w(keep=y0 lab dose day drop=x rename=(y0=y) where=(dose > 1) firstobs=2 obs=50); "
+        "class lab(ref='2' descending); model y = dose; random lab; by day notsorted; run;",
+        "y ~ 1 + dose + (1 | lab)",
+        "containment",
+    ),
+    Case(
         "factor_analytic_variety_trial",
         "proc mixed data=v; class env variety; model y = env; random env / subject=variety type=fa(1); run;",
         "y ~ 1 + env + fa(0 + env | variety, 1)",

@@ -111,7 +111,7 @@ def test_matrices_of_chosen_subjects() -> None:
 
 def test_reference_levels() -> None:
     program = parse_program("proc mixed; class a(ref='B') b(ref=first) c d(ref=last) / ref=first; model y = a; run;")
-    assert [(c.reference, c.value) for c in program.classes] == [("value", "B"), ("first", ""), ("first", ""), ("first", "")]
+    assert [(c.reference, c.value) for c in program.classes] == [("value", "B"), ("first", ""), ("first", ""), ("last", "")]
 
 
 def test_titles_are_kept_and_ods_is_left_alone() -> None:
@@ -125,7 +125,7 @@ def test_titles_are_kept_and_ods_is_left_alone() -> None:
 def test_data_set_options_may_filter() -> None:
     program = parse_program("proc mixed data=lib.a(where=(x > 1)); model y = x; run;")
     assert program.proc.data == "lib.a"
-    assert program.proc.data_where is not None
+    assert program.proc.data_options.where is not None
 
 
 def test_a_spot_shows_the_line_and_the_place() -> None:

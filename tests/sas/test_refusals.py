@@ -13,7 +13,7 @@ HEAD = "proc mixed; class a b id v; model y = a x"
 UNSUPPORTED = {
     "macro variable": "proc mixed data=&d; model y=x; run;",
     "EMPIRICAL=MBN": "proc mixed empirical=mbn; model y=x; run;",
-    "KEEP": "proc mixed data=a(keep=x); model y=x; run;",
+    "INDSNAME": "proc mixed data=a(indsname=x); model y=x; run;",
     "TRUNCATE": "proc mixed; class a / truncate; model y=a; run;",
     "one response": "proc mixed; model y z = x; run;",
     "LDATA": f"{HEAD}; repeated / type=lin(1) ldata=k subject=id; run;",
@@ -28,7 +28,7 @@ UNSUPPORTED = {
     "STEPDOWN": f"{HEAD}; lsmestimate a 1 -1 / adjust=bon stepdown; run;",
     "ELSM": f"{HEAD}; lsmestimate a 1 -1 / elsm; run;",
     "PRIOR": f"{HEAD}; prior / out=p; run;",
-    "NOTSORTED": f"{HEAD}; by b notsorted; run;",
+    "GROUPFORMAT": f"{HEAD}; by b groupformat; run;",
     "LOWERB": f"{HEAD}; parms (1) / lowerb=0; run;",
     "function PUT": f"{HEAD}; where put(a, 8.) = 'B'; run;",
     "literal": f"{HEAD}; where x > '01'x; run;",

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import BayesLMMWarning, DesignError, FormulaError, IdentifiabilityError, SpecificationError
+from bayeslmm.errors import (
+    BayesLMMError,
+    BayesLMMWarning,
+    DataError,
+    DesignError,
+    FormulaError,
+    IdentifiabilityError,
+    SpecificationError,
+)
 from bayeslmm.sas.language.tokens import prepare_text
 from tests.sas_results.sets import data
 
@@ -127,3 +137,74 @@ def test_nofullz_changes_nothing_since_levels_that_do_not_occur_have_no_columns(
     text = "proc mixed; class Subject Sex; model distance = age Sex; random int age / sub=Subject type=vc {}; run;"
     plain, asked = (blm.proc_mixed(text.format(option), growth()) for option in ("", "nofullz"))
     assert plain["CovParms"].equals(asked["CovParms"])
+
+
+DATA_SET = "proc mixed data=d({}); class Subject Sex; model distance = age Sex / s; random int / subject=Subject; {} run;"
+
+
+def _chosen(frame: pd.DataFrame) -> pd.DataFrame:
+    return blm.proc_mixed(DATA_SET.format("", ""), frame)["SolutionF"]
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        ("keep=Subject sex age distance", lambda d: d),
+        ("drop=extra", lambda d: d),
+        ("firstobs=5 obs=80", lambda d: d.iloc[4:80]),
+        ("obs=max firstobs=9", lambda d: d.iloc[8:]),
+        ("where=(age > 8) obs=60", lambda d: d[d["age"] > 8].iloc[:60]),
+    ],
+)
+def test_data_set_options_choose_rows_and_columns(options: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    frame = growth().assign(extra=1.0)
+    pd.testing.assert_frame_equal(blm.proc_mixed(DATA_SET.format(options, ""), frame)["SolutionF"], _chosen(change(frame)))
+
+
+def test_columns_are_renamed_before_a_condition_is_read() -> None:
+    frame = growth()
+    given = frame.rename(columns={"distance": "y0", "age": "YEARS"})
+    options = "rename=(y0=distance years=age) where=(age > 8)"
+    found = blm.proc_mixed(DATA_SET.format(options, ""), given)
+    pd.testing.assert_frame_equal(found["SolutionF"], _chosen(frame[frame["age"] > 8]))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("keep=Subject nope", "KEEP= names nope"),
+        ("drop=nope", "DROP= names nope"),
+        ("rename=(nope=age)", "RENAME= names nope"),
+        ("rename=(Sex=age)", "second column age"),
+        ("keep=Subject Sex age", "no column distance"),
+        ("firstobs=5000", "leaves no row"),
+        ("obs=5 obs=6", "given twice"),
+    ],
+)
+def test_data_set_options_that_cannot_be_met_are_refused(options: str, says: str) -> None:
+    with pytest.raises(BayesLMMError, match=says):
+        blm.proc_mixed(DATA_SET.format(options, ""), growth())
+
+
+def test_groups_that_stand_together_need_no_order() -> None:
+    frame = growth().sort_values("Sex", ascending=False, kind="stable")
+    text = "proc mixed; class Subject; model distance = age / s; random int / subject=Subject; by Sex {}; run;"
+    given, by_value = (blm.proc_mixed(text.format(word), frame)["SolutionF"] for word in ("notsorted", ""))
+    assert given["Sex"].tolist() == by_value["Sex"].tolist()[::-1]
+    keys = ["Sex", "Effect"]
+    pd.testing.assert_frame_equal(given.sort_values(keys, ignore_index=True), by_value.sort_values(keys, ignore_index=True))
+    with pytest.raises(DataError, match="do not stand together"):
+        blm.proc_mixed(text.format("notsorted"), growth().sample(frac=1.0, random_state=1))
+
+
+@pytest.mark.parametrize("words", ["Sex(descending)", "Sex(desc) Subject(ref=first)", "Sex / descending"])
+def test_descending_levels_have_the_first_as_their_reference(words: str) -> None:
+    text = "proc mixed; class {} {}; model distance = age Sex / s; random int / subject=Subject; run;"
+    rest = "" if "Subject" in words or "/" in words else "Subject"
+    words = words.replace("Sex /", "Subject Sex /")
+    found = blm.proc_mixed(text.format(rest, words), growth())
+    sex = found["SolutionF"].loc[found["SolutionF"]["Effect"] == "Sex"]
+    assert sex["Sex"].tolist() == ["Male", "Female"]
+    assert sex["Estimate"].tolist()[1] == 0.0
+    plain = _chosen(growth())
+    assert sex["Estimate"].tolist()[0] == pytest.approx(-plain.loc[plain["Effect"] == "Sex", "Estimate"].tolist()[0], rel=1e-9)

@@ -12,9 +12,9 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, SASEffect, parse_effect
-from bayeslmm.sas.language.program import InfluenceRequest
+from bayeslmm.sas.language.program import DataSetOptions, InfluenceRequest
 from bayeslmm.sas.language.tokens import SASCursor, SASToken
-from bayeslmm.sas.language.where import Condition, parse_condition
+from bayeslmm.sas.language.where import parse_condition
 
 ValueReader = Callable[[SASCursor], Any]
 
@@ -218,20 +218,60 @@ _METHODS = {name: name for name in ("reml", "ml", "type1", "type2", "type3", "mi
 _DIAGNOSTIC = "the frames of result.fit hold what it is made of"
 
 
-def _data(cursor: SASCursor) -> tuple[str, Condition | None]:
-    """`=name` or `=name(where=(condition))`."""
+def _data(cursor: SASCursor) -> tuple[str, DataSetOptions]:
+    """`=name` or `=name(keep=a b rename=(a=c) where=(condition) obs=10)`."""
     cursor.expect("=")
     name = read_dataset(cursor)
-    condition: Condition | None = None
+    found: dict[str, Any] = {}
     if cursor.accept("("):
         while not cursor.accept(")"):
             token = cursor.token
-            if cursor.word() != "where":
-                remedy = "change the frame before the program is run"
+            option = _DATA_SET_OPTIONS.get(cursor.word())
+            if option is None:
+                remedy = "KEEP=, DROP=, RENAME=, WHERE=, FIRSTOBS= and OBS= are; change the frame before the program is run"
                 cursor.not_supported_at(token, f"the data set option {token.text.upper()}= is not supported", remedy)
+            if option.field in found:
+                cursor.fail_at(token, f"the data set option {token.text.upper()}= is given twice")
             cursor.expect("=")
-            condition = cursor.in_brackets(lambda: parse_condition(cursor))
-    return name, condition
+            found[option.field] = option.read(cursor)
+    return name, DataSetOptions(**found)
+
+
+def _column_list(cursor: SASCursor) -> tuple[str, ...]:
+    """Names up to the next option."""
+    names: list[str] = []
+    while cursor.token.kind == "name" and not cursor.ahead.is_symbol("="):
+        names.append(cursor.name())
+    return tuple(names)
+
+
+def _new_names(cursor: SASCursor) -> tuple[tuple[str, str], ...]:
+    """`(old=new ...)`."""
+    cursor.expect("(")
+    pairs: list[tuple[str, str]] = []
+    while not cursor.accept(")"):
+        old = cursor.name()
+        cursor.expect("=")
+        pairs.append((old, cursor.name()))
+    return tuple(pairs)
+
+
+def _last_row(cursor: SASCursor) -> int | None:
+    """A whole number, or MAX."""
+    if cursor.sees_word("max"):
+        cursor.take()
+        return None
+    return cursor.integer()
+
+
+_DATA_SET_OPTIONS: Mapping[str, StatementOption] = {
+    "keep": StatementOption("keep", _column_list),
+    "drop": StatementOption("drop", _column_list),
+    "rename": StatementOption("rename", _new_names),
+    "where": StatementOption("where", lambda cursor: cursor.in_brackets(lambda: parse_condition(cursor))),
+    "firstobs": StatementOption("first", read_whole),
+    "obs": StatementOption("last", _last_row),
+}
 
 
 def _empirical(cursor: SASCursor) -> bool:
@@ -329,8 +369,7 @@ def _output_data(cursor: SASCursor) -> tuple[str, tuple[str, ...], tuple[str, ..
                 remedy = "KEEP= and DROP= are; change the frame that comes back"
                 cursor.not_supported_at(token, f"the data set option {token.text.upper()}= is not supported", remedy)
             cursor.expect("=")
-            while cursor.token.kind == "name" and not cursor.ahead.is_symbol("="):
-                named[option] += (cursor.name(),)
+            named[option] += _column_list(cursor)
     return name, named["keep"], named["drop"]
 
 
@@ -458,7 +497,7 @@ def proc_values(values: dict[str, Any]) -> dict[str, Any]:
     for name in ("info", "lognote"):
         values.pop(name, None)
     if "data" in values:
-        values["data"], values["data_where"] = values["data"]
+        values["data"], values["data_options"] = values["data"]
     if "alpha" in values:  # ALPHA= alone asks for the limits as well, here and in MODEL
         values.setdefault("cl", "default")
     return values

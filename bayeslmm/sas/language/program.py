@@ -24,17 +24,33 @@ Adjust = Literal["none", "bonferroni", "dunnett", "scheffe", "sidak", "simulate"
 
 
 @dataclass(frozen=True, slots=True)
+class DataSetOptions:
+    """What stands in brackets behind the name of a data set, in the order in which SAS applies it.
+
+    keep, drop : columns, by their old names; rename : (old, new); where : a condition on the new names
+    first, last : FIRSTOBS= and OBS=, which count the rows that satisfy the conditions; None for all
+    """
+
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    rename: tuple[tuple[str, str], ...] = ()
+    where: Condition | None = None
+    first: int = 1
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ProcStatement:
     """PROC MIXED and its options.
 
-    data : name of the data set, "" when none is given; data_where : condition of DATA=name(where=(...))
+    data : name of the data set, "" when none is given; data_options : of DATA=name(...)
     noclprint : None, or the number of levels from which the values of a class are not listed (0: the table is left out)
     criterion : CONVH=, CONVF= or CONVG= and its value
     scoring : SCORING=k: the first k iterations, and the reported covariance matrix, use the expected information
     """
 
     data: str = ""
-    data_where: Condition | None = None
+    data_options: DataSetOptions = DataSetOptions()
     method: Literal["reml", "ml", "type1", "type2", "type3", "mivque0"] = "reml"
     empirical: bool = False
     covtest: bool = False
@@ -65,11 +81,15 @@ class ProcStatement:
 
 @dataclass(frozen=True, slots=True)
 class ClassVariable:
-    """A variable of the CLASS statement; its reference level is the last one unless REF= says "first" or names a value."""
+    """A variable of the CLASS statement; its reference level is the last one unless REF= says "first" or names a value.
+
+    descending : the levels in the reverse of their order
+    """
 
     name: str
     reference: Literal["last", "first", "value"] = "last"
     value: str = ""
+    descending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,10 +325,11 @@ class ParmsStatement:
 
 @dataclass(frozen=True, slots=True)
 class ByVariable:
-    """A variable of the BY statement."""
+    """A variable of the BY statement; unsorted : NOTSORTED, groups in the order of the rows."""
 
     name: str
     descending: bool = False
+    unsorted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

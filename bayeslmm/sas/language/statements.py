@@ -49,12 +49,11 @@ def read_proc(cursor: SASCursor) -> ProcStatement:
 
 def read_class(cursor: SASCursor) -> tuple[ClassVariable, ...]:
     """CLASS a b(ref='x') / ref=first."""
-    variables = list(cursor.until_options(lambda: _class_variable(cursor)))
-    if not variables:
+    found = list(cursor.until_options(lambda: _class_variable(cursor)))
+    if not found:
         cursor.fail("CLASS names no variable")
-    if cursor.accept("/"):
-        reference = _class_option(cursor)
-        variables = [ClassVariable(v.name, *reference) if v.reference == "last" and not v.value else v for v in variables]
+    common = _class_options(cursor) if cursor.accept("/") else {}
+    variables = [replace(variable, **{**common, **own}) for variable, own in found]
     cursor.finish()
     names = [v.name for v in variables]
     if twice := next((n for n in names if names.count(n) > 1), None):
@@ -62,18 +61,30 @@ def read_class(cursor: SASCursor) -> tuple[ClassVariable, ...]:
     return tuple(variables)
 
 
-def _class_variable(cursor: SASCursor) -> ClassVariable:
+def _class_variable(cursor: SASCursor) -> tuple[ClassVariable, dict[str, Any]]:
+    """The variable, and its own options."""
     name = cursor.name()
-    return ClassVariable(name, *cursor.in_brackets(lambda: _class_option(cursor))) if cursor.sees("(") else ClassVariable(name)
+    return ClassVariable(name), cursor.in_brackets(lambda: _class_options(cursor)) if cursor.sees("(") else {}
 
 
-def _class_option(cursor: SASCursor) -> tuple[Any, str]:
-    token = cursor.token
-    if cursor.word() != "ref":
-        cursor.not_supported_at(
-            token, f"the option {token.text.upper()} of the CLASS statement is not supported", "REF= is; levels are not cut"
-        )
-    cursor.expect("=")
+def _class_options(cursor: SASCursor) -> dict[str, Any]:
+    """REF= and DESCENDING, as fields of `ClassVariable`."""
+    found: dict[str, Any] = {}
+    while not cursor.at_end and not cursor.sees(")"):
+        token = cursor.token
+        word = cursor.word()
+        if word in {"descending", "desc"}:
+            found["descending"] = True
+        elif word == "ref":
+            cursor.expect("=")
+            found["reference"], found["value"] = _reference(cursor)
+        else:
+            remedy = "REF= and DESCENDING are; levels are not cut"
+            cursor.not_supported_at(token, f"the option {token.text.upper()} of the CLASS statement is not supported", remedy)
+    return found
+
+
+def _reference(cursor: SASCursor) -> tuple[str, str]:
     value = cursor.take()
     if value.kind == "name" and value.lower in _REFERENCE_WORDS:
         return value.lower, ""
@@ -218,21 +229,24 @@ def read_condition(cursor: SASCursor) -> Condition:
 
 
 def read_by(cursor: SASCursor) -> tuple[ByVariable, ...]:
-    """BY a descending b."""
+    """BY a descending b notsorted."""
     variables: list[ByVariable] = []
+    unsorted = False
     while not cursor.at_end:
         token = cursor.token
         descending = cursor.sees_word("descending")
         if descending:
             cursor.take()
-        if cursor.sees_word("notsorted", "groupformat"):
-            cursor.not_supported_at(
-                token, f"{cursor.token.text.upper()} in BY is not supported", "groups are formed by value, sorted or not"
-            )
+        if cursor.sees_word("groupformat"):
+            cursor.not_supported_at(token, "GROUPFORMAT in BY is not supported", "groups are formed by the values of the frame")
+        if cursor.sees_word("notsorted"):
+            cursor.take()
+            unsorted = True
+            continue
         variables.append(ByVariable(cursor.name(), descending))
     if not variables:
         cursor.fail("BY names no variable")
-    return tuple(variables)
+    return tuple(replace(variable, unsorted=unsorted) for variable in variables)
 
 
 def read_names(cursor: SASCursor) -> tuple[str, ...]:
