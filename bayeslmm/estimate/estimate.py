@@ -24,9 +24,16 @@ from bayeslmm.estimate.checks import (
     step_off,
     typical_sd,
 )
-from bayeslmm.estimate.error_boundary import OWN_SD, VANISHING_SD, error_boundary_checks, singular_errors, vanishing_strata, without_strata
+from bayeslmm.estimate.error_boundary import (
+    OWN_SD,
+    VANISHING_SD,
+    error_boundary_checks,
+    singular_errors,
+    unbounded,
+    vanishing_strata,
+    without_strata,
+)
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interrupted, Outcome, minimise_criterion
-from bayeslmm.estimate.unbounded import unbounded
 from bayeslmm.likelihood.criterion import CriterionPoint, Method, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem

@@ -24,8 +24,7 @@ from bayeslmm.model.lmm import LMM
 from bayeslmm.model.partitioned import model_of_sums
 from bayeslmm.results.archive import BROKEN, Arrays, from_json, open_frame, read_archive
 from bayeslmm.results.foreign_names import answers_keywords
-from bayeslmm.results.store import open_design, open_estimate, require_same_estimates
-from bayeslmm.results.stored_sums import open_sums
+from bayeslmm.results.store import open_design, open_estimate, open_sums, require_same_estimates
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 

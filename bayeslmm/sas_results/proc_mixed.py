@@ -19,10 +19,10 @@ from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.sas.language.statements import parse_programs
 from bayeslmm.sas.translate import translate
 from bayeslmm.sas.translation import Translation
-from bayeslmm.sas_results.known_matrices import named_data_sets
 from bayeslmm.sas_results.listing import ListedRun, listing_text
 from bayeslmm.sas_results.mean_squares import variance_table
 from bayeslmm.sas_results.predictions import predictions_table
+from bayeslmm.sas_results.random_columns import named_data_sets
 from bayeslmm.sas_results.rows import (
     by_groups,
     kept_columns,

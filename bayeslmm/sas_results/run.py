@@ -42,10 +42,9 @@ from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas.language.program import MixedProgram
 from bayeslmm.sas.translation import RandomEffect, Translation
 from bayeslmm.sas_results.covariance_parameters import CovarianceListing, CovParm, tau_of
-from bayeslmm.sas_results.known_matrices import known_matrices
 from bayeslmm.sas_results.mean_squares import components_point, require_components, without_bounds
 from bayeslmm.sas_results.parms import FixedParameterInference, ParmsSearch, fit_at_values, fit_with_parms
-from bayeslmm.sas_results.random_columns import RandomColumn, sas_random_columns, structure_orders
+from bayeslmm.sas_results.random_columns import RandomColumn, known_matrices, sas_random_columns, structure_orders
 from bayeslmm.sas_results.rows import CellCounts, ProgramRows, class_of, model_columns, random_cells
 from bayeslmm.sas_results.variance_components import ComponentsInference, ComponentsPoint
 from bayeslmm.specification.model_spec import ModelSpec

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 
 import bayeslmm as blm
 from bayeslmm.errors import DesignError, IdentifiabilityError
-from bayeslmm.estimate.unbounded import unbounded
+from bayeslmm.estimate.error_boundary import unbounded
 from bayeslmm.likelihood.problem import Problem
 from benchmarks.optimum import compared
 from benchmarks.random_designs import random_design
