@@ -33,6 +33,15 @@ def require_regular(path: Path) -> None:
         raise StoreError("this is no regular file", str(path), "name a file")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Errors: StoreError where a file is in the way, or the place is closed to writing."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise StoreError(f"the folder could not be made: {reason}", str(path), "name another folder, or check permissions") from None
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file through a temporary one beside it: new or untouched, never half.
 

@@ -235,6 +235,10 @@ def optional_packages() -> Iterator[None]:
         extra = OPTIONAL[absent]
         more = "" if extra == "bayes" else ", for graphs and method=\"hierarchical\"; sample() alone needs 'bayeslmm[bayes]'"
         raise DependencyError(f"{absent} is not installed", str(error), f"pip install 'bayeslmm[{extra}]'{more}") from error
+    except OSError as error:  # PyTensor makes a folder for compiled code as it is imported
+        what = f"a package cannot be loaded: {(error.strerror or type(error).__name__).lower()}"
+        remedy = "set the environment variable PYTENSOR_FLAGS to base_compiledir=FOLDER, a folder that can be written, before Python starts"
+        raise DependencyError(what, str(error.filename or error), remedy) from error
 
 
 def optional(name: str) -> Any:

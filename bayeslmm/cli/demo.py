@@ -11,9 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 import bayeslmm as blm
-from bayeslmm._io import require_regular, write_atomically
+from bayeslmm._io import make_folder, require_regular, write_atomically
 from bayeslmm.datasets import simulate_trial
 from bayeslmm.errors import DataError, EmptyDataError
+from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.model.fit import Fit
 from bayeslmm.reports.fit import fit_page
 from bayeslmm.reports.page import draw_figure, save_picture
@@ -59,14 +60,14 @@ def run_demo(data: Path | None, out: Path, step: Step = lambda _: None) -> Demo:
     step("reading the trial")
     frame = read_trial(data)
     step(f"fitting {FORMULA} by REML")
-    fit = blm.LMM(FORMULA, frame).fit()
+    fit = require_finished(blm.LMM(FORMULA, frame).fit())
+    make_folder(out)
     step("tables")
     estimates = fit.tidy("fixed", conf_int=True)
     predictions = fit.augment()
     step("figure")
     lines = draw_figure(lambda ax: lines_over_visits(fit, ax), 8.0, 4.8)
     step("report")
-    out.mkdir(parents=True, exist_ok=True)
     page = fit_page(fit, title="Change of visual acuity over visits")
     page.lead = f"{source_of(data, frame)} {page.lead}"
     first = page.section("Visits", place=0)

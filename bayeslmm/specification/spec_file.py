@@ -68,17 +68,23 @@ def read_regular(path: Path, where: str, limit: int) -> bytes:
     try:
         handle = os.open(path, flags)
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise SpecificationError(f"the file cannot be read: {reason}", f"{where}: {path}", "check its name and its permissions") from None
+        raise _unreadable(error, path, where) from None
     try:
         _require_regular(os.fstat(handle), path, where, limit)
         with os.fdopen(handle, "rb", closefd=False) as file:
             content = file.read(limit + 1)
+    except OSError as error:
+        raise _unreadable(error, path, where) from None
     finally:
         os.close(handle)
     if len(content) > limit:
         raise SpecificationError("the file grew beyond the limit while it was read", f"{where}: {path}", f"the limit is {limit:,}")
     return content
+
+
+def _unreadable(error: OSError, path: Path, where: str) -> SpecificationError:
+    reason = (error.strerror or type(error).__name__).lower()
+    return SpecificationError(f"the file cannot be read: {reason}", f"{where}: {path}", "check its name and its permissions")
 
 
 def _require_regular(found: os.stat_result, path: Path, where: str, limit: int) -> None:

@@ -134,3 +134,18 @@ def test_the_help_does_not_wait_for_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that opens and cannot be read is Linux's")
+@pytest.mark.parametrize("command", [["fit"], ["demo", "--data"]])
+def test_a_file_that_fails_while_it_is_read_is_an_input_error(command: list[str]) -> None:
+    done = run(app, [*command, "/proc/self/mem"])
+    assert done.exit_code == 2
+    assert "cannot be read" in done.output
+
+
+def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path: Path, small_trial: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(app, ["demo", "--data", str(small_trial), "--out", str(tmp_path / "file" / "demo")])
+    assert done.exit_code == 2
+    assert "the folder could not be made" in done.output

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bayeslmm.errors import OPTIONAL, DependencyError, optional
+from bayeslmm.errors import OPTIONAL, DependencyError, optional, optional_packages
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -74,3 +74,10 @@ def test_every_remedy_quotes_its_extra() -> None:
     for path in (ROOT / "bayeslmm").rglob("*.py"):
         for line in path.read_text(encoding="utf-8").splitlines():
             assert not re.search(r"pip install bayeslmm\[", line), f"{path}: {line}"
+
+
+def test_a_package_whose_folder_cannot_be_made_is_told_apart_from_an_absent_one() -> None:
+    with pytest.raises(DependencyError, match="cannot be loaded") as told, optional_packages():
+        raise FileNotFoundError(2, "No such file or directory", "/nowhere/.pytensor")
+    assert told.value.where == "/nowhere/.pytensor"
+    assert "base_compiledir" in told.value.remedy
