@@ -108,11 +108,12 @@ def fit(
     """Fit the model of a spec file and print its summary."""
     with outcome(), progress(Path(model).name) as step:
         from bayeslmm.cli.verify import gallery_file
+        from bayeslmm.estimate.estimate import require_finished
 
         step("reading")
         specified = blm.read_model(gallery_file(model))
         step(f"fitting by {method}")
-        fit, posterior = specified.fit(method.value), None
+        fit, posterior = require_finished(specified.fit(method.value)), None
         if sample:
             step("drawing from the posterior")
             posterior = specified.sample(seed=seed)

@@ -12,6 +12,7 @@ from typing import Any
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, SpecificationError
+from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.specification.spec_file import Reference
 from bayeslmm.specification.toml import read_references
 
@@ -355,7 +356,7 @@ def compare_with_published(path: Path) -> Iterator[ComparedSource]:
         start = time.perf_counter()
         try:
             if reference.method not in fits:
-                fits[reference.method] = model.fit(reference.method)
+                fits[reference.method] = require_finished(model.fit(reference.method))
             figures = tuple(figures_of(reference, fits[reference.method], model))
             error = None
         except BayesLMMError as failure:

@@ -16,6 +16,7 @@ from bayeslmm._arrays import Array
 from bayeslmm._validation import require_mapping, require_one_of
 from bayeslmm.datasets import load_dataset
 from bayeslmm.errors import DataError, DesignError, SpecificationError
+from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.formula import parse_formula
 from bayeslmm.model.fit import AssumedFit, Fit
 from bayeslmm.model.fit_batches import attempt_fit, warn_of_failures
@@ -282,7 +283,7 @@ def fit_by(
 
 
 def _fit_rows(arguments: ModelArguments, frame: pd.DataFrame, method: LikelihoodKind) -> Fit:
-    return LMM.of(arguments, frame).fit(method)
+    return require_finished(LMM.of(arguments, frame).fit(method))
 
 
 @answers_keywords

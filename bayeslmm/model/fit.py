@@ -12,6 +12,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.errors import SpecificationError
+from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.model.summary import Summary, summarise
 from bayeslmm.results import foreign_names
 from bayeslmm.results.estimates import Estimates
@@ -1264,7 +1265,7 @@ class Fit(Estimates):
 
         frame, response = standardized_data(self)
         model = self.model.updated(None, frame, {})
-        again = self._of(model.with_response(response).fit(self.method))
+        again = self._of(require_finished(model.with_response(response).fit(self.method)))
         return again.tidy(conf_int=True, conf_level=conf_level, df=df)
 
     def to_table(

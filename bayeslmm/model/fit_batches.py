@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bayeslmm._arrays import Array, Codes, fill_mask, numbers_of
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, SpecificationError, warn_user
+from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.intervals.resampling import without
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.model.fit import Fit
@@ -37,7 +38,7 @@ def fit_many(model: BatchModel, Y: Frame | ArrayLike, method: LikelihoodKind = "
 
     def source(position: int) -> Fit:
         rows = finite[:, position]
-        return _with_rows(model, rows).with_response(values[rows, position]).fit(method)
+        return require_finished(_with_rows(model, rows).with_response(values[rows, position]).fit(method))
 
     with progress_bar("responses", count, progress) as advance:
         for members, rows in _patterns(finite):

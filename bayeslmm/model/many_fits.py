@@ -15,6 +15,7 @@ from scipy import special
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.errors import SpecificationError
+from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.fixed_effects.tests import check_options, fixed_effects
 from bayeslmm.inference.many_responses import ResponseFits, ResponseProblem, fit_responses, satterthwaite_rows
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
@@ -98,7 +99,7 @@ class ResponseBatch:
             degrees = satterthwaite_rows(self.responses, self.fits, own, self.restricted)
         else:
             # counted from the design: the same for every response
-            fit = self.model.with_response(self.Y[:, 0]).fit("REML" if self.restricted else "ML")
+            fit = require_finished(self.model.with_response(self.Y[:, 0]).fit("REML" if self.restricted else "ML"))
             effects = fixed_effects(fit, df, None, "expected")
             counted = effects.coefficients().df if L is None else effects.denominators(L)
             degrees = np.broadcast_to(counted, estimate.shape)

@@ -13,6 +13,7 @@ from bayeslmm._arrays import Array, numbers_of
 from bayeslmm._validation import require_one_of
 from bayeslmm.data.expressions import read_atom
 from bayeslmm.errors import DataError, DependencyError, PredictionError, SpecificationError
+from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.formula.parse import parse_formula
 from bayeslmm.model.lmm import LMM
 from bayeslmm.results.fitted import as_pandas
@@ -166,7 +167,7 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             check=self.check,
             functions=self.functions,
         )
-        self.fit_: Fit = model.fit(self.method)
+        self.fit_: Fit = require_finished(model.fit(self.method))
         self.feature_names_in_ = np.array([column for column in frame.columns if column != name], dtype=object)
         self.n_features_in_ = len(self.feature_names_in_)
         return self

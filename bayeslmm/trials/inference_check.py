@@ -13,7 +13,9 @@ from scipy import special
 from bayeslmm._arrays import Array, seed_sequence, unspent
 from bayeslmm._validation import require_count, require_names, require_one_of
 from bayeslmm.errors import BayesLMMError, SpecificationError, printable_text
+from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
+from bayeslmm.inference.intervals.bootstrap import bootstrap
 from bayeslmm.inference.tidy import confint
 from bayeslmm.likelihood.structured.residual_covariance import visit_covariances
 from bayeslmm.results.estimates import Estimates
@@ -219,13 +221,13 @@ def _one_by_one(
         "satterthwaite": lambda own: fixed_effects(own, "satterthwaite", None, "expected").t(np.eye(len(own.fixef_kept))).limits(level),
         "kenward-roger": lambda own: fixed_effects(own, "kenward-roger", None, "expected").t(np.eye(len(own.fixef_kept))).limits(level),
         "sandwich": lambda own: fixed_effects(own, "satterthwaite", "CR2", "expected").t(np.eye(len(own.fixef_kept))).limits(level),
-        "profile": lambda own: _interval(own, "profile", level),
-        "bootstrap": lambda own: _interval(own, "bootstrap", level),
+        "profile": lambda own: _profile_limits(own, level),
+        "bootstrap": lambda own: _bootstrap_limits(own, level),
     }
     found = {method: np.full((n, len(fit.fixef_kept)), np.nan) for method in methods}
     for b, y in enumerate(Y.T):
         try:
-            own = fit.model.with_response(y).fit(fit.method)
+            own = require_finished(fit.model.with_response(y).fit(fit.method))
             limits = {method: ways[method](own) for method in methods}
         except BayesLMMError:
             continue
@@ -236,10 +238,17 @@ def _one_by_one(
     return found
 
 
-def _interval(own: Any, method: Any, level: float) -> tuple[Array, Array]:
+def _profile_limits(own: Any, level: float) -> tuple[Array, Array]:
     names = [own.design.coef_names[i] for i in own.design.kept]
-    options: dict[str, Any] = {"terms": names} if method == "profile" else {"n": 200, "seed": 1}
-    table = confint(own, method, level, **options).set_index("term").loc[names]
+    table = confint(own, "profile", level, terms=names).set_index("term").loc[names]
+    return table["conf_low"].to_numpy(float), table["conf_high"].to_numpy(float)
+
+
+def _bootstrap_limits(own: Any, level: float) -> tuple[Array, Array]:
+    replicates = bootstrap(own, 200, 1)
+    if replicates.interrupted:
+        raise KeyboardInterrupt
+    table = replicates.confint(level).set_index("term").loc[[own.design.coef_names[i] for i in own.design.kept]]
     return table["conf_low"].to_numpy(float), table["conf_high"].to_numpy(float)
 
 

@@ -19,6 +19,7 @@ from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, 
 from bayeslmm.data.design import Design
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError, printable_text
+from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.fixed_effects.tests import Inference, check_options, fixed_effects
 from bayeslmm.inference.intervals.batch_refit import (
     FunctionTests,
@@ -568,7 +569,7 @@ def _one_by_one(
     for y in Y.T:
         try:
             other = model.with_response(y) if lost is None else _observed_model(fit, y, lost.kept(rng))
-            own = other.fit(fit.method)
+            own = require_finished(other.fit(fit.method))
             effects = fixed_effects(own, df, None, "expected")  # type: ignore[arg-type]
             if len(test.L) > 1:
                 rejected.append(effects.joint(test.L, test.rhs).p_value < alpha)

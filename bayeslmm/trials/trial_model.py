@@ -15,6 +15,7 @@ from bayeslmm.data.expressions import atom_name
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.notes import order_by_number, ordered_factor
 from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, SpecificationError, warn_user
+from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.intervals.resampling import VisitParameters, visit_parameters
 from bayeslmm.inference.means.linear_functions import restrict_to_kept
 from bayeslmm.results.predict import row_labels
@@ -269,7 +270,7 @@ def _fit_at_random(model: Any, layout: Layout, events: Events, criterion: str) -
         y = np.where(lost, np.nan, layout.y)
         subject, visit = layout.order
         model = model.updated(None, layout.frame.assign(**{layout.columns.outcome: y[subject, visit]}), {})
-    fit = model.fit(criterion)
+    fit = require_finished(model.fit(criterion))
     if not fit.converged:
         what = "the imputation model did not converge"
         raise ConvergenceError(what, f"fit of {model.formula}", "use a structure with fewer parameters", fit)

@@ -45,7 +45,21 @@ def verbs(fit: blm.Fit) -> dict[str, Verb]:
         "ranova": lambda: fit.ranova(),
         "sample": lambda: fit.model.sample(draws=200, seed=1),
         "plot": lambda: fit.plot.residuals(),
+        "many": lambda: fit.model.fit_many(gaps(fit)).tidy(),
+        "by": lambda: blm.fit_by("Reaction ~ Days + (1 | Subject)", halves(), by="half").tidy(),
     }
+
+
+def gaps(fit: blm.Fit) -> pd.DataFrame:
+    """Responses that are searched one by one: each misses another row."""
+    y = fit.model.y[:, None] + np.random.default_rng(1).normal(size=(fit.nobs, 12))
+    y[np.arange(12), np.arange(12)] = np.nan
+    return pd.DataFrame(y)
+
+
+def halves() -> pd.DataFrame:
+    rows = blm.load_dataset("lme4/sleepstudy")
+    return pd.concat([rows.assign(half=f"h{k}", Reaction=rows["Reaction"] * (1 + k * rows["Days"])) for k in range(12)], ignore_index=True)
 
 
 def state() -> tuple[Any, ...]:
@@ -106,7 +120,7 @@ def check_interrupts(fit: blm.Fit, name: str, moments: int) -> None:
         assert (told == 1 and marked(found)) if told else same(found, whole)
 
 
-NAMES = ["fit", "profile", "bootstrap", "bootstrap limits", "influence", "anova", "ranova", "sample", "plot"]
+NAMES = ["fit", "profile", "bootstrap", "bootstrap limits", "influence", "anova", "ranova", "sample", "plot", "many", "by"]
 
 
 @pytest.mark.usefixtures("alarm")
