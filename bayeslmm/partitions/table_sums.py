@@ -205,10 +205,10 @@ class _Triangle:
             for i in range(j):
                 U[i, j] = (products_[i, j] - U[:i, i] @ U[:i, j]) / U[i, i] if U[i, i] else 0.0
             left = diagonal[j] - U[:j, j] @ U[:j, j]
-            resolved = left >= RESOLVED * diagonal[j]
+            # where rounding may have made what is left, the most that it can be
             outside = np.sqrt(max(left, RESOLVED * diagonal[j]))
             within = U[1:j, : j + 1] @ self.R[: j + 1, j]
-            if resolved and 0 < j < size - 1 and outside * self.R[j, j] <= RANK_TOLERANCE * np.linalg.norm(within):
+            if 0 < j < size - 1 and outside * self.R[j, j] <= RANK_TOLERANCE * np.linalg.norm(within):
                 self.dependent.add(j)
                 continue
             settled &= bool(left >= SETTLED * diagonal[j])
