@@ -12,6 +12,7 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.update import update_formula
 from bayeslmm.model.lmm import LMM
 from bayeslmm.partitions.design import GIVEN_OFFSET, SummedRows
+from bayeslmm.partitions.kept_rows import gather_rows, needs_every_row
 from bayeslmm.partitions.partitions import Partitions, is_dask
 from bayeslmm.partitions.sums import problem_of_sums, sum_partitions
 from bayeslmm.partitions.table import EngineTable
@@ -30,8 +31,10 @@ class PartitionedLMM(LMM):
 
     What follows from the sums is all there: `fit`, `sample`, `criterion`, and of a fit its estimates, tests, means, intervals,
     `ranef`, `predict(newdata)`, `save`. What needs the rows themselves (`residuals`, `simulate`, `refit`, robust covariances, ...) raises
-    InferenceError.
+    InferenceError; where the likelihood itself needs every row, the columns of the model are kept, and everything is there.
     """
+
+    source: Partitions | EngineTable | None
 
     @property
     def given_offset(self) -> bool:
@@ -63,11 +66,11 @@ class PartitionedLMM(LMM):
         """
         text = self.arguments.formula if formula is None else update_formula(self.spec.formula, formula)
         arguments = self.arguments.change(text, dict(changes or {}))
-        if data is None and self._data is None:
+        if data is None and self.source is None:
             what = "the rows of the model are not kept in its file"
             raise SpecificationError(what, "update", "give data=, a frame or partitions")
         if data is None or isinstance(data, Partitions | EngineTable):
-            return _read_partitions(arguments, self._data if data is None else data)
+            return _read_partitions(arguments, self.source if data is None else data)
         whole = isinstance(data, Mapping) or hasattr(data, "columns") or hasattr(data, "column_names")
         return LMM.of(arguments, data) if whole and not is_dask(data) else _read_partitions(arguments, Partitions(data))
 
@@ -76,15 +79,23 @@ public_verbs(PartitionedLMM)
 
 
 def _read_partitions(arguments: ModelArguments, partitions: Partitions | EngineTable) -> PartitionedLMM:
-    """Read the partitions and add them up, or have the engine of a table do so."""
+    """Read the partitions and add them up, or have the engine of a table do so; or keep what cannot be added up."""
     for name, value in (("weights", arguments.weights), ("offset", arguments.offset)):
         if value is not None and not isinstance(value, str):
             raise SpecificationError(f"{name} are given as an array", name, f"put them into the partitions and give {name}='column'")
-    arrays = arguments.arrays()
-    if isinstance(partitions, EngineTable):
-        rows = sum_table(arguments.spec(), partitions, relationship=arrays["relationship"])
+    arrays, spec, source = arguments.arrays(), arguments.spec(), partitions
+    if isinstance(source, EngineTable) and (spec.residual is not None or spec.variance):
+        source = source.in_parts(spec)
+    if needs_every_row(spec):
+        assert isinstance(source, Partitions)
+        model = PartitionedLMM.__new__(PartitionedLMM)
+        model._start(arguments, gather_rows(spec, source), "lme4", None)
+        model.source = partitions
+        return model
+    if isinstance(source, EngineTable):
+        rows = sum_table(spec, source, relationship=arrays["relationship"])
     else:
-        rows = sum_partitions(arguments.spec(), partitions, relationship=arrays["relationship"], functions=arrays["functions"])
+        rows = sum_partitions(spec, source, relationship=arrays["relationship"], functions=arrays["functions"])
     return model_of_sums(arguments, rows, partitions)
 
 
@@ -98,6 +109,7 @@ def model_of_sums(
     """The model of rows that were added up. source : where they came from, to be read again; None for those of a file"""
     model = PartitionedLMM.__new__(PartitionedLMM)
     model.arguments, model.counting, model.subjects, model._data, model.file = arguments, counting, subjects, source, None
+    model.source = source
     arrays = arguments.arrays()
     model.problem = problem_of_sums(arguments.spec(), rows, relationship=arrays["relationship"], functions=arrays["functions"])
     model.design = model.problem.design
@@ -110,6 +122,7 @@ def from_partitions(
     partitions: Parts,
     *,
     residual: str | None = None,
+    variance: str | None = None,
     weights: str | None = None,
     offset: str | None = None,
     contrasts: Mapping[str, Coding] | None = None,
@@ -151,8 +164,11 @@ def from_partitions(
         A list of frames; a function without arguments that returns an iterator of frames; the path, or a list of paths, of CSV or parquet
         files; a Dask data frame.
     residual : str, optional
-        Covariance of the errors within a subject, `"us(visit | subject)"`, without random effects or weights beside it: subjects are added
-        up by their pattern of visits. The rows of a subject stand in one partition, or the rows are sorted by subject.
+        Covariance of the errors within a subject, `"us(visit | subject)"`: subjects are added up by their pattern of visits. The rows of
+        a subject stand in one partition, or the rows are sorted by subject. Beside random effects or weights, and over coordinates, the
+        likelihood needs every row: the columns of the model are kept in memory.
+    variance : str, optional
+        Variance function of the errors, `"ident(Sex) * power(age)"`; the columns of the model are kept in memory.
     weights : str, optional
         Column of prior weights.
     offset : str, optional
@@ -180,12 +196,12 @@ def from_partitions(
     Returns
     -------
     PartitionedLMM
-        A model without rows in memory: everything that needs none.
+        A model without rows in memory: everything that needs none. With them where its likelihood needs every row.
 
     Raises
     ------
     SpecificationError
-        For errors that depend on more of a subject than its visits, and for partitions that can be read only once.
+        For partitions that can be read only once.
     DataError
         For a subject whose rows stand apart, between those of others, in several partitions.
     FormulaError
@@ -198,7 +214,8 @@ def from_partitions(
     >>> round(fit.criterion, 4), fit.nobs
     (1743.6283, 180)
     """
-    arguments = ModelArguments(formula, residual, None, weights, offset, contrasts, relationship, priors, missing, check, functions, sigma)
+    beside = (weights, offset, contrasts, relationship, priors, missing, check, functions, sigma)
+    arguments = ModelArguments(formula, residual, variance, *beside)
     source = Partitions(partitions, workers=workers) if rows is None else Partitions(partitions, require_count(rows, "rows"), workers)
     return _read_partitions(arguments, source)
 
@@ -208,6 +225,8 @@ def from_table(
     formula: str,
     table: ArrowStream,
     *,
+    residual: str | None = None,
+    variance: str | None = None,
     weights: str | None = None,
     offset: str | None = None,
     contrasts: Mapping[str, Coding] | None = None,
@@ -229,6 +248,11 @@ def from_table(
     table : DuckDBPyRelation or ibis.Table
         A relation of DuckDB, such as `duckdb.read_parquet("visits/*.parquet")` or `connection.sql("SELECT ...")`; or an expression of Ibis
         on DuckDB.
+    residual : str, optional
+        Covariance of the errors within a subject, `"us(visit | subject)"`: the engine hands the rows out in parts, sorted by subject, which
+        are added up as `from_partitions` does.
+    variance : str, optional
+        Variance function of the errors, `"ident(Sex) * power(age)"`; the columns of the model are kept in memory.
     weights : str, optional
         Column of prior weights.
     offset : str, optional
@@ -249,7 +273,7 @@ def from_table(
     Returns
     -------
     PartitionedLMM
-        A model without rows in memory: everything that needs none.
+        A model without rows in memory: everything that needs none. With them where its likelihood needs every row.
 
     Raises
     ------
@@ -265,5 +289,5 @@ def from_table(
     >>> round(fit.criterion, 4), fit.nobs
     (1743.6283, 180)
     """
-    arguments = ModelArguments(formula, None, None, weights, offset, contrasts, relationship, priors, missing, check, None, sigma)
+    arguments = ModelArguments(formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, None, sigma)
     return _read_partitions(arguments, EngineTable.of(table))

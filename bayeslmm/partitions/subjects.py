@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, freeze_codes, label_text
-from bayeslmm.covariance.registry import is_spatial, is_unstructured
+from bayeslmm.covariance.registry import is_unstructured
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Design, ResidualDesign
 from bayeslmm.data.grouping import GroupCoder, GroupingFactor, group_coder
@@ -35,28 +35,14 @@ from bayeslmm.data.residual import (
     visit_notes,
     visits_by_order,
 )
-from bayeslmm.errors import Check, DataError, InferenceError, SpecificationError
+from bayeslmm.errors import Check, DataError, InferenceError
 from bayeslmm.formula.syntax import ResidualTerm
 from bayeslmm.likelihood.starting_values import start_of_patterns
 from bayeslmm.likelihood.structured.kernel import PooledBatch, merge_pooled, pool_all
 from bayeslmm.likelihood.structured.residual_structure import VisitStructure, residual_structure
 from bayeslmm.partitions.design import WITHOUT_ROWS, AddedUpFactor, VisitPatterns, without_codes
-from bayeslmm.specification.model_spec import ModelSpec
 
 type Hashes = NDArray[np.uint64]
-
-
-def check_poolable(spec: ModelSpec) -> None:
-    """Refuse structured errors whose V depends on more of a subject than its visits. Errors: SpecificationError."""
-    spatial = spec.residual is not None and is_spatial(spec.residual.structure)
-    beyond = [("random effects", bool(spec.formula.random)), ("weights", spec.weights is not None), ("places of rows", spatial)]
-    there = [name for name, so in beyond if so and spec.residual is not None] + (["variance"] if spec.variance else [])
-    if there:
-        raise SpecificationError(
-            "rows in parts are added up by the visits of a subject, and the errors of this model depend on more",
-            ", ".join(there),
-            "structured errors over visits alone are added up, or random effects alone; or fit the model on a frame in memory",
-        )
 
 
 # -- labels that were not kept -------------------------------------------------------------------------------------------------------------

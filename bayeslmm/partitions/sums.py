@@ -33,7 +33,7 @@ from bayeslmm.partitions.design import GIVEN_OFFSET, AbsentRows, RowSummary, Sum
 from bayeslmm.partitions.first_pass import FirstPass, PartRows, encode_part, in_partition, read_parts, rows_design
 from bayeslmm.partitions.moments import CoincidingFactors, ColumnMoments, SpanningRows, SumsByLevel
 from bayeslmm.partitions.partitions import Partitions, process_pool, require_importable
-from bayeslmm.partitions.subjects import Hashes, SubjectCoder, SubjectSums, check_poolable, hash_labels, patterns_of_parts
+from bayeslmm.partitions.subjects import Hashes, SubjectCoder, SubjectSums, hash_labels, patterns_of_parts
 from bayeslmm.specification.model_spec import ModelSpec
 
 
@@ -49,15 +49,14 @@ def sum_partitions(
     Criterion, estimates and everything that follows from cross-products are those of the rows in memory, whatever their order and however
     they are divided. Memory is that of one partition, of the levels, and of the pairs of levels that occur.
 
-    Errors: those of `build_design`, with the number of the partition; SpecificationError for structured errors, FormulaError for terms
-    that learn from all rows at once.
+    spec : of a model that does not need every row
+    Errors: those of `build_design`, with the number of the partition; FormulaError for terms that learn from all rows at once.
 
     >>> from bayeslmm.formula import parse_formula
     >>> rows = [{"y": [1.0, 2.5, 2.0], "x": [0, 1, 2], "g": ["a"] * 3}, {"y": [4.0, 3.0, 5.5], "x": [0, 1, 2], "g": ["b"] * 3}]
     >>> sum_partitions(ModelSpec(parse_formula("y ~ x + (1 | g)")), Partitions(rows)).survey.kept
     6
     """
-    check_poolable(spec)
     learning = Learning.of(spec, relationship, functions, structured=True)
     check_no_learning(spec, learning.asked)
     if partitions.workers is not None and partitions.workers > 1:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +17,8 @@ from bayeslmm.data.frame import ColumnTable, absent_column_error
 from bayeslmm.data.rows import ColumnPlan, no_rows_error, read_weights, scale_weights
 from bayeslmm.errors import DataError, EmptyDataError, MissingDataError, NonFiniteError, SpecificationError
 from bayeslmm.partitions.first_pass import COUNT, FIRST_ROWS, MAX_CELLS, ColumnRange, FirstPass
+from bayeslmm.partitions.kept_rows import columns_of_model
+from bayeslmm.partitions.partitions import ROWS_PER_READ, Partitions
 from bayeslmm.partitions.sql import FLOATS, INTEGERS, SqlColumns, number_text, quoted_name
 from bayeslmm.specification.model_spec import ModelSpec
 
@@ -59,6 +62,20 @@ class EngineTable:
         remedy = "give a relation of DuckDB or an Ibis table; a frame in memory goes to LMM, parts of one to from_partitions"
         raise SpecificationError(f"the table is a {type(table).__name__}", "table", remedy)
 
+    def in_parts(self, spec: ModelSpec) -> Partitions:
+        """The columns that a model reads, handed out in parts, sorted by the subjects of its errors.
+
+        Errors: SpecificationError for visits that are the order of rows.
+        """
+        if spec.residual is not None and not spec.residual.visit:
+            what = "the visits are the order of the rows, and the rows of a table have none"
+            raise SpecificationError(what, spec.residual.text, "name the column of the visits: ar1(visit | id)")
+        used = columns_of_model(spec)
+        self.columns(used)
+        order = "" if spec.residual is None else ", ".join(map(quoted_name, spec.residual.subject))
+        query = f"SELECT {', '.join(map(quoted_name, used))} FROM {VIEW}" + (f" ORDER BY {order}" if order else "")
+        return Partitions(partial(_frames_of, self.relation, query))
+
     def fetch(self, query: str) -> pd.DataFrame:
         """The result of a query. Errors: DataError for what the engine refuses"""
         refused: type[Exception] = import_module("duckdb").Error
@@ -78,6 +95,17 @@ class EngineTable:
         for name in used:
             columns.check(name)
         return columns
+
+
+def _frames_of(relation: Any, query: str) -> Iterator[pd.DataFrame]:
+    """The result of a query in parts. Errors: DataError for what the engine refuses"""
+    refused: type[Exception] = import_module("duckdb").Error
+    try:
+        with relation.query(VIEW, query).to_arrow_reader(ROWS_PER_READ) as reader:
+            for batch in reader:
+                yield batch.to_pandas()
+    except refused as error:
+        raise DataError(f"the engine refuses: {error}", "the table", "look at the query that makes the table") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

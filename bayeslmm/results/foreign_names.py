@@ -316,14 +316,6 @@ VERB_KEYWORDS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("es", "eta"), 'effect_size="eta", "omega" or "epsilon"'),
         "test": "leave it out: terms are tested by F; blm.lrt(fit, smaller) by chi-square",
     },
-    "from_partitions": {
-        "variance": 'residual="diag(visit | id)", "csh", "ar1h", "toeph" or "adh" has a standard deviation for each visit, '
-        '"csh(visit | arm / id)" for each visit and arm; other variance functions need the rows in memory: LMM',
-    },
-    "from_table": {
-        "residual": "errors over visits need the rows of a subject together: from_partitions adds up the same files in parts",
-        "variance": "a variance function needs the rows in memory: LMM; weights= are known ratios of variances",
-    },
     "emmeans": {
         **dict.fromkeys(("pbkrtest_limit", "lmerTest_limit"), "leave it out: there is no limit of rows"),
         **dict.fromkeys(("cov_reduce", "cov_keep"), 'at={"x": [1, 2]} for values of a covariate; else its mean'),

@@ -61,6 +61,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "far squared": ("y ~ far + I((far - 100000000) ** 2) + x:far + (1 | subject)", {"weights": "w"}),
     "aliased": ("y ~ x + z + I(x + 2 * z) + (1 | subject)", {}),
     "no random term": ("y ~ x + f", {}),
+    "levels sum to the intercept": ("y ~ 0 + f + (1 | subject)", {}),
+    "levels and slopes": ("y ~ 0 + label:x + C(dose) + (x | subject)", {"weights": "w"}),
+    "squares of levels": ("y ~ 0 + female + C(level_as_number) + (1 | item)", {"weights": "w"}),
 }
 
 
@@ -207,10 +210,11 @@ def test_what_sql_cannot_say_is_refused_by_name(name: str) -> None:
     assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("option", ["residual", "variance", "functions"])
-def test_structured_errors_and_functions_are_no_options(option: str) -> None:
-    with pytest.raises((BayesLMMError, TypeError), match=option):
-        blm.from_table("y ~ x + (1 | subject)", duckdb.from_df(data()), **{option: "ar1(x | subject)"})  # type: ignore[arg-type]
+def test_functions_are_no_option_and_rows_of_a_table_have_no_order() -> None:
+    with pytest.raises((BayesLMMError, TypeError), match="functions"):
+        blm.from_table("y ~ x + (1 | subject)", duckdb.from_df(data()), functions={})  # type: ignore[call-arg]
+    with pytest.raises(SpecificationError, match="order of the rows"):
+        blm.from_table("y ~ x", duckdb.from_df(data()), residual="ar1(1 | subject)")
 
 
 def test_anything_but_a_table_is_refused() -> None:

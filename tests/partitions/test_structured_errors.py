@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import BayesLMMError, DataError, IdentifiabilityError, InferenceError, SpecificationError
+from bayeslmm.errors import BayesLMMError, DataError, IdentifiabilityError, InferenceError
 from tests.results.without_rows import Calls, check_every_member, equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
@@ -201,20 +201,6 @@ def test_rows_at_one_visit_and_two_groups_are_refused_within_and_between_parts()
     for parts in ([rows.iloc[: at - 1], other], [pd.concat([rows.iloc[: at - 1], other])]):
         with pytest.raises(DataError, match="'arm' varies within subject 17"):
             blm.from_partitions("y ~ base", parts, residual="us(visit | arm / id)")
-
-
-@pytest.mark.parametrize(
-    ("formula", "options", "told"),
-    [
-        ("y ~ base + (1 | site)", {"residual": "ar1(1 | id)"}, "random effects"),
-        ("y ~ base", {"residual": "ar1(1 | id)", "weights": "base"}, "weights"),
-        ("y ~ base", {"residual": "sp_exp(k | id)"}, "places of rows"),
-    ],
-)
-def test_errors_that_depend_on_more_than_visits_are_refused(formula: str, options: dict[str, Any], told: str) -> None:
-    with pytest.raises(SpecificationError, match="by the visits of a subject") as caught:
-        blm.from_partitions(formula, [trial(1)], **options)
-    assert caught.value.where == told
 
 
 def test_too_few_subjects_are_refused_as_in_memory() -> None:
