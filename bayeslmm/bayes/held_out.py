@@ -25,7 +25,8 @@ from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, pool_levels
 from bayeslmm.likelihood.random_effects.level_blocks import factor_unrolled
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, RowBatch
+from bayeslmm.likelihood.structured.pooled import IdenticalSubjects, PooledSubjectsKernel, multiply_by_kind, scaled_Xy
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.data import PosteriorData
@@ -97,11 +98,11 @@ def level_pieces(target: Density, rows: LevelRows, x: Array) -> Iterator[LevelSh
         if cross.first.q > TUNING.unrolled_columns or not np.array_equal(codes, rows.codes):
             return None
         return _independent_pieces(kernel, rows, x)
-    assert isinstance(kernel, BlockDiagonalKernel)
-    batches = [*kernel.data.rows, *kernel.data.pooled_rows]
-    if any((rows.codes[batch.rows] != rows.codes[batch.rows[:, :1]]).any() for batch in batches):
+    assert isinstance(target.pooled, PooledSubjectsKernel)
+    blocks = target.pooled.all_rows()
+    if any((rows.codes[batch.rows] != rows.codes[batch.rows[:, :1]]).any() for batch, _ in blocks):
         return None
-    return _structured_pieces(kernel, rows, x)
+    return _structured_pieces(target.pooled, blocks, rows, x)
 
 
 def _independent_pieces(kernel: RandomEffectsKernel, rows: LevelRows, x: Array) -> Iterator[LevelShares]:
@@ -122,18 +123,25 @@ def _independent_pieces(kernel: RandomEffectsKernel, rows: LevelRows, x: Array) 
             yield LevelShares(draws, levels, np.log(det), squares - lost)
 
 
-def _structured_pieces(kernel: BlockDiagonalKernel, rows: LevelRows, x: Array) -> Iterator[LevelShares]:
-    r = rows.Xy.shape[1]
-    for i in range(len(x)):
-        state = kernel.evaluate(x[i : i + 1], derivatives=False)
-        assert isinstance(state, BlockDiagonalState)
-        logdet, Xy = np.zeros(rows.size), np.zeros((rows.size, r, r))
-        for block in state.row_states:
-            level = rows.codes[block.batch.rows[:, 0]]
-            own = 2.0 * np.log(block.scale).sum(-1) - np.linalg.slogdet(block.inverse)[1]
-            np.add.at(logdet, level, own)
-            np.add.at(Xy, level, block.U.swapaxes(-1, -2) @ block.inverse @ block.U)
-        yield LevelShares(slice(i, i + 1), slice(0, rows.size), logdet[None], Xy[None])
+def _structured_pieces(
+    patterns: PooledSubjectsKernel, blocks: list[tuple[RowBatch, IdenticalSubjects]], rows: LevelRows, x: Array
+) -> Iterator[LevelShares]:
+    r, log_scale = rows.Xy.shape[1], patterns.kernel.data.log_weight_scale
+    step = max(1, PIECE_ELEMENTS // (r * r * rows.size + 2 * len(rows.codes) * r))
+    for begin in range(0, len(x), step):
+        draws = slice(begin, min(begin + step, len(x)))
+        t = draws.stop - begin
+        logdet, Xy = np.zeros((rows.size, t)), np.zeros((rows.size, t, r, r))
+        for batch, kind in blocks:
+            V, U = patterns.factorize_kind(kind, x[draws]).V, scaled_Xy(patterns.kernel, batch.rows)
+            own = np.linalg.slogdet(V)[1][:, kind.kind]
+            if log_scale is not None:
+                own = own + 2.0 * log_scale[batch.rows].sum(-1)
+            products = U.swapaxes(-1, -2) @ multiply_by_kind(np.linalg.inv(V), U[None], kind.kind)
+            level = rows.codes[batch.rows[:, 0]]
+            np.add.at(logdet, level, own.T)
+            np.add.at(Xy, level, products.swapaxes(0, 1))
+        yield LevelShares(draws, slice(0, rows.size), logdet.T, Xy.swapaxes(0, 1))
 
 
 def independent_level_densities(

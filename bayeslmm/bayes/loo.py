@@ -31,14 +31,14 @@ from bayeslmm.bayes.held_out import (
     log_mean,
     mean_densities,
 )
-from bayeslmm.bayes.log_posterior.density import Density, with_solution
+from bayeslmm.bayes.log_posterior.density import BATCH_ELEMENTS, Density, with_solution
 from bayeslmm.bayes.sampling.importance import limit_of_k, resample_systematically, sample_importance, smooth_weights
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.errors import InferenceError, SamplingError, SpecificationError, optional
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalState
+from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, multiply_by_kind, row_scale, scaled_Xy
 from bayeslmm.results.render import progress_bar
 from bayeslmm.results.response_scale import log_jacobian
 
@@ -195,6 +195,8 @@ def conditional_densities(post: PosteriorData, phi: Array, advance: Callable[[in
     With P = V^-1 - V^-1 X (X'V^-1 X + prior)^-1 X'V^-1 the density is normal with precision P_ii and error (P y)_i / P_ii; for independent
     errors P_ii = w_i (1 - w_i h_i) / sigma^2 with h_i the variance of the i-th prediction over sigma^2, so nothing of size n x n is formed.
     """
+    if post.problem.structured is not None:
+        return _structured_densities(post, phi, advance)
     X, s = post.density.kernel_points(phi)
     out = np.empty((len(phi), post.design.nobs))
     with one_thread(post.problem.criterion.width):
@@ -210,18 +212,25 @@ def _densities_at_draw(post: PosteriorData, x: Array, s: float, phi: Array) -> A
     found = post.density.integrate(state.solution, np.array([s**2]), phi[None])
     fixed = with_solution(state, found)
     point = CriterionPoint(x, np.nan, np.full(len(x), np.nan), None, s**2, fixed)
-    precision, scores = _structured_scores(post, fixed, s) if isinstance(fixed, BlockDiagonalState) else _independent_scores(post, point)
-    if np.any(precision[1] < UNDETERMINED_LEVERAGE):
-        i = int(np.argmin(precision[1]))
+    return _one_row_densities(*_independent_scores(post, point))
+
+
+def _one_row_densities(precision: Array, share: Array, scores: Array) -> Array:
+    """log p(y_i | all other y) of P_ii, its share of the row's own precision, and (P y)_i, (..., n).
+
+    Raises InferenceError for a row without which alpha is not determined.
+    """
+    if np.any(share < UNDETERMINED_LEVERAGE):
+        i = int(np.argmin(share)) % share.shape[-1]
         raise InferenceError(
             f"without row {i} the coefficients are not determined, and under a flat prior nothing is predicted for it",
             f"row {i}",
             'give alpha a proper prior: priors=Priors(alpha="normal")',
         )
-    return np.asarray(0.5 * (np.log(precision[0]) - np.log(2.0 * np.pi) - scores**2 / precision[0]))
+    return np.asarray(0.5 * (np.log(precision) - np.log(2.0 * np.pi) - scores**2 / precision))
 
 
-def _independent_scores(post: PosteriorData, point: CriterionPoint) -> tuple[tuple[Array, Array], Array]:
+def _independent_scores(post: PosteriorData, point: CriterionPoint) -> tuple[Array, Array, Array]:
     """P_ii with its share of the row's own precision, and (P y)_i."""
     problem, design = post.problem, post.design
     assert isinstance(point.state, RandomEffectsState)
@@ -234,22 +243,34 @@ def _independent_scores(post: PosteriorData, point: CriterionPoint) -> tuple[tup
         e = e - term.effects(beta)
     h = row_variances(problem, point, design.X, [t.Z for t in design.terms], [t.group.codes for t in design.terms])
     share = 1.0 - w * h / sigma2
-    return (w / sigma2 * share, share), w * e / sigma2
+    return w / sigma2 * share, share, w * e / sigma2
 
 
-def _structured_scores(post: PosteriorData, state: BlockDiagonalState, s: float) -> tuple[tuple[Array, Array], Array]:
-    p, y_scale = post.problem.criterion.p, post.problem.standardization.y_scale
-    Q = state.solution.information_inverse[0]
-    precision, share, scores = (np.empty(post.design.nobs) for _ in range(3))
-    for rows, e in zip(state.row_states, state.residual_scores, strict=True):
-        own = np.diagonal(rows.inverse, axis1=-2, axis2=-1)
-        ViX = rows.inverse @ rows.U[..., :p]
-        left = own - np.einsum("bkp,pq,bkq->bk", ViX, Q, ViX)
-        scale = s * y_scale * rows.scale
-        precision[rows.batch.rows] = left / scale**2
-        share[rows.batch.rows] = left / own
-        scores[rows.batch.rows] = e / (s * scale)
-    return (precision, share), scores
+def _structured_densities(post: PosteriorData, phi: Array, advance: Callable[[int], None]) -> Array:
+    """As `conditional_densities`: V^-1 in blocks, one for each kind of subject, at many draws at once."""
+    target, patterns, c = post.density, post.density.pooled, post.problem.standardization
+    assert isinstance(patterns, PooledSubjectsKernel)
+    (X, s), p, n = target.kernel_points(phi), post.problem.criterion.p, post.design.nobs
+    blocks, parts = patterns.all_rows(), []
+    step = max(1, BATCH_ELEMENTS // (n * (2 * p + 4)))
+    with one_thread(post.problem.criterion.width):
+        for begin in range(0, len(phi), step):
+            x, unit = X[begin : begin + step], s[begin : begin + step]
+            found = target.integrate(patterns.solve(x), unit**2, phi[begin : begin + step]).solution
+            v = np.concatenate([-found.alpha, np.ones((len(x), 1))], axis=1)
+            precision, share, scores = (np.empty((len(x), n)) for _ in range(3))
+            for batch, kind in blocks:
+                inverse = np.linalg.inv(patterns.factorize_kind(kind, x).V)
+                ViU = multiply_by_kind(inverse, scaled_Xy(patterns.kernel, batch.rows)[None], kind.kind)
+                own = np.diagonal(inverse, axis1=-2, axis2=-1)[:, kind.kind]
+                flat = ViU[..., :p].reshape(len(x), -1, p)
+                left = own - ((flat @ found.information_inverse) * flat).sum(-1).reshape(own.shape)
+                scale = c.y_scale * np.broadcast_to(row_scale(patterns.kernel, batch.rows), (*batch.rows.shape, 1))[..., 0]
+                precision[:, batch.rows], share[:, batch.rows] = left / (unit[:, None, None] * scale) ** 2, left / own
+                scores[:, batch.rows] = (ViU @ v[:, None, :, None])[..., 0] / (unit[:, None, None] ** 2 * scale)
+            parts.append(_one_row_densities(precision, share, scores))
+            advance(len(x))
+    return np.concatenate(parts)
 
 
 def with_jacobian(elpd: ELPDData, log_jacobian: Array) -> ELPDData:

@@ -13,10 +13,12 @@ import pytest
 from scipy import stats
 
 import bayeslmm as blm
-from bayeslmm.bayes.posterior.predict import linear_predictor
+from bayeslmm.bayes.loo import conditional_densities
+from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
 from bayeslmm.bayes.sampling.hierarchical import drawn_before_the_end
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, MismatchError, PriorError, SpecificationError, optional
-from tests.bayes.designs import MODELS, grouped, model
+from bayeslmm.likelihood.structured.residual_covariance import ErrorDraws, unit_covariances
+from tests.bayes.designs import MODELS, dense_covariance, grouped, model
 
 
 @pytest.fixture(scope="module")
@@ -195,22 +197,41 @@ def test_pointwise_log_likelihoods_are_normal_densities(post: blm.Posterior) -> 
     assert np.allclose(post.log_likelihood()[0], stats.norm(mean, sigma).logpdf(post.design.y))
 
 
-def test_with_correlated_errors_they_are_conditional_on_the_rest_of_the_subject() -> None:
-    found = model("ar1 errors").sample(draws=10, chains=1, seed=1, method="importance")
-    values = found.log_likelihood()
-    assert values.shape == (10, 48)
-    x = found.kernel_points[0]
-    from bayeslmm.likelihood.structured.residual_covariance import unit_covariances
+STRUCTURED = ["ar1 errors", "spatial errors", "ratio", "two groups of errors", "weighted ratio of errors"]
 
-    subject = np.flatnonzero(found.design.residual.subject.codes == found.design.residual.subject.codes[0])
-    R = found.parameters["sigma"].values[0] ** 2 / found.design.weight_scale * unit_covariances(found.problem, x[0], subject[None])[0]
-    term = found.design.terms[0]
-    mean = (found.design.X @ found.draws.alpha[0] + (found.draws.beta[0][0][term.group.codes] * term.Z).sum(1))[subject]
-    y, i = found.design.y[subject], 2
-    rest = np.arange(6) != i
-    gain = R[i, rest] @ np.linalg.inv(R[np.ix_(rest, rest)])
-    expected = stats.norm(mean[i] + gain @ (y - mean)[rest], np.sqrt(R[i, i] - gain @ R[rest, i])).logpdf(y[i])
-    assert values[0, subject[i]] == pytest.approx(expected, abs=1e-8)
+
+def structured(name: str) -> blm.Posterior:
+    """A short sample of a model of structured errors, subjects of several sizes and patterns of visits among them."""
+    changes = {
+        "two groups of errors": {"residual": "ar1(visit | arm / g)"},
+        "weighted ratio of errors": {"residual": "ar1(visit | g)", "variance": "ident(inner)", "weights": "w"},
+    }
+    data = grouped()
+    data["arm"] = np.where(data["g"] < "g4", "a", "b")
+    data = data.drop(index=[0, 8, 14, 15, 29])
+    args = MODELS[name] if name in MODELS else {"formula": "y ~ x", **changes[name]}
+    return blm.LMM(data=data, check="warn", **args).sample(draws=12, chains=1, seed=1, method="importance")
+
+
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_densities_and_errors_of_many_draws_are_those_of_each_draw(name: str) -> None:
+    found = structured(name)
+    design, problem, (x, _) = found.design, found.problem, found.kernel_points
+    sigma = found.parameters["sigma"].values / np.sqrt(design.weight_scale)
+    values, rng, whole = found.log_likelihood(), np.random.default_rng(1), np.arange(design.nobs)
+    left_out, smooth = conditional_densities(found, found.draws.phi), linear_predictor(found)
+    errors = draw_posterior_errors(found, np.arange(found.size), np.random.default_rng(1))
+    subject = whole if design.residual is None else design.residual.subject.codes
+    for k in range(found.size):
+        R = sigma[k] ** 2 * unit_covariances(problem, x[k], whole[None])[0] * (subject[:, None] == subject)
+        C, e = np.linalg.inv(R), design.y - smooth[k]
+        c, g = np.diagonal(C), C @ e
+        np.testing.assert_allclose(values[k], 0.5 * np.log(c / (2.0 * np.pi)) - 0.5 * g**2 / c, atol=1e-9)
+        np.testing.assert_allclose(errors[k], ErrorDraws.at(problem, x[k]).draw(float(sigma[k]), rng), atol=1e-10)
+        W = np.linalg.inv(dense_covariance(found.density, found.draws.phi[k]))
+        P = W - W @ design.X @ np.linalg.inv(design.X.T @ W @ design.X) @ design.X.T @ W
+        p, score = np.diagonal(P), P @ design.y
+        np.testing.assert_allclose(left_out[k], 0.5 * np.log(p / (2.0 * np.pi)) - 0.5 * score**2 / p, atol=1e-8)
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.kernel import order_rows
+from bayeslmm.likelihood.structured.pooled import error_kinds, many_matrices, multiply_by_kind
 from bayeslmm.likelihood.structured.prediction import subject_rows
-from bayeslmm.likelihood.structured.residual_covariance import ErrorDraws, unit_covariances, unit_sds
+from bayeslmm.likelihood.structured.residual_covariance import many_scales, many_unit_sds
 from bayeslmm.results.fitted import as_pandas, join_columns
 from bayeslmm.results.predict import (
     NewData,
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 DRAW_ELEMENTS = 8_000_000
 """Draws x rows worked on at once."""
+
+BLOCK_ELEMENTS = 500_000
+"""The same where every subject's rows are a block: the working set stays in cache."""
 
 PREDICTION_DRAWS = 400
 """Draws that predictions under structured errors are made from: each is a mean and a variance, not one number."""
@@ -74,17 +77,34 @@ def error_variance(post: PosteriorData, chosen: Codes | None = None) -> Array:
     s2 = design_sigma(post)[which, None] ** 2
     if post.problem.structured is None:
         return s2 if post.design.weights is None else s2 / post.design.weights
-    return s2 * np.stack([unit_sds(post.problem, x) ** 2 for x in post.kernel_points[0][which]])
+    return np.asarray(s2 * many_unit_sds(post.problem, post.kernel_points[0][which]) ** 2)
 
 
 def draw_posterior_errors(post: PosteriorData, chosen: Codes, rng: np.random.Generator) -> Array:
     """A draw of all errors for each of some draws, (len(chosen), n)."""
-    s, n = design_sigma(post)[chosen], post.design.nobs
-    if post.problem.structured is None:
-        z = rng.standard_normal((len(chosen), n)) * s[:, None]
-        return z if post.design.weights is None else z / np.sqrt(post.design.weights)
-    x = post.kernel_points[0][chosen]
-    return np.stack([ErrorDraws.at(post.problem, row).draw(float(sigma), rng) for row, sigma in zip(x, s, strict=True)])
+    z = rng.standard_normal((len(chosen), post.design.nobs))
+    if post.design.residual is None:
+        return np.asarray(np.sqrt(error_variance(post, chosen)) * z)
+    s, scale, out = design_sigma(post)[chosen, None], _scales(post, chosen), np.empty_like(z)
+    for draws, rows, kind, R in _error_blocks(post, chosen):
+        out[draws, rows] = multiply_by_kind(np.linalg.cholesky(R), z[draws, rows][..., None], kind)[..., 0]
+    return s * scale * out
+
+
+def _scales(post: PosteriorData, chosen: Codes) -> Array:
+    """What weights and a variance function multiply sds by, (len(chosen) or 1, n or 1)."""
+    return many_scales(post.problem, post.kernel_points[0][chosen])
+
+
+def _error_blocks(post: PosteriorData, chosen: Codes) -> Iterator[tuple[slice, Codes, Codes, Array]]:
+    """For some draws at once: which of `chosen`, the rows (B, k) of subjects, their kinds (B,), and R0 (t, C, k, k) of every kind."""
+    kernel, x = post.problem.structured, post.kernel_points[0][chosen]
+    assert kernel is not None
+    step = max(1, BLOCK_ELEMENTS // (2 * post.design.nobs))
+    for rows, kinds in error_kinds(post.design):
+        for begin in range(0, len(chosen), step):
+            draws = slice(begin, min(begin + step, len(chosen)))
+            yield draws, rows, kinds.kind, many_matrices(kernel.structure, x[draws, kernel.residual_part], kinds.block)
 
 
 def log_likelihood(post: PosteriorData, chosen: Codes | None = None) -> Array:
@@ -101,16 +121,14 @@ def log_likelihood(post: PosteriorData, chosen: Codes | None = None) -> Array:
 
 def _leave_one_out(post: PosteriorData, errors: Array, chosen: Codes) -> Array:
     """With C = R^-1 and g = C e: the density of e_i given the others is normal with precision C_ii and error g_i / C_ii."""
-    assert post.design.residual is not None
-    out = np.empty_like(errors)
-    blocks = order_rows(post.design, post.design.residual.subject.codes)
-    for i, (x, s) in enumerate(zip(post.kernel_points[0][chosen], design_sigma(post)[chosen], strict=True)):
-        for rows in blocks:
-            C = np.linalg.inv(s**2 * unit_covariances(post.problem, x, rows))
-            g = (C @ errors[i, rows][..., None])[..., 0]
-            c = np.diagonal(C, axis1=-2, axis2=-1)
-            out[i, rows] = 0.5 * (np.log(c) - np.log(2.0 * np.pi) - g**2 / c)
-    return out
+    scale = design_sigma(post)[chosen, None] * _scales(post, chosen)
+    errors, out = errors / scale, np.empty_like(errors)
+    for draws, rows, kind, R in _error_blocks(post, chosen):
+        C = np.linalg.inv(R)
+        g = multiply_by_kind(C, errors[draws, rows][..., None], kind)[..., 0]
+        c = np.diagonal(C, axis1=-2, axis2=-1)[:, kind]
+        out[draws, rows] = 0.5 * (np.log(c) - np.log(2.0 * np.pi) - g**2 / c)
+    return out - np.log(scale)
 
 
 # -- predictions ---------------------------------------------------------------------------------------------------------------------------

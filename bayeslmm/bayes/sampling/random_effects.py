@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import lapack
 
-from bayeslmm._arrays import Array, Codes, Generator
+from bayeslmm._arrays import Array, Generator
 from bayeslmm.bayes.log_posterior.density import BATCH_ELEMENTS, Density, MarginalCoefficients
 from bayeslmm.bayes.sampling.mode import PosteriorMode
 from bayeslmm.covariance.linalg import cholesky
@@ -32,7 +32,7 @@ from bayeslmm.likelihood.random_effects.kernel import PooledLevelsKernel, Random
 from bayeslmm.likelihood.random_effects.off_diagonal import UnpairedOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import SchurComplement
 from bayeslmm.likelihood.structured.kernel import TermColumns
-from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, scaled_columns, scaled_Xy
+from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, multiply_by_kind, scaled_columns, scaled_Xy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,13 +171,13 @@ def _draw_by_pattern(density: Density, patterns: PooledSubjectsKernel, x: Array,
     prior = [_draw_levels(D, term, s, rng) for D, term in zip(Ds, kernel.data.terms, strict=True)]
     scores = [np.zeros_like(own) for own in prior]
     for batch, kind in zip(kernel.data.rows, patterns.kinds, strict=True):
-        rows, Zs, members = patterns.factorize_kind(kind, x), scaled_columns(kernel, batch.rows), kind.members
+        rows, Zs = patterns.factorize_kind(kind, x), scaled_columns(kernel, batch.rows)
         codes = [term.codes[batch.rows] for term in kernel.data.terms]
         e = np.einsum("bkr,tr->tbk", scaled_Xy(kernel, batch.rows), v)
-        e -= s[:, None, None] * _by_kind(cholesky(rows.R), rng.standard_normal(e.shape), members)
+        e -= s[:, None, None] * multiply_by_kind(cholesky(rows.R), rng.standard_normal(e.shape)[..., None], kind.kind)[..., 0]
         for Z, own, code in zip(Zs, prior, codes, strict=True):
             e -= np.einsum("bkq,tbkq->tbk", Z, own[:, code])
-        e = _by_kind(np.linalg.inv(rows.V), e, members)
+        e = multiply_by_kind(np.linalg.inv(rows.V), e[..., None], kind.kind)[..., 0]
         for Z, score, code in zip(Zs, scores, codes, strict=True):
             member = sp.csr_array((np.ones(code.size), (code.ravel(), np.arange(code.size))), shape=(score.shape[1], code.size))
             for b in range(Z.shape[-1]):
@@ -187,14 +187,6 @@ def _draw_by_pattern(density: Density, patterns: PooledSubjectsKernel, x: Array,
         reached = score if term.relationship is None else np.einsum("kl,tlq->tkq", term.relationship, score)
         beta.append(c.y_scale * (own + reached @ D) @ mapped.map.whole.T)
     return JointDraws(alpha, tuple(beta))
-
-
-def _by_kind(matrices: Array, vectors: Array, members: list[Codes]) -> Array:
-    """M b of every block, (t, B, k); matrices : (t, C, k, k) of each kind, members : its blocks."""
-    out = np.empty_like(vectors)
-    for c, own in enumerate(members):
-        out[:, own] = vectors[:, own] @ matrices[:, c].swapaxes(-1, -2)
-    return out
 
 
 def _draw_levels(D: Array, term: TermColumns, s: Array, rng: Generator) -> Array:

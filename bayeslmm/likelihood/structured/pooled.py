@@ -7,13 +7,14 @@ scale differently at every x, multiplies R instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm.data.design import Design
 from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, RowBatch, level_mask, sum_by_pattern
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, RowBatch, block_of, level_mask, order_rows, sum_by_pattern
 from bayeslmm.likelihood.structured.residual_structure import BlockRows, GroupedStructure, ResidualStructure, SpatialStructure
 
 BLOCK_DECIMALS = 12
@@ -44,7 +45,7 @@ class IdenticalSubjects:
     """A batch of blocks (B, k) by kind: one block of each of the C kinds stands for all.
 
     rows : (C, k); block : theirs; kind : (B,) of every block; count : (C,) blocks of each
-    G : (C, k k, r r) their summed products of rows of [X y] / scale; None where kinds are about as many as blocks
+    G : (C, k k, r r) their summed products of rows of [X y] / scale; None where they are not added up
     """
 
     rows: Codes
@@ -53,10 +54,26 @@ class IdenticalSubjects:
     count: Array
     G: Array | None
 
-    @property
-    def members(self) -> list[Codes]:
-        """The blocks of each kind."""
-        return np.split(np.argsort(self.kind, kind="stable"), np.cumsum(self.count[:-1]).astype(np.int64))
+
+GATHERED_ELEMENTS = 1_000_000
+"""Elements of matrices that are repeated for the blocks that share them, at once."""
+
+
+def multiply_by_kind(matrices: Array, vectors: Array, kind: Codes) -> Array:
+    """M b of every block, (t, B, k, m); matrices : (t, C, k, k) of each kind, vectors : (t or 1, B, k, m), kind : (B,) of every block."""
+    t, _, k, _ = matrices.shape
+    out = np.empty((t, *vectors.shape[1:]))
+    order, counts = np.argsort(kind, kind="stable"), np.bincount(kind)
+    met = np.flatnonzero(counts)
+    if 4 * len(met) < len(kind):
+        for c, own in zip(met, np.split(order, np.cumsum(counts[met])[:-1]), strict=True):
+            out[:, own] = matrices[:, c, None] @ vectors[:, own]
+        return out
+    step = max(1, GATHERED_ELEMENTS // (t * k * k))
+    for begin in range(0, len(kind), step):
+        part = slice(begin, begin + step)
+        out[:, part] = matrices[:, kind[part]] @ vectors[:, part]
+    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,28 +85,59 @@ class ScaledBlocks:
 
 
 def find_identical(kernel: BlockDiagonalKernel, batch: RowBatch) -> IdenticalSubjects:
-    """The kinds of a batch."""
+    """The kinds of a batch, what they observed added up where that is less."""
+    found = find_kinds(kernel, batch)
     B, k = batch.block.shape
-    kind = np.arange(B) if B == 1 else np.unique(features(kernel, batch), axis=0, return_inverse=True)[1].ravel()
+    if not TUNING.pools_patterns(B, len(found.count), k, kernel.data.r):
+        return found
+    return replace(found, G=sum_by_pattern(scaled_Xy(kernel, batch.rows), found.kind, len(found.count)))
+
+
+def find_kinds(kernel: BlockDiagonalKernel, batch: RowBatch) -> IdenticalSubjects:
+    """The kinds of a batch, nothing added up."""
+    return _kinds(batch.rows, batch.block, features(kernel, batch))
+
+
+def error_kinds(design: Design) -> list[tuple[Codes, IdenticalSubjects]]:
+    """The rows (B, k) of the subjects of each size in the order of their visits, and which have the same R0."""
+    assert design.residual is not None
+    found = []
+    for rows in order_rows(design, design.residual.subject.codes):
+        block = block_of(design, rows)
+        found.append((rows, _kinds(rows, block, _as_features(_errors_depend_on(block), len(rows)))))
+    return found
+
+
+def _kinds(rows: Codes, block: BlockRows, seen: Array) -> IdenticalSubjects:
+    """Blocks of which the same is seen (B, any) are of one kind."""
+    B = len(rows)
+    kind = np.arange(B) if B == 1 else np.unique(seen, axis=0, return_inverse=True)[1].ravel()
     if kind.max() == B - 1:  # all differ: each keeps its place
         kind = np.arange(B)
-    count = np.bincount(kind)
     first = np.unique(kind, return_index=True)[1]
-    G = sum_by_pattern(scaled_Xy(kernel, batch.rows), kind, len(first)) if TUNING.pools_patterns(B, len(first), k, kernel.data.r) else None
-    return IdenticalSubjects(batch.rows[first], batch.block.part(first), kind.astype(np.int64), count.astype(float), G)
+    return IdenticalSubjects(rows[first], block.part(first), kind.astype(np.int64), np.bincount(kind).astype(float), None)
+
+
+def _errors_depend_on(block: BlockRows) -> list[Array]:
+    """All that R0 of a block depends on, (B, ...) each."""
+    return [block.group, *(part for part in (block.place, block.distances, block.same) if part is not None)]
+
+
+def _as_features(parts: list[Array], blocks: int) -> Array:
+    """(B, any)."""
+    return np.concatenate([round_values(np.asarray(part, float).reshape(blocks, -1)) for part in parts], axis=1)
 
 
 def features(kernel: BlockDiagonalKernel, batch: RowBatch) -> Array:
     """All that V0 of a block depends on, (B, any)."""
-    data, block = kernel.data, batch.block
-    found = [block.group, *(part for part in (block.place, block.distances, block.same) if part is not None)]
+    data, found = kernel.data, _errors_depend_on(batch.block)
     if data.log_weight_scale is not None:
         found.append(data.log_weight_scale[batch.rows])
     for term in data.terms:
         found += [term.Z[batch.rows], level_mask(term, batch.rows)]
     found += [value[batch.rows] for value in kernel.variance.values if value is not None]
     found += [factor.strata[batch.rows] for factor in kernel.variance.factors if factor.strata is not None]
-    return np.concatenate([round_values(np.asarray(part, float).reshape(len(batch.rows), -1)) for part in found], axis=1)
+    return _as_features(found, len(batch.rows))
 
 
 def round_values(values: Array) -> Array:
@@ -176,6 +224,12 @@ class PooledSubjectsKernel:
             D = term.covariance.matrix(x[:, term.part])
             V = V + (Z @ D[:, None] @ Z.swapaxes(-1, -2)) * level_mask(data, kind.rows)
         return ScaledBlocks(R, V)
+
+    def all_rows(self) -> list[tuple[RowBatch, IdenticalSubjects]]:
+        """Every batch of rows, those of subjects that were added up too, with its kinds."""
+        data = self.kernel.data
+        pooled = [(batch, find_kinds(self.kernel, batch)) for batch in data.pooled_rows]
+        return [*zip(data.rows, self.kinds, strict=True), *pooled]
 
     def _sum_kinds(self, V: Array, count: Array, G: Array) -> tuple[Array, Array]:
         """log |V| and [X y] of blocks added up."""

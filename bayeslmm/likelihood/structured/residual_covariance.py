@@ -12,6 +12,7 @@ from bayeslmm.covariance.base import Covariance
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import block_of, order_rows
+from bayeslmm.likelihood.structured.pooled import many_matrices
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, VisitStructure
 
 
@@ -20,7 +21,25 @@ def unit_sds(problem: Problem, x: Array) -> Array:
     design = problem.design
     if problem.structured is None:
         return np.ones(design.nobs) if design.weights is None else 1.0 / np.sqrt(design.weights)
-    return np.sqrt(unit_covariances(problem, x, np.arange(design.nobs)[:, None])[:, 0, 0])
+    return np.asarray(many_unit_sds(problem, x[None])[0])
+
+
+def many_unit_sds(problem: Problem, x: Array) -> Array:
+    """sd of every error in units of sigma at many x (t, size) of a model with structured errors, (t, n)."""
+    kernel, design = problem.structured, problem.design
+    assert kernel is not None
+    R = many_matrices(kernel.structure, x[:, kernel.residual_part], block_of(design, np.arange(design.nobs)[:, None]))
+    return np.sqrt(R[..., 0, 0]) * many_scales(problem, x)
+
+
+def many_scales(problem: Problem, x: Array) -> Array:
+    """S at many x (t, size): what the variance function and 1 / sqrt(w) multiply sds by, (t, n) or (1, 1) where that is nothing."""
+    kernel = problem.structured
+    assert kernel is not None
+    log_scale = np.zeros((1, 1)) if kernel.data.log_weight_scale is None else kernel.data.log_weight_scale[None]
+    if kernel.variance.size:
+        log_scale = log_scale + kernel.variance.log_multipliers(x[:, kernel.variance_part], np.arange(kernel.data.n))
+    return np.asarray(np.exp(log_scale) / np.sqrt(problem.standardization.weight_mean))
 
 
 def mean_unit_variance(problem: Problem, x: Array) -> float:
