@@ -26,7 +26,7 @@ from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, pool_levels
 from bayeslmm.likelihood.random_effects.level_blocks import factor_unrolled
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, RowBatch
-from bayeslmm.likelihood.structured.pooled import IdenticalSubjects, PooledSubjectsKernel, multiply_by_kind, scaled_Xy
+from bayeslmm.likelihood.structured.pooled import IdenticalSubjects, PooledSubjectsKernel, multiply_by_kind
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.data import PosteriorData
@@ -132,13 +132,12 @@ def _structured_pieces(
         draws = slice(begin, min(begin + step, len(x)))
         t = draws.stop - begin
         logdet, Xy = np.zeros((rows.size, t)), np.zeros((rows.size, t, r, r))
-        for batch, kind in blocks:
-            V, U = patterns.factorize_kind(kind, x[draws]).V, scaled_Xy(patterns.kernel, batch.rows)
-            own = np.linalg.slogdet(V)[1][:, kind.kind]
+        for part in patterns.inverted(blocks, x[draws]):
+            own = -np.linalg.slogdet(part.inverse)[1][:, part.kind]
             if log_scale is not None:
-                own = own + 2.0 * log_scale[batch.rows].sum(-1)
-            products = U.swapaxes(-1, -2) @ multiply_by_kind(np.linalg.inv(V), U[None], kind.kind)
-            level = rows.codes[batch.rows[:, 0]]
+                own = own + 2.0 * log_scale[part.rows].sum(-1)
+            products = part.U.swapaxes(-1, -2) @ multiply_by_kind(part.inverse, part.U[None], part.kind)
+            level = rows.codes[part.rows[:, 0]]
             np.add.at(logdet, level, own.T)
             np.add.at(Xy, level, products.swapaxes(0, 1))
         yield LevelShares(draws, slice(0, rows.size), logdet.T, Xy.swapaxes(0, 1))

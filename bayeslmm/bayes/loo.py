@@ -38,7 +38,7 @@ from bayeslmm.errors import InferenceError, SamplingError, SpecificationError, o
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
-from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, multiply_by_kind, row_scale, scaled_Xy
+from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, multiply_by_kind, row_scale
 from bayeslmm.results.render import progress_bar
 from bayeslmm.results.response_scale import log_jacobian
 
@@ -259,15 +259,14 @@ def _structured_densities(post: PosteriorData, phi: Array, advance: Callable[[in
             found = target.integrate(patterns.solve(x), unit**2, phi[begin : begin + step]).solution
             v = np.concatenate([-found.alpha, np.ones((len(x), 1))], axis=1)
             precision, share, scores = (np.empty((len(x), n)) for _ in range(3))
-            for batch, kind in blocks:
-                inverse = np.linalg.inv(patterns.factorize_kind(kind, x).V)
-                ViU = multiply_by_kind(inverse, scaled_Xy(patterns.kernel, batch.rows)[None], kind.kind)
-                own = np.diagonal(inverse, axis1=-2, axis2=-1)[:, kind.kind]
+            for part in patterns.inverted(blocks, x):
+                ViU = multiply_by_kind(part.inverse, part.U[None], part.kind)
+                own = np.diagonal(part.inverse, axis1=-2, axis2=-1)[:, part.kind]
                 flat = ViU[..., :p].reshape(len(x), -1, p)
                 left = own - ((flat @ found.information_inverse) * flat).sum(-1).reshape(own.shape)
-                scale = c.y_scale * np.broadcast_to(row_scale(patterns.kernel, batch.rows), (*batch.rows.shape, 1))[..., 0]
-                precision[:, batch.rows], share[:, batch.rows] = left / (unit[:, None, None] * scale) ** 2, left / own
-                scores[:, batch.rows] = (ViU @ v[:, None, :, None])[..., 0] / (unit[:, None, None] ** 2 * scale)
+                scale = c.y_scale * np.broadcast_to(row_scale(patterns.kernel, part.rows), (*part.rows.shape, 1))[..., 0]
+                precision[:, part.rows], share[:, part.rows] = left / (unit[:, None, None] * scale) ** 2, left / own
+                scores[:, part.rows] = (ViU @ v[:, None, :, None])[..., 0] / (unit[:, None, None] ** 2 * scale)
             parts.append(_one_row_densities(precision, share, scores))
             advance(len(x))
     return np.concatenate(parts)

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 import bayeslmm as blm
+from bayeslmm.bayes.held_out import on_other_problem
 from bayeslmm.bayes.loo import conditional_densities
 from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predictor
 from bayeslmm.bayes.sampling.hierarchical import drawn_before_the_end
@@ -200,22 +201,25 @@ def test_pointwise_log_likelihoods_are_normal_densities(post: blm.Posterior) -> 
 STRUCTURED = ["ar1 errors", "spatial errors", "ratio", "two groups of errors", "weighted ratio of errors"]
 
 
-def structured(name: str) -> blm.Posterior:
-    """A short sample of a model of structured errors, subjects of several sizes and patterns of visits among them."""
+def structured(name: str) -> tuple[blm.Posterior, blm.LMM]:
+    """A short sample of a model of structured errors, subjects of several patterns of visits among them, and the model of all rows."""
     changes = {
         "two groups of errors": {"residual": "ar1(visit | arm / g)"},
         "weighted ratio of errors": {"residual": "ar1(visit | g)", "variance": "ident(inner)", "weights": "w"},
     }
     data = grouped()
     data["arm"] = np.where(data["g"] < "g4", "a", "b")
-    data = data.drop(index=[0, 8, 14, 15, 29])
     args = MODELS[name] if name in MODELS else {"formula": "y ~ x", **changes[name]}
-    return blm.LMM(data=data, check="warn", **args).sample(draws=12, chains=1, seed=1, method="importance")
+    seen = blm.LMM(data=data.drop(index=UNSEEN), check="warn", **args).sample(draws=12, chains=1, seed=1, method="importance")
+    return seen, blm.LMM(data=data, check="warn", **args)
+
+
+UNSEEN = [0, 8, 14, 15, 29]
 
 
 @pytest.mark.parametrize("name", STRUCTURED)
 def test_densities_and_errors_of_many_draws_are_those_of_each_draw(name: str) -> None:
-    found = structured(name)
+    found, _ = structured(name)
     design, problem, (x, _) = found.design, found.problem, found.kernel_points
     sigma = found.parameters["sigma"].values / np.sqrt(design.weight_scale)
     values, rng, whole = found.log_likelihood(), np.random.default_rng(1), np.arange(design.nobs)
@@ -232,6 +236,22 @@ def test_densities_and_errors_of_many_draws_are_those_of_each_draw(name: str) ->
         P = W - W @ design.X @ np.linalg.inv(design.X.T @ W @ design.X) @ design.X.T @ W
         p, score = np.diagonal(P), P @ design.y
         np.testing.assert_allclose(left_out[k], 0.5 * np.log(p / (2.0 * np.pi)) - 0.5 * score**2 / p, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_rows_not_seen_are_predicted_by_their_covariances_with_those_seen(name: str) -> None:
+    """The mean over draws of x'alpha + c'V^-1 (y - X alpha), V of all rows formed."""
+    found, everything = structured(name)
+    whole, out = on_other_problem(found.density, everything.problem), np.array(UNSEEN)
+    seen, means = np.setdiff1d(np.arange(48), out), np.empty((found.size, len(out)))
+    X, y = everything.design.X, everything.design.y
+    for k, phi in enumerate(found.draws.phi):
+        V = dense_covariance(whole, phi)
+        W, C = np.linalg.inv(V[np.ix_(seen, seen)]), V[np.ix_(out, seen)]
+        alpha = np.linalg.solve(X[seen].T @ W @ X[seen], X[seen].T @ W @ y[seen])
+        means[k] = X[out] @ alpha + C @ W @ (y[seen] - X[seen] @ alpha)
+    table = found.predict(everything.design.frame.iloc[out], interval="prediction", seed=1)
+    np.testing.assert_allclose(table["estimate"], means.mean(axis=0), atol=1e-7)
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------------------------------

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, Codes, generator
+from bayeslmm._arrays import Array, Codes, Mask, generator
 from bayeslmm._validation import require_flag, require_level, require_memory, require_one_of
-from bayeslmm.bayes.log_posterior.density import with_solution
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
-from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
+from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.pooled import error_kinds, many_matrices, multiply_by_kind
-from bayeslmm.likelihood.structured.prediction import subject_rows
+from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, error_kinds, many_matrices, multiply_by_kind
+from bayeslmm.likelihood.structured.prediction import ObservedRows, ResidualIndex, rows_given_observed
 from bayeslmm.likelihood.structured.residual_covariance import many_scales, many_unit_sds
 from bayeslmm.results.fitted import as_pandas, join_columns
 from bayeslmm.results.predict import (
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 DRAW_ELEMENTS = 8_000_000
 """Draws x rows worked on at once."""
 
-BLOCK_ELEMENTS = 500_000
+BLOCKED_DRAW_ELEMENTS = 500_000
 """The same where every subject's rows are a block: the working set stays in cache."""
 
 PREDICTION_DRAWS = 400
@@ -100,7 +99,7 @@ def _error_blocks(post: PosteriorData, chosen: Codes) -> Iterator[tuple[slice, C
     """For some draws at once: which of `chosen`, the rows (B, k) of subjects, their kinds (B,), and R0 (t, C, k, k) of every kind."""
     kernel, x = post.problem.structured, post.kernel_points[0][chosen]
     assert kernel is not None
-    step = max(1, BLOCK_ELEMENTS // (2 * post.design.nobs))
+    step = max(1, BLOCKED_DRAW_ELEMENTS // (2 * post.design.nobs))
     for rows, kinds in error_kinds(post.design):
         for begin in range(0, len(chosen), step):
             draws = slice(begin, min(begin + step, len(chosen)))
@@ -287,15 +286,16 @@ def _independent(post: PosteriorData, rows: NewData, asked: PredictionRequest, r
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _unknown(post: PosteriorData, rows: NewData, part: slice, asked: PredictionRequest) -> Array:
-    """z'Dz (S, rows) of the terms whose level is not known, or of all terms for the population."""
-    total = np.zeros((post.draws.size, len(rows.X[part])))
+def _unknown(post: PosteriorData, rows: NewData, part: slice, asked: PredictionRequest, chosen: Codes | slice = slice(None)) -> Array:
+    """z'Dz (S, rows) of the terms whose level is not known, or of all terms for the population, at all or some draws."""
+    phi = post.draws.phi[chosen]
+    total = np.zeros((len(phi), len(rows.X[part])))
     if not asked.effects:
         return total
     for Z, codes, block in zip(rows.Zs, rows.codes, post.density.layout.terms, strict=bool(rows.Zs)):
         new = codes[part] < 0 if asked.given else np.ones(len(codes[part]), bool)
         if new.any():
-            total += new * np.einsum("na,sab,nb->sn", Z[part], block.covariance(post.draws.phi), Z[part], optimize=True)
+            total += new * np.einsum("na,sab,nb->sn", Z[part], block.covariance(phi), Z[part], optimize=True)
     return total
 
 
@@ -324,59 +324,61 @@ def _conditional_normals(
     chosen = np.unique(np.linspace(0, post.draws.size - 1, PREDICTION_DRAWS).astype(int))
     means, draws, missing = [], [], rows.missing
     with one_thread():
-        for rows_at, mean, variance in _given_draws(post, rows, asked, chosen):
-            missing = missing | rows_at.missing
+        for gone, mean, variance in _given_draws(post, rows, asked, chosen):
+            missing = missing | gone
             means.append(asked.back(mean))
-            draws.append(asked.back(mean + np.sqrt(np.maximum(variance, 0.0)) * rng.standard_normal(len(mean))))
+            draws.append(asked.back(mean + np.sqrt(np.maximum(variance, 0.0)) * rng.standard_normal(mean.shape)))
+    values = np.concatenate(draws)
     if asked.draws:
-        return replace(rows, missing=missing), RowDraws(np.stack(draws), chosen)
-    found = _summarize_draws(np.stack(draws), asked)
-    found["estimate"] = np.mean(means, axis=0)
+        return replace(rows, missing=missing), RowDraws(values, chosen)
+    found = _summarize_draws(values, asked)
+    found["estimate"] = np.concatenate(means).mean(axis=0)
     return replace(rows, missing=missing), found
 
 
-def _given_draws(post: PosteriorData, rows: NewData, asked: PredictionRequest, chosen: Codes) -> Iterator[tuple[NewData, Array, Array]]:
-    X = post.kernel_points[0]
-    nowhere = tuple(np.full(len(rows.X), -1) for _ in post.design.terms)
-    Zs = rows.Zs or tuple(np.zeros((len(rows.X), len(term.columns))) for term in post.design.terms)
-    own = rows
-    place: Any = None
-    for i in chosen:
-        point = _point(post, int(i))
-        assert point.state is not None
-        alpha = post.problem.alpha(point.state.solution.alpha[0])
-        mean = rows.X @ alpha
-        fit: Any = DrawEstimates(post, X[i])
-        if place is None or post.density.layout.variance is not None:
-            place, gone = (fit_residual_index(fit), rows.missing) if asked.newdata is None else new_residual_index(fit, asked.newdata, mean)
-            own = replace(rows, missing=rows.missing | gone)
-        at = place if asked.given else replace(place, subject=np.full(len(rows.X), -1))
-        codes = (rows.codes or nowhere) if asked.given else nowhere
-        gained, outcome, of_mean = subject_rows(post.problem, point, rows.X, Zs, codes, at)
+def _given_draws(post: PosteriorData, rows: NewData, asked: PredictionRequest, chosen: Codes) -> Iterator[tuple[Mask, Array, Array]]:
+    """Some draws at once: the rows that have no place, and means and variances (t, n)."""
+    problem, patterns, N = post.problem, post.density.pooled, len(rows.X)
+    assert isinstance(patterns, PooledSubjectsKernel)
+    codes = (rows.codes or _nowhere(post, N)) if asked.given else _nowhere(post, N)
+    Zs = rows.Zs or tuple(np.zeros((N, len(term.columns))) for term in post.design.terms)
+    step = max(1, BLOCKED_DRAW_ELEMENTS // (post.design.nobs + N * (2 * problem.criterion.p + 8)))
+    for begin in range(0, len(chosen), step):
+        draws = chosen[begin : begin + step]
+        x, s2 = post.kernel_points[0][draws], post.kernel_points[1][draws] ** 2
+        solution = post.density.integrate(patterns.solve(x), s2, post.draws.phi[draws]).solution
+        mean = problem.alpha(solution.alpha) @ rows.X.T
+        place, log_scale, gone = _places(post, x, asked, mean)
+        observed = ObservedRows.at_points(patterns, x, solution)
+        gained, outcome, of_mean = rows_given_observed(problem, observed, s2, rows.X, Zs, codes, (place, log_scale))
         if post.design.residual is None and asked.interval == "confidence":
-            of_mean = subject_rows(post.problem, point, rows.X, Zs, codes, None)[1]
+            of_mean = rows_given_observed(problem, observed, s2, rows.X, Zs, codes, None)[1]
         variance = outcome if asked.interval == "prediction" else of_mean
         if asked.effects:
-            variance = variance + _new_effects(post, rows, asked, int(i))
-        mean = mean + gained + (0.0 if rows.offset is None else rows.offset)
-        yield own, mean, variance
+            variance = variance + _unknown(post, rows, slice(None), asked, draws)
+        yield gone, mean + gained + (0.0 if rows.offset is None else rows.offset), variance
 
 
-def _new_effects(post: PosteriorData, rows: NewData, asked: PredictionRequest, draw: int) -> Array:
-    total = np.zeros(len(rows.X))
-    phi = post.draws.phi[draw : draw + 1]
-    for Z, codes, block in zip(rows.Zs, rows.codes, post.density.layout.terms, strict=bool(rows.Zs)):
-        new = codes < 0 if asked.given else np.ones(len(codes), bool)
-        total += np.where(new, np.einsum("na,ab,nb->n", Z, block.covariance(phi)[0], Z), 0.0)
-    return total
+def _nowhere(post: PosteriorData, rows: int) -> tuple[Codes, ...]:
+    """Codes of rows without a level of any term."""
+    return tuple(np.full(rows, -1) for _ in post.design.terms)
 
 
-def _point(post: PosteriorData, draw: int) -> CriterionPoint:
-    """The criterion's point at a draw, alpha's prior in it."""
-    x, s = post.kernel_points[0][draw], float(post.kernel_points[1][draw])
-    state = post.problem.criterion.kernel.evaluate(x[None], derivatives=False)
-    found = post.density.integrate(state.solution, np.array([s**2]), post.draws.phi[draw : draw + 1])
-    return CriterionPoint(x, np.nan, np.full(len(x), np.nan), None, s**2, with_solution(state, found))
+def _places(post: PosteriorData, x: Array, asked: PredictionRequest, mean: Array) -> tuple[ResidualIndex, Array, Mask]:
+    """Where the rows stand in R, the log of what multiplies their sds (t or 1, n), and which of them have no place; mean : (t, n)."""
+    scales = []
+    for own, fitted in zip(x, mean, strict=True):
+        fit: Any = DrawEstimates(post, own)
+        if asked.newdata is None:
+            place, gone = fit_residual_index(fit), np.zeros(len(fitted), bool)
+        else:
+            place, gone = new_residual_index(fit, asked.newdata, fitted)
+        scales.append(place.log_scale)
+        if post.density.layout.variance is None:
+            break
+    if not asked.given:
+        place = replace(place, subject=np.full(len(place.subject), -1))
+    return place, np.stack(scales), gone
 
 
 def augment_posterior(post: PosteriorData, data: Any) -> pd.DataFrame:

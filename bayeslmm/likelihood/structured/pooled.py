@@ -7,6 +7,7 @@ scale differently at every x, multiplies R instead.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,20 +61,35 @@ GATHERED_ELEMENTS = 1_000_000
 
 
 def multiply_by_kind(matrices: Array, vectors: Array, kind: Codes) -> Array:
-    """M b of every block, (t, B, k, m); matrices : (t, C, k, k) of each kind, vectors : (t or 1, B, k, m), kind : (B,) of every block."""
-    t, _, k, _ = matrices.shape
-    out = np.empty((t, *vectors.shape[1:]))
+    """M b of every block, (t, B, i, m); matrices : (t or 1, C, i, k) of each kind, vectors : (t or 1, B, k, m), kind : (B,)."""
+    t, (_, _, i, k), (_, B, _, m) = max(len(matrices), len(vectors)), matrices.shape, vectors.shape
+    out = np.empty((t, B, i, m))
     order, counts = np.argsort(kind, kind="stable"), np.bincount(kind)
     met = np.flatnonzero(counts)
-    if 4 * len(met) < len(kind):
+    if 4 * len(met) < B:
         for c, own in zip(met, np.split(order, np.cumsum(counts[met])[:-1]), strict=True):
-            out[:, own] = matrices[:, c, None] @ vectors[:, own]
+            # the blocks of a kind side by side
+            beside = vectors[:, own].transpose(0, 2, 1, 3).reshape(len(vectors), k, -1)
+            out[:, own] = (matrices[:, c] @ beside).reshape(t, i, len(own), m).transpose(0, 2, 1, 3)
         return out
-    step = max(1, GATHERED_ELEMENTS // (t * k * k))
-    for begin in range(0, len(kind), step):
+    step = max(1, GATHERED_ELEMENTS // (t * i * k))
+    for begin in range(0, B, step):
         part = slice(begin, begin + step)
         out[:, part] = matrices[:, kind[part]] @ vectors[:, part]
     return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InvertedBlocks:
+    """A batch of independent blocks at t points, in scaled rows.
+
+    rows : (B, k); U : (B, k, r) [X y]; inverse : (t, C, k, k) V0^-1 of every kind; kind : (B,) of every block
+    """
+
+    rows: Codes
+    U: Array
+    inverse: Array
+    kind: Codes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,12 +136,13 @@ def _kinds(rows: Codes, block: BlockRows, seen: Array) -> IdenticalSubjects:
 
 def _errors_depend_on(block: BlockRows) -> list[Array]:
     """All that R0 of a block depends on, (B, ...) each."""
-    return [block.group, *(part for part in (block.place, block.distances, block.same) if part is not None)]
+    seen = (block.group, block.place, block.distances, block.same)
+    return [np.asarray(part, float) for part in seen if part is not None]
 
 
 def _as_features(parts: list[Array], blocks: int) -> Array:
     """(B, any)."""
-    return np.concatenate([round_values(np.asarray(part, float).reshape(blocks, -1)) for part in parts], axis=1)
+    return np.concatenate([round_values(part.reshape(blocks, -1)) for part in parts], axis=1)
 
 
 def features(kernel: BlockDiagonalKernel, batch: RowBatch) -> Array:
@@ -136,7 +153,7 @@ def features(kernel: BlockDiagonalKernel, batch: RowBatch) -> Array:
     for term in data.terms:
         found += [term.Z[batch.rows], level_mask(term, batch.rows)]
     found += [value[batch.rows] for value in kernel.variance.values if value is not None]
-    found += [factor.strata[batch.rows] for factor in kernel.variance.factors if factor.strata is not None]
+    found += [np.asarray(factor.strata[batch.rows], float) for factor in kernel.variance.factors if factor.strata is not None]
     return _as_features(found, len(batch.rows))
 
 
@@ -230,6 +247,11 @@ class PooledSubjectsKernel:
         data = self.kernel.data
         pooled = [(batch, find_kinds(self.kernel, batch)) for batch in data.pooled_rows]
         return [*zip(data.rows, self.kinds, strict=True), *pooled]
+
+    def inverted(self, blocks: list[tuple[RowBatch, IdenticalSubjects]], x: Array) -> Iterator[InvertedBlocks]:
+        """V0^-1 of some batches at many x, their rows divided by the weights alone."""
+        for batch, kind in blocks:
+            yield InvertedBlocks(batch.rows, scaled_Xy(self.kernel, batch.rows), np.linalg.inv(self.factorize_kind(kind, x).V), kind.kind)
 
     def _sum_kinds(self, V: Array, count: Array, G: Array) -> tuple[Array, Array]:
         """log |V| and [X y] of blocks added up."""

@@ -4,7 +4,7 @@ For a new row with covariance c to the observed outcomes (through shared levels 
 
     E(y_new | y) = x'alpha + c' V^-1 (y - X alpha),    var = v - c' V^-1 c + d' C d,   d = x - X' V^-1 c,  C = (X' V^-1 X)^-1.
 
-All in units of sigma on rows divided by S; c is sparse, V^-1 block diagonal.
+All in units of sigma on rows divided by S, or by the weights alone; c is sparse, V^-1 block diagonal. At one point, or at many draws.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from bayeslmm._arrays import Array, Codes, freeze_codes
 from bayeslmm.data.design import ResidualDesign
 from bayeslmm.likelihood.criterion import CriterionPoint
+from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState
+from bayeslmm.likelihood.structured.pooled import InvertedBlocks, PooledSubjectsKernel, many_matrices, multiply_by_kind
 from bayeslmm.likelihood.structured.residual_structure import (
     BlockRows,
     GroupedStructure,
@@ -114,6 +115,51 @@ def _level_information(state: BlockDiagonalState, i: int) -> Array:
     return out
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ObservedRows:
+    """The observed rows at t points x (t, size).
+
+    solution : the profile in alpha; blocks : V0^-1; divisor : (1, n or 1) what rows were divided by
+    error_sds : (t or 1, n or 1) the sds of their errors that this leaves, but for R0
+    """
+
+    x: Array
+    solution: Solution
+    blocks: Sequence[InvertedBlocks]
+    divisor: Array
+    error_sds: Array
+
+    @classmethod
+    def at_point(cls, state: BlockDiagonalState) -> ObservedRows:
+        """Those of one evaluation."""
+        log_scale = state.kernel.log_scale(state.x)[0]
+        blocks = [InvertedBlocks(part.batch.rows, part.U, part.inverse[None], np.arange(len(part.U))) for part in state.row_states]
+        return cls(state.x[None], state.solution, blocks, np.exp(_or_zeros(log_scale))[None], np.ones((1, 1)))
+
+    @classmethod
+    def at_points(cls, patterns: PooledSubjectsKernel, x: Array, solution: Solution) -> ObservedRows:
+        """Those of many x; solution : with alpha's prior in it."""
+        kernel = patterns.kernel
+        blocks = list(patterns.inverted(patterns.all_rows(), x))
+        error_sds = np.ones((1, 1))
+        if kernel.variance.size:
+            error_sds = np.exp(kernel.variance.log_multipliers(x[:, kernel.variance_part], np.arange(kernel.data.n)))
+        return cls(x, solution, blocks, np.exp(_or_zeros(kernel.data.log_weight_scale))[None], error_sds)
+
+
+def _or_zeros(log_scale: Array | None) -> Array:
+    return np.zeros(1) if log_scale is None else log_scale
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseCovariances:
+    """Covariances of new rows with those observed, in scaled rows: values (t, m) at pairs of rows new (m,) and old (m,), each once."""
+
+    new: Codes
+    old: Codes
+    values: Array
+
+
 def subject_rows(
     problem: Problem, point: CriterionPoint, X: Array, Zs: Sequence[Array], codes: Sequence[Codes], place: ResidualIndex | None
 ) -> tuple[Array, Array, Array]:
@@ -121,34 +167,50 @@ def subject_rows(
 
     With `place` the thing predicted is the outcome itself, its error included; without, x'alpha + z'beta. Terms at code -1 are left out.
     """
-    state = _state(point)
-    c = problem.standardization
-    kernel = state.kernel
-    n, N = kernel.data.n, len(X)
-    log_scale = kernel.log_scale(state.x)[0]
-    scale = np.ones(n) if log_scale is None else np.exp(log_scale)
-    C = sp.csr_array((N, n))
-    own = np.zeros(N)
+    places = None if place is None else (place, place.log_scale[None])
+    gained, outcome, of_mean = rows_given_observed(
+        problem, ObservedRows.at_point(_state(point)), np.array([point.sigma2]), X, Zs, codes, places
+    )
+    return gained[0], outcome[0], of_mean[0]
+
+
+def rows_given_observed(
+    problem: Problem,
+    observed: ObservedRows,
+    sigma2: Array,
+    X: Array,
+    Zs: Sequence[Array],
+    codes: Sequence[Codes],
+    place: tuple[ResidualIndex, Array] | None,
+) -> tuple[Array, Array, Array]:
+    """`subject_rows` at t points with residual variances sigma2 (t,): (t, n) each; place : with its log scales (t or 1, n)."""
+    c, kernel, x = problem.standardization, problem.structured, observed.x
+    assert kernel is not None
+    covariances, own = [], np.zeros((len(x), len(X)))
     for i, (term, data) in enumerate(zip(problem.random.terms, kernel.data.terms, strict=True)):
-        D = term.covariance.matrix(state.x[term.part])
+        D = term.covariance.matrix(x[:, term.part])
         z = np.where(codes[i][:, None] >= 0, Zs[i] @ term.map.whole, 0.0)
         level = np.maximum(codes[i], 0)
         size = np.ones(data.K) if data.relationship is None else np.diagonal(data.relationship)
-        own += np.einsum("na,ab,nb->n", z, D, z) * size[level]
+        zD = z @ D
+        own += (zD * z).sum(-1) * size[level]
         rows = problem.design.terms[i].group.sorted_rows
-        C = C + _through_levels(z @ D, level, data.Z, scale, rows, data.relationship)
+        covariances.append(_through_levels(zD, level, data.Z, observed.divisor, rows, data.relationship))
     if place is not None:
-        residual, variance = _through_errors(problem, state, place)
-        C, own = C + residual, own + variance
-    gained, left, d = _condition_on_observed(state, sp.csr_array(C), c.functions(X), own)
-    through_alpha = np.einsum("nx,xz,nz->n", d, state.solution.information_inverse[0], d)
-    unit, variance = point.sigma2 * c.y_scale**2, left + through_alpha
+        residual, variance = _through_errors(problem, observed, *place)
+        own += variance
+        covariances += [] if residual is None else [residual]
+    gained, left, d = _condition_on_observed(observed, covariances, c.functions(X), own)
+    through_alpha = ((d @ observed.solution.information_inverse) * d).sum(-1)
+    unit, variance = sigma2[:, None] * c.y_scale**2, left + through_alpha
     # an outcome that was observed has no variance left: what the differences leave of it is rounding
     return c.y_scale * gained, unit * np.where(variance > ROUNDING_VARIANCE * own, variance, 0.0), unit * through_alpha
 
 
-def _through_levels(zD: Array, level: Codes, Z: Array, scale: Array, rows: tuple[Codes, Codes], relationship: Array | None) -> sp.csr_array:
-    """z' D Z' over shared or related levels, (N, n) sparse; rows : of every level, in order, and where each level begins."""
+def _through_levels(
+    zD: Array, level: Codes, Z: Array, divisor: Array, rows: tuple[Codes, Codes], relationship: Array | None
+) -> SparseCovariances:
+    """z' D Z' over shared or related levels; rows : of every level, in order, and where each level begins."""
     order, starts = rows
     if relationship is None:
         new, other, share = np.arange(len(level)), level, np.ones(len(level))
@@ -159,33 +221,35 @@ def _through_levels(zD: Array, level: Codes, Z: Array, scale: Array, rows: tuple
     counts = starts[other + 1] - starts[other]
     pair = np.repeat(np.arange(len(other)), counts)
     old = order[np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts) + starts[other][pair]]
-    values = share[pair] * np.einsum("na,na->n", zD[new[pair]], Z[old]) / scale[old]
-    return sp.csr_array((values, (new[pair], old)), shape=(len(level), len(Z)))
+    values = share[pair] * (zD[:, new[pair]] * Z[old]).sum(-1) / np.broadcast_to(divisor, (1, len(Z)))[:, old]
+    return SparseCovariances(new[pair], old, values)
 
 
-def _through_errors(problem: Problem, state: BlockDiagonalState, place: ResidualIndex) -> tuple[sp.csr_array, Array]:
-    """Covariances (N, n) of new errors with those observed, these divided by S, and the new errors' variances."""
-    n, N = state.kernel.data.n, len(place.subject)
-    s = np.exp(place.log_scale)
-    structure, residual, phi = state.kernel.structure, problem.design.residual, state.phi
+def _through_errors(
+    problem: Problem, observed: ObservedRows, place: ResidualIndex, log_scale: Array
+) -> tuple[SparseCovariances | None, Array]:
+    """Covariances of new errors with those observed, and the new errors' variances (t, N)."""
+    kernel, residual = problem.structured, problem.design.residual
+    assert kernel is not None
+    s, structure, phi = np.exp(log_scale), kernel.structure, observed.x[:, kernel.residual_part]
     if not isinstance(structure, GroupedStructure) or residual is None:
-        return sp.csr_array((N, n)), s**2
+        return None, s**2
     if place.later is not None:
-        natural, residual = residual_natural(structure, phi), place.later.residual(residual)
+        natural, residual = [residual_natural(structure, own) for own in phi], place.later.residual(residual)
         structure = VisitStructure(residual_covariance(residual), structure.groups)
-        phi = residual_free(structure, natural)
-    own = structure.matrices(phi, _points(place))[:, 0, 0]
+        phi = np.stack([residual_free(structure, own) for own in natural])
+    own = many_matrices(structure, phi, _points(place))[..., 0, 0] * s**2
     known = np.flatnonzero(place.subject >= 0)
     if not len(known):
-        return sp.csr_array((N, n)), own * s**2
+        return None, own
     order, starts = residual.subject.sorted_rows
     counts = starts[place.subject[known] + 1] - starts[place.subject[known]]
     new = np.repeat(known, counts)
     offset = np.cumsum(counts) - counts
     old = order[np.arange(counts.sum()) - np.repeat(offset, counts) + np.repeat(starts[place.subject[known]], counts)]
-    pairs = _pairs(place, new, residual, old)
-    values = structure.matrices(phi, pairs)[:, 0, 1] * s[new]
-    return sp.csr_array((values, (new, old)), shape=(N, n)), own * s**2
+    between = many_matrices(structure, phi, _pairs(place, new, residual, old))[..., 0, 1]
+    error_sds = np.broadcast_to(observed.error_sds, (len(observed.error_sds), problem.design.nobs))
+    return SparseCovariances(new, old, between * s[:, new] * error_sds[:, old]), own
 
 
 def _points(place: ResidualIndex) -> BlockRows:
@@ -210,27 +274,39 @@ def _pairs(place: ResidualIndex, new: Codes, residual: ResidualDesign, old: Code
     return BlockRows(None, blocks, group, None)
 
 
-def _condition_on_observed(state: BlockDiagonalState, C: sp.csr_array, X: Array, own: Array) -> tuple[Array, Array, Array]:
-    """c' V^-1 (y - X alpha), v - c' V^-1 c and x - X' V^-1 c of every row of C."""
-    gained, left, d = np.zeros(len(own)), own.copy(), X.copy()
-    if not C.nnz:  # rows of new subjects alone: those observed say nothing of them
-        return gained, left, d
-    p = X.shape[1]
-    new, (batch, position) = np.repeat(np.arange(len(own)), np.diff(C.indptr)), state.positions
-    batch, position = batch[C.indices], position[C.indices]
-    for number in np.unique(batch):
-        part, e, mine = state.row_states[number], state.residual_scores[number], batch == number
-        k = part.batch.rows.shape[1]
-        # only blocks that the new rows meet
-        blocks, local = np.unique(position[mine] // k, return_inverse=True)
-        b = len(blocks)
-        met = sp.csr_array((C.data[mine], (new[mine], local * k + position[mine] % k)), shape=(len(own), b * k))
-        inverse = part.inverse[blocks]
-        gained += met @ e[blocks].ravel()
-        d -= met @ (inverse @ part.U[blocks, :, :p]).reshape(b * k, p)
-        within = sp.bsr_array((inverse, np.arange(b), np.arange(b + 1)), shape=(b * k, b * k))
-        left -= np.asarray(met.multiply(met @ within).sum(axis=1)).ravel()
-    return gained, left, d
+def _condition_on_observed(
+    observed: ObservedRows, covariances: Sequence[SparseCovariances], X: Array, own: Array
+) -> tuple[Array, Array, Array]:
+    """c' V^-1 (y - X alpha), v - c' V^-1 c (t, N) and x - X' V^-1 c (t, N, p) of every new row."""
+    (t, N), p = own.shape, X.shape[1]
+    n = sum(block.rows.size for block in observed.blocks)
+    batch, position = np.empty((2, n), np.int64)
+    for number, block in enumerate(observed.blocks):
+        batch[block.rows], position[block.rows] = number, np.arange(block.rows.size).reshape(block.rows.shape)
+    met = np.zeros((t, N, p + 2))
+    for number, block in enumerate(observed.blocks):
+        B, k = block.rows.shape
+        mine = [batch[part.old] == number for part in covariances]
+        # a new row and a block that it is tied to; rows of new subjects alone have none
+        keys = [part.new[own] * B + position[part.old[own]] // k for part, own in zip(covariances, mine, strict=True)]
+        pairs, pair = np.unique(np.concatenate([*keys, np.zeros(0, np.int64)]), return_inverse=True)
+        if not len(pairs):
+            continue
+        (new, at), begin, c = np.divmod(pairs, B), 0, np.zeros((t, len(pairs), k))
+        for part, own_pairs in zip(covariances, mine, strict=True):
+            old = part.old[own_pairs]
+            c[:, pair[begin : begin + len(old)], position[old] % k] += part.values[:, own_pairs]
+            begin += len(old)
+        w = multiply_by_kind(block.inverse, c[..., None], block.kind[at])
+        Xyw = multiply_by_kind(block.U.swapaxes(-1, -2)[None], w, at)[..., 0]
+        found = np.concatenate([Xyw, (w[..., 0] * c).sum(-1, keepdims=True)], axis=-1)
+        if len(new) == len(np.unique(new)):
+            met[:, new] += found
+        else:
+            np.add.at(met.swapaxes(0, 1), new, found.swapaxes(0, 1))
+    d = X - met[..., :p]
+    gained = met[..., p] - (met[..., :p] @ observed.solution.alpha[..., None])[..., 0]
+    return gained, own - met[..., p + 1], d
 
 
 def _state(point: CriterionPoint) -> BlockDiagonalState:
