@@ -219,8 +219,13 @@ def read_imputation_model(
         raise SpecificationError(what, f"model {model.formula}", "rename the column")
     layout = _read(frame, columns, reference, residual)
     found = read_events(layout, events, strategy)
-    if events is not None and len(found.first) and (found.first < len(layout.visits)).any():
-        _require_order(layout)
+    if events is not None and (found.first < len(layout.visits)).any():
+        better = _order_of_time(layout)
+        if better:
+            visits = pd.Categorical(frame[columns.visit], better, ordered=True)
+            model = model.updated(None, frame.assign(**{columns.visit: visits}), {})
+            layout = _read(model.data, columns, reference, model.design.residual)
+            found = read_events(layout, events, strategy)
     _require_arms(layout)
     fit = _fit_at_random(model, layout, found, criterion)
     labels = {label_key(label): i for i, label in enumerate(fit.design.residual.subject.levels)}
@@ -236,8 +241,13 @@ def _read(frame: pd.DataFrame, columns: TrialColumns, reference: Mapping[Any, An
     return read_layout(frame, columns, reference, [int(v) if v.is_integer() else v for v in np.unique(residual.coords).tolist()])
 
 
-def _require_order(layout: Layout) -> None:
-    """Refuse visits of text without an order, and warn where their order is that of text."""
+def _order_of_time(layout: Layout) -> tuple[str, ...]:
+    """Visits in the order of their numbers where their factor has that of text, with a warning; empty where they stand in order.
+
+    A factor made of text without saying more has week 12 before week 2, and an event affects the visits after it.
+
+    Errors: `DataError` for text without an order.
+    """
     name, visits = layout.columns.visit, layout.visits
     column, better = layout.frame[name], order_by_number(visits)
     where, remedy = f"visits: {', '.join(map(str, visits))}", f"data[{name!r}] = {ordered_factor(name, better)}"
@@ -245,8 +255,9 @@ def _require_order(layout: Layout) -> None:
         what = f"an event says which visits it affects, and column {name!r} is text without an order"
         raise DataError(what, where, f"give an ordered factor: {remedy}")
     if better:
-        what = f"an event affects the visits after it, and those of {name!r} stand in the order of text, not of their numbers"
-        warn_user(BayesLMMWarning(what, where, f"this order is followed; if the numbers tell the right one, {remedy}"))
+        what = f"an event affects the visits after it, and those of {name!r} stand in the order of text: their numbers order them here"
+        warn_user(BayesLMMWarning(what, where, f"say so yourself: {remedy}"))
+    return better
 
 
 def _require_arms(layout: Layout) -> None:

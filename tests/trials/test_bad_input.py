@@ -156,16 +156,24 @@ def test_a_mean_that_no_outcome_tells_is_imputed_from_only_where_no_strategy_tak
 
 
 @pytest.mark.parametrize("labels", [("w12", "w2", "w4", "w6", "w8"), ("Week 10", "Week 2", "Week 4", "Week 6", "Week 8")])
-def test_an_order_of_text_is_followed_with_a_warning_that_mends_it(labels: tuple[str, ...], trial: pd.DataFrame) -> None:
+def test_visits_in_the_order_of_text_are_those_of_their_numbers_with_a_warning(labels: tuple[str, ...], trial: pd.DataFrame) -> None:
     def renamed(column: Any) -> Any:
-        return pd.Categorical.from_codes(np.searchsorted([1, 2, 4, 6, 8], column.to_numpy(float)), list(labels), ordered=True)
+        return pd.Categorical.from_codes(np.searchsorted([1, 2, 4, 6, 8], column.to_numpy(float)), [*labels[1:], labels[0]], ordered=True)
+
+    def as_text(column: Any) -> Any:
+        return pd.Categorical(column.astype(str), list(labels), ordered=True)
 
     data, events = trial.assign(week=renamed(trial["week"])), events_of(trial)
-    with pytest.warns(blm.errors.BayesLMMWarning, match="order of text") as caught:
-        run(data, events.assign(week=renamed(events["week"])), formula="change ~ week * arm + base", strategy="JR")
-    remedy = str(caught[0].message).partition("data['week'] = ")[2]
-    mended = data.assign(week=eval(remedy, {"pandas": pd, "data": data}))  # noqa: S307
-    assert list(mended["week"].cat.categories) == [*labels[1:], labels[0]]
+    events = events.assign(week=renamed(events["week"]))
+    for residual in ("us(week | id)", "ar1(week | arm / id)"):
+        options = {"formula": "change ~ week * arm + base", "strategy": "CIR", "residual": residual}
+        wanted = run(data, events, **options).data(0)
+        with pytest.warns(blm.errors.BayesLMMWarning, match="order of text") as caught:
+            found = run(data.assign(week=as_text(data["week"])), events.assign(week=as_text(events["week"])), **options).data(0)
+        np.testing.assert_allclose(found["change"], wanted["change"], rtol=0, atol=1e-8)
+        remedy = str(caught[0].message).partition("data['week'] = ")[2]
+        mended = data.assign(week=eval(remedy, {"pandas": pd, "data": data}))  # noqa: S307
+        assert list(mended["week"].cat.categories) == [*labels[1:], labels[0]]
 
 
 def test_the_order_of_text_visits_is_asked_for(trial: pd.DataFrame, events: pd.DataFrame) -> None:
