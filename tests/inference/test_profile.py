@@ -107,6 +107,24 @@ def test_profile_limits_do_not_depend_on_where_the_covariate_starts() -> None:
     np.testing.assert_allclose(far.loc["cor__Intercept.time|id"].astype(float), near.loc["cor__Intercept.time|id"].astype(float), atol=1e-5)
 
 
+@pytest.mark.parametrize("residual", ["us(visit | id)", "diag(visit | id)"])
+def test_profile_limits_take_the_unit_of_the_outcome(residual: str) -> None:
+    rng = np.random.default_rng(4)
+    ids, visits = np.repeat(np.arange(14), 3), np.tile(np.arange(3.0), 14)
+    data = pd.DataFrame({"id": ids, "visit": visits, "y": rng.normal(size=14)[ids] + rng.normal(size=42)})
+    data = data[visits < 2] if residual.startswith("us") else data
+
+    def limits(unit: float) -> pd.DataFrame:
+        fit = blm.LMM("y ~ 1", data.assign(y=data["y"] * unit), residual=residual).fit()
+        terms = [term for term in fit.tidy("ran_pars")["term"] if not term.startswith("sd")][:2] or ["sd[0]"]
+        table = fit.confint(method="profile", terms=terms)
+        degree = np.array([2 if term.startswith(("var", "cov")) else 1 if term.startswith("sd") else 0 for term in table["term"]])
+        return table[["conf_low", "conf_high"]].div(unit**degree, axis=0)
+
+    for unit in (2.0**24, 2.0**-24):
+        np.testing.assert_allclose(limits(unit), limits(1.0), rtol=1e-4)
+
+
 def test_a_variance_of_zero_has_the_lower_limit_zero_and_says_so() -> None:
     frame = subjects()
     rng = np.random.default_rng(0)

@@ -145,6 +145,17 @@ def parameter_value(parameter: CovarianceParameter, problem: Problem, tau: Array
     return float(parameter.values(problem, tau[None])[0])
 
 
+def parameter_unit(parameter: CovarianceParameter, problem: Problem, tau: Array) -> float:
+    """A large value of a parameter in its own units: its size, or an sd or a variance of the errors where it is one; 1 of a correlation."""
+    if parameter.scale == "fisher":
+        return 1.0
+    # a parameter is a power of the unit of the outcome: twice the sigma tells which
+    value, doubled = np.abs(parameter.values(problem, tau + np.outer([0.0, np.log(2.0)], np.arange(len(tau)) == len(tau) - 1)))
+    degree = round(float(np.log2(doubled / value))) if 0.0 < value < np.inf else 1
+    spread = float(sigma_of_tau(problem, tau[None])[0]) ** degree if degree else 0.0
+    return max(float(value), spread) if np.isfinite(value) else 1.0
+
+
 def parameter_gradient(parameter: CovarianceParameter, problem: Problem, tau: Array) -> Array:
     """d(parameter on its scale)/d tau by central differences."""
     steps = np.diag(TAU_STEP * np.maximum(np.append(problem.axis_units, 1.0), np.abs(tau)))

@@ -31,8 +31,8 @@ from bayeslmm.inference.intervals.parameters import (
     estimated_parameters,
     from_scale,
     parameter_gradient,
+    parameter_unit,
     parameter_value,
-    sigma_of_tau,
     to_scale,
 )
 from bayeslmm.inference.intervals.profile_constraints import CoefficientConstraint, Constraint, constraint_of, joint_criterion
@@ -422,10 +422,10 @@ def _choose_terms(terms: Names | None, known: Sequence[str], aliased: Sequence[s
 def _parameter_curve(base: ProfileOrigin, parameter: CovarianceParameter) -> ProfileCurve:
     value = parameter_value(parameter, base.problem, base.tau)
     error = standard_error(parameter, base.problem, base.tau, base.covariance)
-    held: Constraint = constraint_of(base.problem, parameter, base.restricted, error if np.isfinite(error) and error > 0 else 1.0)
+    unit = parameter_unit(parameter, base.problem, base.tau)
+    held: Constraint = constraint_of(base.problem, parameter, base.restricted, error if np.isfinite(error) and error > 0 else 1.0, unit)
     low = 0.0 if isinstance(parameter, RandomSd) else -1.0 if isinstance(parameter, RandomCorrelation) else -np.inf
     high = 1.0 if isinstance(parameter, RandomCorrelation) else np.inf
-    unit = 1.0 if isinstance(parameter, RandomCorrelation) else max(abs(value), float(sigma_of_tau(base.problem, base.tau[None])[0]))
     return ProfileCurve(parameter.term, held, parameter.scale, value, error, base.estimate.criterion, base.tau, low, high, unit)
 
 

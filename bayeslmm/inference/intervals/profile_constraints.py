@@ -149,7 +149,7 @@ LAST_STEP_DECREASE = 3e-4
 """Predicted decrease at which the last Newton step is taken without another evaluation; what is left is a small part of it."""
 
 RANGE_ENDS = {"log": (-30.0, 30.0), "fisher": (-7.0, 7.0), "plain": (-np.inf, np.inf)}
-"""Where the end of a range is looked at on a scale on which it is infinitely far: a correlation of 1 - 2e-6."""
+"""Where the end of a range is looked at on a scale on which it is infinitely far: a correlation of 1 - 2e-6; logarithms from a unit's."""
 
 MULTIPLIER_ROUNDS = 15
 """Multiplier updates of the augmented Lagrangian."""
@@ -362,18 +362,20 @@ class CorrelationConstraint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LagrangianConstraint:
-    """Any other parameter, by an augmented Lagrangian on its scale; error : its standard error there."""
+    """Any other parameter, by an augmented Lagrangian on its scale; error : its standard error there; unit : a large value of it."""
 
     problem: Problem
     restricted: bool
     parameter: CovarianceParameter
     error: float
+    unit: float
 
     def start(self, tau: Array) -> Array:
         return tau
 
     def lowest(self, value: float, start: Array) -> ConstrainedMinimum:
-        target = float(np.clip(to_scale(self.parameter.scale, value), *RANGE_ENDS[self.parameter.scale]))
+        origin = np.log(self.unit) if self.parameter.scale == "log" else 0.0
+        target = float(np.clip(to_scale(self.parameter.scale, value), *(origin + end for end in RANGE_ENDS[self.parameter.scale])))
         weight, multiplier, tau = 1e3 / self.error**2, 0.0, start
         for _ in range(MULTIPLIER_ROUNDS):
             tau = _descend(self._penalized_criterion(target, weight, multiplier), tau, 1e-8)[0]
@@ -403,8 +405,8 @@ class LagrangianConstraint:
         return function
 
 
-def constraint_of(problem: Problem, parameter: CovarianceParameter, restricted: bool, error: float) -> Constraint:
-    """How a covariance parameter is held."""
+def constraint_of(problem: Problem, parameter: CovarianceParameter, restricted: bool, error: float, unit: float) -> Constraint:
+    """How a covariance parameter is held; error : its standard error on its scale; unit : a large value of it."""
     if isinstance(parameter, ErrorSd):
         return SigmaConstraint(problem, restricted, parameter_value(parameter, problem, np.append(problem.start, 0.0)))
     if isinstance(parameter, RandomSd):
@@ -413,7 +415,7 @@ def constraint_of(problem: Problem, parameter: CovarianceParameter, restricted: 
             return found
     if isinstance(parameter, RandomCorrelation) and problem.random.terms[parameter.position].covariance.name == "us":
         return _correlation_constraint(problem, parameter, restricted)
-    return LagrangianConstraint(problem, restricted, parameter, error)
+    return LagrangianConstraint(problem, restricted, parameter, error, unit)
 
 
 def _sd_constraint(problem: Problem, parameter: RandomSd, restricted: bool) -> Constraint | None:
