@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -81,33 +81,13 @@ def last_digit(text: str) -> float:
     return float(f"1e{int(exponent or 0) - decimals}")
 
 
-@dataclass(frozen=True, slots=True)
-class FigureOptions:
-    """What a set of figures belongs to: the options of the methods that give them."""
-
-    df: str | None = None
-    vcov: str | None = None
-    information: str | None = None
-    conf_level: float = 0.95
-    conf_method: str = "wald"
-    emmeans: tuple[str, ...] = ()
-    by: tuple[str, ...] = ()
-    at: Mapping[str, Any] = field(default_factory=dict)
-    anova_type: int = 3
-
-    def inference(self) -> dict[str, Any]:
-        """`df=`, `vcov=`, `information=` where the figures say so."""
-        chosen = {"df": self.df, "vcov": self.vcov, "information": self.information}
-        return {name: value for name, value in chosen.items() if value is not None}
-
-
 @dataclass(slots=True)
 class FitReader:
     """Reads figures off a fit; each table is asked for once."""
 
     fit: Any
     model: Any
-    source: FigureOptions
+    source: Reference
     _tables: dict[str, Any] = field(default_factory=dict)
 
     def value(self, path: KeyPath) -> float:
@@ -148,7 +128,7 @@ def _fixed_value(name: str, column: str) -> Callable[[FitReader, KeyPath], Any]:
             coefficients = reader.fit.fixef.index
             position = list(coefficients).index(path[0]) if path[0] in coefficients else _raise_missing(path[0])
             return reader.fit.fixef.iloc[position] if name == "fixef" else reader.fit.vcov.to_numpy()[position, position] ** 0.5
-        options = reader.source.inference()
+        options = reader.source.inference_options()
         if name in ("fixef", "std_error", "statistic"):
             options.setdefault("df", "asymptotic")
         interval = name.startswith("conf")
@@ -224,7 +204,7 @@ def _residual_params(reader: FitReader, path: KeyPath) -> Any:
 
 
 def _anova(reader: FitReader, path: KeyPath) -> Any:
-    options = reader.source.inference()
+    options = reader.source.inference_options()
     options.pop("vcov", None)
     table = reader.table("anova", lambda: reader.fit.anova(type=reader.source.anova_type, **options))
     return _row(table, term=path[0])[path[1]]
@@ -232,7 +212,7 @@ def _anova(reader: FitReader, path: KeyPath) -> Any:
 
 def _means(reader: FitReader) -> Any:
     source = reader.source
-    options = source.inference()
+    options = source.inference_options()
     return reader.table(
         "emmeans", lambda: reader.fit.emmeans(list(source.emmeans), by=list(source.by) or None, at=dict(source.at) or None, **options)
     )
@@ -252,7 +232,7 @@ def _pairs(reader: FitReader, path: KeyPath) -> Any:
 
 
 def _contrast(reader: FitReader, path: KeyPath) -> Any:
-    table = reader.table("contrast " + path[0], lambda: reader.fit.contrast(path[0], **reader.source.inference()))
+    table = reader.table("contrast " + path[0], lambda: reader.fit.contrast(path[0], **reader.source.inference_options()))
     return table.frame.iloc[0][path[1]]
 
 
@@ -366,21 +346,6 @@ def compare_with_published(path: Path) -> Iterator[ComparedSource]:
 
 def figures_of(reference: Reference, fit: Any, model: Any) -> Iterator[PublishedValue]:
     """Each figure of a source beside ours."""
-    reader = FitReader(fit, model, options_of(reference))
+    reader = FitReader(fit, model, reference)
     for path, published in reference.figures:
         yield PublishedValue(path, published, reader.value(path), reference.units)
-
-
-def options_of(reference: Reference) -> FigureOptions:
-    """What the figures of a source belong to."""
-    return FigureOptions(
-        df=reference.df,
-        vcov=reference.vcov,
-        information=reference.information,
-        conf_level=reference.conf_level,
-        conf_method=reference.conf_method,
-        emmeans=reference.emmeans,
-        by=reference.by,
-        at=dict(reference.at),
-        anova_type=reference.anova_type,
-    )

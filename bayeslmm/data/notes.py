@@ -347,14 +347,14 @@ def _of_residual(residual: ResidualDesign, terms: tuple[RandomTerm, ...]) -> lis
         found += lag_without_pairs(residual, remedy) + outcomes_apart(residual, remedy)
     if absorbs_constant(name, residual.order):
         for term in terms:
-            if term.columns == ("Intercept",) and _same_subjects(term.group, residual.subject):
+            if (
+                term.columns == ("Intercept",)
+                and term.group.size == residual.subject.size
+                and _same_partition(term.group, residual.subject)
+            ):
                 what = f"({term.spec.text}) cannot be told from {text!r}, which has a common covariance of its own"
                 found.append(IdentifiabilityError(what, "", f"drop the random intercept; or {_PRIORS}"))
     return found
-
-
-def _same_subjects(a: GroupingFactor, b: GroupingFactor) -> bool:
-    return a.size == b.size and _same_partition(a, b)
 
 
 def _of_unstructured(residual: ResidualDesign, visit: Codes) -> list[IdentifiabilityError]:

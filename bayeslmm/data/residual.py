@@ -254,7 +254,7 @@ def _visit_column(structure: str, source: Columns, column: str) -> Visits:
             f"sorted as text they would be {values_text(levels)}",
             f"give an ordered factor: {ordered_factor(column, order_by_number(levels))}",
         )
-    return _factor_visits(source, column, structure)
+    return _drop_absent_visits(structure, tuple(source.read_factor(column).levels), source.codes(column).astype(np.int64))
 
 
 def steps(structure: str, times: Array, column: str) -> tuple[int, ...]:
@@ -273,10 +273,6 @@ def steps(structure: str, times: Array, column: str) -> tuple[int, ...]:
         )
     unit = np.gcd.reduce(gaps.astype(np.int64))
     return tuple(np.concatenate([[0], np.cumsum(gaps.astype(np.int64) // unit)]).tolist())
-
-
-def _factor_visits(source: Columns, column: str, structure: str) -> Visits:
-    return _drop_absent_visits(structure, tuple(source.read_factor(column).levels), source.codes(column).astype(np.int64))
 
 
 def _drop_absent_visits(structure: str, levels: tuple[Any, ...], codes: Codes) -> Visits:

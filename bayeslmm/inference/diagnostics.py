@@ -207,7 +207,12 @@ def allfit(fit: Estimates, starts: int = 5, seed: int = 0) -> pd.DataFrame:
             options = {"maxiter": 2000 * len(begin), "xatol": 1e-8, "fatol": 1e-9}
             found = run(lambda x: _value(fit, x), begin, method="Nelder-Mead", options=options)
         else:
-            found = run(lambda x: _value(fit, x), begin, method=method, jac=lambda x: _gradient(fit, x))
+            found = run(
+                lambda x: _value(fit, x),
+                begin,
+                method=method,
+                jac=lambda x: np.nan_to_num(fit.problem.criterion.at(x, fit.restricted, order=1).gradient),
+            )
         return np.asarray(found.x), bool(found.success)
 
     add("newton", partial(newton, begin))
@@ -223,7 +228,3 @@ def allfit(fit: Estimates, starts: int = 5, seed: int = 0) -> pd.DataFrame:
 def _value(fit: Estimates, x: Array) -> float:
     value = float(fit.problem.criterion.values(x[None], fit.restricted)[0])
     return value if np.isfinite(value) else LARGE_CRITERION
-
-
-def _gradient(fit: Estimates, x: Array) -> Array:
-    return np.nan_to_num(fit.problem.criterion.at(x, fit.restricted, order=1).gradient)

@@ -70,7 +70,7 @@ def predict_dynamic(
     _require_possible(fit)
     found = _extend_rows(fit, newdata, offset)
     estimate, mean, outcome = _predict_structured(found) if fit.problem.structured is not None else _independent(found)
-    unseen = _new_subjects(fit, found)
+    unseen = new_effects(fit, replace(found.rows, codes=found.codes), conditional=True)
     columns = {"estimate": estimate}
     if interval is not None:
         error = np.sqrt(np.maximum(mean if interval == "confidence" else outcome + unseen, 0.0))
@@ -111,11 +111,6 @@ def _mean(found: _ExtendedRows) -> Array:
     assert found.point.state is not None
     values = found.rows.X @ found.problem.alpha(found.point.state.solution.alpha[0])
     return values if found.rows.offset is None else values + found.rows.offset
-
-
-def _new_subjects(fit: Estimates, found: _ExtendedRows) -> Array:
-    """z' D z of levels without any outcome."""
-    return new_effects(fit, replace(found.rows, codes=found.codes), conditional=True)
 
 
 # -- the rows of the fit and those observed since ------------------------------------------------------------------------------------------

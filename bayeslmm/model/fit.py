@@ -1449,7 +1449,7 @@ class Fit(Estimates):
         >>> "Fixed effects" in fit.report(df="asymptotic")
         True
         """
-        from bayeslmm.reports.fit import fit_report
+        from bayeslmm.reports.fit import fit_page
 
         seed_sequence(seed)
         options: dict[str, Any] = {"title": title, "df": df, "vcov": vcov, "information": information, "seed": seed}
@@ -1476,7 +1476,7 @@ class Fit(Estimates):
 
             _require_kind(inference_check, InferenceCheck, "inference_check", "fit.check_inference()")
             sections.append(lambda page: add_inference_check(page, inference_check))
-        return fit_report(self, path, more=lambda page: [add(page) for add in sections], **options)
+        return fit_page(self, more=lambda page: [add(page) for add in sections], **options).finish(path)
 
     @property
     def plot(self) -> FitPlots:

@@ -288,12 +288,8 @@ def _add_up(
         found = SumsByLevel.of(factors, rows, standardization)
         total = found if total is None else total.merge(found, standardization)
         coinciding.add(rows)
-        spanning.add(_standardize_X(rows, standardization), partial(part.frame, columns=spanning.columns))
+        spanning.add((rows.X - standardization.center) @ standardization.B, partial(part.frame, columns=spanning.columns))
     return SumsByLevel.of_nothing(factors, design, standardization) if total is None else total, coinciding, spanning, subjects
-
-
-def _standardize_X(rows: Design, standardization: Standardization) -> Array:
-    return np.asarray((rows.X - standardization.center) @ standardization.B)
 
 
 def _merge_sums(design: Design, standardization: Standardization, one: Sums, later: Sums) -> Sums:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import combinations
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from bayeslmm.plots.intervals import emmeans_axes, forest
 from bayeslmm.plots.levels import ranef_axes
 from bayeslmm.plots.residuals import fitted_axes, qq_axes, residual_axes
 from bayeslmm.reports.comparison import Compared, Sampled, posterior_section, provenance_section
-from bayeslmm.reports.page import HtmlPage, Page, Section, draw_figure, draw_panels, five_digits
+from bayeslmm.reports.page import Page, Section, draw_figure, draw_panels, five_digits
 from bayeslmm.results.estimates import DF_TITLES, METHOD_TITLES, Estimates
 from bayeslmm.results.predict import with_limits
 from bayeslmm.results.render import format_signed
@@ -195,33 +194,6 @@ FOREST_COEFFICIENTS = 40
 """Fixed effects up to which their forest is drawn."""
 
 
-def fit_report(
-    fit: Estimates,
-    path: str | Path | None = None,
-    *,
-    title: str | None = None,
-    df: DfMethod = "satterthwaite",
-    vcov: VcovMethod | None = None,
-    information: Information = "expected",
-    posterior: Sampled | None = None,
-    comparison: Compared | None = None,
-    seed: int | None = None,
-    more: Callable[[Page], object] | None = None,
-) -> HtmlPage:
-    """The report as HTML; written to `path` where one is given.
-
-    df, vcov, information : of the tests, as everywhere; posterior, comparison : of the same model, and of it with the fit
-    seed : that the draws of the posterior were made with; more : adds sections before the last
-
-    Raises StoreError where the file cannot be written. What a model does not have, or cannot be had of it, the report says in a line.
-
-    >>> "Fixed effects" in fit.report()
-    True
-    """
-    options: dict[str, Any] = {"df": df, "vcov": vcov, "information": information}
-    return fit_page(fit, title=title, **options, posterior=posterior, comparison=comparison, seed=seed, more=more).finish(path)
-
-
 def fit_page(
     fit: Estimates,
     *,
@@ -234,7 +206,11 @@ def fit_page(
     seed: int | None = None,
     more: Callable[[Page], object] | None = None,
 ) -> Page:
-    """The report of a fit as a page, to which more can be added."""
+    """The report of a fit as a page, to which more can be added. What a model does not have, or cannot be had of it, it says in a line.
+
+    df, vcov, information : of the tests, as everywhere; posterior, comparison : of the same model, and of it with the fit
+    seed : that the draws of the posterior were made with; more : adds sections before the last
+    """
     tests = check_options(df, vcov, information)
     if title is not None:
         require_name(title, "title")
@@ -278,7 +254,10 @@ def model_section(section: Section, fit: Estimates) -> None:
     """What was fitted: formula, structures, method, sizes."""
     design, spec = fit.design, fit.design.spec
     section.code(fit.formula)
-    facts = [("Response", spec.formula.response), ("Fixed effects", f"{len(design.coef_names)}, of the terms {', '.join(_terms(fit))}")]
+    facts = [
+        ("Response", spec.formula.response),
+        ("Fixed effects", f"{len(design.coef_names)}, of the terms {', '.join(dict.fromkeys(design.coef_terms))}"),
+    ]
     for term in design.terms:
         known = ", with a known relationship" if term.relationship is not None else ""
         facts.append((f"Random effects ({term.spec.text})", f"{len(term.columns)} for each of {term.group.size:,} levels{known}"))
@@ -292,10 +271,6 @@ def model_section(section: Section, fit: Estimates) -> None:
     )
     criteria = {"-2 log REML" if fit.restricted else "-2 log likelihood": fit.criterion, "AIC": fit.aic, "AICc": fit.aicc, "BIC": fit.bic}
     section.facts([*facts, *((name, f"{value:,.3f}") for name, value in criteria.items())])
-
-
-def _terms(fit: Estimates) -> list[str]:
-    return list(dict.fromkeys(fit.design.coef_terms))
 
 
 def _tests_text(options: InferenceOptions) -> str:

@@ -268,7 +268,9 @@ def store_sums(rows: SummedRows, arrays: Arrays) -> dict[str, Any]:
         "spanning": [store_frame(rows.spanning.frame, "sums/spanning_frame", arrays), len(rows.spanning.frame)],
         "counts": [survey.read, survey.kept, total.n],
         "dropped": dict(survey.dropped),
-        "ranges": {name: [r.total, r.low, r.high, r.integer, _sorted_values(r.values)] for name, r in survey.ranges.items()},
+        "ranges": {
+            name: [r.total, r.low, r.high, r.integer, None if r.values is None else sorted(r.values)] for name, r in survey.ranges.items()
+        },
         "weights": [survey.weights, survey.log_weights, survey.inverse_weights, rows.scale],
         "variables": list(moments.sums),
         "response": [moments.largest, moments.left, moments.low, moments.high],
@@ -399,10 +401,6 @@ def _opened_state(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"mapping"}:
         return {from_json(key): _opened_state(item) for key, item in value["mapping"]}
     return np.asarray(from_json(value["array"])) if isinstance(value, dict) and set(value) == {"array"} else from_json(value)
-
-
-def _sorted_values(values: frozenset[float] | None) -> list[float] | None:
-    return None if values is None else sorted(values)
 
 
 def _frame(content: Any, name: str, arrays: Arrays) -> pd.DataFrame:

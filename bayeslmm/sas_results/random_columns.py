@@ -101,7 +101,15 @@ def _of_block(translation: Translation, number: int, rows: ProgramRows, design: 
         present = np.bincount(term.group.codes, (term.Z[:, 0] != 0).astype(float), term.group.size) > 0
         for k, i in enumerate(first.tolist()):
             if present[k] or effect.effect.continuous:
-                yield RandomColumn(effect.effect, _labels(rows, design, effect.effect, i), subject[k], block.terms[0], k, 0, number)
+                yield RandomColumn(
+                    effect.effect,
+                    {name: _level(rows, design, name, i) for name in effect.effect.classes},
+                    subject[k],
+                    block.terms[0],
+                    k,
+                    0,
+                    number,
+                )
         return
     places = _places(translation, number, rows, design)
     inside = np.bincount(term.group.codes, np.abs(term.Z).sum(axis=1), term.group.size) > 0
@@ -118,10 +126,6 @@ def _effects(translation: Translation, block: CovBlock) -> list[RandomEffect]:
 def _label(rows: ProgramRows, design: Design, names: tuple[str, ...], row: int, text: str) -> str:
     """`Person 1`: the subject as it is printed."""
     return f"{text} {' '.join(_level(rows, design, name, row) for name in names)}" if names else ""
-
-
-def _labels(rows: ProgramRows, design: Design, effect: GLMEffect, row: int) -> dict[str, str]:
-    return {name: _level(rows, design, name, row) for name in effect.classes}
 
 
 def _level(rows: ProgramRows, design: Design, name: str, row: int) -> str:

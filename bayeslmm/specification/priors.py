@@ -207,7 +207,7 @@ class Priors:
         if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
             raise PriorError(f"there is no preset {preset!r:.60}", "preset", "use one of " + ", ".join(PRESETS))
         put = object.__setattr__
-        put(self, "alpha", _default_alpha(preset) if alpha is None else _read_alpha(alpha))
+        put(self, "alpha", ("normal" if preset in ("bambi", "rstanarm") else "flat") if alpha is None else _read_alpha(alpha))
         put(self, "alpha_given", alpha is not None and (preset is not None or alpha != "flat"))
         put(self, "sd", _read(sd, SCALE_FAMILIES, "sd"))
         put(self, "corr", _read(corr, CORRELATION_FAMILIES, "corr"))
@@ -373,10 +373,6 @@ class Priors:
         if self.preset is not None:
             out["preset"] = self.preset
         return out
-
-
-def _default_alpha(preset: str | None) -> str:
-    return "normal" if preset in ("bambi", "rstanarm") else "flat"
 
 
 def _read_alpha(value: Any) -> str | Named:

@@ -270,6 +270,11 @@ class Reference:
     units: float = 1.0
     note: str = ""
 
+    def inference_options(self) -> dict[str, Any]:
+        """`df=`, `vcov=`, `information=` where the source says so."""
+        chosen = {"df": self.df, "vcov": self.vcov, "information": self.information}
+        return {name: value for name, value in chosen.items() if value is not None}
+
 
 def read_reference(table: Entries) -> Reference:
     """One `[[reference]]` table."""

@@ -363,7 +363,7 @@ def _compare(op: str, left: Operand, right: Operand, columns: ConditionColumns, 
         return np.fromiter(
             (compare(*(side.ljust(width)[:width] for side in row)) for row in zip(a, b, strict=True)), dtype=np.bool_, count=n
         )
-    test = _contains if op == "contains" else _like
+    test = operator.contains if op == "contains" else _like
     return np.fromiter((test(x, y) for x, y in zip(a, b, strict=True)), dtype=np.bool_, count=n)
 
 
@@ -426,10 +426,6 @@ def _comparable(side: Any, text: bool, blank: float = -np.inf) -> Any:
     plain = np.empty(len(values), dtype=object)
     plain[:] = ["" if v is None or v != v else str(v).rstrip() for v in values]
     return plain
-
-
-def _contains(text: str, part: str) -> bool:
-    return part in text
 
 
 def _like(text: str, pattern: str) -> bool:
