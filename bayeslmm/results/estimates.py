@@ -368,6 +368,11 @@ class Estimates:
         return tuple(readonly(mode) for mode in conditional_modes(self.problem, self.point))
 
     @cached_property
+    def conditional_mean(self) -> Array:
+        """X alpha + offset + Z beta, (n,): figures and residuals ask for it again and again."""
+        return readonly(self.design.linear_predictor(self.fixef_kept, self.modes))
+
+    @cached_property
     def mode_covariances(self) -> tuple[Array, ...]:
         """Conditional covariance of the random effects of every level, (K, q, q) for every term."""
         return tuple(readonly(block) for block in conditional_covariances(self.problem, self.point))

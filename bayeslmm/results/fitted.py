@@ -30,14 +30,9 @@ def population_mean(fit: Estimates) -> Array:
     return fit.design.linear_predictor(fit.fixef_kept)
 
 
-def conditional_mean(fit: Estimates) -> Array:
-    """X alpha + offset + Z beta, (n,)."""
-    return fit.design.linear_predictor(fit.fixef_kept, fit.modes)
-
-
 def fitted_values(fit: Estimates, level: str) -> Array:
     require_one_of(level, ("conditional", "population"), "level")
-    return conditional_mean(fit) if level == "conditional" else population_mean(fit)
+    return fit.conditional_mean.copy() if level == "conditional" else population_mean(fit)
 
 
 def residuals(fit: Estimates, kind: str) -> Array:
@@ -45,7 +40,7 @@ def residuals(fit: Estimates, kind: str) -> Array:
     y = fit.design.y
     if kind == "marginal":
         return y - population_mean(fit)
-    errors = y - conditional_mean(fit)
+    errors = y - fit.conditional_mean
     if kind == "pearson":
         return np.asarray(errors / residual_sds(fit.problem, fit.point))
     return whiten_errors(fit.problem, fit.point, errors) if kind == "normalized" else errors
@@ -54,7 +49,7 @@ def residuals(fit: Estimates, kind: str) -> Array:
 def augment_columns(fit: Estimates) -> dict[str, Any]:
     """`fitted`, `fixed`, `resid`, `pearson`, and offset and weights where the model has them."""
     design, fixed = fit.design, population_mean(fit)
-    values = conditional_mean(fit)
+    values = fit.conditional_mean
     errors = design.y - values
     columns = {"fitted": values, "fixed": fixed, "resid": errors, "pearson": errors / residual_sds(fit.problem, fit.point)}
     if design.offset is not None:

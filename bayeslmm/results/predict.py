@@ -27,7 +27,7 @@ from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.prediction import LaterVisits, ResidualIndex, subject_rows
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
 from bayeslmm.likelihood.structured.residual_structure import VarianceFunction
-from bayeslmm.results.fitted import conditional_mean, population_mean
+from bayeslmm.results.fitted import population_mean
 from bayeslmm.results.response_scale import response_options, scale_name
 
 if TYPE_CHECKING:
@@ -459,7 +459,7 @@ def require_outcomes(newdata: Any, level: str) -> None:
 def _independent(fit: Estimates, rows: NewData, newdata: Any, *, level: str, interval: str | None) -> Prediction:
     conditional = level == "conditional"
     if newdata is None:
-        estimate = conditional_mean(fit) if conditional else population_mean(fit)
+        estimate = fit.conditional_mean.copy() if conditional else population_mean(fit)
     else:
         estimate = _through_modes(fit, rows) if conditional else _mean(fit, rows)
     if interval is None:

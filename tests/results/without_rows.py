@@ -44,7 +44,7 @@ CALLS: Calls = {
     "counts": lambda f, verb: [f.counts.aic, f.counts.bic, f.counts.subjects],
 }
 
-NEEDS_ROWS = {"augment", "fitted", "influence", "marginal_cov", "refit", "residuals", "rows", "simulate", "with_params"}
+NEEDS_ROWS = {"augment", "conditional_mean", "fitted", "influence", "marginal_cov", "refit", "residuals", "rows", "simulate", "with_params"}
 MAY_NEED_ROWS = {"bootstrap", "check_inference", "icc", "predict", "profile", "r2", "ranova", "standardized", "update"}
 """Verbs that need rows in some models, or that sums learn one day."""
 
