@@ -6,6 +6,7 @@ the method; in balanced designs that is exact.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from bayeslmm._arrays import Array, numbers_of, seed_sequence, unspent
 from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, require_name, require_number, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.data.grouping import GroupingFactor
-from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError, printable_text
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError, printable_text
 from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.fixed_effects.tests import Inference, check_options, fixed_effects
 from bayeslmm.inference.intervals.batch_refit import (
@@ -442,7 +443,7 @@ class SimulatedFits:
 
 
 def simulate_fits(fit: Estimates, L: Array, nsim: int, seed: Any, df: str) -> SimulatedFits:
-    """Simulate from a fit and refit, many side by side."""
+    """Simulate from a fit and refit, many side by side; what has not settled, or has no finite test, is fitted by itself."""
     problem, restricted = fit.problem, fit.restricted
     numbers = float(nsim) * (problem.size + 4 * len(L) + STREAM_NUMBERS)
     require_memory("replicates", numbers, f"{nsim:,} simulations", "simulate fewer: 10,000 are plenty")
@@ -451,9 +452,8 @@ def simulate_fits(fit: Estimates, L: Array, nsim: int, seed: Any, df: str) -> Si
     start = fit.estimate.x
     streams = seed.spawn(nsim)
     for part in parts(nsim, max(1, 4_000_000 // PART)):
-        Y = standardize_response(
-            problem, simulate_responses(problem, fit.fixef_kept, theta, fit.estimate.sigma, [streams[i] for i in part])
-        )
+        simulated = simulate_responses(problem, fit.fixef_kept, theta, fit.estimate.sigma, [streams[i] for i in part])
+        Y = standardize_response(problem, simulated)
         if poolable(problem):
             sums = responses(groups, Y.T[:, grouped_rows(problem)])
             fits: Any = descend(problem, sums, start, restricted, PREDICTED)
@@ -462,12 +462,37 @@ def simulate_fits(fit: Estimates, L: Array, nsim: int, seed: Any, df: str) -> Si
             fits = refit_many(problem, Y, restricted, start)
             at = points_of_responses(problem, ResponseProducts.of(problem, Y), restricted)
         tests = function_tests(problem, at, fits.x, float(problem.criterion.n), L[None], df)
-        found.append(SimulatedFits(tests, fits.x, fits.sigma2, fits.settled))
+        found.append(_refit_unsettled(fit, simulated, SimulatedFits(tests, fits.x, fits.sigma2, fits.settled), L, df))
     joined = FunctionTests(
         *(np.concatenate(own) for own in zip(*((f.tests.estimate, f.tests.std_error, f.tests.df) for f in found), strict=True))
     )
     x, sigma2, settled = (np.concatenate(own) for own in zip(*((f.x, f.sigma2, f.settled) for f in found), strict=True))
     return SimulatedFits(joined, x, sigma2, settled)
+
+
+def _refit_unsettled(fit: Estimates, Y: Array, found: SimulatedFits, L: Array, df: str) -> SimulatedFits:
+    """The fits whose search or tests came to nothing side by side, made again by themselves."""
+    t = found.tests
+    tested = np.isfinite(t.estimate + t.std_error).all(axis=1) & ~np.isnan(t.df).any(axis=1)
+    rest = np.flatnonzero(~(found.settled & tested))
+    if not len(rest):
+        return found
+    values = (t.estimate, t.std_error, t.df, found.x, found.sigma2, found.settled)
+    estimate, std_error, degrees, x, sigma2, settled = (own.copy() for own in values)
+    settled[rest] = False
+    model: Any = fit.model
+    for b in rest:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", BayesLMMWarning)
+                own = require_finished(model.with_response(Y[:, b]).fit(fit.method))
+            single = fixed_effects(own, df, None, "expected").t(L)  # type: ignore[arg-type]
+        except BayesLMMError:
+            continue
+        estimate[b], std_error[b], degrees[b] = single.estimate, single.std_error, single.df
+        x[b], sigma2[b] = own.estimate.x, own.problem.sigma2(own.point.sigma2) / fit.problem.sigma2(1.0)
+        settled[b] = True
+    return SimulatedFits(FunctionTests(estimate, std_error, degrees), x, sigma2, settled)
 
 
 def batchable(fit: Estimates, df: str) -> bool:

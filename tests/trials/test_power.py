@@ -89,6 +89,21 @@ def test_batched_tests_are_those_of_fits_one_by_one(which: str) -> None:
         np.testing.assert_allclose(found.tests.df[b], table["df"], rtol=2e-3)
 
 
+@pytest.mark.parametrize("slopes", [0.001, 0.1])
+def test_near_a_boundary_nothing_fails_that_a_fit_by_itself_can_do(slopes: float) -> None:
+    frame = pd.DataFrame([(i, j, x) for i in range(8) for j in range(6) for x in (0.0, 1.0)], columns=["subject", "item", "x"])
+    sd = {"subject": [0.5, slopes], "item": [0.3, slopes]}
+    plan = blm.assume("y ~ x + (x | subject) + (x | item)", frame, alpha=[0.0, 0.4], sd=sd, sigma=1.0)
+    assert plan.power("x", nsim=40, seed=3).frame["failed"].item() == 0
+    assert plan.check_inference(40, seed=3).failed == 0.0
+    found = simulate_fits(plan, np.eye(2), 12, seed_sequence(3), "satterthwaite")
+    Y = plan.model.simulated(plan.fixef_kept, plan.theta, plan._sigma, 12, seed_sequence(3))
+    for b in range(12):
+        table = plan.model.with_response(Y.iloc[:, b].to_numpy()).fit().tidy()
+        np.testing.assert_allclose(found.tests.std_error[b], table["std_error"], rtol=1e-4)
+        np.testing.assert_allclose(found.tests.df[b], table["df"], rtol=2e-3)
+
+
 def test_assumed_parameters_are_those_of_the_fit() -> None:
     plan = mmrm(20, 1.5)
     np.testing.assert_allclose(plan.R.to_numpy()[0], 4.0 * 0.6 ** np.arange(4), rtol=1e-10)
