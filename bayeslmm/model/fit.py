@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, seed_sequence
-from bayeslmm._validation import require_flag, require_level, require_one_of
+from bayeslmm._validation import require_flag, require_level, require_number, require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.model.summary import Summary, summarise
@@ -1468,9 +1468,13 @@ class Fit(Estimates):
             asked = EffectOptions(analysis, (), conf_level, alternative, null)
             check_analysis(imputations, asked)
             sections.append(lambda page: add_imputations(page, imputations, asked))
-        elif (analysis, alternative, null, conf_level) != (None, "two-sided", 0.0, 0.95):
-            where = "analysis, alternative, null, conf_level"
-            raise SpecificationError("there are no imputations to analyse", where, "give imputations=, or leave these out")
+        else:
+            from bayeslmm.trials.pooling import ALTERNATIVES
+
+            require_one_of(alternative, ALTERNATIVES, "alternative")
+            if analysis is not None or alternative != "two-sided" or require_number(null, "null") or require_level(conf_level) != 0.95:
+                where = "analysis, alternative, null, conf_level"
+                raise SpecificationError("there are no imputations to analyse", where, "give imputations=, or leave these out")
         if inference_check is not None:
             from bayeslmm.trials.inference_check import InferenceCheck, add_inference_check
 

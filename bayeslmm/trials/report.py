@@ -200,7 +200,7 @@ def check_analysis(imputations: CompletedTrial, asked: EffectOptions) -> None:
     require_number(asked.null, "null")
     if not callable(asked.analysis):
         analysis_formula(imputations.layout, asked.analysis, asked.covariates)
-    if asked.analysis is not None or asked.covariates:
+    if asked.analysis is not None or len(asked.covariates):
         _analyse(imputations, asked)  # what a user asked for by name is an error of the call, not a line of the page
 
 

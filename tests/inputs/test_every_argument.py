@@ -47,6 +47,7 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "delta": NUMBERS - {"True"},
         "null": NUMBERS - {"True"},
         "grid": NUMBERS | {"array", "Series", "masked"},
+        "effect": (NUMBERS - {"True"}) | {"array", "Series"},
         "high": NUMBERS | {"inf"},
         "low": {"-1", "0"},
         "sd": {"0", *ABOVE_ZERO, "True"},
