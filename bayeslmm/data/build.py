@@ -145,7 +145,7 @@ class Assembly:
         spec, source, rows = self.spec, self.read.source, self.read.rows
         learnt = self.learnt()
         y, fixed, everything, terms = learnt.y, learnt.fixed, learnt.everything, learnt.terms
-        check_response_varies(self.asked.response.name, y)
+        check_response_varies(self.asked.response.name, y.min(), y.max(), len(y))
         found = require_rank(fixed, everything, len(y))
         X = everything if len(found.kept) == everything.shape[1] else freeze(everything[:, found.kept])
         residual, visit_notes = (None, []) if spec.residual is None else residual_design(spec.residual, source, rows)
@@ -373,10 +373,10 @@ def _places(bar: BarTerm, block: DesignBlock, source: Columns) -> tuple[float, .
     return ()
 
 
-def check_response_varies(name: str, y: Array) -> None:
+def check_response_varies(name: str, low: float, high: float, rows: int) -> None:
     """Refuse a response of one value."""
-    if len(y) > 1 and y.min() == y.max():
-        raise DesignError(f"the response {name!r} is constant: {y[0]:g} in all {len(y)} rows", "", "check the column and the rows")
+    if rows > 1 and low == high:
+        raise DesignError(f"the response {name!r} is constant: {low:g} in all {rows} rows", "", "check the column and the rows")
 
 
 def require_rank(fixed: DesignBlock, X: Array, rows: int) -> Rank:

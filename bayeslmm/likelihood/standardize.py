@@ -9,6 +9,7 @@ brought to mean 1. Rows are read in pieces, so no second copy of the data is hel
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -280,7 +281,7 @@ def standardize_rows(design: Design) -> tuple[Standardization, Array | None]:
     for part in row_pieces(n):
         residual = _residual(design, alpha0, part)
         total += float(residual @ (residual if relative is None else residual * relative[part]))
-    y_scale = math.sqrt(total / n) or 1.0
+    y_scale = math.sqrt(total / n) or sys.float_info.min  # no scale of a response that is reproduced to the bit, and `estimate` refuses it
     if Xy is not None:
         np.divide(residual, y_scale, out=Xy[p])
     logdet_X = 2.0 * sum(math.log(abs(v) / scale) for v in white.R.diagonal().tolist())

@@ -367,7 +367,7 @@ def template_of(
     width = len(learnt.fixed.names)
     columns = moments.columns.rows()
     everything, y = columns[:, :width], columns[:, width] - columns[:, width + 1 :].sum(axis=1)
-    check_response_varies(learning.asked.response.name, np.array([moments.low, moments.high]))
+    check_response_varies(learning.asked.response.name, moments.low, moments.high, survey.kept)
     found = require_rank(learnt.fixed, everything, survey.kept)
     kept, names = found.kept, learnt.fixed.names
     terms = tuple(
