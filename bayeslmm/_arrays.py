@@ -97,7 +97,7 @@ def numbers_of(values: Any, argument: str, remedy: str = "give numbers") -> Arra
         if array is None or kind in "cmMSU" or (kind == "O" and any(isinstance(v, str | bytes) for v in np.asarray(array).ravel())):
             raise TypeError
         return np.array(array, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, ArithmeticError):
         raise SpecificationError(f"{argument} is {values!r:.60}", argument, remedy) from None
 
 

@@ -6,6 +6,7 @@ so that a model does not change its meaning with the values that happen to be th
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,6 +123,8 @@ def _object_kind(series: pd.Series[Any]) -> ColumnKind:
         return "text"
     if inferred == "boolean":
         return "boolean"
+    if inferred == "decimal":
+        _refuse_signals(series)
     if inferred in ("integer", "decimal", "empty"):  # integers are what `explode` leaves
         return "number"
     if inferred == "complex":
@@ -129,6 +132,13 @@ def _object_kind(series: pd.Series[Any]) -> ColumnKind:
     if inferred.startswith(("datetime", "date", "timedelta", "period", "time")):
         return "time"
     return "text" if _all_enum(series.to_numpy()) else "object"
+
+
+def _refuse_signals(series: pd.Series[Any]) -> None:
+    """A signalling NaN is missing to nobody: whoever compares it, pandas too, ends in an exception of `decimal`."""
+    rows = np.flatnonzero([isinstance(value, Decimal) and value.is_snan() for value in series.to_numpy()])
+    if len(rows):
+        raise DataError(f"column {series.name!r} holds signalling NaN", rows_text(rows), "put NaN or None where a value is missing")
 
 
 def _all_enum(values: NDArray[Any]) -> bool:
@@ -160,14 +170,27 @@ def series_numbers(series: pd.Series[Any], name: str) -> Numbers:
     if kind not in ("number", "boolean"):
         raise not_numbers_error(series, name, kind)
     integer = getattr(dtype, "kind", "O") in "iub" or (dtype == np.dtype(object) and _all_integers(series))
-    if integer and kind == "number":
-        _check_exact(series.to_numpy(dtype=object, na_value=0), name)
+    if kind == "number" and (integer or _are_decimals(series)):
+        _check_exact(series.to_numpy(dtype=object, na_value=0) if integer else _written_integers(series), name)
     values = _object_floats(series) if dtype == np.dtype(object) else series.to_numpy(dtype=np.float64, na_value=np.nan)
     return _check_finite(values, name, integer=integer)
 
 
 def _all_integers(series: pd.Series[Any]) -> bool:
     return pd.api.types.infer_dtype(series.to_numpy(), skipna=True) == "integer"
+
+
+def _are_decimals(series: pd.Series[Any]) -> bool:
+    if isinstance(series.dtype, pd.ArrowDtype):
+        return str(series.dtype).startswith("decimal")
+    return series.dtype == np.dtype(object) and pd.api.types.infer_dtype(series.to_numpy(), skipna=True) == "decimal"
+
+
+def _written_integers(series: pd.Series[Any]) -> NDArray[Any]:
+    """Decimals that are written as integers, digit by digit, 0 for others: a fraction is rounded as any other number is."""
+    values = series.to_numpy(dtype=object)
+    whole = [int(v) if isinstance(v, Decimal) and v.is_finite() and v.as_tuple().exponent == 0 else 0 for v in values]
+    return np.array(whole, dtype=object)
 
 
 def _object_floats(series: pd.Series[Any]) -> Array:
@@ -214,9 +237,8 @@ def not_numbers_error(series: pd.Series[Any], name: str, kind: ColumnKind) -> Da
     if kind == "text":
         column = f"data[{name!r}]"
         remedy = _time_as_number(series, column) if _reads_as_dates(series) else f"pandas.to_numeric({column})"
-        return spoilt_numbers_error(series, name) or DataError(
-            f"column {name!r} is text where numbers are needed", where, f"convert it to a number first: {remedy}"
-        )
+        spoilt = spoilt_numbers_error(series, name) or _foreign_numbers_error(series.dropna().unique(), name)
+        return spoilt or DataError(f"column {name!r} is text where numbers are needed", where, f"convert it to a number first: {remedy}")
     if kind == "factor":
         return DataError(f"column {name!r} is a factor where numbers are needed", where, f"convert it: data[{name!r}].astype(float)")
     return mixed_objects_error(series, name)
@@ -263,7 +285,8 @@ def spoilt_numbers_error(series: pd.Series[Any], name: str, rows_in_all: int = 0
     labels = counts.index.to_numpy()
     unreadable = np.array([not _is_number(label) for label in labels])
     if 2 * counts.to_numpy()[unreadable].sum() >= len(present):
-        return None
+        covariate = 2 * len(labels) > max(len(present), rows_in_all)  # few labels are those of a factor
+        return _foreign_numbers_error(labels, name) if covariate else None
     bad = labels[unreadable]
     if not len(bad) and 2 * len(labels) <= max(len(present), rows_in_all):
         return None
@@ -275,6 +298,31 @@ def spoilt_numbers_error(series: pd.Series[Any], name: str, rows_in_all: int = 0
     )
     remedy = f"data[{name!r}] = pandas.to_numeric(data[{name!r}], errors='coerce'); for a factor: C({name}) or .astype('category')"
     return DataError(f"column {name!r} is text, but most of its values are numbers", value, remedy)
+
+
+_FOREIGN = {
+    r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?": (
+        "a comma after the thousands",
+        "pandas.to_numeric({column}.str.replace(',', '')), or read the file with thousands=','",
+    ),
+    r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+": (
+        "a decimal comma",
+        "pandas.to_numeric({column}.str.replace('.', '').str.replace(',', '.')), or read the file with decimal=','",
+    ),
+    r"[+-]?\d+(\.\d+)?\s?%": ("a percent sign", "pandas.to_numeric({column}.str.rstrip('% ')) / 100"),
+}
+"""How numbers are written that Python does not read -> what they have, and what makes numbers of them."""
+
+
+def _foreign_numbers_error(labels: Any, name: str) -> DataError | None:
+    """The error for numbers that are written as in another country; None for other text."""
+    for pattern, (what, way) in _FOREIGN.items():
+        written = [label for label in labels if isinstance(label, str) and re.fullmatch(pattern, label.strip())]
+        others = sum(_is_number(label) for label in labels)
+        if len(written) and 2 * (len(written) + others) > len(labels):
+            remedy = f"data[{name!r}] = {way.format(column=f'data[{name!r}]')}; for a factor: C({name}) or .astype('category')"
+            return DataError(f"column {name!r} is text, but most of its values are numbers with {what}", values_text(written), remedy)
+    return None
 
 
 def are_codes(levels: NDArray[np.object_]) -> bool:
@@ -387,15 +435,26 @@ def _enumeration(series: pd.Series[Any], kind: ColumnKind) -> FactorColumn:
     return FactorColumn(codes, np.array([member.name for member in members], dtype=object), kind, _missing_mask(codes))
 
 
+def require_labels(series: pd.Series[Any], name: str) -> None:
+    """Refuse objects that cannot be told apart by their value: lists, sets, frames, signalling NaN."""
+    if kind_of(series) == "object" and any(value.__hash__ is None for value in series):
+        types = ", ".join(sorted({type(value).__name__ for value in series.dropna()}))
+        what = f"column {name!r} holds {types} objects, which are no labels"
+        raise DataError(what, f"dtype {series.dtype}", f"make them text: data[{name!r}].astype(str)")
+
+
 def _check_not_mixed(series: pd.Series[Any], name: str) -> None:
     """Numbers of several types compare; numbers beside text do not, even where nothing needs sorting."""
+    require_labels(series, name)
     present = series.dropna()
-    families = {"number" if isinstance(value, int | float | Decimal | np.number) else type(value).__name__ for value in present}
-    if any(value.__hash__ is None for value in present):
-        what = f"column {name!r} holds {', '.join(sorted(families))} objects, which are no labels"
-        raise DataError(what, f"dtype {series.dtype}", f"make them text: data[{name!r}].astype(str)")
+    families = {"number" if _is_plain_number(value) else type(value).__name__ for value in present}
     if len(families) > 1:
-        raise _mixed_labels(present.unique(), name)
+        raise _mixed_labels(present, name)
+
+
+def _is_plain_number(value: Any) -> bool:
+    """A number that is no truth value, which Python takes for 0 or 1."""
+    return isinstance(value, int | float | Decimal | np.number) and not isinstance(value, bool)
 
 
 def _mixed_labels(levels: Any, name: str) -> DataError:

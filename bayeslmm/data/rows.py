@@ -91,7 +91,7 @@ def numbers_by_position(values: Any, name: str, table: ColumnTable) -> Array:
     if isinstance(values, pd.Series):
         if not values.index.equals(table.frame.index):
             raise DataError(
-                f"the {name} are a Series with another index than the data",
+                f"{name} is a Series with another index than the data",
                 f"{len(values)} values for {len(table)} rows",
                 f"they are matched by position: put them into the data as a column, or give {name}.to_numpy()",
             )
@@ -99,10 +99,10 @@ def numbers_by_position(values: Any, name: str, table: ColumnTable) -> Array:
     else:
         array = np.asarray(fill_mask(values))
         if array.ndim != 1:
-            raise DataError(f"the {name} have {array.ndim} dimensions", "", "give one number per row")
-        series = pd.Series(array)
+            raise DataError(f"{name} has {array.ndim} dimensions", "", "give one number per row")
+        series = pd.Series(array, name=name)
     if len(series) != len(table):
-        raise DataError(f"the {name} have {len(series)} values for {len(table)} rows", "", "give one number per row of the data")
+        raise DataError(f"{name} has {len(series)} values for {len(table)} rows", "", "give one number per row of the data")
     return series_numbers(series, name).values
 
 

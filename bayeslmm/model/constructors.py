@@ -14,6 +14,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array
 from bayeslmm._validation import require_mapping, require_one_of
+from bayeslmm.data.columns import require_labels
 from bayeslmm.datasets import load_dataset
 from bayeslmm.errors import DataError, DesignError, SpecificationError
 from bayeslmm.estimate.estimate import require_finished
@@ -261,6 +262,8 @@ def fit_by(
     arguments = ModelArguments(
         formula, residual, variance, weights, offset, contrasts, relationship, priors, missing, check, functions, sigma
     )
+    for column in columns:
+        require_labels(frame[column], column)
     groups = frame.groupby(columns, sort=True, observed=True, dropna=True).indices
     fits: dict[int, Fit] = {}
     failures: dict[int, str] = {}

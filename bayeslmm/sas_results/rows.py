@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, Mask
-from bayeslmm.data.columns import TRANSPORT_ZERO, kind_of, series_numbers
+from bayeslmm.data.columns import TRANSPORT_ZERO, kind_of, require_labels, series_numbers
 from bayeslmm.data.frame import read_table
 from bayeslmm.errors import DataError, EmptyDataError, SpecificationError
 from bayeslmm.sas.glm_coding import ClassLevels, class_levels, format_level
@@ -197,6 +197,7 @@ def categories(found: ClassLevels) -> Any:
 
 def _class(data: pd.DataFrame, variable: ClassVariable, translation: Translation) -> ClassLevels:
     series = data[variable.name]
+    require_labels(series, variable.name)
     known = series.cat.categories.tolist() if isinstance(series.dtype, pd.CategoricalDtype) and series.cat.ordered else []
     return class_levels(variable, series.astype(object).tolist(), translation.program.proc.order, known)
 
