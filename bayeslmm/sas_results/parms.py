@@ -18,8 +18,13 @@ from bayeslmm._arrays import Array, freeze
 from bayeslmm.errors import Check, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
-from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, observed_information, pseudo_inverse
-from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, improve, v_derivatives
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
+    ObservedInformation,
+    observed_information,
+    parameter_sizes,
+    pseudo_inverse,
+)
+from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, expected_curvature, improve
 from bayeslmm.inference.fixed_effects.tests import Inference
 from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
 from bayeslmm.likelihood.problem import Problem
@@ -77,16 +82,15 @@ class FixedParameterInference(Inference):
         """Of (x, log sigma), by the observed or the expected information; the latter follows from that of the components psi(tau)."""
         if information == "observed":
             return self.curvature.covariance
-        assert self.fit.point.state is not None
-        pieces = v_derivatives(self.fit.point.state, self.fit.problem, self.fit.point.x)
-        return 2.0 * pseudo_inverse(pieces.jacobian.T @ pieces.expected_information(self.curvature.C) @ pieces.jacobian)
+        return expected_curvature(self.fit, self.curvature).covariance
 
     @cached_property
     def curvature(self) -> ObservedInformation:
         found = observed_information(self.fit)
         if self.free is None:
             return found
-        N = self.free.basis
+        sizes = parameter_sizes(self.fit.problem, self.fit.point.x)
+        N = sizes[:, None] * np.linalg.qr(self.free.basis / sizes[:, None])[0]
         inner = 2.0 * pseudo_inverse(N.T @ (found.hessian - self.free.second_derivative) @ N) if N.shape[1] else np.zeros((0, 0))
         return replace(found, covariance=N @ inner @ N.T)
 

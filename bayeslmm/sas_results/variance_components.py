@@ -242,7 +242,7 @@ class ComponentsPoint:
             for j in range(i + 1):
                 left = VZ[j] if i == k else Z[i].T @ VZ[j]
                 traces[i, j] = traces[j, i] = float((left**2).sum())
-        return VDerivatives(P, Q, traces, np.eye(k + 1), units=self.model.units)
+        return VDerivatives(P, Q, traces, np.eye(k + 1))
 
     def curvature(self, observed: bool) -> ObservedInformation:
         """In the components: d C / d t_k = C X'V^-1 G_k V^-1 X C."""
@@ -264,7 +264,7 @@ class ComponentsInference(Inference):
     def adjustment(self, information: str, linear: bool) -> KenwardRoger:
         if not self.point.model.restricted:
             return super().adjustment(information, linear)  # which refuses it
-        return kenward_roger(self.point.pieces, self.curvature, information, linear=True)
+        return kenward_roger(self.point.pieces, self.curvature, information, True, self.point.model.units)
 
     def covariance(self, choice: InferenceOptions) -> Array:
         if choice.vcov == "asymptotic":

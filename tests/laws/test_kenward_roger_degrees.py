@@ -1,7 +1,8 @@
-"""By the observed information, Kenward and Roger's degrees of freedom of a single row are Satterthwaite's, under every structure."""
+"""Kenward and Roger: single rows have Satterthwaite's degrees of freedom; neither units nor origins nor precise measurements count."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -53,3 +54,53 @@ def test_rows_have_the_degrees_of_satterthwaite(structure: str) -> None:
         pytest.skip("the design has no optimum inside")
     kr, plain = (fit.tidy(df=df, information="observed")["df"].to_numpy() for df in ("kenward-roger", "satterthwaite"))
     np.testing.assert_allclose(kr, plain, rtol=2e-3)
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e5])
+@pytest.mark.parametrize("residual", [None, "cs(v | id)"])
+def test_precise_measurements_of_few_subjects_leave_few_degrees_of_freedom(residual: str | None, size: float) -> None:
+    rng, n, m = np.random.default_rng(0), 20, 4
+    data = pd.DataFrame({"id": np.repeat(np.arange(n), m), "v": np.tile(np.arange(m), n), "t": np.tile(np.arange(float(m)), n)})
+    data["arm"] = data["id"] % 2
+    data["y"] = size * rng.normal(size=n)[data["id"]] + rng.normal(size=n * m)
+    fit = blm.LMM("y ~ t + arm" + ("" if residual else " + (1 | id)"), data, residual=residual).fit()
+    found = fit.tidy(df="kenward-roger").iloc[1:3]
+    # balanced: the exact tests within and between subjects
+    np.testing.assert_allclose(found["df"].to_numpy(float), [n * (m - 1) - 1, n - 2], rtol=1e-3)
+    np.testing.assert_allclose(found["std_error"].to_numpy(float), fit.tidy(df="residual")["std_error"].iloc[1:3], rtol=1e-4)
+
+
+SCALES = [
+    ("power(z)", lambda d: d.assign(z=d["z"] * 2.0**20)),
+    ("power(z)", lambda d: d.assign(z=d["z"] * 2.0**-20)),
+    ("const_power(z)", lambda d: d.assign(z=d["z"] * 2.0**10)),
+    ("exp(z)", lambda d: d.assign(z=d["z"] + 4.0)),
+    ("exp(z)", lambda d: d.assign(z=(d["z"] - 2.0) * 2.0**10)),
+    ("ident(a)", lambda d: d.assign(a=d["a"].map({"u": "z", "w": "w"}))),
+    ("ident(a) * exp(z)", lambda d: d.assign(a=d["a"].map({"u": "z", "w": "w"}), z=d["z"] - 1.0)),
+    ("power(fitted)", lambda d: d.assign(y=d["y"] * 2.0**20)),
+]
+
+
+@pytest.mark.parametrize("rest", [" + (1 | id)", "ar1(v | id)"])
+@pytest.mark.parametrize(("variance", "moved"), SCALES)
+def test_the_scale_of_a_variance_function_does_not_count(variance: str, moved: Callable[[pd.DataFrame], pd.DataFrame], rest: str) -> None:
+    rng = np.random.default_rng(5)
+    data = frame().assign(y=lambda d: 8.0 + d["x"] + rng.normal(size=24)[d["id"]] + (0.5 + d["z"]) * rng.normal(size=len(d)))
+    residual = None if "|" in rest and "(1" in rest else rest
+
+    def tests_of(own: pd.DataFrame) -> np.ndarray:
+        fit = blm.LMM("y ~ x" + ("" if residual else rest), own, variance=variance, residual=residual).fit()
+        table = fit.tidy(df="kenward-roger")
+        return table.loc[table["term"].isin(["Intercept", "x"]), ["statistic", "df"]].to_numpy(float)
+
+    np.testing.assert_allclose(tests_of(moved(data)), tests_of(data), rtol=2e-4)
+
+
+def test_a_variance_for_each_stratum_is_group_of_proc_mixed() -> None:
+    data = frame()
+    own = blm.LMM("y ~ a + z + (1 | id)", data, variance="ident(a)").fit().tidy(df="kenward-roger", information="observed")
+    program = "proc mixed data=frame; class id a; model y = a z / s ddfm=kr; random intercept / subject=id; repeated / group=a; run;"
+    listed = blm.proc_mixed(program, data)["SolutionF"].set_index("Effect")
+    row = own.set_index("term").loc["z"]
+    np.testing.assert_allclose(listed.loc["z", ["StdErr", "DF"]].astype(float), [row["std_error"], row["df"]], rtol=1e-4)

@@ -36,6 +36,7 @@ from bayeslmm.inference.fixed_effects.terms import IndicatorTerms, column_produc
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.identification import DEPENDENT_ROWS, left_null_space
 from bayeslmm.likelihood.kernel import State
+from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.standardize import Standardization
 
@@ -99,8 +100,12 @@ def _differentiate(fit: Fitted) -> ObservedInformation:
     if problem.criterion.held is not None:
         H[size] = H[:, size] = 0.0  # a sigma that is held is no direction
     slopes = np.concatenate([moved, 2.0 * C[None]])
-    sizes = np.append(np.maximum(problem.axis_units, np.abs(point.x)), 1.0)
-    return ObservedInformation(freeze(C), freeze(slopes), freeze(H), freeze(2.0 * pseudo_inverse(H, sizes)))
+    return ObservedInformation(freeze(C), freeze(slopes), freeze(H), freeze(2.0 * pseudo_inverse(H, parameter_sizes(problem, point.x))))
+
+
+def parameter_sizes(problem: Problem, x: Array) -> Array:
+    """(size + 1,) units of (x, log sigma): those of its axes; a parameter of 1e4 is no less curved for its length."""
+    return np.append(np.maximum(problem.axis_units, np.abs(x)), 1.0)
 
 
 def _by_differences(fit: Fitted, reml: bool) -> tuple[Array, Array]:
@@ -112,17 +117,17 @@ def _by_differences(fit: Fitted, reml: bool) -> tuple[Array, Array]:
     return 0.5 * (H + H.T), (covariances[:size] - covariances[size:]) / (2.0 * steps[:, None, None])
 
 
-def pseudo_inverse(H: Array, sizes: Array | None = None) -> Array:
+def pseudo_inverse(H: Array, sizes: Array | None = None, flat: float = FLAT_CURVATURE) -> Array:
     """The inverse over the eigenvectors with positive, not negligible eigenvalues; NaN where there are no derivatives at all.
 
-    sizes : what each parameter is measured in, by default 1: a parameter of 1e4 is no less curved for the length of its axis
+    sizes : what each parameter is measured in, by default 1; flat : what is negligible, relative to the largest
     """
     if sizes is not None:
-        return sizes[:, None] * pseudo_inverse(H * np.outer(sizes, sizes)) * sizes
+        return sizes[:, None] * pseudo_inverse(H * np.outer(sizes, sizes), flat=flat) * sizes
     if not np.isfinite(H).all():
         return np.full_like(H, np.nan)
     values, vectors = np.linalg.eigh(H)
-    kept = values > FLAT_CURVATURE * values.max(initial=0.0)
+    kept = values > flat * values.max(initial=0.0)
     return np.asarray((vectors[:, kept] / values[kept]) @ vectors[:, kept].T)
 
 

@@ -12,7 +12,10 @@ psi are the components of the covariance: variances and covariances of every ran
 and sigma^2 last. All is on standardized columns of X and in units of sigma (V0 = V / sigma^2, psi_k = 1).
 
 Under structured errors psi are the components of every random term, of every parameter set of R (its variances included), and the
-parameters of the variance function; sigma^2 comes on its own only where nothing else is a scale of R.
+parameters of the variance function; sigma^2 comes on its own only where nothing else is a scale of R. The R term depends on what the scale
+of R is: beside a variance function it is that of the geometric mean of the rows, not of a row whose covariate is 0 or 1 or of a reference
+level, so that neither units, origins nor the order of levels count. Independent errors with a variance for each stratum have these for
+psi, in which V is linear, as SAS has for GROUP=.
 
 With F = (X' V^-1 X)^-1, W the covariance of the parameters and M = sum_ab W_ab V_ab, the improvement of the linear adjustment is
 
@@ -35,7 +38,7 @@ from scipy.sparse.csgraph import connected_components
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import InferenceError
 from bayeslmm.estimate.estimate import Fitted, is_restricted
-from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, pseudo_inverse
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, parameter_sizes, pseudo_inverse
 from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.identification import covariance_elements, shared_factors
 from bayeslmm.likelihood.problem import Problem
@@ -45,14 +48,17 @@ from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VDerivatives:
-    """Products of V_a = dV/dpsi_a, a = 1..k, sandwiched between V^-1.
+    """Products of the derivatives V_a of V in k directions, sandwiched between V^-1.
+
+    The directions are psi of random terms; of the errors psi, or what psi moves with where that tells more: near 1 their parameters tell
+    apart what correlations do not.
 
     P : (k, p, p) X' V^-1 V_a V^-1 X
     Q : (k, k, p, p) X' V^-1 V_a V^-1 V_b V^-1 X
     traces : (k, k) tr(V^-1 V_a V^-1 V_b)
-    jacobian : (k, size + 1) dpsi/dtau, tau = (x, log sigma)
-    units : (k,) what a move of about 1 is for each psi, None where that is 1 for all
-    second : (k, k, p, p) X' V^-1 V_ab V^-1 X, or None where V is linear in psi
+    jacobian : (k, size + 1) of the directions in tau = (x, log sigma)
+    second : (k, k, p, p) X' V^-1 V_ab V^-1 X, V_ab in psi, or None where V is linear in psi
+    moves : (k, k) dpsi of the directions, None where these are psi
     """
 
     P: Array
@@ -60,10 +66,10 @@ class VDerivatives:
     traces: Array
     jacobian: Array
     second: Array | None = None
-    units: Array | None = None
+    moves: Array | None = None
 
     def expected_information(self, C: Array) -> Array:
-        """tr(P V_a P V_b), (k, k), with C = (X' V^-1 X)^-1: twice the expected REML information of psi."""
+        """tr(P V_a P V_b), (k, k), with C = (X' V^-1 X)^-1: twice the expected REML information of the directions."""
         CP = C @ self.P
         return np.asarray(self.traces - 2.0 * np.einsum("xy,abyx->ab", C, self.Q) + np.einsum("axy,byx->ab", CP, CP))
 
@@ -92,7 +98,7 @@ ZERO_MOMENT = 1e-10
 class KenwardRoger:
     """On standardized columns, in units of sigma.
 
-    C : (p, p) model-based, adjusted : (p, p); P : (k, p, p) X' V^-1 V_a V^-1 X; W : (k, k) covariance of the components
+    C : (p, p) model-based, adjusted : (p, p); P : (k, p, p) X' V^-1 V_a V^-1 X; W : (k, k) covariance of the directions
     """
 
     C: Array
@@ -144,21 +150,29 @@ def scale_and_df(A1: float, A2: float, q: int) -> tuple[float, float]:
 
 
 def kenward_roger(
-    pieces: VDerivatives, moved: ObservedInformation, information: str, linear: bool, random: int = 0, *, held: bool = False
+    pieces: VDerivatives,
+    moved: ObservedInformation,
+    information: str,
+    linear: bool,
+    sizes: Array,
+    random: int = 0,
+    *,
+    held: bool = False,
 ) -> KenwardRoger:
     """Adjust the covariance of the fixed effects.
 
-    information : "expected" or "observed"; linear : leave the second-order term out
+    information : "expected" or "observed"; linear : leave the second-order term out; sizes : (size + 1,) `parameter_sizes`
     random : how many of the components are those of random terms; held : sigma is known, and no parameter
     """
     C = moved.C
     if information == "observed":
         W = pieces.jacobian @ moved.covariance @ pieces.jacobian.T
     else:
-        W = _inverse_information(pieces.expected_information(C), pieces.jacobian[:, :-1] if held else None, random, pieces.units)
+        W = _inverse_information(pieces.expected_information(C), pieces.jacobian, sizes, random, held)
     inner = np.einsum("ab,abxy->xy", W, pieces.Q) - np.einsum("ab,axy,yz,bzw->xw", W, pieces.P, C, pieces.P, optimize=True)
     if pieces.second is not None and not linear:
-        inner -= 0.25 * np.einsum("ab,abxy->xy", W, pieces.second)
+        of_psi = W if pieces.moves is None else pieces.moves @ W @ pieces.moves.T
+        inner -= 0.25 * np.einsum("ab,abxy->xy", of_psi, pieces.second)
     adjusted = C + 2.0 * C @ inner @ C
     return KenwardRoger(C, 0.5 * (adjusted + adjusted.T), pieces.P, W)
 
@@ -175,20 +189,26 @@ def expected_curvature(fit: Fitted, moved: ObservedInformation) -> ObservedInfor
     H = pieces.jacobian.T @ own @ pieces.jacobian
     if problem.criterion.held is not None:
         H[-1] = H[:, -1] = 0.0
-    sizes = np.append(np.maximum(problem.axis_units, np.abs(point.x)), 1.0)
-    return ObservedInformation(moved.C, moved.slopes, H, 2.0 * pseudo_inverse(H, sizes))
+    return ObservedInformation(moved.C, moved.slopes, H, 2.0 * pseudo_inverse(H, parameter_sizes(problem, point.x)))
 
 
-def _inverse_information(information: Array, slopes: Array | None, random: int, units: Array | None) -> Array:
-    """The covariance of the components, (k, k); slopes : where sigma is known, how they move with x alone, (k, size)."""
-    if slopes is None:
-        return 2.0 * pseudo_inverse(information, units)
-    # components of random terms are free each, a variance of 0 too, which does not move with x to first order
-    free = slopes.copy()
-    free[:random] = free[:, :random] = 0.0
-    free[:random, :random] = np.eye(random)
-    own = None if units is None else units[len(units) - free.shape[1] :]
-    return np.asarray(2.0 * free @ pseudo_inverse(free.T @ information @ free, own) @ free.T)
+EMPTY_DIRECTION = 1e-12
+"""Expected information, relative to the largest, below which a direction is not identified: it is no difference, and has its digits."""
+
+
+def _inverse_information(information: Array, jacobian: Array, sizes: Array, random: int, held: bool) -> Array:
+    """The covariance of the directions, (k, k).
+
+    Components of random terms are free each: a variance of 0 does not move with x to first order. A variance counts by its information,
+    whatever it is to sigma^2.
+    """
+    own, scales = np.diagonal(information)[:random], jacobian[:random, -1] != 0.0
+    known = scales & (own > 0.0)
+    units = np.append(np.where(known, 1.0 / np.sqrt(np.where(known, own, 1.0)), 1.0), sizes[random:])
+    k = len(units) - held
+    out = np.zeros_like(information)
+    out[:k, :k] = 2.0 * pseudo_inverse(information[:k, :k], units[:k], EMPTY_DIRECTION)
+    return out
 
 
 HELD_ELEMENTS = 20_000_000
@@ -196,11 +216,9 @@ HELD_ELEMENTS = 20_000_000
 
 
 @v_derivatives.register
-def _(state: BlockDiagonalState, problem: Problem, x: Array) -> VDerivatives:
-    components = _Components(state, x)
+def _(state: BlockDiagonalState, problem: Problem, x: Array) -> VDerivatives:  # noqa: ARG001
     with one_thread():
-        pieces = components.pieces()
-    return replace(pieces, units=components.units(problem.axis_units))
+        return _Components(state, x).pieces()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,19 +229,21 @@ class _Components:
     x: Array
 
     def pieces(self) -> VDerivatives:
-        p = self.state.kernel.data.r - 1
-        jacobian = self.jacobian()
-        k = len(jacobian)
+        p, random = self.state.kernel.data.r - 1, self.state.kernel.random.size
+        psi = self.jacobian()
+        k = len(psi)
+        moves, jacobian = np.eye(k), np.eye(k)
+        moves[random:, random:], jacobian[:random] = psi[random:, random:], psi[:random]
         P, Q, traces = np.zeros((k, p, p)), np.zeros((k * p, k * p)), np.zeros((k, k))
         second = np.zeros((k, k, p, p)) if self.is_nonlinear() else None
         for pool in self.state.pooled:
-            self._add_pooled(pool, P, Q, traces, second)
+            self._add_pooled(pool, moves, P, Q, traces, second)
         for part in self.state.rows:
             B, rows = part.batch.rows.shape
             step = max(1, HELD_ELEMENTS // max(1, k * rows * (rows + p)))
             for begin in range(0, B, step):
                 cut = slice(begin, begin + step)
-                V = self.first(part, cut)
+                V = np.tensordot(moves.T, self.first(part, cut), 1)
                 inverse = part.inverse[cut]
                 S = inverse @ part.U[cut][..., :p]
                 Y = V @ S
@@ -235,15 +255,15 @@ class _Components:
                 traces += M.reshape(k, -1) @ M.swapaxes(-1, -2).reshape(k, -1).T
                 if second is not None:
                     self._add_second(second, part, cut, S)
-        return VDerivatives(P, Q.reshape(k, p, k, p).transpose(0, 2, 1, 3), traces, jacobian, second)
+        return VDerivatives(P, Q.reshape(k, p, k, p).transpose(0, 2, 1, 3), traces, jacobian, second, moves)
 
-    def _add_pooled(self, pool: PooledBlockFactor, P: Array, Q: Array, traces: Array, second: Array | None) -> None:
+    def _add_pooled(self, pool: PooledBlockFactor, moves: Array, P: Array, Q: Array, traces: Array, second: Array | None) -> None:
         """Patterns of visits: products between V^-1 contract with the summed products of rows of X, whatever the number of subjects."""
         residual, p, inverse = self._residual(), P.shape[-1], pool.inverse
         assert residual is not None
         B, rows, k = len(inverse), inverse.shape[-1], len(P)
         XX = pool.batch.G.reshape(B, rows * rows, p + 1, p + 1)[..., :p, :p].reshape(B, rows * rows, p * p)
-        dR = self._residual_blocks(residual, pool, slice(0, B), 1)
+        dR = np.tensordot(moves.T, self._residual_blocks(residual, pool, slice(0, B), 1), 1)
         within = second is not None and not residual.covariance.component_linear
         d2R = self._residual_blocks(residual, pool, slice(0, B), 2) if within else None
         for b, (W, count) in enumerate(zip(inverse, pool.batch.count, strict=True)):
@@ -269,10 +289,24 @@ class _Components:
         structure = self.state.kernel.structure
         return structure if isinstance(structure, GroupedStructure) else None
 
+    def _strata(self) -> Codes | None:
+        """The stratum of every row where psi are the variances of strata: independent errors whose variance is a function of one factor."""
+        kernel = self.state.kernel
+        strata = [factor.strata for factor in kernel.variance.factors if factor.kind == "ident"]
+        return strata[0] if len(strata) == len(kernel.variance.factors) == 1 and self._residual() is None else None
+
+    def _stratum_variances(self) -> Array:
+        return np.exp(2.0 * np.append(0.0, self.x[self.state.kernel.variance_part]))
+
+    def _slopes(self) -> tuple[Array, Array]:
+        """Derivatives of the log multipliers of the rows about their means, (size, n), and the means: the scale is the geometric mean."""
+        means = self.state.slopes.mean(axis=1)
+        return self.state.slopes - means[:, None], means
+
     def jacobian(self) -> Array:
         """dpsi / d(x, log sigma), (k, size + 1)."""
         kernel, x = self.state.kernel, self.x
-        residual = self._residual()
+        residual, strata = self._residual(), self._strata()
         k_R = 1 if residual is None else residual.groups * residual.covariance.size
         k = kernel.random.size + k_R + kernel.variance.size
         out = np.zeros((k, kernel.size + 1))
@@ -281,6 +315,11 @@ class _Components:
             out[term.part, term.part] = J
             out[term.part, -1] = J @ (term.covariance.degrees * x[term.part])
         begin = kernel.random.size
+        if strata is not None:
+            variances = self._stratum_variances()
+            out[begin:, -1] = 2.0 * variances
+            out[begin + 1 :, kernel.variance_part] = np.diag(2.0 * variances[1:])
+            return out
         if residual is None:
             out[begin, -1] = 2.0
         else:
@@ -298,20 +337,10 @@ class _Components:
                 free = mine[1:] if g == 0 else mine
                 out[rows, free] = J[:, 1:] if g == 0 else J
                 out[rows, -1] = J @ (residual.covariance.degrees * own)
+        if kernel.variance.size:
+            out[begin : begin + k_R, kernel.variance_part] = np.outer(out[begin : begin + k_R, -1], self._slopes()[1])
         out[begin + k_R :, kernel.variance_part] = np.eye(kernel.variance.size)
         return out
-
-    def units(self, axis_units: Array) -> Array:
-        """(k,) what a move of about 1 is: a range is as long as the distances, a parameter of a variance function has its own unit."""
-        kernel, residual = self.state.kernel, self._residual()
-        own = [np.ones(1)]
-        if residual is not None:
-            own = [np.ones(residual.covariance.size) for _ in range(residual.groups)]
-        if isinstance(residual, SpatialStructure):
-            for values, x in zip(own, residual.split_groups(self.x[kernel.residual_part]), strict=True):
-                # how a parameter moves with its axis, which has no unit
-                values[1:] = np.abs(np.diagonal(_spatial_jacobian(residual, x)))[1:]
-        return np.concatenate([np.ones(kernel.random.size), *own, axis_units[kernel.variance_part]])
 
     def first(self, part: StructuredBlockFactor, cut: slice) -> Array:
         """dV0/dpsi of some blocks, (k, B, rows, rows), in scaled rows."""
@@ -321,9 +350,13 @@ class _Components:
             values = term.covariance.components(self.x[term.part])
             found.append(self.state.random_derivative(part, cut, i, term.covariance.component_derivatives(values)[1]))
         residual = self._residual()
+        strata = self._strata()
+        if strata is not None:
+            own = strata[part.batch.rows[cut]] == np.arange(kernel.variance.size + 1)[:, None, None]
+            return np.concatenate([*found, (own / self._stratum_variances()[:, None, None])[..., None] * part.R[cut]])
         found.append(part.R[cut][None] if residual is None else self._residual_blocks(residual, part, cut, 1))
         if kernel.variance.size:
-            slope = self.state.slopes[:, part.batch.rows[cut]]
+            slope = self._slopes()[0][:, part.batch.rows[cut]]
             found.append((slope[..., :, None] + slope[..., None, :]) * part.R[cut])
         return np.concatenate(found)
 
@@ -353,7 +386,9 @@ class _Components:
         """Whether V is not linear in psi."""
         kernel, residual = self.state.kernel, self._residual()
         random = any(not term.covariance.component_linear for term in kernel.random.terms)
-        return random or kernel.variance.size > 0 or (residual is not None and not residual.covariance.component_linear)
+        if random or (residual is not None and not residual.covariance.component_linear):
+            return True
+        return kernel.variance.size > 0 and self._strata() is None
 
     def _add_second(self, second: Array, part: StructuredBlockFactor, cut: slice, S: Array) -> None:
         kernel, residual = self.state.kernel, self._residual()
@@ -367,19 +402,23 @@ class _Components:
             s = residual.covariance.size
             for rows, V in zip(self._parts_of_sets(residual), self._residual_blocks(residual, part, cut, 2), strict=True):
                 second[rows, rows] += _sandwich(S, V).reshape(s, s, *second.shape[2:])
-        if kernel.variance.size:
+        if kernel.variance.size and self._strata() is None:
             self._add_variance_second(second, part, cut, S)
 
     def _add_variance_second(self, second: Array, part: StructuredBlockFactor, cut: slice, S: Array) -> None:
-        """S R0 S with log S linear in its parameters: d2V_ij = (a_i + a_j)(b_i + b_j) R_ij, and d2V = (a_i + a_j) dR_ij with those of R."""
+        """S R0 S: d2V_ij = ((a_i + a_j)(b_i + b_j) + ab_i + ab_j) R_ij, a, b, ab of log S, and d2V = (a_i + a_j) dR_ij with R's."""
         kernel = self.state.kernel
-        slope = self.state.slopes[:, part.batch.rows[cut]]
+        slope = self._slopes()[0][:, part.batch.rows[cut]]
         both = slope[..., :, None] + slope[..., None, :]
         begin = len(second) - kernel.variance.size
         residual = self._residual()
         dR = part.R[cut][None] if residual is None else self._residual_blocks(residual, part, cut, 1)
+        bends = kernel.variance.second_derivatives(self.x[kernel.variance_part])
         for a in range(kernel.variance.size):
             second[begin + a, begin:] += _sandwich(S, both[a] * both * part.R[cut])
+            if bends is not None:
+                bend = (bends[a] - bends[a].mean(axis=1)[:, None])[:, part.batch.rows[cut]]
+                second[begin + a, begin:] += _sandwich(S, (bend[..., :, None] + bend[..., None, :]) * part.R[cut])
             cross = _sandwich(S, both[a] * dR)
             inner = slice(kernel.random.size, kernel.random.size + len(dR))
             second[begin + a, inner] += cross

@@ -26,6 +26,7 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
     containment,
     found_once,
     observed_information,
+    parameter_sizes,
 )
 from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, expected_curvature, kenward_roger, v_derivatives
 from bayeslmm.inference.fixed_effects.sandwich import LEVERAGE_POWERS, Sandwich, sandwich
@@ -259,11 +260,10 @@ class Inference:
         return found_once(self.fit, ("Kenward-Roger", information, linear), lambda: self._kenward_roger(information, linear))
 
     def _kenward_roger(self, information: str, linear: bool) -> KenwardRoger:
-        assert self.fit.point.state is not None
-        pieces = v_derivatives(self.fit.point.state, self.fit.problem, self.fit.point.x)
-        return kenward_roger(
-            pieces, self.curvature, information, linear, self.fit.problem.random.size, held=self.fit.problem.criterion.held is not None
-        )
+        point, problem = self.fit.point, self.fit.problem
+        assert point.state is not None
+        pieces, held = v_derivatives(point.state, problem, point.x), problem.criterion.held is not None
+        return kenward_roger(pieces, self.curvature, information, linear, parameter_sizes(problem, point.x), problem.random.size, held=held)
 
     def robust(self, kind: str) -> Sandwich:
         require_outcome(self.fit, f"vcov={kind!r}")

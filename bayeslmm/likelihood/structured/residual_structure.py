@@ -305,6 +305,16 @@ class VarianceFunction:
             slopes[part] = _log_multiplier_derivatives(factor, value, delta[part], self.n)
         return total, slopes
 
+    def second_derivatives(self, delta: Array) -> Array | None:
+        """Second derivatives of log v, (size, size, n), or None where log v is linear in its parameters."""
+        if all(factor.kind != "const_power" for factor in self.factors):
+            return None
+        out = np.zeros((self.size, self.size, self.n))
+        for factor, value, part in self._parts():
+            if factor.kind == "const_power":
+                out[part, part] = _const_power_second_derivatives(factor, value, delta[part], self.n)
+        return out
+
     def log_multipliers(self, delta: Array, rows: Codes) -> Array:
         """log v (t, ...) of some rows (...) at delta (t, size)."""
         total = np.zeros((len(delta), *rows.shape))
@@ -366,6 +376,21 @@ def _log_multiplier_derivatives(factor: VarianceDesign, value: Array | None, del
         return np.asarray(member * size)
     c, power = np.exp(delta[:sets])[strata], np.exp(delta[sets:][strata] * size)
     return np.concatenate([member * (c / (c + power)), member * (power * size / (c + power))])
+
+
+def _const_power_second_derivatives(factor: VarianceDesign, value: Array | None, delta: Array, n: int) -> Array:
+    """Second derivatives of log(c + |v|^d) in log c and d, (its size, its size, n)."""
+    first = _log_multiplier_derivatives(factor, value, delta, n)
+    sets = len(first) // 2
+    assert value is not None
+    strata, log_size = _strata(factor, n), np.log(np.maximum(np.abs(value), TINY_COVARIATE))
+    out, rows = np.zeros((len(first), *first.shape)), np.arange(n)
+    # with q = c / (c + |v|^d): q (1 - q), by log |v| for each derivative in d, with its sign
+    bend = first[strata, rows] * (1.0 - first[strata, rows])
+    out[strata, strata, rows] = bend
+    out[strata, sets + strata, rows] = out[sets + strata, strata, rows] = -bend * log_size
+    out[sets + strata, sets + strata, rows] = bend * log_size**2
+    return out
 
 
 def variance_function(design: Design, fitted: Array | None = None) -> VarianceFunction:
