@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from bayeslmm import errors
     from bayeslmm.bayes.comparison import Comparison as Comparison
     from bayeslmm.bayes.comparison import compare as compare
-    from bayeslmm.bayes.comparison import compare_models as compare_models
     from bayeslmm.bayes.model_table import tables as tables
     from bayeslmm.bayes.posterior.posterior import Posterior as Posterior
+    from bayeslmm.bayes.ranking import compare_models as compare_models
     from bayeslmm.datasets import load_dataset as load_dataset
     from bayeslmm.errors import Check as Check
     from bayeslmm.inference.lrt import lrt as lrt
@@ -57,7 +57,7 @@ _MODULES = {
     "Summary": "bayeslmm.model.summary",
     "assume": "bayeslmm.model.constructors",
     "compare": "bayeslmm.bayes.comparison",
-    "compare_models": "bayeslmm.bayes.comparison",
+    "compare_models": "bayeslmm.bayes.ranking",
     "errors": "bayeslmm.errors",
     "fit_by": "bayeslmm.model.constructors",
     "from_partitions": "bayeslmm.model.partitioned",

@@ -25,7 +25,8 @@ from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, pool_levels
 from bayeslmm.likelihood.random_effects.level_blocks import factor_unrolled
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, RowBatch
+from bayeslmm.likelihood.structured.blocks import RowBatch
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 from bayeslmm.likelihood.structured.pooled import IdenticalSubjects, PooledSubjectsKernel, multiply_by_kind
 
 if TYPE_CHECKING:

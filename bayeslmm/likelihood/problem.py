@@ -23,18 +23,16 @@ from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, Rando
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
 from bayeslmm.likelihood.standardize import Standardization, standardize_rows
 from bayeslmm.likelihood.starting_values import moment_start, range_start, residual_start, scoring_start
-from bayeslmm.likelihood.structured.kernel import (
-    BlockDiagonalKernel,
+from bayeslmm.likelihood.structured.blocks import (
     PooledBatch,
     RowBatch,
-    SubjectData,
-    TermColumns,
     block_of,
     independent_blocks,
     is_poolable,
     order_rows,
     pool_by_pattern,
 )
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, SubjectData, TermColumns
 from bayeslmm.likelihood.structured.residual_structure import (
     GroupedStructure,
     VarianceFunction,

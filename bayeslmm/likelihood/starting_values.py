@@ -38,7 +38,8 @@ from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFa
 from bayeslmm.likelihood.random_effects.level_blocks import CHUNK_ELEMENTS, factor_unrolled, gram
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import FactorColumns
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, PooledBatch, SubjectData
+from bayeslmm.likelihood.structured.blocks import PooledBatch
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, SubjectData
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, ResidualStructure, SpatialStructure, VisitStructure
 
 ROWS, LEVELS = 1000, 64

@@ -17,7 +17,7 @@ from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import Check, InferenceError, SpecificationError
 from bayeslmm.likelihood.standardize import Standardization
 from bayeslmm.likelihood.starting_values import residual_start
-from bayeslmm.likelihood.structured.kernel import PooledBatch, is_poolable, pool_all
+from bayeslmm.likelihood.structured.blocks import PooledBatch, is_poolable, pool_all
 from bayeslmm.likelihood.structured.residual_structure import residual_structure
 from bayeslmm.partitions.first_pass import COUNT, FirstPass
 from bayeslmm.partitions.moments import CoincidingFactors, ColumnMoments, SpanningRows, SumsByLevel

@@ -38,7 +38,7 @@ from bayeslmm.data.residual import (
 from bayeslmm.errors import Check, DataError, InferenceError
 from bayeslmm.formula.syntax import ResidualTerm
 from bayeslmm.likelihood.starting_values import start_of_patterns
-from bayeslmm.likelihood.structured.kernel import PooledBatch, merge_pooled, pool_all
+from bayeslmm.likelihood.structured.blocks import PooledBatch, merge_pooled, pool_all
 from bayeslmm.likelihood.structured.residual_structure import VisitStructure, residual_structure
 from bayeslmm.partitions.design import WITHOUT_ROWS, AddedUpFactor, VisitPatterns, without_codes
 

@@ -20,7 +20,7 @@ from bayeslmm.errors import FormatError, MismatchError
 from bayeslmm.estimate.estimate import Estimate, estimates_at
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.cross_products import factors_of
-from bayeslmm.likelihood.structured.kernel import PooledBatch
+from bayeslmm.likelihood.structured.blocks import PooledBatch
 from bayeslmm.likelihood.structured.residual_structure import BlockRows
 from bayeslmm.partitions.design import GIVEN_OFFSET, GIVEN_WEIGHTS, PartitionedDesign, SummedRows, VisitPatterns, without_codes
 from bayeslmm.partitions.first_pass import COUNT, ColumnRange, FirstPass

@@ -145,7 +145,7 @@ def test_a_posterior_mode_is_not_refitted_without_its_priors() -> None:
 @pytest.mark.parametrize("name", ["slope", "weighted", "crossed_slope", "nested", "plain"])
 def test_replicates_of_drawn_sums_are_distributed_as_those_of_drawn_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = bootstrap(fitted(name), 300, seed=8).frame
-    monkeypatch.setattr(sys.modules["bayeslmm.inference.intervals.bootstrap"], "SUMS_FROM_ROWS", 0)
+    monkeypatch.setattr(sys.modules["bayeslmm.inference.intervals.replicates"], "SUMS_FROM_ROWS", 0)
     sums = bootstrap(fitted(name), 300, seed=9).frame
     assert not sums.equals(bootstrap(fitted(name), 300, seed=8).frame)
     pd.testing.assert_frame_equal(sums.iloc[:4], bootstrap(fitted(name), 4, seed=9).frame, rtol=1e-6)

@@ -8,8 +8,8 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.inference.intervals.batch_structured import ReplicateSums, evaluate
-from bayeslmm.inference.intervals.bootstrap import _standardized_alpha
 from bayeslmm.inference.intervals.drawn_patterns import PatternColumns, PatternSampler
+from bayeslmm.inference.intervals.replicates import standardize_alpha
 from bayeslmm.likelihood.problem import Problem
 from tests.partitions.test_structured_errors import sorted_parts, trial
 
@@ -54,13 +54,13 @@ def test_drawn_sums_have_the_moments_of_drawn_rows(formula: str, residual: str, 
     problem, x = fit.problem, fit.estimate.x
     sampler = PatternSampler.of(problem)
     sigma2, n = fit.estimate.sigma**2 / problem.sigma2(1.0), 2000
-    sums = sampler.draw(x, sigma2, _standardized_alpha(problem, fit.fixef_kept), np.random.SeedSequence(1).spawn(n))
+    sums = sampler.draw(x, sigma2, standardize_alpha(problem, fit.fixef_kept), np.random.SeedSequence(1).spawn(n))
     points = evaluate(problem, sums, np.tile(x, (n, 1)), True)
     # r2 / sigma2 is chi-square with n - p degrees of freedom, and alpha is normal about its value, at the parameters drawn from
     df = problem.criterion.df(True)
     assert points.r2.mean() / sigma2 == pytest.approx(df, abs=5.0 * np.sqrt(2.0 * df / n))
     assert points.r2.var() / sigma2**2 == pytest.approx(2.0 * df, rel=0.2)
-    own = points.alpha - _standardized_alpha(problem, fit.fixef_kept)
+    own = points.alpha - standardize_alpha(problem, fit.fixef_kept)
     sd = np.sqrt(sigma2 * np.diagonal(points.C[0]))
     assert np.all(np.abs(own.mean(axis=0)) < 5.0 * sd / np.sqrt(n))
     assert np.cov(own.T).reshape(len(sd), -1) == pytest.approx(sigma2 * points.C[0], abs=0.15 * float((sd**2).max()))
@@ -71,7 +71,7 @@ def test_drawn_sums_have_the_moments_of_drawn_rows(formula: str, residual: str, 
 def test_a_replicate_is_the_same_whatever_is_drawn_beside_it() -> None:
     fit = fitted(*DESIGNS[0])
     sampler, streams = PatternSampler.of(fit.problem), np.random.SeedSequence(3).spawn(6)
-    alpha = _standardized_alpha(fit.problem, fit.fixef_kept)
+    alpha = standardize_alpha(fit.problem, fit.fixef_kept)
     whole = sampler.draw(fit.estimate.x, 1.0, alpha, streams)
     alone = sampler.draw(fit.estimate.x, 1.0, alpha, streams[4:5])
     assert isinstance(whole, ReplicateSums)

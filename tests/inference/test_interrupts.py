@@ -140,7 +140,7 @@ def test_nothing_done_is_an_interrupt(fit: blm.Fit, monkeypatch: pytest.MonkeyPa
     def press(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bayeslmm.inference.intervals.bootstrap.ParametricResampler.run", press)
+    monkeypatch.setattr("bayeslmm.inference.intervals.replicates.ParametricResampler.run", press)
     with pytest.raises(KeyboardInterrupt):
         fit.bootstrap(10, seed=1)
 

@@ -29,7 +29,8 @@ from bayeslmm.likelihood.random_effects.blocked import evaluate_blocked
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts, Factor
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, pool_by_pattern
+from bayeslmm.likelihood.structured.blocks import pool_by_pattern
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 
 
 def standardize_response(problem: Problem, Y: Array) -> Array:

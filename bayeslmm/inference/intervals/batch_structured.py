@@ -20,7 +20,7 @@ from bayeslmm.estimate.batch_descent import BatchFits, BatchValues, DescentRule,
 from bayeslmm.estimate.estimate import search
 from bayeslmm.likelihood.kernel import solve_Xy
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.kernel import PooledBatch, sum_by_pattern
+from bayeslmm.likelihood.structured.blocks import PooledBatch, sum_by_pattern
 from bayeslmm.likelihood.structured.pooled import many_matrices
 from bayeslmm.likelihood.structured.residual_structure import BlockRows, VisitStructure
 

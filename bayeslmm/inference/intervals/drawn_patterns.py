@@ -17,7 +17,7 @@ from bayeslmm._arrays import Array
 from bayeslmm.inference.intervals.batch_structured import ELEMENTS, Kinds, ReplicateSums, subject_groups
 from bayeslmm.likelihood.identification import pivoted_root
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.kernel import PooledBatch, sum_by_pattern
+from bayeslmm.likelihood.structured.blocks import PooledBatch, sum_by_pattern
 from bayeslmm.likelihood.structured.residual_structure import BlockRows
 
 ROUNDING_PIVOT = 1e-12

@@ -40,7 +40,8 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, PooledBatch, SubjectData
+from bayeslmm.likelihood.structured.blocks import PooledBatch
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, SubjectData
 
 
 @dataclass(frozen=True, slots=True, eq=False)

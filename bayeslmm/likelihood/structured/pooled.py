@@ -15,7 +15,8 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, RowBatch, block_of, level_mask, order_rows, sum_by_pattern
+from bayeslmm.likelihood.structured.blocks import RowBatch, block_of, order_rows, sum_by_pattern
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, level_mask
 from bayeslmm.likelihood.structured.residual_structure import BlockRows, GroupedStructure, ResidualStructure, SpatialStructure
 
 BLOCK_DECIMALS = 12

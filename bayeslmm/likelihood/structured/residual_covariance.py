@@ -11,7 +11,7 @@ from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.kernel import block_of, order_rows
+from bayeslmm.likelihood.structured.blocks import block_of, order_rows
 from bayeslmm.likelihood.structured.pooled import many_matrices
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, VisitStructure
 
