@@ -26,6 +26,20 @@ def test_the_gradient_is_the_derivative(name: str, alpha: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("sd", [None, ("uniform", 0.0, 100.0)])
+def test_draws_made_elsewhere_come_back_as_they_are(name: str, sd: tuple[str, float, float] | None) -> None:
+    """The axes of sds near the ends of a uniform prior and of correlations near 1 too: only where a search begins are they moved."""
+    target = density(model(name).problem, None if sd is None else blm.Priors(sd=sd))
+    phi = 1.5 * np.random.default_rng(1).standard_normal((60, target.size))
+    for block in target.layout.matrices:
+        own = phi[:, block.part]
+        np.testing.assert_allclose(block.axes.inverse(block.axes.values(own), None), own, rtol=1e-6, atol=1e-6)
+    if target.layout.sigma is not None:
+        own = phi[:, target.layout.sigma_part]
+        np.testing.assert_allclose(target.layout.sigma.inverse(target.layout.sigma.values(own), None), own, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_with_a_normal_prior_the_outcomes_are_normal(name: str) -> None:
     """y ~ N(X m + offset, V + X S X'), evaluated as one dense normal density."""
     built = model(name)

@@ -53,7 +53,7 @@ class NaturalTransform:
     def prior_gradient(self, phi: Array, volume: bool) -> Array:
         return np.zeros(len(phi))
 
-    def inverse(self, x: Array, typical: float) -> Array:
+    def inverse(self, x: Array, typical: float | None) -> Array:
         return x
 
     def draws(self, rng: Generator, n: int) -> Array:

@@ -53,8 +53,11 @@ class Transform(Protocol):
         """(size,) its derivative at one phi."""
         ...
 
-    def inverse(self, x: Array, typical: float) -> Array:
-        """phi (size,) of x (size,); an sd of 0 is lifted to a small fraction of `typical`."""
+    def inverse(self, x: Array, typical: float | None) -> Array:
+        """phi (.., size) of x (.., size).
+
+        typical : a place to begin at is meant, off the ends of its range: an sd of 0 is lifted to a small fraction of it; None is exact
+        """
         ...
 
     def draws(self, rng: Generator, n: int) -> Array:
@@ -139,13 +142,16 @@ class PositiveTransform:
             out = out + np.where(self._between, 1.0 - 2.0 * self._share(u), 1.0)
         return np.asarray(out)
 
-    def inverse(self, v: Array, typical: float) -> Array:
-        """u (size,) of all numbers (count,)."""
-        v = np.maximum(v[self.free], SMALLEST_SD * typical)
-        if not self._between.any():
-            return np.log(v)
-        share = np.clip((v - self.low) / np.where(self._between, self.high - self.low, 1.0), 0.02, 0.98)
-        return np.where(self._between, np.log(share) - np.log1p(-share), np.log(v))
+    def inverse(self, v: Array, typical: float | None) -> Array:
+        """u (.., size) of all numbers (.., count)."""
+        v = v[..., self.free] if typical is None else np.maximum(v[..., self.free], SMALLEST_SD * typical)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if not self._between.any():
+                return np.log(v)
+            share = (v - self.low) / np.where(self._between, self.high - self.low, 1.0)
+            if typical is not None:
+                share = np.clip(share, 0.02, 0.98)
+            return np.where(self._between, np.log(share) - np.log1p(-share), np.log(v))
 
     def draws(self, rng: Generator, n: int) -> Array:
         v = np.stack([draw_prior(prior, rng, n) for prior in self.priors], axis=1) if self.priors else np.zeros((n, 0))
@@ -208,15 +214,19 @@ def partial_factor_derivative(z: Array, q: int) -> Array:
     return out
 
 
-def partial_correlation_z(L: Array) -> Array:
-    """z of the factor L of a correlation matrix; correlations of size 1 are drawn in a little."""
-    q = len(L)
-    rows, columns = partial_positions(q)
-    left, out = np.ones(q), np.empty(len(rows))
+LARGEST_START, LARGEST_PARTIAL = 0.995, 1.0 - 2.0**-53
+"""Partial correlations that a search begins at, and that are told from 1, are no larger."""
+
+
+def partial_correlation_z(L: Array, largest: float) -> Array:
+    """z (.., m) of factors L (.., q, q) of correlation matrices; partial correlations beyond `largest` are drawn in to it."""
+    rows, columns = partial_positions(L.shape[-1])
+    left, out = np.ones(L.shape[:-1]), np.empty((*L.shape[:-2], len(rows)))
     for k, (i, j) in enumerate(zip(rows, columns, strict=True)):
-        z = np.clip(L[i, j] / left[i], -0.995, 0.995) if left[i] > 0 else 0.0
-        out[k] = np.arctanh(z)
-        left[i] *= np.sqrt(1.0 - z * z)
+        some = left[..., i] > 0
+        z = np.where(some, np.clip(L[..., i, j] / np.where(some, left[..., i], 1.0), -largest, largest), 0.0)
+        out[..., k] = np.arctanh(z)
+        left[..., i] *= np.sqrt((1.0 - z) * (1.0 + z))
     return out
 
 
@@ -260,16 +270,15 @@ class UnstructuredTransform:
         b = lkj_shapes(self.q, self.eta) if volume else np.full(self.size - k, self.eta - 1.0)
         return np.concatenate([self.sds.prior_gradient(phi[:k], volume), -2.0 * b * np.tanh(phi[k:])])
 
-    def inverse(self, x: Array, typical: float) -> Array:
+    def inverse(self, x: Array, typical: float | None) -> Array:
         q = self.q
-        T = np.zeros((q, q))
-        T[band_positions(q, q)] = x
-        sd = np.linalg.norm(T, axis=1)
-        safe = np.where(sd > 0, sd, 1.0)
-        L = T / safe[:, None]
-        L[sd == 0] = np.eye(q)[sd == 0]
-        L = L * np.where(np.diagonal(L) < 0, -1.0, 1.0)
-        return np.concatenate([self.sds.inverse(sd, typical), partial_correlation_z(L)])
+        T = np.zeros((*x.shape[:-1], q, q))
+        T[(..., *band_positions(q, q))] = x
+        sd = np.linalg.norm(T, axis=-1)
+        L = np.where((sd > 0)[..., None], T / np.where(sd > 0, sd, 1.0)[..., None], np.eye(q))
+        L = L * np.where(np.diagonal(L, axis1=-2, axis2=-1) < 0, -1.0, 1.0)[..., None, :]
+        z = partial_correlation_z(L, LARGEST_PARTIAL if typical is None else LARGEST_START)
+        return np.concatenate([self.sds.inverse(sd, typical), z], axis=-1)
 
     def draws(self, rng: Generator, n: int) -> Array:
         return np.concatenate([self.sds.draws(rng, n), np.arctanh(lkj_draw(self.q, self.eta, rng, n))], axis=1)
@@ -337,10 +346,10 @@ class ScaledTransform:
         shape = numeric_gradient(phi[k:], lambda z: self._shape_prior(z, volume)) if self.correlation.size else np.zeros(0)
         return np.concatenate([self.sds.prior_gradient(phi[:k], volume), shape])
 
-    def inverse(self, x: Array, typical: float) -> Array:
+    def inverse(self, x: Array, typical: float | None) -> Array:
         k = self.sds.count
-        z = np.clip(np.nan_to_num(x[k:]), -4.0, 4.0)
-        return np.concatenate([self.sds.inverse(np.abs(x[:k]), typical), z])
+        z = x[..., k:] if typical is None else np.clip(np.nan_to_num(x[..., k:]), -4.0, 4.0)
+        return np.concatenate([self.sds.inverse(np.abs(x[..., :k]), typical), z], axis=-1)
 
     def draws(self, rng: Generator, n: int) -> Array:
         return np.concatenate([self.sds.draws(rng, n), self._drawn_shapes(rng, n)], axis=1)
@@ -420,9 +429,9 @@ class GeneralTransform:
         # a wider step: with volume, log_prior holds a numerical Jacobian itself
         return numeric_gradient(phi, lambda u: self.log_prior(u, volume), 1e-4)
 
-    def inverse(self, x: Array, typical: float) -> Array:
+    def inverse(self, x: Array, typical: float | None) -> Array:
         phi = np.array(x, float)
-        phi[self._scales] = np.log(np.maximum(np.abs(phi[self._scales]), SMALLEST_SD * typical))
+        phi[..., self._scales] = np.log(np.maximum(np.abs(phi[..., self._scales]), SMALLEST_SD * (typical or 0.0)))
         return phi
 
     def draws(self, rng: Generator, n: int) -> Array:

@@ -59,7 +59,7 @@ def sample_hierarchical(
         raise KeyboardInterrupt
     part = {"chain": kept, "draw": slice(n)}
     posterior = tree["posterior"].dataset.isel(part)
-    phi = np.stack([target_phi(target, posterior, i, j) for i in range(c) for j in range(n)])
+    phi = target_phi(target, posterior)
     alpha, mixing = _flat(posterior, "alpha"), target.layout.mixing
     if mixing is not None:
         phi[:, mixing.part] = mixing.draw_given(
@@ -172,10 +172,11 @@ def effect_draws(target: Density, posterior: Any) -> tuple[Array, ...]:
 # -- from named variables to the axes of the density ---------------------------------------------------------------------------------------
 
 
-def target_phi(target: Density, posterior: Any, chain: int, draw: int) -> Array:
-    """phi of one draw of a graph."""
-    at = {str(name): np.asarray(variable.values[chain, draw], float) for name, variable in posterior.data_vars.items()}
-    phi, terms, called = np.empty(target.size), target.problem.design.terms, tree_names(target.problem).groups
+def target_phi(target: Density, posterior: Any) -> Array:
+    """phi (S, size) of the draws of a graph."""
+    at = {str(name): _flat(posterior, name) for name in posterior.data_vars}
+    S = int(posterior.sizes["chain"]) * int(posterior.sizes["draw"])
+    phi, terms, called = np.empty((S, target.size)), target.problem.design.terms, tree_names(target.problem).groups
     for group, members in terms_by_group(terms).items():
         begin = 0
         for i in members:
@@ -183,40 +184,40 @@ def target_phi(target: Density, posterior: Any, chain: int, draw: int) -> Array:
             own = np.arange(begin, end)
             label = called[group]
             names = (f"sd_{label}", f"corr_{label}")
-            phi[block.part] = _block(block.axes, block.term.covariance, at, *names, own, f" | {label}", terms[i].columns)
+            phi[:, block.part] = _block(block.axes, block.term.covariance, at, *names, own, f" | {label}", terms[i].columns)
             begin = end
     for one in target.layout.sets:
         suffix = one.own.suffix
         sd = (f"sd{suffix}" if suffix else "sigma") if isinstance(one.covariance, Homogeneous) else f"sd_residual{suffix}"
         every = np.arange(one.covariance.q)
-        phi[one.part] = _block(one.axes, one.covariance, at, sd, f"corr_residual{suffix}", every, suffix, one.own.labels)
+        phi[:, one.part] = _block(one.axes, one.covariance, at, sd, f"corr_residual{suffix}", every, suffix, one.own.labels)
     kernel = target.problem.structured
     if target.layout.variance is not None and kernel is not None:
-        free = kernel.variance.free(np.array([float(at[name]) for name in kernel.variance.names]))
-        phi[target.layout.variance.part] = free / target.layout.variance.units
+        free = kernel.variance.free(np.stack([at[name] for name in kernel.variance.names], axis=-1))
+        phi[:, target.layout.variance.part] = free / target.layout.variance.units
     if target.layout.sigma is not None:
-        phi[target.layout.sigma_part] = target.layout.sigma.inverse(np.atleast_1d(at["sigma"]), 0.0)
+        phi[:, target.layout.sigma_part] = target.layout.sigma.inverse(at["sigma"].reshape(S, 1), None)
     return phi
 
 
 def _block(axes: Any, covariance: Any, at: dict[str, Array], sd: str, corr: str, own: Codes, suffix: str, labels: tuple[str, ...]) -> Array:
     if isinstance(axes, GeneralTransform):
         return at[f"axis{suffix}" if suffix else "axis_residual"]
-    sds = np.atleast_1d(at[sd])
-    sds = sds[own] if len(sds) > 1 else sds
+    sds = at[sd].reshape(len(at[sd]), -1)
+    sds = sds[:, own] if sds.shape[1] > 1 else sds
     if isinstance(axes, UnstructuredTransform):
-        L = np.eye(len(own)) if len(own) == 1 else cholesky(at[corr][np.ix_(own, own)])
-        return axes.inverse((sds[:, None] * L)[band_positions(len(own), len(own))], 0.0)
+        L = np.ones((len(sds), 1, 1)) if len(own) == 1 else cholesky(at[corr][:, own[:, None], own])
+        return axes.inverse((sds[..., None] * L)[(..., *band_positions(len(own), len(own)))], None)
     assert isinstance(axes, ScaledTransform)
-    scales = axes.sds.inverse(sds[: axes.sds.count], 0.0)
+    k = axes.sds.count
+    scales = axes.sds.inverse(sds[:, :k], None)
     if not axes.correlation.size:
-        return np.concatenate([scales, np.zeros(0)])
+        return scales
     name = f"axis{suffix}" if suffix else "axis_residual"
     if name in at:
-        return np.concatenate([scales, at[name]])
-    k = axes.sds.count
-    r = np.array([float(at[n + suffix]) for n in covariance.natural_names_for(labels)[k:]])
-    return np.concatenate([scales, axes.correlation.from_natural(r)])
+        return np.concatenate([scales, at[name]], axis=1)
+    r = np.stack([at[n + suffix] for n in covariance.natural_names_for(labels)[k:]], axis=-1)
+    return np.concatenate([scales, axes.correlation.from_natural(r)], axis=1)
 
 
 def _checks(name: str, phi: Array, statistics: dict[str, Array]) -> tuple[Check, ...]:
