@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 import signal
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,6 +209,38 @@ def test_ctrl_c_in_pymc_keeps_the_draws_made_and_says_so(chains: int) -> None:
     assert 0 < post.draws.size < 40 * chains
     assert np.isfinite(post.tidy()["estimate"]).all()
     assert before == (signal.getsignal(signal.SIGINT), np.geterr())
+
+
+STOPPED = """
+import warnings
+import numpy as np
+import nutpie
+import bayeslmm as blm
+warnings.simplefilter("ignore")
+draw = nutpie.sample
+def told(*args, **options):
+    print("drawing", flush=True)
+    return draw(*args, **options)
+nutpie.sample = told
+model = blm.LMM("Reaction ~ Days + (1 | Subject)", blm.load_dataset("sleepstudy"), priors=blm.Priors(sd=("uniform", 0, 5000)))
+post = model.sample(300_000, 2, 1, "hierarchical", sampler="nutpie")
+found = [post.interrupted, post.checks["interrupted"].verdict, bool(np.isfinite(post.draws.phi).all()), 0 < post.size < 600_000]
+print(*found, float(post.tidy("ran_pars")["estimate"].iloc[0]))
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_in_nutpie_keeps_the_draws_made() -> None:
+    """A signal to a process of its own, and an sd far from the middle of its uniform prior."""
+    pytest.importorskip("nutpie")
+    with subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "drawing\n"
+        time.sleep(3.0)
+        run.send_signal(signal.SIGINT)
+        words = run.communicate(timeout=60)[0].split()
+    assert words[:4] == ["True", "failed", "True", "True"]
+    assert 30.0 < float(words[4]) < 50.0
 
 
 def test_new_rows_are_set_with_their_weights_and_columns() -> None:
