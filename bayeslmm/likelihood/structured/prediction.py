@@ -9,7 +9,7 @@ All in units of sigma on rows divided by S, or by the weights alone; c is sparse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,13 +119,14 @@ def _level_information(state: BlockDiagonalState, i: int) -> Array:
 class ObservedRows:
     """The observed rows at t points x (t, size).
 
-    solution : the profile in alpha; blocks : V0^-1; divisor : (1, n or 1) what rows were divided by
+    solution : the profile in alpha; divisor : (1, n or 1) what rows were divided by
+    blocks : V0^-1, made where a new row is tied to one: rows that were added up have none
     error_sds : (t or 1, n or 1) the sds of their errors that this leaves, but for R0
     """
 
     x: Array
     solution: Solution
-    blocks: Sequence[InvertedBlocks]
+    blocks: Callable[[], Sequence[InvertedBlocks]]
     divisor: Array
     error_sds: Array
 
@@ -133,18 +134,26 @@ class ObservedRows:
     def at_point(cls, state: BlockDiagonalState) -> ObservedRows:
         """Those of one evaluation."""
         log_scale = state.kernel.log_scale(state.x)[0]
-        blocks = [InvertedBlocks(part.batch.rows, part.U, part.inverse[None], np.arange(len(part.U))) for part in state.row_states]
+
+        def blocks() -> list[InvertedBlocks]:
+            return [InvertedBlocks(part.batch.rows, part.U, part.inverse[None], np.arange(len(part.U))) for part in state.row_states]
+
         return cls(state.x[None], state.solution, blocks, np.exp(_or_zeros(log_scale))[None], np.ones((1, 1)))
 
     @classmethod
     def at_points(cls, patterns: PooledSubjectsKernel, x: Array, solution: Solution) -> ObservedRows:
         """Those of many x; solution : with alpha's prior in it."""
         kernel = patterns.kernel
-        blocks = list(patterns.inverted(patterns.all_rows(), x))
         error_sds = np.ones((1, 1))
         if kernel.variance.size:
             error_sds = np.exp(kernel.variance.log_multipliers(x[:, kernel.variance_part], np.arange(kernel.data.n)))
-        return cls(x, solution, blocks, np.exp(_or_zeros(kernel.data.log_weight_scale))[None], error_sds)
+        return cls(
+            x,
+            solution,
+            lambda: list(patterns.inverted(patterns.all_rows(), x)),
+            np.exp(_or_zeros(kernel.data.log_weight_scale))[None],
+            error_sds,
+        )
 
 
 def _or_zeros(log_scale: Array | None) -> Array:
@@ -279,12 +288,13 @@ def _condition_on_observed(
 ) -> tuple[Array, Array, Array]:
     """c' V^-1 (y - X alpha), v - c' V^-1 c (t, N) and x - X' V^-1 c (t, N, p) of every new row."""
     (t, N), p = own.shape, X.shape[1]
-    n = sum(block.rows.size for block in observed.blocks)
+    blocks = observed.blocks() if any(part.old.size for part in covariances) else []
+    n = sum(block.rows.size for block in blocks)
     batch, position = np.empty((2, n), np.int64)
-    for number, block in enumerate(observed.blocks):
+    for number, block in enumerate(blocks):
         batch[block.rows], position[block.rows] = number, np.arange(block.rows.size).reshape(block.rows.shape)
     met = np.zeros((t, N, p + 2))
-    for number, block in enumerate(observed.blocks):
+    for number, block in enumerate(blocks):
         B, k = block.rows.shape
         mine = [batch[part.old] == number for part in covariances]
         # a new row and a block that it is tied to; rows of new subjects alone have none
