@@ -577,7 +577,7 @@ class Fit(Estimates):
             Seed of the random numbers, 0 or more; None draws a new one.
         methods : sequence of str, default ("wald", "satterthwaite")
             "wald", "satterthwaite", "residual" (refitted side by side), "kenward-roger", "sandwich", "profile", "bootstrap" (one after the
-            other, of which at most 200 are run).
+            other, of which at most 200 are run). F tests of terms with several degrees of freedom are run one after the other too.
         conf_level : float, default 0.95
             Level of the limits, between 0 and 1.
 

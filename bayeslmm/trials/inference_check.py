@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from bayeslmm._arrays import Array, seed_sequence, unspent
+from bayeslmm._arrays import Array, Mask, seed_sequence, unspent
 from bayeslmm._validation import require_count, require_names, require_one_of
 from bayeslmm.errors import BayesLMMError, SpecificationError, printable_text
 from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
 from bayeslmm.inference.intervals.bootstrap import bootstrap
+from bayeslmm.inference.means.anova import make_hypotheses
 from bayeslmm.inference.tidy import confint
 from bayeslmm.likelihood.structured.residual_covariance import visit_covariances
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import simulate_responses
 from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.predict import two_sided_quantile
-from bayeslmm.trials.power import SimulatedFits, batchable, simulate_fits, singular_fits
+from bayeslmm.trials.power import SimulatedFits, batchable, read_test, simulate_fits, singular_fits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
 
 SIDE_BY_SIDE = {"wald": "asymptotic", "satterthwaite": "satterthwaite", "residual": "residual"}
 ONE_BY_ONE = ("kenward-roger", "sandwich", "profile", "bootstrap")
+TEST_OPTIONS: Mapping[str, tuple[Any, Any]] = {
+    "wald": ("asymptotic", None),
+    "residual": ("residual", None),
+    "satterthwaite": ("satterthwaite", None),
+    "kenward-roger": ("kenward-roger", None),
+    "sandwich": ("satterthwaite", "CR2"),
+}
+"""Degrees of freedom and covariance of the methods that test."""
+
 SLOW = 200
 """Simulated data sets of methods that are run one after the other."""
 
@@ -60,6 +70,9 @@ class InferenceCheck:
     covered : dict of str to ndarray
         By method, whether each data set's interval of each coefficient holds the true value; NaN where a refit failed. Row by row the data
         sets are the same for all methods.
+    terms : DataFrame
+        `method, term, df, size, conf_low, conf_high, n`: of the F tests of terms that have several degrees of freedom, the share that
+        rejects the true values. A few hundred data sets at most.
     """
 
     frame: pd.DataFrame
@@ -69,6 +82,7 @@ class InferenceCheck:
     n: int
     conf_level: float
     covered: Mapping[str, Array]
+    terms: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def alike(self) -> tuple[str, ...]:
@@ -129,7 +143,8 @@ class InferenceCheck:
         return coverage_figure(self.frame, self.conf_level, ax)
 
     def __repr__(self) -> str:
-        return printable_text(f"{self.advice}\n{self.frame.round(4).to_string(index=False)}")
+        terms = f"\n\n{self.terms.round(4).to_string(index=False)}" if len(self.terms) else ""
+        return printable_text(f"{self.advice}\n{self.frame.round(4).to_string(index=False)}{terms}")
 
 
 known_arguments(InferenceCheck)
@@ -166,6 +181,8 @@ def add_inference_check(page: Page, check: InferenceCheck) -> None:
         f"Coverage of intervals of {100 * check.conf_level:g} %, with the Monte Carlo limits of the coverage.",
     )
     section.table(check.frame, "Coverage of intervals, and size of tests of the true value.")
+    if len(check.terms):
+        section.table(check.terms, "Size of the F tests of terms with several degrees of freedom.")
     if len(check.variances):
         section.table(check.variances, "Variances: the true ones, the means of their estimates, and the relative bias.")
     section.text(f"Singular refits: {check.singular:.1%}; failed: {check.failed:.1%}.", "note")
@@ -186,8 +203,12 @@ def check_inference(fit: Estimates, n: int, seed: int | None, methods: Sequence[
     together = batchable(fit, "satterthwaite")
     if together:
         base = simulate_fits(fit, np.eye(p), n, unspent(seeds), "satterthwaite" if "satterthwaite" in methods else "asymptotic")
+        if not base.settled.any():
+            raise _without_fits(methods)
     slow = [m for m in methods if base is None or m not in SIDE_BY_SIDE]
-    covered = _one_by_one(fit, slow, min(n, SLOW), unspent(seeds), n, conf_level) if slow else {}
+    terms = _terms_of_several(fit) if TEST_OPTIONS.keys() & set(methods) else {}
+    singly = _one_by_one(fit, slow, methods, terms, min(n, SLOW), unspent(seeds), n, conf_level) if slow or terms else None
+    covered = {} if singly is None else singly.covered
     for method in methods:
         if base is not None and method in SIDE_BY_SIDE:
             df: Any = {"wald": np.inf, "residual": float(fit.nobs - p)}.get(method, base.tests.df)
@@ -195,47 +216,122 @@ def check_inference(fit: Estimates, n: int, seed: int | None, methods: Sequence[
             inside = np.where(np.isfinite(half), np.abs(base.tests.estimate - fit.fixef_kept) <= half, np.nan)
             covered[method] = np.where(base.settled[:, None], inside, np.nan)
         rows.append(_coverage(method, names, covered[method]))
-    singular, failed, variances = _spread(fit, base)
-    return InferenceCheck(pd.concat(rows, ignore_index=True), variances, singular, failed, n, conf_level, covered)
+    whole = pd.concat(rows, ignore_index=True)
+    if base is not None:
+        values, singular, settled = _parameters_side_by_side(fit, base), singular_fits(fit, base.x[base.settled]), base.settled
+    else:
+        assert singly is not None
+        values, singular, settled = singly.parameters[singly.fitted], singly.singular[singly.fitted], singly.fitted
+    sizes = [] if singly is None else [_sizes(method, terms, found, 1.0 - conf_level) for method, found in singly.p_values.items()]
+    return InferenceCheck(
+        whole,
+        _bias(fit, values),
+        float(singular.mean()),
+        1.0 - float(settled.mean()),
+        n,
+        conf_level,
+        {method: covered[method] for method in methods},
+        pd.concat(sizes, ignore_index=True) if sizes else pd.DataFrame(),
+    )
+
+
+def _without_fits(methods: Sequence[str]) -> SpecificationError:
+    remedy = "use other methods, or a design with more levels or fewer parameters"
+    return SpecificationError("no simulated data set could be fitted by these methods", ", ".join(methods), remedy)
+
+
+def _terms_of_several(fit: Estimates) -> dict[str, Array]:
+    """Term -> L (q, p) of its test, for terms of several degrees of freedom."""
+    found = {}
+    for name in (effect.name for effect in make_hypotheses(fit).tested):
+        if name not in fit.design.coef_names and len(L := read_test(fit, name, "two-sided", 0.0, None).L) > 1:
+            found[name] = L
+    return found
+
+
+def _sizes(method: str, terms: Mapping[str, Array], p_values: Array, alpha: float) -> pd.DataFrame:
+    known = np.isfinite(p_values).all(axis=1)
+    count, hits = int(known.sum()), (p_values[known] < alpha).sum(axis=0)
+    low, high = _exact_limits(hits, count)
+    df = [len(L) for L in terms.values()]
+    size = hits / count if count else np.full(len(df), np.nan)
+    return pd.DataFrame({"method": method, "term": list(terms), "df": df, "size": size, "conf_low": low, "conf_high": high, "n": count})
+
+
+def _exact_limits(hits: Array, count: int) -> tuple[Array, Array]:
+    """Clopper and Pearson's 95 % limits of shares."""
+    low = np.where(hits > 0, special.betaincinv(hits, count - hits + 1.0, 0.025), 0.0)
+    return low, np.where(hits < count, special.betaincinv(hits + 1.0, count - hits, 0.975), 1.0)
 
 
 def _coverage(method: str, names: list[str], covered: Array) -> pd.DataFrame:
     inside = covered[np.isfinite(covered).all(axis=1)]
     count, hits = len(inside), inside.sum(axis=0)
-    low = np.where(hits > 0, special.betaincinv(hits, count - hits + 1.0, 0.025), 0.0)
-    high = np.where(hits < count, special.betaincinv(hits + 1.0, count - hits, 0.975), 1.0)
+    low, high = _exact_limits(hits, count)
     share = hits / count
     return pd.DataFrame(
         {"method": method, "term": names, "coverage": share, "conf_low": low, "conf_high": high, "size": 1.0 - share, "n": count}
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _SingleRefits:
+    """What fits one after the other tell, NaN where one failed.
+
+    covered : by method (n, p); p_values : by method (n, terms) of the true values; parameters : (n, k) variances
+    fitted, singular : (n,)
+    """
+
+    covered: dict[str, Array]
+    p_values: dict[str, Array]
+    parameters: Array
+    fitted: Mask
+    singular: Mask
+
+
 def _one_by_one(
-    fit: Estimates, methods: Sequence[str], n: int, seeds: np.random.SeedSequence, whole: int, level: float
-) -> dict[str, Array]:
-    """Whether each interval covers, (n, p) by method, NaN where a refit failed: in the first n of `whole` data sets."""
+    fit: Estimates,
+    slow: Sequence[str],
+    methods: Sequence[str],
+    terms: Mapping[str, Array],
+    n: int,
+    seeds: np.random.SeedSequence,
+    whole: int,
+    level: float,
+) -> _SingleRefits:
+    """Intervals of slow methods, F tests of terms by all methods that test: in the first n of `whole` data sets."""
     Y = simulate_responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, seeds.spawn(whole)[:n])
-    ways: dict[str, Callable[[Any], tuple[Array, Array]]] = {
-        "wald": lambda own: fixed_effects(own, "asymptotic", None, "expected").t(np.eye(len(own.fixef_kept))).limits(level),
-        "residual": lambda own: fixed_effects(own, "residual", None, "expected").t(np.eye(len(own.fixef_kept))).limits(level),
-        "satterthwaite": lambda own: fixed_effects(own, "satterthwaite", None, "expected").t(np.eye(len(own.fixef_kept))).limits(level),
-        "kenward-roger": lambda own: fixed_effects(own, "kenward-roger", None, "expected").t(np.eye(len(own.fixef_kept))).limits(level),
-        "sandwich": lambda own: fixed_effects(own, "satterthwaite", "CR2", "expected").t(np.eye(len(own.fixef_kept))).limits(level),
-        "profile": lambda own: _profile_limits(own, level),
-        "bootstrap": lambda own: _bootstrap_limits(own, level),
-    }
-    found = {method: np.full((n, len(fit.fixef_kept)), np.nan) for method in methods}
+    p, tested = len(fit.fixef_kept), [method for method in methods if method in TEST_OPTIONS] if terms else []
+    covered = {method: np.full((n, p), np.nan) for method in slow}
+    p_values = {method: np.full((n, len(terms)), np.nan) for method in tested}
+    parameters = np.full((n, len(_parameters(fit))), np.nan)
+    fitted, singular = np.zeros(n, bool), np.zeros(n, bool)
+
+    def limits(own: Any, method: str) -> tuple[Array, Array]:
+        if method not in TEST_OPTIONS:
+            return _profile_limits(own, level) if method == "profile" else _bootstrap_limits(own, level)
+        df, vcov = TEST_OPTIONS[method]
+        return fixed_effects(own, df, vcov, "expected").t(np.eye(p)).limits(level)
+
+    def tests(own: Any, method: str) -> list[float]:
+        effects = fixed_effects(own, *TEST_OPTIONS[method], "expected")
+        return [effects.joint(L, L @ fit.fixef_kept).p_value for L in terms.values()]
+
     for b, y in enumerate(Y.T):
         try:
             own = require_finished(fit.model.with_response(y).fit(fit.method))
-            limits = {method: ways[method](own) for method in methods}
+            inside = {method: limits(own, method) for method in slow}
+            found = {method: tests(own, method) for method in tested}
         except BayesLMMError:
             continue
-        for method, (low, high) in limits.items():
-            found[method][b] = (low <= fit.fixef_kept) & (fit.fixef_kept <= high)
-    if not all(np.isfinite(inside).any() for inside in found.values()):
-        raise SpecificationError("no simulated data set could be fitted by these methods", ", ".join(methods), "use other methods")
-    return found
+        for method, (low, high) in inside.items():
+            covered[method][b] = (low <= fit.fixef_kept) & (fit.fixef_kept <= high)
+        for method, values in found.items():
+            p_values[method][b] = values
+        fitted[b], singular[b], parameters[b] = True, own.singular, list(_parameters(own).values())
+    if not fitted.any():
+        raise _without_fits(methods)
+    return _SingleRefits(covered, p_values, parameters, fitted, singular)
 
 
 def _profile_limits(own: Any, level: float) -> tuple[Array, Array]:
@@ -252,27 +348,40 @@ def _bootstrap_limits(own: Any, level: float) -> tuple[Array, Array]:
     return table["conf_low"].to_numpy(float), table["conf_high"].to_numpy(float)
 
 
-def _spread(fit: Estimates, base: SimulatedFits | None) -> tuple[float, float, pd.DataFrame]:
-    """Shares of singular and failed refits, and the bias of the variances."""
-    if base is None:
-        return float("nan"), float("nan"), pd.DataFrame(columns=["parameter", "true", "mean", "bias"])
-    x, s2 = base.x[base.settled], base.sigma2[base.settled]
-    scale = np.array([fit.problem.sigma2(float(v)) for v in s2])
-    rows: list[tuple[str, float, float]] = []
-    draws = [fit.problem.relative_covariances(row) for row in x]
-    for i, (term, true) in enumerate(zip(fit.design.terms, fit.covariances, strict=True)):
-        found = np.mean([s * np.diagonal(own[i]) for s, own in zip(scale, draws, strict=True)], axis=0)
-        rows += [
-            (f"{name} | {term.group.name}", float(t), float(f)) for name, t, f in zip(term.columns, np.diagonal(true), found, strict=True)
-        ]
+def _parameters(fit: Estimates) -> dict[str, float]:
+    """The variances of a fit by their names."""
     R = visit_covariances(fit.problem, fit.estimate.x, fit._sigma)
+    return dict(zip(_parameter_names(fit, R), _flat(fit.covariances, R, fit._sigma**2), strict=True))
+
+
+def _parameter_names(fit: Estimates, R: Array | None) -> list[str]:
+    names = [f"{name} | {term.group.name}" for term in fit.design.terms for name in term.columns]
     if R is None:
-        rows.append(("Residual", fit._sigma**2, float(scale.mean())))
-    else:
-        each = [visit_covariances(fit.problem, row, float(np.sqrt(s))) for row, s in zip(x, scale, strict=True)]
-        mean = np.mean([own for own in each if own is not None], axis=0)
-        for g in range(len(R)):
-            labels = fit.design.residual.visit_levels if fit.design.residual is not None else ()
-            rows += [(f"R[{label}]", float(R[g, j, j]), float(mean[g, j, j])) for j, label in enumerate(labels)]
-    frame = pd.DataFrame(rows, columns=["parameter", "true", "mean"])
-    return float(singular_fits(fit, x).mean()), 1.0 - float(base.settled.mean()), frame.assign(bias=frame["mean"] / frame["true"] - 1.0)
+        return [*names, "Residual"]
+    residual = fit.design.residual
+    assert residual is not None
+    groups = [""] if len(R) == 1 or residual.group is None else [f" | {level}" for level in residual.group.levels]
+    return [*names, *(f"R[{label}]{group}" for group in groups for label in residual.visit_levels)]
+
+
+def _flat(covariances: Sequence[Array], R: Array | None, residual: float) -> list[float]:
+    diagonals = [np.diagonal(D) for D in covariances]
+    own = [residual] if R is None else np.diagonal(R, axis1=1, axis2=2).ravel()
+    return [float(v) for v in np.concatenate([*diagonals, own])]
+
+
+def _parameters_side_by_side(fit: Estimates, base: SimulatedFits) -> Array:
+    """(B, k) the variances of the refits that settled."""
+    rows = []
+    for x, s2 in zip(base.x[base.settled], base.sigma2[base.settled], strict=True):
+        scale = fit.problem.sigma2(float(s2))
+        R = visit_covariances(fit.problem, x, float(np.sqrt(scale)))
+        rows.append(_flat([scale * D for D in fit.problem.relative_covariances(x)], R, scale))
+    return np.array(rows).reshape(len(rows), len(_parameters(fit)))
+
+
+def _bias(fit: Estimates, values: Array) -> pd.DataFrame:
+    """The bias of the variances."""
+    true = _parameters(fit)
+    frame = pd.DataFrame({"parameter": list(true), "true": list(true.values()), "mean": values.mean(axis=0)})
+    return frame.assign(bias=frame["mean"] / frame["true"] - 1.0)

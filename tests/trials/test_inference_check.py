@@ -87,3 +87,54 @@ def test_a_report_has_the_check_and_the_one_sided_imputations(trial: pd.DataFram
         fit.report(alternative="less")
     with pytest.raises(SpecificationError):
         fit.report(inference_check=imp)  # type: ignore[arg-type]
+
+
+def one_way(levels: int, clusters: int = 3) -> pd.DataFrame:
+    """Every level of a factor in clusters of its own."""
+    cells = [(f"a{i % levels}", f"g{i}", k) for i in range(clusters * levels) for k in range(3)]
+    return pd.DataFrame(cells, columns=["a", "g", "row"])
+
+
+@pytest.mark.parametrize("residual", [None, "cs(row | g)"])
+def test_terms_are_tested_for_their_true_values(residual: str | None) -> None:
+    options: dict[str, Any] = {"R": np.eye(3) + 0.5} if residual else {"sd": 0.7, "sigma": 1.0}
+    plan = blm.assume("y ~ a" if residual else "y ~ a + (1 | g)", one_way(4), alpha=[0, 1, -1, 0.5], residual=residual, **options)
+    methods = ["wald", "satterthwaite", "kenward-roger"]
+    check = plan.check_inference(30, seed=2, methods=methods)
+    assert check.terms[["method", "term", "df"]].to_numpy().tolist() == [[method, "a", 3] for method in methods]
+    Y = plan.model.simulated(plan.fixef_kept, plan.theta, plan._sigma, 30, seed_sequence(2))
+    # without their true mean the data are those of no effect, which anova tests
+    null = Y.sub(plan.model.design.X @ plan.fixef_kept, axis=0)
+    for method, df in zip(methods, ("asymptotic", "satterthwaite", "kenward-roger"), strict=True):
+        tables = [plan.model.with_response(null.iloc[:, b].to_numpy()).fit().anova(df=df) for b in range(30)]
+        p = [table.loc[table["term"] == "a", "p_value"].item() for table in tables]
+        assert check.terms.loc[check.terms["method"] == method, "size"].item() == pytest.approx(np.mean(np.array(p) < 0.05))
+    assert "a" in repr(check).splitlines()[-1]
+
+
+def test_variances_are_judged_where_nothing_runs_side_by_side() -> None:
+    """Power of the fitted value: every refit is a search of its own."""
+    data = one_way(3).assign(x=lambda f: 1.0 + f["row"])
+    plan = blm.assume("y ~ a + x + (1 | g)", data, alpha=[0, 1, -1, 2.0], sd=0.7, sigma=1.0)
+    y = plan.model.simulated(plan.fixef_kept, plan.theta, plan._sigma, 1, seed_sequence(3)).iloc[:, 0].to_numpy()
+    fit = blm.LMM("y ~ a + x + (1 | g)", data.assign(y=y), variance="power(fitted)", check="warn").fit()
+    check = fit.check_inference(6, seed=1, methods=["wald"])
+    assert check.variances["parameter"].tolist() == ["Intercept | g", "Residual"]
+    assert np.isfinite(check.variances["bias"]).all()
+    assert 0.0 <= check.singular <= 1.0
+    assert check.failed < 1.0
+
+
+def test_variances_of_groups_have_names_of_their_own() -> None:
+    data = one_way(2, 8)
+    matrices = {"a0": np.eye(3) + 0.5, "a1": 2.0 * np.eye(3)}
+    plan = blm.assume("y ~ a", data, alpha=[0, 1], residual="us(row | a / g)", R=matrices)
+    check = plan.check_inference(20, seed=1, methods=["wald"])
+    assert check.variances["parameter"].tolist() == [f"R[{row}] | {level}" for level in ("a0", "a1") for row in range(3)]
+    assert check.variances["true"].tolist() == pytest.approx([1.5] * 3 + [2.0] * 3)
+
+
+def test_a_design_whose_data_have_no_maximum_is_refused() -> None:
+    plan = blm.assume("y ~ a", one_way(2), alpha=[0, 1], residual="us(row | a / g)", R=np.eye(3) + 0.5, method="REML")
+    with pytest.raises(SpecificationError, match="no simulated data set"):
+        plan.check_inference(5, seed=1, methods=["wald"])
