@@ -18,7 +18,7 @@ from scipy import linalg
 from bayeslmm._arrays import Array
 from bayeslmm.errors import ConvergenceError, SizeError
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import Degrees, ObservedInformation, pseudo_inverse
-from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, VDerivatives, kenward_roger
+from bayeslmm.inference.fixed_effects.kenward_roger import EMPTY_DIRECTION, KenwardRoger, VDerivatives, kenward_roger
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, Inference, InferenceOptions
 from bayeslmm.model.fit import Fit
 
@@ -121,7 +121,7 @@ class LinearVarianceModel:
             return None
         for _ in range(STEPS):
             gradient, H = point.gradient, point.hessian
-            units = self.units
+            units = point.units
             scaled = H * np.outer(units, units)
             if np.linalg.eigvalsh(scaled).min() <= 1e-8 * np.abs(np.diagonal(scaled)).max():
                 H = point.information
@@ -244,10 +244,15 @@ class ComponentsPoint:
                 traces[i, j] = traces[j, i] = float((left**2).sum())
         return VDerivatives(P, Q, traces, np.eye(k + 1))
 
+    @property
+    def units(self) -> Array:
+        """(k + 1,) what a component is measured in by its information: of one error to a thousand, however large the others are."""
+        return np.asarray(1.0 / np.sqrt(np.diagonal(self.information)))
+
     def curvature(self, observed: bool) -> ObservedInformation:
         """In the components: d C / d t_k = C X'V^-1 G_k V^-1 X C."""
         H = self.hessian if observed else self.information
-        return ObservedInformation(self.C, self.C @ self.pieces.P @ self.C, H, 2.0 * pseudo_inverse(H, self.model.units))
+        return ObservedInformation(self.C, self.C @ self.pieces.P @ self.C, H, 2.0 * pseudo_inverse(H, self.units, EMPTY_DIRECTION))
 
 
 class ComponentsInference(Inference):
@@ -264,7 +269,7 @@ class ComponentsInference(Inference):
     def adjustment(self, information: str, linear: bool) -> KenwardRoger:
         if not self.point.model.restricted:
             return super().adjustment(information, linear)  # which refuses it
-        return kenward_roger(self.point.pieces, self.curvature, information, True, self.point.model.units)
+        return kenward_roger(self.point.pieces, self.curvature, information, True, self.point.units)
 
     def covariance(self, choice: InferenceOptions) -> Array:
         if choice.vcov == "asymptotic":

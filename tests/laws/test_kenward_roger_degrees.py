@@ -101,6 +101,21 @@ def test_a_variance_for_each_stratum_is_group_of_proc_mixed() -> None:
     data = frame()
     own = blm.LMM("y ~ a + z + (1 | id)", data, variance="ident(a)").fit().tidy(df="kenward-roger", information="observed")
     program = "proc mixed data=frame; class id a; model y = a z / s ddfm=kr; random intercept / subject=id; repeated / group=a; run;"
-    listed = blm.proc_mixed(program, data)["SolutionF"].set_index("Effect")
+    table = blm.proc_mixed(program, data)
+    assert not isinstance(table, list)
+    listed = table["SolutionF"].set_index("Effect")
     row = own.set_index("term").loc["z"]
     np.testing.assert_allclose(listed.loc["z", ["StdErr", "DF"]].astype(float), [row["std_error"], row["df"]], rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["type1", "type3", "mivque0"])
+@pytest.mark.parametrize("adjustment", ["kr", "satterth"])
+def test_variances_by_mean_squares_count_however_large_they_are(method: str, adjustment: str) -> None:
+    rng, n, m = np.random.default_rng(0), 20, 4
+    data = pd.DataFrame({"id": np.repeat(np.arange(n), m), "t": np.tile(np.arange(float(m)), n)})
+    data["arm"] = data["id"] % 2
+    data["y"] = 1e3 * rng.normal(size=n)[data["id"]] + rng.normal(size=n * m)
+    program = f"proc mixed data=d method={method}; class id; model y = t arm / s ddfm={adjustment}; random id; run;"
+    table = blm.proc_mixed(program, data)
+    assert not isinstance(table, list)
+    np.testing.assert_allclose(table["SolutionF"]["DF"].iloc[1:3].astype(float), [n * (m - 1) - 1, n - 2], rtol=1e-3)

@@ -376,7 +376,8 @@ class LagrangianConstraint:
 
     def lowest(self, value: float, start: Array) -> ConstrainedMinimum:
         origin = np.log(self.unit) if self.parameter.scale == "log" else 0.0
-        target = float(np.clip(to_scale(self.parameter.scale, value), *(origin + end for end in RANGE_ENDS[self.parameter.scale])))
+        low, high = RANGE_ENDS[self.parameter.scale]
+        target = float(np.clip(to_scale(self.parameter.scale, value), origin + low, origin + high))
         weight, multiplier, tau = 1e3 / self.error**2, 0.0, start
         for _ in range(MULTIPLIER_ROUNDS):
             tau = _descend(self._penalized_criterion(target, weight, multiplier), tau, 1e-8)[0]
