@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,7 @@ class ObservedRows:
         """Those of one evaluation."""
         log_scale = state.kernel.log_scale(state.x)[0]
 
+        @cache
         def blocks() -> list[InvertedBlocks]:
             return [InvertedBlocks(part.batch.rows, part.U, part.inverse[None], np.arange(len(part.U))) for part in state.row_states]
 
@@ -150,7 +152,7 @@ class ObservedRows:
         return cls(
             x,
             solution,
-            lambda: list(patterns.inverted(patterns.all_rows(), x)),
+            cache(lambda: list(patterns.inverted(patterns.all_rows(), x))),
             np.exp(_or_zeros(kernel.data.log_weight_scale))[None],
             error_sds,
         )
