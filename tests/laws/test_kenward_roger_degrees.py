@@ -68,6 +68,9 @@ def test_precise_measurements_of_few_subjects_leave_few_degrees_of_freedom(resid
     # balanced: the exact tests within and between subjects
     np.testing.assert_allclose(found["df"].to_numpy(float), [n * (m - 1) - 1, n - 2], rtol=1e-3)
     np.testing.assert_allclose(found["std_error"].to_numpy(float), fit.tidy(df="residual")["std_error"].iloc[1:3], rtol=1e-4)
+    # so do those of Satterthwaite, by differences; with a variance for each arm between subjects only
+    apart = blm.LMM("y ~ t + arm + (1 | id)", data, variance="ident(arm)").fit() if residual is None else fit
+    assert apart.tidy()["df"].iloc[2] == pytest.approx(n - 2, rel=1e-2)
 
 
 SCALES = [

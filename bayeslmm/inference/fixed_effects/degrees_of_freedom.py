@@ -143,8 +143,10 @@ def _steps(fit: Fitted) -> Array:
     diagonal = np.diagonal(hessian) * units**2
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.sqrt(2.0 / diagonal)
-    near = INFORMATION_STEP * np.maximum(np.abs(fit.point.x / units), INFORMATION_STEP)
-    return np.asarray(units * np.clip(np.minimum(np.where(diagonal > 0, INFORMATION_STEP * errors, 1e-4), near), 1e-7, 1e-2))
+    sizes = np.abs(fit.point.x / units)
+    near = INFORMATION_STEP * np.maximum(sizes, INFORMATION_STEP)
+    longest = 1e-2 * np.maximum(sizes, 1.0)
+    return np.asarray(units * np.clip(np.minimum(np.where(diagonal > 0, INFORMATION_STEP * errors, 1e-4), near), 1e-7, longest))
 
 
 def _around(fit: Fitted, steps: Array, reml: bool) -> tuple[Array, Array]:
