@@ -12,6 +12,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.errors import SpecificationError
 from bayeslmm.inference.diagnostics import simulated_residuals
+from bayeslmm.model.fit_plots import FitPlots
 from tests.inputs.frames import fit, refused
 
 
@@ -33,8 +34,19 @@ FIGURES: dict[str, Callable[[Any], Any]] = {
     "confint": lambda ax: fitted().plot.confint(ax=ax),
     "bootstrap": lambda ax: fitted().plot.bootstrap(3, seed=1, ax=ax),
     "emmeans": lambda ax: fitted().plot.emmeans("arm", ax=ax),
+    "effects": lambda ax: fitted().plot.effects("arm", ax=ax),
+    "differences": lambda ax: fitted().plot.differences("arm", ax=ax),
+    "subgroups": lambda ax: fit("y ~ arm * h + (1 | g)").plot.subgroups("arm", "h", ax=ax),
+    "covariance": lambda ax: fit("y ~ arm + (day | g)").plot.covariance(ax=ax),
+    "profiles": lambda ax: fitted().plot.profiles(x="x", ax=ax),
+    "variogram": lambda ax: fitted().plot.variogram(x="x", ax=ax),
+    "acf": lambda ax: fitted().plot.acf(ax=ax),
     "simulated residuals": lambda ax: simulated_residuals(fitted(), 100, seed=1).plot(ax=ax),
 }
+
+
+def test_every_figure_of_a_fit_is_asked() -> None:
+    assert {name for name in vars(FitPlots) if not name.startswith("_")} <= set(FIGURES)
 
 
 @pytest.mark.parametrize("figure", FIGURES)
