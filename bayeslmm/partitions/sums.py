@@ -7,6 +7,7 @@ partition with rows: its column must be known before columns can be measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -68,10 +69,11 @@ def sum_partitions(
         begun = partitions.first(partial(_first_rows, learning), asked.columns)
         if begun is not None:
             first, scale = begun
-            early = learning.learnt(first, all_groups=False)
+            with suppress(DataError):  # rows to come may show that a column is fine
+                early = learning.learnt(first, all_groups=False)
         task = partial(_look, learning, None if early is None else early.encoding, scale)
         looked = partitions.reduce(task, _merge_looks, asked.columns, pool)
-        if looked is None or early is None:
+        if looked is None or begun is None:
             raise (
                 EmptyDataError("the partitions have no rows", "", "give data with at least one row per parameter")
                 if looked is None or not looked[0].dropped
@@ -79,7 +81,7 @@ def sum_partitions(
             )
         survey, moments = looked
         learnt = learning.learnt(survey)
-        if moments is None or _columns(early) != _columns(learnt):
+        if moments is None or early is None or _columns(early) != _columns(learnt):
             moments = partitions.reduce(partial(_measure, spec, asked, learnt.encoding, scale), ColumnMoments.merge, asked.columns, pool)
             assert moments is not None
         design, standardization = template_of(learning, survey, learnt, moments, scale)

@@ -264,3 +264,13 @@ def test_rows_of_a_triangle_have_the_means_and_products_of_all_rows() -> None:
     assert rows.mean(0) == pytest.approx(center, rel=1e-12)
     covariance = (M - center).T @ ((M - center) * w[:, None]) / w.sum()
     assert (rows - center).T @ (rows - center) / len(rows) == pytest.approx(covariance, abs=1e-6)
+
+
+def test_few_rows_at_first_do_not_refuse_a_column_that_all_rows_make_a_factor() -> None:
+    rng = np.random.default_rng(5)
+    rows = pd.DataFrame({"g": rng.integers(0, 8, 120).astype(str), "x": rng.normal(size=120), "y": rng.normal(size=120)})
+    whole = blm.LMM("y ~ g + (x | g)", rows, check="warn")
+    for cut in (1, 2, 5, 13):
+        model = blm.from_partitions("y ~ g + (x | g)", [rows[:cut], rows[cut:]], check="warn")
+        theta = [1.0, 0.1, 0.5]
+        assert model.criterion(theta, "ML") == pytest.approx(whole.criterion(theta, "ML"), rel=1e-10)
