@@ -187,6 +187,7 @@ HOW: dict[str, dict[str, Callable[[Any], Any] | None]] = {
         "subgroups": None,
     },
     "PosteriorPlots": {
+        "subgroups": None,
         "effects": lambda plot: plot.effects("arm"),
         "emmeans": lambda plot: plot.emmeans("arm"),
         "lines": lambda plot: plot.lines("x"),
@@ -210,7 +211,9 @@ MORE: dict[str, dict[str, Callable[[Any], Any]]] = {
     },
     "EMMeans": {"pairs tukey": lambda means: means.pairs(adjust="tukey")},
     "FitPlots": {"all": lambda plot: plot()},
-    "PosteriorPlots": {},
+    "PosteriorPlots": {
+        "subgroups": None,
+    },
 }
 
 
