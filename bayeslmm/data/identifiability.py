@@ -143,32 +143,46 @@ _NARROW = 16
 def lost_in_fixed(terms: Sequence[RandomTerm], X: Array) -> tuple[IdentifiabilityError, ...]:
     """Columns of random terms all of whose effects the fixed effects can mimic: their variance does not change the restricted likelihood.
 
-    An effect of every level drawn at random lies in the span of X with probability 0 unless all do. What lies in it on all rows does so on
-    some of them: a few more rows than columns tell nearly always that it does not.
+    What lies in the span of X on all rows does so on some of them: a few more rows than columns tell nearly always that it does not.
     """
-    found, basis, sample, rng = [], None, None, None
-    for term in terms:
+
+    @cache
+    def sampled() -> tuple[NDArray[np.int64], Array]:
+        rows = np.random.default_rng(1).choice(len(X), min(len(X), X.shape[1] + _MORE_ROWS), replace=False)
+        return rows, _basis(X[rows])
+
+    @cache
+    def basis() -> Array:
+        return _basis(X)
+
+    def is_inside(number: int, column: int, effect: Array) -> bool:
+        term = terms[number]
+        values = term.Z[:, column] * effect[term.group.codes]
+        rows, some = sampled()
+        return _outside(values[rows], some) <= _SURELY_OUTSIDE and _outside(values, basis()) <= _INSIDE
+
+    return find_lost(terms, X.shape[1], is_inside)
+
+
+def find_lost(terms: Sequence[RandomTerm], width: int, is_inside: Callable[[int, int, Array], bool]) -> tuple[IdentifiabilityError, ...]:
+    """The same by a test of columns. is_inside : of a term, a column and an effect of each level: whether it lies in the span of X
+
+    An effect of every level drawn at random lies in the span of X with probability 0 unless all do.
+    """
+    found, rng = [], np.random.default_rng(0)
+    for number, term in enumerate(terms):
         A = term.relationship
-        if X.shape[1] == 0 or (A is None and term.group.size > X.shape[1]):
+        if width == 0 or (A is None and term.group.size > width):
             continue
-        rng = rng or np.random.default_rng(0)
         effect = rng.standard_normal(term.group.size)
-        effect = (effect if A is None else A @ effect)[term.group.codes]
-        if sample is None:
-            sample = rng.choice(len(X), min(len(X), X.shape[1] + _MORE_ROWS), replace=False)
-            sample_basis = _basis(X[sample])
+        effect = effect if A is None else A @ effect
         for j, name in enumerate(term.columns):
-            column = term.Z[:, j] * effect
-            if _outside(column[sample], sample_basis) <= _SURELY_OUTSIDE:
-                basis = _basis(X) if basis is None else basis
-                inside = _outside(column, basis) <= _INSIDE
-            else:
-                inside = False
+            inside = is_inside(number, j, effect)
             if not inside and term.covariance.homogeneous:
                 break  # a variance that another column shares is told by that one
             if inside and (j == len(term.columns) - 1 or not term.covariance.homogeneous):
                 what = f"the fixed effects contain every effect of {name!r} in ({term.spec.text}): its variance cannot be estimated"
-                where = f"{term.group.size} levels of {term.group.name!r}, {X.shape[1]} fixed effects"
+                where = f"{term.group.size} levels of {term.group.name!r}, {width} fixed effects"
                 found.append(IdentifiabilityError(what, where, f"drop the random term, or the fixed one; or {_PRIORS}"))
                 break
     return tuple(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import combinations, permutations
 from typing import Any
 
@@ -257,31 +258,41 @@ def identification_problems(
     rows: int,
     X: Array,
     alike: Callable[[GroupingFactor, GroupingFactor], bool] | None = None,
+    count_effects: Callable[[int], int] | None = None,
     held: bool = False,
 ) -> tuple[IdentifiabilityError, ...]:
     """The reasons why REML or ML would not identify the covariance parameters; empty where there are none.
 
     held : whether the residual sd is known
     alike : whether two factors of as many levels divide the rows alike, where the factors have no rows to tell it from
+    count_effects : how many effects of a term, by its number, have a row, where the terms have none to tell it from
     """
     found: list[IdentifiabilityError] = []
-    for term in terms:
-        found += _of_term(term, residual, rows, X, held)
+    for number, term in enumerate(terms):
+        count = partial(_count_effects, term) if count_effects is None else partial(count_effects, number)
+        found += _of_term(term, residual, rows, X, count, held)
     found += _confounding_notes(terms, alike or _same_partition)
     if residual is not None:
         found += _of_residual(residual, terms)
     return tuple(found)
 
 
-def _of_term(term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Array, held: bool) -> list[IdentifiabilityError]:
+def _count_effects(term: RandomTerm) -> int:
+    """The effects of a term that have a row: a column that is 0 in all rows of a level has none there."""
+    return sum(len(np.unique(term.group.codes[column != 0.0])) for column in term.Z.T)
+
+
+def _of_term(
+    term: RandomTerm, residual: ResidualDesign | None, rows: int, X: Array, count_effects: Callable[[], int], held: bool
+) -> list[IdentifiabilityError]:
     group, q, name = term.group, len(term.columns), f"({term.spec.text})"
     if group.size == 1 and not (q > 1 and fits_series(term.spec.structure, term.spec.order)):
         what = f"grouping factor {group.name!r} has one level, {group.levels[0]!r}: the sd of {name} cannot be estimated"
         return [IdentifiabilityError(what, f"{rows} rows", f"drop the term; or {_PRIORS}")]
     free_errors = residual is None and term.relationship is None and not held
     effects = group.size * q
-    if rows <= effects and free_errors and q > 1:  # a column that is 0 in all rows of a level has no effect there
-        effects = sum(len(np.unique(group.codes[column != 0.0])) for column in term.Z.T)
+    if rows <= effects and free_errors and q > 1:
+        effects = count_effects()
     if rows <= effects and free_errors and absorbs_identity(term.spec.structure, term.spec.order, q):
         if group.size == rows:
             what = f"every level of {group.name!r} has one row: its sd and the residual sd cannot be told apart"

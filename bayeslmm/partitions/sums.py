@@ -22,6 +22,7 @@ from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Design, Encoding, MomentRows, OwnFrame
 from bayeslmm.data.expressions import UserFunctions
 from bayeslmm.data.grouping import group_coder
+from bayeslmm.data.identifiability import find_lost
 from bayeslmm.data.model_matrix import atoms_of
 from bayeslmm.data.rows import ColumnPlan, no_rows_error, plan_columns, scale_weights
 from bayeslmm.data.variables import FactorVariable, StatefulVariable, Training
@@ -32,6 +33,7 @@ from bayeslmm.likelihood.random_effects.cross_products import Factor, factors_of
 from bayeslmm.likelihood.standardize import Standardization, find_standardization
 from bayeslmm.partitions.design import GIVEN_OFFSET, AbsentRows, RowSummary, SummedRows, VisitPatterns, drop_row_arrays
 from bayeslmm.partitions.first_pass import FirstPass, PartRows, encode_part, in_partition, read_parts, rows_design
+from bayeslmm.partitions.identification import SummedTerms
 from bayeslmm.partitions.moments import CoincidingFactors, ColumnMoments, SpanningRows, SumsByLevel
 from bayeslmm.partitions.partitions import Partitions, process_pool, require_importable
 from bayeslmm.partitions.subjects import Hashes, SubjectCoder, SubjectSums, hash_labels, patterns_of_parts
@@ -117,7 +119,10 @@ def problem_of_sums(
         else:
             learnt, design, standardization = rows.made
         shown = None if rows.patterns is None else rows.patterns.some_subjects(len(rows.patterns.residual.visit_levels) + 1)
-        problems = checks.identification_problems(design.terms, shown, survey.kept, design.X, rows.coinciding.alike)
+        told, held = SummedTerms.of(design.terms, rows.sums.sums, standardization), spec.sigma is not None
+        alike, count = rows.coinciding.alike, told.count_effects
+        problems = checks.identification_problems(design.terms, shown, survey.kept, design.X, alike, count, held)
+        problems += find_lost(design.terms, len(design.kept), told.is_inside)
         own = () if rows.patterns is None else rows.patterns.notes
         notes = _notes(design, learnt, survey, problems, own) if rows.notes is None else rows.notes
         known: dict[str, Any] = {"notes": notes, "unidentified": problems if spec.check == "error" else ()}

@@ -338,14 +338,19 @@ class Accumulator:
             pairs={key: [[pairs.copy() for pairs in row] for row in table] for key, table in self.pairs.items()},
         )
 
-    def finish(self, *, small: bool = True) -> CrossProducts:
-        """small : one theta at a time is to be evaluated, so that a few crossed levels stay in one dense block"""
+    def complete(self) -> Accumulator:
+        """With both triangles, and the columns that X and a factor share, written out; more rows may be added."""
         for block, with_Xy, shared in zip(self.diagonal, self.with_Xy, self.shared, strict=True):
             for a in range(len(block)):
                 for b in range(a):
                     block[b, a] = block[a, b]
             for j, b in shared.items():
                 with_Xy[:, j] = block[:, b]
+        return self
+
+    def finish(self, *, small: bool = True) -> CrossProducts:
+        """small : one theta at a time is to be evaluated, so that a few crossed levels stay in one dense block"""
+        self.complete()
         Xy = 0.5 * (self.Xy + self.Xy.T)
         if not self.factors:
             return CrossProducts(self.n, self.r - 1, (), Xy, None, None, None, None, None)

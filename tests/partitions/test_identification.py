@@ -1,0 +1,53 @@
+"""What the data cannot identify is told of sums as it is of rows: random effects within the fixed ones, levels of one row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.errors import IdentifiabilityError
+
+pytestmark = pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+
+FIXED = ("1", "0 + g", "1 + g", "g * x", "0 + g:x", "half + x", "x + rare", "g + x", "0 + half:x")
+RANDOM = ("(1 | g)", "(0 + x | g)", "(x | g)", "(x || g)", "(1 | half) + (0 + x | g)", "(1 | g) + (1 | row)", "(x | row)", "(on | row)")
+
+
+def rows_of(seed: int) -> pd.DataFrame:
+    """Levels in levels, a covariate near its origin or far from it, a row for each level of `row` or two."""
+    rng = np.random.default_rng(seed)
+    n, K = int(rng.integers(60, 200)), int(rng.integers(3, 9))
+    g = rng.integers(0, K, n)
+    made = pd.DataFrame({"g": g.astype(str), "half": (g // 2).astype(str), "y": rng.normal(size=n), "w": rng.uniform(0.5, 2.0, n)})
+    made["x"] = (rng.normal(size=n) + rng.choice([0.0, 1e4])) * 2.0 ** rng.integers(-20, 20)
+    made["rare"], made["on"] = np.where(np.arange(n) < 3, 1.0, 0.0), np.where(rng.random(n) < 0.5, made["x"], 0.0)
+    made["row"] = np.arange(n) // int(rng.integers(1, 3))
+    return made
+
+
+def told(make: Callable[..., blm.LMM], formula: str, data: Any, options: dict[str, Any]) -> float | str:
+    try:
+        return make(formula, data, **options).fit().criterion
+    except IdentifiabilityError as refused:
+        return refused.what
+
+
+@pytest.mark.parametrize("seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(5, 30))])
+def test_sums_refuse_what_rows_refuse(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rows_of(seed)
+    cut = int(rng.integers(1, len(rows)))
+    sources = ((blm.from_partitions, [rows[:cut], rows[cut:]]), (blm.from_table, duckdb.from_df(rows)))
+    for fixed, random in zip(rng.permutation(FIXED)[:2], rng.permutation(RANDOM)[:2], strict=True):
+        formula = f"y ~ {fixed} + {random}"
+        options: dict[str, Any] = {"weights": "w", "sigma": 1.0} if rng.random() < 0.4 else {}
+        whole = told(blm.LMM, formula, rows, options)
+        for make, data in sources:
+            found = told(make, formula, data, options)
+            assert found == whole if isinstance(whole, str) else found == pytest.approx(whole, rel=1e-7), formula
