@@ -32,7 +32,10 @@ LEGEND: dict[str, Any] = {
 }
 
 LEGEND_CHARACTERS = 75
-"""Characters of a legend that fit in one row."""
+"""Characters of a legend that fit in one row of a figure of Matplotlib's width."""
+
+USUAL_AXES = 0.775 * 6.4
+"""Width of its axes in inches."""
 
 NAME_INCHES = 0.17
 """Height of a name beside a point."""
@@ -248,7 +251,8 @@ def legend_above(ax: Axes, title: str | None = None) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         seen = dict(zip(labels, handles, strict=True))
-        columns = legend_columns(list(seen), LEGEND_CHARACTERS)
+        figure: Any = ax.get_figure()
+        columns = legend_columns(list(seen), LEGEND_CHARACTERS * ax.get_window_extent().width / figure.dpi / USUAL_AXES)
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "alignment": "left"}
         ax.legend(list(seen.values()), list(seen), title=title, ncols=columns, **place, **LEGEND)
 

@@ -70,16 +70,11 @@ def tipping_figure(frame: pd.DataFrame, axes: tuple[str, ...], conf_level: float
         ax.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
         ax.plot(x, own["estimate"], color=color, lw=2.0, label=printable_name(f"{arm} at {level_label(visit)}"))
         significant = own["p_value"].to_numpy(float) < limit
-        ax.scatter(x[significant], own["estimate"][significant], s=28, color=color, zorder=3, label=f"p < {limit:.2g}" if not i else None)
-        ax.scatter(
-            x[~significant],
-            own["estimate"][~significant],
-            s=28,
-            fc=paper(),
-            ec=color,
-            zorder=3,
-            label=f"p ≥ {limit:.2g}" if not i else None,
-        )
+        ax.scatter(x[significant], own["estimate"][significant], s=28, color=color, zorder=3)
+        ax.scatter(x[~significant], own["estimate"][~significant], s=28, fc=paper(), ec=color, zorder=3)
+    # what the points say holds for all curves: behind them in the legend, in the colour of none
+    ax.scatter([], [], s=28, color=ink(), label=f"p < {limit:.2g}")
+    ax.scatter([], [], s=28, fc=paper(), ec=ink(), label=f"p ≥ {limit:.2g}")
     ax.axhline(0.0, color=grey(), lw=1.0, ls="--")
     legend_above(ax)
     return plain_axes(ax, _amount_of(axes[0]), f"pooled difference, {conf_level:.0%} limits")

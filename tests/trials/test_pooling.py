@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 import bayeslmm as blm
 from bayeslmm.trials.pooling import pool_bootstrap, pool_bootstrap_mi, pool_jackknife, pool_rubin
+from bayeslmm.trials.report import tipping_figure
 
 REFERENCE = {"drug": "placebo"}
 ANALYSIS = "change ~ arm + base"
@@ -248,3 +250,19 @@ def test_figures_are_drawn(imp: blm.Imputations) -> None:
             imp.report(**absent)
     page = imp.report(analysis=ANALYSIS)
     assert all(words in page for words in ("Who was imputed", "copy increments in reference", "anchored", "missing at random"))
+
+
+@pytest.mark.parametrize("width", [3.4, 6.6, 10.0])
+def test_the_legend_of_a_tipping_figure_has_the_arms_first_and_stays_in_it(width: float) -> None:
+    amounts = np.linspace(0.0, 6.0, 7)
+    arms = ["low dose", "high dose"]
+    frame = pd.concat(
+        pd.DataFrame({"visit": 4, "arm": arm, "delta_T": amounts, "estimate": amounts - 3, "p_value": amounts / 7}) for arm in arms
+    ).assign(conf_low=lambda f: f["estimate"] - 1, conf_high=lambda f: f["estimate"] + 1)
+    figure = Figure(figsize=(width, 0.7 * width), layout="constrained")
+    ax = tipping_figure(frame, ("delta_T",), 0.95, figure.subplots())
+    figure.draw_without_rendering()
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["low dose at 4", "high dose at 4", "p < 0.05", "p ≥ 0.05"]
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
