@@ -35,11 +35,7 @@ def fit_many(model: BatchModel, Y: Frame | ArrayLike, method: LikelihoodKind = "
     batches: list[ResponseBatch] = []
     fits: dict[int, Fit] = {}
     failures: dict[int, str] = {}
-
-    def source(position: int) -> Fit:
-        rows = finite[:, position]
-        return require_finished(_with_rows(model, rows).with_response(values[rows, position]).fit(method))
-
+    source = partial(_fit_response, model, finite, values, method)
     with progress_bar("responses", count, progress) as advance:
         for members, rows in _patterns(finite):
             try:
@@ -67,6 +63,12 @@ def fit_many(model: BatchModel, Y: Frame | ArrayLike, method: LikelihoodKind = "
                     advance(1)
     warn_of_failures(failures, count, "responses")
     return ManyFits(keys, method, batches, fits, failures, source)
+
+
+def _fit_response(model: BatchModel, finite: Mask, values: Array, method: LikelihoodKind, position: int) -> Fit:
+    """The fit of one response: a function of the module, so that many fits can be pickled."""
+    rows = finite[:, position]
+    return require_finished(_with_rows(model, rows).with_response(values[rows, position]).fit(method))
 
 
 def attempt_fit(make: Callable[[], Fit]) -> Fit | str:

@@ -77,6 +77,21 @@ def test_posteriors_profiles_and_bootstraps_travel(way: str) -> None:
     assert WAYS[way](boot).confint(0.8).equals(boot.confint(0.8))
 
 
+@pytest.mark.parametrize("make", ["many", "by"])
+def test_many_fits_travel(make: str) -> None:
+    """Fits that were made side by side are fitted one by one where they are asked for, also behind a pickle."""
+    data = rows()
+    if make == "by":
+        many = blm.fit_by("y ~ x + (1 | g)", pd.concat([data.assign(part="a"), data.assign(part="b")]), by="part")
+    else:
+        Y = np.random.default_rng(1).normal(size=(len(data), 3))
+        Y[2, 2] = np.nan
+        many = blm.LMM("y ~ x + (1 | g)", data).fit_many(Y)
+    copied = pickle.loads(pickle.dumps(many))  # noqa: S301
+    assert copied.tidy().equals(many.tidy())
+    assert [copied.fit(name).criterion for name in copied.names] == [many.fit(name).criterion for name in many.names]
+
+
 def test_equal_fits_are_equal_files(tmp_path: Path) -> None:
     for name in ("one", "two"):
         blm.LMM("y ~ t + (1 | g)", rows()).fit().save(tmp_path / name)
