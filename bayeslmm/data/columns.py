@@ -49,6 +49,7 @@ ColumnKind = Literal["number", "factor", "text", "boolean", "time", "complex", "
 TRANSPORT_ZERO = 2.0**-260
 """What readers of SAS transport files make of its zero: 5.397605e-79."""
 _EXACT = 2**53
+_FEW_LABELS = 6  # shown in a remedy
 _FEW_TEXTS = 500  # rows up to which setting up a hash table takes longer than a dictionary
 _BY_LETTER: dict[str, ColumnKind] = {"f": "number", "i": "number", "u": "number", "b": "boolean", "c": "complex", "M": "time", "m": "time"}
 
@@ -236,7 +237,7 @@ def not_numbers_error(series: pd.Series[Any], name: str, kind: ColumnKind) -> Da
         return DataError(f"column {name!r} holds complex numbers", where, "take the real part, or model the parts apart")
     if kind == "text":
         column = f"data[{name!r}]"
-        remedy = _time_as_number(series, column) if _reads_as_dates(series) else f"pandas.to_numeric({column})"
+        remedy = _time_as_number(series, column) if _reads_as_dates(series) else _text_as_number(series, column)
         spoilt = spoilt_numbers_error(series, name) or _foreign_numbers_error(series.dropna().unique(), name)
         return spoilt or DataError(f"column {name!r} is text where numbers are needed", where, f"convert it to a number first: {remedy}")
     if kind == "factor":
@@ -261,6 +262,15 @@ def _time_as_number(series: pd.Series[Any], column: str) -> str:
     if found.startswith("timedelta"):
         return f"pandas.to_timedelta({column}) / pandas.Timedelta(days=1)"
     return f"(pandas.to_datetime({column}) - pandas.to_datetime({column}).min()) / pandas.Timedelta(days=1)"
+
+
+def _text_as_number(series: pd.Series[Any], column: str) -> str:
+    """The expression that makes numbers of text: read, or of words that are none, given by a table."""
+    labels = list(dict.fromkeys(map(str, series.dropna())))
+    if any(_is_number(label) for label in labels) or not labels:
+        return f"pandas.to_numeric({column})"
+    shown = ", ".join(f"{label!r}: {place}" for place, label in enumerate(sorted(labels)[:_FEW_LABELS]))
+    return f"{column}.map({{{shown}{', ...' if len(labels) > _FEW_LABELS else ''}}}), in the order that they have"
 
 
 def mixed_objects_error(series: pd.Series[Any], name: str) -> DataError:

@@ -60,6 +60,10 @@ def wald_limits(fit: Estimates, level: float = 0.95) -> pd.DataFrame:
     return frame
 
 
+CONF_SYNONYMS: dict[str, ConfMethod] = {"boot": "bootstrap"}
+"""What lme4 calls a way to limits -> what it is here."""
+
+
 def confint(
     fit: Estimates,
     method: ConfMethod = "wald",
@@ -87,7 +91,7 @@ def confint(
     >>> fit.confint("profile", terms=["Days"])[["conf_low", "conf_high"]].round(2).to_numpy().tolist()
     [[7.36, 13.58]]
     """
-    method, level = find_word(method, get_args(ConfMethod), "method"), require_level(level, "level")
+    method, level = find_word(method, get_args(ConfMethod), "method", CONF_SYNONYMS), require_level(level, "level")
     own = {"n": n, "seed": seed, "kind": kind, "interval": interval, "workers": workers, "progress": progress}
     applies: dict[str, tuple[str, ...]] = {"wald": (), "profile": ("criterion",), "bootstrap": tuple(own)}
     for name, value in (own | {"criterion": criterion}).items():
@@ -157,7 +161,7 @@ def tidy_table(
     """The tables asked for, one under the other."""
     require_one_of(effects, EFFECTS, "effects")
     require_flag(conf_int, "conf_int")
-    conf_method, conf_level = find_word(conf_method, get_args(ConfMethod), "conf_method"), require_level(conf_level)
+    conf_method, conf_level = find_word(conf_method, get_args(ConfMethod), "conf_method", CONF_SYNONYMS), require_level(conf_level)
     parts = []
     if effects in ("fixed", "all"):
         parts.append(_fixed_rows(fixed_columns(fit, df, vcov, information), conf_level if conf_int else None))

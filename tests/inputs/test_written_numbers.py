@@ -114,3 +114,11 @@ def test_a_constant_response_of_parts_counts_all_rows() -> None:
     data = frame().assign(y=2.0)
     with pytest.raises(DesignError, match="2 in all 48 rows"):
         blm.from_partitions("y ~ x + (1 | g)", [data.iloc[:20], data.iloc[20:]])
+
+
+def test_words_in_place_of_numbers_are_told_by_a_table_of_them() -> None:
+    data = frame().assign(w=["no", "perhaps", "yes"] * 16)
+    with pytest.raises(DataError) as told:
+        blm.LMM("w ~ x + (1 | g)", data)
+    assert ".map({'no': 0, 'perhaps': 1, 'yes': 2})" in told.value.remedy
+    assert "to_numeric" not in told.value.remedy

@@ -201,3 +201,15 @@ def test_replicates_have_a_tidy_table_and_models_can_be_listed(fit: blm.Fit) -> 
     other = fit.update(". ~ . - arm")
     listed = blm.compare_models([fit.model.fit("ML"), other.model.fit("ML")])
     assert set(listed["model"]) == {fit.formula, other.formula}
+
+
+def test_boot_is_what_lme4_calls_the_bootstrap() -> None:
+    own = blm.LMM("Reaction ~ Days + (1 | Subject)", blm.load_dataset("sleepstudy")).fit()
+    told = own.confint("boot", n=40, seed=1)
+    assert told.equals(own.confint("bootstrap", n=40, seed=1))
+
+
+def test_marginal_tests_of_nlme_are_told_apart_from_those_of_type_3(fit: blm.Fit) -> None:
+    with pytest.raises(BayesLMMError) as told:
+        fit.anova(type="marginal")
+    assert "joint" in told.value.remedy

@@ -289,7 +289,7 @@ class EMMeans:
         Returns
         -------
         DataFrame
-            One row for each contrast.
+            One row for each contrast. `df` are those of the difference itself, where R's `eff_size` hands down those of a mean.
 
         Examples
         --------
