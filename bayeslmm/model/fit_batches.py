@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, fill_mask, numbers_of
+from bayeslmm._arrays import Array, Codes, Mask, fill_mask, numbers_of
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import require_finished

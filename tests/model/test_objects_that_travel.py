@@ -82,11 +82,11 @@ def test_many_fits_travel(make: str) -> None:
     """Fits that were made side by side are fitted one by one where they are asked for, also behind a pickle."""
     data = rows()
     if make == "by":
-        many = blm.fit_by("y ~ x + (1 | g)", pd.concat([data.assign(part="a"), data.assign(part="b")]), by="part")
+        many = blm.fit_by("y ~ t + (1 | g)", pd.concat([data.assign(part="a"), data.assign(part="b")]), by="part")
     else:
         Y = np.random.default_rng(1).normal(size=(len(data), 3))
         Y[2, 2] = np.nan
-        many = blm.LMM("y ~ x + (1 | g)", data).fit_many(Y)
+        many = blm.LMM("y ~ t + (1 | g)", data).fit_many(Y)
     copied = pickle.loads(pickle.dumps(many))  # noqa: S301
     assert copied.tidy().equals(many.tidy())
     assert [copied.fit(name).criterion for name in copied.names] == [many.fit(name).criterion for name in many.names]
