@@ -20,7 +20,6 @@ from bayeslmm.bayes.posterior.predict import log_likelihood
 from bayeslmm.data.design import Design
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.likelihood.case_deletion import COLLINEAR_EIGENVALUE, DowndatedSums
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, pool_levels
@@ -28,6 +27,7 @@ from bayeslmm.likelihood.random_effects.level_blocks import factor_unrolled
 from bayeslmm.likelihood.structured.blocks import RowBatch
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 from bayeslmm.likelihood.structured.pooled import IdenticalSubjects, PooledSubjectsKernel, multiply_by_kind
+from bayeslmm.likelihood.threads import one_thread
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.data import PosteriorData

@@ -35,10 +35,11 @@ from bayeslmm.bayes.log_posterior.density import BATCH_ELEMENTS, Density, with_s
 from bayeslmm.bayes.sampling.importance import limit_of_k, resample_systematically, sample_importance, smooth_weights
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.errors import InferenceError, SamplingError, SpecificationError, optional
-from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, multiply_by_kind, row_scale
+from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.results.render import progress_bar
 from bayeslmm.results.response_scale import log_jacobian
 

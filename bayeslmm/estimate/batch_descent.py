@@ -293,7 +293,7 @@ def _descend_from_far(problem: Problem, restricted: bool, known: float) -> Batch
     start = rng.normal(size=(WIDE, size)) * 10.0 ** rng.uniform(*SPREAD, (WIDE, size))
 
     def at(_: Codes, x: Array) -> BatchValues:
-        return BatchValues(*problem.criterion.slopes(x, restricted))
+        return BatchValues(*problem.criterion.values_and_gradients(x, restricted))
 
     # a step in proportion to the point: far out the criterion is nearly level
     inverse = np.einsum("bi,ij->bij", (0.05 + start**2) / problem.criterion.n, np.eye(size))

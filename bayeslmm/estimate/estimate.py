@@ -34,10 +34,11 @@ from bayeslmm.estimate.error_boundary import (
     without_strata,
 )
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interrupted, Outcome, minimise_criterion
-from bayeslmm.likelihood.criterion import CriterionPoint, Method, one_thread
+from bayeslmm.likelihood.criterion import CriterionPoint, Method
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variance
+from bayeslmm.likelihood.threads import one_thread
 
 PREDICTED_DECREASE = 1e-8
 """Largest predicted decrease of the criterion at an optimum."""
@@ -166,7 +167,7 @@ def _estimate(problem: Problem, method: Method, start: Array | None, near: bool,
         if not kept:
             raise
         interrupted = True
-        outcome, certificate = _best_so_far(problem, restricted, stopped)
+        outcome, certificate = _lowest_point(problem, restricted, stopped)
     point = outcome.point
     if not np.isfinite(point.value) or point.state is None:
         singular = singular_errors(problem, problem.start)
@@ -184,7 +185,7 @@ def _estimate(problem: Problem, method: Method, start: Array | None, near: bool,
     return replace(found, checks=(*found.checks, *bounds)) if bounds else found
 
 
-def _best_so_far(problem: Problem, restricted: bool, stopped: Interrupted) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
+def _lowest_point(problem: Problem, restricted: bool, stopped: Interrupted) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
     """The lowest point of a search that was broken off."""
     x, value = min(stopped.path, key=lambda evaluation: evaluation[1])
     if not np.isfinite(value):
@@ -231,14 +232,14 @@ def search(problem: Problem, restricted: bool, start: Array | None = None) -> tu
         return _search(problem, restricted, start)
 
 
-AT_ONCE = 2
+IMMEDIATE_EVALUATIONS = 2
 """Evaluations in which a search ends that began at the optimum: linear equations of the moments of all rows have no second solution."""
 
-ENDS = 3
+CONTINUED_ENDS = 3
 """How many lower ends of searches side by side are gone on from."""
 
 
-BESIDE = 2
+ERROR_STARTS = 2
 """How many searches begin besides where the structure of the errors calls for it."""
 
 
@@ -247,15 +248,15 @@ def _search(problem: Problem, restricted: bool, start: Array | None, near: bool 
     tolerance = max(DECREASE_TOLERANCE, 2.0 * MACHINE_EPSILON * problem.criterion.n)
     path: tuple[tuple[Array, float], ...] = ()
     outcome = minimise_criterion(problem, restricted, problem.start if start is None else start, tolerance)
-    at_once = start is None and len(outcome.path) <= AT_ONCE
+    at_once = start is None and len(outcome.path) <= IMMEDIATE_EVALUATIONS
     try:
         outcome, certificate = _off_boundary(problem, restricted, outcome, tolerance)
         path = outcome.path
         crowded = not near and is_crowded(problem)
         looked = not at_once and bool(problem.random.size or crowded)
-        starts = [lower.x for lower in _elsewhere(problem, restricted, outcome.point, crowded)] if looked else []
+        starts = [lower.x for lower in _lower_points(problem, restricted, outcome.point, crowded)] if looked else []
         if start is None:
-            starts += [*_of_errors(problem, restricted, outcome.point), *without_strata(problem, outcome.point.x)]
+            starts += [*_starts_of_errors(problem, restricted, outcome.point), *without_strata(problem, outcome.point.x)]
         for x in starts:
             found, seen = _off_boundary(problem, restricted, minimise_criterion(problem, restricted, x, tolerance), tolerance)
             path += found.path
@@ -272,13 +273,13 @@ def _search(problem: Problem, restricted: bool, start: Array | None, near: bool 
     return Outcome(point, outcome.converged, outcome.predicted, path), certificate
 
 
-def _of_errors(problem: Problem, restricted: bool, point: CriterionPoint) -> list[Array]:
+def _starts_of_errors(problem: Problem, restricted: bool, point: CriterionPoint) -> list[Array]:
     """Where a search begins besides, because of the structure of the errors."""
     trial = residual_points(problem, point.x)
     if not len(trial):
         return []
     values = problem.criterion.values(trial, restricted)
-    return [trial[i] for i in np.argsort(values, kind="stable")[:BESIDE] if np.isfinite(values[i])]
+    return [trial[i] for i in np.argsort(values, kind="stable")[:ERROR_STARTS] if np.isfinite(values[i])]
 
 
 def _off_boundary(
@@ -300,14 +301,14 @@ def _off_boundary(
     return replace(outcome, path=path), certificate
 
 
-def _elsewhere(problem: Problem, restricted: bool, point: CriterionPoint, crowded: bool) -> list[CriterionPoint]:
+def _lower_points(problem: Problem, restricted: bool, point: CriterionPoint, crowded: bool) -> list[CriterionPoint]:
     """Lower points away from the end of a search; those of other minima that are lower too where rows are few."""
     below = point.value - 1e-9 * max(1.0, abs(point.value))
     trial = trial_points(problem, point.x, typical_sd(problem, point.x)) if crowded else plain_points(problem, point.x)
     values = problem.criterion.values(trial, restricted)
     if crowded:
         trial, values = search_ends(problem, restricted, point.value, trial, values)
-    return [problem.criterion.bare(trial[i], restricted) for i in np.argsort(values)[:ENDS] if values[i] < below]
+    return [problem.criterion.at_in_one_thread(trial[i], restricted) for i in np.argsort(values)[:CONTINUED_ENDS] if values[i] < below]
 
 
 NO_NUGGET = -80.0

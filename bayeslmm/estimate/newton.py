@@ -355,7 +355,7 @@ def minimise_criterion(problem: Problem, restricted: bool, start: Array, toleran
         x = outcome.point.x
         if not outcome.left:
             break
-    point = outcome.point if moved is problem else problem.criterion.bare(unrotated_x(moved, x), restricted)
+    point = outcome.point if moved is problem else problem.criterion.at_in_one_thread(unrotated_x(moved, x), restricted)
     return Outcome(point, outcome.converged, outcome.predicted, path)
 
 
@@ -369,7 +369,7 @@ def _search_rotated(
     """One search on the axes of `moved`, which ends where they are no longer in order."""
 
     def evaluate(x: Array) -> CriterionPoint:
-        return moved.criterion.bare(x, restricted)
+        return moved.criterion.at_in_one_thread(x, restricted)
 
     def leaving(x: Array) -> bool:
         return needs_pivoting(moved, own, x)

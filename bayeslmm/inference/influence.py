@@ -33,13 +33,14 @@ from bayeslmm.inference.intervals.batch_structured import poolable
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
 from bayeslmm.inference.intervals.resampling import fits_without_each, resampling_factor, without
 from bayeslmm.likelihood.case_deletion import DeletedProfile, DowndatedSums, delete_block_levels, delete_levels
-from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.identification import full_rank
 from bayeslmm.likelihood.level_optima import LevelOptima, level_optima, points_of
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
 from bayeslmm.likelihood.structured.residual_covariance import unit_sds
+from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import residuals
 from bayeslmm.results.render import bar_shown, progress_bar

@@ -27,8 +27,9 @@ from bayeslmm.data.model_matrix import DesignBlock, Term
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
-from bayeslmm.likelihood.criterion import Method, one_thread
+from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.problem import Problem, build_problem
+from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.partitions.fewer_terms import problem_with_terms, standing_rows
 from bayeslmm.results.estimates import InformationCriteria
 from bayeslmm.results.fitted import simulate_frame

@@ -26,9 +26,9 @@ from bayeslmm.inference.intervals.batch_refit import (
     evaluate_responses,
     evaluate_values,
 )
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem, problem_from_sums
 from bayeslmm.likelihood.random_effects.cross_products import cross_products
+from bayeslmm.likelihood.threads import one_thread
 
 START_SDS = (0.15, 0.7, 3.0)
 """Relative standard deviations of the random effects at which every response is looked at before it is searched."""

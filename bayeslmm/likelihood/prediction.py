@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import Factor
@@ -25,6 +25,7 @@ from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal, UnpairedOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import FactorColumns, SchurComplement
 from bayeslmm.likelihood.structured.prediction import subject_mode_covariances, subject_modes, subject_rows
+from bayeslmm.likelihood.threads import one_thread
 
 BLOCK_ELEMENTS = 1 << 23
 """Entries of a dense block (rows x remaining columns) worked on at once."""

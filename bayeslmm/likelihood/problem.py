@@ -14,7 +14,7 @@ from scipy.sparse import csc_array, csr_array
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.data.design import Design
-from bayeslmm.likelihood.criterion import Criterion, one_thread
+from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.kernel import TUNING
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
 from bayeslmm.likelihood.random_effects.cross_products import Accumulator, CrossProducts, cross_products, dense_remaining, factors_of
@@ -41,6 +41,7 @@ from bayeslmm.likelihood.structured.residual_structure import (
     residual_structure,
     variance_function,
 )
+from bayeslmm.likelihood.threads import one_thread
 
 CORRELATION_LIMIT = 4.5
 """Largest |z| of a correlation tanh(z): beyond it (0.9998) the correlation counts as 1."""

@@ -17,8 +17,8 @@ from bayeslmm._validation import require_mapping
 from bayeslmm.data.residual import with_blank_rows
 from bayeslmm.errors import FormatError, StoreError
 from bayeslmm.estimate.estimate import Estimate
-from bayeslmm.likelihood.criterion import was_interrupted
 from bayeslmm.likelihood.problem import Problem, build_problem
+from bayeslmm.likelihood.threads import was_interrupted
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
 from bayeslmm.model.partitioned import model_of_sums

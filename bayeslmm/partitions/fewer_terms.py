@@ -16,9 +16,9 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
 from bayeslmm.data.design import Design, OwnFrame, RandomTerm
 from bayeslmm.data.grouping import GroupingFactor
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem, build_problem, problem_from_sums
 from bayeslmm.likelihood.random_effects.cross_products import Accumulator, Factor, PairSums, factors_of
+from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.partitions.design import PartitionedDesign, copy_without, drop_row_arrays
 from bayeslmm.partitions.sums import standardization_of
 

@@ -27,10 +27,10 @@ from bayeslmm.data.model_matrix import atoms_of
 from bayeslmm.data.rows import ColumnPlan, no_rows_error, plan_columns, scale_weights
 from bayeslmm.data.variables import FactorVariable, StatefulVariable, Training
 from bayeslmm.errors import Check, DataError, EmptyDataError, FormulaError, PredictionError
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem, problem_from_patterns, problem_from_sums
 from bayeslmm.likelihood.random_effects.cross_products import Factor, factors_of
 from bayeslmm.likelihood.standardize import Standardization, find_standardization
+from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.partitions.design import GIVEN_OFFSET, AbsentRows, RowSummary, SummedRows, VisitPatterns, drop_row_arrays
 from bayeslmm.partitions.first_pass import FirstPass, PartRows, encode_part, in_partition, read_parts, rows_design
 from bayeslmm.partitions.identification import SummedTerms

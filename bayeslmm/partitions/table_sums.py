@@ -20,9 +20,9 @@ from bayeslmm.data.grouping import GroupCoder
 from bayeslmm.data.identifiability import RANK_TOLERANCE
 from bayeslmm.data.model_matrix import atoms_of
 from bayeslmm.errors import NonFiniteError, SpecificationError
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.random_effects.cross_products import Accumulator, factors_of
 from bayeslmm.likelihood.standardize import Standardization
+from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.partitions.design import SummedRows
 from bayeslmm.partitions.first_pass import FirstPass
 from bayeslmm.partitions.moments import (

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from bayeslmm.errors import ForeignNameError, UnknownArgumentError
 from bayeslmm.estimate.estimate import Fitted, require_outcome
-from bayeslmm.likelihood.criterion import restore_state
+from bayeslmm.likelihood.threads import restore_state
 
 NOT_LINEAR = frozenset({"glmer", "glm", "nlmer", "nlme"})
 """Functions for models that are not linear, or whose errors are not normal."""

@@ -26,8 +26,9 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
 )
 from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, expected_curvature, improve
 from bayeslmm.inference.fixed_effects.tests import Inference
-from bayeslmm.likelihood.criterion import CriterionPoint, one_thread
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
 from bayeslmm.sas.language.program import ParmsStatement

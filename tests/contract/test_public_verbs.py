@@ -15,7 +15,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMWarning, InferenceError, warn_user
-from bayeslmm.likelihood.criterion import blas_libraries, restore_state
+from bayeslmm.likelihood.threads import blas_libraries, restore_state
 from tests.contract.public import callables
 
 LOWER = {"load_dataset", *(name for name in callables() if name.startswith("Priors."))}

@@ -260,7 +260,7 @@ def test_a_coefficient_that_one_level_alone_tells_is_missing_without_it() -> Non
 
 
 def test_an_interrupted_search_is_no_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit, whole, calls = fitted("crossed"), Criterion.bare, []
+    fit, whole, calls = fitted("crossed"), Criterion.at_in_one_thread, []
 
     def pressed(self: Criterion, x: np.ndarray, restricted: bool, order: int = 2) -> object:
         calls.append(1)
@@ -268,7 +268,7 @@ def test_an_interrupted_search_is_no_deletion(monkeypatch: pytest.MonkeyPatch) -
             raise KeyboardInterrupt
         return whole(self, x, restricted, order)
 
-    monkeypatch.setattr(Criterion, "bare", pressed)
+    monkeypatch.setattr(Criterion, "at_in_one_thread", pressed)
     with pytest.raises(KeyboardInterrupt):
         fit.influence("dept")
 

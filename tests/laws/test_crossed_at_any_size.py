@@ -178,7 +178,7 @@ def test_points_and_responses_are_taken_one_by_one(monkeypatch: pytest.MonkeyPat
     fit = model(monkeypatch, 0, TUNING.probes).fit()
     x = np.array([fit.estimate.x, 1.1 * fit.estimate.x])
     criterion = fit.problem.criterion
-    values, gradients = criterion.slopes(x, True)
+    values, gradients = criterion.values_and_gradients(x, True)
     np.testing.assert_allclose(values, criterion.values(x, True), rtol=1e-10)
     np.testing.assert_allclose(gradients[1], criterion.at(x[1], True).gradient, rtol=1e-6)
     found = fit.confint(method="bootstrap", n=40, seed=1)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import TUNING
+from bayeslmm.likelihood.threads import one_thread
 
 LIBRARIES = ThreadpoolController().select(user_api="blas")
 

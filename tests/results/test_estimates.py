@@ -90,7 +90,7 @@ def test_a_singular_fit_says_so_in_its_checks(sleepstudy: pd.DataFrame) -> None:
 def test_an_interrupted_fit_keeps_the_best_point_and_is_marked(sleepstudy: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     unbalanced = sleepstudy.drop(index=range(0, 180, 7))  # a balanced search ends where it begins
     model = blm.LMM("Reaction ~ Days + (Days | Subject)", unbalanced)
-    whole, calls = Criterion.bare, []
+    whole, calls = Criterion.at_in_one_thread, []
 
     def pressed(self: Criterion, x: np.ndarray, restricted: bool, order: int = 2) -> object:
         calls.append(1)
@@ -98,7 +98,7 @@ def test_an_interrupted_fit_keeps_the_best_point_and_is_marked(sleepstudy: pd.Da
             raise KeyboardInterrupt
         return whole(self, x, restricted, order)
 
-    monkeypatch.setattr(Criterion, "bare", pressed)
+    monkeypatch.setattr(Criterion, "at_in_one_thread", pressed)
     with pytest.warns(BayesLMMWarning, match="interrupted"):
         fit = model.fit()
     assert fit.interrupted
@@ -110,7 +110,7 @@ def test_an_interrupted_fit_keeps_the_best_point_and_is_marked(sleepstudy: pd.Da
 def test_after_an_interrupt_no_search_is_begun_beyond_a_variance_of_0(sleepstudy: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = sleepstudy.assign(Reaction=np.random.default_rng(2).normal(size=180)).drop(index=range(0, 180, 7))
     model = blm.LMM("Reaction ~ Days + (1 | Subject)", noise)
-    whole, calls = Criterion.bare, []
+    whole, calls = Criterion.at_in_one_thread, []
 
     def pressed(self: Criterion, x: np.ndarray, restricted: bool, order: int = 2) -> object:
         calls.append(1)
@@ -118,7 +118,7 @@ def test_after_an_interrupt_no_search_is_begun_beyond_a_variance_of_0(sleepstudy
             raise KeyboardInterrupt
         return whole(self, np.full_like(x, 1e-6), restricted, order)  # the search begins next to 0
 
-    monkeypatch.setattr(Criterion, "bare", pressed)
+    monkeypatch.setattr(Criterion, "at_in_one_thread", pressed)
     monkeypatch.setattr("bayeslmm.estimate.estimate.DECREASE_TOLERANCE", -1.0)
     monkeypatch.setattr("bayeslmm.estimate.estimate.MACHINE_EPSILON", 0.0)
     monkeypatch.setattr("bayeslmm.estimate.estimate.step_beyond", lambda *given: pytest.fail("a search was begun after Ctrl-C"))

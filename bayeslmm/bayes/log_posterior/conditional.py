@@ -20,12 +20,12 @@ from bayeslmm.bayes.log_posterior.layout import MatrixBlock, ParameterLayout, Te
 from bayeslmm.bayes.log_posterior.priors import ModelPriors
 from bayeslmm.bayes.log_posterior.transforms import PositiveTransform, positive_transform
 from bayeslmm.covariance.base import Covariance
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
 from bayeslmm.likelihood.structured.residual_covariance import residual_sets
+from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.specification.prior_families import Prior
 
 NO_PRIORS = ModelPriors((), (), (), (), None)

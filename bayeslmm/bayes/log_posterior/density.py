@@ -23,12 +23,12 @@ from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm._validation import require_memory
 from bayeslmm.bayes.log_posterior.layout import ParameterLayout, lay_out_parameters
 from bayeslmm.bayes.log_posterior.priors import ModelPriors, resolve
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Kernel, Solution, State
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import PooledLevelsKernel, RandomEffectsKernel, RandomEffectsState, pool_levels
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, pool_subjects
+from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.specification.prior_families import Prior, draw_prior, is_mixture, log_density
 from bayeslmm.specification.priors import Priors
 

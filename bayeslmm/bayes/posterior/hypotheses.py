@@ -22,7 +22,7 @@ from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
 from bayeslmm.errors import SpecificationError, optional
 from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
-from bayeslmm.likelihood.criterion import one_thread
+from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.specification.prior_families import FAMILIES, is_mixture
 
 if TYPE_CHECKING:

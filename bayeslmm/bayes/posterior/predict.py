@@ -13,11 +13,11 @@ from bayeslmm._arrays import Array, Codes, Mask, generator
 from bayeslmm._validation import require_flag, require_level, require_memory, require_one_of
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, error_kinds, many_matrices, multiply_by_kind
 from bayeslmm.likelihood.structured.prediction import ObservedRows, ResidualIndex, rows_given_observed
 from bayeslmm.likelihood.structured.residual_covariance import many_scales, many_unit_sds
+from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.results.fitted import as_pandas, join_columns
 from bayeslmm.results.predict import (
     NewData,

@@ -23,7 +23,6 @@ from bayeslmm.bayes.log_posterior.density import BATCH_ELEMENTS, Density, Margin
 from bayeslmm.bayes.sampling.mode import PosteriorMode
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.errors import SamplingError
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
@@ -33,6 +32,7 @@ from bayeslmm.likelihood.random_effects.off_diagonal import UnpairedOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import SchurComplement
 from bayeslmm.likelihood.structured.kernel import TermColumns
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, multiply_by_kind, scaled_columns, scaled_Xy
+from bayeslmm.likelihood.threads import one_thread
 
 
 @dataclass(frozen=True, slots=True, eq=False)

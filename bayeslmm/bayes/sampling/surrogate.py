@@ -22,10 +22,10 @@ from bayeslmm.bayes.log_posterior.layout import MatrixBlock, TermBlock
 from bayeslmm.bayes.log_posterior.transforms import ScaledTransform, UnstructuredTransform
 from bayeslmm.bayes.sampling.importance import WeightedDraws
 from bayeslmm.bayes.sampling.mode import PosteriorMode
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.kernel import SUBSTITUTED_COLUMNS, Solution, solve_Xy
 from bayeslmm.likelihood.random_effects.kernel import PooledLevelsKernel, RandomEffectsKernel
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel
+from bayeslmm.likelihood.threads import one_thread
 
 EXPENSIVE_MULTIPLICATIONS = 1e8
 """Multiplications of one evaluation above which it is expensive."""

@@ -33,12 +33,12 @@ from bayeslmm.data.model_matrix import Term
 from bayeslmm.errors import InferenceError
 from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.inference.fixed_effects.terms import IndicatorTerms, column_products, indicator_columns, indicator_terms
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.identification import DEPENDENT_ROWS, left_null_space
 from bayeslmm.likelihood.kernel import State
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.standardize import Standardization
+from bayeslmm.likelihood.threads import one_thread
 
 INFORMATION_STEP = 1e-3
 """Step of the differences in standard errors of x: the error is of its square, far above rounding."""

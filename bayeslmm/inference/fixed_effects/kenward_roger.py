@@ -39,11 +39,11 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import InferenceError
 from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, parameter_sizes, pseudo_inverse
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.identification import covariance_elements, shared_factors
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, PooledBlockFactor, StructuredBlockFactor
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure, VisitStructure
+from bayeslmm.likelihood.threads import one_thread
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,12 +22,12 @@ import numpy as np
 from bayeslmm._arrays import Array
 from bayeslmm.covariance.base import Covariance, Derivatives
 from bayeslmm.inference.fixed_effects.kenward_roger import VDerivatives, v_derivatives
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, FactorisedOffDiagonal, UnpairedOffDiagonal, lower_entries
+from bayeslmm.likelihood.threads import one_thread
 
 Blocks = list[Array]
 """One (B, s, s) array for each batch of components of the remaining factors."""

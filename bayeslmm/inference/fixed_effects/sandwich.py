@@ -24,10 +24,10 @@ from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import InferenceError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import fai_cornelius, grouping_factors, is_nested, top_factor
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.structured.blocks import order_rows
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState
 from bayeslmm.likelihood.structured.residual_covariance import error_covariances
+from bayeslmm.likelihood.threads import one_thread
 
 LEVERAGE_POWERS = {"CR0": 0.0, "CR1": 0.0, "CR2": -0.5, "CR3": -1.0}
 FULL_LEVERAGE = 1e-10

@@ -22,7 +22,7 @@ from bayeslmm.data.design import Design
 from bayeslmm.estimate.batch_descent import BatchFits, BatchValues, DescentRule, descend_together, inverse_newton_matrix
 from bayeslmm.estimate.checks import NULL_DIRECTION
 from bayeslmm.inference.intervals.batch_structured import Kinds, Points, ReplicateSums, SubjectGroup
-from bayeslmm.likelihood.criterion import Criterion, one_thread
+from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.blocked import evaluate_blocked
@@ -31,6 +31,7 @@ from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, Rando
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
 from bayeslmm.likelihood.structured.blocks import pool_by_pattern
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
+from bayeslmm.likelihood.threads import one_thread
 
 
 def standardize_response(problem: Problem, Y: Array) -> Array:

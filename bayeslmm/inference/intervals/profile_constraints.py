@@ -35,13 +35,14 @@ from bayeslmm.inference.intervals.parameters import (
     parameter_value,
     to_scale,
 )
-from bayeslmm.likelihood.criterion import Criterion, CriterionPoint, one_thread
+from bayeslmm.likelihood.criterion import Criterion, CriterionPoint
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
 from bayeslmm.likelihood.structured.blocks import PooledBatch
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, SubjectData
+from bayeslmm.likelihood.threads import one_thread
 
 
 @dataclass(frozen=True, slots=True, eq=False)

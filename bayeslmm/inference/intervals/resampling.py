@@ -39,7 +39,6 @@ from bayeslmm.inference.intervals.batch_structured import (
     whole_sample,
     without_each,
 )
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.identification import pivoted_root
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
@@ -48,6 +47,7 @@ from bayeslmm.likelihood.random_effects.off_diagonal import UnpairedOffDiagonal
 from bayeslmm.likelihood.random_effects.schur import ComponentBatch
 from bayeslmm.likelihood.structured.pooled import many_matrices
 from bayeslmm.likelihood.structured.residual_structure import BlockRows
+from bayeslmm.likelihood.threads import one_thread
 
 
 def resampling_factor(design: Design, group: str | None) -> GroupingFactor | None:

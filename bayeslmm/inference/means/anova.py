@@ -26,8 +26,8 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.terms import IndicatorTerms, TermEffect, indicator_terms
 from bayeslmm.inference.fixed_effects.tests import check_options, fixed_effects
-from bayeslmm.likelihood.criterion import one_thread
 from bayeslmm.likelihood.identification import EPSILON, ROUNDED, left_null_space
+from bayeslmm.likelihood.threads import one_thread
 
 if TYPE_CHECKING:
     from bayeslmm._types import AnovaType, DfMethod, Information, VcovMethod
