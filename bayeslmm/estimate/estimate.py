@@ -36,7 +36,8 @@ from bayeslmm.estimate.error_boundary import (
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interrupted, Outcome, minimise_criterion
 from bayeslmm.likelihood.criterion import CriterionPoint, Method
 from bayeslmm.likelihood.prediction import conditional_modes
-from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.problem import Problem, by_sums
+from bayeslmm.likelihood.random_effects.kernel import RowState
 from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variance
 from bayeslmm.likelihood.threads import one_thread
 
@@ -161,6 +162,8 @@ def _estimate(problem: Problem, method: Method, start: Array | None, near: bool,
     restricted, interrupted = method == "REML", False
     check_not_exact(problem)
     bounds = require_bounded(problem, restricted)
+    if bounds:  # where nothing is left of the residuals there is no end to be exact about
+        problem = by_sums(problem)
     try:
         outcome, certificate = _search(problem, restricted, start, near)
     except Interrupted as stopped:
@@ -173,7 +176,8 @@ def _estimate(problem: Problem, method: Method, start: Array | None, near: bool,
         singular = singular_errors(problem, problem.start)
         remedy = f"{', '.join(singular)} is singular: {FEWER_PARAMETERS}" if singular else "look for a term that explains every observation"
         raise DesignError("the likelihood does not exist at any point tried", ", ".join(singular), remedy)
-    exact = EXACT_VARIANCE_FROM_SUMS if problem.structured is None else EXACT_VARIANCE
+    by_rows = problem.structured is not None or isinstance(point.state, RowState)
+    exact = EXACT_VARIANCE if by_rows else EXACT_VARIANCE_FROM_SUMS
     if point.sigma2 * _unit_variance(problem, point.x) < exact or (point.sigma2 < DOUBTFUL_VARIANCE and _is_rounding(problem, point)):
         raise _exact_error("the random effects reproduce the response exactly, or so nearly that its residuals are lost in rounding")
     arrived = outcome.converged and outcome.predicted <= PREDICTED_DECREASE
@@ -307,7 +311,7 @@ def _lower_points(problem: Problem, restricted: bool, point: CriterionPoint, cro
     trial = trial_points(problem, point.x, typical_sd(problem, point.x)) if crowded else plain_points(problem, point.x)
     values = problem.criterion.values(trial, restricted)
     if crowded:
-        trial, values = search_ends(problem, restricted, point.value, trial, values)
+        trial, values = search_ends(by_sums(problem), restricted, point.value, trial, values)
     return [problem.criterion.at_in_one_thread(trial[i], restricted) for i in np.argsort(values)[:CONTINUED_ENDS] if values[i] < below]
 
 

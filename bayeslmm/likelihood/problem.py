@@ -19,7 +19,7 @@ from bayeslmm.likelihood.kernel import TUNING
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
 from bayeslmm.likelihood.random_effects.cross_products import Accumulator, CrossProducts, cross_products, dense_remaining, factors_of
 from bayeslmm.likelihood.random_effects.iterative import RemainingColumns, draw_probes
-from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState, Rows
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
 from bayeslmm.likelihood.standardize import Standardization, standardize_rows
 from bayeslmm.likelihood.starting_values import moment_start, range_start, residual_start, scoring_start
@@ -35,6 +35,7 @@ from bayeslmm.likelihood.structured.blocks import (
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, SubjectData, TermColumns
 from bayeslmm.likelihood.structured.residual_structure import (
     GroupedStructure,
+    IndependentErrors,
     VarianceFunction,
     residual_free,
     residual_natural,
@@ -99,6 +100,12 @@ class Problem:
         """Whether one theta and one response is evaluated at a time, by sparse products."""
         kernel = self.criterion.kernel
         return isinstance(kernel, RandomEffectsKernel) and kernel.cross.remaining is not None
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether crossed effects so large that cross-products lose the residuals are evaluated by rows."""
+        kernel = self.criterion.kernel
+        return isinstance(kernel, RandomEffectsKernel) and kernel.rows is not None
 
     def is_diverging(self, x: Array) -> bool:
         """Whether a shape parameter on an unconstrained axis has left for infinity: a correlation at its bound, to four digits."""
@@ -201,7 +208,42 @@ def build_problem(design: Design, fitted: Array | None = None) -> Problem:
         standardization, Xy = standardize_rows(design)
         if design.residual is not None or design.variance:
             return _structured_problem(design, standardization, fitted)
-        return problem_from_sums(design, standardization, cross_products(design, standardization, Xy))
+        problem = problem_from_sums(design, standardization, cross_products(design, standardization, Xy))
+    kernel = problem.criterion.kernel
+    if not isinstance(kernel, RandomEffectsKernel) or len(kernel.cross.factors) < 2 or len(design.y) > ROWS_KEPT:
+        return problem
+    by_rows = Rows(kernel.cross, partial(_row_kernel, design, standardization))
+    return replace(problem, criterion=replace(problem.criterion, kernel=replace(kernel, rows=by_rows)))
+
+
+ROWS_KEPT = 400
+"""Rows that very large crossed effects are evaluated from."""
+
+
+def by_sums(problem: Problem) -> Problem:
+    """The problem by its cross-products alone, where a criterion that is a little wrong far out does no harm."""
+    kernel = problem.criterion.kernel
+    if not problem.has_rows or not isinstance(kernel, RandomEffectsKernel):
+        return problem
+    return replace(problem, criterion=replace(problem.criterion, kernel=replace(kernel, rows=None)))
+
+
+def _row_kernel(design: Design, standardization: Standardization, parameters: RandomParameters) -> BlockDiagonalKernel:
+    """The kernel of independent errors by rows, each times the root of its weight as in the cross-products."""
+    everything = slice(0, design.X.shape[0])
+    weights = standardization.weights(design, everything)
+    root = np.ones((everything.stop, 1)) if weights is None else np.sqrt(weights)[:, None]
+    terms = tuple(replace(term, Z=root * term.Z) for term in _term_columns(design, standardization))
+    blocks = tuple(RowBatch(rows, block_of(design, rows)) for rows in order_rows(design, independent_blocks(design)))
+    data = SubjectData(root * standardization.Xy(design, everything), terms, None, blocks, (), (), everything.stop)
+    return BlockDiagonalKernel(parameters, IndependentErrors(), VarianceFunction((), (), 0), data)
+
+
+def _term_columns(design: Design, standardization: Standardization) -> tuple[TermColumns, ...]:
+    return tuple(
+        TermColumns(m.apply(t.Z), t.group.codes, len(t.group.levels), t.relationship)
+        for t, m in zip(design.terms, standardization.maps, strict=True)
+    )
 
 
 def held_sigma2(design: Design, standardization: Standardization) -> float | None:

@@ -1,4 +1,4 @@
-"""The criterion of structured errors by its definition in sixty decimal digits, by which large relative standard deviations are judged."""
+"""The criterion by its definition in sixty decimal digits, by which large relative standard deviations are judged."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 
 DIGITS = 60
 
@@ -37,8 +39,9 @@ def _eliminate(V: list[list[Decimal]], U: list[list[Decimal]]) -> tuple[Decimal,
 
 def precise_criterion(problem: Problem, x: Array, restricted: bool) -> float:
     """The criterion at x; R and Z T as they are in double precision."""
-    kernel = problem.structured
-    assert kernel is not None
+    kernel = problem.criterion.kernel
+    kernel = kernel.by_rows if isinstance(kernel, RandomEffectsKernel) else kernel
+    assert isinstance(kernel, BlockDiagonalKernel)
     data = kernel.data
     n, p = data.n, data.r - 1
     log_scale = kernel.log_scale(x)[0]

@@ -9,15 +9,16 @@ derivatives go through the kernel itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.likelihood.kernel import TUNING, Slopes, Solution, solve_Xy, stack_solutions
+from bayeslmm.likelihood.kernel import TUNING, Slopes, Solution, State, merge_solutions, solve_Xy, stack_solutions
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky, evaluate_blocked, solve_blocked
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
@@ -238,6 +239,68 @@ class DenseState(RandomEffectsState):
         return self.point.newton_matrix(restricted, sigma2, df)
 
 
+class RowState(RandomEffectsState):
+    """An evaluation by rows, where effects are so large that cross-products have lost the residuals; levels from the cross-products."""
+
+    def __init__(self, kernel: RandomEffectsKernel, x: Array, point: RowEvaluation) -> None:
+        for name, value in {"parameters": kernel.parameters, "x": x, "kernel": kernel, "point": point}.items():
+            object.__setattr__(self, name, value)
+
+    kernel: RandomEffectsKernel
+    point: RowEvaluation
+
+    @cached_property
+    def levels(self) -> BlockedCholesky:
+        return self.kernel.by_level(self.x, derivatives=True).levels
+
+    @property
+    def estimated(self) -> IterativeSchur | None:
+        return None
+
+    @property
+    def solution(self) -> Solution:
+        return self.point.solution
+
+    def gradients(self, restricted: bool) -> tuple[Array, Array]:
+        return self.point.gradients(restricted)
+
+    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
+        return self.point.newton_matrix(restricted, sigma2, df)
+
+    def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
+        return self.point.sigma_gradients(restricted, sigma2)
+
+    def modes(self) -> list[Array]:
+        scores, found = self.point.scores(), []
+        for factor, T in zip(self.parameters.factors, self.parameters.blocks(self.x), strict=True):
+            own = np.concatenate([scores[i] for i in factor.terms])
+            found.append((T[0] @ (T[0].T @ (own if factor.root is None else own @ factor.root)))[:, None])
+        return found
+
+
+class RowEvaluation(State, Protocol):
+    """An evaluation that knows the rows."""
+
+    def scores(self) -> list[Array]:
+        """Z' V0^-1 (y - X alpha) by level of every term, (q, K)."""
+
+
+class RowKernel(Protocol):
+    """The kernel of the same model row by row."""
+
+    def solve(self, x: Array) -> Solution: ...
+
+    def evaluate_one(self, x: Array) -> RowEvaluation: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Makes the kernel of rows for some parameters; sums : of these rows, no others."""
+
+    sums: CrossProducts
+    kernel: Callable[[RandomParameters], RowKernel]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SeparateStates:
     """Evaluations at several points, made one by one."""
@@ -258,11 +321,13 @@ class RandomEffectsKernel:
     """Random effects with independent errors.
 
     together : one x at a time may be evaluated with all columns as one matrix, where they are few
+    rows : of few rows with several factors, for effects so large that cross-products lose the residuals
     """
 
     parameters: RandomParameters
     cross: CrossProducts
     together: bool = True
+    rows: Rows | None = None
 
     @property
     def size(self) -> int:
@@ -272,16 +337,32 @@ class RandomEffectsKernel:
     def dense(self) -> DenseCrossProducts | None:
         return dense_cross_products(self.parameters, self.cross) if self.together else None
 
+    @cached_property
+    def by_rows(self) -> RowKernel | None:
+        """The kernel of the rows where these are at hand."""
+        return None if self.rows is None or self.rows.sums is not self.cross else self.rows.kernel(self.parameters)
+
+    def _hides_residuals(self, x: Array) -> Array:
+        """Which x (t, size) are evaluated by rows, (t,)."""
+        found = np.abs(x).max(axis=-1, initial=0.0) >= LARGE_SD
+        return found if found.any() and self.by_rows is not None else np.zeros(len(x), bool)
+
     def solve(self, x: Array) -> Solution:
         if len(x) == 1 and not x.any():
             return solve_Xy(np.zeros(1), self.cross.Xy[None])
+        by_rows = self._hides_residuals(x)
+        if by_rows.any():
+            assert self.by_rows is not None
+            exact = self.by_rows.solve(x[by_rows])
+            return exact if by_rows.all() else merge_solutions(by_rows, exact, self.solve(x[~by_rows]))
         if self.cross.remaining is not None:
             return stack_solutions([self.by_level(row[None], derivatives=False).solution for row in x])
         return solve_blocked(self.cross, self.parameters.blocks(x), lambda Ts: evaluate_blocked(self.cross, Ts, False).solution)
 
     def _large(self, x: Array) -> bool:
-        """Whether a single factor's T may be so large that levels are better evaluated one x at a time."""
-        return len(self.cross.factors) == 1 and float(np.abs(x).max(initial=0.0)) >= LARGE_SD
+        """Whether T may be so large that each x is better evaluated by itself."""
+        large = float(np.abs(x).max(initial=0.0)) >= LARGE_SD
+        return large and (len(self.cross.factors) == 1 or self.by_rows is not None)
 
     def by_level(self, x: Array, derivatives: bool) -> RandomEffectsState:
         """The profile at x (t, size), level by level."""
@@ -314,6 +395,9 @@ class RandomEffectsKernel:
             return None
 
     def evaluate(self, x: Array, derivatives: bool) -> RandomEffectsState:
+        if len(x) == 1 and self._hides_residuals(x).all():
+            assert self.by_rows is not None
+            return RowState(self, x, self.by_rows.evaluate_one(x[0]))
         if self.dense is not None and derivatives and len(x) == 1 and not self._large(x):
             point = self.dense.evaluate(x[0])
             if point is not None:

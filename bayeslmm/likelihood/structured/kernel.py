@@ -60,7 +60,7 @@ class SubjectData:
         return int(self.Xy.shape[1])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class StructuredBlockFactor:
     """One batch of blocks after factorisation, in scaled rows.
 
@@ -78,11 +78,15 @@ class StructuredBlockFactor:
     scale: Array
     root: Array | None
 
-    @property
+    @cached_property
     def whitened(self) -> Array:
-        """root [X y] of all rows, (B k, r)."""
+        """root [X y], (B, k, r)."""
         assert self.root is not None
-        return np.asarray((self.root @ self.U).reshape(-1, self.U.shape[-1]))
+        return np.asarray(self.root @ self.U)
+
+    def unwhitened(self, adjoint: Array) -> Array:
+        """What belongs to V where there is a root, in whose coordinates the adjoint is; the adjoint itself elsewhere."""
+        return adjoint if self.root is None else np.asarray(self.root.swapaxes(-1, -2) @ adjoint @ self.root)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +113,8 @@ def _factorize_apart(R: Array, effects: list[Array]) -> tuple[Array, Array]:
     What the largest effects span is kept apart from the rest: neither is rounded in the size of the other.
     """
     L = np.linalg.cholesky(R)
-    left, sizes, _ = np.linalg.svd(np.linalg.solve(L, np.concatenate(effects, axis=-1)), full_matrices=True)
+    W = np.linalg.solve(L, np.concatenate(effects, axis=-1))
+    left, sizes, _ = np.linalg.svd(W, full_matrices=W.shape[-1] < W.shape[-2])
     shrink = np.ones(left.shape[:-1])
     shrink[:, : sizes.shape[-1]] = 1.0 / np.sqrt(1.0 + sizes**2)
     logdet = 2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1) - 2.0 * np.log(shrink).sum(-1)
@@ -119,15 +124,21 @@ def _factorize_apart(R: Array, effects: list[Array]) -> tuple[Array, Array]:
 
 
 def _effects(term: TermColumns, rows: Codes, ZT: Array) -> Array:
-    """Z T of some blocks as a column for each level and effect, (B, k, k q): levels by the first row that has them."""
+    """Z T of some blocks as a column for each level and effect, (B, k, m q): levels in the order of the first rows that have them."""
     B, k, q = ZT.shape
     codes = term.codes[rows]
     if term.relationship is None:
-        first = (codes[:, :, None] == codes[:, None, :]).argmax(axis=-1)
-        shares = (first[:, :, None] == np.arange(k)).astype(float)
+        number = _number_levels(codes)
+        shares = (number[:, :, None] == np.arange(number.max() + 1)).astype(float)
     else:
         shares = np.linalg.cholesky(term.relationship)[codes]
     return np.asarray((shares[..., None] * ZT[:, :, None, :]).reshape(B, k, shares.shape[-1] * q))
+
+
+def _number_levels(codes: Codes) -> Codes:
+    """The levels of every block (B, k) numbered from 0 in the order of the first rows that have them."""
+    first = (codes[:, :, None] == codes[:, None, :]).argmax(axis=-1)
+    return np.take_along_axis((first == np.arange(codes.shape[1])).cumsum(axis=-1) - 1, first, axis=-1)
 
 
 def level_mask(term: TermColumns, rows: Codes) -> Array:
@@ -195,16 +206,16 @@ class BlockDiagonalState:
         return [(state.inverse @ (state.U @ self.v)[..., None])[..., 0] for state in self.row_states]
 
     def adjoints(self, restricted: bool) -> tuple[list[Array], list[Array]]:
-        """For every batch (rows, then pooled): d logdet / dV0 and sum of e e', (B, k, k) each."""
+        """For every batch (rows, then pooled): d logdet / dV0 and sum of e e', (B, k, k) each; of root V0 root' where there is a root."""
         if restricted in self._kept:
             return self._kept[restricted]
         p = self.kernel.data.r - 1
         Qxx = self.solution.information_inverse[0] if restricted else np.zeros((p, p))
         logdets, squares = [], []
         for state in self.rows:
-            e = (state.inverse @ (state.U @ self.v)[..., None])[..., 0]
-            ViX = state.inverse @ state.U[..., :p]
-            logdets.append(state.inverse - (ViX @ Qxx) @ ViX.swapaxes(-1, -2))
+            left, ViU = (state.inverse, state.inverse @ state.U) if state.root is None else (np.eye(state.R.shape[-1]), state.whitened)
+            e, ViX = ViU @ self.v, ViU[..., :p]
+            logdets.append(left - (ViX @ Qxx) @ ViX.swapaxes(-1, -2))
             squares.append(e[..., :, None] * e[..., None, :])
         Qfull = np.zeros((p + 1, p + 1))
         Qfull[:p, :p] = Qxx
@@ -235,7 +246,9 @@ class BlockDiagonalState:
                 kernel.random.derivatives(self.x[None]), [2.0 * (G @ t[0])[None] for G, t in zip(blocks, T, strict=True)]
             )[0]
         phi, residual, variance = self.phi, out[kernel.residual_part], out[kernel.variance_part]
-        for state, adjoint in zip(self._states, adjoints, strict=True):
+        for state, adjoint in zip(self._states, adjoints, strict=True) if len(residual) or len(variance) else ():
+            if isinstance(state, StructuredBlockFactor):
+                adjoint = state.unwhitened(adjoint)
             if len(residual):
                 residual += kernel.structure.contract(phi, state.batch.block, adjoint)
             if len(variance) and isinstance(state, StructuredBlockFactor):
@@ -252,9 +265,19 @@ class BlockDiagonalState:
         for state, adjoint in zip(self.rows, adjoints, strict=False):
             for number, factor in enumerate(kernel.random.factors):
                 Z = state.Z[factor.terms[0]] if len(factor.terms) == 1 else np.concatenate([state.Z[i] for i in factor.terms], axis=-1)
-                reached = (adjoint * state.link[factor.terms[0]]) @ Z
+                if state.root is None:
+                    reached = (adjoint * state.link[factor.terms[0]]) @ Z
+                else:  # V^-1 rounds what Z' V^-1 Z is for large effects, and root Z does not
+                    Z = self._whitened_effects(state, factor.terms[0], Z)
+                    reached = adjoint @ Z
+                    Z, reached = (M.reshape(*M.shape[:2], -1, factor.q) for M in (Z, reached))
                 out[number] += Z.reshape(-1, factor.q).T @ reached.reshape(-1, factor.q)
         return out
+
+    def _whitened_effects(self, state: StructuredBlockFactor, term: int, Z: Array) -> Array:
+        """root Z of every level of a term's factor, (B, k, m q)."""
+        assert state.root is not None
+        return np.asarray(state.root @ _effects(self.kernel.data.terms[term], state.batch.rows, Z))
 
     def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
         logdets, squares = self.adjoints(restricted)
@@ -294,7 +317,10 @@ class BlockDiagonalState:
             step = max(1, DERIVATIVE_ELEMENTS // max(1, size * k * k))
             for begin in range(0, B, step):
                 part = slice(begin, begin + step)
-                M = state.inverse[part] @ self.parameter_derivatives(state, part, moves)
+                if isinstance(state, StructuredBlockFactor) and state.root is not None:
+                    M = self._whitened_derivatives(state, state.root[part], part, moves)
+                else:
+                    M = state.inverse[part] @ self.parameter_derivatives(state, part, moves)
                 count = state.batch.count[part] if isinstance(state, PooledBlockFactor) else np.ones(len(state.R[part]))
                 weighted = M * count[:, None, None]
                 trace += np.einsum("ibkk->i", weighted)
@@ -315,6 +341,16 @@ class BlockDiagonalState:
         out[kernel.residual_part] = kernel.structure.derivatives(self.phi, state.batch.block.part(part))
         return out
 
+    def _whitened_derivatives(self, state: StructuredBlockFactor, root: Array, part: slice, moves: list[Array]) -> Array:
+        """root dV0/dx_i root', (size, B, k, k): its traces and those of its products are those of V0^-1 dV0/dx_i."""
+        out = root @ self.parameter_derivatives(state, part, moves) @ root.swapaxes(-1, -2)
+        for i, (term, dSigma) in enumerate(zip(self.kernel.random.terms, moves, strict=True)):
+            effects = self._whitened_effects(state, i, state.Z[i])[part]
+            F = effects.reshape(*effects.shape[:2], -1, dSigma.shape[-1])
+            moved = np.einsum("bkma,iac->ibkmc", F, dSigma).reshape(len(dSigma), *effects.shape)
+            out[term.part] = moved @ effects.swapaxes(-1, -2)
+        return np.asarray(out)
+
     def random_derivative(self, state: StructuredBlockFactor, part: slice, term: int, dSigma: Array) -> Array:
         """Z dSigma Z' of a term, (len(dSigma), B, k, k)."""
         Z = state.Z[term][part]
@@ -325,10 +361,27 @@ class BlockDiagonalState:
         found = [np.zeros((t.Z.shape[1], t.K)) for t in self.kernel.data.terms]
         for state, e in zip(self.row_states, self.residual_scores, strict=True) if found else ():
             for i, term in enumerate(self.kernel.data.terms):
+                if state.root is not None:
+                    self._add_large_scores(found[i], state, i)
+                    continue
                 codes = term.codes[state.batch.rows].ravel()
                 for a in range(term.Z.shape[1]):
                     found[i][a] += np.bincount(codes, (state.Z[i][..., a] * e).ravel(), term.K)
         return found
+
+    def _add_large_scores(self, total: Array, state: StructuredBlockFactor, i: int) -> None:
+        """The scores of a batch, added to those of a term, by root Z: V^-1 rounds what is left of large effects."""
+        term = self.kernel.data.terms[i]
+        effects = self._whitened_effects(state, i, state.Z[i])
+        found = np.einsum("bkc,bk->bc", effects, state.whitened @ self.v).reshape(len(effects), -1, len(total))
+        if term.relationship is not None:  # columns of its root
+            total += np.linalg.solve(np.linalg.cholesky(term.relationship).T, found.sum(axis=0)).T
+            return
+        codes = term.codes[state.batch.rows]
+        level = np.full(found.shape[:2], -1)
+        np.put_along_axis(level, _number_levels(codes), codes, axis=1)
+        block, place = np.nonzero(level >= 0)
+        np.add.at(total.T, level[block, place], found[block, place])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -376,15 +429,15 @@ class BlockDiagonalKernel:
         return slice(self.size - self.variance.size, self.size)
 
     def solve(self, x: Array) -> Solution:
-        return stack_solutions([self._one(row).solution for row in x])
+        return stack_solutions([self.evaluate_one(row).solution for row in x])
 
     def evaluate(self, x: Array, derivatives: bool) -> BlockDiagonalState | BlockDiagonalStates:
         if len(x) == 1:
-            return self._one(x[0])
-        return BlockDiagonalStates(tuple(self._one(row) for row in x))
+            return self.evaluate_one(x[0])
+        return BlockDiagonalStates(tuple(self.evaluate_one(row) for row in x))
 
     def evaluate_many(self, x: Array) -> BlockDiagonalStates:
-        return BlockDiagonalStates(tuple(self._one(row) for row in x))
+        return BlockDiagonalStates(tuple(self.evaluate_one(row) for row in x))
 
     def log_scale(self, x: Array) -> tuple[Array | None, Array]:
         """log of what rows are divided by, (n,), and its derivatives in the variance parameters."""
@@ -393,7 +446,8 @@ class BlockDiagonalKernel:
         log_v, slopes = self.variance.log_multiplier(x[self.variance_part])
         return log_v if self.data.log_weight_scale is None else log_v + self.data.log_weight_scale, slopes
 
-    def _one(self, x: Array) -> BlockDiagonalState:
+    def evaluate_one(self, x: Array) -> BlockDiagonalState:
+        """The profile at one x (size,)."""
         log_scale, slopes = self.log_scale(x)
         T = self.random_factors(x)
         phi = x[self.residual_part]
@@ -414,7 +468,7 @@ class BlockDiagonalKernel:
             Xy += np.einsum("bk,bkr->r", inverse.reshape(len(R), -1), group.G).reshape(self.data.r, self.data.r)
             pooled.append(PooledBlockFactor(group, R, inverse))
         if apart:
-            solution = solve_rows(logdet, np.concatenate([part.whitened for part in rows]))
+            solution = solve_rows(logdet, np.concatenate([part.whitened.reshape(-1, self.data.r) for part in rows]))
         else:
             solution = solve_Xy(np.array([logdet]), 0.5 * (Xy + Xy.T)[None])
         return BlockDiagonalState(self, x, solution, rows, pooled, slopes)
